@@ -1,0 +1,226 @@
+"""Builds the embedded reasoner from nothing: tokenizer, then supervised training on imperfect traces.
+
+Deterministic in its seed: the examples of a chunk are a function of (seed, chunk), so a resumed run continues the
+same stream. A checkpoint is written every ``SAVE_EVERY`` steps to ``state.pt`` beside the model.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import string
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from budgeteer.errors import CheckpointError
+from budgeteer.lab.tasks.base import THINK_END
+from budgeteer.lab.traces import Style, example
+from budgeteer.models.llama import Llama, LlamaConfig, save
+
+CHUNK, SAVE_EVERY = 4096, 500
+SPECIAL = ["<bos>", "<eos>", "<pad>", "<unk>", THINK_END]
+
+
+@dataclass(frozen=True, slots=True)
+class PretrainConfig:
+    """Size and schedule of the embedded reasoner.
+
+    Attributes:
+        steps, batch: optimiser steps and sequences a step.
+        max_new: completions are cut after so many tokens, as the sampler will.
+        prompt_weight: loss weight of prompt tokens (completion tokens: 1), so that prompts have a likelihood.
+    """
+
+    steps: int = 6000
+    batch: int = 64
+    seed: int = 0
+    max_new: int = 96
+    lr_muon: float = 0.02
+    lr_adam: float = 3e-3
+    prompt_weight: float = 0.05
+    hidden_size: int = 64
+    layers: int = 3
+    intermediate_size: int = 176
+    style: Style = field(default_factory=Style)
+
+
+def build_tokenizer(seed: int) -> Any:
+    """Train the tokenizer: words whole, digits one by one, printable ASCII as the alphabet."""
+    from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
+
+    rng = random.Random(f"tokenizer-{seed}")
+    texts = [text for _ in range(3000) for text in example(rng, Style())]
+    tokenizer = Tokenizer(models.BPE(unk_token="<unk>"))
+    pattern = Regex(r"\d| ?[A-Za-z]+|\n| ?[^A-Za-z0-9\s]| ")
+    tokenizer.pre_tokenizer = pre_tokenizers.Split(pattern, "isolated")
+    tokenizer.decoder = decoders.Fuse()
+    alphabet = sorted(set(string.printable) - set("\t\r\x0b\x0c"))
+    trainer = trainers.BpeTrainer(
+        vocab_size=256, special_tokens=SPECIAL, initial_alphabet=alphabet, show_progress=False
+    )
+    tokenizer.train_from_iterator(texts, trainer)
+    return tokenizer
+
+
+def write_tokenizer(tokenizer: Any, folder: Path) -> None:
+    """Write the files that ``AutoTokenizer`` reads."""
+    folder.mkdir(parents=True, exist_ok=True)
+    tokenizer.save(str(folder / "tokenizer.json"), pretty=False)
+    config = {
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "bos_token": "<bos>",
+        "eos_token": "<eos>",
+        "pad_token": "<pad>",
+        "unk_token": "<unk>",
+        "additional_special_tokens": [THINK_END],
+        "clean_up_tokenization_spaces": False,
+        "model_max_length": 512,
+        "padding_side": "left",
+        "chat_template": "{{ bos_token }}{% for m in messages %}{{ m['content'] }}{% endfor %}",
+    }
+    (folder / "tokenizer_config.json").write_text(json.dumps(config, indent=1) + "\n")
+    (folder / "generation_config.json").write_text(
+        json.dumps({"bos_token_id": 0, "eos_token_id": 1, "pad_token_id": 2, "do_sample": True, "temperature": 1.0})
+        + "\n"
+    )
+
+
+class Muon(torch.optim.Optimizer):
+    """Momentum orthogonalised by Newton-Schulz iterations (Keller Jordan et al., 2024), in float32: torch's own
+    works in bfloat16, which costs more than the whole backward pass on a CPU without such units."""
+
+    def __init__(self, params: list[torch.nn.Parameter], lr: float, momentum: float = 0.95) -> None:
+        super().__init__(params, {"lr": lr, "momentum": momentum})
+
+    @torch.no_grad()
+    def step(self, closure: None = None) -> None:  # type: ignore[override]
+        """One update of every matrix; the scale keeps the update's RMS independent of the shape."""
+        for group in self.param_groups:
+            for w in group["params"]:
+                buffer = self.state[w].setdefault("momentum", torch.zeros_like(w))
+                buffer.lerp_(w.grad, 1 - group["momentum"])
+                x = w.grad.lerp(buffer, group["momentum"])
+                tall = x.shape[0] > x.shape[1]
+                x = (x.T if tall else x) / (x.norm() + 1e-7)
+                for _ in range(5):
+                    gram = x @ x.T
+                    x = 3.4445 * x + (-4.7750 * gram + 2.0315 * gram @ gram) @ x
+                scale = max(1.0, w.shape[0] / w.shape[1]) ** 0.5
+                w.add_(x.T if tall else x, alpha=-group["lr"] * scale)
+
+
+def _chunk(config: PretrainConfig, tokenizer: Any, index: int) -> list[tuple[Tensor, Tensor]]:
+    """Batches of chunk ``index``: (tokens [b, t], loss weights [b, t - 1])."""
+    rng = random.Random(f"pretrain-{config.seed}-{index}")
+    pairs = [example(rng, config.style) for _ in range(CHUNK)]
+    prompts = tokenizer.encode_batch([p for p, _ in pairs])
+    completions = tokenizer.encode_batch([c for _, c in pairs])
+    rows = [(p.ids, c.ids[: config.max_new]) for p, c in zip(prompts, completions, strict=True)]
+    rows.sort(key=lambda r: len(r[0]) + len(r[1]))
+    batches = []
+    for start in range(0, CHUNK, config.batch):
+        part = rows[start : start + config.batch]
+        width = max(len(p) + len(c) for p, c in part) + 1
+        tokens = torch.full((len(part), width), 2)
+        weight = torch.zeros(len(part), width - 1)
+        for i, (p, c) in enumerate(part):
+            tokens[i, : 1 + len(p) + len(c)] = torch.tensor([0, *p, *c])
+            weight[i, : len(p)] = config.prompt_weight
+            weight[i, len(p) : len(p) + len(c)] = 1
+        batches.append((tokens, weight))
+    rng.shuffle(batches)
+    return batches
+
+
+def _batches(config: PretrainConfig, tokenizer: Any, first: int) -> Iterator[tuple[Tensor, Tensor]]:
+    per = CHUNK // config.batch
+    chunk = first // per
+    batches = _chunk(config, tokenizer, chunk)[first % per :]
+    while True:
+        yield from batches
+        chunk += 1
+        batches = _chunk(config, tokenizer, chunk)
+
+
+def pretrain(config: PretrainConfig, folder: Path, progress: Callable[[int, float], None]) -> Llama:
+    """Train the reasoner and write it to ``folder``; continues from ``folder/state.pt`` when it is there.
+
+    Args:
+        config: size and schedule.
+        folder: gets config, weights, tokenizer and, while training, ``state.pt``.
+        progress: called with (steps done, loss) every 20 steps.
+
+    Raises:
+        CheckpointError: ``state.pt`` is of another config or cannot be read.
+    """
+    tokenizer = build_tokenizer(config.seed)
+    write_tokenizer(tokenizer, folder)
+    model = Llama(
+        LlamaConfig(
+            vocab_size=tokenizer.get_vocab_size(),
+            hidden_size=config.hidden_size,
+            intermediate_size=config.intermediate_size,
+            num_hidden_layers=config.layers,
+            num_attention_heads=4,
+            num_key_value_heads=2,
+            max_position_embeddings=512,
+        )
+    )
+    model.init_weights(config.seed)
+    matrices = [w for name, w in model.named_parameters() if w.ndim == 2 and name != "embed"]
+    others = [w for name, w in model.named_parameters() if w.ndim != 2 or name == "embed"]
+    muon = Muon(matrices, lr=config.lr_muon)
+    adam = torch.optim.AdamW(others, lr=config.lr_adam, betas=(0.9, 0.95), weight_decay=0.0)
+    state_file, first = folder / "state.pt", 0
+    if state_file.exists():
+        try:
+            state = torch.load(state_file, weights_only=True)
+            if state["config"] != repr(config):
+                raise CheckpointError(f"{state_file} is of another config; delete it to start afresh")
+            model.load_state_dict(state["model"])
+            muon.load_state_dict(state["muon"])
+            adam.load_state_dict(state["adam"])
+            first = int(state["step"])
+        except CheckpointError:
+            raise
+        except Exception as error:
+            raise CheckpointError(f"cannot read {state_file} ({error}); delete it to start afresh") from error
+    for step, (tokens, weight) in enumerate(_batches(config, tokenizer, first), first):
+        if step >= config.steps:
+            break
+        # linear warm-up over 100 steps, flat, then linear decay to 0 over the last 40 %
+        rate = min(1.0, (step + 1) / 100, (config.steps - step) / (0.4 * config.steps))
+        for optimiser, base in ((muon, config.lr_muon), (adam, config.lr_adam)):
+            for group in optimiser.param_groups:
+                group["lr"] = base * rate
+        logits = model.logits(model(tokens[:, :-1]))
+        losses = F.cross_entropy(logits.flatten(0, 1), tokens[:, 1:].flatten(), reduction="none")
+        loss = (losses * weight.flatten()).sum() / weight.sum()
+        muon.zero_grad()
+        adam.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        muon.step()
+        adam.step()
+        if (step + 1) % 20 == 0:
+            progress(step + 1, float(loss.detach()))
+        if (step + 1) % SAVE_EVERY == 0:
+            part = state_file.with_suffix(".part")
+            content = {
+                "config": repr(config),
+                "step": step + 1,
+                "model": model.state_dict(),
+                "muon": muon.state_dict(),
+                "adam": adam.state_dict(),
+            }
+            torch.save(content, part)
+            os.replace(part, state_file)
+    save(model, folder)
+    state_file.unlink(missing_ok=True)
+    return model

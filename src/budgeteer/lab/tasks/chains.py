@@ -1,0 +1,61 @@
+"""Arithmetic chains modulo 11, worked from left to right, with a known number of steps."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+
+from budgeteer.lab.tasks.base import Item
+
+MODULUS = 11
+
+
+def prompt_of(start: int, steps: Sequence[tuple[str, int]]) -> str:
+    """The text of a chain.
+
+    >>> prompt_of(7, [("+", 5), ("*", 3)])
+    'Modulo 11, from left to right: 7 + 5 * 3 ='
+    """
+    return f"Modulo {MODULUS}, from left to right: {start} " + " ".join(f"{op} {b}" for op, b in steps) + " ="
+
+
+def apply(a: int, op: str, b: int) -> int:
+    """One step of a chain, in 0..10.
+
+    >>> apply(7, "+", 5), apply(3, "-", 8), apply(4, "*", 3)
+    (1, 6, 1)
+    """
+    return {"+": a + b, "-": a - b, "*": a * b}[op] % MODULUS
+
+
+def draw(rng: random.Random, n: int) -> tuple[int, list[tuple[str, int]]]:
+    """A random chain of n steps; operands 1 to 10 (0 would make a product trivial)."""
+    return rng.randrange(MODULUS), [(rng.choice("+-*"), rng.randrange(1, MODULUS)) for _ in range(n)]
+
+
+class Chains:
+    """``size`` distinct chains with ``min_steps`` to ``max_steps`` steps, in equal shares.
+
+    >>> env = Chains(size=3, seed=0, min_steps=1, max_steps=3)
+    >>> [item.level for item in env.items], env.verify(env.items[0], env.items[0].answer)
+    (['1', '2', '3'], 1.0)
+    """
+
+    name = "chains"
+
+    def __init__(self, size: int, seed: int, min_steps: int = 1, max_steps: int = 8) -> None:
+        rng = random.Random(f"chains-{seed}")
+        found: dict[str, Item] = {}
+        while len(found) < size:
+            n = min_steps + len(found) % (max_steps - min_steps + 1)
+            start, steps = draw(rng, n)
+            value = start
+            for op, b in steps:
+                value = apply(value, op, b)
+            prompt = prompt_of(start, steps)
+            found.setdefault(prompt, Item(f"chains:{prompt[31:-2]}", prompt, str(value), level=str(n)))
+        self.items: Sequence[Item] = list(found.values())
+
+    def verify(self, item: Item, answer: str | None) -> float:
+        """1 for the right residue, else 0."""
+        return float(answer is not None and answer == item.answer)
