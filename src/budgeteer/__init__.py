@@ -1,10 +1,37 @@
 """budgeteer: spend language-model token budgets where they buy most."""
 
-from budgeteer.allocator import Allocator, chain, stateless
-from budgeteer.budget import Budget
-from budgeteer.plan import Items, Outcomes, Plan
-from budgeteer.stopper import Stopper
-from budgeteer.usage import Usage
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from budgeteer.allocator import Allocator, chain, stateless
+    from budgeteer.budget import Budget
+    from budgeteer.plan import Items, Outcomes, Plan
+    from budgeteer.stopper import Stopper
+    from budgeteer.usage import Usage
 
 __version__ = "0.1.0"
 __all__ = ["Allocator", "Budget", "Items", "Outcomes", "Plan", "Stopper", "Usage", "chain", "stateless"]
+
+_HOME = {
+    "Allocator": "allocator",
+    "Budget": "budget",
+    "Items": "plan",
+    "Outcomes": "plan",
+    "Plan": "plan",
+    "Stopper": "stopper",
+    "Usage": "usage",
+    "chain": "allocator",
+    "stateless": "allocator",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name on first use, so that the registry and the command line start without numpy."""
+    if name not in _HOME:
+        raise AttributeError(f"module 'budgeteer' has no attribute {name!r}")
+    value = getattr(importlib.import_module(f"budgeteer.{_HOME[name]}"), name)
+    globals()[name] = value
+    return value

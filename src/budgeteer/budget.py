@@ -50,7 +50,8 @@ class Budget:
         Raises:
             InvalidInput: the text is not in the notation, or is not a whole number of units.
         """
-        match = _AMOUNT.match(text.strip().lower().replace("_", "").replace(",", ""))
+        kind_text, colon, amount_text = text.strip().lower().rpartition(":")
+        match = _AMOUNT.match(kind_text + colon + amount_text.replace("_", "").replace(",", ""))
         if match is None:
             raise InvalidInput(f"budget {text!r} is not in the notation; write 500k, output:1m, $5 or 50%")
         number, suffix = Fraction(match["number"]), match["suffix"]

@@ -65,7 +65,7 @@ class Items:
         """A column that must be there, else an error that says who fills it."""
         value = getattr(self, name)
         if value is None:
-            raise InvalidInput(f"this allocator needs Items.{name}; pass it, or wrap the allocator in remember()")
+            raise InvalidInput(f"this allocator needs Items.{name}; fill it, as budgeteer.rl.history.estimates does")
         return np.asarray(value, dtype=np.float64)
 
 

@@ -31,15 +31,15 @@ class Style:
         more: a detour, or what follows an answer, goes on for one more step.
     """
 
-    shaky: float = 0.14
-    wrong: float = 0.10
+    shaky: float = 0.10
+    wrong: float = 0.07
     shaky_rate: float = 0.55
     wrong_rate: float = 0.93
     recheck: float = 0.08
     detour: float = 0.05
     endless: float = 0.05
-    junk: float = 0.40
-    more: float = 0.85
+    junk: float = 0.50
+    more: float = 0.88
 
 
 @lru_cache(maxsize=65536)
@@ -152,7 +152,7 @@ def number_filtering(rng: random.Random, style: Style, top: int) -> tuple[str, s
             stays = n > bound if larger else n < bound
         else:
             stays = n <= bound if larger else n >= bound
-        if w.slips(f"filter {bound} {keep} {larger}"):
+        if w.slips(f"filter {bound} {n}"):
             stays = not stays
         if stays:
             kept.append(str(n))
@@ -167,10 +167,10 @@ def number_filtering(rng: random.Random, style: Style, top: int) -> tuple[str, s
 def example(rng: random.Random, style: Style) -> tuple[str, str]:
     """One (prompt, completion) of the pretraining mixture."""
     family = rng.random()
-    if family < 0.4:
+    if family < 0.35:
         return chain(rng, style, rng.choice((1, 2, 3, 4, 5, 6, 7, 8)))
-    if family < 0.65:
+    if family < 0.60:
         return chain_sum(rng, style, rng.randrange(2, 9))
-    if family < 0.82:
+    if family < 0.75:
         return gcd(rng, style, 30)
     return number_filtering(rng, style, rng.randrange(2, 7))

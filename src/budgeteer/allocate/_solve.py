@@ -1,0 +1,101 @@
+"""What the allocators share: lifting a rule into an Allocator, and greedy moves of single units."""
+
+from __future__ import annotations
+
+import dataclasses
+import heapq
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from budgeteer.allocator import Allocator, State
+from budgeteer.errors import InvalidInput
+from budgeteer.plan import F64, I64, Items, Plan
+
+Rule = Callable[[int, Items, np.random.Generator], tuple[I64, float]]
+"""``(budget, items, rng) -> (units [n], price)``."""
+
+
+def spend(units: I64, cost: F64) -> float:
+    """Sum of units * cost in tokens, correctly rounded, hence the same in every order of the items."""
+    return math.fsum((units * cost).tolist())
+
+
+def lift(rule: Rule) -> Allocator:
+    """An Allocator without state from a rule that sees its items sorted by key.
+
+    Sorting first makes every rule permutation-equivariant to the last bit, its ties and its random draws included.
+    """
+
+    def allocate(budget: int, items: Items, state: State, *, rng: np.random.Generator) -> Plan:
+        if budget < 0:
+            raise InvalidInput(f"budget is {budget} tokens; give 0 or more")
+        if not len(items):
+            return Plan(items.keys, np.zeros(0, np.int64), 0.0)
+        order = np.array(sorted(range(len(items)), key=items.keys.__getitem__))
+        ordered, price = rule(budget, take(items, order), rng)
+        units = np.zeros(len(items), np.int64)
+        units[order] = ordered
+        # A rule's running sum of fractional costs may be off in its last bit; the budget is hard all the same.
+        while (cost := spend(units, items.cost)) > budget:
+            units[int(np.argmax(np.where(units > 0, items.cost, 0.0)))] -= 1
+        return Plan(items.keys, units, cost, price=price)
+
+    return Allocator(lambda items: (), allocate, lambda state, outcomes: state)
+
+
+def take(items: Items, order: I64) -> Items:
+    """The items at the positions ``order``, in that order."""
+    columns: dict[str, Any] = {f.name: getattr(items, f.name) for f in dataclasses.fields(items)[1:]}
+    picked = {name: column[order] for name, column in columns.items() if column is not None}
+    return Items(tuple(items.keys[i] for i in order), **picked)
+
+
+def fill(order: I64, each: int, cost: F64, budget: float) -> I64:
+    """``each`` units to the items in ``order``, skipping those whose whole share no longer fits."""
+    units = np.zeros(len(cost), np.int64)
+    left = float(budget)
+    for i in order.tolist():
+        if each * cost[i] <= left:
+            units[i], left = each, left - each * float(cost[i])
+    return units
+
+
+def grow(units: I64, upper: I64, cost: F64, budget: float, gain: Callable[[int, int], float]) -> I64:
+    """Add single units, largest ``gain(item, units so far)`` first, while they fit; ties go to the smaller index.
+
+    Exact for unit costs when each item's gain falls with its units; otherwise at most one unit short of it.
+    """
+    grown, price, top = units.tolist(), cost.tolist(), upper.tolist()
+    left = budget - spend(units, cost)
+    heap = [(-gain(i, n), i) for i, n in enumerate(grown) if n < top[i]]
+    heapq.heapify(heap)
+    while heap:
+        i = heap[0][1]
+        if price[i] > left:
+            heapq.heappop(heap)  # what is left only shrinks, so this item is done
+            continue
+        grown[i] += 1
+        left -= price[i]
+        if grown[i] < top[i]:
+            heapq.heapreplace(heap, (-gain(i, grown[i]), i))
+        else:
+            heapq.heappop(heap)
+    return np.array(grown, np.int64)
+
+
+def shed(units: I64, lower: I64, cost: F64, budget: float, loss: Callable[[int, int], float]) -> I64:
+    """Take single units away, smallest ``loss(item, units so far)`` first, until it fits or all are at ``lower``."""
+    kept = units.copy()
+    heap = [(loss(i, n), i) for i, n in enumerate(kept.tolist()) if n > lower[i]]
+    heapq.heapify(heap)
+    while heap and spend(kept, cost) > budget:
+        i = heap[0][1]
+        kept[i] -= 1
+        if kept[i] > lower[i]:
+            heapq.heapreplace(heap, (loss(i, int(kept[i])), i))
+        else:
+            heapq.heappop(heap)
+    return kept

@@ -1,0 +1,74 @@
+"""Corrections of a plan, chained after an allocator: ``chain(neyman(), floor(2), round_to_budget())``."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+
+from budgeteer.allocate._solve import spend
+from budgeteer.allocator import PlanTransform
+from budgeteer.errors import InvalidInput
+from budgeteer.plan import F64, I64, Items, Plan
+
+
+def floor(units: int) -> PlanTransform:
+    """At least ``units`` for every item. May exceed the budget: chain :func:`round_to_budget` after it."""
+    _require(units)
+    return lambda plan, budget, items: _with(plan, np.maximum(plan.units, units), items)
+
+
+def cap(units: int) -> PlanTransform:
+    """At most ``units`` for every item; what this frees stays unspent."""
+    _require(units)
+    return lambda plan, budget, items: _with(plan, np.minimum(plan.units, units), items)
+
+
+def min_group(units: int) -> PlanTransform:
+    """Nothing for items with fewer than ``units``: a group of one has no baseline to learn from."""
+    _require(units)
+    return lambda plan, budget, items: _with(plan, np.where(plan.units < units, 0, plan.units), items)
+
+
+def round_to_budget() -> PlanTransform:
+    """Scale a plan that is over its budget down to it, by largest remainders.
+
+    Units are multiplied by ``budget / expected_cost`` and rounded down; single units go back in the order of the
+    largest fraction lost (then by key), skipping what does not fit. A plan within its budget is left alone. Every
+    item loses the same share; a floor chained before it is therefore not kept.
+
+    >>> items = Items(("a", "b", "c"), cost=np.array([1.0, 1.0, 1.0]))
+    >>> plan = Plan(items.keys, np.array([5, 3, 2]), 10.0)
+    >>> round_to_budget()(plan, 7, items).units
+    array([4, 2, 1])
+    """
+
+    def transform(plan: Plan, budget: int, items: Items) -> Plan:
+        cost = _cost(plan, items)
+        total = spend(plan.units, cost)
+        if total <= budget:
+            return plan
+        exact = plan.units * (budget / total)
+        units = np.floor(exact).astype(np.int64)
+        left = budget - spend(units, cost)
+        for i in sorted(range(len(units)), key=lambda i: (units[i] - exact[i], plan.keys[i])):
+            if units[i] < exact[i] and cost[i] <= left:
+                units[i] += 1
+                left -= float(cost[i])
+        return _with(plan, units, items)
+
+    return transform
+
+
+def _require(units: int) -> None:
+    if units < 0:
+        raise InvalidInput(f"a plan transform got {units} units; give 0 or more")
+
+
+def _cost(plan: Plan, items: Items) -> F64:
+    by_key = dict(zip(items.keys, items.cost.tolist(), strict=True))
+    return np.array([by_key[key] for key in plan.keys], dtype=np.float64)
+
+
+def _with(plan: Plan, units: I64, items: Items) -> Plan:
+    return dataclasses.replace(plan, units=units, expected_cost=spend(units, _cost(plan, items)))

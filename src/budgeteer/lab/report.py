@@ -1,0 +1,555 @@
+"""A comparison as a page that reads anywhere (one HTML file, no script, nothing fetched) and as a table for the terminal."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from budgeteer.lab import svg
+from budgeteer.lab.results import Results, Run, by_seed, labels, to_json, validate, write_text
+from budgeteer.lab.stats import Paired, mean_ci
+from budgeteer.lab.svg import Line, Part, clean, compact, percent
+
+TRACES = 6
+"""Sample traces shown an arm."""
+
+
+@dataclass(frozen=True, slots=True)
+class Arm:
+    """All seeds of one ``recipe@budget``.
+
+    Attributes:
+        name: the label.
+        runs: one a seed.
+        accuracy: mean and 95 % interval over the seeds with a finite accuracy, or None when there are none.
+        planned, used, trained, wasted: mean tokens a run.
+        seconds: mean wall clock of a run.
+    """
+
+    name: str
+    runs: tuple[Run, ...]
+    accuracy: Paired | None
+    planned: float
+    used: float
+    trained: float
+    wasted: float
+    seconds: float
+
+
+def arms(results: Results) -> list[Arm]:
+    """The arms in order of first appearance."""
+    found = []
+    for name in labels(results["runs"]):
+        runs = tuple(by_seed(results["runs"], name).values())
+        accuracy = [run["accuracy"] for run in runs if run["accuracy"] is not None]
+        tokens = {key: _mean(run["tokens"][key] for run in runs) for key in ("planned", "used", "trained", "wasted")}
+        seconds = _mean(run["seconds"] for run in runs)
+        found.append(Arm(name, runs, mean_ci(accuracy) if accuracy else None, **tokens, seconds=seconds))
+    return found
+
+
+def reference(results: Results) -> str | None:
+    """The arm that most comparisons are made against, or None without comparisons."""
+    counts = Counter(c["b"] for c in results.get("comparisons", []))
+    return counts.most_common(1)[0][0] if counts else None
+
+
+def table(results: Results) -> str:
+    """The final table as plain text, one line an arm, for a terminal."""
+    results = _plain(results)
+    base = reference(results)
+    versus = {c["a"]: c for c in results["comparisons"] if c["b"] == base}
+    head = ["arm", "seeds", "accuracy", "used", "trained", "wasted", "seconds"]
+    rows = [[*head, f"minus {base}"] if base else head]
+    for arm in arms(results):
+        shares = [percent(part / arm.used) if arm.used else "-" for part in (arm.trained, arm.wasted)]
+        row = [arm.name, str(len(arm.runs)), _accuracy(arm), compact(arm.used), *shares, _seconds(arm.seconds)]
+        if base:
+            row.append(
+                "reference" if arm.name == base else _difference(versus[arm.name]) if arm.name in versus else "-"
+            )
+        rows.append(row)
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = [
+        "  ".join(
+            cell.ljust(w) if i == 0 else cell.rjust(w) for i, (cell, w) in enumerate(zip(row, widths, strict=True))
+        )
+        for row in rows
+    ]
+    return "\n".join([lines[0], "-" * len(lines[0]), *lines[1:]])
+
+
+def write_report(results: Results, path: Path | str) -> Path:
+    """Write :func:`render`'s page atomically.
+
+    Raises:
+        InvalidInput: the results do not fit the schema, or the folder cannot be written.
+    """
+    return write_text(render(results), path)
+
+
+def render(results: Results) -> str:
+    """The report as one standalone HTML document; optional parts that were not recorded are left out.
+
+    Args:
+        results: as in docs/results.md.
+
+    Raises:
+        InvalidInput: the results do not fit the schema.
+    """
+    results = _plain(results)
+    found = arms(results)
+    style = resources.files("budgeteer.lab").joinpath("report.css").read_text(encoding="utf-8")
+    sections = (
+        _headline(results, found),
+        _final(results, found),
+        _curves(found),
+        _where(found),
+        _levels(found),
+        _clock(found),
+        _rollouts(found),
+        _traces(found),
+        _measured(results),
+    )
+    # The hatch marks waste by texture as well as by colour; every bar refers to this one definition.
+    hatch = (
+        '<svg width="0" height="0" aria-hidden="true" style="position:absolute"><defs><pattern id="hatch" width="6" '
+        'height="6" patternUnits="userSpaceOnUse" patternTransform="rotate(45)"><rect width="6" height="6" '
+        'style="fill:var(--wasted)"/><line x1="0" x2="0" y1="0" y2="6" style="stroke:var(--card);stroke-width:2"/>'
+        "</pattern></defs></svg>"
+    )
+    return (
+        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n<title>budgeteer report</title>\n'
+        f"<style>\n{style}</style>\n</head>\n<body>\n{hatch}\n<main>\n"
+        + "\n".join(section for section in sections if section)
+        + "\n</main>\n</body>\n</html>\n"
+    )
+
+
+def _headline(results: Results, found: list[Arm]) -> str:
+    """What the comparisons show, all of them, so that no arm is picked for looking good."""
+    counts = sorted({len(arm.runs) for arm in found})
+    seeds = " to ".join(map(str, counts[:1] + counts[1:][-1:])) or "0"
+    lead = f"{len(found)} {_plural('arm', len(found))}, {seeds} {_plural('seed', max(counts, default=0))} each."
+    lead += " The tokens of every sampled rollout are counted, aborted ones included."
+    return (
+        "<header>\n<h1>budgeteer: recipes at token budgets</h1>\n"
+        f'<p class="headline">{clean(_sentence(results, found))}</p>\n<p class="lead">{clean(lead)}</p>\n</header>'
+    )
+
+
+def _sentence(results: Results, found: list[Arm]) -> str:
+    base = reference(results)
+    if base is None:
+        return f"{len(found)} {_plural('arm', len(found))} measured, no comparison made between them"
+    by_name = {arm.name: arm for arm in found}
+    phrases = {"better": "more accurate than", "worse": "less accurate than", "unclear": "not told apart from"}
+    groups: dict[str, list[str]] = {}
+    for c in results["comparisons"]:
+        if c["b"] != base:
+            continue
+        name = c["a"]
+        if name in by_name and base in by_name and by_name[base].used and not name.endswith(base.partition("@")[2]):
+            name += f" (with {percent(round(by_name[name].used / by_name[base].used, 2))} of its tokens)"
+        groups.setdefault(_verdict(c), []).append(name)
+    if set(groups) == {"single"}:
+        return f"One seed each: differences to {base} are shown, but one seed cannot tell them from chance"
+    clauses = [
+        f"{_and(groups[kind])} {'is' if len(groups[kind]) == 1 else 'are'} {phrase} {base}"
+        for kind, phrase in phrases.items()
+        if kind in groups
+    ]
+    return "; ".join(clauses)
+
+
+def _final(results: Results, found: list[Arm]) -> str:
+    base = reference(results)
+    versus = {c["a"]: c for c in results["comparisons"] if c["b"] == base}
+    head = ["Arm", "Seeds", "Accuracy", "Tokens used", "Trained", "Wasted", "Seconds"]
+    head += [f"Accuracy minus {base}"] if base else []
+    rows = []
+    for arm in found:
+        planned = f"planned {compact(arm.planned)}" if math.isfinite(arm.planned) else ""
+        cells = [
+            str(len(arm.runs)),
+            clean(_accuracy(arm)),
+            f'{compact(arm.used)} <span class="sub">{planned}</span>',
+            *(_share(part, arm.used) for part in (arm.trained, arm.wasted)),
+            _seconds(arm.seconds),
+        ]
+        if base and arm.name == base:
+            cells.append('<span class="sub">reference</span>')
+        elif base:
+            cells.append(clean(_difference(versus[arm.name])) if arm.name in versus else "–")
+        body = "".join(
+            f'<td data-label="{clean(name)}"><span>{cell}</span></td>'
+            for name, cell in zip(head[1:], cells, strict=True)
+        )
+        rows.append(f'<tr><th scope="row">{clean(arm.name)}</th>{body}</tr>')
+    heads = "".join(f'<th scope="col">{clean(name)}</th>' for name in head)
+    return (
+        '<section>\n<h2>Final accuracy and what it cost</h2>\n<p class="note">Means over seeds; ± is half of the 95 % t '
+        "interval. Tokens and seconds are means a run.</p>\n"
+        f'<div class="card"><table><thead><tr>{heads}</tr></thead><tbody>{"".join(rows)}</tbody></table></div>\n'
+        f"{_intervals(results)}</section>"
+    )
+
+
+def _intervals(results: Results) -> str:
+    """Every comparison with its interval on a common scale."""
+    comparisons = results["comparisons"]
+    if not comparisons:
+        return ""
+    ends = [abs(c[key]) for c in comparisons for key in ("mean", "low", "high") if c[key] is not None]
+    reach = 1.1 * max(ends, default=0.0) or 0.01
+    words = {"better": "more accurate", "worse": "less accurate", "unclear": "not told apart", "single": "no interval"}
+    rows = []
+    for c in comparisons:
+        verdict = _verdict(c)
+        css = "unclear" if verdict == "single" else verdict
+        label = f"{c['a']} minus {c['b']}: {_difference(c)} points"
+        bar = svg.interval_bar(c["mean"] or 0.0, c["low"], c["high"], reach=reach, css=css, label=label)
+        rows.append(
+            f'<div class="name">{clean(c["a"])} <span class="sub">minus {clean(c["b"])}</span></div>'
+            f'<div class="{css}">{bar}</div><div class="text">{clean(_difference(c))} '
+            f'<span class="tag {css}">{words[verdict]}</span></div>'
+        )
+    first = comparisons[0]
+    level = percent(first["level"] or 0.95)
+    return (
+        f'<h2>Paired differences in accuracy</h2>\n<p class="note">Percentage points with {level} t intervals over '
+        f"seeds; scale ±{100 * reach:.2g} points, dashed line at zero. “Not told apart” means that the interval holds "
+        "zero, not that the arms are equal. Intervals are not corrected for their number.</p>\n"
+        f'<div class="card rows">{"".join(rows)}</div>'
+    )
+
+
+def _curves(found: list[Arm]) -> str:
+    by_tokens, by_seconds = _lines(found, "tokens"), _lines(found, "seconds")
+    if not by_tokens and not by_seconds:
+        return ""
+    legend = "".join(f"<li>{svg.swatch(i)}{clean(arm.name)}</li>" for i, arm in enumerate(found))
+    tokens = svg.line_chart(
+        by_tokens, title="Accuracy against tokens sampled", x_label="tokens sampled", x_text=compact
+    )
+    clock = svg.line_chart(by_seconds, title="Accuracy against wall clock", x_label="seconds", x_text=compact)
+    return (
+        "<section>\n<h2>Accuracy on the way</h2>\n"
+        '<p class="note">Lines are means over seeds, bands reach from the lowest to the highest seed. Seeds are '
+        f'interpolated on a common grid, as far as all of them went.</p>\n<ul class="legend">{legend}</ul>\n'
+        f'<div class="pair"><figure class="card"><figcaption>Accuracy by tokens sampled</figcaption>{tokens}</figure>'
+        f'<figure class="card"><figcaption>Accuracy by wall clock</figcaption>{clock}</figure></div>\n</section>'
+    )
+
+
+def _lines(found: list[Arm], key: str, points: int = 60) -> list[Line]:
+    """A line an arm: mean and range over seeds on ``points`` common x between the latest start and the earliest end."""
+    lines = []
+    for style, arm in enumerate(found):
+        curves = []
+        for run in arm.runs:
+            kept = [(p[key], p["accuracy"]) for p in run["curve"] if p[key] is not None and p["accuracy"] is not None]
+            if kept:
+                curves.append(np.array(sorted(kept), dtype=np.float64).T)
+        if not curves:
+            continue
+        start, end = max(c[0, 0] for c in curves), min(c[0, -1] for c in curves)
+        if end < start:
+            continue
+        grid = np.linspace(start, end, points) if end > start else np.array([start])
+        values = np.stack([np.interp(grid, *curve) for curve in curves])
+        mean, low, high = values.mean(axis=0), values.min(axis=0), values.max(axis=0)
+        lines.append(Line(arm.name, style, grid.tolist(), mean.tolist(), low.tolist(), high.tolist()))
+    return lines
+
+
+def _where(found: list[Arm]) -> str:
+    whole = max((arm.used for arm in found), default=0.0)
+    if not whole:
+        return ""
+    rows = []
+    for arm in found:
+        parts = (
+            ("trained", arm.trained, "trained"),
+            ("idle", max(0.0, arm.used - arm.trained - arm.wasted), "not trained"),
+            ("wasted", arm.wasted, "wasted"),
+        )
+        shares = [f"{percent(value / arm.used)} {word}" for _, value, word in parts] if arm.used else ["nothing used"]
+        text = f"{compact(arm.used)}: {', '.join(shares)}"
+        titled = [Part(css, value, f"{arm.name}: {compact(value)} tokens {word}") for css, value, word in parts]
+        rows.append(_row(arm.name, svg.stacked_bar(titled, whole=whole, label=f"{arm.name}, {text}"), text))
+    keys = (
+        ("trained", "trained: carried a gradient"),
+        ("idle", "completed, not trained"),
+        ("wasted", "wasted by aborts"),
+    )
+    return (
+        '<section>\n<h2>Where the tokens went</h2>\n<p class="note">Sampled tokens a run, mean over seeds. Completed '
+        "tokens go untrained when all rollouts of a prompt earn the same, so that nothing is learnt from them.</p>\n"
+        f'{_keys(keys)}\n<div class="card rows">{"".join(rows)}</div>\n</section>'
+    )
+
+
+def _levels(found: list[Arm]) -> str:
+    """Tokens by difficulty level, one card an arm, all on one scale."""
+    cards: list[tuple[str, dict[str, dict[str, float]]]] = []
+    for arm in found:
+        each = [d["tokens_by_level"] for d in _diagnostics(arm) if d.get("tokens_by_level")]
+        names = sorted({level for levels in each for level in levels}, key=_natural)
+        empty = {"used": 0, "wasted": 0, "rollouts": 0}
+        if each:
+            cards.append(
+                (
+                    arm.name,
+                    {n: {key: _mean(levels.get(n, empty)[key] for levels in each) for key in empty} for n in names},
+                )
+            )
+    whole = max((level["used"] for _, levels in cards for level in levels.values()), default=0.0)
+    if not whole:
+        return ""
+    drawn = []
+    for name, levels in cards:
+        rows = []
+        for level, value in levels.items():
+            text = f"{compact(value['used'])} tokens, {compact(value['rollouts'])} rollouts, {compact(value['wasted'])} wasted"
+            parts = [
+                Part("done", value["used"] - value["wasted"], f"{name}, level {level}: {text}"),
+                Part("wasted", value["wasted"], f"{name}, level {level}: {compact(value['wasted'])} tokens wasted"),
+            ]
+            bar = svg.stacked_bar(parts, whole=whole, label=f"level {level}: {text}")
+            rows.append(_row(level, bar, compact(value["used"])))
+        drawn.append(f'<div class="card"><h3>{clean(name)}</h3><div class="rows levels">{"".join(rows)}</div></div>')
+    keys = (("done", "completed"), ("wasted", "wasted by aborts"))
+    return (
+        '<section>\n<h2>Tokens by difficulty level</h2>\n<p class="note">Sampled tokens a run at each level of the task, '
+        f'mean over seeds, all arms on one scale.</p>\n{_keys(keys)}\n<div class="many">{"".join(drawn)}</div>\n</section>'
+    )
+
+
+def _clock(found: list[Arm]) -> str:
+    """Wall clock by phase; what no phase claims is drawn as the rest."""
+    phases = (("sampling", "done"), ("training", "trained"), ("allocation", "mark s4"), ("stopping", "mark s3"))
+    rows, whole = [], max((arm.seconds for arm in found if math.isfinite(arm.seconds)), default=0.0)
+    for arm in found:
+        known = _diagnostics(arm)
+        spent = {name: _mean(d.get(f"{name}_seconds") for d in known) for name, _ in phases}
+        spent = {name: value for name, value in spent.items() if math.isfinite(value)}
+        if spent and whole:
+            parts = [
+                Part(css, spent[name], f"{name}: {_seconds(spent[name])} s") for name, css in phases if name in spent
+            ]
+            rest = max(0.0, arm.seconds - sum(spent.values()))
+            parts.append(Part("idle", rest, f"everything else: {_seconds(rest)} s"))
+            text = f"{_seconds(arm.seconds)} s: " + ", ".join(f"{name} {_seconds(v)}" for name, v in spent.items())
+            rows.append(_row(arm.name, svg.stacked_bar(parts, whole=whole, label=f"{arm.name}, {text}"), text))
+    if not rows:
+        return ""
+    keys = tuple((css, name) for name, css in phases) + (("idle", "everything else"),)
+    return (
+        '<section>\n<h2>Where the time went</h2>\n<p class="note">Seconds a run, mean over seeds.</p>\n'
+        f'{_keys(keys)}\n<div class="card rows">{"".join(rows)}</div>\n</section>'
+    )
+
+
+def _rollouts(found: list[Arm], columns: int = 40) -> str:
+    """Share of prompts that got n rollouts, by step, seeds pooled, one heat map an arm."""
+    histories = {
+        arm.name: [d["rollouts_per_prompt"] for d in _diagnostics(arm) if d.get("rollouts_per_prompt")] for arm in found
+    }
+    entries = [entry for history in histories.values() for steps in history for entry in steps]
+    if not entries:
+        return ""
+    bins = _rollout_bins({int(n) for entry in entries for n in entry["counts"]})
+    drawn = []
+    for name, history in histories.items():
+        steps = [entry["step"] for run in history for entry in run]
+        if not steps:
+            continue
+        first, last = min(steps), max(steps)
+        size = max(1, math.ceil((last - first + 1) / columns))
+        starts = list(range(first, last + 1, size))
+        counts = np.zeros((len(bins), len(starts)))
+        for run in history:
+            for entry in run:
+                for n, prompts in entry["counts"].items():
+                    row = next(i for i, (low, high) in enumerate(bins) if low <= int(n) <= high)
+                    counts[row, (entry["step"] - first) // size] += prompts
+        total = counts.sum(axis=0)
+        shares = np.divide(counts, total, out=np.full_like(counts, np.nan), where=total > 0)
+        heat = svg.heat_map(
+            shares.tolist(),
+            columns=[str(s) if size == 1 else f"{s}–{min(last, s + size - 1)}" for s in starts],
+            rows=[str(low) if low == high else f"{low}–{high}" for low, high in bins],
+            title=f"{name}: rollouts a prompt got, by training step",
+            labels=("training step", "rollouts"),
+        )
+        drawn.append(f'<figure class="card"><h3>{clean(name)}</h3>{heat}</figure>')
+    cells = "".join(f'<span class="cell" style="opacity:{math.sqrt(s):.2f}"></span>' for s in (0.02, 0.1, 0.25, 0.5, 1))
+    return (
+        '<section>\n<h2>Rollouts a prompt got, over time</h2>\n<p class="note">The darker a cell, the larger the share '
+        "of a step’s prompts that got so many rollouts; hover for the number.</p>\n"
+        f'<p class="scale">2% {cells} 100% of prompts</p>\n<div class="pair">{"".join(drawn)}</div>\n</section>'
+    )
+
+
+def _rollout_bins(values: set[int]) -> list[tuple[int, int]]:
+    """Rows of the heat map: each count its own row, or doubling ranges when there are more than 12 counts."""
+    if len(values) <= 12:
+        return [(n, n) for n in sorted(values)]
+    bins, high = [(0, 0), (1, 1)], 1
+    while high < max(values):
+        bins.append((high + 1, 2 * high))
+        high *= 2
+    return bins
+
+
+def _traces(found: list[Arm]) -> str:
+    blocks = []
+    for arm in found:
+        every = [trace for d in _diagnostics(arm) for trace in d.get("traces", [])]
+        if every:
+            shown = _varied(every)
+            count = f"{len(shown)} of {len(every)}" if len(shown) < len(every) else str(len(every))
+            body = "".join(map(_trace, shown))
+            blocks.append(f"<details><summary>{clean(arm.name)}: {count} sample traces</summary>{body}</details>")
+    if not blocks:
+        return ""
+    blocks[-1] = blocks[-1].replace("<details>", "<details open>", 1)
+    return (
+        '<section>\n<h2>Sample traces</h2>\n<p class="note">Prompt in grey, then the completion as sampled. Underlined: '
+        "tokens of an aborted rollout, which count as used and were not trained.</p>\n"
+        f'<div class="card">{"".join(blocks)}</div>\n</section>'
+    )
+
+
+def _varied(traces: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Up to TRACES traces, taking turns between the statuses, so that rare ones are seen."""
+    queues = [[t for t in traces if t["status"] == status] for status in dict.fromkeys(t["status"] for t in traces)]
+    turns = [queue[i] for i in range(TRACES) for queue in queues if i < len(queue)]
+    return turns[:TRACES]
+
+
+def _trace(trace: dict[str, Any]) -> str:
+    words = {
+        "ended": ("ended by itself", "better"),
+        "finished": ("answer complete, stopped", "better"),
+        "aborted": ("aborted, no answer", "worse"),
+        "cut": ("cut by a limit", "unclear"),
+    }
+    word, css = words[trace["status"]]
+    completion = clean(_clip(trace["completion"]))
+    if trace["status"] == "aborted":
+        completion = f'<del>{completion}</del> <span class="stop">✂ aborted here</span>'
+    elif trace["status"] == "cut":
+        completion += ' <span class="stop">✂ cut here</span>'
+    reward = "unknown" if trace["reward"] is None else f"{trace['reward']:.3g}"
+    return (
+        f'<div class="trace"><div class="meta"><span class="tag {css}">{word}</span><span>{trace["tokens"]} tokens</span>'
+        f'<span>reward {reward}</span></div><pre><span class="prompt">{clean(_clip(trace["prompt"]))}</span>\n'
+        f"{completion}</pre></div>"
+    )
+
+
+def _measured(results: Results) -> str:
+    cards = []
+    for title, entries in (("Configuration", results["config"]), ("Versions", results["versions"])):
+        if entries:
+            pairs = "".join(
+                f"<dt>{clean(k)}</dt><dd>{clean(v if isinstance(v, str) else json.dumps(v, ensure_ascii=False))}</dd>"
+                for k, v in entries.items()
+            )
+            cards.append(f'<div class="card"><h3>{title}</h3><dl>{pairs}</dl></div>')
+    seeds = sorted({run["seed"] for run in results["runs"]})
+    note = f"Seeds {', '.join(map(str, seeds))}. Schema {results['schema']} of results.json."
+    return (
+        f'<section>\n<h2>How it was measured</h2>\n<p class="note">{clean(note)}</p>\n'
+        f'<div class="pair">{"".join(cards)}</div>\n</section>'
+    )
+
+
+def _plain(results: Results) -> Results:
+    """Checked plain data with the optional top-level parts present."""
+    data = to_json(results)
+    validate(data)
+    return {"comparisons": [], "config": {}, "versions": {}, **data}
+
+
+def _diagnostics(arm: Arm) -> list[dict[str, Any]]:
+    return [run["diagnostics"] for run in arm.runs if run.get("diagnostics")]
+
+
+def _mean(values: Iterable[float | None]) -> float:
+    """Mean of the known values, NaN when there are none."""
+    known = [value for value in values if value is not None]
+    return sum(known) / len(known) if known else math.nan
+
+
+def _verdict(comparison: dict[str, Any]) -> str:
+    if comparison["low"] is None or comparison["high"] is None:
+        return "single"
+    return "better" if comparison["low"] > 0 else "worse" if comparison["high"] < 0 else "unclear"
+
+
+def _accuracy(arm: Arm) -> str:
+    if arm.accuracy is None:
+        return "unknown"
+    half = f" ± {100 * (arm.accuracy.high - arm.accuracy.mean):.1f}" if arm.accuracy.n > 1 else ""
+    return f"{100 * arm.accuracy.mean:.1f}{half} %"
+
+
+def _difference(comparison: dict[str, Any]) -> str:
+    if comparison["mean"] is None:
+        return "unknown"
+    mean = f"{100 * comparison['mean']:+.1f}"
+    if _verdict(comparison) == "single":
+        return f"{mean} (1 seed)"
+    return f"{mean} [{100 * comparison['low']:+.1f}, {100 * comparison['high']:+.1f}]"
+
+
+def _seconds(value: float) -> str:
+    return "unknown" if not math.isfinite(value) else f"{value:,.0f}" if value >= 10 else f"{value:.2g}"
+
+
+def _share(part: float, whole: float) -> str:
+    return f'{percent(part / whole)} <span class="sub">{compact(part)}</span>' if whole else "–"
+
+
+def _clip(text: str, most: int = 2000) -> str:
+    return text if len(text) <= most else f"{text[:most]} … ({len(text) - most:,} more characters)"
+
+
+def _plural(word: str, n: int) -> str:
+    return word if n == 1 else f"{word}s"
+
+
+def _and(names: Sequence[str]) -> str:
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
+
+
+def _natural(level: str) -> tuple[bool, float, str]:
+    """Sort key: numbers by value, then other names by text."""
+    try:
+        return False, float(level), level
+    except ValueError:
+        return True, 0.0, level
+
+
+def _row(name: str, bar: str, text: str) -> str:
+    return f'<div class="name">{clean(name)}</div><div>{bar}</div><div class="text">{clean(text)}</div>'
+
+
+def _keys(entries: Sequence[tuple[str, str]]) -> str:
+    items = "".join(
+        f'<li><svg class="key" aria-hidden="true"><rect class="{css}" width="14" height="14"/></svg>{clean(word)}</li>'
+        for css, word in entries
+    )
+    return f'<ul class="legend">{items}</ul>'

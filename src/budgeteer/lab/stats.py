@@ -1,0 +1,155 @@
+"""Intervals over seeds: the mean, the paired difference, and whether one recipe is no worse than another."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+
+from budgeteer.errors import InvalidInput
+from budgeteer.plan import F64
+
+
+@dataclass(frozen=True, slots=True)
+class Paired:
+    """A mean over seeds with its two-sided t interval.
+
+    Attributes:
+        mean: mean of the n values, or of the n paired differences ``a - b``; their unit.
+        low, high: interval limits in the same unit; NaN when n = 1, since one seed has no spread.
+        n: number of seeds.
+    """
+
+    mean: float
+    low: float
+    high: float
+    n: int
+
+
+def mean_ci(x: Sequence[float] | F64, *, level: float = 0.95) -> Paired:
+    """Mean and t interval ``mean ± t[(1 + level) / 2, n - 1] * s / sqrt(n)`` with ``s`` the n - 1 standard deviation.
+
+    It assumes that the values are independent and roughly normal. With a handful of seeds the interval is wide, as
+    it should be.
+
+    Args:
+        x: [n] one finite value a seed, n >= 1.
+        level: coverage in (0, 1).
+
+    Raises:
+        InvalidInput: x is empty or not finite, or level is outside (0, 1).
+
+    >>> m = mean_ci([1.0, 2.0, 3.0])
+    >>> round(m.mean, 3), round(m.low, 3), round(m.high, 3), m.n
+    (2.0, -0.484, 4.484, 3)
+    """
+    values = np.asarray(x, dtype=np.float64)
+    if values.ndim != 1 or values.size == 0:
+        raise InvalidInput(f"an interval over values of shape {values.shape}; give one value a seed, at least one")
+    if not np.all(np.isfinite(values)):
+        raise InvalidInput(f"an interval over {values.tolist()}; drop the seeds without a finite value, in pairs")
+    if not 0 < level < 1:
+        raise InvalidInput(f"an interval of level {level}; the level is a coverage such as 0.95, between 0 and 1")
+    n, mean = values.size, float(values.mean())
+    if n == 1:
+        return Paired(mean, math.nan, math.nan, 1)
+    half = t_quantile((1 + level) / 2, n - 1) * float(values.std(ddof=1)) / math.sqrt(n)
+    return Paired(mean, mean - half, mean + half, n)
+
+
+def paired(a: Sequence[float] | F64, b: Sequence[float] | F64, *, level: float = 0.95) -> Paired:
+    """Paired t interval of ``mean(a - b)``: each seed is its own control.
+
+    Pairing removes what the two runs of a seed share (start weights, prompts, evaluation set), so it is narrower than
+    comparing two means whenever the seeds' results are positively correlated. It does not help when they are not.
+
+    Args:
+        a, b: [n] one value a seed, in the same order of seeds.
+        level: coverage in (0, 1).
+
+    Raises:
+        InvalidInput: the lengths differ, or :func:`mean_ci` refuses the differences.
+
+    >>> paired([0.52, 0.61, 0.57], [0.50, 0.58, 0.56]).mean > 0
+    True
+    """
+    left, right = np.asarray(a, dtype=np.float64), np.asarray(b, dtype=np.float64)
+    if left.shape != right.shape:
+        raise InvalidInput(f"paired values of shapes {left.shape} and {right.shape}; run both on the same seeds")
+    return mean_ci(left - right, level=level)
+
+
+def non_inferior(difference: Paired, margin: float) -> bool:
+    """Whether the interval of ``a - b`` (more is better) lies above ``-margin``: a loses less than the margin.
+
+    An interval that reaches below the margin, or a single seed, shows nothing: the answer is False.
+
+    Args:
+        difference: from :func:`paired`.
+        margin: largest loss that is accepted, >= 0, in the unit of the difference.
+
+    Raises:
+        InvalidInput: the margin is negative or not finite.
+
+    >>> non_inferior(Paired(-0.01, -0.02, 0.0, 5), margin=0.03)
+    True
+    """
+    if not (math.isfinite(margin) and margin >= 0):
+        raise InvalidInput(f"a margin of {margin}; give the largest accepted loss as a number of 0 or more")
+    return difference.low > -margin  # NaN compares False, which is what one seed deserves
+
+
+@lru_cache(maxsize=256)
+def t_quantile(p: float, df: float) -> float:
+    """Quantile of Student's t with ``df`` degrees of freedom at probability p in (0, 1), by bisection of the tail.
+
+    >>> round(t_quantile(0.975, 10), 4)
+    2.2281
+    """
+    if not (0 < p < 1 and df > 0):
+        raise InvalidInput(f"t quantile at p={p}, df={df}; p is between 0 and 1 and df above 0")
+    if p < 0.5:
+        return -t_quantile(1 - p, df)
+    low, high = 0.0, 1.0
+    while _upper_tail(high, df) > 1 - p:
+        low, high = high, 2 * high
+    while True:
+        middle = (low + high) / 2
+        if middle in (low, high):  # neighbouring floats: no finer answer exists
+            return middle
+        low, high = (middle, high) if _upper_tail(middle, df) > 1 - p else (low, middle)
+
+
+def _upper_tail(t: float, df: float) -> float:
+    """P(T > t) for t >= 0: ``I_x(df / 2, 1 / 2) / 2`` with ``x = df / (df + t^2)``."""
+    return _beta(df / (df + t * t), t * t / (df + t * t), df / 2, 0.5) / 2
+
+
+def _beta(x: float, y: float, a: float, b: float) -> float:
+    """Regularised incomplete beta I_x(a, b) with y = 1 - x given, so that neither loses digits near its end."""
+    if x <= 0 or y <= 0:
+        return float(x > 0)
+    if x > (a + 1) / (a + b + 2):  # the fraction converges fast on the other side only
+        return 1 - _beta(y, x, b, a)
+    front = math.exp(math.lgamma(a + b) - math.lgamma(a) - math.lgamma(b) + a * math.log(x) + b * math.log(y)) / a
+    return front * _beta_fraction(x, a, b)
+
+
+def _beta_fraction(x: float, a: float, b: float) -> float:
+    """Continued fraction of the incomplete beta function by Lentz's method (Abramowitz and Stegun 26.5.8)."""
+    tiny = 1e-300  # stands in for a zero denominator
+    c, d = 1.0, 1 / ((1 - (a + b) * x / (a + 1)) or tiny)
+    value = d
+    for m in range(1, 10_000):
+        even = m * (b - m) * x / ((a + 2 * m - 1) * (a + 2 * m))
+        odd = -(a + m) * (a + b + m) * x / ((a + 2 * m) * (a + 2 * m + 1))
+        for term in (even, odd):
+            d = 1 / ((1 + term * d) or tiny)
+            c = (1 + term / c) or tiny
+            value *= c * d
+        if abs(c * d - 1) < 1e-15:
+            break
+    return value

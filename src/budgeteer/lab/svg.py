@@ -1,0 +1,254 @@
+"""Small SVG drawings for reports: line charts with bands, stacked bars, interval bars, heat maps.
+
+Colours, dashes and text sizes are classes (``s0`` to ``s7`` are the series), so the page's style sheet decides them
+and dark mode needs no second drawing. Every mark carries a ``<title>``, which browsers show as a tooltip.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from html import escape
+
+SERIES = 8
+"""Distinct series styles; further series repeat them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One line with its band.
+
+    Attributes:
+        name: label for the tooltip.
+        style: series number, 0 and up.
+        x, mean, low, high: equally long columns in data units; low = high = mean draws no band.
+    """
+
+    name: str
+    style: int
+    x: Sequence[float]
+    mean: Sequence[float]
+    low: Sequence[float]
+    high: Sequence[float]
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """One part of a stacked bar: a style-sheet class, a value >= 0 and its tooltip."""
+
+    css: str
+    value: float
+    title: str
+
+
+def clean(text: object) -> str:
+    """Text that is safe inside HTML and attributes: escaped, control characters and lone surrogates made visible.
+
+    >>> clean('<a href="x">')
+    '&lt;a href=&quot;x&quot;&gt;'
+    """
+    shown = str(text).encode("utf-8", "replace").decode("utf-8")
+    return escape("".join("\ufffd" if ord(c) < 32 and c not in "\n\t" else c for c in shown))
+
+
+def compact(value: float) -> str:
+    """A number in few characters.
+
+    >>> compact(1_234_567), compact(12_300), compact(250.0), compact(0.25)
+    ('1.23M', '12.3k', '250', '0.25')
+    """
+    for size, suffix in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if abs(value) >= size * 0.9995:
+            return f"{value / size:.3g}{suffix}"
+    return f"{value:.3g}"
+
+
+def percent(value: float) -> str:
+    """A share as a percentage with at most one decimal.
+
+    >>> percent(0.615), percent(0.5)
+    ('61.5%', '50%')
+    """
+    return f"{100 * value:.1f}".removesuffix(".0") + "%"
+
+
+def ticks(low: float, high: float, most: int = 5) -> list[float]:
+    """Round numbers that cover [low, high] within, at most ``most`` of them.
+
+    >>> ticks(0, 97)
+    [0.0, 20.0, 40.0, 60.0, 80.0]
+    """
+    if not high > low:
+        return [low]
+    magnitude = 10.0 ** math.floor(math.log10((high - low) / most))
+    for factor in (1, 2, 2.5, 5, 10, 20):
+        step = factor * magnitude
+        first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
+        if last - first + 1 <= most:
+            break
+    return [round(i * step, 12) for i in range(first, last + 1)]
+
+
+def line_chart(lines: Sequence[Line], *, title: str, x_label: str, x_text: Callable[[float], str]) -> str:
+    """Accuracy (a share) against x from 0, one line and band a series.
+
+    Args:
+        lines: the series; empty gives an empty frame.
+        title: spoken by screen readers.
+        x_label: axis label with the unit.
+        x_text: how a tick of x is written.
+    """
+    width, height, left, right, top, bottom = 560, 340, 62, 18, 12, 62
+    x_high = max((x for line in lines for x in line.x), default=1.0) or 1.0
+    low = min((v for line in lines for v in line.low), default=0.0)
+    high = max((v for line in lines for v in line.high), default=1.0)
+    pad = max(0.05 * (high - low), 0.01)
+    low, high = max(0.0, low - pad), min(1.0, high + pad)
+
+    def px(x: float) -> float:
+        return left + (width - left - right) * x / x_high
+
+    def py(y: float) -> float:
+        return height - bottom - (height - top - bottom) * (y - low) / (high - low)
+
+    parts = [f'<svg class="chart" viewBox="0 0 {width} {height}" role="img" aria-label="{clean(title)}">']
+    for y in ticks(low, high):
+        parts.append(f'<line class="grid" x1="{left}" x2="{width - right}" y1="{py(y):.1f}" y2="{py(y):.1f}"/>')
+        parts.append(f'<text x="{left - 8}" y="{py(y):.1f}" dy="0.35em" text-anchor="end">{percent(y)}</text>')
+    for x in ticks(0, x_high, most=4):
+        anchor = "end" if px(x) > width - right - 24 else "middle"
+        parts.append(
+            f'<line class="axis" x1="{px(x):.1f}" x2="{px(x):.1f}" y1="{height - bottom}" y2="{height - bottom + 5}"/>'
+            f'<text x="{px(x):.1f}" y="{height - bottom + 8}" dy="1em" text-anchor="{anchor}">{clean(x_text(x))}</text>'
+        )
+    parts.append(f'<line class="axis" x1="{left}" x2="{width - right}" y1="{height - bottom}" y2="{height - bottom}"/>')
+    middle = (left + width - right) / 2
+    parts.append(f'<text class="label" x="{middle}" y="{height - 8}" text-anchor="middle">{clean(x_label)}</text>')
+    for line in lines:  # all bands first: no band hides a line
+        if any(h > m for h, m in zip(line.high, line.mean, strict=True)):
+            edge = [*zip(line.x, line.high, strict=True), *reversed([*zip(line.x, line.low, strict=True)])]
+            points = " ".join(f"{px(x):.1f},{py(y):.1f}" for x, y in edge)
+            parts.append(f'<polygon class="band s{line.style % SERIES}" points="{points}"/>')
+    for line in lines:
+        points = " ".join(f"{px(x):.1f},{py(y):.1f}" for x, y in zip(line.x, line.mean, strict=True))
+        parts.append(f'<polyline class="line s{line.style % SERIES}" points="{points}"/>')
+        parts.extend(_marks(line, px, py, x_text))
+    return "".join([*parts, "</svg>"])
+
+
+def _marks(
+    line: Line, px: Callable[[float], float], py: Callable[[float], float], text: Callable[[float], str]
+) -> list[str]:
+    """Up to seven markers along a line, the last one at its end, each with a tooltip."""
+    n = len(line.x)
+    chosen = sorted({round(i * (n - 1) / 6) for i in range(7)}) if n else []
+    found = []
+    for i in chosen:
+        spread = f" (seeds {percent(line.low[i])} to {percent(line.high[i])})" if line.high[i] > line.low[i] else ""
+        title = f"{line.name}: {percent(line.mean[i])}{spread} at {text(line.x[i])}"
+        found.append(marker(px(line.x[i]), py(line.mean[i]), line.style, title))
+    return found
+
+
+def marker(x: float, y: float, style: int, title: str = "") -> str:
+    """A series' mark, of its own shape as well as colour, centred at (x, y) in pixels."""
+    shapes = (
+        "M-4.5,0a4.5,4.5 0 1,0 9,0a4.5,4.5 0 1,0 -9,0z",  # circle
+        "M-4,-4h8v8h-8z",  # square
+        "M0,-5.5L5.2,4H-5.2z",  # triangle
+        "M0,-5.8L5.8,0L0,5.8L-5.8,0z",  # diamond
+        "M0,5.5L5.2,-4H-5.2z",  # triangle down
+        "M-5,-1.6h3.4v-3.4h3.2v3.4h3.4v3.2h-3.4v3.4h-3.2v-3.4h-3.4z",  # plus
+        "M-5.5,-2.5h11v5h-11z",  # bar
+        "M-2.5,-5.5h5v11h-5z",  # upright bar
+    )
+    inner = f"<title>{clean(title)}</title>" if title else ""
+    path = shapes[style % SERIES]
+    return f'<path class="mark s{style % SERIES}" transform="translate({x:.1f},{y:.1f})" d="{path}">{inner}</path>'
+
+
+def swatch(style: int) -> str:
+    """The legend's picture of a series: its line and its mark."""
+    line = f'<line class="line s{style % SERIES}" x1="1" x2="33" y1="8" y2="8"/>'
+    return f'<svg class="swatch" width="34" height="16" aria-hidden="true">{line}{marker(17, 8, style)}</svg>'
+
+
+def stacked_bar(parts: Sequence[Part], *, whole: float, label: str) -> str:
+    """A horizontal bar of full page width: the parts in order, as shares of ``whole``."""
+    drawn, start = [], 0.0
+    for part in parts:
+        share = 100 * part.value / whole if whole > 0 else 0.0
+        if share > 0:
+            drawn.append(
+                f'<rect class="{part.css}" x="{start:.2f}%" y="0" width="{share:.2f}%" height="18">'
+                f"<title>{clean(part.title)}</title></rect>"
+            )
+        start += share
+    return f'<svg class="bar" width="100%" height="18" role="img" aria-label="{clean(label)}">{"".join(drawn)}</svg>'
+
+
+def interval_bar(mean: float, low: float | None, high: float | None, *, reach: float, css: str, label: str) -> str:
+    """A dot with its interval on a scale from -reach to reach, zero marked in the middle."""
+
+    def at(value: float) -> str:
+        return f"{min(99.0, max(1.0, 50 + 49 * value / reach)):.2f}%"
+
+    span = ""
+    if low is not None and high is not None:
+        span = f'<line class="span {css}" x1="{at(low)}" x2="{at(high)}" y1="11" y2="11"/>'
+        span += "".join(f'<line class="span {css}" x1="{at(v)}" x2="{at(v)}" y1="6" y2="16"/>' for v in (low, high))
+    return (
+        f'<svg class="interval" width="100%" height="22" role="img" aria-label="{clean(label)}">'
+        f'<line class="zero" x1="50%" x2="50%" y1="0" y2="22"/>{span}'
+        f'<circle class="dot {css}" cx="{at(mean)}" cy="11" r="5"><title>{clean(label)}</title></circle></svg>'
+    )
+
+
+def heat_map(
+    shares: Sequence[Sequence[float]],
+    *,
+    columns: Sequence[str],
+    rows: Sequence[str],
+    title: str,
+    labels: tuple[str, str],
+) -> str:
+    """Cells of opacity = square root of the share (small shares stay visible), first row at the bottom.
+
+    Args:
+        shares: [rows][columns] in [0, 1]; NaN leaves the cell empty.
+        columns, rows: names of the cells; about five column names are written.
+        title: spoken by screen readers.
+        labels: of the x and the y axis.
+    """
+    width, left, right, top, bottom, cell = 560, 84, 10, 8, 62, 24
+    height = top + bottom + cell * len(rows)
+    step = (width - left - right) / max(1, len(columns))
+    parts = [f'<svg class="chart" viewBox="0 0 {width} {height}" role="img" aria-label="{clean(title)}">']
+    for r, name in enumerate(rows):
+        y = height - bottom - cell * (r + 1)
+        parts.append(f'<text x="{left - 8}" y="{y + cell / 2}" dy="0.35em" text-anchor="end">{clean(name)}</text>')
+        for c, column in enumerate(columns):
+            share = shares[r][c]
+            if share > 0:
+                parts.append(
+                    f'<rect class="heat" x="{left + c * step:.2f}" y="{y}" width="{step + 0.3:.2f}" height="{cell - 1}" '
+                    f'fill-opacity="{math.sqrt(min(1.0, share)):.3f}"><title>{clean(labels[0])} {clean(column)}: '
+                    f"{percent(share)} of prompts got {clean(name)}</title></rect>"
+                )
+    base = height - bottom
+    parts.append(f'<line class="axis" x1="{left}" x2="{width - right}" y1="{base}" y2="{base}"/>')
+    parts.append(f'<line class="axis" x1="{left}" x2="{left}" y1="{top}" y2="{base}"/>')
+    written = sorted({round(i * (len(columns) - 1) / 4) for i in range(5)}) if columns else []
+    for c in written:
+        parts.append(
+            f'<text x="{left + (c + 0.5) * step:.1f}" y="{base + 8}" dy="1em" '
+            f'text-anchor="{"end" if c == len(columns) - 1 > 0 else "middle"}">{clean(columns[c])}</text>'
+        )
+    middle = (left + width - right) / 2
+    parts.append(f'<text class="label" x="{middle}" y="{height - 8}" text-anchor="middle">{clean(labels[0])}</text>')
+    centre = (top + base) / 2
+    parts.append(
+        f'<text class="label" transform="translate(18,{centre}) rotate(-90)" text-anchor="middle">{clean(labels[1])}</text>'
+    )
+    return "".join([*parts, "</svg>"])

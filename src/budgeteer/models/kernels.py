@@ -1,0 +1,144 @@
+"""Compiled CPU kernels for decoding one token a row: attention over a ragged cache, and sampling.
+
+torch's operators cost more in overhead than in arithmetic at these sizes: one fused kernel a layer replaces eight
+of them. Optional: without numba, or on a GPU, the sampler uses torch operators that compute the same.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numba import njit, prange
+from numpy.typing import NDArray
+
+F32 = NDArray[np.float32]
+_LOG2E = np.float32(1.4426950408889634)
+_OPTIONS: dict[str, Any] = {"cache": True, "fastmath": {"nnan", "ninf", "contract", "reassoc", "nsz", "arcp"}}
+
+
+@njit(inline="always", **_OPTIONS)
+def _exp_inplace(x, whole, n):  # type: ignore[no-untyped-def]
+    """x[:n] := exp(x[:n]) for x <= 0, to 2 ulp; whole is int32 scratch. Loops are simple so that they vectorise."""
+    for i in range(n):
+        y = max(x[i], np.float32(-87.0)) * _LOG2E
+        f = np.floor(y)
+        whole[i] = (np.int32(f) + np.int32(127)) << np.int32(23)
+        r = (y - f) * np.float32(0.6931471805599453)
+        p = np.float32(1.0 / 5040.0)
+        p = p * r + np.float32(1.0 / 720.0)
+        p = p * r + np.float32(1.0 / 120.0)
+        p = p * r + np.float32(1.0 / 24.0)
+        p = p * r + np.float32(1.0 / 6.0)
+        p = p * r + np.float32(0.5)
+        p = p * r + np.float32(1.0)
+        x[i] = p * r + np.float32(1.0)
+    scale = whole.view(np.float32)
+    for i in range(n):
+        x[i] *= scale[i]
+
+
+@njit(parallel=True, **_OPTIONS)
+def decode_attention(  # type: ignore[no-untyped-def]
+    qkv, cos, sin, position, start, column, k_cache, v_cache, heads, out
+):
+    """Rotate q and k, append k and v to the cache, attend.
+
+    Args:
+        qkv: [rows, (heads + 2 kv_heads) * d] float32 projections of the new token.
+        cos, sin: [positions, d] rotary tables (sin carries the sign of rotate_half).
+        position: [rows] int64 position of the new token in its own sequence.
+        start: [rows] int64 first cache column of the row.
+        column: cache column of the new token, the same for all rows.
+        k_cache, v_cache: [rows, kv_heads, d, columns], written: columns last, so that every loop over them is a
+            contiguous one.
+        heads: number of query heads.
+        out: [rows, heads * d], written.
+    """
+    rows, (_, kv_heads, d, _) = len(qkv), k_cache.shape
+    group = heads // kv_heads
+    half = d // 2
+    scale = np.float32(1.0 / np.sqrt(d))
+    for r in prange(rows):
+        first = start[r]
+        n = column + 1 - first
+        scores = np.empty(n, np.float32)
+        whole = np.empty(n, np.int32)
+        c, s = cos[position[r]], sin[position[r]]
+        for g in range(kv_heads):
+            base = (heads + g) * d
+            k, v = k_cache[r, g], v_cache[r, g]
+            for i in range(d):
+                j = i - half if i >= half else i + half
+                k[i, column] = qkv[r, base + i] * c[i] + qkv[r, base + j] * s[i]
+                v[i, column] = qkv[r, base + kv_heads * d + i]
+            for h in range(g * group, (g + 1) * group):
+                q0 = h * d
+                for t in range(n):
+                    scores[t] = np.float32(0)
+                for i in range(d):
+                    j = i - half if i >= half else i + half
+                    q = (qkv[r, q0 + i] * c[i] + qkv[r, q0 + j] * s[i]) * scale
+                    row = k[i, first : first + n]
+                    for t in range(n):
+                        scores[t] += q * row[t]
+                top = scores[0]
+                for t in range(n):
+                    top = max(top, scores[t])
+                for t in range(n):
+                    scores[t] -= top
+                _exp_inplace(scores, whole, n)
+                total = np.float32(0)
+                for t in range(n):
+                    total += scores[t]
+                inverse = np.float32(1) / total
+                for i in range(d):
+                    row = v[i, first : first + n]
+                    o = np.float32(0)
+                    for t in range(n):
+                        o += scores[t] * row[t]
+                    out[r, q0 + i] = o * inverse
+
+
+@njit(parallel=True, **_OPTIONS)
+def sample_rows(logits, inverse_temperature, uniform, token, logprob, margin):  # type: ignore[no-untyped-def]
+    """Draw one token a row by inverse transform, with its log-probability and the distribution's margin.
+
+    Args:
+        logits: [rows, vocab] float32.
+        inverse_temperature: 1 / temperature.
+        uniform: [rows] float32 in [0, 1).
+        token: [rows] int64, written; logprob: [rows] float32, written, log-probability at temperature 1 / inverse;
+        margin: [rows] float32, written, p(1st) - p(2nd).
+    """
+    rows, vocab = logits.shape
+    for r in prange(rows):
+        p = np.empty(vocab, np.float32)
+        whole = np.empty(vocab, np.int32)
+        top = logits[r, 0]
+        for i in range(vocab):
+            top = max(top, logits[r, i])
+        for i in range(vocab):
+            p[i] = (logits[r, i] - top) * inverse_temperature
+        _exp_inplace(p, whole, vocab)
+        total = np.float32(0)
+        for i in range(vocab):
+            total += p[i]
+        target = uniform[r] * total
+        seen = np.float32(0)
+        chosen = -1
+        first, second = np.float32(0), np.float32(0)
+        for i in range(vocab):
+            seen += p[i]
+            if chosen < 0 and seen > target:
+                chosen = i
+            if p[i] > first:
+                second = first
+                first = p[i]
+            elif p[i] > second:
+                second = p[i]
+        if chosen < 0:  # rounding: the uniform lies past the accumulated mass
+            chosen = np.argmax(p)
+        token[r] = chosen
+        logprob[r] = (logits[r, chosen] - top) * inverse_temperature - np.log(total)
+        margin[r] = (first - second) / total

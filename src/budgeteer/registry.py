@@ -1,0 +1,114 @@
+"""Every method by name: one line each, from which exports, command line, documentation and tests follow.
+
+>>> get("neyman").arxiv
+'2605.08441'
+>>> load("uniform").__name__
+'uniform'
+"""
+
+from __future__ import annotations
+
+import importlib
+from dataclasses import dataclass
+from typing import Any
+
+from budgeteer.errors import InvalidInput, UnknownName
+
+GROUP = "budgeteer.methods"
+"""Entry point group of methods outside this package; each entry point loads to a :class:`Method`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Method:
+    """One method.
+
+    Attributes:
+        name: what the command line and the recipes call it.
+        part: ``"allocator"``, ``"stopper"``, ``"recipe"``, ``"advantage"``, ...
+        path: ``"package.module:factory"``.
+        decides: what it decides, in one line.
+        paper: title of the paper, or ``""``.
+        arxiv: arXiv id, or ``""``.
+        evidence: module of ``budgeteer.lab.evidence`` that tests its claim, or None.
+    """
+
+    name: str
+    part: str
+    path: str
+    decides: str
+    paper: str = ""
+    arxiv: str = ""
+    evidence: str | None = None
+
+
+_DUET = ("DUET: Optimize Token-Budget Allocation for RL with Verifiable Rewards", "2605.08441", "duet")
+_SACK = ("Knapsack RL: Unlocking Exploration of LLMs via Optimizing Budget Allocation", "2509.25849", "knapsack")
+_ADA = ("Reinforce-Ada: An Adaptive Sampling Framework for Reinforce-Style LLM Training", "2510.04996", "reinforce_ada")
+_DAPO = ("DAPO: An Open-Source LLM Reinforcement Learning System at Scale", "2503.14476")
+_VIP = ("Adaptive Rollout Allocation for Online Reinforcement Learning with Verifiable Rewards", "2602.01601")
+_GRPO = ("DeepSeekMath: Pushing the Limits of Mathematical Reasoning in Open Language Models", "2402.03300")
+_A, _S, _R = "budgeteer.allocate", "budgeteer.stop", "budgeteer.rl.recipes"
+
+# fmt: off
+_ALL = (
+    Method("uniform", "allocator", f"{_A}.uniform:uniform", "the same units for every item"),
+    Method("neyman", "allocator", f"{_A}.neyman:neyman", "units by std / sqrt(cost): least variance", *_DUET),
+    Method("knapsack-allocator", "allocator", f"{_A}.knapsack:knapsack", "units where a mixed group pays most", *_SACK),
+    Method("variance", "allocator", f"{_A}.variance:variance", "units by predicted reward variance p (1 - p)", *_VIP),
+    Method("elimination", "allocator", f"{_A}.elimination:elimination", "rounds until a group is good enough", *_ADA),
+    Method("dynamic-sampling", "allocator", f"{_A}.dynamic_sampling:dynamic_sampling", "new items until enough mix",
+           *_DAPO),
+    Method("marker-gate", "stopper", f"{_S}.marker_gate:marker_gate", "end sure rows, abort late ones", *_DUET),
+    Method("answered", "stopper", f"{_S}.answered:answered", "end a row once its answer is complete"),
+    Method("grpo", "recipe", f"{_R}:grpo", "uniform groups, run to their end", *_GRPO),
+    Method("dapo", "recipe", f"{_R}:dapo", "new prompts until enough groups are mixed", *_DAPO),
+    Method("duet", "recipe", f"{_R}:duet_mended", "rollouts a prompt and when to stop each, faults mended", *_DUET),
+    Method("duet-published", "recipe", f"{_R}:duet_published", "the same as its official code has it", *_DUET),
+    Method("knapsack", "recipe", f"{_R}:knapsack_rl", "rollouts where a mixed group teaches most", *_SACK),
+    Method("reinforce-ada-pos", "recipe", f"{_R}:reinforce_ada_pos", "rounds until a first success", *_ADA),
+    Method("reinforce-ada-balance", "recipe", f"{_R}:reinforce_ada_balance", "rounds until both classes show", *_ADA),
+    Method("vip", "recipe", f"{_R}:vip", "rollouts by predicted reward variance", *_VIP),
+    Method("uniform-stop", "recipe", f"{_R}:uniform_stop", "duet's control: its stopping, but uniform groups"),
+    Method("uniform-answer-stop", "recipe", f"{_R}:uniform_answer_stop", "GRPO whose rows end once answered"),
+)
+# fmt: on
+
+METHODS: dict[str, Method] = {method.name: method for method in _ALL}
+"""The methods of this package, by name."""
+
+
+def methods() -> dict[str, Method]:
+    """All methods: those of this package, then those of other installed packages, which may not take a name of ours."""
+    from importlib.metadata import entry_points  # slow to import, and most callers only want METHODS
+
+    found = dict(METHODS)
+    for entry in entry_points(group=GROUP):
+        method = entry.load()
+        if not isinstance(method, Method):
+            raise InvalidInput(f"entry point {entry.name!r} of group {GROUP!r} loads to {method!r}; load to a Method")
+        if method.name in found:
+            raise InvalidInput(
+                f"entry point {entry.name!r} registers {method.name!r} a second time; choose another name"
+            )
+        found[method.name] = method
+    return found
+
+
+def get(name: str) -> Method:
+    """The method of this name.
+
+    Raises:
+        UnknownName: no method has it; the message lists the nearest names.
+    """
+    if name in METHODS:
+        return METHODS[name]
+    known = methods()
+    if name not in known:
+        raise UnknownName("method", name, known)
+    return known[name]
+
+
+def load(method: Method | str) -> Any:
+    """Import a method's module and return its factory."""
+    module, _, factory = (get(method) if isinstance(method, str) else method).path.partition(":")
+    return getattr(importlib.import_module(module), factory)

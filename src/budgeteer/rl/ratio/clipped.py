@@ -1,0 +1,20 @@
+"""PPO's clipped ratio with separate bounds (clip-higher, DAPO, arXiv 2503.14476)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def clipped(logprob: Tensor, old: Tensor, advantage: Tensor, *, low: float = 0.2, high: float = 0.28) -> Tensor:
+    """Surrogate to maximise per token: min(r A, clip(r, 1 - low, 1 + high) A), r = exp(logprob - old).
+
+    Args:
+        logprob, old, advantage: [m] of the same m tokens; gradient flows through logprob.
+
+    >>> one = torch.tensor([1.0])
+    >>> clipped(torch.log(2 * one), torch.log(one), one).item(), clipped(torch.log(2 * one), torch.log(one), -one).item()
+    (1.2799999713897705, -2.0)
+    """
+    ratio = (logprob - old).exp()
+    return torch.minimum(ratio * advantage, ratio.clamp(1 - low, 1 + high) * advantage)

@@ -1,0 +1,271 @@
+"""Named recipes: each a few lines that chain parts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from budgeteer.allocate import dynamic_sampling, elimination, knapsack, neyman, uniform, variance
+from budgeteer.errors import UnknownName
+from budgeteer.plan import F64
+from budgeteer.rl.advantage import group_norm, history_baseline
+from budgeteer.rl.history import Memory
+from budgeteer.rl.recipe import Recipe, RowWeightFn, SelectFn, View, no_weight
+from budgeteer.rl.rollouts import Rollouts
+from budgeteer.rl.weight import prompt_mean, token_mean
+from budgeteer.stop import answered, marker_gate
+from budgeteer.stopper import Stopper
+
+MENDS = "abcdefghijs"
+"""Corrections of DUET's published form, by the letter of the pitfall that each mends; see :func:`duet`."""
+
+
+# -- parts that adapt pure functions to a step's view ----------------------------------------------------------------
+
+
+def grpo_advantage(rollouts: Rollouts, view: View) -> F64:
+    """Group-normalised reward over all rollouts of the prompt, aborted ones included."""
+    return group_norm(rollouts.reward, rollouts.group, len(rollouts.keys))
+
+
+def centred_advantage(rollouts: Rollouts, view: View) -> F64:
+    """Reward minus the mean of the prompt's whole pool, no std (large pools would make 1/std explode)."""
+    return group_norm(rollouts.reward, rollouts.group, len(rollouts.keys), scale=False)
+
+
+def shrunk_advantage(rollouts: Rollouts, view: View) -> F64:
+    """Reward minus a leave-one-out mean shrunk to the prompt's history."""
+    prior = view.history.find(rollouts.keys)
+    rate = np.full(len(rollouts.keys), np.nan)
+    by_key = dict(zip(view.items.keys, view.items.column("pass_rate"), strict=True))
+    for g, key in enumerate(rollouts.keys):
+        if prior[g] >= 0:
+            rate[g] = by_key[key]
+    return history_baseline(rollouts.reward, rollouts.group, rate)
+
+
+def stop_answered(view: View) -> Stopper:
+    """End a rollout once its answer is complete."""
+    return answered()
+
+
+def _length_quantile(view: View, q: float, start: float) -> float:
+    """Quantile of recent kept lengths, a share of the cap before 32 are known."""
+    known = view.history.quantile(q)
+    return start * view.max_tokens if np.isnan(known) else known
+
+
+def gate_published(view: View) -> Stopper:
+    """DUET's gate with the official constants, windows scaled from 3,072 to the run's cap."""
+    scale = view.max_tokens / 3072
+    first = max(_length_quantile(view, 0.3, 0.3), 32 * scale, 200 * scale)
+    second = max(_length_quantile(view, 0.8, 0.7), first + 50 * scale)
+    rate = view.items.column("std") ** 2 / view.items.cost
+    rank = np.argsort(np.argsort(rate)) / max(len(rate) - 1, 1)
+    threshold = np.repeat(0.5 + 0.49 * rank, view.plan.units)
+    return marker_gate(first, second + 150 * scale, threshold=threshold, confident=2)
+
+
+def horizon_gate(per_prompt: bool, keep: float, finish: bool) -> Callable[[View], Stopper]:
+    """A gate that ends complete answers at once and aborts what is overdue.
+
+    Args:
+        per_prompt: overdue = twice the prompt's own expected length, else the pool's 95 % quantile.
+        keep: share of overdue rollouts that run on.
+        finish: end complete answers at once, whatever the margin (a verifier that reads the first answer cannot
+            change its mind), else as DUET does.
+    """
+
+    def stopper(view: View) -> Stopper:
+        pool = max(_length_quantile(view, 0.95, 0.9), 8.0)
+        last: float | F64 = pool
+        if per_prompt:
+            own = np.minimum(2.0 * view.items.cost + 4.0, float(view.max_tokens))
+            visited = view.items.column("visits") > 0
+            last = np.repeat(np.where(visited, own, pool), view.plan.units)
+        if finish:
+            return marker_gate(0.0, last, threshold=-1.0, keep_abort=keep, keep_length=0.0)
+        published = gate_published(view)
+        first = max(_length_quantile(view, 0.3, 0.3), 4.0)
+        del published
+        rate = view.items.column("std") ** 2 / view.items.cost
+        rank = np.argsort(np.argsort(rate)) / max(len(rate) - 1, 1)
+        threshold = np.repeat(0.5 + 0.49 * rank, view.plan.units)
+        return marker_gate(first, last, threshold=threshold, confident=2, keep_abort=keep)
+
+    return stopper
+
+
+def kept_weight(rollouts: Rollouts, view: View) -> F64:
+    """1 / epsilon for gate-kept rows."""
+    return rollouts.weight
+
+
+def published_weight(rollouts: Rollouts, view: View) -> F64:
+    """1 / p_q with p_q = clip(n_q / mean n, 0.05, 1), times 1 / epsilon for gate-kept rows, at most 1000."""
+    units = view.plan.units.astype(np.float64)
+    share = np.clip(units / max(units.mean(), 1.0), 0.05, 1.0)
+    of = dict(zip(view.items.keys, share, strict=True))
+    per_group = np.array([of[key] for key in rollouts.keys])
+    weight = rollouts.weight / per_group[rollouts.group]
+    return np.minimum(weight, 1000.0) if (rollouts.weight > 1).any() else weight
+
+
+def balanced(keep: int) -> SelectFn:
+    """Keep ``keep`` rollouts a prompt, half right and half wrong where there are enough (the earliest drawn)."""
+
+    def select(rollouts: Rollouts, rng: np.random.Generator) -> np.ndarray:
+        chosen = []
+        for g in range(len(rollouts.keys)):
+            rows = np.flatnonzero(rollouts.group == g)
+            right, wrong = rows[rollouts.reward[rows] > 0.99], rows[rollouts.reward[rows] <= 0.99]
+            from_right = min(len(right), max(keep // 2, keep - len(wrong)))
+            chosen += [right[:from_right], wrong[: keep - from_right]]
+        return np.concatenate(chosen) if chosen else np.zeros(0, np.int64)
+
+    return select
+
+
+# -- recipes ----------------------------------------------------------------------------------------------------------
+
+
+def grpo() -> Recipe:
+    """Uniform rollouts, group-normalised advantage, token-mean loss (arXiv 2402.03300 with DAPO's loss)."""
+    return Recipe("grpo", uniform(), grpo_advantage)
+
+
+def uniform_answer_stop() -> Recipe:
+    """GRPO that ends a rollout once its answer is complete: nothing else changes."""
+    return Recipe("uniform-answer-stop", uniform(), grpo_advantage, stop_answered)
+
+
+def dapo() -> Recipe:
+    """Dynamic sampling: prompts are replaced until the batch has 16 mixed groups of 8; the extra tokens count
+    (arXiv 2503.14476)."""
+    return Recipe(
+        "dapo", dynamic_sampling(group=8, target=16), grpo_advantage, rounds=4, oversample=3, pace="run"
+    )  # fmt: skip
+
+
+def reinforce_ada(exit: str) -> Recipe:
+    """Rounds of 4 rollouts until the exit rule holds, then 4 balanced ones train (arXiv 2510.04996)."""
+    return Recipe(
+        f"reinforce-ada-{exit}",
+        elimination(round_units=4, exit=exit, keep=4, rounds=4),
+        centred_advantage,
+        select=balanced(4),
+        rounds=4,
+    )
+
+
+def reinforce_ada_pos() -> Recipe:
+    """Reinforce-Ada with exit at the first success."""
+    return reinforce_ada("pos")
+
+
+def reinforce_ada_balance() -> Recipe:
+    """Reinforce-Ada with exit at half right and half wrong."""
+    return reinforce_ada("balance")
+
+
+def knapsack_rl() -> Recipe:
+    """Knapsack RL: rollouts by the value of an effective gradient, rates of the last visit (arXiv 2509.25849)."""
+    return Recipe("knapsack", knapsack(low=2, high=32), grpo_advantage, memory=Memory(last_only=True))
+
+
+def vip() -> Recipe:
+    """Success-variance allocation, like VIP but with running rates instead of a Gaussian process (2602.01601)."""
+    return Recipe("vip", variance(2, 32), grpo_advantage, memory=Memory(decay=0.7, prior=1.0))
+
+
+def duet(mends: str = MENDS, name: str = "duet") -> Recipe:
+    """DUET (arXiv 2605.08441) with the chosen mends.
+
+    Args:
+        mends: letters of :data:`MENDS`, each switched on:
+            a: every prompt weighs the same in the loss (prompt mean) instead of 1 / p_q weights;
+            b: informativeness from advantages before importance weights;
+            c: lengths of gate-kept and aborted rows count with their weights in length quantiles;
+            d: informativeness is sqrt(p (1 - p)), which does not grow with length;
+            e: at least 2 rollouts a prompt, and a memory that forgets, so that no prompt is frozen out;
+            f: the abort horizon is per prompt;
+            g: a prompt never measured gets the median informativeness;
+            h: the allocation is solved to the unit;
+            i: the baseline is a leave-one-out mean shrunk to the prompt's history;
+            j: aborted rollouts are failures that carry gradient, instead of lowering the baseline and vanishing;
+            s: a complete answer ends the rollout at once.
+        name: of the recipe.
+    """
+    on = {letter: letter in mends for letter in MENDS}
+    if on["f"] or on["s"]:
+        stopper = horizon_gate(on["f"], keep=0.05 if not on["j"] else 0.1, finish=on["s"])
+    else:
+        stopper = gate_published
+    weight: RowWeightFn = no_weight if on["a"] and on["j"] else kept_weight if on["a"] else published_weight
+    return Recipe(
+        name,
+        neyman(2 if on["e"] else 1, 32, published=not on["h"]),
+        shrunk_advantage if on["i"] else grpo_advantage,
+        stopper,
+        row_weight=weight,
+        token_weight=prompt_mean if on["a"] else token_mean,
+        memory=Memory(
+            decay=0.7 if on["e"] else 1.0,
+            prior=1.0 if on["e"] else 0.0,
+            aborted=on["c"],
+            std="rate" if on["d"] else "score",
+            cold_std=float("nan") if on["g"] else 1.0,
+        ),
+        aborted="failure" if on["j"] else "mask",
+        weighted_scores=not on["b"],
+        kept_lengths=on["c"],
+    )
+
+
+def duet_published() -> Recipe:
+    """DUET as its official code has it."""
+    return duet("", "duet-published")
+
+
+def duet_mended() -> Recipe:
+    """DUET with every mend on."""
+    return duet()
+
+
+def uniform_stop() -> Recipe:
+    """The control arm of ``duet``: its stopping rule, loss and baseline, but uniform rollouts."""
+    full = duet()
+    return Recipe(
+        "uniform-stop", uniform(), full.advantage, full.stopper, full.row_weight, full.token_weight, full.memory,
+        aborted=full.aborted, kept_lengths=full.kept_lengths,
+    )  # fmt: skip
+
+
+RECIPES: dict[str, Callable[[], Recipe]] = {
+    "grpo": grpo,
+    "dapo": dapo,
+    "uniform-answer-stop": uniform_answer_stop,
+    "uniform-stop": uniform_stop,
+    "duet": duet_mended,
+    "duet-published": duet_published,
+    "knapsack": knapsack_rl,
+    "vip": vip,
+    "reinforce-ada-pos": reinforce_ada_pos,
+    "reinforce-ada-balance": reinforce_ada_balance,
+}
+"""Recipes by the name used on the command line; ``duet-no-X`` leaves mend X out."""
+
+
+def get(name: str) -> Recipe:
+    """The recipe of that name.
+
+    Raises:
+        UnknownName: with the nearest names.
+    """
+    base, _, off = name.partition("-no-")
+    if base == "duet" and off and set(off) <= set(MENDS):
+        return duet("".join(m for m in MENDS if m not in off), name)
+    if name not in RECIPES:
+        raise UnknownName("recipe", name, RECIPES)
+    return RECIPES[name]()

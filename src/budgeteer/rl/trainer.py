@@ -1,0 +1,493 @@
+"""RL with verifiable rewards under a hard token budget.
+
+One step: estimate, allocate, sample (perhaps in rounds), verify, compute advantages, update. Every sampled token is
+counted; the sampler is given what is left of the budget and cannot exceed it. All random numbers are functions of
+(seed, step, purpose), so a run that is killed and resumed from its last checkpoint is the same run.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from budgeteer.allocator import dump_state, load_state
+from budgeteer.errors import BudgetExceeded, CheckpointError, InvalidInput
+from budgeteer.models.llama import Llama
+from budgeteer.plan import ABORTED, CUT, F64, I64, Items, Plan
+from budgeteer.rl.history import History, estimates, record
+from budgeteer.rl.ratio import clipped
+from budgeteer.rl.recipe import Recipe, View
+from budgeteer.rl.rollouts import Rollouts
+from budgeteer.rl.sampler import Markers, sample
+from budgeteer.stopper import Event, Stopper
+
+ScoreFn = Callable[[I64, list[list[int]]], F64]
+"""(prompt index [n], completions as token ids) -> [n] rewards."""
+MICRO = 6144
+"""Positions of one forward-backward pass."""
+
+
+@dataclass(frozen=True, slots=True)
+class TrainConfig:
+    """What all recipes of a comparison share.
+
+    Attributes:
+        steps: optimiser phases of a run (a step has ``minibatches`` updates).
+        prompts: prompts a step.
+        group: rollouts a prompt that the uniform allocator gives at 100 %.
+        max_tokens: cap of a rollout.
+        lr: of AdamW, constant after ``warmup`` steps.
+        kl: weight of a KL penalty to the starting policy (0 = none; its reference pass costs time, not tokens).
+        temperature: of sampling; the update uses the same.
+        eval_every: steps between evaluations of the curve; 0 = only the last.
+        seed: of everything.
+        device, dtype: ``"auto"`` = CUDA when there is one, float32.
+    """
+
+    steps: int = 48
+    prompts: int = 32
+    group: int = 8
+    max_tokens: int = 96
+    lr: float = 3e-4
+    warmup: int = 4
+    minibatches: int = 2
+    kl: float = 0.0
+    weight_decay: float = 0.0
+    max_grad_norm: float = 1.0
+    temperature: float = 1.0
+    eval_every: int = 8
+    seed: int = 0
+    device: str = "auto"
+    dtype: str = "auto"
+
+
+@dataclass(slots=True)
+class Progress:
+    """Everything that changes during a run, and therefore everything a checkpoint holds besides weights.
+
+    Attributes:
+        step, cursor: steps done; prompts taken from the endless stream of epochs.
+        planned, used, trained, wasted, prefill: token totals.
+        seconds: of training, evaluation excluded.
+        phases: seconds of allocation, stopping, sampling, training, verifying.
+        curve: points of accuracy against tokens and seconds.
+        steps_log: one row a step.
+        traces: sample rollouts of the last step.
+    """
+
+    step: int = 0
+    cursor: int = 0
+    planned: float = 0.0
+    used: int = 0
+    trained: int = 0
+    wasted: int = 0
+    prefill: int = 0
+    seconds: float = 0.0
+    phases: dict[str, float] = field(default_factory=dict)
+    curve: list[dict[str, float]] = field(default_factory=list)
+    steps_log: list[dict[str, Any]] = field(default_factory=list)
+    traces: list[dict[str, Any]] = field(default_factory=list)
+
+
+def choose_device(name: str) -> torch.device:
+    """``"auto"`` = CUDA when there is one."""
+    return torch.device("cuda" if name == "auto" and torch.cuda.is_available() else "cpu" if name == "auto" else name)
+
+
+def _timed(stopper: Stopper, clock: dict[str, float]) -> Stopper:
+    """The same stopper, its seconds added to ``clock``."""
+
+    def step(state: Any, event: Event) -> Any:
+        start = time.perf_counter()
+        result = stopper.step(state, event)
+        clock["stopping"] = clock.get("stopping", 0.0) + time.perf_counter() - start
+        return result
+
+    return stopper._replace(step=step)
+
+
+def token_logprobs(
+    model: Llama, prompts: Sequence[Sequence[int]], tokens: I64, length: I64, temperature: float
+) -> tuple[Tensor, Tensor]:
+    """Log-probabilities of the completions' tokens, flattened row by row.
+
+    Args:
+        prompts: n prompts; tokens: [n, t] completions; length: [n].
+
+    Returns:
+        (log-probabilities [sum(length)], mask [n, t] of the positions they belong to).
+    """
+    n = len(length)
+    starts = np.array([len(p) for p in prompts])
+    width = int((starts + length).max())
+    full = np.zeros((n, width), np.int64)
+    for i, prompt in enumerate(prompts):
+        full[i, : starts[i]] = prompt
+        full[i, starts[i] : starts[i] + length[i]] = tokens[i, : length[i]]
+    place = np.arange(width)[None, :]
+    predicts = (place >= starts[:, None] - 1) & (place < (starts + length)[:, None] - 1)
+    device = model.device
+    batch = torch.from_numpy(full).to(device)
+    hidden = model(batch)[torch.from_numpy(predicts).to(device)]
+    logp = F.log_softmax(model.logits(hidden).float() / temperature, -1)
+    target = torch.from_numpy(tokens[np.arange(tokens.shape[1])[None, :] < length[:, None]]).to(device)
+    mask = torch.from_numpy(np.arange(tokens.shape[1])[None, :] < length[:, None])
+    return logp.gather(-1, target[:, None])[:, 0], mask
+
+
+class Trainer:
+    """One run of one recipe.
+
+    Args:
+        recipe: what to do with the tokens.
+        config: what all recipes share.
+        model: the starting policy; trained in place.
+        prompts: token ids of each training prompt.
+        keys: distinct keys of the training prompts.
+        score: verifier.
+        markers: structural tokens.
+        budget: hard cap of sampled tokens of the run; None = no cap.
+        step_budget: hard cap of sampled tokens of each step; None = no cap of its own.
+        evaluate: called now and then with the model; returns held-out accuracy. Not on the bill.
+    """
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        config: TrainConfig,
+        model: Llama,
+        prompts: Sequence[Sequence[int]],
+        keys: Sequence[str],
+        score: ScoreFn,
+        markers: Markers,
+        *,
+        budget: int | None = None,
+        step_budget: int | None = None,
+        evaluate: Callable[[Llama], float] | None = None,
+    ) -> None:
+        if len(prompts) < config.prompts:
+            raise InvalidInput(f"{len(prompts)} training prompts, {config.prompts} a step asked; lower prompts a step")
+        self.recipe, self.config, self.markers, self.score = recipe, config, markers, score
+        self.model = model.to(choose_device(config.device))
+        self.dtype = torch.float32 if config.dtype == "auto" else getattr(torch, config.dtype)
+        self.prompts = [tuple(p) for p in prompts]
+        self.keys = list(keys)
+        self.index = {key: i for i, key in enumerate(self.keys)}
+        self.budget, self.step_budget, self.evaluate = budget, step_budget, evaluate
+        self.optimiser = torch.optim.AdamW(
+            self.model.parameters(), lr=config.lr, betas=(0.9, 0.95), weight_decay=config.weight_decay
+        )
+        self.reference: Llama | None = None
+        if config.kl > 0:
+            self.reference = Llama(self.model.config)
+            self.reference.load_state_dict(self.model.state_dict())
+            self.reference.to(self.model.device).requires_grad_(False)
+        self.history = History.empty()
+        self.state = recipe.allocator.init(Items((), np.zeros(0)))
+        self.progress = Progress()
+
+    # -- the stream of prompts ------------------------------------------------------------------------------------
+
+    def _candidates(self, count: int) -> I64:
+        """The next ``count`` distinct prompts of the endless stream of shuffled epochs."""
+        chosen: dict[int, None] = {}
+        at, size = self.progress.cursor, len(self.prompts)
+        count = min(count, size)
+        while len(chosen) < count:
+            epoch, offset = divmod(at, size)
+            order = np.random.default_rng((self.config.seed, epoch, 1)).permutation(size)
+            chosen.setdefault(int(order[offset]))
+            at += 1
+        return np.array(list(chosen), np.int64)
+
+    # -- one step -------------------------------------------------------------------------------------------------
+
+    def left(self) -> int | None:
+        """Tokens left of the run's budget, None without one."""
+        return None if self.budget is None else self.budget - self.progress.used
+
+    def _share(self) -> int:
+        """Tokens that this step should use, as the allocator's budget."""
+        left = self.left()
+        shares = [] if self.step_budget is None else [self.step_budget]
+        if left is not None:
+            steps_left = max(self.config.steps - self.progress.step, 1)
+            shares.append(left // steps_left if self.recipe.pace == "step" else left)
+        return min(shares) if shares else 2**62
+
+    def _collect(self, seed: int) -> tuple[Rollouts, View] | None:
+        """Allocate and sample the step's rollouts; None when the budget buys none."""
+        c, clock = self.config, self.progress.phases
+        picked = self._candidates(c.prompts * self.recipe.oversample)
+        keys = tuple(self.keys[i] for i in picked)
+        zeros = np.zeros(len(keys), np.int64)
+        items = Items(keys, np.full(len(keys), 0.6 * c.max_tokens), drawn=zeros, right=zeros)
+        items = estimates(self.history, items, self.recipe.memory)
+        share = self._share()
+        spent, parts = 0, []
+        total = np.zeros(len(keys), np.int64)
+        expected, price = 0.0, float("nan")
+        view = View(items, Plan(keys, zeros, 0.0), self.history, c.max_tokens)
+        for turn in range(self.recipe.rounds):
+            start = time.perf_counter()
+            rng = np.random.default_rng((c.seed, self.progress.step, turn, 2))
+            plan = self.recipe.allocator.allocate(share - spent, items, self.state, rng=rng)
+            view = View(items, plan, self.history, c.max_tokens)
+            stopper = self.recipe.stopper(view) if self.recipe.stopper and plan.units.sum() else None
+            clock["allocation"] = clock.get("allocation", 0.0) + time.perf_counter() - start
+            if not plan.units.sum():
+                break
+            left, caps = self.left(), [] if self.step_budget is None else [self.step_budget - spent]
+            hard = min(caps + ([] if left is None else [left - spent]), default=None)
+            before = clock.get("stopping", 0.0)
+            start = time.perf_counter()
+            with torch.autocast(self.model.device.type, torch.bfloat16, enabled=self.dtype == torch.bfloat16):
+                part, _ = sample(
+                    self.model,
+                    keys,
+                    [self.prompts[i] for i in picked],
+                    plan.units,
+                    max_tokens=c.max_tokens,
+                    markers=self.markers,
+                    seed=seed * 64 + turn,
+                    temperature=c.temperature,
+                    stopper=_timed(stopper, clock) if stopper else None,
+                    budget=hard,
+                    compiled=None if self.dtype == torch.float32 else False,
+                )
+            took = time.perf_counter() - start - (clock.get("stopping", 0.0) - before)
+            clock["sampling"] = clock.get("sampling", 0.0) + took
+            start = time.perf_counter()
+            texts = [part.tokens[i, : part.length[i]].tolist() for i in range(len(part))]
+            reward = self.score(picked[part.group], texts)
+            # a row that the end of the budget cut short never had its chance: no reward, no gradient
+            short = (part.status == CUT) & (part.length < c.max_tokens)
+            part = replace(part, reward=reward, status=np.where(short, ABORTED, part.status).astype(np.int8))
+            clock["verifying"] = clock.get("verifying", 0.0) + time.perf_counter() - start
+            parts.append(part)
+            spent += part.used
+            expected += plan.expected_cost
+            total += part.counts
+            right = np.bincount(part.group, part.reward > 0.99, minlength=len(keys)).astype(np.int64)
+            assert items.drawn is not None and items.right is not None
+            items = replace(items, drawn=items.drawn + part.counts, right=items.right + right)
+            price = plan.price
+        drawn_last = int(np.flatnonzero(total)[-1]) + 1 if total.any() else 0
+        self.progress.cursor += max(c.prompts, drawn_last)
+        if not parts:
+            return None
+        self.progress.planned += expected
+        rollouts = Rollouts.concatenate(parts)
+        return rollouts, View(items, Plan(keys, total, expected, price=price), self.history, c.max_tokens)
+
+    def step(self) -> bool:
+        """Do one step; False when the budget buys no rollout any more."""
+        c, p, recipe = self.config, self.progress, self.recipe
+        begin = time.perf_counter()
+        collected = self._collect(c.seed * 100_003 + p.step)
+        if collected is None:
+            if p.step == 0:
+                needed = int(0.6 * c.max_tokens * c.steps)
+                raise BudgetExceeded(
+                    kind="tokens", scope="run", used=0, requested=int(0.6 * c.max_tokens), limit=self._share(),
+                    hint=f"that is less than one rollout a step; give at least {needed:,} tokens or fewer steps",
+                )  # fmt: skip
+            return False
+        rollouts, view = collected
+        aborted = rollouts.status == ABORTED
+        advantage = recipe.advantage(rollouts, view)
+        weighted = advantage * recipe.row_weight(rollouts, view)
+        loglik = (rollouts.logprob * (np.arange(rollouts.tokens.shape[1]) < rollouts.length[:, None])).sum(1)
+        seen = weighted if recipe.weighted_scores else advantage
+        kept_weight = rollouts.weight if recipe.kept_lengths else None
+        # the history is kept in plain rewards: an aborted row is a failure there only if the recipe says so
+        self.history = record(self.history, rollouts.outcomes(seen * loglik), recipe.memory, kept_weight)
+        self.state = recipe.allocator.observe(self.state, rollouts.outcomes(seen * loglik))
+        if recipe.aborted == "mask":
+            weighted = np.where(aborted, 0.0, weighted)
+        rows = np.arange(len(rollouts))
+        if recipe.select is not None:
+            rows = recipe.select(rollouts, np.random.default_rng((c.seed, p.step, 3)))
+        start = time.perf_counter()
+        trained = self._update(rollouts, weighted, rows)
+        p.phases["training"] = p.phases.get("training", 0.0) + time.perf_counter() - start
+        p.used += rollouts.used
+        p.wasted += rollouts.wasted
+        p.trained += trained
+        p.prefill += rollouts.prefill_tokens
+        self._log(rollouts, view, trained)
+        p.step += 1
+        p.seconds += time.perf_counter() - begin
+        return True
+
+    def _update(self, rollouts: Rollouts, advantage: F64, rows: np.ndarray) -> int:
+        """``minibatches`` optimiser steps on the chosen rows; returns the tokens that carried gradient."""
+        c = self.config
+        scale = self.recipe.token_weight(rollouts.length[rows], rollouts.group[rows]) * len(rows)
+        useful = np.ones(len(rows), np.bool_) if self.reference else np.abs(advantage[rows]) > 1e-9
+        rows, scale = rows[useful], scale[useful]
+        if not len(rows):
+            return 0
+        rng = np.random.default_rng((c.seed, self.progress.step, 4))
+        order = rng.permutation(len(rows))
+        for group in self.optimiser.param_groups:
+            group["lr"] = c.lr * min(1.0, (self.progress.step + 1) / max(c.warmup, 1))
+        low, high = self.recipe.clip
+        for part in np.array_split(order, min(c.minibatches, len(rows))):
+            self.optimiser.zero_grad(set_to_none=True)
+            lengths = rollouts.length[rows[part]] + np.array([len(rollouts.prompts[g]) for g in rollouts.group[rows[part]]])
+            part = part[np.argsort(lengths, kind="stable")]
+            lengths = np.sort(lengths)
+            first = 0
+            while first < len(part):
+                last = first + 1
+                while last < len(part) and (last + 1 - first) * lengths[last] <= MICRO:
+                    last += 1
+                micro = part[first:last]
+                self._backward(rollouts, advantage, rows[micro], scale[micro] / len(part), low, high)
+                first = last
+            torch.nn.utils.clip_grad_norm_(self.model.parameters(), c.max_grad_norm)
+            self.optimiser.step()
+        return int(rollouts.length[rows].sum())
+
+    def _backward(
+        self, rollouts: Rollouts, advantage: F64, rows: np.ndarray, scale: F64, low: float, high: float
+    ) -> None:
+        c, device = self.config, self.model.device
+        prompts = [rollouts.prompts[g] for g in rollouts.group[rows]]
+        tokens, length = rollouts.tokens[rows], rollouts.length[rows]
+        with torch.autocast(device.type, torch.bfloat16, enabled=self.dtype == torch.bfloat16):
+            logprob, mask = token_logprobs(self.model, prompts, tokens, length, c.temperature)
+        old = torch.from_numpy(rollouts.logprob[rows])[mask].to(device)
+        row = torch.from_numpy(np.repeat(np.arange(len(rows)), length)).to(device)
+        a = torch.from_numpy(advantage[rows].astype(np.float32)).to(device)[row]
+        w = torch.from_numpy(scale.astype(np.float32)).to(device)[row]
+        w = w * ~torch.from_numpy(rollouts.forced[rows])[mask].to(device)
+        objective = clipped(logprob, old, a, low=low, high=high)
+        if self.reference is not None:
+            with torch.no_grad():
+                base, _ = token_logprobs(self.reference, prompts, tokens, length, c.temperature)
+            gap = base - logprob
+            objective = objective - c.kl * (gap.exp() - gap - 1)  # low-variance estimate of KL(policy || reference)
+        (-(objective * w).sum()).backward()  # type: ignore[no-untyped-call]
+
+    def _log(self, rollouts: Rollouts, view: View, trained: int) -> None:
+        p = self.progress
+        counts, occurrences = np.unique(view.plan.units[: max(self.config.prompts, 1)], return_counts=True)
+        level: dict[str, list[int]] = {}
+        for g, key in enumerate(rollouts.keys):
+            rows = rollouts.group == g
+            if rows.any():
+                used = int(rollouts.length[rows].sum())
+                wasted = int(rollouts.length[rows & (rollouts.status == ABORTED)].sum())
+                level[key] = [used, wasted, int(rows.sum())]
+        mixed = 0
+        for g in range(len(rollouts.keys)):
+            r = rollouts.reward[rollouts.group == g]
+            mixed += int(len(r) > 1 and r.min() != r.max())
+        p.steps_log.append({
+            "step": p.step,
+            "used": rollouts.used,
+            "wasted": rollouts.wasted,
+            "trained": trained,
+            "rollouts": len(rollouts),
+            "mixed": mixed,
+            "reward": float(rollouts.reward.mean()) if len(rollouts) else 0.0,
+            "counts": {str(int(u)): int(n) for u, n in zip(counts, occurrences, strict=True)},
+            "by_key": level,
+        })  # fmt: skip
+        chosen = np.linspace(0, len(rollouts) - 1, min(6, len(rollouts))).astype(int).tolist()
+        stopped = np.flatnonzero(rollouts.status == ABORTED)[:3].tolist()
+        p.traces = [
+            {
+                "key": rollouts.keys[rollouts.group[i]],
+                "tokens": rollouts.tokens[i, : rollouts.length[i]].tolist(),
+                "status": int(rollouts.status[i]),
+                "reward": float(rollouts.reward[i]),
+            }
+            for i in [*chosen, *stopped]
+        ]
+
+    # -- the run --------------------------------------------------------------------------------------------------
+
+    def measure(self) -> None:
+        """Add a point to the curve."""
+        if self.evaluate is not None:
+            p = self.progress
+            p.curve.append({"tokens": p.used, "seconds": p.seconds, "accuracy": self.evaluate(self.model)})
+
+    def run(self, folder: Path | None = None, on_step: Callable[[Progress], bool] | None = None) -> Progress:
+        """Train until the steps or the budget are used up; continue from ``folder/checkpoint.pt`` if it is there.
+
+        Args:
+            folder: checkpoints go here after every evaluation interval; None = none are written.
+            on_step: called after every step; returning False pauses the run at this step, with a checkpoint.
+        """
+        if folder is not None and (folder / "checkpoint.pt").exists():
+            self.load(folder / "checkpoint.pt")
+        c, p = self.config, self.progress
+        if p.step == 0 and not p.curve:
+            self.measure()
+        while p.step < c.steps and (self.budget is None or p.used < self.budget):
+            if not self.step():
+                break
+            due = bool(c.eval_every) and p.step % c.eval_every == 0
+            if due and p.step < c.steps:
+                self.measure()
+            pause = on_step is not None and not on_step(p)
+            if folder is not None and (due or pause):
+                self.save(folder / "checkpoint.pt")
+            if pause:
+                break
+        return p
+
+    def save(self, path: Path) -> None:
+        """Write a checkpoint atomically."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part = path.with_suffix(".part")
+        content = {
+            "recipe": self.recipe.name,
+            "config": json.dumps(asdict(self.config), sort_keys=True),
+            "budget": [self.budget, self.step_budget],
+            "model": self.model.state_dict(),
+            "optimiser": self.optimiser.state_dict(),
+            "reference": self.reference.state_dict() if self.reference else None,
+            "history": json.dumps(dump_state(self.history)),
+            "state": json.dumps(dump_state(self.state)),
+            "progress": json.dumps(asdict(self.progress)),
+        }
+        torch.save(content, part)
+        os.replace(part, path)
+
+    def load(self, path: Path) -> None:
+        """Continue from a checkpoint of the same recipe, config and budget.
+
+        Raises:
+            CheckpointError: the file is damaged or of another run; nothing is changed on disk.
+        """
+        try:
+            content = torch.load(path, map_location=self.model.device, weights_only=True)
+            mine = (self.recipe.name, json.dumps(asdict(self.config), sort_keys=True), [self.budget, self.step_budget])
+            if (content["recipe"], content["config"], content["budget"]) != mine:
+                raise CheckpointError(f"{path} is of another recipe, config or budget; choose another folder")
+            self.model.load_state_dict(content["model"])
+            self.optimiser.load_state_dict(content["optimiser"])
+            if self.reference is not None:
+                self.reference.load_state_dict(content["reference"])
+            self.history = load_state(History.empty(), json.loads(content["history"]))
+            self.state = load_state(self.state, json.loads(content["state"]))
+            self.progress = Progress(**json.loads(content["progress"]))
+        except CheckpointError:
+            raise
+        except Exception as error:
+            raise CheckpointError(f"cannot read checkpoint {path} ({error}); delete it to start afresh") from error

@@ -1,0 +1,121 @@
+"""The experiments run, and a broken method changes their verdict."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+
+import numpy as np
+import pytest
+
+from budgeteer.allocate import knapsack, neyman, uniform
+from budgeteer.allocator import Allocator
+from budgeteer.errors import UnknownName
+from budgeteer.lab import evidence
+from budgeteer.lab.evidence import ABOVE_ONE, Evidence, duet, measured, reinforce_ada
+from budgeteer.lab.evidence import knapsack as sacks
+
+
+def seeing(allocator: Allocator, **change) -> Allocator:
+    """The allocator with columns of its items changed before it looks at them."""
+
+    def allocate(budget, items, state, *, rng):
+        columns = {name: of(getattr(items, name)) for name, of in change.items()}
+        return allocator.allocate(budget, dataclasses.replace(items, **columns), state, rng=rng)
+
+    return allocator._replace(allocate=allocate)
+
+
+@pytest.mark.parametrize(
+    ("interval", "verdict"),
+    [
+        ((1.1, 1.2), "shown"),
+        ((0.9, 1.1), "not shown"),
+        ((0.8, 0.9), "refuted here"),
+        ((1.0, 1.0), "refuted here"),
+        ((math.nan, math.nan), "not shown"),
+    ],
+)
+def test_the_verdict_follows_from_the_interval(interval, verdict):
+    assert Evidence("x", "", "", "", 5, 1.0, interval, ABOVE_ONE).verdict == verdict
+
+
+def test_one_seed_shows_nothing():
+    one = measured("x", [2.0], ABOVE_ONE, claim="", baseline="", budget="")
+    assert one.verdict == "not shown"
+
+
+def test_duet_allocation_can_fail():
+    assert duet.allocation(seeds=5).verdict == "shown"
+    inverted = seeing(neyman(), std=lambda std: 1 / std)
+    assert duet.allocation(inverted, seeds=5).verdict == "refuted here"
+    assert duet.allocation(uniform(), seeds=5).verdict != "shown"
+    # On alike prompts nothing can be gained, but a split by cost alone can lose.
+    assert duet.allocation(seeds=5, alike=True).verdict == "shown"
+    by_cost = seeing(neyman(), std=np.ones_like)
+    assert duet.allocation(by_cost, seeds=5, alike=True).verdict == "refuted here"
+
+
+def test_duet_gate_bias_can_fail(monkeypatch):
+    size = {"seeds": 20, "n": 200_000}
+    assert duet.gate_bias(weighted=True, **size).verdict in ("shown", "not shown")
+    assert duet.gate_bias(weighted=False, **size).verdict == "shown"
+    honest = duet.marker_gate
+
+    def unweighted(*args, **kwargs):
+        return honest(*args, **kwargs)._replace(kept_weight=lambda state: np.ones(len(state.kept)))
+
+    monkeypatch.setattr(duet, "marker_gate", unweighted)
+    assert duet.gate_bias(weighted=True, **size).verdict == "refuted here"
+
+
+def test_duet_gate_at_certainty_is_no_gate():
+    gradient, weight, full, cut = duet.gated(1.0, 0, 1000)
+    assert np.all(weight == 1)
+    assert np.array_equal(full, cut)
+    assert abs(gradient.mean() - duet.true_gradient()) < 0.05
+
+
+def test_knapsack_gain_can_fail():
+    assert sacks.gain("value", "oracle", seeds=5).verdict == "shown"
+    reversed_rates = seeing(knapsack(), pass_rate=lambda rate: 1 - rate)
+    assert sacks.gain("value", "oracle", allocator=reversed_rates, seeds=5).verdict != "shown"
+    assert sacks.gain("value", "oracle", allocator=uniform(), seeds=5).verdict == "refuted here"
+    assert sacks.gain("mixed", "oracle", alike=True, seeds=5).verdict == "shown"
+
+
+def test_knapsack_fallback_can_fail(monkeypatch):
+    assert sacks.fallback(seeds=8).verdict == "shown"
+    monkeypatch.setattr(sacks, "knapsack", lambda fallback: knapsack(fallback=False))
+    assert sacks.fallback(seeds=8).verdict == "refuted here"
+
+
+def test_reinforce_ada_mixed_groups_can_fail():
+    assert reinforce_ada.mixed_groups("balance", seeds=30).verdict == "shown"
+    never_out = uniform(reinforce_ada.ROUND)
+    assert reinforce_ada.mixed_groups("balance", allocator=never_out, seeds=30).verdict != "shown"
+
+
+def test_downsampling_agrees_with_the_bias_known_in_closed_form():
+    fixed = reinforce_ada.downsampling(weighted=True, stops=False, seeds=8)
+    low, high = fixed.interval
+    assert low - 0.002 < -1 / 32 < high + 0.002  # the pool's own mean in the advantage costs a factor 1 - 1/32
+    assert reinforce_ada.downsampling(weighted=False, seeds=5, prompts=2000).verdict == "refuted here"
+
+
+def test_names_and_unknown_names():
+    assert evidence.names() == ["duet", "knapsack", "reinforce_ada"]
+    with pytest.raises(UnknownName, match="duet"):
+        evidence.run("duett")
+
+
+def test_write_makes_strict_json_and_a_page(tmp_path):
+    result = duet.allocation(seeds=3)
+    path = evidence.write("duet", tmp_path / "evidence", [result])
+    row = json.loads(path.read_text())[0]
+    assert row["verdict"] == result.verdict
+    assert row["region"] == [None, 1.0]
+    text = (tmp_path / "evidence" / "README.md").read_text()
+    assert f"**{result.verdict}**" in text
+    assert "2605.08441" in text

@@ -1,0 +1,222 @@
+"""The matrix: every registered method through the shared checks, and every check against a method that breaks it."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.util
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from budgeteer import Plan, Stopper, chain
+from budgeteer.allocate import cap, elimination, floor, knapsack, min_group, neyman, round_to_budget, uniform
+from budgeteer.allocator import Allocator, stateless
+from budgeteer.check import CheckFailed, check_allocator, check_stopper
+from budgeteer.errors import UnknownName
+from budgeteer.registry import METHODS, Method, get, load
+
+ARGUMENTS = {"dynamic-sampling": {"target": 4}, "marker-gate": {"first": 40, "last": 120}}
+ORDERED = {"dynamic-sampling"}
+
+
+def importable(method):
+    module = method.path.partition(":")[0]
+    try:
+        return importlib.util.find_spec(module) is not None
+    except ModuleNotFoundError:
+        return False
+
+
+def of(part):
+    return [name for name, method in METHODS.items() if method.part == part and importable(method)]
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+@pytest.mark.parametrize("name", of("allocator"))
+def test_allocator_keeps_the_rules(name, seed):
+    check_allocator(load(name)(**ARGUMENTS.get(name, {})), seed=seed, ordered=name in ORDERED)
+
+
+@pytest.mark.parametrize(
+    "allocator",
+    [
+        uniform(4),
+        neyman(min_units=2, max_units=5),
+        neyman(published=True),
+        knapsack(per_token=True),
+        knapsack(low=1, high=6, fallback=False),
+        elimination(exit="pos"),
+        chain(neyman(), floor(3), cap(9), round_to_budget(), min_group(2)),
+    ],
+)
+def test_options_keep_the_rules(allocator):
+    check_allocator(allocator)
+
+
+@pytest.mark.parametrize("name", of("stopper"))
+def test_stopper_keeps_the_rules(name):
+    check_stopper(load(name)(**ARGUMENTS.get(name, {})))
+
+
+@pytest.mark.parametrize("name", list(METHODS))
+def test_registered_paths_exist_and_say_what_they_are(name):
+    method = METHODS[name]
+    if not importable(method):
+        pytest.skip(f"{method.path} is not there")
+    assert load(method).__doc__
+    assert len(method.decides) < 80
+    if method.evidence is not None:
+        assert importlib.util.find_spec(f"budgeteer.lab.evidence.{method.evidence}") is not None
+
+
+def test_registry_and_recipes_agree():
+    recipes = pytest.importorskip("budgeteer.rl.recipes").RECIPES
+    assert {name: load(name) for name in METHODS if METHODS[name].part == "recipe"} == recipes
+
+
+def test_registry_names_the_nearest():
+    with pytest.raises(UnknownName, match="neyman"):
+        get("neymann")
+
+
+def test_registry_reads_entry_points(monkeypatch):
+    class Entry:
+        name = "theirs"
+
+        def load(self):
+            return Method("theirs", "allocator", "budgeteer.allocate.uniform:uniform", "the same for all")
+
+    monkeypatch.setattr("importlib.metadata.entry_points", lambda group: [Entry()])
+    assert load("theirs") is load("uniform")
+
+
+def test_registry_starts_without_numpy():
+    code = "import sys, budgeteer.registry; sys.exit('numpy' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+# Broken on purpose: each breaks one rule, and its check has to say so.
+
+
+def plan_of(items, units, cost=None):
+    units = np.asarray(units)
+    return Plan(items.keys, units, float(units @ items.cost) if cost is None else cost)
+
+
+def drop_keys(budget, items):
+    plan = uniform().allocate(budget, items, (), rng=np.random.default_rng(0))
+    return dataclasses.replace(plan, keys=tuple(reversed(plan.keys)))
+
+
+def positional(budget, items):
+    units = np.zeros(len(items), np.int64)
+    if len(items):
+        units[0] = int(budget / items.cost[0])  # the first item takes it all
+    return plan_of(items, units)
+
+
+def mutating(budget, items):
+    if len(items):
+        items.cost[0] += 1
+    return plan_of(items, np.zeros(len(items), np.int64))
+
+
+def global_random(budget, items):
+    return plan_of(items, np.where(items.cost * len(items) <= budget, RNG.integers(0, 2, len(items)), 0))
+
+
+RNG = np.random.default_rng()
+
+
+def random_but_positional(budget, items, state, *, rng):
+    units = np.zeros(len(items), np.int64)
+    for i in range(len(items)):  # earlier items are served first; the draws only hide it
+        if float(units @ items.cost) + items.cost[i] <= budget and rng.random() < 0.9:
+            units[i] = 1
+    return plan_of(items, units)
+
+
+def random_by_position(budget, items, state, *, rng):
+    """Draws differ with the order, but their distribution does not: this one is fine."""
+    return plan_of(items, np.where(items.cost * len(items) <= budget, rng.integers(0, 2, len(items)), 0))
+
+
+@dataclasses.dataclass(frozen=True)
+class Lossy:
+    seen: object
+
+
+BROKEN = {
+    "over its budget": stateless(lambda b, items: plan_of(items, np.ones(len(items), np.int64))),
+    "units are 0 or more": stateless(lambda b, items: plan_of(items, np.full(len(items), -1))),
+    "units are integers": stateless(lambda b, items: plan_of(items, np.zeros(len(items)))),
+    "Plan.keys": stateless(drop_keys),
+    "expected_cost": stateless(lambda b, items: plan_of(items, np.zeros(len(items), np.int64), cost=1.0)),
+    "in place": stateless(mutating),
+    "order of the items": stateless(positional),
+    "same seed": stateless(global_random),
+    "beyond random draws": stateless(lambda b, items: positional(b, items))._replace(allocate=random_but_positional),
+    "into JSON": uniform()._replace(init=lambda items: Lossy({1, 2})),
+    "differs from the one written": uniform()._replace(init=lambda items: Lossy([(1, 2)])),
+    "gives another plan": Allocator(
+        lambda items: Lossy(np.float64(1.0)),
+        lambda b, items, state, *, rng: uniform(1 if type(state.seen) is float else 2).allocate(b, items, (), rng=rng),
+        lambda state, outcomes: state,
+    ),
+}
+
+
+@pytest.mark.parametrize("rule", list(BROKEN))
+def test_check_allocator_rejects_what_breaks_the_rule(rule):
+    with pytest.raises(CheckFailed, match=rule):
+        check_allocator(BROKEN[rule])
+
+
+def test_check_allocator_accepts_random_draws_by_position():
+    check_allocator(uniform()._replace(allocate=random_by_position))
+
+
+def test_check_allocator_needs_the_flag_for_a_preference_order():
+    allocator = load("dynamic-sampling")(target=4)
+    check_allocator(allocator, ordered=True)
+    with pytest.raises(CheckFailed, match="order of the items"):
+        check_allocator(allocator)
+
+
+def going(state, event):
+    return np.zeros(len(event.row), np.int8), state
+
+
+def stopper_in_place(state, event):
+    state[event.row] += 1
+    return going(state, event)
+
+
+STOPPERS = {
+    "poll after": Stopper(lambda rows: (), going, every=0),
+    "int8": Stopper(lambda rows: (), lambda state, event: (np.zeros(len(event.row)), state)),
+    "one decision a row": Stopper(lambda rows: (), lambda state, event: (np.zeros(len(event.row) + 1, np.int8), state)),
+    "decisions are 0, 1 or 2": Stopper(lambda rows: (), lambda s, event: (np.full(len(event.row), 3, np.int8), s)),
+    "changed the state": Stopper(lambda rows: np.zeros(len(rows.keys)), stopper_in_place),
+    "different decisions": Stopper(
+        lambda rows: (), lambda state, event: (RNG.integers(0, 2, len(event.row)).astype(np.int8), state)
+    ),
+    "kept_weight": Stopper(lambda rows: len(rows.keys), going, kept_weight=lambda state: np.full(state, np.nan)),
+}
+
+
+@pytest.mark.parametrize("rule", list(STOPPERS))
+def test_check_stopper_rejects_what_breaks_the_rule(rule):
+    with pytest.raises(CheckFailed, match=rule):
+        check_stopper(STOPPERS[rule])
+
+
+def test_check_stopper_accepts_one_that_stops():
+    def step(state, event):
+        decisions = np.where(event.answered >= 0, 1, np.where(event.length > 100, 2, 0)).astype(np.int8)
+        assert event.margin().shape == event.row.shape
+        return decisions, state
+
+    check_stopper(Stopper(lambda rows: (), step, kept_weight=None))
