@@ -90,5 +90,3 @@ def build(name: str, seed: int, train: int, heldout: int) -> Pool:
             raise InvalidInput(f"{name} has {len(items)} distinct problems, {total} asked; ask for fewer")
         train -= short
     return Pool(environment, tuple(items[heldout : heldout + train]), tuple(items[:heldout]))
-
-

@@ -137,7 +137,9 @@ def gcd(rng: random.Random, style: Style, top: int) -> tuple[str, str]:
             r = max(0, min(y - 1, w.near(r)))
         w.step(f"{x}%{y}={r};")
         x, y = y, r
-    prompt = f"Find the Greatest Common Divisor (GCD) of these numbers: {a}, {b}. Give only the GCD as your final answer."
+    prompt = (
+        f"Find the Greatest Common Divisor (GCD) of these numbers: {a}, {b}. Give only the GCD as your final answer."
+    )
     return prompt, w.finish(str(x))
 
 

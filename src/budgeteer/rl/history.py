@@ -186,4 +186,3 @@ def record(history: History, outcomes: Outcomes, memory: Memory, kept_weight: F6
         recent=np.concatenate([history.recent, outcomes.tokens[counted]])[-RECENT:].astype(np.float64),
         recent_weight=np.concatenate([history.recent_weight, weight[counted]])[-RECENT:],
     )
-

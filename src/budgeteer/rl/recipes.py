@@ -7,6 +7,7 @@ from collections.abc import Callable
 import numpy as np
 
 from budgeteer.allocate import dynamic_sampling, elimination, knapsack, neyman, uniform, variance
+from budgeteer.allocator import Allocator
 from budgeteer.errors import UnknownName
 from budgeteer.plan import F64
 from budgeteer.rl.advantage import group_norm, history_baseline
@@ -125,6 +126,11 @@ def balanced(keep: int) -> SelectFn:
         return np.concatenate(chosen) if chosen else np.zeros(0, np.int64)
 
     return select
+
+
+def fixed_group(group: int) -> Allocator:
+    """``group`` rollouts for every prompt: the reference that budgets in percent are a share of."""
+    return uniform(group)
 
 
 # -- recipes ----------------------------------------------------------------------------------------------------------

@@ -123,7 +123,9 @@ class _Decoder:
                     attn_mask=seen,
                 ).reshape(n, -1)
             x = x + F.linear(attended, block.out)
-            gate, up = F.linear(F.rms_norm(x, (c.hidden_size,), block.norm2, c.rms_norm_eps), block.gate_up).chunk(2, -1)
+            gate, up = F.linear(F.rms_norm(x, (c.hidden_size,), block.norm2, c.rms_norm_eps), block.gate_up).chunk(
+                2, -1
+            )
             x = x + F.linear(F.silu(gate) * up, block.down)
         return self._head(x)
 
@@ -206,7 +208,9 @@ def sample(
         InvalidInput: shapes that do not fit, an empty prompt, or a sequence longer than the model's positions.
     """
     if len(prompts) != len(keys) or len(units) != len(keys):
-        raise InvalidInput(f"{len(keys)} keys, {len(prompts)} prompts and {len(units)} units; give one of each a prompt")
+        raise InvalidInput(
+            f"{len(keys)} keys, {len(prompts)} prompts and {len(units)} units; give one of each a prompt"
+        )
     if not temperature > 0:
         raise InvalidInput(f"temperature is {temperature}; give a value > 0")
     if any(len(p) == 0 for p in prompts):
@@ -222,7 +226,9 @@ def sample(
     width = max((len(prompts[g]) for g in active), default=1)
     positions = model.config.max_position_embeddings
     if width + longest > positions:
-        raise InvalidInput(f"prompt {width} + max_tokens {longest} exceeds the model's {positions} positions; lower one")
+        raise InvalidInput(
+            f"prompt {width} + max_tokens {longest} exceeds the model's {positions} positions; lower one"
+        )
     if compiled is None:
         compiled = kernels is not None and model.device.type == "cpu" and model.embed.dtype == torch.float32
 

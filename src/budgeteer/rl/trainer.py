@@ -345,7 +345,9 @@ class Trainer:
         low, high = self.recipe.clip
         for part in np.array_split(order, min(c.minibatches, len(rows))):
             self.optimiser.zero_grad(set_to_none=True)
-            lengths = rollouts.length[rows[part]] + np.array([len(rollouts.prompts[g]) for g in rollouts.group[rows[part]]])
+            lengths = rollouts.length[rows[part]] + np.array(
+                [len(rollouts.prompts[g]) for g in rollouts.group[rows[part]]]
+            )
             part = part[np.argsort(lengths, kind="stable")]
             lengths = np.sort(lengths)
             first = 0

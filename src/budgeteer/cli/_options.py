@@ -1,0 +1,124 @@
+"""Options that training commands share."""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from budgeteer.lab.compare import Update
+    from budgeteer.lab.run import RunSpec
+
+
+def add_training(parser: argparse.ArgumentParser) -> None:
+    """Options of what all runs of a comparison share."""
+    group = parser.add_argument_group("task and training")
+    group.add_argument("--task", default="real", help="pool (real, hard, homogeneous), family, or a .jsonl file")
+    group.add_argument("--model", type=Path, default=None, help="folder of a Llama policy (default: the embedded one)")
+    group.add_argument("--steps", type=int, default=None, help="training steps (default %(default)s = the standard)")
+    group.add_argument("--prompts", type=int, default=None, help="prompts a step")
+    group.add_argument("--group", type=int, default=None, help="rollouts a prompt of the uniform reference")
+    group.add_argument("--max-tokens", type=int, default=None, help="cap of one rollout, in tokens")
+    group.add_argument("--lr", type=float, default=None, help="learning rate")
+    group.add_argument("--kl", type=float, default=None, help="weight of the KL penalty")
+    group.add_argument("--train-items", type=int, default=None, help="training problems")
+    group.add_argument("--heldout-items", type=int, default=None, help="held-out problems")
+    group.add_argument("--task-seed", type=int, default=None, help="seed of the problems")
+    group.add_argument("--device", default=None, help="cpu, cuda or auto")
+    group.add_argument("--dtype", default=None, help="float32, bfloat16 or auto")
+
+
+def spec_of(args: argparse.Namespace, recipe: str, budget: str, tokens: int | None, seed: int) -> RunSpec:
+    """The run that the options describe; options not given keep the library's defaults."""
+    from dataclasses import replace
+
+    from budgeteer.errors import InvalidInput
+    from budgeteer.lab.run import RunSpec
+    from budgeteer.rl.trainer import TrainConfig
+
+    given = {
+        "steps": args.steps, "prompts": args.prompts, "group": args.group, "max_tokens": args.max_tokens,
+        "lr": args.lr, "kl": args.kl, "device": args.device, "dtype": args.dtype,
+    }  # fmt: skip
+    for name in ("steps", "prompts", "group", "max_tokens", "lr"):
+        value = given[name]
+        if value is not None and value <= 0:
+            raise InvalidInput(f"--{name.replace('_', '-')} is {value}; give a value above 0")
+    config = replace(TrainConfig(seed=seed), **{k: v for k, v in given.items() if v is not None})
+    more = {
+        "pool_seed": args.task_seed, "train": args.train_items, "heldout": args.heldout_items,
+        "model": str(args.model) if args.model else None,
+    }  # fmt: skip
+    spec = RunSpec(recipe, budget, tokens, config, pool=args.task)
+    return replace(spec, **{k: v for k, v in more.items() if v is not None})
+
+
+class Lines:
+    """Live progress on a terminal, a line every few seconds elsewhere.
+
+    Args:
+        total_runs: how many runs there are in all.
+    """
+
+    def __init__(self, total_runs: int) -> None:
+        self.total, self.done, self.begin, self.last = total_runs, 0, time.monotonic(), 0.0
+        self.active: dict[str, Update] = {}
+        self.weight: dict[str, float] = {}
+        self.live = sys.stderr.isatty()
+        self.drawn = 0
+
+    def __call__(self, update: Update) -> None:
+        """Take news of a run."""
+        if update.state == "running":
+            self.active[update.name] = update
+        else:
+            last = self.active.pop(update.name, update)
+            self.done += update.state == "done"
+            self._print(f"{update.state:>7}  {update.name}  {last.used:,} tokens in {last.seconds:.0f} s")
+        now = time.monotonic()
+        if now - self.last > (0.2 if self.live else 10):
+            self.last = now
+            self._draw()
+
+    def _left(self) -> str:
+        parts = self.done + sum(u.step / u.steps for u in self.active.values())
+        if parts < 0.05:
+            return "?"
+        seconds = (time.monotonic() - self.begin) * (self.total - parts) / parts
+        return f"{seconds / 60:.1f} min"
+
+    def _draw(self) -> None:
+        rows = [f"{self.done} of {self.total} runs done, about {self._left()} left"]
+        for u in self.active.values():
+            share = f" of {u.tokens:,}" if u.tokens else ""
+            speed = u.used / max(u.seconds, 1e-9)
+            rows.append(
+                f"  {u.name:34} step {u.step:3}/{u.steps}  {u.used:,}{share} tokens  {speed:,.0f} tokens/s  "
+                f"accuracy {u.accuracy:.3f}"
+            )
+        if self.live:
+            width = shutil.get_terminal_size().columns - 1
+            self._clear()
+            sys.stderr.write("\n".join(row[:width] for row in rows) + "\n")
+            self.drawn = len(rows)
+        else:
+            sys.stderr.write("\n".join(rows) + "\n")
+        sys.stderr.flush()
+
+    def _clear(self) -> None:
+        if self.live and self.drawn:
+            sys.stderr.write(f"\x1b[{self.drawn}A\x1b[J")
+            self.drawn = 0
+
+    def _print(self, text: str) -> None:
+        self._clear()
+        sys.stderr.write(text + "\n")
+        sys.stderr.flush()
+
+    def close(self) -> None:
+        """Remove the live lines."""
+        self._clear()

@@ -1,0 +1,66 @@
+"""budgeteer lab: tools of the laboratory."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from pathlib import Path
+
+HELP = "tools of the laboratory: rebuild the embedded reasoner, profile a pool"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Arguments of the command."""
+    commands = parser.add_subparsers(dest="tool", required=True, metavar="TOOL")
+    pretrain = commands.add_parser("pretrain", help="rebuild the embedded reasoner from nothing (resumable)")
+    pretrain.add_argument("--out", type=Path, default=Path("runs/reasoner"), help="folder (default %(default)s)")
+    pretrain.add_argument("--steps", type=int, default=None, help="optimiser steps")
+    pretrain.add_argument("--seed", type=int, default=0)
+    profile = commands.add_parser("profile", help="pass rates of a pool under a policy, as RLVR diagnostics show them")
+    profile.add_argument("--task", default="real")
+    profile.add_argument("--task-seed", type=int, default=0)
+    profile.add_argument("--items", type=int, default=512)
+    profile.add_argument("--rollouts", type=int, default=8)
+    profile.add_argument("--model", type=Path, default=None)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run the tool."""
+    return _pretrain(args) if args.tool == "pretrain" else _profile(args)
+
+
+def _pretrain(args: argparse.Namespace) -> int:
+    from dataclasses import replace
+
+    from budgeteer.lab.pretrain import PretrainConfig, pretrain
+
+    config = PretrainConfig(seed=args.seed)
+    if args.steps is not None:
+        config = replace(config, steps=args.steps)
+    begin, first = time.monotonic(), -1
+
+    def progress(step: int, loss: float) -> None:
+        nonlocal first
+        first = step if first < 0 else first
+        rate = (step - first) / max(time.monotonic() - begin, 1e-9)
+        left = (config.steps - step) / rate / 60 if rate else float("nan")
+        filled = 30 * step // config.steps
+        end = "\r" if sys.stderr.isatty() else "\n"
+        sys.stderr.write(
+            f"[{'#' * filled}{'.' * (30 - filled)}] step {step}/{config.steps}  loss {loss:.4f}  {left:.1f} min left{end}"
+        )
+        sys.stderr.flush()
+
+    pretrain(config, args.out, progress)
+    sys.stdout.write(f"\nthe reasoner is in {args.out.resolve()}\n")
+    return 0
+
+
+def _profile(args: argparse.Namespace) -> int:
+    from budgeteer.lab.profile import profile, render
+    from budgeteer.models.policy import REASONER
+
+    found = profile(args.model or REASONER, args.task, args.task_seed, args.items, args.rollouts)
+    sys.stdout.write(render(found) + "\n")
+    return 0

@@ -1,0 +1,263 @@
+"""Recipes at equal budgets: runs every arm for every seed, one process a core, resumable at any point.
+
+Budgets in percent are shares of what ``grpo@100%`` uses with the same seed: that run goes first and defines them.
+Every finished run is a file of its own under ``OUT/runs``; calling again with the same settings does what is missing.
+"""
+
+from __future__ import annotations
+
+import json
+import multiprocessing as mp
+import os
+import queue
+import signal
+import time
+import traceback
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from budgeteer.budget import Budget
+from budgeteer.errors import BudgeteerError, InvalidInput
+from budgeteer.lab import results as records
+from budgeteer.lab.run import RunSpec, execute
+from budgeteer.rl import recipes
+
+REFERENCE = "grpo@100%"
+
+
+@dataclass(frozen=True, slots=True)
+class Arm:
+    """A recipe with its budget.
+
+    >>> Arm.parse("duet@50%")
+    Arm(recipe='duet', budget='50%')
+    """
+
+    recipe: str
+    budget: str
+
+    @classmethod
+    def parse(cls, text: str) -> Arm:
+        """Read ``recipe@budget``; without a budget, 100 %.
+
+        Raises:
+            UnknownName, InvalidInput: no such recipe; not a budget in tokens.
+        """
+        recipe, _, budget = text.partition("@")
+        recipes.get(recipe)
+        parsed = Budget.parse(budget or "100%")
+        if parsed.kind not in ("all", "output"):
+            raise InvalidInput(f"budget {budget!r} of {recipe} is in {parsed.kind}; training budgets are in tokens")
+        return cls(recipe, str(parsed))
+
+    @property
+    def label(self) -> str:
+        """``recipe@budget``."""
+        return f"{self.recipe}@{self.budget}"
+
+
+@dataclass(frozen=True, slots=True)
+class Update:
+    """News of a run: from a worker to whoever shows progress."""
+
+    name: str
+    step: int
+    steps: int
+    used: int
+    tokens: int | None
+    seconds: float
+    accuracy: float
+    state: str  # running, done, paused, failed
+
+
+def _worker(spec: RunSpec, folder: Path, news: Any, pause: Any) -> None:
+    """Body of a worker process: one run; the result goes to a file, news to a queue."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides when to pause
+    import torch
+
+    torch.set_num_threads(1)
+    try:
+        import numba
+
+        numba.set_num_threads(1)
+    except ImportError:
+        pass
+
+    def tell(progress: Any, state: str) -> None:
+        last = progress.curve[-1]["accuracy"] if progress and progress.curve else float("nan")
+        numbers = (progress.step, spec.config.steps, progress.used) if progress else (0, spec.config.steps, 0)
+        news.put(Update(spec.name, *numbers, spec.tokens, progress.seconds if progress else 0.0, last, state))
+
+    def on_step(progress: Any, config: Any) -> bool:
+        tell(progress, "running")
+        return not pause.is_set()
+
+    try:
+        run = execute(spec, folder / "checkpoints" / spec.name, on_step)
+        if run is None:
+            tell(None, "paused")
+            return
+        run["digest"] = spec.digest()
+        records.write_text(json.dumps(records.to_json(run)), folder / "runs" / f"{spec.name}.json")
+        checkpoint = folder / "checkpoints" / spec.name / "checkpoint.pt"
+        checkpoint.unlink(missing_ok=True)
+        tell(None, "done")
+    except BudgeteerError as error:
+        news.put(f"{spec.name}: {error}")
+    except BaseException:
+        news.put(f"{spec.name}: {traceback.format_exc()}")
+
+
+def _finished(spec: RunSpec, folder: Path) -> records.Run | None:
+    path = folder / "runs" / f"{spec.name}.json"
+    if not path.exists():
+        return None
+    try:
+        run = json.loads(path.read_text())
+    except ValueError:
+        return None  # written atomically, so a damaged file was damaged later: run again
+    return run if run.get("digest") == spec.digest() else None
+
+
+def compare(
+    arms: Sequence[Arm],
+    seeds: Sequence[int],
+    base: RunSpec,
+    folder: Path,
+    *,
+    workers: int | None = None,
+    on_update: Callable[[Update], None] | None = None,
+) -> records.Results:
+    """Run every arm for every seed and compare them pairwise over seeds.
+
+    Args:
+        arms: recipes with budgets; ``grpo@100%`` is added when a budget is in percent.
+        seeds: of the runs.
+        base: settings that all runs share.
+        folder: gets ``runs/``, ``checkpoints/`` and ``results.json``.
+        workers: processes at once; None = one a core.
+        on_update: called with news of the runs.
+
+    Returns:
+        The content of ``results.json``, also written there.
+
+    Raises:
+        KeyboardInterrupt: after a clean pause; calling again continues.
+        BudgeteerError: of the first run that failed; the others' results are kept.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    if not os.access(folder, os.W_OK):
+        raise InvalidInput(f"{folder} is not writable; choose another --out")
+    reference = Arm.parse(REFERENCE)
+    arms = list(dict.fromkeys(arms))
+    if reference not in arms and any(Budget.parse(arm.budget).fraction for arm in arms):
+        arms = [reference, *arms]
+
+    def spec(arm: Arm, seed: int, total: int | None) -> RunSpec:
+        config = replace(base.config, seed=seed)
+        return replace(base, recipe=arm.recipe, budget=arm.budget, tokens=total, config=config)
+
+    waiting: list[tuple[Arm, int]] = [(arm, seed) for arm in arms for seed in seeds]
+    waiting.sort(key=lambda job: job[0] != reference)
+    done: dict[tuple[Arm, int], records.Run] = {}
+    active: dict[str, tuple[mp.process.BaseProcess, Arm, int, RunSpec]] = {}
+    context = mp.get_context("spawn")
+    news, pause = context.Queue(), context.Event()
+    limit = workers or os.cpu_count() or 1
+    failure: str | None = None
+    interrupted = False
+
+    def cap(arm: Arm, seed: int) -> int | bool | None:
+        """Tokens of a run; True = not known before the reference has finished."""
+        budget = Budget.parse(arm.budget)
+        if arm == reference:
+            return None
+        if budget.amount is not None:
+            return budget.amount
+        ref = done.get((reference, seed))
+        return True if ref is None else budget.of(int(ref["tokens"]["used"]))
+
+    while (waiting and not failure and not interrupted) or active:
+        try:
+            for job in list(waiting):
+                if failure or interrupted or len(active) >= limit:
+                    break
+                total = cap(*job)
+                if total is True:
+                    continue
+                waiting.remove(job)
+                one = spec(*job, total)
+                old = _finished(one, folder)
+                if old is not None:
+                    done[job] = old
+                    continue
+                process = context.Process(target=_worker, args=(one, folder, news, pause), name=one.name)
+                process.start()
+                active[one.name] = (process, *job, one)
+            try:
+                message = news.get(timeout=0.2)
+                if isinstance(message, str):
+                    failure = failure or message
+                elif on_update is not None:
+                    on_update(message)
+            except queue.Empty:
+                pass
+            for name, (process, arm, seed, one) in list(active.items()):
+                if not process.is_alive():
+                    process.join()
+                    del active[name]
+                    run = _finished(one, folder)
+                    if run is not None:
+                        done[arm, seed] = run
+                    elif not pause.is_set():
+                        time.sleep(0.2)  # let the reason arrive
+                        failure = failure or _last_text(news) or f"{name} ended with code {process.exitcode}"
+            if failure:
+                pause.set()
+        except KeyboardInterrupt:
+            interrupted = True
+            pause.set()
+    if failure:
+        raise BudgeteerError(f"{failure}\nfinished runs are kept in {folder / 'runs'}; the same command continues")
+    if interrupted:
+        raise KeyboardInterrupt
+    runs = [{k: v for k, v in done[arm, seed].items() if k != "digest"} for arm in arms for seed in seeds]
+    config = {**asdict(base), "seeds": list(seeds), "arms": [arm.label for arm in arms]}
+    for name in ("recipe", "budget", "tokens"):
+        config.pop(name)
+    config["model"] = Path(base.model).name
+    found = {
+        "schema": records.SCHEMA,
+        "runs": runs,
+        "comparisons": records.compare(runs, pairs(arms)),
+        "config": config,
+        "versions": records.versions(),
+    }
+    records.write(found, folder / "results.json")
+    return found
+
+
+def _last_text(news: Any) -> str | None:
+    text = None
+    while True:
+        try:
+            message = news.get_nowait()
+        except queue.Empty:
+            return text
+        if isinstance(message, str):
+            text = message
+
+
+def pairs(arms: Sequence[Arm]) -> list[tuple[str, str]]:
+    """Which differences are shown: every arm against the reference, and against the control arm and plain GRPO at
+    its own budget."""
+    labels = [arm.label for arm in arms]
+    found = [(label, REFERENCE) for label in labels if label != REFERENCE and REFERENCE in labels]
+    for arm in arms:
+        for control in ("uniform-stop", "grpo"):
+            other = f"{control}@{arm.budget}"
+            if other in labels and other != arm.label and (arm.label, other) not in found:
+                found.append((arm.label, other))
+    return found

@@ -1,0 +1,92 @@
+"""How a pool looks to a policy: shares of prompts all right, all wrong and mixed, and where tokens go."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from budgeteer.lab.pool import build
+from budgeteer.lab.run import level_of, rewards
+from budgeteer.models.policy import load_policy
+from budgeteer.rl.sampler import sample
+
+
+@dataclass(frozen=True, slots=True)
+class PoolProfile:
+    """Diagnostics of a pool with a number of rollouts a prompt.
+
+    Attributes:
+        prompts, rollouts: how many, and how many of each.
+        accuracy: mean reward of 1.
+        all_right, all_wrong, mixed: shares of prompts.
+        mean_length: tokens a rollout.
+        after_answer: share of tokens sampled after the answer was complete.
+        unanswered: share of tokens in rollouts without an answer.
+        levels: (prompts, accuracy, mean tokens) of each difficulty level.
+    """
+
+    prompts: int
+    rollouts: int
+    accuracy: float
+    all_right: float
+    all_wrong: float
+    mixed: float
+    mean_length: float
+    after_answer: float
+    unanswered: float
+    levels: dict[str, tuple[int, float, float]]
+
+
+def profile(model: Path, task: str, seed: int, items: int, rollouts: int, max_tokens: int = 96) -> PoolProfile:
+    """Sample ``rollouts`` of each of ``items`` training problems and count."""
+    pool, policy = build(task, seed, items, items), load_policy(model)
+    r, _ = sample(
+        policy.model,
+        [item.key for item in pool.train],
+        policy.encode([item.prompt for item in pool.train]),
+        np.full(len(pool.train), rollouts),
+        max_tokens=max_tokens,
+        markers=policy.markers,
+        seed=seed,
+    )
+    rows = [t[:n].tolist() for t, n in zip(r.tokens, r.length, strict=True)]
+    right = rewards(policy, pool.environment, [pool.train[g] for g in r.group], rows) > 0.99
+    per = np.bincount(r.group, right, minlength=len(pool.train))
+    levels: dict[str, list[int]] = defaultdict(list)
+    for i, item in enumerate(pool.train):
+        levels[level_of(item)].append(i)
+    after = np.where(r.answered >= 0, r.length - r.answered, 0).sum() / r.used
+    return PoolProfile(
+        len(pool.train),
+        rollouts,
+        float(right.mean()),
+        float((per == rollouts).mean()),
+        float((per == 0).mean()),
+        float(((per > 0) & (per < rollouts)).mean()),
+        float(r.length.mean()),
+        float(after),
+        float(r.length[r.answered < 0].sum() / r.used),
+        {
+            level: (
+                len(members),
+                float(per[members].sum() / rollouts / len(members)),
+                float(r.length[np.isin(r.group, members)].mean()),
+            )
+            for level, members in sorted(levels.items())
+        },
+    )
+
+
+def render(p: PoolProfile) -> str:
+    """The profile as text."""
+    lines = [
+        f"{p.prompts} prompts x {p.rollouts} rollouts: accuracy {p.accuracy:.3f}, {p.mean_length:.1f} tokens a rollout",
+        f"all right {p.all_right:.1%}, all wrong {p.all_wrong:.1%}, mixed {p.mixed:.1%}",
+        f"tokens after the answer {p.after_answer:.1%}, tokens of rollouts without an answer {p.unanswered:.1%}",
+        f"{'level':24}{'prompts':>8}{'accuracy':>10}{'tokens':>8}",
+    ]
+    lines += [f"{level:24}{n:8}{a:10.3f}{t:8.1f}" for level, (n, a, t) in p.levels.items()]
+    return "\n".join(lines)

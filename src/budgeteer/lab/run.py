@@ -1,0 +1,222 @@
+"""One run of one recipe, from a specification to an entry of results.json."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from budgeteer.lab import pool as pools
+from budgeteer.lab.results import STATUSES, Run
+from budgeteer.lab.tasks.base import Environment, Item, score
+from budgeteer.models.llama import Llama, save
+from budgeteer.models.policy import REASONER, Policy, load_policy
+from budgeteer.plan import F64, I64
+from budgeteer.rl import recipes
+from budgeteer.rl.sampler import sample
+from budgeteer.rl.trainer import Progress, TrainConfig, Trainer
+from budgeteer.stop import answered
+
+
+@dataclass(frozen=True, slots=True)
+class RunSpec:
+    """Everything that decides a run; two equal specs give the same run.
+
+    Attributes:
+        recipe, budget: names as on the command line, such as ``"duet"`` and ``"50%"``.
+        tokens: hard cap of sampled tokens of the run; None = the recipe's own uniform spend (the reference).
+        config: of the trainer; its seed is the seed of the run.
+        pool: name of the pool, or a JSON-lines file.
+        pool_seed: of the problems, shared by all recipes.
+        train, heldout: problems of each part.
+        eval_samples: rollouts of each held-out problem in the final evaluation.
+        curve_items: held-out problems of the curve's evaluations, one rollout each.
+        model: folder of the starting policy.
+    """
+
+    recipe: str
+    budget: str
+    tokens: int | None
+    config: TrainConfig = field(default_factory=TrainConfig)
+    pool: str = "real"
+    pool_seed: int = 0
+    train: int = 256
+    heldout: int = 1024
+    eval_samples: int = 4
+    curve_items: int = 256
+    model: str = str(REASONER)
+
+    @property
+    def name(self) -> str:
+        """Distinct among the runs of a comparison, and fit for a file name."""
+        return f"{self.recipe}@{self.budget}-seed{self.config.seed}".replace("/", "_").replace(":", "_")
+
+    def to_json(self) -> str:
+        """All settings, sorted by name."""
+        return json.dumps(asdict(self), sort_keys=True)
+
+    def digest(self) -> str:
+        """Changes when anything that decides the run does."""
+        return hashlib.sha256(self.to_json().encode()).hexdigest()[:16]
+
+
+@lru_cache(maxsize=4)
+def _pool(name: str, seed: int, train: int, heldout: int) -> pools.Pool:
+    return pools.build(name, seed, train, heldout)
+
+
+def rewards(policy: Policy, environment: Environment, items: Sequence[Item], rows: Sequence[Sequence[int]]) -> F64:
+    """[n] rewards of completions, items[i] being the problem of row i."""
+    texts = policy.decode(rows)
+    return np.array([score(environment, item, text) for item, text in zip(items, texts, strict=True)], np.float64)
+
+
+def accuracy(
+    policy: Policy,
+    model: Llama,
+    environment: Environment,
+    items: Sequence[Item],
+    samples: int,
+    max_tokens: int,
+    seed: int,
+) -> float:
+    """Share of sampled rollouts with full reward (pass@1 at temperature 1); stops at complete answers, which
+    cannot change the reward."""
+    rollouts, _ = sample(
+        model,
+        [item.key for item in items],
+        policy.encode([item.prompt for item in items]),
+        np.full(len(items), samples),
+        max_tokens=max_tokens,
+        markers=policy.markers,
+        seed=seed,
+        stopper=answered(),
+    )
+    rows = [t[:n].tolist() for t, n in zip(rollouts.tokens, rollouts.length, strict=True)]
+    reward = rewards(policy, environment, [items[g] for g in rollouts.group], rows)
+    return float((reward > 0.99).mean())
+
+
+def execute(
+    spec: RunSpec,
+    folder: Path | None = None,
+    on_step: Callable[[Progress, TrainConfig], bool] | None = None,
+    save_model: Path | None = None,
+) -> Run | None:
+    """Do one run; None when it was paused (its checkpoint is in ``folder``).
+
+    Args:
+        spec: what to run.
+        folder: for checkpoints; None = none.
+        on_step: called after each step; returning False pauses.
+        save_model: write the trained policy, with its tokenizer, to this folder.
+    """
+    pool = _pool(spec.pool, spec.pool_seed, spec.train, spec.heldout)
+    policy = load_policy(Path(spec.model))
+    c = spec.config
+    train, heldout = pool.train, pool.heldout
+    curve_items = heldout[: spec.curve_items]
+    recipe = recipes.get(spec.recipe)
+    if spec.tokens is None:
+        recipe = replace(recipe, allocator=recipes.fixed_group(c.group))
+
+    def verify(index: I64, rows: list[list[int]]) -> F64:
+        return rewards(policy, pool.environment, [train[i] for i in index], rows)
+
+    def evaluate(model: Llama) -> float:
+        return accuracy(policy, model, pool.environment, curve_items, 1, c.max_tokens, seed=10_000 + c.seed)
+
+    trainer = Trainer(
+        recipe,
+        c,
+        policy.model,
+        policy.encode([item.prompt for item in train]),
+        [item.key for item in train],
+        verify,
+        policy.markers,
+        budget=spec.tokens,
+        evaluate=evaluate if c.eval_every else None,
+    )
+    stopped = False
+
+    def step(progress: Progress) -> bool:
+        nonlocal stopped
+        stopped = on_step is not None and not on_step(progress, c)
+        return not stopped
+
+    progress = trainer.run(folder, step)
+    if stopped and progress.step < c.steps:
+        return None
+    final = accuracy(
+        policy, trainer.model, pool.environment, heldout, spec.eval_samples, c.max_tokens, seed=20_000 + c.seed
+    )
+    if save_model is not None:
+        save(trainer.model, save_model)
+        for path in Path(spec.model).glob("*.json"):
+            if path.name != "config.json":
+                shutil.copy(path, save_model / path.name)
+    curve = [*progress.curve, {"tokens": progress.used, "seconds": progress.seconds, "accuracy": final}]
+    return {
+        "recipe": spec.recipe,
+        "budget": spec.budget,
+        "seed": c.seed,
+        "accuracy": final,
+        "tokens": {
+            "planned": progress.planned,
+            "used": progress.used,
+            "trained": progress.trained,
+            "wasted": progress.wasted,
+        },
+        "seconds": progress.seconds,
+        "curve": curve,
+        "diagnostics": diagnostics(progress, policy, train),
+    }
+
+
+def level_of(item: Item) -> str:
+    """Label of a problem's difficulty in breakdowns: family, with the steps of a chain in pairs."""
+    family = item.key.partition(":")[0]
+    return f"{family} {item.level}" if item.level.isdigit() else family
+
+
+def diagnostics(progress: Progress, policy: Policy, train: Sequence[Item]) -> dict[str, Any]:
+    """What the report draws, from a run's log."""
+    items = {item.key: item for item in train}
+    levels: dict[str, dict[str, int]] = defaultdict(lambda: {"used": 0, "wasted": 0, "rollouts": 0})
+    for row in progress.steps_log:
+        for key, (used, wasted, rollouts) in row["by_key"].items():
+            level = levels[level_of(items[key])]
+            level["used"] += used
+            level["wasted"] += wasted
+            level["rollouts"] += rollouts
+    texts = policy.decode([t["tokens"] for t in progress.traces])
+    return {
+        "tokens_by_level": dict(sorted(levels.items())),
+        "rollouts_per_prompt": [{"step": row["step"], "counts": row["counts"]} for row in progress.steps_log],
+        "steps": progress.step,
+        **{
+            f"{phase}_seconds": progress.phases.get(phase, 0.0)
+            for phase in ("allocation", "stopping", "sampling", "training")
+        },
+        "mixed_groups": sum(row["mixed"] for row in progress.steps_log),
+        "rollouts": sum(row["rollouts"] for row in progress.steps_log),
+        "prefill_tokens": progress.prefill,
+        "traces": [
+            {
+                "prompt": items[trace["key"]].prompt,
+                "completion": text,
+                "status": STATUSES[trace["status"] - 1],
+                "reward": trace["reward"],
+                "tokens": len(trace["tokens"]),
+            }
+            for trace, text in zip(progress.traces, texts, strict=True)
+        ],
+    }

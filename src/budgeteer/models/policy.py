@@ -1,0 +1,64 @@
+"""A policy ready to sample: weights, tokenizer and structural markers from one folder."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from budgeteer.errors import CheckpointError, MissingExtra
+from budgeteer.models.llama import Llama, load
+from budgeteer.rl.sampler import Markers
+
+REASONER = Path(__file__).parent / "assets"
+"""The embedded reasoner: made by ``budgeteer lab pretrain``, loadable by transformers too."""
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """A model with its tokenizer.
+
+    Attributes:
+        model: the weights.
+        tokenizer: a ``tokenizers.Tokenizer``.
+        markers: ids of end-of-sequence, end of thinking and end of the answer (a newline).
+        bos: id that starts every prompt.
+    """
+
+    model: Llama
+    tokenizer: Any
+    markers: Markers
+    bos: int
+
+    def encode(self, prompts: Sequence[str]) -> list[list[int]]:
+        """Token ids of each prompt, with the beginning-of-sequence token."""
+        return [[self.bos, *e.ids] for e in self.tokenizer.encode_batch(list(prompts))]
+
+    def decode(self, completions: Sequence[Sequence[int]]) -> list[str]:
+        """Texts of completions, without the end-of-sequence token but with the thinking marker."""
+        rows = [[t for t in row if t != self.markers.eos] for row in completions]
+        return list(self.tokenizer.decode_batch(rows, skip_special_tokens=False))
+
+
+def load_policy(folder: Path = REASONER) -> Policy:
+    """Load a Llama folder whose tokenizer knows ``</think>``.
+
+    Raises:
+        CheckpointError: a file is missing or damaged, or the tokenizer has no thinking marker.
+    """
+    try:
+        from tokenizers import Tokenizer
+    except ImportError as error:
+        raise MissingExtra("tokenizers", "rl") from error
+    model = load(folder)
+    try:
+        tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    except Exception as error:  # tokenizers raises bare Exception
+        raise CheckpointError(f"cannot read {folder / 'tokenizer.json'}: {error}") from error
+    think_end = tokenizer.token_to_id("</think>")
+    newline = tokenizer.encode("\n", add_special_tokens=False).ids
+    if think_end is None or len(newline) != 1:
+        raise CheckpointError(f"the tokenizer in {folder} needs '</think>' and a newline as single tokens")
+    config = model.config
+    return Policy(model, tokenizer, Markers(config.eos_token_id, think_end, newline[0]), config.bos_token_id)
