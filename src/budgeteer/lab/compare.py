@@ -87,8 +87,8 @@ def _worker(spec: RunSpec, folder: Path, news: Any, pause: Any) -> None:
 
     def tell(progress: Any, state: str) -> None:
         last = progress.curve[-1]["accuracy"] if progress and progress.curve else float("nan")
-        numbers = (progress.step, spec.config.steps, progress.used) if progress else (0, spec.config.steps, 0)
-        news.put(Update(spec.name, *numbers, spec.tokens, progress.seconds if progress else 0.0, last, state))
+        step, used, seconds = (progress.step, progress.used, progress.seconds) if progress else (0, 0, 0.0)
+        news.put(Update(spec.name, step, spec.config.steps, used, spec.tokens, seconds, last, state))
 
     def on_step(progress: Any, config: Any) -> bool:
         tell(progress, "running")
@@ -157,7 +157,11 @@ def compare(
 
     def spec(arm: Arm, seed: int, total: int | None) -> RunSpec:
         config = replace(base.config, seed=seed)
-        return replace(base, recipe=arm.recipe, budget=arm.budget, tokens=total, config=config)
+        # every seed has problems of its own, so that intervals cover the choice of problems too
+        problems = base.pool_seed + seed
+        return replace(
+            base, recipe=arm.recipe, budget=arm.budget, tokens=total, config=config, pool_seed=problems
+        )
 
     waiting: list[tuple[Arm, int]] = [(arm, seed) for arm in arms for seed in seeds]
     waiting.sort(key=lambda job: job[0] != reference)
@@ -204,16 +208,16 @@ def compare(
                     on_update(message)
             except queue.Empty:
                 pass
-            for name, (process, arm, seed, one) in list(active.items()):
-                if not process.is_alive():
-                    process.join()
+            for name, (worker, arm, seed, one) in list(active.items()):
+                if not worker.is_alive():
+                    worker.join()
                     del active[name]
                     run = _finished(one, folder)
                     if run is not None:
                         done[arm, seed] = run
                     elif not pause.is_set():
                         time.sleep(0.2)  # let the reason arrive
-                        failure = failure or _last_text(news) or f"{name} ended with code {process.exitcode}"
+                        failure = failure or _last_text(news) or f"{name} ended with code {worker.exitcode}"
             if failure:
                 pause.set()
         except KeyboardInterrupt:

@@ -40,15 +40,17 @@ class Pool:
     heldout: tuple[Item, ...]
 
 
-MIXES: dict[str, dict[str, tuple[float, dict[str, int]]]] = {
-    "real": {
-        "chains": (0.40, {"min_steps": 1, "max_steps": 8}),
-        "chain_sum": (0.25, {"min_terms": 2, "max_terms": 8}),
-        "gcd": (0.15, {}),
-        "number_filtering": (0.20, {}),
-    },
-    "hard": {"chains": (1.0, {"min_steps": 5, "max_steps": 8})},
-    "homogeneous": {"chains": (1.0, {"min_steps": 4, "max_steps": 4})},
+MIXES: dict[str, list[tuple[float, str, dict[str, int]]]] = {
+    "real": [
+        (0.22, "chains", {"min_steps": 1, "max_steps": 2}),
+        (0.22, "chain_sum", {"min_terms": 2, "max_terms": 3}),
+        (0.18, "gcd", {}),
+        (0.14, "chains", {"min_steps": 6, "max_steps": 8}),
+        (0.14, "number_filtering", {"min_numbers": 4, "max_numbers": 6}),
+        (0.10, "chain_sum", {"min_terms": 6, "max_terms": 8}),
+    ],
+    "hard": [(1.0, "chains", {"min_steps": 5, "max_steps": 8})],
+    "homogeneous": [(1.0, "chains", {"min_steps": 4, "max_steps": 4})],
 }
 """Shares and settings of each named pool."""
 
@@ -73,9 +75,9 @@ def build(name: str, seed: int, train: int, heldout: int) -> Pool:
         if mix is None:
             if name != "chains" and name not in FAMILIES:
                 raise UnknownName("task or pool", name, [*MIXES, "chains", *FAMILIES])
-            mix = {name: (1.0, {})}
+            mix = [(1.0, name, {})]
         parts: list[Environment] = []
-        for family, (share, settings) in mix.items():
+        for share, family, settings in mix:
             size = round(share * total)
             parts.append(Chains(size, seed, **settings) if family == "chains" else Gym(family, size, seed, **settings))
         environment = Mixture(name, parts)

@@ -35,7 +35,7 @@ class RunSpec:
         tokens: hard cap of sampled tokens of the run; None = the recipe's own uniform spend (the reference).
         config: of the trainer; its seed is the seed of the run.
         pool: name of the pool, or a JSON-lines file.
-        pool_seed: of the problems, shared by all recipes.
+        pool_seed: of the problems; a comparison adds the run's seed, so that all recipes of a seed share them.
         train, heldout: problems of each part.
         eval_samples: rollouts of each held-out problem in the final evaluation.
         curve_items: held-out problems of the curve's evaluations, one rollout each.

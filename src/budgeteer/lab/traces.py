@@ -150,10 +150,8 @@ def number_filtering(rng: random.Random, style: Style, top: int) -> tuple[str, s
     keep, larger = rng.random() < 0.5, rng.random() < 0.5
     w, kept = _Writer(rng, style), list[str]()
     for n in numbers:
-        if keep:
-            stays = n > bound if larger else n < bound
-        else:
-            stays = n <= bound if larger else n >= bound
+        beyond = n > bound if larger else n < bound
+        stays = beyond == keep
         if w.slips(f"filter {bound} {n}"):
             stays = not stays
         if stays:

@@ -138,7 +138,7 @@ def sample_rows(logits, inverse_temperature, uniform, token, logprob, margin):  
             elif p[i] > second:
                 second = p[i]
         if chosen < 0:  # rounding: the uniform lies past the accumulated mass
-            chosen = np.argmax(p)
+            chosen = int(np.argmax(p))
         token[r] = chosen
         logprob[r] = (logits[r, chosen] - top) * inverse_temperature - np.log(total)
         margin[r] = (first - second) / total

@@ -164,12 +164,12 @@ class Llama(nn.Module):
     def to_hf_state(self) -> dict[str, Tensor]:
         """Weights under the names that transformers uses."""
         c = self.config
-        state = {"model.embed_tokens.weight": self.embed, "model.norm.weight": self.norm}
+        state: dict[str, Tensor] = {"model.embed_tokens.weight": self.embed, "model.norm.weight": self.norm}
         q, kv = c.num_attention_heads * c.head_dim, c.num_key_value_heads * c.head_dim
         for i, b in enumerate(self.blocks):
             assert isinstance(b, Block)
             p = f"model.layers.{i}."
-            wq, wk, wv = b.qkv.split([q, kv, kv])
+            wq, wk, wv = b.qkv[:q], b.qkv[q : q + kv], b.qkv[q + kv :]
             gate, up = b.gate_up.chunk(2)
             state |= {
                 p + "input_layernorm.weight": b.norm1,

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
+from numpy.typing import NDArray
+
 from budgeteer.plan import ABORTED, F64, I64, Items, Outcomes
+from budgeteer.rl.surrogate import Ridge
 
 RECENT = 1024
 """How many recent lengths are kept for quantiles and for the cost of unseen prompts."""
@@ -24,6 +28,7 @@ class History:
         length_sum, length_count: [n] discounted sum and count of lengths.
         std_sum, std_count: [n] discounted sum and count of observed stds of the rollouts' scores.
         recent, recent_weight: [<= RECENT] lengths of the latest rollouts and their weights in quantiles.
+        ridge: success rate against prompt features.
     """
 
     keys: tuple[str, ...]
@@ -37,12 +42,13 @@ class History:
     std_count: F64
     recent: F64
     recent_weight: F64
+    ridge: Ridge
 
     @staticmethod
     def empty() -> History:
         """Nothing seen yet."""
         z = np.zeros(0)
-        return History((), np.zeros(0, np.int64), z, z, z, z, z, z, z, z, z)
+        return History((), np.zeros(0, np.int64), z, z, z, z, z, z, z, z, z, Ridge.empty())
 
     def find(self, keys: tuple[str, ...]) -> I64:
         """[len(keys)] indices into this history, -1 for a prompt never seen."""
@@ -72,7 +78,9 @@ class Memory:
     Attributes:
         decay: weight of the past at each new visit; 1 = plain average over all visits.
         aborted: whether lengths and successes of aborted rollouts count.
-        prior: pseudo-rollouts of the pool's mean success that a prompt's own record is shrunk to; 0 = none.
+        prior: pseudo-rollouts of the predicted success rate that a prompt's own record is shrunk to; 0 = none.
+        predict: the prediction is a regression on the prompt's features, for unseen prompts too; else it is the
+            pool's mean success, and an unseen prompt has no rate.
         last_only: the success rate is that of the last visit alone.
         std: ``"score"`` = observed std of A * log-likelihood; ``"rate"`` = sqrt(p (1 - p)).
         cold_std: std of a prompt never measured; NaN = the median of the measured ones.
@@ -82,13 +90,14 @@ class Memory:
     decay: float = 1.0
     aborted: bool = True
     prior: float = 0.0
+    predict: bool = False
     last_only: bool = False
     std: str = "rate"
     cold_std: float = float("nan")
     std_floor: float = 0.05
 
 
-def estimates(history: History, items: Items, memory: Memory) -> Items:
+def estimates(history: History, items: Items, memory: Memory, features: F64 | None = None) -> Items:
     """Fill the columns cost, std, pass_rate and visits of ``items`` from what was seen.
 
     A prompt never seen costs the mean recent length (``items.cost`` before there is any), has pass rate NaN and
@@ -106,17 +115,20 @@ def estimates(history: History, items: Items, memory: Memory) -> Items:
         if memory.last_only:
             rate = lookup(history.last_rate, where, np.nan)
         else:
-            pooled = history.right.sum() / history.rollouts.sum() if len(history.keys) else 0.5
             n = lookup(history.rollouts, where, 0.0)
-            rate = (lookup(history.right, where, 0.0) + memory.prior * pooled) / (n + memory.prior)
-            rate = np.where(n > 0, rate, np.nan)
+            guess: float | F64 = history.right.sum() / history.rollouts.sum() if len(history.keys) else 0.5
+            if memory.predict and features is not None:
+                guess = history.ridge.predict(features)
+            rate = (lookup(history.right, where, 0.0) + memory.prior * guess) / (n + memory.prior)
+            known = memory.predict and len(history.keys) > 0
+            rate = np.where((n > 0) | known, rate, np.nan)
         if memory.std == "rate":
             p = np.where(np.isfinite(rate), np.clip(rate, 0, 1), 0.5)
             std = np.sqrt(p * (1 - p))
         else:
             measured = history.std_count > 0
-            known = history.std_sum[measured] / history.std_count[measured]
-            middle = float(np.median(known)) if len(known) else 1.0
+            observed = history.std_sum[measured] / history.std_count[measured]
+            middle = float(np.median(observed)) if len(observed) else 1.0
             cold = middle if np.isnan(memory.cold_std) else memory.cold_std
             std = lookup(history.std_sum, where, np.nan) / lookup(history.std_count, where, np.nan)
             std = np.where(np.isfinite(std), std, cold)
@@ -129,10 +141,17 @@ def estimates(history: History, items: Items, memory: Memory) -> Items:
     )
 
 
-def record(history: History, outcomes: Outcomes, memory: Memory, kept_weight: F64 | None = None) -> History:
+def record(
+    history: History,
+    outcomes: Outcomes,
+    memory: Memory,
+    kept_weight: F64 | None = None,
+    features: dict[str, F64] | None = None,
+) -> History:
     """The history after one step's outcomes.
 
     Args:
+        features: [d] of each prompt by key, for the prediction.
         kept_weight: [n] weight of each row's length in quantiles, None = 1.
     """
     if not outcomes.keys:
@@ -142,8 +161,8 @@ def record(history: History, outcomes: Outcomes, memory: Memory, kept_weight: F6
     kept = outcomes.status != ABORTED
     counted = kept | memory.aborted
 
-    def total(x: F64, mask: np.ndarray) -> F64:
-        return np.bincount(group[mask], np.asarray(x, np.float64)[mask], minlength=g)
+    def total(x: F64 | I64, mask: NDArray[np.bool_]) -> F64:
+        return np.bincount(group[mask], np.asarray(x, np.float64)[mask], minlength=g).astype(np.float64)
 
     ones = np.ones(len(group))
     rollouts, right = total(ones, counted), total(outcomes.reward, counted)
@@ -160,10 +179,10 @@ def record(history: History, outcomes: Outcomes, memory: Memory, kept_weight: F6
     at = where.copy()
     at[fresh] = len(history.keys) + np.arange(int(fresh.sum()))
 
-    def grown(x: np.ndarray) -> np.ndarray:
+    def grown(x: NDArray[Any]) -> NDArray[Any]:
         return np.concatenate([x, np.zeros(int(fresh.sum()), x.dtype)])
 
-    def update(x: F64, new: F64, seen: np.ndarray) -> F64:
+    def update(x: F64, new: F64, seen: NDArray[np.bool_]) -> F64:
         x = grown(x)
         x[at] = np.where(seen, x[at] * memory.decay + new, x[at])
         return x
@@ -172,6 +191,10 @@ def record(history: History, outcomes: Outcomes, memory: Memory, kept_weight: F6
     visits[at] += 1
     last[at] = np.where(rollouts > 0, right / np.maximum(rollouts, 1), last[at])
     weight = ones if kept_weight is None else kept_weight
+    ridge = history.ridge
+    if memory.predict and features is not None:
+        x = np.stack([features[key] for key in keys.tolist()])
+        ridge = ridge.update(x, rollouts, right, decay=0.97)
     return replace(
         history,
         keys=names,
@@ -185,4 +208,5 @@ def record(history: History, outcomes: Outcomes, memory: Memory, kept_weight: F6
         std_count=update(history.std_count, np.ones(g), k >= 2),
         recent=np.concatenate([history.recent, outcomes.tokens[counted]])[-RECENT:].astype(np.float64),
         recent_weight=np.concatenate([history.recent_weight, weight[counted]])[-RECENT:],
+        ridge=ridge,
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -40,7 +40,7 @@ TokenWeightFn = Callable[[I64, I64], F64]
 """(length [n], group [n]) -> [n] weight of each token of a row."""
 StopperFn = Callable[[View], Stopper]
 """view of the step -> the stopper of its rollouts."""
-SelectFn = Callable[[Rollouts, np.random.Generator], np.ndarray]
+SelectFn = Callable[[Rollouts, np.random.Generator], I64]
 """(rollouts, rng) -> indices of the rows that enter the update."""
 
 
@@ -76,7 +76,7 @@ class Recipe:
     stopper: StopperFn | None = None
     row_weight: RowWeightFn = no_weight
     token_weight: TokenWeightFn = token_mean
-    memory: Memory = Memory()
+    memory: Memory = field(default_factory=Memory)
     select: SelectFn | None = None
     aborted: str = "mask"
     weighted_scores: bool = False

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Literal
 
 import numpy as np
 
 from budgeteer.allocate import dynamic_sampling, elimination, knapsack, neyman, uniform, variance
 from budgeteer.allocator import Allocator
 from budgeteer.errors import UnknownName
-from budgeteer.plan import F64
+from budgeteer.plan import F64, I64
 from budgeteer.rl.advantage import group_norm, history_baseline
 from budgeteer.rl.history import Memory
-from budgeteer.rl.recipe import Recipe, RowWeightFn, SelectFn, View, no_weight
+from budgeteer.rl.recipe import Recipe, RowWeightFn, SelectFn, StopperFn, View, no_weight
 from budgeteer.rl.rollouts import Rollouts
 from budgeteer.rl.weight import prompt_mean, token_mean
 from budgeteer.stop import answered, marker_gate
@@ -57,43 +58,36 @@ def _length_quantile(view: View, q: float, start: float) -> float:
     return start * view.max_tokens if np.isnan(known) else known
 
 
-def gate_published(view: View) -> Stopper:
-    """DUET's gate with the official constants, windows scaled from 3,072 to the run's cap."""
-    scale = view.max_tokens / 3072
-    first = max(_length_quantile(view, 0.3, 0.3), 32 * scale, 200 * scale)
-    second = max(_length_quantile(view, 0.8, 0.7), first + 50 * scale)
+def _thresholds(view: View) -> F64:
+    """Margin threshold of each rollout: its prompt's rank by std^2 / cost, mapped onto [0.5, 0.99], so that
+    informative prompts are stopped later."""
     rate = view.items.column("std") ** 2 / view.items.cost
-    rank = np.argsort(np.argsort(rate)) / max(len(rate) - 1, 1)
-    threshold = np.repeat(0.5 + 0.49 * rank, view.plan.units)
-    return marker_gate(first, second + 150 * scale, threshold=threshold, confident=2)
+    rank = np.argsort(np.argsort(rate, kind="stable"), kind="stable") / max(len(rate) - 1, 1)
+    return np.repeat(0.5 + 0.49 * rank, view.plan.units)
 
 
-def horizon_gate(per_prompt: bool, keep: float, finish: bool) -> Callable[[View], Stopper]:
-    """A gate that ends complete answers at once and aborts what is overdue.
+def duet_gate(*, per_prompt: bool, at_once: bool, keep: float) -> StopperFn:
+    """DUET's gate, its windows scaled from the official 3,072 tokens to the run's cap.
 
     Args:
-        per_prompt: overdue = twice the prompt's own expected length, else the pool's 95 % quantile.
+        per_prompt: a rollout is overdue at twice its prompt's own expected length, instead of at the 80 % quantile
+            of recent lengths plus a grace.
+        at_once: end complete answers at once (a verifier that reads the first answer cannot change its mind),
+            instead of waiting for a confident next token.
         keep: share of overdue rollouts that run on.
-        finish: end complete answers at once, whatever the margin (a verifier that reads the first answer cannot
-            change its mind), else as DUET does.
     """
 
     def stopper(view: View) -> Stopper:
-        pool = max(_length_quantile(view, 0.95, 0.9), 8.0)
+        scale = view.max_tokens / 3072
+        first = max(_length_quantile(view, 0.3, 0.3), 200 * scale)
+        pool = max(_length_quantile(view, 0.8, 0.7), first + 50 * scale) + 150 * scale
         last: float | F64 = pool
         if per_prompt:
-            own = np.minimum(2.0 * view.items.cost + 4.0, float(view.max_tokens))
-            visited = view.items.column("visits") > 0
-            last = np.repeat(np.where(visited, own, pool), view.plan.units)
-        if finish:
+            own = np.where(view.items.column("visits") > 0, 2 * view.items.cost, 2 * view.items.cost + 150 * scale)
+            last = np.repeat(np.minimum(own, view.max_tokens), view.plan.units)
+        if at_once:
             return marker_gate(0.0, last, threshold=-1.0, keep_abort=keep, keep_length=0.0)
-        published = gate_published(view)
-        first = max(_length_quantile(view, 0.3, 0.3), 4.0)
-        del published
-        rate = view.items.column("std") ** 2 / view.items.cost
-        rank = np.argsort(np.argsort(rate)) / max(len(rate) - 1, 1)
-        threshold = np.repeat(0.5 + 0.49 * rank, view.plan.units)
-        return marker_gate(first, last, threshold=threshold, confident=2, keep_abort=keep)
+        return marker_gate(first, last, threshold=_thresholds(view), confident=2, keep_abort=keep)
 
     return stopper
 
@@ -110,13 +104,13 @@ def published_weight(rollouts: Rollouts, view: View) -> F64:
     of = dict(zip(view.items.keys, share, strict=True))
     per_group = np.array([of[key] for key in rollouts.keys])
     weight = rollouts.weight / per_group[rollouts.group]
-    return np.minimum(weight, 1000.0) if (rollouts.weight > 1).any() else weight
+    return np.asarray(np.minimum(weight, 1000.0) if (rollouts.weight > 1).any() else weight, np.float64)
 
 
 def balanced(keep: int) -> SelectFn:
     """Keep ``keep`` rollouts a prompt, half right and half wrong where there are enough (the earliest drawn)."""
 
-    def select(rollouts: Rollouts, rng: np.random.Generator) -> np.ndarray:
+    def select(rollouts: Rollouts, rng: np.random.Generator) -> I64:
         chosen = []
         for g in range(len(rollouts.keys)):
             rows = np.flatnonzero(rollouts.group == g)
@@ -154,7 +148,7 @@ def dapo() -> Recipe:
     )  # fmt: skip
 
 
-def reinforce_ada(exit: str) -> Recipe:
+def reinforce_ada(exit: Literal["pos", "balance"]) -> Recipe:
     """Rounds of 4 rollouts until the exit rule holds, then 4 balanced ones train (arXiv 2510.04996)."""
     return Recipe(
         f"reinforce-ada-{exit}",
@@ -194,7 +188,8 @@ def duet(mends: str = MENDS, name: str = "duet") -> Recipe:
             b: informativeness from advantages before importance weights;
             c: lengths of gate-kept and aborted rows count with their weights in length quantiles;
             d: informativeness is sqrt(p (1 - p)), which does not grow with length;
-            e: at least 2 rollouts a prompt, and a memory that forgets, so that no prompt is frozen out;
+            e: a memory that forgets and shrinks to a prediction from the prompt, and at least 2 rollouts a prompt
+                (1 with mend i), so that no prompt is frozen out;
             f: the abort horizon is per prompt;
             g: a prompt never measured gets the median informativeness;
             h: the allocation is solved to the unit;
@@ -204,21 +199,18 @@ def duet(mends: str = MENDS, name: str = "duet") -> Recipe:
         name: of the recipe.
     """
     on = {letter: letter in mends for letter in MENDS}
-    if on["f"] or on["s"]:
-        stopper = horizon_gate(on["f"], keep=0.05 if not on["j"] else 0.1, finish=on["s"])
-    else:
-        stopper = gate_published
     weight: RowWeightFn = no_weight if on["a"] and on["j"] else kept_weight if on["a"] else published_weight
     return Recipe(
         name,
-        neyman(2 if on["e"] else 1, 32, published=not on["h"]),
+        neyman(2 if on["e"] and not on["i"] else 1, 32, published=not on["h"]),
         shrunk_advantage if on["i"] else grpo_advantage,
-        stopper,
+        duet_gate(per_prompt=on["f"], at_once=on["s"], keep=0.05),
         row_weight=weight,
         token_weight=prompt_mean if on["a"] else token_mean,
         memory=Memory(
             decay=0.7 if on["e"] else 1.0,
-            prior=1.0 if on["e"] else 0.0,
+            prior=3.0 if on["e"] else 0.0,
+            predict=on["e"],
             aborted=on["c"],
             std="rate" if on["d"] else "score",
             cold_std=float("nan") if on["g"] else 1.0,

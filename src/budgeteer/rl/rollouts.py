@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -82,10 +83,10 @@ class Rollouts:
             groups.append(np.array([index[k] for k in part.keys], np.int64)[part.group])
         width = max(p.tokens.shape[1] for p in parts)
 
-        def pad(a: NDArray[np.generic]) -> NDArray[np.generic]:
+        def pad(a: NDArray[Any]) -> NDArray[Any]:
             return np.pad(a, ((0, 0), (0, width - a.shape[1])))
 
-        def join(name: str) -> NDArray[np.generic]:
+        def join(name: str) -> Any:
             arrays = [getattr(p, name) for p in parts]
             return np.concatenate([pad(a) if a.ndim == 2 else a for a in arrays])
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -162,10 +163,10 @@ def _draw(
     p = logp.exp()
     cdf = p.cumsum(-1)
     target = torch.from_numpy(uniform).to(p.device)[:, None] * cdf[:, -1:]
-    token = (cdf <= target).sum(-1, keepdim=True).clamp_(max=p.shape[-1] - 1)
+    drawn = (cdf <= target).sum(-1, keepdim=True).clamp_(max=p.shape[-1] - 1)
     top = p.topk(2, -1).values
-    chosen = logp.gather(-1, token)[:, 0]
-    return token[:, 0].cpu().numpy(), chosen.cpu().numpy(), (top[:, 0] - top[:, 1]).cpu().numpy()
+    chosen = logp.gather(-1, drawn)[:, 0]
+    return drawn[:, 0].cpu().numpy(), chosen.cpu().numpy(), (top[:, 0] - top[:, 1]).cpu().numpy()
 
 
 @torch.inference_mode()
@@ -216,6 +217,7 @@ def sample(
     if any(len(p) == 0 for p in prompts):
         raise InvalidInput("a prompt has no tokens; start it with the beginning-of-sequence token")
     active = np.flatnonzero(np.asarray(units) > 0)
+    chosen_groups = active.tolist()
     group = np.repeat(np.arange(len(keys)), units)
     n = len(group)
     caps = np.broadcast_to(np.asarray(max_tokens, np.int64), (len(keys),))
@@ -223,7 +225,7 @@ def sample(
         raise InvalidInput("max_tokens is below 1 for a prompt with units; give at least 1, or give it no units")
     cap = caps[group]
     longest = int(cap.max(initial=1))
-    width = max((len(prompts[g]) for g in active), default=1)
+    width = max((len(prompts[g]) for g in chosen_groups), default=1)
     positions = model.config.max_position_embeddings
     if width + longest > positions:
         raise InvalidInput(
@@ -239,7 +241,7 @@ def sample(
     closed, answered = np.full(n, -1, np.int64), np.full(n, -1, np.int64)
     status = np.full(n, RUNNING, np.int8)
     uniform = np.random.Generator(np.random.Philox(key=[seed, 0])).random((n, longest), np.float32)
-    state = stopper.init(Rows(tuple(keys[g] for g in group), cap, seed)) if stopper else None
+    state = stopper.init(Rows(tuple(keys[g] for g in group.tolist()), cap, seed)) if stopper else None
 
     slots = max(1, min(slots, n))
     # room for the longest row, and some more so that the shift below is rare
@@ -248,8 +250,8 @@ def sample(
     local[active] = np.arange(len(active))
     spent = prefill_tokens = 0
     if n:
-        keys_p, values_p, first_logits = decoder.prefill([prompts[g] for g in active])
-        prefill_tokens = sum(len(prompts[g]) for g in active)
+        keys_p, values_p, first_logits = decoder.prefill([prompts[g] for g in chosen_groups])
+        prefill_tokens = sum(len(prompts[g]) for g in chosen_groups)
     prompt_length = np.array([len(p) for p in prompts], np.int64)
 
     row = np.empty(0, np.int64)  # row of each slot in use
@@ -304,7 +306,7 @@ def sample(
         force = np.zeros(len(row), np.bool_)
         if stopper is not None and steps % stopper.every == 0 and asked != steps:
             asked, rows, gap = steps, row[live], margin[live]
-            event = Event(rows, length[rows], closed[rows], answered[rows], lambda gap=gap: gap)
+            event = Event(rows, length[rows], closed[rows], answered[rows], partial(np.asarray, gap))
             decisions, state = stopper.step(state, event)
             finish = decisions == FINISH
             status[rows[decisions == ABORT]] = ABORTED

@@ -29,6 +29,7 @@ from budgeteer.rl.ratio import clipped
 from budgeteer.rl.recipe import Recipe, View
 from budgeteer.rl.rollouts import Rollouts
 from budgeteer.rl.sampler import Markers, sample
+from budgeteer.rl.surrogate import prompt_features
 from budgeteer.stopper import Event, Stopper
 
 ScoreFn = Callable[[I64, list[list[int]]], F64]
@@ -182,7 +183,7 @@ class Trainer:
         self.dtype = torch.float32 if config.dtype == "auto" else getattr(torch, config.dtype)
         self.prompts = [tuple(p) for p in prompts]
         self.keys = list(keys)
-        self.index = {key: i for i, key in enumerate(self.keys)}
+        self.features = dict(zip(self.keys, prompt_features(self.prompts), strict=True))
         self.budget, self.step_budget, self.evaluate = budget, step_budget, evaluate
         self.optimiser = torch.optim.AdamW(
             self.model.parameters(), lr=config.lr, betas=(0.9, 0.95), weight_decay=config.weight_decay
@@ -232,7 +233,10 @@ class Trainer:
         keys = tuple(self.keys[i] for i in picked)
         zeros = np.zeros(len(keys), np.int64)
         items = Items(keys, np.full(len(keys), 0.6 * c.max_tokens), drawn=zeros, right=zeros)
-        items = estimates(self.history, items, self.recipe.memory)
+        begin = time.perf_counter()
+        features = np.stack([self.features[key] for key in keys])
+        items = estimates(self.history, items, self.recipe.memory, features)
+        clock["allocation"] = clock.get("allocation", 0.0) + time.perf_counter() - begin
         share = self._share()
         spent, parts = 0, []
         total = np.zeros(len(keys), np.int64)
@@ -279,8 +283,8 @@ class Trainer:
             expected += plan.expected_cost
             total += part.counts
             right = np.bincount(part.group, part.reward > 0.99, minlength=len(keys)).astype(np.int64)
-            assert items.drawn is not None and items.right is not None
-            items = replace(items, drawn=items.drawn + part.counts, right=items.right + right)
+            drawn, good = items.column("drawn"), items.column("right")
+            items = replace(items, drawn=(drawn + part.counts).astype(np.int64), right=(good + right).astype(np.int64))
             price = plan.price
         drawn_last = int(np.flatnonzero(total)[-1]) + 1 if total.any() else 0
         self.progress.cursor += max(c.prompts, drawn_last)
@@ -311,8 +315,11 @@ class Trainer:
         seen = weighted if recipe.weighted_scores else advantage
         kept_weight = rollouts.weight if recipe.kept_lengths else None
         # the history is kept in plain rewards: an aborted row is a failure there only if the recipe says so
-        self.history = record(self.history, rollouts.outcomes(seen * loglik), recipe.memory, kept_weight)
-        self.state = recipe.allocator.observe(self.state, rollouts.outcomes(seen * loglik))
+        outcomes = rollouts.outcomes(seen * loglik)
+        start = time.perf_counter()
+        self.history = record(self.history, outcomes, recipe.memory, kept_weight, self.features)
+        self.state = recipe.allocator.observe(self.state, outcomes)
+        p.phases["allocation"] = p.phases.get("allocation", 0.0) + time.perf_counter() - start
         if recipe.aborted == "mask":
             weighted = np.where(aborted, 0.0, weighted)
         rows = np.arange(len(rollouts))
@@ -330,7 +337,7 @@ class Trainer:
         p.seconds += time.perf_counter() - begin
         return True
 
-    def _update(self, rollouts: Rollouts, advantage: F64, rows: np.ndarray) -> int:
+    def _update(self, rollouts: Rollouts, advantage: F64, rows: I64) -> int:
         """``minibatches`` optimiser steps on the chosen rows; returns the tokens that carried gradient."""
         c = self.config
         scale = self.recipe.token_weight(rollouts.length[rows], rollouts.group[rows]) * len(rows)
@@ -362,9 +369,7 @@ class Trainer:
             self.optimiser.step()
         return int(rollouts.length[rows].sum())
 
-    def _backward(
-        self, rollouts: Rollouts, advantage: F64, rows: np.ndarray, scale: F64, low: float, high: float
-    ) -> None:
+    def _backward(self, rollouts: Rollouts, advantage: F64, rows: I64, scale: F64, low: float, high: float) -> None:
         c, device = self.config, self.model.device
         prompts = [rollouts.prompts[g] for g in rollouts.group[rows]]
         tokens, length = rollouts.tokens[rows], rollouts.length[rows]

@@ -31,4 +31,4 @@ def history_baseline(reward: F64, group: I64, prior: F64, *, strength: float = 2
     mass = weight + others
     guess = np.nan_to_num(prior)[group]
     baseline = np.divide(weight * guess + total, mass, out=reward.astype(np.float64).copy(), where=mass > 0)
-    return reward - baseline
+    return np.asarray(reward - baseline, np.float64)

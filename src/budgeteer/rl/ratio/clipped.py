@@ -13,8 +13,9 @@ def clipped(logprob: Tensor, old: Tensor, advantage: Tensor, *, low: float = 0.2
         logprob, old, advantage: [m] of the same m tokens; gradient flows through logprob.
 
     >>> one = torch.tensor([1.0])
-    >>> clipped(torch.log(2 * one), torch.log(one), one).item(), clipped(torch.log(2 * one), torch.log(one), -one).item()
-    (1.2799999713897705, -2.0)
+    >>> old, new = torch.log(one), torch.log(2 * one)
+    >>> round(clipped(new, old, one).item(), 4), round(clipped(new, old, -one).item(), 4)
+    (1.28, -2.0)
     """
     ratio = (logprob - old).exp()
     return torch.minimum(ratio * advantage, ratio.clamp(1 - low, 1 + high) * advantage)

@@ -18,4 +18,6 @@ def prompt_mean(length: I64, group: I64) -> F64:
     """
     count = np.bincount(group)
     prompts = max(int((count > 0).sum()), 1)
-    return 1.0 / (prompts * count[group] * max(float(length.mean()), 1.0)) if len(length) else np.zeros(0)
+    if not len(length):
+        return np.zeros(0)
+    return np.asarray(1.0 / (prompts * count[group] * max(float(length.mean()), 1.0)), np.float64)

@@ -13,4 +13,4 @@ def sequence_mean(length: I64, group: I64) -> F64:
     >>> sequence_mean(np.array([1, 2]), np.array([0, 0])).tolist()
     [0.5, 0.25]
     """
-    return 1.0 / (max(len(length), 1) * np.maximum(length, 1))
+    return np.asarray(1.0 / (max(len(length), 1) * np.maximum(length, 1)), np.float64)
