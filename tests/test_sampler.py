@@ -407,7 +407,7 @@ def test_forced_rows_go_on_under_the_model(model, hf_model):
     ("change", "message"),
     [
         ({"prompts": ((0,), (), (0,), (0,), (0,))}, "no tokens"),
-        ({"max_tokens": 122}, "128 positions"),
+        ({"max_tokens": 124}, "128 positions"),
         ({"max_tokens": 0}, "at least 1"),
         ({"max_tokens": np.array([4, 1, 0, 4, 4])}, "at least 1"),
         ({"temperature": 0.0}, "temperature is 0"),

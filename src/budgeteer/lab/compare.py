@@ -159,9 +159,7 @@ def compare(
         config = replace(base.config, seed=seed)
         # every seed has problems of its own, so that intervals cover the choice of problems too
         problems = base.pool_seed + seed
-        return replace(
-            base, recipe=arm.recipe, budget=arm.budget, tokens=total, config=config, pool_seed=problems
-        )
+        return replace(base, recipe=arm.recipe, budget=arm.budget, tokens=total, config=config, pool_seed=problems)
 
     waiting: list[tuple[Arm, int]] = [(arm, seed) for arm in arms for seed in seeds]
     waiting.sort(key=lambda job: job[0] != reference)

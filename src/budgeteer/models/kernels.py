@@ -40,48 +40,58 @@ def _exp_inplace(x, whole, n):  # type: ignore[no-untyped-def]
 
 @njit(parallel=True, **_OPTIONS)
 def decode_attention(  # type: ignore[no-untyped-def]
-    qkv, cos, sin, position, start, column, k_cache, v_cache, heads, out
+    qkv, cos, sin, position, start, column, k_cache, v_cache, group, offset, k_prompt, v_prompt, heads, out
 ):
-    """Rotate q and k, append k and v to the cache, attend.
+    """Rotate q and k, append k and v to the row's cache, attend to the shared prompt and to the row's own tokens.
 
     Args:
         qkv: [rows, (heads + 2 kv_heads) * d] float32 projections of the new token.
         cos, sin: [positions, d] rotary tables (sin carries the sign of rotate_half).
         position: [rows] int64 position of the new token in its own sequence.
-        start: [rows] int64 first cache column of the row.
-        column: cache column of the new token, the same for all rows.
-        k_cache, v_cache: [rows, kv_heads, d, columns], written: columns last, so that every loop over them is a
+        start: [rows] int64 first column of the row's own tokens.
+        column: column of the new token, the same for all rows.
+        k_cache, v_cache: [slots, kv_heads, d, columns], written: columns last, so that every loop over them is a
             contiguous one.
+        group: [rows] int64 prompt of the row; offset: [prompts] int64 first column of each prompt.
+        k_prompt, v_prompt: [prompts, kv_heads, d, p], right-aligned; read by all rows of a prompt, so that they stay
+            in the nearest cache.
         heads: number of query heads.
         out: [rows, heads * d], written.
     """
     rows, (_, kv_heads, d, _) = len(qkv), k_cache.shape
-    group = heads // kv_heads
+    p = k_prompt.shape[3]
+    per = heads // kv_heads
     half = d // 2
     scale = np.float32(1.0 / np.sqrt(d))
     for r in prange(rows):
-        first = start[r]
-        n = column + 1 - first
+        first, skip, which = start[r], offset[group[r]], group[r]
+        own, shared = column + 1 - first, p - skip
+        n = shared + own
         scores = np.empty(n, np.float32)
         whole = np.empty(n, np.int32)
+        mine = scores[shared:]
         c, s = cos[position[r]], sin[position[r]]
         for g in range(kv_heads):
             base = (heads + g) * d
             k, v = k_cache[r, g], v_cache[r, g]
+            k0, v0 = k_prompt[which, g], v_prompt[which, g]
             for i in range(d):
                 j = i - half if i >= half else i + half
                 k[i, column] = qkv[r, base + i] * c[i] + qkv[r, base + j] * s[i]
                 v[i, column] = qkv[r, base + kv_heads * d + i]
-            for h in range(g * group, (g + 1) * group):
+            for h in range(g * per, (g + 1) * per):
                 q0 = h * d
                 for t in range(n):
                     scores[t] = np.float32(0)
                 for i in range(d):
                     j = i - half if i >= half else i + half
                     q = (qkv[r, q0 + i] * c[i] + qkv[r, q0 + j] * s[i]) * scale
-                    row = k[i, first : first + n]
-                    for t in range(n):
+                    row = k0[i, skip:]
+                    for t in range(shared):
                         scores[t] += q * row[t]
+                    row = k[i, first : first + own]
+                    for t in range(own):
+                        mine[t] += q * row[t]
                 top = scores[0]
                 for t in range(n):
                     top = max(top, scores[t])
@@ -93,10 +103,13 @@ def decode_attention(  # type: ignore[no-untyped-def]
                     total += scores[t]
                 inverse = np.float32(1) / total
                 for i in range(d):
-                    row = v[i, first : first + n]
+                    row = v0[i, skip:]
                     o = np.float32(0)
-                    for t in range(n):
+                    for t in range(shared):
                         o += scores[t] * row[t]
+                    row = v[i, first : first + own]
+                    for t in range(own):
+                        o += mine[t] * row[t]
                     out[r, q0 + i] = o * inverse
 
 

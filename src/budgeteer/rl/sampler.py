@@ -1,6 +1,6 @@
 """Batched decoding for ragged groups: a stopped token is a token not computed.
 
-Each prompt is prefilled once and its cache copied to the rows of its group. All rows write the same cache column
+Each prompt is prefilled once and its cache is shared by the rows of its group. All rows write the same cache column
 at a step, whatever their length (keys carry their rotary position, so the column is free), hence the cache is a
 slice and never a scatter. Rows that end leave the batch; waiting rows take their slots. Each row draws from its own
 stream of random numbers, so its tokens do not depend on which other rows are in the batch: stopping one row never
@@ -60,10 +60,9 @@ class _Decoder:
         self.sin: Tensor = model.sin  # type: ignore[assignment]
         if compiled:
             self.cos_np, self.sin_np = self.cos.numpy(), self.sin.numpy()
-            self.keys_np, self.values_np = [k.numpy() for k in self.keys], [v.numpy() for v in self.values]
 
-    def prefill(self, prompts: Sequence[Sequence[int]]) -> tuple[list[Tensor], list[Tensor], Tensor]:
-        """Caches of g prompts, right-aligned [g, kv_heads, d, p], and the logits after each [g, vocab]."""
+    def prefill(self, prompts: Sequence[Sequence[int]]) -> Tensor:
+        """Compute the shared caches of g prompts, right-aligned [g, kv_heads, d, p]; logits after each [g, vocab]."""
         device = self.model.device
         lengths = torch.tensor([len(p) for p in prompts], device=device)
         p = int(lengths.max())
@@ -71,56 +70,65 @@ class _Decoder:
         for i, prompt in enumerate(prompts):
             tokens[i, : len(prompt)] = torch.tensor(prompt)
         x = F.embedding(tokens.to(device), self.model.embed)
+        self.offset = (p - lengths).cpu().numpy()
         shift = (torch.arange(p, device=device) - (p - lengths)[:, None]).clamp_(min=0)[:, None, None, :]
-        keys, values = [], []
+        self.prompt_keys, self.prompt_values = [], []
         for block in self.blocks:
             q, k, v = block.project(x, self.cos[:p], self.sin[:p])
             gqa = block.heads != block.kv_heads
             x = block.finish(x, F.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=gqa))
-            keys.append(k.transpose(2, 3).take_along_dim(shift, 3))
-            values.append(v.transpose(2, 3).take_along_dim(shift, 3))
+            self.prompt_keys.append(k.transpose(2, 3).take_along_dim(shift, 3).contiguous())
+            self.prompt_values.append(v.transpose(2, 3).take_along_dim(shift, 3).contiguous())
         last = x[torch.arange(len(prompts), device=device), lengths - 1]
-        return keys, values, self._head(last)
+        return self._head(last)
 
     def _head(self, x: Tensor) -> Tensor:
         return self.model.logits(F.rms_norm(x, (x.shape[-1],), self.model.norm, self.model.config.rms_norm_eps))
 
-    def step(self, token: I64, position: I64, start: I64, column: int) -> Tensor:
+    def step(self, token: I64, position: I64, start: I64, group: I64, column: int) -> Tensor:
         """Logits [n, vocab] after feeding token [n] at cache column ``column``.
 
         Args:
             position: [n] place of the token in its own sequence.
             start: [n] first cache column of the row.
+            group: [n] index of the row's prompt among the prefilled ones.
         """
         n, c = len(token), self.model.config
         device = self.model.device
         x = F.embedding(torch.from_numpy(token).to(device), self.model.embed)
         if not self.compiled:
             low = int(start.min())
-            where = torch.from_numpy(position).to(device)
+            where, of = torch.from_numpy(position).to(device), torch.from_numpy(group).to(device)
             cos, sin = self.cos[where][:, None], self.sin[where][:, None]
-            seen = torch.arange(low, column + 1, device=device) >= torch.from_numpy(start).to(device)[:, None]
-            seen = seen[:, None, None]
+            own = torch.arange(low, column + 1, device=device) >= torch.from_numpy(start).to(device)[:, None]
+            width = self.prompt_keys[0].shape[3]
+            shared = torch.arange(width, device=device) >= torch.from_numpy(self.offset[group]).to(device)[:, None]
+            seen = torch.cat([shared, own], 1)[:, None, None]
         for i, block in enumerate(self.blocks):
             qkv = F.linear(F.rms_norm(x, (c.hidden_size,), block.norm1, c.rms_norm_eps), block.qkv)
             if self.compiled:
                 attended = torch.empty(n, block.heads * block.head_dim)
                 kernels.decode_attention(
                     qkv.numpy(), self.cos_np, self.sin_np, position, start, column,
-                    self.keys_np[i], self.values_np[i], block.heads, attended.numpy(),
+                    self.keys[i].numpy(), self.values[i].numpy(), group, self.offset,
+                    self.prompt_keys[i].numpy(), self.prompt_values[i].numpy(), block.heads, attended.numpy(),
                 )  # fmt: skip
             else:
                 parts = qkv.view(n, block.heads + 2 * block.kv_heads, block.head_dim)
                 turned = apply_rope(parts[:, : block.heads + block.kv_heads], cos, sin)
                 keys, values = self.keys[i], self.values[i]
-                keys[:n, :, :, column] = turned[:, block.heads :]
-                values[:n, :, :, column] = parts[:, block.heads + block.kv_heads :]
+                keys[:n, :, :, column] = turned[:, block.heads :].to(keys.dtype)
+                values[:n, :, :, column] = parts[:, block.heads + block.kv_heads :].to(keys.dtype)
                 # query heads of one key head are folded into the query length
-                q = turned[:, : block.heads].view(n, block.kv_heads, -1, block.head_dim)
+                q = turned[:, : block.heads].reshape(n, block.kv_heads, -1, block.head_dim).to(keys.dtype)
                 attended = F.scaled_dot_product_attention(
                     q,
-                    keys[:n, :, :, low : column + 1].transpose(2, 3),
-                    values[:n, :, :, low : column + 1].transpose(2, 3),
+                    torch.cat([self.prompt_keys[i].to(keys.dtype)[of], keys[:n, :, :, low : column + 1]], 3).transpose(
+                        2, 3
+                    ),
+                    torch.cat(
+                        [self.prompt_values[i].to(keys.dtype)[of], values[:n, :, :, low : column + 1]], 3
+                    ).transpose(2, 3),
                     attn_mask=seen,
                 ).reshape(n, -1)
             x = x + F.linear(attended, block.out)
@@ -130,19 +138,11 @@ class _Decoder:
             x = x + F.linear(F.silu(gate) * up, block.down)
         return self._head(x)
 
-    def move(self, to: I64, source: I64) -> None:
-        """Copy the caches of slots ``source`` to slots ``to``."""
+    def move(self, to: I64, source: I64, low: int, column: int) -> None:
+        """Copy columns [low, column) of the caches of slots ``source`` to slots ``to``."""
         dst, src = torch.from_numpy(to), torch.from_numpy(source)
         for cache in (*self.keys, *self.values):
-            cache[dst] = cache[src]
-
-    def admit(self, slots: I64, group: I64, prefilled: tuple[list[Tensor], list[Tensor]], column: int) -> None:
-        """Copy the prompt caches of ``group`` into ``slots``, ending before ``column``."""
-        dst, src = torch.from_numpy(slots), torch.from_numpy(group)
-        width = prefilled[0][0].shape[3]
-        for own, prompt in zip((self.keys, self.values), prefilled, strict=True):
-            for cache, kv in zip(own, prompt, strict=True):
-                cache[dst, :, :, column - width : column] = kv[src]
+            cache[dst, :, :, low:column] = cache[src, :, :, low:column]
 
     def shift(self, by: int) -> None:
         """Drop the first ``by`` columns, which no row needs any more."""
@@ -245,19 +245,19 @@ def sample(
 
     slots = max(1, min(slots, n))
     # room for the longest row, and some more so that the shift below is rare
-    decoder = _Decoder(model, slots, width + longest + 64, compiled)
+    decoder = _Decoder(model, slots, longest + 64, compiled)
     local = np.zeros(len(keys), np.int64)
     local[active] = np.arange(len(active))
     spent = prefill_tokens = 0
     if n:
-        keys_p, values_p, first_logits = decoder.prefill([prompts[g] for g in chosen_groups])
+        first_logits = decoder.prefill([prompts[g] for g in chosen_groups])
         prefill_tokens = sum(len(prompts[g]) for g in chosen_groups)
     prompt_length = np.array([len(p) for p in prompts], np.int64)
 
     row = np.empty(0, np.int64)  # row of each slot in use
     token, position, start = row.copy(), row.copy(), row.copy()
     margin = np.empty(0, np.float32)
-    column, waiting, steps, asked = width, 0, 0, -1
+    column, waiting, steps, asked = 0, 0, 0, -1
 
     def record(rows: I64, tok: I64, logprob: NDArray[np.float32], forced: NDArray[np.bool_]) -> None:
         at = length[rows]
@@ -281,7 +281,7 @@ def sample(
             # fill the holes of ended rows with the last running ones, so that the batch is slots [0, count)
             holes, movers = np.flatnonzero(~live[:count]), count + np.flatnonzero(live[count:])
             if len(holes):
-                decoder.move(holes, movers)
+                decoder.move(holes, movers, int(start[movers].min()), column)
             for a in (row, token, position, start, margin):
                 a[holes] = a[movers]
             row, token, position = row[:count], token[:count], position[:count]
@@ -289,14 +289,13 @@ def sample(
         if admit:
             new = np.arange(waiting, waiting + min(free, room))
             waiting += len(new)
-            decoder.admit(count + np.arange(len(new)), local[group[new]], (keys_p, values_p), column)
             chosen = first_logits[torch.from_numpy(local[group[new]]).to(first_logits.device)]
             tok, logprob, gap = _draw(chosen, temperature, np.ascontiguousarray(uniform[new, 0]), compiled)
             record(new, tok, logprob, np.zeros(len(new), np.bool_))
             spent += len(new)
             row, token, margin = np.concatenate([row, new]), np.concatenate([token, tok]), np.concatenate([margin, gap])
             position = np.concatenate([position, prompt_length[group[new]]])
-            start = np.concatenate([start, column - prompt_length[group[new]]])
+            start = np.concatenate([start, np.full(len(new), column)])
             continue
         if count == 0:
             break
@@ -323,7 +322,7 @@ def sample(
             column, start = column - by, start - by
         # an ended row still in the batch attends to its own new column only, and stays in range
         start = np.where(live, start, column)
-        logits = decoder.step(token, position, start, column)
+        logits = decoder.step(token, position, start, local[group[row]], column)
         column, position = column + 1, position + live
         tok, logprob, margin = _draw(logits, temperature, uniform[row, np.minimum(length[row], longest - 1)], compiled)
         if force.any():
