@@ -217,12 +217,13 @@ def test_the_answer_is_the_first_line_after_the_first_marker():
 
 @pytest.mark.parametrize("name", ["grpo", "duet", "duet-published", "reinforce-ada-balance", "dapo", "knapsack"])
 def test_a_resumed_run_is_the_same_run(name, tmp_path):
-    whole = build(name, evaluate=lambda m: float(m.embed.detach().sum()))
+    options = {"evaluate": lambda m: float(m.embed.detach().sum()), "budget": 4000}
+    whole = build(name, **options)
     whole.run()
-    first = build(name, evaluate=lambda m: float(m.embed.detach().sum()))
+    first = build(name, **options)
     first.run(tmp_path, lambda p: p.step < 3)
-    assert first.progress.step <= 3
-    second = build(name, seed_of_model=9, evaluate=lambda m: float(m.embed.detach().sum()))
+    assert first.progress.step == 3
+    second = build(name, seed_of_model=9, **options)
     second.run(tmp_path)
     assert_same_weights(second, whole)
     assert without_clocks(second.progress) == without_clocks(whole.progress)
@@ -524,15 +525,14 @@ def test_bfloat16_runs_on_the_cpu_and_keeps_to_the_budget():
 
 
 @pytest.mark.parametrize("name", ["grpo", "duet", "uniform-stop", "vip"])
-def test_it_learns_to_start_with_one_token(name):
+def test_it_learns_to_start_with_one_of_few_tokens(name):
     def reward(index, rows):
-        return np.array([float(row[0] == 7) for row in rows])
+        return np.array([float(row[0] % 4 == 3) for row in rows])
 
-    c = config(steps=25, prompts=6, max_tokens=3, lr=2e-2)
-    p = build(name, c=c, reward=reward, budget=25 * 140).run()
+    p = build(name, c=config(steps=15, prompts=6, max_tokens=3), reward=reward, budget=15 * 140).run()
     rewards = [row["reward"] for row in p.steps_log]
-    assert np.mean(rewards[:2]) < 0.3
-    assert np.mean(rewards[-4:]) > 0.8
+    assert np.mean(rewards[:2]) < 0.4
+    assert np.mean(rewards[-3:]) > 0.9
 
 
 def test_the_curve_holds_the_evaluations():
