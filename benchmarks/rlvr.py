@@ -64,9 +64,18 @@ def summarise(name: str, found: results.Results) -> dict[str, Any]:
         row["steps"] = float(np.mean([r["diagnostics"]["steps"] for r in runs.values()]))
         d = [r["diagnostics"] for r in runs.values()]
         row["control_share"] = float(
-            np.mean([(x["allocation_seconds"] + x["stopping_seconds"]) / r["seconds"] for x, r in zip(d, runs.values(), strict=True)])
+            np.mean(
+                [
+                    (x["allocation_seconds"] + x["stopping_seconds"]) / r["seconds"]
+                    for x, r in zip(d, runs.values(), strict=True)
+                ]
+            )
         )
-        for other, key in (("grpo@100%", "vs_full"), (f"uniform-stop@{budget}", "vs_control"), (f"grpo@{budget}", "vs_grpo")):
+        for other, key in (
+            ("grpo@100%", "vs_full"),
+            (f"uniform-stop@{budget}", "vs_control"),
+            (f"grpo@{budget}", "vs_grpo"),
+        ):
             if other == label or other not in results.labels(found["runs"]):
                 continue
             base = results.by_seed(found["runs"], other)

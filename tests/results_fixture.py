@@ -57,11 +57,11 @@ def _run(name: str, seed: int, diagnostics: bool) -> dict[str, Any]:
         "curve": curve,
     }
     if diagnostics:
-        run["diagnostics"] = _diagnostics(name, used, wasted, rng)
+        run["diagnostics"] = _diagnostics(name, run["seconds"], used, wasted, rng)
     return run
 
 
-def _diagnostics(name: str, used: int, wasted: float, rng: np.random.Generator) -> dict[str, Any]:
+def _diagnostics(name: str, seconds: float, used: int, wasted: float, rng: np.random.Generator) -> dict[str, Any]:
     share = np.array([0.08, 0.14, 0.2, 0.26, 0.32])
     levels = {
         level: {"used": int(used * s), "wasted": int(used * s * wasted), "rollouts": int(used * s / 40)}
@@ -110,8 +110,8 @@ def _diagnostics(name: str, used: int, wasted: float, rng: np.random.Generator) 
         "rollouts_per_prompt": histogram,
         "steps": STEPS,
         "allocation_seconds": 0.21,
-        "stopping_seconds": 0.4,
-        "sampling_seconds": 31.0,
-        "training_seconds": 12.5,
+        "stopping_seconds": 0.4 if wasted else 0.0,
+        "sampling_seconds": 0.68 * seconds,
+        "training_seconds": 0.27 * seconds,
         "traces": traces if "stop" in name or "duet" in name else [t for t in traces if t["status"] != "aborted"],
     }

@@ -260,7 +260,7 @@ KILLED = """
 import os, signal, sys
 from pathlib import Path
 sys.path.insert(0, {tests!r})
-import test_trainer
+import conftest, test_trainer
 t = test_trainer.build("duet", c=test_trainer.config(steps=5))
 def on_step(progress):
     if progress.step == 3:

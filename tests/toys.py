@@ -1,4 +1,4 @@
-"""Tiny random models and stoppers that several tests share; one thread, so that results repeat to the bit."""
+"""Tiny random models and stoppers that several tests share."""
 
 from __future__ import annotations
 
@@ -11,14 +11,6 @@ import torch
 from budgeteer.models.llama import Llama, LlamaConfig
 from budgeteer.rl.sampler import Markers
 from budgeteer.stopper import CONTINUE, Event, Rows, Stopper
-
-torch.set_num_threads(1)
-try:
-    import numba
-
-    numba.set_num_threads(1)
-except ImportError:
-    pass
 
 MARKERS = Markers(eos=1, think_end=3, answer_end=4)
 VOCAB = 24

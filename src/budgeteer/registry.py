@@ -63,6 +63,7 @@ _ALL = (
     Method("grpo", "recipe", f"{_R}:grpo", "uniform groups, run to their end", *_GRPO),
     Method("dapo", "recipe", f"{_R}:dapo", "new prompts until enough groups are mixed", *_DAPO),
     Method("duet", "recipe", f"{_R}:duet_mended", "rollouts a prompt and when to stop each, faults mended", *_DUET),
+    Method("duet-allocation", "recipe", f"{_R}:duet_allocation", "duet without its stopping rule", *_DUET),
     Method("duet-published", "recipe", f"{_R}:duet_published", "the same as its official code has it", *_DUET),
     Method("knapsack", "recipe", f"{_R}:knapsack_rl", "rollouts where a mixed group teaches most", *_SACK),
     Method("reinforce-ada-pos", "recipe", f"{_R}:reinforce_ada_pos", "rounds until a first success", *_ADA),

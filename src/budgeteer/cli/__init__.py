@@ -1,0 +1,75 @@
+"""The budgeteer command: one file a command, imported only when it is called, so that help is instant."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+
+from budgeteer.errors import BudgeteerError, UnknownName
+
+COMMANDS: dict[str, tuple[str, str]] = {
+    "compare": ("budgeteer.cli.compare", "train several recipes at equal token budgets and compare them over seeds"),
+    "train": ("budgeteer.cli.train", "train with one recipe under a hard token budget"),
+    "report": ("budgeteer.cli.report", "render a results.json as a page that stands alone"),
+    "methods": ("budgeteer.cli.methods", "all methods: part, paper, what each decides, verdict so far"),
+    "evidence": ("budgeteer.cli.evidence", "run the experiments behind a method's claims"),
+    "lab": ("budgeteer.cli.lab", "rebuild the embedded reasoner, profile a pool"),
+}
+"""Name -> module and one line of help. A module has ``add_arguments(parser)`` and ``run(args) -> int``."""
+
+_DESCRIPTION = """\
+Spend language-model token budgets where they buy most: which prompts get how many rollouts,
+when to stop one, what to learn from it, measured against its baseline at the same budget."""
+
+
+def _overview() -> str:
+    width = max(map(len, COMMANDS))
+    lines = [f"  {name:{width}}  {text}" for name, (_, text) in COMMANDS.items()]
+    return "\n".join([
+        "usage: budgeteer [-h] [--version] COMMAND ...", "", _DESCRIPTION, "", "commands:", *lines, "",
+        "examples:",
+        "  budgeteer compare grpo@100% grpo@50% uniform-stop@50% duet@50% --seeds 2",
+        "  budgeteer train duet --budget 200k --out runs/duet", "",
+        "budgeteer COMMAND --help shows a command's options. A budget is written 500k, 1m or 50%.",
+    ])  # fmt: skip
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; errors are one line on standard error and exit code 2."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    if not arguments or arguments[0] in ("-h", "--help", "help"):
+        sys.stdout.write(_overview() + "\n")
+        return 0 if arguments else 2
+    if arguments[0] == "--version":
+        from budgeteer import __version__
+
+        sys.stdout.write(f"budgeteer {__version__}\n")
+        return 0
+    name = arguments[0]
+    try:
+        if name not in COMMANDS:
+            raise UnknownName("command", name, COMMANDS)
+        module_name, text = COMMANDS[name]
+        module = importlib.import_module(module_name)
+        parser = argparse.ArgumentParser(prog=f"budgeteer {name}", description=text)
+        module.add_arguments(parser)
+        code = int(module.run(parser.parse_args(arguments[1:])))
+        sys.stdout.flush()  # here, where a reader that has left is handled, and not at exit
+        return code
+    except BudgeteerError as error:
+        sys.stderr.write(f"error: {error}\n")
+        return 2
+    except ModuleNotFoundError as error:
+        if error.name and error.name.split(".")[0] in ("torch", "tokenizers", "safetensors", "reasoning_gym", "numba"):
+            sys.stderr.write(f"error: {name} needs {error.name!r}: pip install 'budgeteer[lab]'\n")
+            return 2
+        raise
+    except KeyboardInterrupt:
+        sys.stderr.write("interrupted; the same command continues from the last checkpoint\n")
+        return 130
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is still buffered has no reader
+        return 0

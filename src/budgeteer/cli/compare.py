@@ -8,8 +8,6 @@ from pathlib import Path
 
 from budgeteer.cli._options import Lines, add_training, spec_of
 
-HELP = "train several recipes at equal token budgets and compare them over seeds"
-
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of the command."""

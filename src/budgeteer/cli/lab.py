@@ -7,8 +7,6 @@ import sys
 import time
 from pathlib import Path
 
-HELP = "tools of the laboratory: rebuild the embedded reasoner, profile a pool"
-
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of the command."""

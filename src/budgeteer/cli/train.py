@@ -11,8 +11,6 @@ from typing import Any
 
 from budgeteer.cli._options import Lines, add_training, spec_of
 
-HELP = "train with one recipe under a hard token budget"
-
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of the command."""

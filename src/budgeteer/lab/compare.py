@@ -166,6 +166,8 @@ def compare(
     done: dict[tuple[Arm, int], records.Run] = {}
     active: dict[str, tuple[mp.process.BaseProcess, Arm, int, RunSpec]] = {}
     context = mp.get_context("spawn")
+    for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS"):
+        os.environ.setdefault(name, "1")  # one thread a process: for the children, which read it at import
     news, pause = context.Queue(), context.Event()
     limit = workers or os.cpu_count() or 1
     failure: str | None = None

@@ -1,4 +1,4 @@
-"""A comparison as a page that reads anywhere (one HTML file, no script, nothing fetched) and as a table for the terminal."""
+"""A comparison as one HTML file that reads anywhere (no script, nothing fetched), and as a table for the terminal."""
 
 from __future__ import annotations
 
@@ -143,31 +143,30 @@ def _headline(results: Results, found: list[Arm]) -> str:
     lead += " The tokens of every sampled rollout are counted, aborted ones included."
     return (
         "<header>\n<h1>budgeteer: recipes at token budgets</h1>\n"
-        f'<p class="headline">{clean(_sentence(results, found))}</p>\n<p class="lead">{clean(lead)}</p>\n</header>'
+        f'<p class="headline">{_sentence(results)}</p>\n<p class="lead">{clean(lead)}</p>\n</header>'
     )
 
 
-def _sentence(results: Results, found: list[Arm]) -> str:
+def _sentence(results: Results) -> str:
+    """The headline as HTML: the arms grouped by what their interval against the reference says."""
     base = reference(results)
     if base is None:
-        return f"{len(found)} {_plural('arm', len(found))} measured, no comparison made between them"
-    by_name = {arm.name: arm for arm in found}
-    phrases = {"better": "more accurate than", "worse": "less accurate than", "unclear": "not told apart from"}
+        return "Measured, but not compared: the file holds no comparison between arms"
     groups: dict[str, list[str]] = {}
     for c in results["comparisons"]:
-        if c["b"] != base:
-            continue
-        name = c["a"]
-        if name in by_name and base in by_name and by_name[base].used and not name.endswith(base.partition("@")[2]):
-            name += f" (with {percent(round(by_name[name].used / by_name[base].used, 2))} of its tokens)"
-        groups.setdefault(_verdict(c), []).append(name)
-    if set(groups) == {"single"}:
-        return f"One seed each: differences to {base} are shown, but one seed cannot tell them from chance"
-    clauses = [
-        f"{_and(groups[kind])} {'is' if len(groups[kind]) == 1 else 'are'} {phrase} {base}"
-        for kind, phrase in phrases.items()
-        if kind in groups
-    ]
+        if c["b"] == base:
+            groups.setdefault(_verdict(c), []).append(f"<b>{clean(c['a'])}</b>")
+    phrases = {
+        "better": "more accurate than",
+        "unclear": "not told apart from",
+        "worse": "less accurate than",
+        "single": "measured on one seed, which shows nothing, against",
+    }
+    clauses, against = [], f"<b>{clean(base)}</b>"
+    for kind, phrase in phrases.items():
+        if kind in groups:
+            clauses.append(f"{_and(groups[kind])} {'is' if len(groups[kind]) == 1 else 'are'} {phrase} {against}")
+            against = "it"
     return "; ".join(clauses)
 
 
@@ -189,7 +188,7 @@ def _final(results: Results, found: list[Arm]) -> str:
         if base and arm.name == base:
             cells.append('<span class="sub">reference</span>')
         elif base:
-            cells.append(clean(_difference(versus[arm.name])) if arm.name in versus else "–")
+            cells.append(clean(_difference(versus[arm.name])) if arm.name in versus else "-")
         body = "".join(
             f'<td data-label="{clean(name)}"><span>{cell}</span></td>'
             for name, cell in zip(head[1:], cells, strict=True)
@@ -197,8 +196,8 @@ def _final(results: Results, found: list[Arm]) -> str:
         rows.append(f'<tr><th scope="row">{clean(arm.name)}</th>{body}</tr>')
     heads = "".join(f'<th scope="col">{clean(name)}</th>' for name in head)
     return (
-        '<section>\n<h2>Final accuracy and what it cost</h2>\n<p class="note">Means over seeds; ± is half of the 95 % t '
-        "interval. Tokens and seconds are means a run.</p>\n"
+        '<section>\n<h2>Final accuracy and what it cost</h2>\n<p class="note">Means over seeds; ± is half of the '
+        "95 % t interval. Tokens and seconds are means a run.</p>\n"
         f'<div class="card"><table><thead><tr>{heads}</tr></thead><tbody>{"".join(rows)}</tbody></table></div>\n'
         f"{_intervals(results)}</section>"
     )
@@ -320,18 +319,20 @@ def _levels(found: list[Arm]) -> str:
     for name, levels in cards:
         rows = []
         for level, value in levels.items():
-            text = f"{compact(value['used'])} tokens, {compact(value['rollouts'])} rollouts, {compact(value['wasted'])} wasted"
+            used, rollouts, wasted = (compact(value[key]) for key in ("used", "rollouts", "wasted"))
+            text = f"{used} tokens, {rollouts} rollouts, {wasted} wasted"
             parts = [
                 Part("done", value["used"] - value["wasted"], f"{name}, level {level}: {text}"),
-                Part("wasted", value["wasted"], f"{name}, level {level}: {compact(value['wasted'])} tokens wasted"),
+                Part("wasted", value["wasted"], f"{name}, level {level}: {wasted} tokens wasted"),
             ]
             bar = svg.stacked_bar(parts, whole=whole, label=f"level {level}: {text}")
-            rows.append(_row(level, bar, compact(value["used"])))
+            rows.append(_row(level, bar, used))
         drawn.append(f'<div class="card"><h3>{clean(name)}</h3><div class="rows levels">{"".join(rows)}</div></div>')
     keys = (("done", "completed"), ("wasted", "wasted by aborts"))
     return (
-        '<section>\n<h2>Tokens by difficulty level</h2>\n<p class="note">Sampled tokens a run at each level of the task, '
-        f'mean over seeds, all arms on one scale.</p>\n{_keys(keys)}\n<div class="many">{"".join(drawn)}</div>\n</section>'
+        '<section>\n<h2>Tokens by difficulty level</h2>\n<p class="note">Sampled tokens a run at each level of the '
+        f"task, mean over seeds, all arms on one scale.</p>\n{_keys(keys)}\n"
+        f'<div class="many">{"".join(drawn)}</div>\n</section>'
     )
 
 
@@ -353,7 +354,7 @@ def _clock(found: list[Arm]) -> str:
             rows.append(_row(arm.name, svg.stacked_bar(parts, whole=whole, label=f"{arm.name}, {text}"), text))
     if not rows:
         return ""
-    keys = tuple((css, name) for name, css in phases) + (("idle", "everything else"),)
+    keys = (*((css, name) for name, css in phases), ("idle", "everything else"))
     return (
         '<section>\n<h2>Where the time went</h2>\n<p class="note">Seconds a run, mean over seeds.</p>\n'
         f'{_keys(keys)}\n<div class="card rows">{"".join(rows)}</div>\n</section>'
@@ -387,16 +388,16 @@ def _rollouts(found: list[Arm], columns: int = 40) -> str:
         shares = np.divide(counts, total, out=np.full_like(counts, np.nan), where=total > 0)
         heat = svg.heat_map(
             shares.tolist(),
-            columns=[str(s) if size == 1 else f"{s}–{min(last, s + size - 1)}" for s in starts],
-            rows=[str(low) if low == high else f"{low}–{high}" for low, high in bins],
+            columns=[str(s) if size == 1 else f"{s}-{min(last, s + size - 1)}" for s in starts],
+            rows=[str(low) if low == high else f"{low}-{high}" for low, high in bins],
             title=f"{name}: rollouts a prompt got, by training step",
             labels=("training step", "rollouts"),
         )
         drawn.append(f'<figure class="card"><h3>{clean(name)}</h3>{heat}</figure>')
     cells = "".join(f'<span class="cell" style="opacity:{math.sqrt(s):.2f}"></span>' for s in (0.02, 0.1, 0.25, 0.5, 1))
     return (
-        '<section>\n<h2>Rollouts a prompt got, over time</h2>\n<p class="note">The darker a cell, the larger the share '
-        "of a step’s prompts that got so many rollouts; hover for the number.</p>\n"
+        '<section>\n<h2>Rollouts a prompt got, over time</h2>\n<p class="note">The stronger a cell, the larger the '
+        "share of the prompts of a step that got so many rollouts; hover for the number.</p>\n"
         f'<p class="scale">2% {cells} 100% of prompts</p>\n<div class="pair">{"".join(drawn)}</div>\n</section>'
     )
 
@@ -425,8 +426,8 @@ def _traces(found: list[Arm]) -> str:
         return ""
     blocks[-1] = blocks[-1].replace("<details>", "<details open>", 1)
     return (
-        '<section>\n<h2>Sample traces</h2>\n<p class="note">Prompt in grey, then the completion as sampled. Underlined: '
-        "tokens of an aborted rollout, which count as used and were not trained.</p>\n"
+        '<section>\n<h2>Sample traces</h2>\n<p class="note">Prompt in grey, then the completion as sampled. '
+        "Underlined: tokens of an aborted rollout, which count as used and were not trained.</p>\n"
         f'<div class="card">{"".join(blocks)}</div>\n</section>'
     )
 
@@ -453,9 +454,9 @@ def _trace(trace: dict[str, Any]) -> str:
         completion += ' <span class="stop">✂ cut here</span>'
     reward = "unknown" if trace["reward"] is None else f"{trace['reward']:.3g}"
     return (
-        f'<div class="trace"><div class="meta"><span class="tag {css}">{word}</span><span>{trace["tokens"]} tokens</span>'
-        f'<span>reward {reward}</span></div><pre><span class="prompt">{clean(_clip(trace["prompt"]))}</span>\n'
-        f"{completion}</pre></div>"
+        f'<div class="trace"><div class="meta"><span class="tag {css}">{word}</span>'
+        f"<span>{trace['tokens']} tokens</span><span>reward {reward}</span></div>"
+        f'<pre><span class="prompt">{clean(_clip(trace["prompt"]))}</span>\n{completion}</pre></div>'
     )
 
 
@@ -520,7 +521,7 @@ def _seconds(value: float) -> str:
 
 
 def _share(part: float, whole: float) -> str:
-    return f'{percent(part / whole)} <span class="sub">{compact(part)}</span>' if whole else "–"
+    return f'{percent(part / whole)} <span class="sub">{compact(part)}</span>' if whole else "-"
 
 
 def _clip(text: str, most: int = 2000) -> str:

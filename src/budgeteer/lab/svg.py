@@ -232,23 +232,21 @@ def heat_map(
             share = shares[r][c]
             if share > 0:
                 parts.append(
-                    f'<rect class="heat" x="{left + c * step:.2f}" y="{y}" width="{step + 0.3:.2f}" height="{cell - 1}" '
+                    f'<rect class="heat" x="{left + c * step:.2f}" y="{y}" width="{step:.2f}" height="{cell}" '
                     f'fill-opacity="{math.sqrt(min(1.0, share)):.3f}"><title>{clean(labels[0])} {clean(column)}: '
                     f"{percent(share)} of prompts got {clean(name)}</title></rect>"
                 )
     base = height - bottom
     parts.append(f'<line class="axis" x1="{left}" x2="{width - right}" y1="{base}" y2="{base}"/>')
     parts.append(f'<line class="axis" x1="{left}" x2="{left}" y1="{top}" y2="{base}"/>')
-    written = sorted({round(i * (len(columns) - 1) / 4) for i in range(5)}) if columns else []
-    for c in written:
-        parts.append(
-            f'<text x="{left + (c + 0.5) * step:.1f}" y="{base + 8}" dy="1em" '
-            f'text-anchor="{"end" if c == len(columns) - 1 > 0 else "middle"}">{clean(columns[c])}</text>'
-        )
+    every = max(1, math.ceil(len(columns) / 5))
+    parts.extend(
+        f'<text x="{left + (c + 0.5) * step:.1f}" y="{base + 8}" dy="1em" text-anchor="middle">'
+        f"{clean(columns[c])}</text>"
+        for c in range(0, len(columns), every)
+    )
     middle = (left + width - right) / 2
     parts.append(f'<text class="label" x="{middle}" y="{height - 8}" text-anchor="middle">{clean(labels[0])}</text>')
-    centre = (top + base) / 2
-    parts.append(
-        f'<text class="label" transform="translate(18,{centre}) rotate(-90)" text-anchor="middle">{clean(labels[1])}</text>'
-    )
+    turned = f'transform="translate(18,{(top + base) / 2}) rotate(-90)" text-anchor="middle"'
+    parts.append(f'<text class="label" {turned}>{clean(labels[1])}</text>')
     return "".join([*parts, "</svg>"])

@@ -6,7 +6,6 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-
 from numpy.typing import NDArray
 
 from budgeteer.plan import ABORTED, F64, I64, Items, Outcomes

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Literal
 
 import numpy as np
@@ -240,12 +241,18 @@ def uniform_stop() -> Recipe:
     )  # fmt: skip
 
 
+def duet_allocation() -> Recipe:
+    """``duet`` without its stopping rule: what the allocation does alone."""
+    return replace(duet(), name="duet-allocation", stopper=None)
+
+
 RECIPES: dict[str, Callable[[], Recipe]] = {
     "grpo": grpo,
     "dapo": dapo,
     "uniform-answer-stop": uniform_answer_stop,
     "uniform-stop": uniform_stop,
     "duet": duet_mended,
+    "duet-allocation": duet_allocation,
     "duet-published": duet_published,
     "knapsack": knapsack_rl,
     "vip": vip,

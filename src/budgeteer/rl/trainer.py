@@ -47,7 +47,7 @@ class TrainConfig:
         prompts: prompts a step.
         group: rollouts a prompt that the uniform allocator gives at 100 %.
         max_tokens: cap of a rollout.
-        lr: of AdamW, constant after ``warmup`` steps.
+        lr: of AdamW at its height, after ``warmup`` steps; it decays to a tenth over the last quarter.
         kl: weight of a KL penalty to the starting policy (0 = none; its reference pass costs time, not tokens).
         temperature: of sampling; the update uses the same.
         eval_every: steps between evaluations of the curve; 0 = only the last.
@@ -59,7 +59,7 @@ class TrainConfig:
     prompts: int = 32
     group: int = 8
     max_tokens: int = 96
-    lr: float = 3e-4
+    lr: float = 1e-3
     warmup: int = 4
     minibatches: int = 2
     kl: float = 0.0
@@ -348,7 +348,7 @@ class Trainer:
         rng = np.random.default_rng((c.seed, self.progress.step, 4))
         order = rng.permutation(len(rows))
         for group in self.optimiser.param_groups:
-            group["lr"] = c.lr * min(1.0, (self.progress.step + 1) / max(c.warmup, 1))
+            group["lr"] = c.lr * self._schedule()
         low, high = self.recipe.clip
         for part in np.array_split(order, min(c.minibatches, len(rows))):
             self.optimiser.zero_grad(set_to_none=True)
@@ -368,6 +368,14 @@ class Trainer:
             torch.nn.utils.clip_grad_norm_(self.model.parameters(), c.max_grad_norm)
             self.optimiser.step()
         return int(rollouts.length[rows].sum())
+
+    def _schedule(self) -> float:
+        """Linear warm-up, then flat, then linear decay to a tenth over the last quarter of the steps or the budget."""
+        c, p = self.config, self.progress
+        done = p.step / c.steps
+        if self.budget:
+            done = max(done, p.used / self.budget)
+        return min(1.0, (p.step + 1) / max(c.warmup, 1), 1 - 0.9 * (done - 0.75) / 0.25)
 
     def _backward(self, rollouts: Rollouts, advantage: F64, rows: I64, scale: F64, low: float, high: float) -> None:
         c, device = self.config, self.model.device

@@ -1,0 +1,64 @@
+"""Skip what teaches nothing: rollouts only for items whose group is likely to be mixed, per token."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from budgeteer.allocate._solve import grow, lift
+from budgeteer.allocator import Allocator
+from budgeteer.errors import InvalidInput
+from budgeteer.plan import I64, Items
+
+
+def selective(low: int = 3, high: int = 16) -> Allocator:
+    """Maximise ``sum_i p_i (1 - p_i) (1 - p_i^N_i - (1 - p_i)^N_i)`` in tokens, with N_i = 0 or low <= N_i <= high.
+
+    The value is the chance of a mixed group times the reward's variance: Knapsack RL's value made symmetric, with
+    cost in tokens and with the right to skip. The first three rollouts of a group gain ``p (1 - p)`` times the
+    variance each on average (a group of one cannot be mixed, then 2pq, then 3pq), after that the gain falls; so
+    items enter in blocks of ``low`` by variance^2 per token, and single rollouts follow by marginal gain per token:
+    the entry price is the gain that the last rollout elsewhere still has.
+
+    When it helps: more candidates than the budget can serve (oversampled prompts) and a prediction of p before any
+    rollout. When not: p is unknown or all alike, where it only concentrates the budget on fewer items. Training on
+    what it picks is a curriculum: prompts that are solved or hopeless by prediction are left out, which is a bias.
+
+    Builds on "Knapsack RL", arXiv 2509.25849; items without a pass rate count as 0.5.
+
+    Args:
+        low, high: least and most rollouts of an item that is not skipped.
+
+    >>> items = Items(("a", "b", "c"), cost=np.full(3, 10.0), pass_rate=np.array([0.5, 0.98, 0.3]))
+    >>> selective(3).allocate(90, items, (), rng=np.random.default_rng(0)).units
+    array([4, 0, 5])
+    """
+    if not 1 <= low <= high:
+        raise InvalidInput(f"selective(low={low}, high={high}); needs 1 <= low <= high")
+
+    def rule(budget: int, items: Items, rng: np.random.Generator) -> tuple[I64, float]:
+        rate = items.column("pass_rate")
+        p = np.where(np.isnan(rate), 0.5, rate)
+        variance = p * (1 - p)
+
+        def gain(i: int, have: int) -> float:
+            q = float(p[i])
+            return float(variance[i]) * (q**have * (1 - q) + (1 - q) ** have * q) / float(items.cost[i])
+
+        entry = variance * (1 - p**low - (1 - p) ** low) / (low * items.cost)
+        order = np.lexsort((np.arange(len(p)), -entry))
+        order = order[entry[order] > 0]
+        best, chosen, worth = np.zeros(len(p), np.int64), 0, -1.0
+        # the number of items that enter trades breadth for depth: try each, keep the most valuable
+        steps = np.unique(np.linspace(1, len(order), min(len(order), 16)).round().astype(int)) if len(order) else []
+        for count in steps:
+            units = np.zeros(len(p), np.int64)
+            units[order[:count]] = low
+            if float(units @ items.cost) > budget:
+                break
+            units = grow(units, np.where(units > 0, high, 0), items.cost, budget, gain)
+            value = float((variance * (1 - p**units - (1 - p) ** units))[units > 0].sum())
+            if value > worth:
+                best, chosen, worth = units, int(count), value
+        return best, gain(int(order[chosen - 1]), int(best[order[chosen - 1]])) if chosen else float("nan")
+
+    return lift(rule)

@@ -1,0 +1,33 @@
+"""budgeteer methods: the registry as a table."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from dataclasses import asdict
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Arguments of the command."""
+    parser.add_argument("--json", action="store_true", help="as JSON")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print every method with its part, paper, decision and verdicts."""
+    from budgeteer import registry
+    from budgeteer.lab.verdicts import verdicts
+
+    rows = []
+    for method in registry.methods().values():
+        rows.append({**asdict(method), "verdict": verdicts(method.evidence)})
+    if args.json:
+        sys.stdout.write(json.dumps(rows, indent=1) + "\n")
+        return 0
+    width = max(len(row["name"]) for row in rows)
+    for row in rows:
+        paper = f"arXiv {row['arxiv']}" if row["arxiv"] else ""
+        sys.stdout.write(f"{row['name']:{width}}  {row['part']:10} {paper:17} {row['decides']}\n")
+        if row["verdict"]:
+            sys.stdout.write(f"{'':{width}}  evidence: {row['verdict']}\n")
+    return 0

@@ -1,0 +1,38 @@
+"""The benchmark scripts run and write what they promise; their numbers are not looked at."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
+
+
+@pytest.mark.slow
+def test_the_sampler_benchmark_runs_quickly(tmp_path):
+    pytest.importorskip("transformers")
+    out = tmp_path / "sampler.json"
+    command = [sys.executable, str(BENCHMARKS / "sampler.py"), "--quick", "--out", str(out)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=280)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(out.read_text())
+    assert found["quick"] is True
+    assert {row["variant"] for row in found["generation"]} == {
+        "budgeteer", "budgeteer, torch only", "transformers generate",
+    }  # fmt: skip
+    for row in found["generation"]:
+        assert row["tokens_per_second"] > 0
+        assert 0 < row["mean_length"] <= 16
+        assert 0 < row["share_of_peak"] < 1
+        assert row["budgeteer_is_times_faster"]["low"] <= row["budgeteer_is_times_faster"]["high"]
+        assert row["variant"] in done.stdout
+    assert found["machine"]["cores"] >= 1
+    assert {"torch", "transformers"} <= found["versions"].keys()
+    for entry in found["training"]:
+        assert "error" not in entry, entry["error"]
+        assert entry["trl_seconds"] > 0
+        assert 0 < entry["trl_mean_length"] <= 16
