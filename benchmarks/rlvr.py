@@ -54,7 +54,7 @@ def summarise(name: str, found: results.Results) -> dict[str, Any]:
     rows = []
     for label in results.labels(found["runs"]):
         runs = results.by_seed(found["runs"], label)
-        recipe, _, budget = label.partition("@")
+        budget = label.partition("@")[2]
         row: dict[str, Any] = {"arm": label, "seeds": len(runs)}
         ci = mean_ci(np.array([r["accuracy"] for r in runs.values()]))
         row["accuracy"] = [ci.mean, ci.low, ci.high]
@@ -100,7 +100,8 @@ def page(parts: list[dict[str, Any]]) -> str:
         "Written by `python benchmarks/rlvr.py`; data: `benchmarks/results/rlvr.json`. Accuracy is sampled pass@1 on",
         "held-out problems, in percent; differences are in points, paired by seed, with 95 % t intervals over seeds.",
         "Every sampled token counts, aborted ones included. Time is that of training, relative to `grpo@100%` of the",
-        "same seed, two runs at once on two cores with one thread each.",
+        "same seed, two runs at once on two cores with one thread each. The two columns in the middle compare with the",
+        "control arm and with plain GRPO at the same budget.",
         "",
     ]
     for part in parts:
@@ -110,17 +111,19 @@ def page(parts: list[dict[str, Any]]) -> str:
         lines += [
             f"## {part['name']}",
             "",
-            f"{c['train']} training and {c['heldout']} held-out problems (set {c['pool_seed']}), seeds {seeds[0]} to {seeds[-1]}, "
+            f"{c['train']} training and {c['heldout']} held-out problems of their own for each seed, "
+            f"seeds {seeds[0]} to {seeds[-1]}, "
             f"{t['steps']} steps of {t['prompts']} prompts, {t['group']} rollouts a prompt at 100 %, at most "
             f"{t['max_tokens']} tokens a rollout, learning rate {t['lr']}.",
             "",
-            "| arm | accuracy | against grpo@100% | against uniform-stop, same budget | against grpo, same budget | tokens used | trained | wasted | time |",
+            "| arm | accuracy | against grpo@100% | against uniform-stop | against grpo | tokens | trained | wasted | time |",
             "|---|---|---|---|---|---|---|---|---|",
         ]  # fmt: skip
         for row in part["arms"]:
             a = row["accuracy"]
             lines.append(
-                f"| {row['arm']} | {100 * a[0]:.1f} | {interval(row.get('vs_full'))} | {interval(row.get('vs_control'))} "
+                f"| {row['arm']} | {100 * a[0]:.1f} | {interval(row.get('vs_full'))} "
+                f"| {interval(row.get('vs_control'))} "
                 f"| {interval(row.get('vs_grpo'))} | {row['used'] / 1000:.0f}k | {row['trained'] / 1000:.0f}k "
                 f"| {row['wasted'] / 1000:.0f}k | {row.get('time_ratio', 1.0):.2f} |"
             )

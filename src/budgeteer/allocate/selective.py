@@ -49,8 +49,7 @@ def selective(low: int = 3, high: int = 16) -> Allocator:
         order = order[entry[order] > 0]
         best, chosen, worth = np.zeros(len(p), np.int64), 0, -1.0
         # the number of items that enter trades breadth for depth: try each, keep the most valuable
-        steps = np.unique(np.linspace(1, len(order), min(len(order), 16)).round().astype(int)) if len(order) else []
-        for count in steps:
+        for count in np.unique(np.linspace(min(1, len(order)), len(order), 16).round().astype(int)).tolist():
             units = np.zeros(len(p), np.int64)
             units[order[:count]] = low
             if float(units @ items.cost) > budget:
@@ -58,7 +57,7 @@ def selective(low: int = 3, high: int = 16) -> Allocator:
             units = grow(units, np.where(units > 0, high, 0), items.cost, budget, gain)
             value = float((variance * (1 - p**units - (1 - p) ** units))[units > 0].sum())
             if value > worth:
-                best, chosen, worth = units, int(count), value
+                best, chosen, worth = units, count, value
         return best, gain(int(order[chosen - 1]), int(best[order[chosen - 1]])) if chosen else float("nan")
 
     return lift(rule)

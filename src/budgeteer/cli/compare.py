@@ -66,6 +66,7 @@ def claim(results: dict) -> str:  # type: ignore[type-arg]
             verdict = f"within {100 * MARGIN:.0f} points: not shown by {c['n']} seeds"
         interval = "" if low is None else f" [{100 * low:+.1f}, {100 * c['high']:+.1f}]"
         sentences.append(
-            f"{c['a']} against {c['b']}: {100 * c['mean']:+.1f} points{interval}, {faster:.1f} times as fast; {verdict}."
+            f"{c['a']} against {c['b']}: {100 * c['mean']:+.1f} points{interval}, "
+            f"{faster:.1f} times as fast; {verdict}."
         )
     return "\n".join(sentences)

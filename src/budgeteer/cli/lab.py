@@ -45,9 +45,8 @@ def _pretrain(args: argparse.Namespace) -> int:
         left = (config.steps - step) / rate / 60 if rate else float("nan")
         filled = 30 * step // config.steps
         end = "\r" if sys.stderr.isatty() else "\n"
-        sys.stderr.write(
-            f"[{'#' * filled}{'.' * (30 - filled)}] step {step}/{config.steps}  loss {loss:.4f}  {left:.1f} min left{end}"
-        )
+        bar = "#" * filled + "." * (30 - filled)
+        sys.stderr.write(f"[{bar}] step {step}/{config.steps}  loss {loss:.4f}  {left:.1f} min left{end}")
         sys.stderr.flush()
 
     pretrain(config, args.out, progress)

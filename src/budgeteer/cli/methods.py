@@ -18,9 +18,7 @@ def run(args: argparse.Namespace) -> int:
     from budgeteer import registry
     from budgeteer.lab.verdicts import verdicts
 
-    rows = []
-    for method in registry.methods().values():
-        rows.append({**asdict(method), "verdict": verdicts(method.evidence)})
+    rows = [{**asdict(method), "verdict": verdicts(method.evidence)} for method in registry.methods().values()]
     if args.json:
         sys.stdout.write(json.dumps(rows, indent=1) + "\n")
         return 0
