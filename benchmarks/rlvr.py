@@ -1,12 +1,11 @@
 """All recipes at 100 %, 50 % and 25 % of GRPO's tokens, on three pools, over seeds; and the ablation of DUET.
 
-    python benchmarks/rlvr.py                      # everything (resumable; hours on 2 cores with 5 seeds)
-    python benchmarks/rlvr.py --pools real --seeds 5
-    python benchmarks/rlvr.py --ablation
+    python benchmarks/rlvr.py                      # everything, resumable; about an hour on 2 cores
+    python benchmarks/rlvr.py --jobs key ablation  # some of it
     python benchmarks/rlvr.py --summary            # only rewrite benchmarks/results/rlvr.json and docs/rlvr.md
 
-Seeds and problem sets differ from those that any setting was chosen on: runs use seeds from 100 on and problem set
-7000; settings were chosen with seeds below 10 and problem sets 100 to 110.
+Seeds and problem sets differ from those that any setting was chosen on: runs use seeds from 100 on and problem sets
+from 7100; settings were chosen with seeds below 10 and problem sets 101 to 110.
 """
 
 from __future__ import annotations
@@ -14,6 +13,8 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from collections.abc import Sequence
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -23,30 +24,53 @@ from budgeteer.lab import report, results
 from budgeteer.lab.compare import Arm, compare
 from budgeteer.lab.run import RunSpec
 from budgeteer.lab.stats import mean_ci, paired
+from budgeteer.rl.recipes import USED
 from budgeteer.rl.trainer import TrainConfig
 
 ROOT = Path(__file__).resolve().parents[1]
 POOLS = ("real", "hard", "homogeneous")
-MAIN = ("grpo", "uniform-answer-stop", "uniform-stop", "duet", "duet-published", "vip", "knapsack")
-FULL_ONLY = ("dapo", "reinforce-ada-pos", "reinforce-ada-balance")
+KEY = ("grpo", "uniform-stop", "duet", "duet-select")
+OTHERS = (
+    "uniform-answer-stop", "duet-published", "vip", "knapsack", "dapo", "reinforce-ada-pos", "reinforce-ada-balance",
+)  # fmt: skip
 FIRST_SEED, PROBLEMS = 100, 7000
-MENDS = "abcdefghijs"
 
 
-def arms_of(pool: str) -> list[Arm]:
-    """The arms of a pool: all recipes on the real-like one, the question of allocation on the others."""
-    if pool != "real":
-        return [Arm.parse("grpo@100%")] + [
-            Arm.parse(f"{r}@{b}") for b in ("50%", "25%") for r in ("grpo", "uniform-stop", "duet")
-        ]
-    return [Arm.parse(f"{r}@{b}") for b in ("100%", "50%", "25%") for r in (*MAIN, *FULL_ONLY)]
+def arms(recipes: Sequence[str], budgets: Sequence[str]) -> list[Arm]:
+    """The reference, then every recipe at every budget."""
+    return [Arm.parse("grpo@100%")] + [Arm.parse(f"{r}@{b}") for b in budgets for r in recipes]
 
 
-def ablation_arms() -> list[Arm]:
-    """Allocator only, stopper only, both, and each mend off, at half and a quarter of the tokens."""
-    names = ["grpo", "uniform-answer-stop", "uniform-stop", "duet-allocation", "duet", "duet-published"]
-    half = [Arm.parse("grpo@100%")] + [Arm.parse(f"{n}@50%") for n in names]
-    return half + [Arm.parse(f"duet-no-{m}@50%") for m in MENDS]
+def jobs(seeds: int) -> dict[str, tuple[str, list[Arm], int]]:
+    """Name -> (pool, arms, seeds), the most important first; runs that two jobs share are done once."""
+    mends = [f"duet-no-{m}" for m in USED]
+    return {
+        "key": ("real", arms(KEY, ("50%", "25%")), seeds + 3),
+        "others": ("real", arms(OTHERS, ("50%", "25%")), seeds),
+        "homogeneous": ("homogeneous", arms(KEY, ("50%", "25%")), seeds),
+        "hard": ("hard", arms(KEY, ("50%", "25%")), seeds),
+        "ablation": ("real", arms(["duet-allocation", "duet-plus-i", *mends], ("50%",)), seeds),
+        "full": ("real", arms((*KEY[1:], *OTHERS), ("100%",)), seeds),
+    }
+
+
+def collect(folder: Path, config: dict[str, Any]) -> results.Results | None:
+    """Everything that was run on a pool, whichever job asked for it."""
+    runs = [json.loads(path.read_text()) for path in sorted((folder / "runs").glob("*.json"))]
+    runs = [{k: v for k, v in run.items() if k != "digest"} for run in runs]
+    if not runs:
+        return None
+    order = {
+        "grpo@100%": -1,
+        **{f"{r}@{b}": i for i, (b, r) in enumerate(product(("100%", "50%", "25%"), (*KEY, *OTHERS)))},
+    }
+    runs.sort(key=lambda r: (order.get(results.label(r), 999), results.label(r), r["seed"]))
+    found = results.labels(runs)
+    pairs = [(name, "grpo@100%") for name in found if name != "grpo@100%"]
+    return {
+        "schema": results.SCHEMA, "runs": runs, "comparisons": results.compare(runs, pairs), "config": config,
+        "versions": results.versions(),
+    }  # fmt: skip
 
 
 def summarise(name: str, found: results.Results) -> dict[str, Any]:
@@ -100,29 +124,27 @@ def page(parts: list[dict[str, Any]]) -> str:
         "Written by `python benchmarks/rlvr.py`; data: `benchmarks/results/rlvr.json`. Accuracy is sampled pass@1 on",
         "held-out problems, in percent; differences are in points, paired by seed, with 95 % t intervals over seeds.",
         "Every sampled token counts, aborted ones included. Time is that of training, relative to `grpo@100%` of the",
-        "same seed, two runs at once on two cores with one thread each. The two columns in the middle compare with the",
-        "control arm and with plain GRPO at the same budget.",
+        "same seed, two runs at once on two cores with one thread each. Columns vs uniform-stop and vs grpo compare",
+        "with the control arm and plain GRPO at the same budget.",
         "",
     ]
     for part in parts:
         c = part["config"]
         t = c["config"]
-        seeds = c["seeds"]
         lines += [
             f"## {part['name']}",
             "",
             f"{c['train']} training and {c['heldout']} held-out problems of their own for each seed, "
-            f"seeds {seeds[0]} to {seeds[-1]}, "
             f"{t['steps']} steps of {t['prompts']} prompts, {t['group']} rollouts a prompt at 100 %, at most "
             f"{t['max_tokens']} tokens a rollout, learning rate {t['lr']}.",
             "",
-            "| arm | accuracy | against grpo@100% | against uniform-stop | against grpo | tokens | trained | wasted | time |",
-            "|---|---|---|---|---|---|---|---|---|",
+            "| arm | seeds | accuracy | vs grpo@100% | vs uniform-stop | vs grpo | tokens | trained | wasted | time |",
+            "|---|---|---|---|---|---|---|---|---|---|",
         ]  # fmt: skip
         for row in part["arms"]:
             a = row["accuracy"]
             lines.append(
-                f"| {row['arm']} | {100 * a[0]:.1f} | {interval(row.get('vs_full'))} "
+                f"| {row['arm']} | {row['seeds']} | {100 * a[0]:.1f} | {interval(row.get('vs_full'))} "
                 f"| {interval(row.get('vs_control'))} "
                 f"| {interval(row.get('vs_grpo'))} | {row['used'] / 1000:.0f}k | {row['trained'] / 1000:.0f}k "
                 f"| {row['wasted'] / 1000:.0f}k | {row.get('time_ratio', 1.0):.2f} |"
@@ -134,39 +156,33 @@ def page(parts: list[dict[str, Any]]) -> str:
 def main() -> int:
     """Run what is asked, then write the summary of everything that is there."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--pools", nargs="*", default=list(POOLS), choices=POOLS)
+    parser.add_argument("--jobs", nargs="*", default=list(jobs(1)), choices=list(jobs(1)), help="default: all")
     parser.add_argument("--seeds", type=int, default=5)
-    parser.add_argument("--ablation", action="store_true")
-    parser.add_argument("--arms", nargs="*", help="only these arms")
     parser.add_argument("--out", type=Path, default=ROOT / "runs" / "rlvr")
-    parser.add_argument("--summary", action="store_true")
+    parser.add_argument("--summary", action="store_true", help="run nothing, only rewrite the summary")
     args = parser.parse_args()
-    jobs = [(pool, pool, arms_of(pool)) for pool in args.pools]
-    if args.ablation:
-        jobs = [("ablation", "real", ablation_arms())]
-    seeds = list(range(FIRST_SEED, FIRST_SEED + args.seeds))
-    for name, pool, arms in [] if args.summary else jobs:
-        if args.arms:
-            arms = [Arm.parse(a) for a in args.arms]
-        base = RunSpec("grpo", "100%", None, TrainConfig(), pool=pool, pool_seed=PROBLEMS)
 
-        def news(update: Any) -> None:
-            if update.state == "done":
-                print(f"done {update.name}", file=sys.stderr, flush=True)
+    def base(pool: str) -> RunSpec:
+        return RunSpec("grpo", "100%", None, TrainConfig(), pool=pool, pool_seed=PROBLEMS)
 
-        # the real pool and the ablation share their runs
-        found = compare(arms, seeds, base, args.out / pool, on_update=news)
-        results.write(found, args.out / f"{name}.json")
-        report.write_report(found, args.out / f"{name}.html")
+    def news(update: Any) -> None:
+        if update.state == "done":
+            print(f"done {update.name}", file=sys.stderr, flush=True)
+
+    for name in [] if args.summary else args.jobs:
+        pool, chosen, seeds = jobs(args.seeds)[name]
+        compare(chosen, range(FIRST_SEED, FIRST_SEED + seeds), base(pool), args.out / pool, on_update=news)
     parts = []
-    for name in (*POOLS, "ablation"):
-        path = args.out / f"{name}.json"
-        if path.exists():
-            parts.append(summarise(name, results.read(path)))
+    for pool in POOLS:
+        found = collect(args.out / pool, json.loads(base(pool).to_json()))
+        if found is not None:
+            found["config"]["model"] = "embedded reasoner"
+            results.write(found, args.out / f"{pool}.json")
+            report.write_report(found, args.out / f"{pool}.html")
+            parts.append(summarise(pool, found))
     target = ROOT / "benchmarks" / "results" / "rlvr.json"
-    target.parent.mkdir(parents=True, exist_ok=True)
-    target.write_text(json.dumps(parts, indent=1) + "\n")
-    (ROOT / "docs" / "rlvr.md").write_text(page(parts))
+    results.write_text(json.dumps(results.to_json(parts), indent=1) + "\n", target)
+    results.write_text(page(parts) + "\n", ROOT / "docs" / "rlvr.md")
     print(page(parts))
     return 0
 

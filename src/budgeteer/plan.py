@@ -111,3 +111,8 @@ class Outcomes:
     reward: F64
     score: F64
     status: NDArray[np.int8]
+
+    def take(self, rows: NDArray[np.bool_]) -> Outcomes:
+        """The rows where ``rows`` [n] is true."""
+        keys = tuple(key for key, use in zip(self.keys, rows.tolist(), strict=True) if use)
+        return Outcomes(keys, self.tokens[rows], self.reward[rows], self.score[rows], self.status[rows])

@@ -32,8 +32,8 @@ def selective(low: int = 3, high: int = 16) -> Allocator:
     >>> selective(3).allocate(90, items, (), rng=np.random.default_rng(0)).units
     array([4, 0, 5])
     """
-    if not 1 <= low <= high:
-        raise InvalidInput(f"selective(low={low}, high={high}); needs 1 <= low <= high")
+    if not 2 <= low <= high:  # a group of one cannot be mixed: it has no value, and nothing would be bought
+        raise InvalidInput(f"selective(low={low}, high={high}); needs 2 <= low <= high")
 
     def rule(budget: int, items: Items, rng: np.random.Generator) -> tuple[I64, float]:
         rate = items.column("pass_rate")

@@ -147,7 +147,10 @@ def compare(
         KeyboardInterrupt: after a clean pause; calling again continues.
         BudgeteerError: of the first run that failed; the others' results are kept.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InvalidInput(f"cannot make {folder} ({error.strerror}); choose another --out") from error
     if not os.access(folder, os.W_OK):
         raise InvalidInput(f"{folder} is not writable; choose another --out")
     reference = Arm.parse(REFERENCE)

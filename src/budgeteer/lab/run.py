@@ -48,7 +48,7 @@ class RunSpec:
     config: TrainConfig = field(default_factory=TrainConfig)
     pool: str = "real"
     pool_seed: int = 0
-    train: int = 256
+    train: int = 512
     heldout: int = 1024
     eval_samples: int = 4
     curve_items: int = 256
@@ -64,8 +64,10 @@ class RunSpec:
         return json.dumps(asdict(self), sort_keys=True)
 
     def digest(self) -> str:
-        """Changes when anything that decides the run does."""
-        return hashlib.sha256(self.to_json().encode()).hexdigest()[:16]
+        """Changes when anything that decides the run does, the model's weights included."""
+        weights = Path(self.model) / "model.safetensors"
+        content = weights.read_bytes() if weights.exists() else b""
+        return hashlib.sha256(replace(self, model="").to_json().encode() + content).hexdigest()[:16]
 
 
 @lru_cache(maxsize=4)

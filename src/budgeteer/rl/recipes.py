@@ -8,7 +8,7 @@ from typing import Literal
 
 import numpy as np
 
-from budgeteer.allocate import dynamic_sampling, elimination, knapsack, neyman, uniform, variance
+from budgeteer.allocate import dynamic_sampling, elimination, knapsack, neyman, selective, uniform, variance
 from budgeteer.allocator import Allocator
 from budgeteer.errors import UnknownName
 from budgeteer.plan import F64, I64
@@ -22,6 +22,9 @@ from budgeteer.stopper import Stopper
 
 MENDS = "abcdefghijs"
 """Corrections of DUET's published form, by the letter of the pitfall that each mends; see :func:`duet`."""
+USED = "abcdefghjs"
+"""Those that the recipe ``duet`` has on. Mend i is off: with two rollouts a prompt there are no groups of one, and in
+exploratory runs the group's own normalisation did better."""
 
 
 # -- parts that adapt pure functions to a step's view ----------------------------------------------------------------
@@ -180,7 +183,7 @@ def vip() -> Recipe:
     return Recipe("vip", variance(2, 32), grpo_advantage, memory=Memory(decay=0.7, prior=1.0))
 
 
-def duet(mends: str = MENDS, name: str = "duet") -> Recipe:
+def duet(mends: str = USED, name: str = "duet") -> Recipe:
     """DUET (arXiv 2605.08441) with the chosen mends.
 
     Args:
@@ -228,7 +231,7 @@ def duet_published() -> Recipe:
 
 
 def duet_mended() -> Recipe:
-    """DUET with every mend on."""
+    """DUET with the mends that are in use."""
     return duet()
 
 
@@ -246,12 +249,20 @@ def duet_allocation() -> Recipe:
     return replace(duet(), name="duet-allocation", stopper=None)
 
 
+def duet_select() -> Recipe:
+    """``duet`` with three times the prompts to choose from: what is predicted solved or hopeless gets no rollout."""
+    return replace(
+        duet(), name="duet-select", allocator=selective(), oversample=3
+    )  # fmt: skip
+
+
 RECIPES: dict[str, Callable[[], Recipe]] = {
     "grpo": grpo,
     "dapo": dapo,
     "uniform-answer-stop": uniform_answer_stop,
     "uniform-stop": uniform_stop,
     "duet": duet_mended,
+    "duet-select": duet_select,
     "duet-allocation": duet_allocation,
     "duet-published": duet_published,
     "knapsack": knapsack_rl,
@@ -259,7 +270,7 @@ RECIPES: dict[str, Callable[[], Recipe]] = {
     "reinforce-ada-pos": reinforce_ada_pos,
     "reinforce-ada-balance": reinforce_ada_balance,
 }
-"""Recipes by the name used on the command line; ``duet-no-X`` leaves mend X out."""
+"""Recipes by the name used on the command line; ``duet-no-X`` leaves mend X out, ``duet-plus-i`` adds mend i."""
 
 
 def get(name: str) -> Recipe:
@@ -269,8 +280,10 @@ def get(name: str) -> Recipe:
         UnknownName: with the nearest names.
     """
     base, _, off = name.partition("-no-")
-    if base == "duet" and off and set(off) <= set(MENDS):
-        return duet("".join(m for m in MENDS if m not in off), name)
+    if base == "duet" and off and set(off) <= set(USED):
+        return duet("".join(m for m in USED if m not in off), name)
+    if name == "duet-plus-i":
+        return duet(MENDS, name)
     if name not in RECIPES:
         raise UnknownName("recipe", name, RECIPES)
     return RECIPES[name]()

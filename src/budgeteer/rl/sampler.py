@@ -240,7 +240,7 @@ def sample(
     length = np.zeros(n, np.int64)
     closed, answered = np.full(n, -1, np.int64), np.full(n, -1, np.int64)
     status = np.full(n, RUNNING, np.int8)
-    uniform = np.random.Generator(np.random.Philox(key=[seed, 0])).random((n, longest), np.float32)
+    uniform = np.random.Generator(np.random.Philox(key=[seed, 0])).random((n, positions), np.float32)[:, :longest]
     state = stopper.init(Rows(tuple(keys[g] for g in group.tolist()), cap, seed)) if stopper else None
 
     slots = max(1, min(slots, n))

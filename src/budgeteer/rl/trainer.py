@@ -226,6 +226,26 @@ class Trainer:
             shares.append(left // steps_left if self.recipe.pace == "step" else left)
         return min(shares) if shares else 2**62
 
+    def _least(self) -> int:
+        """Tokens with which the allocator buys something in the first step."""
+        c = self.config
+        picked = self._candidates(c.prompts * self.recipe.oversample)
+        keys, zeros = tuple(self.keys[i] for i in picked), np.zeros(len(picked), np.int64)
+        items = Items(keys, np.full(len(keys), 0.6 * c.max_tokens), drawn=zeros, right=zeros)
+        items = estimates(self.history, items, self.recipe.memory, np.stack([self.features[key] for key in keys]))
+        low, high = 0, 1
+
+        def buys(tokens: int) -> bool:
+            rng = np.random.default_rng((c.seed, 0, 0, 2))
+            return bool(self.recipe.allocator.allocate(tokens, items, self.state, rng=rng).units.any())
+
+        while not buys(high) and high < 2**40:  # an allocator may buy nothing at any price
+            low, high = high, 2 * high
+        while high - low > 1:
+            middle = (low + high) // 2
+            low, high = (low, middle) if buys(middle) else (middle, high)
+        return high
+
     def _collect(self, seed: int) -> tuple[Rollouts, View] | None:
         """Allocate and sample the step's rollouts; None when the budget buys none."""
         c, clock = self.config, self.progress.phases
@@ -245,7 +265,7 @@ class Trainer:
         for turn in range(self.recipe.rounds):
             start = time.perf_counter()
             rng = np.random.default_rng((c.seed, self.progress.step, turn, 2))
-            plan = self.recipe.allocator.allocate(share - spent, items, self.state, rng=rng)
+            plan = self.recipe.allocator.allocate(max(share - spent, 0), items, self.state, rng=rng)
             view = View(items, plan, self.history, c.max_tokens)
             stopper = self.recipe.stopper(view) if self.recipe.stopper and plan.units.sum() else None
             clock["allocation"] = clock.get("allocation", 0.0) + time.perf_counter() - start
@@ -274,9 +294,7 @@ class Trainer:
             start = time.perf_counter()
             texts = [part.tokens[i, : part.length[i]].tolist() for i in range(len(part))]
             reward = self.score(picked[part.group], texts)
-            # a row that the end of the budget cut short never had its chance: no reward, no gradient
-            short = (part.status == CUT) & (part.length < c.max_tokens)
-            part = replace(part, reward=reward, status=np.where(short, ABORTED, part.status).astype(np.int8))
+            part = replace(part, reward=reward)
             clock["verifying"] = clock.get("verifying", 0.0) + time.perf_counter() - start
             parts.append(part)
             spent += part.used
@@ -301,27 +319,32 @@ class Trainer:
         collected = self._collect(c.seed * 100_003 + p.step)
         if collected is None:
             if p.step == 0:
-                needed = int(0.6 * c.max_tokens * c.steps)
+                share, needed = self._share(), self._least()
+                total = needed * (c.steps if recipe.pace == "step" and self.budget is not None else 1)
                 raise BudgetExceeded(
-                    kind="tokens", scope="run", used=0, requested=int(0.6 * c.max_tokens), limit=self._share(),
-                    hint=f"that is less than one rollout a step; give at least {needed:,} tokens or fewer steps",
+                    kind="tokens", scope="step" if self.budget is None else "run", used=0, requested=needed,
+                    limit=share, hint=f"that buys no rollout; give at least {total:,} tokens or fewer steps",
                 )  # fmt: skip
             return False
         rollouts, view = collected
+        # a row that the end of the budget cut short never had its chance: wasted, no gradient, no place in the history
+        short = (rollouts.status == CUT) & (rollouts.length < c.max_tokens)
+        rollouts = replace(rollouts, status=np.where(short, ABORTED, rollouts.status).astype(np.int8))
         aborted = rollouts.status == ABORTED
         advantage = recipe.advantage(rollouts, view)
         weighted = advantage * recipe.row_weight(rollouts, view)
         loglik = (rollouts.logprob * (np.arange(rollouts.tokens.shape[1]) < rollouts.length[:, None])).sum(1)
         seen = weighted if recipe.weighted_scores else advantage
-        kept_weight = rollouts.weight if recipe.kept_lengths else None
+        kept_weight = rollouts.weight[~short] if recipe.kept_lengths else None
         # the history is kept in plain rewards: an aborted row is a failure there only if the recipe says so
-        outcomes = rollouts.outcomes(seen * loglik)
+        outcomes = rollouts.outcomes(seen * loglik).take(~short)
         start = time.perf_counter()
         self.history = record(self.history, outcomes, recipe.memory, kept_weight, self.features)
         self.state = recipe.allocator.observe(self.state, outcomes)
         p.phases["allocation"] = p.phases.get("allocation", 0.0) + time.perf_counter() - start
         if recipe.aborted == "mask":
             weighted = np.where(aborted, 0.0, weighted)
+        weighted = np.where(short, 0.0, weighted)
         rows = np.arange(len(rollouts))
         if recipe.select is not None:
             rows = recipe.select(rollouts, np.random.default_rng((c.seed, p.step, 3)))
@@ -340,9 +363,9 @@ class Trainer:
     def _update(self, rollouts: Rollouts, advantage: F64, rows: I64) -> int:
         """``minibatches`` optimiser steps on the chosen rows; returns the tokens that carried gradient."""
         c = self.config
-        scale = self.recipe.token_weight(rollouts.length[rows], rollouts.group[rows]) * len(rows)
+        scale = self.recipe.token_weight(rollouts.length[rows], rollouts.group[rows])
         useful = np.ones(len(rows), np.bool_) if self.reference else np.abs(advantage[rows]) > 1e-9
-        rows, scale = rows[useful], scale[useful]
+        rows, scale = rows[useful], scale[useful] * useful.sum()
         if not len(rows):
             return 0
         rng = np.random.default_rng((c.seed, self.progress.step, 4))
@@ -367,7 +390,7 @@ class Trainer:
                 first = last
             torch.nn.utils.clip_grad_norm_(self.model.parameters(), c.max_grad_norm)
             self.optimiser.step()
-        return int(rollouts.length[rows].sum())
+        return int(rollouts.length[rows][rollouts.status[rows] != ABORTED].sum())
 
     def _schedule(self) -> float:
         """Linear warm-up, then flat, then linear decay to a tenth over the last quarter of the steps or the budget."""
@@ -453,7 +476,7 @@ class Trainer:
         c, p = self.config, self.progress
         if p.step == 0 and not p.curve:
             self.measure()
-        while p.step < c.steps and (self.budget is None or p.used < self.budget):
+        while p.step < c.steps and (self.budget is None or p.used < self.budget or p.step == 0):
             if not self.step():
                 break
             due = bool(c.eval_every) and p.step % c.eval_every == 0

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import re
+import zlib
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -43,7 +44,7 @@ class JsonLines:
                         row = json.loads(line)
                         final = str(row[answer]).rsplit("####", 1)[-1].strip()
                         items.append(Item(f"{self.name}:{number}", str(row[question]), final, entry=row))
-        except OSError as error:
+        except (OSError, EOFError, zlib.error) as error:
             raise InvalidInput(f"cannot read {path}: {error}") from error
         except (json.JSONDecodeError, UnicodeDecodeError, TypeError) as error:
             raise InvalidInput(f"{path}, line {number}: not a JSON object a line ({error})") from error
