@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from budgeteer.models.llama import Llama, LlamaConfig
-from budgeteer.rl.sampler import Markers
+from budgeteer.models.policy import Markers
 from budgeteer.stopper import CONTINUE, Event, Rows, Stopper
 
 MARKERS = Markers(eos=1, think_end=3, answer_end=4)

@@ -28,7 +28,7 @@ def run(args: argparse.Namespace) -> int:
     from budgeteer.errors import InvalidInput
     from budgeteer.lab import report, results
     from budgeteer.lab.compare import Update
-    from budgeteer.lab.run import execute
+    from budgeteer.lab.run import execute, one_thread
     from budgeteer.rl import recipes
 
     recipes.get(args.recipe)
@@ -39,6 +39,7 @@ def run(args: argparse.Namespace) -> int:
             raise InvalidInput(f"--budget {args.budget!r} must be a number of tokens here; percentages are for compare")
         tokens, shown = budget.amount, str(budget)
     spec = spec_of(args, args.recipe, shown, tokens, args.seed)
+    one_thread()
     lines, paused = Lines(1), False
 
     def interrupt(number: int, frame: Any) -> None:

@@ -21,7 +21,7 @@ from typing import Any
 from budgeteer.budget import Budget
 from budgeteer.errors import BudgeteerError, InvalidInput
 from budgeteer.lab import results as records
-from budgeteer.lab.run import RunSpec, execute
+from budgeteer.lab.run import RunSpec, execute, one_thread
 from budgeteer.rl import recipes
 
 REFERENCE = "grpo@100%"
@@ -75,15 +75,7 @@ class Update:
 def _worker(spec: RunSpec, folder: Path, news: Any, pause: Any) -> None:
     """Body of a worker process: one run; the result goes to a file, news to a queue."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides when to pause
-    import torch
-
-    torch.set_num_threads(1)
-    try:
-        import numba
-
-        numba.set_num_threads(1)
-    except ImportError:
-        pass
+    one_thread()
 
     def tell(progress: Any, state: str) -> None:
         last = progress.curve[-1]["accuracy"] if progress and progress.curve else float("nan")

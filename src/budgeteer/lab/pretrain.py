@@ -38,7 +38,7 @@ class PretrainConfig:
         prompt_weight: loss weight of prompt tokens (completion tokens: 1), so that prompts have a likelihood.
     """
 
-    steps: int = 6000
+    steps: int = 5000
     batch: int = 64
     seed: int = 0
     max_new: int = 96

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from budgeteer.lab import pool as pools
 from budgeteer.lab.results import STATUSES, Run
@@ -105,6 +106,17 @@ def accuracy(
     rows = [t[:n].tolist() for t, n in zip(rollouts.tokens, rollouts.length, strict=True)]
     reward = rewards(policy, environment, [items[g] for g in rollouts.group], rows)
     return float((reward > 0.99).mean())
+
+
+def one_thread() -> None:
+    """Use one thread in this process: sums of floats, and so results, depend on the number of threads, and a
+    comparison fills the cores with processes."""
+    torch.set_num_threads(1)
+    try:
+        import numba
+    except ImportError:
+        return
+    numba.set_num_threads(1)
 
 
 def execute(

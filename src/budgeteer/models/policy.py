@@ -9,10 +9,24 @@ from typing import Any
 
 from budgeteer.errors import CheckpointError, MissingExtra
 from budgeteer.models.llama import Llama, load
-from budgeteer.rl.sampler import Markers
 
 REASONER = Path(__file__).parent / "assets"
 """The embedded reasoner: made by ``budgeteer lab pretrain``, loadable by transformers too."""
+
+
+@dataclass(frozen=True, slots=True)
+class Markers:
+    """Token ids that give a trace its structure.
+
+    Attributes:
+        eos: ends the sequence.
+        think_end: closes the thinking.
+        answer_end: after think_end, completes the answer (end-of-sequence completes it too).
+    """
+
+    eos: int
+    think_end: int
+    answer_end: int
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,6 @@ changes another, and an aborted rollout is a prefix of what it would have been.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
@@ -21,6 +20,7 @@ from torch import Tensor
 
 from budgeteer.errors import InvalidInput
 from budgeteer.models.llama import Block, Llama, apply_rope
+from budgeteer.models.policy import Markers
 from budgeteer.plan import ABORTED, CUT, ENDED, FINISHED, I64, RUNNING
 from budgeteer.rl.rollouts import Rollouts
 from budgeteer.stopper import ABORT, FINISH, Event, Rows, Stopper
@@ -29,21 +29,6 @@ try:
     from budgeteer.models import kernels
 except ImportError:  # numba is optional: torch operators compute the same, slower
     kernels = None  # type: ignore[assignment]
-
-
-@dataclass(frozen=True, slots=True)
-class Markers:
-    """Token ids that give a trace its structure.
-
-    Attributes:
-        eos: ends the sequence.
-        think_end: closes the thinking.
-        answer_end: after think_end, completes the answer (end-of-sequence completes it too).
-    """
-
-    eos: int
-    think_end: int
-    answer_end: int
 
 
 class _Decoder:

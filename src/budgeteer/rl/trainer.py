@@ -23,12 +23,13 @@ from torch import Tensor
 from budgeteer.allocator import dump_state, load_state
 from budgeteer.errors import BudgetExceeded, CheckpointError, InvalidInput
 from budgeteer.models.llama import Llama
+from budgeteer.models.policy import Markers
 from budgeteer.plan import ABORTED, CUT, F64, I64, Items, Plan
 from budgeteer.rl.history import History, estimates, record
 from budgeteer.rl.ratio import clipped
 from budgeteer.rl.recipe import Recipe, View
 from budgeteer.rl.rollouts import Rollouts
-from budgeteer.rl.sampler import Markers, sample
+from budgeteer.rl.sampler import sample
 from budgeteer.rl.surrogate import prompt_features
 from budgeteer.stopper import Event, Stopper
 
