@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 import sys
 from pathlib import Path
 
@@ -58,13 +59,14 @@ def claim(results: dict) -> str:  # type: ignore[type-arg]
         ratios = [runs[c["b"], s]["seconds"] / runs[c["a"], s]["seconds"] for s in sorted({k[1] for k in runs})]
         faster = sum(ratios) / len(ratios)
         low = c["low"]
-        if low is None:
+        known = low is not None and math.isfinite(low)
+        if not known:
             verdict = "one seed gives no interval"
         elif low > -MARGIN:
             verdict = f"within {100 * MARGIN:.0f} points: shown"
         else:
             verdict = f"within {100 * MARGIN:.0f} points: not shown by {c['n']} seeds"
-        interval = "" if low is None else f" [{100 * low:+.1f}, {100 * c['high']:+.1f}]"
+        interval = "" if not known else f" [{100 * low:+.1f}, {100 * c['high']:+.1f}]"
         sentences.append(
             f"{c['a']} against {c['b']}: {100 * c['mean']:+.1f} points{interval}, "
             f"{faster:.1f} times as fast; {verdict}."

@@ -9,20 +9,21 @@ from __future__ import annotations
 import json
 import multiprocessing as mp
 import os
-import queue
 import signal
-import time
 import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
+from multiprocessing.connection import Connection, wait
+from multiprocessing.context import SpawnProcess
+from multiprocessing.synchronize import Event
 from pathlib import Path
-from typing import Any
 
 from budgeteer.budget import Budget
 from budgeteer.errors import BudgeteerError, InvalidInput
 from budgeteer.lab import results as records
 from budgeteer.lab.run import RunSpec, execute, one_thread
 from budgeteer.rl import recipes
+from budgeteer.rl.trainer import Progress, TrainConfig
 
 REFERENCE = "grpo@100%"
 
@@ -72,34 +73,51 @@ class Update:
     state: str  # running, done, paused, failed
 
 
-def _worker(spec: RunSpec, folder: Path, news: Any, pause: Any) -> None:
-    """Body of a worker process: one run; the result goes to a file, news to a queue."""
+@dataclass(frozen=True, slots=True)
+class _End:
+    """A worker has ended a run: ``error`` says why when it failed, else it is finished or paused."""
+
+    error: str | None
+
+
+def _worker(link: Connection, folder: Path, pause: Event) -> None:
+    """Body of a worker process: takes specifications from ``link`` and sends news back until it is closed."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides when to pause
     one_thread()
+    while True:
+        try:
+            spec: RunSpec = link.recv()
+        except EOFError:
+            return
+        try:
+            _work(spec, folder, link, pause)
+            link.send(_End(None))
+        except BudgeteerError as error:
+            link.send(_End(f"{spec.name}: {error}"))
+        except Exception:
+            link.send(_End(f"{spec.name}: {traceback.format_exc()}"))
 
-    def tell(progress: Any, state: str) -> None:
+
+def _work(spec: RunSpec, folder: Path, link: Connection, pause: Event) -> None:
+    """One run; the result goes to a file, news to ``link``."""
+
+    def tell(progress: Progress | None, state: str) -> None:
         last = progress.curve[-1]["accuracy"] if progress and progress.curve else float("nan")
         step, used, seconds = (progress.step, progress.used, progress.seconds) if progress else (0, 0, 0.0)
-        news.put(Update(spec.name, step, spec.config.steps, used, spec.tokens, seconds, last, state))
+        link.send(Update(spec.name, step, spec.config.steps, used, spec.tokens, seconds, last, state))
 
-    def on_step(progress: Any, config: Any) -> bool:
+    def on_step(progress: Progress, config: TrainConfig) -> bool:
         tell(progress, "running")
         return not pause.is_set()
 
-    try:
-        run = execute(spec, folder / "checkpoints" / spec.name, on_step)
-        if run is None:
-            tell(None, "paused")
-            return
-        run["digest"] = spec.digest()
-        records.write_text(json.dumps(records.to_json(run)), folder / "runs" / f"{spec.name}.json")
-        checkpoint = folder / "checkpoints" / spec.name / "checkpoint.pt"
-        checkpoint.unlink(missing_ok=True)
-        tell(None, "done")
-    except BudgeteerError as error:
-        news.put(f"{spec.name}: {error}")
-    except BaseException:
-        news.put(f"{spec.name}: {traceback.format_exc()}")
+    run = execute(spec, folder / "checkpoints" / spec.name, on_step)
+    if run is None:
+        tell(None, "paused")
+        return
+    run["digest"] = spec.digest()
+    records.write_text(json.dumps(records.to_json(run)), folder / "runs" / f"{spec.name}.json")
+    (folder / "checkpoints" / spec.name / "checkpoint.pt").unlink(missing_ok=True)
+    tell(None, "done")
 
 
 def _finished(spec: RunSpec, folder: Path) -> records.Run | None:
@@ -159,11 +177,12 @@ def compare(
     waiting: list[tuple[Arm, int]] = [(arm, seed) for arm in arms for seed in seeds]
     waiting.sort(key=lambda job: job[0] != reference)
     done: dict[tuple[Arm, int], records.Run] = {}
-    active: dict[str, tuple[mp.process.BaseProcess, Arm, int, RunSpec]] = {}
+    workers_of: dict[Connection, SpawnProcess] = {}
+    busy: dict[Connection, tuple[Arm, int, RunSpec]] = {}
     context = mp.get_context("spawn")
     for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS"):
         os.environ.setdefault(name, "1")  # one thread a process: for the children, which read it at import
-    news, pause = context.Queue(), context.Event()
+    pause = context.Event()
     limit = workers or os.cpu_count() or 1
     failure: str | None = None
     interrupted = False
@@ -178,46 +197,67 @@ def compare(
         ref = done.get((reference, seed))
         return True if ref is None else budget.of(int(ref["tokens"]["used"]))
 
-    while (waiting and not failure and not interrupted) or active:
-        try:
-            for job in list(waiting):
-                if failure or interrupted or len(active) >= limit:
-                    break
-                total = cap(*job)
-                if total is True:
-                    continue
-                waiting.remove(job)
-                one = spec(*job, total)
-                old = _finished(one, folder)
-                if old is not None:
-                    done[job] = old
-                    continue
-                process = context.Process(target=_worker, args=(one, folder, news, pause), name=one.name)
-                process.start()
-                active[one.name] = (process, *job, one)
+    def start() -> Connection:
+        ours, theirs = context.Pipe()
+        process = context.Process(target=_worker, args=(theirs, folder, pause), daemon=True)
+        process.start()
+        theirs.close()
+        workers_of[ours] = process
+        return ours
+
+    def assign() -> None:
+        for job in list(waiting):
+            idle = [link for link in workers_of if link not in busy]
+            if failure or interrupted or (not idle and len(workers_of) >= limit):
+                return
+            total = cap(*job)
+            if total is True:
+                continue
+            waiting.remove(job)
+            one = spec(*job, total)
+            old = _finished(one, folder)
+            if old is not None:
+                done[job] = old
+                continue
+            link = idle[0] if idle else start()
+            busy[link] = (*job, one)
+            link.send(one)
+
+    def listen() -> str | None:
+        """Take one message of every worker that has one; returns why a run failed."""
+        reason: str | None = None
+        for link in wait(list(workers_of), timeout=0.2) if workers_of else []:
+            assert isinstance(link, Connection)
             try:
-                message = news.get(timeout=0.2)
-                if isinstance(message, str):
-                    failure = failure or message
-                elif on_update is not None:
-                    on_update(message)
-            except queue.Empty:
-                pass
-            for name, (worker, arm, seed, one) in list(active.items()):
-                if not worker.is_alive():
-                    worker.join()
-                    del active[name]
-                    run = _finished(one, folder)
-                    if run is not None:
-                        done[arm, seed] = run
-                    elif not pause.is_set():
-                        time.sleep(0.2)  # let the reason arrive
-                        failure = failure or _last_text(news) or f"{name} ended with code {worker.exitcode}"
+                message = link.recv()
+            except (EOFError, OSError):  # the process died without a word: killed, or out of memory
+                process = workers_of.pop(link)
+                process.join()
+                if link in busy:
+                    reason = f"{busy.pop(link)[2].name} ended with code {process.exitcode}"
+                continue
+            if isinstance(message, _End):
+                arm, seed, one = busy.pop(link)
+                reason = reason or message.error
+                run = _finished(one, folder)
+                if run is not None:
+                    done[arm, seed] = run
+            elif on_update is not None:
+                on_update(message)
+        return reason
+
+    while (waiting and not failure and not interrupted) or busy:
+        try:
+            assign()
+            failure = failure or listen()
             if failure:
                 pause.set()
         except KeyboardInterrupt:
             interrupted = True
             pause.set()
+    for link, process in workers_of.items():
+        link.close()
+        process.join()
     if failure:
         raise BudgeteerError(f"{failure}\nfinished runs are kept in {folder / 'runs'}; the same command continues")
     if interrupted:
@@ -236,17 +276,6 @@ def compare(
     }
     records.write(found, folder / "results.json")
     return found
-
-
-def _last_text(news: Any) -> str | None:
-    text = None
-    while True:
-        try:
-            message = news.get_nowait()
-        except queue.Empty:
-            return text
-        if isinstance(message, str):
-            text = message
 
 
 def pairs(arms: Sequence[Arm]) -> list[tuple[str, str]]:

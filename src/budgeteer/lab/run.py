@@ -71,7 +71,7 @@ class RunSpec:
         return hashlib.sha256(replace(self, model="").to_json().encode() + content).hexdigest()[:16]
 
 
-@lru_cache(maxsize=4)
+@lru_cache(maxsize=16)
 def _pool(name: str, seed: int, train: int, heldout: int) -> pools.Pool:
     return pools.build(name, seed, train, heldout)
 
