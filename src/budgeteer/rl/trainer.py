@@ -21,7 +21,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from budgeteer.allocator import dump_state, load_state
-from budgeteer.errors import BudgetExceeded, CheckpointError, InvalidInput
+from budgeteer.errors import BudgetExceeded, CheckpointError, InvalidInput, UnknownName
 from budgeteer.models.llama import Llama
 from budgeteer.models.policy import Markers
 from budgeteer.plan import ABORTED, CUT, F64, I64, Items, Plan
@@ -102,8 +102,25 @@ class Progress:
 
 
 def choose_device(name: str) -> torch.device:
-    """``"auto"`` = CUDA when there is one."""
-    return torch.device("cuda" if name == "auto" and torch.cuda.is_available() else "cpu" if name == "auto" else name)
+    """``"auto"`` = CUDA when there is one.
+
+    Raises:
+        InvalidInput: no such device here.
+    """
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise InvalidInput(
+            f"device {name!r} is not to be had here ({str(error)[:80]}); use cpu, cuda or auto"
+        ) from error
+    return device
+
+
+DTYPES = {"auto": torch.float32, "float32": torch.float32, "bfloat16": torch.bfloat16}
+"""What the forward pass computes in; weights stay float32."""
 
 
 def _timed(stopper: Stopper, clock: dict[str, float]) -> Stopper:
@@ -181,7 +198,9 @@ class Trainer:
             raise InvalidInput(f"{len(prompts)} training prompts, {config.prompts} a step asked; lower prompts a step")
         self.recipe, self.config, self.markers, self.score = recipe, config, markers, score
         self.model = model.to(choose_device(config.device))
-        self.dtype = torch.float32 if config.dtype == "auto" else getattr(torch, config.dtype)
+        if config.dtype not in DTYPES:
+            raise UnknownName("dtype", config.dtype, DTYPES)
+        self.dtype = DTYPES[config.dtype]
         self.prompts = [tuple(p) for p in prompts]
         self.keys = list(keys)
         self.features = dict(zip(self.keys, prompt_features(self.prompts), strict=True))
