@@ -5,7 +5,7 @@
     python benchmarks/rlvr.py --summary            # only rewrite benchmarks/results/rlvr.json and docs/rlvr.md
 
 Seeds and problem sets differ from those that any setting was chosen on: runs use seeds from 100 on and problem sets
-from 7100; settings were chosen with seeds below 10 and problem sets 101 to 110.
+from 7100; settings were chosen with seeds below 10 and problem sets 101 to 110. ``confirm`` doubles the seeds of the arms that the main claim is about.
 """
 
 from __future__ import annotations
@@ -46,6 +46,7 @@ def jobs(seeds: int) -> dict[str, tuple[str, list[Arm], int]]:
     mends = [f"duet-no-{m}" for m in USED]
     return {
         "key": ("real", arms(KEY, ("50%", "25%")), seeds + 3),
+        "confirm": ("real", arms(("uniform-stop", "duet-select"), ("50%",)), seeds + 11),
         "others": ("real", arms(OTHERS, ("50%", "25%")), seeds),
         "homogeneous": ("homogeneous", arms(KEY, ("50%", "25%")), seeds),
         "hard": ("hard", arms(KEY, ("50%", "25%")), seeds),
@@ -107,7 +108,7 @@ def summarise(name: str, found: results.Results) -> dict[str, Any]:
             p = paired(np.array([runs[s]["accuracy"] for s in seeds]), np.array([base[s]["accuracy"] for s in seeds]))
             row[key] = [p.mean, p.low, p.high]
             if key == "vs_full":
-                row["time_ratio"] = float(np.mean([runs[s]["seconds"] / base[s]["seconds"] for s in seeds]))
+                row["time_ratio"] = float(np.median([runs[s]["seconds"] / base[s]["seconds"] for s in seeds]))
         rows.append(row)
     return {"name": name, "config": found["config"], "versions": found["versions"], "arms": rows}
 
@@ -123,9 +124,9 @@ def page(parts: list[dict[str, Any]]) -> str:
         "",
         "Written by `python benchmarks/rlvr.py`; data: `benchmarks/results/rlvr.json`. Accuracy is sampled pass@1 on",
         "held-out problems, in percent; differences are in points, paired by seed, with 95 % t intervals over seeds.",
-        "Every sampled token counts, aborted ones included. Time is that of training, relative to `grpo@100%` of the",
-        "same seed, two runs at once on two cores with one thread each. Columns vs uniform-stop and vs grpo compare",
-        "with the control arm and plain GRPO at the same budget.",
+        "Every sampled token counts, aborted ones included. Time is that of training relative to `grpo@100%` of the",
+        "same seed, median over seeds; two runs at once on two cores, one thread each. The columns vs uniform-stop and",
+        "vs grpo compare with the control arm and plain GRPO at the same budget.",
         "",
     ]
     for part in parts:
@@ -151,6 +152,48 @@ def page(parts: list[dict[str, Any]]) -> str:
             )
         lines.append("")
     return "\n".join(lines)
+
+
+COLOURS = {"grpo": "#0072b2", "uniform-stop": "#d55e00", "duet": "#009e73", "duet-select": "#cc79a7"}
+
+
+def picture(part: dict[str, Any]) -> str:
+    """An SVG of accuracy against the share of GRPO's tokens, with 95 % intervals over seeds, for the key recipes."""
+    share = {"25%": 0, "50%": 1, "100%": 2}
+    points: dict[str, list[tuple[int, list[float]]]] = {name: [] for name in COLOURS}
+    for row in part["arms"]:
+        recipe, _, budget = row["arm"].partition("@")
+        if recipe in points and budget in share:
+            points[recipe].append((share[budget], row["accuracy"]))
+    every = [value for found in points.values() for _, ci in found for value in ci]
+    low, high = min(every) - 0.01, max(every) + 0.01
+
+    def y(value: float) -> float:
+        return 20 + 260 * (high - value) / (high - low)
+
+    out = [
+        '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 680 340" role="img" font-family="sans-serif" font-size="13">',
+        f"<title>Held-out accuracy on the {part['name']} pool against the share of GRPO's tokens</title>",
+        '<rect width="680" height="340" fill="#ffffff"/>',
+    ]
+    step = 0.05
+    for k in range(int(np.ceil(low / step)), int(high / step) + 1):
+        out.append(f'<path d="M60 {y(k * step):.1f}H500" stroke="#dddddd"/>')
+        out.append(f'<text x="52" y="{y(k * step) + 4:.1f}" text-anchor="end" fill="#555555">{k * step:.0%}</text>')
+    for budget, k in share.items():
+        out.append(f'<text x="{120 + 160 * k}" y="302" text-anchor="middle" fill="#555555">{budget}</text>')
+    out.append('<text x="280" y="326" text-anchor="middle" fill="#555555">share of the tokens of grpo@100%</text>')
+    for i, (recipe, found) in enumerate(points.items()):
+        colour, found = COLOURS[recipe], sorted(found)
+        xs = [120 + 160 * k + 12 * (i - 1.5) for k, _ in found]
+        line = " ".join(f"{x:.1f},{y(ci[0]):.1f}" for x, (_, ci) in zip(xs, found, strict=True))
+        out.append(f'<polyline points="{line}" fill="none" stroke="{colour}" stroke-width="2"/>')
+        for x, (_, ci) in zip(xs, found, strict=True):
+            out.append(f'<path d="M{x:.1f} {y(ci[1]):.1f}V{y(ci[2]):.1f}" stroke="{colour}" stroke-width="1.5"/>')
+            out.append(f'<circle cx="{x:.1f}" cy="{y(ci[0]):.1f}" r="4" fill="{colour}"/>')
+        out.append(f'<path d="M520 {60 + 26 * i}h24" stroke="{colour}" stroke-width="3"/>')
+        out.append(f'<text x="552" y="{64 + 26 * i}" fill="#222222">{recipe}</text>')
+    return "\n".join([*out, "</svg>"])
 
 
 def main() -> int:
@@ -183,6 +226,9 @@ def main() -> int:
     target = ROOT / "benchmarks" / "results" / "rlvr.json"
     results.write_text(json.dumps(results.to_json(parts), indent=1) + "\n", target)
     results.write_text(page(parts) + "\n", ROOT / "docs" / "rlvr.md")
+    for part in parts:
+        if part["name"] == "real":
+            results.write_text(picture(part) + "\n", ROOT / "docs" / "curve.svg")
     print(page(parts))
     return 0
 
