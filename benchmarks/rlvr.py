@@ -5,7 +5,8 @@
     python benchmarks/rlvr.py --summary            # only rewrite benchmarks/results/rlvr.json and docs/rlvr.md
 
 Seeds and problem sets differ from those that any setting was chosen on: runs use seeds from 100 on and problem sets
-from 7100; settings were chosen with seeds below 10 and problem sets 101 to 110. ``confirm`` doubles the seeds of the arms that the main claim is about.
+from 7100; settings were chosen with seeds below 10 and problem sets 101 to 110. ``confirm`` doubles the seeds of
+the arms that the main claim is about.
 """
 
 from __future__ import annotations
@@ -172,7 +173,8 @@ def picture(part: dict[str, Any]) -> str:
         return 20 + 260 * (high - value) / (high - low)
 
     out = [
-        '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 680 340" role="img" font-family="sans-serif" font-size="13">',
+        '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 680 340" role="img" '
+        'font-family="sans-serif" font-size="13">',
         f"<title>Held-out accuracy on the {part['name']} pool against the share of GRPO's tokens</title>",
         '<rect width="680" height="340" fill="#ffffff"/>',
     ]
