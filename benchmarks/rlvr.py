@@ -29,7 +29,7 @@ from budgeteer.rl.recipes import USED
 from budgeteer.rl.trainer import TrainConfig
 
 ROOT = Path(__file__).resolve().parents[1]
-POOLS = ("real", "hard", "homogeneous")
+POOLS = ("real", "hard", "homogeneous", "real, half the learning rate")
 KEY = ("grpo", "uniform-stop", "duet", "duet-select")
 OTHERS = (
     "uniform-answer-stop", "duet-published", "vip", "knapsack", "dapo", "reinforce-ada-pos", "reinforce-ada-balance",
@@ -51,14 +51,20 @@ def jobs(seeds: int) -> dict[str, tuple[str, list[Arm], int]]:
         "others": ("real", arms(OTHERS, ("50%", "25%")), seeds),
         "homogeneous": ("homogeneous", arms(KEY, ("50%", "25%")), seeds),
         "hard": ("hard", arms(KEY, ("50%", "25%")), seeds),
+        "lower-lr": ("real, half the learning rate", arms(("uniform-stop", "duet", "duet-select"), ("50%",)), seeds),
         "ablation": ("real", arms(["duet-allocation", "duet-plus-i", *mends], ("50%",)), seeds),
         "full": ("real", arms((*KEY[1:], *OTHERS), ("100%",)), seeds),
     }
 
 
-def collect(folder: Path, config: dict[str, Any]) -> results.Results | None:
+def folder(pool: str) -> str:
+    """File name of a pool's results."""
+    return pool.replace(", ", "-").replace(" ", "-")
+
+
+def collect(path: Path, config: dict[str, Any]) -> results.Results | None:
     """Everything that was run on a pool, whichever job asked for it."""
-    runs = [json.loads(path.read_text()) for path in sorted((folder / "runs").glob("*.json"))]
+    runs = [json.loads(file.read_text()) for file in sorted((path / "runs").glob("*.json"))]
     runs = [{k: v for k, v in run.items() if k != "digest"} for run in runs]
     if not runs:
         return None
@@ -208,7 +214,9 @@ def main() -> int:
     args = parser.parse_args()
 
     def base(pool: str) -> RunSpec:
-        return RunSpec("grpo", "100%", None, TrainConfig(), pool=pool, pool_seed=PROBLEMS)
+        name, _, lower = pool.partition(", ")
+        config = TrainConfig(lr=TrainConfig().lr / 2) if lower else TrainConfig()
+        return RunSpec("grpo", "100%", None, config, pool=name, pool_seed=PROBLEMS)
 
     def news(update: Any) -> None:
         if update.state == "done":
@@ -216,14 +224,14 @@ def main() -> int:
 
     for name in [] if args.summary else args.jobs:
         pool, chosen, seeds = jobs(args.seeds)[name]
-        compare(chosen, range(FIRST_SEED, FIRST_SEED + seeds), base(pool), args.out / pool, on_update=news)
+        compare(chosen, range(FIRST_SEED, FIRST_SEED + seeds), base(pool), args.out / folder(pool), on_update=news)
     parts = []
     for pool in POOLS:
-        found = collect(args.out / pool, json.loads(base(pool).to_json()))
+        found = collect(args.out / folder(pool), json.loads(base(pool).to_json()))
         if found is not None:
             found["config"]["model"] = "embedded reasoner"
-            results.write(found, args.out / f"{pool}.json")
-            report.write_report(found, args.out / f"{pool}.html")
+            results.write(found, args.out / f"{folder(pool)}.json")
+            report.write_report(found, args.out / f"{folder(pool)}.html")
             parts.append(summarise(pool, found))
     target = ROOT / "benchmarks" / "results" / "rlvr.json"
     results.write_text(json.dumps(results.to_json(parts), indent=1) + "\n", target)
