@@ -346,12 +346,18 @@ def test_an_unknown_recipe_suggests_the_nearest():
         recipes.get("duet-no-z")
 
 
-@pytest.mark.parametrize("letter", recipes.MENDS)
+@pytest.mark.parametrize("letter", recipes.USED)
 def test_every_mend_can_be_left_out(letter):
     without = recipes.get(f"duet-no-{letter}")
     assert without.name == f"duet-no-{letter}"
     changed = dataclasses.replace(without, name="duet") != recipes.get("duet")
     assert changed or letter in "hs"  # these differ inside functions
+
+
+def test_mend_i_is_off_and_can_be_added():
+    assert recipes.get("duet-plus-i").advantage is not recipes.get("duet").advantage
+    with pytest.raises(UnknownName):
+        recipes.get("duet-no-i")
 
 
 # -- the prediction from the prompt -----------------------------------------------------------------------------------

@@ -26,6 +26,7 @@ from budgeteer.rl import recipes
 from budgeteer.rl.trainer import Progress, TrainConfig
 
 REFERENCE = "grpo@100%"
+_BLAS_THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,8 +181,6 @@ def compare(
     workers_of: dict[Connection, SpawnProcess] = {}
     busy: dict[Connection, tuple[Arm, int, RunSpec]] = {}
     context = mp.get_context("spawn")
-    for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS"):
-        os.environ.setdefault(name, "1")  # one thread a process: for the children, which read it at import
     pause = context.Event()
     limit = workers or os.cpu_count() or 1
     failure: str | None = None
@@ -200,7 +199,15 @@ def compare(
     def start() -> Connection:
         ours, theirs = context.Pipe()
         process = context.Process(target=_worker, args=(theirs, folder, pause), daemon=True)
+        # BLAS libraries read their number of threads when a process imports them: set it for the child alone
+        before = {name: os.environ.get(name) for name in _BLAS_THREADS}
+        os.environ.update(dict.fromkeys(_BLAS_THREADS, "1"))
         process.start()
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
         theirs.close()
         workers_of[ours] = process
         return ours

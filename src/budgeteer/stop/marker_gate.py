@@ -60,7 +60,7 @@ def marker_gate(
     >>> event = Event(np.arange(4), np.full(4, 10), np.full(4, -1), np.array([8, -1, -1, -1]), lambda: np.ones(4))
     >>> decisions, state = gate.step(state, event)
     >>> decisions.tolist(), gate.kept_weight(state).tolist()
-    ([1, 0, 0, 2], [1.0, 2.0, 2.0, 1.0])
+    ([1, 2, 2, 0], [1.0, 1.0, 1.0, 2.0])
     """
     if not 0 < keep_abort <= 1 or not 0 <= keep_length < 1:
         raise InvalidInput(f"keep_abort={keep_abort} must be in (0, 1], keep_length={keep_length} in [0, 1)")
