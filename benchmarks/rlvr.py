@@ -92,6 +92,10 @@ def summarise(name: str, found: results.Results) -> dict[str, Any]:
         row["accuracy"] = [ci.mean, ci.low, ci.high]
         for key in ("used", "trained", "wasted"):
             row[key] = float(np.mean([r["tokens"][key] for r in runs.values()]))
+        row["by_seed"] = {
+            seed: {"accuracy": r["accuracy"], "seconds": r["seconds"]} for seed, r in sorted(runs.items())
+        }
+        row["mixed_groups"] = float(np.mean([r["diagnostics"]["mixed_groups"] for r in runs.values()]))
         row["seconds"] = float(np.mean([r["seconds"] for r in runs.values()]))
         row["steps"] = float(np.mean([r["diagnostics"]["steps"] for r in runs.values()]))
         d = [r["diagnostics"] for r in runs.values()]
