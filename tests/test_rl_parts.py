@@ -392,7 +392,12 @@ def test_unseen_prompts_get_a_predicted_rate_once_anything_was_seen():
     features = dict(zip("ab", prompt_features([(0, 7, 9), (0, 8, 9)]), strict=True))
     x = np.stack([features["a"], features["b"]])
     assert np.isnan(estimates(History.empty(), items("a", "b"), memory, x).pass_rate).all()
-    history = record(History.empty(), outcomes([("a", 5, 1), ("a", 5, 1), ("a", 5, 0)]), memory, features=features)
+    history = record(
+        History.empty(),
+        outcomes([("a", 5, 1), ("a", 5, 1), ("a", 5, 0)]),
+        memory,
+        features=lambda keys: np.stack([features[k] for k in keys]),
+    )
     got = estimates(history, items("a", "b"), memory, x)
     guess = history.ridge.predict(x)
     np.testing.assert_allclose(got.pass_rate, [(2 + 3 * guess[0]) / 6, guess[1]])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -145,12 +146,12 @@ def record(
     outcomes: Outcomes,
     memory: Memory,
     kept_weight: F64 | None = None,
-    features: dict[str, F64] | None = None,
+    features: Callable[[Sequence[str]], F64] | None = None,
 ) -> History:
     """The history after one step's outcomes.
 
     Args:
-        features: [d] of each prompt by key, for the prediction.
+        features: keys [m] -> [m, d] features of those prompts, for the prediction.
         kept_weight: [n] weight of each row's length in quantiles, None = 1.
     """
     if not outcomes.keys:
@@ -192,8 +193,7 @@ def record(
     weight = ones if kept_weight is None else kept_weight
     ridge = history.ridge
     if memory.predict and features is not None:
-        x = np.stack([features[key] for key in keys.tolist()])
-        ridge = ridge.update(x, rollouts, right, decay=0.97)
+        ridge = ridge.update(features(keys.tolist()), rollouts, right, decay=0.97)
     return replace(
         history,
         keys=names,

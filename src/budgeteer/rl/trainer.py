@@ -203,7 +203,8 @@ class Trainer:
         self.dtype = DTYPES[config.dtype]
         self.prompts = [tuple(p) for p in prompts]
         self.keys = list(keys)
-        self.features = dict(zip(self.keys, prompt_features(self.prompts), strict=True))
+        self.index = {key: i for i, key in enumerate(self.keys)}
+        self.features = prompt_features(self.prompts)
         self.budget, self.step_budget, self.evaluate = budget, step_budget, evaluate
         self.optimiser = torch.optim.AdamW(
             self.model.parameters(), lr=config.lr, betas=(0.9, 0.95), weight_decay=config.weight_decay
@@ -231,6 +232,10 @@ class Trainer:
             at += 1
         return np.array(list(chosen), np.int64)
 
+    def _features_of(self, keys: Sequence[str]) -> F64:
+        """[m, d] features of m prompts."""
+        return self.features[[self.index[key] for key in keys]]
+
     # -- one step -------------------------------------------------------------------------------------------------
 
     def left(self) -> int | None:
@@ -252,7 +257,7 @@ class Trainer:
         picked = self._candidates(c.prompts * self.recipe.oversample)
         keys, zeros = tuple(self.keys[i] for i in picked), np.zeros(len(picked), np.int64)
         items = Items(keys, np.full(len(keys), 0.6 * c.max_tokens), drawn=zeros, right=zeros)
-        items = estimates(self.history, items, self.recipe.memory, np.stack([self.features[key] for key in keys]))
+        items = estimates(self.history, items, self.recipe.memory, self.features[picked])
         low, high = 0, 1
 
         def buys(tokens: int) -> bool:
@@ -274,8 +279,7 @@ class Trainer:
         zeros = np.zeros(len(keys), np.int64)
         items = Items(keys, np.full(len(keys), 0.6 * c.max_tokens), drawn=zeros, right=zeros)
         begin = time.perf_counter()
-        features = np.stack([self.features[key] for key in keys])
-        items = estimates(self.history, items, self.recipe.memory, features)
+        items = estimates(self.history, items, self.recipe.memory, self.features[picked])
         clock["allocation"] = clock.get("allocation", 0.0) + time.perf_counter() - begin
         share = self._share()
         spent, parts = 0, []
@@ -359,7 +363,7 @@ class Trainer:
         # the history is kept in plain rewards: an aborted row is a failure there only if the recipe says so
         outcomes = rollouts.outcomes(seen * loglik).take(~short)
         start = time.perf_counter()
-        self.history = record(self.history, outcomes, recipe.memory, kept_weight, self.features)
+        self.history = record(self.history, outcomes, recipe.memory, kept_weight, self._features_of)
         self.state = recipe.allocator.observe(self.state, outcomes)
         p.phases["allocation"] = p.phases.get("allocation", 0.0) + time.perf_counter() - start
         if recipe.aborted == "mask":
