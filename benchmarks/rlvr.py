@@ -128,7 +128,11 @@ def page(parts: list[dict[str, Any]]) -> str:
     """The Markdown page."""
 
     def interval(x: list[float] | None) -> str:
-        return "" if x is None else f"{100 * x[0]:+.1f} [{100 * x[1]:+.1f}, {100 * x[2]:+.1f}]"
+        if x is None:
+            return ""
+        if not np.isfinite(x[1]):
+            return f"{100 * x[0]:+.1f} (one seed)"
+        return f"{100 * x[0]:+.1f} [{100 * x[1]:+.1f}, {100 * x[2]:+.1f}]"
 
     lines = [
         "# RLVR at equal token budgets",
