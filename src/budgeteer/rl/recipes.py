@@ -42,12 +42,9 @@ def centred_advantage(rollouts: Rollouts, view: View) -> F64:
 
 def shrunk_advantage(rollouts: Rollouts, view: View) -> F64:
     """Reward minus a leave-one-out mean shrunk to the prompt's history."""
-    prior = view.history.find(rollouts.keys)
-    rate = np.full(len(rollouts.keys), np.nan)
     by_key = dict(zip(view.items.keys, view.items.column("pass_rate"), strict=True))
-    for g, key in enumerate(rollouts.keys):
-        if prior[g] >= 0:
-            rate[g] = by_key[key]
+    rate = np.array([by_key[key] for key in rollouts.keys])
+    rate[view.history.find(rollouts.keys) < 0] = np.nan  # a prediction alone is no baseline
     return history_baseline(rollouts.reward, rollouts.group, rate)
 
 

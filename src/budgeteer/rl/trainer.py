@@ -251,13 +251,17 @@ class Trainer:
             shares.append(left // steps_left if self.recipe.pace == "step" else left)
         return min(shares) if shares else 2**62
 
+    def _items(self) -> tuple[I64, Items]:
+        """The step's candidate prompts, as indices and as items with the estimates of the recipe's memory."""
+        picked = self._candidates(self.config.prompts * self.recipe.oversample)
+        keys, zeros = tuple(self.keys[i] for i in picked), np.zeros(len(picked), np.int64)
+        items = Items(keys, np.full(len(keys), 0.6 * self.config.max_tokens), drawn=zeros, right=zeros)
+        return picked, estimates(self.history, items, self.recipe.memory, self.features[picked])
+
     def _least(self) -> int:
         """Tokens with which the allocator buys something in the first step."""
         c = self.config
-        picked = self._candidates(c.prompts * self.recipe.oversample)
-        keys, zeros = tuple(self.keys[i] for i in picked), np.zeros(len(picked), np.int64)
-        items = Items(keys, np.full(len(keys), 0.6 * c.max_tokens), drawn=zeros, right=zeros)
-        items = estimates(self.history, items, self.recipe.memory, self.features[picked])
+        _, items = self._items()
         low, high = 0, 1
 
         def buys(tokens: int) -> bool:
@@ -274,18 +278,14 @@ class Trainer:
     def _collect(self, seed: int) -> tuple[Rollouts, View] | None:
         """Allocate and sample the step's rollouts; None when the budget buys none."""
         c, clock = self.config, self.progress.phases
-        picked = self._candidates(c.prompts * self.recipe.oversample)
-        keys = tuple(self.keys[i] for i in picked)
-        zeros = np.zeros(len(keys), np.int64)
-        items = Items(keys, np.full(len(keys), 0.6 * c.max_tokens), drawn=zeros, right=zeros)
-        begin = time.perf_counter()
-        items = estimates(self.history, items, self.recipe.memory, self.features[picked])
-        clock["allocation"] = clock.get("allocation", 0.0) + time.perf_counter() - begin
+        start = time.perf_counter()
+        picked, items = self._items()
+        clock["allocation"] = clock.get("allocation", 0.0) + time.perf_counter() - start
+        keys = items.keys
         share = self._share()
         spent, parts = 0, []
         total = np.zeros(len(keys), np.int64)
-        expected, price = 0.0, float("nan")
-        view = View(items, Plan(keys, zeros, 0.0), self.history, c.max_tokens)
+        expected = 0.0
         for turn in range(self.recipe.rounds):
             start = time.perf_counter()
             rng = np.random.default_rng((c.seed, self.progress.step, turn, 2))
@@ -327,14 +327,13 @@ class Trainer:
             right = np.bincount(part.group, part.reward > 0.99, minlength=len(keys)).astype(np.int64)
             drawn, good = items.column("drawn"), items.column("right")
             items = replace(items, drawn=(drawn + part.counts).astype(np.int64), right=(good + right).astype(np.int64))
-            price = plan.price
         drawn_last = int(np.flatnonzero(total)[-1]) + 1 if total.any() else 0
         self.progress.cursor += max(c.prompts, drawn_last)
         if not parts:
             return None
         self.progress.planned += expected
         rollouts = Rollouts.concatenate(parts)
-        return rollouts, View(items, Plan(keys, total, expected, price=price), self.history, c.max_tokens)
+        return rollouts, View(items, Plan(keys, total, expected), self.history, c.max_tokens)
 
     def step(self) -> bool:
         """Do one step; False when the budget buys no rollout any more."""
