@@ -18,7 +18,7 @@ from budgeteer.rl.advantage import group_norm, history_baseline
 from budgeteer.rl.history import History, Memory, estimates, record
 from budgeteer.rl.ratio import clipped
 from budgeteer.rl.surrogate import DIMENSIONS, Ridge, prompt_features
-from budgeteer.rl.weight import prompt_mean, sequence_mean, token_mean
+from budgeteer.rl.weight import prompt_mean, sequence_mean, thin, token_mean
 
 A = np.array
 
@@ -401,3 +401,35 @@ def test_unseen_prompts_get_a_predicted_rate_once_anything_was_seen():
     got = estimates(history, items("a", "b"), memory, x)
     guess = history.ridge.predict(x)
     np.testing.assert_allclose(got.pass_rate, [(2 + 3 * guess[0]) / 6, guess[1]])
+
+
+# -- thinning ---------------------------------------------------------------------------------------------------------
+
+
+def test_thin_keeps_the_smaller_side_and_at_most_the_ratio_of_the_larger():
+    # group 0: five right, one wrong; group 1: two and two; group 2: all alike (advantage 0); group 3: one side only
+    advantage = A([1.0, 1, 1, 1, 1, -5, 2, 2, -2, -2, 0, 0, 3])
+    group = A([0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 3])
+    weight = thin(advantage, group, 2.0, np.random.default_rng(0))
+    assert np.count_nonzero(weight[:5]) == 2
+    assert sorted(weight[:5].tolist())[-2:] == [2.5, 2.5]
+    assert weight[5:].tolist() == [1.0] * 8
+
+
+def test_thin_is_unbiased_and_its_variance_is_that_of_sampling_without_replacement():
+    rng = np.random.default_rng(3)
+    advantage, group = A([-1.0] * 6 + [3.0] * 2), np.zeros(8, np.int64)
+    x = rng.normal(size=8)
+    draws = np.array([thin(advantage, group, 1.0, np.random.default_rng(k)) @ (advantage * x) for k in range(20_000)])
+    exact = float(advantage @ x)
+    assert abs(draws.mean() - exact) < 4 * draws.std() / math.sqrt(len(draws))
+    # total of n = 6 estimated from k = 2: variance n^2 (1 - k / n) s^2 / k with s^2 the sample variance
+    side = (advantage * x)[:6]
+    assert draws.var() == pytest.approx(36 * (1 - 2 / 6) * side.var(ddof=1) / 2, rel=0.05)
+
+
+def test_thin_does_not_depend_on_the_order_of_groups_and_takes_none():
+    assert thin(np.zeros(0), np.zeros(0, np.int64), 2.0, np.random.default_rng(0)).tolist() == []
+    advantage, group = A([1.0, -1, -1, 1, 1, -1]), A([1, 0, 1, 0, 0, 1])
+    weight = thin(advantage, group, 1.0, np.random.default_rng(0))
+    assert [np.count_nonzero(weight[group == g]) for g in (0, 1)] == [2, 2]

@@ -41,19 +41,29 @@ def selective(low: int = 3, high: int = 16) -> Allocator:
         variance = p * (1 - p)
 
         def gain(i: int, have: int) -> float:
-            q = float(p[i])
-            return float(variance[i]) * (q**have * (1 - q) + (1 - q) ** have * q) / float(items.cost[i])
+            return float(gains[i, have - low])
 
+        have = np.arange(low, high + 1)
+        q, r = p[:, None] ** have, (1 - p[:, None]) ** have
+        gains = (variance / items.cost)[:, None] * (q * (1 - p)[:, None] + r * p[:, None])
         entry = variance * (1 - p**low - (1 - p) ** low) / (low * items.cost)
         order = np.lexsort((np.arange(len(p)), -entry))
         order = order[entry[order] > 0]
+        place = np.full(len(p), len(p))
+        place[order] = np.arange(len(order))
+        # every single rollout beyond the blocks, best first; gains fall within an item, so its units keep their order
+        single = np.argsort(-gains[:, :-1], axis=None, kind="stable") // max(high - low, 1)
         best, chosen, worth = np.zeros(len(p), np.int64), 0, -1.0
         # the number of items that enter trades breadth for depth: try each, keep the most valuable
         for count in np.unique(np.linspace(min(1, len(order)), len(order), 16).round().astype(int)).tolist():
             units = np.zeros(len(p), np.int64)
             units[order[:count]] = low
-            if float(units @ items.cost) > budget:
+            left = budget - float(units @ items.cost)
+            if left < 0:
                 break
+            mine = single[place[single] < count]
+            fits = int(np.searchsorted(np.cumsum(items.cost[mine]), left, side="right"))
+            units += np.bincount(mine[:fits], minlength=len(p))
             units = grow(units, np.where(units > 0, high, 0), items.cost, budget, gain)
             value = float((variance * (1 - p**units - (1 - p) ** units))[units > 0].sum())
             if value > worth:

@@ -60,6 +60,8 @@ class Recipe:
         stopper: None = rollouts end by themselves or at the cap.
         memory: how earlier steps become estimates.
         select: which rows enter the update; None = all.
+        thin: the larger side of a group trains on at most this many times the rows of the smaller one, reweighted;
+            None = all rows train.
         aborted: ``"mask"`` = aborted rows carry no gradient; ``"failure"`` = they are rollouts with reward 0.
         weighted_scores: the history's scores use the advantages after importance weights (as DUET's code does).
         kept_lengths: weights of gate-kept rows count in length quantiles.
@@ -78,6 +80,7 @@ class Recipe:
     token_weight: TokenWeightFn = token_mean
     memory: Memory = field(default_factory=Memory)
     select: SelectFn | None = None
+    thin: float | None = None
     aborted: str = "mask"
     weighted_scores: bool = False
     kept_lengths: bool = False

@@ -20,9 +20,9 @@ from budgeteer.rl.weight import prompt_mean, token_mean
 from budgeteer.stop import answered, marker_gate
 from budgeteer.stopper import Stopper
 
-MENDS = "abcdefghijs"
+MENDS = "abcdefghijst"
 """Corrections of DUET's published form, by the letter of the pitfall that each mends; see :func:`duet`."""
-USED = "abcdefghjs"
+USED = "abcdefghjst"
 """Those that the recipe ``duet`` has on. Mend i is off: with two rollouts a prompt there are no groups of one, and in
 exploratory runs the group's own normalisation did better."""
 
@@ -196,7 +196,8 @@ def duet(mends: str = USED, name: str = "duet") -> Recipe:
             h: the allocation is solved to the unit;
             i: the baseline is a leave-one-out mean shrunk to the prompt's history;
             j: aborted rollouts are failures that carry gradient, instead of lowering the baseline and vanishing;
-            s: a complete answer ends the rollout at once.
+            s: a complete answer ends the rollout at once;
+            t: the larger side of a group (right or wrong) trains on at most twice the rows of the other, reweighted.
         name: of the recipe.
     """
     on = {letter: letter in mends for letter in MENDS}
@@ -216,6 +217,7 @@ def duet(mends: str = USED, name: str = "duet") -> Recipe:
             std="rate" if on["d"] else "score",
             cold_std=float("nan") if on["g"] else 1.0,
         ),
+        thin=2.0 if on["t"] else None,
         aborted="failure" if on["j"] else "mask",
         weighted_scores=not on["b"],
         kept_lengths=on["c"],
@@ -237,7 +239,7 @@ def uniform_stop() -> Recipe:
     full = duet()
     return Recipe(
         "uniform-stop", uniform(), full.advantage, full.stopper, full.row_weight, full.token_weight, full.memory,
-        aborted=full.aborted, kept_lengths=full.kept_lengths,
+        thin=full.thin, aborted=full.aborted, kept_lengths=full.kept_lengths,
     )  # fmt: skip
 
 

@@ -44,7 +44,23 @@ class _Decoder:
         self.cos: Tensor = model.cos  # type: ignore[assignment]
         self.sin: Tensor = model.sin  # type: ignore[assignment]
         if compiled:
-            self.cos_np, self.sin_np = self.cos.numpy(), self.sin.numpy()
+            self._buffers(slots)
+
+    def _buffers(self, slots: int) -> None:
+        """What the compiled step writes to, so that it allocates nothing; all views of the weights that it reads."""
+        c = self.model.config
+        width = c.num_attention_heads * c.head_dim
+        sizes = {
+            "hidden": c.hidden_size, "normed": c.hidden_size, "attended": width, "gate_up": 2 * c.intermediate_size,
+            "qkv": width + 2 * c.num_key_value_heads * c.head_dim, "gated": c.intermediate_size, "logits": c.vocab_size,
+        }  # fmt: skip
+        self.tensors = {name: torch.empty(slots, size) for name, size in sizes.items()}
+        self.arrays = {name: tensor.numpy() for name, tensor in self.tensors.items()}
+        self.embed_np, self.norm_np = self.model.embed.numpy(), self.model.norm.numpy()
+        self.cos_np, self.sin_np = self.cos.numpy(), self.sin.numpy()
+        self.caches_np = [(k.numpy(), v.numpy()) for k, v in zip(self.keys, self.values, strict=True)]
+        self.norms_np = [(b.norm1.numpy(), b.norm2.numpy()) for b in self.blocks]
+        self.turned = [(b.qkv.t(), b.out.t(), b.gate_up.t(), b.down.t()) for b in self.blocks]
 
     def prefill(self, prompts: Sequence[Sequence[int]]) -> Tensor:
         """Compute the shared caches of g prompts, right-aligned [g, kv_heads, d, p]; logits after each [g, vocab]."""
@@ -65,6 +81,10 @@ class _Decoder:
             self.prompt_keys.append(k.transpose(2, 3).take_along_dim(shift, 3).contiguous())
             self.prompt_values.append(v.transpose(2, 3).take_along_dim(shift, 3).contiguous())
         last = x[torch.arange(len(prompts), device=device), lengths - 1]
+        if self.compiled:
+            self.prompts_np = [
+                (k.numpy(), v.numpy()) for k, v in zip(self.prompt_keys, self.prompt_values, strict=True)
+            ]
         return self._head(last)
 
     def _head(self, x: Tensor) -> Tensor:
@@ -78,50 +98,57 @@ class _Decoder:
             start: [n] first cache column of the row.
             group: [n] index of the row's prompt among the prefilled ones.
         """
+        if self.compiled:
+            return self._compiled_step(token, position, start, group, column)
         n, c = len(token), self.model.config
         device = self.model.device
         x = F.embedding(torch.from_numpy(token).to(device), self.model.embed)
-        if not self.compiled:
-            low = int(start.min())
-            where, of = torch.from_numpy(position).to(device), torch.from_numpy(group).to(device)
-            cos, sin = self.cos[where][:, None], self.sin[where][:, None]
-            own = torch.arange(low, column + 1, device=device) >= torch.from_numpy(start).to(device)[:, None]
-            width = self.prompt_keys[0].shape[3]
-            shared = torch.arange(width, device=device) >= torch.from_numpy(self.offset[group]).to(device)[:, None]
-            seen = torch.cat([shared, own], 1)[:, None, None]
+        low = int(start.min())
+        where, of = torch.from_numpy(position).to(device), torch.from_numpy(group).to(device)
+        cos, sin = self.cos[where][:, None], self.sin[where][:, None]
+        own = torch.arange(low, column + 1, device=device) >= torch.from_numpy(start).to(device)[:, None]
+        width = self.prompt_keys[0].shape[3]
+        shared = torch.arange(width, device=device) >= torch.from_numpy(self.offset[group]).to(device)[:, None]
+        seen = torch.cat([shared, own], 1)[:, None, None]
         for i, block in enumerate(self.blocks):
             qkv = F.linear(F.rms_norm(x, (c.hidden_size,), block.norm1, c.rms_norm_eps), block.qkv)
-            if self.compiled:
-                attended = torch.empty(n, block.heads * block.head_dim)
-                kernels.decode_attention(
-                    qkv.numpy(), self.cos_np, self.sin_np, position, start, column,
-                    self.keys[i].numpy(), self.values[i].numpy(), group, self.offset,
-                    self.prompt_keys[i].numpy(), self.prompt_values[i].numpy(), block.heads, attended.numpy(),
-                )  # fmt: skip
-            else:
-                parts = qkv.view(n, block.heads + 2 * block.kv_heads, block.head_dim)
-                turned = apply_rope(parts[:, : block.heads + block.kv_heads], cos, sin)
-                keys, values = self.keys[i], self.values[i]
-                keys[:n, :, :, column] = turned[:, block.heads :].to(keys.dtype)
-                values[:n, :, :, column] = parts[:, block.heads + block.kv_heads :].to(keys.dtype)
-                # query heads of one key head are folded into the query length
-                q = turned[:, : block.heads].reshape(n, block.kv_heads, -1, block.head_dim).to(keys.dtype)
-                attended = F.scaled_dot_product_attention(
-                    q,
-                    torch.cat([self.prompt_keys[i].to(keys.dtype)[of], keys[:n, :, :, low : column + 1]], 3).transpose(
-                        2, 3
-                    ),
-                    torch.cat(
-                        [self.prompt_values[i].to(keys.dtype)[of], values[:n, :, :, low : column + 1]], 3
-                    ).transpose(2, 3),
-                    attn_mask=seen,
-                ).reshape(n, -1)
-            x = x + F.linear(attended, block.out)
-            gate, up = F.linear(F.rms_norm(x, (c.hidden_size,), block.norm2, c.rms_norm_eps), block.gate_up).chunk(
-                2, -1
-            )
-            x = x + F.linear(F.silu(gate) * up, block.down)
+            parts = qkv.view(n, block.heads + 2 * block.kv_heads, block.head_dim)
+            turned = apply_rope(parts[:, : block.heads + block.kv_heads], cos, sin)
+            keys, values = self.keys[i], self.values[i]
+            keys[:n, :, :, column] = turned[:, block.heads :].to(keys.dtype)
+            values[:n, :, :, column] = parts[:, block.heads + block.kv_heads :].to(keys.dtype)
+            # query heads of one key head are folded into the query length
+            q = turned[:, : block.heads].reshape(n, block.kv_heads, -1, block.head_dim).to(keys.dtype)
+            k = torch.cat([self.prompt_keys[i].to(keys.dtype)[of], keys[:n, :, :, low : column + 1]], 3)
+            v = torch.cat([self.prompt_values[i].to(keys.dtype)[of], values[:n, :, :, low : column + 1]], 3)
+            attended = F.scaled_dot_product_attention(q, k.transpose(2, 3), v.transpose(2, 3), attn_mask=seen)
+            x = block.finish(x[:, None], attended.reshape(n, block.heads, 1, block.head_dim))[:, 0]
         return self._head(x)
+
+    def _compiled_step(self, token: I64, position: I64, start: I64, group: I64, column: int) -> Tensor:
+        """The same in place: torch's matrix products, and one kernel for all that lies between two of them."""
+        n, eps = len(token), np.float32(self.model.config.rms_norm_eps)
+        hidden, normed, qkv, attended, gate_up, gated, logits = (
+            self.tensors[name][:n] for name in ("hidden", "normed", "qkv", "attended", "gate_up", "gated", "logits")
+        )
+        arrays = {name: array[:n] for name, array in self.arrays.items()}
+        x, h = arrays["hidden"], arrays["normed"]
+        np.take(self.embed_np, token, axis=0, out=x)
+        for i, block in enumerate(self.blocks):
+            w_qkv, w_out, w_gate_up, w_down = self.turned[i]
+            kernels.norm_rows(x, self.norms_np[i][0], eps, h)
+            torch.mm(normed, w_qkv, out=qkv)
+            kernels.decode_attention(
+                arrays["qkv"], self.cos_np, self.sin_np, position, start, column, *self.caches_np[i], group,
+                self.offset, *self.prompts_np[i], block.heads, arrays["attended"],
+            )  # fmt: skip
+            torch.addmm(hidden, attended, w_out, out=hidden)
+            kernels.norm_rows(x, self.norms_np[i][1], eps, h)
+            torch.mm(normed, w_gate_up, out=gate_up)
+            kernels.silu_rows(arrays["gate_up"], arrays["gated"])
+            torch.addmm(hidden, gated, w_down, out=hidden)
+        kernels.norm_rows(x, self.norm_np, eps, h)
+        return torch.mm(normed, self.model.embed.t(), out=logits)
 
     def move(self, to: I64, source: I64, low: int, column: int) -> None:
         """Copy columns [low, column) of the caches of slots ``source`` to slots ``to``."""

@@ -10,7 +10,8 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,7 @@ from budgeteer.rl.recipe import Recipe, View
 from budgeteer.rl.rollouts import Rollouts
 from budgeteer.rl.sampler import sample
 from budgeteer.rl.surrogate import prompt_features
+from budgeteer.rl.weight import thin
 from budgeteer.stopper import Event, Stopper
 
 ScoreFn = Callable[[I64, list[list[int]]], F64]
@@ -60,7 +62,7 @@ class TrainConfig:
     prompts: int = 32
     group: int = 8
     max_tokens: int = 96
-    lr: float = 1e-3
+    lr: float = 5e-4
     warmup: int = 4
     minibatches: int = 2
     kl: float = 0.0
@@ -123,13 +125,23 @@ DTYPES = {"auto": torch.float32, "float32": torch.float32, "bfloat16": torch.bfl
 """What the forward pass computes in; weights stay float32."""
 
 
+@contextmanager
+def _phase(clock: dict[str, float], name: str) -> Iterator[None]:
+    """Add the block's seconds to ``clock[name]``."""
+    start = time.perf_counter()
+    yield
+    clock[name] = clock.get(name, 0.0) + time.perf_counter() - start
+
+
 def _timed(stopper: Stopper, clock: dict[str, float]) -> Stopper:
-    """The same stopper, its seconds added to ``clock``."""
+    """The same stopper, its seconds moved from the phase "sampling" around it to a phase of its own."""
 
     def step(state: Any, event: Event) -> Any:
         start = time.perf_counter()
         result = stopper.step(state, event)
-        clock["stopping"] = clock.get("stopping", 0.0) + time.perf_counter() - start
+        took = time.perf_counter() - start
+        clock["stopping"] = clock.get("stopping", 0.0) + took
+        clock["sampling"] = clock.get("sampling", 0.0) - took
         return result
 
     return stopper._replace(step=step)
@@ -278,28 +290,25 @@ class Trainer:
     def _collect(self, seed: int) -> tuple[Rollouts, View] | None:
         """Allocate and sample the step's rollouts; None when the budget buys none."""
         c, clock = self.config, self.progress.phases
-        start = time.perf_counter()
-        picked, items = self._items()
-        clock["allocation"] = clock.get("allocation", 0.0) + time.perf_counter() - start
+        with _phase(clock, "allocation"):
+            picked, items = self._items()
         keys = items.keys
         share = self._share()
         spent, parts = 0, []
         total = np.zeros(len(keys), np.int64)
         expected = 0.0
         for turn in range(self.recipe.rounds):
-            start = time.perf_counter()
-            rng = np.random.default_rng((c.seed, self.progress.step, turn, 2))
-            plan = self.recipe.allocator.allocate(max(share - spent, 0), items, self.state, rng=rng)
-            view = View(items, plan, self.history, c.max_tokens)
-            stopper = self.recipe.stopper(view) if self.recipe.stopper and plan.units.sum() else None
-            clock["allocation"] = clock.get("allocation", 0.0) + time.perf_counter() - start
+            with _phase(clock, "allocation"):
+                rng = np.random.default_rng((c.seed, self.progress.step, turn, 2))
+                plan = self.recipe.allocator.allocate(max(share - spent, 0), items, self.state, rng=rng)
+                view = View(items, plan, self.history, c.max_tokens)
+                stopper = self.recipe.stopper(view) if self.recipe.stopper and plan.units.sum() else None
             if not plan.units.sum():
                 break
             left, caps = self.left(), [] if self.step_budget is None else [self.step_budget - spent]
             hard = min(caps + ([] if left is None else [left - spent]), default=None)
-            before = clock.get("stopping", 0.0)
-            start = time.perf_counter()
-            with torch.autocast(self.model.device.type, torch.bfloat16, enabled=self.dtype == torch.bfloat16):
+            half = torch.autocast(self.model.device.type, torch.bfloat16, enabled=self.dtype == torch.bfloat16)
+            with _phase(clock, "sampling"), half:
                 part, _ = sample(
                     self.model,
                     keys,
@@ -313,13 +322,9 @@ class Trainer:
                     budget=hard,
                     compiled=None if self.dtype == torch.float32 else False,
                 )
-            took = time.perf_counter() - start - (clock.get("stopping", 0.0) - before)
-            clock["sampling"] = clock.get("sampling", 0.0) + took
-            start = time.perf_counter()
-            texts = [part.tokens[i, : part.length[i]].tolist() for i in range(len(part))]
-            reward = self.score(picked[part.group], texts)
-            part = replace(part, reward=reward)
-            clock["verifying"] = clock.get("verifying", 0.0) + time.perf_counter() - start
+            with _phase(clock, "verifying"):
+                texts = [part.tokens[i, : part.length[i]].tolist() for i in range(len(part))]
+                part = replace(part, reward=self.score(picked[part.group], texts))
             parts.append(part)
             spent += part.used
             expected += plan.expected_cost
@@ -361,19 +366,17 @@ class Trainer:
         kept_weight = rollouts.weight[~short] if recipe.kept_lengths else None
         # the history is kept in plain rewards: an aborted row is a failure there only if the recipe says so
         outcomes = rollouts.outcomes(seen * loglik).take(~short)
-        start = time.perf_counter()
-        self.history = record(self.history, outcomes, recipe.memory, kept_weight, self._features_of)
-        self.state = recipe.allocator.observe(self.state, outcomes)
-        p.phases["allocation"] = p.phases.get("allocation", 0.0) + time.perf_counter() - start
+        with _phase(p.phases, "allocation"):
+            self.history = record(self.history, outcomes, recipe.memory, kept_weight, self._features_of)
+            self.state = recipe.allocator.observe(self.state, outcomes)
         if recipe.aborted == "mask":
             weighted = np.where(aborted, 0.0, weighted)
         weighted = np.where(short, 0.0, weighted)
         rows = np.arange(len(rollouts))
         if recipe.select is not None:
             rows = recipe.select(rollouts, np.random.default_rng((c.seed, p.step, 3)))
-        start = time.perf_counter()
-        trained = self._update(rollouts, weighted, rows)
-        p.phases["training"] = p.phases.get("training", 0.0) + time.perf_counter() - start
+        with _phase(p.phases, "training"):
+            trained = self._update(rollouts, weighted, rows)
         p.used += rollouts.used
         p.wasted += rollouts.wasted
         p.trained += trained
@@ -388,10 +391,13 @@ class Trainer:
         c = self.config
         scale = self.recipe.token_weight(rollouts.length[rows], rollouts.group[rows])
         useful = np.ones(len(rows), np.bool_) if self.reference else np.abs(advantage[rows]) > 1e-9
+        rng = np.random.default_rng((c.seed, self.progress.step, 4))
+        if self.recipe.thin is not None:
+            kept = thin(advantage[rows], rollouts.group[rows], self.recipe.thin, rng)
+            useful, scale = useful & (kept > 0), scale * kept
         rows, scale = rows[useful], scale[useful] * useful.sum()
         if not len(rows):
             return 0
-        rng = np.random.default_rng((c.seed, self.progress.step, 4))
         order = rng.permutation(len(rows))
         for group in self.optimiser.param_groups:
             group["lr"] = c.lr * self._schedule()

@@ -70,20 +70,25 @@ def marker_gate(
         draws = np.random.Generator(np.random.Philox(key=[rows.seed, 1])).random((n, 2))
         return GateState(np.zeros(n, np.int64), np.zeros(n, np.bool_), draws[:, 0], draws[:, 1] < keep_length)
 
+    soonest_first, soonest_last = (np.min(np.asarray(value, np.float64), initial=np.inf) for value in (first, last))
+
     def of(value: float | F64, row: I64) -> float | F64:
         return value[row] if isinstance(value, np.ndarray) else value
 
     def step(state: GateState, event: Event) -> tuple[NDArray[np.int8], GateState]:
         row, decisions = event.row, np.full(len(event.row), CONTINUE, np.int8)
-        armed = (event.answered >= 0) & (event.length >= of(first, row)) & ~state.kept[row]
-        if armed.any():
+        # most polls decide nothing: say so before looking at every row
+        answered = event.answered >= 0
+        longest = event.length.max(initial=0)
+        if longest >= soonest_first and answered.any():
+            armed = answered & (event.length >= of(first, row)) & ~state.kept[row]
             confident_now = armed & (event.margin() > of(threshold, row))
             run = state.run.copy()
             run[row] = np.where(confident_now, run[row] + 1, 0)
             state = replace(state, run=run)
             decisions[(run[row] >= confident) & armed & ~state.skip[row]] = FINISH
-        overdue = (event.answered < 0) & (event.length >= of(last, row)) & ~state.kept[row]
-        if overdue.any():
+        if longest >= soonest_last:
+            overdue = ~answered & (event.length >= of(last, row)) & ~state.kept[row]
             stays = state.abort_draw[row] < keep_abort
             kept = state.kept.copy()
             kept[row[overdue & stays]] = True
