@@ -119,8 +119,6 @@ def summarise(name: str, found: results.Results) -> dict[str, Any]:
             seeds = sorted(runs.keys() & base.keys())
             p = paired(np.array([runs[s]["accuracy"] for s in seeds]), np.array([base[s]["accuracy"] for s in seeds]))
             row[key] = [p.mean, p.low, p.high]
-            if key == "vs_full":
-                row["time_ratio"] = float(np.median([runs[s]["seconds"] / base[s]["seconds"] for s in seeds]))
         rows.append(row)
     return {"name": name, "config": found["config"], "versions": found["versions"], "arms": rows}
 
@@ -141,8 +139,8 @@ def page(parts: list[dict[str, Any]]) -> str:
         "Written by `python benchmarks/rlvr.py`; data: `benchmarks/results/rlvr.json`. Accuracy is sampled pass@1 on",
         "held-out problems, in percent; differences are in points, paired by seed, with 95 % t intervals over seeds.",
         "Every sampled token counts, aborted ones included. The columns vs uniform-stop and vs grpo compare with the",
-        "control arm and plain GRPO at the same budget. Times have a table of their own, from runs that had the machine",
-        "to themselves (two at once on two cores, one thread each).",
+        "control arm and plain GRPO at the same budget. Times have a table of their own, from runs that had the",
+        "machine to themselves (two at once on two cores, one thread each).",
         "",
     ]
     for part in parts:
@@ -178,8 +176,8 @@ def times(part: dict[str, Any]) -> list[str]:
     lines = [
         "## Time on the real pool",
         "",
-        "Seconds of training relative to `grpo@100%` of the same seed, median and range over seeds; control is the share",
-        "of allocation (estimates and memory included) and stopping in a run's time, mean over seeds.",
+        "Seconds of training relative to `grpo@100%` of the same seed, median and range over seeds; control is the",
+        "share of allocation (estimates and memory included) and stopping in a run's time, mean over seeds.",
         "",
         "| arm | seeds | time | range | control |",
         "|---|---|---|---|---|",
