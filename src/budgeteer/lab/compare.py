@@ -26,7 +26,13 @@ from budgeteer.rl import recipes
 from budgeteer.rl.trainer import Progress, TrainConfig
 
 REFERENCE = "grpo@100%"
-_BLAS_THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+_WORKER_ENVIRONMENT = {
+    **dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1"),
+    # glibc: keep freed memory instead of giving it back and faulting it in again at every operator
+    "MALLOC_MMAP_THRESHOLD_": str(1 << 25),
+    "MALLOC_TRIM_THRESHOLD_": str(1 << 32),
+    "MALLOC_TOP_PAD_": str(1 << 26),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,9 +205,9 @@ def compare(
     def start() -> Connection:
         ours, theirs = context.Pipe()
         process = context.Process(target=_worker, args=(theirs, folder, pause), daemon=True)
-        # BLAS libraries read their number of threads when a process imports them: set it for the child alone
-        before = {name: os.environ.get(name) for name in _BLAS_THREADS}
-        os.environ.update(dict.fromkeys(_BLAS_THREADS, "1"))
+        # BLAS libraries and the allocator read these when a process starts: set them for the child alone
+        before = {name: os.environ.get(name) for name in _WORKER_ENVIRONMENT}
+        os.environ.update(_WORKER_ENVIRONMENT)
         process.start()
         for name, value in before.items():
             if value is None:
