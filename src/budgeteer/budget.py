@@ -57,10 +57,7 @@ class Window:
         return cls("rolling", int(match["number"]) * _SECONDS[match["unit"]])
 
     def __str__(self) -> str:
-        if self.unit != "rolling":
-            return self.unit
-        suffix = next(s for s, length in _SECONDS.items() if self.seconds % length == 0)
-        return f"{self.seconds // _SECONDS[suffix]}{suffix}"
+        return f"{self.seconds}s" if self.unit == "rolling" else self.unit
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,328 @@
+"""What all adapters do around a call: bound it, reserve, and settle what it used, known or estimated."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import AbstractAsyncContextManager, AbstractContextManager
+from dataclasses import dataclass, field, replace
+from inspect import isawaitable
+from typing import Any, Protocol
+
+from budgeteer.errors import InvalidInput, UnknownPrice
+from budgeteer.ledger.estimate import Bounds, Estimator, State
+from budgeteer.meter import Prices, meters
+from budgeteer.usage import Usage
+
+
+class Handle(Protocol):
+    """A reservation in hand. What these return may be awaitable; it is awaited where the call is asynchronous."""
+
+    def settle(self, amounts: Mapping[str, int], **tags: str) -> object:
+        """Charge units per kind and give back the rest; more than was reserved is booked as overshoot."""
+
+    def release(self) -> object:
+        """Give everything back."""
+
+    def extend(self, amounts: Mapping[str, int]) -> object:
+        """Raise the reservation to these totals, or raise BudgetExceeded and leave it as it is."""
+
+
+class Reserving(AbstractContextManager[Handle], AbstractAsyncContextManager[Handle], Protocol):
+    """Entering reserves; leaving without having settled releases."""
+
+
+class Allowance(Protocol):
+    """The right to spend that a meter draws on, such as :class:`budgeteer.ledger.Allowance`."""
+
+    def reserve(self, amounts: Mapping[str, int], *, id: str | None = None) -> Reserving:
+        """Hold units per kind, or raise BudgetExceeded."""
+
+
+_LOG = logging.getLogger(__name__)
+OK, CUT, UNKNOWN, REJECTED = "ok", "cut", "unknown", "rejected"
+"""How a call ended: whole; a stream cut short; no answer, so that it may have run; not run, nothing is charged."""
+
+
+@dataclass(frozen=True, slots=True)
+class Settlement:
+    """What became of one attempt at one call.
+
+    Attributes:
+        provider, operation, model: such as ``"openai"``, ``"chat"``, ``"gpt-4o"`` (as requested).
+        response_model: as answered, or ``""``.
+        usage: what it used; estimated where ``estimated``.
+        reserved, amounts: units per kind.
+        estimated: the provider did not say what was used, or said what cannot be.
+        outcome: ``"ok"``, ``"cut"``, ``"unknown"`` or ``"rejected"``.
+        attempt: 0, then one more with each retry of the client.
+        cap, choices: the output cap of a choice, and how many choices.
+    """
+
+    provider: str
+    operation: str
+    model: str
+    response_model: str
+    usage: Usage
+    reserved: Mapping[str, int]
+    amounts: Mapping[str, int]
+    estimated: bool
+    outcome: str
+    attempt: int = 0
+    cap: int | None = None
+    choices: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Planned:
+    """A call before it is made: its bound, the part of it that is reserved, and that in units."""
+
+    provider: str
+    operation: str
+    model: str
+    service: str
+    worst: Usage
+    reserve: Usage
+    amounts: Mapping[str, int]
+    attempt: int = 0
+    cap: int | None = None
+    choices: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What is known of a call after it: the provider's usage, and the text that was seen.
+
+    Attributes:
+        usage: None = not reported, or not to be believed.
+        seen: tokens of output that were seen, by count or bound; None = nothing can be said.
+        model, service: as answered.
+        outcome: see :class:`Settlement`.
+    """
+
+    usage: Usage | None = None
+    seen: int | None = None
+    model: str = ""
+    service: str = ""
+    outcome: str = OK
+
+
+@dataclass(slots=True)
+class Metering:
+    """Bounds, meters and what was learnt; shared by the calls of one client and safe across its threads.
+
+    Without an estimator every call reserves its worst case: the budget is hard as far as the bound holds. With one it
+    reserves a learnt quantile, more calls fit, and a call can use more than it reserved, at most its bound; streams
+    extend their reservation to the bound when they get there, or are cut.
+
+    Attributes:
+        allowance: what is drawn on.
+        kinds: of the units, such as ``("output", "money")``; those that the allowance counts.
+        prices: for ``money``.
+        bounds: see :class:`budgeteer.ledger.estimate.Bounds`.
+        estimator: None reserves the worst case.
+        state: what the estimator learnt; save it with ``state.to_json()`` and hand it in again.
+        on_settle: called with every :class:`Settlement`, such as :func:`budgeteer.adapters.otel.recorder`.
+    """
+
+    allowance: Allowance
+    kinds: Iterable[str] = ("all",)
+    prices: Prices | None = None
+    bounds: Bounds = field(default_factory=Bounds)
+    estimator: Estimator | None = None
+    state: State = field(default_factory=State)
+    on_settle: Callable[[Settlement], object] | None = None
+    _meters: Any = field(init=False, repr=False)
+    _lock: Any = field(init=False, repr=False, default_factory=threading.Lock)
+    _thinkers: set[str] = field(init=False, repr=False, default_factory=set)
+
+    def __post_init__(self) -> None:
+        if isinstance(self.kinds, str):
+            raise InvalidInput(f"kinds is {self.kinds!r}; give a sequence of kinds, such as ({self.kinds!r},)")
+        self._meters = meters(self.kinds, self.prices)
+        if not self._meters:
+            raise InvalidInput("no kind of units to reserve; give at least one, such as all or money")
+
+    def plan(self, provider: str, operation: str, model: str, worst: Usage, service: str = "", **about: Any) -> Planned:
+        """What to reserve of a call.
+
+        Raises:
+            UnknownPrice: money is counted and the model has no price.
+        """
+        reserve = worst
+        if self.estimator is not None and worst.input is not None and worst.output is not None:
+            with self._lock:
+                state = self.state
+            output = self.estimator.reserve(state, f"{model} output", worst.output)
+            reserve = Usage(
+                input=self.estimator.reserve(state, f"{model} input", worst.input), output=min(output, worst.output)
+            )
+        amounts = self.most(reserve, model, service)
+        return Planned(provider, operation, model, service, worst, reserve, amounts, **about)
+
+    def most(self, usage: Usage, model: str, service: str) -> dict[str, int]:
+        """Units that these totals can come to."""
+        return {meter.kind: meter.worst(usage, model, service) for meter in self._meters}
+
+    def settlement(self, planned: Planned, answer: Answer) -> Settlement:
+        """What to charge. What the provider did not say is estimated, never taken to be 0:
+
+        - no answer, so that the call may have run: what was reserved;
+        - output unknown: the text seen, at most the bound; all that was reserved if nothing can be said;
+        - input unknown: what was reserved for it.
+        """
+        known = answer.usage or Usage()
+        if answer.outcome == REJECTED:
+            usage, estimated = Usage(input=0, output=0), False
+        else:
+            seen = planned.reserve.output if answer.seen is None else answer.seen
+            usage = known
+            if known.input is None:
+                usage = replace(usage, input=planned.reserve.input, cached=None, written=None, written_long=None)
+            if known.output is None:
+                usage = replace(usage, output=min(seen or 0, planned.worst.output or 0), reasoning=None)
+            estimated = usage is not known
+        unknown = estimated and answer.outcome == UNKNOWN
+        amounts = dict(planned.amounts) if unknown else self._charge(planned, answer, usage)
+        if answer.outcome == REJECTED:
+            amounts = dict.fromkeys(amounts, 0)
+        elif not estimated:
+            self._learn(planned, usage)
+        return Settlement(
+            planned.provider, planned.operation, planned.model, answer.model, usage, planned.amounts, amounts,
+            estimated, answer.outcome, planned.attempt, planned.cap, planned.choices,
+        )  # fmt: skip
+
+    def _charge(self, planned: Planned, answer: Answer, usage: Usage) -> dict[str, int]:
+        """Units, at the price of the model and class of service that answered, else of those that were asked."""
+        models = [m for m in (answer.model, planned.model) if m]
+        services = [answer.service, planned.service] if answer.service else [planned.service]
+        for model, service in [(m, s) for s in services for m in models]:
+            try:
+                return {meter.kind: meter(usage, model, service) for meter in self._meters}
+            except UnknownPrice:
+                continue
+        return {meter.kind: meter(usage, planned.model, planned.service) for meter in self._meters}
+
+    def _learn(self, planned: Planned, usage: Usage) -> None:
+        if usage.reasoning:
+            self._thinkers.add(planned.model)
+        if self.estimator is None or usage.input is None or usage.output is None:
+            return
+        with self._lock:
+            state = self.state
+            for side in ("input", "output"):
+                key, bound = f"{planned.model} {side}", getattr(planned.worst, side) or 0
+                state = self.estimator.observe(state, key, bound, getattr(usage, side))
+            self.state = state
+
+    def tell(self, settlement: Settlement) -> None:
+        """Hand a settlement to whoever watches. What goes wrong there is logged: the answer is paid for, and kept."""
+        if self.on_settle is not None:
+            try:
+                self.on_settle(settlement)
+            except Exception:
+                _LOG.exception("on_settle failed on %r", settlement)
+
+    def thinks(self, model: str) -> bool:
+        """Whether the model was seen to generate what it does not show."""
+        return model in self._thinkers
+
+
+def tags(settlement: Settlement) -> dict[str, str]:
+    """What the ledger's journal records beside the amounts."""
+    return {
+        "model": settlement.response_model or settlement.model,
+        "operation": settlement.operation,
+        "outcome": settlement.outcome,
+        "estimated": str(settlement.estimated).lower(),
+        "attempt": str(settlement.attempt),
+    }
+
+
+class Call:
+    """One reservation from its start to its settlement, which may lie outside any ``with`` block.
+
+    ``finish`` or ``afinish`` once, in any case; a second one does nothing. Entering raises BudgetExceeded.
+    """
+
+    def __init__(self, metering: Metering, planned: Planned) -> None:
+        self.metering, self.planned = metering, planned
+        self._reserving = metering.allowance.reserve(planned.amounts)
+        self._handle: Handle | None = None
+        self._whole = dict(planned.amounts) == metering.most(planned.worst, planned.model, planned.service)
+
+    def start(self) -> Call:
+        """Reserve."""
+        self._handle = self._reserving.__enter__()
+        return self
+
+    async def astart(self) -> Call:
+        """Reserve."""
+        self._handle = await self._reserving.__aenter__()
+        return self
+
+    def needs_more(self, tokens: int) -> bool:
+        """Whether so many tokens of output go beyond what is reserved."""
+        return not self._whole and tokens > (self.planned.reserve.output or 0)
+
+    def extend(self) -> None:
+        """Reserve the whole bound."""
+        if self._handle is not None:
+            self._handle.extend(self.metering.most(self.planned.worst, self.planned.model, self.planned.service))
+        self._whole = True
+
+    async def aextend(self) -> None:
+        """Reserve the whole bound."""
+        if self._handle is not None:
+            planned = self.planned
+            await _done(self._handle.extend(self.metering.most(planned.worst, planned.model, planned.service)))
+        self._whole = True
+
+    def finish(self, answer: Answer) -> None:
+        """Settle, or release what was not run."""
+        if self._handle is None:
+            return
+        handle, self._handle = self._handle, None
+        settlement = self.metering.settlement(self.planned, answer)
+        if answer.outcome == REJECTED:
+            handle.release()
+        else:  # if the ledger fails here the reservation stays held: leaving the block would give it back
+            handle.settle(settlement.amounts, **tags(settlement))
+        self._reserving.__exit__(None, None, None)
+        self.metering.tell(settlement)
+
+    async def afinish(self, answer: Answer) -> None:
+        """Settle, or release what was not run."""
+        if self._handle is None:
+            return
+        handle, self._handle = self._handle, None
+        settlement = self.metering.settlement(self.planned, answer)
+        if answer.outcome == REJECTED:
+            await _done(handle.release())
+        else:
+            await _done(handle.settle(settlement.amounts, **tags(settlement)))
+        await self._reserving.__aexit__(None, None, None)
+        self.metering.tell(settlement)
+
+
+async def _done(result: object) -> None:
+    if isawaitable(result):
+        await result
+
+
+NOT_RUN = frozenset({429, 503, 529})
+"""Overloaded or limited: refused before the model ran."""
+MAY_HAVE_RUN = frozenset({408})
+
+
+def outcome_of_status(status: int) -> str:
+    """Whether a call answered with an error may have been run, and billed.
+
+    A request refused for what it says, for who sends it or for load was not run: 4xx but 408, 429, 503 and 529. After
+    a time-out (408, 504) or a failure inside (500, 502) nobody outside can tell, so it counts as run.
+    """
+    if status < 400:
+        return OK
+    return UNKNOWN if (status >= 500 and status not in NOT_RUN) or status in MAY_HAVE_RUN else REJECTED
