@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from dataclasses import dataclass, field, replace
@@ -58,6 +59,7 @@ class Settlement:
         outcome: ``"ok"``, ``"cut"``, ``"unknown"`` or ``"rejected"``.
         attempt: 0, then one more with each retry of the client.
         cap, choices: the output cap of a choice, and how many choices.
+        started, ended: nanoseconds since 1970 (UTC), for records.
     """
 
     provider: str
@@ -72,6 +74,8 @@ class Settlement:
     attempt: int = 0
     cap: int | None = None
     choices: int = 1
+    started: int = 0
+    ended: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -251,16 +255,17 @@ class Call:
         self.metering, self.planned = metering, planned
         self._reserving = metering.allowance.reserve(planned.amounts)
         self._handle: Handle | None = None
+        self._started = 0
         self._whole = dict(planned.amounts) == metering.most(planned.worst, planned.model, planned.service)
 
     def start(self) -> Call:
         """Reserve."""
-        self._handle = self._reserving.__enter__()
+        self._started, self._handle = time.time_ns(), self._reserving.__enter__()
         return self
 
     async def astart(self) -> Call:
         """Reserve."""
-        self._handle = await self._reserving.__aenter__()
+        self._started, self._handle = time.time_ns(), await self._reserving.__aenter__()
         return self
 
     def needs_more(self, tokens: int) -> bool:
@@ -280,12 +285,15 @@ class Call:
             await _done(self._handle.extend(self.metering.most(planned.worst, planned.model, planned.service)))
         self._whole = True
 
+    def _settlement(self, answer: Answer) -> Settlement:
+        return replace(self.metering.settlement(self.planned, answer), started=self._started, ended=time.time_ns())
+
     def finish(self, answer: Answer) -> None:
         """Settle, or release what was not run."""
         if self._handle is None:
             return
         handle, self._handle = self._handle, None
-        settlement = self.metering.settlement(self.planned, answer)
+        settlement = self._settlement(answer)
         if answer.outcome == REJECTED:
             handle.release()
         else:  # if the ledger fails here the reservation stays held: leaving the block would give it back
@@ -298,7 +306,7 @@ class Call:
         if self._handle is None:
             return
         handle, self._handle = self._handle, None
-        settlement = self.metering.settlement(self.planned, answer)
+        settlement = self._settlement(answer)
         if answer.outcome == REJECTED:
             await _done(handle.release())
         else:
