@@ -47,7 +47,7 @@ def test_a_call_reserves_its_worst_case_and_settles_what_it_used():
     assert (settled.usage.cached, settled.usage.reasoning, settled.estimated) == (4, 2, False)
     tags = purse.settled[0][1]
     assert tags["model"] == "gpt-4o-2024-08-06"
-    assert (tags["estimated"], tags["outcome"], tags["attempt"]) == ("false", "ok", "0")
+    assert (tags["estimated"], tags["outcome"], tags["attempt"]) == ("no", "ok", "0")
     assert provider.requests[0][1] == ASK  # nothing was changed on the way
 
 

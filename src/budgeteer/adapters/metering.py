@@ -6,7 +6,6 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
-from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from dataclasses import dataclass, field, replace
 from inspect import isawaitable
 from typing import Any, Protocol
@@ -18,9 +17,13 @@ from budgeteer.usage import Usage
 
 
 class Handle(Protocol):
-    """A reservation in hand. What these return may be awaitable; it is awaited where the call is asynchronous."""
+    """A reservation in hand.
 
-    def settle(self, amounts: Mapping[str, int], **tags: str) -> object:
+    What these return may be awaitable; it is awaited where the call is asynchronous. A handle whose ``extend`` blocks
+    may have an ``aextend`` for there. A settlement may be booked at once or when the block is left.
+    """
+
+    def settle(self, actual: Mapping[str, int], **tags: str) -> object:
         """Charge units per kind and give back the rest; more than was reserved is booked as overshoot."""
 
     def release(self) -> object:
@@ -30,8 +33,19 @@ class Handle(Protocol):
         """Raise the reservation to these totals, or raise BudgetExceeded and leave it as it is."""
 
 
-class Reserving(AbstractContextManager[Handle], AbstractAsyncContextManager[Handle], Protocol):
-    """Entering reserves; leaving without having settled releases."""
+class Reserving(Protocol):
+    """A context manager, synchronous and asynchronous.
+
+    Entering reserves; leaving gives back what was released, and what a settlement left over.
+    """
+
+    def __enter__(self) -> Handle: ...
+
+    def __exit__(self, kind: None, error: None, at: None, /) -> object: ...
+
+    async def __aenter__(self) -> Handle: ...
+
+    async def __aexit__(self, kind: None, error: None, at: None, /) -> object: ...
 
 
 class Allowance(Protocol):
@@ -240,7 +254,7 @@ def tags(settlement: Settlement) -> dict[str, str]:
         "model": settlement.response_model or settlement.model,
         "operation": settlement.operation,
         "outcome": settlement.outcome,
-        "estimated": str(settlement.estimated).lower(),
+        "estimated": "yes" if settlement.estimated else "no",
         "attempt": str(settlement.attempt),
     }
 
@@ -281,8 +295,8 @@ class Call:
     async def aextend(self) -> None:
         """Reserve the whole bound."""
         if self._handle is not None:
-            planned = self.planned
-            await _done(self._handle.extend(self.metering.most(planned.worst, planned.model, planned.service)))
+            extend = getattr(self._handle, "aextend", self._handle.extend)
+            await _done(extend(self.metering.most(self.planned.worst, self.planned.model, self.planned.service)))
         self._whole = True
 
     def _settlement(self, answer: Answer) -> Settlement:
@@ -296,7 +310,7 @@ class Call:
         settlement = self._settlement(answer)
         if answer.outcome == REJECTED:
             handle.release()
-        else:  # if the ledger fails here the reservation stays held: leaving the block would give it back
+        else:  # if the ledger fails here the block is not left, so that the reservation stays held until it expires
             handle.settle(settlement.amounts, **tags(settlement))
         self._reserving.__exit__(None, None, None)
         self.metering.tell(settlement)
