@@ -150,7 +150,7 @@ def test_it_tightens_and_it_widens():
     assert estimator.reserve(beyond, "m", 1000) == 1300
 
 
-@given(st.lists(st.tuples(st.integers(1, 10**9), st.integers(0, 10**9)), min_size=1, max_size=60))
+@given(st.lists(st.tuples(st.integers(1, 10**13), st.integers(0, 10**13)), min_size=1, max_size=60))
 def test_a_call_like_a_past_one_never_gets_a_token_less_by_rounding(pairs):
     estimator, state = Estimator(quantile=0.5, rate=0), State()
     for bound, actual in pairs:

@@ -168,15 +168,16 @@ class Metering:
         Raises:
             UnknownPrice: money is counted and the model has no price.
         """
-        reserve = worst
+        reserve, state = worst, self.state
         if self.estimator is not None and worst.input is not None and worst.output is not None:
-            with self._lock:
-                state = self.state
             output = self.estimator.reserve(state, f"{model} output", worst.output)
             reserve = Usage(
                 input=self.estimator.reserve(state, f"{model} input", worst.input), output=min(output, worst.output)
             )
         amounts = self.most(reserve, model, service)
+        if self.estimator is not None:
+            for kind, units in amounts.items():
+                amounts[kind] = min(units, self.estimator.reserve(state, f"{model} units of {kind}", units))
         return Planned(provider, operation, model, service, worst, reserve, amounts, **about)
 
     def most(self, usage: Usage, model: str, service: str) -> dict[str, int]:
@@ -206,7 +207,7 @@ class Metering:
         if answer.outcome == REJECTED:
             amounts = dict.fromkeys(amounts, 0)
         elif not estimated:
-            self._learn(planned, usage)
+            self._learn(planned, answer.service or planned.service, usage, amounts)
         return Settlement(
             planned.provider, planned.operation, planned.model, answer.model, usage, planned.amounts, amounts,
             estimated, answer.outcome, planned.attempt, planned.cap, planned.choices,
@@ -223,17 +224,22 @@ class Metering:
                 continue
         return {meter.kind: meter(usage, planned.model, planned.service) for meter in self._meters}
 
-    def _learn(self, planned: Planned, usage: Usage) -> None:
+    def _learn(self, planned: Planned, service: str, usage: Usage, amounts: Mapping[str, int]) -> None:
+        """Both sides' tokens, and what the units come to beside their most: how much is cached, for one."""
         if usage.reasoning:
             self._thinkers.add(planned.model)
         if self.estimator is None or usage.input is None or usage.output is None:
             return
+        model = planned.model
+        seen = [(f"{model} {s}", getattr(planned.worst, s) or 0, getattr(usage, s)) for s in ("input", "output")]
+        try:
+            most = self.most(usage, model, service)
+        except UnknownPrice:  # served in a class that the model's own price does not list
+            most = {}
+        seen += [(f"{model} units of {kind}", units, amounts[kind]) for kind, units in most.items()]
         with self._lock:
-            state = self.state
-            for side in ("input", "output"):
-                key, bound = f"{planned.model} {side}", getattr(planned.worst, side) or 0
-                state = self.estimator.observe(state, key, bound, getattr(usage, side))
-            self.state = state
+            for key, bound, actual in seen:
+                self.state = self.estimator.observe(self.state, key, bound, actual)
 
     def tell(self, settlement: Settlement) -> None:
         """Hand a settlement to whoever watches. What goes wrong there is logged: the answer is paid for, and kept."""

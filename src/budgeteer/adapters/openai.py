@@ -8,7 +8,8 @@ outside the budget. A call that does not fit raises :class:`budgeteer.errors.Bud
 What is charged:
 
 - the usage that the provider reports, if it can be true;
-- streams: its last chunk, which is asked for (``stream_options``) and hidden from who did not ask;
+- streams: its last chunk, which is asked for (``stream_options``, which a server has to accept) and hidden from who
+  did not ask;
 - a cut stream, a missing or impossible usage: what was seen, estimated and marked so. llama.cpp's server, for one,
   counts one choice only when ``n`` > 1;
 - an error: nothing if the model cannot have run, else what was reserved (``metering.outcome_of_status``).
@@ -92,13 +93,12 @@ class _Client(httpx2.Client):
         exchange = _Exchange(prepared, Call(self._metering, prepared.planned).start())
         try:
             response = self._inner.send(prepared.request, **kwargs)
+            if kwargs.get("stream") and response.status_code < 400:
+                return exchange.replaced(response, _Stream(response, exchange))
+            response.read()
         except BaseException as error:
             exchange.call.finish(_failure(error))
             raise
-        if kwargs.get("stream") and response.status_code < 400:
-            return exchange.replaced(response, _Stream(response, exchange))
-        if not response.is_closed:
-            response.read()
         exchange.call.finish(exchange.answer(response.status_code, response.content))
         return response
 
@@ -124,13 +124,12 @@ class _AsyncClient(httpx2.AsyncClient):
         exchange = _Exchange(prepared, await Call(self._metering, prepared.planned).astart())
         try:
             response = await self._inner.send(prepared.request, **kwargs)
+            if kwargs.get("stream") and response.status_code < 400:
+                return exchange.replaced(response, _AsyncStream(response, exchange))
+            await response.aread()
         except BaseException as error:
             await exchange.call.afinish(_failure(error))
             raise
-        if kwargs.get("stream") and response.status_code < 400:
-            return exchange.replaced(response, _AsyncStream(response, exchange))
-        if not response.is_closed:
-            await response.aread()
         await exchange.call.afinish(exchange.answer(response.status_code, response.content))
         return response
 

@@ -24,6 +24,10 @@ CAPS = ("max_completion_tokens", "max_tokens", "max_output_tokens")
 """Where a request says how much may be generated, for each of its choices."""
 _PICTURES = frozenset({"image_url", "input_image", "image"})
 _OPAQUE = frozenset({"input_audio", "file", "input_file", "document", "video_url", "audio"})
+_MOST = 10**30
+"""Of units, which may be pico-dollars."""
+_ROUNDED = 1 - 5e-16
+"""So that the rounding error of a ratio does not add a unit to what it was the ratio of."""
 _HIDDEN = ("previous_response_id", "conversation", "prompt_id")
 
 
@@ -207,21 +211,21 @@ class Estimator:
             raise InvalidInput(f"window {self.window} must be 1 or more and rate {self.rate} in [0, 1)")
 
     def reserve(self, state: State, key: str, bound: int) -> int:
-        """Tokens to reserve of a call bounded by ``bound``."""
+        """Units to reserve of a call bounded by ``bound``."""
         track = state.tracks.get(key)
         if track is None or not track.ratios:
             return bound
         n = len(track.ratios)
         rank = math.ceil((n + 1) * track.level)
         ratio = max(1.0, *track.ratios) if rank > n else sorted(track.ratios)[max(1, rank) - 1]
-        return math.ceil(ratio * bound * (1 - 1e-12))  # a ratio's rounding error must not add a token
+        return math.ceil(ratio * bound * _ROUNDED)
 
     def observe(self, state: State, key: str, bound: int, actual: int) -> State:
-        """The state after a call with this bound used ``actual`` tokens."""
-        if count("bound", bound) == 0:
+        """The state after a call with this bound used ``actual`` units."""
+        if count("bound", bound, _MOST) == 0:
             return state
         track = state.tracks.get(key) or Track(level=self.quantile)
-        missed = count("actual", actual) > self.reserve(state, key, bound)
+        missed = count("actual", actual, _MOST) > self.reserve(state, key, bound)
         level = track.level
         if track.ratios:
             level = min(1.0, max(0.0, level + self.rate * (missed - (1 - self.quantile))))

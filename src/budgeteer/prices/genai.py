@@ -60,9 +60,9 @@ def load(at: datetime | None = None) -> PriceTable:
         return None
 
     @lru_cache(maxsize=1024)
-    def priced(name: str, hour: datetime) -> Price | None:
+    def priced(name: str, minute: datetime) -> Price | None:
         model = model_of(name)
-        return None if model is None else _price(model, hour)
+        return None if model is None else _price(model, minute)
 
     def find(name: str) -> Price | None:
         now = at or datetime.now(UTC)
