@@ -10,8 +10,8 @@ Work: sessions of consecutive calls share a small budget, several calls in fligh
 is refused and lost. The omniscient scheduler reserves what each call will use; the others are compared with the tokens
 of the calls that it completes. ``bound``: reserve the worst case. ``quantile``: reserve the learnt quantile, let the
 call finish; what it uses beyond its reservation is overshoot, and the declared bound is the sum over the calls in
-flight of worst case minus reservation. ``extended``: a stream that reserves a lower quantile, extends its reservation
-as it goes, and is cut where the budget refuses: its output cannot overshoot, and cut tokens are wasted, not work.
+flight of worst case minus reservation. ``extended``: a stream that extends its reservation as it goes and is
+cut where the budget refuses: its output cannot overshoot, and cut tokens are wasted, not work.
 """
 
 from __future__ import annotations
@@ -30,13 +30,12 @@ from typing import Any
 
 import numpy as np
 
+from budgeteer.adapters.metering import STEP
 from budgeteer.ledger.estimate import Estimator, State
 
 OUT = Path(__file__).parent / "results" / "estimate.json"
 CAP = 4096
 """Output cap of every request; the traces do not record theirs. Longer answers count as cut by it."""
-STEP = 256
-"""Tokens by which a stream extends its reservation."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +52,7 @@ POLICIES = ("omniscient", "bound", "quantile", "extended")
 Sides = tuple[Estimator, Estimator]
 LEARNERS: dict[str, Sides] = {
     "quantile": (Estimator(quantile=0.975), Estimator(quantile=0.975)),  # 19 of 20 calls in both
-    "extended": (Estimator(quantile=0.99), Estimator(quantile=0.8)),  # the prompt cannot be cut, the answer can
+    "extended": (Estimator(quantile=0.99), Estimator(quantile=0.95)),  # the prompt cannot be cut, the answer can
 }
 """Estimators of input and output."""
 

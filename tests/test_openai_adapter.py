@@ -285,7 +285,7 @@ def test_a_stream_of_several_choices():
 def test_a_stream_beyond_its_learnt_reservation_extends_it_or_is_cut():
     estimator = Estimator(quantile=0.5, window=20)
     script = [chat(usage=used(12, 4)) for _ in range(4)] + [sse(["w "] * 30, used(12, 30), pause=0.002)]
-    for limit, fits in ((1000, True), (4 * 16 + 30, False)):
+    for limit, fits in ((1000, True), (40, False)):
         purse, seen = Purse(all=limit), []
         with Provider(*script) as provider:
             mine = client(provider, purse, estimator=estimator, on_settle=seen.append)

@@ -55,6 +55,8 @@ class Allowance(Protocol):
         """Hold units per kind, or raise BudgetExceeded."""
 
 
+STEP = 256
+"""Tokens of output by which a stream extends its reservation, lest it asks the ledger for every one."""
 _LOG = logging.getLogger(__name__)
 OK, CUT, UNKNOWN, REJECTED = "ok", "cut", "unknown", "rejected"
 """How a call ended: whole; a stream cut short; no answer, so that it may have run; not run, nothing is charged."""
@@ -132,7 +134,7 @@ class Metering:
 
     Without an estimator every call reserves its worst case: the budget is hard as far as the bound holds. With one it
     reserves a learnt quantile, more calls fit, and a call can use more than it reserved, at most its bound; streams
-    extend their reservation to the bound when they get there, or are cut.
+    extend their reservation as they grow beyond it, or are cut.
 
     Attributes:
         allowance: what is drawn on.
@@ -276,7 +278,7 @@ class Call:
         self._reserving = metering.allowance.reserve(planned.amounts)
         self._handle: Handle | None = None
         self._started = 0
-        self._whole = dict(planned.amounts) == metering.most(planned.worst, planned.model, planned.service)
+        self._covered = planned.reserve.output or 0
 
     def start(self) -> Call:
         """Reserve."""
@@ -289,21 +291,24 @@ class Call:
         return self
 
     def needs_more(self, tokens: int) -> bool:
-        """Whether so many tokens of output go beyond what is reserved."""
-        return not self._whole and tokens > (self.planned.reserve.output or 0)
+        """Whether so many tokens of output go beyond what is reserved; never beyond the bound."""
+        return self._covered < min(tokens, self.planned.worst.output or 0)
 
-    def extend(self) -> None:
-        """Reserve the whole bound."""
+    def extend(self, tokens: int) -> None:
+        """Reserve so many tokens of output and some more, at most the bound, or raise BudgetExceeded."""
         if self._handle is not None:
-            self._handle.extend(self.metering.most(self.planned.worst, self.planned.model, self.planned.service))
-        self._whole = True
+            self._handle.extend(self._grown(tokens))
 
-    async def aextend(self) -> None:
-        """Reserve the whole bound."""
+    async def aextend(self, tokens: int) -> None:
+        """Reserve so many tokens of output and some more, at most the bound, or raise BudgetExceeded."""
         if self._handle is not None:
             extend = getattr(self._handle, "aextend", self._handle.extend)
-            await _done(extend(self.metering.most(self.planned.worst, self.planned.model, self.planned.service)))
-        self._whole = True
+            await _done(extend(self._grown(tokens)))
+
+    def _grown(self, tokens: int) -> dict[str, int]:
+        planned = self.planned
+        self._covered = min(planned.worst.output or 0, tokens + STEP)
+        return self.metering.most(replace(planned.reserve, output=self._covered), planned.model, planned.service)
 
     def _settlement(self, answer: Answer) -> Settlement:
         return replace(self.metering.settlement(self.planned, answer), started=self._started, ended=time.time_ns())

@@ -309,12 +309,12 @@ class _Exchange:
             self.chunks += 1
         self.text[key] = self.text.get(key, "") + text
 
-    def outgrown(self) -> bool:
-        """Whether the stream goes beyond its reservation: by count, or by chunks, each of a token at least."""
+    def length(self) -> int:
+        """Tokens of output so far: by count, or by chunks, each of a token at least."""
         counter = self.prepared.metering.bounds.tokens
         if counter is None:
-            return self.call.needs_more(self.chunks)
-        return self.call.needs_more(self._tokens(list(self.text.values())) or 0)
+            return self.chunks
+        return sum(count_text(text, counter) for text in self.text.values())
 
     def at_end(self) -> Answer:
         """Of a stream that is over, whole or cut."""
@@ -402,8 +402,8 @@ class _Stream(httpx2.SyncByteStream):
         try:
             for piece in self.response.iter_bytes():
                 passed = self.events.feed(piece)
-                if self.exchange.outgrown():
-                    self.exchange.call.extend()
+                if self.exchange.call.needs_more(length := self.exchange.length()):
+                    self.exchange.call.extend(length)
                 if passed:
                     yield passed
             self.ended = True
@@ -430,8 +430,8 @@ class _AsyncStream(httpx2.AsyncByteStream):
         try:
             async for piece in self.response.aiter_bytes():
                 passed = self.events.feed(piece)
-                if self.exchange.outgrown():
-                    await self.exchange.call.aextend()
+                if self.exchange.call.needs_more(length := self.exchange.length()):
+                    await self.exchange.call.aextend(length)
                 if passed:
                     yield passed
             self.ended = True
