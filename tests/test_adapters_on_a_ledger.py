@@ -10,9 +10,10 @@ import pytest
 openai = pytest.importorskip("openai")
 ledgers = pytest.importorskip("budgeteer.ledger.allowance")
 
+from budgeteer.adapters.metering import Metering  # noqa: E402
 from budgeteer.adapters.openai import wrap  # noqa: E402
 from budgeteer.errors import BudgetExceeded  # noqa: E402
-from budgeteer.ledger.estimate import Bounds, Estimator  # noqa: E402
+from budgeteer.ledger.estimate import Bounds, Estimator, State  # noqa: E402
 from provider import Provider, chat, error, slow, sse, used  # noqa: E402
 
 ASK = {"model": "gpt-4o", "messages": [{"role": "user", "content": "Hi"}], "max_tokens": 50}
@@ -52,21 +53,21 @@ def test_calls_streams_and_errors_are_in_the_ledger():
 def test_an_asynchronous_stream_extends_or_is_cut():
     async def main():
         ledger = account(all=2000)
-        state = None
+        state = State()
         estimator = Estimator(quantile=0.5)
         for cap, fits in ((2000, True), (60, False)):
             script = [chat(usage=used(12, 2))] * 5 if fits else []
             with Provider(*script, sse(["w "] * 20, used(12, 20), pause=0.002)) as provider:
                 base = openai.AsyncOpenAI(base_url=provider.url, api_key="x", max_retries=0)
                 with ledgers.Allowance(ledger, "acme", {"all": cap}) as allowance:
-                    options = {} if state is None else {"state": state}
-                    client = wrap(base, allowance, bounds=BOUNDS, estimator=estimator, **options)
+                    metering = Metering(allowance, bounds=BOUNDS, estimator=estimator, state=state)
+                    client = wrap(base, metering)
                     for _ in script:
                         await client.chat.completions.create(**ASK)
                     stream = await client.chat.completions.create(**ASK, stream=True)
                     if fits:
                         assert len([chunk async for chunk in stream]) == 21
-                        state = client._client._metering.state
+                        state = metering.state
                     else:
                         with pytest.raises(BudgetExceeded):
                             [chunk async for chunk in stream]

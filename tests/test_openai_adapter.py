@@ -17,6 +17,7 @@ import pytest
 
 openai = pytest.importorskip("openai")
 
+from budgeteer.adapters.metering import Metering  # noqa: E402
 from budgeteer.adapters.openai import wrap  # noqa: E402
 from budgeteer.errors import BudgetExceeded, InvalidInput, UnknownPrice  # noqa: E402
 from budgeteer.ledger.estimate import Bounds, Estimator, worst_case  # noqa: E402
@@ -235,7 +236,7 @@ def test_a_stream_that_the_provider_cuts_is_charged_what_was_seen():
     assert purse.left == {"all": 1000 - (WORST - 50) - 8}
 
 
-@pytest.mark.parametrize("how", ["close", "with", "forget"])
+@pytest.mark.parametrize("how", ["close", "with", "forget", "never read"])
 def test_a_stream_that_the_caller_leaves_is_charged_what_was_seen(how):
     purse, seen = Purse(all=1000), []
     with Provider(sse(["word "] * 40, used(12, 40), pause=0.005)) as provider:
@@ -245,7 +246,8 @@ def test_a_stream_that_the_caller_leaves_is_charged_what_was_seen(how):
                 next(iter(stream))
         else:
             stream = mine.chat.completions.create(**ASK, stream=True)
-            next(iter(stream))
+            if how != "never read":
+                next(iter(stream))
             if how == "close":
                 stream.close()
             else:
@@ -288,14 +290,15 @@ def test_a_stream_beyond_its_learnt_reservation_extends_it_or_is_cut():
     for limit, fits in ((1000, True), (40, False)):
         purse, seen = Purse(all=limit), []
         with Provider(*script) as provider:
-            mine = client(provider, purse, estimator=estimator, on_settle=seen.append)
+            metering = Metering(purse, bounds=BOUNDS, estimator=estimator, on_settle=seen.append)
+            mine = wrap(openai.OpenAI(base_url=provider.url, api_key="x", max_retries=0), metering)
             if fits:
                 for _ in range(4):
                     mine.chat.completions.create(**ASK)
                 assert len(list(mine.chat.completions.create(**ASK, stream=True))) == 31
                 assert seen[-1].reserved["all"] < WORST
                 assert (purse.extended, purse.settled[-1][0]) == (1, {"all": 42})
-                learnt = mine._client._metering.state
+                learnt = metering.state
                 continue
             provider.script = [script[-1]]
             mine = client(provider, purse, estimator=estimator, state=learnt, on_settle=seen.append)
@@ -444,6 +447,8 @@ def test_bad_use_says_what_to_do():
         wrap(object(), purse)
     with pytest.raises(InvalidInput, match="sequence of kinds"):
         wrap(openai.OpenAI(api_key="x"), purse, kinds="all")
+    with pytest.raises(InvalidInput, match="beside a Metering"):
+        wrap(openai.OpenAI(api_key="x"), Metering(purse), kinds=("all",))
     with pytest.raises(InvalidInput, match="needs prices"):
         wrap(openai.OpenAI(api_key="x"), purse, kinds=("money",))
 

@@ -256,6 +256,15 @@ class Metering:
         return model in self._thinkers
 
 
+def metering_of(allowance: Allowance | Metering, options: Mapping[str, Any]) -> Metering:
+    """The metering that was given, or a new one of an allowance and options."""
+    if not isinstance(allowance, Metering):
+        return Metering(allowance, **options)
+    if options:
+        raise InvalidInput(f"options {', '.join(options)} beside a Metering; give them to the Metering")
+    return allowance
+
+
 def tags(settlement: Settlement) -> dict[str, str]:
     """What the ledger's journal records beside the amounts."""
     return {

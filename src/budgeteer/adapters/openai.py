@@ -30,6 +30,7 @@ from budgeteer.adapters.metering import (
     Answer,
     Call,
     Metering,
+    metering_of,
     outcome_of_status,
 )
 from budgeteer.errors import InvalidInput, MissingExtra
@@ -56,18 +57,18 @@ _TEXT_BYTES = 8
 """Bytes of text a token, at most, on the average of an answer: a usage below that is not believed when n > 1."""
 
 
-def wrap(client: C, allowance: Allowance, **options: Any) -> C:
+def wrap(client: C, allowance: Allowance | Metering, **options: Any) -> C:
     """A client like this one that spends from an allowance.
 
     Args:
         client: ``OpenAI`` or ``AsyncOpenAI`` (or a subclass); it stays as it is.
-        allowance: what to draw on.
+        allowance: what to draw on, or a Metering to share or to keep hold of.
         options: of :class:`budgeteer.adapters.metering.Metering`: kinds, prices, bounds, estimator, state, on_settle.
 
     Raises:
         InvalidInput: not such a client, or bad options.
     """
-    metering = Metering(allowance, **options)
+    metering = metering_of(allowance, options)
     inner = getattr(client, "_client", None)
     if isinstance(client, openai.OpenAI) and isinstance(inner, httpx2.Client):
         return cast(C, client.with_options(http_client=_Client(inner, metering)))
@@ -412,6 +413,9 @@ class _Stream(httpx2.SyncByteStream):
         finally:
             self.close()
 
+    def __del__(self) -> None:
+        self.close()  # forgotten unread: nobody else would settle it
+
     def close(self) -> None:
         try:
             self.response.close()
@@ -420,7 +424,10 @@ class _Stream(httpx2.SyncByteStream):
 
 
 class _AsyncStream(httpx2.AsyncByteStream):
-    """The body of a response on its way to the client."""
+    """The body of a response on its way to the client.
+
+    One that is forgotten without being read or closed stays reserved until the reservation expires.
+    """
 
     def __init__(self, response: httpx2.Response, exchange: _Exchange) -> None:
         self.response, self.exchange = response, exchange

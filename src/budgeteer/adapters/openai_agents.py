@@ -23,6 +23,7 @@ from budgeteer.adapters.metering import (
     Answer,
     Call,
     Metering,
+    metering_of,
     outcome_of_status,
 )
 from budgeteer.errors import InvalidInput, MissingExtra
@@ -44,24 +45,22 @@ class BudgetedModel(Model):
 
     Args:
         wrapped: the model.
-        allowance: what to draw on.
+        allowance: what to draw on, or a Metering to share or to keep hold of.
         name: of the model, for prices and records; what ``wrapped.model`` says when left out.
-        metering: shared with other models; made from the options when left out.
         options: of :class:`budgeteer.adapters.metering.Metering`: kinds, prices, bounds, estimator, state, on_settle.
     """
 
     def __init__(
         self,
         wrapped: Model,
-        allowance: Allowance,
+        allowance: Allowance | Metering,
         *,
         name: str | None = None,
-        metering: Metering | None = None,
         **options: Any,
     ) -> None:
         self.wrapped = wrapped
         self.name = name or str(getattr(wrapped, "model", ""))
-        self.metering = metering or Metering(allowance, **options)
+        self.metering = metering_of(allowance, options)
 
     async def close(self) -> None:
         await self.wrapped.close()
@@ -172,18 +171,18 @@ class BudgetedProvider(ModelProvider):
     """Models that all spend from one allowance.
 
     Args:
-        allowance: what to draw on.
+        allowance: what to draw on, or a Metering to share or to keep hold of.
         wrapped: where models come from; the SDK's own choice when left out.
         options: of :class:`budgeteer.adapters.metering.Metering`: kinds, prices, bounds, estimator, state, on_settle.
     """
 
-    def __init__(self, allowance: Allowance, wrapped: ModelProvider | None = None, **options: Any) -> None:
-        self.allowance, self.wrapped = allowance, wrapped or MultiProvider()
-        self.metering = Metering(allowance, **options)
+    def __init__(self, allowance: Allowance | Metering, wrapped: ModelProvider | None = None, **options: Any) -> None:
+        self.wrapped = wrapped or MultiProvider()
+        self.metering = metering_of(allowance, options)
 
     def get_model(self, model_name: str | None) -> Model:
         model = self.wrapped.get_model(model_name)
-        return BudgetedModel(model, self.allowance, name=model_name, metering=self.metering)
+        return BudgetedModel(model, self.metering, name=model_name)
 
     async def aclose(self) -> None:
         await self.wrapped.aclose()

@@ -13,7 +13,18 @@ from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from typing import Any
 
-from budgeteer.adapters.metering import CUT, OK, REJECTED, UNKNOWN, Allowance, Answer, Call, Metering, outcome_of_status
+from budgeteer.adapters.metering import (
+    CUT,
+    OK,
+    REJECTED,
+    UNKNOWN,
+    Allowance,
+    Answer,
+    Call,
+    Metering,
+    metering_of,
+    outcome_of_status,
+)
 from budgeteer.errors import InvalidInput, MissingExtra
 from budgeteer.ledger.estimate import count_text, worst_case
 from budgeteer.usage import Usage
@@ -35,13 +46,13 @@ class BudgetedModel(WrapperModel):
 
     Args:
         wrapped: a model or its name.
-        allowance: what to draw on.
+        allowance: what to draw on, or a Metering to share or to keep hold of.
         options: of :class:`budgeteer.adapters.metering.Metering`: kinds, prices, bounds, estimator, state, on_settle.
     """
 
-    def __init__(self, wrapped: Model | KnownModelName | str, allowance: Allowance, **options: Any) -> None:
+    def __init__(self, wrapped: Model | KnownModelName | str, allowance: Allowance | Metering, **options: Any) -> None:
         super().__init__(wrapped)
-        self.metering = Metering(allowance, **options)
+        self.metering = metering_of(allowance, options)
 
     async def request(
         self,
