@@ -10,6 +10,7 @@ import os
 import subprocess
 import sys
 import threading
+import time
 from decimal import Decimal
 from pathlib import Path
 
@@ -35,6 +36,14 @@ def client(provider, purse, sync=True, retries=0, **options):
     make = openai.OpenAI if sync else openai.AsyncOpenAI
     options.setdefault("bounds", BOUNDS)
     return wrap(make(base_url=provider.url, api_key="x", max_retries=retries, timeout=5), purse, **options)
+
+
+def wait_for(seen, n):
+    """Another thread settles a stream that was left early."""
+    deadline = time.monotonic() + 20
+    while len(seen) < n and time.monotonic() < deadline:
+        time.sleep(0.005)
+    assert len(seen) == n
 
 
 def test_a_call_reserves_its_worst_case_and_settles_what_it_used():
@@ -253,9 +262,22 @@ def test_a_stream_that_the_caller_leaves_is_charged_what_was_seen(how):
             else:
                 del stream
                 gc.collect()
+        wait_for(seen, 1)
     assert seen[0].outcome == "cut"
     assert 5 <= seen[0].usage.output <= 50
     assert purse.left["all"] == 1000 - purse.settled[0][0]["all"]
+
+
+def test_the_garbage_collector_does_not_settle_under_a_lock_that_it_interrupted():
+    purse, seen = Purse(all=1000), []
+    with Provider(sse(["word "] * 40, used(12, 40), pause=0.005)) as provider:
+        stream = client(provider, purse, on_settle=seen.append).chat.completions.create(**ASK, stream=True)
+        next(iter(stream))
+        with purse.lock:
+            del stream
+            gc.collect()
+        wait_for(seen, 1)
+    assert purse.left["all"] < 1000
 
 
 def test_a_whole_stream_without_usage_is_estimated():
@@ -336,6 +358,7 @@ def test_responses_whole_streamed_and_cut():
         assert events[-1].type == "response.completed"
         with mine.responses.create(**ask, stream=True) as stream:
             next(iter(stream))
+        wait_for(seen, 3)
     assert [(s.outcome, s.usage.total) for s in seen[:2]] == [("ok", 50), ("ok", 50)]
     assert seen[0].usage.reasoning == 25
     # cut, by a model that was seen to think: all that was reserved
@@ -492,6 +515,7 @@ def test_a_real_llama_cpp_server():
         mine.chat.completions.create(**{**ASK, **ask, "max_tokens": 0})
         with mine.chat.completions.create(**{**ASK, **ask, "max_tokens": 200}, stream=True) as stream:
             next(iter(stream))
+        wait_for(seen, 5)
         mine.responses.create(model="smollm2", input="Hi", max_output_tokens=8)
     finally:
         process.terminate()

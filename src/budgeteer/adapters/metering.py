@@ -286,6 +286,7 @@ class Call:
         self.metering, self.planned = metering, planned
         self._reserving = metering.allowance.reserve(planned.amounts)
         self._handle: Handle | None = None
+        self._lock = threading.Lock()
         self._started = 0
         self._covered = planned.reserve.output or 0
 
@@ -298,6 +299,11 @@ class Call:
         """Reserve."""
         self._started, self._handle = time.time_ns(), await self._reserving.__aenter__()
         return self
+
+    @property
+    def finished(self) -> bool:
+        """Whether it is settled or released, or was never started."""
+        return self._handle is None
 
     def needs_more(self, tokens: int) -> bool:
         """Whether so many tokens of output go beyond what is reserved; never beyond the bound."""
@@ -319,14 +325,20 @@ class Call:
         self._covered = min(planned.worst.output or 0, tokens + STEP)
         return self.metering.most(replace(planned.reserve, output=self._covered), planned.model, planned.service)
 
+    def _taken(self) -> Handle | None:
+        """The handle, for the first who asks."""
+        with self._lock:
+            handle, self._handle = self._handle, None
+        return handle
+
     def _settlement(self, answer: Answer) -> Settlement:
         return replace(self.metering.settlement(self.planned, answer), started=self._started, ended=time.time_ns())
 
     def finish(self, answer: Answer) -> None:
         """Settle, or release what was not run."""
-        if self._handle is None:
+        handle = self._taken()
+        if handle is None:
             return
-        handle, self._handle = self._handle, None
         settlement = self._settlement(answer)
         if answer.outcome == REJECTED:
             handle.release()
@@ -337,9 +349,9 @@ class Call:
 
     async def afinish(self, answer: Answer) -> None:
         """Settle, or release what was not run."""
-        if self._handle is None:
+        handle = self._taken()
+        if handle is None:
             return
-        handle, self._handle = self._handle, None
         settlement = self._settlement(answer)
         if answer.outcome == REJECTED:
             await _done(handle.release())

@@ -18,7 +18,12 @@ What is charged:
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Iterator, Mapping
+import logging
+import os
+import queue
+import threading
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from functools import lru_cache
 from typing import Any, TypeVar, cast
 
 from budgeteer.adapters.metering import (
@@ -53,6 +58,7 @@ _ROUTES = {
 }
 _CAPS = {"chat": "max_completion_tokens", "responses": "max_output_tokens", "completions": "max_tokens"}
 _FREE = ("/files", "/uploads", "/moderations", "/conversations", "/vector_stores", "/input_tokens", "/cancel")
+_LOG = logging.getLogger(__name__)
 _TEXT_BYTES = 8
 """Bytes of text a token, at most, on the average of an answer: a usage below that is not believed when n > 1."""
 
@@ -71,6 +77,7 @@ def wrap(client: C, allowance: Allowance | Metering, **options: Any) -> C:
     metering = metering_of(allowance, options)
     inner = getattr(client, "_client", None)
     if isinstance(client, openai.OpenAI) and isinstance(inner, httpx2.Client):
+        _settler(os.getpid())
         return cast(C, client.with_options(http_client=_Client(inner, metering)))
     if isinstance(client, openai.AsyncOpenAI) and isinstance(inner, httpx2.AsyncClient):
         return cast(C, client.with_options(http_client=_AsyncClient(inner, metering)))
@@ -137,6 +144,29 @@ class _AsyncClient(httpx2.AsyncClient):
     async def aclose(self) -> None:
         await self._inner.aclose()
         await super().aclose()
+
+
+_left_behind: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
+"""What is to be done about streams that were left early. The garbage collector may be who leaves them, and it runs
+anywhere, also while its thread holds a lock that settling needs. So another thread settles them, a moment later; until
+then they stay reserved. Putting into a SimpleQueue is safe in a destructor."""
+
+
+@lru_cache(maxsize=1)
+def _settler(process: int) -> threading.Thread:
+    """The thread that settles what was left behind, one a process."""
+
+    def run() -> None:
+        while True:
+            finish = _left_behind.get()
+            try:
+                finish()
+            except Exception:
+                _LOG.exception("a stream that was left behind could not be settled")
+
+    thread = threading.Thread(target=run, name="budgeteer-settler", daemon=True)
+    thread.start()
+    return thread
 
 
 def _unused(request: httpx2.Request) -> httpx2.Response:
@@ -401,22 +431,35 @@ class _Stream(httpx2.SyncByteStream):
 
     def __iter__(self) -> Iterator[bytes]:
         try:
-            for piece in self.response.iter_bytes():
-                passed = self.events.feed(piece)
-                if self.exchange.call.needs_more(length := self.exchange.length()):
-                    self.exchange.call.extend(length)
-                if passed:
-                    yield passed
-            self.ended = True
-            if rest := self.events.last():
-                yield rest
-        finally:
+            yield from self._pieces()
+        except GeneratorExit:
             self.close()
+            raise
+        except BaseException:
+            self._finish()
+            raise
+        self._finish()
 
-    def __del__(self) -> None:
-        self.close()  # forgotten unread: nobody else would settle it
+    def _pieces(self) -> Iterator[bytes]:
+        for piece in self.response.iter_bytes():
+            passed = self.events.feed(piece)
+            if self.exchange.call.needs_more(length := self.exchange.length()):
+                self.exchange.call.extend(length)
+            if passed:
+                yield passed
+        self.ended = True
+        if rest := self.events.last():
+            yield rest
 
     def close(self) -> None:
+        if self.ended or self.exchange.done:
+            self._finish()
+        elif not self.exchange.call.finished:  # left early, or found by the garbage collector
+            _left_behind.put(self._finish)
+
+    __del__ = close
+
+    def _finish(self) -> None:
         try:
             self.response.close()
         finally:
