@@ -9,21 +9,26 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from budgeteer import Budget
+from budgeteer.budget import Budgets, Window
 from budgeteer.errors import BudgetExceeded, InvalidInput, MissingExtra, UnknownName
 
-KINDS = st.sampled_from(["all", "output", "money", "cache_bytes"])
+KINDS = st.sampled_from(["all", "output", "money", "cache_bytes", "input*0.1+output", "input/3+output-cached*0.2"])
+WINDOWS = st.none() | st.sampled_from(["hour", "day", "month"]).map(Window) | st.builds(
+    Window, st.just("rolling"), st.integers(1, 10**7)
+)  # fmt: skip
+AMOUNTS = st.builds(Budget, KINDS, st.integers(0, 10**18), st.none(), WINDOWS)
+FRACTIONS = st.builds(Budget, KINDS, st.none(), st.integers(1, 10**9).map(lambda n: Fraction(n, 10**7)), WINDOWS)
 
 
-@given(KINDS, st.integers(0, 10**18))
-def test_amounts_survive_printing(kind, amount):
-    budget = Budget(kind, amount=amount)
+@given(AMOUNTS | FRACTIONS)
+def test_budgets_survive_printing(budget):
     assert Budget.parse(str(budget)) == budget
 
 
-@given(st.sampled_from(["all", "output"]), st.integers(1, 10**6))
-def test_percentages_survive_printing(kind, hundredths):
-    budget = Budget(kind, fraction=Fraction(hundredths, 10_000))
-    assert Budget.parse(str(budget)) == budget
+@given(st.lists(AMOUNTS | FRACTIONS, min_size=1, max_size=5, unique_by=lambda b: (b.kind, b.window)))
+def test_lists_survive_printing(budgets):
+    found = Budgets(budgets)
+    assert Budgets.parse(str(found)) == found
 
 
 @given(st.integers(1, 10_000), st.integers(0, 10**15))
@@ -45,6 +50,7 @@ def test_a_fraction_rounds_down_exactly(hundredths, reference):
         (" 2B ", "all", 2 * 10**9),
         ("0", "all", 0),
         ("cache_bytes:1_000", "cache_bytes", 1000),
+        ("(input*0.10) + output:2k", "input*0.1+output", 2000),
     ],
 )
 def test_notation(text, kind, amount):
@@ -52,8 +58,10 @@ def test_notation(text, kind, amount):
 
 
 @pytest.mark.parametrize(
-    "text", ["", "k", "-1", "1.5", "1e6", "$5%", "output:$5", "0%", "5 %%", "1.0001k", "1/2", "ten"]
-)
+    "text",
+    ["", "k", "-1", "1.5", "1e6", "$5%", "output:$5", "0%", "5 %%", "1.0001k", "1/2", "ten", ":5", "$5/year",
+     "$5/", "5/0s", "nan", "inf", "\u0663", "9" * 5000, "input*output:5", "a b:5", "1/day/hour"],
+)  # fmt: skip
 def test_what_is_not_in_the_notation_is_refused_and_shown(text):
     with pytest.raises(InvalidInput):
         Budget.parse(text)
@@ -69,9 +77,41 @@ def test_parse_returns_a_budget_or_says_why_not(text):
 
 
 def test_a_budget_is_an_amount_or_a_fraction():
-    for bad in ({}, {"amount": 1, "fraction": Fraction(1)}, {"amount": -1}, {"fraction": Fraction(0)}):
+    for bad in (
+        {}, {"amount": 1, "fraction": Fraction(1)}, {"amount": -1}, {"fraction": Fraction(0)}, {"amount": True},
+        {"amount": 1.0}, {"amount": float("nan")}, {"fraction": 0.5}, {"fraction": True}, {"amount": 10**41},
+    ):  # fmt: skip
         with pytest.raises(InvalidInput):
             Budget("all", **bad)
+
+
+@pytest.mark.parametrize(
+    ("text", "window"),
+    [("$5/hour", Window("hour")), ("$5/DAY", Window("day")), ("output:1m/month", Window("month")),
+     ("500k/90s", Window("rolling", 90)), ("500k/7d", Window("rolling", 604_800)),
+     ("50%/24h", Window("rolling", 86_400))],
+)  # fmt: skip
+def test_windows(text, window):
+    assert Budget.parse(text).window == window
+
+
+def test_a_day_of_the_calendar_is_not_the_last_24_hours():
+    assert Budget.parse("$5/day") != Budget.parse("$5/1d")
+    for bad in (("week", 0), ("rolling", 0), ("day", 3), ("rolling", -1), ("rolling", True)):
+        with pytest.raises(InvalidInput):
+            Window(*bad)
+
+
+def test_lists():
+    assert Budgets.parse("output:1m,$5/day") == (Budget("output", 10**6), Budget.parse("$5/day"))
+    assert Budgets.parse("1,000") == (Budget(amount=1000),)
+    assert Budgets.parse("$5, 100k") == (Budget.parse("$5"), Budget.parse("100k"))
+    assert len(Budgets.parse("$5/hour, $20/day")) == 2
+    for bad in ("$5, $6", "", "$5,", "$5; 100k"):
+        with pytest.raises(InvalidInput):
+            Budgets.parse(bad)
+    with pytest.raises(InvalidInput):
+        Budgets(())
 
 
 def test_errors_say_what_and_what_to_do():

@@ -7,17 +7,18 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from budgeteer.allocator import Allocator, chain, stateless
-    from budgeteer.budget import Budget
+    from budgeteer.budget import Budget, Budgets
     from budgeteer.plan import Items, Outcomes, Plan
     from budgeteer.stopper import Stopper
     from budgeteer.usage import Usage
 
 __version__ = "0.1.0"
-__all__ = ["Allocator", "Budget", "Items", "Outcomes", "Plan", "Stopper", "Usage", "chain", "stateless"]
+__all__ = ["Allocator", "Budget", "Budgets", "Items", "Outcomes", "Plan", "Stopper", "Usage", "chain", "stateless"]
 
 _HOME = {
     "Allocator": "allocator",
     "Budget": "budget",
+    "Budgets": "budget",
     "Items": "plan",
     "Outcomes": "plan",
     "Plan": "plan",

@@ -57,3 +57,17 @@ class MissingExtra(BudgeteerError, ImportError):
 
     def __init__(self, module: str, extra: str) -> None:
         super().__init__(f"this needs {module!r}, which is not installed: pip install 'budgeteer[{extra}]'")
+
+
+class UnknownPrice(UnknownName):
+    """A model without a price; it is never taken to be free."""
+
+    def __init__(self, model: str, known: Iterable[str], source: str) -> None:
+        super().__init__("price of model", model, known)
+        near = difflib.get_close_matches(model, self.known, n=3, cutoff=0.4)
+        hint = f"did you mean {' or '.join(map(repr, near))}?" if near else f"{len(self.known)} models are known."
+        self.message = (
+            f"{source}: no price of model {model!r}; {hint} "
+            f"Name it in a TOML of your own, or choose a price for unknown models (with_fallback)"
+        )
+        self.args = (self.message,)

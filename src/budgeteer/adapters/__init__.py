@@ -1,0 +1,1 @@
+"""Adapters: budgets for other people's clients and frameworks, one library a module."""

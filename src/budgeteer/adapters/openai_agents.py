@@ -1,0 +1,224 @@
+"""Budgets for the OpenAI Agents SDK: ``Runner.run(agent, run_config=RunConfig(model_provider=provider))``.
+
+``BudgetedProvider(allowance)`` gives every agent of a run, handoffs and agents used as tools included, models that
+spend from one allowance; ``BudgetedModel(model, allowance)`` does so for one model. A call that does not fit raises
+:class:`budgeteer.errors.BudgetExceeded` out of the run. The SDK's usage hooks come after the call and cannot refuse it.
+What the OpenAI client retries is not seen from here: for that, give the SDK a client wrapped by
+:mod:`budgeteer.adapters.openai` (``set_default_openai_client``) instead, not as well.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from typing import Any
+
+from budgeteer.adapters.metering import (
+    CUT,
+    OK,
+    REJECTED,
+    UNKNOWN,
+    Allowance,
+    Answer,
+    Call,
+    Metering,
+    metering_of,
+    outcome_of_status,
+)
+from budgeteer.errors import InvalidInput, MissingExtra
+from budgeteer.ledger.estimate import count_text, worst_case
+from budgeteer.usage import Usage
+
+try:
+    import openai
+    from agents import Model, ModelProvider, ModelSettings, MultiProvider
+    from agents.exceptions import UserError
+    from agents.items import ModelResponse, TResponseStreamEvent
+    from agents.usage import Usage as AgentsUsage
+except ImportError as error:
+    raise MissingExtra("agents", "openai-agents") from error
+
+
+class BudgetedModel(Model):
+    """A model of the Agents SDK whose calls spend from an allowance.
+
+    Args:
+        wrapped: the model.
+        allowance: what to draw on, or a Metering to share or to keep hold of.
+        name: of the model, for prices and records; what ``wrapped.model`` says when left out.
+        options: of :class:`budgeteer.adapters.metering.Metering`: kinds, prices, bounds, estimator, state, on_settle.
+    """
+
+    def __init__(
+        self,
+        wrapped: Model,
+        allowance: Allowance | Metering,
+        *,
+        name: str | None = None,
+        **options: Any,
+    ) -> None:
+        self.wrapped = wrapped
+        self.name = name or str(getattr(wrapped, "model", ""))
+        self.metering = metering_of(allowance, options)
+
+    async def close(self) -> None:
+        await self.wrapped.close()
+
+    def get_retry_advice(self, request: Any) -> Any:
+        return self.wrapped.get_retry_advice(request)
+
+    async def get_response(
+        self,
+        system_instructions: str | None,
+        input: Any,
+        model_settings: ModelSettings,
+        tools: list[Any],
+        output_schema: Any,
+        handoffs: list[Any],
+        tracing: Any,
+        *,
+        previous_response_id: str | None,
+        conversation_id: str | None,
+        prompt: Any,
+    ) -> ModelResponse:
+        hidden = {"previous_response_id": previous_response_id, "conversation": conversation_id, "prompt": prompt}
+        call, settings = self._call(
+            system_instructions, input, model_settings, tools, output_schema, handoffs, hidden
+        )  # fmt: skip
+        await call.astart()
+        try:
+            response = await self.wrapped.get_response(
+                system_instructions, input, settings, tools, output_schema, handoffs, tracing,
+                previous_response_id=previous_response_id, conversation_id=conversation_id, prompt=prompt,
+            )  # fmt: skip
+        except BaseException as error:
+            await call.afinish(_failure(error))
+            raise
+        text = "".join(_text(item) for item in response.output)
+        await call.afinish(self._answer(read_usage(response.usage, text), text, OK))
+        return response
+
+    async def stream_response(
+        self,
+        system_instructions: str | None,
+        input: Any,
+        model_settings: ModelSettings,
+        tools: list[Any],
+        output_schema: Any,
+        handoffs: list[Any],
+        tracing: Any,
+        *,
+        previous_response_id: str | None,
+        conversation_id: str | None,
+        prompt: Any,
+    ) -> AsyncIterator[TResponseStreamEvent]:
+        hidden = {"previous_response_id": previous_response_id, "conversation": conversation_id, "prompt": prompt}
+        call, settings = self._call(
+            system_instructions, input, model_settings, tools, output_schema, handoffs, hidden
+        )  # fmt: skip
+        await call.astart()
+        text, usage, answer = "", None, Answer(outcome=UNKNOWN)
+        try:
+            async for event in self.wrapped.stream_response(
+                system_instructions, input, settings, tools, output_schema, handoffs, tracing,
+                previous_response_id=previous_response_id, conversation_id=conversation_id, prompt=prompt,
+            ):  # fmt: skip
+                delta = getattr(event, "delta", None)
+                text += delta if isinstance(delta, str) else ""
+                answer = self._answer(usage, text, CUT)
+                if event.type in ("response.completed", "response.incomplete", "response.failed"):
+                    usage = read_usage(event.response.usage, text)
+                    answer = self._answer(usage, text, OK)
+                yield event
+        except Exception as error:
+            if not text and answer.outcome != OK:
+                answer = _failure(error)
+            raise
+        finally:
+            await call.afinish(answer)
+
+    def _call(
+        self, instructions: str | None, input: Any, settings: ModelSettings, tools: Any, schema: Any, handoffs: Any,
+        hidden: dict[str, Any],
+    ) -> tuple[Call, ModelSettings]:  # fmt: skip
+        bounds = self.metering.bounds
+        if settings.max_tokens is None and bounds.max_output is not None:
+            settings = replace(settings, max_tokens=bounds.max_output)
+        prompt = hidden.pop("prompt")
+        request = {
+            "instructions": instructions,
+            "input": json.loads(json.dumps(input, default=_plain)),
+            "tools": [_tool(tool) for tool in tools],
+            "handoffs": [_tool(handoff) for handoff in handoffs],
+            "schema": None if schema is None or schema.is_plain_text() else schema.json_schema(),
+            "max_output_tokens": settings.max_tokens,
+            "prompt_id": prompt,
+            **hidden,
+        }
+        planned = self.metering.plan(
+            "openai", "chat", self.name, worst_case(request, bounds), cap=settings.max_tokens
+        )  # fmt: skip
+        return Call(self.metering, planned), settings
+
+    def _answer(self, usage: Usage | None, text: str, outcome: str) -> Answer:
+        hidden = self.metering.thinks(self.name)
+        seen = count_text(text, self.metering.bounds.tokens) if text and not hidden else None
+        return Answer(usage, seen, outcome=outcome)
+
+
+class BudgetedProvider(ModelProvider):
+    """Models that all spend from one allowance.
+
+    Args:
+        allowance: what to draw on, or a Metering to share or to keep hold of.
+        wrapped: where models come from; the SDK's own choice when left out.
+        options: of :class:`budgeteer.adapters.metering.Metering`: kinds, prices, bounds, estimator, state, on_settle.
+    """
+
+    def __init__(self, allowance: Allowance | Metering, wrapped: ModelProvider | None = None, **options: Any) -> None:
+        self.wrapped = wrapped or MultiProvider()
+        self.metering = metering_of(allowance, options)
+
+    def get_model(self, model_name: str | None) -> Model:
+        model = self.wrapped.get_model(model_name)
+        return BudgetedModel(model, self.metering, name=model_name)
+
+    async def aclose(self) -> None:
+        await self.wrapped.aclose()
+
+
+def read_usage(usage: AgentsUsage | Any, text: str = "") -> Usage | None:
+    """Of a call of the SDK; None where the provider reported none, which the SDK turns into noughts."""
+    if usage is None:
+        return None
+    try:
+        found = Usage.from_responses(usage)
+    except InvalidInput:
+        return None
+    return found if found.input and (found.output or not text) else None
+
+
+def _plain(value: Any) -> Any:
+    dump = getattr(value, "model_dump", None)
+    return dump(mode="json") if callable(dump) else str(value)
+
+
+def _tool(tool: Any) -> dict[str, Any]:
+    """What of a tool or handoff goes into the prompt."""
+    names = ("name", "tool_name", "description", "tool_description", "params_json_schema", "input_json_schema")
+    return {name: getattr(tool, name, None) for name in names}
+
+
+def _text(item: Any) -> str:
+    data = item.model_dump() if hasattr(item, "model_dump") else item
+    if not isinstance(data, dict):
+        return ""
+    parts = [part.get("text") or part.get("refusal") or "" for part in data.get("content") or ()]
+    return "".join(parts) + str(data.get("arguments") or "")
+
+
+def _failure(error: BaseException) -> Answer:
+    if isinstance(error, openai.APIStatusError):
+        return Answer(outcome=outcome_of_status(error.status_code))
+    return Answer(outcome=REJECTED if isinstance(error, UserError) else UNKNOWN)

@@ -1,0 +1,233 @@
+"""What a call can cost before it is made, and how much of that to reserve.
+
+``worst_case`` bounds a request from what it says. A bound is safe and far too large: most answers are shorter than
+their cap. An :class:`Estimator` learns, per model and side, the ratio of actual to bound and reserves at a quantile.
+
+Sources: UTF-8 bytes as a bound of the tokens of byte-level tokenizers, and an adaptive margin, from "Token Budgets",
+arXiv 2606.04056, whose published estimator can only widen; the quantile and its feedback are adaptive conformal
+inference, Gibbs and Candes, arXiv 2106.00170.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from fractions import Fraction
+from typing import Any
+
+from budgeteer.errors import InvalidInput
+from budgeteer.usage import Usage, count
+
+CAPS = ("max_completion_tokens", "max_tokens", "max_output_tokens")
+"""Where a request says how much may be generated, for each of its choices."""
+_PICTURES = frozenset({"image_url", "input_image", "image"})
+_OPAQUE = frozenset({"input_audio", "file", "input_file", "document", "video_url", "audio"})
+_MOST = 10**30
+"""Of units, which may be pico-dollars."""
+_ROUNDED = 1 - 5e-16
+"""So that the rounding error of a ratio does not add a unit to what it was the ratio of."""
+_HIDDEN = ("previous_response_id", "conversation", "prompt_id")
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """How a request is bounded.
+
+    Attributes:
+        tokens: counts the tokens of a text; None takes its UTF-8 bytes, which no byte-level tokenizer exceeds.
+        margin: the input is multiplied by it: servers expand tool schemas into prompts of their own. 2 covers what
+            was measured on Anthropic's API (1.875), 1 the others (arXiv 2606.04056).
+        overhead: tokens of input that a server adds to any request, such as a default system message.
+        image: tokens of one image. The default is the dearest published (gpt-4o-mini, 8 tiles); most are below 2,000.
+        max_input: input of requests that do not show theirs: stored conversations, files, audio. None refuses those.
+        max_output: cap for requests that have none; it must be sent with them, or it bounds nothing. None refuses.
+        hidden_reasoning: tokens that the provider generates and bills beyond the cap, for each choice.
+    """
+
+    tokens: Callable[[str], int] | None = None
+    margin: Fraction = Fraction(1)
+    overhead: int = 256
+    image: int = 48_169
+    max_input: int | None = None
+    max_output: int | None = None
+    hidden_reasoning: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("overhead", "image", "max_input", "max_output", "hidden_reasoning"):
+            value = getattr(self, name)
+            if value is not None:
+                object.__setattr__(self, name, count(f"Bounds.{name}", value))
+        if isinstance(self.margin, bool) or not isinstance(self.margin, int | Fraction) or self.margin < 1:
+            raise InvalidInput(f"Bounds.margin is {self.margin!r}; give a Fraction of 1 or more, such as Fraction(2)")
+
+
+def count_text(text: str, tokens: Callable[[str], int] | None = None) -> int:
+    """Tokens of a text: by the counter, else at most its UTF-8 bytes."""
+    return len(text.encode("utf-8", "surrogatepass")) if tokens is None else count("a token count", tokens(text))
+
+
+def worst_case(request: Mapping[str, Any], bounds: Bounds | None = None) -> Usage:
+    """The most that a request can use: ``Usage(input, output)``.
+
+    Input: the JSON of everything that becomes prompt (messages, input, instructions, tools, formats), where the
+    JSON's punctuation outweighs the tokens that a chat template adds; images apart. Output: the cap of a choice and
+    its hidden reasoning, times ``n`` or ``best_of``.
+
+    Args:
+        request: the body of a chat completion, completion, Responses or Messages request.
+        bounds: how.
+
+    Raises:
+        InvalidInput: the request hides its input or has no cap, and the bounds do not say what to assume.
+
+    >>> body = {"messages": [{"role": "user", "content": "Hi"}], "max_tokens": 50, "n": 2}
+    >>> worst_case(body, Bounds(overhead=0))
+    Usage(input=49, output=100)
+    """
+    bounds = bounds or Bounds()
+    cap = _cap(request, bounds)
+    choices = max(count(name, request.get(name) or 1) for name in ("n", "best_of"))
+    return Usage(input=input_bound(request, bounds), output=choices * (cap + bounds.hidden_reasoning))
+
+
+def cap_name(request: Mapping[str, Any]) -> str | None:
+    """The field in which a request caps its output, or None."""
+    return next((name for name in CAPS if request.get(name) is not None), None)
+
+
+def _cap(request: Mapping[str, Any], bounds: Bounds) -> int:
+    name = cap_name(request)
+    if name is not None:
+        return max(1, count(name, request[name]))  # some servers generate, and bill, one token when asked for none
+    if bounds.max_output is None:
+        raise InvalidInput(f"the request has no cap of its output; give {CAPS[0]}, or max_output for all requests")
+    return bounds.max_output
+
+
+def input_bound(request: Mapping[str, Any], bounds: Bounds) -> int:
+    """The most tokens of input that a request can be; the first half of ``worst_case``."""
+    images = opaque = 0
+
+    def shown(value: Any) -> Any:
+        nonlocal images, opaque
+        if isinstance(value, Mapping):
+            kind = value.get("type")
+            if kind in _PICTURES:
+                images += 1
+                return kind
+            opaque += kind in _OPAQUE
+            return {name: shown(inner) for name, inner in value.items()}
+        return [shown(inner) for inner in value] if isinstance(value, list | tuple) else value
+
+    left_out = {"model", "stream", "stream_options", "user", "metadata", "n", "best_of", *CAPS}
+    text = json.dumps({k: shown(v) for k, v in request.items() if k not in left_out}, ensure_ascii=False, default=str)
+    hidden = [name for name in _HIDDEN if request.get(name)]
+    if isinstance(request.get("prompt"), Mapping):  # a template stored with the provider
+        hidden.append("prompt")
+    unseen = 0
+    if hidden or opaque:
+        if bounds.max_input is None:
+            what = ", ".join(hidden) or "a file or audio"
+            raise InvalidInput(f"the request's input is not bounded by what it shows ({what}); give max_input")
+        unseen = bounds.max_input
+    seen = (count_text(text, bounds.tokens) + images * bounds.image) * Fraction(bounds.margin)
+    return max(unseen, math.ceil(seen)) + bounds.overhead
+
+
+@dataclass(frozen=True, slots=True)
+class Track:
+    """What was learnt of one key.
+
+    Attributes:
+        ratios: actual / bound of the last calls, oldest first.
+        level: the quantile in use; it wanders about the chosen one so that misses come at the chosen rate.
+    """
+
+    ratios: tuple[float, ...] = ()
+    level: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """What an estimator learnt, by key; survives JSON through ``to_json`` and ``from_json``."""
+
+    tracks: Mapping[str, Track] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain lists and numbers."""
+        return {key: {"ratios": list(t.ratios), "level": t.level} for key, t in self.tracks.items()}
+
+    @classmethod
+    def from_json(cls, data: Any) -> State:
+        """The state that ``to_json`` wrote.
+
+        Raises:
+            InvalidInput: something else.
+        """
+        try:
+            tracks = {str(k): Track(tuple(float(r) for r in v["ratios"]), float(v["level"])) for k, v in data.items()}
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            raise InvalidInput(f"not the state of an estimator: {error!r}") from error
+        for key, track in tracks.items():
+            if not all(math.isfinite(r) and r >= 0 for r in (*track.ratios, track.level)) or track.level > 1:
+                raise InvalidInput(f"not the state of an estimator: {key!r} holds impossible numbers")
+        return cls(tracks)
+
+
+@dataclass(frozen=True, slots=True)
+class Estimator:
+    """Reserve the ``quantile`` of what was seen: bound x the ceil((n + 1) level)-th smallest of the last n ratios.
+
+    With fewer than level / (1 - level) calls seen that rank does not exist, and the bound itself is reserved, or more
+    if a call ever went beyond its bound. After each call ``level += rate * (missed - (1 - quantile))``: misses become
+    as frequent as chosen however the traffic drifts, in both directions.
+
+    Helps when many calls share a budget that is small beside their caps. Does not help a single call, and keys that
+    mix kinds of calls (other prompts, other caps) get the spread of all. A miss is an under-reservation: the call
+    goes on and its excess is booked; the excess is at most the bound minus the reservation, as far as the bound holds.
+
+    Attributes:
+        quantile: share of calls that the reservation should cover, in (0, 1).
+        window: calls remembered.
+        rate: of the feedback; 0 turns it off.
+
+    >>> estimator, state = Estimator(quantile=0.5, rate=0), State()
+    >>> for actual in (10, 20, 30):
+    ...     state = estimator.observe(state, "m", 100, actual)
+    >>> estimator.reserve(State(), "m", 100), estimator.reserve(state, "m", 100), estimator.reserve(state, "m", 1000)
+    (100, 20, 200)
+    """
+
+    quantile: float = 0.95
+    window: int = 200
+    rate: float = 0.01
+
+    def __post_init__(self) -> None:
+        if isinstance(self.quantile, bool) or not 0 < self.quantile < 1:
+            raise InvalidInput(f"quantile {self.quantile!r} is not between 0 and 1")
+        if count("window", self.window) < 1 or not 0 <= self.rate < 1:
+            raise InvalidInput(f"window {self.window} must be 1 or more and rate {self.rate} in [0, 1)")
+
+    def reserve(self, state: State, key: str, bound: int) -> int:
+        """Units to reserve of a call bounded by ``bound``."""
+        track = state.tracks.get(key)
+        if track is None or not track.ratios:
+            return bound
+        n = len(track.ratios)
+        rank = math.ceil((n + 1) * track.level)
+        ratio = max(1.0, *track.ratios) if rank > n else sorted(track.ratios)[max(1, rank) - 1]
+        return math.ceil(ratio * bound * _ROUNDED)
+
+    def observe(self, state: State, key: str, bound: int, actual: int) -> State:
+        """The state after a call with this bound used ``actual`` units."""
+        if count("bound", bound, _MOST) == 0:
+            return state
+        track = state.tracks.get(key) or Track(level=self.quantile)
+        missed = count("actual", actual, _MOST) > self.reserve(state, key, bound)
+        level = track.level
+        if track.ratios:
+            level = min(1.0, max(0.0, level + self.rate * (missed - (1 - self.quantile))))
+        ratios = (*track.ratios, actual / bound)[-self.window :]
+        return replace(state, tracks={**state.tracks, key: Track(ratios, level)})

@@ -1,0 +1,110 @@
+"""LiteLLM's price file, ``model_prices_and_context_window.json``: dollars per token, as binary floats in text.
+
+Models that are not priced by token (images, seconds, pages) are not held, so that asking for one is an error.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from decimal import Context, Decimal
+from pathlib import Path
+from typing import Any
+
+from budgeteer.errors import InvalidInput
+from budgeteer.prices.price import Price, Rates
+from budgeteer.prices.table import PriceTable, of
+
+_FIELDS = {
+    "input": "input_cost_per_token",
+    "output": "output_cost_per_token",
+    "cached": "cache_read_input_token_cost",
+    "written": "cache_creation_input_token_cost",
+    "written_long": "cache_creation_input_token_cost_above_1hr",
+    "reasoning": "output_cost_per_reasoning_token",
+    "audio_input": "input_cost_per_audio_token",
+    "audio_output": "output_cost_per_audio_token",
+    "request": "input_cost_per_request",
+}
+_SERVICES = {"batch": "_batches", "flex": "_flex", "priority": "_priority"}
+_TIER = re.compile(r"input_cost_per_token_above_(\d+)k_tokens")
+_FLOAT = Context(prec=15)
+"""Digits that a binary float keeps of a decimal: 4.0000000000000003e-07 was written 4e-07."""
+
+
+def load(path: str | Path) -> PriceTable:
+    """Read the file. Names are as LiteLLM has them, some with the provider before a slash.
+
+    Raises:
+        InvalidInput: missing, not such a file, or an entry with a price that cannot be.
+    """
+    try:
+        with Path(path).open(encoding="utf-8") as file:
+            data = json.load(file, parse_float=Decimal)
+    except (OSError, ValueError) as error:
+        raise InvalidInput(f"prices {str(path)!r} cannot be read: {error}") from error
+    if not isinstance(data, dict):
+        raise InvalidInput(f"prices {str(path)!r}: not a JSON object of models")
+    prices: dict[str, Price] = {}
+    for model, entry in data.items():
+        if model == "sample_spec" or not isinstance(entry, dict):
+            continue
+        try:
+            price = _price(entry)
+        except InvalidInput as error:
+            raise InvalidInput(f"prices {str(path)!r}, model {model!r}: {error}") from None
+        if price is not None:
+            prices[model] = price
+    return of(prices, str(path))
+
+
+def _price(entry: Mapping[str, Any]) -> Price | None:
+    standard = _of_service(entry, "")
+    if standard is None:
+        return None
+    services = {name: price for name, end in _SERVICES.items() if (price := _of_service(entry, end)) is not None}
+    return Price(standard.rates, standard.tiers, services)
+
+
+def _of_service(entry: Mapping[str, Any], end: str) -> Price | None:
+    base = _rates(entry, "", end)
+    if base is None:
+        return None
+    tiers: dict[int, Rates] = {}
+    for key in entry:
+        if (match := _TIER.fullmatch(key)) is not None:
+            # a class of service without a rate for long prompts has the ordinary one
+            dearer = _rates(entry, f"_above_{match[1]}k_tokens", end) or _rates(entry, f"_above_{match[1]}k_tokens", "")
+            if dearer is not None:
+                tiers[int(match[1]) * 1000] = dearer
+    if not end:
+        # what a tier leaves out costs what its input does: nothing is taken from the model's own rates but the output
+        for tier in entry.get("tiered_pricing") or ():
+            rates = _rates({"output_cost_per_token": entry.get("output_cost_per_token"), **tier}, "", "")
+            if rates is not None and "range" in tier:
+                tiers[int(tier["range"][0])] = rates
+    if 0 in tiers:
+        base = tiers.pop(0)
+    return Price(base, tuple(sorted(tiers.items(), key=lambda item: item[0])))
+
+
+def _rates(entry: Mapping[str, Any], above: str, end: str) -> Rates | None:
+    """The rates of a tier and class of service; None without both an input and an output rate."""
+    found: dict[str, Decimal] = {}
+    for name, key in _FIELDS.items():
+        # a part without a rate of this tier and class has that of the tier, then the ordinary one
+        for tail in (f"{above}{end}", above, "") if name not in ("input", "output") else (f"{above}{end}",):
+            value = entry.get(f"{key}{tail}")
+            if value is not None:
+                found[name] = _per_million(key, value)
+                break
+    if "input" not in found or "output" not in found:
+        return None
+    return Rates(**found)
+
+
+def _per_million(key: str, value: Any) -> Decimal:
+    if isinstance(value, bool) or not isinstance(value, Decimal | int):
+        raise InvalidInput(f"{key} is {value!r}, not a number")
+    return _FLOAT.create_decimal(value).scaleb(6)

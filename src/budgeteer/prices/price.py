@@ -1,0 +1,154 @@
+"""What one model costs: rates, tiers by prompt size, classes of service."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from decimal import Decimal
+from fractions import Fraction
+
+from budgeteer.errors import InvalidInput
+from budgeteer.usage import Usage, count
+
+PICO_A_TOKEN = 10**6
+"""Pico-dollars a token at one dollar a million tokens."""
+DEAREST = Decimal(10_000)
+"""Dollars a million tokens. No model costs more; a price per million read as one per token does."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rates:
+    """Dollars per million tokens, as exact decimals. A part without a rate of its own costs what its whole does.
+
+    Attributes:
+        input, output: of text.
+        cached, written, written_long: read from, written to the prompt cache, there for an hour and more.
+        reasoning: generated and not shown.
+        audio_input, audio_output: audio tokens.
+        request: dollars a million calls, whatever they use.
+    """
+
+    input: Decimal
+    output: Decimal
+    cached: Decimal | None = None
+    written: Decimal | None = None
+    written_long: Decimal | None = None
+    reasoning: Decimal | None = None
+    audio_input: Decimal | None = None
+    audio_output: Decimal | None = None
+    request: Decimal = Decimal(0)
+
+    def __post_init__(self) -> None:
+        for f in fields(self):
+            value = getattr(self, f.name)
+            if value is None and f.name not in ("input", "output", "request"):
+                continue
+            if isinstance(value, bool) or not isinstance(value, Decimal | int):
+                raise InvalidInput(
+                    f"rate {f.name} is {value!r}; give a Decimal of dollars per million tokens, no float"
+                )
+            value = Decimal(value)
+            if not value.is_finite() or value < 0:
+                raise InvalidInput(f"rate {f.name} is {value}; give 0 or more dollars per million tokens")
+            if value > DEAREST and f.name != "request":
+                raise InvalidInput(
+                    f"rate {f.name} is {value} dollars per million tokens, above {DEAREST}: a price per million tokens "
+                    f"typed where one per token belongs?"
+                )
+            object.__setattr__(self, f.name, value)
+
+    def cost(self, usage: Usage, read: int, made: int) -> Fraction:
+        """Dollars x 10^6 (dollars per million tokens, times tokens), each token at the rate of its most special part.
+
+        How cached and audio tokens overlap is not reported. Audio is charged in full, cached only what is left.
+        """
+        audio_in, audio_out = usage.audio_input or 0, usage.audio_output or 0
+        written = min(usage.written or 0, read - audio_in)
+        long = min(usage.written_long or 0, written)
+        cached = min(usage.cached or 0, read - audio_in - written)
+        reasoning = min(usage.reasoning or 0, made - audio_out)
+
+        def at(tokens: int, rate: Decimal | None, whole: Decimal) -> Fraction:
+            return tokens * Fraction(whole if rate is None else rate) if tokens else Fraction(0)
+
+        write = self.input if self.written is None else self.written
+        return (
+            at(read - audio_in - written - cached, None, self.input)
+            + at(cached, self.cached, self.input)
+            + at(written - long, None, write)
+            + at(long, self.written_long, write)
+            + at(audio_in, self.audio_input, self.input)
+            + at(made - audio_out - reasoning, None, self.output)
+            + at(reasoning, self.reasoning, self.output)
+            + at(audio_out, self.audio_output, self.output)
+            + Fraction(self.request)
+        )
+
+    def worst(self, read: int, made: int, audio: bool) -> Fraction:
+        """As ``cost``, with every token at the dearest rate of its side; audio rates only where there can be audio."""
+
+        def most(*rates: Decimal | None) -> Fraction:
+            return Fraction(max(rate for rate in rates if rate is not None))
+
+        heard, spoken = (self.audio_input, self.audio_output) if audio else (None, None)
+        dear_in = most(self.input, self.cached, self.written, self.written_long, heard)
+        return read * dear_in + made * most(self.output, self.reasoning, spoken) + Fraction(self.request)
+
+
+@dataclass(frozen=True, slots=True)
+class Price:
+    """Rates of a model, its dearer ones for long prompts, and those of other classes of service.
+
+    Attributes:
+        rates: of prompts up to the first tier.
+        tiers: (tokens, rates), ascending: with more than so many input tokens, cached ones included, all tokens of the
+            call have these rates. That is how providers bill; tiers are not marginal.
+        services: rates by class of service, such as ``"batch"``, ``"flex"``, ``"priority"``.
+    """
+
+    rates: Rates
+    tiers: tuple[tuple[int, Rates], ...] = ()
+    services: Mapping[str, Price] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        starts = [count("the start of a tier", start) for start, _ in self.tiers]
+        if starts != sorted(set(starts)):
+            raise InvalidInput(f"tiers begin at {starts}; give each start once, ascending")
+
+    def cost(self, usage: Usage) -> int:
+        """Pico-dollars, rounded up. A part that nobody reported counts as 0: who bills it apart reports it.
+
+        Raises:
+            InvalidInput: input or output is unknown.
+        """
+        read, made = _totals(usage)
+        return _ceil(self._at(read).cost(usage, read, made))
+
+    def worst(self, usage: Usage) -> int:
+        """Pico-dollars that this many input and output tokens cost at most, whatever their parts.
+
+        A cheaper rate above a tier is not counted on: fewer tokens than the estimate could cost more. Audio rates
+        count when ``audio_input`` or ``audio_output`` is not 0.
+        """
+        read, made = _totals(usage)
+        audio = bool(usage.audio_input or usage.audio_output)
+        reached = [self.rates, *(rates for start, rates in self.tiers if read > start)]
+        return max(_ceil(rates.worst(read, made, audio)) for rates in reached)
+
+    def _at(self, read: int) -> Rates:
+        reached = self.rates
+        for start, rates in self.tiers:
+            if read > start:
+                reached = rates
+        return reached
+
+
+def _totals(usage: Usage) -> tuple[int, int]:
+    if usage.input is None or usage.output is None:
+        raise InvalidInput(f"the cost of {usage!r} is unknown: it needs input and output; give an estimate")
+    return usage.input, usage.output
+
+
+def _ceil(dollars: Fraction) -> int:
+    pico = dollars * PICO_A_TOKEN
+    return -(-pico.numerator // pico.denominator)

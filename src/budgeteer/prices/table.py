@@ -1,0 +1,79 @@
+"""A price table: models by name, and what to do about a model that it does not hold."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
+
+from budgeteer.errors import InvalidInput, UnknownPrice
+from budgeteer.prices.price import Price
+from budgeteer.usage import Usage
+
+STANDARD = frozenset({"", "auto", "default", "standard", "standard_only"})
+"""Classes of service that have the ordinary price."""
+
+
+@dataclass(frozen=True, slots=True)
+class PriceTable:
+    """Prices of models; the ``prices`` of a money meter.
+
+    Attributes:
+        source: what it was read from, for errors and records.
+        find: the price of a model, or None.
+        names: of the models it holds, for suggestions.
+        fallback: price of every model that it does not hold; None, the default, makes those an error. A fallback of
+            nought is possible but has to be written.
+    """
+
+    source: str
+    find: Callable[[str], Price | None]
+    names: Callable[[], Iterable[str]]
+    fallback: Price | None = None
+
+    def price(self, model: str, service: str = "") -> Price:
+        """The price of a model in a class of service.
+
+        Raises:
+            UnknownPrice: the table does not hold it and has no fallback; the message names the nearest models.
+        """
+        if not isinstance(model, str) or not isinstance(service, str):
+            raise InvalidInput(f"model {model!r}, service {service!r}: give names")
+        found = self.find(model) or self.fallback
+        if found is None:
+            raise UnknownPrice(model, self.names(), self.source)
+        if service in STANDARD:
+            return found
+        if service not in found.services:
+            raise UnknownPrice(f"{model}, service {service!r}", (f"service {s!r}" for s in found.services), self.source)
+        return found.services[service]
+
+    def cost(self, usage: Usage, model: str, service: str = "") -> int:
+        """Pico-dollars of a usage, rounded up."""
+        return self.price(model, service).cost(usage)
+
+    def worst(self, usage: Usage, model: str, service: str = "") -> int:
+        """Pico-dollars that this much input and output cost at most."""
+        return self.price(model, service).worst(usage)
+
+    def with_fallback(self, price: Price) -> PriceTable:
+        """The same table with a price for models that it does not hold, such as the dearest you would use."""
+        return replace(self, fallback=price)
+
+
+def of(prices: Mapping[str, Price], source: str = "these prices") -> PriceTable:
+    """A table of given prices; ``"*"`` is the fallback."""
+    held = {model: price for model, price in prices.items() if model != "*"}
+    return PriceTable(source, held.get, held.keys, prices.get("*"))
+
+
+def first_of(*tables: PriceTable) -> PriceTable:
+    """The tables in order: the first that holds a model has its price; the first fallback is the fallback."""
+
+    def find(model: str) -> Price | None:
+        return next((price for table in tables if (price := table.find(model)) is not None), None)
+
+    def names() -> list[str]:
+        return [name for table in tables for name in table.names()]
+
+    fallback = next((table.fallback for table in tables if table.fallback is not None), None)
+    return PriceTable(", then ".join(table.source for table in tables), find, names, fallback)

@@ -1,0 +1,230 @@
+"""pydantic-ai and the OpenAI Agents SDK on a budget, run as people run them, against the provider on this machine."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+
+import pytest
+
+from budgeteer import Usage
+from budgeteer.errors import BudgetExceeded, InvalidInput
+from budgeteer.ledger.estimate import Bounds
+from provider import Provider, chat, error, responses, sse, used
+from purse import Purse
+
+BOUNDS = Bounds(overhead=10, max_output=50)
+
+
+@pytest.fixture
+def pydantic():
+    return pytest.importorskip("pydantic_ai")
+
+
+def pydantic_agent(provider, purse, pydantic, **options):
+    from openai import AsyncOpenAI
+    from pydantic_ai.models.openai import OpenAIChatModel
+    from pydantic_ai.providers.openai import OpenAIProvider
+
+    from budgeteer.adapters.pydantic_ai import BudgetedModel
+
+    client = AsyncOpenAI(base_url=provider.url, api_key="x", max_retries=0, timeout=5)
+    model = OpenAIChatModel("gpt-4o", provider=OpenAIProvider(openai_client=client))
+    return pydantic.Agent(BudgetedModel(model, purse, **{"bounds": BOUNDS, **options}))
+
+
+def test_pydantic_ai_runs_on_a_budget(pydantic):
+    purse, seen = Purse(all=5000), []
+    with Provider(chat(usage=used(40, 7, cached=4, reasoning=2))) as provider:
+        agent = pydantic_agent(provider, purse, pydantic, on_settle=seen.append)
+        assert agent.run_sync("Hi").output == "Hello there"
+    assert seen[0].usage.total == 47
+    assert (seen[0].usage.cached, seen[0].usage.reasoning, seen[0].estimated) == (4, 2, False)
+    assert seen[0].reserved["all"] > 47
+    assert provider.requests[0][1]["max_completion_tokens"] == 50  # the cap that was reserved is the cap that is sent
+    assert purse.left == {"all": 5000 - 47}
+
+
+def test_pydantic_ai_refuses_before_it_sends(pydantic):
+    purse = Purse(all=30)
+    with Provider(chat()) as provider:
+        agent = pydantic_agent(provider, purse, pydantic)
+        with pytest.raises(BudgetExceeded):
+            agent.run_sync("Hi")
+        with pytest.raises(InvalidInput, match="no cap"):
+            pydantic_agent(provider, purse, pydantic, bounds=Bounds()).run_sync("Hi")
+        with pytest.raises(InvalidInput, match="max_input"):
+            agent.run_sync(["Hi", pydantic.AudioUrl("http://x/a.mp3")])
+    assert provider.requests == []
+    assert purse.left == {"all": 30}
+
+
+def test_pydantic_ai_tools_are_part_of_the_bound(pydantic):
+    with Provider(chat(usage=used(40, 7))) as provider:
+        reserved = []
+        for described in ("", "A tool described at length. " * 20):
+            seen = []
+            agent = pydantic_agent(provider, Purse(all=9000), pydantic, on_settle=seen.append)
+
+            def look(where: str) -> str:
+                return where
+
+            look.__doc__ = described
+            agent.tool_plain(look)
+            agent.run_sync("Hi")
+            reserved.append(seen[0].reserved["all"])
+    assert reserved[1] - reserved[0] >= len("A tool described at length. " * 20) - 2
+
+
+@pytest.mark.parametrize(("status", "outcome"), [(429, "rejected"), (500, "unknown")])
+def test_pydantic_ai_errors(pydantic, status, outcome):
+    purse, seen = Purse(all=5000), []
+    with Provider(error(status)) as provider, pytest.raises(pydantic.ModelHTTPError):
+        pydantic_agent(provider, purse, pydantic, on_settle=seen.append).run_sync("Hi")
+    assert seen[0].outcome == outcome
+    assert (purse.left["all"] == 5000) is (outcome == "rejected")
+
+
+def test_pydantic_ai_streams_whole_and_left(pydantic):
+    async def main():
+        purse, seen = Purse(all=5000), []
+        with Provider(sse(["Hel", "lo"], used(12, 7)), sse(["word "] * 50, used(12, 50), pause=0.005)) as provider:
+            agent = pydantic_agent(provider, purse, pydantic, on_settle=seen.append)
+            async with agent.run_stream("Hi") as result:
+                assert "".join([text async for text in result.stream_text(delta=True)]) == "Hello"
+            with contextlib.suppress(RuntimeError):
+                async with agent.run_stream("Hi") as result:
+                    async for _ in result.stream_text(delta=True, debounce_by=None):
+                        raise RuntimeError("changed my mind")
+        assert (seen[0].outcome, seen[0].usage.total, seen[0].estimated) == ("ok", 19, False)
+        assert (seen[1].outcome, seen[1].estimated) == ("cut", True)
+        assert 5 <= seen[1].usage.output <= 50
+        assert purse.left == {"all": 5000 - 19 - purse.settled[1][0]["all"]}
+
+    asyncio.run(main())
+
+
+def test_pydantic_ai_usage_that_is_missing_is_unknown(pydantic):
+    from pydantic_ai.usage import RequestUsage
+
+    from budgeteer.adapters.pydantic_ai import read_usage
+
+    assert read_usage(RequestUsage()) is None
+    assert read_usage(RequestUsage(input_tokens=5), "text") is None
+    full = RequestUsage(input_tokens=50, output_tokens=9, cache_read_tokens=20, cache_write_tokens=10)
+    assert read_usage(full, "text") == Usage(
+        input=50, output=9, cached=20, written=10, written_long=0, reasoning=0, audio_input=0, audio_output=0
+    )
+    assert read_usage(RequestUsage(input_tokens=5, output_tokens=1, cache_read_tokens=9)) is None
+
+
+@pytest.fixture
+def agents():
+    module = pytest.importorskip("agents")
+    module.set_tracing_disabled(True)
+    return module
+
+
+def agents_run(provider, purse, agents, responses_api=True, **options):
+    from openai import AsyncOpenAI
+
+    from budgeteer.adapters.openai_agents import BudgetedProvider
+
+    client = AsyncOpenAI(base_url=provider.url, api_key="x", max_retries=0, timeout=5)
+    inner = agents.OpenAIProvider(openai_client=client, use_responses=responses_api)
+    mine = BudgetedProvider(purse, inner, **{"bounds": BOUNDS, **options})
+    return agents.RunConfig(model_provider=mine, tracing_disabled=True)
+
+
+USAGE = {
+    "input_tokens": 40, "output_tokens": 7, "total_tokens": 47, "input_tokens_details": {"cached_tokens": 4},
+    "output_tokens_details": {"reasoning_tokens": 2},
+}  # fmt: skip
+
+
+def test_agents_sdk_runs_on_a_budget(agents):
+    async def main():
+        purse, seen = Purse(all=5000), []
+        agent = agents.Agent(name="a", instructions="Be brief", model="gpt-5")
+        with Provider(responses("Hello", USAGE), chat(usage=used(12, 7))) as provider:
+            config = agents_run(provider, purse, agents, on_settle=seen.append)
+            assert (await agents.Runner.run(agent, "Hi", run_config=config)).final_output == "Hello"
+            config = agents_run(provider, purse, agents, responses_api=False, on_settle=seen.append)
+            assert (await agents.Runner.run(agent, "Hi", run_config=config)).final_output == "Hello there"
+        assert [s.usage.total for s in seen] == [47, 19]
+        assert (seen[0].usage.cached, seen[0].usage.reasoning) == (4, 2)
+        assert provider.requests[0][1]["max_output_tokens"] == 50
+        assert purse.left == {"all": 5000 - 66}
+
+    asyncio.run(main())
+
+
+def test_agents_sdk_refuses_before_it_sends(agents):
+    async def main():
+        purse = Purse(all=20)
+        agent = agents.Agent(name="a", model="gpt-5")
+        with Provider(responses()) as provider:
+            with pytest.raises(BudgetExceeded):
+                await agents.Runner.run(agent, "Hi", run_config=agents_run(provider, purse, agents))
+            with pytest.raises(InvalidInput, match="max_input"):
+                await agents.Runner.run(
+                    agent, "Hi", run_config=agents_run(provider, purse, agents), previous_response_id="r"
+                )
+        assert provider.requests == []
+        assert purse.left == {"all": 20}
+
+    asyncio.run(main())
+
+
+def test_agents_sdk_missing_usage_errors_and_streams(agents):
+    async def main():
+        purse, seen = Purse(all=9000), []
+        agent = agents.Agent(name="a", model="gpt-5")
+        script = [responses("Hello", None), error(500), error(429), responses("Hello", USAGE), responses("Hello" * 9)]
+        with Provider(*script) as provider:
+            config = agents_run(provider, purse, agents, on_settle=seen.append)
+            await agents.Runner.run(agent, "Hi", run_config=config)
+            for _ in range(2):
+                with pytest.raises(Exception, match="Error code"):
+                    await agents.Runner.run(agent, "Hi", run_config=config)
+            result = agents.Runner.run_streamed(agent, "Hi", run_config=config)
+            assert [e.data.delta async for e in result.stream_events() if getattr(
+                getattr(e, "data", None), "type", "") == "response.output_text.delta"] == list("Hello")  # fmt: skip
+            model = config.model_provider.get_model("gpt-5")
+            stream = model.stream_response(
+                None, "Hi", agents.ModelSettings(), [], None, [], agents.ModelTracing.DISABLED,
+                previous_response_id=None, conversation_id=None, prompt=None,
+            )  # fmt: skip
+            async for event in stream:
+                if event.type == "response.output_text.delta":
+                    break
+            await stream.aclose()
+        assert [(s.outcome, s.estimated) for s in seen] == [
+            ("ok", True), ("unknown", True), ("rejected", False), ("ok", False), ("cut", True),
+        ]  # fmt: skip
+        assert seen[0].usage.output == len("Hello")
+        assert seen[3].usage.total == 47
+        assert purse.left
+
+    asyncio.run(main())
+
+
+def test_agents_sdk_hands_one_allowance_to_all_agents_of_a_run(agents):
+    from budgeteer.adapters.openai_agents import BudgetedModel
+
+    async def main():
+        purse = Purse(all=5000)
+        calls = responses(usage=USAGE, tool=("ask_inner", '{"input": "what?"}'))
+        with Provider(calls, responses("inside", USAGE), responses("Hello", USAGE)) as provider:
+            config = agents_run(provider, purse, agents)
+            inner = agents.Agent(name="inner", model="gpt-5")
+            tool = inner.as_tool("ask_inner", "Ask the other")
+            agent = agents.Agent(name="outer", model="gpt-5", tools=[tool])
+            await agents.Runner.run(agent, "Hi", run_config=config)
+            one = config.model_provider.get_model("gpt-5")
+            assert isinstance(one, BudgetedModel)
+            assert one.metering is config.model_provider.get_model("gpt-4o").metering
+        assert len(provider.requests) == 3
+        assert purse.left == {"all": 5000 - 3 * 47}  # the agent used as a tool, too
+
+    asyncio.run(main())

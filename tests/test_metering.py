@@ -1,0 +1,100 @@
+"""What adapters share: reservations that learn, settlements of what is known and what is not."""
+
+from __future__ import annotations
+
+import json
+from decimal import Decimal
+
+import pytest
+
+from budgeteer import Usage
+from budgeteer.adapters.metering import (
+    CUT,
+    REJECTED,
+    UNKNOWN,
+    Answer,
+    Metering,
+    outcome_of_status,
+)
+from budgeteer.errors import InvalidInput
+from budgeteer.ledger.estimate import Estimator, State
+from budgeteer.prices import Price, Rates, of
+from purse import Purse
+
+RATES = Rates(
+    input=Decimal(3), output=Decimal(15), cached=Decimal("0.3"), written=Decimal("3.75"), written_long=Decimal(6)
+)
+CLAUDE = of({"claude": Price(RATES)})
+WORST = Usage(input=1000, output=400)
+
+
+def metering(**options):
+    options.setdefault("kinds", ("all", "money"))
+    return Metering(Purse(all=10**9, money=10**18), prices=CLAUDE, **options)
+
+
+def test_the_worst_case_is_reserved_at_the_dearest_rates():
+    planned = metering().plan("anthropic", "chat", "claude", WORST)
+    assert planned.amounts == {"all": 1400, "money": (1000 * 6 + 400 * 15) * 10**6}
+
+
+def test_reservations_learn_lengths_and_how_much_is_cached():
+    """Every call reads 500 of at most 1000 tokens, 450 of them cached, and writes 40 of 400:
+    all 540; money 50 x 3 + 450 x 0.3 + 40 x 15 = 885 millionths of a dollar."""
+    learns = metering(estimator=Estimator(quantile=0.8, rate=0))
+    used = Usage(input=500, output=40, cached=450, written=0)
+    for _ in range(10):
+        planned = learns.plan("anthropic", "chat", "claude", WORST)
+        settled = learns.settlement(planned, Answer(used))
+        assert settled.amounts == {"all": 540, "money": 885 * 10**6}
+    planned = learns.plan("anthropic", "chat", "claude", WORST)
+    assert planned.amounts["all"] == 540
+    assert 885 * 10**6 <= planned.amounts["money"] <= 885 * 10**6 + 2
+    other = learns.plan("anthropic", "chat", "claude", Usage(input=2000, output=400))
+    assert other.amounts["all"] == 1040
+    again = metering(
+        estimator=Estimator(quantile=0.8, rate=0), state=State.from_json(json.loads(json.dumps(learns.state.to_json())))
+    )
+    assert again.plan("anthropic", "chat", "claude", WORST).amounts == planned.amounts
+
+
+def test_what_is_estimated_is_not_learnt():
+    learns = metering(estimator=Estimator(quantile=0.5))
+    planned = learns.plan("anthropic", "chat", "claude", WORST)
+    for answer in (Answer(), Answer(seen=3, outcome=CUT), Answer(outcome=UNKNOWN), Answer(outcome=REJECTED)):
+        learns.settlement(planned, answer)
+    assert learns.state == State()
+
+
+@pytest.mark.parametrize(
+    ("answer", "tokens", "estimated"),
+    [
+        (Answer(Usage(input=5, output=6)), 11, False),
+        (Answer(Usage(input=5), seen=7), 12, True),
+        (Answer(Usage(input=5), seen=7000), 405, True),  # never above the bound
+        (Answer(Usage(output=6)), 1006, True),
+        (Answer(), 1400, True),
+        (Answer(seen=7, outcome=CUT), 1007, True),
+        (Answer(Usage(input=5, output=6), outcome=CUT), 11, False),  # the usage came before the cut
+        (Answer(outcome=UNKNOWN), 1400, True),
+        (Answer(outcome=REJECTED), 0, False),
+        (Answer(Usage(input=5000, output=600)), 5600, False),  # above the reservation: booked, not dropped
+    ],
+)
+def test_settlements(answer, tokens, estimated):
+    plain = metering(kinds=("all",))
+    settled = plain.settlement(plain.plan("p", "chat", "m", WORST), answer)
+    assert (settled.amounts, settled.estimated) == ({"all": tokens}, estimated)
+
+
+def test_what_a_status_says():
+    got = {status: outcome_of_status(status) for status in (200, 400, 404, 408, 409, 422, 429, 500, 502, 503, 504, 529)}
+    assert got == {
+        200: "ok", 400: "rejected", 404: "rejected", 408: "unknown", 409: "rejected", 422: "rejected", 429: "rejected",
+        500: "unknown", 502: "unknown", 503: "rejected", 504: "unknown", 529: "rejected",
+    }  # fmt: skip
+
+
+def test_no_kinds():
+    with pytest.raises(InvalidInput, match="no kind"):
+        metering(kinds=())
