@@ -119,7 +119,9 @@ class Allowance:
             for kind, free in self._free.items():
                 missing = [part for part in amounts if kind not in part]
                 if missing:
-                    raise InvalidInput(f"a part {missing[0]} lacks {kind}, which this allowance limits; name every kind")
+                    raise InvalidInput(
+                        f"a part {missing[0]} lacks {kind}, which this allowance limits; name every kind"
+                    )
                 wanted = sum(part[kind] for part in amounts)
                 if wanted > free and wanted:
                     raise self._refusal(kind, wanted)
@@ -225,7 +227,9 @@ class Allowance:
             self._check()
             for kind, free in self._free.items():
                 if kind not in amounts:
-                    raise InvalidInput(f"the call names {', '.join(amounts)} but not {kind}, which this allowance limits")
+                    raise InvalidInput(
+                        f"the call names {', '.join(amounts)} but not {kind}, which this allowance limits"
+                    )
                 if amounts[kind] > free:
                     raise self._refusal(kind, amounts[kind])
             for kind in self._free:

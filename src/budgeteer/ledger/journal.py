@@ -117,7 +117,9 @@ def replay(lines: Iterable[tuple[str, str]], algorithm: str, head: str | None = 
         before = found
         met = met or found == head
     if not met:
-        raise JournalBroken(f"no line of the journal has the noted head {head}; the journal was written anew or cut off")
+        raise JournalBroken(
+            f"no line of the journal has the noted head {head}; the journal was written anew or cut off"
+        )
     return Verified(count, before, spent), state
 
 
@@ -142,7 +144,9 @@ def compare(rebuilt: core.State, stored: core.State) -> None:
                     raise JournalBroken(f"{path!r} {name} of {kind}: the journal gives {a:,}, the store has {b:,}")
             for ours, its in zip(mine.windows, theirs.windows, strict=True):
                 if (ours.name, ours.limit, ours.buckets) != (its.name, its.limit, its.buckets):
-                    raise JournalBroken(f"{path!r} window {ours.name} of {kind}: journal {ours.buckets}, store {its.buckets}")
+                    raise JournalBroken(
+                        f"{path!r} window {ours.name} of {kind}: journal {ours.buckets}, store {its.buckets}"
+                    )
     # (path, amounts, expires); the amounts first asked are not in the journal once a reservation was extended
     held = [{r[0]: r[1:4] for r in one.reservations.values() if r[4] == core.OPEN} for one in (rebuilt, stored)]
     for name in sorted(held[0].keys() | held[1].keys()):

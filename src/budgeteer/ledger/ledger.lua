@@ -3,7 +3,8 @@
 --   accounts      path -> limits "kind amount window,..."  ("-" for none)
 --   books         path TAB kind -> "spent held over|window bucket:units bucket:units|..."
 --   reservations  id -> path TAB amounts TAB expires TAB status TAB asked TAB actual TAB over TAB at TAB detail
--- ARGV: clock (milliseconds, "" = the server's), remember (milliseconds), operation, its arguments.
+-- ARGV: clock (milliseconds, "" = the server's), remember (milliseconds), entries that the caller has seen, operation,
+-- its arguments.
 -- Units reach 2^62, beyond Lua's exact 2^53, so an integer is {hi, lo} = hi * 10^9 + lo, 0 <= lo < 10^9.
 
 local META, ACCOUNTS, BOOKS, RESERVATIONS, DUE, CLOSED, JOURNAL = unpack(KEYS)
@@ -91,7 +92,7 @@ end
 -- state
 
 local meta = redis.call('HMGET', META, 'seq', 'head', 'now')
-if not meta[1] then return {'LOST'} end
+if tonumber(meta[1] or -1) < tonumber(ARGV[3]) then return {'LOST', meta[1] or ''} end
 local seq, head, now = tonumber(meta[1]), meta[2], tonumber(meta[3])
 local clock
 if ARGV[1] == '' then
@@ -100,7 +101,7 @@ if ARGV[1] == '' then
 else
   clock = tonumber(ARGV[1])
 end
-local remember, operation = tonumber(ARGV[2]), ARGV[3]
+local remember, operation = tonumber(ARGV[2]), ARGV[4]
 
 local function int(n) return string.format('%.0f', n) end
 
@@ -452,7 +453,7 @@ end
 local operations = {
   open = open, reserve = reserve, settle = settle, extend = extend, release = release, remaining = remaining, reset = reset,
 }
-local reply = operations[operation](unpack(ARGV, 4))
+local reply = operations[operation](unpack(ARGV, 5))
 if seq ~= before_seq or now ~= before_now then save() end
 table.insert(reply, 1, int(seq))
 return reply

@@ -117,7 +117,7 @@ class RedisLedger(GroupLedger):
     def run_batch(self, commands: Sequence[Command]) -> list[Any]:
         """Carry out commands in one round trip."""
         clock = "" if self._clock is None else str(self._clock())
-        arguments = [[clock, str(self._remember), *_arguments(command)] for command in commands]
+        arguments = [[clock, str(self._remember), str(self._seen), *_arguments(command)] for command in commands]
 
         def send(client: redis.Redis) -> list[Any]:
             from redis.exceptions import NoScriptError, ResponseError
@@ -142,13 +142,13 @@ class RedisLedger(GroupLedger):
     def _outcome(self, command: Command, reply: Any) -> Any:
         if isinstance(reply, Exception):
             return LedgerUnavailable(f"the ledger at {self._url} refused the operation ({reply}); do not spend")
-        if reply[0] == "LOST" or int(reply[0]) < self._seen:
+        if reply[0] == "LOST":
             return LedgerUnavailable(
                 f"the ledger {self._name!r} at {self._url} has lost entries: {self._seen:,} were written, "
-                f"{'none are' if reply[0] == 'LOST' else f'{int(reply[0]):,} are'} there. Restore it, or connect anew "
+                f"{f'{int(reply[1]):,} are' if reply[1] else 'none are'} there. Restore it, or connect anew "
                 "to go on with what is there"
             )
-        self._seen = int(reply[0])
+        self._seen = max(self._seen, int(reply[0]))
         status, *rest = reply[1:]
         if status == "OK":
             return _result(command[0], rest)
@@ -265,4 +265,3 @@ def _error(status: str, command: Command, rest: list[str]) -> Exception:
     if command[0] == "release":
         return ReservationClosed(core.not_releasable(command[1], read(rest[0])))
     return IdConflict(core.settled_otherwise(command[1], read(rest[0]), command[2]))
-

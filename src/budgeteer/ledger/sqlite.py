@@ -82,7 +82,11 @@ class SqliteLedger(GroupLedger):
                 if fcntl is not None:
                     self._lock_file = os.open(f"{self._path}.lock", os.O_CREAT | os.O_RDWR, 0o644)
                 db = sqlite3.connect(
-                    self._path, timeout=self._timeout, isolation_level=None, check_same_thread=False, cached_statements=64
+                    self._path,
+                    timeout=self._timeout,
+                    isolation_level=None,
+                    check_same_thread=False,
+                    cached_statements=64,
                 )
                 with self._exclusive():
                     db.execute("PRAGMA journal_mode = WAL")
@@ -94,7 +98,9 @@ class SqliteLedger(GroupLedger):
                         db.execute("INSERT INTO meta VALUES (0, ?, 0)", (journal.GENESIS,))
                         db.execute("COMMIT")
                     elif version != _FORMAT:
-                        raise LedgerUnavailable(f"{str(self._path)!r} is no ledger of format {_FORMAT}; give another file")
+                        raise LedgerUnavailable(
+                            f"{str(self._path)!r} is no ledger of format {_FORMAT}; give another file"
+                        )
             except (sqlite3.Error, OSError) as error:
                 raise LedgerUnavailable(f"cannot open the ledger {str(self._path)!r}: {error}") from error
             self._db = db
@@ -187,13 +193,16 @@ class SqliteLedger(GroupLedger):
         head: str,
     ) -> None:
         rows = [(path, encode_limits(account.limits), _books(account)) for path, account in state.accounts.items()]
-        db.executemany("INSERT OR REPLACE INTO accounts VALUES (?, ?, ?)", [r for r in rows if r[1:] != before.get(r[0])])
+        db.executemany(
+            "INSERT OR REPLACE INTO accounts VALUES (?, ?, ?)", [r for r in rows if r[1:] != before.get(r[0])]
+        )
         changed = [_row(entry) for name, entry in state.reservations.items() if entry is not loaded.get(name)]
         db.executemany("INSERT OR REPLACE INTO reservations VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", changed)
         lines = [journal.encode(seq + i, entry) for i, entry in enumerate(state.journal)]
         hashes = list(journal.chain(lines, self.algorithm, head))
         db.executemany(
-            "INSERT INTO journal VALUES (?, ?, ?)", [(seq + i, *pair) for i, pair in enumerate(zip(lines, hashes, strict=True))]
+            "INSERT INTO journal VALUES (?, ?, ?)",
+            [(seq + i, *pair) for i, pair in enumerate(zip(lines, hashes, strict=True))],
         )
         db.execute("UPDATE meta SET seq = ?, head = ?, now = ?", (seq + len(lines), [head, *hashes][-1], state.now))
 
