@@ -244,7 +244,8 @@ def _ledger_input(ledger: Ledger, now: list[int]) -> None:
     amounts: list[Any] = [
         {"all": -1, "money": 0}, {"all": True, "money": 0}, {"all": 1.0, "money": 0}, {"all": math.nan, "money": 0},
         {"all": 2**70, "money": 0}, {"all": None, "money": 0}, {"all": "1", "money": 0}, {}, None, 5,
-        {"all": 1}, {"all": 1, "money": 1, "tokns": 1}, {"all": 1, "mony": 1}, {"All": 1, "money": 1}, {1: 1, "money": 1},
+        {"all": 1}, {"all": 1, "money": 1, "tokns": 1}, {"all": 1, "mony": 1}, {"All": 1, "money": 1},
+        {1: 1, "money": 1},
     ]  # fmt: skip
     for bad in amounts:
         _refuses(errors.InvalidInput, f"amounts {bad!r}", ledger.reserve, "org", bad)

@@ -1,4 +1,4 @@
-"""Allowance: the right to spend, inside one process, that cannot be copied, spent twice, or used after it was given on."""
+"""Allowance: an in-process right to spend, which cannot be copied, spent twice, or used after it was given on."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from budgeteer.ledger.protocol import Ledger, encode_tags, new_id
 class _Tree:
     """What all allowances that come from one share: a lock, the process, and the scopes known to be open."""
 
-    def __init__(self) -> None:
+    def __init__(self, path: str) -> None:
         self.lock, self.pid = threading.Lock(), os.getpid()
-        self.opened: set[str] = set()
+        self.opened = {*check_path(path)}
 
 
 class Allowance:
@@ -57,7 +57,7 @@ class Allowance:
         self._free = dict(check_amounts(amounts))
         self._tags = dict(tags or {})
         encode_tags(self._tags)
-        self._tree, self._state = _Tree(), "open"
+        self._tree, self._state = _Tree(path), "open"
         self._next: Allowance | None = None
         self._parent: Allowance | None = None
         self._children: list[Allowance] = []
@@ -261,7 +261,7 @@ class Allowance:
     def unopened(self) -> list[str]:
         """Scopes of the path that the ledger may not know yet."""
         known = self._tree.opened
-        return [scope for scope in check_path(self._path) if scope not in known] if self._parent is not None else []
+        return [] if self._path in known else [scope for scope in check_path(self._path) if scope not in known]
 
 
 class Call:

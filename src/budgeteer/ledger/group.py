@@ -87,7 +87,7 @@ class GroupLedger(Ledger):
                 self._lead()
 
     def _lead(self) -> None:
-        slots = []
+        slots: list[_Slot] = []
         while self._queue and len(slots) < BATCH:
             slots.append(self._queue.popleft())
         if not slots:
@@ -98,7 +98,8 @@ class GroupLedger(Ledger):
             outcomes = [type(error)(*error.args) for _ in slots]  # one each: a raised error carries its own traceback
         except BaseException as error:
             outcomes = [LedgerUnavailable(f"the ledger's operation was broken off: {error!r}") for _ in slots]
-            raise
+            if not isinstance(error, Exception):
+                raise
         finally:
             waiting: dict[asyncio.AbstractEventLoop, list[_Slot]] = {}
             for slot, outcome in zip(slots, outcomes, strict=True):

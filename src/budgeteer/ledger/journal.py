@@ -51,7 +51,10 @@ def decode_amounts(text: str) -> Amounts:
 
 
 def encode(seq: int, entry: core.Entry) -> str:
-    """An entry as a line of ten fields, tab-separated: seq, at, status, id, path, amounts, expires, actual, over, detail."""
+    """An entry as a line of tab-separated fields.
+
+    They are seq, at, status, id, path, amounts, expires, actual, over, detail.
+    """
     name, path, amounts, expires, status, _, actual, over, at, detail = entry
     return (
         f"{seq}\t{at}\t{status}\t{name}\t{path}\t{encode_amounts(amounts)}\t{expires}\t"

@@ -61,7 +61,7 @@ class Limit:
 
     @classmethod
     def parse(cls, text: str) -> Limit:
-        """Read a budget (``500k``, ``output:1m``, ``$5``) with an optional ``/hour``, ``/day``, ``/month`` or ``/90s``."""
+        """Read a budget (``500k``, ``output:1m``, ``$5``), also with ``/hour``, ``/day``, ``/month`` or ``/90s``."""
         from budgeteer.budget import Budget
 
         amount, slash, span = text.strip().partition("/")
@@ -190,8 +190,8 @@ def check_path(path: object) -> tuple[str, ...]:
     for part in parts:
         if not _SCOPE.fullmatch(part):
             raise InvalidInput(
-                f"path {path[:200]!r} has the scope {part[:140]!r}; scopes are 1 to 128 letters, digits or . _ @ : + = -, "
-                "separated by /"
+                f"path {path[:200]!r} has the scope {part[:140]!r}; scopes are 1 to 128 letters, digits or "
+                ". _ @ : + = -, separated by /"
             )
     return tuple("/".join(parts[: depth + 1]) for depth in range(len(parts)))
 

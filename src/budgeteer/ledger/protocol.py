@@ -28,6 +28,9 @@ _made = tuple.__new__
 """Makes a NamedTuple of a tuple in half the time of its constructor."""
 
 
+_under_way: set[asyncio.Future[Any]] = set()
+
+
 def wall_clock() -> int:
     """The system's time."""
     return time.time_ns() // 1_000_000
@@ -38,6 +41,8 @@ def _renew_ids() -> None:
     _prefix, _next = os.urandom(8).hex(), itertools.count().__next__
 
 
+_prefix: str
+_next: Callable[[], int]
 _renew_ids()
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_renew_ids)
@@ -229,8 +234,10 @@ class AsyncLedger:
             raise
 
     def _give_back(self, made: asyncio.Future[core.Entry]) -> None:
-        if not made.cancelled() and made.exception() is None:
-            asyncio.ensure_future(self._submit(("release", made.result()[0])))
+        if not made.cancelled() and made.exception() is None and made.result()[4] == core.OPEN:
+            task = asyncio.ensure_future(self._submit(("release", made.result()[0])))
+            _under_way.add(task)  # the loop itself holds tasks weakly
+            task.add_done_callback(_under_way.discard)
 
     async def extend(self, id: str, amounts: Mapping[str, int], *, ttl: int | None = None) -> Reservation:
         """See :meth:`Ledger.extend`."""

@@ -145,8 +145,8 @@ class SqliteLedger(GroupLedger):
         now = max(clock, state.now)
         db.execute("DELETE FROM reservations WHERE status != 'open' AND at <= ?", (now - self._remember,))
         due = db.execute(
-            f"SELECT * FROM reservations WHERE status = 'open' AND expires <= ? ORDER BY expires, id LIMIT {core.SWEEP}",
-            (now,),
+            "SELECT * FROM reservations WHERE status = 'open' AND expires <= ? ORDER BY expires, id LIMIT ?",
+            (now, core.SWEEP),
         )
         loaded = {row[0]: _entry(row) for row in due}
         state.due = [(entry[3], name) for name, entry in loaded.items()]  # sorted, hence a heap
