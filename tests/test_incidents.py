@@ -166,7 +166,7 @@ def test_budget_primitive_missing(record_property: Callable[[str, object], None]
 
 
 def test_delegation_fanout(record_property: Callable[[str, object], None]) -> None:
-    """Three children test the cap, await, and then add: all three see nothing spent. Figures of the paper's artifact."""
+    """Three children test the cap, await, and then add: all three see nothing spent (the paper's figures)."""
     cap, estimate, actual = 60, 45, 23
     overshoots = 0
     for seed in range(30):

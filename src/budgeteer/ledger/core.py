@@ -19,10 +19,10 @@ Rules:
 
 from __future__ import annotations
 
-import heapq
 from collections import deque
 from collections.abc import Iterable
 from datetime import UTC, datetime
+from heapq import heappop, heappush
 from typing import Any, NamedTuple
 
 from budgeteer.errors import (
@@ -185,21 +185,21 @@ class State:
 
     Attributes:
         now: the latest time seen, in milliseconds.
-        due: heap of (expires, id) of open reservations; closed ones linger in it.
+        due: millisecond -> ids that expire then; those closed meanwhile stay in it until their time.
+        times: heap of the milliseconds of ``due``.
         closed: (at, id) of closed reservations in order of time, to forget old ids by.
-        open_count: open reservations.
     """
 
-    __slots__ = ("accounts", "chains", "closed", "due", "journal", "now", "open_count", "reservations")
+    __slots__ = ("accounts", "chains", "closed", "due", "journal", "now", "reservations", "times")
 
     def __init__(self) -> None:
         self.now = 0
         self.accounts: dict[str, Account] = {}
         self.reservations: dict[str, Entry] = {}
         self.journal: list[Entry] = []
-        self.due: list[tuple[int, str]] = []
+        self.due: dict[int, list[str]] = {}
+        self.times: list[int] = []
         self.closed: deque[tuple[int, str]] = deque()
-        self.open_count = 0
         self.chains: dict[str, dict[str, tuple[Book, ...]]] = {}
 
     def chain(self, path: str) -> dict[str, tuple[Book, ...]]:
@@ -245,8 +245,8 @@ def run(state: State, clock: int, remember: int, command: tuple[Any, ...]) -> An
         return _reset(state, clock, command[1])
     now = clock if clock > state.now else state.now
     state.now = now
-    due, closed = state.due, state.closed
-    if due and due[0][0] <= now:
+    times, closed = state.times, state.closed
+    if times and times[0] <= now:
         _sweep(state, now)
     if closed and closed[0][0] <= now - remember:
         _forget(state, now - remember)
@@ -372,15 +372,20 @@ _RUN: dict[str, Any] = {
 
 
 def _sweep(state: State, now: int) -> None:
-    """Give back what expired."""
-    for _ in range(SWEEP):
-        if not state.due or state.due[0][0] > now:
-            break
-        expires, name = heapq.heappop(state.due)
-        known = state.reservations.get(name)
-        if known is not None and known[4] == OPEN and known[3] == expires:
-            _, path, held, _, _, asked, *_ = known
-            _commit(state, (name, path, held, expires, EXPIRED, asked, (), (), now, ""))
+    """Give back what expired, earliest first."""
+    left = SWEEP
+    while state.times and state.times[0] <= now:
+        expires = state.times[0]
+        for name in sorted(state.due[expires]):
+            known = state.reservations.get(name)
+            if known is not None and known[4] == OPEN and known[3] == expires:
+                if not left:
+                    return
+                left -= 1
+                _, path, held, _, _, asked, *_ = known
+                _commit(state, (name, path, held, expires, EXPIRED, asked, (), (), now, ""))
+        heappop(state.times)
+        del state.due[expires]
 
 
 def _forget(state: State, before: int) -> None:
@@ -412,14 +417,13 @@ def apply(state: State, entry: Entry) -> None:
             for book in state.books(path, kind):
                 book.free -= new - old
         state.reservations[name] = entry
-        heapq.heappush(state.due, (expires, name))
+        _expires(state, expires, name)
     elif status == SETTLED:
         _charge(state, entry, is_open)
     elif status in (RELEASED, EXPIRED):
         for kind, units in amounts:
             for book in state.books(path, kind):
                 book.free += units
-        state.open_count -= 1
         state.reservations[name] = entry
         state.closed.append((at, name))
     elif status == ACCOUNT:
@@ -436,18 +440,23 @@ def apply(state: State, entry: Entry) -> None:
 
 
 def _hold(state: State, chain: dict[str, tuple[Book, ...]], entry: Entry) -> None:
-    name, path, amounts, expires = entry[:4]
+    name, path, amounts, expires, *_ = entry
     for kind, units in amounts:
         for book in chain.get(kind) or state.books(path, kind):
             book.free -= units
     state.reservations[name] = entry
-    due = state.due
-    heapq.heappush(due, (expires, name))
-    state.open_count += 1
-    if len(due) > 2 * state.open_count + SWEEP:  # mostly closed ones: make the heap anew
-        known = state.reservations
-        state.due = [pair for pair in due if pair[1] in known and known[pair[1]][3:5] == (pair[0], OPEN)]
-        heapq.heapify(state.due)
+    names = state.due.get(expires)
+    if names is None:
+        _expires(state, expires, name)
+    else:
+        names.append(name)
+
+
+def _expires(state: State, at: int, name: str) -> None:
+    names = state.due.setdefault(at, [])
+    if not names:
+        heappush(state.times, at)
+    names.append(name)
 
 
 def _charge(state: State, entry: Entry, was_open: bool) -> None:
@@ -469,8 +478,6 @@ def _charge(state: State, entry: Entry, was_open: bool) -> None:
     for kind, units in over:
         for book in state.books(path, kind):
             book.over += units
-    if was_open:
-        state.open_count -= 1
     state.reservations[name] = entry
     state.closed.append((at, name))
 

@@ -4,7 +4,7 @@
 --   books         path TAB kind -> "spent held over|window bucket:units bucket:units|..."
 --   reservations  id -> path TAB amounts TAB expires TAB status TAB asked TAB actual TAB over TAB at TAB detail
 -- ARGV: clock (milliseconds, "" = the server's), remember (milliseconds), entries that the caller has seen, operation,
--- its arguments.
+-- its arguments. The reply is one line of fields separated by tabs: entries in the journal, status, and what belongs to it.
 -- Units reach 2^62, beyond Lua's exact 2^53, so an integer is {hi, lo} = hi * 10^9 + lo, 0 <= lo < 10^9.
 
 local META, ACCOUNTS, BOOKS, RESERVATIONS, DUE, CLOSED, JOURNAL = unpack(KEYS)
@@ -12,6 +12,7 @@ local BASE = 1000000000
 local ZERO = {0, 0}
 
 local function parse(text)
+  if #text <= 9 and string.byte(text) ~= 45 then return {0, tonumber(text)} end
   local sign, digits = 1, text
   if string.sub(text, 1, 1) == '-' then sign, digits = -1, string.sub(text, 2) end
   local cut = #digits - 9
@@ -92,7 +93,7 @@ end
 -- state
 
 local meta = redis.call('HMGET', META, 'seq', 'head', 'now')
-if tonumber(meta[1] or -1) < tonumber(ARGV[3]) then return {'LOST', meta[1] or ''} end
+if tonumber(meta[1] or -1) < tonumber(ARGV[3]) then return 'LOST\t' .. (meta[1] or '') end
 local seq, head, now = tonumber(meta[1]), meta[2], tonumber(meta[3])
 local clock
 if ARGV[1] == '' then
@@ -105,7 +106,7 @@ local remember, operation = tonumber(ARGV[2]), ARGV[4]
 
 local function int(n) return string.format('%.0f', n) end
 
-local accounts, books, dirty = {}, {}, {}
+local accounts, books, dirty, paths = {}, {}, {}, {}
 
 local function account(path)  -- limits: list of {kind, amount or false, window or false}; false if it is not open
   local found = accounts[path]
@@ -123,13 +124,17 @@ local function account(path)  -- limits: list of {kind, amount or false, window 
 end
 
 local function along(path)  -- scopes outermost first; second result: the first one that is not open
+  if paths[path] then return paths[path] end
   local scopes, at = {}, 0
   while true do
     at = string.find(path, '/', at + 1, true)
     local scope = at and string.sub(path, 1, at - 1) or path
     if not account(scope) then return nil, scope end
     scopes[#scopes + 1] = scope
-    if not at then return scopes end
+    if not at then
+      paths[path] = scopes
+      return scopes
+    end
   end
 end
 
@@ -321,7 +326,7 @@ local function open(path, limits)
   local kinds = {}
   for kind in string.gmatch((before or '') .. ',' .. limits, '([^ ,]+) [^ ,]+ [^ ,]+') do kinds[kind] = true end
   redis.call('HSET', ACCOUNTS, path, limits)
-  accounts[path] = nil
+  accounts[path], paths = nil, {}
   -- a window that is gone is dropped, one that is new starts empty: as book() reads them
   for kind in pairs(kinds) do
     books[path .. '\t' .. kind] = nil
@@ -455,5 +460,4 @@ local operations = {
 }
 local reply = operations[operation](unpack(ARGV, 5))
 if seq ~= before_seq or now ~= before_now then save() end
-table.insert(reply, 1, int(seq))
-return reply
+return int(seq) .. '\t' .. table.concat(reply, '\t')

@@ -203,6 +203,11 @@ def check_id(name: object) -> str:
     return name
 
 
+def known_id(name: object) -> str:
+    """An id that a ledger may know; one that it cannot know is refused when it is looked up."""
+    return name if type(name) is str and name.isascii() else check_id(name)
+
+
 def check_limits(limits: Iterable[Limit]) -> tuple[Limit, ...]:
     """Limits of one account, at most one for a kind and window, in a canonical order."""
     found = tuple(limits)

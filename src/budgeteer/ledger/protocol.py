@@ -14,7 +14,7 @@ from typing import Any, Self
 from budgeteer.errors import InvalidInput, JournalBroken
 from budgeteer.ledger import core, journal
 from budgeteer.ledger.core import Reservation
-from budgeteer.ledger.limit import Limit, check_amounts, check_id, check_limits, check_path
+from budgeteer.ledger.limit import Limit, check_amounts, check_id, check_limits, check_path, known_id
 
 Clock = Callable[[], int]
 """Milliseconds since 1970 (UTC)."""
@@ -110,7 +110,7 @@ class Ledger(ABC):
             IdConflict: the id was used with other contents.
             UnknownAccount, InvalidInput, LedgerUnavailable.
         """
-        return self._reservation(reserve_command(path, amounts, id, ttl))
+        return _made(Reservation, self.execute(reserve_command(path, amounts, id, ttl)))
 
     def extend(self, id: str, amounts: Mapping[str, int], *, ttl: int | None = None) -> Reservation:
         """Raise an open reservation to these totals and renew its time, as a stream grows; or leave it as it was.
@@ -119,7 +119,7 @@ class Ledger(ABC):
             BudgetExceeded: there is no room; the reservation stays as it is.
             ReservationClosed: it is settled, released or has expired.
         """
-        return self._reservation(extend_command(id, amounts, ttl))
+        return _made(Reservation, self.execute(extend_command(id, amounts, ttl)))
 
     def settle(
         self, id: str, actual: Mapping[str, int] | None = None, *, tags: Mapping[str, str] | None = None
@@ -136,7 +136,7 @@ class Ledger(ABC):
             IdConflict: settled before with another actual.
             UnknownReservation: never reserved, or closed longer ago than the ledger remembers ids.
         """
-        return self._reservation(settle_command(id, actual, tags))
+        return _made(Reservation, self.execute(settle_command(id, actual, tags)))
 
     def release(self, id: str) -> Reservation:
         """Give back a reservation whose call was never sent. Again, or after expiry, it does nothing.
@@ -144,7 +144,7 @@ class Ledger(ABC):
         Raises:
             ReservationClosed: it is settled.
         """
-        return self._reservation(("release", check_id(id)))
+        return _made(Reservation, self.execute(("release", known_id(id))))
 
     def remaining(self, path: str) -> dict[str, int | None]:
         """Units per kind that a reservation at the path could hold now; None = unlimited, below 0 after overshoot."""
@@ -207,9 +207,6 @@ class Ledger(ABC):
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _reservation(self, command: Command) -> Reservation:
-        return _made(Reservation, self.execute(command))
-
 
 class AsyncLedger:
     """A ledger's operations as coroutines; arguments and errors as in :class:`Ledger`."""
@@ -251,7 +248,7 @@ class AsyncLedger:
 
     async def release(self, id: str) -> Reservation:
         """See :meth:`Ledger.release`."""
-        return await self._reservation(("release", check_id(id)))
+        return await self._reservation(("release", known_id(id)))
 
     async def remaining(self, path: str) -> dict[str, int | None]:
         """See :meth:`Ledger.remaining`."""
@@ -287,14 +284,14 @@ def reserve_command(path: str, amounts: Mapping[str, int], name: str | None, ttl
 def extend_command(name: str, amounts: Mapping[str, int], ttl: int | None) -> Command:
     """Checked arguments of ``extend``."""
     seconds = TTL if ttl is None else check_seconds(ttl, "ttl")
-    return ("extend", check_id(name), check_amounts(amounts), seconds * 1000)
+    return ("extend", known_id(name), check_amounts(amounts), seconds * 1000)
 
 
 def settle_command(name: str, actual: Mapping[str, int] | None, tags: Mapping[str, str] | None) -> Command:
     """Checked arguments of ``settle``."""
     return (
         "settle",
-        check_id(name),
+        known_id(name),
         None if actual is None else check_amounts(actual),
         encode_tags(tags) if tags else "",
     )

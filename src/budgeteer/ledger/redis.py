@@ -142,14 +142,14 @@ class RedisLedger(GroupLedger):
     def _outcome(self, command: Command, reply: Any) -> Any:
         if isinstance(reply, Exception):
             return LedgerUnavailable(f"the ledger at {self._url} refused the operation ({reply}); do not spend")
-        if reply[0] == "LOST":
+        seq, status, *rest = reply.split("\t")
+        if seq == "LOST":
             return LedgerUnavailable(
                 f"the ledger {self._name!r} at {self._url} has lost entries: {self._seen:,} were written, "
-                f"{f'{int(reply[1]):,} are' if reply[1] else 'none are'} there. Restore it, or connect anew "
+                f"{f'{int(status):,} are' if status else 'none are'} there. Restore it, or connect anew "
                 "to go on with what is there"
             )
-        self._seen = max(self._seen, int(reply[0]))
-        status, *rest = reply[1:]
+        self._seen = max(self._seen, int(seq))
         if status == "OK":
             return _result(command[0], rest)
         return _error(status, command, rest)

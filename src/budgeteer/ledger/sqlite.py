@@ -139,7 +139,6 @@ class SqliteLedger(GroupLedger):
 
     def _transact(self, db: sqlite3.Connection, commands: Sequence[Command]) -> list[Any]:
         state = core.State()
-        state.open_count = 1 << 60  # the heap holds this transaction's only; it needs no tidying
         seq, head, state.now = db.execute("SELECT seq, head, now FROM meta").fetchone()
         clock = self._clock()
         now = max(clock, state.now)
@@ -149,7 +148,10 @@ class SqliteLedger(GroupLedger):
             (now, core.SWEEP),
         )
         loaded = {row[0]: _entry(row) for row in due}
-        state.due = [(entry[3], name) for name, entry in loaded.items()]  # sorted, hence a heap
+        for name, entry in loaded.items():  # sorted by time, hence a heap
+            if entry[3] not in state.due:
+                state.times.append(entry[3])
+            state.due.setdefault(entry[3], []).append(name)
         for command in commands:
             if command[0] in _HAS_ID and command[1] not in loaded:
                 row = db.execute("SELECT * FROM reservations WHERE id = ?", (command[1],)).fetchone()
