@@ -37,13 +37,17 @@ class Model:
         self.since: dict[tuple, float] = defaultdict(lambda: float("-inf"))  # window -> when it was added
         self.reset_at: dict[str, int] = defaultdict(int)  # path -> length of `spent` at the reset
         self.calls: dict[str, dict] = {}
-        self.now = 0
+        self.now = self.booked_at = 0
 
     def tick(self, clock: int) -> None:
-        self.now = max(self.now, clock)
+        self.now = max(self.booked_at, clock)
         for call in self.calls.values():
             if call["status"] == "open" and call["expires"] <= self.now:
                 call["status"] = "expired"
+                self.booked()
+
+    def booked(self) -> None:
+        self.booked_at = self.now
 
     def room(self, scope: str, key: tuple, limit: int) -> int:
         kind, window = key
@@ -108,10 +112,11 @@ class ThreeLedgers(RuleBasedStateMachine):
         self.folder = tempfile.TemporaryDirectory()
         flush()
         now = lambda: self.clock  # noqa: E731
+        known = 3600 * 24 * 3000  # forgetting old ids has a test of its own
         self.stores = [
-            MemoryLedger(clock=now),
-            SqliteLedger(Path(self.folder.name) / "l.db", clock=now),
-            RedisLedger(redis_url(), clock=now),
+            MemoryLedger(clock=now, remember=known),
+            SqliteLedger(Path(self.folder.name) / "l.db", clock=now, remember=known),
+            RedisLedger(redis_url(), clock=now, remember=known),
         ]
         self.model = Model()
         self.count = 0
@@ -135,6 +140,9 @@ class ThreeLedgers(RuleBasedStateMachine):
 
     def set_limits(self, path: str, limits: list[Limit] | None) -> None:
         assert self.all("open", path, limits) is None
+        new = {(limit.kind, limit.window): limit.amount for limit in limits or []}
+        if path not in self.model.limits or (limits is not None and new != self.model.limits[path]):
+            self.model.booked()
         if limits is None:
             self.model.limits.setdefault(path, {})
             return
@@ -172,6 +180,7 @@ class ThreeLedgers(RuleBasedStateMachine):
         assert (found[0] != "exceeded") == fits, (found, free)
         if not fits:
             return multiple()
+        self.model.booked()
         expires = self.model.now + 1000 * (ttl or 600)
         self.model.calls[name] = {
             "path": path, "amounts": tuple(sorted(amounts.items())), "expires": expires, "status": "open", "ttl": ttl
@@ -209,6 +218,7 @@ class ThreeLedgers(RuleBasedStateMachine):
         over = {k: n - max(0, limit[k]) for k, n in actual.items() if limit[k] is not None and n > max(0, limit[k])}
         assert found.status == "settled"
         assert dict(found.overshoot) == over
+        self.model.booked()
         call.update(status="settled", actual=actual)
         self.model.spent += [(call["path"], kind, units, self.model.now) for kind, units in actual.items()]
 
@@ -226,6 +236,7 @@ class ThreeLedgers(RuleBasedStateMachine):
             assert found[0] == "ReservationClosed"
         elif call["status"] == "open":
             call["status"] = "released"
+            self.model.booked()
 
     @rule(name=ids, tokens=TOKENS)
     def extend(self, name: str, tokens: int) -> None:
@@ -241,6 +252,7 @@ class ThreeLedgers(RuleBasedStateMachine):
         fits = all(free.get(kind) is None or units <= free[kind] for kind, units in more.items() if units)
         assert (found[0] != "exceeded") == fits
         if fits:
+            self.model.booked()
             call["amounts"] = tuple((kind, units + more[kind]) for kind, units in call["amounts"])
             call["expires"] = max(call["expires"], self.model.now + 30_000)
             call["extended"] = True
@@ -249,6 +261,7 @@ class ThreeLedgers(RuleBasedStateMachine):
     def reset(self, path: str) -> None:
         self.all("reset", path)
         self.model.now = self.clock
+        self.model.booked()
         self.model.reset_at[path] = len(self.model.spent)
 
     @rule()

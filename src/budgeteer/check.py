@@ -254,6 +254,8 @@ def _ledger_input(ledger: Ledger, now: list[int]) -> None:
     for path in ("nobody", "org/nobody"):
         _refuses(errors.UnknownAccount, f"path {path!r}", ledger.reserve, path, {"all": 1, "money": 1})
         _refuses(errors.UnknownAccount, f"path {path!r}", ledger.remaining, path)
+    for path in ("", "org team", "org\tx", "org//x", None):
+        _refuses(errors.InvalidInput, f"path {path!r}", ledger.reserve, path, {"all": 1, "money": 1})
     _refuses(errors.UnknownAccount, "an account without its parent", ledger.open, "nobody/x", [])
     for name in ("", "a b", "a\tb", "x" * 257, 5):
         _refuses(errors.InvalidInput, f"id {name!r}", ledger.reserve, "org", {"all": 1, "money": 1}, id=name)

@@ -14,7 +14,8 @@ Rules:
   many is a typing error.
 - An id is charged at most once. What is settled above the reservation is booked, and counted as overshoot. After
   expiry or release a settlement is still booked; overshoot is then what the limits no longer had room for.
-- Time never runs backwards: a clock that does is read as standing still, until it catches up or an account is reset.
+- Booked time never runs backwards: a clock that does is read as standing still at the latest entry, until it catches up
+  or an account is reset.
 """
 
 from __future__ import annotations
@@ -184,7 +185,7 @@ class State:
     """Accounts, reservations, and the entries written since the state was made.
 
     Attributes:
-        now: the latest time seen, in milliseconds.
+        now: the time of the latest entry, in milliseconds.
         due: millisecond -> ids that expire then; those closed meanwhile stay in it until their time.
         times: heap of the milliseconds of ``due``.
         closed: (at, id) of closed reservations in order of time, to forget old ids by.
@@ -244,7 +245,6 @@ def run(state: State, clock: int, remember: int, command: tuple[Any, ...]) -> An
     if op == "reset":
         return _reset(state, clock, command[1])
     now = clock if clock > state.now else state.now
-    state.now = now
     times, closed = state.times, state.closed
     if times and times[0] <= now:
         _sweep(state, now)
@@ -276,6 +276,7 @@ def _reserve(state: State, now: int, command: tuple[str, str, str, Amounts, int]
             if units > book.free or (book.windows and units > book.room(now)):
                 raise _refusal(state, now, path, amounts)
     entry = (name, path, amounts, now + ttl, OPEN, amounts, (), (), now, "")
+    state.now = now
     state.journal.append(entry)
     _hold(state, chain, entry)
     return entry
@@ -308,6 +309,7 @@ def _settle(state: State, now: int, command: tuple[str, str, Amounts | None, str
     if status == SETTLED:
         raise IdConflict(settled_otherwise(name, before, actual))
     entry = (name, path, held, expires, SETTLED, asked, actual, over, now, tags)
+    state.now = now
     state.journal.append(entry)
     _charge(state, entry, status == OPEN)
     return entry
@@ -361,7 +363,6 @@ def _open(state: State, now: int, command: tuple[str, str, tuple[Limit, ...] | N
 def _reset(state: State, clock: int, path: str) -> None:
     """Start an account's spending at 0 again, and take the clock as it is, even if it went back."""
     state.along(path)
-    state.now = clock
     _commit(state, ("", path, (), 0, RESET, (), (), (), clock, ""))
 
 
@@ -399,6 +400,7 @@ def _forget(state: State, before: int) -> None:
 
 
 def _commit(state: State, entry: Entry) -> Entry:
+    state.now = entry[8]
     state.journal.append(entry)
     apply(state, entry)
     return entry

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import threading
 from abc import abstractmethod
@@ -107,7 +108,7 @@ class GroupLedger(Ledger):
                 if slot.future is not None:
                     waiting.setdefault(slot.future.get_loop(), []).append(slot)
             for loop, theirs in waiting.items():
-                if not loop.is_closed():
+                with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
                     loop.call_soon_threadsafe(_deliver, theirs)
 
     def close(self) -> None:

@@ -114,7 +114,7 @@ def replay(lines: Iterable[tuple[str, str]], algorithm: str, head: str | None = 
             del state.reservations[entry[0]]  # nothing follows a settlement; what expired may still be settled
         if not count % 4096:
             for of_time in (state.due, state.times, state.closed):  # nothing expires here but by an entry
-                of_time.clear()  # type: ignore[attr-defined]
+                of_time.clear()
         count += 1
         before = found
         met = met or found == head

@@ -445,7 +445,7 @@ local function reset(path)
   return {'OK'}
 end
 
-local before_seq, before_now = seq, now
+local before_seq = seq
 if operation ~= 'reset' then
   now = math.max(now, clock)
   for _, id in ipairs(redis.call('ZRANGEBYSCORE', DUE, '-inf', int(now), 'LIMIT', 0, 1000)) do close(read(id), 'expired') end
@@ -459,5 +459,5 @@ local operations = {
   open = open, reserve = reserve, settle = settle, extend = extend, release = release, remaining = remaining, reset = reset,
 }
 local reply = operations[operation](unpack(ARGV, 5))
-if seq ~= before_seq or now ~= before_now then save() end
+if seq ~= before_seq then save() end
 return int(seq) .. '\t' .. table.concat(reply, '\t')

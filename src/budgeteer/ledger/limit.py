@@ -20,6 +20,8 @@ Amounts = tuple[tuple[str, int], ...]
 
 _SEEN: set[str] = set()
 """Kinds that were checked."""
+_PATHS: set[str] = set()
+"""Paths that were checked."""
 _KIND = re.compile(r"[a-z][a-z0-9_]{0,31}")
 _SCOPE = re.compile(r"[\w.@:+=-]{1,128}")
 _ID = re.compile(r"[\w.@:+=/-]{1,256}")
@@ -194,6 +196,16 @@ def check_path(path: object) -> tuple[str, ...]:
                 ". _ @ : + = -, separated by /"
             )
     return tuple("/".join(parts[: depth + 1]) for depth in range(len(parts)))
+
+
+def known_path(path: object) -> str:
+    """A path that is well formed, remembered: :func:`check_path` for every call."""
+    if type(path) is not str or path not in _PATHS:
+        path = check_path(path)[-1]
+        if len(_PATHS) >= 100_000:
+            _PATHS.clear()
+        _PATHS.add(path)
+    return path
 
 
 def check_id(name: object) -> str:

@@ -14,7 +14,7 @@ from typing import Any, Self
 from budgeteer.errors import InvalidInput, JournalBroken
 from budgeteer.ledger import core, journal
 from budgeteer.ledger.core import Reservation
-from budgeteer.ledger.limit import Limit, check_amounts, check_id, check_limits, check_path, known_id
+from budgeteer.ledger.limit import Limit, check_amounts, check_id, check_limits, check_path, known_id, known_path
 
 Clock = Callable[[], int]
 """Milliseconds since 1970 (UTC)."""
@@ -269,13 +269,11 @@ def open_command(path: str, limits: Iterable[Limit] | None) -> Command:
 
 
 def reserve_command(path: str, amounts: Mapping[str, int], name: str | None, ttl: int | None) -> Command:
-    """Checked arguments of ``reserve``; whether the path is open is for the store to say."""
-    if not isinstance(path, str):
-        check_path(path)
+    """Checked arguments of ``reserve``."""
     return (
         "reserve",
         new_id() if name is None else check_id(name),
-        path,
+        known_path(path),
         check_amounts(amounts),
         TTL * 1000 if ttl is None else check_seconds(ttl, "ttl") * 1000,
     )

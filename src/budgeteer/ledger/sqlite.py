@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from budgeteer.errors import BudgeteerError, InvalidInput, LedgerUnavailable
+from budgeteer.errors import BudgeteerError, LedgerUnavailable
 from budgeteer.ledger import core, journal
 from budgeteer.ledger.group import GroupLedger
 from budgeteer.ledger.limit import check_path, decode_limits, encode_limits
@@ -165,7 +165,7 @@ class SqliteLedger(GroupLedger):
                 outcomes.append(core.run(state, clock, self._remember, command))
             except BudgeteerError as refused:
                 outcomes.append(refused)
-        if state.journal or state.now != now:
+        if state.journal:  # what only reads is not worth an fsync
             self._save(db, state, loaded, before, seq, head)
         return outcomes
 
@@ -175,14 +175,10 @@ class SqliteLedger(GroupLedger):
         for command in commands:
             paths.add(command[2] if command[0] == "reserve" else command[1] if command[0] not in _HAS_ID else "")
         before = {}
-        for path in paths - {""}:
-            with contextlib.suppress(InvalidInput):  # the command itself will say so
-                for scope in check_path(path):
-                    if scope not in before:
-                        row = db.execute("SELECT limits, books FROM accounts WHERE path = ?", (scope,)).fetchone()
-                        before[scope] = row
-                        if row is not None:
-                            state.accounts[scope] = _account(scope, *row)
+        for scope in {scope for path in paths - {""} for scope in check_path(path)}:
+            before[scope] = db.execute("SELECT limits, books FROM accounts WHERE path = ?", (scope,)).fetchone()
+            if before[scope] is not None:
+                state.accounts[scope] = _account(scope, *before[scope])
         return before
 
     def _save(
