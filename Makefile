@@ -22,6 +22,7 @@ lint: $(VENV)/.dev
 
 bench: $(VENV)/.dev
 	$(BIN)/python benchmarks/sampler.py
+	$(BIN)/python benchmarks/ledger.py
 	$(BIN)/python benchmarks/rlvr.py
 	$(BIN)/python benchmarks/rlvr.py --ablation
 	$(BIN)/python benchmarks/estimate.py $(if $(DATA),--data $(DATA))

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
+import pytest
+
 try:
     import torch
 
@@ -14,3 +18,15 @@ try:
     numba.set_num_threads(1)
 except ImportError:
     pass
+
+
+@pytest.fixture(scope="session")
+def redis_process() -> Iterator[str]:
+    """URL of a redis-server of this test process; skips without one."""
+    pytest.importorskip("redis")
+    import redis_server
+
+    if redis_server.SERVER is None:
+        pytest.skip("no redis-server: apt-get install redis-server")
+    yield redis_server.redis_url()
+    redis_server.stop_shared()

@@ -36,3 +36,18 @@ def test_the_sampler_benchmark_runs_quickly(tmp_path):
         assert "error" not in entry, entry["error"]
         assert entry["trl_seconds"] > 0
         assert 0 < entry["trl_mean_length"] <= 16
+
+
+@pytest.mark.slow
+def test_the_ledger_benchmark_runs_quickly(tmp_path, redis_process):
+    pytest.importorskip("limits")
+    out = tmp_path / "ledger.json"
+    command = [sys.executable, str(BENCHMARKS / "ledger.py"), "--quick", "--out", str(out)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=280)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(out.read_text())
+    assert {"memory, 1 scope", "sqlite, 4 scopes", "redis, 1 scope", "limits redis hit"} <= found["one_caller"].keys()
+    for row in found["one_caller"].values():
+        assert 0 < row["per_second"] <= row["best_per_second"]
+    assert all(row["pairs"] == 640 for row in found["many_callers"].values())
+    assert found["verify"]["entries"] == 2004

@@ -35,13 +35,63 @@ class BudgetExceeded(BudgeteerError):
     Attributes:
         kind: unit of the budget, such as ``"tokens"``.
         scope: which budget, such as ``"step"`` or ``"run"``.
-        used, requested, limit: integers in units of ``kind``.
+        used, requested, limit: integers in units of ``kind``; a ledger's ``used`` counts open reservations too.
+        resets_at: when the limit's window makes room, in milliseconds since 1970 (UTC); None: not by waiting.
     """
 
-    def __init__(self, *, kind: str, scope: str, used: int, requested: int, limit: int, hint: str = "") -> None:
+    def __init__(
+        self,
+        *,
+        kind: str,
+        scope: str,
+        used: int,
+        requested: int,
+        limit: int,
+        hint: str = "",
+        resets_at: int | None = None,
+    ) -> None:
         self.kind, self.scope, self.used, self.requested, self.limit = kind, scope, used, requested, limit
+        self.resets_at = resets_at
         text = f"{scope} budget of {limit:,} {kind} does not cover {requested:,} more ({used:,} used)"
         super().__init__(f"{text}; {hint}" if hint else text)
+
+
+class LedgerError(BudgeteerError):
+    """A ledger operation that was not carried out; nothing was booked."""
+
+
+class UnknownAccount(LedgerError, KeyError):
+    """A path with a scope that no account was opened for."""
+
+    def __str__(self) -> str:
+        return str(self.args[0])
+
+
+class UnknownReservation(LedgerError, KeyError):
+    """An id that was never reserved, or was settled so long ago that the ledger has forgotten it."""
+
+    def __str__(self) -> str:
+        return str(self.args[0])
+
+
+class IdConflict(LedgerError):
+    """An id used again with other contents than the first time."""
+
+
+class ReservationClosed(LedgerError):
+    """An operation on a reservation that was settled, released or has expired."""
+
+
+class LedgerUnavailable(LedgerError):
+    """The ledger's store did not answer, or lost data: do not spend. Retrying with the same id is safe."""
+
+
+class JournalBroken(LedgerError):
+    """A journal whose hash chain does not hold, or whose balances are not those of the store."""
+
+
+class AllowanceError(BudgeteerError):
+    """An allowance that was copied, pickled, or used after it was delegated or closed."""
 
 
 class CheckpointError(BudgeteerError):

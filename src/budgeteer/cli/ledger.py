@@ -1,0 +1,301 @@
+"""budgeteer ledger: open accounts, see what is spent, check the journal."""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import io
+import json
+import os
+import sys
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from budgeteer.ledger import Ledger
+
+DEFAULT = "budgeteer-ledger.db"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Arguments of the command."""
+    actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
+
+    def action(name: str, text: str, *, rows: bool = False) -> argparse.ArgumentParser:
+        sub = actions.add_parser(name, help=text, description=text)
+        sub.add_argument(
+            "--ledger",
+            default=os.environ.get("BUDGETEER_LEDGER", DEFAULT),
+            help=f"SQLite file or redis:// URL (default: $BUDGETEER_LEDGER, else {DEFAULT})",
+        )
+        if rows:
+            form = sub.add_mutually_exclusive_group()
+            form.add_argument("--json", action="store_true", help="as JSON")
+            form.add_argument("--csv", action="store_true", help="as CSV")
+        return sub
+
+    action("init", "make a ledger; one that is there is left as it is")
+    sub = action("open", "open an account, or change its limits")
+    sub.add_argument("path", help="org/team/key; the parents have to be open")
+    sub.add_argument(
+        "--limit",
+        action="append",
+        default=[],
+        metavar="LIMIT",
+        help="500k, output:1m/hour, $5/day, all:9k/90s, all:unlimited",
+    )
+    sub = action("show", "limits and balances of accounts", rows=True)
+    sub.add_argument("path", nargs="?", default="", help="only this account and those below")
+    sub = action("top", "the accounts nearest to a limit", rows=True)
+    sub.add_argument("-n", type=int, default=10, help="how many (default 10)")
+    sub = action("spend", "what was spent, by scope, model or stage, and per run", rows=True)
+    sub.add_argument("path", nargs="?", default="", help="only this account and those below")
+    sub.add_argument(
+        "--by", choices=("scope", "model", "stage"), default="scope", help="one row for each (default scope)"
+    )
+    sub.add_argument("--kind", default="all", help="kind of units (default all)")
+    sub.add_argument("--runs", action="store_true", help="quantiles over runs (tag 'run', else path) instead")
+    sub.add_argument("--forecast", metavar="RUN", help="what this run will have used when it ends, from the other runs")
+    sub = action("export", "the journal, one JSON object a line with text and hash, or as CSV")
+    sub.add_argument("--csv", action="store_true", help="settlements as CSV")
+    sub.add_argument("--out", type=Path, default=None, help="file (default: standard output)")
+    sub = action("verify", "check the journal's hash chain and rebuild the balances")
+    sub.add_argument("--head", default=None, help="a head noted earlier, which has to be in the chain")
+    sub.add_argument("--journal", type=Path, default=None, help="check an exported journal instead of a ledger")
+    sub.add_argument("--json", action="store_true", help="as JSON")
+    sub = action("reset", "let an account's spending start at 0; the journal keeps what was")
+    sub.add_argument("path")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Carry out one action."""
+    if args.action == "verify" and args.journal is not None:
+        return _verify_file(args)
+    with _connect(args.ledger, create=args.action == "init") as ledger:
+        actions = {
+            "init": _init, "open": _open, "show": _show, "top": _top, "spend": _spend, "export": _export,
+            "verify": _verify, "reset": _reset,
+        }  # fmt: skip
+        return actions[args.action](ledger, args)
+
+
+def _connect(where: str, *, create: bool) -> Ledger:
+    from budgeteer.ledger import RedisLedger, SqliteLedger
+
+    if where.startswith(("redis://", "rediss://", "unix://")):
+        return RedisLedger(where, create=create)
+    return SqliteLedger(where, create=create)
+
+
+def _init(ledger: Ledger, args: argparse.Namespace) -> int:
+    count, state = ledger.snapshot()
+    sys.stdout.write(f"{args.ledger}: {len(state.accounts)} accounts, {count:,} journal entries\n")
+    return 0
+
+
+def _open(ledger: Ledger, args: argparse.Namespace) -> int:
+    from budgeteer.ledger.limit import Limit
+
+    ledger.open(args.path, [Limit.parse(text) for text in args.limit] if args.limit else None)
+    args.json = args.csv = False
+    return _show(ledger, args)
+
+
+def _reset(ledger: Ledger, args: argparse.Namespace) -> int:
+    ledger.reset(args.path)
+    args.json = args.csv = False
+    return _show(ledger, args)
+
+
+def _show(ledger: Ledger, args: argparse.Namespace) -> int:
+    _emit(list(_balances(ledger, args.path)), args)
+    return 0
+
+
+def _top(ledger: Ledger, args: argparse.Namespace) -> int:
+    rows = [row for row in _balances(ledger, "") if row["limit"] is not None]
+    rows.sort(key=lambda row: (-(row["limit"] - row["left"]) / max(1, row["limit"]), row["path"]))
+    for row in rows:
+        row["used"] = round((row["limit"] - row["left"]) / row["limit"], 4) if row["limit"] else 1.0
+    _emit(rows[: args.n], args)
+    return 0
+
+
+def _balances(ledger: Ledger, path: str) -> Iterator[dict[str, Any]]:
+    """One row for each limit, or for a kind without any."""
+    from budgeteer.errors import UnknownAccount
+    from budgeteer.ledger import core
+    from budgeteer.ledger.limit import bucket, start
+    from budgeteer.ledger.protocol import wall_clock
+
+    _, state = ledger.snapshot()
+    if path and path not in state.accounts:
+        raise UnknownAccount(core.no_account(path, path))
+    now = max(state.now, wall_clock())
+    for scope in sorted(state.accounts):
+        if path and not (scope + "/").startswith(path + "/"):
+            continue
+        account = state.accounts[scope]
+        for kind, book in sorted(account.books.items()):
+            windows: list[core.Window | None] = [*book.windows]
+            if book.limit != core.UNLIMITED or not windows:
+                windows.insert(0, None)
+            for window in windows:
+                used = book.spent if window is None else window.used(now)
+                limit = window.limit if window else None if book.limit == core.UNLIMITED else book.limit
+                calendar = window is not None and isinstance(window.name, str)
+                yield {
+                    "path": scope,
+                    "kind": kind,
+                    "limit": limit,
+                    "window": "" if window is None else window.name if calendar else f"{window.name} s",
+                    "settled": used,
+                    "reserved": book.held,
+                    "left": None if limit is None else limit - used - book.held,
+                    "overshoot": book.over,
+                    "resets": _utc(start(window.name, bucket(window.name, now) + 1)) if window and calendar else "",
+                }
+
+
+def _spend(ledger: Ledger, args: argparse.Namespace) -> int:
+    from budgeteer.errors import InvalidInput
+    from budgeteer.ledger import report
+
+    prefix = args.path + "/" if args.path else ""
+    found = [one for one in report.charges(ledger.lines()) if (one.scope + "/").startswith(prefix)]
+    kinds = sorted({kind for one in found for kind in one.actual})
+    if found and args.kind not in kinds:
+        raise InvalidInput(f"nothing of the kind {args.kind!r} was settled; --kind is one of {', '.join(kinds)}")
+    runs = report.runs(found, args.kind)
+    if args.forecast is not None:
+        if args.forecast not in runs:
+            raise InvalidInput(
+                f"no run {args.forecast!r} has settled anything yet; a run is the tag 'run', else the path"
+            )
+        so_far = runs.pop(args.forecast)
+        ends = report.forecast(runs, so_far)
+        _emit([{"run": args.forecast, "kind": args.kind, "so_far": sum(so_far), **_whole(ends)}], args)
+    elif args.runs:
+        _emit([{"kind": args.kind, **_whole(report.quantiles(runs))}], args)
+    else:
+        rows = report.spend(found, args.by, args.kind)
+        if not args.json and not args.csv and rows:
+            total = {
+                name: sum(row[name] for row in rows)
+                for name in ("calls", "units", "reserved", "overshoot", "estimated")
+            }
+            rows.append({args.by: "total", "kind": args.kind, **total, "share": 1.0, "mean_share": 1.0})
+        _emit(rows, args)
+    return 0
+
+
+def _export(ledger: Ledger, args: argparse.Namespace) -> int:
+    from budgeteer.ledger import report
+
+    out = sys.stdout if args.out is None else args.out.open("w", encoding="utf-8", newline="")
+    try:
+        if args.csv:
+            names = ["at", "scope", "run", "model", "stage", "kind", "reserved", "actual", "overshoot", "estimated"]
+            table = csv.writer(out, lineterminator="\n")
+            table.writerow(names)
+            for one in report.charges(ledger.lines()):
+                for kind, units in one.actual.items():
+                    over = one.overshoot.get(kind, 0)
+                    row = [
+                        _utc(one.at),
+                        one.scope,
+                        one.run,
+                        one.model,
+                        one.stage,
+                        kind,
+                        one.reserved[kind],
+                        units,
+                        over,
+                    ]
+                    table.writerow([*row, int(one.estimated)])
+        else:
+            for line, found in ledger.lines():
+                out.write(json.dumps({"hash": found, "line": line}) + "\n")
+    finally:
+        if args.out is not None:
+            out.close()
+    return 0
+
+
+def _verify(ledger: Ledger, args: argparse.Namespace) -> int:
+    return _verified(ledger.verify(args.head), args, "the balances are those of the journal")
+
+
+def _verify_file(args: argparse.Namespace) -> int:
+    from budgeteer.errors import InvalidInput
+    from budgeteer.ledger import journal
+
+    def lines() -> Iterator[tuple[str, str]]:
+        try:
+            with args.journal.open(encoding="utf-8") as file:
+                for text in file:
+                    row = json.loads(text)
+                    yield row["line"], row["hash"]
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise InvalidInput(f"cannot read the export {str(args.journal)!r}: {error!r}") from error
+
+    first = next(lines(), ("", ""))
+    verified, _ = journal.replay(lines(), "sha1" if len(first[1]) == 40 else "sha256", args.head)
+    return _verified(verified, args, "an export; compare its head with the ledger's")
+
+
+def _verified(verified: Any, args: argparse.Namespace, note: str) -> int:
+    if args.json:
+        found = {"entries": verified.entries, "head": verified.head, "spent": verified.spent}
+        sys.stdout.write(json.dumps(found, indent=1) + "\n")
+    else:
+        sys.stdout.write(f"ok: {verified.entries:,} entries, {note}\nhead {verified.head}\n")
+    return 0
+
+
+def _whole(found: dict[str, float]) -> dict[str, int]:
+    return {name: round(units) for name, units in found.items()}
+
+
+def _utc(at: int) -> str:
+    return f"{datetime.fromtimestamp(at / 1000, UTC):%Y-%m-%d %H:%M:%S}"
+
+
+def _emit(rows: list[dict[str, Any]], args: argparse.Namespace) -> None:
+    if args.json:
+        sys.stdout.write(json.dumps(rows, indent=1) + "\n")
+    elif not rows:
+        if not args.csv:
+            sys.stdout.write("nothing yet\n")
+    elif args.csv:
+        out = io.StringIO()
+        table = csv.DictWriter(out, list(rows[0]), lineterminator="\n")
+        table.writeheader()
+        table.writerows(rows)
+        sys.stdout.write(out.getvalue())
+    else:
+        shown = [{name: _cell(name, value, row) for name, value in row.items()} for row in rows]
+        widths = {name: max(len(name), *(len(row[name]) for row in shown)) for name in shown[0]}
+        numbers = {name for name in widths if all(isinstance(row[name], int | float | None) for row in rows)}
+        for row in [{name: name for name in widths}, *shown]:
+            cells = [row[name].rjust(w) if name in numbers else row[name].ljust(w) for name, w in widths.items()]
+            sys.stdout.write("  ".join(cells).rstrip() + "\n")
+
+
+def _cell(name: str, value: Any, row: dict[str, Any]) -> str:
+    if value is None:
+        return "-"
+    if isinstance(value, float):
+        return f"{value:.1%}"
+    if isinstance(value, int):
+        counts = ("calls", "estimated", "runs")
+        return _money(value) if row.get("kind") == "money" and name not in counts else f"{value:,}"
+    return str(value)
+
+
+def _money(units: int) -> str:
+    from budgeteer.budget import Budget
+
+    return ("-" if units < 0 else "") + str(Budget("money", abs(units)))

@@ -1,0 +1,405 @@
+"""Allowance: an in-process right to spend, which cannot be copied, spent twice, or used after it was given on."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import threading
+from collections.abc import Mapping, Sequence
+from types import TracebackType
+from typing import Any, NoReturn, Self, overload
+
+from budgeteer.errors import AllowanceError, BudgetExceeded, InvalidInput
+from budgeteer.ledger.core import Reservation
+from budgeteer.ledger.limit import check_amounts, check_path, check_units
+from budgeteer.ledger.protocol import Ledger, encode_tags, new_id
+
+
+class _Tree:
+    """What all allowances that come from one share: a lock, the process, and the scopes known to be open."""
+
+    def __init__(self, path: str) -> None:
+        self.lock, self.pid = threading.Lock(), os.getpid()
+        self.opened = {*check_path(path)}
+
+
+class Allowance:
+    """The right to spend at most ``amounts`` at a path of a ledger, in this process.
+
+    It is affine (arXiv 2606.04056): copying and pickling it, and using it after ``delegate`` or ``close``, are errors.
+    Every call reserves in the ledger too, so the limits there hold whatever allowances were made; the allowance adds a
+    cap of this run, agent or task on top. Not thread-bound: threads and tasks may share one.
+
+    Hard: what is held and spent never exceeds ``amounts``, but for what calls used above their own reservations, which
+    is taken off what is left (below 0, if need be) and handed up with it.
+
+    Args:
+        ledger: any Ledger.
+        path: of an open account.
+        amounts: the cap, units per kind; kinds that it leaves out are limited by the ledger alone.
+        tags: put on every settlement, such as {"run": "7"}.
+
+    >>> from budgeteer.ledger import Limit, MemoryLedger
+    >>> ledger = MemoryLedger()
+    >>> ledger.open("acme", [Limit("all", 10_000)])
+    >>> with Allowance(ledger, "acme", {"all": 1000}) as agent:
+    ...     with agent.reserve({"all": 400}) as call:
+    ...         call.settle({"all": 150}, stage="review")
+    ...     coder, reviewer = agent.share([2, 1])
+    ...     coder.remaining, reviewer.remaining
+    ({'all': 567}, {'all': 283})
+    """
+
+    def __init__(
+        self, ledger: Ledger, path: str, amounts: Mapping[str, int], *, tags: Mapping[str, str] | None = None
+    ) -> None:
+        self._ledger, self._path = ledger, check_path(path)[-1]
+        self._free = dict(check_amounts(amounts))
+        self._tags = dict(tags or {})
+        encode_tags(self._tags)
+        self._tree, self._state = _Tree(path), "open"
+        self._next: Allowance | None = None
+        self._parent: Allowance | None = None
+        self._children: list[Allowance] = []
+
+    @property
+    def path(self) -> str:
+        """The account that calls are charged to."""
+        return self._path
+
+    @property
+    def remaining(self) -> dict[str, int]:
+        """Units per kind that are neither held, spent nor given to a child; below 0 after an overshoot."""
+        with self._tree.lock:
+            return dict(self._free)
+
+    def reserve(self, amounts: Mapping[str, int], *, id: str | None = None, ttl: int | None = None) -> Call:
+        """A call, as a context manager (``with`` or ``async with``) that holds units on entry and settles on exit.
+
+        Args:
+            amounts: worst case of the call, units per kind.
+            id, ttl: as in :meth:`Ledger.reserve`.
+
+        Raises (on entry):
+            BudgetExceeded: this allowance or an account of the path does not cover it.
+            AllowanceError: the allowance was delegated, closed, or is of another process.
+        """
+        return Call(self, amounts, id, ttl)
+
+    @overload
+    def share(self, parts: Sequence[int] | Sequence[Mapping[str, int]]) -> list[Allowance]: ...
+
+    @overload
+    def share(self, parts: Mapping[str, int] | Mapping[str, Mapping[str, int]]) -> dict[str, Allowance]: ...
+
+    def share(self, parts: Any) -> list[Allowance] | dict[str, Allowance]:
+        """Carve children out of what is left; what they do not use comes back when they close.
+
+        Args:
+            parts: one a child. Integers are weights: all that is left is split by them to the unit, by largest
+                remainder. Mappings are amounts, and the rest stays here. A mapping of names gives every child a scope
+                of its own under this path; it is opened on first use, without limits of its own.
+
+        Raises:
+            BudgetExceeded: the amounts exceed what is left.
+            InvalidInput: a name that is on the path already (a cycle), weights that are all 0.
+        """
+        names = list(parts) if isinstance(parts, Mapping) else None
+        slices = list(parts.values()) if isinstance(parts, Mapping) else list(parts)
+        paths = [self._path if names is None else self._below(name) for name in names or slices]
+        if not slices:
+            raise InvalidInput("share got no parts; give a weight or amounts for each child")
+        weights = all(isinstance(part, int) for part in slices)
+        amounts = [] if weights else [dict(check_amounts(part)) for part in slices]
+        with self._tree.lock:
+            self._check()
+            if weights:
+                split = {kind: _split(max(0, free), slices) for kind, free in self._free.items()}
+                amounts = [{kind: split[kind][i] for kind in split} for i in range(len(slices))]
+            for kind, free in self._free.items():
+                missing = [part for part in amounts if kind not in part]
+                if missing:
+                    raise InvalidInput(
+                        f"a part {missing[0]} lacks {kind}, which this allowance limits; name every kind"
+                    )
+                wanted = sum(part[kind] for part in amounts)
+                if wanted > free and wanted:
+                    raise self._refusal(kind, wanted)
+            extra = sorted({kind for part in amounts for kind in part} - self._free.keys())
+            if extra:
+                raise InvalidInput(f"the parts name {', '.join(extra)}, which this allowance does not hold")
+            children = [self._child(path, part) for path, part in zip(paths, amounts, strict=True)]
+            for part in amounts:
+                for kind, units in part.items():
+                    self._free[kind] -= units
+            self._children += children
+        return children if names is None else dict(zip(names, children, strict=True))
+
+    def delegate(self, scope: str | None = None) -> Allowance:
+        """Hand the whole right on: this one can no longer be used, the one returned can.
+
+        Calls under way and children report to the new one; what it leaves over goes to this one's parent.
+
+        Args:
+            scope: name of the new holder, as a scope of its own under this path.
+
+        Raises:
+            InvalidInput: the scope is on the path already: agents that delegate in a circle spend for ever.
+        """
+        path = self._path if scope is None else self._below(scope)
+        with self._tree.lock:
+            self._check()
+            heir = self._child(path, self._free)
+            heir._parent = self._parent
+            if self._parent is not None:
+                self._parent._children.append(heir)
+            heir._children, self._children = self._children, []
+            self._free = dict.fromkeys(self._free, 0)
+            self._state, self._next = "delegated", heir
+        return heir
+
+    def beside(self, path: str, amounts: Mapping[str, int]) -> Allowance:
+        """An allowance of another account of the ledger, for helper calls that are not this one's to pay."""
+        self._check()
+        return Allowance(self._ledger, path, amounts, tags=self._tags)
+
+    def close(self) -> None:
+        """Give back what is left, and what open children have left; again, it does nothing.
+
+        Calls under way may still settle; what they leave over goes up.
+        """
+        with self._tree.lock:
+            self._close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def __copy__(self) -> NoReturn:
+        raise AllowanceError("an allowance cannot be copied, or it could be spent twice; share it or delegate it")
+
+    def __deepcopy__(self, _: object) -> NoReturn:
+        self.__copy__()
+
+    def __reduce_ex__(self, _: object) -> NoReturn:
+        raise AllowanceError(
+            "an allowance cannot be pickled; open an account for the other process and let it make an allowance there"
+        )
+
+    # the arithmetic; the caller holds the lock where a name begins with an underscore
+
+    def _below(self, name: object) -> str:
+        if not isinstance(name, str) or "/" in name:
+            raise InvalidInput(f"{name!r} is no scope; give one name, such as 'reviewer'")
+        if name in self._path.split("/"):
+            raise InvalidInput(f"{name!r} is on the path {self._path!r} already: that delegation would be a circle")
+        return check_path(f"{self._path}/{name}")[-1]
+
+    def _child(self, path: str, amounts: Mapping[str, int]) -> Allowance:
+        child = Allowance(self._ledger, path, dict.fromkeys(amounts, 0), tags=self._tags)
+        child._free, child._tree, child._parent = dict(amounts), self._tree, self
+        return child
+
+    def _check(self) -> None:
+        if self._state != "open":
+            raise AllowanceError(f"this allowance of {self._path!r} was {self._state}; use the one that was handed on")
+        if self._tree.pid != os.getpid():
+            raise AllowanceError(
+                f"this allowance belongs to process {self._tree.pid}; open an account for this one and make it its own"
+            )
+
+    def _refusal(self, kind: str, units: int) -> BudgetExceeded:
+        free = self._free[kind]
+        return BudgetExceeded(
+            kind=kind,
+            scope=f"{self._path} (allowance)",
+            used=0,
+            requested=units,
+            limit=free,
+            hint="that is what is left in this process; ask for less, or settle or close something first",
+        )
+
+    def hold(self, amounts: Mapping[str, int]) -> None:
+        """Take units off, or refuse."""
+        with self._tree.lock:
+            self._check()
+            for kind, free in self._free.items():
+                if kind not in amounts:
+                    raise InvalidInput(
+                        f"the call names {', '.join(amounts)} but not {kind}, which this allowance limits"
+                    )
+                if amounts[kind] > free:
+                    raise self._refusal(kind, amounts[kind])
+            for kind in self._free:
+                self._free[kind] -= amounts[kind]
+
+    def give(self, amounts: Mapping[str, int]) -> None:
+        """Put units back, to whoever holds the right now; negative after an overshoot."""
+        with self._tree.lock:
+            self._give(amounts)
+
+    def _give(self, amounts: Mapping[str, int]) -> None:
+        holder: Allowance | None = self
+        while holder is not None and holder._state != "open":
+            holder = holder._next
+        if holder is not None:
+            for kind in holder._free.keys() & amounts.keys():
+                holder._free[kind] += amounts[kind]
+
+    def _close(self) -> None:
+        if self._state != "open":
+            return
+        for child in self._children:
+            child._close()
+        self._children = []
+        left, self._free = self._free, dict.fromkeys(self._free, 0)
+        self._state, self._next = "closed", self._parent
+        self._give(left)
+
+    def unopened(self) -> list[str]:
+        """Scopes of the path that the ledger may not know yet."""
+        known = self._tree.opened
+        return [] if self._path in known else [scope for scope in check_path(self._path) if scope not in known]
+
+
+class Call:
+    """Units held for one call, settled when the block ends.
+
+    ``settle`` says what was used and may be called again as more is known: the last word counts, also if the block
+    is left by an error or a cancellation. Without a word, all that was held is charged and tagged ``estimated``, since
+    the provider may bill it; ``release`` says that nothing was sent.
+
+    Attributes:
+        reservation: the ledger's, once entered. Status "settled" means that this id was charged before.
+    """
+
+    __slots__ = ("_actual", "_allowance", "_amounts", "_id", "_released", "_tags", "_ttl", "reservation")
+
+    def __init__(self, allowance: Allowance, amounts: Mapping[str, int], id: str | None, ttl: int | None) -> None:
+        self._allowance, self._amounts = allowance, dict(check_amounts(amounts))
+        self._id, self._ttl = new_id() if id is None else id, ttl
+        self._actual: dict[str, int] | None = None
+        self._tags: dict[str, str] = {}
+        self._released = False
+        self.reservation: Reservation | None = None
+
+    @property
+    def id(self) -> str:
+        """The reservation's id, for a later ``Ledger.settle``."""
+        return self._id
+
+    def settle(self, actual: Mapping[str, int], **tags: str) -> None:
+        """Say what was used so far, units per kind; booked when the block ends."""
+        self._same(actual)
+        encode_tags(tags)
+        self._actual, self._tags = dict(check_amounts(actual)), {**self._tags, **tags}
+
+    def release(self) -> None:
+        """Say that the call was not sent; nothing is charged."""
+        self._released = True
+
+    def extend(self, amounts: Mapping[str, int]) -> None:
+        """Hold these totals instead, as a stream grows, or raise BudgetExceeded and hold what was held."""
+        more = self._more(amounts)
+        self._allowance.hold(more)
+        try:
+            self.reservation = self._allowance._ledger.extend(self._id, self._amounts_with(more), ttl=self._ttl)
+        except BaseException:
+            self._allowance.give(more)
+            raise
+        self._amounts = self._amounts_with(more)
+
+    async def aextend(self, amounts: Mapping[str, int]) -> None:
+        """``extend`` without blocking the event loop."""
+        more = self._more(amounts)
+        self._allowance.hold(more)
+        try:
+            self.reservation = await self._allowance._ledger.aio.extend(
+                self._id, self._amounts_with(more), ttl=self._ttl
+            )
+        except BaseException:
+            self._allowance.give(more)
+            raise
+        self._amounts = self._amounts_with(more)
+
+    def __enter__(self) -> Self:
+        allowance, ledger = self._enter(), self._allowance._ledger
+        try:
+            for scope in allowance.unopened():
+                ledger.open(scope)
+                allowance._tree.opened.add(scope)
+            self.reservation = ledger.reserve(allowance.path, self._amounts, id=self._id, ttl=self._ttl)
+        except BaseException:
+            allowance.give(self._amounts)
+            raise
+        return self
+
+    async def __aenter__(self) -> Self:
+        allowance, ledger = self._enter(), self._allowance._ledger.aio
+        try:
+            for scope in allowance.unopened():
+                await ledger.open(scope)
+                allowance._tree.opened.add(scope)
+            self.reservation = await ledger.reserve(allowance.path, self._amounts, id=self._id, ttl=self._ttl)
+        except BaseException:
+            allowance.give(self._amounts)
+            raise
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        actual, tags = self._exit()
+        if self._released:
+            self.reservation = self._allowance._ledger.release(self._id)
+        else:
+            self.reservation = self._allowance._ledger.settle(self._id, actual, tags=tags)
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
+    ) -> None:
+        actual, tags = self._exit()
+        ledger = self._allowance._ledger.aio
+        booking = ledger.release(self._id) if self._released else ledger.settle(self._id, actual, tags=tags)
+        self.reservation = await asyncio.shield(asyncio.ensure_future(booking))  # cancelled, it is booked all the same
+
+    def _enter(self) -> Allowance:
+        if self.reservation is not None:
+            raise AllowanceError(f"call {self._id!r} was entered before; reserve again for another call")
+        self._allowance.hold(self._amounts)
+        return self._allowance
+
+    def _exit(self) -> tuple[dict[str, int] | None, dict[str, str]]:
+        """Settle with the allowance, which cannot fail; returns what the ledger is to book."""
+        charged = dict.fromkeys(self._amounts, 0) if self._released else self._actual or self._amounts
+        self._allowance.give({kind: units - charged[kind] for kind, units in self._amounts.items()})
+        tags = {**self._allowance._tags, **self._tags}
+        return self._actual, tags if self._actual is not None else {**tags, "estimated": "yes"}
+
+    def _same(self, amounts: Mapping[str, int]) -> None:
+        if not isinstance(amounts, Mapping) or amounts.keys() != self._amounts.keys():
+            raise InvalidInput(f"the call holds {', '.join(self._amounts)}, {amounts!r} was given; name the same kinds")
+
+    def _more(self, amounts: Mapping[str, int]) -> dict[str, int]:
+        self._same(amounts)
+        wanted = dict(check_amounts(amounts))
+        return {kind: max(0, wanted[kind] - units) for kind, units in self._amounts.items()}
+
+    def _amounts_with(self, more: Mapping[str, int]) -> dict[str, int]:
+        return {kind: units + more[kind] for kind, units in self._amounts.items()}
+
+
+def _split(total: int, weights: Sequence[int]) -> list[int]:
+    """Whole units by weight that sum to the total: largest remainder, ties to the first.
+
+    >>> _split(10, [1, 1, 1]), _split(7, [0, 3])
+    ([4, 3, 3], [0, 7])
+    """
+    whole = sum(check_units(weight, "a weight") for weight in weights)
+    if whole == 0:
+        raise InvalidInput(f"the weights {list(weights)} are all 0; give at least one above")
+    shares = [total * weight // whole for weight in weights]
+    order = sorted(range(len(weights)), key=lambda i: (-(total * weights[i] % whole), i))
+    for i in order[: total - sum(shares)]:
+        shares[i] += 1
+    return shares

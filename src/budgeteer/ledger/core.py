@@ -1,0 +1,582 @@
+"""The ledger's rules, once: commands become journal entries, entries change balances.
+
+A command is checked against the state and, if it holds, becomes one entry; entries alone change the state
+(:func:`apply`), so a journal read again gives the same balances. The memory ledger keeps one State; the SQLite ledger
+loads what a transaction needs into one and writes back what changed; ``ledger.lua`` is the twin inside Redis, and a
+stateful test holds all three to one model.
+
+Rules:
+
+- An account is a scope: ``acme``, ``acme/search``. A reservation at a path counts in every account of the path.
+- ``spent + held + requested <= limit`` for every limit of every account of the path, else nothing is held. For a limit
+  with a window, ``spent`` is what was settled in the window; what is held counts in every window until it is settled.
+- A reservation names exactly the kinds that the path's accounts name: a kind left out would go unmetered, a kind too
+  many is a typing error.
+- An id is charged at most once. What is settled above the reservation is booked, and counted as overshoot. After
+  expiry or release a settlement is still booked; overshoot is then what the limits no longer had room for.
+- Booked time never runs backwards: a clock that does is read as standing still at the latest entry, until it catches up
+  or an account is reset.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable
+from datetime import UTC, datetime
+from heapq import heappop, heappush
+from typing import Any, NamedTuple
+
+from budgeteer.errors import (
+    BudgetExceeded,
+    IdConflict,
+    InvalidInput,
+    ReservationClosed,
+    UnknownAccount,
+    UnknownReservation,
+)
+from budgeteer.ledger.limit import Amounts, Limit, bucket, check_path, decode_limits, encode_limits, span, start
+
+OPEN, SETTLED, RELEASED, EXPIRED = "open", "settled", "released", "expired"
+ACCOUNT, RESET = "account", "reset"
+SWEEP = 1000
+"""At most so many reservations expire in one operation; the others stay held a little longer."""
+UNLIMITED = 1 << 200
+
+
+class Reservation(NamedTuple):
+    """Units held, or what became of them.
+
+    Attributes:
+        id: the caller's name of the call; a ledger charges it once.
+        path: whose units, ``org/team/key``.
+        amounts: units per kind that are or were held.
+        expires: milliseconds since 1970 (UTC) at which an open one is given back.
+        status: "open", "settled", "released" or "expired".
+        asked: the amounts of the first request, before any ``extend``.
+        actual: units charged, once settled.
+        overshoot: the part of ``actual`` that no reservation covered; kinds without any are left out.
+        at: when it got this status, in milliseconds.
+        detail: the tags it was settled with, as JSON.
+    """
+
+    id: str
+    path: str
+    amounts: Amounts
+    expires: int
+    status: str
+    asked: Amounts
+    actual: Amounts
+    overshoot: Amounts
+    at: int
+    detail: str
+
+
+Entry = tuple[str, str, Amounts, int, str, Amounts, Amounts, Amounts, int, str]
+"""A line of the journal: a reservation as it became, in the fields of :class:`Reservation`.
+
+An account has entries of status "account" (``detail``: its limits) and "reset". Entries are plain tuples, since the
+garbage collector leaves those of plain values alone, however long the journal grows.
+"""
+
+
+class Window:
+    """What was settled in a window, by bucket of time."""
+
+    __slots__ = ("buckets", "limit", "name", "span")
+
+    def __init__(self, limit: int, name: str | int) -> None:
+        self.limit, self.name, self.span = limit, name, span(name)
+        self.buckets: dict[int, int] = {}
+
+    def used(self, now: int) -> int:
+        """Units settled in the window that ends now."""
+        oldest = bucket(self.name, now) - self.span
+        return sum(units for index, units in self.buckets.items() if index > oldest)
+
+    def add(self, now: int, units: int) -> None:
+        """Book units, and drop the buckets that no longer count."""
+        index = bucket(self.name, now)
+        for old in [other for other in self.buckets if other <= index - self.span]:
+            del self.buckets[old]
+        if units:
+            self.buckets[index] = self.buckets.get(index, 0) + units
+
+    def resets_at(self, now: int, needed: int) -> int | None:
+        """When ``needed`` units will have left the window; None if the window holds fewer."""
+        oldest = bucket(self.name, now) - self.span
+        for index in sorted(index for index in self.buckets if index > oldest):
+            needed -= self.buckets[index]
+            if needed <= 0:
+                return start(self.name, index + self.span)
+        return None
+
+
+class Book:
+    """The balance of one kind in one account.
+
+    Attributes:
+        limit: for the account's life, ``UNLIMITED`` if none.
+        spent: units settled.
+        free: ``limit - spent - held``; kept instead of ``held``, because every reservation asks for it.
+        over: overshoot in ``spent``.
+        windows: the limits with a window.
+    """
+
+    __slots__ = ("free", "limit", "over", "spent", "windows")
+
+    def __init__(self, spent: int = 0, held: int = 0, over: int = 0) -> None:
+        self.spent, self.over, self.limit = spent, over, UNLIMITED
+        self.free = UNLIMITED - spent - held
+        self.windows: tuple[Window, ...] = ()
+
+    @property
+    def held(self) -> int:
+        """Units in open reservations."""
+        return self.limit - self.spent - self.free
+
+    def set_limit(self, limit: int) -> None:
+        """Another limit, the same balance."""
+        self.free += limit - self.limit
+        self.limit = limit
+
+    def room(self, now: int) -> int:
+        """Units that can still be held under all limits; below 0 after an overshoot."""
+        return min([self.free, *(window.limit - window.used(now) - self.held for window in self.windows)])
+
+
+class Account:
+    """Limits and balances of one scope."""
+
+    __slots__ = ("books", "limits", "path")
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self.limits: tuple[Limit, ...] = ()
+        self.books: dict[str, Book] = {}
+
+    def book(self, kind: str) -> Book:
+        """The balance of a kind, new if nothing of the kind was booked yet."""
+        found = self.books.get(kind)
+        if found is None:
+            found = self.books[kind] = Book()
+        return found
+
+    def set_limits(self, limits: tuple[Limit, ...]) -> None:
+        """Other limits, the same balances; a window that is new starts empty."""
+        self.limits = limits
+        for kind in {*self.books, *(limit.kind for limit in limits)}:
+            book = self.book(kind)
+            kept = {window.name: window for window in book.windows}
+            windows, life = [], UNLIMITED
+            for limit in limits:
+                if limit.kind != kind or limit.amount is None:
+                    continue
+                if limit.window is None:
+                    life = limit.amount
+                else:
+                    window = kept.get(limit.window) or Window(limit.amount, limit.window)
+                    window.limit = limit.amount
+                    windows.append(window)
+            book.set_limit(life)
+            book.windows = tuple(windows)
+
+
+class State:
+    """Accounts, reservations, and the entries written since the state was made.
+
+    Attributes:
+        now: the time of the latest entry, in milliseconds.
+        due: millisecond -> ids that expire then; those closed meanwhile stay in it until their time.
+        times: heap of the milliseconds of ``due``.
+        closed: (at, id) of closed reservations in order of time, to forget old ids by.
+    """
+
+    __slots__ = ("accounts", "chains", "closed", "due", "journal", "now", "reservations", "times")
+
+    def __init__(self) -> None:
+        self.now = 0
+        self.accounts: dict[str, Account] = {}
+        self.reservations: dict[str, Entry] = {}
+        self.journal: list[Entry] = []
+        self.due: dict[int, list[str]] = {}
+        self.times: list[int] = []
+        self.closed: deque[tuple[int, str]] = deque()
+        self.chains: dict[str, dict[str, tuple[Book, ...]]] = {}
+
+    def chain(self, path: str) -> dict[str, tuple[Book, ...]]:
+        """Kind -> balances along the path, outermost first, for the kinds that its accounts limit or count."""
+        chain = self.chains.get(path)
+        if chain is None:
+            accounts = self.along(path)
+            kinds = sorted({limit.kind for account in accounts for limit in account.limits})
+            chain = {kind: tuple([account.book(kind) for account in accounts]) for kind in kinds}
+            self.chains[path] = chain
+        return chain
+
+    def along(self, path: str) -> list[Account]:
+        """The accounts of a path, outermost first.
+
+        Raises:
+            UnknownAccount: one is not open.
+        """
+        found = []
+        for scope in check_path(path):
+            account = self.accounts.get(scope)
+            if account is None:
+                raise UnknownAccount(no_account(scope, path))
+            found.append(account)
+        return found
+
+    def books(self, path: str, kind: str) -> tuple[Book, ...]:
+        """Balances of a kind along the path, even if no limit names the kind any more."""
+        return self.chain(path).get(kind) or tuple([account.book(kind) for account in self.along(path)])
+
+
+def run(state: State, clock: int, remember: int, command: tuple[Any, ...]) -> Any:
+    """Carry out one command at one time; a refusal raises and changes nothing but what expired.
+
+    Args:
+        state: changed in place; new entries are appended to its journal.
+        clock: milliseconds since 1970 (UTC).
+        remember: milliseconds for which closed reservations are known.
+        command: operation and its checked arguments.
+    """
+    op = command[0]
+    if op == "reset":
+        return _reset(state, clock, command[1])
+    now = clock if clock > state.now else state.now
+    times, closed = state.times, state.closed
+    if times and times[0] <= now:
+        _sweep(state, now)
+    if closed and closed[0][0] <= now - remember:
+        _forget(state, now - remember)
+    return _RUN[op](state, now, command)
+
+
+def _reserve(state: State, now: int, command: tuple[str, str, str, Amounts, int]) -> Entry:
+    """Hold the amounts in all accounts of the path, or in none."""
+    _, name, path, amounts, ttl = command
+    known = state.reservations.get(name)
+    if known is not None:
+        if known[1] != path or known[5] != amounts:
+            raise IdConflict(id_reused(name, known[5], known[1], amounts, path))
+        if known[4] in (OPEN, SETTLED):
+            return known
+    try:
+        chain = state.chains[path]
+    except KeyError:
+        chain = state.chain(path)
+    if len(chain) != len(amounts):
+        raise wrong_kinds(path, chain, amounts)
+    for kind, units in amounts:
+        books = chain.get(kind)
+        if books is None:
+            raise wrong_kinds(path, chain, amounts)
+        for book in books:
+            if units > book.free or (book.windows and units > book.room(now)):
+                raise _refusal(state, now, path, amounts)
+    entry = (name, path, amounts, now + ttl, OPEN, amounts, (), (), now, "")
+    state.now = now
+    state.journal.append(entry)
+    _hold(state, chain, entry)
+    return entry
+
+
+def _settle(state: State, now: int, command: tuple[str, str, Amounts | None, str]) -> Entry:
+    """Charge what was used, None = all that was reserved, and give back the rest."""
+    _, name, actual, tags = command
+    known = state.reservations.get(name)
+    if known is None:
+        raise UnknownReservation(unknown(name))
+    _, path, held, expires, status, asked, before, _, _, _ = known
+    if actual is None:
+        actual = held
+    if len(actual) != len(held):
+        raise InvalidInput(other_kinds(name, held, actual))
+    if status == SETTLED and actual == before:
+        return known
+    over: Amounts = ()
+    i = 0
+    for kind, units in actual:
+        other, had = held[i]
+        i += 1  # noqa: SIM113 (enumerate is slower, and this is timed)
+        if kind != other:
+            raise InvalidInput(other_kinds(name, held, actual))
+        if status != OPEN:
+            had = max(0, min([book.room(now) for book in state.books(path, kind)]))
+        if units > had:
+            over += ((kind, units - had),)
+    if status == SETTLED:
+        raise IdConflict(settled_otherwise(name, before, actual))
+    entry = (name, path, held, expires, SETTLED, asked, actual, over, now, tags)
+    state.now = now
+    state.journal.append(entry)
+    _charge(state, entry, status == OPEN)
+    return entry
+
+
+def _extend(state: State, now: int, command: tuple[str, str, Amounts, int]) -> Entry:
+    """Raise an open reservation to the given totals, and renew it; totals below those held change nothing."""
+    _, name, amounts, ttl = command
+    known = _known(state, name)
+    _, path, held, expires, status, asked, *_ = known
+    if status != OPEN:
+        raise ReservationClosed(not_open(name, status))
+    if [kind for kind, _ in held] != [kind for kind, _ in amounts]:
+        raise InvalidInput(other_kinds(name, held, amounts))
+    more = tuple([(kind, max(0, new - old)) for (kind, new), (_, old) in zip(amounts, held, strict=True)])
+    for kind, units in more:
+        if units and min([book.room(now) for book in state.books(path, kind)]) < units:
+            raise _refusal(state, now, path, more)
+    totals = tuple([(kind, old + new) for (kind, old), (_, new) in zip(held, more, strict=True)])
+    return _commit(state, (name, path, totals, max(expires, now + ttl), OPEN, asked, (), (), now, ""))
+
+
+def _release(state: State, now: int, command: tuple[str, str]) -> Entry:
+    """Give back an open reservation; nothing is charged."""
+    known = _known(state, command[1])
+    name, path, held, expires, status, asked, actual, *_ = known
+    if status == SETTLED:
+        raise ReservationClosed(not_releasable(name, actual))
+    if status != OPEN:
+        return known
+    return _commit(state, (name, path, held, expires, RELEASED, asked, (), (), now, ""))
+
+
+def _remaining(state: State, now: int, command: tuple[str, str]) -> dict[str, int | None]:
+    """Per kind, what a reservation at the path could hold; None = unlimited, below 0 after an overshoot."""
+    room = {kind: min([book.room(now) for book in books]) for kind, books in state.chain(command[1]).items()}
+    return {kind: None if units > UNLIMITED // 2 else units for kind, units in room.items()}
+
+
+def _open(state: State, now: int, command: tuple[str, str, tuple[Limit, ...] | None]) -> None:
+    """Open an account or change its limits; None leaves an open one as it is."""
+    _, path, limits = command
+    parent = path.rpartition("/")[0]
+    if parent:
+        state.along(parent)
+    account = state.accounts.get(path)
+    if account is None or (limits is not None and account.limits != limits):
+        _commit(state, ("", path, (), 0, ACCOUNT, (), (), (), now, encode_limits(limits or ())))
+
+
+def _reset(state: State, clock: int, path: str) -> None:
+    """Start an account's spending at 0 again, and take the clock as it is, even if it went back."""
+    state.along(path)
+    _commit(state, ("", path, (), 0, RESET, (), (), (), clock, ""))
+
+
+_RUN: dict[str, Any] = {
+    "open": _open, "reserve": _reserve, "extend": _extend, "settle": _settle, "release": _release,
+    "remaining": _remaining,
+}  # fmt: skip
+
+
+def _sweep(state: State, now: int) -> None:
+    """Give back what expired, earliest first."""
+    left = SWEEP
+    while state.times and state.times[0] <= now:
+        expires = state.times[0]
+        for name in sorted(state.due[expires]):
+            known = state.reservations.get(name)
+            if known is not None and known[4] == OPEN and known[3] == expires:
+                if not left:
+                    return
+                left -= 1
+                _, path, held, _, _, asked, *_ = known
+                _commit(state, (name, path, held, expires, EXPIRED, asked, (), (), now, ""))
+        heappop(state.times)
+        del state.due[expires]
+
+
+def _forget(state: State, before: int) -> None:
+    """Drop reservations that were closed before a time."""
+    closed = state.closed
+    while closed and closed[0][0] <= before:
+        at, name = closed.popleft()
+        known = state.reservations.get(name)
+        if known is not None and known[4] != OPEN and known[8] == at:
+            del state.reservations[name]
+
+
+def _commit(state: State, entry: Entry) -> Entry:
+    state.now = entry[8]
+    state.journal.append(entry)
+    apply(state, entry)
+    return entry
+
+
+def apply(state: State, entry: Entry) -> None:
+    """Let an entry take effect, unconditionally: what was admitted once is not asked again."""
+    name, path, amounts, expires, status, _, _, _, at, detail = entry
+    known = state.reservations.get(name)
+    is_open = known is not None and known[4] == OPEN
+    if status == OPEN and not is_open:
+        _hold(state, state.chain(path), entry)
+    elif status == OPEN:
+        assert known is not None
+        for (kind, new), (_, old) in zip(amounts, known[2], strict=True):
+            for book in state.books(path, kind):
+                book.free -= new - old
+        state.reservations[name] = entry
+        _expires(state, expires, name)
+    elif status == SETTLED:
+        _charge(state, entry, is_open)
+    elif status in (RELEASED, EXPIRED):
+        for kind, units in amounts:
+            for book in state.books(path, kind):
+                book.free += units
+        state.reservations[name] = entry
+        state.closed.append((at, name))
+    elif status == ACCOUNT:
+        state.accounts.setdefault(path, Account(path)).set_limits(decode_limits(detail))
+        state.chains.clear()
+    elif status == RESET:
+        for book in state.along(path)[-1].books.values():
+            book.free += book.spent
+            book.spent = book.over = 0
+            for window in book.windows:
+                window.buckets.clear()
+    else:
+        raise InvalidInput(f"a journal entry has the unknown status {status!r}")
+
+
+def _hold(state: State, chain: dict[str, tuple[Book, ...]], entry: Entry) -> None:
+    name, path, amounts, expires, *_ = entry
+    for kind, units in amounts:
+        for book in chain.get(kind) or state.books(path, kind):
+            book.free -= units
+    state.reservations[name] = entry
+    names = state.due.get(expires)
+    if names is None:
+        _expires(state, expires, name)
+    else:
+        names.append(name)
+
+
+def _expires(state: State, at: int, name: str) -> None:
+    names = state.due.setdefault(at, [])
+    if not names:
+        heappush(state.times, at)
+    names.append(name)
+
+
+def _charge(state: State, entry: Entry, was_open: bool) -> None:
+    name, path, held, _, _, _, actual, over, at, _ = entry
+    try:
+        chain = state.chains[path]
+    except KeyError:
+        chain = state.chain(path)
+    i = 0
+    for kind, units in actual:
+        back = held[i][1] - units if was_open else -units
+        i += 1  # noqa: SIM113
+        for book in chain.get(kind) or state.books(path, kind):
+            book.spent += units
+            book.free += back
+            if book.windows:
+                for window in book.windows:
+                    window.add(at, units)
+    for kind, units in over:
+        for book in state.books(path, kind):
+            book.over += units
+    state.reservations[name] = entry
+    state.closed.append((at, name))
+
+
+def _known(state: State, name: str) -> Entry:
+    found = state.reservations.get(name)
+    if found is None:
+        raise UnknownReservation(unknown(name))
+    return found
+
+
+def _show(amounts: Amounts) -> str:
+    return ", ".join(f"{units:,} {kind}" for kind, units in amounts)
+
+
+# What refusals say; the Redis ledger says the same.
+
+
+def no_account(scope: str, path: str) -> str:
+    return f"no account {scope!r} (of path {path!r}); open it first, with its limits"
+
+
+def unknown(name: str) -> str:
+    return f"no reservation {name!r}: never made here, or closed too long ago; reserve first"
+
+
+def id_reused(name: str, asked: Amounts, at: str, amounts: Amounts, path: str) -> str:
+    return (
+        f"id {name!r} was reserved for {_show(asked)} at {at!r}, now for {_show(amounts)} at {path!r}; use another id "
+        "for another call"
+    )
+
+
+def settled_otherwise(name: str, before: Amounts, actual: Amounts | None) -> str:
+    return (
+        f"id {name!r} is settled with {_show(before)} and cannot be settled with "
+        f"{'all it held' if actual is None else _show(actual)}; a call is charged once"
+    )
+
+
+def not_open(name: str, status: str) -> str:
+    return f"reservation {name!r} is {status}; only an open one can be extended"
+
+
+def not_releasable(name: str, actual: Amounts) -> str:
+    return f"reservation {name!r} is settled with {_show(actual)}; it cannot be released"
+
+
+def other_kinds(name: str, held: Amounts, amounts: Amounts) -> str:
+    return (
+        f"reservation {name!r} holds {', '.join(dict(held))}, but {', '.join(dict(amounts))} was given; name the same "
+        "kinds"
+    )
+
+
+def wrong_kinds(path: str, chain: Iterable[str], amounts: Amounts) -> InvalidInput:
+    needed, given = sorted(chain), sorted(map(str, dict(amounts)))
+    if not needed:
+        return InvalidInput(f"no account of {path!r} names a kind; open one with limits, if need be 'all:unlimited'")
+    missing, unknown = sorted({*needed} - {*given}), sorted({*given} - {*needed})
+    faults = [f"lacks {', '.join(missing)}"] * bool(missing) + [f"has unknown {', '.join(unknown)}"] * bool(unknown)
+    return InvalidInput(f"the reservation at {path!r} {' and '.join(faults)}; name exactly {', '.join(needed)}")
+
+
+def _refusal(state: State, now: int, path: str, amounts: Amounts) -> BudgetExceeded:
+    """The outermost limit that does not hold: an inner one would have the caller try again in vain."""
+    for account in state.along(path):
+        for kind, units in amounts:
+            book = account.book(kind)
+            if units > book.free:
+                return exceeded(account.path, kind, units, book.limit, book.spent, book.held)
+            for window in book.windows:
+                used = window.used(now)
+                short = used + book.held + units - window.limit
+                if short > 0:
+                    at = window.resets_at(now, short)
+                    return exceeded(account.path, kind, units, window.limit, used, book.held, window.name, at)
+    raise AssertionError("refused, but every limit holds")
+
+
+def exceeded(
+    scope: str,
+    kind: str,
+    units: int,
+    limit: int,
+    spent: int,
+    held: int,
+    window: str | int | None = None,
+    resets_at: int | None = None,
+) -> BudgetExceeded:
+    """The refusal of one limit, with what a person needs to see why."""
+    if window is None:
+        hint = f"{spent:,} settled, {held:,} reserved; lower the request or raise the limit"
+    else:
+        each = f"this {window}" if isinstance(window, str) else f"in the last {window:,} s"
+        when = f", room at {datetime.fromtimestamp(resets_at / 1000, UTC):%Y-%m-%d %H:%M:%S} UTC" if resets_at else ""
+        hint = f"{spent:,} settled {each}, {held:,} reserved{when}"
+    return BudgetExceeded(
+        kind=kind, scope=scope, used=spent + held, requested=units, limit=limit, hint=hint, resets_at=resets_at
+    )

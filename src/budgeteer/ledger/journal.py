@@ -1,0 +1,156 @@
+"""The journal: one line an entry, each hashed with the hash before it.
+
+What the chain protects against: a line lost, changed, reordered or added anywhere but at the end, by accident or by
+somebody who does not compute the hashes anew. Lines cut off at the end show, because the balances no longer match.
+What it does not: somebody who may write to the store can compute the whole chain anew, and the balances too. Against
+that, keep the head (``budgeteer ledger verify`` prints it) or an export somewhere else, and verify with ``--head``.
+The memory ledger computes hashes only when they are read, so its chain protects from then on. Redis can compute SHA-1
+only; each hash covers the one before, so a collision would have to be found before the next entry is written.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+from budgeteer.errors import BudgeteerError, JournalBroken
+from budgeteer.ledger import core
+from budgeteer.ledger.limit import Amounts
+
+GENESIS = "budgeteer ledger 1"
+"""What the first line is hashed with."""
+
+
+@dataclass(frozen=True, slots=True)
+class Verified:
+    """A journal that holds.
+
+    Attributes:
+        entries: lines read.
+        head: hash of the last line; keep it elsewhere to find a journal that was written anew.
+        spent: units settled per scope and kind over the journal's whole life, resets or not.
+    """
+
+    entries: int
+    head: str
+    spent: dict[str, dict[str, int]]
+
+
+def encode_amounts(amounts: Amounts) -> str:
+    """``all 100 money 5``."""
+    return " ".join([f"{kind} {units}" for kind, units in amounts])
+
+
+def decode_amounts(text: str) -> Amounts:
+    """The inverse of :func:`encode_amounts`."""
+    parts = text.split(" ")
+    if len(parts) == 2:
+        return ((parts[0], int(parts[1])),)
+    return tuple(zip(parts[::2], map(int, parts[1::2]), strict=True)) if text else ()
+
+
+def encode(seq: int, entry: core.Entry) -> str:
+    """An entry as a line of tab-separated fields.
+
+    They are seq, at, status, id, path, amounts, expires, actual, over, detail.
+    """
+    name, path, amounts, expires, status, _, actual, over, at, detail = entry
+    return (
+        f"{seq}\t{at}\t{status}\t{name}\t{path}\t{encode_amounts(amounts)}\t{expires}\t"
+        f"{encode_amounts(actual)}\t{encode_amounts(over) if over else ''}\t{detail}"
+    )
+
+
+def decode(line: str) -> tuple[int, core.Entry]:
+    """The inverse of :func:`encode`, but for the amounts first asked, which only the live ledger needs."""
+    seq, at, status, name, path, amounts, expires, actual, over, detail = line.split("\t")
+    held = decode_amounts(amounts)
+    charged, more = decode_amounts(actual), decode_amounts(over) if over else ()
+    return int(seq), (name, path, held, int(expires), status, held, charged, more, int(at), detail)
+
+
+def chain(lines: Iterable[str], algorithm: str = "sha256", before: str = GENESIS) -> Iterator[str]:
+    """The hash of each line: of the hash before, and the line."""
+    make = getattr(hashlib, algorithm)
+    for line in lines:
+        before = make((before + line).encode()).hexdigest()
+        yield before
+
+
+def replay(lines: Iterable[tuple[str, str]], algorithm: str, head: str | None = None) -> tuple[Verified, core.State]:
+    """Check the chain of (line, hash) pairs and rebuild the balances.
+
+    Args:
+        lines: the journal from its first line.
+        algorithm: sha256 or sha1.
+        head: a hash noted earlier, which has to be that of some line.
+
+    Raises:
+        JournalBroken: naming the first line that does not hold.
+    """
+    make, before, count = getattr(hashlib, algorithm), GENESIS, 0
+    state, met = core.State(), head is None
+    spent: dict[str, dict[str, int]] = {}
+    for line, found in lines:
+        if make((before + line).encode()).hexdigest() != found:
+            raise JournalBroken(
+                f"journal line {count:,} does not have the hash of its text and of the line before: it, or its "
+                "neighbour, was changed, lost or moved; restore the store from a copy"
+            )
+        try:
+            seq, entry = decode(line)
+            if seq != count:
+                raise JournalBroken(f"journal line {count:,} says that it is line {seq:,}")
+            core.apply(state, entry)
+        except (ValueError, BudgeteerError) as error:
+            if isinstance(error, JournalBroken):
+                raise
+            raise JournalBroken(f"journal line {count:,} cannot be booked: {error}") from error
+        if entry[4] == core.SETTLED:
+            sums = spent.setdefault(entry[1], {})
+            for kind, units in entry[6]:
+                sums[kind] = sums.get(kind, 0) + units
+            del state.reservations[entry[0]]  # nothing follows a settlement; what expired may still be settled
+        if not count % 4096:
+            for of_time in (state.due, state.times, state.closed):  # nothing expires here but by an entry
+                of_time.clear()
+        count += 1
+        before = found
+        met = met or found == head
+    if not met:
+        raise JournalBroken(
+            f"no line of the journal has the noted head {head}; the journal was written anew or cut off"
+        )
+    return Verified(count, before, spent), state
+
+
+def compare(rebuilt: core.State, stored: core.State) -> None:
+    """Check that the store's balances and open reservations are those of the journal.
+
+    Raises:
+        JournalBroken: naming the first difference.
+    """
+    if rebuilt.accounts.keys() != stored.accounts.keys():
+        odd = sorted(rebuilt.accounts.keys() ^ stored.accounts.keys())[0]
+        raise JournalBroken(f"account {odd!r} is in the journal or in the store, but not in both")
+    for path, account in rebuilt.accounts.items():
+        other = stored.accounts[path]
+        if account.limits != other.limits:
+            raise JournalBroken(f"limits of {path!r}: journal {account.limits}, store {other.limits}")
+        for kind in sorted({*account.books, *other.books}):
+            mine, theirs = account.book(kind), other.book(kind)
+            for name in ("spent", "held", "over"):
+                a, b = getattr(mine, name), getattr(theirs, name)
+                if a != b:
+                    raise JournalBroken(f"{path!r} {name} of {kind}: the journal gives {a:,}, the store has {b:,}")
+            for ours, its in zip(mine.windows, theirs.windows, strict=True):
+                if (ours.name, ours.limit, ours.buckets) != (its.name, its.limit, its.buckets):
+                    raise JournalBroken(
+                        f"{path!r} window {ours.name} of {kind}: journal {ours.buckets}, store {its.buckets}"
+                    )
+    # (path, amounts, expires); the amounts first asked are not in the journal once a reservation was extended
+    held = [{r[0]: r[1:4] for r in one.reservations.values() if r[4] == core.OPEN} for one in (rebuilt, stored)]
+    for name in sorted(held[0].keys() | held[1].keys()):
+        if held[0].get(name) != held[1].get(name):
+            raise JournalBroken(f"open reservation {name!r}: the journal and the store differ")

@@ -1,0 +1,463 @@
+-- The twin of core.py inside Redis: one operation, one call. The rules are written there; tests hold both to one model.
+-- KEYS: meta, accounts, books, reservations, due, closed, journal. Text formats:
+--   accounts      path -> limits "kind amount window,..."  ("-" for none)
+--   books         path TAB kind -> "spent held over|window bucket:units bucket:units|..."
+--   reservations  id -> path TAB amounts TAB expires TAB status TAB asked TAB actual TAB over TAB at TAB detail
+-- ARGV: clock (milliseconds, "" = the server's), remember (milliseconds), entries that the caller has seen, operation,
+-- its arguments. The reply is one line of fields separated by tabs: entries in the journal, status, and what belongs to it.
+-- Units reach 2^62, beyond Lua's exact 2^53, so an integer is {hi, lo} = hi * 10^9 + lo, 0 <= lo < 10^9.
+
+local META, ACCOUNTS, BOOKS, RESERVATIONS, DUE, CLOSED, JOURNAL = unpack(KEYS)
+local BASE = 1000000000
+local ZERO = {0, 0}
+
+local function parse(text)
+  if #text <= 9 and string.byte(text) ~= 45 then return {0, tonumber(text)} end
+  local sign, digits = 1, text
+  if string.sub(text, 1, 1) == '-' then sign, digits = -1, string.sub(text, 2) end
+  local cut = #digits - 9
+  local hi = cut > 0 and tonumber(string.sub(digits, 1, cut)) or 0
+  local lo = tonumber(cut > 0 and string.sub(digits, cut + 1) or digits)
+  if sign > 0 then return {hi, lo} end
+  if lo == 0 then return {-hi, 0} end
+  return {-hi - 1, BASE - lo}
+end
+
+local function text(n)
+  local hi, lo = n[1], n[2]
+  if hi < 0 then
+    if lo > 0 then hi, lo = hi + 1, BASE - lo end
+    if hi == 0 then return string.format('-%d', lo) end
+    return string.format('%.0f%09d', hi, lo)
+  end
+  if hi == 0 then return string.format('%d', lo) end
+  return string.format('%.0f%09d', hi, lo)
+end
+
+local function add(a, b)
+  local hi, lo = a[1] + b[1], a[2] + b[2]
+  if lo >= BASE then return {hi + 1, lo - BASE} end
+  return {hi, lo}
+end
+
+local function sub(a, b)
+  local hi, lo = a[1] - b[1], a[2] - b[2]
+  if lo < 0 then return {hi - 1, lo + BASE} end
+  return {hi, lo}
+end
+
+local function less(a, b) return a[1] < b[1] or (a[1] == b[1] and a[2] < b[2]) end
+
+local function split(line)
+  local fields = {}
+  for field in string.gmatch(line .. '\t', '([^\t]*)\t') do fields[#fields + 1] = field end
+  return fields
+end
+
+local function amounts_of(line)
+  local found = {}
+  for kind, units in string.gmatch(line, '(%S+) (%S+)') do found[#found + 1] = {kind, parse(units)} end
+  return found
+end
+
+local function amounts_text(amounts)
+  local parts = {}
+  for i, pair in ipairs(amounts) do parts[i] = pair[1] .. ' ' .. text(pair[2]) end
+  return table.concat(parts, ' ')
+end
+
+-- windows, as in limit.py
+
+local function month(day)
+  local shifted = day + 719468
+  local era = math.floor(shifted / 146097)
+  local of_era = shifted - era * 146097
+  local year = math.floor((of_era - math.floor(of_era / 1460) + math.floor(of_era / 36524) - math.floor(of_era / 146096)) / 365)
+  local of_year = of_era - (365 * year + math.floor(year / 4) - math.floor(year / 100))
+  return (era * 400 + year - 1970) * 12 + math.floor((5 * of_year + 2) / 153) + 2
+end
+
+local function bucket(window, now)
+  if window == 'hour' then return math.floor(now / 3600000) end
+  if window == 'day' then return math.floor(now / 86400000) end
+  if window == 'month' then return month(math.floor(now / 86400000)) end
+  return math.floor(now / math.ceil(tonumber(window) * 1000 / 60))
+end
+
+local function span(window)
+  local seconds = tonumber(window)
+  if not seconds then return 1 end
+  return math.ceil(seconds * 1000 / math.ceil(seconds * 1000 / 60)) + 1
+end
+
+-- state
+
+local meta = redis.call('HMGET', META, 'seq', 'head', 'now')
+if tonumber(meta[1] or -1) < tonumber(ARGV[3]) then return 'LOST\t' .. (meta[1] or '') end
+local seq, head, now = tonumber(meta[1]), meta[2], tonumber(meta[3])
+local clock
+if ARGV[1] == '' then
+  local t = redis.call('TIME')
+  clock = tonumber(t[1]) * 1000 + math.floor(tonumber(t[2]) / 1000)
+else
+  clock = tonumber(ARGV[1])
+end
+local remember, operation = tonumber(ARGV[2]), ARGV[4]
+
+local function int(n) return string.format('%.0f', n) end
+
+local accounts, books, dirty, paths = {}, {}, {}, {}
+
+local function account(path)  -- limits: list of {kind, amount or false, window or false}; false if it is not open
+  local found = accounts[path]
+  if found ~= nil then return found end
+  local line = redis.call('HGET', ACCOUNTS, path)
+  found = false
+  if line then
+    found = {}
+    for kind, amount, window in string.gmatch(line, '([^ ,]+) ([^ ,]+) ([^ ,]+)') do
+      found[#found + 1] = {kind, amount ~= '-' and parse(amount), window ~= '-' and window}
+    end
+  end
+  accounts[path] = found
+  return found
+end
+
+local function along(path)  -- scopes outermost first; second result: the first one that is not open
+  if paths[path] then return paths[path] end
+  local scopes, at = {}, 0
+  while true do
+    at = string.find(path, '/', at + 1, true)
+    local scope = at and string.sub(path, 1, at - 1) or path
+    if not account(scope) then return nil, scope end
+    scopes[#scopes + 1] = scope
+    if not at then
+      paths[path] = scopes
+      return scopes
+    end
+  end
+end
+
+local function book(path, kind)
+  local key = path .. '\t' .. kind
+  local found = books[key]
+  if found then return found end
+  found = {spent = ZERO, held = ZERO, over = ZERO, windows = {}, limits = {}}
+  local line = redis.call('HGET', BOOKS, key)
+  local stored = {}
+  if line then
+    local spent, held, over = string.match(line, '^(%S+) (%S+) ([^|]+)')
+    found.spent, found.held, found.over = parse(spent), parse(held), parse(over)
+    for name, rest in string.gmatch(line, '|(%S+)([^|]*)') do
+      stored[name] = {}
+      for index, units in string.gmatch(rest, '(%S+):(%S+)') do stored[name][index] = parse(units) end
+    end
+  end
+  for _, limit in ipairs(account(path)) do
+    if limit[1] == kind and limit[2] then
+      if limit[3] then
+        found.windows[#found.windows + 1] = {name = limit[3], limit = limit[2], buckets = stored[limit[3]] or {}}
+      else
+        found.limit = limit[2]
+      end
+    end
+  end
+  books[key] = found
+  return found
+end
+
+local function save()
+  for key in pairs(dirty) do
+    local found = books[key]
+    local parts = {text(found.spent) .. ' ' .. text(found.held) .. ' ' .. text(found.over)}
+    for _, window in ipairs(found.windows) do
+      local line = {window.name}
+      for index, units in pairs(window.buckets) do line[#line + 1] = index .. ':' .. text(units) end
+      parts[#parts + 1] = table.concat(line, ' ')
+    end
+    redis.call('HSET', BOOKS, key, table.concat(parts, '|'))
+  end
+  redis.call('HSET', META, 'seq', int(seq), 'head', head, 'now', int(now))
+end
+
+local function used(window)
+  local oldest, sum = bucket(window.name, now) - span(window.name), ZERO
+  for index, units in pairs(window.buckets) do
+    if tonumber(index) > oldest then sum = add(sum, units) end
+  end
+  return sum
+end
+
+local function window_add(window, units)
+  local index = bucket(window.name, now)
+  for other in pairs(window.buckets) do
+    if tonumber(other) <= index - span(window.name) then window.buckets[other] = nil end
+  end
+  if less(ZERO, units) then
+    window.buckets[int(index)] = add(window.buckets[int(index)] or ZERO, units)
+  end
+end
+
+local function room(found)  -- nil = unlimited
+  local free = found.limit and sub(sub(found.limit, found.spent), found.held)
+  for _, window in ipairs(found.windows) do
+    local left = sub(sub(window.limit, used(window)), found.held)
+    if not free or less(left, free) then free = left end
+  end
+  return free
+end
+
+local function path_room(path, kind)
+  local free
+  for _, scope in ipairs((along(path))) do
+    local one = room(book(scope, kind))
+    if one and (not free or less(one, free)) then free = one end
+  end
+  return free
+end
+
+local function change(path, kind, spent, held, over)
+  for _, scope in ipairs((along(path))) do
+    local found = book(scope, kind)
+    if spent then
+      found.spent = add(found.spent, spent)
+      for _, window in ipairs(found.windows) do window_add(window, spent) end
+    end
+    if held then found.held = add(found.held, held) end
+    if over then found.over = add(found.over, over) end
+    dirty[scope .. '\t' .. kind] = true
+  end
+end
+
+local function log(status, id, path, amounts, expires, actual, over, detail)
+  local line = table.concat({int(seq), int(now), status, id, path, amounts, expires, actual, over, detail}, '\t')
+  head = redis.sha1hex(head .. line)
+  redis.call('RPUSH', JOURNAL, head .. line)
+  seq = seq + 1
+end
+
+local function read(id)
+  local line = redis.call('HGET', RESERVATIONS, id)
+  if not line then return nil end
+  local f = split(line)
+  return {
+    id = id, path = f[1], amounts = f[2], expires = f[3], status = f[4], asked = f[5], actual = f[6], over = f[7],
+    at = f[8], detail = f[9],
+  }
+end
+
+local function answer(r)
+  return {'OK', r.id, r.path, r.amounts, r.expires, r.status, r.asked, r.actual, r.over, r.at, r.detail}
+end
+
+local function write(r)
+  local line = {r.path, r.amounts, r.expires, r.status, r.asked, r.actual, r.over, r.at, r.detail}
+  redis.call('HSET', RESERVATIONS, r.id, table.concat(line, '\t'))
+  if r.status == 'open' then
+    redis.call('ZADD', DUE, r.expires, r.id)
+    redis.call('ZREM', CLOSED, r.id)
+  else
+    redis.call('ZREM', DUE, r.id)
+    redis.call('ZADD', CLOSED, r.at, r.id)
+  end
+  log(r.status, r.id, r.path, r.amounts, r.expires, r.actual, r.over, r.detail)
+end
+
+local function close(r, status)
+  for _, pair in ipairs(amounts_of(r.amounts)) do change(r.path, pair[1], nil, sub(ZERO, pair[2]), nil) end
+  r.status, r.actual, r.over, r.at, r.detail = status, '', '', int(now), ''
+  write(r)
+end
+
+local function refused(path, amounts)  -- the outermost limit that does not hold, or nil
+  for _, scope in ipairs((along(path))) do
+    for _, pair in ipairs(amounts) do
+      local kind, units = pair[1], pair[2]
+      local found = book(scope, kind)
+      if found.limit and less(sub(sub(found.limit, found.spent), found.held), units) then
+        return {'EXCEEDED', scope, kind, text(units), text(found.limit), text(found.spent), text(found.held), ''}
+      end
+      for _, window in ipairs(found.windows) do
+        local gone = used(window)
+        if less(sub(sub(window.limit, gone), found.held), units) then
+          local reply = {'EXCEEDED', scope, kind, text(units), text(window.limit), text(gone), text(found.held)}
+          reply[8], reply[9] = window.name, int(now)
+          for index, n in pairs(window.buckets) do reply[#reply + 1] = index .. ':' .. text(n) end
+          return reply
+        end
+      end
+    end
+  end
+end
+
+local function declared(path)
+  local kinds, seen = {}, {}
+  for _, scope in ipairs((along(path))) do
+    for _, limit in ipairs(account(scope)) do
+      if not seen[limit[1]] then
+        seen[limit[1]] = true
+        kinds[#kinds + 1] = limit[1]
+      end
+    end
+  end
+  table.sort(kinds)
+  return kinds
+end
+
+local function same_kinds(a, b)
+  if #a ~= #b then return false end
+  for i, pair in ipairs(a) do
+    if pair[1] ~= b[i][1] then return false end
+  end
+  return true
+end
+
+-- operations
+
+local function open(path, limits)
+  local parent = string.match(path, '^(.*)/[^/]*$')
+  if parent then
+    local scopes, missing = along(parent)
+    if not scopes then return {'NOACCOUNT', missing, parent} end
+  end
+  local before = redis.call('HGET', ACCOUNTS, path)
+  if before and (limits == '*' or limits == before) then return {'OK'} end
+  if limits == '*' then limits = '' end
+  local kinds = {}
+  for kind in string.gmatch((before or '') .. ',' .. limits, '([^ ,]+) [^ ,]+ [^ ,]+') do kinds[kind] = true end
+  redis.call('HSET', ACCOUNTS, path, limits)
+  accounts[path], paths = nil, {}
+  -- a window that is gone is dropped, one that is new starts empty: as book() reads them
+  for kind in pairs(kinds) do
+    books[path .. '\t' .. kind] = nil
+    book(path, kind)
+    dirty[path .. '\t' .. kind] = true
+  end
+  log('account', '', path, '', '0', '', '', limits)
+  return {'OK'}
+end
+
+local function reserve(id, path, line, ttl)
+  local known = read(id)
+  if known then
+    if known.path ~= path or known.asked ~= line then return {'CONFLICT', known.asked, known.path} end
+    if known.status == 'open' or known.status == 'settled' then return answer(known) end
+  end
+  local scopes, missing = along(path)
+  if not scopes then return {'NOACCOUNT', missing, path} end
+  local amounts, kinds = amounts_of(line), declared(path)
+  local fits = #kinds == #amounts
+  for i, pair in ipairs(amounts) do fits = fits and kinds[i] == pair[1] end
+  if not fits then return {'KINDS', unpack(kinds)} end
+  local refusal = refused(path, amounts)
+  if refusal then return refusal end
+  for _, pair in ipairs(amounts) do change(path, pair[1], nil, pair[2], nil) end
+  local record = {
+    id = id, path = path, amounts = line, expires = int(now + tonumber(ttl)), status = 'open', asked = line, actual = '',
+    over = '', at = int(now), detail = '',
+  }
+  write(record)
+  return answer(record)
+end
+
+local function settle(id, line, tags)
+  local known = read(id)
+  if not known then return {'UNKNOWN'} end
+  if line == '*' then line = known.amounts end
+  if known.status == 'settled' and known.actual == line then return answer(known) end
+  local actual, held, over = amounts_of(line), amounts_of(known.amounts), {}
+  if not same_kinds(actual, held) then return {'OTHERKINDS', known.amounts} end
+  if known.status == 'settled' then return {'SETTLED', known.actual} end
+  local was_open = known.status == 'open'
+  for i, pair in ipairs(actual) do
+    local had = held[i][2]
+    if not was_open then
+      had = path_room(known.path, pair[1])
+      if had and less(had, ZERO) then had = ZERO end
+    end
+    if had and less(had, pair[2]) then over[#over + 1] = {pair[1], sub(pair[2], had)} end
+  end
+  for i, pair in ipairs(actual) do
+    change(known.path, pair[1], pair[2], was_open and sub(ZERO, held[i][2]) or nil, nil)
+  end
+  for _, pair in ipairs(over) do change(known.path, pair[1], nil, nil, pair[2]) end
+  known.status, known.actual, known.over, known.at, known.detail = 'settled', line, amounts_text(over), int(now), tags
+  write(known)
+  return answer(known)
+end
+
+local function extend(id, line, ttl)
+  local known = read(id)
+  if not known then return {'UNKNOWN'} end
+  if known.status ~= 'open' then return {'NOTOPEN', known.status} end
+  local wanted, held, more, totals = amounts_of(line), amounts_of(known.amounts), {}, {}
+  if not same_kinds(wanted, held) then return {'OTHERKINDS', known.amounts} end
+  for i, pair in ipairs(wanted) do
+    local grown = less(held[i][2], pair[2])
+    more[i] = {pair[1], grown and sub(pair[2], held[i][2]) or ZERO}
+    totals[i] = {pair[1], grown and pair[2] or held[i][2]}
+  end
+  for _, pair in ipairs(more) do
+    local free = less(ZERO, pair[2]) and path_room(known.path, pair[1])
+    if free and less(free, pair[2]) then return refused(known.path, more) end
+  end
+  for _, pair in ipairs(more) do change(known.path, pair[1], nil, pair[2], nil) end
+  known.amounts, known.at = amounts_text(totals), int(now)
+  known.expires = int(math.max(tonumber(known.expires), now + tonumber(ttl)))
+  write(known)
+  return answer(known)
+end
+
+local function release(id)
+  local known = read(id)
+  if not known then return {'UNKNOWN'} end
+  if known.status == 'settled' then return {'SETTLED', known.actual} end
+  if known.status == 'open' then close(known, 'released') end
+  return answer(known)
+end
+
+local function remaining(path)
+  local scopes, missing = along(path)
+  if not scopes then return {'NOACCOUNT', missing, path} end
+  local reply = {'OK'}
+  for _, kind in ipairs(declared(path)) do
+    local free = path_room(path, kind)
+    reply[#reply + 1] = kind
+    reply[#reply + 1] = free and text(free) or ''
+  end
+  return reply
+end
+
+local function reset(path)
+  local scopes, missing = along(path)
+  if not scopes then return {'NOACCOUNT', missing, path} end
+  now = clock
+  for _, key in ipairs(redis.call('HKEYS', BOOKS)) do
+    local owner, kind = string.match(key, '^(.*)\t(.*)$')
+    if owner == path then
+      local found = book(path, kind)
+      found.spent, found.over = ZERO, ZERO
+      for _, window in ipairs(found.windows) do window.buckets = {} end
+      dirty[key] = true
+    end
+  end
+  log('reset', '', path, '', '0', '', '', '')
+  return {'OK'}
+end
+
+local before_seq = seq
+if operation ~= 'reset' then
+  now = math.max(now, clock)
+  for _, id in ipairs(redis.call('ZRANGEBYSCORE', DUE, '-inf', int(now), 'LIMIT', 0, 1000)) do close(read(id), 'expired') end
+  local old = redis.call('ZRANGEBYSCORE', CLOSED, '-inf', int(now - remember), 'LIMIT', 0, 1000)
+  if #old > 0 then
+    redis.call('HDEL', RESERVATIONS, unpack(old))
+    redis.call('ZREM', CLOSED, unpack(old))
+  end
+end
+local operations = {
+  open = open, reserve = reserve, settle = settle, extend = extend, release = release, remaining = remaining, reset = reset,
+}
+local reply = operations[operation](unpack(ARGV, 5))
+if seq ~= before_seq then save() end
+return int(seq) .. '\t' .. table.concat(reply, '\t')

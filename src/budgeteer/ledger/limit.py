@@ -1,0 +1,250 @@
+"""Limits, their windows, paths of scopes and amounts: what a ledger's input may look like, checked in one place."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from budgeteer.errors import InvalidInput
+
+MAX_UNITS = 2**62
+"""Largest amount or limit, in units; 4.6 million dollars in pico-dollars. Sums stay exact beyond it."""
+MAX_SCOPES = 16
+CALENDAR = ("hour", "day", "month")
+SLICES = 60
+"""A rolling window is counted in this many slices, so units come back at most 1/60 of the window late, never early."""
+
+Amounts = tuple[tuple[str, int], ...]
+"""Units per kind, sorted by kind."""
+
+_SEEN: set[str] = set()
+"""Kinds that were checked."""
+_PATHS: set[str] = set()
+"""Paths that were checked."""
+_KIND = re.compile(r"[a-z][a-z0-9_]{0,31}")
+_SCOPE = re.compile(r"[\w.@:+=-]{1,128}")
+_ID = re.compile(r"[\w.@:+=/-]{1,256}")
+
+
+@dataclass(frozen=True, slots=True)
+class Limit:
+    """At most ``amount`` units of one kind in a window.
+
+    Attributes:
+        kind: such as all, input, output (tokens) or money (pico-dollars).
+        amount: integer units; None counts the kind without limiting it.
+        window: None (for the account's life), "hour", "day", "month" (calendar, UTC) or rolling seconds.
+
+    >>> Limit.parse("$5/day")
+    Limit(kind='money', amount=5000000000000, window='day')
+    >>> [str(Limit.parse(text)) for text in ("500k", "output:1m/3600s", "all:unlimited")]
+    ['500k', 'output:1m/3600s', 'all:unlimited']
+    """
+
+    kind: str
+    amount: int | None
+    window: str | int | None = None
+
+    def __post_init__(self) -> None:
+        check_kind(self.kind)
+        if self.amount is not None:
+            check_units(self.amount, f"the limit of {self.kind}")
+        window = self.window
+        if isinstance(window, bool) or not (
+            window is None or window in CALENDAR or (isinstance(window, int) and 0 < window <= 10 * 366 * 86_400)
+        ):
+            raise InvalidInput(
+                f"window {window!r} is none of hour, day, month, None (no window) or a whole number of seconds up to "
+                "ten years"
+            )
+        if self.amount is None and window is not None:
+            raise InvalidInput(f"an unlimited {self.kind} has no window; leave the window out")
+
+    @classmethod
+    def parse(cls, text: str) -> Limit:
+        """Read a budget (``500k``, ``output:1m``, ``$5``), also with ``/hour``, ``/day``, ``/month`` or ``/90s``."""
+        from budgeteer.budget import Budget
+
+        amount, slash, span = text.strip().partition("/")
+        kind, colon, word = amount.rpartition(":")
+        if word.lower() == "unlimited" and colon and not slash:
+            return cls(kind, None)
+        window: str | int | None = None
+        if slash:
+            seconds = re.fullmatch(r"(\d{1,9})s", span)
+            window = int(seconds[1]) if seconds else span
+        budget = Budget.parse(amount)
+        if budget.amount is None:
+            raise InvalidInput(f"limit {text!r} is a share; a ledger's limit is absolute, such as 500k or $5/day")
+        return cls(budget.kind, budget.amount, window)
+
+    def __str__(self) -> str:
+        from budgeteer.budget import Budget
+
+        if self.amount is None:
+            return f"{self.kind}:unlimited"
+        window = f"/{self.window}s" if isinstance(self.window, int) else f"/{self.window}" if self.window else ""
+        return str(Budget(self.kind, self.amount)) + window
+
+
+def bucket(window: str | int, now: int) -> int:
+    """Number of the slice of time that ``now`` (milliseconds) lies in: an hour, a day, a month, 1/60 of a rolling one.
+
+    >>> bucket("day", 86_400_000), bucket("month", 86_400_000 * 31), bucket(60, 59_999)
+    (1, 1, 59)
+    """
+    if window == "hour":
+        return now // 3_600_000
+    if window == "day":
+        return now // 86_400_000
+    if window == "month":
+        return _month(now // 86_400_000)
+    assert isinstance(window, int)
+    return now // _width(window)
+
+
+def span(window: str | int) -> int:
+    """How many buckets count, the present one included."""
+    # One more than fit, because the oldest is only partly outside: units must never come back early.
+    return -(-window * 1000 // _width(window)) + 1 if isinstance(window, int) else 1
+
+
+def start(window: str | int, index: int) -> int:
+    """First millisecond of bucket ``index``.
+
+    >>> all(bucket("month", start("month", m)) == m > bucket("month", start("month", m) - 1) for m in range(3000))
+    True
+    """
+    if window == "hour":
+        return index * 3_600_000
+    if window == "day":
+        return index * 86_400_000
+    if window == "month":
+        return _first_day(index) * 86_400_000
+    assert isinstance(window, int)
+    return index * _width(window)
+
+
+def _width(seconds: int) -> int:
+    return -(-seconds * 1000 // SLICES)
+
+
+def _month(day: int) -> int:
+    """Months from January 1970 to the day (days since 1 January 1970), Gregorian.
+
+    The years are counted from 1 March 0000, so that the leap day is the last of its year.
+    """
+    era, of_era = divmod(day + 719_468, 146_097)
+    year = (of_era - of_era // 1460 + of_era // 36_524 - of_era // 146_096) // 365
+    of_year = of_era - (365 * year + year // 4 - year // 100)
+    return (era * 400 + year - 1970) * 12 + (5 * of_year + 2) // 153 + 2
+
+
+def _first_day(month: int) -> int:
+    year, since_march = divmod(month + 1970 * 12 - 2, 12)
+    era, of_era = divmod(year, 400)
+    return era * 146_097 + 365 * of_era + of_era // 4 - of_era // 100 + (153 * since_march + 2) // 5 - 719_468
+
+
+def check_kind(kind: object) -> str:
+    """A kind, or InvalidInput."""
+    if not isinstance(kind, str) or not _KIND.fullmatch(kind):
+        raise InvalidInput(f"kind {kind!r} is not a name such as all, output or money (a-z, 0-9, _, at most 32)")
+    return kind
+
+
+def check_units(units: object, what: str) -> int:
+    """An integer from 0 to MAX_UNITS, or InvalidInput."""
+    if type(units) is not int:
+        raise InvalidInput(f"{what} is {units!r} ({type(units).__name__}); units are whole, give an int")
+    if not 0 <= units <= MAX_UNITS:
+        raise InvalidInput(f"{what} is {units:,}; give 0 to {MAX_UNITS:,}")
+    return units
+
+
+def check_amounts(amounts: Mapping[str, int]) -> Amounts:
+    """Amounts as a sorted tuple, or InvalidInput."""
+    if type(amounts) is dict and len(amounts) == 1:  # the most frequent case, and one that is timed
+        for kind, units in amounts.items():
+            if type(units) is int and type(kind) is str and 0 <= units <= MAX_UNITS and kind in _SEEN:
+                return ((kind, units),)
+    if not isinstance(amounts, Mapping) or not amounts:
+        raise InvalidInput(f"amounts are {amounts!r}; give units per kind, such as {{'all': 500}}")
+    for kind, units in amounts.items():
+        check_units(units, f"the amount of {check_kind(kind)}")
+    if len(_SEEN) < 1000:
+        _SEEN.update(amounts)
+    return tuple(sorted(amounts.items()))
+
+
+def check_path(path: object) -> tuple[str, ...]:
+    """The scopes of a path, outermost first.
+
+    >>> check_path("acme/search/key-7")
+    ('acme', 'acme/search', 'acme/search/key-7')
+    """
+    if not isinstance(path, str):
+        raise InvalidInput(f"path {path!r} is no string; write scopes as 'org/team/key'")
+    parts = path.split("/")
+    if len(parts) > MAX_SCOPES:
+        raise InvalidInput(f"path {path[:60]!r}... has {len(parts)} scopes; at most {MAX_SCOPES}")
+    for part in parts:
+        if not _SCOPE.fullmatch(part):
+            raise InvalidInput(
+                f"path {path[:200]!r} has the scope {part[:140]!r}; scopes are 1 to 128 letters, digits or "
+                ". _ @ : + = -, separated by /"
+            )
+    return tuple("/".join(parts[: depth + 1]) for depth in range(len(parts)))
+
+
+def known_path(path: object) -> str:
+    """A path that is well formed, remembered: :func:`check_path` for every call."""
+    if type(path) is not str or path not in _PATHS:
+        path = check_path(path)[-1]
+        if len(_PATHS) >= 100_000:
+            _PATHS.clear()
+        _PATHS.add(path)
+    return path
+
+
+def check_id(name: object) -> str:
+    """An id, or InvalidInput."""
+    if not isinstance(name, str) or not _ID.fullmatch(name):
+        raise InvalidInput(f"id {name!r} is not 1 to 256 letters, digits or . _ @ : + = - /")
+    return name
+
+
+def known_id(name: object) -> str:
+    """An id that a ledger may know; one that it cannot know is refused when it is looked up."""
+    return name if type(name) is str and name.isascii() else check_id(name)
+
+
+def check_limits(limits: Iterable[Limit]) -> tuple[Limit, ...]:
+    """Limits of one account, at most one for a kind and window, in a canonical order."""
+    found = tuple(limits)
+    for limit in found:
+        if not isinstance(limit, Limit):
+            raise InvalidInput(f"{limit!r} is no Limit; write Limit('all', 500_000) or Limit.parse('500k/day')")
+    seen = [(limit.kind, limit.window) for limit in found]
+    for kind, window in seen:
+        if seen.count((kind, window)) > 1:
+            raise InvalidInput(f"two limits of {kind} for the window {window}; give one")
+    return tuple(sorted(found, key=lambda limit: (limit.kind, str(limit.window or ""))))
+
+
+def encode_limits(limits: tuple[Limit, ...]) -> str:
+    """``all 500 -,money 5 day,output - -``: kind, amount, window; ``-`` for none."""
+    return ",".join(
+        f"{limit.kind} {'-' if limit.amount is None else limit.amount} {limit.window or '-'}" for limit in limits
+    )
+
+
+def decode_limits(text: str) -> tuple[Limit, ...]:
+    """The inverse of :func:`encode_limits`."""
+    found = []
+    for part in text.split(",") if text else ():
+        kind, amount, window = part.split(" ")
+        span = None if window == "-" else int(window) if window.isdigit() else window
+        found.append(Limit(kind, None if amount == "-" else int(amount), span))
+    return tuple(found)

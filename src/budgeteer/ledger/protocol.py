@@ -1,0 +1,312 @@
+"""The Ledger: reserve before, settle after, in all scopes of a path or in none."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import json
+import os
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
+from typing import Any, Self
+
+from budgeteer.errors import InvalidInput, JournalBroken
+from budgeteer.ledger import core, journal
+from budgeteer.ledger.core import Reservation
+from budgeteer.ledger.limit import Limit, check_amounts, check_id, check_limits, check_path, known_id, known_path
+
+Clock = Callable[[], int]
+"""Milliseconds since 1970 (UTC)."""
+Command = tuple[Any, ...]
+TTL = 600
+REMEMBER = 86_400
+MAX_SECONDS = 10 * 366 * 86_400
+
+
+_made = tuple.__new__
+"""Makes a NamedTuple of a tuple in half the time of its constructor."""
+
+
+_under_way: set[asyncio.Future[Any]] = set()
+
+
+def wall_clock() -> int:
+    """The system's time."""
+    return time.time_ns() // 1_000_000
+
+
+def _renew_ids() -> None:
+    global _prefix, _next
+    _prefix, _next = os.urandom(8).hex(), itertools.count().__next__
+
+
+_prefix: str
+_next: Callable[[], int]
+_renew_ids()
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_renew_ids)
+
+
+def new_id() -> str:
+    """An id that no other process, thread or forked child makes."""
+    return f"{_prefix}-{_next()}"
+
+
+class Ledger(ABC):
+    """Accounts of token or money budgets, safe under concurrency, retries, streams and crashes.
+
+    Units are integers of named kinds. An account is a scope of a path such as ``org/team/key``; a reservation counts
+    in all of them or in none. A store that does not answer raises :class:`~budgeteer.errors.LedgerUnavailable`: do not
+    spend then.
+
+    Hard: what is admitted never exceeds a limit. Actuals can, by at most the sum of what single calls used above
+    their reservation; that is booked as overshoot.
+
+    A store implements ``execute``, ``submit``, ``lines`` and ``snapshot``, and is tested with
+    :func:`budgeteer.check.check_ledger`.
+
+    >>> from budgeteer.ledger import Limit, MemoryLedger
+    >>> ledger = MemoryLedger()
+    >>> ledger.open("acme", [Limit("all", 1000)])
+    >>> held = ledger.reserve("acme", {"all": 600})
+    >>> ledger.settle(held.id, {"all": 250}, tags={"stage": "review"}).status
+    'settled'
+    >>> ledger.remaining("acme")
+    {'all': 750}
+    """
+
+    algorithm = "sha256"
+
+    # operations
+
+    def open(self, path: str, limits: Iterable[Limit] | None = None) -> None:
+        """Open the account of a path's last scope; its parents have to be open.
+
+        Args:
+            path: such as "org/team".
+            limits: of this account. Opened again with others, it keeps its balances and changes its limits; with
+                None it is left as it is, and a new one has no limits of its own.
+
+        Raises:
+            UnknownAccount: a parent is not open.
+        """
+        self.execute(open_command(path, limits))
+
+    def reserve(
+        self, path: str, amounts: Mapping[str, int], *, id: str | None = None, ttl: int | None = None
+    ) -> Reservation:
+        """Hold units in all accounts of the path, or in none.
+
+        Args:
+            path: whose units.
+            amounts: units per kind; exactly the kinds that the accounts of the path name.
+            id: the call's name. Again with the same contents, the first reservation is returned and nothing is held
+                twice; one that was released or has expired is made anew. None: a new one.
+            ttl: seconds after which an abandoned reservation is given back (default 600).
+
+        Raises:
+            BudgetExceeded: the outermost limit that does not cover it.
+            IdConflict: the id was used with other contents.
+            UnknownAccount, InvalidInput, LedgerUnavailable.
+        """
+        return _made(Reservation, self.execute(reserve_command(path, amounts, id, ttl)))
+
+    def extend(self, id: str, amounts: Mapping[str, int], *, ttl: int | None = None) -> Reservation:
+        """Raise an open reservation to these totals and renew its time, as a stream grows; or leave it as it was.
+
+        Raises:
+            BudgetExceeded: there is no room; the reservation stays as it is.
+            ReservationClosed: it is settled, released or has expired.
+        """
+        return _made(Reservation, self.execute(extend_command(id, amounts, ttl)))
+
+    def settle(
+        self, id: str, actual: Mapping[str, int] | None = None, *, tags: Mapping[str, str] | None = None
+    ) -> Reservation:
+        """Charge what a call used and give back the rest.
+
+        Args:
+            id: of the reservation. Settled again with the same actual, the first result is returned; after expiry or
+                release the charge is booked all the same.
+            actual: units per kind, of the same kinds; None = unknown, which charges all that was reserved.
+            tags: for reports, such as model and stage.
+
+        Raises:
+            IdConflict: settled before with another actual.
+            UnknownReservation: never reserved, or closed longer ago than the ledger remembers ids.
+        """
+        return _made(Reservation, self.execute(settle_command(id, actual, tags)))
+
+    def release(self, id: str) -> Reservation:
+        """Give back a reservation whose call was never sent. Again, or after expiry, it does nothing.
+
+        Raises:
+            ReservationClosed: it is settled.
+        """
+        return _made(Reservation, self.execute(("release", known_id(id))))
+
+    def remaining(self, path: str) -> dict[str, int | None]:
+        """Units per kind that a reservation at the path could hold now; None = unlimited, below 0 after overshoot."""
+        found: dict[str, int | None] = self.execute(("remaining", check_path(path)[-1]))
+        return found
+
+    def reset(self, path: str) -> None:
+        """Let one account's spending start at 0; open reservations stay held, and the journal keeps everything.
+
+        It also takes the clock as it is: the way out after a clock ran ahead and was put right.
+        """
+        self.execute(("reset", check_path(path)[-1]))
+
+    @property
+    def aio(self) -> AsyncLedger:
+        """The same operations as coroutines that do not block the event loop."""
+        return AsyncLedger(self)
+
+    def verify(self, head: str | None = None) -> journal.Verified:
+        """Check the journal's hash chain, rebuild the balances from it and compare them with the store's.
+
+        Args:
+            head: a hash that an earlier verification returned.
+
+        Raises:
+            JournalBroken: naming the first line or balance that does not hold.
+        """
+        count, stored = self.snapshot()
+        verified, rebuilt = journal.replay(self.lines(0, count), self.algorithm, head)
+        if verified.entries != count:
+            raise JournalBroken(f"the store counts {count:,} journal lines, {verified.entries:,} are there")
+        journal.compare(rebuilt, stored)
+        return verified
+
+    # of a store
+
+    @abstractmethod
+    def execute(self, command: Command) -> Any:
+        """Carry out one command; it is durable in the store's sense when this returns."""
+
+    @abstractmethod
+    def submit(self, command: Command) -> Awaitable[Any]:
+        """The same, without blocking the event loop. Giving up waiting does not undo it."""
+
+    @abstractmethod
+    def lines(self, first: int = 0, stop: int | None = None) -> Iterator[tuple[str, str]]:
+        """(line, hash) of the journal's entries from ``first`` to before ``stop``."""
+
+    @abstractmethod
+    def snapshot(self) -> tuple[int, core.State]:
+        """The number of journal entries, and a copy of all accounts and open reservations at that point."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Let go of files and connections."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+class AsyncLedger:
+    """A ledger's operations as coroutines; arguments and errors as in :class:`Ledger`."""
+
+    def __init__(self, ledger: Ledger) -> None:
+        self._submit = ledger.submit
+
+    async def open(self, path: str, limits: Iterable[Limit] | None = None) -> None:
+        """See :meth:`Ledger.open`."""
+        await self._submit(open_command(path, limits))
+
+    async def reserve(
+        self, path: str, amounts: Mapping[str, int], *, id: str | None = None, ttl: int | None = None
+    ) -> Reservation:
+        """See :meth:`Ledger.reserve`. Cancelled while it waits, it gives back what it held."""
+        command = reserve_command(path, amounts, id, ttl)
+        made = asyncio.ensure_future(self._submit(command))
+        try:
+            return _made(Reservation, await asyncio.shield(made))
+        except asyncio.CancelledError:
+            made.add_done_callback(self._give_back)
+            raise
+
+    def _give_back(self, made: asyncio.Future[core.Entry]) -> None:
+        if not made.cancelled() and made.exception() is None and made.result()[4] == core.OPEN:
+            task = asyncio.ensure_future(self._submit(("release", made.result()[0])))
+            _under_way.add(task)  # the loop itself holds tasks weakly
+            task.add_done_callback(_under_way.discard)
+
+    async def extend(self, id: str, amounts: Mapping[str, int], *, ttl: int | None = None) -> Reservation:
+        """See :meth:`Ledger.extend`."""
+        return await self._reservation(extend_command(id, amounts, ttl))
+
+    async def settle(
+        self, id: str, actual: Mapping[str, int] | None = None, *, tags: Mapping[str, str] | None = None
+    ) -> Reservation:
+        """See :meth:`Ledger.settle`."""
+        return await self._reservation(settle_command(id, actual, tags))
+
+    async def release(self, id: str) -> Reservation:
+        """See :meth:`Ledger.release`."""
+        return await self._reservation(("release", known_id(id)))
+
+    async def remaining(self, path: str) -> dict[str, int | None]:
+        """See :meth:`Ledger.remaining`."""
+        found: dict[str, int | None] = await self._submit(("remaining", check_path(path)[-1]))
+        return found
+
+    async def reset(self, path: str) -> None:
+        """See :meth:`Ledger.reset`."""
+        await self._submit(("reset", check_path(path)[-1]))
+
+    async def _reservation(self, command: Command) -> Reservation:
+        return _made(Reservation, await asyncio.shield(asyncio.ensure_future(self._submit(command))))
+
+
+def open_command(path: str, limits: Iterable[Limit] | None) -> Command:
+    """Checked arguments of ``open``."""
+    return ("open", check_path(path)[-1], None if limits is None else check_limits(limits))
+
+
+def reserve_command(path: str, amounts: Mapping[str, int], name: str | None, ttl: int | None) -> Command:
+    """Checked arguments of ``reserve``."""
+    return (
+        "reserve",
+        new_id() if name is None else check_id(name),
+        known_path(path),
+        check_amounts(amounts),
+        TTL * 1000 if ttl is None else check_seconds(ttl, "ttl") * 1000,
+    )
+
+
+def extend_command(name: str, amounts: Mapping[str, int], ttl: int | None) -> Command:
+    """Checked arguments of ``extend``."""
+    seconds = TTL if ttl is None else check_seconds(ttl, "ttl")
+    return ("extend", known_id(name), check_amounts(amounts), seconds * 1000)
+
+
+def settle_command(name: str, actual: Mapping[str, int] | None, tags: Mapping[str, str] | None) -> Command:
+    """Checked arguments of ``settle``."""
+    return (
+        "settle",
+        known_id(name),
+        None if actual is None else check_amounts(actual),
+        encode_tags(tags) if tags else "",
+    )
+
+
+def encode_tags(tags: Mapping[str, str]) -> str:
+    """Tags as JSON in ASCII, which holds no tab and no line end."""
+    for name, value in tags.items():
+        if not isinstance(name, str) or not isinstance(value, str) or len(name) > 64 or len(value) > 256:
+            raise InvalidInput(f"tag {name!r}: {value!r} is no pair of strings of up to 64 and 256 characters")
+    if len(tags) > 16:
+        raise InvalidInput(f"{len(tags)} tags; at most 16")
+    return json.dumps(dict(sorted(tags.items())), separators=(",", ":"))
+
+
+def check_seconds(seconds: object, what: str) -> int:
+    """Whole seconds from 1 to ten years, or InvalidInput."""
+    if type(seconds) is not int or not 1 <= seconds <= MAX_SECONDS:
+        raise InvalidInput(f"{what} is {seconds!r}; give whole seconds from 1 to {MAX_SECONDS:,}")
+    return seconds

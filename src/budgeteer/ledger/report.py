@@ -1,0 +1,125 @@
+"""What a journal tells about spending: by scope, model and stage, per run, and what a run will need.
+
+Stage shares follow Tokenomics (arXiv 2601.14470): the mean over runs of a stage's share of its run, beside its share of
+the sum; calls without a tag are the stage "unknown", never dropped. Quantiles over runs and the forecast follow "How
+Do AI Agents Spend Your Money?" (arXiv 2604.22750): the same task's runs differ up to thirtyfold, so a reservation
+comes from a quantile of past runs, and from what a run has used so far, not from a guess of the model's.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from budgeteer.errors import InvalidInput
+from budgeteer.ledger import core, journal
+
+UNKNOWN = "unknown"
+KEYS = ("scope", "model", "stage")
+QUANTILES = (0.1, 0.5, 0.9, 0.99)
+
+
+@dataclass(frozen=True, slots=True)
+class Charge:
+    """One settlement.
+
+    Attributes:
+        at: milliseconds since 1970 (UTC).
+        scope: the path charged.
+        run: the tag "run", else the path.
+        model, stage: tags, else "unknown".
+        reserved, actual, overshoot: units per kind.
+        estimated: the actual was not known, so the reservation was charged.
+    """
+
+    at: int
+    scope: str
+    run: str
+    model: str
+    stage: str
+    reserved: dict[str, int]
+    actual: dict[str, int]
+    overshoot: dict[str, int]
+    estimated: bool
+
+
+def charges(lines: Iterable[tuple[str, str]]) -> list[Charge]:
+    """The settlements of a journal, in order."""
+    found = []
+    for line, _ in lines:
+        _, (_, path, held, _, status, _, actual, over, at, detail) = journal.decode(line)
+        if status == core.SETTLED:
+            tags = json.loads(detail) if detail else {}
+            run, model, stage = tags.get("run") or path, tags.get("model") or UNKNOWN, tags.get("stage") or UNKNOWN
+            estimated = tags.get("estimated") == "yes"
+            found.append(Charge(at, path, run, model, stage, dict(held), dict(actual), dict(over), estimated))
+    return found
+
+
+def spend(of: Sequence[Charge], key: str, kind: str) -> list[dict[str, Any]]:
+    """Rows by scope, model or stage, the largest first; ``units`` sum to the total exactly.
+
+    Each has calls, units, share (of the sum), mean_share (over runs, of the run), reserved, overshoot, estimated calls.
+    """
+    if key not in KEYS:
+        raise InvalidInput(f"no spend by {key!r}; choose one of {', '.join(KEYS)}")
+    rows: dict[str, dict[str, Any]] = {}
+    runs: dict[str, dict[str, int]] = defaultdict(lambda: defaultdict(int))
+    for charge in of:
+        if kind not in charge.actual:
+            continue
+        name, units = getattr(charge, key), charge.actual[kind]
+        row = rows.setdefault(
+            name, {key: name, "kind": kind, "calls": 0, "units": 0, "reserved": 0, "overshoot": 0, "estimated": 0}
+        )
+        row["calls"] += 1
+        row["units"] += units
+        row["reserved"] += charge.reserved[kind]
+        row["overshoot"] += charge.overshoot.get(kind, 0)
+        row["estimated"] += charge.estimated
+        runs[charge.run][name] += units
+    total = sum(row["units"] for row in rows.values())
+    paid = [run for run in runs.values() if sum(run.values())]
+    for name, row in rows.items():
+        row["share"] = row["units"] / total if total else 0.0
+        row["mean_share"] = sum(run.get(name, 0) / sum(run.values()) for run in paid) / len(paid) if paid else 0.0
+    return sorted(rows.values(), key=lambda row: (-row["units"], row[key]))
+
+
+def runs(of: Sequence[Charge], kind: str) -> dict[str, list[int]]:
+    """Run -> units of its calls, in order."""
+    found: dict[str, list[int]] = {}
+    for charge in of:
+        if kind in charge.actual:
+            found.setdefault(charge.run, []).append(charge.actual[kind])
+    return found
+
+
+def quantiles(past: dict[str, list[int]]) -> dict[str, float]:
+    """Units a run over past runs: quantiles, mean, largest; the smallest number of runs that makes sense is yours."""
+    import numpy as np
+
+    if not past:
+        raise InvalidInput("there is no run to take quantiles of; settle calls first, with a tag 'run' or a path each")
+    totals = [sum(calls) for calls in past.values()]
+    found = {f"p{q * 100:g}": float(np.quantile(totals, q)) for q in QUANTILES}
+    return {"runs": float(len(totals)), "mean": float(np.mean(totals)), **found, "max": float(max(totals))}
+
+
+def forecast(past: dict[str, list[int]], so_far: Sequence[int]) -> dict[str, float]:
+    """Quantiles of what a run will have used when it ends, given its calls so far.
+
+    Of past runs with more than k calls, the factor from the first k to the total is applied to this run's first k.
+    With k = 0, or if no past run got further, these are the quantiles of past runs' totals, though at least what was
+    used.
+    """
+    import numpy as np
+
+    k, used = len(so_far), sum(so_far)
+    factors = [sum(calls) / sum(calls[:k]) for calls in past.values() if k and len(calls) > k and sum(calls[:k])]
+    if not factors or not used:
+        return {name: max(float(used), units) for name, units in quantiles(past).items() if name.startswith("p")}
+    return {f"p{q * 100:g}": used * float(np.quantile(factors, q)) for q in QUANTILES}

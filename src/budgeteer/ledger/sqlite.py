@@ -1,0 +1,279 @@
+"""A ledger in an SQLite file: durable, for the processes of one machine."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import sqlite3
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from budgeteer.errors import BudgeteerError, LedgerUnavailable
+from budgeteer.ledger import core, journal
+from budgeteer.ledger.group import GroupLedger
+from budgeteer.ledger.limit import check_path, decode_limits, encode_limits
+from budgeteer.ledger.protocol import REMEMBER, Clock, Command, check_seconds, wall_clock
+
+try:
+    import fcntl
+except ImportError:  # Windows: SQLite's own lock has to do, which waits by polling
+    fcntl = None  # type: ignore[assignment]
+
+_TABLES = """
+CREATE TABLE meta (seq INTEGER NOT NULL, head TEXT NOT NULL, now INTEGER NOT NULL);
+CREATE TABLE accounts (path TEXT PRIMARY KEY, limits TEXT NOT NULL, books TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE reservations (
+    id TEXT PRIMARY KEY, path TEXT NOT NULL, amounts TEXT NOT NULL, expires INTEGER NOT NULL, status TEXT NOT NULL,
+    asked TEXT NOT NULL, actual TEXT NOT NULL, over TEXT NOT NULL, at INTEGER NOT NULL, detail TEXT NOT NULL
+) WITHOUT ROWID;
+CREATE INDEX due ON reservations (expires) WHERE status = 'open';
+CREATE INDEX closed ON reservations (at) WHERE status != 'open';
+CREATE TABLE journal (seq INTEGER PRIMARY KEY, line TEXT NOT NULL, hash TEXT NOT NULL);
+PRAGMA user_version = 1;
+"""
+_FORMAT = 1
+_HAS_ID = ("reserve", "extend", "settle", "release")
+
+
+class SqliteLedger(GroupLedger):
+    """For several processes on one machine; what was answered survives a crash of the machine.
+
+    Every batch of concurrent commands is one transaction with one fsync, so throughput grows with the number of
+    callers, not with the speed of the disk alone. The file has to be on a local disk (WAL does not work on network
+    file systems). ``PATH.lock`` beside it lets processes queue for the file instead of polling.
+
+    Args:
+        path: of the database.
+        create: make the file if it is not there; False: an error.
+        clock: milliseconds since 1970 (UTC).
+        remember: seconds for which the ids of closed reservations are known.
+        timeout: seconds to wait for other processes.
+
+    Raises:
+        LedgerUnavailable: the file cannot be opened or is no ledger.
+    """
+
+    def __init__(
+        self,
+        path: str | Path,
+        *,
+        create: bool = True,
+        clock: Clock = wall_clock,
+        remember: int = REMEMBER,
+        timeout: float = 30.0,
+    ) -> None:
+        self._path, self._clock, self._timeout = Path(path), clock, timeout
+        self._remember = check_seconds(remember, "remember") * 1000
+        if not create and not self._path.exists():
+            raise LedgerUnavailable(f"no ledger at {str(path)!r}; make one with: budgeteer ledger init --ledger {path}")
+        super().__init__()
+        self._connection()
+
+    def _fresh(self) -> None:
+        super()._fresh()
+        self._db: sqlite3.Connection | None = None  # a connection must not be used, nor closed, across a fork
+        self._lock_file: int | None = None
+
+    def _connection(self) -> sqlite3.Connection:
+        if self._db is None:
+            try:
+                if fcntl is not None:
+                    self._lock_file = os.open(f"{self._path}.lock", os.O_CREAT | os.O_RDWR, 0o644)
+                db = sqlite3.connect(
+                    self._path,
+                    timeout=self._timeout,
+                    isolation_level=None,
+                    check_same_thread=False,
+                    cached_statements=64,
+                )
+                with self._exclusive():
+                    db.execute("PRAGMA journal_mode = WAL")
+                    db.execute("PRAGMA synchronous = FULL")
+                    version = db.execute("PRAGMA user_version").fetchone()[0]
+                    empty = not db.execute("SELECT 1 FROM sqlite_master").fetchone()
+                    if empty and version == 0:
+                        db.executescript(f"BEGIN IMMEDIATE; {_TABLES}")
+                        db.execute("INSERT INTO meta VALUES (0, ?, 0)", (journal.GENESIS,))
+                        db.execute("COMMIT")
+                    elif version != _FORMAT:
+                        raise LedgerUnavailable(
+                            f"{str(self._path)!r} is no ledger of format {_FORMAT}; give another file"
+                        )
+            except (sqlite3.Error, OSError) as error:
+                raise LedgerUnavailable(f"cannot open the ledger {str(self._path)!r}: {error}") from error
+            self._db = db
+        return self._db
+
+    @contextlib.contextmanager
+    def _exclusive(self) -> Iterator[None]:
+        """Queue for the file: the kernel wakes the next process at once, where SQLite would poll every few ms."""
+        if fcntl is None or self._lock_file is None:
+            yield
+            return
+        fcntl.flock(self._lock_file, fcntl.LOCK_EX)
+        try:
+            yield
+        finally:
+            fcntl.flock(self._lock_file, fcntl.LOCK_UN)
+
+    def run_batch(self, commands: Sequence[Command]) -> list[Any]:
+        """Carry out commands in one transaction."""
+        try:
+            db = self._connection()
+            with self._exclusive():
+                db.execute("BEGIN IMMEDIATE")
+                try:
+                    outcomes = self._transact(db, commands)
+                    db.execute("COMMIT")
+                except BaseException:
+                    if db.in_transaction:
+                        db.execute("ROLLBACK")
+                    raise
+        except (sqlite3.Error, OSError) as error:
+            raise LedgerUnavailable(
+                f"the ledger {str(self._path)!r} did not answer ({error}); nothing was booked, so do not spend"
+            ) from error
+        return outcomes
+
+    def _transact(self, db: sqlite3.Connection, commands: Sequence[Command]) -> list[Any]:
+        state = core.State()
+        seq, head, state.now = db.execute("SELECT seq, head, now FROM meta").fetchone()
+        clock = self._clock()
+        now = max(clock, state.now)
+        db.execute("DELETE FROM reservations WHERE status != 'open' AND at <= ?", (now - self._remember,))
+        due = db.execute(
+            "SELECT * FROM reservations WHERE status = 'open' AND expires <= ? ORDER BY expires, id LIMIT ?",
+            (now, core.SWEEP),
+        )
+        loaded = {row[0]: _entry(row) for row in due}
+        for name, entry in loaded.items():  # sorted by time, hence a heap
+            if entry[3] not in state.due:
+                state.times.append(entry[3])
+            state.due.setdefault(entry[3], []).append(name)
+        for command in commands:
+            if command[0] in _HAS_ID and command[1] not in loaded:
+                row = db.execute("SELECT * FROM reservations WHERE id = ?", (command[1],)).fetchone()
+                if row is not None:
+                    loaded[row[0]] = _entry(row)
+        state.reservations = loaded.copy()
+        before = self._load_accounts(db, state, commands)
+        outcomes: list[Any] = []
+        for command in commands:
+            try:
+                outcomes.append(core.run(state, clock, self._remember, command))
+            except BudgeteerError as refused:
+                outcomes.append(refused)
+        if state.journal:  # what only reads is not worth an fsync
+            self._save(db, state, loaded, before, seq, head)
+        return outcomes
+
+    def _load_accounts(self, db: sqlite3.Connection, state: core.State, commands: Sequence[Command]) -> dict[str, Any]:
+        """Accounts that the commands and what expires touch; returns their rows as they were."""
+        paths = {entry[1] for entry in state.reservations.values()}
+        for command in commands:
+            paths.add(command[2] if command[0] == "reserve" else command[1] if command[0] not in _HAS_ID else "")
+        before = {}
+        for scope in {scope for path in paths - {""} for scope in check_path(path)}:
+            before[scope] = db.execute("SELECT limits, books FROM accounts WHERE path = ?", (scope,)).fetchone()
+            if before[scope] is not None:
+                state.accounts[scope] = _account(scope, *before[scope])
+        return before
+
+    def _save(
+        self,
+        db: sqlite3.Connection,
+        state: core.State,
+        loaded: dict[str, core.Entry],
+        before: dict[str, Any],
+        seq: int,
+        head: str,
+    ) -> None:
+        rows = [(path, encode_limits(account.limits), _books(account)) for path, account in state.accounts.items()]
+        db.executemany(
+            "INSERT OR REPLACE INTO accounts VALUES (?, ?, ?)", [r for r in rows if r[1:] != before.get(r[0])]
+        )
+        changed = [_row(entry) for name, entry in state.reservations.items() if entry is not loaded.get(name)]
+        db.executemany("INSERT OR REPLACE INTO reservations VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", changed)
+        lines = [journal.encode(seq + i, entry) for i, entry in enumerate(state.journal)]
+        hashes = list(journal.chain(lines, self.algorithm, head))
+        db.executemany(
+            "INSERT INTO journal VALUES (?, ?, ?)",
+            [(seq + i, *pair) for i, pair in enumerate(zip(lines, hashes, strict=True))],
+        )
+        db.execute("UPDATE meta SET seq = ?, head = ?, now = ?", (seq + len(lines), [head, *hashes][-1], state.now))
+
+    def lines(self, first: int = 0, stop: int | None = None) -> Iterator[tuple[str, str]]:
+        """(line, hash) of the journal."""
+        with self._reading() as db:
+            query = "SELECT line, hash FROM journal WHERE seq >= ? AND seq < ? ORDER BY seq"
+            yield from db.execute(query, (first, 1 << 62 if stop is None else stop))
+
+    def snapshot(self) -> tuple[int, core.State]:
+        """The number of journal entries, and the accounts and open reservations at that point."""
+        state = core.State()
+        with self._reading() as db:
+            db.execute("BEGIN")
+            seq, state.now = db.execute("SELECT seq, now FROM meta").fetchone()
+            for path, limits, books in db.execute("SELECT * FROM accounts"):
+                state.accounts[path] = _account(path, limits, books)
+            for row in db.execute("SELECT * FROM reservations WHERE status = 'open'"):
+                state.reservations[row[0]] = _entry(row)
+            db.execute("COMMIT")
+        return seq, state
+
+    @contextlib.contextmanager
+    def _reading(self) -> Iterator[sqlite3.Connection]:
+        """A connection of its own, so that a long read keeps nobody waiting."""
+        try:
+            with contextlib.closing(
+                sqlite3.connect(f"{self._path.absolute().as_uri()}?mode=ro", uri=True, isolation_level=None)
+            ) as db:
+                yield db
+        except sqlite3.Error as error:
+            raise LedgerUnavailable(f"cannot read the ledger {str(self._path)!r}: {error}") from error
+
+    def close(self) -> None:
+        """Close the file."""
+        super().close()
+        if os.getpid() == self._pid and self._db is not None:
+            self._db.close()
+            if self._lock_file is not None:
+                os.close(self._lock_file)
+            self._db = self._lock_file = None
+
+
+def _entry(row: tuple[Any, ...]) -> core.Entry:
+    name, path, amounts, expires, status, asked, actual, over, at, detail = row
+    read = journal.decode_amounts
+    return (name, path, read(amounts), expires, status, read(asked), read(actual), read(over), at, detail)
+
+
+def _row(entry: core.Entry) -> tuple[Any, ...]:
+    name, path, amounts, expires, status, asked, actual, over, at, detail = entry
+    text = journal.encode_amounts
+    return (name, path, text(amounts), expires, status, text(asked), text(actual), text(over), at, detail)
+
+
+def _account(path: str, limits: str, books: str) -> core.Account:
+    account = core.Account(path)
+    stored = json.loads(books)
+    for kind, (spent, held, over, _) in stored.items():
+        account.books[kind] = core.Book(spent, held, over)
+    account.set_limits(decode_limits(limits))
+    for kind, (_, _, _, windows) in stored.items():
+        for window in account.books[kind].windows:
+            window.buckets = {int(index): units for index, units in windows.get(str(window.name), {}).items()}
+    return account
+
+
+def _books(account: core.Account) -> str:
+    """Balances as JSON text, whose integers have no bound: kind -> [spent, held, over, {window: {bucket: units}}]."""
+    return json.dumps(
+        {
+            kind: [book.spent, book.held, book.over, {window.name: window.buckets for window in book.windows}]
+            for kind, book in account.books.items()
+        },
+        separators=(",", ":"),
+    )

@@ -1,0 +1,96 @@
+"""Many tasks in several processes on one ledger: nothing beyond the declared bound, every unit accounted for."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from budgeteer.ledger import Ledger, Limit, RedisLedger, SqliteLedger, journal
+from redis_server import flush, redis_url
+
+WORKER = """
+import asyncio, json, random, sys
+from budgeteer.errors import BudgetExceeded
+from budgeteer.ledger import Allowance, RedisLedger, SqliteLedger
+where, seed, tasks, calls = sys.argv[1], *map(int, sys.argv[2:])
+ledger = RedisLedger(where, timeout=30) if where.startswith("redis") else SqliteLedger(where, timeout=60)
+rng = random.Random(seed)
+found = {"charged": 0, "excess": 0, "admitted": 0, "refused": 0}
+
+async def work(agent, n):
+    for _ in range(n):
+        try:
+            async with agent.reserve({"all": 100}) as call:
+                await asyncio.sleep(rng.random() / 200)
+                actual = rng.randint(0, 104)
+                call.settle({"all": actual}, stage=rng.choice(["plan", "code"]))
+        except BudgetExceeded:
+            found["refused"] += 1
+            continue
+        found["charged"] += actual
+        found["excess"] += max(0, actual - 100)
+        found["admitted"] += 1
+
+async def main():
+    agent = Allowance(ledger, "org/team/key", {"all": 10**9})
+    await asyncio.gather(*[work(agent, calls // tasks + (i < calls % tasks)) for i in range(tasks)])
+
+asyncio.run(main())
+print(json.dumps(found))
+"""
+
+
+def fan_out(ledger: Ledger, where: str, processes: int, tasks: int, calls: int) -> dict[str, int]:
+    cap = calls * 35  # actuals average 52 a call, so about two thirds fit
+    ledger.open("org", [Limit("all", cap)])
+    ledger.open("org/team", [Limit("all", 2 * cap, "month")])
+    ledger.open("org/team/key")
+    command = [sys.executable, "-c", WORKER, where]
+    workers = [
+        subprocess.Popen([*command, str(seed), str(tasks), str(calls // processes)], stdout=subprocess.PIPE, text=True)
+        for seed in range(processes)
+    ]
+    found = [json.loads(worker.communicate()[0]) for worker in workers]
+    total = {name: sum(one[name] for one in found) for name in found[0]}
+    assert total["admitted"] + total["refused"] == calls
+    assert total["admitted"] > calls // 2
+    assert total["refused"] > 0
+    # charged is the sum of the actuals, and the cap is passed by no more than calls used above their reservations
+    assert ledger.remaining("org")["all"] == cap - total["charged"]
+    assert total["charged"] - cap <= total["excess"]
+    verified = ledger.verify()
+    assert verified.spent == {"org/team/key": {"all": total["charged"]}}
+    # no reservation was ever admitted that did not fit at its moment
+    held: dict[str, int] = {}
+    spent = 0
+    for line, _ in ledger.lines():
+        _, (name, _, amounts, _, status, _, actual, *_) = journal.decode(line)
+        if status == "open":
+            held[name] = amounts[0][1]
+            assert spent + sum(held.values()) <= cap
+        elif status == "settled":
+            del held[name]
+            spent += actual[0][1]
+    assert not held
+    return total
+
+
+SIZES = [(2, 32, 600), pytest.param((4, 64, 10_000), marks=pytest.mark.slow)]
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_fan_out_on_sqlite(tmp_path: Path, size: tuple[int, int, int]) -> None:
+    path = tmp_path / "l.db"
+    with SqliteLedger(path) as ledger:
+        print(fan_out(ledger, str(path), *size))
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_fan_out_on_redis(redis_process: str, size: tuple[int, int, int]) -> None:
+    flush()
+    with RedisLedger(redis_url()) as ledger:
+        print(fan_out(ledger, redis_url(), *size))
