@@ -8,6 +8,7 @@ import signal
 import sqlite3
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -73,13 +74,15 @@ def test_a_store_that_breaks_a_rule_is_found_out(store: type[MemoryLedger], rule
 
 
 def test_a_ledger_without_a_lock_is_found_out() -> None:
+    everybody_checked = threading.Barrier(8)
+
     class Racy(MemoryLedger):
         """Checks, waits, and then holds what it checked before."""
 
         def execute(self, command: tuple) -> object:
             if command[0] == "reserve":
                 room = super().execute(("remaining", command[2]))
-                time.sleep(0.0005)
+                everybody_checked.wait(30)
                 if all(units <= room[kind] for kind, units in command[3]):
                     for book in (b for books in self._state.chain(command[2]).values() for b in books):
                         book.free += 10**6
@@ -102,7 +105,7 @@ def test_a_ledger_without_a_lock_is_found_out() -> None:
 
     with ThreadPoolExecutor(8) as pool:
         admitted = sum(pool.map(call, range(8)))
-    assert admitted > 1  # the naive pattern passes its limit of one
+    assert admitted == 8  # the naive pattern passes its limit of one
     sound = MemoryLedger()
     sound.open("org", [Limit("all", 60)])
     ledger = sound

@@ -6,12 +6,12 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
+from budgeteer.budget import CALENDAR, Budget, Window
 from budgeteer.errors import InvalidInput
 
 MAX_UNITS = 2**62
 """Largest amount or limit, in units; 4.6 million dollars in pico-dollars. Sums stay exact beyond it."""
 MAX_SCOPES = 16
-CALENDAR = ("hour", "day", "month")
 SLICES = 60
 """A rolling window is counted in this many slices, so units come back at most 1/60 of the window late, never early."""
 
@@ -22,7 +22,8 @@ _SEEN: set[str] = set()
 """Kinds that were checked."""
 _PATHS: set[str] = set()
 """Paths that were checked."""
-_KIND = re.compile(r"[a-z][a-z0-9_]{0,31}")
+_NAME = re.compile(r"[a-z][a-z0-9_]{0,31}")
+_KIND = re.compile(r"[a-z][a-z0-9_.*/+-]{0,127}")
 _SCOPE = re.compile(r"[\w.@:+=-]{1,128}")
 _ID = re.compile(r"[\w.@:+=/-]{1,256}")
 
@@ -63,29 +64,22 @@ class Limit:
 
     @classmethod
     def parse(cls, text: str) -> Limit:
-        """Read a budget (``500k``, ``output:1m``, ``$5``), also with ``/hour``, ``/day``, ``/month`` or ``/90s``."""
-        from budgeteer.budget import Budget
-
-        amount, slash, span = text.strip().partition("/")
-        kind, colon, word = amount.rpartition(":")
-        if word.lower() == "unlimited" and colon and not slash:
+        """Read a budget in the notation of :class:`budgeteer.Budget`, such as ``500k`` or ``$5/day``; or
+        ``KIND:unlimited``."""
+        kind, colon, word = text.strip().rpartition(":")
+        if word.lower() == "unlimited" and colon:
             return cls(kind, None)
-        window: str | int | None = None
-        if slash:
-            seconds = re.fullmatch(r"(\d{1,9})s", span)
-            window = int(seconds[1]) if seconds else span
-        budget = Budget.parse(amount)
+        budget = Budget.parse(text)
         if budget.amount is None:
             raise InvalidInput(f"limit {text!r} is a share; a ledger's limit is absolute, such as 500k or $5/day")
+        window = (budget.window.seconds or budget.window.unit) if budget.window else None
         return cls(budget.kind, budget.amount, window)
 
     def __str__(self) -> str:
-        from budgeteer.budget import Budget
-
         if self.amount is None:
             return f"{self.kind}:unlimited"
-        window = f"/{self.window}s" if isinstance(self.window, int) else f"/{self.window}" if self.window else ""
-        return str(Budget(self.kind, self.amount)) + window
+        window = Window("rolling", self.window) if isinstance(self.window, int) else self.window and Window(self.window)
+        return str(Budget(self.kind, self.amount, window=window or None))
 
 
 def bucket(window: str | int, now: int) -> int:
@@ -148,10 +142,19 @@ def _first_day(month: int) -> int:
 
 
 def check_kind(kind: object) -> str:
-    """A kind, or InvalidInput."""
+    """A kind, or InvalidInput: a name of one's own, or a formula as :func:`budgeteer.meter.canonical` has it."""
     if not isinstance(kind, str) or not _KIND.fullmatch(kind):
-        raise InvalidInput(f"kind {kind!r} is not a name such as all, output or money (a-z, 0-9, _, at most 32)")
+        raise InvalidInput(
+            f"kind {kind!r} is not a name such as all, output or money, nor a meter such as input*0.1+output"
+        )
     return kind
+
+
+def check_name(name: object) -> str:
+    """The name of a ledger in a store that holds several, or InvalidInput."""
+    if not isinstance(name, str) or not _NAME.fullmatch(name):
+        raise InvalidInput(f"name {name!r} is not 1 to 32 of a-z, 0-9 and _, beginning with a letter")
+    return name
 
 
 def check_units(units: object, what: str) -> int:

@@ -17,7 +17,7 @@ from budgeteer.errors import (
 )
 from budgeteer.ledger import core, journal
 from budgeteer.ledger.group import GroupLedger
-from budgeteer.ledger.limit import check_kind, decode_limits, encode_limits
+from budgeteer.ledger.limit import check_name, decode_limits, encode_limits
 from budgeteer.ledger.protocol import REMEMBER, Clock, Command, check_seconds
 
 if TYPE_CHECKING:
@@ -64,7 +64,7 @@ class RedisLedger(GroupLedger):
     ) -> None:
         self._url, self._clock, self._timeout = url, clock, timeout
         self._remember = check_seconds(remember, "remember") * 1000
-        self._name = check_kind(name)
+        self._name = check_name(name)
         self._keys = [f"budgeteer:{{{name}}}:{key}" for key in _KEYS]
         self._seen = 0
         super().__init__()
