@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import dataclasses
 import heapq
 import math
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 
-from budgeteer.allocator import Allocator, State
+from budgeteer.allocator import Allocator, State, stateless
 from budgeteer.errors import InvalidInput
 from budgeteer.plan import F64, I64, Items, Plan
 
@@ -32,10 +30,12 @@ def lift(rule: Rule) -> Allocator:
     def allocate(budget: int, items: Items, state: State, *, rng: np.random.Generator) -> Plan:
         if budget < 0:
             raise InvalidInput(f"budget is {budget} tokens; give 0 or more")
+        if items.menu is not None:
+            raise InvalidInput("this allocator buys units of one cost; for a menu of options use menu-knapsack")
         if not len(items):
             return Plan(items.keys, np.zeros(0, np.int64), 0.0)
         order = np.array(sorted(range(len(items)), key=items.keys.__getitem__))
-        ordered, price = rule(budget, take(items, order), rng)
+        ordered, price = rule(budget, items.take(order), rng)
         units = np.zeros(len(items), np.int64)
         units[order] = ordered
         # A rule's running sum of fractional costs may be off in its last bit; the budget is hard all the same.
@@ -46,11 +46,24 @@ def lift(rule: Rule) -> Allocator:
     return Allocator(lambda items: (), allocate, lambda state, outcomes: state)
 
 
-def take(items: Items, order: I64) -> Items:
-    """The items at the positions ``order``, in that order."""
-    columns: dict[str, Any] = {f.name: getattr(items, f.name) for f in dataclasses.fields(items)[1:]}
-    picked = {name: column[order] for name, column in columns.items() if column is not None}
-    return Items(tuple(items.keys[i] for i in order), **picked)
+def menu_rule(rule: Callable[[int, Items], Plan]) -> Allocator:
+    """An Allocator without state from a rule for items with a menu, of which there is at least one."""
+
+    def allocate(budget: int, items: Items) -> Plan:
+        if budget < 0:
+            raise InvalidInput(f"budget is {budget} tokens; give 0 or more")
+        if not len(items):
+            return Plan(items.keys, np.zeros(0, np.int64), 0.0, value=0.0, gap=0.0)
+        return rule(budget, items)
+
+    return stateless(allocate)
+
+
+def menu_plan(items: Items, units: I64, price: float, gap: float, value: float | None = None) -> Plan:
+    """The plan of the options taken; its value is the sum of theirs if it is not given."""
+    cost, worth = items.options().at(units)
+    total = float(worth.sum()) if value is None else value
+    return Plan(items.keys, units, float(cost.sum()), price=price, value=total, gap=gap)
 
 
 def fill(order: I64, each: int, cost: F64, budget: float) -> I64:
