@@ -74,7 +74,9 @@ class Menu:
         array([0, 2, 3])
         """
         if len(cost) != len(value):
-            raise InvalidInput(f"Menu.of got {len(cost)} rows of costs and {len(value)} of values; give one each an item")
+            raise InvalidInput(
+                f"Menu.of got {len(cost)} rows of costs and {len(value)} of values; give one row an item"
+            )
         if isinstance(cost, np.ndarray) and cost.ndim == 2:
             if np.shape(value) != cost.shape:
                 raise InvalidInput(f"Menu.of got costs {cost.shape} and values {np.shape(value)}; shapes must agree")

@@ -83,7 +83,8 @@ def blocks(menu: Menu) -> list[Block]:
 def score(block: Block, price: float) -> F64:
     """``value - price * cost`` [r, w]."""
     out = np.multiply(block.cost, price)
-    return np.subtract(block.value, out, out=out)
+    scores: F64 = np.subtract(block.value, out, out=out)
+    return scores
 
 
 @dataclass(slots=True)
@@ -143,7 +144,7 @@ class Edges(NamedTuple):
 
     def take(self, rows: I64) -> Edges:
         """The steps at the rows."""
-        return Edges(*(column[rows] for column in self))
+        return Edges._make(column[rows] for column in self)
 
 
 def edges(block: Block, start: tuple[I64, I64, F64], stop: I64) -> Edges:
@@ -165,7 +166,7 @@ def edges(block: Block, start: tuple[I64, I64, F64], stop: I64) -> Edges:
         slope = np.full(more.shape, -np.inf)
         np.divide(block.value - value[:, None], more, out=slope, where=more > 0)
         at = slope.argmax(1)
-        flat = at + np.arange(0, slope.size, slope.shape[1])
+        flat = at + np.arange(0, block.cost.size, block.cost.shape[1])
         # rounding may make a later slope the larger one by a hair; an item's steps keep their order
         steep = np.minimum(slope.ravel()[flat], steep)
         new_cost, value = block.cost.ravel()[flat], block.value.ravel()[flat]
@@ -175,9 +176,7 @@ def edges(block: Block, start: tuple[I64, I64, F64], stop: I64) -> Edges:
         if len(on) < len(cost):
             block, cost, value, stop, steep = block.take(on), cost[on], value[on], stop[on], steep[on]
             rows = on
-    if not found:
-        return Edges(np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0))
-    return Edges(*(np.concatenate(columns) for columns in zip(*found, strict=True)))
+    return join(found)
 
 
 class Relaxed(NamedTuple):
@@ -223,7 +222,18 @@ def relax(menu: Menu, parts: list[Block], budget: int) -> Relaxed:
 
 def join(steps: list[Edges]) -> Edges:
     """The steps of several blocks as one."""
-    return Edges(*(np.concatenate(columns) for columns in zip(NO_EDGES, *steps, strict=True)))
+    return Edges._make(np.concatenate(columns) for columns in zip(NO_EDGES, *steps, strict=True))
+
+
+def hulls(parts: list[Block]) -> Edges:
+    """All steps of all items' hulls, from taking nothing to the most valuable option."""
+    most = _cheapest(_best(0.0, parts), parts)
+    steps = []
+    for block, option in zip(parts, most.option, strict=True):
+        none = np.zeros(len(option), np.int64)
+        last = block.cost[np.arange(len(option)), option - 1]
+        steps.append(edges(block, (none, none, np.zeros(len(option))), np.where(option > 0, last, 0)))
+    return join(steps)
 
 
 class _Closed(NamedTuple):

@@ -110,7 +110,7 @@ class Core(NamedTuple):
 
     def take(self, rows: NDArray[np.intp] | NDArray[np.bool_]) -> Core:
         """The changes at the rows."""
-        return Core(*(column[rows] for column in self))
+        return Core._make(column[rows] for column in self)
 
 
 def moves(parts: list[Block], menu: Menu, units: I64, price: float, reach: float) -> Core:
@@ -151,6 +151,7 @@ def two_changes(core: Core, left: int, gap: float, keys: tuple[str, ...]) -> tup
     rows = rows[np.lexsort((-core.value[rows], core.cost[rows]))]
     cost, value = core.cost[rows], core.value[rows]
     if np.any((cost[1:] == cost[:-1]) & (value[1:] == value[:-1])):  # ties go by key
+
         def name(r: int) -> tuple[int, float, str, int]:
             return int(core.cost[r]), -float(core.value[r]), keys[core.item[r]], int(core.option[r])
 
