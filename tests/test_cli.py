@@ -67,7 +67,7 @@ def test_unknown_command_suggests(capsys: pytest.CaptureFixture[str]) -> None:
         (["report", "{tmp}/bad.json"], "schema is 7"),
         (["evidence"], "give one name or --all"),
         (["evidence", "duet", "--all"], "give one name or --all"),
-        (["evidence", "uniform"], "has no evidence yet"),
+        (["evidence", "grpo"], "has no evidence yet"),
         (["evidence", "knapsak"], "did you mean"),
     ],
 )

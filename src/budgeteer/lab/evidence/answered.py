@@ -1,12 +1,13 @@
 """Stopping answered rows: tokens saved at the same reward, if the policy goes on after its answer.
 
-512 rows answer after a geometric number of tokens (mean 60) and then go on for a geometric number (mean 30), capped at 200.
-The reward is drawn once an answer is complete; a row whose answer is cut has none.
+512 rows answer after a geometric number of tokens (mean 60) and then go on for a geometric number (mean 30), capped
+at 200. The reward is drawn once an answer is complete; a row whose answer is cut has none.
 """
 
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import NDArray
 
 from budgeteer.lab.evidence import BELOW_ONE, Evidence, Region, measured
 from budgeteer.plan import F64, I64
@@ -21,6 +22,11 @@ def experiments() -> list[Evidence]:
     return [tokens(tail=30), tokens(tail=0), reward(), overshoot(every=8)]
 
 
+def no_margin() -> NDArray[np.float32]:
+    """The stopper decides without margins; one that asks for them fails here."""
+    raise AssertionError("answered() asked for a margin")
+
+
 def play(stopper: Stopper, tail: int, seed: int) -> tuple[I64, I64, F64]:
     """Tokens a row with and without the stopper, and the difference of its reward."""
     rng = np.random.default_rng([seed, 15])
@@ -32,9 +38,7 @@ def play(stopper: Stopper, tail: int, seed: int) -> tuple[I64, I64, F64]:
     for length in range(stopper.every, CAP + 1, stopper.every):
         running = running[full[running] > length]
         there = np.where(answer[running] <= length, answer[running], -1)
-        event = Event(
-            running, np.full(len(running), length), there, there, lambda m=len(running): np.zeros(m, np.float32)
-        )
+        event = Event(running, np.full(len(running), length), there, there, no_margin)
         decisions, state = stopper.step(state, event)
         spent[running[decisions != CONTINUE]] = length
         running = running[decisions == CONTINUE]

@@ -1,4 +1,4 @@
-"""The multiple-choice knapsack: its certified gap, its gain over one option for all, and what noise does to its promise.
+"""The multiple-choice knapsack: its certified gap, its gain over one option for all, its promise under noise.
 
 Menus of 8 efforts (100 to 1600 tokens) whose values are pass rates ``1 - (1 - p)^k`` of k = 1, 2, ... samples, for 512
 questions with p from Beta(0.5, 1); tokens of a sample have a log-std of 0.5. "Noisy": values are seen with an error of

@@ -20,8 +20,8 @@ PROMPTS, UNITS = 128, 16
 def experiments() -> list[Evidence]:
     """Against Neyman's allocation and against uniform."""
     return [
-        ratio(neyman(), "neyman", spread=0.0),
-        ratio(neyman(), "neyman", spread=0.8),
+        ratio(neyman(max_units=4096), "neyman", spread=0.0),
+        ratio(neyman(max_units=4096), "neyman", spread=0.8),
         ratio(uniform(), "uniform", spread=0.8),
     ]
 

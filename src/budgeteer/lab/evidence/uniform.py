@@ -1,8 +1,8 @@
 """Uniform: the baseline of all others. When is it as good as an allocation that looks at its items, and when not?
 
 128 prompts with expected tokens of log-std 0.5. "Alike": std / sqrt(tokens) is the same for all, so that uniform is
-optimal; "spread": std has a log-std of 0.6 of its own. Neyman's allocation sees std estimated from 4 draws. The variance
-is the exact ``sum std^2 / n``.
+optimal; "spread": std has a log-std of 0.6 of its own. Neyman's allocation sees std estimated from 4 draws. The
+variance is the exact ``sum std^2 / n``.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Water-filling over error curves c b^-alpha, against uniform and a cosine schedule (Plan and Budget, arXiv 2505.16122).
+"""Water-filling over error curves c b^-alpha, against uniform and a cosine schedule (arXiv 2505.16122).
 
 10 parts of one problem with c from a log-normal (log-std 1) and alpha from 0.3 to 1.2; c falls with the part's number,
 rises with it, or neither. 2,000 tokens. The cosine schedule gives part j the share ``0.5 (1 + cos(pi j / 9)) + 0.1``.
