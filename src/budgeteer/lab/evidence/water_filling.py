@@ -48,7 +48,7 @@ def left(units: F64, scale: F64, decay: F64) -> float:
 def cosine() -> F64:
     """Tokens of the cosine schedule."""
     share = 0.5 * (1 + np.cos(np.pi * np.arange(PARTS) / (PARTS - 1))) + 0.1
-    return np.floor(TOKENS * share / share.sum())
+    return np.asarray(np.floor(TOKENS * share / share.sum()), dtype=np.float64)
 
 
 def error(
