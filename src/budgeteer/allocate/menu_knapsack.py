@@ -12,8 +12,10 @@ from budgeteer.allocate._solve import menu_plan, menu_rule
 from budgeteer.allocator import Allocator
 from budgeteer.plan import F64, I64, Items, Menu, Plan
 
-MOVES = 1 << 9
-"""Most single changes that are tried in pairs."""
+MOVES, MOST = 1 << 9, 1 << 15
+"""Single changes that are tried in pairs: at first, and at most where the core is large."""
+CORE = 64
+"""A core of so few changes goes to the dynamic program at once."""
 PAIRS = 64
 """Most pairs looked at one by one."""
 STATES = 4_000_000
@@ -55,22 +57,44 @@ def menu_knapsack(exact: bool = False) -> Allocator:
         units, left = fill(relaxed, budget - int(menu.at(relaxed.units)[0].sum()), items.keys)
         gap = relaxed.price * left
         if gap > 0:
-            # losses thin out towards 0 at most evenly, so this share of the gap should hold MOVES changes
-            reach = gap * min(1.0, MOVES / len(menu.cost))
-            core = moves(parts, menu, units, relaxed.price, reach)
-            while reach < gap and len(core.item) < MOVES // 4:
-                reach = min(8 * reach, gap)
-                core = moves(parts, menu, units, relaxed.price, reach)
-            chosen, gap = two_changes(core, left, gap, items.keys)
-            if exact and gap > 0:
-                if gap > reach:
-                    wider = moves(parts, menu, units, relaxed.price, gap)
-                    core, chosen = wider, np.flatnonzero(np.isin(place(wider, menu), place(core, menu)[chosen]))
-                chosen, gap = core_program(core, chosen, left, gap, relaxed.price, items.keys)
-            units[core.item[chosen]] = core.option[chosen]
+            best, gap = improve(parts, menu, units, relaxed.price, left, gap, exact, items.keys)
+            units[best.item] = best.option
         return menu_plan(items, units, relaxed.price, gap)
 
     return menu_rule(rule)
+
+
+def improve(
+    parts: list[Block], menu: Menu, units: I64, price: float, left: int, gap: float, exact: bool, keys: tuple[str, ...]
+) -> tuple[Core, float]:
+    """The changes that bring a plan closest to the bound, and the gap that remains.
+
+    Pairs are tried among the ``wanted`` changes of the smallest loss: losses are spread about evenly near 0, so that a
+    share of the gap holds about as many. For an exact plan, more are tried while too many changes still lose less than
+    the gap: pairs are cheap, and every halving of the gap halves the core.
+    """
+    whole, wanted, reach = gap, MOVES, 0.0
+    while True:
+        share = whole * min(1.0, wanted / len(menu.cost))
+        if share > reach:
+            reach = share
+            core = moves(parts, menu, units, price, reach)
+            while reach < whole and len(core.item) < wanted // 4:
+                reach = min(8 * reach, whole)
+                core = moves(parts, menu, units, price, reach)
+        chosen, gap = two_changes(core, left, whole, wanted, keys)
+        if not exact or wanted >= MOST or np.count_nonzero(core.loss < gap) <= CORE:
+            break
+        if reach >= whole and len(core.item) <= wanted:
+            break
+        wanted *= 8
+    best = core.take(chosen)
+    if exact and gap > 0:
+        if gap > reach:
+            core = moves(parts, menu, units, price, gap)
+        better, gap = core_program(core, left, gap, price, keys)
+        best = best if better is None else core.take(better)
+    return best, gap
 
 
 def fill(relaxed: Relaxed, left: int, keys: tuple[str, ...]) -> tuple[I64, int]:
@@ -142,12 +166,12 @@ def moves(parts: list[Block], menu: Menu, units: I64, price: float, reach: float
     return Core(item, option, cost, value, loss)
 
 
-def two_changes(core: Core, left: int, gap: float, keys: tuple[str, ...]) -> tuple[I64, float]:
+def two_changes(core: Core, left: int, gap: float, wanted: int, keys: tuple[str, ...]) -> tuple[I64, float]:
     """The most valuable change of one or two items that fits ``left`` tokens: rows of the core, and the gap then."""
     nothing = np.zeros(0, np.int64)
     rows = np.arange(len(core.item))
-    if len(rows) > MOVES:
-        rows = np.flatnonzero(core.loss <= np.partition(core.loss, MOVES)[MOVES])
+    if len(rows) > wanted:
+        rows = np.flatnonzero(core.loss <= np.partition(core.loss, wanted)[wanted])
     rows = rows[np.lexsort((-core.value[rows], core.cost[rows]))]
     cost, value = core.cost[rows], core.value[rows]
     if np.any((cost[1:] == cost[:-1]) & (value[1:] == value[:-1])):  # ties go by key
@@ -177,10 +201,10 @@ def two_changes(core: Core, left: int, gap: float, keys: tuple[str, ...]) -> tup
     return chosen, max(gap - best, 0.0)
 
 
-def core_program(
-    core: Core, chosen: I64, left: int, gap: float, price: float, keys: tuple[str, ...]
-) -> tuple[I64, float]:
-    """The best change of all: a dynamic program over the core's items, on (tokens added, value added).
+def core_program(core: Core, left: int, gap: float, price: float, keys: tuple[str, ...]) -> tuple[I64 | None, float]:
+    """Rows of the best changes of all, None if none is better than the gap; and the gap: 0, unless it gave up.
+
+    A dynamic program over the core's items, on (tokens added, value added).
 
     A state is dropped when another has no more tokens and no less value, when its loss reaches the gap of the best
     plan so far, or when what is left of the core cannot bring its tokens within the budget, or near enough to it.
@@ -230,14 +254,14 @@ def core_program(
         if not len(keep):
             break
         if states > STATES:
-            return _path(history, best, chosen), gap
-    return _path(history, best, chosen), 0.0
+            return _path(history, best), gap
+    return _path(history, best), 0.0
 
 
-def _path(history: list[tuple[I64, I64]], best: tuple[int, int] | None, chosen: I64) -> I64:
-    """The core's rows that lead to the best state; the given ones when no state is better."""
+def _path(history: list[tuple[I64, I64]], best: tuple[int, int] | None) -> I64 | None:
+    """The core's rows that lead to the best state, if there is one."""
     if best is None:
-        return chosen
+        return None
     stage, at = best
     found = []
     for parent, which in reversed(history[: stage + 1]):
@@ -245,8 +269,3 @@ def _path(history: list[tuple[I64, I64]], best: tuple[int, int] | None, chosen: 
             found.append(int(which[at]))
         at = int(parent[at])
     return np.array(found, np.int64)
-
-
-def place(core: Core, menu: Menu) -> I64:
-    """A number of its own for each change: where its option is on the menu, below 0 for taking nothing."""
-    return np.where(core.option > 0, menu.indptr[core.item] + core.option - 1, -1 - core.item)
