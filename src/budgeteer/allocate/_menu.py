@@ -3,9 +3,10 @@
 At a price of lambda each item takes the option with the largest ``value - lambda * cost`` (or none). The tokens so
 spent fall as the price rises; the price sought is where they meet the budget. Two prices enclose it, and an item that
 takes the same option at both takes it at every price between, so it is settled and leaves the arrays. The next price
-is where a straight line through the two ends meets the budget, or, when that is slow, where the two ends' bounds
-meet: that step ends at the exact price after finitely many. No hull, no sort. For many items the first two prices come
-from a sample, so that the whole data are passed over twice.
+is where a line through the two ends (tokens against the price's logarithm) meets the budget, or, when that is slow,
+where the two ends' bounds meet: that step ends after finitely many. The few items that are still open then get hulls,
+whose steps are sorted. For many items the first two prices come from a sample, so that the whole data are passed over
+twice.
 """
 
 from __future__ import annotations
@@ -185,11 +186,13 @@ class Relaxed(NamedTuple):
     Attributes:
         price: lambda, value a token; 0 when the budget buys every item its best option.
         units: [n] an optimum's options at that price, the cheaper ones: within the budget.
+        left: tokens of the budget that those leave.
         indifferent: the steps whose slope is the price: the first of an item's may be taken or left.
     """
 
     price: float
     units: I64
+    left: int
     indifferent: Edges
 
 
@@ -209,7 +212,7 @@ def relax(menu: Menu, parts: list[Block], budget: int) -> Relaxed:
         steps.append(edges(block, start, closed.low.cost[k]))
     some = join(steps)
     if not len(some.item):
-        return Relaxed(0.0, units, some)
+        return Relaxed(0.0, units, closed.left, some)
     order = np.argsort(-some.slope, kind="stable")
     some = some.take(order)
     spent = np.cumsum(some.cost)
@@ -217,7 +220,8 @@ def relax(menu: Menu, parts: list[Block], budget: int) -> Relaxed:
     # of an item's steps, those above the price are all taken: the last one says which option that is
     steeper = int(np.searchsorted(-some.slope, -price))
     units[some.item[:steeper]] = some.option[:steeper]
-    return Relaxed(price, units, some.take(np.flatnonzero(some.slope == price)))
+    left = closed.left - (int(spent[steeper - 1]) if steeper else 0)
+    return Relaxed(price, units, left, some.take(np.flatnonzero(some.slope == price)))
 
 
 def join(steps: list[Edges]) -> Edges:
@@ -269,7 +273,7 @@ def _close_in(parts: list[Block], budget: int, firsts: list[float]) -> _Closed:
             high = end
     if low is None:
         end = _cheapest(high, parts)
-        return _Closed(settled, parts, end, end, 0, trace)
+        return _Closed(settled, parts, end, end, left - end.tokens, trace)
     slow = False
     while True:
         rows = [np.flatnonzero(up != down) for up, down in zip(low.option, high.option, strict=True)]
@@ -291,7 +295,7 @@ def _close_in(parts: list[Block], budget: int, firsts: list[float]) -> _Closed:
         exact = (low.worth - high.worth) / span
         price = exact
         if not slow and high.price < math.inf:
-            price = low.price + (high.price - low.price) * (low.tokens - left) / span
+            price = low.price * (high.price / low.price) ** ((low.tokens - left) / span) if low.price else exact
         if not low.price < price < high.price:
             break
         mid = _best(price, parts)

@@ -12,7 +12,7 @@ from budgeteer.allocate._solve import menu_plan, menu_rule
 from budgeteer.allocator import Allocator
 from budgeteer.plan import F64, I64, Items, Menu, Plan
 
-MOVES, MOST = 1 << 9, 1 << 15
+MOVES, MOST = 1 << 8, 1 << 15
 """Single changes that are tried in pairs: at first, and at most where the core is large."""
 CORE = 64
 """A core of so few changes goes to the dynamic program at once."""
@@ -54,7 +54,7 @@ def menu_knapsack(exact: bool = False) -> Allocator:
         menu = items.options()
         parts = blocks(menu)
         relaxed = relax(menu, parts, budget)
-        units, left = fill(relaxed, budget - int(menu.at(relaxed.units)[0].sum()), items.keys)
+        units, left = fill(relaxed, items.keys)
         gap = relaxed.price * left
         if gap > 0:
             best, gap = improve(parts, menu, units, relaxed.price, left, gap, exact, items.keys)
@@ -97,9 +97,9 @@ def improve(
     return best, gap
 
 
-def fill(relaxed: Relaxed, left: int, keys: tuple[str, ...]) -> tuple[I64, int]:
+def fill(relaxed: Relaxed, keys: tuple[str, ...]) -> tuple[I64, int]:
     """Take the indifferent steps that fit, by key, as many as there are; the options [n] and the tokens left."""
-    units, steps = relaxed.units, relaxed.indifferent
+    units, steps, left = relaxed.units, relaxed.indifferent, relaxed.left
     if len(steps.item) > 1:  # an item's steps stay in their order
         steps = steps.take(np.array(sorted(range(len(steps.item)), key=lambda e: (keys[steps.item[e]], e))))
     whole = int(np.searchsorted(np.cumsum(steps.cost), left, side="right"))
