@@ -148,21 +148,18 @@ class Edges(NamedTuple):
         return Edges._make(column[rows] for column in self)
 
 
-def edges(block: Block, start: tuple[I64, I64, F64], stop: I64) -> Edges:
+def edges(block: Block, cost: NDArray[Any], value: F64, stop: NDArray[Any]) -> Edges:
     """Steps of a block's hulls, by gift wrapping: from a point always to the option of the steepest slope.
 
     Args:
         block: r items.
-        start: option, cost and value [r] where each begins, on its hull.
+        cost, value: [r] where each begins, a point of its hull.
         stop: [r] the cost at which it ends, a point of its hull.
     """
-    option, cost, value = start
-    found, steep = [], np.full(len(option), np.inf)
-    rows = np.flatnonzero(cost < stop)
-    option, cost, value, stop, steep = option[rows], cost[rows], value[rows], stop[rows], steep[rows]
-    if len(rows) < len(block.item):
-        block = block.take(rows)
-    while len(rows):
+    found, steep = [], np.full(len(cost), np.inf)
+    while len(on := np.flatnonzero(cost < stop)):
+        if len(on) < len(cost):
+            block, cost, value, stop, steep = block.take(on), cost[on], value[on], stop[on], steep[on]
         more = block.cost - cost[:, None]
         slope = np.full(more.shape, -np.inf)
         np.divide(block.value - value[:, None], more, out=slope, where=more > 0)
@@ -170,13 +167,8 @@ def edges(block: Block, start: tuple[I64, I64, F64], stop: I64) -> Edges:
         flat = at + np.arange(0, block.cost.size, block.cost.shape[1])
         # rounding may make a later slope the larger one by a hair; an item's steps keep their order
         steep = np.minimum(slope.ravel()[flat], steep)
-        new_cost, value = block.cost.ravel()[flat], block.value.ravel()[flat]
-        found.append(Edges(block.item, at + 1, new_cost - cost, steep))
-        cost = new_cost
-        on = np.flatnonzero(cost < stop)
-        if len(on) < len(cost):
-            block, cost, value, stop, steep = block.take(on), cost[on], value[on], stop[on], steep[on]
-            rows = on
+        found.append(Edges(block.item, at + 1, more.ravel()[flat], steep))
+        cost, value = block.cost.ravel()[flat], block.value.ravel()[flat]
     return join(found)
 
 
@@ -208,8 +200,7 @@ def relax(menu: Menu, parts: list[Block], budget: int) -> Relaxed:
     steps: list[Edges] = []
     for k, block in enumerate(closed.parts):
         units[block.item] = closed.high.option[k]
-        start = closed.high.option[k], closed.high.cost[k], closed.high.value[k]
-        steps.append(edges(block, start, closed.low.cost[k]))
+        steps.append(edges(block, closed.high.cost[k], closed.high.value[k], closed.low.cost[k]))
     some = join(steps)
     if not len(some.item):
         return Relaxed(0.0, units, closed.left, some)
@@ -234,9 +225,9 @@ def hulls(parts: list[Block]) -> Edges:
     most = _cheapest(_best(0.0, parts), parts)
     steps = []
     for block, option in zip(parts, most.option, strict=True):
-        none = np.zeros(len(option), np.int64)
+        none = np.zeros(len(option))
         last = block.cost[np.arange(len(option)), option - 1]
-        steps.append(edges(block, (none, none, np.zeros(len(option))), np.where(option > 0, last, 0)))
+        steps.append(edges(block, none, none, np.where(option > 0, last, 0)))
     return join(steps)
 
 
