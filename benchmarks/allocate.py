@@ -1,6 +1,7 @@
 """The multiple-choice knapsack: our time and gap beside HiGHS and OR-tools, and our time against the number of items.
 
     python benchmarks/allocate.py            # writes benchmarks/results/allocate.json and docs/allocate_scaling.svg
+    python benchmarks/allocate.py --parts scaling   # renews only that part of the file: menus, sacks, scaling
     python benchmarks/allocate.py --quick    # smoke test: small, writes nothing without --out
 
 Needs ``pip install 'budgeteer[bench]'``. Values and costs are whole numbers, so that every solver gets the same
@@ -315,6 +316,7 @@ def ratios(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     ]  # fmt: skip
 
 
+PARTS = ("menus", "sacks", "scaling")
 TARGETS = (
     ("menu-knapsack", 128, 32, 0.2e-3, None), ("menu-knapsack", 10_000, 32, 10e-3, 1e-6),
     ("menu-knapsack", 1_000_000, 16, 1.0, 1e-6),
@@ -383,7 +385,7 @@ def table(found: dict[str, Any]) -> str:
             f"{r['items']:,} x {r['options']}: {1e3 * r['seconds']:.3g} ms ({1e3 * r['cpu']:.3g} ms of CPU) "
             f"of {1e3 * r['target_seconds']:g} ms{gap}: {'met' if r['met'] else 'missed'}"
         )
-    lines += [f"time ~ items^{s:.2f}: {name}" for name, s in found["exponents"].items()]
+    lines += [f"time ~ items^{s:.2f}: {name}" for name, s in found["exponents"].items() if s is not None]
     return "\n".join(lines)
 
 
@@ -396,6 +398,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--limit", type=float, default=30.0, help="time limit of a peer in seconds (default %(default)s)"
     )
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS), help="what to measure (default: all)")
     parser.add_argument("--child", help=argparse.SUPPRESS)
     args = parser.parse_args(argv)
     if args.child:
@@ -404,23 +407,27 @@ def main(argv: Sequence[str] | None = None) -> int:
     from budgeteer.lab.results import to_json, write_text
 
     limit = 5.0 if args.quick else args.limit
-    before = machine()
-    rows = side_by_side(((20, 4),) if args.quick else MENUS, limit, args.seed)
-    knapsacks = sacks((30,) if args.quick else SACKS, limit, args.seed)
-    scale = scaling(((10, 16), (100, 16)) if args.quick else SCALE, args.seed)
-    measured = [r["solver"] for r in scale if "error" not in r]
-    found = {
-        "quick": args.quick, "seed": args.seed, "limit": limit, "machine": before, "versions": versions(),
-        "targets": targets(rows), "menus": rows, "sacks": knapsacks, "ratios": ratios([*rows, *knapsacks]),
-        "scaling": scale,
-        "exponents": {name: slope(scale, name) for name in dict.fromkeys(measured)},
-    }  # fmt: skip
-    print(table(to_json(found) | {"exponents": found["exponents"]}))
     out = args.out or (None if args.quick else OUT)
-    if out is not None:
-        write_text(json.dumps(to_json(found), indent=1) + "\n", out)
+    found: dict[str, Any] = {part: [] for part in PARTS}
+    if len(args.parts) < len(PARTS) and out is not None and out.exists():
+        found = json.loads(out.read_text())
+    found |= {"quick": args.quick, "seed": args.seed, "limit": limit, "machine": machine(), "versions": versions()}
+    for part in args.parts:
+        if part == "menus":
+            found[part] = side_by_side(((20, 4),) if args.quick else MENUS, limit, args.seed)
+        elif part == "sacks":
+            found[part] = sacks((30,) if args.quick else SACKS, limit, args.seed)
+        else:
+            found[part] = scaling(((10, 16), (100, 16)) if args.quick else SCALE, args.seed)
+        found["targets"] = targets(found["menus"])
+        found["ratios"] = ratios([*found["menus"], *found["sacks"]])
+        measured = [r["solver"] for r in found["scaling"] if "error" not in r]
+        found["exponents"] = {name: slope(found["scaling"], name) for name in dict.fromkeys(measured)}
+        if out is not None:  # after every part, so that a run that is stopped keeps what it has
+            write_text(json.dumps(to_json(found), indent=1) + "\n", out)
+    print(table(to_json(found)))
     if not args.quick and args.out is None:
-        write_text(figure(scale), FIGURE)
+        write_text(figure(found["scaling"]), FIGURE)
     return 0
 
 

@@ -225,6 +225,8 @@ def core_program(core: Core, left: int, gap: float, price: float, keys: tuple[st
     for stage, (_, rows) in enumerate(groups):
         move = np.array(rows)
         size = len(cost)
+        if states + size * (len(move) + 1) > STATES:
+            return _path(history, best), gap
         parent = np.tile(np.arange(size), len(move) + 1)
         which = np.repeat(np.concatenate([[-1], move]), size)
         cost = np.concatenate([cost, (core.cost[move][:, None] + cost).ravel()])
@@ -253,8 +255,6 @@ def core_program(core: Core, left: int, gap: float, price: float, keys: tuple[st
         states += len(keep)
         if not len(keep):
             break
-        if states > STATES:
-            return _path(history, best), gap
     return _path(history, best), 0.0
 
 
