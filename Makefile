@@ -21,6 +21,8 @@ lint: $(VENV)/.dev
 	$(BIN)/mypy
 
 bench: $(VENV)/.dev
+	$(PIP) -e '.[bench]'
+	$(BIN)/python benchmarks/allocate.py
 	$(BIN)/python benchmarks/sampler.py
 	$(BIN)/python benchmarks/ledger.py
 	$(BIN)/python benchmarks/rlvr.py

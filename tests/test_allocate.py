@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import math
 
@@ -138,6 +139,20 @@ def test_price_solves_the_continuous_problem(rows, share):
         options={"ftol": 1e-12, "maxiter": 500},
     )
     assert removed(std, n) <= scipy.fun * (1 + 1e-6)
+
+
+@settings(max_examples=60, deadline=None)
+@given(rows=st.lists(st.tuples(st.floats(0.1, 3), st.integers(1, 9)), min_size=1, max_size=4), extra=st.integers(0, 60))
+def test_neyman_certifies_its_gap(rows, extra):
+    items = make([float(r[1]) for r in rows], std=[r[0] for r in rows])
+    budget = int(items.cost.sum()) + extra
+    plan = neyman(max_units=7).allocate(budget, items, (), rng=np.random.default_rng(0))
+    best = brute(items.std, items.cost, budget, 1, 7)
+    assert -plan.value == pytest.approx(removed(items.std, plan.units), rel=1e-12)
+    assert best >= -plan.value - plan.gap - 1e-9
+    equal = dataclasses.replace(items, cost=np.full(len(rows), 3.0))
+    plan = neyman(max_units=7).allocate(3 * len(rows) + extra, equal, (), rng=np.random.default_rng(0))
+    assert plan.gap == pytest.approx(0, abs=1e-9)
 
 
 def test_neyman_minimum_that_does_not_fit_goes_to_the_densest():

@@ -13,6 +13,25 @@ BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 
 
 @pytest.mark.slow
+def test_the_allocation_benchmark_runs_quickly(tmp_path):
+    out = tmp_path / "allocate.json"
+    command = [sys.executable, str(BENCHMARKS / "allocate.py"), "--quick", "--out", str(out)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=280)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(out.read_text())
+    best = {}
+    for row in [*found["menus"], *found["sacks"]]:
+        if "error" in row:  # a peer that is not installed says so
+            assert row["solver"] not in ("menu-knapsack", "menu-knapsack exact", "greedy-marginal", "bisection")
+            continue
+        assert row["seconds"] > 0
+        best.setdefault((row["kind"], row["items"]), {})[row["solver"]] = row["value"]
+    for values in best.values():
+        assert max(values.values()) == pytest.approx(values["menu-knapsack exact"], rel=1e-9)
+    assert [row["items"] for row in found["scaling"]] == [10] * 3 + [100] * 3
+
+
+@pytest.mark.slow
 def test_the_sampler_benchmark_runs_quickly(tmp_path):
     pytest.importorskip("transformers")
     out = tmp_path / "sampler.json"

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import importlib
+import io
 import json
 import os
 import subprocess
 import sys
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
 
@@ -67,7 +69,7 @@ def test_unknown_command_suggests(capsys: pytest.CaptureFixture[str]) -> None:
         (["report", "{tmp}/bad.json"], "schema is 7"),
         (["evidence"], "give one name or --all"),
         (["evidence", "duet", "--all"], "give one name or --all"),
-        (["evidence", "uniform"], "has no evidence yet"),
+        (["evidence", "grpo"], "has no evidence yet"),
         (["evidence", "knapsak"], "did you mean"),
     ],
 )
@@ -121,6 +123,92 @@ def test_report_writes_the_page_beside_the_results(tmp_path: Path, capsys: pytes
     assert (tmp_path / "report.html").read_text().startswith("<!doctype html>")
     assert cli.main(["report", str(path), "--out", str(tmp_path / "other" / "page.html")]) == 0
     assert (tmp_path / "other" / "page.html").exists()
+
+
+MENU = [
+    {"key": "a", "cost": [2, 6], "value": [3.0, 7.0]},
+    {"key": "b", "cost": [3, 5], "value": [4.0, 5.0]},
+]
+
+
+def written(tmp_path: Path, rows: list[dict[str, object]]) -> str:
+    path = tmp_path / "items.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return str(path)
+
+
+def test_allocate_prints_the_plan_as_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = written(tmp_path, MENU)
+    assert (
+        cli.main(["allocate", "--method", "menu-knapsack", "--budget", "9", "--set", "exact=true", "--json", path]) == 0
+    )
+    found = json.loads(capsys.readouterr().out)
+    price = found.pop("price")
+    assert found == {
+        "method": "menu-knapsack", "budget": 9, "cost": 9.0, "value": 11.0, "gap": 0.0, "plan": {"a": 2, "b": 1},
+    }  # fmt: skip
+    assert price == 0.5  # the next step, b from 3 to 5 tokens, gains 1 for 2
+    units = written(tmp_path, [{"key": "a", "cost": 1, "std": 1.0}, {"key": "b", "cost": 1, "std": 3.0}])
+    assert cli.main(["allocate", "--method", "proportional", "--budget", "8", "--json", units]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["plan"] == {"a": 2, "b": 6}
+    assert found["value"] is None
+
+
+def test_allocate_explains_from_standard_input(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.stdin", io.StringIO(Path(written(tmp_path, MENU)).read_text()))
+    assert cli.main(["allocate", "--method", "menu-knapsack", "--budget", "7", "--explain", "-"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].split() == ["key", "option", "tokens", "why"]
+    assert "option 1 is worth 3 for 2 tokens; option 2 would gain 1 a token" in lines[1]
+    assert any(line.startswith("cost   5 of 7 tokens") or line.startswith("cost   7 of 7") for line in lines)
+    assert any(line.startswith("price  1 a token") for line in lines)
+    units = written(tmp_path, [{"key": "a", "cost": 10, "std": 1.0}, {"key": "b", "cost": 10, "std": 3.0}])
+    assert cli.main(["allocate", "--method", "neyman", "--budget", "45", "--explain", units]) == 0
+    text = capsys.readouterr().out
+    assert "3 x 10 tokens for std 3; one more does not fit the 5 tokens left" in text
+    assert "value  -4" in text
+
+
+def test_allocate_plots_without_torch(tmp_path: Path) -> None:
+    path, out = written(tmp_path, MENU), tmp_path / "deep" / "plan.svg"
+    code = (
+        "import sys; from budgeteer.cli import main; "
+        f"code = main(['allocate', '--method', 'greedy-marginal', '--budget', '9', '--plot', {str(out)!r}, {path!r}]); "
+        "sys.exit(code or 'torch' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, timeout=60, check=False).returncode == 0
+    root = ElementTree.fromstring(out.read_text())
+    assert len(root.findall(".//{http://www.w3.org/2000/svg}polyline")) == 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--method", "neymann", "--budget", "5", "{path}"], "did you mean 'neyman'"),
+        (["--method", "neyman", "--budget", "50%", "{path}"], "must be a number of tokens"),
+        (["--method", "neyman", "--budget", "5", "{path}"], "for a menu of options use menu-knapsack"),
+        (
+            ["--method", "menu-knapsack", "--budget", "5", "--set", "exactly=1", "{path}"],
+            "does not take these arguments",
+        ),
+        (["--method", "menu-knapsack", "--budget", "5", "--set", "exact", "{path}"], "is not NAME=VALUE"),
+        (["--method", "menu-knapsack", "--budget", "5", "{path}.none"], "cannot read"),
+        (["--method", "menu-knapsack", "--budget", "5", "{bad}"], "line 2: cost 1 is -1"),
+    ],
+)
+def test_allocate_errors_are_one_line(
+    arguments: list[str], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bad = tmp_path / "bad.jsonl"
+    bad.write_text(json.dumps(MENU[0]) + "\n" + json.dumps({"key": "c", "cost": [-1], "value": [1]}))
+    path = written(tmp_path, MENU)
+    assert cli.main(["allocate", *(argument.format(path=path, bad=bad) for argument in arguments)]) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.count("\n") == 1
 
 
 def test_a_closed_pipe_is_no_error() -> None:

@@ -9,12 +9,34 @@ import math
 import numpy as np
 import pytest
 
-from budgeteer.allocate import knapsack, neyman, uniform
+from budgeteer.allocate import (
+    budgeted_max_min,
+    dynamic_sampling,
+    greedy_marginal,
+    knapsack,
+    menu_knapsack,
+    neyman,
+    uniform,
+    variance,
+    water_filling,
+)
 from budgeteer.allocator import Allocator
 from budgeteer.errors import UnknownName
 from budgeteer.lab import evidence
 from budgeteer.lab.evidence import ABOVE_ONE, Evidence, duet, measured, reinforce_ada
+from budgeteer.lab.evidence import answered as answers
+from budgeteer.lab.evidence import budgeted_max_min as fair
+from budgeteer.lab.evidence import dynamic_sampling as dapo
+from budgeteer.lab.evidence import greedy_marginal as greedy
 from budgeteer.lab.evidence import knapsack as sacks
+from budgeteer.lab.evidence import menu_knapsack as menus
+from budgeteer.lab.evidence import proportional as shares
+from budgeteer.lab.evidence import selective as skips
+from budgeteer.lab.evidence import uniform as alikes
+from budgeteer.lab.evidence import variance as vip
+from budgeteer.lab.evidence import water_filling as water
+from budgeteer.stop import answered
+from budgeteer.stopper import ABORT
 
 
 def seeing(allocator: Allocator, **change) -> Allocator:
@@ -104,8 +126,56 @@ def test_downsampling_agrees_with_the_bias_known_in_closed_form():
     assert reinforce_ada.downsampling(weighted=False, seeds=5, prompts=2000).verdict == "refuted here"
 
 
+def test_uniform_and_variance_can_fail():
+    assert alikes.against_neyman(alike=True, seeds=5).verdict == "shown"
+    assert alikes.against_neyman(alike=True, allocator=seeing(neyman(), std=lambda s: s**3), seeds=5).verdict != "shown"
+    assert vip.lower("known", seeds=5).verdict == "shown"
+    assert vip.lower("known", allocator=uniform(), seeds=5).verdict != "shown"
+    confident = seeing(variance(), pass_rate=lambda p: np.where(p < 0.5, 0.5, 0.99))
+    assert vip.lower("known", allocator=confident, seeds=5).verdict == "refuted here"
+
+
+def test_selective_and_dynamic_sampling_can_fail():
+    assert skips.teaches("true rates", 3, seeds=4).verdict == "shown"
+    assert skips.teaches("true rates", 3, allocator=uniform(), seeds=4).verdict != "shown"
+    assert dapo.full_batch(seeds=5).verdict == "shown"
+    assert dapo.full_batch(allocator=dynamic_sampling(target=40), seeds=5).verdict == "refuted here"
+
+
+def test_answered_can_fail():
+    assert answers.tokens(tail=30, seeds=4).verdict == "shown"
+    never = answered()._replace(step=lambda state, event: (np.zeros(len(event.row), np.int8), state))
+    assert answers.tokens(tail=30, stopper=never, seeds=4).verdict == "refuted here"
+    early = answered()._replace(
+        step=lambda state, event: (np.where(event.length > 40, ABORT, 0).astype(np.int8), state)
+    )
+    assert answers.reward(stopper=early, seeds=4).verdict == "refuted here"
+
+
+def test_menus_can_fail():
+    assert menus.gain(0.0, seeds=4).verdict == "shown"
+    assert menus.gain(0.0, allocator=budgeted_max_min(), seeds=4).verdict == "refuted here"
+    exact = (1 - 1e-12, 1 + 1e-12)
+    assert greedy.share("samples", 32, exact, seeds=4).verdict == "shown"
+    assert greedy.share("samples", 32, exact, allocator=budgeted_max_min(), seeds=4).verdict == "refuted here"
+    assert fair.worst(seeds=4).verdict == "shown"
+    assert fair.worst(allocator=menu_knapsack(), seeds=4).verdict == "refuted here"
+    assert menus.certificate(n=500, allocator=greedy_marginal(), seeds=4).verdict != "shown"
+
+
+def test_proportional_and_water_filling_can_fail():
+    assert shares.ratio(neyman(max_units=4096), "neyman", spread=0.0, seeds=4).verdict == "shown"
+    assert shares.ratio(neyman(max_units=4096), "neyman", spread=0.0, ours=uniform(), seeds=4).verdict == "refuted here"
+    assert water.error("uniform", "random", seeds=8).verdict == "shown"
+    inverted = seeing(water_filling(), scale=lambda c: 1 / c**3)
+    assert water.error("uniform", "random", allocator=inverted, seeds=8).verdict == "refuted here"
+
+
 def test_names_and_unknown_names():
-    assert evidence.names() == ["duet", "knapsack", "reinforce_ada"]
+    assert evidence.names() == [
+        "answered", "budgeted_max_min", "duet", "dynamic_sampling", "greedy_marginal", "knapsack", "menu_knapsack",
+        "proportional", "reinforce_ada", "selective", "uniform", "variance", "water_filling",
+    ]  # fmt: skip
     with pytest.raises(UnknownName, match="duet"):
         evidence.run("duett")
 

@@ -19,6 +19,7 @@ from budgeteer.registry import METHODS, Method, get, load
 
 ARGUMENTS = {"dynamic-sampling": {"target": 4}, "marker-gate": {"first": 40, "last": 120}}
 ORDERED = {"dynamic-sampling"}
+MENU = {"greedy-marginal", "max-min", "menu-knapsack"}
 
 
 def importable(method):
@@ -36,7 +37,7 @@ def of(part):
 @pytest.mark.parametrize("seed", [0, 1, 2])
 @pytest.mark.parametrize("name", of("allocator"))
 def test_allocator_keeps_the_rules(name, seed):
-    check_allocator(load(name)(**ARGUMENTS.get(name, {})), seed=seed, ordered=name in ORDERED)
+    check_allocator(load(name)(**ARGUMENTS.get(name, {})), seed=seed, ordered=name in ORDERED, menu=name in MENU)
 
 
 @pytest.mark.parametrize(

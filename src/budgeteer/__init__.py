@@ -6,25 +6,32 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from budgeteer.allocator import Allocator, chain, stateless
+    from budgeteer.allocator import Allocator, chain, named_chain, partition, scheduled, stateless
     from budgeteer.budget import Budget, Budgets
-    from budgeteer.plan import Items, Outcomes, Plan
+    from budgeteer.plan import Items, Menu, Outcomes, Plan
     from budgeteer.stopper import Stopper
     from budgeteer.usage import Usage
 
 __version__ = "0.1.0"
-__all__ = ["Allocator", "Budget", "Budgets", "Items", "Outcomes", "Plan", "Stopper", "Usage", "chain", "stateless"]
+__all__ = [
+    "Allocator", "Budget", "Budgets", "Items", "Menu", "Outcomes", "Plan", "Stopper", "Usage", "chain", "named_chain",
+    "partition", "scheduled", "stateless",
+]  # fmt: skip
 
 _HOME = {
     "Allocator": "allocator",
     "Budget": "budget",
     "Budgets": "budget",
     "Items": "plan",
+    "Menu": "plan",
     "Outcomes": "plan",
     "Plan": "plan",
     "Stopper": "stopper",
     "Usage": "usage",
     "chain": "allocator",
+    "named_chain": "allocator",
+    "partition": "allocator",
+    "scheduled": "allocator",
     "stateless": "allocator",
 }
 

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from budgeteer import errors
 from budgeteer.allocator import Allocator, State, dump_state, load_state
-from budgeteer.plan import ENDED, I64, Items, Outcomes, Plan
+from budgeteer.plan import ENDED, I64, Items, Menu, Outcomes, Plan
 from budgeteer.stopper import ABORT, CONTINUE, FINISH, Event, Rows, Stopper
 
 if TYPE_CHECKING:
@@ -37,26 +37,34 @@ class CheckFailed(AssertionError):
     """A method broke a rule of its protocol; the message says which rule and how."""
 
 
-def check_allocator(allocator: Allocator, *, seed: int = 0, ordered: bool = False) -> None:
+def check_allocator(allocator: Allocator, *, seed: int = 0, ordered: bool = False, menu: bool = False) -> None:
     """Run an allocator on small sets of items and budgets, and raise :class:`CheckFailed` at the first broken rule.
 
-    Rules: the plan is for the given keys, with integer units >= 0; ``expected_cost`` is ``sum(units * cost)`` and
-    within the budget; a budget of 0 buys nothing; the same seed gives the same plan; allocating leaves the items and
+    Rules: the plan is for the given keys, with integer units >= 0 (on a menu: numbers of its options);
+    ``expected_cost`` is ``sum(units * cost)`` (on a menu: the costs of the options taken) and within the
+    budget; a budget of 0 buys nothing; the same seed gives the same plan; allocating leaves the items and
     the state untouched; a state survives JSON and gives the same plan afterwards; the order of the items does not
     matter: the same units by key, or, if the allocator draws random numbers, the same mean units by key within six
-    standard errors over 200 draws. Items are 0, 1, 3 identical and 12 mixed ones, with all columns filled, so an
-    allocator that needs one finds it.
+    standard errors over 200 draws. A plan's ``value`` and ``gap`` have to be true of the allocator's own plans: where
+    it certifies a gap, no plan that it makes for this or a smaller budget is worth more than ``value + gap``, so that
+    a larger budget never lowers an optimal value. Items are 0, 1, 3 identical and 12 mixed ones, with all columns
+    filled, so an allocator that needs one finds it; on a menu they hold 0 to 5 options each, some of them equal.
 
     Args:
         allocator: the allocator to check.
         seed: of the items and of the generators.
         ordered: the order of the items is a preference, as in dynamic sampling; skip the order rule.
+        menu: check on items with a menu of options instead of items with a cost a unit.
     """
-    for items in (_items(0, seed), _items(1, seed), _items(3, seed, ties=True), _items(12, seed)):
+    make = _menus if menu else _items
+    for items in (make(0, seed), make(1, seed), make(3, seed, ties=True), make(12, seed)):
         state = allocator.init(items)
-        whole = math.ceil(float(items.cost.sum()))
-        for budget in (0, 1, whole // 2, whole, 7 * whole + 3, 1000 * whole):
+        whole = math.ceil(float(items.cost.sum())) if items.menu is None else int(items.menu.cost.sum()) // 2
+        worth = -math.inf
+        for budget in sorted({0, 1, whole // 8, whole // 2, whole, 7 * whole + 3, 1000 * whole}):
             plan = _check_plan(allocator, budget, items, state, seed)
+            _check_value(plan, worth, items, budget)
+            worth = worth if math.isnan(plan.value) else max(worth, plan.value)
             if not ordered:
                 _check_order(allocator, budget, items, state, plan, seed)
         seen = allocator.observe(copy.deepcopy(state), _outcomes(items, seed))
@@ -312,11 +320,41 @@ def _items(n: int, seed: int, ties: bool = False) -> Items:
         visits=rng.integers(0, 4, n),
         drawn=drawn,
         right=np.asarray(rng.binomial(drawn, np.nan_to_num(rate, nan=0.5)), dtype=np.int64),
+        scale=rng.gamma(1.0, 1.0, n),
+        decay=rng.uniform(0.3, 2.0, n),
     )
     if not ties:
         return items
-    alike: dict[str, Any] = {f.name: np.repeat(getattr(items, f.name)[:1], n) for f in dataclasses.fields(items)[1:]}
+    alike: dict[str, Any] = {f.name: np.repeat(getattr(items, f.name)[:1], n) for f in dataclasses.fields(items)[1:-1]}
     return dataclasses.replace(items, **alike)
+
+
+def _menus(n: int, seed: int, ties: bool = False) -> Items:
+    """Items with menus; on every other menu, costs and values are small whole numbers, so that sums tie."""
+    rng = np.random.default_rng([seed, n, 4])
+    size = rng.integers(1, 6, n) if ties or n == 1 else rng.integers(0, 6, n)
+    cost, value = [], []
+    for i, k in enumerate(size.tolist()):
+        coarse = i % 2 == 0
+        cost.append(rng.integers(1, 5 if coarse else 90, k))
+        value.append(rng.integers(0, 4, k).astype(np.float64) if coarse else rng.gamma(1.0, 1.0, k))
+    if ties and n:
+        cost, value = [cost[0]] * n, [value[0]] * n
+    return Items(tuple(f"item{i:02d}" for i in rng.permutation(n)), menu=Menu.of(cost, value))
+
+
+def _check_value(plan: Plan, worth: float, items: Items, budget: int) -> None:
+    """``worth``: the largest value of the plans for smaller budgets, which this one could have kept."""
+    if math.isnan(plan.gap) or math.isnan(plan.value):
+        return
+    where = f"(budget {budget:,}, {len(items)} items)"
+    if plan.gap < 0:
+        raise CheckFailed(f"Plan.gap is {plan.gap}; it is how much more a plan can be worth, 0 or more {where}")
+    if plan.value + plan.gap < worth - 1e-9 * max(1.0, abs(worth)):
+        raise CheckFailed(
+            f"Plan.value {plan.value:.6g} with a gap of {plan.gap:.3g} says that no plan is worth {worth:.6g}, "
+            f"but a smaller budget bought one {where}"
+        )
 
 
 def _outcomes(items: Items, seed: int) -> Outcomes:
@@ -339,7 +377,9 @@ def _check_plan(allocator: Allocator, budget: int, items: Items, state: State, s
         raise CheckFailed(f"Plan.units have dtype {plan.units.dtype}; units are integers {where}")
     if np.any(plan.units < 0):
         raise CheckFailed(f"Plan.units has {int(plan.units.min())}; units are 0 or more {where}")
-    cost = math.fsum((plan.units * items.cost).tolist())
+    if items.menu is not None and np.any(plan.units > np.diff(items.menu.indptr)):
+        raise CheckFailed(f"Plan.units has an option that is not on its item's menu {where}")
+    cost = items.spend(plan.units)
     if cost > budget:
         raise CheckFailed(f"the plan costs {cost:,.1f} tokens, over its budget of {budget:,} {where}")
     if not math.isclose(cost, plan.expected_cost, rel_tol=1e-9, abs_tol=1e-9):
@@ -356,8 +396,7 @@ def _check_order(allocator: Allocator, budget: int, items: Items, state: State, 
     order = np.random.default_rng([seed, 2]).permutation(len(items))
     if len(items) < 2:
         return
-    columns = {f.name: getattr(items, f.name)[order] for f in dataclasses.fields(items)[1:]}
-    shuffled = Items(tuple(items.keys[i] for i in order), **columns)
+    shuffled = items.take(order)
     rng = np.random.default_rng(seed)
     start = rng.bit_generator.state
     moved = allocator.allocate(budget, shuffled, state, rng=rng)

@@ -46,21 +46,35 @@ _SACK = ("Knapsack RL: Unlocking Exploration of LLMs via Optimizing Budget Alloc
 _ADA = ("Reinforce-Ada: An Adaptive Sampling Framework for Reinforce-Style LLM Training", "2510.04996", "reinforce_ada")
 _DAPO = ("DAPO: An Open-Source LLM Reinforcement Learning System at Scale", "2503.14476")
 _VIP = ("Adaptive Rollout Allocation for Online Reinforcement Learning with Verifiable Rewards", "2602.01601")
+_PLAN = ("Plan and Budget: Effective and Efficient Test-Time Scaling on Reasoning LLMs", "2505.16122")
 _GRPO = ("DeepSeekMath: Pushing the Limits of Mathematical Reasoning in Open Language Models", "2402.03300")
 _A, _S, _R = "budgeteer.allocate", "budgeteer.stop", "budgeteer.rl.recipes"
 
 # fmt: off
 _ALL = (
-    Method("uniform", "allocator", f"{_A}.uniform:uniform", "the same units for every item"),
+    Method("uniform", "allocator", f"{_A}.uniform:uniform", "the same units for every item", evidence="uniform"),
     Method("neyman", "allocator", f"{_A}.neyman:neyman", "units by std / sqrt(cost): least variance", *_DUET),
     Method("knapsack-allocator", "allocator", f"{_A}.knapsack:knapsack", "units where a mixed group pays most", *_SACK),
-    Method("selective", "allocator", f"{_A}.selective:selective", "units or none, by value per token", *_SACK),
-    Method("variance", "allocator", f"{_A}.variance:variance", "units by predicted reward variance p (1 - p)", *_VIP),
+    Method("selective", "allocator", f"{_A}.selective:selective", "units or none, by value per token",
+           *_SACK[:2], "selective"),
+    Method("variance", "allocator", f"{_A}.variance:variance", "units by predicted reward variance p (1 - p)",
+           *_VIP, "variance"),
     Method("elimination", "allocator", f"{_A}.elimination:elimination", "rounds until a group is good enough", *_ADA),
     Method("dynamic-sampling", "allocator", f"{_A}.dynamic_sampling:dynamic_sampling", "new items until enough mix",
-           *_DAPO),
+           *_DAPO, "dynamic_sampling"),
+    Method("proportional", "allocator", f"{_A}.proportional:proportional", "units in proportion to a column",
+           evidence="proportional"),
+    Method("water-filling", "allocator", f"{_A}.water_filling:water_filling", "units by error curves: equal gain",
+           *_PLAN, "water_filling"),
+    Method("greedy-marginal", "allocator", f"{_A}.greedy_marginal:greedy_marginal", "menus: the steepest step next",
+           evidence="greedy_marginal"),
+    Method("menu-knapsack", "allocator", f"{_A}.menu_knapsack:menu_knapsack", "menus: most value, certified or exact",
+           evidence="menu_knapsack"),
+    Method("max-min", "allocator", f"{_A}.budgeted_max_min:budgeted_max_min", "menus: the worst item as good as can be",
+           evidence="budgeted_max_min"),
     Method("marker-gate", "stopper", f"{_S}.marker_gate:marker_gate", "end sure rows, abort late ones", *_DUET),
-    Method("answered", "stopper", f"{_S}.answered:answered", "end a row once its answer is complete"),
+    Method("answered", "stopper", f"{_S}.answered:answered", "end a row once its answer is complete",
+           evidence="answered"),
     Method("grpo", "recipe", f"{_R}:grpo", "uniform groups, run to their end", *_GRPO),
     Method("dapo", "recipe", f"{_R}:dapo", "new prompts until enough groups are mixed", *_DAPO),
     Method("duet", "recipe", f"{_R}:duet_mended", "rollouts a prompt and when to stop each, faults mended", *_DUET),

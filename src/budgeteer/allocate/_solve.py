@@ -2,23 +2,31 @@
 
 from __future__ import annotations
 
-import dataclasses
 import heapq
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import NamedTuple
 
 import numpy as np
 
-from budgeteer.allocator import Allocator, State
+from budgeteer.allocator import Allocator, State, stateless
 from budgeteer.errors import InvalidInput
-from budgeteer.plan import F64, I64, Items, Plan
-
-Rule = Callable[[int, Items, np.random.Generator], tuple[I64, float]]
-"""``(budget, items, rng) -> (units [n], price)``."""
+from budgeteer.plan import F64, I64, Items, Menu, Plan
 
 
-def spend(units: I64, cost: F64) -> float:
+class Found(NamedTuple):
+    """What a rule decides: units [n], and the price, value and gap of the Plan where it knows them."""
+
+    units: I64
+    price: float = float("nan")
+    value: float = float("nan")
+    gap: float = float("nan")
+
+
+Rule = Callable[[int, Items, np.random.Generator], Found]
+
+
+def spend(units: I64 | F64, cost: F64) -> float:
     """Sum of units * cost in tokens, correctly rounded, hence the same in every order of the items."""
     return math.fsum((units * cost).tolist())
 
@@ -32,25 +40,78 @@ def lift(rule: Rule) -> Allocator:
     def allocate(budget: int, items: Items, state: State, *, rng: np.random.Generator) -> Plan:
         if budget < 0:
             raise InvalidInput(f"budget is {budget} tokens; give 0 or more")
+        if items.menu is not None:
+            raise InvalidInput("this allocator buys units of one cost; for a menu of options use menu-knapsack")
         if not len(items):
             return Plan(items.keys, np.zeros(0, np.int64), 0.0)
         order = np.array(sorted(range(len(items)), key=items.keys.__getitem__))
-        ordered, price = rule(budget, take(items, order), rng)
+        found = rule(budget, items.take(order), rng)
         units = np.zeros(len(items), np.int64)
-        units[order] = ordered
+        units[order] = found.units
         # A rule's running sum of fractional costs may be off in its last bit; the budget is hard all the same.
         while (cost := spend(units, items.cost)) > budget:
             units[int(np.argmax(np.where(units > 0, items.cost, 0.0)))] -= 1
-        return Plan(items.keys, units, cost, price=price)
+            found = found._replace(value=float("nan"), gap=float("nan"))
+        return Plan(items.keys, units, cost, price=found.price, value=found.value, gap=found.gap)
 
     return Allocator(lambda items: (), allocate, lambda state, outcomes: state)
 
 
-def take(items: Items, order: I64) -> Items:
-    """The items at the positions ``order``, in that order."""
-    columns: dict[str, Any] = {f.name: getattr(items, f.name) for f in dataclasses.fields(items)[1:]}
-    picked = {name: column[order] for name, column in columns.items() if column is not None}
-    return Items(tuple(items.keys[i] for i in order), **picked)
+def bound_gap(budget: float, cost: F64, given: tuple[I64, F64], best: tuple[I64, F64], price: float) -> float:
+    """How far a plan may be from the optimum: the Lagrangian bound at a price, less the plan's value.
+
+    Args:
+        budget, cost: tokens; with equal costs the part of the budget that buys no whole unit is left out.
+        given: units and values [n] of the plan.
+        best: units and values [n] that maximise ``value - price * cost * units`` item by item.
+        price: value a token, >= 0.
+    """
+    if len(cost) and np.all(cost == cost[0]):
+        budget = math.floor(budget / cost[0]) * float(cost[0])
+    left = budget - spend(best[0], cost)
+    return max(math.fsum((best[1] - given[1]).tolist()) + price * left, 0.0)
+
+
+def largest_remainder(exact: F64, cost: F64, budget: float, keys: tuple[str, ...]) -> I64:
+    """Whole units [n] from exact ones that cost the budget: rounded down, then one more to the largest fractions.
+
+    Equal fractions go by key; what does not fit is skipped.
+    """
+    units = np.floor(exact).astype(np.int64)
+    left = budget - spend(units, cost)
+    for i in sorted(range(len(units)), key=lambda i: (units[i] - exact[i], keys[i])):
+        if units[i] < exact[i] and cost[i] <= left:
+            units[i] += 1
+            left -= float(cost[i])
+    return units
+
+
+def whole_budget(menu: Menu, budget: int) -> int:
+    """The budget less what no plan can spend: every plan costs a multiple of the costs' common divisor."""
+    divisor = int(np.gcd.reduce(menu.cost[:64])) if len(menu.cost) else 1
+    if divisor > 1:  # rare, so the rest is only looked at then
+        divisor = int(np.gcd.reduce(menu.cost))
+    return budget - budget % divisor
+
+
+def menu_rule(rule: Callable[[int, Items], Plan]) -> Allocator:
+    """An Allocator without state from a rule for items with a menu, of which there is at least one."""
+
+    def allocate(budget: int, items: Items) -> Plan:
+        if budget < 0:
+            raise InvalidInput(f"budget is {budget} tokens; give 0 or more")
+        if not len(items):
+            return Plan(items.keys, np.zeros(0, np.int64), 0.0, value=0.0, gap=0.0)
+        return rule(whole_budget(items.options(), budget), items)
+
+    return stateless(allocate)
+
+
+def menu_plan(items: Items, units: I64, price: float, gap: float, value: float | None = None) -> Plan:
+    """The plan of the options taken; its value is the sum of theirs if it is not given."""
+    cost, worth = items.options().at(units)
+    total = float(worth.sum()) if value is None else value
+    return Plan(items.keys, units, float(cost.sum()), price=price, value=total, gap=gap)
 
 
 def fill(order: I64, each: int, cost: F64, budget: float) -> I64:

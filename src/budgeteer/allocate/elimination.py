@@ -6,10 +6,10 @@ from typing import Literal
 
 import numpy as np
 
-from budgeteer.allocate._solve import fill, lift
+from budgeteer.allocate._solve import Found, fill, lift
 from budgeteer.allocator import Allocator
 from budgeteer.errors import InvalidInput
-from budgeteer.plan import I64, Items
+from budgeteer.plan import Items
 
 
 def elimination(
@@ -46,13 +46,13 @@ def elimination(
     if min(round_units, keep, rounds) < 1:
         raise InvalidInput(f"elimination got round_units={round_units}, keep={keep}, rounds={rounds}; all must be >= 1")
 
-    def rule(budget: int, items: Items, rng: np.random.Generator) -> tuple[I64, float]:
+    def rule(budget: int, items: Items, rng: np.random.Generator) -> Found:
         nothing = np.zeros(len(items), np.int64)
         drawn = nothing if items.drawn is None else items.drawn
         right = nothing if items.right is None else items.right
         wrong = drawn - right
         done = right >= 1 if exit == "pos" else np.minimum(right, wrong) * 2 >= keep
         active = np.flatnonzero(~done & (drawn < rounds * round_units))
-        return fill(rng.permutation(active), round_units, items.cost, budget), float("nan")
+        return Found(fill(rng.permutation(active), round_units, items.cost, budget))
 
     return lift(rule)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from budgeteer.allocate._solve import fill, grow, lift, shed, spend
+from budgeteer.allocate._solve import Found, fill, grow, lift, shed, spend
 from budgeteer.allocator import Allocator
 from budgeteer.errors import InvalidInput
 from budgeteer.plan import F64, I64, Items
@@ -52,7 +52,7 @@ def knapsack(low: int = 2, high: int = 128, per_token: bool = False, fallback: b
     if not 1 <= low <= high:
         raise InvalidInput(f"knapsack(low={low}, high={high}); needs 1 <= low <= high")
 
-    def rule(budget: int, items: Items, rng: np.random.Generator) -> tuple[I64, float]:
+    def rule(budget: int, items: Items, rng: np.random.Generator) -> Found:
         rate, n = items.column("pass_rate"), len(items)
         unseen, fails, solved = np.isnan(rate), rate == 0, rate == 1
         mixed = ~(unseen | fails | solved)
@@ -61,7 +61,7 @@ def knapsack(low: int = 2, high: int = 128, per_token: bool = False, fallback: b
         capacity = budget if per_token else int(budget / (spend(np.ones(n, np.int64), items.cost) / n))
         if spend(np.full(n, low), price) > capacity:
             worth = group_value(np.full(n, float(low)), known) / items.cost
-            return fill(np.lexsort((-worth, unseen, fails, solved)), low, items.cost, budget), float("nan")
+            return Found(fill(np.lexsort((-worth, unseen, fails, solved)), low, items.cost, budget))
 
         def gain(i: int, have: int) -> float:
             p = float(known[i])
@@ -78,6 +78,6 @@ def knapsack(low: int = 2, high: int = 128, per_token: bool = False, fallback: b
         units = grow(units, np.where(mixed, high, units), price, limit, gain)
         units = grow(units, np.where(rest, high, units), price, capacity, lambda i, have: -have)
         units = grow(units, np.where(unseen, min(share + 1, high), units), price, capacity, lambda i, have: -have)
-        return shed(units, np.full(n, low), items.cost, budget, lambda i, have: gain(i, have - 1)), float("nan")
+        return Found(shed(units, np.full(n, low), items.cost, budget, lambda i, have: gain(i, have - 1)))
 
     return lift(rule)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
-from budgeteer.allocate._solve import fill, grow, lift, spend
+from budgeteer.allocate._solve import Found, bound_gap, fill, grow, lift, spend
 from budgeteer.allocator import Allocator
 from budgeteer.errors import InvalidInput
 from budgeteer.plan import F64, I64, Items
@@ -41,10 +43,29 @@ def neyman(min_units: int = 1, max_units: int = 32, published: bool = False) -> 
         raise InvalidInput(f"neyman(min_units={min_units}, max_units={max_units}); needs 1 <= min_units <= max_units")
     solve = published_units if published else neyman_units
 
-    def rule(budget: int, items: Items, rng: np.random.Generator) -> tuple[I64, float]:
-        return solve(items.column("std"), items.cost, budget, min_units, max_units)
+    def rule(budget: int, items: Items, rng: np.random.Generator) -> Found:
+        std = items.column("std")
+        units, price = solve(std, items.cost, budget, min_units, max_units)
+        return certified(std, items.cost, budget, units, price, max_units)
 
     return lift(rule)
+
+
+def certified(std: F64, cost: F64, budget: float, units: I64, price: float, high: int) -> Found:
+    """The plan with its value, minus the variance left ``sum s^2 / n``, and its gap to the bound of whole units.
+
+    The bound is taken at the gain per token of the best unit not bought. Without a unit everywhere there is no value.
+    """
+    if np.any(units == 0):
+        return Found(units, price)
+    worth = std**2 / cost
+    more = np.where(units < high, worth / (units * (units + 1.0)), 0.0)
+    threshold = float(more.max())
+    best = units
+    if threshold > 0:
+        best = np.clip(np.floor((1 + np.sqrt(1 + 4 * worth / threshold)) / 2), 1, high).astype(np.int64)
+    gap = bound_gap(budget, cost, (units, -(std**2) / units), (best, -(std**2) / best), threshold)
+    return Found(units, price, -math.fsum((std**2 / units).tolist()), gap)
 
 
 def neyman_units(std: F64, cost: F64, budget: float, low: int, high: int) -> tuple[I64, float]:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from budgeteer.allocate._solve import grow, lift
+from budgeteer.allocate._solve import Found, grow, lift
 from budgeteer.allocator import Allocator
 from budgeteer.errors import InvalidInput
-from budgeteer.plan import I64, Items
+from budgeteer.plan import Items
 
 
 def selective(low: int = 3, high: int = 16) -> Allocator:
@@ -35,7 +35,7 @@ def selective(low: int = 3, high: int = 16) -> Allocator:
     if not 2 <= low <= high:  # a group of one cannot be mixed: it has no value, and nothing would be bought
         raise InvalidInput(f"selective(low={low}, high={high}); needs 2 <= low <= high")
 
-    def rule(budget: int, items: Items, rng: np.random.Generator) -> tuple[I64, float]:
+    def rule(budget: int, items: Items, rng: np.random.Generator) -> Found:
         rate = items.column("pass_rate")
         p = np.where(np.isnan(rate), 0.5, rate)
         variance = p * (1 - p)
@@ -68,6 +68,7 @@ def selective(low: int = 3, high: int = 16) -> Allocator:
             value = float((variance * (1 - p**units - (1 - p) ** units))[units > 0].sum())
             if value > worth:
                 best, chosen, worth = units, count, value
-        return best, gain(int(order[chosen - 1]), int(best[order[chosen - 1]])) if chosen else float("nan")
+        price = gain(int(order[chosen - 1]), int(best[order[chosen - 1]])) if chosen else float("nan")
+        return Found(best, price, max(worth, 0.0))
 
     return lift(rule)

@@ -6,10 +6,13 @@ import dataclasses
 
 import numpy as np
 
-from budgeteer.allocate._solve import spend
+from budgeteer.allocate._solve import largest_remainder, spend
 from budgeteer.allocator import PlanTransform
 from budgeteer.errors import InvalidInput
 from budgeteer.plan import F64, I64, Items, Plan
+
+NAN = float("nan")
+"""A corrected plan is no longer worth what its allocator said."""
 
 
 def floor(units: int) -> PlanTransform:
@@ -48,14 +51,8 @@ def round_to_budget() -> PlanTransform:
         total = spend(plan.units, cost)
         if total <= budget:
             return plan
-        exact = plan.units * (budget / total)
-        units = np.floor(exact).astype(np.int64)
-        left = budget - spend(units, cost)
-        for i in sorted(range(len(units)), key=lambda i: (units[i] - exact[i], plan.keys[i])):
-            if units[i] < exact[i] and cost[i] <= left:
-                units[i] += 1
-                left -= float(cost[i])
-        return _with(plan, units, items)
+        exact = np.asarray(plan.units * (budget / total), dtype=np.float64)
+        return _with(plan, largest_remainder(exact, cost, budget, plan.keys), items)
 
     return transform
 
@@ -66,9 +63,11 @@ def _require(units: int) -> None:
 
 
 def _cost(plan: Plan, items: Items) -> F64:
+    if items.menu is not None:
+        raise InvalidInput("plan transforms change counts of units, not options of a menu; leave the transform out")
     by_key = dict(zip(items.keys, items.cost.tolist(), strict=True))
     return np.array([by_key[key] for key in plan.keys], dtype=np.float64)
 
 
 def _with(plan: Plan, units: I64, items: Items) -> Plan:
-    return dataclasses.replace(plan, units=units, expected_cost=spend(units, _cost(plan, items)))
+    return dataclasses.replace(plan, units=units, expected_cost=spend(units, _cost(plan, items)), value=NAN, gap=NAN)

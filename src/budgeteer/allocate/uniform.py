@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from budgeteer.allocate._solve import lift, spend
+from budgeteer.allocate._solve import Found, lift, spend
 from budgeteer.allocator import Allocator
 from budgeteer.errors import InvalidInput
-from budgeteer.plan import I64, Items
+from budgeteer.plan import Items
 
 
 def uniform(units: int | None = None) -> Allocator:
@@ -35,16 +35,16 @@ def uniform(units: int | None = None) -> Allocator:
     if units is not None and units < 1:
         raise InvalidInput(f"uniform(units={units}) gives nobody anything; give 1 or more, or None for no limit")
 
-    def rule(budget: int, items: Items, rng: np.random.Generator) -> tuple[I64, float]:
+    def rule(budget: int, items: Items, rng: np.random.Generator) -> Found:
         base = int(budget / spend(np.ones(len(items), np.int64), items.cost))
         if units is not None and base >= units:
-            return np.full(len(items), units), float("nan")
+            return Found(np.full(len(items), units))
         given = np.full(len(items), base)
         left = budget - spend(given, items.cost)
         for i in rng.permutation(len(items)).tolist():
             if items.cost[i] <= left:
                 given[i] += 1
                 left -= float(items.cost[i])
-        return given, float("nan")
+        return Found(given)
 
     return lift(rule)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 
-from budgeteer.allocate._solve import lift
-from budgeteer.allocate.neyman import neyman_units
+from budgeteer.allocate._solve import Found, lift
+from budgeteer.allocate.neyman import certified, neyman_units
 from budgeteer.allocator import Allocator
 from budgeteer.errors import InvalidInput
-from budgeteer.plan import I64, Items
+from budgeteer.plan import Items
 
 
 def variance(min_units: int = 2, max_units: int = 32) -> Allocator:
@@ -34,8 +34,10 @@ def variance(min_units: int = 2, max_units: int = 32) -> Allocator:
     if not 1 <= min_units <= max_units:
         raise InvalidInput(f"variance(min_units={min_units}, max_units={max_units}); needs 1 <= min_units <= max_units")
 
-    def rule(budget: int, items: Items, rng: np.random.Generator) -> tuple[I64, float]:
+    def rule(budget: int, items: Items, rng: np.random.Generator) -> Found:
         rate = np.nan_to_num(items.column("pass_rate"), nan=0.5)
-        return neyman_units(np.sqrt(rate * (1 - rate)), items.cost, budget, min_units, max_units)
+        std = np.sqrt(rate * (1 - rate))
+        units, price = neyman_units(std, items.cost, budget, min_units, max_units)
+        return certified(std, items.cost, budget, units, price, max_units)
 
     return lift(rule)

@@ -174,6 +174,135 @@ def swatch(style: int) -> str:
     return f'<svg class="swatch" width="34" height="16" aria-hidden="true">{line}{marker(17, 8, style)}</svg>'
 
 
+STYLE = """<style>
+svg { font: 12px system-ui, sans-serif; background: #fff; fill: #222 }
+.grid { stroke: #ddd } .axis { stroke: #444 } .rule { stroke: #888; stroke-dasharray: 4 3 } .label { font-weight: 600 }
+.line { fill: none; stroke-width: 2 } .mark { stroke: none }
+.line.s0 { stroke: #2563a8 } .line.s1 { stroke: #c2571a } .line.s2 { stroke: #2d8a4e } .line.s3 { stroke: #8a3ab0 }
+.line.s4 { stroke: #b01e4a } .line.s5 { stroke: #6b6b00 } .line.s6 { stroke: #00808a } .line.s7 { stroke: #555 }
+.mark.s0 { fill: #2563a8 } .mark.s1 { fill: #c2571a } .mark.s2 { fill: #2d8a4e } .mark.s3 { fill: #8a3ab0 }
+.mark.s4 { fill: #b01e4a } .mark.s5 { fill: #6b6b00 } .mark.s6 { fill: #00808a } .mark.s7 { fill: #555 }
+</style>"""
+"""For drawings that stand alone, outside of a page with a style sheet."""
+
+
+@dataclass(frozen=True, slots=True)
+class Curve:
+    """A curve with its name in the legend: equally long columns in data units; ``marks`` draws its points, too."""
+
+    name: str
+    x: Sequence[float]
+    y: Sequence[float]
+    marks: bool = False
+
+
+def xy_chart(
+    curves: Sequence[Curve],
+    *,
+    title: str,
+    x_label: str,
+    y_label: str,
+    log: tuple[bool, bool] = (False, False),
+    rules: Sequence[tuple[str, float, str]] = (),
+    top: int = 0,
+) -> str:
+    """Curves against numbers, on linear or logarithmic axes, 560 x 340 pixels, as a group at the height ``top``.
+
+    Args:
+        curves: at most one a series style; points that a logarithmic axis cannot hold are left out.
+        title: written above the frame.
+        x_label, y_label: with their units.
+        log: whether x and y are logarithmic.
+        rules: (axis ``"x"`` or ``"y"``, value, name) of straight dashed lines.
+        top: offset of the drawing in pixels.
+    """
+    width, height, left, right, head, bottom = 560, 340, 74, 18, 34, 54
+    points = [
+        [
+            (float(x), float(y))
+            for x, y in zip(curve.x, curve.y, strict=True)
+            if not (log[0] and x <= 0) and not (log[1] and y <= 0) and math.isfinite(x) and math.isfinite(y)
+        ]
+        for curve in curves
+    ]
+    spans, scales = [], []
+    for axis in (0, 1):
+        values = [point[axis] for curve in points for point in curve]
+        values += [value for name, value, _ in rules if name == "xy"[axis] and not (log[axis] and value <= 0)]
+        low, high = min(values, default=1.0), max(values, default=10.0)
+        low = low if log[axis] else min(low, 0.0)
+        if log[axis]:
+            low, high = 10.0 ** math.floor(math.log10(low)), 10.0 ** math.ceil(math.log10(high))
+        high = high if high > low else low + 1.0
+        spans.append((low, high))
+        scales.append(math.log10 if log[axis] else float)
+
+    def px(value: float, axis: int) -> float:
+        low, high = (scales[axis](edge) for edge in spans[axis])
+        share = (scales[axis](value) - low) / (high - low)
+        return (
+            left + (width - left - right) * share if axis == 0 else height - bottom - (height - head - bottom) * share
+        )
+
+    def marks(axis: int) -> list[float]:
+        low, high = spans[axis]
+        if not log[axis]:
+            return ticks(low, high)
+        first, last = round(math.log10(low)), round(math.log10(high))
+        return [10.0**k for k in range(first, last + 1, max(1, (last - first) // 5))]
+
+    parts = [f'<g class="chart" transform="translate(0,{top})" role="img" aria-label="{clean(title)}">']
+    parts.append(f'<text class="label" x="{left}" y="16">{clean(title)}</text>')
+    for value in marks(1):
+        y = px(value, 1)
+        parts.append(f'<line class="grid" x1="{left}" x2="{width - right}" y1="{y:.1f}" y2="{y:.1f}"/>')
+        parts.append(f'<text x="{left - 6}" y="{y:.1f}" dy="0.35em" text-anchor="end">{compact(value)}</text>')
+    for value in marks(0):
+        x = px(value, 0)
+        parts.append(
+            f'<line class="axis" x1="{x:.1f}" x2="{x:.1f}" y1="{height - bottom}" y2="{height - bottom + 5}"/>'
+        )
+        parts.append(f'<text x="{x:.1f}" y="{height - bottom + 18}" text-anchor="middle">{compact(value)}</text>')
+    parts.append(f'<line class="axis" x1="{left}" x2="{width - right}" y1="{height - bottom}" y2="{height - bottom}"/>')
+    parts.append(
+        f'<text x="{(left + width - right) / 2}" y="{height - 12}" text-anchor="middle">{clean(x_label)}</text>'
+    )
+    turned = f'transform="translate(14,{(head + height - bottom) / 2}) rotate(-90)" text-anchor="middle"'
+    parts.append(f"<text {turned}>{clean(y_label)}</text>")
+    for name, value, text in rules:
+        axis = "xy".index(name)
+        if log[axis] and value <= 0:
+            continue
+        at = px(value, axis)
+        ends = (left, width - right) if axis else (head, height - bottom)
+        sides = ("x", "y") if axis else ("y", "x")
+        parts.append(
+            f'<line class="rule" {sides[0]}1="{ends[0]}" {sides[0]}2="{ends[1]}" {sides[1]}1="{at:.1f}" '
+            f'{sides[1]}2="{at:.1f}"><title>{clean(text)}</title></line>'
+        )
+        where = f'x="{width - right}" y="{at - 4:.1f}"' if axis else f'x="{at - 4:.1f}" y="{head + 10}"'
+        parts.append(f'<text {where} text-anchor="end">{clean(text)}</text>')
+    for style, (curve, line) in enumerate(zip(curves, points, strict=True)):
+        path = " ".join(f"{px(x, 0):.1f},{px(y, 1):.1f}" for x, y in line)
+        parts.append(
+            f'<polyline class="line s{style % SERIES}" points="{path}"><title>{clean(curve.name)}</title></polyline>'
+        )
+        if curve.marks:
+            parts.extend(
+                marker(px(x, 0), px(y, 1), style, f"{curve.name}: {compact(y)} at {compact(x)}") for x, y in line
+            )
+        if len(curves) > 1:
+            y = head + 8 + 16 * style
+            parts.append(marker(left + 14, y, style) + f'<text x="{left + 24}" y="{y + 4}">{clean(curve.name)}</text>')
+    return "".join([*parts, "</g>"])
+
+
+def stand_alone(*charts: str, height: int) -> str:
+    """A file of its own from groups such as :func:`xy_chart` makes."""
+    size = f'width="560" height="{height}" viewBox="0 0 560 {height}"'
+    return f'<svg xmlns="http://www.w3.org/2000/svg" {size}>{STYLE}{"".join(charts)}</svg>\n'
+
+
 def stacked_bar(parts: Sequence[Part], *, whole: float, label: str) -> str:
     """A horizontal bar of full page width: the parts in order, as shares of ``whole``."""
     drawn, start = [], 0.0

@@ -1,0 +1,225 @@
+"""budgeteer allocate: split a budget over the items of a file."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import sys
+from contextlib import nullcontext
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from budgeteer.allocator import Allocator
+    from budgeteer.plan import Items, Plan
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Arguments of the command."""
+    parser.add_argument("items", metavar="FILE", help="JSON lines, one item a line (docs/allocate.md); - reads stdin")
+    parser.add_argument("--method", required=True, help="an allocator, such as menu-knapsack or neyman")
+    parser.add_argument("--budget", required=True, help="tokens, such as 50k")
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="NAME=VALUE", help="argument of the method, such as exact=true"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="of methods that draw at random (default %(default)s)")
+    parser.add_argument("--json", action="store_true", help="the plan as one JSON object")
+    parser.add_argument("--explain", action="store_true", help="why every item got what it got")
+    parser.add_argument("--plot", type=Path, default=None, metavar="FILE.svg", help="draw the plan and its margins")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Read, allocate, print."""
+    import numpy as np
+
+    from budgeteer.budget import Budget
+    from budgeteer.errors import InvalidInput
+
+    budget = Budget.parse(args.budget)
+    if budget.amount is None or budget.kind not in ("all", "output"):
+        raise InvalidInput(f"--budget {args.budget!r} must be a number of tokens here")
+    allocator = _allocator(args.method, args.set)
+    items = _read(args.items)
+    plan = allocator.allocate(budget.amount, items, allocator.init(items), rng=np.random.default_rng(args.seed))
+    if args.json:
+        found = {
+            "method": args.method, "budget": budget.amount, "cost": plan.expected_cost, "value": _finite(plan.value),
+            "gap": _finite(plan.gap), "price": _finite(plan.price),
+            "plan": dict(zip(plan.keys, plan.units.tolist(), strict=True)),
+        }  # fmt: skip
+        if args.explain:
+            found["why"] = dict(zip(plan.keys, why(items, plan, budget.amount), strict=True))
+        sys.stdout.write(json.dumps(found, allow_nan=False) + "\n")
+    else:
+        sys.stdout.write(table(items, plan, budget.amount, args.explain) + "\n")
+    if args.plot is not None:
+        args.plot.parent.mkdir(parents=True, exist_ok=True)
+        args.plot.write_text(plot(items, plan, budget.amount, args.method), encoding="utf-8")
+        sys.stderr.write(f"written: {args.plot}\n")
+    return 0
+
+
+def _allocator(name: str, settings: list[str]) -> Allocator:
+    from budgeteer import registry
+    from budgeteer.errors import InvalidInput, UnknownName
+
+    known = {method.name for method in registry.methods().values() if method.part == "allocator"}
+    if name not in known:
+        raise UnknownName("allocator", name, known)
+    given: dict[str, Any] = {}
+    for setting in settings:
+        key, equals, text = setting.partition("=")
+        if not equals:
+            raise InvalidInput(f"--set {setting!r} is not NAME=VALUE")
+        try:
+            given[key] = json.loads(text)
+        except json.JSONDecodeError:
+            given[key] = text
+    try:
+        allocator: Allocator = registry.load(name)(**given)
+    except TypeError as error:
+        raise InvalidInput(f"{name} does not take these arguments: {error}") from error
+    return allocator
+
+
+def _read(path: str) -> Items:
+    from budgeteer.errors import InvalidInput
+    from budgeteer.itemfile import from_jsonl
+
+    try:
+        with nullcontext(sys.stdin) if path == "-" else open(path, encoding="utf-8") as file:
+            return from_jsonl(file, name="stdin" if path == "-" else path)
+    except (OSError, UnicodeDecodeError) as error:
+        raise InvalidInput(f"cannot read {path}: {error}") from error
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None
+
+
+def table(items: Items, plan: Plan, budget: int, explain: bool) -> str:
+    """The plan for people: a line an item, then the sums."""
+    unit = "option" if items.menu is not None else "units"
+    costs = items.menu.at(plan.units)[0] if items.menu is not None else plan.units * items.cost
+    reasons = why(items, plan, budget) if explain else [""] * len(items)
+    width = max([3, *(len(key) for key in plan.keys)])
+    lines = [f"{'key':{width}}  {unit:>7}  {'tokens':>12}" + ("  why" if explain else "")]
+    for key, n, cost, reason in zip(plan.keys, plan.units.tolist(), costs.tolist(), reasons, strict=True):
+        lines.append(f"{key:{width}}  {n:>7}  {cost:>12,.6g}  {reason}".rstrip())
+    lines.append("")
+    lines.append(f"cost   {plan.expected_cost:,.6g} of {budget:,} tokens")
+    if math.isfinite(plan.value):
+        sure = "" if math.isnan(plan.gap) else f", at most {plan.gap:.3g} below the best" if plan.gap else ", the best"
+        lines.append(f"value  {plan.value:.6g}{sure}")
+    if math.isfinite(plan.price):
+        lines.append(f"price  {plan.price:.4g} a token: about what one more is worth")
+    return "\n".join(lines)
+
+
+def why(items: Items, plan: Plan, budget: int) -> list[str]:
+    """A reason an item: what it has and what the next best thing would have cost and gained."""
+    return _why_menu(items, plan, budget) if items.menu is not None else _why_units(items, plan, budget)
+
+
+def _why_units(items: Items, plan: Plan, budget: int) -> list[str]:
+    names = [name for name in ("std", "pass_rate", "scale", "decay", "visits", "drawn", "right")
+             if getattr(items, name) is not None]  # fmt: skip
+    left = budget - plan.expected_cost
+    reasons = []
+    for i, n in enumerate(plan.units.tolist()):
+        seen = ", ".join(f"{name} {getattr(items, name)[i]:.4g}" for name in names)
+        more = "" if items.cost[i] <= left else f"; one more does not fit the {left:,.6g} tokens left"
+        reasons.append(f"{n} x {items.cost[i]:,.6g} tokens" + (f" for {seen}" if seen else "") + more)
+    return reasons
+
+
+def _why_menu(items: Items, plan: Plan, budget: int) -> list[str]:
+    menu = items.options()
+    cost, value = menu.at(plan.units)
+    left = budget - int(plan.expected_cost)
+    reasons = []
+    for i, k in enumerate(plan.units.tolist()):
+        part = slice(int(menu.indptr[i]), int(menu.indptr[i + 1]))
+        more, gain = menu.cost[part] - cost[i], menu.value[part] - value[i]
+        has = f"option {k} is worth {value[i]:.4g} for {cost[i]:,} tokens" if k else "nothing"
+        better = [(float(g / m), j + 1, int(m)) for j, (m, g) in enumerate(zip(more, gain, strict=True)) if g > 0 < m]
+        if not better:
+            free = [j + 1 for j, (m, g) in enumerate(zip(more, gain, strict=True)) if g > 0 >= m]
+            reasons.append(
+                f"{has}; " + (f"option {free[0]} is worth more for no more" if free else "nothing is worth more")
+            )
+            continue
+        slope, option, tokens = max(better)
+        if tokens > left:
+            rest = f"its {tokens:,} more tokens do not fit the {left:,} left"
+        else:
+            rest = f"its {tokens:,} more tokens are left, but this method does not spend them here"
+        side = ""
+        if math.isfinite(plan.price):
+            side = " (below the price)" if slope < plan.price else " (at or above the price)"
+        reasons.append(f"{has}; option {option} would gain {slope:.4g} a token{side}, {rest}")
+    return reasons
+
+
+def plot(items: Items, plan: Plan, budget: int, method: str) -> str:
+    """Two charts: tokens of the items, largest first, and what the tokens gain one after the other."""
+    import numpy as np
+
+    from budgeteer.lab.svg import Curve, stand_alone, xy_chart
+
+    costs = items.menu.at(plan.units)[0] if items.menu is not None else plan.units * items.cost
+    tokens = np.sort(costs)[::-1]
+    at = _thin(len(tokens))
+    given = xy_chart(
+        [Curve(method, (at + 1).tolist(), tokens[at].tolist(), marks=len(tokens) <= 40)],
+        title=f"{method}: {plan.expected_cost:,.6g} of {budget:,} tokens over {len(items):,} items",
+        x_label="item, largest share first", y_label="tokens",
+    )  # fmt: skip
+    spent, slope = margins(items, plan)
+    rules = [("x", float(budget), "budget")]
+    if math.isfinite(plan.price) and plan.price > 0:
+        rules.append(("y", plan.price, f"price {plan.price:.3g}"))
+    at = _thin(len(spent))
+    gained = xy_chart(
+        [Curve("value a token", spent[at].tolist(), slope[at].tolist())],
+        title="what the next token gains, steepest first" if len(spent) else "this method states no value of a token",
+        x_label="tokens spent", y_label="value a token", log=(False, True), rules=rules, top=350,
+    )  # fmt: skip
+    return stand_alone(given, gained, height=700)
+
+
+def _thin(n: int, most: int = 1000) -> Any:
+    """At most so many of n positions, the ends included."""
+    import numpy as np
+
+    return np.unique(np.linspace(0, n - 1, min(n, most)).astype(np.int64)) if n else np.zeros(0, np.int64)
+
+
+def margins(items: Items, plan: Plan) -> tuple[Any, Any]:
+    """Tokens spent and value a token of the items' steps, steepest first; empty without a value curve.
+
+    A menu's steps are those of its hull. With ``std`` they are units, whose n-th removes ``s^2 / (n (n - 1) c)``; with
+    ``scale`` and ``decay`` units of the power curve. The first unit, which removes an infinite variance, is left out.
+    """
+    import numpy as np
+
+    if items.menu is not None:
+        from budgeteer.allocate._menu import blocks, hulls
+
+        steps = hulls(blocks(items.menu))
+        cost, slope = steps.cost.astype(np.float64), steps.slope
+    elif items.std is not None or (items.scale is not None and items.decay is not None):
+        n = np.arange(2, max(4, min(200, 2 * int(plan.units.max(initial=1)) + 1)))
+        if items.std is not None:
+            slope = (items.std[:, None] ** 2 / (n * (n - 1.0) * items.cost[:, None])).ravel()
+        else:
+            from budgeteer.allocate.water_filling import power_gain
+
+            gain = power_gain(items.column("scale")[:, None], items.column("decay")[:, None], n - 1)
+            slope = (gain / items.cost[:, None]).ravel()
+        cost = np.repeat(items.cost, len(n))
+    else:
+        return np.zeros(0), np.zeros(0)
+    order = np.argsort(-slope, kind="stable")
+    return np.cumsum(cost[order]), slope[order]

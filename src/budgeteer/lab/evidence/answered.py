@@ -1,0 +1,93 @@
+"""Stopping answered rows: tokens saved at the same reward, if the policy goes on after its answer.
+
+512 rows answer after a geometric number of tokens (mean 60) and then go on for a geometric number (mean 30), capped
+at 200. The reward is drawn once an answer is complete; a row whose answer is cut has none.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from budgeteer.lab.evidence import BELOW_ONE, Evidence, Region, measured
+from budgeteer.plan import F64, I64
+from budgeteer.stop import answered
+from budgeteer.stopper import CONTINUE, Event, Rows, Stopper
+
+ROWS, CAP = 512, 200
+
+
+def experiments() -> list[Evidence]:
+    """Tokens with and without a tail, and the reward."""
+    return [tokens(tail=30), tokens(tail=0), reward(), overshoot(every=8)]
+
+
+def no_margin() -> NDArray[np.float32]:
+    """The stopper decides without margins; one that asks for them fails here."""
+    raise AssertionError("answered() asked for a margin")
+
+
+def play(stopper: Stopper, tail: int, seed: int) -> tuple[I64, I64, F64]:
+    """Tokens a row with and without the stopper, and the difference of its reward."""
+    rng = np.random.default_rng([seed, 15])
+    answer = rng.geometric(1 / 60, ROWS)
+    full = np.minimum(answer + (rng.geometric(1 / tail, ROWS) if tail else 0), CAP)
+    right = rng.integers(0, 2, ROWS)
+    spent, running = full.copy(), np.arange(ROWS)
+    state = stopper.init(Rows(tuple(map(str, range(ROWS))), np.full(ROWS, CAP), seed))
+    for length in range(stopper.every, CAP + 1, stopper.every):
+        running = running[full[running] > length]
+        there = np.where(answer[running] <= length, answer[running], -1)
+        event = Event(running, np.full(len(running), length), there, there, no_margin)
+        decisions, state = stopper.step(state, event)
+        spent[running[decisions != CONTINUE]] = length
+        running = running[decisions == CONTINUE]
+    rewards = [np.where(answer <= length, right, 0) for length in (spent, full)]
+    return spent, full, (rewards[0] - rewards[1]).astype(np.float64)
+
+
+def tokens(*, tail: int, stopper: Stopper | None = None, seeds: int = 20) -> Evidence:
+    """Ratio of tokens to those of rows that run to their end."""
+    values = []
+    for seed in range(seeds):
+        spent, full, _ = play(stopper or answered(), tail, seed)
+        values.append(float(spent.sum() / full.sum()))
+    region: Region = BELOW_ONE if tail else (0.999, 1.001)
+    return measured(
+        "tokens" if tail else "tokens, no tail",
+        values,
+        region,
+        claim="The tokens are fewer (ratio)" if tail else "Without a tail, the tokens are the same (ratio)",
+        baseline="rows run to their end",
+        budget="the same rows",
+    )
+
+
+def reward(*, stopper: Stopper | None = None, seeds: int = 20) -> Evidence:
+    """Largest change of any row's reward."""
+    values = [float(np.abs(play(stopper or answered(), 30, seed)[2]).max()) for seed in range(seeds)]
+    return measured(
+        "reward",
+        values,
+        (-1e-9, 1e-9),
+        claim="No row's reward changes (largest change)",
+        baseline="rows run to their end",
+        budget="the same rows",
+    )
+
+
+def overshoot(*, every: int, seeds: int = 20) -> Evidence:
+    """Most tokens that a row runs on after its answer when the stopper looks every so many tokens."""
+    values = []
+    for seed in range(seeds):
+        spent, _, _ = play(answered(every), 30, seed)
+        exact, _, _ = play(answered(), 30, seed)
+        values.append(float((spent - exact).max()))
+    return measured(
+        f"overshoot, every {every}",
+        values,
+        (-1.0, every - 0.5),
+        claim=f"Polled every {every} tokens, a row runs on for at most {every - 1} tokens (largest overshoot)",
+        baseline="polled every token",
+        budget="the same rows",
+    )
