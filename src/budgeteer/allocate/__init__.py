@@ -1,24 +1,34 @@
 """Allocators: each splits a budget of tokens over items that compete for it."""
 
+from budgeteer.allocate.dual_descent import dual_descent
 from budgeteer.allocate.dynamic_sampling import dynamic_sampling
 from budgeteer.allocate.elimination import elimination
 from budgeteer.allocate.knapsack import knapsack
 from budgeteer.allocate.neyman import neyman
+from budgeteer.allocate.online_knapsack import online_knapsack
+from budgeteer.allocate.optimal_design import optimal_design
 from budgeteer.allocate.selective import selective
+from budgeteer.allocate.successive_halving import successive_halving
+from budgeteer.allocate.thompson import thompson
 from budgeteer.allocate.transforms import cap, floor, min_group, round_to_budget
 from budgeteer.allocate.uniform import uniform
 from budgeteer.allocate.variance import variance
 
 __all__ = [
     "cap",
+    "dual_descent",
     "dynamic_sampling",
     "elimination",
     "floor",
     "knapsack",
     "min_group",
     "neyman",
+    "online_knapsack",
+    "optimal_design",
     "round_to_budget",
     "selective",
+    "successive_halving",
+    "thompson",
     "uniform",
     "variance",
 ]
