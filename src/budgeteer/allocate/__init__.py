@@ -1,12 +1,16 @@
-"""Allocators: each splits a budget of tokens over items that compete for it."""
+"""Allocators: each splits a budget over items that compete for it; also decisions on streams, and joint choices."""
 
 from budgeteer.allocate.dual_descent import dual_descent
 from budgeteer.allocate.dynamic_sampling import dynamic_sampling
 from budgeteer.allocate.elimination import elimination
 from budgeteer.allocate.knapsack import knapsack
+from budgeteer.allocate.load_balance import load_balance
 from budgeteer.allocate.neyman import neyman
 from budgeteer.allocate.online_knapsack import online_knapsack
-from budgeteer.allocate.optimal_design import optimal_design
+from budgeteer.allocate.online_matching import match, online_matching
+from budgeteer.allocate.optimal_design import Bank, optimal_design
+from budgeteer.allocate.pivotal import pivotal
+from budgeteer.allocate.riemannian import riemannian
 from budgeteer.allocate.selective import selective
 from budgeteer.allocate.successive_halving import successive_halving
 from budgeteer.allocate.thompson import thompson
@@ -15,16 +19,22 @@ from budgeteer.allocate.uniform import uniform
 from budgeteer.allocate.variance import variance
 
 __all__ = [
+    "Bank",
     "cap",
     "dual_descent",
     "dynamic_sampling",
     "elimination",
     "floor",
     "knapsack",
+    "load_balance",
+    "match",
     "min_group",
     "neyman",
     "online_knapsack",
+    "online_matching",
     "optimal_design",
+    "pivotal",
+    "riemannian",
     "round_to_budget",
     "selective",
     "successive_halving",

@@ -35,9 +35,9 @@ def online_knapsack(budget: float, low: float, high: float) -> Online:
     of the budget, where after one purchase the threshold may refuse everything. Values that depend on what
     was bought before (coverage) are outside the theory.
 
-    Papers: Zhou, Chakrabarty, Lukose, "Budget Constrained Bidding in Keyword Auctions and Online Knapsack Problems" (WINE
-    2008); used for composing agents in "Automated Composition of Agents: A Knapsack Approach", arXiv 2510.16499, with
-    L = 1 / max cost and U = total value / min cost.
+    Papers: Zhou, Chakrabarty, Lukose, "Budget Constrained Bidding in Keyword Auctions and Online Knapsack Problems"
+    (WINE 2008); used for composing agents in "Automated Composition of Agents: A Knapsack Approach", arXiv
+    2510.16499, with L = 1 / max cost and U = total value / min cost.
 
     Args:
         budget: the one budget, > 0.

@@ -70,12 +70,13 @@ def optimal_design(
 ) -> Allocator:
     """One unit each for the questions that lower the predictions' variance most per token, chosen one after another.
 
-    With posterior covariance V, question j removes ``gain_j = sum_x w_j (x . V a_j)^2 / (1 + w_j a_j . V a_j)`` of the
-    summed variance ``sum_x x . V x`` of the targets x (Sherman-Morrison). The largest ``gain_j / cost_j^discount`` that fits
-    is taken, V is updated as if it had been asked (answers do not change it at a given ability), and so on until nothing
-    fits. ``w_j`` is the Fisher information averaged over the posterior, ``k p (1 - p)`` with ``p = sigmoid(k eta)``,
-    ``k = (1 + pi a.Va / 8)^-1/2``: at an early, wrong estimate p (1 - p) itself would mislead. ``observe`` finds the posterior
-    mode by Newton steps over all answers so far. A question is asked once.
+    With posterior covariance V, question j removes ``gain_j = sum_x w_j (x . V a_j)^2 / (1 + w_j a_j . V a_j)`` of
+    the summed variance ``sum_x x . V x`` of the targets x (Sherman-Morrison). The largest ``gain_j /
+    cost_j^discount`` that fits is taken, V is updated as if it had been asked (answers do not change it at a given
+    ability), and so on until nothing fits. ``w_j`` is the Fisher information averaged over the posterior, ``k p (1 -
+    p)`` with ``p = sigmoid(k eta)``, ``k = (1 + pi a.Va / 8)^-1/2``: at an early, wrong estimate p (1 - p) itself
+    would mislead. ``observe`` finds the posterior mode by Newton steps over all answers so far. A question is asked
+    once.
 
     When it helps: few answers must predict scores on many other questions, and a bank was calibrated on other models.
     When not: the model does not hold, or the token price of a question is what makes it informative. With
@@ -102,7 +103,7 @@ def optimal_design(
         raise InvalidInput(f"optimal_design's prior must be a positive definite [{d}, {d}] covariance")
     if aims.ndim != 2 or aims.shape[1] != d or not 0 <= discount < np.inf:
         raise InvalidInput(f"optimal_design(targets of shape {aims.shape}, discount={discount}); need [T, {d}], >= 0")
-    start = np.linalg.inv(cover)
+    start = inverse(cover)
     scatter = aims.T @ aims
 
     def allocate(budget: int, items: Items, state: Belief, *, rng: np.random.Generator) -> Plan:
@@ -111,7 +112,7 @@ def optimal_design(
         def rule(budget: int, items: Items, rng: np.random.Generator) -> tuple[I64, float]:
             rows = bank.rows(items.keys)
             slope, mean = bank.slope[rows], bank.slope[rows] @ state.mean - bank.intercept[rows]
-            price, v = items.cost**discount, np.linalg.inv(state.precision)
+            price, v = items.cost**discount, inverse(state.precision)
             units, left = np.zeros(len(items), np.int64), float(budget)
             open_ = np.array([key not in done for key in items.keys])
             while (open_ & (items.cost <= left)).any():
@@ -133,6 +134,11 @@ def optimal_design(
         return Belief(*mode(bank.slope[rows], bank.intercept[rows], right, start), asked, right)
 
     return Allocator(lambda items: Belief(np.zeros(d), start, (), np.zeros(0)), allocate, observe)
+
+
+def inverse(matrix: F64) -> F64:
+    """Inverse [d, d] of a positive definite matrix."""
+    return np.asarray(np.linalg.inv(matrix), dtype=np.float64)
 
 
 def information(slope: F64, mean: F64, v: F64) -> F64:

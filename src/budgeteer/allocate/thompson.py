@@ -18,8 +18,8 @@ def thompson(prior: tuple[float, float] = (1.0, 1.0)) -> Allocator:
     """Each unit goes to the item with the largest ``theta_i / cost_i``, theta drawn anew from the posterior.
 
     ``theta_i ~ Beta(a + right_i, b + wrong_i)`` with the prior (a, b). Units are drawn one by one until no item fits;
-    once one no longer fits, it is out of the draw. Within one plan the posterior does not change: an item gets
-    units in proportion to the probability that it is the best, which keeps a batch from going all to one. ``observe`` adds
+    once one no longer fits, it is out of the draw. Within one plan the posterior does not change: an item gets units
+    in proportion to the probability that it is the best, which keeps a batch from going all to one. ``observe`` adds
     rewards in [0, 1] (fractions count as fractions). Cost: one Beta draw per unit and item.
 
     When it helps: reward is what the tokens are for (routes, prompts, tools, arms), and there are several rounds.

@@ -289,10 +289,10 @@ def log_chart(panels: Sequence[tuple[Sequence[Line], str, str]], *, title: str) 
             parts.append(
                 f'<text x="{left - 8}" y="{y + 4:.1f}" text-anchor="end" fill="#555555">{compact(10.0**power)}</text>'
             )
-        for x in sorted({x for line in lines for x in line.x}):
-            parts.append(
-                f'<text x="{px(x):.1f}" y="{base + height + 18}" text-anchor="middle" fill="#555555">{x:,.0f}</text>'
-            )
+        parts.extend(
+            f'<text x="{px(x):.1f}" y="{base + height + 18}" text-anchor="middle" fill="#555555">{x:,.0f}</text>'
+            for x in sorted({x for line in lines for x in line.x})
+        )
         middle = (left + width - right) / 2
         parts.append(
             f'<text x="{middle}" y="{base + height + 38}" text-anchor="middle" fill="#555555">{clean(x_label)}</text>'

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from functools import lru_cache
+from functools import cache, lru_cache
 from typing import Any, Literal, cast
 
 import numpy as np
@@ -89,8 +89,8 @@ def level(stream: Stream, size: int, rng: np.random.Generator) -> F64:
 def optimum(value: F64, cost: F64, budget: F64) -> tuple[float, F64]:
     """Value of the linear program in hindsight, to 1e-5 of it from above, and its prices [m].
 
-    Its dual ``min_mu>=0 budget . mu + sum_t max(0, max_k v_tk - mu . c_tk)`` has few variables: cutting planes solve it.
-    Any mu bounds the optimum from above, so an early stop would only make the regret look larger.
+    Its dual ``min_mu>=0 budget . mu + sum_t max(0, max_k v_tk - mu . c_tk)`` has few variables: cutting planes solve
+    it. Any mu bounds the optimum from above, so an early stop would only make the regret look larger.
     """
     from scipy.optimize import linprog
 
@@ -115,7 +115,7 @@ def optimum(value: F64, cost: F64, budget: F64) -> tuple[float, F64]:
 
 
 def greedy(budget: Sequence[float], horizon: int, ahead: float = math.inf) -> Online:
-    """The most valuable option that still fits; with ``ahead``, only while spending is at most that many paces ahead."""
+    """The most valuable option that still fits; with ``ahead``, only while at most that many paces ahead."""
     whole = tuple(budget)
 
     def step(
@@ -167,15 +167,13 @@ def forecast(size: int, seed: int, bins: int = 16) -> F64:
     return np.repeat(by_bin / by_bin.sum() / (size // bins), size // bins)
 
 
-@lru_cache(maxsize=None)
+@cache
 def best_value(stream: Stream, size: int, seed: int) -> float:
     """Value of the optimum in hindsight."""
     return optimum(*requests(stream, size, seed))[0]
 
 
-def regret(
-    stream: Stream, how: str, size: int, seed: int, rate: float = 0.5, shares: F64 | None = None
-) -> float:
+def regret(stream: Stream, how: str, size: int, seed: int, rate: float = 0.5, shares: F64 | None = None) -> float:
     """Optimum in hindsight minus the value collected."""
     value, cost, budget = requests(stream, size, seed)
     return best_value(stream, size, seed) - play(make(how, budget, size, rate), value, cost, budget, shares)
@@ -305,9 +303,9 @@ def figure(rows: Sequence[dict[str, Any]]) -> str:
     """Two log-log panels from the JSON rows: regret, and the ratio on the adversarial stream."""
     panels = []
     for kind, what, y_label in (("growth, ", "regret", "regret"), ("adversarial, ", "ratio", "optimum / collected")):
-        lines = []
+        lines: list[Line] = []
         for row in (row for row in rows if row["name"].startswith(kind)):
-            points, low, high = row["details"], *row["interval"]
+            points, (low, high) = row["details"], row["interval"]
             name = row["name"].removeprefix(kind)
             if what == "regret":
                 name += f": slope {row['estimate']:.2f} [{low:.2f}, {high:.2f}]"

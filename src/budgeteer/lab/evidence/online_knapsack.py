@@ -1,10 +1,11 @@
 """ZCL thresholds (arXiv 2510.16499 uses them to compose agents): is the value within ln(U/L) + 1 of the optimum?
 
 L = 1, U = 50, so the bound is 4.91; each candidate costs 0.2 % of the budget. Optima are exact: fractional knapsack
-with equal costs, which is the best set. Random: densities log-uniform in [L, U], ten budgets' worth. Rising: each level of
-density, from L to some last level, fills a whole budget; the last level is the worst of 40 for the threshold, jittered
-within a level. The composer: 40 components of costs 1 to 4 with capabilities that are true in 35 %, a description score
-of correlation rho with them, and a test that is right in 90 %, charged 0.1 a test to the same budget of 20.
+with equal costs, which is the best set. Random: densities log-uniform in [L, U], ten budgets' worth. Rising: each
+level of density, from L to some last level, fills a whole budget; the last level is the worst of 40 for the
+threshold, jittered within a level. The composer: 40 components of costs 1 to 4 with capabilities that are true in 35
+%, a description score of correlation rho with them, and a test that is right in 90 %, charged 0.1 a test to the same
+budget of 20.
 """
 
 from __future__ import annotations

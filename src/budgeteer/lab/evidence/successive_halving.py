@@ -1,8 +1,8 @@
 """Successive halving (arXiv 1502.07943): does it find a better item than uniform does with the same units?
 
-32 items, 16 units each on average. Success rates: sparse, the best at 0.6 and the others even from 0.5 down to 0; or close, all
-from U(0.4, 0.6). Uniform then takes the largest mean, ties at random. Simple regret is the best rate minus that of the
-item chosen.
+32 items, 16 units each on average. Success rates: sparse, the best at 0.6 and the others even from 0.5 down to 0; or
+close, all from U(0.4, 0.6). Uniform then takes the largest mean, ties at random. Simple regret is the best rate minus
+that of the item chosen.
 """
 
 from __future__ import annotations
