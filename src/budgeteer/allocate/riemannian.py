@@ -164,7 +164,7 @@ def project(vector: Array, away: Array) -> Array:
 def retract(logits: Array, cost: Array, budget: float) -> Array:
     """``logits + t * cost`` with the t for which the expected cost is the budget; Newton steps inside a bracket."""
     close = 1e-10 * float(cost.sum() + 1.0)
-    low, high, t, reach = -np.inf, np.inf, 0.0, 1.0 / float(abs(cost).max())
+    low, high, t, reach, last = -np.inf, np.inf, 0.0, 1.0 / float(abs(cost).max()), np.inf
     for _ in range(400):
         moved = logits + t * cost
         gap = expected_cost(moved, cost) - budget
@@ -173,11 +173,15 @@ def retract(logits: Array, cost: Array, budget: float) -> Array:
         low, high = (low, t) if gap > 0 else (t, high)
         p = softmax(moved)
         slope = float((p * cost * (cost - (p * cost).sum(1)[:, None])).sum())
-        t = t - gap / slope if slope > 0 else np.nan
-        if not low < t < high:  # saturated, or overshot: bisect, or reach out while one side is open
-            both = np.isfinite(low) and np.isfinite(high)
-            t = (low + high) / 2 if both else (high - reach if gap > 0 else low + reach)
+        newton = t - gap / slope if slope > 1e-200 else np.nan
+        closed = np.isfinite(low) and np.isfinite(high)
+        fast = abs(gap) < last / 2 or not closed
+        if low < newton < high and fast and (closed or abs(newton - t) <= reach):
+            t = newton
+        else:  # saturated or slow: halve the bracket, or reach out while one side is open
+            t = (low + high) / 2 if closed else (high - reach if gap > 0 else low + reach)
             reach *= 2
+        last = abs(gap)
     return moved
 
 
@@ -206,20 +210,13 @@ def round_choices(score: F64, cell: I64, capacity: int) -> I64:
 
     Dynamic program over groups and cells, all G tables at once: ``O(G N K capacity)``.
     """
-    samples, groups, options = score.shape
-    value = np.zeros((samples, capacity + 1))
-    taken = np.zeros((groups, samples, capacity + 1), np.int16)
+    samples, groups, _ = score.shape
+    value, taken = np.zeros((samples, capacity + 1)), np.zeros((groups, samples, capacity + 1), np.int16)
     for i in range(groups):
-        found = np.full((samples, capacity + 1), -np.inf)
-        for k in range(options):
-            c = int(cell[i, k])
-            if c > capacity:
-                continue
-            with_it = value[:, : capacity + 1 - c] + score[:, i, k, None]
-            better = with_it > found[:, c:]
-            found[:, c:][better] = with_it[better]
-            taken[i, :, c:][better] = k
-        value = found
+        before = np.arange(capacity + 1) - cell[i][:, None]  # [K, cells]: what is left for the earlier groups
+        found = np.where(before >= 0, value[:, np.maximum(before, 0)] + score[:, i, :, None], -np.inf)
+        taken[i] = found.argmax(axis=1)
+        value = found.max(axis=1)
     choice, at, rows = np.zeros((samples, groups), np.int64), np.full(samples, capacity), np.arange(samples)
     for i in range(groups - 1, -1, -1):
         choice[:, i] = taken[i, rows, at]

@@ -4,7 +4,7 @@
 difficulties normal, costs 100 * exp(normal) tokens; the calibrated parameters are the true ones plus noise of std
 0.15. Tested models have standard normal abilities. The targets are the mean scores on 8 held-out tasks of 40
 questions each, predicted at the posterior mode; the error is the mean absolute error over tasks, against expected
-scores. Four questions a round.
+scores. Four rounds, each of a quarter of the budget.
 """
 
 from __future__ import annotations
