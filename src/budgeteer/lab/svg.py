@@ -263,7 +263,7 @@ def log_chart(panels: Sequence[tuple[Sequence[Line], str, str]], *, title: str) 
         panels: (lines, label of x, label of y), all values > 0; bands that reach 0 are cut at the frame.
         title: spoken by screen readers.
     """
-    width, left, right, top, height = 860, 70, 340, 26, 320
+    width, left, right, top, height = 900, 70, 380, 26, 320
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {(height + 50) * len(panels)}" role="img" '
         f'font-family="sans-serif" font-size="13"><title>{clean(title)}</title>'

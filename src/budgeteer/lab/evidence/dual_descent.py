@@ -313,5 +313,8 @@ def figure(rows: Sequence[dict[str, Any]]) -> str:
                 name += f": slope {row['estimate']:.2f} [{low:.2f}, {high:.2f}]"
             x, mean, least, most = ([point[c] for point in points] for c in ("requests", what, "low", "high"))
             lines.append(Line(name, len(lines), x, mean, least, most))
+        if what == "ratio":
+            bound = [float(ALPHA)] * len(SIZES)
+            lines.append(Line(f"alpha = {ALPHA}: no better promise exists", len(lines), SIZES, bound, bound, bound))
         panels.append((lines, "requests T", y_label))
     return log_chart(panels, title="Dual descent: regret over T, and the adversarial stream")
