@@ -185,6 +185,18 @@ def test_rco_verdicts_can_fail(monkeypatch):
     assert rco_evidence.against_proxy(0.5, (20, 5), "choice", seeds=4).verdict == "refuted here"
 
 
+def test_single_precision_meets_the_budget_as_well_as_it_can():
+    torch = pytest.importorskip("torch")
+    logits, cost = torch.randn(6, 4, generator=torch.Generator().manual_seed(0)), torch.arange(24.0).reshape(6, 4)
+    assert expected_cost(retract(logits, cost, 70.0), cost) == pytest.approx(70, rel=1e-3)
+
+
+def test_a_loss_that_is_not_finite_is_refused():
+    cost = np.array([[1.0, 3.0]] * 3)
+    with pytest.raises(InvalidInput, match="finite"):
+        riemannian(lambda y: (float("nan"), y), cost, 5.0, np.zeros((3, 2)), rng=np.random.default_rng(0))
+
+
 @pytest.mark.parametrize("budget", [0.0, 3.0, 9.0, 50.0])
 def test_a_budget_without_a_choice_is_refused(budget):
     with pytest.raises(InvalidInput, match="between"):

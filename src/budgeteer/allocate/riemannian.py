@@ -89,6 +89,8 @@ def riemannian(
     (array([1, 2, 1]), 1.5)
     """
     table = np.asarray(cost, dtype=np.float64)
+    if not hasattr(start, "detach"):  # not a torch tensor
+        start = np.asarray(start, dtype=np.float64)
     if table.ndim != 2 or tuple(start.shape) != table.shape or not np.all(np.isfinite(table) & (table >= 0)):
         raise InvalidInput(f"riemannian needs finite costs [N, K] >= 0 and logits of their shape; got {table.shape}")
     least, most = float(table.min(axis=1).sum()), float(table.max(axis=1).sum())
@@ -112,6 +114,8 @@ def riemannian(
         nonlocal best, lowest, calls
         value, gradient = loss(like(eye[choice]))
         calls += 1
+        if not np.isfinite(value):
+            raise InvalidInput(f"riemannian's loss is {value} for the choice {choice.tolist()}; return a finite one")
         if value < lowest:
             best, lowest = choice, float(value)
         return gradient
@@ -163,7 +167,8 @@ def project(vector: Array, away: Array) -> Array:
 
 def retract(logits: Array, cost: Array, budget: float) -> Array:
     """``logits + t * cost`` with the t for which the expected cost is the budget; Newton steps inside a bracket."""
-    close = 1e-10 * float(cost.sum() + 1.0)
+    xp = np if isinstance(logits, np.ndarray) else sys.modules["torch"]
+    close = float(xp.finfo(logits.dtype).eps) ** 0.6 * float(cost.sum() + 1.0)
     low, high, t, reach, last = -np.inf, np.inf, 0.0, 1.0 / float(abs(cost).max()), np.inf
     for _ in range(400):
         moved = logits + t * cost

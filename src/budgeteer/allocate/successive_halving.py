@@ -53,7 +53,8 @@ def successive_halving() -> Allocator:
     even = uniform()
 
     def allocate(budget: int, items: Items, state: Bracket, *, rng: np.random.Generator) -> Plan:
-        alive = np.flatnonzero([key not in state.out for key in items.keys])
+        out = set(state.out)
+        alive = np.flatnonzero([key not in out for key in items.keys])
         rounds = (len(alive) - 1).bit_length()  # ceil(log2 k)
         share = budget // rounds if rounds else 0
         part = even.allocate(min(share, budget), take(items, alive), (), rng=rng)
@@ -63,7 +64,8 @@ def successive_halving() -> Allocator:
 
     def observe(state: Bracket, outcomes: Outcomes) -> Bracket:
         counts = state.counts.add(outcomes)
-        alive = [key for key in counts.keys if key not in state.out]
+        out = set(state.out)
+        alive = [key for key in counts.keys if key not in out]
         right, wrong = counts.of(tuple(alive))
         mean = (right + 0.5) / (right + wrong + 1)
 
