@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 
 import numpy as np
@@ -234,16 +233,14 @@ def test_bad_input_is_refused(call):
 
 
 def test_design_verdict_can_fail(monkeypatch):
-    assert design_evidence.error("random", tokens=False, seeds=3).verdict == "shown"
-    honest = optimal_design
+    assert design_evidence.error("random", tokens=False, seeds=4).estimate < 0.8
+    made = []
 
-    def inverted(bank, aims, discount=1.0):  # prefers what tells least
-        method = honest(dataclasses.replace(bank, slope=1 / (bank.slope + 0.1) * (bank.slope != 0)), aims, discount)
-        return method
+    def random_then_reader(bank, aims):  # the chooser is made first, then the reader
+        made.append(bank)
+        return uniform(1) if len(made) % 2 else optimal_design(bank, aims)
 
-    def either(bank, aims, discount=1.0, made=[]):  # noqa: B006  the chooser is made first, then the reader
-        made.append(1)
-        return inverted(bank, aims, discount) if len(made) % 2 else honest(bank, aims, discount)
-
-    monkeypatch.setattr(design_evidence, "optimal_design", either)
-    assert design_evidence.error("random", tokens=False, seeds=3).verdict != "shown"
+    monkeypatch.setattr(design_evidence, "optimal_design", random_then_reader)
+    random = design_evidence.error("random", tokens=False, seeds=2)
+    assert random.estimate == 1
+    assert random.verdict == "refuted here"

@@ -139,7 +139,8 @@ def mutating(budget, items):
 
 
 def global_random(budget, items):
-    return plan_of(items, np.where(items.cost * len(items) <= budget, RNG.integers(0, 2, len(items)), 0))
+    share = budget / (items.cost * max(len(items), 1))  # many values, or two plans would often agree by chance
+    return plan_of(items, np.floor(RNG.random(len(items)) * share).astype(np.int64))
 
 
 RNG = np.random.default_rng()

@@ -201,8 +201,8 @@ def test_the_optimum_is_that_of_the_full_linear_program(seed):
 
 
 def test_regret_slopes_can_fail():
-    sizes = (64, 256, 1024, 4096)
-    assert evidence.growth("independent", sizes=sizes, seeds=6).interval[1] < 0.75
+    sizes = (64, 256, 1024)
+    assert evidence.growth("independent", sizes=sizes, seeds=6).estimate < 0.7
     assert evidence.growth("independent", "greedy", sizes=sizes, seeds=4).verdict == "refuted here"
 
 
