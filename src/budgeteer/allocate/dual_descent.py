@@ -47,8 +47,9 @@ def dual_descent(
     Guarantee (euclidean, start 0, values <= scale, costs <= beta * B / T, m resources):
     ``OPT / alpha - E[R] <= scale (beta + sqrt(T) (rate G^2 / 2 + 1 / (2 rate)))`` with ``G^2 = m max(1, beta - 1)^2``,
     where alpha = 1 when requests are drawn independently from one distribution, and alpha = max(beta, 1) for any
-    sequence at all, which no method can better. Regularly repeating streams behave like the first case; a trend over
-    the whole horizon does not, and costs a constant share unless ``share`` follows a forecast of it.
+    sequence at all, which no method can better. Streams that repeat, or whose memory is short
+    against the horizon, behave nearly like the first case; a slow drift or a trend over the whole horizon does not, and
+    costs a constant share unless ``share`` follows a forecast of it.
 
     When it helps: many small requests, a budget that lasts to the end of the day, values that can be compared.
     When not: the horizon is a few dozen requests (the price has no time to settle), or single requests cost a large
