@@ -11,13 +11,23 @@ import numpy as np
 import pytest
 
 from budgeteer import Plan, Stopper, chain
-from budgeteer.allocate import cap, elimination, floor, knapsack, min_group, neyman, round_to_budget, uniform
+from budgeteer.allocate import Bank, cap, elimination, floor, knapsack, min_group, neyman, round_to_budget, uniform
 from budgeteer.allocator import Allocator, stateless
-from budgeteer.check import CheckFailed, check_allocator, check_stopper
+from budgeteer.check import CheckFailed, check_allocator, check_online, check_stopper
 from budgeteer.errors import UnknownName
 from budgeteer.registry import METHODS, Method, get, load
 
-ARGUMENTS = {"dynamic-sampling": {"target": 4}, "marker-gate": {"first": 40, "last": 120}}
+TURN = np.arange(12.0)
+ARGUMENTS = {
+    "dynamic-sampling": {"target": 4},
+    "marker-gate": {"first": 40, "last": 120},
+    # the items of check_allocator, with some slopes and difficulties
+    "optimal-design": {
+        "bank": Bank(tuple(f"item{i:02d}" for i in range(12)), np.stack([1 + TURN % 3, np.sin(TURN)], 1), np.cos(TURN))
+    },
+    "dual-descent": {"budget": (300,), "horizon": 400},
+    "online-knapsack": {"budget": 300, "low": 0.05, "high": 3.0},
+}
 ORDERED = {"dynamic-sampling"}
 MENU = {"greedy-marginal", "max-min", "menu-knapsack"}
 
@@ -54,6 +64,11 @@ def test_allocator_keeps_the_rules(name, seed):
 )
 def test_options_keep_the_rules(allocator):
     check_allocator(allocator)
+
+
+@pytest.mark.parametrize("name", of("online"))
+def test_online_keeps_the_rules(name):
+    check_online(load(name)(**ARGUMENTS[name]))
 
 
 @pytest.mark.parametrize("name", of("stopper"))
@@ -125,7 +140,8 @@ def mutating(budget, items):
 
 
 def global_random(budget, items):
-    return plan_of(items, np.where(items.cost * len(items) <= budget, RNG.integers(0, 2, len(items)), 0))
+    share = budget / (items.cost * max(len(items), 1))  # many values, or two plans would often agree by chance
+    return plan_of(items, np.floor(RNG.random(len(items)) * share).astype(np.int64))
 
 
 RNG = np.random.default_rng()

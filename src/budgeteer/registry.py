@@ -48,6 +48,14 @@ _DAPO = ("DAPO: An Open-Source LLM Reinforcement Learning System at Scale", "250
 _VIP = ("Adaptive Rollout Allocation for Online Reinforcement Learning with Verifiable Rewards", "2602.01601")
 _PLAN = ("Plan and Budget: Effective and Efficient Test-Time Scaling on Reasoning LLMs", "2505.16122")
 _GRPO = ("DeepSeekMath: Pushing the Limits of Mathematical Reasoning in Open Language Models", "2402.03300")
+_DMD = ("The Best of Many Worlds: Dual Mirror Descent for Online Allocation Problems", "2011.10124", "dual_descent")
+_ZCL = ("Automated Composition of Agents: A Knapsack Approach", "2510.16499", "online_knapsack")
+_TS = ("Thompson Sampling for Budgeted Multi-armed Bandits", "1505.00146", "thompson")
+_SH = ("Non-stochastic Best Arm Identification", "1502.07943", "successive_halving")
+_OD = ("Cost-efficient ability estimation by optimal design", "2604.01418", "optimal_design")
+_RCO = ("Riemannian exact-budget optimisation", "2605.00649", "riemannian")
+_PIV = ("New Philosopher Inequalities for Online Bayesian Matching", "2407.15285", "pivotal")
+_ALF = ("Auxiliary-Loss-Free Load Balancing Strategy for Mixture-of-Experts", "2408.15664", "load_balance")
 _A, _S, _R = "budgeteer.allocate", "budgeteer.stop", "budgeteer.rl.recipes"
 
 # fmt: off
@@ -72,6 +80,17 @@ _ALL = (
            evidence="menu_knapsack"),
     Method("max-min", "allocator", f"{_A}.budgeted_max_min:budgeted_max_min", "menus: the worst item as good as can be",
            evidence="budgeted_max_min"),
+    Method("thompson", "allocator", f"{_A}.thompson:thompson", "units where a posterior draw buys most reward", *_TS),
+    Method("successive-halving", "allocator", f"{_A}.successive_halving:successive_halving",
+           "rounds that drop the worse half", *_SH),
+    Method("optimal-design", "allocator", f"{_A}.optimal_design:optimal_design", "questions by information a token",
+           *_OD),
+    Method("dual-descent", "online", f"{_A}.dual_descent:dual_descent", "requests or options against a price", *_DMD),
+    Method("online-knapsack", "online", f"{_A}.online_knapsack:online_knapsack", "buy now or never", *_ZCL),
+    Method("riemannian", "joint", f"{_A}.riemannian:riemannian", "an option a group for a loss of all together", *_RCO),
+    Method("pivotal", "rounding", f"{_A}.pivotal:pivotal", "whole choices from fractions, exact total", *_PIV),
+    Method("online-matching", "matching", f"{_A}.online_matching:online_matching", "which resource serves whom", *_PIV),
+    Method("load-balance", "router", f"{_A}.load_balance:load_balance", "experts by score plus balancing bias", *_ALF),
     Method("marker-gate", "stopper", f"{_S}.marker_gate:marker_gate", "end sure rows, abort late ones", *_DUET),
     Method("answered", "stopper", f"{_S}.answered:answered", "end a row once its answer is complete",
            evidence="answered"),

@@ -379,3 +379,63 @@ def heat_map(
     turned = f'transform="translate(18,{(top + base) / 2}) rotate(-90)" text-anchor="middle"'
     parts.append(f'<text class="label" {turned}>{clean(labels[1])}</text>')
     return "".join([*parts, "</svg>"])
+
+
+COLOURS = ("#0072b2", "#d55e00", "#008c66", "#a8527f", "#a87200", "#3a8fc4", "#4a4a4a", "#7a6a1a")
+DASHES = ("", "7 3", "2 3", "9 3 2 3", "", "7 3", "2 3", "9 3 2 3")
+
+
+def log_chart(panels: Sequence[tuple[Sequence[Line], str, str]], *, title: str) -> str:
+    """Panels one below the other, both axes logarithmic, as a file of its own: colours are inline, not classes.
+
+    Args:
+        panels: (lines, label of x, label of y), all values > 0; bands that reach 0 are cut at the frame.
+        title: spoken by screen readers.
+    """
+    width, left, right, top, height = 900, 70, 380, 26, 320
+    parts = [
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {(height + 50) * len(panels)}" role="img" '
+        f'font-family="sans-serif" font-size="13"><title>{clean(title)}</title>'
+        f'<rect width="{width}" height="{(height + 50) * len(panels)}" fill="#ffffff"/>'
+    ]
+    for number, (lines, x_label, y_label) in enumerate(panels):
+        base = number * (height + 50)
+        xs = [math.log10(x) for line in lines for x in line.x]
+        ys = [math.log10(y) for line in lines for y in line.mean]
+        x_low, x_high = min(xs, default=0.0) - 0.05, max(xs, default=1.0) + 0.05
+        y_low, y_high = math.floor(min(ys, default=0.0)), math.ceil(max(ys, default=1.0))
+
+        def px(x: float, low: float = x_low, high: float = x_high) -> float:
+            return left + (width - left - right) * (math.log10(x) - low) / (high - low)
+
+        def py(y: float, low: float = y_low, high: float = y_high, base: float = base) -> float:
+            logged = max(low, math.log10(y)) if y > 0 else low
+            return base + top + (height - top) * (high - logged) / max(high - low, 1)
+
+        for power in range(y_low, y_high + 1):
+            y = py(10.0**power)
+            parts.append(f'<path d="M{left} {y:.1f}H{width - right}" stroke="#dddddd"/>')
+            parts.append(
+                f'<text x="{left - 8}" y="{y + 4:.1f}" text-anchor="end" fill="#555555">{compact(10.0**power)}</text>'
+            )
+        parts.extend(
+            f'<text x="{px(x):.1f}" y="{base + height + 18}" text-anchor="middle" fill="#555555">{x:,.0f}</text>'
+            for x in sorted({x for line in lines for x in line.x})
+        )
+        middle = (left + width - right) / 2
+        parts.append(
+            f'<text x="{middle}" y="{base + height + 38}" text-anchor="middle" fill="#555555">{clean(x_label)}</text>'
+            f'<text x="{left}" y="{base + 16}" fill="#555555">{clean(y_label)}</text>'
+        )
+        for k, line in enumerate(lines):
+            colour, dash = COLOURS[line.style % SERIES], DASHES[line.style % SERIES]
+            stroke = f'stroke="{colour}" stroke-width="2"' + (f' stroke-dasharray="{dash}"' if dash else "")
+            edge = [*zip(line.x, line.high, strict=True), *reversed([*zip(line.x, line.low, strict=True)])]
+            band = " ".join(f"{px(x):.1f},{py(y):.1f}" for x, y in edge)
+            points = " ".join(f"{px(x):.1f},{py(y):.1f}" for x, y in zip(line.x, line.mean, strict=True))
+            parts.append(f'<polygon points="{band}" fill="{colour}" opacity="0.15"/>')
+            parts.append(f'<polyline points="{points}" fill="none" {stroke}/>')
+            y = base + top + 14 + 24 * k
+            parts.append(f'<path d="M{width - right + 16} {y}h28" {stroke}/>')
+            parts.append(f'<text x="{width - right + 52}" y="{y + 4}" fill="#222222">{clean(line.name)}</text>')
+    return "\n".join([*parts, "</svg>"])

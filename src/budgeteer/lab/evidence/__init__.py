@@ -99,6 +99,8 @@ def run(name: str) -> list[Evidence]:
 def write(name: str, folder: Path, results: Sequence[Evidence] | None = None) -> Path:
     """Write the results as ``folder/NAME.json`` and renew ``folder/README.md``.
 
+    A module that has ``figure(rows) -> str`` draws ``folder/NAME.svg`` from the rows of the JSON file.
+
     Args:
         name: module of the experiments.
         folder: made if missing, normally ``docs/evidence``.
@@ -108,6 +110,9 @@ def write(name: str, folder: Path, results: Sequence[Evidence] | None = None) ->
     rows = [_plain(one) for one in (run(name) if results is None else results)]
     target = folder / f"{name}.json"
     target.write_text(json.dumps(rows, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+    figure = getattr(importlib.import_module(f"{__name__}.{name}"), "figure", None)
+    if figure is not None:
+        (folder / f"{name}.svg").write_text(figure(rows) + "\n", encoding="utf-8")
     (folder / "README.md").write_text(page(folder), encoding="utf-8")
     return target
 
