@@ -110,7 +110,8 @@ def write(name: str, folder: Path, results: Sequence[Evidence] | None = None) ->
     rows = [_plain(one) for one in (run(name) if results is None else results)]
     target = folder / f"{name}.json"
     target.write_text(json.dumps(rows, indent=1, allow_nan=False) + "\n", encoding="utf-8")
-    figure = getattr(importlib.import_module(f"{__name__}.{name}"), "figure", None)
+    # results may be of an experiment outside the package
+    figure = getattr(importlib.import_module(f"{__name__}.{name}"), "figure", None) if name in names() else None
     if figure is not None:
         (folder / f"{name}.svg").write_text(figure(rows) + "\n", encoding="utf-8")
     (folder / "README.md").write_text(page(folder), encoding="utf-8")
