@@ -23,7 +23,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -250,17 +249,6 @@ def machine() -> dict[str, Any]:
     return {"cpu": cpu, "cores": os.cpu_count(), "load_before": load, "python": platform.python_version()}
 
 
-def versions() -> dict[str, str]:
-    """Of the packages compared."""
-    found = {}
-    for name in PACKAGES:
-        try:
-            found[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            continue
-    return found
-
-
 def side_by_side(menus: Sequence[tuple[int, int]], limit: float, seed: int) -> list[dict[str, Any]]:
     """Menus: ours at every size, peers at those they can do."""
     rows = []
@@ -404,14 +392,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.child:
         print(json.dumps(measure(**json.loads(args.child))))
         return 0
-    from budgeteer.lab.results import to_json, write_text
+    from budgeteer.lab.results import installed, to_json, write_text
 
     limit = 5.0 if args.quick else args.limit
     out = args.out or (None if args.quick else OUT)
     found: dict[str, Any] = {part: [] for part in PARTS}
     if len(args.parts) < len(PARTS) and out is not None and out.exists():
         found = json.loads(out.read_text())
-    found |= {"quick": args.quick, "seed": args.seed, "limit": limit, "machine": machine(), "versions": versions()}
+    found |= {
+        "quick": args.quick,
+        "seed": args.seed,
+        "limit": limit,
+        "machine": machine(),
+        "versions": installed(PACKAGES),
+    }
     for part in args.parts:
         if part == "menus":
             found[part] = side_by_side(((20, 4),) if args.quick else MENUS, limit, args.seed)

@@ -20,7 +20,6 @@ import time
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +27,7 @@ import numpy as np
 import torch
 
 from budgeteer.lab import pool
-from budgeteer.lab.results import to_json, write_text
+from budgeteer.lab.results import installed, to_json, write_text
 from budgeteer.lab.run import rewards
 from budgeteer.lab.tasks.base import Item
 from budgeteer.models.llama import Llama
@@ -90,13 +89,7 @@ def machine() -> dict[str, Any]:
 
 def versions() -> dict[str, str]:
     """Of Python and of the packages compared; an absent one is left out."""
-    found = {"python": platform.python_version()}
-    for name in PACKAGES:
-        try:
-            found[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            continue
-    return found
+    return {"python": platform.python_version()} | installed(PACKAGES)
 
 
 def peak_flops(size: int = 2048, repetitions: int = 5) -> float:

@@ -125,15 +125,21 @@ def compare(runs: Sequence[Run], pairs: Iterable[tuple[str, str]], *, level: flo
     return found
 
 
-def versions() -> dict[str, str]:
-    """Versions of what decides the numbers: budgeteer, Python, the platform, and the libraries that are installed."""
-    found = {"python": platform.python_version(), "platform": platform.platform(terse=True)}
-    for name in ("budgeteer", "numpy", "torch", "reasoning-gym", "transformers", "tokenizers"):
+def installed(packages: Iterable[str]) -> dict[str, str]:
+    """Version of each package that is installed; the others did not take part and are left out."""
+    found = {}
+    for name in packages:
         try:
             found[name] = metadata.version(name)
         except metadata.PackageNotFoundError:
-            continue  # an extra that is not installed did not take part
+            continue
     return found
+
+
+def versions() -> dict[str, str]:
+    """Versions of what decides the numbers: budgeteer, Python, the platform, and the libraries that are installed."""
+    platforms = {"python": platform.python_version(), "platform": platform.platform(terse=True)}
+    return platforms | installed(("budgeteer", "numpy", "torch", "reasoning-gym", "transformers", "tokenizers"))
 
 
 def write(results: Results, path: Path | str) -> Path:
