@@ -121,3 +121,15 @@ class UnknownPrice(UnknownName):
             f"Name it in a TOML of your own, or choose a price for unknown models (with_fallback)"
         )
         self.args = (self.message,)
+
+
+class ModelError(BudgeteerError):
+    """A call of a model that failed for good.
+
+    Attributes:
+        billed: it may have run, so what was reserved for it is charged; False: it was refused before it ran.
+    """
+
+    def __init__(self, message: str, *, billed: bool) -> None:
+        self.billed = billed
+        super().__init__(message)

@@ -76,6 +76,7 @@ class Settlement:
         attempt: 0, then one more with each retry of the client.
         cap, choices: the output cap of a choice, and how many choices.
         started, ended: nanoseconds since 1970 (UTC), for records.
+        stage: what the call is for, such as ``"judge"``, or ``""``.
     """
 
     provider: str
@@ -92,6 +93,7 @@ class Settlement:
     choices: int = 1
     started: int = 0
     ended: int = 0
+    stage: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +110,7 @@ class Planned:
     attempt: int = 0
     cap: int | None = None
     choices: int = 1
+    stage: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,6 +216,7 @@ class Metering:
         return Settlement(
             planned.provider, planned.operation, planned.model, answer.model, usage, planned.amounts, amounts,
             estimated, answer.outcome, planned.attempt, planned.cap, planned.choices,
+            stage=planned.stage,
         )  # fmt: skip
 
     def _charge(self, planned: Planned, answer: Answer, usage: Usage) -> dict[str, int]:
@@ -273,6 +277,7 @@ def tags(settlement: Settlement) -> dict[str, str]:
         "outcome": settlement.outcome,
         "estimated": "yes" if settlement.estimated else "no",
         "attempt": str(settlement.attempt),
+        **({"stage": settlement.stage} if settlement.stage else {}),
     }
 
 

@@ -1,0 +1,132 @@
+"""The Model protocol: text in, text and usage out, from an embedded reasoner or from an endpoint."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Protocol
+
+from budgeteer.errors import InvalidInput
+from budgeteer.usage import Usage
+
+PREFIX = "prefix"
+"""Continues a text where it stops, so that thinking can be cut and the answer asked for: raw completions."""
+LOGPROBS = "logprobs"
+"""Reports the log-probability of every sampled token."""
+SEED = "seed"
+"""The same request with the same seed has the same answer, whatever else is asked at the same time."""
+INTERNALS = "internals"
+"""Runs here: a :class:`Request` may carry a hook into decoding."""
+CAPABILITIES = frozenset({PREFIX, LOGPROBS, SEED, INTERNALS})
+
+STOP, LENGTH, CUT = "stop", "length", "cut"
+"""How a choice ended: by itself or at a stop text; at its cap; broken off before either (a cut stream)."""
+
+
+class Message(NamedTuple):
+    """One message of a chat: role ``"system"``, ``"user"`` or ``"assistant"``."""
+
+    role: str
+    content: str
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One call.
+
+    Attributes:
+        prompt: raw text that is continued, or the messages of a chat.
+        max_tokens: cap of each choice, >= 1.
+        n: choices, >= 1.
+        temperature: >= 0; 0 is greedy.
+        stop: texts that end a choice; not part of its text.
+        seed: choice i of the same seed and prompt is always the same text where the model declares SEED.
+        logprobs: ask for them; the model has to declare LOGPROBS.
+        hook: of :mod:`budgeteer.models.hook`; the model has to declare INTERNALS.
+    """
+
+    prompt: str | tuple[Message, ...]
+    max_tokens: int
+    n: int = 1
+    temperature: float = 1.0
+    stop: tuple[str, ...] = ()
+    seed: int | None = None
+    logprobs: bool = False
+    hook: Any = None
+
+    def __post_init__(self) -> None:
+        if not self.prompt:
+            raise InvalidInput("the prompt is empty; give text or messages")
+        if self.max_tokens < 1 or self.n < 1:
+            raise InvalidInput(f"max_tokens={self.max_tokens} and n={self.n}; both are at least 1")
+        if not 0 <= self.temperature < float("inf"):
+            raise InvalidInput(f"temperature is {self.temperature}; give a finite value of 0 or more")
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """One continuation.
+
+    Attributes:
+        text: without the stop text that ended it.
+        tokens: sampled, the ending ones included; None = the endpoint did not say.
+        finish: ``"stop"``, ``"length"`` or ``"cut"``.
+        logprobs: of the sampled tokens, if they were asked for.
+    """
+
+    text: str
+    tokens: int | None
+    finish: str
+    logprobs: tuple[float, ...] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Response:
+    """Answer to a request: its choices in order, and what all of them used together."""
+
+    choices: tuple[Choice, ...]
+    usage: Usage
+
+
+class Chunk(NamedTuple):
+    """A piece of a stream: text of one choice, and about how many tokens it is."""
+
+    choice: int
+    text: str
+    tokens: int = 1
+
+
+class Model(Protocol):
+    """A language model.
+
+    Attributes:
+        name: for reports and prices.
+        capabilities: of :data:`CAPABILITIES`. What it does not declare is a clear error when asked for.
+    """
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def capabilities(self) -> frozenset[str]: ...
+
+    def count(self, prompt: str | tuple[Message, ...]) -> int:
+        """Input tokens of a prompt: exact, or never less than what is billed."""
+        ...
+
+    async def generate(self, request: Request) -> Response:
+        """All choices of a request.
+
+        Raises:
+            ModelError: the call failed for good; says whether it may be billed.
+            InvalidInput: it asks for what the model does not declare, or is longer than its context.
+        """
+        ...
+
+    def stream(self, request: Request) -> AsyncIterator[Chunk | Response]:
+        """Chunks as they are sampled, then the Response. Closing the iterator early stops the sampling."""
+        ...
+
+    async def aclose(self) -> None:
+        """Let go of connections, threads and child processes."""
+        ...

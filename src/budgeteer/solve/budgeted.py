@@ -1,0 +1,167 @@
+"""A model behind a budget: every call is reserved before and settled after, so that no strategy can overspend."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterable
+from contextlib import aclosing
+from dataclasses import dataclass, replace
+
+from budgeteer.adapters.metering import CUT, OK, REJECTED, UNKNOWN, Answer, Call, Metering, Settlement
+from budgeteer.errors import BudgetExceeded, InvalidInput, ModelError
+from budgeteer.ledger import Allowance
+from budgeteer.meter import Prices
+from budgeteer.models.model import INTERNALS, LOGPROBS, Chunk, Message, Model, Request, Response
+from budgeteer.usage import Usage
+
+
+@dataclass(slots=True)
+class Spend:
+    """What went through a wrapper so far.
+
+    Attributes:
+        calls: answered or charged; those refused for lack of budget are not.
+        usage: input, output and reasoning tokens, estimated where the endpoint did not say.
+        estimated: calls whose usage was estimated.
+        units: charged, per kind.
+        seconds: spent in calls, added up over concurrent ones.
+    """
+
+    calls: int
+    usage: Usage
+    estimated: int
+    units: dict[str, int]
+    seconds: float = 0.0
+
+
+class Budgeted:
+    """A model, and the right to spend some units on it.
+
+    A call reserves its worst case (input + n * max_tokens) in the units of the allowance and is refused if that does
+    not fit; it settles what it used. Planner, judge and value calls go through here like all others.
+
+    Args:
+        model: any Model.
+        allowance: its kinds are the units; see :class:`budgeteer.ledger.Allowance`.
+        prices: for an allowance of money.
+    """
+
+    def __init__(self, model: Model, allowance: Allowance, *, prices: Prices | None = None) -> None:
+        self.model, self.allowance = model, allowance
+        self._metering = Metering(allowance, tuple(allowance.remaining), prices, on_settle=self._book)
+        self.spend = Spend(0, Usage(input=0, output=0, reasoning=0), 0, dict.fromkeys(allowance.remaining, 0))
+
+    @property
+    def name(self) -> str:
+        """The model's."""
+        return self.model.name
+
+    @property
+    def capabilities(self) -> frozenset[str]:
+        """The model's."""
+        return self.model.capabilities
+
+    @property
+    def remaining(self) -> dict[str, int]:
+        """Units per kind that can still be reserved."""
+        return self.allowance.remaining
+
+    def count(self, prompt: str | tuple[Message, ...]) -> int:
+        """Input tokens of a prompt, or an upper bound."""
+        return self.model.count(prompt)
+
+    def afford(self, prompt: str | tuple[Message, ...], *, n: int = 1, most: int, keep: int = 0) -> int:
+        """The largest ``max_tokens`` up to ``most`` for which n choices fit into what is left; 0 = not even one token.
+
+        Args:
+            keep: tokens of output of a later call with the same prompt and the thinking so far (to force an answer)
+                that have to fit, too.
+        """
+        inputs, free = self.model.count(prompt), self.remaining
+        low, high = 0, most
+        while low < high:
+            middle = (low + high + 1) // 2
+            need = self._metering.most(Usage(input=inputs, output=n * middle), self.name, "")
+            if keep:
+                later = self._metering.most(Usage(input=inputs + middle, output=keep), self.name, "")
+                need = {kind: units + later[kind] for kind, units in need.items()}
+            if all(units <= free[kind] for kind, units in need.items()):
+                low = middle
+            else:
+                high = middle - 1
+        return low
+
+    async def generate(self, request: Request, *, stage: str = "sample") -> Response:
+        """All choices of a request, charged.
+
+        Args:
+            stage: what it is for, a tag of the settlement: ``"sample"``, ``"plan"``, ``"judge"``, ``"answer"``...
+
+        Raises:
+            BudgetExceeded: the worst case does not fit; nothing was sent.
+            ModelError: the call failed for good; what may be billed is charged.
+        """
+        call = await self._start(request, stage)
+        try:
+            response = await self.model.generate(request)
+        except BaseException as error:
+            await asyncio.shield(call.afinish(_failed(error)))
+            raise
+        await call.afinish(_answered(response, request))
+        return response
+
+    async def stream(self, request: Request, *, stage: str = "sample") -> AsyncIterator[Chunk | Response]:
+        """The same, piece by piece. A stream that is closed early is charged for what was seen."""
+        call = await self._start(request, stage)
+        seen, answer = 0, Answer(outcome=UNKNOWN)
+        try:
+            async with aclosing(self.model.stream(request)) as pieces:  # type: ignore[type-var]
+                async for piece in pieces:
+                    if isinstance(piece, Response):
+                        answer = _answered(piece, request)
+                    else:
+                        seen += piece.tokens
+                        answer = Answer(seen=seen, outcome=CUT)
+                    yield piece
+        except GeneratorExit:
+            raise
+        except BaseException as error:
+            if not seen:
+                answer = _failed(error)
+            raise
+        finally:
+            await asyncio.shield(call.afinish(answer))
+
+    async def _start(self, request: Request, stage: str) -> Call:
+        if request.logprobs and LOGPROBS not in self.capabilities:
+            raise InvalidInput(f"{self.name} does not report log-probabilities; choose a strategy without them")
+        if request.hook is not None and INTERNALS not in self.capabilities:
+            raise InvalidInput(f"{self.name} is a black box; choose a strategy that needs no internals")
+        worst = Usage(input=self.model.count(request.prompt), output=request.n * request.max_tokens)
+        planned = self._metering.plan(
+            "budgeteer", "generate", self.name, worst, cap=request.max_tokens, choices=request.n, stage=stage
+        )
+        return await Call(self._metering, planned).astart()
+
+    def _book(self, settlement: Settlement) -> None:
+        if settlement.outcome == REJECTED:
+            return
+        spend, usage = self.spend, settlement.usage
+        spend.calls += 1
+        spend.usage += replace(usage, cached=None, reasoning=usage.reasoning or 0)
+        spend.estimated += settlement.estimated
+        spend.seconds += (settlement.ended - settlement.started) / 1e9
+        for kind, units in settlement.amounts.items():
+            spend.units[kind] += units
+
+
+def _answered(response: Response, request: Request) -> Answer:
+    known: Iterable[int | None] = [choice.tokens for choice in response.choices]
+    counted = None if any(tokens is None for tokens in known) else sum(tokens or 0 for tokens in known)
+    return Answer(usage=response.usage, seen=counted, outcome=OK)
+
+
+def _failed(error: BaseException) -> Answer:
+    """Refused before it ran, or it may have run: then all that was reserved is charged."""
+    refused = isinstance(error, InvalidInput | BudgetExceeded) or (isinstance(error, ModelError) and not error.billed)
+    return Answer(outcome=REJECTED if refused else UNKNOWN)

@@ -1,0 +1,122 @@
+"""No call goes past its budget, whatever the strategy does and however the model fails."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import aclosing
+
+import pytest
+
+from budgeteer.errors import BudgetExceeded, InvalidInput, ModelError
+from budgeteer.ledger import Allowance, Limit, MemoryLedger
+from budgeteer.models.model import Chunk, Request, Response
+from budgeteer.solve import Budgeted
+from scripted import Scripted
+
+
+def budgeted(model: Scripted, **amounts: int) -> Budgeted:
+    ledger = MemoryLedger()
+    ledger.open("q", [Limit(kind, units) for kind, units in amounts.items()])
+    return Budgeted(model, Allowance(ledger, "q", amounts))
+
+
+def test_a_call_is_charged_for_what_it_used() -> None:
+    model = budgeted(Scripted(lambda prompt, rng: "12345"), all=30)
+    asyncio.run(model.generate(Request("abc", max_tokens=8, n=2)))
+    assert model.remaining == {"all": 30 - 3 - 10}
+    assert (model.spend.calls, model.spend.usage.input, model.spend.usage.output) == (1, 3, 10)
+    assert model.spend.units == {"all": 13}
+
+
+def test_the_ledger_is_told_what_a_call_was_for() -> None:
+    model = budgeted(Scripted(lambda prompt, rng: "12345"), all=30)
+    asyncio.run(model.generate(Request("abc", max_tokens=8), stage="judge"))
+    assert '"stage":"judge"' in list(model.allowance._ledger.lines())[-1][0]
+
+
+def test_a_call_that_does_not_fit_is_not_sent() -> None:
+    inner = Scripted(lambda prompt, rng: "12345")
+    model = budgeted(inner, all=30)
+    with pytest.raises(BudgetExceeded):
+        asyncio.run(model.generate(Request("abc", max_tokens=14, n=2)))
+    assert inner.requests == []
+    assert model.remaining == {"all": 30}
+    assert model.spend.calls == 0
+
+
+@pytest.mark.parametrize(("most", "n", "keep", "want"), [(99, 1, 0, 27), (99, 2, 0, 13), (5, 1, 0, 5), (99, 1, 4, 10)])
+def test_afford_is_the_largest_that_fits(most: int, n: int, keep: int, want: int) -> None:
+    """30 units, prompt of 3: n * m <= 27; with keep: (3 + m) + (3 + m + 4) <= 30, so m = 10."""
+    model = budgeted(Scripted(lambda prompt, rng: "x"), all=30)
+    assert model.afford("abc", n=n, most=most, keep=keep) == want
+
+
+def test_afford_knows_that_nothing_fits() -> None:
+    assert budgeted(Scripted(lambda prompt, rng: "x"), all=3).afford("abc", most=9) == 0
+
+
+@pytest.mark.parametrize(("billed", "left"), [(True, 30 - 3 - 8), (False, 30)])
+def test_a_failed_call_is_charged_if_it_may_have_run(billed: bool, left: int) -> None:
+    class Failing(Scripted):
+        async def generate(self, request: Request) -> Response:
+            raise ModelError("gone", billed=billed)
+
+    model = budgeted(Failing(lambda prompt, rng: ""), all=30)
+    with pytest.raises(ModelError):
+        asyncio.run(model.generate(Request("abc", max_tokens=8)))
+    assert model.remaining == {"all": left}
+
+
+def test_a_cancelled_call_is_charged() -> None:
+    class Hanging(Scripted):
+        async def generate(self, request: Request) -> Response:
+            await asyncio.sleep(3600)
+            raise AssertionError
+
+    model = budgeted(Hanging(lambda prompt, rng: ""), all=30)
+
+    async def cut() -> None:
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(model.generate(Request("abc", max_tokens=8)), 0.01)
+
+    asyncio.run(cut())
+    assert model.remaining == {"all": 30 - 3 - 8}
+
+
+def test_a_stream_closed_early_is_charged_for_what_was_seen() -> None:
+    model = budgeted(Scripted(lambda prompt, rng: "123456789"), all=30)
+
+    async def two() -> list[str]:
+        texts = []
+        async with aclosing(model.stream(Request("abc", max_tokens=20))) as pieces:
+            async for piece in pieces:
+                assert isinstance(piece, Chunk)
+                texts.append(piece.text)
+                if len(texts) == 2:
+                    break
+        return texts
+
+    assert asyncio.run(two()) == ["1", "2"]
+    assert model.remaining == {"all": 30 - 3 - 2}
+    assert model.spend.estimated == 1
+
+
+def test_a_black_box_refuses_hooks_before_anything_is_spent() -> None:
+    model = budgeted(Scripted(lambda prompt, rng: "1"), all=30)
+    with pytest.raises(InvalidInput, match="black box"):
+        asyncio.run(model.generate(Request("abc", max_tokens=8, hook=object())))
+    assert model.remaining == {"all": 30}
+
+
+def test_concurrent_calls_never_exceed_the_budget() -> None:
+    model = budgeted(Scripted(lambda prompt, rng: "1" * rng.randint(1, 9)), all=200)
+
+    async def fan() -> list[object]:
+        calls = [model.generate(Request("abc", max_tokens=9, seed=i)) for i in range(64)]
+        return list(await asyncio.gather(*calls, return_exceptions=True))
+
+    results = asyncio.run(fan())
+    assert any(isinstance(r, BudgetExceeded) for r in results)
+    assert any(isinstance(r, Response) for r in results)
+    assert model.spend.units["all"] <= 200
+    assert model.remaining == {"all": 200 - model.spend.units["all"]}
