@@ -27,6 +27,7 @@ CAPS = {
 """Operation -> the field in which it caps its output."""
 _TEXT_BYTES = 8
 """Bytes of text a token, at most, on the average of an answer: a usage below that is not believed when n > 1."""
+_LONGEST_EVENT = 32 * 1024 * 1024
 _SHOWN = (
     "text", "content", "reasoning_content", "reasoning", "refusal", "arguments", "name", "summary", "thinking",
     "partial_json", "message", "delta", "tool_calls", "function",
@@ -245,19 +246,31 @@ class Events:
         self.reading, self.streamed, self.rest = reading, streamed, b""
 
     def feed(self, piece: bytes) -> bytes:
-        """Take in a piece; what to pass on: whole events, as they came."""
-        self.rest += piece
+        """Take in a piece; what to pass on: whole events, as they came.
+
+        Raises:
+            InvalidInput: an event without an end.
+        """
+        rest = self.rest + piece if self.rest else piece
         if not self.streamed:
+            self.rest = rest
             return piece
-        passed = b""
+        passed, begin = [], 0
         while True:
-            ends = [(at, len(end)) for end in (b"\n\n", b"\r\n\r\n") if (at := self.rest.find(end)) >= 0]
-            if not ends:
-                return passed
-            at, length = min(ends)
-            block, self.rest = self.rest[: at + length], self.rest[at + length :]
+            at, length = rest.find(b"\n\n", begin), 2
+            other = rest.find(b"\r\n\r\n", begin, at if at >= 0 else len(rest))
+            if other >= 0:
+                at, length = other, 4
+            if at < 0:
+                break
+            block = rest[begin : at + length]
+            begin = at + length
             if self._take(block):
-                passed += block
+                passed.append(block)
+        self.rest = rest[begin:]
+        if len(self.rest) > _LONGEST_EVENT:
+            raise InvalidInput(f"an event of more than {_LONGEST_EVENT:,} bytes; the stream is none of events")
+        return b"".join(passed)
 
     def last(self) -> bytes:
         """What is left at the end of the stream."""
@@ -267,6 +280,8 @@ class Events:
         return rest if self._take(rest) else b""
 
     def _take(self, block: bytes) -> bool:
+        if block.startswith(b"data:") and block.count(b"\n", 0, -2) == 0:
+            return self.reading.event(block[5:].strip())
         lines = [line[5:].strip() for line in block.splitlines() if line.startswith(b"data:")]
         return self.reading.event(b"\n".join(lines)) if lines else True
 
