@@ -61,6 +61,9 @@ class Upstream:
                 self.most_open = max(self.most_open, self.open)
                 try:
                     await self.steps[body["model"]](self, writer, path, body)
+                except ConnectionError:
+                    self.gone += 1
+                    raise
                 finally:
                     self.open -= 1
         except (asyncio.IncompleteReadError, ConnectionError, asyncio.CancelledError):

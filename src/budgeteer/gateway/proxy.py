@@ -47,6 +47,8 @@ _TICK = 0.1
 """Seconds between looks for what has waited too long."""
 _PASSED_UP = (b"anthropic-version", b"anthropic-beta", b"openai-beta", b"traceparent", b"user-agent")
 _PASSED_DOWN = ("content-type", "openai-processing-ms", "openai-version")
+_UNREAD = ("too_large", "too_slow", "left")
+"""Refusals that leave part of the body unread."""
 _AGAIN = (0.05, 0.2, 1.0, 5.0)
 """Seconds between attempts to book; the last one is repeated."""
 
@@ -524,6 +526,8 @@ class Proxy:
         if not live.attempts:
             live.outcome = ends.REFUSED
         headers = [(b"content-type", b"application/json"), *refused.headers, *self._headers(live)]
+        if refused.code in _UNREAD:
+            headers.append((b"connection", b"close"))
         await _reply(send, refused.status, refused.body(dialect), headers)
 
     def _headers(self, live: Live) -> list[tuple[bytes, bytes]]:

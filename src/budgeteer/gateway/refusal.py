@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from budgeteer.errors import BudgeteerError, BudgetExceeded
-from budgeteer.gateway.config import PARALLEL
+from budgeteer.gateway.config import PARALLEL, REQUESTS
 
 PATIENCE = 60
 """Seconds that a client's library may be asked to wait; with longer waits the caller has to decide."""
@@ -44,7 +44,8 @@ class Refused(BudgeteerError):
         """Beside the content's type and length."""
         if self.wait is None:
             return [(b"x-should-retry", b"false")]
-        return [(b"retry-after", str(self.wait).encode()), (b"x-should-retry", b"true")]
+        soon = b"true" if self.wait <= PATIENCE else b"false"
+        return [(b"retry-after", str(self.wait).encode()), (b"x-should-retry", soon)]
 
     def body(self, dialect: str) -> bytes:
         """In the shape of OpenAI's or Anthropic's errors."""
@@ -87,7 +88,7 @@ def of_budget(error: BudgetExceeded, now: int) -> Refused:
     if error.held and error.used - error.held + error.requested <= error.limit:
         text = f"{error}; requests under way hold what this one needs: try again when they have ended"
         return Refused(429, "budget_reserved", text, 2, budget)
-    if wait is not None and wait <= PATIENCE and error.requested <= error.limit:
+    if wait is not None and (wait <= PATIENCE or error.kind == REQUESTS) and error.requested <= error.limit:
         return Refused(429, "rate_limited", str(error), wait, budget)
     return Refused(402, "budget_exceeded", str(error), None, budget)
 
