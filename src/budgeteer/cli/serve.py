@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import sys
 from pathlib import Path
 
@@ -32,5 +33,6 @@ def run(args: argparse.Namespace) -> int:
     sys.stderr.write(f"budgeteer: http://{serving.config.host}:{serving.config.port}/v1\n")
     if not config.server.admin_key:
         sys.stderr.write("budgeteer: no admin key is set, so the admin API is off\n")
-    serving.run()
+    with contextlib.suppress(KeyboardInterrupt):  # raised again once all is booked
+        serving.run()
     return 0 if serving.started else 1

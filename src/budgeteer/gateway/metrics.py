@@ -28,6 +28,7 @@ class Metrics:
     def __init__(self, live: Callable[[], int], known: Callable[[str], bool]) -> None:
         self._registry = CollectorRegistry()
         self._known = known
+        self._children: dict[tuple[Any, ...], Any] = {}
         about = ("model", "upstream", "operation")
 
         def counter(name: str, text: str, labels: tuple[str, ...]) -> Counter:
@@ -46,27 +47,35 @@ class Metrics:
         )
         Gauge("budgeteer_live_requests", "Requests under way", registry=self._registry).set_function(live)
 
+    def _of(self, metric: Any, *labels: str) -> Any:
+        """A child of a metric, remembered: looking one up costs more than counting."""
+        key = (metric, *labels)
+        found = self._children.get(key)
+        if found is None:
+            found = self._children[key] = metric.labels(*labels)
+        return found
+
     def count(self, record: dict[str, Any]) -> None:
         """Take in one record."""
-        model = record["model"] if self._known(record["model"]) else ""
+        of, model = self._of, record["model"] if self._known(record["model"]) else ""
         about = (model, record["upstream"], record["operation"])
-        self._requests.labels(*about, record["outcome"], str(record["status"])).inc()
+        of(self._requests, *about, record["outcome"], str(record["status"])).inc()
         if record["outcome"] == "refused":
-            self._refused.labels(record["reason"]).inc()
+            of(self._refused, record["reason"]).inc()
         for bucket in ("input", "output", "cached", "reasoning"):
             if record[bucket]:
-                self._tokens.labels(*about, bucket).inc(record[bucket])
+                of(self._tokens, *about, bucket).inc(record[bucket])
         for kind, units in record["units"].items():
-            self._units.labels(kind).inc(units)
+            of(self._units, kind).inc(units)
         for kind, units in record["overshoot"].items():
-            self._overshoot.labels(kind).inc(units)
+            of(self._overshoot, kind).inc(units)
         if record["wasted"]:
-            self._wasted.labels(*about).inc(record["wasted"])
+            of(self._wasted, *about).inc(record["wasted"])
         if record["estimated"]:
-            self._estimated.labels(*about).inc()
+            of(self._estimated, *about).inc()
         if record["attempts"]:
-            self._attempts.labels(record["upstream"]).inc(record["attempts"])
-        self._seconds.labels(*about).observe(record["ms"] / 1000)
+            of(self._attempts, record["upstream"]).inc(record["attempts"])
+        of(self._seconds, *about).observe(record["ms"] / 1000)
 
     def text(self) -> bytes:
         """As Prometheus reads it."""

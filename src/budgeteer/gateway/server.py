@@ -81,6 +81,7 @@ def server(
             access_log=False,
             log_level="warning",
             server_header=False,
+            proxy_headers=False,
             timeout_keep_alive=75,
             timeout_graceful_shutdown=int(settings.drain_seconds) + 5,
         )

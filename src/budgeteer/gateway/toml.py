@@ -146,6 +146,8 @@ def _lines(text: str) -> dict[Where, int]:
         if header is not None:
             base = _resolved(_parts(header[2]), counts, header[1] == "[[")
             found.setdefault(base, number)
+            if header[1] == "[[":
+                found.setdefault(base[:-1], number)
             continue
         key = _KEY.match(line)
         if key is not None:
