@@ -34,6 +34,7 @@ from budgeteer.gateway.ask import ROUTES, Ask, Prepared, prepare
 from budgeteer.gateway.config import PARALLEL, REQUESTS, Config, Model
 from budgeteer.gateway.keyring import KeyRing
 from budgeteer.gateway.live import Live
+from budgeteer.gateway.policies import Policy
 from budgeteer.gateway.refusal import Refused, of_budget
 from budgeteer.gateway.upstream import NEVER_SENT, Backend, Upstreams
 from budgeteer.ledger import Ledger, MemoryLedger
@@ -110,7 +111,7 @@ class Proxy:
         keys: KeyRing,
         metering: Metering,
         record: Callable[[dict[str, Any]], None],
-        policies: Mapping[str, Any],
+        policies: Mapping[str, Policy],
     ) -> None:
         self.config, self.ledger, self.keys, self.metering = config, ledger, keys, metering
         self.accounts = Accounts(ledger, config.scopes, config.counted)
@@ -119,6 +120,7 @@ class Proxy:
         self.live: dict[str, Live] = {}
         self.instance = f"gw{os.urandom(8).hex()}"
         self._record = record
+        self._room: dict[str, tuple[float, dict[str, int | None]]] = {}
         self._inline = isinstance(ledger, MemoryLedger)
         self._number = itertools.count().__next__
         self._booking: set[asyncio.Future[Any]] = set()
@@ -173,7 +175,8 @@ class Proxy:
             reply = await policy.before(ask, self)
             if reply is not None:
                 live.outcome, live.status, live.policy = ends.CACHED, 200, name
-                return await _reply(send, 200, reply, [*self._headers(live), (b"x-budgeteer-policy", name.encode())])
+                headers_of = [(b"content-type", b"application/json"), *self._headers(live)]
+                return await _reply(send, 200, reply, headers_of)
         live.model = self.upstreams.names.get(ask.model, ask.model)
         up = {name.decode(): headers[name].decode("latin-1") for name in _PASSED_UP if name in headers}
         watch = asyncio.ensure_future(receive())
@@ -222,6 +225,27 @@ class Proxy:
         if not found:
             raise Refused(404, "wrong_route", f"{ask.model!r} is not served at /v1/{ask.route}")
         return found
+
+    async def spent(self, ask: Ask) -> float:
+        """The largest share that is spent or held of any limit of tokens or money that the request counts in, 0 to 1.
+
+        It may be half a second old.
+        """
+        now, largest = time.monotonic(), 0.0
+        for path, limits in ask.chain:
+            own = [limit for limit in limits or () if limit.amount and limit.kind in self.config.kinds]
+            if not own:
+                continue
+            known = self._room.get(path)
+            if known is None or known[0] < now:
+                if len(self._room) > 10_000:
+                    self._room.clear()
+                known = self._room[path] = (now + 0.5, await self.ledger.aio.remaining(path))
+            for limit in own:
+                left = known[1].get(limit.kind)
+                if left is not None and limit.amount:
+                    largest = max(largest, 1 - left / limit.amount)
+        return min(1.0, largest)
 
     # attempts
 
