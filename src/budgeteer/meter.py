@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from fractions import Fraction
 from typing import Protocol
 
@@ -47,6 +47,14 @@ class Meter(Protocol):
     def worst(self, usage: Usage, model: str = "", service: str = "") -> int: ...
 
 
+_Weights = tuple[tuple[str, int | Fraction], ...]
+
+
+def _plain(weights: Mapping[str, Fraction]) -> _Weights:
+    """Whole weights as integers, whose sums are ten times faster."""
+    return tuple((name, w.numerator if w.denominator == 1 else w) for name, w in weights.items())
+
+
 @dataclass(frozen=True, slots=True)
 class Tokens:
     """Units = ceil(sum of weight x bucket).
@@ -61,6 +69,16 @@ class Tokens:
 
     kind: str
     weights: Mapping[str, Fraction]
+    _exact: _Weights = field(init=False, repr=False, compare=False)
+    _worst: _Weights = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        worst = {
+            whole: self.weights.get(whole, Fraction(0)) + _extra(self.weights, whole, 1)
+            for whole in ("input", "output")
+        }
+        object.__setattr__(self, "_exact", _plain(self.weights))
+        object.__setattr__(self, "_worst", _plain({name: weight for name, weight in worst.items() if weight}))
 
     @classmethod
     def parse(cls, text: str) -> Tokens:
@@ -85,20 +103,19 @@ class Tokens:
         return cls(canonical(text), weights)
 
     def __call__(self, usage: Usage, model: str = "", service: str = "") -> int:
-        total = Fraction(0)
-        for name, weight in self.weights.items():
+        return self._sum(self._exact, usage)
+
+    def worst(self, usage: Usage, model: str = "", service: str = "") -> int:
+        return self._sum(self._worst, usage)
+
+    def _sum(self, weights: _Weights, usage: Usage) -> int:
+        total: int | Fraction = 0
+        for name, weight in weights:
             value = getattr(usage, name)
             if value is None and name not in PARTS:
                 raise InvalidInput(f"{self.kind} cannot be measured: {name} of {usage!r} is unknown; give an estimate")
             total += weight * (value or 0)
         return max(0, -(-total.numerator // total.denominator))
-
-    def worst(self, usage: Usage, model: str = "", service: str = "") -> int:
-        weights = {
-            whole: self.weights.get(whole, Fraction(0)) + _extra(self.weights, whole, 1)
-            for whole in ("input", "output")
-        }
-        return Tokens(self.kind, {name: w for name, w in weights.items() if w})(usage)
 
 
 @dataclass(frozen=True, slots=True)

@@ -186,7 +186,9 @@ def count(name: str, value: Any, most: int = MOST) -> int:
 
 def _get(source: Any, name: str) -> Any:
     """A field of an object or a mapping, or None."""
-    return source.get(name) if isinstance(source, Mapping) else getattr(source, name, None)
+    if type(source) is dict or isinstance(source, Mapping):  # the first is what JSON makes, and much faster to tell
+        return source.get(name)
+    return getattr(source, name, None)
 
 
 def _known(source: Any, name: str) -> int | None:

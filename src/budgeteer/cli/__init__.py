@@ -16,6 +16,8 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "allocate": ("budgeteer.cli.allocate", "split a budget over the items of a file, and say why"),
     "report": ("budgeteer.cli.report", "render a results.json as a page that stands alone"),
     "ledger": ("budgeteer.cli.ledger", "budgets that cannot be overspent: accounts, balances, spending, the journal"),
+    "serve": ("budgeteer.cli.serve", "the gateway: budgets in front of OpenAI-compatible and Anthropic endpoints"),
+    "keys": ("budgeteer.cli.keys", "virtual keys of the gateway: create, list, revoke, top up"),
     "methods": ("budgeteer.cli.methods", "all methods: part, paper, what each decides, verdict so far"),
     "evidence": ("budgeteer.cli.evidence", "run the experiments behind a method's claims"),
     "lab": ("budgeteer.cli.lab", "rebuild the embedded reasoner, profile a pool"),
