@@ -394,6 +394,8 @@ def test_streams_are_on_record_too(tmp_path):
     second = Scripted(lambda prompt, rng: "123456789")
     again = go(Strategy(early), second, "200", out=out, traces=True)
     assert second.requests == []
-    assert [(row["answer"], row["units"]) for row in again.rows] == [(row["answer"], row["units"]) for row in first.rows]
+    assert [(row["answer"], row["units"]) for row in again.rows] == [
+        (row["answer"], row["units"]) for row in first.rows
+    ]
     assert {row["answer"] for row in again.rows} == {"123"}
     assert again.spent == first.spent
