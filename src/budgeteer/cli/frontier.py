@@ -47,7 +47,6 @@ def run(args: argparse.Namespace) -> int:
     if ungraded:
         raise InvalidInput(f"{len(ungraded)} questions have no 'answer', such as {ungraded[0]!r}; a frontier needs all")
     model = load_model(args.model)
-    style = args.style or styles.choose(model, asked.asked)
     live, cells = _solving.Live(), len(strategies) * len(budgets) * len(seeds)
     begun: dict[frontier.Cell, None] = {}
 
@@ -58,7 +57,8 @@ def run(args: argparse.Namespace) -> int:
 
     async def work(pause: Any) -> Any:
         try:
-            return await frontier.measure(
+            style = args.style or styles.choose(model, asked.asked)
+            return style, await frontier.measure(
                 strategies, budgets, seeds, asked, model, styles.style_of(style, asked.asked), args.out,
                 about={"style": style}, concurrency=args.concurrency, timeout=args.timeout, prices=prices,
                 pause=pause, on_row=on_row,
@@ -67,7 +67,7 @@ def run(args: argparse.Namespace) -> int:
             await model.aclose()
 
     try:
-        found = _solving.pausable(work, live.draw)
+        style, found = _solving.pausable(work, live.draw)
     finally:
         live.close()
     if found is None:

@@ -42,7 +42,6 @@ def run(args: argparse.Namespace) -> int:
     prices = _solving.prices_of(args.prices, money=any(one.kind == MONEY for one in budget))
     asked = questions.load(args.source, limit=args.limit, seed=args.task_seed)
     model = load_model(args.model)
-    name = args.style or styles.choose(model, asked.asked)
     live = _solving.Live()
 
     def on_row(row: runner.Row, progress: runner.Progress) -> None:
@@ -53,6 +52,7 @@ def run(args: argparse.Namespace) -> int:
 
     async def work(pause: Any) -> runner.Run:
         try:
+            name = args.style or styles.choose(model, asked.asked)
             return await runner.run(
                 asked.questions, strategy, model, styles.style_of(name, asked.asked), budget,
                 per_question=not args.total, seed=args.seed, concurrency=args.concurrency, timeout=args.timeout,
