@@ -175,22 +175,47 @@ def test_a_frontier_needs_references(model, tmp_path, capsys):
     assert model.requests == []
 
 
+def start(arguments, seconds):
+    path = os.pathsep.join([str(HERE), str(HERE.parent / "src")])
+    return subprocess.Popen(
+        [sys.executable, str(HERE / "cli_child.py"), str(seconds), *arguments], text=True, stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE, env={**os.environ, "PYTHONPATH": path},
+    )  # fmt: skip
+
+
+def wait_for_a_row(out):
+    deadline = time.monotonic() + 60
+    while not (out.exists() and out.stat().st_size) and time.monotonic() < deadline:
+        time.sleep(0.02)
+
+
+@pytest.mark.parametrize("per", ["--per-question", "--total"])
+def test_a_killed_local_run_ends_as_if_it_had_not_been(tmp_path, per):
+    out, whole = tmp_path / "killed.jsonl", tmp_path / "whole.jsonl"
+    arguments = ["solve", "chains:max_steps=2", "--strategy", "vote:n=3", "--limit", "30", "--concurrency", "3", per]
+    arguments += ["--budget", "200" if per == "--per-question" else "3k"]
+    child = start([*arguments, "--out", str(out)], 0.05)
+    wait_for_a_row(out)
+    child.kill()
+    child.communicate()
+    assert 0 < len(rows_of(out)) < 30
+    for path in (out, whole):
+        child = start([*arguments, "--out", str(path)], 0)
+        _, errors = child.communicate(timeout=60)
+        assert child.returncode == 0, errors
+    plain = [
+        sorted(json.dumps({k: v for k, v in row.items() if k != "seconds"}) for row in rows_of(path))
+        for path in (out, whole)
+    ]
+    assert plain[0] == plain[1]
+
+
 def test_an_interrupt_pauses_and_prints_the_command_that_goes_on(tmp_path):
     out = tmp_path / "answers.jsonl"
     arguments = ["solve", "chains:max_steps=2", "--strategy", "vote:n=3", "--budget", "200", "--limit", "30"]
     arguments += ["--concurrency", "2", "--out", str(out)]
-    path = os.pathsep.join([str(HERE), str(HERE.parent / "src")])
-
-    def start(arguments, seconds):
-        return subprocess.Popen(
-            [sys.executable, str(HERE / "cli_child.py"), str(seconds), *arguments], text=True, stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE, env={**os.environ, "PYTHONPATH": path},
-        )  # fmt: skip
-
     child = start(arguments, 0.05)
-    deadline = time.monotonic() + 60
-    while not (out.exists() and out.stat().st_size) and time.monotonic() < deadline:
-        time.sleep(0.02)
+    wait_for_a_row(out)
     child.send_signal(signal.SIGINT)
     _, errors = child.communicate(timeout=60)
     assert child.returncode == 130, errors

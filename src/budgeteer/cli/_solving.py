@@ -51,6 +51,11 @@ def prices_of(given: str | None, *, money: bool) -> PriceTable | None:
     return user.load(given) if Path(given).suffix == ".toml" else litellm.load(given)
 
 
+def billed(model: str) -> bool:
+    """Whether somebody bills a model's calls; what runs on this machine, nobody does."""
+    return model.startswith(("http://", "https://"))
+
+
 class Live:
     """One line of progress, redrawn on a terminal, every ten seconds elsewhere.
 

@@ -61,7 +61,7 @@ def run(args: argparse.Namespace) -> int:
             return style, await frontier.measure(
                 strategies, budgets, seeds, asked, model, styles.style_of(style, asked.asked), args.out,
                 about={"style": style}, concurrency=args.concurrency, timeout=args.timeout, prices=prices,
-                pause=pause, on_row=on_row,
+                durable=_solving.billed(args.model), pause=pause, on_row=on_row,
             )  # fmt: skip
         finally:
             await model.aclose()

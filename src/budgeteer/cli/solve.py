@@ -56,8 +56,8 @@ def run(args: argparse.Namespace) -> int:
             return await runner.run(
                 asked.questions, strategy, model, styles.style_of(name, asked.asked), budget,
                 per_question=not args.total, seed=args.seed, concurrency=args.concurrency, timeout=args.timeout,
-                grade=asked.grade, prices=prices, out=args.out, about={"strategy": str(spec), "style": name},
-                traces=args.traces, on_row=on_row, pause=pause,
+                grade=asked.grade, prices=prices, out=args.out, durable=_solving.billed(args.model),
+                about={"strategy": str(spec), "style": name}, traces=args.traces, on_row=on_row, pause=pause,
             )  # fmt: skip
         finally:
             await model.aclose()

@@ -73,6 +73,7 @@ async def measure(
     concurrency: int,
     timeout: float,
     prices: Prices | None,
+    durable: bool,
     pause: Pause,
     on_row: Callable[[Cell, Row, Progress], None],
 ) -> dict[Cell, tuple[Row, ...]] | None:
@@ -94,8 +95,8 @@ async def measure(
 
                 done = await run(
                     asked.questions, strategy, model, style, Budgets([budget]), seed=seed, concurrency=concurrency,
-                    timeout=timeout, grade=asked.grade, prices=prices, out=cell.path(folder), pause=pause,
-                    about={**about, "strategy": name}, traces=seed == seeds[0], on_row=told,
+                    timeout=timeout, grade=asked.grade, prices=prices, out=cell.path(folder), durable=durable,
+                    pause=pause, about={**about, "strategy": name}, traces=seed == seeds[0], on_row=told,
                 )  # fmt: skip
                 if done.paused:
                     return None

@@ -108,6 +108,7 @@ async def run(
     weigh: Weigh | None = None,
     prices: Prices | None = None,
     out: Path | None = None,
+    durable: bool | None = None,
     about: Mapping[str, str] | None = None,
     traces: bool = False,
     on_row: Callable[[Row, Progress], None] | None = None,
@@ -120,10 +121,10 @@ async def run(
     the questions that began ``2 * concurrency`` earlier (or 1, one at a time), and a question waits for those.
 
     With ``out``, every question that ends is one line there, written at once. Running again with the same arguments
-    goes on where it stopped, also after kill -9. Beside it, ``OUT.run`` holds the settings and, for a model that does
-    not run in this process, a ledger and a record of calls (:mod:`budgeteer.solve.record`): no answered call is paid
-    twice, and what was under way at a kill counts as spent. What runs in this process dies with it and nobody bills
-    it, so its open questions simply start again.
+    goes on where it stopped, also after kill -9. Beside it, ``OUT.run`` holds the settings and, for a run that is
+    ``durable``, a ledger and a record of calls (:mod:`budgeteer.solve.record`): no answered call is paid twice, and
+    what was under way at a kill counts as spent. Other runs simply start their open questions again, since nobody
+    bills what a local model did in a process that was killed.
 
     Args:
         questions: with distinct ids.
@@ -139,6 +140,7 @@ async def run(
         weigh: shares of a total budget.
         prices: for money, and to report costs.
         out: file for the rows.
+        durable: somebody bills the calls; see above. None: unless the model declares INTERNALS, so that it runs here.
         about: what else has to be the same when a run is resumed, such as the strategy's name.
         traces: write the strategy's traces to ``OUT.run/traces.jsonl``.
         on_row: called with every new row.
@@ -156,7 +158,9 @@ async def run(
     if prices is not None:
         prices.cost(Usage(input=0, output=0), model.name)  # an unknown price is an error now, not in the middle
     limit = {kind: units * (len(questions) if per_question else 1) for kind, units in amounts.items()}
+    durable = INTERNALS not in model.capabilities if durable is None else durable
     settings = {
+        "durable": "yes" if durable else "no",
         "questions": _digest(questions), "model": model.name, "budget": str(budget), "seed": str(seed),
         "per": "question" if per_question else "total", **(about or {}),
     }  # fmt: skip
@@ -165,7 +169,7 @@ async def run(
         weigh, prices, on_row, pause or Pause(), traces,
     )  # fmt: skip
     with contextlib.ExitStack() as stack:
-        job.open(out, settings, stack)
+        job.open(out, durable, settings, stack)
         return await job.run()
 
 
@@ -207,10 +211,9 @@ class _Job:
         self.gone: dict[str, Counter[str]] = {}
         self.total: Counter[str] = Counter()
 
-    def open(self, out: Path | None, settings: Mapping[str, str], stack: contextlib.ExitStack) -> None:
+    def open(self, out: Path | None, durable: bool, settings: Mapping[str, str], stack: contextlib.ExitStack) -> None:
         """Files and ledger, and what an earlier process left there."""
         limits = [Limit(kind, units) for kind, units in self.limit.items()]
-        durable = out is not None and INTERNALS not in self.model.capabilities
         if out is not None:
             folder = out.with_name(out.name + ".run")
             _lock(folder, stack)
