@@ -13,6 +13,8 @@ from budgeteer.errors import BudgeteerError, UnknownName
 COMMANDS: dict[str, tuple[str, str]] = {
     "compare": ("budgeteer.cli.compare", "train several recipes at equal token budgets and compare them over seeds"),
     "train": ("budgeteer.cli.train", "train with one recipe under a hard token budget"),
+    "solve": ("budgeteer.cli.solve", "answer the questions of a file or a task under a hard token or money budget"),
+    "frontier": ("budgeteer.cli.frontier", "accuracy against tokens for several strategies, with a report"),
     "allocate": ("budgeteer.cli.allocate", "split a budget over the items of a file, and say why"),
     "report": ("budgeteer.cli.report", "render a results.json as a page that stands alone"),
     "ledger": ("budgeteer.cli.ledger", "budgets that cannot be overspent: accounts, balances, spending, the journal"),
@@ -37,6 +39,7 @@ def _overview() -> str:
         "examples:",
         "  budgeteer compare grpo@100% grpo@50% uniform-stop@50% duet@50% --seeds 2",
         "  budgeteer train duet --budget 200k --out runs/duet",
+        "  budgeteer solve chains --strategy self-consistency:n=8 --budget 1k --out answers.jsonl",
         "  budgeteer allocate --method menu-knapsack --budget 50k items.jsonl --explain",
         "  budgeteer ledger init && budgeteer ledger open acme --limit '$5/day'", "",
         "budgeteer COMMAND --help shows a command's options. A budget is written 500k, 1m or 50%.",
