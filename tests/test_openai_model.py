@@ -20,7 +20,7 @@ from budgeteer.models import openai as endpoint
 from budgeteer.models.model import CUT, LENGTH, LOGPROBS, PREFIX, STOP, Chunk, Message, Request, Response
 from budgeteer.models.openai import OpenAI
 from budgeteer.solve import Budgeted
-from upstream import Act, Upstream
+from faulty_upstream import Act, Upstream
 
 PROMPT = "a b c"  # 4 tokens upstream
 WORDS = Bounds(tokens=lambda text: len(text.split()), overhead=0)
