@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from budgeteer.allocate._menu import Edges, blocks, hulls
-from budgeteer.allocate._solve import menu_plan, menu_rule
+from budgeteer.allocate._solve import menu_plan, menu_rule, whole_budget
 from budgeteer.allocator import Allocator
 from budgeteer.plan import I64, Items, Plan
 
@@ -31,7 +31,9 @@ def greedy_marginal() -> Allocator:
     """
 
     def rule(budget: int, items: Items) -> Plan:
-        steps = hulls(blocks(items.options()))
+        menu = items.options()
+        budget = whole_budget(menu, budget)
+        steps = hulls(blocks(menu))
         steps = steps.take(by_slope(steps, items.keys))
         whole = int(np.searchsorted(np.cumsum(steps.cost), budget, side="right"))
         left = budget - int(steps.cost[:whole].sum())

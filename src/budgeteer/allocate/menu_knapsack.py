@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from budgeteer.allocate import _menu
 from budgeteer.allocate._menu import Block, Relaxed, blocks, relax, score
-from budgeteer.allocate._solve import menu_plan, menu_rule
+from budgeteer.allocate._solve import menu_plan, menu_rule, whole_budget
 from budgeteer.allocator import Allocator
+from budgeteer.errors import InvalidInput
 from budgeteer.plan import F64, I64, Items, Menu, Plan
 
 MOVES, MOST = 1 << 8, 1 << 15
@@ -20,9 +24,10 @@ PAIRS = 64
 """Most pairs looked at one by one."""
 STATES = 4_000_000
 """Most states of the core's dynamic program, over all its stages: about 100 MB."""
+NO_RANK = np.zeros(0, np.int64)
 
 
-def menu_knapsack(exact: bool = False) -> Allocator:
+def menu_knapsack(exact: bool = False, compiled: bool = False) -> Allocator:
     """At most one option an item, ``max sum_i v_i,k(i)`` subject to ``sum_i c_i,k(i) <= B``.
 
     The linear relaxation gives the price lambda of a token and the bound ``sum_i max_k (v - lambda c) + lambda B``. Its
@@ -42,6 +47,11 @@ def menu_knapsack(exact: bool = False) -> Allocator:
 
     Args:
         exact: close the gap with the core's dynamic program.
+        compiled: the same in one compiled call, several times faster. Needs numba (``pip install 'budgeteer[fast]'``),
+            which compiles on the first use on a machine, for some 15 s, and keeps the result.
+
+    Raises:
+        InvalidInput: ``compiled`` without numba.
 
     >>> from budgeteer.plan import Menu
     >>> items = Items(("a", "b"), menu=Menu.of([[2, 6], [3, 5]], [[3.0, 7.0], [4.0, 5.0]]))
@@ -50,8 +60,12 @@ def menu_knapsack(exact: bool = False) -> Allocator:
     (array([2, 1]), 11.0, 0.0)
     """
 
+    if compiled:
+        return menu_rule(_compiled_rule(exact))
+
     def rule(budget: int, items: Items) -> Plan:
         menu = items.options()
+        budget = whole_budget(menu, budget)
         parts = blocks(menu)
         relaxed = relax(menu, parts, budget)
         units, left = fill(relaxed, items.keys)
@@ -62,6 +76,30 @@ def menu_knapsack(exact: bool = False) -> Allocator:
         return menu_plan(items, units, relaxed.price, gap)
 
     return menu_rule(rule)
+
+
+def _compiled_rule(exact: bool) -> Callable[[int, Items], Plan]:
+    """The rule that calls the compiled form, again if it asks for the order of some items' keys."""
+    try:
+        from budgeteer.allocate._compiled import solve
+    except ImportError as error:
+        raise InvalidInput("menu_knapsack(compiled=True) needs numba: pip install 'budgeteer[fast]'") from error
+
+    def rule(budget: int, items: Items) -> Plan:
+        menu, keys = items.options(), items.keys
+        if not len(menu.cost):
+            return menu_plan(items, np.zeros(len(items), np.int64), 0.0, 0.0)
+        arrays = [np.ascontiguousarray(column) for column in (menu.cost, menu.value, menu.indptr)]
+        rank, asked = NO_RANK, set[int]()
+        while True:
+            units, price, gap, cost, value, ask = solve(*arrays, budget, exact, rank, _menu.SAMPLED, MOVES, STATES)
+            if not len(ask):
+                return Plan(keys, units, float(cost), np.zeros(len(units), np.int64), price, value, gap)
+            asked.update(ask.tolist())
+            rank = np.full(len(keys), -1)
+            rank[sorted(asked, key=keys.__getitem__)] = np.arange(len(asked))
+
+    return rule
 
 
 def improve(
@@ -206,8 +244,8 @@ def core_program(core: Core, left: int, gap: float, price: float, keys: tuple[st
 
     A dynamic program over the core's items, on (tokens added, value added).
 
-    A state is dropped when another has no more tokens and no less value, when its loss reaches the gap of the best
-    plan so far, or when what is left of the core cannot bring its tokens within the budget, or near enough to it.
+    A state is dropped when another has no more tokens and no less value, when its loss and the least one of the changes
+    to come reach the gap of the best plan so far, or when those cannot bring its tokens within the budget, or near it.
     """
     core_rows = np.flatnonzero(core.loss < gap)
     of: dict[int, list[int]] = {}
@@ -221,6 +259,7 @@ def core_program(core: Core, left: int, gap: float, price: float, keys: tuple[st
     cost, value, loss = np.zeros(1, np.int64), np.zeros(1), np.zeros(1)
     history: list[tuple[I64, I64]] = []
     best: tuple[int, int] | None = None
+    least = [*(min(float(core.loss[r]) for r in rows) for _, rows in groups), math.inf]
     states = 0
     for stage, (_, rows) in enumerate(groups):
         move = np.array(rows)
@@ -237,7 +276,8 @@ def core_program(core: Core, left: int, gap: float, price: float, keys: tuple[st
         improved = fits[at] < gap
         if improved:
             gap = float(fits[at])
-        hope = loss + price * np.maximum(left - cost - more_after[stage + 1], 0)
+        # a state that goes on makes another change still
+        hope = loss + least[stage + 1] + price * np.maximum(left - cost - more_after[stage + 1], 0)
         keep = np.flatnonzero((hope < gap) & (cost + less_after[stage + 1] <= left))
         if improved and not np.any(keep == at):
             keep = np.append(keep, at)
