@@ -25,7 +25,7 @@ from budgeteer.allocate import (
 )
 from budgeteer.allocate._menu import blocks, hulls, relax
 from budgeteer.check import CheckFailed, check_allocator
-from budgeteer.errors import InvalidInput
+from budgeteer.errors import InvalidInput, MissingExtra
 
 
 def allocate(allocator, budget, items):
@@ -215,7 +215,7 @@ def test_compiled_takes_columns_that_are_views_or_read_only():
 
 def test_without_numba_compiled_is_refused(monkeypatch):
     monkeypatch.setitem(sys.modules, "budgeteer.allocate._compiled", None)
-    with pytest.raises(InvalidInput, match=r"budgeteer\[fast\]"):
+    with pytest.raises(MissingExtra, match=r"budgeteer\[fast\]"):
         menu_knapsack(compiled=True)
 
 

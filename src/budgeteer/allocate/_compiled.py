@@ -7,9 +7,11 @@ where NumPy closes in on the price by passes, and the core's dynamic program mer
 from __future__ import annotations
 
 import math
+from typing import Any
 
+import numba
 import numpy as np
-from numba import njit, types
+from numba import njit
 
 FIRST = 1 << 10
 """Places that growing arrays begin with."""
@@ -21,11 +23,14 @@ APART = 1e-9
 NEAR = 0.1
 """Width of the prices' bracket after two tries, in units of the distance between these."""
 
+_OPTIONS: dict[str, Any] = {"cache": True, "error_model": "numpy"}
+types: Any = numba.types  # its constructors have no annotations
 _I64 = types.Array(types.int64, 1, "C", readonly=True)
 _F64 = types.Array(types.float64, 1, "C", readonly=True)
+_PLAN = types.Tuple((types.int64[::1], types.float64, types.float64, types.int64, types.float64, types.int64[::1]))
 
 
-@njit(cache=True, error_model="numpy")  # type: ignore[untyped-decorator]
+@njit(**_OPTIONS)
 def _grown(whole, real, size):  # type: ignore[no-untyped-def]
     """Rows of whole and of real numbers with twice the places and ``size`` more."""
     n, w, r = len(whole), whole.shape[1], real.shape[1]
@@ -38,7 +43,7 @@ def _grown(whole, real, size):  # type: ignore[no-untyped-def]
     return more_whole, more_real
 
 
-@njit(cache=True, error_model="numpy")  # type: ignore[untyped-decorator]
+@njit(**_OPTIONS)
 def _sorted(first, second, third):  # type: ignore[no-untyped-def]
     """The order of rows by three keys, rising; equal ones stay in place. Merge sort."""
     n = len(first)
@@ -69,18 +74,18 @@ def _sorted(first, second, third):  # type: ignore[no-untyped-def]
     return source
 
 
-@njit(cache=True, error_model="numpy")  # type: ignore[untyped-decorator]
+@njit(**_OPTIONS)
 def _unknown(order, first, second, item, rank):  # type: ignore[no-untyped-def]
     """Do rows of different items stand in an order that only their keys decide, and nobody said how?"""
     for k in range(1, len(order)):
         a, b = order[k - 1], order[k]
-        if first[a] == first[b] and second[a] == second[b] and item[a] != item[b]:
-            if len(rank) == 0 or rank[item[a]] < 0 or rank[item[b]] < 0:
-                return True
+        known = len(rank) and rank[item[a]] >= 0 and rank[item[b]] >= 0
+        if first[a] == first[b] and second[a] == second[b] and item[a] != item[b] and not known:
+            return True
     return False
 
 
-@njit(cache=True, error_model="numpy")  # type: ignore[untyped-decorator]
+@njit(**_OPTIONS)
 def _ranks(item, rank):  # type: ignore[no-untyped-def]
     """Place in the order of keys of each row's item, 0 where it is not known."""
     found = np.zeros(len(item))
@@ -90,7 +95,7 @@ def _ranks(item, rank):  # type: ignore[no-untyped-def]
     return found
 
 
-@njit(cache=True, error_model="numpy")  # type: ignore[untyped-decorator]
+@njit(**_OPTIONS)
 def _spent(cost, value, indptr, price):  # type: ignore[no-untyped-def]
     """Tokens that all items together take at a price."""
     spent = 0
@@ -104,7 +109,7 @@ def _spent(cost, value, indptr, price):  # type: ignore[no-untyped-def]
     return spent
 
 
-@njit(cache=True, error_model="numpy")  # type: ignore[untyped-decorator]
+@njit(**_OPTIONS)
 def _hull(cost, value, start, stop, order, at, slope):  # type: ignore[no-untyped-def]
     """Steps of an item's upper concave hull from (0, 0) on: positions ``at``, slopes, and how many. Monotone chain."""
     width = stop - start
@@ -152,7 +157,7 @@ def _hull(cost, value, start, stop, order, at, slope):  # type: ignore[no-untype
     return size
 
 
-@njit(cache=True, error_model="numpy")  # type: ignore[untyped-decorator]
+@njit(**_OPTIONS)
 def _steps(cost, value, indptr, stride, low, high, units):  # type: ignore[no-untyped-def]
     """Every ``stride``-th item's option above the price ``high``, and the steps of slopes between ``low`` and ``high``.
 
@@ -199,7 +204,7 @@ def _steps(cost, value, indptr, stride, low, high, units):  # type: ignore[no-un
     return spent, step, slope, size
 
 
-@njit(cache=True, error_model="numpy")  # type: ignore[untyped-decorator]
+@njit(**_OPTIONS)
 def _break(step, slope, size, left):  # type: ignore[no-untyped-def]
     """Slope of the first step, steepest first, that ``left`` tokens do not cover; 0 if they cover all. Quickselect."""
     extra, steep = np.empty(size, np.int64), np.empty(size)
@@ -229,7 +234,7 @@ def _break(step, slope, size, left):  # type: ignore[no-untyped-def]
     return 0.0
 
 
-@njit(cache=True, error_model="numpy")  # type: ignore[untyped-decorator]
+@njit(**_OPTIONS)
 def _moves(cost, value, indptr, units, price, reach):  # type: ignore[no-untyped-def]
     """All changes whose reduced loss is below ``reach``: items, options, tokens added [., 3]; value added, loss [., 2];
     how many."""
@@ -259,9 +264,9 @@ def _moves(cost, value, indptr, units, price, reach):  # type: ignore[no-untyped
     return move, worth, size
 
 
-@njit(cache=True, error_model="numpy")  # type: ignore[untyped-decorator]
+@njit(**_OPTIONS)
 def _two_changes(move, worth, size, left, wanted, rank):  # type: ignore[no-untyped-def]
-    """The most valuable change of one or two items that fits: value, its rows (-1 = none), the items that are as good."""
+    """The most valuable change of one or two items that fits: value, its rows (-1 = none), items that are as good."""
     most = math.inf
     if size > wanted:
         loss = np.empty(size)
@@ -315,7 +320,7 @@ def _two_changes(move, worth, size, left, wanted, rank):  # type: ignore[no-unty
     return best, one, two, twin[: twins if unknown else 0]
 
 
-@njit(cache=True, error_model="numpy")  # type: ignore[untyped-decorator]
+@njit(**_OPTIONS)
 def _program(first, order, least, row, move, worth, left, price, best, limit):  # type: ignore[no-untyped-def]
     """The core's dynamic program over groups of changes, in an order of rising ``least`` loss.
 
@@ -391,12 +396,7 @@ def _program(first, order, least, row, move, worth, left, price, best, limit):  
     return best, winner, path, True
 
 
-@njit(
-    types.Tuple((types.int64[::1], types.float64, types.float64, types.int64, types.float64, types.int64[::1]))(
-        _I64, _F64, _I64, types.int64, types.boolean, _I64, types.int64, types.int64, types.int64
-    ),
-    cache=True, error_model="numpy",
-)  # type: ignore[untyped-decorator]  # fmt: skip
+@njit(_PLAN(_I64, _F64, _I64, types.int64, types.boolean, _I64, types.int64, types.int64, types.int64), **_OPTIONS)
 def solve(cost, value, indptr, budget, exact, rank, sampled, wanted, limit):  # type: ignore[no-untyped-def]
     """The plan of :func:`budgeteer.allocate.menu_knapsack`.
 

@@ -13,13 +13,11 @@ from budgeteer.allocate import _menu
 from budgeteer.allocate._menu import Block, Relaxed, blocks, relax, score
 from budgeteer.allocate._solve import menu_plan, menu_rule, whole_budget
 from budgeteer.allocator import Allocator
-from budgeteer.errors import InvalidInput
+from budgeteer.errors import MissingExtra
 from budgeteer.plan import F64, I64, Items, Menu, Plan
 
-MOVES, MOST = 1 << 8, 1 << 15
-"""Single changes that are tried in pairs: at first, and at most where the core is large."""
-CORE = 64
-"""A core of so few changes goes to the dynamic program at once."""
+MOVES = 1 << 8
+"""Single changes that are tried in pairs."""
 PAIRS = 64
 """Most pairs looked at one by one."""
 STATES = 4_000_000
@@ -51,7 +49,7 @@ def menu_knapsack(exact: bool = False, compiled: bool = False) -> Allocator:
             which compiles on the first use on a machine, for some 15 s, and keeps the result.
 
     Raises:
-        InvalidInput: ``compiled`` without numba.
+        MissingExtra: ``compiled`` without numba.
 
     >>> from budgeteer.plan import Menu
     >>> items = Items(("a", "b"), menu=Menu.of([[2, 6], [3, 5]], [[3.0, 7.0], [4.0, 5.0]]))
@@ -83,7 +81,7 @@ def _compiled_rule(exact: bool) -> Callable[[int, Items], Plan]:
     try:
         from budgeteer.allocate._compiled import solve
     except ImportError as error:
-        raise InvalidInput("menu_knapsack(compiled=True) needs numba: pip install 'budgeteer[fast]'") from error
+        raise MissingExtra("numba", "fast") from error
 
     def rule(budget: int, items: Items) -> Plan:
         menu, keys = items.options(), items.keys
@@ -107,25 +105,15 @@ def improve(
 ) -> tuple[Core, float]:
     """The changes that bring a plan closest to the bound, and the gap that remains.
 
-    Pairs are tried among the ``wanted`` changes of the smallest loss: losses are spread about evenly near 0, so that a
-    share of the gap holds about as many. For an exact plan, more are tried while too many changes still lose less than
-    the gap: pairs are cheap, and every halving of the gap halves the core.
+    Pairs are tried among the about MOVES changes of the smallest loss: losses are spread about evenly near 0, so that
+    a share of the gap holds about as many.
     """
-    whole, wanted, reach = gap, MOVES, 0.0
-    while True:
-        share = whole * min(1.0, wanted / len(menu.cost))
-        if share > reach:
-            reach = share
-            core = moves(parts, menu, units, price, reach)
-            while reach < whole and len(core.item) < wanted // 4:
-                reach = min(8 * reach, whole)
-                core = moves(parts, menu, units, price, reach)
-        chosen, gap = two_changes(core, left, whole, wanted, keys)
-        if not exact or wanted >= MOST or np.count_nonzero(core.loss < gap) <= CORE:
-            break
-        if reach >= whole and len(core.item) <= wanted:
-            break
-        wanted *= 8
+    whole, reach = gap, gap * min(1.0, MOVES / len(menu.cost))
+    core = moves(parts, menu, units, price, reach)
+    while reach < whole and len(core.item) < MOVES // 4:
+        reach = min(8 * reach, whole)
+        core = moves(parts, menu, units, price, reach)
+    chosen, gap = two_changes(core, left, whole, keys)
     best = core.take(chosen)
     if exact and gap > 0:
         if gap > reach:
@@ -204,12 +192,12 @@ def moves(parts: list[Block], menu: Menu, units: I64, price: float, reach: float
     return Core(item, option, cost, value, loss)
 
 
-def two_changes(core: Core, left: int, gap: float, wanted: int, keys: tuple[str, ...]) -> tuple[I64, float]:
+def two_changes(core: Core, left: int, gap: float, keys: tuple[str, ...]) -> tuple[I64, float]:
     """The most valuable change of one or two items that fits ``left`` tokens: rows of the core, and the gap then."""
     nothing = np.zeros(0, np.int64)
     rows = np.arange(len(core.item))
-    if len(rows) > wanted:
-        rows = np.flatnonzero(core.loss <= np.partition(core.loss, wanted)[wanted])
+    if len(rows) > MOVES:
+        rows = np.flatnonzero(core.loss <= np.partition(core.loss, MOVES)[MOVES])
     rows = rows[np.lexsort((-core.value[rows], core.cost[rows]))]
     cost, value = core.cost[rows], core.value[rows]
     if np.any((cost[1:] == cost[:-1]) & (value[1:] == value[:-1])):  # ties go by key
