@@ -2,7 +2,7 @@
 
 Requests are those of the paper's experiment H.1: three resources, four options, each of which uses one unit of resource
 j with chance p_j in (1/2, 1); values are theta . c plus standard normal noise, clipped to [0, 10], with theta >= 0 so
-that resources are worth something; budgets are T p_j U(1/4, 3/4). Regret is the linear program's optimum minus the value
+that resources are worth something; budgets are T p_j U(1/4, 3/4). Regret is the linear program's optimum less the value
 collected; slopes are of log regret on log T over six octaves (four for greedy choice), one fit a seed. Rate 0.5 and
 scale 1 everywhere. The theory promises, for steps that shrink like 1 / sqrt(T):
 
