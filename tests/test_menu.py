@@ -203,6 +203,11 @@ def test_plans_do_not_depend_on_the_order_of_items_that_tie(compiled):
             assert plan.units[order].tolist() == moved.units.tolist(), (seed, exact)
 
 
+@pytest.mark.parametrize("exact", [False, True])
+def test_compiled_keeps_the_rules_of_allocators(exact):
+    check_allocator(menu_knapsack(exact, compiled=True), menu=True)
+
+
 def test_compiled_takes_columns_that_are_views_or_read_only():
     rng = np.random.default_rng(9)
     cost, value = np.sort(rng.integers(1, 90, 80)), np.sort(rng.random(80))
