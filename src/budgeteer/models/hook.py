@@ -132,6 +132,25 @@ class Effect:
     soft: Mask
     failed: dict[int, Exception]
 
+    def among(self, asked: Mask, going: Mask) -> Effect:
+        """The same for the rows ``going`` [n] of a batch of which ``asked`` [n] had a hook; others are left alone."""
+        place = np.cumsum(asked) - 1
+        here = np.flatnonzero(going)
+        has, at = asked[here], place[here].clip(0)
+
+        def spread(values: Any, empty: Any) -> Any:
+            return np.where(has, values[at], empty)
+
+        return Effect(
+            self.logits[at],
+            spread(self.tempered, False),
+            spread(self.force, -1),
+            np.zeros(len(here), np.bool_),
+            None if self.embeddings is None else self.embeddings[at],
+            spread(self.soft, False),
+            {},
+        )
+
 
 def call_hooks(inside: Internals, rows: Sequence[Row], logits: Tensor, hidden: Tensor | None) -> Effect:
     """Call every distinct hook of a batch once and merge what they return.

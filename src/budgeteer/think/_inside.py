@@ -43,12 +43,12 @@ class Closing:
     Attributes:
         close: the style's; ``""`` = there is no thinking, every row is closed from the start.
         reserve: tokens kept for ``close`` and the answer.
-        record: choice -> what is to be known afterwards; of one request, so no part of the hook's identity.
+        record: what is to be known afterwards (choice -> "cut"); of one request, so no part of the hook's identity.
     """
 
     close: str
     reserve: int
-    record: dict[int, Any] = field(default_factory=dict, compare=False)
+    record: dict[Any, Any] = field(default_factory=dict, compare=False)
 
     def watch(self, inside: Internals, rows: Sequence[Row]) -> tuple[list[Watch], I64, Mask]:
         """State, forced token (-1: none) and whether the thinking is still open, for each of m rows."""

@@ -106,7 +106,8 @@ class Switch(Closing):
         markers = sorted({inside.eos, *inside.encode(self.close)[:1]})
         marked = np.isin(logits.argmax(-1).cpu().numpy(), markers)
         soft, drawn = np.zeros(len(rows), np.bool_), np.zeros(len(rows), np.bool_)
-        embeddings = p @ inside.embed
+        # in double precision a row's mix does not depend on the rows beside it
+        embeddings = (p.double() @ inside.embed.double()).to(inside.embed)
         for i, (row, state) in enumerate(zip(rows, states, strict=True)):
             first = state.own is None
             if first:
