@@ -257,7 +257,7 @@ def train_difficulty(traces: Traces, fingerprint: str, *, steps: int, seed: int)
 
 
 def train(
-    policy: Policy, folder: Path, *, size: int = 4000, rollouts: int = 6, steps: int = 1500, seed: int = 0
+    policy: Policy, folder: Path, *, size: int = 3000, rollouts: int = 4, steps: int = 1500, seed: int = 0
 ) -> dict[str, Any]:
     """Train the three heads and write them to ``folder``; a few minutes on one core. Returns what was seen."""
     one_thread()
