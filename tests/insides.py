@@ -6,9 +6,8 @@ import asyncio
 
 from budgeteer.ledger import Allowance, Limit, MemoryLedger
 from budgeteer.models.model import Model
-from budgeteer.models.policy import load_policy
+from budgeteer.models.reasoner import Reasoner
 from budgeteer.solve import Answer, Budgeted, Question, Strategy, Style, Task
-from toy_reasoner import ToyReasoner
 
 QUESTION = "Modulo 11, from left to right: 7 + 5 * 3 - 2 * 4 ="
 STYLE = Style(
@@ -20,8 +19,8 @@ STYLE = Style(
 )
 
 
-def reasoner() -> ToyReasoner:
-    return ToyReasoner(load_policy())
+def reasoner() -> Reasoner:
+    return Reasoner(slots=16)
 
 
 def ask(
