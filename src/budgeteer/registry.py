@@ -56,7 +56,12 @@ _OD = ("Cost-efficient ability estimation by optimal design", "2604.01418", "opt
 _RCO = ("Riemannian exact-budget optimisation", "2605.00649", "riemannian")
 _PIV = ("New Philosopher Inequalities for Online Bayesian Matching", "2407.15285", "pivotal")
 _ALF = ("Auxiliary-Loss-Free Load Balancing Strategy for Mixture-of-Experts", "2408.15664", "load_balance")
-_A, _S, _R = "budgeteer.allocate", "budgeteer.stop", "budgeteer.rl.recipes"
+_BG = ("Steering LLM Thinking with Budget Guidance", "2506.13752", "budget_guidance")
+_ZIP = ("Zero-Overhead Introspection for Adaptive Test-Time Compute", "2512.01457", "zip_rc")
+_SWI = ("SwiReasoning: Switch-Thinking in Latent and Explicit", "2510.05069", "switch_thinking")
+_MIRO = ("Mirostat: A Neural Text Decoding Algorithm that Directly Controls Perplexity", "2007.14966", "mirostat")
+_DIFF = ("DiffAdapt: Difficulty-Adaptive Reasoning for Token-Efficient LLM Inference", "2510.19669", "diffadapt_probe")
+_A, _S, _R, _T = "budgeteer.allocate", "budgeteer.stop", "budgeteer.rl.recipes", "budgeteer.think"
 
 # fmt: off
 _ALL = (
@@ -105,6 +110,11 @@ _ALL = (
     Method("reinforce-ada-balance", "recipe", f"{_R}:reinforce_ada_balance", "rounds until both classes show", *_ADA),
     Method("vip", "recipe", f"{_R}:vip", "rollouts by predicted reward variance", *_VIP),
     Method("uniform-stop", "recipe", f"{_R}:uniform_stop", "duet's control: its stopping, but uniform groups"),
+    Method("switch-thinking", "strategy", f"{_T}.switch_thinking:switch_thinking", "tokens or mixes by entropy", *_SWI),
+    Method("budget-guidance", "strategy", f"{_T}.budget_guidance:budget_guidance", "tokens that fit the rest", *_BG),
+    Method("zip-rc", "strategy", f"{_T}.zip_rc:zip_rc", "which of parallel samples go on", *_ZIP),
+    Method("diffadapt-probe", "strategy", f"{_T}.diffadapt_probe:diffadapt_probe", "warmth and cap by a probe", *_DIFF),
+    Method("mirostat", "strategy", f"{_T}.mirostat:mirostat", "draws at a set surprise a token", *_MIRO),
     Method("uniform-answer-stop", "recipe", f"{_R}:uniform_answer_stop", "GRPO whose rows end once answered"),
 )
 # fmt: on

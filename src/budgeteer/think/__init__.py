@@ -1,0 +1,1 @@
+"""Strategies over one reasoning trace: when it stops, what it is steered by, how it is drawn."""
