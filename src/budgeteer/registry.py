@@ -56,6 +56,11 @@ _OD = ("Cost-efficient ability estimation by optimal design", "2604.01418", "opt
 _RCO = ("Riemannian exact-budget optimisation", "2605.00649", "riemannian")
 _PIV = ("New Philosopher Inequalities for Online Bayesian Matching", "2407.15285", "pivotal")
 _ALF = ("Auxiliary-Loss-Free Load Balancing Strategy for Mixture-of-Experts", "2408.15664", "load_balance")
+_T = "budgeteer.think"
+_S1 = ("s1: Simple test-time scaling", "2501.19393", "budget_forcing")
+_ELASTIC = ("Scalable Chain of Thoughts via Elastic Reasoning", "2505.05315", "elastic")
+_DIFF = ("DiffAdapt: Difficulty-Adaptive Reasoning for Token-Efficient LLM Inference", "2510.19669", "diffadapt")
+_LESS = ("When More is Less: Understanding Chain-of-Thought Length in LLMs", "2502.07266", "length_filtered_vote")
 _A, _S, _R = "budgeteer.allocate", "budgeteer.stop", "budgeteer.rl.recipes"
 
 # fmt: off
@@ -106,6 +111,20 @@ _ALL = (
     Method("vip", "recipe", f"{_R}:vip", "rollouts by predicted reward variance", *_VIP),
     Method("uniform-stop", "recipe", f"{_R}:uniform_stop", "duet's control: its stopping, but uniform groups"),
     Method("uniform-answer-stop", "recipe", f"{_R}:uniform_answer_stop", "GRPO whose rows end once answered"),
+    Method("direct", "strategy", f"{_T}.direct:direct", "one trace, as long as the budget allows"),
+    Method("truncate", "strategy", f"{_T}.truncate:truncate", "thinking cut at its cap, no answer forced"),
+    Method("budget-forcing", "strategy", f"{_T}.budget_forcing:budget_forcing",
+           "thinking cut and answer forced, or made to go on", *_S1),
+    Method("elastic", "strategy", f"{_T}.elastic:elastic", "a budget each for thinking and answer", *_ELASTIC),
+    Method("plan-and-budget", "strategy", f"{_T}.plan_and_budget:plan_and_budget",
+           "tokens for each sub-question of a plan", *_PLAN, "plan_and_budget"),
+    Method("diffadapt", "strategy", f"{_T}.diffadapt:diffadapt", "short probes choose how to think", *_DIFF),
+    Method("length-filtered-vote", "strategy", f"{_T}.length_filtered_vote:length_filtered_vote",
+           "lengths at which answers agree vote", *_LESS),
+    Method("conciseness", "strategy", f"{_T}.conciseness:conciseness", "a reminder to be brief after the question",
+           "BenchOverflow", evidence="conciseness"),
+    Method("convergence", "strategy", f"{_T}.convergence:convergence", "stop thinking when the answer stays",
+           evidence="convergence"),
 )
 # fmt: on
 
