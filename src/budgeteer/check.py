@@ -226,6 +226,10 @@ def _ledger_time(ledger: Ledger, now: list[int]) -> None:
     _expect(refused.resets_at, 1_751_328_000_000, "a month ends at its first day, UTC")
     now[0] = 1_751_328_000_000
     _expect(ledger.remaining("org"), {"all": 100}, "a month resets by the clock alone")
+    for step in (0, -86_400_000, 86_400_000):
+        now[0] += step
+        ledger.settle(ledger.reserve("org", {"all": 30}).id, {"all": 30})
+    _expect(ledger.remaining("org"), {"all": 10}, "what is booked while the clock is back counts in the latest window")
 
 
 def _ledger_numbers(ledger: Ledger, now: list[int]) -> None:
