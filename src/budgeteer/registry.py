@@ -60,7 +60,11 @@ _BG = ("Steering LLM Thinking with Budget Guidance", "2506.13752", "budget_guida
 _ZIP = ("Zero-Overhead Introspection for Adaptive Test-Time Compute", "2512.01457", "zip_rc")
 _SWI = ("SwiReasoning: Switch-Thinking in Latent and Explicit", "2510.05069", "switch_thinking")
 _MIRO = ("Mirostat: A Neural Text Decoding Algorithm that Directly Controls Perplexity", "2007.14966", "mirostat")
-_DIFF = ("DiffAdapt: Difficulty-Adaptive Reasoning for Token-Efficient LLM Inference", "2510.19669", "diffadapt_probe")
+_PROBE = ("DiffAdapt: Difficulty-Adaptive Reasoning for Token-Efficient LLM Inference", "2510.19669", "diffadapt_probe")
+_S1 = ("s1: Simple test-time scaling", "2501.19393", "budget_forcing")
+_ELASTIC = ("Scalable Chain of Thoughts via Elastic Reasoning", "2505.05315", "elastic")
+_DIFF = ("DiffAdapt: Difficulty-Adaptive Reasoning for Token-Efficient LLM Inference", "2510.19669", "diffadapt")
+_LESS = ("When More is Less: Understanding Chain-of-Thought Length in LLMs", "2502.07266", "length_filtered_vote")
 _A, _S, _R, _T = "budgeteer.allocate", "budgeteer.stop", "budgeteer.rl.recipes", "budgeteer.think"
 
 # fmt: off
@@ -113,9 +117,23 @@ _ALL = (
     Method("switch-thinking", "strategy", f"{_T}.switch_thinking:switch_thinking", "tokens or mixes by entropy", *_SWI),
     Method("budget-guidance", "strategy", f"{_T}.budget_guidance:budget_guidance", "tokens that fit the rest", *_BG),
     Method("zip-rc", "strategy", f"{_T}.zip_rc:zip_rc", "which of parallel samples go on", *_ZIP),
-    Method("diffadapt-probe", "strategy", f"{_T}.diffadapt_probe:diffadapt_probe", "warmth and cap by a probe", *_DIFF),
+    Method("diffadapt-probe", "strategy", f"{_T}.diffadapt_probe:diffadapt_probe", "warmth and cap by a probe", *_PROBE),
     Method("mirostat", "strategy", f"{_T}.mirostat:mirostat", "draws at a set surprise a token", *_MIRO),
     Method("uniform-answer-stop", "recipe", f"{_R}:uniform_answer_stop", "GRPO whose rows end once answered"),
+    Method("direct", "strategy", f"{_T}.direct:direct", "one trace, as long as the budget allows"),
+    Method("truncate", "strategy", f"{_T}.truncate:truncate", "thinking cut at its cap, no answer forced"),
+    Method("budget-forcing", "strategy", f"{_T}.budget_forcing:budget_forcing",
+           "thinking cut and answer forced, or made to go on", *_S1),
+    Method("elastic", "strategy", f"{_T}.elastic:elastic", "a budget each for thinking and answer", *_ELASTIC),
+    Method("plan-and-budget", "strategy", f"{_T}.plan_and_budget:plan_and_budget",
+           "tokens for each sub-question of a plan", *_PLAN, "plan_and_budget"),
+    Method("diffadapt", "strategy", f"{_T}.diffadapt:diffadapt", "short probes choose how to think", *_DIFF),
+    Method("length-filtered-vote", "strategy", f"{_T}.length_filtered_vote:length_filtered_vote",
+           "lengths at which answers agree vote", *_LESS),
+    Method("conciseness", "strategy", f"{_T}.conciseness:conciseness", "a reminder to be brief after the question",
+           "BenchOverflow", evidence="conciseness"),
+    Method("convergence", "strategy", f"{_T}.convergence:convergence", "stop thinking when the answer stays",
+           evidence="convergence"),
 )
 # fmt: on
 
