@@ -13,7 +13,7 @@ import pytest
 from budgeteer import Plan, Stopper, chain
 from budgeteer.allocate import Bank, cap, elimination, floor, knapsack, min_group, neyman, round_to_budget, uniform
 from budgeteer.allocator import Allocator, stateless
-from budgeteer.check import CheckFailed, check_allocator, check_online, check_stopper
+from budgeteer.check import CheckFailed, check_allocator, check_online, check_stopper, check_strategy
 from budgeteer.errors import UnknownName
 from budgeteer.registry import METHODS, Method, get, load
 
@@ -74,6 +74,11 @@ def test_online_keeps_the_rules(name):
 @pytest.mark.parametrize("name", of("stopper"))
 def test_stopper_keeps_the_rules(name):
     check_stopper(load(name)(**ARGUMENTS.get(name, {})))
+
+
+@pytest.mark.parametrize("name", of("strategy"))
+def test_strategy_keeps_the_rules(name):
+    check_strategy(lambda: load(name)(**ARGUMENTS.get(name, {})))
 
 
 @pytest.mark.parametrize("name", list(METHODS))

@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 from budgeteer.errors import CheckpointError, InvalidInput
 from budgeteer.lab import pool
 from budgeteer.models import llama
+from budgeteer.models.decoder import Decoder
 from budgeteer.models.policy import REASONER, load_policy
 from budgeteer.plan import ABORTED, CUT, ENDED, FINISHED, RUNNING
-from budgeteer.rl import sampler
 from budgeteer.rl.rollouts import Rollouts
 from budgeteer.rl.sampler import sample
 from budgeteer.stop import answered
@@ -286,13 +286,13 @@ def test_a_stopper_is_asked_every_so_many_steps(model):
 @pytest.mark.parametrize("compiled", [True, False])
 def test_a_stopped_token_is_a_token_not_computed(model, compiled, monkeypatch):
     computed = []
-    original = sampler._Decoder.step
+    original = Decoder.step
 
     def counted(self, token, *rest):
         computed.append(len(token))
         return original(self, token, *rest)
 
-    monkeypatch.setattr(sampler._Decoder, "step", counted)
+    monkeypatch.setattr(Decoder, "step", counted)
     units = [40, 0, 40, 0, 0]
     whole, _ = draw(model, units, compiled=compiled)
     full, steps = sum(computed), len(computed)

@@ -29,6 +29,8 @@ from budgeteer.stopper import ABORT, CONTINUE, FINISH, Event, Rows, Stopper
 
 if TYPE_CHECKING:
     from budgeteer.ledger import Ledger
+    from budgeteer.models.model import Model
+    from budgeteer.solve import Strategy
 
 DRAWS = 200
 """Plans per order of the items when an allocator's random draws depend on that order."""
@@ -113,6 +115,30 @@ def check_ledger(make_ledger: Callable[..., Ledger]) -> None:
                 ledger.verify()
             except errors.JournalBroken as error:
                 raise CheckFailed(f"the journal does not verify after {rule.__name__[8:]}: {error}") from error
+
+
+def check_strategy(
+    factory: Callable[[], Strategy], *, seed: int = 0, model: Callable[[], Model] | None = None, budgets: int = 12
+) -> None:
+    """Run a strategy on a scripted model, and raise :class:`CheckFailed` at the first broken rule.
+
+    Rules: whatever the budget, from 0 up, it returns an Answer and never raises; an answer is in the style's normal
+    form, and no answer comes with a reason; every call goes through the task's model, and none is left under way; the
+    units spent are within the budget; with a large budget on a model that answers, it answers; the same seed gives the
+    same answer by the same calls; a model that fails half of its calls, or cuts them off, raises nothing; one that
+    fails always leaves no answer and a reason. A strategy without needs works with messages on a black box, which
+    declares no capability; one with needs is refused there by the runner, before any call.
+
+    Args:
+        factory: makes the strategy, afresh for every run.
+        seed: of the budgets and the model.
+        model: a model with what the strategy needs, for strategies that need internals; the rules about failures and
+            large budgets are then left out, since nothing is known of it.
+        budgets: how many random budgets of each kind.
+    """
+    from budgeteer._check_strategy import check
+
+    check(factory, seed, model, budgets)
 
 
 def _expect(found: Any, wanted: Any, rule: str) -> None:
@@ -226,6 +252,10 @@ def _ledger_time(ledger: Ledger, now: list[int]) -> None:
     _expect(refused.resets_at, 1_751_328_000_000, "a month ends at its first day, UTC")
     now[0] = 1_751_328_000_000
     _expect(ledger.remaining("org"), {"all": 100}, "a month resets by the clock alone")
+    for step in (0, -86_400_000, 86_400_000):
+        now[0] += step
+        ledger.settle(ledger.reserve("org", {"all": 30}).id, {"all": 30})
+    _expect(ledger.remaining("org"), {"all": 10}, "what is booked while the clock is back counts in the latest window")
 
 
 def _ledger_numbers(ledger: Ledger, now: list[int]) -> None:

@@ -36,6 +36,7 @@ class BudgetExceeded(BudgeteerError):
         kind: unit of the budget, such as ``"tokens"``.
         scope: which budget, such as ``"step"`` or ``"run"``.
         used, requested, limit: integers in units of ``kind``; a ledger's ``used`` counts open reservations too.
+        held: the part of ``used`` that is reserved and may come back when other calls end.
         resets_at: when the limit's window makes room, in milliseconds since 1970 (UTC); None: not by waiting.
     """
 
@@ -47,11 +48,12 @@ class BudgetExceeded(BudgeteerError):
         used: int,
         requested: int,
         limit: int,
+        held: int = 0,
         hint: str = "",
         resets_at: int | None = None,
     ) -> None:
         self.kind, self.scope, self.used, self.requested, self.limit = kind, scope, used, requested, limit
-        self.resets_at = resets_at
+        self.held, self.resets_at = held, resets_at
         text = f"{scope} budget of {limit:,} {kind} does not cover {requested:,} more ({used:,} used)"
         super().__init__(f"{text}; {hint}" if hint else text)
 

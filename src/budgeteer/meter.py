@@ -6,9 +6,10 @@ formula over buckets such as ``input*0.1+output``, and ``money`` (pico-dollars, 
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from fractions import Fraction
 from typing import Protocol
 
@@ -20,6 +21,8 @@ MONEY = "money"
 _TOKEN = re.compile(r"\s*(?:(?P<number>[0-9]{1,18}(?:\.[0-9]{1,18})?)|(?P<name>[a-z][a-z_]*)|(?P<op>[-+*/()]))")
 _NAME = re.compile(r"[a-z][a-z_]*")
 _LONGEST = 200
+_Integers = tuple[tuple[tuple[str, int], ...], int]
+"""Weights of buckets, and what their sum is divided by."""
 
 
 class Prices(Protocol):
@@ -61,6 +64,16 @@ class Tokens:
 
     kind: str
     weights: Mapping[str, Fraction]
+    _sum: _Integers = field(init=False, repr=False, compare=False)
+    _most: _Integers = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        most = {
+            whole: self.weights.get(whole, Fraction(0)) + _extra(self.weights, whole, 1)
+            for whole in ("input", "output")
+        }
+        object.__setattr__(self, "_sum", _integers(self.weights))
+        object.__setattr__(self, "_most", _integers({name: weight for name, weight in most.items() if weight}))
 
     @classmethod
     def parse(cls, text: str) -> Tokens:
@@ -85,20 +98,19 @@ class Tokens:
         return cls(canonical(text), weights)
 
     def __call__(self, usage: Usage, model: str = "", service: str = "") -> int:
-        total = Fraction(0)
-        for name, weight in self.weights.items():
+        return self._units(usage, *self._sum)
+
+    def worst(self, usage: Usage, model: str = "", service: str = "") -> int:
+        return self._units(usage, *self._most)
+
+    def _units(self, usage: Usage, parts: tuple[tuple[str, int], ...], scale: int) -> int:
+        total = 0
+        for name, weight in parts:
             value = getattr(usage, name)
             if value is None and name not in PARTS:
                 raise InvalidInput(f"{self.kind} cannot be measured: {name} of {usage!r} is unknown; give an estimate")
             total += weight * (value or 0)
-        return max(0, -(-total.numerator // total.denominator))
-
-    def worst(self, usage: Usage, model: str = "", service: str = "") -> int:
-        weights = {
-            whole: self.weights.get(whole, Fraction(0)) + _extra(self.weights, whole, 1)
-            for whole in ("input", "output")
-        }
-        return Tokens(self.kind, {name: w for name, w in weights.items() if w})(usage)
+        return max(0, -(-total // scale))
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,6 +194,12 @@ def _times(weight: Fraction) -> str:
     if decimal is not None:
         return f"*{decimal}"
     return (f"*{weight.numerator}" if weight.numerator != 1 else "") + f"/{weight.denominator}"
+
+
+def _integers(weights: Mapping[str, Fraction]) -> _Integers:
+    """The same weights over one denominator: integers add up exactly, and many times as fast as fractions."""
+    scale = math.lcm(*(weight.denominator for weight in weights.values()))
+    return tuple((name, int(weight * scale)) for name, weight in weights.items()), scale
 
 
 def _extra(weights: Mapping[str, Fraction], whole: str, sign: int) -> Fraction:

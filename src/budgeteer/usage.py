@@ -52,10 +52,10 @@ class Usage:
     audio_output: int | None = None
 
     def __post_init__(self) -> None:
-        for field in fields(self):
-            value = getattr(self, field.name)
-            if value is not None:
-                object.__setattr__(self, field.name, count(f"Usage.{field.name}", value))
+        for name in _NAMES:
+            value = getattr(self, name)
+            if value is not None and (type(value) is not int or not 0 <= value <= MOST):
+                object.__setattr__(self, name, count(f"Usage.{name}", value))
         for part, whole in PARTS.items():
             small, large = getattr(self, part), getattr(self, whole)
             if small is not None and large is not None and small > large:
@@ -67,7 +67,7 @@ class Usage:
             )
 
     def __repr__(self) -> str:
-        known = (f"{f.name}={getattr(self, f.name)}" for f in fields(self) if getattr(self, f.name) is not None)
+        known = (f"{name}={getattr(self, name)}" for name in _NAMES if getattr(self, name) is not None)
         return f"Usage({', '.join(known)})"
 
     @property
@@ -80,7 +80,7 @@ class Usage:
             a, b = getattr(self, name), getattr(other, name)
             return None if a is None or b is None else int(a) + int(b)
 
-        return Usage(**{f.name: add(f.name) for f in fields(self)})
+        return Usage(**{name: add(name) for name in _NAMES})
 
     @classmethod
     def from_chat(cls, usage: Any) -> Usage:
@@ -169,6 +169,9 @@ class Usage:
         return usage
 
 
+_NAMES = tuple(field.name for field in fields(Usage))
+
+
 def count(name: str, value: Any, most: int = MOST) -> int:
     """``value`` as a whole number of 0 or more; ``name`` is for the error.
 
@@ -186,7 +189,9 @@ def count(name: str, value: Any, most: int = MOST) -> int:
 
 def _get(source: Any, name: str) -> Any:
     """A field of an object or a mapping, or None."""
-    return source.get(name) if isinstance(source, Mapping) else getattr(source, name, None)
+    if type(source) is dict or isinstance(source, Mapping):  # the first is what JSON makes, and much faster to tell
+        return source.get(name)
+    return getattr(source, name, None)
 
 
 def _known(source: Any, name: str) -> int | None:

@@ -140,7 +140,7 @@ class Metering:
     extend their reservation as they grow beyond it, or are cut.
 
     Attributes:
-        allowance: what is drawn on.
+        allowance: what is drawn on; None for those who plan and settle here and reserve by themselves.
         kinds: of the units, such as ``("output", "money")``; those that the allowance counts.
         prices: for ``money``.
         bounds: see :class:`budgeteer.ledger.estimate.Bounds`.
@@ -149,7 +149,7 @@ class Metering:
         on_settle: called with every :class:`Settlement`, such as :func:`budgeteer.adapters.otel.recorder`.
     """
 
-    allowance: Allowance
+    allowance: Allowance | None
     kinds: Iterable[str] = ("all",)
     prices: Prices | None = None
     bounds: Bounds = field(default_factory=Bounds)
@@ -289,6 +289,8 @@ class Call:
 
     def __init__(self, metering: Metering, planned: Planned) -> None:
         self.metering, self.planned = metering, planned
+        if metering.allowance is None:
+            raise InvalidInput("a metering without an allowance has nothing to reserve from; give it one")
         self._reserving = metering.allowance.reserve(planned.amounts)
         self._handle: Handle | None = None
         self._lock = threading.Lock()

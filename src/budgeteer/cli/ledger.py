@@ -126,37 +126,14 @@ def _top(ledger: Ledger, args: argparse.Namespace) -> int:
 def _balances(ledger: Ledger, path: str) -> Iterator[dict[str, Any]]:
     """One row for each limit, or for a kind without any."""
     from budgeteer.errors import UnknownAccount
-    from budgeteer.ledger import core
-    from budgeteer.ledger.limit import bucket, start
+    from budgeteer.ledger import core, report
     from budgeteer.ledger.protocol import wall_clock
 
     _, state = ledger.snapshot()
     if path and path not in state.accounts:
         raise UnknownAccount(core.no_account(path, path))
-    now = max(state.now, wall_clock())
-    for scope in sorted(state.accounts):
-        if path and not (scope + "/").startswith(path + "/"):
-            continue
-        account = state.accounts[scope]
-        for kind, book in sorted(account.books.items()):
-            windows: list[core.Window | None] = [*book.windows]
-            if book.limit != core.UNLIMITED or not windows:
-                windows.insert(0, None)
-            for window in windows:
-                used = book.spent if window is None else window.used(now)
-                limit = window.limit if window else None if book.limit == core.UNLIMITED else book.limit
-                calendar = window is not None and isinstance(window.name, str)
-                yield {
-                    "path": scope,
-                    "kind": kind,
-                    "limit": limit,
-                    "window": "" if window is None else window.name if calendar else f"{window.name} s",
-                    "settled": used,
-                    "reserved": book.held,
-                    "left": None if limit is None else limit - used - book.held,
-                    "overshoot": book.over,
-                    "resets": _utc(start(window.name, bucket(window.name, now) + 1)) if window and calendar else "",
-                }
+    for row in report.balances(state, path, wall_clock()):
+        yield {**row, "resets": "" if row["resets"] is None else _utc(row["resets"])}
 
 
 def _spend(ledger: Ledger, args: argparse.Namespace) -> int:

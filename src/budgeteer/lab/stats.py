@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from statistics import NormalDist
 
 import numpy as np
 
@@ -80,6 +81,62 @@ def paired(a: Sequence[float] | F64, b: Sequence[float] | F64, *, level: float =
     if left.shape != right.shape:
         raise InvalidInput(f"paired values of shapes {left.shape} and {right.shape}; run both on the same seeds")
     return mean_ci(left - right, level=level)
+
+
+def wilson(right: int, n: int, *, level: float = 0.95) -> Paired:
+    """A share right / n with Wilson's score interval, which also holds near 0 and 1.
+
+    The limits solve ``|p - right / n| = z sqrt(p (1 - p) / n)`` for p (Wilson 1927).
+
+    Args:
+        right, n: counts, 0 <= right <= n, n >= 1.
+        level: coverage in (0, 1).
+
+    >>> w = wilson(8, 10)
+    >>> round(w.low, 3), round(w.high, 3)
+    (0.49, 0.943)
+    """
+    if not (0 <= right <= n and n >= 1 and 0 < level < 1):
+        raise InvalidInput(f"a share of {right} of {n} at level {level}; give 0 <= right <= n and a level below 1")
+    z = NormalDist().inv_cdf((1 + level) / 2)
+    middle = (right + z * z / 2) / (n + z * z)
+    half = z / (n + z * z) * math.sqrt(right * (n - right) / n + z * z / 4)
+    low, high = 0.0 if right == 0 else middle - half, 1.0 if right == n else middle + half  # exact at the ends
+    return Paired(right / n, low, high, n)
+
+
+def crossed_weights(questions: int, seeds: int, *, draws: int = 2000, seed: int = 0) -> tuple[F64, F64]:
+    """Weights of bootstrap samples that draw questions and seeds, both with replacement and independently.
+
+    The same weights serve everything measured on these questions and seeds, so that differences are paired. Resampling
+    both crossed factors errs on the wide side (Owen 2007, the pigeonhole bootstrap). With one seed only questions vary.
+
+    Returns:
+        ([draws, questions], [draws, seeds]); every row sums to 1.
+    """
+    if questions < 1 or seeds < 1 or draws < 1:
+        raise InvalidInput(f"{questions} questions, {seeds} seeds and {draws} draws; give at least one of each")
+    rng = np.random.default_rng(seed)
+    by_question = rng.multinomial(questions, np.full(questions, 1 / questions), size=draws) / questions
+    return by_question, rng.multinomial(seeds, np.full(seeds, 1 / seeds), size=draws) / seeds
+
+
+def crossed(values: F64, weights: tuple[F64, F64], *, level: float = 0.95) -> Paired:
+    """The mean over questions and seeds with its bootstrap percentile interval.
+
+    Args:
+        values: [seeds, questions], such as 1 where the answer is right, or the difference of two such tables.
+        weights: of :func:`crossed_weights` for as many questions and seeds.
+        level: coverage in (0, 1).
+    """
+    by_question, by_seed = weights
+    if values.shape != (by_seed.shape[1], by_question.shape[1]):
+        raise InvalidInput(
+            f"values of shape {values.shape} for {by_seed.shape[1]} seeds and {by_question.shape[1]} questions"
+        )
+    means = np.einsum("bk,kn,bn->b", by_seed, values, by_question, optimize=True)
+    low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
+    return Paired(float(values.mean()), float(low), float(high), values.shape[0])
 
 
 def non_inferior(difference: Paired, margin: float) -> bool:

@@ -90,24 +90,53 @@ def ticks(low: float, high: float, most: int = 5) -> list[float]:
     return [round(i * step, 12) for i in range(first, last + 1)]
 
 
-def line_chart(lines: Sequence[Line], *, title: str, x_label: str, x_text: Callable[[float], str]) -> str:
-    """Accuracy (a share) against x from 0, one line and band a series.
+def log_ticks(low: float, high: float, most: int = 6) -> list[float]:
+    """Round numbers within [low, high] for a logarithmic axis, 0 < low < high, at most ``most`` of them.
+
+    >>> log_ticks(90, 3000), log_ticks(210, 230)
+    ([100.0, 200.0, 500.0, 1000.0, 2000.0], [210.0, 215.0, 220.0, 225.0, 230.0])
+    """
+    first, last = math.floor(math.log10(low)), math.ceil(math.log10(high))
+    for factors in ((1, 2, 5), (1, 3), (1,)):
+        found = [f * 10.0**k for k in range(first, last + 1) for f in factors if low <= f * 10.0**k <= high]
+        if len(found) <= most:
+            break
+    return found if len(found) > 1 else ticks(low, high, most=most)
+
+
+def line_chart(
+    lines: Sequence[Line],
+    *,
+    title: str,
+    x_label: str,
+    x_text: Callable[[float], str],
+    log: bool = False,
+    spread: str = "seeds",
+) -> str:
+    """Accuracy (a share) against x from 0, or on a logarithmic axis, one line and band a series.
 
     Args:
         lines: the series; empty gives an empty frame.
         title: spoken by screen readers.
         x_label: axis label with the unit.
         x_text: how a tick of x is written.
+        log: the x axis is logarithmic; all x are above 0.
+        spread: what the bands are, for the tooltips.
     """
     width, height, left, right, top, bottom = 560, 340, 62, 18, 12, 62
-    x_high = max((x for line in lines for x in line.x), default=1.0) or 1.0
+    xs = [x for line in lines for x in line.x]
+    x_high = max(xs, default=1.0) or 1.0
+    x_low = 0.92 * min(xs, default=0.1 * x_high) if log else 0.0
+    x_high = 1.08 * x_high if log else x_high
     low = min((v for line in lines for v in line.low), default=0.0)
     high = max((v for line in lines for v in line.high), default=1.0)
     pad = max(0.05 * (high - low), 0.01)
     low, high = max(0.0, low - pad), min(1.0, high + pad)
+    marks = log_ticks(x_low, x_high) if log else ticks(0, x_high, most=4)
 
     def px(x: float) -> float:
-        return left + (width - left - right) * x / x_high
+        share = math.log(x / x_low) / math.log(x_high / x_low) if log else x / x_high
+        return left + (width - left - right) * share
 
     def py(y: float) -> float:
         return height - bottom - (height - top - bottom) * (y - low) / (high - low)
@@ -116,7 +145,7 @@ def line_chart(lines: Sequence[Line], *, title: str, x_label: str, x_text: Calla
     for y in ticks(low, high):
         parts.append(f'<line class="grid" x1="{left}" x2="{width - right}" y1="{py(y):.1f}" y2="{py(y):.1f}"/>')
         parts.append(f'<text x="{left - 8}" y="{py(y):.1f}" dy="0.35em" text-anchor="end">{percent(y)}</text>')
-    for x in ticks(0, x_high, most=4):
+    for x in marks:
         anchor = "end" if px(x) > width - right - 24 else "middle"
         parts.append(
             f'<line class="axis" x1="{px(x):.1f}" x2="{px(x):.1f}" y1="{height - bottom}" y2="{height - bottom + 5}"/>'
@@ -133,19 +162,19 @@ def line_chart(lines: Sequence[Line], *, title: str, x_label: str, x_text: Calla
     for line in lines:
         points = " ".join(f"{px(x):.1f},{py(y):.1f}" for x, y in zip(line.x, line.mean, strict=True))
         parts.append(f'<polyline class="line s{line.style % SERIES}" points="{points}"/>')
-        parts.extend(_marks(line, px, py, x_text))
+        parts.extend(_marks(line, px, py, x_text, spread))
     return "".join([*parts, "</svg>"])
 
 
 def _marks(
-    line: Line, px: Callable[[float], float], py: Callable[[float], float], text: Callable[[float], str]
+    line: Line, px: Callable[[float], float], py: Callable[[float], float], text: Callable[[float], str], what: str
 ) -> list[str]:
     """Up to seven markers along a line, the last one at its end, each with a tooltip."""
     n = len(line.x)
     chosen = sorted({round(i * (n - 1) / 6) for i in range(7)}) if n else []
     found = []
     for i in chosen:
-        spread = f" (seeds {percent(line.low[i])} to {percent(line.high[i])})" if line.high[i] > line.low[i] else ""
+        spread = f" ({what} {percent(line.low[i])} to {percent(line.high[i])})" if line.high[i] > line.low[i] else ""
         title = f"{line.name}: {percent(line.mean[i])}{spread} at {text(line.x[i])}"
         found.append(marker(px(line.x[i]), py(line.mean[i]), line.style, title))
     return found

@@ -578,5 +578,6 @@ def exceeded(
         when = f", room at {datetime.fromtimestamp(resets_at / 1000, UTC):%Y-%m-%d %H:%M:%S} UTC" if resets_at else ""
         hint = f"{spent:,} settled {each}, {held:,} reserved{when}"
     return BudgetExceeded(
-        kind=kind, scope=scope, used=spent + held, requested=units, limit=limit, hint=hint, resets_at=resets_at
-    )
+        kind=kind, scope=scope, used=spent + held, requested=units, limit=limit, held=held, hint=hint,
+        resets_at=resets_at,
+    )  # fmt: skip

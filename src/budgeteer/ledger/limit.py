@@ -175,7 +175,8 @@ def check_amounts(amounts: Mapping[str, int]) -> Amounts:
     if not isinstance(amounts, Mapping) or not amounts:
         raise InvalidInput(f"amounts are {amounts!r}; give units per kind, such as {{'all': 500}}")
     for kind, units in amounts.items():
-        check_units(units, f"the amount of {check_kind(kind)}")
+        if type(units) is not int or type(kind) is not str or not 0 <= units <= MAX_UNITS or kind not in _SEEN:
+            check_units(units, f"the amount of {check_kind(kind)}")
     if len(_SEEN) < 1000:
         _SEEN.update(amounts)
     return tuple(sorted(amounts.items()))

@@ -10,12 +10,13 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from budgeteer.errors import InvalidInput
 from budgeteer.ledger import core, journal
+from budgeteer.ledger.limit import bucket, start
 
 UNKNOWN = "unknown"
 KEYS = ("scope", "model", "stage")
@@ -44,6 +45,37 @@ class Charge:
     actual: dict[str, int]
     overshoot: dict[str, int]
     estimated: bool
+
+
+def balances(state: core.State, path: str, clock: int) -> Iterator[dict[str, Any]]:
+    """One row for each limit, or for a kind without any, of the accounts at a path and below; "" is all.
+
+    ``settled`` is what counts in the limit's window at ``clock`` (milliseconds since 1970, UTC), ``resets`` when a
+    calendar window ends.
+    """
+    now = max(state.now, clock)
+    for scope in sorted(state.accounts):
+        if path and not (scope + "/").startswith(path + "/"):
+            continue
+        for kind, book in sorted(state.accounts[scope].books.items()):
+            windows: list[core.Window | None] = [*book.windows]
+            if book.limit != core.UNLIMITED or not windows:
+                windows.insert(0, None)
+            for window in windows:
+                used = book.spent if window is None else window.used(now)
+                limit = window.limit if window else None if book.limit == core.UNLIMITED else book.limit
+                calendar = window is not None and isinstance(window.name, str)
+                yield {
+                    "path": scope,
+                    "kind": kind,
+                    "limit": limit,
+                    "window": "" if window is None else window.name if calendar else f"{window.name} s",
+                    "settled": used,
+                    "reserved": book.held,
+                    "left": None if limit is None else limit - used - book.held,
+                    "overshoot": book.over,
+                    "resets": start(window.name, bucket(window.name, now) + 1) if window and calendar else None,
+                }
 
 
 def charges(lines: Iterable[tuple[str, str]]) -> list[Charge]:

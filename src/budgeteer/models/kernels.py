@@ -148,7 +148,7 @@ def sample_rows(logits, inverse_temperature, uniform, token, logprob, margin):  
 
     Args:
         logits: [rows, vocab] float32.
-        inverse_temperature: 1 / temperature.
+        inverse_temperature: [rows] float32, 1 / temperature.
         uniform: [rows] float32 in [0, 1).
         token: [rows] int64, written; logprob: [rows] float32, written, log-probability at temperature 1 / inverse;
         margin: [rows] float32, written, p(1st) - p(2nd).
@@ -157,11 +157,11 @@ def sample_rows(logits, inverse_temperature, uniform, token, logprob, margin):  
     for r in prange(rows):
         p = np.empty(vocab, np.float32)
         whole = np.empty(vocab, np.int32)
-        top = logits[r, 0]
+        top, inverse = logits[r, 0], inverse_temperature[r]
         for i in range(vocab):
             top = max(top, logits[r, i])
         for i in range(vocab):
-            p[i] = (logits[r, i] - top) * inverse_temperature
+            p[i] = (logits[r, i] - top) * inverse
         _exp_inplace(p, whole, vocab)
         total = np.float32(0)
         for i in range(vocab):
@@ -182,5 +182,5 @@ def sample_rows(logits, inverse_temperature, uniform, token, logprob, margin):  
         if chosen < 0:  # rounding: the uniform lies past the accumulated mass
             chosen = int(np.argmax(p))
         token[r] = chosen
-        logprob[r] = (logits[r, chosen] - top) * inverse_temperature - np.log(total)
+        logprob[r] = (logits[r, chosen] - top) * inverse - np.log(total)
         margin[r] = (first - second) / total

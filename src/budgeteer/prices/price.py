@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from decimal import Decimal
 from fractions import Fraction
+from functools import lru_cache
 
 from budgeteer.errors import InvalidInput
 from budgeteer.usage import Usage, count
@@ -57,8 +58,8 @@ class Rates:
                 )
             object.__setattr__(self, f.name, value)
 
-    def cost(self, usage: Usage, read: int, made: int) -> Fraction:
-        """Dollars x 10^6 (dollars per million tokens, times tokens), each token at the rate of its most special part.
+    def cost(self, usage: Usage, read: int, made: int) -> int | Fraction:
+        """Pico-dollars, each token at the rate of its most special part.
 
         How cached and audio tokens overlap is not reported. Audio is charged in full, cached only what is left.
         """
@@ -68,8 +69,8 @@ class Rates:
         cached = min(usage.cached or 0, read - audio_in - written)
         reasoning = min(usage.reasoning or 0, made - audio_out)
 
-        def at(tokens: int, rate: Decimal | None, whole: Decimal) -> Fraction:
-            return tokens * Fraction(whole if rate is None else rate) if tokens else Fraction(0)
+        def at(tokens: int, rate: Decimal | None, whole: Decimal) -> int | Fraction:
+            return tokens * _pico(whole if rate is None else rate) if tokens else 0
 
         write = self.input if self.written is None else self.written
         return (
@@ -81,18 +82,18 @@ class Rates:
             + at(made - audio_out - reasoning, None, self.output)
             + at(reasoning, self.reasoning, self.output)
             + at(audio_out, self.audio_output, self.output)
-            + Fraction(self.request)
+            + _pico(self.request)
         )
 
-    def worst(self, read: int, made: int, audio: bool) -> Fraction:
+    def worst(self, read: int, made: int, audio: bool) -> int | Fraction:
         """As ``cost``, with every token at the dearest rate of its side; audio rates only where there can be audio."""
 
-        def most(*rates: Decimal | None) -> Fraction:
-            return Fraction(max(rate for rate in rates if rate is not None))
+        def most(*rates: Decimal | None) -> int | Fraction:
+            return max([_pico(rate) for rate in rates if rate is not None])
 
         heard, spoken = (self.audio_input, self.audio_output) if audio else (None, None)
         dear_in = most(self.input, self.cached, self.written, self.written_long, heard)
-        return read * dear_in + made * most(self.output, self.reasoning, spoken) + Fraction(self.request)
+        return read * dear_in + made * most(self.output, self.reasoning, spoken) + _pico(self.request)
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,6 +150,12 @@ def _totals(usage: Usage) -> tuple[int, int]:
     return usage.input, usage.output
 
 
-def _ceil(dollars: Fraction) -> int:
-    pico = dollars * PICO_A_TOKEN
+@lru_cache(maxsize=4096)
+def _pico(rate: Decimal) -> int | Fraction:
+    """Pico-dollars a token at so many dollars a million tokens; whole ones as int, which is ten times faster."""
+    exact = Fraction(rate) * PICO_A_TOKEN
+    return exact.numerator if exact.denominator == 1 else exact
+
+
+def _ceil(pico: int | Fraction) -> int:
     return -(-pico.numerator // pico.denominator)

@@ -156,8 +156,9 @@ def record(
     """
     if not outcomes.keys:
         return history
-    keys, group = np.unique(np.array(outcomes.keys), return_inverse=True)
-    g = len(keys)
+    keys = sorted(set(outcomes.keys))
+    g, number = len(keys), {key: i for i, key in enumerate(keys)}
+    group = np.array([number[key] for key in outcomes.keys], np.int64)
     kept = outcomes.status != ABORTED
     counted = kept | memory.aborted
 
@@ -175,7 +176,7 @@ def record(
 
     where = history.find(tuple(keys))
     fresh = where < 0
-    names = (*history.keys, *keys[fresh].tolist())
+    names = (*history.keys, *(keys[i] for i in np.flatnonzero(fresh)))
     at = where.copy()
     at[fresh] = len(history.keys) + np.arange(int(fresh.sum()))
 
@@ -193,7 +194,7 @@ def record(
     weight = ones if kept_weight is None else kept_weight
     ridge = history.ridge
     if memory.predict and features is not None:
-        ridge = ridge.update(features(keys.tolist()), rollouts, right, decay=0.97)
+        ridge = ridge.update(features(keys), rollouts, right, decay=0.97)
     return replace(
         history,
         keys=names,

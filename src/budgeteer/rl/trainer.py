@@ -234,15 +234,13 @@ class Trainer:
 
     def _candidates(self, count: int) -> I64:
         """The next ``count`` distinct prompts of the endless stream of shuffled epochs."""
-        chosen: dict[int, None] = {}
-        at, size = self.progress.cursor, len(self.prompts)
-        count = min(count, size)
-        while len(chosen) < count:
-            epoch, offset = divmod(at, size)
-            order = np.random.default_rng((self.config.seed, epoch, 1)).permutation(size)
-            chosen.setdefault(int(order[offset]))
-            at += 1
-        return np.array(list(chosen), np.int64)
+        size = len(self.prompts)
+        epoch, offset = divmod(self.progress.cursor, size)
+        # two epochs, from the offset on, hold every prompt
+        orders = [np.random.default_rng((self.config.seed, epoch + i, 1)).permutation(size) for i in (0, 1)]
+        ahead = np.concatenate(orders)[offset:]
+        _, first = np.unique(ahead, return_index=True)
+        return ahead[np.sort(first)[:count]]
 
     def _features_of(self, keys: Sequence[str]) -> F64:
         """[m, d] features of m prompts."""

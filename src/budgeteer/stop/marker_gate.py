@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from budgeteer.errors import InvalidInput
 from budgeteer.plan import F64, I64
-from budgeteer.stopper import ABORT, CONTINUE, FINISH, Event, Rows, Stopper
+from budgeteer.stopper import ABORT, FINISH, Event, Rows, Stopper
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,24 +76,29 @@ def marker_gate(
         return value[row] if isinstance(value, np.ndarray) else value
 
     def step(state: GateState, event: Event) -> tuple[NDArray[np.int8], GateState]:
-        row, decisions = event.row, np.full(len(event.row), CONTINUE, np.int8)
-        # most polls decide nothing: say so before looking at every row
-        answered = event.answered >= 0
-        longest = event.length.max(initial=0)
+        row, length, answered = event.row, event.length, event.answered >= 0
+        decisions = np.zeros(len(row), np.int8)  # CONTINUE
+        # most polls decide nothing, and few rows are in a zone: every line below looks only at those that may be
+        longest = length.max() if len(row) else 0
         if longest >= soonest_first and answered.any():
-            armed = answered & (event.length >= of(first, row)) & ~state.kept[row]
-            confident_now = armed & (event.margin() > of(threshold, row))
-            run = state.run.copy()
-            run[row] = np.where(confident_now, run[row] + 1, 0)
-            state = replace(state, run=run)
-            decisions[(run[row] >= confident) & armed & ~state.skip[row]] = FINISH
+            at = np.flatnonzero(answered)
+            mine = row[at]
+            armed = (length[at] >= of(first, mine)) & ~state.kept[mine]
+            if armed.any():
+                confident_now = armed & (event.margin()[at] > of(threshold, mine))
+                run = state.run.copy()
+                run[mine] = np.where(confident_now, run[mine] + 1, 0)
+                state = replace(state, run=run)
+                decisions[at[(run[mine] >= confident) & armed & ~state.skip[mine]]] = FINISH
         if longest >= soonest_last:
-            overdue = ~answered & (event.length >= of(last, row)) & ~state.kept[row]
-            stays = state.abort_draw[row] < keep_abort
-            kept = state.kept.copy()
-            kept[row[overdue & stays]] = True
-            state = replace(state, kept=kept)
-            decisions[overdue & ~stays] = ABORT
+            at = np.flatnonzero(length >= of(last, row))
+            at = at[~answered[at] & ~state.kept[row[at]]]
+            if len(at):
+                stays = state.abort_draw[row[at]] < keep_abort
+                kept = state.kept.copy()
+                kept[row[at[stays]]] = True
+                state = replace(state, kept=kept)
+                decisions[at[~stays]] = ABORT
         return decisions, state
 
     def kept_weight(state: GateState) -> F64:

@@ -20,6 +20,30 @@ def _number(text: str) -> float | None:
     return float(found[-1].replace(",", "")) if found else None
 
 
+def final(text: str) -> str:
+    """A reference answer without the solution before it: what follows the last ``####``, as in GSM8K."""
+    return text.rsplit("####", 1)[-1].strip()
+
+
+def numeric(text: str) -> bool:
+    """Whether a reference answer is compared as a number."""
+    return _number(text) is not None
+
+
+def agrees(answer: str | None, reference: str) -> bool:
+    """Whether the answer's last number equals the reference's, or the texts agree when the reference has none.
+
+    >>> agrees("$1,200.", "1200"), agrees("paris ", "Paris"), agrees(None, "1")
+    (True, True, False)
+    """
+    if answer is None:
+        return False
+    want = _number(reference)
+    if want is None:
+        return answer.strip().casefold() == reference.casefold()
+    return _number(answer) == want
+
+
 class JsonLines:
     """Problems from a ``.jsonl`` or ``.jsonl.gz`` file; numeric answers compare as numbers, others as text.
 
@@ -42,8 +66,8 @@ class JsonLines:
                 for number, line in enumerate(lines, 1):
                     if line.strip():
                         row = json.loads(line)
-                        final = str(row[answer]).rsplit("####", 1)[-1].strip()
-                        items.append(Item(f"{self.name}:{number}", str(row[question]), final, entry=row))
+                        reference = final(str(row[answer]))
+                        items.append(Item(f"{self.name}:{number}", str(row[question]), reference, entry=row))
         except (OSError, EOFError, zlib.error) as error:
             raise InvalidInput(f"cannot read {path}: {error}") from error
         except (json.JSONDecodeError, UnicodeDecodeError, TypeError) as error:
@@ -56,9 +80,4 @@ class JsonLines:
 
     def verify(self, item: Item, answer: str | None) -> float:
         """1 when the answer's last number equals the reference's, or the texts agree when it has none."""
-        if answer is None:
-            return 0.0
-        want = _number(item.answer)
-        if want is None:
-            return float(answer.strip().casefold() == item.answer.casefold())
-        return float(_number(answer) == want)
+        return float(agrees(answer, item.answer))

@@ -1,0 +1,292 @@
+"""What an answer says of its usage, and what it shows: OpenAI's shapes and Anthropic's messages, whole or streamed.
+
+No client library is imported here: the openai adapter and the gateway read the same bytes by the same rules.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from budgeteer.adapters.metering import CUT, OK, UNKNOWN, Answer, Metering, outcome_of_status
+from budgeteer.errors import InvalidInput
+from budgeteer.ledger.estimate import cap_name, count_text
+from budgeteer.usage import Usage
+
+try:
+    from orjson import loads
+except ImportError:
+    from json import loads  # type: ignore[assignment]
+
+CAPS = {
+    "chat": "max_completion_tokens",
+    "responses": "max_output_tokens",
+    "completions": "max_tokens",
+    "messages": "max_tokens",
+}
+"""Operation -> the field in which it caps its output."""
+_TEXT_BYTES = 8
+"""Bytes of text a token, at most, on the average of an answer: a usage below that is not believed when n > 1."""
+_LONGEST_EVENT = 32 * 1024 * 1024
+_SHOWN = (
+    "text", "content", "reasoning_content", "reasoning", "refusal", "arguments", "name", "summary", "thinking",
+    "partial_json", "message", "delta", "tool_calls", "function",
+)  # fmt: skip
+
+
+def choices_of(operation: str, body: Mapping[str, Any]) -> int:
+    """How many choices a request asks for; 0 for embeddings."""
+    return 0 if operation == "embeddings" else int(body.get("n") or 1)
+
+
+def cap_of(operation: str, body: Mapping[str, Any]) -> int | None:
+    """The output cap of one choice, or None."""
+    name = None if operation == "embeddings" else cap_name(body)
+    return None if name is None else int(body[name])
+
+
+def ask_for_usage(operation: str, body: dict[str, Any]) -> bool:
+    """Make a stream end with its usage; whether the client did not ask for it, so that it has to be hidden."""
+    if not body.get("stream") or operation not in ("chat", "completions"):
+        return False
+    options = body.get("stream_options") or {}
+    if options.get("include_usage"):
+        return False
+    body["stream_options"] = {**options, "include_usage": True}
+    return True
+
+
+class Reading:
+    """What has been read of one answer.
+
+    Args:
+        operation: chat, completions, responses, embeddings or messages.
+        body: the request, as sent.
+        metering: counts text, and knows which models think unseen.
+        model: as planned.
+        hides_usage: whether the client did not ask for the usage of its stream.
+    """
+
+    def __init__(
+        self, operation: str, body: Mapping[str, Any], metering: Metering, model: str, hides_usage: bool
+    ) -> None:
+        self.operation, self.metering, self.hides_usage = operation, metering, hides_usage
+        self.cap, self.choices = cap_of(operation, body), choices_of(operation, body)
+        self.usage: Usage | None = None
+        self.model = self.service = ""
+        self.text: dict[Any, list[str]] = {}
+        self.chunks = self.full = 0
+        self.done = False
+        self._asked, self._planned = _thinking_asked(body), model
+        self._usages: list[Mapping[str, Any]] = []
+
+    def answer(self, status: int, content: bytes) -> Answer:
+        """Of a response that came whole."""
+        outcome = outcome_of_status(status)
+        if outcome != OK:
+            return Answer(outcome=outcome)
+        try:
+            body = loads(content)
+        except ValueError:
+            return Answer()
+        return self._whole(body) if isinstance(body, dict) else Answer()
+
+    def _whole(self, body: dict[str, Any]) -> Answer:
+        if self.operation == "messages":
+            choices = [body.get("content")] if isinstance(body.get("content"), list) else None
+        else:
+            choices = body.get("choices") if isinstance(body.get("choices"), list) else body.get("output")
+        texts = [text_of(choice) for choice in choices] if isinstance(choices, list) else []
+        full = [isinstance(c, Mapping) and c.get("finish_reason") == "length" for c in choices or ()]
+        usage = self._believed(self._usage(body), texts, full.count(True))
+        return Answer(usage, self._tokens(texts), str(body.get("model") or ""), str(body.get("service_tier") or ""))
+
+    def _usage(self, body: Mapping[str, Any]) -> Usage | None:
+        given = body.get("usage")
+        if not isinstance(given, Mapping):
+            return None
+        try:
+            if self.operation == "messages":
+                return Usage.from_anthropic(*self._usages, given)
+            if self.operation == "responses":
+                return Usage.from_responses(given)
+            usage = Usage.from_llama_cpp(body) if "timings" in body else Usage.from_chat(given)
+            if self.operation == "embeddings":
+                return Usage(input=usage.input, output=0)
+            return usage
+        except InvalidInput:
+            return None
+
+    def _believed(self, usage: Usage | None, texts: list[str], full: int) -> Usage | None:
+        """The usage without its output if that cannot be all: 0 with text, or, of several choices, less than they show.
+
+        ``full`` choices ended at the cap. The others are taken to have at least a token in eight bytes.
+        """
+        if usage is None or usage.output is None or self.operation == "embeddings":
+            return usage
+        least = 1 if any(texts) else 0
+        if len(texts) > 1 and self.choices > 1:
+            shown = sorted(max(1, -(-len(text.encode()) // _TEXT_BYTES)) for text in texts)
+            least = sum(shown[: len(texts) - full]) + full * (self.cap or 0)
+        if usage.output >= least:
+            return usage
+        return Usage(input=usage.input, cached=usage.cached, written=usage.written)
+
+    def _tokens(self, texts: list[str]) -> int | None:
+        """Tokens seen, by count or bound; None where nothing was, or the model may have thought unseen."""
+        if self._asked or self.metering.thinks(self._planned):
+            return None
+        counter = self.metering.bounds.tokens
+        return sum(max(1, count_text(text, counter)) for text in texts) if texts else None
+
+    # streams
+
+    def event(self, data: bytes) -> bool:
+        """Take in one event; whether to pass it on."""
+        if data.startswith(b"[DONE]"):
+            self.done = True
+            return True
+        try:
+            body = loads(data)
+        except ValueError:
+            return True
+        if not isinstance(body, dict):
+            return True
+        if self.operation == "messages":
+            self._message(body)
+            return True
+        response = body.get("response")
+        if self.operation == "responses":
+            kind = str(body.get("type"))
+            if isinstance(body.get("delta"), str):
+                self._grow((body.get("output_index"), kind), body["delta"])
+            if kind in ("response.completed", "response.incomplete", "response.failed") and isinstance(response, dict):
+                self.done = True
+                body = response
+        for choice in body.get("choices") or ():
+            if isinstance(choice, dict):
+                self._grow(choice.get("index"), text_of(choice))
+                self.full += choice.get("finish_reason") == "length"
+        self.model = str(body.get("model") or self.model)
+        self.service = str(body.get("service_tier") or self.service)
+        usage = self._usage(body)
+        if usage is not None:
+            self.usage = usage
+        only_usage = body.get("choices") == [] and body.get("usage") is not None
+        return not (only_usage and self.hides_usage)
+
+    def _message(self, body: dict[str, Any]) -> None:
+        """An event of Anthropic's: the usage at the start knows the input only, those at the end all."""
+        kind, message = body.get("type"), body.get("message")
+        if kind == "message_start" and isinstance(message, dict):
+            self.model = str(message.get("model") or self.model)
+            usage = self._usage(message)
+            if usage is not None:
+                self._usages.append(message["usage"])
+                self.service = str(message["usage"].get("service_tier") or self.service)
+                self.usage = Usage(
+                    input=usage.input, cached=usage.cached, written=usage.written, written_long=usage.written_long
+                )
+        elif kind == "message_delta":
+            self.usage = self._usage(body) or self.usage
+        elif kind == "message_stop":
+            self.done = True
+        else:
+            self._grow(body.get("index"), text_of(body.get("delta") or body.get("content_block")))
+
+    def _grow(self, key: Any, text: str) -> None:
+        if text:
+            self.chunks += 1
+            self.text.setdefault(key, []).append(text)
+        elif key not in self.text:
+            self.text[key] = []
+
+    def _texts(self) -> list[str]:
+        return ["".join(pieces) for pieces in self.text.values()]
+
+    def length(self) -> int:
+        """Tokens of output so far: by count, or by chunks, each of a token at least."""
+        counter = self.metering.bounds.tokens
+        if counter is None:
+            return self.chunks
+        return sum(count_text(text, counter) for text in self._texts())
+
+    def at_end(self) -> Answer:
+        """Of a stream that is over, whole or cut."""
+        texts = self._texts()
+        outcome = OK if self.done else CUT
+        usage = self._believed(self.usage, texts, self.full)
+        return Answer(usage, self._tokens(texts), self.model, self.service, outcome)
+
+
+def _thinking_asked(body: Mapping[str, Any]) -> bool:
+    """Whether a request asks for reasoning that may stay unseen."""
+    effort = body.get("reasoning_effort") or body.get("reasoning")
+    thinking = body.get("thinking")
+    return (bool(effort) and effort not in ("none", {"effort": "none"})) or (
+        isinstance(thinking, Mapping) and thinking.get("type") != "disabled"
+    )  # fmt: skip
+
+
+def text_of(choice: Any) -> str:
+    """All that a choice, a delta or an output item shows: text, thoughts, refusals, arguments of tools."""
+    if isinstance(choice, str):
+        return choice
+    if isinstance(choice, list):
+        return "".join(map(text_of, choice))
+    if not isinstance(choice, Mapping):
+        return ""
+    return "".join([text_of(choice[name]) for name in _SHOWN if name in choice])
+
+
+class Events:
+    """Server-sent events out of pieces of bytes, each handed to a reading."""
+
+    def __init__(self, reading: Reading, streamed: bool) -> None:
+        self.reading, self.streamed, self.rest = reading, streamed, b""
+
+    def feed(self, piece: bytes) -> bytes:
+        """Take in a piece; what to pass on: whole events, as they came.
+
+        Raises:
+            InvalidInput: an event without an end.
+        """
+        rest = self.rest + piece if self.rest else piece
+        if not self.streamed:
+            self.rest = rest
+            return piece
+        passed, begin = [], 0
+        while True:
+            at, length = rest.find(b"\n\n", begin), 2
+            other = rest.find(b"\r\n\r\n", begin, at if at >= 0 else len(rest))
+            if other >= 0:
+                at, length = other, 4
+            if at < 0:
+                break
+            block = rest[begin : at + length]
+            begin = at + length
+            if self._take(block):
+                passed.append(block)
+        self.rest = rest[begin:]
+        if len(self.rest) > _LONGEST_EVENT:
+            raise InvalidInput(f"an event of more than {_LONGEST_EVENT:,} bytes; the stream is none of events")
+        return b"".join(passed)
+
+    def last(self) -> bytes:
+        """What is left at the end of the stream."""
+        if not self.streamed or not self.rest:
+            return b""
+        rest, self.rest = self.rest, b""
+        return rest if self._take(rest) else b""
+
+    def _take(self, block: bytes) -> bool:
+        if block.startswith(b"data:") and block.count(b"\n", 0, -2) == 0:
+            return self.reading.event(block[5:].strip())
+        lines = [line[5:].strip() for line in block.splitlines() if line.startswith(b"data:")]
+        return self.reading.event(b"\n".join(lines)) if lines else True
+
+    def answer(self, status: int, ended: bool) -> Answer:
+        """Of what came, when it is over."""
+        if self.streamed:
+            return self.reading.at_end()
+        return self.reading.answer(status, self.rest) if ended else Answer(outcome=UNKNOWN)

@@ -1,0 +1,193 @@
+"""What the commands that solve questions share: the model, live progress, a clean pause, the summary."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import shutil
+import signal
+import sys
+import time
+from collections import Counter
+from collections.abc import Awaitable, Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+if TYPE_CHECKING:
+    from budgeteer.prices import PriceTable
+    from budgeteer.solve.runner import Pause, Progress, Row, Run
+
+T = TypeVar("T")
+
+
+def add_solving(parser: argparse.ArgumentParser) -> None:
+    """Options of whom to ask and how."""
+    parser.add_argument(
+        "--model",
+        default="reasoner",
+        help="reasoner, smollm2, gguf:PATH, hf:FOLDER or http://HOST/v1#NAME (%(default)s)",
+    )
+    parser.add_argument("--style", default=None, help="reasoner, few-shot, direct or chat (default: what fits)")
+    parser.add_argument(
+        "--limit", type=int, default=None, metavar="N", help="the first N questions; of a task, N of it"
+    )
+    parser.add_argument("--task-seed", type=int, default=0, help="seed of a task's questions (default %(default)s)")
+    parser.add_argument("--concurrency", type=int, default=8, help="questions at once (default %(default)s)")
+    parser.add_argument("--timeout", type=float, default=600.0, help="seconds a question (default %(default)g)")
+    parser.add_argument(
+        "--prices", default=None, metavar="FILE", help="TOML, LiteLLM's JSON, or genai (the shipped ones)"
+    )
+
+
+def prices_of(given: str | None, *, money: bool) -> PriceTable | None:
+    """The price table that was named; the shipped one for a money budget."""
+    from budgeteer.prices import genai, litellm, user
+
+    if given is None and not money:
+        return None
+    if given is None or given == "genai":
+        return genai.load()
+    return user.load(given) if Path(given).suffix == ".toml" else litellm.load(given)
+
+
+def billed(model: str) -> bool:
+    """Whether somebody bills a model's calls; what runs on this machine, nobody does."""
+    return model.startswith(("http://", "https://"))
+
+
+class Live:
+    """One line of progress, redrawn on a terminal, every ten seconds elsewhere.
+
+    Args:
+        name: of what runs, or ``""``.
+    """
+
+    def __init__(self, name: str = "") -> None:
+        self.name, self.live, self.last, self.drawn = name, sys.stderr.isatty(), time.monotonic(), False
+
+    def __call__(self, row: Row, progress: Progress) -> None:
+        """Take news of a question."""
+        now = time.monotonic()
+        if now - self.last >= (0.1 if self.live else 10):
+            self.last = now
+            self.draw(line(progress, self.name))
+
+    def draw(self, text: str) -> None:
+        """Show one line."""
+        if self.live:
+            sys.stderr.write("\r\x1b[K" + text[: shutil.get_terminal_size().columns - 1])
+            self.drawn = True
+        else:
+            sys.stderr.write(text + "\n")
+        sys.stderr.flush()
+
+    def close(self) -> None:
+        """Remove the line."""
+        if self.drawn:
+            sys.stderr.write("\r\x1b[K")
+            sys.stderr.flush()
+
+
+def line(progress: Progress, name: str = "") -> str:
+    """Progress in one line: answers, how many are right, tokens, cost, time left."""
+    from budgeteer.lab.svg import compact, percent
+
+    parts = [f"{progress.done} of {progress.total}", f"{progress.answered} answered"]
+    if progress.graded:
+        parts.append(f"{percent(progress.correct / progress.graded)} right")
+    tokens = progress.tokens
+    parts.append(f"{compact(tokens['input'])} tokens in, {compact(tokens['output'])} out")
+    parts += [f"{amount(kind, n)} of {amount(kind, progress.limit[kind])}" for kind, n in progress.units.items()]
+    if progress.cost is not None and "money" not in progress.units:
+        parts.append(f"${progress.cost:.4f}")
+    if progress.left is not None:
+        left = progress.left
+        parts.append(f"{left:.0f} s left" if left < 120 else f"{left / 60:.0f} min left")
+    return (f"{name}: " if name else "") + ", ".join(parts)
+
+
+def amount(kind: str, units: int) -> str:
+    """Units as they are read: dollars for money, a short number and its kind else."""
+    from budgeteer.lab.svg import compact
+
+    return f"${units / 10**12:.4f}" if kind == "money" else f"{compact(units)} {kind}"
+
+
+def summary(run: Run) -> str:
+    """The table at the end: one line a figure."""
+    from budgeteer.lab.stats import wilson
+    from budgeteer.lab.svg import compact, percent
+
+    rows, n = run.rows, max(1, len(run.rows))
+    graded = [row for row in rows if row["correct"] is not None]
+    lines = [("questions", f"{len(rows)}, {sum(row['answer'] is not None for row in rows)} with an answer")]
+    if graded:
+        share = wilson(sum(row["correct"] for row in graded), len(graded))
+        lines.append(("accuracy", f"{percent(share.mean)} [{percent(share.low)}, {percent(share.high)}]"))
+    tokens = {name: sum(row["tokens"][name] for row in rows) for name in ("input", "output", "reasoning")}
+    reasoning = f", {compact(tokens['reasoning'])} of it reasoning" if tokens["reasoning"] else ""
+    lines.append(("tokens", f"{compact(tokens['input'])} in, {compact(tokens['output'])} out{reasoning}"))
+    lines.append(("calls", f"{sum(row['calls'] for row in rows):,}"))
+    for kind, limit in run.limit.items():
+        spent, over = run.spent[kind], run.overshoot[kind]
+        wasted = sum(row["wasted"][kind] for row in rows)
+        text = f"{amount(kind, spent)} of {amount(kind, limit)}, {amount(kind, spent // n)} a question"
+        lines.append(("spent", text))
+        lines.append(("overshoot", amount(kind, over)))
+        lines.append(("wasted", f"{amount(kind, wasted)}, on calls that brought no answer"))
+    if any("cost" in row for row in rows) and "money" not in run.limit:
+        lines.append(("cost", f"${sum(row['cost'] for row in rows):.4f}"))
+    ends = Counter("error" if row["stopped_by"].startswith("error") else row["stopped_by"] for row in rows)
+    lines.append(("stopped by", ", ".join(f"{word} {count}" for word, count in ends.most_common())))
+    lines.append(("seconds", f"{run.seconds:.1f}"))
+    return "\n".join(f"{name:<11} {text}" for name, text in lines)
+
+
+def pausable(work: Callable[[Pause], Awaitable[T]], say: Callable[[str], object]) -> T:
+    """Run a coroutine; a first interrupt lets what is under way end, a second one breaks it off."""
+    from budgeteer.solve.runner import Pause
+
+    async def main() -> T:
+        pause, loop = Pause(), asyncio.get_running_loop()
+
+        def interrupt() -> None:
+            if pause.soft.is_set():
+                pause.hard.set()
+            else:
+                pause.soft.set()
+                say("pausing: questions under way are ended first; once more to break them off")
+
+        with contextlib.suppress(NotImplementedError, ValueError, RuntimeError):  # not here, or not the main thread
+            loop.add_signal_handler(signal.SIGINT, interrupt)
+        try:
+            return await work(pause)
+        finally:
+            with contextlib.suppress(NotImplementedError, ValueError, RuntimeError):
+                loop.remove_signal_handler(signal.SIGINT)
+
+    return asyncio.run(main())
+
+
+def command(name: str, positional: list[str], options: Mapping[str, object]) -> str:
+    """The command line that goes on with this run."""
+    import shlex
+
+    words = ["budgeteer", name, *positional]
+    for option, value in options.items():
+        if value is True:
+            words.append(option)
+        elif value is not None and value is not False:
+            words += [option, f"{value:g}" if isinstance(value, float) else str(value)]
+    return shlex.join(words)
+
+
+def given(args: argparse.Namespace) -> dict[str, object]:
+    """The options of :func:`add_solving` that differ from their defaults, as written."""
+    parser = argparse.ArgumentParser()
+    add_solving(parser)
+    found = {}
+    for name, default in vars(parser.parse_args([])).items():
+        if getattr(args, name) != default:
+            found["--" + name.replace("_", "-")] = getattr(args, name)
+    return found

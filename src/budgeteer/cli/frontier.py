@@ -1,0 +1,93 @@
+"""budgeteer frontier: accuracy against tokens for several strategies, with a report."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import Any
+
+from budgeteer.cli import _solving
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Arguments of the command."""
+    parser.add_argument("strategies", metavar="S1,S2,...", help="each NAME or NAME:param=value,...; first = reference")
+    parser.add_argument(
+        "source", metavar="FILE|TASK|-", help="JSON lines with 'question' and 'answer', chains, gym:..."
+    )
+    parser.add_argument("--budgets", required=True, help="of a question, such as 256,512,1k")
+    parser.add_argument("--seeds", type=int, default=3, help="number of seeds (default %(default)s)")
+    parser.add_argument("--first-seed", type=int, default=0, help="first seed (default %(default)s)")
+    parser.add_argument("--out", type=Path, default=Path("runs/frontier"), help="folder (default %(default)s)")
+    _solving.add_solving(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Measure, write frontier.json and report.html, print the table."""
+    from budgeteer.errors import InvalidInput
+    from budgeteer.lab import frontier, frontier_report, questions
+    from budgeteer.lab.results import write_text
+    from budgeteer.meter import MONEY
+    from budgeteer.models.load import load_model
+    from budgeteer.solve import registered, styles
+    from budgeteer.solve.runner import Progress, Row
+
+    if args.seeds < 1:
+        raise InvalidInput(f"--seeds is {args.seeds}; give at least 1")
+    specs = list(dict.fromkeys(registered.parse_all(args.strategies)))
+    if not specs:
+        raise InvalidInput("no strategies; give some, separated by commas")
+    strategies = {str(spec): registered.build(spec) for spec in specs}
+    budgets = frontier.budgets_of(args.budgets)
+    seeds = list(range(args.first_seed, args.first_seed + args.seeds))
+    prices = _solving.prices_of(args.prices, money=budgets[0].kind == MONEY)
+    asked = questions.load(args.source, limit=args.limit, seed=args.task_seed)
+    ungraded = [question.id for question in asked.questions if asked.grade(question, None) is None]
+    if ungraded:
+        raise InvalidInput(f"{len(ungraded)} questions have no 'answer', such as {ungraded[0]!r}; a frontier needs all")
+    model = load_model(args.model)
+    live, cells = _solving.Live(), len(strategies) * len(budgets) * len(seeds)
+    begun: dict[frontier.Cell, None] = {}
+
+    def on_row(cell: frontier.Cell, row: Row, progress: Progress) -> None:
+        begun[cell] = None
+        live.name = f"{len(begun)} of {cells}, {cell.strategy}@{cell.budget} seed {cell.seed}"
+        live(row, progress)
+
+    async def work(pause: Any) -> Any:
+        try:
+            style = args.style or styles.choose(model, asked.asked)
+            return style, await frontier.measure(
+                strategies, budgets, seeds, asked, model, styles.style_of(style, asked.asked), args.out,
+                about={"style": style}, concurrency=args.concurrency, timeout=args.timeout, prices=prices,
+                durable=_solving.billed(args.model), pause=pause, on_row=on_row,
+            )  # fmt: skip
+        finally:
+            await model.aclose()
+
+    try:
+        style, found = _solving.pausable(work, live.draw)
+    finally:
+        live.close()
+    if found is None:
+        again = _solving.command(
+            "frontier", [args.strategies, args.source],
+            {"--budgets": args.budgets, "--seeds": args.seeds, "--first-seed": args.first_seed, "--out": args.out,
+             **_solving.given(args)},
+        )  # fmt: skip
+        sys.stderr.write(f"paused; to go on: {again}\n")
+        return 130
+    config = {
+        "task": args.source, "questions": len(asked.questions), "task seed": args.task_seed, "model": model.name,
+        "style": style, "budgets": [str(budget) for budget in budgets], "seeds": seeds,
+        "strategies": list(strategies), "concurrency": args.concurrency,
+    }  # fmt: skip
+    numbers = frontier.analyse(found, budgets[0].kind, config)
+    numbers_path = write_text(frontier.to_text(numbers), args.out / "frontier.json")
+    texts = frontier.traces(found, args.out, asked.references)
+    page = write_text(frontier_report.render(numbers, texts), args.out / "report.html")
+    sys.stdout.write(
+        f"{frontier_report.table(numbers)}\n\nnumbers: {numbers_path.resolve()}\nreport: {page.resolve()}\n"
+    )
+    return 0

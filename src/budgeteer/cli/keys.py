@@ -1,0 +1,144 @@
+"""budgeteer keys: virtual keys of the gateway."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from budgeteer.gateway.config import Config
+    from budgeteer.gateway.keys import Key
+    from budgeteer.gateway.store import Store
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Arguments of the command."""
+    actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
+
+    def action(name: str, text: str) -> argparse.ArgumentParser:
+        sub = actions.add_parser(name, help=text, description=text)
+        sub.add_argument("--config", type=Path, default=Path("gateway.toml"), help="TOML file (default gateway.toml)")
+        sub.add_argument("--json", action="store_true", help="as JSON")
+        return sub
+
+    sub = action("create", "make a key; its secret is shown this once")
+    sub.add_argument("path", nargs="?", default="", help="the scopes above it, such as org/team")
+    sub.add_argument("--name", default="", help="for people")
+    for option, what in (
+        ("--limit", "of the key: $5/day, 1m, requests:60/60s, parallel:8"), ("--per-user", "of each user"),
+        ("--per-session", "of each session"), ("--per-tag", "of each tag"),
+    ):  # fmt: skip
+        sub.add_argument(option, action="append", metavar="LIMIT", help=f"{what}; may be repeated")
+    sub.add_argument("--model", action="append", help="that it may call (default: all); may be repeated")
+    for option, what in (("input", "input"), ("output", "output"), ("reasoning", "reasoning")):
+        sub.add_argument(f"--max-{option}", type=int, metavar="N", help=f"tokens of {what} of one request")
+    sub.add_argument("--expires", metavar="DATE", help="such as 2027-01-31 or 2027-01-31T12:00 (UTC)")
+    action("list", "all keys, without secrets")
+    sub = action("revoke", "end a key for good")
+    sub.add_argument("id")
+    sub = action("top-up", "raise a key's limit")
+    sub.add_argument("id")
+    sub.add_argument("amount", help="$5 or 500k; with a window, $5/day, the limit of that window is raised")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Carry out one action."""
+    from budgeteer.gateway.config import load
+    from budgeteer.gateway.store import connect
+
+    config = load(args.config)
+    if config.ledger == "memory:":
+        from budgeteer.errors import InvalidInput
+
+        raise InvalidInput("[ledger] url is memory:, whose keys only the gateway itself can make: use its admin API")
+    store = connect(config.ledger, config.keep)
+    try:
+        actions = {"create": _create, "list": _list, "revoke": _revoke, "top-up": _top_up}
+        return actions[args.action](store, config, args)
+    finally:
+        store.close()
+
+
+def _create(store: Store, config: Config, args: argparse.Namespace) -> int:
+    from budgeteer.gateway import keys
+    from budgeteer.ledger.protocol import wall_clock
+
+    given = {
+        "limits": args.limit, "per_user": args.per_user, "per_session": args.per_session, "per_tag": args.per_tag,
+        "models": args.model, "max_input": args.max_input, "max_output": args.max_output,
+        "max_reasoning": args.max_reasoning, "expires": args.expires and _date(args.expires),
+    }  # fmt: skip
+    about = {"path": args.path, "name": args.name, **{name: one for name, one in given.items() if one is not None}}
+    key, token = keys.make(about, config.defaults, config.counted, wall_clock())
+    store.add_key(key.id, keys.encode(key))
+    if args.json:
+        sys.stdout.write(json.dumps({"key": keys.public(key), "secret": token}, indent=1) + "\n")
+    else:
+        sys.stdout.write(f"{token}\n")
+        sys.stderr.write(f"key {key.id} at {key.scope}; the line above is its secret and is shown this once\n")
+    return 0
+
+
+def _list(store: Store, config: Config, args: argparse.Namespace) -> int:
+    from budgeteer.gateway import keys
+
+    found = sorted((keys.decode(text) for text in store.all_keys()), key=lambda key: (key.scope, key.created))
+    if args.json:
+        sys.stdout.write(json.dumps([keys.public(key) for key in found], indent=1) + "\n")
+        return 0
+    rows = [["id", "path", "name", "limits", "models", "state"]]
+    rows += [
+        [key.id, key.path, key.name, ", ".join(map(str, key.limits)) or "-", ", ".join(key.models), _state(key)]
+        for key in found
+    ]
+    widths = [max(len(row[n]) for row in rows) for n in range(len(rows[0]))]
+    for row in rows:
+        sys.stdout.write("  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip() + "\n")
+    return 0
+
+
+def _state(key: Key) -> str:
+    if key.revoked:
+        return "revoked"
+    if key.expires is None:
+        return "valid"
+    until = datetime.fromtimestamp(key.expires / 1000, UTC)
+    return f"{'valid until' if until > datetime.now(UTC) else 'expired'} {until:%Y-%m-%d %H:%M}"
+
+
+def _revoke(store: Store, config: Config, args: argparse.Namespace) -> int:
+    from budgeteer.gateway import keys
+
+    return _change(store, args, lambda key: keys.changed(key, {"revoked": True}, ()))
+
+
+def _top_up(store: Store, config: Config, args: argparse.Namespace) -> int:
+    from budgeteer.gateway import keys
+
+    return _change(store, args, lambda key: keys.topped_up(key, args.amount))
+
+
+def _change(store: Store, args: argparse.Namespace, change: Any) -> int:
+    from budgeteer.gateway import keys
+
+    key = keys.decode(store.change_key(args.id, lambda text: keys.encode(change(keys.decode(text)))))
+    if args.json:
+        sys.stdout.write(json.dumps(keys.public(key), indent=1) + "\n")
+    else:
+        limits = ", ".join(map(str, key.limits)) or "no limits of its own"
+        sys.stdout.write(f"key {key.id}: {_state(key)}, {limits}; the gateway sees it within a second\n")
+    return 0
+
+
+def _date(text: str) -> int:
+    from budgeteer.errors import InvalidInput
+
+    try:
+        at = datetime.fromisoformat(text)
+    except ValueError as error:
+        raise InvalidInput(f"--expires {text!r} is no date: {error}") from None
+    return int((at if at.tzinfo else at.replace(tzinfo=UTC)).timestamp() * 1000)

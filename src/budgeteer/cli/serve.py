@@ -1,0 +1,38 @@
+"""budgeteer serve: the gateway."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import sys
+from pathlib import Path
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Arguments of the command."""
+    parser.add_argument("--config", type=Path, default=Path("gateway.toml"), help="TOML file (default gateway.toml)")
+    parser.add_argument("--host", help="instead of the file's")
+    parser.add_argument("--port", type=int, help="instead of the file's")
+    parser.add_argument(
+        "--check", action="store_true", help="check the file, the ledger, prices and upstreams, and end"
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    """Serve until a signal, or check."""
+    import asyncio
+
+    from budgeteer.gateway.config import load
+    from budgeteer.gateway.server import check, server
+
+    config = load(args.config)
+    if args.check:
+        well = asyncio.run(check(config, lambda line: sys.stdout.write(line + "\n")))
+        return 0 if well else 1
+    serving = server(config, host=args.host, port=args.port)
+    sys.stderr.write(f"budgeteer: http://{serving.config.host}:{serving.config.port}/v1\n")
+    if not config.server.admin_key:
+        sys.stderr.write("budgeteer: no admin key is set, so the admin API is off\n")
+    with contextlib.suppress(KeyboardInterrupt):  # raised again once all is booked
+        serving.run()
+    return 0 if serving.started else 1

@@ -1,0 +1,81 @@
+"""budgeteer solve: answer the questions of a file or a task under a hard budget."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from budgeteer.cli import _solving
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Arguments of the command."""
+    parser.add_argument("source", metavar="FILE|TASK|-", help="JSON lines with 'question', chains, or gym:FAMILY")
+    parser.add_argument("--strategy", required=True, metavar="S[:param=value,...]", help="see budgeteer methods")
+    parser.add_argument("--budget", required=True, help="such as 2k, output:500, '$0.01'")
+    per = parser.add_mutually_exclusive_group()
+    per.add_argument("--per-question", action="store_true", help="the budget is of every question (default)")
+    per.add_argument("--total", action="store_true", help="the budget is of all questions together")
+    parser.add_argument("--out", type=Path, default=None, help="JSON lines, one a question; run again to go on")
+    parser.add_argument("--seed", type=int, default=0, help="of the samples (default %(default)s)")
+    parser.add_argument("--traces", action="store_true", help="with --out: keep the traces, in OUT.run/traces.jsonl")
+    _solving.add_solving(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Solve, print the rows or the summary."""
+    from budgeteer.budget import Budgets
+    from budgeteer.errors import InvalidInput
+    from budgeteer.lab import questions
+    from budgeteer.meter import MONEY
+    from budgeteer.models.load import load_model
+    from budgeteer.solve import registered, runner, styles
+
+    if args.traces and args.out is None:
+        raise InvalidInput("--traces needs --out: traces are kept beside it")
+    spec = registered.parse(args.strategy)
+    strategy = registered.build(spec)
+    budget = Budgets.parse(args.budget)
+    prices = _solving.prices_of(args.prices, money=any(one.kind == MONEY for one in budget))
+    asked = questions.load(args.source, limit=args.limit, seed=args.task_seed)
+    model = load_model(args.model)
+    live = _solving.Live()
+
+    def on_row(row: runner.Row, progress: runner.Progress) -> None:
+        if args.out is None:
+            sys.stdout.write(json.dumps(row, ensure_ascii=False) + "\n")
+            sys.stdout.flush()
+        live(row, progress)
+
+    async def work(pause: Any) -> runner.Run:
+        try:
+            name = args.style or styles.choose(model, asked.asked)
+            return await runner.run(
+                asked.questions, strategy, model, styles.style_of(name, asked.asked), budget,
+                per_question=not args.total, seed=args.seed, concurrency=args.concurrency, timeout=args.timeout,
+                grade=asked.grade, prices=prices, out=args.out, durable=_solving.billed(args.model),
+                about={"strategy": str(spec), "style": name}, traces=args.traces, on_row=on_row, pause=pause,
+            )  # fmt: skip
+        finally:
+            await model.aclose()
+
+    try:
+        found = _solving.pausable(work, live.draw)
+    finally:
+        live.close()
+    (sys.stdout if args.out else sys.stderr).write(_solving.summary(found) + "\n")
+    if not found.paused:
+        return 0
+    if args.out is None:
+        sys.stderr.write("paused; without --out nothing can go on from here\n")
+        return 130
+    again = _solving.command(
+        "solve", [args.source],
+        {"--strategy": args.strategy, "--budget": args.budget, "--total": args.total, "--out": args.out,
+         "--seed": args.seed, "--traces": args.traces, **_solving.given(args)},
+    )  # fmt: skip
+    sys.stderr.write(f"paused; to go on: {again}\n")
+    return 130

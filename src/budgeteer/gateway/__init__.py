@@ -1,0 +1,1 @@
+"""A gateway that enforces budgets in front of OpenAI-compatible and Anthropic endpoints."""

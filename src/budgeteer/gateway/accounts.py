@@ -1,0 +1,83 @@
+"""Which accounts of the ledger a request counts in, and opening them on first use."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import re
+from collections.abc import Mapping
+
+from budgeteer.errors import InvalidInput
+from budgeteer.gateway.keys import Key
+from budgeteer.ledger import Ledger, Limit
+
+_SCOPE = re.compile(r"[\w.@+=-]{1,100}")
+_MOST = 100_000
+Chain = tuple[tuple[str, tuple[Limit, ...] | None], ...]
+"""(path, its limits) from the outermost account; None: left as it is if it is open."""
+
+
+class Accounts:
+    """The accounts of a gateway's ledger.
+
+    Args:
+        ledger: where they are.
+        scopes: path -> limits, from the configuration.
+        kinds: of every reservation; the outermost account names them all, so that every path does.
+    """
+
+    def __init__(self, ledger: Ledger, scopes: Mapping[str, tuple[Limit, ...]], kinds: tuple[str, ...]) -> None:
+        self._ledger, self._scopes, self._kinds = ledger, scopes, kinds
+        self._opened: dict[str, tuple[Limit, ...] | None] = {}
+        self._lock = asyncio.Lock()
+
+    def chain(self, key: Key, user: str = "", session: str = "", tag: str = "") -> Chain:
+        """The accounts of a request, outermost first.
+
+        Raises:
+            InvalidInput: the key limits each user (session, tag) and the request names none.
+        """
+        found: list[tuple[str, tuple[Limit, ...] | None]] = []
+        path = ""
+        for part in key.path.split("/") if key.path else ():
+            path = f"{path}/{part}" if path else part
+            found.append((path, self._scopes.get(path)))
+        path = key.scope
+        found.append((path, key.limits))
+        for what, name, limits in (
+            ("user", user, key.per_user), ("session", session, key.per_session), ("tag", tag, key.per_tag),
+        ):  # fmt: skip
+            if limits:
+                if not name:
+                    raise InvalidInput(f"this key limits each {what}; name one in the header x-budgeteer-{what}")
+                path = f"{path}/{what}:{_scope(name)}"
+                found.append((path, limits))
+        root, limits_of_root = found[0]
+        named = {limit.kind for limit in limits_of_root or ()}
+        found[0] = (root, (*(limits_of_root or ()), *(Limit(kind, None) for kind in self._kinds if kind not in named)))
+        return tuple(found)
+
+    def known(self, chain: Chain) -> bool:
+        """Whether all are open with these limits, as far as this process knows."""
+        opened = self._opened
+        return all(path in opened and (limits is None or opened[path] == limits) for path, limits in chain)
+
+    async def open(self, chain: Chain) -> None:
+        """Open what is not, and set limits that are others."""
+        async with self._lock:
+            if len(self._opened) > _MOST:
+                self._opened.clear()
+            for path, limits in chain:
+                if path not in self._opened or (limits is not None and self._opened[path] != limits):
+                    await self._ledger.aio.open(path, limits)
+                    self._opened[path] = limits
+
+    def forget(self, chain: Chain) -> None:
+        """Open these anew next time: the ledger said that it does not know them."""
+        for path, _ in chain:
+            self._opened.pop(path, None)
+
+
+def _scope(name: str) -> str:
+    """A name as a scope: as it is if it can be one, else its hash."""
+    return name if _SCOPE.fullmatch(name) else hashlib.sha256(name.encode()).hexdigest()[:32]

@@ -1,0 +1,247 @@
+"""The ASGI application: the routes that spend at once, everything else through Starlette."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hmac
+import logging
+from collections.abc import Sequence
+from typing import Any
+
+from budgeteer.adapters.metering import Metering
+from budgeteer.errors import BudgeteerError, LedgerUnavailable, MissingExtra
+from budgeteer.gateway import live as ends
+from budgeteer.gateway.ask import ROUTES
+from budgeteer.gateway.config import Config
+from budgeteer.gateway.keyring import KeyRing, run
+from budgeteer.gateway.live import Live
+from budgeteer.gateway.metrics import CONTENT_TYPE, Metrics
+from budgeteer.gateway.proxy import Proxy, Receive, Scope, Send, _reply, _token
+from budgeteer.gateway.records import Records
+from budgeteer.gateway.refusal import Refused
+from budgeteer.gateway.store import Store, connect
+from budgeteer.ledger import Ledger, MemoryLedger, RedisLedger, SqliteLedger, core
+from budgeteer.ledger.protocol import wall_clock
+from budgeteer.meter import MONEY
+from budgeteer.prices import PriceTable, first_of
+
+try:
+    from starlette.applications import Starlette
+    from starlette.requests import Request
+    from starlette.responses import JSONResponse, PlainTextResponse, Response
+    from starlette.routing import BaseRoute, Route
+except ImportError as error:
+    raise MissingExtra("starlette", "gateway") from error
+
+_LOG = logging.getLogger(__name__)
+BEAT = 5.0
+"""Seconds between the signs of life of a replica."""
+DEAD = 30_000
+"""Milliseconds without a sign of life after which another replica charges what this one held."""
+_POSTS = {f"/v1/{route}" for route in ROUTES}
+
+
+def ledger_of(url: str) -> Ledger:
+    """The ledger at a URL, made if it is not there."""
+    if url == "memory:":
+        return MemoryLedger()
+    if url.startswith(("redis://", "rediss://", "unix://")):
+        return RedisLedger(url)
+    return SqliteLedger(url)
+
+
+def prices_of(config: Config) -> PriceTable | None:
+    """The price tables of a configuration; None if money is not counted."""
+    if MONEY not in config.kinds:
+        return None
+    from budgeteer.prices import genai, user
+
+    tables = [user.load(path) for path in config.price_files]
+    if config.shipped_prices:
+        tables.append(genai.load())
+    return first_of(*tables)
+
+
+class Gateway:
+    """A gateway: an ASGI application.
+
+    Args:
+        config: of it.
+        ledger, store: those that the configuration names when None.
+    """
+
+    def __init__(self, config: Config, ledger: Ledger | None = None, store: Store | None = None) -> None:
+        self.config = config
+        self.ledger = ledger_of(config.ledger) if ledger is None else ledger
+        self.store = connect(config.ledger, config.keep) if store is None else store
+        self.keys = KeyRing(self.store)
+        on_settle = None
+        if config.otel:
+            from budgeteer.adapters.otel import recorder
+
+            on_settle = recorder()
+        metering = Metering(None, config.kinds, prices_of(config), on_settle=on_settle)
+        self.metrics = Metrics(lambda: len(self.proxy.live), lambda name: name in self.proxy.upstreams.names)
+        self.records = Records(self.store, self.metrics, config.log)
+        self.proxy = Proxy(config, self.ledger, self.keys, metering, self.records.take, config.policies)
+        self._others = Starlette(routes=self._routes(), exception_handlers={BudgeteerError: _failed})
+        self._tasks: list[asyncio.Task[None]] = []
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """One connection event of ASGI."""
+        if scope["type"] == "http":
+            if scope["path"] in _POSTS and scope["method"] == "POST":
+                await self.proxy(scope, receive, send)
+            elif scope["path"].startswith("/v1/"):
+                await self._free(scope, send)
+            else:
+                await self._others(scope, receive, send)
+        elif scope["type"] == "lifespan":
+            await self._lifespan(receive, send)
+
+    # what costs nothing
+
+    async def _free(self, scope: Scope, send: Send) -> None:
+        headers = dict(scope["headers"])
+        dialect = "anthropic" if b"anthropic-version" in headers else "openai"
+        try:
+            key = await self.keys.find(_token(headers), wall_clock())
+            path, names = scope["path"], self.proxy.upstreams.names
+            found = [_model(name) for name in names if key.allows(name) or key.allows(names[name])]
+            if scope["method"] == "GET" and path == "/v1/models":
+                answer: Any = {"object": "list", "data": found, "has_more": False}
+            elif scope["method"] == "GET" and path.startswith("/v1/models/"):
+                answer = next((one for one in found if one["id"] == path[11:]), None)
+                if answer is None:
+                    raise Refused(404, "model_not_found", f"there is no model {path[11:]!r} for this key")
+            elif path in _POSTS:
+                raise Refused(405, "method_not_allowed", f"{path} takes POST")
+            else:
+                served = ", ".join(sorted(_POSTS))
+                raise Refused(404, "not_metered", f"{path} is not served here, since nothing meters it; {served} are")
+            body = JSONResponse(answer).body
+            await _reply(send, 200, bytes(body), [(b"content-type", b"application/json")])
+        except BudgeteerError as error:
+            refused = error if isinstance(error, Refused) else _unavailable(error)
+            more = [(b"content-type", b"application/json"), *refused.headers]
+            await _reply(send, refused.status, refused.body(dialect), more)
+
+    def _routes(self) -> Sequence[BaseRoute]:
+        from budgeteer.gateway.admin import routes
+
+        return [Route("/healthz", self._health), Route("/metrics", self._metrics), *routes(self)]
+
+    async def _health(self, request: Request) -> Response:
+        """Whether this process serves; 503 while the store does not answer."""
+        await run(self.store.get_key, "")
+        return PlainTextResponse("ok\n")
+
+    async def _metrics(self, request: Request) -> Response:
+        if not self.config.server.open_metrics:
+            self.authorise(request)
+        return Response(self.metrics.text(), media_type=CONTENT_TYPE)
+
+    def authorise(self, request: Request) -> None:
+        """Let the admin key through, compared in constant time; no other.
+
+        Raises:
+            Refused.
+        """
+        expected = self.config.server.admin_key
+        given = _token(dict(request.scope["headers"]))
+        if not expected:
+            raise Refused(403, "admin_off", "no admin key is set, so this is off; set the variable of admin_key_env")
+        if not hmac.compare_digest(given.encode(), expected.encode()):
+            raise Refused(401, "invalid_admin_key", "give the admin key: Authorization: Bearer ...")
+
+    # its life
+
+    async def _lifespan(self, receive: Receive, send: Send) -> None:
+        await receive()
+        try:
+            await self.start()
+        except BudgeteerError as error:
+            await send({"type": "lifespan.startup.failed", "message": str(error)})
+            return
+        await send({"type": "lifespan.startup.complete"})
+        await receive()
+        await self.stop()
+        await send({"type": "lifespan.shutdown.complete"})
+
+    async def start(self) -> None:
+        """Charge what the dead held, and begin."""
+        await self._beat()
+        loops = (self.proxy.tick(), self.records.keep_flushing(), self._keep_beating())
+        self._tasks = [asyncio.ensure_future(loop) for loop in loops]
+
+    async def stop(self) -> None:
+        """Book and write what is open, and let go."""
+        await self.proxy.drained(10)
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self.records.flush()
+        with contextlib.suppress(LedgerUnavailable):
+            if not self.proxy.live:
+                await run(self.store.beat, self.proxy.instance, None)
+        await self.proxy.upstreams.close()
+        self.store.close()
+        self.ledger.close()
+
+    async def _keep_beating(self) -> None:
+        while True:
+            await asyncio.sleep(BEAT)
+            try:
+                await self._beat()
+            except BudgeteerError as error:
+                _LOG.error("%s", error)
+
+    async def _beat(self) -> None:
+        """Say that this replica lives; charge what those held that do not."""
+        now = wall_clock()
+        seen = await run(self.store.beat, self.proxy.instance, now)
+        for name, at in seen.items():
+            if at < now - DEAD and name != self.proxy.instance:
+                await self._bury(name)
+
+    async def _bury(self, name: str) -> None:
+        """Charge in full what a replica held when it died, since it may all have been used."""
+        _, state = await run(self.ledger.snapshot)
+        held = [entry for entry in state.reservations.values() if entry[0].startswith(f"{name}-")]
+        for entry in held:
+            settled = core.Reservation(*await self.ledger.submit(_full(entry)))
+            live = Live(entry[0], "unknown")
+            live.path, live.key = entry[1], entry[1].rpartition("/")[2]
+            live.at, live.outcome, live.reason = entry[8], ends.FAILED, "the replica was killed"
+            live.units, live.reserved, live.estimated = dict(settled.actual), dict(entry[2]), True
+            self.records.take(live.record())
+        await run(self.store.beat, name, None)
+        _LOG.warning("replica %s is dead; %d calls that it had open are charged in full", name, len(held))
+
+
+def _full(entry: core.Entry) -> tuple[Any, ...]:
+    """The command that charges a reservation in full, but for the place it takes among parallel requests."""
+    from budgeteer.gateway.config import PARALLEL
+    from budgeteer.ledger.protocol import settle_command
+
+    amounts = {kind: 0 if kind == PARALLEL else units for kind, units in entry[2]}
+    return settle_command(entry[0], amounts, {"outcome": "unknown", "estimated": "yes"})
+
+
+def _model(name: str) -> dict[str, Any]:
+    return {"id": name, "object": "model", "type": "model", "display_name": name, "created": 0, "owned_by": "budgeteer"}
+
+
+def _unavailable(error: BudgeteerError) -> Refused:
+    _LOG.error("%s", error)
+    return Refused(503, "ledger_unavailable", "the gateway's store does not answer just now; try again", 1)
+
+
+async def _failed(request: Request, error: Exception) -> Response:
+    """An error of the admin API."""
+    if not isinstance(error, Refused):
+        late = isinstance(error, LedgerUnavailable)
+        error = _unavailable(error) if late else Refused(400, "invalid_request", str(error))  # type: ignore[arg-type]
+    headers = {name.decode(): value.decode() for name, value in error.headers}
+    return Response(error.body("openai"), error.status, headers, "application/json")

@@ -1,0 +1,349 @@
+"""What a gateway is told: one TOML file to frozen dataclasses.
+
+```
+[server]
+host = "127.0.0.1"
+port = 8400
+admin_key_env = "BUDGETEER_ADMIN_KEY"
+
+[ledger]
+url = "budgeteer-ledger.db"         # or redis://..., or memory:
+kinds = ["all", "money"]            # what is counted; limits name these, "requests" or "parallel"
+
+[prices]
+files = ["prices.toml"]             # before those of genai-prices (shipped = true)
+
+[scopes."acme"]
+limits = ["$50/day"]
+
+[defaults]                          # of new keys that do not say otherwise
+limits = ["$5/day", "requests:60/60s", "parallel:8"]
+
+[[upstreams]]
+name = "openai"
+base_url = "https://api.openai.com/v1"
+key_env = "OPENAI_API_KEY"
+
+[[upstreams.models]]
+name = "gpt-4o-mini"
+aliases = ["small"]
+max_output = 16_384
+```
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from budgeteer.errors import BudgeteerError, InvalidInput
+from budgeteer.gateway.toml import Table, read
+from budgeteer.ledger.estimate import Bounds
+from budgeteer.ledger.limit import Limit, check_path
+from budgeteer.meter import meter
+
+REQUESTS, PARALLEL = "requests", "parallel"
+"""Kinds of every gateway: 1 a request; 1 while it runs, settled as 0."""
+DIALECTS = ("openai", "anthropic", "both")
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """A model of an upstream.
+
+    Attributes:
+        name: as clients call it; ``aliases`` as well.
+        upstream: as the upstream calls it.
+        price: as the price table calls it.
+        bounds: of its requests; ``max_output`` is the cap of requests that have none, and the largest there is.
+    """
+
+    name: str
+    aliases: tuple[str, ...]
+    upstream: str
+    price: str
+    bounds: Bounds
+
+
+@dataclass(frozen=True, slots=True)
+class Upstream:
+    """An endpoint and its models.
+
+    Attributes:
+        base_url: up to and with ``/v1``.
+        key: sent as its API key; "" sends none.
+        weight: of the choice among upstreams that have the model; 0: only when no other is healthy.
+        connect_seconds, first_byte_seconds, idle_seconds: time-outs of the connection, of the wait for an answer, of
+            the wait for its next bytes.
+        cancels: whether closing the connection of a call that is not streamed stops it; False reads it to its end.
+        models: what it serves.
+    """
+
+    name: str
+    base_url: str
+    key: str = field(repr=False)
+    dialect: str
+    weight: int
+    connect_seconds: float
+    first_byte_seconds: float
+    idle_seconds: float
+    cancels: bool
+    models: tuple[Model, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """Where and how it listens.
+
+    Attributes:
+        admin_key: "" turns the admin API off.
+        open_metrics: whether /metrics needs no admin key.
+        body_bytes, header_bytes: largest request.
+        receive_seconds: for the headers, and between two pieces of a body.
+        send_seconds: for a client to take a piece of an answer.
+        drain_seconds, drains: how long, and how many at once, calls are read to their end whose client has left.
+        retries: further attempts after one that may have run (and is charged).
+    """
+
+    host: str
+    port: int
+    admin_key: str = field(repr=False)
+    open_metrics: bool
+    body_bytes: int
+    header_bytes: int
+    receive_seconds: float
+    send_seconds: float
+    drain_seconds: float
+    drains: int
+    retries: int
+
+
+@dataclass(frozen=True, slots=True)
+class Defaults:
+    """Of new keys that do not say otherwise; fields as those of :class:`budgeteer.gateway.keys.Key`."""
+
+    limits: tuple[Limit, ...]
+    per_user: tuple[Limit, ...]
+    per_session: tuple[Limit, ...]
+    per_tag: tuple[Limit, ...]
+    models: tuple[str, ...]
+    max_input: int | None
+    max_output: int | None
+    max_reasoning: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """All of a gateway's file.
+
+    Attributes:
+        ledger: URL of the ledger, ``memory:`` for none that lasts.
+        kinds: of units that are metered; REQUESTS and PARALLEL are counted beside them.
+        ttl: seconds after which a reservation that nobody renews is given back.
+        keep: records kept.
+        price_files, shipped_prices: where prices are from.
+        scopes: path -> limits of that account.
+        policies: name -> its policy, in the order of the file.
+        log: whether a JSON line is written per request; otel: whether OpenTelemetry is.
+    """
+
+    server: Server
+    ledger: str
+    kinds: tuple[str, ...]
+    ttl: int
+    keep: int
+    price_files: tuple[Path, ...]
+    shipped_prices: bool
+    scopes: Mapping[str, tuple[Limit, ...]]
+    defaults: Defaults
+    upstreams: tuple[Upstream, ...]
+    policies: Mapping[str, Any]
+    log: bool
+    otel: bool
+
+    @property
+    def counted(self) -> tuple[str, ...]:
+        """All kinds of every reservation."""
+        return (*self.kinds, REQUESTS, PARALLEL)
+
+
+def load(path: str | Path, environment: Mapping[str, str] | None = None) -> Config:
+    """Read and check a file.
+
+    Raises:
+        InvalidInput: naming the field, its line and what is wrong with it.
+    """
+    env = os.environ if environment is None else environment
+    top = read(path)
+    server = _server(top.table("server"), env)
+    ledger = top.table("ledger")
+    url = ledger.text("url", "budgeteer-ledger.db")
+    kinds = ledger.texts("kinds", ("all",))
+    for kind in kinds:
+        if kind in (REQUESTS, PARALLEL):
+            ledger.fail("kinds", f"has {kind!r}, which is counted always; leave it out")
+        try:
+            meter(kind, None if kind != "money" else _AnyPrice())
+        except BudgeteerError as error:
+            ledger.fail("kinds", f"has {kind!r}: {error}")
+    if not kinds or len(set(kinds)) < len(kinds):
+        ledger.fail("kinds", f"is {list(kinds)!r}; give each kind once, such as all and money")
+    ttl = ledger.whole("ttl", 600, least=60, most=86_400)
+    keep = ledger.whole("records", 100_000, least=1000, most=10**8)
+    ledger.done()
+    prices = top.table("prices")
+    folder = Path(path).parent
+    files = tuple(folder / name for name in prices.texts("files"))
+    shipped = prices.flag("shipped", True)
+    prices.done()
+    counted = (*kinds, REQUESTS, PARALLEL)
+    scopes = {}
+    for name, scope in top.table("scopes").named():
+        try:
+            check_path(name)
+        except InvalidInput as error:
+            scope.fail(None, str(error))
+        scopes[name] = limits_of(scope, "limits", counted)
+        scope.done()
+    defaults = _defaults(top.table("defaults"), counted)
+    upstreams = tuple(_upstream(table, env) for table in top.tables("upstreams"))
+    if not upstreams:
+        top.fail("upstreams", "is missing; give at least one [[upstreams]] with base_url and models")
+    names = [one.name for one in upstreams]
+    if twice := {name for name in names if names.count(name) > 1}:
+        top.fail("upstreams", f"has {', '.join(sorted(twice))} twice; give each upstream a name of its own")
+    policies = _policies(top.table("policies"))
+    logging = top.table("logging")
+    log, otel = logging.flag("json", True), logging.flag("opentelemetry", False)
+    logging.done()
+    top.done()
+    return Config(
+        server, url, kinds, ttl, keep, files, shipped, scopes, defaults, upstreams, policies, log, otel
+    )  # fmt: skip
+
+
+class _AnyPrice:
+    """So that the kind money can be checked before prices are read."""
+
+    def cost(self, usage: Any, model: str, service: str = "") -> int:
+        raise NotImplementedError
+
+    worst = cost
+
+
+def limits_of(table: Table, name: str, kinds: tuple[str, ...]) -> tuple[Limit, ...]:
+    """A list of limits of counted kinds."""
+    limits = table.parsed_all(name, Limit.parse)
+    try:
+        return check_kinds(limits, kinds)
+    except InvalidInput as error:
+        table.fail(name, str(error))
+
+
+def check_kinds(limits: tuple[Limit, ...], kinds: tuple[str, ...]) -> tuple[Limit, ...]:
+    """Limits of kinds that are counted, or InvalidInput."""
+    for limit in limits:
+        if limit.kind not in kinds:
+            raise InvalidInput(f"limits {limit.kind!r}, which is not counted; [ledger] kinds has {', '.join(kinds)}")
+    return limits
+
+
+def _server(table: Table, env: Mapping[str, str]) -> Server:
+    variable = table.text("admin_key_env", "BUDGETEER_ADMIN_KEY")
+    admin = env.get(variable, "")
+    if admin and len(admin) < 16:
+        table.fail("admin_key_env", f"names {variable}, whose value has {len(admin)} characters; give 16 or more")
+    found = Server(
+        host=table.text("host", "127.0.0.1"),
+        port=table.whole("port", 8400, most=65_535),
+        admin_key=admin,
+        open_metrics=table.flag("open_metrics", False),
+        body_bytes=table.whole("body_bytes", 20_000_000, least=1000, most=10**9),
+        header_bytes=table.whole("header_bytes", 32_768, least=1000, most=10**7),
+        receive_seconds=table.number("receive_seconds", 30, least=0.1),
+        send_seconds=table.number("send_seconds", 60, least=0.1),
+        drain_seconds=table.number("drain_seconds", 60),
+        drains=table.whole("drains", 100),
+        retries=table.whole("retries", 1, most=10),
+    )
+    table.done()
+    return found
+
+
+def _defaults(table: Table, kinds: tuple[str, ...]) -> Defaults:
+    found = Defaults(
+        limits=limits_of(table, "limits", kinds),
+        per_user=limits_of(table, "per_user", kinds),
+        per_session=limits_of(table, "per_session", kinds),
+        per_tag=limits_of(table, "per_tag", kinds),
+        models=table.texts("models", ("*",)),
+        max_input=table.whole("max_input", None, least=1),
+        max_output=table.whole("max_output", None, least=1),
+        max_reasoning=table.whole("max_reasoning", None),
+    )
+    table.done()
+    return found
+
+
+def _upstream(table: Table, env: Mapping[str, str]) -> Upstream:
+    url = table.text("base_url").rstrip("/")
+    parts = urlsplit(url)
+    if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment:
+        table.fail("base_url", f"is {url!r}; give http(s)://host[:port]/v1")
+    variable = table.text("key_env", None)
+    if variable is not None and not env.get(variable):
+        table.fail("key_env", f"names {variable}, which is not set in the environment")
+    dialect = table.text("dialect", "openai", DIALECTS)
+    models = [_model(one, dialect) for one in table.tables("models")]
+    if not models:
+        table.fail("models", "is missing; give at least one [[upstreams.models]] with a name")
+    names = [name for model in models for name in (model.name, *model.aliases)]
+    if twice := {name for name in names if names.count(name) > 1}:
+        table.fail("models", f"has {', '.join(sorted(twice))} twice")
+    found = Upstream(
+        name=table.text("name"),
+        base_url=url,
+        key=env.get(variable, "") if variable else "",
+        dialect=dialect,
+        weight=table.whole("weight", 1, most=1000),
+        connect_seconds=table.number("connect_seconds", 5, least=0.01),
+        first_byte_seconds=table.number("first_byte_seconds", 300, least=0.01),
+        idle_seconds=table.number("idle_seconds", 120, least=0.01),
+        cancels=table.flag("cancels", False),
+        models=tuple(models),
+    )
+    table.done()
+    return found
+
+
+def _model(table: Table, dialect: str) -> Model:
+    name = table.text("name")
+    margin = table.number("margin", 2 if dialect == "anthropic" else 1, least=1, most=100)
+    bounds = Bounds(
+        margin=Fraction(str(margin)),
+        overhead=table.whole("overhead", 256),
+        image=table.whole("image", 48_169),
+        max_input=table.whole("max_input", None, least=1),
+        max_output=table.whole("max_output", 4096, least=1),
+        hidden_reasoning=table.whole("hidden_reasoning", 0),
+    )
+    found = Model(name, table.texts("aliases"), table.text("upstream", name), table.text("price", name), bounds)
+    table.done()
+    return found
+
+
+def _policies(table: Table) -> dict[str, Any]:
+    from budgeteer.gateway.policies import POLICIES, policy
+
+    found = {}
+    for name, one in table.named():
+        if name not in POLICIES:
+            one.fail(None, f"is no policy; known: {', '.join(POLICIES)}")
+        found[name] = policy(name, one)
+        one.done()
+    return found

@@ -1,0 +1,86 @@
+"""A request under way, and the record that it becomes."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from budgeteer.adapters.reading import Reading
+from budgeteer.usage import Usage
+
+OK, CUT, LEFT, FAILED, REFUSED, CACHED = "ok", "cut", "left", "failed", "refused", "cached"
+"""How a request ended: whole; a stream cut short by the upstream; the client went away; no answer; not let through;
+answered from the cache."""
+
+
+class Live:
+    """One request from its first byte to its record.
+
+    Attributes:
+        id: of the request; its attempts' reservations are ``id.0``, ``id.1``, ...
+        at: milliseconds since 1970 (UTC) when it came.
+        outcome, reason: one of the above, and why.
+        open: reservations that are not booked yet.
+        deadline, guard: when what is awaited is broken off, and how; ``why`` says for what.
+        left: whether the client has gone.
+        sending: whether a client is awaited, not the upstream.
+        finished: whether the answer was booked, so that nothing is left to break off.
+        reading: of the attempt under way.
+        counted: whether a settlement counted the request.
+        answering: bytes went to the client.
+    """
+
+    __slots__ = (
+        "answered", "answering", "at", "attempts", "closed", "counted", "deadline", "estimated", "finished",
+        "first_ms", "guard", "id", "key", "left", "model", "ms", "open", "operation", "outcome", "overshoot", "path",
+        "policy", "reading", "reason", "renew", "reserved", "scope", "sending", "session", "stage", "started",
+        "status", "stream", "tag", "units", "upstream", "usage", "user", "wasted", "why",
+    )  # fmt: skip
+
+    def __init__(self, id: str, operation: str) -> None:
+        self.id, self.operation, self.at, self.started = id, operation, time.time_ns() // 1_000_000, time.monotonic()
+        self.key = self.path = self.user = self.session = self.tag = self.stage = ""
+        self.model = self.upstream = self.answered = self.reason = self.scope = self.policy = self.why = ""
+        self.outcome, self.status, self.attempts = FAILED, 0, 0
+        self.stream = self.estimated = self.left = self.counted = self.closed = self.answering = False
+        self.sending = self.finished = False
+        self.reading: Reading | None = None
+        self.usage = {"input": 0, "output": 0, "cached": 0, "reasoning": 0}
+        self.units: dict[str, int] = {}
+        self.reserved: dict[str, int] = {}
+        self.overshoot: dict[str, int] = {}
+        self.wasted = self.open = self.ms = 0
+        self.first_ms: int | None = None
+        self.deadline = float("inf")
+        self.renew: dict[str, tuple[float, Mapping[str, int]]] = {}
+        self.guard: asyncio.Timeout | None = None
+
+    def interrupt(self, why: str) -> None:
+        """Break off what is awaited."""
+        if self.guard is not None and not self.why:
+            self.why = why
+            self.guard.reschedule(asyncio.get_running_loop().time())
+
+    def charge(self, usage: Usage, amounts: Mapping[str, int], reserved: Mapping[str, int], estimated: bool) -> None:
+        """Add an attempt's settlement."""
+        sums = self.usage
+        for name in sums:
+            sums[name] += getattr(usage, name) or 0
+        for kind, units in amounts.items():
+            self.units[kind] = self.units.get(kind, 0) + units
+            self.reserved[kind] = self.reserved.get(kind, 0) + reserved[kind]
+        self.estimated |= estimated
+
+    def record(self) -> dict[str, Any]:
+        """As it is kept; see docs/gateway.md."""
+        return {
+            "id": self.id, "at": self.at, "key": self.key, "path": self.path, "user": self.user,
+            "session": self.session, "tag": self.tag, "stage": self.stage, "operation": self.operation,
+            "model": self.model, "upstream": self.upstream, "answered": self.answered, "stream": int(self.stream),
+            "status": self.status, "outcome": self.outcome, "reason": self.reason, "scope": self.scope,
+            **self.usage, "units": self.units, "reserved": self.reserved, "overshoot": self.overshoot,
+            "wasted": self.wasted, "estimated": int(self.estimated), "attempts": self.attempts,
+            "policy": self.policy, "ms": self.ms, "first_ms": self.first_ms,
+        }  # fmt: skip

@@ -1,0 +1,82 @@
+"""Prometheus metrics: by model and upstream, never by key, whose names are nobody's business there."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from budgeteer.errors import MissingExtra
+
+try:
+    from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+    from prometheus_client.exposition import CONTENT_TYPE_LATEST
+except ImportError as error:
+    raise MissingExtra("prometheus_client", "gateway") from error
+
+CONTENT_TYPE = CONTENT_TYPE_LATEST
+_SECONDS = (0.005, 0.02, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300)
+
+
+class Metrics:
+    """Counters of a gateway, in a registry of their own.
+
+    Args:
+        live: how many requests are under way.
+        known: names of models, so that made-up ones are no labels.
+    """
+
+    def __init__(self, live: Callable[[], int], known: Callable[[str], bool]) -> None:
+        self._registry = CollectorRegistry()
+        self._known = known
+        self._children: dict[tuple[Any, ...], Any] = {}
+        about = ("model", "upstream", "operation")
+
+        def counter(name: str, text: str, labels: tuple[str, ...]) -> Counter:
+            return Counter(f"budgeteer_{name}", text, labels, registry=self._registry)
+
+        self._requests = counter("requests", "Requests", (*about, "outcome", "status"))
+        self._refused = counter("refused", "Requests that were not let through", ("reason",))
+        self._tokens = counter("tokens", "Tokens charged", (*about, "bucket"))
+        self._units = counter("units", "Units charged", ("kind",))
+        self._overshoot = counter("overshoot_units", "Units charged beyond their reservation", ("kind",))
+        self._wasted = counter("wasted_tokens", "Tokens charged that no client got whole", about)
+        self._estimated = counter("estimated", "Requests whose usage is estimated", about)
+        self._attempts = counter("attempts", "Calls to upstreams", ("upstream",))
+        self._seconds = Histogram(
+            "budgeteer_request_seconds", "Time of a request", about, buckets=_SECONDS, registry=self._registry
+        )
+        Gauge("budgeteer_live_requests", "Requests under way", registry=self._registry).set_function(live)
+
+    def _of(self, metric: Any, *labels: str) -> Any:
+        """A child of a metric, remembered: looking one up costs more than counting."""
+        key = (metric, *labels)
+        found = self._children.get(key)
+        if found is None:
+            found = self._children[key] = metric.labels(*labels)
+        return found
+
+    def count(self, record: dict[str, Any]) -> None:
+        """Take in one record."""
+        of, model = self._of, record["model"] if self._known(record["model"]) else ""
+        about = (model, record["upstream"], record["operation"])
+        of(self._requests, *about, record["outcome"], str(record["status"])).inc()
+        if record["outcome"] == "refused":
+            of(self._refused, record["reason"]).inc()
+        for bucket in ("input", "output", "cached", "reasoning"):
+            if record[bucket]:
+                of(self._tokens, *about, bucket).inc(record[bucket])
+        for kind, units in record["units"].items():
+            of(self._units, kind).inc(units)
+        for kind, units in record["overshoot"].items():
+            of(self._overshoot, kind).inc(units)
+        if record["wasted"]:
+            of(self._wasted, *about).inc(record["wasted"])
+        if record["estimated"]:
+            of(self._estimated, *about).inc()
+        if record["attempts"]:
+            of(self._attempts, record["upstream"]).inc(record["attempts"])
+        of(self._seconds, *about).observe(record["ms"] / 1000)
+
+    def text(self) -> bytes:
+        """As Prometheus reads it."""
+        return generate_latest(self._registry)

@@ -1,0 +1,640 @@
+"""One request from its bytes to its settlement: key, bound, reservation, upstream, answer, charge, record."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import logging
+import os
+import time
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping
+from dataclasses import replace
+from typing import Any
+
+import aiohttp
+import orjson
+
+from budgeteer.adapters.metering import (
+    CUT,
+    NOT_RUN,
+    REJECTED,
+    UNKNOWN,
+    Answer,
+    Metering,
+    Planned,
+    outcome_of_status,
+    tags,
+)
+from budgeteer.adapters.metering import OK as WHOLE
+from budgeteer.adapters.reading import Events
+from budgeteer.errors import BudgetExceeded, InvalidInput, LedgerError, LedgerUnavailable, UnknownAccount, UnknownPrice
+from budgeteer.gateway import live as ends
+from budgeteer.gateway.accounts import Accounts
+from budgeteer.gateway.ask import ROUTES, Ask, Prepared, prepare
+from budgeteer.gateway.config import PARALLEL, REQUESTS, Config, Model
+from budgeteer.gateway.keyring import KeyRing
+from budgeteer.gateway.live import Live
+from budgeteer.gateway.policies import Policy
+from budgeteer.gateway.refusal import Refused, of_budget
+from budgeteer.gateway.upstream import NEVER_SENT, Backend, Upstreams
+from budgeteer.ledger import Ledger, MemoryLedger
+from budgeteer.ledger.protocol import Command, extend_command, reserve_command, settle_command, wall_clock
+
+Scope = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+_LOG = logging.getLogger(__name__)
+_TICK = 0.1
+"""Seconds between looks for what has waited too long."""
+_PASSED_UP = (b"anthropic-version", b"anthropic-beta", b"openai-beta", b"traceparent", b"user-agent")
+_PASSED_DOWN = ("content-type", "openai-processing-ms", "openai-version")
+_UNREAD = ("too_large", "too_slow", "left")
+"""Refusals that leave part of the body unread."""
+_AGAIN = (0.05, 0.2, 1.0, 5.0)
+"""Seconds between attempts to book; the last one is repeated."""
+
+
+class Hold:
+    """One attempt's reservation, until it is booked; ``finish`` once, in any case."""
+
+    __slots__ = ("_done", "_proxy", "live", "name", "planned", "reserved", "started")
+
+    def __init__(self, proxy: Proxy, live: Live, name: str, planned: Planned, reserved: dict[str, int]) -> None:
+        self._proxy, self.live, self.name, self.planned, self.reserved = proxy, live, name, planned, reserved
+        self.started, self._done = time.time_ns(), False
+        live.open += 1
+        live.renew[name] = (time.monotonic() + proxy.config.ttl / 3, reserved)
+
+    def finish(self, answer: Answer) -> None:
+        """Book what an attempt used, or give back what was not run."""
+        if self._done:
+            return
+        self._done = True
+        live, proxy = self.live, self._proxy
+        del live.renew[self.name]
+        settlement = proxy.metering.settlement(self.planned, answer)
+        if proxy.metering.on_settle is not None:
+            proxy.metering.tell(replace(settlement, started=self.started, ended=time.time_ns()))
+        if answer.outcome == REJECTED:
+            proxy.book(("release", self.name), live)
+            return
+        amounts = {**settlement.amounts, REQUESTS: self.reserved[REQUESTS], PARALLEL: 0}
+        live.counted = True
+        live.answered = settlement.response_model or live.answered
+        live.charge(settlement.usage, amounts, self.reserved, settlement.estimated)
+        if answer.outcome != WHOLE or live.left:
+            live.wasted += settlement.usage.total or 0
+        about = tags(settlement)
+        about["attempt"] = str(live.attempts - 1)
+        for name, value in (("stage", live.stage), ("run", live.session), ("upstream", live.upstream)):
+            if value:
+                about[name] = value[:256]
+        proxy.book(settle_command(self.name, amounts, about), live)
+
+
+class Proxy:
+    """The routes that spend.
+
+    Args:
+        config: of the gateway.
+        ledger: that holds.
+        keys: of its clients.
+        metering: without an allowance.
+        record: takes every request's record when it is over and booked.
+        policies: asked in order before a call, told after it.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        ledger: Ledger,
+        keys: KeyRing,
+        metering: Metering,
+        record: Callable[[dict[str, Any]], None],
+        policies: Mapping[str, Policy],
+    ) -> None:
+        self.config, self.ledger, self.keys, self.metering = config, ledger, keys, metering
+        self.accounts = Accounts(ledger, config.scopes, config.counted)
+        self.upstreams = Upstreams(config.upstreams)
+        self.policies = list(policies.items())
+        self.live: dict[str, Live] = {}
+        self.instance = f"gw{os.urandom(8).hex()}"
+        self._record = record
+        self._room: dict[str, tuple[float, dict[str, int | None]]] = {}
+        self._inline = isinstance(ledger, MemoryLedger)
+        self._number = itertools.count().__next__
+        self._booking: set[asyncio.Future[Any]] = set()
+
+    # the whole of a request
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a POST to one of ROUTES."""
+        route = scope["path"][4:]
+        operation, dialect = ROUTES[route]
+        live = Live(f"{self.instance}-{self._number()}", operation)
+        self.live[live.id] = live
+        try:
+            await self._serve(route, live, scope, receive, send)
+        except Refused as refused:
+            await self._refuse(live, refused, dialect, send)
+        except BudgetExceeded as error:
+            live.scope = error.scope
+            await self._refuse(live, of_budget(error, wall_clock()), dialect, send)
+        except UnknownPrice as error:
+            await self._refuse(live, Refused(400, "no_price", str(error)), dialect, send)
+        except LedgerUnavailable as error:
+            _LOG.error("%s", error)
+            text = "budgets cannot be checked just now, so nothing is sent; try again"
+            await self._refuse(live, Refused(503, "ledger_unavailable", text, 1), dialect, send)
+        except LedgerError as error:
+            _LOG.error("%s", error)
+            await self._refuse(
+                live, Refused(503, "ledger_error", "the budgets of this key are in disorder"), dialect, send
+            )
+        except InvalidInput as error:
+            await self._refuse(live, Refused(400, "invalid_request", str(error)), dialect, send)
+        finally:
+            self._close(live)
+
+    async def _serve(self, route: str, live: Live, scope: Scope, receive: Receive, send: Send) -> None:
+        headers = dict(scope["headers"])
+        key = await self.keys.find(_token(headers), live.at)
+        live.key, live.path = key.id, key.scope
+        raw = await self._body(headers, receive)
+        ask = Ask(route, raw, key)
+        live.stream, live.model = ask.stream, self.upstreams.names.get(ask.model, ask.model)
+        live.user = _label(headers, b"x-budgeteer-user") or _user(ask.body)
+        live.session = _label(headers, b"x-budgeteer-session")
+        live.tag, live.stage = _label(headers, b"x-budgeteer-tag"), _label(headers, b"x-budgeteer-stage")
+        self.candidates(ask)
+        ask.chain = self.accounts.chain(key, live.user, live.session, live.tag)
+        live.path = ask.chain[-1][0]
+        if not self.accounts.known(ask.chain):
+            await self.accounts.open(ask.chain)
+        for name, policy in self.policies:
+            reply = await policy.before(ask, self)
+            if reply is not None:
+                live.outcome, live.status, live.policy = ends.CACHED, 200, name
+                headers_of = [(b"content-type", b"application/json"), *self._headers(live)]
+                return await _reply(send, 200, reply, headers_of)
+        live.model = self.upstreams.names.get(ask.model, ask.model)
+        up = {name.decode(): headers[name].decode("latin-1") for name in _PASSED_UP if name in headers}
+        watch = asyncio.ensure_future(receive())
+        watch.add_done_callback(lambda _: self._left(live, ask))
+        try:
+            await self._attempts(ask, live, up, send)
+        finally:
+            watch.cancel()
+
+    async def _body(self, headers: dict[bytes, bytes], receive: Receive) -> bytes:
+        most, said = self.config.server.body_bytes, headers.get(b"content-length", b"0")
+        if not said.isdigit() or int(said) > most:
+            raise Refused(413, "too_large", f"the body has {said.decode('latin-1')} bytes; at most {most:,} are read")
+        message = await receive()
+        if message["type"] == "http.request" and not message.get("more_body"):
+            return bytes(message["body"])
+        pieces, size = [], 0
+        try:
+            while True:
+                if message["type"] == "http.disconnect":
+                    raise Refused(400, "left", "the client went away before its request was whole")
+                pieces.append(message.get("body", b""))
+                size += len(pieces[-1])
+                if size > most:
+                    raise Refused(413, "too_large", f"the body has more than {most:,} bytes")
+                if not message.get("more_body"):
+                    return b"".join(pieces)
+                async with asyncio.timeout(self.config.server.receive_seconds):
+                    message = await receive()
+        except TimeoutError:
+            raise Refused(400, "too_slow", "the body did not come in time") from None
+
+    def candidates(self, ask: Ask) -> list[tuple[Backend, Model]]:
+        """Who serves the model of a request.
+
+        Raises:
+            Refused: nobody does, or the key may not call it.
+        """
+        if ask.model not in self.upstreams.names:
+            raise Refused(404, "model_not_found", f"there is no model {ask.model!r}; GET /v1/models lists them")
+        if not (ask.key.allows(ask.model) or ask.key.allows(self.upstreams.names[ask.model])):
+            raise Refused(
+                403, "model_not_allowed", f"this key may not call {ask.model!r}; it may {', '.join(ask.key.models)}"
+            )
+        found = self.upstreams.serving(ask.dialect, ask.model)
+        if not found:
+            raise Refused(404, "wrong_route", f"{ask.model!r} is not served at /v1/{ask.route}")
+        return found
+
+    async def spent(self, ask: Ask) -> float:
+        """The largest share that is spent or held of any limit of tokens or money that the request counts in, 0 to 1.
+
+        It may be half a second old.
+        """
+        now, largest = time.monotonic(), 0.0
+        for path, limits in ask.chain:
+            own = [limit for limit in limits or () if limit.amount and limit.kind in self.config.kinds]
+            if not own:
+                continue
+            known = self._room.get(path)
+            if known is None or known[0] < now:
+                if len(self._room) > 10_000:
+                    self._room.clear()
+                known = self._room[path] = (now + 0.5, await self.ledger.aio.remaining(path))
+            for limit in own:
+                left = known[1].get(limit.kind)
+                if left is not None and limit.amount:
+                    largest = max(largest, 1 - left / limit.amount)
+        return min(1.0, largest)
+
+    # attempts
+
+    async def _attempts(self, ask: Ask, live: Live, up: dict[str, str], send: Send) -> None:
+        """Call upstreams until one answers; each attempt is reserved and booked by itself."""
+        found = self.candidates(ask)
+        tried: list[Backend] = []
+        ran = 0
+        last = Refused(502, "no_upstream", f"no upstream serves {ask.model!r} just now")
+        while not live.left or not tried:
+            choice = self.upstreams.choose(found, tried)
+            if choice is None and ran and ran <= self.config.server.retries:
+                choice = self.upstreams.choose(found, ())  # it may have been a whim: the same one again
+            if choice is None:
+                break
+            backend, model = choice
+            tried.append(backend)
+            live.upstream = backend.name
+            name = f"{live.id}.{live.attempts}"
+            prepared, hold = await self._reserve(ask, live, model, name)
+            live.attempts += 1
+            backend.live += 1
+            try:
+                outcome = await self._attempt(ask, live, backend, prepared, hold, up, send)
+            finally:
+                backend.live -= 1
+                hold.finish(Answer(outcome=UNKNOWN))
+            if outcome is None:
+                return
+            last, may_have_run = outcome
+            ran += may_have_run
+            if ran > self.config.server.retries:
+                break
+        if live.left:
+            live.outcome, live.status, live.reason = ends.LEFT, 499, last.code
+            return
+        live.outcome = ends.FAILED
+        raise last
+
+    async def _reserve(self, ask: Ask, live: Live, model: Model, name: str) -> tuple[Prepared, Hold]:
+        most: int | None = None
+        for again in range(4):
+            prepared = prepare(ask, model, self.metering, "openai" if ask.dialect == "openai" else "anthropic", most)
+            amounts = {**prepared.planned.amounts, REQUESTS: 0 if live.counted else 1, PARALLEL: 1}
+            command = reserve_command(ask.chain[-1][0], amounts, name, self.config.ttl)
+            try:
+                if self._inline:
+                    self.ledger.execute(command)
+                else:
+                    await self.ledger.aio.reserve(command[2], amounts, id=name, ttl=self.config.ttl)
+            except UnknownAccount:
+                if again:
+                    raise
+                self.accounts.forget(ask.chain)
+                await self.accounts.open(ask.chain)
+                continue
+            except BudgetExceeded as error:
+                if not ask.tightens or error.kind in (REQUESTS, PARALLEL) or again == 3:
+                    raise
+                most = await self._affordable(ask, prepared.planned)
+                if most < ask.tightens:
+                    raise
+                continue
+            if most is not None:
+                ask.notes.append(f"tighten={most}")
+            live.policy = ",".join(ask.notes)
+            return prepared, Hold(self, live, name, prepared.planned, amounts)
+        raise AssertionError("unreachable")
+
+    async def _affordable(self, ask: Ask, planned: Planned) -> int:
+        """Tokens of output of a choice that what is left covers, at most its cap; by bisection: prices have steps."""
+        left = await self.ledger.aio.remaining(ask.chain[-1][0])
+        low, high = 0, planned.cap or 0
+        hidden = (planned.worst.output or 0) // planned.choices - high
+        while low < high:
+            middle = (low + high + 1) // 2
+            usage = replace(planned.worst, output=planned.choices * (middle + hidden))
+            needed = self.metering.most(usage, planned.model, planned.service)
+            if all(left[kind] is None or units <= (left[kind] or 0) for kind, units in needed.items()):
+                low = middle
+            else:
+                high = middle - 1
+        return low
+
+    async def _attempt(
+        self, ask: Ask, live: Live, backend: Backend, prepared: Prepared, hold: Hold, up: dict[str, str], send: Send
+    ) -> tuple[Refused, bool] | None:
+        """Call one upstream; None if the client was answered, else what to say if nobody does, and whether it ran."""
+        server, config = self.config.server, backend.config
+        live.why, live.deadline = "", time.monotonic() + config.connect_seconds + config.first_byte_seconds
+        response: aiohttp.ClientResponse | None = None
+        events = Events(prepared.reading, False)
+        ended = False
+        try:
+            async with asyncio.timeout(None) as live.guard:
+                if live.left:
+                    self._drain(live, ask)
+                response = await self.upstreams.post(backend, ask.route, prepared.content, up)
+                status = response.status
+                live.deadline = time.monotonic() + config.idle_seconds
+                if status >= 300:
+                    said = await response.read()
+                    ended = True
+                    live.guard = None
+                    return await self._error(ask, live, backend, hold, status, said, response.headers, send)
+                headers = self._headers(live)
+                for name in _PASSED_DOWN:
+                    if name in response.headers:
+                        headers.append((name.encode(), response.headers[name].encode("latin-1")))
+                live.reading = prepared.reading
+                if response.headers.get("content-type", "").startswith("text/event-stream"):
+                    events.streamed = True
+                    await self._pass_on(live, backend, response, events, headers, send)
+                    ended = True
+                else:
+                    content = await response.read()
+                    ended = True
+                    backend.answered()
+                    self._end(live, hold, prepared.reading.answer(status, content), status, ask, content)
+                    live.sending, live.deadline = True, time.monotonic() + server.send_seconds
+                    await _reply(send, status, content, headers)
+                live.guard = None
+        except (aiohttp.ClientError, TimeoutError, OSError, InvalidInput) as error:
+            live.guard = None
+            return await self._broken(live, backend, hold, events, error, send)
+        finally:
+            live.deadline, live.guard, live.sending = float("inf"), None, False
+            if response is not None:
+                if ended:
+                    response.release()
+                else:
+                    response.close()
+        if events.streamed:
+            backend.answered()
+            answer = events.answer(200, True)
+            self._end(live, hold, answer, 200, ask, b"")
+            if answer.outcome == CUT and not live.left:
+                await send(
+                    {
+                        "type": "http.response.body",
+                        "body": _cut("the upstream ended the stream early").event(ask.operation),
+                    }
+                )
+            else:
+                await send({"type": "http.response.body", "body": b""})
+        return None
+
+    def _end(self, live: Live, hold: Hold, answer: Answer, status: int, ask: Ask, content: bytes) -> None:
+        """Book an answer."""
+        live.status, live.finished = status, True
+        live.outcome = ends.LEFT if live.left else ends.OK if answer.outcome == WHOLE else ends.CUT
+        if live.outcome != ends.OK:
+            live.reason = live.why or ("client left" if live.left else "the upstream ended the stream early")
+        hold.finish(answer)
+        for _, policy in self.policies:
+            policy.after(ask, content if live.outcome == ends.OK else None, live)
+
+    async def _pass_on(
+        self, live: Live, backend: Backend, response: aiohttp.ClientResponse, events: Events,
+        headers: list[tuple[bytes, bytes]], send: Send,
+    ) -> None:  # fmt: skip
+        """A stream's bytes, as they come; of a client that has left, up to the first text."""
+        idle, slow = backend.config.idle_seconds, self.config.server.send_seconds
+        live.status, live.answering = response.status, True
+        await send({"type": "http.response.start", "status": response.status, "headers": headers})
+        async for piece in response.content.iter_any():
+            passed = events.feed(piece)
+            if live.first_ms is None:
+                live.first_ms = int((time.monotonic() - live.started) * 1000)
+            if live.left:
+                if events.reading.chunks and not events.reading.done:
+                    live.why = live.why or "client left"
+                    response.close()
+                    return
+            elif passed:
+                live.sending, live.deadline = True, time.monotonic() + slow
+                await send({"type": "http.response.body", "body": passed, "more_body": True})
+                live.sending, live.deadline = False, time.monotonic() + idle
+        rest = events.last()
+        if rest and not live.left:
+            await send({"type": "http.response.body", "body": rest, "more_body": True})
+
+    async def _error(
+        self, ask: Ask, live: Live, backend: Backend, hold: Hold, status: int, said: bytes,
+        headers: Mapping[str, str], send: Send,
+    ) -> tuple[Refused, bool] | None:  # fmt: skip
+        """An upstream's error: passed on if the request is to blame, else a reason to try another."""
+        outcome = REJECTED if status < 400 else outcome_of_status(status)
+        hold.finish(Answer(outcome=outcome))
+        wait = _wait(headers)
+        if outcome == UNKNOWN:
+            backend.failed()
+            return Refused(502 if status != 504 else 504, "upstream_error", _told(backend, status, said)), True
+        if status in NOT_RUN:
+            backend.failed(wait)
+            code = "upstream_limited" if status == 429 else "upstream_overloaded"
+            return Refused(
+                429 if status == 429 else 503, code, _told(backend, status, said), max(1, round(wait or 1))
+            ), False
+        if status < 400 or status in (401, 403):
+            backend.failed()
+            _LOG.error("upstream %s answered %d: check its base_url and key", backend.name, status)
+            return Refused(
+                502, "upstream_refused", f"the upstream {backend.name!r} refused the gateway ({status})"
+            ), False
+        live.outcome, live.status, live.reason = ends.FAILED, status, "upstream_error"
+        shape = [(b"content-type", headers.get("content-type", "application/json").encode("latin-1"))]
+        await _reply(send, status, said, [*self._headers(live), *shape, (b"x-should-retry", b"false")])
+        return None
+
+    async def _broken(
+        self, live: Live, backend: Backend, hold: Hold, events: Events, error: BaseException, send: Send
+    ) -> tuple[Refused, bool] | None:
+        """A connection that failed, a time-out, a client that is too slow or gone."""
+        why = live.why or f"{type(error).__name__}: {error}"[:200]
+        if live.finished:  # the answer is booked; its client did not take it in time
+            live.outcome, live.reason = ends.LEFT, why
+            return None
+        if live.sending:
+            live.left = True
+        if not live.left:
+            backend.failed()
+        if live.answering:  # a stream
+            live.outcome, live.reason = ends.LEFT if live.left else ends.CUT, why
+            hold.finish(events.answer(200, False))
+            if not live.left:
+                last = _cut(f"the stream was cut ({why})").event(events.reading.operation)
+                await send({"type": "http.response.body", "body": last})
+            return None
+        never = isinstance(error, NEVER_SENT)
+        hold.finish(Answer(outcome=REJECTED if never else UNKNOWN))
+        late = isinstance(error, TimeoutError) and not never
+        text = f"the upstream {backend.name!r} {'did not answer in time' if late else 'could not be reached'}"
+        return Refused(504 if late else 502, "upstream_timeout" if late else "upstream_unreachable", text), not never
+
+    # clients that leave
+
+    def _left(self, live: Live, ask: Ask) -> None:
+        """The client has gone, or its answer is whole."""
+        if live.closed or live.finished or live.left:
+            return
+        live.left = True
+        if live.guard is not None:
+            self._drain(live, ask)
+
+    def _drain(self, live: Live, ask: Ask) -> None:
+        """Read on for a while: for the usage, or for the first text of a stream, which is then closed; or break off.
+
+        A stream without any text would have to be charged in full, as the model may have thought unseen.
+        """
+        now, server = time.monotonic(), self.config.server
+        seen = live.reading is not None and live.reading.chunks > 0
+        cancels = any(one.config.cancels for one in self.upstreams.backends if one.name == live.upstream)
+        draining = sum(one.left for one in self.live.values())
+        if (seen if ask.stream else cancels) or draining > server.drains:
+            live.interrupt("client left")
+        else:
+            live.deadline = min(live.deadline, now + server.drain_seconds)
+
+    # booking
+
+    def book(self, command: Command, live: Live) -> None:
+        """Carry out a settlement or release, now or as soon as the ledger answers; nobody waits for it."""
+        if self._inline:
+            self._booked(live, self.ledger.execute(command))
+            return
+        task = asyncio.ensure_future(self._insist(command, live))
+        self._booking.add(task)
+        task.add_done_callback(self._booking.discard)
+
+    async def _insist(self, command: Command, live: Live) -> None:
+        for again in itertools.count():
+            try:
+                self._booked(live, await self.ledger.submit(command))
+                return
+            except LedgerUnavailable as error:
+                if again == 0:
+                    _LOG.error("%s is not booked yet: %s", command[1], error)
+                await asyncio.sleep(_AGAIN[min(again, len(_AGAIN) - 1)])
+            except LedgerError:
+                _LOG.exception("%s could not be booked", command)
+                self._booked(live, None)
+                return
+
+    def _booked(self, live: Live, entry: Any) -> None:
+        if entry is not None:
+            for kind, units in entry[7]:
+                live.overshoot[kind] = live.overshoot.get(kind, 0) + units
+        live.open -= 1
+        if live.closed and not live.open:
+            self._record(live.record())
+
+    def _close(self, live: Live) -> None:
+        live.closed = True
+        live.ms = int((time.monotonic() - live.started) * 1000)
+        self.live.pop(live.id, None)
+        if not live.open:
+            self._record(live.record())
+
+    async def _refuse(self, live: Live, refused: Refused, dialect: str, send: Send) -> None:
+        live.status, live.reason = refused.status, refused.code
+        if not live.attempts:
+            live.outcome = ends.REFUSED
+        headers = [(b"content-type", b"application/json"), *refused.headers, *self._headers(live)]
+        if refused.code in _UNREAD:
+            headers.append((b"connection", b"close"))
+        await _reply(send, refused.status, refused.body(dialect), headers)
+
+    def _headers(self, live: Live) -> list[tuple[bytes, bytes]]:
+        found = [(b"x-request-id", live.id.encode())]
+        if live.upstream:
+            found.append((b"x-budgeteer-upstream", live.upstream.encode()))
+        if live.policy:
+            found.append((b"x-budgeteer-policy", live.policy.encode()))
+        return found
+
+    # time
+
+    async def tick(self) -> None:
+        """Break off what waits too long, and renew reservations of long calls; for ever."""
+        while True:
+            await asyncio.sleep(_TICK)
+            now = time.monotonic()
+            for live in list(self.live.values()):
+                if now > live.deadline:
+                    live.interrupt("client left" if live.left else "client too slow" if live.sending else "timed out")
+                for name, (due, reserved) in list(live.renew.items()):
+                    if now > due:
+                        live.renew[name] = (now + self.config.ttl / 3, reserved)
+                        task = asyncio.ensure_future(self._renew(extend_command(name, reserved, self.config.ttl)))
+                        self._booking.add(task)
+                        task.add_done_callback(self._booking.discard)
+
+    async def _renew(self, command: Command) -> None:
+        try:
+            await self.ledger.submit(command)
+        except LedgerError as error:  # it is settled meanwhile, or the next third of its time tries again
+            _LOG.warning("%s was not renewed: %s", command[1], error)
+
+    async def drained(self, seconds: float) -> None:
+        """Wait until all is booked, at most so long; what is left then is charged in full by another replica."""
+        if self._booking:
+            await asyncio.wait(self._booking, timeout=seconds)
+
+
+def _cut(text: str) -> Refused:
+    return Refused(502, "stream_cut", text)
+
+
+def _told(backend: Backend, status: int, said: bytes) -> str:
+    """What an upstream said, in one line."""
+    text: Any = ""
+    try:
+        error = orjson.loads(said)
+        error = error.get("error", error)
+        text = error.get("message", "") if isinstance(error, dict) else error
+    except (ValueError, AttributeError):
+        pass
+    return f"the upstream {backend.name!r} answered {status}" + (f": {str(text)[:300]}" if text else "")
+
+
+def _wait(headers: Mapping[str, str]) -> float | None:
+    try:
+        return max(0.0, float(headers["retry-after"]))
+    except (KeyError, ValueError):
+        return None
+
+
+def _token(headers: Mapping[bytes, bytes]) -> str:
+    """The bearer's token, as OpenAI's or Anthropic's clients send it."""
+    found = headers.get(b"authorization", b"")
+    if found[:7].lower() == b"bearer ":
+        return found[7:].strip().decode("latin-1")
+    return headers.get(b"x-api-key", b"").decode("latin-1")
+
+
+def _label(headers: Mapping[bytes, bytes], name: bytes) -> str:
+    value = headers.get(name)
+    return "" if value is None else value.decode("utf-8", "replace").strip()[:200]
+
+
+def _user(body: Mapping[str, Any]) -> str:
+    """The end user as the body names it."""
+    metadata = body.get("metadata")
+    found = body.get("user") or (metadata.get("user_id") if isinstance(metadata, dict) else None)
+    return found[:200] if isinstance(found, str) else ""
+
+
+async def _reply(send: Send, status: int, content: bytes, headers: list[tuple[bytes, bytes]]) -> None:
+    headers.append((b"content-length", str(len(content)).encode()))
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": content})

@@ -1,0 +1,62 @@
+"""Records on their way to the store, the log and the metrics: in batches, so that no request waits for them."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import sys
+from collections import deque
+from typing import Any
+
+import orjson
+
+from budgeteer.errors import BudgeteerError
+from budgeteer.gateway.keyring import run
+from budgeteer.gateway.metrics import Metrics
+from budgeteer.gateway.store import Store
+
+EVERY = 0.5
+"""Seconds between batches; what a killed process had not written yet is lost here, never in the ledger."""
+_MOST = 100_000
+"""Records that wait at most for a store that does not answer; older ones are dropped, and counted."""
+_LOG = logging.getLogger(__name__)
+
+
+class Records:
+    """Takes records, and hands them on twice a second."""
+
+    def __init__(self, store: Store, metrics: Metrics, log: bool) -> None:
+        self._store, self._metrics, self._log = store, metrics, log
+        self._waiting: deque[dict[str, Any]] = deque()
+        self.dropped = 0
+
+    def take(self, record: dict[str, Any]) -> None:
+        """A request is over."""
+        if len(self._waiting) >= _MOST:
+            self._waiting.popleft()
+            self.dropped += 1
+        self._waiting.append(record)
+
+    async def flush(self) -> None:
+        """Hand on what waits; what the store does not take waits on."""
+        batch = [self._waiting.popleft() for _ in range(len(self._waiting))]
+        if not batch:
+            return
+        fresh = [record for record in batch if not record.pop("again", False)]
+        for record in fresh:
+            self._metrics.count(record)
+        if self._log:
+            sys.stderr.write("".join(orjson.dumps({"event": "request", **one}).decode() + "\n" for one in fresh))
+            sys.stderr.flush()
+        try:
+            await run(self._store.add, batch)
+        except BudgeteerError as error:
+            _LOG.error("%d records wait: %s", len(batch), error)
+            for record in reversed(batch):
+                self._waiting.appendleft({**record, "again": True})
+
+    async def keep_flushing(self) -> None:
+        """Flush for ever."""
+        while True:
+            await asyncio.sleep(EVERY)
+            await self.flush()

@@ -1,0 +1,263 @@
+"""What a gateway keeps beside its ledger: keys, records of requests, heartbeats of replicas.
+
+Its calls block; the gateway makes them from a thread. Records are asked by SQL in either store: the Redis one reads
+the stream of all replicas into a table of its own first.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import threading
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from budgeteer.errors import BudgeteerError, InvalidInput, LedgerUnavailable, MissingExtra
+
+TEXTS = (
+    "id", "key", "path", "user", "session", "tag", "stage", "operation", "model", "upstream", "answered", "outcome",
+    "reason", "scope", "policy",
+)  # fmt: skip
+WHOLE = (
+    "at", "stream", "status", "input", "output", "cached", "reasoning", "wasted", "estimated", "attempts", "ms",
+    "first_ms",
+)  # fmt: skip
+MAPS = ("units", "reserved", "overshoot")
+COLUMNS = (*TEXTS, *WHOLE, *MAPS)
+"""Fields of a record; those of MAPS are kind -> units, as JSON."""
+_TABLES = f"""
+CREATE TABLE IF NOT EXISTS keys (id TEXT PRIMARY KEY, data TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS instances (name TEXT PRIMARY KEY, at INTEGER NOT NULL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS records (
+    n INTEGER PRIMARY KEY AUTOINCREMENT, {", ".join(f"{c} TEXT NOT NULL" for c in (*TEXTS, *MAPS))},
+    {", ".join(f"{c} INTEGER" for c in WHOLE)}
+);
+CREATE UNIQUE INDEX IF NOT EXISTS records_id ON records (id);
+CREATE INDEX IF NOT EXISTS records_at ON records (at);
+"""
+_INSERT = f"INSERT OR IGNORE INTO records ({', '.join(COLUMNS)}) VALUES ({', '.join('?' * len(COLUMNS))})"
+
+
+class Store(ABC):
+    """Keys, records, heartbeats.
+
+    Every method raises LedgerUnavailable if the store does not answer.
+    """
+
+    @abstractmethod
+    def get_key(self, name: str) -> str | None:
+        """A key's text."""
+
+    @abstractmethod
+    def all_keys(self) -> list[str]:
+        """The texts of all keys."""
+
+    @abstractmethod
+    def add_key(self, name: str, data: str) -> None:
+        """A new key."""
+
+    @abstractmethod
+    def change_key(self, name: str, change: Callable[[str], str]) -> str:
+        """Replace a key's text by what ``change`` makes of it, so that no other change is lost; the new text.
+
+        Raises:
+            InvalidInput: there is no such key, or what ``change`` raises.
+        """
+
+    @abstractmethod
+    def beat(self, name: str, at: int | None) -> dict[str, int]:
+        """Say that a replica lives (None: that it has ended); the latest sign of each, in milliseconds since 1970."""
+
+    @abstractmethod
+    def add(self, records: Sequence[dict[str, Any]]) -> None:
+        """Keep records; one whose id is there is left out, and the oldest go."""
+
+    @abstractmethod
+    def select(self, sql: str, values: Iterable[Any] = ()) -> list[dict[str, Any]]:
+        """Rows of a SELECT over ``records``."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Let go of files and connections."""
+
+
+def _row(record: dict[str, Any]) -> tuple[Any, ...]:
+    return tuple([json.dumps(record[c]) if c in MAPS else record[c] for c in COLUMNS])
+
+
+class SqliteStore(Store):
+    """In an SQLite file, ``:memory:`` for none that lasts."""
+
+    def __init__(self, path: str | Path, keep: int = 100_000) -> None:
+        self._path, self._keep, self._lock = str(path), keep, threading.Lock()
+        self._added = 0
+        with self._asking():
+            self._db = sqlite3.connect(self._path, timeout=10, isolation_level=None, check_same_thread=False)
+            self._db.row_factory = sqlite3.Row
+            self._db.execute("PRAGMA journal_mode = WAL")
+            self._db.execute("PRAGMA synchronous = NORMAL")
+            self._db.executescript(_TABLES)
+
+    def _asking(self) -> _Asking:
+        return _Asking(self._lock, f"the gateway's store {self._path!r}")
+
+    def get_key(self, name: str) -> str | None:
+        with self._asking():
+            row = self._db.execute("SELECT data FROM keys WHERE id = ?", (name,)).fetchone()
+        return None if row is None else str(row[0])
+
+    def all_keys(self) -> list[str]:
+        with self._asking():
+            return [row[0] for row in self._db.execute("SELECT data FROM keys ORDER BY id")]
+
+    def add_key(self, name: str, data: str) -> None:
+        with self._asking():
+            self._db.execute("INSERT INTO keys VALUES (?, ?)", (name, data))
+
+    def change_key(self, name: str, change: Callable[[str], str]) -> str:
+        with self._asking():
+            self._db.execute("BEGIN IMMEDIATE")
+            try:
+                row = self._db.execute("SELECT data FROM keys WHERE id = ?", (name,)).fetchone()
+                if row is None:
+                    raise _no_key(name)
+                data = change(row[0])
+                self._db.execute("UPDATE keys SET data = ? WHERE id = ?", (data, name))
+                self._db.execute("COMMIT")
+            except BaseException:
+                self._db.execute("ROLLBACK")
+                raise
+        return data
+
+    def beat(self, name: str, at: int | None) -> dict[str, int]:
+        with self._asking():
+            if at is None:
+                self._db.execute("DELETE FROM instances WHERE name = ?", (name,))
+            else:
+                self._db.execute("INSERT OR REPLACE INTO instances VALUES (?, ?)", (name, at))
+            return dict(map(tuple, self._db.execute("SELECT name, at FROM instances")))
+
+    def add(self, records: Sequence[dict[str, Any]]) -> None:
+        with self._asking():
+            self._db.execute("BEGIN IMMEDIATE")
+            self._db.executemany(_INSERT, [_row(record) for record in records])
+            self._added += len(records)
+            if self._added > self._keep // 20:
+                self._added = 0
+                newest = "(SELECT MAX(n) FROM records)"
+                self._db.execute(f"DELETE FROM records WHERE n <= {newest} - ?", (self._keep,))
+            self._db.execute("COMMIT")
+
+    def select(self, sql: str, values: Iterable[Any] = ()) -> list[dict[str, Any]]:
+        with self._asking():
+            return [dict(row) for row in self._db.execute(sql, tuple(values))]
+
+    def close(self) -> None:
+        self._db.close()
+
+
+class RedisStore(Store):
+    """In the Redis of the ledger; records are a stream, read into a table of this process to be asked."""
+
+    def __init__(self, url: str, keep: int = 100_000, name: str = "budgeteer") -> None:
+        try:
+            import redis
+            from redis.backoff import NoBackoff
+            from redis.retry import Retry
+        except ImportError as error:
+            raise MissingExtra("redis", "redis") from error
+        self._url, self._keep, self._lock = url, keep, threading.Lock()
+        self._client = redis.Redis.from_url(
+            url, decode_responses=True, socket_timeout=5, socket_connect_timeout=5, retry=Retry(NoBackoff(), 1)
+        )
+        self._keys, self._instances, self._stream = (
+            f"budgeteer:{{{name}}}:gateway:{part}" for part in ("keys", "instances", "records")
+        )
+        self._mirror, self._last = SqliteStore(":memory:", keep), "0-0"
+
+    def _asking(self) -> _Asking:
+        return _Asking(self._lock, f"the gateway's store at {self._url}")
+
+    def get_key(self, name: str) -> str | None:
+        with self._asking():
+            found: Any = self._client.hget(self._keys, name)
+        return None if found is None else str(found)
+
+    def all_keys(self) -> list[str]:
+        with self._asking():
+            found: Any = self._client.hgetall(self._keys)
+        return [found[name] for name in sorted(found)]
+
+    def add_key(self, name: str, data: str) -> None:
+        with self._asking():
+            self._client.hset(self._keys, name, data)
+
+    def change_key(self, name: str, change: Callable[[str], str]) -> str:
+        def replace(pipe: Any) -> str:
+            text = pipe.hget(self._keys, name)
+            if text is None:
+                raise _no_key(name)
+            data = change(text)
+            pipe.multi()
+            pipe.hset(self._keys, name, data)
+            return data
+
+        with self._asking():
+            return str(self._client.transaction(replace, self._keys, value_from_callable=True))  # type: ignore[arg-type]
+
+    def beat(self, name: str, at: int | None) -> dict[str, int]:
+        with self._asking():
+            if at is None:
+                self._client.hdel(self._instances, name)
+            else:
+                self._client.hset(self._instances, name, str(at))
+            found: Any = self._client.hgetall(self._instances)
+        return {one: int(seen) for one, seen in found.items()}
+
+    def add(self, records: Sequence[dict[str, Any]]) -> None:
+        with self._asking(), self._client.pipeline(transaction=False) as pipe:
+            for record in records:
+                pipe.xadd(self._stream, {"r": json.dumps(record)}, maxlen=self._keep, approximate=True)
+            pipe.execute()
+
+    def select(self, sql: str, values: Iterable[Any] = ()) -> list[dict[str, Any]]:
+        while True:
+            with self._asking():
+                found: Any = self._client.xrange(self._stream, f"({self._last}", "+", count=1000)
+                if found:
+                    self._mirror.add([json.loads(fields["r"]) for _, fields in found])
+                    self._last = found[-1][0]
+            if len(found) < 1000:
+                return self._mirror.select(sql, values)
+
+    def close(self) -> None:
+        self._client.close()
+        self._mirror.close()
+
+
+class _Asking:
+    """Holds a store's lock; a failure of the store is LedgerUnavailable."""
+
+    def __init__(self, lock: threading.Lock, what: str) -> None:
+        self._lock, self._what = lock, what
+
+    def __enter__(self) -> None:
+        self._lock.acquire()
+
+    def __exit__(self, kind: Any, error: BaseException | None, at: Any) -> None:
+        self._lock.release()
+        if isinstance(error, Exception) and not isinstance(error, BudgeteerError):
+            raise LedgerUnavailable(f"{self._what} did not answer ({error}); do not spend") from error
+
+
+def _no_key(name: str) -> InvalidInput:
+    return InvalidInput(f"there is no key {name!r}; budgeteer keys list shows those there are")
+
+
+def connect(url: str, keep: int = 100_000) -> Store:
+    """The store beside a ledger: a file beside its file, or keys beside its keys."""
+    if url.startswith(("redis://", "rediss://", "unix://")):
+        return RedisStore(url, keep)
+    return SqliteStore(":memory:" if url == "memory:" else f"{url}.gateway", keep)

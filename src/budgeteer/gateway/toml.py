@@ -1,0 +1,190 @@
+"""Reading a TOML file field by field, with errors that name the field and its line."""
+
+from __future__ import annotations
+
+import difflib
+import itertools
+import re
+import tomllib
+from collections.abc import Callable
+from decimal import Decimal
+from pathlib import Path
+from typing import Any, NoReturn, TypeVar
+
+from budgeteer.errors import InvalidInput
+
+T = TypeVar("T")
+Where = tuple[str | int, ...]
+_HEADER = re.compile(r"\s*(\[\[?)\s*(.+?)\s*\]\]?\s*(?:#.*)?$")
+_KEY = re.compile(r"\s*((?:[\w-]+|\"[^\"]*\"|'[^']*')(?:\s*\.\s*(?:[\w-]+|\"[^\"]*\"|'[^']*'))*)\s*=")
+_PART = re.compile(r"\"([^\"]*)\"|'([^']*)'|([\w-]+)")
+_NONE: Any = object()
+
+
+def read(path: str | Path) -> Table:
+    """The top table of a file.
+
+    Raises:
+        InvalidInput: missing, or not TOML.
+    """
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+        return Table(tomllib.loads(text, parse_float=Decimal), (), _lines(text), str(path))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise InvalidInput(f"{path} cannot be read: {error}") from error
+
+
+class Table:
+    """A table whose fields are taken one by one; ``done`` refuses those that nobody asked for."""
+
+    def __init__(self, data: dict[str, Any], where: Where, lines: dict[Where, int], file: str) -> None:
+        self.data, self.where, self.lines, self.file = data, where, lines, file
+        self._taken: set[str] = set()
+
+    def fail(self, name: str | None, why: str) -> NoReturn:
+        """Raise InvalidInput about a field, or about the table."""
+        at = self.where if name is None else (*self.where, name)
+        line = next((self.lines[at[:n]] for n in range(len(at), -1, -1) if at[:n] in self.lines), 1)
+        dotted = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in at).lstrip(".")
+        raise InvalidInput(f"{self.file}, line {line}: {dotted or 'the file'} {why}")
+
+    def _take(self, name: str, default: Any) -> Any:
+        self._taken.add(name)
+        if name not in self.data and default is _NONE:
+            self.fail(name, "is missing")
+        return self.data.get(name, default)
+
+    def text(self, name: str, default: Any = _NONE, among: tuple[str, ...] = ()) -> Any:
+        """A text that is not empty."""
+        value = self._take(name, default)
+        if value is default:
+            return value
+        if not isinstance(value, str) or not value:
+            self.fail(name, f"is {value!r}; give a text")
+        if among and value not in among:
+            self.fail(name, f"is {value!r}; choose one of {', '.join(among)}")
+        return value
+
+    def texts(self, name: str, default: tuple[str, ...] = ()) -> tuple[str, ...]:
+        """A list of texts."""
+        value = self._take(name, default)
+        if not isinstance(value, list | tuple) or not all(isinstance(one, str) for one in value):
+            self.fail(name, f"is {value!r}; give a list of texts")
+        return tuple(value)
+
+    def whole(self, name: str, default: Any = _NONE, least: int = 0, most: int = 10**15) -> Any:
+        """A whole number."""
+        value = self._take(name, default)
+        if value is default:
+            return value
+        if type(value) is not int or not least <= value <= most:
+            self.fail(name, f"is {value!r}; give a whole number from {least:,} to {most:,}")
+        return value
+
+    def number(self, name: str, default: Any = _NONE, least: float = 0.0, most: float = 1e9) -> float:
+        """A number."""
+        value = self._take(name, default)
+        if isinstance(value, bool) or not isinstance(value, int | float | Decimal) or not least <= value <= most:
+            self.fail(name, f"is {value!r}; give a number from {least:g} to {most:g}")
+        return float(value)
+
+    def numbers(self, name: str, default: tuple[float, ...]) -> tuple[float, ...]:
+        """A list of numbers."""
+        value = self._take(name, default)
+        if not isinstance(value, list | tuple) or not all(type(one) in (int, float, Decimal) for one in value):
+            self.fail(name, f"is {value!r}; give a list of numbers")
+        return tuple(map(float, value))
+
+    def pieces(self, name: str, values: type) -> list[tuple[float, Any]]:
+        """A schedule of the spent share, [[0, a], [0.5, b], ...]; empty if there is none."""
+        value = self._take(name, [])
+        found = [tuple(one) for one in value] if isinstance(value, list) else []
+        starts = [one[0] for one in found if len(one) == 2 and isinstance(one[0], int | Decimal)]
+        rising = all(a < b for a, b in itertools.pairwise(starts)) and all(0 <= start <= 1 for start in starts)
+        good = len(starts) == len(value) and rising and all(type(one[1]) is values for one in found)
+        if not good or (starts and starts[0] != 0):
+            self.fail(name, f"is {value!r}; give [[0, VALUE], [SHARE, VALUE], ...] with shares rising from 0 to 1")
+        return [(float(start), one) for start, one in found]
+
+    def flag(self, name: str, default: bool) -> bool:
+        """true or false."""
+        value = self._take(name, default)
+        if not isinstance(value, bool):
+            self.fail(name, f"is {value!r}; give true or false")
+        return value
+
+    def table(self, name: str) -> Table:
+        """A table below; an empty one if there is none."""
+        value = self._take(name, {})
+        if not isinstance(value, dict):
+            self.fail(name, f"is {value!r}; give a table [{name}]")
+        return Table(value, (*self.where, name), self.lines, self.file)
+
+    def tables(self, name: str) -> list[Table]:
+        """A list of tables, [[name]]."""
+        value = self._take(name, [])
+        if not isinstance(value, list) or not all(isinstance(one, dict) for one in value):
+            self.fail(name, f"is {value!r}; give tables [[{name}]]")
+        return [Table(one, (*self.where, name, n), self.lines, self.file) for n, one in enumerate(value)]
+
+    def named(self) -> list[tuple[str, Table]]:
+        """All fields of this table, each a table."""
+        return [(name, self.table(name)) for name in self.data]
+
+    def parsed(self, name: str, parse: Callable[[str], T], default: Any = _NONE) -> Any:
+        """A text, through a parser that raises InvalidInput."""
+        text = self.text(name, default)
+        return text if text is default else self._parse(name, parse, text)
+
+    def parsed_all(self, name: str, parse: Callable[[str], T]) -> tuple[T, ...]:
+        """A list of texts, each through a parser that raises InvalidInput."""
+        return tuple(self._parse(name, parse, text) for text in self.texts(name))
+
+    def _parse(self, name: str, parse: Callable[[str], T], text: str) -> T:
+        try:
+            return parse(text)
+        except (ValueError, KeyError) as error:
+            self.fail(name, f"is not usable: {error}")
+
+    def done(self) -> None:
+        """Refuse fields that nobody asked for."""
+        for name in self.data:
+            if name not in self._taken:
+                near = difflib.get_close_matches(name, self._taken, n=1)
+                hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(sorted(self._taken))}"
+                self.fail(name, f"is unknown; {hint}")
+
+
+def _lines(text: str) -> dict[Where, int]:
+    """Path of a field or table -> its line, as far as lines tell: fields of inline tables have their parent's."""
+    found: dict[Where, int] = {}
+    counts: dict[Where, int] = {}
+    base: Where = ()
+    for number, line in enumerate(text.splitlines(), 1):
+        header = _HEADER.match(line)
+        if header is not None:
+            base = _resolved(_parts(header[2]), counts, header[1] == "[[")
+            found.setdefault(base, number)
+            if header[1] == "[[":
+                found.setdefault(base[:-1], number)
+            continue
+        key = _KEY.match(line)
+        if key is not None:
+            found.setdefault((*base, *_parts(key[1])), number)
+    return found
+
+
+def _parts(dotted: str) -> list[str]:
+    return [quoted or single or bare for quoted, single, bare in _PART.findall(dotted)]
+
+
+def _resolved(parts: list[str], counts: dict[Where, int], array: bool) -> Where:
+    """A header's path with the indices of the arrays of tables that it runs through."""
+    at: Where = ()
+    for n, part in enumerate(parts):
+        at = (*at, part)
+        if n == len(parts) - 1 and array:
+            counts[at] = counts.get(at, 0) + 1
+        if at in counts:
+            at = (*at, counts[at] - 1)
+    return at

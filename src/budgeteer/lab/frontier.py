@@ -1,0 +1,224 @@
+"""Accuracy against measured tokens: strategies on the same questions at the same budgets, over seeds."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from budgeteer.budget import Budget, Budgets
+from budgeteer.errors import InvalidInput
+from budgeteer.lab.questions import QuestionSet
+from budgeteer.lab.results import versions
+from budgeteer.lab.stats import crossed, crossed_weights
+from budgeteer.meter import Prices
+from budgeteer.models.model import Model
+from budgeteer.plan import F64
+from budgeteer.solve import Strategy, Style
+from budgeteer.solve.lines import Lines
+from budgeteer.solve.runner import Pause, Progress, Row, refuse_needs, run
+
+SCHEMA = 1
+READ = 8
+"""Questions whose traces are kept for the report, from the hardest to the easiest."""
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """One strategy at one budget with one seed."""
+
+    strategy: str
+    budget: str
+    seed: int
+
+    def path(self, folder: Path) -> Path:
+        """Its rows."""
+        name = f"{self.strategy}@{self.budget}"
+        shown = re.sub(r"[^\w.@=-]+", "_", name)[:80]
+        return (
+            folder / "rows" / f"{shown}-{hashlib.blake2b(name.encode(), digest_size=4).hexdigest()}-{self.seed}.jsonl"
+        )
+
+
+def budgets_of(text: str) -> list[Budget]:
+    """Budgets of one kind from ``256,512,1k``, the smallest first.
+
+    Raises:
+        InvalidInput: not amounts, or of several kinds.
+    """
+    found = [Budget.parse(part) for part in text.split(",") if part.strip()]
+    if not found or any(one.amount is None or one.window is not None for one in found):
+        raise InvalidInput(f"budgets {text!r} are not amounts; write 256,512,1k")
+    if len({one.kind for one in found}) > 1:
+        raise InvalidInput(f"budgets {text!r} are of several kinds; a frontier has one axis")
+    return sorted(set(found), key=lambda one: one.amount or 0)
+
+
+async def measure(
+    strategies: Mapping[str, Strategy],
+    budgets: Sequence[Budget],
+    seeds: Sequence[int],
+    asked: QuestionSet,
+    model: Model,
+    style: Style,
+    folder: Path,
+    *,
+    about: Mapping[str, str],
+    concurrency: int,
+    timeout: float,
+    prices: Prices | None,
+    durable: bool,
+    pause: Pause,
+    on_row: Callable[[Cell, Row, Progress], None],
+) -> dict[Cell, tuple[Row, ...]] | None:
+    """Rows of every cell; what is in the folder already is not asked again. None: paused.
+
+    Raises:
+        InvalidInput: a strategy needs what the model lacks; found out before anything is spent.
+    """
+    for name, strategy in strategies.items():
+        refuse_needs(strategy, model, name)
+    found: dict[Cell, tuple[Row, ...]] = {}
+    for budget in budgets:
+        for name, strategy in strategies.items():
+            for seed in seeds:
+                cell = Cell(name, str(budget), seed)
+
+                def told(row: Row, progress: Progress, cell: Cell = cell) -> None:
+                    on_row(cell, row, progress)
+
+                done = await run(
+                    asked.questions, strategy, model, style, Budgets([budget]), seed=seed, concurrency=concurrency,
+                    timeout=timeout, grade=asked.grade, prices=prices, out=cell.path(folder), durable=durable,
+                    pause=pause, about={**about, "strategy": name}, traces=seed == seeds[0], on_row=told,
+                )  # fmt: skip
+                if done.paused:
+                    return None
+                found[cell] = done.rows
+    return found
+
+
+def analyse(cells: Mapping[Cell, Sequence[Row]], kind: str, config: Mapping[str, Any]) -> dict[str, Any]:
+    """All numbers of the report, as plain JSON data.
+
+    Means are over questions and seeds; intervals are 95 % bootstrap intervals over both, with the same draws for all
+    strategies, so that differences at a budget are paired.
+
+    Args:
+        cells: rows with ``correct``, the same questions in every cell, in the same order.
+        kind: of the units on the axis.
+        config: what was run, for the record.
+
+    Raises:
+        InvalidInput: a question without a reference, or cells of different questions.
+    """
+    ids = [row["id"] for row in next(iter(cells.values()))]
+    for cell, rows in cells.items():
+        if [row["id"] for row in rows] != ids:
+            raise InvalidInput(f"{cell} has other questions than the first cell; measure again into a new folder")
+        if any(row["correct"] is None for row in rows):
+            raise InvalidInput("a frontier needs a reference for every question; give each an 'answer'")
+    seeds = sorted({cell.seed for cell in cells})
+    points = list(dict.fromkeys((cell.strategy, cell.budget) for cell in cells))
+    weights = crossed_weights(len(ids), len(seeds))
+    right = {point: _table(cells, point, seeds, lambda row: float(row["correct"])) for point in points}
+    used = {point: _table(cells, point, seeds, lambda row: float(row["units"][kind])) for point in points}
+    rows_of = {point: [row for seed in seeds for row in cells[Cell(*point, seed)]] for point in points}
+    first = points[0][0]
+    return {
+        "schema": SCHEMA,
+        "kind": kind,
+        "questions": len(ids),
+        "seeds": seeds,
+        "strategies": list(dict.fromkeys(strategy for strategy, _ in points)),
+        "points": [
+            {
+                "strategy": strategy,
+                "budget": budget,
+                "limit": Budget.parse(budget).amount,
+                "accuracy": asdict(crossed(right[strategy, budget], weights)),
+                "by_seed": right[strategy, budget].mean(axis=1).tolist(),
+                "used": asdict(crossed(used[strategy, budget], weights)),
+                **_figures(rows_of[strategy, budget], kind, Budget.parse(budget).amount or 0),
+            }
+            for strategy, budget in points
+        ],
+        "differences": [
+            {"a": a, "b": first, "budget": budget, **asdict(crossed(right[a, budget] - right[first, budget], weights))}
+            for a, budget in points
+            if a != first
+        ],
+        "config": dict(config),
+        "versions": versions(),
+    }
+
+
+def _table(
+    cells: Mapping[Cell, Sequence[Row]], point: tuple[str, str], seeds: Sequence[int], value: Callable[[Row], float]
+) -> F64:
+    """[seeds, questions]."""
+    return np.array([[value(row) for row in cells[Cell(*point, seed)]] for seed in seeds], dtype=np.float64)
+
+
+def _figures(rows: Sequence[Row], kind: str, limit: int) -> dict[str, Any]:
+    """Means a question: e3 = accuracy^2 / units (Plan-and-Budget, arXiv 2505.16122); saturated = share at 99 % of the
+    budget or more."""
+    n = len(rows)
+    accuracy = sum(row["correct"] for row in rows) / n
+    units = sum(row["units"][kind] for row in rows) / n
+    return {
+        "answered": sum(row["answer"] is not None for row in rows) / n,
+        "tokens": {name: sum(row["tokens"][name] for row in rows) / n for name in ("input", "output", "reasoning")},
+        "calls": sum(row["calls"] for row in rows) / n,
+        "wasted": sum(row["wasted"][kind] for row in rows) / n,
+        "overshoot": sum(max(0, row["units"][kind] - row["budget"][kind]) for row in rows),
+        "seconds": sum(row["seconds"] for row in rows) / n,
+        "e3": accuracy**2 / units if units else None,
+        "saturated": sum(row["units"][kind] >= 0.99 * limit for row in rows) / n,
+    }
+
+
+def traces(cells: Mapping[Cell, Sequence[Row]], folder: Path, references: Mapping[str, str]) -> list[dict[str, Any]]:
+    """Traces of the first seed for READ questions, evenly spread from the hardest to the easiest."""
+    seed = min(cell.seed for cell in cells)
+    totals: dict[str, float] = {}
+    for rows in cells.values():
+        for row in rows:
+            totals[row["id"]] = totals.get(row["id"], 0.0) + bool(row["correct"])
+    order = sorted(totals, key=lambda name: (totals[name], name))
+    chosen = [order[round(i * (len(order) - 1) / max(1, READ - 1))] for i in range(min(READ, len(order)))]
+    found = []
+    for cell, rows in cells.items():
+        if cell.seed != seed:
+            continue
+        path = cell.path(folder)
+        file = Lines(path.with_name(path.name + ".run") / "traces.jsonl", sync=False)
+        file.close()
+        written = {row["id"]: row for row in file.found}
+        by_id = {row["id"]: row for row in rows}
+        for name in dict.fromkeys(chosen):
+            row = {**by_id[name], **written.get(name, {"question": "", "traces": []})}
+            found.append(
+                {
+                    "strategy": cell.strategy,
+                    "budget": cell.budget,
+                    "reference": references.get(name, ""),
+                    "right": totals[name] / len(cells),
+                    **{
+                        key: row[key] for key in ("id", "question", "answer", "correct", "stopped_by", "units", "calls")
+                    },
+                    "traces": row["traces"],
+                }
+            )
+    return found
+
+
+def to_text(numbers: Mapping[str, Any]) -> str:
+    """The numbers as a JSON document."""
+    return json.dumps(numbers, indent=1, allow_nan=False) + "\n"

@@ -1,0 +1,243 @@
+"""A record of paid calls: a run that was killed asks none of them again.
+
+Every call has a name: its question, a digest of the request, and how many equal requests came before it. The name is
+the id of the ledger's reservation, so that a call is charged once whatever is repeated, and the key of its answer in
+the record. The answer is recorded before the call is settled. A killed run that is resumed lets its strategies start
+their open questions again: calls on record are answered from there, at no cost, until the strategy comes to one that
+is not. Calls that were under way at the kill may have been billed: they count as spent in full, and are asked again
+under a new name if what is left of the question's budget covers it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+from collections import Counter
+from collections.abc import AsyncIterator, Iterable, Mapping
+from contextlib import aclosing
+from contextvars import ContextVar
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from budgeteer.adapters.metering import UNKNOWN, Call, Settlement
+from budgeteer.errors import ModelError
+from budgeteer.ledger import Allowance
+from budgeteer.ledger.protocol import MAX_SECONDS
+from budgeteer.meter import Prices
+from budgeteer.models.model import Choice, Chunk, Message, Model, Request, Response
+from budgeteer.solve.budgeted import Budgeted
+from budgeteer.solve.lines import Lines
+from budgeteer.usage import Usage
+
+_CALL: ContextVar[str] = ContextVar("name of the call under way")
+_BROKEN_OFF = "the call was broken off"
+
+
+class Calls:
+    """What became of the calls of a run, by name; in a file if it has one.
+
+    Args:
+        path: of the file; None: the run is not to be resumed, nothing is recorded.
+
+    Attributes:
+        pausing: the run is being paused, so that a call broken off now is to be asked again.
+    """
+
+    def __init__(self, path: Path | None) -> None:
+        # no fsync: after a power cut, a call that the ledger knows and the record does not counts as under way
+        self._file = None if path is None else Lines(path, sync=False)
+        self._found = {} if self._file is None else {row["call"]: row for row in self._file.found}
+        self.pausing = False
+
+    @property
+    def recording(self) -> bool:
+        """Whether anything is written down."""
+        return self._file is not None
+
+    def get(self, name: str) -> dict[str, Any] | None:
+        """What is on record of a call."""
+        return self._found.get(name)
+
+    def add(self, name: str, **what: Any) -> None:
+        """Write down what became of a call."""
+        if self._file is not None:
+            self._file.append({"call": name, **what})
+
+    def close(self) -> None:
+        """Close the file."""
+        if self._file is not None:
+            self._file.close()
+
+
+class Recorded:
+    """A model whose answers are written down, and read from there when they are on record.
+
+    Only for calls that :class:`Named` has given a name.
+    """
+
+    def __init__(self, model: Model, calls: Calls) -> None:
+        self._model, self._calls = model, calls
+
+    @property
+    def name(self) -> str:
+        """The model's."""
+        return self._model.name
+
+    @property
+    def capabilities(self) -> frozenset[str]:
+        """The model's."""
+        return self._model.capabilities
+
+    def count(self, prompt: str | tuple[Message, ...]) -> int:
+        """Input tokens of a prompt, or an upper bound."""
+        return self._model.count(prompt)
+
+    async def generate(self, request: Request) -> Response:
+        """All choices of a request."""
+        name = _CALL.get()
+        known = self._calls.get(name)
+        if known is not None:
+            if "failed" in known:
+                raise ModelError(known["failed"], billed=known["billed"])
+            return _response(known)
+        try:
+            response = await self._model.generate(request)
+        except BaseException as error:
+            self._failed(name, error)
+            raise
+        self._calls.add(name, **_plain(response))
+        return response
+
+    async def stream(self, request: Request) -> AsyncIterator[Chunk | Response]:
+        """The same, piece by piece; one that was closed early is on record as far as it went."""
+        name = _CALL.get()
+        known = self._calls.get(name)
+        if known is not None:
+            for piece in known.get("chunks", ()):
+                yield Chunk(*piece)
+            if "failed" in known:
+                raise ModelError(known["failed"], billed=known["billed"])
+            if "choices" in known:
+                yield _response(known)
+            return
+        chunks: list[Chunk] = []
+        whole = False
+        try:
+            async with aclosing(self._model.stream(request)) as pieces:  # type: ignore[type-var]
+                async for piece in pieces:
+                    whole = isinstance(piece, Response)
+                    if isinstance(piece, Response):
+                        self._calls.add(name, chunks=chunks, **_plain(piece))
+                    else:
+                        chunks.append(piece)
+                    yield piece
+        except GeneratorExit:
+            if not whole:
+                self._calls.add(name, chunks=chunks)
+            raise
+        except BaseException as error:
+            self._failed(name, error, chunks=chunks)
+            raise
+
+    def _failed(self, name: str, error: BaseException, **what: Any) -> None:
+        if isinstance(error, ModelError):
+            self._calls.add(name, failed=str(error), billed=error.billed, **what)
+        elif isinstance(error, asyncio.CancelledError) and not self._calls.pausing:
+            self._calls.add(name, failed=_BROKEN_OFF, billed=True, **what)
+
+    async def aclose(self) -> None:
+        """The model is its owner's to close."""
+
+
+class _Held:
+    """An allowance whose reservations bear the names of their calls, and are not given back by time."""
+
+    def __init__(self, allowance: Allowance, named: bool) -> None:
+        self._allowance, self._named = allowance, named
+
+    @property
+    def remaining(self) -> dict[str, int]:
+        return self._allowance.remaining
+
+    def reserve(self, amounts: Mapping[str, int], *, id: str | None = None) -> Any:
+        return self._allowance.reserve(amounts, id=_CALL.get() if self._named else id, ttl=MAX_SECONDS)
+
+
+class Named(Budgeted):
+    """A budgeted model for one question of a run, whose calls bear names.
+
+    Args:
+        model: any Model.
+        allowance: what the question may use.
+        prices: for an allowance of money, and for ``cost``.
+        calls: the run's record.
+        scope: the question's account, a name in its own right.
+        lost: name without its last part -> how often it was charged without an answer on record.
+        gone: units per kind that such calls were charged.
+
+    Attributes:
+        wasted: units per kind charged for calls that brought no answer, ``gone`` included.
+        cost: pico-dollars, where prices are known.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        allowance: Allowance,
+        *,
+        prices: Prices | None,
+        calls: Calls,
+        scope: str,
+        lost: Mapping[str, int],
+        gone: Mapping[str, int],
+    ) -> None:
+        held: Any = _Held(allowance, calls.recording)
+        super().__init__(Recorded(model, calls) if calls.recording else model, held, prices=prices)
+        self._right, self._calls, self._scope, self._lost = allowance, calls, scope, lost
+        self._owed: dict[str, int] | None = dict(gone) or None
+        self._seen: Counter[str] = Counter()
+        self._prices = prices
+        self.wasted = {kind: gone.get(kind, 0) for kind in allowance.remaining}
+        self.cost = 0
+
+    async def _start(self, request: Request, stage: str) -> Call:
+        if self._calls.recording:
+            stem = f"{self._scope}.{_digest(request, stage)}"
+            stem = f"{stem}.{self._seen[stem]}"
+            self._seen[stem.rpartition(".")[0]] += 1
+            name = f"{stem}.{self._lost.get(stem, 0)}"
+            if self._owed is not None and self._calls.get(name) is None:
+                # calls on record see the budget as it was at the time, or their requests would not be the same
+                self._right.hold(self._owed)
+                self._owed = None
+            _CALL.set(name)
+        return await super()._start(request, stage)
+
+    def _book(self, settlement: Settlement) -> None:
+        super()._book(settlement)
+        if settlement.outcome == UNKNOWN:
+            for kind, units in settlement.amounts.items():
+                self.wasted[kind] += units
+        if self._prices is not None:
+            self.cost += self._prices.cost(settlement.usage, settlement.response_model or settlement.model)
+
+
+def _digest(request: Request, stage: str) -> str:
+    content = (
+        request.prompt, request.max_tokens, request.n, request.temperature, request.stop, request.seed,
+        request.logprobs, stage,
+    )  # fmt: skip
+    return hashlib.blake2b(json.dumps(content).encode(), digest_size=12).hexdigest()
+
+
+def _plain(response: Response) -> dict[str, Any]:
+    choices = [[c.text, c.tokens, c.finish, c.logprobs] for c in response.choices]
+    return {"choices": choices, "usage": {k: v for k, v in asdict(response.usage).items() if v is not None}}
+
+
+def _response(row: Mapping[str, Any]) -> Response:
+    choices: Iterable[Any] = row["choices"]
+    found = tuple(Choice(text, n, finish, None if lp is None else tuple(lp)) for text, n, finish, lp in choices)
+    return Response(found, Usage(**row["usage"]))

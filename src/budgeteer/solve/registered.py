@@ -1,0 +1,106 @@
+"""Registered strategies by what a command line says: ``NAME`` or ``NAME:param=value,...``."""
+
+from __future__ import annotations
+
+import inspect
+import json
+from dataclasses import dataclass
+from typing import Any
+
+from budgeteer import registry
+from budgeteer.errors import InvalidInput, UnknownName
+from budgeteer.solve.strategy import Strategy
+
+
+@dataclass(frozen=True, slots=True)
+class Spec:
+    """One strategy with its parameters.
+
+    Attributes:
+        name: as registered.
+        params: for its factory; values are JSON where they parse as such, else text.
+    """
+
+    name: str
+    params: tuple[tuple[str, Any], ...] = ()
+
+    def __str__(self) -> str:
+        shown = ",".join(
+            f"{key}={value if isinstance(value, str) else json.dumps(value)}" for key, value in self.params
+        )
+        return f"{self.name}:{shown}" if shown else self.name
+
+
+def parse(text: str) -> Spec:
+    """Read one strategy.
+
+    Raises:
+        InvalidInput: none or several.
+
+    >>> str(parse("self-consistency:n=8,temperature=0.7"))
+    'self-consistency:n=8,temperature=0.7'
+    """
+    found = parse_all(text)
+    if len(found) != 1:
+        raise InvalidInput(f"{text!r} names {len(found)} strategies; give one, as NAME:param=value,param=value")
+    return found[0]
+
+
+def parse_all(text: str) -> list[Spec]:
+    """Read strategies separated by commas; ``key=value`` belongs to the strategy before it.
+
+    Raises:
+        InvalidInput: an empty name, or a parameter before any strategy.
+
+    >>> [str(spec) for spec in parse_all("direct,vote:n=8,temperature=0.7,best")]
+    ['direct', 'vote:n=8,temperature=0.7', 'best']
+    """
+    found: list[Spec] = []
+    for part in filter(None, (piece.strip() for piece in text.split(","))):
+        name, colon, rest = part.partition(":")
+        if not colon and "=" in part:
+            name, rest = "", part
+        if name:
+            found.append(Spec(name))
+        if not found or (colon and not name):
+            raise InvalidInput(f"{text!r} names no strategy before {part!r}; write NAME:param=value,param=value")
+        if rest:
+            key, equals, value = rest.partition("=")
+            if not equals or not key.isidentifier():
+                raise InvalidInput(f"{rest!r} is no parameter; write NAME:param=value,param=value")
+            found[-1] = Spec(found[-1].name, (*found[-1].params, (key, _value(value))))
+    return found
+
+
+def build(spec: Spec) -> Strategy:
+    """Make a strategy.
+
+    Raises:
+        UnknownName: no strategy of this name, or no parameter of this name.
+        InvalidInput: the method is no strategy, or refuses its parameters.
+    """
+    known = {name: method for name, method in registry.methods().items() if method.part == "strategy"}
+    if spec.name not in known:
+        raise UnknownName("strategy", spec.name, known)
+    factory = registry.load(known[spec.name])
+    parameters = inspect.signature(factory).parameters
+    for key, _ in spec.params:
+        if key not in parameters:
+            raise UnknownName(f"parameter of {spec.name}", key, parameters)
+    try:
+        made = factory(**dict(spec.params))
+    except TypeError as error:
+        raise InvalidInput(f"strategy {str(spec)!r}: {error}") from error
+    if not isinstance(made, Strategy):
+        raise InvalidInput(f"{spec.name} makes a {type(made).__name__}, no Strategy")
+    return made
+
+
+def _value(text: str) -> Any:
+    low = {"true": True, "false": False, "none": None}
+    if text.lower() in low:
+        return low[text.lower()]
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text

@@ -1,0 +1,281 @@
+"""How models are asked, by name: the embedded reasoner's format, few-shot raw completions, chat."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
+
+from budgeteer.errors import InvalidInput, UnknownName
+from budgeteer.models.model import PREFIX, Message
+from budgeteer.solve.strategy import Style
+
+REASONER = "reasoner"
+"""Name of the embedded reasoner, and of its style."""
+_NUMBER = re.compile(r"-?\d[\d,]*(?:\.\d+)?")
+_WHOLE = re.compile(r"[-+]?\$?[-+]?\d[\d,]*(?:\.\d+)?")
+
+
+class Example(NamedTuple):
+    """One worked question of a few-shot prompt; all or none of a prompt's examples have reasoning."""
+
+    question: str
+    reasoning: str
+    answer: str
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What a style has to know of a task.
+
+    Attributes:
+        name: of the task, such as ``"chains"``; what the embedded reasoner was trained on goes by it.
+        numeric: all answers are numbers, so the last number of an answer's line is the answer.
+        examples: worked questions that are not among those asked.
+    """
+
+    name: str
+    numeric: bool = False
+    examples: tuple[Example, ...] = ()
+
+
+class Named(Protocol):
+    """What of a model decides the style."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def capabilities(self) -> frozenset[str]: ...
+
+
+def normal(text: str) -> str:
+    """An answer without decoration, so that equal ones compare equal; numbers lose commas, ``$``, ``+`` and ``.0``.
+
+    >>> normal(" **1,234.50** "), normal("$5."), normal("-0.0"), normal("['1',  '2']")
+    ('1234.5', '5', '0', "['1', '2']")
+    """
+    shown = " ".join(text.split()).strip("*`_ ").removesuffix(".").strip("*`_ ")
+    if not _WHOLE.fullmatch(shown):
+        return shown
+    number = shown.replace(",", "").replace("$", "").replace("+", "")
+    if "." in number:
+        number = number.rstrip("0").rstrip(".")
+    return "0" if number == "-0" else number
+
+
+def first_line(text: str) -> str | None:
+    """The first line, or None when there is nothing on it.
+
+    >>> first_line(" 4\\n5"), first_line("\\n4")
+    ('4', None)
+    """
+    return text.split("\n", 1)[0].strip() or None
+
+
+def last_number(text: str) -> str | None:
+    """The last number of the first line; the line when it holds none.
+
+    >>> last_number(" 3 + 4 = 7 apples.\\n9"), last_number(" many"), last_number("")
+    ('7', 'many', None)
+    """
+    line = first_line(text)
+    found = _NUMBER.findall(line or "")
+    return found[-1] if found else line
+
+
+def _said(text: str) -> str | None:
+    """First line with anything on it: chat models decorate and break lines as they like."""
+    return next((line for line in (part.strip("*`_ \t") for part in text.splitlines()) if line), None)
+
+
+_TRAINED = {"chains": 5, "chain_sum": 6, "gcd": 5, "number_filtering": 36}
+"""What the embedded reasoner was trained on, and the tokens of the longest ``</think>`` and answer."""
+
+
+def reasoner(task: Asked) -> Style:
+    """The question alone; the thinking ends with ``</think>``, the answer is the first line after it.
+
+    Raises:
+        InvalidInput: a task that the embedded reasoner knows nothing of.
+    """
+    if task.name not in _TRAINED:
+        raise InvalidInput(
+            f"the embedded reasoner knows nothing of {task.name!r}; it was trained on {', '.join(_TRAINED)}. "
+            f"Ask one of those, or another model such as --model smollm2"
+        )
+    return Style(str, first_line, "</think>", answer_tokens=_TRAINED[task.name], normal=normal)
+
+
+def few_shot(task: Asked) -> Style:
+    """A raw completion after worked examples with reasoning; ``Answer:`` closes the thinking.
+
+    Raises:
+        InvalidInput: no examples with reasoning are known for the task.
+    """
+    examples = _examples(task)
+    if not any(example.reasoning for example in examples):
+        raise InvalidInput(f"no worked examples for {task.name!r}; give some, or take the style direct or chat")
+    shots = "".join(f"Question: {e.question}\nReasoning: {e.reasoning}\nAnswer: {e.answer}\n\n" for e in examples)
+    return Style(
+        lambda text: f"{shots}Question: {text}\nReasoning:",
+        last_number if task.numeric else first_line,
+        "\nAnswer:",
+        stop=("\n\n", "\nQuestion:"),
+        answer_tokens=24,
+        wait=" Wait,",
+        normal=normal,
+    )
+
+
+def direct(task: Asked) -> Style:
+    """A raw completion after examples without reasoning: the model answers at once.
+
+    Raises:
+        InvalidInput: no examples are known for the task.
+    """
+    examples = _examples(task)
+    if not examples:
+        raise InvalidInput(f"no examples for {task.name!r}; give some, or take the style chat")
+    shots = "".join(f"Question: {e.question}\nAnswer: {e.answer}\n\n" for e in examples)
+    return Style(
+        lambda text: f"{shots}Question: {text}\nAnswer:",
+        last_number if task.numeric else first_line,
+        "",
+        stop=("\n",),
+        answer_tokens=24,
+        normal=normal,
+    )
+
+
+CHAT = "Think step by step, briefly. Then write the final answer alone on a last line that begins with 'Answer:'."
+
+
+def chat(task: Asked) -> Style:
+    """Messages; the answer is on the line of ``Answer:``, or on the next one."""
+
+    def answer(text: str) -> str | None:
+        said = _said(text)
+        return last_number(said) if task.numeric and said else said
+
+    return Style(
+        lambda text: (Message("system", CHAT), Message("user", text)),
+        answer,
+        "Answer:",
+        answer_tokens=32,
+        normal=normal,
+        complete=lambda text: "\n" in text.lstrip("*`_ \n"),
+    )
+
+
+STYLES: dict[str, Callable[[Asked], Style]] = {
+    REASONER: reasoner,
+    "few-shot": few_shot,
+    "direct": direct,
+    "chat": chat,
+}
+"""Styles by name."""
+
+
+def style_of(name: str, task: Asked) -> Style:
+    """The style of this name.
+
+    Raises:
+        UnknownName: no style has it.
+        InvalidInput: it does not fit the task.
+    """
+    if name not in STYLES:
+        raise UnknownName("style", name, STYLES)
+    return STYLES[name](task)
+
+
+def choose(model: Named, task: Asked) -> str:
+    """The name of the style that fits a model and a task: its own for the embedded reasoner; raw completions where
+    the model continues text and there are examples, with reasoning if the examples have it; else chat.
+
+    Raises:
+        InvalidInput: the embedded reasoner, on what it was not trained for.
+    """
+    if model.name == REASONER:
+        reasoner(task)
+        return REASONER
+    examples = _examples(task)
+    if PREFIX not in model.capabilities or not examples:
+        return "chat"
+    return "few-shot" if any(example.reasoning for example in examples) else "direct"
+
+
+def _examples(task: Asked) -> Sequence[Example]:
+    return task.examples or EXAMPLES.get(task.name) or EXAMPLES["numbers" if task.numeric else "text"]
+
+
+EXAMPLES: dict[str, tuple[Example, ...]] = {
+    "numbers": (
+        Example(
+            "Mia has 3 boxes with 4 pencils each and buys 5 more pencils. How many pencils does she have?",
+            "3 boxes of 4 are 3 * 4 = 12 pencils. With 5 more that is 12 + 5 = 17.",
+            "17",
+        ),
+        Example(
+            "A ticket costs $8. A group of 6 pays with a $50 note. How many dollars do they get back?",
+            "6 tickets cost 6 * 8 = 48 dollars. They get back 50 - 48 = 2.",
+            "2",
+        ),
+        Example(
+            "A train runs 240 miles in 4 hours. How many miles does it run in 7 hours at the same speed?",
+            "In one hour it runs 240 / 4 = 60 miles. In 7 hours it runs 7 * 60 = 420.",
+            "420",
+        ),
+    ),
+    "text": (
+        Example("Which city is the capital of France?", "The capital of France is Paris.", "Paris"),
+        Example("Is a whale a fish or a mammal?", "Whales breathe air and nurse their young.", "mammal"),
+        Example("What day comes three days after Monday?", "Tuesday, Wednesday, Thursday.", "Thursday"),
+    ),
+    "chain_sum": (
+        Example(
+            "State the final answer to the following arithmetic problem: 4 + 3 - 6 =", "4 + 3 = 7. 7 - 6 = 1.", "1"
+        ),
+        Example("State the final answer to the following arithmetic problem: 2 - 7 =", "2 - 7 = -5.", "-5"),
+        Example(
+            "State the final answer to the following arithmetic problem: 9 + 5 + 8 =", "9 + 5 = 14. 14 + 8 = 22.", "22"
+        ),
+        Example(
+            "State the final answer to the following arithmetic problem: 8 - 3 + 1 - 2 =",
+            "8 - 3 = 5. 5 + 1 = 6. 6 - 2 = 4.",
+            "4",
+        ),
+    ),
+    "gcd": (
+        Example(
+            "Find the Greatest Common Divisor (GCD) of these numbers: 12, 18. Give only the GCD as your final answer.",
+            "18 - 12 = 6. 6 divides 12 and 18.",
+            "6",
+        ),
+        Example(
+            "Find the Greatest Common Divisor (GCD) of these numbers: 7, 9. Give only the GCD as your final answer.",
+            "7 is a prime and does not divide 9.",
+            "1",
+        ),
+        Example(
+            "Find the Greatest Common Divisor (GCD) of these numbers: 28, 21. Give only the GCD as your final answer.",
+            "28 - 21 = 7. 7 divides 21 and 28.",
+            "7",
+        ),
+    ),
+    "chains": (
+        Example(
+            "Modulo 11, from left to right: 7 + 5 * 3 =",
+            "7 + 5 = 12, modulo 11 that is 1. 1 * 3 = 3.",
+            "3",
+        ),
+        Example("Modulo 11, from left to right: 2 - 6 =", "2 - 6 = -4, modulo 11 that is 7.", "7"),
+        Example(
+            "Modulo 11, from left to right: 9 * 4 - 1 =",
+            "9 * 4 = 36, modulo 11 that is 3. 3 - 1 = 2.",
+            "2",
+        ),
+    ),
+}
+"""Worked examples of our own by task; ``numbers`` and ``text`` serve questions of a file."""

@@ -1,0 +1,71 @@
+"""Strategies of the tests' own: one sample, and a vote over several."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+
+from budgeteer.errors import BudgetExceeded, ModelError
+from budgeteer.models.model import INTERNALS, Request
+from budgeteer.solve import Answer, Strategy, Task, derive
+
+
+def once(tokens: int = 60) -> Strategy:
+    """One sample."""
+    return vote(n=1, tokens=tokens)
+
+
+def vote(n: int = 4, tokens: int = 60) -> Strategy:
+    """The most frequent answer of n samples, one call each, one after the other."""
+
+    async def solve(task: Task) -> Answer:
+        prompt = task.style.prompt(task.question.text)
+        traces, answers, reason = [], Counter[str](), "done"
+        for i in range(n):
+            request_tokens = task.model.afford(prompt, most=tokens)
+            if not request_tokens:
+                reason = "budget"
+                break
+            request = Request(prompt, request_tokens, stop=task.style.stop, seed=derive(task.seed, i))
+            try:
+                response = await task.model.generate(request)
+            except BudgetExceeded:
+                reason = "budget"
+                break
+            except ModelError as error:
+                reason = f"error: {error}"
+                continue
+            traces.append(response.choices[0].text)
+            found = task.style.read(traces[-1])
+            if found is not None:
+                answers[found] += 1
+        if not answers:
+            return Answer(None, reason if reason != "done" else "no answer", tuple(traces))
+        return Answer(answers.most_common(1)[0][0], reason, tuple(traces))
+
+    return Strategy(solve)
+
+
+def inside() -> Strategy:
+    """One that needs internals."""
+    return once()._replace(needs=frozenset({INTERNALS}))
+
+
+def together(n: int = 4, tokens: int = 60) -> Strategy:
+    """All samples at once."""
+
+    async def solve(task: Task) -> Answer:
+        prompt = task.style.prompt(task.question.text)
+        size = task.model.afford(prompt, most=tokens)
+        if not size:
+            return Answer(None, "budget")
+        calls = [task.model.generate(Request(prompt, size, seed=derive(task.seed, i))) for i in range(n)]
+        found = await asyncio.gather(*calls, return_exceptions=True)
+        good = [one for one in found if not isinstance(one, BaseException)]
+        read = [task.style.read(one.choices[0].text) for one in good]
+        answers = [answer for answer in read if answer is not None]
+        if not answers:
+            return Answer(None, "no answer")
+        return Answer(max(answers, key=answers.count), "done")
+
+    return Strategy(solve)

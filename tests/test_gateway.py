@@ -1,0 +1,422 @@
+"""The gateway over real sockets: what is passed on, charged, refused; clients and upstreams that misbehave."""
+
+from __future__ import annotations
+
+import json
+import time
+
+import pytest
+
+for needed in ("aiohttp", "orjson", "prometheus_client", "starlette", "uvicorn"):
+    pytest.importorskip(needed)
+
+from gateway_fixture import ADMIN, Running, toml  # noqa: E402
+from upstream import Upstream, echo, error, hang, hang_up, in_turn  # noqa: E402
+
+HI = [{"role": "user", "content": "Hi"}]
+
+
+@pytest.fixture(scope="module")
+def upstream():
+    slow = echo(words=50, pause=0.02)
+    with Upstream(slow=slow) as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def running(upstream, tmp_path_factory):
+    text = toml([("one", upstream.url, ["echo", "slow"], 'key_env = "UPSTREAM_KEY"')])
+    with Running(tmp_path_factory.mktemp("gateway"), text) as found:
+        yield found
+
+
+def ask(**more):
+    return {"model": "echo", "messages": HI, "max_tokens": 20, **more}
+
+
+def test_a_chat_is_passed_on_as_it_came_and_charged_what_was_used(running, upstream):
+    key = running.key("all:1000", path="a")
+    raw = json.dumps(ask(), indent=3).encode()
+    status, headers, found = running.call("/v1/chat/completions", raw, key)
+    assert (status, found["choices"][0]["message"]["content"]) == (200, "word word word word word")
+    assert upstream.raw == raw
+    assert upstream.headers[-1]["authorization"] == "Bearer sk-upstream"
+    assert key not in str(upstream.headers[-1])
+    (record,) = [one for one in running.settled() if one["id"] == headers["x-request-id"]]
+    assert (record["input"], record["output"], record["units"]["all"], record["estimated"]) == (7, 5, 12, 0)
+    assert record["reserved"]["all"] == len(raw) + 10 + 20
+    assert running.spent("a") == 12
+
+
+def test_streams_pass_through_and_the_usage_chunk_is_hidden_from_who_did_not_ask(running, upstream):
+    key = running.key("all:1000", path="b")
+    _, _, plain = running.call("/v1/chat/completions", ask(stream=True), key)
+    assert upstream.requests[-1][1]["stream_options"] == {"include_usage": True}
+    assert b'"usage"' not in plain
+    assert plain.count(b"word") == 5
+    assert plain.endswith(b"data: [DONE]\n\n")
+    asked = ask(stream=True, stream_options={"include_usage": True})
+    _, _, told = running.call("/v1/chat/completions", asked, key)
+    assert b'"completion_tokens": 5' in told
+    assert [one["units"]["all"] for one in running.settled() if one["path"].startswith("b/")] == [12, 12]
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize(
+    ("route", "body"),
+    [
+        ("chat/completions", {"messages": HI, "max_tokens": 9}),
+        ("completions", {"prompt": "Hi", "max_tokens": 9}),
+        ("responses", {"input": "Hi", "max_output_tokens": 9}),
+        ("messages", {"messages": HI, "max_tokens": 9}),
+        ("embeddings", {"input": "Hi"}),
+    ],
+)
+def test_every_route_is_metered(running, route, body, stream):
+    if stream and route == "embeddings":
+        pytest.skip("embeddings are not streamed")
+    path = f"route-{route.replace('/', '-')}-{stream}"
+    key = running.key("all:1000", path=path)
+    more = {"stream": True} if stream else {}
+    status, _, _ = running.call(f"/v1/{route}", {"model": "echo", **body, **more}, key)
+    assert status == 200
+    (record,) = [one for one in running.settled() if one["path"].startswith(path + "/")]
+    assert (record["outcome"], record["estimated"]) == ("ok", 0)
+    assert running.spent(path) == (7 if route == "embeddings" else 12)
+    if route == "messages":
+        assert record["cached"] == 3
+
+
+def test_a_request_without_a_cap_is_given_one(running, upstream):
+    key = running.key("all:1000", path="c")
+    running.call("/v1/chat/completions", {"model": "echo", "messages": HI}, key)
+    assert upstream.requests[-1][1]["max_completion_tokens"] == 50
+
+
+def test_what_one_server_reads_otherwise_than_another_is_made_plain(running, upstream):
+    """A field twice, caps that are not the route's own, two caps: what was bounded is what is sent."""
+    key = running.key("all:5000", path="d")
+    twice = b'{"model": "echo", "max_tokens": 40, "max_tokens": 3, "messages": [{"role": "user", "content": "Hi"}]}'
+    _, _, found = running.call("/v1/chat/completions", twice, key)
+    assert found["usage"]["completion_tokens"] == 3
+    assert upstream.raw.count(b"max_tokens") == 1
+    more = ask(n_predict=10_000, max_output_tokens=1, max_completion_tokens=4)
+    _, _, found = running.call("/v1/chat/completions", more, key)
+    sent = upstream.requests[-1][1]
+    assert (sent["max_tokens"], sent["max_completion_tokens"]) == (4, 4)
+    assert not {"n_predict", "max_output_tokens"} & set(sent)
+
+
+def test_a_budget_that_is_spent_is_402_and_says_why(running, upstream):
+    key = running.key("all:150", path="e")
+    assert running.call("/v1/chat/completions", ask(), key)[0] == 200
+    running.settled()
+    calls = upstream.calls
+    status, headers, found = running.call("/v1/chat/completions", ask(max_tokens=50), key)
+    assert (status, headers["x-should-retry"], upstream.calls) == (402, "false", calls)
+    said = found["error"]
+    assert (said["code"], said["type"]) == ("budget_exceeded", "insufficient_quota")
+    used, requested = 12, said["budget"]["requested"]
+    assert used + requested > 150
+    assert {k: said["budget"][k] for k in ("kind", "used", "held", "limit", "resets_at")} == {
+        "kind": "all", "used": 12, "held": 0, "limit": 150, "resets_at": None,
+    }  # fmt: skip
+    assert said["budget"]["scope"].startswith("e/")
+    refused = running.admin("requests?refused=1&path=e")["requests"] or (
+        running.settled() and running.admin("requests?refused=1&path=e")["requests"]
+    )
+    assert (refused[0]["reason"], refused[0]["scope"]) == ("budget_exceeded", said["budget"]["scope"])
+    status, _, found = running.call("/v1/messages", {"model": "echo", "messages": HI, "max_tokens": 50}, key)
+    assert (status, found["type"], found["error"]["type"]) == (402, "error", "billing_error")
+
+
+def test_a_rate_is_429_with_the_time_to_wait(running):
+    key = running.key("requests:2/60s", path="f")
+    assert [running.call("/v1/chat/completions", ask(), key)[0] for _ in range(2)] == [200, 200]
+    status, headers, found = running.call("/v1/chat/completions", ask(), key)
+    assert (status, found["error"]["code"]) == (429, "rate_limited")
+    assert 58 <= int(headers["retry-after"]) <= 61
+    assert found["error"]["budget"]["resets_at"].endswith("Z")
+
+
+@pytest.mark.parametrize(
+    ("change", "status", "code"),
+    [
+        ({"model": "nothing"}, 404, "model_not_found"),
+        ({"model": 7}, 400, "invalid_request"),
+        ({"max_tokens": -1}, 400, "invalid_request"),
+        ({"max_tokens": 51}, 400, "output_too_large"),
+        ({"n": "three"}, 400, "invalid_request"),
+        ({"stream": 1}, 400, "invalid_request"),
+        ({"background": True}, 400, "not_metered"),
+        ({"tools": [{"type": "web_search"}]}, 400, "not_bounded"),
+        ({"messages": [{"role": "user", "content": [{"type": "input_audio"}]}]}, 400, "not_bounded"),
+    ],
+)
+def test_requests_that_cannot_be_bounded_are_refused(running, upstream, change, status, code):
+    key, calls = running.key("all:1000", path="g"), upstream.calls
+    found = running.call("/v1/chat/completions", ask(**change), key)
+    assert (found[0], found[2]["error"]["code"], upstream.calls) == (status, code, calls)
+
+
+def test_bodies_that_are_no_json_and_routes_that_nothing_meters_are_refused(running):
+    key = running.key("all:1000", path="h")
+    for raw in (b"", b"{", b"[]", b'"x"', b"\xff", b"[" * 100_000):
+        assert running.call("/v1/chat/completions", raw, key)[0] == 400
+    assert running.call("/v1/images/generations", ask(), key)[2]["error"]["code"] == "not_metered"
+    assert running.call("/v1/chat/completions", None, key)[0] == 405
+
+
+def test_keys_are_checked(running):
+    key = running.key(path="i")
+    for wrong in ("", "x", key[:-1] + ("a" if key[-1] != "a" else "b"), "bk-0000000000000000-" + "a" * 43, ADMIN):
+        status, _, found = running.call("/v1/chat/completions", ask(), wrong)
+        assert (status, found["error"]["code"]) == (401, "invalid_api_key")
+        assert running.call("/v1/models", None, wrong)[0] == 401
+    assert running.call("/admin/api/keys", None, key)[0] == 401
+    assert running.call("/metrics", None, key)[0] == 401
+    stored = running.gateway.store.all_keys()
+    assert not any(key.rpartition("-")[2] in text for text in stored)
+    name = key.split("-")[1]
+    assert running.admin(f"keys/{name}/revoke", {})["key"]["revoked"]
+    assert running.call("/v1/chat/completions", ask(), key)[2]["error"]["code"] == "key_revoked"
+    old = running.key(path="i", expires=1)
+    assert running.call("/v1/chat/completions", ask(), old)[2]["error"]["code"] == "key_expired"
+
+
+def test_a_key_has_models_and_caps_of_its_own(running, upstream):
+    key = running.key("all:9999", path="j", models=["slow"], max_output=5)
+    assert running.call("/v1/chat/completions", ask(), key)[2]["error"]["code"] == "model_not_allowed"
+    listed = running.call("/v1/models", None, key)[2]["data"]
+    assert [one["id"] for one in listed] == ["slow"]
+    key = running.key("all:9999", path="j", max_output=5, max_reasoning=100)
+    assert running.call("/v1/chat/completions", ask(), key)[2]["error"]["code"] == "output_too_large"
+    body = {"model": "echo", "messages": HI, "thinking": {"type": "enabled", "budget_tokens": 4000}, "max_tokens": 5}
+    assert running.call("/v1/messages", body, key)[0] == 200
+    assert upstream.requests[-1][1]["thinking"]["budget_tokens"] == 100
+    key = running.key("all:9999", path="j", max_input=30)
+    assert running.call("/v1/chat/completions", ask(), key)[2]["error"]["code"] == "input_too_large"
+
+
+def test_users_have_limits_of_their_own(running):
+    key = running.key("all:9999", path="k", per_user=["all:160"])
+    assert running.call("/v1/chat/completions", ask(), key)[0] == 400  # names nobody
+    for user in ("ann", "bob smith"):  # the second cannot be a scope and is hashed
+        body = ask(user=user)
+        assert running.call("/v1/chat/completions", body, key)[0] == 200
+        running.settled()
+        status, _, found = running.call("/v1/chat/completions", {**body, "max_tokens": 50}, key)
+        assert status == 402
+        assert "/user:" in found["error"]["budget"]["scope"]
+    assert running.spent("k") == 24
+
+
+def test_top_up_and_changed_limits_hold_at_once(running):
+    key = running.key("all:100", path="l")
+    name = key.split("-")[1]
+    assert running.call("/v1/chat/completions", ask(max_tokens=50), key)[0] == 402
+    assert running.admin(f"keys/{name}/top-up", {"amount": "all:100"})["key"]["limits"] == ["200"]
+    assert running.call("/v1/chat/completions", ask(max_tokens=50), key)[0] == 200
+    running.admin(f"keys/{name}", {"limits": ["all:20"]}, "PATCH")
+    assert running.call("/v1/chat/completions", ask(), key)[0] == 402
+    status, _, found = running.call(f"/admin/api/keys/{name}/top-up", {"amount": "$5"})
+    assert status == 400
+    assert "no limit of the kind" in found["error"]["message"]
+
+
+# clients and upstreams that misbehave
+
+
+def one_upstream(tmp_path, found, models, server="", more="", **options):
+    return Running(tmp_path, toml([("one", found.url, models, more)], server=server, **options))
+
+
+BAD = {
+    "wrong_n": (echo(words=6, counts_one=True), {"n": 3}, "ok", None),
+    "silent": (echo(reports=False), {}, "ok", None),
+    "zero": (echo(words=0), {"max_tokens": 0}, "ok", 7),
+    "cut": (echo(cut_after=2), {"stream": True}, "cut", None),
+    "no_answer": (hang_up, {}, "failed", None),
+    "hung": (hang, {}, "failed", None),
+    "late": (echo(words=3, pause=1.0), {"stream": True}, "cut", None),
+    "broken": (error(500), {}, "failed", None),
+    "busy": (error(429, [("retry-after", "7")]), {}, "failed", 0),
+    "full": (error(503), {}, "failed", 0),
+    "picky": (error(400, message="no such option"), {}, "failed", 0),
+    "locked": (error(401), {}, "failed", 0),
+    "moved": (error(307, [("location", "http://127.0.0.1:1/")]), {}, "failed", 0),
+}
+STATUS = {
+    "no_answer": 502,
+    "hung": 504,
+    "broken": 502,
+    "busy": 429,
+    "full": 503,
+    "picky": 400,
+    "locked": 502,
+    "moved": 502,
+}
+
+
+@pytest.fixture(scope="module")
+def misbehaving(tmp_path_factory):
+    with Upstream(**{name: step for name, (step, *_) in BAD.items()}) as found:
+        more = "connect_seconds = 0.4\nfirst_byte_seconds = 0.1\nidle_seconds = 0.4"
+        with one_upstream(tmp_path_factory.mktemp("bad"), found, BAD, "retries = 0", more) as running:
+            yield running, found
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_whatever_an_upstream_does_is_booked(misbehaving, name):
+    """At least what it billed, at most what was reserved; exactly and not estimated where it could be known."""
+    running, upstream = misbehaving
+    _, change, outcome, exactly = BAD[name]
+    path, billed = f"bad-{name}", upstream.billed
+    key = running.key("all:5000", path=path)
+    status, headers, found = running.call("/v1/chat/completions", ask(model=name, **change), key)
+    assert status == STATUS.get(name, 200)
+    (record,) = [one for one in running.settled() if one["path"].startswith(path + "/")]
+    assert record["outcome"] == outcome
+    spent, ran = running.spent(path), upstream.billed - billed
+    assert ran <= spent <= record["reserved"].get("all", 0)
+    if exactly is None:
+        assert record["estimated"] == 1
+        assert spent > 0
+    else:
+        assert (spent, record["estimated"]) == (exactly, 0)
+    if name in ("no_answer", "hung", "broken"):
+        assert spent == record["reserved"]["all"] == record["wasted"]
+        assert headers["x-should-retry"] == "false"
+    if outcome == "cut":
+        assert b'"code": "stream_cut"' in found
+        assert b"[DONE]" not in found
+        assert record["wasted"] == spent
+    if name == "busy":
+        assert headers["retry-after"] == "7"
+    if name == "picky":
+        assert found["error"]["message"] == "no such option"
+    if name == "locked":
+        assert "sk-" not in str(found)
+
+
+def test_another_upstream_takes_over_and_what_may_have_run_is_charged(tmp_path):
+    with Upstream(m=in_turn(hang_up, error(503), error(500))) as bad, Upstream(m=echo()) as good:
+        text = toml([("bad", bad.url, ["m"], "weight = 1000"), ("good", good.url, ["m"], "weight = 0")])
+        with Running(tmp_path, text) as running:
+            key = running.key("all:9000", path="a")
+            for outcome in ("hung up", "busy", "broken"):
+                status, headers, _ = running.call("/v1/chat/completions", ask(model="m"), key)
+                assert (status, headers["x-budgeteer-upstream"]) == (200, "good"), outcome
+                for backend in running.gateway.proxy.upstreams.backends:
+                    assert backend.healthy == (backend.name == "good")
+                    backend.until = 0.0
+            records = running.settled()
+    assert [one["attempts"] for one in records] == [2, 2, 2]
+    wasted = records[0]["reserved"]["all"] - records[0]["units"]["all"]
+    charged = [one["units"]["all"] for one in records]
+    lost = [one["wasted"] for one in records]
+    assert lost[1] == 0
+    assert charged == [12 + lost[0], 12, 12 + lost[2]]
+    assert lost[0] == lost[2] == records[0]["reserved"]["all"] // 2
+    assert wasted == lost[0] - 12
+    assert [one["units"]["requests"] for one in records] == [1, 1, 1]
+
+
+def test_a_client_that_leaves_a_stream_ends_it_upstream_and_is_charged_what_was_seen(running, upstream):
+    import socket
+
+    key, gone = running.key("all:9000", path="left"), upstream.gone
+    body = json.dumps(ask(model="slow", stream=True, max_tokens=50)).encode()
+    head = f"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {key}\r\n"
+    with socket.create_connection(("127.0.0.1", running.port)) as client:
+        client.sendall(f"{head}content-length: {len(body)}\r\n\r\n".encode() + body)
+        while b"word" not in client.recv(65536):
+            pass
+    (record,) = [one for one in running.settled() if one["path"].startswith("left/")]
+    assert (record["outcome"], record["estimated"]) == ("left", 1)
+    assert 0 < record["wasted"] == record["units"]["all"] < record["reserved"]["all"]
+    for _ in range(100):
+        if upstream.gone > gone:
+            break
+        time.sleep(0.02)
+    assert upstream.gone == gone + 1
+
+
+def test_a_client_that_leaves_a_plain_call_is_charged_what_it_used_once_it_is_known(tmp_path):
+    import socket
+
+    with (
+        Upstream(late=echo(delay=0.5), never=hang) as upstream,
+        one_upstream(tmp_path, upstream, ["late", "never"], "drain_seconds = 1.0") as running,
+    ):
+        for model, estimated in (("late", 0), ("never", 1)):
+            key = running.key("all:9000", path=model)
+            body = json.dumps(ask(model=model)).encode()
+            head = f"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {key}\r\n"
+            with socket.create_connection(("127.0.0.1", running.port)) as client:
+                client.sendall(f"{head}content-length: {len(body)}\r\n\r\n".encode() + body)
+                while not running.gateway.proxy.live or not upstream.open:
+                    time.sleep(0.01)
+                assert running.admin("live")["live"][0]["model"] == model
+            (record,) = [one for one in running.settled() if one["path"].startswith(model + "/")]
+            assert (record["outcome"], record["estimated"]) == ("left", estimated)
+            assert record["units"]["all"] == record["wasted"]
+            assert record["units"]["all"] == (record["reserved"]["all"] if estimated else 12)
+
+
+def test_clients_that_send_too_much_or_too_slowly_are_cut_off(tmp_path):
+    import socket
+
+    limits = "body_bytes = 2000\nheader_bytes = 1500\nreceive_seconds = 0.5"
+    with Upstream() as upstream, one_upstream(tmp_path, upstream, ["echo"], limits) as running:
+        key = running.key("all:9000")
+        large = ask(messages=[{"role": "user", "content": "x" * 3000}])
+        assert running.call("/v1/chat/completions", large, key)[2]["error"]["code"] == "too_large"
+
+        def said(*pieces):
+            with socket.create_connection(("127.0.0.1", running.port), timeout=10) as client:
+                try:
+                    for piece in pieces:
+                        client.sendall(piece)
+                    return b"".join(iter(lambda: client.recv(65536), b""))
+                except ConnectionError:
+                    return b""
+
+        post = b"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\nauthorization: Bearer " + key.encode() + b"\r\n"
+        assert said(post + b"x: " + b"y" * 2000 + b"\r\n\r\n")[:12] in (b"HTTP/1.1 400", b"")
+        assert said(b"GET / HTTP/1.1\r\nx: " + b"y" * 5000)[:12] in (b"HTTP/1.1 400", b"")
+        assert said(post) == b""  # the headers never end
+        assert b"too_slow" in said(post + b"content-length: 50\r\n\r\n{")
+        assert b"too_large" in said(post + b"transfer-encoding: chunked\r\n\r\nfff\r\n" + b"x" * 0xFFF + b"\r\n")
+        assert upstream.calls == 0
+
+
+def test_a_budget_that_runs_out_under_a_hundred_streams_is_not_overshot(tmp_path):
+    import asyncio
+
+    import aiohttp
+
+    with Upstream(m=echo(words=20, pause=0.01)) as upstream, one_upstream(tmp_path, upstream, ["m"]) as running:
+        body = ask(model="m", stream=True)
+        worst = len(json.dumps(body, separators=(",", ":")).encode()) + 20 + 20 + 10
+        limit = 30 * worst
+        key = running.key(f"all:{limit}")
+
+        async def one(session):
+            async with session.post(f"{running.url}/chat/completions", json=body) as response:
+                return response.status, await response.read()
+
+        async def everybody():
+            headers = {"authorization": f"Bearer {key}"}
+            async with aiohttp.ClientSession(headers=headers, connector=aiohttp.TCPConnector(limit=0)) as session:
+                return await asyncio.gather(*(one(session) for _ in range(100)))
+
+        answers = asyncio.run(everybody())
+        records = running.settled(100)
+        served = [said for status, said in answers if status == 200]
+        assert 20 < len(served) < 100
+        assert all(said.endswith(b"data: [DONE]\n\n") and said.count(b"word") == 20 for said in served)
+        assert {status for status, _ in answers} <= {200, 402, 429}
+        assert running.spent() == upstream.billed == 27 * len(served) <= limit
+        assert sum(sum(one["overshoot"].values()) for one in records) == 0
+        assert sum(one["units"].get("all", 0) for one in records) == upstream.billed
