@@ -243,7 +243,7 @@ def _difference(found: Mapping[str, float]) -> str:
 
 
 def _e3(value: float | None) -> str:
-    return "-" if value is None else f"{1000 * value:.3g}"
+    return "-" if value is None else f"{value:.3g}"
 
 
 def _clip(text: str, most: int) -> str:
