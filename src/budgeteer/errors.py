@@ -126,12 +126,13 @@ class UnknownPrice(UnknownName):
 
 
 class ModelError(BudgeteerError):
-    """A call of a model that failed for good.
+    """A call of a model that failed.
 
     Attributes:
         billed: it may have run, so what was reserved for it is charged; False: it was refused before it ran.
+        again: another attempt may succeed. It is one more to pay for, so a model leaves it to who holds the budget.
     """
 
-    def __init__(self, message: str, *, billed: bool) -> None:
-        self.billed = billed
+    def __init__(self, message: str, *, billed: bool, again: bool = False) -> None:
+        self.billed, self.again = billed, again
         super().__init__(message)

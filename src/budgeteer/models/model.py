@@ -69,7 +69,8 @@ class Choice:
 
     Attributes:
         text: without the stop text that ended it.
-        tokens: sampled, the ending ones included; None = the endpoint did not say.
+        tokens: sampled, the ending ones included; where the endpoint does not count them (then the usage has no
+            output, or it is of several choices together) at least as many, by their bytes; None = it hides some.
         finish: ``"stop"``, ``"length"`` or ``"cut"``.
         logprobs: of the sampled tokens, if they were asked for.
     """
@@ -89,7 +90,7 @@ class Response:
 
 
 class Chunk(NamedTuple):
-    """A piece of a stream: text of one choice, and about how many tokens it is."""
+    """A piece of a stream: text of one choice, and at least as many tokens as it is (exact on local models)."""
 
     choice: int
     text: str

@@ -11,6 +11,7 @@ from budgeteer.adapters.metering import CUT, OK, REJECTED, UNKNOWN, Answer, Call
 from budgeteer.errors import BudgetExceeded, InvalidInput, ModelError
 from budgeteer.ledger import Allowance
 from budgeteer.meter import Prices
+from budgeteer.models.model import CUT as BROKEN
 from budgeteer.models.model import INTERNALS, LOGPROBS, Chunk, Message, Model, Request, Response
 from budgeteer.usage import Usage
 
@@ -44,10 +45,12 @@ class Budgeted:
         model: any Model.
         allowance: its kinds are the units; see :class:`budgeteer.ledger.Allowance`.
         prices: for an allowance of money.
+        retries: further attempts at a call that failed and may have been billed, as far as the model says that they
+            may succeed. Each is reserved and charged like a call of its own.
     """
 
-    def __init__(self, model: Model, allowance: Allowance, *, prices: Prices | None = None) -> None:
-        self.model, self.allowance = model, allowance
+    def __init__(self, model: Model, allowance: Allowance, *, prices: Prices | None = None, retries: int = 2) -> None:
+        self.model, self.allowance, self.retries = model, allowance, retries
         self._metering = Metering(allowance, tuple(allowance.remaining), prices, on_settle=self._book)
         self.spend = Spend(0, Usage(input=0, output=0, reasoning=0), 0, dict.fromkeys(allowance.remaining, 0))
 
@@ -77,19 +80,21 @@ class Budgeted:
             keep: tokens of output of a later call with the same prompt and the thinking so far (to force an answer)
                 that have to fit, too.
         """
-        inputs, free = self.model.count(prompt), self.remaining
+        inputs = self.model.count(prompt)
         low, high = 0, most
         while low < high:
             middle = (low + high + 1) // 2
-            need = self._metering.most(Usage(input=inputs, output=n * middle), self.name, "")
-            if keep:
-                later = self._metering.most(Usage(input=inputs + middle, output=keep), self.name, "")
-                need = {kind: units + later[kind] for kind, units in need.items()}
-            if all(units <= free[kind] for kind, units in need.items()):
+            later = (Usage(input=inputs + middle, output=keep),) if keep else ()
+            if self.fits(Usage(input=inputs, output=n * middle), *later):
                 low = middle
             else:
                 high = middle - 1
         return low
+
+    def fits(self, *calls: Usage) -> bool:
+        """Whether calls of these input and output tokens, all of them together, fit into what is left."""
+        worst = [self._metering.most(usage, self.name, "") for usage in calls]
+        return all(sum(units[kind] for units in worst) <= free for kind, free in self.remaining.items())
 
     async def generate(self, request: Request, *, stage: str = "sample") -> Response:
         """All choices of a request, charged.
@@ -98,49 +103,62 @@ class Budgeted:
             stage: what it is for, a tag of the settlement: ``"sample"``, ``"plan"``, ``"judge"``, ``"answer"``...
 
         Raises:
-            BudgetExceeded: the worst case does not fit; nothing was sent.
+            BudgetExceeded: the worst case does not fit; nothing was sent, or not again after attempts that failed.
             ModelError: the call failed for good; what may be billed is charged.
         """
-        call = await self._start(request, stage)
-        try:
-            response = await self.model.generate(request)
-        except BaseException as error:
-            await asyncio.shield(call.afinish(_failed(error)))
-            raise
-        await call.afinish(_answered(response, request))
-        return response
+        attempt = 0
+        while True:
+            call = await self._start(request, stage, attempt)
+            try:
+                response = await self.model.generate(request)
+            except BaseException as error:
+                await asyncio.shield(call.afinish(_failed(error)))
+                if not self._again(error, attempt):
+                    raise
+                attempt += 1
+                continue
+            await call.afinish(_answered(response))
+            return response
 
     async def stream(self, request: Request, *, stage: str = "sample") -> AsyncIterator[Chunk | Response]:
         """The same, piece by piece. A stream that is closed early is charged for what was seen."""
-        call = await self._start(request, stage)
-        seen, answer = 0, Answer(outcome=UNKNOWN)
-        try:
-            async with aclosing(self.model.stream(request)) as pieces:  # type: ignore[type-var]
-                async for piece in pieces:
-                    if isinstance(piece, Response):
-                        answer = _answered(piece, request)
-                    else:
-                        seen += piece.tokens
-                        answer = Answer(seen=seen, outcome=CUT)
-                    yield piece
-        except GeneratorExit:
-            raise
-        except BaseException as error:
-            if not seen:
-                answer = _failed(error)
-            raise
-        finally:
-            await asyncio.shield(call.afinish(answer))
+        attempt, over = 0, False
+        while not over:
+            call, over = await self._start(request, stage, attempt), True
+            seen, answer = 0, Answer(outcome=UNKNOWN)
+            try:
+                async with aclosing(self.model.stream(request)) as pieces:  # type: ignore[type-var]
+                    async for piece in pieces:
+                        if isinstance(piece, Response):
+                            answer = _answered(piece)
+                        else:
+                            seen += piece.tokens
+                            answer = Answer(seen=seen, outcome=CUT)
+                        yield piece
+            except GeneratorExit:
+                raise
+            except BaseException as error:
+                if not seen:
+                    answer = _failed(error)
+                if seen or not self._again(error, attempt):
+                    raise
+                attempt, over = attempt + 1, False
+            finally:
+                await asyncio.shield(call.afinish(answer))
 
-    async def _start(self, request: Request, stage: str) -> Call:
+    def _again(self, error: BaseException, attempt: int) -> bool:
+        return isinstance(error, ModelError) and error.again and attempt < self.retries
+
+    async def _start(self, request: Request, stage: str, attempt: int) -> Call:
         if request.logprobs and LOGPROBS not in self.capabilities:
             raise InvalidInput(f"{self.name} does not report log-probabilities; choose a strategy without them")
         if request.hook is not None and INTERNALS not in self.capabilities:
             raise InvalidInput(f"{self.name} is a black box; choose a strategy that needs no internals")
         worst = Usage(input=self.model.count(request.prompt), output=request.n * request.max_tokens)
         planned = self._metering.plan(
-            "budgeteer", "generate", self.name, worst, cap=request.max_tokens, choices=request.n, stage=stage
-        )
+            "budgeteer", "generate", self.name, worst,
+            attempt=attempt, cap=request.max_tokens, choices=request.n, stage=stage,
+        )  # fmt: skip
         return await Call(self._metering, planned).astart()
 
     def _book(self, settlement: Settlement) -> None:
@@ -155,10 +173,11 @@ class Budgeted:
             spend.units[kind] += units
 
 
-def _answered(response: Response, request: Request) -> Answer:
+def _answered(response: Response) -> Answer:
     known: Iterable[int | None] = [choice.tokens for choice in response.choices]
     counted = None if any(tokens is None for tokens in known) else sum(tokens or 0 for tokens in known)
-    return Answer(usage=response.usage, seen=counted, outcome=OK)
+    cut = any(choice.finish == BROKEN for choice in response.choices)
+    return Answer(usage=response.usage, seen=counted, outcome=CUT if cut else OK)
 
 
 def _failed(error: BaseException) -> Answer:

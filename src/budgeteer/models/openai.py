@@ -1,0 +1,380 @@
+"""Any OpenAI-compatible endpoint as a Model.
+
+Requests are always streamed upstream: a closed connection stops the sampling (llama.cpp's server, for one, goes on
+with a request that is not streamed), a hang shows at once, and of a cut stream something is left.
+
+What is not believed: a usage below what was seen (llama.cpp counts one choice when ``n`` > 1), or that read nothing.
+What an endpoint does not count is bounded by the UTF-8 bytes of the text, so that no charge is too low. An endpoint
+that goes on beyond the cap is cut off.
+
+A call that was refused before it ran (429, 503, no connection) is free, so it is tried again here, after the time that
+``Retry-After`` names. One that may have run (500, a time-out, a dropped connection) has to be paid for: it is a
+ModelError with ``again`` set, and whoever holds the budget decides, such as :class:`budgeteer.solve.Budgeted`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import time
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import aclosing
+from email.utils import parsedate_to_datetime
+from typing import Any
+
+from budgeteer.adapters.metering import NOT_RUN, REJECTED, outcome_of_status
+from budgeteer.errors import InvalidInput, MissingExtra, ModelError
+from budgeteer.ledger.estimate import Bounds, count_text, input_bound
+from budgeteer.models.model import CUT, LENGTH, LOGPROBS, PREFIX, STOP, Choice, Chunk, Message, Request, Response
+from budgeteer.usage import Usage
+
+try:
+    import httpx2
+    import openai
+except ImportError as error:
+    raise MissingExtra("openai", "openai") from error
+
+_TEXT_BYTES = 8
+"""Bytes of text a token, at most, on the average of a choice: a usage that says more is not believed."""
+_TOO_LONG = frozenset({"context_length_exceeded", "exceed_context_size_error"})
+_FIRST_WAIT, _LONGEST_WAIT = 0.5, 8.0
+"""Seconds of back-off where the endpoint does not say how long: doubled each time, with jitter."""
+
+
+class OpenAI:
+    """A model behind an HTTP endpoint that speaks the OpenAI API: completions for raw text, chat for messages.
+
+    Belongs to one event loop, as its connections do.
+
+    Args:
+        base_url: such as ``"http://127.0.0.1:8080/v1"``.
+        model: its name there.
+        api_key: None = the environment's OPENAI_API_KEY, or none.
+        capabilities: what it can do, of PREFIX, LOGPROBS and SEED; see ``probe``.
+        bounds: of the input tokens of a prompt; with a tokenizer in it (``Bounds(tokens=...)``) text is counted.
+        extra: further fields of every request.
+        max_concurrency: calls at a time; more wait.
+        retries: of a call that was refused before it ran.
+        patience: seconds; a longer Retry-After fails at once.
+        timeout: seconds of one attempt.
+        stall: seconds without a byte after which an attempt has hung.
+        name: for reports and prices; None = ``model``.
+    """
+
+    def __init__(
+        self,
+        base_url: str,
+        model: str,
+        *,
+        api_key: str | None = None,
+        capabilities: frozenset[str] = frozenset(),
+        bounds: Bounds | None = None,
+        extra: Mapping[str, Any] | None = None,
+        max_concurrency: int = 64,
+        retries: int = 5,
+        patience: float = 60.0,
+        timeout: float = 600.0,
+        stall: float = 120.0,
+        name: str | None = None,
+    ) -> None:
+        if max_concurrency < 1 or retries < 0 or min(patience, timeout, stall) <= 0:
+            raise InvalidInput("max_concurrency is at least 1, retries at least 0, and all times are above 0")
+        self.name, self.capabilities, self._model = name or model, capabilities, model
+        self._bounds, self._extra = bounds or Bounds(), dict(extra or {})
+        self._retries, self._patience, self._timeout = retries, patience, timeout
+        self._gate = asyncio.Semaphore(max_concurrency)
+        self._resume, self._failures, self._thinks = 0.0, 0, False
+        self._client = openai.AsyncOpenAI(
+            base_url=base_url,
+            api_key=api_key or os.environ.get("OPENAI_API_KEY") or "none",  # servers of one's own want none
+            max_retries=0,
+            timeout=httpx2.Timeout(stall, connect=min(stall, 10.0)),
+        )
+        # the API's own models refuse the older name of the cap, and other servers may not know the newer one
+        official = self._client.base_url.host == "api.openai.com"
+        self._cap_name = "max_completion_tokens" if official else "max_tokens"
+
+    def count(self, prompt: str | tuple[Message, ...]) -> int:
+        """Input tokens of a prompt, or a bound that no byte-level tokenizer exceeds."""
+        if isinstance(prompt, str):  # one more for a beginning-of-sequence token
+            return count_text(prompt, self._bounds.tokens) + 1
+        return input_bound({"messages": [message._asdict() for message in prompt]}, self._bounds)
+
+    async def generate(self, request: Request) -> Response:
+        """All choices of a request. Of a stream that was cut there is what came, with finish ``"cut"``.
+
+        Raises:
+            InvalidInput: what is not declared is asked for, or the prompt is too long.
+            ModelError: nothing came; says whether it may be billed and whether another attempt may succeed.
+        """
+        async with aclosing(self.stream(request)) as pieces:
+            async for piece in pieces:
+                if isinstance(piece, Response):
+                    return piece
+        raise AssertionError("a stream ends with its response")
+
+    async def stream(self, request: Request) -> AsyncGenerator[Chunk | Response, None]:
+        """Chunks as they come, then the Response; errors as of ``generate``."""
+        self._check(request)
+        async with self._gate:
+            attempt = 0
+            while True:
+                while (wait := self._resume - time.monotonic()) > 0:
+                    await asyncio.sleep(wait)
+                deadline = asyncio.get_running_loop().time() + self._timeout
+                reply = _Reply(request, self._bounds, self._thinks)
+                failure: BaseException | None = None
+                try:
+                    async with asyncio.timeout_at(deadline):
+                        upstream = await self._open(request)
+                except (openai.APIError, httpx2.HTTPError, TimeoutError) as error:
+                    failure = error
+                else:
+                    try:
+                        pieces = aiter(upstream)
+                        while not reply.beyond:
+                            try:
+                                async with asyncio.timeout_at(deadline):
+                                    event = await anext(pieces)
+                            except StopAsyncIteration:
+                                break
+                            except (openai.APIError, httpx2.HTTPError, TimeoutError, ValueError) as error:
+                                failure = error
+                                break
+                            for chunk in reply.take(event):
+                                yield chunk
+                    finally:
+                        await upstream.close()
+                if reply.seen or (failure is None and reply.finished):
+                    self._failures = 0
+                    response = reply.response()
+                    self._thinks |= bool(response.usage.reasoning)
+                    yield response
+                    return
+                attempt += 1
+                await self._recover(failure, attempt)
+
+    def _check(self, request: Request) -> None:
+        needs = {
+            PREFIX: isinstance(request.prompt, str) and "continue raw text; give messages",
+            LOGPROBS: request.logprobs and "report log-probabilities",
+        }
+        for capability, what in needs.items():
+            if what and capability not in self.capabilities:
+                raise InvalidInput(f"{self.name} does not {what}, or declare {capability!r} if it does")
+        if request.hook is not None:
+            raise InvalidInput(f"{self.name} is a black box; choose a strategy that needs no internals")
+
+    async def _open(self, request: Request) -> Any:
+        body: dict[str, Any] = {"model": self._model, "n": request.n, "temperature": request.temperature}
+        if request.stop:
+            body["stop"] = list(request.stop)
+        if request.seed is not None:
+            body["seed"] = request.seed
+        body |= {"stream": True, "stream_options": {"include_usage": True}, "extra_body": self._extra}
+        if isinstance(request.prompt, str):
+            if request.logprobs:
+                body["logprobs"] = 1
+            return await self._client.completions.create(prompt=request.prompt, max_tokens=request.max_tokens, **body)
+        if request.logprobs:
+            body["logprobs"] = True
+        messages: Any = [message._asdict() for message in request.prompt]
+        body[self._cap_name] = request.max_tokens
+        return await self._client.chat.completions.create(messages=messages, **body)
+
+    async def _recover(self, error: BaseException | None, attempt: int) -> None:
+        """Wait until a call that failed may be sent again, or raise."""
+        failure = self._failure(error)
+        transient = failure.again or (not failure.billed and _transient(error))
+        wait = _asked_wait(error)
+        if wait is None:
+            wait = min(_LONGEST_WAIT, _FIRST_WAIT * 2.0**self._failures) * random.uniform(0.5, 1.0)
+        if transient and wait <= self._patience:  # for all calls: the endpoint is what is in trouble
+            self._failures += time.monotonic() >= self._resume  # those that were under way at the same time are one
+            self._resume = max(self._resume, time.monotonic() + wait)
+        if failure.billed or not transient or attempt > self._retries or wait > self._patience:
+            raise failure from error
+
+    def _failure(self, error: BaseException | None) -> ModelError:
+        """What an error means for the bill."""
+        if error is None:
+            return ModelError(f"{self.name} answered without a choice or an end", billed=True, again=True)
+        said = f"{self.name}: {type(error).__name__}: {error}"
+        if isinstance(error, openai.APIStatusError):
+            if error.type in _TOO_LONG or error.code in _TOO_LONG:
+                raise InvalidInput(f"{said}; shorten the prompt or lower max_tokens") from error
+            billed = outcome_of_status(error.status_code) != REJECTED
+            return ModelError(said, billed=billed, again=billed)
+        billed = not _never_sent(error)
+        return ModelError(said, billed=billed, again=billed)
+
+    async def probe(self) -> Usage:
+        """Find out PREFIX and LOGPROBS with two requests of a token each, and add them to ``capabilities``.
+
+        Returns:
+            What that used, which no budget was asked for; unknown parts are None.
+        """
+        declared, used = self.capabilities, Usage(input=0, output=0)
+        self.capabilities = declared | {PREFIX, LOGPROBS}
+        found = set(declared)
+        try:
+            for capability, request in (
+                (PREFIX, Request("1, 2, 3,", 1, temperature=0.0)),
+                (LOGPROBS, Request((Message("user", "Say yes."),), 1, temperature=0.0, logprobs=True)),
+            ):
+                try:
+                    response = await self.generate(request)
+                except (ModelError, InvalidInput):
+                    continue
+                used += Usage(input=response.usage.input, output=response.usage.output)
+                if capability == PREFIX or response.choices[0].logprobs is not None:
+                    found.add(capability)
+        finally:
+            self.capabilities = frozenset(found)
+        return used
+
+    async def aclose(self) -> None:
+        """Close the connections."""
+        await self._client.close()
+
+
+class _Reply:
+    """What has come of a request so far.
+
+    Attributes:
+        seen: whether any text or count came.
+        beyond: a choice is longer than its cap, so the endpoint does not know it.
+    """
+
+    def __init__(self, request: Request, bounds: Bounds, thinks: bool) -> None:
+        n = request.n
+        self.request, self.counter, self.thinks = request, bounds.tokens, thinks
+        self.texts, self.hidden, self.pieces = [""] * n, [""] * n, [0] * n
+        self.finish: list[str | None] = [None] * n
+        self.exact: list[int | None] = [None] * n
+        self.logprobs: list[list[float]] = [[] for _ in range(n)]
+        self.usage: Usage | None = None
+        self.seen = self.beyond = False
+
+    @property
+    def finished(self) -> bool:
+        """Whether every choice is at its end."""
+        return all(self.finish)
+
+    def take(self, event: Any) -> list[Chunk]:
+        """Take in one event of either API."""
+        chunks = []
+        choices = [c for c in event.choices or () if isinstance(c.index, int) and 0 <= c.index < self.request.n]
+        sampled = (getattr(event, "timings", None) or {}).get("predicted_n")  # llama.cpp's, of the choice it comes with
+        for choice in choices:
+            i, delta = choice.index, getattr(choice, "delta", None)
+            text = (choice.text if delta is None else delta.content) or ""
+            thought = getattr(delta, "reasoning_content", None) or getattr(delta, "reasoning", None) or ""
+            before = self._tokens(i)
+            self.texts[i] += text
+            self.hidden[i] += thought if isinstance(thought, str) else ""
+            self.pieces[i] += bool(text or thought)
+            self.logprobs[i] += _logprobs(choice.logprobs)
+            if isinstance(sampled, int) and len(choices) == 1:
+                self.exact[i] = max(sampled, self.exact[i] or 0)
+            if choice.finish_reason:
+                self.finish[i] = LENGTH if choice.finish_reason == "length" else STOP
+            self.beyond |= self.pieces[i] > self.request.max_tokens
+            new = self._tokens(i) - before
+            if text or new > 0:
+                self.seen = True
+                chunks.append(Chunk(i, text, max(0, new)))
+        if event.usage is not None:
+            try:
+                self.usage = Usage.from_chat(event.usage)
+            except InvalidInput:
+                self.usage = None
+        return chunks
+
+    def _tokens(self, i: int) -> int:
+        """Of choice i so far: exact, or by count or bytes, not below its pieces and not above its cap."""
+        exact = self.exact[i]
+        if exact is not None:
+            return exact
+        text = self.texts[i] + self.hidden[i]
+        bound = max(count_text(text, self.counter) if text else 0, self.pieces[i])
+        return min(bound, self.request.max_tokens)
+
+    def response(self) -> Response:
+        """Of what came, when it is over."""
+        request, usage = self.request, self.usage or Usage()
+        finish = [LENGTH if self.beyond and f is None else f or CUT for f in self.finish]
+        tokens: list[int | None] = []
+        for i in range(request.n):
+            ending = self.exact[i] is None and finish[i] == STOP  # the token that ended it is not in the text
+            tokens.append(min(request.max_tokens, self._tokens(i) + ending))
+            if finish[i] == LENGTH:
+                tokens[i] = request.max_tokens if self.exact[i] is None else self.exact[i]
+        if usage.input == 0:
+            usage = Usage(output=usage.output, reasoning=usage.reasoning)
+        counted = [t for t in self.exact if t is not None]
+        if len(counted) == request.n:
+            usage = Usage(input=usage.input, cached=usage.cached, output=sum(counted))
+        elif usage.output is not None and usage.output < self._least(finish):
+            usage = Usage(input=usage.input, cached=usage.cached, written=usage.written)
+        elif usage.output is not None and request.n == 1:
+            tokens = [usage.output]
+        if usage.output is None and (self.thinks or any(self.hidden)):
+            tokens = [None] * request.n  # what it thinks unseen cannot be counted
+        made = tuple(
+            Choice(self.texts[i], tokens[i], finish[i], tuple(self.logprobs[i]) if self.logprobs[i] else None)
+            for i in range(request.n)
+        )
+        return Response(made, usage)
+
+    def _least(self, finish: list[str]) -> int:
+        """Tokens that all choices have at the least, to judge a usage by."""
+        least = 0
+        for i, how in enumerate(finish):
+            text = self.texts[i] + self.hidden[i]
+            shown = max(self.pieces[i], -(-len(text.encode("utf-8", "surrogatepass")) // _TEXT_BYTES))
+            least += self.request.max_tokens if how == LENGTH and len(finish) > 1 else shown
+        return least
+
+
+def _logprobs(given: Any) -> list[float]:
+    """Of a choice of chat (``content``) or of completions (``token_logprobs``; llama.cpp gives chat's there, too)."""
+    if given is None:
+        return []
+    content = getattr(given, "content", None)
+    if content:
+        return [float(c["logprob"] if isinstance(c, Mapping) else c.logprob) for c in content]
+    return [float(p) for p in getattr(given, "token_logprobs", None) or () if p is not None]
+
+
+def _never_sent(error: BaseException) -> bool:
+    """Whether no connection was made."""
+    causes = (error, error.__cause__)
+    never = (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.PoolTimeout, httpx2.UnsupportedProtocol)
+    return any(isinstance(cause, never) for cause in causes)
+
+
+def _transient(error: BaseException | None) -> bool:
+    """Whether an endpoint that refused may take the same call later."""
+    if isinstance(error, openai.APIStatusError):
+        return error.status_code in NOT_RUN and error.code != "insufficient_quota"
+    return error is not None and _never_sent(error)
+
+
+def _asked_wait(error: BaseException | None) -> float | None:
+    """Seconds that the endpoint asks to wait, by ``retry-after-ms`` or ``Retry-After`` (seconds or a date)."""
+    if not isinstance(error, openai.APIStatusError):
+        return None
+    headers = error.response.headers
+    try:
+        if (milliseconds := headers.get("retry-after-ms")) is not None:
+            return max(0.0, float(milliseconds) / 1000)
+        if (after := headers.get("retry-after")) is None:
+            return None
+        try:
+            return max(0.0, float(after))
+        except ValueError:
+            return max(0.0, parsedate_to_datetime(after).timestamp() - time.time())
+    except (ValueError, TypeError):
+        return None
