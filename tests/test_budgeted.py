@@ -62,6 +62,14 @@ def test_fits_adds_the_calls_up() -> None:
     assert model.fits()
 
 
+@pytest.mark.parametrize(("context", "keep", "want"), [(20, 0, 17), (20, 4, 13), (3, 0, 0), (2, 0, 0), (99, 0, 27)])
+def test_afford_minds_the_context(context: int, keep: int, want: int) -> None:
+    """3 tokens of prompt and m more are at most the context, with what is kept for the answer after them."""
+    model = Scripted(lambda prompt, rng: "x")
+    model.context = context  # type: ignore[attr-defined]
+    assert budgeted(model, all=60 if keep else 30).afford("abc", most=99, keep=keep) == want
+
+
 def test_afford_knows_that_nothing_fits() -> None:
     assert budgeted(Scripted(lambda prompt, rng: "x"), all=3).afford("abc", most=9) == 0
 

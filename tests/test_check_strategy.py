@@ -47,13 +47,15 @@ async def careless(task):
 
 
 async def fragile(task):
-    """Minds the budget, not the failures."""
+    """Minds the budget, not the failures: the second one loses what the first brought."""
     prompt = task.style.prompt(task.question.text)
-    size = task.model.afford(prompt, most=60)
-    if not size:
-        return Answer(None, "budget")
-    found = await task.model.generate(Request(prompt, size, seed=task.seed))
-    return Answer(task.style.read(found.choices[0].text), "done")
+    found = None
+    for i in range(2):
+        size = task.model.afford(prompt, most=60)
+        if not size:
+            break
+        found = await task.model.generate(Request(prompt, size, seed=task.seed + i))
+    return Answer(None if found is None else task.style.read(found.choices[0].text), "budget")
 
 
 async def past(task):
@@ -108,7 +110,7 @@ async def keeping(task):
 
 BROKEN = {
     "it raised BudgetExceeded": careless,
-    "it raised ModelError": fragile,
+    "lost the answers": fragile,
     "calls under way": keeping,
     "calls went past": past,
     "asked other things": moody,

@@ -59,7 +59,7 @@ def test_numbers_by_brute_force(measured):
         accuracy, used = sum(row["correct"] for row in rows) / 60, sum(row["units"]["all"] for row in rows) / 60
         assert point["accuracy"]["mean"] == pytest.approx(accuracy)
         assert point["used"]["mean"] == pytest.approx(used)
-        assert point["e3"] == pytest.approx(accuracy**2 / used)
+        assert point["e3"] == pytest.approx((100 * accuracy) ** 2 / used)
         assert point["used"]["mean"] <= point["limit"]
         assert point["overshoot"] == 0
         assert point["accuracy"]["low"] < accuracy < point["accuracy"]["high"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 import importlib.util
 import subprocess
@@ -15,6 +16,7 @@ from budgeteer.allocate import Bank, cap, elimination, floor, knapsack, min_grou
 from budgeteer.allocator import Allocator, stateless
 from budgeteer.check import CheckFailed, check_allocator, check_online, check_stopper, check_strategy
 from budgeteer.errors import UnknownName
+from budgeteer.models.model import INTERNALS
 from budgeteer.registry import METHODS, Method, get, load
 
 TURN = np.arange(12.0)
@@ -27,6 +29,14 @@ ARGUMENTS = {
     },
     "dual-descent": {"budget": (300,), "horizon": 400},
     "online-knapsack": {"budget": 300, "low": 0.05, "high": 3.0},
+}
+STRATEGY_PARTS = {
+    "best-of-n": {"scorer": "self-evaluation"},
+    "best-of-majority": {"scorer": "self-evaluation"},
+    "dora": {"scorer": "self-evaluation"},
+    "rebase": {"scorer": "mean-logprob"},
+    "beam": {"scorer": "self-evaluation"},
+    "value-tree": {"critic": "progress"},
 }
 ORDERED = {"dynamic-sampling"}
 MENU = {"greedy-marginal", "max-min", "menu-knapsack"}
@@ -76,9 +86,22 @@ def test_stopper_keeps_the_rules(name):
     check_stopper(load(name)(**ARGUMENTS.get(name, {})))
 
 
+@pytest.fixture(scope="module")
+def reasoner():
+    made = pytest.importorskip("budgeteer.models.reasoner").Reasoner(slots=8)
+    yield made
+    asyncio.run(made.aclose())
+
+
 @pytest.mark.parametrize("name", of("strategy"))
-def test_strategy_keeps_the_rules(name):
-    check_strategy(lambda: load(name)(**ARGUMENTS.get(name, {})))
+def test_strategy_keeps_the_rules(name, request):
+    def factory():
+        parts = {key: load(part)() for key, part in STRATEGY_PARTS.get(name, {}).items()}
+        return load(name)(**parts)
+
+    inside = INTERNALS in factory().needs
+    model = request.getfixturevalue("reasoner") if inside else None
+    check_strategy(factory, model=(lambda: model) if inside else None, budgets=2 if inside else 12)
 
 
 @pytest.mark.parametrize("name", list(METHODS))

@@ -53,6 +53,8 @@ class ToyModel:
         self.requests: list[Request] = []
         self.used = 0
         """Tokens in and out of the calls that were answered."""
+        self.answers = 0
+        """Whole traces of the question that end with an answer."""
 
     def count(self, prompt: str | tuple[Message, ...]) -> int:
         return len(_text(prompt))
@@ -83,6 +85,11 @@ class ToyModel:
         choices = [self._choice(request, i) for i in range(request.n)]
         if self.fail and draw > 1 - self.fail / 2:
             choices = [Choice(c.text[: len(c.text) // 2], None, CUT) for c in choices]
+        prompt = _text(request.prompt)
+        forced = prompt.startswith(QUESTION.text) and prompt.endswith(CLOSE)
+        if forced or prompt == QUESTION.text:
+            texts = [CLOSE * forced + c.text for c in choices if c.finish == STOP]
+            self.answers += sum(bool(text.partition(CLOSE)[2].strip()) for text in texts)
         output = sum(len(c.text) if c.tokens is None else c.tokens for c in choices)
         usage = Usage(input=self.count(request.prompt), output=output)
         self.used += (usage.input or 0) + (usage.output or 0)
@@ -110,8 +117,8 @@ def check(factory: Callable[[], Strategy], seed: int, model: Callable[[], Model]
         raise CheckFailed("the strategy needs internals, which no scripted model has; give one as model=")
     full = frozenset({PREFIX, LOGPROBS, SEED})
 
-    def toy(fail: float = 0.0, capabilities: frozenset[str] = full) -> ToyModel:
-        return ToyModel(capabilities, seed=seed, fail=fail)
+    def toy(fail: float = 0.0, capabilities: frozenset[str] = full, turn: int = 0) -> ToyModel:
+        return ToyModel(capabilities, seed=seed + turn, fail=fail)
 
     rng = random.Random(seed)
     random_budgets = [int(10 ** rng.uniform(0, 3.5)) for _ in range(budgets)]
@@ -126,8 +133,8 @@ def check(factory: Callable[[], Strategy], seed: int, model: Callable[[], Model]
                 f"no answer with {ENOUGH:,} tokens on a model that answers; it says {answer.stopped_by!r}"
             )
         _same(factory, toy, {"all": ENOUGH}, seed)
-        for budget in (*random_budgets, ENOUGH):
-            _solve(factory, toy(0.5), {"all": budget}, seed)
+        for turn, budget in enumerate((*random_budgets, *[ENOUGH] * 8)):  # other calls fail in every turn
+            _solve(factory, toy(0.5, turn=turn), {"all": budget}, seed)
         answer = _solve(factory, toy(1.0), {"all": ENOUGH}, seed)
         if answer.answer is not None:
             raise CheckFailed(f"answered {answer.answer!r}, and every call of the model failed")
@@ -159,6 +166,8 @@ def _solve(
     factory: Callable[[], Strategy], model: Model, budget: dict[str, int], seed: int, *, style: Style | None = None
 ) -> Answer:
     """One question, with every rule that holds for all of them."""
+    if isinstance(model, ToyModel):
+        model.used = model.answers = 0
     ledger = MemoryLedger()
     ledger.open("q", [Limit(kind, units) for kind, units in budget.items()])
     given = f"with a budget of {', '.join(f'{units:,} {kind}' for kind, units in budget.items())}"
@@ -174,6 +183,12 @@ def _solve(
         answer, wrapped, tasks = asyncio.run(solve())
     except TimeoutError as error:
         raise CheckFailed(f"{given} it did not end within {SECONDS} s") from error
+    except ModelError as error:
+        if not isinstance(model, ToyModel) or model.answers:
+            raise CheckFailed(
+                f"{given} it raised {error!r} and lost the answers that it had; return the best"
+            ) from error
+        return Answer(None, f"error: {error}")  # nothing to show: the runner makes it the reason
     except Exception as error:
         raise CheckFailed(
             f"{given} it raised {type(error).__name__}: {error}; return the best answer so far"
@@ -198,7 +213,6 @@ def _solve(
         seen = wrapped.spend.usage
         if model.used > (seen.input or 0) + (seen.output or 0):
             raise CheckFailed(f"{given} calls went past the task's model; ask task.model, not the model inside")
-        model.used = 0
     return answer
 
 

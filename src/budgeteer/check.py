@@ -122,11 +122,12 @@ def check_strategy(
 ) -> None:
     """Run a strategy on a scripted model, and raise :class:`CheckFailed` at the first broken rule.
 
-    Rules: whatever the budget, from 0 up, it returns an Answer and never raises; an answer is in the style's normal
+    Rules: whatever the budget, from 0 up, it returns an Answer and does not raise; an answer is in the style's normal
     form, and no answer comes with a reason; every call goes through the task's model, and none is left under way; the
     units spent are within the budget; with a large budget on a model that answers, it answers; the same seed gives the
-    same answer by the same calls; a model that fails half of its calls, or cuts them off, raises nothing; one that
-    fails always leaves no answer and a reason. A strategy without needs works with messages on a black box, which
+    same answer by the same calls; on a model that fails half of its calls, or cuts them off, no answer that came is
+    lost: a ModelError may pass only when nothing was answered (the runner makes it the reason); on one that fails
+    always there is no answer. A strategy without needs works with messages on a black box, which
     declares no capability; one with needs is refused there by the runner, before any call.
 
     Args:

@@ -22,6 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", type=Path, default=None, help="JSON lines, one a question; run again to go on")
     parser.add_argument("--seed", type=int, default=0, help="of the samples (default %(default)s)")
     parser.add_argument("--traces", action="store_true", help="with --out: keep the traces, in OUT.run/traces.jsonl")
+    parser.add_argument("--oracle", action="store_true", help="the references serve as the verifier of strategies")
     _solving.add_solving(parser)
 
 
@@ -56,8 +57,9 @@ def run(args: argparse.Namespace) -> int:
             return await runner.run(
                 asked.questions, strategy, model, styles.style_of(name, asked.asked), budget,
                 per_question=not args.total, seed=args.seed, concurrency=args.concurrency, timeout=args.timeout,
-                grade=asked.grade, prices=prices, out=args.out, durable=_solving.billed(args.model),
-                about={"strategy": str(spec), "style": name}, traces=args.traces, on_row=on_row, pause=pause,
+                grade=asked.grade, check=asked.score if args.oracle else None, prices=prices, out=args.out,
+                durable=_solving.billed(args.model), traces=args.traces, on_row=on_row, pause=pause,
+                about={"strategy": str(spec), "style": name, "oracle": "yes" if args.oracle else "no"},
             )  # fmt: skip
         finally:
             await model.aclose()
@@ -75,7 +77,7 @@ def run(args: argparse.Namespace) -> int:
     again = _solving.command(
         "solve", [args.source],
         {"--strategy": args.strategy, "--budget": args.budget, "--total": args.total, "--out": args.out,
-         "--seed": args.seed, "--traces": args.traces, **_solving.given(args)},
+         "--seed": args.seed, "--traces": args.traces, "--oracle": args.oracle, **_solving.given(args)},
     )  # fmt: skip
     sys.stderr.write(f"paused; to go on: {again}\n")
     return 130

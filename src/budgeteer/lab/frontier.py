@@ -167,8 +167,8 @@ def _table(
 
 
 def _figures(rows: Sequence[Row], kind: str, limit: int) -> dict[str, Any]:
-    """Means a question: e3 = accuracy^2 / units (Plan-and-Budget, arXiv 2505.16122); saturated = share at 99 % of the
-    budget or more."""
+    """Means a question: e3 = accuracy in percent, squared, by units (Plan-and-Budget, arXiv 2505.16122); saturated =
+    share at 99 % of the budget or more."""
     n = len(rows)
     accuracy = sum(row["correct"] for row in rows) / n
     units = sum(row["units"][kind] for row in rows) / n
@@ -179,7 +179,7 @@ def _figures(rows: Sequence[Row], kind: str, limit: int) -> dict[str, Any]:
         "wasted": sum(row["wasted"][kind] for row in rows) / n,
         "overshoot": sum(max(0, row["units"][kind] - row["budget"][kind]) for row in rows),
         "seconds": sum(row["seconds"] for row in rows) / n,
-        "e3": accuracy**2 / units if units else None,
+        "e3": (100 * accuracy) ** 2 / units if units else None,
         "saturated": sum(row["units"][kind] >= 0.99 * limit for row in rows) / n,
     }
 

@@ -137,8 +137,8 @@ def _table(numbers: Mapping[str, Any]) -> str:
     heads = "".join(f'<th scope="col">{clean(name)}</th>' for name in head)
     return (
         '<section>\n<h2>Every point</h2>\n<p class="note">Means a question; accuracy with its 95 % interval. E3 is '
-        "accuracy² a thousand units; “at the cap” used 99 % of its budget or more; “wasted” went to calls that brought "
-        "no answer; overshoot is a sum.</p>\n"
+        "accuracy² by units, accuracy in percent; “at the cap” used 99 % of its budget or more; “wasted” went to calls "
+        "that brought no answer; overshoot is a sum.</p>\n"
         f'<div class="card wide"><table><thead><tr>{heads}</tr></thead><tbody>{"".join(rows)}</tbody></table></div>\n'
         "</section>"
     )
@@ -243,7 +243,7 @@ def _difference(found: Mapping[str, float]) -> str:
 
 
 def _e3(value: float | None) -> str:
-    return "-" if value is None else f"{1000 * value:.3g}"
+    return "-" if value is None else f"{value:.3g}"
 
 
 def _clip(text: str, most: int) -> str:

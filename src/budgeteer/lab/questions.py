@@ -51,6 +51,10 @@ class QuestionSet:
         reference = self.references.get(question.id)
         return None if reference is None else float(agrees(answer, reference))
 
+    def score(self, question: Question, answer: str) -> float:
+        """The references as a verifier: 0 without one. An oracle, for what a perfect verifier would be worth."""
+        return self.grade(question, answer) or 0.0
+
 
 def load(source: str, *, limit: int | None = None, seed: int = 0) -> QuestionSet:
     """Questions of a file, of standard input or of a task.

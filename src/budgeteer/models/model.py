@@ -103,6 +103,9 @@ class Model(Protocol):
     Attributes:
         name: for reports and prices.
         capabilities: of :data:`CAPABILITIES`. What it does not declare is a clear error when asked for.
+
+    A model that knows how many tokens a prompt and its continuation may have together says so in an attribute
+    ``context``.
     """
 
     @property

@@ -70,7 +70,7 @@ class Transformers:
         self.name = name or Path(path).name
         ends = self.model.generation_config.eos_token_id
         self._ends = frozenset(ends if isinstance(ends, list) else [] if ends is None else [ends])
-        self._positions = getattr(self.model.config, "max_position_embeddings", None)
+        self.context = getattr(self.model.config, "max_position_embeddings", None)
         self._worker = ThreadPoolExecutor(1, thread_name_prefix=f"{self.name}-decode")
         self._encoded = lru_cache(4096)(self._encode)
         self._closed = False
@@ -114,9 +114,9 @@ class Transformers:
         if request.hook is not None:
             raise InvalidInput(f"{self.name} runs no hooks; choose a strategy that needs no internals")
         prompt = self._encoded(request.prompt)
-        if self._positions is not None and len(prompt) + request.max_tokens > self._positions:
+        if self.context is not None and len(prompt) + request.max_tokens > self.context:
             raise InvalidInput(
-                f"prompt of {len(prompt)} + max_tokens {request.max_tokens} exceeds the {self._positions} positions of "
+                f"prompt of {len(prompt)} + max_tokens {request.max_tokens} exceeds the {self.context} positions of "
                 f"{self.name}; shorten one"
             )
         loop, gone = asyncio.get_running_loop(), threading.Event()

@@ -74,7 +74,8 @@ class Budgeted:
         return self.model.count(prompt)
 
     def afford(self, prompt: str | tuple[Message, ...], *, n: int = 1, most: int, keep: int = 0) -> int:
-        """The largest ``max_tokens`` up to ``most`` for which n choices fit into what is left; 0 = not even one token.
+        """The largest ``max_tokens`` up to ``most`` for which n choices fit into what is left and into the model's
+        context; 0 = not even one token.
 
         Args:
             keep: tokens of output of a later call with the same prompt and the thinking so far (to force an answer)
@@ -82,6 +83,9 @@ class Budgeted:
         """
         inputs = self.model.count(prompt)
         low, high = 0, most
+        context = getattr(self.model, "context", None)
+        if context is not None:  # the later call has the same prompt, the thinking and its own output
+            high = max(0, min(most, context - inputs - keep))
         while low < high:
             middle = (low + high + 1) // 2
             later = (Usage(input=inputs + middle, output=keep),) if keep else ()

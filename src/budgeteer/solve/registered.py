@@ -11,6 +11,9 @@ from budgeteer import registry
 from budgeteer.errors import InvalidInput, UnknownName
 from budgeteer.solve.strategy import Strategy
 
+PARTS = {"scorer": "scorer", "critic": "scorer", "aggregate": "aggregator"}
+"""Parameters that take a part -> which part of the registry."""
+
 
 @dataclass(frozen=True, slots=True)
 class Spec:
@@ -73,27 +76,39 @@ def parse_all(text: str) -> list[Spec]:
 
 
 def build(spec: Spec) -> Strategy:
-    """Make a strategy.
+    """Make a strategy. Where it takes a part, such as ``scorer=verifier``, the part is meant by its registered name.
 
     Raises:
         UnknownName: no strategy of this name, or no parameter of this name.
         InvalidInput: the method is no strategy, or refuses its parameters.
     """
-    known = {name: method for name, method in registry.methods().items() if method.part == "strategy"}
-    if spec.name not in known:
-        raise UnknownName("strategy", spec.name, known)
-    factory = registry.load(known[spec.name])
+    factory = registry.load(_known("strategy", spec.name))
     parameters = inspect.signature(factory).parameters
-    for key, _ in spec.params:
+    given = dict(spec.params)
+    for key, value in spec.params:
         if key not in parameters:
             raise UnknownName(f"parameter of {spec.name}", key, parameters)
+        if key in PARTS and isinstance(value, str):
+            given[key] = registry.load(_known(PARTS[key], value))()
+    missing = [k for k, p in parameters.items() if p.default is p.empty and k not in given]
+    if missing:
+        names = [name for name, method in registry.methods().items() if method.part == PARTS.get(missing[0])]
+        hint = f"one of {', '.join(names)}" if names else "a value"
+        raise InvalidInput(f"{spec.name} needs {missing[0]}; give {spec.name}:{missing[0]}=, {hint}")
     try:
-        made = factory(**dict(spec.params))
+        made = factory(**given)
     except TypeError as error:
         raise InvalidInput(f"strategy {str(spec)!r}: {error}") from error
     if not isinstance(made, Strategy):
         raise InvalidInput(f"{spec.name} makes a {type(made).__name__}, no Strategy")
     return made
+
+
+def _known(part: str, name: str) -> registry.Method:
+    known = {name: method for name, method in registry.methods().items() if method.part == part}
+    if name not in known:
+        raise UnknownName(part, name, known)
+    return known[name]
 
 
 def _value(text: str) -> Any:
