@@ -100,7 +100,7 @@ class Recorded:
         known = self._calls.get(name)
         if known is not None:
             if "failed" in known:
-                raise ModelError(known["failed"], billed=known["billed"])
+                raise ModelError(known["failed"], billed=known["billed"], again=known.get("again", False))
             return _response(known)
         try:
             response = await self._model.generate(request)
@@ -118,7 +118,7 @@ class Recorded:
             for piece in known.get("chunks", ()):
                 yield Chunk(*piece)
             if "failed" in known:
-                raise ModelError(known["failed"], billed=known["billed"])
+                raise ModelError(known["failed"], billed=known["billed"], again=known.get("again", False))
             if "choices" in known:
                 yield _response(known)
             return
@@ -143,7 +143,7 @@ class Recorded:
 
     def _failed(self, name: str, error: BaseException, **what: Any) -> None:
         if isinstance(error, ModelError):
-            self._calls.add(name, failed=str(error), billed=error.billed, **what)
+            self._calls.add(name, failed=str(error), billed=error.billed, again=error.again, **what)
         elif isinstance(error, asyncio.CancelledError) and not self._calls.pausing:
             self._calls.add(name, failed=_BROKEN_OFF, billed=True, **what)
 
@@ -202,7 +202,7 @@ class Named(Budgeted):
         self.wasted = {kind: gone.get(kind, 0) for kind in allowance.remaining}
         self.cost = 0
 
-    async def _start(self, request: Request, stage: str) -> Call:
+    async def _start(self, request: Request, stage: str, attempt: int) -> Call:
         if self._calls.recording:
             stem = f"{self._scope}.{_digest(request, stage)}"
             stem = f"{stem}.{self._seen[stem]}"
@@ -213,7 +213,7 @@ class Named(Budgeted):
                 self._right.hold(self._owed)
                 self._owed = None
             _CALL.set(name)
-        return await super()._start(request, stage)
+        return await super()._start(request, stage, attempt)
 
     def _book(self, settlement: Settlement) -> None:
         super()._book(settlement)
