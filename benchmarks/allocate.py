@@ -2,6 +2,7 @@
 
     python benchmarks/allocate.py            # writes benchmarks/results/allocate.json and docs/allocate_scaling.svg
     python benchmarks/allocate.py --parts scaling   # renews only that part of the file: menus, sacks, scaling
+    # each measurement is kept beside the file as it is done: after a stop, the same command goes on from there
     python benchmarks/allocate.py --quick    # smoke test: small, writes nothing without --out
 
 Needs ``pip install 'budgeteer[bench]'``. Values and costs are whole numbers, so that every solver gets the same
@@ -15,10 +16,11 @@ Absolute times depend on what else the machine does; the ratios are from the sam
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import math
 import os
-import platform
+import signal
 import subprocess
 import sys
 import time
@@ -35,9 +37,12 @@ PACKAGES = ("numpy", "highspy", "ortools")
 MENUS = ((128, 32), (10_000, 32), (1_000_000, 16))
 SCALE = tuple((10**k, 16) for k in range(1, 7))
 SACKS = (50, 1000, 10_000, 100_000, 1_000_000)
-OURS = ("menu-knapsack", "menu-knapsack exact", "greedy-marginal", "bisection")
+EXACT = ("menu-knapsack exact", "menu-knapsack compiled exact")
+OURS = ("menu-knapsack", "menu-knapsack compiled", *EXACT, "greedy-marginal", "bisection")
 PEERS = ("highs", "cp-sat")
 SACK_PEERS = ("branch and bound", "64 items", "dynamic programming", "divide and conquer", "cp-sat as knapsack")
+OURS_LIMIT = 600.0
+"""Seconds for one measurement of ours, all repetitions and the instance's making included."""
 MILLION = 10**6
 """Values are multiples of a millionth."""
 
@@ -89,7 +94,9 @@ def ours(name: str, cost: Any, value: Any, budget: int, repetitions: int) -> dic
     built = time.perf_counter() - start
     seconds, cpu, found, gap = [], [], 0.0, math.nan
     rng = np.random.default_rng(0)
-    allocator = greedy_marginal() if name == "greedy-marginal" else menu_knapsack(name.endswith("exact"))
+    allocator = (
+        greedy_marginal() if name == "greedy-marginal" else menu_knapsack(name.endswith("exact"), "compiled" in name)
+    )
     for _ in range(repetitions):
         start, busy = time.perf_counter(), time.process_time()
         if name == "bisection":
@@ -209,27 +216,62 @@ def measure(solver: str, kind: str, n: int, w: int, seed: int, repetitions: int,
     return {"solver": solver, "kind": kind, "items": n, "options": w, "seed": seed, **found}
 
 
-def child(limit: float, **arguments: Any) -> dict[str, Any]:
-    """The same in a child process; what does not come back in time, or fails, says so."""
+class Stopped(Exception):
+    """A measurement was ended from outside, by a signal: not a result."""
+
+
+def child(journal: Journal, limit: float, **arguments: Any) -> dict[str, Any]:
+    """The same in a child process; what does not come back in time, or fails, says so.
+
+    Ours have no limit of their own: they are given OURS_LIMIT seconds, peers twice theirs and a time to start.
+    """
     from budgeteer.lab.results import to_json
 
-    print(
-        f"  {arguments['solver']}, {arguments['kind']}, {arguments['n']:,} x {arguments['w']}",
-        file=sys.stderr,
-        flush=True,
-    )
-    request = json.dumps({**arguments, "limit": limit})
     name = {"solver": arguments["solver"], "kind": arguments["kind"], "items": arguments["n"],
             "options": arguments["w"], "seed": arguments["seed"]}  # fmt: skip
+    print(f"  {name['solver']}, {name['kind']}, {name['items']:,} x {name['options']}", file=sys.stderr, flush=True)
+    request = json.dumps({**arguments, "limit": limit})
+    if request in journal.done:
+        return journal.done[request]
+    seconds = OURS_LIMIT if name["solver"] in OURS else 2 * limit + 30
     try:
         command = [sys.executable, __file__, "--child", request]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=2 * limit + 30, check=True)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=seconds, check=True)
         found: dict[str, Any] = to_json(json.loads(done.stdout.splitlines()[-1]))
-        return found
     except subprocess.TimeoutExpired:
-        return {**name, "error": f"not done within {2 * limit + 30:.0f} s"}
+        found = {**name, "error": f"not done within {seconds:.0f} s"}
     except subprocess.CalledProcessError as error:
-        return {**name, "error": (error.stderr.strip().splitlines() or [f"exit code {error.returncode}"])[-1][:200]}
+        if error.returncode in (-signal.SIGTERM, -signal.SIGINT, -signal.SIGHUP):
+            raise Stopped(f"{name} was ended by signal {-error.returncode}; run the same command to go on") from error
+        # -9 is what a machine without memory does, and a result
+        found = {**name, "error": (error.stderr.strip().splitlines() or [f"exit code {error.returncode}"])[-1][:200]}
+    journal.add(request, found)
+    return found
+
+
+class Journal:
+    """Measurements that are done, by request, one JSON line each; without a path nothing is kept."""
+
+    def __init__(self, path: Path | None):
+        self.path = path
+        lines = path.read_text().splitlines() if path is not None and path.exists() else []
+        self.done: dict[str, dict[str, Any]] = {}
+        for line in lines:
+            with contextlib.suppress(json.JSONDecodeError):  # the last line of a run that was killed
+                request, found = json.loads(line)
+                self.done[request] = found
+
+    def add(self, request: str, found: dict[str, Any]) -> None:
+        """Keep a measurement."""
+        self.done[request] = found
+        if self.path is not None:
+            with self.path.open("a") as file:
+                file.write("\n" + json.dumps([request, found]))  # on a line of its own, even after a cut one
+
+    def close(self) -> None:
+        """The run is complete and in its file."""
+        if self.path is not None:
+            self.path.unlink(missing_ok=True)
 
 
 def repetitions(n: int) -> int:
@@ -237,78 +279,67 @@ def repetitions(n: int) -> int:
     return 500 if n <= 1000 else 60 if n <= 20_000 else 7
 
 
-def machine() -> dict[str, Any]:
-    """What the numbers were measured on."""
-    cpu = platform.machine()
-    info = Path("/proc/cpuinfo")
-    if info.exists():
-        cpu = next(
-            (x.partition(":")[2].strip() for x in info.read_text().splitlines() if x.startswith("model name")), cpu
-        )
-    load = os.getloadavg()[0] if hasattr(os, "getloadavg") else None
-    return {"cpu": cpu, "cores": os.cpu_count(), "load_before": load, "python": platform.python_version()}
-
-
-def side_by_side(menus: Sequence[tuple[int, int]], limit: float, seed: int) -> list[dict[str, Any]]:
+def side_by_side(journal: Journal, menus: Sequence[tuple[int, int]], limit: float, seed: int) -> list[dict[str, Any]]:
     """Menus: ours at every size, peers at those they can do."""
     rows = []
     for n, w in menus:
         for kind in ("random", "concave"):
             for solver in (*OURS, *(PEERS if n <= 20_000 else ())):
                 times = 1 if solver == "bisection" and n > 20_000 else repetitions(n)
-                rows.append(child(limit, solver=solver, kind=kind, n=n, w=w, seed=seed, repetitions=times))
+                rows.append(child(journal, limit, solver=solver, kind=kind, n=n, w=w, seed=seed, repetitions=times))
     return rows
 
 
-def sacks(sizes: Sequence[int], limit: float, seed: int) -> list[dict[str, Any]]:
+def sacks(journal: Journal, sizes: Sequence[int], limit: float, seed: int) -> list[dict[str, Any]]:
     """Knapsacks of one option an item: OR-tools' own solvers, as far as each goes."""
     rows = []
     for n in sizes:
         for kind in ("sack", "weak"):
-            rows.append(child(
-                limit, solver="menu-knapsack exact", kind=kind, n=n, w=1, seed=seed, repetitions=repetitions(n)
-            ))  # fmt: skip
-            for solver in SACK_PEERS:
+            for solver in (*EXACT, *SACK_PEERS):
                 # the dynamic programs need a table of items x budget, the bit-packed one 64 items at most
                 most = {"64 items": 64, "branch and bound": 100_000, "cp-sat as knapsack": 10_000}.get(solver, 1000)
-                if n > most:
+                if solver not in EXACT and n > most:
                     continue
-                rows.append(child(limit, solver=solver, kind=kind, n=n, w=1, seed=seed, repetitions=1))
+                times = repetitions(n) if solver in EXACT else 1
+                rows.append(child(journal, limit, solver=solver, kind=kind, n=n, w=1, seed=seed, repetitions=times))
     return rows
 
 
-def scaling(sizes: Sequence[tuple[int, int]], seed: int) -> list[dict[str, Any]]:
+def scaling(journal: Journal, sizes: Sequence[tuple[int, int]], seed: int) -> list[dict[str, Any]]:
     """Ours over the decades of items."""
     return [
-        child(60, solver=solver, kind="random", n=n, w=w, seed=seed, repetitions=repetitions(n))
+        child(journal, 60, solver=solver, kind="random", n=n, w=w, seed=seed, repetitions=repetitions(n))
         for n, w in sizes
-        for solver in ("menu-knapsack", "menu-knapsack exact", "greedy-marginal")
+        for solver in OURS
+        if solver != "bisection"
     ]
 
 
 def ratios(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """Peers' time divided by ours, exact against exact: how many times faster ours is on the same instance."""
-    mine = {
-        (r["kind"], r["items"], r["options"]): r["seconds"]
-        for r in rows if r["solver"] == "menu-knapsack exact" and "error" not in r
-    }  # fmt: skip
+
+    def instance_of(row: dict[str, Any]) -> tuple[Any, ...]:
+        return row["kind"], row["items"], row["options"]
+
+    good = [row for row in rows if "error" not in row]
     return [
         {
-            "solver": r["solver"], "kind": r["kind"], "items": r["items"], "options": r["options"],
-            "times": r["seconds"] / mine[r["kind"], r["items"], r["options"]],
-            "times_with_model": r["with_model"] / mine[r["kind"], r["items"], r["options"]],
+            "solver": r["solver"], "ours": mine["solver"], "kind": r["kind"], "items": r["items"],
+            "options": r["options"], "times": r["seconds"] / mine["seconds"],
+            "times_with_model": r["with_model"] / mine["seconds"],
             "finished": r.get("gap") is not None and r["gap"] <= 1e-9,
         }
-        for r in rows
-        if r["solver"] not in OURS and "error" not in r and (r["kind"], r["items"], r["options"]) in mine
+        for mine in good if mine["solver"] in EXACT
+        for r in good if r["solver"] not in OURS and instance_of(r) == instance_of(mine)
     ]  # fmt: skip
 
 
 PARTS = ("menus", "sacks", "scaling")
-TARGETS = (
-    ("menu-knapsack", 128, 32, 0.2e-3, None), ("menu-knapsack", 10_000, 32, 10e-3, 1e-6),
-    ("menu-knapsack", 1_000_000, 16, 1.0, 1e-6),
-)  # fmt: skip
+TARGETS = tuple(
+    (solver, *target)
+    for solver in ("menu-knapsack", "menu-knapsack compiled")
+    for target in ((128, 32, 0.2e-3, None), (10_000, 32, 10e-3, 1e-6), (1_000_000, 16, 1.0, 1e-6))
+)
 """Solver, items, options, seconds, certified gap."""
 
 
@@ -364,13 +395,14 @@ def table(found: dict[str, Any]) -> str:
     for r in found["ratios"]:
         more = "" if r["finished"] else ", and had not finished"
         name = f"{r['kind']} {r['items']:,} x {r['options']}"
-        times = f"{r['times']:,.3g} times as long as ours, exact ({r['times_with_model']:,.3g} with its model)"
+        times = f"{r['times']:,.3g} times as long as {r['ours']} ({r['times_with_model']:,.3g} with its model)"
         lines.append(f"{name:28} {r['solver']:24} took {times}{more}")
     lines.append("")
     for r in found["targets"]:
         gap = "" if r["target_gap"] is None else f", gap {r['gap']:.1e} of {r['target_gap']:.0e}"
         lines.append(
-            f"{r['items']:,} x {r['options']}: {1e3 * r['seconds']:.3g} ms ({1e3 * r['cpu']:.3g} ms of CPU) "
+            f"{r['solver']}, {r['items']:,} x {r['options']}: {1e3 * r['seconds']:.3g} ms "
+            f"({1e3 * r['cpu']:.3g} ms of CPU) "
             f"of {1e3 * r['target_seconds']:g} ms{gap}: {'met' if r['met'] else 'missed'}"
         )
     lines += [f"time ~ items^{s:.2f}: {name}" for name, s in found["exponents"].items() if s is not None]
@@ -392,10 +424,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.child:
         print(json.dumps(measure(**json.loads(args.child))))
         return 0
-    from budgeteer.lab.results import installed, to_json, write_text
+    from budgeteer.lab.results import installed, machine, to_json, write_text
 
     limit = 5.0 if args.quick else args.limit
     out = args.out or (None if args.quick else OUT)
+    journal = Journal(None if out is None else out.with_name(out.name + ".partial"))
     found: dict[str, Any] = {part: [] for part in PARTS}
     if len(args.parts) < len(PARTS) and out is not None and out.exists():
         found = json.loads(out.read_text())
@@ -408,17 +441,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     }
     for part in args.parts:
         if part == "menus":
-            found[part] = side_by_side(((20, 4),) if args.quick else MENUS, limit, args.seed)
+            found[part] = side_by_side(journal, ((20, 4),) if args.quick else MENUS, limit, args.seed)
         elif part == "sacks":
-            found[part] = sacks((30,) if args.quick else SACKS, limit, args.seed)
+            found[part] = sacks(journal, (30,) if args.quick else SACKS, limit, args.seed)
         else:
-            found[part] = scaling(((10, 16), (100, 16)) if args.quick else SCALE, args.seed)
+            found[part] = scaling(journal, ((10, 16), (100, 16)) if args.quick else SCALE, args.seed)
         found["targets"] = targets(found["menus"])
         found["ratios"] = ratios([*found["menus"], *found["sacks"]])
         measured = [r["solver"] for r in found["scaling"] if "error" not in r]
         found["exponents"] = {name: slope(found["scaling"], name) for name in dict.fromkeys(measured)}
         if out is not None:  # after every part, so that a run that is stopped keeps what it has
             write_text(json.dumps(to_json(found), indent=1) + "\n", out)
+    journal.close()
     print(table(to_json(found)))
     if not args.quick and args.out is None:
         write_text(figure(found["scaling"]), FIGURE)

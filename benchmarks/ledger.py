@@ -16,7 +16,6 @@ import argparse
 import asyncio
 import json
 import os
-import platform
 import random
 import shutil
 import socket
@@ -29,6 +28,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from budgeteer.lab.results import machine
 from budgeteer.ledger import Ledger, Limit, MemoryLedger, RedisLedger, SqliteLedger
 
 OUT = Path(__file__).parent / "results" / "ledger.json"
@@ -275,13 +275,8 @@ def run(quick: bool) -> dict[str, Any]:
         "verify": checked,
         "targets": TARGETS,
         "fsync_milliseconds": disk,
-        "machine": {
-            "cores": os.cpu_count(),
-            "cpu": platform.processor() or platform.machine(),
-            "load": os.getloadavg(),
-        },
+        "machine": machine(),
         "versions": {
-            "python": platform.python_version(),
             "redis-server": subprocess.run(
                 [shutil.which("redis-server") or "valkey-server", "--version"], capture_output=True, text=True
             ).stdout.split(" sha")[0],

@@ -12,8 +12,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
 import sys
 import tempfile
 import time
@@ -27,7 +25,7 @@ import numpy as np
 import torch
 
 from budgeteer.lab import pool
-from budgeteer.lab.results import installed, to_json, write_text
+from budgeteer.lab.results import installed, machine, to_json, write_text
 from budgeteer.lab.run import rewards
 from budgeteer.lab.tasks.base import Item
 from budgeteer.models.llama import Llama
@@ -74,22 +72,6 @@ def set_threads(n: int) -> None:
         numba.set_num_threads(min(n, numba.config.NUMBA_NUM_THREADS))
     except ImportError:
         pass
-
-
-def machine() -> dict[str, Any]:
-    """What the numbers were measured on."""
-    name = platform.processor() or platform.machine()
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.exists():
-        lines = [line for line in cpuinfo.read_text().splitlines() if line.startswith("model name")]
-        name = lines[0].partition(":")[2].strip() if lines else name
-    load = os.getloadavg()[0] if hasattr(os, "getloadavg") else None
-    return {"cpu": name, "cores": os.cpu_count(), "load_before": load, "system": platform.system()}
-
-
-def versions() -> dict[str, str]:
-    """Of Python and of the packages compared; an absent one is left out."""
-    return {"python": platform.python_version()} | installed(PACKAGES)
 
 
 def peak_flops(size: int = 2048, repetitions: int = 5) -> float:
@@ -374,7 +356,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     found = {
         "quick": args.quick,
         "machine": before,
-        "versions": versions(),
+        "versions": installed(PACKAGES),
         "settings": {name: getattr(settings, name) for name in Settings.__dataclass_fields__},
         "generation": generation(settings),
         "training": [entry for entry in entries if entry is not None],

@@ -11,6 +11,7 @@ from budgeteer.errors import BudgetExceeded, InvalidInput, ModelError
 from budgeteer.ledger import Allowance, Limit, MemoryLedger
 from budgeteer.models.model import Chunk, Request, Response
 from budgeteer.solve import Budgeted
+from budgeteer.usage import Usage
 from scripted import Scripted
 
 
@@ -49,6 +50,16 @@ def test_afford_is_the_largest_that_fits(most: int, n: int, keep: int, want: int
     """30 units, prompt of 3: n * m <= 27; with keep: (3 + m) + (3 + m + 4) <= 30, so m = 10."""
     model = budgeted(Scripted(lambda prompt, rng: "x"), all=30)
     assert model.afford("abc", n=n, most=most, keep=keep) == want
+
+
+def test_fits_adds_the_calls_up() -> None:
+    """30 tokens, 12 of output: 5 + 5 + 10 + 7 = 27 fit, one more call of 4 does not, nor do 13 of output."""
+    model = budgeted(Scripted(lambda prompt, rng: "x"), all=30, output=12)
+    calls = Usage(input=5, output=5), Usage(input=10, output=7)
+    assert model.fits(*calls)
+    assert not model.fits(*calls, Usage(input=4, output=0))
+    assert not model.fits(Usage(input=0, output=13))
+    assert model.fits()
 
 
 def test_afford_knows_that_nothing_fits() -> None:

@@ -25,7 +25,7 @@ from budgeteer.allocate import (
 )
 from budgeteer.allocate._menu import blocks, hulls, relax
 from budgeteer.check import CheckFailed, check_allocator
-from budgeteer.errors import InvalidInput
+from budgeteer.errors import InvalidInput, MissingExtra
 
 
 def allocate(allocator, budget, items):
@@ -72,9 +72,11 @@ def test_exact_equals_brute_force_and_gaps_are_true_on_a_thousand_instances():
         exact = allocate(menu_knapsack(exact=True), budget, items)
         assert exact.value == pytest.approx(best, abs=1e-9), seed
         assert exact.gap == 0
-        for allocator in (menu_knapsack(), greedy_marginal()):
+        fast = allocate(menu_knapsack(exact=True, compiled=True), budget, items)
+        assert (fast.value, fast.gap) == (pytest.approx(best, abs=1e-9), 0), seed
+        for allocator in (menu_knapsack(), greedy_marginal(), menu_knapsack(compiled=True)):
             plan = allocate(allocator, budget, items)
-            assert plan.expected_cost <= budget
+            assert plan.expected_cost == items.spend(plan.units) <= budget
             assert plan.value <= best + 1e-9
             assert best <= plan.value + plan.gap + 1e-9, seed
             assert plan.value == pytest.approx(float(items.menu.at(plan.units)[1].sum()))
@@ -117,11 +119,12 @@ def test_exact_equals_highs_on_mid_size_menus(seed):
     menu = Menu.of(cost, np.ascontiguousarray(value))
     budget = int(cost.max(1).sum() * rng.uniform(0.05, 0.6))
     best = highs(menu, budget)
-    plan = allocate(menu_knapsack(exact=True), budget, keyed(menu))
-    assert plan.gap == 0
-    # HiGHS takes a plan for optimal within 1e-6 absolute
-    assert plan.value == pytest.approx(best, rel=1e-6)
-    assert plan.value >= best - 1e-6
+    for compiled in (False, True):
+        plan = allocate(menu_knapsack(exact=True, compiled=compiled), budget, keyed(menu))
+        assert plan.gap == 0
+        # HiGHS takes a plan for optimal within 1e-6 absolute
+        assert plan.value == pytest.approx(best, rel=1e-6)
+        assert plan.value >= best - 1e-6
 
 
 def test_worked_example():
@@ -162,6 +165,65 @@ def test_sampled_prices_and_blocks_of_many_widths_change_nothing(monkeypatch):
     assert sampled.price == plain.price
 
 
+@pytest.mark.parametrize("seed", range(8))
+def test_compiled_plans_are_the_same(seed, monkeypatch):
+    rng = np.random.default_rng(seed)
+    n, sampled = int(rng.integers(300, 3000)), bool(seed % 2)
+    monkeypatch.setattr(_menu, "SAMPLED", 256 if sampled else 10**9)
+    size = rng.integers(0, 90 if seed < 2 else 20, n)
+    menu = Menu.of([rng.integers(1, 500, k) for k in size], [rng.gamma(1, 1, k) for k in size])
+    items = keyed(menu, rng)
+    for share in (0.0, 0.001, 0.05, 0.3, 0.999, 2.0):
+        budget = int(menu.cost.sum() * share / 6)
+        for exact in (False, True):
+            plain = allocate(menu_knapsack(exact), budget, items)
+            fast = allocate(menu_knapsack(exact, compiled=True), budget, items)
+            assert fast.price == pytest.approx(plain.price, rel=1e-12)
+            assert fast.expected_cost == items.spend(fast.units) <= budget
+            assert fast.value == pytest.approx(float(menu.at(fast.units)[1].sum()), rel=1e-12)
+            assert fast.value + fast.gap >= plain.value - 1e-9
+            assert plain.value + plain.gap >= fast.value - 1e-9
+            if exact:
+                assert (fast.gap, plain.gap) == (0, 0)
+                assert fast.value == pytest.approx(plain.value, rel=1e-12)
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+def test_plans_do_not_depend_on_the_order_of_items_that_tie(compiled):
+    for seed in range(150):
+        rng = np.random.default_rng(seed)
+        n = int(rng.integers(2, 40))
+        cost, value = rng.integers(1, 6, (n, 3)), rng.integers(1, 5, (n, 3)).astype(float)
+        items = Items(tuple(f"k{i:02d}" for i in range(n)), menu=Menu.of(cost, value))
+        order = rng.permutation(n)
+        budget = int(rng.integers(1, 3 * n))
+        for exact in (False, True):
+            allocator = menu_knapsack(exact, compiled)
+            plan, moved = allocate(allocator, budget, items), allocate(allocator, budget, items.take(order))
+            assert plan.units[order].tolist() == moved.units.tolist(), (seed, exact)
+
+
+@pytest.mark.parametrize("exact", [False, True])
+def test_compiled_keeps_the_rules_of_allocators(exact):
+    check_allocator(menu_knapsack(exact, compiled=True), menu=True)
+
+
+def test_compiled_takes_columns_that_are_views_or_read_only():
+    rng = np.random.default_rng(9)
+    cost, value = np.sort(rng.integers(1, 90, 80)), np.sort(rng.random(80))
+    plain = Items(tuple("abcdefgh"), menu=Menu(cost[::2].copy(), value[::2].copy(), np.arange(9) * 5))
+    cost.flags.writeable = False
+    view = Items(plain.keys, menu=Menu(cost[::2], value[::2], np.arange(9) * 5))
+    one, two = (allocate(menu_knapsack(compiled=True), 150, items) for items in (plain, view))
+    assert one.units.tolist() == two.units.tolist()
+
+
+def test_without_numba_compiled_is_refused(monkeypatch):
+    monkeypatch.setitem(sys.modules, "budgeteer.allocate._compiled", None)
+    with pytest.raises(MissingExtra, match=r"budgeteer\[fast\]"):
+        menu_knapsack(compiled=True)
+
+
 def test_large_menus_are_certified_and_closed():
     rng = np.random.default_rng(3)
     menu = Menu.of(np.sort(rng.integers(1, 1000, (20_000, 8)), 1), np.sort(rng.random((20_000, 8)), 1))
@@ -178,7 +240,8 @@ def test_ties_by_the_thousand_go_by_key():
     menu = Menu.of(np.tile([3, 6], (n, 1)), np.tile([2.0, 4.0], (n, 1)))
     order = np.random.default_rng(4).permutation(n)
     items = Items(tuple(f"k{i:05d}" for i in range(n)), menu=menu)
-    for allocator in (menu_knapsack(), menu_knapsack(exact=True), greedy_marginal()):
+    compiled = menu_knapsack(compiled=True), menu_knapsack(exact=True, compiled=True)
+    for allocator in (menu_knapsack(), menu_knapsack(exact=True), greedy_marginal(), *compiled):
         plan, moved = allocate(allocator, 10_000, items), allocate(allocator, 10_000, items.take(order))
         assert plan.expected_cost == 9999
         assert plan.gap == 0
@@ -190,9 +253,11 @@ def test_hard_values_leave_an_honest_gap(monkeypatch):
     rng = np.random.default_rng(5)
     cost = rng.integers(10_000, 20_000, (60, 1))
     items = keyed(Menu.of(cost, cost + 1000.0))  # strongly correlated: the hard case of knapsacks
-    plan = allocate(menu_knapsack(exact=True), int(cost.sum()) // 2, items)
-    assert plan.gap > 0
-    assert highs(items.menu, int(cost.sum()) // 2) <= plan.value + plan.gap + 1e-3
+    best = highs(items.menu, int(cost.sum()) // 2)
+    for compiled in (False, True):
+        plan = allocate(menu_knapsack(exact=True, compiled=compiled), int(cost.sum()) // 2, items)
+        assert plan.gap > 0
+        assert best <= plan.value + plan.gap + 1e-3
 
 
 @settings(max_examples=60, deadline=None)

@@ -206,9 +206,26 @@ def test_regret_slopes_can_fail():
     assert evidence.growth("independent", "greedy", sizes=sizes, seeds=4).verdict == "refuted here"
 
 
-def test_adversarial_ratio_can_fail():
-    assert evidence.adversarial("euclidean", sizes=(1024,), seeds=3).verdict == "shown"
-    assert evidence.adversarial("greedy", sizes=(1024,), seeds=3).verdict == "refuted here"
+def test_alpha_regret_can_fail():
+    assert evidence.alpha_regret("rising", "euclidean", sizes=(4096,), seeds=3).verdict == "shown"
+    assert evidence.alpha_regret("rising", "greedy", sizes=(16384,), seeds=3).verdict == "refuted here"
+    assert evidence.plain_regret("stairs", sizes=(1024, 4096), seeds=3).verdict == "shown"
+
+
+@pytest.mark.parametrize("how", ["euclidean", "entropy"])
+@pytest.mark.parametrize("stream", ["independent", "trend"])
+def test_the_compiled_copy_collects_what_the_method_does(how, stream):
+    value, cost, budget = evidence.requests(stream, 1024, 3)
+    for shares in (None, np.random.default_rng(0).dirichlet(np.ones(1024))):
+        own = evidence.play(evidence.make(how, budget, 1024, 0.7), value, cost, budget, shares)
+        assert evidence.collect(how, value, cost, budget, 0.7, shares) == pytest.approx(own, rel=1e-12)
+
+
+def test_the_drift_deviates_by_two_roots():
+    size, seeds = 4096, 400
+    high = np.mean([evidence.level("drifting", size, np.random.default_rng(s)) > 1 for s in range(seeds)], axis=0)
+    smooth = high.reshape(64, -1).mean(axis=1)
+    assert np.abs(smooth - smooth.mean()).sum() * size / 64 == pytest.approx(2 * size**0.5, rel=0.05)
 
 
 @settings(max_examples=25, deadline=None)

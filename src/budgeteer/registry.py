@@ -56,7 +56,25 @@ _OD = ("Cost-efficient ability estimation by optimal design", "2604.01418", "opt
 _RCO = ("Riemannian exact-budget optimisation", "2605.00649", "riemannian")
 _PIV = ("New Philosopher Inequalities for Online Bayesian Matching", "2407.15285", "pivotal")
 _ALF = ("Auxiliary-Loss-Free Load Balancing Strategy for Mixture-of-Experts", "2408.15664", "load_balance")
+_BG = ("Steering LLM Thinking with Budget Guidance", "2506.13752", "budget_guidance")
+_ZIP = ("Zero-Overhead Introspection for Adaptive Test-Time Compute", "2512.01457", "zip_rc")
+_SWI = ("SwiReasoning: Switch-Thinking in Latent and Explicit", "2510.05069", "switch_thinking")
+_MIRO = ("Mirostat: A Neural Text Decoding Algorithm that Directly Controls Perplexity", "2007.14966", "mirostat")
+_S1 = ("s1: Simple test-time scaling", "2501.19393", "budget_forcing")
+_ELASTIC = ("Scalable Chain of Thoughts via Elastic Reasoning", "2505.05315", "elastic")
+_DIFF = ("DiffAdapt: Difficulty-Adaptive Reasoning for Token-Efficient LLM Inference", "2510.19669", "diffadapt")
+_PROBE = (*_DIFF[:2], "diffadapt_probe")
+_LESS = ("When More is Less: Understanding Chain-of-Thought Length in LLMs", "2502.07266", "length_filtered_vote")
+_SC = ("Self-Consistency Improves Chain of Thought Reasoning in Language Models", "2203.11171")
+_AC = ("Let's Sample Step by Step: Adaptive-Consistency for Efficient Reasoning and Coding with LLMs", "2305.11860")
+_BOM = ("Best-of-Majority: Minimax-Optimal Strategy for Pass@k Inference Scaling", "2510.03199", "best_of_majority")
+_DORA = ("Every Rollout Counts: Optimal Resource Allocation for Efficient Test-Time Scaling", "2506.15707", "dora")
+_REBASE = ("Inference Scaling Laws: An Empirical Analysis of Compute-Optimal Inference", "2408.00724", "dora")
+_BAVT = ("Spend Less, Reason Better: Budget-Aware Value Tree Search for LLM Agents", "2603.12634", "value_tree")
+_SCALE = ("SCALE: Selective Resource Allocation for Mathematical Test-time Scaling", "", "scale")
+_CROWD = ("Statistical Decision Making for Optimal Budget Allocation in Crowd Labeling", "1403.3080", "split")
 _A, _S, _R = "budgeteer.allocate", "budgeteer.stop", "budgeteer.rl.recipes"
+_T, _SE = "budgeteer.think", "budgeteer.search"
 
 # fmt: off
 _ALL = (
@@ -94,6 +112,31 @@ _ALL = (
     Method("marker-gate", "stopper", f"{_S}.marker_gate:marker_gate", "end sure rows, abort late ones", *_DUET),
     Method("answered", "stopper", f"{_S}.answered:answered", "end a row once its answer is complete",
            evidence="answered"),
+    Method("self-consistency", "strategy", f"{_SE}.self_consistency:self_consistency", "n samples, their majority",
+           *_SC, "adaptive_vote"),
+    Method("adaptive-vote", "strategy", f"{_SE}.adaptive_vote:adaptive_vote", "samples until the majority is decided",
+           *_AC, "adaptive_vote"),
+    Method("best-of-n", "strategy", f"{_SE}.best_of_n:best_of_n", "n samples, the one with the best score",
+           evidence="best_of_majority"),
+    Method("best-of-majority", "strategy", f"{_SE}.best_of_majority:best_of_majority",
+           "n samples, the best score among frequent answers", *_BOM),
+    Method("dora", "strategy", f"{_SE}.dora:dora", "rollouts by score over directions: duplicates share", *_DORA),
+    Method("rebase", "strategy", f"{_SE}.rebase:rebase", "rollouts by softmax of their path's score", *_REBASE),
+    Method("beam", "strategy", f"{_SE}.beam:beam", "the best paths go on, all with the same width", evidence="dora"),
+    Method("value-tree", "strategy", f"{_SE}.value_tree:value_tree", "which step to grow: greedier as the budget ends",
+           *_BAVT),
+    Method("scale", "strategy", f"{_SE}.scale:scale", "which sub-problems are worth thinking about", *_SCALE),
+    Method("split", "many", f"{_SE}.split:split", "one budget over many questions, where samples may matter", *_CROWD),
+    Method("majority", "aggregator", f"{_SE}.aggregate:majority", "the most frequent answer", *_SC),
+    Method("weighted-majority", "aggregator", f"{_SE}.aggregate:weighted_majority", "the answer of most score in sum"),
+    Method("max-score", "aggregator", f"{_SE}.aggregate:max_score", "the answer of the best sample"),
+    Method("majority-filter", "aggregator", f"{_SE}.aggregate:majority_filter", "the best score of frequent answers",
+           *_BOM),
+    Method("verifier", "scorer", f"{_SE}.score:verifier", "the task's own check of an answer"),
+    Method("mean-logprob", "scorer", f"{_SE}.score:mean_logprob", "how sure the model was of its tokens"),
+    Method("programmatic", "scorer", f"{_SE}.score:programmatic", "a function of question and trace"),
+    Method("self-evaluation", "scorer", f"{_SE}.score:self_evaluation", "the model's own yes or no, charged"),
+    Method("progress", "scorer", f"{_SE}.score:progress", "the model's word on the last step, charged"),
     Method("grpo", "recipe", f"{_R}:grpo", "uniform groups, run to their end", *_GRPO),
     Method("dapo", "recipe", f"{_R}:dapo", "new prompts until enough groups are mixed", *_DAPO),
     Method("duet", "recipe", f"{_R}:duet_mended", "rollouts a prompt and when to stop each, faults mended", *_DUET),
@@ -105,7 +148,26 @@ _ALL = (
     Method("reinforce-ada-balance", "recipe", f"{_R}:reinforce_ada_balance", "rounds until both classes show", *_ADA),
     Method("vip", "recipe", f"{_R}:vip", "rollouts by predicted reward variance", *_VIP),
     Method("uniform-stop", "recipe", f"{_R}:uniform_stop", "duet's control: its stopping, but uniform groups"),
+    Method("switch-thinking", "strategy", f"{_T}.switch_thinking:switch_thinking", "tokens or mixes by entropy", *_SWI),
+    Method("budget-guidance", "strategy", f"{_T}.budget_guidance:budget_guidance", "tokens that fit the rest", *_BG),
+    Method("zip-rc", "strategy", f"{_T}.zip_rc:zip_rc", "which of parallel samples go on", *_ZIP),
+    Method("diffadapt-probe", "strategy", f"{_T}.diffadapt_probe:diffadapt_probe", "warmth and cap by a probe", *_PROBE),
+    Method("mirostat", "strategy", f"{_T}.mirostat:mirostat", "draws at a set surprise a token", *_MIRO),
     Method("uniform-answer-stop", "recipe", f"{_R}:uniform_answer_stop", "GRPO whose rows end once answered"),
+    Method("direct", "strategy", f"{_T}.direct:direct", "one trace, as long as the budget allows"),
+    Method("truncate", "strategy", f"{_T}.truncate:truncate", "thinking cut at its cap, no answer forced"),
+    Method("budget-forcing", "strategy", f"{_T}.budget_forcing:budget_forcing",
+           "thinking cut and answer forced, or made to go on", *_S1),
+    Method("elastic", "strategy", f"{_T}.elastic:elastic", "a budget each for thinking and answer", *_ELASTIC),
+    Method("plan-and-budget", "strategy", f"{_T}.plan_and_budget:plan_and_budget",
+           "tokens for each sub-question of a plan", *_PLAN, "plan_and_budget"),
+    Method("diffadapt", "strategy", f"{_T}.diffadapt:diffadapt", "short probes choose how to think", *_DIFF),
+    Method("length-filtered-vote", "strategy", f"{_T}.length_filtered_vote:length_filtered_vote",
+           "lengths at which answers agree vote", *_LESS),
+    Method("conciseness", "strategy", f"{_T}.conciseness:conciseness", "a reminder to be brief after the question",
+           "BenchOverflow", evidence="conciseness"),
+    Method("convergence", "strategy", f"{_T}.convergence:convergence", "stop thinking when the answer stays",
+           evidence="convergence"),
 )
 # fmt: on
 

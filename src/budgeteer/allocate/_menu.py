@@ -106,18 +106,18 @@ class _End:
 
 def _best(price: float, parts: list[Block]) -> _End:
     """What each item takes at a price; of equal scores the first option, and none rather than a score of 0."""
-    ends = [_best_of(price, block) for block in parts]
+    ends = [best_of(price, block) for block in parts]
     tokens, worth = sum(int(c.sum()) for _, c, _ in ends), sum(float(v.sum()) for _, _, v in ends)
     return _End(price, [e[0] for e in ends], [e[1] for e in ends], [e[2] for e in ends], tokens, worth)
 
 
-def _best_of(price: float, block: Block) -> tuple[I64, I64, F64]:
+def best_of(price: float, block: Block) -> tuple[I64, I64, F64]:
     """Option, cost and value [r] of each item of a block."""
     rows, width = block.cost.shape
     if rows * width > CHUNK and rows > 1:
         option, cost, value = np.empty(rows, np.int64), np.empty(rows, np.int64), np.empty(rows)
         for part, chunk in block.chunks():
-            option[part], cost[part], value[part] = _best_of(price, chunk)
+            option[part], cost[part], value[part] = best_of(price, chunk)
         return option, cost, value
     scores = score(block, price)
     at = scores.argmax(1)

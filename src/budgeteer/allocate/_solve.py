@@ -102,7 +102,7 @@ def menu_rule(rule: Callable[[int, Items], Plan]) -> Allocator:
             raise InvalidInput(f"budget is {budget} tokens; give 0 or more")
         if not len(items):
             return Plan(items.keys, np.zeros(0, np.int64), 0.0, value=0.0, gap=0.0)
-        return rule(whole_budget(items.options(), budget), items)
+        return rule(budget, items)
 
     return stateless(allocate)
 

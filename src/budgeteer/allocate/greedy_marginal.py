@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import NDArray
 
-from budgeteer.allocate._menu import Edges, blocks, hulls
-from budgeteer.allocate._solve import menu_plan, menu_rule
+from budgeteer.allocate._menu import Block, Edges, best_of, blocks, edges, join, relax
+from budgeteer.allocate._solve import menu_plan, menu_rule, whole_budget
 from budgeteer.allocator import Allocator
-from budgeteer.plan import I64, Items, Plan
+from budgeteer.plan import F64, I64, Items, Menu, Plan
+
+BAND = 64
+"""About so many steps are looked at first below the price; then eight times as many, until nothing is left over."""
 
 
 def greedy_marginal() -> Allocator:
@@ -31,20 +35,64 @@ def greedy_marginal() -> Allocator:
     """
 
     def rule(budget: int, items: Items) -> Plan:
-        steps = hulls(blocks(items.options()))
-        steps = steps.take(by_slope(steps, items.keys))
-        whole = int(np.searchsorted(np.cumsum(steps.cost), budget, side="right"))
-        left = budget - int(steps.cost[:whole].sum())
-        price = float(steps.slope[whole]) if whole < len(steps.slope) else 0.0
-        rest = steps.take(np.arange(whole, len(steps.item)))
-        taken = rest.take(those_that_fit(rest, left))
-        units = np.zeros(len(items), np.int64)
-        for some in (steps.take(np.arange(whole)), taken):
-            units[some.item] = some.option  # an item's steps are in order: the last one counts
-        gap = price * left - float((taken.slope * taken.cost).sum())
+        menu = items.options()
+        parts = blocks(menu)
+        relaxed = relax(menu, parts, whole_budget(menu, budget))
+        units, left, price = relaxed.units, relaxed.left, relaxed.price
+        gap, ended = price * left, np.zeros(len(items), np.bool_)
+        steps, low, width = relaxed.indifferent, price, BAND / len(items)
+        while price > 0:
+            steps = steps.take(by_slope(steps, items.keys))
+            rows = those_that_fit(steps, left)
+            passed = np.ones(len(steps.item), np.bool_)
+            passed[rows] = False
+            ended[steps.item[passed]] = True
+            taken = steps.take(rows)
+            units[taken.item] = taken.option  # an item's steps are in order: the last one counts
+            left -= int(taken.cost.sum())
+            gap -= float((taken.slope * taken.cost).sum())
+            if low == 0 or left == 0:
+                break
+            if low < price:
+                parts = within(left, parts, menu, units, ended)
+            low, width = price * max(1 - width, 0.0), 8 * width
+            steps = steps_down_to(low, parts, menu, units, ended)
         return menu_plan(items, units, price, max(gap, 0.0))
 
     return menu_rule(rule)
+
+
+def taken_now(block: Block, menu: Menu, units: I64) -> tuple[I64, F64]:
+    """Cost and value [r] of the options [n] that a block's items have now."""
+    at, some = np.maximum(menu.indptr[block.item] + units[block.item] - 1, 0), units[block.item] > 0
+    return np.where(some, menu.cost[at], 0), np.where(some, menu.value[at], 0.0)
+
+
+def within(left: int, parts: list[Block], menu: Menu, units: I64, ended: NDArray[np.bool_]) -> list[Block]:
+    """The items that have not ended and have an option for at most ``left`` tokens more than they have now."""
+    found = []
+    for block in parts:
+        more = [np.zeros(0, np.int64)]
+        for part, chunk in block.chunks():
+            now = taken_now(chunk, menu, units)[0][:, None]
+            near = np.any((chunk.cost > now) & (chunk.cost <= now + left), axis=1)
+            more.append(part.start + np.flatnonzero(near & ~ended[chunk.item]))
+        found.append(block.take(np.concatenate(more)))
+    return found
+
+
+def steps_down_to(low: float, parts: list[Block], menu: Menu, units: I64, ended: NDArray[np.bool_]) -> Edges:
+    """The steps, from the options [n] that items have now, whose slope is above ``low``; not of those that ended."""
+    found = []
+    for block in parts:
+        for _, chunk in block.chunks():
+            option, stop, _ = best_of(low, chunk)
+            rows = np.flatnonzero((option != units[chunk.item]) & ~ended[chunk.item])
+            if len(rows):
+                some = chunk.take(rows)
+                found.append(edges(some, *taken_now(some, menu, units), stop[rows]))
+    steps = join(found)
+    return steps.take(np.flatnonzero(steps.slope > 0))
 
 
 def by_slope(steps: Edges, keys: tuple[str, ...]) -> I64:

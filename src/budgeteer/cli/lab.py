@@ -15,6 +15,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     pretrain.add_argument("--out", type=Path, default=Path("runs/reasoner"), help="folder (default %(default)s)")
     pretrain.add_argument("--steps", type=int, default=None, help="optimiser steps")
     pretrain.add_argument("--seed", type=int, default=0)
+    heads = commands.add_parser("heads", help="train the heads of a reasoner on its own traces, from nothing")
+    heads.add_argument("--model", type=Path, default=None, help="folder (default: the embedded reasoner)")
+    heads.add_argument("--out", type=Path, default=Path("runs/heads"), help="folder (default %(default)s)")
+    heads.add_argument("--seed", type=int, default=0)
     profile = commands.add_parser("profile", help="pass rates of a pool under a policy, as RLVR diagnostics show them")
     profile.add_argument("--task", default="real")
     profile.add_argument("--task-seed", type=int, default=0)
@@ -25,7 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Run the tool."""
-    return _pretrain(args) if args.tool == "pretrain" else _profile(args)
+    return {"pretrain": _pretrain, "heads": _heads, "profile": _profile}[args.tool](args)
 
 
 def _pretrain(args: argparse.Namespace) -> int:
@@ -51,6 +55,17 @@ def _pretrain(args: argparse.Namespace) -> int:
 
     pretrain(config, args.out, progress)
     sys.stdout.write(f"\nthe reasoner is in {args.out.resolve()}\n")
+    return 0
+
+
+def _heads(args: argparse.Namespace) -> int:
+    from budgeteer.lab.heads import train
+    from budgeteer.models.policy import REASONER, load_policy
+
+    seen = train(load_policy(args.model or REASONER), args.out, seed=args.seed)
+    for name, value in seen.items():
+        sys.stdout.write(f"{name}: {value:,.6g}\n")
+    sys.stdout.write(f"the heads are in {args.out.resolve()}; put them beside the model's weights\n")
     return 0
 
 

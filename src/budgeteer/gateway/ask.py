@@ -49,7 +49,9 @@ _MARKS = tuple(
     )
 )  # fmt: skip
 """What makes the input's bytes no bound of its tokens; without any of these the body need not be walked."""
-_OWN_TOOLS = frozenset({None, "function", "custom"})
+_DEEP = 200
+"""Levels of nesting that can always be written again."""
+_OWN_TOOLS = frozenset({"function", "custom"})
 
 
 def parse(raw: bytes) -> tuple[dict[str, Any], bool]:
@@ -64,6 +66,11 @@ def parse(raw: bytes) -> tuple[dict[str, Any], bool]:
         raise Refused(400, "invalid_json", f"the body is not JSON: {error}") from None
     if not isinstance(body, dict):
         raise Refused(400, "invalid_json", "the body is not a JSON object")
+    if raw.count(b"[") + raw.count(b"{") > _DEEP:
+        try:
+            orjson.dumps(body)
+        except TypeError:
+            raise Refused(400, "invalid_json", f"the body is nested deeper than {_DEEP} levels") from None
     return body, b"\\u" in raw or any(raw.count(name) > 1 for name in _ONCE)
 
 
@@ -141,7 +148,7 @@ class Ask:
         bounds, body, size = model.bounds, self.body, len(self.raw) + self.added
         tools = body.get("tools")
         hosted = isinstance(tools, list) and any(
-            not isinstance(tool, dict) or tool.get("type") not in _OWN_TOOLS for tool in tools
+            not isinstance(tool, dict) or str(tool.get("type", "function")) not in _OWN_TOOLS for tool in tools
         )
         if hosted or body.get("web_search_options") is not None:
             if bounds.max_input is None:

@@ -38,6 +38,7 @@ from budgeteer.gateway.policies import Policy
 from budgeteer.gateway.refusal import Refused, of_budget
 from budgeteer.gateway.upstream import NEVER_SENT, Backend, Upstreams
 from budgeteer.ledger import Ledger, MemoryLedger
+from budgeteer.ledger.limit import MAX_UNITS
 from budgeteer.ledger.protocol import Command, extend_command, reserve_command, settle_command, wall_clock
 
 Scope = MutableMapping[str, Any]
@@ -78,7 +79,10 @@ class Hold:
         if answer.outcome == REJECTED:
             proxy.book(("release", self.name), live)
             return
-        amounts = {**settlement.amounts, REQUESTS: self.reserved[REQUESTS], PARALLEL: 0}
+        used = {
+            kind: min(units, MAX_UNITS) for kind, units in settlement.amounts.items()
+        }  # an upstream may say anything
+        amounts = {**used, REQUESTS: self.reserved[REQUESTS], PARALLEL: 0}
         live.counted = True
         live.answered = settlement.response_model or live.answered
         live.charge(settlement.usage, amounts, self.reserved, settlement.estimated)
@@ -162,7 +166,7 @@ class Proxy:
         live.key, live.path = key.id, key.scope
         raw = await self._body(headers, receive)
         ask = Ask(route, raw, key)
-        live.stream, live.model = ask.stream, self.upstreams.names.get(ask.model, ask.model)
+        live.stream, live.model = ask.stream, self.upstreams.names.get(ask.model, ask.model[:200])
         live.user = _label(headers, b"x-budgeteer-user") or _user(ask.body)
         live.session = _label(headers, b"x-budgeteer-session")
         live.tag, live.stage = _label(headers, b"x-budgeteer-tag"), _label(headers, b"x-budgeteer-stage")
@@ -177,7 +181,7 @@ class Proxy:
                 live.outcome, live.status, live.policy = ends.CACHED, 200, name
                 headers_of = [(b"content-type", b"application/json"), *self._headers(live)]
                 return await _reply(send, 200, reply, headers_of)
-        live.model = self.upstreams.names.get(ask.model, ask.model)
+        live.model = self.upstreams.names[ask.model]
         up = {name.decode(): headers[name].decode("latin-1") for name in _PASSED_UP if name in headers}
         watch = asyncio.ensure_future(receive())
         watch.add_done_callback(lambda _: self._left(live, ask))

@@ -142,6 +142,21 @@ def versions() -> dict[str, str]:
     return platforms | installed(("budgeteer", "numpy", "torch", "reasoning-gym", "transformers", "tokenizers"))
 
 
+def machine() -> dict[str, Any]:
+    """What a benchmark's numbers were measured on, and what else that machine was doing."""
+    cpu, info = platform.processor() or platform.machine(), Path("/proc/cpuinfo")
+    if info.exists():
+        lines = (line for line in info.read_text().splitlines() if line.startswith("model name"))
+        cpu = next(lines, f": {cpu}").partition(":")[2].strip()
+    return {
+        "cpu": cpu,
+        "cores": os.cpu_count(),
+        "load_before": os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
+        "system": platform.system(),
+        "python": platform.python_version(),
+    }
+
+
 def write(results: Results, path: Path | str) -> Path:
     """Write results.json whole or not at all; numbers that are not finite become null.
 

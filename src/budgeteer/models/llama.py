@@ -147,15 +147,21 @@ class Llama(nn.Module):
 
     def forward(self, tokens: Tensor) -> Tensor:
         """Hidden states [b, t, hidden] of right-padded tokens [b, t] (int64), positions from 0."""
-        t = tokens.shape[1]
-        x = F.embedding(tokens, self.embed)
+        return self.states(F.embedding(tokens, self.embed))[-1]
+
+    def states(self, inputs: Tensor) -> list[Tensor]:
+        """States [b, t, hidden] of input embeddings [b, t, hidden]: the inputs, then those after each block, the last
+        of them after the final norm (the ``hidden_states`` of transformers)."""
+        t = inputs.shape[1]
+        found = [inputs]
         cos, sin = self.cos[:t], self.sin[:t]  # type: ignore[index]
         for block in self.blocks:
             assert isinstance(block, Block)
-            q, k, v = block.project(x, cos, sin)
+            q, k, v = block.project(found[-1], cos, sin)
             a = F.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=block.heads != block.kv_heads)
-            x = block.finish(x, a)
-        return F.rms_norm(x, (x.shape[-1],), self.norm, self.config.rms_norm_eps)
+            found.append(block.finish(found[-1], a))
+        found[-1] = F.rms_norm(found[-1], (inputs.shape[-1],), self.norm, self.config.rms_norm_eps)
+        return found
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Next-token logits [..., vocab] of hidden states [..., hidden]."""

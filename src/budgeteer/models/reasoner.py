@@ -26,7 +26,9 @@ from torch import Tensor
 
 from budgeteer.errors import InvalidInput, ModelError
 from budgeteer.models.decoder import Decoder, compiles, draw, streams
+from budgeteer.models.hook import Effect, Internals, Row, call_hooks
 from budgeteer.models.model import (
+    INTERNALS,
     LENGTH,
     LOGPROBS,
     PREFIX,
@@ -79,6 +81,7 @@ class _Row:
         tokens: sampled so far, kept here only while the row is streamed.
         text: of the tokens before ``read``; ``shown`` characters of it were handed out.
         since: tokens before it are not needed to decode those from ``read`` on.
+        hooked: what the request's hook is shown of it; None without a hook.
     """
 
     job: _Job
@@ -88,13 +91,14 @@ class _Row:
     shown: int = 0
     since: int = 0
     read: int = 0
+    hooked: Row | None = None
 
 
 class _Batch:
     """The rows that are decoded now, and those that wait for a slot. Lives in one thread."""
 
-    def __init__(self, policy: Policy, slots: int) -> None:
-        self.policy, model = policy, policy.model
+    def __init__(self, policy: Policy, slots: int, inside: Internals) -> None:
+        self.policy, model, self.inside = policy, policy.model, inside
         c = model.config
         self.positions, self.eos = c.max_position_embeddings, policy.markers.eos
         self.compiled = compiles(model)
@@ -109,12 +113,13 @@ class _Batch:
         self.live = np.zeros(slots, np.bool_)
         self.record, self.token, self.position, self.start, self.group = (np.zeros(slots, np.int64) for _ in range(5))
         self.used, self.column = 0, 0
+        self.soft, self.fed = np.zeros(slots, np.bool_), torch.zeros(slots, c.hidden_size, device=model.device)
         # by record: what a row keeps when it moves to another slot
         self.rows: list[_Row | None] = [None] * slots
         self.free, self.places, self.place_count = list(range(slots)), list[int](), 0
         self.length, self.cap = np.zeros(slots, np.int64), np.zeros(slots, np.int64)
         self.temperature = np.ones(slots)
-        self.greedy, self.streamed, self.scored = (np.zeros(slots, np.bool_) for _ in range(3))
+        self.greedy, self.streamed, self.scored, self.hooked = (np.zeros(slots, np.bool_) for _ in range(4))
         self.watched = np.zeros((slots, c.vocab_size), np.bool_)
         self.uniform = np.zeros((slots, self.positions), np.float32)
         self.tokens = np.zeros((slots, self.positions), np.int64)
@@ -166,12 +171,17 @@ class _Batch:
         m = min(self.slots, -(-n // self.granule) * self.granule)
         # ended rows and padding attend to their own new column only, and stay in range
         self.start[:m][~self.live[:m]] = self.column
+        c, states, fed = self.policy.model.config, None, None
+        if self.hooked[self.record[:n][live]].any():
+            states = self.fed.new_empty((m, c.num_hidden_layers + 1, c.hidden_size))
+            soft = self.soft[:m] & self.live[:m]
+            fed = (soft, self.fed[:m]) if soft.any() else None
         logits = self.decoder.step(
-            self.token[:m], self.position[:m], self.start[:m], self.group[:m], self.column
+            self.token[:m], self.position[:m], self.start[:m], self.group[:m], self.column, states, fed
         )  # fmt: skip
         self.column += 1
         self.position[:n] += live
-        self._take(np.flatnonzero(live), logits, None)
+        self._take(np.flatnonzero(live), logits, states)
 
     def _admit(self) -> None:
         """Start choices of the first job that waits, in slots of rows that ended and behind the last one."""
@@ -189,19 +199,20 @@ class _Batch:
         self.used += count - len(holes)
         records = [self.free.pop() for _ in range(count)]
         for choice, record in enumerate(records, job.started):
-            self.rows[record] = _Row(job, choice)
+            hooked = None if request.hook is None else Row(request, choice, job.prompt)
+            self.rows[record] = _Row(job, choice, hooked=hooked)
         self.live[slots], self.record[slots] = True, records
         self.position[slots], self.start[slots], self.group[slots] = len(job.prompt), self.column, job.place
         self.length[records], self.cap[records] = 0, request.max_tokens
         self.greedy[records], self.temperature[records] = request.temperature == 0, request.temperature or 1.0
         self.streamed[records], self.scored[records] = job.streamed, request.logprobs
-        self.watched[records] = job.watched
+        self.watched[records], self.hooked[records] = job.watched, request.hook is not None
         self.uniform[records, : request.max_tokens] = job.uniform[job.started : job.started + count]
         job.started += count
         if job.started == request.n:
             self.waiting.popleft()
         logits, states = job.first
-        self._take(slots, logits.expand(count, -1), states)
+        self._take(slots, logits.expand(count, -1), states.expand(count, -1, -1))
 
     def _close_up(self) -> None:
         """Fill the holes of ended rows with the last live ones when they are many, so that the batch is short."""
@@ -214,21 +225,30 @@ class _Batch:
         holes, movers = np.flatnonzero(~live[:count]), count + np.flatnonzero(live[count:])
         if len(holes):
             self.decoder.move(holes, movers, int(self.start[movers].min()), self.column)
-        for a in (self.record, self.token, self.position, self.start, self.group):
+            self.fed[holes] = self.fed[movers]
+        for a in (self.record, self.token, self.position, self.start, self.group, self.soft):
             a[holes] = a[movers]
         self.live[:count], self.live[count : self.used] = True, False
         self.used = count
 
     def _take(self, slots: I64, logits: Tensor, states: Tensor | None) -> None:
-        """The next token of the rows in these slots, from the logits [>= n, V] of the batch's slots."""
+        """The next token of the rows in these slots, from the logits [>= n, V] of the batch's slots, and the states."""
+        rows = logits if len(logits) == len(slots) else logits[torch.from_numpy(slots).to(logits.device)]
+        rows, effect = rows.contiguous(), None
+        if self.hooked[self.record[slots]].any():
+            assert states is not None
+            effect, going = self._hooks(slots, rows, states if len(states) == len(slots) else states[slots])
+            slots, rows = slots[going], rows[going]
+            if not len(slots):
+                return
         record = self.record[slots]
         at = self.length[record]
-        rows = logits if len(logits) == len(slots) else logits[torch.from_numpy(slots).to(logits.device)]
-        rows = rows.contiguous()
         token, _, _ = draw(rows, self.temperature[record], self.uniform[record, at], self.compiled)
         greedy = self.greedy[record]
         if greedy.any():
             token[greedy] = rows[torch.from_numpy(greedy)].argmax(1).cpu().numpy()
+        if effect is not None:
+            self._follow(effect, slots, token, at)
         scored = np.flatnonzero(self.scored[record])
         if len(scored):
             logp = F.log_softmax(rows[torch.from_numpy(scored)].float(), -1).cpu().numpy()
@@ -239,6 +259,63 @@ class _Batch:
         looked = self.watched[record, token] | (at + 1 >= self.cap[record])
         for i in np.flatnonzero(looked | self.streamed[record]).tolist():
             self._look(int(slots[i]), bool(looked[i]))
+
+    def _hooks(self, slots: I64, rows: Tensor, states: Tensor) -> tuple[Effect, NDArray[np.bool_]]:
+        """Ask the hooks; end the rows that they end, and fail the jobs of those that raise.
+
+        Returns:
+            The effect on the rows that take a token now, and which these are.
+        """
+        shown = [self.rows[r] for r in self.record[slots].tolist()]
+        hooked = np.array([row is not None and row.hooked is not None for row in shown])
+        asked = [row.hooked for row in shown if row is not None and row.hooked is not None]
+        effect = call_hooks(self.inside, asked, rows[hooked], states[hooked])
+        where, going = np.flatnonzero(hooked), np.ones(len(slots), np.bool_)
+        for i, error in effect.failed.items():
+            row = shown[where[i]]
+            assert row is not None
+            if not row.job.over:
+                self.drop(row.job)
+                row.job.tell(error)
+        for i in np.flatnonzero(effect.end).tolist():
+            row = shown[where[i]]
+            if row is not None and not row.job.over:
+                self._end(int(slots[where[i]]), STOP)
+        going = self.live[slots]
+        return effect.among(hooked, going), going
+
+    def _follow(self, effect: Effect, slots: I64, token: I64, at: I64) -> None:
+        """Draw, force and feed as the hooks want; the tokens [n] drawn from the model's own logits are changed."""
+        record = self.record[slots]
+        some = np.flatnonzero(effect.tempered)
+        if len(some):
+            # in torch's operators: a token that is excluded has a probability of exactly 0 there
+            changed = effect.logits[some]
+            drawn, _, _ = draw(changed, np.ones(len(some)), self.uniform[record[some], at[some]], False)
+            token[some] = np.where(self.greedy[record[some]], changed.argmax(1).cpu().numpy(), drawn)
+        forced = effect.force >= 0
+        token[forced] = effect.force[forced]
+        self.soft[slots] = effect.soft
+        if effect.embeddings is not None:
+            self.fed[slots] = effect.embeddings.to(self.fed)
+        for r, taken in zip(record.tolist(), token.tolist(), strict=True):
+            row = self.rows[r]
+            if row is not None and row.hooked is not None:
+                row.hooked.tokens.append(taken)
+
+    def _end(self, slot: int, finish: str) -> None:
+        """End a row before its next token."""
+        record = int(self.record[slot])
+        row, n = self.rows[record], int(self.length[record])
+        assert row is not None
+        job = row.job
+        text, _ = _until(self.policy.decode([self.tokens[record, :n].tolist()])[0], job.request.stop)
+        if job.streamed:
+            job.tell(Chunk(row.choice, text[row.shown :], 0))
+        logprobs = tuple(self.logprobs[record, :n].tolist()) if job.request.logprobs else None
+        job.choices[row.choice] = Choice(text, n, finish, logprobs)
+        self._leave(slot)
+        self._complete(job)
 
     def _look(self, slot: int, may_end: bool) -> None:
         """Show what is new of a streamed row, and end a row that is at its end."""
@@ -306,7 +383,7 @@ class Reasoner:
         name: for reports and prices.
     """
 
-    capabilities = frozenset({PREFIX, LOGPROBS, SEED})
+    capabilities = frozenset({PREFIX, LOGPROBS, SEED, INTERNALS})
 
     def __init__(self, policy: Policy | None = None, slots: int = 256, *, name: str = "reasoner") -> None:
         if slots < 1:
@@ -320,6 +397,12 @@ class Reasoner:
         self._out: dict[asyncio.AbstractEventLoop, list[tuple[Callable[[Any], None], Any]]] = {}
         self._encoded = lru_cache(4096)(lambda text: self.policy.encode([text])[0])
         self._watched = lru_cache(64)(self._watch)
+        self.inside = Internals(
+            self.policy.model.embed.detach(),
+            tuple(self._pieces()),
+            self.policy.markers.eos,
+            lambda text: list(self.policy.tokenizer.encode(text, add_special_tokens=False).ids),
+        )
 
     def count(self, prompt: str | tuple[Message, ...]) -> int:
         """Input tokens of a prompt, with the beginning-of-sequence token."""
@@ -331,7 +414,7 @@ class Reasoner:
         """All choices of a request.
 
         Raises:
-            InvalidInput: messages, a hook, or a prompt and a cap beyond the model's positions.
+            InvalidInput: messages, or a prompt and a cap beyond the model's positions.
             ModelError: the model was closed, or its engine failed.
         """
         future = asyncio.get_running_loop().create_future()
@@ -382,8 +465,6 @@ class Reasoner:
         """Hand a request to the batch's thread; ``tell`` is called in the loop of the caller."""
         if self._closed:
             raise ModelError(f"{self.name} is closed; make a new one", billed=False)
-        if request.hook is not None:
-            raise InvalidInput(f"{self.name} runs no hooks; choose a strategy that needs no internals")
         read, config = self.count(request.prompt), self.policy.model.config
         positions = config.max_position_embeddings
         if read + request.max_tokens > positions:
@@ -454,7 +535,7 @@ class Reasoner:
                     inbox, self._inbox = self._inbox, []
                     closed = self._closed
                 try:
-                    batch = batch or _Batch(self.policy, self.slots)
+                    batch = batch or _Batch(self.policy, self.slots, self.inside)
                     for job, wanted in inbox:
                         if wanted:
                             batch.waiting.append(job)

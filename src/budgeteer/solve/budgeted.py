@@ -80,19 +80,21 @@ class Budgeted:
             keep: tokens of output of a later call with the same prompt and the thinking so far (to force an answer)
                 that have to fit, too.
         """
-        inputs, free = self.model.count(prompt), self.remaining
+        inputs = self.model.count(prompt)
         low, high = 0, most
         while low < high:
             middle = (low + high + 1) // 2
-            need = self._metering.most(Usage(input=inputs, output=n * middle), self.name, "")
-            if keep:
-                later = self._metering.most(Usage(input=inputs + middle, output=keep), self.name, "")
-                need = {kind: units + later[kind] for kind, units in need.items()}
-            if all(units <= free[kind] for kind, units in need.items()):
+            later = (Usage(input=inputs + middle, output=keep),) if keep else ()
+            if self.fits(Usage(input=inputs, output=n * middle), *later):
                 low = middle
             else:
                 high = middle - 1
         return low
+
+    def fits(self, *calls: Usage) -> bool:
+        """Whether calls of these input and output tokens, all of them together, fit into what is left."""
+        worst = [self._metering.most(usage, self.name, "") for usage in calls]
+        return all(sum(units[kind] for units in worst) <= free for kind, free in self.remaining.items())
 
     async def generate(self, request: Request, *, stage: str = "sample") -> Response:
         """All choices of a request, charged.

@@ -1,0 +1,79 @@
+"""Adaptive voting (rule of arXiv 2305.11860, and ours): the answers of self-consistency for fewer tokens?
+
+200 questions, 32 samples at most. The right answer has chance p from Beta(1.2, 0.8), the wrong ones share the rest
+geometrically (1/2, 1/4, ... over 8); in the control all 20 answers are equally likely. A trace is 20 to 60 tokens.
+Both sides see the same samples as far as their requests have the same sizes.
+"""
+
+from __future__ import annotations
+
+import random
+
+import numpy as np
+
+from budgeteer.lab.evidence import BELOW_ONE, Evidence, Region, measured
+from budgeteer.lab.simulated import Simulated, answers_of, tasks_of, tokens_of
+from budgeteer.search import adaptive_vote, self_consistency
+from budgeteer.solve import Strategy
+
+QUESTIONS, SAMPLES = 200, 32
+
+
+def experiments() -> list[Evidence]:
+    """All of adaptive voting's experiments."""
+    return [
+        *against(adaptive_vote(SAMPLES), "risk 0.1", (0.0, 0.5)),
+        *against(adaptive_vote(SAMPLES, rule="leads", risk=0.05), "rule leads, risk 0.05", (0.0, 0.5)),
+        *against(adaptive_vote(SAMPLES, risk=0.0), "certain rule", BELOW_ONE),
+        *against(adaptive_vote(SAMPLES), "risk 0.1", (0.9, 1.0 + 1e-9), hopeless=True),
+    ]
+
+
+def model(seed: int, hopeless: bool = False) -> Simulated:
+    """Question i is its number; the right answer is R."""
+    rate = np.random.default_rng([seed, 61]).beta(1.2, 0.8, QUESTIONS).tolist()
+    tail = [2.0**-j for j in range(1, 9)]
+
+    def write(prompt: str, rng: random.Random) -> str:
+        if hopeless:
+            answer = rng.choice(["R", *map(str, range(19))])
+        elif rng.random() < rate[int(prompt)]:
+            answer = "R"
+        else:
+            answer = str(rng.choices(range(8), tail)[0])
+        return "x " * rng.randrange(20, 60) + f"#{answer}\n"
+
+    return Simulated(write)
+
+
+def play(strategy: Strategy, seed: int, hopeless: bool = False) -> tuple[float, int]:
+    """(accuracy, output tokens)."""
+    tasks = tasks_of(model(seed, hopeless), map(str, range(QUESTIONS)), seed)
+    answers = answers_of(strategy, tasks)
+    return float(np.mean([answer.answer == "R" for answer in answers])), tokens_of(tasks)
+
+
+def against(strategy: Strategy, name: str, region: Region, *, hopeless: bool = False, seeds: int = 8) -> list[Evidence]:
+    """Tokens over self-consistency's, and the difference in accuracy."""
+    ours = [play(strategy, seed, hopeless) for seed in range(seeds)]
+    theirs = [play(self_consistency(SAMPLES), seed, hopeless) for seed in range(seeds)]
+    where = ", hopeless questions" if hopeless else ""
+    about = {"baseline": f"self-consistency with {SAMPLES} samples", "budget": f"at most {SAMPLES} samples a question"}
+    low, high = region
+    text = f"above {low}" if hopeless else f"below {high:g}"
+    return [
+        measured(
+            f"tokens, {name}{where}",
+            [a[1] / b[1] for a, b in zip(ours, theirs, strict=True)],
+            region,
+            claim=f"{name}{where}: the output tokens are {text} of self-consistency's (ratio)",
+            **about,
+        ),
+        measured(
+            f"accuracy, {name}{where}",
+            [a[0] - b[0] for a, b in zip(ours, theirs, strict=True)],
+            (-0.01, 0.01),
+            claim=f"{name}{where}: the accuracy is within 0.01 of self-consistency's (difference)",
+            **about,
+        ),
+    ]

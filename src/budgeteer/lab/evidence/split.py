@@ -1,0 +1,81 @@
+"""The split of one budget over many questions: more right answers than the same number of samples for each?
+
+100 questions as in :mod:`budgeteer.lab.evidence.adaptive_vote`: chances from Beta(1.2, 0.8), wrong answers share the
+rest geometrically, 20 to 60 tokens a trace; alike = all chances 0.45. Budgets are 4 to 16 samples a question, in
+output tokens, hard on both sides.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+
+import numpy as np
+
+from budgeteer.allocate import neyman, uniform
+from budgeteer.allocator import Allocator
+from budgeteer.lab.evidence import ABOVE_ZERO, Evidence, Region, measured
+from budgeteer.lab.simulated import Simulated, tasks_of
+from budgeteer.search.split import Show, agreement, gains, split
+
+QUESTIONS, TOKENS = 100, 40
+
+
+def experiments() -> list[Evidence]:
+    """All of the split's experiments."""
+    return [
+        gain("uniform", 4, ABOVE_ZERO),
+        gain("uniform", 8, ABOVE_ZERO),
+        gain("uniform", 16, ABOVE_ZERO),
+        gain("neyman", 8, ABOVE_ZERO),
+        gain("uniform", 8, (-0.03, 0.03), alike=True),
+    ]
+
+
+def model(seed: int, alike: bool) -> Simulated:
+    """Question i is its number; the right answer is R."""
+    rate = np.random.default_rng([seed, 81]).beta(1.2, 0.8, QUESTIONS).tolist()
+    tail = [2.0**-j for j in range(1, 9)]
+
+    def write(prompt: str, rng: random.Random) -> str:
+        p = 0.45 if alike else rate[int(prompt)]
+        answer = "R" if rng.random() < p else str(rng.choices(range(8), tail)[0])
+        return "x " * rng.randrange(20, 60) + f"#{answer}\n"
+
+    return Simulated(write)
+
+
+METHODS: dict[str, tuple[Allocator | None, Show]] = {
+    "gains": (None, gains),
+    "uniform": (uniform(), agreement),
+    "neyman": (neyman(), agreement),
+}
+
+
+def accuracy(name: str, samples: int, seed: int, alike: bool) -> float:
+    """Share of right answers for ``samples`` times TOKENS tokens a question. Uniform decides no question early."""
+    allocator, show = METHODS[name]
+    tasks = tasks_of(model(seed, alike), map(str, range(QUESTIONS)), seed, budget=samples * TOKENS * QUESTIONS)
+
+    async def every() -> float:
+        risk = 0.0 if name == "uniform" else 0.01
+        found = [a async for _, a in split(tasks, allocator, show=show, risk=risk, max_tokens=64)]
+        return float(np.mean([answer.answer == "R" for answer in found]))
+
+    return asyncio.run(every())
+
+
+def gain(
+    other: str, samples: int, region: Region, *, ours: str = "gains", alike: bool = False, seeds: int = 12
+) -> Evidence:
+    """Accuracy minus another allocator's; questions that are all alike are the null."""
+    values = [accuracy(ours, samples, seed, alike) - accuracy(other, samples, seed, alike) for seed in range(seeds)]
+    return measured(
+        f"accuracy, {other}, {samples} samples" + ", alike" * alike,
+        values,
+        region,
+        claim=f"{'Questions alike, ' * alike}{samples} samples a question: the accuracy is"
+        f" {'within 0.03 of' if alike else 'above'} that of {other} (difference)",
+        baseline=f"split with {other}",
+        budget=f"{samples * TOKENS} output tokens a question on average, in one total",
+    )

@@ -1,0 +1,51 @@
+"""Beam search by steps: the best n / width paths go on, each with width rollouts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from budgeteer.errors import InvalidInput
+from budgeteer.plan import F64, I64
+from budgeteer.search._steps import step_search
+from budgeteer.search.score import Scorer
+from budgeteer.solve import Strategy
+
+
+def beam(
+    scorer: Scorer,
+    n: int = 16,
+    *,
+    width: int = 4,
+    step: str = "\n\n",
+    step_tokens: int = 256,
+    depth: int = 16,
+    temperature: float = 0.8,
+) -> Strategy:
+    """Search by steps that keeps the ``n / width`` best distinct paths, with ``width`` rollouts each.
+
+    When it helps: the scorer is right. When not: it errs, and all rollouts follow its error; it is the limit of
+    trusting scores without reserve (:func:`budgeteer.search.dora.optimal_copies` with much trust).
+
+    Args:
+        scorer: of partial traces.
+        n: rollouts.
+        width: rollouts of each path kept.
+        step, step_tokens, depth, temperature: as in :func:`budgeteer.search._steps.step_search`.
+    """
+    if not 1 <= width <= n:
+        raise InvalidInput(f"beam(n={n}, width={width}); needs 1 <= width <= n")
+
+    def copies(scores: F64, texts: Sequence[str], n: int) -> I64:
+        units, seen, left = np.zeros(len(texts), np.int64), set(), n
+        for j in np.argsort(-scores, kind="stable").tolist():
+            if left and texts[j] not in seen:
+                seen.add(texts[j])
+                units[j] = min(width, left)
+                left -= int(units[j])
+        if left:  # fewer distinct paths than places: the best ones get the rest
+            units[np.argmax(scores)] += left
+        return units
+
+    return step_search(copies, scorer, n, step=step, step_tokens=step_tokens, depth=depth, temperature=temperature)
