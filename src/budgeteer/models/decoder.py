@@ -288,7 +288,8 @@ def streams(seed: int, rows: int, positions: int, longest: int) -> NDArray[np.fl
         positions: of the model; row r owns so many numbers of the seed's stream.
         longest: no more tokens than this are drawn for a row.
     """
-    return np.random.Generator(np.random.Philox(key=[seed, 0])).random((rows, positions), np.float32)[:, :longest]
+    key = np.array([seed, 0], np.uint64)  # a list of Python integers would be rounded from 2 ** 63 on
+    return np.random.Generator(np.random.Philox(key=key)).random((rows, positions), np.float32)[:, :longest]
 
 
 def draw(
