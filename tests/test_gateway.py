@@ -369,6 +369,26 @@ def test_a_client_that_leaves_a_plain_call_is_charged_what_it_used_once_it_is_kn
             assert record["units"]["all"] == (record["reserved"]["all"] if estimated else 12)
 
 
+def test_a_stream_longer_than_the_life_of_a_reservation_stays_reserved(tmp_path):
+    with Upstream(m=echo(words=25, pause=0.1)) as upstream:
+        text = toml([("one", upstream.url, ["m"], "")])
+        with Running(tmp_path, text, ttl=1) as running:
+            key = running.key("all:300")
+            assert running.call("/v1/chat/completions", ask(model="m", max_tokens=25, stream=True), key)[0] == 200
+            (record,) = running.settled()
+            journal = [line for line, _ in running.gateway.ledger.lines()]
+    assert (record["units"]["all"], record["overshoot"], record["ms"] > 2000) == (32, {}, True)
+    assert sum("\tsettled\t" in line for line in journal) == 1
+    assert not any("\texpired\t" in line for line in journal)
+
+
+def test_what_upstreams_refuse_counts_as_a_request(tmp_path):
+    with Upstream(m=error(400)) as upstream, one_upstream(tmp_path, upstream, ["m"]) as running:
+        key = running.key("all:9000", "requests:2/90s")
+        assert [running.call("/v1/chat/completions", ask(model="m"), key)[0] for _ in range(3)] == [400, 400, 429]
+        assert (running.spent(), running.spent(kind="requests"), upstream.calls) == (0, 2, 2)
+
+
 def test_clients_that_send_too_much_or_too_slowly_are_cut_off(tmp_path):
     import socket
 
