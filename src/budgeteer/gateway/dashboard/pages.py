@@ -110,7 +110,8 @@ class Pages:
             wasted=_wasted(wasted["rows"], total["wasted"], total["input"] + total["output"]),
             models=self._spent(models["rows"], "model", kind, times[0]),
             stages=self._spent(stages["rows"], "stage", kind, times[0]),
-            scopes=self._spent(scopes["rows"], "scope", kind, times[0], names), upstreams=_upstreams(total["upstreams"]),
+            scopes=self._spent(scopes["rows"], "scope", kind, times[0], names),
+            upstreams=_upstreams(total["upstreams"]),
         ), "/")  # fmt: skip
 
     async def _names(self) -> dict[str, str]:
@@ -210,8 +211,8 @@ class Pages:
             over = tag('<b class="bad">$x</b>', x=amount(kind, row["overshoot"])) if row["overshoot"] else "0"
             resets = lasting(row["resets"] - wall_clock()) if row["resets"] else ""
             shown.append((
-                link(_path(row["path"], names), "/budget", path=row["path"], kind=kind, window=row["window"]), _named(kind),
-                _window(row["window"]), bar, amount(kind, row["left"]), amount(kind, limit), resets, over,
+                link(_path(row["path"], names), "/budget", path=row["path"], kind=kind, window=row["window"]),
+                _named(kind), _window(row["window"]), bar, amount(kind, row["left"]), amount(kind, limit), resets, over,
             ))  # fmt: skip
         heads = ("account", "kind", "per", "used and held", "left", "limit", "resets in", "overshoot")
         return table(heads, shown, "No limits: nothing stops anybody.", heads[4:])
@@ -230,8 +231,9 @@ class Pages:
             raise Trouble(404, "There is no such limit.")
         title = _path(path, names)
         drawn, facts = await self._burn(row)
+        limit = amount(kind, row["limit"]) + ("" if kind == MONEY else f" {_named(kind)}")
         return self._page(token, title, page(
-            "budget", title=title, limit=f"{amount(kind, row['limit'])} {'' if kind == MONEY else _named(kind)}".strip(),
+            "budget", title=title, limit=limit,
             window=_window(window), bar=self._balances([row], names), chart=drawn, facts=facts,
             requests=link("its requests", "/requests", path=path),
         ), "/budgets")  # fmt: skip
