@@ -101,7 +101,8 @@ def usage(prompt, completion, **more):
     return {"prompt_tokens": prompt, "completion_tokens": completion, "total_tokens": prompt + completion, **more}
 
 
-def echo(words=5, prompt=7, pause=0.0, delay=0.0, cut_after=None, reports=True, counts_one=False, **more):
+def echo(words=5, prompt=7, pause=0.0, delay=0.0, cut_after=None, reports=True, counts_one=False,
+         model_name="echo-1", **more):  # fmt: skip
     """Says ``words`` words, at most the cap, a token each; streamed if asked.
 
     ``cut_after`` words the connection drops; ``reports`` False leaves the usage out; ``counts_one`` counts one choice
@@ -126,7 +127,7 @@ def echo(words=5, prompt=7, pause=0.0, delay=0.0, cut_after=None, reports=True, 
         if path.endswith("/messages"):
             return await _messages(server, writer, body, n, prompt, pause, cut_after)
         counted = usage(prompt, n if counts_one else n * choices, **more)
-        base = {"id": "c", "created": 1, "model": "echo-1"}
+        base = {"id": "c", "created": 1, "model": model_name}
         finish = "length" if n == cap else "stop"
         if not body.get("stream"):
             if cut_after is not None:

@@ -268,7 +268,7 @@ def metering_of(allowance: Allowance | Metering, options: Mapping[str, Any]) -> 
 def tags(settlement: Settlement) -> dict[str, str]:
     """What the ledger's journal records beside the amounts."""
     return {
-        "model": settlement.response_model or settlement.model,
+        "model": (settlement.response_model or settlement.model)[:256],
         "operation": settlement.operation,
         "outcome": settlement.outcome,
         "estimated": "yes" if settlement.estimated else "no",

@@ -36,7 +36,9 @@ _SHOWN = (
 
 def choices_of(operation: str, body: Mapping[str, Any]) -> int:
     """How many choices a request asks for; 0 for embeddings."""
-    return 0 if operation == "embeddings" else int(body.get("n") or 1)
+    if operation == "embeddings":
+        return 0
+    return int(body.get("n") or 1) if operation in ("chat", "completions") else 1
 
 
 def cap_of(operation: str, body: Mapping[str, Any]) -> int | None:
@@ -49,7 +51,8 @@ def ask_for_usage(operation: str, body: dict[str, Any]) -> bool:
     """Make a stream end with its usage; whether the client did not ask for it, so that it has to be hidden."""
     if not body.get("stream") or operation not in ("chat", "completions"):
         return False
-    options = body.get("stream_options") or {}
+    options = body.get("stream_options")
+    options = options if isinstance(options, Mapping) else {}
     if options.get("include_usage"):
         return False
     body["stream_options"] = {**options, "include_usage": True}
@@ -87,7 +90,7 @@ class Reading:
             return Answer(outcome=outcome)
         try:
             body = loads(content)
-        except ValueError:
+        except (ValueError, RecursionError):
             return Answer()
         return self._whole(body) if isinstance(body, dict) else Answer()
 
@@ -97,7 +100,7 @@ class Reading:
         else:
             choices = body.get("choices") if isinstance(body.get("choices"), list) else body.get("output")
         texts = [text_of(choice) for choice in choices] if isinstance(choices, list) else []
-        full = [isinstance(c, Mapping) and c.get("finish_reason") == "length" for c in choices or ()]
+        full = [isinstance(c, Mapping) and c.get("finish_reason") == "length" for c in _list(choices)]
         usage = self._believed(self._usage(body), texts, full.count(True))
         return Answer(usage, self._tokens(texts), str(body.get("model") or ""), str(body.get("service_tier") or ""))
 
@@ -148,7 +151,7 @@ class Reading:
             return True
         try:
             body = loads(data)
-        except ValueError:
+        except (ValueError, RecursionError):
             return True
         if not isinstance(body, dict):
             return True
@@ -159,13 +162,13 @@ class Reading:
         if self.operation == "responses":
             kind = str(body.get("type"))
             if isinstance(body.get("delta"), str):
-                self._grow((body.get("output_index"), kind), body["delta"])
+                self._grow((str(body.get("output_index")), kind), body["delta"])
             if kind in ("response.completed", "response.incomplete", "response.failed") and isinstance(response, dict):
                 self.done = True
                 body = response
-        for choice in body.get("choices") or ():
+        for choice in _list(body.get("choices")):
             if isinstance(choice, dict):
-                self._grow(choice.get("index"), text_of(choice))
+                self._grow(_index(choice), text_of(choice))
                 self.full += choice.get("finish_reason") == "length"
         self.model = str(body.get("model") or self.model)
         self.service = str(body.get("service_tier") or self.service)
@@ -192,7 +195,7 @@ class Reading:
         elif kind == "message_stop":
             self.done = True
         else:
-            self._grow(body.get("index"), text_of(body.get("delta") or body.get("content_block")))
+            self._grow(_index(body), text_of(body.get("delta") or body.get("content_block")))
 
     def _grow(self, key: Any, text: str) -> None:
         if text:
@@ -228,15 +231,27 @@ def _thinking_asked(body: Mapping[str, Any]) -> bool:
     )  # fmt: skip
 
 
-def text_of(choice: Any) -> str:
+def text_of(choice: Any, depth: int = 12) -> str:
     """All that a choice, a delta or an output item shows: text, thoughts, refusals, arguments of tools."""
     if isinstance(choice, str):
         return choice
+    if depth == 0:  # deeper than any provider's shapes
+        return ""
     if isinstance(choice, list):
-        return "".join(map(text_of, choice))
+        return "".join([text_of(one, depth - 1) for one in choice])
     if not isinstance(choice, Mapping):
         return ""
-    return "".join([text_of(choice[name]) for name in _SHOWN if name in choice])
+    return "".join([text_of(choice[name], depth - 1) for name in _SHOWN if name in choice])
+
+
+def _list(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else []
+
+
+def _index(choice: Mapping[str, Any]) -> int:
+    """Which choice it is."""
+    index = choice.get("index")
+    return index if isinstance(index, int) else 0
 
 
 class Events:

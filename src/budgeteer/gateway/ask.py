@@ -49,7 +49,9 @@ _MARKS = tuple(
     )
 )  # fmt: skip
 """What makes the input's bytes no bound of its tokens; without any of these the body need not be walked."""
-_OWN_TOOLS = frozenset({None, "function", "custom"})
+_DEEP = 200
+"""Levels of nesting that can always be written again."""
+_OWN_TOOLS = frozenset({"function", "custom"})
 
 
 def parse(raw: bytes) -> tuple[dict[str, Any], bool]:
@@ -64,6 +66,11 @@ def parse(raw: bytes) -> tuple[dict[str, Any], bool]:
         raise Refused(400, "invalid_json", f"the body is not JSON: {error}") from None
     if not isinstance(body, dict):
         raise Refused(400, "invalid_json", "the body is not a JSON object")
+    if raw.count(b"[") + raw.count(b"{") > _DEEP:
+        try:
+            orjson.dumps(body)
+        except TypeError:
+            raise Refused(400, "invalid_json", f"the body is nested deeper than {_DEEP} levels") from None
     return body, b"\\u" in raw or any(raw.count(name) > 1 for name in _ONCE)
 
 
@@ -78,13 +85,16 @@ class Ask:
         key, chain: who pays.
         stream: whether the answer is to be streamed.
         cap: the output cap that a policy sets, at most; None = none.
+        added: bytes of input that policies put in.
+        sent: the cap of a choice, as it was sent last.
         tightens: the least output that the cap may be lowered to where the budget does not cover it; 0 = never.
         notes: what policies did, for the header.
+        memo: what a policy wants to know at the end, by its name.
     """
 
     __slots__ = (
-        "_changed", "_input", "body", "cap", "chain", "dialect", "key", "model", "notes", "operation", "raw", "route",
-        "stream", "tightens",
+        "_changed", "_input", "added", "body", "cap", "chain", "dialect", "key", "memo", "model", "notes",
+        "operation", "raw", "route", "sent", "stream", "tightens",
     )  # fmt: skip
 
     def __init__(self, route: str, raw: bytes, key: Key) -> None:
@@ -104,8 +114,9 @@ class Ask:
         self.stream = bool(stream) and self.operation != "embeddings"
         self.chain: Chain = ()
         self.cap: int | None = None
-        self.tightens = 0
+        self.tightens = self.added = self.sent = 0
         self.notes: list[str] = []
+        self.memo: dict[str, Any] = {}
         self._input: int | None = None
         for name in _CAP_LIKE:
             if name in self.body and name not in _OWN_CAPS[self.operation]:
@@ -121,6 +132,10 @@ class Ask:
         if self.body.pop(name, None) is not None:
             self._changed = True
 
+    def lower(self, cap: int) -> None:
+        """Let no choice be longer."""
+        self.cap = cap if self.cap is None else min(self.cap, cap)
+
     @property
     def choices(self) -> int:
         """How many answers are asked for."""
@@ -130,22 +145,22 @@ class Ask:
 
     def input_bound(self, model: Model) -> int:
         """Most tokens of input: the bytes of the body, but for pictures and what it does not show."""
-        bounds, body = model.bounds, self.body
+        bounds, body, size = model.bounds, self.body, len(self.raw) + self.added
         tools = body.get("tools")
         hosted = isinstance(tools, list) and any(
-            not isinstance(tool, dict) or tool.get("type") not in _OWN_TOOLS for tool in tools
+            not isinstance(tool, dict) or str(tool.get("type", "function")) not in _OWN_TOOLS for tool in tools
         )
         if hosted or body.get("web_search_options") is not None:
             if bounds.max_input is None:
                 raise Refused(400, "not_bounded", "tools that the provider runs read what nobody can bound; "
                                                   f"set max_input for {model.name} to allow them")  # fmt: skip
-            return max(bounds.max_input, math.ceil(len(self.raw) * bounds.margin)) + bounds.overhead
+            return max(bounds.max_input, math.ceil(size * bounds.margin)) + bounds.overhead
         if b"\\u" in self.raw or isinstance(body.get("prompt"), dict) or any(mark in self.raw for mark in _MARKS):
             try:
                 return input_bound(body, bounds)
             except InvalidInput as error:
                 raise Refused(400, "not_bounded", str(error)) from None
-        return math.ceil(len(self.raw) * bounds.margin) + bounds.overhead
+        return math.ceil(size * bounds.margin) + bounds.overhead
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,7 +209,7 @@ def prepare(ask: Ask, model: Model, metering: Metering, dialect_name: str, most:
         for name in given or (CAPS[operation],):
             if body.get(name) != cap:
                 body[name], changed = cap, True
-        choices = ask.choices
+        choices, ask.sent = ask.choices, cap
         worst = Usage(input=ask._input, output=choices * (cap + model.bounds.hidden_reasoning))
         changed = _limit_reasoning(body, key) or changed
     hides = ask_for_usage(operation, body)

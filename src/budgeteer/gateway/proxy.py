@@ -34,9 +34,11 @@ from budgeteer.gateway.ask import ROUTES, Ask, Prepared, prepare
 from budgeteer.gateway.config import PARALLEL, REQUESTS, Config, Model
 from budgeteer.gateway.keyring import KeyRing
 from budgeteer.gateway.live import Live
+from budgeteer.gateway.policies import Policy
 from budgeteer.gateway.refusal import Refused, of_budget
 from budgeteer.gateway.upstream import NEVER_SENT, Backend, Upstreams
 from budgeteer.ledger import Ledger, MemoryLedger
+from budgeteer.ledger.limit import MAX_UNITS
 from budgeteer.ledger.protocol import Command, extend_command, reserve_command, settle_command, wall_clock
 
 Scope = MutableMapping[str, Any]
@@ -54,7 +56,11 @@ _AGAIN = (0.05, 0.2, 1.0, 5.0)
 
 
 class Hold:
-    """One attempt's reservation, until it is booked; ``finish`` once, in any case."""
+    """One attempt's reservation, until it is booked; ``finish`` once, in any case.
+
+    A first attempt that did not run is settled as 0 rather than released, since it counts as a request: who sends only
+    what upstreams refuse is limited as well.
+    """
 
     __slots__ = ("_done", "_proxy", "live", "name", "planned", "reserved", "started")
 
@@ -74,14 +80,17 @@ class Hold:
         settlement = proxy.metering.settlement(self.planned, answer)
         if proxy.metering.on_settle is not None:
             proxy.metering.tell(replace(settlement, started=self.started, ended=time.time_ns()))
-        if answer.outcome == REJECTED:
+        if answer.outcome == REJECTED and live.counted:
             proxy.book(("release", self.name), live)
             return
-        amounts = {**settlement.amounts, REQUESTS: self.reserved[REQUESTS], PARALLEL: 0}
+        used = {
+            kind: min(units, MAX_UNITS) for kind, units in settlement.amounts.items()
+        }  # an upstream may say anything
+        amounts = {**used, REQUESTS: self.reserved[REQUESTS], PARALLEL: 0}
         live.counted = True
         live.answered = settlement.response_model or live.answered
         live.charge(settlement.usage, amounts, self.reserved, settlement.estimated)
-        if answer.outcome != WHOLE or live.left:
+        if answer.outcome in (CUT, UNKNOWN) or live.left:
             live.wasted += settlement.usage.total or 0
         about = tags(settlement)
         about["attempt"] = str(live.attempts - 1)
@@ -110,7 +119,7 @@ class Proxy:
         keys: KeyRing,
         metering: Metering,
         record: Callable[[dict[str, Any]], None],
-        policies: Mapping[str, Any],
+        policies: Mapping[str, Policy],
     ) -> None:
         self.config, self.ledger, self.keys, self.metering = config, ledger, keys, metering
         self.accounts = Accounts(ledger, config.scopes, config.counted)
@@ -119,6 +128,7 @@ class Proxy:
         self.live: dict[str, Live] = {}
         self.instance = f"gw{os.urandom(8).hex()}"
         self._record = record
+        self._room: dict[str, tuple[float, dict[str, int | None]]] = {}
         self._inline = isinstance(ledger, MemoryLedger)
         self._number = itertools.count().__next__
         self._booking: set[asyncio.Future[Any]] = set()
@@ -160,7 +170,7 @@ class Proxy:
         live.key, live.path = key.id, key.scope
         raw = await self._body(headers, receive)
         ask = Ask(route, raw, key)
-        live.stream, live.model = ask.stream, self.upstreams.names.get(ask.model, ask.model)
+        live.stream, live.model = ask.stream, self.upstreams.names.get(ask.model, ask.model[:200])
         live.user = _label(headers, b"x-budgeteer-user") or _user(ask.body)
         live.session = _label(headers, b"x-budgeteer-session")
         live.tag, live.stage = _label(headers, b"x-budgeteer-tag"), _label(headers, b"x-budgeteer-stage")
@@ -173,8 +183,9 @@ class Proxy:
             reply = await policy.before(ask, self)
             if reply is not None:
                 live.outcome, live.status, live.policy = ends.CACHED, 200, name
-                return await _reply(send, 200, reply, [*self._headers(live), (b"x-budgeteer-policy", name.encode())])
-        live.model = self.upstreams.names.get(ask.model, ask.model)
+                headers_of = [(b"content-type", b"application/json"), *self._headers(live)]
+                return await _reply(send, 200, reply, headers_of)
+        live.model = self.upstreams.names[ask.model]
         up = {name.decode(): headers[name].decode("latin-1") for name in _PASSED_UP if name in headers}
         watch = asyncio.ensure_future(receive())
         watch.add_done_callback(lambda _: self._left(live, ask))
@@ -223,6 +234,27 @@ class Proxy:
             raise Refused(404, "wrong_route", f"{ask.model!r} is not served at /v1/{ask.route}")
         return found
 
+    async def spent(self, ask: Ask) -> float:
+        """The largest share that is spent or held of any limit of tokens or money that the request counts in, 0 to 1.
+
+        It may be half a second old.
+        """
+        now, largest = time.monotonic(), 0.0
+        for path, limits in ask.chain:
+            own = [limit for limit in limits or () if limit.amount and limit.kind in self.config.kinds]
+            if not own:
+                continue
+            known = self._room.get(path)
+            if known is None or known[0] < now:
+                if len(self._room) > 10_000:
+                    self._room.clear()
+                known = self._room[path] = (now + 0.5, await self.ledger.aio.remaining(path))
+            for limit in own:
+                left = known[1].get(limit.kind)
+                if left is not None and limit.amount:
+                    largest = max(largest, 1 - left / limit.amount)
+        return min(1.0, largest)
+
     # attempts
 
     async def _attempts(self, ask: Ask, live: Live, up: dict[str, str], send: Send) -> None:
@@ -231,7 +263,7 @@ class Proxy:
         tried: list[Backend] = []
         ran = 0
         last = Refused(502, "no_upstream", f"no upstream serves {ask.model!r} just now")
-        while not live.left or not tried:
+        while not live.left:
             choice = self.upstreams.choose(found, tried)
             if choice is None and ran and ran <= self.config.server.retries:
                 choice = self.upstreams.choose(found, ())  # it may have been a whim: the same one again
@@ -243,6 +275,9 @@ class Proxy:
             name = f"{live.id}.{live.attempts}"
             prepared, hold = await self._reserve(ask, live, model, name)
             live.attempts += 1
+            if live.left:
+                hold.finish(Answer(outcome=REJECTED))
+                break
             backend.live += 1
             try:
                 outcome = await self._attempt(ask, live, backend, prepared, hold, up, send)
@@ -256,7 +291,7 @@ class Proxy:
             if ran > self.config.server.retries:
                 break
         if live.left:
-            live.outcome, live.status, live.reason = ends.LEFT, 499, last.code
+            live.outcome, live.status, live.reason = ends.LEFT, 499, "client left"
             return
         live.outcome = ends.FAILED
         raise last

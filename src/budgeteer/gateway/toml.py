@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import itertools
 import re
 import tomllib
 from collections.abc import Callable
@@ -86,6 +87,24 @@ class Table:
         if isinstance(value, bool) or not isinstance(value, int | float | Decimal) or not least <= value <= most:
             self.fail(name, f"is {value!r}; give a number from {least:g} to {most:g}")
         return float(value)
+
+    def numbers(self, name: str, default: tuple[float, ...]) -> tuple[float, ...]:
+        """A list of numbers."""
+        value = self._take(name, default)
+        if not isinstance(value, list | tuple) or not all(type(one) in (int, float, Decimal) for one in value):
+            self.fail(name, f"is {value!r}; give a list of numbers")
+        return tuple(map(float, value))
+
+    def pieces(self, name: str, values: type) -> list[tuple[float, Any]]:
+        """A schedule of the spent share, [[0, a], [0.5, b], ...]; empty if there is none."""
+        value = self._take(name, [])
+        found = [tuple(one) for one in value] if isinstance(value, list) else []
+        starts = [one[0] for one in found if len(one) == 2 and isinstance(one[0], int | Decimal)]
+        rising = all(a < b for a, b in itertools.pairwise(starts)) and all(0 <= start <= 1 for start in starts)
+        good = len(starts) == len(value) and rising and all(type(one[1]) is values for one in found)
+        if not good or (starts and starts[0] != 0):
+            self.fail(name, f"is {value!r}; give [[0, VALUE], [SHARE, VALUE], ...] with shares rising from 0 to 1")
+        return [(float(start), one) for start, one in found]
 
     def flag(self, name: str, default: bool) -> bool:
         """true or false."""

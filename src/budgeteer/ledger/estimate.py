@@ -114,6 +114,7 @@ def input_bound(request: Mapping[str, Any], bounds: Bounds) -> int:
         nonlocal images, opaque
         if isinstance(value, Mapping):
             kind = value.get("type")
+            kind = kind if isinstance(kind, str) else None
             if kind in _PICTURES:
                 images += 1
                 return kind

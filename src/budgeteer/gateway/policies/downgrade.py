@@ -1,0 +1,48 @@
+"""Serve a cheaper model when a budget runs low.
+
+```
+[policies.downgrade]
+above = 0.8                     # spent share, of the most spent limit of the request
+[policies.downgrade.models]
+"gpt-4o" = "gpt-4o-mini"
+```
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from budgeteer.gateway.ask import Ask
+from budgeteer.gateway.live import Live
+from budgeteer.gateway.proxy import Proxy
+from budgeteer.gateway.toml import Table
+
+
+@dataclass(frozen=True, slots=True)
+class Downgrade:
+    """A model that the key may not call, or that is not served on the route, is not chosen."""
+
+    above: float
+    models: Mapping[str, str]
+
+    async def before(self, ask: Ask, proxy: Proxy) -> None:
+        names = proxy.upstreams.names
+        cheaper = self.models.get(names.get(ask.model, ask.model))
+        if cheaper is None or not (ask.key.allows(cheaper) and proxy.upstreams.serving(ask.dialect, cheaper)):
+            return
+        if await proxy.spent(ask) >= self.above:
+            ask.model = cheaper
+            ask.notes.append(f"downgrade={cheaper}")
+
+    def after(self, ask: Ask, content: bytes | None, live: Live) -> None:
+        """Nothing to learn."""
+
+
+def configure(table: Table) -> Downgrade:
+    """Of its table."""
+    models = table.table("models")
+    found = {name: models.text(name) for name in models.data}
+    if not found:
+        table.fail("models", 'is empty; give "MODEL" = "CHEAPER MODEL"')
+    return Downgrade(table.number("above", 0.8, most=1), found)

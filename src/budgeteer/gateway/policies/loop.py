@@ -1,0 +1,95 @@
+"""Stop an agent that asks the same again and again, or whose conversation repeats one tool call.
+
+```
+[policies.loop]
+times = 5           # equal requests of a key (user, session) within so many seconds, or equal tool calls in a row
+seconds = 600
+```
+
+A stopped request is 429 with ``x-should-retry: false`` and the code ``loop_detected``.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import OrderedDict, deque
+from dataclasses import dataclass, field
+from typing import Any
+
+import orjson
+
+from budgeteer.gateway.ask import Ask
+from budgeteer.gateway.live import Live
+from budgeteer.gateway.policies.cache import digest
+from budgeteer.gateway.proxy import Proxy
+from budgeteer.gateway.refusal import Refused
+from budgeteer.gateway.toml import Table
+
+_MOST = 10_000
+"""Requests remembered."""
+
+
+@dataclass(slots=True)
+class Loop:
+    """When each request of late was made, by its hash."""
+
+    times: int
+    seconds: float
+    seen: OrderedDict[str, deque[float]] = field(default_factory=OrderedDict)
+
+    async def before(self, ask: Ask, proxy: Proxy) -> None:
+        if ask.operation == "embeddings":
+            return
+        name, now = digest(ask), time.monotonic()
+        when = self.seen.setdefault(name, deque())
+        self.seen.move_to_end(name)
+        while when and when[0] < now - self.seconds:
+            when.popleft()
+        if len(self.seen) > _MOST:
+            self.seen.popitem(last=False)
+        if len(when) >= self.times:
+            raise Refused(429, "loop_detected", f"the same request came {len(when):,} times within {self.seconds:g} s")
+        if (row := repeated_calls(ask.body)) >= self.times:
+            raise Refused(429, "loop_detected", f"the conversation ends with the same tool call {row:,} times in a row")
+        when.append(now)
+
+    def after(self, ask: Ask, content: bytes | None, live: Live) -> None:
+        """Nothing to learn."""
+
+
+def repeated_calls(body: dict[str, Any]) -> int:
+    """How often the last tool call of a conversation was made in a row, ids apart.
+
+    >>> call = {"role": "assistant", "tool_calls": [{"id": "1", "function": {"name": "ls", "arguments": "{}"}}]}
+    >>> repeated_calls({"messages": [call, {"role": "tool", "content": "no"}, call, {"role": "tool", "content": "no"}]})
+    2
+    """
+    made = []
+    for message in _list(body.get("messages")) + _list(body.get("input")):
+        if not isinstance(message, dict):
+            continue
+        found = [one.get("function") for one in _list(message.get("tool_calls")) if isinstance(one, dict)]
+        found += [
+            {"name": one.get("name"), "input": one.get("input")}
+            for one in _list(message.get("content"))
+            if isinstance(one, dict) and one.get("type") == "tool_use"
+        ]
+        if message.get("type") == "function_call":
+            found.append({"name": message.get("name"), "arguments": message.get("arguments")})
+        if found:
+            made.append(orjson.dumps(found, option=orjson.OPT_SORT_KEYS))
+    row = 0
+    for one in reversed(made):
+        if one != made[-1]:
+            break
+        row += 1
+    return row
+
+
+def _list(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else []
+
+
+def configure(table: Table) -> Loop:
+    """Of its table."""
+    return Loop(table.whole("times", 5, least=2), table.number("seconds", 600, least=1))

@@ -1,0 +1,124 @@
+"""Spread a limit's window over the requests that really come: answers get shorter while spending is ahead of the clock.
+
+```
+[policies.pace]
+window = "day"              # the outermost limit of this window is paced, "hour", "day" or "month"
+kind = "all"                # and of this kind
+requests = 10_000           # expected in a window
+shares = [1, 0.5, 0.25]     # of its cap that a request may be given
+share = 1.0                 # of the limit that this replica paces
+```
+
+Dual mirror descent (``budgeteer.allocate.dual_descent``, arXiv 2011.10124) with the cap as a menu: giving a request the
+share s of its cap is worth sqrt(s), since the first tokens of an answer are worth most, and costs what such calls have
+used so far. The price of a unit rises while spending is ahead of the window's time, and dearer units make shorter caps
+the better bargain. It never refuses: the ledger does. Expected units of a call are a moving average by share.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from dataclasses import dataclass, field
+from typing import Any
+
+from budgeteer.allocate.dual_descent import dual_descent
+from budgeteer.gateway.ask import Ask
+from budgeteer.gateway.live import Live
+from budgeteer.gateway.proxy import Proxy
+from budgeteer.gateway.toml import Table
+from budgeteer.ledger.limit import bucket, start
+from budgeteer.online import Online
+
+_MEMORY = 0.1
+"""Weight of the latest call in the averages."""
+
+
+@dataclass(slots=True)
+class _Track:
+    """One paced limit in one window."""
+
+    index: int
+    online: Online
+    state: Any
+    at: float
+    mean: list[float] = field(default_factory=list)
+
+
+@dataclass(slots=True)
+class Pace:
+    """State of a gateway's paced limits, by account."""
+
+    window: str
+    kind: str
+    requests: int
+    shares: tuple[float, ...]
+    share: float
+    tracks: dict[str, _Track] = field(default_factory=dict)
+
+    def track(self, ask: Ask, now: int) -> tuple[str, _Track] | None:
+        """The limit that paces a request; a new window keeps the price, and what calls use."""
+        for path, limits in ask.chain:
+            for limit in limits or ():
+                if limit.kind == self.kind and limit.window == self.window and limit.amount:
+                    index = bucket(self.window, now)
+                    found = self.tracks.get(path)
+                    if found is None or found.index != index:
+                        price = None if found is None else found.state.price
+                        budget = limit.amount * self.share
+                        online = dual_descent((budget,), self.requests, price=price)
+                        begin = start(self.window, index) / 1000
+                        at = max(begin, now / 1000 - self._seconds(index) / self.requests)
+                        mean = [] if found is None else found.mean
+                        found = self.tracks[path] = _Track(index, online, online.init(), at, mean)
+                        if not found.mean:
+                            found.mean = [budget / self.requests * one for one in self.shares]
+                    return path, found
+        return None
+
+    def _seconds(self, index: int) -> float:
+        return (start(self.window, index + 1) - start(self.window, index)) / 1000
+
+    async def before(self, ask: Ask, proxy: Proxy) -> None:
+        now = time.time_ns() // 1_000_000
+        found = self.track(ask, now)
+        if found is None or ask.operation == "embeddings":
+            return
+        path, track = found
+        passed = max(0.0, now / 1000 - track.at) / self._seconds(track.index)
+        track.at = now / 1000
+        values = [math.sqrt(one) for one in self.shares]
+        option, track.state = track.online.step(track.state, values, [(mean,) for mean in track.mean], share=passed)
+        planned = track.mean[option] if option >= 0 else 0.0
+        option = option if option >= 0 else len(self.shares) - 1
+        ask.memo["pace"] = (path, option, planned)
+        if self.shares[option] < 1:
+            largest = min(
+                [model.bounds.max_output or 1 for _, model in proxy.candidates(ask)]
+                + [cap for cap in (ask.key.max_output, ask.cap) if cap is not None]
+            )
+            given = [ask.body[name] for name in ("max_completion_tokens", "max_tokens", "max_output_tokens")
+                     if isinstance(ask.body.get(name), int)]  # fmt: skip
+            cap = max(1, int(min([largest, *given]) * self.shares[option]))
+            ask.lower(cap)
+            ask.notes.append(f"pace={self.shares[option]:g}")
+
+    def after(self, ask: Ask, content: bytes | None, live: Live) -> None:
+        """Correct the plan by what was used."""
+        path, option, planned = ask.memo.get("pace", ("", 0, 0.0))
+        track = self.tracks.get(path)
+        if track is not None:
+            used = float(live.units.get(self.kind, 0))
+            track.state = track.online.observe(track.state, (planned,), (used,))
+            track.mean[option] += _MEMORY * (used - track.mean[option])
+
+
+def configure(table: Table) -> Pace:
+    """Of its table."""
+    shares = table.numbers("shares", (1.0, 0.5, 0.25))
+    if not shares or not all(0 < one <= 1 for one in shares) or sorted(shares, reverse=True) != list(shares):
+        table.fail("shares", f"is {list(shares)}; give shares of the cap, from 1 downwards")
+    return Pace(
+        table.text("window", "day", ("hour", "day", "month")), table.text("kind", "all"),
+        table.whole("requests", 10_000, least=1), shares, table.number("share", 1.0, 1e-6, 1.0),
+    )  # fmt: skip

@@ -1,0 +1,64 @@
+"""Shorter answers and less effort, by the share of the budget that is spent.
+
+```
+[policies.schedule]
+max_tokens = [[0, 8192], [0.5, 2048], [0.9, 256]]     # from this spent share on, at most so many tokens a choice
+effort = [[0, "high"], [0.5, "medium"], [0.8, "low"]] # at most this effort, of requests that name one
+```
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from budgeteer.gateway.ask import Ask
+from budgeteer.gateway.live import Live
+from budgeteer.gateway.proxy import Proxy
+from budgeteer.gateway.toml import Table
+from budgeteer.schedule import piecewise
+
+EFFORTS = ("none", "minimal", "low", "medium", "high", "xhigh", "max")
+
+
+@dataclass(frozen=True, slots=True)
+class Scheduled:
+    """Both as functions of the spent share; None leaves it alone."""
+
+    max_tokens: Callable[[float], float] | None
+    effort: Callable[[float], Any] | None
+
+    async def before(self, ask: Ask, proxy: Proxy) -> None:
+        spent = await proxy.spent(ask)
+        if self.max_tokens is not None:
+            cap = int(self.max_tokens(spent))
+            ask.lower(cap)
+            ask.notes.append(f"max_tokens={cap}")
+        if self.effort is not None:
+            self._lower(ask, self.effort(spent))
+
+    def _lower(self, ask: Ask, most: str) -> None:
+        reasoning = ask.body.get("reasoning")
+        asked = reasoning.get("effort") if isinstance(reasoning, dict) else ask.body.get("reasoning_effort")
+        if asked in EFFORTS and EFFORTS.index(asked) > EFFORTS.index(most):
+            if isinstance(reasoning, dict):
+                ask.set("reasoning", {**reasoning, "effort": most})
+            else:
+                ask.set("reasoning_effort", most)
+            ask.notes.append(f"effort={most}")
+
+    def after(self, ask: Ask, content: bytes | None, live: Live) -> None:
+        """Nothing to learn."""
+
+
+def configure(table: Table) -> Scheduled:
+    """Of its table."""
+    tokens, efforts = table.pieces("max_tokens", int), table.pieces("effort", str)
+    if not tokens and not efforts:
+        table.fail(None, "has neither max_tokens nor effort; give one")
+    if any(cap < 1 for _, cap in tokens):
+        table.fail("max_tokens", "has a cap below 1")
+    if unknown := [effort for _, effort in efforts if effort not in EFFORTS]:
+        table.fail("effort", f"has {unknown[0]!r}; the efforts are {', '.join(EFFORTS)}")
+    return Scheduled(piecewise(tokens) if tokens else None, piecewise(efforts) if efforts else None)

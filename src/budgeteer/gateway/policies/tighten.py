@@ -1,0 +1,34 @@
+"""Lower a request's output cap to what its budget still covers, instead of refusing it.
+
+```
+[policies.tighten]
+least = 64          # tokens of output below which it is refused after all
+```
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from budgeteer.gateway.ask import Ask
+from budgeteer.gateway.live import Live
+from budgeteer.gateway.proxy import Proxy
+from budgeteer.gateway.toml import Table
+
+
+@dataclass(frozen=True, slots=True)
+class Tighten:
+    """Caps above the model's or key's are lowered to those as well."""
+
+    least: int
+
+    async def before(self, ask: Ask, proxy: Proxy) -> None:
+        ask.tightens = self.least
+
+    def after(self, ask: Ask, content: bytes | None, live: Live) -> None:
+        """Nothing to learn."""
+
+
+def configure(table: Table) -> Tighten:
+    """Of its table."""
+    return Tighten(table.whole("least", 64, least=1))

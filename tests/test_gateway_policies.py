@@ -1,0 +1,192 @@
+"""The gateway's policies: what each does to a request, and what it says about it."""
+
+from __future__ import annotations
+
+import pytest
+
+for needed in ("aiohttp", "orjson", "prometheus_client", "starlette", "uvicorn"):
+    pytest.importorskip(needed)
+
+from budgeteer.errors import InvalidInput  # noqa: E402
+from budgeteer.gateway.config import load  # noqa: E402
+from gateway_fixture import Running, toml  # noqa: E402
+from upstream import Upstream, echo  # noqa: E402
+
+HI = [{"role": "user", "content": "Hi"}]
+
+
+@pytest.fixture(scope="module")
+def upstream():
+    with Upstream(dear=echo(), cheap=echo(), long=echo(words=10**6)) as found:
+        yield found
+
+
+def policy(tmp_path, upstream, extra, cap=50):
+    models = ["dear", "cheap", "long"]
+    return Running(tmp_path, toml([("one", upstream.url, models, "")], extra=extra, cap=cap))
+
+
+def ask(**more):
+    return {"model": "dear", "messages": HI, "max_tokens": 50, **more}
+
+
+def call(running, key, body, route="chat/completions"):
+    """Status, what policies did, the answer."""
+    status, headers, found = running.call(f"/v1/{route}", body, key)
+    return status, headers.get("x-budgeteer-policy"), found
+
+
+def test_tighten_lowers_the_cap_to_what_is_left(tmp_path, upstream):
+    with policy(tmp_path, upstream, "[policies.tighten]\nleast = 8") as running:
+        key = running.key("all:150")
+        assert call(running, key, ask())[:2] == (200, None)
+        running.settled()
+        status, did, found = call(running, key, ask(model="long"))
+        sent = upstream.requests[-1][1]["max_tokens"]
+        assert (status, did, found["usage"]["completion_tokens"]) == (200, f"tighten={sent}", sent)
+        (_, record) = running.settled()
+        assert record["reserved"]["all"] == 150 - 12  # all that was left, to the token
+        assert record["policy"] == did
+        assert call(running, key, ask())[0] == 402
+        key = running.key("all:9000", max_output=20)  # above the key's cap it is lowered as well
+        assert call(running, key, ask(model="long"))[2]["usage"]["completion_tokens"] == 20
+
+
+def test_tighten_with_prices_finds_the_largest_cap(tmp_path, upstream):
+    (tmp_path / "p.toml").write_text('[models."long"]\ninput = 1\noutput = 3.5\n')
+    extra = "[policies.tighten]\nleast = 1"
+    text = toml([("one", upstream.url, ["long"], "")], extra=extra, kinds='["money"]')
+    text = text.replace("shipped = false", 'shipped = false\nfiles = ["p.toml"]')
+    with Running(tmp_path, text) as running:
+        body = ask(model="long")
+        import json
+
+        size = len(json.dumps(body).encode()) + 10
+        limit = size * 10**6 + 33 * 3_500_000 + 3_400_000  # 33 tokens, and most of another
+        key = running.key(f"money:{limit}")
+        assert call(running, key, body)[1] == "tighten=33"
+        (record,) = running.settled()
+        assert record["units"]["money"] == 7 * 10**6 + 33 * 3_500_000
+
+
+def test_downgrade_acts_at_its_threshold(tmp_path, upstream):
+    extra = '[policies.downgrade]\nabove = 0.5\n[policies.downgrade.models]\ndear = "cheap"'
+    with policy(tmp_path, upstream, extra) as running:
+        for path, models, did, served in (
+            ("a", ["*"], "downgrade=cheap", "cheap"), ("b", ["dear", "long"], None, "dear"),
+        ):  # fmt: skip
+            key = running.key("all:300", path=path, models=models)
+            for _ in range(3):  # 57 each
+                call(running, key, ask(model="long"))
+                running.settled()
+            running.gateway.proxy._room.clear()
+            status, found, _ = call(running, key, ask(max_tokens=9))
+            assert (status, found, upstream.requests[-1][1]["model"]) == (200, did, served)
+        of_a = [one["model"] for one in running.settled() if one["path"].startswith("a/")]
+        assert of_a == ["long", "long", "long", "cheap"]
+
+
+def test_a_schedule_shortens_answers_and_lowers_effort(tmp_path, upstream):
+    extra = '[policies.schedule]\nmax_tokens = [[0, 40], [0.5, 4]]\neffort = [[0, "high"], [0.5, "low"]]'
+    with policy(tmp_path, upstream, extra) as running:
+        key = running.key("all:275")
+        body = ask(model="long", reasoning_effort="high")
+        assert call(running, key, body)[1] == "max_tokens=40"
+        for _ in range(2):
+            call(running, key, ask(model="long"))
+            running.settled()
+        running.gateway.proxy._room.clear()
+        status, did, found = call(running, key, body)
+        assert (status, did, found["usage"]["completion_tokens"]) == (200, "max_tokens=4,effort=low", 4)
+        assert upstream.requests[-1][1]["reasoning_effort"] == "low"
+
+
+def test_the_cache_answers_the_same_request_of_the_same_key(tmp_path, upstream):
+    with policy(tmp_path, upstream, "[policies.cache]\nentries = 2") as running:
+        key, other = running.key("all:5000"), running.key("all:5000")
+        calls = upstream.calls
+        first = call(running, key, ask(temperature=0))
+        again = call(running, key, dict(reversed(ask(temperature=0).items())))  # in another order
+        assert (first[:2], again[:2], again[2]) == ((200, None), (200, "cache"), first[2])
+        assert upstream.calls == calls + 1
+        others = (ask(), ask(temperature=1), ask(temperature=0, stream=True), ask(temperature=0, max_tokens=3))
+        for one, body in [(other, ask(temperature=0)), *((key, body) for body in others)]:
+            assert call(running, one, body)[:2] == (200, None)
+        assert upstream.calls == calls + 6
+        hit = [one for one in running.settled() if one["outcome"] == "cached"]
+        assert [(one["units"], one["policy"]) for one in hit] == [({}, "cache")]
+        assert call(running, key, ask(temperature=0))[1] is None  # two newer ones pushed it out
+
+
+def test_a_loop_is_stopped(tmp_path, upstream):
+    with policy(tmp_path, upstream, "[policies.loop]\ntimes = 3") as running:
+        key = running.key("all:5000")
+        assert [call(running, key, ask())[0] for _ in range(4)] == [200, 200, 200, 429]
+        _, headers, found = running.call("/v1/chat/completions", ask(), key)
+        assert (found["error"]["code"], headers["x-should-retry"]) == ("loop_detected", "false")
+        assert call(running, key, ask(max_tokens=9))[0] == 200
+        made = {"role": "assistant", "tool_calls": [{"id": "1", "function": {"name": "ls", "arguments": "{}"}}]}
+        other = {"role": "assistant", "tool_calls": [{"id": "1", "function": {"name": "cat", "arguments": "{}"}}]}
+        said = {"role": "tool", "tool_call_id": "1", "content": "error"}
+        assert call(running, key, ask(messages=[made, said, made, said, other, said, made, said]))[0] == 200
+        assert call(running, key, ask(messages=[other, said, made, said, made, said, made, said]))[0] == 429
+        used = {"role": "assistant", "content": [{"type": "tool_use", "id": "1", "name": "ls", "input": {}}]}
+        body = {"model": "dear", "max_tokens": 9, "messages": [used, *HI, used, *HI, used, *HI]}
+        assert call(running, key, body, "messages")[0] == 429
+
+
+def test_answers_that_run_to_their_cap_are_reined_in(tmp_path, upstream):
+    with policy(tmp_path, upstream, "[policies.overflow]\nwindow = 3\nshare = 0.6\ncap = 6") as running:
+        key = running.key("all:9000")
+        for _ in range(3):
+            assert call(running, key, ask(model="long"))[1] is None
+        status, did, found = call(running, key, ask(model="long"))
+        assert (status, did, found["usage"]["completion_tokens"]) == (200, "overflow=6", 6)
+        assert "concise" in upstream.requests[-1][1]["messages"][-1]["content"]
+        record = running.settled()[-1]
+        assert record["reserved"]["all"] > record["units"]["all"]
+        assert call(running, key, ask())[1] is None  # another model
+        assert call(running, running.key("all:9000"), ask(model="long"))[1] is None  # another key
+
+
+def test_pace_makes_answers_shorter_while_spending_is_ahead_of_the_clock(tmp_path, upstream):
+    """A month's budget asked for at once: full answers first, shorter ones as the price rises; nothing is refused."""
+    extra = '[policies.pace]\nwindow = "month"\nrequests = 40\nshares = [1, 0.25]'
+    with policy(tmp_path, upstream, extra, cap=400) as running:
+        key = running.key("all:4000/month")
+        did = [call(running, key, ask(model="long", max_tokens=200))[1] for _ in range(12)]
+        assert did[0] is None
+        assert did[-1] == "pace=0.25"
+        lengths = [body["max_tokens"] for _, body in upstream.requests[-12:]]
+        assert set(lengths) == {200, 50}
+        (track,) = running.gateway.config.policies["pace"].tracks.values()
+        assert track.state.price[0] > 0
+        assert track.mean[0] > track.mean[1]
+        spent = sum(one["units"]["all"] for one in running.settled())
+        # what the pacer believes to be left is what is left; its means correct the plans of each call
+        assert track.state.left[0] == pytest.approx(4000 - spent)
+        slow = running.key("all:4000", path="unpaced")
+        assert call(running, slow, ask(model="long", max_tokens=200))[1] is None
+
+
+@pytest.mark.parametrize(
+    ("extra", "what"),
+    [
+        ("[policies.tighten]\nleast = 0", "whole number from 1"),
+        ("[policies.tighten]\nmost = 3", "policies.tighten.most is unknown"),
+        ("[policies.downgrade]", "models is empty"),
+        ("[policies.schedule]", "neither max_tokens nor effort"),
+        ("[policies.schedule]\nmax_tokens = [[0.5, 3]]", "shares rising from 0"),
+        ("[policies.schedule]\nmax_tokens = [[0, 3], [0, 2]]", "shares rising from 0"),
+        ("[policies.schedule]\nmax_tokens = [[0, 0]]", "below 1"),
+        ('[policies.schedule]\neffort = [[0, "huge"]]', "'huge'"),
+        ("[policies.pace]\nshares = [0.5, 1]", "from 1 downwards"),
+        ('[policies.pace]\nwindow = "year"', "choose one of hour, day, month"),
+    ],
+)
+def test_policies_that_cannot_be(tmp_path, extra, what):
+    (tmp_path / "g.toml").write_text(toml([("one", "http://127.0.0.1:9", ["m"], "")], extra=extra))
+    with pytest.raises(InvalidInput) as error:
+        load(tmp_path / "g.toml", {})
+    assert what in str(error.value)
+    assert "line 1" in str(error.value)
