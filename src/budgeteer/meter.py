@@ -6,9 +6,10 @@ formula over buckets such as ``input*0.1+output``, and ``money`` (pico-dollars, 
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from fractions import Fraction
 from typing import Protocol
 
@@ -61,6 +62,13 @@ class Tokens:
 
     kind: str
     weights: Mapping[str, Fraction]
+    _rates: tuple[int, int, int] = field(init=False, repr=False, compare=False)
+    """Of :meth:`worst`: weights of input and output over a common denominator, in whole numbers, which are fast."""
+
+    def __post_init__(self) -> None:
+        bound = [self.weights.get(whole, Fraction(0)) + _extra(self.weights, whole, 1) for whole in ("input", "output")]
+        divisor = math.lcm(*(weight.denominator for weight in bound))
+        object.__setattr__(self, "_rates", (int(bound[0] * divisor), int(bound[1] * divisor), divisor))
 
     @classmethod
     def parse(cls, text: str) -> Tokens:
@@ -94,11 +102,10 @@ class Tokens:
         return max(0, -(-total.numerator // total.denominator))
 
     def worst(self, usage: Usage, model: str = "", service: str = "") -> int:
-        weights = {
-            whole: self.weights.get(whole, Fraction(0)) + _extra(self.weights, whole, 1)
-            for whole in ("input", "output")
-        }
-        return Tokens(self.kind, {name: w for name, w in weights.items() if w})(usage)
+        first, second, divisor = self._rates
+        if (first and usage.input is None) or (second and usage.output is None):
+            raise InvalidInput(f"{self.kind} cannot be measured: {usage!r} lacks input or output; give an estimate")
+        return max(0, -(-(first * (usage.input or 0) + second * (usage.output or 0)) // divisor))
 
 
 @dataclass(frozen=True, slots=True)
