@@ -1,6 +1,6 @@
 """Early exit on a converged answer: tokens saved, and what a steady wrong answer does to it.
 
-200 questions a seed; traces close after a log-normal number of tokens (median 120, log-std 0.4) and know from a uniform
+100 questions a seed; traces close after a log-normal number of tokens (median 120, log-std 0.4) and know from a uniform
 0.1 to 0.6 of that on. Before, a forced answer is another wrong one every 8 tokens ("unsteady"), or always the same one
 ("lure"). A look every 16 tokens, two equal answers end it. Side answers are charged.
 """
@@ -48,7 +48,7 @@ def ours() -> Strategy:
     return convergence(every=16, agree=2)
 
 
-def tokens(kind: str, *, seeds: int = 10) -> Evidence:
+def tokens(kind: str, *, seeds: int = 6) -> Evidence:
     """Ratio of all tokens of that kind to those of traces that run to their end."""
     values = []
     for seed in range(seeds):
@@ -63,7 +63,7 @@ def tokens(kind: str, *, seeds: int = 10) -> Evidence:
     )  # fmt: skip
 
 
-def accuracy(world: str, *, strategy: Strategy | None = None, seeds: int = 10) -> Evidence:
+def accuracy(world: str, *, strategy: Strategy | None = None, seeds: int = 6) -> Evidence:
     """Accuracy, less that of traces that run to their end."""
     values = [
         score(run(strategy or ours(), world, seed)) - score(run(budget_forcing(), world, seed)) for seed in range(seeds)
@@ -75,19 +75,19 @@ def accuracy(world: str, *, strategy: Strategy | None = None, seeds: int = 10) -
     )  # fmt: skip
 
 
-def at_equal_tokens(world: str, *, strategy: Strategy | None = None, seeds: int = 10) -> Evidence:
+def at_equal_tokens(world: str, *, strategy: Strategy | None = None, seeds: int = 6) -> Evidence:
     """Accuracy, less that of thinking cut at a cap that uses at least as many tokens of output."""
     values, details = [], []
     for seed in range(seeds):
         a = run(strategy or ours(), world, seed)
-        cap = 4
-        while True:
-            b = run(budget_forcing(cap), world, seed)
-            if b.output.mean() >= a.output.mean() or cap > 400:
-                break
-            cap += 4
+        low, high = 1, 400  # tokens of the baseline grow with its cap
+        while low < high:
+            cap = (low + high) // 2
+            enough = run(budget_forcing(cap), world, seed).output.mean() >= a.output.mean()
+            low, high = (low, cap) if enough else (cap + 1, high)
+        b = run(budget_forcing(low), world, seed)
         values.append(score(a) - score(b))
-        details.append({"tokens": float(a.output.mean()), "tokens of the baseline": float(b.output.mean()), "cap": cap})
+        details.append({"tokens": float(a.output.mean()), "tokens of the baseline": float(b.output.mean()), "cap": low})
     return measured(
         f"equal tokens, {world}", values, ABOVE_ZERO,
         claim=f"With {world} wrong answers, it is more often right (difference)".replace("lure", "alluring"),
