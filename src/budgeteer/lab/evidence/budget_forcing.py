@@ -1,6 +1,6 @@
 """Budget forcing (arXiv 2501.19393): a forced answer against none, and what "wait" buys.
 
-100 questions a seed; a trace closes by itself after a log-normal number of tokens (median 60, log-std 0.5). "Knows
+60 questions a seed; a trace closes by itself after a log-normal number of tokens (median 60, log-std 0.5). "Knows
 early": from a uniform fraction of that on, a forced answer is right; before, it is one of eight wrong ones. "Knows at
 the end": only a trace that closed by itself is right. Wait: traces that close after a median of 40 tokens and know
 after a log-normal median of 80 ("rising") or know at their close or never, half each ("flat"). Budgets count output.
@@ -17,7 +17,7 @@ from budgeteer.lab.thinkers import RIGHT, STYLE, Thought, lognormal, thinker
 from budgeteer.solve import Strategy
 from budgeteer.think import budget_forcing, direct
 
-QUESTIONS = 100
+QUESTIONS = 60
 NO_GAIN: Region = (-float("inf"), 0.01)
 
 

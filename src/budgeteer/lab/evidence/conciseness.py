@@ -1,6 +1,6 @@
 """Conciseness reminder (BenchOverflow), measured as the paper does: CSR@k and the distribution of lengths.
 
-300 questions a seed on a simulated endpoint whose answers have log-normal lengths (median 80, log-std 1), cut at 400
+150 questions a seed on a simulated endpoint whose answers have log-normal lengths (median 80, log-std 1), cut at 400
 tokens. With the sentence "Be concise" in the prompt a share of the questions is answered at half the length: 70 % of
 them ("follows"), or none ("ignores"). The answer stands at the end, so a cut one is lost; the reminder does not change
 it otherwise. That models follow such a reminder is the paper's finding and assumed here; what is tested is that the
@@ -21,7 +21,7 @@ from budgeteer.plan import F64
 from budgeteer.solve import Strategy
 from budgeteer.think import conciseness, direct
 
-QUESTIONS, MOST = 300, 400
+QUESTIONS, MOST = 150, 400
 
 
 def experiments() -> list[Evidence]:

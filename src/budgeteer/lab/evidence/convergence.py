@@ -1,8 +1,8 @@
 """Early exit on a converged answer: tokens saved, and what a steady wrong answer does to it.
 
-100 questions a seed; traces close after a log-normal number of tokens (median 120, log-std 0.4) and know from a uniform
+60 questions a seed; traces close after a log-normal number of tokens (median 120, log-std 0.4) and know from a uniform
 0.1 to 0.6 of that on. Before, a forced answer is another wrong one every 8 tokens ("unsteady"), or always the same one
-("lure"). A look every 16 tokens, two equal answers end it. Side answers are charged.
+("lure"). A look every 16 tokens, three equal answers end it. Side answers are charged.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def score(one: Run) -> float:
 
 
 def ours() -> Strategy:
-    return convergence(every=16, agree=2)
+    return convergence(every=16, agree=3)
 
 
 def tokens(kind: str, *, seeds: int = 6) -> Evidence:

@@ -1,6 +1,6 @@
 """Elastic reasoning (arXiv 2505.05315): a budget kept for the answer, where answers are long.
 
-100 questions a seed; traces close after a log-normal number of tokens (median 60, log-std 0.5) and know from a uniform
+60 questions a seed; traces close after a log-normal number of tokens (median 60, log-std 0.5) and know from a uniform
 fraction of that on. An answer is 20 letters, right only if it is whole. "All" counts input as well as output.
 """
 

@@ -1,6 +1,6 @@
 """Plan and budget (arXiv 2505.16122): what schedules, exact water-filling and the planner's tokens are worth.
 
-100 questions a seed, each of 4 parts with an error curve c_j b^-1: part j is solved with chance 1 - min(1, c_j / b_j),
+60 questions a seed, each of 4 parts with an error curve c_j b^-1: part j is solved with chance 1 - min(1, c_j / b_j),
 the question if all are. c is log-normal (log-std 1, median 6), in falling or rising order over the parts, or none. The
 strategy is run, its planner handing out the credits c_j (or none: "no credits", all 1) without a call or, "with planner
 calls", for 2 calls of 120 tokens each. Budget: 400 tokens of output for parts and answer, planner included. "Sum" is
@@ -24,7 +24,7 @@ from budgeteer.think._planner import Part, Plan, Planner
 from budgeteer.think._trace import ask
 from budgeteer.think.plan_and_budget import Schedule, divide, plan_and_budget
 
-QUESTIONS, PARTS, TOKENS, CALL = 100, 4, 400, 120
+QUESTIONS, PARTS, TOKENS, CALL = 60, 4, 400, 120
 
 
 def experiments() -> list[Evidence]:
@@ -87,7 +87,7 @@ def accuracy(
     return float(score.mean()), float(run.output.mean()), efficiency(score, run.output).e3
 
 
-def total(ours: Schedule, base: Schedule, order: str, *, seeds: int = 20) -> Evidence:
+def total(ours: Schedule, base: Schedule, order: str, *, seeds: int = 10) -> Evidence:
     """Ratio of the sums of errors; only water-filling sees the credits."""
     values = []
     for seed in range(seeds):
@@ -106,7 +106,7 @@ def total(ours: Schedule, base: Schedule, order: str, *, seeds: int = 20) -> Evi
     )  # fmt: skip
 
 
-def solved(ours: Schedule, base: Schedule, order: str, *, credits: bool = True, seeds: int = 10) -> Evidence:
+def solved(ours: Schedule, base: Schedule, order: str, *, credits: bool = True, seeds: int = 6) -> Evidence:
     """Accuracy, less the baseline's, which never sees the credits."""
     values, details = [], []
     for seed in range(seeds):
@@ -122,7 +122,7 @@ def solved(ours: Schedule, base: Schedule, order: str, *, credits: bool = True, 
     )  # fmt: skip
 
 
-def planner_bill(*, compare: Callable[..., tuple[float, float, float]] = accuracy, seeds: int = 10) -> Evidence:
+def planner_bill(*, compare: Callable[..., tuple[float, float, float]] = accuracy, seeds: int = 6) -> Evidence:
     """Accuracy of water-filling that pays for its planner, less that of a constant split that needs none."""
     values = [
         compare("water-filling", "random", seed, called=True)[0] - compare("constant", "random", seed, credits=False)[0]
