@@ -13,7 +13,6 @@ from __future__ import annotations
 from collections import Counter
 
 import numpy as np
-from scipy.special import lambertw
 
 from budgeteer.lab.evidence import ABOVE_ZERO, BELOW_ZERO, Evidence, Region, measured
 from budgeteer.plan import F64
@@ -43,6 +42,8 @@ def right(steps: F64, difficulty: float, capability: float, context: float) -> F
 
 def closed_form(difficulty: float, capability: float, context: float) -> float:
     """N*, real."""
+    from scipy.special import lambertw
+
     z = float(lambertw(-(1 - difficulty / context) / np.e, -1).real)
     return difficulty * z / (capability * (z + 1))
 
