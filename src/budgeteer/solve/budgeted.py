@@ -78,9 +78,8 @@ class Budgeted:
                 that have to fit, too.
         """
         inputs, free = self.model.count(prompt), self.remaining
-        low, high = 0, most
+        low, high, middle = 0, most, most  # all of it fits more often than not
         while low < high:
-            middle = (low + high + 1) // 2
             need = self._metering.most(Usage(input=inputs, output=n * middle), self.name, "")
             if keep:
                 later = self._metering.most(Usage(input=inputs + middle, output=keep), self.name, "")
@@ -89,6 +88,7 @@ class Budgeted:
                 low = middle
             else:
                 high = middle - 1
+            middle = (low + high + 1) // 2
         return low
 
     async def generate(self, request: Request, *, stage: str = "sample") -> Response:
