@@ -23,18 +23,25 @@ from budgeteer.allocate import (
 from budgeteer.allocator import Allocator
 from budgeteer.errors import UnknownName
 from budgeteer.lab import evidence
-from budgeteer.lab.evidence import ABOVE_ONE, Evidence, duet, measured, reinforce_ada
+from budgeteer.lab.evidence import ABOVE_ONE, ABOVE_ZERO, Evidence, duet, measured, reinforce_ada
+from budgeteer.lab.evidence import adaptive_vote as votes
 from budgeteer.lab.evidence import answered as answers
+from budgeteer.lab.evidence import best_of_majority as best
 from budgeteer.lab.evidence import budgeted_max_min as fair
+from budgeteer.lab.evidence import dora as searches
 from budgeteer.lab.evidence import dynamic_sampling as dapo
 from budgeteer.lab.evidence import greedy_marginal as greedy
 from budgeteer.lab.evidence import knapsack as sacks
 from budgeteer.lab.evidence import menu_knapsack as menus
 from budgeteer.lab.evidence import proportional as shares
+from budgeteer.lab.evidence import scale as parts
 from budgeteer.lab.evidence import selective as skips
+from budgeteer.lab.evidence import split as splits
 from budgeteer.lab.evidence import uniform as alikes
+from budgeteer.lab.evidence import value_tree as trees
 from budgeteer.lab.evidence import variance as vip
 from budgeteer.lab.evidence import water_filling as water
+from budgeteer.search import self_consistency
 from budgeteer.stop import answered
 from budgeteer.stopper import ABORT
 
@@ -186,3 +193,20 @@ def test_write_makes_strict_json_and_a_page(tmp_path):
     text = (tmp_path / "evidence" / "README.md").read_text()
     assert f"**{result.verdict}**" in text
     assert "2605.08441" in text
+
+
+def test_votes_and_rewards_can_fail():
+    assert votes.against(self_consistency(32), "all", (0.0, 0.5), seeds=2)[0].verdict == "refuted here"
+    accuracy = votes.against(self_consistency(1), "one", (0.0, 0.5), seeds=3)[1]
+    assert accuracy.verdict == "refuted here"
+    worse = best.strategy("majority", "inflated", 50)
+    assert best.gain("inflated", 50, "majority", ABOVE_ZERO, ours=worse, seeds=3).verdict != "shown"
+
+
+def test_searches_can_fail():
+    assert searches.gain("unrelated", ABOVE_ZERO, seeds=5).verdict == "shown"
+    assert searches.gain("unrelated", ABOVE_ZERO, rule=searches.rebase_rule, seeds=5).verdict == "refuted here"
+    everything = parts.strategy(0.0, 1.0)  # nothing is thought about but the last part
+    assert parts.gain(0.0, ABOVE_ZERO, ours=everything, seeds=3).verdict != "shown"
+    assert splits.gain("uniform", 4, ABOVE_ZERO, ours="uniform", seeds=3).verdict == "refuted here"
+    assert trees.gain("exponent 1", (0.25,), ABOVE_ZERO, horizon=10**9, seeds=2).verdict == "refuted here"

@@ -43,13 +43,13 @@ def mean_logprob(choice: Choice) -> float | None:
 
 def most_that_fit(task: Task, prompt: str | tuple[Message, ...], n: int, cap: int) -> int:
     """The largest number of choices up to n, each of up to ``cap`` tokens, for which the budget has room."""
-    low, high = 0, n
+    low, high, middle = 0, n, n  # all of them fit more often than not
     while low < high:
-        middle = (low + high + 1) // 2
         if task.model.afford(prompt, n=middle, most=cap) == cap:
             low = middle
         else:
             high = middle - 1
+        middle = (low + high + 1) // 2
     return low
 
 
@@ -61,7 +61,7 @@ class Sampler:
 
     Attributes:
         drawn: in order.
-        stopped: ``""``; ``"budget"`` once the next sample does not fit; ``"error"`` once a call failed for good.
+        stopped: ``""``; ``"budget"`` once the next sample does not fit; ``"error: ..."`` once a call failed for good.
     """
 
     def __init__(self, task: Task, *, max_tokens: int, temperature: float, logprobs: bool = False) -> None:
@@ -87,9 +87,6 @@ class Sampler:
         Args:
             share: below 1, one request only, of at most this share of what fits (but at least one sample): the rest
                 of the budget is for something else that has to be done with each.
-
-        Raises:
-            ModelError: the very first call failed; later failures end the drawing.
         """
         new: list[Sample] = []
         while len(new) < n and not self.stopped:
@@ -103,10 +100,8 @@ class Sampler:
                 new += await self._ask(max(1, int(count * share)), cap)
             except BudgetExceeded:  # somebody else on the same allowance was faster
                 self.stopped = "budget"
-            except ModelError:
-                if not self.drawn:
-                    raise
-                self.stopped = "error"
+            except ModelError as error:
+                self.stopped = f"error: {error}"
             if share < 1:
                 break
         return new
@@ -116,9 +111,6 @@ class Sampler:
 
         Several questions that share an allowance call this at the same time: all reservations are made in the order
         of the calls, before anything settles, so the outcome does not depend on the speed of the answers.
-
-        Raises:
-            ModelError: the very first call failed.
         """
         count = most_that_fit(self.task, self.prompt, n, self.max_tokens)
         if count == 0 or self.stopped:
@@ -127,10 +119,8 @@ class Sampler:
             return len(await self._ask(count, self.max_tokens))
         except BudgetExceeded:
             return 0
-        except ModelError:
-            if not self.drawn:
-                raise
-            self.stopped = "error"
+        except ModelError as error:
+            self.stopped = f"error: {error}"
             return 0
 
     async def _ask(self, count: int, cap: int) -> list[Sample]:

@@ -149,10 +149,11 @@ def step_search(
             ), return_exceptions=True)  # fmt: skip
             paths = [path for some in grown if isinstance(some, list) for path in some]
             failed = [some for some in grown if isinstance(some, BaseException)]
-            if failed and (not (paths or pool or best.text) or not isinstance(failed[0], ModelError)):
-                raise failed[0]
+            for error in failed:
+                if not isinstance(error, ModelError):
+                    raise error
             if len(paths) < int(shares.sum()):
-                stopped = "error" if failed else "budget"
+                stopped = f"error: {failed[0]}" if failed else "budget"
             if not paths:
                 break
             scores = [0.0 if s != s else s for s in await score([path.sample for path in paths])]

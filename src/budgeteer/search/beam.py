@@ -9,12 +9,12 @@ import numpy as np
 from budgeteer.errors import InvalidInput
 from budgeteer.plan import F64, I64
 from budgeteer.search._steps import step_search
-from budgeteer.search.score import Scorer
+from budgeteer.search.score import Scorer, scorer_of
 from budgeteer.solve import Strategy
 
 
 def beam(
-    scorer: Scorer,
+    scorer: Scorer | str = "self-evaluation",
     n: int = 16,
     *,
     width: int = 4,
@@ -29,7 +29,7 @@ def beam(
     trusting scores without reserve (:func:`budgeteer.search.dora.optimal_copies` with much trust).
 
     Args:
-        scorer: of partial traces.
+        scorer: one, or its name; of partial traces.
         n: rollouts.
         width: rollouts of each path kept.
         step, step_tokens, depth, temperature: as in :func:`budgeteer.search._steps.step_search`.
@@ -48,4 +48,6 @@ def beam(
             units[np.argmax(scores)] += left
         return units
 
-    return step_search(copies, scorer, n, step=step, step_tokens=step_tokens, depth=depth, temperature=temperature)
+    return step_search(
+        copies, scorer_of(scorer), n, step=step, step_tokens=step_tokens, depth=depth, temperature=temperature
+    )

@@ -6,12 +6,12 @@ from budgeteer.errors import InvalidInput
 from budgeteer.models.model import LOGPROBS
 from budgeteer.search._samples import MAX_TOKENS, Sampler
 from budgeteer.search.aggregate import frequent, majority, majority_filter
-from budgeteer.search.score import Scorer
+from budgeteer.search.score import Scorer, scorer_of
 from budgeteer.solve import Answer, Strategy, Task
 
 
 def best_of_majority(
-    scorer: Scorer,
+    scorer: Scorer | str = "self-evaluation",
     n: int = 32,
     *,
     alpha: float = 0.1,
@@ -35,7 +35,7 @@ def best_of_majority(
     "Best-of-Majority: Minimax-Optimal Strategy for Pass@k Inference Scaling", arXiv 2510.03199.
 
     Args:
-        scorer: see :mod:`budgeteer.search.score`.
+        scorer: one, or its name; see :mod:`budgeteer.search.score`.
         n: samples at most.
         alpha: least share of the answered samples.
         judged: samples of an answer that a charged scorer is asked about; others score all.
@@ -49,11 +49,13 @@ def best_of_majority(
         raise InvalidInput(f"best_of_majority(n={n}, judged={judged}); give at least one of each")
     rank = majority_filter(alpha)
 
+    scores_by = scorer_of(scorer)
+
     async def solve(task: Task) -> Answer:
-        score = scorer.bind(task)
-        logprobs = LOGPROBS in scorer.needs
+        score = scores_by.bind(task)
+        logprobs = LOGPROBS in scores_by.needs
         samples = Sampler(task, max_tokens=max_tokens, temperature=temperature, logprobs=logprobs)
-        if scorer.charged:
+        if scores_by.charged:
             await _draw_and_keep(samples, n, task)
         else:
             await samples.more(n)
@@ -61,7 +63,7 @@ def best_of_majority(
         asked: dict[str, int] = {}
         rows = []
         for i, answer in enumerate(samples.answers):
-            if answer is not None and answer in kept and (not scorer.charged or asked.get(answer, 0) < judged):
+            if answer is not None and answer in kept and (not scores_by.charged or asked.get(answer, 0) < judged):
                 asked[answer] = asked.get(answer, 0) + 1
                 rows.append(i)
         scores = [float("nan")] * len(samples.drawn)
@@ -76,7 +78,7 @@ def best_of_majority(
             return samples.answer(None)
         return samples.answer(ranked[0].answer, confidence=min(1.0, max(0.0, ranked[0].weight)))
 
-    return Strategy(solve, scorer.needs)
+    return Strategy(solve, scores_by.needs)
 
 
 async def _draw_and_keep(samples: Sampler, n: int, task: Task) -> None:

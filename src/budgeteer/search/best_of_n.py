@@ -6,12 +6,12 @@ from budgeteer.errors import InvalidInput
 from budgeteer.models.model import LOGPROBS
 from budgeteer.search._samples import MAX_TOKENS, Sampler
 from budgeteer.search.aggregate import Aggregator, max_score
-from budgeteer.search.score import Scorer
+from budgeteer.search.score import Scorer, scorer_of
 from budgeteer.solve import Answer, Strategy, Task
 
 
 def best_of_n(
-    scorer: Scorer,
+    scorer: Scorer | str = "self-evaluation",
     n: int = 32,
     *,
     max_tokens: int = MAX_TOKENS,
@@ -28,7 +28,7 @@ def best_of_n(
     more samples, the likelier that one of them fools it (:mod:`budgeteer.search.best_of_majority`).
 
     Args:
-        scorer: see :mod:`budgeteer.search.score`.
+        scorer: one, or its name; see :mod:`budgeteer.search.score`.
         n: samples at most.
         max_tokens: of one sample.
         temperature: of the samples.
@@ -43,15 +43,17 @@ def best_of_n(
     rank = max_score() if aggregate is None else aggregate
     rounds = enough < float("inf")
 
+    scores_by = scorer_of(scorer)
+
     async def solve(task: Task) -> Answer:
-        score = scorer.bind(task)
-        logprobs = LOGPROBS in scorer.needs
+        score = scores_by.bind(task)
+        logprobs = LOGPROBS in scores_by.needs
         samples = Sampler(task, max_tokens=max_tokens, temperature=temperature, logprobs=logprobs)
         scores: list[float] = []
         stopped = "done"
         while (left := n - len(samples.drawn)) and not samples.stopped:
             size = min(left, max(1, len(samples.drawn))) if rounds else left
-            scores += await score(await samples.more(size, share=0.5 if scorer.charged else 1.0))
+            scores += await score(await samples.more(size, share=0.5 if scores_by.charged else 1.0))
             if any(value >= enough for value in scores):
                 stopped = "decided"
                 break
@@ -60,4 +62,4 @@ def best_of_n(
             return samples.answer(None)
         return samples.answer(ranked[0].answer, stopped, min(1.0, max(0.0, ranked[0].weight)))
 
-    return Strategy(solve, scorer.needs)
+    return Strategy(solve, scores_by.needs)

@@ -11,7 +11,7 @@ import numpy as np
 from budgeteer.errors import InvalidInput
 from budgeteer.plan import F64, I64
 from budgeteer.search._steps import by_share, softmax, step_search
-from budgeteer.search.score import Scorer
+from budgeteer.search.score import Scorer, scorer_of
 from budgeteer.solve import Strategy
 
 Embed = Callable[[Sequence[str]], F64]
@@ -19,7 +19,7 @@ Embed = Callable[[Sequence[str]], F64]
 
 
 def dora(
-    scorer: Scorer,
+    scorer: Scorer | str = "self-evaluation",
     n: int = 16,
     *,
     sharpness: float = 0.1,
@@ -47,7 +47,7 @@ def dora(
     official code rounds REBASE's shares, drops the zeros and only then corrects; this follows the paper.
 
     Args:
-        scorer: of partial traces.
+        scorer: one, or its name; of partial traces.
         n: rollouts.
         sharpness: temperature of the softmax of the scores, > 0.
         likeness: temperature of the softmax of the cosines, > 0; 0.01 merges what is within about 0.03.
@@ -64,7 +64,9 @@ def dora(
         share /= share.sum()
         return by_share(share, n) if trust is None else optimal_copies(share, n, trust)
 
-    return step_search(copies, scorer, n, step=step, step_tokens=step_tokens, depth=depth, temperature=temperature)
+    return step_search(
+        copies, scorer_of(scorer), n, step=step, step_tokens=step_tokens, depth=depth, temperature=temperature
+    )
 
 
 def uniqueness(vectors: F64, likeness: float) -> F64:

@@ -7,12 +7,12 @@ from collections.abc import Sequence
 from budgeteer.errors import InvalidInput
 from budgeteer.plan import F64, I64
 from budgeteer.search._steps import by_share, softmax, step_search
-from budgeteer.search.score import Scorer
+from budgeteer.search.score import Scorer, scorer_of
 from budgeteer.solve import Strategy
 
 
 def rebase(
-    scorer: Scorer,
+    scorer: Scorer | str = "self-evaluation",
     n: int = 16,
     *,
     sharpness: float = 0.1,
@@ -30,7 +30,7 @@ def rebase(
     "Inference Scaling Laws: An Empirical Analysis of Compute-Optimal Inference", arXiv 2408.00724.
 
     Args:
-        scorer: of partial traces, such as :func:`budgeteer.search.score.programmatic`.
+        scorer: one, or its name; of partial traces, such as :func:`budgeteer.search.score.programmatic`.
         n: rollouts.
         sharpness: temperature of the softmax, > 0.
         step, step_tokens, depth, temperature: as in :func:`budgeteer.search._steps.step_search`.
@@ -41,4 +41,6 @@ def rebase(
     def copies(scores: F64, texts: Sequence[str], n: int) -> I64:
         return by_share(softmax(scores, sharpness), n)
 
-    return step_search(copies, scorer, n, step=step, step_tokens=step_tokens, depth=depth, temperature=temperature)
+    return step_search(
+        copies, scorer_of(scorer), n, step=step, step_tokens=step_tokens, depth=depth, temperature=temperature
+    )

@@ -122,14 +122,14 @@ def scale(
             return Answer(known[-1][1], "done", tuple(traces))
         except _Budget as end:
             stopped = end.reason
-        except ModelError:
-            if not traces:
-                raise
-            return Answer(None, "error", tuple(traces))
+        except ModelError as error:
+            stopped = f"error: {error}"
         try:
             trace, found = await answer(whole, False, last=True)
         except _Budget:
             return Answer(None, "budget", tuple(traces))
+        except ModelError as error:
+            return Answer(None, f"error: {error}", tuple(traces))
         return Answer(found, stopped, (*traces, trace))
 
     return Strategy(solve, frozenset({PREFIX}))

@@ -10,9 +10,10 @@ import asyncio
 import math
 import re
 from collections.abc import Awaitable, Callable, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
-from budgeteer.errors import BudgetExceeded, InvalidInput, ModelError
+from budgeteer import registry
+from budgeteer.errors import BudgetExceeded, InvalidInput, ModelError, UnknownName
 from budgeteer.models.model import LOGPROBS, Message, Request
 from budgeteer.search._samples import Sample
 from budgeteer.solve import Task, derive
@@ -47,6 +48,24 @@ class Scorer(NamedTuple):
     bind: Callable[[Task], Score]
     needs: frozenset[str] = frozenset()
     charged: bool = False
+
+
+def scorer_of(scorer: Scorer | str) -> Scorer:
+    """A scorer, or a registered one by its name (as a command line gives it), with its defaults.
+
+    >>> scorer_of("self-evaluation").charged
+    True
+    """
+    if isinstance(scorer, Scorer):
+        return scorer
+    known = {name: method for name, method in registry.methods().items() if method.part == "scorer"}
+    if scorer not in known:
+        raise UnknownName("scorer", scorer, known)
+    try:
+        made = registry.load(known[scorer])()
+    except TypeError as error:
+        raise InvalidInput(f"scorer {scorer!r} needs arguments ({error}); make it in Python") from error
+    return cast("Scorer", made)
 
 
 def verifier() -> Scorer:

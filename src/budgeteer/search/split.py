@@ -11,7 +11,7 @@ import numpy as np
 
 from budgeteer.allocate.greedy_marginal import greedy_marginal
 from budgeteer.allocator import Allocator
-from budgeteer.errors import InvalidInput, ModelError
+from budgeteer.errors import InvalidInput
 from budgeteer.plan import ENDED, F64, Items, Menu, Outcomes
 from budgeteer.search._samples import MAX_TOKENS, Sampler
 from budgeteer.search.adaptive_vote import votes
@@ -104,31 +104,22 @@ async def split(
     method = greedy_marginal() if allocator is None else allocator
     rank = majority() if aggregate is None else aggregate
     samplers = [Sampler(task, max_tokens=max_tokens, temperature=temperature) for task in tasks]
-    failed: set[int] = set()
     open_ = dict.fromkeys(range(len(tasks)))  # in order
     state = None
 
     async def draw(wanted: dict[int, int]) -> None:
         """In waves, each of what fits at once."""
         while wanted:
-            came = await asyncio.gather(
-                *(samplers[i].once(count) for i, count in wanted.items()), return_exceptions=True
-            )
+            came = await asyncio.gather(*(samplers[i].once(count) for i, count in wanted.items()))
             for i, got in zip(list(wanted), came, strict=True):
-                if isinstance(got, ModelError):
-                    failed.add(i)
-                elif isinstance(got, BaseException):
-                    raise got
-                wanted[i] -= got if isinstance(got, int) else wanted[i]
+                wanted[i] -= got
                 if wanted[i] <= 0 or samplers[i].stopped:
                     del wanted[i]
-            if not any(isinstance(got, int) and got for got in came):
+            if not any(came):
                 break
 
     def final(i: int, last: bool) -> Answer | None:
         sampler, task = samplers[i], tasks[i]
-        if i in failed:
-            return Answer(None, "error")
         if verify and task.check is not None:
             for answer in dict.fromkeys(sampler.answers):
                 if answer is not None and task.check(answer) >= 1:

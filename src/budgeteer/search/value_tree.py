@@ -12,7 +12,7 @@ from budgeteer.plan import F64
 from budgeteer.search._samples import Sample, traces_of
 from budgeteer.search._steps import extend, force, raw_prompt
 from budgeteer.search.aggregate import weighted_majority
-from budgeteer.search.score import Scorer
+from budgeteer.search.score import Scorer, scorer_of
 from budgeteer.solve import Answer, Strategy, Task, derive
 
 LEAST_RATIO = 0.02
@@ -20,7 +20,7 @@ LEAST_RATIO = 0.02
 
 
 def value_tree(
-    critic: Scorer,
+    critic: Scorer | str = "progress",
     expansions: int = 64,
     *,
     answers: int = 4,
@@ -44,7 +44,7 @@ def value_tree(
     "Spend Less, Reason Better: Budget-Aware Value Tree Search for LLM Agents", arXiv 2603.12634.
 
     Args:
-        critic: scores the change that the last step of a trace made, in [-1, 1], such as
+        critic: one, or its name: scores the change that the last step of a trace made, in [-1, 1], such as
             :func:`budgeteer.search.score.progress`; NaN counts as 0. Its calls are charged too.
         expansions: at most.
         answers: nodes with an answer that are enough.
@@ -60,10 +60,11 @@ def value_tree(
             f"step_tokens={step_tokens}); floor is above 0, the others are at least 1"
         )
     span = expansions if horizon is None else horizon
-    logprobs = LOGPROBS in critic.needs
+    rates_by = scorer_of(critic)
+    logprobs = LOGPROBS in rates_by.needs
 
     async def solve(task: Task) -> Answer:
-        rate, prompt = critic.bind(task), raw_prompt(task)
+        rate, prompt = rates_by.bind(task), raw_prompt(task)
         start = task.model.remaining
         rng = np.random.default_rng(derive(task.seed, "tree"))
         nodes, values = [Sample("", None, 0)], [1.0]
@@ -81,10 +82,8 @@ def value_tree(
                     task, prompt, nodes[at], 1, step=step, step_tokens=step_tokens, temperature=temperature,
                     seed=derive(task.seed, "node", number), logprobs=logprobs,
                 )  # fmt: skip
-            except ModelError:
-                if not number:
-                    raise
-                stopped = "error"
+            except ModelError as error:
+                stopped = f"error: {error}"
                 break
             if not grown:
                 stopped = "budget"
@@ -109,7 +108,7 @@ def value_tree(
             return Answer(forced.answer, stopped, traces_of([*pool, forced]))
         return Answer(ranked[0].answer, stopped, traces_of(pool), ranked[0].weight)
 
-    return Strategy(solve, critic.needs | {PREFIX})
+    return Strategy(solve, rates_by.needs | {PREFIX})
 
 
 def left_of(task: Task, start: dict[str, int]) -> list[float]:

@@ -2,7 +2,7 @@
 
 The right answer has chance 1/20 (C* = 20), eight common wrong ones share 0.35, 400 rare ones the rest. Rewards are 1
 for the right answer and 0 for others, plus an error: "inflated", one rare answer in ten has reward 2; "small",
-normal noise of 0.05 an answer. alpha = 3 / (4 C*). 60 questions a seed; every question has its own errors.
+normal noise of 0.05 an answer. alpha = 3 / (4 C*). 40 questions a seed; every question has its own errors.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from budgeteer.search import best_of_majority, best_of_n, self_consistency
 from budgeteer.search.score import Scorer, programmatic
 from budgeteer.solve import Strategy
 
-QUESTIONS, COVERAGE = 60, 20
+QUESTIONS, COVERAGE = 40, 20
 ALPHA = 3 / (4 * COVERAGE)
 
 
@@ -66,7 +66,7 @@ def accuracy(one: Strategy, seed: int) -> float:
     return float(np.mean([answer.answer == "R" for answer in answers_of(one, tasks)]))
 
 
-def gain(errors: str, n: int, other: str, region: Region, *, ours: Strategy | None = None, seeds: int = 8) -> Evidence:
+def gain(errors: str, n: int, other: str, region: Region, *, ours: Strategy | None = None, seeds: int = 6) -> Evidence:
     """Accuracy minus another strategy's with the same samples. With small errors the filter can only drop the truth."""
     mine = strategy("best of majority", errors, n) if ours is None else ours
     return measured(
@@ -80,7 +80,7 @@ def gain(errors: str, n: int, other: str, region: Region, *, ours: Strategy | No
     )
 
 
-def growth(name: str, region: Region, *, seeds: int = 8) -> Evidence:
+def growth(name: str, region: Region, *, seeds: int = 6) -> Evidence:
     """Accuracy with 400 samples minus that with 20, under inflated errors."""
     few, many = (strategy(name, "inflated", n) for n in (20, 400))
     return measured(

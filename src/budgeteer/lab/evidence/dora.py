@@ -1,9 +1,9 @@
 """DORA (arXiv 2506.15707): more chance of a success than REBASE when duplicates say nothing about quality?
 
-6 directions with success rates from Beta(1, 2) hold k_j near-duplicate paths each (k = 1 to 8, or 3 each), 16
-rollouts in all. Every path's score is its direction's rate plus normal noise of 0.1; duplicates share their noise.
-The chance that at least one rollout succeeds is computed exactly. Embeddings are the direction's axis plus a little
-noise. For the optimum, rates are drawn from the paper's Beta(kappa w, kappa (1 - w)).
+6 directions with success rates from Beta(0.5, 2) hold k_j near-duplicate paths each (k = 1 to 8, or 3 each), 16
+rollouts in all. Scores are equal but for normal noise of 0.02 a direction, so what differs is how often a direction
+comes. The chance that at least one rollout succeeds is computed exactly. Embeddings are the direction's axis plus
+normal noise of 0.02. For the optimum, rates are drawn from the paper's Beta(kappa w, kappa (1 - w)).
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from budgeteer.plan import F64, I64
 from budgeteer.search._steps import by_share, softmax
 from budgeteer.search.dora import optimal_copies, uniqueness
 
-DIRECTIONS, ROLLOUTS, CASES = 6, 16, 400
+DIRECTIONS, ROLLOUTS, CASES = 6, 16, 200
 Rule = Callable[[F64, F64], I64]
 """(scores [paths], embeddings [paths, d]) -> rollouts [paths]."""
 
@@ -35,13 +35,13 @@ def experiments() -> list[Evidence]:
 
 def dora_rule(scores: F64, vectors: F64) -> I64:
     """Shares corrected by uniqueness."""
-    share = softmax(scores, 0.25) * uniqueness(vectors, 0.05)
+    share = softmax(scores, 0.1) * uniqueness(vectors, 0.01)
     return by_share(share, ROLLOUTS)
 
 
 def rebase_rule(scores: F64, vectors: F64) -> I64:
     """Shares of single paths."""
-    return by_share(softmax(scores, 0.25), ROLLOUTS)
+    return by_share(softmax(scores, 0.1), ROLLOUTS)
 
 
 def success(rule: Rule, duplicates: str, seed: int) -> float:
@@ -49,12 +49,12 @@ def success(rule: Rule, duplicates: str, seed: int) -> float:
     rng = np.random.default_rng([seed, 71])
     total = 0.0
     for _ in range(CASES):
-        rate = rng.beta(1.0, 2.0, DIRECTIONS)
+        rate = rng.beta(0.5, 2.0, DIRECTIONS)
         k = rng.integers(1, 9, DIRECTIONS) if duplicates == "unrelated" else np.full(DIRECTIONS, 3)
         if duplicates == "follow quality":
             k = 1 + np.argsort(np.argsort(rate)) * 7 // (DIRECTIONS - 1)
         direction = np.repeat(np.arange(DIRECTIONS), k)
-        scores = (rate + rng.normal(0, 0.1, DIRECTIONS))[direction]
+        scores = rng.normal(0, 0.02, DIRECTIONS)[direction]
         vectors = np.eye(DIRECTIONS)[direction] + rng.normal(0, 0.02, (len(direction), DIRECTIONS))
         copies = np.bincount(direction, rule(scores, vectors), minlength=DIRECTIONS)
         total += 1 - float(np.prod((1 - rate) ** copies))
