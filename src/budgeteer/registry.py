@@ -111,9 +111,9 @@ _ALL = (
     Method("vip", "recipe", f"{_R}:vip", "rollouts by predicted reward variance", *_VIP),
     Method("uniform-stop", "recipe", f"{_R}:uniform_stop", "duet's control: its stopping, but uniform groups"),
     Method("switch-thinking", "strategy", f"{_T}.switch_thinking:switch_thinking", "tokens or mixes by entropy", *_SWI),
-    Method("budget-guidance", "strategy", f"{_T}.budget_guidance:budget_guidance", "tokens that fit the rest", *_BG),
+    Method("budget-guidance", "strategy", f"{_T}.budget_guidance:budget_guidance", "tokens that will fit", *_BG),
     Method("zip-rc", "strategy", f"{_T}.zip_rc:zip_rc", "which of parallel samples go on", *_ZIP),
-    Method("diffadapt-probe", "strategy", f"{_T}.diffadapt_probe:diffadapt_probe", "warmth and cap by a probe", *_DIFF),
+    Method("diffadapt-probe", "strategy", f"{_T}.diffadapt_probe:diffadapt_probe", "cap and heat by a probe", *_DIFF),
     Method("mirostat", "strategy", f"{_T}.mirostat:mirostat", "draws at a set surprise a token", *_MIRO),
     Method("uniform-answer-stop", "recipe", f"{_R}:uniform_answer_stop", "GRPO whose rows end once answered"),
 )
