@@ -1,7 +1,7 @@
 """Budget guidance: does steering at line starts finish more thinking in time than cutting it does?
 
 *Made-up traces*: lines of three types, where the type that is drawn at a line's start tells how much follows (explore:
-much; conclude: nothing). Gammas of log(L + 1) for each type are fitted by moments to 4,000 unguided traces; 2,000 others
+much; conclude: nothing). Gammas of log(L + 1) for each type are fitted by moments to 4,000 free traces; 2,000 others
 are guided, or cut. *Control*: the same types, but an independent coin ends a trace, so a type tells nothing.
 
 *The embedded reasoner*: 300 chains of 5 steps, modulo 11, at temperature 1, 40 tokens a question, answer included; 37
