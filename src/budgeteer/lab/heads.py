@@ -30,6 +30,8 @@ from budgeteer.rl.sampler import sample
 from budgeteer.stop import answered
 
 WIDTH, BATCH = 64, 2048
+GAIN = 16.0
+"""On the last layer of a Gamma head while it is trained: a sure prediction has a shape of hundreds."""
 LINE_ENDS = (";", "\n")
 """What ends a step of the reasoner's thinking."""
 LENGTHS = (0, 4, 8, 16, 32, 64, 128)
@@ -188,19 +190,22 @@ def train_guidance(traces: Traces, vocab: int, fingerprint: str, *, steps: int, 
     generator = torch.Generator().manual_seed(seed)
     settings = {"vocab": vocab, "line_ends": LINE_ENDS}
     head = Head(_start(states, 2 * vocab, generator), fingerprint, settings)
-    head.weights["b2"][:vocab] = 20.0  # shape and rate of a plausible length, so that training starts sane
-    head.weights["b2"][vocab:] = 20.0 / float(log_left.mean())
+    head.weights["b2"][:vocab] = 20.0 / GAIN  # shape and rate of a plausible length, so that training starts sane
+    head.weights["b2"][vocab:] = 20.0 / GAIN / float(log_left.mean())
 
     def loss(features: Tensor, chosen: Tensor) -> Tensor:
         next_token, ell = token[chosen], log_left[chosen]
         w, b = head.weights["w2"].t(), head.weights["b2"]
         shape, rate = (
-            F.softplus((features * F.embedding(next_token + shift, w)).sum(-1) + b[next_token + shift]) + 1e-4
+            F.softplus(GAIN * ((features * F.embedding(next_token + shift, w)).sum(-1) + b[next_token + shift])) + 1e-4
             for shift in (0, vocab)
         )
         return -(torch.xlogy(shape, rate) - torch.lgamma(shape) + (shape - 1) * ell.log() - rate * ell).mean()
 
-    return fit(head, states, loss, steps=steps, seed=seed)
+    fit(head, states, loss, steps=steps, seed=seed)
+    for name in ("w2", "b2"):
+        head.weights[name] *= GAIN
+    return head
 
 
 def train_introspection(traces: Traces, fingerprint: str, *, steps: int, seed: int) -> Head:

@@ -34,7 +34,7 @@ class Simulated:
     capabilities = frozenset({PREFIX, SEED})
 
     def __init__(self, write: Write, *, characters: bool = False) -> None:
-        self._write, self._blank = write, "" if characters else " "
+        self.write, self._blank = write, "" if characters else " "
 
     def count(self, prompt: str | tuple[Message, ...]) -> int:
         """Tokens."""
@@ -43,7 +43,7 @@ class Simulated:
 
     def _choice(self, request: Request, i: int) -> Choice:
         prompt = request.prompt if isinstance(request.prompt, str) else request.prompt[-1].content
-        text = self._write(prompt, random.Random(f"{request.seed} {i} {prompt}"))
+        text = self.write(prompt, random.Random(f"{request.seed} {i} {prompt}"))
         at, stop = min(((text.index(s), s) for s in request.stop if s in text), default=(len(text), ""))
         text, ended = text[:at], min(len(stop), 1) if self._blank else len(stop)
         tokens = text.split(" ") if self._blank else list(text)

@@ -188,56 +188,56 @@ def middles(lengths: Sequence[int]) -> F64:
     return np.append((edges[:-1] + edges[1:]) / 2, 1.5 * edges[-1])
 
 
-def expected_max(support: F64, p: F64) -> F64:
-    """E[max] [...] of k independent variables with distributions p [..., k, n] on an ascending support [n]."""
-    joint = np.cumsum(p, -1).prod(-2)
-    return np.asarray(np.diff(joint, axis=-1, prepend=0.0) @ support)
+def expected_max(support: F64, p: F64, kept: Mask, least: float = 0.0) -> F64:
+    """E[max] [..., c] over the kept of k independent variables, and over ``least``.
+
+    Args:
+        support: [n] ascending from 0, with ``least`` among it.
+        p: [..., k, n] distributions.
+        kept: [c, k] candidates; an empty one has the maximum ``least``.
+    """
+    # P(max <= x) is the product of the kept CDFs: a sum of logarithms, so one matrix product for all candidates
+    log_cdf = np.log(np.maximum(np.cumsum(p, -1), 1e-300))
+    cdf = np.exp(kept.astype(np.float64) @ log_cdf) * (support >= least)
+    cdf[..., -1] = 1.0
+    return np.asarray(np.diff(cdf, axis=-1, prepend=0.0) @ support)
 
 
-def cut_off(joint: F64, at: int) -> F64:
-    """[k, v, l] with all mass of length bins >= ``at`` moved to value bin 0, length bin ``at``."""
-    out = joint.copy()
-    late = joint[:, :, at:].sum((1, 2))
-    out[:, :, at:] = 0.0
-    out[:, 0, at] = late
+def cut_offs(joint: F64) -> F64:
+    """[l, k, v, l] of [k, v, l]: cut b - 1 has the mass of length bins >= b at value bin 0, length bin b; the last is
+    no cut."""
+    bins = joint.shape[2]
+    out = np.repeat(joint[None], bins, 0)
+    for at in range(1, bins):
+        out[at - 1, :, :, at:] = 0.0
+        out[at - 1, :, 0, at] = joint[:, :, at:].sum((1, 2))
     return out
 
 
 def utility(joint: F64, finished: F64, mean_tokens: float, values: F64, tokens: F64, costs: Costs, kept: Mask) -> F64:
-    """G [c] of candidates ``kept`` [c, k] among k running samples with joint [k, v, l], and finished ones of known
-    value [f]."""
-    support = np.union1d(values, finished)
-    place = np.searchsorted(support, values)
-    p = np.zeros((len(joint), len(support)))
-    p[:, place] = joint.sum(2)
-    done = np.zeros((len(finished), len(support)))
-    done[np.arange(len(finished)), np.searchsorted(support, finished)] = 1.0
-    # a sample that is not kept is 0 for certain, which no maximum of values >= 0 notices
-    nothing = np.zeros(len(support))
-    nothing[np.searchsorted(support, 0.0) :][:1] = 1.0
-    chosen = np.where(kept[:, :, None], p[None], nothing)
-    everyone = np.concatenate([chosen, np.broadcast_to(done, (len(kept), *done.shape))], 1)
-    best = expected_max(support, everyone)
-    t = joint.sum(1)
-    total = kept @ (t @ tokens)
-    ahead = np.concatenate([[0.0], tokens])  # a sample that is not kept takes no step
-    waits = np.zeros((len(kept), len(joint), len(ahead)))
-    waits[:, :, 1:] = np.where(kept[:, :, None], t[None], 0.0)
-    waits[:, :, 0] = ~kept
-    longest = expected_max(ahead, waits)
-    return np.asarray(best - (costs.tokens * total + costs.steps * longest) / max(mean_tokens, 1.0))
+    """G [l, c] of each cut and each candidate ``kept`` [c, k] among k running samples with joint [k, v, l], and
+    finished ones of known value [f]."""
+    table = cut_offs(joint)
+    least = float(finished.max(initial=0.0))
+    support = np.union1d(values, [least])
+    p = np.zeros((*table.shape[:2], len(support)))
+    p[..., np.searchsorted(support, values)] = table.sum(3)
+    t = table.sum(2)
+    total = (t @ tokens) @ kept.T.astype(np.float64)
+    longest = expected_max(np.append(0.0, tokens), np.concatenate([np.zeros((*t.shape[:2], 1)), t], 2), kept)
+    spent = costs.tokens * total + costs.steps * longest
+    return np.asarray(expected_max(support, p, kept, least) - spent / max(mean_tokens, 1.0))
 
 
 def candidates(joint: F64, values: F64, tokens: F64) -> Mask:
-    """[c, k] distinct unions of a prefix by ascending E[T] and one by descending E[V], the empty one included."""
+    """[c, k] unions of a prefix by ascending E[T] and one by descending E[V], the empty one included."""
     k = len(joint)
-    short = np.argsort(joint.sum(1) @ tokens, kind="stable")
-    good = np.argsort(-(joint.sum(2) @ values), kind="stable")
     rank = np.empty((2, k), np.int64)
-    rank[0, short], rank[1, good] = np.arange(k), np.arange(k)
+    rank[0, np.argsort(joint.sum(1) @ tokens, kind="stable")] = np.arange(k)
+    rank[1, np.argsort(-(joint.sum(2) @ values), kind="stable")] = np.arange(k)
     steps = np.arange(k + 1)
     sets = (rank[0] < steps[:, None, None]) | (rank[1] < steps[None, :, None])
-    return np.unique(sets.reshape(-1, k), axis=0)
+    return np.asarray(sets.reshape(-1, k))
 
 
 def decide(
@@ -255,30 +255,18 @@ def decide(
     if not len(finished):
         sets = sets[sets.any(1)]  # without an answer, something has to go on
     spent = np.concatenate([so_far + joint.sum(1) @ tokens, finished_tokens])
-    best, keep = -np.inf, np.zeros(len(joint), np.bool_)
-    for cut in range(len(tokens), 0, -1):  # the first is no cut at all
-        table = joint if cut == len(tokens) else cut_off(joint, cut)
-        gain = utility(table, finished, float(spent.mean()), values, tokens, costs, sets)
-        order = np.lexsort((sets.sum(1), gain.round(12)))  # the most gain, then the larger set
-        if gain[order[-1]] > best + 1e-12 or (gain[order[-1]] > best - 1e-12 and sets[order[-1]].sum() > keep.sum()):
-            best, keep = float(gain[order[-1]]), sets[order[-1]]
-    return np.asarray(keep)
+    gain = utility(joint, finished, float(spent.mean()), values, tokens, costs, sets).max(0).round(12)
+    return np.asarray(sets[np.lexsort((sets.sum(1), gain))[-1]])
 
 
 def start(prior: F64, most: int, finished: F64, values: F64, tokens: F64, costs: Costs) -> int:
     """How many samples of one prior [v, l] are worth starting, 0 to ``most``, beside finished ones; ties to fewer.
     Without a finished one, at least 1."""
-    joint = np.broadcast_to(prior, (most, *prior.shape)).copy()
+    joint = np.repeat(prior[None], most, 0)
     sets = np.arange(most) < np.arange(most + 1)[:, None]
-    mean = float(prior.sum(0) @ tokens)
-    cuts = range(1, len(tokens) + 1)
-    gains = np.array([
-        utility(
-            joint if cut == len(tokens) else cut_off(joint, cut), finished, mean, values, tokens, costs, sets
-        ) for cut in cuts
-    ]).max(0)  # fmt: skip
+    gains = utility(joint, finished, float(prior.sum(0) @ tokens), values, tokens, costs, sets).max(0).round(12)
     least = 0 if len(finished) else 1
-    return least + int(gains[least:].round(12).argmax())
+    return least + int(gains[least:].argmax())
 
 
 # With internals: all samples in one call, the controller as a hook

@@ -65,7 +65,7 @@ def against(strategy: Strategy, name: str, region: Region, *, hopeless: bool = F
     ours = [play(strategy, seed, hopeless) for seed in range(seeds)]
     theirs = [full(seed, hopeless) for seed in range(seeds)]
     where = ", hopeless questions" if hopeless else ""
-    about = {"baseline": f"self-consistency with {SAMPLES} samples", "budget": f"at most {SAMPLES} samples a question"}
+    baseline, budget = f"self-consistency with {SAMPLES} samples", f"at most {SAMPLES} samples a question"
     low, high = region
     text = f"above {low}" if hopeless else f"below {high:g}"
     return [
@@ -74,13 +74,15 @@ def against(strategy: Strategy, name: str, region: Region, *, hopeless: bool = F
             [a[1] / b[1] for a, b in zip(ours, theirs, strict=True)],
             region,
             claim=f"{name}{where}: the output tokens are {text} of self-consistency's (ratio)",
-            **about,
+            baseline=baseline,
+            budget=budget,
         ),
         measured(
             f"accuracy, {name}{where}",
             [a[0] - b[0] for a, b in zip(ours, theirs, strict=True)],
             (-0.05, 0.05),
             claim=f"{name}{where}: the accuracy is within 0.05 of self-consistency's (difference)",
-            **about,
+            baseline=baseline,
+            budget=budget,
         ),
     ]

@@ -10,6 +10,7 @@ calibrated on 100 other questions. Tokens include the probes.
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 from functools import lru_cache
 
 import numpy as np
@@ -47,8 +48,9 @@ def most(world: str) -> int:
 class Blind(Simulated):
     """Its probes, the calls of several choices, say nothing about the question."""
 
-    def _choice(self, request: Request, prompt: str, i: int) -> Choice:
-        return super()._choice(request, PREFACE + prompt if request.n > 1 else prompt, i)
+    def _choice(self, request: Request, i: int) -> Choice:
+        assert isinstance(request.prompt, str)
+        return super()._choice(replace(request, prompt=PREFACE + request.prompt) if request.n > 1 else request, i)
 
 
 def model(world: str, seed: int, *, informative: bool = True) -> Simulated:

@@ -1,0 +1,210 @@
+"""Budget guidance: does steering at line starts finish more thinking in time than cutting it does?
+
+*Made-up traces*: lines of three types, where the type that is drawn at a line's start tells how much follows (explore:
+much; conclude: nothing). Gammas of log(L + 1) for each type are fitted by moments to 4,000 free traces; 2,000 others
+are guided, or cut. *Control*: the same types, but an independent coin ends a trace, so a type tells nothing.
+
+*The embedded reasoner*: 300 chains of 5 steps, modulo 11, at temperature 1, 40 tokens a question, answer included; 37
+are enough for a trace without detours. Truncation is left to think until its tokens are gone; forcing keeps 5 tokens to
+close the thinking and ask; guidance does that, too. Each side's measured tokens are in the details: guidance uses
+fewer, so that it is compared at no more than equal tokens. *Control*: a head whose states are of other rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from budgeteer.lab.evidence import ABOVE_ZERO, Evidence, Region, measured
+from budgeteer.plan import F64, I64
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from budgeteer.solve import Strategy
+
+TYPES = ("explore", "verify", "conclude")
+TOKENS = np.array([8, 4, 1])
+NEXT = np.array([[0.6, 0.3, 0.1], [0.2, 0.3, 0.5]])
+"""Types that follow explore and verify."""
+BUDGET, TRACES = 24, 2000
+QUESTIONS, STEPS, OUTPUT = 300, 5, 40
+
+
+def experiments() -> list[Evidence]:
+    """Made-up traces and their control, then the reasoner."""
+    return [natural(informative=True), natural(informative=False), length(), *reasoner()]
+
+
+# Made-up traces
+
+
+def play(
+    rng: np.random.Generator, n: int, informative: bool, favour: Callable[[I64], F64] | None, cap: int = 10_000
+) -> tuple[list[I64], list[I64], I64]:
+    """(types drawn at each line, tokens left from each line on, total tokens) of n traces; ``favour`` gives weights
+    [m, 3] for tokens left [m]."""
+    total, before = np.zeros(n, np.int64), np.zeros(n, np.int64)
+    running = np.arange(n)
+    types, starts, rows = list[I64](), list[I64](), list[I64]()
+    while len(running):
+        p = NEXT[before[running]]
+        if favour is not None:
+            p = p * favour(np.maximum(BUDGET - total[running], 1))
+            nothing = p.sum(1) == 0
+            p[nothing] = NEXT[before[running]][nothing]
+            p = p / p.sum(1, keepdims=True)
+        drawn = (rng.random(len(running))[:, None] > p.cumsum(1)[:, :2]).sum(1)
+        types.append(drawn)
+        starts.append(total[running])
+        rows.append(running)
+        total[running] += TOKENS[drawn] if informative else 4
+        ended = drawn == 2 if informative else rng.random(len(running)) < 0.2
+        ended |= total[running] >= cap
+        before[running] = np.minimum(drawn, 1)
+        running = running[~ended]
+    left = [total[r] - s for r, s in zip(rows, starts, strict=True)]
+    return types, left, total
+
+
+def gammas(types: list[I64], left: list[I64]) -> F64:
+    """[2, 3] shape and rate of log(L + 1) of each type, by moments."""
+    kind, ell = np.concatenate(types), np.log(np.concatenate(left) + 1.0)
+    out = np.zeros((2, 3))
+    for t in range(3):
+        mean, var = ell[kind == t].mean(), ell[kind == t].var() + 1e-3
+        out[:, t] = mean**2 / var, mean / var
+    return out
+
+
+def favouring(shape_rate: F64) -> Callable[[I64], F64]:
+    """The method's weights [m, 3] for tokens left [m]."""
+    import torch
+
+    from budgeteer.think.budget_guidance import weights
+
+    def favour(left: I64) -> F64:
+        shape, rate = (torch.from_numpy(row).expand(len(left), 3) for row in shape_rate)
+        a = weights(shape, rate, torch.from_numpy(left).double(), min_rate=0.0, min_mode=0.9)
+        return np.asarray(a.numpy())
+
+    return favour
+
+
+def guided(seed: int, informative: bool) -> tuple[I64, I64]:
+    """Lengths of guided and of unguided traces."""
+    rng = np.random.default_rng([seed, 21])
+    types, left, _ = play(rng, 2 * TRACES, informative, None)
+    with_guidance = play(rng, TRACES, informative, favouring(gammas(types, left)))[2]
+    return with_guidance, play(rng, TRACES, informative, None)[2]
+
+
+def natural(*, informative: bool, seeds: int = 20) -> Evidence:
+    """How many more traces end by themselves within the budget."""
+    values = []
+    for seed in range(seeds):
+        ours, free = guided(seed, informative)
+        values.append(float((ours <= BUDGET).mean() - (free <= BUDGET).mean()))
+    region: Region = ABOVE_ZERO if informative else (-0.02, 0.02)
+    what = "types tell what follows" if informative else "types tell nothing (control)"
+    return measured(
+        f"made-up traces, {what}",
+        values,
+        region,
+        claim=f"Where {what}, the share of traces that end within the budget "
+        + ("is larger (difference)" if informative else "is the same (difference, within 2 points)"),
+        baseline="hard truncation",
+        budget=f"{BUDGET} tokens of thinking",
+    )
+
+
+def length(*, seeds: int = 20) -> Evidence:
+    """Mean length of guided traces against the budget."""
+    values = [float(guided(seed, True)[0].mean() / BUDGET) for seed in range(seeds)]
+    return measured(
+        "made-up traces, mean length",
+        values,
+        (0.0, 1.1),
+        claim="The mean length of guided traces is at most 1.1 of the budget, with nothing cut (ratio)",
+        baseline="the budget",
+        budget=f"{BUDGET} tokens of thinking",
+    )
+
+
+# The embedded reasoner
+
+
+@dataclass(frozen=True, eq=False)
+class Shuffled:
+    """A head that reads the states of another row of the batch."""
+
+    head: object
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self.head, name)
+
+    def __call__(self, states: Tensor) -> Tensor:
+        return self.head(states.roll(1, 0))  # type: ignore[operator, no-any-return]
+
+
+def plain(reserve: int | None, max_tokens: int = 400) -> Strategy:
+    """One trace without guidance: forced to answer in ``reserve`` tokens, or cut where its tokens end (None)."""
+    from budgeteer.solve import Answer, Strategy, Task
+    from budgeteer.think._inside import NEEDS, one_trace
+    from budgeteer.think.budget_guidance import Guidance
+
+    async def solve(task: Task) -> Answer:
+        close = "" if reserve is None else task.style.close
+        hook = Guidance(close, reserve or 0, head=None, min_rate=0.0, min_mode=0.9)
+        return await one_trace(task, hook, max_tokens=max_tokens, temperature=1.0)
+
+    return Strategy(solve, NEEDS)
+
+
+def reasoner(seeds: int = 5) -> list[Evidence]:
+    """Accuracy of guidance less that of truncation, of forcing, and of guidance by the states of other rows."""
+    from budgeteer.lab.asking import STYLE, ask
+    from budgeteer.lab.run import one_thread
+    from budgeteer.lab.tasks.chains import Chains
+    from budgeteer.models.head import load_head
+    from budgeteer.models.reasoner import Reasoner
+    from budgeteer.think.budget_guidance import budget_guidance
+
+    one_thread()
+    model = Reasoner()
+    shuffled = Shuffled(load_head("budget_guidance"))
+    sides = {
+        "guidance": budget_guidance(),
+        "truncation": plain(None),
+        "forcing": plain(STYLE.answer_tokens),
+        "shuffled": budget_guidance(shuffled),  # type: ignore[arg-type]
+    }
+    found: dict[str, list[tuple[float, float, float]]] = {name: [] for name in sides}
+    for seed in range(seeds):
+        env = Chains(QUESTIONS, 500 + seed, min_steps=STEPS, max_steps=STEPS)
+        for name, strategy in sides.items():
+            asked = ask(model, strategy, env, env.items, output=OUTPUT, seed=seed)
+            whole = np.mean([answer.stopped_by == "done" for answer in asked.answers])
+            found[name].append((float(asked.right.mean()), float(asked.output.mean()), float(whole)))
+    means = {name: np.mean(rows, 0) for name, rows in found.items()}
+    details = [{"side": name, "accuracy": a, "tokens": t, "ended by itself": w} for name, (a, t, w) in means.items()]
+    claims: dict[str, tuple[Region, str]] = {
+        "truncation": ((0.10, 1.0), "is higher by more than 10 points"),
+        "forcing": (ABOVE_ZERO, "is higher"),
+        "shuffled": (ABOVE_ZERO, "is higher"),
+    }
+    return [
+        measured(
+            f"reasoner, against {name}",
+            [ours[0] - other[0] for ours, other in zip(found["guidance"], found[name], strict=True)],
+            region,
+            claim=f"On the embedded reasoner, accuracy {effect} (difference)",
+            baseline={"shuffled": "guidance by the states of another question"}.get(name, name),
+            budget=f"{OUTPUT} tokens a question; used {means['guidance'][1]:.1f} against {means[name][1]:.1f}",
+            details=details,
+        )
+        for name, (region, effect) in claims.items()
+    ]

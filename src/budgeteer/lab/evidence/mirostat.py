@@ -1,0 +1,63 @@
+"""Mirostat: does the controller hold the mean surprise of a text at its target, and only the controller?
+
+A made-up language of 3,000 words: at each step a new distribution by Zipf's law of an exponent drawn from 0.9 to 1.4,
+with noise; texts of 300 words at temperature 1. *Control*: a rate of 0, so that nothing is fed back.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from budgeteer.lab.evidence import Evidence, Region, measured
+from budgeteer.plan import F64
+
+WORDS, STEPS, SEEDS = 3000, 300, 20
+
+
+def experiments() -> list[Evidence]:
+    """Both versions at three targets, and the control."""
+    found = [held(version, target, 1.0) for version in (1, 2) for target in (2.5, 4.0, 5.5)]
+    return [*found, held(1, 4.0, 0.0), held(2, 4.0, 0.0)]
+
+
+def surprise(version: int, target: float, rate: float) -> F64:
+    """[SEEDS] mean surprise of a text, bits a word."""
+    import torch
+
+    from budgeteer.models.hook import Internals, Row
+    from budgeteer.models.model import Request
+    from budgeteer.think.mirostat import Mirostat
+
+    hook = Mirostat("", 0, target=target, rate=rate, version=version, temperature=1.0)
+    request = Request("text", STEPS, SEEDS, hook=hook)
+    rows = [Row(request, seed, [0]) for seed in range(SEEDS)]
+    inside = Internals(torch.zeros(WORDS, 1), ("w",) * WORDS, -1, lambda text: [])
+    rng, total = np.random.default_rng(22), np.zeros(SEEDS)
+    for _ in range(STEPS):
+        zipf = -rng.uniform(0.9, 1.4, (SEEDS, 1)) * np.log(np.arange(1, WORDS + 1))
+        logits = torch.from_numpy(zipf + 0.2 * rng.normal(size=(SEEDS, WORDS)))
+        action = hook.step(inside, rows, logits, None)
+        assert action.logits is not None
+        cdf = action.logits.double().softmax(-1).cumsum(-1).numpy()
+        word = (cdf < rng.random((SEEDS, 1)) * cdf[:, -1:]).sum(1)
+        total -= torch.log_softmax(logits, -1).numpy()[np.arange(SEEDS), word] / np.log(2)
+        for row, taken in zip(rows, word.tolist(), strict=True):
+            row.tokens.append(taken)
+    return np.asarray(total / STEPS)
+
+
+def held(version: int, target: float, rate: float) -> Evidence:
+    """Distance of the mean surprise from the target."""
+    region: Region = (-0.2, 0.2) if rate else (0.2, np.inf)
+    away = surprise(version, target, rate) - target
+    values = away if rate else np.abs(away)
+    control = "" if rate else ", no feedback (control)"
+    effect = "is within 0.2 bits of the target" if rate else "is more than 0.2 bits away"
+    return measured(
+        f"version {version}, target {target}{control}",
+        values,
+        region,
+        claim=f"Version {version}{control}: the mean surprise {effect} of {target} bits (distance)",
+        baseline="the target",
+        budget=f"{STEPS} words a text",
+    )

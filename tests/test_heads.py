@@ -1,0 +1,77 @@
+"""Training of heads: labels by hand, a fit that recovers a known law, and the file they are kept in."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+pytest.importorskip("reasoning_gym")
+
+from budgeteer.lab import heads  # noqa: E402
+from budgeteer.models.head import load_head, save_head  # noqa: E402
+from budgeteer.models.policy import REASONER, load_policy  # noqa: E402
+
+
+@pytest.fixture(scope="module")
+def traces():
+    return heads.collect(load_policy(), size=60, rollouts=3, seed=1)
+
+
+def test_states_are_those_before_each_token(traces):
+    policy = load_policy()
+    for trace in (0, 77):
+        own = traces.trace == trace
+        item = traces.items[traces.group[trace]]
+        prompt = policy.encode([item.prompt])[0]
+        tokens = torch.tensor([[*prompt, *traces.token[own].tolist()]])
+        with torch.inference_mode():
+            layers = torch.stack(policy.model.states(policy.model.embed[tokens]), 2)[0]
+        torch.testing.assert_close(
+            traces.states[torch.from_numpy(own)].float(), layers[len(prompt) - 1 : -1], atol=0.02, rtol=0.01
+        )
+        assert traces.index[own].tolist() == list(range(traces.length[trace]))
+
+
+def test_the_gamma_head_recovers_lengths():
+    """Two kinds of states: after one token 5 are left, after the other 50, give or take."""
+    rng, n = np.random.default_rng(0), 4000
+    kind = rng.integers(0, 2, n)
+    left = np.maximum(1, np.round(np.exp(rng.normal(np.log([5.0, 50.0])[kind], 0.4)))).astype(np.int64)
+    states = torch.zeros(n, 1, 4).half()
+    made = heads.Traces(
+        (), np.arange(n), left, left, np.ones(n), np.arange(n), np.zeros(n, np.int64), states, kind, np.zeros(n)
+    )
+    head = heads.train_guidance(made, 2, "x", steps=600, seed=0)
+    shape, rate = (torch.nn.functional.softplus(head(states[:1].float())) + 1e-4)[0].split(2)
+    mean = np.array([np.log(left[kind == k] + 1).mean() for k in (0, 1)])
+    np.testing.assert_allclose((shape / rate).numpy(), mean, rtol=0.05)
+    spread = np.array([np.log(left[kind == k] + 1).std() for k in (0, 1)])
+    np.testing.assert_allclose((shape.sqrt() / rate).numpy(), spread, rtol=0.3)
+
+
+def test_training_is_deterministic_and_survives_the_file(traces, tmp_path):
+    first, other = (heads.train_introspection(traces, "x", steps=20, seed=0) for _ in range(2))
+    save_head(first, tmp_path / "zip_rc.safetensors")
+    loaded = load_head("zip_rc", tmp_path)
+    assert loaded.settings == {"values": list(heads.VALUES), "lengths": list(heads.LENGTHS)}
+    assert loaded.fingerprint == "x"
+    for name, tensor in first.weights.items():
+        assert torch.equal(tensor, other.weights[name])
+        assert torch.equal(tensor.double(), loaded.weights[name])
+
+
+def test_the_heads_of_the_package_are_small_and_of_its_model():
+    names = ("budget_guidance", "zip_rc", "diffadapt_probe")
+    assert sum((REASONER / f"{name}.safetensors").stat().st_size for name in names) < 400_000
+    assert len({load_head(name).fingerprint for name in names}) == 1
+
+
+def test_introspection_knows_more_than_nothing(traces):
+    """On traces of another seed, predicted values are higher where the answer is right."""
+    head = load_head("zip_rc")
+    ends = np.flatnonzero(traces.index == traces.length[traces.trace] - 1)
+    joint = head(traces.states[torch.from_numpy(ends)]).softmax(-1).numpy().reshape(len(ends), 7, 7)
+    value = joint.sum(2) @ np.array(heads.VALUES)
+    right = traces.right[traces.trace[ends]] > 0.99
+    assert value[right].mean() - value[~right].mean() > 0.15
