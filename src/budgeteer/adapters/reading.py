@@ -27,7 +27,7 @@ CAPS = {
 """Operation -> the field in which it caps its output."""
 _TEXT_BYTES = 8
 """Bytes of text a token, at most, on the average of an answer: a usage below that is not believed when n > 1."""
-_LONGEST_EVENT = 32 * 1024 * 1024
+_LONGEST_EVENT = 16 * 1024 * 1024
 _SHOWN = (
     "text", "content", "reasoning_content", "reasoning", "refusal", "arguments", "name", "summary", "thinking",
     "partial_json", "message", "delta", "tool_calls", "function",
@@ -273,16 +273,16 @@ class Events:
         if not self.streamed:
             self.rest = rest
             return piece
-        passed, begin = [], 0
+        passed, begin, look = [], 0, max(0, len(self.rest) - 3)  # what was searched before holds no end
         while True:
-            at, length = rest.find(b"\n\n", begin), 2
-            other = rest.find(b"\r\n\r\n", begin, at if at >= 0 else len(rest))
+            at, length = rest.find(b"\n\n", look), 2
+            other = rest.find(b"\r\n\r\n", look, at if at >= 0 else len(rest))
             if other >= 0:
                 at, length = other, 4
             if at < 0:
                 break
             block = rest[begin : at + length]
-            begin = at + length
+            begin = look = at + length
             if self._take(block):
                 passed.append(block)
         self.rest = rest[begin:]
