@@ -25,13 +25,13 @@ from typing import Any
 import numpy as np
 
 from budgeteer.lab import pool
-from budgeteer.lab.results import to_json, write_text
+from budgeteer.lab.results import installed, machine, to_json, write_text
 from budgeteer.ledger import Allowance, Limit, MemoryLedger
 from budgeteer.models import reasoner
 from budgeteer.models.model import Request
 from budgeteer.models.reasoner import Reasoner
 from budgeteer.solve import Budgeted
-from sampler import machine, set_threads, versions
+from sampler import PACKAGES, set_threads
 
 OUT = Path(__file__).parent / "results" / "models.json"
 
@@ -193,7 +193,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     found = {
         "quick": args.quick,
         "machine": before,
-        "versions": versions(),
+        "versions": installed(PACKAGES),
         "settings": asdict(settings) | {"threads": 1},
         "variants": rows,
         "many_over_one": ratios(rows),

@@ -11,6 +11,7 @@ from budgeteer.errors import BudgetExceeded, InvalidInput, ModelError
 from budgeteer.ledger import Allowance, Limit, MemoryLedger
 from budgeteer.models.model import Chunk, Request, Response
 from budgeteer.solve import Budgeted
+from budgeteer.solve.record import Calls, Named
 from budgeteer.usage import Usage
 from scripted import Scripted
 
@@ -139,3 +140,35 @@ def test_concurrent_calls_never_exceed_the_budget() -> None:
     assert any(isinstance(r, Response) for r in results)
     assert model.spend.units["all"] <= 200
     assert model.remaining == {"all": 200 - model.spend.units["all"]}
+
+
+class FailingOnce(Scripted):
+    """Fails the first call, in a way that another attempt may mend."""
+
+    async def generate(self, request: Request) -> Response:
+        if not self.requests:
+            self.requests.append(request)
+            raise ModelError("gone", billed=True, again=True)
+        return await super().generate(request)
+
+
+def test_another_attempt_is_another_charge() -> None:
+    model = budgeted(FailingOnce(lambda prompt, rng: "12345"), all=30)
+    asyncio.run(model.generate(Request("abc", max_tokens=8)))
+    assert model.remaining == {"all": 30 - (3 + 8) - (3 + 5)}
+    assert (model.spend.calls, model.spend.estimated) == (2, 1)
+
+
+def test_attempts_on_record_are_taken_from_there(tmp_path) -> None:
+    inner, found = FailingOnce(lambda prompt, rng: "12345"), []
+    for _ in range(2):
+        calls = Calls(tmp_path / "calls.jsonl")
+        ledger = MemoryLedger()
+        ledger.open("q", [Limit("all", 30)])
+        right = Allowance(ledger, "q", {"all": 30})
+        model = Named(inner, right, prices=None, calls=calls, scope="q", lost={}, gone={})
+        found.append(asyncio.run(model.generate(Request("abc", max_tokens=8))))
+        assert model.remaining == {"all": 30 - (3 + 8) - (3 + 5)}
+        calls.close()
+    assert found[0] == found[1]
+    assert len(inner.requests) == 2
