@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import json
 import threading
 import time
@@ -32,10 +33,11 @@ def toml(upstreams, ledger="memory:", models=(), server="", extra="", kinds='["a
 class Running:
     """A gateway that serves; use as a context manager."""
 
-    def __init__(self, folder, text):
+    def __init__(self, folder, text, **changes):
         path = folder / "gateway.toml"
         path.write_text(text)
         self.config = configs.load(path, {"BUDGETEER_ADMIN_KEY": ADMIN, "UPSTREAM_KEY": "sk-upstream"})
+        self.config = dataclasses.replace(self.config, **changes)
 
     def __enter__(self):
         self.gateway = Gateway(self.config)

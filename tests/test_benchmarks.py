@@ -105,3 +105,20 @@ def test_the_ledger_benchmark_runs_quickly(tmp_path, redis_process):
         assert 0 < row["per_second"] <= row["best_per_second"]
     assert all(row["pairs"] == 640 for row in found["many_callers"].values())
     assert found["verify"]["entries"] == 2004
+
+
+@pytest.mark.slow
+def test_the_models_benchmark_runs_quickly(tmp_path):
+    out = tmp_path / "models.json"
+    command = [sys.executable, str(BENCHMARKS / "models.py"), "--quick", "--out", str(out)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=280)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(out.read_text())
+    assert [(row["at_once"], row["budgeted"]) for row in found["variants"]] == [
+        (1, False), (1, True), (32, False), (32, True),
+    ]  # fmt: skip
+    for row in found["variants"]:
+        assert row["tokens_per_second"] > 0
+        assert 0 < row["overhead_share_of_cpu"] < 1
+        assert row["mean_length"] > 1
+    assert len(found["many_over_one"]) == 4

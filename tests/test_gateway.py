@@ -11,7 +11,7 @@ for needed in ("aiohttp", "orjson", "prometheus_client", "starlette", "uvicorn")
     pytest.importorskip(needed)
 
 from gateway_fixture import ADMIN, Running, toml  # noqa: E402
-from upstream import Upstream, echo, error, hang, hang_up, in_turn  # noqa: E402
+from upstream import Upstream, begin, echo, error, event, hang, hang_up, in_turn  # noqa: E402
 
 HI = [{"role": "user", "content": "Hi"}]
 
@@ -369,6 +369,26 @@ def test_a_client_that_leaves_a_plain_call_is_charged_what_it_used_once_it_is_kn
             assert record["units"]["all"] == (record["reserved"]["all"] if estimated else 12)
 
 
+def test_a_stream_longer_than_the_life_of_a_reservation_stays_reserved(tmp_path):
+    with Upstream(m=echo(words=25, pause=0.1)) as upstream:
+        text = toml([("one", upstream.url, ["m"], "")])
+        with Running(tmp_path, text, ttl=1) as running:
+            key = running.key("all:300")
+            assert running.call("/v1/chat/completions", ask(model="m", max_tokens=25, stream=True), key)[0] == 200
+            (record,) = running.settled()
+            journal = [line for line, _ in running.gateway.ledger.lines()]
+    assert (record["units"]["all"], record["overshoot"], record["ms"] > 2000) == (32, {}, True)
+    assert sum("\tsettled\t" in line for line in journal) == 1
+    assert not any("\texpired\t" in line for line in journal)
+
+
+def test_what_upstreams_refuse_counts_as_a_request(tmp_path):
+    with Upstream(m=error(400)) as upstream, one_upstream(tmp_path, upstream, ["m"]) as running:
+        key = running.key("all:9000", "requests:2/90s")
+        assert [running.call("/v1/chat/completions", ask(model="m"), key)[0] for _ in range(3)] == [400, 400, 429]
+        assert (running.spent(), running.spent(kind="requests"), upstream.calls) == (0, 2, 2)
+
+
 def test_clients_that_send_too_much_or_too_slowly_are_cut_off(tmp_path):
     import socket
 
@@ -394,6 +414,57 @@ def test_clients_that_send_too_much_or_too_slowly_are_cut_off(tmp_path):
         assert b"too_slow" in said(post + b"content-length: 50\r\n\r\n{")
         assert b"too_large" in said(post + b"transfer-encoding: chunked\r\n\r\nfff\r\n" + b"x" * 0xFFF + b"\r\n")
         assert upstream.calls == 0
+
+
+def test_a_client_that_does_not_read_is_let_go(tmp_path):
+    import socket
+
+    async def flood(server, writer, path, body):
+        await begin(writer)
+        for _ in range(1000):
+            await event(writer, {"choices": [{"index": 0, "delta": {"content": "x" * 65536}}]})
+
+    with Upstream(m=flood) as upstream, one_upstream(tmp_path, upstream, ["m"], "send_seconds = 0.5") as running:
+        key = running.key("all:9000")
+        body = json.dumps(ask(model="m", stream=True)).encode()
+        head = f"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {key}\r\n"
+        with socket.create_connection(("127.0.0.1", running.port)) as client:
+            client.sendall(f"{head}content-length: {len(body)}\r\n\r\n".encode() + body)
+            (record,) = running.settled(1)
+        assert (record["outcome"], record["reason"], record["estimated"]) == ("left", "client too slow", 1)
+        assert record["units"]["all"] == record["reserved"]["all"]  # it saw more than the cap allows
+
+
+def test_so_many_at_once_and_no_more(tmp_path):
+    from concurrent.futures import ThreadPoolExecutor
+
+    with Upstream(m=echo(delay=0.5)) as upstream, one_upstream(tmp_path, upstream, ["m"]) as running:
+        key = running.key("all:90000", "parallel:3")
+        with ThreadPoolExecutor(8) as pool:
+            calls = [pool.submit(running.call, "/v1/chat/completions", ask(model="m"), key) for _ in range(8)]
+        answers = [call.result() for call in calls]
+        assert sorted(status for status, _, _ in answers) == [200] * 3 + [429] * 5
+        assert upstream.most_open == 3
+        assert {found["error"]["code"] for status, _, found in answers if status == 429} == {"too_many_parallel"}
+        running.settled(8)
+        assert running.call("/v1/chat/completions", ask(model="m"), key)[0] == 200
+
+
+def test_a_refusal_says_whether_requests_under_way_stand_in_the_way(tmp_path):
+    from concurrent.futures import ThreadPoolExecutor
+
+    with Upstream(m=echo(delay=0.5)) as upstream, one_upstream(tmp_path, upstream, ["m"]) as running:
+        key = running.key("all:200")
+        with ThreadPoolExecutor(1) as pool:
+            first = pool.submit(running.call, "/v1/chat/completions", ask(model="m"), key)
+            while not upstream.open:
+                time.sleep(0.01)
+            status, headers, found = running.call("/v1/chat/completions", ask(model="m"), key)
+        assert first.result()[0] == 200
+        assert (status, found["error"]["code"], headers["retry-after"]) == (429, "budget_reserved", "2")
+        assert found["error"]["budget"]["held"] == found["error"]["budget"]["requested"]
+        running.settled(2)
+        assert running.call("/v1/chat/completions", ask(model="m"), key)[0] == 200
 
 
 def test_a_budget_that_runs_out_under_a_hundred_streams_is_not_overshot(tmp_path):

@@ -239,3 +239,49 @@ def test_five_hundred_streams_on_two_replicas_one_of_which_is_killed(tmp_path):
             process.kill()
             process.wait()
         server.stop()
+
+
+@pytest.mark.slow
+def test_a_hundred_streams_while_redis_hangs_for_five_seconds(tmp_path):
+    """Those that run go on and are booked; none begins unreserved; afterwards all is as if nothing had happened."""
+    import redis_server
+
+    pytest.importorskip("redis")
+    if redis_server.SERVER is None:
+        pytest.skip("no redis-server")
+    body = {**ASK, "stream": True}
+    server = redis_server.RedisServer()
+    try:
+        with Upstream(m=echo(words=20, pause=0.1)) as upstream:
+            text = toml([("one", upstream.url, ["m"], "")], ledger=server.url)
+            process, root = _serve(tmp_path, "one.toml", text)
+            try:
+                key = _admin(root, "keys", {"path": "acme", "limits": ["all:1m"]})["secret"]
+
+                async def outage():
+                    running = asyncio.ensure_future(many(f"{root}/v1", key, 100, body))
+                    while upstream.calls < 100:
+                        await asyncio.sleep(0.02)
+                    server.process.send_signal(signal.SIGSTOP)
+                    calls = upstream.calls
+                    late = asyncio.ensure_future(many(f"{root}/v1", key, 20, body))
+                    await asyncio.sleep(5)
+                    begun = upstream.calls - calls
+                    server.process.send_signal(signal.SIGCONT)
+                    return begun, await running, await late
+
+                begun, answers, late = asyncio.run(outage())
+                assert begun == 0
+                assert all(status == 200 and said.endswith(b"data: [DONE]\n\n") for status, said in answers)
+                assert {status for status, _ in late} <= {200, 503}
+                assert asyncio.run(many(f"{root}/v1", key, 1, body))[0][0] == 200
+            finally:
+                process.send_signal(signal.SIGTERM)
+                process.wait(60)
+            with RedisLedger(server.url) as ledger:
+                _, state = ledger.snapshot()
+                book = state.accounts["acme"].books["all"]
+                assert (book.spent, book.held, book.over) == (upstream.billed, 0, 0)
+                ledger.verify()
+    finally:
+        server.stop()

@@ -92,13 +92,13 @@ def test_rounding_is_the_knapsack_of_brute_force(seed, share, whole):
         return
     every = np.array(list(itertools.product(range(k), repeat=n)))
     spent = cost[np.arange(n), every].sum(axis=1)
-    for one, choice in zip(score, round_choices(score, *cells(cost, budget, 10_000)), strict=True):
+    for one, choice in zip(score, round_choices(score, *cells(cost, budget)), strict=True):
         assert cost[np.arange(n), choice].sum() <= budget + 1e-9
         worth = one[np.arange(n), every].sum(axis=1)
         got = one[np.arange(n), choice].sum()
         assert got <= worth[spent <= budget + 1e-9].max() + 1e-12
-        # cells round up: at least the best of what leaves four cells free
-        slack = 0.0 if whole else n * (budget - least) / 10_000
+        # cells round up: at least the best of what leaves four cells, of a millionth each, free
+        slack = 0.0 if whole else n * (budget - least) / 1_000_000
         assert got >= worth[spent <= budget - slack + 1e-12].max(initial=-np.inf) - 1e-12
 
 
@@ -114,7 +114,7 @@ def test_rounding_against_a_mixed_integer_program():
         bounds=(0, 1),
         constraints=[(once, 1, 1), (cost.ravel()[None], 0, budget)],
     )
-    (choice,) = round_choices(score[None], *cells(cost, budget, 500))
+    (choice,) = round_choices(score[None], *cells(cost, budget))
     assert score[np.arange(n), choice].sum() == pytest.approx(-found.fun)
 
 

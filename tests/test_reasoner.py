@@ -311,3 +311,10 @@ def test_all_that_is_sampled_is_charged() -> None:
         assert budgeted.spend.estimated == 0
 
     run(body)
+
+
+@pytest.mark.parametrize(("low", "high"), [(2**63 + 11, 2**63 + 12), (-1, -2)])
+def test_seeds_of_any_size_are_told_apart(low: int, high: int) -> None:
+    one, other, again = ask(*(Request(QUESTIONS[0], 60, n=3, seed=s) for s in (low, high, low)))
+    assert one == again
+    assert one != other

@@ -11,6 +11,7 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from fractions import Fraction
+from functools import lru_cache
 from typing import Protocol
 
 from budgeteer.errors import InvalidInput, UnknownName
@@ -76,6 +77,7 @@ class Tokens:
         object.__setattr__(self, "_most", _integers({name: weight for name, weight in most.items() if weight}))
 
     @classmethod
+    @lru_cache(maxsize=256)
     def parse(cls, text: str) -> Tokens:
         """Of ``all``, a bucket or a formula.
 

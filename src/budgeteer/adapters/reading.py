@@ -99,10 +99,13 @@ class Reading:
             choices = [body.get("content")] if isinstance(body.get("content"), list) else None
         else:
             choices = body.get("choices") if isinstance(body.get("choices"), list) else body.get("output")
-        texts = [text_of(choice) for choice in choices] if isinstance(choices, list) else []
-        full = [isinstance(c, Mapping) and c.get("finish_reason") == "length" for c in _list(choices)]
-        usage = self._believed(self._usage(body), texts, full.count(True))
-        return Answer(usage, self._tokens(texts), str(body.get("model") or ""), str(body.get("service_tier") or ""))
+        usage, choices = self._usage(body), _list(choices)
+        model, service = str(body.get("model") or ""), str(body.get("service_tier") or "")
+        if usage is not None and usage.input is not None and usage.output and len(choices) <= 1:
+            return Answer(usage, None, model, service)  # the text would change nothing
+        texts = [text_of(choice) for choice in choices]
+        full = [isinstance(c, Mapping) and c.get("finish_reason") == "length" for c in choices]
+        return Answer(self._believed(usage, texts, full.count(True)), self._tokens(texts), model, service)
 
     def _usage(self, body: Mapping[str, Any]) -> Usage | None:
         given = body.get("usage")

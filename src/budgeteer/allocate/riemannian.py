@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
-from math import gcd
 from typing import Any
 
 import numpy as np
 
+from budgeteer.allocate.menu_knapsack import menu_knapsack
 from budgeteer.errors import InvalidInput
-from budgeteer.plan import F64, I64
+from budgeteer.plan import F64, I64, Items, Menu
 
 Array = Any
 """A numpy array or a torch tensor: all geometry here is written for both."""
-SEARCH_CELLS, FINAL_CELLS = 500, 10_000
-"""Cells of the budget in the dynamic programs, during the search and for the last rounding."""
+CELLS = 1 << 20
+"""Cells of the budget, where costs are not whole numbers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,16 +57,15 @@ def riemannian(
     Logits a live on the manifold ``C(a) = sum_ik p_ik cost_ik = budget``, ``p_i = softmax(a_i)``, of normal
     ``n_ik = p_ik (cost_ik - E_i[cost])``. Each step, at a temperature tau that falls geometrically:
 
-    1. For G Gumbel samples, in pairs u and 1 - u: hard choices by the knapsack's dynamic program on ``(a + g) / tau``,
+    1. For G Gumbel samples, in pairs u and 1 - u: hard choices by :func:`menu_knapsack` on ``(a + g) / tau``,
        so each fits the budget; the gradient at them goes straight through ``softmax((a + g) / tau)``.
        (A pair g and -g would be wrong: -g is not a Gumbel, and the choices would not follow p.)
     2. Tangent projection ``g - (<g, n> / <n, n>) n``, an Adam step, retraction ``a + t cost`` with the one t
        that restores ``C = budget`` (C rises with t: its slope is the summed variance of the costs), and transport
        of Adam's first moment to the new tangent space.
 
-    At the end the dynamic program rounds ``log softmax(a)``. The samples and the result never cost more than the
-    budget: whole costs are exact when they fit the cells, others are rounded up to cells of 1/500 (at the end
-    1/10,000) of it.
+    At the end the knapsack rounds ``log softmax(a)``. The samples and the result never cost more than the budget:
+    whole costs are exact, others are rounded up to a millionth of it.
 
     When it helps: options interact (bits or experts of different layers, components of one prompt) and a gradient
     through the choice exists. When not: the loss is a sum over groups, which one dynamic program solves exactly; or
@@ -107,7 +107,7 @@ def riemannian(
     logits = retract(start, prices, budget)
     first, second = xp.zeros_like(logits), xp.zeros_like(logits)
     best, lowest, calls = np.zeros(len(table), np.int64), float("inf"), 0
-    search, last = cells(table, budget, SEARCH_CELLS), cells(table, budget, FINAL_CELLS)
+    cell, capacity = cells(table, budget)
     eye = np.eye(table.shape[1])
 
     def tried(choice: I64) -> Array:
@@ -123,7 +123,7 @@ def riemannian(
     for step in range(steps):
         tau = temperature[0] * (temperature[1] / temperature[0]) ** (step / max(steps - 1, 1))
         noisy = [(logits + like(g)) / tau for g in gumbel_pairs(samples, table.shape, rng)]
-        choices = round_choices(np.stack([_numpy(one) for one in noisy]), *search)
+        choices = round_choices(np.stack([_numpy(one) for one in noisy]), cell, capacity)
         gradient = xp.zeros_like(logits)
         for one, choice in zip(noisy, choices, strict=True):
             soft, through = softmax(one), tried(choice)
@@ -133,7 +133,7 @@ def riemannian(
         scale = xp.sqrt(second / (1 - 0.999 ** (step + 1))) + 1e-8
         logits = retract(logits - rate * first / (1 - 0.9 ** (step + 1)) / scale, prices, budget)
         first = project(first, normal(logits, prices))
-    (choice,) = round_choices(np.log(np.maximum(_numpy(softmax(logits)), 1e-300))[None], *last)
+    (choice,) = round_choices(np.log(np.maximum(_numpy(softmax(logits)), 1e-300))[None], cell, capacity)
     tried(choice)
     return Assignment(choice, best, lowest, calls, logits)
 
@@ -196,34 +196,34 @@ def gumbel_pairs(samples: int, shape: tuple[int, ...], rng: np.random.Generator)
     return np.asarray(-np.log(-np.log(np.concatenate([u, 1 - u])[:samples])), dtype=np.float64)
 
 
-def cells(cost: F64, budget: float, resolution: int) -> tuple[I64, int]:
+def cells(cost: F64, budget: float) -> tuple[I64, int]:
     """Costs above each group's cheapest, in whole cells [N, K], and the budget's cells; sums of cells never mislead.
 
-    Whole costs keep their own unit when that needs at most 20,000 cells; others are rounded up, so what fits in cells
-    fits in truth.
+    Whole costs keep their unit, cut where they are above the budget; others are rounded up to CELLS of what is left
+    of it, so what fits in cells fits in truth.
     """
     extra, left = cost - cost.min(axis=1, keepdims=True), budget - float(cost.min(axis=1).sum())
-    if np.all(extra == np.floor(extra)) and extra.max() < 2**53:
-        unit = gcd(*map(int, np.unique(extra).tolist()))
-        if left / unit <= max(resolution, 20_000):
-            return (extra / unit).astype(np.int64), int(left // unit)
-    return np.ceil(np.minimum(extra * (resolution / left), resolution + 1)).astype(np.int64), resolution
+    if np.all(extra == np.floor(extra)):
+        return np.minimum(extra, math.floor(left) + 1).astype(np.int64), math.floor(left)
+    return np.ceil(np.minimum(extra * (CELLS / left), CELLS + 1)).astype(np.int64), CELLS
 
 
 def round_choices(score: F64, cell: I64, capacity: int) -> I64:
     """Choices [G, N] of the largest summed score [G, N, K] within the capacity: a multiple-choice knapsack each.
 
-    Dynamic program over groups and cells, all G tables at once: ``O(G N K capacity)``.
+    What a group may take instead of its best free option is a menu, for :func:`menu_knapsack`.
     """
     samples, groups, _ = score.shape
-    value, taken = np.zeros((samples, capacity + 1)), np.zeros((groups, samples, capacity + 1), np.int16)
-    for i in range(groups):
-        before = np.arange(capacity + 1) - cell[i][:, None]  # [K, cells]: what is left for the earlier groups
-        found = np.where(before >= 0, value[:, np.maximum(before, 0)] + score[:, i, :, None], -np.inf)
-        taken[i] = found.argmax(axis=1)
-        value = found.max(axis=1)
-    choice, at, rows = np.zeros((samples, groups), np.int64), np.full(samples, capacity), np.arange(samples)
-    for i in range(groups - 1, -1, -1):
-        choice[:, i] = taken[i, rows, at]
-        at = at - cell[i, choice[:, i]]
+    solver, keys, rng = menu_knapsack(exact=True), tuple(map(str, range(groups))), np.random.default_rng(0)
+    choice = np.zeros((samples, groups), np.int64)
+    for g in range(samples):
+        free = np.where(cell == 0, score[g], -np.inf).argmax(axis=1)
+        gain = score[g] - score[g, np.arange(groups), free][:, None]
+        group, option = np.nonzero((cell > 0) & (gain > 0))
+        indptr = np.searchsorted(group, np.arange(groups + 1))
+        menu = Menu(cell[group, option], gain[group, option], indptr)
+        units = solver.allocate(capacity, Items(keys, menu=menu), (), rng=rng).units
+        choice[g] = free
+        changed = np.flatnonzero(units)
+        choice[g, changed] = option[indptr[changed] + units[changed] - 1]
     return choice

@@ -16,12 +16,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--check", action="store_true", help="check the file, the ledger, prices and upstreams, and end"
     )
+    parser.add_argument(
+        "--demo", action="store_true", help="look at it: a small model, three keys and callers; no file is needed"
+    )
 
 
 def run(args: argparse.Namespace) -> int:
     """Serve until a signal, or check."""
     import asyncio
 
+    if args.demo:
+        from budgeteer.gateway import demo
+
+        return demo.run(args.host, args.port, lambda line: sys.stderr.write(line + "\n"))
     from budgeteer.gateway.config import load
     from budgeteer.gateway.server import check, server
 

@@ -23,7 +23,10 @@ from budgeteer.ledger.report import balances
 if TYPE_CHECKING:
     from budgeteer.gateway.app import Gateway
 
-_BY = ("scope", "key", "user", "session", "tag", "model", "upstream", "stage", "operation", "time")
+_BY = (
+    "scope", "key", "user", "session", "tag", "model", "upstream", "stage", "operation", "outcome", "reason",
+    "time",
+)  # fmt: skip
 _KINDS = ("input", "output", "cached", "reasoning", "wasted")
 _LARGEST = 1_000_000
 _PAGE = 1000

@@ -128,9 +128,10 @@ class Gateway:
             await _reply(send, refused.status, refused.body(dialect), more)
 
     def _routes(self) -> Sequence[BaseRoute]:
-        from budgeteer.gateway.admin import routes
+        from budgeteer.gateway import admin, dashboard
 
-        return [Route("/healthz", self._health), Route("/metrics", self._metrics), *routes(self)]
+        own = [Route("/healthz", self._health), Route("/metrics", self._metrics)]
+        return [*own, *admin.routes(self), *dashboard.routes(self)]
 
     async def _health(self, request: Request) -> Response:
         """Whether this process serves; 503 while the store does not answer."""

@@ -56,7 +56,11 @@ _AGAIN = (0.05, 0.2, 1.0, 5.0)
 
 
 class Hold:
-    """One attempt's reservation, until it is booked; ``finish`` once, in any case."""
+    """One attempt's reservation, until it is booked; ``finish`` once, in any case.
+
+    A first attempt that did not run is settled as 0 rather than released, since it counts as a request: who sends only
+    what upstreams refuse is limited as well.
+    """
 
     __slots__ = ("_done", "_proxy", "live", "name", "planned", "reserved", "started")
 
@@ -76,7 +80,7 @@ class Hold:
         settlement = proxy.metering.settlement(self.planned, answer)
         if proxy.metering.on_settle is not None:
             proxy.metering.tell(replace(settlement, started=self.started, ended=time.time_ns()))
-        if answer.outcome == REJECTED:
+        if answer.outcome == REJECTED and live.counted:
             proxy.book(("release", self.name), live)
             return
         used = {
@@ -86,7 +90,7 @@ class Hold:
         live.counted = True
         live.answered = settlement.response_model or live.answered
         live.charge(settlement.usage, amounts, self.reserved, settlement.estimated)
-        if answer.outcome != WHOLE or live.left:
+        if answer.outcome in (CUT, UNKNOWN) or live.left:
             live.wasted += settlement.usage.total or 0
         about = tags(settlement)
         about["attempt"] = str(live.attempts - 1)
@@ -259,7 +263,7 @@ class Proxy:
         tried: list[Backend] = []
         ran = 0
         last = Refused(502, "no_upstream", f"no upstream serves {ask.model!r} just now")
-        while not live.left or not tried:
+        while not live.left:
             choice = self.upstreams.choose(found, tried)
             if choice is None and ran and ran <= self.config.server.retries:
                 choice = self.upstreams.choose(found, ())  # it may have been a whim: the same one again
@@ -271,6 +275,9 @@ class Proxy:
             name = f"{live.id}.{live.attempts}"
             prepared, hold = await self._reserve(ask, live, model, name)
             live.attempts += 1
+            if live.left:
+                hold.finish(Answer(outcome=REJECTED))
+                break
             backend.live += 1
             try:
                 outcome = await self._attempt(ask, live, backend, prepared, hold, up, send)
@@ -284,7 +291,7 @@ class Proxy:
             if ran > self.config.server.retries:
                 break
         if live.left:
-            live.outcome, live.status, live.reason = ends.LEFT, 499, last.code
+            live.outcome, live.status, live.reason = ends.LEFT, 499, "client left"
             return
         live.outcome = ends.FAILED
         raise last

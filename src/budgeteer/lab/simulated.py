@@ -5,41 +5,51 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from typing import NamedTuple
+
+import numpy as np
 
 from budgeteer.ledger import Allowance, Limit, MemoryLedger
-from budgeteer.models.model import LENGTH, PREFIX, SEED, STOP, Choice, Chunk, Message, Request, Response
+from budgeteer.models.model import LENGTH, PREFIX, SEED, STOP, Choice, Chunk, Message, Model, Request, Response
+from budgeteer.plan import F64
 from budgeteer.solve import Answer, Budgeted, Question, Strategy, Style, Task
 from budgeteer.usage import Usage
 
 UNLIMITED = 10**12
+Write = Callable[[str, random.Random], str]
+"""(prompt, generator of this choice) -> all that would follow."""
 
 
 class Simulated:
-    """Writes by a function (prompt, rng) -> text, with one token a word (a text without blanks is one word).
+    """Writes by a function (prompt, rng) -> text.
 
-    Choice i of a seed and prompt is always the same. Stop texts and the cap are honoured; a stop text is one token.
+    Choice i of a seed and prompt is always the same. Stop texts and the cap are honoured.
+
+    Args:
+        write: all that would follow the prompt.
+        characters: a token is a character; else it is a word between blanks, and a stop text is one token.
     """
 
     name = "simulated"
     capabilities = frozenset({PREFIX, SEED})
 
-    def __init__(self, write: Callable[[str, random.Random], str]) -> None:
-        self._write = write
+    def __init__(self, write: Write, *, characters: bool = False) -> None:
+        self._write, self._blank = write, "" if characters else " "
 
     def count(self, prompt: str | tuple[Message, ...]) -> int:
-        """Words."""
-        text = prompt if isinstance(prompt, str) else " ".join(message.content for message in prompt)
-        return len(text.split())
+        """Tokens."""
+        text = prompt if isinstance(prompt, str) else self._blank.join(message.content for message in prompt)
+        return len(text.split()) if self._blank else len(text)
 
     def _choice(self, request: Request, i: int) -> Choice:
         prompt = request.prompt if isinstance(request.prompt, str) else request.prompt[-1].content
         text = self._write(prompt, random.Random(f"{request.seed} {i} {prompt}"))
-        at = min((place for stop in request.stop if (place := text.find(stop)) >= 0), default=-1)
-        text, ended = (text[:at], 1) if at >= 0 else (text, 0)
-        words = text.split(" ")
-        if len(words) + ended > request.max_tokens:
-            return Choice(" ".join(words[: request.max_tokens]), request.max_tokens, LENGTH)
-        return Choice(text, len(words) + ended, STOP)
+        at, stop = min(((text.index(s), s) for s in request.stop if s in text), default=(len(text), ""))
+        text, ended = text[:at], min(len(stop), 1) if self._blank else len(stop)
+        tokens = text.split(" ") if self._blank else list(text)
+        if len(tokens) + ended > request.max_tokens:
+            return Choice(self._blank.join(tokens[: request.max_tokens]), request.max_tokens, LENGTH)
+        return Choice(text, max(1, len(tokens) + ended), STOP)
 
     async def generate(self, request: Request) -> Response:
         """All choices at once."""
@@ -88,3 +98,44 @@ def answers_of(strategy: Strategy, tasks: Sequence[Task]) -> list[Answer]:
 def tokens_of(tasks: Sequence[Task]) -> int:
     """Output tokens of all of them."""
     return sum(task.model.spend.usage.output or 0 for task in tasks)
+
+
+class Run(NamedTuple):
+    """Answers of all questions in order, with tokens [n] of input and output and calls [n]."""
+
+    answers: list[Answer]
+    input: F64
+    output: F64
+    calls: F64
+
+    def score(self, references: Iterable[str]) -> F64:
+        """1 for each right answer, [n]."""
+        return np.array([float(a.answer == r) for a, r in zip(self.answers, references, strict=True)])
+
+
+def play(
+    strategy: Strategy, questions: Iterable[str], style: Style, model: Model, *, budget: int, kind: str, seed: int
+) -> Run:
+    """Answer each question with a budget of its own, all at the same time.
+
+    Args:
+        budget: units a question, of ``kind``: ``"output"`` or ``"all"``.
+    """
+
+    async def one(text: str) -> tuple[Answer, Budgeted]:
+        ledger = MemoryLedger()
+        ledger.open("q", [Limit(kind, budget)])
+        charged = Budgeted(model, Allowance(ledger, "q", {kind: budget}))
+        return await strategy.solve(Task(Question(text, text), charged, style, seed)), charged
+
+    async def all_of() -> list[tuple[Answer, Budgeted]]:
+        return await asyncio.gather(*(one(text) for text in questions))
+
+    found = asyncio.run(all_of())
+    spends = [model.spend for _, model in found]
+    return Run(
+        [answer for answer, _ in found],
+        np.array([float(s.usage.input or 0) for s in spends]),
+        np.array([float(s.usage.output or 0) for s in spends]),
+        np.array([float(s.calls) for s in spends]),
+    )

@@ -53,19 +53,22 @@ class Decoder:
 
     def _buffers(self, slots: int) -> None:
         """What the compiled step writes to, so that it allocates nothing; all views of the weights that it reads."""
-        c = self.model.config
-        width = c.num_attention_heads * c.head_dim
-        sizes = {
-            "hidden": c.hidden_size, "normed": c.hidden_size, "attended": width, "gate_up": 2 * c.intermediate_size,
-            "qkv": width + 2 * c.num_key_value_heads * c.head_dim, "gated": c.intermediate_size, "logits": c.vocab_size,
-        }  # fmt: skip
-        self.tensors = {name: torch.empty(slots, size) for name, size in sizes.items()}
+        self.tensors = self._scratch(slots)
         self.arrays = {name: tensor.numpy() for name, tensor in self.tensors.items()}
         self.embed_np, self.norm_np = self.model.embed.numpy(), self.model.norm.numpy()
         self.cos_np, self.sin_np = self.cos.numpy(), self.sin.numpy()
         self.caches_np = [(k.numpy(), v.numpy()) for k, v in zip(self.keys, self.values, strict=True)]
         self.norms_np = [(b.norm1.numpy(), b.norm2.numpy()) for b in self.blocks]
         self.turned = [(b.qkv.t(), b.out.t(), b.gate_up.t(), b.down.t()) for b in self.blocks]
+
+    def _scratch(self, rows: int) -> dict[str, Tensor]:
+        c = self.model.config
+        width = c.num_attention_heads * c.head_dim
+        sizes = {
+            "hidden": c.hidden_size, "normed": c.hidden_size, "attended": width, "gate_up": 2 * c.intermediate_size,
+            "qkv": width + 2 * c.num_key_value_heads * c.head_dim, "gated": c.intermediate_size, "logits": c.vocab_size,
+        }  # fmt: skip
+        return {name: torch.empty(rows, size) for name, size in sizes.items()}
 
     def prefill(self, prompts: Sequence[Sequence[int]]) -> Tensor:
         """Compute the shared caches of g prompts, right-aligned [g, kv_heads, d, p]; logits after each [g, vocab]."""
@@ -81,14 +84,41 @@ class Decoder:
         Returns:
             Logits after it [1, vocab] and states there [1, layers + 1, hidden], see ``step``.
         """
-        shared, _, states = self._read([prompt])
         self._make_room(place + 1, len(prompt))
         self.offset[place] = self.prompt_keys[0].shape[3] - len(prompt)
+        if self.compiled:
+            return self._compiled_insert(place, prompt)
+        shared, _, states = self._read([prompt])
         for (k, v), keys, values in zip(shared, self.prompt_keys, self.prompt_values, strict=True):
             keys[place, :, :, -len(prompt) :], values[place, :, :, -len(prompt) :] = k[0], v[0]
         last = states[-1]
         normed = F.rms_norm(last, (last.shape[-1],), self.model.norm, self.model.config.rms_norm_eps)
         return self.model.logits(normed), torch.stack([*states[:-1], normed], 1)
+
+    def _compiled_insert(self, place: int, prompt: Sequence[int]) -> tuple[Tensor, Tensor]:
+        """The same, with one kernel for all that lies between two matrix products."""
+        tensors, eps = self._scratch(len(prompt)), np.float32(self.model.config.rms_norm_eps)
+        arrays = {name: tensor.numpy() for name, tensor in tensors.items()}
+        x, h, hidden, normed = arrays["hidden"], arrays["normed"], tensors["hidden"], tensors["normed"]
+        np.take(self.embed_np, np.asarray(prompt, np.int64), axis=0, out=x)
+        states = hidden.new_empty(1, len(self.blocks) + 1, hidden.shape[1])
+        for i, block in enumerate(self.blocks):
+            w_qkv, w_out, w_gate_up, w_down = self.turned[i]
+            states[0, i] = hidden[-1]
+            kernels.norm_rows(x, self.norms_np[i][0], eps, h)
+            torch.mm(normed, w_qkv, out=tensors["qkv"])
+            keys, values = self.prompts_np[i]
+            kernels.prefill_attention(
+                arrays["qkv"], self.cos_np, self.sin_np, keys[place], values[place], block.heads, arrays["attended"]
+            )  # fmt: skip
+            torch.addmm(hidden, tensors["attended"], w_out, out=hidden)
+            kernels.norm_rows(x, self.norms_np[i][1], eps, h)
+            torch.mm(normed, w_gate_up, out=tensors["gate_up"])
+            kernels.silu_rows(arrays["gate_up"], arrays["gated"])
+            torch.addmm(hidden, tensors["gated"], w_down, out=hidden)
+        kernels.norm_rows(x, self.norm_np, eps, h)
+        states[0, -1] = normed[-1]
+        return torch.mm(normed[-1:], self.model.embed.t()), states
 
     def _make_room(self, places: int, width: int) -> None:
         """Let the shared caches hold so many prompts of so many tokens, and keep what is there."""
@@ -258,7 +288,8 @@ def streams(seed: int, rows: int, positions: int, longest: int) -> NDArray[np.fl
         positions: of the model; row r owns so many numbers of the seed's stream.
         longest: no more tokens than this are drawn for a row.
     """
-    return np.random.Generator(np.random.Philox(key=[seed, 0])).random((rows, positions), np.float32)[:, :longest]
+    key = np.array([seed, 0], np.uint64)  # a list of Python integers would be rounded from 2 ** 63 on
+    return np.random.Generator(np.random.Philox(key=key)).random((rows, positions), np.float32)[:, :longest]
 
 
 def draw(

@@ -143,6 +143,60 @@ def decode_attention(  # type: ignore[no-untyped-def]
 
 
 @njit(parallel=True, **_OPTIONS)
+def prefill_attention(qkv, cos, sin, k_prompt, v_prompt, heads, out):  # type: ignore[no-untyped-def]
+    """Rotate q and k of one prompt, write k and v to the end of its shared cache, and attend causally.
+
+    Args:
+        qkv: [n, (heads + 2 kv_heads) * d] float32 projections of the prompt's tokens, positions from 0.
+        cos, sin: [positions, d] rotary tables (sin carries the sign of rotate_half).
+        k_prompt, v_prompt: [kv_heads, d, p], p >= n; the last n columns are written.
+        heads: number of query heads.
+        out: [n, heads * d], written.
+    """
+    n, (kv_heads, d, p) = len(qkv), k_prompt.shape
+    per, half = heads // kv_heads, d // 2
+    scale = np.float32(1.0 / np.sqrt(d))
+    for e in prange(kv_heads * d):
+        g, i = e // d, e % d
+        base = (heads + g) * d
+        j = i - half if i >= half else i + half
+        k, v = k_prompt[g, i, p - n :], v_prompt[g, i, p - n :]
+        for t in range(n):
+            k[t] = qkv[t, base + i] * cos[t, i] + qkv[t, base + j] * sin[t, i]
+            v[t] = qkv[t, base + kv_heads * d + i]
+    for r in prange(n):
+        seen = r + 1
+        scores = np.empty(seen, np.float32)
+        whole = np.empty(seen, np.int32)
+        for h in range(heads):
+            k, v, q0 = k_prompt[h // per], v_prompt[h // per], h * d
+            for t in range(seen):
+                scores[t] = np.float32(0)
+            for i in range(d):
+                j = i - half if i >= half else i + half
+                q = (qkv[r, q0 + i] * cos[r, i] + qkv[r, q0 + j] * sin[r, i]) * scale
+                row = k[i, p - n :]
+                for t in range(seen):
+                    scores[t] += q * row[t]
+            top = scores[0]
+            for t in range(seen):
+                top = max(top, scores[t])
+            for t in range(seen):
+                scores[t] -= top
+            _exp_inplace(scores, whole, seen)
+            total = np.float32(0)
+            for t in range(seen):
+                total += scores[t]
+            inverse = np.float32(1) / total
+            for i in range(d):
+                row = v[i, p - n :]
+                o = np.float32(0)
+                for t in range(seen):
+                    o += scores[t] * row[t]
+                out[r, q0 + i] = o * inverse
+
+
+@njit(parallel=True, **_OPTIONS)
 def sample_rows(logits, inverse_temperature, uniform, token, logprob, margin):  # type: ignore[no-untyped-def]
     """Draw one token a row by inverse transform, with its log-probability and the distribution's margin.
 

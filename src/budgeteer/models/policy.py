@@ -47,11 +47,15 @@ class Policy:
 
     def encode(self, prompts: Sequence[str]) -> list[list[int]]:
         """Token ids of each prompt, with the beginning-of-sequence token."""
+        if len(prompts) == 1:  # a batch wakes the tokenizer's threads, which costs more than a prompt
+            return [[self.bos, *self.tokenizer.encode(prompts[0]).ids]]
         return [[self.bos, *e.ids] for e in self.tokenizer.encode_batch(list(prompts))]
 
     def decode(self, completions: Sequence[Sequence[int]]) -> list[str]:
         """Texts of completions, without the end-of-sequence token but with the thinking marker."""
         rows = [[t for t in row if t != self.markers.eos] for row in completions]
+        if len(rows) <= 2:
+            return [str(self.tokenizer.decode(row, skip_special_tokens=False)) for row in rows]
         return list(self.tokenizer.decode_batch(rows, skip_special_tokens=False))
 
 

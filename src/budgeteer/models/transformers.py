@@ -152,9 +152,8 @@ class Transformers:
     def _decode(self, request: Request, prompt: Sequence[int], gone: threading.Event, tell: Any) -> None:
         n, cap = request.n, request.max_tokens
         seed = secrets.randbits(63) if request.seed is None else request.seed % 2**64
-        uniform = np.stack([
-            np.random.Generator(np.random.Philox(key=[seed, i])).random(cap, np.float32) for i in range(n)
-        ])  # fmt: skip
+        keys = (np.array([seed, i], np.uint64) for i in range(n))
+        uniform = np.stack([np.random.Generator(np.random.Philox(key=k)).random(cap, np.float32) for k in keys])
         device = self.model.device
         rows = [_Row(i) for i in range(n)]
         live = list(rows)

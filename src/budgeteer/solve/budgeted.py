@@ -82,17 +82,20 @@ class Budgeted:
                 that have to fit, too.
         """
         inputs = self.model.count(prompt)
-        low, high = 0, most
+
+        def fits(tokens: int) -> bool:
+            later = (Usage(input=inputs + tokens, output=keep),) if keep else ()
+            return self.fits(Usage(input=inputs, output=n * tokens), *later)
+
         context = getattr(self.model, "context", None)
         if context is not None:  # the later call has the same prompt, the thinking and its own output
-            high = max(0, min(most, context - inputs - keep))
+            most = min(most, context - inputs - keep)
+        if most < 1 or fits(most):  # the common case
+            return max(most, 0)
+        low, high = 0, most - 1
         while low < high:
             middle = (low + high + 1) // 2
-            later = (Usage(input=inputs + middle, output=keep),) if keep else ()
-            if self.fits(Usage(input=inputs, output=n * middle), *later):
-                low = middle
-            else:
-                high = middle - 1
+            low, high = (middle, high) if fits(middle) else (low, middle - 1)
         return low
 
     def fits(self, *calls: Usage) -> bool:

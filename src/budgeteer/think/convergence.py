@@ -11,7 +11,7 @@ from budgeteer.solve import Answer, Strategy, Task
 from budgeteer.think._trace import ask, conclude, raw, thinking_stops
 
 
-def convergence(every: int = 64, agree: int = 2, thinking: int = 1024, temperature: float = 0.0) -> Strategy:
+def convergence(every: int = 64, agree: int = 3, thinking: int = 1024, temperature: float = 0.0) -> Strategy:
     """Thinking in pieces of ``every`` tokens; after each, ``style.close`` and a short answer that is then discarded.
 
     It stops when ``agree`` answers in a row are equal and not None (``stopped_by="converged"``), when the thinking
@@ -20,7 +20,7 @@ def convergence(every: int = 64, agree: int = 2, thinking: int = 1024, temperatu
     grows with the square of the length, so choose ``every`` large.
 
     When it helps: models that go on after they know. When not: a model that holds a wrong answer steadily before it
-    finds the right one is stopped at the wrong one.
+    finds the right one is stopped at the wrong one; and few possible answers agree by chance, so ask for three.
 
     Args:
         every: tokens of thinking between two side answers.

@@ -33,11 +33,12 @@ def length_filtered_vote(
 
     For each group the entropy of its answers; the ``groups`` groups of lowest entropy vote by majority. A group of one
     has entropy 0 and would always be chosen, which undoes the filter: groups smaller than ``minimum`` do not count,
-    unless there is no larger one (then all samples vote). Samples are drawn in as few calls as the budget allows; each
+    unless there is no larger one (then all samples vote). (In our evidence groups of one did not hurt: equal entropies
+    go to the shorter group, and there short chains are the right ones.) Samples are drawn in as few calls as the budget allows; each
     may be ``max_tokens`` long, and what the earlier ones did not use buys later ones.
 
-    When it helps: accuracy depends on the number of steps, and wrong answers scatter. When not: it does not depend on
-    it (then it only loses voters), or a wrong answer is the same one at some length.
+    When it helps: over all lengths a wrong answer wins, and at some lengths the right one does; wrong answers scatter;
+    several samples a group. When not: accuracy hardly depends on length (then it only loses voters), or a wrong answer is the same one at some length.
 
     Paper: "When More is Less: Understanding Chain-of-Thought Length in LLMs", arXiv 2502.07266 (width 2, 3 groups).
 

@@ -68,7 +68,7 @@ def proxy(loss: Loss, cost: F64, budget: int) -> I64:
         changed = full.copy()
         changed[i] = option
         table[i, option] = loss(eye[changed])[0]
-    (choice,) = round_choices(-table[None], *cells(cost, budget, 10_000))
+    (choice,) = round_choices(-table[None], *cells(cost, budget))
     return np.asarray(choice, dtype=np.int64)
 
 

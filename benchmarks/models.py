@@ -1,0 +1,209 @@
+"""The embedded reasoner as a Model: what sharing batches brings, and what the protocol and the accounting cost.
+
+    python benchmarks/models.py            # writes benchmarks/results/models.json
+    python benchmarks/models.py --quick    # smoke test: few calls, writes nothing without --out
+
+One call at a time against 32 at a time, bare and behind a budget, in one process and in turns. Wall time and CPU time
+of the whole process are both given: on a busy machine the second is the steadier. What is not spent in a decoding step
+(encoding, random numbers, hand-over between threads, futures; behind a budget: bounds, reservation, settlement) is
+overhead, measured as CPU time of the process less that of the steps. Use an idle machine.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from budgeteer.lab import pool
+from budgeteer.lab.results import to_json, write_text
+from budgeteer.ledger import Allowance, Limit, MemoryLedger
+from budgeteer.models import reasoner
+from budgeteer.models.model import Request
+from budgeteer.models.reasoner import Reasoner
+from budgeteer.solve import Budgeted
+from sampler import machine, set_threads, versions
+
+OUT = Path(__file__).parent / "results" / "models.json"
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Sizes of a measurement.
+
+    Attributes:
+        at_once: calls at a time.
+        calls: of a round, for each number at a time.
+        repetitions: rounds.
+        max_tokens: cap of a call.
+        seed: of the questions; call k of a round draws with seed k.
+    """
+
+    at_once: tuple[int, ...] = (1, 32)
+    calls: tuple[int, ...] = (24, 256)
+    repetitions: int = 5
+    max_tokens: int = 96
+    seed: int = 0
+
+
+QUICK = Settings(calls=(4, 16), repetitions=1)
+
+
+@dataclass(slots=True)
+class Steps:
+    """Time in decoding steps: wall and CPU seconds."""
+
+    wall: float = 0.0
+    cpu: float = 0.0
+
+
+@contextmanager
+def watched() -> Iterator[Steps]:
+    """Have the steps of every batch timed."""
+    steps, original = Steps(), reasoner._Batch.step
+
+    def timed(batch: Any) -> None:
+        wall, cpu = time.perf_counter(), time.thread_time()
+        original(batch)
+        steps.wall += time.perf_counter() - wall
+        steps.cpu += time.thread_time() - cpu
+
+    reasoner._Batch.step = timed  # type: ignore[method-assign]
+    try:
+        yield steps
+    finally:
+        reasoner._Batch.step = original  # type: ignore[method-assign]
+
+
+async def a_round(model: Reasoner, requests: Sequence[Request], at_once: int, budgeted: bool) -> dict[str, float]:
+    """Seconds and tokens of all requests, so many at a time; behind a budget, each question has its own."""
+    ledger = MemoryLedger()
+    spent = 0
+
+    async def one(k: int, request: Request) -> None:
+        nonlocal spent
+        asked: Any = model
+        if budgeted:
+            account = f"q{k}"
+            ledger.open(account, [Limit("all", 1000)])
+            asked = Budgeted(model, Allowance(ledger, account, {"all": 1000}))
+        response = await asked.generate(request)
+        spent += response.usage.output
+
+    waiting = iter(enumerate(requests))
+
+    async def worker() -> None:
+        for k, request in waiting:
+            await one(k, request)
+
+    with watched() as steps:
+        wall, cpu = time.perf_counter(), time.process_time()
+        await asyncio.gather(*(worker() for _ in range(at_once)))
+        wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
+    return {"tokens": spent, "wall": wall, "cpu": cpu, "step_wall": steps.wall, "step_cpu": steps.cpu}
+
+
+async def measure(settings: Settings) -> list[dict[str, Any]]:
+    """One entry a variant."""
+    items = pool.build("real", settings.seed, 512, 64).train
+    rounds: dict[tuple[int, bool], list[dict[str, float]]] = {}
+    model = Reasoner()
+    try:
+        for repetition in range(-1, settings.repetitions):
+            order = [(a, n, b) for a, n in zip(settings.at_once, settings.calls, strict=True) for b in (False, True)]
+            for at_once, calls, budgeted in order if repetition % 2 else order[::-1]:
+                requests = [Request(items[k % 512].prompt, settings.max_tokens, seed=k) for k in range(calls)]
+                found = await a_round(model, requests, at_once, budgeted)
+                if repetition >= 0:
+                    rounds.setdefault((at_once, budgeted), []).append(found | {"calls": calls})
+    finally:
+        await model.aclose()
+    return [{"at_once": a, "budgeted": b, **summary(found)} for (a, b), found in sorted(rounds.items())]
+
+
+def summary(rounds: Sequence[dict[str, float]]) -> dict[str, Any]:
+    """Medians over rounds."""
+    column = {name: np.array([r[name] for r in rounds]) for name in rounds[0]}
+    overhead = column["cpu"] - column["step_cpu"]
+    return {
+        "tokens_per_second": float(np.median(column["tokens"] / column["wall"])),
+        "tokens_per_cpu_second": float(np.median(column["tokens"] / column["cpu"])),
+        "overhead_ms_per_call": float(np.median(overhead / column["calls"] * 1e3)),
+        "overhead_share_of_cpu": float(np.median(overhead / column["cpu"])),
+        "step_ms_per_call": float(np.median(column["step_cpu"] / column["calls"] * 1e3)),
+        "mean_length": float(np.mean(column["tokens"] / column["calls"])),
+        "rounds": list(rounds),
+    }
+
+
+def ratios(rows: Sequence[dict[str, Any]]) -> dict[str, dict[str, float]]:
+    """Tokens a second of many at a time over one at a time, round by round."""
+    found = {}
+    low, high = min(row["at_once"] for row in rows), max(row["at_once"] for row in rows)
+    for budgeted in (False, True):
+        one, many = (next(r for r in rows if (r["at_once"], r["budgeted"]) == (a, budgeted)) for a in (low, high))
+        for clock in ("wall", "cpu"):
+            ratio = [
+                (m["tokens"] / m[clock]) / (o["tokens"] / o[clock])
+                for o, m in zip(one["rounds"], many["rounds"], strict=True)
+            ]
+            name = f"{'budgeted' if budgeted else 'bare'}, {clock} time"
+            found[name] = {"median": float(np.median(ratio)), "low": min(ratio), "high": max(ratio)}
+    return found
+
+
+def table(found: dict[str, Any]) -> str:
+    """The results for people."""
+    lines = [
+        f"{found['machine']['cpu']}, {found['machine']['cores']} cores, load {found['machine']['load_before']}",
+        "at once  budget  tokens/s  per CPU-s  overhead ms/call  of the CPU time  decoding ms/call",
+    ]
+    lines += [
+        f"{r['at_once']:>7}  {'yes' if r['budgeted'] else 'no':<6} {r['tokens_per_second']:>9,.0f} "
+        f"{r['tokens_per_cpu_second']:>10,.0f} {r['overhead_ms_per_call']:>17.3f} {r['overhead_share_of_cpu']:>16.1%} "
+        f"{r['step_ms_per_call']:>17.2f}"
+        for r in found["variants"]
+    ]
+    lines += [
+        f"{name}: {r['median']:.1f}x ({r['low']:.1f}-{r['high']:.1f}) the tokens a second of one at a time"
+        for name, r in found["many_over_one"].items()
+    ]
+    return "\n".join(lines)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Measure, print the table, write the file."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="smoke test; the numbers mean nothing")
+    parser.add_argument("--out", type=Path, help=f"results file (default: {OUT.name} beside this file; none if quick)")
+    args = parser.parse_args(argv)
+    settings = QUICK if args.quick else Settings()
+    before = machine()
+    set_threads(1)
+    rows = asyncio.run(measure(settings))
+    found = {
+        "quick": args.quick,
+        "machine": before,
+        "versions": versions(),
+        "settings": asdict(settings) | {"threads": 1},
+        "variants": rows,
+        "many_over_one": ratios(rows),
+    }
+    print(table(found))
+    out = args.out or (None if args.quick else OUT)
+    if out is not None:
+        write_text(json.dumps(to_json(found), indent=1) + "\n", out)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,169 @@
+"""The dashboard: pages made on the server, which ask the admin API as any client does."""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING
+from urllib.parse import parse_qsl
+
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import RedirectResponse, Response
+from starlette.routing import BaseRoute, Route
+
+from budgeteer.errors import BudgeteerError, LedgerUnavailable
+from budgeteer.gateway.dashboard import session
+from budgeteer.gateway.dashboard.api import Api, Trouble
+from budgeteer.gateway.dashboard.html import asset
+from budgeteer.gateway.dashboard.pages import Pages
+
+if TYPE_CHECKING:
+    from budgeteer.gateway.app import Gateway
+
+_HEADERS = {
+    "content-security-policy": "default-src 'none'; style-src 'self'; script-src 'self'; connect-src 'self'; "
+    "img-src 'self' data:; form-action 'self'; base-uri 'none'; frame-ancestors 'none'",
+    "x-content-type-options": "nosniff",
+    "x-frame-options": "DENY",
+    "referrer-policy": "same-origin",
+    "cross-origin-opener-policy": "same-origin",
+    "cache-control": "no-store",
+}
+_FORM = 65_536
+"""Largest form, in bytes."""
+_ASSETS = {"dashboard.css": "text/css", "dashboard.js": "text/javascript", "icon.svg": "image/svg+xml"}
+Form = dict[str, str]
+
+
+def routes(gateway: Gateway) -> list[BaseRoute]:
+    """Of one gateway."""
+    here = _Dashboard(gateway)
+    pages = here.pages
+    shown = [
+        ("/", pages.overview), ("/budgets", pages.budgets), ("/budget", pages.budget), ("/requests", pages.requests),
+        ("/requests/{id}", pages.request), ("/keys", pages.keys), ("/keys/{id}", pages.key),
+    ]  # fmt: skip
+    posted = [
+        ("/keys", pages.make_key), ("/keys/{id}/top-up", pages.top_up), ("/keys/{id}/revoke", pages.revoke),
+    ]  # fmt: skip
+    return [
+        Route("/login", here.login, methods=["GET", "POST"]),
+        Route("/logout", here.formed(here.logout), methods=["POST"]),
+        Route("/requests.csv", here.guarded(pages.csv)),
+        *(Route(path, here.guarded(show)) for path, show in shown),
+        *(Route(path, here.formed(act), methods=["POST"]) for path, act in posted),
+        Route("/static/{name}", here.static),
+    ]
+
+
+class _Dashboard:
+    def __init__(self, gateway: Gateway) -> None:
+        self._server = gateway.config.server
+        self.pages = Pages(Api(gateway, self._server.admin_key), gateway.config)
+
+    def _cookie(self, request: Request) -> str | None:
+        """The session's cookie, if there is a session."""
+        found = request.cookies.get(session.COOKIE, "")
+        return found if session.valid(self._server.admin_key, found) else None
+
+    def guarded(self, show: Callable[[Request, str], Awaitable[Response]]) -> Callable[[Request], Awaitable[Response]]:
+        """A page for those who are logged in; others are sent to log in."""
+
+        async def endpoint(request: Request) -> Response:
+            cookie = self._cookie(request)
+            if cookie is None:
+                return _sealed(RedirectResponse("/login", 303))
+            return await self._shown(show(request, session.form_token(self._server.admin_key, cookie)))
+
+        return endpoint
+
+    def formed(
+        self, act: Callable[[Request, str, Form], Awaitable[Response]]
+    ) -> Callable[[Request], Awaitable[Response]]:
+        """What a form does, if it is one of our own pages'."""
+
+        async def endpoint(request: Request) -> Response:
+            cookie = self._cookie(request)
+            if cookie is None:
+                return _sealed(RedirectResponse("/login", 303))
+            form = await self._form(request)
+            token = session.form_token(self._server.admin_key, cookie)
+            if form is None or _foreign(request) or not session.form_valid(
+                self._server.admin_key, cookie, form.pop("token", "")
+            ):  # fmt: skip
+                return _sealed(self.pages.trouble(403, "This form is not of this page, or too large. Go back, reload."))
+            return await self._shown(act(request, token, form))
+
+        return endpoint
+
+    async def _shown(self, made: Awaitable[Response]) -> Response:
+        try:
+            return _sealed(await made)
+        except Trouble as error:
+            return _sealed(self.pages.trouble(error.status, str(error)))
+        except LedgerUnavailable:
+            return _sealed(self.pages.trouble(503, "The gateway's store does not answer just now."))
+        except BudgeteerError as error:
+            return _sealed(self.pages.trouble(400, str(error)))
+
+    async def login(self, request: Request) -> Response:
+        """The form, and what it does."""
+        admin = self._server.admin_key
+        if not admin:
+            text = "No admin key is set, so nobody can log in: set the variable of admin_key_env and start anew."
+            return _sealed(self.pages.login(text, 403))
+        if request.method == "GET":
+            return _sealed(self.pages.login(""))
+        form = await self._form(request)
+        if form is None or _foreign(request):
+            return _sealed(self.pages.login("This form is not of this page, or too large.", 403))
+        if not hmac.compare_digest(form.get("key", "").encode("utf-8", "replace"), admin.encode()):
+            return _sealed(self.pages.login("That is not the admin key.", 401))
+        answer = RedirectResponse("/", 303)
+        answer.set_cookie(
+            session.COOKIE, session.begin(admin), max_age=session.LASTS, httponly=True, samesite="strict",
+            secure=request.url.scheme == "https",
+        )  # fmt: skip
+        return _sealed(answer)
+
+    async def logout(self, request: Request, token: str, form: Form) -> Response:
+        """Forget the cookie."""
+        answer = RedirectResponse("/login", 303)
+        answer.delete_cookie(session.COOKIE, httponly=True, samesite="strict")
+        return answer
+
+    async def _form(self, request: Request) -> Form | None:
+        """The fields of a form; None if it is too large, comes too slowly or is none."""
+        if request.headers.get("content-type", "").partition(";")[0].strip() != "application/x-www-form-urlencoded":
+            return None
+        pieces, size = [], 0
+        try:
+            async with asyncio.timeout(self._server.receive_seconds):
+                async for piece in request.stream():
+                    pieces.append(piece)
+                    size += len(piece)
+                    if size > _FORM:
+                        return None
+            return dict(parse_qsl(b"".join(pieces).decode(), keep_blank_values=True, max_num_fields=100))
+        except (TimeoutError, ValueError, ClientDisconnect):
+            return None
+
+    async def static(self, request: Request) -> Response:
+        """A file of the pages."""
+        name = request.path_params["name"]
+        if name not in _ASSETS:
+            return _sealed(self.pages.trouble(404, "There is no such file."))
+        answer = _sealed(Response(asset(f"static/{name}"), media_type=_ASSETS[name]))
+        answer.headers["cache-control"] = "no-cache"
+        return answer
+
+
+def _foreign(request: Request) -> bool:
+    """Whether a browser says that another site sent this."""
+    return request.headers.get("sec-fetch-site", "same-origin") not in ("same-origin", "none")
+
+
+def _sealed(answer: Response) -> Response:
+    answer.headers.update(_HEADERS)
+    return answer

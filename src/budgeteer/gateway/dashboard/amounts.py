@@ -1,0 +1,69 @@
+"""Units, times and durations as people read them."""
+
+from __future__ import annotations
+
+import math
+from datetime import UTC, datetime
+from decimal import Decimal
+
+from budgeteer.lab.svg import compact
+from budgeteer.meter import MONEY
+
+_DOLLAR = 10**12
+
+
+def dollars(units: float) -> str:
+    """Pico-dollars, to three digits below a dollar.
+
+    >>> dollars(0), dollars(1_234_560_000_000_000), dollars(12_345_000_000), dollars(-5e9), dollars(999_999_999_999)
+    ('$0', '$1,234.56', '$0.0123', '-$0.005', '$1.00')
+    """
+    value = Decimal(units) / _DOLLAR
+    if value < 0:
+        return "-" + dollars(-units)
+    if value == 0:
+        return "$0"
+    if value >= Decimal("0.9995"):
+        return f"${value:,.2f}"
+    digits = 2 - math.floor(math.log10(value))
+    return f"${value:.{digits}f}".rstrip("0")
+
+
+def amount(kind: str, units: float) -> str:
+    """Units of a kind, exact but for money.
+
+    >>> amount("all", 1234567), amount("money", 5 * 10**12)
+    ('1,234,567', '$5.00')
+    """
+    return dollars(units) if kind == MONEY else f"{units:,.0f}"
+
+
+def short(kind: str, units: float) -> str:
+    """Units of a kind in few characters, for axes."""
+    return dollars(units) if kind == MONEY else compact(units)
+
+
+def when(at: int) -> str:
+    """A moment (milliseconds since 1970, UTC)."""
+    return f"{datetime.fromtimestamp(at / 1000, UTC):%Y-%m-%d %H:%M:%S}"
+
+
+def lasting(ms: float | None) -> str:
+    """A duration.
+
+    >>> lasting(None), lasting(40), lasting(12_345), lasting(4_000_000), lasting(9e8)
+    ('', '40 ms', '12.3 s', '1 h 6 min', '10 d 10 h')
+    """
+    if ms is None:
+        return ""
+    if ms < 1000:
+        return f"{ms:.0f} ms"
+    if ms < 120_000:
+        return f"{ms / 1000:.3g} s"
+    minutes = int(ms // 60_000)
+    if minutes < 60:
+        return f"{minutes} min"
+    hours, minutes = divmod(minutes, 60)
+    if hours < 48:
+        return f"{hours} h {minutes} min"
+    return f"{hours // 24} d {hours % 24} h"

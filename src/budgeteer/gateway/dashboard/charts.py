@@ -1,0 +1,155 @@
+"""Drawings of the dashboard: stacked bars over time, and a budget that burns down, with its forecast."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from budgeteer.gateway.dashboard.html import Html, tag
+from budgeteer.lab.svg import clean, ticks
+
+WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 760, 230, 84, 8, 12, 30
+SHOWN = 7
+"""Names drawn apart in a chart; the rest is one."""
+OTHER = "all others"
+
+
+@dataclass(frozen=True, slots=True)
+class Stack:
+    """One name's units in each step of time."""
+
+    name: str
+    units: Sequence[float]
+
+
+def stacks(rows: Sequence[dict[str, object]], by: str, times: Sequence[int]) -> list[Stack]:
+    """The largest names of rows with time, ``by`` and units, the rest summed up."""
+    sums: dict[str, dict[int, float]] = {}
+    for row in rows:
+        name = str(row[by]) or "none"
+        sums.setdefault(name, {})[int(str(row["time"]))] = float(str(row["units"]))
+    names = sorted(sums, key=lambda name: (-sum(sums[name].values()), name))
+    found = [Stack(name, [sums[name].get(at, 0.0) for at in times]) for name in names[:SHOWN]]
+    if len(names) > SHOWN:
+        rest = [sum(sums[name].get(at, 0.0) for name in names[SHOWN:]) for at in times]
+        found.append(Stack(OTHER, rest))
+    return found
+
+
+def clock(at: float, spread: float) -> str:
+    """A moment (milliseconds since 1970, UTC) in a chart that is ``spread`` milliseconds wide.
+
+    >>> clock(0, 3_600_000), clock(0, 86_400_000 * 5), clock(0, 60_000)
+    ('00:00', '1 Jan', '00:00:00')
+    """
+    when = datetime.fromtimestamp(at / 1000, UTC)
+    if spread > 2 * 86_400_000:
+        return f"{when.day} {when:%b}"
+    return f"{when:%H:%M}" if spread >= 15 * 60_000 else f"{when:%H:%M:%S}"
+
+
+def _frame(low: int, high: int, top: float, text: Callable[[float], str], title: str) -> tuple[list[str], _Scale]:
+    scale = _Scale(low, high, top)
+    right, base = WIDTH - RIGHT, HEIGHT - BOTTOM
+    parts = [f'<svg class="chart" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{clean(title)}">']
+    for value in ticks(0, top, 4):
+        y = scale.y(value)
+        parts.append(f'<line class="grid" x1="{LEFT}" x2="{right}" y1="{y:.1f}" y2="{y:.1f}"/>')
+        parts.append(f'<text x="{LEFT - 8}" y="{y:.1f}" dy="0.35em" text-anchor="end">{clean(text(value))}</text>')
+    for n in range(5):
+        at = low + (high - low) * n / 4
+        anchor = "start" if n == 0 else "end" if n == 4 else "middle"
+        parts.append(
+            f'<text x="{scale.x(at):.1f}" y="{base + 20}" text-anchor="{anchor}">{clock(at, high - low)}</text>'
+        )
+    parts.append(f'<line class="axis" x1="{LEFT}" x2="{right}" y1="{base}" y2="{base}"/>')
+    return parts, scale
+
+
+@dataclass(frozen=True, slots=True)
+class _Scale:
+    low: int
+    high: int
+    top: float
+
+    def x(self, at: float) -> float:
+        return LEFT + (WIDTH - LEFT - RIGHT) * (at - self.low) / max(1, self.high - self.low)
+
+    def y(self, value: float) -> float:
+        return HEIGHT - BOTTOM - (HEIGHT - TOP - BOTTOM) * value / self.top
+
+
+def bars(found: Sequence[Stack], times: Sequence[int], step: int, text: Callable[[float], str], title: str) -> Html:
+    """Stacked bars, one a step of ``step`` milliseconds that begins at each of ``times``; with a legend."""
+    totals = [sum(one.units[n] for one in found) for n in range(len(times))]
+    top = 1.08 * max(totals, default=0.0) or 1.0
+    low, high = times[0], times[-1] + step
+    parts, scale = _frame(low, high, top, text, title)
+    width = max(0.8, scale.x(low + step) - scale.x(low) - 1)
+    for n, at in enumerate(times):
+        base = 0.0
+        for style, one in enumerate(found):
+            units = one.units[n]
+            if units > 0:
+                y, height = scale.y(base + units), scale.y(base) - scale.y(base + units)
+                says = f"{one.name}: {text(units)}, {clock(at, high - low)}"
+                parts.append(
+                    f'<rect class="f{style}" x="{scale.x(at):.1f}" y="{y:.1f}" width="{width:.1f}" '
+                    f'height="{max(0.5, height):.1f}"><title>{clean(says)}</title></rect>'
+                )
+                base += units
+    legend = "".join(
+        tag('<li><svg class="dot" width="12" height="12" aria-hidden="true"><rect class="$css" width="12" height="12" '
+            'rx="3"/></svg>$name <span class="sub">$sum</span></li>',
+            css=f"f{style}", name=one.name, sum=text(sum(one.units)))
+        for style, one in enumerate(found)
+    )  # fmt: skip
+    return Html("".join(parts) + f'</svg><ul class="legend">{legend}</ul>')
+
+
+@dataclass(frozen=True, slots=True)
+class Burn:
+    """A budget over time; times in milliseconds since 1970 (UTC).
+
+    Attributes:
+        past: (time, used) until now.
+        ahead: (time, low, mean, high) of what will have been used, from now on; empty without a forecast.
+        limit: units.
+        begins, ends: of the time drawn.
+    """
+
+    past: Sequence[tuple[int, float]]
+    ahead: Sequence[tuple[int, float, float, float]]
+    limit: int
+    begins: int
+    ends: int
+
+
+def burn_down(burn: Burn, text: Callable[[float], str], title: str) -> Html:
+    """What is left of a budget: a line down to now, and the forecast with its band; below 0 it is spent."""
+    limit = float(burn.limit)
+    parts, scale = _frame(burn.begins, burn.ends, 1.08 * limit or 1.0, text, title)
+
+    def at(when: float, used: float) -> str:
+        return f"{scale.x(when):.1f},{scale.y(min(limit, max(0.0, limit - used))):.1f}"
+
+    y = scale.y(limit)
+    parts.append(f'<line class="rule" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y:.1f}" y2="{y:.1f}"/>')
+    if burn.ahead:
+        edge = [at(when, low) for when, low, _, _ in burn.ahead]
+        edge += [at(when, high) for when, _, _, high in reversed(burn.ahead)]
+        parts.append(
+            f'<polygon class="band" points="{" ".join(edge)}"><title>90 % of outcomes, if it goes on alike</title>'
+            f'</polygon><polyline class="line ahead" points="{" ".join(at(w, mean) for w, _, mean, _ in burn.ahead)}"/>'
+        )
+    parts.append(f'<polyline class="line" points="{" ".join(at(when, used) for when, used in burn.past)}"/>')
+    if burn.past:
+        when, used = burn.past[-1]
+        x, here = at(when, used).split(",")
+        says = f"now: {text(limit - used)} left"
+        parts.append(
+            f'<line class="now" x1="{x}" x2="{x}" y1="{TOP}" y2="{HEIGHT - BOTTOM}"/>'
+            f'<circle class="here" cx="{x}" cy="{here}" r="4"><title>{clean(says)}</title></circle>'
+        )
+    return Html("".join(parts) + "</svg>")

@@ -1,0 +1,54 @@
+// Renews the parts of a page that are live, in place. Without this script a page is as old as its last load.
+"use strict";
+(() => {
+  const EVERY = 2000, note = document.getElementById("fresh");
+  const say = text => { if (note) note.textContent = text; };
+
+  function renew(old, now) {
+    if (old.innerHTML === now.innerHTML) return;
+    const at = document.activeElement, within = old.contains(at);
+    if (within && at.matches("input, select, textarea")) return;
+    const chosen = getSelection();
+    if (chosen && !chosen.isCollapsed && old.contains(chosen.anchorNode)) return;  // somebody marks text
+    const places = [...old.querySelectorAll(".scroll")].map(one => one.scrollLeft);
+    const focus = within ? [...old.querySelectorAll("a, .scroll")].indexOf(at) : -1;
+    old.replaceChildren(...now.childNodes);
+    old.querySelectorAll(".scroll").forEach((one, n) => { one.scrollLeft = places[n] || 0; });
+    if (focus >= 0) old.querySelectorAll("a, .scroll")[focus]?.focus({preventScroll: true});
+  }
+
+  async function refresh() {
+    try {
+      const answer = await fetch(location.href, {signal: AbortSignal.timeout(20000)});
+      if (answer.redirected) return location.reload();  // the session has ended
+      if (!answer.ok) throw new Error(answer.status);
+      const fresh = new DOMParser().parseFromString(await answer.text(), "text/html");
+      for (const old of document.querySelectorAll("[data-live]")) {
+        const now = fresh.getElementById(old.id);
+        if (now) renew(old, now);
+      }
+      say("As of " + new Date().toISOString().slice(11, 19) + " UTC.");
+    } catch (error) {
+      say("The gateway does not answer; what is shown may be old.");
+    }
+  }
+
+  // What a form made cannot be asked for again, so only pages that were opened by an address renew themselves.
+  async function forever() {
+    for (;;) {
+      await new Promise(done => setTimeout(done, EVERY));
+      if (!document.hidden) await refresh();
+    }
+  }
+  if (document.querySelector("[data-live]")) forever();
+
+  for (const form of document.querySelectorAll("form[data-submit]"))
+    for (const one of form.querySelectorAll("select")) one.addEventListener("change", () => form.submit());
+  for (const button of document.querySelectorAll("[data-copy]")) {
+    button.hidden = !navigator.clipboard;
+    button.addEventListener("click", async () => {
+      await navigator.clipboard.writeText(document.getElementById(button.dataset.copy).textContent);
+      button.textContent = "Copied";
+    });
+  }
+})();

@@ -1,0 +1,142 @@
+"""A headless Chromium over its DevTools protocol: enough to do what a person does with a page."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import json
+import shutil
+import signal
+import subprocess
+import tempfile
+import time
+from pathlib import Path
+
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+_FLAGS = (
+    "--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", "--disable-dev-shm-usage",
+    "--remote-debugging-port=0", "--no-first-run", "--disable-extensions",
+)  # fmt: skip
+
+
+class Browser:
+    """One page; use as a context manager. Calls block, and raise AssertionError if what they wait for does not come."""
+
+    def __enter__(self):
+        import aiohttp
+
+        assert CHROMIUM
+        self.loop = asyncio.new_event_loop()
+        self.folder = tempfile.TemporaryDirectory(ignore_cleanup_errors=True)
+        self.process = subprocess.Popen(
+            [CHROMIUM, *_FLAGS, f"--user-data-dir={self.folder.name}/profile", "about:blank"],
+            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
+        )  # fmt: skip
+        told = Path(self.folder.name) / "profile/DevToolsActivePort"
+        deadline = time.monotonic() + 60
+        while not (told.exists() and told.read_text().count("\n")) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        port = told.read_text().split()[0]
+        self.messages, self._number = [], 0
+
+        async def attach():
+            self.session = aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=60))
+            async with self.session.get(f"http://127.0.0.1:{port}/json/list") as found:
+                page = next(one for one in await found.json() if one["type"] == "page")
+            self.socket = await self.session.ws_connect(page["webSocketDebuggerUrl"], max_msg_size=2**26)
+
+        self.loop.run_until_complete(attach())
+        for domain in ("Page", "Runtime", "Log", "Network"):
+            self.send(f"{domain}.enable")
+        return self
+
+    def __exit__(self, *_):
+        async def detach():
+            await self.socket.close()
+            await self.session.close()
+
+        self.loop.run_until_complete(detach())
+        self.loop.close()
+        self.process.send_signal(signal.SIGTERM)
+        try:
+            self.process.wait(10)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+        self.folder.cleanup()
+
+    def send(self, method, **params):
+        """The result of a command of the protocol."""
+        self._number += 1
+        number = self._number
+
+        async def talk():
+            await self.socket.send_json({"id": number, "method": method, "params": params})
+            while True:
+                message = json.loads((await asyncio.wait_for(self.socket.receive(), 60)).data)
+                if message.get("id") == number:
+                    assert "error" not in message, (method, message)
+                    return message["result"]
+                self.messages.append(message)
+
+        return self.loop.run_until_complete(talk())
+
+    def js(self, text):
+        """The value of an expression in the page; a promise's once it is kept."""
+        found = self.send("Runtime.evaluate", expression=text, returnByValue=True, awaitPromise=True)
+        assert "exceptionDetails" not in found, found
+        return found["result"].get("value")
+
+    def until(self, text, seconds=30):
+        """Wait until an expression is true, also across pages."""
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline:
+            found = self.send("Runtime.evaluate", expression=text, returnByValue=True)
+            if found["result"].get("value") and "exceptionDetails" not in found:
+                return found["result"]["value"]
+            time.sleep(0.05)
+        raise AssertionError(f"{text} did not become true; the page says: {self.text()[:1500]}")
+
+    def open(self, url):
+        """Go to an address."""
+        self.js("window.stale = 1")
+        self.send("Page.navigate", url=url)
+        self.until("!window.stale && document.readyState === 'complete'")
+
+    def text(self):
+        """What the page says."""
+        return self.js("document.body ? document.body.innerText : ''")
+
+    def fill(self, selector, value):
+        """Write into a field."""
+        at = json.dumps(selector)
+        self.js(f"document.querySelector({at}).focus(), document.querySelector({at}).value = {json.dumps(value)}")
+
+    def press(self, selector):
+        """Click something that leads to another page, and wait for that."""
+        self.js("window.stale = 1")
+        self.js(f"document.querySelector({json.dumps(selector)}).click()")
+        self.until("!window.stale && document.readyState === 'complete'")
+
+    def shape(self, width, height, dark=False):
+        """The size of the window, and which colours it prefers."""
+        phone = width < 600
+        self.send("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=phone)
+        scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
+        self.send("Emulation.setEmulatedMedia", features=[scheme])
+
+    def picture(self, path):
+        """A PNG of the window."""
+        found = self.send("Page.captureScreenshot", format="png")
+        Path(path).write_bytes(base64.b64decode(found["data"]))
+
+    def problems(self):
+        """What the console and the log complain of: exceptions, and what the content security policy stopped."""
+        self.js("0")
+        found = []
+        for message in self.messages:
+            if message["method"] == "Runtime.exceptionThrown":
+                found.append(message["params"]["exceptionDetails"]["text"])
+            elif message["method"] == "Log.entryAdded" and message["params"]["entry"]["level"] == "error":
+                found.append(message["params"]["entry"]["text"])
+        return found
