@@ -399,3 +399,39 @@ def test_streams_are_on_record_too(tmp_path):
     ]
     assert {row["answer"] for row in again.rows} == {"123"}
     assert again.spent == first.spent
+
+
+async def each_in_turn(tasks):
+    """A strategy for many questions: a sample each, until the common budget is used up."""
+    for i, task in enumerate(tasks):
+        prompt = task.style.prompt(task.question.text)
+        size = task.model.afford(prompt, most=40)
+        if not size:
+            continue
+        response = await task.model.generate(Request(prompt, size, seed=task.seed))
+        yield i, Answer(task.style.read(response.choices[0].text), "done")
+
+
+def test_one_strategy_for_all_questions_together(tmp_path):
+    out, model = tmp_path / "rows.jsonl", Scripted(right)
+    found = go(each_in_turn, model, "150", per_question=False, out=out, durable=False, grade=grade)
+    assert len(found.rows) == 12
+    assert found.spent["all"] == sum(row["units"]["all"] for row in found.rows) <= 150
+    assert {row["stopped_by"] for row in found.rows} == {"done", "error: the strategy gave no answer"}
+    lines = out.read_text().splitlines(keepends=True)
+    out.write_text("".join(lines[2:]))
+    second = Scripted(right)
+    again = go(each_in_turn, second, "150", per_question=False, out=out, durable=False, grade=grade)
+    assert {row["id"]: row["answer"] for row in again.rows} == {row["id"]: row["answer"] for row in found.rows}
+    assert len(second.requests) == 2
+    for more in ({"per_question": True}, {"per_question": False, "out": tmp_path / "x", "durable": True}):
+        with pytest.raises(InvalidInput, match="all questions together"):
+            go(each_in_turn, model, "150", **more)
+
+
+def test_split_answers_all_questions_from_one_budget():
+    from budgeteer.search.split import split
+
+    found = go(split, Scripted(right), "2k", per_question=False, grade=grade)
+    assert [row["correct"] for row in found.rows] == [True] * 12
+    assert found.spent["all"] == sum(row["units"]["all"] for row in found.rows) <= 2000

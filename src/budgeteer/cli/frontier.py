@@ -30,7 +30,7 @@ def run(args: argparse.Namespace) -> int:
     from budgeteer.lab.results import write_text
     from budgeteer.meter import MONEY
     from budgeteer.models.load import load_model
-    from budgeteer.solve import registered, styles
+    from budgeteer.solve import Strategy, registered, styles
     from budgeteer.solve.runner import Progress, Row
 
     if args.seeds < 1:
@@ -38,7 +38,12 @@ def run(args: argparse.Namespace) -> int:
     specs = list(dict.fromkeys(registered.parse_all(args.strategies)))
     if not specs:
         raise InvalidInput("no strategies; give some, separated by commas")
-    strategies = {str(spec): registered.build(spec) for spec in specs}
+    strategies = {}
+    for spec in specs:
+        made = registered.build(spec)
+        if not isinstance(made, Strategy):
+            raise InvalidInput(f"{spec.name} answers all questions together; a frontier's budgets are of one question")
+        strategies[str(spec)] = made
     budgets = frontier.budgets_of(args.budgets)
     seeds = list(range(args.first_seed, args.first_seed + args.seeds))
     prices = _solving.prices_of(args.prices, money=budgets[0].kind == MONEY)

@@ -152,7 +152,7 @@ class Recorded:
         """The model is its owner's to close."""
 
 
-class _Held:
+class Held:
     """An allowance whose reservations bear the names of their calls, and are not given back by time."""
 
     def __init__(self, allowance: Allowance, named: bool) -> None:
@@ -160,9 +160,15 @@ class _Held:
 
     @property
     def remaining(self) -> dict[str, int]:
+        """Of the allowance."""
         return self._allowance.remaining
 
+    def hold(self, amounts: Mapping[str, int]) -> None:
+        """Take units off the allowance for good."""
+        self._allowance.hold(amounts)
+
     def reserve(self, amounts: Mapping[str, int], *, id: str | None = None) -> Any:
+        """A call of the allowance."""
         return self._allowance.reserve(amounts, id=_CALL.get() if self._named else id, ttl=MAX_SECONDS)
 
 
@@ -186,7 +192,7 @@ class Named(Budgeted):
     def __init__(
         self,
         model: Model,
-        allowance: Allowance,
+        allowance: Allowance | Held,
         *,
         prices: Prices | None,
         calls: Calls,
@@ -194,7 +200,7 @@ class Named(Budgeted):
         lost: Mapping[str, int],
         gone: Mapping[str, int],
     ) -> None:
-        held: Any = _Held(allowance, calls.recording)
+        held: Any = allowance if isinstance(allowance, Held) else Held(allowance, calls.recording)
         super().__init__(Recorded(model, calls) if calls.recording else model, held, prices=prices)
         self._right, self._calls, self._scope, self._lost = allowance, calls, scope, lost
         self._owed: dict[str, int] | None = dict(gone) or None

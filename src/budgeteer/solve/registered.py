@@ -5,13 +5,15 @@ from __future__ import annotations
 import inspect
 import json
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from budgeteer import registry
 from budgeteer.errors import InvalidInput, UnknownName
+from budgeteer.solve.runner import Together
 from budgeteer.solve.strategy import Strategy
 
-PARTS = {"scorer": "scorer", "critic": "scorer", "aggregate": "aggregator"}
+PARTS = {"scorer": "scorer", "critic": "scorer", "aggregate": "aggregator", "allocator": "allocator"}
 """Parameters that take a part -> which part of the registry."""
 
 
@@ -75,15 +77,20 @@ def parse_all(text: str) -> list[Spec]:
     return found
 
 
-def build(spec: Spec) -> Strategy:
-    """Make a strategy. Where it takes a part, such as ``scorer=verifier``, the part is meant by its registered name.
+def build(spec: Spec) -> Strategy | Together:
+    """Make a strategy, or what answers many questions together.
+
+    Where it takes a part, such as ``scorer=verifier``, the part is meant by its registered name.
 
     Raises:
         UnknownName: no strategy of this name, or no parameter of this name.
         InvalidInput: the method is no strategy, or refuses its parameters.
     """
-    factory = registry.load(_known("strategy", spec.name))
-    parameters = inspect.signature(factory).parameters
+    many = {name for name, method in registry.methods().items() if method.part == "many"}
+    factory = registry.load(_known("many" if spec.name in many else "strategy", spec.name))
+    parameters = dict(inspect.signature(factory).parameters)
+    if spec.name in many:
+        del parameters["tasks"]
     given = dict(spec.params)
     for key, value in spec.params:
         if key not in parameters:
@@ -95,6 +102,8 @@ def build(spec: Spec) -> Strategy:
         names = [name for name, method in registry.methods().items() if method.part == PARTS.get(missing[0])]
         hint = f"one of {', '.join(names)}" if names else "a value"
         raise InvalidInput(f"{spec.name} needs {missing[0]}; give {spec.name}:{missing[0]}=, {hint}")
+    if spec.name in many:
+        return partial(factory, **given)
     try:
         made = factory(**given)
     except TypeError as error:

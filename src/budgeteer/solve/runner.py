@@ -9,7 +9,7 @@ import json
 import os
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from budgeteer.ledger.protocol import MAX_SECONDS
 from budgeteer.meter import MONEY, Prices
 from budgeteer.models.model import INTERNALS, Model
 from budgeteer.solve.lines import Lines
-from budgeteer.solve.record import Calls, Named
+from budgeteer.solve.record import Calls, Held, Named
 from budgeteer.solve.strategy import Answer, Question, Strategy, Style, Task, derive
 from budgeteer.usage import Usage
 
@@ -31,6 +31,8 @@ Grade = Callable[[Question, str | None], float | None]
 """Score in [0, 1] of an answer; None = there is no reference."""
 Weigh = Callable[[Sequence[Question], Sequence[Row]], Sequence[float]]
 """(questions that wait, rows so far) -> weights >= 0, by which what is left of a total budget is split."""
+Together = Callable[[Sequence[Task]], AsyncIterator[tuple[int, Answer]]]
+"""Answers many questions from one allowance, as (position, answer), such as :func:`budgeteer.search.split.split`."""
 
 ROOT = "run"
 TIMEOUT = 600.0
@@ -94,7 +96,7 @@ class Pause:
 
 async def run(
     questions: Sequence[Question],
-    strategy: Strategy,
+    strategy: Strategy | Together,
     model: Model,
     style: Style,
     budget: Budgets | str,
@@ -128,7 +130,8 @@ async def run(
 
     Args:
         questions: with distinct ids.
-        strategy: see :class:`Strategy`.
+        strategy: see :class:`Strategy`. A :data:`Together` answers all questions at once from a total budget; it takes
+            care of its own concurrency, has no time limit, and cannot be durable.
         model: of the strategy's needs; the caller closes it.
         style: how to ask.
         budget: absolute, without windows, such as ``"2k"`` or ``"output:500, $0.01"``.
@@ -150,7 +153,14 @@ async def run(
         InvalidInput: before anything is spent: the model lacks what the strategy needs, equal ids, a budget that is no
             amount, an output of other settings.
     """
-    refuse_needs(strategy, model, (about or {}).get("strategy", ""))
+    durable = INTERNALS not in model.capabilities if durable is None else durable
+    if isinstance(strategy, Strategy):
+        refuse_needs(strategy, model, (about or {}).get("strategy", ""))
+    elif per_question or (durable and out is not None):
+        raise InvalidInput(
+            "this strategy answers all questions together: give it a total budget, and no output file where the calls "
+            "are billed, since it keeps no record of them"
+        )
     _check(questions, concurrency)
     amounts = _amounts(budget)
     if MONEY in amounts and prices is None:
@@ -158,7 +168,6 @@ async def run(
     if prices is not None:
         prices.cost(Usage(input=0, output=0), model.name)  # an unknown price is an error now, not in the middle
     limit = {kind: units * (len(questions) if per_question else 1) for kind, units in amounts.items()}
-    durable = INTERNALS not in model.capabilities if durable is None else durable
     settings = {
         "durable": "yes" if durable else "no",
         "questions": _digest(questions), "model": model.name, "budget": str(budget), "seed": str(seed),
@@ -179,7 +188,7 @@ class _Job:
     def __init__(
         self,
         questions: list[Question],
-        strategy: Strategy,
+        strategy: Strategy | Together,
         model: Model,
         style: Style,
         amounts: dict[str, int],
@@ -303,7 +312,12 @@ class _Job:
                 failed.append(error)  # of the ledger or the disk: nobody may spend any more
                 self.pause.soft.set()
 
-        starter = asyncio.ensure_future(self._start_all(slots, tasks, ended))
+        all_of_them = (
+            self._start_all(slots, tasks, ended)
+            if isinstance(self.strategy, Strategy)
+            else self._together(self.strategy)
+        )
+        starter = asyncio.ensure_future(all_of_them)
         soft = asyncio.ensure_future(self.pause.soft.wait())
         hard = asyncio.ensure_future(self.pause.hard.wait())
         try:
@@ -389,6 +403,45 @@ class _Job:
             )
             answer = await self._solve(question, model)
             seconds = time.monotonic() - begin
+        self._write(question, answer, model, share, gone, seconds)
+
+    async def _together(self, strategy: Together) -> None:
+        """Answer all questions that wait by one strategy, from one allowance."""
+        waiting = [question for question in self.questions if question.id not in self.rows]
+        if not waiting:
+            return
+        held, begin = Held(self.root, named=False), time.monotonic()
+        share, gone = self.root.remaining, Counter[str]()
+        models = [
+            Named(
+                self.model, held, prices=self.prices, calls=self.calls, scope=_scope(question.id), lost=self.lost,
+                gone=gone,
+            )
+            for question in waiting
+        ]  # fmt: skip
+        open_ = dict(enumerate(waiting))
+        reason = "error: the strategy gave no answer"
+        try:
+            pairs = zip(waiting, models, strict=True)
+            async for i, answer in strategy([self._task(question, model) for question, model in pairs]):
+                self._write(open_.pop(i), answer, models[i], share, gone, time.monotonic() - begin)
+        except (LedgerUnavailable, InvalidInput):
+            raise
+        except Exception as error:
+            reason = _reason(error)
+        for i, question in open_.items():
+            self._write(question, Answer(None, reason), models[i], share, gone, time.monotonic() - begin)
+
+    def _write(
+        self,
+        question: Question,
+        answer: Answer,
+        model: Named,
+        share: Mapping[str, int],
+        gone: Mapping[str, int],
+        seconds: float,
+    ) -> None:
+        """Make and keep a question's row."""
         usage = model.spend.usage
         row: Row = {
             "id": question.id,
@@ -419,12 +472,10 @@ class _Job:
 
     async def _solve(self, question: Question, model: Named) -> Answer:
         """The strategy's answer; what goes wrong inside it is a reason, not a crash."""
-        check = self.check
-        verify = None if check is None else lambda answer: check(question, answer)
-        task = Task(question, model, self.style, derive(self.seed, question.id), verify)
+        assert isinstance(self.strategy, Strategy)
         try:
             async with asyncio.timeout(self.timeout) as clock:
-                answer = await self.strategy.solve(task)
+                answer = await self.strategy.solve(self._task(question, model))
             if not isinstance(answer, Answer) or not isinstance(answer.answer, str | None):
                 raise InvalidInput(f"the strategy returned {str(answer)[:80]!r}, no Answer")
             return answer
@@ -438,6 +489,11 @@ class _Job:
             return Answer(None, _reason(error))
         except Exception as error:
             return Answer(None, _reason(error))
+
+    def _task(self, question: Question, model: Named) -> Task:
+        check = self.check
+        verify = None if check is None else lambda answer: check(question, answer)
+        return Task(question, model, self.style, derive(self.seed, question.id), verify)
 
     def _correct(self, question: Question, answer: str | None) -> bool | None:
         if self.grade is None:
