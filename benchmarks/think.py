@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 
 from budgeteer.lab import metrics
-from budgeteer.lab.simulated import play
+from budgeteer.lab.played import play
 from budgeteer.lab.stats import mean_ci
 from budgeteer.lab.tasks.base import THINK_END, Environment, Item
 from budgeteer.lab.tasks.chains import Chains

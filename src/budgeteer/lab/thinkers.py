@@ -7,7 +7,7 @@ import random
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from budgeteer.lab.simulated import Simulated
+from budgeteer.lab.played import Simulated
 from budgeteer.solve import Style
 
 RIGHT = "R"

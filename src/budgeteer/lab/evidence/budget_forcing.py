@@ -12,7 +12,7 @@ import random
 from collections.abc import Callable
 
 from budgeteer.lab.evidence import ABOVE_ZERO, Evidence, Region, measured
-from budgeteer.lab.simulated import play
+from budgeteer.lab.played import play
 from budgeteer.lab.thinkers import RIGHT, STYLE, Thought, lognormal, thinker
 from budgeteer.solve import Strategy
 from budgeteer.think import budget_forcing, direct

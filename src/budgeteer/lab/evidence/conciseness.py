@@ -15,7 +15,7 @@ import numpy as np
 
 from budgeteer.lab.evidence import BELOW_ZERO, Evidence, Region, measured
 from budgeteer.lab.metrics import csr, ecdf
-from budgeteer.lab.simulated import Run, Simulated, play
+from budgeteer.lab.played import Run, Simulated, play
 from budgeteer.lab.thinkers import RIGHT, STYLE, lognormal
 from budgeteer.plan import F64
 from budgeteer.solve import Strategy

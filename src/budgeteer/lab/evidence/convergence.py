@@ -11,7 +11,7 @@ import random
 
 from budgeteer.lab.evidence import ABOVE_ZERO, BELOW_ONE, Evidence, measured
 from budgeteer.lab.evidence.budget_forcing import QUESTIONS
-from budgeteer.lab.simulated import Run, play
+from budgeteer.lab.played import Run, play
 from budgeteer.lab.thinkers import RIGHT, STYLE, Thought, lognormal, thinker
 from budgeteer.solve import Strategy
 from budgeteer.think import budget_forcing, convergence

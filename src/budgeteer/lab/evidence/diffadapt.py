@@ -15,7 +15,7 @@ from functools import lru_cache
 import numpy as np
 
 from budgeteer.lab.evidence import BELOW_ONE, Evidence, Region, measured
-from budgeteer.lab.simulated import Run, Simulated, play
+from budgeteer.lab.played import Run, Simulated, play
 from budgeteer.lab.thinkers import RIGHT, STYLE, lognormal
 from budgeteer.models.model import Choice, Request
 from budgeteer.solve import Strategy

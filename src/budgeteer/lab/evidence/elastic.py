@@ -10,7 +10,7 @@ from dataclasses import replace
 
 from budgeteer.lab.evidence import ABOVE_ONE, ABOVE_ZERO, Evidence, Region, measured
 from budgeteer.lab.evidence.budget_forcing import QUESTIONS, early, end
-from budgeteer.lab.simulated import Run, play
+from budgeteer.lab.played import Run, play
 from budgeteer.lab.thinkers import RIGHT, STYLE, thinker
 from budgeteer.solve import Strategy
 from budgeteer.think import budget_forcing, direct, elastic

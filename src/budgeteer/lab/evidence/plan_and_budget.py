@@ -16,7 +16,7 @@ import numpy as np
 
 from budgeteer.lab.evidence import ABOVE_ZERO, BELOW_ONE, BELOW_ZERO, Evidence, measured
 from budgeteer.lab.metrics import efficiency
-from budgeteer.lab.simulated import Simulated, play
+from budgeteer.lab.played import Simulated, play
 from budgeteer.lab.thinkers import RIGHT, STYLE
 from budgeteer.plan import F64
 from budgeteer.solve import Task
