@@ -32,10 +32,10 @@ def length_filtered_vote(
     """Draw samples while they fit, group them by ``floor(steps / width)``, vote within the surest groups.
 
     For each group the entropy of its answers; the ``groups`` groups of lowest entropy vote by majority. A group of one
-    has entropy 0 and would always be chosen, which undoes the filter: groups smaller than ``minimum`` do not count,
-    unless there is no larger one (then all samples vote). (In our evidence groups of one did not hurt: equal entropies
-    go to the shorter group, and there short chains are the right ones.) Samples are drawn in as few calls as the
-    budget allows; each may be ``max_tokens`` long, and what the earlier ones did not use buys later ones.
+    has entropy 0 and would always be chosen: groups smaller than ``minimum`` do not count, unless there is no larger
+    one (then all samples vote). In our evidence groups of one did not hurt, though: equal entropies go to the shorter
+    group, and short chains are the right ones there. Samples are drawn in as few calls as the budget allows; each may
+    be ``max_tokens`` long, and what the earlier ones did not use buys later ones.
 
     When it helps: over all lengths a wrong answer wins, and at some lengths the right one does; wrong answers scatter;
     several samples a group. When not: accuracy hardly depends on length (then it only loses voters), or a wrong answer
