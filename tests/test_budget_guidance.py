@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import math
 
 import numpy as np
@@ -12,12 +11,14 @@ torch = pytest.importorskip("torch")
 stats = pytest.importorskip("scipy.stats")
 
 from budgeteer.errors import InvalidInput  # noqa: E402
+from budgeteer.lab.asking import ask as together  # noqa: E402
 from budgeteer.lab.evidence.budget_guidance import plain  # noqa: E402
+from budgeteer.lab.tasks.chains import Chains  # noqa: E402
 from budgeteer.models.head import Head  # noqa: E402
 from budgeteer.models.hook import Internals, Row  # noqa: E402
 from budgeteer.models.model import Request  # noqa: E402
 from budgeteer.think.budget_guidance import Guidance, budget_guidance, weights  # noqa: E402
-from insides import STYLE, ask, reasoner  # noqa: E402
+from insides import STYLE, reasoner  # noqa: E402
 
 PIECES = ("a", "b", "|", "\n")
 INSIDE = Internals(torch.eye(4), PIECES, -1, lambda text: [PIECES.index(c) for c in text])
@@ -119,15 +120,15 @@ def test_the_cap_is_kept_without_any_guidance():
 
 
 def test_on_the_reasoner_guided_thinking_ends_by_itself_more_often():
-    model = reasoner()
-    text = "Modulo 11, from left to right: 7 + 5 * 3 - 2 * 4 + 1 ="
-    ended = {}
-    for name, strategy in (("guided", budget_guidance()), ("forced", plain(STYLE.answer_tokens))):
-        answers = [ask(strategy, model, output=41, seed=seed, text=text)[0] for seed in range(40)]
-        ended[name] = sum(answer.stopped_by == "done" for answer in answers)
-        assert all(answer.answer is not None for answer in answers)
-    asyncio.run(model.aclose())
-    assert ended["guided"] > ended["forced"]
+    model, env = reasoner(), Chains(40, 3, min_steps=5, max_steps=5)
+    guided, forced = (
+        together(model, strategy, env, env.items, output=41, seed=0)
+        for strategy in (budget_guidance(), plain(STYLE.answer_tokens))
+    )
+    ended = [sum(answer.stopped_by == "done" for answer in side.answers) for side in (guided, forced)]
+    assert ended[0] > ended[1]
+    assert all(answer.answer is not None for answer in guided.answers)
+    assert max(guided.output) <= 41
 
 
 def test_bad_settings_are_refused():

@@ -34,15 +34,15 @@ def test_states_are_those_before_each_token(traces):
 
 
 def test_the_gamma_head_recovers_lengths():
-    """Two kinds of states: after one token 5 are left, after the other 50, give or take."""
+    """Two kinds of states: after one token 4 are left, after the other 12, give or take."""
     rng, n = np.random.default_rng(0), 4000
     kind = rng.integers(0, 2, n)
-    left = np.maximum(1, np.round(np.exp(rng.normal(np.log([5.0, 50.0])[kind], 0.4)))).astype(np.int64)
+    left = np.maximum(1, np.round(np.exp(rng.normal(np.log([4.0, 12.0])[kind], 0.4)))).astype(np.int64)
     states = torch.zeros(n, 1, 4).half()
     made = heads.Traces(
         (), np.arange(n), left, left, np.ones(n), np.arange(n), np.zeros(n, np.int64), states, kind, np.zeros(n)
     )
-    head = heads.train_guidance(made, 2, "x", steps=600, seed=0)
+    head = heads.train_guidance(made, 2, "x", steps=400, seed=0)
     shape, rate = (torch.nn.functional.softplus(head(states[:1].float())) + 1e-4)[0].split(2)
     mean = np.array([np.log(left[kind == k] + 1).mean() for k in (0, 1)])
     np.testing.assert_allclose((shape / rate).numpy(), mean, rtol=0.05)

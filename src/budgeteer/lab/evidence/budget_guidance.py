@@ -194,7 +194,7 @@ def reasoner(seeds: int = 5) -> list[Evidence]:
     claims: dict[str, tuple[Region, str]] = {
         "truncation": ((0.10, 1.0), "is higher by more than 10 points"),
         "forcing": (ABOVE_ZERO, "is higher"),
-        "shuffled": (ABOVE_ZERO, "is higher"),
+        "shuffled": (ABOVE_ZERO, "is higher with a question's own states"),
     }
     return [
         measured(
