@@ -23,7 +23,7 @@ from budgeteer.ledger.report import balances
 if TYPE_CHECKING:
     from budgeteer.gateway.app import Gateway
 
-_BY = (
+BY = (
     "scope", "key", "user", "session", "tag", "model", "upstream", "stage", "operation", "outcome", "reason",
     "time",
 )  # fmt: skip
@@ -124,8 +124,8 @@ class _Api:
     async def spend(self, request: Request) -> Response:
         by = [name for name in request.query_params.get("by", "key").split(",") if name]
         kind, step = request.query_params.get("kind", "all"), _number(request, "step", 3600, least=1)
-        if not by or not set(by) <= set(_BY):
-            raise InvalidInput(f"by={','.join(by)}; choose of {', '.join(_BY)}")
+        if not by or not set(by) <= set(BY):
+            raise InvalidInput(f"by={','.join(by)}; choose of {', '.join(BY)}")
         columns = {"scope": "path", "time": f"at / {step * 1000} * {step * 1000}"}
         names = ", ".join(f'{columns.get(name, name)} AS "{name}"' for name in by)
         values: list[Any] = []
