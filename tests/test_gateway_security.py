@@ -132,6 +132,20 @@ def test_no_request_makes_the_gateway_fail(api, running, path, method):
         stands()
 
 
+@pytest.mark.parametrize(
+    "body",
+    [
+        rb'{"path": "a", "name": "\ud800"}', rb'{"path": "a", "models": ["\udfff"]}', b"[" * 100_000, b"\xff", b"",
+        b'{"path": "a", "expires": 999999999999999}', b'{"path": "a", "max_input": 1' + b"0" * 40 + b"}", b"[1]",
+        b'{"path": "a", "limits": ["1' + b"0" * 4000 + b'"]}', b'{"path": "a", "limits": ["all:1e999"]}',
+    ],
+)  # fmt: skip
+def test_keys_that_nobody_could_read_are_refused(running, body):
+    status, _, found = running.call("/admin/api/keys", body)
+    assert (status, found["error"]["code"]) == (400, "invalid_request")
+    assert running.call("/admin/api/keys")[0] == 200
+
+
 def test_all_of_that_is_booked(running):
     """After whatever the cases above asked: nothing is held, and the bill is what the upstream counted."""
     records = running.settled()
