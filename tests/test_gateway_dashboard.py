@@ -15,6 +15,8 @@ from urllib.parse import quote, urlencode
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 for needed in ("aiohttp", "orjson", "prometheus_client", "starlette", "uvicorn"):
     pytest.importorskip(needed)
@@ -217,6 +219,30 @@ def test_hostile_names_are_text_everywhere(running, person):
         said += EVIL in parsed.words or EVIL in [one[2] for one in parsed.attributes]
         assert EVIL not in text
     assert said >= 8
+
+
+_text = st.text(max_size=20) | st.sampled_from(["-1", "0", "9" * 30, "\x00", "all", "time", "day", "", "acme"])
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
+@given(
+    st.sampled_from(["/", "/budgets", "/budget", "/requests", "/requests.csv", "/keys", "/keys/x", "/requests/x"]),
+    st.dictionaries(st.sampled_from([
+        "range", "kind", "by", "path", "window", "since", "until", "before", "key", "status", "refused", "outcome"]),
+        _text, max_size=4),
+    st.dictionaries(st.sampled_from(["name", "path", "limits", "per_user", "models", "max_output", "expires", "amount",
+                                     "sure"]), _text, max_size=4),
+)  # fmt: skip
+def test_no_address_and_no_form_makes_a_page_fail(running, person, path, query, form):
+    asked = urlencode({name: one.encode("utf-8", "surrogatepass") for name, one in query.items()})
+    assert person.get(f"{path}?{asked}")[0] < 500
+    if not hasattr(running, "token"):
+        running.token = person.token()
+    for action in ("/keys", "/keys/x/top-up", "/keys/x/revoke"):
+        assert person.post(action, **{**form, "token": running.token})[0] < 500
+    for key in running.admin("keys")["keys"]:
+        if key["name"] == form.get("name"):
+            assert person.get(f"/keys/{key['id']}")[0] == 200
 
 
 def test_what_a_form_was_given_comes_back_escaped(running, person):

@@ -130,7 +130,11 @@ class Gateway:
     def _routes(self) -> Sequence[BaseRoute]:
         from budgeteer.gateway import admin, dashboard
 
-        own = [Route("/healthz", self._health), Route("/metrics", self._metrics)]
+        own = [
+            Route("/healthz", self._health),
+            Route("/metrics", self._metrics),
+            Route("/openapi.json", self._openapi),
+        ]
         return [*own, *admin.routes(self), *dashboard.routes(self)]
 
     async def _health(self, request: Request) -> Response:
@@ -142,6 +146,11 @@ class Gateway:
         if not self.config.server.open_metrics:
             self.authorise(request)
         return Response(self.metrics.text(), media_type=CONTENT_TYPE)
+
+    async def _openapi(self, request: Request) -> Response:
+        from budgeteer.gateway.openapi import document
+
+        return JSONResponse(document())
 
     def authorise(self, request: Request) -> None:
         """Let the admin key through, compared in constant time; no other.

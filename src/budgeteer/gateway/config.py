@@ -256,6 +256,8 @@ def check_kinds(limits: tuple[Limit, ...], kinds: tuple[str, ...]) -> tuple[Limi
 def _server(table: Table, env: Mapping[str, str]) -> Server:
     variable = table.text("admin_key_env", "BUDGETEER_ADMIN_KEY")
     admin = env.get(variable, "")
+    if not admin.isascii():
+        table.fail("admin_key_env", f"names {variable}, whose value is not plain ASCII, as headers have to be")
     if admin and len(admin) < 16:
         table.fail("admin_key_env", f"names {variable}, whose value has {len(admin)} characters; give 16 or more")
     found = Server(

@@ -18,6 +18,8 @@ from budgeteer.usage import count
 
 _TOKEN = re.compile(r"bk-([0-9a-f]{16})-([\w-]{43})")
 _LIMITS = ("limits", "per_user", "per_session", "per_tag")
+_LAST = 253_402_300_799_999
+"""The last millisecond of the year 9999."""
 _CAPS = ("max_input", "max_output", "max_reasoning")
 
 
@@ -126,12 +128,14 @@ def changed(key: Key, about: Mapping[str, Any], kinds: tuple[str, ...]) -> Key:
             found[name] = check_kinds(_limits(name, value), kinds)
         elif name in _CAPS or name == "expires":
             found[name] = None if value is None else count(name, value)
+            if name == "expires" and (found[name] or 0) > _LAST:
+                raise InvalidInput(f"expires is {value:,}, after the year 9999; give milliseconds since 1970")
         elif name == "models":
-            if not isinstance(value, list) or not value or not all(isinstance(one, str) and one for one in value):
+            if not isinstance(value, list) or not value or not all(one and _is_text(one) for one in value):
                 raise InvalidInput(f"models is {value!r}; give a list of names, or ['*']")
             found[name] = tuple(value)
         elif name == "name":
-            if not isinstance(value, str) or len(value) > 200:
+            if not _is_text(value) or len(value) > 200:
                 raise InvalidInput(f"name is {value!r}; give a text of up to 200 characters")
             found[name] = value
         elif name == "revoked" and value is True:
@@ -150,6 +154,11 @@ def _limits(name: str, value: Any) -> tuple[Limit, ...]:
     if len(set(seen)) < len(seen):
         raise InvalidInput(f"{name} has two limits of one kind and window; give one")
     return limits
+
+
+def _is_text(value: Any) -> bool:
+    """Whether a value is a text that every page, file and terminal can hold: no half of a surrogate pair."""
+    return isinstance(value, str) and not any("\ud800" <= c <= "\udfff" for c in value)
 
 
 def topped_up(key: Key, amount: str) -> Key:

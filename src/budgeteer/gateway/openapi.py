@@ -1,0 +1,180 @@
+"""The OpenAPI document of a gateway's HTTP surface; docs/gateway.md says the same to people."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from budgeteer import __version__
+from budgeteer.gateway.admin import BY
+from budgeteer.gateway.ask import ROUTES
+from budgeteer.gateway.store import MAPS, TEXTS, WHOLE
+
+_TEXT: dict[str, Any] = {"type": "string"}
+_WHOLE: dict[str, Any] = {"type": "integer", "minimum": 0}
+_INT: dict[str, Any] = {"type": "integer"}
+_MAYBE: dict[str, Any] = {"type": ["integer", "null"]}
+_ANY: dict[str, Any] = {"type": "object"}
+_LIMITS = {"type": "array", "items": {"type": "string", "examples": ["$5/day", "requests:60/60s"]}}
+_CAP = {"type": ["integer", "null"], "minimum": 0}
+_UNITS = {"type": "object", "additionalProperties": {"type": "integer"}}
+_KEY_FIELDS: dict[str, Any] = {
+    "name": {"type": "string", "maxLength": 200},
+    **dict.fromkeys(("limits", "per_user", "per_session", "per_tag"), _LIMITS),
+    "models": {"type": "array", "items": {"type": "string", "minLength": 1}, "minItems": 1},
+    **dict.fromkeys(("max_input", "max_output", "max_reasoning", "expires"), _CAP),
+}
+_FILTERS = (
+    "key", "path", "model", "upstream", "user", "session", "tag", "stage", "operation", "status", "outcome", "since",
+    "until", "refused",
+)  # fmt: skip
+_NUMBERS = ("status", "since", "until", "limit", "before", "step")
+
+
+def _object(required: tuple[str, ...] = (), closed: bool = True, /, **properties: Any) -> dict[str, Any]:
+    found = {"type": "object", "properties": properties, "required": list(required)}
+    return {**found, "additionalProperties": False} if closed else found
+
+
+def _schemas() -> dict[str, Any]:
+    record = {
+        **dict.fromkeys(TEXTS, _TEXT), **dict.fromkeys(WHOLE, _INT), **dict.fromkeys(MAPS, _UNITS),
+        "first_ms": _MAYBE,
+    }  # fmt: skip
+    key = {"id": _TEXT, "path": _TEXT, **_KEY_FIELDS, "revoked": {"type": "boolean"}, "created": _WHOLE}
+    balance = {
+        "path": _TEXT, "kind": _TEXT, "limit": _MAYBE, "window": _TEXT,
+        **dict.fromkeys(("settled", "reserved", "overshoot"), _INT),
+        **dict.fromkeys(("left", "resets"), _MAYBE),
+    }  # fmt: skip
+    error = _object(("message", "type", "code"), False, message=_TEXT, type=_TEXT, code=_TEXT, budget=_ANY)
+    return {
+        "Key": _object(tuple(key), **key),
+        "NewKey": _object(path=_TEXT, **_KEY_FIELDS),
+        "Balance": _object(tuple(balance), **balance),
+        "Record": _object(tuple(record), **record),
+        "Error": _object(("error",), error=error),
+    }
+
+
+def _ref(name: str) -> dict[str, str]:
+    return {"$ref": f"#/components/schemas/{name}"}
+
+
+def _list(name: str) -> dict[str, Any]:
+    return {"type": "array", "items": _ref(name)}
+
+
+def _json(schema: dict[str, Any], text: str) -> dict[str, Any]:
+    return {"description": text, "content": {"application/json": {"schema": schema}}}
+
+
+def _query(*names: str) -> list[dict[str, Any]]:
+    return [{"name": one, "in": "query", "schema": _WHOLE if one in _NUMBERS else _TEXT} for one in names]
+
+
+def _admin(
+    answer: dict[str, Any], *parameters: dict[str, Any], body: dict[str, Any] | None = None, status: str = "200",
+    summary: str,
+) -> dict[str, Any]:  # fmt: skip
+    found: dict[str, Any] = {
+        "summary": summary, "security": [{"admin": []}], "parameters": list(parameters),
+        "responses": {
+            status: _json(answer, "Done"), "400": _json(_ref("Error"), "Cannot be used"),
+            "401": _json(_ref("Error"), "Not the admin key"), "403": _json(_ref("Error"), "No admin key is set"),
+            "404": _json(_ref("Error"), "No such thing"), "503": _json(_ref("Error"), "The store does not answer"),
+        },
+    }  # fmt: skip
+    if body is not None:
+        found["requestBody"] = {"required": True, "content": {"application/json": {"schema": body}}}
+    return found
+
+
+def _paths() -> dict[str, Any]:
+    own = {"name": "id", "in": "path", "required": True, "schema": {"type": "string", "minLength": 1}}
+    key, records = _object(("key",), key=_ref("Key")), _object(("requests", "next"), requests=_list("Record"),
+                                                              next=_MAYBE)  # fmt: skip
+    spend = _object(("by", "kind", "rows"), by={"type": "array", "items": _TEXT}, kind=_TEXT,
+                    rows={"type": "array", "items": _ANY})  # fmt: skip
+    by = {"name": "by", "in": "query", "schema": {**_TEXT, "examples": list(BY)}}
+    filters, amount = _query(*_FILTERS), _object(("amount",), amount={**_TEXT, "examples": ["$5", "500k"]})
+    balances = _object(("balances",), balances=_list("Balance"))
+    csv = _admin(_ANY, *filters, *_query("limit", "before"), summary="Requests as CSV")
+    csv["responses"]["200"] = {"description": "A table", "content": {"text/csv": {}}}
+    found = {
+        "/admin/api/keys": {
+            "get": _admin(_object(("keys",), keys=_list("Key")), summary="All keys"),
+            "post": _admin(_object(("key", "secret"), key=_ref("Key"), secret=_TEXT), body=_ref("NewKey"), status="201",
+                           summary="Make a key; its secret is in this answer only"),
+        },
+        "/admin/api/keys/{id}": {
+            "get": _admin(_object(("key", "balances"), key=_ref("Key"), balances=_list("Balance")), own,
+                          summary="A key and what is left of its limits"),
+            "patch": _admin(key, own, body=_object(**_KEY_FIELDS), summary="Change a key"),
+        },
+        "/admin/api/keys/{id}/revoke": {"post": _admin(key, own, summary="End a key for good")},
+        "/admin/api/keys/{id}/top-up": {"post": _admin(key, own, body=amount, summary="Raise a limit of a key")},
+        "/admin/api/balances": {"get": _admin(balances, *_query("path"), summary="What is left")},
+        "/admin/api/spend": {
+            "get": _admin(spend, by, *_query("kind", "step"), *filters, summary="What was spent, grouped")
+        },
+        "/admin/api/requests": {
+            "get": _admin(records, *filters, *_query("limit", "before"), summary="Requests, newest first")
+        },
+        "/admin/api/requests.csv": {"get": csv},
+        "/admin/api/requests/{id}": {
+            "get": _admin(_object(("request",), request=_ref("Record")), own, summary="One request")
+        },
+        "/admin/api/live": {"get": _admin(_object(("live",), live=_list("Record")), summary="Requests under way")},
+        "/admin/api/summary": {"get": _admin(_ANY, *filters, summary="Sums")},
+        "/admin/api/upstreams": {
+            "get": _admin(_object(("upstreams",), upstreams={"type": "array", "items": _ANY}), summary="Upstreams")
+        },
+        "/healthz": {"get": {"summary": "Whether it serves", "responses": {"200": {"description": "It does"}}}},
+    }  # fmt: skip
+    for route, (operation, dialect) in ROUTES.items():
+        found[f"/v1/{route}"] = {"post": _spending(operation, dialect)}
+    listed = {"200": _json(_ANY, "Models of the key"), "401": _json(_ref("Error"), "Not a key")}
+    found["/v1/models"] = {"get": {"summary": "Models", "security": [{"key": []}], "responses": listed}}
+    return found
+
+
+def _spending(operation: str, dialect: str) -> dict[str, Any]:
+    """A route that is passed on: its body is the provider's, of which only what is metered is said here."""
+    content = {"chat": "messages", "messages": "messages", "completions": "prompt"}.get(operation, "input")
+    cap = {"chat": "max_completion_tokens", "responses": "max_output_tokens"}.get(operation, "max_tokens")
+    message = _object(("role", "content"), False, role={"enum": ["user", "assistant"]}, content=_TEXT)
+    said = {"type": "array", "items": message} if content == "messages" else _TEXT
+    fields: dict[str, Any] = {"model": _TEXT, content: said}
+    if operation != "embeddings":
+        fields |= {"stream": {"type": "boolean"}, cap: {"type": "integer", "minimum": 1}}
+    if operation in ("chat", "completions"):
+        fields["n"] = {"type": "integer", "minimum": 1}
+    error = _ref("Error") if dialect == "openai" else _ANY
+    refusals = {
+        "400": "Not bounded, above a cap, or not JSON", "401": "Not a key", "402": "A budget is spent",
+        "403": "Not a model of this key", "404": "No such model", "413": "Too large", "429": "Try again later",
+        "502": "No upstream answered", "503": "The ledger does not answer", "504": "The upstream was too slow",
+    }  # fmt: skip
+    labels = [{"name": f"x-budgeteer-{one}", "in": "header", "schema": _TEXT}
+              for one in ("user", "session", "tag", "stage")]  # fmt: skip
+    streamed: dict[str, Any] = {"text/event-stream": {}} if operation != "embeddings" else {}
+    return {
+        "summary": f"{operation}, as the provider has it", "security": [{"key": []}], "parameters": labels,
+        "requestBody": {"required": True, "content": {"application/json": {
+            "schema": _object(("model", content), False, **fields)}}},
+        "responses": {
+            "200": {"description": "The answer", "content": {"application/json": {"schema": _ANY}, **streamed}},
+            **{status: _json(error, text) for status, text in refusals.items()},
+        },
+    }  # fmt: skip
+
+
+def document() -> dict[str, Any]:
+    """OpenAPI 3.1; of every gateway alike."""
+    bearer = {"type": "http", "scheme": "bearer"}
+    return {
+        "openapi": "3.1.0",
+        "info": {"title": "budgeteer", "version": __version__},
+        "paths": _paths(),
+        "components": {"schemas": _schemas(), "securitySchemes": {"key": bearer, "admin": bearer}},
+    }
