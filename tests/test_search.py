@@ -511,3 +511,16 @@ def test_gain_is_that_of_monte_carlo():
         assert gain([v1, v2, *[1] * rest], more) == pytest.approx(want, abs=error), (v1, v2, rest)
     # exact for one vote: (4/5) * (4/5) * (P(Beta(3, 2) > 1/2) - 1/2), and P(Beta(3, 2) > 1/2) = 11/16
     assert gain([1, 1], 1) == pytest.approx(0.8 * 0.8 * (11 / 16 - 1 / 2))
+
+
+def test_samples_are_asked_together_however_small_the_context() -> None:
+    """A cap above the model's context is lowered to it; else no two samples would ever fit at once."""
+    model = Scripted(lambda prompt, rng: f"x</think>{rng.randint(0, 3)}\n")
+    model.context = 60  # type: ignore[attr-defined]
+    ledger = MemoryLedger()
+    ledger.open("q", [Limit("all", 10_000)])
+    budgeted = Budgeted(model, Allowance(ledger, "q", {"all": 10_000}))
+    style = Style(str, lambda text: text.strip() or None, "</think>")
+    answer = asyncio.run(self_consistency(n=8).solve(Task(Question("q", "1 + 1"), budgeted, style, 0)))
+    assert answer.answer is not None
+    assert [(request.n, request.max_tokens) for request in model.requests] == [(8, 55)]

@@ -14,6 +14,7 @@ import numpy as np
 
 from budgeteer.budget import Budget, Budgets
 from budgeteer.errors import InvalidInput
+from budgeteer.lab.metrics import csr, efficiency
 from budgeteer.lab.questions import QuestionSet
 from budgeteer.lab.results import versions
 from budgeteer.lab.stats import crossed, crossed_weights
@@ -167,11 +168,9 @@ def _table(
 
 
 def _figures(rows: Sequence[Row], kind: str, limit: int) -> dict[str, Any]:
-    """Means a question: e3 = accuracy in percent, squared, by units (Plan-and-Budget, arXiv 2505.16122); saturated =
-    share at 99 % of the budget or more."""
+    """Means a question, E3, and ``saturated`` = CSR at 99 % of the budget."""
     n = len(rows)
-    accuracy = sum(row["correct"] for row in rows) / n
-    units = sum(row["units"][kind] for row in rows) / n
+    units = [row["units"][kind] for row in rows]
     return {
         "answered": sum(row["answer"] is not None for row in rows) / n,
         "tokens": {name: sum(row["tokens"][name] for row in rows) / n for name in ("input", "output", "reasoning")},
@@ -179,8 +178,8 @@ def _figures(rows: Sequence[Row], kind: str, limit: int) -> dict[str, Any]:
         "wasted": sum(row["wasted"][kind] for row in rows) / n,
         "overshoot": sum(max(0, row["units"][kind] - row["budget"][kind]) for row in rows),
         "seconds": sum(row["seconds"] for row in rows) / n,
-        "e3": (100 * accuracy) ** 2 / units if units else None,
-        "saturated": sum(row["units"][kind] >= 0.99 * limit for row in rows) / n,
+        "e3": efficiency([float(row["correct"]) for row in rows], units).e3 if any(units) else None,
+        "saturated": csr(units, 0.99 * limit),
     }
 
 

@@ -69,6 +69,8 @@ class Sampler:
             raise InvalidInput(f"max_tokens is {max_tokens}; a sample needs at least 1")
         self.task, self.max_tokens, self.temperature, self.logprobs = task, max_tokens, temperature, logprobs
         self.prompt = task.style.prompt(task.question.text)
+        if task.model.context is not None:
+            self.max_tokens = max(1, min(max_tokens, task.model.context - task.model.count(self.prompt)))
         self.drawn: list[Sample] = []
         self.stopped = ""
 

@@ -65,6 +65,12 @@ class Budgeted:
         return self.model.capabilities
 
     @property
+    def context(self) -> int | None:
+        """Tokens that a prompt and its continuation may have together, None where the model does not know."""
+        found: int | None = getattr(self.model, "context", None)
+        return found
+
+    @property
     def remaining(self) -> dict[str, int]:
         """Units per kind that can still be reserved."""
         return self.allowance.remaining
@@ -87,9 +93,8 @@ class Budgeted:
             later = (Usage(input=inputs + tokens, output=keep),) if keep else ()
             return self.fits(Usage(input=inputs, output=n * tokens), *later)
 
-        context = getattr(self.model, "context", None)
-        if context is not None:  # the later call has the same prompt, the thinking and its own output
-            most = min(most, context - inputs - keep)
+        if self.context is not None:  # the later call has the same prompt, the thinking and its own output
+            most = min(most, self.context - inputs - keep)
         if most < 1 or fits(most):  # the common case
             return max(most, 0)
         low, high = 0, most - 1
