@@ -100,6 +100,12 @@ def test_what_is_wrong_is_named_with_its_line(tmp_path, before, after, below, wh
         assert f"line {line}:" in str(error.value)
 
 
+def test_an_admin_key_that_no_header_can_hold(tmp_path):
+    (tmp_path / "g.toml").write_text(PLAIN)
+    with pytest.raises(InvalidInput, match="not plain ASCII"):
+        load(tmp_path / "g.toml", {"BUDGETEER_ADMIN_KEY": "sechzehn-öfter-als-nicht"})
+
+
 def test_check_says_what_does_not_answer(tmp_path, capsys):
     with Upstream() as upstream:
         text = toml([("up", upstream.url, ["m"], ""), ("down", "http://127.0.0.1:9/v1", ["m"], "")])
