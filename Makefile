@@ -3,7 +3,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt
 
-.PHONY: run test test-slow lint bench evidence clean
+.PHONY: run test test-slow lint bench evidence screenshots clean
 
 # the demonstration: five arms, three seeds, a table and a report
 run: $(VENV)/.lab
@@ -31,6 +31,10 @@ bench: $(VENV)/.dev
 
 evidence: $(VENV)/.lab
 	$(BIN)/budgeteer evidence --all
+
+# the pictures of docs/dashboard.md; needs chromium
+screenshots: $(VENV)/.dev
+	$(BIN)/python tests/screenshots.py
 
 $(VENV)/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \

@@ -20,6 +20,8 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
 _WORDS = ("budgets", "are", "spent", "where", "they", "help", "most")
+_TEMPLATE = 30
+"""Tokens that a model's own system prompt takes."""
 _PAUSE = 0.04
 """Seconds a word, about as fast as a small model on two cores."""
 
@@ -29,7 +31,7 @@ def app(model: str) -> Starlette:
 
     async def chat(request: Request) -> Response:
         body = await request.json()
-        prompt = sum(len(str(message.get("content", "")).split()) for message in body["messages"]) + 4
+        prompt = sum(len(str(message.get("content", "")).split()) for message in body["messages"]) + _TEMPLATE
         words = [_WORDS[n % len(_WORDS)] for n in range(int(body.get("max_completion_tokens") or 16))]
         base = {"id": "echo", "created": 0, "model": model}
         usage = {

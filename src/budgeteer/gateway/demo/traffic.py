@@ -40,9 +40,9 @@ class Caller:
 
 
 CALLERS = (
-    Caller("roomy", "acme/search", ("$5/day", "parallel:8"), ("plan", "write", "review"), 2.0, 24, 0.25),
+    Caller("roomy", "acme/search", ("$5/day", "parallel:8"), ("plan", "write", "review"), 2.0, 24, 0.35),
     Caller("tight", "acme/support", ("4k/hour", "requests:20/60s"), ("write", "review"), 4.0, 16, 0.0),
-    Caller("spent in a minute", "acme/batch", ("700",), ("summarise",), 2.0, 16, 0.0),
+    Caller("spent in a minute", "acme/batch", ("700",), ("summarise",), 2.5, 16, 0.0),
 )
 """Of the last one, a call takes about 60 tokens and reserves about 300, so its 700 last for 7 calls."""
 
