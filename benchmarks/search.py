@@ -195,7 +195,7 @@ def strategies() -> dict[str, Callable[[Sequence[Task]], Any]]:
         "best-of-n logprob 32": one_by_one(best_of_n(mean_logprob(), 32, **cap)),
         "best-of-majority logprob 32": one_by_one(best_of_majority(mean_logprob(), 32, alpha=0.2, **cap)),
         **{f"best-of-n checked {n}": one_by_one(best_of_n(checked, n, **cap)) for n in (4, 32)},
-        "best-of-n checked 32, enough": one_by_one(best_of_n(checked, 32, enough=1.0, **cap)),
+        **{f"best-of-n checked {n}, enough": one_by_one(best_of_n(checked, n, enough=1.0, **cap)) for n in (8, 16, 32)},
         "best-of-majority checked 32": one_by_one(best_of_majority(checked, 32, alpha=0.1, **cap)),
     }
 
