@@ -68,6 +68,17 @@ def test_a_call_that_does_not_fit_is_not_sent_and_not_retried():
     assert (provider.requests, purse.refused, purse.left) == ([], 1, {"all": WORST - 1})
 
 
+def test_a_cap_that_the_endpoint_does_not_know_caps_nothing_and_of_two_caps_the_larger_counts():
+    purse, seen = Purse(all=1000), []
+    with Provider(chat(usage=used(1, 1))) as provider:
+        mine = client(provider, purse, on_settle=seen.append)
+        with pytest.raises(InvalidInput, match="max_output_tokens is no cap of chat; give max_completion_tokens or"):
+            mine.chat.completions.create(model="gpt-4o", messages=HI, extra_body={"max_output_tokens": 5})
+        assert (provider.requests, purse.left) == ([], {"all": 1000})
+        mine.chat.completions.create(**ASK, max_completion_tokens=20)
+    assert (seen[0].cap, seen[0].reserved) == (50, {"all": WORST})
+
+
 def test_several_kinds_and_money_at_the_answering_models_price():
     rates = {
         "gpt-4o": Price(Rates(input=Decimal(5), output=Decimal(20))),

@@ -27,7 +27,7 @@ from functools import lru_cache
 from typing import Any, TypeVar, cast
 
 from budgeteer.adapters.metering import REJECTED, UNKNOWN, Allowance, Answer, Call, Metering, metering_of
-from budgeteer.adapters.reading import CAPS, Events, Reading, ask_for_usage, cap_of, choices_of
+from budgeteer.adapters.reading import CAP_LIKE, CAPS, Events, Reading, ask_for_usage, cap_of, choices_of
 from budgeteer.errors import InvalidInput, MissingExtra
 from budgeteer.ledger.estimate import cap_name, input_bound, worst_case
 from budgeteer.usage import Usage
@@ -175,8 +175,11 @@ class _Prepared:
         if operation == "embeddings":
             worst = Usage(input=input_bound(body, bounds), output=0)
         else:
+            foreign = [name for name in CAP_LIKE if name in body and name not in CAPS[operation]]
+            if foreign:  # where a server ignores it, nothing is capped; where it does not, its own cap is another
+                raise InvalidInput(f"{foreign[0]} is no cap of {operation}; give {' or '.join(CAPS[operation])}")
             if cap_name(body) is None and bounds.max_output is not None:
-                body[CAPS[operation]] = bounds.max_output
+                body[CAPS[operation][0]] = bounds.max_output
                 changed = True
             worst = worst_case(body, bounds)
         hides_usage = ask_for_usage(operation, body)

@@ -10,7 +10,7 @@ from typing import Any
 
 from budgeteer.adapters.metering import CUT, OK, UNKNOWN, Answer, Metering, outcome_of_status
 from budgeteer.errors import InvalidInput
-from budgeteer.ledger.estimate import cap_name, count_text
+from budgeteer.ledger.estimate import count_text
 from budgeteer.usage import Usage
 
 try:
@@ -18,13 +18,18 @@ try:
 except ImportError:
     from json import loads  # type: ignore[assignment]
 
-CAPS = {
-    "chat": "max_completion_tokens",
-    "responses": "max_output_tokens",
-    "completions": "max_tokens",
-    "messages": "max_tokens",
+CAPS: dict[str, tuple[str, ...]] = {
+    "chat": ("max_completion_tokens", "max_tokens"),
+    "completions": ("max_tokens",),
+    "responses": ("max_output_tokens",),
+    "messages": ("max_tokens",),
+    "embeddings": (),
 }
-"""Operation -> the field in which it caps its output."""
+"""Operation -> the fields in which it caps its output, the one to write first."""
+CAP_LIKE = (
+    "max_completion_tokens", "max_tokens", "max_output_tokens", "n_predict", "n_cmpl", "max_new_tokens", "max_length",
+)  # fmt: skip
+"""What some server or other takes for a cap, or before it."""
 _TEXT_BYTES = 8
 """Bytes of text a token, at most, on the average of an answer: a usage below that is not believed when n > 1."""
 _LONGEST_EVENT = 16 * 1024 * 1024
@@ -43,8 +48,7 @@ def choices_of(operation: str, body: Mapping[str, Any]) -> int:
 
 def cap_of(operation: str, body: Mapping[str, Any]) -> int | None:
     """The output cap of one choice, or None."""
-    name = None if operation == "embeddings" else cap_name(body)
-    return None if name is None else int(body[name])
+    return max((int(body[name]) for name in CAPS[operation] if body.get(name) is not None), default=None)
 
 
 def ask_for_usage(operation: str, body: dict[str, Any]) -> bool:

@@ -9,7 +9,7 @@ from typing import Any
 import orjson
 
 from budgeteer.adapters.metering import Metering, Planned
-from budgeteer.adapters.reading import CAPS, Reading, ask_for_usage
+from budgeteer.adapters.reading import CAP_LIKE, CAPS, Reading, ask_for_usage
 from budgeteer.errors import InvalidInput
 from budgeteer.gateway.accounts import Chain
 from budgeteer.gateway.config import Model
@@ -26,20 +26,9 @@ ROUTES = {
     "messages": ("messages", "anthropic"),
 }
 """Path after /v1/ -> operation and dialect."""
-_OWN_CAPS = {
-    "chat": ("max_completion_tokens", "max_tokens"),
-    "completions": ("max_tokens",),
-    "responses": ("max_output_tokens",),
-    "messages": ("max_tokens",),
-    "embeddings": (),
-}
-_CAP_LIKE = (
-    "max_completion_tokens", "max_tokens", "max_output_tokens", "n_predict", "n_cmpl", "max_new_tokens", "max_length",
-)  # fmt: skip
-"""What some server or other takes for a cap, or before it; those that are not the operation's own are left out."""
 _ONCE = tuple(
     f'"{name}"'.encode()
-    for name in ("model", "stream", "stream_options", "n", "best_of", "service_tier", "background", *_CAP_LIKE)
+    for name in ("model", "stream", "stream_options", "n", "best_of", "service_tier", "background", *CAP_LIKE)
 )
 _MARKS = tuple(
     f'"{name}"'.encode()
@@ -118,8 +107,8 @@ class Ask:
         self.notes: list[str] = []
         self.memo: dict[str, Any] = {}
         self._input: int | None = None
-        for name in _CAP_LIKE:
-            if name in self.body and name not in _OWN_CAPS[self.operation]:
+        for name in CAP_LIKE:  # those that are not the operation's own are left out
+            if name in self.body and name not in CAPS[self.operation]:
                 self.drop(name)
 
     def set(self, name: str, value: Any) -> None:
@@ -199,14 +188,14 @@ def prepare(ask: Ask, model: Model, metering: Metering, dialect_name: str, most:
     if operation == "embeddings":
         worst, choices, cap = Usage(input=ask._input, output=0), 1, None
     else:
-        given = {name: count(name, body[name]) for name in _OWN_CAPS[operation] if body.get(name) is not None}
+        given = {name: count(name, body[name]) for name in CAPS[operation] if body.get(name) is not None}
         largest = min(one for one in (model.bounds.max_output, key.max_output) if one is not None)
         asked = min(given.values()) if given else largest
         if asked > largest and not ask.tightens:
             raise Refused(400, "output_too_large", f"{asked:,} tokens of output are asked for; {model.name} with "
                                                    f"this key may make {largest:,}")  # fmt: skip
         cap = max(1, min(one for one in (asked, largest, ask.cap, most) if one is not None))
-        for name in given or (CAPS[operation],):
+        for name in given or CAPS[operation][:1]:
             if body.get(name) != cap:
                 body[name], changed = cap, True
         choices, ask.sent = ask.choices, cap

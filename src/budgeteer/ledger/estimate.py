@@ -98,9 +98,9 @@ def cap_name(request: Mapping[str, Any]) -> str | None:
 
 
 def _cap(request: Mapping[str, Any], bounds: Bounds) -> int:
-    name = cap_name(request)
-    if name is not None:
-        return max(1, count(name, request[name]))  # some servers generate, and bill, one token when asked for none
+    given = [count(name, request[name]) for name in CAPS if request.get(name) is not None]
+    if given:
+        return max(1, *given)  # some servers generate, and bill, one token when asked for none
     if bounds.max_output is None:
         raise InvalidInput(f"the request has no cap of its output; give {CAPS[0]}, or max_output for all requests")
     return bounds.max_output
