@@ -229,7 +229,7 @@ def test_hostile_names_are_text_everywhere(running, person):
 _text = st.text(max_size=20) | st.sampled_from(["-1", "0", "9" * 30, "\x00", "all", "time", "day", "", "acme"])
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
 @given(
     st.sampled_from(["/", "/budgets", "/budget", "/requests", "/requests.csv", "/keys", "/keys/x", "/requests/x"]),
     st.dictionaries(st.sampled_from([
@@ -357,6 +357,35 @@ def test_a_long_look_at_records_keeps_no_key_from_a_request(tmp_path):
     with pytest.raises(LedgerUnavailable, match="readonly"):
         store.select("DELETE FROM records")
     store.close()
+
+
+def test_replicas_on_redis_share_sessions_and_figures(tmp_path, redis_process):
+    import redis_server
+
+    redis_server.flush()
+    with Upstream() as upstream:
+        text = toml([("one", upstream.url, ["echo"], "")], ledger=redis_process)
+        folders = [tmp_path / name for name in "ab"]
+        for folder in folders:
+            folder.mkdir()
+        with Running(folders[0], text) as one, Running(folders[1], text) as other:
+            made = one.admin("keys", {"path": "acme", "name": "shared key", "limits": ["100/day"]})
+            assert chat(one, made["secret"], stage="first")[0] == 200
+            one.settled(1)
+            person = Person(one)
+            person.running = other  # the cookie of one is good for the other
+            page = Parsed(person.get("/?kind=all")[2]).words
+            assert "first" in page
+            assert "tokens127 in, 5 out" in page
+            path = f"acme/{made['key']['id']}"
+            page = person.get(f"/budget?{urlencode({'path': path, 'kind': 'all', 'window': 'day'})}")[2]
+            assert "12 used, 0 held of 100" in page
+            assert "acme/shared key" in page
+            assert person.post(f"/keys/{made['key']['id']}/revoke", token=person.token(), sure="yes")[0] == 303
+            deadline = time.monotonic() + 10
+            while chat(one, made["secret"])[0] != 401:
+                assert time.monotonic() < deadline
+                time.sleep(0.1)
 
 
 # drawings and the forecast
