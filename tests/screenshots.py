@@ -35,7 +35,7 @@ def main() -> None:
                 ("dashboard-light", "/", 1200, 1180, False),
                 ("dashboard-dark", "/?by=key&kind=all", 1200, 1180, True),
                 ("dashboard-phone", "/", 380, 860, True),
-                ("dashboard-budget", f"/budget?path=acme/support/{key['id']}&kind=all&window=hour", 1200, 640, False),
+                ("dashboard-budget", f"/budget?path=acme/support/{key['id']}&kind=all&window=hour", 1200, 820, False),
             )
             for name, path, width, height, dark in shots:
                 page.shape(width, height, dark)

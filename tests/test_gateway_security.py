@@ -111,7 +111,7 @@ def test_no_request_makes_the_gateway_fail(api, running, path, method):
     key = running.spender if path.startswith("/v1/") else ADMIN
     operation = api[path][method.upper()]
 
-    @settings(max_examples=20, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True, database=None)
+    @settings(max_examples=12, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True, database=None)
     @given(case=operation.as_strategy())
     def holds(case):
         case.call_and_validate(headers={"authorization": f"Bearer {key}"}, **about)
@@ -119,7 +119,7 @@ def test_no_request_makes_the_gateway_fail(api, running, path, method):
             case.path_parameters = {"id": running.request if "requests" in path else running.victim}
             case.call_and_validate(headers={"authorization": f"Bearer {key}"}, **about)
 
-    @settings(max_examples=15, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True, database=None)
+    @settings(max_examples=10, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True, database=None)
     @given(case=operation.as_strategy(generation_mode=GenerationMode.NEGATIVE))
     def stands(case):
         if "{id}" in path:
@@ -149,10 +149,10 @@ def test_keys_that_nobody_could_read_are_refused(running, body):
 def test_all_of_that_is_booked(running):
     """After whatever the cases above asked: nothing is held, and the bill is what the upstream counted."""
     records = running.settled()
-    assert running.spent("spender") == running.upstream.billed
-    assert sum(one["units"].get("all", 0) for one in records) == running.upstream.billed
-    assert not [one for one in records if one["overshoot"]]
-    running.upstream.billed = 0
+    assert sum(one["units"].get("all", 0) for one in records if one["model"] == "echo") == running.upstream.billed
+    spender = [one for one in records if one["path"].startswith("spender/")]
+    assert running.spent("spender") == sum(one["units"].get("all", 0) for one in spender) > 0
+    assert not [one for one in spender if one["overshoot"]]
 
 
 # what an upstream may say
@@ -173,7 +173,7 @@ _said = st.sampled_from([
 _pieces = st.lists(_said | st.binary(max_size=24), max_size=14)
 
 
-@settings(max_examples=120, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=80, deadline=None, suppress_health_check=list(HealthCheck))
 @given(
     route=st.sampled_from(ROUTES), stream=st.booleans(), whole=st.booleans(), pieces=_pieces,
     kind=st.sampled_from(["text/event-stream", "application/json", "text/html", ""]),

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import csv
 import io
 import json
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
 import orjson
@@ -66,6 +67,11 @@ def routes(gateway: Gateway) -> list[BaseRoute]:
 class _Api:
     def __init__(self, gateway: Gateway) -> None:
         self.gateway, self.store = gateway, gateway.store
+        self._few = asyncio.Semaphore(2)  # of the threads that keys are looked up in as well
+
+    async def _select(self, sql: str, values: Iterable[Any]) -> list[dict[str, Any]]:
+        async with self._few:
+            return await run(self.store.select, sql, values)
 
     # keys
 
@@ -144,7 +150,7 @@ class _Api:
             f"SUM(estimated) AS estimated, SUM(wasted) AS wasted FROM records{where} "
             f"GROUP BY {', '.join(str(n + 1) for n in range(len(by)))} ORDER BY {order}"
         )
-        rows = await run(self.store.select, sql, [*values, *more])
+        rows = await self._select(sql, [*values, *more])
         return JSONResponse({"by": by, "kind": kind, "rows": rows})
 
     async def summary(self, request: Request) -> Response:
@@ -156,10 +162,10 @@ class _Api:
             "COALESCE(SUM(json_extract(units, '$.money')), 0) AS money, "
             f"{', '.join(f'COALESCE(SUM({name}), 0) AS {name}' for name in sums)} FROM records{where}"
         )
-        (found,) = await run(self.store.select, sql, values)
+        (found,) = await self._select(sql, values)
         over = f"SELECT overshoot FROM records{where}{' AND' if where else ' WHERE'} overshoot != '{{}}'"
         total: dict[str, int] = {}
-        for row in await run(self.store.select, over, values):
+        for row in await self._select(over, values):
             for kind, units in json.loads(row["overshoot"]).items():
                 total[kind] = total.get(kind, 0) + units
         proxy = self.gateway.proxy
@@ -177,7 +183,7 @@ class _Api:
     async def _rows(self, request: Request, most: int) -> list[dict[str, Any]]:
         where, values = _where(request)
         sql = f"SELECT n, {', '.join(COLUMNS)} FROM records{where} ORDER BY n DESC LIMIT {most}"
-        return [_read(row) for row in await run(self.store.select, sql, values)]
+        return [_read(row) for row in await self._select(sql, values)]
 
     async def requests_csv(self, request: Request) -> Response:
         out = io.StringIO()
@@ -193,7 +199,7 @@ class _Api:
 
     async def request(self, request: Request) -> Response:
         name = request.path_params["id"]
-        rows = await run(self.store.select, f"SELECT {', '.join(COLUMNS)} FROM records WHERE id = ?", (name,))
+        rows = await self._select(f"SELECT {', '.join(COLUMNS)} FROM records WHERE id = ?", (name,))
         live = self.gateway.proxy.live.get(name)
         if not rows and live is None:
             raise Refused(404, "no_request", f"there is no record of {name!r}; old ones are dropped")

@@ -99,9 +99,15 @@ class SqliteStore(Store):
             self._db.execute("PRAGMA journal_mode = WAL")
             self._db.execute("PRAGMA synchronous = NORMAL")
             self._db.executescript(_TABLES)
+            self._reader, self._reading = self._db, self._lock
+            if self._path != ":memory:":  # a connection of its own: a long SELECT must not keep keys from requests
+                self._reader = sqlite3.connect(self._path, timeout=10, isolation_level=None, check_same_thread=False)
+                self._reader.row_factory = sqlite3.Row
+                self._reader.execute("PRAGMA query_only = ON")
+                self._reading = threading.Lock()
 
-    def _asking(self) -> _Asking:
-        return _Asking(self._lock, f"the gateway's store {self._path!r}")
+    def _asking(self, reading: bool = False) -> _Asking:
+        return _Asking(self._reading if reading else self._lock, f"the gateway's store {self._path!r}")
 
     def get_key(self, name: str) -> str | None:
         with self._asking():
@@ -151,10 +157,11 @@ class SqliteStore(Store):
             self._db.execute("COMMIT")
 
     def select(self, sql: str, values: Iterable[Any] = ()) -> list[dict[str, Any]]:
-        with self._asking():
-            return [dict(row) for row in self._db.execute(sql, tuple(values))]
+        with self._asking(reading=True):
+            return [dict(row) for row in self._reader.execute(sql, tuple(values))]
 
     def close(self) -> None:
+        self._reader.close()
         self._db.close()
 
 

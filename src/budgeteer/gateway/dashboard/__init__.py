@@ -121,10 +121,11 @@ class _Dashboard:
         if not hmac.compare_digest(form.get("key", "").encode("utf-8", "replace"), admin.encode()):
             return _sealed(self.pages.login("That is not the admin key.", 401))
         answer = RedirectResponse("/", 303)
+        # What a proxy says of TLS is believed here only, where a lie costs no more than the liar's own session.
+        secure = "https" in (request.url.scheme, request.headers.get("x-forwarded-proto"))
         answer.set_cookie(
-            session.COOKIE, session.begin(admin), max_age=session.LASTS, httponly=True, samesite="strict",
-            secure=request.url.scheme == "https",
-        )  # fmt: skip
+            session.COOKIE, session.begin(admin), max_age=session.LASTS, httponly=True, samesite="strict", secure=secure
+        )
         return _sealed(answer)
 
     async def logout(self, request: Request, token: str, form: Form) -> Response:
