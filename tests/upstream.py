@@ -1,7 +1,7 @@
 """An upstream on this machine: a raw asyncio HTTP server that answers as the request's model says, and counts.
 
 A model is an entry of ``steps``: a coroutine that gets (server, writer, path, body). What it bills is added to
-``billed``, so that a bill can be compared with what really ran.
+``billed``, so that a bill can be compared with what really ran, and to ``bills`` of the model.
 """
 
 from __future__ import annotations
@@ -9,6 +9,10 @@ from __future__ import annotations
 import asyncio
 import json
 import threading
+from collections import Counter
+from contextvars import ContextVar
+
+_MODEL: ContextVar[str] = ContextVar("model", default="")
 
 
 class Upstream:
@@ -16,8 +20,17 @@ class Upstream:
 
     def __init__(self, **steps):
         self.steps = {"echo": echo(), **steps}
-        self.requests, self.headers, self.billed, self.gone, self.calls = [], [], 0, 0, 0
+        self.requests, self.headers, self.bills, self.gone, self.calls = [], [], Counter(), 0, 0
         self.open = self.most_open = 0
+
+    @property
+    def billed(self):
+        """Tokens of all models."""
+        return sum(self.bills.values())
+
+    @billed.setter
+    def billed(self, total):
+        self.bills[_MODEL.get()] += total - self.billed
 
     def __enter__(self):
         self.loop, ready = asyncio.new_event_loop(), threading.Event()
@@ -59,6 +72,7 @@ class Upstream:
                 self.calls += 1
                 self.open += 1
                 self.most_open = max(self.most_open, self.open)
+                _MODEL.set(body["model"])
                 try:
                     await self.steps[body["model"]](self, writer, path, body)
                 except ConnectionError:
