@@ -40,13 +40,15 @@ async def _echo(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> N
     try:
         while True:
             head = await reader.readuntil(b"\r\n\r\n")
+            if not head.startswith(b"POST /v1/chat/completions "):  # a proxy that looks for models, or for life
+                writer.write(b"HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\n\r\n")
+                continue
             size = int(head.lower().split(b"content-length:", 1)[1].split(b"\r\n", 1)[0])
-            body = await reader.readexactly(size)
-            if not json.loads(body).get("stream"):
+            asked = json.loads(await reader.readexactly(size))
+            if not asked.get("stream"):
                 start = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n" % len(_WHOLE)
                 writer.write(start + _WHOLE)
                 continue
-            asked = json.loads(body)
             tokens = asked.get("max_completion_tokens") or asked["max_tokens"]
             writer.write(b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n")
             for _ in range(tokens):
