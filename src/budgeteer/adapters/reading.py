@@ -27,7 +27,7 @@ CAPS = {
 """Operation -> the field in which it caps its output."""
 _TEXT_BYTES = 8
 """Bytes of text a token, at most, on the average of an answer: a usage below that is not believed when n > 1."""
-_LONGEST_EVENT = 32 * 1024 * 1024
+_LONGEST_EVENT = 16 * 1024 * 1024
 _SHOWN = (
     "text", "content", "reasoning_content", "reasoning", "refusal", "arguments", "name", "summary", "thinking",
     "partial_json", "message", "delta", "tool_calls", "function",
@@ -99,10 +99,13 @@ class Reading:
             choices = [body.get("content")] if isinstance(body.get("content"), list) else None
         else:
             choices = body.get("choices") if isinstance(body.get("choices"), list) else body.get("output")
-        texts = [text_of(choice) for choice in choices] if isinstance(choices, list) else []
-        full = [isinstance(c, Mapping) and c.get("finish_reason") == "length" for c in _list(choices)]
-        usage = self._believed(self._usage(body), texts, full.count(True))
-        return Answer(usage, self._tokens(texts), str(body.get("model") or ""), str(body.get("service_tier") or ""))
+        usage, choices = self._usage(body), _list(choices)
+        model, service = str(body.get("model") or ""), str(body.get("service_tier") or "")
+        if usage is not None and usage.input is not None and usage.output and len(choices) <= 1:
+            return Answer(usage, None, model, service)  # the text would change nothing
+        texts = [text_of(choice) for choice in choices]
+        full = [isinstance(c, Mapping) and c.get("finish_reason") == "length" for c in choices]
+        return Answer(self._believed(usage, texts, full.count(True)), self._tokens(texts), model, service)
 
     def _usage(self, body: Mapping[str, Any]) -> Usage | None:
         given = body.get("usage")
@@ -270,16 +273,16 @@ class Events:
         if not self.streamed:
             self.rest = rest
             return piece
-        passed, begin = [], 0
+        passed, begin, look = [], 0, max(0, len(self.rest) - 3)  # what was searched before holds no end
         while True:
-            at, length = rest.find(b"\n\n", begin), 2
-            other = rest.find(b"\r\n\r\n", begin, at if at >= 0 else len(rest))
+            at, length = rest.find(b"\n\n", look), 2
+            other = rest.find(b"\r\n\r\n", look, at if at >= 0 else len(rest))
             if other >= 0:
                 at, length = other, 4
             if at < 0:
                 break
             block = rest[begin : at + length]
-            begin = at + length
+            begin = look = at + length
             if self._take(block):
                 passed.append(block)
         self.rest = rest[begin:]

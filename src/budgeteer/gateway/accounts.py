@@ -6,6 +6,7 @@ import asyncio
 import hashlib
 import re
 from collections.abc import Mapping
+from typing import Any
 
 from budgeteer.errors import InvalidInput
 from budgeteer.gateway.keys import Key
@@ -13,6 +14,7 @@ from budgeteer.ledger import Ledger, Limit
 
 _SCOPE = re.compile(r"[\w.@+=-]{1,100}")
 _MOST = 100_000
+_NOT: Any = object()
 Chain = tuple[tuple[str, tuple[Limit, ...] | None], ...]
 """(path, its limits) from the outermost account; None: left as it is if it is open."""
 
@@ -29,6 +31,7 @@ class Accounts:
     def __init__(self, ledger: Ledger, scopes: Mapping[str, tuple[Limit, ...]], kinds: tuple[str, ...]) -> None:
         self._ledger, self._scopes, self._kinds = ledger, scopes, kinds
         self._opened: dict[str, tuple[Limit, ...] | None] = {}
+        self._chains: dict[str, tuple[Key, Chain]] = {}
         self._lock = asyncio.Lock()
 
     def chain(self, key: Key, user: str = "", session: str = "", tag: str = "") -> Chain:
@@ -37,6 +40,10 @@ class Accounts:
         Raises:
             InvalidInput: the key limits each user (session, tag) and the request names none.
         """
+        plain = not (key.per_user or key.per_session or key.per_tag)
+        known = self._chains.get(key.id) if plain else None
+        if known is not None and known[0] is key:
+            return known[1]
         found: list[tuple[str, tuple[Limit, ...] | None]] = []
         path = ""
         for part in key.path.split("/") if key.path else ():
@@ -55,12 +62,20 @@ class Accounts:
         root, limits_of_root = found[0]
         named = {limit.kind for limit in limits_of_root or ()}
         found[0] = (root, (*(limits_of_root or ()), *(Limit(kind, None) for kind in self._kinds if kind not in named)))
+        if plain:
+            if len(self._chains) > _MOST:
+                self._chains.clear()
+            self._chains[key.id] = (key, tuple(found))
         return tuple(found)
 
     def known(self, chain: Chain) -> bool:
         """Whether all are open with these limits, as far as this process knows."""
         opened = self._opened
-        return all(path in opened and (limits is None or opened[path] == limits) for path, limits in chain)
+        for path, limits in chain:
+            has = opened.get(path, _NOT)
+            if has is not limits and (has is _NOT or (limits is not None and has != limits)):
+                return False
+        return True
 
     async def open(self, chain: Chain) -> None:
         """Open what is not, and set limits that are others."""
