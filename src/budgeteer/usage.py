@@ -52,12 +52,13 @@ class Usage:
     audio_output: int | None = None
 
     def __post_init__(self) -> None:
-        for field in fields(self):
-            value = getattr(self, field.name)
-            if value is not None:
-                object.__setattr__(self, field.name, count(f"Usage.{field.name}", value))
+        for name in _NAMES:
+            value = getattr(self, name)
+            if value is not None and not (type(value) is int and 0 <= value <= MOST):  # the rule costs no call
+                object.__setattr__(self, name, count(f"Usage.{name}", value))
         for part, whole in PARTS.items():
-            small, large = getattr(self, part), getattr(self, whole)
+            small = getattr(self, part)
+            large = None if small is None else getattr(self, whole)
             if small is not None and large is not None and small > large:
                 raise InvalidInput(f"Usage.{part}={small} exceeds {whole}={large}; {part} tokens are inside {whole}")
         if self.input is not None and (self.cached or 0) + (self.written or 0) > self.input:
@@ -67,7 +68,7 @@ class Usage:
             )
 
     def __repr__(self) -> str:
-        known = (f"{f.name}={getattr(self, f.name)}" for f in fields(self) if getattr(self, f.name) is not None)
+        known = (f"{name}={getattr(self, name)}" for name in _NAMES if getattr(self, name) is not None)
         return f"Usage({', '.join(known)})"
 
     @property
@@ -80,7 +81,7 @@ class Usage:
             a, b = getattr(self, name), getattr(other, name)
             return None if a is None or b is None else int(a) + int(b)
 
-        return Usage(**{f.name: add(f.name) for f in fields(self)})
+        return Usage(**{name: add(name) for name in _NAMES})
 
     @classmethod
     def from_chat(cls, usage: Any) -> Usage:
@@ -167,6 +168,9 @@ class Usage:
         if isinstance(choices, list) and len(choices) > 1:
             return cls(input=usage.input, cached=usage.cached)
         return usage
+
+
+_NAMES = tuple(field.name for field in fields(Usage))
 
 
 def count(name: str, value: Any, most: int = MOST) -> int:
