@@ -11,11 +11,11 @@ what the others are compared with. Rounds of all variants take turns; medians ov
 given. Processor time comes from /proc and leaves out what other jobs of the machine took, which requests a second and
 latencies do not.
 
-The peer is installed by `pip install 'litellm[proxy]!=1.107.0' && python -m compileall -q SITE_PACKAGES` (leave 1.107.0
-out: it is said to have been compromised). Its virtual keys need Postgres and Prisma's query engine; without them its keys are checked by `custom_auth`
-with `custom_auth_run_common_checks`: budget check, reservation and booking of the key's cost happen in memory on every
-request, and no spend is written anywhere. That is less than what budgeteer does, which books durably. `litellm, no
-budget` is the proxy with nothing but its master key: no mode of it does less.
+The peer is installed by `pip install 'litellm[proxy]!=1.107.0' && python -m compileall -q SITE_PACKAGES` (1.107.0 is
+said to have been compromised). Its virtual keys need Postgres and Prisma's query engine, a binary that is downloaded.
+`litellm` here has keys that `custom_auth` hands it, each with a `max_budget`, and `custom_auth_run_common_checks`: the
+budget is checked, reserved from and charged in memory on every request, and nothing is written to a database, where
+budgeteer's ledgers other than `memory` book durably. `litellm, no budget` is the proxy with its master key only.
 """
 
 from __future__ import annotations
