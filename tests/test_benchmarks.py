@@ -122,3 +122,24 @@ def test_the_models_benchmark_runs_quickly(tmp_path):
         assert 0 < row["overhead_share_of_cpu"] < 1
         assert row["mean_length"] > 1
     assert len(found["many_over_one"]) == 4
+
+
+@pytest.mark.slow
+def test_the_gateway_benchmark_runs_quickly(tmp_path, redis_process):
+    out = tmp_path / "gateway.json"
+    command = [sys.executable, str(BENCHMARKS / "gateway.py"), "--quick", "--out", str(out)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=280)
+    assert done.returncode == 0, done.stderr
+    assert "litellm skipped" in done.stdout
+    found = json.loads(out.read_text())
+    assert found["variants"].keys() == {"direct", "memory", "sqlite", "redis"}
+    for name, row in found["variants"].items():
+        for load in ("1 connection", "16 connections", "10/s", "200/s", "8 streams"):
+            assert row[load]["requests"] > 0
+            assert row[load]["p50_ms"]["median"] <= row[load]["p99_ms"]["median"]
+        assert row["8 streams"]["tokens_per_second"]["median"] > 0
+        if name != "direct":
+            assert row["16 connections"]["processor_ms_per_request"]["median"] > 0
+            assert row["resident_mb"]["after the load"] > 0
+            assert 0 < row["budget of 10 answers"]["200"] <= 10
+            assert row["budget of 10 answers"].keys() == {"200", "402"}

@@ -341,7 +341,8 @@ def test_the_reminder_follows_the_question() -> None:
 
 # -- rules of all strategies --------------------------------------------------------------------------------------
 
-NAMES = [name for name, m in METHODS.items() if m.part == "strategy" and m.path.startswith("budgeteer.think")]
+THINK = [name for name, m in METHODS.items() if m.part == "strategy" and m.path.startswith("budgeteer.think")]
+NAMES = [name for name in THINK if "internals" not in load(name)().needs]  # the others: test_strategies_inside.py
 SMALL = {
     "diffadapt": {"probe_tokens": 8},
     "convergence": {"every": 5},

@@ -54,10 +54,11 @@ class Usage:
     def __post_init__(self) -> None:
         for name in _NAMES:
             value = getattr(self, name)
-            if value is not None and (type(value) is not int or not 0 <= value <= MOST):
+            if value is not None and not (type(value) is int and 0 <= value <= MOST):  # the rule costs no call
                 object.__setattr__(self, name, count(f"Usage.{name}", value))
         for part, whole in PARTS.items():
-            small, large = getattr(self, part), getattr(self, whole)
+            small = getattr(self, part)
+            large = None if small is None else getattr(self, whole)
             if small is not None and large is not None and small > large:
                 raise InvalidInput(f"Usage.{part}={small} exceeds {whole}={large}; {part} tokens are inside {whole}")
         if self.input is not None and (self.cached or 0) + (self.written or 0) > self.input:

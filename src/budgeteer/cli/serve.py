@@ -24,6 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Serve until a signal, or check."""
     import asyncio
+    import gc
 
     if args.demo:
         from budgeteer.gateway import demo
@@ -40,6 +41,9 @@ def run(args: argparse.Namespace) -> int:
     sys.stderr.write(f"budgeteer: http://{serving.config.host}:{serving.config.port}/v1\n")
     if not config.server.admin_key:
         sys.stderr.write("budgeteer: no admin key is set, so the admin API is off\n")
+    gc.collect()
+    gc.freeze()  # what was made so far stays for ever
+    gc.set_threshold(20_000, 20, 20)  # requests leave few cycles: looking for them took 7 % of the time
     with contextlib.suppress(KeyboardInterrupt):  # raised again once all is booked
         serving.run()
     return 0 if serving.started else 1

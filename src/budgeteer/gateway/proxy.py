@@ -51,6 +51,8 @@ _PASSED_UP = (b"anthropic-version", b"anthropic-beta", b"openai-beta", b"tracepa
 _PASSED_DOWN = ("content-type", "openai-processing-ms", "openai-version")
 _UNREAD = ("too_large", "too_slow", "left")
 """Refusals that leave part of the body unread."""
+_LINGER = 0.01
+"""Seconds for which a settlement waits at most for a reservation that it can share a commit with."""
 _AGAIN = (0.05, 0.2, 1.0, 5.0)
 """Seconds between attempts to book; the last one is repeated."""
 
@@ -131,6 +133,7 @@ class Proxy:
         self._room: dict[str, tuple[float, dict[str, int | None]]] = {}
         self._inline = isinstance(ledger, MemoryLedger)
         self._number = itertools.count().__next__
+        self._waiting: list[tuple[Command, Live]] = []
         self._booking: set[asyncio.Future[Any]] = set()
 
     # the whole of a request
@@ -306,6 +309,7 @@ class Proxy:
                 if self._inline:
                     self.ledger.execute(command)
                 else:
+                    self._book_waiting()
                     await self.ledger.aio.reserve(command[2], amounts, id=name, ttl=self.config.ttl)
             except UnknownAccount:
                 if again:
@@ -519,23 +523,36 @@ class Proxy:
     # booking
 
     def book(self, command: Command, live: Live) -> None:
-        """Carry out a settlement or release, now or as soon as the ledger answers; nobody waits for it."""
+        """Carry out a settlement or release; nobody waits for it.
+
+        A ledger that commits does so before the next reservation of this process and along with it, or by itself
+        if none comes soon; if it does not answer, it is asked again until it does.
+        """
         if self._inline:
             self._booked(live, self.ledger.execute(command))
             return
-        task = asyncio.ensure_future(self._insist(command, live))
-        self._booking.add(task)
-        task.add_done_callback(self._booking.discard)
+        if not self._waiting:
+            asyncio.get_running_loop().call_later(_LINGER, self._book_waiting)
+        self._waiting.append((command, live))
 
-    async def _insist(self, command: Command, live: Live) -> None:
+    def _book_waiting(self) -> None:
+        """Hand all that waits to the ledger, before what comes next."""
+        waiting, self._waiting = self._waiting, []
+        for command, live in waiting:
+            task = asyncio.ensure_future(self._insist(command, live, self.ledger.submit(command)))
+            self._booking.add(task)
+            task.add_done_callback(self._booking.discard)
+
+    async def _insist(self, command: Command, live: Live, answer: Awaitable[Any]) -> None:
         for again in itertools.count():
             try:
-                self._booked(live, await self.ledger.submit(command))
+                self._booked(live, await answer)
                 return
             except LedgerUnavailable as error:
                 if again == 0:
                     _LOG.error("%s is not booked yet: %s", command[1], error)
                 await asyncio.sleep(_AGAIN[min(again, len(_AGAIN) - 1)])
+                answer = self.ledger.submit(command)
             except LedgerError:
                 _LOG.exception("%s could not be booked", command)
                 self._booked(live, None)
@@ -598,6 +615,7 @@ class Proxy:
 
     async def drained(self, seconds: float) -> None:
         """Wait until all is booked, at most so long; what is left then is charged in full by another replica."""
+        self._book_waiting()
         if self._booking:
             await asyncio.wait(self._booking, timeout=seconds)
 

@@ -14,6 +14,8 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+import orjson
+
 from budgeteer.errors import BudgeteerError, InvalidInput, LedgerUnavailable, MissingExtra
 
 TEXTS = (
@@ -84,7 +86,7 @@ class Store(ABC):
 
 
 def _row(record: dict[str, Any]) -> tuple[Any, ...]:
-    return tuple([json.dumps(record[c]) if c in MAPS else record[c] for c in COLUMNS])
+    return tuple([orjson.dumps(record[c]).decode() if c in MAPS else record[c] for c in COLUMNS])
 
 
 class SqliteStore(Store):
@@ -226,7 +228,7 @@ class RedisStore(Store):
     def add(self, records: Sequence[dict[str, Any]]) -> None:
         with self._asking(), self._client.pipeline(transaction=False) as pipe:
             for record in records:
-                pipe.xadd(self._stream, {"r": json.dumps(record)}, maxlen=self._keep, approximate=True)
+                pipe.xadd(self._stream, {"r": orjson.dumps(record)}, maxlen=self._keep, approximate=True)
             pipe.execute()
 
     def select(self, sql: str, values: Iterable[Any] = ()) -> list[dict[str, Any]]:

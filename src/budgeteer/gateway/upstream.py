@@ -12,6 +12,7 @@ from budgeteer.gateway.config import Model, Upstream
 
 try:
     import aiohttp
+    from yarl import URL
 except ImportError as error:
     raise MissingExtra("aiohttp", "gateway") from error
 
@@ -32,7 +33,8 @@ class Backend:
     def __init__(self, config: Upstream) -> None:
         self.config, self.name = config, config.name
         self.failures, self.until, self.live = 0, 0.0, 0
-        self._paths: dict[str, str] = {}
+        self._urls: dict[str, URL] = {}
+        self.timeout = aiohttp.ClientTimeout(total=None, sock_connect=config.connect_seconds)
         self.headers = {"accept-encoding": "identity", "content-type": "application/json"}
         if config.key:
             self.headers["authorization"] = f"Bearer {config.key}"
@@ -54,9 +56,12 @@ class Backend:
         """It is well."""
         self.failures, self.until = 0, 0.0
 
-    def url(self, route: str) -> str:
+    def url(self, route: str) -> URL:
         """Where a route is."""
-        return f"{self.config.base_url}/{route}"
+        found = self._urls.get(route)
+        if found is None:
+            found = self._urls[route] = URL(f"{self.config.base_url}/{route}")
+        return found
 
     def status(self) -> dict[str, Any]:
         """For the admin API."""
@@ -123,7 +128,7 @@ class Upstreams:
         """Send a request; redirects are not followed, so only configured hosts are ever called."""
         return await self.session.post(
             backend.url(route), data=content, headers={**backend.headers, **headers}, allow_redirects=False,
-            timeout=aiohttp.ClientTimeout(total=None, sock_connect=backend.config.connect_seconds),
+            timeout=backend.timeout,
         )  # fmt: skip
 
     async def models(self, backend: Backend) -> int:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-import json
 import os
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
+from json.encoder import encode_basestring_ascii as _quoted
 from typing import Any, Self
 
 from budgeteer.errors import InvalidInput, JournalBroken
@@ -302,7 +302,7 @@ def encode_tags(tags: Mapping[str, str]) -> str:
             raise InvalidInput(f"tag {name!r}: {value!r} is no pair of strings of up to 64 and 256 characters")
     if len(tags) > 16:
         raise InvalidInput(f"{len(tags)} tags; at most 16")
-    return json.dumps(dict(sorted(tags.items())), separators=(",", ":"))
+    return "{" + ",".join([f"{_quoted(name)}:{_quoted(tags[name])}" for name in sorted(tags)]) + "}"
 
 
 def check_seconds(seconds: object, what: str) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -60,13 +61,12 @@ def load(at: datetime | None = None) -> PriceTable:
         return None
 
     @lru_cache(maxsize=1024)
-    def priced(name: str, minute: datetime) -> Price | None:
+    def priced(name: str, minute: int) -> Price | None:
         model = model_of(name)
-        return None if model is None else _price(model, minute)
+        return None if model is None else _price(model, at or datetime.fromtimestamp(60 * minute, UTC))
 
     def find(name: str) -> Price | None:
-        now = at or datetime.now(UTC)
-        return priced(name, now.replace(second=0, microsecond=0))
+        return priced(name, int(time.time() // 60) if at is None else 0)
 
     def names() -> Iterator[str]:
         for provider in snapshot.providers:

@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from decimal import Decimal
 from fractions import Fraction
-from functools import lru_cache
 
 from budgeteer.errors import InvalidInput
 from budgeteer.usage import Usage, count
@@ -38,9 +37,13 @@ class Rates:
     audio_input: Decimal | None = None
     audio_output: Decimal | None = None
     request: Decimal = Decimal(0)
+    _pico: tuple[int | Fraction, ...] = field(init=False, repr=False, compare=False)
+    _dearest: tuple[tuple[int | Fraction, int | Fraction], ...] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         for f in fields(self):
+            if not f.init:
+                continue
             value = getattr(self, f.name)
             if value is None and f.name not in ("input", "output", "request"):
                 continue
@@ -57,6 +60,19 @@ class Rates:
                     f"typed where one per token belongs?"
                 )
             object.__setattr__(self, f.name, value)
+        read, made = _pico(self.input), _pico(self.output)
+
+        def part(rate: Decimal | None, whole: int | Fraction) -> int | Fraction:
+            return whole if rate is None else _pico(rate)
+
+        cached, written, reasoning = part(self.cached, read), part(self.written, read), part(self.reasoning, made)
+        long, heard, spoken = (
+            part(self.written_long, written), part(self.audio_input, read), part(self.audio_output, made),
+        )  # fmt: skip
+        pico = (read, cached, written, long, heard, made, reasoning, spoken, _pico(self.request))
+        text = (max(read, cached, written, long), max(made, reasoning))
+        object.__setattr__(self, "_pico", pico)
+        object.__setattr__(self, "_dearest", (text, (max(text[0], heard), max(text[1], spoken))))
 
     def cost(self, usage: Usage, read: int, made: int) -> int | Fraction:
         """Pico-dollars, each token at the rate of its most special part.
@@ -68,32 +84,16 @@ class Rates:
         long = min(usage.written_long or 0, written)
         cached = min(usage.cached or 0, read - audio_in - written)
         reasoning = min(usage.reasoning or 0, made - audio_out)
-
-        def at(tokens: int, rate: Decimal | None, whole: Decimal) -> int | Fraction:
-            return tokens * _pico(whole if rate is None else rate) if tokens else 0
-
-        write = self.input if self.written is None else self.written
-        return (
-            at(read - audio_in - written - cached, None, self.input)
-            + at(cached, self.cached, self.input)
-            + at(written - long, None, write)
-            + at(long, self.written_long, write)
-            + at(audio_in, self.audio_input, self.input)
-            + at(made - audio_out - reasoning, None, self.output)
-            + at(reasoning, self.reasoning, self.output)
-            + at(audio_out, self.audio_output, self.output)
-            + _pico(self.request)
-        )
+        tokens = (
+            read - audio_in - written - cached, cached, written - long, long, audio_in,
+            made - audio_out - reasoning, reasoning, audio_out, 1,
+        )  # fmt: skip
+        return sum([n * rate for n, rate in zip(tokens, self._pico, strict=True) if n])
 
     def worst(self, read: int, made: int, audio: bool) -> int | Fraction:
         """As ``cost``, with every token at the dearest rate of its side; audio rates only where there can be audio."""
-
-        def most(*rates: Decimal | None) -> int | Fraction:
-            return max([_pico(rate) for rate in rates if rate is not None])
-
-        heard, spoken = (self.audio_input, self.audio_output) if audio else (None, None)
-        dear_in = most(self.input, self.cached, self.written, self.written_long, heard)
-        return read * dear_in + made * most(self.output, self.reasoning, spoken) + _pico(self.request)
+        dear_in, dear_out = self._dearest[audio]
+        return read * dear_in + made * dear_out + self._pico[-1]
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,7 +150,6 @@ def _totals(usage: Usage) -> tuple[int, int]:
     return usage.input, usage.output
 
 
-@lru_cache(maxsize=4096)
 def _pico(rate: Decimal) -> int | Fraction:
     """Pico-dollars a token at so many dollars a million tokens; whole ones as int, which is ten times faster."""
     exact = Fraction(rate) * PICO_A_TOKEN

@@ -32,7 +32,7 @@ from budgeteer.errors import InvalidInput
 from budgeteer.prices.price import Price, Rates
 from budgeteer.prices.table import PriceTable, of
 
-_RATES = frozenset(f.name for f in fields(Rates))
+_RATES = frozenset(f.name for f in fields(Rates) if f.init)
 
 
 def load(path: str | Path) -> PriceTable:
