@@ -8,11 +8,11 @@
 | --quick                   | 4 + 2 (+ 6 with --data) x 2 x 8            | 1,500   | under 1 min   | 2 min      |
 | (none)                    | 320 + 40 x 5 x 8                           | 85,000  | 12 min        | 55 min     |
 | --data FOLDER             | 320 + 40 + 300 x 5 x 8, GSM8K 20 x 1       | 145,000 | 20 min        | 90 min     |
-| any of them once more     | all samples are there: replay only         | 0       | 2 min         | 4 min      |
+| any of them once more     | all samples are there: replay only         | 0       | 2 min         | 3 min      |
 
 The last two columns are extrapolated from runs of 70 questions at load 10, not measured. A run that was stopped,
 kill -9 included, goes on where it was: ``--pool`` (runs/smollm2) holds one JSON line a question with all its samples.
-It knows their prompts, and a run with others or with another number of seeds stops. Runs with and without --data share it.
+It knows their prompts and settings, and a run with others stops. Runs with and without --data may share it.
 
 Every question is sampled at temperature 0 once and at 0.7 eight times for each of five seeds, after worked examples
 that all questions of a family share (so they stay in the server's prompt cache), up to the end of the line.
@@ -225,6 +225,11 @@ def calculations_of(path: Path) -> list[tuple[str, str]]:
     return [(f"{a} {op} {b} =", c) for a, op, b, c in shuffled]
 
 
+def settings(family: Family, seeds: int) -> list[Any]:
+    """What samples depend on besides the prompt."""
+    return [seeds, SAMPLES, TEMPERATURE, family.cap]
+
+
 async def draw(model: Model, family: Family, number: int, seeds: int) -> dict[str, Any]:
     """All samples of a question: (text, tokens, finish, mean log-probability), greedily and a list for each seed."""
     prompt = family.style.prompt(family.items[number][0])
@@ -241,7 +246,7 @@ async def draw(model: Model, family: Family, number: int, seeds: int) -> dict[st
     greedy = (await ask(1, 0.0, 0))[0]
     samples = [await ask(SAMPLES, TEMPERATURE, derive(seed, family.name, number)) for seed in range(seeds)]
     return {
-        "family": family.name, "number": number, "prompt": prompt, "input": model.count(prompt),
+        "family": family.name, "number": number, "prompt": prompt, "input": model.count(prompt), "settings": settings(family, seeds),
         "greedy": greedy, "samples": samples,
     }  # fmt: skip
 
@@ -258,8 +263,9 @@ async def pool(families: Sequence[Family], seeds: int, path: Path, hopeless: Seq
     wanted = [(family, number) for family in families for number in range(len(family.items))]
     for family, number in wanted:
         row = found.get((family.name, number))
-        if row and (row["prompt"] != family.style.prompt(family.items[number][0]) or len(row["samples"]) != seeds):
-            raise InvalidInput(f"{path} holds samples of other questions or seeds; give another folder with --pool")
+        asked = [family.style.prompt(family.items[number][0]), settings(family, seeds)]
+        if row and [row["prompt"], row["settings"]] != asked:
+            raise InvalidInput(f"{path} holds samples of other questions or settings; give another folder with --pool")
     # family by family: the server keeps the worked examples of the last one read
     todo = [w for w in wanted if (w[0].name, w[1]) not in found]
     solved = [number for number in range(len(hopeless)) if ("GSM8K", number) not in found]
