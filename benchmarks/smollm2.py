@@ -246,8 +246,8 @@ async def draw(model: Model, family: Family, number: int, seeds: int) -> dict[st
     greedy = (await ask(1, 0.0, 0))[0]
     samples = [await ask(SAMPLES, TEMPERATURE, derive(seed, family.name, number)) for seed in range(seeds)]
     return {
-        "family": family.name, "number": number, "prompt": prompt, "input": model.count(prompt), "settings": settings(family, seeds),
-        "greedy": greedy, "samples": samples,
+        "family": family.name, "number": number, "prompt": prompt, "input": model.count(prompt),
+        "settings": settings(family, seeds), "greedy": greedy, "samples": samples,
     }  # fmt: skip
 
 
