@@ -34,6 +34,8 @@ CREATE TABLE journal (seq INTEGER PRIMARY KEY, line TEXT NOT NULL, hash TEXT NOT
 PRAGMA user_version = 1;
 """
 _FORMAT = 1
+_KEPT = 10_000
+"""Accounts that a process remembers at most, to save reading them from text."""
 _HAS_ID = ("reserve", "extend", "settle", "release")
 
 
@@ -75,6 +77,7 @@ class SqliteLedger(GroupLedger):
         super()._fresh()
         self._db: sqlite3.Connection | None = None  # a connection must not be used, nor closed, across a fork
         self._lock_file: int | None = None
+        self._kept: dict[str, tuple[Any, core.Account]] = {}
 
     def _connection(self) -> sqlite3.Connection:
         if self._db is None:
@@ -125,8 +128,9 @@ class SqliteLedger(GroupLedger):
             with self._exclusive():
                 db.execute("BEGIN IMMEDIATE")
                 try:
-                    outcomes = self._transact(db, commands)
+                    outcomes, saved = self._transact(db, commands)
                     db.execute("COMMIT")
+                    self._kept.update(saved)
                 except BaseException:
                     if db.in_transaction:
                         db.execute("ROLLBACK")
@@ -137,7 +141,10 @@ class SqliteLedger(GroupLedger):
             ) from error
         return outcomes
 
-    def _transact(self, db: sqlite3.Connection, commands: Sequence[Command]) -> list[Any]:
+    def _transact(
+        self, db: sqlite3.Connection, commands: Sequence[Command]
+    ) -> tuple[list[Any], dict[str, tuple[Any, core.Account]]]:
+        """Outcomes, and the accounts that were written: path -> (row, account)."""
         state = core.State()
         seq, head, state.now = db.execute("SELECT seq, head, now FROM meta").fetchone()
         clock = self._clock()
@@ -165,20 +172,27 @@ class SqliteLedger(GroupLedger):
                 outcomes.append(core.run(state, clock, self._remember, command))
             except BudgeteerError as refused:
                 outcomes.append(refused)
-        if state.journal:  # what only reads is not worth an fsync
-            self._save(db, state, loaded, before, seq, head)
-        return outcomes
+        if not state.journal:  # what only reads is not worth an fsync
+            return outcomes, {}
+        return outcomes, self._save(db, state, loaded, before, seq, head)
 
     def _load_accounts(self, db: sqlite3.Connection, state: core.State, commands: Sequence[Command]) -> dict[str, Any]:
-        """Accounts that the commands and what expires touch; returns their rows as they were."""
+        """Accounts that the commands and what expires touch; returns their rows as they were.
+
+        One whose row is as this process left it is not read from text again. It leaves ``_kept`` for the transaction,
+        which may change it and fail.
+        """
+        if len(self._kept) > _KEPT:
+            self._kept.clear()
         paths = {entry[1] for entry in state.reservations.values()}
         for command in commands:
             paths.add(command[2] if command[0] == "reserve" else command[1] if command[0] not in _HAS_ID else "")
         before = {}
         for scope in {scope for path in paths - {""} for scope in check_path(path)}:
-            before[scope] = db.execute("SELECT limits, books FROM accounts WHERE path = ?", (scope,)).fetchone()
-            if before[scope] is not None:
-                state.accounts[scope] = _account(scope, *before[scope])
+            row = db.execute("SELECT limits, books FROM accounts WHERE path = ?", (scope,)).fetchone()
+            before[scope], kept = row, self._kept.pop(scope, None)
+            if row is not None:
+                state.accounts[scope] = kept[1] if kept is not None and kept[0] == row else _account(scope, *row)
         return before
 
     def _save(
@@ -189,7 +203,7 @@ class SqliteLedger(GroupLedger):
         before: dict[str, Any],
         seq: int,
         head: str,
-    ) -> None:
+    ) -> dict[str, tuple[Any, core.Account]]:
         rows = [(path, encode_limits(account.limits), _books(account)) for path, account in state.accounts.items()]
         db.executemany(
             "INSERT OR REPLACE INTO accounts VALUES (?, ?, ?)", [r for r in rows if r[1:] != before.get(r[0])]
@@ -203,6 +217,7 @@ class SqliteLedger(GroupLedger):
             [(seq + i, *pair) for i, pair in enumerate(zip(lines, hashes, strict=True))],
         )
         db.execute("UPDATE meta SET seq = ?, head = ?, now = ?", (seq + len(lines), [head, *hashes][-1], state.now))
+        return {row[0]: (row[1:], state.accounts[row[0]]) for row in rows}
 
     def lines(self, first: int = 0, stop: int | None = None) -> Iterator[tuple[str, str]]:
         """(line, hash) of the journal."""
