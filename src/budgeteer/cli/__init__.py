@@ -27,8 +27,8 @@ COMMANDS: dict[str, tuple[str, str]] = {
 """Name -> module and one line of help. A module has ``add_arguments(parser)`` and ``run(args) -> int``."""
 
 _DESCRIPTION = """\
-Spend language-model token budgets where they buy most: which prompts get how many rollouts,
-when to stop one, what to learn from it, measured against its baseline at the same budget."""
+Spend language-model token budgets where they buy most: rollouts in training, thinking and samples
+in answering, calls behind a gateway; each method measured against its baseline at the same budget."""
 
 
 def _overview() -> str:
