@@ -1,10 +1,11 @@
-"""Strategies on the embedded reasoner: many questions at once, each with a budget of its own."""
+"""Strategies in experiments: many questions at once, each with a budget of its own."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -13,6 +14,7 @@ from budgeteer.ledger import Allowance, Limit, MemoryLedger
 from budgeteer.models.model import Model
 from budgeteer.plan import F64, I64
 from budgeteer.solve import Answer, Budgeted, Question, Strategy, Style, Task, derive
+from budgeteer.solve.budgeted import Spend
 
 STYLE = Style(
     prompt=lambda text: text,
@@ -22,6 +24,34 @@ STYLE = Style(
     answer_tokens=5,
 )
 """How the embedded reasoner is asked: the bare problem; the answer is the first line after the thinking."""
+
+
+class Case(NamedTuple):
+    """A question, the seed of its samples, and the verifier that a strategy may ask."""
+
+    question: Question
+    seed: int
+    check: Callable[[str], float] | None = None
+
+
+def solve_each(
+    strategy: Strategy, model: Model, cases: Iterable[Case], style: Style, *, kind: str, budget: int
+) -> list[tuple[Answer, Spend]]:
+    """Answer all at the same time, each with ``budget`` units of ``kind`` (``"output"`` or ``"all"``) of its own.
+
+    The model is shared; its event loop ends with the call.
+    """
+
+    async def one(case: Case) -> tuple[Answer, Spend]:
+        ledger = MemoryLedger()
+        ledger.open("question", [Limit(kind, budget)])
+        charged = Budgeted(model, Allowance(ledger, "question", {kind: budget}))
+        return await strategy.solve(Task(case.question, charged, style, case.seed, case.check)), charged.spend
+
+    async def every() -> list[tuple[Answer, Spend]]:
+        return await asyncio.gather(*map(one, cases))
+
+    return asyncio.run(every())
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,23 +85,15 @@ def ask(
     """Ask all questions at the same time, each with a budget of ``output`` sampled tokens.
 
     Args:
-        model: shared; its loop ends with the call.
         check: let the strategy ask the environment's verifier.
     """
 
-    async def one(item: Item) -> tuple[Answer, Budgeted]:
-        ledger = MemoryLedger()
-        ledger.open("question", [Limit("output", output)])
-        budgeted = Budgeted(model, Allowance(ledger, "question", {"output": output}))
+    def case(item: Item) -> Case:
         verify = (lambda answer: environment.verify(item, answer)) if check else None
-        task = Task(Question(item.key, item.prompt), budgeted, style, derive(seed, item.key), verify)
-        return await strategy.solve(task), budgeted
+        return Case(Question(item.key, item.prompt), derive(seed, item.key), verify)
 
-    async def all_of_them() -> list[tuple[Answer, Budgeted]]:
-        return await asyncio.gather(*map(one, items))
-
-    found = asyncio.run(all_of_them())
-    usage = [budgeted.spend.usage for _, budgeted in found]
+    found = solve_each(strategy, model, map(case, items), style, kind="output", budget=output)
+    usage = [spend.usage for _, spend in found]
     return Asked(
         tuple(answer for answer, _ in found),
         np.array([environment.verify(item, answer.answer) for item, (answer, _) in zip(items, found, strict=True)]),

@@ -129,17 +129,12 @@ def _table(numbers: Mapping[str, Any]) -> str:
             percent(p["answered"]), _e3(p["e3"]), percent(p["saturated"]), compact(p["wasted"]),
             compact(p["overshoot"]), f"{p['seconds']:.2g}",
         ]  # fmt: skip
-        body = "".join(
-            f'<td data-label="{clean(name)}"><span>{clean(cell)}</span></td>'
-            for name, cell in zip(head[1:], cells, strict=True)
-        )
-        rows.append(f'<tr><th scope="row">{clean(p["strategy"])}</th>{body}</tr>')
-    heads = "".join(f'<th scope="col">{clean(name)}</th>' for name in head)
+        rows.append((clean(p["strategy"]), [clean(cell) for cell in cells]))
     return (
         '<section>\n<h2>Every point</h2>\n<p class="note">Means a question; accuracy with its 95 % interval. E3 is '
         "accuracy² by units, accuracy in percent; “at the cap” used 99 % of its budget or more; “wasted” went to calls "
         "that brought no answer; overshoot is a sum.</p>\n"
-        f'<div class="card wide"><table><thead><tr>{heads}</tr></thead><tbody>{"".join(rows)}</tbody></table></div>\n'
+        f'<div class="card wide">{svg.html_table(head, rows)}</div>\n'
         "</section>"
     )
 

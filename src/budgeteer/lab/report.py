@@ -189,16 +189,11 @@ def _final(results: Results, found: list[Arm]) -> str:
             cells.append('<span class="sub">reference</span>')
         elif base:
             cells.append(clean(_difference(versus[arm.name])) if arm.name in versus else "-")
-        body = "".join(
-            f'<td data-label="{clean(name)}"><span>{cell}</span></td>'
-            for name, cell in zip(head[1:], cells, strict=True)
-        )
-        rows.append(f'<tr><th scope="row">{clean(arm.name)}</th>{body}</tr>')
-    heads = "".join(f'<th scope="col">{clean(name)}</th>' for name in head)
+        rows.append((clean(arm.name), cells))
     return (
         '<section>\n<h2>Final accuracy and what it cost</h2>\n<p class="note">Means over seeds; ± is half of the '
         "95 % t interval. Tokens and seconds are means a run.</p>\n"
-        f'<div class="card"><table><thead><tr>{heads}</tr></thead><tbody>{"".join(rows)}</tbody></table></div>\n'
+        f'<div class="card">{svg.html_table(head, rows)}</div>\n'
         f"{_intervals(results)}</section>"
     )
 

@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from budgeteer.lab.asking import Case, solve_each
 from budgeteer.ledger import Allowance, Limit, MemoryLedger
 from budgeteer.models.model import LENGTH, PREFIX, SEED, STOP, Choice, Chunk, Message, Model, Request, Response
 from budgeteer.plan import F64
@@ -122,17 +123,9 @@ def play(
         budget: units a question, of ``kind``: ``"output"`` or ``"all"``.
     """
 
-    async def one(text: str) -> tuple[Answer, Budgeted]:
-        ledger = MemoryLedger()
-        ledger.open("q", [Limit(kind, budget)])
-        charged = Budgeted(model, Allowance(ledger, "q", {kind: budget}))
-        return await strategy.solve(Task(Question(text, text), charged, style, seed)), charged
-
-    async def all_of() -> list[tuple[Answer, Budgeted]]:
-        return await asyncio.gather(*(one(text) for text in questions))
-
-    found = asyncio.run(all_of())
-    spends = [model.spend for _, model in found]
+    cases = (Case(Question(text, text), seed) for text in questions)
+    found = solve_each(strategy, model, cases, style, kind=kind, budget=budget)
+    spends = [spend for _, spend in found]
     return Run(
         [answer for answer, _ in found],
         np.array([float(s.usage.input or 0) for s in spends]),

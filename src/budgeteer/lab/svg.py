@@ -1,4 +1,4 @@
-"""Small SVG drawings for reports: line charts with bands, stacked bars, interval bars, heat maps.
+"""Small SVG drawings for reports: line charts with bands, stacked bars, interval bars, heat maps; and a table of HTML.
 
 Colours, dashes and text sizes are classes (``s0`` to ``s7`` are the series), so the page's style sheet decides them
 and dark mode needs no second drawing. Every mark carries a ``<title>``, which browsers show as a tooltip.
@@ -50,6 +50,24 @@ def clean(text: object) -> str:
     """
     shown = str(text).encode("utf-8", "replace").decode("utf-8")
     return escape("".join("\ufffd" if ord(c) < 32 and c not in "\n\t" else c for c in shown))
+
+
+def html_table(head: Sequence[str], rows: Sequence[tuple[str, Sequence[str]]]) -> str:
+    """An HTML table that can be read on a phone, where each cell shows its column's name.
+
+    Args:
+        head: names of the columns, as text.
+        rows: the first cell and the others, as HTML.
+    """
+    body = []
+    for first, cells in rows:
+        shown = "".join(
+            f'<td data-label="{clean(name)}"><span>{cell}</span></td>'
+            for name, cell in zip(head[1:], cells, strict=True)
+        )
+        body.append(f'<tr><th scope="row">{first}</th>{shown}</tr>')
+    heads = "".join(f'<th scope="col">{clean(name)}</th>' for name in head)
+    return f"<table><thead><tr>{heads}</tr></thead><tbody>{''.join(body)}</tbody></table>"
 
 
 def compact(value: float) -> str:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
@@ -95,6 +96,15 @@ class Chunk(NamedTuple):
     choice: int
     text: str
     tokens: int = 1
+
+
+async def last(stream: AsyncGenerator[Chunk | Response, None]) -> Response:
+    """The Response at the end of a stream, for models whose ``generate`` is their ``stream``."""
+    async with aclosing(stream) as pieces:
+        async for piece in pieces:
+            if isinstance(piece, Response):
+                return piece
+    raise AssertionError("a stream ends with its response")
 
 
 class Model(Protocol):

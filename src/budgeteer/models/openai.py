@@ -19,14 +19,13 @@ import os
 import random
 import time
 from collections.abc import AsyncGenerator, Mapping
-from contextlib import aclosing
 from email.utils import parsedate_to_datetime
 from typing import Any
 
 from budgeteer.adapters.metering import NOT_RUN, REJECTED, outcome_of_status
 from budgeteer.errors import InvalidInput, MissingExtra, ModelError
 from budgeteer.ledger.estimate import Bounds, count_text, input_bound
-from budgeteer.models.model import CUT, LENGTH, LOGPROBS, PREFIX, STOP, Choice, Chunk, Message, Request, Response
+from budgeteer.models.model import CUT, LENGTH, LOGPROBS, PREFIX, STOP, Choice, Chunk, Message, Request, Response, last
 from budgeteer.usage import Usage
 
 try:
@@ -108,11 +107,7 @@ class OpenAI:
             InvalidInput: what is not declared is asked for, or the prompt is too long.
             ModelError: nothing came; says whether it may be billed and whether another attempt may succeed.
         """
-        async with aclosing(self.stream(request)) as pieces:
-            async for piece in pieces:
-                if isinstance(piece, Response):
-                    return piece
-        raise AssertionError("a stream ends with its response")
+        return await last(self.stream(request))
 
     async def stream(self, request: Request) -> AsyncGenerator[Chunk | Response, None]:
         """Chunks as they come, then the Response; errors as of ``generate``."""

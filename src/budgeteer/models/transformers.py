@@ -12,7 +12,6 @@ import secrets
 import threading
 from collections.abc import AsyncGenerator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import aclosing
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -34,6 +33,7 @@ from budgeteer.models.model import (
     Message,
     Request,
     Response,
+    last,
 )
 from budgeteer.usage import Usage
 
@@ -98,11 +98,7 @@ class Transformers:
             InvalidInput: a hook, messages without a chat template, or a sequence beyond the model's positions.
             ModelError: the model was closed, or decoding failed.
         """
-        async with aclosing(self.stream(request)) as pieces:
-            async for piece in pieces:
-                if isinstance(piece, Response):
-                    return piece
-        raise AssertionError("a stream ends with its response")
+        return await last(self.stream(request))
 
     async def stream(self, request: Request) -> AsyncGenerator[Chunk | Response, None]:
         """A Chunk for every token of every choice, then the Response.
