@@ -17,6 +17,7 @@ _FLAGS = (
     "--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", "--disable-dev-shm-usage",
     "--remote-debugging-port=0", "--no-first-run", "--disable-extensions",
 )  # fmt: skip
+_GONE = -32000  # what the protocol answers when the page is left before the expression has its value
 
 
 class Browser:
@@ -67,6 +68,12 @@ class Browser:
 
     def send(self, method, **params):
         """The result of a command of the protocol."""
+        message = self._told(method, params)
+        assert "error" not in message, (method, message)
+        return message["result"]
+
+    def _told(self, method, params):
+        """The answer to a command, be it a result or an error."""
         self._number += 1
         number = self._number
 
@@ -75,11 +82,18 @@ class Browser:
             while True:
                 message = json.loads((await asyncio.wait_for(self.socket.receive(), 60)).data)
                 if message.get("id") == number:
-                    assert "error" not in message, (method, message)
-                    return message["result"]
+                    return message
                 self.messages.append(message)
 
         return self.loop.run_until_complete(talk())
+
+    def _tried(self, text):
+        """The value of an expression; nothing if it failed, or if its page went away while it was asked."""
+        found = self._told("Runtime.evaluate", {"expression": text, "returnByValue": True})
+        if "error" in found:
+            assert found["error"]["code"] == _GONE, found
+        result = found.get("result", {})
+        return None if "exceptionDetails" in result else result.get("result", {}).get("value")
 
     def js(self, text):
         """The value of an expression in the page; a promise's once it is kept."""
@@ -91,9 +105,8 @@ class Browser:
         """Wait until an expression is true, also across pages."""
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:
-            found = self.send("Runtime.evaluate", expression=text, returnByValue=True)
-            if found["result"].get("value") and "exceptionDetails" not in found:
-                return found["result"]["value"]
+            if found := self._tried(text):
+                return found
             time.sleep(0.05)
         raise AssertionError(f"{text} did not become true; the page says: {self.text()[:1500]}")
 
@@ -115,7 +128,9 @@ class Browser:
     def press(self, selector):
         """Click something that leads to another page, and wait for that."""
         self.js("window.stale = 1")
-        self.js(f"document.querySelector({json.dumps(selector)}).click()")
+        at = json.dumps(selector)
+        assert self.js(f"document.querySelector({at}) !== null"), selector
+        self._tried(f"document.querySelector({at}).click()")
         self.until("!window.stale && document.readyState === 'complete'")
 
     def shape(self, width, height, dark=False):
