@@ -52,10 +52,15 @@ class Usage:
     audio_output: int | None = None
 
     def __post_init__(self) -> None:
-        for name in _NAMES:
-            value = getattr(self, name)
+        for value in (
+            self.input, self.output, self.cached, self.written, self.written_long, self.reasoning, self.audio_input,
+            self.audio_output,
+        ):  # fmt: skip
             if value is not None and not (type(value) is int and 0 <= value <= MOST):  # the rule costs no call
-                object.__setattr__(self, name, count(f"Usage.{name}", value))
+                self._count()
+                break
+        if self.cached is self.written is self.reasoning is self.audio_input is self.audio_output is None:
+            return  # and no part exceeds its whole
         for part, whole in PARTS.items():
             small = getattr(self, part)
             large = None if small is None else getattr(self, whole)
@@ -67,6 +72,12 @@ class Usage:
                 f"a token is read from the cache or written to it, not both"
             )
 
+    def _count(self) -> None:
+        """Make whole numbers ints, and refuse what counts no tokens."""
+        for name in _NAMES:
+            if getattr(self, name) is not None:
+                object.__setattr__(self, name, count(f"Usage.{name}", getattr(self, name)))
+
     def __repr__(self) -> str:
         known = (f"{name}={getattr(self, name)}" for name in _NAMES if getattr(self, name) is not None)
         return f"Usage({', '.join(known)})"
@@ -77,11 +88,16 @@ class Usage:
         return None if self.input is None or self.output is None else self.input + self.output
 
     def __add__(self, other: Usage) -> Usage:
-        def add(name: str) -> int | None:
-            a, b = getattr(self, name), getattr(other, name)
-            return None if a is None or b is None else int(a) + int(b)
-
-        return Usage(**{name: add(name) for name in _NAMES})
+        return Usage(
+            input=_sum(self.input, other.input),
+            output=_sum(self.output, other.output),
+            cached=_sum(self.cached, other.cached),
+            written=_sum(self.written, other.written),
+            written_long=_sum(self.written_long, other.written_long),
+            reasoning=_sum(self.reasoning, other.reasoning),
+            audio_input=_sum(self.audio_input, other.audio_input),
+            audio_output=_sum(self.audio_output, other.audio_output),
+        )
 
     @classmethod
     def from_chat(cls, usage: Any) -> Usage:
@@ -186,6 +202,10 @@ def count(name: str, value: Any, most: int = MOST) -> int:
     if isinstance(value, bool) or not 0 <= whole <= most:
         raise InvalidInput(f"{name} is {value!r}; give a whole number from 0 to {most:,} (None = unknown)")
     return whole
+
+
+def _sum(a: int | None, b: int | None) -> int | None:
+    return None if a is None or b is None else a + b
 
 
 def _get(source: Any, name: str) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import threading
 import time
@@ -189,8 +190,8 @@ class Metering:
         """Units that these totals can come to."""
         return {meter.kind: meter.worst(usage, model, service) for meter in self._meters}
 
-    def settlement(self, planned: Planned, answer: Answer) -> Settlement:
-        """What to charge. What the provider did not say is estimated, never taken to be 0:
+    def settlement(self, planned: Planned, answer: Answer, started: int = 0, ended: int = 0) -> Settlement:
+        """What to charge for a call between two times. What the provider did not say is estimated, never taken to be 0:
 
         - no answer, so that the call may have run: what was reserved;
         - output unknown: the text seen, at most the bound; all that was reserved if nothing can be said;
@@ -215,8 +216,7 @@ class Metering:
             self._learn(planned, answer.service or planned.service, usage, amounts)
         return Settlement(
             planned.provider, planned.operation, planned.model, answer.model, usage, planned.amounts, amounts,
-            estimated, answer.outcome, planned.attempt, planned.cap, planned.choices,
-            stage=planned.stage,
+            estimated, answer.outcome, planned.attempt, planned.cap, planned.choices, started, ended, planned.stage,
         )  # fmt: skip
 
     def _charge(self, planned: Planned, answer: Answer, usage: Usage) -> dict[str, int]:
@@ -339,7 +339,7 @@ class Call:
         return handle
 
     def _settlement(self, answer: Answer) -> Settlement:
-        return replace(self.metering.settlement(self.planned, answer), started=self._started, ended=time.time_ns())
+        return self.metering.settlement(self.planned, answer, self._started, time.time_ns())
 
     def finish(self, answer: Answer) -> None:
         """Settle, or release what was not run."""
@@ -355,7 +355,7 @@ class Call:
         self.metering.tell(settlement)
 
     async def afinish(self, answer: Answer) -> None:
-        """Settle, or release what was not run."""
+        """Settle, or release what was not run. Given up while the ledger books it, it is booked and told all the same."""
         handle = self._taken()
         if handle is None:
             return
@@ -364,7 +364,11 @@ class Call:
             await _done(handle.release())
         else:
             await _done(handle.settle(settlement.amounts, **tags(settlement)))
-        await self._reserving.__aexit__(None, None, None)
+        try:
+            await self._reserving.__aexit__(None, None, None)
+        except asyncio.CancelledError:
+            self.metering.tell(settlement)
+            raise
         self.metering.tell(settlement)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import threading
 from collections.abc import Mapping, Sequence
@@ -360,8 +359,9 @@ class Call:
     ) -> None:
         actual, tags = self._exit()
         ledger = self._allowance._ledger.aio
+        # given up while it waits, it is booked all the same
         booking = ledger.release(self._id) if self._released else ledger.settle(self._id, actual, tags=tags)
-        self.reservation = await asyncio.shield(asyncio.ensure_future(booking))  # cancelled, it is booked all the same
+        self.reservation = await booking
 
     def _enter(self) -> Allowance:
         if self.reservation is not None:

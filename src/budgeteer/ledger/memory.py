@@ -23,6 +23,8 @@ class MemoryLedger(Ledger):
         remember: seconds for which the ids of closed reservations are known.
     """
 
+    waits = False
+
     def __init__(self, *, clock: Clock = wall_clock, remember: int = REMEMBER) -> None:
         self._clock, self._remember = clock, check_seconds(remember, "remember") * 1000
         self._state = core.State()
@@ -35,7 +37,7 @@ class MemoryLedger(Ledger):
             return core.run(self._state, self._clock(), self._remember, command)
 
     async def submit(self, command: Command) -> Any:
-        """Carry out one command; it never waits for anything but other threads' commands."""
+        """Carry out one command, at once."""
         return self.execute(command)
 
     def lines(self, first: int = 0, stop: int | None = None) -> Iterator[tuple[str, str]]:

@@ -8,6 +8,7 @@ import os
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
+from functools import lru_cache
 from json.encoder import encode_basestring_ascii as _quoted
 from typing import Any, Self
 
@@ -77,6 +78,8 @@ class Ledger(ABC):
     """
 
     algorithm = "sha256"
+    waits = True
+    """Whether a command may wait for a disk or another machine, and has to be kept off the event loop."""
 
     # operations
 
@@ -212,7 +215,7 @@ class AsyncLedger:
     """A ledger's operations as coroutines; arguments and errors as in :class:`Ledger`."""
 
     def __init__(self, ledger: Ledger) -> None:
-        self._submit = ledger.submit
+        self._submit, self._at_once = ledger.submit, None if ledger.waits else ledger.execute
 
     async def open(self, path: str, limits: Iterable[Limit] | None = None) -> None:
         """See :meth:`Ledger.open`."""
@@ -223,6 +226,8 @@ class AsyncLedger:
     ) -> Reservation:
         """See :meth:`Ledger.reserve`. Cancelled while it waits, it gives back what it held."""
         command = reserve_command(path, amounts, id, ttl)
+        if self._at_once is not None:
+            return _made(Reservation, self._at_once(command))
         made = asyncio.ensure_future(self._submit(command))
         try:
             return _made(Reservation, await asyncio.shield(made))
@@ -260,6 +265,9 @@ class AsyncLedger:
         await self._submit(("reset", check_path(path)[-1]))
 
     async def _reservation(self, command: Command) -> Reservation:
+        """What a command makes of a reservation; it is carried out even if nobody waits any more."""
+        if self._at_once is not None:  # no task, no turn of the loop: they cost more than the booking
+            return _made(Reservation, self._at_once(command))
         return _made(Reservation, await asyncio.shield(asyncio.ensure_future(self._submit(command))))
 
 
@@ -297,12 +305,20 @@ def settle_command(name: str, actual: Mapping[str, int] | None, tags: Mapping[st
 
 def encode_tags(tags: Mapping[str, str]) -> str:
     """Tags as JSON in ASCII, which holds no tab and no line end."""
-    for name, value in tags.items():
+    try:
+        return _encoded(tuple(tags.items()))
+    except TypeError:  # what cannot be hashed
+        raise InvalidInput(f"the tags {tags!r} are no pairs of strings") from None
+
+
+@lru_cache(1024)  # calls of a run differ in little else than their amounts
+def _encoded(tags: tuple[tuple[str, str], ...]) -> str:
+    for name, value in tags:
         if not isinstance(name, str) or not isinstance(value, str) or len(name) > 64 or len(value) > 256:
             raise InvalidInput(f"tag {name!r}: {value!r} is no pair of strings of up to 64 and 256 characters")
     if len(tags) > 16:
         raise InvalidInput(f"{len(tags)} tags; at most 16")
-    return "{" + ",".join([f"{_quoted(name)}:{_quoted(tags[name])}" for name in sorted(tags)]) + "}"
+    return "{" + ",".join([f"{_quoted(name)}:{_quoted(value)}" for name, value in sorted(tags)]) + "}"
 
 
 def check_seconds(seconds: object, what: str) -> int:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator, Iterable
 from contextlib import aclosing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from budgeteer.adapters.metering import CUT, OK, REJECTED, UNKNOWN, Answer, Call, Metering, Settlement
 from budgeteer.errors import BudgetExceeded, InvalidInput, ModelError
@@ -124,7 +123,7 @@ class Budgeted:
             try:
                 response = await self.model.generate(request)
             except BaseException as error:
-                await asyncio.shield(call.afinish(_failed(error)))
+                await call.afinish(_failed(error))
                 if not self._again(error, attempt):
                     raise
                 attempt += 1
@@ -156,7 +155,7 @@ class Budgeted:
                     raise
                 attempt, over = attempt + 1, False
             finally:
-                await asyncio.shield(call.afinish(answer))
+                await call.afinish(answer)
 
     def _again(self, error: BaseException, attempt: int) -> bool:
         return isinstance(error, ModelError) and error.again and attempt < self.retries
@@ -178,7 +177,7 @@ class Budgeted:
             return
         spend, usage = self.spend, settlement.usage
         spend.calls += 1
-        spend.usage += replace(usage, cached=None, reasoning=usage.reasoning or 0)
+        spend.usage += Usage(input=usage.input, output=usage.output, reasoning=usage.reasoning or 0)
         spend.estimated += settlement.estimated
         spend.seconds += (settlement.ended - settlement.started) / 1e9
         for kind, units in settlement.amounts.items():
