@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 
 from budgeteer.budget import CALENDAR, Budget, Window
 from budgeteer.errors import InvalidInput
@@ -20,8 +21,6 @@ Amounts = tuple[tuple[str, int], ...]
 
 _SEEN: set[str] = set()
 """Kinds that were checked."""
-_PATHS: set[str] = set()
-"""Paths that were checked."""
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,31}")
 _KIND = re.compile(r"[a-z][a-z0-9_.*/+-]{0,127}")
 _SCOPE = re.compile(r"[\w.@:+=-]{1,128}")
@@ -188,8 +187,13 @@ def check_path(path: object) -> tuple[str, ...]:
     >>> check_path("acme/search/key-7")
     ('acme', 'acme/search', 'acme/search/key-7')
     """
-    if not isinstance(path, str):
+    if type(path) is not str:
         raise InvalidInput(f"path {path!r} is no string; write scopes as 'org/team/key'")
+    return _scopes(path)
+
+
+@lru_cache(100_000)  # every call names its path
+def _scopes(path: str) -> tuple[str, ...]:
     parts = path.split("/")
     if len(parts) > MAX_SCOPES:
         raise InvalidInput(f"path {path[:60]!r}... has {len(parts)} scopes; at most {MAX_SCOPES}")
@@ -200,16 +204,6 @@ def check_path(path: object) -> tuple[str, ...]:
                 ". _ @ : + = -, separated by /"
             )
     return tuple("/".join(parts[: depth + 1]) for depth in range(len(parts)))
-
-
-def known_path(path: object) -> str:
-    """A path that is well formed, remembered: :func:`check_path` for every call."""
-    if type(path) is not str or path not in _PATHS:
-        path = check_path(path)[-1]
-        if len(_PATHS) >= 100_000:
-            _PATHS.clear()
-        _PATHS.add(path)
-    return path
 
 
 def check_id(name: object) -> str:

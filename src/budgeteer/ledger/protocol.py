@@ -15,7 +15,7 @@ from typing import Any, Self
 from budgeteer.errors import InvalidInput, JournalBroken
 from budgeteer.ledger import core, journal
 from budgeteer.ledger.core import Reservation
-from budgeteer.ledger.limit import Limit, check_amounts, check_id, check_limits, check_path, known_id, known_path
+from budgeteer.ledger.limit import Limit, check_amounts, check_id, check_limits, check_path, known_id
 
 Clock = Callable[[], int]
 """Milliseconds since 1970 (UTC)."""
@@ -281,7 +281,7 @@ def reserve_command(path: str, amounts: Mapping[str, int], name: str | None, ttl
     return (
         "reserve",
         new_id() if name is None else check_id(name),
-        known_path(path),
+        check_path(path)[-1],
         check_amounts(amounts),
         TTL * 1000 if ttl is None else check_seconds(ttl, "ttl") * 1000,
     )
