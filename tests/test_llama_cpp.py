@@ -16,7 +16,7 @@ import pytest
 pytest.importorskip("xllamacpp")
 pytest.importorskip("openai")
 
-from budgeteer.errors import CheckpointError, InvalidInput
+from budgeteer.errors import CheckpointError, InvalidInput, ModelError
 from budgeteer.ledger import Allowance, Limit, MemoryLedger
 from budgeteer.models import llama_cpp
 from budgeteer.models.llama_cpp import LlamaCpp
@@ -113,6 +113,24 @@ def test_a_file_that_is_no_model_is_a_clear_error(tmp_path) -> None:
     bad.write_bytes(b"GGUF and nothing more")
     with pytest.raises(CheckpointError, match=r"cannot serve .*bad\.gguf"):
         LlamaCpp(bad)
+
+
+def test_a_server_that_died_is_named_by_what_asks_it(loop) -> None:
+    model = LlamaCpp(slots=1, context=CONTEXT, threads=1, retries=0)
+
+    async def body() -> None:
+        async with aclosing(model.stream(Request("One, two, three,", 200, seed=1))) as pieces:
+            async for _ in pieces:
+                os.kill(model._process.pid, signal.SIGKILL)
+                break
+        with pytest.raises(ModelError, match=r"server of smollm2 ended with status -9; make the model anew") as found:
+            await model.generate(Request("One, two, three,", 8, seed=1))  # its length is known already
+        assert not found.value.again
+        with pytest.raises(ModelError, match="ended with status -9"):
+            model.count("a text not counted before")
+        await model.aclose()
+
+    loop.run(body())
 
 
 SCRIPT = """

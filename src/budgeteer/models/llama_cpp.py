@@ -20,6 +20,7 @@ import sys
 import threading
 import time
 import weakref
+from collections import deque
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -114,8 +115,9 @@ class LlamaCpp(OpenAI):
             "path": str(path), "slots": slots, "context": context, "threads": threads, "name": name,
         })  # fmt: skip
         self._stopped = weakref.finalize(self, _stop, self._process)
+        self._said: deque[str] = deque(maxlen=50)
         try:
-            self.address = _address(self._process, path, start)
+            self.address = _address(self._process, path, start, self._said)
         except BaseException:
             self._stopped()
             raise
@@ -144,7 +146,21 @@ class LlamaCpp(OpenAI):
             response.raise_for_status()
             return response.json()
         except httpx2.HTTPError as error:
-            raise ModelError(f"the server of {self.name} did not count tokens: {error!r}", billed=False) from error
+            what = self._ended() or f"the server of {self.name} did not count tokens: {error!r}"
+            raise ModelError(what, billed=False) from error
+
+    def _failure(self, error: BaseException | None) -> ModelError:
+        failure, ended = super()._failure(error), self._ended()
+        return failure if ended is None else ModelError(ended, billed=failure.billed)
+
+    def _ended(self) -> str | None:
+        """Why no call can be answered any more; None while the server runs."""
+        try:
+            status = self._process.wait(0.2)  # a connection breaks a little before its process has gone
+        except subprocess.TimeoutExpired:
+            return None
+        told = "".join(self._said).strip()[-500:]
+        return f"the server of {self.name} ended with status {status}; make the model anew. {told}".rstrip()
 
     def _check(self, request: Request) -> None:
         super()._check(request)
@@ -178,16 +194,14 @@ def _start(settings: dict[str, Any]) -> subprocess.Popen[str]:
     )
 
 
-def _address(process: subprocess.Popen[str], path: Path, patience: float) -> str:
+def _address(process: subprocess.Popen[str], path: Path, patience: float, said: deque[str]) -> str:
     """The server's address once it is healthy; its errors are read all the time, or it would block on them."""
-    said: list[str] = []
     lines: list[str] = []
 
     def drain() -> None:
         assert process.stderr is not None
         for line in process.stderr:
             said.append(line)
-            del said[:-50]
 
     def first() -> None:
         assert process.stdout is not None
