@@ -355,7 +355,7 @@ class Call:
         self.metering.tell(settlement)
 
     async def afinish(self, answer: Answer) -> None:
-        """Settle, or release what was not run. Given up while the ledger books it, it is booked and told all the same."""
+        """Settle, or release what was not run. Given up while it is booked, it is booked and told all the same."""
         handle = self._taken()
         if handle is None:
             return
