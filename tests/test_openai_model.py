@@ -95,6 +95,19 @@ def test_connections_are_used_again_and_no_more_calls_run_than_allowed() -> None
     assert serve(Act(words=60), body=body, max_concurrency=3) == 3
 
 
+@pytest.mark.parametrize(("options", "pause", "connections"), [({}, 0.0, 1), ({}, 0.2, 3), ({"reuse": False}, 0.0, 3)])
+def test_a_connection_is_given_up_before_its_server_does(monkeypatch, options, pause, connections) -> None:
+    monkeypatch.setattr(endpoint, "_KEPT", 0.1)
+
+    async def body(model, upstream):
+        for _ in range(3):
+            await model.generate(Request(PROMPT, 9))
+            await asyncio.sleep(pause)
+        return upstream.connections
+
+    assert serve(Act(words=2), body=body, **options) == connections
+
+
 def test_a_closed_stream_is_closed_upstream() -> None:
     async def body(model, upstream):
         async with aclosing(model.stream(Request(PROMPT, 10**6))) as pieces:

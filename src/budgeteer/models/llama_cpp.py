@@ -7,7 +7,8 @@ neighbour starves it tenfold.
 Traps of the server that are taken care of: ``usage`` counts one choice of several, so tokens are taken from the
 timings that come with every piece; a request that is not streamed cannot be cancelled, so all are; more choices than
 slots are refused, so there are as many slots as choices may be asked for; its own defaults cut the distribution
-(top-k 40, top-p 0.95, min-p 0.05), so they are turned off.
+(top-k 40, top-p 0.95, min-p 0.05), so they are turned off; it promises to keep a connection after a stream and closes it,
+so each call has one of its own.
 """
 
 from __future__ import annotations
@@ -124,7 +125,7 @@ class LlamaCpp(OpenAI):
         extra = {"top_k": 0, "top_p": 1.0, "min_p": 0.0, "timings_per_token": True, **options.pop("extra", {})}
         options.setdefault("capabilities", frozenset({PREFIX, LOGPROBS, SEED}))
         options.setdefault("max_concurrency", 4 * slots)
-        super().__init__(f"{self.address}/v1", name, api_key="none", extra=extra, **options)
+        super().__init__(f"{self.address}/v1", name, api_key="none", extra=extra, reuse=False, **options)
         self._http = httpx2.Client(base_url=self.address, timeout=60.0, trust_env=False)
         self._lock = threading.Lock()
         self._counted = lru_cache(4096)(self._count)

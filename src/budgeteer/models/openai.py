@@ -40,6 +40,9 @@ _TOO_LONG = frozenset({"context_length_exceeded", "exceed_context_size_error"})
 _FIRST_WAIT, _LONGEST_WAIT = 0.5, 8.0
 """Seconds of back-off where the endpoint does not say how long: doubled each time, with jitter."""
 
+_KEPT = 4.0
+"""Seconds for which an idle connection is kept: many servers close it after 5, just as the next call may go out."""
+
 
 class OpenAI:
     """A model behind an HTTP endpoint that speaks the OpenAI API: completions for raw text, chat for messages.
@@ -58,6 +61,7 @@ class OpenAI:
         patience: seconds; a longer Retry-After fails at once.
         timeout: seconds of one attempt.
         stall: seconds without a byte after which an attempt has hung.
+        reuse: keep connections for later calls; False for a server that closes them without saying so.
         name: for reports and prices; None = ``model``.
     """
 
@@ -75,6 +79,7 @@ class OpenAI:
         patience: float = 60.0,
         timeout: float = 600.0,
         stall: float = 120.0,
+        reuse: bool = True,
         name: str | None = None,
     ) -> None:
         if max_concurrency < 1 or retries < 0 or min(patience, timeout, stall) <= 0:
@@ -89,6 +94,9 @@ class OpenAI:
             api_key=api_key or os.environ.get("OPENAI_API_KEY") or "none",  # servers of one's own want none
             max_retries=0,
             timeout=httpx2.Timeout(stall, connect=min(stall, 10.0)),
+            http_client=openai.DefaultAsyncHttpxClient(
+                limits=httpx2.Limits(max_keepalive_connections=None if reuse else 0, keepalive_expiry=_KEPT)
+            ),
         )
         # the API's own models refuse the older name of the cap, and other servers may not know the newer one
         official = self._client.base_url.host == "api.openai.com"
