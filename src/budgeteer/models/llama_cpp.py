@@ -7,8 +7,8 @@ neighbour starves it tenfold.
 Traps of the server that are taken care of: ``usage`` counts one choice of several, so tokens are taken from the
 timings that come with every piece; a request that is not streamed cannot be cancelled, so all are; more choices than
 slots are refused, so there are as many slots as choices may be asked for; its own defaults cut the distribution
-(top-k 40, top-p 0.95, min-p 0.05), so they are turned off; it promises to keep a connection after a stream and closes it,
-so each call has one of its own.
+(top-k 40, top-p 0.95, min-p 0.05), so they are turned off; it promises to keep a connection after a stream and closes
+it, so each call has one of its own.
 """
 
 from __future__ import annotations
