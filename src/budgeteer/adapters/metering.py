@@ -58,6 +58,7 @@ class Allowance(Protocol):
 
 STEP = 256
 """Tokens of output by which a stream extends its reservation, lest it asks the ledger for every one."""
+_BOUNDS = Bounds()
 _LOG = logging.getLogger(__name__)
 OK, CUT, UNKNOWN, REJECTED = "ok", "cut", "unknown", "rejected"
 """How a call ended: whole; a stream cut short; no answer, so that it may have run; not run, nothing is charged."""
@@ -153,7 +154,7 @@ class Metering:
     allowance: Allowance | None
     kinds: Iterable[str] = ("all",)
     prices: Prices | None = None
-    bounds: Bounds = field(default_factory=Bounds)
+    bounds: Bounds = _BOUNDS
     estimator: Estimator | None = None
     state: State = field(default_factory=State)
     on_settle: Callable[[Settlement], object] | None = None

@@ -429,8 +429,11 @@ def apply(state: State, entry: Entry) -> None:
         state.reservations[name] = entry
         state.closed.append((at, name))
     elif status == ACCOUNT:
-        state.accounts.setdefault(path, Account(path)).set_limits(decode_limits(detail))
-        state.chains.clear()
+        if path in state.accounts:
+            state.chains.clear()
+        else:  # no chain can know it
+            state.accounts[path] = Account(path)
+        state.accounts[path].set_limits(decode_limits(detail))
     elif status == RESET:
         for book in state.along(path)[-1].books.values():
             book.free += book.spent

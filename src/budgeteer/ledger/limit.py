@@ -238,6 +238,7 @@ def encode_limits(limits: tuple[Limit, ...]) -> str:
     )
 
 
+@lru_cache(4096)
 def decode_limits(text: str) -> tuple[Limit, ...]:
     """The inverse of :func:`encode_limits`."""
     found = []

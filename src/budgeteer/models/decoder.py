@@ -7,6 +7,7 @@ scatter.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
 
 import numpy as np
@@ -280,6 +281,16 @@ class Decoder:
             cache[:rows, ..., :-by] = cache[:rows, ..., by:].clone()
 
 
+class _Own(threading.local):
+    """A generator for each thread: a new one asks the system for entropy, key or no key, and that can wait for long."""
+
+    def __init__(self) -> None:
+        self.generator = np.random.Generator(np.random.Philox(0))
+
+
+_OWN = _Own()
+
+
 def streams(seed: int, rows: int, positions: int, longest: int) -> NDArray[np.float32]:
     """Uniform numbers [rows, longest] in [0, 1): those of row r are the same however many rows there are.
 
@@ -288,8 +299,14 @@ def streams(seed: int, rows: int, positions: int, longest: int) -> NDArray[np.fl
         positions: of the model; row r owns so many numbers of the seed's stream.
         longest: no more tokens than this are drawn for a row.
     """
-    key = np.array([seed, 0], np.uint64)  # a list of Python integers would be rounded from 2 ** 63 on
-    return np.random.Generator(np.random.Philox(key=key)).random((rows, positions), np.float32)[:, :longest]
+    generator = _OWN.generator
+    generator.bit_generator.state = {
+        "bit_generator": "Philox",
+        # a list of Python integers would be rounded from 2 ** 63 on
+        "state": {"counter": np.zeros(4, np.uint64), "key": np.array([seed, 0], np.uint64)},
+        "buffer": np.zeros(4, np.uint64), "buffer_pos": 4, "has_uint32": 0, "uinteger": 0,
+    }  # fmt: skip
+    return generator.random((rows, positions), np.float32)[:, :longest]
 
 
 def draw(
