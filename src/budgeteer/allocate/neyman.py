@@ -87,7 +87,7 @@ def neyman_units(std: F64, cost: F64, budget: float, low: int, high: int) -> tup
     # Bisection only makes the start fast; grow() finishes it, so the result is that of buying one by one. Flooring
     # the continuous solution instead is not optimal: for large n it buys units that are worth less than others left.
     under, over = np.log(worth[worth > 0].min() / (high * (high + 1))) - 1, np.log(worth.max()) + 1
-    for _ in range(60):
+    while over - under > 1e-3:
         middle = (under + over) / 2
         under, over = (under, middle) if spend(bought(np.exp(middle)), cost) <= budget else (middle, over)
     units = grow(bought(np.exp(over)), top, cost, budget, lambda i, n: float(worth[i]) / (n * (n + 1)))

@@ -76,23 +76,24 @@ def marker_gate(
         return value[row] if isinstance(value, np.ndarray) else value
 
     def step(state: GateState, event: Event) -> tuple[NDArray[np.int8], GateState]:
-        row, length, answered = event.row, event.length, event.answered >= 0
+        row, length = event.row, event.length
         decisions = np.zeros(len(row), np.int8)  # CONTINUE
         # most polls decide nothing, and few rows are in a zone: every line below looks only at those that may be
         longest = length.max() if len(row) else 0
-        if longest >= soonest_first and answered.any():
-            at = np.flatnonzero(answered)
+        at = np.flatnonzero(event.answered >= 0) if longest >= soonest_first else row[:0]
+        if len(at):
             mine = row[at]
             armed = (length[at] >= of(first, mine)) & ~state.kept[mine]
             if armed.any():
-                confident_now = armed & (event.margin()[at] > of(threshold, mine))
-                run = state.run.copy()
-                run[mine] = np.where(confident_now, run[mine] + 1, 0)
-                state = replace(state, run=run)
-                decisions[at[(run[mine] >= confident) & armed & ~state.skip[mine]]] = FINISH
+                sure = armed & (event.margin()[at] > of(threshold, mine))
+                if confident > 1:
+                    run = state.run.copy()
+                    run[mine] = np.where(sure, run[mine] + 1, 0)
+                    state, sure = replace(state, run=run), armed & (run[mine] >= confident)
+                decisions[at[sure & ~state.skip[mine]]] = FINISH
         if longest >= soonest_last:
             at = np.flatnonzero(length >= of(last, row))
-            at = at[~answered[at] & ~state.kept[row[at]]]
+            at = at[(event.answered[at] < 0) & ~state.kept[row[at]]]
             if len(at):
                 stays = state.abort_draw[row[at]] < keep_abort
                 kept = state.kept.copy()
