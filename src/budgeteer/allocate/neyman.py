@@ -84,14 +84,14 @@ def neyman_units(std: F64, cost: F64, budget: float, low: int, high: int) -> tup
 
     if spend(top, cost) <= budget:
         return top, 0.0
-    # Bisection only makes the start fast; grow() finishes it, so the result is that of buying one by one. Flooring
-    # the continuous solution instead is not optimal: for large n it buys units that are worth less than others left.
-    under, over = np.log(worth[worth > 0].min() / (high * (high + 1))) - 1, np.log(worth.max()) + 1
-    while over - under > 1e-3:
-        middle = (under + over) / 2
-        under, over = (under, middle) if spend(bought(np.exp(middle)), cost) <= budget else (middle, over)
-    units = grow(bought(np.exp(over)), top, cost, budget, lambda i, n: float(worth[i]) / (n * (n + 1)))
-    return units, neyman_price(std, cost, budget, low, high)
+    # The continuous price only makes the start fast; grow() finishes it, so the result is that of buying one by one.
+    # Flooring the continuous solution is not optimal: for large n it buys units that are worth less than others left.
+    price = neyman_price(std, cost, budget, low, high)
+    threshold = max(price, float(worth[worth > 0].min()) / (high * (high + 1)))
+    while spend(bought(threshold), cost) > budget:
+        threshold *= 1.05
+    units = grow(bought(threshold), top, cost, budget, lambda i, n: float(worth[i]) / (n * (n + 1)))
+    return units, price
 
 
 def neyman_price(std: F64, cost: F64, budget: float, low: int, high: int) -> float:

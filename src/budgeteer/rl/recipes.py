@@ -78,17 +78,20 @@ def duet_gate(*, per_prompt: bool, at_once: bool, keep: float) -> StopperFn:
         keep: share of overdue rollouts that run on.
     """
 
+    def soonest(view: View) -> float:
+        return max(_length_quantile(view, 0.3, 0.3), 200 * view.max_tokens / 3072)
+
     def stopper(view: View) -> Stopper:
         scale = view.max_tokens / 3072
-        first = max(_length_quantile(view, 0.3, 0.3), 200 * scale)
-        pool = max(_length_quantile(view, 0.8, 0.7), first + 50 * scale) + 150 * scale
-        last: float | F64 = pool
+        last: float | F64
         if per_prompt:
             own = np.where(view.items.column("visits") > 0, 2 * view.items.cost, 2 * view.items.cost + 150 * scale)
             last = np.repeat(np.minimum(own, view.max_tokens), view.plan.units)
+        else:
+            last = max(_length_quantile(view, 0.8, 0.7), soonest(view) + 50 * scale) + 150 * scale
         if at_once:
             return marker_gate(0.0, last, threshold=-1.0, keep_abort=keep, keep_length=0.0)
-        return marker_gate(first, last, threshold=_thresholds(view), confident=2, keep_abort=keep)
+        return marker_gate(soonest(view), last, threshold=_thresholds(view), confident=2, keep_abort=keep)
 
     return stopper
 
