@@ -3,10 +3,12 @@
     python benchmarks/models.py            # writes benchmarks/results/models.json
     python benchmarks/models.py --quick    # smoke test: few calls, writes nothing without --out
 
-One call at a time against 32 at a time, bare and behind a budget, in one process and in turns. Wall time and CPU time
-of the whole process are both given: on a busy machine the second is the steadier. What is not spent in a decoding step
-(encoding, random numbers, hand-over between threads, futures; behind a budget: bounds, reservation, settlement) is
-overhead, measured as CPU time of the process less that of the steps. Use an idle machine.
+One call at a time against 32 at a time, in one process and in turns: bare; behind a budget, an account a call; and as
+``budgeteer solve`` asks, with a strategy, an account and a line a question (``direct`` for one sample, else
+``self-consistency``). Wall time and CPU time of the whole process are both given: on a busy machine the second is the
+steadier. What is not spent in a decoding step (encoding, random numbers, hand-over between threads, futures; behind a
+budget: bounds, reservation, settlement) is overhead, measured as CPU time of the process less that of the steps;
+``more`` is what a way has above ``bare``, as milliseconds a call and as a share of its time. Use an idle machine.
 """
 
 from __future__ import annotations
@@ -25,12 +27,16 @@ from typing import Any
 import numpy as np
 
 from budgeteer.lab import pool
+from budgeteer.lab.asking import STYLE
 from budgeteer.lab.results import installed, machine, to_json, write_text
 from budgeteer.ledger import Allowance, Limit, MemoryLedger
 from budgeteer.models import reasoner
 from budgeteer.models.model import Request
 from budgeteer.models.reasoner import Reasoner
-from budgeteer.solve import Budgeted
+from budgeteer.search import self_consistency
+from budgeteer.solve import Budgeted, Question
+from budgeteer.solve.runner import run
+from budgeteer.think import direct
 from sampler import PACKAGES, set_threads
 
 OUT = Path(__file__).parent / "results" / "models.json"
@@ -41,21 +47,20 @@ class Settings:
     """Sizes of a measurement.
 
     Attributes:
-        at_once: calls at a time.
-        calls: of a round, for each number at a time.
+        loads: (calls at a time, choices of a call, calls of a round).
         repetitions: rounds.
         max_tokens: cap of a call.
         seed: of the questions; call k of a round draws with seed k.
     """
 
-    at_once: tuple[int, ...] = (1, 32)
-    calls: tuple[int, ...] = (24, 256)
+    loads: tuple[tuple[int, int, int], ...] = ((1, 1, 24), (32, 1, 256), (32, 8, 64))
     repetitions: int = 5
     max_tokens: int = 96
     seed: int = 0
 
 
-QUICK = Settings(calls=(4, 16), repetitions=1)
+QUICK = Settings(loads=((1, 1, 4), (32, 1, 16), (32, 8, 4)), repetitions=1)
+WAYS = ("bare", "budgeted", "solved")
 
 
 @dataclass(slots=True)
@@ -84,8 +89,8 @@ def watched() -> Iterator[Steps]:
         reasoner._Batch.step = original  # type: ignore[method-assign]
 
 
-async def a_round(model: Reasoner, requests: Sequence[Request], at_once: int, budgeted: bool) -> dict[str, float]:
-    """Seconds and tokens of all requests, so many at a time; behind a budget, each question has its own."""
+async def asked(model: Reasoner, requests: Sequence[Request], at_once: int, budgeted: bool) -> int:
+    """Tokens of all requests, so many at a time; behind a budget, each has its own."""
     ledger = MemoryLedger()
     spent = 0
 
@@ -94,8 +99,8 @@ async def a_round(model: Reasoner, requests: Sequence[Request], at_once: int, bu
         asked: Any = model
         if budgeted:
             account = f"q{k}"
-            ledger.open(account, [Limit("all", 1000)])
-            asked = Budgeted(model, Allowance(ledger, account, {"all": 1000}))
+            ledger.open(account, [Limit("all", 10_000)])
+            asked = Budgeted(model, Allowance(ledger, account, {"all": 10_000}))
         response = await asked.generate(request)
         spent += response.usage.output
 
@@ -105,9 +110,27 @@ async def a_round(model: Reasoner, requests: Sequence[Request], at_once: int, bu
         for k, request in waiting:
             await one(k, request)
 
+    await asyncio.gather(*(worker() for _ in range(at_once)))
+    return spent
+
+
+async def solved(model: Reasoner, requests: Sequence[Request], at_once: int) -> int:
+    """Tokens of the same questions, asked by a strategy."""
+    n, cap = requests[0].n, requests[0].max_tokens
+    strategy = direct(cap, 1.0) if n == 1 else self_consistency(n, max_tokens=cap)
+    questions = [Question(f"q{k}", str(request.prompt)) for k, request in enumerate(requests)]
+    found = await run(questions, strategy, model, STYLE, "10k", concurrency=at_once)
+    return sum(row["tokens"]["output"] for row in found.rows)
+
+
+async def a_round(model: Reasoner, requests: Sequence[Request], at_once: int, way: str) -> dict[str, float]:
+    """Seconds and tokens of all requests, so many at a time."""
     with watched() as steps:
         wall, cpu = time.perf_counter(), time.process_time()
-        await asyncio.gather(*(worker() for _ in range(at_once)))
+        if way == "solved":
+            spent = await solved(model, requests, at_once)
+        else:
+            spent = await asked(model, requests, at_once, way == "budgeted")
         wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
     return {"tokens": spent, "wall": wall, "cpu": cpu, "step_wall": steps.wall, "step_cpu": steps.cpu}
 
@@ -115,26 +138,35 @@ async def a_round(model: Reasoner, requests: Sequence[Request], at_once: int, bu
 async def measure(settings: Settings) -> list[dict[str, Any]]:
     """One entry a variant."""
     items = pool.build("real", settings.seed, 512, 64).train
-    rounds: dict[tuple[int, bool], list[dict[str, float]]] = {}
+    rounds: dict[tuple[int, int, str], list[dict[str, float]]] = {}
     model = Reasoner()
     try:
         for repetition in range(-1, settings.repetitions):
-            order = [(a, n, b) for a, n in zip(settings.at_once, settings.calls, strict=True) for b in (False, True)]
-            for at_once, calls, budgeted in order if repetition % 2 else order[::-1]:
-                requests = [Request(items[k % 512].prompt, settings.max_tokens, seed=k) for k in range(calls)]
-                found = await a_round(model, requests, at_once, budgeted)
+            order = [(*load, way) for load in settings.loads for way in WAYS]
+            for at_once, choices, calls, way in order if repetition % 2 else order[::-1]:
+                requests = [
+                    Request(items[k % 512].prompt, settings.max_tokens, choices, seed=k, stop=STYLE.stop)
+                    for k in range(calls)
+                ]
+                found = await a_round(model, requests, at_once, way)
                 if repetition >= 0:
-                    rounds.setdefault((at_once, budgeted), []).append(found | {"calls": calls})
+                    rounds.setdefault((at_once, choices, way), []).append(found | {"calls": calls})
     finally:
         await model.aclose()
-    return [{"at_once": a, "budgeted": b, **summary(found)} for (a, b), found in sorted(rounds.items())]
+    return [
+        {"at_once": a, "choices": c, "way": way, **summary(found, rounds[a, c, "bare"])}
+        for (a, c, way), found in sorted(rounds.items())
+    ]
 
 
-def summary(rounds: Sequence[dict[str, float]]) -> dict[str, Any]:
-    """Medians over rounds."""
+def summary(rounds: Sequence[dict[str, float]], bare: Sequence[dict[str, float]]) -> dict[str, Any]:
+    """Medians over rounds; what is more than bare of the same round."""
     column = {name: np.array([r[name] for r in rounds]) for name in rounds[0]}
     overhead = column["cpu"] - column["step_cpu"]
+    more = overhead - np.array([r["cpu"] - r["step_cpu"] for r in bare])
     return {
+        "more_ms_per_call": float(np.median(more / column["calls"] * 1e3)),
+        "more_share_of_cpu": float(np.median(more / column["cpu"])),
         "tokens_per_second": float(np.median(column["tokens"] / column["wall"])),
         "tokens_per_cpu_second": float(np.median(column["tokens"] / column["cpu"])),
         "overhead_ms_per_call": float(np.median(overhead / column["calls"] * 1e3)),
@@ -146,18 +178,19 @@ def summary(rounds: Sequence[dict[str, float]]) -> dict[str, Any]:
 
 
 def ratios(rows: Sequence[dict[str, Any]]) -> dict[str, dict[str, float]]:
-    """Tokens a second of many at a time over one at a time, round by round."""
+    """Tokens a second of many at a time over one at a time, one choice a call, round by round."""
     found = {}
     low, high = min(row["at_once"] for row in rows), max(row["at_once"] for row in rows)
-    for budgeted in (False, True):
-        one, many = (next(r for r in rows if (r["at_once"], r["budgeted"]) == (a, budgeted)) for a in (low, high))
+    for way in WAYS:
+        one, many = (
+            next(r for r in rows if (r["at_once"], r["choices"], r["way"]) == (a, 1, way)) for a in (low, high)
+        )
         for clock in ("wall", "cpu"):
             ratio = [
                 (m["tokens"] / m[clock]) / (o["tokens"] / o[clock])
                 for o, m in zip(one["rounds"], many["rounds"], strict=True)
             ]
-            name = f"{'budgeted' if budgeted else 'bare'}, {clock} time"
-            found[name] = {"median": float(np.median(ratio)), "low": min(ratio), "high": max(ratio)}
+            found[f"{way}, {clock} time"] = {"median": float(np.median(ratio)), "low": min(ratio), "high": max(ratio)}
     return found
 
 
@@ -165,12 +198,12 @@ def table(found: dict[str, Any]) -> str:
     """The results for people."""
     lines = [
         f"{found['machine']['cpu']}, {found['machine']['cores']} cores, load {found['machine']['load_before']}",
-        "at once  budget  tokens/s  per CPU-s  overhead ms/call  of the CPU time  decoding ms/call",
+        "at once  choices  way       tokens/s  per CPU-s  decoding ms/call  overhead ms/call  more ms/call  of time",
     ]
     lines += [
-        f"{r['at_once']:>7}  {'yes' if r['budgeted'] else 'no':<6} {r['tokens_per_second']:>9,.0f} "
-        f"{r['tokens_per_cpu_second']:>10,.0f} {r['overhead_ms_per_call']:>17.3f} {r['overhead_share_of_cpu']:>16.1%} "
-        f"{r['step_ms_per_call']:>17.2f}"
+        f"{r['at_once']:>7}  {r['choices']:>7}  {r['way']:<8} {r['tokens_per_second']:>9,.0f} "
+        f"{r['tokens_per_cpu_second']:>10,.0f} {r['step_ms_per_call']:>17.2f} {r['overhead_ms_per_call']:>17.3f} "
+        f"{r['more_ms_per_call']:>13.3f} {r['more_share_of_cpu']:>8.1%}"
         for r in found["variants"]
     ]
     lines += [
