@@ -101,6 +101,12 @@ class Window:
         if units:
             self.buckets[index] = self.buckets.get(index, 0) + units
 
+    def copy(self) -> Window:
+        """Of its own."""
+        found = Window(self.limit, self.name)
+        found.buckets = dict(self.buckets)
+        return found
+
     def resets_at(self, now: int, needed: int) -> int | None:
         """When ``needed`` units will have left the window; None if the window holds fewer."""
         oldest = bucket(self.name, now) - self.span
@@ -129,6 +135,13 @@ class Book:
         self.free = UNLIMITED - spent - held
         self.windows: tuple[Window, ...] = ()
 
+    def copy(self) -> Book:
+        """Of its own."""
+        found = Book(self.spent, self.held, self.over)
+        found.set_limit(self.limit)
+        found.windows = tuple([window.copy() for window in self.windows])
+        return found
+
     @property
     def held(self) -> int:
         """Units in open reservations."""
@@ -153,6 +166,12 @@ class Account:
         self.path = path
         self.limits: tuple[Limit, ...] = ()
         self.books: dict[str, Book] = {}
+
+    def copy(self) -> Account:
+        """Of its own."""
+        found = Account(self.path)
+        found.limits, found.books = self.limits, {kind: book.copy() for kind, book in self.books.items()}
+        return found
 
     def book(self, kind: str) -> Book:
         """The balance of a kind, new if nothing of the kind was booked yet."""

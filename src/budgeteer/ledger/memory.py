@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import threading
 from collections.abc import Iterator
 from itertools import islice
@@ -57,7 +56,7 @@ class MemoryLedger(Ledger):
         with self._lock:
             state = core.State()
             state.now = self._state.now
-            state.accounts = copy.deepcopy(self._state.accounts)
+            state.accounts = {path: account.copy() for path, account in self._state.accounts.items()}
             state.reservations = {k: r for k, r in self._state.reservations.items() if r[4] == core.OPEN}
             return len(self._state.journal), state
 
