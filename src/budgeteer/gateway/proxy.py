@@ -379,9 +379,9 @@ class Proxy:
                     content = await response.read()
                     ended = True
                     backend.answered()
-                    self._end(live, hold, prepared.reading.answer(status, content), status, ask, content)
+                    answer = prepared.reading.answer(status, content)
                     live.sending, live.deadline = True, time.monotonic() + server.send_seconds
-                    await _reply(send, status, content, headers)
+                    await self._hand_over(live, hold, answer, status, ask, content, headers, send)
                 live.guard = None
         except (aiohttp.ClientError, TimeoutError, OSError, InvalidInput) as error:
             live.guard = None
@@ -407,6 +407,20 @@ class Proxy:
             else:
                 await send({"type": "http.response.body", "body": b""})
         return None
+
+    async def _hand_over(
+        self, live: Live, hold: Hold, answer: Answer, status: int, ask: Ask, content: bytes,
+        headers: list[tuple[bytes, bytes]], send: Send,
+    ) -> None:  # fmt: skip
+        """Send a whole answer and book it: at once after it, or while a slow client takes it."""
+        live.answering = True
+        booking = asyncio.get_running_loop().call_soon(self._end, live, hold, answer, status, ask, content)
+        try:
+            await _reply(send, status, content, headers)
+        finally:
+            booking.cancel()
+            if not live.finished:
+                self._end(live, hold, answer, status, ask, content)
 
     def _end(self, live: Live, hold: Hold, answer: Answer, status: int, ask: Ask, content: bytes) -> None:
         """Book an answer."""
@@ -575,6 +589,9 @@ class Proxy:
 
     async def _refuse(self, live: Live, refused: Refused, dialect: str, send: Send) -> None:
         live.status, live.reason = refused.status, refused.code
+        if live.answering:  # the client has its answer, or part of it: nothing else can be said
+            _LOG.error("request %s: %s", live.id, refused)
+            return
         if not live.attempts:
             live.outcome = ends.REFUSED
         headers = [(b"content-type", b"application/json"), *refused.headers, *self._headers(live)]
