@@ -26,7 +26,7 @@ from budgeteer.adapters.metering import (
     tags,
 )
 from budgeteer.adapters.metering import OK as WHOLE
-from budgeteer.adapters.reading import Events
+from budgeteer.adapters.reading import Events, Reading
 from budgeteer.errors import BudgetExceeded, InvalidInput, LedgerError, LedgerUnavailable, UnknownAccount, UnknownPrice
 from budgeteer.gateway import live as ends
 from budgeteer.gateway.accounts import Accounts
@@ -379,9 +379,8 @@ class Proxy:
                     content = await response.read()
                     ended = True
                     backend.answered()
-                    answer = prepared.reading.answer(status, content)
                     live.sending, live.deadline = True, time.monotonic() + server.send_seconds
-                    await self._hand_over(live, hold, answer, status, ask, content, headers, send)
+                    await self._hand_over(live, hold, prepared.reading, status, ask, content, headers, send)
                 live.guard = None
         except (aiohttp.ClientError, TimeoutError, OSError, InvalidInput) as error:
             live.guard = None
@@ -409,18 +408,22 @@ class Proxy:
         return None
 
     async def _hand_over(
-        self, live: Live, hold: Hold, answer: Answer, status: int, ask: Ask, content: bytes,
+        self, live: Live, hold: Hold, reading: Reading, status: int, ask: Ask, content: bytes,
         headers: list[tuple[bytes, bytes]], send: Send,
     ) -> None:  # fmt: skip
         """Send a whole answer and book it: at once after it, or while a slow client takes it."""
+
+        def book() -> None:
+            if not live.finished:
+                self._end(live, hold, reading.answer(status, content), status, ask, content)
+
         live.answering = True
-        booking = asyncio.get_running_loop().call_soon(self._end, live, hold, answer, status, ask, content)
+        booking = asyncio.get_running_loop().call_soon(book)
         try:
             await _reply(send, status, content, headers)
         finally:
             booking.cancel()
-            if not live.finished:
-                self._end(live, hold, answer, status, ask, content)
+            book()
 
     def _end(self, live: Live, hold: Hold, answer: Answer, status: int, ask: Ask, content: bytes) -> None:
         """Book an answer."""
