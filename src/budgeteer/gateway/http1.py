@@ -21,11 +21,14 @@ from budgeteer.errors import InvalidInput, MissingExtra
 
 try:
     import httptools
+    from aiohappyeyeballs import start_connection
 except ImportError as error:
     raise MissingExtra("httptools", "gateway") from error
 
 _IDLE = 4.0
 """Seconds: below the 5 after which uvicorn and llama.cpp close a connection, lest a request meets the closing."""
+_NEXT = 0.25
+"""Seconds after which the next address of a name is tried as well."""
 _AHEAD = 2**18
 """Bytes that are read ahead of who takes them."""
 _HEAD = 2**16
@@ -104,10 +107,14 @@ class Origin:
         self._idle.append((now, connection))
 
     async def _connect(self) -> _Connection:
+        loop = asyncio.get_running_loop()
+        name = None if self._tls is None else self._host
         try:
             async with asyncio.timeout(self._connect_seconds):
-                _, connection = await asyncio.get_running_loop().create_connection(
-                    lambda: _Connection(self), self._host, self._port, ssl=self._tls
+                found = await loop.getaddrinfo(self._host, self._port, type=socket.SOCK_STREAM)
+                connected = await start_connection(found, happy_eyeballs_delay=_NEXT)
+                _, connection = await loop.create_connection(
+                    lambda: _Connection(self), sock=connected, ssl=self._tls, server_hostname=name
                 )
         except (OSError, TimeoutError, UnicodeError) as error:
             reason = "no connection in time" if isinstance(error, TimeoutError) else error
@@ -234,7 +241,9 @@ class _Connection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)  # uvloop's is not of the class
-        transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        connected = transport.get_extra_info("socket")
+        connected.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
     def data_received(self, data: bytes) -> None:
         if not self._busy or self.done:  # an answer that nobody asked for
