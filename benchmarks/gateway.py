@@ -8,8 +8,10 @@ of budgeteer's and of the LiteLLM proxy, with a key that has a budget, in the sa
 One upstream that answers at once and one client (benchmarks/gateway_load.py) share a core; the gateways have another
 one, each a single process (and the redis-server of the one that has it). `direct` is the client at the upstream, and
 what the others are compared with. Rounds of all variants take turns; medians over the rounds, and their range, are
-given. Processor time comes from /proc and leaves out what other jobs of the machine took, which requests a second and
-latencies do not.
+given. All are idle but the one that is measured: after each load its gateway is waited for until it has worked off what
+is left of it (LiteLLM goes on for up to half a minute with requests whose callers gave up, on the core that the next
+one is measured on). Processor time comes from /proc and leaves out what other jobs of the machine took, which requests
+a second and latencies do not.
 
 The peer is installed by `pip install 'litellm[proxy]!=1.107.0' && python -m compileall -q SITE_PACKAGES` (1.107.0 is
 said to have been compromised). Its virtual keys need Postgres and Prisma's query engine, a binary that is downloaded.
@@ -60,6 +62,8 @@ STREAMED = {**ASKED, "stream": True, "max_tokens": 200}
 PRICED = (120 * 0.15 + 64 * 0.6) / 1e6
 """Dollars of one answer of the upstream (120 tokens of input, 64 of output) by the list price of MODEL."""
 _TICK = os.sysconf("SC_CLK_TCK")
+_LOOK, _IDLE = 0.5, 0.05
+"""Idle is who needs less than this share of a core for so many seconds."""
 
 
 @dataclass
@@ -247,7 +251,22 @@ def load(core: int, variant: Variant, **task: Any) -> dict[str, Any]:
         raise SystemExit(f"{variant.name}: {done.stderr[-3000:]}")
     found: dict[str, Any] = json.loads(done.stdout)
     found["processor_seconds"] = processor_seconds(variant.pids) - before
+    found["settling_seconds"] = settled(variant)
     return found
+
+
+def settled(variant: Variant, seconds: float = 90.0) -> float:
+    """Wait until a gateway is idle, so that the next one has the core for itself; how long that took."""
+    begin = time.monotonic()
+    while True:
+        before = processor_seconds(variant.pids)
+        time.sleep(_LOOK)
+        if processor_seconds(variant.pids) - before < _IDLE * _LOOK:
+            return time.monotonic() - begin
+        if time.monotonic() - begin > seconds:
+            raise SystemExit(
+                f"{variant.name} is not idle {seconds:g} s after a load: what comes next cannot be measured"
+            )
 
 
 def quantile(times: Sequence[float], q: float) -> float:
@@ -268,6 +287,7 @@ def summary(loads: list[dict[str, Any]]) -> dict[str, Any]:
     found: dict[str, Any] = {
         "requests": sum(requests),
         "unanswered": sum(one["unanswered"] for one in loads),
+        "settling_seconds": middle([one["settling_seconds"] for one in loads]),
         "per_second": middle([n / one["seconds"] for n, one in zip(requests, loads, strict=True)]),
         "p50_ms": middle([quantile(one["times"], 0.5) for one in loads]),
         "p99_ms": middle([quantile(one["times"], 0.99) for one in loads]),

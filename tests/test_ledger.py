@@ -128,6 +128,17 @@ def test_old_ids_are_forgotten_and_the_charge_stays(make: Callable[..., Ledger])
         ledger.verify()
 
 
+def test_limits_changed_as_a_reservation_expires_give_it_back(make: Callable[..., Ledger]) -> None:
+    now = [10**12]
+    with make(clock=lambda: now[0]) as ledger:
+        ledger.open("org", [Limit("all", 100)])
+        ledger.reserve("org", {"all": 60}, ttl=10)
+        now[0] += 10_000
+        ledger.open("org", [Limit("all", 100), Limit("all", 90, "day")])  # the first operation after the expiry
+        assert ledger.remaining("org") == {"all": 90}
+        ledger.verify()
+
+
 def test_what_a_ledger_keeps_of_time_goes_with_time() -> None:
     now = [10**12]
     ledger = MemoryLedger(clock=lambda: now[0], remember=700)

@@ -11,7 +11,6 @@ from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from dataclasses import replace
 from typing import Any
 
-import aiohttp
 import orjson
 
 from budgeteer.adapters.metering import (
@@ -26,17 +25,18 @@ from budgeteer.adapters.metering import (
     tags,
 )
 from budgeteer.adapters.metering import OK as WHOLE
-from budgeteer.adapters.reading import Events
+from budgeteer.adapters.reading import Events, Reading
 from budgeteer.errors import BudgetExceeded, InvalidInput, LedgerError, LedgerUnavailable, UnknownAccount, UnknownPrice
 from budgeteer.gateway import live as ends
 from budgeteer.gateway.accounts import Accounts
 from budgeteer.gateway.ask import ROUTES, Ask, Prepared, prepare
 from budgeteer.gateway.config import PARALLEL, REQUESTS, Config, Model
+from budgeteer.gateway.http1 import NotConnected, Response
 from budgeteer.gateway.keyring import KeyRing
 from budgeteer.gateway.live import Live
 from budgeteer.gateway.policies import Policy
 from budgeteer.gateway.refusal import Refused, of_budget
-from budgeteer.gateway.upstream import NEVER_SENT, Backend, Upstreams
+from budgeteer.gateway.upstream import Backend, Upstreams
 from budgeteer.ledger import Ledger, MemoryLedger
 from budgeteer.ledger.limit import MAX_UNITS
 from budgeteer.ledger.protocol import Command, extend_command, reserve_command, settle_command, wall_clock
@@ -351,14 +351,14 @@ class Proxy:
         """Call one upstream; None if the client was answered, else what to say if nobody does, and whether it ran."""
         server, config = self.config.server, backend.config
         live.why, live.deadline = "", time.monotonic() + config.connect_seconds + config.first_byte_seconds
-        response: aiohttp.ClientResponse | None = None
+        response: Response | None = None
         events = Events(prepared.reading, False)
         ended = False
         try:
             async with asyncio.timeout(None) as live.guard:
                 if live.left:
                     self._drain(live, ask)
-                response = await self.upstreams.post(backend, ask.route, prepared.content, up)
+                response = await backend.post(ask.route, prepared.content, up)
                 status = response.status
                 live.deadline = time.monotonic() + config.idle_seconds
                 if status >= 300:
@@ -379,11 +379,10 @@ class Proxy:
                     content = await response.read()
                     ended = True
                     backend.answered()
-                    self._end(live, hold, prepared.reading.answer(status, content), status, ask, content)
                     live.sending, live.deadline = True, time.monotonic() + server.send_seconds
-                    await _reply(send, status, content, headers)
+                    await self._hand_over(live, hold, prepared.reading, status, ask, content, headers, send)
                 live.guard = None
-        except (aiohttp.ClientError, TimeoutError, OSError, InvalidInput) as error:
+        except (OSError, InvalidInput) as error:
             live.guard = None
             return await self._broken(live, backend, hold, events, error, send)
         finally:
@@ -408,6 +407,24 @@ class Proxy:
                 await send({"type": "http.response.body", "body": b""})
         return None
 
+    async def _hand_over(
+        self, live: Live, hold: Hold, reading: Reading, status: int, ask: Ask, content: bytes,
+        headers: list[tuple[bytes, bytes]], send: Send,
+    ) -> None:  # fmt: skip
+        """Send a whole answer and book it: at once after it, or while a slow client takes it."""
+
+        def book() -> None:
+            if not live.finished:
+                self._end(live, hold, reading.answer(status, content), status, ask, content)
+
+        live.answering = True
+        booking = asyncio.get_running_loop().call_soon(book)
+        try:
+            await _reply(send, status, content, headers)
+        finally:
+            booking.cancel()
+            book()
+
     def _end(self, live: Live, hold: Hold, answer: Answer, status: int, ask: Ask, content: bytes) -> None:
         """Book an answer."""
         live.status, live.finished = status, True
@@ -419,14 +436,14 @@ class Proxy:
             policy.after(ask, content if live.outcome == ends.OK else None, live)
 
     async def _pass_on(
-        self, live: Live, backend: Backend, response: aiohttp.ClientResponse, events: Events,
+        self, live: Live, backend: Backend, response: Response, events: Events,
         headers: list[tuple[bytes, bytes]], send: Send,
     ) -> None:  # fmt: skip
         """A stream's bytes, as they come; of a client that has left, up to the first text."""
         idle, slow = backend.config.idle_seconds, self.config.server.send_seconds
         live.status, live.answering = response.status, True
         await send({"type": "http.response.start", "status": response.status, "headers": headers})
-        async for piece in response.content.iter_any():
+        async for piece in response.pieces():
             passed = events.feed(piece)
             if live.first_ms is None:
                 live.first_ms = int((time.monotonic() - live.started) * 1000)
@@ -490,7 +507,7 @@ class Proxy:
                 last = _cut(f"the stream was cut ({why})").event(events.reading.operation)
                 await send({"type": "http.response.body", "body": last})
             return None
-        never = isinstance(error, NEVER_SENT)
+        never = isinstance(error, NotConnected)
         hold.finish(Answer(outcome=REJECTED if never else UNKNOWN))
         late = isinstance(error, TimeoutError) and not never
         text = f"the upstream {backend.name!r} {'did not answer in time' if late else 'could not be reached'}"
@@ -575,6 +592,9 @@ class Proxy:
 
     async def _refuse(self, live: Live, refused: Refused, dialect: str, send: Send) -> None:
         live.status, live.reason = refused.status, refused.code
+        if live.answering:  # the client has its answer, or part of it: nothing else can be said
+            _LOG.error("request %s: %s", live.id, refused)
+            return
         if not live.attempts:
             live.outcome = ends.REFUSED
         headers = [(b"content-type", b"application/json"), *refused.headers, *self._headers(live)]

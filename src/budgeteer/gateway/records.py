@@ -17,6 +17,8 @@ from budgeteer.gateway.store import Store
 
 EVERY = 0.5
 """Seconds between batches; what a killed process had not written yet is lost here, never in the ledger."""
+_SLICE = 16
+"""Records that are handed on together: requests wait while one process counts them, and while a thread binds them."""
 _MOST = 100_000
 """Records that wait at most for a store that does not answer; older ones are dropped, and counted."""
 _LOG = logging.getLogger(__name__)
@@ -39,21 +41,21 @@ class Records:
 
     async def flush(self) -> None:
         """Hand on what waits; what the store does not take waits on."""
-        batch = [self._waiting.popleft() for _ in range(len(self._waiting))]
-        if not batch:
-            return
-        fresh = [record for record in batch if not record.pop("again", False)]
-        for record in fresh:
-            self._metrics.count(record)
-        if self._log:
-            sys.stderr.write("".join(orjson.dumps({"event": "request", **one}).decode() + "\n" for one in fresh))
-            sys.stderr.flush()
-        try:
-            await run(self._store.add, batch)
-        except BudgeteerError as error:
-            _LOG.error("%d records wait: %s", len(batch), error)
-            for record in reversed(batch):
-                self._waiting.appendleft({**record, "again": True})
+        for _ in range(0, len(self._waiting), _SLICE):
+            batch = [self._waiting.popleft() for _ in range(min(_SLICE, len(self._waiting)))]
+            fresh = [record for record in batch if not record.pop("again", False)]
+            for record in fresh:
+                self._metrics.count(record)
+            if self._log:
+                sys.stderr.write("".join(orjson.dumps({"event": "request", **one}).decode() + "\n" for one in fresh))
+                sys.stderr.flush()
+            try:
+                await run(self._store.add, batch)
+            except BudgeteerError as error:
+                for record in reversed(batch):
+                    self._waiting.appendleft({**record, "again": True})
+                _LOG.error("%d records wait: %s", len(self._waiting), error)
+                return
 
     async def keep_flushing(self) -> None:
         """Flush for ever."""

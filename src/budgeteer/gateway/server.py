@@ -18,6 +18,34 @@ except ImportError as error:
     raise MissingExtra("uvicorn", "gateway") from error
 
 
+class _HeadHeld:
+    """A transport that sends the head of an answer along with what follows at once: one packet, one system call."""
+
+    def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
+        self._transport, self._loop, self._head = transport, loop, b""
+
+    def write(self, data: bytes) -> None:
+        if self._head:
+            data, self._head = self._head + data, b""
+        elif data.startswith(b"HTTP/1.1 "):
+            self._head = data
+            self._loop.call_soon(self._flush)
+            return
+        self._transport.write(data)
+
+    def _flush(self) -> None:
+        if self._head:
+            data, self._head = self._head, b""
+            self._transport.write(data)
+
+    def close(self) -> None:
+        self._flush()
+        self._transport.close()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transport, name)
+
+
 def protocol(header_bytes: int, seconds: float) -> type[HttpToolsProtocol]:
     """HTTP of clients whose headers are small and come in time; others are cut off.
 
@@ -31,7 +59,7 @@ def protocol(header_bytes: int, seconds: float) -> type[HttpToolsProtocol]:
         _pending = 0
 
         def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-            super().connection_made(transport)
+            super().connection_made(_HeadHeld(transport, self.loop))  # type: ignore[arg-type]
             self._begun = self.loop.call_later(seconds, transport.close)
 
         def connection_lost(self, exc: Exception | None) -> None:
@@ -104,7 +132,7 @@ async def check(config: Config, say: Callable[[str], Any]) -> bool:
                     well = False
                     say(f"FAILED  price of {model.name} at {backend.name}: {error}")
         try:
-            status = await gateway.proxy.upstreams.models(backend)
+            status = await backend.models()
         except (OSError, TimeoutError, ValueError) as error:
             well = False
             say(f"FAILED  upstream {backend.name} at {backend.config.base_url}: {error or type(error).__name__}")
@@ -113,7 +141,7 @@ async def check(config: Config, say: Callable[[str], Any]) -> bool:
         well &= fine
         hint = "" if fine else "; check base_url and key_env"
         say(f"{'ok    ' if fine else 'FAILED'}  upstream {backend.name} at {backend.config.base_url}: {status}{hint}")
-    await gateway.proxy.upstreams.close()
+    gateway.proxy.upstreams.close()
     gateway.store.close()
     gateway.ledger.close()
     return well

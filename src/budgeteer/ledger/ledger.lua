@@ -12,6 +12,7 @@ local BASE = 1000000000
 local ZERO = {0, 0}
 
 local function parse(text)
+  if text == '0' then return ZERO end
   if #text <= 9 and string.byte(text) ~= 45 then return {0, tonumber(text)} end
   local sign, digits = 1, text
   if string.sub(text, 1, 1) == '-' then sign, digits = -1, string.sub(text, 2) end
@@ -24,14 +25,15 @@ local function parse(text)
 end
 
 local function text(n)
+  if n == ZERO then return '0' end
   local hi, lo = n[1], n[2]
   if hi < 0 then
     if lo > 0 then hi, lo = hi + 1, BASE - lo end
     if hi == 0 then return string.format('-%d', lo) end
-    return string.format('%.0f%09d', hi, lo)
+    return string.format('%d%09d', hi, lo)
   end
   if hi == 0 then return string.format('%d', lo) end
-  return string.format('%.0f%09d', hi, lo)
+  return string.format('%d%09d', hi, lo)
 end
 
 local function add(a, b)
@@ -104,53 +106,80 @@ else
 end
 local remember, operation = tonumber(ARGV[2]), ARGV[4]
 
-local function int(n) return string.format('%.0f', n) end
+local function int(n) return string.format('%d', n) end
 
-local accounts, books, dirty, paths = {}, {}, {}, {}
+local accounts, books, lines, dirty, paths = {}, {}, {}, {}, {}
 
-local function account(path)  -- limits: list of {kind, amount or false, window or false}; false if it is not open
-  local found = accounts[path]
-  if found ~= nil then return found end
-  local line = redis.call('HGET', ACCOUNTS, path)
-  found = false
-  if line then
-    found = {}
-    for kind, amount, window in string.gmatch(line, '([^ ,]+) ([^ ,]+) ([^ ,]+)') do
-      found[#found + 1] = {kind, amount ~= '-' and parse(amount), window ~= '-' and window}
-    end
+local function limits_of(line)  -- list of {kind, amount or false, window or false}; false if there is no line
+  if not line then return false end
+  local found = {}
+  for kind, amount, window in string.gmatch(line, '([^ ,]+) ([^ ,]+) ([^ ,]+)') do
+    found[#found + 1] = {kind, amount ~= '-' and parse(amount), window ~= '-' and window}
   end
-  accounts[path] = found
   return found
 end
 
-local function along(path)  -- scopes outermost first; second result: the first one that is not open
-  if paths[path] then return paths[path] end
-  local scopes, at = {}, 0
-  while true do
+local function account(path)  -- its limits; false if it is not open
+  local found = accounts[path]
+  if found == nil then
+    found = limits_of(redis.call('HGET', ACCOUNTS, path))
+    accounts[path] = found
+  end
+  return found
+end
+
+-- Scopes outermost first; second result: the first one that is not open. What is read of Redis for a path is read in
+-- two calls, since a call takes longer than what is done with its reply.
+local function along(path)
+  local scopes = paths[path]
+  if scopes then return scopes end
+  scopes = {}
+  local at = 0
+  repeat
     at = string.find(path, '/', at + 1, true)
-    local scope = at and string.sub(path, 1, at - 1) or path
-    if not account(scope) then return nil, scope end
-    scopes[#scopes + 1] = scope
-    if not at then
-      paths[path] = scopes
-      return scopes
+    scopes[#scopes + 1] = at and string.sub(path, 1, at - 1) or path
+  until not at
+  for i, line in ipairs(redis.call('HMGET', ACCOUNTS, unpack(scopes))) do
+    if accounts[scopes[i]] == nil then accounts[scopes[i]] = limits_of(line) end
+  end
+  for _, scope in ipairs(scopes) do
+    if not accounts[scope] then return nil, scope end
+  end
+  paths[path] = scopes
+  local seen, keys = {}, {}
+  for _, owner in ipairs(scopes) do
+    for _, limit in ipairs(accounts[owner]) do
+      if not seen[limit[1]] then
+        seen[limit[1]] = true
+        for _, scope in ipairs(scopes) do
+          local key = scope .. '\t' .. limit[1]
+          if lines[key] == nil then keys[#keys + 1] = key end
+        end
+      end
     end
   end
+  if #keys > 0 then
+    for i, line in ipairs(redis.call('HMGET', BOOKS, unpack(keys))) do lines[keys[i]] = line end
+  end
+  return scopes
 end
 
 local function book(path, kind)
   local key = path .. '\t' .. kind
   local found = books[key]
   if found then return found end
-  found = {spent = ZERO, held = ZERO, over = ZERO, windows = {}, limits = {}}
-  local line = redis.call('HGET', BOOKS, key)
+  found = {spent = ZERO, held = ZERO, over = ZERO, windows = {}}
+  local line = lines[key]
+  if line == nil then line = redis.call('HGET', BOOKS, key) end
   local stored = {}
   if line then
     local spent, held, over = string.match(line, '^(%S+) (%S+) ([^|]+)')
     found.spent, found.held, found.over = parse(spent), parse(held), parse(over)
-    for name, rest in string.gmatch(line, '|(%S+)([^|]*)') do
-      stored[name] = {}
-      for index, units in string.gmatch(rest, '(%S+):(%S+)') do stored[name][index] = parse(units) end
+    if string.find(line, '|', 1, true) then
+      for name, rest in string.gmatch(line, '|(%S+)([^|]*)') do
+        stored[name] = {}
+        for index, units in string.gmatch(rest, '(%S+):(%S+)') do stored[name][index] = parse(units) end
+      end
     end
   end
   for _, limit in ipairs(account(path)) do
@@ -167,16 +196,22 @@ local function book(path, kind)
 end
 
 local function save()
+  local fields = {}
   for key in pairs(dirty) do
     local found = books[key]
-    local parts = {text(found.spent) .. ' ' .. text(found.held) .. ' ' .. text(found.over)}
+    local line = text(found.spent) .. ' ' .. text(found.held) .. ' ' .. text(found.over)
     for _, window in ipairs(found.windows) do
-      local line = {window.name}
-      for index, units in pairs(window.buckets) do line[#line + 1] = index .. ':' .. text(units) end
-      parts[#parts + 1] = table.concat(line, ' ')
+      line = line .. '|' .. window.name
+      for index, units in pairs(window.buckets) do line = line .. ' ' .. index .. ':' .. text(units) end
     end
-    redis.call('HSET', BOOKS, key, table.concat(parts, '|'))
+    fields[#fields + 1] = key
+    fields[#fields + 1] = line
+    if #fields >= 1000 then
+      redis.call('HSET', BOOKS, unpack(fields))
+      fields = {}
+    end
   end
+  if #fields > 0 then redis.call('HSET', BOOKS, unpack(fields)) end
   redis.call('HSET', META, 'seq', int(seq), 'head', head, 'now', int(now))
 end
 
@@ -250,14 +285,14 @@ local function answer(r)
   return {'OK', r.id, r.path, r.amounts, r.expires, r.status, r.asked, r.actual, r.over, r.at, r.detail}
 end
 
-local function write(r)
+local function write(r, was)  -- was: its status before, nil if there was none
   local line = {r.path, r.amounts, r.expires, r.status, r.asked, r.actual, r.over, r.at, r.detail}
   redis.call('HSET', RESERVATIONS, r.id, table.concat(line, '\t'))
   if r.status == 'open' then
     redis.call('ZADD', DUE, r.expires, r.id)
-    redis.call('ZREM', CLOSED, r.id)
+    if was and was ~= 'open' then redis.call('ZREM', CLOSED, r.id) end
   else
-    redis.call('ZREM', DUE, r.id)
+    if was == 'open' then redis.call('ZREM', DUE, r.id) end
     redis.call('ZADD', CLOSED, r.at, r.id)
   end
   log(r.status, r.id, r.path, r.amounts, r.expires, r.actual, r.over, r.detail)
@@ -266,7 +301,7 @@ end
 local function close(r, status)
   for _, pair in ipairs(amounts_of(r.amounts)) do change(r.path, pair[1], nil, sub(ZERO, pair[2]), nil) end
   r.status, r.actual, r.over, r.at, r.detail = status, '', '', int(now), ''
-  write(r)
+  write(r, 'open')
 end
 
 local function refused(path, amounts)  -- the outermost limit that does not hold, or nil
@@ -326,10 +361,10 @@ local function open(path, limits)
   local kinds = {}
   for kind in string.gmatch((before or '') .. ',' .. limits, '([^ ,]+) [^ ,]+ [^ ,]+') do kinds[kind] = true end
   redis.call('HSET', ACCOUNTS, path, limits)
-  accounts[path], paths = nil, {}
+  if next(dirty) then save() end  -- what expired in this call
+  accounts[path], books, lines, dirty, paths = nil, {}, {}, {}, {}
   -- a window that is gone is dropped, one that is new starts empty: as book() reads them
   for kind in pairs(kinds) do
-    books[path .. '\t' .. kind] = nil
     book(path, kind)
     dirty[path .. '\t' .. kind] = true
   end
@@ -356,7 +391,7 @@ local function reserve(id, path, line, ttl)
     id = id, path = path, amounts = line, expires = int(now + tonumber(ttl)), status = 'open', asked = line, actual = '',
     over = '', at = int(now), detail = '',
   }
-  write(record)
+  write(record, known and known.status)
   return answer(record)
 end
 
@@ -382,7 +417,7 @@ local function settle(id, line, tags)
   end
   for _, pair in ipairs(over) do change(known.path, pair[1], nil, nil, pair[2]) end
   known.status, known.actual, known.over, known.at, known.detail = 'settled', line, amounts_text(over), int(now), tags
-  write(known)
+  write(known, was_open and 'open' or 'closed')
   return answer(known)
 end
 
@@ -404,7 +439,7 @@ local function extend(id, line, ttl)
   for _, pair in ipairs(more) do change(known.path, pair[1], nil, pair[2], nil) end
   known.amounts, known.at = amounts_text(totals), int(now)
   known.expires = int(math.max(tonumber(known.expires), now + tonumber(ttl)))
-  write(known)
+  write(known, 'open')
   return answer(known)
 end
 
