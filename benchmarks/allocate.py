@@ -51,7 +51,8 @@ def instance(kind: str, n: int, w: int, seed: int) -> tuple[np.ndarray[Any, Any]
     """Costs [n, w], whole values [n, w] and a budget of a fifth of all largest options.
 
     ``random``: sorted random costs and values. ``concave``: sorted random gains, random steps. ``sack``: one option an
-    item, costs and values unrelated; ``weak``: one option, values near costs, the harder knapsacks.
+    item, costs and values unrelated; ``weak``: one option, values near costs, the harder knapsacks; ``strong``: values
+    are costs and a constant; ``subset``: values are costs.
     """
     rng = np.random.default_rng([seed, n, w])
     if kind == "concave":
@@ -60,6 +61,9 @@ def instance(kind: str, n: int, w: int, seed: int) -> tuple[np.ndarray[Any, Any]
     elif kind == "weak":
         cost = rng.integers(1, 1000, (n, w))
         value = np.maximum(cost + rng.integers(-100, 101, (n, w)), 1) / 1000
+    elif kind in ("strong", "subset"):
+        cost = rng.integers(1, 1000, (n, w))
+        value = (cost + (100 if kind == "strong" else 0)) / 1000
     else:
         cost, value = np.sort(rng.integers(1, 1000, (n, w)), 1), np.sort(rng.random((n, w)), 1)
     whole = np.maximum(np.round(value * MILLION), 1).astype(np.int64)
