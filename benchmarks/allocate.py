@@ -8,8 +8,10 @@
 Needs ``pip install 'budgeteer[bench]'``. Values and costs are whole numbers, so that every solver gets the same
 instance. Each measurement is a child process (HiGHS and OR-tools do not load into one process), one after the other,
 with a time limit; time is taken around a solver's calls, after the instance is in memory. For ours that is
-``allocate``, from an Items to a Plan; for the peers solving alone and, as ``with_model``, from arrays on. Ours is
-the best of several repetitions; peers run once where that takes seconds.
+``allocate``, from an Items to a Plan, and, as ``alone``, the compiled call in it; for the peers solving alone and, as
+``with_model``, from arrays on. Ours is the best of several repetitions, as are OR-tools' knapsack solvers; others run
+once. OR-tools' knapsack solvers settle items and sort while their model is built, so that little may be left to solve:
+``unreduced`` is their solving alone when told to settle none.
 Absolute times depend on what else the machine does; the ratios are from the same run.
 """
 
@@ -17,6 +19,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import itertools
 import json
 import math
 import os
@@ -36,11 +39,15 @@ FIGURE = ROOT / "docs" / "allocate_scaling.svg"
 PACKAGES = ("numpy", "highspy", "ortools")
 MENUS = ((128, 32), (10_000, 32), (1_000_000, 16))
 SCALE = tuple((10**k, 16) for k in range(1, 7))
-SACKS = (50, 1000, 10_000, 100_000, 1_000_000)
+SACKS = (50, 64, 1000, 10_000, 100_000, 1_000_000)
+SACK_KINDS = ("sack", "weak", "strong", "subset")
+SACK_SEEDS = 5
+"""Instances of a kind of knapsacks of 50 to 1000 items, whose times differ by more than the solvers'."""
 EXACT = ("menu-knapsack exact", "menu-knapsack compiled exact")
 OURS = ("menu-knapsack", "menu-knapsack compiled", *EXACT, "greedy-marginal", "bisection")
 PEERS = ("highs", "cp-sat")
-SACK_PEERS = ("branch and bound", "64 items", "dynamic programming", "divide and conquer", "cp-sat as knapsack")
+FAST_PEERS = ("branch and bound", "64 items")
+SACK_PEERS = (*FAST_PEERS, "dynamic programming", "divide and conquer", "cp-sat as knapsack")
 OURS_LIMIT = 600.0
 """Seconds for one measurement of ours, all repetitions and the instance's making included."""
 MILLION = 10**6
@@ -51,7 +58,8 @@ def instance(kind: str, n: int, w: int, seed: int) -> tuple[np.ndarray[Any, Any]
     """Costs [n, w], whole values [n, w] and a budget of a fifth of all largest options.
 
     ``random``: sorted random costs and values. ``concave``: sorted random gains, random steps. ``sack``: one option an
-    item, costs and values unrelated; ``weak``: one option, values near costs, the harder knapsacks.
+    item, costs and values unrelated; ``weak``: one option, values near costs, the harder knapsacks; ``strong``: values
+    are costs and a constant; ``subset``: values are costs.
     """
     rng = np.random.default_rng([seed, n, w])
     if kind == "concave":
@@ -60,6 +68,9 @@ def instance(kind: str, n: int, w: int, seed: int) -> tuple[np.ndarray[Any, Any]
     elif kind == "weak":
         cost = rng.integers(1, 1000, (n, w))
         value = np.maximum(cost + rng.integers(-100, 101, (n, w)), 1) / 1000
+    elif kind in ("strong", "subset"):
+        cost = rng.integers(1, 1000, (n, w))
+        value = (cost + (100 if kind == "strong" else 0)) / 1000
     else:
         cost, value = np.sort(rng.integers(1, 1000, (n, w)), 1), np.sort(rng.random((n, w)), 1)
     whole = np.maximum(np.round(value * MILLION), 1).astype(np.int64)
@@ -88,6 +99,8 @@ def ours(name: str, cost: Any, value: Any, budget: int, repetitions: int) -> dic
     from budgeteer.allocate import greedy_marginal, menu_knapsack
     from budgeteer.plan import Items, Menu
 
+    alone = _in_compiled_calls() if "compiled" in name else []
+
     worth = value / MILLION
     start = time.perf_counter()
     items = Items(tuple(map(str, range(len(cost)))), menu=Menu.of(cost, worth))
@@ -97,7 +110,9 @@ def ours(name: str, cost: Any, value: Any, budget: int, repetitions: int) -> dic
     allocator = (
         greedy_marginal() if name == "greedy-marginal" else menu_knapsack(name.endswith("exact"), "compiled" in name)
     )
+    inside = []
     for _ in range(repetitions):
+        alone.clear()
         start, busy = time.perf_counter(), time.process_time()
         if name == "bisection":
             found = bisection(cost, worth, budget)
@@ -106,10 +121,29 @@ def ours(name: str, cost: Any, value: Any, budget: int, repetitions: int) -> dic
             found, gap = plan.value, plan.gap
         seconds.append(time.perf_counter() - start)
         cpu.append(time.process_time() - busy)
+        inside.append(sum(alone))
     return {
-        "seconds": min(seconds), "median": float(np.median(seconds)), "cpu": min(cpu), "repetitions": repetitions,
-        "items_built": built, "value": found, "gap": gap / found if found else math.nan,
+        "seconds": min(seconds), "alone": min(inside) if alone else None, "median": float(np.median(seconds)),
+        "cpu": min(cpu), "repetitions": repetitions, "items_built": built, "value": found,
+        "gap": gap / found if found else math.nan,
     }  # fmt: skip
+
+
+def _in_compiled_calls() -> list[float]:
+    """Seconds of each compiled call from now on, some 0.1 us of measuring included."""
+    from budgeteer.allocate import _compiled
+
+    call: Any = _compiled.solve
+    taken: list[float] = []
+
+    def timed(*arguments: Any) -> Any:
+        start = time.perf_counter()
+        found = call(*arguments)
+        taken.append(time.perf_counter() - start)
+        return found
+
+    _compiled.solve = timed
+    return taken
 
 
 def highs(cost: Any, value: Any, budget: int, limit: float) -> dict[str, Any]:
@@ -178,21 +212,26 @@ def sack(name: str, cost: Any, value: Any, budget: int, limit: float) -> dict[st
         "divide and conquer": module.SolverType.KNAPSACK_DIVIDE_AND_CONQUER_SOLVER,
         "cp-sat as knapsack": module.SolverType.KNAPSACK_MULTIDIMENSION_CP_SAT_SOLVER,
     }[name]
-    seconds, whole, found, optimal = [], [], 0.0, False
-    for _ in range(20 if len(cost) <= 1000 else 3):
-        begin = time.perf_counter()
-        solver = module.KnapsackSolver(kind, "")
-        solver.set_time_limit(limit)
-        solver.init(value.ravel().tolist(), [cost.ravel().tolist()], [budget])
-        start = time.perf_counter()
-        found = float(solver.solve())
-        seconds.append(time.perf_counter() - start)
-        whole.append(time.perf_counter() - begin)
-        optimal = solver.is_solution_optimal()
-        if sum(whole) > limit:
+    times: dict[bool, list[float]] = {True: [], False: []}
+    whole, found, optimal, began = [], 0.0, False, time.perf_counter()
+    for _ in range(repetitions(len(cost))):
+        for reduced in (True, False) if name in FAST_PEERS and len(cost) <= 64 else (True,):
+            begin = time.perf_counter()
+            solver = module.KnapsackSolver(kind, "")
+            solver.set_time_limit(limit)
+            solver.set_use_reduction(reduced)
+            solver.init(value.ravel().tolist(), [cost.ravel().tolist()], [budget])
+            start = time.perf_counter()
+            answer = float(solver.solve())
+            times[reduced].append(time.perf_counter() - start)
+            if reduced:
+                whole.append(time.perf_counter() - begin)
+                found, optimal = answer, solver.is_solution_optimal()
+        if time.perf_counter() - began > limit:
             break
-    entry = _peer(min(seconds), min(whole), found, found if optimal else math.nan)
-    return {**entry, "optimal": optimal, "repetitions": len(seconds)}
+    entry = _peer(min(times[True]), min(whole), found, found if optimal else math.nan)
+    unreduced = min(times[False], default=None)
+    return {**entry, "unreduced": unreduced, "optimal": optimal, "repetitions": len(whole)}
 
 
 def _peer(seconds: float, whole: float, value: float, bound: float) -> dict[str, Any]:
@@ -294,14 +333,15 @@ def sacks(journal: Journal, sizes: Sequence[int], limit: float, seed: int) -> li
     """Knapsacks of one option an item: OR-tools' own solvers, as far as each goes."""
     rows = []
     for n in sizes:
-        for kind in ("sack", "weak"):
-            for solver in (*EXACT, *SACK_PEERS):
+        for kind, number in itertools.product(SACK_KINDS, range(SACK_SEEDS if 50 <= n <= 1000 else 1)):
+            for solver in (*EXACT, *(FAST_PEERS if number else SACK_PEERS)):
                 # the dynamic programs need a table of items x budget, the bit-packed one 64 items at most
                 most = {"64 items": 64, "branch and bound": 100_000, "cp-sat as knapsack": 10_000}.get(solver, 1000)
                 if solver not in EXACT and n > most:
                     continue
                 times = repetitions(n) if solver in EXACT else 1
-                rows.append(child(journal, limit, solver=solver, kind=kind, n=n, w=1, seed=seed, repetitions=times))
+                wanted = {"solver": solver, "kind": kind, "n": n, "w": 1, "seed": seed + number, "repetitions": times}
+                rows.append(child(journal, limit, **wanted))
     return rows
 
 
@@ -319,19 +359,38 @@ def ratios(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """Peers' time divided by ours, exact against exact: how many times faster ours is on the same instance."""
 
     def instance_of(row: dict[str, Any]) -> tuple[Any, ...]:
-        return row["kind"], row["items"], row["options"]
+        return row["kind"], row["items"], row["options"], row["seed"]
 
     good = [row for row in rows if "error" not in row]
     return [
         {
             "solver": r["solver"], "ours": mine["solver"], "kind": r["kind"], "items": r["items"],
-            "options": r["options"], "times": r["seconds"] / mine["seconds"],
+            "options": r["options"], "seed": r["seed"], "times": r["seconds"] / mine["seconds"],
             "times_with_model": r["with_model"] / mine["seconds"],
+            "times_alone": r["seconds"] / mine["alone"] if mine.get("alone") else None,
+            "times_unreduced": r["unreduced"] / mine["alone"] if mine.get("alone") and r.get("unreduced") else None,
             "finished": r.get("gap") is not None and r["gap"] <= 1e-9,
         }
         for mine in good if mine["solver"] in EXACT
         for r in good if r["solver"] not in OURS and instance_of(r) == instance_of(mine)
     ]  # fmt: skip
+
+
+def sack_ratios(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Geometric mean and least, over the instances of a kind and size, of the ratios to the exact compiled form."""
+    of: dict[tuple[str, int, str], list[dict[str, Any]]] = {}
+    for row in rows:
+        if row["ours"] == EXACT[1] and row["solver"] in FAST_PEERS:
+            of.setdefault((row["kind"], row["items"], row["solver"]), []).append(row)
+    found = []
+    for (kind, items, solver), these in of.items():
+        entry: dict[str, Any] = {"kind": kind, "items": items, "solver": solver, "instances": len(these)}
+        entry["finished"] = sum(row["finished"] for row in these)
+        for name in ("times_with_model", "times_alone", "times_unreduced"):
+            each = [row[name] for row in these if row[name] is not None]
+            entry[name] = [math.exp(sum(map(math.log, each)) / len(each)), min(each)] if each else None
+        found.append(entry)
+    return found
 
 
 PARTS = ("menus", "sacks", "scaling")
@@ -398,6 +457,18 @@ def table(found: dict[str, Any]) -> str:
         times = f"{r['times']:,.3g} times as long as {r['ours']} ({r['times_with_model']:,.3g} with its model)"
         lines.append(f"{name:28} {r['solver']:24} took {times}{more}")
     lines.append("")
+    for r in found["sack_ratios"]:
+        parts = [
+            f"{r[name][0]:.3g} (least {r[name][1]:.3g}) {what}"
+            for name, what in (("times_with_model", "with its model"), ("times_alone", "alone"),
+                               ("times_unreduced", "alone, nothing settled before"))
+            if r[name]
+        ]  # fmt: skip
+        lines.append(
+            f"{r['kind']} {r['items']:,}, {r['instances']} instances, {r['finished']} finished: {r['solver']} took "
+            f"{', '.join(parts)} times as long as {EXACT[1]}"
+        )
+    lines.append("")
     for r in found["targets"]:
         gap = "" if r["target_gap"] is None else f", gap {r['gap']:.1e} of {r['target_gap']:.0e}"
         lines.append(
@@ -448,6 +519,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             found[part] = scaling(journal, ((10, 16), (100, 16)) if args.quick else SCALE, args.seed)
         found["targets"] = targets(found["menus"])
         found["ratios"] = ratios([*found["menus"], *found["sacks"]])
+        found["sack_ratios"] = sack_ratios(found["ratios"])
         measured = [r["solver"] for r in found["scaling"] if "error" not in r]
         found["exponents"] = {name: slope(found["scaling"], name) for name in dict.fromkeys(measured)}
         if out is not None:  # after every part, so that a run that is stopped keeps what it has

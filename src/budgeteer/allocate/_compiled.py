@@ -13,8 +13,10 @@ import numba
 import numpy as np
 from numba import njit
 
-FIRST = 1 << 10
-"""Places that growing arrays begin with."""
+from budgeteer.allocate.menu_knapsack import EPS
+
+FIRST = 1 << 5
+"""Places that growing arrays begin with: few, since small blocks of memory are had at once."""
 SHORT = 32
 """Rows of so few options are sorted by insertion."""
 APART = 1e-9
@@ -27,20 +29,16 @@ _OPTIONS: dict[str, Any] = {"cache": True, "error_model": "numpy"}
 types: Any = numba.types  # its constructors have no annotations
 _I64 = types.Array(types.int64, 1, "C", readonly=True)
 _F64 = types.Array(types.float64, 1, "C", readonly=True)
-_PLAN = types.Tuple((types.int64[::1], types.float64, types.float64, types.int64, types.float64, types.int64[::1]))
+_PLAN = types.Tuple((types.int64[::1], types.float64, types.float64, types.int64, types.float64))
 
 
 @njit(**_OPTIONS)
-def _grown(whole, real, size):  # type: ignore[no-untyped-def]
-    """Rows of whole and of real numbers with twice the places and ``size`` more."""
-    n, w, r = len(whole), whole.shape[1], real.shape[1]
-    more_whole, more_real = np.empty((2 * n + size, w), np.int64), np.empty((2 * n + size, r))
-    for k in range(n):  # loops compile faster than assignments of slices
-        for field in range(w):
-            more_whole[k, field] = whole[k, field]
-        for field in range(r):
-            more_real[k, field] = real[k, field]
-    return more_whole, more_real
+def _grown(path, size):  # type: ignore[no-untyped-def]
+    """Rows of two whole numbers with twice the places and ``size`` more."""
+    more = np.empty((2 * len(path) + size, 2), np.int64)
+    for k in range(len(path)):  # loops compile faster than assignments of slices
+        more[k, 0], more[k, 1] = path[k, 0], path[k, 1]
+    return more
 
 
 @njit(**_OPTIONS)
@@ -76,13 +74,15 @@ def _sorted(first, second, third):  # type: ignore[no-untyped-def]
 
 @njit(**_OPTIONS)
 def _unknown(order, first, second, item, rank):  # type: ignore[no-untyped-def]
-    """Do rows of different items stand in an order that only their keys decide, and nobody said how?"""
+    """Items of rows in an order that only their keys decide, if nobody said how."""
+    tied, size = np.empty(2 * len(order), np.int64), 0
     for k in range(1, len(order)):
         a, b = order[k - 1], order[k]
-        known = len(rank) and rank[item[a]] >= 0 and rank[item[b]] >= 0
-        if first[a] == first[b] and second[a] == second[b] and item[a] != item[b] and not known:
-            return True
-    return False
+        unknown = len(rank) == 0 or rank[item[a]] < 0 or rank[item[b]] < 0
+        if unknown and first[a] == first[b] and second[a] == second[b] and item[a] != item[b]:
+            tied[size], tied[size + 1] = item[a], item[b]
+            size += 2
+    return tied[:size]
 
 
 @njit(**_OPTIONS)
@@ -161,20 +161,15 @@ def _hull(cost, value, start, stop, order, at, slope):  # type: ignore[no-untype
 def _steps(cost, value, indptr, stride, low, high, units):  # type: ignore[no-untyped-def]
     """Every ``stride``-th item's option above the price ``high``, and the steps of slopes between ``low`` and ``high``.
 
-    Returns the tokens of those options, and the steps: items, options and tokens [., 3], slopes [., 1], how many.
+    Returns the tokens of those options, and the steps: items, options and tokens [., 3], slopes [.], how many.
     """
     n = len(indptr) - 1
-    widest = 0
-    for i in range(0, n, stride):
-        widest = max(widest, indptr[i + 1] - indptr[i])
-    order, at, steep = np.empty(widest, np.int64), np.empty(widest, np.int64), np.empty(widest)
-    step, slope = np.empty((FIRST, 3), np.int64), np.empty((FIRST, 1))
-    size, spent = 0, 0
+    # what is settled first, so that the arrays of steps need not grow: that would slow down the loop that fills them
+    unsettled, count, places, widest, spent = np.empty((n + stride - 1) // stride, np.int64), 0, 0, 0, 0
     for i in range(0, n, stride):
         start, stop = indptr[i], indptr[i + 1]
-        best, before = 0, 0
         if high < math.inf:
-            top, cheap, top_cheap = 0.0, 0, 0.0
+            top, best, cheap, top_cheap = 0.0, 0, 0, 0.0
             for k in range(start, stop):
                 score, score_cheap = value[k] - high * cost[k], value[k] - low * cost[k]
                 if score > top:
@@ -186,10 +181,21 @@ def _steps(cost, value, indptr, stride, low, high, units):  # type: ignore[no-un
                 if best:
                     spent += cost[start + best - 1]
                 continue
-            best = 0
-        if size + stop - start > len(slope):
-            step, slope = _grown(step, slope, stop - start)
-        for k in range(_hull(cost, value, start, stop, order, at, steep)):
+        unsettled[count] = i
+        count += 1
+        places += stop - start
+        widest = max(widest, stop - start)
+    order, at, steep = np.empty(widest, np.int64), np.empty(widest, np.int64), np.empty(widest)
+    step, slope, size = np.empty((places, 3), np.int64), np.empty(places), 0
+    for j in range(count):
+        i = unsettled[j]
+        start, stop = indptr[i], indptr[i + 1]
+        best, before, corners = 0, 0, 1
+        if stop - start == 1:  # no call, which would take most of the time of such an item
+            at[0], steep[0] = start, value[start] / cost[start]
+        else:
+            corners = _hull(cost, value, start, stop, order, at, steep)
+        for k in range(corners):
             if steep[k] <= low:
                 break
             if steep[k] >= high:
@@ -197,7 +203,7 @@ def _steps(cost, value, indptr, stride, low, high, units):  # type: ignore[no-un
                 spent += cost[at[k]] - before
             else:
                 step[size, 0], step[size, 1], step[size, 2] = i, at[k] - start + 1, cost[at[k]] - before
-                slope[size, 0] = steep[k]
+                slope[size] = steep[k]
                 size += 1
             before = cost[at[k]]
         units[i] = best
@@ -209,7 +215,7 @@ def _break(step, slope, size, left):  # type: ignore[no-untyped-def]
     """Slope of the first step, steepest first, that ``left`` tokens do not cover; 0 if they cover all. Quickselect."""
     extra, steep = np.empty(size, np.int64), np.empty(size)
     for k in range(size):
-        extra[k], steep[k] = step[k, 2], slope[k, 0]
+        extra[k], steep[k] = step[k, 2], slope[k]
     low, high = 0, size
     while low < high:
         a, b, c = steep[low], steep[(low + high) // 2], steep[high - 1]
@@ -238,16 +244,25 @@ def _break(step, slope, size, left):  # type: ignore[no-untyped-def]
 def _moves(cost, value, indptr, units, price, reach):  # type: ignore[no-untyped-def]
     """All changes whose reduced loss is below ``reach``: items, options, tokens added [., 3]; value added, loss [., 2];
     how many."""
-    move, worth = np.empty((FIRST, 3), np.int64), np.empty((FIRST, 2))
-    size = 0
+    near, count, places = np.empty(len(units), np.int64), 0, 0
     for i in range(len(units)):
-        start, stop, now, top = indptr[i], indptr[i + 1], units[i], 0.0
-        for k in range(start, stop):
+        top, second = 0.0, -math.inf
+        for k in range(indptr[i], indptr[i + 1]):
             score = value[k] - price * cost[k]
             if score > top:
-                top = score
-        if size + stop - start + 1 > len(move):
-            move, worth = _grown(move, worth, stop - start + 1)
+                top, second = score, top
+            elif score > second:
+                second = score
+        if second > top - reach:
+            near[count] = i
+            count += 1
+            places += indptr[i + 1] - indptr[i] + 1
+    move, worth, size = np.empty((places, 3), np.int64), np.empty((places, 2)), 0
+    for j in range(count):
+        i = near[j]
+        start, stop, now, top = indptr[i], indptr[i + 1], units[i], 0.0
+        for k in range(start, stop):
+            top = max(top, value[k] - price * cost[k])
         spent, got = 0, 0.0
         if now:
             spent, got = cost[start + now - 1], value[start + now - 1]
@@ -321,7 +336,7 @@ def _two_changes(move, worth, size, left, wanted, rank):  # type: ignore[no-unty
 
 
 @njit(**_OPTIONS)
-def _program(first, order, least, row, move, worth, left, price, best, limit):  # type: ignore[no-untyped-def]
+def _program(first, order, least, row, move, worth, left, price, best, tiny, limit):  # type: ignore[no-untyped-def]
     """The core's dynamic program over groups of changes, in an order of rising ``least`` loss.
 
     Group g are the rows ``row[first[g] : first[g + 1]]`` of the changes. Returns the value, the last of the nodes that
@@ -329,52 +344,62 @@ def _program(first, order, least, row, move, worth, left, price, best, limit):  
     """
     n = len(order)
     more, less = np.zeros(n + 1, np.int64), np.zeros(n + 1, np.int64)
+    rise, fall = np.zeros(n + 1), np.empty(n + 1)
+    fall[n] = math.inf
     for g in range(n - 1, -1, -1):
-        high, low = 0, 0
+        high, low, up, down = 0, 0, rise[g + 1], fall[g + 1]
         for e in range(first[order[g]], first[order[g] + 1]):
-            high, low = max(high, move[row[e], 2]), min(low, move[row[e], 2])
-        more[g], less[g] = more[g + 1] + high, less[g + 1] + low
-    # states (tokens, value added, node), in three buffers: those before a group, and two to merge between
-    cost, value, node = np.zeros(1, np.int64), np.zeros(1), np.zeros(1, np.int64) - 1
-    b_cost, b_value, b_node = np.empty(FIRST, np.int64), np.empty(FIRST), np.empty(FIRST, np.int64)
-    c_cost, c_value, c_node = np.empty(FIRST, np.int64), np.empty(FIRST), np.empty(FIRST, np.int64)
-    path, unused = np.empty((FIRST, 2), np.int64), np.empty((FIRST, 0))
-    nodes, size, work, winner, bound = 0, 1, 0, -1, price * left
+            extra, gain = move[row[e], 2], worth[row[e], 0]
+            if extra > 0:
+                high, up = max(high, extra), max(up, gain / extra)
+            elif extra < 0:
+                low, down = min(low, extra), min(down, gain / extra)
+        more[g], less[g], rise[g], fall[g] = more[g + 1] + high, less[g + 1] + low, up, down
+    # states: tokens and node, value added; in three buffers: those before a group, and two to merge between
+    state, value = np.empty((FIRST, 2), np.int64), np.empty(FIRST)
+    b_state, b_value = np.empty((FIRST, 2), np.int64), np.empty(FIRST)
+    c_state, c_value = np.empty((FIRST, 2), np.int64), np.empty(FIRST)
+    path = np.empty((FIRST, 2), np.int64)
+    state[0, 0], state[0, 1], value[0] = 0, -1, 0.0
+    nodes, size, work, winner = 0, 1, 0, -1
     for g in range(n):
         begin, end = first[order[g]], first[order[g] + 1]
         work += size * (end - begin + 1)
         if work > limit:
             return best, winner, path, False
         after = least[order[g + 1]] if g + 1 < n else math.inf
+        usable, low, up, down = more[g + 1], left - less[g + 1], rise[g + 1], fall[g + 1]
         # the states so far, and those states with one change of the group each, are merged list by list
-        kept_cost, kept_value, kept_node, kept = cost, value, node, size
+        kept_state, kept_value, kept = state, value, size
         for e in range(begin, end):
             extra, gain = move[row[e], 2], worth[row[e], 0]
             if nodes + size > len(path):
-                path, unused = _grown(path, unused, size)
-            if kept + size > len(b_cost):
+                path = _grown(path, size)
+            if kept + size > len(b_value):
                 places = 2 * (kept + size)
-                b_cost, b_value, b_node = np.empty(places, np.int64), np.empty(places), np.empty(places, np.int64)
+                b_state, b_value = np.empty((places, 2), np.int64), np.empty(places)
             i, j, new, last = 0, 0, 0, -math.inf
             while i < kept or j < size:
                 old = i < kept
                 if old and j < size:
-                    c, d = kept_cost[i], cost[j] + extra
+                    c, d = kept_state[i, 0], state[j, 0] + extra
                     old = c < d or (c == d and kept_value[i] >= value[j] + gain)
                 if old:
-                    c, v, back = kept_cost[i], kept_value[i], kept_node[i]
+                    c, v, back = kept_state[i, 0], kept_value[i], kept_state[i, 1]
                     i += 1
                 else:
-                    c, v, back = cost[j] + extra, value[j] + gain, node[j]
+                    c, v, back = state[j, 0] + extra, value[j] + gain, state[j, 1]
                     j += 1
                 if v <= last:
                     continue  # another state has no more tokens and no less value
                 wins = not old and c <= left and v > best
                 if wins:
                     best = v
-                # a state that goes on makes another change still; it may not be able to spend all that is left
-                hope = price * c - v + after + price * max(left - c - more[g + 1], 0)
-                stays = hope < bound - best and c + less[g + 1] <= left
+                # a state that goes on makes another change still; it may not be able to spend all that is left, and
+                # what it can spend or has to free is worth no more, or costs no less, than the best of the slopes
+                room = min(left - c, usable)
+                hope = v + min(price * room - after, (up if room >= 0 else down) * room)
+                stays = hope > best + tiny and c <= low
                 if not old and (wins or stays):
                     path[nodes, 0], path[nodes, 1] = back, row[e]
                     back = nodes
@@ -382,18 +407,43 @@ def _program(first, order, least, row, move, worth, left, price, best, limit):  
                     if wins:
                         winner = back
                 if stays:
-                    b_cost[new], b_value[new], b_node[new], last = c, v, back, v
+                    b_state[new, 0], b_state[new, 1], b_value[new], last = c, back, v, v
                     new += 1
-            spare_cost, spare_value, spare_node = (
-                (c_cost, c_value, c_node) if e == begin else (kept_cost, kept_value, kept_node)
-            )
-            kept_cost, kept_value, kept_node, kept = b_cost, b_value, b_node, new
-            b_cost, b_value, b_node = spare_cost, spare_value, spare_node
-        c_cost, c_value, c_node = cost, value, node
-        cost, value, node, size = kept_cost, kept_value, kept_node, kept
+            spare_state, spare_value = (c_state, c_value) if e == begin else (kept_state, kept_value)
+            kept_state, kept_value, kept = b_state, b_value, new
+            b_state, b_value = spare_state, spare_value
+        c_state, c_value = state, value
+        state, value, size = kept_state, kept_value, kept
         if not size:
             break
     return best, winner, path, True
+
+
+@njit(**_OPTIONS)
+def _core(move, worth, size, left, price, best, tiny, rank, limit):  # type: ignore[no-untyped-def]
+    """The core's program with the changes that lose less than the gap to ``best``: items whose order by key has to be
+    known first, if any, and what :func:`_program` returns. Items of the same least loss: small changes first.
+    """
+    gap = price * left - best
+    row, first, inside, groups = np.empty(size, np.int64), np.empty(size + 1, np.int64), 0, 0
+    least, extra, of = np.empty(size), np.empty(size), np.empty(size, np.int64)
+    for k in range(size):
+        if worth[k, 1] < gap:
+            if inside == 0 or move[k, 0] != of[groups - 1]:
+                first[groups], of[groups], least[groups], extra[groups] = inside, move[k, 0], worth[k, 1], 0.0
+                groups += 1
+            least[groups - 1] = min(least[groups - 1], worth[k, 1])
+            extra[groups - 1] += abs(move[k, 2])
+            row[inside] = k
+            inside += 1
+    first[groups] = inside
+    least, extra, of = least[:groups], extra[:groups], of[:groups]
+    order = _sorted(least, extra, _ranks(of, rank))
+    tied = _unknown(order, least, extra, of, rank)
+    if len(tied):
+        return tied, best, -1, np.empty((0, 2), np.int64), False
+    best, at, path, done = _program(first, order, least, row, move, worth, left, price, best, tiny, limit)
+    return tied, best, at, path, done
 
 
 @njit(_PLAN(_I64, _F64, _I64, types.int64, types.boolean, _I64, types.int64, types.int64, types.int64), **_OPTIONS)
@@ -409,10 +459,10 @@ def solve(cost, value, indptr, budget, exact, rank, sampled, wanted, limit):  # 
         wanted, limit: MOVES and STATES of :mod:`budgeteer.allocate.menu_knapsack`.
 
     Returns:
-        units [n], price, gap, tokens, value, and the items whose order by key decides between equals and is not
-        known: if there are any, call again with their ranks; the rest of the answer then means nothing.
+        units [n], price, gap, tokens, value. Tokens of -1 say that the first are no units, but the items whose order by
+        key decides between equals and is not known: call again with their ranks.
     """
-    n, nothing = len(indptr) - 1, np.empty(0, np.int64)
+    n = len(indptr) - 1
     divisor = 0
     for c in cost:
         divisor = math.gcd(divisor, c)
@@ -433,7 +483,7 @@ def solve(cost, value, indptr, budget, exact, rank, sampled, wanted, limit):  # 
         while k < steps:
             i, spent = step[k, 0], 0.0
             while k < steps and step[k, 0] == i:
-                if slope[k, 0] > price:
+                if slope[k] > price:
                     spent += step[k, 2]
                 k += 1
             total += spent
@@ -468,10 +518,10 @@ def solve(cost, value, indptr, budget, exact, rank, sampled, wanted, limit):  # 
         low, high = 0.0, low * (1 + APART)
     left, size = budget - spent, 0
     for k in range(steps):
-        if slope[k, 0] > price:
+        if slope[k] > price:
             units[step[k, 0]] = step[k, 1]
             left -= step[k, 2]
-        elif slope[k, 0] == price:
+        elif slope[k] == price:
             for field in range(3):
                 step[size, field] = step[k, field]
             size += 1
@@ -481,8 +531,9 @@ def solve(cost, value, indptr, budget, exact, rank, sampled, wanted, limit):  # 
         item, same, order = np.empty(size, np.int64), np.zeros(size), np.arange(size)
         for k in range(size):
             item[k] = step[k, 0]
-        if _unknown(order, same, same, item, rank):
-            return units, price, 0.0, 0, 0.0, item
+        tied = _unknown(order, same, same, item, rank)
+        if len(tied):
+            return tied, price, 0.0, -1, 0.0
         passed = -1
         for k in _sorted(same, same, _ranks(item, rank)):
             if step[k, 2] > left:
@@ -491,55 +542,59 @@ def solve(cost, value, indptr, budget, exact, rank, sampled, wanted, limit):  # 
                 units[item[k]] = step[k, 1]
                 left -= step[k, 2]
 
-    # 4. the best change of one or two items, then the core's program
-    whole = price * left
-    gap = whole
+    # 4. the core's program at once if few changes can matter, else after the best change of one or two items
+    gap = whole = price * left
     if gap > 0:
         reach = whole * min(1.0, wanted / len(cost))
         move, worth, size = _moves(cost, value, indptr, units, price, reach)
         while reach < whole and size < wanted // 4:
             reach = min(8 * reach, whole)
             move, worth, size = _moves(cost, value, indptr, units, price, reach)
-        best, one, two, twins = _two_changes(move, worth, size, left, wanted, rank)
-        gap = max(whole - best, 0.0)
-        if len(twins):
-            return units, price, 0.0, 0, 0.0, twins
-        chosen = np.empty((2, 3), np.int64)
-        count = 0
-        for k in (one, two):
-            if k >= 0:
-                chosen[count, 0], chosen[count, 1], chosen[count, 2] = move[k, 0], move[k, 1], move[k, 2]
-                count += 1
-        if exact and gap > 0:
-            if gap > reach:
-                move, worth, size = _moves(cost, value, indptr, units, price, gap)
-            row, first, inside, groups = np.empty(size, np.int64), np.empty(size + 1, np.int64), 0, 0
-            least, of = np.empty(size), np.empty(size, np.int64)
+        tiny = whole
+        if exact:
+            for i in range(n):
+                if units[i]:
+                    tiny += value[indptr[i] + units[i] - 1]
+        tiny *= EPS
+        few = exact and reach == whole
+        best, at, path, done = 0.0, -1, np.empty((0, 2), np.int64), False
+        if few:
             for k in range(size):
-                if worth[k, 1] < gap:
-                    if inside == 0 or move[k, 0] != of[groups - 1]:
-                        first[groups], of[groups], least[groups] = inside, move[k, 0], worth[k, 1]
-                        groups += 1
-                    least[groups - 1] = min(least[groups - 1], worth[k, 1])
-                    row[inside] = k
-                    inside += 1
-            first[groups] = inside
-            least, of, same = least[:groups], of[:groups], np.zeros(groups)
-            order = _sorted(least, same, _ranks(of, rank))
-            if _unknown(order, least, same, of, rank):
-                return units, price, 0.0, 0, 0.0, of
-            best, at, path, done = _program(first, order, least, row, move, worth, left, price, best, limit)
-            if at >= 0:
-                count = 0
-            while at >= 0:
-                k = path[at, 1]
-                units[move[k, 0]] = move[k, 1]
-                left -= move[k, 2]
-                at = path[at, 0]
-            gap = 0.0 if done else max(whole - best, 0.0)
-        for k in range(count):
-            units[chosen[k, 0]] = chosen[k, 1]
-            left -= chosen[k, 2]
+                if move[k, 2] <= left and worth[k, 0] > best:
+                    best = worth[k, 0]
+            best = max(best - 4 * tiny, 0.0)  # the program is to find that change itself, as its order by key has it
+            known = best
+            tied, best, at, path, done = _core(move, worth, size, left, price, best, tiny, rank, limit)
+            if len(tied):
+                return tied, price, 0.0, -1, 0.0
+            done = done and (at >= 0 or known == 0)
+        chosen, count = np.empty((2, 3), np.int64), 0
+        if not done:
+            pair, one, two, twins = _two_changes(move, worth, size, left, wanted, rank)
+            if len(twins):
+                return twins, price, 0.0, -1, 0.0
+            if at < 0 or pair > best:
+                best, at = pair, -1
+                for k in (one, two):
+                    if k >= 0:
+                        chosen[count, 0], chosen[count, 1], chosen[count, 2] = move[k, 0], move[k, 1], move[k, 2]
+                        count += 1
+            if exact and not few and whole > best:
+                if whole - best > reach:
+                    move, worth, size = _moves(cost, value, indptr, units, price, whole - best)
+                tied, best, at, path, done = _core(move, worth, size, left, price, best, tiny, rank, limit)
+                if len(tied):
+                    return tied, price, 0.0, -1, 0.0
+        gap = 0.0 if done else max(whole - best, 0.0)
+        if at < 0:
+            for k in range(count):
+                units[chosen[k, 0]] = chosen[k, 1]
+                left -= chosen[k, 2]
+        while at >= 0:
+            k = path[at, 1]
+            units[move[k, 0]] = move[k, 1]
+            left -= move[k, 2]
+            at = path[at, 0]
 
     total, lost = 0.0, 0.0  # summed with what rounding loses
     for i in range(n):
@@ -548,4 +603,4 @@ def solve(cost, value, indptr, budget, exact, rank, sampled, wanted, limit):  # 
             new = total + term
             lost = (new - total) - term
             total = new
-    return units, price, gap, budget - left, total, nothing
+    return units, price, gap, budget - left, total

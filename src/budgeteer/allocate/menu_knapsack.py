@@ -22,6 +22,8 @@ PAIRS = 64
 """Most pairs looked at one by one."""
 STATES = 4_000_000
 """Most states of the core's dynamic program, over all its stages: about 100 MB."""
+EPS = 2.0**-51
+"""What is worth less than this share of a plan's value is lost when its values are summed."""
 NO_RANK = np.zeros(0, np.int64)
 
 
@@ -87,13 +89,15 @@ def _compiled_rule(exact: bool) -> Callable[[int, Items], Plan]:
         menu, keys = items.options(), items.keys
         if not len(menu.cost):
             return menu_plan(items, np.zeros(len(items), np.int64), 0.0, 0.0)
-        arrays = [np.ascontiguousarray(column) for column in (menu.cost, menu.value, menu.indptr)]
+        arrays = menu.cost, menu.value, menu.indptr
+        if not (arrays[0].flags.c_contiguous and arrays[1].flags.c_contiguous and arrays[2].flags.c_contiguous):
+            arrays = menu.cost.copy(), menu.value.copy(), menu.indptr.copy()
         rank, asked = NO_RANK, set[int]()
         while True:
-            units, price, gap, cost, value, ask = solve(*arrays, budget, exact, rank, _menu.SAMPLED, MOVES, STATES)
-            if not len(ask):
+            units, price, gap, cost, value = solve(*arrays, budget, exact, rank, _menu.SAMPLED, MOVES, STATES)
+            if cost >= 0:
                 return Plan(keys, units, float(cost), np.zeros(len(units), np.int64), price, value, gap)
-            asked.update(ask.tolist())
+            asked.update(units.tolist())
             rank = np.full(len(keys), -1)
             rank[sorted(asked, key=keys.__getitem__)] = np.arange(len(asked))
 
@@ -118,7 +122,8 @@ def improve(
     if exact and gap > 0:
         if gap > reach:
             core = moves(parts, menu, units, price, gap)
-        better, gap = core_program(core, left, gap, price, keys)
+        total = price * left + float(menu.at(units)[1].sum())
+        better, gap = core_program(core, left, gap, price, EPS * total, keys)
         best = best if better is None else core.take(better)
     return best, gap
 
@@ -227,23 +232,38 @@ def two_changes(core: Core, left: int, gap: float, keys: tuple[str, ...]) -> tup
     return chosen, max(gap - best, 0.0)
 
 
-def core_program(core: Core, left: int, gap: float, price: float, keys: tuple[str, ...]) -> tuple[I64 | None, float]:
+def core_program(
+    core: Core, left: int, gap: float, price: float, tiny: float, keys: tuple[str, ...]
+) -> tuple[I64 | None, float]:
     """Rows of the best changes of all, None if none is better than the gap; and the gap: 0, unless it gave up.
 
-    A dynamic program over the core's items, on (tokens added, value added).
+    A dynamic program over the core's items, on (tokens added, value added), in an order of rising least loss; where
+    all lose the same, as when values are in proportion to costs, small changes first.
 
-    A state is dropped when another has no more tokens and no less value, when its loss and the least one of the changes
-    to come reach the gap of the best plan so far, or when those cannot bring its tokens within the budget, or near it.
+    A state is dropped when another has no more tokens and no less value, or when its bound leaves no more than ``tiny``
+    above the best plan so far: it loses the least loss of the changes to come and what they cannot spend; and what it
+    has left is worth no more than the steepest of them gives for it, what it is over the budget costs no less than the
+    flattest takes for it (Dembo and Hammer 1980).
     """
     core_rows = np.flatnonzero(core.loss < gap)
     of: dict[int, list[int]] = {}
     for row in core_rows.tolist():
         of.setdefault(int(core.item[row]), []).append(row)
-    groups = sorted(of.items(), key=lambda one: (min(float(core.loss[r]) for r in one[1]), keys[one[0]]))
+
+    def place(group: tuple[int, list[int]]) -> tuple[float, int, str]:
+        item, rows = group
+        return float(core.loss[rows].min()), int(np.abs(core.cost[rows]).sum()), keys[item]
+
+    groups = sorted(of.items(), key=place)
     more = np.array([max(0, *(int(core.cost[r]) for r in rows)) for _, rows in groups])
     less = np.array([min(0, *(int(core.cost[r]) for r in rows)) for _, rows in groups])
     more_after = np.concatenate([np.cumsum(more[::-1])[::-1], [0]])
     less_after = np.concatenate([np.cumsum(less[::-1])[::-1], [0]])
+    slope = core.value / np.where(core.cost == 0, 1, core.cost)
+    gives, takes = np.where(core.cost > 0, slope, 0.0), np.where(core.cost < 0, slope, math.inf)
+    up, down = [max(gives[rows]) for _, rows in groups], [min(takes[rows]) for _, rows in groups]
+    rise = np.append(np.maximum.accumulate(up[::-1])[::-1], 0.0)
+    fall = np.append(np.minimum.accumulate(down[::-1])[::-1], math.inf)
     cost, value, loss = np.zeros(1, np.int64), np.zeros(1), np.zeros(1)
     history: list[tuple[I64, I64]] = []
     best: tuple[int, int] | None = None
@@ -264,9 +284,11 @@ def core_program(core: Core, left: int, gap: float, price: float, keys: tuple[st
         improved = fits[at] < gap
         if improved:
             gap = float(fits[at])
-        # a state that goes on makes another change still
-        hope = loss + least[stage + 1] + price * np.maximum(left - cost - more_after[stage + 1], 0)
-        keep = np.flatnonzero((hope < gap) & (cost + less_after[stage + 1] <= left))
+        room = np.minimum(left - cost, more_after[stage + 1])
+        steep = np.where(room >= 0, rise[stage + 1], fall[stage + 1])
+        hope = np.minimum(price * room - least[stage + 1], steep * room)  # a state that goes on makes another change
+        bound = value + hope > price * left - gap + tiny
+        keep = np.flatnonzero(bound & (cost + less_after[stage + 1] <= left))
         if improved and not np.any(keep == at):
             keep = np.append(keep, at)
         keep = keep[np.lexsort((-value[keep], cost[keep]))]
