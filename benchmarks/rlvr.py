@@ -31,6 +31,7 @@ from budgeteer.rl.trainer import TrainConfig
 ROOT = Path(__file__).resolve().parents[1]
 POOLS = ("real", "hard", "homogeneous", "real, twice the learning rate")
 KEY = ("grpo", "uniform-stop", "duet", "duet-select")
+LEAD = ("uniform-stop", "uniform-answer-stop", "duet-select")
 OTHERS = (
     "uniform-answer-stop", "duet-published", "vip", "knapsack", "dapo", "reinforce-ada-pos", "reinforce-ada-balance",
 )  # fmt: skip
@@ -48,6 +49,8 @@ def jobs(seeds: int) -> dict[str, tuple[str, list[Arm], int]]:
     mends = [f"duet-no-{m}" for m in USED]
     return {
         "key": ("real", arms(KEY, ("50%", "25%")), seeds + 3),
+        # more seeds for one question: is the lead over uniform groups larger at 25 % than at 50 %?
+        "lead": ("real", arms(LEAD, ("50%", "25%")), seeds + 11),
         "clock": (CLOCK, arms(KEY, ("50%", "25%")), seeds),
         "others": ("real", arms(OTHERS, ("50%", "25%")), seeds),
         "homogeneous": ("homogeneous", arms(KEY, ("50%", "25%")), seeds),
