@@ -1,6 +1,8 @@
 """A causal language model of Hugging Face's transformers as a Model.
 
-The choices of a request are one batch: its prompt is read once and its cache is shared out. Requests run one after the
+The choices of a request are one batch: its prompt is read once and its cache is shared out. What the last prompt began
+with is not read again, such as the worked examples that many questions share: prompts are read in blocks of a fixed
+size, so that a block's cache has the same bits whenever it was made. Requests run one after the
 other in a thread of their own, so that what else is asked changes no answer; for many questions at a time the reasoner
 and llama.cpp are the faster engines.
 """
@@ -8,6 +10,7 @@ and llama.cpp are the faster engines.
 from __future__ import annotations
 
 import asyncio
+import copy
 import importlib.util
 import secrets
 import threading
@@ -45,8 +48,14 @@ from budgeteer.usage import Usage
 
 try:
     import transformers
+    from transformers import DynamicCache
+    from transformers.cache_utils import DynamicLayer
 except ImportError as error:
     raise MissingExtra("transformers", "hf") from error
+
+
+_BLOCK = 64
+"""Tokens of a prompt that are read at once."""
 
 
 class Transformers:
@@ -89,6 +98,7 @@ class Transformers:
         self._worker = ThreadPoolExecutor(1, thread_name_prefix=f"{self.name}-decode")
         self._encoded = lru_cache(4096)(self._encode)
         self._closed = False
+        self._read: tuple[list[int], DynamicCache] = [], DynamicCache()
 
     def count(self, prompt: str | tuple[Message, ...]) -> int:
         """Input tokens of a prompt, with those that the tokenizer or its chat template adds."""
@@ -116,7 +126,7 @@ class Transformers:
             # what the layer says, since some scale what they hold
             embed = layer(torch.arange(layer.num_embeddings, device=self.model.device)).float().cpu()
         # as they read after a newline, since some tokenizers drop a space at the beginning
-        pieces = tuple(self._text([*newline, i])[before:] for i in range(len(embed)))
+        pieces = tuple("" if i in self._ends else self._text([*newline, i])[before:] for i in range(len(embed)))
         # without an end of sequence there is nothing that a hook could mistake for it
         return Internals(
             embed,
@@ -126,7 +136,7 @@ class Transformers:
         )
 
     def _text(self, tokens: Sequence[int]) -> str:
-        return str(self.tokenizer.decode(tokens, skip_special_tokens=False))
+        return str(self.tokenizer.decode(list(tokens), skip_special_tokens=False))
 
     async def generate(self, request: Request) -> Response:
         """All choices of a request.
@@ -188,8 +198,8 @@ class Transformers:
         rows = [_Row(i) for i in range(n)]
         shown = [Row(request, row.choice, prompt, row.tokens) for row in rows]
         watched = request.hook is not None and request.hook.hidden
-        live, cache = list(rows), None
-        fed = {"input_ids": torch.tensor([prompt], device=self.model.device)}
+        live, (begun, cache) = list(rows), self._begin(prompt)
+        fed = {"input_ids": torch.tensor([prompt[begun:]], device=self.model.device)}
         while live and not gone.is_set():
             out = self.model(
                 **fed, past_key_values=cache, use_cache=True, logits_to_keep=1, output_hidden_states=watched
@@ -229,6 +239,27 @@ class Transformers:
             )
             used = Usage(input=len(prompt), output=sum(len(row.tokens) for row in rows))
             tell(Response(choices, used))
+
+    def _begin(self, prompt: Sequence[int]) -> tuple[int, DynamicCache | None]:
+        """Read all of a prompt but the rest of its last block: (tokens read, their cache); (0, None) where a cache
+        cannot be cut back, as that of a sliding window."""
+        whole = (len(prompt) - 1) // _BLOCK * _BLOCK
+        before, kept = self._read
+        differ = next((i for i, (a, b) in enumerate(zip(before, prompt, strict=False)) if a != b), len(before))
+        same = min(differ, whole) // _BLOCK * _BLOCK
+        self._read = [], DynamicCache()  # until it is whole again
+        cache = kept if same else None
+        if 0 < same < len(before):
+            kept.crop(same - len(before))
+        for begin in range(same, whole, _BLOCK):
+            block = torch.tensor([prompt[begin : begin + _BLOCK]], device=self.model.device)
+            cache = self.model(input_ids=block, past_key_values=cache, use_cache=True, logits_to_keep=1).past_key_values
+            if not all(type(layer) is DynamicLayer for layer in getattr(cache, "layers", [None])):
+                return 0, None
+        if cache is None:
+            return 0, None
+        self._read = list(prompt[:whole]), cache
+        return whole, copy.deepcopy(cache)
 
     @staticmethod
     def _take(
