@@ -35,7 +35,8 @@ import random
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -105,20 +106,23 @@ class Together:
 
     Attributes:
         cells: of the choices.
-        tokens: of each cell's question, after the prompt that all share.
-        seen: states at each step after the question and the tokens taken, a list for each choice; None = not kept.
+        asked: tokens of each cell's question, after the prompt that all share.
+        taken: tokens after the question, by choice.
+        seen: states before each of them, if they are kept.
     """
 
     cells: Sequence[Cell]
-    tokens: Sequence[list[int]]
-    seen: list[list[torch.Tensor]] | None = None
+    asked: Sequence[list[int]]
+    keep: bool
+    taken: dict[int, list[int]] = field(default_factory=dict)
+    seen: dict[int, list[torch.Tensor]] = field(default_factory=dict)
     hidden: bool = True
 
     def step(self, inside: Internals, rows: Sequence[Row], logits: torch.Tensor, hidden: torch.Tensor) -> Action:
         force, end = np.full(len(rows), -1, np.int64), np.zeros(len(rows), np.bool_)
         own: list[int] = []
         for i, row in enumerate(rows):
-            cell, asked = self.cells[row.choice], self.tokens[row.choice]
+            cell, asked = self.cells[row.choice], self.asked[row.choice]
             if len(row.tokens) < len(asked):
                 force[i] = asked[len(row.tokens)]
                 continue
@@ -128,8 +132,9 @@ class Together:
             row.state.tokens[:] = row.tokens[len(asked) :]
             end[i] = len(row.state.tokens) >= cell.budget
             own.append(i)
-            if self.seen is not None:
-                self.seen[row.choice].append(hidden[i].half())
+            if self.keep:
+                self.taken[row.choice] = row.tokens
+                self.seen.setdefault(row.choice, []).append(hidden[i].half())
         if not own:
             return Action(force=force)
         effect = call_hooks(inside, [rows[i].state for i in own], logits[own], hidden[own])
@@ -149,7 +154,7 @@ def batch(model: Transformers, cells: Sequence[Cell], seed: int, keep: bool = Fa
     if any(ids[: len(prompt)] != prompt for ids in asked):
         raise InvalidInput("a question's tokens do not begin with those of the examples")
     tokens = [ids[len(prompt) :] for ids in asked]
-    hook = Together(cells, tokens, [[] for _ in cells] if keep else None)
+    hook = Together(cells, tokens, keep)
     most = max(len(ids) + cell.budget for ids, cell in zip(tokens, cells, strict=True))
     request = Request(shots, most, len(cells), TEMPERATURE, STYLE.stop, seed=seed, hook=hook)
     response = asyncio.run(model.generate(request))
@@ -165,7 +170,10 @@ def progress(what: str, done: int, total: int, begin: float, before: int) -> Non
 
 
 def traces(model: Transformers, asked: Sequence[tuple[str, str]], folder: Path) -> list[dict[str, Any]]:
-    """Free traces, with the states before every token of their thinking; a file for each batch."""
+    """Free traces, with the states before every token of their thinking; a file for each batch.
+
+    A trace whose thinking did not close counts as closing at the cap.
+    """
     per, begin = ROWS // TRACES, time.monotonic()
     files = [folder / f"traces-{k:03d}.pt" for k in range(-(-len(asked) // per))]
     before = sum(file.exists() for file in files)
@@ -175,14 +183,15 @@ def traces(model: Transformers, asked: Sequence[tuple[str, str]], folder: Path) 
         cells = [Cell(question, CAP) for question, _ in asked[k * per : (k + 1) * per] for _ in range(TRACES)]
         found, hook = batch(model, cells, 1000 + k, keep=True)
         rows = []
-        for (text, count), cell, states in zip(found, cells, hook.seen or (), strict=True):
-            tokens = model.inside.encode(text)
-            closed = STYLE.close in text
-            length = len(model.inside.encode(text.partition(STYLE.close)[0] + STYLE.close)) if closed else CAP
-            n = min(length, len(tokens), len(states))
+        for i, ((text, count), cell) in enumerate(zip(found, cells, strict=True)):
+            tokens = hook.taken[i][-count:]
+            said = accumulate(model.inside.pieces[token] for token in tokens)
+            closed = next((n for n, so_far in enumerate(said, 1) if STYLE.close in so_far), None)
+            n = closed or count
             rows.append({
-                "question": cell.question, "text": text, "count": count, "closed": closed,
-                "token": np.array(tokens[:n]), "left": length - np.arange(n), "states": torch.stack(states[:n]),
+                "question": cell.question, "text": text, "count": count, "closed": closed is not None,
+                "token": np.array(tokens[:n]), "left": (closed or CAP) - np.arange(n),
+                "states": torch.stack(hook.seen[i][:n]),
             })  # fmt: skip
         torch.save(rows, file.with_suffix(".part"))
         file.with_suffix(".part").replace(file)

@@ -79,16 +79,6 @@ def test_a_hook_is_shown_the_reasoners_states_and_logits(model, reasoner, loop) 
         assert tokens == taken
 
 
-def test_states_that_are_read_at_once_are_those_that_a_hook_sees(model, loop) -> None:
-    hook = Watching()
-    loop.run(model.generate(read(replace(ASKED, hook=hook))))
-    tokens = hook.seen[-1][2][0]
-    states = model.states("<bos>" + QUESTION, tokens)
-    assert len(states) == len(tokens)
-    for mine, (_, shown, _) in zip(states, hook.seen, strict=False):
-        torch.testing.assert_close(mine, shown[0], atol=1e-4, rtol=1e-4)
-
-
 def test_a_hook_is_told_what_the_reasoners_hooks_are(model, reasoner) -> None:
     assert INTERNALS in model.capabilities
     assert model.inside.fingerprint == reasoner.inside.fingerprint

@@ -138,24 +138,6 @@ class Transformers:
     def _text(self, tokens: Sequence[int]) -> str:
         return str(self.tokenizer.decode(list(tokens), skip_special_tokens=False))
 
-    def states(self, prompt: str | tuple[Message, ...], tokens: Sequence[int]) -> Tensor:
-        """[n, layers + 1, hidden] before each of the n >= 1 tokens that follow a prompt, as a hook would be shown them.
-
-        All are read at once, which is what the training of heads needs.
-        """
-        read = self._encoded(prompt)
-
-        @torch.inference_mode()
-        def work() -> Tensor:
-            begun, cache = self._begin(read)
-            fed = torch.tensor([[*read[begun:], *tokens[:-1]]], device=self.model.device)
-            out = self.model(
-                input_ids=fed, past_key_values=cache, use_cache=True, logits_to_keep=1, output_hidden_states=True
-            )  # fmt: skip
-            return torch.stack([s[0, len(read) - 1 - begun :].float().cpu() for s in out.hidden_states], 1)
-
-        return self._worker.submit(work).result()
-
     async def generate(self, request: Request) -> Response:
         """All choices of a request.
 
