@@ -148,7 +148,7 @@ class Together:
 
 def batch(model: Transformers, cells: Sequence[Cell], seed: int, keep: bool = False) -> tuple[list[Any], Together]:
     """(text, sampled tokens) of every cell, and the hook that saw them."""
-    shots = STYLE.prompt("|").partition("Question: |")[0]
+    shots = STYLE.prompt("|").partition(" |")[0]  # up to a token's end, and with no stop text behind it
     prompt = model.inside.encode(shots)
     asked = [model.inside.encode(STYLE.prompt(cell.question)) for cell in cells]
     if any(ids[: len(prompt)] != prompt for ids in asked):
