@@ -47,7 +47,6 @@ from scipy.stats import gamma
 
 from budgeteer.errors import InvalidInput
 from budgeteer.lab.heads import log_density, train_guidance
-from budgeteer.lab.run import one_thread
 from budgeteer.lab.stats import Paired, crossed, crossed_weights
 from budgeteer.models.head import Head, load_head, save_head
 from budgeteer.models.hook import Action, Internals, Row, call_hooks
@@ -350,7 +349,7 @@ def main() -> None:
     size, evaluated = (2 * ROWS // TRACES, 2) if args.quick else (args.problems, args.questions)
     folder = args.folder or ROOT / "runs" / ("smollm2_guidance-quick" if args.quick else "smollm2_guidance")
     folder.mkdir(parents=True, exist_ok=True)
-    one_thread()
+    torch.set_num_threads(2)
     begin, every = time.monotonic(), problems()
     asked, tuned = every[:evaluated], every[RESERVED : RESERVED + size]
     model = Transformers(smollm2())
