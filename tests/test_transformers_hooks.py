@@ -281,11 +281,13 @@ def test_smollm2_says_what_it_says_in_llama_cpp(loop) -> None:
             await theirs.aclose()
 
     assert ours.name == smollm2().stem
-    same = 0
+    same, apart = 0, list[float]()
     for prompt, (one, other) in zip(prompts, loop.run(both()), strict=True):
         assert ours.count(prompt) == one.usage.input == other.usage.input
         a, b = one.choices[0], other.choices[0]
         same += a.text == b.text
         if a.text == b.text:
-            np.testing.assert_allclose(a.logprobs, b.logprobs, atol=0.35)
-    assert same >= len(prompts) - 1
+            apart += [abs(x - y) for x, y in zip(a.logprobs, b.logprobs, strict=True)]
+    said = f"{same} of {len(prompts)} texts are the same; log-probabilities differ by {np.mean(apart):.3f}"
+    assert same >= 3, said
+    assert np.mean(apart) < 0.2, said
