@@ -246,8 +246,9 @@ def prediction(
 
 
 def trained_head(model: Transformers, rows: Sequence[dict[str, Any]], folder: Path) -> Head:
-    """The Gamma head of these traces; trained once for each folder."""
-    if not (folder / "head.safetensors").exists():
+    """The Gamma head of these traces; trained once for each number of them."""
+    name = f"head-{len(rows)}"
+    if not (folder / f"{name}.safetensors").exists():
         head = train_guidance(
             torch.cat([row["states"] for row in rows]),
             np.concatenate([row["token"] for row in rows]),
@@ -260,8 +261,8 @@ def trained_head(model: Transformers, rows: Sequence[dict[str, Any]], folder: Pa
             batch=BATCH,
             often=OFTEN,
         )
-        save_head(head, folder / "head.safetensors")
-    return load_head("head", folder)
+        save_head(head, folder / f"{name}.safetensors")
+    return load_head(name, folder)
 
 
 def same_everywhere(head: Head, rows: Sequence[dict[str, Any]]) -> Head:
@@ -358,7 +359,7 @@ def main() -> None:
     rows = traces(model, tuned, folder)
     cut = size * 4 // 5 * TRACES
     head = trained_head(model, rows[:cut], folder)
-    answers = evaluate(model, head, same_everywhere(head, rows[:cut]), asked, folder / "answers.jsonl")
+    answers = evaluate(model, head, same_everywhere(head, rows[:cut]), asked, folder / f"answers-{cut}.jsonl")
     asyncio.run(model.aclose())
     answer = dict(tuned)
     free = [(STYLE.read(row["text"]) == answer[row["question"]], row["count"]) for row in rows]

@@ -234,9 +234,9 @@ def test_the_smollm2_guidance_benchmark_on_a_model_of_bytes(tmp_path, monkeypatc
         assert row["question"] in asked
         assert len(row["token"]) == len(row["left"]) == len(row["states"]) == row["count"]
         assert row["left"].tolist() == list(range(60, 60 - row["count"], -1))
-    kept = (tmp_path / "runs" / "answers.jsonl").read_bytes()
+    kept = (tmp_path / "runs" / "answers-102.jsonl").read_bytes()
     guidance.main()
-    assert (tmp_path / "runs" / "answers.jsonl").read_bytes() == kept
+    assert (tmp_path / "runs" / "answers-102.jsonl").read_bytes() == kept
     assert json.loads(out.read_text())["table"] == found["table"]
 
 
@@ -258,11 +258,11 @@ def test_the_smollm2_guidance_benchmark_trains_asks_and_goes_on(tmp_path):
         if row["side"] == "guidance":
             assert row["guidance_minus"] == {"mean": 0, "low": 0, "high": 0}
         if row["side"] != "truncation":
-            assert row["closed"] == 1
+            assert row["closed"] > 0.7
     head = found["prediction"]["all positions"]["head"]
     assert head["log_likelihood"] > found["prediction"]["all positions"]["constant"]["log_likelihood"]
-    kept = (tmp_path / "answers.jsonl").read_bytes()
+    kept = (tmp_path / "answers-102.jsonl").read_bytes()
     done = subprocess.run(command, capture_output=True, text=True, timeout=290)
     assert done.returncode == 0, done.stderr
-    assert (tmp_path / "answers.jsonl").read_bytes() == kept
+    assert (tmp_path / "answers-102.jsonl").read_bytes() == kept
     assert json.loads(out.read_text())["table"] == found["table"]
