@@ -30,6 +30,7 @@ bench: $(VENV)/.dev
 	$(BIN)/python benchmarks/rlvr.py --ablation
 	$(BIN)/python benchmarks/estimate.py $(if $(DATA),--data $(DATA))
 	$(BIN)/python benchmarks/smollm2.py $(if $(DATA),--data $(DATA))
+	$(BIN)/python benchmarks/smollm2_guidance.py
 
 evidence: $(VENV)/.lab
 	$(BIN)/budgeteer evidence --all

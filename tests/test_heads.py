@@ -39,15 +39,37 @@ def test_the_gamma_head_recovers_lengths():
     kind = rng.integers(0, 2, n)
     left = np.maximum(1, np.round(np.exp(rng.normal(np.log([4.0, 12.0])[kind], 0.4)))).astype(np.int64)
     states = torch.zeros(n, 1, 4).half()
-    made = heads.Traces(
-        (), np.arange(n), left, left, np.ones(n), np.arange(n), np.zeros(n, np.int64), states, kind, np.zeros(n)
-    )
-    head = heads.train_guidance(made, 2, "x", steps=400, seed=0)
+    head = heads.train_guidance(states, kind, left, **about(2), steps=400, seed=0)
     shape, rate = (torch.nn.functional.softplus(head(states[:1].float())) + 1e-4)[0].split(2)
     mean = np.array([np.log(left[kind == k] + 1).mean() for k in (0, 1)])
     np.testing.assert_allclose((shape / rate).numpy(), mean, rtol=0.05)
     spread = np.array([np.log(left[kind == k] + 1).std() for k in (0, 1)])
     np.testing.assert_allclose((shape.sqrt() / rate).numpy(), spread, rtol=0.3)
+
+
+def about(vocab):
+    return {"vocab": vocab, "fingerprint": "x", "line_ends": ("\n",)}
+
+
+def test_rare_tokens_share_a_gamma():
+    """Token 1 came often, 3 and 6 seldom, the others never; 3 and 6 are as short as 1 is long."""
+    rng, n = np.random.default_rng(0), 3000
+    token = rng.choice([1, 3, 6], n, p=[0.99, 0.005, 0.005])
+    left = np.where(token == 1, 12, 3) + rng.integers(0, 3, n)
+    states = torch.zeros(n, 1, 4).half()
+    head = heads.train_guidance(states, token, left, **about(8), steps=300, seed=0, often=100)
+    shape, rate = (torch.nn.functional.softplus(head(states[:1].float())) + 1e-4)[0].split(8)
+    mean = (shape / rate).numpy()
+    assert len(set(np.delete(mean, 1).tolist())) == 1
+    np.testing.assert_allclose(mean[1], np.log(left[token == 1] + 1).mean(), rtol=0.05)
+    np.testing.assert_allclose(mean[0], np.log(left[token != 1] + 1).mean(), rtol=0.15)
+
+
+def test_the_density_is_scipys():
+    stats = pytest.importorskip("scipy.stats")
+    shape, rate, ell = (torch.tensor(x).double() for x in ([2.0, 30.0, 0.5], [1.0, 9.0, 3.0], [0.7, 3.1, 0.2]))
+    want = stats.gamma.logpdf(ell.numpy(), a=shape.numpy(), scale=1 / rate.numpy())
+    np.testing.assert_allclose(heads.log_density(shape, rate, ell).numpy(), want, rtol=1e-9)
 
 
 def test_training_is_deterministic_and_survives_the_file(traces, tmp_path):

@@ -11,6 +11,7 @@ import pytest
 pytest.importorskip("transformers")
 
 from budgeteer.errors import CheckpointError, InvalidInput, ModelError
+from budgeteer.models import transformers
 from budgeteer.models.model import LENGTH, STOP, Chunk, Message, Request, Response
 from budgeteer.models.policy import REASONER
 from budgeteer.models.reasoner import Reasoner
@@ -89,6 +90,36 @@ def test_stop_texts_caps_and_chunks(model, loop) -> None:
     assert {(c.finish, c.tokens) for c in short.choices} == {(LENGTH, 3)}
 
 
+def test_what_prompts_begin_with_is_read_once(model, loop, monkeypatch) -> None:
+    """Prompts that share blocks say what they say to a model that never saw the other one, to the bit."""
+    monkeypatch.setattr(transformers, "_BLOCK", 8)
+    requests = [
+        Request(PROMPT + end, 20, n=2, seed=5, logprobs=True)
+        for end in ("", " and 24", " and 24", "", PROMPT, " or 8")
+    ]  # fmt: skip
+    alone, read = [], list[int]()
+    for request in requests:
+        monkeypatch.setattr(model, "_read", ([], transformers.DynamicCache()))
+        alone.append(loop.run(model.generate(request)))
+    original = model.model.forward
+
+    def counted(*args, **options):
+        read.append(options["input_ids"].shape[1])
+        return original(*args, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(model.model, "forward", counted)
+        for request, want in zip(requests, alone, strict=True):
+            read.clear()
+            assert loop.run(model.generate(request)) == want
+            if request.prompt != PROMPT:
+                assert sum(n for n in read if n > 1) < model.count(request.prompt) - 8
+    plain = loop.run(model.generate(Request(PROMPT, 20, n=2, seed=5, logprobs=True)))
+    monkeypatch.setattr(transformers, "_BLOCK", 512)
+    whole = loop.run(model.generate(Request(PROMPT, 20, n=2, seed=5, logprobs=True)))
+    assert [c.text for c in plain.choices] == [c.text for c in whole.choices]
+
+
 def test_a_closed_stream_stops_the_sampling(model, loop) -> None:
     steps = 0
     original = model.model.forward
@@ -116,7 +147,6 @@ def test_what_cannot_be_is_a_clear_error(model, loop, tmp_path, monkeypatch) -> 
     for request, match in (
         (Request((Message("user", "Hi"),), 3), "chat template"),
         (Request(PROMPT, 600), "exceeds the 512 positions"),
-        (Request(PROMPT, 3, hook=object()), "hooks"),
     ):
         with pytest.raises(InvalidInput, match=match):
             loop.run(model.generate(request))

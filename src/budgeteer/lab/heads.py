@@ -1,12 +1,13 @@
-"""Trains the heads of the embedded reasoner from nothing, on its own traces: guidance, introspection, difficulty.
+"""Trains heads from nothing: guidance, introspection and difficulty of the embedded reasoner, on its own traces.
 
-One set of traces serves all three: problems of every family that the reasoner was pretrained on, several traces of
+:func:`train_guidance` serves any model whose hidden states can be had. For the reasoner, one set of traces serves all
+three: problems of every family that the reasoner was pretrained on, several traces of
 each at temperature 1, ended at the first line after the thinking. Deterministic in the seed.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -67,6 +68,15 @@ class Traces:
     states: Tensor
     token: I64
     entropy: F64
+
+    def thinking(self) -> tuple[Tensor, I64, I64]:
+        """(states, next token, tokens of thinking still to come) at the positions inside the thinking.
+
+        A trace whose thinking never closed counts as closing at the cap. Its own states are read, no other's.
+        """
+        inside = self.index < self.closed[self.trace]
+        left = (self.closed[self.trace] - self.index)[inside]
+        return self.states[torch.from_numpy(inside)], self.token[inside], left
 
 
 def problems(size: int, seed: int) -> Mixture:
@@ -177,35 +187,62 @@ def _batches(n: int, batch: int, steps: int, seed: int) -> Iterator[Tensor]:
         yield torch.randint(n, (min(batch, n),), generator=generator)
 
 
-def train_guidance(traces: Traces, vocab: int, fingerprint: str, *, steps: int, seed: int) -> Head:
+def train_guidance(
+    states: Tensor,
+    token: I64,
+    left: I64,
+    *,
+    vocab: int,
+    fingerprint: str,
+    line_ends: Sequence[str],
+    steps: int,
+    seed: int,
+    batch: int = BATCH,
+    often: int = 0,
+) -> Head:
     """Gamma(shape, rate) of log(L + 1) for every next token, L = tokens of thinking still to come, that one included.
 
-    A trace whose thinking never closed counts as closing at the cap. Its own states are read, no other's.
+    Args:
+        states: [N, layers, hidden] of the frozen model, at positions inside the thinking of any traces.
+        token: [N] that came next.
+        left: [N] L, the marker that ends the thinking included; >= 1.
+        vocab: size of the vocabulary.
+        fingerprint: of the model.
+        line_ends: pieces of text after which the next token is steered.
+        often: tokens that came next fewer times share one Gamma, since nothing is known of each of them. With the 0 of
+            a small vocabulary every token has its own.
     """
-    inside = traces.index < traces.closed[traces.trace]
-    states = traces.states[torch.from_numpy(inside)]
-    left = (traces.closed[traces.trace] - traces.index)[inside]
     log_left = torch.from_numpy(np.log(left + 1.0)).float()
-    token = torch.from_numpy(traces.token[inside])
+    # [vocab] which Gamma a token has; the shared one is the last
+    known = np.bincount(token, minlength=vocab) >= often
+    own = np.where(known, np.cumsum(known) - 1, known.sum())
+    kinds = int(own.max()) + 1
+    kind = torch.from_numpy(own[token])
     generator = torch.Generator().manual_seed(seed)
-    settings = {"vocab": vocab, "line_ends": LINE_ENDS}
-    head = Head(_start(states, 2 * vocab, generator), fingerprint, settings)
-    head.weights["b2"][:vocab] = 20.0 / GAIN  # shape and rate of a plausible length, so that training starts sane
-    head.weights["b2"][vocab:] = 20.0 / GAIN / float(log_left.mean())
+    settings = {"vocab": vocab, "line_ends": tuple(line_ends)}
+    head = Head(_start(states, 2 * kinds, generator), fingerprint, settings)
+    head.weights["b2"][:kinds] = 20.0 / GAIN  # shape and rate of a plausible length, so that training starts sane
+    head.weights["b2"][kinds:] = 20.0 / GAIN / float(log_left.mean())
 
     def loss(features: Tensor, chosen: Tensor) -> Tensor:
-        next_token, ell = token[chosen], log_left[chosen]
+        next_kind, ell = kind[chosen], log_left[chosen]
         w, b = head.weights["w2"].t(), head.weights["b2"]
         shape, rate = (
-            F.softplus(GAIN * ((features * F.embedding(next_token + shift, w)).sum(-1) + b[next_token + shift])) + 1e-4
-            for shift in (0, vocab)
+            F.softplus(GAIN * ((features * F.embedding(next_kind + shift, w)).sum(-1) + b[next_kind + shift])) + 1e-4
+            for shift in (0, kinds)
         )
-        return -(torch.xlogy(shape, rate) - torch.lgamma(shape) + (shape - 1) * ell.log() - rate * ell).mean()
+        return -log_density(shape, rate, ell).mean()
 
-    fit(head, states, loss, steps=steps, seed=seed)
+    fit(head, states, loss, steps=steps, seed=seed, batch=batch)
+    both = torch.from_numpy(np.concatenate([own, kinds + own]))
     for name in ("w2", "b2"):
-        head.weights[name] *= GAIN
+        head.weights[name] = GAIN * head.weights[name][..., both]
     return head
+
+
+def log_density(shape: Tensor, rate: Tensor, ell: Tensor) -> Tensor:
+    """Log-density of Gamma(shape, rate) at ell > 0, of the shapes of the three."""
+    return torch.xlogy(shape, rate) - torch.lgamma(shape) + (shape - 1) * ell.log() - rate * ell
 
 
 def train_introspection(traces: Traces, fingerprint: str, *, steps: int, seed: int) -> Head:
@@ -269,10 +306,11 @@ def train(
     traces = collect(policy, size=size, rollouts=rollouts, seed=10_000 + seed)
     model = policy.model
     fingerprint = Internals(model.embed, (), 0, list).fingerprint  # type: ignore[arg-type]
-    save_head(
-        train_guidance(traces, model.config.vocab_size, fingerprint, steps=steps, seed=seed),
-        folder / "budget_guidance.safetensors",
-    )
+    guidance = train_guidance(
+        *traces.thinking(), vocab=model.config.vocab_size, fingerprint=fingerprint, line_ends=LINE_ENDS, steps=steps,
+        seed=seed,
+    )  # fmt: skip
+    save_head(guidance, folder / "budget_guidance.safetensors")
     save_head(train_introspection(traces, fingerprint, steps=steps, seed=seed), folder / "zip_rc.safetensors")
     save_head(
         train_difficulty(traces, fingerprint, steps=steps // 5, seed=seed), folder / "diffadapt_probe.safetensors"
