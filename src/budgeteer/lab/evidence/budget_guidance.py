@@ -8,7 +8,7 @@ are guided, or cut. *Control*: the same types, but an independent coin ends a tr
 are enough for a trace without detours. Steps and budget are where the gain over truncation was largest on other chains
 (4 to 6 steps, 34 to 50 tokens, seeds 9000 to 9011); they were fixed before these seeds were looked at. Truncation is
 left to think until its tokens are gone; forcing keeps 5 tokens to close the thinking and ask; guidance does that, too.
-Each side's measured tokens are in the details: guidance uses fewer, so that it is compared at no more than equal tokens.
+Each side's measured tokens are in the details: guidance uses fewer, so it is compared at no more than equal tokens.
 *Control*: a head whose states are of other rows.
 """
 
