@@ -195,7 +195,7 @@ class Gateway:
         with contextlib.suppress(LedgerUnavailable):
             if not self.proxy.live:
                 await run(self.store.beat, self.proxy.instance, None)
-        self.proxy.upstreams.close()
+        await self.proxy.upstreams.close()
         self.store.close()
         self.ledger.close()
 

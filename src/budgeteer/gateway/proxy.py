@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from dataclasses import replace
 from typing import Any
 
+import aiohttp
 import orjson
 
 from budgeteer.adapters.metering import (
@@ -31,12 +32,11 @@ from budgeteer.gateway import live as ends
 from budgeteer.gateway.accounts import Accounts
 from budgeteer.gateway.ask import ROUTES, Ask, Prepared, prepare
 from budgeteer.gateway.config import PARALLEL, REQUESTS, Config, Model
-from budgeteer.gateway.http1 import NotConnected, Response
 from budgeteer.gateway.keyring import KeyRing
 from budgeteer.gateway.live import Live
 from budgeteer.gateway.policies import Policy
 from budgeteer.gateway.refusal import Refused, of_budget
-from budgeteer.gateway.upstream import Backend, Upstreams
+from budgeteer.gateway.upstream import NEVER_SENT, Backend, Upstreams
 from budgeteer.ledger import Ledger, MemoryLedger
 from budgeteer.ledger.limit import MAX_UNITS
 from budgeteer.ledger.protocol import Command, extend_command, reserve_command, settle_command, wall_clock
@@ -351,14 +351,14 @@ class Proxy:
         """Call one upstream; None if the client was answered, else what to say if nobody does, and whether it ran."""
         server, config = self.config.server, backend.config
         live.why, live.deadline = "", time.monotonic() + config.connect_seconds + config.first_byte_seconds
-        response: Response | None = None
+        response: aiohttp.ClientResponse | None = None
         events = Events(prepared.reading, False)
         ended = False
         try:
             async with asyncio.timeout(None) as live.guard:
                 if live.left:
                     self._drain(live, ask)
-                response = await backend.post(ask.route, prepared.content, up)
+                response = await self.upstreams.post(backend, ask.route, prepared.content, up)
                 status = response.status
                 live.deadline = time.monotonic() + config.idle_seconds
                 if status >= 300:
@@ -382,7 +382,7 @@ class Proxy:
                     live.sending, live.deadline = True, time.monotonic() + server.send_seconds
                     await self._hand_over(live, hold, prepared.reading, status, ask, content, headers, send)
                 live.guard = None
-        except (OSError, InvalidInput) as error:
+        except (aiohttp.ClientError, TimeoutError, OSError, InvalidInput) as error:
             live.guard = None
             return await self._broken(live, backend, hold, events, error, send)
         finally:
@@ -436,14 +436,14 @@ class Proxy:
             policy.after(ask, content if live.outcome == ends.OK else None, live)
 
     async def _pass_on(
-        self, live: Live, backend: Backend, response: Response, events: Events,
+        self, live: Live, backend: Backend, response: aiohttp.ClientResponse, events: Events,
         headers: list[tuple[bytes, bytes]], send: Send,
     ) -> None:  # fmt: skip
         """A stream's bytes, as they come; of a client that has left, up to the first text."""
         idle, slow = backend.config.idle_seconds, self.config.server.send_seconds
         live.status, live.answering = response.status, True
         await send({"type": "http.response.start", "status": response.status, "headers": headers})
-        async for piece in response.pieces():
+        async for piece in response.content.iter_any():
             passed = events.feed(piece)
             if live.first_ms is None:
                 live.first_ms = int((time.monotonic() - live.started) * 1000)
@@ -507,7 +507,7 @@ class Proxy:
                 last = _cut(f"the stream was cut ({why})").event(events.reading.operation)
                 await send({"type": "http.response.body", "body": last})
             return None
-        never = isinstance(error, NotConnected)
+        never = isinstance(error, NEVER_SENT)
         hold.finish(Answer(outcome=REJECTED if never else UNKNOWN))
         late = isinstance(error, TimeoutError) and not never
         text = f"the upstream {backend.name!r} {'did not answer in time' if late else 'could not be reached'}"

@@ -132,7 +132,7 @@ async def check(config: Config, say: Callable[[str], Any]) -> bool:
                     well = False
                     say(f"FAILED  price of {model.name} at {backend.name}: {error}")
         try:
-            status = await backend.models()
+            status = await gateway.proxy.upstreams.models(backend)
         except (OSError, TimeoutError, ValueError) as error:
             well = False
             say(f"FAILED  upstream {backend.name} at {backend.config.base_url}: {error or type(error).__name__}")
@@ -141,7 +141,7 @@ async def check(config: Config, say: Callable[[str], Any]) -> bool:
         well &= fine
         hint = "" if fine else "; check base_url and key_env"
         say(f"{'ok    ' if fine else 'FAILED'}  upstream {backend.name} at {backend.config.base_url}: {status}{hint}")
-    gateway.proxy.upstreams.close()
+    await gateway.proxy.upstreams.close()
     gateway.store.close()
     gateway.ledger.close()
     return well

@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
-import asyncio
 import random
 import time
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from budgeteer.errors import MissingExtra
 from budgeteer.gateway.config import Model, Upstream
-from budgeteer.gateway.http1 import Origin, Response
+
+try:
+    import aiohttp
+    from yarl import URL
+except ImportError as error:
+    raise MissingExtra("aiohttp", "gateway") from error
 
 LONGEST_REST = 60.0
 """Seconds at most that an upstream is left alone after failures in a row."""
+_IDLE_CONNECTION = 4.0
+"""Seconds: below the 5 after which uvicorn and llama.cpp close a connection, lest a request meets the closing."""
+NEVER_SENT = (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError, aiohttp.InvalidURL)
+"""Errors before a request was sent: it did not run."""
 
 
 class Backend:
@@ -24,7 +33,8 @@ class Backend:
     def __init__(self, config: Upstream) -> None:
         self.config, self.name = config, config.name
         self.failures, self.until, self.live = 0, 0.0, 0
-        self._origin = Origin(config.base_url, config.connect_seconds)
+        self._urls: dict[str, URL] = {}
+        self.timeout = aiohttp.ClientTimeout(total=None, sock_connect=config.connect_seconds)
         self.headers = {"accept-encoding": "identity", "content-type": "application/json"}
         if config.key:
             self.headers["authorization"] = f"Bearer {config.key}"
@@ -46,25 +56,12 @@ class Backend:
         """It is well."""
         self.failures, self.until = 0, 0.0
 
-    async def post(self, route: str, content: bytes, headers: Mapping[str, str]) -> Response:
-        """Send a request; redirects are not followed, so only configured hosts are ever called.
-
-        Raises:
-            NotConnected, Cut.
-        """
-        return await self._origin.request("POST", f"/{route}", {**self.headers, **headers}, content)
-
-    async def models(self) -> int:
-        """The status that it answers when it is asked for its models."""
-        async with asyncio.timeout(self.config.connect_seconds + 5):
-            headers = {**self.headers, "anthropic-version": "2023-06-01"}
-            response = await self._origin.request("GET", "/models", headers)
-        response.close()
-        return response.status
-
-    def close(self) -> None:
-        """Close its connections."""
-        self._origin.close()
+    def url(self, route: str) -> URL:
+        """Where a route is."""
+        found = self._urls.get(route)
+        if found is None:
+            found = self._urls[route] = URL(f"{self.config.base_url}/{route}")
+        return found
 
     def status(self) -> dict[str, Any]:
         """For the admin API."""
@@ -95,6 +92,7 @@ class Upstreams:
                     for dialect in ("openai", "anthropic"):
                         if backend.config.dialect in (dialect, "both"):
                             self._serving.setdefault((dialect, name), []).append((backend, model))
+        self._session: aiohttp.ClientSession | None = None
 
     def serving(self, dialect: str, name: str) -> list[tuple[Backend, Model]]:
         """Who serves a model, by any of its names, in a dialect."""
@@ -113,7 +111,37 @@ class Upstreams:
         weights = [backend.config.weight for backend, _ in well]
         return random.choices(well, weights if any(weights) else None)[0]
 
-    def close(self) -> None:
+    @property
+    def session(self) -> aiohttp.ClientSession:
+        """The connections, of the running event loop."""
+        if self._session is None:
+            connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=_IDLE_CONNECTION)
+            self._session = aiohttp.ClientSession(
+                connector=connector, timeout=aiohttp.ClientTimeout(total=None), read_bufsize=2**18,
+                skip_auto_headers=("user-agent", "accept"), cookie_jar=aiohttp.DummyCookieJar(),
+            )  # fmt: skip
+        return self._session
+
+    async def post(
+        self, backend: Backend, route: str, content: bytes, headers: Mapping[str, str]
+    ) -> aiohttp.ClientResponse:
+        """Send a request; redirects are not followed, so only configured hosts are ever called."""
+        return await self.session.post(
+            backend.url(route), data=content, headers={**backend.headers, **headers}, allow_redirects=False,
+            timeout=backend.timeout,
+        )  # fmt: skip
+
+    async def models(self, backend: Backend) -> int:
+        """The status that an upstream answers when it is asked for its models."""
+        timeout = aiohttp.ClientTimeout(total=backend.config.connect_seconds + 5)
+        headers = {**backend.headers, "anthropic-version": "2023-06-01"}
+        async with self.session.get(
+            backend.url("models"), headers=headers, allow_redirects=False, timeout=timeout
+        ) as got:
+            return got.status
+
+    async def close(self) -> None:
         """Close the connections."""
-        for backend in self.backends:
-            backend.close()
+        if self._session is not None:
+            await self._session.close()
+            self._session = None
