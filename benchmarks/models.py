@@ -3,8 +3,8 @@
     python benchmarks/models.py            # writes benchmarks/results/models.json
     python benchmarks/models.py --quick    # smoke test: few calls, writes nothing without --out
 
-One call at a time against 32 at a time, in one process and in turns: bare; behind a budget, an account a call; and as
-``budgeteer solve`` asks, with a strategy, an account and a line a question (``direct`` for one sample, else
+One call at a time against 32 and 128 at a time, in one process and in turns: bare; behind a budget, an account a call;
+and as ``budgeteer solve`` asks, with a strategy, an account and a line a question (``direct`` for one sample, else
 ``self-consistency``). Wall time and CPU time of the whole process are both given: on a busy machine the second is the
 steadier. What is not spent in a decoding step (encoding, random numbers, hand-over between threads, futures; behind a
 budget: bounds, reservation, settlement) is overhead, measured as CPU time of the process less that of the steps;
@@ -53,13 +53,13 @@ class Settings:
         seed: of the questions; call k of a round draws with seed k.
     """
 
-    loads: tuple[tuple[int, int, int], ...] = ((1, 1, 24), (32, 1, 256), (32, 8, 64))
-    repetitions: int = 5
+    loads: tuple[tuple[int, int, int], ...] = ((1, 1, 24), (32, 1, 256), (128, 1, 512), (32, 8, 64))
+    repetitions: int = 9
     max_tokens: int = 96
     seed: int = 0
 
 
-QUICK = Settings(loads=((1, 1, 4), (32, 1, 16), (32, 8, 4)), repetitions=1)
+QUICK = Settings(loads=((1, 1, 4), (32, 1, 16), (128, 1, 128), (32, 8, 4)), repetitions=1)
 WAYS = ("bare", "budgeted", "solved")
 
 
@@ -180,17 +180,21 @@ def summary(rounds: Sequence[dict[str, float]], bare: Sequence[dict[str, float]]
 def ratios(rows: Sequence[dict[str, Any]]) -> dict[str, dict[str, float]]:
     """Tokens a second of many at a time over one at a time, one choice a call, round by round."""
     found = {}
-    low, high = min(row["at_once"] for row in rows), max(row["at_once"] for row in rows)
-    for way in WAYS:
-        one, many = (
-            next(r for r in rows if (r["at_once"], r["choices"], r["way"]) == (a, 1, way)) for a in (low, high)
-        )
+    single = {(r["at_once"], r["way"]): r for r in rows if r["choices"] == 1}
+    for (at_once, way), many in single.items():
+        one = single[1, way]
+        if one is many:
+            continue
         for clock in ("wall", "cpu"):
             ratio = [
                 (m["tokens"] / m[clock]) / (o["tokens"] / o[clock])
                 for o, m in zip(one["rounds"], many["rounds"], strict=True)
             ]
-            found[f"{way}, {clock} time"] = {"median": float(np.median(ratio)), "low": min(ratio), "high": max(ratio)}
+            found[f"{at_once} at once, {way}, {clock} time"] = {
+                "median": float(np.median(ratio)),
+                "low": min(ratio),
+                "high": max(ratio),
+            }
     return found
 
 

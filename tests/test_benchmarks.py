@@ -118,14 +118,14 @@ def test_the_models_benchmark_runs_quickly(tmp_path):
     assert done.returncode == 0, done.stderr
     found = json.loads(out.read_text())
     assert [(row["at_once"], row["choices"], row["way"]) for row in found["variants"]] == [
-        (*load, way) for load in ((1, 1), (32, 1), (32, 8)) for way in ("bare", "budgeted", "solved")
+        (*load, way) for load in ((1, 1), (32, 1), (32, 8), (128, 1)) for way in ("bare", "budgeted", "solved")
     ]
     for row in found["variants"]:
         assert row["tokens_per_second"] > 0
         assert 0 < row["overhead_share_of_cpu"] < 1
         assert row["mean_length"] > 1
         assert (row["more_ms_per_call"] == 0) == (row["way"] == "bare")
-    assert len(found["many_over_one"]) == 6
+    assert len(found["many_over_one"]) == 12
 
 
 @pytest.mark.slow
