@@ -33,12 +33,6 @@ except CheckpointError as error:
 
 
 @pytest.fixture(scope="module")
-def loop():
-    with asyncio.Runner() as runner:
-        yield runner
-
-
-@pytest.fixture(scope="module")
 def model(loop):
     found = LlamaCpp(slots=4, context=CONTEXT, threads=1)
     yield found

@@ -29,12 +29,6 @@ ASKED = Request(QUESTION, 40, temperature=0.0, stop=("\n",), logprobs=True)
 
 
 @pytest.fixture(scope="module")
-def loop():
-    with asyncio.Runner() as runner:
-        yield runner
-
-
-@pytest.fixture(scope="module")
 def model(loop):
     found = Transformers(REASONER)
     yield found

@@ -22,12 +22,6 @@ PROMPT = "<bos>" + QUESTION
 
 
 @pytest.fixture(scope="module")
-def loop():
-    with asyncio.Runner() as runner:
-        yield runner
-
-
-@pytest.fixture(scope="module")
 def model(loop):
     found = Transformers(REASONER)
     yield found

@@ -1,8 +1,8 @@
 """Trains heads from nothing: guidance, introspection and difficulty of the embedded reasoner, on its own traces.
 
 :func:`train_guidance` serves any model whose hidden states can be had. For the reasoner, one set of traces serves all
-three: problems of every family that the reasoner was pretrained on, several traces of
-each at temperature 1, ended at the first line after the thinking. Deterministic in the seed.
+three: problems of every family that it was pretrained on, several traces of each at temperature 1, ended at the first
+line after the thinking. Deterministic in the seed.
 """
 
 from __future__ import annotations
