@@ -56,6 +56,18 @@ def test_every_store_follows_the_rules(make: Callable[..., Ledger]) -> None:
     check_ledger(make)
 
 
+def test_a_new_kind_of_limit_counts_at_once_in_what_was_used_before(ledger: Ledger) -> None:
+    ledger.open("org/team")
+    ledger.settle(ledger.reserve("org/team", {"all": 10}).id)
+    ledger.open("org", [Limit("all", 1000), Limit("output", 20)])
+    with pytest.raises(errors.InvalidInput, match="output"):
+        ledger.reserve("org/team", {"all": 10})
+    with pytest.raises(errors.BudgetExceeded):
+        ledger.reserve("org/team", {"all": 10, "output": 21})
+    ledger.settle(ledger.reserve("org/team", {"all": 10, "output": 20}).id)
+    assert ledger.remaining("org/team") == {"all": 980, "output": 0}
+
+
 def broken(**overrides: Callable) -> type[MemoryLedger]:
     return type("Broken", (MemoryLedger,), overrides)
 
