@@ -277,6 +277,15 @@ def test_values_that_follow_costs_are_closed_without_chasing_the_last_bit(n, ext
             assert (plan.value, plan.gap) == (pytest.approx(best, rel=1e-12), 0), (seed, compiled)
 
 
+def test_the_compiled_form_fills_a_budget_where_values_are_large_costs():
+    for seed in range(5):  # 2^20 states do not hold a million sums; a state and one change more are found
+        cost = np.random.default_rng([seed, 200]).integers(100_000, 1_000_000, (200, 1))
+        budget = int(cost.sum()) // 5
+        plan = allocate(menu_knapsack(exact=True, compiled=True), budget, keyed(Menu.of(cost, cost / 1000)))
+        assert (plan.expected_cost, plan.gap) == (budget, 0), seed
+        assert plan.value == pytest.approx(budget / 1000, rel=1e-12)
+
+
 @settings(max_examples=60, deadline=None)
 @given(
     rows=st.lists(st.lists(st.floats(0.01, 5), min_size=1, max_size=5), min_size=1, max_size=5),

@@ -1,7 +1,8 @@
 """The multiple-choice knapsack of :mod:`budgeteer.allocate.menu_knapsack` in one compiled call. Needs numba.
 
 The steps are those of the NumPy form. What differs, since loops cost little here: few items get their hulls at once,
-where NumPy closes in on the price by passes, and the core's dynamic program merges sorted lists of states.
+where NumPy closes in on the price by passes; the core's dynamic program merges sorted lists of states, and where values
+are in proportion to costs, which is hardest for it, tries each of them with one change more.
 """
 
 from __future__ import annotations
@@ -362,6 +363,15 @@ def _program(first, order, least, row, move, worth, left, price, best, tiny, lim
     path = np.empty((FIRST, 2), np.int64)
     state[0, 0], state[0, 1], value[0] = 0, -1, 0.0
     nodes, size, work, winner = 0, 1, 0, -1
+    # where all lose the same, their order does not say which of them will fill the budget: so each state is also tried
+    # with each change to come, in an order of rising tokens
+    rows = first[n] if least[order[n - 1]] - least[order[0]] <= tiny else 0
+    group, tokens, rising = np.empty(rows, np.int64), np.empty(rows, np.int64), np.empty(0, np.int64)
+    if rows:
+        for g in range(n):
+            for e in range(first[order[g]], first[order[g] + 1]):
+                group[e], tokens[e] = g, move[row[e], 2]
+        rising = _sorted(tokens, group, group)
     for g in range(n):
         begin, end = first[order[g]], first[order[g] + 1]
         work += size * (end - begin + 1)
@@ -416,6 +426,20 @@ def _program(first, order, least, row, move, worth, left, price, best, tiny, lim
         state, value, size = kept_state, kept_value, kept
         if not size:
             break
+        if not rows:
+            continue
+        k, one, gain = 0, -1, -math.inf
+        for i in range(size - 1, -1, -1):
+            while k < rows and tokens[rising[k]] <= left - state[i, 0]:
+                e = rising[k]
+                if group[e] > g and worth[row[e], 0] > gain:
+                    one, gain = row[e], worth[row[e], 0]
+                k += 1
+            if value[i] + gain > best:
+                if nodes == len(path):
+                    path = _grown(path, 1)
+                path[nodes, 0], path[nodes, 1] = state[i, 1], one
+                best, winner, nodes = value[i] + gain, nodes, nodes + 1
     return best, winner, path, True
 
 
