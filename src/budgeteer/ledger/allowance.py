@@ -59,7 +59,7 @@ class Allowance:
         self._tree, self._state = _Tree(path), "open"
         self._next: Allowance | None = None
         self._parent: Allowance | None = None
-        self._children: list[Allowance] = []
+        self._children: set[Allowance] = set()
 
     @property
     def path(self) -> str:
@@ -131,7 +131,7 @@ class Allowance:
             for part in amounts:
                 for kind, units in part.items():
                     self._free[kind] -= units
-            self._children += children
+            self._children.update(children)
         return children if names is None else dict(zip(names, children, strict=True))
 
     def delegate(self, scope: str | None = None) -> Allowance:
@@ -151,8 +151,9 @@ class Allowance:
             heir = self._child(path, self._free)
             heir._parent = self._parent
             if self._parent is not None:
-                self._parent._children.append(heir)
-            heir._children, self._children = self._children, []
+                self._parent._children.discard(self)
+                self._parent._children.add(heir)
+            heir._children, self._children = self._children, set()
             self._free = dict.fromkeys(self._free, 0)
             self._state, self._next = "delegated", heir
         return heir
@@ -250,11 +251,12 @@ class Allowance:
     def _close(self) -> None:
         if self._state != "open":
             return
-        for child in self._children:
+        for child in tuple(self._children):
             child._close()
-        self._children = []
         left, self._free = self._free, dict.fromkeys(self._free, 0)
         self._state, self._next = "closed", self._parent
+        if self._parent is not None:
+            self._parent._children.discard(self)  # a run has a child for each question
         self._give(left)
 
     def unopened(self) -> list[str]:

@@ -20,18 +20,25 @@ class Spend:
     """What went through a wrapper so far.
 
     Attributes:
-        calls: answered or charged; those refused for lack of budget are not.
-        usage: input, output and reasoning tokens, estimated where the endpoint did not say.
-        estimated: calls whose usage was estimated.
         units: charged, per kind.
+        calls: answered or charged; those refused for lack of budget are not.
+        input, output, reasoning: tokens, estimated where the endpoint did not say.
+        estimated: calls whose usage was estimated.
         seconds: spent in calls, added up over concurrent ones.
     """
 
-    calls: int
-    usage: Usage
-    estimated: int
     units: dict[str, int]
+    calls: int = 0
+    input: int = 0
+    output: int = 0
+    reasoning: int = 0
+    estimated: int = 0
     seconds: float = 0.0
+
+    @property
+    def usage(self) -> Usage:
+        """The tokens."""
+        return Usage(input=self.input, output=self.output, reasoning=self.reasoning)
 
 
 class Budgeted:
@@ -50,8 +57,9 @@ class Budgeted:
 
     def __init__(self, model: Model, allowance: Allowance, *, prices: Prices | None = None, retries: int = 2) -> None:
         self.model, self.allowance, self.retries = model, allowance, retries
-        self._metering = Metering(allowance, tuple(allowance.remaining), prices, on_settle=self._book)
-        self.spend = Spend(0, Usage(input=0, output=0, reasoning=0), 0, dict.fromkeys(allowance.remaining, 0))
+        kinds = tuple(allowance.remaining)
+        self._metering = Metering(allowance, kinds, prices, on_settle=self._book)
+        self.spend = Spend(dict.fromkeys(kinds, 0))
 
     @property
     def name(self) -> str:
@@ -177,7 +185,9 @@ class Budgeted:
             return
         spend, usage = self.spend, settlement.usage
         spend.calls += 1
-        spend.usage += Usage(input=usage.input, output=usage.output, reasoning=usage.reasoning or 0)
+        spend.input += usage.input or 0
+        spend.output += usage.output or 0
+        spend.reasoning += usage.reasoning or 0
         spend.estimated += settlement.estimated
         spend.seconds += (settlement.ended - settlement.started) / 1e9
         for kind, units in settlement.amounts.items():

@@ -271,10 +271,22 @@ class _Job:
 
     def _counted(self, row: Row, out: Path) -> Row:
         try:
-            self.total += _totals(row)
+            self._add(row)
         except (KeyError, TypeError, AttributeError) as error:
             raise InvalidInput(f"{out}: the line of {row['id']!r} is not of a run ({error!r}); remove it") from error
         return row
+
+    def _add(self, row: Row) -> None:
+        """Count a row towards the progress; cost in pico-dollars."""
+        total = self.total
+        for name in ("input", "output", "reasoning"):
+            total[name] += row["tokens"][name]
+        for kind, units in row["units"].items():
+            total[f"units {kind}"] += units
+        total["correct"] += bool(row["correct"])
+        total["graded"] += row["correct"] is not None
+        total["answered"] += row["answer"] is not None
+        total["cost"] += round(row.get("cost", 0.0) * 10**12)
 
     def _spent(self, rows: Any) -> dict[str, int]:
         return {kind: sum(row["units"][kind] for row in rows) for kind in self.limit}
@@ -388,15 +400,17 @@ class _Job:
 
     async def _one(self, question: Question, share: Mapping[str, int]) -> None:
         """Answer one question and write its row."""
-        scope, path = _scope(question.id), self._path(question)
-        if path in self.shares:
-            share = self.shares[path]
-        left = self.root.remaining
-        share = {kind: max(0, min(units, left[kind])) for kind, units in share.items()}
-        if path not in self.shares:
-            await self.ledger.aio.open(path, [Limit(kind, units) for kind, units in share.items()])
+        scope, path, left = _scope(question.id), self._path(question), self.root.remaining
+        known = self.shares.get(path)
+        share = {kind: max(0, min(units, left[kind])) for kind, units in (share if known is None else known).items()}
+        if self.calls.recording:  # an account of its own, to go on from after a kill
+            if known is None:
+                await self.ledger.aio.open(path, [Limit(kind, units) for kind, units in share.items()])
+            child = self.root.share({scope: share})[scope]
+        else:
+            child = self.root.share([share])[0]
         gone = self.gone.get(path, Counter())
-        with self.root.share({scope: share})[scope] as allowance:
+        with child as allowance:
             begin = time.monotonic()
             model = Named(
                 self.model, allowance, prices=self.prices, calls=self.calls, scope=scope, lost=self.lost, gone=gone
@@ -442,19 +456,19 @@ class _Job:
         seconds: float,
     ) -> None:
         """Make and keep a question's row."""
-        usage = model.spend.usage
+        spend = model.spend
         row: Row = {
             "id": question.id,
             "answer": answer.answer,
             "correct": self._correct(question, answer.answer),
-            "tokens": {"input": usage.input, "output": usage.output, "reasoning": usage.reasoning},
-            "calls": model.spend.calls,
+            "tokens": {"input": spend.input, "output": spend.output, "reasoning": spend.reasoning},
+            "calls": spend.calls,
             "stopped_by": answer.stopped_by,
             "seconds": round(seconds, 3),
-            "units": {kind: model.spend.units[kind] + gone.get(kind, 0) for kind in self.limit},
+            "units": {kind: spend.units[kind] + gone.get(kind, 0) for kind in self.limit},
             "budget": dict(share),
             "wasted": model.wasted,
-            "estimated": model.spend.estimated,
+            "estimated": spend.estimated,
             "confidence": answer.confidence,
         }
         if self.prices is not None:
@@ -465,7 +479,7 @@ class _Job:
         if self.output is not None:
             self.output.append(row)
         self.rows[question.id] = row
-        self.total += _totals(row)
+        self._add(row)
         self.ended[question.id].set()
         if self.on_row is not None:
             self.on_row(row, self._progress())
@@ -517,20 +531,6 @@ class _Job:
             seconds,
             seconds * (len(self.questions) - len(self.rows)) / fresh if fresh else None,
         )
-
-
-def _totals(row: Row) -> Counter[str]:
-    """What a row adds to the progress; cost in pico-dollars."""
-    return Counter(
-        {
-            **{name: row["tokens"][name] for name in ("input", "output", "reasoning")},
-            **{f"units {kind}": units for kind, units in row["units"].items()},
-            "correct": bool(row["correct"]),
-            "graded": row["correct"] is not None,
-            "answered": row["answer"] is not None,
-            "cost": round(row.get("cost", 0.0) * 10**12),
-        }
-    )
 
 
 def refuse_needs(strategy: Strategy, model: Model, name: str = "") -> None:
