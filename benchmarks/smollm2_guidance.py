@@ -25,7 +25,7 @@ own question before that choice's own hook takes over. A run that was stopped, k
 Intervals are percentile bootstraps that draw questions and seeds, paired by question.
 
 A batch of 64 traces takes half a minute on a busy machine of 2 cores, a batch of 2 questions as long; the figures in
-the repository are of ``--problems 192 --questions 28``.
+the repository are of ``--problems 192 --questions 100``.
 """
 
 from __future__ import annotations
