@@ -5,9 +5,11 @@ from __future__ import annotations
 
 import asyncio
 import copy
+import gc
 import os
 import pickle
 import threading
+import weakref
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -221,6 +223,22 @@ def test_closing_a_parent_closes_the_children_and_calls_under_way_report_upwards
     root.close()
     with pytest.raises(AllowanceError):
         heir.share([1])
+
+
+def test_a_parent_does_not_keep_children_that_are_closed() -> None:
+    ledger = MemoryLedger()
+    ledger.open("org")
+    root = Allowance(ledger, "org", {"all": 100})
+    (child,) = root.share([1])
+    child.close()
+    (child,) = root.share([1])
+    heir = child.delegate()
+    heir.close()
+    gone = [weakref.ref(child), weakref.ref(heir)]
+    del child, heir
+    gc.collect()
+    assert [ref() for ref in gone] == [None, None]
+    assert root.remaining == {"all": 100}
 
 
 def test_helper_calls_are_charged_beside() -> None:
