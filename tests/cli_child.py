@@ -37,7 +37,7 @@ class Slow(Scripted):
 def loader(model: Slow) -> types.ModuleType:
     """A stand-in for budgeteer.models.load."""
     module = types.ModuleType("budgeteer.models.load")
-    module.load_model = lambda name: model  # type: ignore[attr-defined]
+    module.load_model = lambda name, **options: model  # type: ignore[attr-defined]
     return module
 
 

@@ -159,6 +159,33 @@ def test_another_attempt_is_another_charge() -> None:
     assert (model.spend.calls, model.spend.estimated) == (2, 1)
 
 
+@pytest.mark.parametrize(
+    ("units", "choices", "asked"), [(1000, 5, [2, 2, 1]), (3 * 3 + 5 * 8, 5, [2, 2, 1]), (48, 4, [2, 2])]
+)
+def test_more_choices_than_the_model_serves_are_several_requests(units: int, choices: int, asked: list[int]) -> None:
+    """A prompt of 3 is read with each request of two choices at most: 5 choices of 8 tokens are 9 + 40."""
+    inner = Scripted(lambda prompt, rng: rng.choice("abcdefgh") * rng.randint(1, 8))
+    whole = asyncio.run(inner.generate(Request("abc", max_tokens=8, n=choices, seed=7)))
+    inner.choices, inner.requests = 2, []
+    model = budgeted(inner, all=units)
+    assert model.afford("abc", n=5, most=8) == (8 if units >= 49 else 7)
+    response = asyncio.run(model.generate(Request("abc", max_tokens=8, n=choices, seed=7)))
+    assert [request.n for request in inner.requests] == asked
+    assert len(response.choices) == choices
+    assert response.choices[:2] == whole.choices[:2]
+    assert response.usage == Usage(input=3 * len(asked), output=sum(c.tokens for c in response.choices))
+    assert model.spend.units == {"all": response.usage.total}
+
+
+def test_what_came_before_a_later_request_failed_is_the_response() -> None:
+    inner = Scripted(lambda prompt, rng: "12345678")
+    inner.choices = 2
+    model = budgeted(inner, all=3 + 16 + 3 + 15)  # the second one does not fit
+    assert len(asyncio.run(model.generate(Request("abc", max_tokens=8, n=4))).choices) == 2
+    with pytest.raises(BudgetExceeded):
+        asyncio.run(model.generate(Request("abc", max_tokens=8, n=4)))
+
+
 def test_attempts_on_record_are_taken_from_there(tmp_path) -> None:
     inner, found = FailingOnce(lambda prompt, rng: "12345"), []
     for _ in range(2):
@@ -166,7 +193,8 @@ def test_attempts_on_record_are_taken_from_there(tmp_path) -> None:
         ledger = MemoryLedger()
         ledger.open("q", [Limit("all", 30)])
         right = Allowance(ledger, "q", {"all": 30})
-        model = Named(inner, right, prices=None, calls=calls, scope="q", lost={}, gone={})
+        calls.begin(())
+        model = Named(inner, right, prices=None, calls=calls, scope="q", used={}, gone={})
         found.append(asyncio.run(model.generate(Request("abc", max_tokens=8))))
         assert model.remaining == {"all": 30 - (3 + 8) - (3 + 5)}
         calls.close()

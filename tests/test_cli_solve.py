@@ -71,11 +71,12 @@ def test_without_a_file_rows_go_to_standard_output(model, tmp_path, capsys):
         "--style",
         "direct",
     ]
-    assert cli.main(command) == 0
+    assert cli.main(command) == 1  # the scripted model cannot read the examples of this style: nothing is answered
     said = capsys.readouterr()
     (row,) = map(json.loads, said.out.splitlines())
     assert (row["id"], row["correct"]) == ("a", None)
     assert "questions   1" in said.err
+    assert "\nerror       ValueError: invalid literal" in said.err
     assert "accuracy" not in said.err
 
 
@@ -105,6 +106,16 @@ def test_money(model, tmp_path, capsys):
         (["chains", "--strategy", "once", "--budget", "1k", "--style", "fewshot"], "did you mean 'few-shot'"),
         (["chains", "--strategy", "once", "--budget", "1k", "--traces"], "--traces needs --out"),
         (["chains", "--strategy", "once", "--budget", "1k", "--limit", "0"], "at least 1"),
+        (["chains", "--strategy", "once", "--budget", "1k", "--timeout", "-1"], "timeout is -1"),
+        (["chains", "--strategy", "once", "--budget", "1k", "--probe"], "--probe asks an endpoint"),
+        (["chains", "--strategy", "vote:n=2.5", "--budget", "1k"], "n is int"),
+        (["chains", "--strategy", "vote:n=many", "--budget", "1k"], "n is int"),
+        (["chains", "--strategy", "best-of-n:scorer=programmatic", "--budget", "1k"], "needs arguments"),
+        (["chains", "--strategy", "best-of-n:scorer=verifier", "--budget", "1k"], "--oracle"),
+        (["chains", "--strategy", "conciseness:inner=elastik", "--budget", "1k"], "did you mean 'elastic'"),
+        (["chains", "--strategy", "plan-and-budget:schedule=soon", "--budget", "1k"], "water-filling"),
+        (["chains", "--strategy", "value-tree:horizon=0", "--budget", "1k"], "horizon=0"),
+        (["chains", "--strategy", "direct:temperature=-1", "--budget", "1k"], "temperature=-1"),
     ],
 )
 def test_errors_are_one_line_before_anything_is_asked(model, capsys, arguments, message):
@@ -166,6 +177,18 @@ def test_frontier(model, tmp_path, capsys):
     assert asked >= 2 * 2 * 2 * 6
     assert cli.main(command) == 0
     assert len(model.requests) == asked
+
+
+def test_a_frontier_may_ask_the_references(model, tmp_path, capsys):
+    command = ["frontier", "once,best-of-n:scorer=verifier,n=4", "chains:max_steps=2", "--budgets", "400", "--seeds"]
+    command += ["1", "--limit", "12", "--out", str(tmp_path)]
+    assert cli.main(command) == 2
+    assert "--oracle" in capsys.readouterr().err
+    assert model.requests == []
+    assert cli.main([*command, "--oracle"]) == 0
+    found = json.loads((tmp_path / "frontier.json").read_text())
+    accuracy = {point["strategy"]: point["accuracy"]["mean"] for point in found["points"]}
+    assert accuracy["best-of-n:scorer=verifier,n=4"] >= accuracy["once"]
 
 
 def test_a_frontier_needs_references(model, tmp_path, capsys):

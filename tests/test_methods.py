@@ -18,6 +18,7 @@ from budgeteer.check import CheckFailed, check_allocator, check_online, check_st
 from budgeteer.errors import UnknownName
 from budgeteer.models.model import INTERNALS
 from budgeteer.registry import METHODS, Method, get, load
+from budgeteer.solve import registered
 
 TURN = np.arange(12.0)
 ARGUMENTS = {
@@ -93,15 +94,31 @@ def reasoner():
     asyncio.run(made.aclose())
 
 
+@pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize("name", of("strategy"))
-def test_strategy_keeps_the_rules(name, request):
+def test_strategy_keeps_the_rules(name, seed, request):
     def factory():
         parts = {key: load(part)() for key, part in STRATEGY_PARTS.get(name, {}).items()}
         return load(name)(**parts)
 
     inside = INTERNALS in factory().needs
     model = request.getfixturevalue("reasoner") if inside else None
-    check_strategy(factory, model=(lambda: model) if inside else None, budgets=2 if inside else 12)
+    if inside and seed:
+        pytest.skip("strategies inside the model are checked with one seed: a real one takes its time")
+    check_strategy(factory, seed=seed, model=(lambda: model) if inside else None, budgets=2 if inside else 12)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "convergence:every=12,thinking=48", "length-filtered-vote:samples=4,max_tokens=60", "conciseness:inner=elastic",
+        "best-of-n:scorer=verifier,n=4", "best-of-n:scorer=mean-logprob,n=4", "self-consistency:n=5",
+        "diffadapt:probe_tokens=60",
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("seed", range(3))
+def test_strategies_with_other_parameters_keep_the_rules(text, seed):
+    check_strategy(lambda: registered.build(registered.parse(text)), seed=seed, budgets=12)
 
 
 @pytest.mark.parametrize("name", list(METHODS))

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 import random
+import shutil
+from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
@@ -12,12 +14,14 @@ from hypothesis import strategies as st
 
 from budgeteer.errors import InvalidInput, ModelError, UnknownPrice
 from budgeteer.ledger import SqliteLedger
-from budgeteer.models.model import CUT, INTERNALS, Choice, Request, Response
+from budgeteer.models.model import CUT, INTERNALS, Choice, Message, Request, Response
 from budgeteer.prices import Price, Rates, of
-from budgeteer.solve import Answer, Question, Strategy, Style
+from budgeteer.search.best_of_n import best_of_n
+from budgeteer.solve import Answer, Question, Strategy, Style, registered
 from budgeteer.solve.lines import Lines
 from budgeteer.solve.runner import Pause, run
 from budgeteer.solve.styles import normal
+from budgeteer.think.elastic import elastic
 from budgeteer.usage import Usage
 from scripted import Scripted
 from strategies import inside, once, together, vote
@@ -192,6 +196,20 @@ def test_a_strategy_that_needs_more_is_refused_before_anything_is_asked(monkeypa
     assert model.requests == []
 
 
+def test_what_style_and_task_lack_is_refused_before_anything_is_asked():
+    chat = replace(STYLE, prompt=lambda text: (Message("user", text),))
+    model = Scripted(right)
+    for strategy, style, match in (
+        (elastic(), chat, "asks in chat messages"),
+        (best_of_n("verifier"), STYLE, "asks a verifier and there is none"),
+    ):
+        with pytest.raises(InvalidInput, match=match):
+            asyncio.run(run(QUESTIONS, strategy, model, style, "100"))
+    assert model.requests == []
+    found = go(best_of_n("verifier", 4, max_tokens=20), model, "200", check=grade, grade=grade)
+    assert all(row["correct"] for row in found.rows)
+
+
 def test_bad_calls_say_what_to_do():
     for questions, budget, more, match in (
         (QUESTIONS, "50%", {}, "no amount"),
@@ -200,6 +218,7 @@ def test_bad_calls_say_what_to_do():
         ([], "1k", {}, "no questions"),
         (QUESTIONS[:1] * 2, "1k", {}, "more than once"),
         (QUESTIONS, "1k", {"concurrency": 0}, "concurrency is 0"),
+        (QUESTIONS, "1k", {"timeout": -1.0}, "timeout is -1"),
     ):
         with pytest.raises(InvalidInput, match=match):
             asyncio.run(run(questions, once(), Scripted(right), STYLE, budget, **more))
@@ -282,8 +301,34 @@ def test_a_line_that_is_none_is_named(tmp_path):
     with pytest.raises(InvalidInput, match="line 1: not a JSON object"):
         go(once(), Scripted(right), "300", out=out)
     out.write_text('{"id": "q3"}\n' + whole)
-    with pytest.raises(InvalidInput, match="'q3' is not of a run"):
+    with pytest.raises(InvalidInput, match=r"'q3'.*no row of a run"):
         go(once(), Scripted(right), "300", out=out)
+    out.write_text('{"id": ["q3"], "units": {}}\n' + whole)
+    with pytest.raises(InvalidInput, match="no row of a run"):
+        go(once(), Scripted(right), "300", out=out)
+    out.write_text(whole.replace('"tokens": {', '"token": {', 1))
+    with pytest.raises(InvalidInput, match="'q0' is not of a run"):
+        go(once(), Scripted(right), "300", out=out)
+
+
+def test_what_is_no_output_of_a_run_is_left_as_it_is(tmp_path):
+    out = tmp_path / "questions.jsonl"
+    out.write_text('{"question": "1 + 1"}\n{"question": "2 + 1"}')  # without an end of line: not a torn one
+    before = out.read_bytes()
+    with pytest.raises(InvalidInput, match="choose another output"):
+        go(once(), Scripted(right), "300", out=out)
+    assert out.read_bytes() == before
+
+
+def test_rows_without_their_ledger_are_refused(tmp_path):
+    out = tmp_path / "rows.jsonl"
+    go(once(), Scripted(right), "1k", per_question=False, out=out)
+    shutil.rmtree(out.with_name("rows.jsonl.run"))
+    out.write_text("".join(out.read_text().splitlines(keepends=True)[:2]))
+    model = Scripted(right)
+    with pytest.raises(InvalidInput, match=r"no .*settings\.json"):
+        go(once(), model, "2k", per_question=False, out=out, seed=3)
+    assert model.requests == []
 
 
 @given(rows=st.lists(st.dictionaries(st.text(), st.text() | st.integers(), min_size=1)), cut=st.integers(0, 500))
@@ -303,6 +348,75 @@ def test_lines_survive_being_cut_anywhere(tmp_path_factory, rows, cut):
     again = Lines(path, sync=False)
     assert again.found == [*rows[: data.count(b"\n")], {"more": 1}]
     again.close()
+
+
+class Down(Scripted):
+    """Refuses every call, or lets it hang."""
+
+    def __init__(self, error=None):
+        super().__init__(right)
+        self.error = error
+
+    async def generate(self, request):
+        self.requests.append(request)
+        if self.error is None:
+            await asyncio.sleep(60)
+        raise self.error
+
+
+@pytest.mark.parametrize(
+    ("down", "more"),
+    [(Down(ModelError("no such key", billed=False)), {}), (Down(ModelError("lost", billed=True)), {}),
+     (Down(), {"timeout": 0.05})],
+)  # fmt: skip
+def test_questions_that_failed_are_asked_again_once_their_rows_are_removed(tmp_path, down, more):
+    """A call is 7 or 8 tokens in and 60 out: a budget of 200 pays for two of them in full and one that works."""
+    out = tmp_path / "rows.jsonl"
+    first = go(once(), down, "200", out=out, **more)
+    assert all(row["answer"] is None for row in first.rows)
+    same = Scripted(right)
+    assert go(once(), same, "200", out=out).rows == first.rows
+    assert same.requests == []
+    out.write_text("".join(out.read_text().splitlines(keepends=True)[:5]))
+    model = Scripted(right)
+    again = go(once(), model, "200", out=out, grade=grade)
+    assert len(model.requests) == 7
+    assert sum(row["correct"] is True for row in again.rows) == 7
+    assert again.spent["all"] == sum(row["units"]["all"] for row in again.rows) > first.spent["all"]
+    assert again.overshoot == {"all": 0}
+
+
+def test_a_failure_stays_where_it_was_when_a_killed_run_goes_on(tmp_path):
+    """The record has failures, so that a later call, whose cap depends on what they were charged, is the same."""
+    out = tmp_path / "rows.jsonl"
+    model = Faulty(right, 5, fail=0.3)
+    first = go(vote(), model, "300", out=out)
+    record = out.with_name("rows.jsonl.run") / "calls.jsonl"
+    whole = record.read_text()
+    assert '"failed"' in whole
+    assert '"ended"' in whole
+    record.write_text("".join(line for line in whole.splitlines(keepends=True) if '"ended"' not in line))
+    out.write_text("")  # as after a kill before the first question's end
+    second = Scripted(right)
+    again = go(vote(), second, "300", out=out)
+    own = [row for row in first.rows if "ZeroDivisionError" not in row["stopped_by"]]  # a bug is not on record
+    want = {row["id"]: (row["answer"], row["units"], row["calls"], row["stopped_by"]) for row in own}
+    found = {row["id"]: (row["answer"], row["units"], row["calls"], row["stopped_by"]) for row in again.rows}
+    assert len(own) >= 6
+    assert {name: found[name] for name in want} == want
+
+
+def test_overshoot_leaves_a_row_and_a_reason(tmp_path):
+    class Over(Scripted):
+        async def generate(self, request):
+            response = await super().generate(request)
+            return Response(response.choices, Usage(input=response.usage.input, output=168))
+
+    for more in ({}, {"out": tmp_path / "rows.jsonl"}):
+        found = asyncio.run(run(QUESTIONS[:4], once(), Over(right), STYLE, "100", concurrency=2, **more))
+        assert len(found.rows) == 4
+        assert found.overshoot["all"] > 0
+        assert found.rows[-1]["stopped_by"] == "budget"
 
 
 # pauses
@@ -429,9 +543,23 @@ def test_one_strategy_for_all_questions_together(tmp_path):
             go(each_in_turn, model, "150", **more)
 
 
+def test_a_soft_pause_lets_a_strategy_for_all_questions_end():
+    pause, model = Pause(), Counting(right)
+    model.on = pause.soft.set
+    found = go(each_in_turn, model, "2k", per_question=False, pause=pause)
+    assert not found.paused
+    assert [row["stopped_by"] for row in found.rows] == ["done"] * 12
+    pause, model = Pause(), Counting(right)
+    model.on = pause.hard.set
+    broken = go(each_in_turn, model, "2k", per_question=False, pause=pause)
+    assert broken.paused
+    assert 0 < len(broken.rows) < 12
+
+
 def test_split_answers_all_questions_from_one_budget():
     from budgeteer.search.split import split
 
-    found = go(split, Scripted(right), "2k", per_question=False, grade=grade)
-    assert [row["correct"] for row in found.rows] == [True] * 12
-    assert found.spent["all"] == sum(row["units"]["all"] for row in found.rows) <= 2000
+    for strategy in (split, registered.build(registered.parse("split:allocator=uniform,show=agreement"))):
+        found = go(strategy, Scripted(right), "2k", per_question=False, grade=grade)
+        assert [row["correct"] for row in found.rows] == [True] * 12
+        assert found.spent["all"] == sum(row["units"]["all"] for row in found.rows) <= 2000

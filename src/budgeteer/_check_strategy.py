@@ -28,6 +28,7 @@ from budgeteer.models.model import (
 )
 from budgeteer.solve import Answer, Budgeted, Question, Strategy, Style, Task
 from budgeteer.solve.runner import run
+from budgeteer.solve.strategy import CHECK
 from budgeteer.usage import Usage
 
 CLOSE = "</think>"
@@ -78,6 +79,8 @@ class ToyModel:
 
     async def generate(self, request: Request) -> Response:
         self.requests.append(request)
+        if isinstance(request.prompt, str) and PREFIX not in self.capabilities:
+            raise InvalidInput("the scripted chat model does not continue raw text")
         await asyncio.sleep(0)
         draw = self.rng.random()
         if draw < self.fail:
@@ -111,8 +114,9 @@ def check(factory: Callable[[], Strategy], seed: int, model: Callable[[], Model]
     strategy = factory()
     if not isinstance(strategy, Strategy):
         raise CheckFailed(f"the factory made {strategy!r}, no Strategy")
-    if not strategy.needs <= CAPABILITIES:
-        raise CheckFailed(f"Strategy.needs {sorted(strategy.needs)} has more than {', '.join(sorted(CAPABILITIES))}")
+    known = CAPABILITIES | {CHECK}
+    if not strategy.needs <= known:
+        raise CheckFailed(f"Strategy.needs {sorted(strategy.needs)} has more than {', '.join(sorted(known))}")
     if INTERNALS in strategy.needs and model is None:
         raise CheckFailed("the strategy needs internals, which no scripted model has; give one as model=")
     full = frozenset({PREFIX, LOGPROBS, SEED})
@@ -139,12 +143,15 @@ def check(factory: Callable[[], Strategy], seed: int, model: Callable[[], Model]
         if answer.answer is not None:
             raise CheckFailed(f"answered {answer.answer!r}, and every call of the model failed")
     box = toy(capabilities=frozenset())
-    if not strategy.needs:
-        for budget in (0, *random_budgets, ENOUGH):
+    if not strategy.needs - {CHECK}:
+        for budget in (0, *random_budgets):
             _solve(factory, box, {"all": budget}, seed, style=_style(chat=True))
+        answer = _solve(factory, box, {"all": ENOUGH}, seed, style=_style(chat=True))
+        if answer.answer is None:
+            raise CheckFailed(f"no answer with {ENOUGH:,} tokens on a chat model; it says {answer.stopped_by!r}")
         return
     try:
-        asyncio.run(run([QUESTION], strategy, box, _style(), str(ENOUGH)))
+        asyncio.run(run([QUESTION], strategy, box, _style(), str(ENOUGH), check=_checked(strategy)))
     except InvalidInput:
         if box.requests:
             raise CheckFailed("the runner asked a black box before it refused it") from None
@@ -176,7 +183,10 @@ def _solve(
     async def solve() -> tuple[Answer, Budgeted, int]:
         wrapped = Budgeted(model, Allowance(ledger, "q", budget))
         async with asyncio.timeout(SECONDS):
-            answer = await factory().solve(Task(QUESTION, wrapped, style, seed))
+            strategy = factory()
+            verify = _checked(strategy)
+            check = None if verify is None else (lambda answer: verify(QUESTION, answer))
+            answer = await strategy.solve(Task(QUESTION, wrapped, style, seed, check))
         return answer, wrapped, len(asyncio.all_tasks()) - 1
 
     try:
@@ -214,6 +224,11 @@ def _solve(
         if model.used > (seen.input or 0) + (seen.output or 0):
             raise CheckFailed(f"{given} calls went past the task's model; ask task.model, not the model inside")
     return answer
+
+
+def _checked(strategy: Strategy) -> Callable[[Question, str], float] | None:
+    """A verifier for a strategy that needs one."""
+    return (lambda question, answer: float(answer == "4")) if CHECK in strategy.needs else None
 
 
 def _style(*, chat: bool = False) -> Style:

@@ -10,11 +10,12 @@ import signal
 import sys
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 if TYPE_CHECKING:
+    from budgeteer.models.model import Model
     from budgeteer.prices import PriceTable
     from budgeteer.solve.runner import Pause, Progress, Row, Run
 
@@ -29,6 +30,11 @@ def add_solving(parser: argparse.ArgumentParser) -> None:
         help="reasoner, smollm2, gguf:PATH, hf:FOLDER or http://HOST/v1#NAME (%(default)s)",
     )
     parser.add_argument("--style", default=None, help="reasoner, few-shot, direct or chat (default: what fits)")
+    parser.add_argument(
+        "--probe",
+        action="store_true",
+        help="first ask an endpoint what it can do: two calls of a token, not budgeted",
+    )
     parser.add_argument(
         "--limit", type=int, default=None, metavar="N", help="the first N questions; of a task, N of it"
     )
@@ -54,6 +60,27 @@ def prices_of(given: str | None, *, money: bool) -> PriceTable | None:
 def billed(model: str) -> bool:
     """Whether somebody bills a model's calls; what runs on this machine, nobody does."""
     return model.startswith(("http://", "https://"))
+
+
+def model_of(args: argparse.Namespace) -> Model:
+    """The model that was named; of an endpoint that is asked in messages, or probed, nothing is taken for granted."""
+    from budgeteer.errors import InvalidInput
+    from budgeteer.models.load import load_model
+
+    if args.probe and not billed(args.model):
+        raise InvalidInput(f"--probe asks an endpoint what it can do; {args.model} says so itself")
+    bare = billed(args.model) and (args.probe or args.style == "chat")
+    return load_model(args.model, **({"capabilities": frozenset()} if bare else {}))
+
+
+async def probed(args: argparse.Namespace, model: Model) -> None:
+    """Ask an endpoint what it can do, if that is wanted, and tell what was found and spent."""
+    from budgeteer.models.openai import OpenAI
+
+    if args.probe and isinstance(model, OpenAI):
+        used = await model.probe()
+        found = ", ".join(sorted(model.capabilities)) or "chat only"
+        sys.stderr.write(f"{model.name}: {found}; found out with {used.input} tokens in, {used.output} out\n")
 
 
 class Live:
@@ -140,8 +167,18 @@ def summary(run: Run) -> str:
         lines.append(("cost", f"${sum(row['cost'] for row in rows):.4f}"))
     ends = Counter("error" if row["stopped_by"].startswith("error") else row["stopped_by"] for row in rows)
     lines.append(("stopped by", ", ".join(f"{word} {count}" for word, count in ends.most_common())))
+    errors = Counter(row["stopped_by"] for row in rows if row["stopped_by"].startswith("error"))
+    if errors:
+        lines.append(("error", errors.most_common(1)[0][0].removeprefix("error: ")))
     lines.append(("seconds", f"{run.seconds:.1f}"))
     return "\n".join(f"{name:<11} {text}" for name, text in lines)
+
+
+def all_failed(rows: Sequence[Row]) -> bool:
+    """Whether no question has an answer and one at least failed: then a command has failed, too."""
+    return not any(row["answer"] is not None for row in rows) and any(
+        row["stopped_by"].startswith("error") for row in rows
+    )
 
 
 def pausable(work: Callable[[Pause], Awaitable[T]], say: Callable[[str], object]) -> T:

@@ -20,6 +20,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seeds", type=int, default=3, help="number of seeds (default %(default)s)")
     parser.add_argument("--first-seed", type=int, default=0, help="first seed (default %(default)s)")
     parser.add_argument("--out", type=Path, default=Path("runs/frontier"), help="folder (default %(default)s)")
+    parser.add_argument("--oracle", action="store_true", help="the references serve as the verifier of strategies")
     _solving.add_solving(parser)
 
 
@@ -29,7 +30,6 @@ def run(args: argparse.Namespace) -> int:
     from budgeteer.lab import frontier, frontier_report, questions
     from budgeteer.lab.results import write_text
     from budgeteer.meter import MONEY
-    from budgeteer.models.load import load_model
     from budgeteer.solve import Strategy, registered, styles
     from budgeteer.solve.runner import Progress, Row
 
@@ -51,7 +51,7 @@ def run(args: argparse.Namespace) -> int:
     ungraded = [question.id for question in asked.questions if asked.grade(question, None) is None]
     if ungraded:
         raise InvalidInput(f"{len(ungraded)} questions have no 'answer', such as {ungraded[0]!r}; a frontier needs all")
-    model = load_model(args.model)
+    model = _solving.model_of(args)
     live, cells = _solving.Live(), len(strategies) * len(budgets) * len(seeds)
     begun: dict[frontier.Cell, None] = {}
 
@@ -62,10 +62,12 @@ def run(args: argparse.Namespace) -> int:
 
     async def work(pause: Any) -> Any:
         try:
+            await _solving.probed(args, model)
             style = args.style or styles.choose(model, asked.asked)
             return style, await frontier.measure(
                 strategies, budgets, seeds, asked, model, styles.style_of(style, asked.asked), args.out,
-                about={"style": style}, concurrency=args.concurrency, timeout=args.timeout, prices=prices,
+                about={"style": style, "oracle": "yes" if args.oracle else "no"}, oracle=args.oracle,
+                concurrency=args.concurrency, timeout=args.timeout, prices=prices,
                 durable=_solving.billed(args.model), pause=pause, on_row=on_row,
             )  # fmt: skip
         finally:
@@ -79,14 +81,14 @@ def run(args: argparse.Namespace) -> int:
         again = _solving.command(
             "frontier", [args.strategies, args.source],
             {"--budgets": args.budgets, "--seeds": args.seeds, "--first-seed": args.first_seed, "--out": args.out,
-             **_solving.given(args)},
+             "--oracle": args.oracle, **_solving.given(args)},
         )  # fmt: skip
         sys.stderr.write(f"paused; to go on: {again}\n")
         return 130
     config = {
         "task": args.source, "questions": len(asked.questions), "task seed": args.task_seed, "model": model.name,
         "style": style, "budgets": [str(budget) for budget in budgets], "seeds": seeds,
-        "strategies": list(strategies), "concurrency": args.concurrency,
+        "strategies": list(strategies), "concurrency": args.concurrency, "oracle": args.oracle,
     }  # fmt: skip
     numbers = frontier.analyse(found, budgets[0].kind, config)
     numbers_path = write_text(frontier.to_text(numbers), args.out / "frontier.json")
@@ -95,4 +97,4 @@ def run(args: argparse.Namespace) -> int:
     sys.stdout.write(
         f"{frontier_report.table(numbers)}\n\nnumbers: {numbers_path.resolve()}\nreport: {page.resolve()}\n"
     )
-    return 0
+    return int(all(_solving.all_failed(rows) for rows in found.values()))

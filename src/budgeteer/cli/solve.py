@@ -32,7 +32,6 @@ def run(args: argparse.Namespace) -> int:
     from budgeteer.errors import InvalidInput
     from budgeteer.lab import questions
     from budgeteer.meter import MONEY
-    from budgeteer.models.load import load_model
     from budgeteer.solve import registered, runner, styles
 
     if args.traces and args.out is None:
@@ -42,7 +41,7 @@ def run(args: argparse.Namespace) -> int:
     budget = Budgets.parse(args.budget)
     prices = _solving.prices_of(args.prices, money=any(one.kind == MONEY for one in budget))
     asked = questions.load(args.source, limit=args.limit, seed=args.task_seed)
-    model = load_model(args.model)
+    model = _solving.model_of(args)
     live = _solving.Live()
 
     def on_row(row: runner.Row, progress: runner.Progress) -> None:
@@ -53,6 +52,7 @@ def run(args: argparse.Namespace) -> int:
 
     async def work(pause: Any) -> runner.Run:
         try:
+            await _solving.probed(args, model)
             name = args.style or styles.choose(model, asked.asked)
             return await runner.run(
                 asked.questions, strategy, model, styles.style_of(name, asked.asked), budget,
@@ -70,7 +70,7 @@ def run(args: argparse.Namespace) -> int:
         live.close()
     (sys.stdout if args.out else sys.stderr).write(_solving.summary(found) + "\n")
     if not found.paused:
-        return 0
+        return int(_solving.all_failed(found.rows))
     if args.out is None:
         sys.stderr.write("paused; without --out nothing can go on from here\n")
         return 130

@@ -77,14 +77,18 @@ async def measure(
     durable: bool,
     pause: Pause,
     on_row: Callable[[Cell, Row, Progress], None],
+    oracle: bool = False,
 ) -> dict[Cell, tuple[Row, ...]] | None:
     """Rows of every cell; what is in the folder already is not asked again. None: paused.
+
+    Args:
+        oracle: the references serve as the verifier of strategies.
 
     Raises:
         InvalidInput: a strategy needs what the model lacks; found out before anything is spent.
     """
     for name, strategy in strategies.items():
-        refuse_needs(strategy, model, name)
+        refuse_needs(strategy, model, style, oracle, name)
     found: dict[Cell, tuple[Row, ...]] = {}
     for budget in budgets:
         for name, strategy in strategies.items():
@@ -96,7 +100,8 @@ async def measure(
 
                 done = await run(
                     asked.questions, strategy, model, style, Budgets([budget]), seed=seed, concurrency=concurrency,
-                    timeout=timeout, grade=asked.grade, prices=prices, out=cell.path(folder), durable=durable,
+                    timeout=timeout, grade=asked.grade, check=asked.score if oracle else None, prices=prices,
+                    out=cell.path(folder), durable=durable,
                     pause=pause, about={**about, "strategy": name}, traces=seed == seeds[0], on_row=told,
                 )  # fmt: skip
                 if done.paused:

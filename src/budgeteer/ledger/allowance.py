@@ -154,6 +154,8 @@ class Allowance:
                 self._parent._children.discard(self)
                 self._parent._children.add(heir)
             heir._children, self._children = self._children, set()
+            for child in heir._children:
+                child._parent = heir
             self._free = dict.fromkeys(self._free, 0)
             self._state, self._next = "delegated", heir
         return heir

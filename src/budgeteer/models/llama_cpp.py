@@ -111,7 +111,7 @@ class LlamaCpp(OpenAI):
         if not path.is_file():
             raise CheckpointError(f"there is no file {path}; give the path of a GGUF file")
         name = "smollm2" if path.name == SMOLLM2 else path.stem
-        self.slots, self.context = slots, context
+        self.slots, self.context, self.choices = slots, context, slots
         self._process = _start({
             "path": str(path), "slots": slots, "context": context, "threads": threads, "name": name,
         })  # fmt: skip

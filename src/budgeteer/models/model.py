@@ -115,7 +115,7 @@ class Model(Protocol):
         capabilities: of :data:`CAPABILITIES`. What it does not declare is a clear error when asked for.
 
     A model that knows how many tokens a prompt and its continuation may have together says so in an attribute
-    ``context``.
+    ``context``, and one that serves so many choices of a request at most in an attribute ``choices``.
     """
 
     @property

@@ -65,8 +65,8 @@ class Sampler:
     """
 
     def __init__(self, task: Task, *, max_tokens: int, temperature: float, logprobs: bool = False) -> None:
-        if max_tokens < 1:
-            raise InvalidInput(f"max_tokens is {max_tokens}; a sample needs at least 1")
+        if max_tokens < 1 or not temperature >= 0:
+            raise InvalidInput(f"max_tokens={max_tokens}, temperature={temperature}; at least 1, and 0 or more")
         self.task, self.max_tokens, self.temperature, self.logprobs = task, max_tokens, temperature, logprobs
         self.prompt = task.style.prompt(task.question.text)
         if task.model.context is not None:

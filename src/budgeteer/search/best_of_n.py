@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from budgeteer.errors import InvalidInput
 from budgeteer.models.model import LOGPROBS
 from budgeteer.search._samples import MAX_TOKENS, Sampler
@@ -22,7 +24,7 @@ def best_of_n(
     """n samples, as many as the budget allows, each scored; the answer with the best score, or another aggregator's.
 
     With a scorer that calls the model, samples are drawn in rounds, each of half of what fits, so that there is
-    budget left to judge them; a sample that nobody judged counts only if none was.
+    budget left to judge them; a sample that nobody judged counts only if none was (``stopped_by="unjudged"``).
 
     When it helps: the scorer tells right from wrong (a verifier). When not: it is a learnt reward with errors: the
     more samples, the likelier that one of them fools it (:mod:`budgeteer.search.best_of_majority`).
@@ -57,6 +59,8 @@ def best_of_n(
             if any(value >= enough for value in scores):
                 stopped = "decided"
                 break
+        if scores and all(math.isnan(value) for value in scores):
+            stopped = "unjudged"  # a vote of all samples, then
         ranked = rank(samples.answers, scores)
         if not ranked:
             return samples.answer(None)

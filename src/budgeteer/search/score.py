@@ -17,6 +17,7 @@ from budgeteer.errors import BudgetExceeded, InvalidInput, ModelError, UnknownNa
 from budgeteer.models.model import LOGPROBS, Message, Request
 from budgeteer.search._samples import Sample
 from budgeteer.solve import Task, derive
+from budgeteer.solve.strategy import CHECK
 
 Score = Callable[[Sequence[Sample]], Awaitable[list[float]]]
 
@@ -41,7 +42,7 @@ class Scorer(NamedTuple):
 
     Attributes:
         bind: task -> coroutine function (samples) -> scores.
-        needs: capabilities of the model without which it cannot work.
+        needs: see :class:`budgeteer.solve.strategy.Strategy`.
         charged: it calls the model, so a strategy has to leave budget for it.
     """
 
@@ -85,7 +86,7 @@ def verifier() -> Scorer:
 
         return score
 
-    return Scorer(bind)
+    return Scorer(bind, needs=frozenset({CHECK}))
 
 
 def mean_logprob() -> Scorer:
@@ -116,29 +117,27 @@ def programmatic(check: Callable[[str, str], float]) -> Scorer:
 
 
 def self_evaluation(
-    template: str = YES_OR_NO, *, votes: int = 1, max_tokens: int = 4, temperature: float = 0.0, chat: bool = False
+    template: str = YES_OR_NO, *, votes: int = 1, max_tokens: int = 4, temperature: float = 0.0
 ) -> Scorer:
     """The model's own verdict: the share of ``votes`` judgements that say yes. Charged, stage "judge".
 
+    Asked as the style asks: a message where it asks in messages, else raw text.
     A judgement that says neither does not count; no judgement at all, or none that fits the budget, is NaN.
 
     Args:
         template: with ``{question}`` and ``{trace}``.
         votes: judgements of each sample; more than one needs a temperature above 0.
         max_tokens: of a judgement.
-        chat: send it as a message instead of raw text.
     """
-    return _judge(template, _yes, votes, max_tokens, temperature, chat)
+    return _judge(template, _yes, votes, max_tokens, temperature)
 
 
-def progress(
-    template: str = PROGRESS, *, votes: int = 1, max_tokens: int = 4, temperature: float = 0.0, chat: bool = False
-) -> Scorer:
+def progress(template: str = PROGRESS, *, votes: int = 1, max_tokens: int = 4, temperature: float = 0.0) -> Scorer:
     """The model's word on how much the last step helped, in [-1, 1]: the residual critic of a value tree.
 
     Charged, stage "judge"; arguments as in :func:`self_evaluation`, ratings are whole numbers from -5 to 5.
     """
-    return _judge(template, _rating, votes, max_tokens, temperature, chat)
+    return _judge(template, _rating, votes, max_tokens, temperature)
 
 
 def _yes(text: str) -> float:
@@ -151,9 +150,7 @@ def _rating(text: str) -> float:
     return math.nan if found is None else max(-5, min(5, int(found[0]))) / 5
 
 
-def _judge(
-    template: str, parse: Callable[[str], float], votes: int, max_tokens: int, temperature: float, chat: bool
-) -> Scorer:
+def _judge(template: str, parse: Callable[[str], float], votes: int, max_tokens: int, temperature: float) -> Scorer:
     if "{question}" not in template or "{trace}" not in template:
         raise InvalidInput("a judge's template needs {question} and {trace}")
     if votes < 1 or max_tokens < 1 or (votes > 1 and temperature == 0):
@@ -166,7 +163,7 @@ def _judge(
         async def one(sample: Sample) -> float:
             # replaced one by one: a trace may hold braces
             text = template.replace("{question}", task.question.text).replace("{trace}", sample.text)
-            prompt = (Message("user", text),) if chat else text
+            prompt = text if isinstance(task.style.prompt(task.question.text), str) else (Message("user", text),)
             seed = derive(task.seed, "judge", text)
             try:
                 response = await task.model.generate(

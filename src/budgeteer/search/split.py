@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import AsyncIterator, Sequence
-from typing import NamedTuple, Protocol
+from typing import Literal, NamedTuple, Protocol
 
 import numpy as np
 
@@ -51,11 +51,14 @@ def agreement(keys: tuple[str, ...], counts: Sequence[Sequence[int]], drawn: Seq
     return Offer(Items(keys, cost, std=np.sqrt(p * (1 - p)), pass_rate=p, visits=n, drawn=n, right=right))
 
 
+SHOWN: dict[str, Show] = {"gains": gains, "agreement": agreement}
+
+
 async def split(
     tasks: Sequence[Task],
     allocator: Allocator | None = None,
     *,
-    show: Show = gains,
+    show: Show | Literal["gains", "agreement"] = "gains",
     first: int = 2,
     most: int = 64,
     rounds: int = 12,
@@ -85,8 +88,9 @@ async def split(
 
     Args:
         tasks: one a question, with distinct ids; each has a ``Budgeted`` of its own over one common allowance.
-        allocator: None = greedy_marginal, which needs ``show=gains``.
-        show: what the allocator sees; :func:`gains` for allocators of menus, :func:`agreement` for all others.
+        allocator: None = greedy_marginal, which needs gains.
+        show: what the allocator sees; :func:`gains` for allocators of menus, :func:`agreement` for all others; or one
+            of these names.
         first: samples of every question before the first round.
         most: samples of one question.
         rounds: of allocation.
@@ -102,6 +106,9 @@ async def split(
     """
     _check(tasks, first, most, rounds, risk, verify)
     method = greedy_marginal() if allocator is None else allocator
+    shown = SHOWN.get(show) if isinstance(show, str) else show
+    if shown is None:
+        raise InvalidInput(f"split shows an allocator {' or '.join(SHOWN)}, not {show!r}")
     rank = majority() if aggregate is None else aggregate
     samplers = [Sampler(task, max_tokens=max_tokens, temperature=temperature) for task in tasks]
     open_ = dict.fromkeys(range(len(tasks)))  # in order
@@ -142,7 +149,7 @@ async def split(
         if number == rounds or not rows:
             continue
         kind, left = _scarcest(tasks)
-        offer = show(
+        offer = shown(
             tuple(tasks[i].question.id for i in rows),
             [votes(samplers[i].answers) for i in rows],
             [len(samplers[i].drawn) for i in rows],

@@ -54,12 +54,12 @@ def value_tree(
         step_tokens: cap of one step.
         temperature: of the steps.
     """
-    if expansions < 1 or answers < 1 or not floor > 0 or step_tokens < 1 or not step:
+    span = expansions if horizon is None else horizon
+    if expansions < 1 or answers < 1 or not floor > 0 or step_tokens < 1 or not step or span < 1:
         raise InvalidInput(
-            f"value_tree(expansions={expansions}, answers={answers}, floor={floor}, step={step!r}, "
+            f"value_tree(expansions={expansions}, answers={answers}, floor={floor}, horizon={horizon}, step={step!r}, "
             f"step_tokens={step_tokens}); floor is above 0, the others are at least 1"
         )
-    span = expansions if horizon is None else horizon
     rates_by = scorer_of(critic)
     logprobs = LOGPROBS in rates_by.needs
 

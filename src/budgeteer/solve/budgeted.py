@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import AsyncIterator, Iterable
 from contextlib import aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import reduce
 
 from budgeteer.adapters.metering import CUT, OK, REJECTED, UNKNOWN, Answer, Call, Metering, Settlement
 from budgeteer.errors import BudgetExceeded, InvalidInput, ModelError
@@ -78,6 +80,12 @@ class Budgeted:
         return found
 
     @property
+    def _choices(self) -> int | None:
+        """Most choices of one request, None where the model knows no limit."""
+        found: int | None = getattr(self.model, "choices", None)
+        return found
+
+    @property
     def remaining(self) -> dict[str, int]:
         """Units per kind that can still be reserved."""
         return self.allowance.remaining
@@ -95,10 +103,11 @@ class Budgeted:
                 that have to fit, too.
         """
         inputs = self.model.count(prompt)
+        parts = -(-n // (self._choices or n))
 
         def fits(tokens: int) -> bool:
             later = (Usage(input=inputs + tokens, output=keep),) if keep else ()
-            return self.fits(Usage(input=inputs, output=n * tokens), *later)
+            return self.fits(Usage(input=parts * inputs, output=n * tokens), *later)
 
         if self.context is not None:  # the later call has the same prompt, the thinking and its own output
             most = min(most, self.context - inputs - keep)
@@ -116,7 +125,8 @@ class Budgeted:
         return all(sum(units[kind] for units in worst) <= free for kind, free in self.remaining.items())
 
     async def generate(self, request: Request, *, stage: str = "sample") -> Response:
-        """All choices of a request, charged.
+        """All choices of a request, charged; several requests, one after the other, where the model serves fewer at
+        once. If the budget or the model fails after the first of these, what came so far is the response.
 
         Args:
             stage: what it is for, a tag of the settlement: ``"sample"``, ``"plan"``, ``"judge"``, ``"answer"``...
@@ -125,6 +135,9 @@ class Budgeted:
             BudgetExceeded: the worst case does not fit; nothing was sent, or not again after attempts that failed.
             ModelError: the call failed for good; what may be billed is charged.
         """
+        most = self._choices
+        if most is not None and request.n > most:
+            return await self._in_parts(request, most, stage)
         attempt = 0
         while True:
             call = await self._start(request, stage, attempt)
@@ -138,6 +151,20 @@ class Budgeted:
                 continue
             await call.afinish(_answered(response))
             return response
+
+    async def _in_parts(self, request: Request, most: int, stage: str) -> Response:
+        parts: list[Response] = []
+        for begin in range(0, request.n, most):
+            seed = request.seed if request.seed is None or not begin else (request.seed + begin) % 2**63
+            try:
+                part = replace(request, n=min(most, request.n - begin), seed=seed)
+                parts.append(await self.generate(part, stage=stage))
+            except (BudgetExceeded, ModelError):
+                if not parts:
+                    raise
+                break
+        choices = tuple(choice for response in parts for choice in response.choices)
+        return Response(choices, reduce(operator.add, (response.usage for response in parts)))
 
     async def stream(self, request: Request, *, stage: str = "sample") -> AsyncIterator[Chunk | Response]:
         """The same, piece by piece. A stream that is closed early is charged for what was seen."""

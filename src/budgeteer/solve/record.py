@@ -1,11 +1,12 @@
 """A record of paid calls: a run that was killed asks none of them again.
 
-Every call has a name: its question, a digest of the request, and how many equal requests came before it. The name is
-the id of the ledger's reservation, so that a call is charged once whatever is repeated, and the key of its answer in
-the record. The answer is recorded before the call is settled. A killed run that is resumed lets its strategies start
-their open questions again: calls on record are answered from there, at no cost, until the strategy comes to one that
-is not. Calls that were under way at the kill may have been billed: they count as spent in full, and are asked again
-under a new name if what is left of the question's budget covers it.
+Every call has a name: its question, a digest of the request, and a number among equal requests. The name is the id of
+the ledger's reservation, so that a call is charged once whatever is repeated, and the key of its answer in the record.
+The answer, or the failure, is recorded before the call is settled. A killed run that is resumed lets its strategies
+start their open questions again: the k-th of equal requests becomes the k-th of them on record, at no cost, and what is
+beyond these is asked. Calls that were under way at the kill may have been billed: they count as spent in full, and are
+asked again under a new name if what is left of the question's budget covers it. So are failed calls of a question that
+had ended and whose row is gone: whoever removes a row wants the question to be asked again.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import asyncio
 import hashlib
 import json
 from collections import Counter
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncIterator, Container, Iterable, Mapping, Sequence
 from contextlib import aclosing
 from contextvars import ContextVar
 from dataclasses import asdict
@@ -48,7 +49,10 @@ class Calls:
     def __init__(self, path: Path | None) -> None:
         # no fsync: after a power cut, a call that the ledger knows and the record does not counts as under way
         self._file = None if path is None else Lines(path, sync=False)
-        self._found = {} if self._file is None else {row["call"]: row for row in self._file.found}
+        found = [] if self._file is None else self._file.found
+        self._found = {row["call"]: row for row in found if "call" in row}
+        self._ended = {row["ended"] for row in found if "ended" in row}
+        self._numbers: dict[str, list[int]] = {}
         self.pausing = False
 
     @property
@@ -59,6 +63,31 @@ class Calls:
     def get(self, name: str) -> dict[str, Any] | None:
         """What is on record of a call."""
         return self._found.get(name)
+
+    def begin(self, answered: Container[str]) -> None:
+        """Look through what is on record; failed calls of questions that ended and are not ``answered`` are left out.
+
+        Args:
+            answered: accounts of the questions that have a row.
+        """
+        again = {scope for scope in self._ended if scope not in answered}
+        self._found = {
+            name: row for name, row in self._found.items() if "failed" not in row or name.split(".", 1)[0] not in again
+        }
+        for name in self._found:
+            stem, number = numbered(name)
+            self._numbers.setdefault(stem, []).append(number)
+        for numbers in self._numbers.values():
+            numbers.sort()
+
+    def on_record(self, stem: str) -> Sequence[int]:
+        """Numbers of the equal requests that an earlier process made, rising."""
+        return self._numbers.get(stem, ())
+
+    def end(self, scope: str) -> None:
+        """A question is about to have its row."""
+        if self._file is not None:
+            self._file.append({"ended": scope})
 
     def add(self, name: str, **what: Any) -> None:
         """Write down what became of a call."""
@@ -79,7 +108,7 @@ class Recorded:
 
     def __init__(self, model: Model, calls: Calls) -> None:
         self._model, self._calls = model, calls
-        self.context = getattr(model, "context", None)
+        self.context, self.choices = getattr(model, "context", None), getattr(model, "choices", None)
 
     @property
     def name(self) -> str:
@@ -181,8 +210,8 @@ class Named(Budgeted):
         prices: for an allowance of money, and for ``cost``.
         calls: the run's record.
         scope: the question's account, a name in its own right.
-        lost: name without its last part -> how often it was charged without an answer on record.
-        gone: units per kind that such calls were charged.
+        used: stem of a name -> the first number that no earlier process was charged under.
+        gone: units per kind that earlier processes were charged for calls that are not on record.
 
     Attributes:
         wasted: units per kind charged for calls that brought no answer, ``gone`` included.
@@ -197,12 +226,12 @@ class Named(Budgeted):
         prices: Prices | None,
         calls: Calls,
         scope: str,
-        lost: Mapping[str, int],
+        used: Mapping[str, int],
         gone: Mapping[str, int],
     ) -> None:
         held: Any = allowance if isinstance(allowance, Held) else Held(allowance, calls.recording)
         super().__init__(Recorded(model, calls) if calls.recording else model, held, prices=prices)
-        self._right, self._calls, self._scope, self._lost = allowance, calls, scope, lost
+        self._right, self._calls, self._scope, self._used = allowance, calls, scope, used
         self._owed: dict[str, int] | None = dict(gone) or None
         self._seen: Counter[str] = Counter()
         self._prices = prices
@@ -212,10 +241,14 @@ class Named(Budgeted):
     async def _start(self, request: Request, stage: str, attempt: int) -> Call:
         if self._calls.recording:
             stem = f"{self._scope}.{_digest(request, stage)}"
-            stem = f"{stem}.{self._seen[stem]}"
-            self._seen[stem.rpartition(".")[0]] += 1
-            name = f"{stem}.{self._lost.get(stem, 0)}"
-            if self._owed is not None and self._calls.get(name) is None:
+            known, at = self._calls.on_record(stem), self._seen[stem]
+            self._seen[stem] += 1
+            if at < len(known):
+                number = known[at]
+            else:
+                number = max(self._used.get(stem, 0), known[-1] + 1 if known else 0) + at - len(known)
+            name = f"{stem}.{number}"
+            if self._owed is not None and at >= len(known):
                 # calls on record see the budget as it was at the time, or their requests would not be the same
                 self._right.hold(self._owed)
                 self._owed = None
@@ -229,6 +262,12 @@ class Named(Budgeted):
                 self.wasted[kind] += units
         if self._prices is not None:
             self.cost += self._prices.cost(settlement.usage, settlement.response_model or settlement.model)
+
+
+def numbered(name: str) -> tuple[str, int]:
+    """A call's name as its stem and its number among equal requests."""
+    stem, _, number = name.rpartition(".")
+    return stem, int(number)
 
 
 def _digest(request: Request, stage: str) -> str:

@@ -6,7 +6,8 @@ import inspect
 import json
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from types import UnionType
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from budgeteer import registry
 from budgeteer.errors import InvalidInput, UnknownName
@@ -80,7 +81,8 @@ def parse_all(text: str) -> list[Spec]:
 def build(spec: Spec) -> Strategy | Together:
     """Make a strategy, or what answers many questions together.
 
-    Where it takes a part, such as ``scorer=verifier``, the part is meant by its registered name.
+    Where it takes a part, such as ``scorer=verifier``, or another strategy, such as ``inner=elastic``, that is meant by
+    its registered name.
 
     Raises:
         UnknownName: no strategy of this name, or no parameter of this name.
@@ -96,7 +98,14 @@ def build(spec: Spec) -> Strategy | Together:
         if key not in parameters:
             raise UnknownName(f"parameter of {spec.name}", key, parameters)
         if key in PARTS and isinstance(value, str):
-            given[key] = registry.load(_known(PARTS[key], value))()
+            try:
+                given[key] = registry.load(_known(PARTS[key], value))()
+            except TypeError as error:
+                raise InvalidInput(f"{key}={value} needs arguments ({error}); make it in Python") from error
+        elif isinstance(value, str) and str(parameters[key].annotation).startswith("Strategy"):
+            given[key] = build(Spec(value))
+        else:
+            _refuse(spec.name, key, value, str(parameters[key].annotation), get_type_hints(factory)[key])
     missing = [k for k, p in parameters.items() if p.default is p.empty and k not in given]
     if missing:
         names = [name for name, method in registry.methods().items() if method.part == PARTS.get(missing[0])]
@@ -111,6 +120,16 @@ def build(spec: Spec) -> Strategy | Together:
     if not isinstance(made, Strategy):
         raise InvalidInput(f"{spec.name} makes a {type(made).__name__}, no Strategy")
     return made
+
+
+def _refuse(name: str, key: str, value: Any, written: str, hint: Any) -> None:
+    """Refuse a number, a word or none where the parameter takes no such thing."""
+    takes = get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
+    words = [word for one in takes if get_origin(one) is Literal for word in get_args(one)]
+    kinds: dict[type, tuple[type, ...]] = {int: (int, float)}
+    plain = value is None or isinstance(value, bool | int | float | str)
+    if plain and value not in words and not any(kind in takes for kind in kinds.get(type(value), (type(value),))):
+        raise InvalidInput(f"{name}:{key}={value} is not possible: {key} is {' or '.join(words) or written}")
 
 
 def _known(part: str, name: str) -> registry.Method:

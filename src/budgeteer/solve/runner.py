@@ -19,10 +19,10 @@ from budgeteer.errors import BudgeteerError, BudgetExceeded, InvalidInput, Ledge
 from budgeteer.ledger import Allowance, Ledger, Limit, MemoryLedger, SqliteLedger, core, journal
 from budgeteer.ledger.protocol import MAX_SECONDS
 from budgeteer.meter import MONEY, Prices
-from budgeteer.models.model import INTERNALS, Model
+from budgeteer.models.model import INTERNALS, PREFIX, Model
 from budgeteer.solve.lines import Lines
-from budgeteer.solve.record import Calls, Held, Named
-from budgeteer.solve.strategy import Answer, Question, Strategy, Style, Task, derive
+from budgeteer.solve.record import Calls, Held, Named, numbered
+from budgeteer.solve.strategy import CHECK, Answer, Question, Strategy, Style, Task, derive
 from budgeteer.usage import Usage
 
 Row = dict[str, Any]
@@ -147,7 +147,7 @@ async def run(
         about: what else has to be the same when a run is resumed, such as the strategy's name.
         traces: write the strategy's traces to ``OUT.run/traces.jsonl``.
         on_row: called with every new row.
-        pause: see :class:`Pause`.
+        pause: see :class:`Pause`. A Together has begun all its questions, so that ``soft`` lets it end.
 
     Raises:
         InvalidInput: before anything is spent: the model lacks what the strategy needs, equal ids, a budget that is no
@@ -155,13 +155,13 @@ async def run(
     """
     durable = INTERNALS not in model.capabilities if durable is None else durable
     if isinstance(strategy, Strategy):
-        refuse_needs(strategy, model, (about or {}).get("strategy", ""))
+        refuse_needs(strategy, model, style, check is not None, (about or {}).get("strategy", ""))
     elif per_question or (durable and out is not None):
         raise InvalidInput(
             "this strategy answers all questions together: give it a total budget, and no output file where the calls "
             "are billed, since it keeps no record of them"
         )
-    _check(questions, concurrency)
+    _check(questions, concurrency, timeout)
     amounts = _amounts(budget)
     if MONEY in amounts and prices is None:
         raise InvalidInput("a money budget needs prices; give a price table, such as budgeteer.prices.genai.load()")
@@ -216,7 +216,7 @@ class _Job:
         self.ledger: Ledger
         self.shares: dict[str, dict[str, int]] = {}
         """Scope -> share, of questions that an earlier process began."""
-        self.lost: Counter[str] = Counter()
+        self.used: dict[str, int] = {}
         self.gone: dict[str, Counter[str]] = {}
         self.total: Counter[str] = Counter()
 
@@ -226,12 +226,14 @@ class _Job:
         if out is not None:
             folder = out.with_name(out.name + ".run")
             _lock(folder, stack)
-            _same(folder / "settings.json", settings)
+            _same(folder / "settings.json", settings, out)  # first: opening cuts off a torn last line
             self.output = Lines(out, sync=True)
             stack.callback(self.output.close)
             known = {question.id for question in self.questions}
             for row in reversed(self.output.found):  # the first of two counts
-                if row.get("id") in known:
+                if not isinstance(row.get("id"), str) or "units" not in row:
+                    raise InvalidInput(f"{out} holds {str(row)[:80]}, which is no row of a run; choose another output")
+                if row["id"] in known:
                     self.rows[row["id"]] = self._counted(row, out)
             if self.traces:
                 self.trace_file = Lines(folder / "traces.jsonl", sync=False)
@@ -241,6 +243,7 @@ class _Job:
             stack.callback(self.calls.close)
             self.ledger = stack.enter_context(SqliteLedger(folder / "ledger.db", remember=MAX_SECONDS))
             self.ledger.open(ROOT, limits)
+            self.calls.begin({_scope(name) for name in self.rows})
             self._recover()
         else:
             self.ledger = stack.enter_context(MemoryLedger())
@@ -265,9 +268,11 @@ class _Job:
                 }
         for line, _ in self.ledger.lines():
             _, (name, path, _, _, status, _, actual, _, _, _) = journal.decode(line)
-            if status == core.SETTLED and self.calls.get(name) is None:
-                self.lost[name.rpartition(".")[0]] += 1
-                self.gone.setdefault(path, Counter()).update(dict(actual))
+            if status == core.SETTLED:
+                stem, number = numbered(name)
+                self.used[stem] = max(self.used.get(stem, 0), number + 1)
+                if self.calls.get(name) is None:
+                    self.gone.setdefault(path, Counter()).update(dict(actual))
 
     def _counted(self, row: Row, out: Path) -> Row:
         try:
@@ -334,6 +339,8 @@ class _Job:
         hard = asyncio.ensure_future(self.pause.hard.wait())
         try:
             await asyncio.wait({starter, soft, hard}, return_when=asyncio.FIRST_COMPLETED)
+            if not isinstance(self.strategy, Strategy):  # all its questions are under way
+                await asyncio.wait({starter, hard}, return_when=asyncio.FIRST_COMPLETED)
             if not starter.done():
                 starter.cancel()
             while tasks and not hard.done():
@@ -398,22 +405,26 @@ class _Job:
         part = weights[0] / sum(weights) if sum(weights) else 1 / len(waiting)
         return {kind: int(units * part) for kind, units in free.items()}
 
+    def _within(self, share: Mapping[str, int]) -> dict[str, int]:
+        """As much of a share as is left of the whole."""
+        left = self.root.remaining
+        return {kind: max(0, min(units, left[kind])) for kind, units in share.items()}
+
     async def _one(self, question: Question, share: Mapping[str, int]) -> None:
         """Answer one question and write its row."""
-        scope, path, left = _scope(question.id), self._path(question), self.root.remaining
-        known = self.shares.get(path)
-        share = {kind: max(0, min(units, left[kind])) for kind, units in (share if known is None else known).items()}
-        if self.calls.recording:  # an account of its own, to go on from after a kill
-            if known is None:
-                await self.ledger.aio.open(path, [Limit(kind, units) for kind, units in share.items()])
-            child = self.root.share({scope: share})[scope]
-        else:
-            child = self.root.share([share])[0]
+        scope, path = _scope(question.id), self._path(question)
+        if path in self.shares:
+            share = self.shares[path]
+        elif self.calls.recording:  # an account of its own, to go on from after a kill
+            share = self._within(share)
+            await self.ledger.aio.open(path, [Limit(kind, units) for kind, units in share.items()])
+        share = self._within(share)  # again: others may have overshot meanwhile
+        child = self.root.share({scope: share})[scope] if self.calls.recording else self.root.share([share])[0]
         gone = self.gone.get(path, Counter())
         with child as allowance:
             begin = time.monotonic()
             model = Named(
-                self.model, allowance, prices=self.prices, calls=self.calls, scope=scope, lost=self.lost, gone=gone
+                self.model, allowance, prices=self.prices, calls=self.calls, scope=scope, used=self.used, gone=gone
             )
             answer = await self._solve(question, model)
             seconds = time.monotonic() - begin
@@ -428,7 +439,7 @@ class _Job:
         share, gone = self.root.remaining, Counter[str]()
         models = [
             Named(
-                self.model, held, prices=self.prices, calls=self.calls, scope=_scope(question.id), lost=self.lost,
+                self.model, held, prices=self.prices, calls=self.calls, scope=_scope(question.id), used=self.used,
                 gone=gone,
             )
             for question in waiting
@@ -476,6 +487,8 @@ class _Job:
         if self.trace_file is not None:
             about = {key: row[key] for key in ("id", "answer", "correct", "stopped_by")}
             self.trace_file.append({**about, "question": question.text, "traces": list(answer.traces)})
+        if self.calls.recording:
+            self.calls.end(_scope(question.id))
         if self.output is not None:
             self.output.append(row)
         self.rows[question.id] = row
@@ -533,18 +546,30 @@ class _Job:
         )
 
 
-def refuse_needs(strategy: Strategy, model: Model, name: str = "") -> None:
-    """Refuse a model that lacks what a strategy needs, and name strategies that would work.
+def refuse_needs(strategy: Strategy, model: Model, style: Style, checked: bool, name: str = "") -> None:
+    """Refuse what lacks something that a strategy needs; of a model, name strategies that would work.
+
+    Args:
+        checked: whether there is a verifier.
 
     Raises:
-        InvalidInput: it lacks something.
+        InvalidInput: the model or the style lacks something, or there is no verifier.
     """
-    missing = sorted(strategy.needs - model.capabilities)
+    called = name or "given"
+    if CHECK in strategy.needs and not checked:
+        raise InvalidInput(
+            f"the strategy {called} asks a verifier and there is none; give check= (on the command line --oracle)"
+        )
+    missing = sorted(strategy.needs - model.capabilities - {CHECK})
     if missing:
         works = ", ".join(fitting(model.capabilities)) or "none that is registered"
         raise InvalidInput(
-            f"the strategy {name or 'given'} needs {' and '.join(missing)}, which {model.name} does not have; "
+            f"the strategy {called} needs {' and '.join(missing)}, which {model.name} does not have; "
             f"these would work: {works}"
+        )
+    if PREFIX in strategy.needs and not isinstance(style.prompt("1 + 1"), str):
+        raise InvalidInput(
+            f"the strategy {called} continues raw text, and the style asks in chat messages; use a style with raw text"
         )
 
 
@@ -561,7 +586,9 @@ def fitting(capabilities: frozenset[str]) -> list[str]:
     return found
 
 
-def _check(questions: Sequence[Question], concurrency: int) -> None:
+def _check(questions: Sequence[Question], concurrency: int, timeout: float | None) -> None:
+    if timeout is not None and not timeout > 0:
+        raise InvalidInput(f"timeout is {timeout}; give seconds above 0, or None for no limit")
     if not questions:
         raise InvalidInput("no questions; give at least one")
     if concurrency < 1:
@@ -611,9 +638,14 @@ def _lock(folder: Path, stack: contextlib.ExitStack) -> None:
         raise InvalidInput(f"another process is writing to {folder}; wait for it or stop it") from error
 
 
-def _same(path: Path, settings: Mapping[str, str]) -> None:
+def _same(path: Path, settings: Mapping[str, str], out: Path) -> None:
     """A run is resumed with the settings that it began with."""
     if not path.exists():
+        if out.exists() and out.stat().st_size:
+            raise InvalidInput(
+                f"{out} is not empty, and there is no {path} with its settings and what was spent: choose another "
+                f"output, or put that back"
+            )
         whole = path.with_suffix(".tmp")
         whole.write_text(json.dumps(dict(settings), indent=1) + "\n", encoding="utf-8")
         os.replace(whole, path)

@@ -10,6 +10,9 @@ from typing import NamedTuple
 from budgeteer.models.model import Message
 from budgeteer.solve.budgeted import Budgeted
 
+CHECK = "check"
+"""A need of strategies: ``task.check``, a verifier that may be asked at run time."""
+
 
 @dataclass(frozen=True, slots=True)
 class Question:
@@ -108,8 +111,8 @@ class Strategy(NamedTuple):
 
     Attributes:
         solve: coroutine function. It never raises for lack of budget: it returns the best answer so far.
-        needs: capabilities without which it cannot work (:mod:`budgeteer.models.model`); the runner refuses a model
-            that lacks one before anything is spent.
+        needs: capabilities of the model without which it cannot work (:mod:`budgeteer.models.model`), and CHECK if it
+            asks the task's verifier; the runner refuses what lacks one before anything is spent.
     """
 
     solve: Callable[[Task], Awaitable[Answer]]

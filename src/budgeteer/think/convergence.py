@@ -5,7 +5,7 @@ An early exit baseline on answer consistency; no single paper.
 
 from __future__ import annotations
 
-from budgeteer.errors import InvalidInput
+from budgeteer.errors import InvalidInput, ModelError
 from budgeteer.models.model import PREFIX
 from budgeteer.solve import Answer, Strategy, Task
 from budgeteer.think._trace import ask, conclude, raw, thinking_stops
@@ -38,14 +38,19 @@ def convergence(every: int = 64, agree: int = 3, thinking: int = 1024, temperatu
         trace, spent, row = "", 0, 0
         best = Answer(None, "budget")
         for at in range(-(-thinking // every)):
-            piece = await ask(
-                task, prompt + trace, most=min(every, thinking - spent), keep=style.answer_tokens,
-                stop=thinking_stops(task), temperature=temperature, at=at,
-            )  # fmt: skip
-            trace, spent = trace + piece.text, spent + piece.tokens
-            if not piece.tokens and best.answer is not None:
-                return Answer(best.answer, "budget", best.traces)  # the last side answer is as good as another
-            side = await conclude(task, prompt, trace, piece.stopped_by, temperature=temperature)
+            try:
+                piece = await ask(
+                    task, prompt + trace, most=min(every, thinking - spent), keep=style.answer_tokens,
+                    stop=thinking_stops(task), temperature=temperature, at=at,
+                )  # fmt: skip
+                trace, spent = trace + piece.text, spent + piece.tokens
+                if not piece.tokens and best.answer is not None:
+                    return Answer(best.answer, "budget", best.traces)  # the last side answer is as good as another
+                side = await conclude(task, prompt, trace, piece.stopped_by, temperature=temperature)
+            except ModelError as error:
+                if best.answer is None:
+                    raise
+                return Answer(best.answer, f"error: {error}", best.traces)
             if side.answer is None and side.stopped_by == "budget":
                 return Answer(best.answer, "budget", best.traces or side.traces)
             row = row + 1 if side.answer is not None and side.answer == best.answer else 1

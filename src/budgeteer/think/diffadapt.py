@@ -13,7 +13,7 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
-from budgeteer.errors import InvalidInput
+from budgeteer.errors import InvalidInput, ModelError
 from budgeteer.solve import Answer, Strategy, Task
 from budgeteer.think._trace import ask_many
 from budgeteer.think.direct import direct
@@ -107,8 +107,13 @@ def diffadapt(
         bundle = bundles[("easy", "normal", "hard").index(level)]
         asked = replace(style, prompt=lambda q: style.prompt(f"{q} {bundle.reminder}" if bundle.reminder else q))
         strategy = inner(max(1, round(bundle.share * max_tokens)), bundle.temperature)
-        answer = await strategy.solve(replace(task, style=asked))
         votes = Counter(one for one in found if one is not None)
+        try:
+            answer = await strategy.solve(replace(task, style=asked))
+        except ModelError as error:
+            if not votes:
+                raise
+            answer = Answer(None, f"error: {error}")
         if answer.answer is None and votes:
             return replace(answer, answer=votes.most_common(1)[0][0])
         return answer

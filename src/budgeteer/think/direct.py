@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from budgeteer.errors import InvalidInput
 from budgeteer.solve import Answer, Strategy, Task
 from budgeteer.think._trace import ask
 
@@ -16,6 +17,9 @@ def direct(max_tokens: int = 1024, temperature: float = 0.0) -> Strategy:
         max_tokens: of the whole trace.
         temperature: 0 is greedy.
     """
+
+    if max_tokens < 1 or not temperature >= 0:
+        raise InvalidInput(f"direct(max_tokens={max_tokens}, temperature={temperature}); at least 1, and 0 or more")
 
     async def solve(task: Task) -> Answer:
         style = task.style

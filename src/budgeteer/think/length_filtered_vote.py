@@ -9,7 +9,7 @@ import math
 from collections import Counter
 from collections.abc import Callable, Sequence
 
-from budgeteer.errors import InvalidInput
+from budgeteer.errors import InvalidInput, ModelError
 from budgeteer.solve import Answer, Strategy, Task
 from budgeteer.think._trace import ask_many
 from budgeteer.usage import Usage
@@ -60,19 +60,26 @@ def length_filtered_vote(
         prompt = style.prompt(task.question.text)
         inputs = model.count(prompt)
         traces: list[str] = []
+        failed = ""
         while left := samples - len(traces):
             n = next((n for n in range(left, 0, -1) if model.fits(Usage(input=inputs, output=n * max_tokens))), 0)
             if not n and traces:
                 break
-            pieces = await ask_many(
-                task, prompt, n or 1, most=max_tokens, stop=style.stop, temperature=temperature, at=len(traces)
-            )
+            try:
+                pieces = await ask_many(
+                    task, prompt, n or 1, most=max_tokens, stop=style.stop, temperature=temperature, at=len(traces)
+                )
+            except ModelError as error:
+                if not traces:
+                    raise
+                failed = f"error: {error}"  # those that came can vote
+                break
             traces += [piece.text for piece in pieces]
             if not n or not pieces:
                 break
         answers = [style.read(trace) for trace in traces]
         sizes = [steps(style.split(trace)[0]) for trace in traces]
-        by = "done" if len(traces) == samples else "budget"
+        by = failed or ("done" if len(traces) == samples else "budget")
         winner, share = filtered_vote(answers, sizes, width, groups, minimum)
         return Answer(winner, by, tuple(traces), share)
 
