@@ -7,6 +7,7 @@ budgets are read off one run, and one of them is run for real to check that. "Eq
 that uses at least as many tokens as the strategy did on the same questions.
 
     python benchmarks/think.py [--seeds 5] [--size 300] [--out benchmarks/results/think.json]
+    python benchmarks/think.py --only budget-guidance     # renews the rows of one strategy in the file
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ from budgeteer.models.reasoner import Reasoner
 from budgeteer.plan import F64
 from budgeteer.solve import Strategy, Style
 from budgeteer.think import budget_forcing, convergence, direct, elastic
+from budgeteer.think.budget_guidance import budget_guidance
 
 STYLE = Style(
     prompt=lambda question: question,
@@ -57,6 +59,11 @@ def cases() -> list[tuple[str, float, str, int, Strategy]]:
         found.append(("budget-forcing", 0.0, "all", budget, budget_forcing(CAP)))
         found.append(("elastic", 0.0, "all", budget, elastic(CAP)))
     found.append(("convergence", 0.0, "output", 48, convergence(every=16, thinking=CAP)))
+    found += [
+        ("budget-guidance", temperature, "output", budget, budget_guidance(temperature=temperature, max_tokens=CAP))
+        for temperature in (0.0, 1.0)
+        for budget in (16, 24, 32, 48)
+    ]
     return found
 
 
@@ -145,7 +152,12 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--size", type=int, default=300)
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/think.json"))
+    parser.add_argument("--only", help="a strategy: the file's rows of others stay as they are")
     options = parser.parse_args()
+    wanted = [case for case in cases() if options.only in (None, case[0])]
+    kept = json.loads(options.out.read_text()) if options.only else None
+    if not wanted or (kept and (kept["seeds"], kept["questions"]) != (options.seeds, options.size)):
+        parser.error(f"--only {options.only}: no such strategy, or the file is of other seeds and questions")
     model, started = Reasoner(), time.time()
     natural: dict[float, list[Measured]] = {0.0: [], 1.0: []}
     found: dict[tuple[str, float, str, int], list[tuple[Measured, Measured, Measured]]] = {}
@@ -157,7 +169,7 @@ def main() -> None:
             raise AssertionError(f"truncation at {CHECKED} tokens: run {real}, read off the whole traces {read}")
         for temperature, truncation in cut.items():
             natural[temperature].append(truncation.natural)
-        for name, temperature, kind, budget, strategy in cases():
+        for name, temperature, kind, budget, strategy in wanted:
             ours = measure(model, strategy, asked, budget, kind, seed)
             same, equal = cut[temperature].at(budget, kind), cut[temperature].equal(ours["tokens"], kind)
             found.setdefault((name, temperature, kind, budget), []).append((ours, same, equal))
@@ -189,6 +201,8 @@ def main() -> None:
         "whole traces": whole,
         "rows": rows,
     }
+    if kept:
+        result = kept | {"rows": [row for row in kept["rows"] if row["strategy"] != options.only] + rows}
     options.out.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
     print(f"written {options.out}")
 

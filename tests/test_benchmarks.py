@@ -111,6 +111,20 @@ def test_the_ledger_benchmark_runs_quickly(tmp_path, redis_process):
 
 
 @pytest.mark.slow
+def test_the_steps_benchmark_runs_quickly(tmp_path):
+    out = tmp_path / "steps.json"
+    command = [sys.executable, str(BENCHMARKS / "steps.py"), "--quick", "--folder", str(tmp_path), "--out", str(out)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=280)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(out.read_text())
+    assert len(found["points"]) == 2 * len(found["strategies"]) == 20
+    for point in found["points"]:
+        assert 0 < point["used"]["mean"] <= point["limit"]
+        assert point["overshoot"] == 0
+    assert len(found["differences"]) == 18
+
+
+@pytest.mark.slow
 def test_the_models_benchmark_runs_quickly(tmp_path):
     out = tmp_path / "models.json"
     command = [sys.executable, str(BENCHMARKS / "models.py"), "--quick", "--out", str(out)]
