@@ -200,3 +200,22 @@ def test_attempts_on_record_are_taken_from_there(tmp_path) -> None:
         calls.close()
     assert found[0] == found[1]
     assert len(inner.requests) == 2
+
+
+def test_an_answer_on_record_is_given_once(tmp_path) -> None:
+    """Killed between record and settlement, the ledger does not know the number that the record has."""
+    inner, names = Scripted(lambda prompt, rng: "12345"), []
+    for again in (1, 2):
+        calls = Calls(tmp_path / "calls.jsonl")
+        calls.begin(())
+        ledger = MemoryLedger()
+        ledger.open("q", [Limit("all", 100)])
+        model = Named(
+            inner, Allowance(ledger, "q", {"all": 100}), prices=None, calls=calls, scope="q", used={}, gone={}
+        )
+        for _ in range(again):
+            asyncio.run(model.generate(Request("abc", max_tokens=8, seed=1)))
+        names.append([line for line in (tmp_path / "calls.jsonl").read_text().splitlines() if "call" in line])
+        calls.close()
+    assert len(inner.requests) == 2
+    assert [len(own) for own in names] == [1, 2]
