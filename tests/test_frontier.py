@@ -60,6 +60,7 @@ def test_numbers_by_brute_force(measured):
         assert point["accuracy"]["mean"] == pytest.approx(accuracy)
         assert point["used"]["mean"] == pytest.approx(used)
         assert point["e3"] == pytest.approx((100 * accuracy) ** 2 / used)
+        assert point["accuracy_per_token"] == pytest.approx(accuracy / used)
         assert point["used"]["mean"] <= point["limit"]
         assert point["overshoot"] == 0
         assert point["accuracy"]["low"] < accuracy < point["accuracy"]["high"]

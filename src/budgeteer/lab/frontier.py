@@ -14,7 +14,7 @@ import numpy as np
 
 from budgeteer.budget import Budget, Budgets
 from budgeteer.errors import InvalidInput
-from budgeteer.lab.metrics import csr, efficiency
+from budgeteer.lab.metrics import accuracy_per_token, csr, efficiency
 from budgeteer.lab.questions import QuestionSet
 from budgeteer.lab.results import versions
 from budgeteer.lab.stats import crossed, crossed_weights
@@ -173,9 +173,9 @@ def _table(
 
 
 def _figures(rows: Sequence[Row], kind: str, limit: int) -> dict[str, Any]:
-    """Means a question, E3, and ``saturated`` = CSR at 99 % of the budget."""
+    """Means a question, E3, right answers by units, and ``saturated`` = CSR at 99 % of the budget."""
     n = len(rows)
-    units = [row["units"][kind] for row in rows]
+    units, right = [row["units"][kind] for row in rows], [float(row["correct"]) for row in rows]
     return {
         "answered": sum(row["answer"] is not None for row in rows) / n,
         "tokens": {name: sum(row["tokens"][name] for row in rows) / n for name in ("input", "output", "reasoning")},
@@ -183,7 +183,8 @@ def _figures(rows: Sequence[Row], kind: str, limit: int) -> dict[str, Any]:
         "wasted": sum(row["wasted"][kind] for row in rows) / n,
         "overshoot": sum(max(0, row["units"][kind] - row["budget"][kind]) for row in rows),
         "seconds": sum(row["seconds"] for row in rows) / n,
-        "e3": efficiency([float(row["correct"]) for row in rows], units).e3 if any(units) else None,
+        "e3": efficiency(right, units).e3 if any(units) else None,
+        "accuracy_per_token": accuracy_per_token(right, units) if any(units) else None,
         "saturated": csr(units, 0.99 * limit),
     }
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from budgeteer.lab import svg
 from budgeteer.lab.svg import Line, clean, compact, percent
+from budgeteer.meter import MONEY
 
 SHOWN = 4
 """Traces of one answer that are shown."""
@@ -26,14 +27,17 @@ figure.card { max-width: 820px; }
 
 def table(numbers: Mapping[str, Any]) -> str:
     """One line a strategy and budget, for a terminal."""
-    rows = [["strategy", "budget", "accuracy", numbers["kind"], "calls", "answered", "E3", "at cap", "minus first"]]
+    rows = [
+        ["strategy", "budget", "accuracy", numbers["kind"], "calls", "answered", "E3", _per(numbers)[1], "at cap",
+         "minus first"]
+    ]  # fmt: skip
     versus = {(d["a"], d["budget"]): d for d in numbers["differences"]}
     for p in numbers["points"]:
         difference = versus.get((p["strategy"], p["budget"]))
         rows.append(
             [
                 p["strategy"], p["budget"], _interval(p["accuracy"]), compact(p["used"]["mean"]), f"{p['calls']:.1f}",
-                percent(p["answered"]), _e3(p["e3"]), percent(p["saturated"]),
+                percent(p["answered"]), _e3(p["e3"]), _right(p, numbers), percent(p["saturated"]),
                 "first" if difference is None else _difference(difference),
             ]
         )  # fmt: skip
@@ -120,13 +124,13 @@ def _picture(numbers: Mapping[str, Any]) -> str:
 
 
 def _table(numbers: Mapping[str, Any]) -> str:
-    head = ["Strategy", "Budget", "Accuracy", f"Used ({numbers['kind']})", "Calls", "Answered", "E3", "At the cap",
-            "Wasted", "Overshoot", "Seconds"]  # fmt: skip
+    head = ["Strategy", "Budget", "Accuracy", f"Used ({numbers['kind']})", "Calls", "Answered", "E3",
+            _per(numbers)[1].capitalize(), "At the cap", "Wasted", "Overshoot", "Seconds"]  # fmt: skip
     rows = []
     for p in numbers["points"]:
         cells = [
             p["budget"], _interval(p["accuracy"]), compact(p["used"]["mean"]), f"{p['calls']:.1f}",
-            percent(p["answered"]), _e3(p["e3"]), percent(p["saturated"]), compact(p["wasted"]),
+            percent(p["answered"]), _e3(p["e3"]), _right(p, numbers), percent(p["saturated"]), compact(p["wasted"]),
             compact(p["overshoot"]), f"{p['seconds']:.2g}",
         ]  # fmt: skip
         rows.append((clean(p["strategy"]), [clean(cell) for cell in cells]))
@@ -235,6 +239,16 @@ def _interval(found: Mapping[str, float]) -> str:
 
 def _difference(found: Mapping[str, float]) -> str:
     return f"{100 * found['mean']:+.1f} [{100 * found['low']:+.1f}, {100 * found['high']:+.1f}]"
+
+
+def _per(numbers: Mapping[str, Any]) -> tuple[float, str]:
+    """Units by which right answers are counted, and how that is called."""
+    return (1e12, "right a dollar") if numbers["kind"] == MONEY else (1e3, "right per 1k")
+
+
+def _right(point: Mapping[str, Any], numbers: Mapping[str, Any]) -> str:
+    value = point["accuracy_per_token"]
+    return "-" if value is None else f"{value * _per(numbers)[0]:.3g}"
 
 
 def _e3(value: float | None) -> str:
