@@ -37,7 +37,7 @@ from budgeteer.search import self_consistency
 from budgeteer.solve import Budgeted, Question
 from budgeteer.solve.runner import run
 from budgeteer.think import direct
-from sampler import PACKAGES, set_threads
+from sampler import PACKAGES
 
 OUT = Path(__file__).parent / "results" / "models.json"
 
@@ -225,13 +225,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser.parse_args(argv)
     settings = QUICK if args.quick else Settings()
     before = machine()
-    set_threads(1)
     rows = asyncio.run(measure(settings))
     found = {
         "quick": args.quick,
         "machine": before,
         "versions": installed(PACKAGES),
-        "settings": asdict(settings) | {"threads": 1},
+        "settings": asdict(settings),
         "variants": rows,
         "many_over_one": ratios(rows),
     }

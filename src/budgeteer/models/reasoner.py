@@ -13,7 +13,8 @@ import logging
 import secrets
 import threading
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
@@ -102,8 +103,8 @@ class _Batch:
         c = model.config
         self.positions, self.eos = c.max_position_embeddings, policy.markers.eos
         self.compiled = compiles(model)
-        # With fewer than 4 rows for each thread the BLAS takes another path, whose last bits differ.
-        self.granule = 4 * torch.get_num_threads()
+        # With fewer than 4 rows the BLAS takes another path, whose last bits differ.
+        self.granule = 4
         slots = -(-slots // self.granule) * self.granule
         self.slots = slots
         # No row is older than the model has positions, so 64 steps at least lie between two shifts.
@@ -377,6 +378,8 @@ class Reasoner:
     Prompts are raw text and may end inside a trace. Log-probabilities are the model's own: at temperature 1, whatever
     the request's. A stream that is closed, or a call that is cancelled, frees its rows at the next step.
 
+    It decodes in one thread of one core, whatever torch's setting is: its matrix products are small.
+
     Args:
         policy: weights and tokenizer; None = those of the package.
         slots: rows decoded at once; more wait.
@@ -390,7 +393,6 @@ class Reasoner:
             raise InvalidInput(f"slots is {slots}; give at least 1")
         self.name, self.policy, self.slots = name, policy or load_policy(), slots
         self.context = self.policy.model.config.max_position_embeddings
-        self._threads = _numba_threads()
         self._wake = threading.Condition()
         self._inbox: list[tuple[_Job, bool]] = []
         self._thread: threading.Thread | None = None
@@ -520,12 +522,8 @@ class Reasoner:
     # the batch's thread
 
     def _run(self) -> None:
-        if self._threads is not None:
-            import numba
-
-            numba.set_num_threads(self._threads)
         batch: _Batch | None = None
-        with torch.inference_mode():
+        with _alone(), torch.inference_mode():
             while True:
                 with self._wake:
                     if (batch is None or batch.idle) and not self._inbox and not self._closed:
@@ -576,10 +574,17 @@ def _tell(results: Sequence[tuple[Callable[[Any], None], Any]]) -> None:
         tell(result)
 
 
-def _numba_threads() -> int | None:
-    """Threads of the kernels in this thread, since a new one would start with all of them; None without numba."""
-    try:
+@contextmanager
+def _alone() -> Iterator[None]:
+    """Torch and the kernels without helpers in this thread: a step is so short that waking one takes longer than it,
+    and beside other work waiting for one takes a hundred times as long."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    with suppress(ImportError):
         import numba
-    except ImportError:
-        return None
-    return int(numba.get_num_threads())
+
+        numba.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
