@@ -181,6 +181,10 @@ class Metering:
             reserve = Usage(
                 input=self.estimator.reserve(state, f"{model} input", worst.input), output=min(output, worst.output)
             )
+            reserve = replace(
+                reserve, audio_input=worst.audio_input and reserve.input,
+                audio_output=worst.audio_output and reserve.output,
+            )  # fmt: skip
         amounts = self.most(reserve, model, service)
         if self.estimator is not None:
             for kind, units in amounts.items():
@@ -221,12 +225,20 @@ class Metering:
         )  # fmt: skip
 
     def _charge(self, planned: Planned, answer: Answer, usage: Usage) -> dict[str, int]:
-        """Units, at the price of the model and class of service that answered, else of those that were asked."""
-        models = [m for m in (answer.model, planned.model) if m]
+        """Units, at the price of the model and class of service that answered, else of those that were asked.
+
+        What was asked is what this attempt called, so one that fails over is charged at its own model. Of its name and
+        the answer's, which may be dated or another model's, that counts which the first price table holds; and an
+        answer's name is one of the provider that the asked name says before its slash.
+        """
         services = [answer.service, planned.service] if answer.service else [planned.service]
-        for model, service in [(m, s) for s in services for m in models]:
+        model = planned.model
+        if answer.model and answer.model != model and self.prices is not None:
+            provider = model[: model.rfind("/") + 1]
+            model = self.prices.first_known((provider + answer.model.removeprefix(provider), model))
+        for name, service in [(m, s) for s in services for m in dict.fromkeys((model, planned.model))]:
             try:
-                return {meter.kind: meter(usage, model, service) for meter in self._meters}
+                return {meter.kind: meter(usage, name, service) for meter in self._meters}
             except UnknownPrice:
                 continue
         return {meter.kind: meter(usage, planned.model, planned.service) for meter in self._meters}
