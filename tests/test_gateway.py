@@ -90,7 +90,7 @@ def test_every_route_is_metered(running, route, body, stream):
 def test_a_request_without_a_cap_is_given_one(running, upstream):
     key = running.key("all:1000", path="c")
     running.call("/v1/chat/completions", {"model": "echo", "messages": HI}, key)
-    assert upstream.requests[-1][1]["max_completion_tokens"] == 50
+    assert upstream.requests[-1][1]["max_tokens"] == 50
 
 
 def test_what_one_server_reads_otherwise_than_another_is_made_plain(running, upstream):
@@ -103,8 +103,20 @@ def test_what_one_server_reads_otherwise_than_another_is_made_plain(running, ups
     more = ask(n_predict=10_000, max_output_tokens=1, max_completion_tokens=4)
     _, _, found = running.call("/v1/chat/completions", more, key)
     sent = upstream.requests[-1][1]
-    assert (sent["max_tokens"], sent["max_completion_tokens"]) == (4, 4)
-    assert not {"n_predict", "max_output_tokens"} & set(sent)
+    assert sent["max_tokens"] == 4
+    assert not {"n_predict", "max_output_tokens", "max_completion_tokens"} & set(sent)
+
+
+def test_a_list_of_prompts_is_reserved_and_charged_as_many_answers(running, upstream):
+    key, before = running.key("all:20000", path="d2"), upstream.billed
+    body = {"model": "echo", "prompt": ["a"] * 100, "max_tokens": 20, "n": 2}
+    status, _, found = running.call("/v1/completions", body, key)
+    assert (status, len(found["choices"])) == (200, 200)
+    (record,) = [one for one in running.settled() if one["path"].startswith("d2/")]
+    assert (record["overshoot"], record["estimated"]) == ({}, 0)
+    assert record["units"]["all"] == running.spent("d2") == upstream.billed - before == 7 + 5 * 200
+    assert record["reserved"]["all"] >= 20 * 200
+    assert running.call("/v1/completions", {**body, "n": 10}, key)[0] == 402
 
 
 def test_a_budget_that_is_spent_is_402_and_says_why(running, upstream):

@@ -10,7 +10,7 @@ from typing import Any
 
 from budgeteer.adapters.metering import CUT, OK, UNKNOWN, Answer, Metering, outcome_of_status
 from budgeteer.errors import InvalidInput
-from budgeteer.ledger.estimate import count_text
+from budgeteer.ledger.estimate import count_text, prompts_of
 from budgeteer.usage import Usage
 
 try:
@@ -28,6 +28,7 @@ CAPS: dict[str, tuple[str, ...]] = {
 """Operation -> the fields in which it caps its output, the one to write first."""
 CAP_LIKE = (
     "max_completion_tokens", "max_tokens", "max_output_tokens", "n_predict", "n_cmpl", "max_new_tokens", "max_length",
+    "num_predict", "num_return_sequences",
 )  # fmt: skip
 """What some server or other takes for a cap, or before it."""
 _TEXT_BYTES = 8
@@ -40,10 +41,11 @@ _SHOWN = (
 
 
 def choices_of(operation: str, body: Mapping[str, Any]) -> int:
-    """How many choices a request asks for; 0 for embeddings."""
+    """How many choices a request asks for, of all its prompts; 0 for embeddings."""
     if operation == "embeddings":
         return 0
-    return int(body.get("n") or 1) if operation in ("chat", "completions") else 1
+    prompts = prompts_of(body) if operation == "completions" else 1
+    return prompts * int(body.get("n") or 1) if operation in ("chat", "completions") else 1
 
 
 def cap_of(operation: str, body: Mapping[str, Any]) -> int | None:

@@ -337,7 +337,8 @@ class Proxy:
         hidden = (planned.worst.output or 0) // planned.choices - high
         while low < high:
             middle = (low + high + 1) // 2
-            usage = replace(planned.worst, output=planned.choices * (middle + hidden))
+            made = planned.choices * (middle + hidden)
+            usage = replace(planned.worst, output=made, audio_output=planned.worst.audio_output and made)
             needed = self.metering.most(usage, planned.model, planned.service)
             if all(left[kind] is None or units <= (left[kind] or 0) for kind, units in needed.items()):
                 low = middle

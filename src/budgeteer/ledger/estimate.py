@@ -47,7 +47,7 @@ _MOST = 10**30
 """Of units, which may be pico-dollars."""
 _ROUNDED = 1 - 5e-16
 """So that the rounding error of a ratio does not add a unit to what it was the ratio of."""
-_HIDDEN = (
+HIDDEN = (
     "previous_response_id", "conversation", "prompt_id", "cached_content", "extra_body", "prompt_embeds", "image_data",
     "multimodal_data", "mm_processor_kwargs", "media_io_kwargs", "chat_template", "container", "mcp_servers",
     "web_search_options", "search_parameters",
@@ -95,7 +95,7 @@ def count_text(text: str, tokens: Callable[[str], int] | None = None) -> int:
 
 
 def worst_case(request: Mapping[str, Any], bounds: Bounds | None = None) -> Usage:
-    """The most that a request can use: ``Usage(input, output)``.
+    """The most that a request can use: ``Usage(input, output)``, and which of it may be audio.
 
     Input: the JSON of everything that becomes prompt (messages, input, instructions, tools, formats), where the
     JSON's punctuation outweighs the tokens that a chat template adds; images apart. Output: the cap of a choice and
@@ -116,7 +116,21 @@ def worst_case(request: Mapping[str, Any], bounds: Bounds | None = None) -> Usag
     cap = _cap(request, bounds)
     choices = prompts_of(request) * max(count(name, request.get(name) or 1) for name in ("n", "best_of"))
     beyond = bounds.hidden_reasoning + predicted(request)
-    return Usage(input=input_bound(request, bounds), output=choices * (cap + beyond))
+    read, made = input_bound(request, bounds), choices * (cap + beyond)
+    return totals(request, read, made, heard=bool(unseen(request).hidden))
+
+
+def totals(request: Mapping[str, Any], read: int, made: int, heard: bool) -> Usage:
+    """These totals, all audio where that may be: ``audio_output`` if the request asks for speech, ``audio_input`` if
+    some of its input is not shown."""
+    return Usage(
+        input=read, output=made, audio_input=read if heard else None, audio_output=made if speaks(request) else None
+    )
+
+
+def speaks(request: Mapping[str, Any]) -> bool:
+    """Whether audio may come out."""
+    return bool(request.get("audio")) or request.get("modalities") not in (None, [], ["text"])
 
 
 def prompts_of(request: Mapping[str, Any]) -> int:
@@ -175,7 +189,7 @@ def unseen(request: Mapping[str, Any]) -> Unseen:
     found = Unseen()
     for name in ("messages", "input", "system", "instructions"):
         _walk(request.get(name), found)
-    found.hidden += [name for name in _HIDDEN if request.get(name)]
+    found.hidden += [name for name in HIDDEN if request.get(name)]
     prompt = request.get("prompt")
     if isinstance(prompt, Mapping) or (isinstance(prompt, list) and any(isinstance(one, Mapping) for one in prompt)):
         found.hidden.append("prompt")  # a template stored with the provider, or one with pictures
