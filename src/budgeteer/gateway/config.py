@@ -84,7 +84,8 @@ class Upstream:
         weight: of the choice among upstreams that have the model; 0: only when no other is healthy.
         connect_seconds, first_byte_seconds, idle_seconds: time-outs of the connection, of the wait for an answer, of
             the wait for its next bytes.
-        cancels: whether closing the connection of a call that is not streamed stops it; False reads it to its end.
+        cancels: whether it stops a call when its connection closes; where not, the call of a client that has left is
+            read to its end, or charged in full.
         models: what it serves.
     """
 
