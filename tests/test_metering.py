@@ -74,7 +74,9 @@ def test_what_is_estimated_is_not_learnt():
         (Answer(Usage(input=5), seen=7000), 405, True),  # never above the bound
         (Answer(Usage(output=6)), 1006, True),
         (Answer(), 1400, True),
-        (Answer(seen=7, outcome=CUT), 1007, True),
+        (Answer(seen=7, outcome=CUT), 1400, True),  # nothing is known of the model
+        (Answer(seen=7), 1007, True),
+        (Answer(seen=7, hides=True), 1400, True),
         (Answer(Usage(input=5, output=6), outcome=CUT), 11, False),  # the usage came before the cut
         (Answer(outcome=UNKNOWN), 1400, True),
         (Answer(outcome=REJECTED), 0, False),
@@ -135,6 +137,28 @@ def test_speech_is_reserved_at_its_rate_also_by_what_was_learnt():
         assert meter.plan("openai", "chat", "m", worst).amounts == {"money": (100 + 10 * 9) * 10**6}
         heard = Usage(input=100, output=10, audio_input=100)
         assert meter.plan("openai", "chat", "m", heard).amounts == {"money": (100 * 5 + 10) * 10**6}
+
+
+def test_a_cut_answer_is_worth_what_it_showed_only_of_a_model_that_showed_all_it_billed():
+    cut = Answer(seen=7, outcome=CUT)
+
+    def charged(*before):
+        learns = metering(kinds=("all",))
+        for answer in (*before, cut):
+            settled = learns.settlement(learns.plan("p", "chat", "m", WORST), answer)
+        return settled.amounts["all"]
+
+    whole = Answer(Usage(input=5, output=6), shown=20)
+    assert charged() == 1400  # as after any restart
+    assert charged(whole) == 1007
+    assert charged(Answer(Usage(input=5, output=21), shown=20)) == 1400  # it billed more than it showed
+    assert charged(Answer(Usage(input=5, output=6, reasoning=0), shown=20)) == 1400  # the next one may think
+    assert charged(whole, Answer(Usage(input=5, output=6, reasoning=3), shown=20), whole) == 1400
+    assert charged(Answer(Usage(input=5, output=6), shown=20, outcome=CUT)) == 1400
+    assert charged(Answer(shown=20)) == 1400  # estimated itself
+    learns = metering(kinds=("all",))
+    learns.settlement(learns.plan("p", "chat", "other", WORST), whole)
+    assert learns.settlement(learns.plan("p", "chat", "m", WORST), cut).amounts["all"] == 1400
 
 
 def test_what_a_status_says():

@@ -19,7 +19,7 @@ OPERATIONS = ("chat", "completions", "responses", "embeddings", "messages")
 
 
 def reading(operation="chat", hides=True, **body):
-    return Reading(operation, {"model": "m", "max_tokens": 50, **body}, METERING, "m", hides)
+    return Reading(operation, {"model": "m", "max_tokens": 50, **body}, METERING, hides)
 
 
 def chunk(**more):

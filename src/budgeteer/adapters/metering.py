@@ -121,7 +121,9 @@ class Answer:
 
     Attributes:
         usage: None = not reported, or not to be believed.
-        seen: tokens of output that were seen, by count or bound; None = nothing can be said.
+        seen: tokens of output that were seen, by count or bound; None = nothing was.
+        shown: bytes of output that were seen.
+        hides: whether more may have been generated than is seen: thinking was asked for, the model is known for it.
         model, service: as answered.
         outcome: see :class:`Settlement`.
     """
@@ -131,6 +133,8 @@ class Answer:
     model: str = ""
     service: str = ""
     outcome: str = OK
+    shown: int = 0
+    hides: bool = False
 
 
 @dataclass(slots=True)
@@ -161,6 +165,7 @@ class Metering:
     _meters: Any = field(init=False, repr=False)
     _lock: Any = field(init=False, repr=False, default_factory=threading.Lock)
     _thinkers: set[str] = field(init=False, repr=False, default_factory=set)
+    _open: set[str] = field(init=False, repr=False, default_factory=set)
 
     def __post_init__(self) -> None:
         if isinstance(self.kinds, str):
@@ -199,14 +204,15 @@ class Metering:
         """What to charge for a call between two times. What the provider did not say is estimated, never taken to be 0:
 
         - no answer, so that the call may have run: what was reserved;
-        - output unknown: the text seen, at most the bound; all that was reserved if nothing can be said;
+        - output unknown: the text seen, at most the bound; all that was reserved if nothing was, or more may be hidden;
         - input unknown: what was reserved for it.
         """
         known = answer.usage or Usage()
         if answer.outcome == REJECTED:
             usage, estimated = Usage(input=0, output=0), False
         else:
-            seen = planned.reserve.output if answer.seen is None else answer.seen
+            unsaid = answer.seen is None or self._may_hide(planned.model, answer)
+            seen = planned.reserve.output if unsaid else answer.seen
             usage = known
             if known.input is None:
                 usage = replace(usage, input=planned.reserve.input, cached=None, written=None, written_long=None)
@@ -218,7 +224,7 @@ class Metering:
         if answer.outcome == REJECTED:
             amounts = dict.fromkeys(amounts, 0)
         elif not estimated:
-            self._learn(planned, answer.service or planned.service, usage, amounts)
+            self._learn(planned, answer, usage, amounts)
         return Settlement(
             planned.provider, planned.operation, planned.model, answer.model, usage, planned.amounts, amounts,
             estimated, answer.outcome, planned.attempt, planned.cap, planned.choices, started, ended, planned.stage,
@@ -243,16 +249,18 @@ class Metering:
                 continue
         return {meter.kind: meter(usage, planned.model, planned.service) for meter in self._meters}
 
-    def _learn(self, planned: Planned, service: str, usage: Usage, amounts: Mapping[str, int]) -> None:
+    def _learn(self, planned: Planned, answer: Answer, usage: Usage, amounts: Mapping[str, int]) -> None:
         """Both sides' tokens, and what the units come to beside their most: how much is cached, for one."""
         if usage.reasoning:
             self._thinkers.add(planned.model)
+        elif usage.reasoning is None and answer.outcome == OK and 0 < (usage.output or 0) <= answer.shown:
+            self._open.add(planned.model)
         if self.estimator is None or usage.input is None or usage.output is None:
             return
         model = planned.model
         seen = [(f"{model} {s}", getattr(planned.worst, s) or 0, getattr(usage, s)) for s in ("input", "output")]
         try:
-            most = self.most(usage, model, service)
+            most = self.most(usage, model, answer.service or planned.service)
         except UnknownPrice:  # served in a class that the model's own price does not list
             most = {}
         seen += [(f"{model} units of {kind}", units, amounts[kind]) for kind, units in most.items()]
@@ -268,9 +276,17 @@ class Metering:
             except Exception:
                 _LOG.exception("on_settle failed on %r", settlement)
 
-    def thinks(self, model: str) -> bool:
-        """Whether the model was seen to generate what it does not show."""
-        return model in self._thinkers
+    def _may_hide(self, model: str, answer: Answer) -> bool:
+        """Whether more may have been generated than what was seen of an answer.
+
+        Of a cut one that is so until a whole answer of the model was no longer than what it showed, by a provider that
+        does not count reasoning apart; and again once reasoning is counted. A count of 0 proves nothing: the next
+        question may be harder. A whole answer without its usage is taken for what it shows, unless the model is
+        known to think.
+        """
+        if answer.hides or model in self._thinkers:
+            return True
+        return answer.outcome == CUT and model not in self._open
 
 
 def metering_of(allowance: Allowance | Metering, options: Mapping[str, Any]) -> Metering:

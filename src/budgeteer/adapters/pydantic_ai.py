@@ -125,9 +125,8 @@ class BudgetedModel(WrapperModel):
         usage = read_usage(response.usage, text)
         if outcome == CUT and usage is not None:
             usage = Usage(input=usage.input, cached=usage.cached, written=usage.written)
-        hidden = self.metering.thinks(self.wrapped.model_name)
-        seen = count_text(text, self.metering.bounds.tokens) if text and not hidden else None
-        return Answer(usage, seen, response.model_name or "", "", outcome)
+        seen = count_text(text, self.metering.bounds.tokens) if text else None
+        return Answer(usage, seen, response.model_name or "", "", outcome, count_text(text))
 
 
 def read_usage(usage: RequestUsage, text: str = "") -> Usage | None:

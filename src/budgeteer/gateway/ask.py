@@ -257,7 +257,9 @@ def prepare(ask: Ask, model: Model, metering: Metering, dialect_name: str, most:
         cap=cap, choices=choices,
     )  # fmt: skip
     content = orjson.dumps(body) if changed or hides else ask.raw
-    return Prepared(content, planned, Reading(operation, body, metering, model.price, hides))
+    reading = Reading(operation, body, metering, hides)
+    reading.hides |= model.bounds.hidden_reasoning > 0
+    return Prepared(content, planned, reading)
 
 
 def _limit_reasoning(body: dict[str, Any], key: Key) -> bool:
