@@ -104,7 +104,7 @@ def test_a_schedule_shortens_answers_and_lowers_effort(tmp_path, upstream):
 @pytest.mark.parametrize(
     ("route", "named", "sent"),
     [
-        ("messages", {"output_config": {"effort": "max", "format": 1}}, {"output_config": {"effort": "low", "format": 1}}),
+        ("messages", {"output_config": {"effort": "max", "a": 1}}, {"output_config": {"effort": "low", "a": 1}}),
         ("messages", {"output_config": {"effort": "low"}}, {"output_config": {"effort": "low"}}),
         ("chat/completions", {"reasoning": {"effort": "high"}, "reasoning_effort": "high"},
          {"reasoning": {"effort": "minimal"}, "reasoning_effort": "minimal"}),

@@ -49,10 +49,7 @@ class Scheduled:
             lower = max(most, "low", key=EFFORTS.index) if place == "output_config" else most  # Anthropic's least
             if lower == asked:
                 continue
-            if place:
-                ask.set(place, {**outer, name: lower})
-            else:
-                ask.set(name, lower)
+            ask.set(place or name, {**ask.body[place], name: lower} if place else lower)
             ask.notes.append(f"effort={lower}")
 
     def after(self, ask: Ask, content: bytes | None, live: Live) -> None:
