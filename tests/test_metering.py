@@ -161,6 +161,21 @@ def test_a_cut_answer_is_worth_what_it_showed_only_of_a_model_that_showed_all_it
     assert learns.settlement(learns.plan("p", "chat", "m", WORST), cut).amounts["all"] == 1400
 
 
+def test_what_nobody_knows_is_charged_as_the_dearest_that_it_may_be():
+    rates = Rates(input=Decimal(1), output=Decimal(2), reasoning=Decimal(8), audio_output=Decimal(64))
+    meter = Metering(None, ("money", "reasoning"), of({"m": Price(rates)}))
+
+    def charged(answer, **more):
+        planned = meter.plan("p", "chat", "m", Usage(input=100, output=10, **more))
+        return meter.settlement(planned, answer).amounts
+
+    cut = Answer(Usage(input=50), seen=3, outcome=CUT)
+    assert charged(cut) == {"money": (50 + 10 * 8) * 10**6, "reasoning": 10}
+    assert charged(cut, audio_output=10) == {"money": (50 + 10 * 64) * 10**6, "reasoning": 10}
+    assert charged(Answer(seen=3, outcome=CUT)) == {"money": (100 + 10 * 8) * 10**6, "reasoning": 10}
+    assert charged(Answer(seen=3)) == {"money": (100 + 3 * 2) * 10**6, "reasoning": 0}
+
+
 def test_what_a_status_says():
     got = {status: outcome_of_status(status) for status in (200, 400, 404, 408, 409, 422, 429, 500, 502, 503, 504, 529)}
     assert got == {

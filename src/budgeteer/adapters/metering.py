@@ -208,19 +208,28 @@ class Metering:
         - input unknown: what was reserved for it.
         """
         known = answer.usage or Usage()
+        unsaid = False
         if answer.outcome == REJECTED:
             usage, estimated = Usage(input=0, output=0), False
         else:
-            unsaid = answer.seen is None or self._may_hide(planned.model, answer)
-            seen = planned.reserve.output if unsaid else answer.seen
+            seen, reserve = answer.seen or 0, planned.reserve
+            unsaid = known.output is None and (answer.seen is None or self._may_hide(planned.model, answer))
             usage = known
             if known.input is None:
-                usage = replace(usage, input=planned.reserve.input, cached=None, written=None, written_long=None)
+                usage = replace(
+                    usage, input=reserve.input, cached=None, written=None, written_long=None,
+                    audio_input=reserve.audio_input,
+                )  # fmt: skip
             if known.output is None:
-                usage = replace(usage, output=min(seen or 0, planned.worst.output or 0), reasoning=None)
+                made = min(max(seen, reserve.output or 0) if unsaid else seen, planned.worst.output or 0)
+                usage = replace(usage, output=made, reasoning=None, audio_output=None)
             estimated = usage is not known
-        unknown = estimated and answer.outcome == UNKNOWN
-        amounts = dict(planned.amounts) if unknown else self._charge(planned, answer, usage)
+        if estimated and answer.outcome == UNKNOWN:
+            amounts = dict(planned.amounts)
+        elif unsaid:
+            amounts = self._fully(planned, answer, usage)
+        else:
+            amounts = self._charge(planned, answer, usage)
         if answer.outcome == REJECTED:
             amounts = dict.fromkeys(amounts, 0)
         elif not estimated:
@@ -229,6 +238,17 @@ class Metering:
             planned.provider, planned.operation, planned.model, answer.model, usage, planned.amounts, amounts,
             estimated, answer.outcome, planned.attempt, planned.cap, planned.choices, started, ended, planned.stage,
         )  # fmt: skip
+
+    def _fully(self, planned: Planned, answer: Answer, usage: Usage) -> dict[str, int]:
+        """Units of an answer of whose output nothing is known: text, thoughts or speech, whatever comes to most; and no
+        less than was reserved if nothing is known of its input either."""
+        may_be = [usage, replace(usage, reasoning=usage.output)]
+        if planned.worst.audio_output:
+            may_be.append(replace(usage, audio_output=usage.output))
+        charges = [self._charge(planned, answer, one) for one in may_be]
+        if answer.usage is None or answer.usage.input is None:
+            charges.append(dict(planned.amounts))
+        return {kind: max(charge[kind] for charge in charges) for kind in planned.amounts}
 
     def _charge(self, planned: Planned, answer: Answer, usage: Usage) -> dict[str, int]:
         """Units, at the price of the model and class of service that answered, else of those that were asked.
