@@ -239,6 +239,12 @@ def test_a_prediction_adds_to_the_output():
     assert found.planned.worst.output == 2 * (10 + len(json.dumps(prediction)))
 
 
+def test_a_model_of_hidden_reasoning_hides_it():
+    model = replace(MODEL, bounds=Bounds(max_output=100, hidden_reasoning=1))
+    assert ready({"messages": HI}, model=model).reading.hides
+    assert not ready({"messages": HI}).reading.hides
+
+
 def test_each_upstream_has_bounds_of_its_own():
     ask = Ask("chat/completions", json.dumps({"model": "m", "messages": HI, "x": "y" * 1000}).encode(), KEY)
     size = len(ask.raw)
