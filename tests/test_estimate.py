@@ -78,10 +78,66 @@ def test_images_count_by_the_piece_not_by_their_bytes():
         "messages": [{"role": "user", "content": [{"type": "text", "text": "Look"}, image, image]}],
         "max_tokens": 1,
     }
-    assert 2000 < worst_case(body, Bounds(image=1000, overhead=0)).input < 2120
+    assert 2000 < worst_case(body, Bounds(image=1000, overhead=0)).input < 2200
     assert worst_case(body).input > 2 * 48_169
     responses = {"input": [{"role": "user", "content": [{"type": "input_image", "image_url": "x" * 999}]}]}
     assert worst_case({**responses, "max_output_tokens": 1}, Bounds(image=1000, overhead=0)).input < 1100
+
+
+@pytest.mark.parametrize(
+    ("body", "pictures"),
+    [
+        ({"messages": [{"role": "user", "type": "image", "content": "a b " * 5000}]}, 1),
+        ({"messages": [{"role": "user", "content": [{"type": "image", "text": "a b " * 5000}]}]}, 1),
+        ({"messages": [{"role": "user", "content": [{"type": "image", "image_url": "a b " * 5000}]}]}, 1),
+        ({"messages": HI, "tools": [{"name": "t", "parameters": {"type": "image", "source": "a b " * 5000}}]}, 0),
+        ({"messages": [{"role": "assistant", "tool_calls": [{"type": "image", "source": "a b " * 5000}]}]}, 0),
+        ({"messages": [{"role": "user", "content": [
+            {"type": "tool_use", "input": {"content": [{"type": "image", "source": {"data": "a b " * 5000}}]}}]}]}, 0),
+        ({"messages": [{"role": "user", "content": "a b " * 5000},  # the same text as address and as text
+                       {"role": "user", "content": [{"type": "image_url", "image_url": "a b " * 5000}]}]}, 1),
+    ],
+)  # fmt: skip
+def test_what_is_only_called_a_picture_is_text(body, pictures):
+    found = worst_case({**body, "max_tokens": 1}, Bounds(image=1000, overhead=0)).input
+    assert 20_000 + 1000 * pictures <= found < 20_400 + 1000 * pictures
+
+
+def test_a_picture_without_its_type_is_a_picture():
+    part = {"image_url": {"url": "data:image/png;base64," + "A" * 10**6}}
+    body = {"messages": [{"role": "user", "content": [part]}], "max_tokens": 1}
+    assert 1000 < worst_case(body, Bounds(image=1000, overhead=0)).input < 1200
+
+
+def test_pictures_in_the_results_of_tools():
+    source = {"type": "base64", "media_type": "image/png", "data": "A" * 10**6}
+    result = {"type": "tool_result", "tool_use_id": "t", "content": [{"type": "image", "source": source}]}
+    body = {"messages": [{"role": "user", "content": [result]}], "max_tokens": 1}
+    assert 1000 < worst_case(body, Bounds(image=1000, overhead=0)).input < 1300
+    output = [{"type": "input_image", "image_url": "data:image/png;base64," + "A" * 10**6}]
+    body = {"input": [{"type": "function_call_output", "call_id": "c", "output": output}], "max_output_tokens": 1}
+    assert 1000 < worst_case(body, Bounds(image=1000, overhead=0)).input < 1300
+
+
+@pytest.mark.parametrize(
+    ("body", "output"),
+    [
+        ({"prompt": "a"}, 5),
+        ({"prompt": ["a", "b", "c"]}, 15),
+        ({"prompt": [1, 2, 3]}, 5),
+        ({"prompt": [[1, 2], [3]], "n": 3}, 30),
+        ({"prompt": ["a", "b"], "n": 2, "best_of": 4}, 40),
+        ({"prompt": []}, 5),
+    ],
+)
+def test_every_prompt_of_a_list_is_continued(body, output):
+    assert worst_case({**body, "max_tokens": 5}, NONE).output == output
+
+
+def test_a_prediction_that_is_wrong_is_billed_as_output():
+    prediction = {"type": "content", "content": "x" * 1000}
+    found = worst_case({"messages": HI, "max_tokens": 5, "prediction": prediction}, NONE).output
+    assert found == 5 + len(json.dumps(prediction))
 
 
 @pytest.mark.parametrize(
@@ -92,6 +148,19 @@ def test_images_count_by_the_piece_not_by_their_bytes():
         {"prompt": {"id": "p"}},
         {"messages": [{"role": "user", "content": [{"type": "input_audio", "input_audio": {"data": "AA"}}]}]},
         {"input": [{"role": "user", "content": [{"type": "input_file", "file_id": "f"}]}]},
+        {"input": [{"type": "item_reference", "id": "msg_1"}]},
+        {"messages": [{"role": "user", "content": [{"type": "audio_url", "audio_url": {"url": "http://x/a"}}]}]},
+        {"messages": [{"role": "user", "content": [{"type": "something_new", "id": "x"}]}]},
+        {"messages": [{"role": "user", "content": {"video_url": {"url": "http://x/a"}}}]},
+        {"messages": [{"role": "user", "CONTENT": [{"type": "image_url", "image_url": {"url": "x"}}]}]},
+        {"messages": [{"role": "assistant", "content": None, "audio": {"id": "audio_1"}}]},
+        {"messages": [{"role": "user", "content": [{"type": "tool_result", "content": [{"type": "document"}]}]}]},
+        {"messages": HI, "mcp_servers": [{"type": "url", "url": "https://x", "name": "x"}]},
+        {"messages": HI, "tools": [{"type": "web_search"}]},
+        {"messages": HI, "tools": [{"name": "x", "TYPE": "web_search"}]},
+        {"messages": HI, "tools": [{"google_search": {}}]},
+        {"messages": HI, "chat_template": "{% for i in range(9999) %}{{ messages }}{% endfor %}"},
+        {"prompt": [{"prompt_string": "x", "multimodal_data": ["AA"]}]},
     ],
 )
 def test_input_that_is_not_shown_needs_a_bound(hidden):

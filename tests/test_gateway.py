@@ -90,7 +90,7 @@ def test_every_route_is_metered(running, route, body, stream):
 def test_a_request_without_a_cap_is_given_one(running, upstream):
     key = running.key("all:1000", path="c")
     running.call("/v1/chat/completions", {"model": "echo", "messages": HI}, key)
-    assert upstream.requests[-1][1]["max_completion_tokens"] == 50
+    assert upstream.requests[-1][1]["max_tokens"] == 50
 
 
 def test_what_one_server_reads_otherwise_than_another_is_made_plain(running, upstream):
@@ -103,8 +103,20 @@ def test_what_one_server_reads_otherwise_than_another_is_made_plain(running, ups
     more = ask(n_predict=10_000, max_output_tokens=1, max_completion_tokens=4)
     _, _, found = running.call("/v1/chat/completions", more, key)
     sent = upstream.requests[-1][1]
-    assert (sent["max_tokens"], sent["max_completion_tokens"]) == (4, 4)
-    assert not {"n_predict", "max_output_tokens"} & set(sent)
+    assert sent["max_tokens"] == 4
+    assert not {"n_predict", "max_output_tokens", "max_completion_tokens"} & set(sent)
+
+
+def test_a_list_of_prompts_is_reserved_and_charged_as_many_answers(running, upstream):
+    key, before = running.key("all:20000", path="d2"), upstream.billed
+    body = {"model": "echo", "prompt": ["a"] * 100, "max_tokens": 20, "n": 2}
+    status, _, found = running.call("/v1/completions", body, key)
+    assert (status, len(found["choices"])) == (200, 200)
+    (record,) = [one for one in running.settled() if one["path"].startswith("d2/")]
+    assert (record["overshoot"], record["estimated"]) == ({}, 0)
+    assert record["units"]["all"] == running.spent("d2") == upstream.billed - before == 7 + 5 * 200
+    assert record["reserved"]["all"] >= 20 * 200
+    assert running.call("/v1/completions", {**body, "n": 10}, key)[0] == 402
 
 
 def test_a_budget_that_is_spent_is_402_and_says_why(running, upstream):
@@ -327,24 +339,77 @@ def test_another_upstream_takes_over_and_what_may_have_run_is_charged(tmp_path):
     assert [one["units"]["requests"] for one in records] == [1, 1, 1]
 
 
-def test_a_client_that_leaves_a_stream_ends_it_upstream_and_is_charged_what_was_seen(running, upstream):
+def leave(running, key, **body):
+    """A client of a stream that goes away after its first text."""
     import socket
 
-    key, gone = running.key("all:9000", path="left"), upstream.gone
-    body = json.dumps(ask(model="slow", stream=True, max_tokens=50)).encode()
+    body = json.dumps(ask(stream=True, max_tokens=50, **body)).encode()
     head = f"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {key}\r\n"
-    with socket.create_connection(("127.0.0.1", running.port)) as client:
-        client.sendall(f"{head}content-length: {len(body)}\r\n\r\n".encode() + body)
-        while b"word" not in client.recv(65536):
-            pass
-    (record,) = [one for one in running.settled() if one["path"].startswith("left/")]
-    assert (record["outcome"], record["estimated"]) == ("left", 1)
-    assert 0 < record["wasted"] == record["units"]["all"] < record["reserved"]["all"]
-    for _ in range(100):
-        if upstream.gone > gone:
-            break
-        time.sleep(0.02)
-    assert upstream.gone == gone + 1
+    client = socket.create_connection(("127.0.0.1", running.port))
+    client.sendall(f"{head}content-length: {len(body)}\r\n\r\n".encode() + body)
+    while b"word" not in client.recv(65536):
+        pass
+    client.close()
+
+
+def test_a_client_that_leaves_a_stream_ends_it_where_that_stops_it_and_is_charged_what_was_seen(tmp_path):
+    with (
+        Upstream(m=echo(words=50, pause=0.02)) as upstream,
+        one_upstream(tmp_path, upstream, ["m"], more="cancels = true") as running,
+    ):
+        first, key = running.key("all:9000", path="first"), running.key("all:9000", path="left")
+        leave(running, first, model="m")
+        (record,) = running.settled(1)
+        assert (record["outcome"], record["estimated"]) == ("left", 1)
+        assert record["units"]["all"] == record["reserved"]["all"]  # nothing is known of the model yet
+        assert running.call("/v1/chat/completions", ask(model="m"), first)[0] == 200
+        leave(running, key, model="m")
+        (record,) = [one for one in running.settled(3) if one["path"].startswith("left/")]
+        assert (record["outcome"], record["estimated"]) == ("left", 1)
+        assert 0 < record["wasted"] == record["units"]["all"] < record["reserved"]["all"]
+        for _ in range(100):
+            if upstream.gone == 2:
+                break
+            time.sleep(0.02)
+        assert upstream.gone == 2
+
+
+def test_a_stream_that_goes_on_without_its_client_is_read_to_its_end(tmp_path):
+    with Upstream(m=echo(words=20, pause=0.02)) as upstream, one_upstream(tmp_path, upstream, ["m"]) as running:
+        leave(running, running.key("all:9000"), model="m")
+        (record,) = running.settled(1)
+        assert (record["outcome"], record["estimated"], upstream.gone) == ("left", 0, 0)
+        assert record["wasted"] == running.spent() == upstream.billed == 27
+
+
+def test_a_stream_that_goes_on_for_too_long_is_charged_in_full(tmp_path):
+    with (
+        Upstream(m=echo(words=40, pause=0.1)) as upstream,
+        one_upstream(tmp_path, upstream, ["m"], "drain_seconds = 0.3") as running,
+    ):
+        key = running.key("all:9000")
+        running.call("/v1/chat/completions", ask(model="m"), key)
+        leave(running, key, model="m")
+        record = running.settled(2)[-1]
+        assert (record["outcome"], record["estimated"]) == ("left", 1)
+        assert record["units"]["all"] == record["reserved"]["all"]
+
+
+def test_no_more_calls_than_allowed_are_read_to_their_end_at_once(tmp_path):
+    with (
+        Upstream(m=echo(words=40, pause=0.05)) as upstream,
+        one_upstream(tmp_path, upstream, ["m"], "drains = 1") as running,
+    ):
+        key = running.key("all:9000")
+        running.call("/v1/chat/completions", ask(model="m"), key)
+        for _ in range(3):
+            leave(running, key, model="m")
+        records = running.settled(4)[1:]
+        assert [one["outcome"] for one in records] == ["left"] * 3
+        by_usage = [one for one in records if not one["estimated"]]
+        assert [one["units"]["all"] for one in by_usage] == [47]
+        assert all(one["units"]["all"] == one["reserved"]["all"] for one in records if one["estimated"])
+        assert running.spent() >= upstream.billed
 
 
 def test_a_client_that_leaves_a_plain_call_is_charged_what_it_used_once_it_is_known(tmp_path):

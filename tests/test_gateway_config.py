@@ -65,6 +65,23 @@ margin = 1.5
 
 
 @pytest.mark.parametrize(
+    ("url", "more", "cap"),
+    [
+        ("https://api.openai.com/v1", "", "max_completion_tokens"),
+        ("https://eu.api.openai.com/v1", "", "max_completion_tokens"),
+        ("https://acme.openai.azure.com/openai/v1", "", "max_completion_tokens"),
+        ("http://127.0.0.1:11434/v1", "", "max_tokens"),
+        ("https://api.openai.com.example.org/v1", "", "max_tokens"),
+        ("http://127.0.0.1:11434/v1", 'cap = "max_completion_tokens"', "max_completion_tokens"),
+        ("https://api.openai.com/v1", 'cap = "max_tokens"', "max_tokens"),
+    ],
+)
+def test_the_name_of_the_cap_is_the_upstreams(tmp_path, url, more, cap):
+    (tmp_path / "g.toml").write_text(toml([("one", url, ["m"], more)]))
+    assert load(tmp_path / "g.toml", {}).upstreams[0].models[0].cap == cap
+
+
+@pytest.mark.parametrize(
     ("before", "after", "below", "what"),
     [
         ("port = 0", "port = 70000", 0, "server.port is 70000"),
@@ -77,6 +94,12 @@ margin = 1.5
         ("http://127", "ftp://127", 0, "upstreams[0].base_url is 'ftp://"),
         ("http://127.0.0.1:9/v1", "http:///v1", 0, "give http(s)://"),
         ('dialect = "both"', 'dialect = "klingon"', 0, "choose one of openai, anthropic, both"),
+        (
+            'dialect = "both"',
+            'dialect = "both"\ncap = "n_predict"',
+            1,
+            "choose one of max_completion_tokens, max_tokens",
+        ),
         ('name = "m"', "name = 3", 0, "upstreams[0].models[0].name is 3"),
         ("max_output = 50", "max_output = 0", 0, "whole number from 1"),
         ("max_output = 50", 'aliases = ["m"]', -2, "upstreams[0].models has m twice"),

@@ -101,6 +101,24 @@ def test_a_schedule_shortens_answers_and_lowers_effort(tmp_path, upstream):
         assert upstream.requests[-1][1]["reasoning_effort"] == "low"
 
 
+@pytest.mark.parametrize(
+    ("route", "named", "sent"),
+    [
+        ("messages", {"output_config": {"effort": "max", "a": 1}}, {"output_config": {"effort": "low", "a": 1}}),
+        ("messages", {"output_config": {"effort": "low"}}, {"output_config": {"effort": "low"}}),
+        ("chat/completions", {"reasoning": {"effort": "high"}, "reasoning_effort": "high"},
+         {"reasoning": {"effort": "minimal"}, "reasoning_effort": "minimal"}),
+        ("chat/completions", {"reasoning_effort": "utmost"}, {"reasoning_effort": "minimal"}),
+        ("chat/completions", {"reasoning_effort": "none"}, {"reasoning_effort": "none"}),
+    ],
+)  # fmt: skip
+def test_a_schedule_lowers_whatever_effort_is_named(tmp_path, upstream, route, named, sent):
+    with policy(tmp_path, upstream, '[policies.schedule]\neffort = [[0, "minimal"]]') as running:
+        key = running.key("all:9000")
+        assert call(running, key, ask(**named), route)[0] == 200
+        assert {name: upstream.requests[-1][1][name] for name in sent} == sent
+
+
 def test_the_cache_answers_the_same_request_of_the_same_key(tmp_path, upstream):
     with policy(tmp_path, upstream, "[policies.cache]\nentries = 2") as running:
         key, other = running.key("all:5000"), running.key("all:5000")

@@ -32,6 +32,9 @@ BOUNDS = Bounds(overhead=10)
 WORST = worst_case(ASK, BOUNDS).total
 
 
+WHOLE = sse(["Hello"], used(12, 2))
+
+
 def client(provider, purse, sync=True, retries=0, **options):
     make = openai.OpenAI if sync else openai.AsyncOpenAI
     options.setdefault("bounds", BOUNDS)
@@ -246,21 +249,26 @@ def test_a_stream_settles_with_its_last_chunk_which_only_who_asked_sees(asks, li
 
 def test_a_stream_that_the_provider_cuts_is_charged_what_was_seen():
     purse, seen = Purse(all=1000), []
-    with Provider(sse(["one ", "two ", "three"], used(12, 7), cut_after=2)) as provider:
-        stream = client(provider, purse, on_settle=seen.append).chat.completions.create(**ASK, stream=True)
-        words = []
-        with contextlib.suppress(openai.APIConnectionError):
-            words.extend(chunk.choices[0].delta.content for chunk in stream)
+    cut = sse(["one ", "two ", "three"], used(12, 7), cut_after=2)
+    with Provider(cut, WHOLE, cut) as provider:
+        mine = client(provider, purse, on_settle=seen.append)
+        for _ in range(3):
+            stream, words = mine.chat.completions.create(**ASK, stream=True), []
+            with contextlib.suppress(openai.APIConnectionError):
+                words.extend(chunk.choices[0].delta.content for chunk in stream)
     assert words == ["one ", "two "]
-    assert (seen[0].outcome, seen[0].estimated, seen[0].usage.output) == ("cut", True, len("one two "))
-    assert purse.left == {"all": 1000 - (WORST - 50) - 8}
+    assert [one.outcome for one in seen] == ["cut", "ok", "cut"]
+    assert seen[0].usage.output == 50  # the first: nothing is known of the model
+    assert (seen[2].estimated, seen[2].usage.output) == (True, len("one two "))
+    assert purse.left == {"all": 1000 - WORST - 14 - (WORST - 50) - 8}
 
 
 @pytest.mark.parametrize("how", ["close", "with", "forget", "never read"])
 def test_a_stream_that_the_caller_leaves_is_charged_what_was_seen(how):
     purse, seen = Purse(all=1000), []
-    with Provider(sse(["word "] * 40, used(12, 40), pause=0.005)) as provider:
+    with Provider(WHOLE, sse(["word "] * 40, used(12, 40), pause=0.005)) as provider:
         mine = client(provider, purse, on_settle=seen.append)
+        list(mine.chat.completions.create(**ASK, stream=True))
         if how == "with":
             with mine.chat.completions.create(**ASK, stream=True) as stream:
                 next(iter(stream))
@@ -273,10 +281,11 @@ def test_a_stream_that_the_caller_leaves_is_charged_what_was_seen(how):
             else:
                 del stream
                 gc.collect()
-        wait_for(seen, 1)
-    assert seen[0].outcome == "cut"
-    assert 5 <= seen[0].usage.output <= 50
-    assert purse.left["all"] == 1000 - purse.settled[0][0]["all"]
+        wait_for(seen, 2)
+    assert seen[1].outcome == "cut"
+    assert 5 <= seen[1].usage.output <= 50
+    assert how == "never read" or seen[1].usage.output < 50
+    assert purse.left["all"] == 1000 - 14 - purse.settled[1][0]["all"]
 
 
 def test_the_garbage_collector_does_not_settle_under_a_lock_that_it_interrupted():
@@ -308,6 +317,13 @@ def test_a_cut_stream_of_a_model_that_thinks_unseen_is_charged_in_full():
             with contextlib.suppress(openai.APIConnectionError):
                 list(mine.chat.completions.create(**ASK, stream=True, **extra))
     assert [s.usage.output for s in seen] == [50, 9, 50]  # the last: it was seen to think before
+    asked = []
+    with Provider(WHOLE, cut) as provider:
+        mine = client(provider, purse, on_settle=asked.append)
+        for extra in ({}, {"reasoning_effort": "low"}, {}):
+            with contextlib.suppress(openai.APIConnectionError):
+                list(mine.chat.completions.create(**ASK, stream=True, **extra))
+    assert [s.usage.output for s in asked] == [2, 50, 1]
 
 
 def test_a_stream_of_several_choices():

@@ -109,7 +109,7 @@ MODELS = [
 AT = datetime(2026, 11, 1, 12, tzinfo=UTC)
 
 
-@settings(max_examples=25)
+@settings(max_examples=25, deadline=None)
 @given(usage=usages(audio=False))
 @pytest.mark.parametrize("service", ["", "batch", "priority"])
 @pytest.mark.parametrize("model", MODELS)

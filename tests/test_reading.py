@@ -19,7 +19,7 @@ OPERATIONS = ("chat", "completions", "responses", "embeddings", "messages")
 
 
 def reading(operation="chat", hides=True, **body):
-    return Reading(operation, {"model": "m", "max_tokens": 50, **body}, METERING, "m", hides)
+    return Reading(operation, {"model": "m", "max_tokens": 50, **body}, METERING, hides)
 
 
 def chunk(**more):
@@ -74,6 +74,30 @@ def test_a_cut_stream_of_anthropics_does_not_believe_the_count_of_its_start(n):
     else:
         assert (answer.usage.input, answer.usage.cached) == (15, 5)
         assert answer.usage.output == (3 if n >= 5 else None)
+
+
+@pytest.mark.parametrize(
+    ("body", "hides"),
+    [
+        ({}, False),
+        ({"reasoning_effort": "none"}, False),
+        ({"reasoning_effort": "low"}, True),
+        ({"reasoning": {"effort": "none"}}, False),
+        ({"thinking": {"type": "adaptive"}}, True),
+        ({"thinking": {"type": "disabled"}}, False),
+        ({"output_config": {"effort": "max"}}, True),
+        ({"output_config": {"format": {}}}, False),
+        ({"prediction": {"type": "content", "content": "x"}}, True),
+        ({"modalities": ["text", "audio"]}, True),
+        ({"modalities": ["text"]}, False),
+    ],
+)
+def test_what_is_asked_for_may_stay_unseen(body, hides):
+    found = reading(**body)
+    for event in STREAM[:2]:
+        found.event(json.dumps(event).encode())
+    answer = found.at_end()
+    assert (answer.hides, answer.shown, answer.outcome) == (hides, len("Hello wörld".encode()), CUT)
 
 
 plain = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=8)

@@ -128,6 +128,8 @@ def echo(words=5, prompt=7, pause=0.0, delay=0.0, cut_after=None, reports=True, 
             await asyncio.sleep(delay)
         cap = body.get("max_completion_tokens", body.get("max_tokens", body.get("max_output_tokens", 10**6)))
         n, choices = min(words, cap), body.get("n") or 1
+        if isinstance(body.get("prompt"), list) and not isinstance(body["prompt"][0], int):
+            choices *= len(body["prompt"])
         if path.endswith("/embeddings"):
             server.billed += prompt
             found = {

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from fractions import Fraction
 from functools import lru_cache
@@ -27,11 +27,14 @@ _Integers = tuple[tuple[tuple[str, int], ...], int]
 
 
 class Prices(Protocol):
-    """What money needs: the cost of a usage, and the most that one of these totals can cost, in pico-dollars."""
+    """What money needs: the cost of a usage, and the most that one of these totals can cost, in pico-dollars; and which
+    of a model's names is priced first."""
 
     def cost(self, usage: Usage, model: str, service: str = "") -> int: ...
 
     def worst(self, usage: Usage, model: str, service: str = "") -> int: ...
+
+    def first_known(self, models: Sequence[str]) -> str: ...
 
 
 class Meter(Protocol):

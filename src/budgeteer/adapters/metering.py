@@ -121,7 +121,9 @@ class Answer:
 
     Attributes:
         usage: None = not reported, or not to be believed.
-        seen: tokens of output that were seen, by count or bound; None = nothing can be said.
+        seen: tokens of output that were seen, by count or bound; None = nothing was.
+        shown: bytes of output that were seen.
+        hides: whether more may have been generated than is seen: thinking was asked for, the model is known for it.
         model, service: as answered.
         outcome: see :class:`Settlement`.
     """
@@ -131,6 +133,8 @@ class Answer:
     model: str = ""
     service: str = ""
     outcome: str = OK
+    shown: int = 0
+    hides: bool = False
 
 
 @dataclass(slots=True)
@@ -161,6 +165,7 @@ class Metering:
     _meters: Any = field(init=False, repr=False)
     _lock: Any = field(init=False, repr=False, default_factory=threading.Lock)
     _thinkers: set[str] = field(init=False, repr=False, default_factory=set)
+    _open: set[str] = field(init=False, repr=False, default_factory=set)
 
     def __post_init__(self) -> None:
         if isinstance(self.kinds, str):
@@ -181,6 +186,10 @@ class Metering:
             reserve = Usage(
                 input=self.estimator.reserve(state, f"{model} input", worst.input), output=min(output, worst.output)
             )
+            reserve = replace(
+                reserve, audio_input=worst.audio_input and reserve.input,
+                audio_output=worst.audio_output and reserve.output,
+            )  # fmt: skip
         amounts = self.most(reserve, model, service)
         if self.estimator is not None:
             for kind, units in amounts.items():
@@ -195,52 +204,83 @@ class Metering:
         """What to charge for a call between two times. What the provider did not say is estimated, never taken to be 0:
 
         - no answer, so that the call may have run: what was reserved;
-        - output unknown: the text seen, at most the bound; all that was reserved if nothing can be said;
+        - output unknown: the text seen, at most the bound; all that was reserved if nothing was, or more may be hidden;
         - input unknown: what was reserved for it.
         """
         known = answer.usage or Usage()
+        unsaid = False
         if answer.outcome == REJECTED:
             usage, estimated = Usage(input=0, output=0), False
         else:
-            seen = planned.reserve.output if answer.seen is None else answer.seen
+            seen, reserve = answer.seen or 0, planned.reserve
+            unsaid = known.output is None and (answer.seen is None or self._may_hide(planned.model, answer))
             usage = known
             if known.input is None:
-                usage = replace(usage, input=planned.reserve.input, cached=None, written=None, written_long=None)
+                usage = replace(
+                    usage, input=reserve.input, cached=None, written=None, written_long=None,
+                    audio_input=reserve.audio_input,
+                )  # fmt: skip
             if known.output is None:
-                usage = replace(usage, output=min(seen or 0, planned.worst.output or 0), reasoning=None)
+                made = min(max(seen, reserve.output or 0) if unsaid else seen, planned.worst.output or 0)
+                usage = replace(usage, output=made, reasoning=None, audio_output=None)
             estimated = usage is not known
-        unknown = estimated and answer.outcome == UNKNOWN
-        amounts = dict(planned.amounts) if unknown else self._charge(planned, answer, usage)
+        if estimated and answer.outcome == UNKNOWN:
+            amounts = dict(planned.amounts)
+        elif unsaid:
+            amounts = self._fully(planned, answer, usage)
+        else:
+            amounts = self._charge(planned, answer, usage)
         if answer.outcome == REJECTED:
             amounts = dict.fromkeys(amounts, 0)
         elif not estimated:
-            self._learn(planned, answer.service or planned.service, usage, amounts)
+            self._learn(planned, answer, usage, amounts)
         return Settlement(
             planned.provider, planned.operation, planned.model, answer.model, usage, planned.amounts, amounts,
             estimated, answer.outcome, planned.attempt, planned.cap, planned.choices, started, ended, planned.stage,
         )  # fmt: skip
 
+    def _fully(self, planned: Planned, answer: Answer, usage: Usage) -> dict[str, int]:
+        """Units of an answer of whose output nothing is known: text, thoughts or speech, whatever comes to most; and no
+        less than was reserved if nothing is known of its input either."""
+        may_be = [usage, replace(usage, reasoning=usage.output)]
+        if planned.worst.audio_output:
+            may_be.append(replace(usage, audio_output=usage.output))
+        charges = [self._charge(planned, answer, one) for one in may_be]
+        if answer.usage is None or answer.usage.input is None:
+            charges.append(dict(planned.amounts))
+        return {kind: max(charge[kind] for charge in charges) for kind in planned.amounts}
+
     def _charge(self, planned: Planned, answer: Answer, usage: Usage) -> dict[str, int]:
-        """Units, at the price of the model and class of service that answered, else of those that were asked."""
-        models = [m for m in (answer.model, planned.model) if m]
+        """Units, at the price of the model and class of service that answered, else of those that were asked.
+
+        What was asked is what this attempt called, so one that fails over is charged at its own model. Of its name and
+        the answer's, which may be dated or another model's, that counts which the first price table holds; and an
+        answer's name is one of the provider that the asked name says before its slash.
+        """
         services = [answer.service, planned.service] if answer.service else [planned.service]
-        for model, service in [(m, s) for s in services for m in models]:
+        model = planned.model
+        if answer.model and answer.model != model and self.prices is not None:
+            provider = model[: model.rfind("/") + 1]
+            model = self.prices.first_known((provider + answer.model.removeprefix(provider), model))
+        for name, service in [(m, s) for s in services for m in dict.fromkeys((model, planned.model))]:
             try:
-                return {meter.kind: meter(usage, model, service) for meter in self._meters}
+                return {meter.kind: meter(usage, name, service) for meter in self._meters}
             except UnknownPrice:
                 continue
         return {meter.kind: meter(usage, planned.model, planned.service) for meter in self._meters}
 
-    def _learn(self, planned: Planned, service: str, usage: Usage, amounts: Mapping[str, int]) -> None:
+    def _learn(self, planned: Planned, answer: Answer, usage: Usage, amounts: Mapping[str, int]) -> None:
         """Both sides' tokens, and what the units come to beside their most: how much is cached, for one."""
         if usage.reasoning:
             self._thinkers.add(planned.model)
+        elif usage.reasoning is None and answer.outcome == OK and 0 < (usage.output or 0) <= answer.shown:
+            self._open.add(planned.model)
         if self.estimator is None or usage.input is None or usage.output is None:
             return
         model = planned.model
         seen = [(f"{model} {s}", getattr(planned.worst, s) or 0, getattr(usage, s)) for s in ("input", "output")]
         try:
-            most = self.most(usage, model, service)
+            most = self.most(usage, model, answer.service or planned.service)
         except UnknownPrice:  # served in a class that the model's own price does not list
             most = {}
         seen += [(f"{model} units of {kind}", units, amounts[kind]) for kind, units in most.items()]
@@ -256,9 +296,17 @@ class Metering:
             except Exception:
                 _LOG.exception("on_settle failed on %r", settlement)
 
-    def thinks(self, model: str) -> bool:
-        """Whether the model was seen to generate what it does not show."""
-        return model in self._thinkers
+    def _may_hide(self, model: str, answer: Answer) -> bool:
+        """Whether more may have been generated than what was seen of an answer.
+
+        Of a cut one that is so until a whole answer of the model was no longer than what it showed, by a provider that
+        does not count reasoning apart; and again once reasoning is counted. A count of 0 proves nothing: the next
+        question may be harder. A whole answer without its usage is taken for what it shows, unless the model is
+        known to think.
+        """
+        if answer.hides or model in self._thinkers:
+            return True
+        return answer.outcome == CUT and model not in self._open
 
 
 def metering_of(allowance: Allowance | Metering, options: Mapping[str, Any]) -> Metering:

@@ -189,7 +189,7 @@ class _Prepared:
             attempt=int(attempt) if attempt.isdecimal() else 0, cap=cap_of(operation, body),
             choices=max(1, choices_of(operation, body)),
         )  # fmt: skip
-        self.reading = Reading(operation, body, metering, self.planned.model, hides_usage)
+        self.reading = Reading(operation, body, metering, hides_usage)
         self.request = request
         if changed or hides_usage:
             headers = [(k, v) for k, v in request.headers.multi_items() if k.lower() != "content-length"]

@@ -162,9 +162,8 @@ class BudgetedModel(Model):
         return Call(self.metering, planned), settings
 
     def _answer(self, usage: Usage | None, text: str, outcome: str) -> Answer:
-        hidden = self.metering.thinks(self.name)
-        seen = count_text(text, self.metering.bounds.tokens) if text and not hidden else None
-        return Answer(usage, seen, outcome=outcome)
+        seen = count_text(text, self.metering.bounds.tokens) if text else None
+        return Answer(usage, seen, outcome=outcome, shown=count_text(text))
 
 
 class BudgetedProvider(ModelProvider):

@@ -103,8 +103,10 @@ class BudgetedModel(WrapperModel):
         cap = merged.get("max_tokens")
         if cap is None and bounds.max_output is not None:
             cap = merged["max_tokens"] = bounds.max_output
+        files: list[dict[str, str]] = []
         request = {
-            "messages": _shown(json.loads(ModelMessagesTypeAdapter.dump_json(messages))),
+            "history": _shown(json.loads(ModelMessagesTypeAdapter.dump_json(messages)), files),
+            "messages": files,
             "tools": [
                 {"name": tool.name, "description": tool.description, "parameters": tool.parameters_json_schema}
                 for tool in (*parameters.function_tools, *parameters.output_tools)
@@ -123,9 +125,8 @@ class BudgetedModel(WrapperModel):
         usage = read_usage(response.usage, text)
         if outcome == CUT and usage is not None:
             usage = Usage(input=usage.input, cached=usage.cached, written=usage.written)
-        hidden = self.metering.thinks(self.wrapped.model_name)
-        seen = count_text(text, self.metering.bounds.tokens) if text and not hidden else None
-        return Answer(usage, seen, response.model_name or "", "", outcome)
+        seen = count_text(text, self.metering.bounds.tokens) if text else None
+        return Answer(usage, seen, response.model_name or "", "", outcome, count_text(text))
 
 
 def read_usage(usage: RequestUsage, text: str = "") -> Usage | None:
@@ -148,16 +149,18 @@ def read_usage(usage: RequestUsage, text: str = "") -> Usage | None:
         return None
 
 
-def _shown(value: Any) -> Any:
-    """Messages with files named as the bounds know them: images by the piece, anything else as unbounded."""
+def _shown(value: Any, files: list[dict[str, str]]) -> Any:
+    """Messages without their files, which are named apart as the bounds know them: images, or what nothing bounds."""
     if isinstance(value, dict):
         kind, media = value.get("kind"), str(value.get("media_type", ""))
         if kind == "image-url" or (kind == "binary" and media.startswith("image/")):
-            return {"type": "image"}
+            files.append({"type": "image"})
+            return None
         if kind in ("audio-url", "video-url", "document-url", "binary", "uploaded-file"):
-            return {"type": "file"}
-        return {name: _shown(inner) for name, inner in value.items()}
-    return [_shown(inner) for inner in value] if isinstance(value, list) else value
+            files.append({"type": "file"})
+            return None
+        return {name: _shown(inner, files) for name, inner in value.items()}
+    return [_shown(inner, files) for inner in value] if isinstance(value, list) else value
 
 
 def _failure(error: BaseException) -> Answer:

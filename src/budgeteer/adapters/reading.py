@@ -10,7 +10,7 @@ from typing import Any
 
 from budgeteer.adapters.metering import CUT, OK, UNKNOWN, Answer, Metering, outcome_of_status
 from budgeteer.errors import InvalidInput
-from budgeteer.ledger.estimate import count_text
+from budgeteer.ledger.estimate import count_text, prompts_of, speaks
 from budgeteer.usage import Usage
 
 try:
@@ -28,6 +28,7 @@ CAPS: dict[str, tuple[str, ...]] = {
 """Operation -> the fields in which it caps its output, the one to write first."""
 CAP_LIKE = (
     "max_completion_tokens", "max_tokens", "max_output_tokens", "n_predict", "n_cmpl", "max_new_tokens", "max_length",
+    "num_predict", "num_return_sequences",
 )  # fmt: skip
 """What some server or other takes for a cap, or before it."""
 _TEXT_BYTES = 8
@@ -40,10 +41,11 @@ _SHOWN = (
 
 
 def choices_of(operation: str, body: Mapping[str, Any]) -> int:
-    """How many choices a request asks for; 0 for embeddings."""
+    """How many choices a request asks for, of all its prompts; 0 for embeddings."""
     if operation == "embeddings":
         return 0
-    return int(body.get("n") or 1) if operation in ("chat", "completions") else 1
+    prompts = prompts_of(body) if operation == "completions" else 1
+    return prompts * int(body.get("n") or 1) if operation in ("chat", "completions") else 1
 
 
 def cap_of(operation: str, body: Mapping[str, Any]) -> int | None:
@@ -69,14 +71,14 @@ class Reading:
     Args:
         operation: chat, completions, responses, embeddings or messages.
         body: the request, as sent.
-        metering: counts text, and knows which models think unseen.
-        model: as planned.
+        metering: counts text.
         hides_usage: whether the client did not ask for the usage of its stream.
+
+    Attributes:
+        hides: whether more may be generated than is shown, since it is asked for.
     """
 
-    def __init__(
-        self, operation: str, body: Mapping[str, Any], metering: Metering, model: str, hides_usage: bool
-    ) -> None:
+    def __init__(self, operation: str, body: Mapping[str, Any], metering: Metering, hides_usage: bool) -> None:
         self.operation, self.metering, self.hides_usage = operation, metering, hides_usage
         self.cap, self.choices = cap_of(operation, body), choices_of(operation, body)
         self.usage: Usage | None = None
@@ -84,7 +86,7 @@ class Reading:
         self.text: dict[Any, list[str]] = {}
         self.chunks = self.full = 0
         self.done = False
-        self._asked, self._planned = _thinking_asked(body), model
+        self.hides = _hidden_asked(body)
         self._usages: list[Mapping[str, Any]] = []
 
     def answer(self, status: int, content: bytes) -> Answer:
@@ -105,11 +107,12 @@ class Reading:
             choices = body.get("choices") if isinstance(body.get("choices"), list) else body.get("output")
         usage, choices = self._usage(body), _list(choices)
         model, service = str(body.get("model") or ""), str(body.get("service_tier") or "")
-        if usage is not None and usage.input is not None and usage.output and len(choices) <= 1:
+        told = usage is not None and usage.input is not None and usage.output and usage.reasoning is not None
+        if told and len(choices) <= 1:
             return Answer(usage, None, model, service)  # the text would change nothing
         texts = [text_of(choice) for choice in choices]
         full = [isinstance(c, Mapping) and c.get("finish_reason") == "length" for c in choices]
-        return Answer(self._believed(usage, texts, full.count(True)), self._tokens(texts), model, service)
+        return self._of(self._believed(usage, texts, full.count(True)), texts, model, service, OK)
 
     def _usage(self, body: Mapping[str, Any]) -> Usage | None:
         given = body.get("usage")
@@ -142,12 +145,13 @@ class Reading:
             return usage
         return Usage(input=usage.input, cached=usage.cached, written=usage.written)
 
-    def _tokens(self, texts: list[str]) -> int | None:
-        """Tokens seen, by count or bound; None where nothing was, or the model may have thought unseen."""
-        if self._asked or self.metering.thinks(self._planned):
-            return None
+    def _of(self, usage: Usage | None, texts: list[str], model: str, service: str, outcome: str) -> Answer:
+        """An answer by its usage, and the tokens seen by count or bound."""
+        shown = [count_text(text) for text in texts]
         counter = self.metering.bounds.tokens
-        return sum(max(1, count_text(text, counter)) for text in texts) if texts else None
+        by_count = shown if counter is None or (usage and usage.output) else [count_text(t, counter) for t in texts]
+        seen = sum(max(1, tokens) for tokens in by_count) if texts else None
+        return Answer(usage, seen, model, service, outcome, sum(shown), self.hides)
 
     # streams
 
@@ -226,16 +230,20 @@ class Reading:
         texts = self._texts()
         outcome = OK if self.done else CUT
         usage = self._believed(self.usage, texts, self.full)
-        return Answer(usage, self._tokens(texts), self.model, self.service, outcome)
+        return self._of(usage, texts, self.model, self.service, outcome)
 
 
-def _thinking_asked(body: Mapping[str, Any]) -> bool:
-    """Whether a request asks for reasoning that may stay unseen."""
+def _hidden_asked(body: Mapping[str, Any]) -> bool:
+    """Whether a request asks for what may stay unseen: reasoning, speech, predictions that turn out wrong."""
     effort = body.get("reasoning_effort") or body.get("reasoning")
-    thinking = body.get("thinking")
-    return (bool(effort) and effort not in ("none", {"effort": "none"})) or (
-        isinstance(thinking, Mapping) and thinking.get("type") != "disabled"
-    )  # fmt: skip
+    thinking, config = body.get("thinking"), body.get("output_config")
+    return (
+        (bool(effort) and effort not in ("none", {"effort": "none"}))
+        or (isinstance(thinking, Mapping) and thinking.get("type") != "disabled")
+        or (isinstance(config, Mapping) and bool(config.get("effort")))
+        or bool(body.get("prediction"))
+        or speaks(body)
+    )
 
 
 def text_of(choice: Any, depth: int = 12) -> str:

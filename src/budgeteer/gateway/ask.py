@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,9 +15,18 @@ from budgeteer.gateway.accounts import Chain
 from budgeteer.gateway.config import Model
 from budgeteer.gateway.keys import Key
 from budgeteer.gateway.refusal import Refused
-from budgeteer.ledger.estimate import input_bound
-from budgeteer.usage import Usage, count
+from budgeteer.ledger.estimate import HIDDEN, Unseen, bound_of, predicted, prompts_of, totals, unseen
+from budgeteer.usage import count
 
+EFFORTS = (("", "reasoning_effort"), ("reasoning", "effort"), ("output_config", "effort"),
+           ("chat_template_kwargs", "reasoning_effort"))  # fmt: skip
+"""Where requests say how much is to be thought: an object, or "" for the body itself, and its field."""
+BUDGETS = (("thinking", "budget_tokens"), ("reasoning", "max_tokens"), ("", "thinking_token_budget"),
+           ("", "thinking_budget"), ("", "thinking_budget_tokens"), ("", "reasoning_budget"))  # fmt: skip
+"""Where they say so in tokens."""
+SWITCHES = (("thinking", "type"), ("reasoning", "enabled"), ("", "enable_thinking"),
+            ("chat_template_kwargs", "enable_thinking"), ("chat_template_kwargs", "thinking"))  # fmt: skip
+"""Where they turn it on."""
 ROUTES = {
     "chat/completions": ("chat", "openai"),
     "completions": ("completions", "openai"),
@@ -26,25 +35,25 @@ ROUTES = {
     "messages": ("messages", "anthropic"),
 }
 """Path after /v1/ -> operation and dialect."""
-_ONCE = tuple(
-    f'"{name}"'.encode()
-    for name in ("model", "stream", "stream_options", "n", "best_of", "service_tier", "background", *CAP_LIKE)
-)
-_MARKS = tuple(
-    f'"{name}"'.encode()
-    for name in (
-        "image_url", "input_image", "image", "input_audio", "file", "input_file", "document", "video_url", "audio",
-        "previous_response_id", "conversation", "prompt_id",
-    )
-)  # fmt: skip
-"""What makes the input's bytes no bound of its tokens; without any of these the body need not be walked."""
-_DEEP = 200
+_DEEP = 250
 """Levels of nesting that can always be written again."""
-_OWN_TOOLS = frozenset({"function", "custom"})
+_ELSEWHERE = ("models", "route", "fallbacks", "preset", "provider", "plugins")
+"""Fields by which a router takes another model or provider, or has it search; the price and the bound are of one."""
+_DEARER = {"speed": "standard", "inference_geo": "global"}
+"""Fields of a price of their own, and the value that has the ordinary one."""
+_READ = frozenset({
+    "model", "stream", "stream_options", "n", "best_of", "service_tier", "background", "messages", "input", "system",
+    "instructions", "prompt", "tools", "prediction", "modalities", "audio", "context_management", *CAP_LIKE, *HIDDEN,
+    *_ELSEWHERE, *_DEARER, *(place or name for place, name in (*BUDGETS, *EFFORTS, *SWITCHES)),
+})  # fmt: skip
+"""What is looked at here; some servers take a name in other letters for the same."""
 
 
-def parse(raw: bytes) -> tuple[dict[str, Any], bool]:
-    """A body, and whether another parser may read it otherwise: a field twice, or a name with escapes.
+def parse(raw: bytes) -> tuple[dict[str, Any], int, bool]:
+    """A body, its bytes at most, and whether another parser may read it otherwise: a field twice at any level, or a
+    text with escapes.
+
+    Written again, a body without escapes has as many quotation marks as before, unless a field was there twice.
 
     Raises:
         Refused: it is no JSON object.
@@ -55,12 +64,11 @@ def parse(raw: bytes) -> tuple[dict[str, Any], bool]:
         raise Refused(400, "invalid_json", f"the body is not JSON: {error}") from None
     if not isinstance(body, dict):
         raise Refused(400, "invalid_json", "the body is not a JSON object")
-    if raw.count(b"[") + raw.count(b"{") > _DEEP:
-        try:
-            orjson.dumps(body)
-        except TypeError:
-            raise Refused(400, "invalid_json", f"the body is nested deeper than {_DEEP} levels") from None
-    return body, b"\\u" in raw or any(raw.count(name) > 1 for name in _ONCE)
+    try:
+        again = orjson.dumps(body)
+    except TypeError:
+        raise Refused(400, "invalid_json", f"the body is nested deeper than {_DEEP} levels") from None
+    return body, max(len(raw), len(again)), b"\\u" in raw or raw.count(b'"') != again.count(b'"')
 
 
 class Ask:
@@ -82,14 +90,14 @@ class Ask:
     """
 
     __slots__ = (
-        "_changed", "_input", "added", "body", "cap", "chain", "dialect", "key", "memo", "model", "notes",
+        "_changed", "_size", "_unseen", "added", "body", "cap", "chain", "dialect", "key", "memo", "model", "notes",
         "operation", "raw", "route", "sent", "stream", "tightens",
     )  # fmt: skip
 
     def __init__(self, route: str, raw: bytes, key: Key) -> None:
         self.operation, self.dialect = ROUTES[route]
         self.route, self.raw, self.key = route, raw, key
-        self.body, self._changed = parse(raw)
+        self.body, self._size, self._changed = parse(raw)
         model, stream = self.body.get("model"), self.body.get("stream")
         if not isinstance(model, str) or not model:
             raise Refused(400, "invalid_request", f"model is {model!r}; name one of GET /v1/models")
@@ -106,10 +114,38 @@ class Ask:
         self.tightens = self.added = self.sent = 0
         self.notes: list[str] = []
         self.memo: dict[str, Any] = {}
-        self._input: int | None = None
+        self._unseen: Unseen | None = None
+        self._check()
         for name in CAP_LIKE:  # those that are not the operation's own are left out
             if name in self.body and name not in CAPS[self.operation]:
                 self.drop(name)
+        if self.operation not in ("chat", "completions"):
+            self.drop("n")
+            self.drop("best_of")
+
+    def _check(self) -> None:
+        """Refuse what changes the bill in ways that nothing here bounds."""
+        body = self.body
+        for name in body:
+            if name not in _READ and (folded := name.casefold()) in _READ:
+                raise Refused(400, "ambiguous_field", f"some servers take {name!r} for {folded!r}; name it so, once")
+        for name in _ELSEWHERE:
+            if body.get(name):
+                raise Refused(400, "not_bounded", f"{name} can bring in another model, provider or search than those "
+                                                  "whose price and bound are reserved; leave it out")  # fmt: skip
+        for name, ordinary in _DEARER.items():
+            if body.get(name) not in (None, ordinary):
+                raise Refused(
+                    400,
+                    "not_bounded",
+                    f"{name} {body[name]!r} has a price of its own; leave it out or give {ordinary!r}",
+                )
+        if not _only_clears(body.get("context_management")):
+            raise Refused(400, "not_bounded", "context_management makes the provider call the model once more; only "
+                                              "edits that clear something are passed on")  # fmt: skip
+        spoken = body.get("modalities")
+        if isinstance(spoken, list) and any(one not in ("text", "audio") for one in spoken):
+            raise Refused(400, "not_bounded", f"modalities are {spoken!r}; only text and audio have prices")
 
     def set(self, name: str, value: Any) -> None:
         """Change a field of the body."""
@@ -127,29 +163,37 @@ class Ask:
 
     @property
     def choices(self) -> int:
-        """How many answers are asked for."""
-        if self.operation in ("chat", "completions"):
-            return max(1, count("n", self.body.get("n") or 1), count("best_of", self.body.get("best_of") or 1))
-        return 1
+        """How many answers are asked for, of all prompts."""
+        if self.operation not in ("chat", "completions"):
+            return 1
+        prompts = prompts_of(self.body) if self.operation == "completions" else 1
+        return prompts * max(1, count("n", self.body.get("n") or 1), count("best_of", self.body.get("best_of") or 1))
+
+    @property
+    def unseen(self) -> Unseen:
+        """What its bytes do not bound."""
+        if self._unseen is None:
+            self._unseen = unseen(self.body)
+        return self._unseen
 
     def input_bound(self, model: Model) -> int:
         """Most tokens of input: the bytes of the body, but for pictures and what it does not show."""
-        bounds, body, size = model.bounds, self.body, len(self.raw) + self.added
-        tools = body.get("tools")
-        hosted = isinstance(tools, list) and any(
-            not isinstance(tool, dict) or str(tool.get("type", "function")) not in _OWN_TOOLS for tool in tools
-        )
-        if hosted or body.get("web_search_options") is not None:
-            if bounds.max_input is None:
-                raise Refused(400, "not_bounded", "tools that the provider runs read what nobody can bound; "
-                                                  f"set max_input for {model.name} to allow them")  # fmt: skip
-            return max(bounds.max_input, math.ceil(size * bounds.margin)) + bounds.overhead
-        if b"\\u" in self.raw or isinstance(body.get("prompt"), dict) or any(mark in self.raw for mark in _MARKS):
-            try:
-                return input_bound(body, bounds)
-            except InvalidInput as error:
-                raise Refused(400, "not_bounded", str(error)) from None
-        return math.ceil(size * bounds.margin) + bounds.overhead
+        found = self.unseen
+        size = self._size + self.added - sum(len(data) for data in found.data)
+        try:
+            return bound_of(size, found, model.bounds)
+        except InvalidInput as error:
+            raise Refused(400, "not_bounded", f"{error} of {model.name} in the gateway's file") from None
+
+
+def _only_clears(context: Any) -> bool:
+    """Whether edits of the context take away only."""
+    if not context:
+        return True
+    edits = context.get("edits") if isinstance(context, dict) else None
+    return isinstance(edits, list) and all(
+        isinstance(edit, dict) and str(edit.get("type")).startswith("clear_") for edit in edits
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,13 +224,13 @@ def prepare(ask: Ask, model: Model, metering: Metering, dialect_name: str, most:
     changed = ask._changed
     if body["model"] != model.upstream:
         body["model"], changed = model.upstream, True
-    if ask._input is None:
-        ask._input = ask.input_bound(model)
-    if key.max_input is not None and ask._input > key.max_input:
-        raise Refused(400, "input_too_large", f"the request can be {ask._input:,} tokens of input, since bytes "
+    read = ask.input_bound(model)
+    if key.max_input is not None and read > key.max_input:
+        raise Refused(400, "input_too_large", f"the request can be {read:,} tokens of input, since bytes "
                                               f"bound tokens; this key allows {key.max_input:,}")  # fmt: skip
+    made, choices, cap = 0, 1, None
     if operation == "embeddings":
-        worst, choices, cap = Usage(input=ask._input, output=0), 1, None
+        pass
     else:
         given = {name: count(name, body[name]) for name in CAPS[operation] if body.get(name) is not None}
         largest = min(one for one in (model.bounds.max_output, key.max_output) if one is not None)
@@ -195,38 +239,64 @@ def prepare(ask: Ask, model: Model, metering: Metering, dialect_name: str, most:
             raise Refused(400, "output_too_large", f"{asked:,} tokens of output are asked for; {model.name} with "
                                                    f"this key may make {largest:,}")  # fmt: skip
         cap = max(1, min(one for one in (asked, largest, ask.cap, most) if one is not None))
-        for name in given or CAPS[operation][:1]:
-            if body.get(name) != cap:
-                body[name], changed = cap, True
+        own = model.cap if operation == "chat" else CAPS[operation][0]
+        for name in CAPS[operation]:  # the server may not know the others, or refuse them
+            if name != own and name in body:
+                del body[name]
+                changed = True
+        if body.get(own) != cap:
+            body[own], changed = cap, True
         choices, ask.sent = ask.choices, cap
-        worst = Usage(input=ask._input, output=choices * (cap + model.bounds.hidden_reasoning))
+        made = choices * (cap + model.bounds.hidden_reasoning + predicted(body))
         changed = _limit_reasoning(body, key) or changed
     hides = ask_for_usage(operation, body)
     service = body.get("service_tier")
+    worst = totals(body, read, made, heard=bool(ask.unseen.hidden))
     planned = metering.plan(
         dialect_name, operation, model.price, worst, service if isinstance(service, str) else "",
         cap=cap, choices=choices,
     )  # fmt: skip
     content = orjson.dumps(body) if changed or hides else ask.raw
-    return Prepared(content, planned, Reading(operation, body, metering, model.price, hides))
+    reading = Reading(operation, body, metering, hides)
+    reading.hides |= model.bounds.hidden_reasoning > 0
+    return Prepared(content, planned, reading)
 
 
 def _limit_reasoning(body: dict[str, Any], key: Key) -> bool:
-    """Lower budgets of thinking to the key's; whether that changed the body."""
+    """Lower budgets of thinking to the key's; whether that changed the body.
+
+    Raises:
+        Refused: the key allows none, and some is asked for by an effort or a switch.
+    """
     most = key.max_reasoning
     if most is None:
         return False
     changed = False
-    for outer, inner in (("thinking", "budget_tokens"), ("reasoning", "max_tokens"), ("", "thinking_token_budget")):
-        place = body.get(outer) if outer else body
-        if isinstance(place, dict) and isinstance(place.get(inner), int) and place[inner] > most:
-            if outer:
-                body[outer] = {**place, inner: most}
+    for place, name in BUDGETS:
+        value = _at(body, place, name)
+        if value is not None and not (type(value) is int and 0 <= value <= most):  # below 0 some servers take for ever
+            if place:
+                body[place] = {**body[place], name: most}
             else:
-                body[inner] = most
+                body[name] = most
             changed = True
-    reasoning = body.get("reasoning")
-    effort = body.get("reasoning_effort") or (reasoning.get("effort") if isinstance(reasoning, dict) else None)
-    if most == 0 and effort not in (None, "none"):
-        raise Refused(400, "reasoning_not_allowed", f"effort {effort!r} is asked for; this key allows no reasoning")
+    if most > 0:
+        return changed
+    for place, name in (*EFFORTS, *SWITCHES):
+        value = _at(body, place, name)
+        if value in _OFF or (place == "output_config" and _at(body, "thinking", "type") == "disabled"):
+            continue
+        raise Refused(
+            400, "reasoning_not_allowed",
+            f"{place + '.' if place else ''}{name} {value!r} is asked for; this key allows no reasoning",
+        )  # fmt: skip
     return changed
+
+
+_OFF = (None, False, "none", "disabled")
+
+
+def _at(body: Mapping[str, Any], place: str, name: str) -> Any:
+    """A field of the body, or of an object in it."""
+    outer = body.get(place) if place else body
+    return outer.get(name) if isinstance(outer, Mapping) else None

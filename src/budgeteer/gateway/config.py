@@ -34,13 +34,14 @@ max_output = 16_384
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from budgeteer.adapters.reading import CAPS
 from budgeteer.errors import BudgeteerError, InvalidInput
 from budgeteer.gateway.toml import Table, read
 from budgeteer.ledger.estimate import Bounds
@@ -49,6 +50,7 @@ from budgeteer.meter import meter
 
 REQUESTS, PARALLEL = "requests", "parallel"
 """Kinds of every gateway: 1 a request; 1 while it runs, settled as 0."""
+_NEWER_CAP = ("api.openai.com", ".openai.azure.com")
 DIALECTS = ("openai", "anthropic", "both")
 
 
@@ -61,6 +63,7 @@ class Model:
         upstream: as the upstream calls it.
         price: as the price table calls it.
         bounds: of its requests; ``max_output`` is the cap of requests that have none, and the largest there is.
+        cap: the field in which its upstream takes the cap of a chat completion.
     """
 
     name: str
@@ -68,6 +71,7 @@ class Model:
     upstream: str
     price: str
     bounds: Bounds
+    cap: str = "max_tokens"
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +84,8 @@ class Upstream:
         weight: of the choice among upstreams that have the model; 0: only when no other is healthy.
         connect_seconds, first_byte_seconds, idle_seconds: time-outs of the connection, of the wait for an answer, of
             the wait for its next bytes.
-        cancels: whether closing the connection of a call that is not streamed stops it; False reads it to its end.
+        cancels: whether it stops a call when its connection closes; where not, the call of a client that has left is
+            read to its end, or charged in full.
         models: what it serves.
     """
 
@@ -235,6 +240,9 @@ class _AnyPrice:
 
     worst = cost
 
+    def first_known(self, models: Sequence[str]) -> str:
+        raise NotImplementedError
+
 
 def limits_of(table: Table, name: str, kinds: tuple[str, ...]) -> tuple[Limit, ...]:
     """A list of limits of counted kinds."""
@@ -301,7 +309,10 @@ def _upstream(table: Table, env: Mapping[str, str]) -> Upstream:
     if variable is not None and not env.get(variable):
         table.fail("key_env", f"names {variable}, which is not set in the environment")
     dialect = table.text("dialect", "openai", DIALECTS)
-    models = [_model(one, dialect) for one in table.tables("models")]
+    # OpenAI's reasoning models refuse the older name of the cap; many other servers do not know the newer one
+    newer = parts.hostname.endswith(_NEWER_CAP)
+    cap = table.text("cap", "max_completion_tokens" if newer else "max_tokens", CAPS["chat"])
+    models = [_model(one, dialect, cap) for one in table.tables("models")]
     if not models:
         table.fail("models", "is missing; give at least one [[upstreams.models]] with a name")
     names = [name for model in models for name in (model.name, *model.aliases)]
@@ -323,7 +334,7 @@ def _upstream(table: Table, env: Mapping[str, str]) -> Upstream:
     return found
 
 
-def _model(table: Table, dialect: str) -> Model:
+def _model(table: Table, dialect: str, cap: str) -> Model:
     name = table.text("name")
     margin = table.number("margin", 2 if dialect == "anthropic" else 1, least=1, most=100)
     bounds = Bounds(
@@ -334,7 +345,7 @@ def _model(table: Table, dialect: str) -> Model:
         max_output=table.whole("max_output", 4096, least=1),
         hidden_reasoning=table.whole("hidden_reasoning", 0),
     )
-    found = Model(name, table.texts("aliases"), table.text("upstream", name), table.text("price", name), bounds)
+    found = Model(name, table.texts("aliases"), table.text("upstream", name), table.text("price", name), bounds, cap)
     table.done()
     return found
 

@@ -337,7 +337,8 @@ class Proxy:
         hidden = (planned.worst.output or 0) // planned.choices - high
         while low < high:
             middle = (low + high + 1) // 2
-            usage = replace(planned.worst, output=planned.choices * (middle + hidden))
+            made = planned.choices * (middle + hidden)
+            usage = replace(planned.worst, output=made, audio_output=planned.worst.audio_output and made)
             needed = self.metering.most(usage, planned.model, planned.service)
             if all(left[kind] is None or units <= (left[kind] or 0) for kind, units in needed.items()):
                 low = middle
@@ -439,7 +440,8 @@ class Proxy:
         self, live: Live, backend: Backend, response: aiohttp.ClientResponse, events: Events,
         headers: list[tuple[bytes, bytes]], send: Send,
     ) -> None:  # fmt: skip
-        """A stream's bytes, as they come; of a client that has left, up to the first text."""
+        """A stream's bytes, as they come; of a client that has left, to the end, or up to the first text if that is
+        where the upstream then stops."""
         idle, slow = backend.config.idle_seconds, self.config.server.send_seconds
         live.status, live.answering = response.status, True
         await send({"type": "http.response.start", "status": response.status, "headers": headers})
@@ -448,7 +450,7 @@ class Proxy:
             if live.first_ms is None:
                 live.first_ms = int((time.monotonic() - live.started) * 1000)
             if live.left:
-                if events.reading.chunks and not events.reading.done:
+                if backend.config.cancels and events.reading.chunks and not events.reading.done:
                     live.why = live.why or "client left"
                     response.close()
                     return
@@ -502,6 +504,8 @@ class Proxy:
             backend.failed()
         if live.answering:  # a stream
             live.outcome, live.reason = ends.LEFT if live.left else ends.CUT, why
+            if (live.left or live.why or isinstance(error, InvalidInput)) and not backend.config.cancels:
+                events.reading.hides = True  # broken off here: it generates on, and bills that
             hold.finish(events.answer(200, False))
             if not live.left:
                 last = _cut(f"the stream was cut ({why})").event(events.reading.operation)
@@ -524,15 +528,16 @@ class Proxy:
             self._drain(live, ask)
 
     def _drain(self, live: Live, ask: Ask) -> None:
-        """Read on for a while: for the usage, or for the first text of a stream, which is then closed; or break off.
+        """Read on for a while, for the usage; or break off.
 
-        A stream without any text would have to be charged in full, as the model may have thought unseen.
+        Where the upstream stops when its connection closes, a stream is read up to its first text only: without any
+        it would have to be charged in full, as the model may have thought unseen.
         """
         now, server = time.monotonic(), self.config.server
         seen = live.reading is not None and live.reading.chunks > 0
         cancels = any(one.config.cancels for one in self.upstreams.backends if one.name == live.upstream)
         draining = sum(one.left for one in self.live.values())
-        if (seen if ask.stream else cancels) or draining > server.drains:
+        if (cancels and (seen or not ask.stream)) or draining > server.drains:
             live.interrupt("client left")
         else:
             live.deadline = min(live.deadline, now + server.drain_seconds)

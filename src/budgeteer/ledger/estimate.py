@@ -22,13 +22,39 @@ from budgeteer.usage import Usage, count
 
 CAPS = ("max_completion_tokens", "max_tokens", "max_output_tokens")
 """Where a request says how much may be generated, for each of its choices."""
-_PICTURES = frozenset({"image_url", "input_image", "image"})
-_OPAQUE = frozenset({"input_audio", "file", "input_file", "document", "video_url", "audio"})
+_PICTURES = {"image_url": "image_url", "input_image": "image_url", "image": "source"}
+"""Types of parts that are a picture, and the field that holds it."""
+_TEXT = frozenset({
+    "text", "input_text", "output_text", "refusal", "thinking", "redacted_thinking", "reasoning_text", "summary_text",
+    "message", "reasoning", "search_result", "function_call", "function_call_output", "custom_tool_call",
+    "custom_tool_call_output", "tool_use", "tool_result",
+})  # fmt: skip
+"""Types of items and parts whose bytes bound them; of any other nobody knows what the provider reads for it."""
+_USUAL = frozenset({
+    "role", "content", "type", "text", "name", "id", "status", "tool_calls", "tool_call_id", "call_id", "arguments",
+    "output", "refusal", "cache_control", "annotations", "logprobs", "reasoning", "reasoning_content", "thinking",
+    "signature", "summary", "encrypted_content", "input", "tool_use_id", "is_error", "function_call", "parts", "source",
+    "detail", "data", "title", "citations",
+})  # fmt: skip
+_MEDIA = frozenset({
+    "image_url", "image", "images", "image_embeds", "image_pil", "audio", "audio_url", "audio_embeds", "input_audio",
+    "video", "videos", "video_url", "video_embeds", "file", "files", "file_id", "file_ids", "file_url", "file_data",
+    "attachments", "multimodal_data",
+})  # fmt: skip
+"""Fields of items and parts that may stand for far more than their bytes; some servers need no type beside them."""
+_OWN_TOOLS = frozenset({"function", "custom"})
 _MOST = 10**30
 """Of units, which may be pico-dollars."""
 _ROUNDED = 1 - 5e-16
 """So that the rounding error of a ratio does not add a unit to what it was the ratio of."""
-_HIDDEN = ("previous_response_id", "conversation", "prompt_id")
+HIDDEN = (
+    "previous_response_id", "conversation", "prompt_id", "cached_content", "extra_body", "prompt_embeds", "image_data",
+    "multimodal_data", "mm_processor_kwargs", "media_io_kwargs", "chat_template", "container", "mcp_servers",
+    "web_search_options", "search_parameters",
+)  # fmt: skip
+"""Fields whose bytes bound nothing: what is stored, embedded, searched or fetched, and how prompts are written."""
+_SHORT = 64
+"""Characters of a picture's address that need not be told from text."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,11 +95,11 @@ def count_text(text: str, tokens: Callable[[str], int] | None = None) -> int:
 
 
 def worst_case(request: Mapping[str, Any], bounds: Bounds | None = None) -> Usage:
-    """The most that a request can use: ``Usage(input, output)``.
+    """The most that a request can use: ``Usage(input, output)``, and which of it may be audio.
 
     Input: the JSON of everything that becomes prompt (messages, input, instructions, tools, formats), where the
     JSON's punctuation outweighs the tokens that a chat template adds; images apart. Output: the cap of a choice and
-    its hidden reasoning, times ``n`` or ``best_of``.
+    its hidden reasoning and what is predicted of it, times ``n`` or ``best_of`` and the number of prompts.
 
     Args:
         request: the body of a chat completion, completion, Responses or Messages request.
@@ -88,8 +114,41 @@ def worst_case(request: Mapping[str, Any], bounds: Bounds | None = None) -> Usag
     """
     bounds = bounds or Bounds()
     cap = _cap(request, bounds)
-    choices = max(count(name, request.get(name) or 1) for name in ("n", "best_of"))
-    return Usage(input=input_bound(request, bounds), output=choices * (cap + bounds.hidden_reasoning))
+    choices = prompts_of(request) * max(count(name, request.get(name) or 1) for name in ("n", "best_of"))
+    beyond = bounds.hidden_reasoning + predicted(request)
+    read, made = input_bound(request, bounds), choices * (cap + beyond)
+    return totals(request, read, made, heard=bool(unseen(request).hidden))
+
+
+def totals(request: Mapping[str, Any], read: int, made: int, heard: bool) -> Usage:
+    """These totals, all audio where that may be: ``audio_output`` if the request asks for speech, ``audio_input`` if
+    some of its input is not shown."""
+    return Usage(
+        input=read, output=made, audio_input=read if heard else None, audio_output=made if speaks(request) else None
+    )
+
+
+def speaks(request: Mapping[str, Any]) -> bool:
+    """Whether audio may come out."""
+    return bool(request.get("audio")) or request.get("modalities") not in (None, [], ["text"])
+
+
+def prompts_of(request: Mapping[str, Any]) -> int:
+    """How many prompts a completion asks to continue: each gets ``n`` choices of its own.
+
+    >>> prompts_of({"prompt": ["a", "b"]}), prompts_of({"prompt": [[1, 2], [3]]}), prompts_of({"prompt": [1, 2, 3]})
+    (2, 2, 1)
+    """
+    prompt = request.get("prompt")
+    if not isinstance(prompt, list | tuple) or all(type(token) is int for token in prompt):
+        return 1
+    return len(prompt)
+
+
+def predicted(request: Mapping[str, Any]) -> int:
+    """Tokens of a predicted output, at most: those that turn out wrong are billed as output beside the answer."""
+    prediction = request.get("prediction")
+    return len(json.dumps(prediction, ensure_ascii=False, default=str).encode()) if prediction else 0
 
 
 def cap_name(request: Mapping[str, Any]) -> str | None:
@@ -106,35 +165,111 @@ def _cap(request: Mapping[str, Any], bounds: Bounds) -> int:
     return bounds.max_output
 
 
+@dataclass(slots=True)
+class Unseen:
+    """What of a request its bytes do not bound.
+
+    Attributes:
+        pictures: how many.
+        data: of the pictures, which is no text.
+        hidden: what is read that is not shown, by its names.
+    """
+
+    pictures: int = 0
+    data: list[str] = field(default_factory=list)
+    hidden: list[str] = field(default_factory=list)
+
+
+def unseen(request: Mapping[str, Any]) -> Unseen:
+    """Walk what becomes prompt.
+
+    A picture counts as one where items and parts of messages stand, and nowhere else; of its bytes only its address or
+    data is no text. A type, or a field, that may stand for more than its bytes is hidden input.
+    """
+    found = Unseen()
+    for name in ("messages", "input", "system", "instructions"):
+        _walk(request.get(name), found)
+    found.hidden += [name for name in HIDDEN if request.get(name)]
+    prompt = request.get("prompt")
+    if isinstance(prompt, Mapping) or (isinstance(prompt, list) and any(isinstance(one, Mapping) for one in prompt)):
+        found.hidden.append("prompt")  # a template stored with the provider, or one with pictures
+    tools = request.get("tools")
+    if isinstance(tools, list) and not all(_own(tool) for tool in tools):
+        found.hidden.append("tools that the provider runs")
+    return found
+
+
+def _own(tool: Any) -> bool:
+    """Whether a tool is run by the caller, so that its description is all that is read."""
+    if not isinstance(tool, Mapping):
+        return False
+    kind = tool.get("type")
+    if kind is None:
+        named = "name" in tool or "function" in tool
+        return named and not any(str(name).casefold() == "type" for name in tool if name != "type")
+    return isinstance(kind, str) and kind in _OWN_TOOLS
+
+
+def _walk(value: Any, found: Unseen) -> None:
+    """Messages, items and parts, whichever level it is."""
+    if isinstance(value, list | tuple):
+        for one in value:
+            if not isinstance(one, str | int):
+                _walk(one, found)
+    if not isinstance(value, Mapping):
+        return
+    kind = value.get("type")
+    if kind is None and value.get("image_url") is not None:
+        kind = "image_url"
+    own: tuple[str, ...] = ()
+    if isinstance(kind, str) and kind in _PICTURES:
+        own = ("image_url", "file_id")
+        found.pictures += 1
+        if (data := _data(value.get(_PICTURES[kind]))) is not None:
+            found.data.append(data)
+    elif kind is not None and not (isinstance(kind, str) and kind in _TEXT):
+        found.hidden.append(str(kind)[:40])
+    for name in value.keys() - _USUAL:
+        if name in _MEDIA:
+            if name not in own and value[name]:
+                found.hidden.append(name)
+        elif (folded := str(name).casefold()) in _USUAL or folded in _MEDIA:
+            found.hidden.append(str(name))  # servers differ in whether it is the field that it looks like
+    for name in ("content", "output", "parts"):
+        if not isinstance(inner := value.get(name), str | None):
+            _walk(inner, found)
+
+
+def _data(place: Any) -> str | None:
+    """The address or the data of a picture, wherever providers put it, if it is long."""
+    if isinstance(place, Mapping):
+        place = place.get("url") or place.get("data")
+    return place if isinstance(place, str) and len(place) > _SHORT else None
+
+
 def input_bound(request: Mapping[str, Any], bounds: Bounds) -> int:
     """The most tokens of input that a request can be; the first half of ``worst_case``."""
-    images = opaque = 0
-
-    def shown(value: Any) -> Any:
-        nonlocal images, opaque
-        if isinstance(value, Mapping):
-            kind = value.get("type")
-            kind = kind if isinstance(kind, str) else None
-            if kind in _PICTURES:
-                images += 1
-                return kind
-            opaque += kind in _OPAQUE
-            return {name: shown(inner) for name, inner in value.items()}
-        return [shown(inner) for inner in value] if isinstance(value, list | tuple) else value
-
+    found = unseen(request)
     left_out = {"model", "stream", "stream_options", "user", "metadata", "n", "best_of", *CAPS}
-    text = json.dumps({k: shown(v) for k, v in request.items() if k not in left_out}, ensure_ascii=False, default=str)
-    hidden = [name for name in _HIDDEN if request.get(name)]
-    if isinstance(request.get("prompt"), Mapping):  # a template stored with the provider
-        hidden.append("prompt")
-    unseen = 0
-    if hidden or opaque:
+    text = json.dumps({k: v for k, v in request.items() if k not in left_out}, ensure_ascii=False, default=str)
+    for data in found.data:
+        text = text.replace(json.dumps(data, ensure_ascii=False)[1:-1], "", 1)
+    return bound_of(count_text(text, bounds.tokens), found, bounds)
+
+
+def bound_of(text: int, found: Unseen, bounds: Bounds) -> int:
+    """Tokens of input at most, of so many of text and what is beside it.
+
+    Raises:
+        InvalidInput: some of it is not shown, and the bounds do not say what to assume.
+    """
+    most = 0
+    if found.hidden:
         if bounds.max_input is None:
-            what = ", ".join(hidden) or "a file or audio"
+            what = ", ".join(sorted(set(found.hidden))[:5])
             raise InvalidInput(f"the request's input is not bounded by what it shows ({what}); give max_input")
-        unseen = bounds.max_input
-    seen = (count_text(text, bounds.tokens) + images * bounds.image) * Fraction(bounds.margin)
-    return max(unseen, math.ceil(seen)) + bounds.overhead
+        most = bounds.max_input
+    return max(most, math.ceil((text + found.pictures * bounds.image) * bounds.margin)) + bounds.overhead
 
 
 @dataclass(frozen=True, slots=True)

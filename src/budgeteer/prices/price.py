@@ -90,10 +90,9 @@ class Rates:
         )  # fmt: skip
         return sum([n * rate for n, rate in zip(tokens, self._pico, strict=True) if n])
 
-    def worst(self, read: int, made: int, audio: bool) -> int | Fraction:
+    def worst(self, read: int, made: int, heard: bool, spoken: bool) -> int | Fraction:
         """As ``cost``, with every token at the dearest rate of its side; audio rates only where there can be audio."""
-        dear_in, dear_out = self._dearest[audio]
-        return read * dear_in + made * dear_out + self._pico[-1]
+        return read * self._dearest[heard][0] + made * self._dearest[spoken][1] + self._pico[-1]
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,13 +127,13 @@ class Price:
     def worst(self, usage: Usage) -> int:
         """Pico-dollars that this many input and output tokens cost at most, whatever their parts.
 
-        A cheaper rate above a tier is not counted on: fewer tokens than the estimate could cost more. Audio rates
-        count when ``audio_input`` or ``audio_output`` is not 0.
+        A cheaper rate above a tier is not counted on: fewer tokens than the estimate could cost more. A side's audio
+        rate counts when its ``audio_input`` or ``audio_output`` is not 0.
         """
         read, made = _totals(usage)
-        audio = bool(usage.audio_input or usage.audio_output)
+        heard, spoken = bool(usage.audio_input), bool(usage.audio_output)
         reached = [self.rates, *(rates for start, rates in self.tiers if read > start)]
-        return max(_ceil(rates.worst(read, made, audio)) for rates in reached)
+        return max(_ceil(rates.worst(read, made, heard, spoken)) for rates in reached)
 
     def _at(self, read: int) -> Rates:
         reached = self.rates

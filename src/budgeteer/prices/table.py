@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from budgeteer.errors import InvalidInput, UnknownPrice
@@ -23,12 +23,14 @@ class PriceTable:
         names: of the models it holds, for suggestions.
         fallback: price of every model that it does not hold; None, the default, makes those an error. A fallback of
             nought is possible but has to be written.
+        finds: of the tables that it is put together from, in order; () if it is one.
     """
 
     source: str
     find: Callable[[str], Price | None]
     names: Callable[[], Iterable[str]]
     fallback: Price | None = None
+    finds: tuple[Callable[[str], Price | None], ...] = ()
 
     def price(self, model: str, service: str = "") -> Price:
         """The price of a model in a class of service.
@@ -52,8 +54,25 @@ class PriceTable:
         return self.price(model, service).cost(usage)
 
     def worst(self, usage: Usage, model: str, service: str = "") -> int:
-        """Pico-dollars that this much input and output cost at most."""
-        return self.price(model, service).worst(usage)
+        """Pico-dollars that this much input and output cost at most.
+
+        Raises:
+            UnknownPrice: as ``price``; or audio may come out, and what it costs is not known.
+        """
+        price = self.price(model, service)
+        if usage.audio_output and price.rates.audio_output is None:
+            raise UnknownPrice(f"{model}, audio_output", (f"{model}, output",), self.source)
+        return price.worst(usage)
+
+    def first_known(self, models: Sequence[str]) -> str:
+        """The name, of several of one model, whose price counts: of the first table that holds any of them, there the
+        first that it holds. Your own price so stays before a shipped one, by whatever name an answer goes. If no table
+        holds any, the last name, of which the fallback is the price."""
+        for find in self.finds or (self.find,):
+            for model in models:
+                if find(model) is not None:
+                    return model
+        return models[-1]
 
     def with_fallback(self, price: Price) -> PriceTable:
         """The same table with a price for models that it does not hold, such as the dearest you would use."""
@@ -76,4 +95,5 @@ def first_of(*tables: PriceTable) -> PriceTable:
         return [name for table in tables for name in table.names()]
 
     fallback = next((table.fallback for table in tables if table.fallback is not None), None)
-    return PriceTable(", then ".join(table.source for table in tables), find, names, fallback)
+    finds = tuple(find for table in tables for find in table.finds or (table.find,))
+    return PriceTable(", then ".join(table.source for table in tables), find, names, fallback, finds)

@@ -32,7 +32,7 @@ def app(model: str) -> Starlette:
     async def chat(request: Request) -> Response:
         body = await request.json()
         prompt = sum(len(str(message.get("content", "")).split()) for message in body["messages"]) + _TEMPLATE
-        words = [_WORDS[n % len(_WORDS)] for n in range(int(body.get("max_completion_tokens") or 16))]
+        words = [_WORDS[n % len(_WORDS)] for n in range(int(body.get("max_tokens") or 16))]
         base = {"id": "echo", "created": 0, "model": model}
         usage = {
             "prompt_tokens": prompt, "completion_tokens": len(words), "total_tokens": prompt + len(words),

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from budgeteer.gateway.ask import EFFORTS as EFFORTS_AT
 from budgeteer.gateway.ask import Ask
 from budgeteer.gateway.live import Live
 from budgeteer.gateway.proxy import Proxy
@@ -39,14 +40,17 @@ class Scheduled:
             self._lower(ask, self.effort(spent))
 
     def _lower(self, ask: Ask, most: str) -> None:
-        reasoning = ask.body.get("reasoning")
-        asked = reasoning.get("effort") if isinstance(reasoning, dict) else ask.body.get("reasoning_effort")
-        if asked in EFFORTS and EFFORTS.index(asked) > EFFORTS.index(most):
-            if isinstance(reasoning, dict):
-                ask.set("reasoning", {**reasoning, "effort": most})
-            else:
-                ask.set("reasoning_effort", most)
-            ask.notes.append(f"effort={most}")
+        """Lower every effort that is named, and any that is not known here."""
+        for place, name in EFFORTS_AT:
+            outer = ask.body.get(place) if place else ask.body
+            asked = outer.get(name) if isinstance(outer, dict) else None
+            if asked is None or (asked in EFFORTS and EFFORTS.index(asked) <= EFFORTS.index(most)):
+                continue
+            lower = max(most, "low", key=EFFORTS.index) if place == "output_config" else most  # Anthropic's least
+            if lower == asked:
+                continue
+            ask.set(place or name, {**ask.body[place], name: lower} if place else lower)
+            ask.notes.append(f"effort={lower}")
 
     def after(self, ask: Ask, content: bytes | None, live: Live) -> None:
         """Nothing to learn."""
