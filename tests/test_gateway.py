@@ -389,31 +389,42 @@ def test_what_upstreams_refuse_counts_as_a_request(tmp_path):
         assert (running.spent(), running.spent(kind="requests"), upstream.calls) == (0, 2, 2)
 
 
-def test_clients_that_send_too_much_or_too_slowly_are_cut_off(tmp_path):
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/admin/api/keys"])
+def test_clients_that_send_too_much_or_too_slowly_are_cut_off(tmp_path, caplog, path):
     import socket
 
     limits = "body_bytes = 2000\nheader_bytes = 1500\nreceive_seconds = 0.5"
     with Upstream() as upstream, one_upstream(tmp_path, upstream, ["echo"], limits) as running:
-        key = running.key("all:9000")
+        key = running.key("all:9000") if path.startswith("/v1") else ADMIN
         large = ask(messages=[{"role": "user", "content": "x" * 3000}])
-        assert running.call("/v1/chat/completions", large, key)[2]["error"]["code"] == "too_large"
+        assert running.call(path, large, key)[2]["error"]["code"] == "too_large"
 
-        def said(*pieces):
+        def said(*pieces, pause=0.0):
             with socket.create_connection(("127.0.0.1", running.port), timeout=10) as client:
                 try:
                     for piece in pieces:
                         client.sendall(piece)
+                        time.sleep(pause)
                     return b"".join(iter(lambda: client.recv(65536), b""))
                 except ConnectionError:
                     return b""
 
-        post = b"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\nauthorization: Bearer " + key.encode() + b"\r\n"
+        post = f"POST {path} HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {key}\r\n".encode()
         assert said(post + b"x: " + b"y" * 2000 + b"\r\n\r\n")[:12] in (b"HTTP/1.1 400", b"")
         assert said(b"GET / HTTP/1.1\r\nx: " + b"y" * 5000)[:12] in (b"HTTP/1.1 400", b"")
         assert said(post) == b""  # the headers never end
-        assert b"too_slow" in said(post + b"content-length: 50\r\n\r\n{")
+        for begun in (b"", b"{"):
+            assert b"too_slow" in said(post + b"content-length: 50\r\n\r\n" + begun)
+        begun = time.monotonic()
+        said(post + b"content-length: 50\r\n\r\n", *[b"{"] * 40, pause=0.1)  # each piece comes in time, the whole not
+        assert time.monotonic() - begun < 3.5
         assert b"too_large" in said(post + b"transfer-encoding: chunked\r\n\r\nfff\r\n" + b"x" * 0xFFF + b"\r\n")
+        with socket.create_connection(("127.0.0.1", running.port)) as client:  # and one that goes away
+            client.sendall(post + b"content-length: 50\r\n\r\n{")
+            time.sleep(0.1)
+        running.settled()
         assert upstream.calls == 0
+    assert not [one.exc_info for one in caplog.records if one.exc_info]
 
 
 def test_a_client_that_does_not_read_is_let_go(tmp_path):

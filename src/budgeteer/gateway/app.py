@@ -13,11 +13,12 @@ from budgeteer.adapters.metering import Metering
 from budgeteer.errors import BudgeteerError, LedgerUnavailable, MissingExtra
 from budgeteer.gateway import live as ends
 from budgeteer.gateway.ask import ROUTES
+from budgeteer.gateway.body import UNREAD, Receive
 from budgeteer.gateway.config import Config
 from budgeteer.gateway.keyring import KeyRing, run
 from budgeteer.gateway.live import Live
 from budgeteer.gateway.metrics import CONTENT_TYPE, Metrics
-from budgeteer.gateway.proxy import Proxy, Receive, Scope, Send, _reply, _token
+from budgeteer.gateway.proxy import Proxy, Scope, Send, _reply, _token
 from budgeteer.gateway.records import Records
 from budgeteer.gateway.refusal import Refused
 from budgeteer.gateway.store import Store, connect
@@ -254,4 +255,6 @@ async def _failed(request: Request, error: Exception) -> Response:
         late = isinstance(error, LedgerUnavailable)
         error = _unavailable(error) if late else Refused(400, "invalid_request", str(error))  # type: ignore[arg-type]
     headers = {name.decode(): value.decode() for name, value in error.headers}
+    if error.code in UNREAD:
+        headers["connection"] = "close"
     return Response(error.body("openai"), error.status, headers, "application/json")

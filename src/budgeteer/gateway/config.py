@@ -104,7 +104,7 @@ class Server:
         admin_key: "" turns the admin API off.
         open_metrics: whether /metrics needs no admin key.
         body_bytes, header_bytes: largest request.
-        receive_seconds: for the headers, and between two pieces of a body.
+        receive_seconds: for the headers, and for the whole of a body after them.
         send_seconds: for a client to take a piece of an answer.
         drain_seconds, drains: how long, and how many at once, calls are read to their end whose client has left.
         retries: further attempts after one that may have run (and is charged).

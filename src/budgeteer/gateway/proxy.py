@@ -31,6 +31,7 @@ from budgeteer.errors import BudgetExceeded, InvalidInput, LedgerError, LedgerUn
 from budgeteer.gateway import live as ends
 from budgeteer.gateway.accounts import Accounts
 from budgeteer.gateway.ask import ROUTES, Ask, Prepared, prepare
+from budgeteer.gateway.body import UNREAD, Receive, read_body, too_slow
 from budgeteer.gateway.config import PARALLEL, REQUESTS, Config, Model
 from budgeteer.gateway.keyring import KeyRing
 from budgeteer.gateway.live import Live
@@ -42,15 +43,12 @@ from budgeteer.ledger.limit import MAX_UNITS
 from budgeteer.ledger.protocol import Command, extend_command, reserve_command, settle_command, wall_clock
 
 Scope = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 _LOG = logging.getLogger(__name__)
 _TICK = 0.1
 """Seconds between looks for what has waited too long."""
 _PASSED_UP = (b"anthropic-version", b"anthropic-beta", b"openai-beta", b"traceparent", b"user-agent")
 _PASSED_DOWN = ("content-type", "openai-processing-ms", "openai-version")
-_UNREAD = ("too_large", "too_slow", "left")
-"""Refusals that leave part of the body unread."""
 _LINGER = 0.01
 """Seconds for which a settlement waits at most for a reservation that it can share a commit with."""
 _AGAIN = (0.05, 0.2, 1.0, 5.0)
@@ -171,7 +169,7 @@ class Proxy:
         headers = dict(scope["headers"])
         key = await self.keys.find(_token(headers), live.at)
         live.key, live.path = key.id, key.scope
-        raw = await self._body(headers, receive)
+        raw = await self._body(live, headers, receive)
         ask = Ask(route, raw, key)
         live.stream, live.model = ask.stream, self.upstreams.names.get(ask.model, ask.model[:200])
         live.user = _label(headers, b"x-budgeteer-user") or _user(ask.body)
@@ -197,28 +195,17 @@ class Proxy:
         finally:
             watch.cancel()
 
-    async def _body(self, headers: dict[bytes, bytes], receive: Receive) -> bytes:
-        most, said = self.config.server.body_bytes, headers.get(b"content-length", b"0")
-        if not said.isdigit() or int(said) > most:
-            raise Refused(413, "too_large", f"the body has {said.decode('latin-1')} bytes; at most {most:,} are read")
-        message = await receive()
-        if message["type"] == "http.request" and not message.get("more_body"):
-            return bytes(message["body"])
-        pieces, size = [], 0
+    async def _body(self, live: Live, headers: dict[bytes, bytes], receive: Receive) -> bytes:
+        """The whole body, within one deadline that ``tick`` watches, so that a body that is there costs no timer."""
+        server = self.config.server
+        live.deadline = time.monotonic() + server.receive_seconds
         try:
-            while True:
-                if message["type"] == "http.disconnect":
-                    raise Refused(400, "left", "the client went away before its request was whole")
-                pieces.append(message.get("body", b""))
-                size += len(pieces[-1])
-                if size > most:
-                    raise Refused(413, "too_large", f"the body has more than {most:,} bytes")
-                if not message.get("more_body"):
-                    return b"".join(pieces)
-                async with asyncio.timeout(self.config.server.receive_seconds):
-                    message = await receive()
+            async with asyncio.timeout(None) as live.guard:
+                return await read_body(headers, receive, server.body_bytes)
         except TimeoutError:
-            raise Refused(400, "too_slow", "the body did not come in time") from None
+            raise too_slow(server.receive_seconds) from None
+        finally:
+            live.deadline, live.guard = float("inf"), None
 
     def candidates(self, ask: Ask) -> list[tuple[Backend, Model]]:
         """Who serves the model of a request.
@@ -598,7 +585,7 @@ class Proxy:
         if not live.attempts:
             live.outcome = ends.REFUSED
         headers = [(b"content-type", b"application/json"), *refused.headers, *self._headers(live)]
-        if refused.code in _UNREAD:
+        if refused.code in UNREAD:
             headers.append((b"connection", b"close"))
         await _reply(send, refused.status, refused.body(dialect), headers)
 
