@@ -10,7 +10,7 @@ for needed in ("aiohttp", "orjson", "prometheus_client", "starlette", "uvicorn")
 from budgeteer.errors import InvalidInput  # noqa: E402
 from budgeteer.gateway.config import load  # noqa: E402
 from gateway_fixture import Running, toml  # noqa: E402
-from upstream import Upstream, echo  # noqa: E402
+from upstream import Upstream, echo, error, hang, hang_up  # noqa: E402
 
 HI = [{"role": "user", "content": "Hi"}]
 
@@ -167,6 +167,87 @@ def test_pace_makes_answers_shorter_while_spending_is_ahead_of_the_clock(tmp_pat
         assert track.state.left[0] == pytest.approx(4000 - spent)
         slow = running.key("all:4000", path="unpaced")
         assert call(running, slow, ask(model="long", max_tokens=200))[1] is None
+
+
+def test_who_is_refused_again_and_again_does_not_use_up_what_is_paced_for_all(tmp_path):
+    """The team's month is paced; a key of it that may spend nothing, or whose upstream refuses, takes none of it."""
+    extra = '[policies.pace]\nwindow = "month"\nrequests = 40\nshares = [1, 0.25]\n[scopes.team]\n'
+    extra += 'limits = ["all:4000/month"]'
+    with Upstream(long=echo(words=10**6), full=error(503), lost=hang_up) as upstream:
+        text = toml([("one", upstream.url, ["long", "full", "lost"], "")], server="retries = 0", extra=extra, cap=400)
+        with Running(tmp_path, text) as running:
+            poor, rich = running.key("all:10", path="team"), running.key(path="team")
+            for _ in range(60):
+                assert call(running, poor, ask(model="long", max_tokens=200))[0] == 402
+                assert call(running, rich, ask(model="full", max_tokens=200))[0] == 503
+            (track,) = running.gateway.config.policies["pace"].tracks.values()
+            assert (track.state.left, track.state.price[0]) == ((4000,), pytest.approx(0))
+            assert track.mean == [100, 25]  # nothing ran, so nothing is known of what calls use
+            assert call(running, rich, ask(model="long", max_tokens=200))[:2] == (200, None)
+            assert call(running, rich, ask(model="lost", max_tokens=200))[0] == 502
+            charged = [one["units"]["all"] for one in running.settled() if one["units"].get("all")]
+            assert charged == [207, pytest.approx(300, rel=0.2)]
+            assert track.state.left == (4000 - sum(charged),)
+
+
+class Witness:
+    """What ``before`` saw, and what ``after`` was told of it."""
+
+    def __init__(self, fails=False):
+        self.seen, self.told, self.fails = [], [], fails
+
+    async def before(self, ask, proxy):
+        self.seen.append(ask)
+
+    def after(self, ask, content, live):
+        self.told.append((ask, content, dict(live.units)))
+        assert not self.fails
+
+
+def test_policies_are_told_once_of_every_request_that_they_saw_whatever_became_of_it(tmp_path, caplog):
+    import socket
+
+    extra = "[policies.cache]\n[policies.loop]\ntimes = 2"
+    more = "connect_seconds = 0.4\nfirst_byte_seconds = 0.1\nidle_seconds = 0.4"
+    steps = {"full": error(503), "picky": error(400), "broken": error(500), "lost": hang_up, "hung": hang,
+             "cut": echo(cut_after=2), "slow": echo(words=50, pause=0.05)}  # fmt: skip
+    with Upstream(dear=echo(), **steps) as upstream:
+        text = toml([("one", upstream.url, ["dear", *steps], more)], server="retries = 0", extra=extra)
+        with Running(tmp_path, text) as running:
+            first, last = Witness(fails=True), Witness()
+            running.gateway.proxy.policies.insert(0, ("first", first))
+            running.gateway.proxy.policies.append(("last", last))
+            key, poor, stopped = running.key("all:90000"), running.key("all:50"), running.key("all:9", "requests:1/90s")
+            said = [
+                call(running, key, ask(model=name, stream=name == "cut"))[0] for name in ("dear", *list(steps)[:-1])
+            ]
+            assert said == [200, 503, 400, 502, 502, 504, 200]
+            assert call(running, key, ask(stream=True))[0] == 200
+            assert [call(running, key, ask(temperature=0))[1] for _ in range(2)] == [None, "cache"]
+            assert [call(running, key, ask(max_tokens=7))[0] for _ in range(3)] == [200, 200, 429]  # a loop
+            assert call(running, poor, ask())[0] == call(running, stopped, ask())[0] == 402
+            assert call(running, key, ask(max_tokens=-1))[0] == 400
+            body = b'{"model": "slow", "messages": [], "max_tokens": 50, "stream": true}'
+            head = f"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {key}\r\n"
+            with socket.create_connection(("127.0.0.1", running.port)) as client:
+                client.sendall(f"{head}content-length: {len(body)}\r\n\r\n".encode() + body)
+                while b"word" not in client.recv(65536):
+                    pass
+            records = running.settled(17)
+    assert len(records) == len(first.seen) == 17
+    assert len(last.seen) == 15  # but for what the cache answered and the loop that was stopped
+    for witness in (first, last):
+        assert sorted(map(id, witness.seen)) == sorted(id(ask) for ask, _, _ in witness.told)
+    units = [one["units"] for one in sorted(records, key=lambda one: int(one["id"].rpartition("-")[2]))]
+    order = {id(ask): n for n, ask in enumerate(first.seen)}
+    told = sorted(first.told, key=lambda one: order[id(one[0])])
+    assert [one for _, _, one in told] == units
+    whole = [content for _, content, _ in told]
+    assert [content is None for content in whole] == [
+        False, *[True] * 6, False, False, True, False, False, True, True, True, True, True,
+    ]  # fmt: skip
+    assert (whole[7], b"word word" in whole[0]) == (b"", True)
+    assert sum("policy first failed" in one.message for one in caplog.records) == 17
 
 
 @pytest.mark.parametrize(

@@ -79,10 +79,11 @@ class Ask:
         tightens: the least output that the cap may be lowered to where the budget does not cover it; 0 = never.
         notes: what policies did, for the header.
         memo: what a policy wants to know at the end, by its name.
+        answer: a whole answer of an upstream that was not streamed, b"" if it was; None: there is none.
     """
 
     __slots__ = (
-        "_changed", "_input", "added", "body", "cap", "chain", "dialect", "key", "memo", "model", "notes",
+        "_changed", "_input", "added", "answer", "body", "cap", "chain", "dialect", "key", "memo", "model", "notes",
         "operation", "raw", "route", "sent", "stream", "tightens",
     )  # fmt: skip
 
@@ -106,6 +107,7 @@ class Ask:
         self.tightens = self.added = self.sent = 0
         self.notes: list[str] = []
         self.memo: dict[str, Any] = {}
+        self.answer: bytes | None = None
         self._input: int | None = None
         for name in CAP_LIKE:  # those that are not the operation's own are left out
             if name in self.body and name not in CAPS[self.operation]:

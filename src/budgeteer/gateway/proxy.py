@@ -180,12 +180,25 @@ class Proxy:
         live.path = ask.chain[-1][0]
         if not self.accounts.known(ask.chain):
             await self.accounts.open(ask.chain)
-        for name, policy in self.policies:
-            reply = await policy.before(ask, self)
-            if reply is not None:
-                live.outcome, live.status, live.policy = ends.CACHED, 200, name
-                headers_of = [(b"content-type", b"application/json"), *self._headers(live)]
-                return await _reply(send, 200, reply, headers_of)
+        told = 0
+        try:
+            for name, policy in self.policies:
+                told += 1
+                reply = await policy.before(ask, self)
+                if reply is not None:
+                    live.outcome, live.status, live.policy = ends.CACHED, 200, name
+                    headers_of = [(b"content-type", b"application/json"), *self._headers(live)]
+                    return await _reply(send, 200, reply, headers_of)
+            await self._call(ask, live, headers, receive, send)
+        finally:
+            for name, policy in self.policies[:told]:
+                try:
+                    policy.after(ask, ask.answer, live)
+                except Exception:  # the answer is given, and the others have to be told as well
+                    _LOG.exception("policy %s failed after request %s", name, live.id)
+
+    async def _call(self, ask: Ask, live: Live, headers: dict[bytes, bytes], receive: Receive, send: Send) -> None:
+        """Call upstreams, and watch for the client to leave meanwhile."""
         live.model = self.upstreams.names[ask.model]
         up = {name.decode(): headers[name].decode("latin-1") for name in _PASSED_UP if name in headers}
         watch = asyncio.ensure_future(receive())
@@ -419,8 +432,7 @@ class Proxy:
         if live.outcome != ends.OK:
             live.reason = live.why or ("client left" if live.left else "the upstream ended the stream early")
         hold.finish(answer)
-        for _, policy in self.policies:
-            policy.after(ask, content if live.outcome == ends.OK else None, live)
+        ask.answer = content if live.outcome == ends.OK else None
 
     async def _pass_on(
         self, live: Live, backend: Backend, response: aiohttp.ClientResponse, events: Events,
