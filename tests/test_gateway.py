@@ -87,10 +87,12 @@ def test_every_route_is_metered(running, route, body, stream):
         assert record["cached"] == 3
 
 
-def test_a_request_without_a_cap_is_given_one(running, upstream):
+def test_a_request_without_a_cap_is_given_one_and_told(running, upstream):
     key = running.key("all:1000", path="c")
-    running.call("/v1/chat/completions", {"model": "echo", "messages": HI}, key)
-    assert upstream.requests[-1][1]["max_completion_tokens"] == 50
+    _, headers, _ = running.call("/v1/chat/completions", {"model": "echo", "messages": HI}, key)
+    assert (upstream.requests[-1][1]["max_completion_tokens"], headers["x-budgeteer-policy"]) == (50, "cap=50")
+    _, headers, _ = running.call("/v1/chat/completions", ask(max_tokens=50), key)
+    assert "x-budgeteer-policy" not in headers
 
 
 def test_what_one_server_reads_otherwise_than_another_is_made_plain(running, upstream):
@@ -325,6 +327,19 @@ def test_another_upstream_takes_over_and_what_may_have_run_is_charged(tmp_path):
     assert lost[0] == lost[2] == records[0]["reserved"]["all"] // 2
     assert wasted == lost[0] - 12
     assert [one["units"]["requests"] for one in records] == [1, 1, 1]
+
+
+def test_another_upstream_that_makes_less_takes_over_with_a_lower_cap(tmp_path):
+    with Upstream(m=error(503)) as bad, Upstream(m=echo(words=99)) as good:
+        text = toml([("bad", bad.url, ["m"], "weight = 1000"), ("good", good.url, ["m"], "weight = 0")])
+        head, small = text.rsplit("max_output = 50", 1)
+        with Running(tmp_path, f"{head}max_output = 9{small}") as running:
+            key = running.key("all:9000")
+            status, headers, found = running.call("/v1/chat/completions", ask(model="m", max_tokens=40), key)
+            assert (status, found["usage"]["completion_tokens"]) == (200, 9)
+            assert (headers["x-budgeteer-upstream"], headers["x-budgeteer-policy"]) == ("good", "cap=9")
+            assert bad.requests[-1][1]["max_tokens"] == 40
+            assert running.call("/v1/chat/completions", ask(model="m", max_tokens=51), key)[0] == 400
 
 
 def test_a_client_that_leaves_a_stream_ends_it_upstream_and_is_charged_what_was_seen(running, upstream):

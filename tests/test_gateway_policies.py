@@ -86,6 +86,30 @@ def test_downgrade_acts_at_its_threshold(tmp_path, upstream):
         assert of_a == ["long", "long", "long", "cheap"]
 
 
+def test_a_cheaper_model_that_makes_less_lowers_the_cap(tmp_path, upstream):
+    """The same request is served before and after the threshold; above what the model asked for makes it is refused."""
+    extra = '[policies.downgrade]\nabove = 0.5\n[policies.downgrade.models]\nlong = "cheap"'
+    text = toml([("one", upstream.url, ["dear", "cheap", "long"], "")], extra=extra)
+    with Running(
+        tmp_path, text.replace('name = "cheap"\nmax_output = 50', 'name = "cheap"\nmax_output = 3')
+    ) as running:
+        key = running.key("all:300")
+        for _ in range(3):  # 57 each
+            assert call(running, key, ask(model="long"))[:2] == (200, None)
+            running.settled()
+        running.gateway.proxy._room.clear()
+        status, did, found = call(running, key, ask(model="long"))
+        assert (status, did, found["usage"]["completion_tokens"]) == (200, "downgrade=cheap,cap=3", 3)
+        status, did, found = call(running, key, ask(model="long", max_tokens=51))
+        assert (status, found["error"]["code"], "long may make 50 here" in found["error"]["message"]) == (
+            400, "output_too_large", True,
+        )  # fmt: skip
+        assert "max_output of this model in the gateway's TOML file" in found["error"]["message"]
+        small = running.key("all:300", max_output=20)
+        found = call(running, small, ask(model="long", max_tokens=21))[2]
+        assert "this key may make 20 (max_output of the key)" in found["error"]["message"]
+
+
 def test_a_schedule_shortens_answers_and_lowers_effort(tmp_path, upstream):
     extra = '[policies.schedule]\nmax_tokens = [[0, 40], [0.5, 4]]\neffort = [[0, "high"], [0.5, "low"]]'
     with policy(tmp_path, upstream, extra) as running:

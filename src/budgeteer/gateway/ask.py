@@ -74,6 +74,7 @@ class Ask:
         key, chain: who pays.
         stream: whether the answer is to be streamed.
         cap: the output cap that a policy sets, at most; None = none.
+        largest: ``max_output`` of the model that was asked for; None = of the one that is called.
         added: bytes of input that policies put in.
         sent: the cap of a choice, as it was sent last.
         tightens: the least output that the cap may be lowered to where the budget does not cover it; 0 = never.
@@ -83,8 +84,8 @@ class Ask:
     """
 
     __slots__ = (
-        "_changed", "_input", "added", "answer", "body", "cap", "chain", "dialect", "key", "memo", "model", "notes",
-        "operation", "raw", "route", "sent", "stream", "tightens",
+        "_changed", "_input", "added", "answer", "body", "cap", "chain", "dialect", "key", "largest", "memo", "model",
+        "notes", "operation", "raw", "route", "sent", "stream", "tightens",
     )  # fmt: skip
 
     def __init__(self, route: str, raw: bytes, key: Key) -> None:
@@ -104,6 +105,7 @@ class Ask:
         self.stream = bool(stream) and self.operation != "embeddings"
         self.chain: Chain = ()
         self.cap: int | None = None
+        self.largest: int | None = None
         self.tightens = self.added = self.sent = 0
         self.notes: list[str] = []
         self.memo: dict[str, Any] = {}
@@ -156,11 +158,12 @@ class Ask:
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """One attempt before it is made."""
+    """One attempt before it is made; ``notes`` are for the header, such as the cap that was chosen."""
 
     content: bytes
     planned: Planned
     reading: Reading
+    notes: tuple[str, ...]
 
 
 def prepare(ask: Ask, model: Model, metering: Metering, dialect_name: str, most: int | None = None) -> Prepared:
@@ -187,16 +190,18 @@ def prepare(ask: Ask, model: Model, metering: Metering, dialect_name: str, most:
     if key.max_input is not None and ask._input > key.max_input:
         raise Refused(400, "input_too_large", f"the request can be {ask._input:,} tokens of input, since bytes "
                                               f"bound tokens; this key allows {key.max_input:,}")  # fmt: skip
+    notes: tuple[str, ...] = ()
     if operation == "embeddings":
         worst, choices, cap = Usage(input=ask._input, output=0), 1, None
     else:
         given = {name: count(name, body[name]) for name in CAPS[operation] if body.get(name) is not None}
         largest = min(one for one in (model.bounds.max_output, key.max_output) if one is not None)
         asked = min(given.values()) if given else largest
-        if asked > largest and not ask.tightens:
-            raise Refused(400, "output_too_large", f"{asked:,} tokens of output are asked for; {model.name} with "
-                                                   f"this key may make {largest:,}")  # fmt: skip
+        if not ask.tightens:
+            _check_cap(ask, asked, model)
         cap = max(1, min(one for one in (asked, largest, ask.cap, most) if one is not None))
+        if cap == largest and (not given or asked > largest):
+            notes = (f"cap={cap}",)
         for name in given or CAPS[operation][:1]:
             if body.get(name) != cap:
                 body[name], changed = cap, True
@@ -210,7 +215,19 @@ def prepare(ask: Ask, model: Model, metering: Metering, dialect_name: str, most:
         cap=cap, choices=choices,
     )  # fmt: skip
     content = orjson.dumps(body) if changed or hides else ask.raw
-    return Prepared(content, planned, Reading(operation, body, metering, model.price, hides))
+    return Prepared(content, planned, Reading(operation, body, metering, model.price, hides), notes)
+
+
+def _check_cap(ask: Ask, asked: int, model: Model) -> None:
+    """Refuse a cap above what the model that was asked for may make; one that is only above another's is lowered."""
+    largest, of_key = ask.largest or model.bounds.max_output, ask.key.max_output
+    if of_key is not None and asked > of_key:
+        raise Refused(400, "output_too_large", f"{asked:,} tokens of output are asked for; this key may make "
+                                               f"{of_key:,} (max_output of the key)")  # fmt: skip
+    if largest is not None and asked > largest:
+        name = ask.body["model"]
+        raise Refused(400, "output_too_large", f"{asked:,} tokens of output are asked for; {name} may make {largest:,} "
+                      "here: raise max_output of this model in the gateway's TOML file, or ask for less")  # fmt: skip
 
 
 def _limit_reasoning(body: dict[str, Any], key: Key) -> bool:

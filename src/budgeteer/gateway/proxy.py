@@ -175,7 +175,7 @@ class Proxy:
         live.user = _label(headers, b"x-budgeteer-user") or _user(ask.body)
         live.session = _label(headers, b"x-budgeteer-session")
         live.tag, live.stage = _label(headers, b"x-budgeteer-tag"), _label(headers, b"x-budgeteer-stage")
-        self.candidates(ask)
+        ask.largest = max(model.bounds.max_output or 0 for _, model in self.candidates(ask))
         ask.chain = self.accounts.chain(key, live.user, live.session, live.tag)
         live.path = ask.chain[-1][0]
         if not self.accounts.known(ask.chain):
@@ -324,9 +324,8 @@ class Proxy:
                 if most < ask.tightens:
                     raise
                 continue
-            if most is not None:
-                ask.notes.append(f"tighten={most}")
-            live.policy = ",".join(ask.notes)
+            tightened = () if most is None else (f"tighten={most}",)
+            live.policy = ",".join((*ask.notes, *prepared.notes, *tightened))
             return prepared, Hold(self, live, name, prepared.planned, amounts)
         raise AssertionError("unreachable")
 
