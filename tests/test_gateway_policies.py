@@ -30,9 +30,10 @@ def ask(**more):
     return {"model": "dear", "messages": HI, "max_tokens": 50, **more}
 
 
-def call(running, key, body, route="chat/completions"):
+def call(running, key, body, route="chat/completions", **labels):
     """Status, what policies did, the answer."""
-    status, headers, found = running.call(f"/v1/{route}", body, key)
+    about = {f"x-budgeteer-{name}": value for name, value in labels.items()}
+    status, headers, found = running.call(f"/v1/{route}", body, key, headers=about)
     return status, headers.get("x-budgeteer-policy"), found
 
 
@@ -157,6 +158,17 @@ def test_a_loop_is_stopped(tmp_path, upstream):
         used = {"role": "assistant", "content": [{"type": "tool_use", "id": "1", "name": "ls", "input": {}}]}
         body = {"model": "dear", "max_tokens": 9, "messages": [used, *HI, used, *HI, used, *HI]}
         assert call(running, key, body, "messages")[0] == 429
+
+
+def test_neither_the_cache_nor_a_loop_takes_one_user_for_another(tmp_path, upstream):
+    with policy(tmp_path, upstream, "[policies.cache]\n[policies.loop]\ntimes = 2") as running:
+        key, same = running.key("all:9000"), ask(temperature=0)
+        did = [call(running, key, same, user=user)[1] for user in ("alice", "bob", "alice")]
+        assert did == [None, None, "cache"]
+        assert call(running, key, {**same, "user": "alice"})[1] is None  # another body
+        sampled = ask(max_tokens=9)
+        for labels in ({}, {"user": "alice"}, {"user": "bob"}, {"user": "bob", "session": "1"}, {"session": "1"}):
+            assert [call(running, key, sampled, **labels)[0] for _ in range(3)] == [200, 200, 429], labels
 
 
 def test_answers_that_run_to_their_cap_are_reined_in(tmp_path, upstream):

@@ -72,6 +72,7 @@ class Ask:
         raw: as it came.
         model: the name that is asked for; policies may change it.
         key, chain: who pays.
+        user, session: for whom, as the client says; "" if it does not.
         stream: whether the answer is to be streamed.
         cap: the output cap that a policy sets, at most; None = none.
         largest: ``max_output`` of the model that was asked for; None = of the one that is called.
@@ -85,7 +86,7 @@ class Ask:
 
     __slots__ = (
         "_changed", "_input", "added", "answer", "body", "cap", "chain", "dialect", "key", "largest", "memo", "model",
-        "notes", "operation", "raw", "route", "sent", "stream", "tightens",
+        "notes", "operation", "raw", "route", "sent", "session", "stream", "tightens", "user",
     )  # fmt: skip
 
     def __init__(self, route: str, raw: bytes, key: Key) -> None:
@@ -104,6 +105,7 @@ class Ask:
             )
         self.stream = bool(stream) and self.operation != "embeddings"
         self.chain: Chain = ()
+        self.user = self.session = ""
         self.cap: int | None = None
         self.largest: int | None = None
         self.tightens = self.added = self.sent = 0

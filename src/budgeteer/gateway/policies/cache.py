@@ -44,7 +44,7 @@ class Cache:
         fixed = ask.operation == "embeddings" or (temperature == 0 and not isinstance(temperature, bool))
         if ask.stream or ask.body.get("store") or not (self.sampled or fixed):
             return None
-        return digest(ask)
+        return digest(ask, ask.user)
 
     async def before(self, ask: Ask, proxy: Proxy) -> bytes | None:
         name = self.name(ask)
@@ -73,11 +73,10 @@ class Cache:
         self.size -= len(self.held.pop(name)[1])
 
 
-def digest(ask: Ask) -> str:
-    """A hash of who asks for what."""
-    who = ask.chain[-1][0].encode()
-    body = orjson.dumps(orjson.loads(ask.raw), option=orjson.OPT_SORT_KEYS)
-    return hashlib.sha256(b"\0".join((who, ask.route.encode(), body))).hexdigest()
+def digest(ask: Ask, *who: str) -> str:
+    """A hash of what is asked for, by which account, and for whom."""
+    told = (ask.chain[-1][0], *who, ask.route, orjson.loads(ask.raw))
+    return hashlib.sha256(orjson.dumps(told, option=orjson.OPT_SORT_KEYS)).hexdigest()
 
 
 def configure(table: Table) -> Cache:
