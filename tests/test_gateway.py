@@ -318,7 +318,25 @@ def test_another_upstream_takes_over_and_what_may_have_run_is_charged(tmp_path):
                     assert backend.healthy == (backend.name == "good")
                     backend.until = 0.0
             records = running.settled()
+            lines = dict(line.rsplit(" ", 1) for line in running.call("/metrics")[2].decode().splitlines())
     assert [one["attempts"] for one in records] == [2, 2, 2]
+    # what each upstream used, is said of that upstream
+    calls = [call for one in records for call in one["calls"]]
+    assert [(one["upstream"], one["outcome"]) for one in calls] == [
+        ("bad", "unknown"), ("good", "ok"), ("bad", "rejected"), ("good", "ok"), ("bad", "unknown"), ("good", "ok"),
+    ]  # fmt: skip
+    for record in records:
+        for name in ("input", "output", "wasted"):
+            assert record[name] == sum(call[name] for call in record["calls"])
+        assert record["units"]["all"] == sum(call["units"]["all"] for call in record["calls"])
+    for name in ("good", "bad"):
+        about = f'{{model="m",operation="chat",upstream="{name}"}}'
+        output = f'{{bucket="output",model="m",operation="chat",upstream="{name}"}}'
+        mine = [call for call in calls if call["upstream"] == name]
+        assert float(lines[f"budgeteer_tokens_total{output}"]) == sum(call["output"] for call in mine)
+        assert float(lines.get(f"budgeteer_wasted_tokens_total{about}", 0)) == sum(call["wasted"] for call in mine)
+        assert float(lines.get(f"budgeteer_estimated_total{about}", 0)) == (2 if name == "bad" else 0)
+        assert float(lines[f'budgeteer_attempts_total{{upstream="{name}"}}']) == 3
     wasted = records[0]["reserved"]["all"] - records[0]["units"]["all"]
     charged = [one["units"]["all"] for one in records]
     lost = [one["wasted"] for one in records]

@@ -220,6 +220,28 @@ def test_records_are_kept_once_and_within_bounds(store):
     assert kept[-1] == 3999
 
 
+def test_records_of_before_are_read_with_what_they_have(tmp_path, redis_process):
+    import sqlite3
+
+    import redis_server
+
+    old = {name: value for name, value in _record(1).items() if name not in ("saved", "calls")}
+    SqliteStore(tmp_path / "s").close()
+    with sqlite3.connect(tmp_path / "s") as file:
+        for name in ("saved", "calls"):
+            file.execute(f"ALTER TABLE records DROP COLUMN {name}")
+        values = [json.dumps(value) if isinstance(value, dict) else value for value in old.values()]
+        file.execute(f"INSERT INTO records ({', '.join(old)}) VALUES ({', '.join('?' * len(old))})", values)
+    redis_server.flush()
+    other = RedisStore(redis_process)
+    other.add([old])
+    for store in (SqliteStore(tmp_path / "s"), other):
+        store.add([_record(2, saved={"all": 3})])
+        rows = store.select("SELECT id, saved, calls FROM records ORDER BY n")
+        assert [tuple(row.values()) for row in rows] == [("r1", "{}", "[]"), ("r2", '{"all":3}', "[]")]
+        store.close()
+
+
 def test_replicas_are_seen(store):
     assert store.beat("a", 5) == {"a": 5}
     assert store.beat("b", 6) == {"a": 5, "b": 6}

@@ -329,6 +329,24 @@ def test_pages_say_what_the_admin_api_says(running, person):
     assert person.get("/requests?since=x")[0] == 400
 
 
+def test_what_the_cache_saved_and_what_each_upstream_was_called_for(tmp_path):
+    with Upstream(bad=error(503)) as upstream:
+        served = [("one", upstream.url, ["echo", "bad"], ""), ("two", upstream.url, ["bad"], "")]
+        with Running(tmp_path, toml(served, extra="[policies.cache]\nsampled = true")) as running:
+            person, key = Person(running), running.key("all:5000")
+            assert "by the cache" not in person.get("/")[2]
+            for model in ("echo", "echo", "bad"):
+                chat(running, key, model)
+            _, hit, failed = running.settled(3)
+            assert "saved12tokens, by the cache" in Parsed(person.get("/")[2]).words
+            words = Parsed(person.get(f"/requests/{hit['id']}")[2]).words
+            assert "tokens00012" in words
+            assert "No upstream was called." in words
+            words = Parsed(person.get(f"/requests/{failed['id']}")[2]).words
+            assert "onerejected0000" in words
+            assert "tworejected0000" in words
+
+
 def test_the_export_is_the_records(running, person):
     made = running.admin("keys", {"path": "export", "limits": ["500"]})
     for _ in range(4):

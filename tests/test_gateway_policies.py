@@ -139,7 +139,9 @@ def test_the_cache_answers_the_same_request_of_the_same_key(tmp_path, upstream):
             assert call(running, one, body)[:2] == (200, None)
         assert upstream.calls == calls + 6
         hit = [one for one in running.settled() if one["outcome"] == "cached"]
-        assert [(one["units"], one["policy"]) for one in hit] == [({}, "cache")]
+        assert [(one["units"], one["policy"], one["saved"]) for one in hit] == [({}, "cache", {"all": 12})]
+        assert running.admin("summary")["saved"] == {"all": 12}
+        assert 'budgeteer_saved_units_total{kind="all"} 12.0' in running.call("/metrics")[2].decode()
         assert call(running, key, ask(temperature=0))[1] is None  # two newer ones pushed it out
 
 

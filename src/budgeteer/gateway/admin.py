@@ -19,7 +19,7 @@ from budgeteer.gateway import keys
 from budgeteer.gateway.body import read_body, too_slow
 from budgeteer.gateway.keyring import run
 from budgeteer.gateway.refusal import Refused
-from budgeteer.gateway.store import COLUMNS, MAPS
+from budgeteer.gateway.store import COLUMNS, JSON, MAPS
 from budgeteer.ledger.protocol import wall_clock
 from budgeteer.ledger.report import balances
 
@@ -179,14 +179,14 @@ class _Api:
             f"{', '.join(f'COALESCE(SUM({name}), 0) AS {name}' for name in sums)} FROM records{where}"
         )
         (found,) = await self._select(sql, values)
-        over = f"SELECT overshoot FROM records{where}{' AND' if where else ' WHERE'} overshoot != '{{}}'"
-        total: dict[str, int] = {}
-        for row in await self._select(over, values):
-            for kind, units in json.loads(row["overshoot"]).items():
-                total[kind] = total.get(kind, 0) + units
+        totals = {}
+        for name in ("overshoot", "saved"):
+            some = f"SELECT {name} AS units FROM records{where}{' AND' if where else ' WHERE'} {name} != '{{}}'"
+            sql = f"SELECT k.key, SUM(k.value) AS units FROM ({some}) AS r, json_each(r.units) AS k GROUP BY k.key"
+            totals[name] = {row["key"]: row["units"] for row in await self._select(sql, values)}
         proxy = self.gateway.proxy
         upstreams = [one.status() for one in proxy.upstreams.backends]
-        more = {"overshoot": total, "live": len(proxy.live), "upstreams": upstreams}
+        more = {**totals, "live": len(proxy.live), "upstreams": upstreams}
         return JSONResponse({**found, **more, "records_dropped": self.gateway.records.dropped})
 
     # requests
@@ -204,7 +204,7 @@ class _Api:
     async def requests_csv(self, request: Request) -> Response:
         out = io.StringIO()
         kinds = self.gateway.config.counted
-        plain = [name for name in COLUMNS if name not in MAPS]
+        plain = [name for name in COLUMNS if name not in JSON]
         table = csv.writer(out, lineterminator="\n")
         table.writerow([*plain, *(f"{name}_{kind}" for name in MAPS for kind in kinds)])
         for row in await self._rows(request, _number(request, "limit", _LARGEST, least=1, most=_LARGEST)):
@@ -232,7 +232,7 @@ class _Api:
 
 
 def _read(row: dict[str, Any]) -> dict[str, Any]:
-    return {name: json.loads(value) if name in MAPS else value for name, value in row.items()}
+    return {name: json.loads(value) if name in JSON else value for name, value in row.items()}
 
 
 def _cell(value: Any) -> Any:

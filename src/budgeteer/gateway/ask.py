@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -81,12 +82,13 @@ class Ask:
         tightens: the least output that the cap may be lowered to where the budget does not cover it; 0 = never.
         notes: what policies did, for the header.
         memo: what a policy wants to know at the end, by its name.
+        saved: units that a policy's own answer did not cost.
         answer: a whole answer of an upstream that was not streamed, b"" if it was; None: there is none.
     """
 
     __slots__ = (
         "_changed", "_input", "added", "answer", "body", "cap", "chain", "dialect", "key", "largest", "memo", "model",
-        "notes", "operation", "raw", "route", "sent", "session", "stream", "tightens", "user",
+        "notes", "operation", "raw", "route", "saved", "sent", "session", "stream", "tightens", "user",
     )  # fmt: skip
 
     def __init__(self, route: str, raw: bytes, key: Key) -> None:
@@ -111,6 +113,7 @@ class Ask:
         self.tightens = self.added = self.sent = 0
         self.notes: list[str] = []
         self.memo: dict[str, Any] = {}
+        self.saved: Mapping[str, int] = {}
         self.answer: bytes | None = None
         self._input: int | None = None
         for name in CAP_LIKE:  # those that are not the operation's own are left out

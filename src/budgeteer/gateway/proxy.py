@@ -80,18 +80,19 @@ class Hold:
         settlement = proxy.metering.settlement(self.planned, answer)
         if proxy.metering.on_settle is not None:
             proxy.metering.tell(replace(settlement, started=self.started, ended=time.time_ns()))
-        if answer.outcome == REJECTED and live.counted:
-            proxy.book(("release", self.name), live)
-            return
+        usage = settlement.usage
         used = {
             kind: min(units, MAX_UNITS) for kind, units in settlement.amounts.items()
         }  # an upstream may say anything
+        wasted = (usage.total or 0) if answer.outcome in (CUT, UNKNOWN) or live.left else 0
+        live.called(answer.outcome, usage, used, settlement.estimated, wasted)
+        if answer.outcome == REJECTED and live.counted:
+            proxy.book(("release", self.name), live)
+            return
         amounts = {**used, REQUESTS: self.reserved[REQUESTS], PARALLEL: 0}
         live.counted = True
         live.answered = settlement.response_model or live.answered
-        live.charge(settlement.usage, amounts, self.reserved, settlement.estimated)
-        if answer.outcome in (CUT, UNKNOWN) or live.left:
-            live.wasted += settlement.usage.total or 0
+        live.charge(amounts, self.reserved, settlement.estimated)
         about = tags(settlement)
         about["attempt"] = str(live.attempts - 1)
         for name, value in (("stage", live.stage), ("run", live.session), ("upstream", live.upstream)):
@@ -186,7 +187,7 @@ class Proxy:
                 told += 1
                 reply = await policy.before(ask, self)
                 if reply is not None:
-                    live.outcome, live.status, live.policy = ends.CACHED, 200, name
+                    live.outcome, live.status, live.policy, live.saved = ends.CACHED, 200, name, ask.saved
                     headers_of = [(b"content-type", b"application/json"), *self._headers(live)]
                     return await _reply(send, 200, reply, headers_of)
             await self._call(ask, live, headers, receive, send)

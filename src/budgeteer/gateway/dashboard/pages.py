@@ -134,6 +134,9 @@ class Pages:
              "bad" if over else "good"),
             ("wasted tokens", f"{total['wasted']:,}", f"{total['wasted'] / max(1, tokens):.1%} of all", ""),
         ]  # fmt: skip
+        if total["saved"]:
+            main = amount(self._kind, total["saved"].get(self._kind, 0))
+            cards.append(("saved", main, f"{_named(self._kind)}, by the cache", "good"))
         if total.get("records_dropped"):
             cards.append(("records dropped", f"{total['records_dropped']:,}", "the store was away too long", "bad"))
         form = '<div class="card $css"><div class="what">$what</div><div class="much">$much</div>'
@@ -316,9 +319,9 @@ class Pages:
         name = request.path_params["id"]
         found, names = await asyncio.gather(self._api.get(f"requests/{name}"), self._names())
         record = found["request"]
-        kinds = sorted({*record["units"], *record["reserved"], *record["overshoot"]})
-        heads = ("kind", "reserved", "charged", "overshoot")
-        parts = ("reserved", "units", "overshoot")
+        heads = ("kind", "reserved", "charged", "overshoot", "saved")
+        parts = ("reserved", "units", "overshoot", "saved")
+        kinds = sorted({kind for part in parts for kind in record[part]})
         rows = [(_named(kind), *(amount(kind, record[part].get(kind, 0)) for part in parts)) for kind in kinds]
         facts = [
             ("outcome", _outcome(record)), ("reason", record["reason"]), ("refused by", record["scope"]),
@@ -334,8 +337,17 @@ class Pages:
             ("of these reasoning", f"{record['reasoning']:,}"), ("wasted tokens", f"{record['wasted']:,}"),
             ("charge", "estimated" if record["estimated"] else "as the provider counted"),
         ]  # fmt: skip
-        body = page("request", id=record["id"], facts=_list(facts), units=table(
-            heads, rows, "Nothing was reserved or charged.", heads[1:]))  # fmt: skip
+        calls = [
+            (call["upstream"], call["outcome"], f"{call['input']:,}", f"{call['output']:,}",
+             amount(self._kind, call["units"].get(self._kind, 0)), f"{call['wasted']:,}")
+            for call in record["calls"]
+        ]  # fmt: skip
+        numbers = ("in", "out", _named(self._kind), "wasted")
+        body = page(
+            "request", id=record["id"], facts=_list(facts),
+            units=table(heads, rows, "Nothing was reserved or charged.", heads[1:]),
+            calls=table(("upstream", "ended", *numbers), calls, "No upstream was called.", numbers),
+        )  # fmt: skip
         return self._page(token, "Request", body, "/requests")
 
     # keys
