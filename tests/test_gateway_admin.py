@@ -142,6 +142,52 @@ def test_no_prompt_and_no_secret_in_log_store_or_answer(tmp_path, capfd):
         assert secret not in everything
 
 
+def test_prompts_are_in_the_log_where_that_is_asked_for_and_nowhere_else(tmp_path, capfd):
+    pytest.importorskip("redis")
+    import redis_server
+
+    if redis_server.SERVER is None:
+        pytest.skip("no redis-server")
+    server = redis_server.RedisServer()
+    try:
+        with Upstream(cut=echo(cut_after=2)) as upstream:
+            text = toml([("one", upstream.url, ["echo", "cut"], "")], ledger=server.url, extra="[policies.cache]")
+            with Running(tmp_path, text.replace("json = false", "json = true\nprompts = true")) as running:
+                key = running.key("all:900")
+                bodies = [ask(temperature=0), ask(temperature=0), ask(stream=True), ask(model="cut", stream=True)]
+                for body in (*bodies, ask(n=1000)):
+                    running.call("/v1/chat/completions", body, key)
+                running.call("/v1/responses", {"model": "echo", "input": "a secret prompt", "instructions": "Be."}, key)
+                body = {"model": "echo", "max_tokens": 2, "system": "Be.", "messages": HI}
+                running.call("/v1/messages", body, key)
+                running.call("/v1/chat/completions", ask(), "bk-0000000000000000-" + "x" * 43)
+                records = running.settled(8)
+                shown = running.call("/admin/api/requests")[2], running.call("/metrics")[2].decode()
+            import redis
+
+            with redis.Redis.from_url(server.url) as client:
+                client.config_set("rdbcompression", "no")
+                kept = str([client.dump(name) for name in client.keys("*")])
+    finally:
+        server.stop()
+    lines = [json.loads(line) for line in capfd.readouterr().err.splitlines() if line.startswith("{")]
+    assert [one["id"] for one in lines] == [one["id"] for one in records]
+    assert lines[0]["id"] in kept
+    lines.sort(key=lambda one: int(one["id"].rpartition("-")[2]))  # as they were made, not as they were booked
+    records.sort(key=lambda one: int(one["id"].rpartition("-")[2]))
+    assert [one.get("asked") for one in lines] == [
+        *[{"messages": HI}] * 5, {"input": "a secret prompt", "instructions": "Be."}, {"system": "Be.", "messages": HI},
+        None,
+    ]  # fmt: skip
+    five, streamed = "word word word word word", "word word word word word "
+    assert [one.get("answer") for one in lines] == [
+        [five], [five], [streamed], ["word word "], None, [five], ["word word"], None,
+    ]  # fmt: skip
+    assert [one["input"] for one in lines] == [one["input"] for one in records]  # tokens, as ever
+    for text in ("secret prompt", "word word"):
+        assert text not in str(records) + str(shown) + kept
+
+
 def test_without_an_admin_key_there_is_no_admin(tmp_path):
     from budgeteer.gateway.config import load
 

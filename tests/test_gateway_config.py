@@ -82,6 +82,7 @@ margin = 1.5
         ("max_output = 50", 'aliases = ["m"]', -2, "upstreams[0].models has m twice"),
         ('dialect = "both"', 'key_env = "NOT_SET"', 0, "NOT_SET, which is not set"),
         ("json = false", 'json = "no"', 0, "give true or false"),
+        ("json = false", "json = false\nprompts = true", 1, "logging.prompts is true, but json = false"),
         ("json = false", '[defaults]\nlimits = ["$5/day"]', 1, "limits 'money', which is not counted"),
         ("json = false", '[defaults]\nlimits = ["5 apples"]', 1, "defaults.limits is not usable"),
         ("json = false", "[policies.magic]", 0, "policies.magic is no policy"),

@@ -149,7 +149,8 @@ class Config:
         price_files, shipped_prices: where prices are from.
         scopes: path -> limits of that account.
         policies: name -> its policy, in the order of the file.
-        log: whether a JSON line is written per request; otel: whether OpenTelemetry is.
+        log: whether a JSON line is written per request; prompts: whether it has what was asked and answered; otel:
+            whether OpenTelemetry is.
     """
 
     server: Server
@@ -164,6 +165,7 @@ class Config:
     upstreams: tuple[Upstream, ...]
     policies: Mapping[str, Any]
     log: bool
+    prompts: bool
     otel: bool
 
     @property
@@ -220,10 +222,13 @@ def load(path: str | Path, environment: Mapping[str, str] | None = None) -> Conf
     policies = _policies(top.table("policies"))
     logging = top.table("logging")
     log, otel = logging.flag("json", True), logging.flag("opentelemetry", False)
+    prompts = logging.flag("prompts", False)
+    if prompts and not log:
+        logging.fail("prompts", "is true, but json = false leaves no line to write them to")
     logging.done()
     top.done()
     return Config(
-        server, url, kinds, ttl, keep, files, shipped, scopes, defaults, upstreams, policies, log, otel
+        server, url, kinds, ttl, keep, files, shipped, scopes, defaults, upstreams, policies, log, prompts, otel
     )  # fmt: skip
 
 

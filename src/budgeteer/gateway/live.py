@@ -30,6 +30,7 @@ class Live:
         reading: of the attempt under way.
         counted: whether a settlement counted the request.
         calls: what each attempt used, and where.
+        said: what was asked and answered, for the log; None: it is not to have it.
         saved: units that an answer of the cache did not cost.
         answering: bytes went to the client.
     """
@@ -37,8 +38,8 @@ class Live:
     __slots__ = (
         "answered", "answering", "at", "attempts", "calls", "closed", "counted", "deadline", "estimated", "finished",
         "first_ms", "guard", "id", "key", "left", "model", "ms", "open", "operation", "outcome", "overshoot", "path",
-        "policy", "reading", "reason", "renew", "reserved", "saved", "scope", "sending", "session", "stage", "started",
-        "status", "stream", "tag", "units", "upstream", "usage", "user", "wasted", "why",
+        "policy", "reading", "reason", "renew", "reserved", "said", "saved", "scope", "sending", "session", "stage",
+        "started", "status", "stream", "tag", "units", "upstream", "usage", "user", "wasted", "why",
     )  # fmt: skip
 
     def __init__(self, id: str, operation: str) -> None:
@@ -55,6 +56,7 @@ class Live:
         self.overshoot: dict[str, int] = {}
         self.saved: Mapping[str, int] = {}
         self.calls: list[dict[str, Any]] = []
+        self.said: dict[str, Any] | None = None
         self.wasted = self.open = self.ms = 0
         self.first_ms: int | None = None
         self.deadline = float("inf")

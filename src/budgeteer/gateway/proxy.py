@@ -26,7 +26,7 @@ from budgeteer.adapters.metering import (
     tags,
 )
 from budgeteer.adapters.metering import OK as WHOLE
-from budgeteer.adapters.reading import Events, Reading
+from budgeteer.adapters.reading import Events, Reading, text_of
 from budgeteer.errors import BudgetExceeded, InvalidInput, LedgerError, LedgerUnavailable, UnknownAccount, UnknownPrice
 from budgeteer.gateway import live as ends
 from budgeteer.gateway.accounts import Accounts
@@ -49,6 +49,8 @@ _TICK = 0.1
 """Seconds between looks for what has waited too long."""
 _PASSED_UP = (b"anthropic-version", b"anthropic-beta", b"openai-beta", b"traceparent", b"user-agent")
 _PASSED_DOWN = ("content-type", "openai-processing-ms", "openai-version")
+_ASKED = ("system", "instructions", "messages", "input", "prompt")
+"""Fields of bodies that hold what is asked."""
 _LINGER = 0.01
 """Seconds for which a settlement waits at most for a reservation that it can share a commit with."""
 _AGAIN = (0.05, 0.2, 1.0, 5.0)
@@ -109,7 +111,7 @@ class Proxy:
         ledger: that holds.
         keys: of its clients.
         metering: without an allowance.
-        record: takes every request's record when it is over and booked.
+        record: takes every request's record when it is over and booked, and what was said if the log is to have it.
         policies: asked in order before a call, told after it.
     """
 
@@ -119,7 +121,7 @@ class Proxy:
         ledger: Ledger,
         keys: KeyRing,
         metering: Metering,
-        record: Callable[[dict[str, Any]], None],
+        record: Callable[[dict[str, Any], dict[str, Any] | None], None],
         policies: Mapping[str, Policy],
     ) -> None:
         self.config, self.ledger, self.keys, self.metering = config, ledger, keys, metering
@@ -176,6 +178,8 @@ class Proxy:
         live.user = ask.user = _label(headers, b"x-budgeteer-user") or _user(ask.body)
         live.session = ask.session = _label(headers, b"x-budgeteer-session")
         live.tag, live.stage = _label(headers, b"x-budgeteer-tag"), _label(headers, b"x-budgeteer-stage")
+        if self.config.prompts:
+            live.said = {"asked": {name: ask.body[name] for name in _ASKED if name in ask.body}}
         ask.largest = max(model.bounds.max_output or 0 for _, model in self.candidates(ask))
         ask.chain = self.accounts.chain(key, live.user, live.session, live.tag)
         live.path = ask.chain[-1][0]
@@ -188,6 +192,7 @@ class Proxy:
                 reply = await policy.before(ask, self)
                 if reply is not None:
                     live.outcome, live.status, live.policy, live.saved = ends.CACHED, 200, name, ask.saved
+                    _say(live, reply)
                     headers_of = [(b"content-type", b"application/json"), *self._headers(live)]
                     return await _reply(send, 200, reply, headers_of)
             await self._call(ask, live, headers, receive, send)
@@ -432,6 +437,7 @@ class Proxy:
         if live.outcome != ends.OK:
             live.reason = live.why or ("client left" if live.left else "the upstream ended the stream early")
         hold.finish(answer)
+        _say(live, content)
         ask.answer = content if live.outcome == ends.OK else None
 
     async def _pass_on(
@@ -502,6 +508,7 @@ class Proxy:
         if live.answering:  # a stream
             live.outcome, live.reason = ends.LEFT if live.left else ends.CUT, why
             hold.finish(events.answer(200, False))
+            _say(live, b"")
             if not live.left:
                 last = _cut(f"the stream was cut ({why})").event(events.reading.operation)
                 await send({"type": "http.response.body", "body": last})
@@ -580,14 +587,14 @@ class Proxy:
                 live.overshoot[kind] = live.overshoot.get(kind, 0) + units
         live.open -= 1
         if live.closed and not live.open:
-            self._record(live.record())
+            self._record(live.record(), live.said)
 
     def _close(self, live: Live) -> None:
         live.closed = True
         live.ms = int((time.monotonic() - live.started) * 1000)
         self.live.pop(live.id, None)
         if not live.open:
-            self._record(live.record())
+            self._record(live.record(), live.said)
 
     async def _refuse(self, live: Live, refused: Refused, dialect: str, send: Send) -> None:
         live.status, live.reason = refused.status, refused.code
@@ -637,6 +644,21 @@ class Proxy:
         self._book_waiting()
         if self._booking:
             await asyncio.wait(self._booking, timeout=seconds)
+
+
+def _say(live: Live, content: bytes) -> None:
+    """Keep an answer's texts, of each choice, for the log if it is to have them; a stream's are in its reading."""
+    if live.said is None:
+        return
+    try:
+        body = orjson.loads(content or b"null")
+    except ValueError:
+        return
+    if isinstance(body, dict):
+        choices = body.get("choices") or body.get("output") or body.get("content")
+        live.said["answer"] = [text_of(one) for one in choices] if isinstance(choices, list) else []
+    elif live.reading is not None:
+        live.said["answer"] = ["".join(pieces) for pieces in live.reading.text.values()]
 
 
 def _cut(text: str) -> Refused:
