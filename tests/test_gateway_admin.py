@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import http.client
 import io
 import json
 
@@ -204,6 +205,7 @@ def test_settlements_become_spans(tmp_path, monkeypatch):
     from opentelemetry.sdk.trace import TracerProvider
     from opentelemetry.sdk.trace.export import SimpleSpanProcessor
     from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+    from opentelemetry.trace import SpanKind, StatusCode
 
     spans, provider = InMemorySpanExporter(), TracerProvider()
     provider.add_span_processor(SimpleSpanProcessor(spans))
@@ -211,9 +213,31 @@ def test_settlements_become_spans(tmp_path, monkeypatch):
     with Upstream() as upstream:
         text = toml([("one", upstream.url, ["echo"], "")]).replace("json = false", "opentelemetry = true\njson = false")
         with Running(tmp_path, text) as running:
-            running.call("/v1/chat/completions", ask(), running.key("all:900"))
-            running.settled(1)
-    (span,) = spans.get_finished_spans()
+            key = running.key("all:900")
+            running.call("/v1/chat/completions", ask(), key)
+            # one connection, so that one request's parent could be taken for the next one's
+            link = http.client.HTTPConnection("127.0.0.1", running.port, timeout=20)
+            for n, (body, token) in enumerate(
+                [(ask(), key), (ask(n=1000), key), (ask(stream=True), key), (ask(), "x")]
+            ):
+                parent = {} if n == 2 else {"traceparent": f"00-{n + 1:032x}-{n + 17:016x}-01"}
+                link.request(
+                    "POST", "/v1/chat/completions", json.dumps(body), {"authorization": f"Bearer {token}", **parent}
+                )
+                link.getresponse().read()
+            link.close()
+            running.settled(5)
+    span, child, refused, other, stranger = spans.get_finished_spans()
+    assert (span.parent, other.parent) == (None, None)
+    for n, one in ((0, child), (1, refused), (3, stranger)):
+        assert (one.parent.span_id, one.parent.trace_id, one.context.trace_id) == (n + 17, n + 1, n + 1)
+    assert (refused.kind, refused.status.status_code) == (SpanKind.SERVER, StatusCode.ERROR)
+    assert refused.end_time >= refused.start_time
+    assert dict(refused.attributes) == {
+        "gen_ai.operation.name": "chat", "gen_ai.request.model": "echo", "budgeteer.outcome": "refused",
+        "error.type": "budget_exceeded", "http.response.status_code": 402,
+    }  # fmt: skip
+    assert (stranger.attributes["error.type"], stranger.name) == ("invalid_api_key", "chat")
     assert span.attributes["gen_ai.usage.output_tokens"] == 5
     assert span.attributes["budgeteer.settled.all"] == 12
     assert span.end_time > span.start_time

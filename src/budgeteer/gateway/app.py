@@ -77,15 +77,15 @@ class Gateway:
         self.ledger = ledger_of(config.ledger) if ledger is None else ledger
         self.store = connect(config.ledger, config.keep) if store is None else store
         self.keys = KeyRing(self.store)
-        on_settle = None
+        on_settle = incoming = None
         if config.otel:
-            from budgeteer.adapters.otel import recorder
+            from budgeteer.adapters.otel import Incoming, recorder
 
-            on_settle = recorder()
+            on_settle, incoming = recorder(), Incoming()
         metering = Metering(None, config.kinds, prices_of(config), on_settle=on_settle)
         self.metrics = Metrics(lambda: len(self.proxy.live), lambda name: name in self.proxy.upstreams.names)
         self.records = Records(self.store, self.metrics, config.log)
-        self.proxy = Proxy(config, self.ledger, self.keys, metering, self.records.take, config.policies)
+        self.proxy = Proxy(config, self.ledger, self.keys, metering, self.records.take, config.policies, incoming)
         self._others = Starlette(routes=self._routes(), exception_handlers={BudgeteerError: _failed})
         self._tasks: list[asyncio.Task[None]] = []
 

@@ -9,7 +9,7 @@ import os
 import time
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import aiohttp
 import orjson
@@ -41,6 +41,9 @@ from budgeteer.gateway.upstream import NEVER_SENT, Backend, Upstreams
 from budgeteer.ledger import Ledger, MemoryLedger
 from budgeteer.ledger.limit import MAX_UNITS
 from budgeteer.ledger.protocol import Command, extend_command, reserve_command, settle_command, wall_clock
+
+if TYPE_CHECKING:
+    from budgeteer.adapters.otel import Incoming
 
 Scope = MutableMapping[str, Any]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
@@ -113,6 +116,7 @@ class Proxy:
         metering: without an allowance.
         record: takes every request's record when it is over and booked, and what was said if the log is to have it.
         policies: asked in order before a call, told after it.
+        incoming: whose spans are the parents of ours; None: no spans.
     """
 
     def __init__(
@@ -123,6 +127,7 @@ class Proxy:
         metering: Metering,
         record: Callable[[dict[str, Any], dict[str, Any] | None], None],
         policies: Mapping[str, Policy],
+        incoming: Incoming | None = None,
     ) -> None:
         self.config, self.ledger, self.keys, self.metering = config, ledger, keys, metering
         self.accounts = Accounts(ledger, config.scopes, config.counted)
@@ -130,7 +135,7 @@ class Proxy:
         self.policies = list(policies.items())
         self.live: dict[str, Live] = {}
         self.instance = f"gw{os.urandom(8).hex()}"
-        self._record = record
+        self._record, self._incoming = record, incoming
         self._room: dict[str, tuple[float, dict[str, int | None]]] = {}
         self._inline = isinstance(ledger, MemoryLedger)
         self._number = itertools.count().__next__
@@ -141,12 +146,19 @@ class Proxy:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a POST to one of ROUTES."""
-        route = scope["path"][4:]
+        headers = dict(scope["headers"])
+        if self._incoming is None:
+            await self._answer(scope["path"][4:], headers, receive, send)
+        else:
+            with self._incoming.within(headers):
+                await self._answer(scope["path"][4:], headers, receive, send)
+
+    async def _answer(self, route: str, headers: dict[bytes, bytes], receive: Receive, send: Send) -> None:
         operation, dialect = ROUTES[route]
         live = Live(f"{self.instance}-{self._number()}", operation)
         self.live[live.id] = live
         try:
-            await self._serve(route, live, scope, receive, send)
+            await self._serve(route, live, headers, receive, send)
         except Refused as refused:
             await self._refuse(live, refused, dialect, send)
         except BudgetExceeded as error:
@@ -168,8 +180,7 @@ class Proxy:
         finally:
             self._close(live)
 
-    async def _serve(self, route: str, live: Live, scope: Scope, receive: Receive, send: Send) -> None:
-        headers = dict(scope["headers"])
+    async def _serve(self, route: str, live: Live, headers: dict[bytes, bytes], receive: Receive, send: Send) -> None:
         key = await self.keys.find(_token(headers), live.at)
         live.key, live.path = key.id, key.scope
         raw = await self._body(live, headers, receive)
@@ -603,6 +614,8 @@ class Proxy:
             return
         if not live.attempts:
             live.outcome = ends.REFUSED
+            if self._incoming is not None:
+                self._incoming.refused(live.operation, live.model, refused.status, refused.code, live.at * 1_000_000)
         headers = [(b"content-type", b"application/json"), *refused.headers, *self._headers(live)]
         if refused.code in UNREAD:
             headers.append((b"connection", b"close"))
