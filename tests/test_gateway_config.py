@@ -119,7 +119,19 @@ def test_check_says_what_does_not_answer(tmp_path, capsys):
         money = toml([("up", upstream.url, ["m"], "")], kinds='["money"]')
         (tmp_path / "g.toml").write_text(money)
         assert main(["serve", "--config", str(tmp_path / "g.toml"), "--check"]) == 1
-        assert "price of m at up" in capsys.readouterr().out
+        said = capsys.readouterr().out
+        assert "price of m at up" in said
+        assert 'files = ["prices.toml"] below [prices]' in said
+        assert "with_fallback" not in said
+        # what it says to write is what it takes
+        shown = said[said.index('            [models."m"]') : said.index("        or give")]
+        (tmp_path / "prices.toml").write_text(shown)
+        (tmp_path / "g.toml").write_text(money.replace("[prices]", '[prices]\nfiles = ["prices.toml"]'))
+        assert main(["serve", "--config", str(tmp_path / "g.toml"), "--check"]) == 0
+        capsys.readouterr()
+        (tmp_path / "prices.toml").write_text(shown.replace('"m"', '"n"'))
+        assert main(["serve", "--config", str(tmp_path / "g.toml"), "--check"]) == 1
+        assert "Add it to a file of [prices] files" in capsys.readouterr().out
 
 
 def test_keys_from_the_command_line(tmp_path, capsys):

@@ -165,7 +165,9 @@ class Proxy:
             live.scope = error.scope
             await self._refuse(live, of_budget(error, wall_clock()), dialect, send)
         except UnknownPrice as error:
-            await self._refuse(live, Refused(400, "no_price", str(error)), dialect, send)
+            text = f"there is no price of {error.name} here, so that nothing bounds what this would cost"
+            _LOG.error("%s; budgeteer serve --check says how to add one", error.problem)
+            await self._refuse(live, Refused(400, "no_price", text), dialect, send)
         except LedgerUnavailable as error:
             _LOG.error("%s", error)
             text = "budgets cannot be checked just now, so nothing is sent; try again"

@@ -36,6 +36,8 @@ BY = ("stage", "model", "key", "scope", "user", "session", "tag", "upstream", "o
 _FILTERS = ("key", "model", "stage", "outcome", "status", "path", "refused")
 _NO_NAMES: Mapping[str, str] = {}
 _GOOD = ("ok", "cached")
+_LIMIT_FIELDS = ("limits", "per_user", "per_session", "per_tag")
+_CAPS = ("max_input", "max_output", "max_reasoning")
 _ROWS = 100
 _LIMITS = 300
 """Budgets listed at most."""
@@ -365,8 +367,7 @@ class Pages:
             )
             for key in reversed(found)
         ]  # fmt: skip
-        fields = ("name", "path", "limits", "per_user", "models", "max_output", "expires")
-        values = {name: form.get(name, "") for name in fields}
+        values = {name: form.get(name, "") for name in ("name", "path", "models", "expires", *_LIMIT_FIELDS, *_CAPS)}
         opened = Html(" open" if problem or not found else "")
         heads = ("key", "path", "limits", "models", "state", "made (UTC)")
         body = page("keys", token=token, problem=_problem(problem), rows=table(heads, rows, "No keys yet."),
@@ -376,14 +377,13 @@ class Pages:
     async def make_key(self, request: Request, token: str, form: dict[str, str]) -> Response:
         """A new key, whose secret is in this one answer."""
         about: dict[str, Any] = {"path": form.get("path", "").strip(), "name": form.get("name", "").strip()}
-        for name in ("limits", "per_user"):
+        for name in (*_LIMIT_FIELDS, "models"):
             if form.get(name, "").strip():
                 about[name] = _words(form[name])
-        if form.get("models", "").strip():
-            about["models"] = _words(form["models"])
         try:
-            if form.get("max_output", "").strip():
-                about["max_output"] = _whole(form["max_output"])
+            for name in _CAPS:
+                if form.get(name, "").strip():
+                    about[name] = _whole(form[name])
             if form.get("expires", "").strip():
                 about["expires"] = _moment(form["expires"])
             made = await self._api.post("keys", about)
