@@ -27,7 +27,15 @@ from budgeteer.adapters.metering import (
 )
 from budgeteer.adapters.metering import OK as WHOLE
 from budgeteer.adapters.reading import Events, Reading, text_of
-from budgeteer.errors import BudgetExceeded, InvalidInput, LedgerError, LedgerUnavailable, UnknownAccount, UnknownPrice
+from budgeteer.errors import (
+    BudgetExceeded,
+    InvalidInput,
+    LedgerError,
+    LedgerUnavailable,
+    UnknownAccount,
+    UnknownPrice,
+    UnknownReservation,
+)
 from budgeteer.gateway import live as ends
 from budgeteer.gateway.accounts import Accounts
 from budgeteer.gateway.ask import ROUTES, Ask, Prepared, prepare
@@ -58,6 +66,8 @@ _LINGER = 0.01
 """Seconds for which a settlement waits at most for a reservation that it can share a commit with."""
 _AGAIN = (0.05, 0.2, 1.0, 5.0)
 """Seconds between attempts to book; the last one is repeated."""
+_RELEASES = 15
+"""Attempts to release: a minute. What is not released then comes back when its time is over."""
 
 
 class Hold:
@@ -336,6 +346,10 @@ class Proxy:
                 self.accounts.forget(ask.chain)
                 await self.accounts.open(ask.chain)
                 continue
+            except LedgerUnavailable:  # it may be made all the same, and would hold until its time is over
+                live.open += 1
+                self.book(("release", name), live)
+                raise
             except BudgetExceeded as error:
                 if not ask.tightens or error.kind in (REQUESTS, PARALLEL) or again == 3:
                     raise
@@ -587,10 +601,14 @@ class Proxy:
             except LedgerUnavailable as error:
                 if again == 0:
                     _LOG.error("%s is not booked yet: %s", command[1], error)
+                if command[0] == "release" and again == _RELEASES:
+                    self._booked(live, None)
+                    return
                 await asyncio.sleep(_AGAIN[min(again, len(_AGAIN) - 1)])
                 answer = self.ledger.submit(command)
-            except LedgerError:
-                _LOG.exception("%s could not be booked", command)
+            except LedgerError as error:
+                if command[0] != "release" or not isinstance(error, UnknownReservation):
+                    _LOG.exception("%s could not be booked", command)
                 self._booked(live, None)
                 return
 
