@@ -87,10 +87,12 @@ def test_every_route_is_metered(running, route, body, stream):
         assert record["cached"] == 3
 
 
-def test_a_request_without_a_cap_is_given_one(running, upstream):
+def test_a_request_without_a_cap_is_given_one_and_told(running, upstream):
     key = running.key("all:1000", path="c")
-    running.call("/v1/chat/completions", {"model": "echo", "messages": HI}, key)
-    assert upstream.requests[-1][1]["max_tokens"] == 50
+    _, headers, _ = running.call("/v1/chat/completions", {"model": "echo", "messages": HI}, key)
+    assert (upstream.requests[-1][1]["max_tokens"], headers["x-budgeteer-policy"]) == (50, "cap=50")
+    _, headers, _ = running.call("/v1/chat/completions", ask(max_tokens=50), key)
+    assert "x-budgeteer-policy" not in headers
 
 
 def test_what_one_server_reads_otherwise_than_another_is_made_plain(running, upstream):
@@ -328,7 +330,25 @@ def test_another_upstream_takes_over_and_what_may_have_run_is_charged(tmp_path):
                     assert backend.healthy == (backend.name == "good")
                     backend.until = 0.0
             records = running.settled()
+            lines = dict(line.rsplit(" ", 1) for line in running.call("/metrics")[2].decode().splitlines())
     assert [one["attempts"] for one in records] == [2, 2, 2]
+    # what each upstream used, is said of that upstream
+    calls = [call for one in records for call in one["calls"]]
+    assert [(one["upstream"], one["outcome"]) for one in calls] == [
+        ("bad", "unknown"), ("good", "ok"), ("bad", "rejected"), ("good", "ok"), ("bad", "unknown"), ("good", "ok"),
+    ]  # fmt: skip
+    for record in records:
+        for name in ("input", "output", "wasted"):
+            assert record[name] == sum(call[name] for call in record["calls"])
+        assert record["units"]["all"] == sum(call["units"]["all"] for call in record["calls"])
+    for name in ("good", "bad"):
+        about = f'{{model="m",operation="chat",upstream="{name}"}}'
+        output = f'{{bucket="output",model="m",operation="chat",upstream="{name}"}}'
+        mine = [call for call in calls if call["upstream"] == name]
+        assert float(lines[f"budgeteer_tokens_total{output}"]) == sum(call["output"] for call in mine)
+        assert float(lines.get(f"budgeteer_wasted_tokens_total{about}", 0)) == sum(call["wasted"] for call in mine)
+        assert float(lines.get(f"budgeteer_estimated_total{about}", 0)) == (2 if name == "bad" else 0)
+        assert float(lines[f'budgeteer_attempts_total{{upstream="{name}"}}']) == 3
     wasted = records[0]["reserved"]["all"] - records[0]["units"]["all"]
     charged = [one["units"]["all"] for one in records]
     lost = [one["wasted"] for one in records]
@@ -337,6 +357,19 @@ def test_another_upstream_takes_over_and_what_may_have_run_is_charged(tmp_path):
     assert lost[0] == lost[2] == records[0]["reserved"]["all"] // 2
     assert wasted == lost[0] - 12
     assert [one["units"]["requests"] for one in records] == [1, 1, 1]
+
+
+def test_another_upstream_that_makes_less_takes_over_with_a_lower_cap(tmp_path):
+    with Upstream(m=error(503)) as bad, Upstream(m=echo(words=99)) as good:
+        text = toml([("bad", bad.url, ["m"], "weight = 1000"), ("good", good.url, ["m"], "weight = 0")])
+        head, small = text.rsplit("max_output = 50", 1)
+        with Running(tmp_path, f"{head}max_output = 9{small}") as running:
+            key = running.key("all:9000")
+            status, headers, found = running.call("/v1/chat/completions", ask(model="m", max_tokens=40), key)
+            assert (status, found["usage"]["completion_tokens"]) == (200, 9)
+            assert (headers["x-budgeteer-upstream"], headers["x-budgeteer-policy"]) == ("good", "cap=9")
+            assert bad.requests[-1][1]["max_tokens"] == 40
+            assert running.call("/v1/chat/completions", ask(model="m", max_tokens=51), key)[0] == 400
 
 
 def leave(running, key, **body):
@@ -454,31 +487,42 @@ def test_what_upstreams_refuse_counts_as_a_request(tmp_path):
         assert (running.spent(), running.spent(kind="requests"), upstream.calls) == (0, 2, 2)
 
 
-def test_clients_that_send_too_much_or_too_slowly_are_cut_off(tmp_path):
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/admin/api/keys"])
+def test_clients_that_send_too_much_or_too_slowly_are_cut_off(tmp_path, caplog, path):
     import socket
 
     limits = "body_bytes = 2000\nheader_bytes = 1500\nreceive_seconds = 0.5"
     with Upstream() as upstream, one_upstream(tmp_path, upstream, ["echo"], limits) as running:
-        key = running.key("all:9000")
+        key = running.key("all:9000") if path.startswith("/v1") else ADMIN
         large = ask(messages=[{"role": "user", "content": "x" * 3000}])
-        assert running.call("/v1/chat/completions", large, key)[2]["error"]["code"] == "too_large"
+        assert running.call(path, large, key)[2]["error"]["code"] == "too_large"
 
-        def said(*pieces):
+        def said(*pieces, pause=0.0):
             with socket.create_connection(("127.0.0.1", running.port), timeout=10) as client:
                 try:
                     for piece in pieces:
                         client.sendall(piece)
+                        time.sleep(pause)
                     return b"".join(iter(lambda: client.recv(65536), b""))
                 except ConnectionError:
                     return b""
 
-        post = b"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\nauthorization: Bearer " + key.encode() + b"\r\n"
+        post = f"POST {path} HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {key}\r\n".encode()
         assert said(post + b"x: " + b"y" * 2000 + b"\r\n\r\n")[:12] in (b"HTTP/1.1 400", b"")
         assert said(b"GET / HTTP/1.1\r\nx: " + b"y" * 5000)[:12] in (b"HTTP/1.1 400", b"")
         assert said(post) == b""  # the headers never end
-        assert b"too_slow" in said(post + b"content-length: 50\r\n\r\n{")
+        for begun in (b"", b"{"):
+            assert b"too_slow" in said(post + b"content-length: 50\r\n\r\n" + begun)
+        begun = time.monotonic()
+        said(post + b"content-length: 50\r\n\r\n", *[b"{"] * 40, pause=0.1)  # each piece comes in time, the whole not
+        assert time.monotonic() - begun < 3.5
         assert b"too_large" in said(post + b"transfer-encoding: chunked\r\n\r\nfff\r\n" + b"x" * 0xFFF + b"\r\n")
+        with socket.create_connection(("127.0.0.1", running.port)) as client:  # and one that goes away
+            client.sendall(post + b"content-length: 50\r\n\r\n{")
+            time.sleep(0.1)
+        running.settled()
         assert upstream.calls == 0
+    assert not [one.exc_info for one in caplog.records if one.exc_info]
 
 
 def test_a_client_that_does_not_read_is_let_go(tmp_path):

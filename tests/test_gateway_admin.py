@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import http.client
 import io
 import json
 
@@ -142,6 +143,52 @@ def test_no_prompt_and_no_secret_in_log_store_or_answer(tmp_path, capfd):
         assert secret not in everything
 
 
+def test_prompts_are_in_the_log_where_that_is_asked_for_and_nowhere_else(tmp_path, capfd):
+    pytest.importorskip("redis")
+    import redis_server
+
+    if redis_server.SERVER is None:
+        pytest.skip("no redis-server")
+    server = redis_server.RedisServer()
+    try:
+        with Upstream(cut=echo(cut_after=2)) as upstream:
+            text = toml([("one", upstream.url, ["echo", "cut"], "")], ledger=server.url, extra="[policies.cache]")
+            with Running(tmp_path, text.replace("json = false", "json = true\nprompts = true")) as running:
+                key = running.key("all:900")
+                bodies = [ask(temperature=0), ask(temperature=0), ask(stream=True), ask(model="cut", stream=True)]
+                for body in (*bodies, ask(n=1000)):
+                    running.call("/v1/chat/completions", body, key)
+                running.call("/v1/responses", {"model": "echo", "input": "a secret prompt", "instructions": "Be."}, key)
+                body = {"model": "echo", "max_tokens": 2, "system": "Be.", "messages": HI}
+                running.call("/v1/messages", body, key)
+                running.call("/v1/chat/completions", ask(), "bk-0000000000000000-" + "x" * 43)
+                records = running.settled(8)
+                shown = running.call("/admin/api/requests")[2], running.call("/metrics")[2].decode()
+            import redis
+
+            with redis.Redis.from_url(server.url) as client:
+                client.config_set("rdbcompression", "no")
+                kept = str([client.dump(name) for name in client.keys("*")])
+    finally:
+        server.stop()
+    lines = [json.loads(line) for line in capfd.readouterr().err.splitlines() if line.startswith("{")]
+    assert [one["id"] for one in lines] == [one["id"] for one in records]
+    assert lines[0]["id"] in kept
+    lines.sort(key=lambda one: int(one["id"].rpartition("-")[2]))  # as they were made, not as they were booked
+    records.sort(key=lambda one: int(one["id"].rpartition("-")[2]))
+    assert [one.get("asked") for one in lines] == [
+        *[{"messages": HI}] * 5, {"input": "a secret prompt", "instructions": "Be."}, {"system": "Be.", "messages": HI},
+        None,
+    ]  # fmt: skip
+    five, streamed = "word word word word word", "word word word word word "
+    assert [one.get("answer") for one in lines] == [
+        [five], [five], [streamed], ["word word "], None, [five], ["word word"], None,
+    ]  # fmt: skip
+    assert [one["input"] for one in lines] == [one["input"] for one in records]  # tokens, as ever
+    for text in ("secret prompt", "word word"):
+        assert text not in str(records) + str(shown) + kept
+
+
 def test_without_an_admin_key_there_is_no_admin(tmp_path):
     from budgeteer.gateway.config import load
 
@@ -158,6 +205,7 @@ def test_settlements_become_spans(tmp_path, monkeypatch):
     from opentelemetry.sdk.trace import TracerProvider
     from opentelemetry.sdk.trace.export import SimpleSpanProcessor
     from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+    from opentelemetry.trace import SpanKind, StatusCode
 
     spans, provider = InMemorySpanExporter(), TracerProvider()
     provider.add_span_processor(SimpleSpanProcessor(spans))
@@ -165,9 +213,31 @@ def test_settlements_become_spans(tmp_path, monkeypatch):
     with Upstream() as upstream:
         text = toml([("one", upstream.url, ["echo"], "")]).replace("json = false", "opentelemetry = true\njson = false")
         with Running(tmp_path, text) as running:
-            running.call("/v1/chat/completions", ask(), running.key("all:900"))
-            running.settled(1)
-    (span,) = spans.get_finished_spans()
+            key = running.key("all:900")
+            running.call("/v1/chat/completions", ask(), key)
+            # one connection, so that one request's parent could be taken for the next one's
+            link = http.client.HTTPConnection("127.0.0.1", running.port, timeout=20)
+            for n, (body, token) in enumerate(
+                [(ask(), key), (ask(n=1000), key), (ask(stream=True), key), (ask(), "x")]
+            ):
+                parent = {} if n == 2 else {"traceparent": f"00-{n + 1:032x}-{n + 17:016x}-01"}
+                link.request(
+                    "POST", "/v1/chat/completions", json.dumps(body), {"authorization": f"Bearer {token}", **parent}
+                )
+                link.getresponse().read()
+            link.close()
+            running.settled(5)
+    span, child, refused, other, stranger = spans.get_finished_spans()
+    assert (span.parent, other.parent) == (None, None)
+    for n, one in ((0, child), (1, refused), (3, stranger)):
+        assert (one.parent.span_id, one.parent.trace_id, one.context.trace_id) == (n + 17, n + 1, n + 1)
+    assert (refused.kind, refused.status.status_code) == (SpanKind.SERVER, StatusCode.ERROR)
+    assert refused.end_time >= refused.start_time
+    assert dict(refused.attributes) == {
+        "gen_ai.operation.name": "chat", "gen_ai.request.model": "echo", "budgeteer.outcome": "refused",
+        "error.type": "budget_exceeded", "http.response.status_code": 402,
+    }  # fmt: skip
+    assert (stranger.attributes["error.type"], stranger.name) == ("invalid_api_key", "chat")
     assert span.attributes["gen_ai.usage.output_tokens"] == 5
     assert span.attributes["budgeteer.settled.all"] == 12
     assert span.end_time > span.start_time

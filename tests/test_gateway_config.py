@@ -105,6 +105,7 @@ def test_the_name_of_the_cap_is_the_upstreams(tmp_path, url, more, cap):
         ("max_output = 50", 'aliases = ["m"]', -2, "upstreams[0].models has m twice"),
         ('dialect = "both"', 'key_env = "NOT_SET"', 0, "NOT_SET, which is not set"),
         ("json = false", 'json = "no"', 0, "give true or false"),
+        ("json = false", "json = false\nprompts = true", 1, "logging.prompts is true, but json = false"),
         ("json = false", '[defaults]\nlimits = ["$5/day"]', 1, "limits 'money', which is not counted"),
         ("json = false", '[defaults]\nlimits = ["5 apples"]', 1, "defaults.limits is not usable"),
         ("json = false", "[policies.magic]", 0, "policies.magic is no policy"),
@@ -141,7 +142,19 @@ def test_check_says_what_does_not_answer(tmp_path, capsys):
         money = toml([("up", upstream.url, ["m"], "")], kinds='["money"]')
         (tmp_path / "g.toml").write_text(money)
         assert main(["serve", "--config", str(tmp_path / "g.toml"), "--check"]) == 1
-        assert "price of m at up" in capsys.readouterr().out
+        said = capsys.readouterr().out
+        assert "price of m at up" in said
+        assert 'files = ["prices.toml"] below [prices]' in said
+        assert "with_fallback" not in said
+        # what it says to write is what it takes
+        shown = said[said.index('            [models."m"]') : said.index("        or give")]
+        (tmp_path / "prices.toml").write_text(shown)
+        (tmp_path / "g.toml").write_text(money.replace("[prices]", '[prices]\nfiles = ["prices.toml"]'))
+        assert main(["serve", "--config", str(tmp_path / "g.toml"), "--check"]) == 0
+        capsys.readouterr()
+        (tmp_path / "prices.toml").write_text(shown.replace('"m"', '"n"'))
+        assert main(["serve", "--config", str(tmp_path / "g.toml"), "--check"]) == 1
+        assert "Add it to a file of [prices] files" in capsys.readouterr().out
 
 
 def test_keys_from_the_command_line(tmp_path, capsys):
@@ -241,6 +254,28 @@ def test_records_are_kept_once_and_within_bounds(store):
     kept = [row["at"] for row in store.select("SELECT at FROM records ORDER BY n")]
     assert 1000 <= len(kept) <= 1200
     assert kept[-1] == 3999
+
+
+def test_records_of_before_are_read_with_what_they_have(tmp_path, redis_process):
+    import sqlite3
+
+    import redis_server
+
+    old = {name: value for name, value in _record(1).items() if name not in ("saved", "calls")}
+    SqliteStore(tmp_path / "s").close()
+    with sqlite3.connect(tmp_path / "s") as file:
+        for name in ("saved", "calls"):
+            file.execute(f"ALTER TABLE records DROP COLUMN {name}")
+        values = [json.dumps(value) if isinstance(value, dict) else value for value in old.values()]
+        file.execute(f"INSERT INTO records ({', '.join(old)}) VALUES ({', '.join('?' * len(old))})", values)
+    redis_server.flush()
+    other = RedisStore(redis_process)
+    other.add([old])
+    for store in (SqliteStore(tmp_path / "s"), other):
+        store.add([_record(2, saved={"all": 3})])
+        rows = store.select("SELECT id, saved, calls FROM records ORDER BY n")
+        assert [tuple(row.values()) for row in rows] == [("r1", "{}", "[]"), ("r2", '{"all":3}', "[]")]
+        store.close()
 
 
 def test_replicas_are_seen(store):

@@ -211,7 +211,7 @@ def test_hostile_names_are_text_everywhere(running, person):
     plain = {"html", "head", "meta", "title", "link", "script", "body", "header", "a", "nav", "form", "input", "button",
              "main", "h1", "h2", "label", "select", "option", "section", "div", "p", "span", "svg", "line", "text",
              "rect", "ul", "li", "table", "thead", "tbody", "tr", "th", "td", "dl", "dt", "dd", "code", "details",
-             "summary", "textarea", "b", "footer", "polyline", "polygon", "circle"}  # fmt: skip
+             "summary", "textarea", "b", "footer", "polyline", "polygon", "circle", "fieldset", "legend"}  # fmt: skip
     said = 0
     for path in pages:
         status, headers, text = person.get(path)
@@ -235,8 +235,9 @@ _text = st.text(max_size=20) | st.sampled_from(["-1", "0", "9" * 30, "\x00", "al
     st.dictionaries(st.sampled_from([
         "range", "kind", "by", "path", "window", "since", "until", "before", "key", "status", "refused", "outcome"]),
         _text, max_size=4),
-    st.dictionaries(st.sampled_from(["name", "path", "limits", "per_user", "models", "max_output", "expires", "amount",
-                                     "sure"]), _text, max_size=4),
+    st.dictionaries(st.sampled_from([
+        "name", "path", "limits", "per_user", "per_session", "per_tag", "models", "max_input", "max_output",
+        "max_reasoning", "expires", "amount", "sure"]), _text, max_size=4),
 )  # fmt: skip
 def test_no_address_and_no_form_makes_a_page_fail(running, person, path, query, form):
     asked = urlencode({name: one.encode("utf-8", "surrogatepass") for name, one in query.items()})
@@ -264,7 +265,8 @@ def test_what_a_form_was_given_comes_back_escaped(running, person):
 def test_a_key_is_made_topped_up_and_revoked(running, person):
     token = person.token()
     form = {"token": token, "path": "forms", "name": "mine", "limits": "500\nrequests:60/60s", "models": "echo, slow",
-            "max_output": "1,000", "expires": "2099-01-31"}  # fmt: skip
+            "max_input": "8_000", "max_output": "1,000", "max_reasoning": "0", "expires": "2099-01-31",
+            "per_user": "300", "per_session": "all:200/day\n900", "per_tag": ""}  # fmt: skip
     status, headers, body = person.post("/keys", **form)
     secret = re.search(r"bk-[0-9a-f]{16}-[\w-]{43}", body)[0]
     assert (status, headers["cache-control"]) == (201, "no-store")
@@ -272,20 +274,30 @@ def test_a_key_is_made_topped_up_and_revoked(running, person):
     key = running.admin(f"keys/{name}")["key"]
     assert (key["limits"], key["models"], key["max_output"]) == (["500", "requests:60/60s"], ["echo", "slow"], 1000)
     assert key["expires"] == 4_073_500_800_000
+    assert (key["per_user"], key["per_tag"], key["max_input"], key["max_reasoning"]) == (["300"], [], 8000, 0)
+    assert key["per_session"] == ["200/day", "900"]
     for path in ("/keys", f"/keys/{name}", "/requests"):
         assert secret not in person.get(path)[2]
-    assert chat(running, secret)[0] == 200
+    assert chat(running, secret)[0] == 400  # it names nobody
+    assert chat(running, secret, user="ann", session="s")[0] == 200
     assert person.post(f"/keys/{name}/top-up", token=token, amount="250")[0] == 303
     assert running.admin(f"keys/{name}")["key"]["limits"][0] == "750"
     status, _, body = person.post(f"/keys/{name}/top-up", token=token, amount="$5")
     assert status == 400
     assert "no limit of the kind" in body
     assert person.post(f"/keys/{name}/revoke", token=token)[0] == 400
-    assert chat(running, secret)[0] == 200
+    assert chat(running, secret, user="ann", session="s")[0] == 200
     assert person.post(f"/keys/{name}/revoke", token=token, sure="yes")[0] == 303
     assert chat(running, secret)[0] == 401
     assert "Revoke" not in person.get(f"/keys/{name}")[2]
-    for bad in ({"max_output": "many"}, {"expires": "soon"}, {"limits": "lots"}, {"path": "a//b"}):
+    for bad in (
+        {"max_output": "many"},
+        {"max_input": "-1"},
+        {"per_tag": "much"},
+        {"expires": "soon"},
+        {"limits": "lots"},
+        {"path": "a//b"},
+    ):
         status, _, body = person.post("/keys", **{**form, **bad})
         assert status == 400, bad
         assert "problem" in body
@@ -327,6 +339,24 @@ def test_pages_say_what_the_admin_api_says(running, person):
     assert person.get("/requests/none")[0] == 404
     assert person.get("/?by=nothing")[0] == 400
     assert person.get("/requests?since=x")[0] == 400
+
+
+def test_what_the_cache_saved_and_what_each_upstream_was_called_for(tmp_path):
+    with Upstream(bad=error(503)) as upstream:
+        served = [("one", upstream.url, ["echo", "bad"], ""), ("two", upstream.url, ["bad"], "")]
+        with Running(tmp_path, toml(served, extra="[policies.cache]\nsampled = true")) as running:
+            person, key = Person(running), running.key("all:5000")
+            assert "by the cache" not in person.get("/")[2]
+            for model in ("echo", "echo", "bad"):
+                chat(running, key, model)
+            _, hit, failed = running.settled(3)
+            assert "saved12tokens, by the cache" in Parsed(person.get("/")[2]).words
+            words = Parsed(person.get(f"/requests/{hit['id']}")[2]).words
+            assert "tokens00012" in words
+            assert "No upstream was called." in words
+            words = Parsed(person.get(f"/requests/{failed['id']}")[2]).words
+            assert "onerejected0000" in words
+            assert "tworejected0000" in words
 
 
 def test_the_export_is_the_records(running, person):
@@ -448,6 +478,8 @@ def test_a_person_makes_a_key_watches_it_spend_hits_the_cap_and_exports(running,
         page.fill("input[name=name]", EVIL)
         page.fill("input[name=path]", "seen")
         page.fill("textarea[name=limits]", "all:150")
+        page.fill("textarea[name=per_session]", "all:10k/day")
+        page.fill("input[name=max_input]", "500")
         page.press("details form button")
         secret = page.js("document.getElementById('secret').textContent")
         # watch it spend, without a reload
@@ -457,7 +489,7 @@ def test_a_person_makes_a_key_watches_it_spend_hits_the_cap_and_exports(running,
 
         def spend():
             while not stop.is_set():
-                chat(running, secret, stage="watched")
+                chat(running, secret, stage="watched", session="s")
 
         threading.Thread(target=spend, daemon=True).start()
         try:
@@ -490,6 +522,7 @@ def test_a_person_makes_a_key_watches_it_spend_hits_the_cap_and_exports(running,
             for path in ("/", "/budgets", "/requests", "/keys", f"/keys/{secret.split('-')[1]}"):
                 page.shape(width, 800, dark=width == 380)
                 page.open(running.root + path)
+                page.js("document.querySelectorAll('details').forEach(one => { one.open = true; })")
                 assert page.js("document.documentElement.scrollWidth") <= width, (width, path)
         assert page.problems() == []
         page.open(f"{running.root}/")

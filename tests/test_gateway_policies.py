@@ -10,7 +10,7 @@ for needed in ("aiohttp", "orjson", "prometheus_client", "starlette", "uvicorn")
 from budgeteer.errors import InvalidInput  # noqa: E402
 from budgeteer.gateway.config import load  # noqa: E402
 from gateway_fixture import Running, toml  # noqa: E402
-from upstream import Upstream, echo  # noqa: E402
+from upstream import Upstream, echo, error, hang, hang_up  # noqa: E402
 
 HI = [{"role": "user", "content": "Hi"}]
 
@@ -30,9 +30,10 @@ def ask(**more):
     return {"model": "dear", "messages": HI, "max_tokens": 50, **more}
 
 
-def call(running, key, body, route="chat/completions"):
+def call(running, key, body, route="chat/completions", **labels):
     """Status, what policies did, the answer."""
-    status, headers, found = running.call(f"/v1/{route}", body, key)
+    about = {f"x-budgeteer-{name}": value for name, value in labels.items()}
+    status, headers, found = running.call(f"/v1/{route}", body, key, headers=about)
     return status, headers.get("x-budgeteer-policy"), found
 
 
@@ -86,6 +87,30 @@ def test_downgrade_acts_at_its_threshold(tmp_path, upstream):
         assert of_a == ["long", "long", "long", "cheap"]
 
 
+def test_a_cheaper_model_that_makes_less_lowers_the_cap(tmp_path, upstream):
+    """The same request is served before and after the threshold; above what the model asked for makes it is refused."""
+    extra = '[policies.downgrade]\nabove = 0.5\n[policies.downgrade.models]\nlong = "cheap"'
+    text = toml([("one", upstream.url, ["dear", "cheap", "long"], "")], extra=extra)
+    with Running(
+        tmp_path, text.replace('name = "cheap"\nmax_output = 50', 'name = "cheap"\nmax_output = 3')
+    ) as running:
+        key = running.key("all:300")
+        for _ in range(3):  # 57 each
+            assert call(running, key, ask(model="long"))[:2] == (200, None)
+            running.settled()
+        running.gateway.proxy._room.clear()
+        status, did, found = call(running, key, ask(model="long"))
+        assert (status, did, found["usage"]["completion_tokens"]) == (200, "downgrade=cheap,cap=3", 3)
+        status, did, found = call(running, key, ask(model="long", max_tokens=51))
+        assert (status, found["error"]["code"], "long may make 50 here" in found["error"]["message"]) == (
+            400, "output_too_large", True,
+        )  # fmt: skip
+        assert "max_output of this model in the gateway's TOML file" in found["error"]["message"]
+        small = running.key("all:300", max_output=20)
+        found = call(running, small, ask(model="long", max_tokens=21))[2]
+        assert "this key may make 20 (max_output of the key)" in found["error"]["message"]
+
+
 def test_a_schedule_shortens_answers_and_lowers_effort(tmp_path, upstream):
     extra = '[policies.schedule]\nmax_tokens = [[0, 40], [0.5, 4]]\neffort = [[0, "high"], [0.5, "low"]]'
     with policy(tmp_path, upstream, extra) as running:
@@ -132,7 +157,9 @@ def test_the_cache_answers_the_same_request_of_the_same_key(tmp_path, upstream):
             assert call(running, one, body)[:2] == (200, None)
         assert upstream.calls == calls + 6
         hit = [one for one in running.settled() if one["outcome"] == "cached"]
-        assert [(one["units"], one["policy"]) for one in hit] == [({}, "cache")]
+        assert [(one["units"], one["policy"], one["saved"]) for one in hit] == [({}, "cache", {"all": 12})]
+        assert running.admin("summary")["saved"] == {"all": 12}
+        assert 'budgeteer_saved_units_total{kind="all"} 12.0' in running.call("/metrics")[2].decode()
         assert call(running, key, ask(temperature=0))[1] is None  # two newer ones pushed it out
 
 
@@ -151,6 +178,17 @@ def test_a_loop_is_stopped(tmp_path, upstream):
         used = {"role": "assistant", "content": [{"type": "tool_use", "id": "1", "name": "ls", "input": {}}]}
         body = {"model": "dear", "max_tokens": 9, "messages": [used, *HI, used, *HI, used, *HI]}
         assert call(running, key, body, "messages")[0] == 429
+
+
+def test_neither_the_cache_nor_a_loop_takes_one_user_for_another(tmp_path, upstream):
+    with policy(tmp_path, upstream, "[policies.cache]\n[policies.loop]\ntimes = 2") as running:
+        key, same = running.key("all:9000"), ask(temperature=0)
+        did = [call(running, key, same, user=user)[1] for user in ("alice", "bob", "alice")]
+        assert did == [None, None, "cache"]
+        assert call(running, key, {**same, "user": "alice"})[1] is None  # another body
+        sampled = ask(max_tokens=9)
+        for labels in ({}, {"user": "alice"}, {"user": "bob"}, {"user": "bob", "session": "1"}, {"session": "1"}):
+            assert [call(running, key, sampled, **labels)[0] for _ in range(3)] == [200, 200, 429], labels
 
 
 def test_answers_that_run_to_their_cap_are_reined_in(tmp_path, upstream):
@@ -185,6 +223,87 @@ def test_pace_makes_answers_shorter_while_spending_is_ahead_of_the_clock(tmp_pat
         assert track.state.left[0] == pytest.approx(4000 - spent)
         slow = running.key("all:4000", path="unpaced")
         assert call(running, slow, ask(model="long", max_tokens=200))[1] is None
+
+
+def test_who_is_refused_again_and_again_does_not_use_up_what_is_paced_for_all(tmp_path):
+    """The team's month is paced; a key of it that may spend nothing, or whose upstream refuses, takes none of it."""
+    extra = '[policies.pace]\nwindow = "month"\nrequests = 40\nshares = [1, 0.25]\n[scopes.team]\n'
+    extra += 'limits = ["all:4000/month"]'
+    with Upstream(long=echo(words=10**6), full=error(503), lost=hang_up) as upstream:
+        text = toml([("one", upstream.url, ["long", "full", "lost"], "")], server="retries = 0", extra=extra, cap=400)
+        with Running(tmp_path, text) as running:
+            poor, rich = running.key("all:10", path="team"), running.key(path="team")
+            for _ in range(60):
+                assert call(running, poor, ask(model="long", max_tokens=200))[0] == 402
+                assert call(running, rich, ask(model="full", max_tokens=200))[0] == 503
+            (track,) = running.gateway.config.policies["pace"].tracks.values()
+            assert (track.state.left, track.state.price[0]) == ((4000,), pytest.approx(0))
+            assert track.mean == [100, 25]  # nothing ran, so nothing is known of what calls use
+            assert call(running, rich, ask(model="long", max_tokens=200))[:2] == (200, None)
+            assert call(running, rich, ask(model="lost", max_tokens=200))[0] == 502
+            charged = [one["units"]["all"] for one in running.settled() if one["units"].get("all")]
+            assert charged == [207, pytest.approx(300, rel=0.2)]
+            assert track.state.left == (4000 - sum(charged),)
+
+
+class Witness:
+    """What ``before`` saw, and what ``after`` was told of it."""
+
+    def __init__(self, fails=False):
+        self.seen, self.told, self.fails = [], [], fails
+
+    async def before(self, ask, proxy):
+        self.seen.append(ask)
+
+    def after(self, ask, content, live):
+        self.told.append((ask, content, dict(live.units)))
+        assert not self.fails
+
+
+def test_policies_are_told_once_of_every_request_that_they_saw_whatever_became_of_it(tmp_path, caplog):
+    import socket
+
+    extra = "[policies.cache]\n[policies.loop]\ntimes = 2"
+    more = "connect_seconds = 0.4\nfirst_byte_seconds = 0.1\nidle_seconds = 0.4"
+    steps = {"full": error(503), "picky": error(400), "broken": error(500), "lost": hang_up, "hung": hang,
+             "cut": echo(cut_after=2), "slow": echo(words=50, pause=0.05)}  # fmt: skip
+    with Upstream(dear=echo(), **steps) as upstream:
+        text = toml([("one", upstream.url, ["dear", *steps], more)], server="retries = 0", extra=extra)
+        with Running(tmp_path, text) as running:
+            first, last = Witness(fails=True), Witness()
+            running.gateway.proxy.policies.insert(0, ("first", first))
+            running.gateway.proxy.policies.append(("last", last))
+            key, poor, stopped = running.key("all:90000"), running.key("all:50"), running.key("all:9", "requests:1/90s")
+            said = [
+                call(running, key, ask(model=name, stream=name == "cut"))[0] for name in ("dear", *list(steps)[:-1])
+            ]
+            assert said == [200, 503, 400, 502, 502, 504, 200]
+            assert call(running, key, ask(stream=True))[0] == 200
+            assert [call(running, key, ask(temperature=0))[1] for _ in range(2)] == [None, "cache"]
+            assert [call(running, key, ask(max_tokens=7))[0] for _ in range(3)] == [200, 200, 429]  # a loop
+            assert call(running, poor, ask())[0] == call(running, stopped, ask())[0] == 402
+            assert call(running, key, ask(max_tokens=-1))[0] == 400
+            body = b'{"model": "slow", "messages": [], "max_tokens": 50, "stream": true}'
+            head = f"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {key}\r\n"
+            with socket.create_connection(("127.0.0.1", running.port)) as client:
+                client.sendall(f"{head}content-length: {len(body)}\r\n\r\n".encode() + body)
+                while b"word" not in client.recv(65536):
+                    pass
+            records = running.settled(17)
+    assert len(records) == len(first.seen) == 17
+    assert len(last.seen) == 15  # but for what the cache answered and the loop that was stopped
+    for witness in (first, last):
+        assert sorted(map(id, witness.seen)) == sorted(id(ask) for ask, _, _ in witness.told)
+    units = [one["units"] for one in sorted(records, key=lambda one: int(one["id"].rpartition("-")[2]))]
+    order = {id(ask): n for n, ask in enumerate(first.seen)}
+    told = sorted(first.told, key=lambda one: order[id(one[0])])
+    assert [one for _, _, one in told] == units
+    whole = [content for _, content, _ in told]
+    assert [content is None for content in whole] == [
+        False, *[True] * 6, False, False, True, False, False, True, True, True, True, True,
+    ]  # fmt: skip
+    assert (whole[7], b"word word" in whole[0]) == (b"", True)
+    assert sum("policy first failed" in one.message for one in caplog.records) == 17
 
 
 @pytest.mark.parametrize(

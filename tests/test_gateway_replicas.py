@@ -18,6 +18,7 @@ for needed in ("aiohttp", "orjson", "prometheus_client", "starlette", "uvicorn")
     pytest.importorskip(needed)
 import aiohttp  # noqa: E402
 
+from budgeteer.errors import LedgerUnavailable  # noqa: E402
 from budgeteer.ledger import Limit, RedisLedger, SqliteLedger  # noqa: E402
 from gateway_fixture import ADMIN, Running, toml  # noqa: E402
 from upstream import Upstream, echo  # noqa: E402
@@ -131,6 +132,36 @@ def test_without_its_ledger_nothing_is_sent_and_what_ran_is_booked_later(tmp_pat
         server.stop()
 
 
+@pytest.mark.parametrize("made", [True, False])
+def test_a_reservation_whose_answer_was_lost_is_given_back(tmp_path, made, caplog):
+    """Nothing is sent for it, so nothing of it stays held: neither tokens nor one of the requests at once."""
+    with Upstream(m=echo()) as upstream:
+        text = toml([("one", upstream.url, ["m"], "")], ledger=str(tmp_path / "ledger.db"))
+        with Running(tmp_path, text) as running:
+            key = running.key("all:5000", "parallel:1")
+            assert running.call("/v1/chat/completions", ASK, key)[0] == 200
+            running.settled(1)
+            ledger, lost = running.gateway.ledger, []
+            carry_out = ledger.run_batch
+
+            def lose(commands):
+                found = carry_out(commands) if made or lost else None
+                if not lost and any(command[0] == "reserve" for command in commands):
+                    lost.append(commands)
+                    raise LedgerUnavailable("the answer was lost")
+                return found
+
+            ledger.run_batch = lose
+            status, _, found = running.call("/v1/chat/completions", ASK, key)
+            assert (status, found["error"]["code"], upstream.calls) == (503, "ledger_unavailable", 1)
+            records = running.settled(2)
+            assert [(one["outcome"], one["attempts"]) for one in records] == [("ok", 1), ("refused", 0)]
+            assert running.call("/v1/chat/completions", ASK, key)[0] == 200
+            running.settled(3)
+            assert running.spent() == 24
+            assert not [one for one in caplog.records if one.exc_info]
+
+
 def _serve(folder, name, text):
     """A gateway in a process of its own; (process, its root URL)."""
     import redis_server
@@ -242,8 +273,9 @@ def test_five_hundred_streams_on_two_replicas_one_of_which_is_killed(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_hundred_streams_while_redis_hangs_for_five_seconds(tmp_path):
-    """Those that run go on and are booked; none begins unreserved; afterwards all is as if nothing had happened."""
+@pytest.mark.parametrize("how", ["hangs", "is gone"])
+def test_five_hundred_streams_on_two_replicas_while_redis_is_away_for_five_seconds(tmp_path, how):
+    """Those that run go on and are booked; none begins unreserved; afterwards the budget runs out to the token."""
     import redis_server
 
     pytest.importorskip("redis")
@@ -251,37 +283,82 @@ def test_a_hundred_streams_while_redis_hangs_for_five_seconds(tmp_path):
         pytest.skip("no redis-server")
     body = {**ASK, "stream": True}
     server = redis_server.RedisServer()
+    processes = []
     try:
-        with Upstream(m=echo(words=20, pause=0.1)) as upstream:
+        with Upstream(m=echo(words=20, prompt=80, pause=0.1)) as upstream:
             text = toml([("one", upstream.url, ["m"], "")], ledger=server.url)
-            process, root = _serve(tmp_path, "one.toml", text)
-            try:
-                key = _admin(root, "keys", {"path": "acme", "limits": ["all:1m"]})["secret"]
+            (first, one), (second, two) = _serve(tmp_path, "one.toml", text), _serve(tmp_path, "two.toml", text)
+            processes = [first, second]
+            limit = 300 * worst(body)
+            key = _admin(one, "keys", {"path": "acme", "limits": [f"all:{limit}"]})["secret"]
 
-                async def outage():
-                    running = asyncio.ensure_future(many(f"{root}/v1", key, 100, body))
-                    while upstream.calls < 100:
-                        await asyncio.sleep(0.02)
+            async def both(n):
+                calls = await asyncio.gather(*(many(f"{root}/v1", key, n, body) for root in (one, two)))
+                return [answer for answers in calls for answer in answers]
+
+            async def outage():
+                running = asyncio.ensure_future(both(250))
+                while upstream.calls < 100:
+                    await asyncio.sleep(0.01)
+                if how == "hangs":
                     server.process.send_signal(signal.SIGSTOP)
+                else:
+                    server.process.terminate()  # it writes its file
+                    await asyncio.to_thread(server.process.wait, 10)
+                back = time.monotonic() + 5
+                calls = -1
+                while calls < upstream.calls:  # those that were reserved just before
                     calls = upstream.calls
-                    late = asyncio.ensure_future(many(f"{root}/v1", key, 20, body))
-                    await asyncio.sleep(5)
-                    begun = upstream.calls - calls
+                    await asyncio.sleep(0.7)
+                late = asyncio.ensure_future(both(20))
+                await asyncio.sleep(back - time.monotonic())
+                begun = upstream.calls - calls
+                if how == "hangs":
                     server.process.send_signal(signal.SIGCONT)
-                    return begun, await running, await late
+                else:
+                    await asyncio.to_thread(server.start)
+                return begun, await running, await late
 
-                begun, answers, late = asyncio.run(outage())
-                assert begun == 0
-                assert all(status == 200 and said.endswith(b"data: [DONE]\n\n") for status, said in answers)
-                assert {status for status, _ in late} <= {200, 503}
-                assert asyncio.run(many(f"{root}/v1", key, 1, body))[0][0] == 200
-            finally:
-                process.send_signal(signal.SIGTERM)
-                process.wait(60)
+            begun, answers, late = asyncio.run(outage())
+            assert begun == 0
+            assert {status for status, _ in answers} <= {200, 402, 429, 503}
+            assert sum(status == 200 for status, _ in answers) >= 100
+            assert {status for status, _ in late} <= ({503} if how == "is gone" else {200, 402, 429, 503})
+            deadline = time.monotonic() + 60
             with RedisLedger(server.url) as ledger:
-                _, state = ledger.snapshot()
-                book = state.accounts["acme"].books["all"]
-                assert (book.spent, book.held, book.over) == (upstream.billed, 0, 0)
+
+                def settled():
+                    while True:
+                        _, state = ledger.snapshot()
+                        books = state.accounts["acme"].books
+                        if not any(book.held for book in books.values()):
+                            return books
+                        assert time.monotonic() < deadline, list(state.reservations.values())
+                        time.sleep(0.2)
+
+                settled()
+                wave = again = asyncio.run(both(250))
+                while {status for status, _ in wave} != {402}:  # what they held and did not use serves some more
+                    assert {status for status, _ in wave} <= {200, 402, 429}
+                    settled()
+                    wave = asyncio.run(both(10))
+                    again = again + wave
+                book = settled()["all"]
+                assert book.over == 0
+                served = [said for status, said in (*answers, *late, *again) if status == 200]
+                assert all(said.endswith(b"data: [DONE]\n\n") for said in served)
+                assert book.spent == upstream.billed == 100 * len(served) <= limit
+                assert book.spent > limit - worst(body)
                 ledger.verify()
+            rows = []
+            while sum(row["requests"] for row in rows) < 540 + len(again) and time.monotonic() < deadline:
+                time.sleep(0.5)
+                rows = _admin(two, "spend?by=outcome&kind=all")["rows"]
+            assert sum(row["units"] for row in rows) == upstream.billed
+            assert sum(row["requests"] for row in rows) == 540 + len(again)
     finally:
+        for process in processes:
+            process.kill()
+            process.wait()
+        server.process.send_signal(signal.SIGCONT)
         server.stop()

@@ -121,3 +121,17 @@ def test_metrics_without_spans():
         wrap(base, Purse(all=999), on_settle=record).chat.completions.create(**ASK)
     assert not exporter.get_finished_spans()
     assert reader.get_metrics_data().resource_metrics
+
+
+def test_a_span_of_this_process_stays_the_parent():
+    from opentelemetry import trace
+
+    from budgeteer.adapters.otel import Incoming
+
+    incoming, tracer = Incoming(TracerProvider()), TracerProvider().get_tracer("server")
+    headers = {b"traceparent": b"00-" + b"7" * 32 + b"-" + b"8" * 16 + b"-01", b"x": b"\xff"}
+    with incoming.within(headers):
+        assert trace.get_current_span().get_span_context().span_id == int("8" * 16, 16)
+    assert not trace.get_current_span().get_span_context().is_valid
+    with tracer.start_as_current_span("of the server") as own, incoming.within(headers):
+        assert trace.get_current_span() is own

@@ -112,15 +112,19 @@ class MissingExtra(BudgeteerError, ImportError):
 
 
 class UnknownPrice(UnknownName):
-    """A model without a price; it is never taken to be free."""
+    """A model without a price; it is never taken to be free.
+
+    Attributes:
+        problem: the message without the advice, for those whose prices are not of Python.
+    """
 
     def __init__(self, model: str, known: Iterable[str], source: str) -> None:
         super().__init__("price of model", model, known)
         near = difflib.get_close_matches(model, self.known, n=3, cutoff=0.4)
         hint = f"did you mean {' or '.join(map(repr, near))}?" if near else f"{len(self.known)} models are known."
+        self.problem = f"{source}: no price of model {model!r}; {hint}"
         self.message = (
-            f"{source}: no price of model {model!r}; {hint} "
-            f"Name it in a TOML of your own, or choose a price for unknown models (with_fallback)"
+            f"{self.problem} Name it in a TOML of your own, or choose a price for unknown models (with_fallback)"
         )
         self.args = (self.message,)
 

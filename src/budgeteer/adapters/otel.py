@@ -7,7 +7,9 @@ beside one of them use ``spans=False``, or its readers count tokens twice.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 from budgeteer.adapters import semconv
@@ -15,7 +17,7 @@ from budgeteer.adapters.metering import OK, REJECTED, Settlement
 from budgeteer.errors import MissingExtra
 
 try:
-    from opentelemetry import metrics, trace
+    from opentelemetry import context, metrics, propagate, trace
     from opentelemetry.trace import SpanKind, Status, StatusCode
 except ImportError as error:
     raise MissingExtra("opentelemetry", "otel") from error
@@ -72,6 +74,46 @@ def recorder(
             _span(tracer, settlement)
 
     return record
+
+
+class Incoming:
+    """Requests that somebody else's spans made: theirs are the parents of the spans made here.
+
+    Args:
+        tracer_provider: the global one when None.
+    """
+
+    def __init__(self, tracer_provider: trace.TracerProvider | None = None) -> None:
+        self._tracer = trace.get_tracer(NAME, tracer_provider=tracer_provider)
+
+    @contextmanager
+    def within(self, headers: Mapping[bytes, bytes]) -> Iterator[None]:
+        """Spans made inside are children of the one that a request's ``traceparent`` names.
+
+        Where an instrumentation of this process has begun a span for the request, they stay that span's.
+        """
+        if trace.get_current_span().get_span_context().is_valid:
+            yield
+            return
+        carrier = {name.decode("latin-1"): value.decode("latin-1") for name, value in headers.items()}
+        token = context.attach(propagate.extract(carrier))
+        try:
+            yield
+        finally:
+            context.detach(token)
+
+    def refused(self, operation: str, model: str, status: int, code: str, started: int) -> None:
+        """A span of a request that was not let through; ``started`` in nanoseconds since 1970 (UTC)."""
+        name = semconv.OPERATIONS.get(operation, "chat")
+        found: dict[str, Any] = {
+            semconv.OPERATION: name, **({semconv.REQUEST_MODEL: model} if model else {}),
+            semconv.OUTCOME: "refused", semconv.ERROR_TYPE: code, semconv.STATUS: status,
+        }  # fmt: skip
+        span = self._tracer.start_span(
+            f"{name} {model}".strip(), kind=SpanKind.SERVER, attributes=found, start_time=started
+        )
+        span.set_status(Status(StatusCode.ERROR, f"refused: {code}"))
+        span.end(max(started, time.time_ns()))
 
 
 def attributes(settlement: Settlement) -> dict[str, Any]:

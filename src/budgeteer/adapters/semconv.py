@@ -14,6 +14,7 @@ REQUEST_MAX_TOKENS = "gen_ai.request.max_tokens"
 REQUEST_CHOICES = "gen_ai.request.choice.count"
 TOKEN_TYPE = "gen_ai.token.type"
 ERROR_TYPE = "error.type"
+STATUS = "http.response.status_code"
 
 USAGE: dict[str, tuple[str, ...]] = {
     "input": ("gen_ai.usage.input_tokens",),

@@ -41,6 +41,8 @@ def run(args: argparse.Namespace) -> int:
     sys.stderr.write(f"budgeteer: http://{serving.config.host}:{serving.config.port}/v1\n")
     if not config.server.admin_key:
         sys.stderr.write("budgeteer: no admin key is set, so the admin API is off\n")
+    if config.prompts:
+        sys.stderr.write("budgeteer: the log below has what clients ask and are answered ([logging] prompts)\n")
     gc.collect()
     gc.freeze()  # what was made so far stays for ever
     # requests leave few cycles: looking for them took 7 % of the time. Small generations, since all wait for one

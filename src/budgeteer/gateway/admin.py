@@ -16,9 +16,10 @@ from starlette.routing import BaseRoute, Route
 
 from budgeteer.errors import InvalidInput
 from budgeteer.gateway import keys
+from budgeteer.gateway.body import read_body, too_slow
 from budgeteer.gateway.keyring import run
 from budgeteer.gateway.refusal import Refused
-from budgeteer.gateway.store import COLUMNS, MAPS
+from budgeteer.gateway.store import COLUMNS, JSON, MAPS
 from budgeteer.ledger.protocol import wall_clock
 from budgeteer.ledger.report import balances
 
@@ -73,6 +74,21 @@ class _Api:
         async with self._few:
             return await run(self.store.select, sql, values)
 
+    async def _body(self, request: Request) -> dict[str, Any]:
+        server = self.gateway.config.server
+        try:
+            async with asyncio.timeout(server.receive_seconds):
+                raw = await read_body(dict(request.scope["headers"]), request.receive, server.body_bytes)
+        except TimeoutError:
+            raise too_slow(server.receive_seconds) from None
+        try:
+            found = orjson.loads(raw)  # not json: it takes halves of surrogate pairs, and any depth
+        except ValueError as error:
+            raise InvalidInput(f"the body is not JSON: {error}") from None
+        if not isinstance(found, dict):
+            raise InvalidInput("the body is not a JSON object")
+        return found
+
     # keys
 
     async def list_keys(self, request: Request) -> Response:
@@ -81,7 +97,7 @@ class _Api:
 
     async def make_key(self, request: Request) -> Response:
         config = self.gateway.config
-        key, token = keys.make(await _body(request), config.defaults, config.counted, wall_clock())
+        key, token = keys.make(await self._body(request), config.defaults, config.counted, wall_clock())
         await run(self.store.add_key, key.id, keys.encode(key))
         return JSONResponse({"key": keys.public(key), "secret": token}, 201)
 
@@ -93,14 +109,14 @@ class _Api:
         return JSONResponse({"key": keys.public(key), "balances": await self._balances(key.scope)})
 
     async def change_key(self, request: Request) -> Response:
-        about = await _body(request)
+        about = await self._body(request)
         return await self._changed(request, lambda key: keys.changed(key, about, self.gateway.config.counted))
 
     async def revoke_key(self, request: Request) -> Response:
         return await self._changed(request, lambda key: keys.changed(key, {"revoked": True}, ()))
 
     async def top_up_key(self, request: Request) -> Response:
-        amount = (await _body(request)).get("amount")
+        amount = (await self._body(request)).get("amount")
         if not isinstance(amount, str):
             raise InvalidInput(f"amount is {amount!r}; give a text such as '$5' or '500k'")
         return await self._changed(request, lambda key: keys.topped_up(key, amount))
@@ -163,14 +179,14 @@ class _Api:
             f"{', '.join(f'COALESCE(SUM({name}), 0) AS {name}' for name in sums)} FROM records{where}"
         )
         (found,) = await self._select(sql, values)
-        over = f"SELECT overshoot FROM records{where}{' AND' if where else ' WHERE'} overshoot != '{{}}'"
-        total: dict[str, int] = {}
-        for row in await self._select(over, values):
-            for kind, units in json.loads(row["overshoot"]).items():
-                total[kind] = total.get(kind, 0) + units
+        totals = {}
+        for name in ("overshoot", "saved"):
+            some = f"SELECT {name} AS units FROM records{where}{' AND' if where else ' WHERE'} {name} != '{{}}'"
+            sql = f"SELECT k.key, SUM(k.value) AS units FROM ({some}) AS r, json_each(r.units) AS k GROUP BY k.key"
+            totals[name] = {row["key"]: row["units"] for row in await self._select(sql, values)}
         proxy = self.gateway.proxy
         upstreams = [one.status() for one in proxy.upstreams.backends]
-        more = {"overshoot": total, "live": len(proxy.live), "upstreams": upstreams}
+        more = {**totals, "live": len(proxy.live), "upstreams": upstreams}
         return JSONResponse({**found, **more, "records_dropped": self.gateway.records.dropped})
 
     # requests
@@ -188,7 +204,7 @@ class _Api:
     async def requests_csv(self, request: Request) -> Response:
         out = io.StringIO()
         kinds = self.gateway.config.counted
-        plain = [name for name in COLUMNS if name not in MAPS]
+        plain = [name for name in COLUMNS if name not in JSON]
         table = csv.writer(out, lineterminator="\n")
         table.writerow([*plain, *(f"{name}_{kind}" for name in MAPS for kind in kinds)])
         for row in await self._rows(request, _number(request, "limit", _LARGEST, least=1, most=_LARGEST)):
@@ -216,7 +232,7 @@ class _Api:
 
 
 def _read(row: dict[str, Any]) -> dict[str, Any]:
-    return {name: json.loads(value) if name in MAPS else value for name, value in row.items()}
+    return {name: json.loads(value) if name in JSON else value for name, value in row.items()}
 
 
 def _cell(value: Any) -> Any:
@@ -252,13 +268,3 @@ def _number(request: Request, name: str, default: int, least: int = 0, most: int
     if not (text.isascii() and text.isdigit()) or not least <= int(text) <= most:
         raise InvalidInput(f"{name}={text}; give a whole number from {least:,} to {most:,}")
     return int(text)
-
-
-async def _body(request: Request) -> dict[str, Any]:
-    try:
-        found = orjson.loads(await request.body())  # not json: it takes halves of surrogate pairs, and any depth
-    except ValueError as error:
-        raise InvalidInput(f"the body is not JSON: {error}") from None
-    if not isinstance(found, dict):
-        raise InvalidInput("the body is not a JSON object")
-    return found

@@ -13,11 +13,12 @@ from budgeteer.adapters.metering import Metering
 from budgeteer.errors import BudgeteerError, LedgerUnavailable, MissingExtra
 from budgeteer.gateway import live as ends
 from budgeteer.gateway.ask import ROUTES
+from budgeteer.gateway.body import UNREAD, Receive
 from budgeteer.gateway.config import Config
 from budgeteer.gateway.keyring import KeyRing, run
 from budgeteer.gateway.live import Live
 from budgeteer.gateway.metrics import CONTENT_TYPE, Metrics
-from budgeteer.gateway.proxy import Proxy, Receive, Scope, Send, _reply, _token
+from budgeteer.gateway.proxy import Proxy, Scope, Send, _reply, _token
 from budgeteer.gateway.records import Records
 from budgeteer.gateway.refusal import Refused
 from budgeteer.gateway.store import Store, connect
@@ -76,15 +77,15 @@ class Gateway:
         self.ledger = ledger_of(config.ledger) if ledger is None else ledger
         self.store = connect(config.ledger, config.keep) if store is None else store
         self.keys = KeyRing(self.store)
-        on_settle = None
+        on_settle = incoming = None
         if config.otel:
-            from budgeteer.adapters.otel import recorder
+            from budgeteer.adapters.otel import Incoming, recorder
 
-            on_settle = recorder()
+            on_settle, incoming = recorder(), Incoming()
         metering = Metering(None, config.kinds, prices_of(config), on_settle=on_settle)
         self.metrics = Metrics(lambda: len(self.proxy.live), lambda name: name in self.proxy.upstreams.names)
         self.records = Records(self.store, self.metrics, config.log)
-        self.proxy = Proxy(config, self.ledger, self.keys, metering, self.records.take, config.policies)
+        self.proxy = Proxy(config, self.ledger, self.keys, metering, self.records.take, config.policies, incoming)
         self._others = Starlette(routes=self._routes(), exception_handlers={BudgeteerError: _failed})
         self._tasks: list[asyncio.Task[None]] = []
 
@@ -254,4 +255,6 @@ async def _failed(request: Request, error: Exception) -> Response:
         late = isinstance(error, LedgerUnavailable)
         error = _unavailable(error) if late else Refused(400, "invalid_request", str(error))  # type: ignore[arg-type]
     headers = {name.decode(): value.decode() for name, value in error.headers}
+    if error.code in UNREAD:
+        headers["connection"] = "close"
     return Response(error.body("openai"), error.status, headers, "application/json")

@@ -80,18 +80,22 @@ class Ask:
         raw: as it came.
         model: the name that is asked for; policies may change it.
         key, chain: who pays.
+        user, session: for whom, as the client says; "" if it does not.
         stream: whether the answer is to be streamed.
         cap: the output cap that a policy sets, at most; None = none.
+        largest: ``max_output`` of the model that was asked for; None = of the one that is called.
         added: bytes of input that policies put in.
         sent: the cap of a choice, as it was sent last.
         tightens: the least output that the cap may be lowered to where the budget does not cover it; 0 = never.
         notes: what policies did, for the header.
         memo: what a policy wants to know at the end, by its name.
+        saved: units that a policy's own answer did not cost.
+        answer: a whole answer of an upstream that was not streamed, b"" if it was; None: there is none.
     """
 
     __slots__ = (
-        "_changed", "_size", "_unseen", "added", "body", "cap", "chain", "dialect", "key", "memo", "model", "notes",
-        "operation", "raw", "route", "sent", "stream", "tightens",
+        "_changed", "_size", "_unseen", "added", "answer", "body", "cap", "chain", "dialect", "key", "largest", "memo",
+        "model", "notes", "operation", "raw", "route", "saved", "sent", "session", "stream", "tightens", "user",
     )  # fmt: skip
 
     def __init__(self, route: str, raw: bytes, key: Key) -> None:
@@ -110,10 +114,14 @@ class Ask:
             )
         self.stream = bool(stream) and self.operation != "embeddings"
         self.chain: Chain = ()
+        self.user = self.session = ""
         self.cap: int | None = None
+        self.largest: int | None = None
         self.tightens = self.added = self.sent = 0
         self.notes: list[str] = []
         self.memo: dict[str, Any] = {}
+        self.saved: Mapping[str, int] = {}
+        self.answer: bytes | None = None
         self._unseen: Unseen | None = None
         self._check()
         for name in CAP_LIKE:  # those that are not the operation's own are left out
@@ -198,11 +206,12 @@ def _only_clears(context: Any) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """One attempt before it is made."""
+    """One attempt before it is made; ``notes`` are for the header, such as the cap that was chosen."""
 
     content: bytes
     planned: Planned
     reading: Reading
+    notes: tuple[str, ...]
 
 
 def prepare(ask: Ask, model: Model, metering: Metering, dialect_name: str, most: int | None = None) -> Prepared:
@@ -229,16 +238,18 @@ def prepare(ask: Ask, model: Model, metering: Metering, dialect_name: str, most:
         raise Refused(400, "input_too_large", f"the request can be {read:,} tokens of input, since bytes "
                                               f"bound tokens; this key allows {key.max_input:,}")  # fmt: skip
     made, choices, cap = 0, 1, None
+    notes: tuple[str, ...] = ()
     if operation == "embeddings":
         pass
     else:
         given = {name: count(name, body[name]) for name in CAPS[operation] if body.get(name) is not None}
         largest = min(one for one in (model.bounds.max_output, key.max_output) if one is not None)
         asked = min(given.values()) if given else largest
-        if asked > largest and not ask.tightens:
-            raise Refused(400, "output_too_large", f"{asked:,} tokens of output are asked for; {model.name} with "
-                                                   f"this key may make {largest:,}")  # fmt: skip
+        if not ask.tightens:
+            _check_cap(ask, asked, model)
         cap = max(1, min(one for one in (asked, largest, ask.cap, most) if one is not None))
+        if cap == largest and (not given or asked > largest):
+            notes = (f"cap={cap}",)
         own = model.cap if operation == "chat" else CAPS[operation][0]
         for name in CAPS[operation]:  # the server may not know the others, or refuse them
             if name != own and name in body:
@@ -259,7 +270,19 @@ def prepare(ask: Ask, model: Model, metering: Metering, dialect_name: str, most:
     content = orjson.dumps(body) if changed or hides else ask.raw
     reading = Reading(operation, body, metering, hides)
     reading.hides |= model.bounds.hidden_reasoning > 0
-    return Prepared(content, planned, reading)
+    return Prepared(content, planned, reading, notes)
+
+
+def _check_cap(ask: Ask, asked: int, model: Model) -> None:
+    """Refuse a cap above what the model that was asked for may make; one that is only above another's is lowered."""
+    largest, of_key = ask.largest or model.bounds.max_output, ask.key.max_output
+    if of_key is not None and asked > of_key:
+        raise Refused(400, "output_too_large", f"{asked:,} tokens of output are asked for; this key may make "
+                                               f"{of_key:,} (max_output of the key)")  # fmt: skip
+    if largest is not None and asked > largest:
+        name = ask.body["model"]
+        raise Refused(400, "output_too_large", f"{asked:,} tokens of output are asked for; {name} may make {largest:,} "
+                      "here: raise max_output of this model in the gateway's TOML file, or ask for less")  # fmt: skip
 
 
 def _limit_reasoning(body: dict[str, Any], key: Key) -> bool:

@@ -109,7 +109,7 @@ class Server:
         admin_key: "" turns the admin API off.
         open_metrics: whether /metrics needs no admin key.
         body_bytes, header_bytes: largest request.
-        receive_seconds: for the headers, and between two pieces of a body.
+        receive_seconds: for the headers, and for the whole of a body after them.
         send_seconds: for a client to take a piece of an answer.
         drain_seconds, drains: how long, and how many at once, calls are read to their end whose client has left.
         retries: further attempts after one that may have run (and is charged).
@@ -154,7 +154,8 @@ class Config:
         price_files, shipped_prices: where prices are from.
         scopes: path -> limits of that account.
         policies: name -> its policy, in the order of the file.
-        log: whether a JSON line is written per request; otel: whether OpenTelemetry is.
+        log: whether a JSON line is written per request; prompts: whether it has what was asked and answered; otel:
+            whether OpenTelemetry is.
     """
 
     server: Server
@@ -169,6 +170,7 @@ class Config:
     upstreams: tuple[Upstream, ...]
     policies: Mapping[str, Any]
     log: bool
+    prompts: bool
     otel: bool
 
     @property
@@ -225,10 +227,13 @@ def load(path: str | Path, environment: Mapping[str, str] | None = None) -> Conf
     policies = _policies(top.table("policies"))
     logging = top.table("logging")
     log, otel = logging.flag("json", True), logging.flag("opentelemetry", False)
+    prompts = logging.flag("prompts", False)
+    if prompts and not log:
+        logging.fail("prompts", "is true, but json = false leaves no line to write them to")
     logging.done()
     top.done()
     return Config(
-        server, url, kinds, ttl, keep, files, shipped, scopes, defaults, upstreams, policies, log, otel
+        server, url, kinds, ttl, keep, files, shipped, scopes, defaults, upstreams, policies, log, prompts, otel
     )  # fmt: skip
 
 

@@ -29,14 +29,17 @@ class Live:
         finished: whether the answer was booked, so that nothing is left to break off.
         reading: of the attempt under way.
         counted: whether a settlement counted the request.
+        calls: what each attempt used, and where.
+        said: what was asked and answered, for the log; None: it is not to have it.
+        saved: units that an answer of the cache did not cost.
         answering: bytes went to the client.
     """
 
     __slots__ = (
-        "answered", "answering", "at", "attempts", "closed", "counted", "deadline", "estimated", "finished",
+        "answered", "answering", "at", "attempts", "calls", "closed", "counted", "deadline", "estimated", "finished",
         "first_ms", "guard", "id", "key", "left", "model", "ms", "open", "operation", "outcome", "overshoot", "path",
-        "policy", "reading", "reason", "renew", "reserved", "scope", "sending", "session", "stage", "started",
-        "status", "stream", "tag", "units", "upstream", "usage", "user", "wasted", "why",
+        "policy", "reading", "reason", "renew", "reserved", "said", "saved", "scope", "sending", "session", "stage",
+        "started", "status", "stream", "tag", "units", "upstream", "usage", "user", "wasted", "why",
     )  # fmt: skip
 
     def __init__(self, id: str, operation: str) -> None:
@@ -51,6 +54,9 @@ class Live:
         self.units: dict[str, int] = {}
         self.reserved: dict[str, int] = {}
         self.overshoot: dict[str, int] = {}
+        self.saved: Mapping[str, int] = {}
+        self.calls: list[dict[str, Any]] = []
+        self.said: dict[str, Any] | None = None
         self.wasted = self.open = self.ms = 0
         self.first_ms: int | None = None
         self.deadline = float("inf")
@@ -63,11 +69,19 @@ class Live:
             self.why = why
             self.guard.reschedule(asyncio.get_running_loop().time())
 
-    def charge(self, usage: Usage, amounts: Mapping[str, int], reserved: Mapping[str, int], estimated: bool) -> None:
+    def called(self, outcome: str, usage: Usage, units: Mapping[str, int], estimated: bool, wasted: int) -> None:
+        """An attempt has ended."""
+        tokens = {name: getattr(usage, name) or 0 for name in self.usage}
+        for name, n in tokens.items():
+            self.usage[name] += n
+        self.wasted += wasted
+        self.calls.append(
+            {"upstream": self.upstream, "outcome": outcome, **tokens, "units": units, "wasted": wasted,
+             "estimated": int(estimated)}
+        )  # fmt: skip
+
+    def charge(self, amounts: Mapping[str, int], reserved: Mapping[str, int], estimated: bool) -> None:
         """Add an attempt's settlement."""
-        sums = self.usage
-        for name in sums:
-            sums[name] += getattr(usage, name) or 0
         for kind, units in amounts.items():
             self.units[kind] = self.units.get(kind, 0) + units
             self.reserved[kind] = self.reserved.get(kind, 0) + reserved[kind]
@@ -81,6 +95,6 @@ class Live:
             "model": self.model, "upstream": self.upstream, "answered": self.answered, "stream": int(self.stream),
             "status": self.status, "outcome": self.outcome, "reason": self.reason, "scope": self.scope,
             **self.usage, "units": self.units, "reserved": self.reserved, "overshoot": self.overshoot,
-            "wasted": self.wasted, "estimated": int(self.estimated), "attempts": self.attempts,
-            "policy": self.policy, "ms": self.ms, "first_ms": self.first_ms,
+            "saved": self.saved, "calls": self.calls, "wasted": self.wasted, "estimated": int(self.estimated),
+            "attempts": self.attempts, "policy": self.policy, "ms": self.ms, "first_ms": self.first_ms,
         }  # fmt: skip

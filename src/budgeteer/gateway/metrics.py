@@ -1,4 +1,7 @@
-"""Prometheus metrics: by model and upstream, never by key, whose names are nobody's business there."""
+"""Prometheus metrics: by model and upstream, never by key, whose names are nobody's business there.
+
+Tokens and calls count at the upstream of their attempt, requests and their time at that of the last one.
+"""
 
 from __future__ import annotations
 
@@ -39,8 +42,9 @@ class Metrics:
         self._tokens = counter("tokens", "Tokens charged", (*about, "bucket"))
         self._units = counter("units", "Units charged", ("kind",))
         self._overshoot = counter("overshoot_units", "Units charged beyond their reservation", ("kind",))
+        self._saved = counter("saved_units", "Units that answers of the cache did not cost", ("kind",))
         self._wasted = counter("wasted_tokens", "Tokens charged that no client got whole", about)
-        self._estimated = counter("estimated", "Requests whose usage is estimated", about)
+        self._estimated = counter("estimated", "Calls whose usage is estimated", about)
         self._attempts = counter("attempts", "Calls to upstreams", ("upstream",))
         self._seconds = Histogram(
             "budgeteer_request_seconds", "Time of a request", about, buckets=_SECONDS, registry=self._registry
@@ -62,19 +66,23 @@ class Metrics:
         of(self._requests, *about, record["outcome"], str(record["status"])).inc()
         if record["outcome"] == "refused":
             of(self._refused, record["reason"]).inc()
-        for bucket in ("input", "output", "cached", "reasoning"):
-            if record[bucket]:
-                of(self._tokens, *about, bucket).inc(record[bucket])
+        for call in record["calls"] or (record,):  # what a killed replica had open is charged without its calls
+            place = (model, call["upstream"], record["operation"])
+            for bucket in ("input", "output", "cached", "reasoning"):
+                if call[bucket]:
+                    of(self._tokens, *place, bucket).inc(call[bucket])
+            if call["wasted"]:
+                of(self._wasted, *place).inc(call["wasted"])
+            if call["estimated"]:
+                of(self._estimated, *place).inc()
+        for call in record["calls"]:
+            of(self._attempts, call["upstream"]).inc()
         for kind, units in record["units"].items():
             of(self._units, kind).inc(units)
         for kind, units in record["overshoot"].items():
             of(self._overshoot, kind).inc(units)
-        if record["wasted"]:
-            of(self._wasted, *about).inc(record["wasted"])
-        if record["estimated"]:
-            of(self._estimated, *about).inc()
-        if record["attempts"]:
-            of(self._attempts, record["upstream"]).inc(record["attempts"])
+        for kind, units in record["saved"].items():
+            of(self._saved, kind).inc(units)
         of(self._seconds, *about).observe(record["ms"] / 1000)
 
     def text(self) -> bytes:

@@ -38,7 +38,7 @@ def _object(required: tuple[str, ...] = (), closed: bool = True, /, **properties
 def _schemas() -> dict[str, Any]:
     record = {
         **dict.fromkeys(TEXTS, _TEXT), **dict.fromkeys(WHOLE, _INT), **dict.fromkeys(MAPS, _UNITS),
-        "first_ms": _MAYBE,
+        "first_ms": _MAYBE, "calls": {"type": "array", "items": _ANY},
     }  # fmt: skip
     key = {"id": _TEXT, "path": _TEXT, **_KEY_FIELDS, "revoked": {"type": "boolean"}, "created": _WHOLE}
     balance = {

@@ -9,7 +9,7 @@ import os
 import time
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import aiohttp
 import orjson
@@ -26,11 +26,20 @@ from budgeteer.adapters.metering import (
     tags,
 )
 from budgeteer.adapters.metering import OK as WHOLE
-from budgeteer.adapters.reading import Events, Reading
-from budgeteer.errors import BudgetExceeded, InvalidInput, LedgerError, LedgerUnavailable, UnknownAccount, UnknownPrice
+from budgeteer.adapters.reading import Events, Reading, text_of
+from budgeteer.errors import (
+    BudgetExceeded,
+    InvalidInput,
+    LedgerError,
+    LedgerUnavailable,
+    UnknownAccount,
+    UnknownPrice,
+    UnknownReservation,
+)
 from budgeteer.gateway import live as ends
 from budgeteer.gateway.accounts import Accounts
 from budgeteer.gateway.ask import ROUTES, Ask, Prepared, prepare
+from budgeteer.gateway.body import UNREAD, Receive, read_body, too_slow
 from budgeteer.gateway.config import PARALLEL, REQUESTS, Config, Model
 from budgeteer.gateway.keyring import KeyRing
 from budgeteer.gateway.live import Live
@@ -41,20 +50,24 @@ from budgeteer.ledger import Ledger, MemoryLedger
 from budgeteer.ledger.limit import MAX_UNITS
 from budgeteer.ledger.protocol import Command, extend_command, reserve_command, settle_command, wall_clock
 
+if TYPE_CHECKING:
+    from budgeteer.adapters.otel import Incoming
+
 Scope = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 _LOG = logging.getLogger(__name__)
 _TICK = 0.1
 """Seconds between looks for what has waited too long."""
 _PASSED_UP = (b"anthropic-version", b"anthropic-beta", b"openai-beta", b"traceparent", b"user-agent")
 _PASSED_DOWN = ("content-type", "openai-processing-ms", "openai-version")
-_UNREAD = ("too_large", "too_slow", "left")
-"""Refusals that leave part of the body unread."""
+_ASKED = ("system", "instructions", "messages", "input", "prompt")
+"""Fields of bodies that hold what is asked."""
 _LINGER = 0.01
 """Seconds for which a settlement waits at most for a reservation that it can share a commit with."""
 _AGAIN = (0.05, 0.2, 1.0, 5.0)
 """Seconds between attempts to book; the last one is repeated."""
+_RELEASES = 15
+"""Attempts to release: a minute. What is not released then comes back when its time is over."""
 
 
 class Hold:
@@ -82,18 +95,19 @@ class Hold:
         settlement = proxy.metering.settlement(self.planned, answer)
         if proxy.metering.on_settle is not None:
             proxy.metering.tell(replace(settlement, started=self.started, ended=time.time_ns()))
-        if answer.outcome == REJECTED and live.counted:
-            proxy.book(("release", self.name), live)
-            return
+        usage = settlement.usage
         used = {
             kind: min(units, MAX_UNITS) for kind, units in settlement.amounts.items()
         }  # an upstream may say anything
+        wasted = (usage.total or 0) if answer.outcome in (CUT, UNKNOWN) or live.left else 0
+        live.called(answer.outcome, usage, used, settlement.estimated, wasted)
+        if answer.outcome == REJECTED and live.counted:
+            proxy.book(("release", self.name), live)
+            return
         amounts = {**used, REQUESTS: self.reserved[REQUESTS], PARALLEL: 0}
         live.counted = True
         live.answered = settlement.response_model or live.answered
-        live.charge(settlement.usage, amounts, self.reserved, settlement.estimated)
-        if answer.outcome in (CUT, UNKNOWN) or live.left:
-            live.wasted += settlement.usage.total or 0
+        live.charge(amounts, self.reserved, settlement.estimated)
         about = tags(settlement)
         about["attempt"] = str(live.attempts - 1)
         for name, value in (("stage", live.stage), ("run", live.session), ("upstream", live.upstream)):
@@ -110,8 +124,9 @@ class Proxy:
         ledger: that holds.
         keys: of its clients.
         metering: without an allowance.
-        record: takes every request's record when it is over and booked.
+        record: takes every request's record when it is over and booked, and what was said if the log is to have it.
         policies: asked in order before a call, told after it.
+        incoming: whose spans are the parents of ours; None: no spans.
     """
 
     def __init__(
@@ -120,8 +135,9 @@ class Proxy:
         ledger: Ledger,
         keys: KeyRing,
         metering: Metering,
-        record: Callable[[dict[str, Any]], None],
+        record: Callable[[dict[str, Any], dict[str, Any] | None], None],
         policies: Mapping[str, Policy],
+        incoming: Incoming | None = None,
     ) -> None:
         self.config, self.ledger, self.keys, self.metering = config, ledger, keys, metering
         self.accounts = Accounts(ledger, config.scopes, config.counted)
@@ -129,7 +145,7 @@ class Proxy:
         self.policies = list(policies.items())
         self.live: dict[str, Live] = {}
         self.instance = f"gw{os.urandom(8).hex()}"
-        self._record = record
+        self._record, self._incoming = record, incoming
         self._room: dict[str, tuple[float, dict[str, int | None]]] = {}
         self._inline = isinstance(ledger, MemoryLedger)
         self._number = itertools.count().__next__
@@ -140,19 +156,28 @@ class Proxy:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a POST to one of ROUTES."""
-        route = scope["path"][4:]
+        headers = dict(scope["headers"])
+        if self._incoming is None:
+            await self._answer(scope["path"][4:], headers, receive, send)
+        else:
+            with self._incoming.within(headers):
+                await self._answer(scope["path"][4:], headers, receive, send)
+
+    async def _answer(self, route: str, headers: dict[bytes, bytes], receive: Receive, send: Send) -> None:
         operation, dialect = ROUTES[route]
         live = Live(f"{self.instance}-{self._number()}", operation)
         self.live[live.id] = live
         try:
-            await self._serve(route, live, scope, receive, send)
+            await self._serve(route, live, headers, receive, send)
         except Refused as refused:
             await self._refuse(live, refused, dialect, send)
         except BudgetExceeded as error:
             live.scope = error.scope
             await self._refuse(live, of_budget(error, wall_clock()), dialect, send)
         except UnknownPrice as error:
-            await self._refuse(live, Refused(400, "no_price", str(error)), dialect, send)
+            text = f"there is no price of {error.name} here, so that nothing bounds what this would cost"
+            _LOG.error("%s; budgeteer serve --check says how to add one", error.problem)
+            await self._refuse(live, Refused(400, "no_price", text), dialect, send)
         except LedgerUnavailable as error:
             _LOG.error("%s", error)
             text = "budgets cannot be checked just now, so nothing is sent; try again"
@@ -167,27 +192,42 @@ class Proxy:
         finally:
             self._close(live)
 
-    async def _serve(self, route: str, live: Live, scope: Scope, receive: Receive, send: Send) -> None:
-        headers = dict(scope["headers"])
+    async def _serve(self, route: str, live: Live, headers: dict[bytes, bytes], receive: Receive, send: Send) -> None:
         key = await self.keys.find(_token(headers), live.at)
         live.key, live.path = key.id, key.scope
-        raw = await self._body(headers, receive)
+        raw = await self._body(live, headers, receive)
         ask = Ask(route, raw, key)
         live.stream, live.model = ask.stream, self.upstreams.names.get(ask.model, ask.model[:200])
-        live.user = _label(headers, b"x-budgeteer-user") or _user(ask.body)
-        live.session = _label(headers, b"x-budgeteer-session")
+        live.user = ask.user = _label(headers, b"x-budgeteer-user") or _user(ask.body)
+        live.session = ask.session = _label(headers, b"x-budgeteer-session")
         live.tag, live.stage = _label(headers, b"x-budgeteer-tag"), _label(headers, b"x-budgeteer-stage")
-        self.candidates(ask)
+        if self.config.prompts:
+            live.said = {"asked": {name: ask.body[name] for name in _ASKED if name in ask.body}}
+        ask.largest = max(model.bounds.max_output or 0 for _, model in self.candidates(ask))
         ask.chain = self.accounts.chain(key, live.user, live.session, live.tag)
         live.path = ask.chain[-1][0]
         if not self.accounts.known(ask.chain):
             await self.accounts.open(ask.chain)
-        for name, policy in self.policies:
-            reply = await policy.before(ask, self)
-            if reply is not None:
-                live.outcome, live.status, live.policy = ends.CACHED, 200, name
-                headers_of = [(b"content-type", b"application/json"), *self._headers(live)]
-                return await _reply(send, 200, reply, headers_of)
+        told = 0
+        try:
+            for name, policy in self.policies:
+                told += 1
+                reply = await policy.before(ask, self)
+                if reply is not None:
+                    live.outcome, live.status, live.policy, live.saved = ends.CACHED, 200, name, ask.saved
+                    _say(live, reply)
+                    headers_of = [(b"content-type", b"application/json"), *self._headers(live)]
+                    return await _reply(send, 200, reply, headers_of)
+            await self._call(ask, live, headers, receive, send)
+        finally:
+            for name, policy in self.policies[:told]:
+                try:
+                    policy.after(ask, ask.answer, live)
+                except Exception:  # the answer is given, and the others have to be told as well
+                    _LOG.exception("policy %s failed after request %s", name, live.id)
+
+    async def _call(self, ask: Ask, live: Live, headers: dict[bytes, bytes], receive: Receive, send: Send) -> None:
+        """Call upstreams, and watch for the client to leave meanwhile."""
         live.model = self.upstreams.names[ask.model]
         up = {name.decode(): headers[name].decode("latin-1") for name in _PASSED_UP if name in headers}
         watch = asyncio.ensure_future(receive())
@@ -197,28 +237,17 @@ class Proxy:
         finally:
             watch.cancel()
 
-    async def _body(self, headers: dict[bytes, bytes], receive: Receive) -> bytes:
-        most, said = self.config.server.body_bytes, headers.get(b"content-length", b"0")
-        if not said.isdigit() or int(said) > most:
-            raise Refused(413, "too_large", f"the body has {said.decode('latin-1')} bytes; at most {most:,} are read")
-        message = await receive()
-        if message["type"] == "http.request" and not message.get("more_body"):
-            return bytes(message["body"])
-        pieces, size = [], 0
+    async def _body(self, live: Live, headers: dict[bytes, bytes], receive: Receive) -> bytes:
+        """The whole body, within one deadline that ``tick`` watches, so that a body that is there costs no timer."""
+        server = self.config.server
+        live.deadline = time.monotonic() + server.receive_seconds
         try:
-            while True:
-                if message["type"] == "http.disconnect":
-                    raise Refused(400, "left", "the client went away before its request was whole")
-                pieces.append(message.get("body", b""))
-                size += len(pieces[-1])
-                if size > most:
-                    raise Refused(413, "too_large", f"the body has more than {most:,} bytes")
-                if not message.get("more_body"):
-                    return b"".join(pieces)
-                async with asyncio.timeout(self.config.server.receive_seconds):
-                    message = await receive()
+            async with asyncio.timeout(None) as live.guard:
+                return await read_body(headers, receive, server.body_bytes)
         except TimeoutError:
-            raise Refused(400, "too_slow", "the body did not come in time") from None
+            raise too_slow(server.receive_seconds) from None
+        finally:
+            live.deadline, live.guard = float("inf"), None
 
     def candidates(self, ask: Ask) -> list[tuple[Backend, Model]]:
         """Who serves the model of a request.
@@ -317,6 +346,10 @@ class Proxy:
                 self.accounts.forget(ask.chain)
                 await self.accounts.open(ask.chain)
                 continue
+            except LedgerUnavailable:  # it may be made all the same, and would hold until its time is over
+                live.open += 1
+                self.book(("release", name), live)
+                raise
             except BudgetExceeded as error:
                 if not ask.tightens or error.kind in (REQUESTS, PARALLEL) or again == 3:
                     raise
@@ -324,9 +357,8 @@ class Proxy:
                 if most < ask.tightens:
                     raise
                 continue
-            if most is not None:
-                ask.notes.append(f"tighten={most}")
-            live.policy = ",".join(ask.notes)
+            tightened = () if most is None else (f"tighten={most}",)
+            live.policy = ",".join((*ask.notes, *prepared.notes, *tightened))
             return prepared, Hold(self, live, name, prepared.planned, amounts)
         raise AssertionError("unreachable")
 
@@ -433,8 +465,8 @@ class Proxy:
         if live.outcome != ends.OK:
             live.reason = live.why or ("client left" if live.left else "the upstream ended the stream early")
         hold.finish(answer)
-        for _, policy in self.policies:
-            policy.after(ask, content if live.outcome == ends.OK else None, live)
+        _say(live, content)
+        ask.answer = content if live.outcome == ends.OK else None
 
     async def _pass_on(
         self, live: Live, backend: Backend, response: aiohttp.ClientResponse, events: Events,
@@ -507,6 +539,7 @@ class Proxy:
             if (live.left or live.why or isinstance(error, InvalidInput)) and not backend.config.cancels:
                 events.reading.hides = True  # broken off here: it generates on, and bills that
             hold.finish(events.answer(200, False))
+            _say(live, b"")
             if not live.left:
                 last = _cut(f"the stream was cut ({why})").event(events.reading.operation)
                 await send({"type": "http.response.body", "body": last})
@@ -573,10 +606,14 @@ class Proxy:
             except LedgerUnavailable as error:
                 if again == 0:
                     _LOG.error("%s is not booked yet: %s", command[1], error)
+                if command[0] == "release" and again == _RELEASES:
+                    self._booked(live, None)
+                    return
                 await asyncio.sleep(_AGAIN[min(again, len(_AGAIN) - 1)])
                 answer = self.ledger.submit(command)
-            except LedgerError:
-                _LOG.exception("%s could not be booked", command)
+            except LedgerError as error:
+                if command[0] != "release" or not isinstance(error, UnknownReservation):
+                    _LOG.exception("%s could not be booked", command)
                 self._booked(live, None)
                 return
 
@@ -586,14 +623,14 @@ class Proxy:
                 live.overshoot[kind] = live.overshoot.get(kind, 0) + units
         live.open -= 1
         if live.closed and not live.open:
-            self._record(live.record())
+            self._record(live.record(), live.said)
 
     def _close(self, live: Live) -> None:
         live.closed = True
         live.ms = int((time.monotonic() - live.started) * 1000)
         self.live.pop(live.id, None)
         if not live.open:
-            self._record(live.record())
+            self._record(live.record(), live.said)
 
     async def _refuse(self, live: Live, refused: Refused, dialect: str, send: Send) -> None:
         live.status, live.reason = refused.status, refused.code
@@ -602,8 +639,10 @@ class Proxy:
             return
         if not live.attempts:
             live.outcome = ends.REFUSED
+            if self._incoming is not None:
+                self._incoming.refused(live.operation, live.model, refused.status, refused.code, live.at * 1_000_000)
         headers = [(b"content-type", b"application/json"), *refused.headers, *self._headers(live)]
-        if refused.code in _UNREAD:
+        if refused.code in UNREAD:
             headers.append((b"connection", b"close"))
         await _reply(send, refused.status, refused.body(dialect), headers)
 
@@ -643,6 +682,21 @@ class Proxy:
         self._book_waiting()
         if self._booking:
             await asyncio.wait(self._booking, timeout=seconds)
+
+
+def _say(live: Live, content: bytes) -> None:
+    """Keep an answer's texts, of each choice, for the log if it is to have them; a stream's are in its reading."""
+    if live.said is None:
+        return
+    try:
+        body = orjson.loads(content or b"null")
+    except ValueError:
+        return
+    if isinstance(body, dict):
+        choices = body.get("choices") or body.get("output") or body.get("content")
+        live.said["answer"] = [text_of(one) for one in choices] if isinstance(choices, list) else []
+    elif live.reading is not None:
+        live.said["answer"] = ["".join(pieces) for pieces in live.reading.text.values()]
 
 
 def _cut(text: str) -> Refused:

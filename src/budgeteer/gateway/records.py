@@ -29,33 +29,42 @@ class Records:
 
     def __init__(self, store: Store, metrics: Metrics, log: bool) -> None:
         self._store, self._metrics, self._log = store, metrics, log
+        self._fresh: deque[tuple[dict[str, Any], dict[str, Any] | None]] = deque()
         self._waiting: deque[dict[str, Any]] = deque()
         self.dropped = 0
 
-    def take(self, record: dict[str, Any]) -> None:
-        """A request is over."""
-        if len(self._waiting) >= _MOST:
-            self._waiting.popleft()
-            self.dropped += 1
-        self._waiting.append(record)
+    def take(self, record: dict[str, Any], said: dict[str, Any] | None = None) -> None:
+        """A request is over; ``said`` goes to the log beside the record, and nowhere else."""
+        self._fresh.append((record, said))
 
     async def flush(self) -> None:
         """Hand on what waits; what the store does not take waits on."""
+        while self._fresh:
+            self._tell([self._fresh.popleft() for _ in range(min(_SLICE, len(self._fresh)))])
+            await asyncio.sleep(0)
         for _ in range(0, len(self._waiting), _SLICE):
             batch = [self._waiting.popleft() for _ in range(min(_SLICE, len(self._waiting)))]
-            fresh = [record for record in batch if not record.pop("again", False)]
-            for record in fresh:
-                self._metrics.count(record)
-            if self._log:
-                sys.stderr.write("".join(orjson.dumps({"event": "request", **one}).decode() + "\n" for one in fresh))
-                sys.stderr.flush()
             try:
                 await run(self._store.add, batch)
             except BudgeteerError as error:
-                for record in reversed(batch):
-                    self._waiting.appendleft({**record, "again": True})
+                self._waiting.extendleft(reversed(batch))
                 _LOG.error("%d records wait: %s", len(self._waiting), error)
                 return
+
+    def _tell(self, fresh: list[tuple[dict[str, Any], dict[str, Any] | None]]) -> None:
+        """Metrics and log, which wait for nobody; then the store's turn comes."""
+        lines = []
+        for record, said in fresh:
+            self._metrics.count(record)
+            if self._log:
+                lines.append(orjson.dumps({"event": "request", **record, **(said or {})}).decode() + "\n")
+            if len(self._waiting) >= _MOST:
+                self._waiting.popleft()
+                self.dropped += 1
+            self._waiting.append(record)
+        if lines:
+            sys.stderr.write("".join(lines))
+            sys.stderr.flush()
 
     async def keep_flushing(self) -> None:
         """Flush for ever."""

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable
 from typing import Any
 
-from budgeteer.errors import MissingExtra
+from budgeteer.errors import MissingExtra, UnknownPrice
 from budgeteer.gateway.app import Gateway
 from budgeteer.gateway.config import Config
 from budgeteer.gateway.keyring import run
@@ -116,6 +116,19 @@ def server(
     )
 
 
+def _add_price(name: str, config: Config) -> str:
+    """What to do about a model without a price."""
+    where = "to a file of [prices] files"
+    if not config.price_files:
+        where = 'to a file prices.toml, and files = ["prices.toml"] below [prices]'
+    return (
+        f"        Add it {where}, in dollars per million tokens:\n"
+        f'            [models."{name}"]\n            input = 2.50\n            output = 10\n'
+        f'        or give the model price = "NAME" if a table has it by another name, or take "money" out of kinds in '
+        "[ledger]."
+    )
+
+
 async def check(config: Config, say: Callable[[str], Any]) -> bool:
     """Whether ledger, store, prices and all upstreams are there; ``say`` gets a line of each."""
     gateway = Gateway(config)
@@ -128,9 +141,10 @@ async def check(config: Config, say: Callable[[str], Any]) -> bool:
             for model in backend.config.models:
                 try:
                     prices.price(model.price)  # type: ignore[attr-defined]
-                except KeyError as error:
+                except UnknownPrice as error:
                     well = False
-                    say(f"FAILED  price of {model.name} at {backend.name}: {error}")
+                    say(f"FAILED  price of {model.name} at {backend.name}: {error.problem}")
+                    say(_add_price(model.price, config))
         try:
             status = await gateway.proxy.upstreams.models(backend)
         except (OSError, TimeoutError, ValueError) as error:

@@ -26,14 +26,17 @@ WHOLE = (
     "at", "stream", "status", "input", "output", "cached", "reasoning", "wasted", "estimated", "attempts", "ms",
     "first_ms",
 )  # fmt: skip
-MAPS = ("units", "reserved", "overshoot")
-COLUMNS = (*TEXTS, *WHOLE, *MAPS)
-"""Fields of a record; those of MAPS are kind -> units, as JSON."""
+MAPS = ("units", "reserved", "overshoot", "saved")
+JSON = (*MAPS, "calls")
+COLUMNS = (*TEXTS, *WHOLE, *JSON)
+"""Fields of a record; those of MAPS are kind -> units, as JSON, and calls is a list, one an attempt."""
+_LATER: dict[str, Any] = {"saved": {}, "calls": []}
+"""Fields that records of before have not."""
 _TABLES = f"""
 CREATE TABLE IF NOT EXISTS keys (id TEXT PRIMARY KEY, data TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS instances (name TEXT PRIMARY KEY, at INTEGER NOT NULL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS records (
-    n INTEGER PRIMARY KEY AUTOINCREMENT, {", ".join(f"{c} TEXT NOT NULL" for c in (*TEXTS, *MAPS))},
+    n INTEGER PRIMARY KEY AUTOINCREMENT, {", ".join(f"{c} TEXT NOT NULL" for c in (*TEXTS, *JSON))},
     {", ".join(f"{c} INTEGER" for c in WHOLE)}
 );
 CREATE UNIQUE INDEX IF NOT EXISTS records_id ON records (id);
@@ -86,7 +89,8 @@ class Store(ABC):
 
 
 def _row(record: dict[str, Any]) -> tuple[Any, ...]:
-    return tuple([orjson.dumps(record[c]).decode() if c in MAPS else record[c] for c in COLUMNS])
+    record = {**_LATER, **record}
+    return tuple([orjson.dumps(record[c]).decode() if c in JSON else record[c] for c in COLUMNS])
 
 
 class SqliteStore(Store):
@@ -101,6 +105,12 @@ class SqliteStore(Store):
             self._db.execute("PRAGMA journal_mode = WAL")
             self._db.execute("PRAGMA synchronous = NORMAL")
             self._db.executescript(_TABLES)
+            self._db.execute("BEGIN IMMEDIATE")
+            has = {row["name"] for row in self._db.execute("PRAGMA table_info(records)")}
+            for name in _LATER.keys() - has:
+                empty = orjson.dumps(_LATER[name]).decode()
+                self._db.execute(f"ALTER TABLE records ADD COLUMN {name} TEXT NOT NULL DEFAULT '{empty}'")
+            self._db.execute("COMMIT")
             self._reader, self._reading = self._db, self._lock
             if self._path != ":memory:":  # a connection of its own: a long SELECT must not keep keys from requests
                 self._reader = sqlite3.connect(self._path, timeout=10, isolation_level=None, check_same_thread=False)

@@ -36,6 +36,8 @@ BY = ("stage", "model", "key", "scope", "user", "session", "tag", "upstream", "o
 _FILTERS = ("key", "model", "stage", "outcome", "status", "path", "refused")
 _NO_NAMES: Mapping[str, str] = {}
 _GOOD = ("ok", "cached")
+_LIMIT_FIELDS = ("limits", "per_user", "per_session", "per_tag")
+_CAPS = ("max_input", "max_output", "max_reasoning")
 _ROWS = 100
 _LIMITS = 300
 """Budgets listed at most."""
@@ -134,6 +136,9 @@ class Pages:
              "bad" if over else "good"),
             ("wasted tokens", f"{total['wasted']:,}", f"{total['wasted'] / max(1, tokens):.1%} of all", ""),
         ]  # fmt: skip
+        if total["saved"]:
+            main = amount(self._kind, total["saved"].get(self._kind, 0))
+            cards.append(("saved", main, f"{_named(self._kind)}, by the cache", "good"))
         if total.get("records_dropped"):
             cards.append(("records dropped", f"{total['records_dropped']:,}", "the store was away too long", "bad"))
         form = '<div class="card $css"><div class="what">$what</div><div class="much">$much</div>'
@@ -316,9 +321,9 @@ class Pages:
         name = request.path_params["id"]
         found, names = await asyncio.gather(self._api.get(f"requests/{name}"), self._names())
         record = found["request"]
-        kinds = sorted({*record["units"], *record["reserved"], *record["overshoot"]})
-        heads = ("kind", "reserved", "charged", "overshoot")
-        parts = ("reserved", "units", "overshoot")
+        heads = ("kind", "reserved", "charged", "overshoot", "saved")
+        parts = ("reserved", "units", "overshoot", "saved")
+        kinds = sorted({kind for part in parts for kind in record[part]})
         rows = [(_named(kind), *(amount(kind, record[part].get(kind, 0)) for part in parts)) for kind in kinds]
         facts = [
             ("outcome", _outcome(record)), ("reason", record["reason"]), ("refused by", record["scope"]),
@@ -334,8 +339,17 @@ class Pages:
             ("of these reasoning", f"{record['reasoning']:,}"), ("wasted tokens", f"{record['wasted']:,}"),
             ("charge", "estimated" if record["estimated"] else "as the provider counted"),
         ]  # fmt: skip
-        body = page("request", id=record["id"], facts=_list(facts), units=table(
-            heads, rows, "Nothing was reserved or charged.", heads[1:]))  # fmt: skip
+        calls = [
+            (call["upstream"], call["outcome"], f"{call['input']:,}", f"{call['output']:,}",
+             amount(self._kind, call["units"].get(self._kind, 0)), f"{call['wasted']:,}")
+            for call in record["calls"]
+        ]  # fmt: skip
+        numbers = ("in", "out", _named(self._kind), "wasted")
+        body = page(
+            "request", id=record["id"], facts=_list(facts),
+            units=table(heads, rows, "Nothing was reserved or charged.", heads[1:]),
+            calls=table(("upstream", "ended", *numbers), calls, "No upstream was called.", numbers),
+        )  # fmt: skip
         return self._page(token, "Request", body, "/requests")
 
     # keys
@@ -353,8 +367,7 @@ class Pages:
             )
             for key in reversed(found)
         ]  # fmt: skip
-        fields = ("name", "path", "limits", "per_user", "models", "max_output", "expires")
-        values = {name: form.get(name, "") for name in fields}
+        values = {name: form.get(name, "") for name in ("name", "path", "models", "expires", *_LIMIT_FIELDS, *_CAPS)}
         opened = Html(" open" if problem or not found else "")
         heads = ("key", "path", "limits", "models", "state", "made (UTC)")
         body = page("keys", token=token, problem=_problem(problem), rows=table(heads, rows, "No keys yet."),
@@ -364,14 +377,13 @@ class Pages:
     async def make_key(self, request: Request, token: str, form: dict[str, str]) -> Response:
         """A new key, whose secret is in this one answer."""
         about: dict[str, Any] = {"path": form.get("path", "").strip(), "name": form.get("name", "").strip()}
-        for name in ("limits", "per_user"):
+        for name in (*_LIMIT_FIELDS, "models"):
             if form.get(name, "").strip():
                 about[name] = _words(form[name])
-        if form.get("models", "").strip():
-            about["models"] = _words(form["models"])
         try:
-            if form.get("max_output", "").strip():
-                about["max_output"] = _whole(form["max_output"])
+            for name in _CAPS:
+                if form.get(name, "").strip():
+                    about[name] = _whole(form[name])
             if form.get("expires", "").strip():
                 about["expires"] = _moment(form["expires"])
             made = await self._api.post("keys", about)

@@ -34,7 +34,11 @@ class Policy(Protocol):
         """
 
     def after(self, ask: Ask, content: bytes | None, live: Live) -> None:
-        """Look at its end. ``content`` is a whole answer that was not streamed, b"" if it was, None if it failed."""
+        """Look at its end, once for every request that ``before`` saw, also if one of the policies ended it.
+
+        ``content`` is a whole answer of an upstream that was not streamed, b"" if it was, None if there is none;
+        ``live.units`` is what was charged.
+        """
 
 
 def policy(name: str, table: Table) -> Policy:

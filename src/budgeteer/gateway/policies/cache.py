@@ -9,7 +9,7 @@ sampled = false     # whether requests without temperature 0 are kept as well
 ```
 
 The same means: the same key, user, route and body, to the byte of its canonical JSON. Streams are not kept. A hit costs
-nothing: the record says ``cached``.
+nothing: the record says ``cached``, and what the answer cost when it was made as ``saved``.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from __future__ import annotations
 import hashlib
 import time
 from collections import OrderedDict
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import orjson
@@ -29,13 +30,13 @@ from budgeteer.gateway.toml import Table
 
 @dataclass(slots=True)
 class Cache:
-    """Answers by the hash of their request, the least recently used first."""
+    """Answers, with when they end and what they cost, by the hash of their request; the least recently used first."""
 
     entries: int
     largest: int
     seconds: float
     sampled: bool
-    held: OrderedDict[str, tuple[float, bytes]] = field(default_factory=OrderedDict)
+    held: OrderedDict[str, tuple[float, bytes, Mapping[str, int]]] = field(default_factory=OrderedDict)
     size: int = 0
 
     def name(self, ask: Ask) -> str | None:
@@ -44,7 +45,7 @@ class Cache:
         fixed = ask.operation == "embeddings" or (temperature == 0 and not isinstance(temperature, bool))
         if ask.stream or ask.body.get("store") or not (self.sampled or fixed):
             return None
-        return digest(ask)
+        return digest(ask, ask.user)
 
     async def before(self, ask: Ask, proxy: Proxy) -> bytes | None:
         name = self.name(ask)
@@ -55,6 +56,7 @@ class Cache:
             self._drop(name)
             return None
         self.held.move_to_end(name)
+        ask.saved = found[2]
         return found[1]
 
     def after(self, ask: Ask, content: bytes | None, live: Live) -> None:
@@ -64,7 +66,7 @@ class Cache:
             return
         if name in self.held:
             self._drop(name)
-        self.held[name] = (time.monotonic() + self.seconds, content)
+        self.held[name] = (time.monotonic() + self.seconds, content, live.calls[-1]["units"])
         self.size += len(content)
         while len(self.held) > self.entries or self.size > self.largest:
             self._drop(next(iter(self.held)))
@@ -73,11 +75,10 @@ class Cache:
         self.size -= len(self.held.pop(name)[1])
 
 
-def digest(ask: Ask) -> str:
-    """A hash of who asks for what."""
-    who = ask.chain[-1][0].encode()
-    body = orjson.dumps(orjson.loads(ask.raw), option=orjson.OPT_SORT_KEYS)
-    return hashlib.sha256(b"\0".join((who, ask.route.encode(), body))).hexdigest()
+def digest(ask: Ask, *who: str) -> str:
+    """A hash of what is asked for, by which account, and for whom."""
+    told = (ask.chain[-1][0], *who, ask.route, orjson.loads(ask.raw))
+    return hashlib.sha256(orjson.dumps(told, option=orjson.OPT_SORT_KEYS)).hexdigest()
 
 
 def configure(table: Table) -> Cache:

@@ -2,7 +2,7 @@
 
 ```
 [policies.loop]
-times = 5           # equal requests of a key (user, session) within so many seconds, or equal tool calls in a row
+times = 5           # equal requests of a key, user and session within so many seconds, or equal tool calls in a row
 seconds = 600
 ```
 
@@ -40,7 +40,7 @@ class Loop:
     async def before(self, ask: Ask, proxy: Proxy) -> None:
         if ask.operation == "embeddings":
             return
-        name, now = digest(ask), time.monotonic()
+        name, now = digest(ask, ask.user, ask.session), time.monotonic()
         when = self.seen.setdefault(name, deque())
         self.seen.move_to_end(name)
         while when and when[0] < now - self.seconds:

@@ -110,7 +110,8 @@ class Pace:
         if track is not None:
             used = float(live.units.get(self.kind, 0))
             track.state = track.online.observe(track.state, (planned,), (used,))
-            track.mean[option] += _MEMORY * (used - track.mean[option])
+            if used or content is not None:  # what never ran says nothing of what calls use
+                track.mean[option] += _MEMORY * (used - track.mean[option])
 
 
 def configure(table: Table) -> Pace:
