@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from budgeteer.allocate._solve import spend
 from budgeteer.allocator import Allocator, stateless
 from budgeteer.errors import InvalidInput
-from budgeteer.plan import Items, Plan
+from budgeteer.plan import Items, Plan, spend, whole
 
 
 def dynamic_sampling(*, target: int, group: int = 8) -> Allocator:
@@ -33,14 +32,12 @@ def dynamic_sampling(*, target: int, group: int = 8) -> Allocator:
     >>> dynamic_sampling(target=2).allocate(1000, items, (), rng=np.random.default_rng(0)).units
     array([0, 0, 8, 0])
     """
-    if target < 1 or group < 2:
+    if whole("target", target) < 1 or whole("group", group) < 2:
         raise InvalidInput(
             f"dynamic_sampling(target={target}, group={group}); needs target >= 1, group >= 2 to be mixed"
         )
 
     def rule(budget: int, items: Items) -> Plan:
-        if budget < 0:
-            raise InvalidInput(f"budget is {budget} tokens; give 0 or more")
         nothing = np.zeros(len(items), np.int64)
         drawn = nothing if items.drawn is None else items.drawn
         right = nothing if items.right is None else items.right
@@ -50,6 +47,8 @@ def dynamic_sampling(*, target: int, group: int = 8) -> Allocator:
         paid = waiting[bill <= budget]
         units = nothing.copy()
         units[paid] = group
+        if spend(units, items.cost) > budget:  # the bill of fractional costs was rounded down
+            units[paid[-1]] = 0
         return Plan(items.keys, units, spend(units, items.cost))
 
     return stateless(rule)

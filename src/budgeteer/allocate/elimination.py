@@ -9,7 +9,7 @@ import numpy as np
 from budgeteer.allocate._solve import Found, fill, lift
 from budgeteer.allocator import Allocator
 from budgeteer.errors import InvalidInput
-from budgeteer.plan import Items
+from budgeteer.plan import Items, whole
 
 
 def elimination(
@@ -43,7 +43,7 @@ def elimination(
     """
     if exit not in ("pos", "balance"):
         raise InvalidInput(f"elimination(exit={exit!r}); the exit rules are 'pos' and 'balance'")
-    if min(round_units, keep, rounds) < 1:
+    if min(whole("round_units", round_units), whole("keep", keep), whole("rounds", rounds)) < 1:
         raise InvalidInput(f"elimination got round_units={round_units}, keep={keep}, rounds={rounds}; all must be >= 1")
 
     def rule(budget: int, items: Items, rng: np.random.Generator) -> Found:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from budgeteer.allocate._solve import Found, fill, grow, lift, shed, spend
+from budgeteer.allocate._solve import Found, fill, grow, lift, shed
 from budgeteer.allocator import Allocator
 from budgeteer.errors import InvalidInput
-from budgeteer.plan import F64, I64, Items
+from budgeteer.plan import F64, I64, Items, spend, whole
 
 ALPHA = 0.9
 """A mixed prompt has what it needs once its group is mixed with this probability."""
@@ -49,7 +49,7 @@ def knapsack(low: int = 2, high: int = 128, per_token: bool = False, fallback: b
     >>> knapsack(fallback=False).allocate(240, items, (), rng=np.random.default_rng(0)).units
     array([15,  7,  2])
     """
-    if not 1 <= low <= high:
+    if not 1 <= whole("low", low) <= whole("high", high):
         raise InvalidInput(f"knapsack(low={low}, high={high}); needs 1 <= low <= high")
 
     def rule(budget: int, items: Items, rng: np.random.Generator) -> Found:
@@ -67,7 +67,7 @@ def knapsack(low: int = 2, high: int = 128, per_token: bool = False, fallback: b
             p = float(known[i])
             return p * (1 - p) ** 2 * (p**have * (1 - p) + (1 - p) ** have * p) / float(price[i])
 
-        share = int(np.clip(int(capacity / spend(np.ones(n, np.int64), price)), low, high))
+        share = max(low, min(int(capacity / spend(np.ones(n, np.int64), price)), high))
         units = np.where(unseen, share, low)
         rest = (fails if fails.any() else solved) & fallback
         limit = float(capacity)

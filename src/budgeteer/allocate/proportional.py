@@ -6,10 +6,10 @@ from typing import Literal
 
 import numpy as np
 
-from budgeteer.allocate._solve import Found, largest_remainder, lift, spend
+from budgeteer.allocate._solve import Found, largest_remainder, lift, require_countable, scaled
 from budgeteer.allocator import Allocator
 from budgeteer.errors import InvalidInput
-from budgeteer.plan import Items
+from budgeteer.plan import Items, spend
 
 Column = Literal["std", "pass_rate", "scale", "visits"]
 
@@ -35,7 +35,8 @@ def proportional(by: Column = "std") -> Allocator:
         raise InvalidInput(f"proportional(by={by!r}); the columns are std, pass_rate, scale, visits")
 
     def rule(budget: int, items: Items, rng: np.random.Generator) -> Found:
-        weight = np.nan_to_num(items.column(by), nan=0.0)
+        require_countable(budget, items.cost)
+        weight, _ = scaled(np.nan_to_num(items.column(by), nan=0.0))
         total = spend(weight, items.cost)
         if total == 0:
             return Found(np.zeros(len(items), np.int64))

@@ -7,7 +7,7 @@ import numpy as np
 from budgeteer.allocate._solve import Found, grow, lift
 from budgeteer.allocator import Allocator
 from budgeteer.errors import InvalidInput
-from budgeteer.plan import Items
+from budgeteer.plan import Items, whole
 
 
 def selective(low: int = 3, high: int = 16) -> Allocator:
@@ -32,7 +32,8 @@ def selective(low: int = 3, high: int = 16) -> Allocator:
     >>> selective(3).allocate(90, items, (), rng=np.random.default_rng(0)).units
     array([4, 0, 5])
     """
-    if not 2 <= low <= high:  # a group of one cannot be mixed: it has no value, and nothing would be bought
+    # a group of one cannot be mixed: it has no value, and nothing would be bought
+    if not 2 <= whole("low", low) <= whole("high", high):
         raise InvalidInput(f"selective(low={low}, high={high}); needs 2 <= low <= high")
 
     def rule(budget: int, items: Items, rng: np.random.Generator) -> Found:

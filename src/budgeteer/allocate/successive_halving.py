@@ -8,10 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from budgeteer.allocate._counts import Counts
-from budgeteer.allocate._solve import spend
 from budgeteer.allocate.uniform import uniform
 from budgeteer.allocator import Allocator
-from budgeteer.plan import Items, Outcomes, Plan
+from budgeteer.plan import Items, Outcomes, Plan, spend, whole
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,11 +52,11 @@ def successive_halving() -> Allocator:
     even = uniform()
 
     def allocate(budget: int, items: Items, state: Bracket, *, rng: np.random.Generator) -> Plan:
-        out = set(state.out)
+        budget, out = whole("budget", budget), set(state.out)
         alive = np.flatnonzero([key not in out for key in items.keys])
         rounds = (len(alive) - 1).bit_length()  # ceil(log2 k)
         share = budget // rounds if rounds else 0
-        part = even.allocate(min(share, budget), items.take(alive), (), rng=rng)
+        part = even.allocate(share, items.take(alive), (), rng=rng)
         units = np.zeros(len(items), np.int64)
         units[alive] = part.units
         return Plan(items.keys, units, spend(units, items.cost))

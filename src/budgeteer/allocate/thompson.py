@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 
 from budgeteer.allocate._counts import Counts
-from budgeteer.allocate._solve import Found, lift, spend
+from budgeteer.allocate._solve import Found, lift
 from budgeteer.allocator import Allocator
 from budgeteer.errors import InvalidInput
-from budgeteer.plan import Items, Plan
+from budgeteer.plan import Items, Plan, spend
 
 CHUNK = 4096
 """Posterior draws made at once, a row a unit."""

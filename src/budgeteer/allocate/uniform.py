@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from budgeteer.allocate._solve import Found, lift, spend
+from budgeteer.allocate._solve import Found, lift, require_countable
 from budgeteer.allocator import Allocator
 from budgeteer.errors import InvalidInput
-from budgeteer.plan import Items
+from budgeteer.plan import Items, spend, whole
 
 
 def uniform(units: int | None = None) -> Allocator:
@@ -32,10 +32,12 @@ def uniform(units: int | None = None) -> Allocator:
     >>> uniform(1).allocate(50, items, (), rng=np.random.default_rng(0)).expected_cost <= 50
     True
     """
-    if units is not None and units < 1:
+    if units is not None and whole("uniform's units", units) < 1:
         raise InvalidInput(f"uniform(units={units}) gives nobody anything; give 1 or more, or None for no limit")
 
     def rule(budget: int, items: Items, rng: np.random.Generator) -> Found:
+        if units is None:
+            require_countable(budget, items.cost)
         base = int(budget / spend(np.ones(len(items), np.int64), items.cost))
         if units is not None and base >= units:
             return Found(np.full(len(items), units))
