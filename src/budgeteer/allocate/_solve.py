@@ -92,6 +92,18 @@ def bound_gap(budget: float, cost: F64, given: tuple[I64, F64], best: tuple[I64,
     return max(math.fsum((best[1] - given[1]).tolist()) + price * left, 0.0)
 
 
+def step_price(slope: F64, cost: F64, room: float) -> float:
+    """The value a token of the step that ``room`` tokens end in, steepest first; 0 if they pay all of them.
+
+    Args:
+        slope, cost: value a token and tokens of the steps, in arrays of one shape.
+        room: tokens.
+    """
+    order = np.argsort(-slope, axis=None, kind="stable")
+    k = int(np.searchsorted(np.cumsum(cost.ravel()[order]), room, side="right"))
+    return float(slope.ravel()[order[k]]) if k < len(order) else 0.0
+
+
 def largest_remainder(exact: F64, cost: F64, budget: float, keys: tuple[str, ...]) -> I64:
     """Whole units [n] from exact ones that cost the budget: rounded down, then one more to the largest fractions.
 

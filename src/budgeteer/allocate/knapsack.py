@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import math
+from typing import Any
+
 import numpy as np
 
-from budgeteer.allocate._solve import Found, fill, grow, lift, shed
+from budgeteer.allocate._solve import Found, bound_gap, fill, grow, lift, shed, step_price
 from budgeteer.allocator import Allocator
 from budgeteer.errors import InvalidInput
 from budgeteer.plan import F64, I64, Items, spend, whole
@@ -22,6 +25,11 @@ def group_value(units: F64 | I64, rate: F64) -> F64:
     return np.asarray((1 - rate**units - (1 - rate) ** units) * rate * (1 - rate) ** 2, dtype=np.float64)
 
 
+def group_gain(units: Any, rate: Any) -> Any:
+    """``Value(N + 1, p) - Value(N, p)``, which falls with N >= 1; numbers or arrays."""
+    return rate * (1 - rate) ** 2 * (rate**units * (1 - rate) + (1 - rate) ** units * rate)
+
+
 def knapsack(low: int = 2, high: int = 128, per_token: bool = False, fallback: bool = True) -> Allocator:
     """Maximise ``sum_i Value(N_i, p_i)`` at a fixed total of rollouts, ``low <= N_i <= high``.
 
@@ -34,6 +42,11 @@ def knapsack(low: int = 2, high: int = 128, per_token: bool = False, fallback: b
 
     The tokens of the budget become ``floor(B / mean(cost))`` rollouts; a plan whose rollouts fall on costly items
     gives back those with the smallest gain until its tokens fit. ``per_token`` ranks gain per token instead.
+
+    ``Plan.value`` is the sum above, with p = 0.5 where it was never seen; ``Plan.gap`` is against the Lagrangian bound
+    of all plans of ``low`` to ``high`` rollouts within the tokens, so that it shows what counting rollouts, the share
+    of the unseen and the fallback leave; 0 for equal costs without these. ``Plan.price`` is the bound's price of a
+    token. All are NaN if not even ``low`` each fits.
 
     When it helps: pass rates spread widely and are known from enough draws. When not: all are alike, or most
     are 0 or 1 from few draws; the fallback then decides most of the budget, not the values.
@@ -64,8 +77,7 @@ def knapsack(low: int = 2, high: int = 128, per_token: bool = False, fallback: b
             return Found(fill(np.lexsort((-worth, unseen, fails, solved)), low, items.cost, budget))
 
         def gain(i: int, have: int) -> float:
-            p = float(known[i])
-            return p * (1 - p) ** 2 * (p**have * (1 - p) + (1 - p) ** have * p) / float(price[i])
+            return float(group_gain(have, float(known[i]))) / float(price[i])
 
         share = max(low, min(int(capacity / spend(np.ones(n, np.int64), price)), high))
         units = np.where(unseen, share, low)
@@ -78,6 +90,12 @@ def knapsack(low: int = 2, high: int = 128, per_token: bool = False, fallback: b
         units = grow(units, np.where(mixed, high, units), price, limit, gain)
         units = grow(units, np.where(rest, high, units), price, capacity, lambda i, have: -have)
         units = grow(units, np.where(unseen, min(share + 1, high), units), price, capacity, lambda i, have: -have)
-        return Found(shed(units, np.full(n, low), items.cost, budget, lambda i, have: gain(i, have - 1)))
+        units = shed(units, np.full(n, low), items.cost, budget, lambda i, have: gain(i, have - 1))
+        slope = group_gain(np.arange(low, high), known[:, None]) / items.cost[:, None]
+        dual = step_price(slope, np.broadcast_to(items.cost[:, None], slope.shape), budget - low * items.cost.sum())
+        best = low + np.sum(slope > dual, axis=1)
+        worth, bound = group_value(units, known), group_value(best, known)
+        gap = bound_gap(budget, items.cost, (units, worth), (best, bound), dual)
+        return Found(units, dual, math.fsum(worth.tolist()), gap)
 
     return lift(rule)

@@ -73,7 +73,7 @@ def parse_all(text: str) -> list[Spec]:
             key, equals, value = rest.partition("=")
             if not equals or not key.isidentifier():
                 raise InvalidInput(f"{rest!r} is no parameter; write NAME:param=value,param=value")
-            found[-1] = Spec(found[-1].name, (*found[-1].params, (key, _value(value))))
+            found[-1] = Spec(found[-1].name, (*found[-1].params, (key, registry.value_of(value))))
     return found
 
 
@@ -97,6 +97,7 @@ def build(spec: Spec) -> Strategy | Together:
             raise UnknownName(f"parameter of {spec.name}", key, parameters)
         if key in PARTS and isinstance(value, str):
             given[key] = registry.load(_known(PARTS[key], value))()
+    registry.require_bools(spec.name, factory, given)
     missing = [k for k, p in parameters.items() if p.default is p.empty and k not in given]
     if missing:
         names = [name for name, method in registry.methods().items() if method.part == PARTS.get(missing[0])]
@@ -118,13 +119,3 @@ def _known(part: str, name: str) -> registry.Method:
     if name not in known:
         raise UnknownName(part, name, known)
     return known[name]
-
-
-def _value(text: str) -> Any:
-    low = {"true": True, "false": False, "none": None}
-    if text.lower() in low:
-        return low[text.lower()]
-    try:
-        return json.loads(text)
-    except ValueError:
-        return text
