@@ -346,7 +346,7 @@ def check_online(online: Online, *, resources: int = 1, seed: int = 0) -> None:
     Rules: ``init`` has the whole budget in ``left``; an option is -1 or an index of the menu; what it costs comes off
     ``left``, and nothing else does; no executed option costs more than what was left; a worthless request is refused;
     a step leaves the state it was given untouched and has no other memory; a state survives JSON; ``observe`` books the
-    difference between planned and actual.
+    difference between planned and actual; values and costs that are NaN or infinite are refused with InvalidInput.
 
     Args:
         online: the method to check, with budgets in the hundreds.
@@ -376,6 +376,10 @@ def check_online(online: Online, *, resources: int = 1, seed: int = 0) -> None:
         if not np.allclose(np.subtract(state.left, taken), after.left) or np.any(taken > np.array(state.left)):
             raise CheckFailed(f"option {option} costs {taken.tolist()}: left went from {state.left} to {after.left}")
         state = after
+    for bad in (math.nan, math.inf):
+        rule = f"a value of {bad} or a cost of {bad} on a menu"
+        _refuses(errors.InvalidInput, rule, online.step, state, [bad, 1.0], [[1.0] * resources] * 2)
+        _refuses(errors.InvalidInput, rule, online.step, state, [1.0, 1.0], [[bad] * resources] * 2)
     more = online.observe(state, [1.0] * resources, [3.0] * resources)
     if not np.allclose(np.subtract(state.left, 2.0), more.left):
         raise CheckFailed("observe did not take the difference between actual and planned off what is left")

@@ -17,6 +17,7 @@ def dynamic_sampling(*, target: int, group: int = 8) -> Allocator:
     (None = nothing drawn). A group is mixed when ``0 < right < drawn``. The next ``target - mixed`` candidates without
     draws get ``group`` units each, in order, up to the first that the budget does not cover (skipping it would
     favour cheap prompts). An empty plan means that the target is reached, or that candidates or tokens ran out.
+    A rule, not an optimum: ``Plan.value`` and ``gap`` are NaN.
 
     When it helps: many groups are all right or all wrong, and a full batch of gradients matters more than tokens.
     When not: tokens are scarce: an all-wrong group costs as much as a mixed one and is thrown away.

@@ -21,7 +21,7 @@ def elimination(
     tokens that are left. An item is out after ``rounds`` rounds or by its exit rule:
     ``pos``: at least one success; ``balance``: at least keep / 2 successes and keep / 2 failures. When the budget does
     not cover all active items, those of a random order get their round, skipping what does not fit. An empty plan
-    ends the step.
+    ends the step. Each round is a rule, not an optimum: ``Plan.value`` and ``gap`` are NaN.
 
     When it helps: pass rates are unknown and spread, since it needs no prediction: outcomes decide.
     When not: a round costs a full generation latency; and pools that stop on a success over-estimate their pass rate.

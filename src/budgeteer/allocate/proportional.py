@@ -18,7 +18,8 @@ def proportional(by: Column = "std") -> Allocator:
     """Units ``n_i = B w_i / sum_j w_j c_j``, rounded to the budget by largest remainders.
 
     w is the column named; for equal costs every item gets the share ``w_i / sum w`` of the budget. With ``by="std"``
-    and equal costs it is Neyman's allocation without its bounds.
+    and equal costs it is Neyman's allocation without its bounds. ``Plan.value`` and ``gap`` are NaN: it maximises
+    nothing.
 
     When it helps: weights are shares already (traffic, priorities), or a rule is wanted that everyone can check.
     When not: the weight is a value per unit that falls with every unit: proportion ignores how fast. An item

@@ -29,7 +29,7 @@ def successive_halving() -> Allocator:
     (rewards in [0, 1]), keeps the ``ceil(k / 2)`` items with the largest mean ``(right + 1/2) / (drawn + 1)`` over
     all rounds; the 1/2 only matters when the budget did not give all of them the same units. Ties fall by a digest of
     key and counts: ``observe`` has no generator, and the order of names would be a bias. An empty plan means that one
-    is left.
+    is left. Each round is a rule, not an optimum: ``Plan.value`` and ``gap`` are NaN.
 
     When it helps: the best of many items is wanted (a prompt, a tool, a setting, a search branch), a few of them
     are close to the best, and most are clearly worse. When not: all are alike (any choice is as good), or reward on

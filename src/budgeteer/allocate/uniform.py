@@ -14,7 +14,8 @@ def uniform(units: int | None = None) -> Allocator:
     """The same number of units for all items, as nearly as whole units allow.
 
     Every item gets ``floor(B / sum(cost))`` units; what is left buys one more unit each for items in a random order,
-    skipping those that do not fit. With ``units`` given, no item gets more than that.
+    skipping those that do not fit. With ``units`` given, no item gets more than that. ``Plan.value`` and
+    ``gap`` are NaN: it maximises nothing.
 
     When it helps: nothing is known about the items, or all are alike; it is the GRPO group.
     When not: costs or informativeness differ, since every unit then buys a different amount.
