@@ -84,7 +84,9 @@ def knapsack(low: int = 2, high: int = 128, per_token: bool = False, fallback: b
         rest = (fails if fails.any() else solved) & fallback
         limit = float(capacity)
         if rest.any() and mixed.any():
-            need = np.ceil(np.log(1 - ALPHA) / np.log(np.maximum(known, 1 - known), where=mixed, out=np.full(n, -1.0)))
+            same = np.log(np.maximum(known, 1 - known), where=mixed, out=np.full(n, -1.0))
+            with np.errstate(divide="ignore"):  # rates next to 0 or 1 need more than any number
+                need = np.ceil(np.abs(np.log(1 - ALPHA) / same))
             wanted = np.where(mixed, np.clip(need, low, high), units).astype(np.int64)
             limit = min(limit, spend(wanted, price))
         units = grow(units, np.where(mixed, high, units), price, limit, gain)
