@@ -52,13 +52,13 @@ def neyman(min_units: int = 1, max_units: int = 32, published: bool = False) -> 
     def rule(budget: int, items: Items, rng: np.random.Generator) -> Found:
         std = items.column("std")
         units, price = solve(std, items.cost, budget, min_units, max_units)
-        return certified(std, items.cost, budget, units, price, max_units)
+        return certified(std, items.cost, budget, units, price, min_units, max_units)
 
     return lift(rule)
 
 
-def certified(std: F64, cost: F64, budget: float, units: I64, price: float, high: int) -> Found:
-    """The plan with its value, minus the variance left ``sum s^2 / n``, and its gap to the bound of whole units.
+def certified(std: F64, cost: F64, budget: float, units: I64, price: float, low: int, high: int) -> Found:
+    """The plan with its value, minus the variance left ``sum s^2 / n``, and its gap to the bound of low to high units.
 
     The bound is taken at the gain per token of the best unit not bought. Without a unit everywhere there is no value.
     """
@@ -71,7 +71,7 @@ def certified(std: F64, cost: F64, budget: float, units: I64, price: float, high
     best = units
     if threshold > 0:
         with np.errstate(over="ignore"):
-            best = np.clip(np.floor((1 + np.sqrt(1 + 4 * worth / threshold)) / 2), 1, high).astype(np.int64)
+            best = np.clip(np.floor((1 + np.sqrt(1 + 4 * worth / threshold)) / 2), low, high).astype(np.int64)
     gap = bound_gap(budget, cost, (units, -(std**2) / units), (best, -(std**2) / best), threshold)
     value = -math.fsum((std**2 / units).tolist())
     return Found(units, price, times(value, -2 * power), times(gap, -2 * power))

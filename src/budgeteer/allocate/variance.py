@@ -38,6 +38,6 @@ def variance(min_units: int = 2, max_units: int = 32) -> Allocator:
         rate = np.nan_to_num(items.column("pass_rate"), nan=0.5)
         std = np.sqrt(rate * (1 - rate))
         units, price = neyman_units(std, items.cost, budget, min_units, max_units)
-        return certified(std, items.cost, budget, units, price, max_units)
+        return certified(std, items.cost, budget, units, price, min_units, max_units)
 
     return lift(rule)
