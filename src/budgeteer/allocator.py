@@ -116,7 +116,7 @@ def partition(
     if shares is not None:
         if set(shares) == set(names) and all(0 <= share <= 1 for share in shares.values()):
             exact = {name: Fraction(str(float(share))) for name, share in shares.items()}
-        total = sum(exact.values())
+        total = sum(exact.values(), Fraction(0))
         if len(exact) != len(names) or total > 1 + len(names) * ROUNDING:
             raise InvalidInput(f"partition got shares {dict(shares)} for {names}; one >= 0 a group, at most 1 in sum")
         if abs(total - 1) <= len(names) * ROUNDING:

@@ -131,7 +131,7 @@ def neyman_price(std: F64, cost: F64, budget: float, low: int, high: int) -> flo
         k = max(int(np.searchsorted(tokens, budget, side="right")) - 1, 0)
         u = points[k] + (budget - tokens[k]) / slopes[k]
         return float(1 / u**2)
-    rest = low * spend(~alive, cost)
+    rest = low * math.fsum(cost[~alive].tolist())
 
     def spent(u: float) -> float:
         return rest + spend(np.clip(u / reach, low, high), cost[alive])

@@ -89,8 +89,8 @@ def selective(low: int = 3, high: int = 16) -> Allocator:
         size = np.append(low, np.ones(high - low)) * items.cost[:, None]
         price = step_price(slope, size, budget)
         ideal = np.where(entry > price, low + np.sum(gains[:, :-1] > price, axis=1), 0)
-        value, bound = (np.where(n > 0, mixed_value(n, p), 0.0) for n in (best, ideal))
-        gap = bound_gap(budget, items.cost, (best, value), (ideal, bound), price)
-        return Found(best, price, math.fsum(value.tolist()), gap)
+        reached, bound = (np.where(n > 0, mixed_value(n, p), 0.0) for n in (best, ideal))
+        gap = bound_gap(budget, items.cost, (best, reached), (ideal, bound), price)
+        return Found(best, price, math.fsum(reached.tolist()), gap)
 
     return lift(rule)
