@@ -99,7 +99,7 @@ def step_price(slope: F64, cost: F64, room: float) -> float:
         slope, cost: value a token and tokens of the steps, in arrays of one shape.
         room: tokens.
     """
-    order = np.argsort(-slope, axis=None, kind="stable")
+    order = np.argsort(-slope, axis=None)
     k = int(np.searchsorted(np.cumsum(cost.ravel()[order]), room, side="right"))
     return float(slope.ravel()[order[k]]) if k < len(order) else 0.0
 

@@ -30,6 +30,16 @@ def group_gain(units: Any, rate: Any) -> Any:
     return rate * (1 - rate) ** 2 * (rate**units * (1 - rate) + (1 - rate) ** units * rate)
 
 
+def gains_of(rate: F64, low: int, high: int) -> F64:
+    """:func:`group_gain` [n, high - low] of low, low + 1, ... rollouts, by products: powers take ten times longer."""
+    right, wrong = np.tile(rate[:, None], high - low), np.tile(1 - rate[:, None], high - low)
+    right[:, :1], wrong[:, :1] = rate[:, None] ** low, (1 - rate[:, None]) ** low
+    np.cumprod(right, axis=1, out=right)
+    np.cumprod(wrong, axis=1, out=wrong)
+    weight = rate * (1 - rate) ** 2
+    return np.asarray(weight[:, None] * (right * (1 - rate)[:, None] + wrong * rate[:, None]))
+
+
 def knapsack(low: int = 2, high: int = 128, per_token: bool = False, fallback: bool = True) -> Allocator:
     """Maximise ``sum_i Value(N_i, p_i)`` at a fixed total of rollouts, ``low <= N_i <= high``.
 
@@ -93,7 +103,7 @@ def knapsack(low: int = 2, high: int = 128, per_token: bool = False, fallback: b
         units = grow(units, np.where(rest, high, units), price, capacity, lambda i, have: -have)
         units = grow(units, np.where(unseen, min(share + 1, high), units), price, capacity, lambda i, have: -have)
         units = shed(units, np.full(n, low), items.cost, budget, lambda i, have: gain(i, have - 1))
-        slope = group_gain(np.arange(low, high), known[:, None]) / items.cost[:, None]
+        slope = gains_of(known, low, high) / items.cost[:, None]
         dual = step_price(slope, np.broadcast_to(items.cost[:, None], slope.shape), budget - low * items.cost.sum())
         best = low + np.sum(slope > dual, axis=1)
         worth, bound = group_value(units, known), group_value(best, known)
