@@ -20,8 +20,8 @@ RUNNING, ENDED, FINISHED, ABORTED, CUT = 0, 1, 2, 3, 4
 """Status of a unit: still running; ended by itself; finished by a stopper with its answer complete;
 aborted by a stopper; cut by a token limit or by the end of the budget."""
 
-MOST = 10**18
-"""Largest budget, count or cost of a unit: int64 holds it, and sums of a few."""
+MOST = 2**62
+"""Largest budget, count or cost of a unit: half of what int64 holds, as for a ledger. It stands for no limit, too."""
 LEAST = 1e-12
 """Smallest cost of a unit."""
 
