@@ -8,12 +8,16 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from xml.etree import ElementTree
 
+import numpy as np
 import pytest
 
-from budgeteer import __version__, cli, registry
+from budgeteer import Items, __version__, cli, registry
+from budgeteer.allocate._margins import margin_of
+from budgeteer.cli.allocate import margins
 from budgeteer.lab import results
 from results_fixture import ARMS, make
 
@@ -168,8 +172,102 @@ def test_allocate_explains_from_standard_input(
     units = written(tmp_path, [{"key": "a", "cost": 10, "std": 1.0}, {"key": "b", "cost": 10, "std": 3.0}])
     assert cli.main(["allocate", "--method", "neyman", "--budget", "45", "--explain", units]) == 0
     text = capsys.readouterr().out
-    assert "3 x 10 tokens for std 3; one more does not fit the 5 tokens left" in text
+    # the third unit of b removed 9 / (2 * 3) of variance for 10 tokens, the fourth would remove 9 / (3 * 4)
+    said = "3 x 10 tokens for std 3; the last one gained 0.15 a token, the next one would gain 0.075 (price 0.07901)"
+    assert f"{said}; one more does not fit the 5 tokens left" in text  # 1 + 3 = sqrt(price) * 10^1.5 / 4.5 at 45 tokens
+    assert "1 x 10 tokens for std 1; no less than 1 (min_units), the next one would gain 0.05 (price" in text
     assert "value  -4" in text
+    command = ["allocate", "--method", "neyman", "--budget", "90", "--set", "max_units=4", "--explain", units]
+    assert cli.main(command) == 0
+    text = capsys.readouterr().out
+    assert "the last one gained 0.075 a token, no more than 4 (max_units)" in text
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        # 4 e^-b: the first unit removes 4 (1 - 1/e), the fifth would 4 (e^-4 - e^-5), over 2 tokens
+        (["water-filling", "--set", "curve=exponential", "--budget", "8"], "gained 0.06294 a token, the next one"),
+        (["water-filling", "--set", "curve=exponential", "--budget", "8"], "would gain 0.02316 (price 0.02316)"),
+        (["water-filling", "--budget", "8"], "the last one gained 0.1667 a token, the next one would gain 0.1"),
+        (["variance", "--budget", "8"], "the last one gained 0.01042 a token, the next one would gain 0.00625"),
+        (["knapsack-allocator", "--budget", "8"], "gained 0.007812 a token, the next one would gain 0.003906"),
+        (["selective", "--budget", "8"], "the last one gained 0.01562 a token, the next one would gain 0.007812"),
+        (["selective", "--budget", "4"], "its first 3 would gain 0.03125 a token"),
+        (["selective", "--budget", "6"], "its first 3 gained 0.03125 a token, the next one would gain 0.01562"),
+        (["variance", "--budget", "3"], "the budget does not pay 2 (min_units) for everybody"),
+        (["uniform", "--budget", "8"], "4 x 2 tokens for pass_rate 0.5, scale 4, decay 1; one more does not fit"),
+    ],
+)  # fmt: skip
+def test_allocate_explains_units_by_their_gains(
+    arguments: list[str], said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = written(tmp_path, [{"key": "a", "cost": 2, "pass_rate": 0.5, "scale": 4, "decay": 1}])
+    assert cli.main(["allocate", "--method", *arguments, "--explain", path]) == 0
+    assert said in capsys.readouterr().out
+    assert cli.main(["allocate", "--method", *arguments, "--explain", "--json", path]) == 0
+    assert said in json.loads(capsys.readouterr().out)["why"]["a"]
+
+
+@pytest.mark.parametrize(
+    ("method", "settings", "curve"),
+    [
+        ("neyman", {}, lambda n: 4 / (n * (n - 1))),
+        ("water-filling", {"curve": "power"}, lambda n: 3 / (n - 1) ** 0.5 - 3 / n**0.5),
+        ("water-filling", {"curve": "exponential"}, lambda n: 3 * np.exp(-0.5 * (n - 1)) - 3 * np.exp(-0.5 * n)),
+    ],
+)
+def test_the_curve_of_margins_is_the_methods_and_counts_the_first_units(
+    method: str, settings: dict[str, str], curve: Callable[[float], float]
+) -> None:
+    items = Items(
+        ("a", "b"), np.array([2.0, 2.0]), std=np.array([2.0, 2.0]), scale=np.full(2, 3.0), decay=np.full(2, 0.5)
+    )
+    allocator = registry.load(method)(**settings)
+    plan = allocator.allocate(40, items, (), rng=np.random.default_rng(0))
+    spent, slope = margins(items, plan, margin_of(method, items, settings))
+    first = 0 if settings.get("curve") == "exponential" else 1  # that one begins with nothing
+    expected = [curve(n) / 2 for n in range(first + 1, 11) for _ in items.keys]
+    assert slope[: len(expected)] == pytest.approx(expected)
+    assert spent[: len(expected)] == pytest.approx([4 * first + 2 * (k + 1) for k in range(len(expected))])
+    # where the budget is, the margins pass the price
+    before, after = slope[spent <= 40][-1], slope[spent > 40][0]
+    assert after <= plan.price * (1 + 1e-9)
+    assert before >= plan.price * (1 - 1e-9)
+
+
+def test_the_curve_of_margins_where_items_may_go_without() -> None:
+    items = Items(("a", "b"), np.array([2.0, 1.0]), pass_rate=np.array([0.5, 0.5]))
+    plan = registry.load("selective")().allocate(9, items, (), rng=np.random.default_rng(0))
+    spent, slope = margins(items, plan, margin_of("selective", items, {}))
+    # blocks of three, 3/16 each: b's for 3 tokens, a's for 6; then 1/32 of b for 1, 1/32 of a for 2, 1/64 of b for 1
+    assert slope[:5] == pytest.approx([1 / 16, 1 / 32, 1 / 32, 1 / 64, 1 / 64])
+    assert spent[:5] == pytest.approx([3, 9, 10, 12, 13])
+    assert margin_of("uniform", items, {}) is None
+    assert len(margins(items, plan, None)[0]) == 0
+
+
+def test_allocate_prints_keys_that_the_terminal_cannot(tmp_path: Path) -> None:
+    path = tmp_path / "items.jsonl"
+    path.write_text('{"key": "half \\ud800", "cost": 1}\n{"key": "\u00e9", "cost": 1}\n', encoding="utf-8")
+    code = "import sys; from budgeteer.cli import main; sys.exit(main(sys.argv[1:]))"
+    command = [sys.executable, "-c", code, "allocate", "--method", "uniform", "--budget", "4", str(path)]
+    for encoding, shown in (("utf-8", "\u00e9"), ("ascii", "\\xe9")):
+        environment = {**os.environ, "PYTHONIOENCODING": encoding}
+        done = subprocess.run(command, capture_output=True, timeout=60, check=False, env=environment)
+        assert done.returncode == 0, done.stderr
+        assert "half \\ud800" in done.stdout.decode(encoding)
+        assert shown in done.stdout.decode(encoding)
+
+
+@pytest.mark.parametrize("word", ["False", "FALSE", "false"])
+def test_false_in_any_case_is_false(word: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path, gaps = written(tmp_path, MENU), {}
+    for value in (word, "true"):
+        command = ["allocate", "--method", "menu-knapsack", "--budget", "7", "--set", f"exact={value}", "--json", path]
+        assert cli.main(command) == 0
+        gaps[value] = json.loads(capsys.readouterr().out)["gap"]
+    assert gaps == {word: 1.0, "true": 0.0}  # only the exact one closes it
 
 
 def test_allocate_plots_without_torch(tmp_path: Path) -> None:
@@ -197,6 +295,24 @@ def test_allocate_plots_without_torch(tmp_path: Path) -> None:
         (["--method", "menu-knapsack", "--budget", "5", "--set", "exact", "{path}"], "is not NAME=VALUE"),
         (["--method", "menu-knapsack", "--budget", "5", "{path}.none"], "cannot read"),
         (["--method", "menu-knapsack", "--budget", "5", "{bad}"], "line 2: cost 1 is -1"),
+        (["--method", "menu-knapsack", "--budget", "7/day", "{path}"], "has a window"),
+        (["--method", "menu-knapsack", "--budget", "5", "--seed", "-1", "{path}"], "--seed is -1"),
+        (["--method", "menu-knapsack", "--budget", "5", "--plot", "/tmp", "{path}"], "cannot write /tmp"),
+        (["--method", "menu-knapsack", "--budget", "5", "--plot", "{path}/x.svg", "{path}"], "cannot write"),
+        (["--method", "menu-knapsack", "--budget", "1" + 20 * "0", "{path}"], "budget is 1000"),
+        (
+            ["--method", "menu-knapsack", "--budget", "1" + 20 * "0", "--set", "compiled=true", "{path}"],
+            "budget is 1000",
+        ),
+        (
+            ["--method", "menu-knapsack", "--budget", "5", "--set", "exact=maybe", "{path}"],
+            "exact is 'maybe'; give true",
+        ),
+        (
+            ["--method", "menu-knapsack", "--budget", "5", "--set", "exact=1", "{path}"],
+            "exact is 1; give true or false",
+        ),
+        (["--method", "neyman", "--budget", "5", "--set", "max_units=2.5", "{path}"], "max_units is 2.5"),
     ],
 )
 def test_allocate_errors_are_one_line(

@@ -15,6 +15,7 @@ import pytest
 
 from budgeteer import cli, registry
 from budgeteer.cli import _solving
+from budgeteer.errors import InvalidInput
 from budgeteer.solve import registered
 from budgeteer.solve.runner import Progress
 from cli_child import STRATEGIES, Slow, loader
@@ -251,3 +252,12 @@ def test_an_interrupt_pauses_and_prints_the_command_that_goes_on(tmp_path):
     assert child.returncode == 0, errors
     assert len(rows_of(out)) == 30
     assert "questions   30" in printed
+
+
+def test_a_bool_is_true_or_false_and_no_text() -> None:
+    def factory(exact: bool = False, curve: str = "power") -> None: ...
+
+    registry.require_bools("x", factory, {"exact": registry.value_of("False"), "curve": "maybe"})
+    for wrong in ("maybe", "1", "none"):
+        with pytest.raises(InvalidInput, match=r"x: exact is .*; give true or false"):
+            registry.require_bools("x", factory, {"exact": registry.value_of(wrong)})

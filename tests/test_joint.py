@@ -197,7 +197,23 @@ def test_a_loss_that_is_not_finite_is_refused():
         riemannian(lambda y: (float("nan"), y), cost, 5.0, np.zeros((3, 2)), rng=np.random.default_rng(0))
 
 
-@pytest.mark.parametrize("budget", [0.0, 3.0, 9.0, 50.0])
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_a_gradient_or_a_start_that_is_not_finite_is_refused(bad):
+    cost, start = np.array([[1.0, 3.0]] * 3), np.zeros((3, 2))
+    wrong = np.array([[0.0, bad]] * 3)
+    with pytest.raises(InvalidInput, match="gradient"):
+        riemannian(lambda y: (1.0, wrong), cost, 5.0, start, rng=np.random.default_rng(0))
+    with pytest.raises(InvalidInput, match="start"):
+        riemannian(lambda y: (1.0, y), cost, 5.0, wrong, rng=np.random.default_rng(0))
+    torch = pytest.importorskip("torch")
+    with pytest.raises(InvalidInput, match="gradient"):
+        riemannian(lambda y: (1.0, torch.tensor(wrong)), cost, 5.0, torch.tensor(start), rng=np.random.default_rng(0))
+    for arguments in ({"rate": bad}, {"temperature": (bad, 0.1)}, {"steps": 1.5}, {"samples": 0}):
+        with pytest.raises(InvalidInput):
+            riemannian(lambda y: (1.0, y), cost, 5.0, start, rng=np.random.default_rng(0), **arguments)
+
+
+@pytest.mark.parametrize("budget", [0.0, 3.0, 9.0, 50.0, np.nan, np.inf])
 def test_a_budget_without_a_choice_is_refused(budget):
     with pytest.raises(InvalidInput, match="between"):
         riemannian(
@@ -393,6 +409,12 @@ def test_load_verdicts_can_fail(monkeypatch):
         lambda: load_balance(3).init(2),
         lambda: load_balance(1).route(load_balance(1).init(2), np.ones((4, 3))),
         lambda: load_balance(1).observe(load_balance(1).init(2), np.ones(3)),
+        lambda: load_balance(1).observe(load_balance(1).init(2), np.array([np.nan, 1.0])),
+        lambda: load_balance(1).observe(load_balance(1).init(2), np.array([np.inf, 1.0])),
+        lambda: load_balance(1).observe(load_balance(1).init(2), np.array([-1.0, 3.0])),
+        lambda: load_balance(1).route(load_balance(1).init(2), np.array([[0.5, np.nan]])),
+        lambda: load_balance(1).route(load_balance(1).init(2), np.array([[0.5, np.inf]])),
+        lambda: load_balance(1.5),
     ],
 )
 def test_load_balance_refuses_bad_input(call):

@@ -5,18 +5,32 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import importlib.util
+import math
 import subprocess
 import sys
 
 import numpy as np
 import pytest
 
-from budgeteer import Plan, Stopper, chain
-from budgeteer.allocate import Bank, cap, elimination, floor, knapsack, min_group, neyman, round_to_budget, uniform
+from budgeteer import Items, Menu, Plan, Stopper, chain
+from budgeteer.allocate import (
+    Bank,
+    cap,
+    elimination,
+    floor,
+    greedy_marginal,
+    knapsack,
+    min_group,
+    neyman,
+    round_to_budget,
+    uniform,
+    water_filling,
+)
 from budgeteer.allocator import Allocator, stateless
 from budgeteer.check import CheckFailed, check_allocator, check_online, check_stopper, check_strategy
-from budgeteer.errors import UnknownName
+from budgeteer.errors import InvalidInput, UnknownName
 from budgeteer.models.model import INTERNALS
+from budgeteer.plan import whole
 from budgeteer.registry import METHODS, Method, get, load
 from budgeteer.solve import registered
 
@@ -43,6 +57,26 @@ ORDERED = {"dynamic-sampling"}
 MENU = {"greedy-marginal", "max-min", "menu-knapsack"}
 
 
+def seen(items):
+    return np.where(np.isnan(items.pass_rate), 0.5, items.pass_rate)
+
+
+def mixed(n, p):
+    return np.where(n > 0, 1 - p**n - (1 - p) ** n, 0.0)
+
+
+OBJECTIVES = {
+    "neyman": lambda items, n: -math.fsum(items.std**2 / n),
+    "variance": lambda items, n: -math.fsum(seen(items) * (1 - seen(items)) / n),
+    "water-filling": lambda items, n: -math.fsum(items.scale * np.array(n, float) ** -items.decay),
+    "exponential": lambda items, n: -math.fsum(items.scale * np.exp(-items.decay * n)),
+    "knapsack-allocator": lambda items, n: math.fsum(mixed(n, seen(items)) * seen(items) * (1 - seen(items)) ** 2),
+    "selective": lambda items, n: math.fsum(mixed(n, seen(items)) * seen(items) * (1 - seen(items))),
+    "max-min": lambda items, n: float(items.menu.at(n)[1].min()),
+}
+"""What the allocators that state a value say they maximise, written from their docstrings."""
+
+
 def importable(method):
     module = method.path.partition(":")[0]
     try:
@@ -58,23 +92,30 @@ def of(part):
 @pytest.mark.parametrize("seed", [0, 1, 2])
 @pytest.mark.parametrize("name", of("allocator"))
 def test_allocator_keeps_the_rules(name, seed):
-    check_allocator(load(name)(**ARGUMENTS.get(name, {})), seed=seed, ordered=name in ORDERED, menu=name in MENU)
+    check_allocator(
+        load(name)(**ARGUMENTS.get(name, {})),
+        seed=seed,
+        ordered=name in ORDERED,
+        menu=name in MENU,
+        objective=OBJECTIVES.get(name),
+    )
 
 
 @pytest.mark.parametrize(
-    "allocator",
+    ("allocator", "name"),
     [
-        uniform(4),
-        neyman(min_units=2, max_units=5),
-        neyman(published=True),
-        knapsack(per_token=True),
-        knapsack(low=1, high=6, fallback=False),
-        elimination(exit="pos"),
-        chain(neyman(), floor(3), cap(9), round_to_budget(), min_group(2)),
+        (uniform(4), None),
+        (neyman(min_units=2, max_units=5), "neyman"),
+        (neyman(published=True), "neyman"),
+        (knapsack(per_token=True), "knapsack-allocator"),
+        (knapsack(low=1, high=6, fallback=False), "knapsack-allocator"),
+        (water_filling("exponential"), "exponential"),
+        (elimination(exit="pos"), None),
+        (chain(neyman(), floor(3), cap(9), round_to_budget(), min_group(2)), None),
     ],
 )
-def test_options_keep_the_rules(allocator):
-    check_allocator(allocator)
+def test_options_keep_the_rules(allocator, name):
+    check_allocator(allocator, objective=OBJECTIVES.get(name))
 
 
 @pytest.mark.parametrize("name", of("online"))
@@ -202,6 +243,7 @@ def random_but_positional(budget, items, state, *, rng):
 
 def random_by_position(budget, items, state, *, rng):
     """Draws differ with the order, but their distribution does not: this one is fine."""
+    whole("budget", budget)
     return plan_of(items, np.where(items.cost * len(items) <= budget, rng.integers(0, 2, len(items)), 0))
 
 
@@ -234,6 +276,91 @@ BROKEN = {
 def test_check_allocator_rejects_what_breaks_the_rule(rule):
     with pytest.raises(CheckFailed, match=rule):
         check_allocator(BROKEN[rule])
+
+
+def lying(value, gap):
+    """Buys nothing and says that it is worth that much."""
+    return stateless(
+        lambda b, items: Plan(items.keys, np.zeros(len(items), np.int64), 0.0, value=value(b), gap=gap if b else np.nan)
+    )
+
+
+def removed(items, n):
+    return -float(np.sum(items.std**2 / (n + 1)))
+
+
+def falling(budget, items):
+    """Spends all it can on a small budget and nothing on a large one, and calls both optimal."""
+    units = np.floor(budget / items.cost).astype(np.int64) if 0 < len(items) < 2 and budget < 100 else 0 * items.drawn
+    return Plan(items.keys, units, items.spend(units), value=removed(items, units), gap=0.0)
+
+
+def after_outcomes(budget, items, state, *, rng):
+    plan = uniform().allocate(budget, items, (), rng=rng)
+    return plan_of(items, plan.units + 1) if state else plan
+
+
+def takes(refused, huge):
+    """Buys nothing for any budget but those that ``refused`` is true of, and ``huge`` units for 10^22 tokens."""
+
+    def allocate(budget, items, state, *, rng):
+        if refused(budget):
+            raise InvalidInput("no")
+        return plan_of(items, np.full(len(items), huge if budget == 10**22 else 0))
+
+    return uniform()._replace(allocate=allocate), None
+
+
+VALUES = {
+    "over its budget": (Allocator(lambda items: 0, after_outcomes, lambda state, outcomes: state + 1), None),
+    "units are worth": (lying(lambda b: 1e9, 0.0), removed),
+    "are worth 0": (lying(lambda b: 1e9, np.nan), lambda items, n: float(n.sum())),
+    "Give check_allocator the objective": (lying(lambda b: 1e9, 0.0), None),
+    "of a value that is NaN": (lying(lambda b: np.nan, 0.0), None),
+    "no plan is worth": (stateless(falling), removed),
+    "a budget of -1": takes(lambda b: not b >= -1, 0),
+    "a budget of nan": takes(lambda b: b < 0 or b == np.inf, 0),
+    "a budget of inf": takes(lambda b: not b >= 0, 0),
+    "units are 0 or more": takes(lambda b: not 0 <= b < 1e30, -5),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("rule", list(VALUES))
+def test_check_allocator_rejects_false_values_and_what_takes_any_budget(rule):
+    allocator, objective = VALUES[rule]
+    with pytest.raises(CheckFailed, match=rule):
+        check_allocator(allocator, objective=objective)
+
+
+@pytest.mark.parametrize("menu", [False, True])
+def test_check_allocator_rejects_what_takes_any_number(menu, monkeypatch):
+    monkeypatch.setattr(Menu if menu else Items, "__post_init__", lambda self: None)
+    monkeypatch.setattr("budgeteer.plan._whole", lambda cost: np.nan_to_num(cost, posinf=9, neginf=9).astype(np.int64))
+
+    def nothing(budget, items):
+        return Plan(items.keys, np.zeros(len(items), np.int64), 0.0)
+
+    with pytest.raises(CheckFailed, match="of nan on a menu are refused" if menu else "whose cost is nan are refused"):
+        check_allocator(stateless(nothing), menu=menu)
+
+
+def test_check_allocator_rejects_a_menu_value_that_is_not_the_options():
+    honest = greedy_marginal()
+
+    def inflated(budget, items, state, *, rng):
+        plan = honest.allocate(budget, items, state, rng=rng)
+        return dataclasses.replace(plan, value=plan.value + 1)
+
+    with pytest.raises(CheckFailed, match="units are worth"):
+        check_allocator(honest._replace(allocate=inflated), menu=True)
+
+    def blind(budget, items, state, *, rng):  # true values, but the options that cost most are never looked at
+        cost, value, indptr = items.menu.cost, items.menu.value, items.menu.indptr
+        cheap = Menu(cost, np.where(cost > 2, 0.0, value), indptr)
+        return honest.allocate(budget, dataclasses.replace(items, menu=cheap), state, rng=rng)
+
+    with pytest.raises(CheckFailed, match="but the options"):
+        check_allocator(honest._replace(allocate=blind), menu=True)
 
 
 def test_check_allocator_accepts_random_draws_by_position():

@@ -295,3 +295,29 @@ def test_knapsack_verdicts_can_fail():
     assert sacks.ratio("rising", seeds=3).verdict == "shown"
     assert sacks.tight(seeds=3).verdict == "shown"
     assert sacks.ratio("rising", accept_all=True, seeds=3).verdict == "refuted here"
+
+
+@pytest.mark.parametrize("worth", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize("method", [dual_descent((300,), 400), online_knapsack(300, 0.05, 3.0)])
+def test_values_that_are_not_finite_are_refused(method, worth):
+    with pytest.raises(InvalidInput, match="value"):
+        method.step(method.init(), (0.5, worth), ((1,), (1,)))
+    with pytest.raises(InvalidInput):
+        method.observe(method.init(), (1.0,), (worth,))
+
+
+def test_check_online_rejects_what_takes_any_value():
+    honest = online_knapsack(300, 0.05, 3.0)
+
+    def credulous(state, value, cost, share=None):
+        value = [0.0 if math.isnan(v) else min(v, 1e9) for v in value]
+        return honest.step(state, value, cost)
+
+    with pytest.raises(CheckFailed, match="value of nan"):
+        check_online(honest._replace(step=credulous))
+
+
+@pytest.mark.parametrize("horizon", [0, math.nan, math.inf])
+def test_a_horizon_that_never_ends_is_refused(horizon):
+    with pytest.raises(InvalidInput, match="horizon"):
+        dual_descent((300,), horizon)

@@ -5,13 +5,17 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Callable, Mapping
+from fractions import Fraction
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
 from budgeteer.errors import CheckpointError, InvalidInput
-from budgeteer.plan import I64, Items, Outcomes, Plan
+from budgeteer.plan import I64, Items, Outcomes, Plan, whole
 from budgeteer.schedule import Schedule
+
+ROUNDING = Fraction(1, 10**16)
+"""By how much a share is off that was rounded to 16 digits."""
 
 State = Any
 """A frozen dataclass of numbers, strings, tuples and arrays (or a tuple of such): it survives JSON."""
@@ -42,10 +46,10 @@ class PlanTransform(Protocol):
 
 
 def stateless(function: Callable[[int, Items], Plan]) -> Allocator:
-    """Lift ``(budget, items) -> Plan`` into an Allocator without state."""
+    """Lift ``(budget, items) -> Plan`` into an Allocator without state; a budget that is no whole number is refused."""
 
     def allocate(budget: int, items: Items, state: State, *, rng: np.random.Generator) -> Plan:
-        return function(budget, items)
+        return function(whole("budget", budget), items)
 
     return Allocator(lambda items: (), allocate, lambda state, outcomes: state)
 
@@ -93,12 +97,13 @@ def partition(
     """Different allocators for different groups of items, each with its own part of the budget.
 
     A group's part is hard: what its allocator leaves unspent goes to nobody. Parts are whole tokens, by largest
-    remainders. The plan's price is NaN, since every group has its own.
+    remainders, and in sum never more than the budget. The plan's price is NaN, since every group has its own.
 
     Args:
         allocators: group name -> allocator.
         group: key of an item -> name of its group.
-        shares: group name -> share of the budget, >= 0, in sum at most 1; None splits by the number of items.
+        shares: group name -> share of the budget, >= 0, in sum at most 1; None splits by the number of items. A share
+            counts as the decimal number that it prints as; a sum within rounding of 1 is 1.
 
     >>> from budgeteer.allocate import neyman, uniform
     >>> both = partition({"m": uniform(), "c": uniform()}, lambda key: key[0], {"m": 0.75, "c": 0.25})
@@ -107,10 +112,15 @@ def partition(
     array([3, 3, 2])
     """
     names = sorted(allocators)
+    exact: dict[str, Fraction] = {}
     if shares is not None:
-        total = sum(shares.values())
-        if set(shares) != set(names) or min(shares.values(), default=0.0) < 0 or not total <= 1 + 1e-9:
+        if set(shares) == set(names) and all(0 <= share <= 1 for share in shares.values()):
+            exact = {name: Fraction(str(float(share))) for name, share in shares.items()}
+        total = sum(exact.values(), Fraction(0))
+        if len(exact) != len(names) or total > 1 + len(names) * ROUNDING:
             raise InvalidInput(f"partition got shares {dict(shares)} for {names}; one >= 0 a group, at most 1 in sum")
+        if abs(total - 1) <= len(names) * ROUNDING:
+            exact = {name: share / total for name, share in exact.items()}
 
     def rows_of(keys: tuple[str, ...]) -> dict[str, I64]:
         of: dict[str, list[int]] = {name: [] for name in names}
@@ -125,12 +135,12 @@ def partition(
         return tuple(allocators[name].init(items.take(rows[name])) for name in names)
 
     def allocate(budget: int, items: Items, state: State, *, rng: np.random.Generator) -> Plan:
-        rows = rows_of(items.keys)
-        weight = {name: len(rows[name]) / max(len(items), 1) if shares is None else shares[name] for name in names}
-        exact = {name: budget * weight[name] for name in names}
-        part = {name: math.floor(exact[name]) for name in names}
-        spare = math.floor(sum(exact.values()) + 1e-6) - sum(part.values())
-        for name in sorted(names, key=lambda name: (part[name] - exact[name], name))[: max(spare, 0)]:
+        budget, rows = whole("budget", budget), rows_of(items.keys)
+        share = exact if shares is not None else {n: Fraction(len(rows[n]), max(len(items), 1)) for n in names}
+        due = {name: budget * share[name] for name in names}
+        part = {name: math.floor(due[name]) for name in names}
+        spare = math.floor(sum(due.values())) - sum(part.values())
+        for name in sorted(names, key=lambda name: (part[name] - due[name], name))[:spare]:
             part[name] += 1
         units, caps = np.zeros(len(items), np.int64), np.zeros(len(items), np.int64)
         value = 0.0
@@ -138,7 +148,8 @@ def partition(
             plan = allocators[name].allocate(part[name], items.take(rows[name]), own, rng=rng)
             units[rows[name]], caps[rows[name]] = plan.units, plan.max_tokens
             value += plan.value
-        return Plan(items.keys, units, items.spend(units), caps, value=value)
+        kept = items.within(units, budget)
+        return Plan(items.keys, kept, items.spend(kept), caps, value=value if kept is units else math.nan)
 
     def observe(state: State, outcomes: Outcomes) -> State:
         of = np.array([group(key) for key in outcomes.keys])

@@ -9,8 +9,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import copy
 import dataclasses
+import itertools
 import json
 import math
 from collections.abc import Callable
@@ -40,39 +42,65 @@ class CheckFailed(AssertionError):
     """A method broke a rule of its protocol; the message says which rule and how."""
 
 
-def check_allocator(allocator: Allocator, *, seed: int = 0, ordered: bool = False, menu: bool = False) -> None:
+Objective = Callable[[Items, I64], float]
+"""``(items, units) -> value`` of a plan."""
+
+
+def check_allocator(
+    allocator: Allocator,
+    *,
+    seed: int = 0,
+    ordered: bool = False,
+    menu: bool = False,
+    objective: Objective | None = None,
+) -> None:
     """Run an allocator on small sets of items and budgets, and raise :class:`CheckFailed` at the first broken rule.
 
-    Rules: the plan is for the given keys, with integer units >= 0 (on a menu: numbers of its options);
-    ``expected_cost`` is ``sum(units * cost)`` (on a menu: the costs of the options taken) and within the
-    budget; a budget of 0 buys nothing; the same seed gives the same plan; allocating leaves the items and
+    Rules, all of them before and after ``observe``: the plan is for the given keys, with integer units >= 0 (on a menu:
+    numbers of its options); ``expected_cost`` is ``sum(units * cost)`` (on a menu: the costs of the options taken) and
+    within the budget; a budget of 0 buys nothing; the same seed gives the same plan; allocating leaves the items and
     the state untouched; a state survives JSON and gives the same plan afterwards; the order of the items does not
     matter: the same units by key, or, if the allocator draws random numbers, the same mean units by key within six
-    standard errors over 200 draws. A plan's ``value`` and ``gap`` have to be true of the allocator's own plans: where
-    it certifies a gap, no plan that it makes for this or a smaller budget is worth more than ``value + gap``, so that
-    a larger budget never lowers an optimal value. Items are 0, 1, 3 identical and 12 mixed ones, with all columns
-    filled, so an allocator that needs one finds it; on a menu they hold 0 to 5 options each, some of them equal.
+    standard errors over 200 draws.
+
+    A plan's ``value`` is the objective at its units, worked out anew. Who certifies a ``gap`` promises that no plan
+    within the budget is worth more than ``value + gap``: so a larger budget never lowers an optimal value (with a gap
+    of 0), and on a menu of few items no plan at all is better. Without a gap (NaN) nothing is promised, and a value may
+    fall.
+
+    A budget that is negative, NaN or infinite is refused with InvalidInput, and one beyond int64 is refused or kept.
+    Items with costs of 0, or with numbers that are NaN or infinite, are refused before they buy anything (a pass rate
+    of NaN was never seen). Items are 0, 1, 3 identical and 12 mixed ones, and 4 whose columns are 0 or far towards the
+    ends of float64, with all columns filled, so an allocator that needs one finds it; on a menu they hold 0 to 5
+    options each, some of them equal.
 
     Args:
         allocator: the allocator to check.
         seed: of the items and of the generators.
         ordered: the order of the items is a preference, as in dynamic sampling; skip the order rule.
         menu: check on items with a menu of options instead of items with a cost a unit.
+        objective: what the allocator maximises; None: the sum of the chosen options' values on a menu, and nothing
+            elsewhere, where a plan that certifies a gap then fails.
     """
     make = _menus if menu else _items
-    for items in (make(0, seed), make(1, seed), make(3, seed, ties=True), make(12, seed)):
+    if menu and objective is None:
+        objective = _sum_of_values
+    for items in (make(0, seed), make(1, seed), make(3, seed, ties=True), make(12, seed), _ends(make(4, seed))):
         state = allocator.init(items)
         whole = math.ceil(float(items.cost.sum())) if items.menu is None else int(items.menu.cost.sum()) // 2
-        worth = -math.inf
-        for budget in sorted({0, 1, whole // 8, whole // 2, whole, 7 * whole + 3, 1000 * whole}):
-            plan = _check_plan(allocator, budget, items, state, seed)
-            _check_value(plan, worth, items, budget)
-            worth = worth if math.isnan(plan.value) else max(worth, plan.value)
-            if not ordered:
-                _check_order(allocator, budget, items, state, plan, seed)
         seen = allocator.observe(copy.deepcopy(state), _outcomes(items, seed))
         for one in (state, seen):
+            worth = -math.inf
+            for budget in sorted({0, 1, whole // 8, whole // 2, whole, 7 * whole + 3, 1000 * whole}):
+                plan = _check_plan(allocator, budget, items, one, seed)
+                _check_value(plan, worth, items, budget, objective)
+                worth = worth if math.isnan(plan.value) else max(worth, plan.value)
+                if not ordered and one is state:
+                    _check_order(allocator, budget, items, one, plan, seed)
             _check_json(allocator, 3 * whole, items, one, seed)
+    for items in (make(0, seed), make(3, seed, ties=True)):
+        _check_budgets(allocator, items, allocator.init(items), seed)
+    _check_refusals(allocator, make(3, seed, ties=True), seed)
 
 
 def check_stopper(stopper: Stopper, *, seed: int = 0) -> None:
@@ -346,7 +374,7 @@ def check_online(online: Online, *, resources: int = 1, seed: int = 0) -> None:
     Rules: ``init`` has the whole budget in ``left``; an option is -1 or an index of the menu; what it costs comes off
     ``left``, and nothing else does; no executed option costs more than what was left; a worthless request is refused;
     a step leaves the state it was given untouched and has no other memory; a state survives JSON; ``observe`` books the
-    difference between planned and actual.
+    difference between planned and actual; values and costs that are NaN or infinite are refused with InvalidInput.
 
     Args:
         online: the method to check, with budgets in the hundreds.
@@ -376,6 +404,10 @@ def check_online(online: Online, *, resources: int = 1, seed: int = 0) -> None:
         if not np.allclose(np.subtract(state.left, taken), after.left) or np.any(taken > np.array(state.left)):
             raise CheckFailed(f"option {option} costs {taken.tolist()}: left went from {state.left} to {after.left}")
         state = after
+    for bad in (math.nan, math.inf):
+        rule = f"a value of {bad} or a cost of {bad} on a menu"
+        _refuses(errors.InvalidInput, rule, online.step, state, [bad, 1.0], [[1.0] * resources] * 2)
+        _refuses(errors.InvalidInput, rule, online.step, state, [1.0, 1.0], [[bad] * resources] * 2)
     more = online.observe(state, [1.0] * resources, [3.0] * resources)
     if not np.allclose(np.subtract(state.left, 2.0), more.left):
         raise CheckFailed("observe did not take the difference between actual and planned off what is left")
@@ -416,18 +448,93 @@ def _menus(n: int, seed: int, ties: bool = False) -> Items:
     return Items(tuple(f"item{i:02d}" for i in rng.permutation(n)), menu=Menu.of(cost, value))
 
 
-def _check_value(plan: Plan, worth: float, items: Items, budget: int) -> None:
+def _ends(items: Items) -> Items:
+    """The same items with columns of zeros, and of the smallest and largest numbers."""
+    if items.menu is not None:
+        value = np.where(np.arange(len(items.menu.value)) % 2, 0.0, items.menu.value * 2.0**-1000)
+        return dataclasses.replace(items, menu=Menu(items.menu.cost, value, items.menu.indptr))
+    ends = np.array([0.0, 2.0**-1000, 1.0, 2.0**500])
+    rate, count = np.array([0.0, 1.0, np.nan, 2.0**-60]), np.zeros(4, np.int64)
+    return dataclasses.replace(
+        items, std=ends, scale=ends[::-1].copy(), decay=ends, pass_rate=rate, visits=count, drawn=count, right=count
+    )
+
+
+def _sum_of_values(items: Items, units: I64) -> float:
+    return float(items.options().at(units)[1].sum())
+
+
+def _check_value(plan: Plan, worth: float, items: Items, budget: int, objective: Objective | None) -> None:
     """``worth``: the largest value of the plans for smaller budgets, which this one could have kept."""
-    if math.isnan(plan.gap) or math.isnan(plan.value):
-        return
     where = f"(budget {budget:,}, {len(items)} items)"
+    if math.isnan(plan.value):
+        if not math.isnan(plan.gap):
+            raise CheckFailed(f"Plan.gap is {plan.gap} of a value that is NaN {where}")
+        return
+    if objective is not None and len(items):
+        true = objective(items, plan.units)
+        if not math.isclose(plan.value, true, rel_tol=1e-9, abs_tol=1e-300):
+            raise CheckFailed(f"Plan.value is {plan.value:.9g}, but the plan's units are worth {true:.9g} {where}")
+    if math.isnan(plan.gap):
+        return
+    if objective is None and len(items):
+        raise CheckFailed(f"Plan.gap is {plan.gap:.3g}, but of which value? Give check_allocator the objective {where}")
     if plan.gap < 0:
         raise CheckFailed(f"Plan.gap is {plan.gap}; it is how much more a plan can be worth, 0 or more {where}")
-    if plan.value + plan.gap < worth - 1e-9 * max(1.0, abs(worth)):
+    if plan.value + plan.gap < worth - 1e-9 * abs(worth):
         raise CheckFailed(
             f"Plan.value {plan.value:.6g} with a gap of {plan.gap:.3g} says that no plan is worth {worth:.6g}, "
             f"but a smaller budget bought one {where}"
         )
+    if items.menu is None or objective is None or not 0 < len(items) <= 3:
+        return
+    for chosen in itertools.product(*(range(size + 1) for size in np.diff(items.menu.indptr).tolist())):
+        units = np.array(chosen, np.int64)
+        if items.spend(units) <= budget and objective(items, units) > plan.value + plan.gap + 1e-9 * abs(plan.value):
+            raise CheckFailed(
+                f"Plan.value {plan.value:.6g} with a gap of {plan.gap:.3g} says that no plan is worth "
+                f"{objective(items, units):.6g}, but the options {units.tolist()} are {where}"
+            )
+
+
+def _check_budgets(allocator: Allocator, items: Items, state: State, seed: int) -> None:
+    """Budgets that are no tokens are refused; one beyond int64 is refused, or kept by a plan that is right."""
+    for bad in (-1, math.nan, math.inf, -math.inf):
+        rng = np.random.default_rng(seed)
+        rule = f"a budget of {bad} for {len(items)} items is refused"
+        _refuses(errors.InvalidInput, rule, allocator.allocate, bad, items, state, rng=rng)
+    with contextlib.suppress(errors.InvalidInput):
+        _check_plan(allocator, 10**22, items, state, seed)
+
+
+def _check_refusals(allocator: Allocator, items: Items, seed: int) -> None:
+    """No plan comes of items with numbers that mean nothing, wherever they are refused."""
+
+    def allocate(bad: Items | Callable[[], Items]) -> Plan:
+        given = bad() if callable(bad) else bad
+        return allocator.allocate(100, given, allocator.init(given), rng=np.random.default_rng(seed))
+
+    for number in (math.nan, math.inf, -math.inf, 0.0):
+        if items.menu is not None:
+            cost, value, indptr = items.menu.cost, items.menu.value, items.menu.indptr
+            rows = [slice(int(a), int(b)) for a, b in itertools.pairwise(indptr)]
+            if number:
+                worth = partial(_menu_with, items, cost, np.full(len(value), number), rows)
+                _refuses(errors.InvalidInput, f"values of {number} on a menu are refused", allocate, worth)
+            priced = partial(_menu_with, items, np.full(len(cost), number), value, rows)
+            _refuses(errors.InvalidInput, f"costs of {number} on a menu are refused", allocate, priced)
+            continue
+        for name in ("cost", "std", "scale", "decay", "pass_rate"):
+            if (number == 0 and name != "cost") or (math.isnan(number) and name == "pass_rate"):
+                continue
+            columns: dict[str, Any] = {name: np.full(len(items), number)}
+            rule = f"items whose {name} is {number} are refused"
+            _refuses(errors.InvalidInput, rule, allocate, partial(dataclasses.replace, items, **columns))
+
+
+def _menu_with(items: Items, cost: NDArray[Any], value: NDArray[np.float64], rows: list[slice]) -> Items:
+    menu = Menu.of([cost[row] for row in rows], [value[row] for row in rows])
+    return Items(items.keys, menu=menu)
 
 
 def _outcomes(items: Items, seed: int) -> Outcomes:

@@ -83,6 +83,8 @@ def from_jsonl(lines: Iterable[str], *, name: str = "items") -> Items:
             row = json.loads(line)
         except json.JSONDecodeError as error:
             raise InvalidInput(f"{name}, line {number}: not JSON ({error.msg}); write one object a line") from error
+        except (ValueError, RecursionError) as error:  # thousands of digits, or of brackets
+            raise InvalidInput(f"{name}, line {number}: cannot be read ({error}); write one object a line") from error
         if not isinstance(row, dict):
             raise InvalidInput(f"{name}, line {number}: {type(row).__name__} instead of an object with key and cost")
         if rows and row.keys() != rows[0].keys():
@@ -123,7 +125,7 @@ def _number(entry: Any) -> float | None:
         return None
     try:
         return float(entry)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         return None
 
 

@@ -42,9 +42,12 @@ class Online(NamedTuple):
 
 
 def require_menu(value: Sequence[float], cost: Sequence[Sequence[float]], resources: int) -> None:
-    """Refuse a menu whose shape is wrong or whose costs are negative or not numbers."""
+    """Refuse a menu whose shape is wrong, whose values are not finite, or whose costs are negative or not finite."""
     if len(value) != len(cost):
         raise InvalidInput(f"a menu of {len(value)} values and {len(cost)} costs; give one cost row an option")
+    for worth in value:
+        if not -inf < worth < inf:
+            raise InvalidInput(f"a menu has the value {worth}; give finite ones, 0 for an option without worth")
     for row in cost:
         if len(row) != resources:
             raise InvalidInput(f"an option's cost {tuple(row)} has {len(row)} amounts for {resources} resources")

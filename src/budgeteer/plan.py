@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import operator
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any
@@ -18,6 +19,31 @@ I64 = NDArray[np.int64]
 RUNNING, ENDED, FINISHED, ABORTED, CUT = 0, 1, 2, 3, 4
 """Status of a unit: still running; ended by itself; finished by a stopper with its answer complete;
 aborted by a stopper; cut by a token limit or by the end of the budget."""
+
+MOST = 2**62
+"""Largest budget, count or cost of a unit: half of what int64 holds, as for a ledger. It stands for no limit, too."""
+LEAST = 1e-12
+"""Smallest cost of a unit."""
+
+
+def whole(name: str, value: Any, least: int = 0) -> int:
+    """``value`` as a whole number from ``least`` to MOST; ``name`` is for the error.
+
+    Raises:
+        InvalidInput: a float (NaN included), a bool, a text, a number that is too small or too large.
+    """
+    try:
+        number = operator.index(value)
+    except TypeError:
+        number = least - 1
+    if isinstance(value, bool) or not least <= number <= MOST:
+        raise InvalidInput(f"{name} is {value!r}; give a whole number from {least} to {MOST:,}")
+    return number
+
+
+def spend(units: I64 | F64, cost: F64) -> float:
+    """Sum of units * cost in tokens, correctly rounded, hence the same in every order of the items."""
+    return math.fsum((units * cost).tolist())
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,13 +139,16 @@ class Menu:
 
 
 def _whole(cost: Any) -> I64:
-    """Costs as int64; a fraction or NaN is refused, not rounded."""
+    """Costs as int64; a fraction or NaN is refused, not rounded, and so is what int64 does not hold."""
     array = np.asarray(cost)
-    if not np.issubdtype(array.dtype, np.integer):
-        as_float = np.asarray(array, dtype=np.float64)
-        if not np.all(np.isfinite(as_float)) or np.any(as_float != np.floor(as_float)):
-            bad = as_float[~np.isfinite(as_float) | (as_float != np.floor(as_float))][0]
-            raise InvalidInput(f"a cost on a menu is {bad}; costs there are whole tokens")
+    if not np.issubdtype(array.dtype, np.signedinteger):
+        try:
+            as_float = np.asarray(array, dtype=np.float64)
+        except OverflowError:
+            raise InvalidInput("a cost on a menu has hundreds of digits; count in coarser tokens") from None
+        bad = ~np.isfinite(as_float) | (as_float != np.floor(as_float)) | (np.abs(as_float) > MOST)
+        if np.any(bad):
+            raise InvalidInput(f"a cost on a menu is {as_float[bad][0]}; costs there are whole tokens, up to {MOST:,}")
     return np.ascontiguousarray(array, dtype=np.int64)
 
 
@@ -172,9 +201,19 @@ class Items:
                 raise InvalidInput(f"Items.{f.name} is not finite for {bad!r}; drop the item or give a finite value")
             if f.name != "cost" and np.any(np.asarray(column) < 0):
                 raise InvalidInput(f"Items.{f.name} has a negative value; all columns are 0 or more")
-        if len(self.cost) and np.min(self.cost) <= 0:
-            bad = self.keys[int(np.argmin(self.cost))]
-            raise InvalidInput(f"Items.cost is {np.min(self.cost)} for {bad!r}; costs are > 0 tokens a unit")
+        if len(self.cost) and not (np.min(self.cost) >= LEAST and np.max(self.cost) <= MOST):
+            at = int(np.argmin(self.cost) if np.min(self.cost) < LEAST else np.argmax(self.cost))
+            raise InvalidInput(
+                f"Items.cost is {self.cost[at]} for {self.keys[at]!r}; costs are > 0 tokens a unit, {LEAST} to {MOST:,}"
+            )
+        if self.pass_rate is not None and np.fmax.reduce(self.pass_rate, initial=0.0) > 1:
+            bad = self.keys[int(np.nanargmax(self.pass_rate))]
+            raise InvalidInput(
+                f"Items.pass_rate is {np.nanmax(self.pass_rate)} for {bad!r}; it is in [0, 1], NaN = never seen"
+            )
+        if self.right is not None and self.drawn is not None and np.any(self.right > self.drawn):
+            at = int(np.argmax(self.right > self.drawn))
+            raise InvalidInput(f"Items.right is {self.right[at]} of {self.drawn[at]} drawn for {self.keys[at]!r}")
 
     def __len__(self) -> int:
         return len(self.keys)
@@ -203,7 +242,14 @@ class Items:
         """Tokens of a plan's units [n], correctly rounded, hence the same in every order of the items."""
         if self.menu is not None:
             return float(self.menu.at(units)[0].sum())
-        return math.fsum((units * self.cost).tolist())
+        return spend(units, self.cost)
+
+    def within(self, units: I64, budget: float) -> I64:
+        """The units [n], less single ones of the costliest items if rounding left their sum above the budget."""
+        while self.spend(units) > budget:
+            i = max(np.flatnonzero(units > 0).tolist(), key=lambda i: (self.cost[i], self.keys[i]))
+            units = units - (np.arange(len(units)) == i)
+        return units
 
 
 @dataclass(frozen=True, slots=True)

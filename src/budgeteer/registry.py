@@ -9,6 +9,9 @@
 from __future__ import annotations
 
 import importlib
+import inspect
+import json
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -204,6 +207,28 @@ def get(name: str) -> Method:
     if name not in known:
         raise UnknownName("method", name, known)
     return known[name]
+
+
+def value_of(text: str) -> Any:
+    """An argument as it is written on a command line: true, false, none in any case; JSON where it parses; else text.
+
+    >>> [value_of(text) for text in ("False", "TRUE", "none", "0.5", "[1, 2]", "power")]
+    [False, True, None, 0.5, [1, 2], 'power']
+    """
+    low = {"true": True, "false": False, "none": None}
+    if text.lower() in low:
+        return low[text.lower()]
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return text
+
+
+def require_bools(name: str, factory: Callable[..., Any], given: Mapping[str, Any]) -> None:
+    """Refuse arguments that are no bool where the factory's default is one: any text would count as true."""
+    for key, parameter in inspect.signature(factory).parameters.items():
+        if isinstance(parameter.default, bool) and key in given and not isinstance(given[key], bool):
+            raise InvalidInput(f"{name}: {key} is {given[key]!r}; give true or false")
 
 
 def load(method: Method | str) -> Any:

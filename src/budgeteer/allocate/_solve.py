@@ -11,7 +11,10 @@ import numpy as np
 
 from budgeteer.allocator import Allocator, State, stateless
 from budgeteer.errors import InvalidInput
-from budgeteer.plan import F64, I64, Items, Menu, Plan
+from budgeteer.plan import F64, I64, MOST, Items, Menu, Plan, spend, whole
+
+NEAR = 2.0**-46
+"""A running sum of fractional costs is off by less than this share of the budget."""
 
 
 class Found(NamedTuple):
@@ -26,9 +29,21 @@ class Found(NamedTuple):
 Rule = Callable[[int, Items, np.random.Generator], Found]
 
 
-def spend(units: I64 | F64, cost: F64) -> float:
-    """Sum of units * cost in tokens, correctly rounded, hence the same in every order of the items."""
-    return math.fsum((units * cost).tolist())
+def scaled(column: F64) -> tuple[F64, int]:
+    """The column [n >= 1] times a power of two, and that power: 0, unless its largest entry is beyond 2^-300 to 2^300.
+
+    No digit changes, and sums and squares of the largest entries neither overflow nor get lost.
+    """
+    power = -math.frexp(float(column.max()))[1]
+    return (column, 0) if abs(power) < 300 else (np.ldexp(column, power), power)
+
+
+def times(number: float, power: int) -> float:
+    """``number * 2^power``; NaN where float64 does not hold it."""
+    try:
+        return math.ldexp(number, power)
+    except OverflowError:
+        return math.nan
 
 
 def lift(rule: Rule) -> Allocator:
@@ -38,8 +53,7 @@ def lift(rule: Rule) -> Allocator:
     """
 
     def allocate(budget: int, items: Items, state: State, *, rng: np.random.Generator) -> Plan:
-        if budget < 0:
-            raise InvalidInput(f"budget is {budget} tokens; give 0 or more")
+        budget = whole("budget", budget)
         if items.menu is not None:
             raise InvalidInput("this allocator buys units of one cost; for a menu of options use menu-knapsack")
         if not len(items):
@@ -49,12 +63,18 @@ def lift(rule: Rule) -> Allocator:
         units = np.zeros(len(items), np.int64)
         units[order] = found.units
         # A rule's running sum of fractional costs may be off in its last bit; the budget is hard all the same.
-        while (cost := spend(units, items.cost)) > budget:
-            units[int(np.argmax(np.where(units > 0, items.cost, 0.0)))] -= 1
-            found = found._replace(value=float("nan"), gap=float("nan"))
-        return Plan(items.keys, units, cost, price=found.price, value=found.value, gap=found.gap)
+        kept = items.within(units, budget)
+        if kept is not units:
+            found = Found(kept, found.price)
+        return Plan(items.keys, kept, spend(kept, items.cost), price=found.price, value=found.value, gap=found.gap)
 
     return Allocator(lambda items: (), allocate, lambda state, outcomes: state)
+
+
+def require_countable(budget: float, cost: F64) -> None:
+    """Refuse a budget that buys more units of one item than an int64 counts safely."""
+    if budget > MOST * float(cost.min()):
+        raise InvalidInput(f"a budget of {budget:,} at {cost.min()} a unit buys over {MOST:,} units; check the costs")
 
 
 def bound_gap(budget: float, cost: F64, given: tuple[I64, F64], best: tuple[I64, F64], price: float) -> float:
@@ -72,17 +92,35 @@ def bound_gap(budget: float, cost: F64, given: tuple[I64, F64], best: tuple[I64,
     return max(math.fsum((best[1] - given[1]).tolist()) + price * left, 0.0)
 
 
+def step_price(slope: F64, cost: F64, room: float) -> float:
+    """The value a token of the step that ``room`` tokens end in, steepest first; 0 if they pay all of them.
+
+    Args:
+        slope, cost: value a token and tokens of the steps, in arrays of one shape.
+        room: tokens.
+    """
+    order = np.argsort(-slope, axis=None)
+    k = int(np.searchsorted(np.cumsum(cost.ravel()[order]), room, side="right"))
+    return float(slope.ravel()[order[k]]) if k < len(order) else 0.0
+
+
 def largest_remainder(exact: F64, cost: F64, budget: float, keys: tuple[str, ...]) -> I64:
     """Whole units [n] from exact ones that cost the budget: rounded down, then one more to the largest fractions.
 
     Equal fractions go by key; what does not fit is skipped.
     """
     units = np.floor(exact).astype(np.int64)
-    left = budget - spend(units, cost)
-    for i in sorted(range(len(units)), key=lambda i: (units[i] - exact[i], keys[i])):
-        if units[i] < exact[i] and cost[i] <= left:
+    order = sorted(range(len(units)), key=lambda i: (units[i] - exact[i], keys[i]))
+    while spend(units, cost) > budget:  # a whole number that was rounded up to
+        units[next(i for i in order[::-1] if units[i])] -= 1
+    left, near, refused = budget - spend(units, cost), NEAR * budget, math.inf
+    for i, price in zip(order, cost[order].tolist(), strict=True):
+        if units[i] < exact[i] and price <= left + near and price < refused:
             units[i] += 1
-            left -= float(cost[i])
+            if price > left - near and spend(units, cost) > budget:  # what is left is rounded: here it decides
+                units[i], refused = units[i] - 1, price
+            else:
+                left -= price
     return units
 
 
@@ -98,8 +136,6 @@ def menu_rule(rule: Callable[[int, Items], Plan]) -> Allocator:
     """An Allocator without state from a rule for items with a menu, of which there is at least one."""
 
     def allocate(budget: int, items: Items) -> Plan:
-        if budget < 0:
-            raise InvalidInput(f"budget is {budget} tokens; give 0 or more")
         if not len(items):
             return Plan(items.keys, np.zeros(0, np.int64), 0.0, value=0.0, gap=0.0)
         return rule(budget, items)

@@ -77,7 +77,7 @@ def dual_descent(
     0
     """
     require_budget("dual_descent", budget)
-    if horizon < 1 or not (0 < scale < math.inf and 0 < rate < math.inf):
+    if not 1 <= horizon < math.inf or not (0 < scale < math.inf and 0 < rate < math.inf):
         raise InvalidInput(f"dual_descent(horizon={horizon}, scale={scale}, rate={rate}); all are finite and > 0")
     if mirror not in ("euclidean", "entropy"):
         raise InvalidInput(f"dual_descent(mirror={mirror!r}); the mirrors are 'euclidean' and 'entropy'")

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from budgeteer.allocate._solve import spend
 from budgeteer.allocator import Allocator, stateless
 from budgeteer.errors import InvalidInput
-from budgeteer.plan import Items, Plan
+from budgeteer.plan import Items, Plan, spend, whole
 
 
 def dynamic_sampling(*, target: int, group: int = 8) -> Allocator:
@@ -18,6 +17,7 @@ def dynamic_sampling(*, target: int, group: int = 8) -> Allocator:
     (None = nothing drawn). A group is mixed when ``0 < right < drawn``. The next ``target - mixed`` candidates without
     draws get ``group`` units each, in order, up to the first that the budget does not cover (skipping it would
     favour cheap prompts). An empty plan means that the target is reached, or that candidates or tokens ran out.
+    A rule, not an optimum: ``Plan.value`` and ``gap`` are NaN.
 
     When it helps: many groups are all right or all wrong, and a full batch of gradients matters more than tokens.
     When not: tokens are scarce: an all-wrong group costs as much as a mixed one and is thrown away.
@@ -33,14 +33,12 @@ def dynamic_sampling(*, target: int, group: int = 8) -> Allocator:
     >>> dynamic_sampling(target=2).allocate(1000, items, (), rng=np.random.default_rng(0)).units
     array([0, 0, 8, 0])
     """
-    if target < 1 or group < 2:
+    if whole("target", target) < 1 or whole("group", group) < 2:
         raise InvalidInput(
             f"dynamic_sampling(target={target}, group={group}); needs target >= 1, group >= 2 to be mixed"
         )
 
     def rule(budget: int, items: Items) -> Plan:
-        if budget < 0:
-            raise InvalidInput(f"budget is {budget} tokens; give 0 or more")
         nothing = np.zeros(len(items), np.int64)
         drawn = nothing if items.drawn is None else items.drawn
         right = nothing if items.right is None else items.right
@@ -50,6 +48,8 @@ def dynamic_sampling(*, target: int, group: int = 8) -> Allocator:
         paid = waiting[bill <= budget]
         units = nothing.copy()
         units[paid] = group
+        if spend(units, items.cost) > budget:  # the bill of fractional costs was rounded down
+            units[paid[-1]] = 0
         return Plan(items.keys, units, spend(units, items.cost))
 
     return stateless(rule)

@@ -9,7 +9,7 @@ import numpy as np
 from budgeteer.allocate._solve import Found, fill, lift
 from budgeteer.allocator import Allocator
 from budgeteer.errors import InvalidInput
-from budgeteer.plan import Items
+from budgeteer.plan import Items, whole
 
 
 def elimination(
@@ -21,7 +21,7 @@ def elimination(
     tokens that are left. An item is out after ``rounds`` rounds or by its exit rule:
     ``pos``: at least one success; ``balance``: at least keep / 2 successes and keep / 2 failures. When the budget does
     not cover all active items, those of a random order get their round, skipping what does not fit. An empty plan
-    ends the step.
+    ends the step. Each round is a rule, not an optimum: ``Plan.value`` and ``gap`` are NaN.
 
     When it helps: pass rates are unknown and spread, since it needs no prediction: outcomes decide.
     When not: a round costs a full generation latency; and pools that stop on a success over-estimate their pass rate.
@@ -43,7 +43,7 @@ def elimination(
     """
     if exit not in ("pos", "balance"):
         raise InvalidInput(f"elimination(exit={exit!r}); the exit rules are 'pos' and 'balance'")
-    if min(round_units, keep, rounds) < 1:
+    if min(whole("round_units", round_units), whole("keep", keep), whole("rounds", rounds)) < 1:
         raise InvalidInput(f"elimination got round_units={round_units}, keep={keep}, rounds={rounds}; all must be >= 1")
 
     def rule(budget: int, items: Items, rng: np.random.Generator) -> Found:

@@ -9,7 +9,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 
 from budgeteer.errors import InvalidInput
-from budgeteer.plan import F64, I64
+from budgeteer.plan import F64, I64, whole
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +72,7 @@ def load_balance(
            [0.6],
            [0.7]]))
     """
-    if chosen < 1 or not 0 < rate < np.inf or not 0 <= decay <= 1:
+    if whole("chosen", chosen) < 1 or not 0 < rate < np.inf or not 0 <= decay <= 1:
         raise InvalidInput(f"load_balance(chosen={chosen}, rate={rate}, decay={decay}); need >= 1, > 0, in [0, 1]")
     if rule not in ("sign", "proportional"):
         raise InvalidInput(f"load_balance(rule={rule!r}); the rules are 'sign' and 'proportional'")
@@ -85,12 +85,16 @@ def load_balance(
     def route(state: Bias, scores: F64) -> tuple[I64, F64]:
         if scores.ndim != 2 or scores.shape[1] != len(state.bias):
             raise InvalidInput(f"scores of shape {scores.shape} for {len(state.bias)} experts; give [tokens, experts]")
+        if not np.all(np.isfinite(scores)):
+            raise InvalidInput("load_balance got scores that are not finite; shut out an expert by one far below 0")
         top = np.argsort(-(scores + state.bias), axis=1, kind="stable")[:, :chosen]
         return top, np.take_along_axis(scores, top, axis=1)
 
     def observe(state: Bias, load: F64 | I64) -> Bias:
         if np.shape(load) != state.bias.shape:
             raise InvalidInput(f"loads of shape {np.shape(load)} for {len(state.bias)} experts")
+        if not np.all(np.isfinite(load) & (np.asarray(load) >= 0)):
+            raise InvalidInput(f"load_balance got loads {np.asarray(load).tolist()}; they are finite counts, 0 or more")
         mean = float(np.mean(load))
         if mean <= 0:
             return state  # nothing was routed, so nothing is known

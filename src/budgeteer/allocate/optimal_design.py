@@ -76,7 +76,7 @@ def optimal_design(
     ability), and so on until nothing fits. ``w_j`` is the Fisher information averaged over the posterior, ``k p (1 -
     p)`` with ``p = sigmoid(k eta)``, ``k = (1 + pi a.Va / 8)^-1/2``: at an early, wrong estimate p (1 - p) itself
     would mislead. ``observe`` finds the posterior mode by Newton steps over all answers so far. A question is asked
-    once.
+    once. Greedy, without a certificate: ``Plan.value`` and ``gap`` are NaN.
 
     When it helps: few answers must predict scores on many other questions, and a bank was calibrated on other models.
     When not: the model does not hold, or the token price of a question is what makes it informative. With
@@ -99,8 +99,14 @@ def optimal_design(
     d = bank.slope.shape[1]
     cover = np.eye(d) if prior is None else np.asarray(prior, dtype=np.float64)
     aims = np.eye(d) if targets is None else np.asarray(targets, dtype=np.float64)
-    if cover.shape != (d, d) or not np.all(np.linalg.eigvalsh((cover + cover.T) / 2) > 0):
+    if (
+        cover.shape != (d, d)
+        or not np.all(np.isfinite(cover))
+        or not np.all(np.linalg.eigvalsh((cover + cover.T) / 2) > 0)
+    ):
         raise InvalidInput(f"optimal_design's prior must be a positive definite [{d}, {d}] covariance")
+    if not np.all(np.isfinite(aims)):
+        raise InvalidInput("optimal_design's targets have values that are not finite")
     if aims.ndim != 2 or aims.shape[1] != d or not 0 <= discount < np.inf:
         raise InvalidInput(f"optimal_design(targets of shape {aims.shape}, discount={discount}); need [T, {d}], >= 0")
     start = inverse(cover)

@@ -6,10 +6,10 @@ from typing import Literal
 
 import numpy as np
 
-from budgeteer.allocate._solve import Found, largest_remainder, lift, spend
+from budgeteer.allocate._solve import Found, largest_remainder, lift, require_countable, scaled
 from budgeteer.allocator import Allocator
 from budgeteer.errors import InvalidInput
-from budgeteer.plan import Items
+from budgeteer.plan import Items, spend
 
 Column = Literal["std", "pass_rate", "scale", "visits"]
 
@@ -18,7 +18,8 @@ def proportional(by: Column = "std") -> Allocator:
     """Units ``n_i = B w_i / sum_j w_j c_j``, rounded to the budget by largest remainders.
 
     w is the column named; for equal costs every item gets the share ``w_i / sum w`` of the budget. With ``by="std"``
-    and equal costs it is Neyman's allocation without its bounds.
+    and equal costs it is Neyman's allocation without its bounds. ``Plan.value`` and ``gap`` are NaN: it maximises
+    nothing.
 
     When it helps: weights are shares already (traffic, priorities), or a rule is wanted that everyone can check.
     When not: the weight is a value per unit that falls with every unit: proportion ignores how fast. An item
@@ -35,7 +36,8 @@ def proportional(by: Column = "std") -> Allocator:
         raise InvalidInput(f"proportional(by={by!r}); the columns are std, pass_rate, scale, visits")
 
     def rule(budget: int, items: Items, rng: np.random.Generator) -> Found:
-        weight = np.nan_to_num(items.column(by), nan=0.0)
+        require_countable(budget, items.cost)
+        weight, _ = scaled(np.nan_to_num(items.column(by), nan=0.0))
         total = spend(weight, items.cost)
         if total == 0:
             return Found(np.zeros(len(items), np.int64))

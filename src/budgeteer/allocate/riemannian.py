@@ -12,7 +12,7 @@ import numpy as np
 
 from budgeteer.allocate.menu_knapsack import menu_knapsack
 from budgeteer.errors import InvalidInput
-from budgeteer.plan import F64, I64, Items, Menu
+from budgeteer.plan import F64, I64, Items, Menu, whole
 
 Array = Any
 """A numpy array or a torch tensor: all geometry here is written for both."""
@@ -96,9 +96,12 @@ def riemannian(
     least, most = float(table.min(axis=1).sum()), float(table.max(axis=1).sum())
     if not least < budget < most:
         raise InvalidInput(f"a budget of {budget}; assignments cost {least} to {most}, and it must lie between them")
-    if steps < 1 or samples < 1 or not rate > 0 or not 0 < temperature[1] <= temperature[0]:
+    positive = 0 < rate < math.inf and 0 < temperature[1] <= temperature[0] < math.inf
+    if whole("steps", steps) < 1 or whole("samples", samples) < 1 or not positive:
         raise InvalidInput(f"riemannian(steps={steps}, samples={samples}, rate={rate}, temperature={temperature})")
     xp = np if isinstance(start, np.ndarray) else sys.modules["torch"]
+    if not bool(xp.isfinite(start).all()):
+        raise InvalidInput("riemannian's start has logits that are not finite; rule out an option by one far below 0")
 
     def like(values: F64) -> Array:
         return xp.asarray(values, dtype=start.dtype) if xp is np else start.new_tensor(values)
@@ -116,6 +119,8 @@ def riemannian(
         calls += 1
         if not np.isfinite(value):
             raise InvalidInput(f"riemannian's loss is {value} for the choice {choice.tolist()}; return a finite one")
+        if not bool(xp.isfinite(gradient).all()):
+            raise InvalidInput(f"riemannian's gradient is not finite for the choice {choice.tolist()}; check the loss")
         if value < lowest:
             best, lowest = choice, float(value)
         return gradient

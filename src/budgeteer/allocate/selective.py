@@ -2,12 +2,25 @@
 
 from __future__ import annotations
 
+import math
+from typing import Any
+
 import numpy as np
 
-from budgeteer.allocate._solve import Found, grow, lift
+from budgeteer.allocate._solve import Found, bound_gap, grow, lift, step_price
 from budgeteer.allocator import Allocator
 from budgeteer.errors import InvalidInput
-from budgeteer.plan import Items
+from budgeteer.plan import Items, whole
+
+
+def mixed_value(units: Any, rate: Any) -> Any:
+    """``p (1 - p) (1 - p^N - (1 - p)^N)`` of N >= 1 rollouts; numbers or arrays."""
+    return rate * (1 - rate) * (1 - rate**units - (1 - rate) ** units)
+
+
+def mixed_gain(units: Any, rate: Any) -> Any:
+    """What one rollout more than N adds to it."""
+    return rate * (1 - rate) * (rate**units * (1 - rate) + (1 - rate) ** units * rate)
 
 
 def selective(low: int = 3, high: int = 16) -> Allocator:
@@ -23,6 +36,8 @@ def selective(low: int = 3, high: int = 16) -> Allocator:
     rollout. When not: p is unknown or all alike, where it only concentrates the budget on fewer items. Training on
     what it picks is a curriculum: prompts that are solved or hopeless by prediction are left out, which is a bias.
 
+    ``Plan.gap`` is against the Lagrangian bound over all such plans, and ``Plan.price`` that bound's price of a token.
+
     Builds on "Knapsack RL", arXiv 2509.25849; items without a pass rate count as 0.5.
 
     Args:
@@ -32,7 +47,8 @@ def selective(low: int = 3, high: int = 16) -> Allocator:
     >>> selective(3).allocate(90, items, (), rng=np.random.default_rng(0)).units
     array([4, 0, 5])
     """
-    if not 2 <= low <= high:  # a group of one cannot be mixed: it has no value, and nothing would be bought
+    # a group of one cannot be mixed: it has no value, and nothing would be bought
+    if not 2 <= whole("low", low) <= whole("high", high):
         raise InvalidInput(f"selective(low={low}, high={high}); needs 2 <= low <= high")
 
     def rule(budget: int, items: Items, rng: np.random.Generator) -> Found:
@@ -53,7 +69,7 @@ def selective(low: int = 3, high: int = 16) -> Allocator:
         place[order] = np.arange(len(order))
         # every single rollout beyond the blocks, best first; gains fall within an item, so its units keep their order
         single = np.argsort(-gains[:, :-1], axis=None, kind="stable") // max(high - low, 1)
-        best, chosen, worth = np.zeros(len(p), np.int64), 0, -1.0
+        best, worth = np.zeros(len(p), np.int64), -1.0
         # the number of items that enter trades breadth for depth: try each, keep the most valuable
         for count in np.unique(np.linspace(min(1, len(order)), len(order), 16).round().astype(int)).tolist():
             units = np.zeros(len(p), np.int64)
@@ -67,8 +83,14 @@ def selective(low: int = 3, high: int = 16) -> Allocator:
             units = grow(units, np.where(units > 0, high, 0), items.cost, budget, gain)
             value = float((variance * (1 - p**units - (1 - p) ** units))[units > 0].sum())
             if value > worth:
-                best, chosen, worth = units, count, value
-        price = gain(int(order[chosen - 1]), int(best[order[chosen - 1]])) if chosen else float("nan")
-        return Found(best, price, max(worth, 0.0))
+                best, worth = units, value
+        # the bound: blocks and single rollouts by value per token, the last one in part; slopes fall within an item
+        slope = np.concatenate([entry[:, None], gains[:, :-1]], axis=1)
+        size = np.append(low, np.ones(high - low)) * items.cost[:, None]
+        price = step_price(slope, size, budget)
+        ideal = np.where(entry > price, low + np.sum(gains[:, :-1] > price, axis=1), 0)
+        reached, bound = (np.where(n > 0, mixed_value(n, p), 0.0) for n in (best, ideal))
+        gap = bound_gap(budget, items.cost, (best, reached), (ideal, bound), price)
+        return Found(best, price, math.fsum(reached.tolist()), gap)
 
     return lift(rule)

@@ -8,10 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from budgeteer.allocate._counts import Counts
-from budgeteer.allocate._solve import spend
 from budgeteer.allocate.uniform import uniform
 from budgeteer.allocator import Allocator
-from budgeteer.plan import Items, Outcomes, Plan
+from budgeteer.plan import Items, Outcomes, Plan, spend, whole
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +29,7 @@ def successive_halving() -> Allocator:
     (rewards in [0, 1]), keeps the ``ceil(k / 2)`` items with the largest mean ``(right + 1/2) / (drawn + 1)`` over
     all rounds; the 1/2 only matters when the budget did not give all of them the same units. Ties fall by a digest of
     key and counts: ``observe`` has no generator, and the order of names would be a bias. An empty plan means that one
-    is left.
+    is left. Each round is a rule, not an optimum: ``Plan.value`` and ``gap`` are NaN.
 
     When it helps: the best of many items is wanted (a prompt, a tool, a setting, a search branch), a few of them
     are close to the best, and most are clearly worse. When not: all are alike (any choice is as good), or reward on
@@ -53,11 +52,11 @@ def successive_halving() -> Allocator:
     even = uniform()
 
     def allocate(budget: int, items: Items, state: Bracket, *, rng: np.random.Generator) -> Plan:
-        out = set(state.out)
+        budget, out = whole("budget", budget), set(state.out)
         alive = np.flatnonzero([key not in out for key in items.keys])
         rounds = (len(alive) - 1).bit_length()  # ceil(log2 k)
         share = budget // rounds if rounds else 0
-        part = even.allocate(min(share, budget), items.take(alive), (), rng=rng)
+        part = even.allocate(share, items.take(alive), (), rng=rng)
         units = np.zeros(len(items), np.int64)
         units[alive] = part.units
         return Plan(items.keys, units, spend(units, items.cost))

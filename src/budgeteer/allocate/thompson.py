@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 
 from budgeteer.allocate._counts import Counts
-from budgeteer.allocate._solve import Found, lift, spend
+from budgeteer.allocate._solve import Found, lift
 from budgeteer.allocator import Allocator
 from budgeteer.errors import InvalidInput
-from budgeteer.plan import Items, Plan
+from budgeteer.plan import Items, Plan, spend
 
 CHUNK = 4096
 """Posterior draws made at once, a row a unit."""
@@ -21,6 +21,7 @@ def thompson(prior: tuple[float, float] = (1.0, 1.0)) -> Allocator:
     once one no longer fits, it is out of the draw. Within one plan the posterior does not change: an item gets units
     in proportion to the probability that it is the best, which keeps a batch from going all to one. ``observe`` adds
     rewards in [0, 1] (fractions count as fractions). Cost: one Beta draw per unit and item.
+    ``Plan.value`` and ``gap`` are NaN: what it maximises is a draw.
 
     When it helps: reward is what the tokens are for (routes, prompts, tools, arms), and there are several rounds.
     When not: the best item is wanted and not the reward on the way (:func:`budgeteer.allocate.successive_halving`);

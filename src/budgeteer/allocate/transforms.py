@@ -6,10 +6,10 @@ import dataclasses
 
 import numpy as np
 
-from budgeteer.allocate._solve import largest_remainder, spend
+from budgeteer.allocate._solve import largest_remainder
 from budgeteer.allocator import PlanTransform
 from budgeteer.errors import InvalidInput
-from budgeteer.plan import F64, I64, Items, Plan
+from budgeteer.plan import F64, I64, Items, Plan, spend, whole
 
 NAN = float("nan")
 """A corrected plan is no longer worth what its allocator said."""
@@ -17,19 +17,19 @@ NAN = float("nan")
 
 def floor(units: int) -> PlanTransform:
     """At least ``units`` for every item. May exceed the budget: chain :func:`round_to_budget` after it."""
-    _require(units)
+    whole("floor's units", units)
     return lambda plan, budget, items: _with(plan, np.maximum(plan.units, units), items)
 
 
 def cap(units: int) -> PlanTransform:
     """At most ``units`` for every item; what this frees stays unspent."""
-    _require(units)
+    whole("cap's units", units)
     return lambda plan, budget, items: _with(plan, np.minimum(plan.units, units), items)
 
 
 def min_group(units: int) -> PlanTransform:
     """Nothing for items with fewer than ``units``: a group of one has no baseline to learn from."""
-    _require(units)
+    whole("min_group's units", units)
     return lambda plan, budget, items: _with(plan, np.where(plan.units < units, 0, plan.units), items)
 
 
@@ -47,7 +47,7 @@ def round_to_budget() -> PlanTransform:
     """
 
     def transform(plan: Plan, budget: int, items: Items) -> Plan:
-        cost = _cost(plan, items)
+        budget, cost = whole("budget", budget), _cost(plan, items)
         total = spend(plan.units, cost)
         if total <= budget:
             return plan
@@ -55,11 +55,6 @@ def round_to_budget() -> PlanTransform:
         return _with(plan, largest_remainder(exact, cost, budget, plan.keys), items)
 
     return transform
-
-
-def _require(units: int) -> None:
-    if units < 0:
-        raise InvalidInput(f"a plan transform got {units} units; give 0 or more")
 
 
 def _cost(plan: Plan, items: Items) -> F64:

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import numpy as np
 
-from budgeteer.allocate._solve import Found, lift, spend
+from budgeteer.allocate._solve import Found, lift, require_countable
 from budgeteer.allocator import Allocator
 from budgeteer.errors import InvalidInput
-from budgeteer.plan import Items
+from budgeteer.plan import Items, spend, whole
 
 
 def uniform(units: int | None = None) -> Allocator:
     """The same number of units for all items, as nearly as whole units allow.
 
     Every item gets ``floor(B / sum(cost))`` units; what is left buys one more unit each for items in a random order,
-    skipping those that do not fit. With ``units`` given, no item gets more than that.
+    skipping those that do not fit. With ``units`` given, no item gets more than that. ``Plan.value`` and
+    ``gap`` are NaN: it maximises nothing.
 
     When it helps: nothing is known about the items, or all are alike; it is the GRPO group.
     When not: costs or informativeness differ, since every unit then buys a different amount.
@@ -32,10 +33,12 @@ def uniform(units: int | None = None) -> Allocator:
     >>> uniform(1).allocate(50, items, (), rng=np.random.default_rng(0)).expected_cost <= 50
     True
     """
-    if units is not None and units < 1:
+    if units is not None and whole("uniform's units", units) < 1:
         raise InvalidInput(f"uniform(units={units}) gives nobody anything; give 1 or more, or None for no limit")
 
     def rule(budget: int, items: Items, rng: np.random.Generator) -> Found:
+        if units is None:
+            require_countable(budget, items.cost)
         base = int(budget / spend(np.ones(len(items), np.int64), items.cost))
         if units is not None and base >= units:
             return Found(np.full(len(items), units))

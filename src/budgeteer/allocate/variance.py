@@ -8,7 +8,7 @@ from budgeteer.allocate._solve import Found, lift
 from budgeteer.allocate.neyman import certified, neyman_units
 from budgeteer.allocator import Allocator
 from budgeteer.errors import InvalidInput
-from budgeteer.plan import Items
+from budgeteer.plan import Items, whole
 
 
 def variance(min_units: int = 2, max_units: int = 32) -> Allocator:
@@ -31,13 +31,13 @@ def variance(min_units: int = 2, max_units: int = 32) -> Allocator:
     >>> variance().allocate(240, items, (), rng=np.random.default_rng(0)).units
     array([6, 9, 9])
     """
-    if not 1 <= min_units <= max_units:
+    if not 1 <= whole("min_units", min_units) <= whole("max_units", max_units):
         raise InvalidInput(f"variance(min_units={min_units}, max_units={max_units}); needs 1 <= min_units <= max_units")
 
     def rule(budget: int, items: Items, rng: np.random.Generator) -> Found:
         rate = np.nan_to_num(items.column("pass_rate"), nan=0.5)
         std = np.sqrt(rate * (1 - rate))
         units, price = neyman_units(std, items.cost, budget, min_units, max_units)
-        return certified(std, items.cost, budget, units, price, max_units)
+        return certified(std, items.cost, budget, units, price, min_units, max_units)
 
     return lift(rule)

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import math
+import sys
 from typing import Literal
 
 import numpy as np
 
-from budgeteer.allocate._solve import Found, bound_gap, fill, grow, lift, spend
+from budgeteer.allocate._solve import Found, bound_gap, fill, grow, lift, scaled, times
 from budgeteer.allocator import Allocator
 from budgeteer.errors import InvalidInput
-from budgeteer.plan import F64, I64, Items
+from budgeteer.plan import F64, I64, Items, spend, whole
 
 Curve = Literal["power", "exponential"]
 
@@ -40,17 +41,19 @@ def water_filling(curve: Curve = "power", max_units: int = 1_000_000) -> Allocat
     >>> water_filling().allocate(23, items, (), rng=np.random.default_rng(0)).units  # 8 / a^2 = 1 / b^2
     array([17,  6])
     """
-    if curve not in ("power", "exponential") or max_units < 1:
+    if curve not in ("power", "exponential") or whole("max_units", max_units) < 1:
         raise InvalidInput(f"water_filling({curve!r}, {max_units}); curves: power, exponential; max_units >= 1")
     low = 1 if curve == "power" else 0
     error, gain, count = (power_error, power_gain, power_count) if low else (exp_error, exp_gain, exp_count)
 
     def rule(budget: int, items: Items, rng: np.random.Generator) -> Found:
-        scale, decay, cost = items.column("scale"), items.column("decay"), items.cost
+        (scale, power), decay, cost = scaled(items.column("scale")), items.column("decay"), items.cost
         least = np.full(len(cost), low)
         if spend(least, cost) > budget:
             return Found(fill(np.argsort(-scale / cost, kind="stable"), low, cost, budget))
-        top = np.where((scale > 0) & (decay > 0), max_units, low)  # a unit that removes no error is not bought
+        with np.errstate(divide="ignore", over="ignore", invalid="ignore"):
+            useful = np.minimum(count(scale, decay, sys.float_info.min, low), max_units)
+        top = np.where((scale > 0) & (decay > 0), useful, low).astype(np.int64)  # what removes no error is not bought
 
         def bought(price: float) -> I64:
             with np.errstate(divide="ignore", over="ignore", invalid="ignore"):
@@ -58,7 +61,7 @@ def water_filling(curve: Curve = "power", max_units: int = 1_000_000) -> Allocat
             return np.clip(np.where(top > low, wanted, low), low, top).astype(np.int64)
 
         if spend(top, cost) <= budget:
-            return Found(top, 0.0, -math.fsum(error(scale, decay, top).tolist()), 0.0)
+            return Found(top, 0.0, times(-math.fsum(error(scale, decay, top).tolist()), -power), 0.0)
         first = float((gain(scale, decay, least) / cost).max())
         under, over = -745.0, math.log(first) + 1e-9 if first > 0 else -744.0
         for _ in range(60):  # only makes the start fast: grow() below finishes to the unit
@@ -73,7 +76,7 @@ def water_filling(curve: Curve = "power", max_units: int = 1_000_000) -> Allocat
         best = bought(price) if price > 0 else units
         worth, bound = (-error(scale, decay, n) for n in (units, best))
         gap = bound_gap(budget, cost, (units, worth), (best, bound), price)
-        return Found(units, price, math.fsum(worth.tolist()), gap)
+        return Found(units, times(price, -power), times(math.fsum(worth.tolist()), -power), times(gap, -power))
 
     return lift(rule)
 
@@ -89,7 +92,7 @@ def power_gain(scale: F64, decay: F64, units: I64 | int) -> F64:
     return np.asarray(-scale * have**-decay * np.expm1(-decay * np.log1p(1 / have)))
 
 
-def power_count(scale: F64, decay: F64, worth: F64, low: int) -> F64:
+def power_count(scale: F64, decay: F64, worth: F64 | float, low: int) -> F64:
     """Units whose gain is ``worth`` or more each: within 2 of where the derivative is, hence found by trying."""
     near = np.floor((scale * decay / worth) ** (1 / (1 + decay)))
     units = np.maximum(near - 2, low)
@@ -108,7 +111,7 @@ def exp_gain(scale: F64, decay: F64, units: I64 | int) -> F64:
     return np.asarray(-scale * np.exp(-decay * np.asarray(units)) * np.expm1(-decay))
 
 
-def exp_count(scale: F64, decay: F64, worth: F64, low: int) -> F64:
+def exp_count(scale: F64, decay: F64, worth: F64 | float, low: int) -> F64:
     """Units whose gain is ``worth`` or more each."""
     near = np.floor(np.log(-scale * np.expm1(-decay) / worth) / decay)
     units = np.maximum(near - 1, low)

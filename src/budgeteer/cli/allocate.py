@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from budgeteer.allocate._margins import Margin
     from budgeteer.allocator import Allocator
     from budgeteer.plan import Items, Plan
 
@@ -33,15 +34,22 @@ def run(args: argparse.Namespace) -> int:
     """Read, allocate, print."""
     import numpy as np
 
+    from budgeteer.allocate._margins import margin_of
     from budgeteer.budget import Budget
     from budgeteer.errors import InvalidInput
 
     budget = Budget.parse(args.budget)
     if budget.amount is None or budget.kind not in ("all", "output"):
         raise InvalidInput(f"--budget {args.budget!r} must be a number of tokens here")
-    allocator = _allocator(args.method, args.set)
+    if budget.window is not None:
+        raise InvalidInput(f"--budget {args.budget!r} has a window; one plan is made here, so give its tokens alone")
+    if args.seed < 0:
+        raise InvalidInput(f"--seed is {args.seed}; give 0 or more")
+    settings = _settings(args.set)
+    allocator = _allocator(args.method, settings)
     items = _read(args.items)
     plan = allocator.allocate(budget.amount, items, allocator.init(items), rng=np.random.default_rng(args.seed))
+    margin = margin_of(args.method, items, settings) if args.explain or args.plot is not None else None
     if args.json:
         found = {
             "method": args.method, "budget": budget.amount, "cost": plan.expected_cost, "value": _finite(plan.value),
@@ -49,35 +57,52 @@ def run(args: argparse.Namespace) -> int:
             "plan": dict(zip(plan.keys, plan.units.tolist(), strict=True)),
         }  # fmt: skip
         if args.explain:
-            found["why"] = dict(zip(plan.keys, why(items, plan, budget.amount), strict=True))
+            found["why"] = dict(zip(plan.keys, why(items, plan, budget.amount, margin), strict=True))
         sys.stdout.write(json.dumps(found, allow_nan=False) + "\n")
     else:
-        sys.stdout.write(table(items, plan, budget.amount, args.explain) + "\n")
+        reasons = why(items, plan, budget.amount, margin) if args.explain else None
+        _print(table(items, plan, budget.amount, reasons) + "\n")
     if args.plot is not None:
-        args.plot.parent.mkdir(parents=True, exist_ok=True)
-        args.plot.write_text(plot(items, plan, budget.amount, args.method), encoding="utf-8")
+        drawn = plot(items, plan, budget.amount, args.method, margin)
+        try:
+            args.plot.parent.mkdir(parents=True, exist_ok=True)
+            args.plot.write_text(drawn, encoding="utf-8")
+        except OSError as error:
+            raise InvalidInput(f"cannot write {args.plot}: {error}") from error
         sys.stderr.write(f"written: {args.plot}\n")
     return 0
 
 
-def _allocator(name: str, settings: list[str]) -> Allocator:
+def _print(text: str) -> None:
+    """What the terminal cannot show, such as half of a surrogate pair in a key, is written as an escape."""
+    encoding = sys.stdout.encoding or "utf-8"
+    sys.stdout.write(text.encode(encoding, "backslashreplace").decode(encoding))
+
+
+def _settings(texts: list[str]) -> dict[str, Any]:
+    from budgeteer.errors import InvalidInput
+    from budgeteer.registry import value_of
+
+    found: dict[str, Any] = {}
+    for text in texts:
+        key, equals, value = text.partition("=")
+        if not equals:
+            raise InvalidInput(f"--set {text!r} is not NAME=VALUE")
+        found[key] = value_of(value)
+    return found
+
+
+def _allocator(name: str, settings: dict[str, Any]) -> Allocator:
     from budgeteer import registry
     from budgeteer.errors import InvalidInput, UnknownName
 
     known = {method.name for method in registry.methods().values() if method.part == "allocator"}
     if name not in known:
         raise UnknownName("allocator", name, known)
-    given: dict[str, Any] = {}
-    for setting in settings:
-        key, equals, text = setting.partition("=")
-        if not equals:
-            raise InvalidInput(f"--set {setting!r} is not NAME=VALUE")
-        try:
-            given[key] = json.loads(text)
-        except json.JSONDecodeError:
-            given[key] = text
+    factory = registry.load(name)
+    registry.require_bools(name, factory, settings)
     try:
-        allocator: Allocator = registry.load(name)(**given)
+        allocator: Allocator = factory(**settings)
     except TypeError as error:
         raise InvalidInput(f"{name} does not take these arguments: {error}") from error
     return allocator
@@ -98,13 +123,13 @@ def _finite(value: float) -> float | None:
     return value if math.isfinite(value) else None
 
 
-def table(items: Items, plan: Plan, budget: int, explain: bool) -> str:
-    """The plan for people: a line an item, then the sums."""
+def table(items: Items, plan: Plan, budget: int, why: list[str] | None) -> str:
+    """The plan for people: a line an item, with the reasons why if there are any, then the sums."""
     unit = "option" if items.menu is not None else "units"
     costs = items.menu.at(plan.units)[0] if items.menu is not None else plan.units * items.cost
-    reasons = why(items, plan, budget) if explain else [""] * len(items)
+    reasons = [""] * len(items) if why is None else why
     width = max([3, *(len(key) for key in plan.keys)])
-    lines = [f"{'key':{width}}  {unit:>7}  {'tokens':>12}" + ("  why" if explain else "")]
+    lines = [f"{'key':{width}}  {unit:>7}  {'tokens':>12}" + ("" if why is None else "  why")]
     for key, n, cost, reason in zip(plan.keys, plan.units.tolist(), costs.tolist(), reasons, strict=True):
         lines.append(f"{key:{width}}  {n:>7}  {cost:>12,.6g}  {reason}".rstrip())
     lines.append("")
@@ -117,21 +142,51 @@ def table(items: Items, plan: Plan, budget: int, explain: bool) -> str:
     return "\n".join(lines)
 
 
-def why(items: Items, plan: Plan, budget: int) -> list[str]:
-    """A reason an item: what it has and what the next best thing would have cost and gained."""
-    return _why_menu(items, plan, budget) if items.menu is not None else _why_units(items, plan, budget)
+def why(items: Items, plan: Plan, budget: int, margin: Margin | None) -> list[str]:
+    """A reason an item: what it has, what that gained, and what the next best thing would have cost and gained."""
+    return _why_menu(items, plan, budget) if items.menu is not None else _why_units(items, plan, budget, margin)
 
 
-def _why_units(items: Items, plan: Plan, budget: int) -> list[str]:
+def _why_units(items: Items, plan: Plan, budget: int, margin: Margin | None) -> list[str]:
     names = [name for name in ("std", "pass_rate", "scale", "decay", "visits", "drawn", "right")
              if getattr(items, name) is not None]  # fmt: skip
     left = budget - plan.expected_cost
+    last, following = _around(plan, margin)
     reasons = []
     for i, n in enumerate(plan.units.tolist()):
         seen = ", ".join(f"{name} {getattr(items, name)[i]:.4g}" for name in names)
         more = "" if items.cost[i] <= left else f"; one more does not fit the {left:,.6g} tokens left"
-        reasons.append(f"{n} x {items.cost[i]:,.6g} tokens" + (f" for {seen}" if seen else "") + more)
+        has = f"{n} x {items.cost[i]:,.6g} tokens" + (f" for {seen}" if seen else "")
+        reasons.append(has + ("" if margin is None else f"; {_gained(plan, margin, i, last[i], following[i])}") + more)
     return reasons
+
+
+def _around(plan: Plan, margin: Margin | None) -> tuple[list[float], list[float]]:
+    """Value a token of every item's last unit and of its next one."""
+    import numpy as np
+
+    if margin is None or not len(plan.keys):
+        return [], []
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return (margin.gain(plan.units[:, None] - 1)[:, 0].tolist(), margin.gain(plan.units[:, None])[:, 0].tolist())
+
+
+def _gained(plan: Plan, margin: Margin, i: int, last: float, next_one: float) -> str:
+    """What decided the units of item i: the gain of its last and its next one beside the price, or a limit."""
+    n = int(plan.units[i])
+    named = zip(margin.names, (margin.low, margin.high), strict=True)
+    least, most = (f"{limit:,} ({name})" if name else f"{limit:,}" for name, limit in named)
+    price = f" (price {plan.price:.4g})" if math.isfinite(plan.price) else ""
+    if n == 0 and margin.low > 0:
+        if margin.enter is None:
+            return f"the budget does not pay {least} for everybody"
+        return f"its first {margin.low} would gain {margin.enter[i]:.4g} a token{price}"
+    said = [f"the last one gained {last:.4g} a token"] if n > margin.low else []
+    if n == margin.low > 0:
+        enter = "" if margin.enter is None else f"its first {n} gained {margin.enter[i]:.4g} a token"
+        said.append(enter or f"no less than {least}")
+    said.append(f"no more than {most}" if n >= margin.high else f"the next one would gain {next_one:.4g}")
+    return ", ".join(said) + price
 
 
 def _why_menu(items: Items, plan: Plan, budget: int) -> list[str]:
@@ -162,7 +217,7 @@ def _why_menu(items: Items, plan: Plan, budget: int) -> list[str]:
     return reasons
 
 
-def plot(items: Items, plan: Plan, budget: int, method: str) -> str:
+def plot(items: Items, plan: Plan, budget: int, method: str, margin: Margin | None) -> str:
     """Two charts: tokens of the items, largest first, and what the tokens gain one after the other."""
     import numpy as np
 
@@ -176,7 +231,7 @@ def plot(items: Items, plan: Plan, budget: int, method: str) -> str:
         title=f"{method}: {plan.expected_cost:,.6g} of {budget:,} tokens over {len(items):,} items",
         x_label="item, largest share first", y_label="tokens",
     )  # fmt: skip
-    spent, slope = margins(items, plan)
+    spent, slope = margins(items, plan, margin)
     rules = [("x", float(budget), "budget")]
     if math.isfinite(plan.price) and plan.price > 0:
         rules.append(("y", plan.price, f"price {plan.price:.3g}"))
@@ -196,11 +251,12 @@ def _thin(n: int, most: int = 1000) -> Any:
     return np.unique(np.linspace(0, n - 1, min(n, most)).astype(np.int64)) if n else np.zeros(0, np.int64)
 
 
-def margins(items: Items, plan: Plan) -> tuple[Any, Any]:
+def margins(items: Items, plan: Plan, margin: Margin | None) -> tuple[Any, Any]:
     """Tokens spent and value a token of the items' steps, steepest first; empty without a value curve.
 
-    A menu's steps are those of its hull. With ``std`` they are units, whose n-th removes ``s^2 / (n (n - 1) c)``; with
-    ``scale`` and ``decay`` units of the power curve. The first unit, which removes an infinite variance, is left out.
+    A menu's steps are those of its hull. Of units they are single ones, after the tokens of those that every item has
+    before gains count; where items may go without, the first step of an item is to enter. Up to twice as many units
+    as the plan's largest count are looked at, and a million in all.
     """
     import numpy as np
 
@@ -208,18 +264,19 @@ def margins(items: Items, plan: Plan) -> tuple[Any, Any]:
         from budgeteer.allocate._menu import blocks, hulls
 
         steps = hulls(blocks(items.menu))
-        cost, slope = steps.cost.astype(np.float64), steps.slope
-    elif items.std is not None or (items.scale is not None and items.decay is not None):
-        n = np.arange(2, max(4, min(200, 2 * int(plan.units.max(initial=1)) + 1)))
-        if items.std is not None:
-            slope = (items.std[:, None] ** 2 / (n * (n - 1.0) * items.cost[:, None])).ravel()
-        else:
-            from budgeteer.allocate.water_filling import power_gain
-
-            gain = power_gain(items.column("scale")[:, None], items.column("decay")[:, None], n - 1)
-            slope = (gain / items.cost[:, None]).ravel()
-        cost = np.repeat(items.cost, len(n))
+        begin, cost, slope = 0.0, steps.cost.astype(np.float64), steps.slope
+    elif margin is not None and len(items):
+        few = 1_000_000 // len(items)
+        most = min(margin.high, max(2 * int(plan.units.max()), margin.low + 2), margin.low + few)
+        units = np.arange(margin.low, most)
+        slope, cost = margin.gain(units), np.repeat(items.cost[:, None], len(units), axis=1)
+        begin = float(items.cost[plan.units > 0].sum()) * margin.low
+        if margin.enter is not None:
+            begin, slope = 0.0, np.hstack([margin.enter[:, None], slope])
+            cost = np.hstack([margin.low * items.cost[:, None], cost])
+        worth = slope > 0
+        cost, slope = cost[worth], slope[worth]
     else:
         return np.zeros(0), np.zeros(0)
     order = np.argsort(-slope, kind="stable")
-    return np.cumsum(cost[order]), slope[order]
+    return begin + np.cumsum(cost[order]), slope[order]

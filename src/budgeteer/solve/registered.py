@@ -74,7 +74,7 @@ def parse_all(text: str) -> list[Spec]:
             key, equals, value = rest.partition("=")
             if not equals or not key.isidentifier():
                 raise InvalidInput(f"{rest!r} is no parameter; write NAME:param=value,param=value")
-            found[-1] = Spec(found[-1].name, (*found[-1].params, (key, _value(value))))
+            found[-1] = Spec(found[-1].name, (*found[-1].params, (key, registry.value_of(value))))
     return found
 
 
@@ -137,13 +137,3 @@ def _known(part: str, name: str) -> registry.Method:
     if name not in known:
         raise UnknownName(part, name, known)
     return known[name]
-
-
-def _value(text: str) -> Any:
-    low = {"true": True, "false": False, "none": None}
-    if text.lower() in low:
-        return low[text.lower()]
-    try:
-        return json.loads(text)
-    except ValueError:
-        return text
