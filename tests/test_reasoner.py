@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import subprocess
+import sys
 import threading
 import time
 from contextlib import aclosing
@@ -321,3 +323,29 @@ def test_seeds_of_any_size_are_told_apart(low: int, high: int) -> None:
     one, other, again = ask(*(Request(QUESTIONS[0], 60, n=3, seed=s) for s in (low, high, low)))
     assert one == again
     assert one != other
+
+
+def test_it_decodes_alone_and_leaves_other_threads_their_own():
+    script = """
+import asyncio, sys, threading
+import torch
+from budgeteer.models.model import Request
+from budgeteer.models.reasoner import Reasoner, _Batch
+
+torch.set_num_threads(3)
+seen, step = [], _Batch.step
+
+def watched(batch):
+    seen.append(torch.get_num_threads())
+    step(batch)
+
+_Batch.step = watched
+model = Reasoner(slots=4)
+asyncio.run(model.generate(Request("Modulo 11, from left to right: 3 + 4 =", 9, seed=1)))
+new = threading.Thread(target=lambda: seen.append(-torch.get_num_threads()))
+new.start()
+new.join()
+print(sorted(set(seen)), torch.get_num_threads())
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120)
+    assert done.stdout == "[-3, 1] 3\n", done.stderr

@@ -124,6 +124,7 @@ class Answer:
         seen: tokens of output that were seen, by count or bound; None = nothing was.
         shown: bytes of output that were seen.
         hides: whether more may have been generated than is seen: thinking was asked for, the model is known for it.
+            None: nothing is known of that.
         model, service: as answered.
         outcome: see :class:`Settlement`.
     """
@@ -134,7 +135,7 @@ class Answer:
     service: str = ""
     outcome: str = OK
     shown: int = 0
-    hides: bool = False
+    hides: bool | None = None
 
 
 @dataclass(slots=True)
@@ -304,7 +305,9 @@ class Metering:
         question may be harder. A whole answer without its usage is taken for what it shows, unless the model is
         known to think.
         """
-        if answer.hides or model in self._thinkers:
+        if answer.hides is not None:
+            return answer.hides
+        if model in self._thinkers:
             return True
         return answer.outcome == CUT and model not in self._open
 

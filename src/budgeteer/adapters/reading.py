@@ -151,7 +151,7 @@ class Reading:
         counter = self.metering.bounds.tokens
         by_count = shown if counter is None or (usage and usage.output) else [count_text(t, counter) for t in texts]
         seen = sum(max(1, tokens) for tokens in by_count) if texts else None
-        return Answer(usage, seen, model, service, outcome, sum(shown), self.hides)
+        return Answer(usage, seen, model, service, outcome, sum(shown), self.hides or None)
 
     # streams
 

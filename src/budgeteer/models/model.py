@@ -115,7 +115,8 @@ class Model(Protocol):
         capabilities: of :data:`CAPABILITIES`. What it does not declare is a clear error when asked for.
 
     A model that knows how many tokens a prompt and its continuation may have together says so in an attribute
-    ``context``, and one that serves so many choices of a request at most in an attribute ``choices``.
+    ``context``, one that serves so many choices of a request at most in an attribute ``choices``, and one that was seen
+    to think without showing it in an attribute ``hides``: then a stream that is cut is charged in full.
     """
 
     @property

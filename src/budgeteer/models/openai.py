@@ -88,7 +88,7 @@ class OpenAI:
         self._bounds, self._extra = bounds or Bounds(), dict(extra or {})
         self._retries, self._patience, self._timeout = retries, patience, timeout
         self._gate = asyncio.Semaphore(max_concurrency)
-        self._resume, self._failures, self._thinks = 0.0, 0, False
+        self._resume, self._failures, self.hides = 0.0, 0, False
         self._client = openai.AsyncOpenAI(
             base_url=base_url,
             api_key=api_key or os.environ.get("OPENAI_API_KEY") or "none",  # servers of one's own want none
@@ -126,7 +126,7 @@ class OpenAI:
                 while (wait := self._resume - time.monotonic()) > 0:
                     await asyncio.sleep(wait)
                 deadline = asyncio.get_running_loop().time() + self._timeout
-                reply = _Reply(request, self._bounds, self._thinks)
+                reply = _Reply(request, self._bounds, self.hides)
                 failure: BaseException | None = None
                 try:
                     async with asyncio.timeout_at(deadline):
@@ -152,7 +152,7 @@ class OpenAI:
                 if reply.seen or (failure is None and reply.finished):
                     self._failures = 0
                     response = reply.response()
-                    self._thinks |= bool(response.usage.reasoning)
+                    self.hides |= bool(response.usage.reasoning)
                     yield response
                     return
                 attempt += 1

@@ -13,8 +13,8 @@ import logging
 import secrets
 import threading
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
@@ -523,7 +523,8 @@ class Reasoner:
 
     def _run(self) -> None:
         batch: _Batch | None = None
-        with _alone(), torch.inference_mode():
+        _alone()
+        with torch.inference_mode():
             while True:
                 with self._wake:
                     if (batch is None or batch.idle) and not self._inbox and not self._closed:
@@ -574,17 +575,16 @@ def _tell(results: Sequence[tuple[Callable[[Any], None], Any]]) -> None:
         tell(result)
 
 
-@contextmanager
-def _alone() -> Iterator[None]:
+def _alone() -> None:
     """Torch and the kernels without helpers in this thread: a step is so short that waking one takes longer than it,
     and beside other work waiting for one takes a hundred times as long."""
     before = torch.get_num_threads()
-    torch.set_num_threads(1)
     with suppress(ImportError):
         import numba
 
-        numba.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
+        numba.set_num_threads(1)  # before torch: starting its threads sets OpenMP's number, which is torch's, too
+    torch.set_num_threads(1)
+    # that was for this thread and for those that are new; another thread makes it what it was for the latter
+    other = threading.Thread(target=torch.set_num_threads, args=(before,))
+    other.start()
+    other.join()

@@ -86,6 +86,11 @@ class Budgeted:
         return found
 
     @property
+    def _hides(self) -> bool:
+        """Whether the model was seen to generate more than it shows."""
+        return bool(getattr(self.model, "hides", False))
+
+    @property
     def remaining(self) -> dict[str, int]:
         """Units per kind that can still be reserved."""
         return self.allowance.remaining
@@ -149,7 +154,7 @@ class Budgeted:
                     raise
                 attempt += 1
                 continue
-            await call.afinish(_answered(response))
+            await call.afinish(_answered(response, self._hides))
             return response
 
     async def _in_parts(self, request: Request, most: int, stage: str) -> Response:
@@ -176,10 +181,10 @@ class Budgeted:
                 async with aclosing(self.model.stream(request)) as pieces:  # type: ignore[type-var]
                     async for piece in pieces:
                         if isinstance(piece, Response):
-                            answer = _answered(piece)
+                            answer = _answered(piece, self._hides)
                         else:
                             seen += piece.tokens
-                            answer = Answer(seen=seen, outcome=CUT)
+                            answer = Answer(seen=seen, outcome=CUT, hides=self._hides)
                         yield piece
             except GeneratorExit:
                 raise
@@ -221,11 +226,11 @@ class Budgeted:
             spend.units[kind] += units
 
 
-def _answered(response: Response) -> Answer:
+def _answered(response: Response, hides: bool) -> Answer:
     known: Iterable[int | None] = [choice.tokens for choice in response.choices]
     counted = None if any(tokens is None for tokens in known) else sum(tokens or 0 for tokens in known)
     cut = any(choice.finish == BROKEN for choice in response.choices)
-    return Answer(usage=response.usage, seen=counted, outcome=CUT if cut else OK)
+    return Answer(usage=response.usage, seen=counted, outcome=CUT if cut else OK, hides=hides)
 
 
 def _failed(error: BaseException) -> Answer:

@@ -116,6 +116,11 @@ class Recorded:
         return self._model.name
 
     @property
+    def hides(self) -> bool:
+        """The model's."""
+        return bool(getattr(self._model, "hides", False))
+
+    @property
     def capabilities(self) -> frozenset[str]:
         """The model's."""
         return self._model.capabilities
