@@ -7,7 +7,7 @@ PIP := $(BIN)/python -m pip install -q --disable-pip-version-check -c constraint
 
 # the demonstration: five arms, three seeds, a table and a report
 run: $(VENV)/.lab
-	$(BIN)/budgeteer compare grpo@100% grpo@50% uniform-stop@50% duet@50% duet-select@50% --seeds 3 --out runs/demo
+	$(BIN)/budgeteer compare uniform-answer-stop@50% duet@50% prompt-selection@50% --seeds 3 --out runs/demo
 
 test: $(VENV)/.dev
 	$(BIN)/python -m pytest -n 2

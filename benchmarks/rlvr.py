@@ -1,12 +1,14 @@
-"""All recipes at 100 %, 50 % and 25 % of GRPO's tokens, on three pools, over seeds; and the ablation of DUET.
+"""RL under equal token budgets: recipes at 100 %, 50 % and 25 % of GRPO's tokens, over pools, policies and seeds.
 
-    python benchmarks/rlvr.py                      # everything, resumable; about an hour on 2 cores
+    python benchmarks/rlvr.py                      # everything, resumable; about three hours on 2 idle cores
     python benchmarks/rlvr.py --jobs key ablation  # some of it
     python benchmarks/rlvr.py --summary            # only rewrite benchmarks/results/rlvr.json and docs/rlvr.md
 
 Seeds and problem sets differ from those that any setting was chosen on: runs use seeds from 200 on and problem sets
-from 8200; settings were chosen with seeds below 120 and problem sets below 7120. ``clock`` runs the arms of the main
-claim once more for their times only: start it with nothing else on the machine.
+from 8200; settings were chosen with seeds below 120 and problem sets below 7120. Every run is one row of rlvr.json; a
+run is the same each time, so a row stays until it is run again. ``tidy`` first pretrains a policy that never goes on
+after its answer. ``clock`` runs the arms of the main claim once more for their times only: start it with nothing else
+on the machine.
 """
 
 from __future__ import annotations
@@ -14,50 +16,65 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import partial
 from itertools import product
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from budgeteer.lab import report, results
-from budgeteer.lab.compare import Arm, compare
+from budgeteer.lab import results
+from budgeteer.lab.claim import MARGIN, SHARE
+from budgeteer.lab.compare import CONTROLS, REFERENCE, Arm, compare, with_references
+from budgeteer.lab.pretrain import PretrainConfig, pretrain
 from budgeteer.lab.run import RunSpec
-from budgeteer.lab.stats import mean_ci, paired
-from budgeteer.rl.recipes import USED
+from budgeteer.lab.stats import Paired, mean_ci, paired
+from budgeteer.lab.traces import Style
+from budgeteer.rl.recipes import UNTRAINED, USED
 from budgeteer.rl.trainer import TrainConfig
 
 ROOT = Path(__file__).resolve().parents[1]
-POOLS = ("real", "hard", "homogeneous", "real, twice the learning rate")
-KEY = ("grpo", "uniform-stop", "duet", "duet-select")
-LEAD = ("uniform-stop", "uniform-answer-stop", "duet-select")
-OTHERS = (
-    "uniform-answer-stop", "duet-published", "vip", "knapsack", "dapo", "reinforce-ada-pos", "reinforce-ada-balance",
-)  # fmt: skip
-CLOCK = "real, clock"
+TARGET = ROOT / "benchmarks" / "results" / "rlvr.json"
+START = f"{UNTRAINED}@0"
+STOP = CONTROLS[0]
+KEY = (STOP, "uniform-stop", "grpo", "duet", "prompt-selection")
+OTHERS = ("duet-published", "vip", "knapsack", "dapo", "reinforce-ada-pos", "reinforce-ada-balance")
+CLOCK, TIDY, FAST = "real, clock", "real, tidy policy", "real, twice the learning rate"
+POOLS = {
+    "real": "The embedded policy; a pool like published ones: a third of the prompts all right, a fifth all wrong.",
+    TIDY: "The same pool; a policy pretrained on traces that end at their answer: there is no rambling to stop.",
+    "hard": "Long chains only.",
+    "homogeneous": "Chains of one length, where there is little to choose.",
+    FAST: "The same pool and policy at twice the learning rate.",
+    CLOCK: "",
+}
 FIRST_SEED, PROBLEMS = 200, 8000
+
+Row = dict[str, Any]
+"""One run: arm, seed, accuracy, seconds and, since it was last run, tokens, steps, groups and seconds of control."""
 
 
 def arms(recipes: Sequence[str], budgets: Sequence[str]) -> list[Arm]:
-    """The reference, then every recipe at every budget."""
-    return [Arm.parse("grpo@100%")] + [Arm.parse(f"{r}@{b}") for b in budgets for r in recipes]
+    """Every recipe at every budget, with what the percentages are of."""
+    return with_references([Arm.parse(f"{r}@{b}") for b in budgets for r in recipes])
 
 
-def jobs(seeds: int) -> dict[str, tuple[str, list[Arm], int]]:
+def jobs() -> dict[str, tuple[str, list[Arm], int]]:
     """Name -> (pool, arms, seeds), the most important first; runs that two jobs share are done once."""
     mends = [f"duet-no-{m}" for m in USED]
     return {
-        "key": ("real", arms(KEY, ("50%", "25%")), seeds + 3),
-        # more seeds for one question: is the lead over uniform groups larger at 25 % than at 50 %?
-        "lead": ("real", arms(LEAD, ("50%", "25%")), seeds + 11),
-        "clock": (CLOCK, arms(KEY, ("50%", "25%")), seeds),
-        "others": ("real", arms(OTHERS, ("50%", "25%")), seeds),
-        "homogeneous": ("homogeneous", arms(KEY, ("50%", "25%")), seeds),
-        "hard": ("hard", arms(KEY, ("50%", "25%")), seeds),
-        "ablation": ("real", arms(["duet-allocation", "duet-plus-i", *mends], ("50%",)), seeds),
-        "full": ("real", arms((*KEY[1:], *OTHERS), ("100%",)), seeds),
-        "higher-lr": ("real, twice the learning rate", arms(("uniform-stop", "duet", "duet-select"), ("50%",)), seeds),
+        "tidy": (TIDY, arms((STOP, "grpo", "duet", "prompt-selection"), ("50%",)), 8),
+        "key": ("real", arms(KEY, ("50%",)), 16),
+        "full": ("real", arms((STOP, "duet", "prompt-selection"), ("100%",)), 8),
+        "quarter": ("real", arms(KEY, ("25%",)), 16),
+        "hard": ("hard", arms(KEY, ("50%", "25%")), 5),
+        "homogeneous": ("homogeneous", arms(KEY, ("50%", "25%")), 5),
+        "clock": (CLOCK, arms(KEY, ("50%", "25%")), 5),
+        "others": ("real", arms(OTHERS, ("50%", "25%", "100%")), 5),
+        "ablation": ("real", arms(["duet-allocation", "duet-plus-i", *mends], ("50%",)), 5),
+        "higher-lr": (FAST, arms(("uniform-stop", "duet", "prompt-selection"), ("50%",)), 5),
     }
 
 
@@ -66,146 +83,169 @@ def folder(pool: str) -> str:
     return pool.replace(", ", "-").replace(" ", "-")
 
 
-def collect(path: Path, config: dict[str, Any]) -> results.Results | None:
-    """Everything that was run on a pool, whichever job asked for it."""
-    runs = [json.loads(file.read_text()) for file in sorted((path / "runs").glob("*.json"))]
-    runs = [{k: v for k, v in run.items() if k != "digest"} for run in runs]
-    if not runs:
-        return None
-    order = {
-        "grpo@100%": -1,
-        **{f"{r}@{b}": i for i, (b, r) in enumerate(product(("100%", "50%", "25%"), (*KEY, *OTHERS)))},
-    }
-    runs.sort(key=lambda r: (order.get(results.label(r), 999), results.label(r), r["seed"]))
-    found = results.labels(runs)
-    pairs = [(name, "grpo@100%") for name in found if name != "grpo@100%"]
+def specification(pool: str, out: Path) -> RunSpec:
+    """What all runs on a pool share."""
+    config = TrainConfig(lr=TrainConfig().lr * 2) if pool == FAST else TrainConfig()
+    spec = RunSpec("grpo", "100%", None, config, pool=pool.partition(", ")[0], pool_seed=PROBLEMS)
+    return replace(spec, model=str(out / "tidy-policy")) if pool == TIDY else spec
+
+
+def make_tidy_policy(path: Path) -> None:
+    """Pretrain the reasoner on traces that end at their answer, unless it is there; about ten minutes on a core."""
+    if not (path / "model.safetensors").exists():
+
+        def news(step: int, loss: float) -> None:
+            if step % 500 == 0:
+                print(f"pretraining the tidy policy: step {step}, loss {loss:.3f}", file=sys.stderr, flush=True)
+
+        pretrain(PretrainConfig(style=Style(junk=0.0)), path, news)
+
+
+def row_of(run: results.Run) -> Row:
+    """A finished run as a row."""
+    d = run["diagnostics"]
     return {
-        "schema": results.SCHEMA, "runs": runs, "comparisons": results.compare(runs, pairs), "config": config,
-        "versions": results.versions(),
+        "arm": results.label(run), "seed": run["seed"], "accuracy": run["accuracy"], "seconds": run["seconds"],
+        **{key: run["tokens"][key] for key in ("used", "trained", "wasted")},
+        "steps": d["steps"], "mixed_groups": d["mixed_groups"],
+        "control_seconds": d["allocation_seconds"] + d["stopping_seconds"],
     }  # fmt: skip
 
 
-def summarise(name: str, found: results.Results) -> dict[str, Any]:
-    """Mean accuracy with interval, tokens, seconds, and paired differences of every arm."""
-    rows = []
-    for label in results.labels(found["runs"]):
-        runs = results.by_seed(found["runs"], label)
-        budget = label.partition("@")[2]
-        row: dict[str, Any] = {"arm": label, "seeds": len(runs)}
-        ci = mean_ci(np.array([r["accuracy"] for r in runs.values()]))
-        row["accuracy"] = [ci.mean, ci.low, ci.high]
-        for key in ("used", "trained", "wasted"):
-            row[key] = float(np.mean([r["tokens"][key] for r in runs.values()]))
-        row["by_seed"] = {
-            seed: {"accuracy": r["accuracy"], "seconds": r["seconds"]} for seed, r in sorted(runs.items())
-        }
-        row["mixed_groups"] = float(np.mean([r["diagnostics"]["mixed_groups"] for r in runs.values()]))
-        row["seconds"] = float(np.mean([r["seconds"] for r in runs.values()]))
-        row["steps"] = float(np.mean([r["diagnostics"]["steps"] for r in runs.values()]))
-        d = [r["diagnostics"] for r in runs.values()]
-        row["control_share"] = float(
-            np.mean(
-                [
-                    (x["allocation_seconds"] + x["stopping_seconds"]) / r["seconds"]
-                    for x, r in zip(d, runs.values(), strict=True)
-                ]
-            )
-        )
-        for other, key in (
-            ("grpo@100%", "vs_full"),
-            (f"uniform-stop@{budget}", "vs_control"),
-            (f"grpo@{budget}", "vs_grpo"),
-        ):
-            if other == label or other not in results.labels(found["runs"]):
-                continue
-            base = results.by_seed(found["runs"], other)
-            seeds = sorted(runs.keys() & base.keys())
-            p = paired(np.array([runs[s]["accuracy"] for s in seeds]), np.array([base[s]["accuracy"] for s in seeds]))
-            row[key] = [p.mean, p.low, p.high]
-        rows.append(row)
-    return {"name": name, "config": found["config"], "versions": found["versions"], "arms": rows}
+def merge(old: Sequence[Row], new: Sequence[Row]) -> list[Row]:
+    """The rows of both, a new one in the place of an old one, in the order of the tables."""
+    rows = {(row["arm"], row["seed"]): row for row in (*old, *new)}
+    shown = [REFERENCE, START, *(f"{r}@{b}" for b, r in product(("100%", "50%", "25%"), (*KEY, *OTHERS)))]
+    place = {arm: i for i, arm in enumerate(dict.fromkeys(shown))}
+    return sorted(rows.values(), key=lambda row: (place.get(row["arm"], len(place)), row["arm"], row["seed"]))
 
 
-def page(parts: list[dict[str, Any]]) -> str:
-    """The Markdown page."""
+def by_arm(rows: Sequence[Row]) -> dict[str, dict[int, Row]]:
+    """Arm -> seed -> row."""
+    found: dict[str, dict[int, Row]] = {}
+    for row in rows:
+        found.setdefault(row["arm"], {})[row["seed"]] = row
+    return found
 
-    def interval(x: list[float] | None) -> str:
-        if x is None:
-            return ""
-        if not np.isfinite(x[1]):
-            return f"{100 * x[0]:+.1f} (one seed)"
-        return f"{100 * x[0]:+.1f} [{100 * x[1]:+.1f}, {100 * x[2]:+.1f}]"
 
+def difference(a: Mapping[int, Row], b: Mapping[int, Row]) -> Paired | None:
+    """Accuracy of a minus that of b over the seeds that both have; None where they share none."""
+    seeds = sorted(a.keys() & b.keys())
+    if not seeds:
+        return None
+    return paired(np.array([a[s]["accuracy"] for s in seeds]), np.array([b[s]["accuracy"] for s in seeds]))
+
+
+def interval(p: Paired | None) -> str:
+    """A difference in points, with its interval where there is one."""
+    if p is None:
+        return ""
+    if not np.isfinite(p.low):
+        return f"{100 * p.mean:+.1f} (one seed)"
+    return f"{100 * p.mean:+.1f} [{100 * p.low:+.1f}, {100 * p.high:+.1f}]"
+
+
+def thousands(rows: Mapping[int, Row], key: str) -> str:
+    """Mean of a token count over the rows that have it."""
+    known = [row[key] for row in rows.values() if key in row]
+    return f"{np.mean(known) / 1000:.0f}k" if known else ""
+
+
+HEAD = f"""# RL at equal token budgets
+
+Written by `python benchmarks/rlvr.py`; data, one row a run: `benchmarks/results/rlvr.json`. One policy of 0.15 million
+parameters on short arithmetic: effects of this size say where to look on a large model, not what will be found there.
+
+**Arms.** An arm is `recipe@budget`. A budget in percent is a share of the tokens that `grpo@100%`, GRPO with 8 rollouts
+a prompt, samples with the same seed and problems; nobody may sample more. Every sampled token counts, aborted ones too.
+
+| recipe | what it is |
+|---|---|
+| `untrained` | no training: the policy that all start from |
+| `grpo` | GRPO, every rollout runs to its end or to its cap |
+| `{STOP}` | GRPO that ends a rollout at its answer: **the strongest plain baseline**, see below |
+| `uniform-stop` | uniform groups with the stopping rule, loss and memory of `duet` |
+| `duet` | DUET (arXiv 2605.08441), corrected: rollouts by predicted spread and length, and its stopping rule |
+| `prompt-selection` | this project's own: `duet` with three times the candidates; none for the solved or hopeless |
+| others | Knapsack RL, VIP, DAPO, Reinforce-Ada and DUET as published, under the same hard budget |
+
+The embedded policy was pretrained on traces half of which go on after their answer, so that there is something to stop;
+the tidy policy was not.
+
+**Numbers.** Accuracy is sampled pass@1 on 1,024 held-out problems, 4 samples each, in percent; differences are in
+points, paired by seed, with 95 % t intervals over seeds, not corrected for their number. "Not worse" was fixed
+beforehand: the lower end above minus {100 * MARGIN:.0f} point, or above minus {100 * SHARE:.0f} % of what `grpo@100%`
+gains over the untrained policy where that is less. Token columns are means over the runs that were done since their
+accounts were corrected.
+"""
+
+
+def section(name: str, config: Mapping[str, Any], rows: Sequence[Row]) -> list[str]:
+    """The table of a pool, as Markdown lines."""
+    t, found = config["config"], by_arm(rows)
     lines = [
-        "# RLVR at equal token budgets",
-        "",
-        "Written by `python benchmarks/rlvr.py`; data: `benchmarks/results/rlvr.json`. Accuracy is sampled pass@1 on",
-        "held-out problems, in percent; differences are in points, paired by seed, with 95 % t intervals over seeds.",
-        "Every sampled token counts, aborted ones included. The columns vs uniform-stop and vs grpo compare with the",
-        "control arm and plain GRPO at the same budget. Times have a table of their own, from runs that had the",
-        "machine to themselves (two at once on two cores, one thread each).",
-        "",
-    ]
-    for part in parts:
-        c = part["config"]
-        t = c["config"]
-        if part["name"] == CLOCK:
-            lines += times(part)
-            continue
+        f"## {name}", "",
+        f"{POOLS[name]} {config['train']} training problems of their own for each seed, {t['steps']} steps of "
+        f"{t['prompts']} prompts, {t['group']} rollouts a prompt at 100 %, at most {t['max_tokens']} tokens a rollout, "
+        f"learning rate {t['lr']}.", "",
+    ]  # fmt: skip
+    base, start = found.get(REFERENCE), found.get(START)
+    if base and start:
+        gain = difference(base, start)
+        assert gain is not None
+        margin = min(MARGIN, SHARE * max(gain.mean, 0.0))
         lines += [
-            f"## {part['name']}",
+            f"`{REFERENCE}` gains {interval(gain)} over the untrained policy; margin {100 * margin:.2f} points.",
             "",
-            f"{c['train']} training and {c['heldout']} held-out problems of their own for each seed, "
-            f"{t['steps']} steps of {t['prompts']} prompts, {t['group']} rollouts a prompt at 100 %, at most "
-            f"{t['max_tokens']} tokens a rollout, learning rate {t['lr']}.",
-            "",
-            "| arm | seeds | accuracy | vs grpo@100% | vs uniform-stop | vs grpo | tokens | trained | wasted |",
-            "|---|---|---|---|---|---|---|---|---|",
-        ]  # fmt: skip
-        for row in part["arms"]:
-            a = row["accuracy"]
-            lines.append(
-                f"| {row['arm']} | {row['seeds']} | {100 * a[0]:.1f} | {interval(row.get('vs_full'))} "
-                f"| {interval(row.get('vs_control'))} "
-                f"| {interval(row.get('vs_grpo'))} | {row['used'] / 1000:.0f}k | {row['trained'] / 1000:.0f}k "
-                f"| {row['wasted'] / 1000:.0f}k |"
-            )
-        lines.append("")
-    return "\n".join(lines)
-
-
-def times(part: dict[str, Any]) -> list[str]:
-    """The table of times, as Markdown lines."""
-    lines = [
-        "## Time on the real pool",
-        "",
-        "Seconds of training relative to `grpo@100%` of the same seed, median and range over seeds; control is the",
-        "share of allocation (estimates and memory included) and stopping in a run's time, mean over seeds.",
-        "",
-        "| arm | seeds | time | range | control |",
-        "|---|---|---|---|---|",
+        ]
+    lines += [
+        f"| arm | seeds | accuracy | minus {REFERENCE} | minus {STOP}, same tokens | minus uniform-stop, same tokens "
+        "| minus grpo, same tokens | tokens | trained | wasted |",
+        "|---|---|---|---|---|---|---|---|---|---|",
     ]
-    base = next(row["by_seed"] for row in part["arms"] if row["arm"] == "grpo@100%")
-    for row in part["arms"]:
-        ratios = sorted(r["seconds"] / base[s]["seconds"] for s, r in row["by_seed"].items() if s in base)
-        lines.append(
-            f"| {row['arm']} | {row['seeds']} | {np.median(ratios):.2f} | {ratios[0]:.2f} to {ratios[-1]:.2f} "
-            f"| {100 * row['control_share']:.1f} % |"
-        )
+    for arm, runs in found.items():
+        recipe, _, budget = arm.partition("@")
+        others = [found.get(REFERENCE), *(found.get(f"{control}@{budget}") for control in CONTROLS)]
+        cells = ["" if other is None or other is runs else interval(difference(runs, other)) for other in others]
+        if budget == "100%" and recipe != "grpo":
+            cells[-1] = ""  # the first column says the same
+        mean = mean_ci(np.array([row["accuracy"] for row in runs.values()])).mean
+        tokens = [thousands(runs, key) for key in ("used", "trained", "wasted")]
+        lines.append(f"| {arm} | {len(runs)} | {100 * mean:.1f} | {' | '.join([*cells, *tokens])} |")
     return [*lines, ""]
 
 
-COLOURS = {"grpo": "#0072b2", "uniform-stop": "#d55e00", "duet": "#009e73", "duet-select": "#cc79a7"}
+def times(rows: Sequence[Row]) -> list[str]:
+    """The table of times, as Markdown lines."""
+    found = by_arm(rows)
+    lines = [
+        "## Time on the real pool", "",
+        f"Seconds of training relative to `{REFERENCE}` of the same seed, median and range over seeds, from runs that",
+        "had the machine to themselves (two at once on two cores, one thread each). The policy has 0.15 million",
+        "parameters, so that overhead decides as much as arithmetic.", "",
+        "| arm | seeds | time | range |", "|---|---|---|---|",
+    ]  # fmt: skip
+    for arm, runs in found.items():
+        ratios = sorted(row["seconds"] / found[REFERENCE][seed]["seconds"] for seed, row in runs.items())
+        if arm != START:
+            lines.append(f"| {arm} | {len(runs)} | {np.median(ratios):.2f} | {ratios[0]:.2f} to {ratios[-1]:.2f} |")
+    return [*lines, ""]
 
 
-def picture(part: dict[str, Any]) -> str:
+COLOURS = {
+    "grpo": "#0072b2", STOP: "#e69f00", "uniform-stop": "#d55e00", "duet": "#009e73", "prompt-selection": "#cc79a7",
+}  # fmt: skip
+
+
+def picture(name: str, rows: Sequence[Row]) -> str:
     """An SVG of accuracy against the share of GRPO's tokens, with 95 % intervals over seeds, for the key recipes."""
     share = {"25%": 0, "50%": 1, "100%": 2}
-    points: dict[str, list[tuple[int, list[float]]]] = {name: [] for name in COLOURS}
-    for row in part["arms"]:
-        recipe, _, budget = row["arm"].partition("@")
+    points: dict[str, list[tuple[int, list[float]]]] = {recipe: [] for recipe in COLOURS}
+    for arm, runs in by_arm(rows).items():
+        recipe, _, budget = arm.partition("@")
         if recipe in points and budget in share:
-            points[recipe].append((share[budget], row["accuracy"]))
+            ci = mean_ci(np.array([row["accuracy"] for row in runs.values()]))
+            points[recipe].append((share[budget], [ci.mean, ci.low, ci.high]))
     every = [value for found in points.values() for _, ci in found for value in ci]
     low, high = min(every) - 0.01, max(every) + 0.01
 
@@ -215,7 +255,7 @@ def picture(part: dict[str, Any]) -> str:
     out = [
         '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 680 340" role="img" '
         'font-family="sans-serif" font-size="13">',
-        f"<title>Held-out accuracy on the {part['name']} pool against the share of GRPO's tokens</title>",
+        f"<title>Held-out accuracy on the {name} pool against the share of GRPO's tokens</title>",
         '<rect width="680" height="340" fill="#ffffff"/>',
     ]
     step = 0.05
@@ -224,56 +264,65 @@ def picture(part: dict[str, Any]) -> str:
         out.append(f'<text x="52" y="{y(k * step) + 4:.1f}" text-anchor="end" fill="#555555">{k * step:.0%}</text>')
     for budget, k in share.items():
         out.append(f'<text x="{120 + 160 * k}" y="302" text-anchor="middle" fill="#555555">{budget}</text>')
-    out.append('<text x="280" y="326" text-anchor="middle" fill="#555555">share of the tokens of grpo@100%</text>')
+    out.append(f'<text x="280" y="326" text-anchor="middle" fill="#555555">share of the tokens of {REFERENCE}</text>')
     for i, (recipe, found) in enumerate(points.items()):
         colour, found = COLOURS[recipe], sorted(found)
-        xs = [120 + 160 * k + 12 * (i - 1.5) for k, _ in found]
+        xs = [120 + 160 * k + 10 * (i - 2) for k, _ in found]
         line = " ".join(f"{x:.1f},{y(ci[0]):.1f}" for x, (_, ci) in zip(xs, found, strict=True))
         out.append(f'<polyline points="{line}" fill="none" stroke="{colour}" stroke-width="2"/>')
         for x, (_, ci) in zip(xs, found, strict=True):
             out.append(f'<path d="M{x:.1f} {y(ci[1]):.1f}V{y(ci[2]):.1f}" stroke="{colour}" stroke-width="1.5"/>')
             out.append(f'<circle cx="{x:.1f}" cy="{y(ci[0]):.1f}" r="4" fill="{colour}"/>')
-        out.append(f'<path d="M520 {60 + 26 * i}h24" stroke="{colour}" stroke-width="3"/>')
-        out.append(f'<text x="552" y="{64 + 26 * i}" fill="#222222">{recipe}</text>')
+        out.append(f'<path d="M512 {60 + 26 * i}h20" stroke="{colour}" stroke-width="3"/>')
+        out.append(f'<text x="538" y="{64 + 26 * i}" fill="#222222">{recipe}</text>')
     return "\n".join([*out, "</svg>"])
+
+
+def page(content: Mapping[str, Any]) -> str:
+    """The Markdown page of the content of rlvr.json."""
+    lines = [HEAD]
+    for name, pool in content["pools"].items():
+        lines += times(pool["runs"]) if name == CLOCK else section(name, pool["config"], pool["runs"])
+    return "\n".join(lines)
 
 
 def main() -> int:
     """Run what is asked, then write the summary of everything that is there."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--jobs", nargs="*", default=list(jobs(1)), choices=list(jobs(1)), help="default: all")
-    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--jobs", nargs="*", default=list(jobs()), choices=list(jobs()), help="default: all")
+    parser.add_argument("--seeds", type=int, default=None, help="at most so many of each job")
+    parser.add_argument("--workers", type=int, default=None, help="processes at once (default: one a core)")
     parser.add_argument("--out", type=Path, default=ROOT / "runs" / "rlvr")
+    parser.add_argument("--target", type=Path, default=TARGET, help="default: benchmarks/results/rlvr.json")
     parser.add_argument("--summary", action="store_true", help="run nothing, only rewrite the summary")
     args = parser.parse_args()
-
-    def base(pool: str) -> RunSpec:
-        name = pool.partition(", ")[0]
-        config = TrainConfig(lr=TrainConfig().lr * 2) if "learning rate" in pool else TrainConfig()
-        return RunSpec("grpo", "100%", None, config, pool=name, pool_seed=PROBLEMS)
 
     def news(update: Any) -> None:
         if update.state == "done":
             print(f"done {update.name}", file=sys.stderr, flush=True)
 
     for name in [] if args.summary else args.jobs:
-        pool, chosen, seeds = jobs(args.seeds)[name]
-        compare(chosen, range(FIRST_SEED, FIRST_SEED + seeds), base(pool), args.out / folder(pool), on_update=news)
-    parts = []
-    for pool in (*POOLS, CLOCK):
-        found = collect(args.out / folder(pool), json.loads(base(pool).to_json()))
-        if found is not None:
-            found["config"]["model"] = "embedded reasoner"
-            results.write(found, args.out / f"{folder(pool)}.json")
-            report.write_report(found, args.out / f"{folder(pool)}.html")
-            parts.append(summarise(pool, found))
-    target = ROOT / "benchmarks" / "results" / "rlvr.json"
-    results.write_text(json.dumps(results.to_json(parts), indent=1) + "\n", target)
-    results.write_text(page(parts) + "\n", ROOT / "docs" / "rlvr.md")
-    for part in parts:
-        if part["name"] == "real":
-            results.write_text(picture(part) + "\n", ROOT / "docs" / "curve.svg")
-    print(page(parts))
+        pool, chosen, most = jobs()[name]
+        if pool == TIDY:
+            make_tidy_policy(args.out / "tidy-policy")
+        seeds = range(FIRST_SEED, FIRST_SEED + min(most, args.seeds or most))
+        run = partial(compare, workers=args.workers, on_update=news)
+        run(chosen, seeds, specification(pool, args.out), args.out / folder(pool))
+    old = json.loads(args.target.read_text())["pools"] if args.target.exists() else {}
+    pools = {}
+    for pool in POOLS:
+        files = sorted((args.out / folder(pool) / "runs").glob("*.json"))
+        rows = merge(old.get(pool, {}).get("runs", []), [row_of(json.loads(path.read_text())) for path in files])
+        if rows:
+            config = json.loads(specification(pool, args.out).to_json())
+            config["model"] = "a policy of its own" if pool == TIDY else "the embedded reasoner"
+            pools[pool] = {"config": config, "runs": rows}
+    content = {"versions": results.versions(), "pools": pools}
+    results.write_text(json.dumps(results.to_json(content), indent=1) + "\n", args.target)
+    if args.target == TARGET:
+        results.write_text(page(content), ROOT / "docs" / "rlvr.md")
+        results.write_text(picture("real", pools["real"]["runs"]) + "\n", ROOT / "docs" / "curve.svg")
+    print(page(content))
     return 0
 
 

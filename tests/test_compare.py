@@ -11,7 +11,7 @@ import pytest
 
 from budgeteer.errors import BudgeteerError, InvalidInput, UnknownName
 from budgeteer.lab import results
-from budgeteer.lab.compare import Arm, compare, pairs
+from budgeteer.lab.compare import Arm, compare, pairs, with_references
 from budgeteer.lab.run import RunSpec, execute
 from budgeteer.models.policy import REASONER
 from budgeteer.rl.trainer import TrainConfig
@@ -45,7 +45,8 @@ def test_the_file_is_valid_and_is_what_was_returned(made):
     folder, found, _ = made
     read = results.read(folder / "results.json")
     assert read == json.loads(json.dumps(results.to_json(found)))
-    assert results.labels(read["runs"]) == ["grpo@100%", "duet@50%"]  # the reference was added
+    # what the percentages are of, and what there was to gain, were added
+    assert results.labels(read["runs"]) == ["grpo@100%", "untrained@0", "duet@50%"]
     for name in results.labels(read["runs"]):
         assert sorted(results.by_seed(read["runs"], name)) == SEEDS
 
@@ -75,15 +76,17 @@ def test_accounts_and_diagnostics_of_every_run(made):
         assert [point["tokens"] for point in run["curve"]] == sorted(point["tokens"] for point in run["curve"])
         assert run["curve"][0]["tokens"] == 0
         assert run["curve"][-1] == {"tokens": tokens["used"], "seconds": run["seconds"], "accuracy": run["accuracy"]}
-        assert d["steps"] == 2
-        assert d["traces"]
+        trains = run["recipe"] != "untrained"
+        assert d["steps"] == 2 * trains
+        assert bool(d["traces"]) == trains
         assert "digest" not in run
 
 
 def test_differences_are_paired_over_seeds(made):
     _, found, _ = made
-    (first,) = found["comparisons"]
-    assert (first["a"], first["b"]) == ("duet@50%", "grpo@100%")
+    first, second = found["comparisons"]
+    assert [(c["a"], c["b"]) for c in (first, second)] == [("untrained@0", "grpo@100%"), ("duet@50%", "grpo@100%")]
+    first = second
     accuracy = {name: results.by_seed(found["runs"], name) for name in results.labels(found["runs"])}
     difference = [accuracy[first["a"]][s]["accuracy"] - accuracy[first["b"]][s]["accuracy"] for s in SEEDS]
     assert first["n"] == 2
@@ -94,6 +97,7 @@ def test_news_of_every_run_arrived(made):
     _, found, news = made
     assert len({update.name for update in news}) == len(found["runs"])
     assert {update.state for update in news} == {"running", "done"}
+    assert {update.used for update in news if update.name.startswith("untrained")} == {0}
     assert all(update.used <= (update.tokens or update.used) for update in news)
 
 
@@ -182,17 +186,28 @@ def test_the_first_error_of_a_run_ends_the_comparison(tmp_path):
     assert "Traceback" not in str(caught.value)
 
 
-def test_pairs_show_each_arm_against_the_reference_and_the_control():
-    arms = [Arm.parse(t) for t in ("grpo@100%", "grpo@50%", "uniform-stop@50%", "duet@50%")]
+def test_pairs_show_each_arm_against_the_reference_and_the_controls():
+    arms = [Arm.parse(t) for t in ("grpo@100%", "grpo@50%", "uniform-answer-stop@50%", "duet@50%")]
     assert pairs(arms) == [
         ("grpo@50%", "grpo@100%"),
-        ("uniform-stop@50%", "grpo@100%"),
+        ("uniform-answer-stop@50%", "grpo@100%"),
         ("duet@50%", "grpo@100%"),
-        ("grpo@50%", "uniform-stop@50%"),
-        ("uniform-stop@50%", "grpo@50%"),
-        ("duet@50%", "uniform-stop@50%"),
+        ("grpo@50%", "uniform-answer-stop@50%"),
+        ("uniform-answer-stop@50%", "grpo@50%"),
+        ("duet@50%", "uniform-answer-stop@50%"),
         ("duet@50%", "grpo@50%"),
     ]
+
+
+def test_references_are_added_to_percentages_only_and_once():
+    assert [a.label for a in with_references([Arm.parse("duet@1k"), Arm.parse("duet@1k")])] == ["duet@1k"]
+    arms = with_references([Arm.parse("duet@50%"), Arm.parse("untrained"), Arm.parse("grpo@100%")])
+    assert [a.label for a in arms] == ["grpo@100%", "untrained@0", "duet@50%"]
+
+
+def test_the_untrained_policy_has_no_budget():
+    with pytest.raises(InvalidInput, match="write untrained"):
+        Arm.parse("untrained@50%")
 
 
 def test_names_of_runs_fit_file_names_and_digests_change_with_the_settings():

@@ -37,7 +37,7 @@ def _overview() -> str:
     return "\n".join([
         "usage: budgeteer [-h] [--version] COMMAND ...", "", _DESCRIPTION, "", "commands:", *lines, "",
         "examples:",
-        "  budgeteer compare grpo@100% grpo@50% uniform-stop@50% duet@50% --seeds 2",
+        "  budgeteer compare uniform-answer-stop@50% duet@50% prompt-selection@50% --seeds 2",
         "  budgeteer train duet --budget 200k --out runs/duet",
         "  budgeteer solve chains --strategy self-consistency:n=8 --budget 1k --out answers.jsonl",
         "  budgeteer allocate --method menu-knapsack --budget 50k items.jsonl --explain",

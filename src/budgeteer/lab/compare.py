@@ -21,11 +21,16 @@ from pathlib import Path
 from budgeteer.budget import Budget
 from budgeteer.errors import BudgeteerError, InvalidInput
 from budgeteer.lab import results as records
+from budgeteer.lab.report import CONTROL
 from budgeteer.lab.run import RunSpec, execute, one_thread
 from budgeteer.rl import recipes
 from budgeteer.rl.trainer import Progress, TrainConfig
 
 REFERENCE = "grpo@100%"
+"""Budgets in percent are shares of its tokens."""
+CONTROLS = (CONTROL, "uniform-stop", "grpo")
+"""Arms at the same budget that every arm is compared with: GRPO that ends a rollout at its answer, the strongest plain
+baseline, then DUET's stopping rule with uniform groups, and plain GRPO."""
 _WORKER_ENVIRONMENT = {
     **dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1"),
     # glibc: keep freed memory instead of giving it back and faulting it in again at every operator
@@ -48,21 +53,23 @@ class Arm:
 
     @classmethod
     def parse(cls, text: str) -> Arm:
-        """Read ``recipe@budget``; without a budget, 100 %.
+        """Read ``recipe@budget``; without a budget, 100 %, and 0 tokens for ``untrained``.
 
         Raises:
             UnknownName, InvalidInput: no such recipe; not a budget in tokens.
         """
         recipe, _, budget = text.partition("@")
         recipes.get(recipe)
-        parsed = Budget.parse(budget or "100%")
+        if recipe == recipes.UNTRAINED and budget not in ("", "0"):
+            raise InvalidInput(f"{recipe} takes no training step and has no budget; write {recipe}")
+        parsed = Budget.parse(budget or ("0" if recipe == recipes.UNTRAINED else "100%"))
         if parsed.kind not in ("all", "output"):
             raise InvalidInput(f"budget {budget!r} of {recipe} is in {parsed.kind}; training budgets are in tokens")
         return cls(recipe, str(parsed))
 
     @property
     def label(self) -> str:
-        """``recipe@budget``."""
+        """``recipe@budget``, as in results.json."""
         return f"{self.recipe}@{self.budget}"
 
 
@@ -150,7 +157,7 @@ def compare(
     """Run every arm for every seed and compare them pairwise over seeds.
 
     Args:
-        arms: recipes with budgets; ``grpo@100%`` is added when a budget is in percent.
+        arms: recipes with budgets; ``grpo@100%`` and ``untrained`` are added when a budget is in percent.
         seeds: of the runs.
         base: settings that all runs share.
         folder: gets ``runs/``, ``checkpoints/`` and ``results.json``.
@@ -171,9 +178,7 @@ def compare(
     if not os.access(folder, os.W_OK):
         raise InvalidInput(f"{folder} is not writable; choose another --out")
     reference = Arm.parse(REFERENCE)
-    arms = list(dict.fromkeys(arms))
-    if reference not in arms and any(Budget.parse(arm.budget).fraction for arm in arms):
-        arms = [reference, *arms]
+    arms = with_references(arms)
 
     def spec(arm: Arm, seed: int, total: int | None) -> RunSpec:
         config = replace(base.config, seed=seed)
@@ -291,13 +296,21 @@ def compare(
     return found
 
 
+def with_references(arms: Sequence[Arm]) -> list[Arm]:
+    """The arms, each once; where a budget is in percent, after the two that give it a meaning: ``grpo@100%``, whose
+    tokens are the 100 %, and ``untrained``, which says how much there was to gain."""
+    found = list(dict.fromkeys(arms))
+    if any(Budget.parse(arm.budget).fraction for arm in found):
+        found = list(dict.fromkeys([Arm.parse(REFERENCE), Arm.parse(recipes.UNTRAINED), *found]))
+    return found
+
+
 def pairs(arms: Sequence[Arm]) -> list[tuple[str, str]]:
-    """Which differences are shown: every arm against the reference, and against the control arm and plain GRPO at
-    its own budget."""
+    """Which differences are shown: every arm against the reference, and against the controls at its own budget."""
     labels = [arm.label for arm in arms]
     found = [(label, REFERENCE) for label in labels if label != REFERENCE and REFERENCE in labels]
     for arm in arms:
-        for control in ("uniform-stop", "grpo"):
+        for control in CONTROLS:
             other = f"{control}@{arm.budget}"
             if other in labels and other != arm.label and (arm.label, other) not in found:
                 found.append((arm.label, other))

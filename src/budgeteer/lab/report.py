@@ -18,6 +18,8 @@ from budgeteer.lab.results import Results, Run, by_seed, labels, to_json, valida
 from budgeteer.lab.stats import Paired, mean_ci
 from budgeteer.lab.svg import Line, Part, clean, compact, percent
 
+CONTROL = "uniform-answer-stop"
+"""The strongest plain baseline, GRPO that ends a rollout at its answer; a column of its own compares with it."""
 TRACES = 6
 """Sample traces shown an arm."""
 
@@ -62,13 +64,19 @@ def reference(results: Results) -> str | None:
     return counts.most_common(1)[0][0] if counts else None
 
 
+def _same_tokens(results: Results) -> dict[str, dict[str, Any]]:
+    """Each arm's comparison with GRPO that stops at its answer, at the arm's own budget."""
+    return {c["a"]: c for c in results["comparisons"] if c["b"] == f"{CONTROL}@{c['a'].partition('@')[2]}"}
+
+
 def table(results: Results) -> str:
     """The final table as plain text, one line an arm, for a terminal."""
     results = _plain(results)
-    base = reference(results)
+    base, stop = reference(results), _same_tokens(results)
     versus = {c["a"]: c for c in results["comparisons"] if c["b"] == base}
     head = ["arm", "seeds", "accuracy", "used", "trained", "wasted", "seconds"]
-    rows = [[*head, f"minus {base}"] if base else head]
+    head += [f"minus {base}"] if base else []
+    rows = [[*head, f"minus {CONTROL}"] if stop else head]
     for arm in arms(results):
         shares = [percent(part / arm.used) if arm.used else "-" for part in (arm.trained, arm.wasted)]
         row = [arm.name, str(len(arm.runs)), _accuracy(arm), compact(arm.used), *shares, _seconds(arm.seconds)]
@@ -76,6 +84,8 @@ def table(results: Results) -> str:
             row.append(
                 "reference" if arm.name == base else _difference(versus[arm.name]) if arm.name in versus else "-"
             )
+        if stop:
+            row.append(_difference(stop[arm.name]) if arm.name in stop else "-")
         rows.append(row)
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = [
@@ -171,10 +181,11 @@ def _sentence(results: Results) -> str:
 
 
 def _final(results: Results, found: list[Arm]) -> str:
-    base = reference(results)
+    base, stop = reference(results), _same_tokens(results)
     versus = {c["a"]: c for c in results["comparisons"] if c["b"] == base}
     head = ["Arm", "Seeds", "Accuracy", "Tokens used", "Trained", "Wasted", "Seconds"]
     head += [f"Accuracy minus {base}"] if base else []
+    head += [f"Minus {CONTROL}, same tokens"] if stop else []
     rows = []
     for arm in found:
         planned = f"planned {compact(arm.planned)}" if math.isfinite(arm.planned) else ""
@@ -189,6 +200,8 @@ def _final(results: Results, found: list[Arm]) -> str:
             cells.append('<span class="sub">reference</span>')
         elif base:
             cells.append(clean(_difference(versus[arm.name])) if arm.name in versus else "-")
+        if stop:
+            cells.append(clean(_difference(stop[arm.name])) if arm.name in stop else "-")
         rows.append((clean(arm.name), cells))
     return (
         '<section>\n<h2>Final accuracy and what it cost</h2>\n<p class="note">Means over seeds; ± is half of the '

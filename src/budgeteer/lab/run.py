@@ -138,6 +138,8 @@ def execute(
     c = spec.config
     train, heldout = pool.train, pool.heldout
     curve_items = heldout[: spec.curve_items]
+    if spec.recipe == recipes.UNTRAINED:
+        c = replace(c, steps=0)
     recipe = recipes.get(spec.recipe)
     if spec.tokens is None:
         recipe = replace(recipe, allocator=recipes.fixed_group(c.group))

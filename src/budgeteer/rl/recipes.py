@@ -20,6 +20,8 @@ from budgeteer.rl.weight import prompt_mean, token_mean
 from budgeteer.stop import answered, marker_gate
 from budgeteer.stopper import Stopper
 
+UNTRAINED = "untrained"
+"""The recipe that trains nothing."""
 MENDS = "abcdefghijst"
 """Corrections of DUET's published form, by the letter of the pitfall that each mends; see :func:`duet`."""
 USED = "abcdefghjst"
@@ -251,20 +253,28 @@ def duet_allocation() -> Recipe:
     return replace(duet(), name="duet-allocation", stopper=None)
 
 
-def duet_select() -> Recipe:
-    """``duet`` with three times the prompts to choose from: what is predicted solved or hopeless gets no rollout."""
-    return replace(
-        duet(), name="duet-select", allocator=selective(), oversample=3
-    )  # fmt: skip
+def prompt_selection() -> Recipe:
+    """Choose the prompts: of three times as many candidates, those predicted to be solved or hopeless get no rollout.
+
+    This is a method of this project and not of DUET, whose stopping rule, loss and memory it uses: the allocator is
+    :func:`budgeteer.allocate.selective` over predictions of each prompt's success.
+    """
+    return replace(duet(), name="prompt-selection", allocator=selective(), oversample=3)
+
+
+def untrained() -> Recipe:
+    """No training: the starting policy, which every gain is measured from. A run of it takes no step."""
+    return replace(grpo(), name=UNTRAINED)
 
 
 RECIPES: dict[str, Callable[[], Recipe]] = {
+    UNTRAINED: untrained,
     "grpo": grpo,
     "dapo": dapo,
     "uniform-answer-stop": uniform_answer_stop,
     "uniform-stop": uniform_stop,
     "duet": duet_mended,
-    "duet-select": duet_select,
+    "prompt-selection": prompt_selection,
     "duet-allocation": duet_allocation,
     "duet-published": duet_published,
     "knapsack": knapsack_rl,

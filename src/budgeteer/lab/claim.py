@@ -1,0 +1,63 @@
+"""What a comparison shows, in sentences: not worse than the full budget, and against the strongest plain baseline."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from statistics import fmean
+from typing import Any
+
+from budgeteer.lab.compare import REFERENCE
+from budgeteer.lab.report import CONTROL
+from budgeteer.lab.results import Results, by_seed
+from budgeteer.rl.recipes import UNTRAINED
+
+MARGIN, SHARE = 0.01, 0.25
+"""The claim "not worse", fixed before it was measured: the lower end of the interval lies above minus 1 point, or minus
+a quarter of what the reference gains over the untrained policy where that is less."""
+
+
+def claim(results: Results) -> str:
+    """What the comparison says about each arm at less than the reference's tokens, a sentence or two an arm."""
+    against = {(c["a"], c["b"]): c for c in results["comparisons"]}
+    gain = against.get((f"{UNTRAINED}@0", REFERENCE))
+    margin = MARGIN if gain is None else min(MARGIN, SHARE * max(0.0, -gain["mean"]))
+    sentences = []
+    for (arm, base), c in against.items():
+        recipe, _, budget = arm.partition("@")
+        stop = f"{CONTROL}@{budget}"
+        if base != REFERENCE or budget in ("100%", "0"):
+            continue
+        if not _known(c["low"]):
+            verdict = "one seed gives no interval"
+        else:
+            verdict = "shown" if c["low"] > -margin else f"not shown by {c['n']} seeds"
+        said = f"{arm} against {base}: {points(c)}, {faster(results, arm):.1f} times as fast; "
+        said += f"less than {100 * margin:.1f} points worse: {verdict}."
+        control = against.get((arm, stop))
+        if control is not None:
+            said += f"\n  Against {stop}, the same tokens: {points(control)}."
+        elif recipe != CONTROL:
+            said += f"\n  Not compared with the strongest plain baseline; add the arm {stop}."
+        sentences.append(said)
+    if sentences and gain is not None:
+        sentences.insert(0, f"{REFERENCE} gains {-100 * gain['mean']:.1f} points over the untrained policy.")
+    return "\n".join(sentences)
+
+
+def points(comparison: Mapping[str, Any]) -> str:
+    """A difference in points with its interval, such as ``+1.1 points [+0.5, +1.7]``."""
+    low, high = comparison["low"], comparison["high"]
+    interval = f" [{100 * low:+.1f}, {100 * high:+.1f}]" if _known(low) else ""
+    return f"{100 * comparison['mean']:+.1f} points{interval}"
+
+
+def faster(results: Results, arm: str) -> float:
+    """How many times as fast as the reference's its training is, mean over seeds."""
+    ours, base = by_seed(results["runs"], arm), by_seed(results["runs"], REFERENCE)
+    return fmean(base[seed]["seconds"] / ours[seed]["seconds"] for seed in ours)
+
+
+def _known(bound: float | None) -> bool:
+    """Whether an interval has this end; one seed gives none."""
+    return bound is not None and math.isfinite(bound)
