@@ -61,7 +61,7 @@ _GRPO = ("DeepSeekMath: Pushing the Limits of Mathematical Reasoning in Open Lan
 _DMD = (*_of("DualMirrorDescent"), "dual_descent")
 _ZCL = (*_of("AgentKnapsack"), "online_knapsack")
 _TS = ("Thompson Sampling for Budgeted Multi-armed Bandits", "1505.00146", "thompson")
-_SH = ("Non-stochastic Best Arm Identification", "1502.07943", "successive_halving")
+_SH = ("Non-stochastic Best Arm Identification and Hyperparameter Optimization", "1502.07943", "successive_halving")
 _OD = (*_of("AbilityEstimation"), "optimal_design")
 _RCO = (*_of("RCO"), "riemannian")
 _PIV = (*_of("PivotalSamplingMatching"), "pivotal")
@@ -79,7 +79,12 @@ _SC = ("Self-Consistency Improves Chain of Thought Reasoning in Language Models"
 _AC = ("Let's Sample Step by Step: Adaptive-Consistency for Efficient Reasoning and Coding with LLMs", "2305.11860")
 _BOM = (*_of("Best-of-Majority"), "best_of_majority")
 _DORA = (*_of("DORA"), "dora")
-_REBASE = ("Inference Scaling Laws: An Empirical Analysis of Compute-Optimal Inference", "2408.00724", "dora")
+_REBASE = (
+    "Inference Scaling Laws: An Empirical Analysis of Compute-Optimal Inference for Problem-Solving with "
+    "Language Models",
+    "2408.00724",
+    "dora",
+)
 _BAVT = (*_of("BAVT"), "value_tree")
 _SCALE = (*_of("SCALE"), "scale")
 _CROWD = ("Statistical Decision Making for Optimal Budget Allocation in Crowd Labeling", "1403.3080", "split")
