@@ -28,11 +28,18 @@ def count(rows: Sequence[Mapping[str, Any]]) -> str:
 
     >>> count([{"role": "claim", "verdict": "shown"}, {"role": "control", "verdict": "control broken"}])
     '1 claim: 1 shown; 1 control: 1 broken'
+    >>> count([{"role": "must fail", "verdict": "control holds"}] * 2)
+    '2 controls: 2 hold'
     """
     parts = []
     for kind in ("claim", "control"):
         some = Counter(row["verdict"] for row in rows if (row["role"] == "claim") == (kind == "claim"))
         if some:
-            listed = ", ".join(f"{n} {verdict.removeprefix('control ')}" for verdict, n in some.most_common())
-            parts.append(f"{some.total()} {kind}{'s' * (some.total() > 1)}: {listed.replace('holds', 'hold')}")
+            listed = ", ".join(f"{n} {_word(verdict, n)}" for verdict, n in some.most_common())
+            parts.append(f"{some.total()} {kind}{'s' * (some.total() > 1)}: {listed}")
     return "; ".join(parts)
+
+
+def _word(verdict: str, n: int) -> str:
+    word = verdict.removeprefix("control ")
+    return "hold" if word == "holds" and n > 1 else word
