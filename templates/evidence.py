@@ -9,10 +9,12 @@ import numpy as np
 from method import cheapest_first  # in the package: from budgeteer.PART.NAME import NAME
 
 from budgeteer.allocate import uniform
-from budgeteer.lab.evidence import ABOVE_ONE, Evidence, measured
+from budgeteer.lab.evidence import ABOVE_ONE, Evidence, declare, measured
 from budgeteer.plan import Items
 
 ITEMS, BUDGET = 64, 4_000
+DECLARED = declare("simulation", claims=["units bought"], controls=["units bought, equal costs"])
+"""What each row is; on what it was measured: "simulation", "embedded reasoner" or "real model"."""
 
 
 def experiments() -> list[Evidence]:

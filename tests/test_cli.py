@@ -62,7 +62,7 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
 def test_unknown_command_suggests(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["comapre"]) == 2
     captured = capsys.readouterr()
-    assert captured.err == "error: unknown command 'comapre'; did you mean 'compare'?\n"
+    assert captured.err == "error: unknown command 'comapre'; did you mean 'compare' or 'papers'?\n"
     assert captured.out == ""
 
 
@@ -71,7 +71,8 @@ def test_unknown_command_suggests(capsys: pytest.CaptureFixture[str]) -> None:
     [
         (["report", "{tmp}/none.json"], "cannot read"),
         (["report", "{tmp}/bad.json"], "schema is 7"),
-        (["evidence"], "give one name or --all"),
+        (["evidence"], "give one name or --all or --page"),
+        (["evidence", "duet", "--page"], "give one name or --all or --page"),
         (["evidence", "duet", "--all"], "give one name or --all"),
         (["evidence", "grpo"], "has no evidence yet"),
         (["evidence", "knapsak"], "did you mean"),
@@ -116,7 +117,12 @@ def test_methods_shows_the_published_verdicts(capsys: pytest.CaptureFixture[str]
         published = folder / f"{row['evidence']}.json"
         if published.exists():
             for entry in json.loads(published.read_text()):
-                assert entry["verdict"] in row["verdict"]
+                claims, _, controls = row["verdict"].partition(" control")
+                kind, word = (
+                    (claims, entry["verdict"]) if entry["role"] == "claim" else (controls, entry["verdict"][8:])
+                )
+                assert word.removesuffix("s") in kind
+                assert entry["data"] in row["verdict"]
 
 
 def test_report_writes_the_page_beside_the_results(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

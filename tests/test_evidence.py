@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import ast
 import dataclasses
 import json
 import math
+import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -21,9 +24,9 @@ from budgeteer.allocate import (
     water_filling,
 )
 from budgeteer.allocator import Allocator
-from budgeteer.errors import UnknownName
+from budgeteer.errors import InvalidInput, UnknownName
 from budgeteer.lab import evidence
-from budgeteer.lab.evidence import ABOVE_ONE, ABOVE_ZERO, Evidence, duet, measured, reinforce_ada
+from budgeteer.lab.evidence import ABOVE_ONE, ABOVE_ZERO, Evidence, Row, duet, measured, reinforce_ada
 from budgeteer.lab.evidence import adaptive_vote as votes
 from budgeteer.lab.evidence import answered as answers
 from budgeteer.lab.evidence import best_of_majority as best
@@ -44,6 +47,8 @@ from budgeteer.lab.evidence import water_filling as water
 from budgeteer.search import self_consistency
 from budgeteer.stop import answered
 from budgeteer.stopper import ABORT
+
+PUBLISHED = Path(__file__).parents[1] / "docs" / "evidence"
 
 
 def seeing(allocator: Allocator, **change) -> Allocator:
@@ -68,6 +73,119 @@ def seeing(allocator: Allocator, **change) -> Allocator:
 )
 def test_the_verdict_follows_from_the_interval(interval, verdict):
     assert Evidence("x", "", "", "", 5, 1.0, interval, ABOVE_ONE).verdict == verdict
+
+
+@pytest.mark.parametrize(
+    ("interval", "null", "must_fail"),
+    [
+        ((1.1, 1.2), "control holds", "control broken"),
+        ((0.9, 1.1), "control unclear", "control unclear"),
+        ((0.8, 0.9), "control broken", "control holds"),
+        ((math.nan, math.nan), "control unclear", "control unclear"),
+    ],
+)
+def test_controls_have_verdicts_of_their_own(interval, null, must_fail):
+    one = Evidence("x", "", "", "", 5, 1.0, interval, ABOVE_ONE)
+    for role, verdict in (("control", null), ("must fail", must_fail)):
+        assert dataclasses.replace(one, row=Row(role, "simulation")).verdict == verdict
+
+
+def test_known_controls_and_data():
+    assert evidence.rows_of("duet")["allocation, known std, null"].role == "control"
+    assert evidence.rows_of("online_knapsack")["ratio, rising, accept all"].role == "must fail"
+    assert evidence.rows_of("zip_rc")["reasoner"] == Row("claim", "embedded reasoner")
+    assert evidence.rows_of("zip_rc")["made-up samples, control"] == Row("control", "simulation")
+
+
+def test_run_labels_its_rows_and_refuses_what_is_not_declared(monkeypatch):
+    found = evidence.run("answered")
+    assert [one.verdict for one in found] == ["shown", "control holds", "shown", "shown"]
+    assert {one.row.data for one in found} == {"simulation"}
+    declared = dict(answers.DECLARED)
+    for rows in (dict(list(declared.items())[1:]), declared | evidence.declare("simulation", claims=["gone"])):
+        monkeypatch.setattr(answers, "DECLARED", rows)
+        with pytest.raises(InvalidInput, match="other rows than DECLARED"):
+            evidence.run("answered")
+
+
+def test_rows_without_a_label_are_not_published(tmp_path):
+    one = measured("x", [1.0, 2.0], ABOVE_ONE, claim="", baseline="", budget="")
+    with pytest.raises(InvalidInput, match="no role"):
+        evidence.write("x", tmp_path, [one])
+
+
+def test_relabelling_changes_labels_alone_and_refuses_rows_that_the_code_dropped(tmp_path, monkeypatch):
+    stored = json.loads((PUBLISHED / "duet.json").read_text())
+    stale = [row | {"role": "claim", "data": "real model", "verdict": "refuted here"} for row in stored]
+    path = tmp_path / "duet.json"
+    path.write_text(json.dumps(stale))
+    evidence.relabel(tmp_path)
+    assert json.loads(path.read_text()) == stored
+    before = (tmp_path / "README.md").read_text()
+    assert "9 rows. 6 claims: 4 shown, 2 refuted here; 3 controls: 2 hold, 1 broken." in before
+    path.write_text(json.dumps([*stale[1:], stale[0] | {"name": "a claim of last year"}]))
+    with pytest.raises(InvalidInput, match="a claim of last year"):
+        evidence.relabel(tmp_path)
+    assert (tmp_path / "README.md").read_text() == before
+
+
+def test_what_is_published_is_what_the_code_declares(tmp_path):
+    for path in PUBLISHED.glob("*.json"):
+        (tmp_path / path.name).write_text(path.read_text())
+    evidence.relabel(tmp_path)
+    for path in sorted(tmp_path.iterdir()):
+        assert path.read_text() == (PUBLISHED / path.name).read_text(), f"{path.name}: run budgeteer evidence --page"
+    assert {path.stem for path in PUBLISHED.glob("*.json")} == set(evidence.names())
+
+
+def pattern(node: ast.expr) -> str:
+    """Regular expression of all texts that an expression of strings can give."""
+    match node:
+        case ast.Constant(str(text)):
+            return re.escape(text)
+        case ast.JoinedStr(values):
+            return "".join(map(pattern, values))
+        case ast.FormattedValue(value):
+            return pattern(value)
+        case ast.BinOp(left, ast.Add(), right):
+            return pattern(left) + pattern(right)
+        case ast.BinOp(ast.Constant(str(text)), ast.Mult()):
+            return f"(?:{re.escape(text)})?"
+        case ast.Call(ast.Attribute(ast.JoinedStr() as text)):
+            return pattern(text)
+        case ast.IfExp(_, body, orelse):
+            return f"(?:{pattern(body)}|{pattern(orelse)})"
+    return ".*"
+
+
+def claims(path: Path) -> list[str]:
+    """Regular expressions of the claims that a module can make: of the arguments and variables of that name."""
+    tree = ast.parse(path.read_text())
+    given = [
+        keyword.value for node in ast.walk(tree) if isinstance(node, ast.Call)
+        for keyword in node.keywords if keyword.arg == "claim"
+    ]  # fmt: skip
+    given += [
+        node.value for node in ast.walk(tree) if isinstance(node, ast.Assign)
+        and any(isinstance(target, ast.Name) and target.id == "claim" for target in node.targets)
+    ]  # fmt: skip
+    return [pattern(node) for node in given if not isinstance(node, ast.Name)]
+
+
+def test_published_claims_are_still_made_by_the_code():
+    for name in evidence.names():
+        made = claims(Path(evidence.__path__[0], f"{name}.py"))
+        for row in json.loads((PUBLISHED / f"{name}.json").read_text()):
+            assert any(re.fullmatch(one, row["claim"]) for one in made), (name, row["claim"])
+
+
+def test_a_simulation_says_so_and_the_page_counts_language_models():
+    page = (PUBLISHED / "README.md").read_text()
+    rows = [row for path in PUBLISHED.glob("*.json") for row in json.loads(path.read_text())]
+    simulated = sum(row["data"] == "simulation" for row in rows)
+    assert page.count("** (simulation) |") == simulated
+    assert f"{len(rows) - simulated} of the {len(rows)} rows use a language model" in page
+    assert len(rows) - simulated >= 6
 
 
 def test_one_seed_shows_nothing():
@@ -186,7 +304,7 @@ def test_names_and_unknown_names():
 
 def test_write_makes_strict_json_and_a_page(tmp_path):
     result = duet.allocation(seeds=3)
-    path = evidence.write("duet", tmp_path / "evidence", [result])
+    path = evidence.write("duet", tmp_path / "evidence", [dataclasses.replace(result, row=Row("claim", "simulation"))])
     row = json.loads(path.read_text())[0]
     assert row["verdict"] == result.verdict
     assert row["region"] == [None, 1.0]

@@ -50,8 +50,8 @@ def test_the_evidence_runs_is_published_and_can_fail(
     method, evidence = templates
     found = evidence.experiments()
     assert [one.verdict for one in found] == ["shown", "shown"]
-    path = package.write("template", tmp_path, found)
-    assert [row["verdict"] for row in json.loads(path.read_text())] == ["shown", "shown"]
+    path = package.write("template", tmp_path, package.label(found, evidence.DECLARED))
+    assert [row["verdict"] for row in json.loads(path.read_text())] == ["shown", "control holds"]
     # a method that leaves nine tenths of its budget unspent must not keep the claim
     whole = method.cheapest_first()
     lazy = stateless(lambda budget, items: whole.allocate(budget // 10, items, (), rng=np.random.default_rng(0)))

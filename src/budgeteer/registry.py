@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from budgeteer.errors import InvalidInput, UnknownName
+from budgeteer.papers import paper
 
 GROUP = "budgeteer.methods"
 """Entry point group of methods outside this package; each entry point loads to a :class:`Method`."""
@@ -44,37 +45,48 @@ class Method:
     evidence: str | None = None
 
 
-_DUET = ("DUET: Optimize Token-Budget Allocation for RL with Verifiable Rewards", "2605.08441", "duet")
-_SACK = ("Knapsack RL: Unlocking Exploration of LLMs via Optimizing Budget Allocation", "2509.25849", "knapsack")
-_ADA = ("Reinforce-Ada: An Adaptive Sampling Framework for Reinforce-Style LLM Training", "2510.04996", "reinforce_ada")
+def _of(name: str) -> tuple[str, str]:
+    """Title and arXiv id of a paper of the catalogue."""
+    one = paper(name)
+    return one.title, one.arxiv
+
+
+_DUET = (*_of("DUET"), "duet")
+_SACK = (*_of("Knapsack-RL"), "knapsack")
+_ADA = (*_of("Reinforce-Ada"), "reinforce_ada")
 _DAPO = ("DAPO: An Open-Source LLM Reinforcement Learning System at Scale", "2503.14476")
 _VIP = ("Adaptive Rollout Allocation for Online Reinforcement Learning with Verifiable Rewards", "2602.01601")
-_PLAN = ("Plan and Budget: Effective and Efficient Test-Time Scaling on Reasoning LLMs", "2505.16122")
+_PLAN = _of("Plan-and-Budget")
 _GRPO = ("DeepSeekMath: Pushing the Limits of Mathematical Reasoning in Open Language Models", "2402.03300")
-_DMD = ("The Best of Many Worlds: Dual Mirror Descent for Online Allocation Problems", "2011.10124", "dual_descent")
-_ZCL = ("Automated Composition of Agents: A Knapsack Approach", "2510.16499", "online_knapsack")
+_DMD = (*_of("DualMirrorDescent"), "dual_descent")
+_ZCL = (*_of("AgentKnapsack"), "online_knapsack")
 _TS = ("Thompson Sampling for Budgeted Multi-armed Bandits", "1505.00146", "thompson")
-_SH = ("Non-stochastic Best Arm Identification", "1502.07943", "successive_halving")
-_OD = ("Cost-efficient ability estimation by optimal design", "2604.01418", "optimal_design")
-_RCO = ("Riemannian exact-budget optimisation", "2605.00649", "riemannian")
-_PIV = ("New Philosopher Inequalities for Online Bayesian Matching", "2407.15285", "pivotal")
+_SH = ("Non-stochastic Best Arm Identification and Hyperparameter Optimization", "1502.07943", "successive_halving")
+_OD = (*_of("AbilityEstimation"), "optimal_design")
+_RCO = (*_of("RCO"), "riemannian")
+_PIV = (*_of("PivotalSamplingMatching"), "pivotal")
 _ALF = ("Auxiliary-Loss-Free Load Balancing Strategy for Mixture-of-Experts", "2408.15664", "load_balance")
-_BG = ("Steering LLM Thinking with Budget Guidance", "2506.13752", "budget_guidance")
-_ZIP = ("Zero-Overhead Introspection for Adaptive Test-Time Compute", "2512.01457", "zip_rc")
-_SWI = ("SwiReasoning: Switch-Thinking in Latent and Explicit", "2510.05069", "switch_thinking")
-_MIRO = ("Mirostat: A Neural Text Decoding Algorithm that Directly Controls Perplexity", "2007.14966", "mirostat")
+_BG = (*_of("BudgetGuidance"), "budget_guidance")
+_ZIP = (*_of("ZIP-RC"), "zip_rc")
+_SWI = (*_of("SwiReasoning"), "switch_thinking")
+_MIRO = (*_of("Mirostat"), "mirostat")
 _S1 = ("s1: Simple test-time scaling", "2501.19393", "budget_forcing")
-_ELASTIC = ("Scalable Chain of Thoughts via Elastic Reasoning", "2505.05315", "elastic")
-_DIFF = ("DiffAdapt: Difficulty-Adaptive Reasoning for Token-Efficient LLM Inference", "2510.19669", "diffadapt")
+_ELASTIC = (*_of("ElasticReasoning"), "elastic")
+_DIFF = (*_of("DiffAdapt"), "diffadapt")
 _PROBE = (*_DIFF[:2], "diffadapt_probe")
-_LESS = ("When More is Less: Understanding Chain-of-Thought Length in LLMs", "2502.07266", "length_filtered_vote")
+_LESS = (*_of("WhenMoreIsLess"), "length_filtered_vote")
 _SC = ("Self-Consistency Improves Chain of Thought Reasoning in Language Models", "2203.11171")
 _AC = ("Let's Sample Step by Step: Adaptive-Consistency for Efficient Reasoning and Coding with LLMs", "2305.11860")
-_BOM = ("Best-of-Majority: Minimax-Optimal Strategy for Pass@k Inference Scaling", "2510.03199", "best_of_majority")
-_DORA = ("Every Rollout Counts: Optimal Resource Allocation for Efficient Test-Time Scaling", "2506.15707", "dora")
-_REBASE = ("Inference Scaling Laws: An Empirical Analysis of Compute-Optimal Inference", "2408.00724", "dora")
-_BAVT = ("Spend Less, Reason Better: Budget-Aware Value Tree Search for LLM Agents", "2603.12634", "value_tree")
-_SCALE = ("SCALE: Selective Resource Allocation for Mathematical Test-time Scaling", "", "scale")
+_BOM = (*_of("Best-of-Majority"), "best_of_majority")
+_DORA = (*_of("DORA"), "dora")
+_REBASE = (
+    "Inference Scaling Laws: An Empirical Analysis of Compute-Optimal Inference for Problem-Solving with "
+    "Language Models",
+    "2408.00724",
+    "dora",
+)
+_BAVT = (*_of("BAVT"), "value_tree")
+_SCALE = (*_of("SCALE"), "scale")
 _CROWD = ("Statistical Decision Making for Optimal Budget Allocation in Crowd Labeling", "1403.3080", "split")
 _A, _S, _R = "budgeteer.allocate", "budgeteer.stop", "budgeteer.rl.recipes"
 _T, _SE = "budgeteer.think", "budgeteer.search"
@@ -112,6 +124,8 @@ _ALL = (
     Method("pivotal", "rounding", f"{_A}.pivotal:pivotal", "whole choices from fractions, exact total", *_PIV),
     Method("online-matching", "matching", f"{_A}.online_matching:online_matching", "which resource serves whom", *_PIV),
     Method("load-balance", "router", f"{_A}.load_balance:load_balance", "experts by score plus balancing bias", *_ALF),
+    Method("allowance", "ledger", "budgeteer.ledger:Allowance", "who may spend: delegated, never copied",
+           *_of("TokenBudgets-incidents")),
     Method("marker-gate", "stopper", f"{_S}.marker_gate:marker_gate", "end sure rows, abort late ones", *_DUET),
     Method("answered", "stopper", f"{_S}.answered:answered", "end a row once its answer is complete",
            evidence="answered"),
@@ -170,7 +184,7 @@ _ALL = (
     Method("length-filtered-vote", "strategy", f"{_T}.length_filtered_vote:length_filtered_vote",
            "lengths at which answers agree vote", *_LESS),
     Method("conciseness", "strategy", f"{_T}.conciseness:conciseness", "a reminder to be brief after the question",
-           "BenchOverflow", evidence="conciseness"),
+           *_of("BenchOverflow"), "conciseness"),
     Method("convergence", "strategy", f"{_T}.convergence:convergence", "stop thinking when the answer stays",
            evidence="convergence"),
 )

@@ -32,7 +32,8 @@ def neyman(min_units: int = 1, max_units: int = 32, published: bool = False) -> 
     When not: it is constant (same as uniform), or it is estimated from a handful of draws (noise costs variance).
     An item with std 0 stays at ``min_units``; give a floor to an std that is an estimate.
 
-    Paper: DUET, "Optimize Token-Budget Allocation for RL with Verifiable Rewards", arXiv 2605.08441; Neyman (1934).
+    Paper: "DUET: Optimize Token-Budget Allocation for Reinforcement Learning with Verifiable Rewards",
+    arXiv 2605.08441; Neyman (1934).
 
     Args:
         min_units: least units an item, >= 1: the variance of no draw is infinite.

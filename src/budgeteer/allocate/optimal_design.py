@@ -82,7 +82,7 @@ def optimal_design(
     When not: the model does not hold, or the token price of a question is what makes it informative. With
     ``discount`` = 1 cheap questions are taken even when they tell little; 0 counts questions instead of tokens.
 
-    Paper: "Cost-efficient ability estimation" by item response theory and optimal design, arXiv 2604.01418.
+    Paper: "Cost-Efficient Estimation of General Abilities Across Benchmarks", arXiv 2604.01418.
 
     Args:
         bank: the questions; items must be in it.

@@ -30,8 +30,8 @@ def water_filling(curve: Curve = "power", max_units: int = 1_000_000) -> Allocat
     are guesses; the allocation then follows them wherever they lead, since nothing here checks them.
     If the budget does not pay a unit for everybody (power), items go without, smallest ``scale / c`` first.
 
-    Paper: "Plan and Budget: Effective and Efficient Test-Time Scaling on Reasoning LLMs", arXiv 2505.16122 (power);
-    BAQ, arXiv 2506.05664 (exponential, with ``decay = 2 ln 2`` a bit).
+    Paper: "Plan and Budget: Effective and Efficient Test-Time Scaling on Large Language Model Reasoning",
+    arXiv 2505.16122 (power); BAQ, arXiv 2506.05664 (exponential, with ``decay = 2 ln 2`` a bit).
 
     Args:
         curve: ``"power"`` or ``"exponential"``.

@@ -21,6 +21,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "serve": ("budgeteer.cli.serve", "the gateway: budgets in front of OpenAI-compatible and Anthropic endpoints"),
     "keys": ("budgeteer.cli.keys", "virtual keys of the gateway: create, list, revoke, top up"),
     "methods": ("budgeteer.cli.methods", "all methods: part, paper, what each decides, verdict so far"),
+    "papers": ("budgeteer.cli.papers", "the papers this is about, and how much of each is here"),
     "evidence": ("budgeteer.cli.evidence", "run the experiments behind a method's claims"),
     "lab": ("budgeteer.cli.lab", "rebuild the embedded reasoner, profile a pool"),
 }

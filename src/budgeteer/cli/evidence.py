@@ -1,4 +1,4 @@
-"""budgeteer evidence: run the experiments behind a method's claims."""
+"""budgeteer evidence: run the experiments behind a method's claims, or renew the page of those that were run."""
 
 from __future__ import annotations
 
@@ -11,18 +11,27 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of the command."""
     parser.add_argument("name", nargs="?", help="a method, or a set of experiments (duet, knapsack, reinforce_ada)")
     parser.add_argument("--all", action="store_true", help="every set")
+    parser.add_argument(
+        "--page",
+        action="store_true",
+        help="run nothing: label the stored rows as the code declares them, renew the page",
+    )
     parser.add_argument("--out", type=Path, default=Path("docs/evidence"), help="folder (default %(default)s)")
 
 
 def run(args: argparse.Namespace) -> int:
-    """Run, write NAME.json and the page, print verdicts."""
+    """Run, write NAME.json and the page, print verdicts; or only renew the page."""
     from budgeteer import registry
     from budgeteer.errors import InvalidInput
     from budgeteer.lab import evidence
 
     sets = sorted({m.evidence for m in registry.methods().values() if m.evidence})
-    if args.all == bool(args.name):
-        raise InvalidInput(f"give one name or --all; sets of experiments: {', '.join(sets)}")
+    if args.all + args.page + bool(args.name) != 1:
+        raise InvalidInput(f"give one name or --all or --page; sets of experiments: {', '.join(sets)}")
+    if args.page:
+        evidence.relabel(args.out)
+        sys.stdout.write(f"written: {args.out / 'README.md'}\n")
+        return 0
     names = sets
     if args.name:
         if args.name in sets:
@@ -37,9 +46,10 @@ def run(args: argparse.Namespace) -> int:
         path = evidence.write(name, args.out, found)
         for entry in found:
             low, high = entry.interval
+            assert entry.row is not None  # run() labels its rows
             sys.stdout.write(
-                f"{entry.verdict:13} {name}: {entry.name}: {entry.estimate:.4g} [{low:.4g}, {high:.4g}] "
-                f"against {entry.baseline}, {entry.seeds} seeds\n"
+                f"{f'{entry.verdict} ({entry.row.data})':28} {name}: {entry.name}: {entry.estimate:.4g} "
+                f"[{low:.4g}, {high:.4g}] against {entry.baseline}, {entry.seeds} seeds\n"
             )
         sys.stdout.write(f"written: {path}\n")
     return 0

@@ -1,6 +1,7 @@
 """DUET's marker-gated stopping: end confident answers early, abort traces that are overdue.
 
-Source: "DUET: Optimize Token-Budget Allocation for RL with Verifiable Rewards", arXiv 2605.08441, and its code.
+Source: "DUET: Optimize Token-Budget Allocation for Reinforcement Learning with Verifiable Rewards", arXiv 2605.08441,
+and its code.
 """
 
 from __future__ import annotations

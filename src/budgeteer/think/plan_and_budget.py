@@ -1,6 +1,6 @@
 """Plan and budget: a plan of sub-questions, and tokens for each by difficulty and a schedule.
 
-Paper: "Plan and Budget: Effective and Efficient Test-Time Scaling on Reasoning LLMs", arXiv 2505.16122.
+Paper: "Plan and Budget: Effective and Efficient Test-Time Scaling on Large Language Model Reasoning", arXiv 2505.16122.
 """
 
 from __future__ import annotations
@@ -46,9 +46,10 @@ def plan_and_budget(
     When it helps: early parts need most, or the credits are good; problems that fall into parts. When not: the hard
     part comes late (schedules then lose to constant), the planner costs more than it saves, and a plan that is wrong.
 
-    Paper: "Plan and Budget: Effective and Efficient Test-Time Scaling on Reasoning LLMs", arXiv 2505.16122. Its closed
-    form ``(c a)^(1 / (a + 1))`` holds for equal decays only. Its code gives what rounding leaves to the largest share,
-    advises in words as if they were tokens, enforces nothing and leaves the planner's tokens out of the bill.
+    Paper: "Plan and Budget: Effective and Efficient Test-Time Scaling on Large Language Model Reasoning",
+    arXiv 2505.16122. Its closed form ``(c a)^(1 / (a + 1))`` holds for equal decays only. Its code gives what rounding
+    leaves to the largest share, advises in words as if they were tokens, enforces nothing and leaves the planner's
+    tokens out of the bill.
 
     Args:
         schedule: how the tokens fall with the part's number.

@@ -1,7 +1,8 @@
 """Evidence: experiments that compare a method with its baseline at an equal budget, and that can come out against it.
 
-Each module of this package exports ``experiments() -> list[Evidence]``. A claim is a region in which a measured
-quantity should lie; the verdict follows from where the 95 % interval over seeds lies, and from nothing else.
+Each module of this package exports ``experiments() -> list[Evidence]``, and ``DECLARED``, which says what each row is:
+a claim or a control that should show no gain, and on which data. A row has a region in which a measured quantity should
+lie; the verdict follows from where the 95 % interval over seeds lies, and from nothing else.
 """
 
 from __future__ import annotations
@@ -10,16 +11,25 @@ import importlib
 import json
 import math
 import pkgutil
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, cast
 
-from budgeteer.errors import UnknownName
+from budgeteer.errors import InvalidInput, UnknownName
 from budgeteer.lab.stats import mean_ci
+from budgeteer.lab.verdicts import count
 from budgeteer.plan import F64
 
-Verdict = Literal["shown", "not shown", "refuted here"]
+Role = Literal["claim", "control", "must fail"]
+"""What a row is for. A claim says what the method does. A control has nothing to gain (alike items, predictions that
+say nothing, a case in which the method should lose), and its region is what no gain looks like. A row that must fail is
+a control, too: a method that was broken on purpose, or a case outside its conditions, is held to the claim's region."""
+Data = Literal["simulation", "embedded reasoner", "real model"]
+"""What a row was measured on: numbers drawn by the experiment itself; the embedded reasoner of 0.15 million parameters
+on made-up tasks; a language model that was not trained here."""
+Verdict = Literal["shown", "not shown", "refuted here", "control holds", "control unclear", "control broken"]
 Region = tuple[float, float]
 BELOW_ONE: Region = (-math.inf, 1.0)
 ABOVE_ONE: Region = (1.0, math.inf)
@@ -28,8 +38,44 @@ ABOVE_ZERO: Region = (0.0, math.inf)
 
 
 @dataclass(frozen=True, slots=True)
+class Row:
+    """What a module declares about one of its rows."""
+
+    role: Role
+    data: Data
+
+
+def declare(
+    data: Data, *, claims: Sequence[str] = (), controls: Sequence[str] = (), must_fail: Sequence[str] = ()
+) -> dict[str, Row]:
+    """Rows by their names, all measured on the same data; ``|`` joins several.
+
+    >>> declare("simulation", claims=["fewer tokens"], controls=["all alike"])["all alike"]
+    Row(role='control', data='simulation')
+    """
+    roles: dict[Role, Sequence[str]] = {"claim": claims, "control": controls, "must fail": must_fail}
+    return {name: Row(role, data) for role, some in roles.items() for name in some}
+
+
+def judge(interval: tuple[float, float], region: Region, role: Role) -> Verdict:
+    """The verdict of an interval inside, outside or across the border of a region.
+
+    >>> judge((0.7, 0.9), BELOW_ONE, "claim"), judge((0.7, 1.1), BELOW_ONE, "claim")
+    ('shown', 'not shown')
+    >>> judge((0.99, 1.01), (0.95, 1.05), "control"), judge((1.2, 1.3), BELOW_ONE, "must fail")
+    ('control holds', 'control holds')
+    """
+    (low, high), (left, right) = interval, region
+    inside, outside = left < low and high < right, high <= left or right <= low
+    if role == "claim":
+        return "shown" if inside else "refuted here" if outside else "not shown"
+    holds, breaks = (outside, inside) if role == "must fail" else (inside, outside)
+    return "control holds" if holds else "control broken" if breaks else "control unclear"
+
+
+@dataclass(frozen=True, slots=True)
 class Evidence:
-    """One claim and what was measured.
+    """One claim or control and what was measured.
 
     Attributes:
         name: short name of the experiment, unique in its module.
@@ -41,6 +87,7 @@ class Evidence:
         interval: its 95 % t interval over seeds.
         region: (low, high), open: the claim says that the quantity lies in it.
         details: further figures, one dict a row.
+        row: what the module declares about it; None until :func:`label`, and then it is judged as a claim.
     """
 
     name: str
@@ -52,20 +99,16 @@ class Evidence:
     interval: tuple[float, float]
     region: Region
     details: tuple[dict[str, Any], ...] = ()
+    row: Row | None = None
 
     @property
     def verdict(self) -> Verdict:
-        """``shown`` if the interval lies in the region, ``refuted here`` if outside of it, else ``not shown``.
+        """By :func:`judge`.
 
         >>> Evidence("x", "", "", "", 5, 0.8, (0.7, 0.9), BELOW_ONE).verdict
         'shown'
-        >>> Evidence("x", "", "", "", 5, 0.8, (0.7, 1.1), BELOW_ONE).verdict
-        'not shown'
         """
-        (low, high), (left, right) = self.interval, self.region
-        if left < low and high < right:
-            return "shown"
-        return "refuted here" if high <= left or right <= low else "not shown"
+        return judge(self.interval, self.region, "claim" if self.row is None else self.row.role)
 
 
 def measured(
@@ -88,12 +131,43 @@ def names() -> list[str]:
     return sorted(module.name for module in pkgutil.iter_modules(__path__))
 
 
+def label(results: Iterable[Evidence], declared: Mapping[str, Row]) -> list[Evidence]:
+    """The results with what is declared about each.
+
+    Raises:
+        InvalidInput: a result is not declared, or a declared row is missing: neither may be published.
+    """
+    found = list(results)
+    _same_names([one.name for one in found], declared, "experiments() measures")
+    return [replace(one, row=declared[one.name]) for one in found]
+
+
+def _same_names(found: Sequence[str], declared: Mapping[str, Row], what: str) -> None:
+    twice = sorted(name for name, n in Counter(found).items() if n > 1)
+    unknown, missing = sorted(set(found) - set(declared)), sorted(set(declared) - set(found))
+    if twice or unknown or missing:
+        raise InvalidInput(
+            f"{what} other rows than DECLARED says: not declared {unknown}, missing {missing}, twice {twice}; "
+            "declare each row once, then run the experiments again"
+        )
+
+
+def rows_of(name: str) -> dict[str, Row]:
+    """What a module declares about its rows, without running it."""
+    return cast("dict[str, Row]", importlib.import_module(f"{__name__}.{name}").DECLARED)
+
+
 def run(name: str) -> list[Evidence]:
-    """Run all experiments of one module, such as ``"duet"``; a few seconds."""
+    """Run all experiments of one module, such as ``"duet"``; seconds to minutes.
+
+    Raises:
+        UnknownName: there is no such module.
+        InvalidInput: what it measures is not what it declares.
+    """
     if name not in names():
         raise UnknownName("evidence", name, names())
     experiments = importlib.import_module(f"{__name__}.{name}").experiments
-    return cast("Callable[[], list[Evidence]]", experiments)()
+    return label(cast("Callable[[], list[Evidence]]", experiments)(), rows_of(name))
 
 
 def write(name: str, folder: Path, results: Sequence[Evidence] | None = None) -> Path:
@@ -104,12 +178,15 @@ def write(name: str, folder: Path, results: Sequence[Evidence] | None = None) ->
     Args:
         name: module of the experiments.
         folder: made if missing, normally ``docs/evidence``.
-        results: what :func:`run` returned; None runs it now.
+        results: what :func:`run` or :func:`label` returned; None runs it now.
+
+    Raises:
+        InvalidInput: a result is not labelled.
     """
     folder.mkdir(parents=True, exist_ok=True)
     rows = [_plain(one) for one in (run(name) if results is None else results)]
     target = folder / f"{name}.json"
-    target.write_text(json.dumps(rows, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+    _dump(target, rows)
     # results may be of an experiment outside the package
     figure = getattr(importlib.import_module(f"{__name__}.{name}"), "figure", None) if name in names() else None
     if figure is not None:
@@ -118,29 +195,95 @@ def write(name: str, folder: Path, results: Sequence[Evidence] | None = None) ->
     return target
 
 
+def relabel(folder: Path) -> None:
+    """Give stored rows the roles, data and verdicts that the code declares now, and renew ``folder/README.md``.
+
+    Nothing is measured. Results of experiments outside the package keep their labels.
+
+    Raises:
+        InvalidInput: a stored row is not declared any more, or a declared one was never stored; nothing is written.
+    """
+    files = {path: _load(path) for path in sorted(folder.glob("*.json")) if path.stem in names()}
+    for path, rows in files.items():
+        _same_names([row["name"] for row in rows], rows_of(path.stem), f"{path} holds")
+    for path, rows in files.items():
+        of = rows_of(path.stem)
+        _dump(path, [_relabelled(row, of[row["name"]]) for row in rows])
+    (folder / "README.md").write_text(page(folder), encoding="utf-8")
+
+
 def page(folder: Path) -> str:
     """The table of all results that lie in a folder, as Markdown."""
+    files = {path.stem: _load(path) for path in sorted(folder.glob("*.json"))}
+    every = [row for rows in files.values() for row in rows]
+    data = Counter(row["data"] for row in every)
+    models = len(every) - data["simulation"]
     lines = [
         "# Evidence",
         "",
-        "Generated by `budgeteer evidence`; do not edit. Each row is one claim, simulated at an equal budget.",
-        "The verdict follows from the 95 % interval over seeds: *shown* when it lies inside the claimed region,",
-        "*refuted here* when it lies outside, *not shown* when it crosses the border. The JSON files hold more.",
+        "Generated by `budgeteer evidence`; do not edit. Each row is one claim or one control, measured at an equal",
+        "budget. The verdict follows from the 95 % interval over seeds. A claim is *shown* when the interval lies",
+        "inside the claimed region, *refuted here* when it lies outside, *not shown* when it crosses the border.",
+        "",
+        "A control is an experiment that should show no gain: items that are all alike, predictions that say nothing,",
+        "a method that was broken on purpose, a case outside a method's conditions. Its text says what no gain looks",
+        "like; a text after *must fail* is a claim that must not be met. A control *holds* when that is so, is",
+        "*broken* when it is not, and *unclear* in between; then the claims beside it are to be read with care. The",
+        "JSON files hold more.",
+        "",
+        f"{len(every)} rows. " + count(every) + ".",
+        "",
+        f"{models} of the {len(every)} rows use a language model: the embedded reasoner of 0.15 million parameters in"
+        f" {data['embedded reasoner']}, a model that was not trained here in {data['real model']}. The other"
+        f" {data['simulation']} are simulations: what they show, they show about a world that was made up for them.",
     ]
-    for path in sorted(folder.glob("*.json")):
-        lines += ["", f"## {path.stem}", ""]
-        if path.stem in names():
-            lines += [str(importlib.import_module(f"{__name__}.{path.stem}").__doc__).strip(), ""]
-        lines += ["| claim | against | budget | measured [95 %] | seeds | verdict |", "|---|---|---|---|---|---|"]
-        for row in json.loads(path.read_text(encoding="utf-8")):
+    for name, rows in files.items():
+        lines += ["", f"## {name}", ""]
+        if name in names():
+            lines += [str(importlib.import_module(f"{__name__}.{name}").__doc__).strip(), ""]
+        lines += [count(rows) + ".", ""]
+        lines += [
+            "| claim or control | against | budget | measured [95 %] | seeds | verdict |",
+            "|---|---|---|---|---|---|",
+        ]
+        for row in rows:
             low, high = row["interval"]
             figure = f"{row['estimate']:.3g} [{low:.3g}, {high:.3g}]"
-            cells = [row["claim"], row["baseline"], row["budget"], figure, row["seeds"], f"**{row['verdict']}**"]
+            text = ("*must fail*: " if row["role"] == "must fail" else "") + row["claim"]
+            verdict = f"**{row['verdict']}** ({row['data']})"
+            cells = [text, row["baseline"], row["budget"], figure, row["seeds"], verdict]
             lines.append("| " + " | ".join(map(str, cells)) + " |")
     return "\n".join(lines) + "\n"
 
 
 def _plain(one: Evidence) -> dict[str, Any]:
     """As JSON data; an open end of a region is null."""
+    if one.row is None:
+        raise InvalidInput(f"{one.name!r} has no role and no data; label(results, DECLARED) before they are written")
     region = [None if math.isinf(edge) else edge for edge in one.region]
-    return asdict(one) | {"region": region, "interval": list(one.interval), "verdict": one.verdict}
+    plain = asdict(one) | {"region": region, "interval": list(one.interval)}
+    del plain["row"]
+    return plain | _labels(one.row, one.interval, one.region)
+
+
+def _labels(row: Row, interval: tuple[float, float], region: Region) -> dict[str, str]:
+    return {"role": row.role, "data": row.data, "verdict": judge(interval, region, row.role)}
+
+
+def _relabelled(stored: dict[str, Any], row: Row) -> dict[str, Any]:
+    low, high = stored["interval"]
+    labels = _labels(row, (low, high), _region(stored["region"]))
+    return {key: value for key, value in stored.items() if key not in labels} | labels
+
+
+def _region(stored: Sequence[float | None]) -> Region:
+    low, high = stored
+    return -math.inf if low is None else low, math.inf if high is None else high
+
+
+def _load(path: Path) -> list[dict[str, Any]]:
+    return cast("list[dict[str, Any]]", json.loads(path.read_text(encoding="utf-8")))
+
+
+def _dump(path: Path, rows: Sequence[dict[str, Any]]) -> None:
+    path.write_text(json.dumps(rows, indent=1, allow_nan=False) + "\n", encoding="utf-8")

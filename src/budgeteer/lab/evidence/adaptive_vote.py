@@ -12,12 +12,28 @@ from functools import lru_cache
 
 import numpy as np
 
-from budgeteer.lab.evidence import BELOW_ONE, Evidence, Region, measured
+from budgeteer.lab.evidence import BELOW_ONE, Evidence, Region, declare, measured
 from budgeteer.lab.simulated import Simulated, answers_of, tasks_of, tokens_of
 from budgeteer.search import adaptive_vote, self_consistency
 from budgeteer.solve import Strategy
 
 QUESTIONS, SAMPLES = 100, 32
+
+DECLARED = declare(
+    "simulation",
+    claims=(
+        "tokens, risk 0.1",
+        "accuracy, risk 0.1",
+        "tokens, rule leads, risk 0.05",
+        "accuracy, rule leads, risk 0.05",
+        "tokens, certain rule",
+        "accuracy, certain rule",
+    ),
+    controls=(
+        "tokens, risk 0.1, hopeless questions",
+        "accuracy, risk 0.1, hopeless questions",
+    ),
+)
 
 
 def experiments() -> list[Evidence]:

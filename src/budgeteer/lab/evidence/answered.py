@@ -9,12 +9,22 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from budgeteer.lab.evidence import BELOW_ONE, Evidence, Region, measured
+from budgeteer.lab.evidence import BELOW_ONE, Evidence, Region, declare, measured
 from budgeteer.plan import F64, I64
 from budgeteer.stop import answered
 from budgeteer.stopper import CONTINUE, Event, Rows, Stopper
 
 ROWS, CAP = 512, 200
+
+DECLARED = declare(
+    "simulation",
+    claims=(
+        "tokens",
+        "reward",
+        "overshoot, every 8",
+    ),
+    controls=("tokens, no tail",),
+)
 
 
 def experiments() -> list[Evidence]:

@@ -12,7 +12,7 @@ import zlib
 
 import numpy as np
 
-from budgeteer.lab.evidence import ABOVE_ZERO, BELOW_ZERO, Evidence, Region, measured
+from budgeteer.lab.evidence import ABOVE_ZERO, BELOW_ZERO, Evidence, Region, declare, measured
 from budgeteer.lab.simulated import Simulated, answers_of, tasks_of
 from budgeteer.search import best_of_majority, best_of_n, self_consistency
 from budgeteer.search.score import Scorer, programmatic
@@ -20,6 +20,17 @@ from budgeteer.solve import Strategy
 
 QUESTIONS, COVERAGE = 40, 20
 ALPHA = 3 / (4 * COVERAGE)
+
+DECLARED = declare(
+    "simulation",
+    claims=(
+        "inflated errors, 200 samples, best of n",
+        "inflated errors, 200 samples, majority",
+        "growth of best of n",
+        "growth of best of majority",
+    ),
+    controls=("small errors, 50 samples, best of n",),
+)
 
 
 def experiments() -> list[Evidence]:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 
-from budgeteer.lab.evidence import ABOVE_ZERO, Evidence, Region, measured
+from budgeteer.lab.evidence import ABOVE_ZERO, Evidence, Region, declare, measured
 from budgeteer.lab.simulated import play
 from budgeteer.lab.thinkers import RIGHT, STYLE, Thought, lognormal, thinker
 from budgeteer.solve import Strategy
@@ -19,6 +19,19 @@ from budgeteer.think import budget_forcing, direct
 
 QUESTIONS = 60
 NO_GAIN: Region = (-float("inf"), 0.01)
+
+DECLARED = declare(
+    "simulation",
+    claims=(
+        "forcing, early, 40",
+        "wait, rising",
+    ),
+    controls=(
+        "forcing, early, 1000",
+        "forcing, end, 40",
+        "wait, flat",
+    ),
+)
 
 
 def experiments() -> list[Evidence]:

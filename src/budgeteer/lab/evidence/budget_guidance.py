@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from budgeteer.lab.evidence import ABOVE_ZERO, Evidence, Region, measured
+from budgeteer.lab.evidence import ABOVE_ZERO, Evidence, Region, declare, measured
 from budgeteer.plan import F64, I64
 
 if TYPE_CHECKING:
@@ -34,6 +34,22 @@ NEXT = np.array([[0.6, 0.3, 0.1], [0.2, 0.3, 0.5]])
 """Types that follow explore and verify."""
 BUDGET, TRACES = 24, 2000
 QUESTIONS, STEPS, OUTPUT = 300, 5, 38
+
+DECLARED = declare(
+    "simulation",
+    claims=(
+        "made-up traces, types tell what follows",
+        "made-up traces, mean length",
+    ),
+    controls=("made-up traces, types tell nothing (control)",),
+) | declare(
+    "embedded reasoner",
+    claims=(
+        "reasoner, against truncation",
+        "reasoner, against forcing",
+        "reasoner, against shuffled",
+    ),
+)
 
 
 def experiments() -> list[Evidence]:

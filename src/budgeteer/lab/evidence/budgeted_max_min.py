@@ -10,11 +10,19 @@ import numpy as np
 
 from budgeteer.allocate import budgeted_max_min, menu_knapsack
 from budgeteer.allocator import Allocator
-from budgeteer.lab.evidence import ABOVE_ZERO, Evidence, measured
+from budgeteer.lab.evidence import ABOVE_ZERO, Evidence, declare, measured
 from budgeteer.plan import F64, Items, Menu
 
 ITEMS, OPTIONS = 128, 8
 BUDGET = "equal tokens, a fifth of all largest options"
+
+DECLARED = declare(
+    "simulation",
+    claims=(
+        "worst item",
+        "sum",
+    ),
+)
 
 
 def experiments() -> list[Evidence]:

@@ -13,7 +13,7 @@ import random
 
 import numpy as np
 
-from budgeteer.lab.evidence import BELOW_ZERO, Evidence, Region, measured
+from budgeteer.lab.evidence import BELOW_ZERO, Evidence, Region, declare, measured
 from budgeteer.lab.metrics import csr, ecdf
 from budgeteer.lab.simulated import Run, Simulated, play
 from budgeteer.lab.thinkers import RIGHT, STYLE, lognormal
@@ -22,6 +22,16 @@ from budgeteer.solve import Strategy
 from budgeteer.think import conciseness, direct
 
 QUESTIONS, MOST = 150, 400
+
+DECLARED = declare(
+    "simulation",
+    claims=(
+        "saturation, follows",
+        "distribution, follows",
+        "accuracy, follows",
+    ),
+    controls=("saturation, ignores",),
+)
 
 
 def experiments() -> list[Evidence]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import random
 
-from budgeteer.lab.evidence import ABOVE_ZERO, BELOW_ONE, Evidence, measured
+from budgeteer.lab.evidence import ABOVE_ZERO, BELOW_ONE, Evidence, declare, measured
 from budgeteer.lab.evidence.budget_forcing import QUESTIONS
 from budgeteer.lab.simulated import Run, play
 from budgeteer.lab.thinkers import RIGHT, STYLE, Thought, lognormal, thinker
@@ -17,6 +17,18 @@ from budgeteer.solve import Strategy
 from budgeteer.think import budget_forcing, convergence
 
 AMPLE = 20_000
+
+DECLARED = declare(
+    "simulation",
+    claims=(
+        "tokens of output",
+        "accuracy, unsteady",
+        "accuracy, lure",
+        "equal tokens, unsteady",
+        "equal tokens, lure",
+        "tokens of input and output",
+    ),
+)
 
 
 def experiments() -> list[Evidence]:

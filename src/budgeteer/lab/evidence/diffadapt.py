@@ -15,7 +15,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from budgeteer.lab.evidence import BELOW_ONE, Evidence, Region, measured
+from budgeteer.lab.evidence import BELOW_ONE, Evidence, Region, declare, measured
 from budgeteer.lab.simulated import Run, Simulated, play
 from budgeteer.lab.thinkers import RIGHT, STYLE, lognormal
 from budgeteer.models.model import Choice, Request
@@ -26,6 +26,20 @@ from budgeteer.think.diffadapt import Bundle, Record, Thresholds, agreement, cal
 QUESTIONS, PROBES, PROBE = 100, 3, 24
 PREFACE = "probe "
 BUNDLES = (Bundle(0.5, 0.4), Bundle(0.8, 1.0), Bundle(0.4, 0.5))
+
+DECLARED = declare(
+    "simulation",
+    claims=(
+        "tokens, hopeless, informative",
+        "accuracy, hopeless",
+        "tokens, short, informative",
+        "tokens against fail-fast",
+    ),
+    must_fail=(
+        "tokens, hopeless, uninformative",
+        "accuracy, rising",
+    ),
+)
 
 
 def experiments() -> list[Evidence]:

@@ -10,11 +10,24 @@ from __future__ import annotations
 
 import numpy as np
 
-from budgeteer.lab.evidence import ABOVE_ZERO, BELOW_ONE, BELOW_ZERO, Evidence, measured
+from budgeteer.lab.evidence import ABOVE_ZERO, BELOW_ONE, BELOW_ZERO, Evidence, declare, measured
 from budgeteer.plan import F64
 from budgeteer.think.diffadapt_probe import BUNDLES
 
 QUESTIONS, MOST = 400, 100
+
+DECLARED = declare(
+    "simulation",
+    claims=(
+        "tokens",
+        "accuracy",
+        "classes",
+    ),
+    controls=(
+        "classes of noise (control)",
+        "hard questions that tokens solve (control)",
+    ),
+)
 
 
 def experiments() -> list[Evidence]:

@@ -12,7 +12,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from budgeteer.lab.evidence import ABOVE_ZERO, BELOW_ZERO, Evidence, Region, measured
+from budgeteer.lab.evidence import ABOVE_ZERO, BELOW_ZERO, Evidence, Region, declare, measured
 from budgeteer.plan import F64, I64
 from budgeteer.search._steps import by_share, softmax
 from budgeteer.search.dora import optimal_copies, uniqueness
@@ -20,6 +20,19 @@ from budgeteer.search.dora import optimal_copies, uniqueness
 DIRECTIONS, ROLLOUTS, CASES = 6, 16, 200
 Rule = Callable[[F64, F64], I64]
 """(scores [paths], embeddings [paths, d]) -> rollouts [paths]."""
+
+DECLARED = declare(
+    "simulation",
+    claims=(
+        "success, duplicates unrelated",
+        "optimum, trust 0.3",
+        "optimum, trust 30",
+    ),
+    controls=(
+        "success, duplicates equal",
+        "success, duplicates follow quality",
+    ),
+)
 
 
 def experiments() -> list[Evidence]:

@@ -40,7 +40,7 @@ from numba import njit
 
 from budgeteer.allocate.dual_descent import dual_descent
 from budgeteer.errors import BudgetExceeded
-from budgeteer.lab.evidence import BELOW_ONE, Evidence, Region, measured
+from budgeteer.lab.evidence import BELOW_ONE, Evidence, Region, declare, measured
 from budgeteer.lab.stats import mean_ci
 from budgeteer.lab.svg import Line, log_chart
 from budgeteer.online import Online
@@ -56,6 +56,39 @@ WORST = {"rising": (0.05, 0.05, 0.05, 1.0), "stairs": (0.01, 0.1, 0.4, 1.0), "go
 """Values in each quarter of the horizon; the budget covers a quarter of the requests."""
 SQRT: Region = (-math.inf, 0.6)
 LINEAR: Region = (0.9, 1.1)
+
+DECLARED = declare(
+    "simulation",
+    claims=(
+        "growth, independent, euclidean",
+        "growth, independent, entropy",
+        "growth, memory 10, euclidean",
+        "growth, memory 100, euclidean",
+        "growth, memory 100, euclidean, long",
+        "growth, memory 100, euclidean, rate 0.05",
+        "growth, periodic, euclidean",
+        "growth, drifting, euclidean",
+        "forecast, trend",
+        "bound, independent",
+        "step size times 0.1",
+        "step size times 10",
+        "alpha-regret, rising, euclidean",
+        "alpha-regret, rising, entropy",
+        "alpha-regret, stairs, euclidean",
+        "alpha-regret, stairs, entropy",
+        "alpha-regret, gone, euclidean",
+        "alpha-regret, gone, entropy",
+    ),
+    controls=(
+        "growth, trend, euclidean",
+        "growth, independent, greedy",
+        "growth, independent, clock",
+        "growth, adversarial rising, euclidean",
+        "growth, adversarial stairs, euclidean",
+        "growth, adversarial gone, euclidean",
+    ),
+    must_fail=("alpha-regret, rising, greedy",),
+)
 
 
 def experiments() -> list[Evidence]:

@@ -13,7 +13,7 @@ import numpy as np
 
 from budgeteer.allocate import neyman, uniform
 from budgeteer.allocator import Allocator
-from budgeteer.lab.evidence import BELOW_ONE, BELOW_ZERO, Evidence, measured
+from budgeteer.lab.evidence import BELOW_ONE, BELOW_ZERO, Evidence, declare, measured
 from budgeteer.plan import F64, Items
 from budgeteer.stop.marker_gate import marker_gate
 from budgeteer.stopper import ABORT, Event, Rows
@@ -23,6 +23,23 @@ LAST = 600
 """Tokens at which the gate aborts a row without an answer."""
 SHORT, NO_MARKER = 300, 1500
 """Mean tokens of an answered row; mean tokens that a row without an answer runs on after LAST."""
+
+DECLARED = declare(
+    "simulation",
+    claims=(
+        "allocation, known std",
+        "allocation, std estimated from 4 draws",
+        "allocation, std estimated from 8 draws",
+        "advantage at a quarter of the budget",
+        "gate, weighted",
+        "gate, variance at equal tokens",
+    ),
+    controls=(
+        "allocation, known std, null",
+        "allocation, std estimated from 4 draws, null",
+        "gate, unweighted",
+    ),
+)
 
 
 def experiments() -> list[Evidence]:

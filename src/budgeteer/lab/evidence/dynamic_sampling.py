@@ -12,11 +12,20 @@ import numpy as np
 
 from budgeteer.allocate import dynamic_sampling
 from budgeteer.allocator import Allocator
-from budgeteer.lab.evidence import Evidence, measured
+from budgeteer.lab.evidence import Evidence, declare, measured
 from budgeteer.lab.evidence.knapsack import spread_rates
 from budgeteer.plan import Items
 
 TARGET, GROUP = 64, 8
+
+DECLARED = declare(
+    "simulation",
+    claims=("full batch, 16 rounds",),
+    must_fail=(
+        "full batch, one round",
+        "mixed groups a rollout",
+    ),
+)
 
 
 def experiments() -> list[Evidence]:

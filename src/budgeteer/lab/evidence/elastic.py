@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from budgeteer.lab.evidence import ABOVE_ONE, ABOVE_ZERO, Evidence, Region, measured
+from budgeteer.lab.evidence import ABOVE_ONE, ABOVE_ZERO, Evidence, Region, declare, measured
 from budgeteer.lab.evidence.budget_forcing import QUESTIONS, early, end
 from budgeteer.lab.simulated import Run, play
 from budgeteer.lab.thinkers import RIGHT, STYLE, thinker
@@ -18,6 +18,19 @@ from budgeteer.think import budget_forcing, direct, elastic
 SIZE = 20
 LONG = replace(STYLE, answer_tokens=8)
 REFERENCE = [RIGHT * SIZE] * QUESTIONS
+
+DECLARED = declare(
+    "simulation",
+    claims=(
+        "direct, 60",
+        "budget-forcing, 60",
+        "price",
+    ),
+    controls=(
+        "direct, 1000",
+        "direct, 60, uninformed",
+    ),
+)
 
 
 def experiments() -> list[Evidence]:

@@ -12,10 +12,20 @@ import numpy as np
 
 from budgeteer.allocate import greedy_marginal, menu_knapsack
 from budgeteer.allocator import Allocator
-from budgeteer.lab.evidence import Evidence, Region, measured
+from budgeteer.lab.evidence import Evidence, Region, declare, measured
 from budgeteer.plan import Items, Menu
 
 Shape = Literal["samples", "concave", "rough"]
+
+DECLARED = declare(
+    "simulation",
+    claims=(
+        "samples, 128 items",
+        "concave, 128 items",
+        "rough, 128 items",
+    ),
+    must_fail=("rough, 6 items",),
+)
 
 
 def experiments() -> list[Evidence]:

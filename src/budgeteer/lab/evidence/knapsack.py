@@ -12,11 +12,31 @@ import numpy as np
 from budgeteer.allocate import knapsack, uniform
 from budgeteer.allocate.knapsack import group_value
 from budgeteer.allocator import Allocator
-from budgeteer.lab.evidence import ABOVE_ONE, ABOVE_ZERO, Evidence, Region, measured
+from budgeteer.lab.evidence import ABOVE_ONE, ABOVE_ZERO, Evidence, Region, declare, measured
 from budgeteer.plan import F64, I64, Items
 
 PROMPTS, ROLLOUTS = 128, 8
 BUDGET = f"equal rollouts, {ROLLOUTS} a prompt on average"
+
+DECLARED = declare(
+    "simulation",
+    claims=(
+        "value, oracle",
+        "mixed, oracle",
+        "value, 8 draws",
+        "mixed, 8 draws",
+        "value, stale",
+        "mixed, stale",
+        "value, smoothed",
+        "mixed, smoothed",
+        "fallback, hard prompts",
+        "fallback, all prompts",
+    ),
+    controls=(
+        "mixed, 8 draws, all alike",
+        "mixed, oracle, null",
+    ),
+)
 
 
 def experiments() -> list[Evidence]:

@@ -14,13 +14,28 @@ from collections import Counter
 
 import numpy as np
 
-from budgeteer.lab.evidence import ABOVE_ZERO, BELOW_ZERO, Evidence, Region, measured
+from budgeteer.lab.evidence import ABOVE_ZERO, BELOW_ZERO, Evidence, Region, declare, measured
 from budgeteer.plan import F64
 from budgeteer.think.length_filtered_vote import filtered_vote
 
 LONGEST, QUESTIONS = 20, 400
 WORLDS = {"sharp": (1.0, 3.0, 8.0, 10.0), "mild": (1.0, 4.0, 4.0, 30.0), "flat": (1.0, 4.0, 4.0, 30.0)}
 """Least and most T, M, C."""
+
+DECLARED = declare(
+    "simulation",
+    claims=(
+        "optimum",
+        "sharp, 5",
+        "sharp, 16",
+        "sharp, 100",
+        "mild, 100",
+    ),
+    controls=(
+        "flat, 16",
+        "groups of one",
+    ),
+)
 
 
 def experiments() -> list[Evidence]:
@@ -97,7 +112,7 @@ def vote(world: str, samples: int, *, minimum: int = 2, seeds: int = 10) -> Evid
     return measured(
         f"{world}, {samples}", [a - b for a, b in pairs], region,
         claim=f"Of {samples} samples, accuracy {world} in length, the filtered vote "
-        f"{'is more often right' if world == 'peaked' else 'gains nothing'} (difference)",
+        f"{'gains nothing' if world == 'flat' else 'is more often right'} (difference)",
         baseline="majority of the same samples", budget="equal samples",
         details=[{"filtered": a, "plain": b} for a, b in pairs],
     )  # fmt: skip

@@ -12,10 +12,25 @@ import math
 import numpy as np
 
 from budgeteer.allocate.load_balance import Bias, Router, load_balance
-from budgeteer.lab.evidence import Evidence, measured
+from budgeteer.lab.evidence import Evidence, declare, measured
 from budgeteer.plan import F64
 
 EXPERTS, CHOSEN, TOKENS, STEPS, LAST = 16, 2, 512, 400, 50
+
+DECLARED = declare(
+    "simulation",
+    claims=(
+        "violation, sign, rate 0.01",
+        "violation, proportional, rate 0.01",
+        "violation, proportional, rate 0.01, drifting",
+        "preference rule",
+        "score",
+    ),
+    must_fail=(
+        "violation, sign, rate 0.1",
+        "violation, none, rate 0.01",
+    ),
+)
 
 
 def experiments() -> list[Evidence]:

@@ -11,11 +11,21 @@ import numpy as np
 
 from budgeteer.allocate import menu_knapsack
 from budgeteer.allocator import Allocator
-from budgeteer.lab.evidence import ABOVE_ONE, Evidence, measured
+from budgeteer.lab.evidence import ABOVE_ONE, Evidence, declare, measured
 from budgeteer.plan import I64, Items, Menu
 
 QUESTIONS, EFFORTS = 512, 8
 BUDGET = "equal tokens: what the same number of samples for all costs"
+
+DECLARED = declare(
+    "simulation",
+    claims=(
+        "certified gap",
+        "gain",
+        "gain, noisy",
+        "promise, noisy",
+    ),
+)
 
 
 def experiments() -> list[Evidence]:

@@ -8,10 +8,26 @@ from __future__ import annotations
 
 import numpy as np
 
-from budgeteer.lab.evidence import Evidence, Region, measured
+from budgeteer.lab.evidence import Evidence, Region, declare, measured
 from budgeteer.plan import F64
 
 WORDS, STEPS, SEEDS = 3000, 300, 20
+
+DECLARED = declare(
+    "simulation",
+    claims=(
+        "version 1, target 2.5",
+        "version 1, target 4.0",
+        "version 1, target 5.5",
+        "version 2, target 2.5",
+        "version 2, target 4.0",
+        "version 2, target 5.5",
+    ),
+    controls=(
+        "version 1, target 4.0, no feedback (control)",
+        "version 2, target 4.0, no feedback (control)",
+    ),
+)
 
 
 def experiments() -> list[Evidence]:

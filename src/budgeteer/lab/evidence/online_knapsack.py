@@ -16,13 +16,28 @@ from typing import Any
 import numpy as np
 
 from budgeteer.allocate.online_knapsack import online_knapsack
-from budgeteer.lab.evidence import ABOVE_ZERO, Evidence, measured
+from budgeteer.lab.evidence import ABOVE_ZERO, Evidence, declare, measured
 from budgeteer.plan import F64
 
 LOW, HIGH, ITEMS = 1.0, 50.0, 500
 """Densities, and how many candidates fill the budget."""
 BOUND = math.log(HIGH / LOW) + 1
 SEEDS = 20
+
+DECLARED = declare(
+    "simulation",
+    claims=(
+        "ratio, random",
+        "ratio, rising",
+        "bound is sharp",
+        "composer, rho = 0",
+    ),
+    controls=("composer, rho = 1",),
+    must_fail=(
+        "ratio, rising, accept all",
+        "ratio, rising, large candidates",
+    ),
+)
 
 
 def experiments() -> list[Evidence]:

@@ -14,10 +14,20 @@ import numpy as np
 from budgeteer.allocate import uniform
 from budgeteer.allocate.optimal_design import Bank, optimal_design
 from budgeteer.allocator import Allocator
-from budgeteer.lab.evidence import BELOW_ONE, Evidence, Region, measured
+from budgeteer.lab.evidence import BELOW_ONE, Evidence, Region, declare, measured
 from budgeteer.plan import ENDED, F64, Items, Outcomes
 
 QUESTIONS, ABILITIES, TASKS, EACH, MODELS = 1000, 4, 8, 40, 8
+
+DECLARED = declare(
+    "simulation",
+    claims=(
+        "error against random, 16 questions",
+        "error against random, 1,600 tokens",
+        "error against undiscounted, 1,600 tokens",
+    ),
+    controls=("error against random, 16 questions, alike",),
+)
 
 
 def experiments() -> list[Evidence]:

@@ -16,8 +16,21 @@ from numpy.typing import NDArray
 
 from budgeteer.allocate.online_matching import Matching, match, online_matching
 from budgeteer.allocate.pivotal import pivotal
-from budgeteer.lab.evidence import ABOVE_ZERO, BELOW_ONE, Evidence, measured
+from budgeteer.lab.evidence import ABOVE_ZERO, BELOW_ONE, Evidence, declare, measured
 from budgeteer.plan import F64
+
+DECLARED = declare(
+    "simulation",
+    claims=(
+        "variance of the cost",
+        "marginals",
+        "matching, ratio",
+        "matching, ratio, equal values",
+        "matching against independent proposals",
+        "matching against independent proposals, equal values",
+        "matching, bound",
+    ),
+)
 
 
 def experiments() -> list[Evidence]:

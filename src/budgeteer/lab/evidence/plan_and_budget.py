@@ -14,7 +14,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from budgeteer.lab.evidence import ABOVE_ZERO, BELOW_ONE, BELOW_ZERO, Evidence, measured
+from budgeteer.lab.evidence import ABOVE_ZERO, BELOW_ONE, BELOW_ZERO, Evidence, declare, measured
 from budgeteer.lab.metrics import efficiency
 from budgeteer.lab.simulated import Simulated, play
 from budgeteer.lab.thinkers import RIGHT, STYLE
@@ -25,6 +25,19 @@ from budgeteer.think._trace import ask
 from budgeteer.think.plan_and_budget import Schedule, divide, plan_and_budget
 
 QUESTIONS, PARTS, TOKENS, CALL = 60, 4, 400, 120
+
+DECLARED = declare(
+    "simulation",
+    claims=(
+        "sum, water-filling to polynomial, falling",
+        "sum, polynomial to constant, falling",
+        "accuracy, water-filling, random",
+        "accuracy, polynomial, falling",
+        "planner calls",
+    ),
+    controls=("accuracy, polynomial, rising",),
+    must_fail=("sum, polynomial to constant, rising",),
+)
 
 
 def experiments() -> list[Evidence]:

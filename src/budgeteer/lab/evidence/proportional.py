@@ -11,10 +11,19 @@ import numpy as np
 from budgeteer import chain
 from budgeteer.allocate import floor, neyman, proportional, round_to_budget, uniform
 from budgeteer.allocator import Allocator
-from budgeteer.lab.evidence import BELOW_ONE, Evidence, Region, measured
+from budgeteer.lab.evidence import BELOW_ONE, Evidence, Region, declare, measured
 from budgeteer.plan import Items
 
 PROMPTS, UNITS = 128, 16
+
+DECLARED = declare(
+    "simulation",
+    claims=(
+        "neyman, equal costs",
+        "uniform, spread costs",
+    ),
+    must_fail=("neyman, spread costs",),
+)
 
 
 def experiments() -> list[Evidence]:

@@ -13,12 +13,27 @@ import numpy as np
 
 from budgeteer.allocate import elimination, uniform
 from budgeteer.allocator import Allocator
-from budgeteer.lab.evidence import ABOVE_ZERO, Evidence, measured
+from budgeteer.lab.evidence import ABOVE_ZERO, Evidence, declare, measured
 from budgeteer.lab.evidence.knapsack import PROMPTS, spread_rates
 from budgeteer.plan import F64, I64, Items
 
 Exit = Literal["pos", "balance"]
 ROUND, KEEP, ROUNDS = 8, 4, 4
+
+DECLARED = declare(
+    "simulation",
+    claims=(
+        "mixed groups, balance",
+        "mixed groups, pos",
+        "balanced downsampling, weighted, stopped pools",
+        "balanced downsampling, weighted, fixed pools",
+    ),
+    controls=(
+        "mixed groups, balance, null",
+        "mixed groups, pos, null",
+    ),
+    must_fail=("balanced downsampling, unweighted, stopped pools",),
+)
 
 
 def experiments() -> list[Evidence]:

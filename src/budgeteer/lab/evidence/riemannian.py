@@ -18,12 +18,29 @@ from typing import Literal
 import numpy as np
 
 from budgeteer.allocate.riemannian import cells, expected_cost, gumbel_pairs, riemannian, round_choices
-from budgeteer.lab.evidence import BELOW_ZERO, Evidence, Region, measured
+from budgeteer.lab.evidence import BELOW_ZERO, Evidence, Region, declare, measured
 from budgeteer.plan import F64, I64
 
 SMALL, LARGE = (8, 4), (20, 5)
 Loss = Callable[[F64], tuple[float, F64]]
 Result = Literal["choice", "best"]
+
+DECLARED = declare(
+    "simulation",
+    claims=(
+        "choice against the dynamic program, separate, 8 groups",
+        "best against the dynamic program, separate, 8 groups",
+        "choice against the dynamic program, interacting, 8 groups",
+        "choice against the dynamic program, interacting, 20 groups",
+        "best against the dynamic program, interacting, 20 groups",
+        "gap to the optimum, choice",
+        "gap to the optimum, best",
+        "best against evolution",
+        "expected cost",
+        "antithetic pairs",
+    ),
+    must_fail=("antithetic pairs, g and -g",),
+)
 
 
 def experiments() -> list[Evidence]:

@@ -14,12 +14,25 @@ from functools import lru_cache
 
 import numpy as np
 
-from budgeteer.lab.evidence import ABOVE_ZERO, Evidence, Region, measured
+from budgeteer.lab.evidence import ABOVE_ZERO, Evidence, Region, declare, measured
 from budgeteer.lab.simulated import Simulated, answers_of, tasks_of, tokens_of
 from budgeteer.search import scale
 from budgeteer.solve import Strategy
 
 QUESTIONS, PARTS = 200, 5
+
+DECLARED = declare(
+    "simulation",
+    claims=(
+        "accuracy, noise 0",
+        "accuracy, noise 0.3",
+        "ceiling",
+    ),
+    controls=(
+        "accuracy, noise 1e+06",
+        "tokens",
+    ),
+)
 
 
 def experiments() -> list[Evidence]:

@@ -11,11 +11,22 @@ import numpy as np
 
 from budgeteer.allocate import selective
 from budgeteer.allocator import Allocator
-from budgeteer.lab.evidence import ABOVE_ONE, Evidence, Region, measured
+from budgeteer.lab.evidence import ABOVE_ONE, Evidence, Region, declare, measured
 from budgeteer.lab.evidence.knapsack import mixed, spread_rates
 from budgeteer.plan import Items
 
 CANDIDATES, ROLLOUTS = 384, 1024
+
+DECLARED = declare(
+    "simulation",
+    claims=(
+        "true rates, groups of 8",
+        "8 draws, groups of 8",
+        "true rates, groups of 3",
+        "8 draws, groups of 3",
+    ),
+    controls=("true rates, groups of 3, all alike",),
+)
 
 
 def experiments() -> list[Evidence]:

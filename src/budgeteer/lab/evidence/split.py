@@ -15,11 +15,22 @@ import numpy as np
 
 from budgeteer.allocate import neyman, uniform
 from budgeteer.allocator import Allocator
-from budgeteer.lab.evidence import ABOVE_ZERO, Evidence, Region, measured
+from budgeteer.lab.evidence import ABOVE_ZERO, Evidence, Region, declare, measured
 from budgeteer.lab.simulated import Simulated, tasks_of
 from budgeteer.search.split import Show, agreement, gains, split
 
 QUESTIONS, TOKENS = 100, 40
+
+DECLARED = declare(
+    "simulation",
+    claims=(
+        "accuracy, uniform, 4 samples",
+        "accuracy, uniform, 8 samples",
+        "accuracy, neyman, 8 samples",
+        "accuracy, uniform, 8 samples, alike",
+    ),
+    controls=("accuracy, uniform, 2 samples",),
+)
 
 
 def experiments() -> list[Evidence]:

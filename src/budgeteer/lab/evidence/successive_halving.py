@@ -12,11 +12,21 @@ from typing import Literal
 import numpy as np
 
 from budgeteer.allocate import successive_halving, uniform
-from budgeteer.lab.evidence import BELOW_ZERO, Evidence, measured
+from budgeteer.lab.evidence import BELOW_ZERO, Evidence, declare, measured
 from budgeteer.plan import ENDED, F64, Items, Outcomes
 
 ITEMS, UNITS = 32, 16
 Rates = Literal["sparse", "close", "alike"]
+
+DECLARED = declare(
+    "simulation",
+    claims=(
+        "simple regret, sparse, 16 units",
+        "simple regret, sparse, 4 units",
+        "simple regret, close, 16 units",
+    ),
+    controls=("the first item is chosen, alike",),
+)
 
 
 def experiments() -> list[Evidence]:

@@ -8,10 +8,18 @@ from __future__ import annotations
 
 import numpy as np
 
-from budgeteer.lab.evidence import ABOVE_ZERO, Evidence, measured
+from budgeteer.lab.evidence import ABOVE_ZERO, Evidence, declare, measured
 
 CAPS = (1, 2, 4, None)
 QUESTIONS, OUTPUT = 60, 120
+
+DECLARED = declare(
+    "embedded reasoner",
+    claims=(
+        "never shorter",
+        "longer",
+    ),
+)
 
 
 def experiments(seeds: int = 5) -> list[Evidence]:

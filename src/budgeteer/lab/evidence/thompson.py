@@ -10,10 +10,24 @@ import numpy as np
 
 from budgeteer.allocate import thompson, uniform
 from budgeteer.allocator import Allocator
-from budgeteer.lab.evidence import ABOVE_ONE, BELOW_ONE, Evidence, Region, measured
+from budgeteer.lab.evidence import ABOVE_ONE, BELOW_ONE, Evidence, Region, declare, measured
 from budgeteer.plan import ENDED, F64, Items, Outcomes
 
 ITEMS, ROUNDS, UNITS = 20, 10, 200
+
+DECLARED = declare(
+    "simulation",
+    claims=(
+        "reward",
+        "reward, costs differ",
+        "share of the best item's reward, 10 rounds",
+        "share of the best item's reward, 100 rounds",
+    ),
+    controls=(
+        "reward, alike",
+        "reward, one round",
+    ),
+)
 
 
 def experiments() -> list[Evidence]:

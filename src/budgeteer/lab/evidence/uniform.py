@@ -11,10 +11,16 @@ import numpy as np
 
 from budgeteer.allocate import neyman, uniform
 from budgeteer.allocator import Allocator
-from budgeteer.lab.evidence import BELOW_ONE, Evidence, measured
+from budgeteer.lab.evidence import BELOW_ONE, Evidence, declare, measured
 from budgeteer.plan import Items
 
 PROMPTS, UNITS = 128, 8.5
+
+DECLARED = declare(
+    "simulation",
+    claims=("alike",),
+    must_fail=("spread",),
+)
 
 
 def experiments() -> list[Evidence]:

@@ -14,7 +14,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from budgeteer.lab.evidence import ABOVE_ZERO, Evidence, Region, measured
+from budgeteer.lab.evidence import ABOVE_ZERO, Evidence, Region, declare, measured
 from budgeteer.lab.simulated import Simulated, answers_of, tasks_of
 from budgeteer.search import value_tree
 from budgeteer.search.score import Scorer, programmatic
@@ -22,6 +22,18 @@ from budgeteer.search.score import Scorer, programmatic
 QUESTIONS, LEVELS, EXPANSIONS = 30, 4, 24
 DEAD = (0.1, 0.25, 0.4)
 HORIZONS = {"exponent 1": 10**9, "greedy": 1}
+
+DECLARED = declare(
+    "simulation",
+    claims=(
+        "solved, exponent 1, average over dead ends",
+        "solved, greedy, average over dead ends",
+        "solved, greedy, dead ends 0.1",
+        "solved, greedy, dead ends 0.25",
+        "solved, greedy, dead ends 0.4",
+    ),
+    controls=("solved, exponent 1, dead ends 0.25, blind critic",),
+)
 
 
 def experiments() -> list[Evidence]:

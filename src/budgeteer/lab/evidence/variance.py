@@ -13,11 +13,20 @@ import numpy as np
 
 from budgeteer.allocate import uniform, variance
 from budgeteer.allocator import Allocator
-from budgeteer.lab.evidence import BELOW_ONE, Evidence, measured
+from budgeteer.lab.evidence import BELOW_ONE, Evidence, declare, measured
 from budgeteer.plan import Items
 
 PROMPTS, UNITS = 128, 8
 Source = Literal["known", "smoothed", "raw"]
+
+DECLARED = declare(
+    "simulation",
+    claims=(
+        "known",
+        "smoothed",
+        "raw",
+    ),
+)
 
 
 def experiments() -> list[Evidence]:

@@ -13,11 +13,23 @@ import numpy as np
 
 from budgeteer.allocate import uniform, water_filling
 from budgeteer.allocator import Allocator
-from budgeteer.lab.evidence import BELOW_ONE, Evidence, measured
+from budgeteer.lab.evidence import BELOW_ONE, Evidence, declare, measured
 from budgeteer.plan import F64, Items
 
 PARTS, TOKENS = 10, 2000
 Order = Literal["falling", "rising", "random"]
+
+DECLARED = declare(
+    "simulation",
+    claims=(
+        "uniform, known",
+        "uniform, guessed",
+        "cosine, known",
+        "cosine, guessed",
+        "schedule, falling",
+    ),
+    must_fail=("schedule, rising",),
+)
 
 
 def experiments() -> list[Evidence]:

@@ -16,7 +16,7 @@ from collections import Counter
 
 import numpy as np
 
-from budgeteer.lab.evidence import ABOVE_ZERO, Evidence, Region, measured
+from budgeteer.lab.evidence import ABOVE_ZERO, Evidence, Region, declare, measured
 from budgeteer.plan import F64
 from budgeteer.think.zip_rc import Costs, decide, middles, start
 
@@ -24,6 +24,15 @@ QUESTIONS, SAMPLES, EVERY = 150, 8, 16
 VALUES = np.linspace(0, 1, 7)
 LENGTHS = (0, 16, 32, 64, 96, 128, 192)
 TOKENS = middles(LENGTHS)
+
+DECLARED = declare(
+    "simulation",
+    claims=("made-up samples",),
+    controls=("made-up samples, control",),
+) | declare(
+    "embedded reasoner",
+    claims=("reasoner",),
+)
 
 
 def experiments() -> list[Evidence]:

@@ -1,0 +1,44 @@
+"""budgeteer papers: the catalogue of papers, and how much of each is here."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from dataclasses import asdict
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Arguments of the command."""
+    parser.add_argument(
+        "word", nargs="?", default="", help="a number, or a word in name, part, title, arXiv id or method"
+    )
+    parser.add_argument("--open", action="store_true", help="only those of which nothing is here yet")
+    form = parser.add_mutually_exclusive_group()
+    form.add_argument("--json", action="store_true", help="as JSON")
+    form.add_argument("--markdown", action="store_true", help="the whole catalogue as a page, docs/papers.md")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print every paper with what is here and what is missing."""
+    from budgeteer import papers
+    from budgeteer.errors import InvalidInput
+
+    if args.markdown:
+        if args.word or args.open:
+            raise InvalidInput("--markdown prints the whole catalogue; leave out the word and --open")
+        sys.stdout.write(papers.page())
+        return 0
+    found = [one for one in papers.matching(args.word) if one.level == "open" or not args.open]
+    if args.json:
+        sys.stdout.write(json.dumps([asdict(one) for one in found], indent=1) + "\n")
+        return 0
+    for one in found:
+        arxiv = f"arXiv {one.arxiv}" if one.arxiv else ""
+        sys.stdout.write(f"{one.number:3}  {one.level:13} {arxiv:16} {one.heading} ({one.part})\n")
+        facts = {"here": one.here, "missing": one.missing, "methods": ", ".join(one.methods)}
+        for what, text in (facts | {"evidence": ", ".join(one.evidence)}).items():
+            if text:
+                sys.stdout.write(f"{'':5}{what}: {text}\n")
+    sys.stdout.write(f"{len(found)} of {papers.count()}\n")
+    return 0
