@@ -15,8 +15,9 @@ from budgeteer.lab.compare import Arm, compare, pairs, with_references
 from budgeteer.lab.run import RunSpec, execute
 from budgeteer.models.policy import REASONER
 from budgeteer.rl.trainer import TrainConfig
+import needs
 
-pytest.importorskip("reasoning_gym")
+needs.reasoning_gym()
 pytestmark = pytest.mark.skipif(not (REASONER / "model.safetensors").exists(), reason="no embedded reasoner yet")
 
 BASE = RunSpec(

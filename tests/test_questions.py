@@ -14,6 +14,7 @@ from budgeteer.lab.tasks.chains import Chains
 from budgeteer.models.model import PREFIX, Message
 from budgeteer.solve import Question, styles
 from budgeteer.solve.styles import Asked, Example, choose, normal, style_of
+import needs
 from scripted import Scripted
 
 
@@ -92,7 +93,7 @@ def test_chains():
 
 
 def test_reasoning_gym_with_its_own_verifier_and_examples():
-    pytest.importorskip("reasoning_gym")
+    needs.reasoning_gym()
     known = questions.load("gym:gcd", limit=5)
     assert [known.grade(q, known.references[q.id]) for q in known.questions] == [1.0] * 5
     assert known.asked.examples == ()

@@ -20,8 +20,9 @@ from budgeteer.lab.tasks.gym import FAMILIES, Gym
 from budgeteer.lab.tasks.jsonl import JsonLines
 from budgeteer.lab.traces import Style
 from budgeteer.models.policy import REASONER, load_policy
+import needs
 
-pytest.importorskip("reasoning_gym")
+needs.reasoning_gym()
 
 CLEAN = Style(0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0)
 SIZES = dict.fromkeys([*pool.MIXES, "chains", *FAMILIES], (60, 90))
