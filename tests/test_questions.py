@@ -8,13 +8,13 @@ import json
 
 import pytest
 
+import needs
 from budgeteer.errors import InvalidInput, UnknownName
 from budgeteer.lab import questions
 from budgeteer.lab.tasks.chains import Chains
 from budgeteer.models.model import PREFIX, Message
 from budgeteer.solve import Question, styles
 from budgeteer.solve.styles import Asked, Example, choose, normal, style_of
-import needs
 from scripted import Scripted
 
 

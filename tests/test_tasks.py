@@ -11,6 +11,7 @@ import re
 
 import pytest
 
+import needs
 from budgeteer.errors import InvalidInput, UnknownName
 from budgeteer.lab import pool, traces
 from budgeteer.lab.tasks import chains
@@ -20,7 +21,6 @@ from budgeteer.lab.tasks.gym import FAMILIES, Gym
 from budgeteer.lab.tasks.jsonl import JsonLines
 from budgeteer.lab.traces import Style
 from budgeteer.models.policy import REASONER, load_policy
-import needs
 
 needs.reasoning_gym()
 
