@@ -21,7 +21,7 @@ FAMILIES: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 """Families that the embedded reasoner was pretrained on, with the settings that fit its size."""
 PACKAGE = "reasoning-gym==0.1.20"
-"""Installed without its dependencies: the extra ``lab`` names them, but for pycosat, which would have to be compiled."""
+"""Installed without its dependencies: the extra ``lab`` names them, without pycosat, which would be compiled."""
 
 
 class _NoPycosat(ModuleType):
@@ -31,8 +31,8 @@ class _NoPycosat(ModuleType):
         if name.startswith("__"):
             raise AttributeError(name)
         raise InvalidInput(
-            "zebra_puzzles of reasoning-gym needs pycosat, which is not installed: pip install pycosat, which needs a C "
-            "compiler, or take another family"
+            "zebra_puzzles of reasoning-gym needs pycosat, which is not installed: pip install pycosat, which needs a "
+            "C compiler, or take another family"
         )
 
 
