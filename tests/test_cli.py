@@ -15,7 +15,7 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 
-from budgeteer import Items, __version__, cli, registry
+from budgeteer import Items, Menu, Plan, __version__, cli, registry
 from budgeteer.allocate._margins import margin_of
 from budgeteer.cli.allocate import margins
 from budgeteer.lab import results
@@ -187,6 +187,22 @@ def test_allocate_explains_from_standard_input(
     assert cli.main(command) == 0
     text = capsys.readouterr().out
     assert "the last one gained 0.075 a token, no more than 4 (max_units)" in text
+
+
+def test_allocate_explains_and_draws_the_next_of_equal_gains_whose_sums_are_rounded(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cost, value = [100, 200, 300, 400, 500, 600, 700], np.cumsum([0.01] * 7).tolist()
+    path = written(tmp_path, [{"key": "a", "cost": cost, "value": value}, {"key": "b", "cost": [100], "value": [1.0]}])
+    command = ["allocate", "--method", "greedy-marginal", "--budget", "350", "--explain", "--plot"]
+    assert cli.main([*command, str(tmp_path / "plot.svg"), path]) == 0
+    text = capsys.readouterr().out
+    said = "option 2 is worth 0.02 for 200 tokens; option 3 would gain 0.0001 a token (at or above the price)"
+    assert f"{said}, its 100 more tokens do not fit the 50 left" in text
+    items = Items(("a", "b"), menu=Menu.of([cost, [100]], [value, [1.0]]))
+    spent, slope = margins(items, Plan(items.keys, np.zeros(2, np.int64), 0.0), None)
+    assert spent.tolist() == [100 * k for k in range(1, 9)]
+    assert slope.tolist() == pytest.approx([0.01, *[0.0001] * 7], rel=1e-12)
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+import needs
 from budgeteer.errors import BudgeteerError, InvalidInput, UnknownName
 from budgeteer.lab import results
 from budgeteer.lab.compare import Arm, compare, pairs, with_references
@@ -16,7 +17,7 @@ from budgeteer.lab.run import RunSpec, execute
 from budgeteer.models.policy import REASONER
 from budgeteer.rl.trainer import TrainConfig
 
-pytest.importorskip("reasoning_gym")
+needs.reasoning_gym()
 pytestmark = pytest.mark.skipif(not (REASONER / "model.safetensors").exists(), reason="no embedded reasoner yet")
 
 BASE = RunSpec(

@@ -5,8 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+import needs
+
 torch = pytest.importorskip("torch")
-pytest.importorskip("reasoning_gym")
+needs.reasoning_gym()
 
 from budgeteer.lab import heads  # noqa: E402
 from budgeteer.models.head import load_head, save_head  # noqa: E402

@@ -16,7 +16,7 @@ import pytest
 pytest.importorskip("xllamacpp")
 pytest.importorskip("openai")
 
-from budgeteer.errors import CheckpointError, InvalidInput, ModelError
+from budgeteer.errors import CheckpointError, InvalidInput, MissingExtra, ModelError
 from budgeteer.ledger import Allowance, Limit, MemoryLedger
 from budgeteer.models import llama_cpp
 from budgeteer.models.llama_cpp import LlamaCpp
@@ -28,7 +28,7 @@ CONTEXT = 256
 
 try:
     llama_cpp.smollm2()
-except CheckpointError as error:
+except MissingExtra as error:
     pytest.skip(str(error), allow_module_level=True)
 
 

@@ -299,6 +299,95 @@ def test_greedy_is_optimal_for_concave_values_and_equal_steps(rows, budget):
     assert plan.gap == pytest.approx(0, abs=1e-12)
 
 
+def nudged(values, rng):
+    """Each value as it is, or the next one above or below that float64 has."""
+    return [float(np.nextafter(v, v + rng.integers(-1, 2))) for v in values]
+
+
+@pytest.mark.parametrize("gains", [[0.01] * 4, [0.1] * 7, [1 / 3] * 5, [5.0, *[0.01] * 6], [1e300] * 3, [1e-300] * 3])
+@pytest.mark.parametrize("shuffled", [False, True])
+def test_greedy_takes_single_steps_of_equal_gains_whose_sums_are_rounded(gains, shuffled):
+    for seed in range(20):
+        rng = np.random.default_rng(seed)
+        value = nudged(np.cumsum(gains), rng) if seed else np.cumsum(gains).tolist()
+        order = rng.permutation(len(gains)) if shuffled else np.arange(len(gains))
+        menu = Menu.of([[100 * (int(k) + 1) for k in order]], [[value[k] for k in order]])
+        for steps in range(len(gains) + 1):
+            plan = allocate(greedy_marginal(), 100 * steps + 99, keyed(menu))
+            assert plan.expected_cost == 100 * steps, seed
+            assert plan.gap <= 1e-14 * value[-1]
+
+
+def test_plans_of_gains_that_are_equal_but_for_rounding_equal_brute_force():
+    """Greedy is exact for equal steps; the others with any."""
+    for seed in range(300):
+        rng = np.random.default_rng(seed)
+        sizes = rng.integers(1, 5, rng.integers(1, 4))
+        gain = [0.01, 0.1, 1 / 3, 0.7][seed % 4]
+        cost = [100 * np.arange(1, k + 1) if seed % 2 else np.cumsum(rng.integers(1, 9, k)) for k in sizes]
+        value = [nudged(np.cumsum(np.full(k, gain)), rng) if seed % 2 else nudged(gain * c, rng)
+                 for k, c in zip(sizes, cost, strict=True)]  # fmt: skip
+        items = keyed(Menu.of(cost, value), rng)
+        budget = int(rng.integers(1, sum(int(c[-1]) for c in cost) + 2))
+        best = brute(items.menu, budget)
+        exact = menu_knapsack(exact=True), menu_knapsack(exact=True, compiled=True)
+        for allocator in (*exact, greedy_marginal()) if seed % 2 else exact:
+            plan = allocate(allocator, budget, items)
+            assert plan.value == pytest.approx(best, rel=1e-12), seed
+            assert plan.gap == pytest.approx(0, abs=1e-12)
+        plan = allocate(menu_knapsack(), budget, items)
+        assert plan.value <= best * (1 + 1e-12) <= (plan.value + plan.gap) * (1 + 2e-12)
+        # the smallest value, of items that get the cheapest option worth it
+        level = max(
+            min(float(items.menu.value[k]) if k is not None else 0.0 for k in plan)
+            for plan in itertools.product(*[[None, *range(*items.menu.indptr[i : i + 2])] for i in range(len(items))])
+            if sum(int(items.menu.cost[k]) for k in plan if k is not None) <= budget
+        )
+        least = min(v[-1] for v in value)
+        assert allocate(budgeted_max_min(), budget, items).value >= min(level, least)
+
+
+def test_greedy_spends_all_on_many_items_of_equal_gains():
+    n = 6000  # beyond SAMPLED
+    rng = np.random.default_rng(0)
+    value = np.cumsum(np.full((n, 4), 0.01), 1)
+    value = np.nextafter(value, value + rng.integers(-1, 2, value.shape))
+    items = keyed(Menu.of(np.tile(100 * np.arange(1, 5), (n, 1)), value))
+    for budget in (300, 100 * n + 300, 399 * n):
+        for allocator in (greedy_marginal(), menu_knapsack(), menu_knapsack(compiled=True)):
+            plan = allocate(allocator, budget, items)
+            assert plan.expected_cost == budget // 100 * 100
+            assert plan.value == pytest.approx(budget // 100 * 0.01, rel=1e-12)
+            assert plan.gap == pytest.approx(0, abs=1e-9)
+
+
+def test_hulls_keep_options_that_only_rounding_puts_under_them():
+    from budgeteer.allocate._compiled import _hull
+
+    for seed in range(200):
+        rng = np.random.default_rng(seed)
+        k = int(rng.integers(2, 12))
+        cost = np.cumsum(rng.integers(1, 300, k))
+        gains = np.repeat(rng.gamma(1, 1, 2), k // 2 + 1)[:k]  # two slopes, each of several options
+        gains = np.sort(gains)[::-1] * np.diff(cost, prepend=0)
+        value = np.array(nudged(np.cumsum(gains), rng))
+        order = rng.permutation(k)
+        steps = hulls(blocks(Menu.of([cost[order]], [value[order]])))
+        assert order[steps.option - 1].tolist() == list(range(k)), seed
+        assert np.all(np.diff(steps.slope) <= 0)
+        assert steps.slope == pytest.approx(gains / np.diff(cost, prepend=0), rel=1e-10)
+        at, slope = np.empty(k, np.int64), np.empty(k)
+        size = _hull(cost[order], value[order], 0, k, np.empty(k, np.int64), at, slope)
+        assert order[at[:size]].tolist() == list(range(k)), seed
+        assert np.all(np.diff(slope) <= 0)
+        assert slope == pytest.approx(gains / np.diff(cost, prepend=0), rel=1e-10)
+
+
+def test_hulls_take_the_more_valuable_of_options_of_one_cost():
+    menu = Menu.of([[10, 10, 10, 20]], [[1.0, np.nextafter(1.0, 2), np.nextafter(1.0, 0), 2.0]])
+    assert hulls(blocks(menu)).option.tolist() == [2, 4]
+
+
 def test_hulls_by_hand():
     menu = Menu.of([[1, 2, 3, 4]], [[1.0, 1.2, 2.5, 2.4]])  # the second lies under the hull, the fourth is worse
     steps = hulls(blocks(menu))

@@ -230,7 +230,7 @@ def global_random(budget, items):
     return plan_of(items, np.floor(RNG.random(len(items)) * share).astype(np.int64))
 
 
-RNG = np.random.default_rng()
+RNG = np.random.default_rng(0)
 
 
 def random_but_positional(budget, items, state, *, rng):

@@ -8,6 +8,7 @@ import json
 
 import pytest
 
+import needs
 from budgeteer.errors import InvalidInput, UnknownName
 from budgeteer.lab import questions
 from budgeteer.lab.tasks.chains import Chains
@@ -92,7 +93,7 @@ def test_chains():
 
 
 def test_reasoning_gym_with_its_own_verifier_and_examples():
-    pytest.importorskip("reasoning_gym")
+    needs.reasoning_gym()
     known = questions.load("gym:gcd", limit=5)
     assert [known.grade(q, known.references[q.id]) for q in known.questions] == [1.0] * 5
     assert known.asked.examples == ()

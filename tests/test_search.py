@@ -452,10 +452,12 @@ def test_a_split_spends_on_what_is_contested_and_repeats_itself():
 
 
 def test_a_split_does_not_depend_on_how_fast_answers_come():
+    delay = random.Random(0)
+
     class Slow(Scripted):
         async def generate(self, request: Request) -> Response:
             response = await super().generate(request)
-            await asyncio.sleep(random.random() / 500)
+            await asyncio.sleep(delay.random() / 500)
             return response
 
     fast = finish(many(Slow(easy_and_hard().write), 500, 8), max_tokens=8)

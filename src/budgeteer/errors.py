@@ -105,10 +105,18 @@ class VerifierError(BudgeteerError):
 
 
 class MissingExtra(BudgeteerError, ImportError):
-    """An optional dependency that is not installed; the message names the extra to install."""
+    """An optional dependency that is not installed; the message has the command that installs it.
 
-    def __init__(self, module: str, extra: str) -> None:
-        super().__init__(f"this needs {module!r}, which is not installed: pip install 'budgeteer[{extra}]'")
+    Args:
+        module: that is missing.
+        extra: of this package that has it, or what else it needs.
+        alone: the requirement to install without its dependencies, where one of these would have to be compiled and is
+            not needed.
+    """
+
+    def __init__(self, module: str, extra: str, alone: str | None = None) -> None:
+        then = f" && pip install --no-deps {alone}" if alone else ""
+        super().__init__(f"this needs {module!r}, which is not installed: pip install 'budgeteer[{extra}]'{then}")
 
 
 class UnknownPrice(UnknownName):

@@ -14,6 +14,7 @@ import numba
 import numpy as np
 from numba import njit
 
+from budgeteer.allocate._menu import ROUNDING
 from budgeteer.allocate.menu_knapsack import EPS
 
 FIRST = 1 << 5
@@ -135,7 +136,7 @@ def _hull(cost, value, start, stop, order, at, slope):  # type: ignore[no-untype
                 order[j] = order[j - 1]
                 j -= 1
             order[j] = this
-    size, c0, v0 = 0, 0, 0.0
+    size, c0, v0, near, rounded = 0, 0, 0.0, ROUNDING * width, False
     for k in range(width):
         this = order[k]
         if value[this] <= v0:
@@ -147,15 +148,41 @@ def _hull(cost, value, start, stop, order, at, slope):  # type: ignore[no-untype
                 c0, v0 = cost[at[size - 1]], value[at[size - 1]]
             else:
                 c0, v0 = 0, 0.0
-            steep = (value[this] - v0) / (cost[this] - c0)
+            more = cost[this] - c0
+            steep = (value[this] - v0) / more
             if size and steep > slope[size - 1]:
+                before = c0 - cost[at[size - 2]] if size > 1 else c0
+                under = (steep - slope[size - 1]) * before / (before + more) * more  # how far the corner is
+                rounded = rounded or under <= near * value[this]
                 size -= 1
             else:
                 break
         at[size], slope[size] = this, steep
         size += 1
         c0, v0 = cost[this], value[this]
-    return size
+    return _put_back(cost, value, order, at, slope, size, near) if rounded else size
+
+
+@njit(**_OPTIONS)
+def _put_back(cost, value, order, at, slope, size, near):  # type: ignore[no-untyped-def]
+    """A hull with the options, in an order of rising cost, that only rounding has put under it; how many steps now."""
+    corner, steep = at[:size].copy(), slope[:size].copy()
+    c0, v0, c1, v1, k, kept = 0, 0.0, 0, 0.0, 0, 0
+    for j in range(size):
+        last = corner[j]
+        while cost[order[k]] < cost[last]:
+            this = order[k]
+            on = value[this] - v0 >= steep[j] * (cost[this] - c0) - near * value[last]
+            if on and cost[this] > c1 and value[this] > v1:
+                at[kept], slope[kept] = this, steep[j]
+                c1, v1 = cost[this], value[this]
+                kept += 1
+            k += 1
+        at[kept], slope[kept] = last, steep[j]
+        c0, v0 = cost[last], value[last]
+        c1, v1 = c0, v0
+        kept += 1
+    return kept
 
 
 @njit(**_OPTIONS)

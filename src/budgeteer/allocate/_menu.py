@@ -29,6 +29,8 @@ COPIED = 1 << 20
 """Up to so many options their costs are copied to float64."""
 SAMPLED = 4096
 """From so many items on, the first prices come from a sample."""
+ROUNDING = 2.0**-52
+"""Times the number of an item's options and a value: sums of as many gains are off by less."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,7 +151,10 @@ class Edges(NamedTuple):
 
 
 def edges(block: Block, cost: NDArray[Any], value: F64, stop: NDArray[Any]) -> Edges:
-    """Steps of a block's hulls, by gift wrapping: from a point always to the option of the steepest slope.
+    """Steps of a block's hulls, by gift wrapping: from a point along the steepest slope to the nearest option on it.
+
+    Options that lie on a hull but for rounding are kept: sums of equal gains differ in their last bits, and a step over
+    several of them may not fit where the first would.
 
     Args:
         block: r items.
@@ -157,16 +162,24 @@ def edges(block: Block, cost: NDArray[Any], value: F64, stop: NDArray[Any]) -> E
         stop: [r] the cost at which it ends, a point of its hull.
     """
     found, steep = [], np.full(len(cost), np.inf)
+    near = ROUNDING * block.cost.shape[1]
     while len(on := np.flatnonzero(cost < stop)):
         if len(on) < len(cost):
             block, cost, value, stop, steep = block.take(on), cost[on], value[on], stop[on], steep[on]
-        more = block.cost - cost[:, None]
+        more, gain = block.cost - cost[:, None], block.value - value[:, None]
         slope = np.full(more.shape, -np.inf)
-        np.divide(block.value - value[:, None], more, out=slope, where=more > 0)
-        at = slope.argmax(1)
+        np.divide(gain, more, out=slope, where=more > 0)
+        best = slope.argmax(1)[:, None]
+        top = np.take_along_axis(slope, best, 1)
+        size = np.maximum(np.abs(block.value), np.abs(np.take_along_axis(block.value, best, 1)))
+        reached = (more > 0) & (gain > 0) & (gain >= top * more - near * size)
+        np.put_along_axis(reached, best, True, 1)
+        # of options of the same cost the most valuable one
+        least = np.where(reached, more, np.inf).min(1, keepdims=True)
+        at = np.where(reached & (more == least), block.value, -np.inf).argmax(1)
         flat = at + np.arange(0, block.cost.size, block.cost.shape[1])
         # rounding may make a later slope the larger one by a hair; an item's steps keep their order
-        steep = np.minimum(slope.ravel()[flat], steep)
+        steep = np.minimum(top[:, 0], steep)
         found.append(Edges(block.item, at + 1, more.ravel()[flat], steep))
         cost, value = block.cost.ravel()[flat], block.value.ravel()[flat]
     return join(found)

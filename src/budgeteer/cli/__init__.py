@@ -73,7 +73,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stderr.write(f"error: {error}\n")
         return 2
     except ModuleNotFoundError as error:
-        if error.name and error.name.split(".")[0] in ("torch", "tokenizers", "safetensors", "reasoning_gym", "numba"):
+        if error.name and error.name.split(".")[0] in ("torch", "tokenizers", "safetensors", "numba"):
             sys.stderr.write(f"error: {name} needs {error.name!r}: pip install 'budgeteer[lab]'\n")
             return 2
         raise

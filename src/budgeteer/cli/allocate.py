@@ -190,6 +190,10 @@ def _gained(plan: Plan, margin: Margin, i: int, last: float, next_one: float) ->
 
 
 def _why_menu(items: Items, plan: Plan, budget: int) -> list[str]:
+    import numpy as np
+
+    from budgeteer.allocate._menu import ROUNDING
+
     menu = items.options()
     cost, value = menu.at(plan.units)
     left = budget - int(plan.expected_cost)
@@ -198,21 +202,24 @@ def _why_menu(items: Items, plan: Plan, budget: int) -> list[str]:
         part = slice(int(menu.indptr[i]), int(menu.indptr[i + 1]))
         more, gain = menu.cost[part] - cost[i], menu.value[part] - value[i]
         has = f"option {k} is worth {value[i]:.4g} for {cost[i]:,} tokens" if k else "nothing"
-        better = [(float(g / m), j + 1, int(m)) for j, (m, g) in enumerate(zip(more, gain, strict=True)) if g > 0 < m]
+        better = [(float(g), j + 1, int(m)) for j, (m, g) in enumerate(zip(more, gain, strict=True)) if g > 0 < m]
         if not better:
             free = [j + 1 for j, (m, g) in enumerate(zip(more, gain, strict=True)) if g > 0 >= m]
             reasons.append(
                 f"{has}; " + (f"option {free[0]} is worth more for no more" if free else "nothing is worth more")
             )
             continue
-        slope, option, tokens = max(better)
+        # the nearest option on the steepest slope, and at the price or below it, but for rounding: as hulls have it
+        slope, near = max(g / m for g, _, m in better), ROUNDING * len(more) * float(np.abs(menu.value[part]).max())
+        worth, option, tokens = min((x for x in better if x[0] >= slope * x[2] - near), key=lambda x: (x[2], -x[0]))
         if tokens > left:
             rest = f"its {tokens:,} more tokens do not fit the {left:,} left"
         else:
             rest = f"its {tokens:,} more tokens are left, but this method does not spend them here"
         side = ""
         if math.isfinite(plan.price):
-            side = " (below the price)" if slope < plan.price else " (at or above the price)"
+            below = worth < plan.price * tokens - near
+            side = " (below the price)" if below else " (at or above the price)"
         reasons.append(f"{has}; option {option} would gain {slope:.4g} a token{side}, {rest}")
     return reasons
 

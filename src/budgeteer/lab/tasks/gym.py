@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import importlib
+import importlib.util
+import sys
 from collections.abc import Sequence
+from types import ModuleType
 from typing import Any
 
 from budgeteer.errors import InvalidInput, MissingExtra, UnknownName
@@ -16,6 +20,38 @@ FAMILIES: dict[str, dict[str, Any]] = {
     },
 }  # fmt: skip
 """Families that the embedded reasoner was pretrained on, with the settings that fit its size."""
+PACKAGE = "reasoning-gym==0.1.20"
+"""Installed without its dependencies: the extra ``lab`` names them, without pycosat, which would be compiled."""
+
+
+class _NoPycosat(ModuleType):
+    """Stands for pycosat while reasoning-gym is imported, which imports it although only one family calls it."""
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        raise InvalidInput(
+            "zebra_puzzles of reasoning-gym needs pycosat, which is not installed: pip install pycosat, which needs a "
+            "C compiler, or take another family"
+        )
+
+
+def reasoning_gym() -> ModuleType:
+    """The package reasoning-gym, with or without pycosat.
+
+    Raises:
+        MissingExtra: it is not installed.
+    """
+    without = "reasoning_gym" not in sys.modules and importlib.util.find_spec("pycosat") is None
+    if without:
+        sys.modules["pycosat"] = _NoPycosat("pycosat")
+    try:
+        return importlib.import_module("reasoning_gym")
+    except ImportError as error:
+        raise MissingExtra("reasoning_gym", "lab", alone=PACKAGE) from error
+    finally:
+        if without:
+            del sys.modules["pycosat"]
 
 
 class Gym:
@@ -29,16 +65,13 @@ class Gym:
     """
 
     def __init__(self, family: str, size: int, seed: int, **settings: Any) -> None:
-        try:
-            import reasoning_gym
-        except ImportError as error:
-            raise MissingExtra("reasoning_gym", "lab") from error
-        if family not in reasoning_gym.factory.DATASETS:
-            raise UnknownName("reasoning-gym family", family, reasoning_gym.factory.DATASETS)
+        gym = reasoning_gym()
+        if family not in gym.factory.DATASETS:
+            raise UnknownName("reasoning-gym family", family, gym.factory.DATASETS)
         self.name = family
         options = {**FAMILIES.get(family, {}), **settings}
         # reasoning-gym draws with Random(seed + index): spread seeds so that two seeds share no index
-        self._data = reasoning_gym.create_dataset(family, seed=seed * 1_000_003, size=size * 20, **options)
+        self._data = gym.create_dataset(family, seed=seed * 1_000_003, size=size * 20, **options)
         found: dict[str, Item] = {}
         for index in range(size * 20):
             entry = self._data[index]
