@@ -60,8 +60,8 @@ import numpy as np
 from budgeteer.allocate import uniform
 from budgeteer.errors import InvalidInput
 from budgeteer.lab.stats import Paired, crossed, crossed_weights, wilson
+from budgeteer.lab.tasks.files import final
 from budgeteer.lab.tasks.gym import Gym
-from budgeteer.lab.tasks.jsonl import agrees, final
 from budgeteer.ledger import Allowance, Limit, MemoryLedger
 from budgeteer.models.llama_cpp import LlamaCpp
 from budgeteer.models.model import LENGTH, LOGPROBS, SEED, Choice, Chunk, Message, Model, Request, Response
@@ -74,6 +74,7 @@ from budgeteer.solve.lines import Lines
 from budgeteer.solve.styles import Asked, Example, direct, few_shot
 from budgeteer.think import length_filtered_vote
 from budgeteer.usage import Usage
+from budgeteer.verify import auto
 
 ROOT = Path(__file__).resolve().parents[1]
 OUT = ROOT / "benchmarks" / "results" / "smollm2.json"
@@ -570,7 +571,7 @@ def main() -> None:
     }  # fmt: skip
     if problems:
         said = [row["answer"] for row in rows if row["family"] == "GSM8K"]
-        right = sum(agrees(answer, final(p["answer"])) for answer, p in zip(said, problems, strict=True))
+        right = sum(auto(answer, final(p["answer"])) for answer, p in zip(said, problems, strict=True))
         result["gsm8k_greedy"] = {"right": right, "questions": len(said), **shown(wilson(right, len(said)))}
     for part in dict.fromkeys(family.part for family in families):
         own = [family for family in families if family.part == part]

@@ -57,8 +57,9 @@ def test_gz_and_standard_input(tmp_path, monkeypatch):
     [
         ("", "no questions"),
         ("{", "line 1: not a JSON object"),
-        ("[1]\n", "line 1: no field 'question'"),
-        ('{"question": " "}\n', "no field 'question' with text"),
+        ("[1]\n", r"line 1: not an object with fields but \[1\]"),
+        ('{"question": " "}\n', "field 'question' holds ' ' and no text"),
+        ('{"q": "a", "a": "b"}\n', "line 1: no field 'question'; it has 'q', 'a'; name yours with --question-field"),
         ('{"question": "a", "id": 1}\n\n{"question": "b", "id": "1"}\n', "line 3: the id '1' is there already"),
     ],
 )
@@ -75,8 +76,10 @@ def test_bad_sources_say_what_there_is(tmp_path):
         questions.load("chain")
     with pytest.raises(InvalidInput, match="names no family"):
         questions.load("gym")
-    with pytest.raises(InvalidInput, match="no setting"):
+    with pytest.raises(UnknownName, match="'chains'"):
         questions.load("chains:4")
+    with pytest.raises(InvalidInput, match="no setting"):
+        questions.load("gym:gcd:4")
     with pytest.raises(InvalidInput, match="unexpected keyword"):
         questions.load("chains:most=4", limit=3)
     with pytest.raises(InvalidInput, match="at least 1"):
@@ -111,6 +114,13 @@ def test_reasoning_gym_with_its_own_verifier_and_examples():
 @pytest.mark.parametrize(
     ("name", "task", "trace", "answer"),
     [
+        ("chat", "numbers", "Answer: 12:30", "12:30"),
+        ("chat", "numbers", "Answer: B1", "B1"),
+        ("chat", "numbers", "Answer: 1,2,3", "1,2,3"),
+        ("chat", "numbers", "Answer: 3-5", "3-5"),
+        ("chat", "numbers", "Answer: it is 3/4", "3/4"),
+        ("chat", "numbers", r"Answer: $\\frac{3}{4}$", r"$\\frac{3}{4}$"),
+        ("chat", "numbers", "Answer: 5 to 12", "12"),
         ("reasoner", "chains", "7+5=1;</think>1\n?7", "1"),
         ("reasoner", "chains", "7+5=1;", None),
         ("reasoner", "chains", "</think>", None),
@@ -132,6 +142,8 @@ def test_numbers_have_one_form():
     assert {normal(text) for text in same} == {"1200"}
     assert normal("-0") == normal("0.0") == "0"
     assert normal("12 apples") == "12 apples"
+    assert normal("1,2,3") == "1,2,3"
+    assert normal("12,34") == "12,34"
     assert normal("123456789012345678901234567890.10") == "123456789012345678901234567890.1"
 
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import ast
-import gzip
-import json
 import math
 import random
 import re
@@ -18,14 +16,14 @@ from budgeteer.lab.tasks import chains
 from budgeteer.lab.tasks.base import Item, extract_answer, score
 from budgeteer.lab.tasks.chains import Chains
 from budgeteer.lab.tasks.gym import FAMILIES, Gym
-from budgeteer.lab.tasks.jsonl import JsonLines
+from budgeteer.lab.tasks.mixture import MIXES
 from budgeteer.lab.traces import Style
 from budgeteer.models.policy import REASONER, load_policy
 
 needs.reasoning_gym()
 
 CLEAN = Style(0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0)
-SIZES = dict.fromkeys([*pool.MIXES, "chains", *FAMILIES], (60, 90))
+SIZES = dict.fromkeys([*MIXES, "chains", *(f"gym:{family}" for family in FAMILIES)], (60, 90))
 
 
 @pytest.fixture(scope="module")
@@ -147,101 +145,8 @@ def test_an_unknown_pool_suggests_the_nearest(typo, meant):
 
 
 def test_a_pool_that_is_too_small_says_how_many_there_are():
-    with pytest.raises(InvalidInput, match=r"\d+ distinct|distinct problems"):
-        pool.build("gcd", 0, 3000, 3000)
-
-
-# -- JSON lines -------------------------------------------------------------------------------------------------------
-
-GSM8K = [
-    {"question": "Natalia sold 48 clips in April and half in May. How many?", "answer": "48/2=24.\n48+24=72\n#### 72"},
-    {"question": "A house costs $1,080,000 and a third more. Price?", "answer": "1,080,000*4/3\n#### 1,440,000"},
-    {"question": "It was 3 degrees and fell by 7.5.", "answer": "3-7.5=-4.5\n#### -4.5"},
-]
-
-
-@pytest.fixture
-def gsm8k(tmp_path):
-    path = tmp_path / "gsm8k.jsonl"
-    path.write_text("\n".join(map(json.dumps, GSM8K)) + "\n\n")
-    return path
-
-
-def test_json_lines_read_the_final_answer(gsm8k):
-    env = JsonLines(gsm8k)
-    assert env.name == "gsm8k"
-    assert [item.answer for item in env.items] == ["72", "1,440,000", "-4.5"]
-    assert [item.key for item in env.items] == ["gsm8k:1", "gsm8k:2", "gsm8k:3"]
-    assert env.items[1].prompt == GSM8K[1]["question"]
-
-
-@pytest.mark.parametrize(
-    ("item", "answer", "reward"),
-    [
-        (0, "72", 1), (0, "The answer is 72.", 1), (0, "$72.00", 1), (0, "7 2", 0), (0, "-72", 0), (0, "many", 0),
-        (1, "1440000", 1), (1, "1,440,000", 1), (1, "1,440", 0), (2, "-4.5", 1), (2, "4.5", 0), (2, None, 0),
-    ],
-)  # fmt: skip
-def test_numeric_answers_compare_as_numbers(gsm8k, item, answer, reward):
-    env = JsonLines(gsm8k)
-    assert env.verify(env.items[item], answer) == reward
-
-
-def test_other_answers_compare_as_text(tmp_path):
-    path = tmp_path / "words.jsonl"
-    path.write_text('{"q": "Capital of France?", "a": " Paris "}\n')
-    env = JsonLines(path, question="q", answer="a")
-    assert env.verify(env.items[0], "paris") == 1
-    assert env.verify(env.items[0], "London") == 0
-
-
-def test_a_zipped_file_reads_the_same(gsm8k, tmp_path):
-    zipped = tmp_path / "gsm8k.jsonl.gz"
-    zipped.write_bytes(gzip.compress(gsm8k.read_bytes()))
-    assert JsonLines(zipped).items == JsonLines(gsm8k).items
-
-
-def test_a_pool_from_a_file_splits_it(tmp_path):
-    path = tmp_path / "sums.jsonl"
-    rows = [{"question": f"{i} + {i} =", "answer": f"#### {2 * i}"} for i in range(40)]
-    path.write_text("\n".join(map(json.dumps, rows)))
-    p = pool.build(str(path), 0, 30, 10)
-    assert len(p.train) == 30
-    assert len(p.heldout) == 10
-    assert not {i.prompt for i in p.train} & {i.prompt for i in p.heldout}
-    assert score(p.environment, p.train[0], f"</think>{p.train[0].answer}") == 1
-    with pytest.raises(InvalidInput, match="40 distinct problems, 60 asked"):
-        pool.build(str(path), 0, 50, 10)
-
-
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [
-        (b'{"question": "a", "answer": "1"}\n{"question": "b"', r"bad\.jsonl, line 2: not a JSON object"),
-        (b'{"question": "a", "answer": "1"}\n\n{"question": "b"}\n', r"bad\.jsonl, line 3: no field 'answer'"),
-        (b"[1, 2]\n", r"bad\.jsonl, line 1: not a JSON object"),
-        (b'"text"\n', r"bad\.jsonl, line 1: not a JSON object"),
-        (b"\xff\xfe\x00", r"bad\.jsonl, line \d: not a JSON object"),
-        (b"", r"bad\.jsonl holds no items"),
-    ],
-)
-def test_a_bad_file_is_refused_with_its_line(tmp_path, content, message):
-    path = tmp_path / "bad.jsonl"
-    path.write_bytes(content)
-    with pytest.raises(InvalidInput, match=message):
-        JsonLines(path)
-
-
-def test_a_missing_or_cut_off_file_is_refused(tmp_path, gsm8k):
-    with pytest.raises(InvalidInput, match=r"cannot read .*nothing\.jsonl"):
-        JsonLines(tmp_path / "nothing.jsonl")
-    broken = tmp_path / "broken.jsonl.gz"
-    broken.write_bytes(gzip.compress(gsm8k.read_bytes())[:-30])
-    with pytest.raises(InvalidInput, match=r"broken\.jsonl\.gz"):
-        JsonLines(broken)
-    broken.write_bytes(b"no gzip")
-    with pytest.raises(InvalidInput, match=r"broken\.jsonl\.gz"):
-        JsonLines(broken)
+    with pytest.raises(InvalidInput, match=r"\d+ distinct problems.*--train-items"):
+        pool.build("gym:gcd", 0, 3000, 3000)
 
 
 # -- traces -----------------------------------------------------------------------------------------------------------

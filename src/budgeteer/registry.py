@@ -89,7 +89,7 @@ _BAVT = (*_of("BAVT"), "value_tree")
 _SCALE = (*_of("SCALE"), "scale")
 _CROWD = ("Statistical Decision Making for Optimal Budget Allocation in Crowd Labeling", "1403.3080", "split")
 _A, _S, _R = "budgeteer.allocate", "budgeteer.stop", "budgeteer.rl.recipes"
-_T, _SE = "budgeteer.think", "budgeteer.search"
+_T, _SE, _V = "budgeteer.think", "budgeteer.search", "budgeteer.verify"
 
 # fmt: off
 _ALL = (
@@ -149,6 +149,11 @@ _ALL = (
     Method("max-score", "aggregator", f"{_SE}.aggregate:max_score", "the answer of the best sample"),
     Method("majority-filter", "aggregator", f"{_SE}.aggregate:majority_filter", "the best score of frequent answers",
            *_BOM),
+    Method("auto", "verifier", f"{_V}:auto", "as what the reference is: number, letter, list, expression, text"),
+    Method("exact", "verifier", f"{_V}:exact", "the same characters"),
+    Method("number", "verifier", f"{_V}:number", "the same number, exactly, of the same unit"),
+    Method("math", "verifier", f"{_V}:math", "expressions of the same value, wherever they are tried"),
+    Method("choice", "verifier", f"{_V}:choice", "the same letter of multiple choice"),
     Method("verifier", "scorer", f"{_SE}.score:verifier", "the task's own check of an answer"),
     Method("mean-logprob", "scorer", f"{_SE}.score:mean_logprob", "how sure the model was of its tokens"),
     Method("programmatic", "scorer", f"{_SE}.score:programmatic", "a function of question and trace"),

@@ -7,7 +7,7 @@ import shutil
 import sys
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from budgeteer.lab.compare import Update
@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 def add_training(parser: argparse.ArgumentParser) -> None:
     """Options of what all runs of a comparison share."""
     group = parser.add_argument_group("task and training")
-    group.add_argument("--task", default="real", help="pool (real, hard, homogeneous), family, or a .jsonl file")
+    add_task(group, "real")
+    group.add_argument("--task-seed", type=int, default=None, help="seed of the problems and of their split")
     group.add_argument("--model", type=Path, default=None, help="folder of a Llama policy (default: the embedded one)")
     group.add_argument("--steps", type=int, default=None, help="training steps (default %(default)s = the standard)")
     group.add_argument("--prompts", type=int, default=None, help="prompts a step")
@@ -27,9 +28,36 @@ def add_training(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--kl", type=float, default=None, help="weight of the KL penalty")
     group.add_argument("--train-items", type=int, default=None, help="training problems")
     group.add_argument("--heldout-items", type=int, default=None, help="held-out problems")
-    group.add_argument("--task-seed", type=int, default=None, help="seed of the problems")
     group.add_argument("--device", default=None, help="cpu, cuda or auto")
     group.add_argument("--dtype", default=None, help="float32, bfloat16 or auto")
+
+
+def add_task(parser: Any, default: str) -> None:
+    """``--task`` and what belongs to it."""
+    from budgeteer.lab.tasks.named import HELP
+
+    parser.add_argument("--task", default=default, help=HELP + " (default %(default)s)")
+    add_reading(parser)
+
+
+def add_reading(parser: Any) -> None:
+    """Options of how a task's file is read and its answers are graded."""
+    parser.add_argument("--question-field", default=None, metavar="NAME", help="of a file (default question)")
+    parser.add_argument("--answer-field", default=None, metavar="NAME", help="of a file (default answer)")
+    parser.add_argument(
+        "--verifier",
+        default=None,
+        metavar="V",
+        help="how answers are compared with references: auto, exact, number, math, choice or python:FILE.py "
+        "(default: the task's own; of a file auto, by what the reference is)",
+    )
+
+
+def task_of(args: argparse.Namespace, task: str) -> str:
+    """A task's name with the options of :func:`add_reading`."""
+    from budgeteer.lab.tasks.named import with_options
+
+    return with_options(task, question=args.question_field, answer=args.answer_field, verifier=args.verifier)
 
 
 def spec_of(args: argparse.Namespace, recipe: str, budget: str, tokens: int | None, seed: int) -> RunSpec:
@@ -53,7 +81,7 @@ def spec_of(args: argparse.Namespace, recipe: str, budget: str, tokens: int | No
         "pool_seed": args.task_seed, "train": args.train_items, "heldout": args.heldout_items,
         "model": str(args.model) if args.model else None,
     }  # fmt: skip
-    spec = RunSpec(recipe, budget, tokens, config, pool=args.task)
+    spec = RunSpec(recipe, budget, tokens, config, pool=task_of(args, args.task))
     return replace(spec, **{k: v for k, v in more.items() if v is not None})
 
 

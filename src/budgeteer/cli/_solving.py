@@ -14,7 +14,10 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
+from budgeteer.cli._options import add_reading, task_of
+
 if TYPE_CHECKING:
+    from budgeteer.lab.questions import QuestionSet
     from budgeteer.models.model import Model
     from budgeteer.prices import PriceTable
     from budgeteer.solve.runner import Pause, Progress, Row, Run
@@ -38,12 +41,20 @@ def add_solving(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--limit", type=int, default=None, metavar="N", help="the first N questions; of a task, N of it"
     )
+    add_reading(parser)
     parser.add_argument("--task-seed", type=int, default=0, help="seed of a task's questions (default %(default)s)")
     parser.add_argument("--concurrency", type=int, default=8, help="questions at once (default %(default)s)")
     parser.add_argument("--timeout", type=float, default=600.0, help="seconds a question (default %(default)g)")
     parser.add_argument(
         "--prices", default=None, metavar="FILE", help="TOML, LiteLLM's JSON, or genai (the shipped ones)"
     )
+
+
+def questions_of(args: argparse.Namespace) -> QuestionSet:
+    """The questions that were named."""
+    from budgeteer.lab import questions
+
+    return questions.load(task_of(args, args.source), limit=args.limit, seed=args.task_seed)
 
 
 def prices_of(given: str | None, *, money: bool) -> PriceTable | None:

@@ -12,10 +12,10 @@ from budgeteer.cli import _solving
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of the command."""
+    from budgeteer.lab.tasks import named
+
     parser.add_argument("strategies", metavar="S1,S2,...", help="each NAME or NAME:param=value,...; first = reference")
-    parser.add_argument(
-        "source", metavar="FILE|TASK|-", help="JSON lines with 'question' and 'answer', chains, gym:..."
-    )
+    parser.add_argument("source", metavar="FILE|TASK|-", help=named.HELP + "; - is JSON lines on standard input")
     parser.add_argument("--budgets", required=True, help="of a question, such as 256,512,1k")
     parser.add_argument("--seeds", type=int, default=3, help="number of seeds (default %(default)s)")
     parser.add_argument("--first-seed", type=int, default=0, help="first seed (default %(default)s)")
@@ -27,7 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Measure, write frontier.json and report.html, print the table."""
     from budgeteer.errors import InvalidInput
-    from budgeteer.lab import frontier, frontier_report, questions
+    from budgeteer.lab import frontier, frontier_report
     from budgeteer.lab.results import write_text
     from budgeteer.meter import MONEY
     from budgeteer.solve import Strategy, registered, styles
@@ -47,10 +47,13 @@ def run(args: argparse.Namespace) -> int:
     budgets = frontier.budgets_of(args.budgets)
     seeds = list(range(args.first_seed, args.first_seed + args.seeds))
     prices = _solving.prices_of(args.prices, money=budgets[0].kind == MONEY)
-    asked = questions.load(args.source, limit=args.limit, seed=args.task_seed)
+    asked = _solving.questions_of(args)
     ungraded = [question.id for question in asked.questions if asked.grade(question, None) is None]
     if ungraded:
-        raise InvalidInput(f"{len(ungraded)} questions have no 'answer', such as {ungraded[0]!r}; a frontier needs all")
+        raise InvalidInput(
+            f"{len(ungraded)} questions have no answer, such as {ungraded[0]!r}; a frontier needs all: "
+            f"name the field with --answer-field"
+        )
     model = _solving.model_of(args)
     live, cells = _solving.Live(), len(strategies) * len(budgets) * len(seeds)
     begun: dict[frontier.Cell, None] = {}
@@ -66,7 +69,8 @@ def run(args: argparse.Namespace) -> int:
             style = args.style or styles.choose(model, asked.asked)
             return style, await frontier.measure(
                 strategies, budgets, seeds, asked, model, styles.style_of(style, asked.asked), args.out,
-                about={"style": style, "oracle": "yes" if args.oracle else "no"}, oracle=args.oracle,
+                about={"style": style, "oracle": "yes" if args.oracle else "no",
+                       "verifier": asked.task.identity}, oracle=args.oracle,
                 concurrency=args.concurrency, timeout=args.timeout, prices=prices,
                 durable=_solving.billed(args.model), pause=pause, on_row=on_row,
             )  # fmt: skip

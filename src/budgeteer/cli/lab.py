@@ -7,6 +7,8 @@ import sys
 import time
 from pathlib import Path
 
+from budgeteer.cli._options import add_task, task_of
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of the command."""
@@ -20,11 +22,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     heads.add_argument("--out", type=Path, default=Path("runs/heads"), help="folder (default %(default)s)")
     heads.add_argument("--seed", type=int, default=0)
     profile = commands.add_parser("profile", help="pass rates of a pool under a policy, as RLVR diagnostics show them")
-    profile.add_argument("--task", default="real")
-    profile.add_argument("--task-seed", type=int, default=0)
-    profile.add_argument("--items", type=int, default=512)
-    profile.add_argument("--rollouts", type=int, default=8)
-    profile.add_argument("--model", type=Path, default=None)
+    add_task(profile, "real")
+    profile.add_argument("--task-seed", type=int, default=0, help="seed of the problems (default %(default)s)")
+    profile.add_argument("--items", type=int, default=512, help="problems (default %(default)s)")
+    profile.add_argument("--rollouts", type=int, default=8, help="samples of each problem (default %(default)s)")
+    profile.add_argument(
+        "--model", type=Path, default=None, help="folder of a Llama policy (default: the embedded one)"
+    )
 
 
 def run(args: argparse.Namespace) -> int:
@@ -73,6 +77,6 @@ def _profile(args: argparse.Namespace) -> int:
     from budgeteer.lab.profile import profile, render
     from budgeteer.models.policy import REASONER
 
-    found = profile(args.model or REASONER, args.task, args.task_seed, args.items, args.rollouts)
+    found = profile(args.model or REASONER, task_of(args, args.task), args.task_seed, args.items, args.rollouts)
     sys.stdout.write(render(found) + "\n")
     return 0

@@ -13,7 +13,9 @@ from budgeteer.cli import _solving
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of the command."""
-    parser.add_argument("source", metavar="FILE|TASK|-", help="JSON lines with 'question', chains, or gym:FAMILY")
+    from budgeteer.lab.tasks import named
+
+    parser.add_argument("source", metavar="FILE|TASK|-", help=named.HELP + "; - is JSON lines on standard input")
     parser.add_argument("--strategy", required=True, metavar="S[:param=value,...]", help="see budgeteer methods")
     parser.add_argument("--budget", required=True, help="such as 2k, output:500, '$0.01'")
     per = parser.add_mutually_exclusive_group()
@@ -30,7 +32,6 @@ def run(args: argparse.Namespace) -> int:
     """Solve, print the rows or the summary."""
     from budgeteer.budget import Budgets
     from budgeteer.errors import InvalidInput
-    from budgeteer.lab import questions
     from budgeteer.meter import MONEY
     from budgeteer.solve import registered, runner, styles
 
@@ -40,7 +41,7 @@ def run(args: argparse.Namespace) -> int:
     strategy = registered.build(spec)
     budget = Budgets.parse(args.budget)
     prices = _solving.prices_of(args.prices, money=any(one.kind == MONEY for one in budget))
-    asked = questions.load(args.source, limit=args.limit, seed=args.task_seed)
+    asked = _solving.questions_of(args)
     model = _solving.model_of(args)
     live = _solving.Live()
 
@@ -59,7 +60,8 @@ def run(args: argparse.Namespace) -> int:
                 per_question=not args.total, seed=args.seed, concurrency=args.concurrency, timeout=args.timeout,
                 grade=asked.grade, check=asked.score if args.oracle else None, prices=prices, out=args.out,
                 durable=_solving.billed(args.model), traces=args.traces, on_row=on_row, pause=pause,
-                about={"strategy": str(spec), "style": name, "oracle": "yes" if args.oracle else "no"},
+                about={"strategy": str(spec), "style": name, "oracle": "yes" if args.oracle else "no",
+                       "verifier": asked.task.identity},
             )  # fmt: skip
         finally:
             await model.aclose()

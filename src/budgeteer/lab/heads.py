@@ -17,11 +17,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from budgeteer.lab.pool import Mixture
 from budgeteer.lab.run import one_thread, rewards
 from budgeteer.lab.tasks.base import Item
 from budgeteer.lab.tasks.chains import Chains
 from budgeteer.lab.tasks.gym import Gym
+from budgeteer.lab.tasks.mixture import Mixture
 from budgeteer.models.head import Head, save_head
 from budgeteer.models.hook import Internals
 from budgeteer.models.llama import Llama

@@ -8,8 +8,11 @@ from pathlib import Path
 
 import numpy as np
 
+from budgeteer.errors import InvalidInput
 from budgeteer.lab.pool import build
 from budgeteer.lab.run import level_of, rewards
+from budgeteer.lab.tasks.base import Item
+from budgeteer.lab.tasks.named import Task, load
 from budgeteer.models.policy import load_policy
 from budgeteer.rl.sampler import sample
 
@@ -40,27 +43,39 @@ class PoolProfile:
     levels: dict[str, tuple[int, float, float]]
 
 
+def _problems(task: str, seed: int, items: int) -> tuple[Task, tuple[Item, ...]]:
+    """The training problems that a run with as many held-out ones would have; of a file and the like, the first."""
+    if items < 1:
+        raise InvalidInput(f"--items is {items}; give at least 1")
+    found = load(task, size=items, seed=seed, limit=items)
+    if not found.counted:
+        return found, found.items[:items]
+    pool = build(task, seed, items, items)
+    return pool.environment, pool.train
+
+
 def profile(model: Path, task: str, seed: int, items: int, rollouts: int, max_tokens: int = 96) -> PoolProfile:
     """Sample ``rollouts`` of each of ``items`` training problems and count."""
-    pool, policy = build(task, seed, items, items), load_policy(model)
+    environment, chosen = _problems(task, seed, items)
+    policy = load_policy(model)
     r, _ = sample(
         policy.model,
-        [item.key for item in pool.train],
-        policy.encode([item.prompt for item in pool.train]),
-        np.full(len(pool.train), rollouts),
+        [item.key for item in chosen],
+        policy.encode([item.prompt for item in chosen]),
+        np.full(len(chosen), rollouts),
         max_tokens=max_tokens,
         markers=policy.markers,
         seed=seed,
     )
     rows = [t[:n].tolist() for t, n in zip(r.tokens, r.length, strict=True)]
-    right = rewards(policy, pool.environment, [pool.train[g] for g in r.group], rows) > 0.99
-    per = np.bincount(r.group, right, minlength=len(pool.train))
+    right = rewards(policy, environment, [chosen[g] for g in r.group], rows) > 0.99
+    per = np.bincount(r.group, right, minlength=len(chosen))
     levels: dict[str, list[int]] = defaultdict(list)
-    for i, item in enumerate(pool.train):
+    for i, item in enumerate(chosen):
         levels[level_of(item)].append(i)
     after = np.where(r.answered >= 0, r.length - r.answered, 0).sum() / r.used
     return PoolProfile(
-        len(pool.train),
+        len(chosen),
         rollouts,
         float(right.mean()),
         float((per == rollouts).mean()),

@@ -200,7 +200,7 @@ def execute(
 def level_of(item: Item) -> str:
     """Label of a problem's difficulty in breakdowns: family, with the steps of a chain in pairs."""
     family = item.key.partition(":")[0]
-    return f"{family} {item.level}" if item.level.isdigit() else family
+    return f"{family} {item.level}" if item.level.isdigit() else item.level or family
 
 
 def diagnostics(progress: Progress, policy: Policy, train: Sequence[Item]) -> dict[str, Any]:

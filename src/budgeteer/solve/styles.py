@@ -13,8 +13,10 @@ from budgeteer.solve.strategy import Style
 
 REASONER = "reasoner"
 """Name of the embedded reasoner, and of its style."""
-_NUMBER = re.compile(r"-?\d[\d,]*(?:\.\d+)?")
-_WHOLE = re.compile(r"[-+]?\$?[-+]?\d[\d,]*(?:\.\d+)?")
+_DIGITS = r"(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)(?:\.\d+)?"
+_NUMBER = re.compile(rf"(?<![\w.,:/])(?<!\d-)[-\u2212]?(?:\d+/\d+|{_DIGITS})(?![:/\d]|[.,]\d|-\d)")
+_FRACTION = re.compile(r"\\[dtc]?frac")
+_WHOLE = re.compile(rf"[-+]?\$?[-+]?{_DIGITS}")
 
 
 class Example(NamedTuple):
@@ -75,13 +77,16 @@ def first_line(text: str) -> str | None:
 
 
 def last_number(text: str) -> str | None:
-    """The last number of the first line; the line when it holds none.
+    """The last number of the first line; the line when it holds none. Parts of codes, times, dates, ranges and lists
+    without spaces are no numbers.
 
     >>> last_number(" 3 + 4 = 7 apples.\\n9"), last_number(" many"), last_number("")
     ('7', 'many', None)
+    >>> last_number("it is 3/4"), last_number("12:30"), last_number("B1"), last_number("1,2,3"), last_number("3-5")
+    ('3/4', '12:30', 'B1', '1,2,3', '3-5')
     """
     line = first_line(text)
-    found = _NUMBER.findall(line or "")
+    found = [] if _FRACTION.search(line or "") else _NUMBER.findall(line or "")
     return found[-1] if found else line
 
 
@@ -90,7 +95,9 @@ def _said(text: str) -> str | None:
     return next((line for line in (part.strip("*`_ \t") for part in text.splitlines()) if line), None)
 
 
-_TRAINED = {"chains": 5, "chain_sum": 6, "gcd": 5, "number_filtering": 36}
+_TRAINED = {
+    "chains": 5, "chain_sum": 6, "gcd": 5, "number_filtering": 36, "real": 36, "hard": 5, "homogeneous": 5,
+}  # fmt: skip
 """What the embedded reasoner was trained on, and the tokens of the longest ``</think>`` and answer."""
 
 

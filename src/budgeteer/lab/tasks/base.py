@@ -20,14 +20,14 @@ class Item:
     Attributes:
         key: distinct name within the environment.
         prompt: text given to the model.
-        answer: reference answer as text.
+        answer: reference answer as text; None where it is not known.
         level: what the task calls its difficulty, for breakdowns.
         entry: what the verifier needs beyond the answer.
     """
 
     key: str
     prompt: str
-    answer: str
+    answer: str | None
     level: str = ""
     entry: dict[str, Any] = field(default_factory=dict)
 
@@ -40,8 +40,11 @@ class Environment(Protocol):
         items: the problems.
     """
 
-    name: str
-    items: Sequence[Item]
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def items(self) -> Sequence[Item]: ...
 
     def verify(self, item: Item, answer: str | None) -> float:
         """Reward in [0, 1] of an extracted answer; None = the model gave none."""
@@ -66,8 +69,17 @@ def score(environment: Environment, item: Item, completion: str) -> float:
     Raises:
         VerifierError: the verifier raised or returned something that is not a finite number; names the item.
     """
+    return verified(environment, item, extract_answer(completion))
+
+
+def verified(environment: Environment, item: Item, answer: str | None) -> float:
+    """The score of an extracted answer.
+
+    Raises:
+        VerifierError: the verifier raised or returned something that is not a finite number; names the item.
+    """
     try:
-        reward = float(environment.verify(item, extract_answer(completion)))
+        reward = float(environment.verify(item, answer))
     except Exception as error:
         raise VerifierError(f"verifier of {environment.name!r} raised on item {item.key!r}: {error!r}") from error
     if not math.isfinite(reward):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 
+from budgeteer.errors import InvalidInput
 from budgeteer.lab.tasks.base import Item
 
 MODULUS = 11
@@ -33,6 +34,17 @@ def draw(rng: random.Random, n: int) -> tuple[int, list[tuple[str, int]]]:
     return rng.randrange(MODULUS), [(rng.choice("+-*"), rng.randrange(1, MODULUS)) for _ in range(n)]
 
 
+def _check(size: int, low: int, high: int) -> None:
+    if not all(type(n) is int for n in (low, high)) or not 1 <= low <= high:
+        raise InvalidInput(f"chains with min_steps={low}, max_steps={high}; give whole numbers with 1 <= min <= max")
+    share = -(-size // (high - low + 1))
+    if share > (there := MODULUS * 30**low):
+        raise InvalidInput(
+            f"there are {there} chains of {low} steps and {share} are needed for {size} problems; ask for fewer "
+            f"(--limit, --train-items, --heldout-items), or raise min_steps"
+        )
+
+
 class Chains:
     """``size`` distinct chains with ``min_steps`` to ``max_steps`` steps, in equal shares.
 
@@ -44,6 +56,7 @@ class Chains:
     name = "chains"
 
     def __init__(self, size: int, seed: int, min_steps: int = 1, max_steps: int = 8) -> None:
+        _check(size, min_steps, max_steps)
         rng = random.Random(f"chains-{seed}")
         found: dict[str, Item] = {}
         while len(found) < size:

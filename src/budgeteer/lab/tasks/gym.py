@@ -82,7 +82,8 @@ class Gym:
                 break
         else:
             raise InvalidInput(
-                f"{family} has only {len(found)} distinct problems at {options}, {size} asked; widen its settings"
+                f"{family} has only {len(found)} distinct problems at {options}, {size} asked; widen its settings "
+                f"or ask for fewer (--limit, --train-items, --heldout-items)"
             )
         self.items: Sequence[Item] = list(found.values())
 

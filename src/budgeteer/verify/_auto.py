@@ -1,0 +1,65 @@
+"""What kind of answer the reference is, and that kind's verifier."""
+
+from __future__ import annotations
+
+import re
+
+from budgeteer.verify import _expression
+from budgeteer.verify._choice import choice
+from budgeteer.verify._number import number
+from budgeteer.verify._quantity import quantity
+from budgeteer.verify._sequence import equal, sequence
+from budgeteer.verify._text import clean, identical, read, same, unwrap
+
+_OPPOSITE = {"yes": "no", "no": "yes", "true": "false", "false": "true"}
+_LETTER = re.compile(r"[(\[]?[A-Za-z][)\]]?\.?")
+_WORD = re.compile(r"[a-z]+")
+
+
+def auto(answer: str | None, reference: str) -> float:
+    r"""1 when the answer is the reference, compared as what the reference is: a number (:func:`number`), a letter
+    (:func:`choice`), yes or no, a list, tuple, set or interval, an expression (:func:`math`), else a text without
+    decoration, a leading article and regard to case.
+
+    A list of numbers is never one number, nor is a date, a time, a ratio, a range or a code.
+
+    >>> auto(r"\boxed{\frac34}", "0.75"), auto("(b) Rome", "B"), auto("Yes, it is.", "yes"), auto("1,2", "(1, 2)")
+    (1.0, 1.0, 1.0, 0.0)
+    >>> [auto(*pair) for pair in (("3/4", "1/4"), ("A1", "B1"), ("12:30", "30"), ("1,2,3", "123"), (None, "1"))]
+    [0.0, 0.0, 0.0, 0.0, 0.0]
+    """
+    if answer is None:
+        return 0.0
+    wanted = read(reference)
+    if identical(answer, reference):
+        return 1.0
+    if quantity(wanted) is not None:
+        return number(answer, reference)
+    if _LETTER.fullmatch(unwrap(clean(reference))):
+        return choice(answer, reference)
+    if _expression.is_expression(wanted):
+        return float(_expression.equal(read(answer), wanted))
+    if sequence(wanted) is not None:
+        return float(_elements(read(answer), wanted))
+    if wanted.casefold() in _OPPOSITE and _decides(read(answer).casefold(), wanted.casefold()):
+        return 1.0
+    return float(same(answer, reference))
+
+
+def _decides(answer: str, wanted: str) -> bool:
+    """``yes, ...`` where nothing says no."""
+    words = _WORD.findall(answer)
+    return bool(re.match(wanted + "[,.:;]", answer)) and _OPPOSITE[wanted] not in words and "not" not in words
+
+
+def _elements(answer: str, reference: str) -> bool:
+    a, b = sequence(answer), sequence(reference)
+    return a is not None and b is not None and equal(a, b, _element)
+
+
+def _element(answer: str, reference: str) -> bool:
+    if sequence(reference) is not None:
+        return _elements(answer, reference)
+    if _expression.is_expression(reference):
+        return identical(answer, reference) or _expression.equal(answer, reference)
+    return bool(number(answer, reference))

@@ -1,0 +1,114 @@
+"""Verifiers by name, as on a command line."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import sys
+from collections.abc import Callable
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from budgeteer import registry
+from budgeteer.errors import InvalidInput, UnknownName, VerifierError
+from budgeteer.verify._protocol import Verifier
+
+
+def known() -> dict[str, registry.Method]:
+    """Registered verifiers by name, those of other installed packages included."""
+    return {name: method for name, method in registry.methods().items() if method.part == "verifier"}
+
+
+def named(text: str) -> Verifier:
+    """The verifier of a name, or of a Python file: ``python:FILE.py`` has ``verify(answer, reference) -> score``, and
+    ``python:FILE.py:NAME`` a function of that name.
+
+    >>> named("number")("1,200", "1200")
+    1.0
+
+    Raises:
+        UnknownName: no verifier has this name.
+        InvalidInput: the file cannot be loaded or has no such function.
+    """
+    if text.startswith("python:"):
+        path, name = _file_of(text)
+        return _checked(text, _function(text, path, name))
+    found = known()
+    if text not in found:
+        raise UnknownName("verifier", text, [*found, "python:FILE.py"])
+    return _checked(text, registry.load(found[text]))
+
+
+def identity(text: str) -> str:
+    """What of a verifier decides its scores, as text: its name, and of a Python file the content, too."""
+    if not text.startswith("python:"):
+        return text
+    path, name = _file_of(text)
+    try:
+        return f"python:{name}:{hashlib.sha256(path.read_bytes()).hexdigest()}"
+    except OSError as error:
+        raise InvalidInput(f"verifier {text!r}: cannot read {path}: {error}") from error
+
+
+def _file_of(text: str) -> tuple[Path, str]:
+    rest = text.removeprefix("python:")
+    path, colon, name = rest.rpartition(":")
+    if colon and path.endswith(".py"):
+        return Path(path), name
+    return Path(rest), "verify"
+
+
+def _function(text: str, path: Path, name: str) -> Callable[..., Any]:
+    found = getattr(module_of(path, f"verifier {text!r}"), name, None)
+    if not callable(found):
+        raise InvalidInput(f"verifier {text!r}: {path} has no function {name}(answer, reference) -> score in 0 to 1")
+    return found  # type: ignore[no-any-return]
+
+
+def module_of(path: Path, what: str) -> Any:
+    """The module of a Python file, run once for one content.
+
+    Raises:
+        InvalidInput: it cannot be read or raises when it runs; ``what`` begins the message.
+    """
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise InvalidInput(f"{what}: cannot read {path}: {error}") from error
+    return _run(path.resolve(), hashlib.sha256(content).hexdigest(), what)
+
+
+@lru_cache(maxsize=64)
+def _run(path: Path, digest: str, what: str) -> Any:
+    name = f"budgeteer_user_{path.stem}_{digest[:12]}"
+    spec = importlib.util.spec_from_file_location(name, path)
+    if spec is None or spec.loader is None:
+        raise InvalidInput(f"{what}: {path} is no Python file; its name ends in .py")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module  # dataclasses and pickles of the file look their module up
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        del sys.modules[name]
+        raise InvalidInput(f"{what}: {path} raised {error!r} when it was loaded") from error
+    return module
+
+
+def _checked(name: str, verifier: Verifier) -> Verifier:
+    """The verifier, whose scores are looked at.
+
+    Raises:
+        VerifierError: it raised, or its score is not in 0 to 1.
+    """
+
+    def verify(answer: str | None, reference: str) -> float:
+        try:
+            score = float(verifier(answer, reference))
+        except Exception as error:
+            raise VerifierError(f"verifier {name!r} raised on reference {reference[:80]!r}: {error!r}") from error
+        if not 0 <= score <= 1:
+            raise VerifierError(f"verifier {name!r} returned {score} on reference {reference[:80]!r}; return 0 to 1")
+        return score
+
+    return verify

@@ -1,0 +1,182 @@
+# ruff: noqa: RUF001, SIM905 -- signs as models write them; words as a list of words
+"""Numbers with their units, read exactly or not at all."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from fractions import Fraction
+
+_DIGITS = 400
+"""Digits up to which a number is read."""
+_EXPONENT = 400
+_NUMBER = (
+    r"(?:[1-9]\d{0,2}(?:,\d{3})+|[1-9]\d{0,2}(?: \d{3})+|[1-9]\d{0,2}(?:'\d{3})+|0|[1-9]\d*)(?:\.\d*)?(?![\d,.])|\.\d+"
+)
+_SIGNED = re.compile(r"(?P<a>[-+]?) ?(?P<currency>US\$|[$€£¥₹])? ?(?P<b>[-+]?)")
+_MIXED = re.compile(r"(0|[1-9]\d*) ([1-9]\d*) ?/ ?([1-9]\d*)(?![\d/.,])")
+_FRACTION = re.compile(r"(0|[1-9]\d*) ?/ ?([1-9]\d*)(?![\d/.,])")
+_POWER = re.compile(r"10 ?(?:\^|\*\*) ?(?:\{ ?([-+]?\d{1,4}) ?\}|([-+]?\d{1,4}))(?![\d.,^])")
+_TIMES = re.compile(rf"({_NUMBER}) ?[×x*·] ?(?=10 ?(?:\^|\*\*))")
+_SCIENTIFIC = re.compile(rf"({_NUMBER})[eE]([-+]?\d{{1,4}})(?![\w.,])")
+_DECIMAL = re.compile(_NUMBER)
+_PERCENT = re.compile(r" ?(?:%|percent|per cent)", re.IGNORECASE)
+_MAGNITUDE = re.compile(r" ?(hundred|thousand|million|billion|trillion)(?![a-z])|k(?![a-zA-Z])", re.IGNORECASE)
+_MAGNITUDES = {"hundred": 2, "thousand": 3, "million": 6, "billion": 9, "trillion": 12, "k": 3}
+_NAMED = re.compile(r"(\\?[A-Za-z]+(?:_(?:\w|\{\w+\}))?) ?= ?(.+)")
+_WORKED = re.compile(r"[\d .,+\-*/×·÷()^$%=]+= ?(?=[^=]+$)")
+_WORDS = {
+    word: n
+    for n, word in enumerate(
+        "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen "
+        "seventeen eighteen nineteen twenty".split()
+    )
+}
+
+_UNITS = {
+    "m": "meter meters metre metres", "km": "kilometer kilometers kilometre kilometres",
+    "cm": "centimeter centimeters centimetre centimetres", "mm": "millimeter millimeters millimetre millimetres",
+    "μm": "um", "nm": "", "inch": "in inches", "foot": "ft feet", "yard": "yd yards", "mile": "mi miles",
+    "g": "gram grams", "kg": "kilogram kilograms kilo kilos", "mg": "milligram milligrams", "pound": "lb lbs pounds",
+    "ounce": "oz ounces", "s": "sec secs second seconds", "ms": "millisecond milliseconds",
+    "minute": "min mins minutes", "h": "hr hrs hour hours", "day": "days", "week": "weeks", "month": "months",
+    "year": "yr yrs years", "l": "L liter liters litre litres", "ml": "mL milliliter milliliters",
+    "°": "deg degree degrees", "°C": "", "°F": "", "rad": "radian radians", "J": "joule joules", "kJ": "",
+    "W": "watt watts",
+    "kW": "", "MW": "", "mW": "", "kWh": "", "V": "volt volts", "A": "amp amps", "N": "newton newtons", "Pa": "",
+    "kPa": "", "Hz": "hertz", "kHz": "", "MHz": "", "GHz": "", "mol": "", "mph": "", "kph": "", "cal": "", "kcal": "",
+    "KB": "", "MB": "", "GB": "", "TB": "", "$": "US$ USD usd dollar dollars", "€": "EUR eur euro euros",
+    "£": "GBP gbp",
+    "¥": "JPY jpy yen", "₹": "INR inr rupee rupees", "cent": "¢ cents",
+}  # fmt: skip
+_CANONICAL = {alias: unit for unit, others in _UNITS.items() for alias in (unit, *others.split())}
+_NO_UNIT = frozenset(
+    "or and nor to of than less more fewer not wrong incorrect false untrue times plus minus negative over "
+    "divided multiplied squared cubed half halves third thirds quarter quarters fourth fourths fifth fifths sixth "
+    "sixths seventh sevenths eighth eighths ninth ninths tenth tenths hundredth hundredths thousandth thousandths "
+    "hundred hundreds thousand thousands million millions billion billions trillion trillions dozen dozens noon "
+    "midnight percent percentage past till until before after except without but instead versus between through "
+    "from when unless modulo mod base choose point if is are was".split()
+)
+_PART = re.compile(r"([A-Za-zμ°$€£¥₹¢]+)(?:\^?\{?([1-9])\}?)?")
+
+
+@dataclass(frozen=True, slots=True)
+class Quantity:
+    """A number as somebody wrote it.
+
+    Attributes:
+        value: exact; a percentage is its value, 12 % = 0.12.
+        unit: in one spelling, ``""`` where none was written.
+        name: of the variable in ``x = 5``, else ``""``.
+    """
+
+    value: Fraction
+    unit: str = ""
+    name: str = ""
+
+    def equals(self, other: Quantity) -> bool:
+        """Equal numbers, of the same unit or one of them without; nothing is converted."""
+        return (
+            self.value == other.value
+            and (self.unit == other.unit or not self.unit or not other.unit)
+            and (self.name == other.name or not self.name or not other.name)
+        )
+
+
+def quantity(text: str) -> Quantity | None:
+    """The number that a read text (:func:`budgeteer.verify._text.read`) is; None where it is anything else.
+
+    Read are 1,200 and 1 200, -0.5, 3/4, 3 1/2, 1e5, 1.5 × 10^3, 12 %, $5, 5 million, 42 apples, 5 km/h, x = 5,
+    3 + 4 = 7, seven. Not read are codes with leading zeros, dates, times, ratios, ranges, lists and sums.
+
+    >>> quantity("1,200"), quantity("12 %").value, quantity("5 km").unit
+    (Quantity(value=Fraction(1200, 1), unit='', name=''), Fraction(3, 25), 'km')
+    >>> [quantity(text) for text in ("12:30", "1,2,3", "007", "3-5", "5x", "5 or 6", "B1")]
+    [None, None, None, None, None, None, None]
+    """
+    if len(text) > _DIGITS:
+        return None
+    if text.casefold() in _WORDS:
+        return Quantity(Fraction(_WORDS[text.casefold()]))
+    name = ""
+    if found := _WORKED.match(text):
+        text = text[found.end() :]
+    elif found := _NAMED.fullmatch(text):
+        name, text = found[1], found[2]
+    signs = _SIGNED.match(text)
+    assert signs is not None  # it matches the empty text
+    if signs["a"] and signs["b"]:
+        return None
+    body = _body(text, signs.end())
+    if body is None:
+        return None
+    value, end = body
+    rest = text[end:]
+    if found := _PERCENT.fullmatch(rest):
+        value, rest = value / 100, ""
+    elif found := _MAGNITUDE.match(rest):
+        value, rest = value * 10 ** _MAGNITUDES[found[0].strip().casefold()], rest[found.end() :]
+    currency = _CANONICAL[signs["currency"]] if signs["currency"] else ""
+    unit = _unit(rest) if rest else ""
+    if unit is None or (unit and currency and unit != currency):
+        return None
+    return Quantity(-value if "-" in (signs["a"], signs["b"]) else value, unit or currency, name)
+
+
+def _body(text: str, at: int) -> tuple[Fraction, int] | None:
+    """The number that begins at ``at`` and where it ends."""
+    if found := _MIXED.match(text, at):
+        whole, above, below = map(int, found.groups())
+        return (whole + Fraction(above, below), found.end()) if above < below else None
+    if found := _FRACTION.match(text, at):
+        return Fraction(int(found[1]), int(found[2])), found.end()
+    times = _TIMES.match(text, at)
+    if power := _POWER.match(text, times.end() if times else at):
+        exponent = int(power[1] or power[2])
+        if abs(exponent) > _EXPONENT:
+            return None
+        return (_decimal(times[1]) if times else 1) * Fraction(10) ** exponent, power.end()
+    if found := _SCIENTIFIC.match(text, at):
+        exponent = int(found[2])
+        return (_decimal(found[1]) * Fraction(10) ** exponent, found.end()) if abs(exponent) <= _EXPONENT else None
+    if found := _DECIMAL.match(text, at):
+        return _decimal(found[0]), found.end()
+    return None
+
+
+def _decimal(text: str) -> Fraction:
+    whole, _, part = text.replace(",", "").replace(" ", "").replace("'", "").partition(".")
+    return Fraction(int((whole + part) or "0"), 10 ** len(part))
+
+
+def _unit(text: str) -> str | None:
+    """The unit in one spelling; None where the text is none: ``or 6``, ``x``, ``:30``."""
+    glued = not text.startswith(" ")
+    words = text.strip().replace(" / ", "/").split(" ")
+    if len(words) > 4:
+        return None
+    found = []
+    for word in words:
+        parts = []
+        for one in word.split("/"):
+            match = _PART.fullmatch(one)
+            if match is None:
+                return None
+            unit = _CANONICAL.get(match[1]) or ("" if glued else _noun(match[1]))
+            if not unit:
+                return None
+            parts.append(unit + (f"^{match[2]}" if match[2] else ""))
+        found.append("/".join(parts))
+    return " ".join(found).replace(" per ", "/")
+
+
+def _noun(word: str) -> str:
+    """What is counted, in the singular; names and words that change the number's meaning count nothing."""
+    if len(word) < 3 or not word.islower() or word in _NO_UNIT or not set(word) & set("aeiouy"):
+        return ""
+    if word.endswith("ies") and len(word) > 4:
+        return word[:-3] + "y"
+    if word.endswith(("xes", "ches", "shes", "sses")):
+        return word[:-2]
+    return word[:-1] if word.endswith("s") and not word.endswith("ss") and len(word) > 3 else word
