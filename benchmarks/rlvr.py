@@ -278,6 +278,41 @@ def picture(name: str, rows: Sequence[Row]) -> str:
     return "\n".join([*out, "</svg>"])
 
 
+SHORT = ("real", TIDY), (START, REFERENCE, f"{STOP}@50%", "duet@50%", "prompt-selection@50%")
+"""Pools and arms of README's table."""
+BEGIN, END = "<!-- written by benchmarks/rlvr.py -->\n", "<!-- end -->"
+
+
+def short(content: Mapping[str, Any]) -> str:
+    """README's table: the arms of the main claim with the embedded policy and with one that never rambles."""
+    lines = [
+        f"| recipe at its share of GRPO's tokens | policy | seeds | accuracy | against `{REFERENCE}` "
+        f"| against `{STOP}`, same tokens |",
+        "|---|---|---|---|---|---|",
+    ]
+    pools, chosen = SHORT
+    for pool in pools:
+        found = by_arm(content["pools"].get(pool, {"runs": []})["runs"])
+        policy = "tidy" if pool == TIDY else "rambling"
+        for arm in (arm for arm in chosen if arm in found):
+            runs, stop = found[arm], f"{STOP}@{arm.partition('@')[2]}"
+            mean = mean_ci(np.array([row["accuracy"] for row in runs.values()])).mean
+            cells = [
+                interval(difference(runs, found[other])) if other in found and other != arm else ""
+                for other in (REFERENCE, stop)
+            ]
+            if arm == REFERENCE:
+                cells = ["", ""]
+            lines.append(f"| `{arm}` | {policy} | {len(runs)} | {100 * mean:.1f} | {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
+def between(text: str, table: str) -> str:
+    """The text with what stands between the marks replaced by the table."""
+    before, _, rest = text.partition(BEGIN)
+    return before + BEGIN + table + END + rest.partition(END)[2]
+
+
 def page(content: Mapping[str, Any]) -> str:
     """The Markdown page of the content of rlvr.json."""
     lines = [HEAD]
@@ -321,6 +356,8 @@ def main() -> int:
     results.write_text(json.dumps(results.to_json(content), indent=1) + "\n", args.target)
     if args.target == TARGET:
         results.write_text(page(content), ROOT / "docs" / "rlvr.md")
+        readme = ROOT / "README.md"
+        results.write_text(between(readme.read_text(), short(content)), readme)
         results.write_text(picture("real", pools["real"]["runs"]) + "\n", ROOT / "docs" / "curve.svg")
     print(page(content))
     return 0
