@@ -276,10 +276,11 @@ def _account(path: str, limits: str, books: str) -> core.Account:
     stored = json.loads(books)
     for kind, (spent, held, over, _) in stored.items():
         account.books[kind] = core.Book(spent, held, over)
-    account.set_limits(decode_limits(limits))
+    account.set_limits(decode_limits(limits), 0)
     for kind, (_, _, _, windows) in stored.items():
-        for window in account.books[kind].windows:
-            window.buckets = {int(index): units for index, units in windows.get(str(window.name), {}).items()}
+        account.books[kind].restore(
+            {name: {int(index): units for index, units in buckets.items()} for name, buckets in windows.items()}
+        )
     return account
 
 
@@ -287,7 +288,7 @@ def _books(account: core.Account) -> str:
     """Balances as JSON text, whose integers have no bound: kind -> [spent, held, over, {window: {bucket: units}}]."""
     return json.dumps(
         {
-            kind: [book.spent, book.held, book.over, {window.name: window.buckets for window in book.windows}]
+            kind: [book.spent, book.held, book.over, {window.name: window.buckets for window in book.counted}]
             for kind, book in account.books.items()
         },
         separators=(",", ":"),
