@@ -154,3 +154,10 @@ class ModelError(BudgeteerError):
     def __init__(self, message: str, *, billed: bool, again: bool = False) -> None:
         self.billed, self.again = billed, again
         super().__init__(message)
+
+
+class EndpointDown(ModelError):
+    """No connection to a model's endpoint could be made, after all attempts; nothing was sent."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, billed=False)
