@@ -54,7 +54,7 @@ def test_solve_tells_how_many_were_not_asked(model, tmp_path, capsys):
     path = tmp_path / "q.jsonl"
     rows = [{"question": "1 + 1", "answer": "2"}, {"question": "1 + 1" + " + 1" * 40, "answer": "42"}]
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    assert cli.main(["solve", str(path), "--strategy", "direct", "--style", "direct", "--budget", "60"]) == 0
+    assert cli.main(["solve", str(path), "--strategy", "direct", "--style", "direct", "--budget", "370"]) == 0
     said = capsys.readouterr().err
     assert "1 of 2 questions were not asked: not one call fits" in said
     assert "questions   2" in said

@@ -214,7 +214,7 @@ class OpenAI:
             return EndpointDown(
                 f"the endpoint {self._client.base_url} does not answer ({said}); start it, or give its right address"
             )
-        return ModelError(said, billed=True, again=True)
+        return ModelError(said, billed=True, again=not isinstance(error, _NoAnswer))
 
     async def probe(self) -> Usage:
         """Find out PREFIX and LOGPROBS with two requests of a token each, and add them to ``capabilities``.
@@ -246,11 +246,15 @@ class OpenAI:
         await self._client.close()
 
 
+class _NoAnswer(ValueError):
+    """What came is no completion; asking again brings the same."""
+
+
 async def _events(upstream: Any) -> AsyncGenerator[Any, None]:
     """The events of a stream; of a server that ignores ``stream``, its whole answer as one.
 
     Raises:
-        ValueError: an answer that is neither.
+        _NoAnswer: JSON that is no completion.
     """
     kind = upstream.response.headers.get("content-type", "")
     if not kind.startswith("application/json"):
@@ -259,7 +263,7 @@ async def _events(upstream: Any) -> AsyncGenerator[Any, None]:
         return
     body = json.loads(await upstream.response.aread())
     if not isinstance(body, dict) or not isinstance(body.get("choices"), list):
-        raise ValueError(f"it sent JSON without choices: {str(body)[:200]}")
+        raise _NoAnswer(f"it sent JSON without choices: {str(body)[:200]}")
     chat = any(isinstance(choice, dict) and "message" in choice for choice in body["choices"])
     yield (openai.types.chat.ChatCompletion if chat else openai.types.Completion).construct(**body)
 
