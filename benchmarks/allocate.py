@@ -44,6 +44,8 @@ SACK_KINDS = ("sack", "weak", "strong", "subset")
 SACK_SEEDS = 5
 """Instances of a kind of knapsacks of 50 to 1000 items, whose times differ by more than the solvers'."""
 EXACT = ("menu-knapsack exact", "menu-knapsack compiled exact")
+ROLLOUTS = "knapsack-allocator"
+"""Splits rollouts among prompts by their pass rates: no menus, 2 to 128 units an item."""
 OURS = ("menu-knapsack", "menu-knapsack compiled", *EXACT, "greedy-marginal", "bisection")
 PEERS = ("highs", "cp-sat")
 FAST_PEERS = ("branch and bound", "64 items")
@@ -129,6 +131,28 @@ def ours(name: str, cost: Any, value: Any, budget: int, repetitions: int) -> dic
         "seconds": min(seconds), "alone": min(inside) if alone else None, "median": float(np.median(seconds)),
         "cpu": min(cpu), "repetitions": len(seconds), "items_built": built, "value": found,
         "gap": gap / found if found else math.nan,
+    }  # fmt: skip
+
+
+def rollouts(n: int, seed: int, repetitions: int) -> dict[str, Any]:
+    """Best and all times of the knapsack allocator on n prompts of random pass rates, eight rollouts each."""
+    from budgeteer.allocate import knapsack
+    from budgeteer.plan import Items
+
+    rng = np.random.default_rng([seed, n])
+    start = time.perf_counter()
+    items = Items(tuple(map(str, range(n))), rng.integers(10, 1000, n).astype(float), pass_rate=rng.random(n))
+    built, allocator, budget = time.perf_counter() - start, knapsack(), int(8 * items.cost.sum())
+    seconds, cpu = [], []
+    began = time.perf_counter()
+    while len(seconds) < repetitions and (not seconds or time.perf_counter() - began < LONG):
+        start, busy = time.perf_counter(), time.process_time()
+        plan = allocator.allocate(budget, items, (), rng=rng)
+        seconds.append(time.perf_counter() - start)
+        cpu.append(time.process_time() - busy)
+    return {
+        "seconds": min(seconds), "alone": None, "median": float(np.median(seconds)), "cpu": min(cpu),
+        "repetitions": len(seconds), "items_built": built, "value": plan.value, "gap": plan.gap / plan.value,
     }  # fmt: skip
 
 
@@ -246,8 +270,10 @@ def _peer(seconds: float, whole: float, value: float, bound: float) -> dict[str,
 
 def measure(solver: str, kind: str, n: int, w: int, seed: int, repetitions: int, limit: float) -> dict[str, Any]:
     """One solver on one instance, in this process."""
-    cost, value, budget = instance(kind, n, w, seed)
-    if solver in OURS:
+    cost, value, budget = instance(kind, n, w, seed) if solver != ROLLOUTS else (None, None, 0)
+    if solver == ROLLOUTS:
+        found = rollouts(n, seed, repetitions)
+    elif solver in OURS:
         found = ours(solver, cost, value, budget, repetitions)
     elif solver == "highs":
         found = highs(cost, value, budget, limit)
@@ -275,7 +301,7 @@ def child(journal: Journal, limit: float, **arguments: Any) -> dict[str, Any]:
     request = json.dumps({**arguments, "limit": limit})
     if request in journal.done:
         return journal.done[request]
-    seconds = OURS_LIMIT if name["solver"] in OURS else 2 * limit + 30
+    seconds = OURS_LIMIT if name["solver"] in (*OURS, ROLLOUTS) else 2 * limit + 30
     try:
         command = [sys.executable, __file__, "--child", request]
         done = subprocess.run(command, capture_output=True, text=True, timeout=seconds, check=True)
@@ -353,7 +379,7 @@ def scaling(journal: Journal, sizes: Sequence[tuple[int, int]], seed: int) -> li
     return [
         child(journal, 60, solver=solver, kind="random", n=n, w=w, seed=seed, repetitions=repetitions(n))
         for n, w in sizes
-        for solver in OURS
+        for solver in (*OURS, ROLLOUTS)
         if solver != "bisection"
     ]
 

@@ -5,6 +5,7 @@ The objectives and the plans to compare with are written here from the definitio
 
 from __future__ import annotations
 
+import importlib
 import math
 import tracemalloc
 
@@ -15,6 +16,7 @@ from scipy.sparse import csr_array, vstack
 
 from budgeteer import Items, Menu, Plan
 from budgeteer.allocate import (
+    _falling,
     budgeted_max_min,
     greedy_marginal,
     knapsack,
@@ -25,7 +27,9 @@ from budgeteer.allocate import (
     variance,
     water_filling,
 )
-from budgeteer.allocate.knapsack import gains_of, group_gain
+from budgeteer.allocate._solve import grow
+from budgeteer.allocate.knapsack import group_gain
+from budgeteer.plan import spend
 
 INSTANCES, GAPS = 1000, 300
 """Small instances of each exact allocator, and of each certified gap."""
@@ -208,10 +212,7 @@ def test_gaps_of_units_of_unequal_cost_hold_against_highs(name):
     assert best <= plan.value + plan.gap + 1e-6 * abs(best)
 
 
-def test_gains_by_products_are_those_by_powers():
-    rate = np.array([0.0, 1.0, 0.5, 0.01, 1e-20, 0.999])
-    n = np.arange(2, 128)
-    assert gains_of(rate, 2, 128) == pytest.approx(group_gain(n, rate[:, None]), rel=1e-12, abs=1e-300)
+def test_a_knapsack_with_one_plan_has_no_gap():
     items = Items(keys(2), np.array([3.0, 4.0]), pass_rate=np.array([0.5, 0.2]))
     assert allocate(knapsack(4, 4), 40, items).gap == 0  # there is one plan
 
@@ -328,3 +329,75 @@ def test_memory_of_units_grows_no_faster_than_the_items(allocator):
         peak[n] = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
     assert peak[12_000] < 5 * peak[3_000]
+
+
+def one_by_one(worth, low, high, cost, budget, last_first):
+    """The plain way to :func:`rise`: one step after the other, the worthiest first."""
+    order = sorted(
+        ((-worth(np.array([i]), np.array([n]))[0], -i if last_first else i, n) for i in range(len(low))
+         for n in range(low[i], high[i])),
+    )  # fmt: skip
+    units, left = low.copy(), budget - spend(low, cost)
+    for value, i, _ in order:
+        if cost[abs(i)] > left:
+            return units, -value
+        units[abs(i)] += 1
+        left -= cost[abs(i)]
+    return units, 0.0
+
+
+@pytest.mark.parametrize("sample", [16, 4096])
+@pytest.mark.parametrize("seed", range(40))
+def test_steps_of_falling_worth_are_bought_as_one_by_one(monkeypatch, sample, seed):
+    """With a small sample the bracket is narrowed many times, also where many steps are worth the same."""
+    monkeypatch.setattr(_falling, "SAMPLE", sample)
+    rng = np.random.default_rng(seed)
+    n = int(rng.integers(1, 30))
+    rate = rng.choice([0.0, 0.25, 0.5, 1.0], n) if seed % 2 else rng.random(n)
+    cost = rng.integers(1, 9, n).astype(float) if seed % 3 else np.ones(n)
+    low, last_first = rng.integers(1, 4, n), seed % 5 == 0
+    high = low + rng.integers(0, 60, n)
+    budget = spend(low, cost) + float(rng.integers(0, int(spend(high - low, cost)) + 2))
+
+    def worth(rows, units):
+        return group_gain(units, rate[rows]) / cost[rows]
+
+    units, price, above = _falling.rise(worth, low, high, cost, budget, last_first=last_first)
+    expected, dual = one_by_one(worth, low, high, cost, budget, last_first)
+    assert units.tolist() == expected.tolist()
+    assert price == pytest.approx(dual, rel=1e-12, abs=1e-300)
+    for i in range(n):
+        assert above[i] - low[i] == sum(worth(np.array([i]), np.array([m]))[0] > price for m in range(low[i], high[i]))
+
+
+@pytest.mark.parametrize("seed", range(30))
+def test_level_is_the_fewest_first(seed):
+    rng = np.random.default_rng(seed)
+    n = int(rng.integers(1, 30))
+    cost = rng.integers(1, 9, n).astype(float) if seed % 2 else np.full(n, 3.0)
+    units = np.where(rng.random(n) < 0.7, 2, rng.integers(0, 9, n))
+    upper = np.where(units == 2, rng.integers(2, 40, n), units)
+    budget = spend(units, cost) + float(rng.integers(0, 200))
+    expected = grow(units, upper, cost, budget, lambda i, have: -have)
+    assert _falling.level(units, upper, cost, budget).tolist() == expected.tolist()
+
+
+def test_knapsack_looks_at_a_few_steps_an_item(monkeypatch):
+    """Its work grows with the items, not with the steps of all items: 126 an item, sorted and looked at one by one."""
+    looked = []
+
+    def counted(units, rate):
+        looked.append(np.size(units))
+        return original(units, rate)
+
+    module = importlib.import_module("budgeteer.allocate.knapsack")
+    original = module.group_gain
+    monkeypatch.setattr(module, "group_gain", counted)
+    rng = np.random.default_rng(3)
+    for n in (2000, 20_000):
+        items = Items(keys(n), rng.integers(10, 1000, n).astype(float), pass_rate=rng.random(n))
+        looked.clear()
+        plan = allocate(knapsack(), int(items.cost.sum() * 8), items)
+        assert plan.gap >= 0
+        assert len(looked) < 200
+        assert sum(looked) < 126 * n + 200 * _falling.SAMPLE

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import random
+import shutil
 import sqlite3
 from pathlib import Path
 
@@ -12,7 +13,7 @@ import numpy as np
 import pytest
 
 from budgeteer import cli
-from budgeteer.errors import InvalidInput
+from budgeteer.errors import InvalidInput, LedgerUnavailable
 from budgeteer.ledger import Limit, MemoryLedger, SqliteLedger, report
 from redis_server import flush, redis_url
 
@@ -193,3 +194,51 @@ def test_nothing_of_a_kind_is_dropped_from_a_report() -> None:
     assert [row["units"] for row in report.spend(found, "scope", "output")] == [2]
     with pytest.raises(InvalidInput, match="no spend by"):
         report.spend(found, "day", "all")
+
+
+@pytest.mark.parametrize("log", [False, True])
+def test_a_read_only_folder_can_be_looked_at(tmp_path, monkeypatch, capsys, log):
+    """SQLite cannot make its index beside the file there; with a log that was left by a kill, what is in it counts."""
+    path = tmp_path / "made" / "l.db"
+    path.parent.mkdir()
+    with SqliteLedger(path) as ledger:
+        ledger.open("acme", [Limit("all", 100)])
+        ledger.settle(ledger.reserve("acme", {"all": 30}).id)
+        folder = tmp_path / "read-only"
+        folder.mkdir()
+        if log:
+            for file in (path, path.with_name("l.db-wal")):
+                shutil.copyfile(file, folder / file.name)
+            assert (folder / "l.db-wal").stat().st_size
+    if not log:
+        shutil.copyfile(path, folder / "l.db")
+    real = sqlite3.connect
+
+    def connect(name, **named):
+        """As for a user who may not write there: root may, whatever the permissions say."""
+        if str(folder) in str(name) and "immutable" not in str(name):
+            raise sqlite3.OperationalError("unable to open database file")
+        return real(name, **named)
+
+    monkeypatch.setattr(sqlite3, "connect", connect)
+    before = sorted(file.name for file in folder.iterdir())
+    for action in (["show", "--json"], ["top"], ["spend"], ["export"], ["verify"]):
+        assert cli.main(["ledger", action[0], "--ledger", str(folder / "l.db"), *action[1:]]) == 0
+        said = capsys.readouterr().out
+        if action[0] == "show":
+            assert json.loads(said)[0]["settled"] == 30
+    assert sorted(file.name for file in folder.iterdir()) == before
+    assert cli.main(["ledger", "reset", "acme", "--ledger", str(folder / "l.db")]) == 2
+
+
+def test_a_ledger_that_is_looked_at_refuses_to_book(tmp_path):
+    path = tmp_path / "l.db"
+    with SqliteLedger(path) as ledger:
+        ledger.open("acme", [Limit("all", 100)])
+    (tmp_path / "l.db.lock").unlink()
+    with SqliteLedger(path, read_only=True) as ledger, pytest.raises(LedgerUnavailable, match="opened only to look at"):
+        ledger.reserve("acme", {"all": 1})
+    assert not (tmp_path / "l.db.lock").exists()
+    (tmp_path / "other").write_text("no database, but longer than the header of one" * 10)
+    with pytest.raises(LedgerUnavailable, match="cannot read"):
+        SqliteLedger(tmp_path / "other", read_only=True)

@@ -55,8 +55,14 @@ def test_errors_name_the_line(line, message):
         ({"key": "a", "cost": [1.5], "value": [1.0]}, "line 1: cost 1 is 1.5"),
         ({"key": "a", "cost": [0], "value": [1.0]}, "line 1: cost 1 is 0"),
         ({"key": "a", "cost": [10**400], "value": [1.0]}, "line 1: cost 1 is 1000"),
-        ({"key": "a", "cost": [10**20], "value": [1.0]}, "a cost on a menu is 1e+20"),
-        ({"key": "a", "cost": [10**19], "value": [1.0]}, "a cost on a menu is 1e+19"),
+        (
+            {"key": "a", "cost": [10**20], "value": [1.0]},
+            "cost 1 is 100000000000000000000; costs on a menu are whole",
+        ),
+        (
+            {"key": "a", "cost": [10**19], "value": [1.0]},
+            "cost 1 is 10000000000000000000; costs on a menu are whole",
+        ),
         ({"key": "a", "cost": [3, 4], "value": [1.0, float("nan")]}, "line 1: value 2 is nan"),
         ({"key": "a", "cost": [3], "value": [1.0], "std": 1.0}, "a menu has only key, cost and value"),
         ({"key": "a", "cost": 3, "value": 2.0}, "values without a list of costs"),

@@ -140,6 +140,39 @@ def test_old_ids_are_forgotten_and_the_charge_stays(make: Callable[..., Ledger])
         ledger.verify()
 
 
+def test_a_window_keeps_what_it_holds_while_other_limits_come_and_go(make: Callable[..., Ledger]) -> None:
+    now = [20_000 * 86_400_000]
+    with make(clock=lambda: now[0]) as ledger:
+
+        def spend(units: int) -> None:
+            ledger.settle(ledger.reserve("org", {"all": units}).id, {"all": units})
+
+        ledger.open("org", [Limit("all", 100, "day")])
+        spend(60)
+        ledger.open("org", [Limit("all", 50, "hour")])
+        spend(30)
+        assert ledger.remaining("org") == {"all": 20}
+        ledger.open("org", [Limit("all", 100, "day")])
+        assert ledger.remaining("org") == {"all": 10}  # 60 before and 30 meanwhile
+        ledger.open("org", [Limit("all", 1000), Limit("tokens", 5)])
+        ledger.open("org", [Limit("all", 50, "hour"), Limit("all", 1000)])
+        assert ledger.remaining("org") == {"all": 20}
+        ledger.open("org", [])
+        ledger.open("org", [Limit("all", 40, 7200)])
+        ledger.verify()
+        ledger.open("org", [Limit("all", 100, "day"), Limit("all", 200, "month")])
+        assert ledger.remaining("org") == {"all": 10}
+        assert {w.name for w in ledger.snapshot()[1].accounts["org"].books["all"].counted} == {"day", "month", "hour"}
+        now[0] += 3_600_000  # nothing of the hour counts any more: it is dropped as limits change
+        ledger.open("org", [Limit("all", 100, "day")])
+        assert [w.name for w in ledger.snapshot()[1].accounts["org"].books["all"].counted] == ["day"]
+        ledger.reset("org")
+        ledger.open("org", [Limit("all", 1, 60)])
+        ledger.open("org", [Limit("all", 100, "day")])
+        assert ledger.remaining("org") == {"all": 100}
+        ledger.verify()
+
+
 def test_limits_changed_as_a_reservation_expires_give_it_back(make: Callable[..., Ledger]) -> None:
     now = [10**12]
     with make(clock=lambda: now[0]) as ledger:

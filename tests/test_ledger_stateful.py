@@ -22,8 +22,8 @@ PATHS = ["a", "a/b", "a/b/c", "a/d"]
 TOKENS = st.one_of(st.integers(0, 25), st.integers(0, 25), st.integers(0, 150))
 MONEY = st.one_of(st.sampled_from([BIG // 7, 10**9, 10**9 - 1, 1]), st.integers(0, BIG))
 LIMITS = st.one_of(
-    st.builds(Limit, st.just("all"), st.integers(40, 200), st.sampled_from([None, "day", 90, 90])),
-    st.builds(Limit, st.just("money"), st.integers(BIG, 4 * BIG), st.sampled_from([None, "day", 90])),
+    st.builds(Limit, st.just("all"), st.integers(40, 200), st.sampled_from([None, "day", "hour", 90, 90])),
+    st.builds(Limit, st.just("money"), st.integers(BIG, 4 * BIG), st.sampled_from([None, "day", "hour", 90])),
     st.builds(Limit, st.sampled_from(["all", "money"]), st.none()),
 )
 
@@ -34,7 +34,7 @@ class Model:
     def __init__(self) -> None:
         self.limits: dict[str, dict[tuple, int | None]] = {}
         self.spent: list[tuple[str, str, int, int]] = []  # path, kind, units, at
-        self.since: dict[tuple, float] = defaultdict(lambda: float("-inf"))  # window -> when it was added
+        self.since: dict[tuple, int] = {}  # (path, kind and window) that counts -> length of `spent` when it began
         self.reset_at: dict[str, int] = defaultdict(int)  # path -> length of `spent` at the reset
         self.calls: dict[str, dict] = {}
         self.now = self.booked_at = 0
@@ -50,11 +50,15 @@ class Model:
         self.booked_at = self.now
 
     def room(self, scope: str, key: tuple, limit: int) -> int:
-        kind, window = key
+        kind = key[0]
         held = sum(
             dict(c["amounts"])[kind] for c in self.calls.values()
             if c["status"] == "open" and (c["path"] + "/").startswith(scope + "/") and kind in dict(c["amounts"])
         )  # fmt: skip
+        return limit - held - self.used(scope, key)
+
+    def used(self, scope: str, key: tuple) -> int:
+        kind, window = key
         used = 0
         for i, (path, of, units, at) in enumerate(self.spent):
             if of != kind or not (path + "/").startswith(scope + "/") or i < self.reset_at[scope]:
@@ -62,11 +66,12 @@ class Model:
             if window is not None and (i < self.since[scope, key] or not self.counts(window, at)):
                 continue
             used += units
-        return limit - held - used
+        return used
 
     def counts(self, window: str | int, at: int) -> bool:
-        if window == "day":
-            return at // DAY == self.now // DAY
+        if window in ("day", "hour"):
+            length = DAY if window == "day" else DAY // 24
+            return at // length >= self.now // length  # later ones: after a reset the clock may have gone back
         width = -(-window * 1000 // 60)
         return at // width > self.now // width - (-(-window * 1000 // width) + 1)
 
@@ -148,8 +153,14 @@ class ThreeLedgers(RuleBasedStateMachine):
             return
         before = self.model.limits.get(path, {})
         self.model.limits[path] = {(limit.kind, limit.window): limit.amount for limit in limits}
-        for key in self.model.limits[path].keys() - before.keys():
-            self.model.since[path, key] = len(self.model.spent)
+        if self.model.limits[path] == before:
+            return
+        changed = {kind for kind, _ in (*before, *self.model.limits[path])}
+        for at, key in [*self.model.since]:
+            if at == path and key[0] in changed and key not in self.model.limits[path] and not self.model.used(at, key):
+                del self.model.since[at, key]
+        for key in self.model.limits[path]:
+            self.model.since.setdefault((path, key), len(self.model.spent))
 
     @rule(
         path=st.sampled_from(PATHS),
@@ -202,7 +213,7 @@ class ThreeLedgers(RuleBasedStateMachine):
         if call["status"] in ("open", "settled") and "extended" not in call:
             found = self.all("reserve", call["path"], dict(call["amounts"]), id=name)
             assert found.status == call["status"]
-        assert self.all("reserve", call["path"], {"all": 77}, id=name)[0] in ("IdConflict",)
+        assert self.all("reserve", call["path"], {"all": 977}, id=name)[0] == "IdConflict"
 
     @rule(name=ids, tokens=TOKENS, money=MONEY)
     def settle(self, name: str, tokens: int, money: int) -> None:

@@ -518,7 +518,14 @@ def test_water_filling_is_near_the_continuous_optimum():
         (lambda: Menu.of([[1, 2]], [[1.0]]), "item number 1 has 2 costs and 1 values"),
         (lambda: Menu.of([[1]], []), "1 rows of costs and 0 of values"),
         (lambda: Menu.of(np.ones((2, 2), np.int64), np.ones((2, 3))), "shapes must agree"),
-        (lambda: Menu.of([[2**53], [1]], [[1.0], [1.0]]), "coarser tokens"),
+        (
+            lambda: Menu.of([[1], [7, 2**53]], [[1.0], [1.0, 1.0]]),
+            "9,007,199,254,740,992 for option 2 of item number 2; with 2 items a cost is at most 4,503,599,627,370,496",
+        ),
+        (
+            lambda: Menu.of([[3, 1e20]], [[1.0, 1.0]]),
+            "option number 2 of all; costs there are whole tokens, 1 to 4,6",
+        ),
         (lambda: Menu(np.ones(2, np.int64), np.ones(2), np.array([0, 1])), "does not run from 0 to the 2 options"),
         (lambda: Menu(np.ones(2, np.int64), np.ones(2), np.array([0, 2, 1, 2])), "indptr falls"),
         (lambda: Menu(np.ones(2), np.ones(2), np.array([0, 2])), "give int64, float64, int64"),

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import difflib
 import json
 import math
+from collections import Counter
 from datetime import UTC, datetime
 from decimal import Decimal
 from fractions import Fraction
@@ -16,6 +18,7 @@ from budgeteer import Usage
 from budgeteer.errors import InvalidInput, UnknownPrice
 from budgeteer.meter import meter
 from budgeteer.prices import Price, Rates, first_of, genai, litellm, of, user
+from budgeteer.prices.nearest import COMPARED, Nearest
 
 D = Decimal
 DOLLAR = 10**12
@@ -165,6 +168,95 @@ def test_an_unknown_price_is_an_error_that_names_the_nearest():
     assert table.with_fallback(dear).price("gpt-4o") != dear
     with pytest.raises(InvalidInput):
         table.price(None)
+
+
+def test_every_shipped_id_is_found_by_its_own_name():
+    """With its provider always; alone where its maker sells it, or only one does; else the error lists the names."""
+    snapshot = pytest.importorskip("genai_prices.data_snapshot").get_snapshot()
+    table, asked = genai.load(at=AT), Counter()
+    priced: dict[str, dict[str, Price]] = {}
+    for provider in snapshot.providers:
+        for model in provider.models:
+            own = genai._price(model, AT)
+            if own is None:  # images, seconds, pages: not by the token
+                continue
+            priced.setdefault(model.id.lower(), {})[provider.id] = own
+            assert table.price(f"{provider.id}/{model.id}") == own, f"{provider.id}/{model.id}"
+            asked["with provider"] += 1
+    for provider in snapshot.providers:
+        for model in provider.models:
+            name, sellers = model.id, priced.get(model.id.lower(), {})
+            if len(sellers) == 1 and "/" not in name:
+                assert table.price(name) == next(iter(sellers.values())), name
+                asked["alone"] += 1
+                continue
+            try:
+                found = table.price(name)
+            except UnknownPrice as error:
+                said = str(error)
+                assert all(f"'{seller}/{name.lower()}'" in said for seller in sellers), said
+                assert repr(name) not in said.partition("; ")[2], said
+                asked["several" if sellers else "not by the token"] += 1
+            else:  # its maker's
+                assert found in sellers.values() or "/" in name or genai._maker(name) in genai._CLOSED, name
+                asked["of several, the maker's"] += 1
+    assert asked["with provider"] > 2000
+    assert asked["alone"] > 500
+    assert asked["several"] > 50
+
+
+@pytest.mark.parametrize(
+    ("name", "owner"),
+    [
+        ("text-embedding-3-small", "openai"), ("gpt-4o", "openai"), ("claude-sonnet-5", "anthropic"),
+        ("gemini-3.5-flash", "google"), ("grok-4.5", "x-ai"), ("deepseek-v4-pro", "deepseek"),
+        ("kimi-k3", "moonshotai"), ("command-r", "cohere"), ("mistral-tiny", "mistral"),
+        ("amazon.nova-pro-v1:0", "aws"), ("TEXT-EMBEDDING-3-SMALL", "openai"),
+    ],
+)  # fmt: skip
+def test_a_name_without_a_provider_is_its_makers(name, owner):
+    pytest.importorskip("genai_prices")
+    table = genai.load(at=AT)
+    assert table.price(name) == table.price(f"{owner}/{name}")
+
+
+def test_where_the_maker_is_not_clear_the_error_lists_what_to_write():
+    pytest.importorskip("genai_prices")
+    table = genai.load(at=AT)
+    with pytest.raises(UnknownPrice, match=r"write 'zai/glm-4\.7' or 'zhipuai/glm-4\.7'") as caught:
+        first_of(of({}), table).price("glm-4.7")
+    assert "'glm-4.7'" not in str(caught.value).partition("; ")[2]
+    with pytest.raises(UnknownPrice, match="without a price by the token"):
+        table.price("whisper-large-v3")
+
+
+def test_an_unknown_name_is_compared_with_few(monkeypatch):
+    """The index is made once; a look-up compares letter by letter with no more than so many names, whatever is held."""
+    compared, listed = [], []
+
+    def close(wanted, names, n, cutoff):
+        compared.append(len(names))
+        return original(wanted, names, n=n, cutoff=cutoff)
+
+    original = difflib.get_close_matches
+    monkeypatch.setattr(difflib, "get_close_matches", close)
+    held = [f"model-{i}-{size}" for i in range(2000) for size in ("mini", "large")]
+    near = Nearest(lambda: listed.append(1) or held)
+    assert "model-77-mini" in near("modle-77-mini")
+    assert "model-77-mini" not in near("model-77-mini")
+    assert near("ß" * 10**6) == []
+    for i in range(50):
+        near(f"modl-{i}-lrge")
+    assert len(listed) == 1
+    assert max(compared) <= COMPARED
+    pytest.importorskip("genai_prices")
+    compared.clear()
+    table = genai.load(at=AT)
+    for i in range(20):
+        with pytest.raises(UnknownPrice):
+            table.price(f"nobodys-model-{i}")
+    assert max(compared, default=0) <= COMPARED
+    assert len(compared) <= 20
 
 
 def test_money_needs_both_totals():

@@ -127,10 +127,10 @@ def check_ledger(make_ledger: Callable[..., Ledger]) -> None:
 
     Rules: a reservation is held in all scopes of its path or in none, and the outermost limit refuses; an id is charged
     once, whatever is repeated; an actual above its reservation is booked, as overshoot; what is abandoned comes back
-    and can be settled late; calendar and rolling windows follow the clock given, never early, and a clock that goes
-    back changes nothing; integers are exact far beyond 2^53; a path, kind, id or amount that is wrong is a typed error;
-    threads and coroutines that compete never pass a limit, and everything charged is the sum of the actuals; the
-    journal verifies.
+    and can be settled late; calendar and rolling windows follow the clock given, never early, keep what they hold
+    while other limits come and go, and a clock that goes back changes nothing; integers are exact far beyond 2^53; a
+    path, kind, id or amount that is wrong is a typed error; threads and coroutines that compete never pass a limit, and
+    everything charged is the sum of the actuals; the journal verifies.
 
     Args:
         make_ledger: called as ``make_ledger(clock=clock)``; returns a new, empty ledger. ``clock()`` is milliseconds.
@@ -273,8 +273,13 @@ def _ledger_time(ledger: Ledger, now: list[int]) -> None:
     _expect(refused.resets_at, 1_750_000_061_000, "a refusal says when the window makes room")
     ledger.open("org", [Limit("all", 100, "day"), Limit("all", 150, "month")])
     _expect(ledger.remaining("org"), {"all": 20}, "a window that was there keeps its spending")
+    ledger.open("org", [Limit("all", 100, "hour")])
+    _expect(ledger.remaining("org"), {"all": 100}, "a window that is new starts empty")
+    ledger.settle(ledger.reserve("org", {"all": 5}).id, {"all": 5})
+    ledger.open("org", [Limit("all", 100, "day"), Limit("all", 150, "month")])
+    _expect(ledger.remaining("org"), {"all": 15}, "a window whose limit was taken away for a time has gone on counting")
     now[0] = 1_750_118_399_999  # 2025-06-16 23:59:59.999
-    ledger.settle(ledger.reserve("org", {"all": 70}).id, {"all": 70})
+    ledger.settle(ledger.reserve("org", {"all": 65}).id, {"all": 65})
     refused = _refuses(errors.BudgetExceeded, "over the month", ledger.reserve, "org", {"all": 1})
     now[0] += 1
     _expect(ledger.remaining("org"), {"all": 0}, "a new day does not free the month")

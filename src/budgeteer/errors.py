@@ -119,22 +119,28 @@ class MissingExtra(BudgeteerError, ImportError):
         super().__init__(f"this needs {module!r}, which is not installed: pip install 'budgeteer[{extra}]'{then}")
 
 
-class UnknownPrice(UnknownName):
+class UnknownPrice(BudgeteerError, KeyError):
     """A model without a price; it is never taken to be free.
+
+    Args:
+        model: as it was given.
+        source: of the table.
+        hint: a sentence that says why, or what to write instead.
 
     Attributes:
         problem: the message without the advice, for those whose prices are not of Python.
     """
 
-    def __init__(self, model: str, known: Iterable[str], source: str) -> None:
-        super().__init__("price of model", model, known)
-        near = difflib.get_close_matches(model, self.known, n=3, cutoff=0.4)
-        hint = f"did you mean {' or '.join(map(repr, near))}?" if near else f"{len(self.known)} models are known."
+    def __init__(self, model: str, source: str, hint: str) -> None:
+        self.model = model
         self.problem = f"{source}: no price of model {model!r}; {hint}"
         self.message = (
             f"{self.problem} Name it in a TOML of your own, or choose a price for unknown models (with_fallback)"
         )
-        self.args = (self.message,)
+        super().__init__(self.message)
+
+    def __str__(self) -> str:
+        return self.message
 
 
 class ModelError(BudgeteerError):
@@ -148,3 +154,10 @@ class ModelError(BudgeteerError):
     def __init__(self, message: str, *, billed: bool, again: bool = False) -> None:
         self.billed, self.again = billed, again
         super().__init__(message)
+
+
+class EndpointDown(ModelError):
+    """No connection to a model's endpoint could be made, after all attempts; nothing was sent."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, billed=False)

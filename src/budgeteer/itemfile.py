@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from budgeteer.errors import InvalidInput
-from budgeteer.plan import Items, Menu
+from budgeteer.plan import MOST, Items, Menu
 
 COUNTS = ("visits", "drawn", "right")
 NUMBERS = ("std", "pass_rate", "scale", "decay")
@@ -154,8 +154,10 @@ def _menu(costs: Sequence[Any], values: Sequence[Any], place: str) -> Menu:
             )
         for k, (c, v) in enumerate(zip(row_cost, row_value, strict=True), 1):
             as_cost, as_value = _number(c), _number(v)
-            if as_cost is None or not math.isfinite(as_cost) or as_cost != int(as_cost) or as_cost <= 0:
-                raise InvalidInput(f"{place.format(i + 1)}: cost {k} is {c!r}; costs on a menu are whole numbers > 0")
+            if as_cost is None or not math.isfinite(as_cost) or as_cost != int(as_cost) or not 0 < as_cost <= MOST:
+                raise InvalidInput(
+                    f"{place.format(i + 1)}: cost {k} is {c!r}; costs on a menu are whole numbers, 1 to {MOST:,} (2^62)"
+                )
             if as_value is None or not math.isfinite(as_value):
                 raise InvalidInput(f"{place.format(i + 1)}: value {k} is {v!r}; values are finite numbers")
         cost.append([int(c) for c in row_cost])

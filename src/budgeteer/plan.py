@@ -22,6 +22,8 @@ aborted by a stopper; cut by a token limit or by the end of the budget."""
 
 MOST = 2**62
 """Largest budget, count or cost of a unit: half of what int64 holds, as for a ledger. It stands for no limit, too."""
+EXACT = 2**53
+"""Largest sum of the costs on a menu: float64 holds every whole number up to it."""
 LEAST = 1e-12
 """Smallest cost of a unit."""
 
@@ -77,8 +79,12 @@ class Menu:
         if m and np.min(self.cost) <= 0:
             bad = self._where(int(np.argmin(self.cost)))
             raise InvalidInput(f"Menu.cost is {np.min(self.cost)} for {bad}; costs are > 0, taking nothing is implied")
-        if m and float(np.max(self.cost)) * len(self) > 2**53:  # so that sums of costs are exact in float64, too
-            raise InvalidInput(f"Menu.cost is up to {np.max(self.cost)} for {len(self)} items; count in coarser tokens")
+        if m and float(np.max(self.cost)) * len(self) > EXACT:
+            bad, most = self._where(int(np.argmax(self.cost))), EXACT // len(self)
+            raise InvalidInput(
+                f"Menu.cost is {np.max(self.cost):,} for {bad}; with {len(self):,} items a cost is at most {most:,} "
+                f"(2^53 divided by the items), so that sums are exact: count in coarser tokens"
+            )
         # the sum is finite unless an entry is not (or the sum overflows, which would be as useless)
         if m and not math.isfinite(float(self.value.sum())):
             at = np.flatnonzero(~np.isfinite(self.value))
@@ -145,10 +151,16 @@ def _whole(cost: Any) -> I64:
         try:
             as_float = np.asarray(array, dtype=np.float64)
         except OverflowError:
-            raise InvalidInput("a cost on a menu has hundreds of digits; count in coarser tokens") from None
+            raise InvalidInput(
+                f"a cost on a menu has hundreds of digits; costs there are whole tokens, up to {MOST:,} (2^62)"
+            ) from None
         bad = ~np.isfinite(as_float) | (as_float != np.floor(as_float)) | (np.abs(as_float) > MOST)
         if np.any(bad):
-            raise InvalidInput(f"a cost on a menu is {as_float[bad][0]}; costs there are whole tokens, up to {MOST:,}")
+            at = int(np.flatnonzero(bad)[0])
+            raise InvalidInput(
+                f"a cost on a menu is {as_float[at]:g}, of option number {at + 1} of all; costs there are whole "
+                f"tokens, 1 to {MOST:,} (2^62)"
+            )
     return np.ascontiguousarray(array, dtype=np.int64)
 
 
@@ -204,7 +216,8 @@ class Items:
         if len(self.cost) and not (np.min(self.cost) >= LEAST and np.max(self.cost) <= MOST):
             at = int(np.argmin(self.cost) if np.min(self.cost) < LEAST else np.argmax(self.cost))
             raise InvalidInput(
-                f"Items.cost is {self.cost[at]} for {self.keys[at]!r}; costs are > 0 tokens a unit, {LEAST} to {MOST:,}"
+                f"Items.cost is {self.cost[at]} for {self.keys[at]!r}; a cost is {LEAST} to {MOST:,} (2^62) tokens a "
+                f"unit"
             )
         if self.pass_rate is not None and np.fmax.reduce(self.pass_rate, initial=0.0) > 1:
             bad = self.keys[int(np.nanargmax(self.pass_rate))]

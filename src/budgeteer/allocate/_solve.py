@@ -181,18 +181,3 @@ def grow(units: I64, upper: I64, cost: F64, budget: float, gain: Callable[[int, 
         else:
             heapq.heappop(heap)
     return np.array(grown, np.int64)
-
-
-def shed(units: I64, lower: I64, cost: F64, budget: float, loss: Callable[[int, int], float]) -> I64:
-    """Take single units away, smallest ``loss(item, units so far)`` first, until it fits or all are at ``lower``."""
-    kept = units.copy()
-    heap = [(loss(i, n), i) for i, n in enumerate(kept.tolist()) if n > lower[i]]
-    heapq.heapify(heap)
-    while heap and spend(kept, cost) > budget:
-        i = heap[0][1]
-        kept[i] -= 1
-        if kept[i] > lower[i]:
-            heapq.heapreplace(heap, (loss(i, int(kept[i])), i))
-        else:
-            heapq.heappop(heap)
-    return kept

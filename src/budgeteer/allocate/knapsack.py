@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from budgeteer.allocate._solve import Found, bound_gap, fill, grow, lift, shed, step_price
+from budgeteer.allocate._falling import level, rise
+from budgeteer.allocate._solve import Found, bound_gap, fill, grow, lift
 from budgeteer.allocator import Allocator
 from budgeteer.errors import InvalidInput
 from budgeteer.plan import F64, I64, Items, spend, whole
@@ -28,16 +29,6 @@ def group_value(units: F64 | I64, rate: F64) -> F64:
 def group_gain(units: Any, rate: Any) -> Any:
     """``Value(N + 1, p) - Value(N, p)``, which falls with N >= 1; numbers or arrays."""
     return rate * (1 - rate) ** 2 * (rate**units * (1 - rate) + (1 - rate) ** units * rate)
-
-
-def gains_of(rate: F64, low: int, high: int) -> F64:
-    """:func:`group_gain` [n, high - low] of low, low + 1, ... rollouts, by products: powers take ten times longer."""
-    right, wrong = np.tile(rate[:, None], high - low), np.tile(1 - rate[:, None], high - low)
-    right[:, :1], wrong[:, :1] = rate[:, None] ** low, (1 - rate[:, None]) ** low
-    np.cumprod(right, axis=1, out=right)
-    np.cumprod(wrong, axis=1, out=wrong)
-    weight = rate * (1 - rate) ** 2
-    return np.asarray(weight[:, None] * (right * (1 - rate)[:, None] + wrong * rate[:, None]))
 
 
 def knapsack(low: int = 2, high: int = 128, per_token: bool = False, fallback: bool = True) -> Allocator:
@@ -86,7 +77,13 @@ def knapsack(low: int = 2, high: int = 128, per_token: bool = False, fallback: b
             worth = group_value(np.full(n, float(low)), known) / items.cost
             return Found(fill(np.lexsort((-worth, unseen, fails, solved)), low, items.cost, budget))
 
-        def gain(i: int, have: int) -> float:
+        def gain(rows: I64, have: I64) -> F64:
+            return np.asarray(group_gain(have, known[rows]) / price[rows])
+
+        def slope(rows: I64, have: I64) -> F64:
+            return np.asarray(group_gain(have, known[rows]) / items.cost[rows])
+
+        def one(i: int, have: int) -> float:
             return float(group_gain(have, float(known[i]))) / float(price[i])
 
         share = max(low, min(int(capacity / spend(np.ones(n, np.int64), price)), high))
@@ -99,13 +96,16 @@ def knapsack(low: int = 2, high: int = 128, per_token: bool = False, fallback: b
                 need = np.ceil(np.abs(np.log(1 - ALPHA) / same))
             wanted = np.where(mixed, np.clip(need, low, high), units).astype(np.int64)
             limit = min(limit, spend(wanted, price))
-        units = grow(units, np.where(mixed, high, units), price, limit, gain)
-        units = grow(units, np.where(rest, high, units), price, capacity, lambda i, have: -have)
-        units = grow(units, np.where(unseen, min(share + 1, high), units), price, capacity, lambda i, have: -have)
-        units = shed(units, np.full(n, low), items.cost, budget, lambda i, have: gain(i, have - 1))
-        slope = gains_of(known, low, high) / items.cost[:, None]
-        dual = step_price(slope, np.broadcast_to(items.cost[:, None], slope.shape), budget - low * items.cost.sum())
-        best = low + np.sum(slope > dual, axis=1)
+        top, least = np.where(mixed, high, units), np.full(n, low)
+        units, _, _ = rise(gain, units, top, price, limit)
+        if per_token:  # what is left may pay for a cheaper one
+            fits = price <= limit - spend(units, price)
+            units = grow(units, np.where(fits, top, units), price, limit, one)
+        units = level(units, np.where(rest, high, units), price, capacity)
+        units = level(units, np.where(unseen, min(share + 1, high), units), price, capacity)
+        if spend(units, items.cost) > budget:
+            units, _, _ = rise(gain, least, units, items.cost, budget, last_first=True)
+        _, dual, best = rise(slope, least, np.full(n, high), items.cost, budget)
         worth, bound = group_value(units, known), group_value(best, known)
         gap = bound_gap(budget, items.cost, (units, worth), (best, bound), dual)
         return Found(units, dual, math.fsum(worth.tolist()), gap)

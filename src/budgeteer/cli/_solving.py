@@ -12,7 +12,7 @@ import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from budgeteer.cli._options import add_reading, task_of
 
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from budgeteer.lab.questions import QuestionSet
     from budgeteer.models.model import Model
     from budgeteer.prices import PriceTable
+    from budgeteer.solve import Question
     from budgeteer.solve.runner import Pause, Progress, Row, Run
 
 T = TypeVar("T")
@@ -183,6 +184,40 @@ def summary(run: Run) -> str:
         lines.append(("error", errors.most_common(1)[0][0].removeprefix("error: ")))
     lines.append(("seconds", f"{run.seconds:.1f}"))
     return "\n".join(f"{name:<11} {text}" for name, text in lines)
+
+
+def unasked(row: Row) -> bool:
+    """Whether a question was never put to the model, because not one call fitted into what it was given."""
+    return row["answer"] is None and not row["calls"] and not row["stopped_by"].startswith("error")
+
+
+async def not_one_fits(rows: Sequence[Row], questions: Sequence[Question], **how: Any) -> str:
+    """Of rows that were not asked, a sentence on the first: what it was given, and what a call needs.
+
+    Args:
+        how: arguments of :func:`budgeteer.solve.least.least`.
+    """
+    from budgeteer.solve.least import least
+
+    row = rows[0]
+    question = next(one for one in questions if one.id == row["id"])
+    given: Mapping[str, int] = row["budget"]
+    needs = []
+    for kind, units in given.items():
+        need = await least(kind, question, given=given, **how)
+        if need is None:
+            return f"not one call fits for question {row['id']!r}, however much it is given"
+        if need > units:
+            needs.append(f"{exactly(kind, need)} instead of {exactly(kind, units)}")
+    more = " and ".join(needs) or "more of several kinds at once"
+    return f"not one call fits: to ask question {row['id']!r} at all it needs {more}"
+
+
+def exactly(kind: str, units: int) -> str:
+    """Units as a budget that can be given, rounded up where money is cut off."""
+    from budgeteer.budget import Budget
+
+    return str(Budget(kind, units)) if kind == "money" else f"{units} {kind}"
 
 
 def all_failed(rows: Sequence[Row]) -> bool:

@@ -26,7 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Measure, write frontier.json and report.html, print the table."""
-    from budgeteer.errors import InvalidInput
+    from budgeteer.errors import EndpointDown, InvalidInput
     from budgeteer.lab import frontier, frontier_report
     from budgeteer.lab.results import write_text
     from budgeteer.meter import MONEY
@@ -67,18 +67,34 @@ def run(args: argparse.Namespace) -> int:
         try:
             await _solving.probed(args, model)
             style = args.style or styles.choose(model, asked.asked)
-            return style, await frontier.measure(
-                strategies, budgets, seeds, asked, model, styles.style_of(style, asked.asked), args.out,
+            look = styles.style_of(style, asked.asked)
+            found = await frontier.measure(
+                strategies, budgets, seeds, asked, model, look, args.out,
                 about={"style": style, "oracle": "yes" if args.oracle else "no",
                        "verifier": asked.task.identity}, oracle=args.oracle,
                 concurrency=args.concurrency, timeout=args.timeout, prices=prices,
                 durable=_solving.billed(args.model), pause=pause, on_row=on_row,
             )  # fmt: skip
+            missed = {}
+            for cell, rows in (found or {}).items():
+                missing = [row for row in rows if _solving.unasked(row)]
+                if missing and (cell.strategy, cell.budget) not in missed:
+                    why = await _solving.not_one_fits(
+                        missing, asked.questions, strategy=strategies[cell.strategy], model=model, style=look,
+                        prices=prices, check=(lambda answer: 0.0) if args.oracle else None,
+                    )  # fmt: skip
+                    part = f"{len(missing)} of {len(rows)} questions were not asked"
+                    missed[cell.strategy, cell.budget] = f"{cell.strategy}@{cell.budget}: {part}: {why}"
+            return style, found, list(missed.values())
         finally:
             await model.aclose()
 
     try:
-        style, found = _solving.pausable(work, live.draw)
+        style, found, missed = _solving.pausable(work, live.draw)
+    except EndpointDown as error:
+        live.close()
+        sys.stderr.write(f"error: {error}\n")
+        return 1
     finally:
         live.close()
     if found is None:
@@ -89,6 +105,9 @@ def run(args: argparse.Namespace) -> int:
         )  # fmt: skip
         sys.stderr.write(f"paused; to go on: {again}\n")
         return 130
+    if all(_solving.unasked(row) for rows in found.values() for row in rows):
+        sys.stderr.write("".join(f"error: {text}; give larger --budgets\n" for text in missed))
+        return 1
     config = {
         "task": args.source, "questions": len(asked.questions), "task seed": args.task_seed, "model": model.name,
         "style": style, "budgets": [str(budget) for budget in budgets], "seeds": seeds,
@@ -101,4 +120,5 @@ def run(args: argparse.Namespace) -> int:
     sys.stdout.write(
         f"{frontier_report.table(numbers)}\n\nnumbers: {numbers_path.resolve()}\nreport: {page.resolve()}\n"
     )
+    sys.stderr.write("".join(f"{text}\n" for text in missed))
     return int(all(_solving.all_failed(rows) for rows in found.values()))

@@ -19,6 +19,10 @@ if TYPE_CHECKING:
 DEFAULT = "budgeteer-ledger.db"
 
 
+_LOOK = ("show", "top", "spend", "export", "verify")
+"""Actions that write nothing to the ledger."""
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of the command."""
     actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
@@ -73,7 +77,7 @@ def run(args: argparse.Namespace) -> int:
     """Carry out one action."""
     if args.action == "verify" and args.journal is not None:
         return _verify_file(args)
-    with _connect(args.ledger, create=args.action == "init") as ledger:
+    with _connect(args.ledger, create=args.action == "init", look=args.action in _LOOK) as ledger:
         actions = {
             "init": _init, "open": _open, "show": _show, "top": _top, "spend": _spend, "export": _export,
             "verify": _verify, "reset": _reset,
@@ -81,12 +85,12 @@ def run(args: argparse.Namespace) -> int:
         return actions[args.action](ledger, args)
 
 
-def _connect(where: str, *, create: bool) -> Ledger:
+def _connect(where: str, *, create: bool, look: bool) -> Ledger:
     from budgeteer.ledger import RedisLedger, SqliteLedger
 
     if where.startswith(("redis://", "rediss://", "unix://")):
         return RedisLedger(where, create=create)
-    return SqliteLedger(where, create=create)
+    return SqliteLedger(where, create=create, read_only=look)
 
 
 def _init(ledger: Ledger, args: argparse.Namespace) -> int:

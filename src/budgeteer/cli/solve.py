@@ -31,9 +31,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Solve, print the rows or the summary."""
     from budgeteer.budget import Budgets
-    from budgeteer.errors import InvalidInput
+    from budgeteer.errors import EndpointDown, InvalidInput
     from budgeteer.meter import MONEY
-    from budgeteer.solve import registered, runner, styles
+    from budgeteer.solve import Strategy, registered, runner, styles
 
     if args.traces and args.out is None:
         raise InvalidInput("--traces needs --out: traces are kept beside it")
@@ -51,26 +51,44 @@ def run(args: argparse.Namespace) -> int:
             sys.stdout.flush()
         live(row, progress)
 
-    async def work(pause: Any) -> runner.Run:
+    async def work(pause: Any) -> tuple[runner.Run, list[runner.Row], str]:
         try:
             await _solving.probed(args, model)
             name = args.style or styles.choose(model, asked.asked)
-            return await runner.run(
-                asked.questions, strategy, model, styles.style_of(name, asked.asked), budget,
+            style = styles.style_of(name, asked.asked)
+            done = await runner.run(
+                asked.questions, strategy, model, style, budget,
                 per_question=not args.total, seed=args.seed, concurrency=args.concurrency, timeout=args.timeout,
                 grade=asked.grade, check=asked.score if args.oracle else None, prices=prices, out=args.out,
                 durable=_solving.billed(args.model), traces=args.traces, on_row=on_row, pause=pause,
                 about={"strategy": str(spec), "style": name, "oracle": "yes" if args.oracle else "no",
                        "verifier": asked.task.identity},
             )  # fmt: skip
+            missed = [row for row in done.rows if _solving.unasked(row)]
+            if not missed or not isinstance(strategy, Strategy):
+                return done, missed, "not one call fits into its share"
+            return done, missed, await _solving.not_one_fits(
+                missed, asked.questions, strategy=strategy, model=model, style=style, prices=prices,
+                check=(lambda answer: 0.0) if args.oracle else None,
+            )  # fmt: skip
         finally:
             await model.aclose()
 
     try:
-        found = _solving.pausable(work, live.draw)
+        found, missed, why = _solving.pausable(work, live.draw)
+    except EndpointDown as error:
+        live.close()
+        sys.stderr.write(f"error: {error}\n")
+        return 1
     finally:
         live.close()
+    if missed and len(missed) == len(found.rows) and not found.paused:
+        each = "; a question's share of --total" if args.total else ""
+        sys.stderr.write(f"error: none of {len(missed)} questions was asked: {why}{each}; give a larger --budget\n")
+        return 1
     (sys.stdout if args.out else sys.stderr).write(_solving.summary(found) + "\n")
+    if missed:
+        sys.stderr.write(f"{len(missed)} of {len(found.rows)} questions were not asked: {why}\n")
     if not found.paused:
         return int(_solving.all_failed(found.rows))
     if args.out is None:

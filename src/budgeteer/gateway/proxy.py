@@ -175,7 +175,7 @@ class Proxy:
             live.scope = error.scope
             await self._refuse(live, of_budget(error, wall_clock()), dialect, send)
         except UnknownPrice as error:
-            text = f"there is no price of {error.name} here, so that nothing bounds what this would cost"
+            text = f"there is no price of {error.model} here, so that nothing bounds what this would cost"
             _LOG.error("%s; budgeteer serve --check says how to add one", error.problem)
             await self._refuse(live, Refused(400, "no_price", text), dialect, send)
         except LedgerUnavailable as error:

@@ -10,6 +10,8 @@ Rules:
 - An account is a scope: ``acme``, ``acme/search``. A reservation at a path counts in every account of the path.
 - ``spent + held + requested <= limit`` for every limit of every account of the path, else nothing is held. For a limit
   with a window, ``spent`` is what was settled in the window; what is held counts in every window until it is settled.
+- A window whose limit is taken away goes on counting, so that it is not empty when it gets a limit again. It is
+  dropped, as limits of its kind change, once nothing in it counts any more.
 - A reservation names exactly the kinds that the path's accounts name: a kind left out would go unmetered, a kind too
   many is a typing error.
 - An id is charged at most once. What is settled above the reservation is booked, and counted as overshoot. After
@@ -21,7 +23,7 @@ Rules:
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from heapq import heappop, heappush
 from typing import Any, NamedTuple
@@ -126,20 +128,23 @@ class Book:
         free: ``limit - spent - held``; kept instead of ``held``, because every reservation asks for it.
         over: overshoot in ``spent``.
         windows: the limits with a window.
+        counted: the windows that count, those of ``windows`` first; the others have no limit at present.
     """
 
-    __slots__ = ("free", "limit", "over", "spent", "windows")
+    __slots__ = ("counted", "free", "limit", "over", "spent", "windows")
 
     def __init__(self, spent: int = 0, held: int = 0, over: int = 0) -> None:
         self.spent, self.over, self.limit = spent, over, UNLIMITED
         self.free = UNLIMITED - spent - held
         self.windows: tuple[Window, ...] = ()
+        self.counted: tuple[Window, ...] = ()
 
     def copy(self) -> Book:
         """Of its own."""
         found = Book(self.spent, self.held, self.over)
         found.set_limit(self.limit)
-        found.windows = tuple([window.copy() for window in self.windows])
+        found.counted = tuple([window.copy() for window in self.counted])
+        found.windows = found.counted[: len(self.windows)]
         return found
 
     @property
@@ -151,6 +156,29 @@ class Book:
         """Another limit, the same balance."""
         self.free += limit - self.limit
         self.limit = limit
+
+    def set_windows(self, limits: Iterable[tuple[str | int, int]], now: int) -> None:
+        """Other limits with a window; what the windows have counted stays."""
+        kept = {window.name: window for window in self.counted}
+        windows = []
+        for name, limit in limits:
+            window = kept.pop(name, None) or Window(limit, name)
+            window.limit = limit
+            windows.append(window)
+        self.windows = tuple(windows)
+        self.counted = (*windows, *(window for window in kept.values() if window.used(now)))
+
+    def restore(self, counted: Mapping[str, Mapping[int, int]]) -> None:
+        """Give back what a store has kept: window's name -> bucket -> units."""
+        left = dict(counted)
+        for window in self.windows:
+            window.buckets = dict(left.pop(str(window.name), {}))
+        unlimited = []
+        for name, buckets in left.items():
+            window = Window(0, int(name) if name.isdigit() else name)
+            window.buckets = dict(buckets)
+            unlimited.append(window)
+        self.counted = (*self.windows, *unlimited)
 
     def room(self, now: int) -> int:
         """Units that can still be held under all limits; below 0 after an overshoot."""
@@ -180,24 +208,15 @@ class Account:
             found = self.books[kind] = Book()
         return found
 
-    def set_limits(self, limits: tuple[Limit, ...]) -> None:
-        """Other limits, the same balances; a window that is new starts empty."""
+    def set_limits(self, limits: tuple[Limit, ...], now: int) -> None:
+        """Other limits, the same balances; a window that never had a limit starts empty."""
+        kinds = {limit.kind for limit in (*self.limits, *limits)}
         self.limits = limits
-        for kind in {*self.books, *(limit.kind for limit in limits)}:
+        for kind in kinds:
             book = self.book(kind)
-            kept = {window.name: window for window in book.windows}
-            windows, life = [], UNLIMITED
-            for limit in limits:
-                if limit.kind != kind or limit.amount is None:
-                    continue
-                if limit.window is None:
-                    life = limit.amount
-                else:
-                    window = kept.get(limit.window) or Window(limit.amount, limit.window)
-                    window.limit = limit.amount
-                    windows.append(window)
-            book.set_limit(life)
-            book.windows = tuple(windows)
+            given = {limit.window: limit.amount for limit in limits if limit.kind == kind and limit.amount is not None}
+            book.set_limit(given.get(None, UNLIMITED))
+            book.set_windows([(window, amount) for window, amount in given.items() if window is not None], now)
 
 
 class State:
@@ -452,12 +471,12 @@ def apply(state: State, entry: Entry) -> None:
             state.chains.clear()
         else:  # no chain can know it
             state.accounts[path] = Account(path)
-        state.accounts[path].set_limits(decode_limits(detail))
+        state.accounts[path].set_limits(decode_limits(detail), at)
     elif status == RESET:
         for book in state.along(path)[-1].books.values():
             book.free += book.spent
             book.spent = book.over = 0
-            for window in book.windows:
+            for window in book.counted:
                 window.buckets.clear()
     else:
         raise InvalidInput(f"a journal entry has the unknown status {status!r}")
@@ -496,8 +515,8 @@ def _charge(state: State, entry: Entry, was_open: bool) -> None:
         for book in chain.get(kind) or state.books(path, kind):
             book.spent += units
             book.free += back
-            if book.windows:
-                for window in book.windows:
+            if book.counted:
+                for window in book.counted:
                     window.add(at, units)
     for kind, units in over:
         for book in state.books(path, kind):

@@ -168,7 +168,7 @@ local function book(path, kind)
   local key = path .. '\t' .. kind
   local found = books[key]
   if found then return found end
-  found = {spent = ZERO, held = ZERO, over = ZERO, windows = {}}
+  found = {spent = ZERO, held = ZERO, over = ZERO, windows = {}, counted = {}}
   local line = lines[key]
   if line == nil then line = redis.call('HGET', BOOKS, key) end
   local stored = {}
@@ -176,7 +176,7 @@ local function book(path, kind)
     local spent, held, over = string.match(line, '^(%S+) (%S+) ([^|]+)')
     found.spent, found.held, found.over = parse(spent), parse(held), parse(over)
     if string.find(line, '|', 1, true) then
-      for name, rest in string.gmatch(line, '|(%S+)([^|]*)') do
+      for name, rest in string.gmatch(line, '|([^ |]+)([^|]*)') do
         stored[name] = {}
         for index, units in string.gmatch(rest, '(%S+):(%S+)') do stored[name][index] = parse(units) end
       end
@@ -185,11 +185,16 @@ local function book(path, kind)
   for _, limit in ipairs(account(path)) do
     if limit[1] == kind and limit[2] then
       if limit[3] then
-        found.windows[#found.windows + 1] = {name = limit[3], limit = limit[2], buckets = stored[limit[3]] or {}}
+        local window = {name = limit[3], limit = limit[2], buckets = stored[limit[3]] or {}}
+        found.windows[#found.windows + 1], found.counted[#found.counted + 1] = window, window
+        stored[limit[3]] = nil
       else
         found.limit = limit[2]
       end
     end
+  end
+  for name, buckets in pairs(stored) do  -- no limit at present
+    found.counted[#found.counted + 1] = {name = name, buckets = buckets}
   end
   books[key] = found
   return found
@@ -200,7 +205,7 @@ local function save()
   for key in pairs(dirty) do
     local found = books[key]
     local line = text(found.spent) .. ' ' .. text(found.held) .. ' ' .. text(found.over)
-    for _, window in ipairs(found.windows) do
+    for _, window in ipairs(found.counted) do
       line = line .. '|' .. window.name
       for index, units in pairs(window.buckets) do line = line .. ' ' .. index .. ':' .. text(units) end
     end
@@ -256,7 +261,7 @@ local function change(path, kind, spent, held, over)
     local found = book(scope, kind)
     if spent then
       found.spent = add(found.spent, spent)
-      for _, window in ipairs(found.windows) do window_add(window, spent) end
+      for _, window in ipairs(found.counted) do window_add(window, spent) end
     end
     if held then found.held = add(found.held, held) end
     if over then found.over = add(found.over, over) end
@@ -363,9 +368,14 @@ local function open(path, limits)
   redis.call('HSET', ACCOUNTS, path, limits)
   if next(dirty) then save() end  -- what expired in this call
   accounts[path], books, lines, dirty, paths = nil, {}, {}, {}, {}
-  -- a window that is gone is dropped, one that is new starts empty: as book() reads them
+  -- a window that is new starts empty, as book() reads it; one without a limit goes on while something in it counts
   for kind in pairs(kinds) do
-    book(path, kind)
+    local found = book(path, kind)
+    local counted = {}
+    for _, window in ipairs(found.counted) do
+      if window.limit or less(ZERO, used(window)) then counted[#counted + 1] = window end
+    end
+    found.counted = counted
     dirty[path .. '\t' .. kind] = true
   end
   log('account', '', path, '', '0', '', '', limits)
@@ -472,7 +482,7 @@ local function reset(path)
     if owner == path then
       local found = book(path, kind)
       found.spent, found.over = ZERO, ZERO
-      for _, window in ipairs(found.windows) do window.buckets = {} end
+      for _, window in ipairs(found.counted) do window.buckets = {} end
       dirty[key] = true
     end
   end

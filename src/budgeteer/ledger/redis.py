@@ -193,12 +193,11 @@ class RedisLedger(GroupLedger):
             book = state.accounts[path].books[kind] = core.Book(*map(int, balance.split(" ")))
             windows.append((book, rest))
         for path, limits in accounts.items():
-            state.accounts[path].set_limits(decode_limits(limits))
+            state.accounts[path].set_limits(decode_limits(limits), 0)
         for book, rest in windows:
             stored = {name: found for name, *found in (part.split(" ") for part in rest.split("|") if part)}
-            for window in book.windows:
-                pairs = (text.split(":") for text in stored.get(str(window.name), ()))
-                window.buckets = {int(index): int(units) for index, units in pairs}
+            pairs = {name: (text.split(":") for text in found) for name, found in stored.items()}
+            book.restore({name: {int(index): int(units) for index, units in of} for name, of in pairs.items()})
         for name, line in reservations.items():
             entry = _entry([name, *line.split("\t")])
             if entry[4] == core.OPEN:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shutil
 import sqlite3
+import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -49,6 +51,7 @@ class SqliteLedger(GroupLedger):
     Args:
         path: of the database.
         create: make the file if it is not there; False: an error.
+        read_only: only look: nothing is written, not even a lock, so that the folder may be read-only.
         clock: milliseconds since 1970 (UTC).
         remember: seconds for which the ids of closed reservations are known.
         timeout: seconds to wait for other processes.
@@ -62,16 +65,22 @@ class SqliteLedger(GroupLedger):
         path: str | Path,
         *,
         create: bool = True,
+        read_only: bool = False,
         clock: Clock = wall_clock,
         remember: int = REMEMBER,
         timeout: float = 30.0,
     ) -> None:
         self._path, self._clock, self._timeout = Path(path), clock, timeout
         self._remember = check_seconds(remember, "remember") * 1000
-        if not create and not self._path.exists():
+        self._read_only = read_only
+        if not (create and not read_only) and not self._path.exists():
             raise LedgerUnavailable(f"no ledger at {str(path)!r}; make one with: budgeteer ledger init --ledger {path}")
         super().__init__()
-        self._connection()
+        if read_only:
+            with self._reading() as db:
+                self._check_format(db)
+        else:
+            self._connection()
 
     def _fresh(self) -> None:
         super()._fresh()
@@ -100,14 +109,16 @@ class SqliteLedger(GroupLedger):
                         db.executescript(f"BEGIN IMMEDIATE; {_TABLES}")
                         db.execute("INSERT INTO meta VALUES (0, ?, 0)", (journal.GENESIS,))
                         db.execute("COMMIT")
-                    elif version != _FORMAT:
-                        raise LedgerUnavailable(
-                            f"{str(self._path)!r} is no ledger of format {_FORMAT}; give another file"
-                        )
+                    else:
+                        self._check_format(db)
             except (sqlite3.Error, OSError) as error:
                 raise LedgerUnavailable(f"cannot open the ledger {str(self._path)!r}: {error}") from error
             self._db = db
         return self._db
+
+    def _check_format(self, db: sqlite3.Connection) -> None:
+        if db.execute("PRAGMA user_version").fetchone()[0] != _FORMAT:
+            raise LedgerUnavailable(f"{str(self._path)!r} is no ledger of format {_FORMAT}; give another file")
 
     @contextlib.contextmanager
     def _exclusive(self) -> Iterator[None]:
@@ -123,6 +134,8 @@ class SqliteLedger(GroupLedger):
 
     def run_batch(self, commands: Sequence[Command]) -> list[Any]:
         """Carry out commands in one transaction."""
+        if self._read_only:
+            raise LedgerUnavailable(f"the ledger {str(self._path)!r} was opened only to look at; open it for writing")
         try:
             db = self._connection()
             with self._exclusive():
@@ -242,12 +255,27 @@ class SqliteLedger(GroupLedger):
     def _reading(self) -> Iterator[sqlite3.Connection]:
         """A connection of its own, so that a long read keeps nobody waiting."""
         try:
-            with contextlib.closing(
-                sqlite3.connect(f"{self._path.absolute().as_uri()}?mode=ro", uri=True, isolation_level=None)
-            ) as db:
-                yield db
-        except sqlite3.Error as error:
+            with contextlib.ExitStack() as stack:
+                yield stack.enter_context(contextlib.closing(self._reader(stack)))
+        except (sqlite3.Error, OSError) as error:
             raise LedgerUnavailable(f"cannot read the ledger {str(self._path)!r}: {error}") from error
+
+    def _reader(self, stack: contextlib.ExitStack) -> sqlite3.Connection:
+        """Open to read, also where nothing can be written: readers of a WAL file write an index beside it.
+
+        Where they cannot, the file is read as it is; what its log holds, too, is read from a copy of both.
+        """
+        try:
+            db = _open_to_read(self._path, "mode=ro")
+        except sqlite3.OperationalError:
+            log = Path(f"{self._path}-wal")
+            if not log.exists() or not log.stat().st_size:
+                return _open_to_read(self._path, "mode=ro&immutable=1")
+            folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+            for file in (self._path, log):
+                shutil.copyfile(file, folder / file.name)
+            db = _open_to_read(folder / self._path.name, "mode=rw")
+        return db
 
     def close(self) -> None:
         """Close the file."""
@@ -257,6 +285,16 @@ class SqliteLedger(GroupLedger):
             if self._lock_file is not None:
                 os.close(self._lock_file)
             self._db = self._lock_file = None
+
+
+def _open_to_read(path: Path, options: str) -> sqlite3.Connection:
+    db = sqlite3.connect(f"{path.absolute().as_uri()}?{options}", uri=True, isolation_level=None)
+    try:
+        db.execute("SELECT 1 FROM sqlite_master").fetchone()  # what cannot be opened shows at the first read
+    except sqlite3.Error:
+        db.close()
+        raise
+    return db
 
 
 def _entry(row: tuple[Any, ...]) -> core.Entry:
@@ -276,10 +314,11 @@ def _account(path: str, limits: str, books: str) -> core.Account:
     stored = json.loads(books)
     for kind, (spent, held, over, _) in stored.items():
         account.books[kind] = core.Book(spent, held, over)
-    account.set_limits(decode_limits(limits))
+    account.set_limits(decode_limits(limits), 0)
     for kind, (_, _, _, windows) in stored.items():
-        for window in account.books[kind].windows:
-            window.buckets = {int(index): units for index, units in windows.get(str(window.name), {}).items()}
+        account.books[kind].restore(
+            {name: {int(index): units for index, units in buckets.items()} for name, buckets in windows.items()}
+        )
     return account
 
 
@@ -287,7 +326,7 @@ def _books(account: core.Account) -> str:
     """Balances as JSON text, whose integers have no bound: kind -> [spent, held, over, {window: {bucket: units}}]."""
     return json.dumps(
         {
-            kind: [book.spent, book.held, book.over, {window.name: window.buckets for window in book.windows}]
+            kind: [book.spent, book.held, book.over, {window.name: window.buckets for window in book.counted}]
             for kind, book in account.books.items()
         },
         separators=(",", ":"),

@@ -5,7 +5,7 @@ with a request that is not streamed), a hang shows at once, and of a cut stream 
 
 What is not believed: a usage below what was seen (llama.cpp counts one choice when ``n`` > 1), or that read nothing.
 What an endpoint does not count is bounded by the UTF-8 bytes of the text, so that no charge is too low. An endpoint
-that goes on beyond the cap is cut off.
+that goes on beyond the cap is cut off. One that ignores ``stream`` and sends its answer whole is read whole.
 
 A call that was refused before it ran (429, 503, no connection) is free, so it is tried again here, after the time that
 ``Retry-After`` names. One that may have run (500, a time-out, a dropped connection) has to be paid for: it is a
@@ -15,6 +15,7 @@ ModelError with ``again`` set, and whoever holds the budget decides, such as :cl
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import random
 import time
@@ -23,7 +24,7 @@ from email.utils import parsedate_to_datetime
 from typing import Any
 
 from budgeteer.adapters.metering import NOT_RUN, REJECTED, outcome_of_status
-from budgeteer.errors import InvalidInput, MissingExtra, ModelError
+from budgeteer.errors import EndpointDown, InvalidInput, MissingExtra, ModelError
 from budgeteer.ledger.estimate import Bounds, count_text, input_bound
 from budgeteer.models.model import CUT, LENGTH, LOGPROBS, PREFIX, STOP, Choice, Chunk, Message, Request, Response, last
 from budgeteer.usage import Usage
@@ -135,7 +136,7 @@ class OpenAI:
                     failure = error
                 else:
                     try:
-                        pieces = aiter(upstream)
+                        pieces = _events(upstream)
                         while not reply.beyond:
                             try:
                                 async with asyncio.timeout_at(deadline):
@@ -209,8 +210,11 @@ class OpenAI:
                 raise InvalidInput(f"{said}; shorten the prompt or lower max_tokens") from error
             billed = outcome_of_status(error.status_code) != REJECTED
             return ModelError(said, billed=billed, again=billed)
-        billed = not _never_sent(error)
-        return ModelError(said, billed=billed, again=billed)
+        if _never_sent(error):
+            return EndpointDown(
+                f"the endpoint {self._client.base_url} does not answer ({said}); start it, or give its right address"
+            )
+        return ModelError(said, billed=True, again=not isinstance(error, _NoAnswer))
 
     async def probe(self) -> Usage:
         """Find out PREFIX and LOGPROBS with two requests of a token each, and add them to ``capabilities``.
@@ -242,6 +246,28 @@ class OpenAI:
         await self._client.close()
 
 
+class _NoAnswer(ValueError):
+    """What came is no completion; asking again brings the same."""
+
+
+async def _events(upstream: Any) -> AsyncGenerator[Any, None]:
+    """The events of a stream; of a server that ignores ``stream``, its whole answer as one.
+
+    Raises:
+        _NoAnswer: JSON that is no completion.
+    """
+    kind = upstream.response.headers.get("content-type", "")
+    if not kind.startswith("application/json"):
+        async for event in upstream:
+            yield event
+        return
+    body = json.loads(await upstream.response.aread())
+    if not isinstance(body, dict) or not isinstance(body.get("choices"), list):
+        raise _NoAnswer(f"it sent JSON without choices: {str(body)[:200]}")
+    chat = any(isinstance(choice, dict) and "message" in choice for choice in body["choices"])
+    yield (openai.types.chat.ChatCompletion if chat else openai.types.Completion).construct(**body)
+
+
 class _Reply:
     """What has come of a request so far.
 
@@ -271,7 +297,7 @@ class _Reply:
         choices = [c for c in event.choices or () if isinstance(c.index, int) and 0 <= c.index < self.request.n]
         sampled = (getattr(event, "timings", None) or {}).get("predicted_n")  # llama.cpp's, of the choice it comes with
         for choice in choices:
-            i, delta = choice.index, getattr(choice, "delta", None)
+            i, delta = choice.index, getattr(choice, "delta", None) or getattr(choice, "message", None)
             text = (choice.text if delta is None else delta.content) or ""
             thought = getattr(delta, "reasoning_content", None) or getattr(delta, "reasoning", None) or ""
             before = self._tokens(i)

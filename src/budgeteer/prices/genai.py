@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from decimal import Decimal
 from functools import lru_cache
@@ -23,6 +23,28 @@ _FIELDS = {
     "audio_input": "input_audio_mtok",
     "audio_output": "output_audio_mtok",
 }
+_MAKERS = {
+    "anthropic": ("claude-",),
+    "cohere": ("command", "c4ai-", "embed-", "rerank-"),
+    "deepseek": ("deepseek-",),
+    "google": ("gemini-", "gemma-"),
+    "meta": ("muse-",),
+    "minimax": ("minimax-",),
+    "mistral": (
+        "codestral", "devstral", "magistral", "ministral", "mistral", "mixtral", "open-mi", "pixtral", "voxtral",
+    ),
+    "moonshotai": ("kimi-", "moonshot-"),
+    "openai": (
+        "ada", "babbage", "chatgpt-", "codex-", "computer-use-", "curie", "davinci", "gpt-", "o1", "o3", "o4", "text-",
+        "tts-", "whisper-",
+    ),
+    "perplexity": ("r1-1776", "sonar", "llama-3.1-sonar-"),
+    "voyageai": ("voyage-",),
+    "x-ai": ("grok-",),
+}  # fmt: skip
+"""Who made models whose names begin so."""
+_CLOSED = ("anthropic", "google", "openai", "x-ai")
+"""Makers whose patterns may be followed where only others have the name: what resembles a model of theirs is theirs."""
 _SERVICES = {
     "batch": {"processing": "batch"},
     "flex": {"service_tier": "flex"},
@@ -34,8 +56,10 @@ _SERVICES = {
 def load(at: datetime | None = None) -> PriceTable:
     """The shipped prices.
 
-    A model is named as its provider does, or ``provider/model`` where several sell it or none is recognised by the
-    name alone. Matching is genai-prices': by patterns, so that dated names find their family.
+    A model is named ``provider/model``, or by its name alone. A name alone is that of its maker, if the maker sells it
+    (``text-embedding-3-small`` is OpenAI's, whether or not Azure sells it, too), else of the one who sells it. Where
+    several do and its maker is not clear, there is no price, and the error lists the names to write. Names that are not
+    in the table are matched by genai-prices' patterns, so that dated ones find their family.
 
     Args:
         at: when the calls are made, since prices change over time and some by the hour; now when None, taken anew at
@@ -46,35 +70,103 @@ def load(at: datetime | None = None) -> PriceTable:
     """
     try:
         from genai_prices import __version__
-        from genai_prices.data_snapshot import get_snapshot
+        from genai_prices.data_snapshot import find_provider_by_id, get_snapshot
     except ImportError as error:
         raise MissingExtra("genai_prices", "prices") from error
     snapshot = get_snapshot()
 
-    def model_of(name: str) -> Any:
-        provider, slash, rest = name.partition("/")
-        for provider_id, model in ((None, name), (provider, rest))[: 2 if slash else 1]:
-            try:
-                return snapshot.find_provider_model(model, None, provider_id, None)[1]
-            except LookupError:
-                continue
-        return None
+    catalogue = _Catalogue(snapshot.providers, find_provider_by_id)
 
     @lru_cache(maxsize=1024)
     def priced(name: str, minute: int) -> Price | None:
-        model = model_of(name)
-        return None if model is None else _price(model, at or datetime.fromtimestamp(60 * minute, UTC))
+        when = at or datetime.fromtimestamp(60 * minute, UTC)
+        models = catalogue.models(name)
+        return next((price for model in models if (price := _price(model, when)) is not None), None)
 
     def find(name: str) -> Price | None:
         return priced(name, int(time.time() // 60) if at is None else 0)
 
-    def names() -> Iterator[str]:
-        for provider in snapshot.providers:
-            for model in provider.models:
-                yield model.id
-                yield f"{provider.id}/{model.id}"
+    return PriceTable(f"genai-prices {__version__}", find, catalogue.names, why=catalogue.why)
 
-    return PriceTable(f"genai-prices {__version__}", find, names)
+
+class _Catalogue:
+    """Whose model a name is.
+
+    Args:
+        providers: of genai-prices.
+        provider_of: its rule for a provider's id or another name of it; without a cache, since names are anybody's.
+    """
+
+    def __init__(self, providers: list[Any], provider_of: Callable[[list[Any], str], Any]) -> None:
+        self.providers, self.provider_of = providers, provider_of
+        self.ids = {provider.id: {model.id.lower(): model for model in provider.models} for provider in providers}
+        self.sellers: dict[str, list[str]] = {}
+        for provider, models in self.ids.items():
+            for name in models:
+                self.sellers.setdefault(name, []).append(provider)
+
+    def models(self, name: str) -> Iterator[Any]:
+        """What a name may mean; the first of these with a price has its price."""
+        name = name.lower()
+        first, slash, rest = name.partition("/")
+        if slash and rest in self.ids.get(first, {}):
+            yield self.ids[first][rest]
+        maker, sellers = _maker(name), self._selling(name)
+        if maker in sellers:
+            yield self.ids[maker][name]
+        elif len(sellers) == 1:
+            yield self.ids[sellers[0]][name]
+        elif sellers and maker in _CLOSED and (model := self._match(maker, name)) is not None:
+            yield model
+        if slash and (model := self._match(first, rest)) is not None:
+            yield model
+        if name not in self.sellers:
+            matching = (p for p in self.providers if p.model_match is not None and p.model_match.is_match(name))
+            provider = next(matching, None)
+            if provider is not None and (model := provider.find_model(name, all_providers=self.providers)) is not None:
+                yield model
+
+    def _match(self, provider_id: str, name: str) -> Any:
+        """A provider's model of this name, or of a family with this name."""
+        provider = self.provider_of(self.providers, provider_id)
+        if provider is None:
+            return None
+        return self.ids[provider.id].get(name) or provider.find_model(name, all_providers=self.providers)
+
+    def _selling(self, name: str) -> list[str]:
+        """Providers that sell a model of exactly this name by the token."""
+        return [provider for provider in self.sellers.get(name, ()) if _by_token(self.ids[provider][name])]
+
+    def why(self, name: str) -> str | None:
+        """What to write instead of a name that several sell, or that nobody sells by the token."""
+        name = name.lower()
+        sellers = self._selling(name)
+        if len(sellers) > 1:
+            return f"several sell it; write {' or '.join(repr(f'{seller}/{name}') for seller in sellers)}."
+        first, _, rest = name.partition("/")
+        if name in self.sellers or rest in self.ids.get(first, {}):
+            return "the table has it, but without a price by the token."
+        return None
+
+    def names(self) -> Iterator[str]:
+        """Names that have a price, each as it can be written."""
+        for provider, models in self.ids.items():
+            for name, model in models.items():
+                if _by_token(model):
+                    yield f"{provider}/{model.id}"
+                    selling = self._selling(name)
+                    if len(selling) == 1 or _maker(name) in selling:
+                        yield model.id
+
+
+def _maker(name: str) -> str | None:
+    """The provider that made a model whose name gives it away."""
+    return next((maker for maker, begins in _MAKERS.items() if name.startswith(begins)), None)
+
+
+def _by_token(model: Any) -> bool:
+    prices = model.prices if isinstance(model.prices, list) else [model.prices]
+    return any(getattr(getattr(price, "prices", price), "input_mtok", None) is not None for price in prices)
 
 
 def _price(model: Any, at: datetime) -> Price | None:

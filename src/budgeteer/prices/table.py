@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from budgeteer.errors import InvalidInput, UnknownPrice
+from budgeteer.prices.nearest import Nearest
 from budgeteer.prices.price import Price
 from budgeteer.usage import Usage
 
@@ -24,6 +25,7 @@ class PriceTable:
         fallback: price of every model that it does not hold; None, the default, makes those an error. A fallback of
             nought is possible but has to be written.
         finds: of the tables that it is put together from, in order; () if it is one.
+        why: a sentence about a name without a price, such as the names to write instead; None: nothing to say.
     """
 
     source: str
@@ -31,23 +33,36 @@ class PriceTable:
     names: Callable[[], Iterable[str]]
     fallback: Price | None = None
     finds: tuple[Callable[[str], Price | None], ...] = ()
+    why: Callable[[str], str | None] = lambda model: None
+    _nearest: Nearest = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_nearest", Nearest(self.names))
 
     def price(self, model: str, service: str = "") -> Price:
         """The price of a model in a class of service.
 
         Raises:
-            UnknownPrice: the table does not hold it and has no fallback; the message names the nearest models.
+            UnknownPrice: the table does not hold it and has no fallback; the message says what to write instead: the
+                names of those who sell it where several do, else the nearest names.
         """
         if not isinstance(model, str) or not isinstance(service, str):
             raise InvalidInput(f"model {model!r}, service {service!r}: give names")
         found = self.find(model) or self.fallback
         if found is None:
-            raise UnknownPrice(model, self.names(), self.source)
+            raise UnknownPrice(model, self.source, self.why(model) or self._near(model))
         if service in STANDARD:
             return found
         if service not in found.services:
-            raise UnknownPrice(f"{model}, service {service!r}", (f"service {s!r}" for s in found.services), self.source)
+            others = (
+                f"it has {' and '.join(map(repr, sorted(found.services)))}" if found.services else "it has no other"
+            )
+            raise UnknownPrice(f"{model}, service {service!r}", self.source, f"beside the standard class {others}.")
         return found.services[service]
+
+    def _near(self, model: str) -> str:
+        near = self._nearest(model)
+        return f"did you mean {' or '.join(map(repr, near))}?" if near else f"{len(self._nearest)} models are known."
 
     def cost(self, usage: Usage, model: str, service: str = "") -> int:
         """Pico-dollars of a usage, rounded up."""
@@ -61,7 +76,7 @@ class PriceTable:
         """
         price = self.price(model, service)
         if usage.audio_output and price.rates.audio_output is None:
-            raise UnknownPrice(f"{model}, audio_output", (f"{model}, output",), self.source)
+            raise UnknownPrice(f"{model}, audio_output", self.source, "its text has one.")
         return price.worst(usage)
 
     def first_known(self, models: Sequence[str]) -> str:
@@ -94,6 +109,9 @@ def first_of(*tables: PriceTable) -> PriceTable:
     def names() -> list[str]:
         return [name for table in tables for name in table.names()]
 
+    def why(model: str) -> str | None:
+        return next((said for table in tables if (said := table.why(model)) is not None), None)
+
     fallback = next((table.fallback for table in tables if table.fallback is not None), None)
     finds = tuple(find for table in tables for find in table.finds or (table.find,))
-    return PriceTable(", then ".join(table.source for table in tables), find, names, fallback, finds)
+    return PriceTable(", then ".join(table.source for table in tables), find, names, fallback, finds, why)

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from budgeteer.budget import Budgets
-from budgeteer.errors import BudgeteerError, BudgetExceeded, InvalidInput, LedgerUnavailable
+from budgeteer.errors import BudgeteerError, BudgetExceeded, EndpointDown, InvalidInput, LedgerUnavailable
 from budgeteer.ledger import Allowance, Ledger, Limit, MemoryLedger, SqliteLedger, core, journal
 from budgeteer.ledger.protocol import MAX_SECONDS
 from budgeteer.meter import MONEY, Prices
@@ -152,6 +152,7 @@ async def run(
     Raises:
         InvalidInput: before anything is spent: the model lacks what the strategy needs, equal ids, a budget that is no
             amount, an output of other settings.
+        EndpointDown: not one call of the output could be sent, since nobody answers at the model's address.
     """
     durable = INTERNALS not in model.capabilities if durable is None else durable
     if isinstance(strategy, Strategy):
@@ -219,6 +220,7 @@ class _Job:
         self.used: dict[str, int] = {}
         self.gone: dict[str, Counter[str]] = {}
         self.total: Counter[str] = Counter()
+        self.under_way: set[Named] = set()
 
     def open(self, out: Path | None, durable: bool, settings: Mapping[str, str], stack: contextlib.ExitStack) -> None:
         """Files and ledger, and what an earlier process left there."""
@@ -289,6 +291,7 @@ class _Job:
         for kind, units in row["units"].items():
             total[f"units {kind}"] += units
         total["correct"] += bool(row["correct"])
+        total["calls"] += row["calls"]
         total["graded"] += row["correct"] is not None
         total["answered"] += row["answer"] is not None
         total["cost"] += round(row.get("cost", 0.0) * 10**12)
@@ -426,7 +429,11 @@ class _Job:
             model = Named(
                 self.model, allowance, prices=self.prices, calls=self.calls, scope=scope, used=self.used, gone=gone
             )
-            answer = await self._solve(question, model)
+            self.under_way.add(model)
+            try:
+                answer = await self._solve(question, model)
+            finally:
+                self.under_way.discard(model)
             seconds = time.monotonic() - begin
         self._write(question, answer, model, share, gone, seconds)
 
@@ -510,6 +517,10 @@ class _Job:
             raise
         except BudgetExceeded:
             return Answer(None, "budget")
+        except EndpointDown as error:
+            if not self.total["calls"] and not any(one.spend.calls for one in self.under_way):
+                raise  # it never answered: no other question will fare better
+            return Answer(None, _reason(error))
         except TimeoutError as error:
             if clock.expired():
                 return Answer(None, f"error: no answer within {self.timeout:g} s")

@@ -1,0 +1,82 @@
+"""The smallest budget with which a strategy makes a call at all: found by trying, without a call."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Mapping
+from typing import Any
+
+from budgeteer.errors import BudgeteerError
+from budgeteer.ledger import Allowance, Limit, MemoryLedger
+from budgeteer.ledger.limit import MAX_UNITS
+from budgeteer.meter import Prices
+from budgeteer.models.model import Chunk, Model, Request, Response
+from budgeteer.solve.budgeted import Budgeted
+from budgeteer.solve.strategy import Question, Strategy, Style, Task
+
+AMPLE = MAX_UNITS // 4
+"""Units that are enough for any call."""
+
+
+class _Admitted(BaseException):
+    """A call was admitted. No strategy may take it for a failure of the model."""
+
+
+class _Silent:
+    """A model that tells when it is called, and never answers."""
+
+    def __init__(self, model: Model) -> None:
+        self._model = model
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._model, name)
+
+    async def generate(self, request: Request) -> Response:
+        raise _Admitted
+
+    async def stream(self, request: Request) -> AsyncIterator[Chunk | Response]:
+        raise _Admitted
+        yield  # makes it a generator
+
+
+async def least(
+    kind: str,
+    question: Question,
+    strategy: Strategy,
+    model: Model,
+    style: Style,
+    given: Mapping[str, int],
+    *,
+    seed: int = 0,
+    prices: Prices | None = None,
+    check: Callable[[str], float] | None = None,
+) -> int | None:
+    """The fewest units of a kind with which a question is put to the model; None: no amount is enough.
+
+    Args:
+        kind: of ``given``; of the other kinds there is plenty.
+        given: units per kind that were not enough.
+    """
+
+    async def asks(units: int) -> bool:
+        ledger = MemoryLedger()
+        amounts = {other: units if other == kind else AMPLE for other in given}
+        ledger.open("q", [Limit(other, n) for other, n in amounts.items()])
+        with Allowance(ledger, "q", amounts) as allowance:
+            silent: Any = _Silent(model)
+            try:
+                await strategy.solve(Task(question, Budgeted(silent, allowance, prices=prices), style, seed, check))
+            except _Admitted:
+                return True
+            except BudgeteerError:
+                return False
+        return False
+
+    low, high = 0, max(1, given[kind])
+    while not await asks(high):
+        if high >= AMPLE:
+            return None
+        low, high = high, min(4 * high, AMPLE)
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (low, middle) if await asks(middle) else (middle, high)
+    return high
