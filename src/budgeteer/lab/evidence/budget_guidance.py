@@ -49,6 +49,9 @@ DECLARED = declare(
         "reasoner, against truncation",
         "reasoner, against forcing",
         "reasoner, against shuffled",
+        "reasoner, against greedy truncation",
+        "reasoner, at temperature 0, against greedy truncation",
+        "reasoner, at temperature 0, against greedy forcing",
     ),
 )
 
