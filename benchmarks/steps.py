@@ -49,7 +49,7 @@ def last_step(question: str, trace: str) -> float:
 
 
 def strategies(kind: str) -> dict[str, Strategy]:
-    """All that is compared on budgets of a kind; log-probabilities, which do not help, on sampled tokens only."""
+    """All that is compared on budgets of a kind; what is behind on sampled tokens is not run again with all counted."""
     step: dict[str, Any] = {"step": ";", "step_tokens": STEP_TOKENS, "temperature": 1.0}
     found = {
         "greedy": self_consistency(1, max_tokens=CAP, temperature=0.0),
@@ -63,8 +63,9 @@ def strategies(kind: str) -> dict[str, Strategy]:
     scorers |= {"logprob": mean_logprob()} if kind == "output" else {}
     for name, scorer in scorers.items():
         found[f"rebase {name}"] = rebase(scorer, 8, **step)
-        found[f"dora {name}"] = dora(scorer, 8, **step)
-        found[f"beam {name}"] = beam(scorer, 8, width=2, **step)
+        if kind == "output":
+            found[f"dora {name}"] = dora(scorer, 8, **step)
+            found[f"beam {name}"] = beam(scorer, 8, width=2, **step)
     found["value-tree checked"] = value_tree(programmatic(last_step), 64, answers=2, **step)
     return found
 
