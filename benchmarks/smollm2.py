@@ -518,8 +518,7 @@ def analyse(part: str, families: Sequence[Family], rows: Sequence[Any], seeds: i
     for name, other, unit in wanted:
         own, theirs = measured[name], measured[other]
         pairs.append({
-            "name": name, "against": other.partition(", ")[0] if name.startswith("split") else other,
-            "difference": shown(crossed(own.right - theirs.right, weights)),
+            "name": name, "against": other, "difference": shown(crossed(own.right - theirs.right, weights)),
             "unit": unit, "tokens": [float(getattr(one, unit).mean()) for one in (own, theirs)],
         })  # fmt: skip
     oracle = {
