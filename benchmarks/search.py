@@ -3,10 +3,17 @@
     python benchmarks/search.py                  # writes benchmarks/results/search.json
     python benchmarks/search.py --quick          # smoke test: small, writes nothing without --out
 
-300 chains of 1 to 8 steps a seed (greedy accuracy 0.68 to 0.75). For every question 40 traces are sampled from the
-reasoner at temperature 1 (cap 96 tokens, ended when the answer is complete) and handed out in order by a model that
-replays them, so that all strategies see the same samples: a request for n gets the next n. Strategies run as they are,
-through ``Budgeted`` on a ledger. ``output`` counts sampled tokens; ``all`` counts the prompt of every request, too.
+300 chains of 1 to 8 steps a seed. For every question one greedy trace and 40 traces at temperature 1 are sampled from
+the reasoner (cap 96 tokens, ended when the answer is complete) and handed out in order by a model that replays them, so
+that all strategies see the same samples: a request for n gets the next n. Strategies run as they are, through
+``Budgeted`` on a ledger. Tokens a question: ``output`` are sampled ones; ``all`` counts the prompt of every request,
+too; ``cached`` counts each question's prompt once, as if reading it again were free.
+
+Baselines: ``greedy`` is the first row; ``minus_greedy`` and ``minus_one_request`` of each row are paired differences,
+the latter from self-consistency in one request of as many tokens (two neighbouring n mixed in the proportion that gives
+them), once for ``all`` and once for ``cached``. The check of the steps stands alone in two ways: ``vouched`` is the
+share of the questions whose answer has a trace that passes it and ``right_if_vouched`` the accuracy of these answers,
+for every row; ``greedy first, checked n`` returns the greedy answer unless it fails and one of n - 1 samples passes.
 """
 
 from __future__ import annotations
@@ -14,6 +21,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import math
 import os
 import pickle
 import re
@@ -31,6 +39,7 @@ from budgeteer.lab.tasks.chains import MODULUS, Chains
 from budgeteer.ledger import Allowance, Limit, MemoryLedger
 from budgeteer.models.model import LENGTH, LOGPROBS, SEED, STOP, Choice, Chunk, Message, Request, Response
 from budgeteer.search import adaptive_vote, best_of_majority, best_of_n, self_consistency
+from budgeteer.search._samples import Sampler, traces_of
 from budgeteer.search.aggregate import weighted_majority
 from budgeteer.search.score import mean_logprob, programmatic
 from budgeteer.search.split import agreement, gains, split
@@ -39,7 +48,9 @@ from budgeteer.usage import Usage
 
 ROOT = Path(__file__).resolve().parents[1]
 OUT = ROOT / "benchmarks" / "results" / "search.json"
-CAP, SAMPLES = 96, 40
+CAP, SAMPLES, MOST = 96, 40, 32
+CHECKED = (8, 16, 32)
+"""Traces at most where a check may stop them."""
 STYLE = Style(str, lambda rest: rest.split("\n")[0].strip() or None, THINK_END, stop=("\n",), answer_tokens=5)
 STEP = re.compile(r"(\d+)([-+*])(\d+)=(\d+);")
 
@@ -80,7 +91,10 @@ def pool(seed: int, questions: int, folder: Path | None) -> dict[str, Any]:
 
 
 class Replay:
-    """Hands out the traces of a pool in order; a request for n of a prompt gets the next n, cut at its cap."""
+    """Hands out the traces of a pool in order; a request for n of a prompt gets the next n, cut at its cap.
+
+    At temperature 0 that is the greedy trace.
+    """
 
     name = "replay"
     capabilities = frozenset({SEED, LOGPROBS})
@@ -88,6 +102,7 @@ class Replay:
     def __init__(self, found: dict[str, Any]) -> None:
         self.input = dict(zip(found["prompts"], found["input"], strict=True))
         self.traces = dict(zip(found["prompts"], found["traces"], strict=True))
+        self.greedy = dict(zip(found["prompts"], found["greedy"], strict=True))
         self.at: dict[str, int] = defaultdict(int)
 
     def count(self, prompt: str | tuple[Message, ...]) -> int:
@@ -95,9 +110,12 @@ class Replay:
 
     async def generate(self, request: Request) -> Response:
         prompt = str(request.prompt)
-        start = self.at[prompt]
-        self.at[prompt] += request.n
-        rows = [self.traces[prompt][(start + i) % SAMPLES] for i in range(request.n)]
+        if request.temperature == 0:
+            rows = self.greedy[prompt] * request.n
+        else:
+            start = self.at[prompt]
+            self.at[prompt] += request.n
+            rows = [self.traces[prompt][(start + i) % SAMPLES] for i in range(request.n)]
         choices = tuple(self._choice(*row, request.max_tokens) for row in rows)
         output = sum(choice.tokens or 0 for choice in choices)
         return Response(choices, Usage(input=self.input[prompt], output=output))
@@ -133,6 +151,38 @@ def steps_hold(question: str, trace: str) -> float:
     return (right + (len(steps) == len(wanted) and said == value)) / (len(wanted) + 1)
 
 
+def greedy_first(check: Callable[[str, str], float], n: int, *, max_tokens: int, temperature: float = 1.0) -> Strategy:
+    """The check alone: the greedy trace if it passes, else samples in rounds of 1, 1, 2, 4, ... until one passes.
+
+    If none of n traces passes, the best score is taken, of equal ones the first; so with a check that only says yes or
+    no this is the greedy answer, as it is where nothing can be checked.
+
+    Args:
+        check: (question text, trace) -> score, 1 = it passes, NaN = nothing can be said.
+    """
+
+    async def solve(task: Task) -> Answer:
+        greedy, sampled = (Sampler(task, max_tokens=max_tokens, temperature=t) for t in (0.0, temperature))
+        drawn = await greedy.more(1)
+        scores = [check(task.question.text, sample.text) for sample in drawn]
+        while drawn and not any(s >= 1 or math.isnan(s) for s in scores) and len(drawn) < n:
+            new = await sampled.more(min(n - len(drawn), max(1, len(drawn) - 1)))
+            if not new:
+                break
+            drawn = drawn + new
+            scores += [check(task.question.text, sample.text) for sample in new]
+        answered = [pair for pair in zip(scores, drawn, strict=True) if pair[1].answer is not None]
+        best = max(answered, key=lambda pair: pair[0], default=None)
+        return Answer(None if best is None else best[1].answer, "done", traces_of(drawn))
+
+    return Strategy(solve)
+
+
+def passes(question: str, trace: str) -> float:
+    """1 if all steps of a trace hold, else 0."""
+    return float(steps_hold(question, trace) >= 1)
+
+
 def tasks_of(found: dict[str, Any], seed: int, unit: str, budget: int) -> list[Task]:
     """One a question, all on one allowance."""
     ledger, model = MemoryLedger(), Replay(found)
@@ -145,13 +195,21 @@ def tasks_of(found: dict[str, Any], seed: int, unit: str, budget: int) -> list[T
 
 
 def measure(tasks: Sequence[Task], answers: dict[int, Answer], found: dict[str, Any]) -> dict[str, float]:
-    """Accuracy, and tokens a question."""
+    """Accuracy, what the check says of the answers, and tokens a question."""
     usage = [task.model.spend.usage for task in tasks]
     output = sum(u.output or 0 for u in usage) / len(tasks)
+    right = np.array([answers[i].answer == want for i, want in enumerate(found["answers"])])
+    vouched = np.array([
+        any(STYLE.read(trace) == answers[i].answer and passes(prompt, trace) for trace in answers[i].traces)
+        for i, prompt in enumerate(found["prompts"])
+    ])  # fmt: skip
     return {
-        "accuracy": sum(answers[i].answer == want for i, want in enumerate(found["answers"])) / len(tasks),
+        "accuracy": float(right.mean()),
+        "vouched": float(vouched.mean()),
+        "right_if_vouched": float(right[vouched].mean()),
         "output": output,
         "all": output + sum(u.input or 0 for u in usage) / len(tasks),
+        "cached": output + sum(found["input"]) / len(tasks),
         "samples": sum(len(answer.traces) for answer in answers.values()) / len(tasks),
         "calls": sum(task.model.spend.calls for task in tasks) / len(tasks),
     }
@@ -177,13 +235,15 @@ def strategies() -> dict[str, Callable[[Sequence[Task]], Any]]:
     cap: dict[str, Any] = {"max_tokens": CAP}
     checked = programmatic(steps_hold)
     return {
-        **{f"self-consistency {n}": one_by_one(self_consistency(n, **cap)) for n in (1, 4, 8, 16, 32)},
+        "greedy": one_by_one(self_consistency(1, temperature=0.0, **cap)),
+        **{f"greedy first, checked {n}": one_by_one(greedy_first(passes, n, **cap)) for n in CHECKED},
+        **{f"self-consistency {n}": one_by_one(self_consistency(n, **cap)) for n in range(1, MOST + 1)},
         **{
-            f"adaptive-vote risk={risk:g}": one_by_one(adaptive_vote(32, risk=risk, **cap))
+            f"adaptive-vote risk={risk:g}": one_by_one(adaptive_vote(MOST, risk=risk, **cap))
             for risk in (0.0, 0.05, 0.1, 0.15)
         },
         **{
-            f"adaptive-vote leads risk={risk:g}": one_by_one(adaptive_vote(32, rule="leads", risk=risk, **cap))
+            f"adaptive-vote leads risk={risk:g}": one_by_one(adaptive_vote(MOST, rule="leads", risk=risk, **cap))
             for risk in (0.05, 0.2)
         },
         **{
@@ -195,7 +255,7 @@ def strategies() -> dict[str, Callable[[Sequence[Task]], Any]]:
         "best-of-n logprob 32": one_by_one(best_of_n(mean_logprob(), 32, **cap)),
         "best-of-majority logprob 32": one_by_one(best_of_majority(mean_logprob(), 32, alpha=0.2, **cap)),
         **{f"best-of-n checked {n}": one_by_one(best_of_n(checked, n, **cap)) for n in (4, 32)},
-        **{f"best-of-n checked {n}, enough": one_by_one(best_of_n(checked, n, enough=1.0, **cap)) for n in (8, 16, 32)},
+        **{f"best-of-n checked {n}, enough": one_by_one(best_of_n(checked, n, enough=1.0, **cap)) for n in CHECKED},
         "best-of-majority checked 32": one_by_one(best_of_majority(checked, 32, alpha=0.1, **cap)),
     }
 
@@ -207,6 +267,75 @@ SPLITS: dict[str, Callable[[Sequence[Task]], Any]] = {
     "split neyman": in_total(show=agreement, allocator=neyman),
 }
 SHARES = (0.2, 0.4)
+Rows = dict[str, list[dict[str, float]]]
+"""What :func:`measure` found, by strategy: one for each seed."""
+
+
+def table(rows: Rows) -> list[dict[str, Any]]:
+    """A row for each strategy."""
+    requests = [rows[f"self-consistency {n}"] for n in range(1, MOST + 1)]
+    found = []
+    for name, own in rows.items():
+        row: dict[str, Any] = {"name": name, **{key: shown([one[key] for one in own]) for key in own[0]}}
+        for key in ("output", "all"):
+            row[f"{key}_share"] = float(np.mean([a[key] / b[key] for a, b in zip(own, requests[-1], strict=True)]))
+        row["minus_sc32"] = minus(own, requests[-1])
+        row["minus_greedy"] = minus(own, rows["greedy"])
+        row["minus_one_request"] = {
+            key: shown([
+                one["accuracy"] - np.interp(one[key], *([n[seed][k] for n in requests] for k in ("all", "accuracy")))
+                for seed, one in enumerate(own)
+            ])
+            for key in ("all", "cached")
+        }  # fmt: skip
+        found.append(row)
+    return found
+
+
+def pairs(rows: Rows) -> list[dict[str, Any]]:
+    """One strategy minus another on the same samples."""
+    wanted = [(f"best-of-n checked {n}, enough", f"greedy first, checked {n}") for n in CHECKED]
+    for name in rows:
+        if name.startswith("split gains, "):
+            wanted += [(name, name.replace("split gains", other, 1)) for other in list(SPLITS)[1:]]
+    wanted += [("split gains, 40% of all", f"self-consistency {n}") for n in (12, 13)]
+    return [
+        {"name": a, "against": b, **minus(rows[a], rows[b]),
+         "all": [float(np.mean([one["all"] for one in rows[name]])) for name in (a, b)]}
+        for a, b in wanted
+    ]  # fmt: skip
+
+
+def minus(own: Sequence[dict[str, float]], other: Sequence[dict[str, float]]) -> dict[str, float]:
+    """Of accuracies, paired by seed."""
+    return shown([a["accuracy"] - b["accuracy"] for a, b in zip(own, other, strict=True)])
+
+
+def shown(values: Sequence[float]) -> dict[str, float]:
+    """Mean over seeds and its interval, as JSON."""
+    ci = mean_ci(values)
+    return {"mean": ci.mean, "low": ci.low, "high": ci.high}
+
+
+def text(result: dict[str, Any]) -> str:
+    """The results for people, differences in points."""
+
+    def points(ci: dict[str, float]) -> str:
+        return f"{100 * ci['mean']:+5.1f} [{100 * ci['low']:+5.1f}, {100 * ci['high']:+5.1f}]"
+
+    lines = [f"{'':42} accuracy  minus greedy           minus one request of all  of cached"]
+    lines += [
+        f"{row['name']:42} {100 * row['accuracy']['mean']:8.1f}  {points(row['minus_greedy'])}  "
+        f"{points(row['minus_one_request']['all'])}  {points(row['minus_one_request']['cached'])}  "
+        f"output {row['output']['mean']:6.1f}  all {row['all']['mean']:6.1f}  "
+        f"vouched {100 * row['vouched']['mean']:5.1f}, {100 * row['right_if_vouched']['mean']:5.1f} of them right"
+        for row in result["table"]
+    ]
+    lines += [
+        f"{row['name']} - {row['against']}: {points(row)}, all tokens {row['all'][0]:.0f} and {row['all'][1]:.0f}"
+        for row in result["pairs"]
+    ]
+    return "\n".join(lines)
 
 
 def main() -> None:
@@ -218,58 +347,29 @@ def main() -> None:
     questions, seeds = (30, 2) if args.quick else (300, 5)
     if args.pool is not None:
         args.pool.mkdir(parents=True, exist_ok=True)
-    rows: dict[str, list[dict[str, float]]] = defaultdict(list)
-    greedy = []
+    rows: Rows = defaultdict(list)
     for seed in range(seeds):
         found = pool(seed, questions, args.pool)
-        said = [STYLE.read(trace[0][0]) for trace in found["greedy"]]
-        greedy.append(float(np.mean([a == b for a, b in zip(said, found["answers"], strict=True)])))
         for name, play in strategies().items():
             tasks = tasks_of(found, seed, "output", 10**12)
             rows[name].append(measure(tasks, asyncio.run(play(tasks)), found))
             print(seed, name, rows[name][-1], flush=True)
         for unit in ("output", "all"):
-            full = rows["self-consistency 32"][-1][unit] * questions
+            full = rows[f"self-consistency {MOST}"][-1][unit] * questions
             for share in SHARES if unit == "output" else (0.4,):
                 for name, play in SPLITS.items():
                     tasks = tasks_of(found, seed, unit, int(share * full))
                     key = f"{name}, {share:.0%} of {unit}"
                     rows[key].append(measure(tasks, asyncio.run(play(tasks)), found))
                     print(seed, key, rows[key][-1], flush=True)
-    base = rows["self-consistency 32"]
-    table = []
-    for name, own in rows.items():
-        row: dict[str, Any] = {"name": name}
-        for key in own[0]:
-            ci = mean_ci([one[key] for one in own])
-            row[key] = {"mean": ci.mean, "low": ci.low, "high": ci.high}
-        for key in ("output", "all"):
-            row[f"{key}_share"] = float(np.mean([a[key] / b[key] for a, b in zip(own, base, strict=True)]))
-        ci = mean_ci([a["accuracy"] - b["accuracy"] for a, b in zip(own, base, strict=True)])
-        row["accuracy_minus_sc32"] = {"mean": ci.mean, "low": ci.low, "high": ci.high}
-        table.append(row)
-    pairs = []
-    for name, own in rows.items():
-        if name.startswith("split gains, "):
-            for other in ("split uniform", "split uniform, decided", "split neyman"):
-                theirs = rows[name.replace("split gains", other, 1)]
-                ci = mean_ci([a["accuracy"] - b["accuracy"] for a, b in zip(own, theirs, strict=True)])
-                pairs.append({"name": name, "against": other, "mean": ci.mean, "low": ci.low, "high": ci.high})
     result = {
-        "questions": questions, "seeds": seeds, "task": "chains, 1 to 8 steps", "cap": CAP, "greedy": greedy,
-        "table": table, "splits": pairs, "cpus": os.cpu_count(),
+        "questions": questions, "seeds": seeds, "task": "chains, 1 to 8 steps", "cap": CAP,
+        "table": table(rows), "pairs": pairs(rows), "cpus": os.cpu_count(),
     }  # fmt: skip
     out = args.out or (None if args.quick else OUT)
     if out is not None:
         out.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
-    for row in table:
-        print(
-            f"{row['name']:45} acc {row['accuracy']['mean']:.4f}  vs SC32 {row['accuracy_minus_sc32']['mean']:+.4f} "
-            f"[{row['accuracy_minus_sc32']['low']:+.4f}, {row['accuracy_minus_sc32']['high']:+.4f}]  "
-            f"output {row['output_share']:.3f}  all {row['all_share']:.3f}  samples {row['samples']['mean']:.1f}"
-        )
-    for row in pairs:
-        print(f"{row['name']} - {row['against']}: {row['mean']:+.4f} [{row['low']:+.4f}, {row['high']:+.4f}]")
+    print(text(result))
 
 
 if __name__ == "__main__":

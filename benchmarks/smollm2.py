@@ -18,7 +18,7 @@ Every question is sampled at temperature 0 once and at 0.7 eight times for each 
 that all questions of a family share (so they stay in the server's prompt cache), up to the end of the line.
 A model that replays them in order gives all strategies the same samples: a request for n gets the next n. Strategies
 run as they are, through ``Budgeted`` on a ledger. ``output`` counts sampled tokens; ``all`` counts the prompt of every
-request, too, cached or not.
+request, too; ``cached`` counts each question's prompt once, as if reading it again were free.
 
 - ``gym``: four families of reasoning-gym, answered at once: gcd, products, letter_counting, chain_sum.
 - ``gym, reasoned``: chain_sum of 2 to 4 terms, answered after worked reasoning, for what needs a length to look at.
@@ -30,10 +30,14 @@ Where a family has something that can be checked at run time without the referen
 gcd: divides both numbers, the larger the better (this is exact); products and chain_sum: casting out nines (1 in 9
 wrong answers passes); calculations: division by multiplying back (exact), else casting out nines; 2WikiMultihopQA:
 all words of the answer stand in the passage or the question (weak). letter_counting has nothing, majority decides.
+The check stands alone in two ways: ``vouched`` is the share of the questions whose answer passes it with a score of 1,
+and ``right_if_vouched`` the accuracy of these; ``greedy first, checked 8`` returns the greedy answer unless it fails
+and one of 7 samples passes, else the best score.
 
 Intervals are percentile bootstraps that draw questions and seeds, paired: one strategy minus another on the same
-questions, seeds and samples. ``at equal output`` compares with self-consistency at the same number of tokens in total,
-the two neighbouring n mixed in the proportion that gives it; nothing stands there for what spends more than 8 samples.
+questions, seeds and samples, greedy decoding among them. ``at_equal_output`` (``_all``, ``_cached``) compares with
+self-consistency in one request of as many tokens in total, the two neighbouring n mixed in the proportion that gives
+it; nothing stands there for what spends more than 8 samples.
 """
 
 from __future__ import annotations
@@ -75,6 +79,7 @@ from budgeteer.solve.styles import Asked, Example, direct, few_shot
 from budgeteer.think import length_filtered_vote
 from budgeteer.usage import Usage
 from budgeteer.verify import auto
+from search import greedy_first
 
 ROOT = Path(__file__).resolve().parents[1]
 OUT = ROOT / "benchmarks" / "results" / "smollm2.json"
@@ -301,13 +306,14 @@ async def pool(families: Sequence[Family], seeds: int, path: Path, hopeless: Seq
 class Replay:
     """Hands out the samples of one seed in order: a request for n of a prompt gets the next n, cut at its cap.
 
-    It starts again after the last one; no strategy here asks for more than there are.
+    It starts again after the last one; no strategy here asks for more than there are. At temperature 0 that is the
+    greedy answer.
     """
 
     name = "replay"
     capabilities = frozenset({SEED, LOGPROBS})
 
-    def __init__(self, rows: Sequence[dict[str, Any]], seed: int | None) -> None:
+    def __init__(self, rows: Sequence[dict[str, Any]], seed: int) -> None:
         self.rows = {row["prompt"]: row for row in rows}
         self.seed = seed
         self.at: dict[str, int] = defaultdict(int)
@@ -317,12 +323,13 @@ class Replay:
 
     async def generate(self, request: Request) -> Response:
         row = self.rows[str(request.prompt)]
-        samples = [row["greedy"]] if self.seed is None else row["samples"][self.seed]
-        start = self.at[row["prompt"]]
-        self.at[row["prompt"]] += request.n
-        choices = tuple(
-            self._choice(*samples[(start + i) % len(samples)], request.max_tokens) for i in range(request.n)
-        )
+        samples, start = row["samples"][self.seed], self.at[row["prompt"]]
+        if request.temperature == 0:
+            drawn = [row["greedy"]] * request.n
+        else:
+            self.at[row["prompt"]] += request.n
+            drawn = [samples[(start + i) % len(samples)] for i in range(request.n)]
+        choices = tuple(self._choice(*sample, request.max_tokens) for sample in drawn)
         return Response(choices, Usage(input=row["input"], output=sum(c.tokens or 0 for c in choices)))
 
     def _choice(self, text: str, tokens: int, finish: str, logprob: float, cap: int) -> Choice:
@@ -340,20 +347,21 @@ class Replay:
 Every = Callable[[Sequence[Task]], Any]
 
 
-def one_by_one(make: Callable[[int], Strategy], greedy: bool = False) -> tuple[Every, bool]:
+def one_by_one(make: Callable[[int], Strategy]) -> Every:
     """A strategy on every question; ``make`` is told the cap."""
 
     async def every(tasks: Sequence[Task], cap: int) -> dict[int, Answer]:
         strategy = make(cap)
         return {i: await strategy.solve(task) for i, task in enumerate(tasks)}
 
-    return every, greedy
+    return every
 
 
-def strategies(part: str, checked: Check) -> dict[str, tuple[Every, bool]]:
+def strategies(part: str, checked: Check) -> dict[str, Every]:
     """Without a budget but the number of samples."""
-    made: dict[str, tuple[Every, bool]] = {
-        "greedy": one_by_one(lambda cap: self_consistency(1, max_tokens=cap), greedy=True)
+    made = {
+        "greedy": one_by_one(lambda cap: self_consistency(1, max_tokens=cap, temperature=0.0)),
+        f"greedy first, checked {SAMPLES}": one_by_one(lambda cap: greedy_first(checked, SAMPLES, max_tokens=cap)),
     }
     for n in range(1, SAMPLES + 1):
         made[f"self-consistency {n}"] = one_by_one(lambda cap, n=n: self_consistency(n, max_tokens=cap))
@@ -408,16 +416,18 @@ class Measured:
     """What one strategy did: [seeds, questions] each."""
 
     right: np.ndarray
+    vouched: np.ndarray
     output: np.ndarray
     all: np.ndarray
+    cached: np.ndarray
     samples: np.ndarray
 
 
 def play(
-    every: Every, families: Sequence[Family], rows: Sequence[Any], seed: int, budget: int, unit: str, greedy: bool
+    every: Every, families: Sequence[Family], rows: Sequence[Any], seed: int, budget: int, unit: str
 ) -> list[list[float]]:
-    """One seed of a strategy: right, output, all and samples of every question."""
-    ledger, model = MemoryLedger(), Replay(rows, None if greedy else seed)
+    """One seed of a strategy: what :class:`Measured` holds, of every question."""
+    ledger, model = MemoryLedger(), Replay(rows, seed)
     ledger.open("bench", [Limit(unit, budget)])
     allowance = Allowance(ledger, "bench", {unit: budget})
     asked = [(family, number) for family in families for number in range(len(family.items))]
@@ -430,11 +440,19 @@ def play(
     ]  # fmt: skip
     answers = asyncio.run(every(tasks, max(family.cap for family in families)))
     right = [float(family.right(number, answers[i].answer)) for i, (family, number) in enumerate(asked)]
+    vouched = [
+        float(any(
+            family.style.read(trace) == answers[i].answer and family.score(task.question.text, trace) >= 1
+            for trace in answers[i].traces
+        ))
+        for i, ((family, _), task) in enumerate(zip(asked, tasks, strict=True))
+    ]  # fmt: skip
     output = [float(task.model.spend.usage.output or 0) for task in tasks]
     total = [o + (task.model.spend.usage.input or 0) for o, task in zip(output, tasks, strict=True)]
     if sum({"output": output, "all": total}[unit]) > budget:
         raise AssertionError("a strategy spent more than its budget")
-    return [right, output, total, [float(len(answers[i].traces)) for i in range(len(tasks))]]
+    cached = [o + row["input"] for o, row in zip(output, rows, strict=True)]
+    return [right, vouched, output, total, cached, [float(len(answers[i].traces)) for i in range(len(tasks))]]
 
 
 def at_equal(own: Measured, consistency: Sequence[Measured], unit: str) -> np.ndarray | None:
@@ -456,16 +474,12 @@ def analyse(part: str, families: Sequence[Family], rows: Sequence[Any], seeds: i
     of = {family.items[n][0]: family for family in families for n in range(len(family.items))}
     measured: dict[str, Measured] = {}
 
-    def run(
-        name: str, every: Every, greedy: bool = False, unit: str = "output", budget: list[int] | None = None
-    ) -> None:
-        played = [
-            play(every, families, rows, seed, budget[seed] if budget else 10**12, unit, greedy) for seed in range(seeds)
-        ]
-        measured[name] = Measured(*(np.array([one[i] for one in played]) for i in range(4)))
+    def run(name: str, every: Every, unit: str = "output", budget: list[int] | None = None) -> None:
+        played = [play(every, families, rows, seed, budget[seed] if budget else 10**12, unit) for seed in range(seeds)]
+        measured[name] = Measured(*(np.array(column) for column in zip(*played, strict=True)))
 
-    for name, (every, greedy) in strategies(part, lambda q, trace: of[q].score(q, trace)).items():
-        run(name, every, greedy)
+    for name, every in strategies(part, lambda q, trace: of[q].score(q, trace)).items():
+        run(name, every)
     consistency = [measured[f"self-consistency {n}"] for n in range(1, SAMPLES + 1)]
     for unit, shares in SHARES.items():
         full = getattr(consistency[-1], unit).sum(1)
@@ -480,12 +494,15 @@ def analyse(part: str, families: Sequence[Family], rows: Sequence[Any], seeds: i
     table = []
     for name, own in measured.items():
         row: dict[str, Any] = {"name": name, "accuracy": shown(crossed(own.right, weights))}
-        for key in ("output", "all", "samples"):
+        row["vouched"] = float(own.vouched.mean())
+        row["right_if_vouched"] = float(own.right[own.vouched > 0].mean()) if own.vouched.any() else None
+        for key in ("output", "all", "cached", "samples"):
             row[key] = float(getattr(own, key).mean())
-        for key in ("output", "all"):
+        for key in ("output", "all", "cached"):
             row[f"{key}_share"] = row[key] / float(getattr(consistency[-1], key).mean())
             same = at_equal(own, consistency, key)
             row[f"at_equal_{key}"] = None if same is None else shown(crossed(own.right - same, weights))
+        row["minus_greedy"] = shown(crossed(own.right - measured["greedy"].right, weights))
         row["minus_sc8"] = shown(crossed(own.right - consistency[-1].right, weights))
         row["by_family"] = {
             family.name: float(own.right[:, a:b].mean())
@@ -493,15 +510,17 @@ def analyse(part: str, families: Sequence[Family], rows: Sequence[Any], seeds: i
         }
         table.append(row)
     pairs = []
-    for name, own in measured.items():
+    wanted = [(f"best-of-n programmatic {SAMPLES}, enough", f"greedy first, checked {SAMPLES}", "all")]
+    for name in measured:
         if name.startswith("split gains, "):
-            for other in list(SPLITS)[1:]:
-                theirs = measured[name.replace("split gains", other, 1)]
-                unit = name.rpartition(" ")[2]
-                pairs.append({
-                    "name": name, "against": other, "difference": shown(crossed(own.right - theirs.right, weights)),
-                    "tokens": [float(getattr(one, unit).mean()) for one in (own, theirs)],
-                })  # fmt: skip
+            unit = name.rpartition(" ")[2]
+            wanted += [(name, name.replace("split gains", other, 1), unit) for other in list(SPLITS)[1:]]
+    for name, other, unit in wanted:
+        own, theirs = measured[name], measured[other]
+        pairs.append({
+            "name": name, "against": other, "difference": shown(crossed(own.right - theirs.right, weights)),
+            "unit": unit, "tokens": [float(getattr(one, unit).mean()) for one in (own, theirs)],
+        })  # fmt: skip
     oracle = {
         family.name: float(np.mean([
             [any(family.right(row["number"], family.style.read(s[0])) for s in samples) for samples in row["samples"]]
@@ -530,19 +549,20 @@ def text(part: str, found: dict[str, Any]) -> str:
     lines = [
         f"\n{part}: {found['questions']} questions; right in any of {SAMPLES}: "
         + ", ".join(f"{name} {value:.2f}" for name, value in found["oracle"].items()),
-        f"{'strategy':38}  accuracy  {'minus self-consistency 8':25} {'at equal output':25} {'at equal all':25} "
-        f"output   all  samples  {', '.join(names)}",
+        f"{'strategy':38}  accuracy  {'minus greedy':25} {'at equal output':25} {'at equal all':25} "
+        f"{'at equal cached':25} output   all cached  samples  vouched, right  {', '.join(names)}",
     ]
     lines += [
-        f"{row['name']:38}  {row['accuracy']['mean']:8.3f}  {interval(row['minus_sc8']):25} "
-        f"{interval(row['at_equal_output']):25} {interval(row['at_equal_all']):25} {row['output_share']:6.2f} "
-        f"{row['all_share']:5.2f} {row['samples']:8.1f}  "
+        f"{row['name']:38}  {row['accuracy']['mean']:8.3f}  {interval(row['minus_greedy']):25} "
+        + "".join(f"{interval(row[f'at_equal_{key}']):25} " for key in ("output", "all", "cached"))
+        + f"{row['output_share']:6.2f} {row['all_share']:5.2f} {row['cached_share']:6.2f} {row['samples']:8.1f}  "
+        f"{row['vouched']:7.2f}, {row['right_if_vouched'] or 0:5.2f}  "
         + ", ".join(f"{row['by_family'][name]:.2f}" for name in names)
         for row in found["table"]
     ]
     lines += [
         f"{row['name']} - {row['against']}: {interval(row['difference'])}, "
-        f"tokens {row['tokens'][0]:.1f} and {row['tokens'][1]:.1f} a question"
+        f"{row['unit']} tokens {row['tokens'][0]:.1f} and {row['tokens'][1]:.1f} a question"
         for row in found["pairs"]
     ]
     return "\n".join(lines)

@@ -1,13 +1,17 @@
-"""Search by steps on the embedded reasoner at equal budgets of sampled tokens, against voting and against best of n.
+"""Search by steps on the embedded reasoner at equal budgets: against greedy decoding, voting, and the same check alone.
 
-    python benchmarks/steps.py            # writes benchmarks/results/steps.json
-    python benchmarks/steps.py --quick    # smoke test: 16 questions, 1 seed, writes nothing without --out
+    python benchmarks/steps.py               # writes benchmarks/results/steps.json
+    python benchmarks/steps.py --only all    # renews one part of it: output or all
+    python benchmarks/steps.py --quick       # smoke test: 16 questions, 1 seed, writes nothing without --out
 
 300 chains of 1 to 8 steps, 5 seeds, each question with a budget of its own, as ``budgeteer frontier`` runs them (a run
-that is stopped goes on: ``--folder``). ``checked`` scores a partial trace by the share of its steps that are right
-arithmetic and follow from the question (``benchmarks/search.py``; it does not see the answer), ``logprob`` by the mean
-probability of its tokens. The value tree's critic says +0.5 for a last step that is right and -1 for one that is wrong.
-Intervals draw questions and seeds; differences are paired.
+that is stopped goes on: ``--folder``). Part ``output`` counts sampled tokens only; part ``all`` counts what is read,
+too, and a search by steps reads its prompt and its path again for every step. ``checked`` scores a partial trace by the
+share of its steps that are right arithmetic and follow from the question (``benchmarks/search.py``; it does not see the
+answer), ``logprob`` by the mean probability of its tokens. The value tree's critic says +0.5 for a last step that is
+right and -1 for one that is wrong. ``greedy first, checked`` is the check alone: the greedy trace if it passes, else
+samples until one does, else the greedy trace; ``best-of-n checked`` stops at the first that passes, too.
+Intervals draw questions and seeds; differences are paired, to each strategy of ``REFERENCES``.
 """
 
 from __future__ import annotations
@@ -28,11 +32,12 @@ from budgeteer.search import beam, best_of_n, dora, rebase, self_consistency, va
 from budgeteer.search.score import Scorer, mean_logprob, programmatic
 from budgeteer.solve import Strategy, styles
 from budgeteer.solve.runner import Pause
-from search import steps_hold
+from search import greedy_first, passes, steps_hold
 
 OUT = Path(__file__).parent / "results" / "steps.json"
-BUDGETS = (192, 384)
-CAP, STEP_TOKENS = 96, 16
+BUDGETS = {"output": (192, 384), "all": (1024,)}
+REFERENCES = ("greedy", "self-consistency", "greedy first, checked", "best-of-n checked")
+CAP, STEP_TOKENS, MOST = 96, 16, 32
 
 
 def last_step(question: str, trace: str) -> float:
@@ -43,22 +48,30 @@ def last_step(question: str, trace: str) -> float:
     return 0.5 if steps_hold(question, trace) > (steps_hold(question, before + ";") if before else 0.0) else -1.0
 
 
-def strategies() -> dict[str, Strategy]:
-    """All that is compared; the first is the reference."""
+def strategies(kind: str) -> dict[str, Strategy]:
+    """All that is compared on budgets of a kind; what is behind on sampled tokens is not run again with all counted."""
     step: dict[str, Any] = {"step": ";", "step_tokens": STEP_TOKENS, "temperature": 1.0}
-    found = {"self-consistency": self_consistency(32, max_tokens=CAP)}
-    scorers: dict[str, Scorer] = {"checked": programmatic(steps_hold), "logprob": mean_logprob()}
+    found = {
+        "greedy": self_consistency(1, max_tokens=CAP, temperature=0.0),
+        "self-consistency": self_consistency(MOST, max_tokens=CAP),
+        "greedy first, checked": greedy_first(passes, MOST, max_tokens=CAP),
+        "best-of-n checked": best_of_n(programmatic(steps_hold), MOST, max_tokens=CAP, enough=1.0),
+    }
+    if kind == "output":
+        found["best-of-n logprob"] = best_of_n(mean_logprob(), MOST, max_tokens=CAP)
+    scorers: dict[str, Scorer] = {"checked": programmatic(steps_hold)}
+    scorers |= {"logprob": mean_logprob()} if kind == "output" else {}
     for name, scorer in scorers.items():
-        found[f"best-of-n {name}"] = best_of_n(scorer, 32, max_tokens=CAP)
         found[f"rebase {name}"] = rebase(scorer, 8, **step)
-        found[f"dora {name}"] = dora(scorer, 8, **step)
-        found[f"beam {name}"] = beam(scorer, 8, width=2, **step)
+        if kind == "output":
+            found[f"dora {name}"] = dora(scorer, 8, **step)
+            found[f"beam {name}"] = beam(scorer, 8, width=2, **step)
     found["value-tree checked"] = value_tree(programmatic(last_step), 64, answers=2, **step)
     return found
 
 
-def measure(n: int, seeds: Sequence[int], folder: Path) -> dict[str, Any]:
-    """All numbers."""
+def measure(kind: str, n: int, seeds: Sequence[int], folder: Path) -> dict[str, Any]:
+    """All numbers of a part."""
     asked = questions.load("chains:min_steps=1,max_steps=8", limit=n, seed=77)
     model = Reasoner()
     style = styles.style_of(styles.choose(model, asked.asked), asked.asked)
@@ -67,33 +80,41 @@ def measure(n: int, seeds: Sequence[int], folder: Path) -> dict[str, Any]:
         if progress.done == progress.total:
             print(f"{cell.strategy}, {cell.budget}, seed {cell.seed}: {progress.correct} right", file=sys.stderr)
 
-    budgets = [Budget.parse(f"output:{units}") for units in BUDGETS]
+    budgets = [Budget.parse(f"{kind}:{units}") for units in BUDGETS[kind]]
 
     async def work() -> Any:
         try:
             return await frontier.measure(
-                strategies(), budgets, seeds, asked, model, style, folder,
+                strategies(kind), budgets, seeds, asked, model, style, folder,
                 about={"benchmark": "steps"}, concurrency=32, timeout=600, prices=None, durable=False, pause=Pause(),
                 on_row=told,
             )  # fmt: skip
         finally:
             await model.aclose()
 
-    found = asyncio.run(work())
-    return frontier.analyse(found, "output", {"task": "chains of 1 to 8 steps", "questions": n, "seeds": list(seeds)})
+    cells = asyncio.run(work())
+    config = {"task": "chains of 1 to 8 steps", "questions": n, "seeds": list(seeds)}
+    found = frontier.analyse(cells, kind, config)
+    for reference in REFERENCES[1:]:  # the first strategy is what differences are taken to
+        first = dict(sorted(cells.items(), key=lambda pair: pair[0].strategy != reference))
+        found["differences"] += frontier.analyse(first, kind, config)["differences"]
+    return found
 
 
 def table(numbers: dict[str, Any]) -> str:
-    """The results for people."""
-    gain = {(d["a"], d["budget"]): d for d in numbers["differences"]}
+    """The results for people: a line a strategy, its differences to each reference below."""
     lines = []
     for p in numbers["points"]:
-        d = gain.get((p["strategy"], p["budget"]))
-        more = f"  {100 * d['mean']:+.1f} [{100 * d['low']:+.1f}, {100 * d['high']:+.1f}]" if d else ""
+        tokens, used, right = p["tokens"], p["used"]["mean"], 100 * p["accuracy"]["mean"]
         lines.append(
-            f"{p['strategy']:20} {p['budget']:>10}  used {p['used']['mean']:6.1f}  input {p['tokens']['input']:7.0f}  "
-            f"calls {p['calls']:5.1f}  right {100 * p['accuracy']['mean']:5.1f}{more}"
+            f"{p['strategy']:22} {p['budget']:>10}  used {used:6.1f}  output {tokens['output']:5.0f}  "
+            f"input {tokens['input']:5.0f}  calls {p['calls']:5.1f}  right {right:5.1f}"
         )
+        lines += [
+            f"    minus {d['b']:22} {100 * d['mean']:+5.1f} [{100 * d['low']:+.1f}, {100 * d['high']:+.1f}]"
+            for d in numbers["differences"]
+            if (d["a"], d["budget"]) == (p["strategy"], p["budget"])
+        ]
     return "\n".join(lines)
 
 
@@ -101,13 +122,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Measure, print the table, write the file."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="smoke test; the numbers mean nothing")
+    parser.add_argument("--only", choices=tuple(BUDGETS), help="measure one part; the file's other part stays as it is")
     parser.add_argument("--folder", type=Path, default=Path("runs/steps"), help="rows so far (default %(default)s)")
     parser.add_argument("--out", type=Path, help=f"results file (default: {OUT.name} beside this file; none if quick)")
     args = parser.parse_args(argv)
     folder = args.folder / "quick" if args.quick else args.folder
-    found = measure(16, [0], folder) if args.quick else measure(300, range(5), folder)
-    print(table(found))
     out = args.out or (None if args.quick else OUT)
+    found: dict[str, Any] = json.loads(out.read_text(encoding="utf-8")) if args.only and out is not None else {}
+    for kind in BUDGETS if args.only is None else (args.only,):
+        found[kind] = measure(kind, 16, [0], folder) if args.quick else measure(kind, 300, range(5), folder)
+        print(table(found[kind]))
     if out is not None:
         write_text(json.dumps(found, indent=1) + "\n", out)
     return 0

@@ -4,7 +4,8 @@
 question has its own budget, of output tokens or of input and output ("all"). Hard truncation (``direct``) at budget b
 is the first b tokens of the whole trace, since the reasoner samples the same trace under every cap; so all of its
 budgets are read off one run, and one of them is run for real to check that. "Equal tokens": the cheapest truncation
-that uses at least as many tokens as the strategy did on the same questions.
+that uses at least as many tokens as the strategy did on the same questions. Truncation samples at the strategy's own
+temperature; what samples is compared with greedy truncation at the same budget, too, which is the stronger baseline.
 
     python benchmarks/think.py [--seeds 5] [--size 300] [--out benchmarks/results/think.json]
     python benchmarks/think.py --only budget-guidance     # renews the rows of one strategy in the file
@@ -160,7 +161,7 @@ def main() -> None:
         parser.error(f"--only {options.only}: no such strategy, or the file is of other seeds and questions")
     model, started = Reasoner(), time.time()
     natural: dict[float, list[Measured]] = {0.0: [], 1.0: []}
-    found: dict[tuple[str, float, str, int], list[tuple[Measured, Measured, Measured]]] = {}
+    found: dict[tuple[str, float, str, int], list[tuple[Measured, Measured, Measured, Measured]]] = {}
     for seed in range(options.seeds):
         asked = questions(options.size, 100 + seed)
         cut = {temperature: Truncation(model, asked, temperature, seed) for temperature in natural}
@@ -172,16 +173,20 @@ def main() -> None:
         for name, temperature, kind, budget, strategy in wanted:
             ours = measure(model, strategy, asked, budget, kind, seed)
             same, equal = cut[temperature].at(budget, kind), cut[temperature].equal(ours["tokens"], kind)
-            found.setdefault((name, temperature, kind, budget), []).append((ours, same, equal))
+            greedy = cut[0.0].at(budget, kind)
+            found.setdefault((name, temperature, kind, budget), []).append((ours, same, equal, greedy))
         print(f"{time.time() - started:.0f} s: seed {seed}", flush=True)
     asyncio.run(model.aclose())
     rows = []
-    for (name, temperature, kind, budget), triples in found.items():
-        ours, same, equal = (list(column) for column in zip(*triples, strict=True))
+    for (name, temperature, kind, budget), sides in found.items():
+        ours, same, equal, greedy = (list(column) for column in zip(*sides, strict=True))
         row: dict[str, Any] = {"strategy": name, "temperature": temperature, "kind": kind, "budget": budget}
         row |= {key: interval([m[key] for m in ours]) for key in ("accuracy", "tokens", "answered")}
         row |= {key: float(np.mean([m[key] for m in ours])) for key in ("calls", "wasted", "e3")}
-        for label, others in (("equal tokens", equal), ("the same budget", same)):
+        others_of = {"equal tokens": equal, "the same budget": same}
+        if temperature > 0:
+            others_of["temperature 0 and the same budget"] = greedy
+        for label, others in others_of.items():
             row[f"truncated at {label}"] = {
                 key: float(np.mean([m[key] for m in others]))
                 for key in ("accuracy", "tokens", "answered", "wasted", "e3")

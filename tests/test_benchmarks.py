@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import importlib.util
 import json
+import math
 import subprocess
 import sys
 import time
@@ -119,11 +121,76 @@ def test_the_steps_benchmark_runs_quickly(tmp_path):
     done = subprocess.run(command, capture_output=True, text=True, timeout=280)
     assert done.returncode == 0, done.stderr
     found = json.loads(out.read_text())
-    assert len(found["points"]) == 2 * len(found["strategies"]) == 20
-    for point in found["points"]:
-        assert 0 < point["used"]["mean"] <= point["limit"]
-        assert point["overshoot"] == 0
-    assert len(found["differences"]) == 18
+    assert found.keys() == {"output", "all"}
+    for kind, budgets, strategies in (("output", 2, 12), ("all", 1, 6)):
+        part = found[kind]
+        assert len(part["points"]) == budgets * len(part["strategies"]) == budgets * strategies
+        used = {point["strategy"]: point["used"]["mean"] for point in part["points"]}
+        for point in part["points"]:
+            assert 0 < point["used"]["mean"] <= point["limit"]
+            assert point["overshoot"] == 0
+            assert point["used"]["mean"] == pytest.approx(
+                point["tokens"]["output"] + (kind == "all") * point["tokens"]["input"]
+            )
+        assert part["strategies"][0] == "greedy"
+        assert used["greedy"] < used["greedy first, checked"] < used["self-consistency"]
+        # every strategy against greedy, voting and the same check alone
+        against = {(d["a"], d["b"]) for d in part["differences"]}
+        for other in ("greedy", "self-consistency", "greedy first, checked", "best-of-n checked"):
+            assert {a for a, b in against if b == other} == set(part["strategies"]) - {other}
+
+
+def test_greedy_first_is_the_check_alone(monkeypatch):
+    """The greedy answer unless it fails and a sample passes; every request's prompt is counted."""
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    import search
+
+    def trace(result, last):
+        return (f"3+4={result};</think>{last}\n", 10, -0.1)
+
+    good, bad = trace(7, 7), trace(8, 8)
+    found = {
+        "prompts": ["a: 3 + 4 =", "b: 3 + 4 =", "c: 3 + 4 ="], "answers": ["7", "7", "7"], "input": [6, 6, 6],
+        "greedy": [[good], [bad], [bad]], "traces": [[bad] * 40, [bad, good, *[bad] * 38], [trace(9, 9)] * 40],
+    }  # fmt: skip
+
+    def play(strategy):
+        tasks = search.tasks_of(found, 0, "output", 10**6)
+        answers = asyncio.run(search.one_by_one(strategy)(tasks))
+        return [answers[i].answer for i in range(3)], search.measure(tasks, answers, found)
+
+    said, row = play(search.greedy_first(search.passes, 8, max_tokens=96))
+    assert said == ["7", "7", "8"]
+    # 1 greedy; greedy, 1, 1; greedy, 1, 1, 2, 3
+    assert row["output"] == pytest.approx((10 + 30 + 80) / 3)
+    assert row["all"] - row["output"] == pytest.approx(6 * (1 + 3 + 5) / 3)
+    assert row["cached"] - row["output"] == 6
+    assert (row["accuracy"], row["vouched"], row["right_if_vouched"]) == pytest.approx((2 / 3, 2 / 3, 1))
+    said, row = play(search.self_consistency(1, temperature=0.0, max_tokens=96))
+    assert said == ["7", "8", "8"]
+    assert (row["accuracy"], row["vouched"], row["output"]) == pytest.approx((1 / 3, 1 / 3, 10))
+    # nothing can be said: the greedy answer
+    said, row = play(search.greedy_first(lambda question, trace: math.nan, 8, max_tokens=96))
+    assert said == ["7", "8", "8"]
+    assert row["output"] == 10
+
+
+def test_rows_of_the_search_benchmark_are_compared_with_greedy_and_with_one_request(monkeypatch):
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    import search
+
+    def row(accuracy, tokens, cached):
+        return {"accuracy": accuracy, "output": tokens, "all": tokens, "cached": cached}
+
+    rows = {f"self-consistency {n}": [row(0.01 * n, 10.0 * n, 10.0 * n)] * 2 for n in range(1, 33)}
+    rows["greedy"] = [row(0.5, 8, 8)] * 2
+    rows["adaptive"] = [row(0.3, 125, 75), row(0.4, 125, 75)]
+    adaptive = {one["name"]: one for one in search.table(rows)}["adaptive"]
+    assert adaptive["minus_greedy"]["mean"] == pytest.approx(-0.15)
+    # 12 and 13 samples mixed half and half, 7 and 8
+    assert adaptive["minus_one_request"]["all"]["mean"] == pytest.approx(0.35 - 0.125)
+    assert adaptive["minus_one_request"]["cached"]["mean"] == pytest.approx(0.35 - 0.075)
+    assert adaptive["minus_sc32"]["mean"] == pytest.approx(0.35 - 0.32)
 
 
 @pytest.mark.slow
@@ -199,8 +266,14 @@ def test_the_smollm2_benchmark_goes_on_after_kill_9(tmp_path):
         assert table["self-consistency 3"]["at_equal_output"]["mean"] == pytest.approx(0, abs=1e-9)
         drawn = [s[1] for row in rows for seed in row["samples"] for s in seed if row["family"] in part["families"]]
         assert table["self-consistency 8"]["output"] == pytest.approx(sum(drawn) / 2 / part["questions"])
+        assert table["greedy"]["minus_greedy"] == {"mean": 0, "low": 0, "high": 0}
+        assert table["greedy"]["output"] == pytest.approx(
+            sum(row["greedy"][1] for row in rows if row["family"] in part["families"]) / part["questions"]
+        )
         for name, row in table.items():
-            assert 0 < row["output_share"] <= 1, name
+            # seven samples and a greedy one may be longer than eight samples
+            assert 0 < row["output_share"] <= (1 if "greedy" not in name else 2), name
+            assert row["output"] < row["cached"] <= row["all"], name
             assert name in done.stdout
             if name.startswith("split") and name.endswith("of output"):
                 assert row["output_share"] <= float(name.split(", ")[-1].split("%")[0]) / 100

@@ -317,6 +317,7 @@ def test_votes_and_rewards_can_fail():
     assert votes.against(self_consistency(32), "all", (0.0, 0.5), seeds=2)[0].verdict == "refuted here"
     accuracy = votes.against(self_consistency(1), "one", (0.0, 0.5), seeds=3)[1]
     assert accuracy.verdict == "refuted here"
+    assert votes.over_greedy(self_consistency(1), seeds=3).verdict == "refuted here"
     worse = best.strategy("majority", "inflated", 50)
     assert best.gain("inflated", 50, "majority", ABOVE_ZERO, ours=worse, seeds=3).verdict != "shown"
 
@@ -327,4 +328,6 @@ def test_searches_can_fail():
     everything = parts.strategy(0.0, 1.0)  # nothing is thought about but the last part
     assert parts.gain(0.0, ABOVE_ZERO, ours=everything, seeds=3).verdict != "shown"
     assert splits.gain("uniform", 4, ABOVE_ZERO, ours="uniform", seeds=3).verdict == "refuted here"
+    one = splits.ONE_REQUEST
+    assert splits.gain(one, 4, ABOVE_ZERO, ours=one, seeds=2).verdict == "refuted here"
     assert trees.gain("exponent 1", (0.25,), ABOVE_ZERO, horizon=10**9, seeds=2).verdict == "refuted here"

@@ -2,7 +2,9 @@
 
 The right answer has chance 1/20 (C* = 20), eight common wrong ones share 0.35, 400 rare ones the rest. Rewards are 1
 for the right answer and 0 for others, plus an error: "inflated", one rare answer in ten has reward 2; "small",
-normal noise of 0.05 an answer. alpha = 3 / (4 C*). 40 questions a seed; every question has its own errors.
+normal noise of 0.05 an answer. alpha = 3 / (4 C*). 40 questions a seed; every question has its own errors. The right
+answer is the likeliest of all here, so a model that decoded greedily to it would need no samples: what is tested is the
+rule, not whether it pays.
 """
 
 from __future__ import annotations

@@ -9,7 +9,8 @@ are enough for a trace without detours. Steps and budget are where the gain over
 (4 to 6 steps, 34 to 50 tokens, seeds 9000 to 9011); they were fixed before these seeds were looked at. Truncation is
 left to think until its tokens are gone; forcing keeps 5 tokens to close the thinking and ask; guidance does that, too.
 Each side's measured tokens are in the details: guidance uses fewer, so it is compared at no more than equal tokens.
-*Control*: a head whose states are of other rows.
+Greedy decoding needs no method at all, so guidance, sampled and at temperature 0, is compared with greedy traces that
+are cut at the same budget, too. *Control*: a head whose states are of other rows.
 """
 
 from __future__ import annotations
@@ -48,6 +49,9 @@ DECLARED = declare(
         "reasoner, against truncation",
         "reasoner, against forcing",
         "reasoner, against shuffled",
+        "reasoner, against greedy truncation",
+        "reasoner, at temperature 0, against greedy truncation",
+        "reasoner, at temperature 0, against greedy forcing",
     ),
 )
 
@@ -168,7 +172,7 @@ class Shuffled:
         return self.head(states.roll(1, 0))  # type: ignore[operator, no-any-return]
 
 
-def plain(reserve: int | None, max_tokens: int = 400) -> Strategy:
+def plain(reserve: int | None, temperature: float = 1.0, max_tokens: int = 400) -> Strategy:
     """One trace without guidance: forced to answer in ``reserve`` tokens, or cut where its tokens end (None)."""
     from budgeteer.solve import Answer, Strategy, Task
     from budgeteer.think._inside import NEEDS, one_trace
@@ -177,13 +181,14 @@ def plain(reserve: int | None, max_tokens: int = 400) -> Strategy:
     async def solve(task: Task) -> Answer:
         close = "" if reserve is None else task.style.close
         hook = Guidance(close, reserve or 0, head=None, min_rate=0.0, min_mode=0.9)
-        return await one_trace(task, hook, max_tokens=max_tokens, temperature=1.0)
+        return await one_trace(task, hook, max_tokens=max_tokens, temperature=temperature)
 
     return Strategy(solve, NEEDS)
 
 
 def reasoner(seeds: int = 10) -> list[Evidence]:
-    """Accuracy of guidance less that of truncation, of forcing, and of guidance by the states of other rows."""
+    """Accuracy of guidance less that of truncation, of forcing, of guidance by the states of other rows, and of greedy
+    traces that are cut."""
     from budgeteer.lab.asking import STYLE, ask
     from budgeteer.lab.run import one_thread
     from budgeteer.lab.tasks.chains import Chains
@@ -194,11 +199,15 @@ def reasoner(seeds: int = 10) -> list[Evidence]:
     one_thread()
     model = Reasoner()
     shuffled = Shuffled(load_head("budget_guidance"))
+    greedy, other = "guidance at temperature 0", "guidance by the states of another question"
     sides = {
         "guidance": budget_guidance(),
+        greedy: budget_guidance(temperature=0.0),
         "truncation": plain(None),
+        "greedy truncation": plain(None, 0.0),
         "forcing": plain(STYLE.answer_tokens),
-        "shuffled": budget_guidance(shuffled),  # type: ignore[arg-type]
+        "greedy forcing": plain(STYLE.answer_tokens, 0.0),
+        other: budget_guidance(shuffled),  # type: ignore[arg-type]
     }
     found: dict[str, list[tuple[float, float, float]]] = {name: [] for name in sides}
     for seed in range(seeds):
@@ -209,20 +218,23 @@ def reasoner(seeds: int = 10) -> list[Evidence]:
             found[name].append((float(asked.right.mean()), float(asked.output.mean()), float(whole)))
     means = {name: np.mean(rows, 0) for name, rows in found.items()}
     details = [{"side": name, "accuracy": a, "tokens": t, "ended by itself": w} for name, (a, t, w) in means.items()]
-    claims: dict[str, tuple[Region, str]] = {
-        "truncation": ((0.10, 1.0), "is higher by more than 10 points"),
-        "forcing": (ABOVE_ZERO, "is higher"),
-        "shuffled": (ABOVE_ZERO, "is higher with a question's own states"),
-    }
+    claims: list[tuple[str, str, str, Region, str]] = [
+        ("against truncation", "guidance", "truncation", (0.10, 1.0), "is higher by more than 10 points"),
+        ("against forcing", "guidance", "forcing", ABOVE_ZERO, "is higher"),
+        ("against shuffled", "guidance", other, ABOVE_ZERO, "is higher with a question's own states"),
+        ("against greedy truncation", "guidance", "greedy truncation", ABOVE_ZERO, "is higher"),
+        ("at temperature 0, against greedy truncation", greedy, "greedy truncation", ABOVE_ZERO, "is higher"),
+        ("at temperature 0, against greedy forcing", greedy, "greedy forcing", ABOVE_ZERO, "is higher"),
+    ]
     return [
         measured(
-            f"reasoner, against {name}",
-            [ours[0] - other[0] for ours, other in zip(found["guidance"], found[name], strict=True)],
+            f"reasoner, {name}",
+            [a[0] - b[0] for a, b in zip(found[ours], found[theirs], strict=True)],
             region,
-            claim=f"On the embedded reasoner, accuracy {effect} (difference)",
-            baseline={"shuffled": "guidance by the states of another question"}.get(name, name),
-            budget=f"{OUTPUT} tokens a question; used {means['guidance'][1]:.1f} against {means[name][1]:.1f}",
+            claim=f"On the embedded reasoner, accuracy of {ours} {effect} (difference)",
+            baseline=theirs,
+            budget=f"{OUTPUT} tokens a question; used {means[ours][1]:.1f} against {means[theirs][1]:.1f}",
             details=details,
         )
-        for name, (region, effect) in claims.items()
+        for name, ours, theirs, region, effect in claims
     ]

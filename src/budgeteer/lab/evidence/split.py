@@ -2,7 +2,8 @@
 
 100 questions as in :mod:`budgeteer.lab.evidence.adaptive_vote`: chances from Beta(1.2, 0.8), wrong answers share the
 rest geometrically, 20 to 60 tokens a trace; alike = all chances 0.45. Budgets are 2 to 8 samples a question, in
-output tokens, hard on both sides.
+output tokens, hard on both sides. A prompt is one token here, so what rounds of requests pay for reading long prompts
+again is not seen; benchmarks/search.py counts it.
 """
 
 from __future__ import annotations
@@ -16,10 +17,12 @@ import numpy as np
 from budgeteer.allocate import neyman, uniform
 from budgeteer.allocator import Allocator
 from budgeteer.lab.evidence import ABOVE_ZERO, Evidence, Region, declare, measured
-from budgeteer.lab.simulated import Simulated, tasks_of
+from budgeteer.lab.simulated import Simulated, answers_of, tasks_of
+from budgeteer.search import self_consistency
 from budgeteer.search.split import Show, agreement, gains, split
 
 QUESTIONS, TOKENS = 100, 40
+ONE_REQUEST = "one request for each question"
 
 DECLARED = declare(
     "simulation",
@@ -28,6 +31,8 @@ DECLARED = declare(
         "accuracy, uniform, 8 samples",
         "accuracy, neyman, 8 samples",
         "accuracy, uniform, 8 samples, alike",
+        "accuracy, one request for each question, 4 samples",
+        "accuracy, one request for each question, 8 samples",
     ),
     controls=("accuracy, uniform, 2 samples",),
 )
@@ -41,6 +46,7 @@ def experiments() -> list[Evidence]:
         gain("neyman", 8, ABOVE_ZERO),
         gain("uniform", 8, ABOVE_ZERO, alike=True),
         gain("uniform", 2, (-0.03, 0.03)),
+        *(gain(ONE_REQUEST, samples, ABOVE_ZERO) for samples in (4, 8)),
     ]
 
 
@@ -66,7 +72,14 @@ METHODS: dict[str, tuple[Allocator | None, Show]] = {
 
 @lru_cache
 def accuracy(name: str, samples: int, seed: int, alike: bool) -> float:
-    """Share of right answers for ``samples`` times TOKENS tokens a question. Uniform decides no question early."""
+    """Share of right answers for ``samples`` times TOKENS tokens a question. Uniform decides no question early.
+
+    One request is self-consistency with as many samples, which takes 4 % more tokens.
+    """
+    if name == ONE_REQUEST:
+        tasks = tasks_of(model(seed, alike), map(str, range(QUESTIONS)), seed)
+        voted = answers_of(self_consistency(samples, max_tokens=64), tasks)
+        return float(np.mean([answer.answer == "R" for answer in voted]))
     allocator, show = METHODS[name]
     tasks = tasks_of(model(seed, alike), map(str, range(QUESTIONS)), seed, budget=samples * TOKENS * QUESTIONS)
 
@@ -92,6 +105,6 @@ def gain(
         region,
         claim=f"{'Questions alike, ' * alike}{samples} samples a question: the accuracy is"
         f" {'within 0.03 of' if samples == 2 else 'above'} that of {other} (difference)",
-        baseline=f"split with {other}",
+        baseline="self-consistency in one request" if other == ONE_REQUEST else f"split with {other}",
         budget=f"{samples * TOKENS} output tokens a question on average, in one total",
     )
