@@ -23,6 +23,15 @@ _ANTHROPIC = {
 _OPENAI = {401: "authentication_error", 402: "insufficient_quota", 403: "permission_error", 429: "rate_limit_error"}
 
 
+def shown(value: Any) -> str:
+    """What a client gave, short enough for a message."""
+    if isinstance(value, str):
+        return repr(value if len(value) <= 80 else value[:77] + "...")
+    if value is None or isinstance(value, bool | int | float):
+        return repr(value)
+    return "an object" if isinstance(value, dict) else "a list"
+
+
 class Refused(BudgeteerError):
     """A request that is not answered.
 
@@ -43,7 +52,8 @@ class Refused(BudgeteerError):
     def headers(self) -> list[tuple[bytes, bytes]]:
         """Beside the content's type and length."""
         if self.wait is None:
-            return [(b"x-should-retry", b"false")]
+            closing = [(b"connection", b"close")] if self.status == 401 else []  # a stranger's has nothing more to say
+            return [*closing, (b"x-should-retry", b"false")]
         soon = b"true" if self.wait <= PATIENCE else b"false"
         return [(b"retry-after", str(self.wait).encode()), (b"x-should-retry", soon)]
 
