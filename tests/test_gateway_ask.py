@@ -201,7 +201,7 @@ def test_numbers_that_grow_when_they_are_written_again_are_bounded_as_sent():
         ({"messages": HI, "context_management": {"edits": [{"type": "compact_20260112"}]}}, "clear"),
         ({"messages": HI, "context_management": [{"type": "compaction"}]}, "clear"),
         ({"messages": HI, "modalities": ["text", "image"]}, "only text and audio"),
-        ({"messages": HI, "previous_response_id": "r"}, "give max_input of m "),
+        ({"messages": HI, "web_search_options": {"a": 1}}, "give max_input of m "),
         ({"messages": HI, "tools": [{"type": "web_search"}]}, "give max_input of m "),
         ({"messages": [{"role": "user", "content": [{"type": "audio_url"}]}]}, "give max_input of m "),
     ],

@@ -52,6 +52,8 @@ _READ = frozenset({
 """What is looked at here; some servers take a name in other letters for the same."""
 
 
+_VALUES = 6
+"""Further values for each object or array that a body may have; 300,000 is what an embedding request of numbers needs."""
 _FIELDS = 200
 """Fields of a body at its top, at most: far more than any server knows."""
 _TOKEN = re.compile(rb'(?s)"[^"\\]*(?:\\.[^"\\]*)*"?|[{[,]')
@@ -63,12 +65,12 @@ def check_parts(raw: bytes, most: int) -> None:
 
     Args:
         raw: the body.
-        most: objects and arrays, and a tenth of the further values in them.
+        most: objects and arrays; of further values there may be _VALUES times as many.
 
     Raises:
         Refused: it has more.
     """
-    if len(raw) <= most or (raw.count(b"{") + raw.count(b"[") <= most and raw.count(b",") <= 10 * most):
+    if len(raw) <= most or (raw.count(b"{") + raw.count(b"[") <= most and raw.count(b",") <= _VALUES * most):
         return
     containers = values = 0
     for token in _TOKEN.finditer(raw):  # it may be in texts: those of prompts are full of brackets and commas
@@ -77,9 +79,9 @@ def check_parts(raw: bytes, most: int) -> None:
             values += 1
         elif first != 34:
             containers += 1
-        if containers > most or values > 10 * most:
+        if containers > most or values > _VALUES * most:
             raise Refused(
-                413, "too_many_parts", f"the body has more than {most:,} objects and arrays, or {10 * most:,} values; "
+                413, "too_many_parts", f"the body has more than {most:,} objects and arrays, or {_VALUES * most:,} values; "
                 "send fewer, or raise body_parts of [server]",
             )  # fmt: skip
 

@@ -115,7 +115,7 @@ class Server:
         admin_key: "" turns the admin API off.
         open_metrics: whether /metrics needs no admin key.
         body_bytes, header_bytes: largest request; what frames a body in chunks, and trailers, count as headers.
-        body_parts: objects and arrays of a body at most, and ten times as many of its other values.
+        body_parts: objects and arrays of a body at most, and six times as many of its other values.
         receive_seconds: for the headers, and for the whole of a body after them.
         strangers, stranger_seconds: how many connections without a valid key there are at once, and for how long.
         send_seconds: for a client to take a piece of an answer.

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NoReturn
 
 from budgeteer.errors import MissingExtra
 from budgeteer.gateway.config import Server
@@ -80,6 +80,10 @@ class _Transport:
         return getattr(self._transport, name)
 
 
+def _too_large(most: int) -> str:
+    return f"Headers and trailers are too large, or chunks too small: header_bytes is {most:,}."
+
+
 def protocol(server: Server, turned_away: Callable[[str], None]) -> type[HttpToolsProtocol]:
     """HTTP of clients whose headers are small and come in time, and who show a key soon; others are cut off.
 
@@ -95,7 +99,8 @@ def protocol(server: Server, turned_away: Callable[[str], None]) -> type[HttpToo
         _begun: asyncio.TimerHandle | None = None
         _headed = False
         _lasting = False
-        _plain = _bodied = _dropped = 0
+        _flaw = ""
+        _named = _plain = _bodied = _dropped = 0
 
         # the connection
 
@@ -142,15 +147,13 @@ def protocol(server: Server, turned_away: Callable[[str], None]) -> type[HttpToo
             self._plain += len(data)
             try:
                 self.parser.feed_data(data)
-            except httptools.HttpParserUpgrade:
-                pass  # no other protocol is spoken here; the request is answered as HTTP, which RFC 9110 allows
-            except httptools.HttpParserError:
-                self._reject("not_http", "Invalid HTTP request received.")
+            except (httptools.HttpParserError, httptools.HttpParserUpgrade):
+                self._reject("not_http", self._flaw or "Invalid HTTP request received.")
                 return
             # what is no body: the headers at first, then what frames the body's chunks, and trailers
             allowed = header_bytes if self._begun is not None else header_bytes + self._bodied
             if self._plain > allowed and not self.transport.is_closing():
-                self._reject("large_headers", f"Headers and trailers too large: header_bytes is {header_bytes:,}.")
+                self._reject("large_headers", _too_large(header_bytes))
 
         def _reject(self, why: str, text: str) -> None:
             turned_away(why)
@@ -167,26 +170,38 @@ def protocol(server: Server, turned_away: Callable[[str], None]) -> type[HttpToo
                 self._begun = self.loop.call_later(server.receive_seconds, self._cut, "slow_headers")
 
         def on_header(self, name: bytes, value: bytes) -> None:
-            if not self._headed:  # else it is a trailer, which must not speak for the request
+            if not self._headed:
                 super().on_header(name, value)
+                return
+            self._named += len(name) + len(value)  # a trailer: it must not speak for the request
+            if self._named > header_bytes:
+                self._refuse(_too_large(header_bytes))
 
         def on_headers_complete(self) -> None:
             self._arrived()
             self._headed = True
-            if sum(len(name) + len(value) for name, value in self.headers) + len(self.url) > header_bytes:
-                raise ValueError("headers too large")  # the parser answers 400
+            self._named = sum(len(name) + len(value) for name, value in self.headers) + len(self.url)
+            if self._named > header_bytes:
+                self._refuse(_too_large(header_bytes))
             if len(self.pipeline) >= _PIPELINED:
-                raise ValueError("too many requests ahead of their answers")
+                self._refuse("Too many requests ahead of their answers.")
+            if self.parser.should_upgrade():  # what follows would be no body, but the bytes of another protocol
+                self._refuse("Only HTTP/1.1 is spoken here: leave the header Upgrade out.")
             names = [name for name, _ in self.headers]
             if len(set(names)) < len(names):
                 for name in names:
                     if (name in _ONCE or name.startswith(b"x-budgeteer-")) and names.count(name) > 1:
-                        raise ValueError(f"{name!r} twice")
+                        self._refuse(f"The header {name.decode('latin-1')} is there twice.")
             self.scope[SHOW_KEY] = self._know  # type: ignore[literal-required]
             super().on_headers_complete()
             # an answer before the body is whole says that the connection closes, and closes it
             self._lasting, self.cycle.keep_alive = self.cycle.keep_alive, False
             self._front.unread = True
+
+        def _refuse(self, flaw: str) -> NoReturn:
+            """Have the parser stop, and the client told why."""
+            self._flaw = flaw
+            raise ValueError(flaw)
 
         def on_body(self, body: bytes) -> None:
             self._plain -= len(body)
@@ -197,7 +212,7 @@ def protocol(server: Server, turned_away: Callable[[str], None]) -> type[HttpToo
             self._plain = self._bodied = 0
             self._front.unread = False
             if not self.cycle.response_started:
-                self.cycle.keep_alive = self._lasting and not self.parser.should_upgrade()
+                self.cycle.keep_alive = self._lasting
             super().on_message_complete()
 
     return Guarded

@@ -15,6 +15,8 @@ from budgeteer.gateway.config import PARALLEL, REQUESTS
 
 PATIENCE = 60
 """Seconds that a client's library may be asked to wait; with longer waits the caller has to decide."""
+_LONGEST = 2000
+"""Characters of a message: what a client sent may be in it."""
 _ANTHROPIC = {
     400: "invalid_request_error", 401: "authentication_error", 402: "billing_error", 403: "permission_error",
     404: "not_found_error", 413: "request_too_large", 429: "rate_limit_error", 503: "overloaded_error",
@@ -45,7 +47,7 @@ class Refused(BudgeteerError):
     def __init__(
         self, status: int, code: str, message: str, wait: int | None = None, budget: dict[str, Any] | None = None
     ) -> None:
-        super().__init__(message)
+        super().__init__(message if len(message) <= _LONGEST else f"{message[:_LONGEST]}...")
         self.status, self.code, self.wait, self.budget = status, code, wait, budget
 
     @property
