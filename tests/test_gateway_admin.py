@@ -179,7 +179,8 @@ def test_prompts_are_in_the_log_where_that_is_asked_for_and_nowhere_else(tmp_pat
     lines.sort(key=lambda one: int(one["id"].rpartition("-")[2]))  # as they were made, not as they were booked
     records.sort(key=lambda one: int(one["id"].rpartition("-")[2]))
     assert [one.get("asked") for one in lines] == [
-        *[{"messages": HI}] * 4, None, {"input": "a secret prompt", "instructions": "Be."}, {"system": "Be.", "messages": HI},
+        *[{"messages": HI}] * 4, None, {"input": "a secret prompt", "instructions": "Be."},
+        {"system": "Be.", "messages": HI},
     ]  # fmt: skip
     five, streamed = "word word word word word", "word word word word word "
     assert [one.get("answer") for one in lines] == [

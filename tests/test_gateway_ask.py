@@ -94,7 +94,8 @@ def _once(pairs):
 
 
 def test_escaped_names_do_not_hide_a_picture_or_a_cap():
-    raw = b'{"model": "m", "max_tok\\u0065ns": 5, "messages": [{"content": [{"type": "im\\u0061ge_url", "url": "data:,x"}]}]}'
+    raw = b'{"model": "m", "max_tok\\u0065ns": 5, "messages": [{"content": ['
+    raw += b'{"type": "im\\u0061ge_url", "url": "data:,x"}]}]}'
     found = prepare(Ask("chat/completions", raw, KEY), MODEL, METERING, "openai")
     assert found.planned.worst.input > 48_000
     assert found.planned.worst.output == 5
