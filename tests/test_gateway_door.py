@@ -512,6 +512,13 @@ def test_every_documented_field_is_known_or_refused_on_purpose():
     assert {name for operation, name in found if name not in KNOWN[operation]} == refused
 
 
+def test_a_thread_that_the_provider_holds_is_input_that_is_not_shown():
+    body = {"model": "m", "max_tokens": 5, "messages": HI, "thread": {"type": "continue", "previous_message_id": "m"}}
+    with pytest.raises(Refused, match="give max_input") as refused:
+        prepare(Ask("messages", json.dumps(body).encode(), KEY), MODEL, METERING, "anthropic")
+    assert refused.value.code == "not_bounded"
+
+
 # what real clients send beside the documented fields
 
 
