@@ -7,8 +7,9 @@
 
 Everything runs on this machine's loopback interface: a gateway with its defaults (a store of 1,000 records, a ledger in
 memory), an upstream that answers at once, and one attacker, a process that stops by itself after some seconds and some
-connections. The gateway has a core for itself, all else shares another one, the attacker last; other jobs of
-the machine are in the times of /healthz all the same. Before the attacks 200 requests are paid; `paid_kept` is how many of their records are left after each attack.
+connections. The gateway has a core for itself, all else shares another one, the attacker last; other jobs of the machine
+are in the times of /healthz all the same. Before the attacks 200 requests are paid; `paid_kept` is how many of their
+records are left after each attack.
 
 - trailers: chunked requests without a key whose trailers never end.
 - keyless: requests without a key, one after the other.
@@ -167,7 +168,7 @@ def _call(port: int, path: str, body: Any = None, key: str = ADMIN) -> Any:
     about = {"authorization": f"Bearer {key}", "content-type": "application/json"}
     data = None if body is None else json.dumps(body).encode()
     with urllib.request.urlopen(
-        urllib.request.Request(f"http://127.0.0.1:{port}{path}", data, about), timeout=60
+        urllib.request.Request(f"http://127.0.0.1:{port}{path}", data, about), timeout=600
     ) as got:
         return json.load(got)
 
