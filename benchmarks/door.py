@@ -5,11 +5,11 @@
     python benchmarks/door.py --before SRC       # and the same for another version: the src folder of its checkout
     python benchmarks/door.py --quick            # smoke test: small; writes nothing without --out
 
-Everything runs on this machine's loopback interface: a gateway with its defaults (a store of 1,000 records, a ledger in
-memory), an upstream that answers at once, and one attacker, a process that stops by itself after some seconds and some
-connections. The gateway has a core for itself, all else shares another one, the attacker last; other jobs of the machine
-are in the times of /healthz all the same. Before the attacks 200 requests are paid; `paid_kept` is how many of their
-records are left after each attack.
+Everything runs on the loopback interface of this machine: a gateway with its defaults (a store of 1,000 records, a
+ledger in memory), an upstream that answers at once, and one attacker, a process that stops by itself after some
+seconds and some connections. The gateway has a core for itself, all else shares another one, the attacker last; other
+jobs of the machine are in the times of /healthz all the same. Before the attacks 200 requests are paid; `paid_kept`
+is how many of their records are left after each attack.
 
 - trailers: chunked requests without a key whose trailers never end.
 - keyless: requests without a key, one after the other.
