@@ -34,6 +34,7 @@ bench: $(VENV)/.dev
 	$(BIN)/python benchmarks/sampler.py
 	$(BIN)/python benchmarks/ledger.py
 	$(BIN)/python benchmarks/gateway.py $(if $(LITELLM),--litellm $(LITELLM))
+	$(BIN)/python benchmarks/door.py
 	$(BIN)/python benchmarks/rlvr.py
 	$(BIN)/python benchmarks/rlvr.py --ablation
 	$(BIN)/python benchmarks/estimate.py $(if $(DATA),--data $(DATA))

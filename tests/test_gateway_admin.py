@@ -40,7 +40,7 @@ def running(tmp_path_factory):
                 (found.keys[1], ask(max_tokens=49, n=1000), {}), ("nobody", ask(), {}),
             ):  # fmt: skip
                 found.call("/v1/chat/completions", body, key, headers=headers)
-            found.records = found.settled(6)
+            found.records = found.settled(5)
             yield found
 
 
@@ -50,16 +50,16 @@ def test_spend_by_anything(running):
 
     lost = next(one for one in running.records if one["model"] == "bad")
     by_model = {row["model"]: row["units"] for row in spend("by=model")}
-    assert by_model == {"echo": 24, "other": 16, "bad": lost["reserved"]["all"], "": 0}  # the last had no key
+    assert by_model == {"echo": 24, "other": 16, "bad": lost["reserved"]["all"]}
     assert sum(row["units"] for row in spend("by=scope")) == running.spent()
     assert sum(row["units"] for row in spend("by=key&kind=money")) == running.spent(kind="money")
     assert {row["stage"]: row["units"] for row in spend("by=stage&path=acme/red")} == {"plan": 12, "=act": 12}
     assert [(row["user"], row["units"]) for row in spend("by=user&kind=output&user=ann")] == [("ann", 5)]
     (row,) = spend("by=time&step=86400&kind=wasted")
-    assert (row["units"], row["requests"], row["refused"]) == (lost["wasted"], 6, 2)
+    assert (row["units"], row["requests"], row["refused"]) == (lost["wasted"], 5, 1)
     assert row["time"] % 86_400_000 == 0
     rows = spend("by=time,model&kind=requests")
-    assert sorted((row["model"], row["units"]) for row in rows) == [("", 0), ("bad", 1), ("echo", 2), ("other", 1)]
+    assert sorted((row["model"], row["units"]) for row in rows) == [("bad", 1), ("echo", 2), ("other", 1)]
     for wrong in ("by=digest", "by=", "kind=x", "kind=units,'", "step=0", "step=x", "since=-1"):
         assert running.call(f"/admin/api/spend?{wrong}")[0] == 400
 
@@ -73,11 +73,11 @@ def test_records_page_by_page_one_by_one_and_as_csv(running):
     assert (one["stage"], one["session"], one["user"], one["status"], one["attempts"]) == ("plan", "s1", "ann", 200, 1)
     assert running.call("/admin/api/requests/none")[0] == 404
     refused = running.admin("requests?refused=1")["requests"]
-    assert [one["reason"] for one in refused] == ["invalid_api_key", "budget_exceeded"]
+    assert [one["reason"] for one in refused] == ["budget_exceeded"]
     assert running.admin("requests?since=99999999999999")["requests"] == []
     assert len(running.admin("requests?status=200&path=acme")["requests"]) == 3
     rows = list(csv.DictReader(io.StringIO(running.call("/admin/api/requests.csv")[2].decode())))
-    assert len(rows) == 6
+    assert len(rows) == 5
     assert sum(int(row["units_all"]) for row in rows) == running.spent()
     assert "'=act" in [row["stage"] for row in rows]  # no formula for a spreadsheet
 
@@ -87,7 +87,8 @@ def test_the_summary_adds_up(running):
     records = running.records
     for name in ("input", "output", "wasted"):
         assert found[name] == sum(one[name] for one in records)
-    assert (found["requests"], found["refused"], found["failed"], found["estimated"]) == (6, 2, 1, 1)
+    assert (found["requests"], found["refused"], found["failed"], found["estimated"]) == (5, 1, 1, 1)
+    assert found["turned_away"] == {"invalid_api_key": 1}  # who has no key has no record
     assert found["money"] == running.spent(kind="money")
     assert (found["overshoot"], found["live"]) == ({}, 0)
     (upstream,) = running.admin("upstreams")["upstreams"]
@@ -120,6 +121,7 @@ def test_metrics(running):
     about = 'model="echo",operation="chat"'
     assert float(lines[f'budgeteer_requests_total{{{about},outcome="ok",status="200",upstream="one"}}']) == 2
     assert float(lines['budgeteer_refused_total{reason="budget_exceeded"}']) == 1
+    assert float(lines['budgeteer_refused_total{reason="invalid_api_key"}']) == 1
     assert float(lines['budgeteer_units_total{kind="all"}']) == running.spent()
     assert float(lines["budgeteer_live_requests"]) == 0
     assert running.keys[0].split("-")[1] not in text.decode()
@@ -162,7 +164,7 @@ def test_prompts_are_in_the_log_where_that_is_asked_for_and_nowhere_else(tmp_pat
                 body = {"model": "echo", "max_tokens": 2, "system": "Be.", "messages": HI}
                 running.call("/v1/messages", body, key)
                 running.call("/v1/chat/completions", ask(), "bk-0000000000000000-" + "x" * 43)
-                records = running.settled(8)
+                records = running.settled(7)
                 shown = running.call("/admin/api/requests")[2], running.call("/metrics")[2].decode()
             import redis
 
@@ -172,17 +174,17 @@ def test_prompts_are_in_the_log_where_that_is_asked_for_and_nowhere_else(tmp_pat
     finally:
         server.stop()
     lines = [json.loads(line) for line in capfd.readouterr().err.splitlines() if line.startswith("{")]
-    assert [one["id"] for one in lines] == [one["id"] for one in records]
+    assert {one["id"] for one in lines} == {one["id"] for one in records}
     assert lines[0]["id"] in kept
     lines.sort(key=lambda one: int(one["id"].rpartition("-")[2]))  # as they were made, not as they were booked
     records.sort(key=lambda one: int(one["id"].rpartition("-")[2]))
     assert [one.get("asked") for one in lines] == [
-        *[{"messages": HI}] * 5, {"input": "a secret prompt", "instructions": "Be."}, {"system": "Be.", "messages": HI},
-        None,
+        *[{"messages": HI}] * 4, None, {"input": "a secret prompt", "instructions": "Be."},
+        {"system": "Be.", "messages": HI},
     ]  # fmt: skip
     five, streamed = "word word word word word", "word word word word word "
     assert [one.get("answer") for one in lines] == [
-        [five], [five], [streamed], ["word word "], None, [five], ["word word"], None,
+        [five], [five], [streamed], ["word word "], None, [five], ["word word"],
     ]  # fmt: skip
     assert [one["input"] for one in lines] == [one["input"] for one in records]  # tokens, as ever
     for text in ("secret prompt", "word word"):
@@ -226,10 +228,10 @@ def test_settlements_become_spans(tmp_path, monkeypatch):
                 )
                 link.getresponse().read()
             link.close()
-            running.settled(5)
-    span, child, refused, other, stranger = spans.get_finished_spans()
+            running.settled(4)
+    span, child, refused, other = spans.get_finished_spans()
     assert (span.parent, other.parent) == (None, None)
-    for n, one in ((0, child), (1, refused), (3, stranger)):
+    for n, one in ((0, child), (1, refused)):
         assert (one.parent.span_id, one.parent.trace_id, one.context.trace_id) == (n + 17, n + 1, n + 1)
     assert (refused.kind, refused.status.status_code) == (SpanKind.SERVER, StatusCode.ERROR)
     assert refused.end_time >= refused.start_time
@@ -237,7 +239,6 @@ def test_settlements_become_spans(tmp_path, monkeypatch):
         "gen_ai.operation.name": "chat", "gen_ai.request.model": "echo", "budgeteer.outcome": "refused",
         "error.type": "budget_exceeded", "http.response.status_code": 402,
     }  # fmt: skip
-    assert (stranger.attributes["error.type"], stranger.name) == ("invalid_api_key", "chat")
     assert span.attributes["gen_ai.usage.output_tokens"] == 5
     assert span.attributes["budgeteer.settled.all"] == 12
     assert span.end_time > span.start_time

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+import time
 
 import pytest
 
@@ -223,7 +224,7 @@ def _record(n, **more):
     from budgeteer.gateway.live import Live
 
     live = Live(f"r{n}", "chat")
-    return {**live.record(), "at": n, "units": {"all": n}, **more}
+    return {**live.record(), "at": n, "input": 1, "units": {"all": n}, **more}
 
 
 def test_changes_of_one_key_by_many_are_not_lost(store):
@@ -254,6 +255,25 @@ def test_records_are_kept_once_and_within_bounds(store):
     kept = [row["at"] for row in store.select("SELECT at FROM records ORDER BY n")]
     assert 1000 <= len(kept) <= 1200
     assert kept[-1] == 3999
+
+
+def test_refusals_cannot_push_out_what_was_paid(store):
+    """Of a store of 1,000: 2,500 refusals, and as many answers of the cache, push out each other only."""
+    store.add([_record(n) for n in range(900)])
+    for base in range(1000, 6000, 100):
+        free = {"input": 0, "outcome": ("refused", "cached")[base % 200 == 0]}
+        store.add([_record(n, **free) for n in range(base, base + 100)])
+    kept = [row["at"] for row in store.select("SELECT at FROM records ORDER BY n")]
+    assert kept[:900] == list(range(900))
+    assert 100 <= len(kept) - 900 <= 300
+    assert kept[-1] == 5999
+
+
+def test_records_come_in_the_order_in_which_they_were_added(store):
+    for n in range(40):
+        store.add([_record(n, input=n % 3)])
+        time.sleep(0.002)  # a stream's ids are milliseconds
+    assert [row["at"] for row in store.select("SELECT at FROM records ORDER BY n")] == list(range(40))
 
 
 def test_records_of_before_are_read_with_what_they_have(tmp_path, redis_process):

@@ -123,7 +123,7 @@ def test_without_its_ledger_nothing_is_sent_and_what_ran_is_booked_later(tmp_pat
             assert (status, found["error"]["code"], headers["retry-after"]) == (503, "ledger_unavailable", "1")
             assert running.call("/healthz")[0] == 503
             server.start()
-            running.settled(3)
+            running.settled(2)
             assert running.spent() == 24
             assert upstream.calls == calls
             assert running.call("/v1/chat/completions", ASK, key)[0] == 200

@@ -187,7 +187,8 @@ class _Api:
         proxy = self.gateway.proxy
         upstreams = [one.status() for one in proxy.upstreams.backends]
         more = {**totals, "live": len(proxy.live), "upstreams": upstreams}
-        return JSONResponse({**found, **more, "records_dropped": self.gateway.records.dropped})
+        counted = {"turned_away": dict(self.gateway.metrics.away), "records_dropped": self.gateway.records.dropped}
+        return JSONResponse({**found, **more, **counted})
 
     # requests
 

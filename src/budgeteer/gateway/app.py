@@ -13,12 +13,12 @@ from budgeteer.adapters.metering import Metering
 from budgeteer.errors import BudgeteerError, LedgerUnavailable, MissingExtra
 from budgeteer.gateway import live as ends
 from budgeteer.gateway.ask import ROUTES
-from budgeteer.gateway.body import UNREAD, Receive
+from budgeteer.gateway.body import Receive
 from budgeteer.gateway.config import Config
 from budgeteer.gateway.keyring import KeyRing, run
 from budgeteer.gateway.live import Live
 from budgeteer.gateway.metrics import CONTENT_TYPE, Metrics
-from budgeteer.gateway.proxy import Proxy, Scope, Send, _reply, _token
+from budgeteer.gateway.proxy import Proxy, Scope, Send, _reply, _token, show_key
 from budgeteer.gateway.records import Records
 from budgeteer.gateway.refusal import Refused
 from budgeteer.gateway.store import Store, connect
@@ -85,7 +85,10 @@ class Gateway:
         metering = Metering(None, config.kinds, prices_of(config), on_settle=on_settle)
         self.metrics = Metrics(lambda: len(self.proxy.live), lambda name: name in self.proxy.upstreams.names)
         self.records = Records(self.store, self.metrics, config.log)
-        self.proxy = Proxy(config, self.ledger, self.keys, metering, self.records.take, config.policies, incoming)
+        self.proxy = Proxy(
+            config, self.ledger, self.keys, metering, self.records.take, self.metrics.turned_away, config.policies,
+            incoming,
+        )  # fmt: skip
         self._others = Starlette(routes=self._routes(), exception_handlers={BudgeteerError: _failed})
         self._tasks: list[asyncio.Task[None]] = []
 
@@ -108,6 +111,7 @@ class Gateway:
         dialect = "anthropic" if b"anthropic-version" in headers else "openai"
         try:
             key = await self.keys.find(_token(headers), wall_clock())
+            show_key(scope)
             path, names = scope["path"], self.proxy.upstreams.names
             found = [_model(name) for name in names if key.allows(name) or key.allows(names[name])]
             if scope["method"] == "GET" and path == "/v1/models":
@@ -125,6 +129,8 @@ class Gateway:
             await _reply(send, 200, bytes(body), [(b"content-type", b"application/json")])
         except BudgeteerError as error:
             refused = error if isinstance(error, Refused) else _unavailable(error)
+            if refused.status in (401, 503):
+                self.metrics.turned_away(refused.code)
             more = [(b"content-type", b"application/json"), *refused.headers]
             await _reply(send, refused.status, refused.body(dialect), more)
 
@@ -164,7 +170,9 @@ class Gateway:
         if not expected:
             raise Refused(403, "admin_off", "no admin key is set, so this is off; set the variable of admin_key_env")
         if not hmac.compare_digest(given.encode(), expected.encode()):
+            self.metrics.turned_away("invalid_admin_key")
             raise Refused(401, "invalid_admin_key", "give the admin key: Authorization: Bearer ...")
+        show_key(request.scope)
 
     # its life
 
@@ -255,6 +263,4 @@ async def _failed(request: Request, error: Exception) -> Response:
         late = isinstance(error, LedgerUnavailable)
         error = _unavailable(error) if late else Refused(400, "invalid_request", str(error))  # type: ignore[arg-type]
     headers = {name.decode(): value.decode() for name, value in error.headers}
-    if error.code in UNREAD:
-        headers["connection"] = "close"
     return Response(error.body("openai"), error.status, headers, "application/json")

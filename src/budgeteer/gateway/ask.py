@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -12,9 +14,10 @@ from budgeteer.adapters.metering import Metering, Planned
 from budgeteer.adapters.reading import CAP_LIKE, CAPS, Reading, ask_for_usage
 from budgeteer.errors import InvalidInput
 from budgeteer.gateway.accounts import Chain
-from budgeteer.gateway.config import Model
+from budgeteer.gateway.config import BODY_PARTS, Model
+from budgeteer.gateway.fields import check_addresses, check_fields
 from budgeteer.gateway.keys import Key
-from budgeteer.gateway.refusal import Refused
+from budgeteer.gateway.refusal import Refused, shown
 from budgeteer.ledger.estimate import HIDDEN, Unseen, bound_of, predicted, prompts_of, totals, unseen
 from budgeteer.usage import count
 
@@ -49,21 +52,72 @@ _READ = frozenset({
 """What is looked at here; some servers take a name in other letters for the same."""
 
 
-def parse(raw: bytes) -> tuple[dict[str, Any], int, bool]:
+_VALUES = 6
+"""Further values that a body may have for each object or array; embeddings of tokens need 300,000."""
+_SLICE = 2**20
+_FIELDS = 200
+"""Fields of a body at its top, at most: far more than any server knows."""
+_TOKEN = re.compile(rb'(?s)"[^"\\]*(?:\\.[^"\\]*)*"?|[{[,]')
+"""A text of JSON, or what begins an object, an array or a further value; never backtracks."""
+
+
+def check_parts(raw: bytes, most: int) -> None:
+    """Refuse a body of many small parts before it is parsed: an object costs 100 times its bytes of memory and time.
+
+    Args:
+        raw: the body.
+        most: objects and arrays; of further values there may be _VALUES times as many.
+
+    Raises:
+        Refused: it has more.
+    """
+    if len(raw) <= most or not _dense(raw, most):
+        return
+    containers = values = 0
+    for token in _TOKEN.finditer(raw):  # it may be in texts: those of prompts are full of brackets and commas
+        first = raw[token.start()]
+        if first == 44:
+            values += 1
+        elif first != 34:
+            containers += 1
+        if containers > most or values > _VALUES * most:
+            raise Refused(
+                413, "too_many_parts",
+                f"the body has more than {most:,} objects and arrays, or {_VALUES * most:,} values; send fewer, "
+                "or raise body_parts of [server]",
+            )  # fmt: skip
+
+
+def _dense(raw: bytes, most: int) -> bool:
+    """Whether it may have more parts, texts included; in slices, since nothing else runs while bytes are counted."""
+    containers = values = 0
+    for start in range(0, len(raw), _SLICE):
+        end = start + _SLICE
+        containers += raw.count(b"{", start, end) + raw.count(b"[", start, end)
+        values += raw.count(b",", start, end)
+        if containers > most or values > _VALUES * most:
+            return True
+    return False
+
+
+def parse(raw: bytes, most: int = BODY_PARTS) -> tuple[dict[str, Any], int, bool]:
     """A body, its bytes at most, and whether another parser may read it otherwise: a field twice at any level, or a
     text with escapes.
 
     Written again, a body without escapes has as many quotation marks as before, unless a field was there twice.
 
     Raises:
-        Refused: it is no JSON object.
+        Refused: it is no JSON object, or has more parts than ``most``.
     """
+    check_parts(raw, most)
     try:
         body = orjson.loads(raw)
     except ValueError as error:
         raise Refused(400, "invalid_json", f"the body is not JSON: {error}") from None
     if not isinstance(body, dict):
         raise Refused(400, "invalid_json", "the body is not a JSON object")
+    if len(body) > _FIELDS:
+        raise Refused(400, "invalid_json", f"the body has {len(body):,} fields; at most {_FIELDS} are read")
     try:
         again = orjson.dumps(body)
     except TypeError:
@@ -94,20 +148,21 @@ class Ask:
     """
 
     __slots__ = (
-        "_changed", "_size", "_unseen", "added", "answer", "body", "cap", "chain", "dialect", "key", "largest", "memo",
-        "model", "notes", "operation", "raw", "route", "saved", "sent", "session", "stream", "tightens", "user",
+        "_changed", "_fingerprint", "_size", "_unseen", "added", "answer", "body", "cap", "chain", "dialect", "key",
+        "largest", "memo", "model", "notes", "operation", "raw", "route", "saved", "sent", "session", "stream",
+        "tightens", "user",
     )  # fmt: skip
 
-    def __init__(self, route: str, raw: bytes, key: Key) -> None:
+    def __init__(self, route: str, raw: bytes, key: Key, parts: int = BODY_PARTS) -> None:
         self.operation, self.dialect = ROUTES[route]
         self.route, self.raw, self.key = route, raw, key
-        self.body, self._size, self._changed = parse(raw)
+        self.body, self._size, self._changed = parse(raw, parts)
         model, stream = self.body.get("model"), self.body.get("stream")
         if not isinstance(model, str) or not model:
-            raise Refused(400, "invalid_request", f"model is {model!r}; name one of GET /v1/models")
+            raise Refused(400, "invalid_request", f"model is {shown(model)}; name one of GET /v1/models")
         self.model = model
         if not (stream is None or isinstance(stream, bool)):
-            raise Refused(400, "invalid_request", f"stream is {stream!r}; give true or false")
+            raise Refused(400, "invalid_request", f"stream is {shown(stream)}; give true or false")
         if self.body.get("background"):
             raise Refused(
                 400, "not_metered", "background responses tell their usage to nobody here; leave background out"
@@ -123,7 +178,9 @@ class Ask:
         self.saved: Mapping[str, int] = {}
         self.answer: bytes | None = None
         self._unseen: Unseen | None = None
+        self._fingerprint = ""
         self._check()
+        _ = self.unseen
         for name in CAP_LIKE:  # those that are not the operation's own are left out
             if name in self.body and name not in CAPS[self.operation]:
                 self.drop(name)
@@ -135,8 +192,10 @@ class Ask:
         """Refuse what changes the bill in ways that nothing here bounds."""
         body = self.body
         for name in body:
-            if name not in _READ and (folded := name.casefold()) in _READ:
-                raise Refused(400, "ambiguous_field", f"some servers take {name!r} for {folded!r}; name it so, once")
+            if name not in _READ and len(name) <= 80 and (folded := name.casefold()) in _READ:
+                raise Refused(
+                    400, "ambiguous_field", f"some servers take {shown(name)} for {folded!r}; name it so, once"
+                )
         for name in _ELSEWHERE:
             if body.get(name):
                 raise Refused(400, "not_bounded", f"{name} can bring in another model, provider or search than those "
@@ -146,14 +205,14 @@ class Ask:
                 raise Refused(
                     400,
                     "not_bounded",
-                    f"{name} {body[name]!r} has a price of its own; leave it out or give {ordinary!r}",
+                    f"{name} {shown(body[name])} has a price of its own; leave it out or give {ordinary!r}",
                 )
         if not _only_clears(body.get("context_management")):
             raise Refused(400, "not_bounded", "context_management makes the provider call the model once more; only "
                                               "edits that clear something are passed on")  # fmt: skip
         spoken = body.get("modalities")
         if isinstance(spoken, list) and any(one not in ("text", "audio") for one in spoken):
-            raise Refused(400, "not_bounded", f"modalities are {spoken!r}; only text and audio have prices")
+            raise Refused(400, "not_bounded", f"modalities are {shown(spoken)}; only text and audio have prices")
 
     def set(self, name: str, value: Any) -> None:
         """Change a field of the body."""
@@ -183,6 +242,14 @@ class Ask:
         if self._unseen is None:
             self._unseen = unseen(self.body)
         return self._unseen
+
+    @property
+    def fingerprint(self) -> str:
+        """A hash of what is asked for: that of the body's canonical JSON, as it came."""
+        if not self._fingerprint:
+            canonical = orjson.dumps(orjson.loads(self.raw), option=orjson.OPT_SORT_KEYS)
+            self._fingerprint = hashlib.sha256(canonical).hexdigest()
+        return self._fingerprint
 
     def input_bound(self, model: Model) -> int:
         """Most tokens of input: the bytes of the body, but for pictures and what it does not show."""
@@ -229,6 +296,9 @@ def prepare(ask: Ask, model: Model, metering: Metering, dialect_name: str, most:
         UnknownPrice: money is counted and the model has no price.
     """
     operation, key = ask.operation, ask.key
+    check_fields(ask.body, operation, model.fields)
+    if ask.unseen.pictures or ask.unseen.hidden:
+        check_addresses(ask.body, model.media)
     body = dict(ask.body)
     changed = ask._changed
     if body["model"] != model.upstream:
@@ -311,7 +381,7 @@ def _limit_reasoning(body: dict[str, Any], key: Key) -> bool:
             continue
         raise Refused(
             400, "reasoning_not_allowed",
-            f"{place + '.' if place else ''}{name} {value!r} is asked for; this key allows no reasoning",
+            f"{place + '.' if place else ''}{name} {shown(value)} is asked for; this key allows no reasoning",
         )  # fmt: skip
     return changed
 

@@ -2,25 +2,64 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from typing import Any
 
 from budgeteer.gateway.refusal import Refused
 
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
-UNREAD = ("too_large", "too_slow", "left")
-"""Refusals that leave part of a body unread, so that the connection is of no more use."""
+_AT_ONCE = 20
+"""So many bodies of the largest size may be held before they are looked at, half of them of one key."""
 
 
-async def read_body(headers: Mapping[bytes, bytes], receive: Receive, most: int) -> bytes:
+class Room:
+    """Memory for bodies that nobody has looked at yet, so that nothing is reserved for them.
+
+    Args:
+        body_bytes: of the largest body.
+    """
+
+    def __init__(self, body_bytes: int) -> None:
+        self.most, self.used = _AT_ONCE * body_bytes, 0
+        self.of: Counter[str] = Counter()
+
+    def take(self, key: str, size: int) -> None:
+        """Take room for more bytes of a key's bodies.
+
+        Raises:
+            Refused: there is none.
+        """
+        if self.used + size > self.most or self.of[key] + size > self.most // 2:
+            raise Refused(503, "busy", "too many bodies are on their way at once; try again", 1)
+        self.used += size
+        self.of[key] += size
+
+    def give(self, key: str, size: int) -> None:
+        """Give room back."""
+        self.used -= size
+        self.of[key] -= size
+        if not self.of[key]:
+            del self.of[key]
+
+
+async def read_body(
+    headers: Mapping[bytes, bytes], receive: Receive, most: int, take: Callable[[int], None] | None = None
+) -> bytes:
     """All bytes of a body.
+
+    Args:
+        headers: of the request.
+        receive: of ASGI.
+        most: bytes of it.
+        take: told of bytes before they are kept; it may refuse them.
 
     Raises:
         Refused: it has more than ``most`` bytes, or its client goes away before it is whole.
     """
     said = headers.get(b"content-length", b"0")
-    if not said.isdigit() or int(said) > most:
-        raise Refused(413, "too_large", f"the body has {said.decode('latin-1')} bytes; at most {most:,} are read")
+    if len(said) > 20 or not said.isdigit() or int(said) > most:
+        raise _too_large(f"{said[:20].decode('latin-1')} bytes", most)
     pieces: list[bytes] = []
     size = 0
     while True:
@@ -30,10 +69,18 @@ async def read_body(headers: Mapping[bytes, bytes], receive: Receive, most: int)
         piece = message.get("body", b"")
         size += len(piece)
         if size > most:
-            raise Refused(413, "too_large", f"the body has more than {most:,} bytes")
+            raise _too_large(f"more than {most:,} bytes", most)
+        if take is not None:
+            take(len(piece))
         if not message.get("more_body"):
             return bytes(piece) if not pieces else b"".join([*pieces, piece])
         pieces.append(piece)
+
+
+def _too_large(what: str, most: int) -> Refused:
+    return Refused(
+        413, "too_large", f"the body has {what}; at most {most:,} are read: raise body_bytes of [server] to take more"
+    )
 
 
 def too_slow(seconds: float) -> Refused:

@@ -43,6 +43,7 @@ from urllib.parse import urlsplit
 
 from budgeteer.adapters.reading import CAPS
 from budgeteer.errors import BudgeteerError, InvalidInput
+from budgeteer.gateway.hosts import public
 from budgeteer.gateway.toml import Table, read
 from budgeteer.ledger.estimate import Bounds
 from budgeteer.ledger.limit import Limit, check_path
@@ -51,6 +52,8 @@ from budgeteer.meter import meter
 REQUESTS, PARALLEL = "requests", "parallel"
 """Kinds of every gateway: 1 a request; 1 while it runs, settled as 0."""
 _NEWER_CAP = ("api.openai.com", ".openai.azure.com")
+BODY_PARTS = 50_000
+"""Objects and arrays of a body, unless the file says otherwise."""
 DIALECTS = ("openai", "anthropic", "both")
 
 
@@ -64,6 +67,7 @@ class Model:
         price: as the price table calls it.
         bounds: of its requests; ``max_output`` is the cap of requests that have none, and the largest there is.
         cap: the field in which its upstream takes the cap of a chat completion.
+        fields, media: ``allow_fields`` and ``media_hosts`` of its upstream.
     """
 
     name: str
@@ -72,6 +76,8 @@ class Model:
     price: str
     bounds: Bounds
     cap: str = "max_tokens"
+    fields: frozenset[str] = frozenset()
+    media: tuple[str, ...] = ("*",)
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,8 +114,10 @@ class Server:
     Attributes:
         admin_key: "" turns the admin API off.
         open_metrics: whether /metrics needs no admin key.
-        body_bytes, header_bytes: largest request.
+        body_bytes, header_bytes: largest request; what frames a body in chunks, and trailers, count as headers.
+        body_parts: objects and arrays of a body at most, and six times as many of its other values.
         receive_seconds: for the headers, and for the whole of a body after them.
+        strangers, stranger_seconds: how many connections without a valid key there are at once, and for how long.
         send_seconds: for a client to take a piece of an answer.
         drain_seconds, drains: how long, and how many at once, calls are read to their end whose client has left.
         retries: further attempts after one that may have run (and is charged).
@@ -120,8 +128,11 @@ class Server:
     admin_key: str = field(repr=False)
     open_metrics: bool
     body_bytes: int
+    body_parts: int
     header_bytes: int
     receive_seconds: float
+    strangers: int
+    stranger_seconds: float
     send_seconds: float
     drain_seconds: float
     drains: int
@@ -279,8 +290,11 @@ def _server(table: Table, env: Mapping[str, str]) -> Server:
         admin_key=admin,
         open_metrics=table.flag("open_metrics", False),
         body_bytes=table.whole("body_bytes", 20_000_000, least=1000, most=10**9),
+        body_parts=table.whole("body_parts", BODY_PARTS, least=1000, most=10**7),
         header_bytes=table.whole("header_bytes", 32_768, least=1000, most=10**7),
         receive_seconds=table.number("receive_seconds", 30, least=0.1),
+        strangers=table.whole("strangers", 500, least=1, most=10**6),
+        stranger_seconds=table.number("stranger_seconds", 10, least=0.1),
         send_seconds=table.number("send_seconds", 60, least=0.1),
         drain_seconds=table.number("drain_seconds", 60),
         drains=table.whole("drains", 100),
@@ -317,7 +331,11 @@ def _upstream(table: Table, env: Mapping[str, str]) -> Upstream:
     # OpenAI's reasoning models refuse the older name of the cap; many other servers do not know the newer one
     newer = parts.hostname.endswith(_NEWER_CAP)
     cap = table.text("cap", "max_completion_tokens" if newer else "max_tokens", CAPS["chat"])
-    models = [_model(one, dialect, cap) for one in table.tables("models")]
+    # a provider outside fetches from its own network; a server inside would fetch from ours
+    outside = parts.scheme == "https" and public(parts.hostname)
+    media = tuple(host.casefold() for host in table.texts("media_hosts", ("*",) if outside else ()))
+    fields = frozenset(table.texts("allow_fields"))
+    models = [_model(one, dialect, cap, fields, media) for one in table.tables("models")]
     if not models:
         table.fail("models", "is missing; give at least one [[upstreams.models]] with a name")
     names = [name for model in models for name in (model.name, *model.aliases)]
@@ -339,7 +357,7 @@ def _upstream(table: Table, env: Mapping[str, str]) -> Upstream:
     return found
 
 
-def _model(table: Table, dialect: str, cap: str) -> Model:
+def _model(table: Table, dialect: str, cap: str, fields: frozenset[str], media: tuple[str, ...]) -> Model:
     name = table.text("name")
     margin = table.number("margin", 2 if dialect == "anthropic" else 1, least=1, most=100)
     bounds = Bounds(
@@ -350,7 +368,8 @@ def _model(table: Table, dialect: str, cap: str) -> Model:
         max_output=table.whole("max_output", 4096, least=1),
         hidden_reasoning=table.whole("hidden_reasoning", 0),
     )
-    found = Model(name, table.texts("aliases"), table.text("upstream", name), table.text("price", name), bounds, cap)
+    upstream, price = table.text("upstream", name), table.text("price", name)
+    found = Model(name, table.texts("aliases"), upstream, price, bounds, cap, fields, media)
     table.done()
     return found
 

@@ -20,11 +20,13 @@ _MOST = 10_000
 
 
 class KeyRing:
-    """The keys of a store, remembered for a second; ids that do not exist as well, so that guessing costs little."""
+    """The keys of a store, remembered for a second; ids that do not exist as well, so that guessing costs little, but
+    apart, so that guessing makes nobody forget a key that there is."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
-        self._known: dict[str, tuple[float, Key | None]] = {}
+        self._known: dict[str, tuple[float, Key]] = {}
+        self._guessed: dict[str, float] = {}
         self._asking: dict[str, asyncio.Task[None]] = {}
 
     async def find(self, token: str, now: int) -> Key:
@@ -44,13 +46,11 @@ class KeyRing:
         name, secret = parts
         known, clock = self._known.get(name), time.monotonic()
         if known is None or known[0] < clock:
-            known = await self._ask(name)
-            if len(self._known) >= _MOST:
-                self._known.clear()
-            self._known[name] = known
-        elif known[0] < clock + FRESH / 2 and name not in self._asking:
-            self._asking[name] = asyncio.ensure_future(self._renew(name, known))
-        key = known[1]
+            key = None if self._guessed.get(name, 0.0) > clock else await self._ask(name)
+        else:
+            key = known[1]
+            if known[0] < clock + FRESH / 2 and name not in self._asking:
+                self._asking[name] = asyncio.ensure_future(self._renew(name, known))
         if key is None:
             digest(secret)  # as long as for a key that there is
             raise _unknown()
@@ -62,16 +62,27 @@ class KeyRing:
             raise Refused(401, "key_expired", "this key has expired")
         return key
 
-    async def _ask(self, name: str) -> tuple[float, Key | None]:
-        text = await run(self._store.get_key, name)
-        return time.monotonic() + FRESH, None if text is None else decode(text)
+    async def _ask(self, name: str) -> Key | None:
+        """Ask the store, and remember for a second what it says."""
+        text, until = await run(self._store.get_key, name), time.monotonic() + FRESH
+        if text is None:
+            self._known.pop(name, None)
+            if len(self._guessed) >= _MOST:
+                self._guessed.clear()
+            self._guessed[name] = until
+            return None
+        if len(self._known) >= _MOST:
+            self._known.clear()
+        key = decode(text)
+        self._known[name] = until, key
+        return key
 
-    async def _renew(self, name: str, known: tuple[float, Key | None]) -> None:
+    async def _renew(self, name: str, known: tuple[float, Key]) -> None:
         """Ask for a key in use before its second is over, so that none of its requests waits for the store."""
         try:
-            fresh = await self._ask(name)
-            if self._known.get(name) is known:  # else it was forgotten meanwhile, as it was changed
-                self._known[name] = fresh
+            text = await run(self._store.get_key, name)
+            if self._known.get(name) is known and text is not None:  # else it was forgotten meanwhile, being changed
+                self._known[name] = time.monotonic() + FRESH, decode(text)
         except BudgeteerError:
             pass  # it is asked again when its second is over, and then the request fails
         finally:
@@ -80,6 +91,7 @@ class KeyRing:
     def forget(self, name: str) -> None:
         """Ask the store for it again."""
         self._known.pop(name, None)
+        self._guessed.pop(name, None)
 
 
 async def run(call: Callable[..., T], *args: Any) -> T:

@@ -5,6 +5,7 @@ Tokens and calls count at the upstream of their attempt, requests and their time
 
 from __future__ import annotations
 
+from collections import Counter as Tally
 from collections.abc import Callable
 from typing import Any
 
@@ -26,11 +27,15 @@ class Metrics:
     Args:
         live: how many requests are under way.
         known: names of models, so that made-up ones are no labels.
+
+    Attributes:
+        away: reason -> how many requests and connections without a valid key were turned away; they have no records.
     """
 
     def __init__(self, live: Callable[[], int], known: Callable[[str], bool]) -> None:
         self._registry = CollectorRegistry()
         self._known = known
+        self.away: Tally[str] = Tally()
         self._children: dict[tuple[Any, ...], Any] = {}
         about = ("model", "upstream", "operation")
 
@@ -84,6 +89,11 @@ class Metrics:
         for kind, units in record["saved"].items():
             of(self._saved, kind).inc(units)
         of(self._seconds, *about).observe(record["ms"] / 1000)
+
+    def turned_away(self, reason: str) -> None:
+        """Count what showed no valid key."""
+        self.away[reason] += 1
+        self._of(self._refused, reason).inc()
 
     def text(self) -> bytes:
         """As Prometheus reads it."""

@@ -8,8 +8,9 @@ import logging
 import os
 import time
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import aiohttp
 import orjson
@@ -39,12 +40,13 @@ from budgeteer.errors import (
 from budgeteer.gateway import live as ends
 from budgeteer.gateway.accounts import Accounts
 from budgeteer.gateway.ask import ROUTES, Ask, Prepared, prepare
-from budgeteer.gateway.body import UNREAD, Receive, read_body, too_slow
+from budgeteer.gateway.body import Receive, Room, read_body, too_slow
 from budgeteer.gateway.config import PARALLEL, REQUESTS, Config, Model
 from budgeteer.gateway.keyring import KeyRing
+from budgeteer.gateway.keys import Key
 from budgeteer.gateway.live import Live
 from budgeteer.gateway.policies import Policy
-from budgeteer.gateway.refusal import Refused, of_budget
+from budgeteer.gateway.refusal import Refused, of_budget, shown
 from budgeteer.gateway.upstream import NEVER_SENT, Backend, Upstreams
 from budgeteer.ledger import Ledger, MemoryLedger
 from budgeteer.ledger.limit import MAX_UNITS
@@ -53,6 +55,7 @@ from budgeteer.ledger.protocol import Command, extend_command, reserve_command, 
 if TYPE_CHECKING:
     from budgeteer.adapters.otel import Incoming
 
+T = TypeVar("T")
 Scope = MutableMapping[str, Any]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 _LOG = logging.getLogger(__name__)
@@ -64,6 +67,11 @@ _ASKED = ("system", "instructions", "messages", "input", "prompt")
 """Fields of bodies that hold what is asked."""
 _LINGER = 0.01
 """Seconds for which a settlement waits at most for a reservation that it can share a commit with."""
+SHOW_KEY = "budgeteer.show_key"
+"""Entry of an ASGI scope: a function to call when its request showed a valid key."""
+_LARGE = 65_536
+"""Bytes of a body from which on it is read in a thread, so that others are served meanwhile; one at a time, since they
+would take turns at Python's lock."""
 _AGAIN = (0.05, 0.2, 1.0, 5.0)
 """Seconds between attempts to book; the last one is repeated."""
 _RELEASES = 15
@@ -124,7 +132,9 @@ class Proxy:
         ledger: that holds.
         keys: of its clients.
         metering: without an allowance.
-        record: takes every request's record when it is over and booked, and what was said if the log is to have it.
+        record: takes the record of every request that showed a valid key when it is over and booked, and what was said
+            if the log is to have it.
+        turned_away: takes the reason for which a request without one was refused.
         policies: asked in order before a call, told after it.
         incoming: whose spans are the parents of ours; None: no spans.
     """
@@ -136,6 +146,7 @@ class Proxy:
         keys: KeyRing,
         metering: Metering,
         record: Callable[[dict[str, Any], dict[str, Any] | None], None],
+        turned_away: Callable[[str], None],
         policies: Mapping[str, Policy],
         incoming: Incoming | None = None,
     ) -> None:
@@ -145,7 +156,9 @@ class Proxy:
         self.policies = list(policies.items())
         self.live: dict[str, Live] = {}
         self.instance = f"gw{os.urandom(8).hex()}"
-        self._record, self._incoming = record, incoming
+        self._record, self._turned_away, self._incoming = record, turned_away, incoming
+        self.room = Room(config.server.body_bytes)
+        self._reader = ThreadPoolExecutor(1, "budgeteer-bodies")
         self._room: dict[str, tuple[float, dict[str, int | None]]] = {}
         self._inline = isinstance(ledger, MemoryLedger)
         self._number = itertools.count().__next__
@@ -156,19 +169,23 @@ class Proxy:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a POST to one of ROUTES."""
-        headers = dict(scope["headers"])
         if self._incoming is None:
-            await self._answer(scope["path"][4:], headers, receive, send)
+            await self._answer(scope, receive, send)
         else:
-            with self._incoming.within(headers):
-                await self._answer(scope["path"][4:], headers, receive, send)
+            with self._incoming.within(dict(scope["headers"])):
+                await self._answer(scope, receive, send)
 
-    async def _answer(self, route: str, headers: dict[bytes, bytes], receive: Receive, send: Send) -> None:
+    async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
+        route = scope["path"][4:]
         operation, dialect = ROUTES[route]
         live = Live(f"{self.instance}-{self._number()}", operation)
-        self.live[live.id] = live
         try:
-            await self._serve(route, live, headers, receive, send)
+            headers = dict(scope["headers"])
+            key = await self.keys.find(_token(headers), live.at)
+            show_key(scope)
+            live.key, live.path = key.id, key.scope
+            self.live[live.id] = live
+            await self._serve(route, live, key, headers, receive, send)
         except Refused as refused:
             await self._refuse(live, refused, dialect, send)
         except BudgetExceeded as error:
@@ -192,11 +209,10 @@ class Proxy:
         finally:
             self._close(live)
 
-    async def _serve(self, route: str, live: Live, headers: dict[bytes, bytes], receive: Receive, send: Send) -> None:
-        key = await self.keys.find(_token(headers), live.at)
-        live.key, live.path = key.id, key.scope
-        raw = await self._body(live, headers, receive)
-        ask = Ask(route, raw, key)
+    async def _serve(
+        self, route: str, live: Live, key: Key, headers: dict[bytes, bytes], receive: Receive, send: Send
+    ) -> None:
+        ask = await self._asked(route, live, key, headers, receive)
         live.stream, live.model = ask.stream, self.upstreams.names.get(ask.model, ask.model[:200])
         live.user = ask.user = _label(headers, b"x-budgeteer-user") or _user(ask.body)
         live.session = ask.session = _label(headers, b"x-budgeteer-session")
@@ -237,13 +253,43 @@ class Proxy:
         finally:
             watch.cancel()
 
-    async def _body(self, live: Live, headers: dict[bytes, bytes], receive: Receive) -> bytes:
+    async def _asked(self, route: str, live: Live, key: Key, headers: dict[bytes, bytes], receive: Receive) -> Ask:
+        """The body, whole and parsed: nothing is reserved for it yet, so its memory and the work on it are limited."""
+        taken = 0
+
+        def take(size: int) -> None:
+            nonlocal taken
+            self.room.take(key.id, size)
+            taken += size
+
+        try:
+            raw = await self._body(live, headers, receive, take)
+            return await self._aside(len(raw), self._read, route, raw, key)
+        finally:
+            self.room.give(key.id, taken)
+
+    def _read(self, route: str, raw: bytes, key: Key) -> Ask:
+        """Every step over the whole of a body that can be made before its account is known."""
+        ask = Ask(route, raw, key, self.config.server.body_parts)
+        if self.policies and len(raw) >= _LARGE:
+            _ = ask.fingerprint  # which policies ask for
+        return ask
+
+    async def _aside(self, size: int, work: Callable[..., T], *args: Any) -> T:
+        """Do some work over so many bytes: at once if they are few, else in the thread for it."""
+        if size < _LARGE:
+            return work(*args)
+        return await asyncio.get_running_loop().run_in_executor(self._reader, work, *args)
+
+    async def _body(
+        self, live: Live, headers: dict[bytes, bytes], receive: Receive, take: Callable[[int], None]
+    ) -> bytes:
         """The whole body, within one deadline that ``tick`` watches, so that a body that is there costs no timer."""
         server = self.config.server
         live.deadline = time.monotonic() + server.receive_seconds
         try:
             async with asyncio.timeout(None) as live.guard:
-                return await read_body(headers, receive, server.body_bytes)
+                return await read_body(headers, receive, server.body_bytes, take)
         except TimeoutError:
             raise too_slow(server.receive_seconds) from None
         finally:
@@ -256,10 +302,12 @@ class Proxy:
             Refused: nobody does, or the key may not call it.
         """
         if ask.model not in self.upstreams.names:
-            raise Refused(404, "model_not_found", f"there is no model {ask.model!r}; GET /v1/models lists them")
+            raise Refused(404, "model_not_found", f"there is no model {shown(ask.model)}; GET /v1/models lists them")
         if not (ask.key.allows(ask.model) or ask.key.allows(self.upstreams.names[ask.model])):
             raise Refused(
-                403, "model_not_allowed", f"this key may not call {ask.model!r}; it may {', '.join(ask.key.models)}"
+                403,
+                "model_not_allowed",
+                f"this key may not call {shown(ask.model)}; it may {', '.join(ask.key.models)}",
             )
         found = self.upstreams.serving(ask.dialect, ask.model)
         if not found:
@@ -331,7 +379,7 @@ class Proxy:
     async def _reserve(self, ask: Ask, live: Live, model: Model, name: str) -> tuple[Prepared, Hold]:
         most: int | None = None
         for again in range(4):
-            prepared = prepare(ask, model, self.metering, "openai" if ask.dialect == "openai" else "anthropic", most)
+            prepared = await self._aside(len(ask.raw), prepare, ask, model, self.metering, ask.dialect, most)
             amounts = {**prepared.planned.amounts, REQUESTS: 0 if live.counted else 1, PARALLEL: 1}
             command = reserve_command(ask.chain[-1][0], amounts, name, self.config.ttl)
             try:
@@ -623,14 +671,21 @@ class Proxy:
                 live.overshoot[kind] = live.overshoot.get(kind, 0) + units
         live.open -= 1
         if live.closed and not live.open:
-            self._record(live.record(), live.said)
+            self._over(live)
 
     def _close(self, live: Live) -> None:
         live.closed = True
         live.ms = int((time.monotonic() - live.started) * 1000)
         self.live.pop(live.id, None)
         if not live.open:
+            self._over(live)
+
+    def _over(self, live: Live) -> None:
+        """All is booked. Who showed no valid key leaves no record: strangers could fill the store with them."""
+        if live.key:
             self._record(live.record(), live.said)
+        else:
+            self._turned_away(live.reason)
 
     async def _refuse(self, live: Live, refused: Refused, dialect: str, send: Send) -> None:
         live.status, live.reason = refused.status, refused.code
@@ -638,12 +693,10 @@ class Proxy:
             _LOG.error("request %s: %s", live.id, refused)
             return
         if not live.attempts:
-            live.outcome = ends.REFUSED
-            if self._incoming is not None:
+            live.outcome, live.said = ends.REFUSED, None
+            if self._incoming is not None and live.key:
                 self._incoming.refused(live.operation, live.model, refused.status, refused.code, live.at * 1_000_000)
         headers = [(b"content-type", b"application/json"), *refused.headers, *self._headers(live)]
-        if refused.code in UNREAD:
-            headers.append((b"connection", b"close"))
         await _reply(send, refused.status, refused.body(dialect), headers)
 
     def _headers(self, live: Live) -> list[tuple[bytes, bytes]]:
@@ -682,6 +735,7 @@ class Proxy:
         self._book_waiting()
         if self._booking:
             await asyncio.wait(self._booking, timeout=seconds)
+        self._reader.shutdown(wait=False, cancel_futures=True)
 
 
 def _say(live: Live, content: bytes) -> None:
@@ -720,6 +774,13 @@ def _wait(headers: Mapping[str, str]) -> float | None:
         return max(0.0, float(headers["retry-after"]))
     except (KeyError, ValueError):
         return None
+
+
+def show_key(scope: Scope) -> None:
+    """Tell the connection of a request that it showed a valid key."""
+    known = scope.get(SHOW_KEY)
+    if known is not None:
+        known()
 
 
 def _token(headers: Mapping[bytes, bytes]) -> str:

@@ -13,14 +13,15 @@ import orjson
 from budgeteer.errors import BudgeteerError
 from budgeteer.gateway.keyring import run
 from budgeteer.gateway.metrics import Metrics
-from budgeteer.gateway.store import Store
+from budgeteer.gateway.store import Store, paid
 
 EVERY = 0.5
 """Seconds between batches; what a killed process had not written yet is lost here, never in the ledger."""
 _SLICE = 16
 """Records that are handed on together: requests wait while one process counts them, and while a thread binds them."""
 _MOST = 100_000
-"""Records that wait at most for a store that does not answer; older ones are dropped, and counted."""
+"""Records that wait at most for a store that does not answer; older ones are dropped, and counted. Those that nobody
+paid for wait in half of the room only."""
 _LOG = logging.getLogger(__name__)
 
 
@@ -58,6 +59,9 @@ class Records:
             self._metrics.count(record)
             if self._log:
                 lines.append(orjson.dumps({"event": "request", **record, **(said or {})}).decode() + "\n")
+            if len(self._waiting) >= _MOST // 2 and not paid(record):
+                self.dropped += 1
+                continue
             if len(self._waiting) >= _MOST:
                 self._waiting.popleft()
                 self.dropped += 1

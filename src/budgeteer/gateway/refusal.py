@@ -15,12 +15,23 @@ from budgeteer.gateway.config import PARALLEL, REQUESTS
 
 PATIENCE = 60
 """Seconds that a client's library may be asked to wait; with longer waits the caller has to decide."""
+_LONGEST = 2000
+"""Characters of a message: what a client sent may be in it."""
 _ANTHROPIC = {
     400: "invalid_request_error", 401: "authentication_error", 402: "billing_error", 403: "permission_error",
     404: "not_found_error", 413: "request_too_large", 429: "rate_limit_error", 503: "overloaded_error",
     504: "timeout_error",
 }  # fmt: skip
 _OPENAI = {401: "authentication_error", 402: "insufficient_quota", 403: "permission_error", 429: "rate_limit_error"}
+
+
+def shown(value: Any) -> str:
+    """What a client gave, short enough for a message."""
+    if isinstance(value, str):
+        return repr(value if len(value) <= 80 else value[:77] + "...")
+    if value is None or isinstance(value, bool | int | float):
+        return repr(value)
+    return "an object" if isinstance(value, dict) else "a list"
 
 
 class Refused(BudgeteerError):
@@ -36,14 +47,15 @@ class Refused(BudgeteerError):
     def __init__(
         self, status: int, code: str, message: str, wait: int | None = None, budget: dict[str, Any] | None = None
     ) -> None:
-        super().__init__(message)
+        super().__init__(message if len(message) <= _LONGEST else f"{message[:_LONGEST]}...")
         self.status, self.code, self.wait, self.budget = status, code, wait, budget
 
     @property
     def headers(self) -> list[tuple[bytes, bytes]]:
         """Beside the content's type and length."""
         if self.wait is None:
-            return [(b"x-should-retry", b"false")]
+            closing = [(b"connection", b"close")] if self.status == 401 else []  # a stranger's has nothing more to say
+            return [*closing, (b"x-should-retry", b"false")]
         soon = b"true" if self.wait <= PATIENCE else b"false"
         return [(b"retry-after", str(self.wait).encode()), (b"x-should-retry", soon)]
 

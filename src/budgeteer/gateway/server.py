@@ -1,96 +1,20 @@
-"""The gateway under uvicorn, with limits on what a client may send before its request is even read."""
+"""The gateway under uvicorn."""
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable
 from typing import Any
 
 from budgeteer.errors import MissingExtra, UnknownPrice
 from budgeteer.gateway.app import Gateway
 from budgeteer.gateway.config import Config
+from budgeteer.gateway.door import protocol
 from budgeteer.gateway.keyring import run
 
 try:
     import uvicorn
-    from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 except ImportError as error:
     raise MissingExtra("uvicorn", "gateway") from error
-
-
-class _HeadHeld:
-    """A transport that sends the head of an answer along with what follows at once: one packet, one system call."""
-
-    def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
-        self._transport, self._loop, self._head = transport, loop, b""
-
-    def write(self, data: bytes) -> None:
-        if self._head:
-            data, self._head = self._head + data, b""
-        elif data.startswith(b"HTTP/1.1 "):
-            self._head = data
-            self._loop.call_soon(self._flush)
-            return
-        self._transport.write(data)
-
-    def _flush(self) -> None:
-        if self._head:
-            data, self._head = self._head, b""
-            self._transport.write(data)
-
-    def close(self) -> None:
-        self._flush()
-        self._transport.close()
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._transport, name)
-
-
-def protocol(header_bytes: int, seconds: float) -> type[HttpToolsProtocol]:
-    """HTTP of clients whose headers are small and come in time; others are cut off.
-
-    Args:
-        header_bytes: of the request line and headers together.
-        seconds: from the connection, or from a request's first byte, to the end of its headers.
-    """
-
-    class Guarded(HttpToolsProtocol):
-        _begun: asyncio.TimerHandle | None = None
-        _pending = 0
-
-        def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-            super().connection_made(_HeadHeld(transport, self.loop))  # type: ignore[arg-type]
-            self._begun = self.loop.call_later(seconds, transport.close)
-
-        def connection_lost(self, exc: Exception | None) -> None:
-            self._arrived()
-            super().connection_lost(exc)
-
-        def _arrived(self) -> None:
-            if self._begun is not None:
-                self._begun.cancel()
-                self._begun = None
-
-        def data_received(self, data: bytes) -> None:
-            super().data_received(data)
-            if self._begun is not None:
-                self._pending += len(data)
-                if self._pending > header_bytes and not self.transport.is_closing():
-                    self.send_400_response("Headers too large.")
-
-        def on_message_begin(self) -> None:
-            super().on_message_begin()
-            self._pending = 0
-            if self._begun is None:
-                self._begun = self.loop.call_later(seconds, self.transport.close)
-
-        def on_headers_complete(self) -> None:
-            self._arrived()
-            if sum(len(name) + len(value) for name, value in self.headers) + len(self.url) > header_bytes:
-                raise ValueError("headers too large")  # the parser answers 400
-            super().on_headers_complete()
-
-    return Guarded
 
 
 def server(
@@ -98,12 +22,13 @@ def server(
 ) -> uvicorn.Server:
     """A server that is not running yet; ``run()`` it, or ``serve()`` in an event loop."""
     settings = config.server
+    gateway = gateway or Gateway(config)
     return uvicorn.Server(
         uvicorn.Config(
-            gateway or Gateway(config),
+            gateway,
             host=settings.host if host is None else host,
             port=settings.port if port is None else port,
-            http=protocol(settings.header_bytes, settings.receive_seconds),
+            http=protocol(settings, gateway.metrics.turned_away),
             ws="none",
             lifespan="on",
             access_log=False,

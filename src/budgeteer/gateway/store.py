@@ -30,6 +30,12 @@ MAPS = ("units", "reserved", "overshoot", "saved")
 JSON = (*MAPS, "calls")
 COLUMNS = (*TEXTS, *WHOLE, *JSON)
 """Fields of a record; those of MAPS are kind -> units, as JSON, and calls is a list, one an attempt."""
+_READ = 1000
+"""Records that are read from a stream at once."""
+_FREE = 10
+"""One record of a request that nobody paid for (refused, answered by the cache, rejected) is kept for so many of those
+that were paid for, which they cannot push out."""
+_PAID = ("input", "output", "estimated")
 _LATER: dict[str, Any] = {"saved": {}, "calls": []}
 """Fields that records of before have not."""
 _TABLES = f"""
@@ -41,6 +47,8 @@ CREATE TABLE IF NOT EXISTS records (
 );
 CREATE UNIQUE INDEX IF NOT EXISTS records_id ON records (id);
 CREATE INDEX IF NOT EXISTS records_at ON records (at);
+CREATE INDEX IF NOT EXISTS records_paid ON records (n) WHERE {" + ".join(_PAID)} > 0;
+CREATE INDEX IF NOT EXISTS records_free ON records (n) WHERE {" + ".join(_PAID)} = 0;
 """
 _INSERT = f"INSERT OR IGNORE INTO records ({', '.join(COLUMNS)}) VALUES ({', '.join('?' * len(COLUMNS))})"
 
@@ -77,7 +85,7 @@ class Store(ABC):
 
     @abstractmethod
     def add(self, records: Sequence[dict[str, Any]]) -> None:
-        """Keep records; one whose id is there is left out, and the oldest go."""
+        """Keep records; one whose id is there is left out, and the oldest of its kind (paid for or not) go."""
 
     @abstractmethod
     def select(self, sql: str, values: Iterable[Any] = ()) -> list[dict[str, Any]]:
@@ -86,6 +94,11 @@ class Store(ABC):
     @abstractmethod
     def close(self) -> None:
         """Let go of files and connections."""
+
+
+def paid(record: dict[str, Any]) -> bool:
+    """Whether anything was charged for a request."""
+    return any(record[name] for name in _PAID)
 
 
 def _row(record: dict[str, Any]) -> tuple[Any, ...]:
@@ -97,7 +110,7 @@ class SqliteStore(Store):
     """In an SQLite file, ``:memory:`` for none that lasts."""
 
     def __init__(self, path: str | Path, keep: int = 100_000) -> None:
-        self._path, self._keep, self._lock = str(path), keep, threading.Lock()
+        self._path, self._keep, self._lock = str(path), {"> 0": keep, "= 0": keep // _FREE}, threading.Lock()
         self._added = 0
         with self._asking():
             self._db = sqlite3.connect(self._path, timeout=10, isolation_level=None, check_same_thread=False)
@@ -162,10 +175,12 @@ class SqliteStore(Store):
             self._db.execute("BEGIN IMMEDIATE")
             self._db.executemany(_INSERT, [_row(record) for record in records])
             self._added += len(records)
-            if self._added > self._keep // 20:
+            if self._added > self._keep["= 0"] // 2:
                 self._added = 0
-                newest = "(SELECT MAX(n) FROM records)"
-                self._db.execute(f"DELETE FROM records WHERE n <= {newest} - ?", (self._keep,))
+                for kind, keep in self._keep.items():
+                    own = f"{' + '.join(_PAID)} {kind}"
+                    first = f"(SELECT n FROM records WHERE {own} ORDER BY n DESC LIMIT 1 OFFSET ?)"
+                    self._db.execute(f"DELETE FROM records WHERE {own} AND n <= {first}", (keep,))
             self._db.execute("COMMIT")
 
     def select(self, sql: str, values: Iterable[Any] = ()) -> list[dict[str, Any]]:
@@ -191,10 +206,10 @@ class RedisStore(Store):
         self._client = redis.Redis.from_url(
             url, decode_responses=True, socket_timeout=5, socket_connect_timeout=5, retry=Retry(NoBackoff(), 1)
         )
-        self._keys, self._instances, self._stream = (
-            f"budgeteer:{{{name}}}:gateway:{part}" for part in ("keys", "instances", "records")
+        self._keys, self._instances, self._paid, self._free = (
+            f"budgeteer:{{{name}}}:gateway:{part}" for part in ("keys", "instances", "records", "records:free")
         )
-        self._mirror, self._last = SqliteStore(":memory:", keep), "0-0"
+        self._mirror, self._last = SqliteStore(":memory:", keep), dict.fromkeys((self._paid, self._free), "0-0")
 
     def _asking(self) -> _Asking:
         return _Asking(self._lock, f"the gateway's store at {self._url}")
@@ -238,17 +253,26 @@ class RedisStore(Store):
     def add(self, records: Sequence[dict[str, Any]]) -> None:
         with self._asking(), self._client.pipeline(transaction=False) as pipe:
             for record in records:
-                pipe.xadd(self._stream, {"r": orjson.dumps(record)}, maxlen=self._keep, approximate=True)
+                stream, keep = (self._paid, self._keep) if paid(record) else (self._free, self._keep // _FREE)
+                pipe.xadd(stream, {"r": orjson.dumps(record)}, maxlen=keep, approximate=True)
             pipe.execute()
 
     def select(self, sql: str, values: Iterable[Any] = ()) -> list[dict[str, Any]]:
         while True:
             with self._asking():
-                found: Any = self._client.xrange(self._stream, f"({self._last}", "+", count=1000)
+                found: list[tuple[tuple[int, ...], str, Any]] = []
+                frontier: tuple[int, ...] | None = None  # where one of the streams may go on before the other does
+                for stream, last in self._last.items():
+                    entries: Any = self._client.xrange(stream, f"({last}", "+", count=_READ)
+                    found += [(_order(id), stream, (id, fields["r"])) for id, fields in entries]
+                    if len(entries) == _READ:
+                        ends = _order(entries[-1][0])
+                        frontier = ends if frontier is None else min(frontier, ends)
+                found = sorted(one for one in found if frontier is None or one[0] <= frontier)
+                self._last |= {stream: entry[0] for _, stream, entry in found}
                 if found:
-                    self._mirror.add([json.loads(fields["r"]) for _, fields in found])
-                    self._last = found[-1][0]
-            if len(found) < 1000:
+                    self._mirror.add([json.loads(entry[1]) for *_, entry in found])
+            if frontier is None:
                 return self._mirror.select(sql, values)
 
     def close(self) -> None:
@@ -269,6 +293,11 @@ class _Asking:
         self._lock.release()
         if isinstance(error, Exception) and not isinstance(error, BudgeteerError):
             raise LedgerUnavailable(f"{self._what} did not answer ({error}); do not spend") from error
+
+
+def _order(id: str) -> tuple[int, ...]:
+    """An id of a stream, so that it sorts by time."""
+    return tuple(map(int, id.split("-")))
 
 
 def _no_key(name: str) -> InvalidInput:

@@ -50,7 +50,7 @@ _ROUNDED = 1 - 5e-16
 HIDDEN = (
     "previous_response_id", "conversation", "prompt_id", "cached_content", "extra_body", "prompt_embeds", "image_data",
     "multimodal_data", "mm_processor_kwargs", "media_io_kwargs", "chat_template", "container", "mcp_servers",
-    "web_search_options", "search_parameters",
+    "thread", "web_search_options", "search_parameters",
 )  # fmt: skip
 """Fields whose bytes bound nothing: what is stored, embedded, searched or fetched, and how prompts are written."""
 _SHORT = 64

@@ -17,6 +17,7 @@ from budgeteer.gateway.dashboard import session
 from budgeteer.gateway.dashboard.api import Api, Trouble
 from budgeteer.gateway.dashboard.html import asset
 from budgeteer.gateway.dashboard.pages import Pages
+from budgeteer.gateway.proxy import show_key
 
 if TYPE_CHECKING:
     from budgeteer.gateway.app import Gateway
@@ -65,7 +66,10 @@ class _Dashboard:
     def _cookie(self, request: Request) -> str | None:
         """The session's cookie, if there is a session."""
         found = request.cookies.get(session.COOKIE, "")
-        return found if session.valid(self._server.admin_key, found) else None
+        if not session.valid(self._server.admin_key, found):
+            return None
+        show_key(request.scope)
+        return found
 
     def guarded(self, show: Callable[[Request, str], Awaitable[Response]]) -> Callable[[Request], Awaitable[Response]]:
         """A page for those who are logged in; others are sent to log in."""

@@ -77,8 +77,8 @@ class Cache:
 
 def digest(ask: Ask, *who: str) -> str:
     """A hash of what is asked for, by which account, and for whom."""
-    told = (ask.chain[-1][0], *who, ask.route, orjson.loads(ask.raw))
-    return hashlib.sha256(orjson.dumps(told, option=orjson.OPT_SORT_KEYS)).hexdigest()
+    told = (ask.chain[-1][0], *who, ask.route, ask.fingerprint)
+    return hashlib.sha256(orjson.dumps(told)).hexdigest()
 
 
 def configure(table: Table) -> Cache:

@@ -1,0 +1,218 @@
+"""The door: HTTP connections under uvicorn, with limits on what a client may send and hold before it shows a key.
+
+A connection on which no valid key was shown yet belongs to a stranger. Strangers are few at once, stay for a short time
+and send headers, never a body that anybody waits for. All limits act on bytes and connections, before the application
+sees a request.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any, NoReturn
+
+from budgeteer.errors import MissingExtra
+from budgeteer.gateway.config import Server
+from budgeteer.gateway.proxy import SHOW_KEY
+
+try:
+    import httptools
+    from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+except ImportError as error:
+    raise MissingExtra("uvicorn", "gateway") from error
+
+_LINGER, _DROPPED = 2.0, 1_000_000
+"""Seconds, and bytes, for which the rest of a refused body is read and dropped, so that its client can read why: a
+socket that is closed with unread bytes resets the connection, and the answer is lost."""
+_PIPELINED = 16
+"""Requests that may wait on a connection for the answer of the one before."""
+_ONCE = (b"authorization", b"x-api-key", b"host")
+"""Headers that stand for somebody: a second one could be the one that another proxy did not check."""
+
+
+class _Transport:
+    """A transport that sends the head of an answer along with what follows at once (one packet, one system call), and
+    that does not close while a body is still on its way: it then says the end, and drops what comes for a moment.
+
+    Attributes:
+        unread: whether part of a request is still to come.
+        lingering: whether only the rest of it is awaited.
+        resume: called when reading has to go on.
+    """
+
+    def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
+        self._transport, self._loop, self._head = transport, loop, b""
+        self.unread = self.lingering = False
+        self.resume: Callable[[], None] = transport.resume_reading
+
+    def write(self, data: bytes) -> None:
+        if self.lingering:
+            return
+        if self._head:
+            data, self._head = self._head + data, b""
+        elif data.startswith(b"HTTP/1.1 "):
+            self._head = data
+            self._loop.call_soon(self._flush)
+            return
+        self._transport.write(data)
+
+    def _flush(self) -> None:
+        if self._head:
+            data, self._head = self._head, b""
+            self._transport.write(data)
+
+    def close(self) -> None:
+        if self.lingering:
+            return
+        self._flush()
+        if not self.unread or self._transport.is_closing():
+            self._transport.close()
+            return
+        self.lingering = True
+        self._loop.call_later(_LINGER, self._transport.abort)
+        self._transport.write_eof()
+        self.resume()
+
+    def is_closing(self) -> bool:
+        return self.lingering or self._transport.is_closing()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transport, name)
+
+
+def _too_large(most: int) -> str:
+    return f"Headers and trailers are too large, or chunks too small: header_bytes is {most:,}."
+
+
+def protocol(server: Server, turned_away: Callable[[str], None]) -> type[HttpToolsProtocol]:
+    """HTTP of clients whose headers are small and come in time, and who show a key soon; others are cut off.
+
+    Args:
+        server: the limits.
+        turned_away: told why, of each that is cut off.
+    """
+    strangers: dict[HttpToolsProtocol, asyncio.TimerHandle] = {}
+    header_bytes = server.header_bytes
+
+    class Guarded(HttpToolsProtocol):
+        _front: _Transport
+        _begun: asyncio.TimerHandle | None = None
+        _headed = False
+        _lasting = False
+        _flaw = ""
+        _named = _plain = _bodied = _dropped = 0
+
+        # the connection
+
+        def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+            self._front = _Transport(transport, self.loop)
+            super().connection_made(self._front)  # type: ignore[arg-type]
+            self._front.resume = self.flow.resume_reading
+            self._begun = self.loop.call_later(server.receive_seconds, self._cut, "slow_headers")
+            strangers[self] = self.loop.call_later(server.stranger_seconds, self._cut, "no_key_in_time")
+            if len(strangers) > server.strangers:
+                next(iter(strangers))._cut("too_many_strangers")  # type: ignore[attr-defined]
+
+        def connection_lost(self, exc: Exception | None) -> None:
+            self._arrived()
+            self._know()
+            super().connection_lost(exc)
+
+        def _know(self) -> None:
+            """It is no stranger's."""
+            timer = strangers.pop(self, None)
+            if timer is not None:
+                timer.cancel()
+
+        def _cut(self, why: str) -> None:
+            """End it now, whatever its peer still owes."""
+            turned_away(why)
+            self._know()
+            self.transport.abort()
+
+        def _arrived(self) -> None:
+            if self._begun is not None:
+                self._begun.cancel()
+                self._begun = None
+
+        # its bytes
+
+        def data_received(self, data: bytes) -> None:
+            if self._front.lingering:
+                self._dropped += len(data)
+                if self._dropped > _DROPPED:
+                    self.transport.abort()
+                return
+            self._unset_keepalive_if_required()
+            self._plain += len(data)
+            try:
+                self.parser.feed_data(data)
+            except (httptools.HttpParserError, httptools.HttpParserUpgrade):
+                self._reject("not_http", self._flaw or "Invalid HTTP request received.")
+                return
+            # what is no body: the headers at first, then what frames the body's chunks, and trailers
+            allowed = header_bytes if self._begun is not None else header_bytes + self._bodied
+            if self._plain > allowed and not self.transport.is_closing():
+                self._reject("large_headers", _too_large(header_bytes))
+
+        def _reject(self, why: str, text: str) -> None:
+            turned_away(why)
+            if not self.transport.is_closing():
+                self._front.unread = True
+                self.send_400_response(text)
+
+        # its requests
+
+        def on_message_begin(self) -> None:
+            super().on_message_begin()
+            self._headed = False
+            if self._begun is None:
+                self._begun = self.loop.call_later(server.receive_seconds, self._cut, "slow_headers")
+
+        def on_header(self, name: bytes, value: bytes) -> None:
+            if not self._headed:
+                super().on_header(name, value)
+                return
+            self._named += len(name) + len(value)  # a trailer: it must not speak for the request
+            if self._named > header_bytes:
+                self._refuse(_too_large(header_bytes))
+
+        def on_headers_complete(self) -> None:
+            self._arrived()
+            self._headed = True
+            self._named = sum(len(name) + len(value) for name, value in self.headers) + len(self.url)
+            if self._named > header_bytes:
+                self._refuse(_too_large(header_bytes))
+            if len(self.pipeline) >= _PIPELINED:
+                self._refuse("Too many requests ahead of their answers.")
+            if self.parser.should_upgrade():  # what follows would be no body, but the bytes of another protocol
+                self._refuse("Only HTTP/1.1 is spoken here: leave the header Upgrade out.")
+            names = [name for name, _ in self.headers]
+            if len(set(names)) < len(names):
+                for name in names:
+                    if (name in _ONCE or name.startswith(b"x-budgeteer-")) and names.count(name) > 1:
+                        self._refuse(f"The header {name.decode('latin-1')} is there twice.")
+            self.scope[SHOW_KEY] = self._know  # type: ignore[literal-required]
+            super().on_headers_complete()
+            # an answer before the body is whole says that the connection closes, and closes it
+            self._lasting, self.cycle.keep_alive = self.cycle.keep_alive, False
+            self._front.unread = True
+
+        def _refuse(self, flaw: str) -> NoReturn:
+            """Have the parser stop, and the client told why."""
+            self._flaw = flaw
+            raise ValueError(flaw)
+
+        def on_body(self, body: bytes) -> None:
+            self._plain -= len(body)
+            self._bodied += len(body)
+            super().on_body(body)
+
+        def on_message_complete(self) -> None:
+            self._plain = self._bodied = 0
+            self._front.unread = False
+            if not self.cycle.response_started:
+                self.cycle.keep_alive = self._lasting
+            super().on_message_complete()
+
+    return Guarded

@@ -1,0 +1,210 @@
+"""What a body may ask an upstream for: known fields, and addresses outside. What is not known here is refused.
+
+Servers take far more than an endpoint's documentation says: SGLang unpickles ``custom_logit_processor``, vLLM imports
+``logits_processors`` by name and renders a ``chat_template`` (also one in ``chat_template_kwargs``), others load
+adapters by path, connect to a host of the request, or compile its regular expressions. A list of what is dangerous is
+never whole, so there is one of what is not; ``allow_fields`` of an upstream adds to it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+from urllib.parse import urlsplit
+
+from budgeteer.gateway.hosts import public
+from budgeteer.gateway.refusal import Refused, shown
+
+_OPENAI = (
+    "model", "stream", "stream_options", "temperature", "top_p", "user", "metadata", "seed", "stop", "logit_bias",
+    "frequency_penalty", "presence_penalty", "n", "service_tier", "store", "safety_identifier", "prompt_cache_key",
+    "prompt_cache_options", "prompt_cache_retention", "moderation", "top_logprobs",
+)  # fmt: skip
+_GENERATION = (
+    # other servers: how to sample, and when to stop
+    "top_k", "top_a", "min_p", "typical_p", "tfs_z", "epsilon_cutoff", "eta_cutoff", "repetition_penalty",
+    "repeat_penalty", "repeat_last_n", "penalize_nl", "dry_multiplier", "dry_base", "dry_allowed_length",
+    "dry_penalty_last_n", "dry_sequence_breakers", "xtc_probability", "xtc_threshold", "dynatemp_range",
+    "dynatemp_exponent", "mirostat", "mirostat_tau", "mirostat_eta", "min_keep", "n_keep", "n_probs", "samplers",
+    "random_seed", "do_sample", "min_tokens", "ignore_eos", "stop_token_ids", "include_stop_str_in_output",
+    "no_stop_trim", "allowed_token_ids", "bad_words", "skip_special_tokens", "spaces_between_special_tokens",
+    "truncate_prompt_tokens", "logprobs", "prompt_logprobs", "return_tokens_as_token_ids", "return_token_ids",
+    "detokenize", "cache_prompt", "cache_salt", "timings_per_token", "return_progress", "t_max_predict_ms",
+    # what is to come out, without a language of its own
+    "response_format", "json_schema", "guided_json", "guided_choice",
+    # how much is thought, and how it is shown
+    "reasoning_effort", "reasoning", "thinking", "thinking_budget", "thinking_token_budget", "thinking_budget_tokens",
+    "reasoning_budget", "enable_thinking", "include_reasoning", "separate_reasoning", "stream_reasoning",
+    "reasoning_format", "verbosity", "output_config",
+    # caps by other names, which are left out or refused, and what is refused with a reason of its own
+    "max_completion_tokens", "max_tokens", "max_output_tokens", "n_predict", "n_cmpl", "max_new_tokens", "max_length",
+    "num_predict", "num_return_sequences", "best_of", "background", "background_options", "models", "route",
+    "fallbacks", "preset", "provider", "plugins", "speed", "inference_geo", "context_management",
+    # routers
+    "usage", "transforms", "safe_prompt",
+)  # fmt: skip
+_CHAT = (
+    "messages", "tools", "tool_choice", "parallel_tool_calls", "parallel_tool_use", "functions", "function_call",
+    "modalities", "audio", "prediction", "web_search_options", "search_parameters", "add_generation_prompt",
+    "continue_final_message", "add_special_tokens", "echo", "chat_template_kwargs", "parse_tool_calls", "prompt_mode",
+)  # fmt: skip
+_RESPONSES = (
+    "input", "instructions", "include", "text", "tools", "tool_choice", "parallel_tool_calls", "max_tool_calls",
+    "previous_response_id", "conversation", "prompt", "truncation", "access_programs", "image", "client_metadata",
+)  # fmt: skip
+_MESSAGES = (
+    "messages", "system", "tools", "tool_choice", "stop_sequences", "cache_control", "compaction", "diagnostics",
+    "billing_policy", "fallback_credit_token", "thread", "output_format", "anthropic_version", "anthropic_beta",
+)  # fmt: skip
+_KWARGS = frozenset(f"chat_template_kwargs.{name}" for name in (
+    "enable_thinking", "thinking", "reasoning_effort", "thinking_budget", "thinking_mode", "preserve_thinking",
+    "clear_thinking", "reasoning_strip", "add_vision_id", "builtin_tools",
+))  # fmt: skip
+KNOWN: Mapping[str, frozenset[str]] = {
+    "chat": frozenset((*_OPENAI, *_GENERATION, *_CHAT)) | _KWARGS,
+    "completions": frozenset((*_OPENAI, *_GENERATION, "prompt", "suffix", "echo", "add_special_tokens")),
+    "responses": frozenset((*_OPENAI, *_GENERATION, *_RESPONSES)),
+    "messages": frozenset((*_OPENAI, *_GENERATION, *_MESSAGES)),
+    "embeddings": frozenset((
+        *_OPENAI, "input", "dimensions", "encoding_format", "truncate_prompt_tokens", "add_special_tokens", "normalize",
+        "input_type", "task", "truncate", "background", "models", "route", "fallbacks", "preset", "provider", "plugins",
+    )),
+}  # fmt: skip
+"""Operation -> its fields: what the providers document, and what other servers take that runs, loads and reaches
+nothing. ``mcp_servers`` and ``container`` are documented and not among them: they run code and reach other hosts."""
+_FORMATS = frozenset(("text", "json_object", "json_schema"))
+_CLIENTS_TOOLS = ("function", "custom", "computer", "text_editor", "bash", "memory", "local_shell", "apply_patch",
+                  "computer_use", "browser")  # fmt: skip
+_TOOLS = frozenset((
+    *_CLIENTS_TOOLS, "web_search", "web_search_preview", "web_fetch", "file_search", "image_generation", "tool_search",
+    "tool_search_tool_bm25", "tool_search_tool_regex", "namespace",
+))  # fmt: skip
+"""Tools that clients run, or that look something up; not those that run code (code_interpreter, code_execution, shell),
+connect to what a request names (mcp) or call a further model (advisor). Dates, ``_preview`` and ``_toolset`` at the end
+do not count."""
+_VERSION = re.compile(r"(_toolset|_preview|_(\d{8}|\d{4}_\d{2}_\d{2}))+$")
+_ADDRESSES = frozenset((
+    "url", "image_url", "video_url", "audio_url", "file_url", "image", "images", "video", "videos", "audio", "file",
+    "files",
+))  # fmt: skip
+"""Fields of parts whose text is an address."""
+_MEDIA = _ADDRESSES | {"source", "input_audio", "input_image", "input_video", "attachments"}
+"""Fields whose objects hold one."""
+_SCHEME = re.compile(r"\s*([A-Za-z][A-Za-z0-9+.-]*://|file:|/|\\)")
+_INSIDE = ("content", "output", "parts", "messages", "input", "prompt", "system", "multimodal_data")
+
+
+def check_fields(body: Mapping[str, Any], operation: str, more: frozenset[str]) -> None:
+    """Refuse fields that are not known here.
+
+    Args:
+        body: the request.
+        operation: such as chat.
+        more: ``allow_fields`` of the upstream that would be called; dots lead into objects.
+
+    Raises:
+        Refused: naming the field and the setting.
+    """
+    known = KNOWN[operation]
+    if not body.keys() <= known:
+        for name in body.keys() - known - more:
+            raise _unknown(name)
+    kwargs = body.get("chat_template_kwargs")
+    if kwargs is not None:
+        if not isinstance(kwargs, Mapping):
+            raise Refused(400, "invalid_request", "chat_template_kwargs is no object")
+        for name, value in kwargs.items():
+            full = f"chat_template_kwargs.{name}"
+            if full in more:
+                continue
+            if full not in known or isinstance(value, dict | list):
+                raise _unknown(full)
+    for place in ("response_format", "text"):
+        wanted = body.get(place)
+        if place == "text" and isinstance(wanted, Mapping):
+            place, wanted = "text.format", wanted.get("format")
+        kind = wanted.get("type") if isinstance(wanted, Mapping) else None
+        if kind is not None and kind not in _FORMATS and f"{place}.{kind}" not in more:
+            raise _unknown(f"{place}.{kind}" if isinstance(kind, str) else f"{place}.type")
+    tools = body.get("tools")
+    for tool in tools if isinstance(tools, list) else ():
+        _check_tool(tool, more)
+        if isinstance(tool, Mapping) and isinstance(tool.get("tools"), list):  # a namespace
+            for inner in tool["tools"]:
+                _check_tool(inner, more)
+
+
+def _check_tool(tool: Any, more: frozenset[str]) -> None:
+    """Refuse a tool that the server runs, unless it only looks something up."""
+    if not isinstance(tool, Mapping):
+        raise Refused(400, "invalid_request", "a tool is no object")
+    kind = tool.get("type")
+    if kind is None:
+        if "name" in tool or "function" in tool:
+            return
+        kind = next(iter(tool), "")  # as Google names them
+    if isinstance(kind, str) and (kind in _TOOLS or _VERSION.sub("", kind[:80]) in _TOOLS):
+        return
+    if f"tools.{kind}" not in more:
+        raise _unknown(f"tools.{kind}" if isinstance(kind, str) else "tools.type")
+
+
+def _unknown(name: str) -> Refused:
+    name = name[:120]
+    return Refused(
+        400, "field_not_allowed", f"{name} is not passed on, as it may have the upstream run, load or call something; "
+        f'leave it out, or add "{name}" to allow_fields of the upstream in the gateway\'s file',
+    )  # fmt: skip
+
+
+def check_addresses(body: Mapping[str, Any], allowed: tuple[str, ...]) -> None:
+    """Refuse addresses that an upstream would fetch from where it stands: files, and hosts that are not public.
+
+    Args:
+        body: the request.
+        allowed: ``media_hosts`` of the upstream: hosts, and "*" for any with a public name.
+
+    Raises:
+        Refused: naming the address and the setting.
+    """
+    for address in _addresses(body):
+        scheme = address[:5].casefold()
+        if scheme == "data:":
+            continue
+        try:
+            parts = urlsplit(address[:2000])
+            host = (parts.hostname or "").rstrip(".")
+        except ValueError:
+            parts, host = None, ""
+        if parts is None or parts.scheme not in ("http", "https") or not host or "\\" in address[:2000]:
+            raise Refused(400, "address_not_allowed", f"{shown(address)} would be read by the upstream from where it "
+                          "runs; send the picture or file itself as a data: URL")  # fmt: skip
+        if host in allowed or ("*" in allowed and public(host)):
+            continue
+        raise Refused(400, "address_not_allowed", f"the upstream would call {shown(host)} from where it runs; send the "
+                      f'picture or file itself as a data: URL, or add "{host[:120]}" to media_hosts of the upstream in '
+                      "the gateway's file")  # fmt: skip
+
+
+def _addresses(body: Mapping[str, Any]) -> Iterator[str]:
+    """Every text of a message's parts that a server could take for the address of a picture, sound or file."""
+    stack: list[tuple[Any, bool]] = [(body.get(name), False) for name in _INSIDE]
+    while stack:
+        value, media = stack.pop()
+        if isinstance(value, Mapping):
+            written = value.get("type") == "text"
+            for name, inner in value.items():
+                if isinstance(inner, str):
+                    if (inner and name in _ADDRESSES) or (media and not written and _SCHEME.match(inner)):
+                        yield inner
+                elif name in _MEDIA:
+                    stack.append((inner, True))
+                elif media or name in _INSIDE:
+                    stack.append((inner, media))
+        elif isinstance(value, list):
+            for inner in value:
+                if isinstance(inner, Mapping | list):
+                    stack.append((inner, media))
+                elif media and isinstance(inner, str) and inner:
+                    yield inner
