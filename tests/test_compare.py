@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
+import re
+import shutil
+import signal
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 import needs
-from budgeteer.errors import BudgeteerError, InvalidInput, UnknownName
+from budgeteer import cli
+from budgeteer.errors import BudgeteerError, CheckpointError, InvalidInput, UnknownName
 from budgeteer.lab import results
 from budgeteer.lab.compare import Arm, compare, pairs, with_references
 from budgeteer.lab.run import RunSpec, execute
-from budgeteer.models.policy import REASONER
+from budgeteer.models.policy import REASONER, load_policy
 from budgeteer.rl.trainer import TrainConfig
 
 needs.reasoning_gym()
@@ -80,7 +85,7 @@ def test_accounts_and_diagnostics_of_every_run(made):
         trains = run["recipe"] != "untrained"
         assert d["steps"] == 2 * trains
         assert bool(d["traces"]) == trains
-        assert "digest" not in run
+        assert "identity" not in run
 
 
 def test_differences_are_paired_over_seeds(made):
@@ -179,12 +184,140 @@ def test_a_folder_without_permission_is_refused(tmp_path):
         compare(ARMS, SEEDS, BASE, tmp_path)
 
 
-def test_the_first_error_of_a_run_ends_the_comparison(tmp_path):
-    broken = replace(BASE, model=str(tmp_path / "nothing"))
-    with pytest.raises(BudgeteerError, match="cannot read a Llama model") as caught:
-        compare([Arm.parse("grpo@1k")], [0], broken, tmp_path / "out", workers=1)
-    assert "the same command continues" in str(caught.value)
-    assert "Traceback" not in str(caught.value)
+def files(folder):
+    return {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()}
+
+
+def tokenizer_without(marker, folder):
+    shutil.copytree(REASONER, folder)
+    path = folder / "tokenizer.json"
+    path.write_text(path.read_text().replace(marker, "<nothing>"))
+    return str(folder)
+
+
+def test_mistakes_that_all_runs_share_are_found_before_anything_is_started(tmp_path, monkeypatch):
+    monkeypatch.setattr("multiprocessing.context.SpawnProcess.start", lambda process: pytest.fail("a worker started"))
+    task = tmp_path / "small.jsonl"
+    task.write_text("".join(json.dumps({"question": f"{i}+1=?", "answer": str(i + 1)}) + "\n" for i in range(9)))
+    arms, out = [Arm.parse("grpo@5k"), Arm.parse("duet@50%")], tmp_path / "out"
+    for wrong, message in (
+        ({"model": tokenizer_without("</think>", tmp_path / "model")}, "needs '</think>'"),
+        ({"pool": str(task)}, "9 distinct problems, 48 asked"),
+        ({"pool": "chainz"}, "did you mean 'chains'"),
+        ({"config": replace(BASE.config, prompts=100)}, "24 training prompts, 100 a step"),
+        ({"config": replace(BASE.config, max_tokens=10**5)}, "lower max_tokens"),
+        ({"config": replace(BASE.config, device="tpu9")}, "not to be had"),
+    ):
+        with pytest.raises(BudgeteerError, match=message):
+            compare(arms, [0], replace(BASE, **wrong), out, workers=2)
+    with pytest.raises(BudgeteerError, match="give at least"):
+        compare([Arm.parse("grpo@3")], [0], BASE, out, workers=2)
+    with pytest.raises(InvalidInput, match="give 1 or more"):
+        compare(arms, [0], BASE, out, workers=0)
+    assert files(out) == {}
+
+
+@pytest.mark.parametrize(
+    ("other", "named"),
+    [
+        ({"config": replace(BASE.config, steps=3)}, "steps: 3 here, 2 there"),
+        ({"config": replace(BASE.config, group=3)}, "group: 3 here, 4 there"),
+        ({"pool_seed": 7}, "pool_seed: 7 here, 0 there; problems"),
+        ({"heldout": 25}, "heldout: 25 here, 24 there; problems"),
+    ],
+)
+def test_a_folder_of_other_settings_is_refused_and_what_differs_is_named(made, monkeypatch, other, named):
+    folder, _, _ = made
+    monkeypatch.setattr("multiprocessing.context.SpawnProcess.start", lambda process: pytest.fail("a worker started"))
+    before = files(folder)
+    with pytest.raises(InvalidInput, match=re.escape(named)):
+        compare(ARMS, SEEDS, replace(BASE, **other), folder)
+    with pytest.raises(InvalidInput, match=r"choose another --out"):
+        compare([Arm.parse("vip@5k")], SEEDS, replace(BASE, **{"train": 23, **other}), folder)
+    assert files(folder) == before
+
+
+def test_the_content_of_a_task_file_belongs_to_the_identity(tmp_path):
+    task = tmp_path / "task.jsonl"
+
+    def write(plus):
+        rows = [{"question": f"{i}+1=?", "answer": str(i + plus)} for i in range(40)]
+        task.write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+    write(1)
+    spec = replace(BASE, recipe="grpo", budget="900", tokens=900, pool=str(task), train=20, heldout=20)
+    before = spec.identity()
+    assert execute(spec, tmp_path, lambda progress, config: False) is None
+    write(2)
+    assert {k for k, v in spec.identity().items() if v != before[k]} == {"problems"}
+    with pytest.raises(CheckpointError, match=r"of another run \(problems\)"):
+        execute(spec, tmp_path)
+    write(1)
+    assert execute(spec, tmp_path)["diagnostics"]["steps"] == 2
+
+
+def test_train_keeps_the_policy_and_refuses_a_folder_of_another_run(tmp_path, capsys):
+    small = {"steps": 2, "prompts": 6, "group": 4, "max-tokens": 64, "train-items": 24, "heldout-items": 24}
+    options = ["--task", "chains", "--device", "cpu", *(word for k, v in small.items() for word in (f"--{k}", str(v)))]
+
+    def train(*more):
+        code = cli.main(["train", "duet", "--out", str(tmp_path / "out"), *options, *more])
+        return code, *capsys.readouterr()
+
+    code, out, _ = train("--budget", "900")
+    policy = tmp_path / "out" / "policy"
+    assert code == 0
+    assert out.splitlines()[-1] == f"trained policy: {policy}"
+    assert sum(path.stat().st_size for path in policy.iterdir()) < 2**20
+    assert (load_policy(policy).model.embed != load_policy().model.embed).any()
+    before = files(tmp_path)
+    assert "nothing was trained" in train("--budget", "900")[1]
+    code, _, error = train("--budget", "901")
+    assert code == 2
+    assert "budget: 901 here, 900 there; tokens: 901 here, 900 there" in error
+    assert files(tmp_path) == before
+    code, out, _ = train("--out", str(tmp_path / "free"))
+    assert code == 0
+    assert "duet@uncapped" in out
+
+
+def test_the_tokenizer_and_the_weights_belong_to_the_identity(tmp_path):
+    def changed(model):
+        mine, theirs = BASE_GRPO.identity(), replace(BASE_GRPO, model=model).identity()
+        return {name for name in mine if mine[name] != theirs[name]}
+
+    copy = tmp_path / "copy"
+    shutil.copytree(REASONER, copy)
+    assert changed(str(copy)) == set()
+    assert changed(tokenizer_without("</think>", tmp_path / "other")) == {"tokenizer"}
+    (copy / "model.safetensors").write_bytes(b"other")
+    assert changed(str(copy)) == {"weights of the model"}
+
+
+BASE_GRPO = replace(BASE, recipe="grpo", budget="900", tokens=900)
+ENDLESS = replace(BASE, config=replace(BASE.config, steps=10**5, eval_every=0))
+
+
+@pytest.mark.parametrize("times", [1, 2])
+def test_ctrl_c_pauses_at_a_checkpoint_and_twice_stops_at_once(tmp_path, times):
+    def on_update(update):
+        if update.state == "running" and not pressed:
+            for _ in range(times):
+                pressed.append(1)
+                os.kill(os.getpid(), signal.SIGINT)
+
+    pressed, reasons, before = [], [], signal.getsignal(signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt):
+        compare(
+            [Arm.parse("grpo@90m")], [0], ENDLESS, tmp_path, workers=2, on_update=on_update, on_pause=reasons.append
+        )
+    assert signal.getsignal(signal.SIGINT) is before
+    assert not multiprocessing.active_children()
+    if times == 1:
+        assert reasons == ["Ctrl-C"]
+        assert list(tmp_path.glob("checkpoints/*/checkpoint.pt"))
+    else:
+        assert len(pressed) == 2
 
 
 def test_pairs_show_each_arm_against_the_reference_and_the_controls():
@@ -215,5 +348,5 @@ def test_names_of_runs_fit_file_names_and_digests_change_with_the_settings():
     spec = RunSpec("duet", "output:1m", 10**6)
     assert spec.name == "duet@output_1m-seed0"
     assert Path(spec.name).name == spec.name
-    assert spec.digest() == RunSpec("duet", "output:1m", 10**6).digest()
-    assert spec.digest() != RunSpec("duet", "output:1m", 10**6, train=255).digest()
+    assert spec.identity() == RunSpec("duet", "output:1m", 10**6).identity()
+    assert spec.identity() != RunSpec("duet", "output:1m", 10**6, train=255).identity()

@@ -247,7 +247,7 @@ def test_stopping_one_row_leaves_the_others_alone(model, compiled, slots):
     for i, (a, b) in enumerate(zip(rows_of(stopped), rows_of(whole), strict=True)):
         assert a == (b[:5] if i == victim else b)
     assert stopped.status[victim] == ABORTED
-    assert stopped.wasted == 5
+    assert stopped.length[victim] == 5
     np.testing.assert_array_equal(np.delete(stopped.status, victim), np.delete(whole.status, victim))
 
 

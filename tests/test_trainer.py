@@ -120,6 +120,66 @@ def test_without_a_budget_a_fixed_group_is_what_is_asked():
     assert [row["counts"] for row in p.steps_log] == [{"4": 4}] * 4
 
 
+def test_without_a_budget_a_recipe_keeps_its_allocator():
+    plain, spread = build("grpo", budget=None).run(), build("duet", budget=None, c=config(steps=8)).run()
+    assert [row["counts"] for row in plain.steps_log] == [{"4": 4}] * 4  # what uniform groups would be
+    later = [row["counts"] for row in spread.steps_log[3:]]
+    assert any(len(counts) > 1 for counts in later)
+    for row in spread.steps_log:  # as many rollouts as uniform groups, as nearly as costs are known
+        assert 8 <= row["rollouts"] <= 32
+    full = build("dapo", budget=None, c=config(steps=1)).run()  # draws until enough groups are mixed or none is left
+    assert full.steps_log[0]["rollouts"] > 16
+
+
+@pytest.mark.parametrize("kl", [0.0, 0.1])
+@pytest.mark.parametrize("name", [*recipes.RECIPES, "duet-no-j"])
+def test_every_token_is_trained_wasted_or_completed_without_gradient(name, kl):
+    t = build(name, budget=701, c=config(max_tokens=24, kl=kl, seed=3))
+    kept, learnt, update, backward = [], [], t._update, t._backward
+
+    def watched_update(rollouts, advantage, rows):
+        kept.append(rollouts)
+        learnt.append(set())
+        return update(rollouts, advantage, rows)
+
+    def watched_backward(rollouts, advantage, rows, *rest):
+        learnt[-1] |= set(rows.tolist())
+        return backward(rollouts, advantage, rows, *rest)
+
+    t._update, t._backward = watched_update, watched_backward
+    p = t.run()
+    for row, rollouts, rows in zip(p.steps_log, kept, learnt, strict=True):
+        trained = np.isin(np.arange(len(rollouts)), list(rows))
+        lost = (rollouts.status == ABORTED) & ~trained
+        assert row["trained"] == rollouts.length[trained].sum()
+        assert row["wasted"] == rollouts.length[lost].sum() == sum(w for _, w, _ in row["by_key"].values())
+        assert row["used"] == row["trained"] + row["wasted"] + rollouts.length[~trained & ~lost].sum()
+    assert p.trained + p.wasted <= p.used == sum(row["used"] for row in p.steps_log)
+
+
+def test_aborted_rollouts_that_are_learnt_from_count_as_trained():
+    options = {"budget": 3000, "c": config(max_tokens=24, steps=6)}
+    t, aborted = build("duet", **options), 0
+    update = t._update
+
+    def watched(rollouts, advantage, rows):
+        nonlocal aborted
+        aborted += int(rollouts.length[(rollouts.status == ABORTED)].sum())
+        return update(rollouts, advantage, rows)
+
+    t._update = watched
+    p = t.run()
+    assert aborted > 0
+    assert p.wasted < aborted
+
+
+@pytest.mark.parametrize("name", recipes.RECIPES)
+def test_all_rollouts_of_a_step_are_in_its_counts(name):
+    p = build(name, budget=2000).run()
+    for row in p.steps_log:
+        assert sum(int(n) * prompts for n, prompts in row["counts"].items()) == row["rollouts"]
+
+
 @pytest.mark.parametrize("name", recipes.RECIPES)
 def test_too_small_a_budget_says_what_to_give(name):
     with pytest.raises(BudgetExceeded, match="give at least") as caught:
@@ -223,7 +283,7 @@ def test_a_resumed_run_is_the_same_run(name, tmp_path):
     first = build(name, **options)
     first.run(tmp_path, lambda p: p.step < 3)
     assert first.progress.step == 3
-    second = build(name, seed_of_model=9, **options)
+    second = build(name, **options)
     second.run(tmp_path)
     assert_same_weights(second, whole)
     assert without_clocks(second.progress) == without_clocks(whole.progress)
@@ -234,7 +294,7 @@ def test_a_resumed_run_with_a_reference_keeps_its_reference(tmp_path):
     whole = build(c=c)
     whole.run()
     build(c=c).run(tmp_path, lambda p: p.step < 2)
-    second = build(c=c, seed_of_model=9)
+    second = build(c=c)
     second.run(tmp_path)
     assert_same_weights(second, whole)
     assert torch.equal(second.reference.embed, toy_model().embed)
@@ -266,7 +326,7 @@ def on_step(progress):
     if progress.step == 3:
         os.kill(os.getpid(), signal.SIGKILL)
     return True
-t.run(Path(sys.argv[1]), on_step)
+t.run(Path(sys.argv[1]), on_step, save_every=2)
 """
 
 
@@ -274,7 +334,7 @@ def test_a_killed_run_resumes_to_the_same_weights(tmp_path):
     code = KILLED.format(tests=str(Path(__file__).parent))
     done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], timeout=120, env={**os.environ})
     assert done.returncode == -signal.SIGKILL
-    resumed, whole = build("duet", c=config(steps=5), seed_of_model=9), build("duet", c=config(steps=5))
+    resumed, whole = build("duet", c=config(steps=5)), build("duet", c=config(steps=5))
     starts = []
     resumed.run(tmp_path, lambda p: bool(starts.append(p.step)) or True)
     assert starts == [3, 4, 5]  # step 3 was lost with the process and is done again
@@ -303,13 +363,29 @@ def test_a_damaged_checkpoint_is_refused(tmp_path, keep):
 
 
 @pytest.mark.parametrize(
-    "other",
-    [{"recipe": "duet"}, {"c": config(lr=0.5)}, {"c": config(seed=1)}, {"budget": 801}, {"step_budget": 300}],
+    ("other", "named"),
+    [
+        ({"recipe": "duet"}, "parts of the recipe; recipe: duet here, grpo there"),
+        ({"recipe": dataclasses.replace(recipes.get("grpo"), clip=(0.1, 0.2))}, "parts of the recipe"),
+        ({"c": config(lr=0.5)}, "lr: 0.5 here, 0.01 there"),
+        ({"c": config(seed=1)}, "seed: 1 here, 0 there"),
+        ({"budget": 801}, "tokens: 801 here, 800 there"),
+        ({"step_budget": 300}, "tokens of a step: 300 here, None there"),
+        ({"seed_of_model": 1}, "weights of the model"),
+        ({"identity": {"problems": "content 0"}}, "problems"),
+    ],
 )
-def test_a_checkpoint_of_another_run_is_refused(tmp_path, other):
+def test_a_checkpoint_of_another_run_is_refused_and_what_differs_is_named(tmp_path, other, named):
     build().run(tmp_path, lambda p: False)
-    with pytest.raises(CheckpointError, match="another"):
+    with pytest.raises(CheckpointError, match=re.escape(f"of another run ({named})")):
         build(**other).run(tmp_path)
+
+
+def test_checkpoints_need_no_evaluation(tmp_path):
+    t, seen = build(c=config(eval_every=0)), []
+    t.run(tmp_path, lambda p: bool(seen.append((tmp_path / "checkpoint.pt").exists())) or True, save_every=2)
+    assert seen == [False, False, True, True]
+    assert build(c=config(eval_every=0)).run(tmp_path).step == 4
 
 
 def test_the_seed_decides_the_run():

@@ -204,10 +204,23 @@ def methods() -> dict[str, Method]:
     from importlib.metadata import entry_points  # slow to import, and most callers only want METHODS
 
     found = dict(METHODS)
+    parts = {method.part for method in _ALL}
     for entry in entry_points(group=GROUP):
-        method = entry.load()
+        try:
+            method = entry.load()
+            factory = load(method) if isinstance(method, Method) else None
+        except Exception as error:  # whatever another package's import raises
+            raise InvalidInput(
+                f"entry point {entry.name!r} of group {GROUP!r} cannot be loaded ({type(error).__name__}: {error}); "
+                "mend or remove the package that declares it"
+            ) from error
         if not isinstance(method, Method):
             raise InvalidInput(f"entry point {entry.name!r} of group {GROUP!r} loads to {method!r}; load to a Method")
+        if method.part not in parts or not callable(factory):
+            raise InvalidInput(
+                f"entry point {entry.name!r} registers {method.name!r} as {method.part!r} at {method.path!r}; the part "
+                f"is one of {', '.join(sorted(parts))}, and the path names a function as package.module:function"
+            )
         if method.name in found:
             raise InvalidInput(
                 f"entry point {entry.name!r} registers {method.name!r} a second time; choose another name"

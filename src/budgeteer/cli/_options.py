@@ -106,7 +106,7 @@ class Lines:
         else:
             last = self.active.pop(update.name, update)
             self.done += update.state == "done"
-            self._print(f"{update.state:>7}  {update.name}  {last.used:,} tokens in {last.seconds:.0f} s")
+            self.say(f"{update.state:>7}  {update.name}  {last.used:,} tokens in {last.seconds:.0f} s")
         now = time.monotonic()
         if now - self.last > (0.2 if self.live else 10):
             self.last = now
@@ -142,7 +142,8 @@ class Lines:
             sys.stderr.write(f"\x1b[{self.drawn}A\x1b[J")
             self.drawn = 0
 
-    def _print(self, text: str) -> None:
+    def say(self, text: str) -> None:
+        """Print a line above the live ones."""
         self._clear()
         sys.stderr.write(text + "\n")
         sys.stderr.flush()

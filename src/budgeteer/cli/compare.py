@@ -8,6 +8,9 @@ from pathlib import Path
 
 from budgeteer.cli._options import Lines, add_training, spec_of
 
+OUT = """folder of the results, the report and the checkpoints; calling again with it does what is missing, with other
+settings it is refused. Trained policies are not kept: budgeteer train keeps one (default %(default)s)"""
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of the command."""
@@ -19,7 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--seeds", type=int, default=2, help="number of seeds (default %(default)s)")
     parser.add_argument("--first-seed", type=int, default=0, help="first seed (default %(default)s)")
-    parser.add_argument("--out", type=Path, default=Path("runs/compare"), help="folder (default %(default)s)")
+    parser.add_argument("--out", type=Path, default=Path("runs/compare"), help=OUT)
     parser.add_argument("--workers", type=int, default=None, help="processes at once (default: one a core)")
     add_training(parser)
 
@@ -37,13 +40,18 @@ def run(args: argparse.Namespace) -> int:
     base = spec_of(args, "grpo", "100%", None, args.first_seed)
     seeds = list(range(args.first_seed, args.first_seed + args.seeds))
     lines = Lines(len(arms) * len(seeds))
+
+    def on_pause(reason: str) -> None:
+        lines.say(f"{reason}: the other runs pause at the end of their step; Ctrl-C again stops at once")
+
     try:
-        results = compare(arms, seeds, base, args.out, workers=args.workers, on_update=lines)
+        results = compare(arms, seeds, base, args.out, workers=args.workers, on_update=lines, on_pause=on_pause)
     except KeyboardInterrupt:
         lines.close()
         sys.stderr.write("paused; the same command continues where it stopped\n")
         return 130
-    lines.close()
+    finally:
+        lines.close()
     path = report.write_report(results, args.out / "report.html")
     sys.stdout.write(report.table(results) + "\n\n" + claim(results) + f"\n\nreport: {path.resolve()}\n")
     return 0

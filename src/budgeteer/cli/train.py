@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import signal
 import sys
 from pathlib import Path
@@ -14,46 +13,70 @@ from budgeteer.cli._options import Lines, add_training, spec_of
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of the command."""
-    parser.add_argument("recipe", help="such as grpo, duet, vip; see budgeteer methods")
-    parser.add_argument("--budget", default=None, help="sampled tokens of the run, such as 300k (default: no cap)")
+    parser.add_argument("recipe", help="such as grpo, duet, vip, or one of another package; see budgeteer methods")
+    parser.add_argument(
+        "--budget",
+        default=None,
+        help="hard cap of sampled tokens of the run, such as 300k. Default: no cap; in each step the recipe's "
+        "allocator splits what GROUP rollouts a prompt (--group) are expected to cost, and a recipe that draws until "
+        "it has what it wants (dapo) does so",
+    )
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--out", type=Path, default=Path("runs/train"), help="folder (default %(default)s)")
-    parser.add_argument("--save-model", type=Path, default=None, help="write the trained policy to this folder")
+    parser.add_argument(
+        "--out",
+        type=Path,
+        default=None,
+        help="folder of the results, the report, the checkpoint and the trained policy, of one run (default: "
+        "runs/train/RECIPE@BUDGET-seedSEED)",
+    )
+    parser.add_argument(
+        "--save-model", type=Path, default=None, help="folder of the trained policy (default: OUT/policy)"
+    )
     add_training(parser)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Train, write the run's results.json, print one line."""
+    """Train, write results.json, the report and the policy, print the table and where they are."""
     from budgeteer.budget import Budget
     from budgeteer.errors import InvalidInput
     from budgeteer.lab import report, results
     from budgeteer.lab.compare import Update
-    from budgeteer.lab.run import execute, one_thread
+    from budgeteer.lab.run import UNCAPPED, execute, one_thread
     from budgeteer.rl import recipes
 
     recipes.get(args.recipe)
-    tokens, shown = None, "100%"
+    tokens, shown = None, UNCAPPED
     if args.budget is not None:
         budget = Budget.parse(args.budget)
         if budget.amount is None or budget.kind not in ("all", "output"):
             raise InvalidInput(f"--budget {args.budget!r} must be a number of tokens here; percentages are for compare")
         tokens, shown = budget.amount, str(budget)
     spec = spec_of(args, args.recipe, shown, tokens, args.seed)
+    out: Path = args.out or Path("runs") / "train" / spec.name
+    policy: Path = args.save_model or out / "policy"
+    path, page, settings = out / "results.json", out / "report.html", results.to_json(spec.identity())
+    results.require_writable(out)
+    if path.exists() and _trained(path, settings) and (policy / "model.safetensors").exists():
+        sys.stdout.write("this run was done before; nothing was trained\n")
+        return _show(report.table(results.read(path)), path, page, policy)
     one_thread()
-    lines, paused = Lines(1), False
+    lines, interrupts = Lines(1), 0
 
     def interrupt(number: int, frame: Any) -> None:
-        nonlocal paused
-        paused = True
+        nonlocal interrupts
+        interrupts += 1
+        if interrupts > 1:
+            raise KeyboardInterrupt
+        sys.stderr.write("pausing at the end of the step; Ctrl-C again stops at once\n")
 
     def on_step(progress: Any, config: Any) -> bool:
         last = progress.curve[-1]["accuracy"] if progress.curve else float("nan")
         lines(Update(spec.name, progress.step, config.steps, progress.used, tokens, progress.seconds, last, "running"))
-        return not paused
+        return not interrupts
 
     before = signal.signal(signal.SIGINT, interrupt)
     try:
-        record = execute(spec, args.out / "checkpoints" / spec.name, on_step, args.save_model)
+        record = execute(spec, out, on_step, policy)
     finally:
         signal.signal(signal.SIGINT, before)
         lines.close()
@@ -61,11 +84,35 @@ def run(args: argparse.Namespace) -> int:
         sys.stderr.write("paused; the same command continues where it stopped\n")
         return 130
     found = {
-        "schema": results.SCHEMA, "runs": [record], "comparisons": [], "config": json.loads(spec.to_json()),
+        "schema": results.SCHEMA, "runs": [record], "comparisons": [], "config": {**settings, "model": spec.model},
         "versions": results.versions(),
     }  # fmt: skip
-    path = results.write(found, args.out / "results.json")
-    (args.out / "checkpoints" / spec.name / "checkpoint.pt").unlink(missing_ok=True)
-    page = report.write_report(found, args.out / "report.html")
-    sys.stdout.write(f"{report.table(found)}\n\nresults: {path.resolve()}\nreport: {page.resolve()}\n")
+    results.write(found, path)
+    (out / "checkpoint.pt").unlink(missing_ok=True)
+    report.write_report(found, page)
+    return _show(report.table(found), path, page, policy)
+
+
+def _trained(path: Path, settings: dict[str, Any]) -> bool:
+    """Whether the results are those of this run.
+
+    Raises:
+        InvalidInput: they are those of another run, which stays.
+    """
+    from budgeteer.errors import InvalidInput
+    from budgeteer.lab import results
+    from budgeteer.rl.identity import differences
+
+    theirs = results.read(path)["config"]
+    found = differences(settings, {name: theirs.get(name) for name in settings})
+    if found:
+        raise InvalidInput(f"{path} is the result of another run ({found}); choose another --out")
+    return True
+
+
+def _show(table: str, path: Path, page: Path, policy: Path) -> int:
+    """Print the table and where everything is."""
+    sys.stdout.write(
+        f"{table}\n\nresults: {path.resolve()}\nreport: {page.resolve()}\ntrained policy: {policy.resolve()}\n"
+    )
     return 0

@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from statistics import fmean
 from typing import Any
 
-from budgeteer.lab.compare import REFERENCE
 from budgeteer.lab.report import CONTROL
 from budgeteer.lab.results import Results, by_seed
+from budgeteer.lab.run import REFERENCE
 from budgeteer.rl.recipes import UNTRAINED
 
 MARGIN, SHARE = 0.01, 0.25

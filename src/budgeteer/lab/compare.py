@@ -1,7 +1,8 @@
 """Recipes at equal budgets: runs every arm for every seed, one process a core, resumable at any point.
 
 Budgets in percent are shares of what ``grpo@100%`` uses with the same seed: that run goes first and defines them.
-Every finished run is a file of its own under ``OUT/runs``; calling again with the same settings does what is missing.
+Every finished run is a file of its own under ``OUT/runs``; calling again with the same settings does what is missing,
+calling with others is refused. Trained policies are not kept.
 """
 
 from __future__ import annotations
@@ -10,24 +11,28 @@ import json
 import multiprocessing as mp
 import os
 import signal
+import threading
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
 from multiprocessing.synchronize import Event
 from pathlib import Path
+from typing import Any
 
 from budgeteer.budget import Budget
 from budgeteer.errors import BudgeteerError, InvalidInput
 from budgeteer.lab import results as records
 from budgeteer.lab.report import CONTROL
-from budgeteer.lab.run import RunSpec, execute, one_thread
+from budgeteer.lab.run import REFERENCE, RunSpec, execute, one_thread, prepare
 from budgeteer.rl import recipes
-from budgeteer.rl.trainer import Progress, TrainConfig
+from budgeteer.rl.identity import differences
+from budgeteer.rl.trainer import Progress, TrainConfig, choose_device, same_run
 
-REFERENCE = "grpo@100%"
-"""Budgets in percent are shares of its tokens."""
+PER_RUN = {"recipe", "parts of the recipe", "budget", "tokens", "seed", "pool_seed", "problems"}
+"""What may differ between the runs of one folder."""
 CONTROLS = (CONTROL, "uniform-stop", "grpo")
 """Arms at the same budget that every arm is compared with: GRPO that ends a rollout at its answer, the strongest plain
 baseline, then DUET's stopping rule with uniform groups, and plain GRPO."""
@@ -104,7 +109,8 @@ def _worker(link: Connection, folder: Path, pause: Event) -> None:
         except EOFError:
             return
         try:
-            _work(spec, folder, link, pause)
+            if not pause.is_set():
+                _work(spec, folder, link, pause)
             link.send(_End(None))
         except BudgeteerError as error:
             link.send(_End(f"{spec.name}: {error}"))
@@ -128,21 +134,100 @@ def _work(spec: RunSpec, folder: Path, link: Connection, pause: Event) -> None:
     if run is None:
         tell(None, "paused")
         return
-    run["digest"] = spec.digest()
+    run["identity"] = spec.identity()
     records.write_text(json.dumps(records.to_json(run)), folder / "runs" / f"{spec.name}.json")
     (folder / "checkpoints" / spec.name / "checkpoint.pt").unlink(missing_ok=True)
     tell(None, "done")
 
 
-def _finished(spec: RunSpec, folder: Path) -> records.Run | None:
-    path = folder / "runs" / f"{spec.name}.json"
-    if not path.exists():
-        return None
+def _stored(path: Path) -> dict[str, Any] | None:
     try:
-        run = json.loads(path.read_text())
-    except ValueError:
-        return None  # written atomically, so a damaged file was damaged later: run again
-    return run if run.get("digest") == spec.digest() else None
+        run: dict[str, Any] = json.loads(path.read_text())
+    except (OSError, ValueError):
+        return None  # none yet; or damaged later, for it was written whole: run again
+    return run
+
+
+def _finished(spec: RunSpec, folder: Path) -> records.Run | None:
+    """The run's result if it is there.
+
+    Raises:
+        InvalidInput: it is there, of other settings.
+    """
+    path = folder / "runs" / f"{spec.name}.json"
+    run = _stored(path)
+    if run is not None:
+        _same(path, records.to_json(spec.identity()), run.get("identity", {}))
+    return run
+
+
+def _same(path: Path, mine: Mapping[str, Any], theirs: Mapping[str, Any]) -> None:
+    found = differences(mine, theirs)
+    if found:
+        raise InvalidInput(f"{path} is the result of other settings ({found}); choose another --out, or delete it")
+
+
+def _check(specs: Sequence[RunSpec], folder: Path) -> None:
+    """Refuse what can be seen before any process is started: settings that cannot run, and a folder of other settings.
+
+    Args:
+        specs: of all runs; the tokens of those in percent are not known yet and are None.
+    """
+    for spec in {spec.recipe + spec.budget: spec for spec in reversed(specs)}.values():
+        choose_device(spec.config.device)
+        prepare(replace(spec, config=replace(spec.config, device="cpu")))  # leaves an accelerator to the workers
+    named = {f"{spec.name}.json": records.to_json(spec.identity()) for spec in specs}
+    shared = {k: v for k, v in next(iter(named.values()), {}).items() if k not in PER_RUN}
+    for path in sorted((folder / "runs").glob("*.json")):
+        run = _stored(path)
+        if run is not None:
+            mine = named.get(path.name, shared)
+            theirs = run.get("identity", {})
+            # what a run in percent may use is looked at when its reference is known
+            skip = {"tokens"} if mine.get("tokens") is None else set()
+            _same(path, _without(mine, skip), {k: theirs.get(k) for k in _without(mine, skip)})
+    for spec in specs:
+        path = folder / "checkpoints" / spec.name / "checkpoint.pt"
+        if path.exists():
+            mine = named[f"{spec.name}.json"]
+            same_run(path, _without(mine, {"tokens"} if spec.tokens is None else set()))
+
+
+def _without(identity: Mapping[str, Any], names: set[str]) -> dict[str, Any]:
+    return {name: value for name, value in identity.items() if name not in names}
+
+
+@contextmanager
+def _interrupts() -> Iterator[list[int]]:
+    """Count Ctrl-C: the first asks for a pause, the second raises KeyboardInterrupt wherever the process is."""
+    seen: list[int] = []
+    if threading.current_thread() is not threading.main_thread():  # signals go to the main thread
+        yield seen
+        return
+
+    def interrupt(number: int, frame: Any) -> None:
+        seen.append(number)
+        if len(seen) > 1:
+            raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGINT, interrupt)
+    try:
+        yield seen
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+@contextmanager
+def _unheard() -> Iterator[None]:
+    """A process started in here does not hear Ctrl-C, from its first instruction on; this one hears it after."""
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def compare(
@@ -153,6 +238,7 @@ def compare(
     *,
     workers: int | None = None,
     on_update: Callable[[Update], None] | None = None,
+    on_pause: Callable[[str], None] | None = None,
 ) -> records.Results:
     """Run every arm for every seed and compare them pairwise over seeds.
 
@@ -163,20 +249,19 @@ def compare(
         folder: gets ``runs/``, ``checkpoints/`` and ``results.json``.
         workers: processes at once; None = one a core.
         on_update: called with news of the runs.
+        on_pause: called with the reason when the running ones are asked to pause at the end of their step.
 
     Returns:
         The content of ``results.json``, also written there.
 
     Raises:
-        KeyboardInterrupt: after a clean pause; calling again continues.
-        BudgeteerError: of the first run that failed; the others' results are kept.
+        KeyboardInterrupt: after a clean pause, or at once at the second Ctrl-C; calling again continues.
+        BudgeteerError: before anything is started, for settings that cannot run and for a folder with runs of other
+            settings; later, of the first run that failed, after the others have paused. Finished runs are kept.
     """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InvalidInput(f"cannot make {folder} ({error.strerror}); choose another --out") from error
-    if not os.access(folder, os.W_OK):
-        raise InvalidInput(f"{folder} is not writable; choose another --out")
+    if workers is not None and workers < 1:
+        raise InvalidInput(f"{workers} workers asked; give 1 or more")
+    records.require_writable(folder)
     reference = Arm.parse(REFERENCE)
     arms = with_references(arms)
 
@@ -195,7 +280,6 @@ def compare(
     pause = context.Event()
     limit = workers or os.cpu_count() or 1
     failure: str | None = None
-    interrupted = False
 
     def cap(arm: Arm, seed: int) -> int | bool | None:
         """Tokens of a run; True = not known before the reference has finished."""
@@ -213,7 +297,8 @@ def compare(
         # BLAS libraries and the allocator read these when a process starts: set them for the child alone
         before = {name: os.environ.get(name) for name in _WORKER_ENVIRONMENT}
         os.environ.update(_WORKER_ENVIRONMENT)
-        process.start()
+        with _unheard():
+            process.start()
         for name, value in before.items():
             if value is None:
                 del os.environ[name]
@@ -226,7 +311,7 @@ def compare(
     def assign() -> None:
         for job in list(waiting):
             idle = [link for link in workers_of if link not in busy]
-            if failure or interrupted or (not idle and len(workers_of) >= limit):
+            if not idle and len(workers_of) >= limit:
                 return
             total = cap(*job)
             if total is True:
@@ -239,7 +324,8 @@ def compare(
                 continue
             link = idle[0] if idle else start()
             busy[link] = (*job, one)
-            link.send(one)
+            with suppress(OSError):  # a worker that died while it waited: listening finds out
+                link.send(one)
 
     def listen() -> str | None:
         """Take one message of every worker that has one; returns why a run failed."""
@@ -256,31 +342,49 @@ def compare(
                 continue
             if isinstance(message, _End):
                 arm, seed, one = busy.pop(link)
-                reason = reason or message.error
-                run = _finished(one, folder)
+                run = None if message.error else _finished(one, folder)
                 if run is not None:
                     done[arm, seed] = run
-            elif on_update is not None:
-                on_update(message)
+                elif message.error:
+                    reason = reason or message.error
+                    tell(Update(one.name, 0, one.config.steps, 0, one.tokens, 0.0, float("nan"), "failed"))
+            else:
+                tell(message)
         return reason
 
-    while (waiting and not failure and not interrupted) or busy:
+    def tell(update: Update) -> None:
+        if on_update is not None:
+            on_update(update)
+
+    _check([spec(*job, None if (known := cap(*job)) is True else known) for job in waiting], folder)
+    with _interrupts() as interrupts:
         try:
-            assign()
-            failure = failure or listen()
-            if failure:
-                pause.set()
-        except KeyboardInterrupt:
-            interrupted = True
-            pause.set()
-    for link, process in workers_of.items():
-        link.close()
-        process.join()
+            while busy or (waiting and not failure and not interrupts):
+                if (failure or interrupts) and not pause.is_set():
+                    pause.set()
+                    if on_pause is not None:
+                        on_pause(failure or "Ctrl-C")
+                if not pause.is_set():
+                    try:
+                        assign()
+                    except BudgeteerError as error:
+                        failure = str(error)
+                news = listen()  # even after a failure: the others are waited for
+                failure = failure or news
+        finally:
+            for link, process in workers_of.items():
+                link.close()  # one that waits for work ends
+                if link in busy:
+                    process.terminate()
+                process.join()
     if failure:
-        raise BudgeteerError(f"{failure}\nfinished runs are kept in {folder / 'runs'}; the same command continues")
-    if interrupted:
+        raise BudgeteerError(
+            f"{failure}\nfinished runs are kept in {folder / 'runs'}, the other runs have paused; once the cause is "
+            "mended, the same command continues"
+        )
+    if interrupts:
         raise KeyboardInterrupt
-    runs = [{k: v for k, v in done[arm, seed].items() if k != "digest"} for arm in arms for seed in seeds]
+    runs = [{k: v for k, v in done[arm, seed].items() if k != "identity"} for arm in arms for seed in seeds]
     config = {**asdict(base), "seeds": list(seeds), "arms": [arm.label for arm in arms]}
     for name in ("recipe", "budget", "tokens"):
         config.pop(name)

@@ -297,11 +297,12 @@ def _where(found: list[Arm]) -> str:
     keys = (
         ("trained", "trained: carried a gradient"),
         ("idle", "completed, not trained"),
-        ("wasted", "wasted by aborts"),
+        ("wasted", "wasted: cut short, not trained"),
     )
     return (
         '<section>\n<h2>Where the tokens went</h2>\n<p class="note">Sampled tokens a run, mean over seeds. Completed '
-        "tokens go untrained when all rollouts of a prompt earn the same, so that nothing is learnt from them.</p>\n"
+        "tokens go untrained when all rollouts of a prompt earn the same, so that nothing is learnt from them. Rows "
+        "that were aborted count as trained where the recipe learns from them as failures.</p>\n"
         f'{_keys(keys)}\n<div class="card rows">{"".join(rows)}</div>\n</section>'
     )
 
@@ -336,7 +337,7 @@ def _levels(found: list[Arm]) -> str:
             bar = svg.stacked_bar(parts, whole=whole, label=f"level {level}: {text}")
             rows.append(_row(level, bar, used))
         drawn.append(f'<div class="card"><h3>{clean(name)}</h3><div class="rows levels">{"".join(rows)}</div></div>')
-    keys = (("done", "completed"), ("wasted", "wasted by aborts"))
+    keys = (("done", "trained or completed"), ("wasted", "wasted: cut short, not trained"))
     return (
         '<section>\n<h2>Tokens by difficulty level</h2>\n<p class="note">Sampled tokens a run at each level of the '
         f"task, mean over seeds, all arms on one scale.</p>\n{_keys(keys)}\n"
@@ -435,7 +436,7 @@ def _traces(found: list[Arm]) -> str:
     blocks[-1] = blocks[-1].replace("<details>", "<details open>", 1)
     return (
         '<section>\n<h2>Sample traces</h2>\n<p class="note">Prompt in grey, then the completion as sampled. '
-        "Underlined: tokens of an aborted rollout, which count as used and were not trained.</p>\n"
+        "Underlined: tokens of a rollout that was aborted or cut short by the end of the budget; they were used.</p>\n"
         f'<div class="card">{"".join(blocks)}</div>\n</section>'
     )
 

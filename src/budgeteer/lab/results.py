@@ -256,6 +256,20 @@ def write_text(text: str, path: Path | str) -> Path:
     return path
 
 
+def require_writable(folder: Path) -> None:
+    """Make a folder for results, before anything is spent on them.
+
+    Raises:
+        InvalidInput: it cannot be made, or not written.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InvalidInput(f"cannot make {folder} ({error.strerror}); choose another --out") from error
+    if not os.access(folder, os.W_OK):
+        raise InvalidInput(f"{folder} is not writable; choose another --out")
+
+
 def _is_finite(value: Any) -> bool:
     return value is not None and math.isfinite(value)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import shutil
 from collections import defaultdict
@@ -18,13 +17,21 @@ import torch
 from budgeteer.lab import pool as pools
 from budgeteer.lab.results import STATUSES, Run
 from budgeteer.lab.tasks.base import Environment, Item, score
+from budgeteer.lab.tasks.named import stamp
 from budgeteer.models.llama import Llama, save
 from budgeteer.models.policy import REASONER, Policy, load_policy
 from budgeteer.plan import F64, I64
 from budgeteer.rl import recipes
+from budgeteer.rl.identity import ALGORITHM, digest, fingerprint
+from budgeteer.rl.recipe import Recipe
 from budgeteer.rl.sampler import sample
-from budgeteer.rl.trainer import Progress, TrainConfig, Trainer
+from budgeteer.rl.trainer import Progress, TrainConfig, Trainer, choose_device
 from budgeteer.stop import answered
+
+REFERENCE = "grpo@100%"
+"""The run whose tokens are the 100 %: GRPO with ``group`` rollouts for every prompt."""
+UNCAPPED = "uncapped"
+"""The budget's name in a run without one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +40,8 @@ class RunSpec:
 
     Attributes:
         recipe, budget: names as on the command line, such as ``"duet"`` and ``"50%"``.
-        tokens: hard cap of sampled tokens of the run; None = the recipe's own uniform spend (the reference).
+        tokens: hard cap of sampled tokens of the run; None = no cap: the recipe's allocator splits in each step what
+            ``config.group`` rollouts a prompt are expected to cost (the reference gives exactly ``config.group``).
         config: of the trainer; its seed is the seed of the run.
         pool: name of the pool, or a JSON-lines file.
         pool_seed: of the problems; a comparison adds the run's seed, so that all recipes of a seed share them.
@@ -64,15 +72,49 @@ class RunSpec:
         """All settings, sorted by name."""
         return json.dumps(asdict(self), sort_keys=True)
 
-    def digest(self) -> str:
-        """Changes when anything that decides the run does, the model's weights included."""
-        weights = Path(self.model) / "model.safetensors"
-        content = weights.read_bytes() if weights.exists() else b""
-        return hashlib.sha256(replace(self, model="").to_json().encode() + content).hexdigest()[:16]
+    @property
+    def pool_of_items(self) -> pools.Pool:
+        """The problems, made once in a process unless their file changes."""
+        return _pool(self.pool, self.pool_seed, self.train, self.heldout, stamp(self.pool))
+
+    def identity(self) -> dict[str, Any]:
+        """All that decides the result, contents included (:mod:`budgeteer.rl.identity`).
+
+        Raises:
+            BudgeteerError: the task, the recipe or the device is not to be had.
+        """
+        settings = {k: v for k, v in asdict(self).items() if k not in ("config", "model")}
+        pool, folder = self.pool_of_items, Path(self.model)
+        return {
+            **asdict(self.config), **settings, "device": choose_device(self.config.device).type,
+            "parts of the recipe": fingerprint(recipe_of(self)),
+            "problems": digest(pool.digest().encode()),
+            "weights of the model": _content(folder, ("config.json", "model.safetensors")),
+            "tokenizer": _content(folder, ("tokenizer.json",)),
+            "version of the algorithm": ALGORITHM,
+        }  # fmt: skip
+
+
+def _content(folder: Path, names: Sequence[str]) -> str:
+    """A fingerprint of the folder's files of these names; missing ones count as empty."""
+    return _read(tuple((folder / name, _stamp(folder / name)) for name in names))
 
 
 @lru_cache(maxsize=16)
-def _pool(name: str, seed: int, train: int, heldout: int) -> pools.Pool:
+def _read(files: tuple[tuple[Path, tuple[int, int] | None], ...]) -> str:
+    return digest(*(b"" if changed is None else path.read_bytes() for path, changed in files))
+
+
+def _stamp(path: Path) -> tuple[int, int] | None:
+    """(time of the last change, size) of a file, None where there is none."""
+    if not path.is_file():
+        return None
+    stat = path.stat()
+    return stat.st_mtime_ns, stat.st_size
+
+
+@lru_cache(maxsize=16)
+def _pool(name: str, seed: int, train: int, heldout: int, files: tuple[tuple[str, int, int], ...]) -> pools.Pool:
     return pools.build(name, seed, train, heldout)
 
 
@@ -119,6 +161,48 @@ def one_thread() -> None:
     numba.set_num_threads(1)
 
 
+def recipe_of(spec: RunSpec) -> Recipe:
+    """The run's recipe; the reference of a comparison gives the same number of rollouts to every prompt."""
+    recipe = recipes.get(spec.recipe)
+    if spec.tokens is None and f"{spec.recipe}@{spec.budget}" == REFERENCE:
+        recipe = replace(recipe, allocator=recipes.fixed_group(spec.config.group))
+    return recipe
+
+
+def prepare(spec: RunSpec) -> tuple[Trainer, Policy]:
+    """The run before its first step: whatever is wrong with its settings and can be seen at once is raised here.
+
+    Raises:
+        BudgeteerError: the task, the model, the recipe, the device, or a budget that buys no rollout.
+    """
+    pool, policy, c = spec.pool_of_items, load_policy(Path(spec.model)), spec.config
+    train, curve_items = pool.train, pool.heldout[: spec.curve_items]
+    if spec.recipe == recipes.UNTRAINED:
+        c = replace(c, steps=0)
+
+    def verify(index: I64, rows: list[list[int]]) -> F64:
+        return rewards(policy, pool.environment, [train[i] for i in index], rows)
+
+    def evaluate(model: Llama) -> float:
+        return accuracy(policy, model, pool.environment, curve_items, 1, c.max_tokens, seed=10_000 + c.seed)
+
+    trainer = Trainer(
+        recipe_of(spec),
+        c,
+        policy.model,
+        policy.encode([item.prompt for item in train]),
+        [item.key for item in train],
+        verify,
+        policy.markers,
+        budget=spec.tokens,
+        evaluate=evaluate if c.eval_every else None,
+        identity=spec.identity(),
+    )
+    if c.steps:
+        trainer.check()
+    return trainer, policy
+
+
 def execute(
     spec: RunSpec,
     folder: Path | None = None,
@@ -133,34 +217,8 @@ def execute(
         on_step: called after each step; returning False pauses.
         save_model: write the trained policy, with its tokenizer, to this folder.
     """
-    pool = _pool(spec.pool, spec.pool_seed, spec.train, spec.heldout)
-    policy = load_policy(Path(spec.model))
-    c = spec.config
-    train, heldout = pool.train, pool.heldout
-    curve_items = heldout[: spec.curve_items]
-    if spec.recipe == recipes.UNTRAINED:
-        c = replace(c, steps=0)
-    recipe = recipes.get(spec.recipe)
-    if spec.tokens is None:
-        recipe = replace(recipe, allocator=recipes.fixed_group(c.group))
-
-    def verify(index: I64, rows: list[list[int]]) -> F64:
-        return rewards(policy, pool.environment, [train[i] for i in index], rows)
-
-    def evaluate(model: Llama) -> float:
-        return accuracy(policy, model, pool.environment, curve_items, 1, c.max_tokens, seed=10_000 + c.seed)
-
-    trainer = Trainer(
-        recipe,
-        c,
-        policy.model,
-        policy.encode([item.prompt for item in train]),
-        [item.key for item in train],
-        verify,
-        policy.markers,
-        budget=spec.tokens,
-        evaluate=evaluate if c.eval_every else None,
-    )
+    trainer, policy = prepare(spec)
+    c, pool = trainer.config, spec.pool_of_items
     stopped = False
 
     def step(progress: Progress) -> bool:
@@ -172,7 +230,7 @@ def execute(
     if stopped and progress.step < c.steps:
         return None
     final = accuracy(
-        policy, trainer.model, pool.environment, heldout, spec.eval_samples, c.max_tokens, seed=20_000 + c.seed
+        policy, trainer.model, pool.environment, pool.heldout, spec.eval_samples, c.max_tokens, seed=20_000 + c.seed
     )
     if save_model is not None:
         save(trainer.model, save_model)
@@ -193,7 +251,7 @@ def execute(
         },
         "seconds": progress.seconds,
         "curve": curve,
-        "diagnostics": diagnostics(progress, policy, train),
+        "diagnostics": diagnostics(progress, policy, pool.train),
     }
 
 

@@ -8,9 +8,10 @@ from typing import Literal
 
 import numpy as np
 
+from budgeteer import registry
 from budgeteer.allocate import dynamic_sampling, elimination, knapsack, neyman, selective, uniform, variance
 from budgeteer.allocator import Allocator
-from budgeteer.errors import UnknownName
+from budgeteer.errors import InvalidInput, UnknownName
 from budgeteer.plan import F64, I64
 from budgeteer.rl.advantage import group_norm, history_baseline
 from budgeteer.rl.history import Memory
@@ -286,16 +287,29 @@ RECIPES: dict[str, Callable[[], Recipe]] = {
 
 
 def get(name: str) -> Recipe:
-    """The recipe of that name.
+    """The recipe of that name: one of this package, a variant of ``duet``, or one that another package registers.
 
     Raises:
         UnknownName: with the nearest names.
+        InvalidInput: another package's entry point does not make a recipe.
     """
     base, _, off = name.partition("-no-")
     if base == "duet" and off and set(off) <= set(USED):
         return duet("".join(m for m in USED if m not in off), name)
     if name == "duet-plus-i":
         return duet(MENDS, name)
-    if name not in RECIPES:
-        raise UnknownName("recipe", name, RECIPES)
-    return RECIPES[name]()
+    if name in RECIPES:
+        return RECIPES[name]()
+    known = {name: method for name, method in registry.methods().items() if method.part == "recipe"}
+    if name not in known:
+        raise UnknownName("recipe", name, known)
+    factory = registry.load(known[name])
+    try:
+        made = factory()
+    except TypeError as error:
+        raise InvalidInput(
+            f"recipe {name!r}: {known[name].path} cannot be called without arguments: {error}"
+        ) from error
+    if not isinstance(made, Recipe):
+        raise InvalidInput(f"recipe {name!r}: {known[name].path} makes a {type(made).__name__}; return a Recipe")
+    return replace(made, name=name)

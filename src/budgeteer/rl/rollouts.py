@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from budgeteer.plan import ABORTED, F64, I64, Outcomes
+from budgeteer.plan import F64, I64, Outcomes
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,11 +51,6 @@ class Rollouts:
     def used(self) -> int:
         """Tokens sampled, aborted prefixes included; forced tokens count too, the model reads them."""
         return int(self.length.sum())
-
-    @property
-    def wasted(self) -> int:
-        """Tokens of aborted rows."""
-        return int(self.length[self.status == ABORTED].sum())
 
     @property
     def counts(self) -> I64:

@@ -8,9 +8,10 @@ counted; the sampler is given what is left of the budget and cannot exceed it. A
 from __future__ import annotations
 
 import json
+import math
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -19,6 +20,7 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor
 
 from budgeteer.allocator import dump_state, load_state
@@ -27,6 +29,7 @@ from budgeteer.models.llama import Llama
 from budgeteer.models.policy import Markers
 from budgeteer.plan import ABORTED, CUT, F64, I64, Items, Plan
 from budgeteer.rl.history import History, estimates, record
+from budgeteer.rl.identity import ALGORITHM, differences, digest, fingerprint
 from budgeteer.rl.ratio import clipped
 from budgeteer.rl.recipe import Recipe, View
 from budgeteer.rl.rollouts import Rollouts
@@ -37,6 +40,8 @@ from budgeteer.stopper import Event, Stopper
 
 ScoreFn = Callable[[I64, list[list[int]]], F64]
 """(prompt index [n], completions as token ids) -> [n] rewards."""
+SAVE_EVERY = 8
+"""Steps between checkpoints."""
 MICRO = 1536
 """Positions of one forward-backward pass; small enough that activations stay in the processor's cache."""
 
@@ -53,7 +58,7 @@ class TrainConfig:
         lr: of AdamW at its height, after ``warmup`` steps; it decays to a tenth over the last quarter.
         kl: weight of a KL penalty to the starting policy (0 = none; its reference pass costs time, not tokens).
         temperature: of sampling; the update uses the same.
-        eval_every: steps between evaluations of the curve; 0 = only the last.
+        eval_every: steps between evaluations of the curve; 0 = none.
         seed: of everything.
         device, dtype: ``"auto"`` = CUDA when there is one, float32.
     """
@@ -81,7 +86,11 @@ class Progress:
 
     Attributes:
         step, cursor: steps done; prompts taken from the endless stream of epochs.
-        planned, used, trained, wasted, prefill: token totals.
+        planned: tokens that the plans expected to spend.
+        used: sampled tokens, every one of them; ``used = trained + wasted + `` those of complete rows without gradient.
+        trained: tokens of rows that carried gradient, aborted rows included where the recipe trains on them.
+        wasted: tokens of rows that were aborted, or cut short by the end of the budget, and carried no gradient.
+        prefill: prompt tokens computed.
         seconds: of training, evaluation excluded.
         phases: seconds of allocation, stopping, sampling, training, verifying.
         curve: points of accuracy against tokens and seconds.
@@ -176,6 +185,31 @@ def token_logprobs(
     return logp.gather(-1, target[:, None])[:, 0], mask
 
 
+def weights_of(model: Llama) -> str:
+    """A fingerprint of a model's weights."""
+    state = model.state_dict()
+    return digest(*(state[name].detach().cpu().numpy().tobytes() for name in sorted(state)))
+
+
+def same_run(path: Path, identity: Mapping[str, Any]) -> None:
+    """Refuse a checkpoint that is damaged or of another run; its weights are not read.
+
+    Args:
+        identity: of this run; names that it leaves out are not compared.
+
+    Raises:
+        CheckpointError: names what differs.
+    """
+    try:
+        theirs = json.loads(torch.load(path, map_location="cpu", weights_only=True, mmap=True)["identity"])
+    except Exception as error:
+        raise CheckpointError(f"cannot read checkpoint {path} ({error}); delete it to start afresh") from error
+    mine = json.loads(json.dumps(dict(identity)))
+    found = differences(mine, {name: theirs.get(name) for name in mine})
+    if found:
+        raise CheckpointError(f"{path} is of another run ({found}); choose another folder, or delete it")
+
+
 class Trainer:
     """One run of one recipe.
 
@@ -188,7 +222,10 @@ class Trainer:
         score: verifier.
         markers: structural tokens.
         budget: hard cap of sampled tokens of the run; None = no cap.
-        step_budget: hard cap of sampled tokens of each step; None = no cap of its own.
+        step_budget: hard cap of sampled tokens of each step; None = no cap of its own. With neither, the allocator of
+            a recipe with pace "step" splits in each step what ``config.group`` rollouts a prompt are expected to cost,
+            and one with pace "run" takes what it wants.
+        identity: what else decides the run and its rewards, such as the content of the task, for checkpoints.
         evaluate: called now and then with the model; returns held-out accuracy. Not on the bill.
     """
 
@@ -205,15 +242,22 @@ class Trainer:
         budget: int | None = None,
         step_budget: int | None = None,
         evaluate: Callable[[Llama], float] | None = None,
+        identity: Mapping[str, Any] | None = None,
     ) -> None:
         if len(prompts) < config.prompts:
             raise InvalidInput(f"{len(prompts)} training prompts, {config.prompts} a step asked; lower prompts a step")
+        longest, positions = max(map(len, prompts)) + config.max_tokens, model.config.max_position_embeddings
+        if longest > positions:
+            raise InvalidInput(
+                f"the longest prompt with {config.max_tokens} tokens of a rollout makes {longest}; the model has "
+                f"{positions} positions, so lower max_tokens by {longest - positions}"
+            )
         self.recipe, self.config, self.markers, self.score = recipe, config, markers, score
         self.model = model.to(choose_device(config.device))
         if config.dtype not in DTYPES:
             raise UnknownName("dtype", config.dtype, DTYPES)
         self.dtype = DTYPES[config.dtype]
-        self.prompts = [tuple(p) for p in prompts]
+        self.prompts = [tuple(map(int, p)) for p in prompts]
         self.keys = list(keys)
         self.index = {key: i for i, key in enumerate(self.keys)}
         self.features = prompt_features(self.prompts)
@@ -226,6 +270,13 @@ class Trainer:
             self.reference = Llama(self.model.config)
             self.reference.load_state_dict(self.model.state_dict())
             self.reference.to(self.model.device).requires_grad_(False)
+        own = {
+            **asdict(config), "recipe": recipe.name, "parts of the recipe": fingerprint(recipe), "tokens": budget,
+            "tokens of a step": step_budget, "version of the algorithm": ALGORITHM,
+        }  # fmt: skip
+        self.identity: dict[str, Any] = {**own, **(identity or {})}
+        self.identity.setdefault("problems", digest(json.dumps([self.keys, self.prompts]).encode()))
+        self.identity.setdefault("weights of the model", weights_of(self.model))
         self.history = History.empty()
         self.state = recipe.allocator.init(Items((), np.zeros(0)))
         self.progress = Progress()
@@ -252,13 +303,15 @@ class Trainer:
         """Tokens left of the run's budget, None without one."""
         return None if self.budget is None else self.budget - self.progress.used
 
-    def _share(self) -> int:
+    def _share(self, items: Items) -> int:
         """Tokens that this step should use, as the allocator's budget."""
         left = self.left()
         shares = [] if self.step_budget is None else [self.step_budget]
         if left is not None:
             steps_left = max(self.config.steps - self.progress.step, 1)
             shares.append(left // steps_left if self.recipe.pace == "step" else left)
+        if not shares and self.recipe.pace == "step":
+            return math.ceil(self.config.group * self.config.prompts * float(items.cost.mean()))
         return min(shares) if shares else 2**62
 
     def _items(self) -> tuple[I64, Items]:
@@ -268,10 +321,28 @@ class Trainer:
         items = Items(keys, np.full(len(keys), 0.6 * self.config.max_tokens), drawn=zeros, right=zeros)
         return picked, estimates(self.history, items, self.recipe.memory, self.features[picked])
 
-    def _least(self) -> int:
+    def check(self) -> None:
+        """Refuse a budget that buys no rollout in the first step, before anything is sampled.
+
+        Raises:
+            BudgetExceeded: says how many tokens would do.
+        """
+        c, recipe = self.config, self.recipe
+        _, items = self._items()
+        share = self._share(items)
+        rng = np.random.default_rng((c.seed, self.progress.step, 0, 2))
+        if recipe.allocator.allocate(share, items, self.state, rng=rng).units.any():
+            return
+        needed = self._least(items)
+        total = needed * (c.steps if recipe.pace == "step" and self.budget is not None else 1)
+        raise BudgetExceeded(
+            kind="tokens", scope="step" if self.budget is None else "run", used=0, requested=needed, limit=share,
+            hint=f"that buys no rollout; give at least {total:,} tokens or fewer steps",
+        )  # fmt: skip
+
+    def _least(self, items: Items) -> int:
         """Tokens with which the allocator buys something in the first step."""
         c = self.config
-        _, items = self._items()
         low, high = 0, 1
 
         def buys(tokens: int) -> bool:
@@ -291,7 +362,7 @@ class Trainer:
         with _phase(clock, "allocation"):
             picked, items = self._items()
         keys = items.keys
-        share = self._share()
+        share = self._share(items)
         spent, parts = 0, []
         total = np.zeros(len(keys), np.int64)
         expected = 0.0
@@ -345,12 +416,7 @@ class Trainer:
         collected = self._collect(c.seed * 100_003 + p.step)
         if collected is None:
             if p.step == 0:
-                share, needed = self._share(), self._least()
-                total = needed * (c.steps if recipe.pace == "step" and self.budget is not None else 1)
-                raise BudgetExceeded(
-                    kind="tokens", scope="step" if self.budget is None else "run", used=0, requested=needed,
-                    limit=share, hint=f"that buys no rollout; give at least {total:,} tokens or fewer steps",
-                )  # fmt: skip
+                self.check()
             return False
         rollouts, view = collected
         # a row that the end of the budget cut short never had its chance: wasted, no gradient, no place in the history
@@ -375,18 +441,22 @@ class Trainer:
             rows = recipe.select(rollouts, np.random.default_rng((c.seed, p.step, 3)))
         with _phase(p.phases, "training"):
             trained = self._update(rollouts, weighted, rows)
+        wasted = aborted & ~trained
         p.used += rollouts.used
-        p.wasted += rollouts.wasted
-        p.trained += trained
+        p.wasted += int(rollouts.length[wasted].sum())
+        p.trained += int(rollouts.length[trained].sum())
         p.prefill += rollouts.prefill_tokens
-        self._log(rollouts, view, trained)
+        self._log(rollouts, view, trained, wasted)
         p.step += 1
         p.seconds += time.perf_counter() - begin
         return True
 
-    def _update(self, rollouts: Rollouts, advantage: F64, rows: I64) -> int:
-        """``minibatches`` optimiser steps on the chosen rows; returns the tokens that carried gradient."""
-        c = self.config
+    def _update(self, rollouts: Rollouts, advantage: F64, rows: I64) -> NDArray[np.bool_]:
+        """``minibatches`` optimiser steps on the chosen rows; returns [n] which rows carried gradient.
+
+        With a KL penalty all chosen rows do, for the penalty needs no advantage.
+        """
+        c, trained = self.config, np.zeros(len(rollouts), np.bool_)
         scale = self.recipe.token_weight(rollouts.length[rows], rollouts.group[rows])
         useful = np.ones(len(rows), np.bool_) if self.reference else np.abs(advantage[rows]) > 1e-9
         rng = np.random.default_rng((c.seed, self.progress.step, 4))
@@ -394,8 +464,9 @@ class Trainer:
             kept = thin(advantage[rows], rollouts.group[rows], self.recipe.thin, rng)
             useful, scale = useful & (kept > 0), scale * kept
         rows, scale = rows[useful], scale[useful] * useful.sum()
+        trained[rows] = True
         if not len(rows):
-            return 0
+            return trained
         order = rng.permutation(len(rows))
         for group in self.optimiser.param_groups:
             group["lr"] = c.lr * self._schedule()
@@ -417,7 +488,7 @@ class Trainer:
                 first = last
             torch.nn.utils.clip_grad_norm_(self.model.parameters(), c.max_grad_norm)
             self.optimiser.step()
-        return int(rollouts.length[rows][rollouts.status[rows] != ABORTED].sum())
+        return trained
 
     def _schedule(self) -> float:
         """Linear warm-up, then flat, then linear decay to a tenth over the last quarter of the steps or the budget."""
@@ -446,16 +517,17 @@ class Trainer:
             objective = objective - c.kl * (gap.exp() - gap - 1)  # low-variance estimate of KL(policy || reference)
         (-(objective * w).sum()).backward()  # type: ignore[no-untyped-call]
 
-    def _log(self, rollouts: Rollouts, view: View, trained: int) -> None:
-        p = self.progress
-        counts, occurrences = np.unique(view.plan.units[: max(self.config.prompts, 1)], return_counts=True)
+    def _log(self, rollouts: Rollouts, view: View, trained: NDArray[np.bool_], wasted: NDArray[np.bool_]) -> None:
+        """One row of the log: tokens, and how many of the prompts that the step took from the stream got n rollouts."""
+        p, units = self.progress, view.plan.units
+        taken = max(self.config.prompts, int(np.flatnonzero(units)[-1]) + 1)
+        counts, occurrences = np.unique(units[:taken], return_counts=True)
         level: dict[str, list[int]] = {}
         for g, key in enumerate(rollouts.keys):
             rows = rollouts.group == g
             if rows.any():
-                used = int(rollouts.length[rows].sum())
-                wasted = int(rollouts.length[rows & (rollouts.status == ABORTED)].sum())
-                level[key] = [used, wasted, int(rows.sum())]
+                used, lost = (int(rollouts.length[part].sum()) for part in (rows, rows & wasted))
+                level[key] = [used, lost, int(rows.sum())]
         mixed = 0
         for g in range(len(rollouts.keys)):
             r = rollouts.reward[rollouts.group == g]
@@ -463,8 +535,8 @@ class Trainer:
         p.steps_log.append({
             "step": p.step,
             "used": rollouts.used,
-            "wasted": rollouts.wasted,
-            "trained": trained,
+            "wasted": int(rollouts.length[wasted].sum()),
+            "trained": int(rollouts.length[trained].sum()),
             "rollouts": len(rollouts),
             "mixed": mixed,
             "reward": float(rollouts.reward.mean()) if len(rollouts) else 0.0,
@@ -491,29 +563,39 @@ class Trainer:
             p = self.progress
             p.curve.append({"tokens": p.used, "seconds": p.seconds, "accuracy": self.evaluate(self.model)})
 
-    def run(self, folder: Path | None = None, on_step: Callable[[Progress], bool] | None = None) -> Progress:
+    def run(
+        self,
+        folder: Path | None = None,
+        on_step: Callable[[Progress], bool] | None = None,
+        save_every: int = SAVE_EVERY,
+    ) -> Progress:
         """Train until the steps or the budget are used up; continue from ``folder/checkpoint.pt`` if it is there.
 
         Args:
-            folder: checkpoints go here after every evaluation interval; None = none are written.
+            folder: checkpoints go here; None = none are written.
             on_step: called after every step; returning False pauses the run at this step, with a checkpoint.
+            save_every: steps between checkpoints; the last step has one in any case. Evaluations have their own
+                interval and none of them is needed.
         """
         if folder is not None and (folder / "checkpoint.pt").exists():
             self.load(folder / "checkpoint.pt")
         c, p = self.config, self.progress
+        saved = p.step
         if p.step == 0 and not p.curve:
             self.measure()
         while p.step < c.steps and (self.budget is None or p.used < self.budget or p.step == 0):
             if not self.step():
                 break
-            due = bool(c.eval_every) and p.step % c.eval_every == 0
-            if due and p.step < c.steps:
+            if c.eval_every and p.step % c.eval_every == 0 and p.step < c.steps:
                 self.measure()
             pause = on_step is not None and not on_step(p)
-            if folder is not None and (due or pause):
+            if folder is not None and (pause or p.step % save_every == 0):
                 self.save(folder / "checkpoint.pt")
+                saved = p.step
             if pause:
                 break
+        if folder is not None and p.step != saved:
+            self.save(folder / "checkpoint.pt")
         return p
 
     def save(self, path: Path) -> None:
@@ -521,9 +603,7 @@ class Trainer:
         path.parent.mkdir(parents=True, exist_ok=True)
         part = path.with_suffix(".part")
         content = {
-            "recipe": self.recipe.name,
-            "config": json.dumps(asdict(self.config), sort_keys=True),
-            "budget": [self.budget, self.step_budget],
+            "identity": json.dumps(self.identity),
             "model": self.model.state_dict(),
             "optimiser": self.optimiser.state_dict(),
             "reference": self.reference.state_dict() if self.reference else None,
@@ -535,16 +615,14 @@ class Trainer:
         os.replace(part, path)
 
     def load(self, path: Path) -> None:
-        """Continue from a checkpoint of the same recipe, config and budget.
+        """Continue from a checkpoint of the same run.
 
         Raises:
             CheckpointError: the file is damaged or of another run; nothing is changed on disk.
         """
+        same_run(path, self.identity)
         try:
             content = torch.load(path, map_location=self.model.device, weights_only=True)
-            mine = (self.recipe.name, json.dumps(asdict(self.config), sort_keys=True), [self.budget, self.step_budget])
-            if (content["recipe"], content["config"], content["budget"]) != mine:
-                raise CheckpointError(f"{path} is of another recipe, config or budget; choose another folder")
             self.model.load_state_dict(content["model"])
             self.optimiser.load_state_dict(content["optimiser"])
             if self.reference is not None:
@@ -552,7 +630,5 @@ class Trainer:
             self.history = load_state(History.empty(), json.loads(content["history"]))
             self.state = load_state(self.state, json.loads(content["state"]))
             self.progress = Progress(**json.loads(content["progress"]))
-        except CheckpointError:
-            raise
         except Exception as error:
             raise CheckpointError(f"cannot read checkpoint {path} ({error}); delete it to start afresh") from error

@@ -1,0 +1,108 @@
+"""Methods of another package, really installed, are found by name and run, in worker processes too."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+import theirs
+from budgeteer import registry
+from budgeteer.errors import InvalidInput, UnknownName
+from budgeteer.models.policy import REASONER
+
+pytest.importorskip("torch")
+recipes = pytest.importorskip("budgeteer.rl.recipes")
+SIZES = {"steps": 2, "prompts": 4, "group": 2, "max-tokens": 48, "train-items": 12, "heldout-items": 12}
+SMALL = ["--task", "chains", "--device", "cpu", *(word for k, v in SIZES.items() for word in (f"--{k}", str(v)))]
+needs_reasoner = pytest.mark.skipif(not (REASONER / "model.safetensors").exists(), reason="no embedded reasoner yet")
+
+
+def budgeteer(folder, *arguments, stdin=""):
+    """The command in a process of its own, with the folder on its path."""
+    path = os.pathsep.join([str(folder), *filter(None, sys.path)])
+    code = "import sys; from budgeteer.cli import main; sys.exit(main(sys.argv[1:]))"
+    env = {**os.environ, "PYTHONPATH": path, "THEIRS_MARK": str(folder / "mark")}
+    command = [sys.executable, "-c", code, *arguments]
+    return subprocess.run(command, env=env, input=stdin, capture_output=True, text=True, timeout=280, check=False)
+
+
+@pytest.fixture
+def installed(tmp_path, monkeypatch):
+    folder = theirs.install(tmp_path / "site")
+    monkeypatch.syspath_prepend(str(folder))
+    importlib.invalidate_caches()
+    yield folder
+    sys.modules.pop("theirs_of_a_test", None)
+
+
+def test_a_recipe_of_another_package_is_got_by_name(installed):
+    assert recipes.get("theirs").name == "theirs"
+    assert recipes.get("duet-no-a").name == "duet-no-a"
+    with pytest.raises(UnknownName, match="'theirs'"):
+        recipes.get("their")
+    with pytest.raises(InvalidInput, match=r"theirs_of_a_test:no_recipe makes a int; return a Recipe"):
+        recipes.get("theirs-none")
+
+
+def test_what_cannot_be_run_is_refused_with_its_entry_point(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(str(theirs.install(tmp_path / "site", gone="no_such_module_of_theirs:X")))
+    importlib.invalidate_caches()
+    with pytest.raises(InvalidInput, match=r"entry point 'gone' .* cannot be loaded \(ModuleNotFoundError"):
+        registry.methods()
+    assert recipes.get("grpo").name == "grpo"  # names of this package look at no entry point
+    sys.modules.pop("theirs_of_a_test", None)
+
+
+@needs_reasoner
+def test_train_compare_allocate_and_solve_run_them(installed, tmp_path):
+    pytest.importorskip("reasoning_gym")
+    trained = budgeteer(installed, "train", "theirs", "--budget", "600", "--out", str(tmp_path / "one"), *SMALL)
+    assert trained.returncode == 0, trained.stderr
+    assert trained.stdout.splitlines()[-1] == f"trained policy: {tmp_path / 'one' / 'policy'}"
+    out = tmp_path / "many"
+    compared = budgeteer(
+        installed, "compare", "theirs@600", "--seeds", "1", "--workers", "1", "--out", str(out), *SMALL
+    )
+    assert compared.returncode == 0, compared.stderr
+    (run,) = json.loads((out / "results.json").read_text())["runs"]
+    assert run["recipe"] == "theirs"
+    assert 0 < run["tokens"]["used"] <= 600
+    items = '{"key": "a", "cost": 10}\n{"key": "b", "cost": 10}\n'
+    split = budgeteer(installed, "allocate", "-", "--method", "their-uniform", "--budget", "40", "--json", stdin=items)
+    assert json.loads(split.stdout)["plan"] == {"a": 2, "b": 2}, split.stderr
+    solved = budgeteer(
+        installed, "solve", "chains", "--limit", "1", "--strategy", "their-direct", "--budget", "200",
+        "--out", str(tmp_path / "answers.jsonl"),
+    )  # fmt: skip
+    assert solved.returncode == 0, solved.stderr
+
+
+@needs_reasoner
+def test_the_first_failure_ends_a_comparison_and_the_busy_run_pauses_at_a_checkpoint(installed, tmp_path):
+    pytest.importorskip("reasoning_gym")
+    small = [*SMALL, "--steps", "5000"]
+    out = tmp_path / "out"
+    done = budgeteer(
+        installed,
+        "compare",
+        "theirs@90m",
+        "theirs-broken@90m",
+        "--seeds",
+        "1",
+        "--workers",
+        "2",
+        "--out",
+        str(out),
+        *small,
+    )
+    assert done.returncode == 2
+    assert "their advantage is broken" in done.stderr
+    assert " paused  theirs@90m-seed0" in done.stderr
+    assert "the other runs pause" in done.stderr
+    assert "the same command continues" in done.stderr
+    assert (out / "checkpoints" / "theirs@90m-seed0" / "checkpoint.pt").exists()
