@@ -28,7 +28,16 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from functools import lru_cache
 from typing import Any, NoReturn, TypeVar, cast
 
-from budgeteer.adapters.metering import REJECTED, UNKNOWN, Allowance, Answer, Call, Metering, metering_of
+from budgeteer.adapters.metering import (
+    REJECTED,
+    UNKNOWN,
+    Allowance,
+    Answer,
+    Call,
+    Metering,
+    metering_of,
+    refuse_unmetered,
+)
 from budgeteer.adapters.reading import CAP_LIKE, CAPS, Events, Reading, ask_for_usage, cap_of, choices_of
 from budgeteer.errors import InvalidInput, MissingExtra
 from budgeteer.ledger.estimate import cap_name, input_bound, worst_case
@@ -76,15 +85,11 @@ def wrap(client: C, allowance: Allowance | Metering, **options: Any) -> C:
         options: of :class:`budgeteer.adapters.metering.Metering`: kinds, prices, bounds, estimator, state, on_settle.
 
     Raises:
-        InvalidInput: not such a client, one that is wrapped already, or bad options.
+        InvalidInput: not such a client, one that is wrapped already or whose transport retries, or bad options.
     """
     metering = metering_of(allowance, options)
+    refuse_unmetered(client)
     inner = getattr(client, "_client", None)
-    if isinstance(inner, _Client | _AsyncClient):
-        raise InvalidInput(
-            "this client is wrapped already, and every call would be charged twice; wrap the plain client, or use this "
-            "one as it is"
-        )
     if isinstance(client, openai.OpenAI) and isinstance(inner, httpx2.Client):
         _settler(os.getpid())
         made: Any = client.with_options(http_client=_Client(inner, metering))
@@ -92,7 +97,8 @@ def wrap(client: C, allowance: Allowance | Metering, **options: Any) -> C:
         made = client.with_options(http_client=_AsyncClient(inner, metering))
     else:
         raise InvalidInput(f"{client!r} is no OpenAI or AsyncOpenAI client over httpx2")
-    made.__class__ = _metered(type(client))
+    kind: Any = type(client)
+    made.__class__ = _metered(kind)
     return cast(C, made)
 
 
@@ -151,16 +157,16 @@ class _Client(httpx2.Client):
 
     def __init__(self, inner: httpx2.Client, metering: Metering) -> None:
         super().__init__(transport=httpx2.MockTransport(_unused), timeout=inner.timeout, trust_env=False)
-        self._inner, self._metering = inner, metering
+        self._inner, self.metering = inner, metering
 
     def build_request(self, *args: Any, **kwargs: Any) -> httpx2.Request:
         return self._inner.build_request(*args, **kwargs)
 
     def send(self, request: httpx2.Request, **kwargs: Any) -> httpx2.Response:
-        prepared = _prepare(request, self._metering)
+        prepared = _prepare(request, self.metering)
         if prepared is None:
             return self._inner.send(request, **kwargs)
-        exchange = _Exchange(prepared, Call(self._metering, prepared.planned).start())
+        exchange = _Exchange(prepared, Call(self.metering, prepared.planned).start())
         try:
             response = self._inner.send(prepared.request, **kwargs)
             if kwargs.get("stream") and response.status_code < 400:
@@ -182,16 +188,16 @@ class _AsyncClient(httpx2.AsyncClient):
 
     def __init__(self, inner: httpx2.AsyncClient, metering: Metering) -> None:
         super().__init__(transport=httpx2.MockTransport(_unused), timeout=inner.timeout, trust_env=False)
-        self._inner, self._metering = inner, metering
+        self._inner, self.metering = inner, metering
 
     def build_request(self, *args: Any, **kwargs: Any) -> httpx2.Request:
         return self._inner.build_request(*args, **kwargs)
 
     async def send(self, request: httpx2.Request, **kwargs: Any) -> httpx2.Response:
-        prepared = _prepare(request, self._metering)
+        prepared = _prepare(request, self.metering)
         if prepared is None:
             return await self._inner.send(request, **kwargs)
-        exchange = _Exchange(prepared, await Call(self._metering, prepared.planned).astart())
+        exchange = _Exchange(prepared, await Call(self.metering, prepared.planned).astart())
         try:
             response = await self._inner.send(prepared.request, **kwargs)
             if kwargs.get("stream") and response.status_code < 400:
@@ -348,8 +354,9 @@ class _Stream(httpx2.SyncByteStream):
     def _pieces(self) -> Iterator[bytes]:
         for piece in self.response.iter_bytes():
             passed = self.events.feed(piece)
-            if self.exchange.call.needs_more(length := self.exchange.reading.length()):
-                self.exchange.call.extend(length)
+            reading, call = self.exchange.reading, self.exchange.call
+            if call.needs_more(length := reading.length(), reading.least):
+                call.extend(max(length, reading.least))
             if passed:
                 yield passed
         self.ended = True
@@ -385,8 +392,9 @@ class _AsyncStream(httpx2.AsyncByteStream):
         try:
             async for piece in self.response.aiter_bytes():
                 passed = self.events.feed(piece)
-                if self.exchange.call.needs_more(length := self.exchange.reading.length()):
-                    await self.exchange.call.aextend(length)
+                reading, call = self.exchange.reading, self.exchange.call
+                if call.needs_more(length := reading.length(), reading.least):
+                    await call.aextend(max(length, reading.least))
                 if passed:
                     yield passed
             self.ended = True

@@ -23,6 +23,7 @@ from budgeteer.adapters.metering import (
     Answer,
     Metering,
     Planned,
+    grown,
     outcome_of_status,
     tags,
 )
@@ -83,12 +84,13 @@ class Hold:
     what upstreams refuse is limited as well.
     """
 
-    __slots__ = ("__weakref__", "_done", "_proxy", "live", "name", "planned", "reserved", "started")
+    __slots__ = ("__weakref__", "_covered", "_done", "_proxy", "live", "name", "planned", "reserved", "started")
 
     def __init__(self, proxy: Proxy, live: Live, name: str, planned: Planned, reserved: dict[str, int]) -> None:
         self._proxy, self.live, self.name, self.planned, self.reserved = proxy, live, name, planned, reserved
         self.started, self._done = time.time_ns(), False
         live.open += 1
+        self._covered = planned.worst.output or 0
         upkeep.here().keep(self, name, proxy.config.ttl)
 
     @property
@@ -100,6 +102,25 @@ class Hold:
     def amounts(self) -> dict[str, int]:
         """Units per kind that are held."""
         return self.reserved
+
+    async def extend(self, least: int) -> None:
+        """Reserve more for a stream that went beyond its cap.
+
+        Raises:
+            InvalidInput: the budget does not cover it.
+        """
+        if least <= self._covered:
+            return
+        planned, metering = self.planned, self._proxy.metering
+        self._covered = grown(planned, least)
+        more = metering.most(replace(planned.reserve, output=self._covered), planned.model, planned.service)
+        try:
+            await self.ledger.aio.extend(self.name, {**self.reserved, **more}, ttl=self._proxy.config.ttl)
+        except BudgetExceeded as error:
+            raise InvalidInput(
+                f"the stream went on beyond its cap, and the budget does not cover it: {error}"
+            ) from None
+        self.reserved = {**self.reserved, **more}
 
     def finish(self, answer: Answer) -> None:
         """Book what an attempt used, or give back what was not run."""
@@ -464,7 +485,7 @@ class Proxy:
                 live.reading = prepared.reading
                 if response.headers.get("content-type", "").startswith("text/event-stream"):
                     events.streamed = True
-                    await self._pass_on(live, backend, response, events, headers, send)
+                    await self._pass_on(live, hold, backend, response, events, headers, send)
                     ended = True
                 else:
                     content = await response.read()
@@ -527,7 +548,7 @@ class Proxy:
         ask.answer = content if live.outcome == ends.OK else None
 
     async def _pass_on(
-        self, live: Live, backend: Backend, response: aiohttp.ClientResponse, events: Events,
+        self, live: Live, hold: Hold, backend: Backend, response: aiohttp.ClientResponse, events: Events,
         headers: list[tuple[bytes, bytes]], send: Send,
     ) -> None:  # fmt: skip
         """A stream's bytes, as they come; of a client that has left, to the end, or up to the first text if that is
@@ -537,6 +558,7 @@ class Proxy:
         await send({"type": "http.response.start", "status": response.status, "headers": headers})
         async for piece in response.content.iter_any():
             passed = events.feed(piece)
+            await hold.extend(events.reading.least)
             if live.first_ms is None:
                 live.first_ms = int((time.monotonic() - live.started) * 1000)
             if live.left:
