@@ -1,8 +1,8 @@
 """What a scripted provider billed against what each adapter charged: ``python benchmarks/conformance.py``.
 
 Every cell is a real run of one scenario through one adapter, over HTTP, on a ledger in a file. The provider counts what
-it bills as it generates; the charge is what the ledger has settled when nothing is held any more. Where the provider says
-its usage the two are equal; everywhere the charge is not below the bill. Writes ``docs/conformance.md`` and
+it bills as it generates; the charge is what the ledger has settled when nothing is held any more. Where the provider
+says its usage the two are equal; everywhere the charge is not below the bill. Writes ``docs/conformance.md`` and
 ``benchmarks/results/conformance.json``.
 
 A new adapter is one entry of ``ADAPTERS``: a coroutine function that makes one ask of an endpoint on an allowance.
@@ -54,6 +54,7 @@ class Ask:
         leave: words of a stream after which it is left; 0 reads it to its end.
         retries: of the client.
         timeout, cancel: seconds until the client gives up, until the call is cancelled.
+        fails: whether the client may raise what became of the call.
     """
 
     stream: bool = False
@@ -64,6 +65,7 @@ class Ask:
     retries: int = 0
     timeout: float = 30.0
     cancel: float | None = None
+    fails: bool = False
 
 
 class Bill:
@@ -165,24 +167,24 @@ SCENARIOS = [
     Scenario("stream", "a stream, read to its end", Ask(stream=True), lambda b: [b.words(9)]),
     Scenario("cut stream", "left after 3 of 50 words", Ask(stream=True, leave=3), lambda b: [b.words(50, 0.02)], False),
     Scenario(
-        "retries", "two attempts fail after they generated, the client tries again", Ask(retries=2),
+        "retries", "two attempts fail after they generated, the client tries again", Ask(retries=2, fails=True),
         lambda b: [b.failure, b.failure, b.answer()], False,
     ),
     Scenario("tools", "the model calls a tool", Ask(tools=True), lambda b: [b.answer()]),
     Scenario("several choices", "three answers at once", Ask(choices=3), lambda b: [b.answer(21)], needs="choices"),
     Scenario("embeddings", "no output", Ask(embeddings=True), lambda b: [b.embedding], needs="embeddings"),
     Scenario(
-        "time-out", "the client gives up before the answer", Ask(timeout=0.3), lambda b: [b.answer(seconds=1)], False
+        "time-out", "the client gives up before the answer", Ask(timeout=0.3, fails=True), lambda b: [b.answer(seconds=1)], False
     ),
     Scenario(
-        "cancellation", "the task is cancelled before the answer", Ask(cancel=0.3), lambda b: [b.answer(seconds=1)],
+        "cancellation", "the task is cancelled before the answer", Ask(cancel=0.3, fails=True), lambda b: [b.answer(seconds=1)],
         False, "cancellation",
     ),
     Scenario("missing usage", "the provider says nothing", Ask(), lambda b: [b.answer(says=False)], False),
     Scenario("cached tokens", "12 of the prompt's are read from a cache", Ask(), lambda b: [b.answer(cached=12)]),
     Scenario("reasoning", "25 of 32 output tokens are not shown", Ask(), lambda b: [b.answer(32, reasoning=25)]),
     Scenario(
-        "refusal", "the model refuses, and is paid for it", Ask(),
+        "refusal", "the model refuses, and is paid for it", Ask(fails=True),
         lambda b: [b.answer(message={"content": None, "refusal": "I cannot say hello to everybody"})],
     ),
     Scenario("crash", "kill -9 in mid-call", Ask(), lambda b: [b.hangs], False),
@@ -400,7 +402,7 @@ async def one(call: Callable[..., Awaitable[None]], url: str, ledger: SqliteLedg
     try:
         await task
     except (asyncio.CancelledError, Exception):
-        if ask.cancel is None and not ask.retries and ask.timeout > 1:
+        if not ask.fails:
             raise
 
 
@@ -444,9 +446,9 @@ def page(cells: list[dict[str, Any]]) -> str:
     by = {(one["scenario"], one["adapter"]): one for one in cells}
     lines = [
         "# Conformance of the adapters", "",
-        "What a scripted provider billed, and what each adapter charged, in tokens of input and output. Every cell is a",
-        "run over HTTP on a ledger in a file; the provider counts as it generates. `=`: charged what was billed. Where",
-        "the provider does not say what it billed, the charge is an estimate, and never below the bill (`≤`).", "",
+        "What a scripted provider billed, and what each adapter charged, in tokens, input and output. Every cell is a",
+        "run over HTTP on a ledger in a file; the provider counts as it generates. `=`: charged what was billed.",
+        "Where the provider does not say what it billed, the charge is an estimate, and never below it (`≤`).", "",
         "`python benchmarks/conformance.py` (`make conformance`) writes this page and",
         "`benchmarks/results/conformance.json`, and a test runs all cells again. A new adapter joins by one entry of",
         "`ADAPTERS` there.", "",

@@ -143,7 +143,7 @@ def stream(*told):
         (stream((12, 1), (0, 1), (0, 1)), 15),
         (stream((12, 5), (12, 2), (12, 4)), 23),
         ([*stream((12, 1), (12, 1), (12, 1))[:-1],
-          {"choices": [], "usage": {"prompt_tokens": 12, "completion_tokens": 3}}, b"[DONE]"], 15),  # and all of it again
+          {"choices": [], "usage": {"prompt_tokens": 12, "completion_tokens": 3}}, b"[DONE]"], 15),  # and the sum
         ([*stream((12, 1), (12, 2))[:-1], {"choices": [], "usage": {"prompt_tokens": 12, "completion_tokens": 2}},
           b"[DONE]"], 14),  # the last one repeated
     ],
