@@ -174,10 +174,12 @@ SCENARIOS = [
     Scenario("several choices", "three answers at once", Ask(choices=3), lambda b: [b.answer(21)], needs="choices"),
     Scenario("embeddings", "no output", Ask(embeddings=True), lambda b: [b.embedding], needs="embeddings"),
     Scenario(
-        "time-out", "the client gives up before the answer", Ask(timeout=0.3, fails=True), lambda b: [b.answer(seconds=1)], False
+        "time-out", "the client gives up before the answer", Ask(timeout=0.3, fails=True),
+        lambda b: [b.answer(seconds=1)], False
     ),
     Scenario(
-        "cancellation", "the task is cancelled before the answer", Ask(cancel=0.3, fails=True), lambda b: [b.answer(seconds=1)],
+        "cancellation", "the task is cancelled before the answer", Ask(cancel=0.3, fails=True),
+        lambda b: [b.answer(seconds=1)],
         False, "cancellation",
     ),
     Scenario("missing usage", "the provider says nothing", Ask(), lambda b: [b.answer(says=False)], False),
