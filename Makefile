@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install -qq --disable-pip-version-check -c constraints.txt
 STEP := @$(BIN)/python tools/step.py
 
-.PHONY: run test test-slow fresh-clone lint bench evidence screenshots clean
+.PHONY: run test test-slow fresh-clone lint bench conformance evidence screenshots clean
 
 # the demonstration: five arms, three seeds, a table and a report
 run: $(VENV)/.lab
@@ -40,6 +40,10 @@ bench: $(VENV)/.dev
 	$(BIN)/python benchmarks/estimate.py $(if $(DATA),--data $(DATA))
 	$(BIN)/python benchmarks/smollm2.py $(if $(DATA),--data $(DATA))
 	$(BIN)/python benchmarks/smollm2_guidance.py
+
+# what every adapter charges beside what was billed: docs/conformance.md
+conformance: $(VENV)/.dev
+	$(BIN)/python benchmarks/conformance.py
 
 evidence: $(VENV)/.lab
 	$(BIN)/budgeteer evidence --all

@@ -202,7 +202,7 @@ def test_agents_sdk_missing_usage_errors_and_streams(agents):
         assert [(s.outcome, s.estimated) for s in seen] == [
             ("ok", True), ("unknown", True), ("rejected", False), ("ok", False), ("cut", True),
         ]  # fmt: skip
-        assert seen[0].usage.output == len("Hello")
+        assert seen[0].usage.output == 50  # the SDK asks such a model to think, so that it may have done so unseen
         assert seen[3].usage.total == 47
         assert purse.left
 
@@ -228,3 +228,112 @@ def test_agents_sdk_hands_one_allowance_to_all_agents_of_a_run(agents):
         assert purse.left == {"all": 5000 - 3 * 47}  # the agent used as a tool, too
 
     asyncio.run(main())
+
+
+def client_of(provider, retries):
+    from openai import AsyncOpenAI
+
+    return AsyncOpenAI(base_url=provider.url, api_key="x", max_retries=retries, timeout=5)
+
+
+AGAIN = [("retry-after", "0"), ("retry-after-ms", "1")]
+
+
+def test_pydantic_ai_meters_every_attempt_of_the_clients_retries(pydantic):
+    """Two attempts fail after they may have run, the third answers; and a stream likewise."""
+    from pydantic_ai.models.openai import OpenAIChatModel
+    from pydantic_ai.providers.openai import OpenAIProvider
+
+    from budgeteer.adapters.pydantic_ai import BudgetedModel
+
+    purse, seen = Purse(all=50_000), []
+    script = [
+        error(500, AGAIN),
+        error(500, AGAIN),
+        chat(usage=used(40, 7)),
+        error(500, AGAIN),
+        sse(["Hi"], used(40, 7)),
+    ]
+    with Provider(*script) as provider:
+        model = OpenAIChatModel("gpt-4o", provider=OpenAIProvider(openai_client=client_of(provider, 2)))
+        agent = pydantic.Agent(BudgetedModel(model, purse, bounds=BOUNDS, on_settle=seen.append))
+
+        async def both():
+            assert (await agent.run("Hi")).output == "Hello there"
+            async with agent.run_stream("Hi") as result:
+                assert await result.get_output() == "Hi"
+
+        asyncio.run(both())
+        assert len(provider.requests) == 5
+    assert [(s.outcome, s.attempt) for s in seen] == [
+        ("unknown", 0),
+        ("unknown", 1),
+        ("ok", 2),
+        ("unknown", 0),
+        ("ok", 1),
+    ]
+    reserved = seen[0].reserved["all"]
+    assert purse.left == {"all": 50_000 - 3 * reserved - 2 * 47}
+
+
+def test_agents_sdk_meters_every_attempt_of_the_clients_retries(agents):
+    from budgeteer.adapters.openai_agents import BudgetedProvider
+
+    async def main():
+        purse, seen = Purse(all=50_000), []
+        with Provider(error(500, AGAIN), error(500, AGAIN), responses("Hello", USAGE)) as provider:
+            inner = agents.OpenAIProvider(openai_client=client_of(provider, 2))
+            mine = BudgetedProvider(purse, inner, bounds=BOUNDS, on_settle=seen.append)
+            config = agents.RunConfig(model_provider=mine, tracing_disabled=True)
+            await agents.Runner.run(agents.Agent(name="a", model="gpt-5"), "Hi", run_config=config)
+            assert len(provider.requests) == 3
+        assert [(s.outcome, s.attempt) for s in seen] == [("unknown", 0), ("unknown", 1), ("ok", 2)]
+        assert purse.left == {"all": 50_000 - 2 * seen[0].reserved["all"] - 47}
+
+    asyncio.run(main())
+
+
+def test_what_would_retry_or_be_charged_unseen_is_refused(pydantic, agents):
+    import httpx2
+    import openai
+    from pydantic_ai.models.fallback import FallbackModel
+    from pydantic_ai.models.openai import OpenAIChatModel
+    from pydantic_ai.models.test import TestModel
+    from pydantic_ai.providers.openai import OpenAIProvider
+
+    from budgeteer.adapters.openai import wrap
+    from budgeteer.adapters.openai_agents import BudgetedModel as OfAgents
+    from budgeteer.adapters.openai_agents import BudgetedProvider
+    from budgeteer.adapters.pydantic_ai import BudgetedModel
+
+    purse = Purse(all=50)
+    with pytest.raises(InvalidInput, match="FallbackModel"):
+        BudgetedModel(FallbackModel(TestModel(), TestModel()), purse)
+    plain = openai.AsyncOpenAI(api_key="x")
+    wrapped = OpenAIChatModel("m", provider=OpenAIProvider(openai_client=wrap(plain, purse)))
+    with pytest.raises(InvalidInput, match="charged twice"):
+        BudgetedModel(wrapped, purse)
+    with pytest.raises(InvalidInput, match="charged twice"):
+        BudgetedProvider(purse, agents.OpenAIProvider(openai_client=wrap(plain, purse))).get_model("m")
+
+    class RetryTransport(httpx2.AsyncHTTPTransport):
+        pass
+
+    retrying = openai.AsyncOpenAI(api_key="x", http_client=httpx2.AsyncClient(transport=RetryTransport()))
+    with pytest.raises(InvalidInput, match="RetryTransport retries"):
+        wrap(retrying, purse)
+    with pytest.raises(InvalidInput, match="RetryTransport retries"):
+        BudgetedModel(OpenAIChatModel("m", provider=OpenAIProvider(openai_client=retrying)), purse)
+    sockets = agents.OpenAIProvider(openai_client=plain, use_responses_websocket=True).get_model("gpt-5")
+    with pytest.raises(InvalidInput, match="WebSocket is not metered"):
+        OfAgents(sockets, purse)
+
+    class LitellmModel:
+        __module__ = "agents.extensions.models.litellm_model"
+        model = "m"
+
+    one = OfAgents(LitellmModel(), purse, bounds=BOUNDS)
+    rest = ([], None, [], agents.ModelTracing.DISABLED)
+    more = {"previous_response_id": None, "conversation_id": None, "prompt": None}
+    with pytest.raises(InvalidInput, match="LitellmModel retries"):
+        asyncio.run(one.get_response(None, "Hi", agents.ModelSettings(), *rest, **more))

@@ -480,6 +480,29 @@ def test_a_stream_longer_than_the_life_of_a_reservation_stays_reserved(tmp_path)
     assert not any("\texpired\t" in line for line in journal)
 
 
+def test_a_stream_that_ignores_its_cap_is_cut_where_the_budget_ends(tmp_path):
+    """2,000 words on a cap of 20: what the budget covers beyond is reserved as it comes, and the rest is not read."""
+    upstream = Upstream(m=echo(words=2000, pause=0.002, keeps_cap=False))
+    with upstream, one_upstream(tmp_path, upstream, ["m"]) as running:
+        key = running.key("all:160")
+        body = running.call("/v1/chat/completions", ask(model="m", stream=True), key)[2]
+        (record,) = running.settled()
+    assert 20 <= body.count(b'"content"') <= 160
+    assert b"stream_cut" in body
+    assert b"beyond its cap" in body
+    assert (record["outcome"], record["estimated"]) == ("cut", True)
+    assert record["units"]["all"] >= 7 + body.count(b'"content"')
+
+
+def test_a_stream_beyond_its_cap_goes_on_while_the_budget_covers_it(tmp_path):
+    upstream = Upstream(m=echo(words=300, keeps_cap=False))
+    with upstream, one_upstream(tmp_path, upstream, ["m"]) as running:
+        key = running.key("all:9000")
+        assert running.call("/v1/chat/completions", ask(model="m", stream=True), key)[0] == 200
+        (record,) = running.settled()
+    assert (record["outcome"], record["units"]["all"], record["overshoot"]) == ("ok", 307, {})
+
+
 def test_what_upstreams_refuse_counts_as_a_request(tmp_path):
     with Upstream(m=error(400)) as upstream, one_upstream(tmp_path, upstream, ["m"]) as running:
         key = running.key("all:9000", "requests:2/90s")

@@ -43,8 +43,14 @@ class Model:
         self.now = max(self.booked_at, clock)
         for call in self.calls.values():
             if call["status"] == "open" and call["expires"] <= self.now:
-                call["status"] = "expired"
                 self.booked()
+                if call["on_abandon"] == "release":
+                    call["status"] = "expired"
+                    continue
+                kept = () if call["on_abandon"] == "charge" else call["on_abandon"]
+                actual = {kind: 0 if kind in kept else units for kind, units in call["amounts"]}
+                call.update(status="abandoned", actual=actual)
+                self.spent += [(call["path"], kind, units, self.now) for kind, units in actual.items()]
 
     def booked(self) -> None:
         self.booked_at = self.now
@@ -173,13 +179,16 @@ class ThreeLedgers(RuleBasedStateMachine):
     def jump(self, seconds: int) -> None:
         self.clock += seconds * 1000
 
-    @rule(target=ids, path=st.sampled_from(PATHS), tokens=TOKENS, money=MONEY, ttl=st.sampled_from([None, 5, 700]))
-    def reserve(self, path: str, tokens: int, money: int, ttl: int | None):
+    @rule(
+        target=ids, path=st.sampled_from(PATHS), tokens=TOKENS, money=MONEY, ttl=st.sampled_from([None, 5, 700]),
+        on_abandon=st.sampled_from(["charge", "charge", "release", ("money",)]),
+    )  # fmt: skip
+    def reserve(self, path: str, tokens: int, money: int, ttl: int | None, on_abandon="charge"):
         self.count += 1
         name = f"call-{self.count}"
-        return self._reserve(name, path, tokens, money, ttl)
+        return self._reserve(name, path, tokens, money, ttl, on_abandon)
 
-    def _reserve(self, name: str, path: str, tokens: int, money: int, ttl: int | None):
+    def _reserve(self, name: str, path: str, tokens: int, money: int, ttl: int | None, on_abandon):
         self.model.tick(self.clock)
         free = self.model.free(path)
         amounts = {kind: units for kind, units in (("all", tokens), ("money", money)) if kind in free}
@@ -187,14 +196,15 @@ class ThreeLedgers(RuleBasedStateMachine):
             assert self.all("reserve", path, {"all": 1}, id=name)[0] == "InvalidInput"
             return multiple()
         fits = all(free[kind] is None or units <= free[kind] for kind, units in amounts.items())
-        found = self.all("reserve", path, amounts, id=name, ttl=ttl)
+        found = self.all("reserve", path, amounts, id=name, ttl=ttl, on_abandon=on_abandon)
         assert (found[0] != "exceeded") == fits, (found, free)
         if not fits:
             return multiple()
         self.model.booked()
         expires = self.model.now + 1000 * (ttl or 600)
         self.model.calls[name] = {
-            "path": path, "amounts": tuple(sorted(amounts.items())), "expires": expires, "status": "open", "ttl": ttl
+            "path": path, "amounts": tuple(sorted(amounts.items())), "expires": expires, "status": "open",
+            "on_abandon": on_abandon,
         }  # fmt: skip
         return name
 
@@ -210,9 +220,9 @@ class ThreeLedgers(RuleBasedStateMachine):
     def reserve_again(self, name: str) -> None:
         call = self.model.calls[name]
         self.model.tick(self.clock)
-        if call["status"] in ("open", "settled") and "extended" not in call:
+        if call["status"] in ("open", "settled", "abandoned") and "extended" not in call:
             found = self.all("reserve", call["path"], dict(call["amounts"]), id=name)
-            assert found.status == call["status"]
+            assert found.status == call["status"].replace("abandoned", "settled")
         assert self.all("reserve", call["path"], {"all": 977}, id=name)[0] == "IdConflict"
 
     @rule(name=ids, tokens=TOKENS, money=MONEY)
@@ -224,6 +234,19 @@ class ThreeLedgers(RuleBasedStateMachine):
         found = self.all("settle", name, actual, tags={"stage": "review", "model": "ä\t\n"})
         if call["status"] == "settled":
             assert (found[0] == "IdConflict") == (call["actual"] != actual)
+            return
+        if call["status"] == "abandoned":
+            before = call["actual"]
+            actual = {kind: max(units, before[kind]) for kind, units in actual.items()}
+            assert dict(found.actual) == actual
+            if actual == before:
+                return
+            more = {kind: units - before[kind] for kind, units in actual.items()}
+            over = {k: n - max(0, free[k]) for k, n in more.items() if free.get(k) is not None and n > max(0, free[k])}
+            assert dict(found.overshoot) == over
+            self.model.booked()
+            call.update(status="settled", actual=actual)
+            self.model.spent += [(call["path"], kind, units, self.model.now) for kind, units in more.items()]
             return
         limit = dict(call["amounts"]) if call["status"] == "open" else {k: free.get(k) for k in actual}
         over = {k: n - max(0, limit[k]) for k, n in actual.items() if limit[k] is not None and n > max(0, limit[k])}
@@ -243,7 +266,7 @@ class ThreeLedgers(RuleBasedStateMachine):
     def release(self, name: str) -> None:
         call = self.model.calls[name]
         found = self.all("release", name)
-        if call["status"] == "settled":
+        if call["status"] in ("settled", "abandoned"):
             assert found[0] == "ReservationClosed"
         elif call["status"] == "open":
             call["status"] = "released"

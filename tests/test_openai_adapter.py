@@ -558,3 +558,35 @@ def test_a_real_llama_cpp_server():
     for settled in seen:
         assert settled.amounts["all"] <= settled.reserved["all"]
     assert purse.left
+
+
+@pytest.mark.parametrize("sync", [True, False])
+def test_a_stream_that_ignores_its_cap_is_cut_where_the_budget_ends(sync):
+    """2,000 words on a cap of 10 and a budget that has 40 left beside the prompt."""
+    seen, got = [], []
+    purse = Purse(all=WORST - 50 + 40)
+    ask = {**ASK, "max_tokens": 10, "stream": True}
+    with Provider(sse(["word "] * 2000, used(12, 2000), pause=0.002)) as provider:
+        mine = client(provider, purse, sync=sync, on_settle=seen.append)
+
+        async def call():
+            if sync:
+                got.extend(mine.chat.completions.create(**ask))
+            else:
+                async for chunk in await mine.chat.completions.create(**ask):
+                    got.append(chunk)  # noqa: PERF401 (what came before the cut counts)
+
+        with pytest.raises(BudgetExceeded):
+            asyncio.run(call())
+        wait_for(seen, 1)
+    assert 10 <= len(got) <= 40
+    assert (seen[0].outcome, seen[0].estimated) == ("cut", True)
+    assert seen[0].usage.output >= len(got)
+
+
+def test_a_stream_beyond_its_cap_goes_on_while_the_budget_covers_it():
+    purse, seen = Purse(all=5000), []
+    with Provider(sse(["word "] * 200, used(12, 200))) as provider:
+        mine = client(provider, purse, on_settle=seen.append)
+        assert len(list(mine.chat.completions.create(**{**ASK, "max_tokens": 10, "stream": True}))) == 201
+    assert (seen[0].usage.total, purse.left, purse.extended > 0) == (212, {"all": 5000 - 212}, True)

@@ -116,8 +116,8 @@ def usage(prompt, completion, **more):
 
 
 def echo(words=5, prompt=7, pause=0.0, delay=0.0, cut_after=None, reports=True, counts_one=False,
-         model_name="echo-1", **more):  # fmt: skip
-    """Says ``words`` words, at most the cap, a token each; streamed if asked.
+         model_name="echo-1", keeps_cap=True, **more):  # fmt: skip
+    """Says ``words`` words, at most the cap unless that is not kept, a token each; streamed if asked.
 
     ``cut_after`` words the connection drops; ``reports`` False leaves the usage out; ``counts_one`` counts one choice
     however many there are, as llama.cpp does.
@@ -127,7 +127,7 @@ def echo(words=5, prompt=7, pause=0.0, delay=0.0, cut_after=None, reports=True, 
         if delay:
             await asyncio.sleep(delay)
         cap = body.get("max_completion_tokens", body.get("max_tokens", body.get("max_output_tokens", 10**6)))
-        n, choices = min(words, cap), body.get("n") or 1
+        n, choices = min(words, cap) if keeps_cap else words, body.get("n") or 1
         if isinstance(body.get("prompt"), list) and not isinstance(body["prompt"][0], int):
             choices *= len(body["prompt"])
         if path.endswith("/embeddings"):

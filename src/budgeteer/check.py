@@ -126,16 +126,24 @@ def check_ledger(make_ledger: Callable[..., Ledger]) -> None:
     """Run a store through the ledger's rules, and raise :class:`CheckFailed` at the first that it breaks.
 
     Rules: a reservation is held in all scopes of its path or in none, and the outermost limit refuses; an id is charged
-    once, whatever is repeated; an actual above its reservation is booked, as overshoot; what is abandoned comes back
-    and can be settled late; calendar and rolling windows follow the clock given, never early, keep what they hold
-    while other limits come and go, and a clock that goes back changes nothing; integers are exact far beyond 2^53; a
-    path, kind, id or amount that is wrong is a typed error; threads and coroutines that compete never pass a limit, and
-    everything charged is the sum of the actuals; the journal verifies.
+    once, whatever is repeated; an actual above its reservation is booked, as overshoot; what is abandoned is charged in
+    full, or comes back where it was reserved so, and can be settled late; calendar and rolling windows follow the clock
+    given, never early, keep what they hold while other limits come and go, and a clock that goes back changes
+    nothing; integers are exact far beyond 2^53; a path, kind, id or amount that is wrong is a typed error; threads and
+    coroutines that compete never pass a limit, and everything charged is the sum of the actuals; the journal verifies.
 
     Args:
         make_ledger: called as ``make_ledger(clock=clock)``; returns a new, empty ledger. ``clock()`` is milliseconds.
     """
-    for rule in (_ledger_scopes, _ledger_ids, _ledger_time, _ledger_numbers, _ledger_input, _ledger_race):
+    for rule in (
+        _ledger_scopes,
+        _ledger_ids,
+        _ledger_time,
+        _ledger_abandoned,
+        _ledger_numbers,
+        _ledger_input,
+        _ledger_race,
+    ):
         now = [1_750_000_000_123]
         with make_ledger(clock=lambda now=now: now[0]) as ledger:
             rule(ledger, now)
@@ -244,12 +252,12 @@ def _ledger_time(ledger: Ledger, now: list[int]) -> None:
     from budgeteer.ledger.limit import Limit
 
     ledger.open("org", [Limit("all", 100)])
-    ledger.reserve("org", {"all": 60}, id="x", ttl=10)
+    ledger.reserve("org", {"all": 60}, id="x", ttl=10, on_abandon="release")
     now[0] += 9_999
     _expect(ledger.remaining("org"), {"all": 40}, "a reservation is held until it expires")
     now[0] += 1
-    _expect(ledger.remaining("org"), {"all": 100}, "an abandoned reservation comes back")
-    ledger.reserve("org", {"all": 90}, id="y", ttl=10)
+    _expect(ledger.remaining("org"), {"all": 100}, "an abandoned reservation comes back where it was reserved so")
+    ledger.reserve("org", {"all": 90}, id="y", ttl=10, on_abandon="release")
     late = ledger.settle("x", {"all": 60})
     _expect(
         (late.status, late.overshoot), ("settled", (("all", 50),)), "a late settle is booked, overshoot what had gone"
@@ -290,6 +298,42 @@ def _ledger_time(ledger: Ledger, now: list[int]) -> None:
         now[0] += step
         ledger.settle(ledger.reserve("org", {"all": 30}).id, {"all": 30})
     _expect(ledger.remaining("org"), {"all": 10}, "what is booked while the clock is back counts in the latest window")
+
+
+def _ledger_abandoned(ledger: Ledger, now: list[int]) -> None:
+    from budgeteer.ledger.core import ABANDONED
+    from budgeteer.ledger.limit import Limit
+
+    ledger.open("org", [Limit("all", 100), Limit("slots", 3), Limit("all", 70, "day")])
+    ledger.open("org/a", [])
+    ledger.reserve("org/a", {"all": 40, "slots": 1}, id="x", ttl=10)
+    ledger.reserve("org", {"all": 5, "slots": 1}, id="y", ttl=10, on_abandon=["slots"])
+    now[0] += 9_000
+    renewed = ledger.extend("y", {"all": 5, "slots": 1}, ttl=10)
+    _expect(renewed.expires, now[0] + 10_000, "an extension renews, also without more")
+    now[0] += 1_000
+    _expect(ledger.remaining("org"), {"all": 25, "slots": 1}, "an abandoned reservation is charged in full")
+    _refuses(errors.BudgetExceeded, "what was abandoned", ledger.reserve, "org", {"all": 26, "slots": 1})
+    _refuses(errors.ReservationClosed, "extend of an abandoned one", ledger.extend, "x", {"all": 50, "slots": 1})
+    _refuses(errors.ReservationClosed, "release of a charged one", ledger.release, "x")
+    again = ledger.reserve("org/a", {"all": 40, "slots": 1}, id="x")
+    _expect((again.status, again.detail), ("settled", ABANDONED), "an abandoned id is charged once")
+    for _ in range(2):
+        late = ledger.settle("x", {"all": 30, "slots": 1})
+        _expect(dict(late.actual), {"all": 40, "slots": 1}, "a late settlement gives nothing back")
+    late = ledger.settle("x", {"all": 75, "slots": 0}, tags={"stage": "a"})
+    found = (dict(late.actual), dict(late.overshoot), late.detail)
+    _expect(found, ({"all": 75, "slots": 1}, {"all": 10}, '{"stage":"a"}'), "a late settlement adds what it says more")
+    _expect(ledger.settle("x", {"all": 75, "slots": 1}), late, "a repeated late settle returns the first")
+    _refuses(errors.IdConflict, "settled late, and again", ledger.settle, "x", {"all": 76, "slots": 1})
+    now[0] += 8_999
+    _expect(ledger.remaining("org"), {"all": -10, "slots": 1}, "what is renewed is held")
+    now[0] += 1
+    _expect(ledger.remaining("org"), {"all": -10, "slots": 2}, "kinds to release come back, the others are charged")
+    for bad in ("keep", "", 7, None, [], ["a b"]):
+        _refuses(
+            errors.InvalidInput, f"on_abandon {bad!r}", ledger.reserve, "org", {"all": 0, "slots": 0}, on_abandon=bad
+        )
 
 
 def _ledger_numbers(ledger: Ledger, now: list[int]) -> None:

@@ -186,6 +186,8 @@ class Usage:
         return usage
 
 
+_CACHED = ("prompt_cache_hit_tokens", "cached_tokens", "num_cached_tokens", "cache_read_input_tokens")
+"""What compatible providers (DeepSeek, Moonshot and Together, Mistral, proxies) call tokens read from their cache."""
 _NAMES = tuple(field.name for field in fields(Usage))
 
 
@@ -225,6 +227,10 @@ def _openai(usage: Any, input_name: str, output_name: str, details_name: str) ->
     total = _known(usage, "total_tokens")
     inside, shown = _get(usage, details_name), _get(usage, f"{output_name}_details")
     cached, written = _known(inside, "cached_tokens"), _known(inside, "cache_write_tokens")
+    if cached is None:
+        cached = next((n for name in _CACHED if (n := _known(usage, name)) is not None), None)
+    if read is None and cached is not None and (missed := _known(usage, "prompt_cache_miss_tokens")) is not None:
+        read = cached + missed
     reasoning = _known(shown, "reasoning_tokens")
     if read is not None and made is not None:
         beside = None if total is None else total - read - made

@@ -125,6 +125,8 @@ class Answer:
         shown: bytes of output that were seen.
         hides: whether more may have been generated than is seen: thinking was asked for, the model is known for it.
             None: nothing is known of that.
+        least: tokens of output that there were at the least, where the usage does not say; more than the bound shows
+            that the server ignored the cap.
         model, service: as answered.
         outcome: see :class:`Settlement`.
     """
@@ -136,6 +138,7 @@ class Answer:
     outcome: str = OK
     shown: int = 0
     hides: bool | None = None
+    least: int = 0
 
 
 @dataclass(slots=True)
@@ -205,7 +208,8 @@ class Metering:
         """What to charge for a call between two times. What the provider did not say is estimated, never taken to be 0:
 
         - no answer, so that the call may have run: what was reserved;
-        - output unknown: the text seen, at most the bound; all that was reserved if nothing was, or more may be hidden;
+        - output unknown: the text seen, at most the bound, unless that was passed for certain; all that was reserved
+          if nothing was seen, or more may be hidden;
         - input unknown: what was reserved for it.
         """
         known = answer.usage or Usage()
@@ -222,7 +226,8 @@ class Metering:
                     audio_input=reserve.audio_input,
                 )  # fmt: skip
             if known.output is None:
-                made = min(max(seen, reserve.output or 0) if unsaid else seen, planned.worst.output or 0)
+                made, most = max(seen, reserve.output or 0) if unsaid else seen, planned.worst.output or 0
+                made = min(made, most) if answer.least <= most else max(made, answer.least)
                 usage = replace(usage, output=made, reasoning=None, audio_output=None)
             estimated = usage is not known
         if estimated and answer.outcome == UNKNOWN:
@@ -333,6 +338,12 @@ def tags(settlement: Settlement) -> dict[str, str]:
     }
 
 
+def grown(planned: Planned, tokens: int) -> int:
+    """Tokens of output to reserve for a stream that has so many: some more, at most the bound while it is kept."""
+    most = planned.worst.output or 0
+    return min(most, tokens + STEP) if tokens <= most else tokens + STEP
+
+
 class Call:
     """One reservation from its start to its settlement, which may lie outside any ``with`` block.
 
@@ -364,24 +375,25 @@ class Call:
         """Whether it is settled or released, or was never started."""
         return self._handle is None
 
-    def needs_more(self, tokens: int) -> bool:
-        """Whether so many tokens of output go beyond what is reserved; never beyond the bound."""
-        return self._covered < min(tokens, self.planned.worst.output or 0)
+    def needs_more(self, tokens: int, least: int) -> bool:
+        """Whether output goes beyond what is reserved: ``tokens`` as counted, which counts up to the bound, or
+        ``least``, the tokens that there are for certain, which counts beyond it."""
+        return self._covered < least or self._covered < min(tokens, self.planned.worst.output or 0)
 
     def extend(self, tokens: int) -> None:
-        """Reserve so many tokens of output and some more, at most the bound, or raise BudgetExceeded."""
+        """Reserve so many tokens of output and some more, or raise BudgetExceeded."""
         if self._handle is not None:
             self._handle.extend(self._grown(tokens))
 
     async def aextend(self, tokens: int) -> None:
-        """Reserve so many tokens of output and some more, at most the bound, or raise BudgetExceeded."""
+        """Reserve so many tokens of output and some more, or raise BudgetExceeded."""
         if self._handle is not None:
             extend = getattr(self._handle, "aextend", self._handle.extend)
             await _done(extend(self._grown(tokens)))
 
     def _grown(self, tokens: int) -> dict[str, int]:
         planned = self.planned
-        self._covered = min(planned.worst.output or 0, tokens + STEP)
+        self._covered = grown(planned, tokens)
         return self.metering.most(replace(planned.reserve, output=self._covered), planned.model, planned.service)
 
     def _taken(self) -> Handle | None:
@@ -401,7 +413,7 @@ class Call:
         settlement = self._settlement(answer)
         if answer.outcome == REJECTED:
             handle.release()
-        else:  # if the ledger fails here the block is not left, so that the reservation stays held until it expires
+        else:  # if this fails the block is not left, so that the reservation stays held until it counts as abandoned
             handle.settle(settlement.amounts, **tags(settlement))
         self._reserving.__exit__(None, None, None)
         self.metering.tell(settlement)
@@ -427,6 +439,29 @@ class Call:
 async def _done(result: object) -> None:
     if isawaitable(result):
         await result
+
+
+def refuse_unmetered(client: Any) -> None:
+    """Refuse a provider's client whose HTTP client retries by itself, or is metered already.
+
+    Raises:
+        InvalidInput: attempts would be billed that nobody sees, or calls charged twice.
+    """
+    http = getattr(client, "_client", None)
+    if getattr(http, "metering", None) is not None:
+        raise InvalidInput(
+            "this client is wrapped already, and every call would be charged twice; give the plain client, or use the "
+            "wrapped one without this adapter"
+        )
+    mounts = getattr(http, "_mounts", None)
+    transports = [getattr(http, "_transport", None), *(mounts.values() if isinstance(mounts, Mapping) else ())]
+    for transport in transports:
+        name = type(transport).__name__
+        if "retry" in name.lower() or "tenacity" in name.lower():
+            raise InvalidInput(
+                f"the client's transport {name} retries where no attempt can be metered; leave retries to the client "
+                "(max_retries)"
+            )
 
 
 NOT_RUN = frozenset({429, 503, 529})

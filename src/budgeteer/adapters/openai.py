@@ -2,8 +2,9 @@
 
 The meter sits below the client's retries, at its HTTP client: every attempt is reserved and settled by itself, whatever
 method made it (``create``, ``parse``, ``stream``, raw responses, other libraries that take an openai client), for chat
-completions, completions, responses and embeddings. Other routes that could generate are refused, so that nothing runs
-outside the budget. A call that does not fit raises :class:`budgeteer.errors.BudgetExceeded`, and is not retried.
+completions, completions, responses and embeddings. A request that is neither one of these nor known to be free is
+refused, by the route that is really called, and so is every WebSocket: nothing runs outside the budget. A call that
+does not fit raises :class:`budgeteer.errors.BudgetExceeded`, and is not retried.
 
 What is charged:
 
@@ -21,12 +22,22 @@ import json
 import logging
 import os
 import queue
+import re
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from functools import lru_cache
-from typing import Any, TypeVar, cast
+from typing import Any, NoReturn, TypeVar, cast
 
-from budgeteer.adapters.metering import REJECTED, UNKNOWN, Allowance, Answer, Call, Metering, metering_of
+from budgeteer.adapters.metering import (
+    REJECTED,
+    UNKNOWN,
+    Allowance,
+    Answer,
+    Call,
+    Metering,
+    metering_of,
+    refuse_unmetered,
+)
 from budgeteer.adapters.reading import CAP_LIKE, CAPS, Events, Reading, ask_for_usage, cap_of, choices_of
 from budgeteer.errors import InvalidInput, MissingExtra
 from budgeteer.ledger.estimate import cap_name, input_bound, worst_case
@@ -46,12 +57,27 @@ _ROUTES = {
     "completions": "completions",
     "embeddings": "embeddings",
 }
-_FREE = ("/files", "/uploads", "/moderations", "/conversations", "/vector_stores", "/input_tokens", "/cancel")
+_READS = frozenset({"GET", "HEAD", "OPTIONS", "DELETE"})
+"""Methods that read or remove; what generates is a POST, and any other method is refused."""
+_FREE = re.compile(
+    r"chat/completions/[^/]+"
+    r"|conversations(/[^/]+(/items)?)?"
+    r"|files|uploads(/[^/]+/(cancel|complete|parts))?"
+    r"|moderations|responses/input_tokens|vector_stores(/.+)?"
+    r"|(responses|batches|vector_stores/[^/]+/file_batches|fine_tuning/jobs|threads/[^/]+/runs|evals/[^/]+/runs)"
+    r"/[^/]+/cancel"
+)
+"""Routes of POSTs, below the base URL, that store, count, check or cancel, and generate nothing."""
+_DEPLOYMENT = re.compile(r"deployments/[^/]+/")
+_BASES = "budgeteer.bases"
+"""Extension of a request: (host, path) of what its client's routes are relative to."""
 _LOG = logging.getLogger(__name__)
 
 
 def wrap(client: C, allowance: Allowance | Metering, **options: Any) -> C:
     """A client like this one that spends from an allowance.
+
+    What ``with_options`` and ``copy`` make of it is metered by the same meter, once.
 
     Args:
         client: ``OpenAI`` or ``AsyncOpenAI`` (or a subclass); it stays as it is.
@@ -59,16 +85,71 @@ def wrap(client: C, allowance: Allowance | Metering, **options: Any) -> C:
         options: of :class:`budgeteer.adapters.metering.Metering`: kinds, prices, bounds, estimator, state, on_settle.
 
     Raises:
-        InvalidInput: not such a client, or bad options.
+        InvalidInput: not such a client, one that is wrapped already or whose transport retries, or bad options.
     """
     metering = metering_of(allowance, options)
+    refuse_unmetered(client)
     inner = getattr(client, "_client", None)
     if isinstance(client, openai.OpenAI) and isinstance(inner, httpx2.Client):
         _settler(os.getpid())
-        return cast(C, client.with_options(http_client=_Client(inner, metering)))
-    if isinstance(client, openai.AsyncOpenAI) and isinstance(inner, httpx2.AsyncClient):
-        return cast(C, client.with_options(http_client=_AsyncClient(inner, metering)))
-    raise InvalidInput(f"{client!r} is no OpenAI or AsyncOpenAI client over httpx2")
+        made: Any = client.with_options(http_client=_Client(inner, metering))
+    elif isinstance(client, openai.AsyncOpenAI) and isinstance(inner, httpx2.AsyncClient):
+        made = client.with_options(http_client=_AsyncClient(inner, metering))
+    else:
+        raise InvalidInput(f"{client!r} is no OpenAI or AsyncOpenAI client over httpx2")
+    kind: Any = type(client)
+    made.__class__ = _metered(kind)
+    return cast(C, made)
+
+
+@lru_cache(maxsize=64)
+def _metered(kind: Any) -> type:
+    """The class of wrapped clients of a class: what they do otherwise than it."""
+
+    class Metered(kind):  # type: ignore[misc]
+        __slots__ = ()  # so that a client can be made one
+
+        def copy(self, *, http_client: Any = None, **options: Any) -> Any:
+            """As the client's own; its HTTP client stays the metered one."""
+            if http_client is not None and not isinstance(http_client, _Client | _AsyncClient):
+                raise InvalidInput(
+                    "a wrapped client keeps its metered HTTP client; give http_client to the plain client and wrap that"
+                )
+            return super().copy(http_client=http_client, **options)
+
+        with_options = copy
+
+        def _build_request(self, *args: Any, **kwargs: Any) -> httpx2.Request:
+            request: httpx2.Request = super()._build_request(*args, **kwargs)
+            request.extensions[_BASES] = _bases(self)
+            return request
+
+        def _prepare_url(self, url: str) -> Any:
+            if url[:3].lower() == "ws:" or url[:4].lower() == "wss:":
+                self._no_websocket()
+            return super()._prepare_url(url)
+
+        def _no_websocket(self, *_: Any, **__: Any) -> NoReturn:
+            raise InvalidInput(
+                "a WebSocket (realtime, live, responses.connect) is not metered and could spend; open it with a client "
+                "that is not wrapped, or call responses.create"
+            )
+
+        # all that the client asks on the way to a WebSocket
+        _websocket_query_params = _websocket_query_params_fallback = _no_websocket
+        _configure_realtime = _configure_realtime_with_api_key = _no_websocket
+
+    Metered.__name__, Metered.__qualname__, Metered.__module__ = kind.__name__, kind.__qualname__, kind.__module__
+    return Metered
+
+
+def _bases(client: Any) -> tuple[tuple[bytes, str], ...]:
+    """(host, path) of the URLs that a client's routes are below."""
+    found = [client._base_url, getattr(client, "_azure_endpoint", None)]
+    bases = [(url.netloc, url.path.rstrip("/") + "/") for url in found[:1]]
+    if found[1] is not None:  # its routes that are of no deployment
+        bases.append((found[1].netloc, found[1].path.rstrip("/") + "/openai/"))
+    return tuple(bases)
 
 
 class _Client(httpx2.Client):
@@ -76,16 +157,16 @@ class _Client(httpx2.Client):
 
     def __init__(self, inner: httpx2.Client, metering: Metering) -> None:
         super().__init__(transport=httpx2.MockTransport(_unused), timeout=inner.timeout, trust_env=False)
-        self._inner, self._metering = inner, metering
+        self._inner, self.metering = inner, metering
 
     def build_request(self, *args: Any, **kwargs: Any) -> httpx2.Request:
         return self._inner.build_request(*args, **kwargs)
 
     def send(self, request: httpx2.Request, **kwargs: Any) -> httpx2.Response:
-        prepared = _prepare(request, self._metering)
+        prepared = _prepare(request, self.metering)
         if prepared is None:
             return self._inner.send(request, **kwargs)
-        exchange = _Exchange(prepared, Call(self._metering, prepared.planned).start())
+        exchange = _Exchange(prepared, Call(self.metering, prepared.planned).start())
         try:
             response = self._inner.send(prepared.request, **kwargs)
             if kwargs.get("stream") and response.status_code < 400:
@@ -107,16 +188,16 @@ class _AsyncClient(httpx2.AsyncClient):
 
     def __init__(self, inner: httpx2.AsyncClient, metering: Metering) -> None:
         super().__init__(transport=httpx2.MockTransport(_unused), timeout=inner.timeout, trust_env=False)
-        self._inner, self._metering = inner, metering
+        self._inner, self.metering = inner, metering
 
     def build_request(self, *args: Any, **kwargs: Any) -> httpx2.Request:
         return self._inner.build_request(*args, **kwargs)
 
     async def send(self, request: httpx2.Request, **kwargs: Any) -> httpx2.Response:
-        prepared = _prepare(request, self._metering)
+        prepared = _prepare(request, self.metering)
         if prepared is None:
             return await self._inner.send(request, **kwargs)
-        exchange = _Exchange(prepared, await Call(self._metering, prepared.planned).astart())
+        exchange = _Exchange(prepared, await Call(self.metering, prepared.planned).astart())
         try:
             response = await self._inner.send(prepared.request, **kwargs)
             if kwargs.get("stream") and response.status_code < 400:
@@ -199,20 +280,34 @@ class _Prepared:
             )  # fmt: skip
 
 
+def _route(request: httpx2.Request) -> str | None:
+    """The path below the client's base URL; None if the request goes elsewhere."""
+    path = request.url.path
+    for host, base in request.extensions.get(_BASES, ()):
+        if request.url.netloc == host and path.startswith(base):
+            return path[len(base) :].rstrip("/")
+    return None
+
+
 def _prepare(request: httpx2.Request, metering: Metering) -> _Prepared | None:
-    """What to send and reserve; None for what cannot generate."""
-    path = request.url.path.rstrip("/")
-    operation = next((name for route, name in _ROUTES.items() if path.endswith(f"/{route}")), None)
-    if request.method != "POST" or (operation is None and any(part in path for part in _FREE)):
+    """What to send and reserve; None for what is known to generate nothing."""
+    if request.method in _READS:
         return None
+    route = _route(request)
+    path = f"{request.method} {request.url.path}"
+    operation = None
+    if route is not None and request.method == "POST":
+        operation = _ROUTES.get(route) or _ROUTES.get(_DEPLOYMENT.sub("", route, count=1))
+        if operation is None and _FREE.fullmatch(route) and not {".", ".."} & {*route.split("/")}:
+            return None
     if operation is None:
-        raise InvalidInput(f"POST {path} is not metered and could spend; call it with a client that is not wrapped")
+        raise InvalidInput(f"{path} is not metered and could spend; call it with a client that is not wrapped")
     try:
         body = json.loads(request.read() if isinstance(request.stream, httpx2.SyncByteStream) else request.content)
     except (ValueError, httpx2.RequestNotRead) as error:
-        raise InvalidInput(f"POST {path}: its body is not JSON, so it cannot be bounded") from error
+        raise InvalidInput(f"{path}: its body is not JSON, so it cannot be bounded") from error
     if not isinstance(body, dict):
-        raise InvalidInput(f"POST {path}: its body is {type(body).__name__}, not an object")
+        raise InvalidInput(f"{path}: its body is {type(body).__name__}, not an object")
     return _Prepared(request, body, metering, operation)
 
 
@@ -259,8 +354,9 @@ class _Stream(httpx2.SyncByteStream):
     def _pieces(self) -> Iterator[bytes]:
         for piece in self.response.iter_bytes():
             passed = self.events.feed(piece)
-            if self.exchange.call.needs_more(length := self.exchange.reading.length()):
-                self.exchange.call.extend(length)
+            reading, call = self.exchange.reading, self.exchange.call
+            if call.needs_more(length := reading.length(), reading.least):
+                call.extend(max(length, reading.least))
             if passed:
                 yield passed
         self.ended = True
@@ -296,8 +392,9 @@ class _AsyncStream(httpx2.AsyncByteStream):
         try:
             async for piece in self.response.aiter_bytes():
                 passed = self.events.feed(piece)
-                if self.exchange.call.needs_more(length := self.exchange.reading.length()):
-                    await self.exchange.call.aextend(length)
+                reading, call = self.exchange.reading, self.exchange.call
+                if call.needs_more(length := reading.length(), reading.least):
+                    await call.aextend(max(length, reading.least))
                 if passed:
                     yield passed
             self.ended = True

@@ -3,16 +3,20 @@
 ``BudgetedProvider(allowance)`` gives every agent of a run, handoffs and agents used as tools included, models that
 spend from one allowance; ``BudgetedModel(model, allowance)`` does so for one model. A call that does not fit raises
 :class:`budgeteer.errors.BudgetExceeded` out of the run. The SDK's usage hooks come after the call and cannot refuse it.
-What the OpenAI client retries is not seen from here: for that, give the SDK a client wrapped by
-:mod:`budgeteer.adapters.openai` (``set_default_openai_client``) instead, not as well.
+
+A model that calls through an OpenAI client gets that client wrapped by :mod:`budgeteer.adapters.openai`, which meters
+every attempt, the client's retries included. A model of LiteLLM or any-llm retries inside its library, so it is
+refused unless it is told not to.
 """
 
 from __future__ import annotations
 
+import copy
 import json
 from collections.abc import AsyncIterator
+from contextlib import aclosing
 from dataclasses import replace
-from typing import Any
+from typing import Any, cast
 
 from budgeteer.adapters.metering import (
     CUT,
@@ -25,9 +29,11 @@ from budgeteer.adapters.metering import (
     Metering,
     metering_of,
     outcome_of_status,
+    refuse_unmetered,
 )
+from budgeteer.adapters.openai import wrap
 from budgeteer.errors import InvalidInput, MissingExtra
-from budgeteer.ledger.estimate import count_text, worst_case
+from budgeteer.ledger.estimate import count_text, least_tokens, worst_case
 from budgeteer.usage import Usage
 
 try:
@@ -35,9 +41,14 @@ try:
     from agents import Model, ModelProvider, ModelSettings, MultiProvider
     from agents.exceptions import UserError
     from agents.items import ModelResponse, TResponseStreamEvent
+    from agents.models.openai_responses import OpenAIResponsesWSModel
     from agents.usage import Usage as AgentsUsage
 except ImportError as error:
     raise MissingExtra("agents", "openai-agents") from error
+
+
+_PIECE = 16
+"""Characters of a delta that count as one token at least."""
 
 
 class BudgetedModel(Model):
@@ -61,6 +72,7 @@ class BudgetedModel(Model):
         self.wrapped = wrapped
         self.name = name or str(getattr(wrapped, "model", ""))
         self.metering = metering_of(allowance, options)
+        self._below = _metered_below(wrapped, self.metering)
 
     async def close(self) -> None:
         await self.wrapped.close()
@@ -82,6 +94,11 @@ class BudgetedModel(Model):
         conversation_id: str | None,
         prompt: Any,
     ) -> ModelResponse:
+        if self._below is not None:
+            return await self._below.get_response(
+                system_instructions, input, model_settings, tools, output_schema, handoffs, tracing,
+                previous_response_id=previous_response_id, conversation_id=conversation_id, prompt=prompt,
+            )  # fmt: skip
         hidden = {"previous_response_id": previous_response_id, "conversation": conversation_id, "prompt": prompt}
         call, settings = self._call(
             system_instructions, input, model_settings, tools, output_schema, handoffs, hidden
@@ -96,7 +113,7 @@ class BudgetedModel(Model):
             await call.afinish(_failure(error))
             raise
         text = "".join(_text(item) for item in response.output)
-        await call.afinish(self._answer(read_usage(response.usage, text), text, OK))
+        await call.afinish(self._answer(read_usage(response.usage, text, _asked(input)), text, OK))
         return response
 
     async def stream_response(
@@ -113,11 +130,21 @@ class BudgetedModel(Model):
         conversation_id: str | None,
         prompt: Any,
     ) -> AsyncIterator[TResponseStreamEvent]:
+        if self._below is not None:
+            below: Any = self._below.stream_response(
+                system_instructions, input, model_settings, tools, output_schema, handoffs, tracing,
+                previous_response_id=previous_response_id, conversation_id=conversation_id, prompt=prompt,
+            )  # fmt: skip
+            async with aclosing(below) as events:
+                async for event in events:
+                    yield event
+            return
         hidden = {"previous_response_id": previous_response_id, "conversation": conversation_id, "prompt": prompt}
         call, settings = self._call(
             system_instructions, input, model_settings, tools, output_schema, handoffs, hidden
         )  # fmt: skip
         await call.astart()
+        least = 0
         text, usage, answer = "", None, Answer(outcome=UNKNOWN)
         try:
             async for event in self.wrapped.stream_response(
@@ -125,10 +152,14 @@ class BudgetedModel(Model):
                 previous_response_id=previous_response_id, conversation_id=conversation_id, prompt=prompt,
             ):  # fmt: skip
                 delta = getattr(event, "delta", None)
-                text += delta if isinstance(delta, str) else ""
+                if isinstance(delta, str) and delta:
+                    text += delta
+                    least += 1 if len(delta) <= _PIECE else least_tokens(delta)
+                    if call.needs_more(least, least):
+                        await call.aextend(least)
                 answer = self._answer(usage, text, CUT)
                 if event.type in ("response.completed", "response.incomplete", "response.failed"):
-                    usage = read_usage(event.response.usage, text)
+                    usage = read_usage(event.response.usage, text, _asked(input))
                     answer = self._answer(usage, text, OK)
                 yield event
         except Exception as error:
@@ -145,6 +176,7 @@ class BudgetedModel(Model):
         bounds = self.metering.bounds
         if settings.max_tokens is None and bounds.max_output is not None:
             settings = replace(settings, max_tokens=bounds.max_output)
+        _check_retries(self.wrapped, settings)
         prompt = hidden.pop("prompt")
         request = {
             "instructions": instructions,
@@ -163,7 +195,7 @@ class BudgetedModel(Model):
 
     def _answer(self, usage: Usage | None, text: str, outcome: str) -> Answer:
         seen = count_text(text, self.metering.bounds.tokens) if text else None
-        return Answer(usage, seen, outcome=outcome, shown=count_text(text))
+        return Answer(usage, seen, outcome=outcome, shown=count_text(text), least=least_tokens(text))
 
 
 class BudgetedProvider(ModelProvider):
@@ -187,15 +219,49 @@ class BudgetedProvider(ModelProvider):
         await self.wrapped.aclose()
 
 
-def read_usage(usage: AgentsUsage | Any, text: str = "") -> Usage | None:
-    """Of a call of the SDK; None where the provider reported none, which the SDK turns into noughts."""
+def _metered_below(model: Model, metering: Metering) -> Model | None:
+    """The model with its OpenAI client wrapped; None where it has none and is metered from here.
+
+    Raises:
+        InvalidInput: it retries, or opens WebSockets, where nothing is metered.
+    """
+    if isinstance(model, OpenAIResponsesWSModel):
+        raise InvalidInput("a WebSocket is not metered; give the provider use_responses_websocket=False")
+    client = getattr(model, "_client", None)
+    if isinstance(client, openai.AsyncOpenAI):
+        found: Any = copy.copy(model)
+        found._client = wrap(client, metering)
+        return cast(Model, found)
+    refuse_unmetered(client)
+    return None
+
+
+def _check_retries(model: Model, settings: ModelSettings) -> None:
+    """Refuse libraries that retry by themselves unless the settings say not to."""
+    name = type(model).__module__
+    if ("litellm" in name or "any_llm" in name) and (settings.extra_args or {}).get("max_retries") != 0:
+        raise InvalidInput(
+            f"{type(model).__name__} retries where no attempt can be metered; give "
+            "ModelSettings(extra_args={'max_retries': 0, 'num_retries': 0})"
+        )
+
+
+def _asked(input: Any) -> str:
+    """The text of what is asked, to judge a usage by."""
+    return input if isinstance(input, str) else ""
+
+
+def read_usage(usage: AgentsUsage | Any, text: str = "", asked: str = "") -> Usage | None:
+    """Of a call of the SDK; None where the provider reported none, which the SDK turns into noughts, or less than the
+    texts that were asked and answered must have."""
     if usage is None:
         return None
     try:
         found = Usage.from_responses(usage)
     except InvalidInput:
         return None
-    return found if found.input and (found.output or not text) else None
+    enough = (found.input or 0) >= max(1, least_tokens(asked)) and (found.output or 0) >= least_tokens(text)
+    return found if enough else None
 
 
 def _plain(value: Any) -> Any:

@@ -1,15 +1,17 @@
 """Budgets for pydantic-ai: ``Agent(BudgetedModel("anthropic:claude-sonnet-4-5", allowance))``.
 
 Every request of a run reserves before it is sent and settles what the provider reported, of any provider that
-pydantic-ai knows. A request that does not fit raises :class:`budgeteer.errors.BudgetExceeded` out of the run. What a
-provider's own client retries is not seen from here; for OpenAI models give pydantic-ai a client wrapped by
-:mod:`budgeteer.adapters.openai` instead, which meters every attempt.
+pydantic-ai knows. A request that does not fit raises :class:`budgeteer.errors.BudgetExceeded` out of the run.
+
+A provider's own client would retry where nobody sees it. So it is told not to (``max_retries`` of the settings is 0),
+and the retries are made here, as many as the settings or the client say: each attempt is metered by itself.
 """
 
 from __future__ import annotations
 
+import asyncio
 import json
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -24,21 +26,27 @@ from budgeteer.adapters.metering import (
     Metering,
     metering_of,
     outcome_of_status,
+    refuse_unmetered,
 )
 from budgeteer.errors import InvalidInput, MissingExtra
-from budgeteer.ledger.estimate import count_text, worst_case
+from budgeteer.ledger.estimate import count_text, least_tokens, worst_case
 from budgeteer.usage import Usage
 
 try:
     from pydantic_ai import RunContext
-    from pydantic_ai.exceptions import ModelHTTPError, UserError
+    from pydantic_ai.exceptions import ModelAPIError, ModelHTTPError, UserError
     from pydantic_ai.messages import ModelMessage, ModelMessagesTypeAdapter, ModelResponse
     from pydantic_ai.models import KnownModelName, Model, ModelRequestParameters, StreamedResponse
+    from pydantic_ai.models.fallback import FallbackModel
     from pydantic_ai.models.wrapper import WrapperModel
     from pydantic_ai.settings import ModelSettings
     from pydantic_ai.usage import RequestUsage
 except ImportError as error:
     raise MissingExtra("pydantic_ai", "pydantic-ai") from error
+
+
+_PIECE = 16
+"""Characters of a delta that count as one token at least."""
 
 
 class BudgetedModel(WrapperModel):
@@ -53,6 +61,20 @@ class BudgetedModel(WrapperModel):
     def __init__(self, wrapped: Model | KnownModelName | str, allowance: Allowance | Metering, **options: Any) -> None:
         super().__init__(wrapped)
         self.metering = metering_of(allowance, options)
+        inner: Any = self.wrapped
+        while isinstance(inner, WrapperModel):
+            inner = inner.wrapped
+        if isinstance(inner, FallbackModel):
+            raise InvalidInput(
+                "a FallbackModel calls several models in one request; budget each of them: "
+                "FallbackModel(BudgetedModel(a, allowance), BudgetedModel(b, allowance))"
+            )
+        client = getattr(inner, "client", None)
+        refuse_unmetered(client)
+        _check_retries(client)
+        self._inner = inner
+        retries = getattr(client, "max_retries", 0)
+        self._retries = retries if isinstance(retries, int) else 0
 
     async def request(
         self,
@@ -60,15 +82,21 @@ class BudgetedModel(WrapperModel):
         model_settings: ModelSettings | None,
         model_request_parameters: ModelRequestParameters,
     ) -> ModelResponse:
-        call, model_settings = self._call(messages, model_settings, model_request_parameters)
-        await call.astart()
-        try:
-            response = await self.wrapped.request(messages, model_settings, model_request_parameters)
-        except BaseException as error:
-            await call.afinish(_failure(error))
-            raise
-        await call.afinish(self._answer(response, OK))
-        return response
+        attempt = 0
+        while True:
+            call, settings, retries = self._call(messages, model_settings, model_request_parameters, attempt)
+            await call.astart()
+            try:
+                response = await self.wrapped.request(messages, settings, model_request_parameters)
+            except BaseException as error:
+                await call.afinish(_failure(error))
+                if attempt >= retries or not _transient(error):
+                    raise
+                await asyncio.sleep(_wait(error, attempt))
+                attempt += 1
+                continue
+            await call.afinish(self._answer(response, OK, messages))
+            return response
 
     @asynccontextmanager
     async def request_stream(
@@ -78,27 +106,43 @@ class BudgetedModel(WrapperModel):
         model_request_parameters: ModelRequestParameters,
         run_context: RunContext[Any] | None = None,
     ) -> AsyncGenerator[StreamedResponse]:
-        call, model_settings = self._call(messages, model_settings, model_request_parameters)
-        await call.astart()
-        stream: StreamedResponse | None = None
-        try:
-            async with self.wrapped.request_stream(
-                messages, model_settings, model_request_parameters, run_context
-            ) as stream:
-                yield stream
-        except BaseException as error:
-            if stream is None:
-                await call.afinish(_failure(error))
-            raise
-        finally:
-            if stream is not None:
-                response = stream.get()
-                await call.afinish(self._answer(response, OK if response.state == "complete" else CUT))
+        attempt, over = 0, False
+        while not over:
+            call, settings, retries = self._call(messages, model_settings, model_request_parameters, attempt)
+            await call.astart()
+            stream: StreamedResponse | None = None
+            over = True
+            try:
+                async with self.wrapped.request_stream(
+                    messages, settings, model_request_parameters, run_context
+                ) as stream:
+                    yield _watched(stream, call)
+            except BaseException as error:
+                if stream is None:
+                    await call.afinish(_failure(error))
+                    over = attempt >= retries or not _transient(error)
+                if over:
+                    raise
+                await asyncio.sleep(_wait(error, attempt))
+                attempt += 1
+            finally:
+                if stream is not None:
+                    response = stream.get()
+                    outcome = OK if response.state == "complete" else CUT
+                    await call.afinish(self._answer(response, outcome, messages))
 
     def _call(
-        self, messages: list[ModelMessage], settings: ModelSettings | None, parameters: ModelRequestParameters
-    ) -> tuple[Call, ModelSettings]:
+        self,
+        messages: list[ModelMessage],
+        settings: ModelSettings | None,
+        parameters: ModelRequestParameters,
+        attempt: int,
+    ) -> tuple[Call, ModelSettings, int]:
+        """One attempt, its settings, and how many retries there may be."""
         merged: ModelSettings = {**(self.wrapped.settings or {}), **(settings or {})}
+        retries = merged.get("max_retries")
+        if "max_retries" not in self._inner.unsupported_settings:
+            merged["max_retries"] = 0
         bounds = self.metering.bounds
         cap = merged.get("max_tokens")
         if cap is None and bounds.max_output is not None:
@@ -116,22 +160,31 @@ class BudgetedModel(WrapperModel):
             "max_tokens": cap,
         }
         worst = worst_case(request, bounds)
-        planned = self.metering.plan(self.wrapped.system, "chat", self.wrapped.model_name, worst, cap=cap)
-        return Call(self.metering, planned), merged
+        planned = self.metering.plan(
+            self.wrapped.system, "chat", self.wrapped.model_name, worst, cap=cap, attempt=attempt
+        )  # fmt: skip
+        return Call(self.metering, planned), merged, self._retries if retries is None else retries
 
-    def _answer(self, response: ModelResponse, outcome: str) -> Answer:
+    def _answer(self, response: ModelResponse, outcome: str, messages: list[ModelMessage]) -> Answer:
         shown = [part for part in response.parts if part.part_kind in ("text", "thinking", "tool-call")]
         text = "".join(f"{getattr(part, 'content', '')}{getattr(part, 'args', '')}" for part in shown)
-        usage = read_usage(response.usage, text)
+        asked = " ".join(
+            part.content for message in messages for part in message.parts
+            if isinstance(getattr(part, "content", None), str)
+        )  # fmt: skip
+        usage = read_usage(response.usage, text, asked)
         if outcome == CUT and usage is not None:
             usage = Usage(input=usage.input, cached=usage.cached, written=usage.written)
-        seen = count_text(text, self.metering.bounds.tokens) if text else None
-        return Answer(usage, seen, response.model_name or "", "", outcome, count_text(text))
+        seen, least = count_text(text, self.metering.bounds.tokens) if text else None, least_tokens(text)
+        return Answer(usage, seen, response.model_name or "", "", outcome, count_text(text), least=least)
 
 
-def read_usage(usage: RequestUsage, text: str = "") -> Usage | None:
-    """Of a pydantic-ai request, inclusive as ours; None where the provider reported none, or a nought that is wrong."""
-    if getattr(usage, "unmeasured_requests", 0) or not usage.input_tokens or (text and not usage.output_tokens):
+def read_usage(usage: RequestUsage, text: str = "", asked: str = "") -> Usage | None:
+    """Of a pydantic-ai request, inclusive as ours; None where the provider reported none, or less than the texts that
+    were asked and answered must have."""
+    if getattr(usage, "unmeasured_requests", 0) or not usage.input_tokens or usage.input_tokens < least_tokens(asked):
+        return None
+    if usage.output_tokens < least_tokens(text):
         return None
     reasoning = usage.output_reasoning_tokens or usage.details.get("reasoning_tokens", 0)
     try:
@@ -161,6 +214,50 @@ def _shown(value: Any, files: list[dict[str, str]]) -> Any:
             return None
         return {name: _shown(inner, files) for name, inner in value.items()}
     return [_shown(inner, files) for inner in value] if isinstance(value, list) else value
+
+
+def _watched(stream: StreamedResponse, call: Call) -> StreamedResponse:
+    """The same stream, cut where it passes what is reserved and the budget covers no more."""
+    events = stream._get_event_iterator
+
+    async def counted() -> AsyncIterator[Any]:
+        least = 0
+        async for event in events():
+            delta = getattr(event, "delta", None) or getattr(event, "part", None)
+            text = "".join(
+                str(getattr(delta, name, None) or "") for name in ("content_delta", "args_delta", "content", "args")
+            )
+            least += 1 if 0 < len(text) <= _PIECE else least_tokens(text)
+            if call.needs_more(least, least):
+                await call.aextend(least)
+            yield event
+
+    stream._get_event_iterator = counted  # type: ignore[method-assign]
+    return stream
+
+
+def _check_retries(client: Any) -> None:
+    """Refuse a client that retries and cannot be told not to: botocore's."""
+    config = getattr(getattr(client, "meta", None), "config", None)
+    retries = getattr(config, "retries", None)
+    if config is not None and (retries or {}).get("total_max_attempts") != 1:
+        raise InvalidInput(
+            "this client retries where no attempt can be metered; make it with "
+            "Config(retries={'total_max_attempts': 1})"
+        )
+
+
+def _transient(error: BaseException) -> bool:
+    """Whether a provider's client would try again."""
+    if isinstance(error, ModelHTTPError):
+        return error.status_code in (408, 409, 429) or error.status_code >= 500
+    return isinstance(error, ModelAPIError)
+
+
+def _wait(error: BaseException, attempt: int) -> float:
+    """Seconds before the next attempt: as the provider asks, else half a second, doubled each time, up to eight."""
+    asked = getattr(error, "retry_after", None)
+    return float(asked) if isinstance(asked, int | float) and 0 <= asked <= 60 else min(8.0, 0.5 * 2**attempt)
 
 
 def _failure(error: BaseException) -> Answer:

@@ -6,11 +6,12 @@ No client library is imported here: the openai adapter and the gateway read the 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from budgeteer.adapters.metering import CUT, OK, UNKNOWN, Answer, Metering, outcome_of_status
 from budgeteer.errors import InvalidInput
-from budgeteer.ledger.estimate import count_text, prompts_of, speaks
+from budgeteer.ledger.estimate import count_text, least_input, least_tokens, prompts_of, speaks
 from budgeteer.usage import Usage
 
 try:
@@ -32,7 +33,9 @@ CAP_LIKE = (
 )  # fmt: skip
 """What some server or other takes for a cap, or before it."""
 _TEXT_BYTES = 8
-"""Bytes of text a token, at most, on the average of an answer: a usage below that is not believed when n > 1."""
+"""Bytes of text a token, at most, on the average of a choice: a usage below that is not believed when n > 1."""
+_PIECE = 16
+"""Characters of a piece of a stream that count as one token at least."""
 _LONGEST_EVENT = 16 * 1024 * 1024
 _SHOWN = (
     "text", "content", "reasoning_content", "reasoning", "refusal", "arguments", "name", "summary", "thinking",
@@ -79,15 +82,16 @@ class Reading:
     """
 
     def __init__(self, operation: str, body: Mapping[str, Any], metering: Metering, hides_usage: bool) -> None:
-        self.operation, self.metering, self.hides_usage = operation, metering, hides_usage
+        self.operation, self.metering, self.hides_usage, self._body = operation, metering, hides_usage, body
         self.cap, self.choices = cap_of(operation, body), choices_of(operation, body)
         self.usage: Usage | None = None
         self.model = self.service = ""
         self.text: dict[Any, list[str]] = {}
-        self.chunks = self.full = 0
+        self.chunks = self.full = self.least = 0
         self.done = False
         self.hides = _hidden_asked(body)
         self._usages: list[Mapping[str, Any]] = []
+        self._told = Told()
 
     def answer(self, status: int, content: bytes) -> Answer:
         """Of a response that came whole."""
@@ -98,9 +102,9 @@ class Reading:
             body = loads(content)
         except (ValueError, RecursionError):
             return Answer()
-        return self._whole(body) if isinstance(body, dict) else Answer()
+        return self._whole(body, len(content)) if isinstance(body, dict) else Answer()
 
-    def _whole(self, body: dict[str, Any]) -> Answer:
+    def _whole(self, body: dict[str, Any], size: int) -> Answer:
         if self.operation == "messages":
             choices = [body.get("content")] if isinstance(body.get("content"), list) else None
         else:
@@ -108,8 +112,8 @@ class Reading:
         usage, choices = self._usage(body), _list(choices)
         model, service = str(body.get("model") or ""), str(body.get("service_tier") or "")
         told = usage is not None and usage.input is not None and usage.output and usage.reasoning is not None
-        if told and len(choices) <= 1:
-            return Answer(usage, None, model, service)  # the text would change nothing
+        if told and len(choices) <= 1 and usage is not None and (usage.output or 0) * _TEXT_BYTES >= size:
+            return Answer(self._read(usage), None, model, service)  # the text would change nothing
         texts = [text_of(choice) for choice in choices]
         full = [isinstance(c, Mapping) and c.get("finish_reason") == "length" for c in choices]
         return self._of(self._believed(usage, texts, full.count(True)), texts, model, service, OK)
@@ -131,13 +135,18 @@ class Reading:
             return None
 
     def _believed(self, usage: Usage | None, texts: list[str], full: int) -> Usage | None:
-        """The usage without its output if that cannot be all: 0 with text, or, of several choices, less than they show.
+        """The usage without its output if that cannot be all: less than the texts must have. So of its input.
 
-        ``full`` choices ended at the cap. The others are taken to have at least a token in eight bytes.
+        Of several choices ``full`` ended at the cap. The others are taken to have at least a token in eight bytes.
         """
-        if usage is None or usage.output is None or self.operation == "embeddings":
+        if usage is None:
+            return usage
+        usage = self._read(usage)
+        if usage.output is None or self.operation == "embeddings":
             return usage
         least = 1 if any(texts) else 0
+        if not self._body.get("echo"):  # then what is shown may be the prompt's
+            least = sum(map(least_tokens, texts))
         if len(texts) > 1 and self.choices > 1:
             shown = sorted(max(1, -(-len(text.encode()) // _TEXT_BYTES)) for text in texts)
             least = sum(shown[: len(texts) - full]) + full * (self.cap or 0)
@@ -145,13 +154,20 @@ class Reading:
             return usage
         return Usage(input=usage.input, cached=usage.cached, written=usage.written)
 
+    def _read(self, usage: Usage) -> Usage:
+        """The usage without its input if the request's texts alone have more."""
+        if usage.input is None or usage.input >= least_input(self._body):
+            return usage
+        return Usage(output=usage.output, reasoning=usage.reasoning, audio_output=usage.audio_output)
+
     def _of(self, usage: Usage | None, texts: list[str], model: str, service: str, outcome: str) -> Answer:
         """An answer by its usage, and the tokens seen by count or bound."""
         shown = [count_text(text) for text in texts]
         counter = self.metering.bounds.tokens
         by_count = shown if counter is None or (usage and usage.output) else [count_text(t, counter) for t in texts]
         seen = sum(max(1, tokens) for tokens in by_count) if texts else None
-        return Answer(usage, seen, model, service, outcome, sum(shown), self.hides or None)
+        least = 0 if usage and usage.output else max(self.least, sum(map(least_tokens, texts)))
+        return Answer(usage, seen, model, service, outcome, sum(shown), self.hides or None, least)
 
     # streams
 
@@ -185,7 +201,7 @@ class Reading:
         self.service = str(body.get("service_tier") or self.service)
         usage = self._usage(body)
         if usage is not None:
-            self.usage = usage
+            self.usage = self._told.so_far(usage, self.chunks)
         only_usage = body.get("choices") == [] and body.get("usage") is not None
         return not (only_usage and self.hides_usage)
 
@@ -211,6 +227,7 @@ class Reading:
     def _grow(self, key: Any, text: str) -> None:
         if text:
             self.chunks += 1
+            self.least += 1 if len(text) <= _PIECE else least_tokens(text)
             self.text.setdefault(key, []).append(text)
         elif key not in self.text:
             self.text[key] = []
@@ -219,10 +236,10 @@ class Reading:
         return ["".join(pieces) for pieces in self.text.values()]
 
     def length(self) -> int:
-        """Tokens of output so far: by count, or by chunks, each of a token at least."""
+        """Tokens of output so far: by count, or by pieces, each of a token at least."""
         counter = self.metering.bounds.tokens
         if counter is None:
-            return self.chunks
+            return self.least
         return sum(count_text(text, counter) for text in self._texts())
 
     def at_end(self) -> Answer:
@@ -231,6 +248,38 @@ class Reading:
         outcome = OK if self.done else CUT
         usage = self._believed(self.usage, texts, self.full)
         return self._of(usage, texts, self.model, self.service, outcome)
+
+
+class Told:
+    """The usages that the events of a stream told, most of them one at its end.
+
+    Some servers tell all that was used so far with each event, others what the event added. The former grows wherever
+    text came in between; what falls, or stays, was an addition, and is summed up, unless the last one is the sum.
+    """
+
+    __slots__ = ("_added", "_chunks", "_last", "_sum")
+
+    def __init__(self) -> None:
+        self._last: Usage | None = None
+        self._sum: Usage | None = None
+        self._chunks, self._added = 0, False
+
+    def so_far(self, usage: Usage, chunks: int) -> Usage:
+        """Take in one; what all of them say together, after so many pieces of text."""
+        last, before, self._last = self._last, self._sum, usage
+        if last is None or last.output is None or usage.output is None or before is None:
+            self._sum, self._chunks = usage, chunks
+            return usage
+        if usage.output < last.output or (usage.output == last.output and chunks > self._chunks):
+            self._added = True
+        self._chunks = chunks
+        read = max(before, usage, key=lambda one: one.input or 0)
+        both = (before.output or 0) + usage.output
+        thought = None if usage.reasoning is None else (before.reasoning or 0) + usage.reasoning
+        self._sum = replace(
+            read, output=both, reasoning=thought, audio_output=(before.audio_output or 0) + (usage.audio_output or 0)
+        )
+        return self._sum if self._added and usage.output != before.output else usage
 
 
 def _hidden_asked(body: Mapping[str, Any]) -> bool:

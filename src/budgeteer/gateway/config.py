@@ -160,7 +160,7 @@ class Config:
     Attributes:
         ledger: URL of the ledger, ``memory:`` for none that lasts.
         kinds: of units that are metered; REQUESTS and PARALLEL are counted beside them.
-        ttl: seconds after which a reservation that nobody renews is given back.
+        ttl: seconds after which a reservation that nobody renews counts as abandoned, and is charged.
         keep: records kept.
         price_files, shipped_prices: where prices are from.
         scopes: path -> limits of that account.

@@ -38,7 +38,7 @@ class Live:
     __slots__ = (
         "answered", "answering", "at", "attempts", "calls", "closed", "counted", "deadline", "estimated", "finished",
         "first_ms", "guard", "id", "key", "left", "model", "ms", "open", "operation", "outcome", "overshoot", "path",
-        "policy", "reading", "reason", "renew", "reserved", "said", "saved", "scope", "sending", "session", "stage",
+        "policy", "reading", "reason", "reserved", "said", "saved", "scope", "sending", "session", "stage",
         "started", "status", "stream", "tag", "units", "upstream", "usage", "user", "wasted", "why",
     )  # fmt: skip
 
@@ -60,7 +60,6 @@ class Live:
         self.wasted = self.open = self.ms = 0
         self.first_ms: int | None = None
         self.deadline = float("inf")
-        self.renew: dict[str, tuple[float, Mapping[str, int]]] = {}
         self.guard: asyncio.Timeout | None = None
 
     def interrupt(self, why: str) -> None:

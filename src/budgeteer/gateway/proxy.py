@@ -23,6 +23,7 @@ from budgeteer.adapters.metering import (
     Answer,
     Metering,
     Planned,
+    grown,
     outcome_of_status,
     tags,
 )
@@ -48,9 +49,9 @@ from budgeteer.gateway.live import Live
 from budgeteer.gateway.policies import Policy
 from budgeteer.gateway.refusal import Refused, of_budget, shown
 from budgeteer.gateway.upstream import NEVER_SENT, Backend, Upstreams
-from budgeteer.ledger import Ledger, MemoryLedger
+from budgeteer.ledger import Ledger, MemoryLedger, upkeep
 from budgeteer.ledger.limit import MAX_UNITS
-from budgeteer.ledger.protocol import Command, extend_command, reserve_command, settle_command, wall_clock
+from budgeteer.ledger.protocol import Command, reserve_command, settle_command, wall_clock
 
 if TYPE_CHECKING:
     from budgeteer.adapters.otel import Incoming
@@ -72,10 +73,8 @@ SHOW_KEY = "budgeteer.show_key"
 _LARGE = 65_536
 """Bytes of a body from which on it is read in a thread, so that others are served meanwhile; one at a time, since they
 would take turns at Python's lock."""
-_AGAIN = (0.05, 0.2, 1.0, 5.0)
-"""Seconds between attempts to book; the last one is repeated."""
 _RELEASES = 15
-"""Attempts to release: a minute. What is not released then comes back when its time is over."""
+"""Attempts to release: a minute. What is not released then is no longer waited for."""
 
 
 class Hold:
@@ -85,13 +84,43 @@ class Hold:
     what upstreams refuse is limited as well.
     """
 
-    __slots__ = ("_done", "_proxy", "live", "name", "planned", "reserved", "started")
+    __slots__ = ("__weakref__", "_covered", "_done", "_proxy", "live", "name", "planned", "reserved", "started")
 
     def __init__(self, proxy: Proxy, live: Live, name: str, planned: Planned, reserved: dict[str, int]) -> None:
         self._proxy, self.live, self.name, self.planned, self.reserved = proxy, live, name, planned, reserved
         self.started, self._done = time.time_ns(), False
         live.open += 1
-        live.renew[name] = (time.monotonic() + proxy.config.ttl / 3, reserved)
+        self._covered = planned.worst.output or 0
+        upkeep.here().keep(self, name, proxy.config.ttl)
+
+    @property
+    def ledger(self) -> Ledger:
+        """Where it is held."""
+        return self._proxy.ledger
+
+    @property
+    def amounts(self) -> dict[str, int]:
+        """Units per kind that are held."""
+        return self.reserved
+
+    async def extend(self, least: int) -> None:
+        """Reserve more for a stream that went beyond its cap.
+
+        Raises:
+            InvalidInput: the budget does not cover it.
+        """
+        if least <= self._covered:
+            return
+        planned, metering = self.planned, self._proxy.metering
+        self._covered = grown(planned, least)
+        more = metering.most(replace(planned.reserve, output=self._covered), planned.model, planned.service)
+        try:
+            await self.ledger.aio.extend(self.name, {**self.reserved, **more}, ttl=self._proxy.config.ttl)
+        except BudgetExceeded as error:
+            raise InvalidInput(
+                f"the stream went on beyond its cap, and the budget does not cover it: {error}"
+            ) from None
+        self.reserved = {**self.reserved, **more}
 
     def finish(self, answer: Answer) -> None:
         """Book what an attempt used, or give back what was not run."""
@@ -99,7 +128,7 @@ class Hold:
             return
         self._done = True
         live, proxy = self.live, self._proxy
-        del live.renew[self.name]
+        upkeep.here().drop(self.name, proxy.config.ttl)
         settlement = proxy.metering.settlement(self.planned, answer)
         if proxy.metering.on_settle is not None:
             proxy.metering.tell(replace(settlement, started=self.started, ended=time.time_ns()))
@@ -381,13 +410,15 @@ class Proxy:
         for again in range(4):
             prepared = await self._aside(len(ask.raw), prepare, ask, model, self.metering, ask.dialect, most)
             amounts = {**prepared.planned.amounts, REQUESTS: 0 if live.counted else 1, PARALLEL: 1}
-            command = reserve_command(ask.chain[-1][0], amounts, name, self.config.ttl)
+            command = reserve_command(ask.chain[-1][0], amounts, name, self.config.ttl, (PARALLEL,))
             try:
                 if self._inline:
                     self.ledger.execute(command)
                 else:
                     self._book_waiting()
-                    await self.ledger.aio.reserve(command[2], amounts, id=name, ttl=self.config.ttl)
+                    await self.ledger.aio.reserve(
+                        command[2], amounts, id=name, ttl=self.config.ttl, on_abandon=(PARALLEL,)
+                    )
             except UnknownAccount:
                 if again:
                     raise
@@ -454,7 +485,7 @@ class Proxy:
                 live.reading = prepared.reading
                 if response.headers.get("content-type", "").startswith("text/event-stream"):
                     events.streamed = True
-                    await self._pass_on(live, backend, response, events, headers, send)
+                    await self._pass_on(live, hold, backend, response, events, headers, send)
                     ended = True
                 else:
                     content = await response.read()
@@ -517,7 +548,7 @@ class Proxy:
         ask.answer = content if live.outcome == ends.OK else None
 
     async def _pass_on(
-        self, live: Live, backend: Backend, response: aiohttp.ClientResponse, events: Events,
+        self, live: Live, hold: Hold, backend: Backend, response: aiohttp.ClientResponse, events: Events,
         headers: list[tuple[bytes, bytes]], send: Send,
     ) -> None:  # fmt: skip
         """A stream's bytes, as they come; of a client that has left, to the end, or up to the first text if that is
@@ -527,6 +558,7 @@ class Proxy:
         await send({"type": "http.response.start", "status": response.status, "headers": headers})
         async for piece in response.content.iter_any():
             passed = events.feed(piece)
+            await hold.extend(events.reading.least)
             if live.first_ms is None:
                 live.first_ms = int((time.monotonic() - live.started) * 1000)
             if live.left:
@@ -655,9 +687,10 @@ class Proxy:
                 if again == 0:
                     _LOG.error("%s is not booked yet: %s", command[1], error)
                 if command[0] == "release" and again == _RELEASES:
+                    upkeep.here().owe(self.ledger, command, error)
                     self._booked(live, None)
                     return
-                await asyncio.sleep(_AGAIN[min(again, len(_AGAIN) - 1)])
+                await asyncio.sleep(upkeep.AGAIN[min(again, len(upkeep.AGAIN) - 1)])
                 answer = self.ledger.submit(command)
             except LedgerError as error:
                 if command[0] != "release" or not isinstance(error, UnknownReservation):
@@ -710,25 +743,13 @@ class Proxy:
     # time
 
     async def tick(self) -> None:
-        """Break off what waits too long, and renew reservations of long calls; for ever."""
+        """Break off what waits too long; for ever."""
         while True:
             await asyncio.sleep(_TICK)
             now = time.monotonic()
             for live in list(self.live.values()):
                 if now > live.deadline:
                     live.interrupt("client left" if live.left else "client too slow" if live.sending else "timed out")
-                for name, (due, reserved) in list(live.renew.items()):
-                    if now > due:
-                        live.renew[name] = (now + self.config.ttl / 3, reserved)
-                        task = asyncio.ensure_future(self._renew(extend_command(name, reserved, self.config.ttl)))
-                        self._booking.add(task)
-                        task.add_done_callback(self._booking.discard)
-
-    async def _renew(self, command: Command) -> None:
-        try:
-            await self.ledger.submit(command)
-        except LedgerError as error:  # it is settled meanwhile, or the next third of its time tries again
-            _LOG.warning("%s was not renewed: %s", command[1], error)
 
     async def drained(self, seconds: float) -> None:
         """Wait until all is booked, at most so long; what is left then is charged in full by another replica."""

@@ -2,16 +2,29 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
 from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import Any, NoReturn, Self, overload
 
-from budgeteer.errors import AllowanceError, BudgetExceeded, InvalidInput
+from budgeteer.errors import AllowanceError, BudgetExceeded, InvalidInput, LedgerUnavailable, ReservationClosed
+from budgeteer.ledger import upkeep
 from budgeteer.ledger.core import Reservation
 from budgeteer.ledger.limit import check_amounts, check_path, check_units
-from budgeteer.ledger.protocol import Ledger, encode_tags, new_id
+from budgeteer.ledger.protocol import (
+    MAX_SECONDS,
+    TTL,
+    Ledger,
+    OnAbandon,
+    check_seconds,
+    encode_tags,
+    new_id,
+    settle_command,
+)
+
+_LOG = logging.getLogger(__name__)
 
 
 class _Tree:
@@ -72,18 +85,28 @@ class Allowance:
         with self._tree.lock:
             return dict(self._free)
 
-    def reserve(self, amounts: Mapping[str, int], *, id: str | None = None, ttl: int | None = None) -> Call:
+    def reserve(
+        self,
+        amounts: Mapping[str, int],
+        *,
+        id: str | None = None,
+        ttl: int | None = None,
+        on_abandon: OnAbandon = "charge",
+    ) -> Call:
         """A call, as a context manager (``with`` or ``async with``) that holds units on entry and settles on exit.
+
+        Its reservation is renewed as long as the block runs, however long. If the process dies in it, it counts as
+        abandoned after ``ttl`` seconds. In a ledger that dies with the process it is simply held.
 
         Args:
             amounts: worst case of the call, units per kind.
-            id, ttl: as in :meth:`Ledger.reserve`.
+            id, ttl, on_abandon: as in :meth:`Ledger.reserve`.
 
         Raises (on entry):
             BudgetExceeded: this allowance or an account of the path does not cover it.
             AllowanceError: the allowance was delegated, closed, or is of another process.
         """
-        return Call(self, amounts, id, ttl)
+        return Call(self, amounts, id, ttl, on_abandon)
 
     @overload
     def share(self, parts: Sequence[int] | Sequence[Mapping[str, int]]) -> list[Allowance]: ...
@@ -272,17 +295,32 @@ class Call:
 
     ``settle`` says what was used and may be called again as more is known: the last word counts, also if the block
     is left by an error or a cancellation. Without a word, all that was held is charged and tagged ``estimated``, since
-    the provider may bill it; ``release`` says that nothing was sent.
+    the provider may bill it; ``release`` says that nothing was sent. A ledger that does not answer when the block ends
+    is told later, by another thread: the call is over and paid, and its result must not be lost.
 
     Attributes:
         reservation: the ledger's, once entered. Status "settled" means that this id was charged before.
     """
 
-    __slots__ = ("_actual", "_allowance", "_amounts", "_id", "_released", "_tags", "_ttl", "reservation")
+    __slots__ = (
+        "__weakref__", "_actual", "_allowance", "_amounts", "_id", "_kept", "_on_abandon", "_released", "_tags", "_ttl",
+        "reservation",
+    )  # fmt: skip
 
-    def __init__(self, allowance: Allowance, amounts: Mapping[str, int], id: str | None, ttl: int | None) -> None:
+    def __init__(
+        self,
+        allowance: Allowance,
+        amounts: Mapping[str, int],
+        id: str | None,
+        ttl: int | None,
+        on_abandon: OnAbandon = "charge",
+    ) -> None:
         self._allowance, self._amounts = allowance, dict(check_amounts(amounts))
-        self._id, self._ttl = new_id() if id is None else id, ttl
+        self._id, self._on_abandon = new_id() if id is None else id, on_abandon
+        if ttl is None:  # nothing is found abandoned in a ledger that has died along
+            ttl = TTL if allowance._ledger.outlives else MAX_SECONDS
+        self._ttl = check_seconds(ttl, "ttl")
+        self._kept: upkeep.Upkeep | None = None
         self._actual: dict[str, int] | None = None
         self._tags: dict[str, str] = {}
         self._released = False
@@ -292,6 +330,16 @@ class Call:
     def id(self) -> str:
         """The reservation's id, for a later ``Ledger.settle``."""
         return self._id
+
+    @property
+    def ledger(self) -> Ledger:
+        """Where it is reserved."""
+        return self._allowance._ledger
+
+    @property
+    def amounts(self) -> dict[str, int]:
+        """Units per kind that are held."""
+        return self._amounts
 
     def settle(self, actual: Mapping[str, int], **tags: str) -> None:
         """Say what was used so far, units per kind; booked when the block ends."""
@@ -333,10 +381,13 @@ class Call:
             for scope in allowance.unopened():
                 ledger.open(scope)
                 allowance._tree.opened.add(scope)
-            self.reservation = ledger.reserve(allowance.path, self._amounts, id=self._id, ttl=self._ttl)
-        except BaseException:
-            allowance.give(self._amounts)
+            self.reservation = ledger.reserve(
+                allowance.path, self._amounts, id=self._id, ttl=self._ttl, on_abandon=self._on_abandon
+            )
+        except BaseException as error:
+            self._not_made(error)
             raise
+        self._keep()
         return self
 
     async def __aenter__(self) -> Self:
@@ -345,18 +396,25 @@ class Call:
             for scope in allowance.unopened():
                 await ledger.open(scope)
                 allowance._tree.opened.add(scope)
-            self.reservation = await ledger.reserve(allowance.path, self._amounts, id=self._id, ttl=self._ttl)
-        except BaseException:
-            allowance.give(self._amounts)
+            self.reservation = await ledger.reserve(
+                allowance.path, self._amounts, id=self._id, ttl=self._ttl, on_abandon=self._on_abandon
+            )
+        except BaseException as error:
+            self._not_made(error)
             raise
+        self._keep()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         actual, tags = self._exit()
-        if self._released:
-            self.reservation = self._allowance._ledger.release(self._id)
-        else:
-            self.reservation = self._allowance._ledger.settle(self._id, actual, tags=tags)
+        ledger = self._allowance._ledger
+        try:
+            if self._released:
+                self.reservation = ledger.release(self._id)
+            else:
+                self.reservation = ledger.settle(self._id, actual, tags=tags)
+        except (LedgerUnavailable, ReservationClosed) as error:
+            self._not_booked(error, actual, tags)
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
@@ -365,7 +423,29 @@ class Call:
         ledger = self._allowance._ledger.aio
         # given up while it waits, it is booked all the same
         booking = ledger.release(self._id) if self._released else ledger.settle(self._id, actual, tags=tags)
-        self.reservation = await booking
+        try:
+            self.reservation = await booking
+        except (LedgerUnavailable, ReservationClosed) as error:
+            self._not_booked(error, actual, tags)
+
+    def _keep(self) -> None:
+        """Have it renewed, unless nobody could find it abandoned within a lifetime."""
+        if self._ttl < MAX_SECONDS:
+            self._kept = upkeep.here()
+            self._kept.keep(self, self._id, self._ttl)
+
+    def _not_made(self, error: BaseException) -> None:
+        """Give back what was taken off; a ledger that did not answer may hold it all the same, and be told later."""
+        self._allowance.give(self._amounts)
+        if isinstance(error, LedgerUnavailable):
+            upkeep.here().owe(self._allowance._ledger, ("release", self._id), error)
+
+    def _not_booked(self, error: BaseException, actual: dict[str, int] | None, tags: dict[str, str]) -> None:
+        if isinstance(error, ReservationClosed):  # a release of what was found abandoned, and is charged
+            _LOG.error("%s", error)
+            return
+        command = ("release", self._id) if self._released else settle_command(self._id, actual, tags)
+        upkeep.here().owe(self._allowance._ledger, command, error)
 
     def _enter(self) -> Allowance:
         if self.reservation is not None:
@@ -375,6 +455,8 @@ class Call:
 
     def _exit(self) -> tuple[dict[str, int] | None, dict[str, str]]:
         """Settle with the allowance, which cannot fail; returns what the ledger is to book."""
+        if self._kept is not None:
+            self._kept.drop(self._id, self._ttl)
         charged = dict.fromkeys(self._amounts, 0) if self._released else self._actual or self._amounts
         self._allowance.give({kind: units - charged[kind] for kind, units in self._amounts.items()})
         tags = {**self._allowance._tags, **self._tags}

@@ -16,6 +16,9 @@ Rules:
   many is a typing error.
 - An id is charged at most once. What is settled above the reservation is booked, and counted as overshoot. After
   expiry or release a settlement is still booked; overshoot is then what the limits no longer had room for.
+- A reservation that nobody settles or renews in its time was abandoned: its call may have been billed, so it is charged
+  in full, unless it was reserved to be released then. A settlement that comes later books what it says beyond that,
+  and gives nothing back: others may have been refused or windows may have passed meanwhile.
 - Booked time never runs backwards: a clock that does is read as standing still at the latest entry, until it catches up
   or an account is reset.
 """
@@ -40,6 +43,10 @@ from budgeteer.ledger.limit import Amounts, Limit, bucket, check_path, decode_li
 
 OPEN, SETTLED, RELEASED, EXPIRED = "open", "settled", "released", "expired"
 ACCOUNT, RESET = "account", "reset"
+ABANDONED = '{"estimated":"yes","outcome":"abandoned"}'
+"""Tags of a charge that was booked because nobody settled in time."""
+RELEASE = "release"
+"""Detail of an open reservation that is released when it is abandoned; with names of kinds after it, these alone."""
 SWEEP = 1000
 """At most so many reservations expire in one operation; the others stay held a little longer."""
 UNLIMITED = 1 << 200
@@ -52,13 +59,13 @@ class Reservation(NamedTuple):
         id: the caller's name of the call; a ledger charges it once.
         path: whose units, ``org/team/key``.
         amounts: units per kind that are or were held.
-        expires: milliseconds since 1970 (UTC) at which an open one is given back.
+        expires: milliseconds since 1970 (UTC) at which an open one counts as abandoned.
         status: "open", "settled", "released" or "expired".
         asked: the amounts of the first request, before any ``extend``.
         actual: units charged, once settled.
         overshoot: the part of ``actual`` that no reservation covered; kinds without any are left out.
         at: when it got this status, in milliseconds.
-        detail: the tags it was settled with, as JSON.
+        detail: the tags it was settled with, as JSON; of an open one, what is released when it is abandoned.
     """
 
     id: str
@@ -291,9 +298,9 @@ def run(state: State, clock: int, remember: int, command: tuple[Any, ...]) -> An
     return _RUN[op](state, now, command)
 
 
-def _reserve(state: State, now: int, command: tuple[str, str, str, Amounts, int]) -> Entry:
+def _reserve(state: State, now: int, command: tuple[str, str, str, Amounts, int, str]) -> Entry:
     """Hold the amounts in all accounts of the path, or in none."""
-    _, name, path, amounts, ttl = command
+    _, name, path, amounts, ttl, detail = command
     known = state.reservations.get(name)
     if known is not None:
         if known[1] != path or known[5] != amounts:
@@ -313,7 +320,7 @@ def _reserve(state: State, now: int, command: tuple[str, str, str, Amounts, int]
         for book in books:
             if units > book.free or (book.windows and units > book.room(now)):
                 raise _refusal(state, now, path, amounts)
-    entry = (name, path, amounts, now + ttl, OPEN, amounts, (), (), now, "")
+    entry = (name, path, amounts, now + ttl, OPEN, amounts, (), (), now, detail)
     state.now = now
     state.journal.append(entry)
     _hold(state, chain, entry)
@@ -326,13 +333,15 @@ def _settle(state: State, now: int, command: tuple[str, str, Amounts | None, str
     known = state.reservations.get(name)
     if known is None:
         raise UnknownReservation(unknown(name))
-    _, path, held, expires, status, asked, before, _, _, _ = known
+    _, path, held, expires, status, asked, before, _, _, detail = known
     if actual is None:
         actual = held
     if len(actual) != len(held):
         raise InvalidInput(other_kinds(name, held, actual))
     if status == SETTLED and actual == before:
         return known
+    if detail == ABANDONED and status == SETTLED and [kind for kind, _ in actual] == [kind for kind, _ in held]:
+        return _settle_late(state, now, known, actual, tags)
     over: Amounts = ()
     i = 0
     for kind, units in actual:
@@ -353,11 +362,25 @@ def _settle(state: State, now: int, command: tuple[str, str, Amounts | None, str
     return entry
 
 
+def _settle_late(state: State, now: int, known: Entry, actual: Amounts, tags: str) -> Entry:
+    """Book what a call used beyond the charge that was booked when it was abandoned."""
+    name, path, held, expires, _, asked, before, _, _, _ = known
+    grown = tuple([(kind, max(units, charged)) for (kind, units), (_, charged) in zip(actual, before, strict=True)])
+    if grown == before:
+        return known
+    over: Amounts = ()
+    for (kind, units), (_, charged) in zip(grown, before, strict=True):
+        room = max(0, min([book.room(now) for book in state.books(path, kind)]))
+        if units - charged > room:
+            over += ((kind, units - charged - room),)
+    return _commit(state, (name, path, held, expires, SETTLED, asked, grown, over, now, tags))
+
+
 def _extend(state: State, now: int, command: tuple[str, str, Amounts, int]) -> Entry:
     """Raise an open reservation to the given totals, and renew it; totals below those held change nothing."""
     _, name, amounts, ttl = command
     known = _known(state, name)
-    _, path, held, expires, status, asked, *_ = known
+    _, path, held, expires, status, asked, _, _, _, detail = known
     if status != OPEN:
         raise ReservationClosed(not_open(name, status))
     if [kind for kind, _ in held] != [kind for kind, _ in amounts]:
@@ -367,7 +390,7 @@ def _extend(state: State, now: int, command: tuple[str, str, Amounts, int]) -> E
         if units and min([book.room(now) for book in state.books(path, kind)]) < units:
             raise _refusal(state, now, path, more)
     totals = tuple([(kind, old + new) for (kind, old), (_, new) in zip(held, more, strict=True)])
-    return _commit(state, (name, path, totals, max(expires, now + ttl), OPEN, asked, (), (), now, ""))
+    return _commit(state, (name, path, totals, max(expires, now + ttl), OPEN, asked, (), (), now, detail))
 
 
 def _release(state: State, now: int, command: tuple[str, str]) -> Entry:
@@ -411,7 +434,7 @@ _RUN: dict[str, Any] = {
 
 
 def _sweep(state: State, now: int) -> None:
-    """Give back what expired, earliest first."""
+    """Charge what was abandoned, or release it if it was reserved so; earliest first."""
     left = SWEEP
     while state.times and state.times[0] <= now:
         expires = state.times[0]
@@ -421,8 +444,13 @@ def _sweep(state: State, now: int) -> None:
                 if not left:
                     return
                 left -= 1
-                _, path, held, _, _, asked, *_ = known
-                _commit(state, (name, path, held, expires, EXPIRED, asked, (), (), now, ""))
+                _, path, held, _, _, asked, _, _, _, detail = known
+                if detail == RELEASE:
+                    _commit(state, (name, path, held, expires, EXPIRED, asked, (), (), now, ""))
+                    continue
+                released = detail.split(" ")[1:]
+                actual = tuple([(kind, 0 if kind in released else units) for kind, units in held])
+                _commit(state, (name, path, held, expires, SETTLED, asked, actual, (), now, ABANDONED))
         heappop(state.times)
         del state.due[expires]
 
@@ -459,7 +487,7 @@ def apply(state: State, entry: Entry) -> None:
         state.reservations[name] = entry
         _expires(state, expires, name)
     elif status == SETTLED:
-        _charge(state, entry, is_open)
+        _charge(state, entry, is_open, known[6] if known is not None and known[4] == SETTLED else ())
     elif status in (RELEASED, EXPIRED):
         for kind, units in amounts:
             for book in state.books(path, kind):
@@ -502,8 +530,11 @@ def _expires(state: State, at: int, name: str) -> None:
     names.append(name)
 
 
-def _charge(state: State, entry: Entry, was_open: bool) -> None:
+def _charge(state: State, entry: Entry, was_open: bool, charged: Amounts = ()) -> None:
+    """Book a settlement, less what was ``charged`` for it before."""
     name, path, held, _, _, _, actual, over, at, _ = entry
+    if charged:
+        actual = tuple([(kind, units - before) for (kind, units), (_, before) in zip(actual, charged, strict=True)])
     try:
         chain = state.chains[path]
     except KeyError:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
@@ -53,6 +54,9 @@ HIDDEN = (
     "thread", "web_search_options", "search_parameters",
 )  # fmt: skip
 """Fields whose bytes bound nothing: what is stored, embedded, searched or fetched, and how prompts are written."""
+_LONGEST = 16
+"""Characters of a token on the average of a text, at most and generously."""
+_REPEATED = re.compile(r"\s+|(.)(?=\1)", re.DOTALL)
 _SHORT = 64
 """Characters of a picture's address that need not be told from text."""
 
@@ -92,6 +96,40 @@ class Bounds:
 def count_text(text: str, tokens: Callable[[str], int] | None = None) -> int:
     """Tokens of a text: by the counter, else at most its UTF-8 bytes."""
     return len(text.encode("utf-8", "surrogatepass")) if tokens is None else count("a token count", tokens(text))
+
+
+def least_tokens(text: str) -> int:
+    """Tokens that a text has at least, whatever the tokenizer: a count below cannot be true.
+
+    A vocabulary's longest tokens are runs of one character or of white space, so these count once or not at all; of
+    what is left no known tokenizer puts 16 characters into a token on the average of a text.
+
+    >>> least_tokens(""), least_tokens("Hi"), least_tokens("-" * 999), least_tokens("a word and a word " * 100)
+    (0, 1, 1, 82)
+    """
+    if len(text) <= _LONGEST:
+        return 1 if text else 0
+    return max(1, -(-len(_REPEATED.sub("", text)) // _LONGEST))
+
+
+def least_input(request: Mapping[str, Any]) -> int:
+    """Tokens of input that the texts of a request have at least; of pictures, tools and schemas none are counted."""
+    texts: list[str] = []
+    for name in ("messages", "input", "system", "instructions", "prompt"):
+        _gather(request.get(name), texts)
+    return least_tokens(" ".join(texts))
+
+
+def _gather(value: Any, texts: list[str]) -> None:
+    """The texts of messages, items and parts."""
+    if isinstance(value, str):
+        texts.append(value)
+    elif isinstance(value, list | tuple):
+        for one in value:
+            _gather(one, texts)
+    elif isinstance(value, Mapping) and str(value.get("type", "text")) in _TEXT:
+        for name in ("content", "text"):
+            _gather(value.get(name), texts)
 
 
 def worst_case(request: Mapping[str, Any], bounds: Bounds | None = None) -> Usage:

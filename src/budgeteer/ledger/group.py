@@ -13,6 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from budgeteer.errors import BudgeteerError, LedgerUnavailable
+from budgeteer.ledger import upkeep
 from budgeteer.ledger.protocol import Command, Ledger
 
 BATCH = 512
@@ -112,7 +113,8 @@ class GroupLedger(Ledger):
                     loop.call_soon_threadsafe(_deliver, theirs)
 
     def close(self) -> None:
-        """Stop the ledger's thread."""
+        """Book what is owed, and stop the ledger's thread."""
+        upkeep.here().pay(self)
         if self._thread is not None and os.getpid() == self._pid:
             self._thread.shutdown()
             self._thread = None

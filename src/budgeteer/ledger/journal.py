@@ -102,6 +102,8 @@ def replay(lines: Iterable[tuple[str, str]], algorithm: str, head: str | None = 
             seq, entry = decode(line)
             if seq != count:
                 raise JournalBroken(f"journal line {count:,} says that it is line {seq:,}")
+            known = state.reservations.get(entry[0])
+            before_it = dict(known[6]) if known is not None else {}
             core.apply(state, entry)
         except (ValueError, BudgeteerError) as error:
             if isinstance(error, JournalBroken):
@@ -110,8 +112,9 @@ def replay(lines: Iterable[tuple[str, str]], algorithm: str, head: str | None = 
         if entry[4] == core.SETTLED:
             sums = spent.setdefault(entry[1], {})
             for kind, units in entry[6]:
-                sums[kind] = sums.get(kind, 0) + units
-            del state.reservations[entry[0]]  # nothing follows a settlement; what expired may still be settled
+                sums[kind] = sums.get(kind, 0) + units - before_it.get(kind, 0)
+            if entry[9] != core.ABANDONED:  # nothing follows a settlement, but where nobody settled in time
+                del state.reservations[entry[0]]
         if not count % 4096:
             for of_time in (state.due, state.times, state.closed):  # nothing expires here but by an entry
                 of_time.clear()

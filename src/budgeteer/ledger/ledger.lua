@@ -10,6 +10,7 @@
 local META, ACCOUNTS, BOOKS, RESERVATIONS, DUE, CLOSED, JOURNAL = unpack(KEYS)
 local BASE = 1000000000
 local ZERO = {0, 0}
+local ABANDONED = '{"estimated":"yes","outcome":"abandoned"}'
 
 local function parse(text)
   if text == '0' then return ZERO end
@@ -309,6 +310,18 @@ local function close(r, status)
   write(r, 'open')
 end
 
+local function abandon(r)  -- charged in full, but for what is to be released
+  if r.detail == 'release' then return close(r, 'expired') end
+  local released, actual = {}, {}
+  for kind in string.gmatch(string.sub(r.detail, 9), '%S+') do released[kind] = true end
+  for i, pair in ipairs(amounts_of(r.amounts)) do
+    actual[i] = {pair[1], released[pair[1]] and ZERO or pair[2]}
+    change(r.path, pair[1], actual[i][2], sub(ZERO, pair[2]), nil)
+  end
+  r.status, r.actual, r.over, r.at, r.detail = 'settled', amounts_text(actual), '', int(now), ABANDONED
+  write(r, 'open')
+end
+
 local function refused(path, amounts)  -- the outermost limit that does not hold, or nil
   for _, scope in ipairs((along(path))) do
     for _, pair in ipairs(amounts) do
@@ -382,7 +395,7 @@ local function open(path, limits)
   return {'OK'}
 end
 
-local function reserve(id, path, line, ttl)
+local function reserve(id, path, line, ttl, detail)
   local known = read(id)
   if known then
     if known.path ~= path or known.asked ~= line then return {'CONFLICT', known.asked, known.path} end
@@ -399,10 +412,28 @@ local function reserve(id, path, line, ttl)
   for _, pair in ipairs(amounts) do change(path, pair[1], nil, pair[2], nil) end
   local record = {
     id = id, path = path, amounts = line, expires = int(now + tonumber(ttl)), status = 'open', asked = line, actual = '',
-    over = '', at = int(now), detail = '',
+    over = '', at = int(now), detail = detail,
   }
   write(record, known and known.status)
   return answer(record)
+end
+
+local function settle_late(known, actual, tags)
+  local more, grown, over = {}, {}, {}
+  for i, pair in ipairs(amounts_of(known.actual)) do
+    local larger = less(pair[2], actual[i][2])
+    more[i] = {pair[1], larger and sub(actual[i][2], pair[2]) or ZERO}
+    grown[i] = {pair[1], larger and actual[i][2] or pair[2]}
+    local free = path_room(known.path, pair[1])
+    if free and less(free, ZERO) then free = ZERO end
+    if free and less(free, more[i][2]) then over[#over + 1] = {pair[1], sub(more[i][2], free)} end
+  end
+  if amounts_text(grown) == known.actual then return answer(known) end
+  for _, pair in ipairs(more) do change(known.path, pair[1], pair[2], nil, nil) end
+  for _, pair in ipairs(over) do change(known.path, pair[1], nil, nil, pair[2]) end
+  known.actual, known.over, known.at, known.detail = amounts_text(grown), amounts_text(over), int(now), tags
+  write(known, 'settled')
+  return answer(known)
 end
 
 local function settle(id, line, tags)
@@ -412,6 +443,7 @@ local function settle(id, line, tags)
   if known.status == 'settled' and known.actual == line then return answer(known) end
   local actual, held, over = amounts_of(line), amounts_of(known.amounts), {}
   if not same_kinds(actual, held) then return {'OTHERKINDS', known.amounts} end
+  if known.status == 'settled' and known.detail == ABANDONED then return settle_late(known, actual, tags) end
   if known.status == 'settled' then return {'SETTLED', known.actual} end
   local was_open = known.status == 'open'
   for i, pair in ipairs(actual) do
@@ -493,7 +525,7 @@ end
 local before_seq = seq
 if operation ~= 'reset' then
   now = math.max(now, clock)
-  for _, id in ipairs(redis.call('ZRANGEBYSCORE', DUE, '-inf', int(now), 'LIMIT', 0, 1000)) do close(read(id), 'expired') end
+  for _, id in ipairs(redis.call('ZRANGEBYSCORE', DUE, '-inf', int(now), 'LIMIT', 0, 1000)) do abandon(read(id)) end
   local old = redis.call('ZRANGEBYSCORE', CLOSED, '-inf', int(now - remember), 'LIMIT', 0, 1000)
   if #old > 0 then
     redis.call('HDEL', RESERVATIONS, unpack(old))

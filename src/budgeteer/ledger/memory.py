@@ -22,7 +22,7 @@ class MemoryLedger(Ledger):
         remember: seconds for which the ids of closed reservations are known.
     """
 
-    waits = False
+    waits = outlives = False
 
     def __init__(self, *, clock: Clock = wall_clock, remember: int = REMEMBER) -> None:
         self._clock, self._remember = clock, check_seconds(remember, "remember") * 1000

@@ -7,10 +7,10 @@ import itertools
 import os
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Mapping
 from functools import lru_cache
 from json.encoder import encode_basestring_ascii as _quoted
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 from budgeteer.errors import InvalidInput, JournalBroken
 from budgeteer.ledger import core, journal
@@ -20,6 +20,7 @@ from budgeteer.ledger.limit import Limit, check_amounts, check_id, check_limits,
 Clock = Callable[[], int]
 """Milliseconds since 1970 (UTC)."""
 Command = tuple[Any, ...]
+OnAbandon = Literal["charge", "release"] | Collection[str]
 TTL = 600
 REMEMBER = 86_400
 MAX_SECONDS = 10 * 366 * 86_400
@@ -80,6 +81,8 @@ class Ledger(ABC):
     algorithm = "sha256"
     waits = True
     """Whether a command may wait for a disk or another machine, and has to be kept off the event loop."""
+    outlives = True
+    """Whether what it holds is still there when this process has died, and has to be found abandoned then."""
 
     # operations
 
@@ -97,7 +100,13 @@ class Ledger(ABC):
         self.execute(open_command(path, limits))
 
     def reserve(
-        self, path: str, amounts: Mapping[str, int], *, id: str | None = None, ttl: int | None = None
+        self,
+        path: str,
+        amounts: Mapping[str, int],
+        *,
+        id: str | None = None,
+        ttl: int | None = None,
+        on_abandon: OnAbandon = "charge",
     ) -> Reservation:
         """Hold units in all accounts of the path, or in none.
 
@@ -105,22 +114,25 @@ class Ledger(ABC):
             path: whose units.
             amounts: units per kind; exactly the kinds that the accounts of the path name.
             id: the call's name. Again with the same contents, the first reservation is returned and nothing is held
-                twice; one that was released or has expired is made anew. None: a new one.
-            ttl: seconds after which an abandoned reservation is given back (default 600).
+                twice; one that was released is made anew. None: a new one.
+            ttl: seconds after which a reservation that is neither settled nor extended counts as abandoned (600).
+            on_abandon: what becomes of it then. ``"charge"``: it is charged in full, since its call may have been
+                billed; a later settlement can only add to that. ``"release"``: it is given back, and a later
+                settlement is booked all the same. Or names of kinds, which are released while the others are charged.
 
         Raises:
             BudgetExceeded: the outermost limit that does not cover it.
             IdConflict: the id was used with other contents.
             UnknownAccount, InvalidInput, LedgerUnavailable.
         """
-        return _made(Reservation, self.execute(reserve_command(path, amounts, id, ttl)))
+        return _made(Reservation, self.execute(reserve_command(path, amounts, id, ttl, on_abandon)))
 
     def extend(self, id: str, amounts: Mapping[str, int], *, ttl: int | None = None) -> Reservation:
         """Raise an open reservation to these totals and renew its time, as a stream grows; or leave it as it was.
 
         Raises:
             BudgetExceeded: there is no room; the reservation stays as it is.
-            ReservationClosed: it is settled, released or has expired.
+            ReservationClosed: it is settled, released or was abandoned.
         """
         return _made(Reservation, self.execute(extend_command(id, amounts, ttl)))
 
@@ -130,8 +142,8 @@ class Ledger(ABC):
         """Charge what a call used and give back the rest.
 
         Args:
-            id: of the reservation. Settled again with the same actual, the first result is returned; after expiry or
-                release the charge is booked all the same.
+            id: of the reservation. Settled again with the same actual, the first result is returned; after it was
+                abandoned or released the charge is booked all the same.
             actual: units per kind, of the same kinds; None = unknown, which charges all that was reserved.
             tags: for reports, such as model and stage.
 
@@ -142,10 +154,10 @@ class Ledger(ABC):
         return _made(Reservation, self.execute(settle_command(id, actual, tags)))
 
     def release(self, id: str) -> Reservation:
-        """Give back a reservation whose call was never sent. Again, or after expiry, it does nothing.
+        """Give back a reservation whose call was never sent. Again, it does nothing.
 
         Raises:
-            ReservationClosed: it is settled.
+            ReservationClosed: it is settled, or was abandoned and charged.
         """
         return _made(Reservation, self.execute(("release", known_id(id))))
 
@@ -222,10 +234,16 @@ class AsyncLedger:
         await self._submit(open_command(path, limits))
 
     async def reserve(
-        self, path: str, amounts: Mapping[str, int], *, id: str | None = None, ttl: int | None = None
+        self,
+        path: str,
+        amounts: Mapping[str, int],
+        *,
+        id: str | None = None,
+        ttl: int | None = None,
+        on_abandon: OnAbandon = "charge",
     ) -> Reservation:
         """See :meth:`Ledger.reserve`. Cancelled while it waits, it gives back what it held."""
-        command = reserve_command(path, amounts, id, ttl)
+        command = reserve_command(path, amounts, id, ttl, on_abandon)
         if self._at_once is not None:
             return _made(Reservation, self._at_once(command))
         made = asyncio.ensure_future(self._submit(command))
@@ -276,7 +294,9 @@ def open_command(path: str, limits: Iterable[Limit] | None) -> Command:
     return ("open", check_path(path)[-1], None if limits is None else check_limits(limits))
 
 
-def reserve_command(path: str, amounts: Mapping[str, int], name: str | None, ttl: int | None) -> Command:
+def reserve_command(
+    path: str, amounts: Mapping[str, int], name: str | None, ttl: int | None, on_abandon: OnAbandon = "charge"
+) -> Command:
     """Checked arguments of ``reserve``."""
     return (
         "reserve",
@@ -284,7 +304,17 @@ def reserve_command(path: str, amounts: Mapping[str, int], name: str | None, ttl
         check_path(path)[-1],
         check_amounts(amounts),
         TTL * 1000 if ttl is None else check_seconds(ttl, "ttl") * 1000,
+        "" if on_abandon == "charge" else _released(on_abandon),
     )
+
+
+def _released(on_abandon: OnAbandon) -> str:
+    """What is released of an abandoned reservation, as its detail says it."""
+    if on_abandon == "release":
+        return core.RELEASE
+    if isinstance(on_abandon, str) or not isinstance(on_abandon, Collection) or not on_abandon:
+        raise InvalidInput(f"on_abandon is {on_abandon!r}; give 'charge', 'release', or names of kinds to release")
+    return " ".join([core.RELEASE, *sorted(dict(check_amounts(dict.fromkeys(on_abandon, 0))))])
 
 
 def extend_command(name: str, amounts: Mapping[str, int], ttl: int | None) -> Command:

@@ -217,8 +217,8 @@ def _arguments(command: Command) -> list[str]:
     match command:
         case ("open", path, limits):
             return ["open", path, "*" if limits is None else encode_limits(limits)]
-        case ("reserve", name, path, amounts, ttl):
-            return ["reserve", name, path, text(amounts), str(ttl)]
+        case ("reserve", name, path, amounts, ttl, detail):
+            return ["reserve", name, path, text(amounts), str(ttl), detail]
         case ("extend", name, amounts, ttl):
             return ["extend", name, text(amounts), str(ttl)]
         case ("settle", name, actual, tags):

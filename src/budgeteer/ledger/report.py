@@ -33,7 +33,7 @@ class Charge:
         run: the tag "run", else the path.
         model, stage: tags, else "unknown".
         reserved, actual, overshoot: units per kind.
-        estimated: the actual was not known, so the reservation was charged.
+        estimated: the actual was not known, or nobody settled in time, so the reservation was charged.
     """
 
     at: int
@@ -80,14 +80,21 @@ def balances(state: core.State, path: str, clock: int) -> Iterator[dict[str, Any
 
 def charges(lines: Iterable[tuple[str, str]]) -> list[Charge]:
     """The settlements of a journal, in order."""
-    found = []
+    found: list[Charge] = []
+    abandoned: dict[str, int] = {}
     for line, _ in lines:
-        _, (_, path, held, _, status, _, actual, over, at, detail) = journal.decode(line)
+        _, (name, path, held, _, status, _, actual, over, at, detail) = journal.decode(line)
         if status == core.SETTLED:
             tags = json.loads(detail) if detail else {}
             run, model, stage = tags.get("run") or path, tags.get("model") or UNKNOWN, tags.get("stage") or UNKNOWN
             estimated = tags.get("estimated") == "yes"
-            found.append(Charge(at, path, run, model, stage, dict(held), dict(actual), dict(over), estimated))
+            charge = Charge(at, path, run, model, stage, dict(held), dict(actual), dict(over), estimated)
+            if name in abandoned:  # settled after all, in place of what was charged before
+                found[abandoned.pop(name)] = charge
+                continue
+            if detail == core.ABANDONED:
+                abandoned[name] = len(found)
+            found.append(charge)
     return found
 
 

@@ -24,8 +24,9 @@ from email.utils import parsedate_to_datetime
 from typing import Any
 
 from budgeteer.adapters.metering import NOT_RUN, REJECTED, outcome_of_status
+from budgeteer.adapters.reading import Told
 from budgeteer.errors import EndpointDown, InvalidInput, MissingExtra, ModelError
-from budgeteer.ledger.estimate import Bounds, count_text, input_bound
+from budgeteer.ledger.estimate import Bounds, count_text, input_bound, least_input
 from budgeteer.models.model import CUT, LENGTH, LOGPROBS, PREFIX, STOP, Choice, Chunk, Message, Request, Response, last
 from budgeteer.usage import Usage
 
@@ -284,6 +285,7 @@ class _Reply:
         self.exact: list[int | None] = [None] * n
         self.logprobs: list[list[float]] = [[] for _ in range(n)]
         self.usage: Usage | None = None
+        self.told = Told()
         self.seen = self.beyond = False
 
     @property
@@ -316,7 +318,7 @@ class _Reply:
                 chunks.append(Chunk(i, text, max(0, new)))
         if event.usage is not None:
             try:
-                self.usage = Usage.from_chat(event.usage)
+                self.usage = self.told.so_far(Usage.from_chat(event.usage), sum(self.pieces))
             except InvalidInput:
                 self.usage = None
         return chunks
@@ -340,7 +342,7 @@ class _Reply:
             tokens.append(min(request.max_tokens, self._tokens(i) + ending))
             if finish[i] == LENGTH:
                 tokens[i] = request.max_tokens if self.exact[i] is None else self.exact[i]
-        if usage.input == 0:
+        if usage.input is not None and usage.input < least_input({"prompt": request.prompt}):
             usage = Usage(output=usage.output, reasoning=usage.reasoning)
         counted = [t for t in self.exact if t is not None]
         if len(counted) == request.n:
