@@ -361,3 +361,14 @@ def test_a_closed_pipe_is_no_error() -> None:
         )
         assert (done.returncode, done.stderr) == (0, "")
     os.close(writer)
+
+
+def test_compare_says_what_it_does_before_it_imports_what_takes_seconds():
+    code = (
+        "import sys\n"
+        "sys.modules['torch'] = None  # importing it fails from here on\n"
+        "from budgeteer.cli import main\n"
+        "main(['compare', 'duet@50%', '--seeds', '3', '--out', 'runs/x'])\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert done.stderr.startswith("duet@50%: 3 seeds, in runs/x; what is finished there is kept\n")

@@ -29,6 +29,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Compare, write results.json and report.html, print the table."""
+    # before PyTorch is imported, which takes seconds
+    sys.stderr.write(f"{' '.join(args.arms)}: {args.seeds} seeds, in {args.out}; what is finished there is kept\n")
+    sys.stderr.flush()
     from budgeteer.errors import InvalidInput
     from budgeteer.lab import report
     from budgeteer.lab.claim import claim
