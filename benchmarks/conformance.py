@@ -53,7 +53,7 @@ class Ask:
         choices: how many answers.
         leave: words of a stream after which it is left; 0 reads it to its end.
         retries: of the client.
-        timeout, cancel: seconds until the client gives up, until the call is cancelled.
+        timeout, cancel: seconds until the client gives up; from its arrival until the call is cancelled.
         fails: whether the client may raise what became of the call.
     """
 
@@ -174,8 +174,8 @@ SCENARIOS = [
     Scenario("several choices", "three answers at once", Ask(choices=3), lambda b: [b.answer(21)], needs="choices"),
     Scenario("embeddings", "no output", Ask(embeddings=True), lambda b: [b.embedding], needs="embeddings"),
     Scenario(
-        "time-out", "the client gives up before the answer", Ask(timeout=0.3, fails=True),
-        lambda b: [b.answer(seconds=1)], False
+        "time-out", "the client gives up before the answer", Ask(timeout=1, fails=True),
+        lambda b: [b.answer(seconds=2)], False
     ),
     Scenario(
         "cancellation", "the task is cancelled before the answer", Ask(cancel=0.3, fails=True),
@@ -374,7 +374,7 @@ async def cell(adapter: str, scenario: Scenario, folder: Path) -> dict[str, Any]
             elif scenario.name == "long call":
                 kept = await long_call(call, provider.url, ledger, bill)
             else:
-                await one(call, provider.url, ledger, scenario.ask)
+                await one(call, provider.url, ledger, scenario.ask, bill)
             bill.go.set()
             deadline = time.monotonic() + 20
             while time.monotonic() < deadline:
@@ -395,10 +395,11 @@ async def cell(adapter: str, scenario: Scenario, folder: Path) -> dict[str, Any]
     return found if kept is None else {**found, "held all the while": kept}
 
 
-async def one(call: Callable[..., Awaitable[None]], url: str, ledger: SqliteLedger, ask: Ask) -> None:
+async def one(call: Callable[..., Awaitable[None]], url: str, ledger: SqliteLedger, ask: Ask, bill: Bill) -> None:
     """Make an ask; that it fails is part of some scenarios."""
     task = asyncio.ensure_future(call(url, Allowance(ledger, "acme", {"all": LIMIT}), ask))
     if ask.cancel is not None:
+        await asyncio.to_thread(bill.arrived.acquire, timeout=60)
         await asyncio.sleep(ask.cancel)
         task.cancel()
     try:

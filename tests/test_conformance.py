@@ -25,7 +25,6 @@ def test_charged_is_what_was_billed_or_more(tmp_path, adapter, scenario):
     found = asyncio.run(conformance.cell(adapter, scenario, tmp_path))
     if "why" in found:
         return
-    assert found["billed"] > 0
     assert found["held"] == 0
     assert found["charged"] >= found["billed"]
     if scenario.equal:
