@@ -111,6 +111,20 @@ class AllowanceError(BudgeteerError):
     """An allowance that was copied, pickled, or used after it was delegated or closed."""
 
 
+class Diverged(BudgeteerError):
+    """A training whose loss or gradient is no finite number any more.
+
+    Args:
+        step: in which it was seen, from 1; its update was not made.
+        what: is not finite, with its value.
+        change: what to change.
+    """
+
+    def __init__(self, step: int, what: str, change: str) -> None:
+        self.step = step
+        super().__init__(f"training stopped in step {step}: {what}; the weights are still finite. {change}")
+
+
 class CheckpointError(BudgeteerError):
     """A checkpoint that is missing, truncated or of another run."""
 
