@@ -6,8 +6,8 @@ import gzip
 import json
 from pathlib import Path
 
-from budgeteer.ledger import SqliteLedger
 from budgeteer.lab import results
+from budgeteer.ledger import SqliteLedger
 from results_fixture import make
 
 TABLE = Path(__file__).parent / "data" / "bad_inputs.tsv"
