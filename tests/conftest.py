@@ -8,6 +8,7 @@ from collections.abc import Iterator
 
 # the models of the tests are too small for more, and results repeat; the libraries read it when they are imported
 os.environ.update(dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS"), "1"))
+os.environ["BUDGETEER_TRACEBACK"] = "1"  # a fault of a command fails its test
 
 import pytest
 

@@ -49,9 +49,13 @@ def test_a_call_holds_settles_and_gives_back(ledger: Ledger) -> None:
     assert call.reservation.actual == (("all", 25),)
     assert agent.remaining == {"all": 75}
     assert ledger.remaining("org") == {"all": 9975}
-    with pytest.raises(BudgetExceeded, match=r"org \(allowance\) budget of 75") as caught, agent.reserve({"all": 76}):
+    with (
+        pytest.raises(BudgetExceeded, match=r"org \(allowance\) budget of 100 all ") as caught,
+        agent.reserve({"all": 76}),
+    ):
         pass
-    assert (caught.value.kind, caught.value.requested, caught.value.limit) == ("all", 76, 75)
+    assert "does not cover 76 more (25 used, 0 reserved, 75 left)" in str(caught.value)
+    assert (caught.value.kind, caught.value.requested, caught.value.limit) == ("all", 76, 100)
     assert ledger.remaining("org") == {"all": 9975}
 
 
@@ -380,3 +384,39 @@ def test_a_crashed_call_that_runs_again_with_its_id_is_charged_once(ledger: Ledg
     assert ledger.remaining("org") == {"all": 9990}
     with pytest.raises(IdConflict), Allowance(ledger, "org", {"all": 100}).reserve({"all": 60}, id="step-3") as call:
         call.settle({"all": 11})
+
+
+def refused(agent: Allowance, units: int) -> tuple[int, int, int, int]:
+    """What a refusal says: limit, used, reserved and requested."""
+    with pytest.raises(BudgetExceeded) as caught, agent.reserve({"all": units}):
+        pass
+    found = caught.value
+    return found.limit, found.used - found.held, found.held, found.requested
+
+
+def test_a_refusal_says_limit_used_and_reserved_whatever_happened_before(ledger: Ledger) -> None:
+    agent = Allowance(ledger, "org", {"all": 1000})
+    with agent.reserve({"all": 990}) as call:
+        call.settle({"all": 970})
+    assert refused(agent, 31) == (1000, 970, 0, 31)
+    with agent.reserve({"all": 20}):
+        assert refused(agent, 11) == (1000, 970, 20, 11)
+    assert refused(agent, 11) == (1000, 990, 0, 11)
+
+    boss = Allowance(ledger, "org", {"all": 100})
+    child = boss.share({"coder": {"all": 60}})["coder"]
+    assert refused(boss, 41) == (100, 0, 60, 41)
+    with child.reserve({"all": 30}) as call:
+        assert refused(child, 31) == (60, 0, 30, 31)
+        child.close()  # the call goes on: what it holds is the parent's now
+        assert refused(boss, 71) == (100, 0, 30, 71)
+        call.settle({"all": 35})
+    assert refused(boss, 66) == (100, 35, 0, 66)
+
+    with boss.reserve({"all": 10}) as call:
+        heir = boss.delegate()
+        assert refused(heir, 56) == (100, 35, 10, 56)
+        call.release()
+    assert refused(heir, 66) == (100, 35, 0, 66)
+    with heir.reserve({"all": 65}) as call, pytest.raises(BudgetExceeded, match=r"\(35 used, 65 reserved, 0 left\)"):
+        call.extend({"all": 66})

@@ -116,7 +116,12 @@ def test_lists():
 
 def test_errors_say_what_and_what_to_do():
     over = BudgetExceeded(kind="tokens", scope="step", used=900, requested=200, limit=1000, hint="raise --budget")
-    assert str(over) == "step budget of 1,000 tokens does not cover 200 more (900 used); raise --budget"
+    assert (
+        str(over)
+        == "step budget of 1,000 tokens does not cover 200 more (900 used, 0 reserved, 100 left); raise --budget"
+    )
+    money = BudgetExceeded(kind="money", scope="acme", used=5 * 10**12, requested=2 * 10**11, limit=5 * 10**12, held=1)
+    assert str(money).startswith("acme budget of $5 does not cover $0.2 more ($4.999999999999 used, ")
     assert (over.used, over.requested, over.limit) == (900, 200, 1000)
     assert "did you mean 'duet'" in str(UnknownName("recipe", "duett", ["duet", "grpo"]))
     assert "known: duet, grpo" in str(UnknownName("recipe", "zzz", ["grpo", "duet"]))

@@ -29,6 +29,14 @@ class UnknownName(BudgeteerError, KeyError):
         return self.message
 
 
+def _amount(kind: str, units: int) -> str:
+    """Units as people read them: dollars for money, which is counted in pico-dollars."""
+    if kind != "money":
+        return f"{units:,}"
+    whole, rest = divmod(abs(units), 10**12)
+    return ("-" if units < 0 else "") + f"${whole:,}" + (f".{rest:012d}".rstrip("0") if rest else "")
+
+
 class BudgetExceeded(BudgeteerError):
     """A spend that does not fit its budget.
 
@@ -54,7 +62,14 @@ class BudgetExceeded(BudgeteerError):
     ) -> None:
         self.kind, self.scope, self.used, self.requested, self.limit = kind, scope, used, requested, limit
         self.held, self.resets_at = held, resets_at
-        text = f"{scope} budget of {limit:,} {kind} does not cover {requested:,} more ({used:,} used)"
+        unit = "" if kind == "money" else f" {kind}"
+        spent, reserved, left, asked, most = (
+            _amount(kind, units) for units in (used - held, held, limit - used, requested, limit)
+        )
+        text = (
+            f"{scope} budget of {most}{unit} does not cover {asked} more "
+            f"({spent} used, {reserved} reserved, {left} left)"
+        )
         super().__init__(f"{text}; {hint}" if hint else text)
 
 
@@ -94,6 +109,20 @@ class JournalBroken(LedgerError):
 
 class AllowanceError(BudgeteerError):
     """An allowance that was copied, pickled, or used after it was delegated or closed."""
+
+
+class Diverged(BudgeteerError):
+    """A training whose loss or gradient is no finite number any more.
+
+    Args:
+        step: in which it was seen, from 1; its update was not made.
+        what: is not finite, with its value.
+        change: what to change.
+    """
+
+    def __init__(self, step: int, what: str, change: str) -> None:
+        self.step = step
+        super().__init__(f"training stopped in step {step}: {what}; the weights are still finite. {change}")
 
 
 class CheckpointError(BudgeteerError):

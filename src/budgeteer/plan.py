@@ -43,6 +43,36 @@ def whole(name: str, value: Any, least: int = 0) -> int:
     return number
 
 
+def as_column(name: str, values: Any, dtype: type[np.float64] | type[np.int64]) -> Any:
+    """``values`` as an array; an array of numbers is returned as it is, a list or a series is converted.
+
+    Args:
+        name: for the error.
+        values: anything that NumPy makes an array of numbers of.
+        dtype: of what is converted.
+
+    Raises:
+        InvalidInput: texts, rows of different lengths, fractions where whole numbers are meant.
+    """
+    if isinstance(values, np.ndarray) and values.dtype.kind in "fiu":
+        return values
+    try:
+        array = np.asarray(values, dtype=np.float64)
+        whole_ones = np.asarray(values, dtype=np.int64) if dtype is np.int64 else None
+    except (TypeError, ValueError, OverflowError) as error:
+        raise InvalidInput(f"{name} is {_short(values)}; give an array or a list of numbers ({error})") from None
+    if whole_ones is None:
+        return array
+    if np.any(whole_ones != array):
+        raise InvalidInput(f"{name} is {_short(values)}; give whole numbers")
+    return whole_ones
+
+
+def _short(values: Any) -> str:
+    text = repr(values)
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
 def spend(units: I64 | F64, cost: F64) -> float:
     """Sum of units * cost in tokens, correctly rounded, hence the same in every order of the items."""
     return math.fsum((units * cost).tolist())
@@ -55,6 +85,8 @@ class Menu:
     Option k of item i (k = 1, 2, ...) is at ``indptr[i] + k - 1``. Option 0 is to take nothing: cost 0, value 0; it is
     implied and never stored. Options may come in any order, though plans are easier to read by rising cost.
 
+    Lists are taken for arrays here and in all columns below.
+
     Attributes:
         cost: [m] whole tokens of an option, > 0.
         value: [m] what an option is worth, finite.
@@ -66,6 +98,8 @@ class Menu:
     indptr: I64
 
     def __post_init__(self) -> None:
+        for name, dtype in (("cost", np.int64), ("value", np.float64), ("indptr", np.int64)):
+            object.__setattr__(self, name, as_column(f"Menu.{name}", getattr(self, name), dtype))
         m = len(self.cost)
         if self.cost.dtype != np.int64 or self.indptr.dtype != np.int64 or self.value.dtype != np.float64:
             found = f"{self.cost.dtype}, {self.value.dtype}, {self.indptr.dtype}"
@@ -195,6 +229,14 @@ class Items:
     menu: Menu | None = None
 
     def __post_init__(self) -> None:
+        if isinstance(self.keys, str):
+            raise InvalidInput(f"Items.keys is the text {self.keys!r}; give a tuple of names, such as ({self.keys!r},)")
+        object.__setattr__(self, "keys", tuple(self.keys))
+        for f in fields(self)[1:-1]:
+            given = getattr(self, f.name)
+            if given is not None or f.name == "cost":
+                dtype = np.int64 if f.name in ("visits", "drawn", "right") else np.float64
+                object.__setattr__(self, f.name, as_column(f"Items.{f.name}", given, dtype))
         n = len(self.keys)
         if len(set(self.keys)) != n:
             raise InvalidInput("Items.keys repeat; give each item one distinct key and ask for units instead")
@@ -289,6 +331,8 @@ class Plan:
     gap: float = float("nan")
 
     def __post_init__(self) -> None:
+        for name in ("units", "max_tokens"):
+            object.__setattr__(self, name, as_column(f"Plan.{name}", getattr(self, name), np.int64))
         if self.max_tokens.shape != self.units.shape:
             object.__setattr__(self, "max_tokens", np.zeros(len(self.keys), np.int64))
         if self.units.shape != (len(self.keys),):
@@ -312,6 +356,10 @@ class Outcomes:
     reward: F64
     score: F64
     status: NDArray[np.int8]
+
+    def __post_init__(self) -> None:
+        for name, dtype in (("tokens", np.int64), ("reward", np.float64), ("score", np.float64), ("status", np.int64)):
+            object.__setattr__(self, name, as_column(f"Outcomes.{name}", getattr(self, name), dtype))
 
     def take(self, rows: NDArray[np.bool_]) -> Outcomes:
         """The rows where ``rows`` [n] is true."""

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
+import errno
 import importlib
 import os
 import sys
 from collections.abc import Sequence
 
+from budgeteer.cli import _numbers, _outputs
 from budgeteer.errors import BudgeteerError, UnknownName
 
 COMMANDS: dict[str, tuple[str, str]] = {
@@ -26,6 +29,12 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "lab": ("budgeteer.cli.lab", "rebuild the embedded reasoner, profile a pool"),
 }
 """Name -> module and one line of help. A module has ``add_arguments(parser)`` and ``run(args) -> int``."""
+
+_DISK = (
+    errno.EACCES, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EISDIR, errno.ENAMETOOLONG, errno.ENOENT, errno.ENOSPC,
+    errno.ENOTDIR, errno.EPERM, errno.EROFS,
+)  # fmt: skip
+"""What files and disks refuse, and the user can change."""
 
 _DESCRIPTION = """\
 Spend language-model token budgets where they buy most: rollouts in training, thinking and samples
@@ -48,27 +57,18 @@ def _overview() -> str:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command; errors are one line on standard error and exit code 2."""
-    arguments = list(sys.argv[1:] if argv is None else argv)
-    if not arguments or arguments[0] in ("-h", "--help", "help"):
-        sys.stdout.write(_overview() + "\n")
-        return 0 if arguments else 2
-    if arguments[0] == "--version":
-        from budgeteer import __version__
+    """Run one command; errors are one line on standard error and exit code 2.
 
-        sys.stdout.write(f"budgeteer {__version__}\n")
-        return 0
-    name = arguments[0]
+    A fault of this package is one line and exit code 70; with the environment variable BUDGETEER_TRACEBACK set, its
+    traceback.
+    """
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    name = arguments[0] if arguments else ""
     try:
-        if name not in COMMANDS:
-            raise UnknownName("command", name, COMMANDS)
-        module_name, text = COMMANDS[name]
-        module = importlib.import_module(module_name)
-        parser = argparse.ArgumentParser(prog=f"budgeteer {name}", description=text)
-        module.add_arguments(parser)
-        code = int(module.run(parser.parse_args(arguments[1:])))
-        sys.stdout.flush()  # here, where a reader that has left is handled, and not at exit
-        return code
+        try:
+            return _run(name, arguments)
+        finally:
+            sys.stdout.flush()  # here, where a reader that has left or a full disk is handled, and not at exit
     except BudgeteerError as error:
         sys.stderr.write(f"error: {error}\n")
         return 2
@@ -81,5 +81,50 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stderr.write("interrupted; the same command continues from the last checkpoint\n")
         return 130
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is still buffered has no reader
+        _close_stdout()
         return 0
+    except Exception as error:
+        if isinstance(error, OSError) and error.errno in _DISK:
+            sys.stderr.write(f"error: {_of_disk(error)}\n")
+            _close_stdout()
+            return 2
+        if os.environ.get("BUDGETEER_TRACEBACK"):
+            raise
+        said = " ".join(f"{type(error).__name__}: {error}".split())[:500]
+        sys.stderr.write(
+            f"error: a fault of budgeteer, please report it: {said} (BUDGETEER_TRACEBACK=1 shows where it came from)\n"
+        )
+        return 70
+
+
+def _run(name: str, arguments: list[str]) -> int:
+    if name in ("", "-h", "--help", "help"):
+        sys.stdout.write(_overview() + "\n")
+        return 0 if arguments else 2
+    if name == "--version":
+        from budgeteer import __version__
+
+        sys.stdout.write(f"budgeteer {__version__}\n")
+        return 0
+    if name not in COMMANDS:
+        raise UnknownName("command", name, COMMANDS)
+    module_name, text = COMMANDS[name]
+    module = importlib.import_module(module_name)
+    parser = argparse.ArgumentParser(prog=f"budgeteer {name}", description=text)
+    module.add_arguments(parser)
+    args = parser.parse_args(arguments[1:])
+    _numbers.check(args)
+    _outputs.check(name, args)
+    return int(module.run(args))
+
+
+def _of_disk(error: OSError) -> str:
+    if error.filename is None:  # a write to what is open: standard output, or a file that was tried before
+        return f"an output cannot be written ({error.strerror}); free space, or send it elsewhere"
+    return f"cannot use {os.fsdecode(error.filename)!r} ({error.strerror}); choose another place"
+
+
+def _close_stdout() -> None:
+    """Let what is still buffered go nowhere: it would fail again at exit."""
+    with contextlib.suppress(OSError, ValueError):  # no file, as in a test
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -18,18 +18,21 @@ def add_training(parser: argparse.ArgumentParser) -> None:
     """Options of what all runs of a comparison share."""
     group = parser.add_argument_group("task and training")
     add_task(group, "real")
-    group.add_argument("--task-seed", type=int, default=None, help="seed of the problems and of their split")
     group.add_argument("--model", type=Path, default=None, help="folder of a Llama policy (default: the embedded one)")
-    group.add_argument("--steps", type=int, default=None, help="training steps (default %(default)s = the standard)")
-    group.add_argument("--prompts", type=int, default=None, help="prompts a step")
-    group.add_argument("--group", type=int, default=None, help="rollouts a prompt of the uniform reference")
-    group.add_argument("--max-tokens", type=int, default=None, help="cap of one rollout, in tokens")
-    group.add_argument("--lr", type=float, default=None, help="learning rate")
-    group.add_argument("--kl", type=float, default=None, help="weight of the KL penalty")
-    group.add_argument("--train-items", type=int, default=None, help="training problems")
-    group.add_argument("--heldout-items", type=int, default=None, help="held-out problems")
-    group.add_argument("--device", default=None, help="cpu, cuda or auto")
-    group.add_argument("--dtype", default=None, help="float32, bfloat16 or auto")
+    for option, kind, default, what in (
+        ("--steps", int, 48, "training steps"),
+        ("--prompts", int, 32, "prompts a step"),
+        ("--group", int, 8, "rollouts a prompt of the uniform reference"),
+        ("--max-tokens", int, 96, "cap of one rollout, in tokens"),
+        ("--lr", float, 5e-4, "learning rate"),
+        ("--kl", float, 0.0, "weight of the KL penalty"),
+        ("--train-items", int, 512, "training problems"),
+        ("--heldout-items", int, 1024, "held-out problems"),
+        ("--task-seed", int, 0, "seed of the problems and of their split"),
+        ("--device", str, "auto", "cpu, cuda or auto"),
+        ("--dtype", str, "auto", "float32, bfloat16 or auto"),
+    ):  # the defaults of TrainConfig and RunSpec, whose modules are too slow to import for a help text
+        group.add_argument(option, type=kind, default=default, help=f"{what} (default %(default)s)")
 
 
 def add_task(parser: Any, default: str) -> None:
@@ -61,28 +64,25 @@ def task_of(args: argparse.Namespace, task: str) -> str:
 
 
 def spec_of(args: argparse.Namespace, recipe: str, budget: str, tokens: int | None, seed: int) -> RunSpec:
-    """The run that the options describe; options not given keep the library's defaults."""
-    from dataclasses import replace
-
+    """The run that the options describe."""
     from budgeteer.errors import InvalidInput
     from budgeteer.lab.run import RunSpec
     from budgeteer.rl.trainer import TrainConfig
 
-    given = {
-        "steps": args.steps, "prompts": args.prompts, "group": args.group, "max_tokens": args.max_tokens,
-        "lr": args.lr, "kl": args.kl, "device": args.device, "dtype": args.dtype,
-    }  # fmt: skip
-    for name in ("steps", "prompts", "group", "max_tokens", "lr"):
-        value = given[name]
-        if value is not None and value <= 0:
-            raise InvalidInput(f"--{name.replace('_', '-')} is {value}; give a value above 0")
-    config = replace(TrainConfig(seed=seed), **{k: v for k, v in given.items() if v is not None})
-    more = {
-        "pool_seed": args.task_seed, "train": args.train_items, "heldout": args.heldout_items,
-        "model": str(args.model) if args.model else None,
-    }  # fmt: skip
-    spec = RunSpec(recipe, budget, tokens, config, pool=task_of(args, args.task))
-    return replace(spec, **{k: v for k, v in more.items() if v is not None})
+    if args.prompts > args.train_items:
+        raise InvalidInput(
+            f"--prompts is {args.prompts} and --train-items is {args.train_items}; a step takes distinct problems, so "
+            f"lower --prompts or raise --train-items"
+        )
+    config = TrainConfig(
+        steps=args.steps, prompts=args.prompts, group=args.group, max_tokens=args.max_tokens, lr=args.lr, kl=args.kl,
+        seed=seed, device=args.device, dtype=args.dtype,
+    )  # fmt: skip
+    weights = {"model": str(args.model)} if args.model else {}
+    return RunSpec(
+        recipe, budget, tokens, config, pool=task_of(args, args.task), pool_seed=args.task_seed, train=args.train_items,
+        heldout=args.heldout_items, **weights,
+    )  # fmt: skip
 
 
 class Lines:

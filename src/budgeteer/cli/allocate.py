@@ -43,8 +43,6 @@ def run(args: argparse.Namespace) -> int:
         raise InvalidInput(f"--budget {args.budget!r} must be a number of tokens here")
     if budget.window is not None:
         raise InvalidInput(f"--budget {args.budget!r} has a window; one plan is made here, so give its tokens alone")
-    if args.seed < 0:
-        raise InvalidInput(f"--seed is {args.seed}; give 0 or more")
     settings = _settings(args.set)
     allocator = _allocator(args.method, settings)
     items = _read(args.items)
@@ -65,7 +63,6 @@ def run(args: argparse.Namespace) -> int:
     if args.plot is not None:
         drawn = plot(items, plan, budget.amount, args.method, margin)
         try:
-            args.plot.parent.mkdir(parents=True, exist_ok=True)
             args.plot.write_text(drawn, encoding="utf-8")
         except OSError as error:
             raise InvalidInput(f"cannot write {args.plot}: {error}") from error

@@ -32,13 +32,10 @@ def run(args: argparse.Namespace) -> int:
     # before PyTorch is imported, which takes seconds
     sys.stderr.write(f"{' '.join(args.arms)}: {args.seeds} seeds, in {args.out}; what is finished there is kept\n")
     sys.stderr.flush()
-    from budgeteer.errors import InvalidInput
     from budgeteer.lab import report
     from budgeteer.lab.claim import claim
     from budgeteer.lab.compare import Arm, compare, with_references
 
-    if args.seeds < 1:
-        raise InvalidInput(f"--seeds is {args.seeds}; give at least 1, and 2 or more for an interval")
     arms = with_references([Arm.parse(text) for text in args.arms])
     base = spec_of(args, "grpo", "100%", None, args.first_seed)
     seeds = list(range(args.first_seed, args.first_seed + args.seeds))

@@ -33,8 +33,6 @@ def run(args: argparse.Namespace) -> int:
     from budgeteer.solve import Strategy, registered, styles
     from budgeteer.solve.runner import Progress, Row
 
-    if args.seeds < 1:
-        raise InvalidInput(f"--seeds is {args.seeds}; give at least 1")
     specs = list(dict.fromkeys(registered.parse_all(args.strategies)))
     if not specs:
         raise InvalidInput("no strategies; give some, separated by commas")

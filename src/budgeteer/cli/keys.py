@@ -39,9 +39,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     sub.add_argument("--expires", metavar="DATE", help="such as 2027-01-31 or 2027-01-31T12:00 (UTC)")
     action("list", "all keys, without secrets")
     sub = action("revoke", "end a key for good")
-    sub.add_argument("id")
+    sub.add_argument("id", help="of the key, as budgeteer keys list shows it")
     sub = action("top-up", "raise a key's limit")
-    sub.add_argument("id")
+    sub.add_argument("id", help="of the key, as budgeteer keys list shows it")
     sub.add_argument("amount", help="$5 or 500k; with a window, $5/day, the limit of that window is raised")
 
 
@@ -70,7 +70,7 @@ def _create(store: Store, config: Config, args: argparse.Namespace) -> int:
     given = {
         "limits": args.limit, "per_user": args.per_user, "per_session": args.per_session, "per_tag": args.per_tag,
         "models": args.model, "max_input": args.max_input, "max_output": args.max_output,
-        "max_reasoning": args.max_reasoning, "expires": args.expires and _date(args.expires),
+        "max_reasoning": args.max_reasoning, "expires": None if args.expires is None else _date(args.expires),
     }  # fmt: skip
     about = {"path": args.path, "name": args.name, **{name: one for name, one in given.items() if one is not None}}
     key, token = keys.make(about, config.defaults, config.counted, wall_clock())

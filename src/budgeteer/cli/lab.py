@@ -9,18 +9,21 @@ from pathlib import Path
 
 from budgeteer.cli._options import add_task, task_of
 
+STEPS = 5000
+"""Of PretrainConfig, whose module is too slow to import for a help text."""
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of the command."""
     commands = parser.add_subparsers(dest="tool", required=True, metavar="TOOL")
     pretrain = commands.add_parser("pretrain", help="rebuild the embedded reasoner from nothing (resumable)")
     pretrain.add_argument("--out", type=Path, default=Path("runs/reasoner"), help="folder (default %(default)s)")
-    pretrain.add_argument("--steps", type=int, default=None, help="optimiser steps")
-    pretrain.add_argument("--seed", type=int, default=0)
+    pretrain.add_argument("--steps", type=int, default=STEPS, help="optimiser steps (default %(default)s)")
+    pretrain.add_argument("--seed", type=int, default=0, help="of everything random (default %(default)s)")
     heads = commands.add_parser("heads", help="train the heads of a reasoner on its own traces, from nothing")
     heads.add_argument("--model", type=Path, default=None, help="folder (default: the embedded reasoner)")
     heads.add_argument("--out", type=Path, default=Path("runs/heads"), help="folder (default %(default)s)")
-    heads.add_argument("--seed", type=int, default=0)
+    heads.add_argument("--seed", type=int, default=0, help="of everything random (default %(default)s)")
     profile = commands.add_parser("profile", help="pass rates of a pool under a policy, as RLVR diagnostics show them")
     add_task(profile, "real")
     profile.add_argument("--task-seed", type=int, default=0, help="seed of the problems (default %(default)s)")
@@ -37,13 +40,9 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _pretrain(args: argparse.Namespace) -> int:
-    from dataclasses import replace
-
     from budgeteer.lab.pretrain import PretrainConfig, pretrain
 
-    config = PretrainConfig(seed=args.seed)
-    if args.steps is not None:
-        config = replace(config, steps=args.steps)
+    config = PretrainConfig(steps=args.steps, seed=args.seed)
     begin, first = time.monotonic(), -1
 
     def progress(step: int, loss: float) -> None:

@@ -70,7 +70,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     sub.add_argument("--journal", type=Path, default=None, help="check an exported journal instead of a ledger")
     sub.add_argument("--json", action="store_true", help="as JSON")
     sub = action("reset", "let an account's spending start at 0; the journal keeps what was")
-    sub.add_argument("path")
+    sub.add_argument("path", help="of the account")
 
 
 def run(args: argparse.Namespace) -> int:

@@ -21,7 +21,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "allocator splits what GROUP rollouts a prompt (--group) are expected to cost, and a recipe that draws until "
         "it has what it wants (dapo) does so",
     )
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seed", type=int, default=0, help="of everything random (default %(default)s)")
     parser.add_argument(
         "--out",
         type=Path,

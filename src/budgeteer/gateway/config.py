@@ -48,6 +48,7 @@ from budgeteer.gateway.toml import Table, read
 from budgeteer.ledger.estimate import Bounds
 from budgeteer.ledger.limit import Limit, check_path
 from budgeteer.meter import meter
+from budgeteer.urls import check_http
 
 REQUESTS, PARALLEL = "requests", "parallel"
 """Kinds of every gateway: 1 a request; 1 while it runs, settled as 0."""
@@ -321,8 +322,11 @@ def _defaults(table: Table, kinds: tuple[str, ...]) -> Defaults:
 
 def _upstream(table: Table, env: Mapping[str, str]) -> Upstream:
     url = table.text("base_url").rstrip("/")
-    parts = urlsplit(url)
-    if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment:
+    try:
+        parts = urlsplit(check_http(url, "an upstream"))
+    except InvalidInput as error:
+        table.fail("base_url", f"is {url!r}: {error}")
+    if parts.query or parts.fragment:
         table.fail("base_url", f"is {url!r}; give http(s)://host[:port]/v1")
     variable = table.text("key_env", None)
     if variable is not None and not env.get(variable):

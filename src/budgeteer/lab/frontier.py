@@ -55,9 +55,11 @@ def budgets_of(text: str) -> list[Budget]:
     """
     found = [Budget.parse(part) for part in text.split(",") if part.strip()]
     if not found or any(one.amount is None or one.window is not None for one in found):
-        raise InvalidInput(f"budgets {text!r} are not amounts; write 256,512,1k")
+        raise InvalidInput(f"--budgets {text!r} are not amounts; write 256,512,1k")
+    if any(one.amount == 0 for one in found):
+        raise InvalidInput(f"--budgets {text!r} has a budget of 0, which buys no call; give budgets above 0")
     if len({one.kind for one in found}) > 1:
-        raise InvalidInput(f"budgets {text!r} are of several kinds; a frontier has one axis")
+        raise InvalidInput(f"--budgets {text!r} are of several kinds; a frontier has one axis")
     return sorted(set(found), key=lambda one: one.amount or 0)
 
 

@@ -17,6 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from budgeteer.errors import Diverged
 from budgeteer.lab.run import one_thread, rewards
 from budgeteer.lab.tasks.base import Item
 from budgeteer.lab.tasks.chains import Chains
@@ -173,6 +174,9 @@ def fit(
         share = min(1.0, (step + 1) / (0.05 * steps), 2 * (steps - step) / steps)
         optimiser.param_groups[0]["lr"] = 3e-3 * share
         value = loss(head.features(states[chosen].float()), chosen)
+        if not torch.isfinite(value):
+            advice = "Look at the states of the model, which have to be finite"
+            raise Diverged(step + 1, f"the loss is {float(value.detach())}", advice)
         optimiser.zero_grad()
         value.backward()  # type: ignore[no-untyped-call]
         optimiser.step()

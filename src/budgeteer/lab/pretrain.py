@@ -19,7 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from budgeteer.errors import CheckpointError
+from budgeteer.errors import CheckpointError, Diverged
 from budgeteer.lab.tasks.base import THINK_END
 from budgeteer.lab.traces import Style, example
 from budgeteer.models.llama import Llama, LlamaConfig, save
@@ -203,6 +203,8 @@ def pretrain(config: PretrainConfig, folder: Path, progress: Callable[[int, floa
         logits = model.logits(model(tokens[:, :-1]))
         losses = F.cross_entropy(logits.flatten(0, 1), tokens[:, 1:].flatten(), reduction="none")
         loss = (losses * weight.flatten()).sum() / weight.sum()
+        if not torch.isfinite(loss):
+            raise Diverged(step + 1, f"the loss is {float(loss.detach())}", "Lower lr_muon or lr_adam of the config")
         muon.zero_grad()
         adam.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]

@@ -187,7 +187,7 @@ def read(path: Path | str) -> Results:
         data = json.loads(Path(path).read_text(encoding="utf-8"))
     except OSError as error:
         raise InvalidInput(f"cannot read {path}: {error.strerror}; give a results.json from a comparison") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:  # thousands of brackets
         raise InvalidInput(f"{path} is not JSON ({error}); was it edited or cut off?") from error
     try:
         validate(data)

@@ -67,6 +67,7 @@ class Allowance:
     ) -> None:
         self._ledger, self._path = ledger, check_path(path)[-1]
         self._free = dict(check_amounts(amounts))
+        self._granted, self._held = dict(self._free), dict.fromkeys(self._free, 0)  # held: by calls and by children
         self._tags = dict(tags or {})
         encode_tags(self._tags)
         self._tree, self._state = _Tree(path), "open"
@@ -154,6 +155,7 @@ class Allowance:
             for part in amounts:
                 for kind, units in part.items():
                     self._free[kind] -= units
+                    self._held[kind] += units
             self._children.update(children)
         return children if names is None else dict(zip(names, children, strict=True))
 
@@ -172,6 +174,7 @@ class Allowance:
         with self._tree.lock:
             self._check()
             heir = self._child(path, self._free)
+            heir._granted, heir._held = self._granted, self._held
             heir._parent = self._parent
             if self._parent is not None:
                 self._parent._children.discard(self)
@@ -179,7 +182,7 @@ class Allowance:
             heir._children, self._children = self._children, set()
             for child in heir._children:
                 child._parent = heir
-            self._free = dict.fromkeys(self._free, 0)
+            self._free, self._held = dict.fromkeys(self._free, 0), dict.fromkeys(self._free, 0)
             self._state, self._next = "delegated", heir
         return heir
 
@@ -224,7 +227,7 @@ class Allowance:
 
     def _child(self, path: str, amounts: Mapping[str, int]) -> Allowance:
         child = Allowance(self._ledger, path, dict.fromkeys(amounts, 0), tags=self._tags)
-        child._free, child._tree, child._parent = dict(amounts), self._tree, self
+        child._free, child._granted, child._tree, child._parent = dict(amounts), dict(amounts), self._tree, self
         return child
 
     def _check(self) -> None:
@@ -236,15 +239,11 @@ class Allowance:
             )
 
     def _refusal(self, kind: str, units: int) -> BudgetExceeded:
-        free = self._free[kind]
         return BudgetExceeded(
-            kind=kind,
-            scope=f"{self._path} (allowance)",
-            used=0,
-            requested=units,
-            limit=free,
-            hint="that is what is left in this process; ask for less, or settle or close something first",
-        )
+            kind=kind, scope=f"{self._path} (allowance)", used=self._granted[kind] - self._free[kind],
+            requested=units, limit=self._granted[kind], held=self._held[kind],
+            hint="give the Allowance more, lower the cap of the call's output, or end a call or child that holds some",
+        )  # fmt: skip
 
     def hold(self, amounts: Mapping[str, int]) -> None:
         """Take units off, or refuse."""
@@ -259,19 +258,26 @@ class Allowance:
                     raise self._refusal(kind, amounts[kind])
             for kind in self._free:
                 self._free[kind] -= amounts[kind]
+                self._held[kind] += amounts[kind]
 
-    def give(self, amounts: Mapping[str, int]) -> None:
-        """Put units back, to whoever holds the right now; negative after an overshoot."""
+    def give(self, amounts: Mapping[str, int], held: Mapping[str, int] | None = None) -> None:
+        """Put units back, to whoever holds the right now.
+
+        Args:
+            amounts: units that were not used; negative after an overshoot.
+            held: units that are held no longer; the same where none of them was used.
+        """
         with self._tree.lock:
-            self._give(amounts)
+            self._give(amounts, amounts if held is None else held)
 
-    def _give(self, amounts: Mapping[str, int]) -> None:
+    def _give(self, amounts: Mapping[str, int], held: Mapping[str, int]) -> None:
         holder: Allowance | None = self
         while holder is not None and holder._state != "open":
             holder = holder._next
         if holder is not None:
             for kind in holder._free.keys() & amounts.keys():
                 holder._free[kind] += amounts[kind]
+                holder._held[kind] -= held[kind]
 
     def _close(self) -> None:
         if self._state != "open":
@@ -279,10 +285,11 @@ class Allowance:
         for child in tuple(self._children):
             child._close()
         left, self._free = self._free, dict.fromkeys(self._free, 0)
+        ended = {kind: units - self._held[kind] for kind, units in self._granted.items()}  # calls go on in the parent
         self._state, self._next = "closed", self._parent
         if self._parent is not None:
             self._parent._children.discard(self)  # a run has a child for each question
-        self._give(left)
+        self._give(left, ended)
 
     def unopened(self) -> list[str]:
         """Scopes of the path that the ledger may not know yet."""
@@ -458,7 +465,8 @@ class Call:
         if self._kept is not None:
             self._kept.drop(self._id, self._ttl)
         charged = dict.fromkeys(self._amounts, 0) if self._released else self._actual or self._amounts
-        self._allowance.give({kind: units - charged[kind] for kind, units in self._amounts.items()})
+        left = {kind: units - charged[kind] for kind, units in self._amounts.items()}
+        self._allowance.give(left, self._amounts)
         tags = {**self._allowance._tags, **self._tags}
         return self._actual, tags if self._actual is not None else {**tags, "estimated": "yes"}
 

@@ -644,11 +644,11 @@ def exceeded(
 ) -> BudgetExceeded:
     """The refusal of one limit, with what a person needs to see why."""
     if window is None:
-        hint = f"{spent:,} settled, {held:,} reserved; lower the request or raise the limit"
+        hint = "lower the request or raise the limit"
     else:
         each = f"this {window}" if isinstance(window, str) else f"in the last {window:,} s"
         when = f", room at {datetime.fromtimestamp(resets_at / 1000, UTC):%Y-%m-%d %H:%M:%S} UTC" if resets_at else ""
-        hint = f"{spent:,} settled {each}, {held:,} reserved{when}"
+        hint = f"counted {each}{when}"
     return BudgetExceeded(
         kind=kind, scope=scope, used=spent + held, requested=units, limit=limit, held=held, hint=hint,
         resets_at=resets_at,

@@ -199,7 +199,11 @@ def _cap(request: Mapping[str, Any], bounds: Bounds) -> int:
     if given:
         return max(1, *given)  # some servers generate, and bill, one token when asked for none
     if bounds.max_output is None:
-        raise InvalidInput(f"the request has no cap of its output; give {CAPS[0]}, or max_output for all requests")
+        raise InvalidInput(
+            f"the request has no cap of its output, so its worst case is unknown; give it {CAPS[0]}, or give one for "
+            "all without: wrap(client, allowance, bounds=Bounds(max_output=4_096)), where Bounds is of "
+            "budgeteer.ledger.estimate"
+        )
     return bounds.max_output
 
 

@@ -28,6 +28,7 @@ from budgeteer.adapters.reading import Told
 from budgeteer.errors import EndpointDown, InvalidInput, MissingExtra, ModelError
 from budgeteer.ledger.estimate import Bounds, count_text, input_bound, least_input
 from budgeteer.models.model import CUT, LENGTH, LOGPROBS, PREFIX, STOP, Choice, Chunk, Message, Request, Response, last
+from budgeteer.urls import check_http
 from budgeteer.usage import Usage
 
 try:
@@ -92,7 +93,7 @@ class OpenAI:
         self._gate = asyncio.Semaphore(max_concurrency)
         self._resume, self._failures, self.hides = 0.0, 0, False
         self._client = openai.AsyncOpenAI(
-            base_url=base_url,
+            base_url=check_http(base_url, f"model {model!r}"),
             api_key=api_key or os.environ.get("OPENAI_API_KEY") or "none",  # servers of one's own want none
             max_retries=0,
             timeout=httpx2.Timeout(stall, connect=min(stall, 10.0)),

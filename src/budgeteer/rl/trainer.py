@@ -24,10 +24,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from budgeteer.allocator import dump_state, load_state
-from budgeteer.errors import BudgetExceeded, CheckpointError, InvalidInput, UnknownName
+from budgeteer.errors import BudgetExceeded, CheckpointError, Diverged, InvalidInput, UnknownName
 from budgeteer.models.llama import Llama
 from budgeteer.models.policy import Markers
-from budgeteer.plan import ABORTED, CUT, F64, I64, Items, Plan
+from budgeteer.plan import ABORTED, CUT, F64, I64, Items, Plan, whole
 from budgeteer.rl.history import History, estimates, record
 from budgeteer.rl.identity import ALGORITHM, differences, digest, fingerprint
 from budgeteer.rl.ratio import clipped
@@ -78,6 +78,16 @@ class TrainConfig:
     seed: int = 0
     device: str = "auto"
     dtype: str = "auto"
+
+    def __post_init__(self) -> None:
+        least = {"steps": 0, "prompts": 1, "group": 1, "max_tokens": 1, "warmup": 0, "minibatches": 1, "eval_every": 0}
+        for name, low in least.items():
+            if whole(f"TrainConfig.{name}", getattr(self, name), low) > 2**31:
+                raise InvalidInput(f"TrainConfig.{name} is {getattr(self, name)}; give 2^31 at most")
+        for name in ("lr", "kl", "weight_decay", "max_grad_norm", "temperature"):
+            value = getattr(self, name)
+            if not (math.isfinite(value) and value >= 0):
+                raise InvalidInput(f"TrainConfig.{name} is {value}; give a finite number, 0 or more")
 
 
 @dataclass(slots=True)
@@ -486,7 +496,10 @@ class Trainer:
                 micro = part[first:last]
                 self._backward(rollouts, advantage, rows[micro], scale[micro] / len(part), low, high)
                 first = last
-            torch.nn.utils.clip_grad_norm_(self.model.parameters(), c.max_grad_norm)
+            norm = float(torch.nn.utils.clip_grad_norm_(self.model.parameters(), c.max_grad_norm))
+            if not math.isfinite(norm):
+                advice = f"Lower --lr ({c.lr:g}), look at the rewards, or compute in --dtype float32"
+                raise Diverged(self.progress.step + 1, f"the norm of the gradient is {norm}", advice)
             self.optimiser.step()
         return trained
 

@@ -1,0 +1,79 @@
+"""The numbers that options take, in one table: what is outside is refused before any work is done."""
+
+from __future__ import annotations
+
+import argparse
+import math
+from dataclasses import dataclass
+
+from budgeteer.errors import InvalidInput
+
+
+@dataclass(frozen=True, slots=True)
+class Range:
+    """What a number may be.
+
+    Attributes:
+        low, high: the smallest and the largest value.
+        above: ``low`` itself is not taken.
+        why: said after the range.
+    """
+
+    low: float
+    high: float
+    above: bool = False
+    why: str = ""
+
+    def holds(self, value: float) -> bool:
+        """Whether the value is inside; NaN is not."""
+        return (self.low < value if self.above else self.low <= value) and value <= self.high
+
+    def __str__(self) -> str:
+        low = f"above {self.low:,}" if self.above else f"{self.low:,} or more"
+        return f"{low}, {self.high:,} at most" + (f" ({self.why})" if self.why else "")
+
+
+_SEED = Range(0, 2**31 - 1)
+_TOKENS = Range(1, 2**62)
+RANGES = {
+    "concurrency": Range(1, 10_000),
+    "first_seed": _SEED,
+    "group": Range(1, 100_000),
+    "heldout_items": Range(1, 10_000_000),
+    "items": Range(1, 1_000_000),
+    "kl": Range(0, 1_000, why="0 = no penalty"),
+    "limit": Range(1, 1_000_000_000),
+    "lr": Range(0, 1, above=True),
+    "max_input": _TOKENS,
+    "max_output": _TOKENS,
+    "max_reasoning": _TOKENS,
+    "max_tokens": Range(1, 1_000_000),
+    "n": Range(1, 1_000_000_000),
+    "port": Range(0, 65_535, why="0 = a free one"),
+    "prompts": Range(1, 1_000_000),
+    "rollouts": Range(1, 10_000),
+    "seed": _SEED,
+    "seeds": Range(1, 10_000, why="2 or more for an interval"),
+    "steps": Range(1, 10_000_000),
+    "task_seed": _SEED,
+    "timeout": Range(0, 10**9, above=True),
+    "train_items": Range(1, 10_000_000),
+    "workers": Range(1, 1_024),
+}
+"""Option, as argparse names it -> what it takes. A number that means the same has the same name in all commands."""
+
+
+def check(args: argparse.Namespace) -> None:
+    """Refuse numbers out of range.
+
+    Raises:
+        InvalidInput: names the option, what was given and what it takes.
+    """
+    for name, value in vars(args).items():
+        found = RANGES.get(name)
+        if found is None or isinstance(value, bool) or not isinstance(value, int | float):
+            continue
+        if not found.holds(value):
+            option = f"-{name}" if len(name) == 1 else "--" + name.replace("_", "-")
+            shown = f"{value:g}" if isinstance(value, float) and math.isfinite(value) else str(value)
+            raise InvalidInput(f"{option} is {shown}; give {found}")

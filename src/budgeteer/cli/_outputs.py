@@ -1,0 +1,79 @@
+"""The files and folders that commands write, tried before any work is done. A trial leaves nothing behind."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from budgeteer.errors import InvalidInput
+
+FOLDER, FILE, FILE_ONLY = "folder", "file", "file, in a folder that is there"
+OUTPUTS: dict[tuple[str, str], str] = {
+    ("allocate", "plot"): FILE_ONLY,
+    ("compare", "out"): FOLDER,
+    ("evidence", "out"): FOLDER,
+    ("frontier", "out"): FOLDER,
+    ("lab", "out"): FOLDER,
+    ("ledger", "out"): FILE_ONLY,
+    ("report", "out"): FILE,
+    ("solve", "out"): FILE,
+    ("train", "out"): FOLDER,
+    ("train", "save_model"): FOLDER,
+}
+"""(command, option as argparse names it) -> what it names. Missing folders are made, but for ``FILE_ONLY``."""
+
+
+def check(command: str, args: argparse.Namespace) -> None:
+    """Try the outputs of a command.
+
+    Raises:
+        InvalidInput: one cannot be written; names the option.
+    """
+    for (of, name), kind in OUTPUTS.items():
+        path = getattr(args, name, None) if of == command else None
+        if path is not None:
+            _try("--" + name.replace("_", "-"), path, kind)
+
+
+def _try(option: str, path: Path, kind: str) -> None:
+    try:
+        if kind == FOLDER:
+            _write_in(path)
+        elif not path.exists():
+            if kind == FILE_ONLY and not path.parent.is_dir():
+                raise InvalidInput(f"{option} {path}: there is no folder {path.parent}; make it, or choose another")
+            _write_in(path.parent)
+        elif not path.is_file():
+            raise InvalidInput(f"{option} {path} is not a regular file; choose the name of a file")
+        else:
+            path.open("ab").close()
+    except (OSError, ValueError) as error:
+        if isinstance(error, InvalidInput):
+            raise
+        why = getattr(error, "strerror", None) or error
+        raise InvalidInput(f"{option} {path} cannot be written ({why}); choose another {option}") from error
+
+
+def _write_in(folder: Path) -> None:
+    with _made(folder), tempfile.TemporaryFile(dir=folder) as file:
+        file.write(b"\n")
+        file.flush()
+
+
+@contextlib.contextmanager
+def _made(folder: Path) -> Iterator[None]:
+    """The folder with those above it; what was not there before is gone afterwards."""
+    missing = [one for one in (folder, *folder.parents) if not one.exists()]
+    made: list[Path] = []
+    try:
+        for one in reversed(missing):
+            one.mkdir()
+            made.append(one)
+        yield
+    finally:
+        for one in reversed(made):
+            with contextlib.suppress(OSError):  # somebody else uses it already
+                one.rmdir()
