@@ -67,6 +67,7 @@ def spec_of(args: argparse.Namespace, recipe: str, budget: str, tokens: int | No
     """The run that the options describe."""
     from budgeteer.errors import InvalidInput
     from budgeteer.lab.run import RunSpec
+    from budgeteer.models.policy import REASONER
     from budgeteer.rl.trainer import TrainConfig
 
     if args.prompts > args.train_items:
@@ -78,10 +79,9 @@ def spec_of(args: argparse.Namespace, recipe: str, budget: str, tokens: int | No
         steps=args.steps, prompts=args.prompts, group=args.group, max_tokens=args.max_tokens, lr=args.lr, kl=args.kl,
         seed=seed, device=args.device, dtype=args.dtype,
     )  # fmt: skip
-    weights = {"model": str(args.model)} if args.model else {}
     return RunSpec(
         recipe, budget, tokens, config, pool=task_of(args, args.task), pool_seed=args.task_seed, train=args.train_items,
-        heldout=args.heldout_items, **weights,
+        heldout=args.heldout_items, model=str(args.model or REASONER),
     )  # fmt: skip
 
 

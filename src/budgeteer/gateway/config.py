@@ -326,7 +326,7 @@ def _upstream(table: Table, env: Mapping[str, str]) -> Upstream:
         parts = urlsplit(check_http(url, "an upstream"))
     except InvalidInput as error:
         table.fail("base_url", f"is {url!r}: {error}")
-    if parts.query or parts.fragment:
+    if not parts.hostname or parts.query or parts.fragment:
         table.fail("base_url", f"is {url!r}; give http(s)://host[:port]/v1")
     variable = table.text("key_env", None)
     if variable is not None and not env.get(variable):
