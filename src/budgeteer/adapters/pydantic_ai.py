@@ -168,10 +168,8 @@ class BudgetedModel(WrapperModel):
     def _answer(self, response: ModelResponse, outcome: str, messages: list[ModelMessage]) -> Answer:
         shown = [part for part in response.parts if part.part_kind in ("text", "thinking", "tool-call")]
         text = "".join(f"{getattr(part, 'content', '')}{getattr(part, 'args', '')}" for part in shown)
-        asked = " ".join(
-            part.content for message in messages for part in message.parts
-            if isinstance(getattr(part, "content", None), str)
-        )  # fmt: skip
+        contents = (getattr(part, "content", None) for message in messages for part in message.parts)
+        asked = " ".join(content for content in contents if isinstance(content, str))
         usage = read_usage(response.usage, text, asked)
         if outcome == CUT and usage is not None:
             usage = Usage(input=usage.input, cached=usage.cached, written=usage.written)

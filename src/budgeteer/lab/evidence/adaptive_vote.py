@@ -53,7 +53,7 @@ def experiments() -> list[Evidence]:
 
 def rates(seed: int) -> list[float]:
     """The chance of the right answer, of each question."""
-    return np.random.default_rng([seed, 61]).beta(1.2, 0.8, QUESTIONS).tolist()
+    return [float(rate) for rate in np.random.default_rng([seed, 61]).beta(1.2, 0.8, QUESTIONS)]
 
 
 def model(seed: int, hopeless: bool = False) -> Simulated:
