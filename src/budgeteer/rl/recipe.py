@@ -62,7 +62,8 @@ class Recipe:
         select: which rows enter the update; None = all.
         thin: the larger side of a group trains on at most this many times the rows of the smaller one, reweighted;
             None = all rows train.
-        aborted: ``"mask"`` = aborted rows carry no gradient; ``"failure"`` = they are rollouts with reward 0.
+        aborted: ``"mask"`` = aborted rows carry no gradient but that of a KL penalty; ``"failure"`` = they are rollouts
+            with reward 0.
         weighted_scores: the history's scores use the advantages after importance weights (as DUET's code does).
         kept_lengths: weights of gate-kept rows count in length quantiles.
         rounds: allocation rounds a step.
