@@ -180,7 +180,13 @@ def test_agents_sdk_missing_usage_errors_and_streams(agents):
     async def main():
         purse, seen = Purse(all=9000), []
         agent = agents.Agent(name="a", model="gpt-5")
-        script = [responses("Hello", None), error(500), error(429), responses("Hello", USAGE), responses("Hello" * 9, pause=0.02)]
+        script = [
+            responses("Hello", None),
+            error(500),
+            error(429),
+            responses("Hello", USAGE),
+            responses("Hello" * 9, pause=0.02),
+        ]
         with Provider(*script) as provider:
             config = agents_run(provider, purse, agents, on_settle=seen.append)
             await agents.Runner.run(agent, "Hi", run_config=config)
