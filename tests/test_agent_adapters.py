@@ -180,7 +180,13 @@ def test_agents_sdk_missing_usage_errors_and_streams(agents):
     async def main():
         purse, seen = Purse(all=9000), []
         agent = agents.Agent(name="a", model="gpt-5")
-        script = [responses("Hello", None), error(500), error(429), responses("Hello", USAGE), responses("Hello" * 9)]
+        script = [
+            responses("Hello", None),
+            error(500),
+            error(429),
+            responses("Hello", USAGE),
+            responses("Hello" * 9, pause=0.02),
+        ]
         with Provider(*script) as provider:
             config = agents_run(provider, purse, agents, on_settle=seen.append)
             await agents.Runner.run(agent, "Hi", run_config=config)
@@ -199,6 +205,8 @@ def test_agents_sdk_missing_usage_errors_and_streams(agents):
                 if event.type == "response.output_text.delta":
                     break
             await stream.aclose()
+            for _ in range(2000):  # the SDK closes what is left early a moment later
+                await asyncio.sleep(0 if len(seen) == 5 else 0.01)
         assert [(s.outcome, s.estimated) for s in seen] == [
             ("ok", True), ("unknown", True), ("rejected", False), ("ok", False), ("cut", True),
         ]  # fmt: skip

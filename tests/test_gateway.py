@@ -564,7 +564,7 @@ def test_a_client_that_does_not_read_is_let_go(tmp_path):
             client.sendall(f"{head}content-length: {len(body)}\r\n\r\n".encode() + body)
             (record,) = running.settled(1)
         assert (record["outcome"], record["reason"], record["estimated"]) == ("left", "client too slow", 1)
-        assert record["units"]["all"] == record["reserved"]["all"]  # it saw more than the cap allows
+        assert record["units"]["all"] > 20 * 65536  # more chunks than the cap allows: all that was seen is charged
 
 
 def test_so_many_at_once_and_no_more(tmp_path):

@@ -9,7 +9,7 @@ import pytest
 from budgeteer import Usage
 from budgeteer.adapters.metering import Metering
 from budgeteer.adapters.reading import Reading
-from budgeteer.ledger.estimate import Bounds, least_input, least_tokens, worst_case
+from budgeteer.ledger.estimate import Bounds, least_tokens, texts_of, too_few, worst_case
 from purse import Purse
 
 PROSE = "The quick brown fox jumps over the lazy dog and runs away from it. "
@@ -102,10 +102,13 @@ def test_the_lower_bound_is_below_real_tokenizers():
             assert least_tokens(text) <= len(encoding.encode(text))
 
 
-def test_least_input_counts_texts_only():
-    assert least_input({"messages": [], "tools": [{"name": PROSE * 99}], "max_tokens": 5}) == 0
-    assert least_input({"input": [1, 2, 3], "prompt": [[1, 2]]}) == 0
-    assert least_input({"system": PROSE * 8, "instructions": PROSE * 8}) == -(-53 * 16 // 16)
+def test_only_texts_are_judged():
+    assert texts_of({"messages": [], "tools": [{"name": PROSE * 99}], "max_tokens": 5}) == []
+    assert texts_of({"input": [1, 2, 3], "prompt": [[1, 2]]}) == []
+    body = {"system": "a", "instructions": "b", "messages": [{"content": [{"type": "image", "text": "c"}]}]}
+    assert texts_of(body) == ["a", "b"]
+    assert [too_few(n, [PROSE * 8, "", PROSE * 8]) for n in (53, 54)] == [True, False]
+    assert [too_few(n, ["a", "b", ""]) for n in (1, 2)] == [True, False]
 
 
 @pytest.mark.parametrize(

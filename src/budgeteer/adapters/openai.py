@@ -121,7 +121,10 @@ def _metered(kind: Any) -> type:
 
         def _build_request(self, *args: Any, **kwargs: Any) -> httpx2.Request:
             request: httpx2.Request = super()._build_request(*args, **kwargs)
-            request.extensions[_BASES] = _bases(self)
+            known = self.__dict__.get(_BASES)
+            if known is None or known[0] is not self._base_url:  # which can be set
+                known = self.__dict__[_BASES] = (self._base_url, _bases(self))
+            request.extensions[_BASES] = known[1]
             return request
 
         def _prepare_url(self, url: str) -> Any:

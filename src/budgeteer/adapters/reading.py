@@ -11,7 +11,7 @@ from typing import Any
 
 from budgeteer.adapters.metering import CUT, OK, UNKNOWN, Answer, Metering, outcome_of_status
 from budgeteer.errors import InvalidInput
-from budgeteer.ledger.estimate import count_text, least_input, least_tokens, prompts_of, speaks
+from budgeteer.ledger.estimate import count_text, least_tokens, prompts_of, speaks, texts_of, too_few
 from budgeteer.usage import Usage
 
 try:
@@ -145,7 +145,7 @@ class Reading:
         if usage.output is None or self.operation == "embeddings":
             return usage
         least = 1 if any(texts) else 0
-        if not self._body.get("echo"):  # then what is shown may be the prompt's
+        if not self._body.get("echo") and too_few(usage.output, texts):  # an echo shows the prompt
             least = sum(map(least_tokens, texts))
         if len(texts) > 1 and self.choices > 1:
             shown = sorted(max(1, -(-len(text.encode()) // _TEXT_BYTES)) for text in texts)
@@ -156,7 +156,7 @@ class Reading:
 
     def _read(self, usage: Usage) -> Usage:
         """The usage without its input if the request's texts alone have more."""
-        if usage.input is None or usage.input >= least_input(self._body):
+        if usage.input is None or not too_few(usage.input, [" ".join(texts_of(self._body))]):
             return usage
         return Usage(output=usage.output, reasoning=usage.reasoning, audio_output=usage.audio_output)
 

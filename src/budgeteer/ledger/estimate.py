@@ -13,7 +13,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from typing import Any
@@ -112,12 +112,20 @@ def least_tokens(text: str) -> int:
     return max(1, -(-len(_REPEATED.sub("", text)) // _LONGEST))
 
 
-def least_input(request: Mapping[str, Any]) -> int:
-    """Tokens of input that the texts of a request have at least; of pictures, tools and schemas none are counted."""
+def too_few(tokens: int, texts: Iterable[str]) -> bool:
+    """Whether so many tokens cannot be all of some texts."""
+    some = [text for text in texts if text]
+    if sum(map(len, some)) <= tokens * _LONGEST:  # which nearly always settles it
+        return tokens < len(some) and tokens < sum(map(least_tokens, some))
+    return tokens < sum(map(least_tokens, some))
+
+
+def texts_of(request: Mapping[str, Any]) -> list[str]:
+    """The texts that a request shows; of pictures, tools and schemas none."""
     texts: list[str] = []
     for name in ("messages", "input", "system", "instructions", "prompt"):
         _gather(request.get(name), texts)
-    return least_tokens(" ".join(texts))
+    return texts
 
 
 def _gather(value: Any, texts: list[str]) -> None:

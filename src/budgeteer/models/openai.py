@@ -26,7 +26,7 @@ from typing import Any
 from budgeteer.adapters.metering import NOT_RUN, REJECTED, outcome_of_status
 from budgeteer.adapters.reading import Told
 from budgeteer.errors import EndpointDown, InvalidInput, MissingExtra, ModelError
-from budgeteer.ledger.estimate import Bounds, count_text, input_bound, least_input
+from budgeteer.ledger.estimate import Bounds, count_text, input_bound, texts_of, too_few
 from budgeteer.models.model import CUT, LENGTH, LOGPROBS, PREFIX, STOP, Choice, Chunk, Message, Request, Response, last
 from budgeteer.urls import check_http
 from budgeteer.usage import Usage
@@ -343,7 +343,7 @@ class _Reply:
             tokens.append(min(request.max_tokens, self._tokens(i) + ending))
             if finish[i] == LENGTH:
                 tokens[i] = request.max_tokens if self.exact[i] is None else self.exact[i]
-        if usage.input is not None and usage.input < least_input({"prompt": request.prompt}):
+        if usage.input is not None and too_few(usage.input, [" ".join(texts_of({"prompt": request.prompt}))]):
             usage = Usage(output=usage.output, reasoning=usage.reasoning)
         counted = [t for t in self.exact if t is not None]
         if len(counted) == request.n:
