@@ -106,7 +106,7 @@ def test_money(model, tmp_path, capsys):
         (["chain", "--strategy", "once", "--budget", "1k"], "did you mean 'chains'"),
         (["chains", "--strategy", "once", "--budget", "1k", "--style", "fewshot"], "did you mean 'few-shot'"),
         (["chains", "--strategy", "once", "--budget", "1k", "--traces"], "--traces needs --out"),
-        (["chains", "--strategy", "once", "--budget", "1k", "--limit", "0"], "at least 1"),
+        (["chains", "--strategy", "once", "--budget", "1k", "--limit", "0"], "give 1 or more"),
         (["chains", "--strategy", "once", "--budget", "1k", "--timeout", "-1"], "timeout is -1"),
         (["chains", "--strategy", "once", "--budget", "1k", "--probe"], "--probe asks an endpoint"),
         (["chains", "--strategy", "vote:n=2.5", "--budget", "1k"], "n is int"),

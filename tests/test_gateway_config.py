@@ -93,7 +93,7 @@ def test_the_name_of_the_cap_is_the_upstreams(tmp_path, url, more, cap):
         ('kinds = ["all"]', 'kinds = ["requests"]', 0, "counted always"),
         ('name = "one"', 'nam = "one"', -1, "upstreams[0].name is missing"),
         ("http://127", "ftp://127", 0, "upstreams[0].base_url is 'ftp://"),
-        ("http://127.0.0.1:9/v1", "http:///v1", 0, "give http(s)://"),
+        ("http://127.0.0.1:9/v1", "http:///v1", 0, "write http(s)://"),
         ('dialect = "both"', 'dialect = "klingon"', 0, "choose one of openai, anthropic, both"),
         (
             'dialect = "both"',

@@ -383,7 +383,7 @@ def test_an_upstream_that_floods_is_read_no_faster_than_its_client(tmp_path):
         Upstream(flood=flood) as upstream,
         Running(tmp_path, toml([("one", upstream.url, ["flood"], "")], server="send_seconds = 1")) as running,
     ):
-        key = running.key("all:1000")
+        key = running.key("all:1b")
         body = json.dumps({"model": "flood", "stream": True, "messages": HI, "max_tokens": 10}).encode()
         head = f"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {key}\r\n"
         with socket.create_connection(("127.0.0.1", running.port), timeout=10) as link:
