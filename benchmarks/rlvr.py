@@ -6,10 +6,10 @@
 
 Seeds and problem sets differ from those that any setting was chosen on: runs use seeds from 200 on and problem sets
 from 8200; settings were chosen with seeds below 120 and problem sets below 7120. Every run is one row of rlvr.json, and
-a row stays until it is run again. On one kind of processor a run is the same each time; on another, rounding differs, and
-training carries that on: of 79 runs done on two kinds, half moved by at most 0.05 points, one by 2.7, in no direction.
-``tidy`` first pretrains a policy that never goes on after its answer. ``clock`` runs the arms of the main claim once
-more for their times only: start it with nothing else on the machine.
+a row stays until it is run again. On one kind of processor a run is the same each time; on another, rounding differs,
+and training carries that on: of 79 runs done on two kinds, half moved by at most 0.05 points, one by 2.7, with no
+direction. ``tidy`` first pretrains a policy that never goes on after its answer. ``clock`` runs the arms of the main
+claim once more for their times only: start it with nothing else on the machine.
 """
 
 from __future__ import annotations
