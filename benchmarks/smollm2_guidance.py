@@ -352,7 +352,6 @@ def main() -> None:
     size, evaluated = (2 * ROWS // TRACES, 2) if args.quick else (args.problems, args.questions)
     folder = args.folder or ROOT / "runs" / ("smollm2_guidance-quick" if args.quick else "smollm2_guidance")
     folder.mkdir(parents=True, exist_ok=True)
-    torch.set_num_threads(2)
     every = problems()
     asked, tuned = every[:evaluated], every[RESERVED : RESERVED + size]
     model = Transformers(smollm2())
@@ -388,4 +387,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    torch.set_num_threads(2)  # of this process, so not where tests call main()
     main()

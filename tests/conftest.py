@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import sys
 from collections.abc import Iterator
 
 # the models of the tests are too small for more, and results repeat; the libraries read it when they are imported
@@ -23,6 +24,19 @@ else:
     settings.register_profile("fixed", both, derandomize=True)
     settings.register_profile("random", both, derandomize=False, print_blob=True)
     settings.load_profile("fixed")  # the command line's --hypothesis-profile comes later
+
+
+@pytest.fixture(autouse=True)
+def same_number_of_threads() -> Iterator[None]:
+    """Sums of floats depend on it: a test that changes it fails here, not a later one that compares weights."""
+
+    def number() -> int:
+        torch = sys.modules.get("torch")
+        return int(torch.get_num_threads()) if torch else 1
+
+    before = number()
+    yield
+    assert number() == before, "the test changed torch's number of threads for the whole process"
 
 
 @pytest.fixture(scope="module")
