@@ -231,7 +231,7 @@ def test_a_stream_is_started_again_only_before_anything_was_seen(units: int, cal
 )
 def test_a_refused_call_waits_as_told_and_costs_nothing(header) -> None:
     if header[1].endswith("-0000"):
-        header = (header[0], formatdate(time.time() + 1.2, usegmt=True))
+        header = (header[0], formatdate(time.time() + 2.2, usegmt=True))
 
     async def body(model, upstream):
         budgeted, start = purse(model, 1000), time.monotonic()
