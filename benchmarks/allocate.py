@@ -101,7 +101,7 @@ def bisection(cost: Any, value: Any, budget: int) -> float:
 def ours(name: str, cost: Any, value: Any, budget: int, repetitions: int) -> dict[str, Any]:
     """Best and all times of ours, the value, the certified gap."""
     from budgeteer.allocate import greedy_marginal, menu_knapsack
-    from budgeteer.plan import Items, Menu
+    from budgeteer.core.plan import Items, Menu
 
     alone = _in_compiled_calls() if "compiled" in name else []
 
@@ -137,7 +137,7 @@ def ours(name: str, cost: Any, value: Any, budget: int, repetitions: int) -> dic
 def rollouts(n: int, seed: int, repetitions: int) -> dict[str, Any]:
     """Best and all times of the knapsack allocator on n prompts of random pass rates, eight rollouts each."""
     from budgeteer.allocate import knapsack
-    from budgeteer.plan import Items
+    from budgeteer.core.plan import Items
 
     rng = np.random.default_rng([seed, n])
     start = time.perf_counter()
@@ -158,7 +158,7 @@ def rollouts(n: int, seed: int, repetitions: int) -> dict[str, Any]:
 
 def _in_compiled_calls() -> list[float]:
     """Seconds of each compiled call from now on, some 0.1 us of measuring included."""
-    from budgeteer.allocate import _compiled
+    from budgeteer.allocate.kit import compiled as _compiled
 
     call: Any = _compiled.solve
     taken: list[float] = []
@@ -455,7 +455,7 @@ def slope(rows: Sequence[dict[str, Any]], solver: str) -> float:
 
 def figure(rows: Sequence[dict[str, Any]]) -> str:
     """Time against items."""
-    from budgeteer.lab.svg import Curve, stand_alone, xy_chart
+    from budgeteer.draw.svg import Curve, stand_alone, xy_chart
 
     names = list(dict.fromkeys(r["solver"] for r in rows))
     curves = []

@@ -33,7 +33,7 @@ import openai  # noqa: E402
 import budgeteer.ledger.allowance as allowances  # noqa: E402
 from budgeteer.adapters.openai import wrap  # noqa: E402
 from budgeteer.ledger import Allowance, Limit, SqliteLedger  # noqa: E402
-from budgeteer.ledger.estimate import Bounds  # noqa: E402
+from budgeteer.metering.estimate import Bounds  # noqa: E402
 from provider import Provider, reply, used  # noqa: E402
 
 LIMIT, CAP, READ = 100_000, 50, 20

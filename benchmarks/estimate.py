@@ -30,8 +30,8 @@ from typing import Any
 
 import numpy as np
 
-from budgeteer.adapters.metering import STEP
-from budgeteer.ledger.estimate import Estimator, State
+from budgeteer.metering.call import STEP
+from budgeteer.metering.estimate import Estimator, State
 
 OUT = Path(__file__).parent / "results" / "estimate.json"
 CAP = 4096

@@ -33,10 +33,9 @@ from budgeteer.ledger import Allowance, Limit, MemoryLedger
 from budgeteer.models import reasoner
 from budgeteer.models.model import Request
 from budgeteer.models.reasoner import Reasoner
-from budgeteer.search import self_consistency
 from budgeteer.solve import Budgeted, Question
 from budgeteer.solve.runner import run
-from budgeteer.think import direct
+from budgeteer.strategies import direct, self_consistency
 from sampler import PACKAGES
 
 OUT = Path(__file__).parent / "results" / "models.json"

@@ -33,18 +33,24 @@ from typing import Any
 import numpy as np
 
 from budgeteer.allocate import neyman, uniform
+from budgeteer.core.usage import Usage
 from budgeteer.lab.stats import mean_ci
 from budgeteer.lab.tasks.base import THINK_END
 from budgeteer.lab.tasks.chains import MODULUS, Chains
 from budgeteer.ledger import Allowance, Limit, MemoryLedger
 from budgeteer.models.model import LENGTH, LOGPROBS, SEED, STOP, Choice, Chunk, Message, Request, Response
-from budgeteer.search import adaptive_vote, best_of_majority, best_of_n, self_consistency
-from budgeteer.search._samples import Sampler, traces_of
-from budgeteer.search.aggregate import weighted_majority
-from budgeteer.search.score import mean_logprob, programmatic
-from budgeteer.search.split import agreement, gains, split
 from budgeteer.solve import Answer, Budgeted, Question, Strategy, Style, Task
-from budgeteer.usage import Usage
+from budgeteer.strategies import (
+    adaptive_vote,
+    best_of_majority,
+    best_of_n,
+    self_consistency,
+    split,
+)
+from budgeteer.strategies._split import agreement, gains
+from budgeteer.strategies.kit.aggregate import weighted_majority
+from budgeteer.strategies.kit.samples import Sampler, traces_of
+from budgeteer.strategies.kit.score import mean_logprob, programmatic
 
 ROOT = Path(__file__).resolve().parents[1]
 OUT = ROOT / "benchmarks" / "results" / "search.json"
@@ -62,7 +68,7 @@ def pool(seed: int, questions: int, folder: Path | None) -> dict[str, Any]:
         return pickle.loads(path.read_bytes())  # written by the lines below
     from budgeteer.models.policy import load_policy
     from budgeteer.rl.sampler import sample
-    from budgeteer.stop import answered
+    from budgeteer.steer import answered
 
     policy = load_policy()
     items = Chains(questions, seed=900 + seed, min_steps=1, max_steps=8).items

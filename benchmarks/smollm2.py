@@ -62,22 +62,27 @@ from typing import Any
 import numpy as np
 
 from budgeteer.allocate import uniform
-from budgeteer.errors import InvalidInput
+from budgeteer.core.errors import InvalidInput
+from budgeteer.core.usage import Usage
 from budgeteer.lab.stats import Paired, crossed, crossed_weights, wilson
 from budgeteer.lab.tasks.files import final
 from budgeteer.lab.tasks.gym import Gym
 from budgeteer.ledger import Allowance, Limit, MemoryLedger
 from budgeteer.models.llama_cpp import LlamaCpp
 from budgeteer.models.model import LENGTH, LOGPROBS, SEED, Choice, Chunk, Message, Model, Request, Response
-from budgeteer.search import adaptive_vote, best_of_n, self_consistency
-from budgeteer.search.aggregate import weighted_majority
-from budgeteer.search.score import mean_logprob, programmatic
-from budgeteer.search.split import agreement, gains, split
 from budgeteer.solve import Answer, Budgeted, Question, Strategy, Style, Task, derive
 from budgeteer.solve.lines import Lines
 from budgeteer.solve.styles import Asked, Example, direct, few_shot
-from budgeteer.think import length_filtered_vote
-from budgeteer.usage import Usage
+from budgeteer.strategies import (
+    adaptive_vote,
+    best_of_n,
+    length_filtered_vote,
+    self_consistency,
+    split,
+)
+from budgeteer.strategies._split import agreement, gains
+from budgeteer.strategies.kit.aggregate import weighted_majority
+from budgeteer.strategies.kit.score import mean_logprob, programmatic
 from budgeteer.verify import auto
 from search import greedy_first
 

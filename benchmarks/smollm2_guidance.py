@@ -47,17 +47,17 @@ import torch
 import torch.nn.functional as F
 from scipy.stats import gamma
 
-from budgeteer.errors import InvalidInput
+from budgeteer.core.errors import InvalidInput
+from budgeteer.engine.head import Head, load_head, save_head
+from budgeteer.engine.hook import Action, Internals, Row, call_hooks
 from budgeteer.lab.heads import log_density, train_guidance
 from budgeteer.lab.stats import Paired, crossed, crossed_weights
-from budgeteer.models.head import Head, load_head, save_head
-from budgeteer.models.hook import Action, Internals, Row, call_hooks
 from budgeteer.models.model import Request
 from budgeteer.models.smollm2 import smollm2
 from budgeteer.models.transformers import Transformers
 from budgeteer.solve.lines import Lines
 from budgeteer.solve.styles import Asked, Example, few_shot
-from budgeteer.think.budget_guidance import Guidance
+from budgeteer.strategies._budget_guidance import Guidance
 
 ROOT = Path(__file__).resolve().parents[1]
 OUT = ROOT / "benchmarks" / "results" / "smollm2_guidance.json"

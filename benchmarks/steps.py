@@ -24,14 +24,21 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from budgeteer.budget import Budget
+from budgeteer.core.budget import Budget
 from budgeteer.lab import frontier, questions
 from budgeteer.lab.results import write_text
 from budgeteer.models.reasoner import Reasoner
-from budgeteer.search import beam, best_of_n, dora, rebase, self_consistency, value_tree
-from budgeteer.search.score import Scorer, mean_logprob, programmatic
 from budgeteer.solve import Strategy, styles
 from budgeteer.solve.runner import Pause
+from budgeteer.strategies import (
+    beam,
+    best_of_n,
+    dora,
+    rebase,
+    self_consistency,
+    value_tree,
+)
+from budgeteer.strategies.kit.score import Scorer, mean_logprob, programmatic
 from search import greedy_first, passes, steps_hold
 
 OUT = Path(__file__).parent / "results" / "steps.json"

@@ -24,6 +24,7 @@ from typing import Any
 
 import numpy as np
 
+from budgeteer.core.plan import F64
 from budgeteer.lab import metrics
 from budgeteer.lab.simulated import play
 from budgeteer.lab.stats import mean_ci
@@ -31,10 +32,14 @@ from budgeteer.lab.tasks.base import THINK_END, Environment, Item
 from budgeteer.lab.tasks.chains import Chains
 from budgeteer.lab.tasks.gym import Gym
 from budgeteer.models.reasoner import Reasoner
-from budgeteer.plan import F64
 from budgeteer.solve import Strategy, Style
-from budgeteer.think import budget_forcing, convergence, direct, elastic
-from budgeteer.think.budget_guidance import budget_guidance
+from budgeteer.strategies import (
+    budget_forcing,
+    budget_guidance,
+    convergence,
+    direct,
+    elastic,
+)
 
 STYLE = Style(
     prompt=lambda question: question,

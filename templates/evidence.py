@@ -9,8 +9,8 @@ import numpy as np
 from method import cheapest_first  # in the package: from budgeteer.PART.NAME import NAME
 
 from budgeteer.allocate import uniform
+from budgeteer.core.plan import Items
 from budgeteer.lab.evidence import ABOVE_ONE, Evidence, declare, measured
-from budgeteer.plan import Items
 
 ITEMS, BUDGET = 64, 4_000
 DECLARED = declare("simulation", claims=["units bought"], controls=["units bought, equal costs"])

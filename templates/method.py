@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from budgeteer.allocator import Allocator, stateless
-from budgeteer.plan import Items, Plan
+from budgeteer.core.allocator import Allocator, stateless
+from budgeteer.core.plan import Items, Plan
 
 
 def cheapest_first(units: int = 4) -> Allocator:
@@ -20,7 +20,7 @@ def cheapest_first(units: int = 4) -> Allocator:
     Args:
         units: per item, > 0.
 
-    >>> from budgeteer.plan import Items
+    >>> from budgeteer.core.plan import Items
     >>> items = Items(("a", "b"), np.array([10.0, 1.0]))
     >>> method = cheapest_first()
     >>> method.allocate(20, items, method.init(items), rng=np.random.default_rng(0)).units.tolist()

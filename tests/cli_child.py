@@ -6,8 +6,9 @@ import asyncio
 import sys
 import types
 
-from budgeteer import cli, registry
-from budgeteer.registry import Method
+from budgeteer import cli
+from budgeteer.core import registry
+from budgeteer.core.registry import Method
 from scripted import Scripted
 from test_frontier import write
 

@@ -9,12 +9,12 @@ import urllib.error
 import urllib.request
 from pathlib import Path
 
-from budgeteer.errors import ModelError
+from budgeteer.core.errors import ModelError
+from budgeteer.core.usage import Usage
 from budgeteer.models.model import Choice, Request, Response
 from budgeteer.solve import Question, Style
 from budgeteer.solve.runner import run
 from budgeteer.solve.styles import normal
-from budgeteer.usage import Usage
 from strategies import vote
 
 QUESTIONS = [Question(f"q{i}", f"{i} + 1") for i in range(16)]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from budgeteer.errors import MissingExtra
+from budgeteer.core.errors import MissingExtra
 from budgeteer.lab.tasks import gym
 
 

@@ -1,10 +1,10 @@
-"""A small allowance for tests of adapters: the protocol of ``budgeteer.adapters.metering``, and what was called."""
+"""A small allowance for tests of adapters: the protocol of ``budgeteer.metering.call``, and what was called."""
 
 from __future__ import annotations
 
 import threading
 
-from budgeteer.errors import BudgetExceeded
+from budgeteer.core.errors import BudgetExceeded
 
 
 class Purse:

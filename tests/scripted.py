@@ -5,8 +5,8 @@ from __future__ import annotations
 import random
 from collections.abc import AsyncIterator, Callable
 
+from budgeteer.core.usage import Usage
 from budgeteer.models.model import LENGTH, LOGPROBS, PREFIX, SEED, STOP, Choice, Chunk, Message, Request, Response
-from budgeteer.usage import Usage
 
 
 class Scripted:

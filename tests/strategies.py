@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 
-from budgeteer.errors import BudgetExceeded, ModelError
+from budgeteer.core.errors import BudgetExceeded, ModelError
 from budgeteer.models.model import INTERNALS, Request
 from budgeteer.solve import Answer, Strategy, Task, derive
 

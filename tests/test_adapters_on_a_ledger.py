@@ -10,10 +10,10 @@ import pytest
 openai = pytest.importorskip("openai")
 ledgers = pytest.importorskip("budgeteer.ledger.allowance")
 
-from budgeteer.adapters.metering import Metering  # noqa: E402
 from budgeteer.adapters.openai import wrap  # noqa: E402
-from budgeteer.errors import BudgetExceeded  # noqa: E402
-from budgeteer.ledger.estimate import Bounds, Estimator, State  # noqa: E402
+from budgeteer.core.errors import BudgetExceeded  # noqa: E402
+from budgeteer.metering.call import Metering  # noqa: E402
+from budgeteer.metering.estimate import Bounds, Estimator, State  # noqa: E402
 from provider import Provider, chat, error, slow, sse, used  # noqa: E402
 
 ASK = {"model": "gpt-4o", "messages": [{"role": "user", "content": "Hi"}], "max_tokens": 50}

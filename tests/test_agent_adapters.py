@@ -8,8 +8,8 @@ import contextlib
 import pytest
 
 from budgeteer import Usage
-from budgeteer.errors import BudgetExceeded, InvalidInput
-from budgeteer.ledger.estimate import Bounds
+from budgeteer.core.errors import BudgetExceeded, InvalidInput
+from budgeteer.metering.estimate import Bounds
 from provider import Provider, chat, error, responses, sse, used
 from purse import Purse
 

@@ -25,10 +25,10 @@ from budgeteer.allocate import (
     uniform,
     variance,
 )
-from budgeteer.allocate._solve import spend
-from budgeteer.allocate.knapsack import group_value
-from budgeteer.allocate.neyman import neyman_price, neyman_units
-from budgeteer.errors import InvalidInput
+from budgeteer.allocate._knapsack import group_value
+from budgeteer.allocate._neyman import neyman_price, neyman_units
+from budgeteer.allocate.kit.solve import spend
+from budgeteer.core.errors import InvalidInput
 
 
 def make(cost, **columns):

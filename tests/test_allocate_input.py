@@ -31,8 +31,8 @@ from budgeteer.allocate import (
     variance,
     water_filling,
 )
-from budgeteer.errors import InvalidInput
-from budgeteer.plan import MOST
+from budgeteer.core.errors import InvalidInput
+from budgeteer.core.plan import MOST
 
 
 def allocate(allocator, budget, items):

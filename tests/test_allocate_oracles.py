@@ -16,7 +16,6 @@ from scipy.sparse import csr_array, vstack
 
 from budgeteer import Items, Menu, Plan
 from budgeteer.allocate import (
-    _falling,
     budgeted_max_min,
     greedy_marginal,
     knapsack,
@@ -27,9 +26,10 @@ from budgeteer.allocate import (
     variance,
     water_filling,
 )
-from budgeteer.allocate._solve import grow
-from budgeteer.allocate.knapsack import group_gain
-from budgeteer.plan import spend
+from budgeteer.allocate._knapsack import group_gain
+from budgeteer.allocate.kit import falling as _falling
+from budgeteer.allocate.kit.solve import grow
+from budgeteer.core.plan import spend
 
 INSTANCES, GAPS = 1000, 300
 """Small instances of each exact allocator, and of each certified gap."""
@@ -390,7 +390,7 @@ def test_knapsack_looks_at_a_few_steps_an_item(monkeypatch):
         looked.append(np.size(units))
         return original(units, rate)
 
-    module = importlib.import_module("budgeteer.allocate.knapsack")
+    module = importlib.import_module("budgeteer.allocate._knapsack")
     original = module.group_gain
     monkeypatch.setattr(module, "group_gain", counted)
     rng = np.random.default_rng(3)

@@ -8,8 +8,8 @@ import json
 import numpy as np
 import pytest
 
-from budgeteer.allocator import dump_state, load_state
-from budgeteer.errors import CheckpointError
+from budgeteer.core.allocator import dump_state, load_state
+from budgeteer.core.errors import CheckpointError
 
 
 @dataclasses.dataclass(frozen=True)

@@ -18,7 +18,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from budgeteer.errors import AllowanceError, BudgetExceeded, IdConflict, InvalidInput, LedgerUnavailable
+from budgeteer.core.errors import AllowanceError, BudgetExceeded, IdConflict, InvalidInput, LedgerUnavailable
 from budgeteer.ledger import Allowance, Ledger, Limit, MemoryLedger, RedisLedger, SqliteLedger
 from redis_server import flush, redis_url
 

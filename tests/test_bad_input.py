@@ -22,7 +22,7 @@ import pytest
 from bad_inputs import TABLE, write_files
 from budgeteer import cli
 from budgeteer.cli import _numbers, _outputs
-from budgeteer.errors import Diverged, InvalidInput
+from budgeteer.core.errors import Diverged, InvalidInput
 
 ROWS = [line.split("\t") for line in TABLE.read_text(encoding="utf-8").splitlines() if not line.startswith("#")]
 

@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from budgeteer import Budget
-from budgeteer.budget import Budgets, Window
-from budgeteer.errors import BudgetExceeded, InvalidInput, MissingExtra, UnknownName
+from budgeteer.core.budget import Budgets, Window
+from budgeteer.core.errors import BudgetExceeded, InvalidInput, MissingExtra, UnknownName
 
 KINDS = st.sampled_from(["all", "output", "money", "cache_bytes", "input*0.1+output", "input/3+output-cached*0.2"])
 WINDOWS = st.none() | st.sampled_from(["hour", "day", "month"]).map(Window) | st.builds(

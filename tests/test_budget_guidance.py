@@ -10,14 +10,15 @@ import pytest
 torch = pytest.importorskip("torch")
 stats = pytest.importorskip("scipy.stats")
 
-from budgeteer.errors import InvalidInput  # noqa: E402
+from budgeteer.core.errors import InvalidInput  # noqa: E402
+from budgeteer.engine.head import Head  # noqa: E402
+from budgeteer.engine.hook import Internals, Row  # noqa: E402
 from budgeteer.lab.asking import ask as together  # noqa: E402
 from budgeteer.lab.evidence.budget_guidance import plain  # noqa: E402
 from budgeteer.lab.tasks.chains import Chains  # noqa: E402
-from budgeteer.models.head import Head  # noqa: E402
-from budgeteer.models.hook import Internals, Row  # noqa: E402
 from budgeteer.models.model import Request  # noqa: E402
-from budgeteer.think.budget_guidance import Guidance, budget_guidance, weights  # noqa: E402
+from budgeteer.strategies import budget_guidance  # noqa: E402
+from budgeteer.strategies._budget_guidance import Guidance, weights  # noqa: E402
 from insides import STYLE, reasoner  # noqa: E402
 
 PIECES = ("a", "b", "|", "\n")

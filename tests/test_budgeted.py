@@ -7,12 +7,12 @@ from contextlib import aclosing
 
 import pytest
 
-from budgeteer.errors import BudgetExceeded, InvalidInput, ModelError
+from budgeteer.core.errors import BudgetExceeded, InvalidInput, ModelError
+from budgeteer.core.usage import Usage
 from budgeteer.ledger import Allowance, Limit, MemoryLedger
 from budgeteer.models.model import Chunk, Request, Response
 from budgeteer.solve import Budgeted
 from budgeteer.solve.record import Calls, Named
-from budgeteer.usage import Usage
 from scripted import Scripted
 
 

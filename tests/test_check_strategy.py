@@ -8,7 +8,7 @@ import random
 import pytest
 
 from budgeteer.check import CheckFailed, check_strategy
-from budgeteer.errors import BudgetExceeded, ModelError
+from budgeteer.core.errors import BudgetExceeded, ModelError
 from budgeteer.models.model import INTERNALS, PREFIX, Request
 from budgeteer.solve import Answer, Strategy, Task
 from strategies import inside, once, together, vote

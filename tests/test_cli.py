@@ -15,9 +15,10 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 
-from budgeteer import Items, Menu, Plan, __version__, cli, registry
-from budgeteer.allocate._margins import margin_of
+from budgeteer import Items, Menu, Plan, __version__, cli
+from budgeteer.allocate.kit.margins import margin_of
 from budgeteer.cli.allocate import margins
+from budgeteer.core import registry
 from budgeteer.lab import results
 from results_fixture import ARMS, make
 

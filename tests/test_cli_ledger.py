@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from budgeteer import cli
-from budgeteer.errors import InvalidInput, LedgerUnavailable
+from budgeteer.core.errors import InvalidInput, LedgerUnavailable
 from budgeteer.ledger import Limit, MemoryLedger, SqliteLedger, report
 from redis_server import flush, redis_url
 

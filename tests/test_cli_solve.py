@@ -13,9 +13,10 @@ from pathlib import Path
 
 import pytest
 
-from budgeteer import cli, registry
+from budgeteer import cli
 from budgeteer.cli import _solving
-from budgeteer.errors import InvalidInput
+from budgeteer.core import registry
+from budgeteer.core.errors import InvalidInput
 from budgeteer.solve import registered
 from budgeteer.solve.runner import Progress
 from cli_child import STRATEGIES, Slow, loader

@@ -15,7 +15,7 @@ import pytest
 
 import needs
 from budgeteer import cli
-from budgeteer.errors import BudgeteerError, CheckpointError, InvalidInput, UnknownName
+from budgeteer.core.errors import BudgeteerError, CheckpointError, InvalidInput, UnknownName
 from budgeteer.lab import results
 from budgeteer.lab.compare import Arm, compare, pairs, with_references
 from budgeteer.lab.run import RunSpec, execute

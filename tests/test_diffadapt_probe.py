@@ -9,11 +9,12 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from budgeteer.errors import InvalidInput  # noqa: E402
-from budgeteer.models.head import Head, load_head  # noqa: E402
-from budgeteer.models.hook import Internals, Row  # noqa: E402
+from budgeteer.core.errors import InvalidInput  # noqa: E402
+from budgeteer.engine.head import Head, load_head  # noqa: E402
+from budgeteer.engine.hook import Internals, Row  # noqa: E402
 from budgeteer.models.model import Request  # noqa: E402
-from budgeteer.think.diffadapt_probe import BUNDLES, Adapt, Bundle, diffadapt_probe  # noqa: E402
+from budgeteer.strategies import diffadapt_probe  # noqa: E402
+from budgeteer.strategies._diffadapt_probe import BUNDLES, Adapt, Bundle  # noqa: E402
 from insides import ask, reasoner  # noqa: E402
 
 INSIDE = Internals(torch.eye(3), ("a", "b", "|"), -1, lambda text: ["ab|".index(c) for c in text])

@@ -15,8 +15,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from budgeteer import Usage
-from budgeteer.errors import InvalidInput
-from budgeteer.ledger.estimate import Bounds, Estimator, State, Track, count_text, worst_case
+from budgeteer.core.errors import InvalidInput
+from budgeteer.metering.estimate import Bounds, Estimator, State, Track, count_text, worst_case
 
 NONE = Bounds(overhead=0)
 HI = [{"role": "user", "content": "Hi"}]

@@ -23,8 +23,9 @@ from budgeteer.allocate import (
     variance,
     water_filling,
 )
-from budgeteer.allocator import Allocator
-from budgeteer.errors import InvalidInput, UnknownName
+from budgeteer.core.allocator import Allocator
+from budgeteer.core.errors import InvalidInput, UnknownName
+from budgeteer.core.stopper import ABORT
 from budgeteer.lab import evidence
 from budgeteer.lab.evidence import ABOVE_ONE, ABOVE_ZERO, Evidence, Row, duet, measured, reinforce_ada
 from budgeteer.lab.evidence import adaptive_vote as votes
@@ -44,9 +45,8 @@ from budgeteer.lab.evidence import uniform as alikes
 from budgeteer.lab.evidence import value_tree as trees
 from budgeteer.lab.evidence import variance as vip
 from budgeteer.lab.evidence import water_filling as water
-from budgeteer.search import self_consistency
-from budgeteer.stop import answered
-from budgeteer.stopper import ABORT
+from budgeteer.steer import answered
+from budgeteer.strategies import self_consistency
 
 PUBLISHED = Path(__file__).parents[1] / "docs" / "evidence"
 

@@ -11,8 +11,8 @@ import subprocess
 import numpy as np
 import pytest
 
-from budgeteer.budget import Budget
-from budgeteer.errors import InvalidInput
+from budgeteer.core.budget import Budget
+from budgeteer.core.errors import InvalidInput
 from budgeteer.lab import frontier, frontier_report, questions
 from budgeteer.lab.stats import crossed, crossed_weights, wilson
 from budgeteer.solve.runner import Pause

@@ -12,7 +12,7 @@ for needed in ("aiohttp", "orjson", "prometheus_client", "starlette", "uvicorn")
     pytest.importorskip(needed)
 
 from budgeteer.cli import main  # noqa: E402
-from budgeteer.errors import InvalidInput, LedgerUnavailable  # noqa: E402
+from budgeteer.core.errors import InvalidInput, LedgerUnavailable  # noqa: E402
 from budgeteer.gateway import keys  # noqa: E402
 from budgeteer.gateway.accounts import Accounts  # noqa: E402
 from budgeteer.gateway.config import Defaults, load  # noqa: E402

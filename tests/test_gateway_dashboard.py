@@ -22,7 +22,7 @@ for needed in ("aiohttp", "orjson", "prometheus_client", "starlette", "uvicorn")
     pytest.importorskip(needed)
 
 from browser import CHROMIUM, Browser  # noqa: E402
-from budgeteer.errors import LedgerUnavailable  # noqa: E402
+from budgeteer.core.errors import LedgerUnavailable  # noqa: E402
 from budgeteer.gateway.dashboard import charts, forecast, session  # noqa: E402
 from budgeteer.gateway.store import SqliteStore  # noqa: E402
 from gateway_fixture import ADMIN, Running, toml  # noqa: E402

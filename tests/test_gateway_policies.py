@@ -7,7 +7,7 @@ import pytest
 for needed in ("aiohttp", "orjson", "prometheus_client", "starlette", "uvicorn"):
     pytest.importorskip(needed)
 
-from budgeteer.errors import InvalidInput  # noqa: E402
+from budgeteer.core.errors import InvalidInput  # noqa: E402
 from budgeteer.gateway.config import load  # noqa: E402
 from gateway_fixture import Running, toml  # noqa: E402
 from upstream import Upstream, echo, error, hang, hang_up  # noqa: E402

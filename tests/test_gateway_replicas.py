@@ -18,7 +18,7 @@ for needed in ("aiohttp", "orjson", "prometheus_client", "starlette", "uvicorn")
     pytest.importorskip(needed)
 import aiohttp  # noqa: E402
 
-from budgeteer.errors import LedgerUnavailable  # noqa: E402
+from budgeteer.core.errors import LedgerUnavailable  # noqa: E402
 from budgeteer.ledger import Limit, RedisLedger, SqliteLedger  # noqa: E402
 from gateway_fixture import ADMIN, Running, toml  # noqa: E402
 from upstream import Upstream, echo  # noqa: E402

@@ -10,8 +10,8 @@ import needs
 torch = pytest.importorskip("torch")
 needs.reasoning_gym()
 
+from budgeteer.engine.head import load_head, save_head  # noqa: E402
 from budgeteer.lab import heads  # noqa: E402
-from budgeteer.models.head import load_head, save_head  # noqa: E402
 from budgeteer.models.policy import REASONER, load_policy  # noqa: E402
 
 

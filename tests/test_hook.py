@@ -10,15 +10,15 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from budgeteer.errors import CheckpointError, InvalidInput  # noqa: E402
-from budgeteer.models.head import load_head  # noqa: E402
-from budgeteer.models.hook import Action, Internals, Row, call_hooks  # noqa: E402
+from budgeteer.core.errors import CheckpointError, InvalidInput  # noqa: E402
+from budgeteer.engine.head import load_head  # noqa: E402
+from budgeteer.engine.hook import Action, Internals, Row, call_hooks  # noqa: E402
 from budgeteer.models.model import Request  # noqa: E402
 from budgeteer.models.policy import REASONER, load_policy  # noqa: E402
 from budgeteer.models.reasoner import Reasoner  # noqa: E402
-from budgeteer.think.budget_guidance import Guidance  # noqa: E402
-from budgeteer.think.mirostat import Mirostat  # noqa: E402
-from budgeteer.think.switch_thinking import Switch  # noqa: E402
+from budgeteer.strategies._budget_guidance import Guidance  # noqa: E402
+from budgeteer.strategies._mirostat import Mirostat  # noqa: E402
+from budgeteer.strategies._switch_thinking import Switch  # noqa: E402
 from insides import QUESTION  # noqa: E402
 from toy_reasoner import ToyReasoner  # noqa: E402
 

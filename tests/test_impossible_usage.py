@@ -7,9 +7,9 @@ import json
 import pytest
 
 from budgeteer import Usage
-from budgeteer.adapters.metering import Metering
-from budgeteer.adapters.reading import Reading
-from budgeteer.ledger.estimate import Bounds, least_tokens, texts_of, too_few, worst_case
+from budgeteer.metering.call import Metering
+from budgeteer.metering.estimate import Bounds, least_tokens, texts_of, too_few, worst_case
+from budgeteer.metering.reading import Reading
 from purse import Purse
 
 PROSE = "The quick brown fox jumps over the lazy dog and runs away from it. "

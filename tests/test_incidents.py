@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from budgeteer.errors import BudgetExceeded, InvalidInput, UnknownAccount
+from budgeteer.core.errors import BudgetExceeded, InvalidInput, UnknownAccount
 from budgeteer.ledger import Allowance, Limit, MemoryLedger
 
 

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from budgeteer.errors import CheckpointError, MissingExtra
+from budgeteer.core.errors import CheckpointError, MissingExtra
 from budgeteer.lab.tasks import gym
 from budgeteer.models import smollm2 as weights
 from budgeteer.models.load import load_model

@@ -7,8 +7,8 @@ import json
 import numpy as np
 import pytest
 
-from budgeteer.errors import InvalidInput
-from budgeteer.itemfile import from_columns, from_frame, from_jsonl
+from budgeteer.allocate.itemfile import from_columns, from_frame, from_jsonl
+from budgeteer.core.errors import InvalidInput
 
 
 def test_menus_and_units_from_json_lines():

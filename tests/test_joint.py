@@ -11,8 +11,10 @@ from hypothesis import strategies as st
 from scipy.optimize import approx_fprime, milp
 from scipy.stats import chisquare
 
-from budgeteer.allocate import load_balance, match, online_matching, pivotal, riemannian
-from budgeteer.allocate.riemannian import (
+from budgeteer.allocate import match, pivotal
+from budgeteer.core.errors import InvalidInput
+from budgeteer.joint import riemannian
+from budgeteer.joint._riemannian import (
     cells,
     expected_cost,
     gumbel_pairs,
@@ -22,10 +24,10 @@ from budgeteer.allocate.riemannian import (
     round_choices,
     softmax,
 )
-from budgeteer.errors import InvalidInput
 from budgeteer.lab.evidence import load_balance as load_evidence
 from budgeteer.lab.evidence import pivotal as pivotal_evidence
 from budgeteer.lab.evidence import riemannian as rco_evidence
+from budgeteer.online import load_balance, online_matching
 
 # RCO's geometry
 

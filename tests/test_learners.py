@@ -11,10 +11,16 @@ from scipy.optimize import minimize
 from scipy.stats import beta
 
 from budgeteer import Items, Outcomes
-from budgeteer.allocate import Bank, optimal_design, successive_halving, thompson, uniform
-from budgeteer.allocate.optimal_design import gains, information, mode
-from budgeteer.allocator import dump_state, load_state
-from budgeteer.errors import InvalidInput
+from budgeteer.allocate import (
+    Bank,
+    optimal_design,
+    successive_halving,
+    thompson,
+    uniform,
+)
+from budgeteer.allocate._optimal_design import gains, information, mode
+from budgeteer.core.allocator import dump_state, load_state
+from budgeteer.core.errors import InvalidInput
 from budgeteer.lab.evidence import optimal_design as design_evidence
 from budgeteer.lab.evidence import successive_halving as halving_evidence
 from budgeteer.lab.evidence import thompson as thompson_evidence

@@ -16,8 +16,8 @@ from typing import Any
 
 import pytest
 
-from budgeteer import errors
 from budgeteer.check import CheckFailed, check_ledger
+from budgeteer.core import errors
 from budgeteer.ledger import Ledger, Limit, MemoryLedger, RedisLedger, SqliteLedger, journal, report
 from redis_server import RedisServer, flush, redis_url
 

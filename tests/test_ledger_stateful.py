@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invariant, multiple, rule
 
-from budgeteer.errors import BudgeteerError, BudgetExceeded
+from budgeteer.core.errors import BudgeteerError, BudgetExceeded
 from budgeteer.ledger import Limit, MemoryLedger, RedisLedger, SqliteLedger
 from redis_server import flush, redis_url
 

@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from budgeteer import Items, Menu, Outcomes, Plan, registry
-from budgeteer.errors import InvalidInput
+from budgeteer import Items, Menu, Outcomes, Plan
+from budgeteer.core import registry
+from budgeteer.core.errors import InvalidInput
 
 COLUMNS: dict[str, Any] = {
     "cost": [30, 40.0, 90], "std": [0.1, 0.5, 0.5], "pass_rate": [0.9, float("nan"), 0.2], "visits": [1, 0, 2],

@@ -16,7 +16,7 @@ import pytest
 pytest.importorskip("xllamacpp")
 pytest.importorskip("openai")
 
-from budgeteer.errors import CheckpointError, InvalidInput, MissingExtra, ModelError
+from budgeteer.core.errors import CheckpointError, InvalidInput, MissingExtra, ModelError
 from budgeteer.ledger import Allowance, Limit, MemoryLedger
 from budgeteer.models import llama_cpp
 from budgeteer.models.llama_cpp import LlamaCpp

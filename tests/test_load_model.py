@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from budgeteer.errors import CheckpointError, InvalidInput, UnknownName
+from budgeteer.core.errors import CheckpointError, InvalidInput, UnknownName
 from budgeteer.models.load import load_model
 from budgeteer.models.model import CAPABILITIES, PREFIX
 from budgeteer.models.policy import REASONER

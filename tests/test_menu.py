@@ -15,7 +15,6 @@ from scipy.sparse import csr_array, vstack
 
 from budgeteer import Items, Menu, Plan
 from budgeteer.allocate import (
-    _menu,
     budgeted_max_min,
     greedy_marginal,
     menu_knapsack,
@@ -23,9 +22,10 @@ from budgeteer.allocate import (
     uniform,
     water_filling,
 )
-from budgeteer.allocate._menu import blocks, hulls, relax
+from budgeteer.allocate.kit import menu as _menu
+from budgeteer.allocate.kit.menu import blocks, hulls, relax
 from budgeteer.check import CheckFailed, check_allocator
-from budgeteer.errors import InvalidInput, MissingExtra
+from budgeteer.core.errors import InvalidInput, MissingExtra
 
 
 def allocate(allocator, budget, items):
@@ -219,7 +219,7 @@ def test_compiled_takes_columns_that_are_views_or_read_only():
 
 
 def test_without_numba_compiled_is_refused(monkeypatch):
-    monkeypatch.setitem(sys.modules, "budgeteer.allocate._compiled", None)
+    monkeypatch.setitem(sys.modules, "budgeteer.allocate.kit.compiled", None)
     with pytest.raises(MissingExtra, match=r"budgeteer\[fast\]"):
         menu_knapsack(compiled=True)
 
@@ -249,7 +249,7 @@ def test_ties_by_the_thousand_go_by_key():
 
 
 def test_hard_values_leave_an_honest_gap(monkeypatch):
-    monkeypatch.setattr(sys.modules["budgeteer.allocate.menu_knapsack"], "STATES", 50)
+    monkeypatch.setattr(sys.modules["budgeteer.allocate._menu_knapsack"], "STATES", 50)
     rng = np.random.default_rng(5)
     cost = rng.integers(10_000, 20_000, (60, 1))
     items = keyed(Menu.of(cost, cost + 1000.0))  # strongly correlated: the hard case of knapsacks
@@ -265,7 +265,7 @@ def test_hard_values_leave_an_honest_gap(monkeypatch):
 def test_values_that_follow_costs_are_closed_without_chasing_the_last_bit(n, extra, monkeypatch):
     # with extra = 0, a subset sum, every slope is the same but for rounding: plans that only rounding tells apart
     # are as good, and looking for the best of them took a hundred times as many states
-    monkeypatch.setattr(sys.modules["budgeteer.allocate.menu_knapsack"], "STATES", 400_000 if extra else 20_000)
+    monkeypatch.setattr(sys.modules["budgeteer.allocate._menu_knapsack"], "STATES", 400_000 if extra else 20_000)
     for seed in range(5):
         rng = np.random.default_rng([seed, n])
         cost = rng.integers(1, 1000, (n, 1))
@@ -362,7 +362,7 @@ def test_greedy_spends_all_on_many_items_of_equal_gains():
 
 
 def test_hulls_keep_options_that_only_rounding_puts_under_them():
-    from budgeteer.allocate._compiled import _hull
+    from budgeteer.allocate.kit.compiled import _hull
 
     for seed in range(200):
         rng = np.random.default_rng(seed)

@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from budgeteer import Usage
-from budgeteer.errors import InvalidInput, UnknownName
-from budgeteer.meter import BUCKETS, Money, Tokens, canonical, exact, meter, meters
+from budgeteer.core.errors import InvalidInput, UnknownName
+from budgeteer.core.meter import BUCKETS, Money, Tokens, canonical, exact, meter, meters
 
 WEIGHTS = st.builds(Fraction, st.integers(1, 999), st.integers(1, 60))
 

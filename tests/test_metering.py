@@ -8,16 +8,9 @@ from decimal import Decimal
 import pytest
 
 from budgeteer import Usage
-from budgeteer.adapters.metering import (
-    CUT,
-    REJECTED,
-    UNKNOWN,
-    Answer,
-    Metering,
-    outcome_of_status,
-)
-from budgeteer.errors import InvalidInput
-from budgeteer.ledger.estimate import Estimator, State
+from budgeteer.core.errors import InvalidInput
+from budgeteer.metering.call import CUT, REJECTED, UNKNOWN, Answer, Metering, outcome_of_status
+from budgeteer.metering.estimate import Estimator, State
 from budgeteer.prices import Price, Rates, first_of, of
 from purse import Purse
 

@@ -26,12 +26,12 @@ from budgeteer.allocate import (
     uniform,
     water_filling,
 )
-from budgeteer.allocator import Allocator, stateless
 from budgeteer.check import CheckFailed, check_allocator, check_online, check_stopper, check_strategy
-from budgeteer.errors import InvalidInput, UnknownName
+from budgeteer.core.allocator import Allocator, stateless
+from budgeteer.core.errors import InvalidInput, UnknownName
+from budgeteer.core.plan import whole
+from budgeteer.core.registry import METHODS, Method, get, load
 from budgeteer.models.model import INTERNALS
-from budgeteer.plan import whole
-from budgeteer.registry import METHODS, Method, get, load
 from budgeteer.solve import registered
 
 TURN = np.arange(12.0)
@@ -188,14 +188,14 @@ def test_registry_reads_entry_points(monkeypatch):
         name = "theirs"
 
         def load(self):
-            return Method("theirs", "allocator", "budgeteer.allocate.uniform:uniform", "the same for all")
+            return Method("theirs", "allocator", "budgeteer.allocate._uniform:uniform", "the same for all")
 
     monkeypatch.setattr("importlib.metadata.entry_points", lambda group: [Entry()])
     assert load("theirs") is load("uniform")
 
 
 def test_registry_starts_without_numpy():
-    code = "import sys, budgeteer.registry; sys.exit('numpy' in sys.modules)"
+    code = "import sys, budgeteer.core.registry; sys.exit('numpy' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
@@ -335,7 +335,9 @@ def test_check_allocator_rejects_false_values_and_what_takes_any_budget(rule):
 @pytest.mark.parametrize("menu", [False, True])
 def test_check_allocator_rejects_what_takes_any_number(menu, monkeypatch):
     monkeypatch.setattr(Menu if menu else Items, "__post_init__", lambda self: None)
-    monkeypatch.setattr("budgeteer.plan._whole", lambda cost: np.nan_to_num(cost, posinf=9, neginf=9).astype(np.int64))
+    monkeypatch.setattr(
+        "budgeteer.core.plan._whole", lambda cost: np.nan_to_num(cost, posinf=9, neginf=9).astype(np.int64)
+    )
 
     def nothing(budget, items):
         return Plan(items.keys, np.zeros(len(items), np.int64), 0.0)

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from budgeteer.errors import InvalidInput
+from budgeteer.core.errors import InvalidInput
 from budgeteer.lab import metrics
 
 

@@ -9,10 +9,11 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from budgeteer.errors import InvalidInput  # noqa: E402
-from budgeteer.models.hook import Internals, Row  # noqa: E402
+from budgeteer.core.errors import InvalidInput  # noqa: E402
+from budgeteer.engine.hook import Internals, Row  # noqa: E402
 from budgeteer.models.model import Request  # noqa: E402
-from budgeteer.think.mirostat import Mirostat, mirostat, top_k  # noqa: E402
+from budgeteer.strategies import mirostat  # noqa: E402
+from budgeteer.strategies._mirostat import Mirostat, top_k  # noqa: E402
 from insides import ask, reasoner  # noqa: E402
 
 

@@ -12,7 +12,7 @@ import pytest
 
 import needs
 from budgeteer import cli
-from budgeteer.errors import InvalidInput, UnknownName, VerifierError
+from budgeteer.core.errors import InvalidInput, UnknownName, VerifierError
 from budgeteer.lab import pool, questions
 from budgeteer.lab.tasks import named
 from budgeteer.lab.tasks.base import score

@@ -10,8 +10,9 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import pytest
 
-from budgeteer import cli, registry
-from budgeteer.errors import ModelError
+from budgeteer import cli
+from budgeteer.core import registry
+from budgeteer.core.errors import ModelError
 from budgeteer.models import openai as endpoint
 from budgeteer.models.model import Message, Request
 from budgeteer.models.openai import OpenAI

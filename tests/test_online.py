@@ -12,12 +12,12 @@ from hypothesis import strategies as st
 from scipy import sparse
 from scipy.optimize import linprog
 
-from budgeteer.allocate import dual_descent, online_knapsack
-from budgeteer.allocator import dump_state, load_state
 from budgeteer.check import CheckFailed, check_online
-from budgeteer.errors import InvalidInput
+from budgeteer.core.allocator import dump_state, load_state
+from budgeteer.core.errors import InvalidInput
 from budgeteer.lab.evidence import dual_descent as evidence
 from budgeteer.lab.evidence import online_knapsack as sacks
+from budgeteer.online import dual_descent, online_knapsack
 
 
 @pytest.mark.parametrize("mirror", ["euclidean", "entropy"])

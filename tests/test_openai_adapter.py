@@ -18,10 +18,10 @@ import pytest
 
 openai = pytest.importorskip("openai")
 
-from budgeteer.adapters.metering import Metering  # noqa: E402
 from budgeteer.adapters.openai import wrap  # noqa: E402
-from budgeteer.errors import BudgetExceeded, InvalidInput, UnknownPrice  # noqa: E402
-from budgeteer.ledger.estimate import Bounds, Estimator, worst_case  # noqa: E402
+from budgeteer.core.errors import BudgetExceeded, InvalidInput, UnknownPrice  # noqa: E402
+from budgeteer.metering.call import Metering  # noqa: E402
+from budgeteer.metering.estimate import Bounds, Estimator, worst_case  # noqa: E402
 from budgeteer.prices import Price, Rates, of  # noqa: E402
 from provider import Provider, chat, error, hang_up, reply, responses, slow, sse, used  # noqa: E402
 from purse import Purse  # noqa: E402

@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 
 pytest.importorskip("openai")
 
-from budgeteer.errors import BudgetExceeded, InvalidInput, ModelError
+from budgeteer.core.errors import BudgetExceeded, InvalidInput, ModelError
 from budgeteer.ledger import Allowance, Limit, MemoryLedger
-from budgeteer.ledger.estimate import Bounds
+from budgeteer.metering.estimate import Bounds
 from budgeteer.models import openai as endpoint
 from budgeteer.models.model import CUT, LENGTH, LOGPROBS, PREFIX, STOP, Chunk, Message, Request, Response
 from budgeteer.models.openai import OpenAI

@@ -12,7 +12,7 @@ openai = pytest.importorskip("openai")
 import httpx2  # noqa: E402
 
 from budgeteer.adapters.openai import wrap  # noqa: E402
-from budgeteer.errors import BudgeteerError, BudgetExceeded, InvalidInput  # noqa: E402
+from budgeteer.core.errors import BudgeteerError, BudgetExceeded, InvalidInput  # noqa: E402
 from purse import Purse  # noqa: E402
 
 FREE = {

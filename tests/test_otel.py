@@ -18,7 +18,7 @@ from opentelemetry.trace import SpanKind, StatusCode  # noqa: E402
 
 from budgeteer.adapters.openai import wrap  # noqa: E402
 from budgeteer.adapters.otel import recorder  # noqa: E402
-from budgeteer.ledger.estimate import Bounds  # noqa: E402
+from budgeteer.metering.estimate import Bounds  # noqa: E402
 from provider import Provider, chat, error, used  # noqa: E402
 from purse import Purse  # noqa: E402
 
@@ -101,8 +101,8 @@ def test_metrics_add_up_to_what_was_charged(recorded):
 
 def test_both_names_of_what_was_written_to_the_cache():
     from budgeteer import Usage
-    from budgeteer.adapters.metering import Settlement
     from budgeteer.adapters.otel import attributes
+    from budgeteer.metering.call import Settlement
 
     usage = Usage(input=9, output=1, written=5)
     found = attributes(Settlement("anthropic", "chat", "m", "", usage, {"all": 5}, {"all": 10}, False, "ok"))

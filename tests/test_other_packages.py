@@ -11,8 +11,8 @@ import sys
 import pytest
 
 import theirs
-from budgeteer import registry
-from budgeteer.errors import InvalidInput, UnknownName
+from budgeteer.core import registry
+from budgeteer.core.errors import InvalidInput, UnknownName
 from budgeteer.models.policy import REASONER
 
 pytest.importorskip("torch")

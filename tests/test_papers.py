@@ -12,10 +12,11 @@ from pathlib import Path
 
 import pytest
 
-from budgeteer import cli, registry
-from budgeteer.errors import UnknownName
+from budgeteer import cli
+from budgeteer.core import registry
+from budgeteer.core.errors import UnknownName
+from budgeteer.core.papers import LEVELS, Paper, matching, page, paper, papers
 from budgeteer.lab import evidence
-from budgeteer.papers import LEVELS, Paper, matching, page, paper, papers
 
 ROOT = Path(__file__).parents[1]
 SOURCES = sorted((ROOT / "src" / "budgeteer").rglob("*.py"))

@@ -15,8 +15,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from budgeteer import Usage
-from budgeteer.errors import InvalidInput, UnknownPrice
-from budgeteer.meter import meter
+from budgeteer.core.errors import InvalidInput, UnknownPrice
+from budgeteer.core.meter import meter
 from budgeteer.prices import Price, Rates, first_of, genai, litellm, of, user
 from budgeteer.prices.nearest import COMPARED, Nearest
 

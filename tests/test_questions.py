@@ -9,7 +9,7 @@ import json
 import pytest
 
 import needs
-from budgeteer.errors import InvalidInput, UnknownName
+from budgeteer.core.errors import InvalidInput, UnknownName
 from budgeteer.lab import questions
 from budgeteer.lab.tasks.chains import Chains
 from budgeteer.models.model import PREFIX, Message

@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from budgeteer.adapters.metering import CUT, OK, Metering
-from budgeteer.adapters.reading import Events, Reading
-from budgeteer.errors import InvalidInput
-from budgeteer.usage import Usage
+from budgeteer.core.errors import InvalidInput
+from budgeteer.core.usage import Usage
+from budgeteer.metering.call import CUT, OK, Metering
+from budgeteer.metering.reading import Events, Reading
 
 METERING = Metering(None)
 OPERATIONS = ("chat", "completions", "responses", "embeddings", "messages")

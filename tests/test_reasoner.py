@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 import torch
 
-from budgeteer.errors import InvalidInput, ModelError
+from budgeteer.core.errors import InvalidInput, ModelError
+from budgeteer.engine.decoder import Decoder, draw
 from budgeteer.ledger import Allowance, Limit, MemoryLedger
 from budgeteer.models import reasoner as engine
-from budgeteer.models.decoder import Decoder, draw
 from budgeteer.models.model import LENGTH, LOGPROBS, PREFIX, SEED, STOP, Chunk, Message, Request, Response
 from budgeteer.models.policy import Policy, load_policy
 from budgeteer.models.reasoner import Reasoner

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from budgeteer.errors import InvalidInput
+from budgeteer.core.errors import InvalidInput
 from budgeteer.lab import report
 from results_fixture import ARMS, make
 

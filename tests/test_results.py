@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from budgeteer.errors import InvalidInput, UnknownName
+from budgeteer.core.errors import InvalidInput, UnknownName
 from budgeteer.lab import results as rs
 from results_fixture import make
 

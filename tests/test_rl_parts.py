@@ -10,15 +10,20 @@ import numpy as np
 import pytest
 import torch
 
-from budgeteer.allocator import dump_state, load_state
-from budgeteer.errors import CheckpointError, UnknownName
-from budgeteer.plan import ABORTED, CUT, ENDED, Items, Outcomes
+from budgeteer.core.allocator import dump_state, load_state
+from budgeteer.core.errors import CheckpointError, UnknownName
+from budgeteer.core.plan import ABORTED, CUT, ENDED, Items, Outcomes
 from budgeteer.rl import recipes
 from budgeteer.rl.advantage import group_norm, history_baseline
 from budgeteer.rl.history import History, Memory, estimates, record
 from budgeteer.rl.ratio import clipped
 from budgeteer.rl.surrogate import DIMENSIONS, Ridge, prompt_features
-from budgeteer.rl.weight import prompt_mean, sequence_mean, thin, token_mean
+from budgeteer.rl.weight import (
+    prompt_mean,
+    sequence_mean,
+    thin,
+    token_mean,
+)
 
 A = np.array
 

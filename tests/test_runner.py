@@ -12,17 +12,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from budgeteer.errors import InvalidInput, ModelError, UnknownPrice
+from budgeteer.core.errors import InvalidInput, ModelError, UnknownPrice
+from budgeteer.core.usage import Usage
 from budgeteer.ledger import SqliteLedger
 from budgeteer.models.model import CUT, INTERNALS, Choice, Message, Request, Response
 from budgeteer.prices import Price, Rates, of
-from budgeteer.search.best_of_n import best_of_n
 from budgeteer.solve import Answer, Question, Strategy, Style, registered
 from budgeteer.solve.lines import Lines
 from budgeteer.solve.runner import Pause, run
 from budgeteer.solve.styles import normal
-from budgeteer.think.elastic import elastic
-from budgeteer.usage import Usage
+from budgeteer.strategies import best_of_n, elastic
 from scripted import Scripted
 from strategies import inside, once, together, vote
 
@@ -185,7 +184,7 @@ def test_what_a_strategy_raises_or_returns_is_a_reason():
 
 
 def test_a_strategy_that_needs_more_is_refused_before_anything_is_asked(monkeypatch):
-    from budgeteer import registry
+    from budgeteer.core import registry
 
     monkeypatch.setitem(
         registry.METHODS, "twice", registry.Method("twice", "strategy", "strategies:vote", "the most frequent answer")
@@ -557,7 +556,7 @@ def test_a_soft_pause_lets_a_strategy_for_all_questions_end():
 
 
 def test_split_answers_all_questions_from_one_budget():
-    from budgeteer.search.split import split
+    from budgeteer.strategies import split
 
     for strategy in (split, registered.build(registered.parse("split:allocator=uniform,show=agreement"))):
         found = go(strategy, Scripted(right), "2k", per_question=False, grade=grade)

@@ -10,13 +10,13 @@ import pytest
 
 pytest.importorskip("openai")
 
-from budgeteer.ledger.estimate import Bounds
+from budgeteer.metering.estimate import Bounds
 from budgeteer.models import openai as endpoint
 from budgeteer.models.model import PREFIX
 from budgeteer.models.openai import OpenAI
-from budgeteer.search.self_consistency import self_consistency
 from budgeteer.solve import Question, Style
 from budgeteer.solve.runner import Pause, run
+from budgeteer.strategies import self_consistency
 from faulty_upstream import Act, Upstream
 
 STYLE = Style(lambda text: text, lambda text: text.strip() or None, "", answer_tokens=4)

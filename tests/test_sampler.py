@@ -11,19 +11,19 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from budgeteer.errors import CheckpointError, InvalidInput
+from budgeteer.core.errors import CheckpointError, InvalidInput
+from budgeteer.core.plan import ABORTED, CUT, ENDED, FINISHED, RUNNING
+from budgeteer.core.stopper import ABORT, CONTINUE, FINISH
+from budgeteer.engine import llama
+from budgeteer.engine.decoder import Decoder
 from budgeteer.lab import pool
-from budgeteer.models import llama
-from budgeteer.models.decoder import Decoder
 from budgeteer.models.policy import REASONER, load_policy
-from budgeteer.plan import ABORTED, CUT, ENDED, FINISHED, RUNNING
 from budgeteer.rl.rollouts import Rollouts
 from budgeteer.rl.sampler import sample
-from budgeteer.stop import answered
-from budgeteer.stopper import ABORT, CONTINUE, FINISH
+from budgeteer.steer import answered
 from toys import MARKERS, VOCAB, scripted, toy_model
 
-kernels = pytest.importorskip("budgeteer.models.kernels")
+kernels = pytest.importorskip("budgeteer.engine.kernels")
 
 KEYS = ("a", "b", "c", "d", "e")
 PROMPTS = ((0, 5), (0, 7, 8, 9, 10, 11, 12), (0,), (0, 20, 21), (0, 6, 6, 6, 13))

@@ -10,10 +10,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from budgeteer import Items, Menu, Outcomes, named_chain, partition, scheduled
-from budgeteer.allocate import floor, greedy_marginal, menu_knapsack, neyman, uniform
+from budgeteer.allocate import (
+    floor,
+    greedy_marginal,
+    menu_knapsack,
+    neyman,
+    uniform,
+)
 from budgeteer.check import check_allocator
-from budgeteer.errors import InvalidInput
-from budgeteer.schedule import constant, cosine, linear, piecewise
+from budgeteer.core.errors import InvalidInput
+from budgeteer.core.schedule import constant, cosine, linear, piecewise
 
 
 def variance_left(items, n):

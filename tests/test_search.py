@@ -13,10 +13,11 @@ import numpy as np
 import pytest
 
 from budgeteer.allocate import neyman, thompson, uniform
-from budgeteer.errors import InvalidInput, ModelError
+from budgeteer.core.errors import InvalidInput, ModelError
 from budgeteer.ledger import Allowance, Limit, MemoryLedger
 from budgeteer.models.model import Request, Response
-from budgeteer.search import (
+from budgeteer.solve import Answer, Budgeted, Question, Strategy, Style, Task
+from budgeteer.strategies import (
     adaptive_vote,
     beam,
     best_of_majority,
@@ -25,16 +26,16 @@ from budgeteer.search import (
     rebase,
     scale,
     self_consistency,
+    split,
     value_tree,
 )
-from budgeteer.search.adaptive_vote import fewest, stop_rule
-from budgeteer.search.aggregate import majority, majority_filter, max_score, weighted_majority
-from budgeteer.search.decided import certain, gain, leads, overtaken
-from budgeteer.search.dora import optimal_copies, trigrams, uniqueness
-from budgeteer.search.score import mean_logprob, programmatic, self_evaluation, verifier
-from budgeteer.search.split import agreement, gains, split
-from budgeteer.search.value_tree import chances
-from budgeteer.solve import Answer, Budgeted, Question, Strategy, Style, Task
+from budgeteer.strategies._adaptive_vote import fewest, stop_rule
+from budgeteer.strategies._dora import optimal_copies, trigrams, uniqueness
+from budgeteer.strategies._split import agreement, gains
+from budgeteer.strategies._value_tree import chances
+from budgeteer.strategies.kit.aggregate import majority, majority_filter, max_score, weighted_majority
+from budgeteer.strategies.kit.decided import certain, gain, leads, overtaken
+from budgeteer.strategies.kit.score import mean_logprob, programmatic, self_evaluation, verifier
 from scripted import Scripted
 
 STYLE = Style(lambda q: f"{q}=", lambda rest: rest.strip() or None, close="#", stop=("\n",), answer_tokens=4)

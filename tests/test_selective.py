@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from budgeteer.allocate import selective
-from budgeteer.errors import InvalidInput
-from budgeteer.plan import Items
+from budgeteer.core.errors import InvalidInput
+from budgeteer.core.plan import Items
 
 
 def value(units: np.ndarray, p: np.ndarray) -> float:

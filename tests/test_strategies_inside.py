@@ -8,8 +8,8 @@ import pytest
 
 pytest.importorskip("torch")
 
-from budgeteer.errors import InvalidInput
-from budgeteer.registry import load
+from budgeteer.core.errors import InvalidInput
+from budgeteer.core.registry import load
 from insides import ask, reasoner
 from scripted import Scripted
 

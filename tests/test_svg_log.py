@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import xml.etree.ElementTree as ElementTree
 
-from budgeteer.lab.svg import Line, log_chart
+from budgeteer.draw.svg import Line, log_chart
 
 
 def points(text):

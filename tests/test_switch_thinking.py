@@ -9,10 +9,11 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from budgeteer.errors import InvalidInput  # noqa: E402
-from budgeteer.models.hook import Internals, Row  # noqa: E402
+from budgeteer.core.errors import InvalidInput  # noqa: E402
+from budgeteer.engine.hook import Internals, Row  # noqa: E402
 from budgeteer.models.model import Request  # noqa: E402
-from budgeteer.think.switch_thinking import Switch, switch_thinking  # noqa: E402
+from budgeteer.strategies import switch_thinking  # noqa: E402
+from budgeteer.strategies._switch_thinking import Switch  # noqa: E402
 from insides import ask, reasoner  # noqa: E402
 
 EOS, CLOSE, A, B, NEWLINE, OPEN = range(6)

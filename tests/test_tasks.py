@@ -10,7 +10,7 @@ import re
 import pytest
 
 import needs
-from budgeteer.errors import InvalidInput, UnknownName
+from budgeteer.core.errors import InvalidInput, UnknownName
 from budgeteer.lab import pool, traces
 from budgeteer.lab.tasks import chains
 from budgeteer.lab.tasks.base import Item, extract_answer, score

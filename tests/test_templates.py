@@ -13,10 +13,10 @@ from types import ModuleType
 import numpy as np
 import pytest
 
-from budgeteer.allocator import stateless
 from budgeteer.check import check_allocator
+from budgeteer.core.allocator import stateless
+from budgeteer.core.plan import Items
 from budgeteer.lab import evidence as package
-from budgeteer.plan import Items
 
 TEMPLATES = Path(__file__).parents[1] / "templates"
 

@@ -15,12 +15,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from budgeteer.errors import InvalidInput
+from budgeteer.core.errors import InvalidInput
+from budgeteer.core.registry import METHODS, load
 from budgeteer.ledger import Allowance, Limit, MemoryLedger
 from budgeteer.models.model import SEED, Message
-from budgeteer.registry import METHODS, load
 from budgeteer.solve import Answer, Budgeted, Question, Strategy, Style, Task
-from budgeteer.think import (
+from budgeteer.strategies import (
     budget_forcing,
     conciseness,
     convergence,
@@ -31,9 +31,9 @@ from budgeteer.think import (
     plan_and_budget,
     truncate,
 )
-from budgeteer.think._planner import Part, Plan
-from budgeteer.think.diffadapt import Bundle, Record, Thresholds, calibrate, choose
-from budgeteer.think.length_filtered_vote import entropy, filtered_vote
+from budgeteer.strategies._diffadapt import Bundle, Record, Thresholds, calibrate, choose
+from budgeteer.strategies._length_filtered_vote import entropy, filtered_vote
+from budgeteer.strategies.kit.planner import Part, Plan
 from scripted import Scripted
 
 STYLE = Style(
@@ -426,7 +426,7 @@ def test_black_boxes_and_chats(name: str) -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_an_endpoint_that_loses_a_race_for_the_budget_is_no_error(name: str) -> None:
     """Others spend the same allowance between the look at it and the call."""
-    from budgeteer.errors import BudgetExceeded
+    from budgeteer.core.errors import BudgetExceeded
 
     of = task(Scripted(noisy), 300)
 

@@ -13,9 +13,9 @@ from budgeteer.lab.evidence import elastic as phases
 from budgeteer.lab.evidence import length_filtered_vote as lengths
 from budgeteer.lab.evidence import plan_and_budget as plans
 from budgeteer.lab.thinkers import STYLE, Thought, thinker
-from budgeteer.think import convergence, direct, truncate
-from budgeteer.think._planner import Part
-from budgeteer.think.plan_and_budget import divide
+from budgeteer.strategies import convergence, direct, truncate
+from budgeteer.strategies._plan_and_budget import divide
+from budgeteer.strategies.kit.planner import Part
 
 
 @pytest.fixture(autouse=True)

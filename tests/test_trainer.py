@@ -15,11 +15,11 @@ import numpy as np
 import pytest
 import torch
 
-from budgeteer.errors import BudgetExceeded, CheckpointError, InvalidInput, VerifierError
+from budgeteer.core.errors import BudgetExceeded, CheckpointError, InvalidInput, VerifierError
+from budgeteer.core.plan import ABORTED, CUT, ENDED
 from budgeteer.lab import run as lab_run
 from budgeteer.lab.tasks.base import Item, extract_answer, score
 from budgeteer.models.policy import REASONER, load_policy
-from budgeteer.plan import ABORTED, CUT, ENDED
 from budgeteer.rl import recipes, trainer
 from budgeteer.rl.history import History
 from budgeteer.rl.recipe import Recipe

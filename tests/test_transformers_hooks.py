@@ -12,17 +12,17 @@ import pytest
 torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
-from budgeteer.errors import CheckpointError, MissingExtra  # noqa: E402
-from budgeteer.models.head import load_head  # noqa: E402
-from budgeteer.models.hook import Action  # noqa: E402
+from budgeteer.core.errors import CheckpointError, MissingExtra  # noqa: E402
+from budgeteer.core.registry import load  # noqa: E402
+from budgeteer.engine.head import load_head  # noqa: E402
+from budgeteer.engine.hook import Action  # noqa: E402
 from budgeteer.models.model import INTERNALS, STOP, Chunk, Request, Response  # noqa: E402
 from budgeteer.models.policy import REASONER  # noqa: E402
 from budgeteer.models.reasoner import Reasoner  # noqa: E402
 from budgeteer.models.transformers import Transformers  # noqa: E402
-from budgeteer.registry import load  # noqa: E402
-from budgeteer.think.budget_guidance import Guidance  # noqa: E402
-from budgeteer.think.mirostat import Mirostat  # noqa: E402
-from budgeteer.think.switch_thinking import Switch  # noqa: E402
+from budgeteer.strategies._budget_guidance import Guidance  # noqa: E402
+from budgeteer.strategies._mirostat import Mirostat  # noqa: E402
+from budgeteer.strategies._switch_thinking import Switch  # noqa: E402
 from insides import QUESTION, STYLE, ask  # noqa: E402
 
 ASKED = Request(QUESTION, 40, temperature=0.0, stop=("\n",), logprobs=True)

@@ -10,7 +10,7 @@ import pytest
 
 pytest.importorskip("transformers")
 
-from budgeteer.errors import CheckpointError, InvalidInput, ModelError
+from budgeteer.core.errors import CheckpointError, InvalidInput, ModelError
 from budgeteer.models import transformers
 from budgeteer.models.model import LENGTH, STOP, Chunk, Message, Request, Response
 from budgeteer.models.policy import REASONER

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from budgeteer.errors import BudgetExceeded, LedgerUnavailable
+from budgeteer.core.errors import BudgetExceeded, LedgerUnavailable
 from budgeteer.ledger import Allowance, Limit, MemoryLedger, SqliteLedger, upkeep
 
 

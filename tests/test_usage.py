@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from budgeteer import Usage
-from budgeteer.errors import InvalidInput
+from budgeteer.core.errors import InvalidInput
 
 TOKENS = st.integers(0, 10**9)
 

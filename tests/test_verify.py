@@ -13,8 +13,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from budgeteer import registry, verify
-from budgeteer.errors import InvalidInput, UnknownName, VerifierError
+from budgeteer import verify
+from budgeteer.core import registry
+from budgeteer.core.errors import InvalidInput, UnknownName, VerifierError
 
 SIGNS = {"<NBSP>": "\u00a0", "<THIN>": "\u2009", "<EMPTY>": ""}
 NAMES = ["auto", "choice", "exact", "math", "number"]

@@ -10,8 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from budgeteer.errors import InvalidInput
-from budgeteer.think.zip_rc import (
+from budgeteer.core.errors import InvalidInput
+from budgeteer.strategies import zip_rc
+from budgeteer.strategies._zip_rc import (
     Costs,
     Table,
     candidates,
@@ -21,7 +22,6 @@ from budgeteer.think.zip_rc import (
     middles,
     start,
     utility,
-    zip_rc,
 )
 from insides import STYLE, ask
 from scripted import Scripted
@@ -154,7 +154,7 @@ def test_a_black_box_and_any_budget(output):
 
 def test_a_verifier_has_the_last_word():
     """Wrong answers are more frequent, but the check knows."""
-    from budgeteer.think.zip_rc import Pool
+    from budgeteer.strategies._zip_rc import Pool
 
     class Ask:
         style, check = STYLE, staticmethod(lambda answer: float(answer == "5"))

@@ -49,7 +49,7 @@ ONE = Method("theirs", "recipe", "theirs_of_a_test:recipe", "GRPO of theirs")
 TWO = Method("theirs-broken", "recipe", "theirs_of_a_test:broken_recipe", "fails in its first step")
 THREE = Method("theirs-none", "recipe", "theirs_of_a_test:no_recipe", "makes something else")
 FOUR = Method("their-uniform", "allocator", "theirs_of_a_test:their_uniform", "the same for all")
-FIVE = Method("their-direct", "strategy", "budgeteer.think.direct:direct", "one trace")
+FIVE = Method("their-direct", "strategy", "budgeteer.strategies._direct:direct", "one trace")
 """
 
 

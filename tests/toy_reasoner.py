@@ -10,11 +10,11 @@ from collections.abc import AsyncIterator
 import numpy as np
 import torch
 
-from budgeteer.models.hook import Internals, Row, call_hooks
-from budgeteer.models.llama import Llama
+from budgeteer.core.usage import Usage
+from budgeteer.engine.hook import Internals, Row, call_hooks
+from budgeteer.engine.llama import Llama
 from budgeteer.models.model import INTERNALS, LENGTH, PREFIX, SEED, STOP, Choice, Chunk, Request, Response
 from budgeteer.models.policy import Policy
-from budgeteer.usage import Usage
 
 
 def internals(policy: Policy) -> Internals:

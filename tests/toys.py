@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from budgeteer.models.llama import Llama, LlamaConfig
+from budgeteer.core.stopper import CONTINUE, Event, Rows, Stopper
+from budgeteer.engine.llama import Llama, LlamaConfig
 from budgeteer.models.policy import Markers
-from budgeteer.stopper import CONTINUE, Event, Rows, Stopper
 
 MARKERS = Markers(eos=1, think_end=3, answer_end=4)
 VOCAB = 24

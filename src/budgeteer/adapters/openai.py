@@ -4,7 +4,7 @@ The meter sits below the client's retries, at its HTTP client: every attempt is 
 method made it (``create``, ``parse``, ``stream``, raw responses, other libraries that take an openai client), for chat
 completions, completions, responses and embeddings. A request that is neither one of these nor known to be free is
 refused, by the route that is really called, and so is every WebSocket: nothing runs outside the budget. A call that
-does not fit raises :class:`budgeteer.errors.BudgetExceeded`, and is not retried.
+does not fit raises :class:`budgeteer.core.errors.BudgetExceeded`, and is not retried.
 
 What is charged:
 
@@ -28,20 +28,11 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from functools import lru_cache
 from typing import Any, NoReturn, TypeVar, cast
 
-from budgeteer.adapters.metering import (
-    REJECTED,
-    UNKNOWN,
-    Allowance,
-    Answer,
-    Call,
-    Metering,
-    metering_of,
-    refuse_unmetered,
-)
-from budgeteer.adapters.reading import CAP_LIKE, CAPS, Events, Reading, ask_for_usage, cap_of, choices_of
-from budgeteer.errors import InvalidInput, MissingExtra
-from budgeteer.ledger.estimate import cap_name, input_bound, worst_case
-from budgeteer.usage import Usage
+from budgeteer.core.errors import InvalidInput, MissingExtra
+from budgeteer.core.usage import Usage
+from budgeteer.metering.call import REJECTED, UNKNOWN, Allowance, Answer, Call, Metering, metering_of, refuse_unmetered
+from budgeteer.metering.estimate import cap_name, input_bound, worst_case
+from budgeteer.metering.reading import CAP_LIKE, CAPS, Events, Reading, ask_for_usage, cap_of, choices_of
 
 try:
     import httpx2
@@ -82,7 +73,7 @@ def wrap(client: C, allowance: Allowance | Metering, **options: Any) -> C:
     Args:
         client: ``OpenAI`` or ``AsyncOpenAI`` (or a subclass); it stays as it is.
         allowance: what to draw on, or a Metering to share or to keep hold of.
-        options: of :class:`budgeteer.adapters.metering.Metering`: kinds, prices, bounds, estimator, state, on_settle.
+        options: of :class:`budgeteer.metering.call.Metering`: kinds, prices, bounds, estimator, state, on_settle.
 
     Raises:
         InvalidInput: not such a client, one that is wrapped already or whose transport retries, or bad options.

@@ -2,7 +2,8 @@
 
 ``BudgetedProvider(allowance)`` gives every agent of a run, handoffs and agents used as tools included, models that
 spend from one allowance; ``BudgetedModel(model, allowance)`` does so for one model. A call that does not fit raises
-:class:`budgeteer.errors.BudgetExceeded` out of the run. The SDK's usage hooks come after the call and cannot refuse it.
+:class:`budgeteer.core.errors.BudgetExceeded` out of the run. The SDK's usage hooks come after the call and cannot refuse
+it.
 
 A model that calls through an OpenAI client gets that client wrapped by :mod:`budgeteer.adapters.openai`, which meters
 every attempt, the client's retries included. A model of LiteLLM or any-llm retries inside its library, so it is
@@ -18,7 +19,10 @@ from contextlib import aclosing
 from dataclasses import replace
 from typing import Any, cast
 
-from budgeteer.adapters.metering import (
+from budgeteer.adapters.openai import wrap
+from budgeteer.core.errors import InvalidInput, MissingExtra
+from budgeteer.core.usage import Usage
+from budgeteer.metering.call import (
     CUT,
     OK,
     REJECTED,
@@ -31,10 +35,7 @@ from budgeteer.adapters.metering import (
     outcome_of_status,
     refuse_unmetered,
 )
-from budgeteer.adapters.openai import wrap
-from budgeteer.errors import InvalidInput, MissingExtra
-from budgeteer.ledger.estimate import count_text, least_tokens, worst_case
-from budgeteer.usage import Usage
+from budgeteer.metering.estimate import count_text, least_tokens, worst_case
 
 try:
     import openai
@@ -58,7 +59,7 @@ class BudgetedModel(Model):
         wrapped: the model.
         allowance: what to draw on, or a Metering to share or to keep hold of.
         name: of the model, for prices and records; what ``wrapped.model`` says when left out.
-        options: of :class:`budgeteer.adapters.metering.Metering`: kinds, prices, bounds, estimator, state, on_settle.
+        options: of :class:`budgeteer.metering.call.Metering`: kinds, prices, bounds, estimator, state, on_settle.
     """
 
     def __init__(
@@ -204,7 +205,7 @@ class BudgetedProvider(ModelProvider):
     Args:
         allowance: what to draw on, or a Metering to share or to keep hold of.
         wrapped: where models come from; the SDK's own choice when left out.
-        options: of :class:`budgeteer.adapters.metering.Metering`: kinds, prices, bounds, estimator, state, on_settle.
+        options: of :class:`budgeteer.metering.call.Metering`: kinds, prices, bounds, estimator, state, on_settle.
     """
 
     def __init__(self, allowance: Allowance | Metering, wrapped: ModelProvider | None = None, **options: Any) -> None:

@@ -13,8 +13,8 @@ from contextlib import contextmanager
 from typing import Any
 
 from budgeteer.adapters import semconv
-from budgeteer.adapters.metering import OK, REJECTED, Settlement
-from budgeteer.errors import MissingExtra
+from budgeteer.core.errors import MissingExtra
+from budgeteer.metering.call import OK, REJECTED, Settlement
 
 try:
     from opentelemetry import context, metrics, propagate, trace

@@ -1,7 +1,7 @@
 """Budgets for pydantic-ai: ``Agent(BudgetedModel("anthropic:claude-sonnet-4-5", allowance))``.
 
 Every request of a run reserves before it is sent and settles what the provider reported, of any provider that
-pydantic-ai knows. A request that does not fit raises :class:`budgeteer.errors.BudgetExceeded` out of the run.
+pydantic-ai knows. A request that does not fit raises :class:`budgeteer.core.errors.BudgetExceeded` out of the run.
 
 A provider's own client would retry where nobody sees it. So it is told not to (``max_retries`` of the settings is 0),
 and the retries are made here, as many as the settings or the client say: each attempt is metered by itself.
@@ -15,7 +15,9 @@ from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
-from budgeteer.adapters.metering import (
+from budgeteer.core.errors import InvalidInput, MissingExtra
+from budgeteer.core.usage import Usage
+from budgeteer.metering.call import (
     CUT,
     OK,
     REJECTED,
@@ -28,9 +30,7 @@ from budgeteer.adapters.metering import (
     outcome_of_status,
     refuse_unmetered,
 )
-from budgeteer.errors import InvalidInput, MissingExtra
-from budgeteer.ledger.estimate import count_text, least_tokens, worst_case
-from budgeteer.usage import Usage
+from budgeteer.metering.estimate import count_text, least_tokens, worst_case
 
 try:
     from pydantic_ai import RunContext
@@ -55,7 +55,7 @@ class BudgetedModel(WrapperModel):
     Args:
         wrapped: a model or its name.
         allowance: what to draw on, or a Metering to share or to keep hold of.
-        options: of :class:`budgeteer.adapters.metering.Metering`: kinds, prices, bounds, estimator, state, on_settle.
+        options: of :class:`budgeteer.metering.call.Metering`: kinds, prices, bounds, estimator, state, on_settle.
     """
 
     def __init__(self, wrapped: Model | KnownModelName | str, allowance: Allowance | Metering, **options: Any) -> None:

@@ -1,49 +1,46 @@
 """Allocators: each splits a budget over items that compete for it; also decisions on streams, and joint choices."""
 
-from budgeteer.allocate.budgeted_max_min import budgeted_max_min
-from budgeteer.allocate.dual_descent import dual_descent
-from budgeteer.allocate.dynamic_sampling import dynamic_sampling
-from budgeteer.allocate.elimination import elimination
-from budgeteer.allocate.greedy_marginal import greedy_marginal
-from budgeteer.allocate.knapsack import knapsack
-from budgeteer.allocate.load_balance import load_balance
-from budgeteer.allocate.menu_knapsack import menu_knapsack
-from budgeteer.allocate.neyman import neyman
-from budgeteer.allocate.online_knapsack import online_knapsack
-from budgeteer.allocate.online_matching import match, online_matching
-from budgeteer.allocate.optimal_design import Bank, optimal_design
-from budgeteer.allocate.pivotal import pivotal
-from budgeteer.allocate.proportional import proportional
-from budgeteer.allocate.riemannian import riemannian
-from budgeteer.allocate.selective import selective
-from budgeteer.allocate.successive_halving import successive_halving
-from budgeteer.allocate.thompson import thompson
-from budgeteer.allocate.transforms import cap, floor, min_group, round_to_budget
-from budgeteer.allocate.uniform import uniform
-from budgeteer.allocate.variance import variance
-from budgeteer.allocate.water_filling import water_filling
+from __future__ import annotations
+
+# Written by tools/exports.py.
+from typing import TYPE_CHECKING
+
+from budgeteer.core.lazy import lazy
+
+if TYPE_CHECKING:
+    from budgeteer.allocate._budgeted_max_min import budgeted_max_min
+    from budgeteer.allocate._dynamic_sampling import dynamic_sampling
+    from budgeteer.allocate._elimination import elimination
+    from budgeteer.allocate._greedy_marginal import greedy_marginal
+    from budgeteer.allocate._knapsack import knapsack
+    from budgeteer.allocate._menu_knapsack import menu_knapsack
+    from budgeteer.allocate._neyman import neyman
+    from budgeteer.allocate._optimal_design import Bank, optimal_design
+    from budgeteer.allocate._pivotal import pivotal
+    from budgeteer.allocate._proportional import proportional
+    from budgeteer.allocate._selective import selective
+    from budgeteer.allocate._successive_halving import successive_halving
+    from budgeteer.allocate._thompson import thompson
+    from budgeteer.allocate._uniform import uniform
+    from budgeteer.allocate._variance import variance
+    from budgeteer.allocate._water_filling import water_filling
+    from budgeteer.allocate.transforms import cap, floor, min_group, round_to_budget
 
 __all__ = [
     "Bank",
     "budgeted_max_min",
     "cap",
-    "dual_descent",
     "dynamic_sampling",
     "elimination",
     "floor",
     "greedy_marginal",
     "knapsack",
-    "load_balance",
-    "match",
     "menu_knapsack",
     "min_group",
     "neyman",
-    "online_knapsack",
-    "online_matching",
     "optimal_design",
     "pivotal",
     "proportional",
-    "riemannian",
     "round_to_budget",
     "selective",
     "successive_halving",
@@ -52,3 +49,30 @@ __all__ = [
     "variance",
     "water_filling",
 ]
+
+__getattr__ = lazy(
+    __name__,
+    {
+        "Bank": "_optimal_design",
+        "budgeted_max_min": "_budgeted_max_min",
+        "cap": "transforms",
+        "dynamic_sampling": "_dynamic_sampling",
+        "elimination": "_elimination",
+        "floor": "transforms",
+        "greedy_marginal": "_greedy_marginal",
+        "knapsack": "_knapsack",
+        "menu_knapsack": "_menu_knapsack",
+        "min_group": "transforms",
+        "neyman": "_neyman",
+        "optimal_design": "_optimal_design",
+        "pivotal": "_pivotal",
+        "proportional": "_proportional",
+        "round_to_budget": "transforms",
+        "selective": "_selective",
+        "successive_halving": "_successive_halving",
+        "thompson": "_thompson",
+        "uniform": "_uniform",
+        "variance": "_variance",
+        "water_filling": "_water_filling",
+    },
+)

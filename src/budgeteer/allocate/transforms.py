@@ -6,10 +6,12 @@ import dataclasses
 
 import numpy as np
 
-from budgeteer.allocate._solve import largest_remainder
-from budgeteer.allocator import PlanTransform
-from budgeteer.errors import InvalidInput
-from budgeteer.plan import F64, I64, Items, Plan, spend, whole
+from budgeteer.allocate.kit.solve import largest_remainder
+from budgeteer.core.allocator import PlanTransform
+from budgeteer.core.errors import InvalidInput
+from budgeteer.core.plan import F64, I64, Items, Plan, spend, whole
+
+__all__ = ["cap", "floor", "min_group", "round_to_budget"]
 
 NAN = float("nan")
 """A corrected plan is no longer worth what its allocator said."""

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Sequence
 
 from budgeteer.cli import _numbers, _outputs
-from budgeteer.errors import BudgeteerError, UnknownName
+from budgeteer.core.errors import BudgeteerError, UnknownName
 
 COMMANDS: dict[str, tuple[str, str]] = {
     "compare": ("budgeteer.cli.compare", "train several recipes at equal token budgets and compare them over seeds"),

@@ -6,7 +6,7 @@ import argparse
 import math
 from dataclasses import dataclass
 
-from budgeteer.errors import InvalidInput
+from budgeteer.core.errors import InvalidInput
 
 
 @dataclass(frozen=True, slots=True)

@@ -65,7 +65,7 @@ def task_of(args: argparse.Namespace, task: str) -> str:
 
 def spec_of(args: argparse.Namespace, recipe: str, budget: str, tokens: int | None, seed: int) -> RunSpec:
     """The run that the options describe."""
-    from budgeteer.errors import InvalidInput
+    from budgeteer.core.errors import InvalidInput
     from budgeteer.lab.run import RunSpec
     from budgeteer.models.policy import REASONER
     from budgeteer.rl.trainer import TrainConfig

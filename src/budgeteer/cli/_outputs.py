@@ -8,7 +8,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from budgeteer.errors import InvalidInput
+from budgeteer.core.errors import InvalidInput
 
 FOLDER, FILE, FILE_ONLY = "folder", "file", "file, in a folder that is there"
 OUTPUTS: dict[tuple[str, str], str] = {

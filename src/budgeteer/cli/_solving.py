@@ -76,7 +76,7 @@ def billed(model: str) -> bool:
 
 def model_of(args: argparse.Namespace) -> Model:
     """The model that was named; of an endpoint that is asked in messages, or probed, nothing is taken for granted."""
-    from budgeteer.errors import InvalidInput
+    from budgeteer.core.errors import InvalidInput
     from budgeteer.models.load import load_model
 
     if args.probe and not billed(args.model):
@@ -130,7 +130,7 @@ class Live:
 
 def line(progress: Progress, name: str = "") -> str:
     """Progress in one line: answers, how many are right, tokens, cost, time left."""
-    from budgeteer.lab.svg import compact, percent
+    from budgeteer.draw.svg import compact, percent
 
     parts = [f"{progress.done} of {progress.total}", f"{progress.answered} answered"]
     if progress.graded:
@@ -148,15 +148,15 @@ def line(progress: Progress, name: str = "") -> str:
 
 def amount(kind: str, units: int) -> str:
     """Units as they are read: dollars for money, a short number and its kind else."""
-    from budgeteer.lab.svg import compact
+    from budgeteer.draw.svg import compact
 
     return f"${units / 10**12:.4f}" if kind == "money" else f"{compact(units)} {kind}"
 
 
 def summary(run: Run) -> str:
     """The table at the end: one line a figure."""
+    from budgeteer.draw.svg import compact, percent
     from budgeteer.lab.stats import wilson
-    from budgeteer.lab.svg import compact, percent
 
     rows, n = run.rows, max(1, len(run.rows))
     graded = [row for row in rows if row["correct"] is not None]
@@ -215,7 +215,7 @@ async def not_one_fits(rows: Sequence[Row], questions: Sequence[Question], **how
 
 def exactly(kind: str, units: int) -> str:
     """Units as a budget that can be given, rounded up where money is cut off."""
-    from budgeteer.budget import Budget
+    from budgeteer.core.budget import Budget
 
     return str(Budget(kind, units)) if kind == "money" else f"{units} {kind}"
 

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from budgeteer.allocate._margins import Margin
-    from budgeteer.allocator import Allocator
-    from budgeteer.plan import Items, Plan
+    from budgeteer.allocate.kit.margins import Margin
+    from budgeteer.core.allocator import Allocator
+    from budgeteer.core.plan import Items, Plan
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -34,9 +34,9 @@ def run(args: argparse.Namespace) -> int:
     """Read, allocate, print."""
     import numpy as np
 
-    from budgeteer.allocate._margins import margin_of
-    from budgeteer.budget import Budget
-    from budgeteer.errors import InvalidInput
+    from budgeteer.allocate.kit.margins import margin_of
+    from budgeteer.core.budget import Budget
+    from budgeteer.core.errors import InvalidInput
 
     budget = Budget.parse(args.budget)
     if budget.amount is None or budget.kind not in ("all", "output"):
@@ -77,8 +77,8 @@ def _print(text: str) -> None:
 
 
 def _settings(texts: list[str]) -> dict[str, Any]:
-    from budgeteer.errors import InvalidInput
-    from budgeteer.registry import value_of
+    from budgeteer.core.errors import InvalidInput
+    from budgeteer.core.registry import value_of
 
     found: dict[str, Any] = {}
     for text in texts:
@@ -90,8 +90,8 @@ def _settings(texts: list[str]) -> dict[str, Any]:
 
 
 def _allocator(name: str, settings: dict[str, Any]) -> Allocator:
-    from budgeteer import registry
-    from budgeteer.errors import InvalidInput, UnknownName
+    from budgeteer.core import registry
+    from budgeteer.core.errors import InvalidInput, UnknownName
 
     known = {method.name for method in registry.methods().values() if method.part == "allocator"}
     if name not in known:
@@ -106,8 +106,8 @@ def _allocator(name: str, settings: dict[str, Any]) -> Allocator:
 
 
 def _read(path: str) -> Items:
-    from budgeteer.errors import InvalidInput
-    from budgeteer.itemfile import from_jsonl
+    from budgeteer.allocate.itemfile import from_jsonl
+    from budgeteer.core.errors import InvalidInput
 
     try:
         with nullcontext(sys.stdin) if path == "-" else open(path, encoding="utf-8") as file:
@@ -189,7 +189,7 @@ def _gained(plan: Plan, margin: Margin, i: int, last: float, next_one: float) ->
 def _why_menu(items: Items, plan: Plan, budget: int) -> list[str]:
     import numpy as np
 
-    from budgeteer.allocate._menu import ROUNDING
+    from budgeteer.allocate.kit.menu import ROUNDING
 
     menu = items.options()
     cost, value = menu.at(plan.units)
@@ -225,7 +225,7 @@ def plot(items: Items, plan: Plan, budget: int, method: str, margin: Margin | No
     """Two charts: tokens of the items, largest first, and what the tokens gain one after the other."""
     import numpy as np
 
-    from budgeteer.lab.svg import Curve, stand_alone, xy_chart
+    from budgeteer.draw.svg import Curve, stand_alone, xy_chart
 
     costs = items.menu.at(plan.units)[0] if items.menu is not None else plan.units * items.cost
     tokens = np.sort(costs)[::-1]
@@ -265,7 +265,7 @@ def margins(items: Items, plan: Plan, margin: Margin | None) -> tuple[Any, Any]:
     import numpy as np
 
     if items.menu is not None:
-        from budgeteer.allocate._menu import blocks, hulls
+        from budgeteer.allocate.kit.menu import blocks, hulls
 
         steps = hulls(blocks(items.menu))
         begin, cost, slope = 0.0, steps.cost.astype(np.float64), steps.slope

@@ -21,8 +21,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Run, write NAME.json and the page, print verdicts; or only renew the page."""
-    from budgeteer import registry
-    from budgeteer.errors import InvalidInput
+    from budgeteer.core import registry
+    from budgeteer.core.errors import InvalidInput
     from budgeteer.lab import evidence
 
     sets = sorted({m.evidence for m in registry.methods().values() if m.evidence})

@@ -26,10 +26,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Measure, write frontier.json and report.html, print the table."""
-    from budgeteer.errors import EndpointDown, InvalidInput
+    from budgeteer.core.errors import EndpointDown, InvalidInput
+    from budgeteer.core.meter import MONEY
     from budgeteer.lab import frontier, frontier_report
     from budgeteer.lab.results import write_text
-    from budgeteer.meter import MONEY
     from budgeteer.solve import Strategy, registered, styles
     from budgeteer.solve.runner import Progress, Row
 

@@ -52,7 +52,7 @@ def run(args: argparse.Namespace) -> int:
 
     config = load(args.config)
     if config.ledger == "memory:":
-        from budgeteer.errors import InvalidInput
+        from budgeteer.core.errors import InvalidInput
 
         raise InvalidInput("[ledger] url is memory:, whose keys only the gateway itself can make: use its admin API")
     store = connect(config.ledger, config.keep)
@@ -135,7 +135,7 @@ def _change(store: Store, args: argparse.Namespace, change: Any) -> int:
 
 
 def _date(text: str) -> int:
-    from budgeteer.errors import InvalidInput
+    from budgeteer.core.errors import InvalidInput
 
     try:
         at = datetime.fromisoformat(text)

@@ -129,7 +129,7 @@ def _top(ledger: Ledger, args: argparse.Namespace) -> int:
 
 def _balances(ledger: Ledger, path: str) -> Iterator[dict[str, Any]]:
     """One row for each limit, or for a kind without any."""
-    from budgeteer.errors import UnknownAccount
+    from budgeteer.core.errors import UnknownAccount
     from budgeteer.ledger import core, report
     from budgeteer.ledger.protocol import wall_clock
 
@@ -141,7 +141,7 @@ def _balances(ledger: Ledger, path: str) -> Iterator[dict[str, Any]]:
 
 
 def _spend(ledger: Ledger, args: argparse.Namespace) -> int:
-    from budgeteer.errors import InvalidInput
+    from budgeteer.core.errors import InvalidInput
     from budgeteer.ledger import report
 
     prefix = args.path + "/" if args.path else ""
@@ -210,7 +210,7 @@ def _verify(ledger: Ledger, args: argparse.Namespace) -> int:
 
 
 def _verify_file(args: argparse.Namespace) -> int:
-    from budgeteer.errors import InvalidInput
+    from budgeteer.core.errors import InvalidInput
     from budgeteer.ledger import journal
 
     def lines() -> Iterator[tuple[str, str]]:
@@ -277,6 +277,6 @@ def _cell(name: str, value: Any, row: dict[str, Any]) -> str:
 
 
 def _money(units: int) -> str:
-    from budgeteer.budget import Budget
+    from budgeteer.core.budget import Budget
 
     return ("-" if units < 0 else "") + str(Budget("money", abs(units)))

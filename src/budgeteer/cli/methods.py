@@ -15,7 +15,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Print every method with its part, paper, decision and verdicts."""
-    from budgeteer import registry
+    from budgeteer.core import registry
     from budgeteer.lab.verdicts import verdicts
 
     rows = [{**asdict(method), "verdict": verdicts(method.evidence)} for method in registry.methods().values()]

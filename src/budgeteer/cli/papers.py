@@ -21,8 +21,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Print every paper with what is here and what is missing."""
-    from budgeteer import papers
-    from budgeteer.errors import InvalidInput
+    from budgeteer.core import papers
+    from budgeteer.core.errors import InvalidInput
 
     if args.markdown:
         if args.word or args.open:

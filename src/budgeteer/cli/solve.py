@@ -30,9 +30,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Solve, print the rows or the summary."""
-    from budgeteer.budget import Budgets
-    from budgeteer.errors import EndpointDown, InvalidInput
-    from budgeteer.meter import MONEY
+    from budgeteer.core.budget import Budgets
+    from budgeteer.core.errors import EndpointDown, InvalidInput
+    from budgeteer.core.meter import MONEY
     from budgeteer.solve import Strategy, registered, runner, styles
 
     if args.traces and args.out is None:

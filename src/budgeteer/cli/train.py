@@ -37,8 +37,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Train, write results.json, the report and the policy, print the table and where they are."""
-    from budgeteer.budget import Budget
-    from budgeteer.errors import InvalidInput
+    from budgeteer.core.budget import Budget
+    from budgeteer.core.errors import InvalidInput
     from budgeteer.lab import report, results
     from budgeteer.lab.compare import Update
     from budgeteer.lab.run import UNCAPPED, execute, one_thread
@@ -99,7 +99,7 @@ def _trained(path: Path, settings: dict[str, Any]) -> bool:
     Raises:
         InvalidInput: they are those of another run, which stays.
     """
-    from budgeteer.errors import InvalidInput
+    from budgeteer.core.errors import InvalidInput
     from budgeteer.lab import results
     from budgeteer.rl.identity import differences
 

@@ -8,7 +8,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from budgeteer.errors import InvalidInput
+from budgeteer.core.errors import InvalidInput
 from budgeteer.gateway.keys import Key
 from budgeteer.ledger import Ledger, Limit
 

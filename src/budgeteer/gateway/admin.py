@@ -14,7 +14,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route
 
-from budgeteer.errors import InvalidInput
+from budgeteer.core.errors import InvalidInput
 from budgeteer.gateway import keys
 from budgeteer.gateway.body import read_body, too_slow
 from budgeteer.gateway.keyring import run

@@ -9,8 +9,8 @@ import logging
 from collections.abc import Sequence
 from typing import Any
 
-from budgeteer.adapters.metering import Metering
-from budgeteer.errors import BudgeteerError, LedgerUnavailable, MissingExtra
+from budgeteer.core.errors import BudgeteerError, LedgerUnavailable, MissingExtra
+from budgeteer.core.meter import MONEY
 from budgeteer.gateway import live as ends
 from budgeteer.gateway.ask import ROUTES
 from budgeteer.gateway.body import Receive
@@ -24,7 +24,7 @@ from budgeteer.gateway.refusal import Refused
 from budgeteer.gateway.store import Store, connect
 from budgeteer.ledger import Ledger, MemoryLedger, RedisLedger, SqliteLedger, core
 from budgeteer.ledger.protocol import wall_clock
-from budgeteer.meter import MONEY
+from budgeteer.metering.call import Metering
 from budgeteer.prices import PriceTable, first_of
 
 try:

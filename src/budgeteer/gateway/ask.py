@@ -10,16 +10,16 @@ from typing import Any
 
 import orjson
 
-from budgeteer.adapters.metering import Metering, Planned
-from budgeteer.adapters.reading import CAP_LIKE, CAPS, Reading, ask_for_usage
-from budgeteer.errors import InvalidInput
+from budgeteer.core.errors import InvalidInput
+from budgeteer.core.usage import count
 from budgeteer.gateway.accounts import Chain
 from budgeteer.gateway.config import BODY_PARTS, Model
 from budgeteer.gateway.fields import check_addresses, check_fields
 from budgeteer.gateway.keys import Key
 from budgeteer.gateway.refusal import Refused, shown
-from budgeteer.ledger.estimate import HIDDEN, Unseen, bound_of, predicted, prompts_of, totals, unseen
-from budgeteer.usage import count
+from budgeteer.metering.call import Metering, Planned
+from budgeteer.metering.estimate import HIDDEN, Unseen, bound_of, predicted, prompts_of, totals, unseen
+from budgeteer.metering.reading import CAP_LIKE, CAPS, Reading, ask_for_usage
 
 EFFORTS = (("", "reasoning_effort"), ("reasoning", "effort"), ("output_config", "effort"),
            ("chat_template_kwargs", "reasoning_effort"))  # fmt: skip

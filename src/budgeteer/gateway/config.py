@@ -41,14 +41,14 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from budgeteer.adapters.reading import CAPS
-from budgeteer.errors import BudgeteerError, InvalidInput
+from budgeteer.core.errors import BudgeteerError, InvalidInput
+from budgeteer.core.meter import meter
+from budgeteer.core.urls import check_http
 from budgeteer.gateway.hosts import public
 from budgeteer.gateway.toml import Table, read
-from budgeteer.ledger.estimate import Bounds
 from budgeteer.ledger.limit import Limit, check_path
-from budgeteer.meter import meter
-from budgeteer.urls import check_http
+from budgeteer.metering.estimate import Bounds
+from budgeteer.metering.reading import CAPS
 
 REQUESTS, PARALLEL = "requests", "parallel"
 """Kinds of every gateway: 1 a request; 1 while it runs, settled as 0."""

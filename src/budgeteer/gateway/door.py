@@ -11,7 +11,7 @@ import asyncio
 from collections.abc import Callable
 from typing import Any, NoReturn
 
-from budgeteer.errors import MissingExtra
+from budgeteer.core.errors import MissingExtra
 from budgeteer.gateway.config import Server
 from budgeteer.gateway.proxy import SHOW_KEY
 

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, TypeVar
 
-from budgeteer.errors import BudgeteerError
+from budgeteer.core.errors import BudgeteerError
 from budgeteer.gateway.keys import Key, decode, digest, matches, split
 from budgeteer.gateway.refusal import Refused
 from budgeteer.gateway.store import Store

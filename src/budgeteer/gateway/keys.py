@@ -11,10 +11,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
-from budgeteer.errors import InvalidInput
+from budgeteer.core.errors import InvalidInput
+from budgeteer.core.usage import count
 from budgeteer.gateway.config import Defaults, check_kinds
 from budgeteer.ledger.limit import Limit, check_path
-from budgeteer.usage import count
 
 _TOKEN = re.compile(r"bk-([0-9a-f]{16})-([\w-]{43})")
 _LIMITS = ("limits", "per_user", "per_session", "per_tag")

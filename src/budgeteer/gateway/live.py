@@ -7,8 +7,8 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from budgeteer.adapters.reading import Reading
-from budgeteer.usage import Usage
+from budgeteer.core.usage import Usage
+from budgeteer.metering.reading import Reading
 
 OK, CUT, LEFT, FAILED, REFUSED, CACHED = "ok", "cut", "left", "failed", "refused", "cached"
 """How a request ended: whole; a stream cut short by the upstream; the client went away; no answer; not let through;

@@ -9,7 +9,7 @@ from collections import Counter as Tally
 from collections.abc import Callable
 from typing import Any
 
-from budgeteer.errors import MissingExtra
+from budgeteer.core.errors import MissingExtra
 
 try:
     from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest

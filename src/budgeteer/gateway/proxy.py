@@ -15,21 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import aiohttp
 import orjson
 
-from budgeteer.adapters.metering import (
-    CUT,
-    NOT_RUN,
-    REJECTED,
-    UNKNOWN,
-    Answer,
-    Metering,
-    Planned,
-    grown,
-    outcome_of_status,
-    tags,
-)
-from budgeteer.adapters.metering import OK as WHOLE
-from budgeteer.adapters.reading import Events, Reading, text_of
-from budgeteer.errors import (
+from budgeteer.core.errors import (
     BudgetExceeded,
     InvalidInput,
     LedgerError,
@@ -52,6 +38,20 @@ from budgeteer.gateway.upstream import NEVER_SENT, Backend, Upstreams
 from budgeteer.ledger import Ledger, MemoryLedger, upkeep
 from budgeteer.ledger.limit import MAX_UNITS
 from budgeteer.ledger.protocol import Command, reserve_command, settle_command, wall_clock
+from budgeteer.metering.call import (
+    CUT,
+    NOT_RUN,
+    REJECTED,
+    UNKNOWN,
+    Answer,
+    Metering,
+    Planned,
+    grown,
+    outcome_of_status,
+    tags,
+)
+from budgeteer.metering.call import OK as WHOLE
+from budgeteer.metering.reading import Events, Reading, text_of
 
 if TYPE_CHECKING:
     from budgeteer.adapters.otel import Incoming

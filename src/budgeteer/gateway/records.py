@@ -10,7 +10,7 @@ from typing import Any
 
 import orjson
 
-from budgeteer.errors import BudgeteerError
+from budgeteer.core.errors import BudgeteerError
 from budgeteer.gateway.keyring import run
 from budgeteer.gateway.metrics import Metrics
 from budgeteer.gateway.store import Store, paid

@@ -10,7 +10,7 @@ import json
 from datetime import UTC, datetime
 from typing import Any
 
-from budgeteer.errors import BudgeteerError, BudgetExceeded
+from budgeteer.core.errors import BudgeteerError, BudgetExceeded
 from budgeteer.gateway.config import PARALLEL, REQUESTS
 
 PATIENCE = 60

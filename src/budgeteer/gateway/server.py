@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from budgeteer.errors import MissingExtra, UnknownPrice
+from budgeteer.core.errors import MissingExtra, UnknownPrice
 from budgeteer.gateway.app import Gateway
 from budgeteer.gateway.config import Config
 from budgeteer.gateway.door import protocol

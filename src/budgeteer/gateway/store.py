@@ -16,7 +16,7 @@ from typing import Any
 
 import orjson
 
-from budgeteer.errors import BudgeteerError, InvalidInput, LedgerUnavailable, MissingExtra
+from budgeteer.core.errors import BudgeteerError, InvalidInput, LedgerUnavailable, MissingExtra
 
 TEXTS = (
     "id", "key", "path", "user", "session", "tag", "stage", "operation", "model", "upstream", "answered", "outcome",

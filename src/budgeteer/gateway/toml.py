@@ -11,7 +11,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
-from budgeteer.errors import InvalidInput
+from budgeteer.core.errors import InvalidInput
 
 T = TypeVar("T")
 Where = tuple[str | int, ...]

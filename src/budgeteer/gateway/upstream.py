@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from budgeteer.errors import MissingExtra
+from budgeteer.core.errors import MissingExtra
 from budgeteer.gateway.config import Model, Upstream
 
 try:

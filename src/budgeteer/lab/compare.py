@@ -22,8 +22,8 @@ from multiprocessing.synchronize import Event
 from pathlib import Path
 from typing import Any
 
-from budgeteer.budget import Budget
-from budgeteer.errors import BudgeteerError, InvalidInput
+from budgeteer.core.budget import Budget
+from budgeteer.core.errors import BudgeteerError, InvalidInput
 from budgeteer.lab import results as records
 from budgeteer.lab.report import CONTROL
 from budgeteer.lab.run import REFERENCE, RunSpec, execute, one_thread, prepare

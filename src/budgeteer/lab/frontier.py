@@ -12,15 +12,15 @@ from typing import Any
 
 import numpy as np
 
-from budgeteer.budget import Budget, Budgets
-from budgeteer.errors import InvalidInput
+from budgeteer.core.budget import Budget, Budgets
+from budgeteer.core.errors import InvalidInput
+from budgeteer.core.meter import Prices
+from budgeteer.core.plan import F64
 from budgeteer.lab.metrics import accuracy_per_token, csr, efficiency
 from budgeteer.lab.questions import QuestionSet
 from budgeteer.lab.results import versions
 from budgeteer.lab.stats import crossed, crossed_weights
-from budgeteer.meter import Prices
 from budgeteer.models.model import Model
-from budgeteer.plan import F64
 from budgeteer.solve import Strategy, Style
 from budgeteer.solve.lines import Lines
 from budgeteer.solve.runner import Pause, Progress, Row, refuse_needs, run

@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 from importlib import resources
 from typing import Any
 
-from budgeteer.lab import svg
-from budgeteer.lab.svg import Line, clean, compact, percent
-from budgeteer.meter import MONEY
+from budgeteer.core.meter import MONEY
+from budgeteer.draw import svg
+from budgeteer.draw.svg import Line, clean, compact, percent
 
 SHOWN = 4
 """Traces of one answer that are shown."""

@@ -17,19 +17,19 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from budgeteer.errors import Diverged
+from budgeteer.core.errors import Diverged
+from budgeteer.core.plan import F64, I64
+from budgeteer.engine.head import Head, save_head
+from budgeteer.engine.hook import Internals
+from budgeteer.engine.llama import Llama
 from budgeteer.lab.run import one_thread, rewards
 from budgeteer.lab.tasks.base import Item
 from budgeteer.lab.tasks.chains import Chains
 from budgeteer.lab.tasks.gym import Gym
 from budgeteer.lab.tasks.mixture import Mixture
-from budgeteer.models.head import Head, save_head
-from budgeteer.models.hook import Internals
-from budgeteer.models.llama import Llama
 from budgeteer.models.policy import Policy
-from budgeteer.plan import F64, I64
 from budgeteer.rl.sampler import sample
-from budgeteer.stop import answered
+from budgeteer.steer import answered
 
 WIDTH, BATCH = 64, 2048
 GAIN = 16.0

@@ -9,8 +9,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 
-from budgeteer.errors import InvalidInput
-from budgeteer.plan import F64
+from budgeteer.core.errors import InvalidInput
+from budgeteer.core.plan import F64
 
 
 class Efficiency(NamedTuple):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from dataclasses import dataclass
 
-from budgeteer.errors import InvalidInput
+from budgeteer.core.errors import InvalidInput
 from budgeteer.lab.tasks import files
 from budgeteer.lab.tasks.base import Item
 from budgeteer.lab.tasks.named import Name, Task, digest, load

@@ -19,10 +19,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from budgeteer.errors import CheckpointError, Diverged
+from budgeteer.core.errors import CheckpointError, Diverged
+from budgeteer.engine.llama import Llama, LlamaConfig, save
 from budgeteer.lab.tasks.base import THINK_END
 from budgeteer.lab.traces import Style, example
-from budgeteer.models.llama import Llama, LlamaConfig, save
 
 CHUNK, SAVE_EVERY = 4096, 500
 SPECIAL = ["<bos>", "<eos>", "<pad>", "<unk>", THINK_END]

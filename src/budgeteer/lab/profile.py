@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from budgeteer.errors import InvalidInput
+from budgeteer.core.errors import InvalidInput
 from budgeteer.lab.pool import build
 from budgeteer.lab.run import level_of, rewards
 from budgeteer.lab.tasks.base import Item

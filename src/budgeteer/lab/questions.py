@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from budgeteer.errors import InvalidInput
+from budgeteer.core.errors import InvalidInput
 from budgeteer.lab.tasks.base import Item, verified
 from budgeteer.lab.tasks.gym import FAMILIES
 from budgeteer.lab.tasks.named import Name, Task

@@ -13,10 +13,10 @@ from typing import Any
 
 import numpy as np
 
-from budgeteer.lab import svg
+from budgeteer.draw import svg
+from budgeteer.draw.svg import Line, Part, clean, compact, percent
 from budgeteer.lab.results import Results, Run, by_seed, labels, to_json, validate, write_text
 from budgeteer.lab.stats import Paired, mean_ci
-from budgeteer.lab.svg import Line, Part, clean, compact, percent
 
 CONTROL = "uniform-answer-stop"
 """The strongest plain baseline, GRPO that ends a rollout at its answer; a column of its own compares with it."""

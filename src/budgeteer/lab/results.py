@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from budgeteer.errors import InvalidInput, UnknownName
+from budgeteer.core.errors import InvalidInput, UnknownName
 from budgeteer.lab.stats import paired
 
 SCHEMA = 1

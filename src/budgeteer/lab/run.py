@@ -14,19 +14,19 @@ from typing import Any
 import numpy as np
 import torch
 
+from budgeteer.core.plan import F64, I64
+from budgeteer.engine.llama import Llama, save
 from budgeteer.lab import pool as pools
 from budgeteer.lab.results import STATUSES, Run
 from budgeteer.lab.tasks.base import Environment, Item, score
 from budgeteer.lab.tasks.named import stamp
-from budgeteer.models.llama import Llama, save
 from budgeteer.models.policy import REASONER, Policy, load_policy
-from budgeteer.plan import F64, I64
 from budgeteer.rl import recipes
 from budgeteer.rl.identity import ALGORITHM, digest, fingerprint
 from budgeteer.rl.recipe import Recipe
 from budgeteer.rl.sampler import sample
 from budgeteer.rl.trainer import Progress, TrainConfig, Trainer, choose_device
-from budgeteer.stop import answered
+from budgeteer.steer import answered
 
 REFERENCE = "grpo@100%"
 """The run whose tokens are the 100 %: GRPO with ``group`` rollouts for every prompt."""

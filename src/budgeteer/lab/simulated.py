@@ -9,12 +9,12 @@ from typing import NamedTuple
 
 import numpy as np
 
+from budgeteer.core.plan import F64
+from budgeteer.core.usage import Usage
 from budgeteer.lab.asking import Case, solve_each
 from budgeteer.ledger import Allowance, Limit, MemoryLedger
 from budgeteer.models.model import LENGTH, PREFIX, SEED, STOP, Choice, Chunk, Message, Model, Request, Response
-from budgeteer.plan import F64
 from budgeteer.solve import Answer, Budgeted, Question, Strategy, Style, Task
-from budgeteer.usage import Usage
 
 UNLIMITED = 10**12
 Write = Callable[[str, random.Random], str]

@@ -10,8 +10,8 @@ from statistics import NormalDist
 
 import numpy as np
 
-from budgeteer.errors import InvalidInput
-from budgeteer.plan import F64
+from budgeteer.core.errors import InvalidInput
+from budgeteer.core.plan import F64
 
 
 @dataclass(frozen=True, slots=True)

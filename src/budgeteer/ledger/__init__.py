@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from budgeteer.core.lazy import lazy
 
 if TYPE_CHECKING:
     from budgeteer.ledger.allowance import Allowance
@@ -25,22 +26,16 @@ __all__ = [
     "SqliteLedger",
 ]
 
-_HOME = {
-    "Allowance": "allowance",
-    "AsyncLedger": "protocol",
-    "Ledger": "protocol",
-    "Limit": "limit",
-    "MemoryLedger": "memory",
-    "RedisLedger": "redis",
-    "Reservation": "core",
-    "SqliteLedger": "sqlite",
-}
-
-
-def __getattr__(name: str) -> Any:
-    """Import a public name on first use: nobody pays for a store that is not used."""
-    if name not in _HOME:
-        raise AttributeError(f"module 'budgeteer.ledger' has no attribute {name!r}")
-    value = getattr(importlib.import_module(f"budgeteer.ledger.{_HOME[name]}"), name)
-    globals()[name] = value
-    return value
+__getattr__ = lazy(
+    __name__,
+    {
+        "Allowance": "allowance",
+        "AsyncLedger": "protocol",
+        "Ledger": "protocol",
+        "Limit": "limit",
+        "MemoryLedger": "memory",
+        "RedisLedger": "redis",
+        "Reservation": "core",
+        "SqliteLedger": "sqlite",
+    },
+)

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import Any, NoReturn, Self, overload
 
-from budgeteer.errors import AllowanceError, BudgetExceeded, InvalidInput, LedgerUnavailable, ReservationClosed
+from budgeteer.core.errors import AllowanceError, BudgetExceeded, InvalidInput, LedgerUnavailable, ReservationClosed
 from budgeteer.ledger import upkeep
 from budgeteer.ledger.core import Reservation
 from budgeteer.ledger.limit import check_amounts, check_path, check_units

@@ -31,7 +31,7 @@ from datetime import UTC, datetime
 from heapq import heappop, heappush
 from typing import Any, NamedTuple
 
-from budgeteer.errors import (
+from budgeteer.core.errors import (
     BudgetExceeded,
     IdConflict,
     InvalidInput,

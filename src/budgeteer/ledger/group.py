@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from budgeteer.errors import BudgeteerError, LedgerUnavailable
+from budgeteer.core.errors import BudgeteerError, LedgerUnavailable
 from budgeteer.ledger import upkeep
 from budgeteer.ledger.protocol import Command, Ledger
 

@@ -14,7 +14,7 @@ import hashlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-from budgeteer.errors import BudgeteerError, JournalBroken
+from budgeteer.core.errors import BudgeteerError, JournalBroken
 from budgeteer.ledger import core
 from budgeteer.ledger.limit import Amounts
 

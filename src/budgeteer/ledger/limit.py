@@ -7,8 +7,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 
-from budgeteer.budget import CALENDAR, Budget, Window
-from budgeteer.errors import InvalidInput
+from budgeteer.core.budget import CALENDAR, Budget, Window
+from budgeteer.core.errors import InvalidInput
 
 MAX_UNITS = 2**62
 """Largest amount or limit, in units; 4.6 million dollars in pico-dollars. Sums stay exact beyond it."""
@@ -141,7 +141,7 @@ def _first_day(month: int) -> int:
 
 
 def check_kind(kind: object) -> str:
-    """A kind, or InvalidInput: a name of one's own, or a formula as :func:`budgeteer.meter.canonical` has it."""
+    """A kind, or InvalidInput: a name of one's own, or a formula as :func:`budgeteer.core.meter.canonical` has it."""
     if not isinstance(kind, str) or not _KIND.fullmatch(kind):
         raise InvalidInput(
             f"kind {kind!r} is not a name such as all, output or money, nor a meter such as input*0.1+output"

@@ -12,7 +12,7 @@ from functools import lru_cache
 from json.encoder import encode_basestring_ascii as _quoted
 from typing import Any, Literal, Self
 
-from budgeteer.errors import InvalidInput, JournalBroken
+from budgeteer.core.errors import InvalidInput, JournalBroken
 from budgeteer.ledger import core, journal
 from budgeteer.ledger.core import Reservation
 from budgeteer.ledger.limit import Limit, check_amounts, check_id, check_limits, check_path, known_id
@@ -59,8 +59,8 @@ class Ledger(ABC):
     """Accounts of token or money budgets, safe under concurrency, retries, streams and crashes.
 
     Units are integers of named kinds. An account is a scope of a path such as ``org/team/key``; a reservation counts
-    in all of them or in none. A store that does not answer raises :class:`~budgeteer.errors.LedgerUnavailable`: do not
-    spend then.
+    in all of them or in none. A store that does not answer raises :class:`~budgeteer.core.errors.LedgerUnavailable`:
+    do not spend then.
 
     Hard: what is admitted never exceeds a limit. Actuals can, by at most the sum of what single calls used above
     their reservation; that is booked as overshoot.

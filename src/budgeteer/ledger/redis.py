@@ -6,7 +6,7 @@ import importlib.resources
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from budgeteer.errors import (
+from budgeteer.core.errors import (
     IdConflict,
     InvalidInput,
     LedgerUnavailable,

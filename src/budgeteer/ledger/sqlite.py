@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from budgeteer.errors import BudgeteerError, LedgerUnavailable
+from budgeteer.core.errors import BudgeteerError, LedgerUnavailable
 from budgeteer.ledger import core, journal
 from budgeteer.ledger.group import GroupLedger
 from budgeteer.ledger.limit import check_path, decode_limits, encode_limits

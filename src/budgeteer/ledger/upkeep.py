@@ -15,7 +15,7 @@ import weakref
 from collections.abc import Mapping
 from typing import Any, Protocol
 
-from budgeteer.errors import BudgeteerError, LedgerUnavailable, ReservationClosed, UnknownReservation
+from budgeteer.core.errors import BudgeteerError, LedgerUnavailable, ReservationClosed, UnknownReservation
 from budgeteer.ledger.protocol import Command, Ledger, extend_command
 
 _LOG = logging.getLogger(__name__)

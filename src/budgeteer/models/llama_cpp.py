@@ -26,7 +26,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from budgeteer.errors import CheckpointError, InvalidInput, MissingExtra, ModelError
+from budgeteer.core.errors import CheckpointError, InvalidInput, MissingExtra, ModelError
 from budgeteer.models.model import LOGPROBS, PREFIX, SEED, Message, Request
 from budgeteer.models.openai import OpenAI
 from budgeteer.models.smollm2 import SMOLLM2, smollm2

@@ -7,8 +7,8 @@ from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
-from budgeteer.errors import InvalidInput
-from budgeteer.usage import Usage
+from budgeteer.core.errors import InvalidInput
+from budgeteer.core.usage import Usage
 
 PREFIX = "prefix"
 """Continues a text where it stops, so that thinking can be cut and the answer asked for: raw completions."""
@@ -43,7 +43,7 @@ class Request:
         stop: texts that end a choice; not part of its text.
         seed: choice i of the same seed and prompt is always the same text where the model declares SEED.
         logprobs: ask for them; the model has to declare LOGPROBS.
-        hook: of :mod:`budgeteer.models.hook`; the model has to declare INTERNALS.
+        hook: of :mod:`budgeteer.engine.hook`; the model has to declare INTERNALS.
     """
 
     prompt: str | tuple[Message, ...]

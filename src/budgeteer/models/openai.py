@@ -23,13 +23,13 @@ from collections.abc import AsyncGenerator, Mapping
 from email.utils import parsedate_to_datetime
 from typing import Any
 
-from budgeteer.adapters.metering import NOT_RUN, REJECTED, outcome_of_status
-from budgeteer.adapters.reading import Told
-from budgeteer.errors import EndpointDown, InvalidInput, MissingExtra, ModelError
-from budgeteer.ledger.estimate import Bounds, count_text, input_bound, texts_of, too_few
+from budgeteer.core.errors import EndpointDown, InvalidInput, MissingExtra, ModelError
+from budgeteer.core.urls import check_http
+from budgeteer.core.usage import Usage
+from budgeteer.metering.call import NOT_RUN, REJECTED, outcome_of_status
+from budgeteer.metering.estimate import Bounds, count_text, input_bound, texts_of, too_few
+from budgeteer.metering.reading import Told
 from budgeteer.models.model import CUT, LENGTH, LOGPROBS, PREFIX, STOP, Choice, Chunk, Message, Request, Response, last
-from budgeteer.urls import check_http
-from budgeteer.usage import Usage
 
 try:
     import httpx2

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from budgeteer.errors import CheckpointError, MissingExtra
-from budgeteer.models.llama import Llama, load
+from budgeteer.core.errors import CheckpointError, MissingExtra
+from budgeteer.engine.llama import Llama, load
 
 REASONER = Path(__file__).parent / "assets"
 """The embedded reasoner: made by ``budgeteer lab pretrain``, loadable by transformers too."""

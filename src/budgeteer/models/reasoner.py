@@ -25,9 +25,11 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from budgeteer.errors import InvalidInput, ModelError
-from budgeteer.models.decoder import Decoder, compiles, draw, streams
-from budgeteer.models.hook import Effect, Internals, Row, call_hooks
+from budgeteer.core.errors import InvalidInput, ModelError
+from budgeteer.core.plan import I64
+from budgeteer.core.usage import Usage
+from budgeteer.engine.decoder import Decoder, compiles, draw, streams
+from budgeteer.engine.hook import Effect, Internals, Row, call_hooks
 from budgeteer.models.model import (
     INTERNALS,
     LENGTH,
@@ -42,8 +44,6 @@ from budgeteer.models.model import (
     Response,
 )
 from budgeteer.models.policy import Policy, load_policy
-from budgeteer.plan import I64
-from budgeteer.usage import Usage
 
 _IDLE = 5.0
 """Seconds without work after which the thread ends; the next request starts another."""

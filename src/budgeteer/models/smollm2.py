@@ -7,7 +7,7 @@ import importlib.util
 from functools import lru_cache
 from pathlib import Path
 
-from budgeteer.errors import CheckpointError, MissingExtra
+from budgeteer.core.errors import CheckpointError, MissingExtra
 
 SMOLLM2 = "SmolLM2-135M-Instruct.Q4_1.gguf"
 """Its file: 135 million parameters, 98 MB."""

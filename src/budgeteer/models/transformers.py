@@ -26,9 +26,11 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from budgeteer.errors import CheckpointError, InvalidInput, MissingExtra, ModelError
-from budgeteer.models.decoder import draw
-from budgeteer.models.hook import Effect, Internals, Row, call_hooks
+from budgeteer.core.errors import CheckpointError, InvalidInput, MissingExtra, ModelError
+from budgeteer.core.plan import I64
+from budgeteer.core.usage import Usage
+from budgeteer.engine.decoder import draw
+from budgeteer.engine.hook import Effect, Internals, Row, call_hooks
 from budgeteer.models.model import (
     INTERNALS,
     LENGTH,
@@ -43,8 +45,6 @@ from budgeteer.models.model import (
     Response,
     last,
 )
-from budgeteer.plan import I64
-from budgeteer.usage import Usage
 
 try:
     import transformers

@@ -9,7 +9,7 @@ from decimal import Decimal
 from functools import lru_cache
 from typing import Any
 
-from budgeteer.errors import MissingExtra
+from budgeteer.core.errors import MissingExtra
 from budgeteer.prices.price import Price, Rates
 from budgeteer.prices.table import PriceTable
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 
 import numpy as np
 
-from budgeteer.plan import F64, I64
+from budgeteer.core.plan import F64, I64
 
 COMPARED = 16
 """Names that share the most runs of letters with the one given; only these are compared letter by letter."""

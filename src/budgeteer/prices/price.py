@@ -7,8 +7,8 @@ from dataclasses import dataclass, field, fields
 from decimal import Decimal
 from fractions import Fraction
 
-from budgeteer.errors import InvalidInput
-from budgeteer.usage import Usage, count
+from budgeteer.core.errors import InvalidInput
+from budgeteer.core.usage import Usage, count
 
 PICO_A_TOKEN = 10**6
 """Pico-dollars a token at one dollar a million tokens."""

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from budgeteer.errors import InvalidInput, UnknownPrice
+from budgeteer.core.errors import InvalidInput, UnknownPrice
+from budgeteer.core.usage import Usage
 from budgeteer.prices.nearest import Nearest
 from budgeteer.prices.price import Price
-from budgeteer.usage import Usage
 
 STANDARD = frozenset({"", "auto", "default", "standard", "standard_only"})
 """Classes of service that have the ordinary price."""

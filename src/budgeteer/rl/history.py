@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from budgeteer.plan import ABORTED, F64, I64, Items, Outcomes
+from budgeteer.core.plan import ABORTED, F64, I64, Items, Outcomes
 from budgeteer.rl.surrogate import Ridge
 
 RECENT = 1024

@@ -7,12 +7,12 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from budgeteer.allocator import Allocator
-from budgeteer.plan import F64, I64, Items, Plan
+from budgeteer.core.allocator import Allocator
+from budgeteer.core.plan import F64, I64, Items, Plan
+from budgeteer.core.stopper import Stopper
 from budgeteer.rl.history import History, Memory
 from budgeteer.rl.rollouts import Rollouts
 from budgeteer.rl.weight import token_mean
-from budgeteer.stopper import Stopper
 
 
 @dataclass(frozen=True, slots=True)

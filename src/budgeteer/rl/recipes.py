@@ -8,18 +8,26 @@ from typing import Literal
 
 import numpy as np
 
-from budgeteer import registry
-from budgeteer.allocate import dynamic_sampling, elimination, knapsack, neyman, selective, uniform, variance
-from budgeteer.allocator import Allocator
-from budgeteer.errors import InvalidInput, UnknownName
-from budgeteer.plan import F64, I64
+from budgeteer.allocate import (
+    dynamic_sampling,
+    elimination,
+    knapsack,
+    neyman,
+    selective,
+    uniform,
+    variance,
+)
+from budgeteer.core import registry
+from budgeteer.core.allocator import Allocator
+from budgeteer.core.errors import InvalidInput, UnknownName
+from budgeteer.core.plan import F64, I64
+from budgeteer.core.stopper import Stopper
 from budgeteer.rl.advantage import group_norm, history_baseline
 from budgeteer.rl.history import Memory
 from budgeteer.rl.recipe import Recipe, RowWeightFn, SelectFn, StopperFn, View, no_weight
 from budgeteer.rl.rollouts import Rollouts
 from budgeteer.rl.weight import prompt_mean, token_mean
-from budgeteer.stop import answered, marker_gate
-from budgeteer.stopper import Stopper
+from budgeteer.steer import answered, marker_gate
 
 UNTRAINED = "untrained"
 """The recipe that trains nothing."""
@@ -258,7 +266,7 @@ def prompt_selection() -> Recipe:
     """Choose the prompts: of three times as many candidates, those predicted to be solved or hopeless get no rollout.
 
     This is a method of this project and not of DUET, whose stopping rule, loss and memory it uses: the allocator is
-    :func:`budgeteer.allocate.selective` over predictions of each prompt's success.
+    :func:`budgeteer.allocate._selective` over predictions of each prompt's success.
     """
     return replace(duet(), name="prompt-selection", allocator=selective(), oversample=3)
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from budgeteer.plan import F64, I64, Outcomes
+from budgeteer.core.plan import F64, I64, Outcomes
 
 
 @dataclass(frozen=True, slots=True)

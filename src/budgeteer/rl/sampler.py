@@ -14,13 +14,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from budgeteer.errors import InvalidInput
-from budgeteer.models.decoder import Decoder, compiles, draw, streams
-from budgeteer.models.llama import Llama
+from budgeteer.core.errors import InvalidInput
+from budgeteer.core.plan import ABORTED, CUT, ENDED, FINISHED, I64, RUNNING
+from budgeteer.core.stopper import ABORT, FINISH, Event, Rows, Stopper
+from budgeteer.engine.decoder import Decoder, compiles, draw, streams
+from budgeteer.engine.llama import Llama
 from budgeteer.models.policy import Markers
-from budgeteer.plan import ABORTED, CUT, ENDED, FINISHED, I64, RUNNING
 from budgeteer.rl.rollouts import Rollouts
-from budgeteer.stopper import ABORT, FINISH, Event, Rows, Stopper
 
 
 @torch.inference_mode()

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from budgeteer.plan import F64
+from budgeteer.core.plan import F64
 
 DIMENSIONS = 128
 """Width of the features: hashed token counts, log length, constant."""

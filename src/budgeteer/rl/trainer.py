@@ -23,11 +23,12 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from budgeteer.allocator import dump_state, load_state
-from budgeteer.errors import BudgetExceeded, CheckpointError, Diverged, InvalidInput, UnknownName
-from budgeteer.models.llama import Llama
+from budgeteer.core.allocator import dump_state, load_state
+from budgeteer.core.errors import BudgetExceeded, CheckpointError, Diverged, InvalidInput, UnknownName
+from budgeteer.core.plan import ABORTED, CUT, F64, I64, Items, Plan, whole
+from budgeteer.core.stopper import Event, Stopper
+from budgeteer.engine.llama import Llama
 from budgeteer.models.policy import Markers
-from budgeteer.plan import ABORTED, CUT, F64, I64, Items, Plan, whole
 from budgeteer.rl.history import History, estimates, record
 from budgeteer.rl.identity import ALGORITHM, differences, digest, fingerprint
 from budgeteer.rl.ratio import clipped
@@ -36,7 +37,6 @@ from budgeteer.rl.rollouts import Rollouts
 from budgeteer.rl.sampler import sample
 from budgeteer.rl.surrogate import prompt_features
 from budgeteer.rl.weight import thin
-from budgeteer.stopper import Event, Stopper
 
 ScoreFn = Callable[[I64, list[list[int]]], F64]
 """(prompt index [n], completions as token ids) -> [n] rewards."""

@@ -8,13 +8,13 @@ from contextlib import aclosing
 from dataclasses import dataclass, replace
 from functools import reduce
 
-from budgeteer.adapters.metering import CUT, OK, REJECTED, UNKNOWN, Answer, Call, Metering, Settlement
-from budgeteer.errors import BudgetExceeded, InvalidInput, ModelError
+from budgeteer.core.errors import BudgetExceeded, InvalidInput, ModelError
+from budgeteer.core.meter import Prices
+from budgeteer.core.usage import Usage
 from budgeteer.ledger import Allowance
-from budgeteer.meter import Prices
+from budgeteer.metering.call import CUT, OK, REJECTED, UNKNOWN, Answer, Call, Metering, Settlement
 from budgeteer.models.model import CUT as BROKEN
 from budgeteer.models.model import INTERNALS, LOGPROBS, Chunk, Message, Model, Request, Response
-from budgeteer.usage import Usage
 
 
 @dataclass(slots=True)

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Any
 
-from budgeteer.errors import BudgeteerError
+from budgeteer.core.errors import BudgeteerError
+from budgeteer.core.meter import Prices
 from budgeteer.ledger import Allowance, Limit, MemoryLedger
 from budgeteer.ledger.limit import MAX_UNITS
-from budgeteer.meter import Prices
 from budgeteer.models.model import Chunk, Model, Request, Response
 from budgeteer.solve.budgeted import Budgeted
 from budgeteer.solve.strategy import Question, Strategy, Style, Task

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from budgeteer.errors import InvalidInput
+from budgeteer.core.errors import InvalidInput
 
 
 class Lines:

@@ -22,15 +22,15 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from budgeteer.adapters.metering import UNKNOWN, Call, Settlement
-from budgeteer.errors import ModelError
+from budgeteer.core.errors import ModelError
+from budgeteer.core.meter import Prices
+from budgeteer.core.usage import Usage
 from budgeteer.ledger import Allowance
 from budgeteer.ledger.protocol import MAX_SECONDS
-from budgeteer.meter import Prices
+from budgeteer.metering.call import UNKNOWN, Call, Settlement
 from budgeteer.models.model import Choice, Chunk, Message, Model, Request, Response
 from budgeteer.solve.budgeted import Budgeted
 from budgeteer.solve.lines import Lines
-from budgeteer.usage import Usage
 
 _CALL: ContextVar[str] = ContextVar("name of the call under way")
 _BROKEN_OFF = "the call was broken off"

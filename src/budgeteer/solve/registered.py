@@ -9,8 +9,8 @@ from functools import partial
 from types import UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
-from budgeteer import registry
-from budgeteer.errors import InvalidInput, UnknownName
+from budgeteer.core import registry
+from budgeteer.core.errors import InvalidInput, UnknownName
 from budgeteer.solve.runner import Together
 from budgeteer.solve.strategy import Strategy
 

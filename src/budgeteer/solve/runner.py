@@ -14,16 +14,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from budgeteer.budget import Budgets
-from budgeteer.errors import BudgeteerError, BudgetExceeded, EndpointDown, InvalidInput, LedgerUnavailable
+from budgeteer.core.budget import Budgets
+from budgeteer.core.errors import BudgeteerError, BudgetExceeded, EndpointDown, InvalidInput, LedgerUnavailable
+from budgeteer.core.meter import MONEY, Prices
+from budgeteer.core.usage import Usage
 from budgeteer.ledger import Allowance, Ledger, Limit, MemoryLedger, SqliteLedger, core, journal
 from budgeteer.ledger.protocol import MAX_SECONDS
-from budgeteer.meter import MONEY, Prices
 from budgeteer.models.model import INTERNALS, PREFIX, Model
 from budgeteer.solve.lines import Lines
 from budgeteer.solve.record import Calls, Held, Named, numbered
 from budgeteer.solve.strategy import CHECK, Answer, Question, Strategy, Style, Task, derive
-from budgeteer.usage import Usage
 
 Row = dict[str, Any]
 """One question's line; its fields are in docs/solve.md."""
@@ -32,7 +32,7 @@ Grade = Callable[[Question, str | None], float | None]
 Weigh = Callable[[Sequence[Question], Sequence[Row]], Sequence[float]]
 """(questions that wait, rows so far) -> weights >= 0, by which what is left of a total budget is split."""
 Together = Callable[[Sequence[Task]], AsyncIterator[tuple[int, Answer]]]
-"""Answers many questions from one allowance, as (position, answer), such as :func:`budgeteer.search.split.split`."""
+"""Answers many questions from one allowance, as (position, answer), such as :func:`budgeteer.strategies.split`."""
 
 ROOT = "run"
 TIMEOUT = 600.0
@@ -586,7 +586,7 @@ def refuse_needs(strategy: Strategy, model: Model, style: Style, checked: bool, 
 
 def fitting(capabilities: frozenset[str]) -> list[str]:
     """Names of registered strategies whose needs, as made without arguments, are among these capabilities."""
-    from budgeteer.registry import load, methods
+    from budgeteer.core.registry import load, methods
 
     found = []
     for method in methods().values():

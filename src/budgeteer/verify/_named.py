@@ -10,8 +10,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from budgeteer import registry
-from budgeteer.errors import InvalidInput, UnknownName, VerifierError
+from budgeteer.core import registry
+from budgeteer.core.errors import InvalidInput, UnknownName, VerifierError
 from budgeteer.verify._protocol import Verifier
 
 

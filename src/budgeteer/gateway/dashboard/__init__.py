@@ -12,7 +12,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import RedirectResponse, Response
 from starlette.routing import BaseRoute, Route
 
-from budgeteer.errors import BudgeteerError, LedgerUnavailable
+from budgeteer.core.errors import BudgeteerError, LedgerUnavailable
 from budgeteer.gateway.dashboard import session
 from budgeteer.gateway.dashboard.api import Api, Trouble
 from budgeteer.gateway.dashboard.html import asset

@@ -6,8 +6,8 @@ import math
 from datetime import UTC, datetime
 from decimal import Decimal
 
-from budgeteer.lab.svg import compact
-from budgeteer.meter import MONEY
+from budgeteer.core.meter import MONEY
+from budgeteer.draw.svg import compact
 
 _DOLLAR = 10**12
 

@@ -6,8 +6,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
+from budgeteer.draw.svg import clean, ticks
 from budgeteer.gateway.dashboard.html import Html, tag
-from budgeteer.lab.svg import clean, ticks
 
 WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 760, 230, 84, 8, 12, 30
 SHOWN = 7

@@ -8,7 +8,7 @@ from importlib import resources
 from string import Template
 from urllib.parse import urlencode
 
-from budgeteer.lab.svg import clean
+from budgeteer.draw.svg import clean
 
 
 class Html(str):

@@ -12,6 +12,8 @@ from urllib.parse import quote
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 
+from budgeteer.core.meter import MONEY
+from budgeteer.draw.svg import Part, stacked_bar
 from budgeteer.gateway.config import PARALLEL, Config
 from budgeteer.gateway.dashboard import charts
 from budgeteer.gateway.dashboard.amounts import amount, dollars, lasting, short, when
@@ -19,10 +21,8 @@ from budgeteer.gateway.dashboard.api import Api, Trouble
 from budgeteer.gateway.dashboard.charts import Burn
 from budgeteer.gateway.dashboard.forecast import pace
 from budgeteer.gateway.dashboard.html import Html, join, link, options, page, table, tag
-from budgeteer.lab.svg import Part, stacked_bar
 from budgeteer.ledger.limit import bucket, start
 from budgeteer.ledger.protocol import wall_clock
-from budgeteer.meter import MONEY
 
 RANGES = {
     "15m": ("15 minutes", 900, 15),

@@ -14,7 +14,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from budgeteer.errors import InvalidInput
+from budgeteer.core.errors import InvalidInput
 from budgeteer.gateway import config as configs
 from budgeteer.gateway import keys
 from budgeteer.gateway.app import Gateway

@@ -9,7 +9,7 @@ shares = [1, 0.5, 0.25]     # of its cap that a request may be given
 share = 1.0                 # of the limit that this replica paces
 ```
 
-Dual mirror descent (``budgeteer.allocate.dual_descent``, arXiv 2011.10124) with the cap as a menu: giving a request the
+Dual mirror descent (``budgeteer.online._dual_descent``, arXiv 2011.10124) with the cap as a menu: giving a request the
 share s of its cap is worth sqrt(s), since the first tokens of an answer are worth most, and costs what such calls have
 used so far. The price of a unit rises while spending is ahead of the window's time, and dearer units make shorter caps
 the better bargain. It never refuses: the ledger does. Expected units of a call are a moving average by share.
@@ -22,13 +22,13 @@ import time
 from dataclasses import dataclass, field
 from typing import Any
 
-from budgeteer.allocate.dual_descent import dual_descent
+from budgeteer.core.online import Online
 from budgeteer.gateway.ask import Ask
 from budgeteer.gateway.live import Live
 from budgeteer.gateway.proxy import Proxy
 from budgeteer.gateway.toml import Table
 from budgeteer.ledger.limit import bucket, start
-from budgeteer.online import Online
+from budgeteer.online import dual_descent
 
 _MEMORY = 0.1
 """Weight of the latest call in the averages."""

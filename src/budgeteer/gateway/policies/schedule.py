@@ -13,12 +13,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from budgeteer.core.schedule import piecewise
 from budgeteer.gateway.ask import EFFORTS as EFFORTS_AT
 from budgeteer.gateway.ask import Ask
 from budgeteer.gateway.live import Live
 from budgeteer.gateway.proxy import Proxy
 from budgeteer.gateway.toml import Table
-from budgeteer.schedule import piecewise
 
 EFFORTS = ("none", "minimal", "low", "medium", "high", "xhigh", "max")
 

@@ -17,10 +17,10 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, cast
 
-from budgeteer.errors import InvalidInput, UnknownName
+from budgeteer.core.errors import InvalidInput, UnknownName
+from budgeteer.core.plan import F64
 from budgeteer.lab.stats import mean_ci
 from budgeteer.lab.verdicts import count
-from budgeteer.plan import F64
 
 Role = Literal["claim", "control", "must fail"]
 """What a row is for. A claim says what the method does. A control has nothing to gain (alike items, predictions that

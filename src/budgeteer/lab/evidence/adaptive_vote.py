@@ -15,8 +15,8 @@ import numpy as np
 
 from budgeteer.lab.evidence import ABOVE_ZERO, BELOW_ONE, Evidence, Region, declare, measured
 from budgeteer.lab.simulated import Simulated, answers_of, tasks_of, tokens_of
-from budgeteer.search import adaptive_vote, self_consistency
 from budgeteer.solve import Strategy
+from budgeteer.strategies import adaptive_vote, self_consistency
 
 QUESTIONS, SAMPLES = 100, 32
 TAIL = [2.0**-j for j in range(1, 9)]

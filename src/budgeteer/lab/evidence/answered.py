@@ -9,10 +9,10 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from budgeteer.core.plan import F64, I64
+from budgeteer.core.stopper import CONTINUE, Event, Rows, Stopper
 from budgeteer.lab.evidence import BELOW_ONE, Evidence, Region, declare, measured
-from budgeteer.plan import F64, I64
-from budgeteer.stop import answered
-from budgeteer.stopper import CONTINUE, Event, Rows, Stopper
+from budgeteer.steer import answered
 
 ROWS, CAP = 512, 200
 

@@ -16,9 +16,13 @@ import numpy as np
 
 from budgeteer.lab.evidence import ABOVE_ZERO, BELOW_ZERO, Evidence, Region, declare, measured
 from budgeteer.lab.simulated import Simulated, answers_of, tasks_of
-from budgeteer.search import best_of_majority, best_of_n, self_consistency
-from budgeteer.search.score import Scorer, programmatic
 from budgeteer.solve import Strategy
+from budgeteer.strategies import (
+    best_of_majority,
+    best_of_n,
+    self_consistency,
+)
+from budgeteer.strategies.kit.score import Scorer, programmatic
 
 QUESTIONS, COVERAGE = 40, 20
 ALPHA = 3 / (4 * COVERAGE)

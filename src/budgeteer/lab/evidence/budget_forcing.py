@@ -15,7 +15,7 @@ from budgeteer.lab.evidence import ABOVE_ZERO, Evidence, Region, declare, measur
 from budgeteer.lab.simulated import play
 from budgeteer.lab.thinkers import RIGHT, STYLE, Thought, lognormal, thinker
 from budgeteer.solve import Strategy
-from budgeteer.think import budget_forcing, direct
+from budgeteer.strategies import budget_forcing, direct
 
 QUESTIONS = 60
 NO_GAIN: Region = (-float("inf"), 0.01)

@@ -21,8 +21,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from budgeteer.core.plan import F64, I64
 from budgeteer.lab.evidence import ABOVE_ZERO, Evidence, Region, declare, measured
-from budgeteer.plan import F64, I64
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -106,7 +106,7 @@ def favouring(shape_rate: F64) -> Callable[[I64], F64]:
     """The method's weights [m, 3] for tokens left [m]."""
     import torch
 
-    from budgeteer.think.budget_guidance import weights
+    from budgeteer.strategies._budget_guidance import weights
 
     def favour(left: I64) -> F64:
         shape, rate = (torch.from_numpy(row).expand(len(left), 3) for row in shape_rate)
@@ -175,8 +175,8 @@ class Shuffled:
 def plain(reserve: int | None, temperature: float = 1.0, max_tokens: int = 400) -> Strategy:
     """One trace without guidance: forced to answer in ``reserve`` tokens, or cut where its tokens end (None)."""
     from budgeteer.solve import Answer, Strategy, Task
-    from budgeteer.think._inside import NEEDS, one_trace
-    from budgeteer.think.budget_guidance import Guidance
+    from budgeteer.strategies._budget_guidance import Guidance
+    from budgeteer.strategies.kit.inside import NEEDS, one_trace
 
     async def solve(task: Task) -> Answer:
         close = "" if reserve is None else task.style.close
@@ -189,12 +189,12 @@ def plain(reserve: int | None, temperature: float = 1.0, max_tokens: int = 400) 
 def reasoner(seeds: int = 10) -> list[Evidence]:
     """Accuracy of guidance less that of truncation, of forcing, of guidance by the states of other rows, and of greedy
     traces that are cut."""
+    from budgeteer.engine.head import load_head
     from budgeteer.lab.asking import STYLE, ask
     from budgeteer.lab.run import one_thread
     from budgeteer.lab.tasks.chains import Chains
-    from budgeteer.models.head import load_head
     from budgeteer.models.reasoner import Reasoner
-    from budgeteer.think.budget_guidance import budget_guidance
+    from budgeteer.strategies import budget_guidance
 
     one_thread()
     model = Reasoner()

@@ -9,9 +9,9 @@ from __future__ import annotations
 import numpy as np
 
 from budgeteer.allocate import budgeted_max_min, menu_knapsack
-from budgeteer.allocator import Allocator
+from budgeteer.core.allocator import Allocator
+from budgeteer.core.plan import F64, Items, Menu
 from budgeteer.lab.evidence import ABOVE_ZERO, Evidence, declare, measured
-from budgeteer.plan import F64, Items, Menu
 
 ITEMS, OPTIONS = 128, 8
 BUDGET = "equal tokens, a fifth of all largest options"

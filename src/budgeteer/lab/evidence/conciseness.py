@@ -13,13 +13,13 @@ import random
 
 import numpy as np
 
+from budgeteer.core.plan import F64
 from budgeteer.lab.evidence import BELOW_ZERO, Evidence, Region, declare, measured
 from budgeteer.lab.metrics import csr, ecdf
 from budgeteer.lab.simulated import Run, Simulated, play
 from budgeteer.lab.thinkers import RIGHT, STYLE, lognormal
-from budgeteer.plan import F64
 from budgeteer.solve import Strategy
-from budgeteer.think import conciseness, direct
+from budgeteer.strategies import conciseness, direct
 
 QUESTIONS, MOST = 150, 400
 

@@ -14,7 +14,7 @@ from budgeteer.lab.evidence.budget_forcing import QUESTIONS
 from budgeteer.lab.simulated import Run, play
 from budgeteer.lab.thinkers import RIGHT, STYLE, Thought, lognormal, thinker
 from budgeteer.solve import Strategy
-from budgeteer.think import budget_forcing, convergence
+from budgeteer.strategies import budget_forcing, convergence
 
 AMPLE = 20_000
 

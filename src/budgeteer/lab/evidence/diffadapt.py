@@ -20,8 +20,8 @@ from budgeteer.lab.simulated import Run, Simulated, play
 from budgeteer.lab.thinkers import RIGHT, STYLE, lognormal
 from budgeteer.models.model import Choice, Request
 from budgeteer.solve import Strategy
-from budgeteer.think import diffadapt, direct
-from budgeteer.think.diffadapt import Bundle, Record, Thresholds, agreement, calibrate
+from budgeteer.strategies import diffadapt, direct
+from budgeteer.strategies._diffadapt import Bundle, Record, Thresholds, agreement, calibrate
 
 QUESTIONS, PROBES, PROBE = 100, 3, 24
 PREFACE = "probe "

@@ -10,9 +10,9 @@ from __future__ import annotations
 
 import numpy as np
 
+from budgeteer.core.plan import F64
 from budgeteer.lab.evidence import ABOVE_ZERO, BELOW_ONE, BELOW_ZERO, Evidence, declare, measured
-from budgeteer.plan import F64
-from budgeteer.think.diffadapt_probe import BUNDLES
+from budgeteer.strategies._diffadapt_probe import BUNDLES
 
 QUESTIONS, MOST = 400, 100
 

@@ -12,10 +12,10 @@ from collections.abc import Callable
 
 import numpy as np
 
+from budgeteer.core.plan import F64, I64
 from budgeteer.lab.evidence import ABOVE_ZERO, BELOW_ZERO, Evidence, Region, declare, measured
-from budgeteer.plan import F64, I64
-from budgeteer.search._steps import by_share, softmax
-from budgeteer.search.dora import optimal_copies, uniqueness
+from budgeteer.strategies._dora import optimal_copies, uniqueness
+from budgeteer.strategies.kit.steps import by_share, softmax
 
 DIRECTIONS, ROLLOUTS, CASES = 6, 16, 200
 Rule = Callable[[F64, F64], I64]

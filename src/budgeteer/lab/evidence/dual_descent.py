@@ -38,13 +38,13 @@ from typing import Any, Literal, cast
 import numpy as np
 from numba import njit
 
-from budgeteer.allocate.dual_descent import dual_descent
-from budgeteer.errors import BudgetExceeded
+from budgeteer.core.errors import BudgetExceeded
+from budgeteer.core.online import Online
+from budgeteer.core.plan import F64
+from budgeteer.draw.svg import Line, log_chart
 from budgeteer.lab.evidence import BELOW_ONE, Evidence, Region, declare, measured
 from budgeteer.lab.stats import mean_ci
-from budgeteer.lab.svg import Line, log_chart
-from budgeteer.online import Online
-from budgeteer.plan import F64
+from budgeteer.online import dual_descent
 
 Stream = Literal["independent", "memory 10", "memory 100", "periodic", "drifting", "trend"]
 SIZES = (1024, 4096, 16384, 65536)
@@ -233,7 +233,7 @@ def make(how: str, budget: F64, size: int, rate: float = 0.5) -> Online:
 
 @njit(cache=True)
 def paced(value, cost, budget, rate, entropy, shares):  # type: ignore[no-untyped-def]
-    """Value that :func:`budgeteer.allocate.dual_descent` of scale 1 collects, the same arithmetic in one loop.
+    """Value that :func:`budgeteer.online._dual_descent` of scale 1 collects, the same arithmetic in one loop.
 
     Args:
         value, cost, budget: as :func:`requests` makes them.

@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 
 from budgeteer.allocate import neyman, uniform
-from budgeteer.allocator import Allocator
+from budgeteer.core.allocator import Allocator
+from budgeteer.core.plan import F64, Items
+from budgeteer.core.stopper import ABORT, Event, Rows
 from budgeteer.lab.evidence import BELOW_ONE, BELOW_ZERO, Evidence, declare, measured
-from budgeteer.plan import F64, Items
-from budgeteer.stop.marker_gate import marker_gate
-from budgeteer.stopper import ABORT, Event, Rows
+from budgeteer.steer import marker_gate
 
 PROMPTS = 128
 LAST = 600

@@ -11,10 +11,10 @@ import dataclasses
 import numpy as np
 
 from budgeteer.allocate import dynamic_sampling
-from budgeteer.allocator import Allocator
+from budgeteer.core.allocator import Allocator
+from budgeteer.core.plan import Items
 from budgeteer.lab.evidence import Evidence, declare, measured
 from budgeteer.lab.evidence.knapsack import spread_rates
-from budgeteer.plan import Items
 
 TARGET, GROUP = 64, 8
 

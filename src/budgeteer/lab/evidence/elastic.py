@@ -13,7 +13,7 @@ from budgeteer.lab.evidence.budget_forcing import QUESTIONS, early, end
 from budgeteer.lab.simulated import Run, play
 from budgeteer.lab.thinkers import RIGHT, STYLE, thinker
 from budgeteer.solve import Strategy
-from budgeteer.think import budget_forcing, direct, elastic
+from budgeteer.strategies import budget_forcing, direct, elastic
 
 SIZE = 20
 LONG = replace(STYLE, answer_tokens=8)

@@ -11,9 +11,9 @@ from typing import Literal
 import numpy as np
 
 from budgeteer.allocate import greedy_marginal, menu_knapsack
-from budgeteer.allocator import Allocator
+from budgeteer.core.allocator import Allocator
+from budgeteer.core.plan import Items, Menu
 from budgeteer.lab.evidence import Evidence, Region, declare, measured
-from budgeteer.plan import Items, Menu
 
 Shape = Literal["samples", "concave", "rough"]
 

@@ -10,10 +10,10 @@ from __future__ import annotations
 import numpy as np
 
 from budgeteer.allocate import knapsack, uniform
-from budgeteer.allocate.knapsack import group_value
-from budgeteer.allocator import Allocator
+from budgeteer.allocate._knapsack import group_value
+from budgeteer.core.allocator import Allocator
+from budgeteer.core.plan import F64, I64, Items
 from budgeteer.lab.evidence import ABOVE_ONE, ABOVE_ZERO, Evidence, Region, declare, measured
-from budgeteer.plan import F64, I64, Items
 
 PROMPTS, ROLLOUTS = 128, 8
 BUDGET = f"equal rollouts, {ROLLOUTS} a prompt on average"

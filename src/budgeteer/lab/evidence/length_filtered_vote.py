@@ -14,9 +14,9 @@ from collections import Counter
 
 import numpy as np
 
+from budgeteer.core.plan import F64
 from budgeteer.lab.evidence import ABOVE_ZERO, BELOW_ZERO, Evidence, Region, declare, measured
-from budgeteer.plan import F64
-from budgeteer.think.length_filtered_vote import filtered_vote
+from budgeteer.strategies._length_filtered_vote import filtered_vote
 
 LONGEST, QUESTIONS = 20, 400
 WORLDS = {"sharp": (1.0, 3.0, 8.0, 10.0), "mild": (1.0, 4.0, 4.0, 30.0), "flat": (1.0, 4.0, 4.0, 30.0)}

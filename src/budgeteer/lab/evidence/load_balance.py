@@ -11,9 +11,10 @@ import math
 
 import numpy as np
 
-from budgeteer.allocate.load_balance import Bias, Router, load_balance
+from budgeteer.core.plan import F64
 from budgeteer.lab.evidence import Evidence, declare, measured
-from budgeteer.plan import F64
+from budgeteer.online import load_balance
+from budgeteer.online._load_balance import Bias, Router
 
 EXPERTS, CHOSEN, TOKENS, STEPS, LAST = 16, 2, 512, 400, 50
 

@@ -10,9 +10,9 @@ from __future__ import annotations
 import numpy as np
 
 from budgeteer.allocate import menu_knapsack
-from budgeteer.allocator import Allocator
+from budgeteer.core.allocator import Allocator
+from budgeteer.core.plan import I64, Items, Menu
 from budgeteer.lab.evidence import ABOVE_ONE, Evidence, declare, measured
-from budgeteer.plan import I64, Items, Menu
 
 QUESTIONS, EFFORTS = 512, 8
 BUDGET = "equal tokens: what the same number of samples for all costs"

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from budgeteer.core.plan import F64
 from budgeteer.lab.evidence import Evidence, Region, declare, measured
-from budgeteer.plan import F64
 
 WORDS, STEPS, SEEDS = 3000, 300, 20
 
@@ -40,9 +40,9 @@ def surprise(version: int, target: float, rate: float) -> F64:
     """[SEEDS] mean surprise of a text, bits a word."""
     import torch
 
-    from budgeteer.models.hook import Internals, Row
+    from budgeteer.engine.hook import Internals, Row
     from budgeteer.models.model import Request
-    from budgeteer.think.mirostat import Mirostat
+    from budgeteer.strategies._mirostat import Mirostat
 
     hook = Mirostat("", 0, target=target, rate=rate, version=version, temperature=1.0)
     request = Request("text", STEPS, SEEDS, hook=hook)

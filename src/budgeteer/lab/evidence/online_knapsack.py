@@ -15,9 +15,9 @@ from typing import Any
 
 import numpy as np
 
-from budgeteer.allocate.online_knapsack import online_knapsack
+from budgeteer.core.plan import F64
 from budgeteer.lab.evidence import ABOVE_ZERO, Evidence, declare, measured
-from budgeteer.plan import F64
+from budgeteer.online import online_knapsack
 
 LOW, HIGH, ITEMS = 1.0, 50.0, 500
 """Densities, and how many candidates fill the budget."""

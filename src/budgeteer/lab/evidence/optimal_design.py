@@ -11,11 +11,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from budgeteer.allocate import uniform
-from budgeteer.allocate.optimal_design import Bank, optimal_design
-from budgeteer.allocator import Allocator
+from budgeteer.allocate import Bank, optimal_design, uniform
+from budgeteer.core.allocator import Allocator
+from budgeteer.core.plan import ENDED, F64, Items, Outcomes
 from budgeteer.lab.evidence import BELOW_ONE, Evidence, Region, declare, measured
-from budgeteer.plan import ENDED, F64, Items, Outcomes
 
 QUESTIONS, ABILITIES, TASKS, EACH, MODELS = 1000, 4, 8, 40, 8
 

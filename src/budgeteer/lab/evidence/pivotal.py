@@ -14,10 +14,11 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from budgeteer.allocate.online_matching import Matching, match, online_matching
-from budgeteer.allocate.pivotal import pivotal
+from budgeteer.allocate import pivotal
+from budgeteer.core.plan import F64
 from budgeteer.lab.evidence import ABOVE_ZERO, BELOW_ONE, Evidence, declare, measured
-from budgeteer.plan import F64
+from budgeteer.online import match, online_matching
+from budgeteer.online._online_matching import Matching
 
 DECLARED = declare(
     "simulation",

@@ -14,15 +14,16 @@ from collections.abc import Callable
 
 import numpy as np
 
+from budgeteer.core.plan import F64
 from budgeteer.lab.evidence import ABOVE_ZERO, BELOW_ONE, BELOW_ZERO, Evidence, declare, measured
 from budgeteer.lab.metrics import efficiency
 from budgeteer.lab.simulated import Simulated, play
 from budgeteer.lab.thinkers import RIGHT, STYLE
-from budgeteer.plan import F64
 from budgeteer.solve import Task
-from budgeteer.think._planner import Part, Plan, Planner
-from budgeteer.think._trace import ask
-from budgeteer.think.plan_and_budget import Schedule, divide, plan_and_budget
+from budgeteer.strategies import plan_and_budget
+from budgeteer.strategies._plan_and_budget import Schedule, divide
+from budgeteer.strategies.kit.planner import Part, Plan, Planner
+from budgeteer.strategies.kit.trace import ask
 
 QUESTIONS, PARTS, TOKENS, CALL = 60, 4, 400, 120
 

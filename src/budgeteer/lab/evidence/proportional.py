@@ -9,10 +9,16 @@ from __future__ import annotations
 import numpy as np
 
 from budgeteer import chain
-from budgeteer.allocate import floor, neyman, proportional, round_to_budget, uniform
-from budgeteer.allocator import Allocator
+from budgeteer.allocate import (
+    floor,
+    neyman,
+    proportional,
+    round_to_budget,
+    uniform,
+)
+from budgeteer.core.allocator import Allocator
+from budgeteer.core.plan import Items
 from budgeteer.lab.evidence import BELOW_ONE, Evidence, Region, declare, measured
-from budgeteer.plan import Items
 
 PROMPTS, UNITS = 128, 16
 

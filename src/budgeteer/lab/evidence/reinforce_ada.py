@@ -12,10 +12,10 @@ from typing import Literal
 import numpy as np
 
 from budgeteer.allocate import elimination, uniform
-from budgeteer.allocator import Allocator
+from budgeteer.core.allocator import Allocator
+from budgeteer.core.plan import F64, I64, Items
 from budgeteer.lab.evidence import ABOVE_ZERO, Evidence, declare, measured
 from budgeteer.lab.evidence.knapsack import PROMPTS, spread_rates
-from budgeteer.plan import F64, I64, Items
 
 Exit = Literal["pos", "balance"]
 ROUND, KEEP, ROUNDS = 8, 4, 4

@@ -17,9 +17,10 @@ from typing import Literal
 
 import numpy as np
 
-from budgeteer.allocate.riemannian import cells, expected_cost, gumbel_pairs, riemannian, round_choices
+from budgeteer.core.plan import F64, I64
+from budgeteer.joint import riemannian
+from budgeteer.joint._riemannian import cells, expected_cost, gumbel_pairs, round_choices
 from budgeteer.lab.evidence import BELOW_ZERO, Evidence, Region, declare, measured
-from budgeteer.plan import F64, I64
 
 SMALL, LARGE = (8, 4), (20, 5)
 Loss = Callable[[F64], tuple[float, F64]]

@@ -16,8 +16,8 @@ import numpy as np
 
 from budgeteer.lab.evidence import ABOVE_ZERO, Evidence, Region, declare, measured
 from budgeteer.lab.simulated import Simulated, answers_of, tasks_of, tokens_of
-from budgeteer.search import scale
 from budgeteer.solve import Strategy
+from budgeteer.strategies import scale
 
 QUESTIONS, PARTS = 200, 5
 

@@ -10,10 +10,10 @@ from __future__ import annotations
 import numpy as np
 
 from budgeteer.allocate import selective
-from budgeteer.allocator import Allocator
+from budgeteer.core.allocator import Allocator
+from budgeteer.core.plan import Items
 from budgeteer.lab.evidence import ABOVE_ONE, Evidence, Region, declare, measured
 from budgeteer.lab.evidence.knapsack import mixed, spread_rates
-from budgeteer.plan import Items
 
 CANDIDATES, ROLLOUTS = 384, 1024
 

@@ -15,11 +15,11 @@ from functools import lru_cache
 import numpy as np
 
 from budgeteer.allocate import neyman, uniform
-from budgeteer.allocator import Allocator
+from budgeteer.core.allocator import Allocator
 from budgeteer.lab.evidence import ABOVE_ZERO, Evidence, Region, declare, measured
 from budgeteer.lab.simulated import Simulated, answers_of, tasks_of
-from budgeteer.search import self_consistency
-from budgeteer.search.split import Show, agreement, gains, split
+from budgeteer.strategies import self_consistency, split
+from budgeteer.strategies._split import Show, agreement, gains
 
 QUESTIONS, TOKENS = 100, 40
 ONE_REQUEST = "one request for each question"

@@ -12,8 +12,8 @@ from typing import Literal
 import numpy as np
 
 from budgeteer.allocate import successive_halving, uniform
+from budgeteer.core.plan import ENDED, F64, Items, Outcomes
 from budgeteer.lab.evidence import BELOW_ZERO, Evidence, declare, measured
-from budgeteer.plan import ENDED, F64, Items, Outcomes
 
 ITEMS, UNITS = 32, 16
 Rates = Literal["sparse", "close", "alike"]

@@ -30,7 +30,7 @@ def experiments(seeds: int = 5) -> list[Evidence]:
     from budgeteer.lab.tasks.base import THINK_END
     from budgeteer.lab.tasks.chains import Chains
     from budgeteer.models.reasoner import Reasoner
-    from budgeteer.think.switch_thinking import switch_thinking
+    from budgeteer.strategies import switch_thinking
 
     one_thread()
     model = Reasoner()

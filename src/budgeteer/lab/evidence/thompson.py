@@ -9,9 +9,9 @@ from __future__ import annotations
 import numpy as np
 
 from budgeteer.allocate import thompson, uniform
-from budgeteer.allocator import Allocator
+from budgeteer.core.allocator import Allocator
+from budgeteer.core.plan import ENDED, F64, Items, Outcomes
 from budgeteer.lab.evidence import ABOVE_ONE, BELOW_ONE, Evidence, Region, declare, measured
-from budgeteer.plan import ENDED, F64, Items, Outcomes
 
 ITEMS, ROUNDS, UNITS = 20, 10, 200
 

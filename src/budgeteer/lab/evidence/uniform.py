@@ -10,9 +10,9 @@ from __future__ import annotations
 import numpy as np
 
 from budgeteer.allocate import neyman, uniform
-from budgeteer.allocator import Allocator
+from budgeteer.core.allocator import Allocator
+from budgeteer.core.plan import Items
 from budgeteer.lab.evidence import BELOW_ONE, Evidence, declare, measured
-from budgeteer.plan import Items
 
 PROMPTS, UNITS = 128, 8.5
 

@@ -12,9 +12,9 @@ from typing import Literal
 import numpy as np
 
 from budgeteer.allocate import uniform, variance
-from budgeteer.allocator import Allocator
+from budgeteer.core.allocator import Allocator
+from budgeteer.core.plan import Items
 from budgeteer.lab.evidence import BELOW_ONE, Evidence, declare, measured
-from budgeteer.plan import Items
 
 PROMPTS, UNITS = 128, 8
 Source = Literal["known", "smoothed", "raw"]

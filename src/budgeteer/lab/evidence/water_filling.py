@@ -12,9 +12,9 @@ from typing import Literal
 import numpy as np
 
 from budgeteer.allocate import uniform, water_filling
-from budgeteer.allocator import Allocator
+from budgeteer.core.allocator import Allocator
+from budgeteer.core.plan import F64, Items
 from budgeteer.lab.evidence import BELOW_ONE, Evidence, declare, measured
-from budgeteer.plan import F64, Items
 
 PARTS, TOKENS = 10, 2000
 Order = Literal["falling", "rising", "random"]

@@ -16,9 +16,9 @@ from collections import Counter
 
 import numpy as np
 
+from budgeteer.core.plan import F64
 from budgeteer.lab.evidence import ABOVE_ZERO, Evidence, Region, declare, measured
-from budgeteer.plan import F64
-from budgeteer.think.zip_rc import Costs, decide, middles, start
+from budgeteer.strategies._zip_rc import Costs, decide, middles, start
 
 QUESTIONS, SAMPLES, EVERY = 150, 8, 16
 VALUES = np.linspace(0, 1, 7)
@@ -134,7 +134,7 @@ def reasoner(seeds: int = 5, questions: int = 300, cost: float = 0.03) -> list[E
     from budgeteer.lab.tasks.chains import Chains
     from budgeteer.models.model import Request, Response
     from budgeteer.models.reasoner import Reasoner
-    from budgeteer.think.zip_rc import zip_rc
+    from budgeteer.strategies import zip_rc
 
     one_thread()
     model = Reasoner()

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from budgeteer.errors import VerifierError
+from budgeteer.core.errors import VerifierError
 
 THINK_END = "</think>"
 """The marker that closes the thinking; the answer is the first line after it."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 
-from budgeteer.errors import InvalidInput
+from budgeteer.core.errors import InvalidInput
 from budgeteer.lab.tasks.base import Item
 
 MODULUS = 11

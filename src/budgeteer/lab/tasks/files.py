@@ -14,7 +14,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from budgeteer.errors import InvalidInput, MissingExtra
+from budgeteer.core.errors import InvalidInput, MissingExtra
 from budgeteer.lab.tasks.base import Item
 
 FORMATS = (".jsonl", ".json", ".csv", ".parquet")

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from types import ModuleType
 from typing import Any
 
-from budgeteer.errors import InvalidInput, MissingExtra, UnknownName
+from budgeteer.core.errors import InvalidInput, MissingExtra, UnknownName
 from budgeteer.lab.tasks.base import Item
 
 FAMILIES: dict[str, dict[str, Any]] = {

@@ -26,13 +26,13 @@ from pathlib import Path
 from typing import Any
 
 from budgeteer import verify
-from budgeteer.errors import BudgeteerError, InvalidInput, UnknownName
+from budgeteer.core.errors import BudgeteerError, InvalidInput, UnknownName
+from budgeteer.core.registry import value_of
 from budgeteer.lab.tasks import files
 from budgeteer.lab.tasks.base import Environment, Item
 from budgeteer.lab.tasks.chains import Chains
 from budgeteer.lab.tasks.gym import FAMILIES, Gym
 from budgeteer.lab.tasks.mixture import MIXES, mix
-from budgeteer.registry import value_of
 from budgeteer.verify._named import module_of
 
 HELP = (

@@ -1,8 +1,31 @@
 """Token weights of the loss: one a file."""
 
-from budgeteer.rl.weight.prompt_mean import prompt_mean
-from budgeteer.rl.weight.sequence_mean import sequence_mean
-from budgeteer.rl.weight.thin import thin
-from budgeteer.rl.weight.token_mean import token_mean
+from __future__ import annotations
 
-__all__ = ["prompt_mean", "sequence_mean", "thin", "token_mean"]
+# Written by tools/exports.py.
+from typing import TYPE_CHECKING
+
+from budgeteer.core.lazy import lazy
+
+if TYPE_CHECKING:
+    from budgeteer.rl.weight._prompt_mean import prompt_mean
+    from budgeteer.rl.weight._sequence_mean import sequence_mean
+    from budgeteer.rl.weight._thin import thin
+    from budgeteer.rl.weight._token_mean import token_mean
+
+__all__ = [
+    "prompt_mean",
+    "sequence_mean",
+    "thin",
+    "token_mean",
+]
+
+__getattr__ = lazy(
+    __name__,
+    {
+        "prompt_mean": "_prompt_mean",
+        "sequence_mean": "_sequence_mean",
+        "thin": "_thin",
+        "token_mean": "_token_mean",
+    },
+)

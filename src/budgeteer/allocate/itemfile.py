@@ -1,0 +1,165 @@
+"""Items from columns, a data frame or JSON lines. The schema is in docs/allocate.md.
+
+>>> from_jsonl(['{"key": "a", "cost": 40, "std": 0.5}']).std
+array([0.5])
+>>> len(from_jsonl(['{"key": "a", "cost": [1, 2, 4], "value": [0.3, 0.5, 0.6]}']).options().cost)
+3
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from budgeteer.core.errors import InvalidInput
+from budgeteer.core.plan import MOST, Items, Menu
+
+COUNTS = ("visits", "drawn", "right")
+NUMBERS = ("std", "pass_rate", "scale", "decay")
+FIELDS = ("key", "cost", "value", *NUMBERS, *COUNTS)
+
+
+def from_columns(columns: Mapping[str, Sequence[Any]], *, place: str = "row {}") -> Items:
+    """Items from equally long columns: ``key``, ``cost`` and others of Items, or ``key`` with rows of costs and values.
+
+    Args:
+        columns: name -> one entry an item; ``cost`` and ``value`` hold lists for a menu.
+        place: how an error names a row, by its number from 1.
+
+    Raises:
+        InvalidInput: a column is missing or unknown, or an entry cannot be used; the message says which row.
+    """
+    unknown = sorted(set(columns) - set(FIELDS))
+    if unknown or "key" not in columns or "cost" not in columns:
+        wrong = f"unknown: {', '.join(unknown)}" if unknown else "key and cost are required"
+        raise InvalidInput(f"items have the fields {', '.join(columns)}; {wrong}. Known fields: {', '.join(FIELDS)}")
+    keys = [key if isinstance(key, str) else str(key) for key in columns["key"]]
+    n = len(keys)
+    for name, column in columns.items():
+        if len(column) != n:
+            raise InvalidInput(f"column {name!r} has {len(column)} entries for {n} keys")
+    seen: dict[str, int] = {}
+    for i, key in enumerate(keys):
+        if seen.setdefault(key, i) != i:
+            raise InvalidInput(
+                f"{place.format(i + 1)}: key {key!r} was used in {place.format(seen[key] + 1)}; keys are distinct"
+            )
+    menu = "value" in columns
+    for i, entry in enumerate(columns["cost"]):
+        if _is_list(entry) != menu:
+            found = "a list of costs without values" if _is_list(entry) else "values without a list of costs"
+            raise InvalidInput(f"{place.format(i + 1)}: {found}; an item has a cost, or lists of costs and values")
+    if menu:
+        if len(columns) > 3:
+            more = sorted(set(columns) - {"key", "cost", "value"})
+            raise InvalidInput(f"items with a menu also have {', '.join(more)}; a menu has only key, cost and value")
+        return Items(tuple(keys), menu=_menu(columns["cost"], columns["value"], place))
+    filled = {name: _column(name, column, place) for name, column in columns.items() if name != "key"}
+    return Items(tuple(keys), **filled)
+
+
+def from_frame(frame: Any) -> Items:
+    """Items from a data frame of pandas, polars or alike: anything with ``columns`` and ``frame[name].to_list()``."""
+    return from_columns({str(name): frame[name].to_list() for name in frame.columns}, place="row {} of the frame")
+
+
+def from_jsonl(lines: Iterable[str], *, name: str = "items") -> Items:
+    """Items from JSON lines, one an item; empty lines are skipped.
+
+    Args:
+        lines: an open file or a list.
+        name: of the source, for errors.
+    """
+    rows: list[dict[str, Any]] = []
+    numbers: list[int] = []
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except json.JSONDecodeError as error:
+            raise InvalidInput(f"{name}, line {number}: not JSON ({error.msg}); write one object a line") from error
+        except (ValueError, RecursionError) as error:  # thousands of digits, or of brackets
+            raise InvalidInput(f"{name}, line {number}: cannot be read ({error}); write one object a line") from error
+        if not isinstance(row, dict):
+            raise InvalidInput(f"{name}, line {number}: {type(row).__name__} instead of an object with key and cost")
+        if rows and row.keys() != rows[0].keys():
+            raise InvalidInput(
+                f"{name}, line {number}: fields {', '.join(row)}, but line {numbers[0]} has {', '.join(rows[0])}; "
+                "all items have the same fields"
+            )
+        rows.append(row)
+        numbers.append(number)
+    if not rows:
+        return Items(())
+    return from_columns(
+        {field: [row[field] for row in rows] for field in rows[0]}, place=_Place(f"{name}, line", numbers)
+    )
+
+
+class _Place(str):
+    """Names the line that a row came from: empty lines shift them."""
+
+    numbers: list[int]
+
+    def __new__(cls, text: str, numbers: list[int]) -> _Place:
+        place = super().__new__(cls, text)
+        place.numbers = numbers
+        return place
+
+    def format(self, *args: object, **_: object) -> str:
+        return f"{self} {self.numbers[int(str(args[0])) - 1]}"
+
+
+def _is_list(entry: Any) -> bool:
+    return isinstance(entry, list | tuple | np.ndarray) or (hasattr(entry, "to_list") and not isinstance(entry, str))
+
+
+def _number(entry: Any) -> float | None:
+    """The entry as a float, None if it is no number (a bool is none)."""
+    if isinstance(entry, bool | str) or entry is None:
+        return None
+    try:
+        return float(entry)
+    except (TypeError, ValueError, OverflowError):
+        return None
+
+
+def _column(name: str, column: Sequence[Any], place: str) -> Any:
+    values = []
+    for i, entry in enumerate(column):
+        value = math.nan if entry is None and name == "pass_rate" else _number(entry)
+        bad = value is None or (not math.isfinite(value) and name != "pass_rate")
+        if bad or value is None or value < 0 or math.isinf(value) or (name == "cost" and value == 0):
+            need = "a number > 0" if name == "cost" else "a finite number, 0 or more"
+            raise InvalidInput(f"{place.format(i + 1)}: {name} is {entry!r}; it is {need}")
+        if name in COUNTS and value != int(value):
+            raise InvalidInput(f"{place.format(i + 1)}: {name} is {entry!r}; it is a whole number")
+        values.append(value)
+    return np.array(values, dtype=np.int64 if name in COUNTS else np.float64)
+
+
+def _menu(costs: Sequence[Any], values: Sequence[Any], place: str) -> Menu:
+    cost: list[list[int]] = []
+    value: list[list[float]] = []
+    for i, (row_cost, row_value) in enumerate(zip(costs, values, strict=True)):
+        if not _is_list(row_value) or len(row_cost) != len(row_value):
+            found = len(row_value) if _is_list(row_value) else repr(row_value)
+            raise InvalidInput(
+                f"{place.format(i + 1)}: {len(row_cost)} costs and {found} values; give one value a cost"
+            )
+        for k, (c, v) in enumerate(zip(row_cost, row_value, strict=True), 1):
+            as_cost, as_value = _number(c), _number(v)
+            if as_cost is None or not math.isfinite(as_cost) or as_cost != int(as_cost) or not 0 < as_cost <= MOST:
+                raise InvalidInput(
+                    f"{place.format(i + 1)}: cost {k} is {c!r}; costs on a menu are whole numbers, 1 to {MOST:,} (2^62)"
+                )
+            if as_value is None or not math.isfinite(as_value):
+                raise InvalidInput(f"{place.format(i + 1)}: value {k} is {v!r}; values are finite numbers")
+        cost.append([int(c) for c in row_cost])
+        value.append([float(v) for v in row_value])
+    return Menu.of(cost, value)

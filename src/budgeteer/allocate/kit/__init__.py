@@ -1,0 +1,1 @@
+"""What several allocators share: bisection for a price, hulls of menus, counts, marginal gains."""

@@ -1,0 +1,1 @@
+"""What everything stands on, with numpy and the standard library alone."""

@@ -1,0 +1,61 @@
+"""Schedules: a hyper-parameter as a function of the share of the budget that is spent.
+
+A schedule maps a spent share in [0, 1] to a number; what lies outside is cut off. When all its end points are whole
+numbers, so are its values (rounded), so that it can stand for a count. :func:`budgeteer.scheduled` rebuilds an allocator
+with the values of the moment.
+
+>>> linear(8, 2)(0.5), linear(1.0, 0.5)(0.5), cosine(8, 2)(1.0)
+(5, 0.75, 2)
+"""
+
+from __future__ import annotations
+
+import bisect
+import itertools
+import math
+from collections.abc import Callable, Sequence
+
+from budgeteer.core.errors import InvalidInput
+
+Schedule = Callable[[float], float]
+"""``(spent share) -> value``."""
+
+
+def constant(value: float) -> Schedule:
+    """The same value throughout."""
+    return lambda spent: value
+
+
+def linear(start: float, end: float) -> Schedule:
+    """``start + (end - start) * spent``."""
+    return _between(start, end, lambda spent: spent)
+
+
+def cosine(start: float, end: float) -> Schedule:
+    """``start + (end - start) * (1 - cos(pi * spent)) / 2``: slow at either end."""
+    return _between(start, end, lambda spent: (1 - math.cos(math.pi * spent)) / 2)
+
+
+def piecewise(pieces: Sequence[tuple[float, float]]) -> Schedule:
+    """The value of the last piece whose start is reached.
+
+    Args:
+        pieces: (start as a spent share, value), by rising start; the first starts at 0.
+
+    >>> piecewise([(0.0, 8), (0.5, 4)])(0.49), piecewise([(0.0, 8), (0.5, 4)])(0.5)
+    (8, 4)
+    """
+    starts = [start for start, _ in pieces]
+    if not starts or starts[0] != 0 or any(b <= a for a, b in itertools.pairwise(starts)) or starts[-1] > 1:
+        raise InvalidInput(f"piecewise got starts {starts}; they rise from 0 and stay within 1")
+    return lambda spent: pieces[bisect.bisect_right(starts, max(spent, 0.0)) - 1][1]
+
+
+def _between(start: float, end: float, way: Callable[[float], float]) -> Schedule:
+    whole = isinstance(start, int) and isinstance(end, int)
+
+    def at(spent: float) -> float:
+        value = start + (end - start) * way(min(max(spent, 0.0), 1.0))
+        return round(value) if whole else value
+
+    return at

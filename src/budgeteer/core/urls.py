@@ -1,0 +1,34 @@
+"""Addresses of endpoints, checked before anything is sent."""
+
+from __future__ import annotations
+
+from urllib.parse import urlsplit
+
+from budgeteer.core.errors import InvalidInput
+
+
+def check_http(url: str, what: str) -> str:
+    """The address, if it is one of HTTP.
+
+    Args:
+        url: such as ``http://127.0.0.1:8000/v1``.
+        what: it is of, for the error.
+
+    Raises:
+        InvalidInput: another scheme, no host, a port that is no number of 16 bits, spaces or control characters.
+
+    >>> check_http("https://api.openai.com/v1", "a model")
+    'https://api.openai.com/v1'
+    """
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+        wrong = "" if parts.scheme in ("http", "https") and parts.hostname else "it has no http:// or no host"
+        wrong = "port 0 cannot be called" if port == 0 else wrong
+        if any(ord(letter) <= 32 or ord(letter) == 127 for letter in url):
+            wrong = "it has spaces or control characters"
+    except ValueError as error:
+        wrong = str(error)
+    if wrong:
+        raise InvalidInput(f"the address {url!r} of {what} cannot be used ({wrong}); write http(s)://HOST[:PORT]/v1")
+    return url

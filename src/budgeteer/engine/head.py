@@ -1,0 +1,86 @@
+"""Small heads on the hidden states of a frozen model: what they read, and how they are kept beside it."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from budgeteer.core.errors import CheckpointError, InvalidInput
+from budgeteer.engine.hook import Internals
+from budgeteer.models.policy import REASONER
+
+
+@dataclass(frozen=True, eq=False)
+class Head:
+    """``gelu(((x - mean) / scale) w1 + b1) w2 + b2`` of the flattened states x of all layers at one position.
+
+    Two heads are equal when they are the same object, so hooks that share one are called together.
+
+    Loaded heads compute in double precision: then a row's result does not depend on which rows are beside it, as the
+    order of sums in single precision would have it.
+
+    Attributes:
+        weights: ``mean``, ``scale`` [F], ``w1`` [F, d], ``b1`` [d], ``w2`` [d, K], ``b2`` [K]; F = layers * hidden.
+        fingerprint: of the model that it was trained on.
+        settings: what its method has to know about it, as JSON data.
+    """
+
+    weights: dict[str, Tensor]
+    fingerprint: str
+    settings: dict[str, Any]
+
+    def __call__(self, states: Tensor) -> Tensor:
+        """[m, K] of states [m, layers, hidden]."""
+        return torch.addmm(self.weights["b2"], self.features(states), self.weights["w2"])
+
+    def features(self, states: Tensor) -> Tensor:
+        """[m, d], the layer before the last."""
+        w = self.weights
+        return F.gelu(torch.addmm(w["b1"], (states.flatten(1).to(w["mean"]) - w["mean"]) / w["scale"], w["w1"]))
+
+    def check(self, inside: Internals) -> None:
+        """Refuse a model that the head was not trained on.
+
+        Raises:
+            InvalidInput: it was trained on another one.
+        """
+        if inside.fingerprint != self.fingerprint:
+            raise InvalidInput(
+                f"the head was trained on a model with fingerprint {self.fingerprint}, this one has "
+                f"{inside.fingerprint}; train one for it: budgeteer lab heads"
+            )
+
+
+def save_head(head: Head, path: Path) -> None:
+    """Write weights, fingerprint and settings to a safetensors file."""
+    from safetensors.torch import save_file
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    tensors = {name: tensor.contiguous() for name, tensor in head.weights.items()}
+    save_file(tensors, path, metadata={"fingerprint": head.fingerprint, "settings": json.dumps(head.settings)})
+
+
+@lru_cache(maxsize=32)
+def load_head(name: str, folder: Path = REASONER) -> Head:
+    """The head ``NAME.safetensors`` of a model's folder; the same object at every call.
+
+    Raises:
+        CheckpointError: the file is missing or damaged.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    path = folder / f"{name}.safetensors"
+    try:
+        with safe_open(path, framework="pt") as file:
+            weights = {key: file.get_tensor(key).double() for key in file.keys()}  # noqa: SIM118 (not a dict)
+            about = file.metadata()
+        return Head(weights, about["fingerprint"], json.loads(about["settings"]))
+    except (OSError, SafetensorError, KeyError, TypeError, json.JSONDecodeError) as error:
+        raise CheckpointError(f"cannot read a head in {path}: {error}; make one: budgeteer lab heads") from error

@@ -1,0 +1,371 @@
+"""What an answer says of its usage, and what it shows: OpenAI's shapes and Anthropic's messages, whole or streamed.
+
+No client library is imported here: the openai adapter and the gateway read the same bytes by the same rules.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from budgeteer.core.errors import InvalidInput
+from budgeteer.core.usage import Usage
+from budgeteer.metering.call import CUT, OK, UNKNOWN, Answer, Metering, outcome_of_status
+from budgeteer.metering.estimate import count_text, least_tokens, prompts_of, speaks, texts_of, too_few
+
+try:
+    from orjson import loads
+except ImportError:
+    from json import loads  # type: ignore[assignment]
+
+CAPS: dict[str, tuple[str, ...]] = {
+    "chat": ("max_completion_tokens", "max_tokens"),
+    "completions": ("max_tokens",),
+    "responses": ("max_output_tokens",),
+    "messages": ("max_tokens",),
+    "embeddings": (),
+}
+"""Operation -> the fields in which it caps its output, the one to write first."""
+CAP_LIKE = (
+    "max_completion_tokens", "max_tokens", "max_output_tokens", "n_predict", "n_cmpl", "max_new_tokens", "max_length",
+    "num_predict", "num_return_sequences",
+)  # fmt: skip
+"""What some server or other takes for a cap, or before it."""
+_TEXT_BYTES = 8
+"""Bytes of text a token, at most, on the average of a choice: a usage below that is not believed when n > 1."""
+_PIECE = 16
+"""Characters of a piece of a stream that count as one token at least."""
+_LONGEST_EVENT = 16 * 1024 * 1024
+_SHOWN = (
+    "text", "content", "reasoning_content", "reasoning", "refusal", "arguments", "name", "summary", "thinking",
+    "partial_json", "message", "delta", "tool_calls", "function",
+)  # fmt: skip
+
+
+def choices_of(operation: str, body: Mapping[str, Any]) -> int:
+    """How many choices a request asks for, of all its prompts; 0 for embeddings."""
+    if operation == "embeddings":
+        return 0
+    prompts = prompts_of(body) if operation == "completions" else 1
+    return prompts * int(body.get("n") or 1) if operation in ("chat", "completions") else 1
+
+
+def cap_of(operation: str, body: Mapping[str, Any]) -> int | None:
+    """The output cap of one choice, or None."""
+    return max((int(body[name]) for name in CAPS[operation] if body.get(name) is not None), default=None)
+
+
+def ask_for_usage(operation: str, body: dict[str, Any]) -> bool:
+    """Make a stream end with its usage; whether the client did not ask for it, so that it has to be hidden."""
+    if not body.get("stream") or operation not in ("chat", "completions"):
+        return False
+    options = body.get("stream_options")
+    options = options if isinstance(options, Mapping) else {}
+    if options.get("include_usage"):
+        return False
+    body["stream_options"] = {**options, "include_usage": True}
+    return True
+
+
+class Reading:
+    """What has been read of one answer.
+
+    Args:
+        operation: chat, completions, responses, embeddings or messages.
+        body: the request, as sent.
+        metering: counts text.
+        hides_usage: whether the client did not ask for the usage of its stream.
+
+    Attributes:
+        hides: whether more may be generated than is shown, since it is asked for.
+    """
+
+    def __init__(self, operation: str, body: Mapping[str, Any], metering: Metering, hides_usage: bool) -> None:
+        self.operation, self.metering, self.hides_usage, self._body = operation, metering, hides_usage, body
+        self.cap, self.choices = cap_of(operation, body), choices_of(operation, body)
+        self.usage: Usage | None = None
+        self.model = self.service = ""
+        self.text: dict[Any, list[str]] = {}
+        self.chunks = self.full = self.least = 0
+        self.done = False
+        self.hides = _hidden_asked(body)
+        self._usages: list[Mapping[str, Any]] = []
+        self._told = Told()
+
+    def answer(self, status: int, content: bytes) -> Answer:
+        """Of a response that came whole."""
+        outcome = outcome_of_status(status)
+        if outcome != OK:
+            return Answer(outcome=outcome)
+        try:
+            body = loads(content)
+        except (ValueError, RecursionError):
+            return Answer()
+        return self._whole(body, len(content)) if isinstance(body, dict) else Answer()
+
+    def _whole(self, body: dict[str, Any], size: int) -> Answer:
+        if self.operation == "messages":
+            choices = [body.get("content")] if isinstance(body.get("content"), list) else None
+        else:
+            choices = body.get("choices") if isinstance(body.get("choices"), list) else body.get("output")
+        usage, choices = self._usage(body), _list(choices)
+        model, service = str(body.get("model") or ""), str(body.get("service_tier") or "")
+        told = usage is not None and usage.input is not None and usage.output and usage.reasoning is not None
+        if told and len(choices) <= 1 and usage is not None and (usage.output or 0) * _TEXT_BYTES >= size:
+            return Answer(self._read(usage), None, model, service)  # the text would change nothing
+        texts = [text_of(choice) for choice in choices]
+        full = [isinstance(c, Mapping) and c.get("finish_reason") == "length" for c in choices]
+        return self._of(self._believed(usage, texts, full.count(True)), texts, model, service, OK)
+
+    def _usage(self, body: Mapping[str, Any]) -> Usage | None:
+        given = body.get("usage")
+        if not isinstance(given, Mapping):
+            return None
+        try:
+            if self.operation == "messages":
+                return Usage.from_anthropic(*self._usages, given)
+            if self.operation == "responses":
+                return Usage.from_responses(given)
+            usage = Usage.from_llama_cpp(body) if "timings" in body else Usage.from_chat(given)
+            if self.operation == "embeddings":
+                return Usage(input=usage.input, output=0)
+            return usage
+        except InvalidInput:
+            return None
+
+    def _believed(self, usage: Usage | None, texts: list[str], full: int) -> Usage | None:
+        """The usage without its output if that cannot be all: less than the texts must have. So of its input.
+
+        Of several choices ``full`` ended at the cap. The others are taken to have at least a token in eight bytes.
+        """
+        if usage is None:
+            return usage
+        usage = self._read(usage)
+        if usage.output is None or self.operation == "embeddings":
+            return usage
+        least = 1 if any(texts) else 0
+        if not self._body.get("echo") and too_few(usage.output, texts):  # an echo shows the prompt
+            least = sum(map(least_tokens, texts))
+        if len(texts) > 1 and self.choices > 1:
+            shown = sorted(max(1, -(-len(text.encode()) // _TEXT_BYTES)) for text in texts)
+            least = sum(shown[: len(texts) - full]) + full * (self.cap or 0)
+        if usage.output >= least:
+            return usage
+        return Usage(input=usage.input, cached=usage.cached, written=usage.written)
+
+    def _read(self, usage: Usage) -> Usage:
+        """The usage without its input if the request's texts alone have more."""
+        if usage.input is None or not too_few(usage.input, [" ".join(texts_of(self._body))]):
+            return usage
+        return Usage(output=usage.output, reasoning=usage.reasoning, audio_output=usage.audio_output)
+
+    def _of(self, usage: Usage | None, texts: list[str], model: str, service: str, outcome: str) -> Answer:
+        """An answer by its usage, and the tokens seen by count or bound."""
+        shown = [count_text(text) for text in texts]
+        counter = self.metering.bounds.tokens
+        by_count = shown if counter is None or (usage and usage.output) else [count_text(t, counter) for t in texts]
+        seen = sum(max(1, tokens) for tokens in by_count) if texts else None
+        least = 0 if usage and usage.output else max(self.least, sum(map(least_tokens, texts)))
+        return Answer(usage, seen, model, service, outcome, sum(shown), self.hides or None, least)
+
+    # streams
+
+    def event(self, data: bytes) -> bool:
+        """Take in one event; whether to pass it on."""
+        if data.startswith(b"[DONE]"):
+            self.done = True
+            return True
+        try:
+            body = loads(data)
+        except (ValueError, RecursionError):
+            return True
+        if not isinstance(body, dict):
+            return True
+        if self.operation == "messages":
+            self._message(body)
+            return True
+        response = body.get("response")
+        if self.operation == "responses":
+            kind = str(body.get("type"))
+            if isinstance(body.get("delta"), str):
+                self._grow((str(body.get("output_index")), kind), body["delta"])
+            if kind in ("response.completed", "response.incomplete", "response.failed") and isinstance(response, dict):
+                self.done = True
+                body = response
+        for choice in _list(body.get("choices")):
+            if isinstance(choice, dict):
+                self._grow(_index(choice), text_of(choice))
+                self.full += choice.get("finish_reason") == "length"
+        self.model = str(body.get("model") or self.model)
+        self.service = str(body.get("service_tier") or self.service)
+        usage = self._usage(body)
+        if usage is not None:
+            self.usage = self._told.so_far(usage, self.chunks)
+        only_usage = body.get("choices") == [] and body.get("usage") is not None
+        return not (only_usage and self.hides_usage)
+
+    def _message(self, body: dict[str, Any]) -> None:
+        """An event of Anthropic's: the usage at the start knows the input only, those at the end all."""
+        kind, message = body.get("type"), body.get("message")
+        if kind == "message_start" and isinstance(message, dict):
+            self.model = str(message.get("model") or self.model)
+            usage = self._usage(message)
+            if usage is not None:
+                self._usages.append(message["usage"])
+                self.service = str(message["usage"].get("service_tier") or self.service)
+                self.usage = Usage(
+                    input=usage.input, cached=usage.cached, written=usage.written, written_long=usage.written_long
+                )
+        elif kind == "message_delta":
+            self.usage = self._usage(body) or self.usage
+        elif kind == "message_stop":
+            self.done = True
+        else:
+            self._grow(_index(body), text_of(body.get("delta") or body.get("content_block")))
+
+    def _grow(self, key: Any, text: str) -> None:
+        if text:
+            self.chunks += 1
+            self.least += 1 if len(text) <= _PIECE else least_tokens(text)
+            self.text.setdefault(key, []).append(text)
+        elif key not in self.text:
+            self.text[key] = []
+
+    def _texts(self) -> list[str]:
+        return ["".join(pieces) for pieces in self.text.values()]
+
+    def length(self) -> int:
+        """Tokens of output so far: by count, or by pieces, each of a token at least."""
+        counter = self.metering.bounds.tokens
+        if counter is None:
+            return self.least
+        return sum(count_text(text, counter) for text in self._texts())
+
+    def at_end(self) -> Answer:
+        """Of a stream that is over, whole or cut."""
+        texts = self._texts()
+        outcome = OK if self.done else CUT
+        usage = self._believed(self.usage, texts, self.full)
+        return self._of(usage, texts, self.model, self.service, outcome)
+
+
+class Told:
+    """The usages that the events of a stream told, most of them one at its end.
+
+    Some servers tell all that was used so far with each event, others what the event added. The former grows wherever
+    text came in between; what falls, or stays, was an addition, and is summed up, unless the last one is the sum.
+    """
+
+    __slots__ = ("_added", "_chunks", "_last", "_sum")
+
+    def __init__(self) -> None:
+        self._last: Usage | None = None
+        self._sum: Usage | None = None
+        self._chunks, self._added = 0, False
+
+    def so_far(self, usage: Usage, chunks: int) -> Usage:
+        """Take in one; what all of them say together, after so many pieces of text."""
+        last, before, self._last = self._last, self._sum, usage
+        if last is None or last.output is None or usage.output is None or before is None:
+            self._sum, self._chunks = usage, chunks
+            return usage
+        if usage.output < last.output or (usage.output == last.output and chunks > self._chunks):
+            self._added = True
+        self._chunks = chunks
+        read = max(before, usage, key=lambda one: one.input or 0)
+        both = (before.output or 0) + usage.output
+        thought = None if usage.reasoning is None else (before.reasoning or 0) + usage.reasoning
+        self._sum = replace(
+            read, output=both, reasoning=thought, audio_output=(before.audio_output or 0) + (usage.audio_output or 0)
+        )
+        return self._sum if self._added and usage.output != before.output else usage
+
+
+def _hidden_asked(body: Mapping[str, Any]) -> bool:
+    """Whether a request asks for what may stay unseen: reasoning, speech, predictions that turn out wrong."""
+    effort = body.get("reasoning_effort") or body.get("reasoning")
+    thinking, config = body.get("thinking"), body.get("output_config")
+    return (
+        (bool(effort) and effort not in ("none", {"effort": "none"}))
+        or (isinstance(thinking, Mapping) and thinking.get("type") != "disabled")
+        or (isinstance(config, Mapping) and bool(config.get("effort")))
+        or bool(body.get("prediction"))
+        or speaks(body)
+    )
+
+
+def text_of(choice: Any, depth: int = 12) -> str:
+    """All that a choice, a delta or an output item shows: text, thoughts, refusals, arguments of tools."""
+    if isinstance(choice, str):
+        return choice
+    if depth == 0:  # deeper than any provider's shapes
+        return ""
+    if isinstance(choice, list):
+        return "".join([text_of(one, depth - 1) for one in choice])
+    if not isinstance(choice, Mapping):
+        return ""
+    return "".join([text_of(choice[name], depth - 1) for name in _SHOWN if name in choice])
+
+
+def _list(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else []
+
+
+def _index(choice: Mapping[str, Any]) -> int:
+    """Which choice it is."""
+    index = choice.get("index")
+    return index if isinstance(index, int) else 0
+
+
+class Events:
+    """Server-sent events out of pieces of bytes, each handed to a reading."""
+
+    def __init__(self, reading: Reading, streamed: bool) -> None:
+        self.reading, self.streamed, self.rest = reading, streamed, b""
+
+    def feed(self, piece: bytes) -> bytes:
+        """Take in a piece; what to pass on: whole events, as they came.
+
+        Raises:
+            InvalidInput: an event without an end.
+        """
+        rest = self.rest + piece if self.rest else piece
+        if not self.streamed:
+            self.rest = rest
+            return piece
+        passed, begin, look = [], 0, max(0, len(self.rest) - 3)  # what was searched before holds no end
+        while True:
+            at, length = rest.find(b"\n\n", look), 2
+            other = rest.find(b"\r\n\r\n", look, at if at >= 0 else len(rest))
+            if other >= 0:
+                at, length = other, 4
+            if at < 0:
+                break
+            block = rest[begin : at + length]
+            begin = look = at + length
+            if self._take(block):
+                passed.append(block)
+        self.rest = rest[begin:]
+        if len(self.rest) > _LONGEST_EVENT:
+            raise InvalidInput(f"an event of more than {_LONGEST_EVENT:,} bytes; the stream is none of events")
+        return b"".join(passed)
+
+    def last(self) -> bytes:
+        """What is left at the end of the stream."""
+        if not self.streamed or not self.rest:
+            return b""
+        rest, self.rest = self.rest, b""
+        return rest if self._take(rest) else b""
+
+    def _take(self, block: bytes) -> bool:
+        if block.startswith(b"data:") and block.count(b"\n", 0, -2) == 0:
+            return self.reading.event(block[5:].strip())
+        lines = [line[5:].strip() for line in block.splitlines() if line.startswith(b"data:")]
+        return self.reading.event(b"\n".join(lines)) if lines else True
+
+    def answer(self, status: int, ended: bool) -> Answer:
+        """Of what came, when it is over."""
+        if self.streamed:
+            return self.reading.at_end()
+        return self.reading.answer(status, self.rest) if ended else Answer(outcome=UNKNOWN)

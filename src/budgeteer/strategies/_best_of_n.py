@@ -1,0 +1,69 @@
+"""Best of n: sample many traces, score them, take the answer of the best."""
+
+from __future__ import annotations
+
+import math
+
+from budgeteer.core.errors import InvalidInput
+from budgeteer.models.model import LOGPROBS
+from budgeteer.solve import Answer, Strategy, Task
+from budgeteer.strategies.kit.aggregate import Aggregator, max_score
+from budgeteer.strategies.kit.samples import MAX_TOKENS, Sampler
+from budgeteer.strategies.kit.score import Scorer, scorer_of
+
+
+def best_of_n(
+    scorer: Scorer | str = "self-evaluation",
+    n: int = 32,
+    *,
+    max_tokens: int = MAX_TOKENS,
+    temperature: float = 1.0,
+    aggregate: Aggregator | None = None,
+    enough: float = float("inf"),
+) -> Strategy:
+    """n samples, as many as the budget allows, each scored; the answer with the best score, or another aggregator's.
+
+    With a scorer that calls the model, samples are drawn in rounds, each of half of what fits, so that there is
+    budget left to judge them; a sample that nobody judged counts only if none was (``stopped_by="unjudged"``).
+
+    When it helps: the scorer tells right from wrong (a verifier). When not: it is a learnt reward with errors: the
+    more samples, the likelier that one of them fools it (:mod:`budgeteer.strategies._best_of_majority`).
+
+    Args:
+        scorer: one, or its name; see :mod:`budgeteer.strategies.kit.score`.
+        n: samples at most.
+        max_tokens: of one sample.
+        temperature: of the samples.
+        aggregate: None = the best score.
+        enough: a score at which to stop drawing; samples are then drawn in rounds of 1, 1, 2, 4, 8...
+
+    Raises (when solving):
+        InvalidInput: the scorer cannot score this task; nothing was spent.
+    """
+    if n < 1:
+        raise InvalidInput(f"best_of_n(n={n}); give at least one sample")
+    rank = max_score() if aggregate is None else aggregate
+    rounds = enough < float("inf")
+
+    scores_by = scorer_of(scorer)
+
+    async def solve(task: Task) -> Answer:
+        score = scores_by.bind(task)
+        logprobs = LOGPROBS in scores_by.needs
+        samples = Sampler(task, max_tokens=max_tokens, temperature=temperature, logprobs=logprobs)
+        scores: list[float] = []
+        stopped = "done"
+        while (left := n - len(samples.drawn)) and not samples.stopped:
+            size = min(left, max(1, len(samples.drawn))) if rounds else left
+            scores += await score(await samples.more(size, share=0.5 if scores_by.charged else 1.0))
+            if any(value >= enough for value in scores):
+                stopped = "decided"
+                break
+        if scores and all(math.isnan(value) for value in scores):
+            stopped = "unjudged"  # a vote of all samples, then
+        ranked = rank(samples.answers, scores)
+        if not ranked:
+            return samples.answer(None)
+        return samples.answer(ranked[0].answer, stopped, min(1.0, max(0.0, ranked[0].weight)))
+
+    return Strategy(solve, scores_by.needs)

@@ -1,0 +1,64 @@
+"""Convergence: every so many tokens of thinking, force an answer on the side; stop when it no longer changes.
+
+An early exit baseline on answer consistency; no single paper.
+"""
+
+from __future__ import annotations
+
+from budgeteer.core.errors import InvalidInput, ModelError
+from budgeteer.models.model import PREFIX
+from budgeteer.solve import Answer, Strategy, Task
+from budgeteer.strategies.kit.trace import ask, conclude, raw, thinking_stops
+
+
+def convergence(every: int = 64, agree: int = 3, thinking: int = 1024, temperature: float = 0.0) -> Strategy:
+    """Thinking in pieces of ``every`` tokens; after each, ``style.close`` and a short answer that is then discarded.
+
+    It stops when ``agree`` answers in a row are equal and not None (``stopped_by="converged"``), when the thinking
+    closes by itself, at the cap, or when a piece with its answer no longer fits. Side answers are charged like all
+    calls. With a budget that counts input, every piece and every side answer reads prompt and thinking again: the cost
+    grows with the square of the length, so choose ``every`` large.
+
+    When it helps: models that go on after they know. When not: a model that holds a wrong answer steadily before it
+    finds the right one is stopped at the wrong one; and few possible answers agree by chance, so ask for three.
+
+    Args:
+        every: tokens of thinking between two side answers.
+        agree: equal answers in a row that end it.
+        thinking: most tokens of thinking.
+        temperature: 0 is greedy.
+    """
+    if every < 1 or agree < 2 or thinking < every:
+        raise InvalidInput(
+            f"convergence(every={every}, agree={agree}, thinking={thinking}); 1 <= every <= thinking and agree >= 2"
+        )
+
+    async def solve(task: Task) -> Answer:
+        prompt, style = raw(task, "convergence"), task.style
+        trace, spent, row = "", 0, 0
+        best = Answer(None, "budget")
+        for at in range(-(-thinking // every)):
+            try:
+                piece = await ask(
+                    task, prompt + trace, most=min(every, thinking - spent), keep=style.answer_tokens,
+                    stop=thinking_stops(task), temperature=temperature, at=at,
+                )  # fmt: skip
+                trace, spent = trace + piece.text, spent + piece.tokens
+                if not piece.tokens and best.answer is not None:
+                    return Answer(best.answer, "budget", best.traces)  # the last side answer is as good as another
+                side = await conclude(task, prompt, trace, piece.stopped_by, temperature=temperature)
+            except ModelError as error:
+                if best.answer is None:
+                    raise
+                return Answer(best.answer, f"error: {error}", best.traces)
+            if side.answer is None and side.stopped_by == "budget":
+                return Answer(best.answer, "budget", best.traces or side.traces)
+            row = row + 1 if side.answer is not None and side.answer == best.answer else 1
+            best = side
+            if row >= agree:
+                return Answer(best.answer, "converged", best.traces)
+            if piece.ended or piece.clipped or spent >= thinking:
+                break
+        return best
+
+    return Strategy(solve, frozenset({PREFIX}))

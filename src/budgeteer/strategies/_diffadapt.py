@@ -1,0 +1,174 @@
+"""DiffAdapt for black boxes: a few short probes, and by their agreement and length one of three ways to go on.
+
+Paper: "DiffAdapt: Difficulty-Adaptive Reasoning for Token-Efficient LLM Inference", arXiv 2510.19669.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+from typing import Literal, NamedTuple
+
+import numpy as np
+
+from budgeteer.core.errors import InvalidInput, ModelError
+from budgeteer.solve import Answer, Strategy, Task
+from budgeteer.strategies._direct import direct
+from budgeteer.strategies.kit.trace import ask_many
+
+Level = Literal["easy", "normal", "hard"]
+
+
+class Bundle(NamedTuple):
+    """How a question of one level is solved: temperature, share of the most tokens, text after the question."""
+
+    temperature: float
+    share: float
+    reminder: str = ""
+
+
+class Thresholds(NamedTuple):
+    """Easy: agreement >= sure and length <= short. Hard: agreement < unsure. Normal: all others.
+
+    ``agreement`` is the share of the probes with the most common answer; ``length`` their mean length by their cap.
+    """
+
+    sure: float = 0.75
+    unsure: float = 0.3
+    short: float = 1.0
+
+
+class Record(NamedTuple):
+    """A question of the past, solved by all three bundles.
+
+    Attributes:
+        agreement, length: of its probes.
+        score, tokens: of the easy, the normal and the hard bundle.
+    """
+
+    agreement: float
+    length: float
+    score: tuple[float, float, float]
+    tokens: tuple[float, float, float]
+
+
+EASY = Bundle(0.5, 0.4, "Solve it directly, then verify.")
+NORMAL = Bundle(0.8, 1.0, "Think step by step.")
+HARD = Bundle(0.4, 0.5, "Mind your resources: if no way works out soon, give your best guess.")
+
+
+def diffadapt(
+    thresholds: Thresholds = Thresholds(),  # noqa: B008 - immutable
+    bundles: tuple[Bundle, Bundle, Bundle] = (EASY, NORMAL, HARD),
+    probes: int = 4,
+    probe_tokens: int = 64,
+    max_tokens: int = 1024,
+    inner: Callable[[int, float], Strategy] = direct,
+) -> Strategy:
+    """Easy: cool and short. Normal: the whole cap. Hard: half of it, "fail fast", for the ceiling is near anyway.
+
+    The paper reads the level off the hidden state after prefill with a trained probe. Here ``probes`` samples of at
+    most ``probe_tokens`` each, in one call, take its place: difficulty shows in whether they finish and agree. They
+    are charged; their most common answer stands in where the bundle's trace has none. A budget that does not pay for
+    all probes goes to the normal bundle.
+
+    When it helps: many easy questions, and hard ones that more thinking does not solve. When not: accuracy on hard
+    questions keeps rising with tokens, then failing fast fails; or questions are alike, then the probes are a loss.
+
+    Paper: "DiffAdapt: Difficulty-Adaptive Reasoning for Token-Efficient LLM Inference", arXiv 2510.19669.
+
+    Args:
+        thresholds: from :func:`calibrate`.
+        bundles: easy, normal, hard.
+        probes, probe_tokens: how many, and how long each may be.
+        max_tokens: cap of a bundle with share 1.
+        inner: (max_tokens, temperature) -> strategy that solves the question.
+    """
+    if probes < 2 or probe_tokens < 1 or max_tokens < 1:
+        raise InvalidInput(
+            f"diffadapt: {probes} probes of {probe_tokens} tokens, {max_tokens} at most; give >= 2, 1, 1"
+        )
+
+    async def solve(task: Task) -> Answer:
+        style = task.style
+        prompt = style.prompt(task.question.text)
+        found: list[str | None] = []
+        level: Level = "normal"
+        if task.model.afford(prompt, n=probes, most=probe_tokens, keep=style.answer_tokens) == probe_tokens:
+            pieces = await ask_many(
+                task, prompt, probes, most=probe_tokens, keep=style.answer_tokens, stop=style.stop, temperature=1.0,
+                stage="probe",
+            )  # fmt: skip
+            found = [style.read(piece.text) if piece.ended else None for piece in pieces]
+            length = sum(piece.tokens for piece in pieces) / (probes * probe_tokens)
+            level = choose(agreement(found), length, thresholds)
+        bundle = bundles[("easy", "normal", "hard").index(level)]
+        asked = replace(style, prompt=lambda q: style.prompt(f"{q} {bundle.reminder}" if bundle.reminder else q))
+        strategy = inner(max(1, round(bundle.share * max_tokens)), bundle.temperature)
+        votes = Counter(one for one in found if one is not None)
+        try:
+            answer = await strategy.solve(replace(task, style=asked))
+        except ModelError as error:
+            if not votes:
+                raise
+            answer = Answer(None, f"error: {error}")
+        if answer.answer is None and votes:
+            return replace(answer, answer=votes.most_common(1)[0][0])
+        return answer
+
+    return Strategy(solve, inner(max_tokens, NORMAL.temperature).needs)
+
+
+def agreement(answers: Sequence[str | None]) -> float:
+    """Share of the most common answer; None agrees with nothing.
+
+    >>> agreement(["7", "7", None, "3"]), agreement([None, None])
+    (0.5, 0.0)
+    """
+    votes = Counter(answer for answer in answers if answer is not None)
+    return max(votes.values(), default=0) / max(len(answers), 1)
+
+
+def choose(agreement: float, length: float, thresholds: Thresholds) -> Level:
+    """The level of a question.
+
+    >>> choose(1.0, 0.4, Thresholds()), choose(0.5, 0.4, Thresholds()), choose(0.25, 1.0, Thresholds())
+    ('easy', 'normal', 'hard')
+    """
+    if agreement < thresholds.unsure:
+        return "hard"
+    return "easy" if agreement >= thresholds.sure and length <= thresholds.short else "normal"
+
+
+def calibrate(records: Iterable[Record], tolerance: float = 0.01) -> Thresholds:
+    """The thresholds of fewest tokens on these records whose mean score is that of normal-for-all less ``tolerance``.
+
+    They are looked for among the values that occur; ties go to the higher score. Without records, the defaults. The
+    probes' tokens are the same for all and left out: whether probing pays at all is another question.
+
+    Raises:
+        InvalidInput: the tolerance is negative.
+    """
+    rows = list(records)
+    if tolerance < 0:
+        raise InvalidInput(f"tolerance is {tolerance}; give 0 or more")
+    if not rows:
+        return Thresholds()
+    agree, length = np.array([r.agreement for r in rows]), np.array([r.length for r in rows])
+    score, tokens = np.array([r.score for r in rows]), np.array([r.tokens for r in rows])
+    least = score[:, 1].mean() - tolerance - 1e-12
+    levels = sorted({*agree.tolist(), 0.0, 2.0})  # agreement is at most 1: 2 = never sure, 0 = never unsure
+    cuts = np.unique(np.quantile(length, np.linspace(0, 1, 9)))
+    best, chosen = (float("inf"), 0.0), Thresholds(2.0, 0.0, 1.0)
+    at = np.arange(len(rows))
+    for unsure, sure, short in itertools.product(levels, levels, cuts.tolist()):
+        if unsure > sure:
+            continue
+        which = np.where(agree < unsure, 2, np.where((agree >= sure) & (length <= short), 0, 1))
+        mean = float(score[at, which].mean())
+        key = (float(tokens[at, which].mean()), -mean)
+        if mean >= least and key < best:
+            best, chosen = key, Thresholds(sure, unsure, short)
+    return chosen

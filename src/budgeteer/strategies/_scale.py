@@ -1,0 +1,158 @@
+"""SCALE: split a question into sub-problems and think only about the difficult ones."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from budgeteer.core.errors import BudgetExceeded, InvalidInput, ModelError
+from budgeteer.models.model import PREFIX, Request
+from budgeteer.solve import Answer, Strategy, Task, derive
+from budgeteer.strategies.kit.samples import MAX_TOKENS, read
+
+OUTLINE = """Question: {question}
+
+List the sub-problems to solve in order, one a line, without solving them.
+1."""
+RATING = """Question: {question}
+
+Sub-problem: {part}
+
+How difficult is this sub-problem, from 0 (trivial) to 10 (very hard)?
+Rating:"""
+
+Plan = Callable[[str], Sequence[str]]
+"""Question -> texts of its sub-problems, in order; the last one asks for the answer."""
+Difficulty = Callable[[str, str], float]
+"""(question, sub-problem) -> 0 (trivial) to 1."""
+Ask = Callable[[str, Sequence[tuple[str, str]], str], str]
+"""(question, (sub-problem, answer) pairs so far, sub-problem) -> the text that asks for it."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Budget(Exception):
+    """A call of the way did not fit."""
+
+    reason: str
+
+
+def scale(
+    threshold: float = 0.2,
+    *,
+    plan: Plan | None = None,
+    difficulty: Difficulty | None = None,
+    ask: Ask | None = None,
+    max_tokens: int = MAX_TOKENS,
+    plan_tokens: int = 256,
+    temperature: float = 0.6,
+) -> Strategy:
+    """Sub-problem i is solved with thinking if its difficulty exceeds ``threshold``, else it is answered at once.
+
+    In order; sub-problem i sees the answers of all before it. Without thinking means that the thinking is closed
+    before it began. The last sub-problem always thinks, as in the official code. Planner and ratings are charged,
+    stages "plan" and "judge". The last answer is the answer; when the budget ends before, the whole question is
+    answered without thinking, for which room is kept.
+
+    When it helps: questions have easy parts on which thinking is wasted, and difficulty can be told beforehand. When
+    not: a wrong early answer is never looked at again, so a threshold that is too high ruins the rest; at the paper's
+    best threshold three quarters of the parts are thought about.
+
+    "SCALE: Selective Resource Allocation for Overcoming Performance Bottlenecks in Mathematical Test-time Scaling",
+    AAAI 2026 (one outline instead of the best of 8).
+
+    Args:
+        threshold: in [0, 1].
+        plan: None = the model lists the sub-problems.
+        difficulty: None = the model rates each.
+        ask: None = the earlier answers are listed before the sub-problem.
+        max_tokens: of the thinking about one sub-problem.
+        plan_tokens: of the outline.
+        temperature: of all traces.
+    """
+    if not 0 <= threshold <= 1:
+        raise InvalidInput(f"scale(threshold={threshold}); difficulties are 0 to 1")
+    question_of = listed if ask is None else ask
+
+    async def solve(task: Task) -> Answer:
+        whole = task.question.text
+        # the answer of last resort
+        kept = task.model.count(task.style.prompt(whole)) + task.model.count(task.style.close) + _answer(task)
+
+        async def call(prompt: str, cap: int, stage: str, about: str, *, stop: tuple[str, ...], last: bool) -> str:
+            room = task.model.afford(prompt, most=cap, keep=0 if last else kept)
+            if room < min(cap, _answer(task)):
+                raise _Budget("budget")
+            seed = derive(task.seed, stage, about)
+            try:
+                response = await task.model.generate(
+                    Request(prompt, room, temperature=temperature, stop=stop, seed=seed), stage=stage
+                )
+            except BudgetExceeded as error:
+                raise _Budget("budget") from error
+            choice = response.choices[0]
+            finish[0] = choice.finish
+            return choice.text
+
+        async def answer(text: str, thinks: bool, *, last: bool = False) -> tuple[str, str | None]:
+            prompt = task.style.prompt(text)
+            if not isinstance(prompt, str):
+                raise InvalidInput("scale closes the thinking itself; give a style whose prompt is text, not messages")
+            start = "" if thinks else task.style.close
+            cap = max_tokens if thinks else _answer(task)
+            trace = start + await call(prompt + start, cap, "sample", text, stop=task.style.stop, last=last)
+            return trace, read(task.style, trace, finish[0])
+
+        finish = [""]
+        traces: list[str] = []
+        known: list[tuple[str, str]] = []
+        try:
+            parts = list(plan(whole)) if plan is not None else await _outline(call, whole, plan_tokens)
+            parts = parts or [whole]
+            rates = [
+                difficulty(whole, part) if difficulty is not None else await _rate(call, whole, part)
+                for part in parts[:-1]
+            ]
+            for part, rate in zip(parts, [*rates, 1.0], strict=True):
+                trace, found = await answer(question_of(whole, known, part), rate > threshold)
+                traces.append(trace)
+                if found is None:
+                    raise _Budget("unanswered")
+                known.append((part, found))
+            return Answer(known[-1][1], "done", tuple(traces))
+        except _Budget as end:
+            stopped = end.reason
+        except ModelError as error:
+            stopped = f"error: {error}"
+        try:
+            trace, found = await answer(whole, False, last=True)
+        except _Budget:
+            return Answer(None, "budget", tuple(traces))
+        except ModelError as error:
+            return Answer(None, f"error: {error}", tuple(traces))
+        return Answer(found, stopped, (*traces, trace))
+
+    return Strategy(solve, frozenset({PREFIX}))
+
+
+def listed(question: str, known: Sequence[tuple[str, str]], part: str) -> str:
+    """The question, what is known, and the sub-problem."""
+    lines = [f"{done} -> {answer}" for done, answer in known]
+    return "\n".join([question, *lines, part]) if part != question or known else question
+
+
+async def _outline(call: Callable[..., object], question: str, cap: int) -> list[str]:
+    text = await call(OUTLINE.replace("{question}", question), cap, "plan", "", stop=("\n\n",), last=False)  # type: ignore[misc]
+    lines = [re.sub(r"^\s*\d+[.)]\s*", "", line).strip() for line in str(text).splitlines()]
+    return [*[line for line in lines if line][:-1], question]  # the last one is the question itself
+
+
+async def _rate(call: Callable[..., object], question: str, part: str) -> float:
+    prompt = RATING.replace("{question}", question).replace("{part}", part)
+    text = await call(prompt, 4, "judge", part, stop=("\n",), last=False)  # type: ignore[misc]
+    found = re.search(r"\d+", str(text))
+    return 0.5 if found is None else min(int(found[0]), 10) / 10
+
+
+def _answer(task: Task) -> int:
+    return task.style.answer_tokens

@@ -1,0 +1,467 @@
+"""ZIP-RC: which of several samples go on, by their predicted value and remaining length together."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import defaultdict
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, cast
+
+import numpy as np
+
+from budgeteer.core.errors import InvalidInput
+from budgeteer.core.plan import F64, I64
+from budgeteer.engine.hook import Action, Internals, Mask, Row
+from budgeteer.models.model import PREFIX, STOP, Choice, Chunk, Request, Response
+from budgeteer.solve import Answer, Strategy, Task, derive
+from budgeteer.strategies.kit.inside import NEEDS, Closing
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from budgeteer.engine.head import Head
+
+
+@dataclass(frozen=True)
+class Costs:
+    """What tokens cost, in units of value an average sample: 0.01 = one point of accuracy for one more sample.
+
+    Attributes:
+        tokens: of the sum of tokens still to come.
+        steps: of the longest sample still to come (latency).
+    """
+
+    tokens: float = 0.01
+    steps: float = 0.01
+
+
+@dataclass(frozen=True, eq=False)
+class Table:
+    """p(value, remaining length | tokens so far, class of prompt), as counted on finished traces.
+
+    Attributes:
+        values: [v] grid, ascending from 0.
+        lengths: [l] left edges of bins of remaining length, tokens; the last is open-ended.
+        every: tokens between two rows of the table.
+        joint: class -> [t, v, l] with row t for samples that are still running after t * every tokens; the last row
+            counts for all later ones.
+        finished: class -> [t] mean value of traces that ended within [t * every, (t + 1) * every) tokens.
+    """
+
+    values: tuple[float, ...]
+    lengths: tuple[int, ...]
+    every: int
+    joint: dict[str, F64]
+    finished: dict[str, F64]
+
+    @classmethod
+    def fit(
+        cls,
+        length: Sequence[int] | I64,
+        value: Sequence[float] | F64,
+        kind: Sequence[str],
+        *,
+        values: tuple[float, ...] = (0.0, 1.0),
+        lengths: tuple[int, ...] = (0, 8, 16, 32, 64, 128),
+        every: int = 8,
+    ) -> Table:
+        """Count finished traces: [n] tokens, value in [0, 1] and class of each.
+
+        Every cell has a share of 1e-3 of the uniform distribution added, so that no length is impossible.
+
+        >>> table = Table.fit([4, 4, 20, 20], [1, 1, 0, 1], ["a"] * 4, lengths=(0, 8, 16), every=8)
+        >>> table.joint["a"][1].round(2)[:, 1].tolist()  # after 8 tokens: two run on for 12, half of them right
+        [0.5, 0.5]
+        """
+        length, value = np.asarray(length, np.int64), np.asarray(value, np.float64)
+        if not len(length) or not len(length) == len(value) == len(kind):
+            raise InvalidInput(
+                f"{len(length)} lengths, {len(value)} values and {len(kind)} classes; give one of each a trace"
+            )
+        grid = np.asarray(values)
+        value_bin = np.abs(value[:, None] - grid).argmin(1)
+        joint, finished = {}, {}
+        for one in sorted(set(kind)):
+            own = np.array([k == one for k in kind])
+            rows, means = [], []
+            for t in range(int(length[own].max()) // every + 1):
+                running = own & (length > t * every)
+                counts = np.full((len(values), len(lengths)), 1e-3 * max(running.sum(), 1) / grid.size / len(lengths))
+                left = np.searchsorted(lengths, length[running] - t * every, side="right") - 1
+                np.add.at(counts, (value_bin[running], left), 1.0)
+                rows.append(counts / counts.sum())
+                ended = own & (length // every == t)
+                means.append(float(value[ended].mean()) if ended.any() else float(value[own].mean()))
+            joint[one], finished[one] = np.array(rows), np.array(means)
+        return cls(tuple(values), tuple(lengths), every, joint, finished)
+
+    def predict(self, kind: str, tokens: int) -> F64:
+        """[v, l] of a sample that is still running."""
+        rows = self._of(self.joint, kind)
+        return np.asarray(rows[min(tokens // self.every, len(rows) - 1)])
+
+    def value(self, kind: str, tokens: int) -> float:
+        """Of a sample that ended with an answer."""
+        means = self._of(self.finished, kind)
+        return float(means[min(tokens // self.every, len(means) - 1)])
+
+    def _of(self, what: dict[str, F64], kind: str) -> F64:
+        if kind not in what:
+            raise InvalidInput(f"the table has no class {kind!r}, only {', '.join(sorted(what))}; fit one with it")
+        return what[kind]
+
+
+def zip_rc(
+    table: Table | None = None,
+    *,
+    head: Head | None = None,
+    classify: Callable[[str], str] = lambda text: "all",
+    samples: int = 8,
+    costs: Costs = Costs(),
+    every: int = 8,
+    trace_tokens: int = 128,
+    temperature: float = 1.0,
+) -> Strategy:
+    """Parallel samples; every few tokens those are ended whose part in the best answer is not worth their tokens.
+
+    For kept samples S, of which A are running, and a cut at length bin B (or none), the utility is
+
+        G(S, B) = E[max over S of V] - tokens * sum over A of E[T] / D - steps * E[max over A of T] / D,
+
+    V and T being value and remaining tokens of a sample under p(v, l), taken to be independent between samples; with a
+    cut, all mass of length bins >= B counts as value 0 at bin B. D is the mean of tokens so far plus expected remaining
+    ones. The sets searched are unions of a prefix by ascending E[T], a prefix by descending E[V], and the finished
+    samples; ties go to the larger set. How many samples are started is decided alike from the prior, ties to fewer.
+    The answer is that with the largest sum of values over its samples.
+
+    p(v, l) comes from a table, and then the model is a black box that has to continue texts in parallel streams, or
+    from a head on the hidden states, and then all samples run in one call. A verifier, where the task has one, gives
+    finished samples their values. It helps where predictions tell samples apart early; where they do not, it is
+    best-of-n with a rule on how many.
+
+    Args:
+        table: of the very model and kind of prompt; None = a head.
+        head: for the form with internals; None = that of the embedded reasoner.
+        classify: question text -> class in the table.
+        samples: at most so many in parallel.
+        costs: in value an average sample; both 0 keeps everything.
+        every: tokens between two decisions.
+        trace_tokens: cap of one sample, answer included.
+        temperature: of the draws, > 0.
+
+    Source: Zero-Overhead Introspection for Adaptive Test-Time Compute (arXiv 2512.01457). The utility is that of a
+    script in its code's history; the published one may differ.
+
+    >>> sorted(zip_rc().needs)
+    ['internals']
+    """
+    if samples < 1 or every < 1 or trace_tokens < 1 or not temperature > 0:
+        raise InvalidInput(
+            f"samples={samples}, every={every}, trace_tokens={trace_tokens}, temperature={temperature}; "
+            "give at least 1 of each and a temperature above 0"
+        )
+
+    async def inside(task: Task) -> Answer:
+        from budgeteer.engine.head import load_head
+
+        return await _inside(task, head or load_head("zip_rc"), samples, costs, every, trace_tokens, temperature)
+
+    async def outside(task: Task) -> Answer:
+        assert table is not None
+        kind = classify(task.question.text)
+        return await _outside(task, table, kind, samples, costs, every, trace_tokens, temperature)
+
+    return Strategy(inside, NEEDS) if table is None else Strategy(outside, frozenset({PREFIX}))
+
+
+# The controller
+
+
+def middles(lengths: Sequence[int]) -> F64:
+    """Lengths that stand for bins with these left edges: their middles; 1.5 times the edge for the open one.
+
+    >>> middles((0, 4, 8)).tolist()
+    [2.0, 6.0, 12.0]
+    """
+    edges = np.asarray(lengths, np.float64)
+    return np.append((edges[:-1] + edges[1:]) / 2, 1.5 * edges[-1])
+
+
+def expected_max(support: F64, p: F64, kept: Mask, least: float = 0.0) -> F64:
+    """E[max] [..., c] over the kept of k independent variables, and over ``least``.
+
+    Args:
+        support: [n] ascending from 0, with ``least`` among it.
+        p: [..., k, n] distributions.
+        kept: [c, k] candidates; an empty one has the maximum ``least``.
+    """
+    # P(max <= x) is the product of the kept CDFs: a sum of logarithms, so one matrix product for all candidates
+    log_cdf = np.log(np.maximum(np.cumsum(p, -1), 1e-300))
+    cdf = np.exp(kept.astype(np.float64) @ log_cdf) * (support >= least)
+    cdf[..., -1] = 1.0
+    return np.asarray(np.diff(cdf, axis=-1, prepend=0.0) @ support)
+
+
+def cut_offs(joint: F64) -> F64:
+    """[l, k, v, l] of [k, v, l]: cut b - 1 has the mass of length bins >= b at value bin 0, length bin b; the last is
+    no cut."""
+    bins = joint.shape[2]
+    out = np.repeat(joint[None], bins, 0)
+    for at in range(1, bins):
+        out[at - 1, :, :, at:] = 0.0
+        out[at - 1, :, 0, at] = joint[:, :, at:].sum((1, 2))
+    return out
+
+
+def utility(joint: F64, finished: F64, mean_tokens: float, values: F64, tokens: F64, costs: Costs, kept: Mask) -> F64:
+    """G [l, c] of each cut and each candidate ``kept`` [c, k] among k running samples with joint [k, v, l], and
+    finished ones of known value [f]."""
+    table = cut_offs(joint)
+    least = float(finished.max(initial=0.0))
+    support = np.union1d(values, [least])
+    p = np.zeros((*table.shape[:2], len(support)))
+    p[..., np.searchsorted(support, values)] = table.sum(3)
+    t = table.sum(2)
+    total = (t @ tokens) @ kept.T.astype(np.float64)
+    longest = expected_max(np.append(0.0, tokens), np.concatenate([np.zeros((*t.shape[:2], 1)), t], 2), kept)
+    spent = costs.tokens * total + costs.steps * longest
+    return np.asarray(expected_max(support, p, kept, least) - spent / max(mean_tokens, 1.0))
+
+
+def candidates(joint: F64, values: F64, tokens: F64) -> Mask:
+    """[c, k] unions of a prefix by ascending E[T] and one by descending E[V], the empty one included."""
+    k = len(joint)
+    rank = np.empty((2, k), np.int64)
+    rank[0, np.argsort(joint.sum(1) @ tokens, kind="stable")] = np.arange(k)
+    rank[1, np.argsort(-(joint.sum(2) @ values), kind="stable")] = np.arange(k)
+    steps = np.arange(k + 1)
+    sets = (rank[0] < steps[:, None, None]) | (rank[1] < steps[None, :, None])
+    return np.asarray(sets.reshape(-1, k))
+
+
+def decide(
+    joint: F64, so_far: F64, finished: F64, finished_tokens: F64, values: F64, tokens: F64, costs: Costs
+) -> Mask:
+    """[k] which running samples go on.
+
+    Args:
+        joint: [k, v, l] of the running ones.
+        so_far: [k] tokens of the running ones; finished_tokens: [f] of the finished ones.
+        finished: [f] values of those that have an answer; while there is none, at least one sample goes on.
+        values, tokens: [v] and [l] that stand for the bins.
+    """
+    sets = candidates(joint, values, tokens)
+    if not len(finished):
+        sets = sets[sets.any(1)]  # without an answer, something has to go on
+    spent = np.concatenate([so_far + joint.sum(1) @ tokens, finished_tokens])
+    gain = utility(joint, finished, float(spent.mean()), values, tokens, costs, sets).max(0).round(12)
+    return np.asarray(sets[np.lexsort((sets.sum(1), gain))[-1]])
+
+
+def start(prior: F64, most: int, finished: F64, values: F64, tokens: F64, costs: Costs) -> int:
+    """How many samples of one prior [v, l] are worth starting, 0 to ``most``, beside finished ones; ties to fewer.
+    Without a finished one, at least 1."""
+    joint = np.repeat(prior[None], most, 0)
+    sets = np.arange(most) < np.arange(most + 1)[:, None]
+    gains = utility(joint, finished, float(prior.sum(0) @ tokens), values, tokens, costs, sets).max(0).round(12)
+    least = 0 if len(finished) else 1
+    return least + int(gains[least:].argmax())
+
+
+# With internals: all samples in one call, the controller as a hook
+
+
+@dataclass(slots=True)
+class Sample:
+    """What is known of a sample: tokens, predicted p(v, l), and whether it is still running; ended ones are out."""
+
+    tokens: int
+    joint: F64
+    running: bool = True
+    ended: bool = False
+
+    def value(self, values: F64) -> float:
+        """Predicted."""
+        return float(self.joint.sum(1) @ values)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Controller(Closing):
+    """Ends samples of a request that are not worth going on; ``record`` holds the request's :class:`Sample` s.
+
+    Attributes:
+        known: values of samples of earlier calls, and their tokens.
+    """
+
+    head: Head = field(repr=False)
+    costs: Costs
+    every: int
+    known: tuple[tuple[float, int], ...] = ()
+    hidden = True
+
+    def step(self, inside: Internals, rows: Sequence[Row], logits: Tensor, hidden: Tensor | None) -> Action:
+        """Predict for every row; decide for the requests whose longest row is due."""
+        assert hidden is not None
+        self.head.check(inside)
+        _, force, _ = self.watch(inside, rows)
+        values, lengths = np.array(self.head.settings["values"]), self.head.settings["lengths"]
+        joint = self.head(hidden).softmax(-1).cpu().numpy().reshape(len(rows), len(values), len(lengths))
+        requests: dict[int, list[int]] = defaultdict(list)
+        for i, row in enumerate(rows):
+            requests[id(row.request)].append(i)
+        end = np.zeros(len(rows), np.bool_)
+        for members in requests.values():
+            shown = [rows[i] for i in members]
+            samples: dict[int, Sample] = shown[0].request.hook.record.setdefault("samples", {})
+            for sample in samples.values():
+                sample.running = False
+            for i, row in zip(members, shown, strict=True):
+                samples[row.choice] = Sample(len(row.tokens), joint[i])
+            if max(len(row.tokens) for row in shown) % self.every == 0:
+                keep = self._decide(shown[0].request.hook, samples, values, middles(lengths), len(members))
+                for i, row in zip(members, shown, strict=True):
+                    if row.choice not in keep:
+                        samples[row.choice].ended = end[i] = True
+        return Action(force=force, end=end)
+
+    def _decide(self, hook: Controller, samples: dict[int, Sample], values: F64, tokens: F64, rows: int) -> set[int]:
+        """Choices that go on."""
+        going = [c for c, sample in samples.items() if sample.running]
+        done = [s for s in samples.values() if not s.running and not s.ended]
+        known = [(s.value(values), s.tokens) for s in done] + list(hook.known)
+        finished = np.array([v for v, _ in known])
+        if len(going) == rows and not any(samples[c].tokens for c in going):
+            prior = hook.record["prior"] = samples[going[0]].joint  # the same prompt for all
+            return set(going[: start(prior, len(going), finished, values, tokens, self.costs)])
+        keep = decide(
+            np.array([samples[c].joint for c in going]), np.array([samples[c].tokens for c in going]), finished,
+            np.array([t for _, t in known]), values, tokens, self.costs,
+        )  # fmt: skip
+        return {c for c, kept in zip(going, keep.tolist(), strict=True) if kept}
+
+
+@dataclass(slots=True)
+class Pool:
+    """Samples that came to an end with an answer, and what it is worth."""
+
+    task: Task
+    votes: dict[str, float] = field(default_factory=dict)
+    known: list[tuple[float, int]] = field(default_factory=list)
+    traces: list[str] = field(default_factory=list)
+
+    def add(self, text: str, tokens: int, value: float) -> None:
+        """Count one sample; the task's verifier, where there is one, has the last word on its value."""
+        self.traces.append(text)
+        answer = self.task.style.read(text)
+        if answer is None:
+            value = 0.0
+        else:
+            value = value if self.task.check is None else self.task.check(answer)
+            self.votes[answer] = self.votes.get(answer, 0.0) + value
+        self.known.append((value, tokens))
+
+    def answer(self, stopped_by: str) -> Answer:
+        """The answer with most votes, the earliest of equals."""
+        if not self.votes:
+            return Answer(None, stopped_by, tuple(self.traces))
+        best = max(self.votes, key=lambda answer: self.votes[answer])
+        total = sum(self.votes.values())
+        return Answer(best, stopped_by, tuple(self.traces), self.votes[best] / total if total else None)
+
+
+async def _inside(
+    task: Task, head: Head, samples: int, costs: Costs, every: int, trace_tokens: int, temperature: float
+) -> Answer:
+    """Waves of one call each, as large as the budget covers, until no new sample is worth its tokens."""
+    prompt, style, pool = task.style.prompt(task.question.text), task.style, Pool(task)
+    values, tokens = np.array(head.settings["values"]), middles(head.settings["lengths"])
+    prior: F64 | None = None
+    left, wave = samples, 0
+    while left:
+        cap = task.model.afford(prompt, most=trace_tokens)
+        if not cap:
+            return pool.answer("budget")
+        n = max(k for k in range(1, left + 1) if k == 1 or task.model.afford(prompt, n=k, most=cap) == cap)
+        if prior is not None:
+            n = start(prior, n, np.array([v for v, _ in pool.known]), values, tokens, costs)
+        if not n:
+            break
+        hook = Controller(
+            style.close, style.answer_tokens, head=head, costs=costs, every=every, known=tuple(pool.known)
+        )
+        request = Request(prompt, cap, n, temperature, style.stop, derive(task.seed, "zip-rc", wave), hook=hook)
+        response = await task.model.generate(request)
+        found: dict[int, Sample] = hook.record["samples"]
+        prior = hook.record["prior"] if prior is None else prior
+        for i, choice in enumerate(response.choices):
+            if i in found and not found[i].ended:
+                pool.add(choice.text, choice.tokens or 0, found[i].value(values))
+        left, wave = left - sum(bool(choice.tokens) for choice in response.choices), wave + 1
+    return pool.answer("done")
+
+
+async def _outside(
+    task: Task, table: Table, kind: str, samples: int, costs: Costs, every: int, trace_tokens: int, temperature: float
+) -> Answer:
+    """Streams that are read ``every`` tokens at a time, and closed when they are not worth going on."""
+    prompt, pool = task.style.prompt(task.question.text), Pool(task)
+    values, tokens = np.array(table.values), middles(table.lengths)
+    first = table.predict(kind, 0)
+    left, begun, short = samples, 0, False
+    while left and not short:
+        n = start(first, left, np.array([v for v, _ in pool.known]), values, tokens, costs)
+        if not n:
+            break
+        left -= n
+        going: list[Reading] = []
+        for _ in range(n):
+            cap = task.model.afford(prompt, most=trace_tokens)
+            if not cap:
+                short = True
+                break
+            request = Request(prompt, cap, 1, temperature, task.style.stop, derive(task.seed, "zip-rc", begun))
+            one = Reading(task.model.stream(request))
+            begun += 1
+            await one.read(1)  # reserves; a later one sees what is left
+            going.append(one)
+        until = every
+        while going:
+            await asyncio.gather(*(one.read(until) for one in going))
+            for one in going:
+                if one.choice is not None:
+                    spent = one.choice.tokens or one.tokens
+                    pool.add(one.choice.text, spent, table.value(kind, spent) if one.choice.finish == STOP else 0.0)
+            going = [one for one in going if one.choice is None]
+            if going:
+                known = np.array(pool.known, np.float64).reshape(-1, 2)
+                joint = np.array([table.predict(kind, one.tokens) for one in going])
+                so_far = np.array([one.tokens for one in going], np.float64)
+                keep = decide(joint, so_far, known[:, 0], known[:, 1], values, tokens, costs)
+                for one, kept in zip(going, keep.tolist(), strict=True):
+                    if not kept:
+                        await one.close()
+                going = [one for one, kept in zip(going, keep.tolist(), strict=True) if kept]
+            until += every
+    return pool.answer("budget" if short else "done")
+
+
+class Reading:
+    """A stream of one choice that is read in pieces."""
+
+    def __init__(self, stream: AsyncIterator[Chunk | Response]) -> None:
+        self.stream, self.tokens = cast("AsyncGenerator[Chunk | Response]", stream), 0
+        self.choice: Choice | None = None
+
+    async def read(self, until: int) -> None:
+        """Read on until so many tokens were seen, or its end."""
+        while self.choice is None and self.tokens < until:
+            piece = await anext(self.stream)
+            if isinstance(piece, Response):
+                self.choice = piece.choices[0]
+            else:
+                self.tokens += piece.tokens
+
+    async def close(self) -> None:
+        """End it here; what was seen is charged."""
+        await self.stream.aclose()

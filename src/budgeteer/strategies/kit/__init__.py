@@ -1,0 +1,1 @@
+"""The toolbox of strategies: samples, traces, trees of steps, scorers and aggregators."""

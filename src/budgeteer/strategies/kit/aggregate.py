@@ -1,0 +1,99 @@
+"""Aggregators: one answer out of many samples.
+
+An aggregator ranks the distinct answers, best first: ``(answers, scores) -> list[Ranked]``. Samples without an answer
+(None) do not count. A score is NaN where nobody scored the sample; such samples count only if no sample has a score.
+Ties go to the answer that was seen first.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+from budgeteer.core.errors import InvalidInput
+
+
+class Ranked(NamedTuple):
+    """A distinct answer, and what it was ranked by: a share of the votes or a score, in [0, 1] if the scores are."""
+
+    answer: str
+    weight: float
+
+
+Aggregator = Callable[[Sequence[str | None], Sequence[float]], list[Ranked]]
+
+
+def majority() -> Aggregator:
+    """By number of samples; weights are shares of the samples with an answer. Scores are not looked at.
+
+    "Self-Consistency Improves Chain of Thought Reasoning in Language Models", arXiv 2203.11171.
+
+    >>> majority()(["7", None, "5", "7"], [0, 0, 1, 0])[0]
+    Ranked(answer='7', weight=0.6666666666666666)
+    """
+    return lambda answers, scores: _by(answers, [1.0] * len(answers), _share)
+
+
+def weighted_majority() -> Aggregator:
+    """By the sum of the scores of an answer's samples, as a share of all.
+
+    >>> weighted_majority()(["7", "5", "7"], [0.2, 0.6, 0.2])[0]
+    Ranked(answer='5', weight=0.6)
+    """
+    return lambda answers, scores: _by(answers, scores, _share)
+
+
+def max_score() -> Aggregator:
+    """By the best score of an answer's samples: best of n.
+
+    >>> [ranked.answer for ranked in max_score()(["7", "5", "7"], [0.2, 0.6, 0.3])]
+    ['5', '7']
+    """
+    return lambda answers, scores: _by(answers, scores, lambda own, every: max(own))
+
+
+def majority_filter(alpha: float = 0.1) -> Aggregator:
+    """Best-of-Majority: answers with at least a share ``alpha`` of the samples, by their mean score.
+
+    Which are left out comes after all that are kept; if none is kept, none is left out. ``alpha = 0`` is best of n by
+    mean score, and an alpha above the second most frequent answer's share is the majority.
+
+    "Best-of-Majority: Minimax-Optimal Strategy for Pass@k Inference Scaling", arXiv 2510.03199.
+
+    >>> majority_filter(0.3)(["7", "5", "7", "6", "6"], [0.2, 1.0, 0.2, 0.5, 0.1])[0]
+    Ranked(answer='6', weight=0.3)
+    """
+    if not 0 <= alpha <= 1:
+        raise InvalidInput(f"majority_filter(alpha={alpha}); it is a share, 0 to 1")
+
+    def rank(answers: Sequence[str | None], scores: Sequence[float]) -> list[Ranked]:
+        kept = frequent(answers, alpha)
+        ranked = _by(answers, scores, lambda own, every: math.fsum(own) / len(own))
+        return sorted(ranked, key=lambda one: one.answer not in kept)
+
+    return rank
+
+
+def frequent(answers: Sequence[str | None], alpha: float) -> set[str]:
+    """The answers that at least a share ``alpha`` of the samples with an answer give; all, if none does."""
+    shares = majority()(answers, [])
+    return {one.answer for one in shares if one.weight >= alpha} or {one.answer for one in shares}
+
+
+def _share(own: list[float], every: float) -> float:
+    return math.fsum(own) / every if every > 0 else 0.0
+
+
+def _by(
+    answers: Sequence[str | None], scores: Sequence[float], worth: Callable[[list[float], float], float]
+) -> list[Ranked]:
+    scored = any(answer is not None and not math.isnan(s) for answer, s in zip(answers, scores, strict=True))
+    of: dict[str, list[float]] = {}
+    for answer, score in zip(answers, scores, strict=True):
+        if answer is not None and not (scored and math.isnan(score)):
+            of.setdefault(answer, []).append(score if scored else 1.0)
+    every = math.fsum(score for own in of.values() for score in own)
+    ranked = [Ranked(answer, worth(own, every)) for answer, own in of.items()]
+    # equal weights: the more frequent answer, then the one seen first (sorting is stable)
+    return sorted(ranked, key=lambda one: (-one.weight, -len(of[one.answer])))

@@ -1,0 +1,101 @@
+"""A plan of sub-questions: two calls that ask a model for it, and readers that survive what it answers."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Awaitable, Callable
+from typing import NamedTuple
+
+from budgeteer.models.model import Message
+from budgeteer.solve import Task
+from budgeteer.strategies.kit.trace import Prompt, ask
+
+
+class Part(NamedTuple):
+    """One sub-question.
+
+    Attributes:
+        text: as the model is told.
+        credit: complexity weight, > 0.
+        decay: of its error curve ``credit * tokens^-decay``; only water-filling asks for it.
+    """
+
+    text: str
+    credit: float = 1.0
+    decay: float = 1.0
+
+
+class Plan(NamedTuple):
+    """Sub-questions in their order, and the question's level of difficulty from 1 to 5, or None."""
+
+    parts: tuple[Part, ...]
+    level: int | None = None
+
+
+Planner = Callable[[Task], Awaitable[Plan]]
+
+SPLIT = (
+    "Split this problem into 2 to 5 sub-questions, one a line, numbered. Do not solve it.\n\nProblem: {question}\n"
+    "Sub-questions:\n"
+)
+GRADE = (
+    "Grade the problem from 1 (easy) to 5 (hard), then share 100 credits among its sub-questions by difficulty. "
+    "Write numbers only: the level, then the credits in order, separated by commas.\n\nProblem: {question}\n"
+    "Sub-questions:\n{parts}\nLevel and credits:"
+)
+_NUMBERED = re.compile(r"^\s*(?:\d+[.):]|[-*])\s*(\S.*?)\s*$", re.MULTILINE)
+_NUMBER = re.compile(r"\d+(?:\.\d+)?")
+
+
+def model_planner(split_tokens: int = 200, grade_tokens: int = 40) -> Planner:
+    """Two calls, both charged: sub-questions, then level and credits.
+
+    What cannot be read or afforded is left out: no sub-questions make one part of the whole question, no credits make
+    equal ones.
+
+    Args:
+        split_tokens, grade_tokens: caps of the two calls.
+    """
+
+    async def plan(task: Task) -> Plan:
+        question = task.question.text
+        chat = not isinstance(task.style.prompt(question), str)
+
+        async def call(text: str, most: int, stop: tuple[str, ...], at: int) -> str:
+            prompt: Prompt = (Message("user", text),) if chat else text
+            keep = task.style.answer_tokens
+            return (await ask(task, prompt, most=most, keep=keep, stop=stop, temperature=0.0, stage="plan", at=at)).text
+
+        lines = read_parts(await call(SPLIT.format(question=question), split_tokens, ("\n\n",), 0))
+        if len(lines) < 2:
+            return Plan((Part(question),))
+        listed = "\n".join(f"{j}. {line}" for j, line in enumerate(lines, 1))
+        level, credits = read_grades(
+            await call(GRADE.format(question=question, parts=listed), grade_tokens, ("\n\n",), 1), len(lines)
+        )
+        return Plan(tuple(Part(line, credit) for line, credit in zip(lines, credits, strict=True)), level)
+
+    return plan
+
+
+def read_parts(text: str) -> list[str]:
+    """The first five numbered or bulleted lines.
+
+    >>> read_parts("1. Find x.\\n2) Square it.\\nThat is all.")
+    ['Find x.', 'Square it.']
+    """
+    return _NUMBERED.findall(text)[:5]
+
+
+def read_grades(text: str, n: int) -> tuple[int | None, list[float]]:
+    """(level or None, n credits > 0); equal credits if there are not n positive ones.
+
+    >>> read_grades("3: 50, 30, 20", 3)
+    (3, [50.0, 30.0, 20.0])
+    >>> read_grades("hard", 2)
+    (None, [1.0, 1.0])
+    """
+    numbers = [float(number) for number in _NUMBER.findall(text)[: n + 1]]
+    level = int(numbers[0]) if numbers and numbers[0] in (1, 2, 3, 4, 5) else None
+    credits = numbers[1:]
+    return level, credits if len(credits) == n and min(credits) > 0 else [1.0] * n

@@ -1,0 +1,195 @@
+"""Parallel search step by step: dora, rebase and beam are this loop with another rule for who is continued how often.
+
+"Every Rollout Counts: Optimal Resource Allocation for Efficient Test-Time Scaling", arXiv 2506.15707, section 2.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from budgeteer.core.errors import BudgetExceeded, InvalidInput, ModelError
+from budgeteer.core.plan import F64, I64
+from budgeteer.models.model import LOGPROBS, PREFIX, STOP, Request
+from budgeteer.solve import Answer, Strategy, Task, derive
+from budgeteer.strategies.kit.aggregate import weighted_majority
+from budgeteer.strategies.kit.samples import Sample, mean_logprob, most_that_fit, read, traces_of
+from budgeteer.strategies.kit.score import Scorer
+
+Copies = Callable[[F64, Sequence[str], int], I64]
+"""(scores [k], texts [k], n) -> how many rollouts continue each of the k paths, [k], in sum n."""
+
+
+@dataclass(frozen=True, slots=True)
+class Path:
+    """A partial trace: its sample, and whether it ended."""
+
+    sample: Sample
+    ended: bool = False
+
+
+def raw_prompt(task: Task) -> str:
+    """The prompt as text that can be continued."""
+    prompt = task.style.prompt(task.question.text)
+    if not isinstance(prompt, str):
+        raise InvalidInput("a search by steps continues raw text; give a style whose prompt is text, not messages")
+    return prompt
+
+
+async def extend(
+    task: Task, prompt: str, path: Sample, n: int, *, step: str, step_tokens: int, temperature: float, seed: int,
+    logprobs: bool = False,
+) -> list[Path]:  # fmt: skip
+    """n continuations of a path by one step, fewer where the budget ends; room is kept to force an answer.
+
+    A step ends at the text ``step``, which stays part of the path. A path ended when its answer is complete or the
+    model ended it. One that is cut by the cap goes on with the next step.
+
+    Raises:
+        ModelError: the call failed for good.
+    """
+    style, text = task.style, prompt + path.text
+    count = most_that_fit(task, text, n, step_tokens)
+    while count and task.model.afford(text, n=count, most=step_tokens, keep=_closing(task)) < step_tokens:
+        count -= 1
+    if not count:
+        return []
+    stops = tuple(dict.fromkeys((step, *style.stop)))
+    try:
+        response = await task.model.generate(
+            Request(text, step_tokens, count, temperature, stops, seed=seed, logprobs=logprobs)
+        )
+    except BudgetExceeded:
+        return []
+    found = []
+    each = (response.usage.output or 0) // max(1, len(response.choices))
+    for choice in response.choices:
+        tokens = each if choice.tokens is None else choice.tokens
+        whole = path.text + choice.text
+        rest = style.split(whole)[1]
+        closed = rest is not None and (style.complete(rest) or (choice.finish == STOP and rest.strip() != ""))
+        empty = choice.finish == STOP and not choice.text  # it ended by itself before it wrote anything
+        if not closed and choice.finish == STOP:
+            whole += step
+        logprob = mean_logprob(choice)
+        if logprob is not None and path.logprob is not None and tokens + path.tokens:
+            logprob = (logprob * tokens + path.logprob * path.tokens) / (tokens + path.tokens)
+        answer = read(style, whole, choice.finish) if closed else None
+        found.append(Path(Sample(whole, answer, path.tokens + tokens, logprob), closed or empty))
+    return found
+
+
+async def force(task: Task, prompt: str, path: Sample) -> Sample:
+    """The path with its thinking closed and an answer asked for; unchanged if the budget does not allow that."""
+    style = task.style
+    closed = path.text if style.split(path.text)[1] is not None else path.text + style.close
+    room = task.model.afford(prompt + closed, most=style.answer_tokens)
+    if not room:
+        return path
+    request = Request(prompt + closed, room, temperature=0.0, stop=style.stop, seed=derive(task.seed, "answer", closed))
+    try:
+        response = await task.model.generate(request, stage="answer")
+    except (BudgetExceeded, ModelError):
+        return path
+    choice = response.choices[0]
+    text = closed + choice.text
+    return replace(path, text=text, answer=read(style, text, choice.finish), tokens=path.tokens + (choice.tokens or 0))
+
+
+def _closing(task: Task) -> int:
+    return task.model.count(task.style.close) + task.style.answer_tokens if task.style.close else 0
+
+
+def step_search(
+    copies: Copies, scorer: Scorer, n: int, *, step: str, step_tokens: int, depth: int, temperature: float
+) -> Strategy:
+    """The loop: n rollouts; every round each path that goes on grows by one step, is scored, and is copied or dropped.
+
+    Paths that ended go to the pool with their score. The search stops when the pool holds n, when none goes on, after
+    ``depth`` rounds or when the budget ends. The answer is the majority of the pool weighted by score; with an empty
+    pool, the best path's thinking is closed and its answer asked for, for which room is kept.
+
+    Args:
+        copies: who is continued how often.
+        scorer: of partial traces; a NaN counts as 0.
+        n: rollouts.
+        step: the text that ends a step.
+        step_tokens: cap of one step.
+        depth: rounds at most.
+        temperature: of the steps.
+    """
+    if n < 1 or step_tokens < 1 or depth < 1 or not step:
+        raise InvalidInput(f"n={n}, step_tokens={step_tokens}, depth={depth}, step={step!r}; all are at least 1 long")
+    logprobs = LOGPROBS in scorer.needs
+
+    async def solve(task: Task) -> Answer:
+        score, prompt = scorer.bind(task), raw_prompt(task)
+        active: list[Sample] = [Sample("", None, 0)]
+        shares = np.array([n])
+        pool: list[Sample] = []
+        weights: list[float] = []
+        stopped = "done"
+        best = active[0]
+        for round in range(depth):
+            # equal texts are one request
+            wanted: dict[str, int] = {}
+            first: dict[str, Sample] = {}
+            for sample, share in zip(active, shares.tolist(), strict=True):
+                wanted[sample.text] = wanted.get(sample.text, 0) + share
+                first.setdefault(sample.text, sample)
+            grown = await asyncio.gather(*(
+                extend(
+                    task, prompt, first[text], count, step=step, step_tokens=step_tokens, temperature=temperature,
+                    seed=derive(task.seed, "step", round, text), logprobs=logprobs,
+                )
+                for text, count in wanted.items() if count
+            ), return_exceptions=True)  # fmt: skip
+            paths = [path for some in grown if isinstance(some, list) for path in some]
+            failed = [some for some in grown if isinstance(some, BaseException)]
+            for error in failed:
+                if not isinstance(error, ModelError):
+                    raise error
+            if len(paths) < int(shares.sum()):
+                stopped = f"error: {failed[0]}" if failed else "budget"
+            if not paths:
+                break
+            scores = [0.0 if s != s else s for s in await score([path.sample for path in paths])]
+            for path, s in zip(paths, scores, strict=True):
+                if path.ended:
+                    pool.append(path.sample)
+                    weights.append(max(s, 0.0))
+            going = [(path.sample, s) for path, s in zip(paths, scores, strict=True) if not path.ended]
+            if not going or len(pool) >= n:
+                break
+            best = max(going, key=lambda pair: pair[1])[0]
+            active = [sample for sample, _ in going]
+            shares = copies(np.array([s for _, s in going]), [sample.text for sample in active], n)
+        ranked = weighted_majority()([sample.answer for sample in pool], weights)
+        if not ranked:
+            forced = await force(task, prompt, best)
+            return Answer(forced.answer, stopped, traces_of([*pool, forced]))
+        return Answer(ranked[0].answer, stopped, traces_of(pool), ranked[0].weight)
+
+    return Strategy(solve, scorer.needs | {PREFIX})
+
+
+def by_share(shares: F64, n: int) -> I64:
+    """n rollouts by share: largest remainder, ties to the first.
+
+    >>> by_share(np.array([0.5, 0.25, 0.25]), 5)
+    array([3, 1, 1])
+    """
+    exact = n * shares / shares.sum()
+    units: I64 = np.floor(exact + 1e-12).astype(np.int64)
+    order = np.lexsort((np.arange(len(units)), -(np.round(exact - units, 12))))
+    units[order[: n - int(units.sum())]] += 1
+    return units
+
+
+def softmax(scores: F64, temperature: float) -> F64:
+    """exp(scores / temperature), normalised."""
+    z = np.exp((scores - scores.max()) / temperature)
+    return np.asarray(z / z.sum())
