@@ -98,7 +98,7 @@ def test_reasoning_gym_without_pycosat():
     code = """
 import sys
 sys.modules["pycosat"] = None  # not to be imported, wherever it is installed
-from budgeteer.errors import InvalidInput
+from budgeteer.core.errors import InvalidInput
 from budgeteer.lab.tasks.gym import Gym
 assert len(Gym("gcd", 3, 0).items) == 3
 assert sys.modules.get("pycosat") is None

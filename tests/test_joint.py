@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from scipy.optimize import approx_fprime, milp
 from scipy.stats import chisquare
 
-from budgeteer.allocate import match, pivotal
+from budgeteer.allocate import pivotal
 from budgeteer.core.errors import InvalidInput
 from budgeteer.joint import riemannian
 from budgeteer.joint._riemannian import (

@@ -15,9 +15,9 @@ from redis_server import flush, redis_url
 
 WORKER = """
 import asyncio, json, random, sys
-from budgeteer.errors import BudgetExceeded
+from budgeteer.core.errors import BudgetExceeded
 from budgeteer.ledger import Allowance, RedisLedger, SqliteLedger
-from budgeteer.ledger.estimate import Estimator, State
+from budgeteer.metering.estimate import Estimator, State
 where, seed, tasks, calls = sys.argv[1], *map(int, sys.argv[2:])
 ledger = RedisLedger(where, timeout=30) if where.startswith("redis") else SqliteLedger(where, timeout=60)
 rng = random.Random(seed)

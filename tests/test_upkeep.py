@@ -87,7 +87,7 @@ import sys, time
 from openai import OpenAI
 from budgeteer.adapters.openai import wrap
 from budgeteer.ledger import Allowance, SqliteLedger
-from budgeteer.ledger.estimate import Bounds
+from budgeteer.metering.estimate import Bounds
 import budgeteer.ledger.allowance as allowances
 allowances.TTL = 1
 client = OpenAI(base_url=sys.argv[1], api_key="x", max_retries=0)
