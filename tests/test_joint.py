@@ -27,7 +27,7 @@ from budgeteer.joint._riemannian import (
 from budgeteer.lab.evidence import load_balance as load_evidence
 from budgeteer.lab.evidence import pivotal as pivotal_evidence
 from budgeteer.lab.evidence import riemannian as rco_evidence
-from budgeteer.online import load_balance, online_matching
+from budgeteer.online import load_balance, match, online_matching
 
 # RCO's geometry
 
