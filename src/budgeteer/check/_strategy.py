@@ -1,4 +1,4 @@
-"""The rules of :func:`budgeteer.check.check_strategy`, and the scripted model that they run on."""
+"""The rules of strategies, and the scripted model that they run on."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import random
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
-from budgeteer.check import CheckFailed
+from budgeteer.check._common import CheckFailed
 from budgeteer.core.errors import InvalidInput, ModelError
 from budgeteer.core.usage import Usage
 from budgeteer.ledger import Allowance, Limit, MemoryLedger
@@ -109,8 +109,26 @@ class ToyModel:
         pass
 
 
-def check(factory: Callable[[], Strategy], seed: int, model: Callable[[], Model] | None, budgets: int) -> None:
-    """All rules, in the order in which a failure explains most."""
+def check_strategy(
+    factory: Callable[[], Strategy], *, seed: int = 0, model: Callable[[], Model] | None = None, budgets: int = 12
+) -> None:
+    """Run a strategy on a scripted model, and raise :class:`CheckFailed` at the first broken rule.
+
+    Rules: whatever the budget, from 0 up, it returns an Answer and does not raise; an answer is in the style's normal
+    form, and no answer comes with a reason; every call goes through the task's model, and none is left under way; the
+    units spent are within the budget; with a large budget on a model that answers, it answers; the same seed gives the
+    same answer by the same calls; on a model that fails half of its calls, or cuts them off, no answer that came is
+    lost: a ModelError may pass only when nothing was answered (the runner makes it the reason); on one that fails
+    always there is no answer. A strategy without needs works with messages on a black box, which
+    declares no capability; one with needs is refused there by the runner, before any call.
+
+    Args:
+        factory: makes the strategy, afresh for every run.
+        seed: of the budgets and the model.
+        model: a model with what the strategy needs, for strategies that need internals; the rules about failures and
+            large budgets are then left out, since nothing is known of it.
+        budgets: how many random budgets of each kind.
+    """
     strategy = factory()
     if not isinstance(strategy, Strategy):
         raise CheckFailed(f"the factory made {strategy!r}, no Strategy")
