@@ -8,15 +8,15 @@ import types
 
 from budgeteer import cli
 from budgeteer.core import registry
-from budgeteer.core.registry import Method
+from budgeteer.core.method import Method
 from scripted import Scripted
 from test_frontier import write
 
-STRATEGIES = {
-    "once": Method("once", "strategy", "strategies:once", "one sample"),
-    "vote": Method("vote", "strategy", "strategies:vote", "the most frequent of several"),
-    "inside": Method("inside", "strategy", "strategies:inside", "needs internals"),
-}
+STRATEGIES = (
+    Method("once", "strategy", "strategies:once", "one sample"),
+    Method("vote", "strategy", "strategies:vote", "the most frequent of several"),
+    Method("inside", "strategy", "strategies:inside", "needs internals"),
+)
 
 
 class Slow(Scripted):
@@ -43,6 +43,6 @@ def loader(model: Slow) -> types.ModuleType:
 
 
 if __name__ == "__main__":
-    registry.METHODS.update(STRATEGIES)
+    registry.METHODS = (*registry.METHODS, *STRATEGIES)
     sys.modules["budgeteer.models.load"] = loader(Slow(float(sys.argv[1])))
     sys.exit(cli.main(sys.argv[2:]))

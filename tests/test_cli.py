@@ -104,10 +104,10 @@ def test_interrupt_says_that_it_can_go_on(monkeypatch: pytest.MonkeyPatch, capsy
 def test_methods_lists_the_registry(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["methods"]) == 0
     text = capsys.readouterr().out
-    assert all(method.name in text for method in registry.methods().values())
+    assert all(method.name in text for method in registry.methods())
     assert cli.main(["methods", "--json"]) == 0
     rows = json.loads(capsys.readouterr().out)
-    assert [row["name"] for row in rows] == [method.name for method in registry.methods().values()]
+    assert [row["name"] for row in rows] == [method.name for method in registry.methods()]
     assert {"name", "part", "arxiv", "decides", "verdict"} <= rows[0].keys()
 
 
@@ -246,7 +246,7 @@ def test_the_curve_of_margins_is_the_methods_and_counts_the_first_units(
     items = Items(
         ("a", "b"), np.array([2.0, 2.0]), std=np.array([2.0, 2.0]), scale=np.full(2, 3.0), decay=np.full(2, 0.5)
     )
-    allocator = registry.load(method)(**settings)
+    allocator = registry.make("allocator", method, **settings)
     plan = allocator.allocate(40, items, (), rng=np.random.default_rng(0))
     spent, slope = margins(items, plan, margin_of(method, items, settings))
     first = 0 if settings.get("curve") == "exponential" else 1  # that one begins with nothing
@@ -261,7 +261,7 @@ def test_the_curve_of_margins_is_the_methods_and_counts_the_first_units(
 
 def test_the_curve_of_margins_where_items_may_go_without() -> None:
     items = Items(("a", "b"), np.array([2.0, 1.0]), pass_rate=np.array([0.5, 0.5]))
-    plan = registry.load("selective")().allocate(9, items, (), rng=np.random.default_rng(0))
+    plan = registry.make("allocator", "selective").allocate(9, items, (), rng=np.random.default_rng(0))
     spent, slope = margins(items, plan, margin_of("selective", items, {}))
     # blocks of three, 3/16 each: b's for 3 tokens, a's for 6; then 1/32 of b for 1, 1/32 of a for 2, 1/64 of b for 1
     assert slope[:5] == pytest.approx([1 / 16, 1 / 32, 1 / 32, 1 / 64, 1 / 64])

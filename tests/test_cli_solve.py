@@ -28,8 +28,7 @@ PRICES = "[models.reasoner]\ninput = 1\noutput = 2\n"
 
 @pytest.fixture
 def model(monkeypatch):
-    for name, method in STRATEGIES.items():
-        monkeypatch.setitem(registry.METHODS, name, method)
+    monkeypatch.setattr(registry, "METHODS", (*registry.METHODS, *STRATEGIES))
     made = Slow()
     monkeypatch.setitem(sys.modules, "budgeteer.models.load", loader(made))
     return made

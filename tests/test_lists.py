@@ -24,7 +24,7 @@ def arrays() -> dict[str, Any]:
     return {name: np.array(column, np.int64 if name in whole else np.float64) for name, column in COLUMNS.items()}
 
 
-@pytest.mark.parametrize("name", [m.name for m in registry.METHODS.values() if m.part == "allocator"])
+@pytest.mark.parametrize("name", list(registry.of("allocator")))
 def test_an_allocator_given_lists_plans_as_with_arrays(name: str) -> None:
     """The right value is the plan of the arrays; what an allocator refuses, it refuses of both with the same words."""
     menu = ([[2, 6], [3, 5], [4]], [[3.0, 7.0], [4.0, 5.0], [1.0]])
@@ -35,7 +35,7 @@ def test_an_allocator_given_lists_plans_as_with_arrays(name: str) -> None:
     ):
         for one in (items, options):
             try:
-                allocator = registry.load(name)()
+                allocator = registry.load(registry.get("allocator", name))()
                 plan = allocator.allocate(300, one, allocator.init(one), rng=np.random.default_rng(0))
                 found.append((plan.units.tolist(), plan.expected_cost))
             except (InvalidInput, TypeError) as error:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import importlib.util
-import math
 import subprocess
 import sys
 
@@ -14,7 +13,6 @@ import pytest
 
 from budgeteer import Items, Menu, Plan, Stopper, chain
 from budgeteer.allocate import (
-    Bank,
     cap,
     elimination,
     floor,
@@ -26,55 +24,21 @@ from budgeteer.allocate import (
     uniform,
     water_filling,
 )
-from budgeteer.check import CheckFailed, check_allocator, check_online, check_stopper, check_strategy
+from budgeteer.check import (
+    CheckFailed,
+    check_allocator,
+    check_method,
+    check_stopper,
+    check_strategy,
+    objectives,
+)
+from budgeteer.check._method import example
 from budgeteer.core.allocator import Allocator, stateless
 from budgeteer.core.errors import InvalidInput, UnknownName
 from budgeteer.core.plan import whole
-from budgeteer.core.registry import METHODS, Method, get, load
+from budgeteer.core.registry import METHODS, Method, get, load, make
 from budgeteer.models.model import INTERNALS
 from budgeteer.solve import registered
-
-TURN = np.arange(12.0)
-ARGUMENTS = {
-    "dynamic-sampling": {"target": 4},
-    "marker-gate": {"first": 40, "last": 120},
-    # the items of check_allocator, with some slopes and difficulties
-    "optimal-design": {
-        "bank": Bank(tuple(f"item{i:02d}" for i in range(12)), np.stack([1 + TURN % 3, np.sin(TURN)], 1), np.cos(TURN))
-    },
-    "dual-descent": {"budget": (300,), "horizon": 400},
-    "online-knapsack": {"budget": 300, "low": 0.05, "high": 3.0},
-}
-STRATEGY_PARTS = {
-    "best-of-n": {"scorer": "self-evaluation"},
-    "best-of-majority": {"scorer": "self-evaluation"},
-    "dora": {"scorer": "self-evaluation"},
-    "rebase": {"scorer": "mean-logprob"},
-    "beam": {"scorer": "self-evaluation"},
-    "value-tree": {"critic": "progress"},
-}
-ORDERED = {"dynamic-sampling"}
-MENU = {"greedy-marginal", "max-min", "menu-knapsack"}
-
-
-def seen(items):
-    return np.where(np.isnan(items.pass_rate), 0.5, items.pass_rate)
-
-
-def mixed(n, p):
-    return np.where(n > 0, 1 - p**n - (1 - p) ** n, 0.0)
-
-
-OBJECTIVES = {
-    "neyman": lambda items, n: -math.fsum(items.std**2 / n),
-    "variance": lambda items, n: -math.fsum(seen(items) * (1 - seen(items)) / n),
-    "water-filling": lambda items, n: -math.fsum(items.scale * np.array(n, float) ** -items.decay),
-    "exponential": lambda items, n: -math.fsum(items.scale * np.exp(-items.decay * n)),
-    "knapsack-allocator": lambda items, n: math.fsum(mixed(n, seen(items)) * seen(items) * (1 - seen(items)) ** 2),
-    "selective": lambda items, n: math.fsum(mixed(n, seen(items)) * seen(items) * (1 - seen(items))),
-    "max-min": lambda items, n: float(items.menu.at(n)[1].min()),
-}
-"""What the allocators that state a value say they maximise, written from their docstrings."""
 
 
 def importable(method):
@@ -86,46 +50,40 @@ def importable(method):
 
 
 def of(part):
-    return [name for name, method in METHODS.items() if method.part == part and importable(method)]
+    return [method.name for method in METHODS if method.part == part and importable(method)]
 
 
 @pytest.mark.parametrize("seed", [0, 1, 2])
 @pytest.mark.parametrize("name", of("allocator"))
 def test_allocator_keeps_the_rules(name, seed):
-    check_allocator(
-        load(name)(**ARGUMENTS.get(name, {})),
-        seed=seed,
-        ordered=name in ORDERED,
-        menu=name in MENU,
-        objective=OBJECTIVES.get(name),
-    )
+    check_method(get("allocator", name), seed=seed)
 
 
 @pytest.mark.parametrize(
-    ("allocator", "name"),
+    ("allocator", "objective"),
     [
         (uniform(4), None),
-        (neyman(min_units=2, max_units=5), "neyman"),
-        (neyman(published=True), "neyman"),
-        (knapsack(per_token=True), "knapsack-allocator"),
-        (knapsack(low=1, high=6, fallback=False), "knapsack-allocator"),
-        (water_filling("exponential"), "exponential"),
+        (neyman(min_units=2, max_units=5), objectives.neyman),
+        (neyman(published=True), objectives.neyman),
+        (knapsack(per_token=True), objectives.knapsack),
+        (knapsack(low=1, high=6, fallback=False), objectives.knapsack),
+        (water_filling("exponential"), objectives.exponential),
         (elimination(exit="pos"), None),
         (chain(neyman(), floor(3), cap(9), round_to_budget(), min_group(2)), None),
     ],
 )
-def test_options_keep_the_rules(allocator, name):
-    check_allocator(allocator, objective=OBJECTIVES.get(name))
+def test_options_keep_the_rules(allocator, objective):
+    check_allocator(allocator, objective=objective)
 
 
 @pytest.mark.parametrize("name", of("online"))
 def test_online_keeps_the_rules(name):
-    check_online(load(name)(**ARGUMENTS[name]))
+    check_method(get("online", name))
 
 
 @pytest.mark.parametrize("name", of("stopper"))
 def test_stopper_keeps_the_rules(name):
-    check_stopper(load(name)(**ARGUMENTS.get(name, {})))
+    check_method(get("stopper", name))
 
 
 @pytest.fixture(scope="module")
@@ -138,15 +96,12 @@ def reasoner():
 @pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize("name", of("strategy"))
 def test_strategy_keeps_the_rules(name, seed, request):
-    def factory():
-        parts = {key: load(part)() for key, part in STRATEGY_PARTS.get(name, {}).items()}
-        return load(name)(**parts)
-
-    inside = INTERNALS in factory().needs
-    model = request.getfixturevalue("reasoner") if inside else None
+    inside = INTERNALS in example(get("strategy", name)).needs
+    made = request.getfixturevalue("reasoner") if inside else None
     if inside and seed:
         pytest.skip("strategies inside the model are checked with one seed: a real one takes its time")
-    check_strategy(factory, seed=seed, model=(lambda: model) if inside else None, budgets=2 if inside else 12)
+    model = (lambda: made) if inside else None
+    check_method(get("strategy", name), seed=seed, model=model, budgets=2 if inside else 12)
 
 
 @pytest.mark.parametrize(
@@ -162,9 +117,8 @@ def test_strategies_with_other_parameters_keep_the_rules(text, seed):
     check_strategy(lambda: registered.build(registered.parse(text)), seed=seed, budgets=12)
 
 
-@pytest.mark.parametrize("name", list(METHODS))
-def test_registered_paths_exist_and_say_what_they_are(name):
-    method = METHODS[name]
+@pytest.mark.parametrize("method", METHODS, ids=lambda method: f"{method.part} {method.name}")
+def test_registered_paths_exist_and_say_what_they_are(method):
     if not importable(method):
         pytest.skip(f"{method.path} is not there")
     assert load(method).__doc__
@@ -175,12 +129,14 @@ def test_registered_paths_exist_and_say_what_they_are(name):
 
 def test_registry_and_recipes_agree():
     recipes = pytest.importorskip("budgeteer.rl.recipes").RECIPES
-    assert {name: load(name) for name in METHODS if METHODS[name].part == "recipe"} == recipes
+    assert {method.name: load(method) for method in METHODS if method.part == "recipe"} == recipes
 
 
 def test_registry_names_the_nearest():
     with pytest.raises(UnknownName, match="neyman"):
-        get("neymann")
+        get("allocator", "neymann")
+    with pytest.raises(UnknownName):
+        get("strategy", "neyman")
 
 
 def test_registry_reads_entry_points(monkeypatch):
@@ -191,7 +147,7 @@ def test_registry_reads_entry_points(monkeypatch):
             return Method("theirs", "allocator", "budgeteer.allocate._uniform:uniform", "the same for all")
 
     monkeypatch.setattr("importlib.metadata.entry_points", lambda group: [Entry()])
-    assert load("theirs") is load("uniform")
+    assert load(get("allocator", "theirs")) is load(get("allocator", "uniform"))
 
 
 def test_registry_starts_without_numpy():
@@ -370,7 +326,7 @@ def test_check_allocator_accepts_random_draws_by_position():
 
 
 def test_check_allocator_needs_the_flag_for_a_preference_order():
-    allocator = load("dynamic-sampling")(target=4)
+    allocator = make("allocator", "dynamic-sampling", target=4)
     check_allocator(allocator, ordered=True)
     with pytest.raises(CheckFailed, match="order of the items"):
         check_allocator(allocator)

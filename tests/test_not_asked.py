@@ -24,8 +24,7 @@ FIVE = ["chains:max_steps=2", "--limit", "5"]
 
 @pytest.fixture
 def model(monkeypatch):
-    for name, method in STRATEGIES.items():
-        monkeypatch.setitem(registry.METHODS, name, method)
+    monkeypatch.setattr(registry, "METHODS", (*registry.METHODS, *STRATEGIES))
     made = Slow()
     monkeypatch.setitem(sys.modules, "budgeteer.models.load", loader(made))
     return made

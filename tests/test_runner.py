@@ -186,9 +186,8 @@ def test_what_a_strategy_raises_or_returns_is_a_reason():
 def test_a_strategy_that_needs_more_is_refused_before_anything_is_asked(monkeypatch):
     from budgeteer.core import registry
 
-    monkeypatch.setitem(
-        registry.METHODS, "twice", registry.Method("twice", "strategy", "strategies:vote", "the most frequent answer")
-    )
+    twice = registry.Method("twice", "strategy", "strategies:vote", "the most frequent answer")
+    monkeypatch.setattr(registry, "METHODS", (*registry.METHODS, twice))
     model = Scripted(right)
     with pytest.raises(InvalidInput, match=r"needs internals, which scripted does not have; these would work: .*twice"):
         go(inside(), model, "100")

@@ -9,7 +9,7 @@ import pytest
 pytest.importorskip("torch")
 
 from budgeteer.core.errors import InvalidInput
-from budgeteer.core.registry import load
+from budgeteer.core.registry import make
 from insides import ask, reasoner
 from scripted import Scripted
 
@@ -26,7 +26,7 @@ def model():
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("output", [0, 1, 4, 7, 23, 60, 300])
 def test_any_budget_is_kept_and_has_a_reason(model, name, output):
-    answer, budgeted = ask(load(name)(), model, output=output)
+    answer, budgeted = ask(make("strategy", name), model, output=output)
     assert budgeted.spend.usage.output <= output
     assert answer.answer is not None or answer.stopped_by in ("budget", "done")
     if output == 0:
@@ -37,12 +37,12 @@ def test_any_budget_is_kept_and_has_a_reason(model, name, output):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_the_same_seed_gives_the_same_answer(model, name):
-    first, other = (ask(load(name)(), model, output=120, seed=7)[0] for _ in range(2))
+    first, other = (ask(make("strategy", name), model, output=120, seed=7)[0] for _ in range(2))
     assert first == other
-    assert any(ask(load(name)(), model, output=120, seed=seed)[0].traces != first.traces for seed in range(6))
+    assert any(ask(make("strategy", name), model, output=120, seed=seed)[0].traces != first.traces for seed in range(6))
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_black_box_is_refused(name):
     with pytest.raises(InvalidInput, match="black box"):
-        ask(load(name)(), Scripted(lambda prompt, rng: "1</think>1\n"), output=100)
+        ask(make("strategy", name), Scripted(lambda prompt, rng: "1</think>1\n"), output=100)

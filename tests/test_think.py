@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from budgeteer.core.errors import InvalidInput
-from budgeteer.core.registry import METHODS, load
+from budgeteer.core.registry import METHODS, get, load, make
 from budgeteer.ledger import Allowance, Limit, MemoryLedger
 from budgeteer.models.model import SEED, Message
 from budgeteer.solve import Answer, Budgeted, Question, Strategy, Style, Task
@@ -341,8 +341,10 @@ def test_the_reminder_follows_the_question() -> None:
 
 # -- rules of all strategies --------------------------------------------------------------------------------------
 
-THINK = [name for name, m in METHODS.items() if m.part == "strategy" and m.path.startswith("budgeteer.think")]
-NAMES = [name for name in THINK if "internals" not in load(name)().needs]  # the others: test_strategies_inside.py
+THINK = [m.name for m in METHODS if m.part == "strategy" and not m.arguments]  # made without arguments
+NAMES = [
+    name for name in THINK if "internals" not in make("strategy", name).needs
+]  # the others: test_strategies_inside.py
 SMALL = {
     "diffadapt": {"probe_tokens": 8},
     "convergence": {"every": 5},
@@ -357,7 +359,7 @@ def noisy(prompt: str, rng: random.Random) -> str:
 
 
 def rules(name: str) -> Strategy:
-    return load(name)(**SMALL.get(name, {}))
+    return make("strategy", name, **SMALL.get(name, {}))
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -440,8 +442,11 @@ def test_an_endpoint_that_loses_a_race_for_the_budget_is_no_error(name: str) -> 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_factories_need_no_arguments(name: str) -> None:
-    assert isinstance(load(name)(), Strategy)
-    assert all(p.default is not inspect.Parameter.empty for p in inspect.signature(load(name)).parameters.values())
+    assert isinstance(make("strategy", name), Strategy)
+    assert all(
+        p.default is not inspect.Parameter.empty
+        for p in inspect.signature(load(get("strategy", name))).parameters.values()
+    )
 
 
 @pytest.mark.parametrize(

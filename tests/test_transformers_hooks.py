@@ -13,7 +13,7 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
 from budgeteer.core.errors import CheckpointError, MissingExtra  # noqa: E402
-from budgeteer.core.registry import load  # noqa: E402
+from budgeteer.core.registry import make  # noqa: E402
 from budgeteer.engine.head import load_head  # noqa: E402
 from budgeteer.engine.hook import Action  # noqa: E402
 from budgeteer.models.model import INTERNALS, STOP, Chunk, Request, Response  # noqa: E402
@@ -231,7 +231,7 @@ def test_a_hook_that_raises_fails_its_own_request(model, loop) -> None:
 @pytest.mark.parametrize("name", ["budget-guidance", "switch-thinking", "mirostat", "diffadapt-probe", "zip-rc"])
 def test_every_strategy_inside_the_model_runs_and_keeps_its_budget(model, name) -> None:
     style = replace(STYLE, prompt=lambda text: "<bos>" + text)
-    answer, budgeted = ask(load(name)(), model, output=40, style=style)
+    answer, budgeted = ask(make("strategy", name), model, output=40, style=style)
     assert 7 <= budgeted.spend.usage.output <= 40
     assert answer.answer is not None
 

@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from budgeteer.allocate import uniform
-from budgeteer.core.registry import Method
+from budgeteer.core.method import Method
 from budgeteer.rl import recipes
 
 SCALE = 1.0

@@ -13,7 +13,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "src"))
 
-from budgeteer.core.registry import METHODS  # noqa: E402
+from budgeteer.core.methods import METHODS  # noqa: E402
 
 PACKAGES = ("allocate", "joint", "online", "rl.advantage", "rl.ratio", "rl.weight", "steer", "strategies")
 HEAD = "# Written by tools/exports.py."
@@ -22,7 +22,7 @@ HEAD = "# Written by tools/exports.py."
 def exports(package: str) -> dict[str, str]:
     """Name -> file of a package, such as ``{"neyman": "_neyman"}``."""
     found = {}
-    for method in METHODS.values():
+    for method in METHODS:
         module, _, factory = method.path.partition(":")
         home, _, file = module.rpartition(".")
         if home == f"budgeteer.{package}":

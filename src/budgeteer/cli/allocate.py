@@ -91,15 +91,10 @@ def _settings(texts: list[str]) -> dict[str, Any]:
 
 def _allocator(name: str, settings: dict[str, Any]) -> Allocator:
     from budgeteer.core import registry
-    from budgeteer.core.errors import InvalidInput, UnknownName
+    from budgeteer.core.errors import InvalidInput
 
-    known = {method.name for method in registry.methods().values() if method.part == "allocator"}
-    if name not in known:
-        raise UnknownName("allocator", name, known)
-    factory = registry.load(name)
-    registry.require_bools(name, factory, settings)
     try:
-        allocator: Allocator = factory(**settings)
+        allocator: Allocator = registry.make("allocator", name, **settings)
     except TypeError as error:
         raise InvalidInput(f"{name} does not take these arguments: {error}") from error
     return allocator

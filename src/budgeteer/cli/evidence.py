@@ -22,10 +22,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Run, write NAME.json and the page, print verdicts; or only renew the page."""
     from budgeteer.core import registry
-    from budgeteer.core.errors import InvalidInput
+    from budgeteer.core.errors import InvalidInput, UnknownName
     from budgeteer.lab import evidence
 
-    sets = sorted({m.evidence for m in registry.methods().values() if m.evidence})
+    sets = sorted({m.evidence for m in registry.methods() if m.evidence})
     if args.all + args.page + bool(args.name) != 1:
         raise InvalidInput(f"give one name or --all or --page; sets of experiments: {', '.join(sets)}")
     if args.page:
@@ -37,10 +37,12 @@ def run(args: argparse.Namespace) -> int:
         if args.name in sets:
             names = [args.name]
         else:
-            behind = registry.get(args.name).evidence
-            if behind is None:
+            called = [method for method in registry.methods() if method.name == args.name]
+            if not called:
+                raise UnknownName("method", args.name, {method.name for method in registry.methods()})
+            names = sorted({method.evidence for method in called if method.evidence})
+            if not names:
                 raise InvalidInput(f"{args.name} has no evidence yet; sets of experiments: {', '.join(sets)}")
-            names = [behind]
     for name in names:
         found = evidence.run(name)
         path = evidence.write(name, args.out, found)

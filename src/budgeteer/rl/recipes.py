@@ -19,7 +19,7 @@ from budgeteer.allocate import (
 )
 from budgeteer.core import registry
 from budgeteer.core.allocator import Allocator
-from budgeteer.core.errors import InvalidInput, UnknownName
+from budgeteer.core.errors import InvalidInput
 from budgeteer.core.plan import F64, I64
 from budgeteer.core.stopper import Stopper
 from budgeteer.rl.advantage import group_norm, history_baseline
@@ -308,16 +308,12 @@ def get(name: str) -> Recipe:
         return duet(MENDS, name)
     if name in RECIPES:
         return RECIPES[name]()
-    known = {name: method for name, method in registry.methods().items() if method.part == "recipe"}
-    if name not in known:
-        raise UnknownName("recipe", name, known)
-    factory = registry.load(known[name])
+    method = registry.get("recipe", name)
+    factory = registry.load(method)
     try:
         made = factory()
     except TypeError as error:
-        raise InvalidInput(
-            f"recipe {name!r}: {known[name].path} cannot be called without arguments: {error}"
-        ) from error
+        raise InvalidInput(f"recipe {name!r}: {method.path} cannot be called without arguments: {error}") from error
     if not isinstance(made, Recipe):
-        raise InvalidInput(f"recipe {name!r}: {known[name].path} makes a {type(made).__name__}; return a Recipe")
+        raise InvalidInput(f"recipe {name!r}: {method.path} makes a {type(made).__name__}; return a Recipe")
     return replace(made, name=name)

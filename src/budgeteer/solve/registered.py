@@ -11,11 +11,9 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from budgeteer.core import registry
 from budgeteer.core.errors import InvalidInput, UnknownName
+from budgeteer.core.method import TAKES
 from budgeteer.solve.runner import Together
 from budgeteer.solve.strategy import Strategy
-
-PARTS = {"scorer": "scorer", "critic": "scorer", "aggregate": "aggregator", "allocator": "allocator"}
-"""Parameters that take a part -> which part of the registry."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,8 +86,8 @@ def build(spec: Spec) -> Strategy | Together:
         UnknownName: no strategy of this name, or no parameter of this name.
         InvalidInput: the method is no strategy, or refuses its parameters.
     """
-    many = {name for name, method in registry.methods().items() if method.part == "many"}
-    factory = registry.load(_known("many" if spec.name in many else "strategy", spec.name))
+    many = registry.of("many")
+    factory = registry.load(registry.get("many" if spec.name in many else "strategy", spec.name))
     parameters = dict(inspect.signature(factory).parameters)
     if spec.name in many:
         del parameters["tasks"]
@@ -97,9 +95,9 @@ def build(spec: Spec) -> Strategy | Together:
     for key, value in spec.params:
         if key not in parameters:
             raise UnknownName(f"parameter of {spec.name}", key, parameters)
-        if key in PARTS and isinstance(value, str):
+        if key in TAKES and isinstance(value, str):
             try:
-                given[key] = registry.load(_known(PARTS[key], value))()
+                given[key] = registry.load(registry.get(TAKES[key], value))()
             except TypeError as error:
                 raise InvalidInput(f"{key}={value} needs arguments ({error}); make it in Python") from error
         elif isinstance(value, str) and str(parameters[key].annotation).startswith("Strategy"):
@@ -108,7 +106,7 @@ def build(spec: Spec) -> Strategy | Together:
             _refuse(spec.name, key, value, str(parameters[key].annotation), get_type_hints(factory)[key])
     missing = [k for k, p in parameters.items() if p.default is p.empty and k not in given]
     if missing:
-        names = [name for name, method in registry.methods().items() if method.part == PARTS.get(missing[0])]
+        names = registry.of(TAKES.get(missing[0], ""))
         hint = f"one of {', '.join(names)}" if names else "a value"
         raise InvalidInput(f"{spec.name} needs {missing[0]}; give {spec.name}:{missing[0]}=, {hint}")
     if spec.name in many:
@@ -130,10 +128,3 @@ def _refuse(name: str, key: str, value: Any, written: str, hint: Any) -> None:
     plain = value is None or isinstance(value, bool | int | float | str)
     if plain and value not in words and not any(kind in takes for kind in kinds.get(type(value), (type(value),))):
         raise InvalidInput(f"{name}:{key}={value} is not possible: {key} is {' or '.join(words) or written}")
-
-
-def _known(part: str, name: str) -> registry.Method:
-    known = {name: method for name, method in registry.methods().items() if method.part == part}
-    if name not in known:
-        raise UnknownName(part, name, known)
-    return known[name]

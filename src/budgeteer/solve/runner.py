@@ -586,14 +586,13 @@ def refuse_needs(strategy: Strategy, model: Model, style: Style, checked: bool, 
 
 def fitting(capabilities: frozenset[str]) -> list[str]:
     """Names of registered strategies whose needs, as made without arguments, are among these capabilities."""
-    from budgeteer.core.registry import load, methods
+    from budgeteer.core.registry import load, of
 
     found = []
-    for method in methods().values():
-        if method.part == "strategy":
-            with contextlib.suppress(ImportError, TypeError, BudgeteerError):  # not installed, or needs arguments
-                if load(method)().needs <= capabilities:
-                    found.append(method.name)
+    for name, method in of("strategy").items():
+        with contextlib.suppress(ImportError, TypeError, BudgeteerError):  # not installed, or needs arguments
+            if load(method)().needs <= capabilities:
+                found.append(name)
     return found
 
 

@@ -12,12 +12,13 @@ from typing import Any
 
 from budgeteer.core import registry
 from budgeteer.core.errors import InvalidInput, UnknownName, VerifierError
+from budgeteer.core.method import Method
 from budgeteer.verify._protocol import Verifier
 
 
-def known() -> dict[str, registry.Method]:
+def known() -> dict[str, Method]:
     """Registered verifiers by name, those of other installed packages included."""
-    return {name: method for name, method in registry.methods().items() if method.part == "verifier"}
+    return registry.of("verifier")
 
 
 def named(text: str) -> Verifier:

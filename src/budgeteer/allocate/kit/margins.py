@@ -39,7 +39,7 @@ def margin_of(method: str, items: Items, settings: Mapping[str, Any]) -> Margin 
     """The margins of a registered allocator with these arguments; None if it weighs no gain of units."""
     if items.menu is not None or method not in WEIGHING:
         return None
-    call = inspect.signature(registry.load(method)).bind(**settings)
+    call = inspect.signature(registry.load(registry.get("allocator", method))).bind(**settings)
     call.apply_defaults()
     given, cost = call.arguments, items.cost[:, None]
     if method == "water-filling":

@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import NamedTuple, cast
 
 from budgeteer.core import registry
-from budgeteer.core.errors import BudgetExceeded, InvalidInput, ModelError, UnknownName
+from budgeteer.core.errors import BudgetExceeded, InvalidInput, ModelError
 from budgeteer.models.model import LOGPROBS, Message, Request
 from budgeteer.solve import Task, derive
 from budgeteer.solve.strategy import CHECK
@@ -59,11 +59,9 @@ def scorer_of(scorer: Scorer | str) -> Scorer:
     """
     if isinstance(scorer, Scorer):
         return scorer
-    known = {name: method for name, method in registry.methods().items() if method.part == "scorer"}
-    if scorer not in known:
-        raise UnknownName("scorer", scorer, known)
+    method = registry.get("scorer", scorer)
     try:
-        made = registry.load(known[scorer])()
+        made = registry.load(method)()
     except TypeError as error:
         raise InvalidInput(f"scorer {scorer!r} needs arguments ({error}); make it in Python") from error
     return cast("Scorer", made)

@@ -1,0 +1,65 @@
+"""What the registry knows of one method."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+PARTS: dict[str, str] = {
+    "allocator": "splits a budget over items that compete for it",
+    "online": "decides on each request of a stream before it sees the next",
+    "joint": "chooses an option a group for one loss of all groups together",
+    "rounding": "makes whole choices out of fractions",
+    "matching": "assigns resources to requests that may come",
+    "router": "assigns tokens to experts",
+    "ledger": "holds what may be spent",
+    "stopper": "ends rows while they are decoded",
+    "strategy": "answers one question with what a budget leaves",
+    "many": "answers many questions from one budget",
+    "aggregator": "makes one answer out of several samples",
+    "scorer": "says how good a sample is",
+    "verifier": "says whether an answer is the reference answer",
+    "recipe": "spends a training step's tokens and learns from them",
+}
+"""Part -> what a method of it does."""
+
+TAKES = {"scorer": "scorer", "critic": "scorer", "aggregate": "aggregator", "allocator": "allocator"}
+"""Argument of a factory that takes a part -> which part."""
+
+
+class Citation(NamedTuple):
+    """The paper that a method is from."""
+
+    title: str
+    arxiv: str
+
+
+@dataclass(frozen=True, slots=True)
+class Method:
+    """One method.
+
+    Attributes:
+        name: what the command line calls it; unique among the methods of its part.
+        part: one of :data:`PARTS`.
+        path: ``"package.module:factory"``.
+        decides: what it decides, in one line.
+        citation: its paper, or None.
+        evidence: module of ``budgeteer.lab.evidence`` that tests its claim, or None.
+        arguments: of its factory, for the shared checks, where it has no defaults: a mapping, or the path of a function
+            that makes one. The name of a part stands for the part, as on the command line (``{"scorer": "verifier"}``).
+        traits: what the shared checks have to know: ``"menu"``, an allocator of menus; ``"ordered"``, one to which the
+            order of the items is a preference.
+        objective: path of a function ``(items, units) -> value`` of what an allocator says that it maximises, written
+            from its docstring and not from its code; ``""`` where it states no value of its own.
+    """
+
+    name: str
+    part: str
+    path: str
+    decides: str
+    citation: Citation | None = None
+    evidence: str | None = None
+    arguments: Mapping[str, Any] | str = field(default_factory=dict, hash=False)
+    traits: tuple[str, ...] = ()
+    objective: str = ""

@@ -1,0 +1,512 @@
+"""The methods of this package, one entry each; exports, command lines, documentation and shared checks follow from it.
+
+A new method is its file, its evidence and its entry here.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+
+from budgeteer.core.method import Citation, Method
+from budgeteer.core.papers import paper
+
+
+def _paper(name: str) -> Citation:
+    """A paper of the catalogue."""
+    found = paper(name)
+    return Citation(found.title, found.arxiv)
+
+
+def _path(package: str, name: str) -> str:
+    """The factory ``name`` in the file ``_name.py`` of a package."""
+    return f"budgeteer.{package}._{name}:{name}"
+
+
+# fmt: off: a table
+DUET = _paper("DUET")
+KNAPSACK_RL = _paper("Knapsack-RL")
+VIP = Citation("Adaptive Rollout Allocation for Online Reinforcement Learning with Verifiable Rewards", "2602.01601")
+REINFORCE_ADA = _paper("Reinforce-Ada")
+DAPO = Citation("DAPO: An Open-Source LLM Reinforcement Learning System at Scale", "2503.14476")
+PLAN_AND_BUDGET = _paper("Plan-and-Budget")
+BUDGETED_THOMPSON = Citation("Thompson Sampling for Budgeted Multi-armed Bandits", "1505.00146")
+SUCCESSIVE_HALVING = Citation("Non-stochastic Best Arm Identification and Hyperparameter Optimization", "1502.07943")
+ABILITY_ESTIMATION = _paper("AbilityEstimation")
+DUAL_MIRROR_DESCENT = _paper("DualMirrorDescent")
+AGENT_KNAPSACK = _paper("AgentKnapsack")
+RCO = _paper("RCO")
+PIVOTAL = _paper("PivotalSamplingMatching")
+LOAD_BALANCE = Citation("Auxiliary-Loss-Free Load Balancing Strategy for Mixture-of-Experts", "2408.15664")
+TOKEN_BUDGETS = _paper("TokenBudgets-incidents")
+SELF_CONSISTENCY = Citation("Self-Consistency Improves Chain of Thought Reasoning in Language Models", "2203.11171")
+ADAPTIVE_CONSISTENCY = Citation(
+    "Let's Sample Step by Step: Adaptive-Consistency for Efficient Reasoning and Coding with LLMs",
+    "2305.11860",
+)
+BEST_OF_MAJORITY = _paper("Best-of-Majority")
+DORA = _paper("DORA")
+REBASE = Citation(
+    "Inference Scaling Laws: An Empirical Analysis of Compute-Optimal Inference for Problem-Solving with "
+    "Language Models",
+    "2408.00724",
+)
+BAVT = _paper("BAVT")
+SCALE = _paper("SCALE")
+CROWD_LABELING = Citation("Statistical Decision Making for Optimal Budget Allocation in Crowd Labeling", "1403.3080")
+GRPO = Citation("DeepSeekMath: Pushing the Limits of Mathematical Reasoning in Open Language Models", "2402.03300")
+SWI_REASONING = _paper("SwiReasoning")
+BUDGET_GUIDANCE = _paper("BudgetGuidance")
+ZIP_RC = _paper("ZIP-RC")
+DIFFADAPT = _paper("DiffAdapt")
+MIROSTAT = _paper("Mirostat")
+S1 = Citation("s1: Simple test-time scaling", "2501.19393")
+ELASTIC = _paper("ElasticReasoning")
+WHEN_MORE_IS_LESS = _paper("WhenMoreIsLess")
+BENCH_OVERFLOW = _paper("BenchOverflow")
+
+_A, _O, _J = partial(_path, "allocate"), partial(_path, "online"), partial(_path, "joint")
+_S, _T, _V = partial(_path, "steer"), partial(_path, "strategies"), partial(_path, "verify")
+
+METHODS: tuple[Method, ...] = (
+    # allocator
+    Method("uniform", "allocator", _A("uniform"), "the same units for every item", evidence="uniform"),
+    Method(
+        "neyman",
+        "allocator",
+        _A("neyman"),
+        "units by std / sqrt(cost): least variance",
+        DUET,
+        evidence="duet",
+        objective="budgeteer.check.objectives:neyman",
+    ),
+    Method(
+        "knapsack-allocator",
+        "allocator",
+        _A("knapsack"),
+        "units where a mixed group pays most",
+        KNAPSACK_RL,
+        evidence="knapsack",
+        objective="budgeteer.check.objectives:knapsack",
+    ),
+    Method(
+        "selective",
+        "allocator",
+        _A("selective"),
+        "units or none, by value per token",
+        KNAPSACK_RL,
+        evidence="selective",
+        objective="budgeteer.check.objectives:selective",
+    ),
+    Method(
+        "variance",
+        "allocator",
+        _A("variance"),
+        "units by predicted reward variance p (1 - p)",
+        VIP,
+        evidence="variance",
+        objective="budgeteer.check.objectives:variance",
+    ),
+    Method(
+        "elimination",
+        "allocator",
+        _A("elimination"),
+        "rounds until a group is good enough",
+        REINFORCE_ADA,
+        evidence="reinforce_ada",
+    ),
+    Method(
+        "dynamic-sampling",
+        "allocator",
+        _A("dynamic_sampling"),
+        "new items until enough mix",
+        DAPO,
+        evidence="dynamic_sampling",
+        arguments={"target": 4},
+        traits=("ordered",),
+    ),
+    Method("proportional", "allocator", _A("proportional"), "units in proportion to a column", evidence="proportional"),
+    Method(
+        "water-filling",
+        "allocator",
+        _A("water_filling"),
+        "units by error curves: equal gain",
+        PLAN_AND_BUDGET,
+        evidence="water_filling",
+        objective="budgeteer.check.objectives:water_filling",
+    ),
+    Method(
+        "greedy-marginal",
+        "allocator",
+        _A("greedy_marginal"),
+        "menus: the steepest step next",
+        evidence="greedy_marginal",
+        traits=("menu",),
+    ),
+    Method(
+        "menu-knapsack",
+        "allocator",
+        _A("menu_knapsack"),
+        "menus: most value, certified or exact",
+        evidence="menu_knapsack",
+        traits=("menu",),
+    ),
+    Method(
+        "max-min",
+        "allocator",
+        _A("budgeted_max_min"),
+        "menus: the worst item as good as can be",
+        evidence="budgeted_max_min",
+        traits=("menu",),
+        objective="budgeteer.check.objectives:max_min",
+    ),
+    Method(
+        "thompson",
+        "allocator",
+        _A("thompson"),
+        "units where a posterior draw buys most reward",
+        BUDGETED_THOMPSON,
+        evidence="thompson",
+    ),
+    Method(
+        "successive-halving",
+        "allocator",
+        _A("successive_halving"),
+        "rounds that drop the worse half",
+        SUCCESSIVE_HALVING,
+        evidence="successive_halving",
+    ),
+    Method(
+        "optimal-design",
+        "allocator",
+        _A("optimal_design"),
+        "questions by information a token",
+        ABILITY_ESTIMATION,
+        evidence="optimal_design",
+        arguments="budgeteer.check.examples:optimal_design",
+    ),
+    # online
+    Method(
+        "dual-descent",
+        "online",
+        _O("dual_descent"),
+        "requests or options against a price",
+        DUAL_MIRROR_DESCENT,
+        evidence="dual_descent",
+        arguments={"budget": (300,), "horizon": 400},
+    ),
+    Method(
+        "online-knapsack",
+        "online",
+        _O("online_knapsack"),
+        "buy now or never",
+        AGENT_KNAPSACK,
+        evidence="online_knapsack",
+        arguments={"budget": 300, "low": 0.05, "high": 3.0},
+    ),
+    # joint
+    Method(
+        "riemannian",
+        "joint",
+        _J("riemannian"),
+        "an option a group for a loss of all together",
+        RCO,
+        evidence="riemannian",
+    ),
+    # rounding
+    Method(
+        "pivotal", "rounding", _A("pivotal"), "whole choices from fractions, exact total", PIVOTAL, evidence="pivotal"
+    ),
+    # matching
+    Method(
+        "online-matching", "matching", _O("online_matching"), "which resource serves whom", PIVOTAL, evidence="pivotal"
+    ),
+    # router
+    Method(
+        "load-balance",
+        "router",
+        _O("load_balance"),
+        "experts by score plus balancing bias",
+        LOAD_BALANCE,
+        evidence="load_balance",
+    ),
+    # ledger
+    Method(
+        "allowance", "ledger", "budgeteer.ledger:Allowance", "who may spend: delegated, never copied", TOKEN_BUDGETS
+    ),
+    # stopper
+    Method(
+        "marker-gate",
+        "stopper",
+        _S("marker_gate"),
+        "end sure rows, abort late ones",
+        DUET,
+        evidence="duet",
+        arguments={"first": 40, "last": 120},
+    ),
+    Method("answered", "stopper", _S("answered"), "end a row once its answer is complete", evidence="answered"),
+    # strategy
+    Method(
+        "self-consistency",
+        "strategy",
+        _T("self_consistency"),
+        "n samples, their majority",
+        SELF_CONSISTENCY,
+        evidence="adaptive_vote",
+    ),
+    Method(
+        "adaptive-vote",
+        "strategy",
+        _T("adaptive_vote"),
+        "samples until the majority is decided",
+        ADAPTIVE_CONSISTENCY,
+        evidence="adaptive_vote",
+    ),
+    Method(
+        "best-of-n",
+        "strategy",
+        _T("best_of_n"),
+        "n samples, the one with the best score",
+        evidence="best_of_majority",
+        arguments={"scorer": "self-evaluation"},
+    ),
+    Method(
+        "best-of-majority",
+        "strategy",
+        _T("best_of_majority"),
+        "n samples, the best score among frequent answers",
+        BEST_OF_MAJORITY,
+        evidence="best_of_majority",
+        arguments={"scorer": "self-evaluation"},
+    ),
+    Method(
+        "dora",
+        "strategy",
+        _T("dora"),
+        "rollouts by score over directions: duplicates share",
+        DORA,
+        evidence="dora",
+        arguments={"scorer": "self-evaluation"},
+    ),
+    Method(
+        "rebase",
+        "strategy",
+        _T("rebase"),
+        "rollouts by softmax of their path's score",
+        REBASE,
+        evidence="dora",
+        arguments={"scorer": "mean-logprob"},
+    ),
+    Method(
+        "beam",
+        "strategy",
+        _T("beam"),
+        "the best paths go on, all with the same width",
+        evidence="dora",
+        arguments={"scorer": "self-evaluation"},
+    ),
+    Method(
+        "value-tree",
+        "strategy",
+        _T("value_tree"),
+        "which step to grow: greedier as the budget ends",
+        BAVT,
+        evidence="value_tree",
+        arguments={"critic": "progress"},
+    ),
+    Method("scale", "strategy", _T("scale"), "which sub-problems are worth thinking about", SCALE, evidence="scale"),
+    Method(
+        "switch-thinking",
+        "strategy",
+        _T("switch_thinking"),
+        "tokens or mixes by entropy",
+        SWI_REASONING,
+        evidence="switch_thinking",
+    ),
+    Method(
+        "budget-guidance",
+        "strategy",
+        _T("budget_guidance"),
+        "tokens that will fit",
+        BUDGET_GUIDANCE,
+        evidence="budget_guidance",
+    ),
+    Method("zip-rc", "strategy", _T("zip_rc"), "which of parallel samples go on", ZIP_RC, evidence="zip_rc"),
+    Method(
+        "diffadapt-probe",
+        "strategy",
+        _T("diffadapt_probe"),
+        "cap and heat by a probe",
+        DIFFADAPT,
+        evidence="diffadapt_probe",
+    ),
+    Method("mirostat", "strategy", _T("mirostat"), "draws at a set surprise a token", MIROSTAT, evidence="mirostat"),
+    Method("direct", "strategy", _T("direct"), "one trace, as long as the budget allows"),
+    Method("truncate", "strategy", _T("truncate"), "thinking cut at its cap, no answer forced"),
+    Method(
+        "budget-forcing",
+        "strategy",
+        _T("budget_forcing"),
+        "thinking cut and answer forced, or made to go on",
+        S1,
+        evidence="budget_forcing",
+    ),
+    Method("elastic", "strategy", _T("elastic"), "a budget each for thinking and answer", ELASTIC, evidence="elastic"),
+    Method(
+        "plan-and-budget",
+        "strategy",
+        _T("plan_and_budget"),
+        "tokens for each sub-question of a plan",
+        PLAN_AND_BUDGET,
+        evidence="plan_and_budget",
+    ),
+    Method(
+        "diffadapt", "strategy", _T("diffadapt"), "short probes choose how to think", DIFFADAPT, evidence="diffadapt"
+    ),
+    Method(
+        "length-filtered-vote",
+        "strategy",
+        _T("length_filtered_vote"),
+        "lengths at which answers agree vote",
+        WHEN_MORE_IS_LESS,
+        evidence="length_filtered_vote",
+    ),
+    Method(
+        "conciseness",
+        "strategy",
+        _T("conciseness"),
+        "a reminder to be brief after the question",
+        BENCH_OVERFLOW,
+        evidence="conciseness",
+    ),
+    Method("convergence", "strategy", _T("convergence"), "stop thinking when the answer stays", evidence="convergence"),
+    # many
+    Method(
+        "split",
+        "many",
+        _T("split"),
+        "one budget over many questions, where samples may matter",
+        CROWD_LABELING,
+        evidence="split",
+    ),
+    # aggregator
+    Method(
+        "majority",
+        "aggregator",
+        "budgeteer.strategies.kit.aggregate:majority",
+        "the most frequent answer",
+        SELF_CONSISTENCY,
+    ),
+    Method(
+        "weighted-majority",
+        "aggregator",
+        "budgeteer.strategies.kit.aggregate:weighted_majority",
+        "the answer of most score in sum",
+    ),
+    Method("max-score", "aggregator", "budgeteer.strategies.kit.aggregate:max_score", "the answer of the best sample"),
+    Method(
+        "majority-filter",
+        "aggregator",
+        "budgeteer.strategies.kit.aggregate:majority_filter",
+        "the best score of frequent answers",
+        BEST_OF_MAJORITY,
+        evidence="best_of_majority",
+    ),
+    # scorer
+    Method("verifier", "scorer", "budgeteer.strategies.kit.score:verifier", "the task's own check of an answer"),
+    Method(
+        "mean-logprob", "scorer", "budgeteer.strategies.kit.score:mean_logprob", "how sure the model was of its tokens"
+    ),
+    Method("programmatic", "scorer", "budgeteer.strategies.kit.score:programmatic", "a function of question and trace"),
+    Method(
+        "self-evaluation",
+        "scorer",
+        "budgeteer.strategies.kit.score:self_evaluation",
+        "the model's own yes or no, charged",
+    ),
+    Method(
+        "progress", "scorer", "budgeteer.strategies.kit.score:progress", "the model's word on the last step, charged"
+    ),
+    # verifier
+    Method(
+        "auto", "verifier", "budgeteer.verify:auto", "as what the reference is: number, letter, list, expression, text"
+    ),
+    Method("exact", "verifier", "budgeteer.verify:exact", "the same characters"),
+    Method("number", "verifier", "budgeteer.verify:number", "the same number, exactly, of the same unit"),
+    Method("math", "verifier", "budgeteer.verify:math", "expressions of the same value, wherever they are tried"),
+    Method("choice", "verifier", "budgeteer.verify:choice", "the same letter of multiple choice"),
+    # recipe
+    Method(
+        "untrained",
+        "recipe",
+        "budgeteer.rl.recipes:untrained",
+        "no training: the policy that every gain is measured from",
+    ),
+    Method("grpo", "recipe", "budgeteer.rl.recipes:grpo", "uniform groups, run to their end", GRPO),
+    Method("dapo", "recipe", "budgeteer.rl.recipes:dapo", "new prompts until enough groups are mixed", DAPO),
+    Method(
+        "duet",
+        "recipe",
+        "budgeteer.rl.recipes:duet_mended",
+        "rollouts a prompt and when to stop each, faults mended",
+        DUET,
+        evidence="duet",
+    ),
+    Method(
+        "duet-allocation",
+        "recipe",
+        "budgeteer.rl.recipes:duet_allocation",
+        "duet without its stopping rule",
+        DUET,
+        evidence="duet",
+    ),
+    Method(
+        "prompt-selection",
+        "recipe",
+        "budgeteer.rl.recipes:prompt_selection",
+        "prompts predicted solved or hopeless get no rollout",
+        evidence="selective",
+    ),
+    Method(
+        "duet-published",
+        "recipe",
+        "budgeteer.rl.recipes:duet_published",
+        "the same as its official code has it",
+        DUET,
+        evidence="duet",
+    ),
+    Method(
+        "knapsack",
+        "recipe",
+        "budgeteer.rl.recipes:knapsack_rl",
+        "rollouts where a mixed group teaches most",
+        KNAPSACK_RL,
+        evidence="knapsack",
+    ),
+    Method(
+        "reinforce-ada-pos",
+        "recipe",
+        "budgeteer.rl.recipes:reinforce_ada_pos",
+        "rounds until a first success",
+        REINFORCE_ADA,
+        evidence="reinforce_ada",
+    ),
+    Method(
+        "reinforce-ada-balance",
+        "recipe",
+        "budgeteer.rl.recipes:reinforce_ada_balance",
+        "rounds until both classes show",
+        REINFORCE_ADA,
+        evidence="reinforce_ada",
+    ),
+    Method("vip", "recipe", "budgeteer.rl.recipes:vip", "rollouts by predicted reward variance", VIP),
+    Method(
+        "uniform-stop",
+        "recipe",
+        "budgeteer.rl.recipes:uniform_stop",
+        "duet's control: its stopping, but uniform groups",
+    ),
+    Method(
+        "uniform-answer-stop", "recipe", "budgeteer.rl.recipes:uniform_answer_stop", "GRPO whose rows end once answered"
+    ),
+)
+# fmt: on
