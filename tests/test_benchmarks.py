@@ -6,6 +6,7 @@ import asyncio
 import importlib.util
 import json
 import math
+import re
 import subprocess
 import sys
 import time
@@ -17,6 +18,14 @@ import pytest
 import needs
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
+
+
+def test_make_bench_passes_options_that_the_scripts_have():
+    lines = re.findall(r"benchmarks/(\w+)\.py(.*)", (BENCHMARKS.parent / "Makefile").read_text())
+    assert len(lines) > 10
+    for script, rest in lines:
+        known = re.findall(r"add_argument\(\s*\"(--[\w-]+)", (BENCHMARKS / f"{script}.py").read_text())
+        assert set(re.findall(r"--[\w-]+", rest)) <= set(known), script
 
 
 @pytest.mark.slow

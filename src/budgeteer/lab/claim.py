@@ -33,7 +33,7 @@ def claim(results: Results) -> str:
         else:
             verdict = "shown" if c["low"] > -margin else f"not shown by {c['n']} seeds"
         said = f"{arm} against {base}: {points(c)}, {faster(results, arm):.1f} times as fast; "
-        said += f"less than {100 * margin:.1f} points worse: {verdict}."
+        said += f"{f'less than {100 * margin:.1f} points worse' if margin else 'not worse at all'}: {verdict}."
         control = against.get((arm, stop))
         if control is not None:
             said += f"\n  Against {stop}, the same tokens: {points(control)}."
@@ -41,7 +41,8 @@ def claim(results: Results) -> str:
             said += f"\n  Not compared with the strongest plain baseline; add the arm {stop}."
         sentences.append(said)
     if sentences and gain is not None:
-        sentences.insert(0, f"{REFERENCE} gains {-100 * gain['mean']:.1f} points over the untrained policy.")
+        gained = 0.0 - 100 * gain["mean"]  # and no minus 0
+        sentences.insert(0, f"{REFERENCE} gains {gained:.1f} points over the untrained policy.")
     return "\n".join(sentences)
 
 
