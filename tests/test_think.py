@@ -443,10 +443,8 @@ def test_an_endpoint_that_loses_a_race_for_the_budget_is_no_error(name: str) -> 
 @pytest.mark.parametrize("name", NAMES)
 def test_factories_need_no_arguments(name: str) -> None:
     assert isinstance(make("strategy", name), Strategy)
-    assert all(
-        p.default is not inspect.Parameter.empty
-        for p in inspect.signature(load(get("strategy", name))).parameters.values()
-    )
+    parameters = inspect.signature(load(get("strategy", name))).parameters.values()
+    assert all(p.default is not inspect.Parameter.empty for p in parameters)
 
 
 @pytest.mark.parametrize(

@@ -2,8 +2,8 @@
 
 ``BudgetedProvider(allowance)`` gives every agent of a run, handoffs and agents used as tools included, models that
 spend from one allowance; ``BudgetedModel(model, allowance)`` does so for one model. A call that does not fit raises
-:class:`budgeteer.core.errors.BudgetExceeded` out of the run. The SDK's usage hooks come after the call and cannot refuse
-it.
+:class:`budgeteer.core.errors.BudgetExceeded` out of the run. The SDK's usage hooks come after the call and cannot
+refuse it.
 
 A model that calls through an OpenAI client gets that client wrapped by :mod:`budgeteer.adapters.openai`, which meters
 every attempt, the client's retries included. A model of LiteLLM or any-llm retries inside its library, so it is

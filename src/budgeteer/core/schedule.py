@@ -1,8 +1,8 @@
 """Schedules: a hyper-parameter as a function of the share of the budget that is spent.
 
 A schedule maps a spent share in [0, 1] to a number; what lies outside is cut off. When all its end points are whole
-numbers, so are its values (rounded), so that it can stand for a count. :func:`budgeteer.scheduled` rebuilds an allocator
-with the values of the moment.
+numbers, so are its values (rounded), so that it can stand for a count. :func:`budgeteer.scheduled` rebuilds an
+allocator with the values of the moment.
 
 >>> linear(8, 2)(0.5), linear(1.0, 0.5)(0.5), cosine(8, 2)(1.0)
 (5, 0.75, 2)

@@ -28,8 +28,8 @@ def adaptive_vote(
     - certain: nobody can catch up with the leader any more, ``v_2 + (n - k) < v_1``; always applied. The answer is
       that of self-consistency with the same samples.
     - ``"overtaken"``: a bound on P(somebody passes the leader in the n - k votes | v), ties half, is at most ``risk``
-      (:func:`~budgeteer.strategies.kit.decided.overtaken`; 0 where the certain rule holds). It asks what n samples would
-      say, so it needs less evidence the fewer are to come; ``risk = 0`` is the certain rule alone.
+      (:func:`~budgeteer.strategies.kit.decided.overtaken`; 0 where the certain rule holds). It asks what n samples
+      would say, so it needs less evidence the fewer are to come; ``risk = 0`` is the certain rule alone.
     - ``"leads"``: P(the leader is the most probable answer | v) is at least ``1 - risk``
       (:func:`~budgeteer.strategies.kit.decided.leads`): Adaptive-Consistency's rule, which asks what infinitely many
       would say.

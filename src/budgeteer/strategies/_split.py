@@ -38,7 +38,7 @@ class Show(Protocol):
 
 
 def gains(keys: tuple[str, ...], counts: Sequence[Sequence[int]], drawn: Sequence[int], cost: F64) -> Offer:
-    """A menu of 1, 2, 4 or 8 more samples, worth :func:`~budgeteer.strategies.kit.decided.gain`: for allocators of menus."""
+    """A menu of 1, 2, 4 or 8 more samples, worth ``decided.gain``: for allocators of menus."""
     prices = [[max(1, math.ceil(size * one)) for size in SIZES] for one in cost.tolist()]
     return Offer(Items(keys, menu=Menu.of(prices, [[gain(own, size) for size in SIZES] for own in counts])), SIZES)
 
