@@ -33,7 +33,7 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         sys.stdout.write(json.dumps(rows, indent=1) + "\n")
         return 0
-    width = max(len(row["name"]) for row in rows)
+    width = max(len(str(row["name"])) for row in rows)
     for row in rows:
         paper = f"arXiv {row['arxiv']}" if row["arxiv"] else ""
         sys.stdout.write(f"{row['name']:{width}}  {row['part']:10} {paper:17} {row['decides']}\n")
