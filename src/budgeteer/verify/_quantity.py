@@ -70,28 +70,33 @@ _UNITS = {
     "¥": "JPY jpy yen", "₹": "INR inr rupee rupees", "cent": "¢ cents",
 }  # fmt: skip
 _CANONICAL = {alias: unit for unit, others in _UNITS.items() for alias in (unit, *others.split())}
-_NO_UNIT = frozenset(
+ALTERS = frozenset(
     # other numbers, parts and multiples
-    "half halves third thirds quarter quarters fourth fourths fifth fifths sixth sixths seventh eighth ninth tenth "
-    "hundred hundreds thousand thousands dozen dozens gross score scores pair pairs couple couples trio trios brace "
-    "grand lakh lakhs lac lacs crore crores myriad myriads googol googols mio mln bln percent percents percentage "
-    "percentages percentile percentiles pct permille permil basis "
-    "once twice thrice double triple quadruple treble single "
+    "half halves third thirds quarter quarters fourth fourths fifth fifths sixth seventh eighth ninth tenth hundred "
+    "hundreds thousand thousands million millions billion billions trillion trillions dozen dozens gross score scores "
+    "pair pairs couple couples trio trios brace grand lakh lakhs lac lacs crore crores myriad myriads googol googols "
+    "mio mln bln percent percents percentage percentages percentile percentiles pct permille permil basis once twice "
+    "thrice double triple quadruple treble single "
     # operations, and what is left of them
-    "times plus minus negative positive divided multiplied modulo mod base choose point power powers root roots "
-    "exponent factorial factorials remainder remainders rest inverse reciprocal factor square cube log deficit debt "
-    # relations to another number, times of day, directions
-    "less more fewer greater smaller larger bigger higher lower least most many few several some only about around "
-    "roughly nearly almost approximately exactly maybe perhaps possibly probably likely up down off out away "
-    "noon midnight ago late early hence later earlier past till until before after since during "
-    # words that begin another thought
-    "or and nor xor to of than not none never neither either both over under above below beneath beyond between among "
-    "within without through from into onto with for but instead versus except unless when while where which who "
-    "because then if is are was were be been am has have had it its this that these those them they we you your our "
-    "their his her my on in at by as so wrong incorrect false untrue right correct true yes hmm wait sorry actually "
-    "rather although though however also too even again else".split()
+    "times plus minus negative divided multiplied squared cubed doubled tripled quadrupled halved modulo mod base choose point power powers root roots exponent "
+    "factorial factorials remainder remainders rest inverse reciprocal factor log deficit debt "
+    # relations to another number, times of day
+    "less more fewer greater smaller larger bigger higher lower than least most below above under over beneath beyond "
+    "between about around roughly nearly almost approximately noon midnight ago past till until before "
+    # doubts and denials
+    "or nor xor not no none never neither either but instead versus except unless without wrong incorrect false untrue "
+    "maybe perhaps possibly probably likely hmm wait sorry actually rather although though however".split()
 )
-_NO_NOUN = re.compile(r".*(?:ths|illions?|illionths?|fold|ed|teen|teens|ndth|dth)")
+"""Words that make another number of the one beside them, or leave it open."""
+_NO_UNIT = ALTERS | frozenset(
+    "positive and to of within among through from into onto with for when while where which who because then if is are "
+    "was were be been am has have had it its this that these those them they we you your our their his her my on in at "
+    "by as so right correct true yes also too even again else only many few several some exactly up down off out away "
+    "late early hence later earlier after since during".split()
+)
+_NO_NOUN = re.compile(
+    r".*(?:(?:four|fif|six|seven|eigh|nin|ten|eleven|twelf|teen|tie|hundred|thousand|illion)ths?|illions?|fold|ed)"
+)
 """Endings of words that change the number before them: billionths, tenfold, doubled."""
 _PART = re.compile(r"([A-Za-zμ°$€£¥₹¢]+)(?:\^?\{?([1-9])\}?)?")
 
@@ -228,11 +233,20 @@ def _unit(text: str) -> str | None:
     return " ".join(found).replace(" per ", "/")
 
 
+def alters(word: str) -> bool:
+    """Whether a word in small letters makes another number of the one beside it.
+
+    >>> alters("dozen"), alters("billionths"), alters("tens"), alters("apples")
+    (True, True, True, False)
+    """
+    return word in ALTERS or word in _WORDS or word.removesuffix("s") in _WORDS or bool(_NO_NOUN.fullmatch(word))
+
+
 def _noun(word: str) -> str:
     """What is counted, in the singular; names and words that change the number's meaning count nothing."""
     if len(word) < 3 or not word.islower() or not set(word) & set("aeiouy"):
         return ""
-    if word in _NO_UNIT or word in _WORDS or _NO_NOUN.fullmatch(word):
+    if word in _NO_UNIT or alters(word):
         return ""
     if word.endswith("ies") and len(word) > 4:
         return word[:-3] + "y"
