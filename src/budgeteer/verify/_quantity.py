@@ -45,8 +45,7 @@ _WORDS = {
     )
 }
 _TENS = {
-    word: 10 * n
-    for n, word in enumerate("twenty thirty forty fifty sixty seventy eighty ninety".split(), start=2)
+    word: 10 * n for n, word in enumerate("twenty thirty forty fifty sixty seventy eighty ninety".split(), start=2)
 }
 _WORDS |= _TENS | {
     f"{tens}{between}{one}": n + m

@@ -15,7 +15,9 @@ _BEFORE = re.compile(r"(?:.*(?:[:=,.!]|(?<![^ ])[a-z']{2,}))? ?", re.DOTALL)
 _LABEL = re.compile(
     r"\b(?:step|version|chapter|question|option|choice|page|line|case|part|figure|equation|problem|example|room) ?$"
 )
-_TAIL = re.compile(r"[.,;!](?= )| (?=\(|(?:in|at|on|for|from|with|every|because|since|so|by|as|and|altogether|overall)\b)")
+_TAIL = re.compile(
+    r"[.,;!](?= )| (?=\(|(?:in|at|on|for|from|with|every|because|since|so|by|as|and|altogether|overall)\b)"
+)
 _WORKING = re.compile(r"[$(]?\d[\d .,+\-*/×·÷()^$%=]*$")
 _WORD = re.compile(r"[a-z']+")
 
