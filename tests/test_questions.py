@@ -1,3 +1,4 @@
+# ruff: noqa: RUF001 -- signs as models write them
 """Questions from files and tasks, and the styles in which they are asked."""
 
 from __future__ import annotations

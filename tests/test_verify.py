@@ -43,8 +43,8 @@ def test_a_pair_is_graded_as_decided_by_hand(row):
 
 @pytest.mark.parametrize("style", ["reasoner", "few-shot", "direct", "chat"])
 def test_a_pair_is_graded_the_same_when_a_style_has_read_it(style, tmp_path):
-    """As ``solve`` and ``frontier`` do it: the reference decides how the answer is read, the verifier sees what was read.
-    Answers of several lines are left out, since a style reads one."""
+    """As ``solve`` and ``frontier`` do it: the reference decides how the answer is read, the verifier sees what was
+    read. Answers of several lines are left out, since a style reads one."""
     wrong = []
     for row in PAIRS:
         if row["verifier"] != "auto" or not row["reference"] or row["answer"] == "<NONE>" or "\n" in row["answer"]:
@@ -61,12 +61,14 @@ def test_a_pair_is_graded_the_same_when_a_style_has_read_it(style, tmp_path):
 
 
 STATED = [
-    ("The total is 42 apples.", "42"), ("It costs $1,200.50 in total", "1200.5"), ("= 1e-3", "0.001"), ("2/3", "2/3"),
-    ("She has 17 pencils (all of them)", "17"), ("6 * 8 = 48 dollars. They get back 50 - 48 = 2", "2"), ("-0", "0"),
-    ("The result is minus 5", "-5"), ("there are 5 million people", "5000000"), ("5 km", "5"), ("about many", "about many"),
-    ("5 dozen eggs", "5 dozen eggs"), ("Apollo 11", "Apollo 11"), ("see step 5", "see step 5"), ("5, I guess?", "5, I guess?"),
-    ("three of the 5", "three of the 5"), ("it isn't 5", "it isn't 5"), ("no more than 5", None), ("5, no wait", None),
-    ("f(5)", "f(5)"), ("the last of 7 is 5", "the last of 7 is 5"), ("5 out of ten", "5 out of ten"), ("", ""),
+    ("The total is 42 apples.", "42"), ("It costs $1,200.50 in total", "1200.5"), ("= 1e-3", "0.001"),
+    ("2/3", "2/3"), ("She has 17 pencils (all of them)", "17"),
+    ("6 * 8 = 48 dollars. They get back 50 - 48 = 2", "2"), ("-0", "0"), ("The result is minus 5", "-5"),
+    ("there are 5 million people", "5000000"), ("5 km", "5"), ("about many", "about many"),
+    ("5 dozen eggs", "5 dozen eggs"), ("Apollo 11", "Apollo 11"), ("see step 5", "see step 5"),
+    ("5, I guess?", "5, I guess?"), ("three of the 5", "three of the 5"), ("it isn't 5", "it isn't 5"),
+    ("no more than 5", None), ("5, no wait", None), ("f(5)", "f(5)"),
+    ("the last of 7 is 5", "the last of 7 is 5"), ("5 out of ten", "5 out of ten"), ("", ""),
 ]  # fmt: skip
 
 
@@ -160,7 +162,9 @@ HOSTILE = [
     "²" * 10_000, "=" * 290, "1+" * 149 + "1", "a" * 10_000, "\x00" * 10_000, "2^(2^(2^(2^(2^(2^2)))))", "0.1^-9999",
     "\\text{" * 330,
     "[" * 150 + "1" + "]" * 150, "1/" * 150 + "1", "99999999999999^99999999", "{1}," * 400, "\ud800", "1e309*x", "0^-1",
-    "\\left" * 400, "1 " * 990 + "x = 2", "a" * 1990 + " 5", "1+" * 190 + "1 = 191", "A) " * 130 + "B", "(1,(1,(1,(1,(1,(1,(1,1)))))))" * 60,
+    "\\left" * 400,
+    "1 " * 990 + "x = 2", "a" * 1990 + " 5", "1+" * 190 + "1 = 191", "A) " * 130 + "B",
+    "(1,(1,(1,(1,(1,(1,(1,1)))))))" * 60,
 ]  # fmt: skip
 
 
@@ -171,7 +175,8 @@ def test_hostile_texts_end(tmp_path):
         "for verifier in map(verify.named, verify.known()):\n    for a in texts:\n"
         "        for b in ('5', a, 'x^2 + 1'):\n"
         "            verifier(a, b), verifier(b, a)\n"
-        "for a in texts:\n    for text in (a, a + ' 5', 'it is ' + a + ' = 5', '5 ' + a):\n        verify.stated(text)\n"
+        "for a in texts:\n    for text in (a, a + ' 5', 'it is ' + a + ' = 5', '5 ' + a):\n"
+        "        verify.stated(text)\n"
     )
     done = subprocess.run(
         [sys.executable, "-c", script], input=json.dumps(HOSTILE), capture_output=True, text=True, timeout=240

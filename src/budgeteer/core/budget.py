@@ -113,8 +113,8 @@ class Budget:
         match = _AMOUNT.fullmatch(amount_text)
         if match is None and _COMMA.search(amount_text):
             raise InvalidInput(
-                f"budget {text!r}: commas only group thousands, as in 1,000; decimals have a point: write $0.50, not $0,50, "
-                f"and between several budgets a comma with a space"
+                f"budget {text!r}: commas only group thousands, as in 1,000; decimals have a point: write $0.50, not "
+                f"$0,50, and between several budgets a comma with a space"
             )
         if match is None or (colon and not kind_text):
             raise InvalidInput(f"budget {text!r} is not in the notation; write 500k, output:1m, $5, 50% or $5/day")

@@ -78,8 +78,8 @@ def first_line(text: str) -> str | None:
 
 
 def _reader(task: Asked) -> Callable[[str], str | None]:
-    """How an answer's line is read: the number it states (:func:`budgeteer.verify.stated`) where all answers are numbers,
-    else as it is."""
+    """How an answer's line is read: where all answers are numbers the number it states
+    (:func:`budgeteer.verify.stated`), else as it is."""
     if not task.numeric:
         return first_line
 

@@ -1,3 +1,4 @@
+# ruff: noqa: SIM905 -- words as a list of words
 """What kind of answer the reference is, and that kind's verifier."""
 
 from __future__ import annotations

@@ -14,7 +14,8 @@ _TURNS = re.compile(r"(?:or|and|nor|is|are|was|isn't|not|cannot|can't|might|may|
 """With these after its letter a text speaks about the letter instead of giving it."""
 _MARKED = re.compile(
     r"(?<!\w)[(\[] ?([A-Za-z]) ?[)\]]|(?<![\w(\[])([A-Za-z])[)\]]|(?<![\w.])([A-Za-z])[.:](?!\w)"
-    r"|\b(?:is|be|it's|option|choice|answer|or|and|not|nor|pick|choose|take|say|mean|rather|to|for) ([B-HJ-Z])(?![\w'.-])"
+    r"|\b(?:is|be|it's|option|choice|answer|or|and|not|nor|pick|choose|take|say|mean|rather|to|for) ([B-HJ-Z])"
+    r"(?![\w'.-])"
     r"|(?:^|[,;.] )([A-Za-z])$"
 )
 """A letter that is chosen beside the first: ``(B)``, ``B)``, ``B.``, ``it is B``."""

@@ -218,9 +218,9 @@ class _Parser:
         self.tokens, self.point, self.i, self.scale = tokens, point, 0, 0.0
 
     def seen(self, value: Value) -> Value:
-        if isinstance(value, Fraction):
-            if value.numerator.bit_length() + value.denominator.bit_length() > _BITS:
-                raise OverflowError
+        """The value, if it is not too long to go on with."""
+        if isinstance(value, Fraction) and value.numerator.bit_length() + value.denominator.bit_length() > _BITS:
+            raise OverflowError
         return value
 
     def peek(self) -> _Token:

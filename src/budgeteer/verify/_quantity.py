@@ -77,8 +77,9 @@ ALTERS = frozenset(
     "mio mln bln percent percents percentage percentages percentile percentiles pct permille permil basis once twice "
     "thrice double triple quadruple treble single "
     # operations, and what is left of them
-    "times plus minus negative divided multiplied squared cubed doubled tripled quadrupled halved modulo mod base choose point power powers root roots exponent "
-    "factorial factorials remainder remainders rest inverse reciprocal factor log deficit debt "
+    "times plus minus negative divided multiplied squared cubed doubled tripled quadrupled halved modulo mod base "
+    "choose point power powers root roots exponent factorial factorials remainder remainders rest inverse reciprocal "
+    "factor log deficit debt "
     # relations to another number, times of day
     "less more fewer greater smaller larger bigger higher lower than least most below above under over beneath beyond "
     "between about around roughly nearly almost approximately noon midnight ago past till until before "
@@ -127,8 +128,8 @@ def quantity(text: str) -> Quantity | None:
     """The number that a read text (:func:`budgeteer.verify._text.read`) is; None where it is anything else.
 
     Read are 1,200 and 1 200, -0.5, minus 5, 3/4, 3 1/2, 1e5, 1.5 × 10^3, 12 %, $5, USD 5, $1.2M, 5 million, 42 apples,
-    5 km/h, x = 5, (5), forty-two, and 3 + 4 = 7 if both sides agree, to the decimals that are written. Not read are codes
-    with leading zeros, dates, times, ratios, ranges, lists and sums.
+    5 km/h, x = 5, (5), forty-two, and 3 + 4 = 7 if both sides agree, to the decimals that are written. Not read are
+    codes with leading zeros, dates, times, ratios, ranges, lists and sums.
 
     >>> quantity("1,200"), quantity("12 %").value, quantity("5 km").unit
     (Quantity(value=Fraction(1200, 1), unit='', name=''), Fraction(3, 25), 'km')

@@ -1,3 +1,4 @@
+# ruff: noqa: RUF001 -- signs as models write them
 """The number that a line of text states: what is read of an answer where every reference is a number."""
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ _WORD = re.compile(r"[a-z']+")
 
 
 def stated(line: str, *, units: bool = False) -> str | None:
-    """The one number that a line states, in plain digits: ``1e5`` is ``100000``, ``50%`` is ``0.5``, ``3 1/2`` is ``3.5``.
+    """The one number that a line states, in plain digits: ``100000`` for ``1e5``, ``0.5`` for ``50%``.
 
     It is the whole line, read as every verifier reads it; or the only number of a sentence; or what a calculation at
     the end of the line comes to. A part of a larger expression, of a date or of a list is none, and words beside a
