@@ -75,14 +75,15 @@ ALTERS = frozenset(
     "hundreds thousand thousands million millions billion billions trillion trillions dozen dozens gross score scores "
     "pair pairs couple couples trio trios brace grand lakh lakhs lac lacs crore crores myriad myriads googol googols "
     "mio mln bln percent percents percentage percentages percentile percentiles pct permille permil basis once twice "
-    "thrice double triple quadruple treble single "
+    "thrice double triple quadruple treble quintuple sextuple single nil mega giga hecto micro nano "
     # operations, and what is left of them
     "times plus minus negative divided multiplied squared cubed doubled tripled quadrupled halved modulo mod base "
     "choose point power powers root roots exponent factorial factorials remainder remainders rest inverse reciprocal "
-    "factor log deficit debt "
+    "factor log modulus complement conjugate prime repeating recurring binary octal decimal hex hexadecimal deficit "
+    "debt overdrawn "
     # relations to another number, times of day
     "less more fewer greater smaller larger bigger higher lower than least most below above under over beneath beyond "
-    "between about around roughly nearly almost approximately noon midnight ago past till until before "
+    "between about around roughly nearly almost approximately noon midnight oclock ago past till until before "
     # doubts and denials
     "or nor xor not no none never neither either but instead versus except unless without wrong incorrect false untrue "
     "maybe perhaps possibly probably likely hmm wait sorry actually rather although though however".split()
@@ -239,7 +240,9 @@ def alters(word: str) -> bool:
     >>> alters("dozen"), alters("billionths"), alters("tens"), alters("apples")
     (True, True, True, False)
     """
-    return word in ALTERS or word in _WORDS or word.removesuffix("s") in _WORDS or bool(_NO_NOUN.fullmatch(word))
+    singular = word[:-3] + "y" if word.endswith("ies") else word.removesuffix("s")
+    numbers = (word, singular, word.removesuffix("es"))
+    return word in ALTERS or any(one in _WORDS for one in numbers) or bool(_NO_NOUN.fullmatch(word))
 
 
 def _noun(word: str) -> str:
