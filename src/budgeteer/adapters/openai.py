@@ -311,6 +311,10 @@ class _Exchange:
     def __init__(self, prepared: _Prepared, call: Call) -> None:
         self.reading, self.call = prepared.reading, call
 
+    def events_of(self, response: httpx2.Response) -> Events:
+        """What reads the body of a response."""
+        return Events(self.reading, self.reading.is_stream(response.headers.get("content-type", "")))
+
     def replaced(self, response: httpx2.Response, stream: Any) -> httpx2.Response:
         """The response with its body watched; the body is decoded, so the headers of its coding go."""
         dropped = ("content-encoding", "content-length", "transfer-encoding")
@@ -323,16 +327,12 @@ class _Exchange:
         return made
 
 
-def _is_stream(response: httpx2.Response) -> bool:
-    return str(response.headers.get("content-type", "")).startswith("text/event-stream")
-
-
 class _Stream(httpx2.SyncByteStream):
     """The body of a response on its way to the client."""
 
     def __init__(self, response: httpx2.Response, exchange: _Exchange) -> None:
         self.response, self.exchange = response, exchange
-        self.events, self.ended = Events(exchange.reading, _is_stream(response)), False
+        self.events, self.ended = exchange.events_of(response), False
 
     def __iter__(self) -> Iterator[bytes]:
         try:
@@ -380,7 +380,7 @@ class _AsyncStream(httpx2.AsyncByteStream):
 
     def __init__(self, response: httpx2.Response, exchange: _Exchange) -> None:
         self.response, self.exchange = response, exchange
-        self.events, self.ended = Events(exchange.reading, _is_stream(response)), False
+        self.events, self.ended = exchange.events_of(response), False
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         try:

@@ -465,7 +465,7 @@ class Proxy:
         live.why, live.deadline = "", time.monotonic() + config.connect_seconds + config.first_byte_seconds
         response: aiohttp.ClientResponse | None = None
         events = Events(prepared.reading, False)
-        ended = False
+        ended = passing = False
         try:
             async with asyncio.timeout(None) as live.guard:
                 if live.left:
@@ -483,8 +483,8 @@ class Proxy:
                     if name in response.headers:
                         headers.append((name.encode(), response.headers[name].encode("latin-1")))
                 live.reading = prepared.reading
-                if response.headers.get("content-type", "").startswith("text/event-stream"):
-                    events.streamed = True
+                if prepared.reading.is_stream(response.headers.get("content-type", "")):
+                    events.streamed = passing = True
                     await self._pass_on(live, hold, backend, response, events, headers, send)
                     ended = True
                 else:
@@ -504,10 +504,10 @@ class Proxy:
                     response.release()
                 else:
                     response.close()
-        if events.streamed:
+        if passing:
             backend.answered()
             answer = events.answer(200, True)
-            self._end(live, hold, answer, 200, ask, b"")
+            self._end(live, hold, answer, 200, ask, b"" if events.streamed else events.rest)
             if answer.outcome == CUT and not live.left:
                 await send(
                     {

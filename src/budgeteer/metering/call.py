@@ -230,7 +230,7 @@ class Metering:
                 made = min(made, most) if answer.least <= most else max(made, answer.least)
                 usage = replace(usage, output=made, reasoning=None, audio_output=None)
             estimated = usage is not known
-        if estimated and answer.outcome == UNKNOWN:
+        if estimated and answer.outcome == UNKNOWN and answer.least <= (planned.worst.output or 0):
             amounts = dict(planned.amounts)
         elif unsaid:
             amounts = self._fully(planned, answer, usage)
