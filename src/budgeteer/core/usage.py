@@ -239,7 +239,8 @@ def _openai(usage: Any, input_name: str, output_name: str, details_name: str) ->
         read = total - made
     if read is not None and made is not None:
         beside = max(0, (total or 0) - read - made)
-        if cached and beside in (cached, cached + (reasoning or 0)) and beside != reasoning:
+        outside = cached and (cached > read or beside in (cached, cached + (reasoning or 0)))
+        if cached and outside and beside >= cached and beside != reasoning:
             read, beside = read + cached, beside - cached
         made += beside
         if reasoning and reasoning > made:
