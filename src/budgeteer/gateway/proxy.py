@@ -496,7 +496,8 @@ class Proxy:
                 live.guard = None
         except (aiohttp.ClientError, TimeoutError, OSError, InvalidInput) as error:
             live.guard = None
-            return await self._broken(live, backend, hold, events, error, send)
+            if not live.whole:
+                return await self._broken(live, backend, hold, events, error, send)
         finally:
             live.deadline, live.guard, live.sending = float("inf"), None, False
             if response is not None:
@@ -570,6 +571,7 @@ class Proxy:
                 live.sending, live.deadline = True, time.monotonic() + slow
                 await send({"type": "http.response.body", "body": passed, "more_body": True})
                 live.sending, live.deadline = False, time.monotonic() + idle
+                live.whole = events.reading.done
         rest = events.last()
         if rest and not live.left:
             await send({"type": "http.response.body", "body": rest, "more_body": True})
@@ -635,6 +637,9 @@ class Proxy:
     def _left(self, live: Live, ask: Ask) -> None:
         """The client has gone, or its answer is whole."""
         if live.closed or live.finished or live.left:
+            return
+        if live.whole:  # it has all of its stream, and the upstream only keeps the connection open
+            live.interrupt("answered")
             return
         live.left = True
         if live.guard is not None:
