@@ -6,6 +6,7 @@ import asyncio
 import json
 import socket
 import threading
+import urllib.request
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -301,3 +302,53 @@ def test_a_client_that_leaves_with_the_last_event_has_its_answer(tmp_path, route
             read_until(running, key, "part", route, b"word ")
             record = running.settled(3)[2]
             assert (record["outcome"], record["estimated"]) == ("left", 1)
+
+
+def runs_on(kind, end, words=2000):
+    """A stream that ignores its cap and says no usage; its head says ``kind``."""
+
+    async def step(server, writer, path, body):
+        writer.write(f"HTTP/1.1 200 OK\r\n{kind}connection: close\r\n\r\n".encode())
+        choice = {"index": 0, "delta": {"content": "word "}, "finish_reason": None}
+        for _ in range(words):
+            writer.write(f"data: {json.dumps({'id': 'c', 'model': 'm', 'choices': [choice]})}{end}".encode())
+            server.billed += 1
+            await writer.drain()
+        writer.write(f"data: [DONE]{end}".encode())
+        await writer.drain()
+        writer.close()
+
+    return step
+
+
+def answered(running, body, key):
+    """The bytes of an answer, whatever they are called."""
+    head = {"authorization": f"Bearer {key}"}
+    request = urllib.request.Request(f"{running.url}/chat/completions", json.dumps(body).encode(), head)
+    with urllib.request.urlopen(request, timeout=30) as response:
+        return response.read()
+
+
+def test_a_stream_by_any_name_is_cut_or_charged_at_the_gateway(tmp_path):
+    steps = {
+        "upper": runs_on("content-type: Text/Event-Stream\r\n", "\n\n"),
+        "json": runs_on("content-type: application/json\r\n", "\n\n"),
+        "none": runs_on("", "\n\n"),
+        "returns": runs_on("content-type: text/event-stream\r\n", "\r\r"),
+        "mixed": runs_on("content-type: text/event-stream\r\n", "\n\r\n"),
+    }
+    with Upstream(**steps) as upstream, Running(tmp_path, toml([("one", upstream.url, list(steps), "")])) as running:
+        for name in steps:
+            body = {"model": name, "max_tokens": 40, "stream": True, "messages": [{"role": "user", "content": "Hi"}]}
+            content = answered(running, body, running.key("400", path=f"few/{name}"))
+            assert b"stream_cut" in content
+            assert content.count(b"word") < 400
+            content = answered(running, body, running.key("9000", path=f"many/{name}"))
+            assert content.count(b"word") == 2000
+            assert b"stream_cut" not in content
+            running.settled()
+            assert running.spent(f"many/{name}") >= 2000
+            whole = {**body, "stream": False}  # nobody asked for a stream, and it is one all the same
+            answered(running, whole, running.key("9000", path=f"whole/{name}"))
+            running.settled()
+            assert running.spent(f"whole/{name}") >= 2000

@@ -115,7 +115,7 @@ class Reading:
         if outcome != OK:
             return Answer(outcome=outcome)
         try:
-            body = loads(content)
+            body = loads(content.removeprefix(_BOM))
         except (ValueError, RecursionError):
             return self._not_json(content)
         if not isinstance(body, dict):
