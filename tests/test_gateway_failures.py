@@ -269,7 +269,9 @@ def stays_open(words, ends, breaks=False):
 
 def read_until(running, key, model, route, end):
     """Ask for a stream by hand, read up to some bytes, and leave."""
-    body = json.dumps({"model": model, "max_tokens": 9, "stream": True, "messages": [{"role": "user", "content": "Hi"}]})
+    body = json.dumps(
+        {"model": model, "max_tokens": 9, "stream": True, "messages": [{"role": "user", "content": "Hi"}]}
+    )
     head = f"POST /v1/{route} HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {key}\r\ncontent-length: {len(body)}\r\n\r\n"
     with socket.create_connection(("127.0.0.1", running.port), timeout=20) as connection:
         connection.sendall((head + body).encode())

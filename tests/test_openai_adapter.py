@@ -604,7 +604,9 @@ def runs_on(kind, end, words=2000):
         handler.end_headers()
         handler.close_connection = True
         delta = {"index": 0, "delta": {"content": "word "}, "finish_reason": None}
-        chunk = json.dumps({"id": "c", "object": "chat.completion.chunk", "created": 1, "model": "m", "choices": [delta]})
+        chunk = json.dumps(
+            {"id": "c", "object": "chat.completion.chunk", "created": 1, "model": "m", "choices": [delta]}
+        )
         for _ in range(words):
             handler.wfile.write(f"data: {chunk}{end}".encode())
             handler.wfile.flush()

@@ -125,7 +125,9 @@ NOT_UNDERSTOOD = {
     "text in lines": LONG.replace("five ", "five\n").encode(),
     "text in paragraphs": LONG.replace("five ", "five\n\n").encode(),
     "events of text": b"".join(b"data: " + LONG[i : i + 300].encode() + b"\n\n" for i in range(0, len(LONG), 300)),
-    "another shape": b"".join(b'data: {"text": "%s"}\n\n' % LONG[i : i + 300].encode() for i in range(0, len(LONG), 300)),
+    "another shape": b"".join(
+        b'data: {"text": "%s"}\n\n' % LONG[i : i + 300].encode() for i in range(0, len(LONG), 300)
+    ),
     "lines of JSON": b"".join(b'{"choices": ["%s"]}\n' % LONG[i : i + 300].encode() for i in range(0, len(LONG), 300)),
     "an array": json.dumps([LONG]).encode(),
     "an object of another shape": json.dumps({"result": LONG}).encode(),

@@ -121,14 +121,14 @@ class BudgetedModel(WrapperModel):
         if self._below:
             async with self.wrapped.request_stream(
                 messages, model_settings, model_request_parameters, run_context
-            ) as stream:
-                yield stream
+            ) as metered:
+                yield metered
             return
         attempt, over = 0, False
         while not over:
             call, settings, retries = self._call(messages, model_settings, model_request_parameters, attempt)
             await call.astart()
-            stream = None
+            stream: StreamedResponse | None = None
             over = True
             try:
                 async with self.wrapped.request_stream(

@@ -413,7 +413,8 @@ class Events:
             self.rest = rest
             self.reading.odd(0, len(rest))
             return piece
-        passed, begin, look = [], 0, max(0, len(self.rest) - 1)  # what was searched before holds no end
+        passed: list[bytes] = []
+        begin, look = 0, max(0, len(self.rest) - 1)  # what was searched before holds no end
         if self._returns or b"\r" in piece:
             begin = self._feed_returns(rest, look, passed)
         else:
