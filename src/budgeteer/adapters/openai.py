@@ -104,8 +104,8 @@ def _metered(kind: Any) -> type:
         def __init__(self, *args: Any, http_client: Any = None, **options: Any) -> None:
             if not isinstance(http_client, _Client | _AsyncClient):
                 raise InvalidInput(
-                    f"type(client)(...) of a wrapped client would make one that is not metered; make a {kind.__name__} of "
-                    "the openai package and wrap it, or use with_options"
+                    f"type(client)(...) of a wrapped client would make one that is not metered; make a {kind.__name__} "
+                    "of the openai package and wrap it, or use with_options"
                 )
             super().__init__(*args, http_client=http_client, **options)
 
@@ -270,8 +270,8 @@ def _next(
         same = path.endswith(f"/{route}") and not (route == "completions" and path.endswith("/chat/completions"))
         if not same:
             raise InvalidInput(
-                f"{request.method} {request.url.path} was redirected to {found.url}, which is another route: it is not "
-                "metered and could spend; give the client the base_url that it leads to"
+                f"{request.method} {request.url.path} was redirected to {found.url}, which is another route: it "
+                "is not metered and could spend; give the client the base_url that it leads to"
             )
     return found
 

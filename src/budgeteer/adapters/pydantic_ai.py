@@ -292,8 +292,8 @@ def _metered_below(model: Any, metering: Metering) -> Model:
     found._provider._client = client
     if found.client is not client:
         raise InvalidInput(
-            f"the client of {type(model).__name__} cannot be metered; wrap it yourself (budgeteer.adapters.openai.wrap) "
-            "and give it to the model's provider"
+            f"the client of {type(model).__name__} cannot be metered; wrap it yourself "
+            "(budgeteer.adapters.openai.wrap) and give it to the model's provider"
         )
     return cast(Model, found)
 

@@ -192,14 +192,14 @@ class OpenAI:
             return await self._client.chat.completions.create(messages=messages, **body)
         except UnicodeEncodeError as error:  # while the request was written, so it was not sent
             raise InvalidInput(
-                f"{self.name}: the request cannot be written as UTF-8 and was not sent: {error.object[error.start]!r} is "
-                "half of a character (a lone surrogate); replace it in the prompt, by "
+                f"{self.name}: the request cannot be written as UTF-8 and was not sent: {error.object[error.start]!r} "
+                "is half of a character (a lone surrogate); replace it in the prompt, by "
                 "text.encode('utf-16', 'surrogatepass').decode('utf-16', 'replace')"
             ) from error
         except (TypeError, ValueError) as error:
             raise InvalidInput(
-                f"{self.name}: the request cannot be written as JSON and was not sent ({error}); give finite numbers and "
-                "plain values, in extra too"
+                f"{self.name}: the request cannot be written as JSON and was not sent ({error}); give finite numbers "
+                "and plain values, in extra too"
             ) from error
 
     async def _recover(self, error: BaseException | None, attempt: int) -> None:
@@ -271,8 +271,8 @@ def _key(given: str | None) -> str:
     if not all("!" <= character <= "~" for character in key):
         where = "api_key" if given else "OPENAI_API_KEY"
         raise InvalidInput(
-            f"{where} has a character that is no part of any key (an accent, a space, the end of a line); give the key as "
-            "it was issued"
+            f"{where} has a character that is no part of any key (an accent, a space, the end of a line); give the key "
+            "as it was issued"
         )
     return key
 
