@@ -304,7 +304,7 @@ def _unused(request: httpx2.Request) -> httpx2.Response:
 
 
 def _failure(error: BaseException) -> Answer:
-    """Not connected, or redirected to where it may not go: not run. Anything later, a cancellation too: it may have run."""
+    """Not connected, or redirected elsewhere: not run. Anything later, a cancellation too: it may have run."""
     never = (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.PoolTimeout, httpx2.UnsupportedProtocol, InvalidInput)
     return Answer(outcome=REJECTED if isinstance(error, never) else UNKNOWN)
 
