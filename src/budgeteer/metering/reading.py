@@ -414,7 +414,7 @@ class Events:
             self.reading.odd(0, len(rest))
             return piece
         passed: list[bytes] = []
-        begin, look = 0, max(0, len(self.rest) - 1)  # what was searched before holds no end
+        begin, look = 0, len(self.rest) - 1 if self.rest else 0  # what was searched before holds no end
         if self._returns or b"\r" in piece:
             begin = self._feed_returns(rest, look, passed)
         else:
