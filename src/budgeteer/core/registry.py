@@ -80,7 +80,7 @@ def make(part: str, name: str, **arguments: Any) -> Any:
     try:
         inspect.signature(factory).bind(**arguments)
     except TypeError as error:
-        raise InvalidInput(f"{part} {name!r} does not take these arguments: {error}") from error
+        raise InvalidInput(f"{name} does not take these arguments: {error}") from error
     return factory(**arguments)
 
 
