@@ -108,13 +108,18 @@ class Bill:
         usage = {"prompt_tokens": READ, "total_tokens": READ}
         reply(handler, 200, {"object": "list", "model": "m", "data": data, "usage": usage})
 
-    def words(self, n: int, pause: float = 0.0) -> Callable[..., None]:
-        """A stream of words, billed one by one as long as somebody listens."""
+    def words(
+        self, n: int, pause: float = 0.0, kind: str = "text/event-stream", end: str = "\n\n", says: bool = True
+    ) -> Callable[..., None]:
+        """A stream of words, billed one by one as long as somebody listens, whatever the cap.
+
+        ``kind``: its content type; ``end``: of an event; ``says``: whether it tells its usage.
+        """
 
         def step(handler: Any, body: dict[str, Any]) -> None:
             self.add(READ)
             handler.send_response(200)
-            handler.send_header("content-type", "text/event-stream")
+            handler.send_header("content-type", kind)
             handler.send_header("connection", "close")
             handler.end_headers()
             handler.close_connection = True
@@ -122,7 +127,7 @@ class Bill:
 
             def send(data: Any) -> None:
                 text = data if isinstance(data, str) else json.dumps({**base, **data})
-                handler.wfile.write(f"data: {text}\n\n".encode())
+                handler.wfile.write(f"data: {text}{end}".encode())
                 handler.wfile.flush()
 
             for _ in range(n):
@@ -131,7 +136,7 @@ class Bill:
                 send({"choices": [{"index": 0, "delta": delta, "finish_reason": None}]})
                 time.sleep(pause)
             send({"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]})
-            if (body.get("stream_options") or {}).get("include_usage"):
+            if says and (body.get("stream_options") or {}).get("include_usage"):
                 send({"choices": [], "usage": used(READ, n)})
             send("[DONE]")
 
@@ -188,6 +193,14 @@ SCENARIOS = [
     Scenario(
         "refusal", "the model refuses, and is paid for it", Ask(fails=True),
         lambda b: [b.answer(message={"content": None, "refusal": "I cannot say hello to everybody"})],
+    ),
+    Scenario(
+        "ignored cap", "a stream of 400 words, called application/json, without a usage", Ask(stream=True),
+        lambda b: [b.words(8 * CAP, kind="application/json", says=False)], False,
+    ),
+    Scenario(
+        "other empty lines", "a stream of 400 words whose events end with two carriage returns", Ask(stream=True),
+        lambda b: [b.words(8 * CAP, end="\r\r")],
     ),
     Scenario("crash", "kill -9 in mid-call", Ask(), lambda b: [b.hangs], False),
     Scenario(

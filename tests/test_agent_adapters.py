@@ -54,7 +54,7 @@ def test_pydantic_ai_refuses_before_it_sends(pydantic):
         with pytest.raises(InvalidInput, match="no cap"):
             pydantic_agent(provider, purse, pydantic, bounds=Bounds()).run_sync("Hi")
         with pytest.raises(InvalidInput, match="max_input"):
-            agent.run_sync(["Hi", pydantic.AudioUrl("http://x/a.mp3")])
+            agent.run_sync(["Hi", pydantic.BinaryContent(b"x", media_type="audio/mpeg")])
     assert provider.requests == []
     assert purse.left == {"all": 30}
 
@@ -236,6 +236,168 @@ def test_agents_sdk_hands_one_allowance_to_all_agents_of_a_run(agents):
         assert purse.left == {"all": 5000 - 3 * 47}  # the agent used as a tool, too
 
     asyncio.run(main())
+
+
+@pytest.mark.parametrize(
+    ("settings", "sent"),
+    [
+        ({"extra_body": {"max_completion_tokens": 900}}, {"max_completion_tokens": 900}),
+        ({"extra_body": {"max_tokens": 900}}, {"max_tokens": 900}),
+        ({"extra_body": {"n": 5}}, {"n": 5}),
+        ({"openai_prediction": {"type": "content", "content": "x" * 900}}, {}),
+    ],
+)
+def test_pydantic_ai_bounds_what_is_really_sent(pydantic, settings, sent):
+    """The whole body is seen: what settings add to it is reserved, or the call is refused."""
+    purse, seen = Purse(all=100_000), []
+    with Provider(chat(("word " * 9,), usage=used(9, 9))) as provider:
+        agent = pydantic_agent(provider, purse, pydantic, on_settle=seen.append)
+        agent.run_sync("Hi")
+        agent.run_sync("Hi", model_settings=settings)
+        least = {900: 800, 5: 4 * 50}.get(next(iter(sent.values()), 900))
+        assert seen[1].reserved["all"] >= seen[0].reserved["all"] + least
+        assert sent.items() <= provider.requests[1][1].items()
+        broke = Purse(all=seen[1].reserved["all"] - 1)
+        with pytest.raises(BudgetExceeded):
+            pydantic_agent(provider, broke, pydantic).run_sync("Hi", model_settings=settings)
+    assert len(provider.requests) == 2
+
+
+def test_pydantic_ai_refuses_input_that_is_not_shown(pydantic):
+    from openai import AsyncOpenAI
+    from pydantic_ai.capabilities import NativeTool
+    from pydantic_ai.models.instrumented import InstrumentedModel
+    from pydantic_ai.models.openai import OpenAIResponsesModel
+    from pydantic_ai.native_tools import WebSearchTool
+    from pydantic_ai.providers.openai import OpenAIProvider
+
+    from budgeteer.adapters.pydantic_ai import BudgetedModel
+
+    purse = Purse(all=100_000)
+    with Provider(responses(usage=USAGE)) as provider:
+        client = AsyncOpenAI(base_url=provider.url, api_key="x", max_retries=0)
+        inner = OpenAIResponsesModel("gpt-5", provider=OpenAIProvider(openai_client=client))
+        model = BudgetedModel(InstrumentedModel(inner), purse, bounds=BOUNDS)
+        for options, settings in (
+            ({}, {"openai_previous_response_id": "r1"}),
+            ({}, {"openai_conversation_id": "c1"}),
+            ({"capabilities": [NativeTool(WebSearchTool())]}, {}),
+        ):
+            with pytest.raises(InvalidInput, match="max_input"):
+                pydantic.Agent(model, **options).run_sync("Hi", model_settings=settings)
+        with pytest.raises(InvalidInput, match="a batch is not metered"):
+            asyncio.run(model.batch_create([]))
+        assert provider.requests == []
+        assert pydantic.Agent(model).run_sync("Hi").output == "Hello"
+        assert inner.client is client  # the model that was given stays as it is
+    assert purse.left == {"all": 100_000 - 47}
+
+
+UNBOUNDED = [
+    {"extra_body": {"max_completion_tokens": 900}}, {"extra_body": {"max_tokens": 900}}, {"extra_body": {"n": 5}},
+    {"extra_body": {"best_of": 5}}, {"extra_body": {"prediction": "x"}}, {"extra_body": [1]},
+]  # fmt: skip
+
+
+def test_pydantic_ai_without_an_openai_client_refuses_what_could_pass_the_bound(pydantic):
+    from pydantic_ai.capabilities import NativeTool
+    from pydantic_ai.messages import ModelResponse, TextPart
+    from pydantic_ai.models.function import FunctionModel
+    from pydantic_ai.native_tools import WebSearchTool
+
+    from budgeteer.adapters.pydantic_ai import BudgetedModel
+
+    asked, purse = [], Purse(all=5000)
+
+    def answer(messages, info):
+        asked.append(info.model_settings)
+        return ModelResponse([TextPart("Hello")])
+
+    class Searching(FunctionModel):
+        def customize_request_parameters(self, parameters):
+            return parameters
+
+        @property
+        def profile(self):
+            return {**super().profile, "supported_native_tools": frozenset({WebSearchTool})}
+
+    model = BudgetedModel(Searching(answer), purse, bounds=BOUNDS)
+    for settings in [*UNBOUNDED, {"function_container": "c"}, {"new_setting": 1}]:
+        with pytest.raises(InvalidInput, match="not known to leave the bound"):
+            pydantic.Agent(model).run_sync("Hi", model_settings=settings)
+    for settings in ({"google_cached_content": "c"}, {"xai_previous_response_id": "r"}):
+        with pytest.raises(InvalidInput, match="max_input"):
+            pydantic.Agent(model).run_sync("Hi", model_settings=settings)
+    with pytest.raises(InvalidInput, match="max_input"):
+        pydantic.Agent(model, capabilities=[NativeTool(WebSearchTool())]).run_sync("Hi")
+    assert asked == []
+    harmless = {"temperature": 0.5, "extra_body": {"top_k": 5}, "function_user": "u", "max_tokens": 9}
+    assert pydantic.Agent(model).run_sync("Hi", model_settings=harmless).output == "Hello"
+    assert asked[0]["max_tokens"] == 9
+    assert len(purse.settled) == 1
+
+
+def test_pydantic_ai_meters_its_own_retries_where_the_client_cannot(pydantic):
+    from pydantic_ai.exceptions import ModelHTTPError
+    from pydantic_ai.messages import ModelResponse, TextPart
+    from pydantic_ai.models.function import FunctionModel
+
+    from budgeteer.adapters.pydantic_ai import BudgetedModel
+
+    purse, seen, told = Purse(all=50_000), [], []
+
+    def answer(messages, info):
+        told.append(info.model_settings.get("max_retries"))
+        if len(told) < 3:
+            error = ModelHTTPError(500, "m")
+            error.retry_after = 0
+            raise error
+        return ModelResponse([TextPart("Hello")])
+
+    model = BudgetedModel(FunctionModel(answer), purse, bounds=BOUNDS, on_settle=seen.append)
+    assert pydantic.Agent(model).run_sync("Hi", model_settings={"max_retries": 2}).output == "Hello"
+    assert [(s.outcome, s.attempt) for s in seen] == [("unknown", 0), ("unknown", 1), ("ok", 2)]
+    assert purse.left["all"] < 50_000 - 2 * seen[0].reserved["all"]
+
+
+def test_agents_sdk_without_an_openai_client_refuses_what_could_pass_the_bound(agents):
+    from budgeteer.adapters.openai_agents import BudgetedModel
+
+    called = []
+
+    class Other:
+        model = "m"
+
+        async def get_response(self, *args, **more):
+            called.append(args)
+            raise ValueError("called")
+
+    def call(**more):
+        tools = more.pop("tools", [])
+        return asyncio.run(model.get_response(
+            None, "Hi", agents.ModelSettings(max_tokens=9, **more), tools, None, [], None, previous_response_id=None,
+            conversation_id=None, prompt=None,
+        ))  # fmt: skip
+
+    model = BudgetedModel(Other(), Purse(all=50_000), bounds=BOUNDS)
+    for settings in [*UNBOUNDED, *({"extra_args": one["extra_body"]} for one in UNBOUNDED[:4])]:
+        with pytest.raises(InvalidInput, match="not known to leave the bound"):
+            call(**settings)
+    with pytest.raises(InvalidInput, match="max_input"):
+        call(tools=[agents.WebSearchTool()])
+    assert called == []
+    with pytest.raises(ValueError, match="called"):
+        call(extra_args={"top_k": 5})
+
+
+@pytest.mark.parametrize("given", [{}, {"max_retries": 0}, {"num_retries": 0}, {"max_retries": 0, "num_retries": 5}])
+def test_a_library_that_retries_has_to_be_told_not_to_by_both_names(agents, given):
+    from budgeteer.adapters.openai_agents import _check_retries
+
+    model = type("LitellmModel", (), {"__module__": "agents.extensions.models.litellm_model"})()
+    with pytest.raises(InvalidInput, match="num_retries"):
+        _check_retries(model, agents.ModelSettings(extra_args=given))
+    _check_retries(model, agents.ModelSettings(extra_args={"max_retries": 0, "num_retries": 0}))
 
 
 def client_of(provider, retries):

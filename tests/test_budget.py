@@ -45,6 +45,8 @@ def test_a_fraction_rounds_down_exactly(hundredths, reference):
         ("output:1.5m", "output", 1_500_000),
         ("1_000", "all", 1000),
         ("1,000", "all", 1000),
+        ("$1,500.50", "money", 15005 * 10**11),
+        ("1,000,000k", "all", 10**9),
         ("$0.000001", "money", 10**6),
         ("$2k", "money", 2000 * 10**12),
         (" 2B ", "all", 2 * 10**9),
@@ -65,6 +67,33 @@ def test_notation(text, kind, amount):
 def test_what_is_not_in_the_notation_is_refused_and_shown(text):
     with pytest.raises(InvalidInput):
         Budget.parse(text)
+
+
+@pytest.mark.parametrize("parse", [Budget.parse, Budgets.parse])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "$0,50",
+        "$1,50",
+        "1,5k",
+        "5,6",
+        "1,0000",
+        "1000,000",
+        "0,500",
+        "$1.000,50",
+        "output:1,5m/day",
+        "1,,000",
+        "12,34,567",
+    ],
+)
+def test_a_comma_that_groups_no_thousands_is_refused(parse, text):
+    with pytest.raises(InvalidInput, match=r"write \$0\.50|not in the notation"):
+        parse(text)
+
+
+@pytest.mark.parametrize("text", ["1,000", "$1,500", "$0.50", "output:1,500k/day"])
+def test_a_list_of_one_is_read_as_one(text):
+    assert Budgets.parse(text) == (Budget.parse(text),)
 
 
 @given(st.text(max_size=12))

@@ -57,6 +57,13 @@ def test_show_and_top(store: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert "\nacme " not in text
 
 
+@pytest.mark.parametrize("limit", ["$0,50", "1,5k", "1000,000"])
+def test_a_comma_for_a_point_opens_no_account(store: str, capsys: pytest.CaptureFixture[str], limit: str) -> None:
+    assert cli.main(["ledger", "open", "eu", "--ledger", store, "--limit", limit]) != 0
+    assert "write $0.50" in capsys.readouterr().err
+    assert "eu" not in {row["path"] for row in rows(capsys, "show", "--ledger", store)}
+
+
 def test_spend_by_stage_shows_both_shares_and_the_unknown(store: str, capsys: pytest.CaptureFixture[str]) -> None:
     found = {row["stage"]: row for row in rows(capsys, "spend", "--by", "stage", "--ledger", store)}
     assert sum(row["units"] for row in found.values()) == 600

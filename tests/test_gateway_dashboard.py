@@ -262,6 +262,14 @@ def test_what_a_form_was_given_comes_back_escaped(running, person):
 # keys and figures
 
 
+@pytest.mark.parametrize("field", [{"limits": "$0,50"}, {"max_output": "1,5"}, {"limits": "1k", "per_user": "1,5k"}])
+def test_a_comma_for_a_point_makes_no_key(running, person, field):
+    status, _, body = person.post("/keys", token=person.token(), path="commas", name="commas", **field)
+    assert status == 400
+    assert re.search(r"write (\$0\.50|1500 or 1,500)", body)
+    assert "commas" not in {key["name"] for key in running.admin("keys")["keys"]}
+
+
 def test_a_key_is_made_topped_up_and_revoked(running, person):
     token = person.token()
     form = {"token": token, "path": "forms", "name": "mine", "limits": "500\nrequests:60/60s", "models": "echo, slow",

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import socket
 import threading
+import urllib.request
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -234,3 +237,120 @@ def test_speech_is_reserved_at_its_price(tmp_path):
         assert (record["units"]["money"], record["overshoot"]) == ((7 * 2 + 20 * 64) * DOLLAR, {})
         status, _, found = running.call("/v1/chat/completions", {**body, "model": "mute"}, running.key("$1"))
         assert (status, found["error"]["code"], upstream.calls) == (400, "no_price", 1)
+
+
+def stays_open(words, ends, breaks=False):
+    """A stream whose connection stays open, or breaks, after its last event; without ``ends`` that one never comes."""
+
+    async def step(server, writer, path, body):
+        await begin(writer)
+        base = {"id": "c", "created": 1, "model": "m", "object": "chat.completion.chunk"}
+        messages = path.endswith("/messages")
+        if messages:
+            first = {"type": "message_start", "message": {"model": "m", "usage": {"input_tokens": 7}}}
+            await event(writer, first, "message_start")
+        for _ in range(words):
+            delta = {"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": "word "}}
+            choice = {"index": 0, "delta": {"content": "word "}, "finish_reason": None}
+            await event(writer, delta if messages else {**base, "choices": [choice]})
+        if ends and messages:
+            await event(writer, {"type": "message_delta", "delta": {}, "usage": {"output_tokens": words}})
+            await event(writer, {"type": "message_stop"}, "message_stop")
+        elif ends:
+            await event(writer, {**base, "choices": [], "usage": usage(7, words)})
+            await event(writer, "[DONE]")
+        if breaks:
+            writer.transport.abort()
+            return
+        await asyncio.sleep(60)  # cancelled when the test is over
+
+    return step
+
+
+def read_until(running, key, model, route, end):
+    """Ask for a stream by hand, read up to some bytes, and leave."""
+    body = json.dumps(
+        {"model": model, "max_tokens": 9, "stream": True, "messages": [{"role": "user", "content": "Hi"}]}
+    )
+    head = f"POST /v1/{route} HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {key}\r\ncontent-length: {len(body)}\r\n\r\n"
+    with socket.create_connection(("127.0.0.1", running.port), timeout=20) as connection:
+        connection.sendall((head + body).encode())
+        got = b""
+        while end not in got:
+            piece = connection.recv(65536)
+            assert piece, got
+            got += piece
+    return got
+
+
+@pytest.mark.parametrize(
+    ("route", "end"), [("chat/completions", b"data: [DONE]\n\n"), ("messages", b'{"type": "message_stop"}\n\n')]
+)
+def test_a_client_that_leaves_with_the_last_event_has_its_answer(tmp_path, route, end):
+    """The upstream keeps the connection open, so that the gateway has not seen the end of the body."""
+    steps = {"whole": stays_open(3, True), "part": stays_open(3, False), "broken": stays_open(3, True, breaks=True)}
+    with Upstream(**steps) as upstream:
+        text = toml([("one", upstream.url, list(steps), "idle_seconds = 20\n")], server="drain_seconds = 0.2")
+        with Running(tmp_path, text) as running:
+            key = running.key("all:9000")
+            read_until(running, key, "whole", route, end)
+            (record,) = running.settled(1)
+            assert (record["outcome"], record["reason"], record["status"]) == ("ok", "", 200)
+            assert (record["input"], record["output"], record["estimated"], record["wasted"]) == (7, 3, 0, 0)
+            got = read_until(running, key, "broken", route, end)
+            assert b"error" not in got
+            record = running.settled(2)[1]
+            assert (record["outcome"], record["output"], record["estimated"]) == ("ok", 3, 0)
+            read_until(running, key, "part", route, b"word ")
+            record = running.settled(3)[2]
+            assert (record["outcome"], record["estimated"]) == ("left", 1)
+
+
+def runs_on(kind, end, words=2000):
+    """A stream that ignores its cap and says no usage; its head says ``kind``."""
+
+    async def step(server, writer, path, body):
+        writer.write(f"HTTP/1.1 200 OK\r\n{kind}connection: close\r\n\r\n".encode())
+        choice = {"index": 0, "delta": {"content": "word "}, "finish_reason": None}
+        for _ in range(words):
+            writer.write(f"data: {json.dumps({'id': 'c', 'model': 'm', 'choices': [choice]})}{end}".encode())
+            server.billed += 1
+            await writer.drain()
+        writer.write(f"data: [DONE]{end}".encode())
+        await writer.drain()
+        writer.close()
+
+    return step
+
+
+def answered(running, body, key):
+    """The bytes of an answer, whatever they are called."""
+    head = {"authorization": f"Bearer {key}"}
+    request = urllib.request.Request(f"{running.url}/chat/completions", json.dumps(body).encode(), head)
+    with urllib.request.urlopen(request, timeout=30) as response:
+        return response.read()
+
+
+def test_a_stream_by_any_name_is_cut_or_charged_at_the_gateway(tmp_path):
+    steps = {
+        "upper": runs_on("content-type: Text/Event-Stream\r\n", "\n\n"),
+        "json": runs_on("content-type: application/json\r\n", "\n\n"),
+        "none": runs_on("", "\n\n"),
+        "returns": runs_on("content-type: text/event-stream\r\n", "\r\r"),
+        "mixed": runs_on("content-type: text/event-stream\r\n", "\n\r\n"),
+    }
+    with Upstream(**steps) as upstream, Running(tmp_path, toml([("one", upstream.url, list(steps), "")])) as running:
+        for name in steps:
+            body = {"model": name, "max_tokens": 40, "stream": True, "messages": [{"role": "user", "content": "Hi"}]}
+            content = answered(running, body, running.key("400", path=f"few/{name}"))
+            assert b"stream_cut" in content
+            assert content.count(b"word") < 400
+            content = answered(running, body, running.key("9000", path=f"many/{name}"))
+            assert content.count(b"word") == 2000
+            assert b"stream_cut" not in content
+            running.settled()
+            assert running.spent(f"many/{name}") >= 2000
+            whole = {**body, "stream": False}  # nobody asked for a stream, and it is one all the same
+            answered(running, whole, running.key("9000", path=f"whole/{name}"))
+            running.settled()
+            assert running.spent(f"whole/{name}") >= 2000

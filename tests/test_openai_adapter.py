@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import gc
 import importlib.util
+import json
 import os
 import subprocess
 import sys
@@ -590,3 +591,60 @@ def test_a_stream_beyond_its_cap_goes_on_while_the_budget_covers_it():
         mine = client(provider, purse, on_settle=seen.append)
         assert len(list(mine.chat.completions.create(**{**ASK, "max_tokens": 10, "stream": True}))) == 201
     assert (seen[0].usage.total, purse.left, purse.extended > 0) == (212, {"all": 5000 - 212}, True)
+
+
+def runs_on(kind, end, words=2000):
+    """A stream of words that ignores its cap and says no usage, called ``kind``."""
+
+    def step(handler, body):
+        handler.send_response(200)
+        if kind:
+            handler.send_header("content-type", kind)
+        handler.send_header("connection", "close")
+        handler.end_headers()
+        handler.close_connection = True
+        delta = {"index": 0, "delta": {"content": "word "}, "finish_reason": None}
+        chunk = json.dumps(
+            {"id": "c", "object": "chat.completion.chunk", "created": 1, "model": "m", "choices": [delta]}
+        )
+        for _ in range(words):
+            handler.wfile.write(f"data: {chunk}{end}".encode())
+            handler.wfile.flush()
+            step.sent += 1
+        handler.wfile.write(f"data: [DONE]{end}".encode())
+
+    step.sent = 0
+    return step
+
+
+@pytest.mark.parametrize("sync", [True, False])
+@pytest.mark.parametrize(
+    ("kind", "end"),
+    [
+        ("Text/Event-Stream", "\n\n"), ("application/json", "\n\n"), ("text/plain", "\n\n"),
+        ("application/x-ndjson", "\n\n"), ("", "\n\n"), ("text/event-stream", "\r\r"),
+        ("text/event-stream", "\n\r\n"), ("text/event-stream", "\r\n\r\n"),
+    ],
+)  # fmt: skip
+def test_a_stream_by_any_name_is_cut_or_charged(sync, kind, end):
+    for limit in (WORST - 10, 9000):
+        seen, purse, step = [], Purse(all=limit), runs_on(kind, end)
+        with Provider(step) as provider:
+            mine = client(provider, purse, sync=sync, on_settle=seen.append)
+
+            async def call(mine=mine):
+                ask = {**ASK, "max_tokens": 40, "stream": True}
+                if sync:
+                    return len(list(mine.chat.completions.create(**ask)))
+                return len([chunk async for chunk in await mine.chat.completions.create(**ask)])
+
+            if limit == 9000:  # the budget covers what the server generates: all of it is charged
+                assert asyncio.run(call()) == 2000
+            else:
+                with pytest.raises(BudgetExceeded):
+                    asyncio.run(call())
+            wait_for(seen, 1)
+        if limit == 9000:
+            assert purse.spent["all"] >= 2000
+        assert seen[0].usage.output >= 40
+        assert seen[0].estimated

@@ -349,3 +349,35 @@ def test_32_calls_at_a_faulty_endpoint_stay_in_the_budget_and_are_never_charged_
     budgeted, billed = serve(*acts, OK, body=body, stall=0.05)
     assert billed <= budgeted.spend.units["all"] <= units
     assert budgeted.remaining["all"] == units - budgeted.spend.units["all"]
+
+
+@pytest.mark.parametrize(
+    ("prompt", "options", "message"),
+    [
+        ((Message("user", "half \ud83d of one"),), {}, "half of a character"),
+        ((Message("user", "Hi"),), {"extra": {"user": "\udc00"}}, "half of a character"),
+        ((Message("user", "Hi"),), {"extra": {"top_p": float("nan")}}, "finite numbers"),
+        ((Message("user", "Hi"),), {"extra": {"stop": {1, 2}}}, "plain values"),
+    ],
+)
+def test_what_was_never_sent_is_free_and_says_why(prompt, options, message):
+    async def body(model, upstream):
+        budgeted = purse(model, 1000)
+        with pytest.raises(InvalidInput, match=message):
+            await budgeted.generate(Request(prompt, 9))
+        return upstream.bodies, budgeted.remaining
+
+    assert serve(Act(), body=body, **options) == ([], {"all": 1000})
+
+
+@pytest.mark.parametrize("key", ["é", "sk-1 2", "sk-1\n", "\ud800"])
+@pytest.mark.parametrize("given", [True, False])
+def test_a_key_that_no_header_holds_is_refused_without_being_shown(monkeypatch, key, given):
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    if not given:
+        if "\ud800" in key:
+            pytest.skip("no environment holds it")
+        monkeypatch.setenv("OPENAI_API_KEY", key)
+    with pytest.raises(InvalidInput, match="api_key" if given else "OPENAI_API_KEY") as refused:
+        OpenAI("http://127.0.0.1:9/v1", "m", api_key=key if given else None)
+    assert key not in str(refused.value)

@@ -204,3 +204,95 @@ def test_a_wrapped_client_is_wrapped_once(sync):
             asyncio.run(call())
     assert (purse.refused, seen) == (2, [])
     assert isinstance(client, openai.OpenAI if sync else openai.AsyncOpenAI)
+
+
+def test_a_class_of_wrapped_clients_makes_no_client_that_is_not_metered():
+    for sync in (True, False):
+        client = made(sync, [], purse=Purse(all=BROKE))
+        with pytest.raises(InvalidInput, match="not metered"):
+            type(client)(base_url="http://host/v1", api_key="x")
+        with pytest.raises(InvalidInput, match="not metered"):
+            type(client)(api_key="x", http_client=(httpx2.Client if sync else httpx2.AsyncClient)())
+        assert type(client.with_options(timeout=3)) is type(client)
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/vector_stores/x\\..\\..\\chat/completions", "/vector_stores/%252e%252e/chat/completions",
+        "/vector_stores/a/anything", "/vector_stores/a;b/search", "/vector_stores/a/files/%2e%2e",
+        "/chat/completions/a%5c..", "/conversations/a%20b", "/files/x", "/uploads/../cancel",
+    ],
+)  # fmt: skip
+def test_a_path_that_some_server_may_read_otherwise_is_not_free(path):
+    seen = []
+    client = made(True, seen, purse=Purse(all=BROKE))
+    with pytest.raises(InvalidInput, match="is not metered"):
+        client.post(path, body={}, cast_to=object)
+    assert seen == []
+
+
+def redirecting(sync, target, status, seen, purse):
+    """A client whose first request is answered by a redirect."""
+
+    def answer(request):
+        seen.append((request.method, str(request.url)))
+        if len(seen) == 1:
+            return httpx2.Response(status, headers={"location": target})
+        usage = {"prompt_tokens": 9, "completion_tokens": 5, "total_tokens": 14}
+        return httpx2.Response(200, json={"choices": [{"message": {"content": "Hi"}}], "usage": usage})
+
+    kind = httpx2.Client if sync else httpx2.AsyncClient
+    inner = kind(transport=httpx2.MockTransport(answer), follow_redirects=True)
+    which = openai.OpenAI if sync else openai.AsyncOpenAI
+    return wrap(which(base_url="http://host/v1", api_key="x", http_client=inner, max_retries=0), purse)
+
+
+ASK = {"model": "m", "messages": [{"role": "user", "content": "Hi"}], "max_tokens": 50}
+
+
+@pytest.mark.parametrize("sync", [True, False])
+@pytest.mark.parametrize(
+    ("path", "target"),
+    [
+        ("/files", "/v1/chat/completions"), ("/embeddings", "/v1/chat/completions"),
+        ("/completions", "/v1/chat/completions"), ("/chat/completions", "/v1/images/generations"),
+        ("/files", "http://other/v1/responses"),
+    ],
+)  # fmt: skip
+def test_a_redirect_to_another_route_is_not_followed(sync, path, target):
+    seen, purse = [], Purse(all=9000)
+    client = redirecting(sync, target, 307, seen, purse)
+
+    async def call():
+        result = client.post(path, body={**ASK, "input": "x", "prompt": "x"}, cast_to=object)
+        return result if sync else await result
+
+    with pytest.raises(InvalidInput, match="was redirected"):
+        asyncio.run(call())
+    assert [url for _, url in seen] == [f"http://host/v1{path}"]
+    assert purse.left == {"all": 9000}  # a redirect is no answer: nothing ran
+
+
+@pytest.mark.parametrize("sync", [True, False])
+def test_a_redirect_to_the_same_route_is_followed_and_charged_once(sync):
+    for target in ("http://other/v2/chat/completions", "/v1/chat/completions/"):
+        seen, purse = [], Purse(all=9000)
+        client = redirecting(sync, target, 308, seen, purse)
+
+        async def call(client=client):
+            result = client.chat.completions.create(**ASK)
+            return result if sync else await result
+
+        assert asyncio.run(call()).usage.total_tokens == 14
+        assert [method for method, _ in seen] == ["POST", "POST"]
+        assert purse.left == {"all": 9000 - 14}
+    seen = []
+    client = redirecting(sync, "/v1/chat/completions", 303, seen, Purse(all=9000))
+
+    async def store():
+        result = client.post("/files", body={}, cast_to=object)
+        return result if sync else await result
+
+    asyncio.run(store())
+    assert [method for method, _ in seen] == ["POST", "GET"]

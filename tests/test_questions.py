@@ -1,3 +1,4 @@
+# ruff: noqa: RUF001 -- signs as models write them
 """Questions from files and tasks, and the styles in which they are asked."""
 
 from __future__ import annotations
@@ -118,9 +119,24 @@ def test_reasoning_gym_with_its_own_verifier_and_examples():
         ("chat", "numbers", "Answer: B1", "B1"),
         ("chat", "numbers", "Answer: 1,2,3", "1,2,3"),
         ("chat", "numbers", "Answer: 3-5", "3-5"),
-        ("chat", "numbers", "Answer: it is 3/4", "3/4"),
+        ("chat", "numbers", "Answer: it is 3/4", "0.75"),
         ("chat", "numbers", r"Answer: $\\frac{3}{4}$", r"$\\frac{3}{4}$"),
-        ("chat", "numbers", "Answer: 5 to 12", "12"),
+        ("chat", "numbers", "Answer: 5 to 12", "5 to 12"),
+        ("chat", "numbers", "Answer: 1e5", "100000"),
+        ("chat", "numbers", "Answer: 50%", "0.5"),
+        ("chat", "numbers", "Answer: 1.5 × 10^3", "1500"),
+        ("chat", "numbers", "Answer: - 5", "-5"),
+        ("chat", "numbers", "Answer: 10²", "100"),
+        ("chat", "numbers", "Answer: 2^10", "2^10"),
+        ("chat", "numbers", "Answer: sqrt(2)", "sqrt(2)"),
+        ("chat", "numbers", "Answer: 7 remainder 2", "7 remainder 2"),
+        ("chat", "numbers", "Answer: 5 or 6", None),
+        ("chat", "numbers", "Answer: 42 (not 43)", None),
+        ("few-shot", "numbers", "\nAnswer: She has 17 pencils in total.", "17"),
+        ("few-shot", "numbers", "\nAnswer: They get back $50 - $48 = $2.", "2"),
+        ("few-shot", "numbers", "\nAnswer: They get back 50 - 48 = 3.", "They get back 50 - 48 = 3"),
+        ("few-shot", "numbers", "\nAnswer: Tom has 3 apples and Mia has 4.", "Tom has 3 apples and Mia has 4"),
+        ("few-shot", "numbers", "\nAnswer: half of 5", "half of 5"),
         ("reasoner", "chains", "7+5=1;</think>1\n?7", "1"),
         ("reasoner", "chains", "7+5=1;", None),
         ("reasoner", "chains", "</think>", None),

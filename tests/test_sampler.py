@@ -480,3 +480,42 @@ def test_the_embedded_reasoner_samples_as_transformers_computes(policy):
         np.testing.assert_allclose(got[:length], want, atol=2e-4)
     assert (rollouts.status == ENDED).any()
     assert (rollouts.closed > 0).any()
+
+
+KERNELS = """
+import hashlib, json, sys
+import numpy as np
+from budgeteer.engine import kernels
+from budgeteer.models.policy import REASONER, load_policy
+from budgeteer.rl.sampler import sample
+policy = load_policy(REASONER)
+found, _ = sample(
+    policy.model, ["a", "b"], policy.encode(["3 + 4 =", "12 + 9 ="]), np.array([6, 6]), max_tokens=32,
+    markers=policy.markers, seed=1,
+)
+content = found.tokens.tobytes() + found.logprob.tobytes()
+missed = [kernel.__name__ for kernel in kernels.SIGNATURES if kernel.stats.cache_misses]
+print(json.dumps([hashlib.sha256(content).hexdigest(), missed]))
+"""
+
+
+def outcome(**environment: str) -> list:
+    done = subprocess.run(
+        [sys.executable, "-c", KERNELS], capture_output=True, text=True, timeout=290, env={**os.environ, **environment}
+    )
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+def test_kernels_are_read_from_the_cache_with_the_types_they_are_called_with():
+    pytest.importorskip("numba")
+    _, missed = outcome()
+    assert missed == []
+
+
+@pytest.mark.slow
+def test_the_first_run_after_an_installation_is_like_all_that_follow(tmp_path):
+    pytest.importorskip("numba")
+    first, again = (outcome(NUMBA_CACHE_DIR=str(tmp_path)) for _ in range(2))
+    assert first == again
+    assert first[1] == []

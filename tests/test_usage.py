@@ -139,3 +139,43 @@ def test_llama_cpp_counts_one_choice_only():
 def test_a_wrong_count_of_a_provider_is_an_error(bad):
     with pytest.raises(InvalidInput):
         Usage.from_chat(bad)
+
+
+@pytest.mark.parametrize(
+    ("usage", "expected"),
+    [
+        # what only the total counts was generated: Gemini's thoughts through its OpenAI endpoint
+        ({"prompt_tokens": 9, "completion_tokens": 5, "total_tokens": 500}, (9, 491)),
+        ({"prompt_tokens": 9, "completion_tokens": 5, "reasoning": 3, "total_tokens": 500}, (9, 491)),
+        # reasoning beside (xAI), the cache beside, both beside
+        ({"prompt_tokens": 9, "completion_tokens": 5, "reasoning": 486, "total_tokens": 500}, (9, 491)),
+        ({"prompt_tokens": 9, "completion_tokens": 5, "cached": 486, "total_tokens": 500}, (495, 5)),
+        ({"prompt_tokens": 9, "completion_tokens": 5, "cached": 400, "reasoning": 86, "total_tokens": 500}, (409, 91)),
+        ({"prompt_tokens": 9, "completion_tokens": 5, "cached": 50, "total_tokens": 500}, (59, 441)),
+        # inside, as OpenAI, DeepSeek and Mistral count them: nothing is counted twice
+        ({"prompt_tokens": 90, "completion_tokens": 50, "cached": 50, "reasoning": 40, "total_tokens": 140}, (90, 50)),
+        ({"prompt_tokens": 90, "completion_tokens": 50, "prompt_tokens_details": {"audio_tokens": 80},
+          "completion_tokens_details": {"audio_tokens": 30}, "total_tokens": 140}, (90, 50)),
+        ({"prompt_tokens": 90, "completion_tokens": 50, "total_tokens": 100}, (90, 50)),
+        # one of the three is missing
+        ({"prompt_tokens": 9, "total_tokens": 500}, (9, 491)),
+        ({"completion_tokens": 5, "total_tokens": 500}, (495, 5)),
+        ({"prompt_tokens": 9, "total_tokens": 9}, (9, None)),
+        ({"total_tokens": 500}, (None, 500)),
+    ],
+)  # fmt: skip
+def test_tokens_that_only_the_total_counts(usage, expected):
+    usage = dict(usage)
+    if (cached := usage.pop("cached", None)) is not None:
+        usage["prompt_tokens_details"] = {"cached_tokens": cached}
+    if (reasoning := usage.pop("reasoning", None)) is not None:
+        usage["completion_tokens_details"] = {"reasoning_tokens": reasoning}
+    found = Usage.from_chat(usage)
+    assert (found.input, found.output, found.cached, found.reasoning) == (*expected, cached, reasoning)
+    named = {name.replace("prompt", "input").replace("completion", "output"): n for name, n in usage.items()}
+    assert Usage.from_responses(named) == found
+
+
+def test_geminis_total_counts_what_its_parts_do_not():
+    found = Usage.from_gemini({"promptTokenCount": 9, "candidatesTokenCount": 5, "totalTokenCount": 500})
+    assert (found.input, found.output) == (9, 491)

@@ -16,8 +16,10 @@ from hypothesis import strategies as st
 from budgeteer import verify
 from budgeteer.core import registry
 from budgeteer.core.errors import InvalidInput, UnknownName, VerifierError
+from budgeteer.lab import questions
+from budgeteer.solve.styles import Asked, style_of
 
-SIGNS = {"<NBSP>": "\u00a0", "<THIN>": "\u2009", "<EMPTY>": ""}
+SIGNS = {"<NBSP>": "\u00a0", "<THIN>": "\u2009", "<EMPTY>": "", "<NL>": "\n", "<BOM>": "\ufeff", "<ZERO>": "\u200b"}
 NAMES = ["auto", "choice", "exact", "math", "number"]
 VERIFIERS = {name: verify.named(name) for name in NAMES}
 
@@ -37,6 +39,48 @@ PAIRS = list(pairs())
 def test_a_pair_is_graded_as_decided_by_hand(row):
     answer = None if row["answer"] == "<NONE>" else row["answer"]
     assert VERIFIERS[row["verifier"]](answer, row["reference"]) == float(row["expected"]), row["note"]
+
+
+@pytest.mark.parametrize("style", ["reasoner", "few-shot", "direct", "chat"])
+def test_a_pair_is_graded_the_same_when_a_style_has_read_it(style, tmp_path):
+    """As ``solve`` and ``frontier`` do it: the reference decides how the answer is read, the verifier sees what was
+    read. Answers of several lines are left out, since a style reads one."""
+    wrong = []
+    for row in PAIRS:
+        if row["verifier"] != "auto" or not row["reference"] or row["answer"] == "<NONE>" or "\n" in row["answer"]:
+            continue
+        path = tmp_path / "one.jsonl"
+        path.write_text(json.dumps({"question": "?", "answer": row["reference"]}) + "\n")
+        asked = questions.load(str(path))
+        known = Asked("chains") if style == "reasoner" else asked.asked
+        look = style_of(style, known)
+        said = look.read(f"{look.close or 'Answer:'} {row['answer']}\n" if look.close else f" {row['answer']}\n")
+        if asked.grade(asked.questions[0], said) != float(row["expected"]):
+            wrong.append((row["answer"], row["reference"], said))
+    assert not wrong
+
+
+STATED = [
+    ("The total is 42 apples.", "42"), ("It costs $1,200.50 in total", "1200.5"), ("= 1e-3", "0.001"),
+    ("2/3", "2/3"), ("She has 17 pencils (all of them)", "17"),
+    ("6 * 8 = 48 dollars. They get back 50 - 48 = 2", "2"), ("-0", "0"), ("The result is minus 5", "-5"),
+    ("there are 5 million people", "5000000"), ("5 km", "5"), ("about many", "about many"),
+    ("5 dozen eggs", "5 dozen eggs"), ("Apollo 11", "Apollo 11"), ("see step 5", "see step 5"),
+    ("5, I guess?", "5, I guess?"), ("three of the 5", "three of the 5"), ("it isn't 5", "it isn't 5"),
+    ("no more than 5", None), ("5, no wait", None), ("f(5)", "f(5)"),
+    ("the last of 7 is 5", "the last of 7 is 5"), ("5 out of ten", "5 out of ten"), ("", ""),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("line", "number"), STATED)
+def test_the_number_that_a_line_states(line, number):
+    assert verify.stated(line) == number
+
+
+def test_units_stay_where_references_are_in_dollars():
+    assert [verify.stated(line, units=True) for line in ("$5", "5 dollars", "€5", "5 apples")] == [
+        "5", "5", "5 €", "5 apple",
+    ]  # fmt: skip
 
 
 def test_the_table_holds_200_pairs_half_of_them_wrong():
@@ -85,6 +129,13 @@ def test_pairs_of_named_verifiers_are_symmetric(row):
     assert verifier(row["reference"], row["answer"]) == float(row["expected"])
 
 
+@settings(deadline=None, max_examples=300)
+@given(line=TEXTS, units=st.booleans())
+def test_what_is_read_is_a_number_that_stays_the_same_or_the_line(line, units):
+    said = verify.stated(line, units=units)
+    assert said is None or said == line or verify.stated(said, units=units) == said
+
+
 @given(n=st.integers(-(10**12), 10**12), d=st.integers(1, 10**6))
 @settings(deadline=None)
 def test_numbers_equal_their_other_spellings_and_not_their_neighbours(n, d):
@@ -111,7 +162,9 @@ HOSTILE = [
     "²" * 10_000, "=" * 290, "1+" * 149 + "1", "a" * 10_000, "\x00" * 10_000, "2^(2^(2^(2^(2^(2^2)))))", "0.1^-9999",
     "\\text{" * 330,
     "[" * 150 + "1" + "]" * 150, "1/" * 150 + "1", "99999999999999^99999999", "{1}," * 400, "\ud800", "1e309*x", "0^-1",
-    "\\left" * 400, "(1,(1,(1,(1,(1,(1,(1,1)))))))" * 60,
+    "\\left" * 400,
+    "1 " * 990 + "x = 2", "a" * 1990 + " 5", "1+" * 190 + "1 = 191", "A) " * 130 + "B",
+    "(1,(1,(1,(1,(1,(1,(1,1)))))))" * 60,
 ]  # fmt: skip
 
 
@@ -122,6 +175,8 @@ def test_hostile_texts_end(tmp_path):
         "for verifier in map(verify.named, verify.known()):\n    for a in texts:\n"
         "        for b in ('5', a, 'x^2 + 1'):\n"
         "            verifier(a, b), verifier(b, a)\n"
+        "for a in texts:\n    for text in (a, a + ' 5', 'it is ' + a + ' = 5', '5 ' + a):\n"
+        "        verify.stated(text)\n"
     )
     done = subprocess.run(
         [sys.executable, "-c", script], input=json.dumps(HOSTILE), capture_output=True, text=True, timeout=240

@@ -51,14 +51,15 @@ _ROUTES = {
 _READS = frozenset({"GET", "HEAD", "OPTIONS", "DELETE"})
 """Methods that read or remove; what generates is a POST, and any other method is refused."""
 _FREE = re.compile(
-    r"chat/completions/[^/]+"
-    r"|conversations(/[^/]+(/items)?)?"
-    r"|files|uploads(/[^/]+/(cancel|complete|parts))?"
-    r"|moderations|responses/input_tokens|vector_stores(/.+)?"
-    r"|(responses|batches|vector_stores/[^/]+/file_batches|fine_tuning/jobs|threads/[^/]+/runs|evals/[^/]+/runs)"
-    r"/[^/]+/cancel"
+    r"chat/completions/ID"
+    r"|conversations(/ID(/items)?)?"
+    r"|files|uploads(/ID/(cancel|complete|parts))?"
+    r"|moderations|responses/input_tokens"
+    r"|vector_stores(/ID(/search|/files(/ID)?|/file_batches(/ID/cancel)?)?)?"
+    r"|(responses|batches|fine_tuning/jobs|threads/ID/runs|evals/ID/runs)/ID/cancel".replace("ID", r"[\w.:@=+~-]+")
 )
-"""Routes of POSTs, below the base URL, that store, count, check or cancel, and generate nothing."""
+"""Routes of POSTs, below the base URL, that store, count, check or cancel, and generate nothing. An id has no escape,
+backslash or semicolon, which some servers read as another path."""
 _DEPLOYMENT = re.compile(r"deployments/[^/]+/")
 _BASES = "budgeteer.bases"
 """Extension of a request: (host, path) of what its client's routes are relative to."""
@@ -99,6 +100,14 @@ def _metered(kind: Any) -> type:
 
     class Metered(kind):  # type: ignore[misc]
         __slots__ = ()  # so that a client can be made one
+
+        def __init__(self, *args: Any, http_client: Any = None, **options: Any) -> None:
+            if not isinstance(http_client, _Client | _AsyncClient):
+                raise InvalidInput(
+                    f"type(client)(...) of a wrapped client would make one that is not metered; make a {kind.__name__} "
+                    "of the openai package and wrap it, or use with_options"
+                )
+            super().__init__(*args, http_client=http_client, **options)
 
         def copy(self, *, http_client: Any = None, **options: Any) -> Any:
             """As the client's own; its HTTP client stays the metered one."""
@@ -159,10 +168,10 @@ class _Client(httpx2.Client):
     def send(self, request: httpx2.Request, **kwargs: Any) -> httpx2.Response:
         prepared = _prepare(request, self.metering)
         if prepared is None:
-            return self._inner.send(request, **kwargs)
+            return self._follow(request, kwargs)
         exchange = _Exchange(prepared, Call(self.metering, prepared.planned).start())
         try:
-            response = self._inner.send(prepared.request, **kwargs)
+            response = self._follow(prepared.request, kwargs)
             if kwargs.get("stream") and response.status_code < 400:
                 return exchange.replaced(response, _Stream(response, exchange))
             response.read()
@@ -171,6 +180,20 @@ class _Client(httpx2.Client):
             raise
         exchange.call.finish(exchange.reading.answer(response.status_code, response.content))
         return response
+
+    def _follow(self, request: httpx2.Request, options: dict[str, Any]) -> httpx2.Response:
+        """Send, and follow redirects here, so that every request that is really sent was looked at."""
+        follow, options = _follows(self._inner, options)
+        history: list[httpx2.Response] = []
+        while True:
+            response = self._inner.send(request, follow_redirects=False, **options)
+            response.history = list(history)
+            if not follow or response.next_request is None:
+                return response
+            response.read()
+            request = _next(self._inner, request, response)
+            history.append(response)
+            options["auth"] = None  # the next request carries its own, unless it goes to another host
 
     def close(self) -> None:
         self._inner.close()
@@ -190,10 +213,10 @@ class _AsyncClient(httpx2.AsyncClient):
     async def send(self, request: httpx2.Request, **kwargs: Any) -> httpx2.Response:
         prepared = _prepare(request, self.metering)
         if prepared is None:
-            return await self._inner.send(request, **kwargs)
+            return await self._follow(request, kwargs)
         exchange = _Exchange(prepared, await Call(self.metering, prepared.planned).astart())
         try:
-            response = await self._inner.send(prepared.request, **kwargs)
+            response = await self._follow(prepared.request, kwargs)
             if kwargs.get("stream") and response.status_code < 400:
                 return exchange.replaced(response, _AsyncStream(response, exchange))
             await response.aread()
@@ -203,9 +226,54 @@ class _AsyncClient(httpx2.AsyncClient):
         await exchange.call.afinish(exchange.reading.answer(response.status_code, response.content))
         return response
 
+    async def _follow(self, request: httpx2.Request, options: dict[str, Any]) -> httpx2.Response:
+        """Send, and follow redirects here, so that every request that is really sent was looked at."""
+        follow, options = _follows(self._inner, options)
+        history: list[httpx2.Response] = []
+        while True:
+            response = await self._inner.send(request, follow_redirects=False, **options)
+            response.history = list(history)
+            if not follow or response.next_request is None:
+                return response
+            await response.aread()
+            request = _next(self._inner, request, response)
+            history.append(response)
+            options["auth"] = None  # the next request carries its own, unless it goes to another host
+
     async def aclose(self) -> None:
         await self._inner.aclose()
         await super().aclose()
+
+
+def _follows(inner: httpx2.Client | httpx2.AsyncClient, options: dict[str, Any]) -> tuple[bool, dict[str, Any]]:
+    """Whether a client follows redirects, and the other options of a request."""
+    follow = options.get("follow_redirects")
+    left = {name: value for name, value in options.items() if name != "follow_redirects"}
+    return (follow if isinstance(follow, bool) else inner.follow_redirects), left
+
+
+def _next(
+    inner: httpx2.Client | httpx2.AsyncClient, request: httpx2.Request, response: httpx2.Response
+) -> httpx2.Request:
+    """The request that a redirect leads to.
+
+    Raises:
+        InvalidInput: it would go to another route, of which nothing is known or reserved.
+        TooManyRedirects: as httpx.
+    """
+    found = response.next_request
+    assert found is not None
+    if len(response.history) >= inner.max_redirects:
+        raise httpx2.TooManyRedirects("Exceeded maximum allowed redirects.", request=request)
+    if found.method not in _READS:
+        route, path = _route(request) or request.url.path.strip("/"), found.url.path.rstrip("/")
+        same = path.endswith(f"/{route}") and not (route == "completions" and path.endswith("/chat/completions"))
+        if not same:
+            raise InvalidInput(
+                f"{request.method} {request.url.path} was redirected to {found.url}, which is another route: it "
+                "is not metered and could spend; give the client the base_url that it leads to"
+            )
+    return found
 
 
 _left_behind: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
@@ -236,8 +304,8 @@ def _unused(request: httpx2.Request) -> httpx2.Response:
 
 
 def _failure(error: BaseException) -> Answer:
-    """Not connected: not run. Anything later, a cancellation too: it may have run."""
-    never = (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.PoolTimeout, httpx2.UnsupportedProtocol)
+    """Not connected, or redirected elsewhere: not run. Anything later, a cancellation too: it may have run."""
+    never = (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.PoolTimeout, httpx2.UnsupportedProtocol, InvalidInput)
     return Answer(outcome=REJECTED if isinstance(error, never) else UNKNOWN)
 
 
@@ -311,6 +379,10 @@ class _Exchange:
     def __init__(self, prepared: _Prepared, call: Call) -> None:
         self.reading, self.call = prepared.reading, call
 
+    def events_of(self, response: httpx2.Response) -> Events:
+        """What reads the body of a response."""
+        return Events(self.reading, self.reading.is_stream(response.headers.get("content-type", "")))
+
     def replaced(self, response: httpx2.Response, stream: Any) -> httpx2.Response:
         """The response with its body watched; the body is decoded, so the headers of its coding go."""
         dropped = ("content-encoding", "content-length", "transfer-encoding")
@@ -323,16 +395,12 @@ class _Exchange:
         return made
 
 
-def _is_stream(response: httpx2.Response) -> bool:
-    return str(response.headers.get("content-type", "")).startswith("text/event-stream")
-
-
 class _Stream(httpx2.SyncByteStream):
     """The body of a response on its way to the client."""
 
     def __init__(self, response: httpx2.Response, exchange: _Exchange) -> None:
         self.response, self.exchange = response, exchange
-        self.events, self.ended = Events(exchange.reading, _is_stream(response)), False
+        self.events, self.ended = exchange.events_of(response), False
 
     def __iter__(self) -> Iterator[bytes]:
         try:
@@ -380,7 +448,7 @@ class _AsyncStream(httpx2.AsyncByteStream):
 
     def __init__(self, response: httpx2.Response, exchange: _Exchange) -> None:
         self.response, self.exchange = response, exchange
-        self.events, self.ended = Events(exchange.reading, _is_stream(response)), False
+        self.events, self.ended = exchange.events_of(response), False
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         try:

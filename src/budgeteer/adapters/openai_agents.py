@@ -33,13 +33,14 @@ from budgeteer.metering.call import (
     Metering,
     metering_of,
     outcome_of_status,
+    refuse_unbounded,
     refuse_unmetered,
 )
 from budgeteer.metering.estimate import count_text, least_tokens, worst_case
 
 try:
     import openai
-    from agents import Model, ModelProvider, ModelSettings, MultiProvider
+    from agents import FunctionTool, Handoff, Model, ModelProvider, ModelSettings, MultiProvider
     from agents.exceptions import UserError
     from agents.items import ModelResponse, TResponseStreamEvent
     from agents.models.openai_responses import OpenAIResponsesWSModel
@@ -48,6 +49,8 @@ except ImportError as error:
     raise MissingExtra("agents", "openai-agents") from error
 
 
+_ADDING = ("extra_body", "extra_args", "extra_query", "context_management")
+"""Settings that add to a request what is not bounded here."""
 _PIECE = 16
 """Characters of a delta that count as one token at least."""
 
@@ -178,6 +181,7 @@ class BudgetedModel(Model):
         if settings.max_tokens is None and bounds.max_output is not None:
             settings = replace(settings, max_tokens=bounds.max_output)
         _check_retries(self.wrapped, settings)
+        refuse_unbounded({name: getattr(settings, name) for name in _ADDING}, "")
         prompt = hidden.pop("prompt")
         request = {
             "instructions": instructions,
@@ -240,7 +244,8 @@ def _metered_below(model: Model, metering: Metering) -> Model | None:
 def _check_retries(model: Model, settings: ModelSettings) -> None:
     """Refuse libraries that retry by themselves unless the settings say not to."""
     name = type(model).__module__
-    if ("litellm" in name or "any_llm" in name) and (settings.extra_args or {}).get("max_retries") != 0:
+    given = settings.extra_args or {}
+    if ("litellm" in name or "any_llm" in name) and (given.get("max_retries"), given.get("num_retries")) != (0, 0):
         raise InvalidInput(
             f"{type(model).__name__} retries where no attempt can be metered; give "
             "ModelSettings(extra_args={'max_retries': 0, 'num_retries': 0})"
@@ -271,7 +276,9 @@ def _plain(value: Any) -> Any:
 
 
 def _tool(tool: Any) -> dict[str, Any]:
-    """What of a tool or handoff goes into the prompt."""
+    """What of a tool or handoff goes into the prompt; of one that the provider runs, that it does."""
+    if not isinstance(tool, FunctionTool | Handoff):
+        return {"type": str(getattr(tool, "name", type(tool).__name__))}
     names = ("name", "tool_name", "description", "tool_description", "params_json_schema", "input_json_schema")
     return {name: getattr(tool, name, None) for name in names}
 

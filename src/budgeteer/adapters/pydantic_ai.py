@@ -3,17 +3,21 @@
 Every request of a run reserves before it is sent and settles what the provider reported, of any provider that
 pydantic-ai knows. A request that does not fit raises :class:`budgeteer.core.errors.BudgetExceeded` out of the run.
 
-A provider's own client would retry where nobody sees it. So it is told not to (``max_retries`` of the settings is 0),
-and the retries are made here, as many as the settings or the client say: each attempt is metered by itself.
+A model that calls through an OpenAI client gets that client wrapped by :mod:`budgeteer.adapters.openai`, which sees
+the whole body and meters every attempt. Any other provider's client would retry where nobody sees it. So it is told not
+to (``max_retries`` of the settings is 0), and the retries are made here, as many as the settings or the client say:
+each attempt is metered by itself. Settings that are not known to leave the bound as it is are refused there
+(``extra_body`` with a cap, for one).
 """
 
 from __future__ import annotations
 
 import asyncio
+import copy
 import json
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, NoReturn, cast
 
 from budgeteer.core.errors import InvalidInput, MissingExtra
 from budgeteer.core.usage import Usage
@@ -28,6 +32,7 @@ from budgeteer.metering.call import (
     Metering,
     metering_of,
     outcome_of_status,
+    refuse_unbounded,
     refuse_unmetered,
 )
 from budgeteer.metering.estimate import count_text, least_tokens, worst_case
@@ -45,6 +50,8 @@ except ImportError as error:
     raise MissingExtra("pydantic_ai", "pydantic-ai") from error
 
 
+_HIDDEN = {"google_cached_content": "cached_content", "xai_previous_response_id": "previous_response_id"}
+"""Settings that stand for input which is not shown, and what the bounds call it."""
 _PIECE = 16
 """Characters of a delta that count as one token at least."""
 
@@ -73,6 +80,9 @@ class BudgetedModel(WrapperModel):
         refuse_unmetered(client)
         _check_retries(client)
         self._inner = inner
+        self._below = _is_openai(client)
+        if self._below:
+            self.wrapped = _metered_below(self.wrapped, self.metering)
         retries = getattr(client, "max_retries", 0)
         self._retries = retries if isinstance(retries, int) else 0
 
@@ -82,6 +92,8 @@ class BudgetedModel(WrapperModel):
         model_settings: ModelSettings | None,
         model_request_parameters: ModelRequestParameters,
     ) -> ModelResponse:
+        if self._below:
+            return await self.wrapped.request(messages, model_settings, model_request_parameters)
         attempt = 0
         while True:
             call, settings, retries = self._call(messages, model_settings, model_request_parameters, attempt)
@@ -106,6 +118,12 @@ class BudgetedModel(WrapperModel):
         model_request_parameters: ModelRequestParameters,
         run_context: RunContext[Any] | None = None,
     ) -> AsyncGenerator[StreamedResponse]:
+        if self._below:
+            async with self.wrapped.request_stream(
+                messages, model_settings, model_request_parameters, run_context
+            ) as metered:
+                yield metered
+            return
         attempt, over = 0, False
         while not over:
             call, settings, retries = self._call(messages, model_settings, model_request_parameters, attempt)
@@ -131,6 +149,14 @@ class BudgetedModel(WrapperModel):
                     outcome = OK if response.state == "complete" else CUT
                     await call.afinish(self._answer(response, outcome, messages))
 
+    async def batch_create(self, requests: Any) -> NoReturn:
+        """Refused: what a batch will use is not reserved."""
+        raise InvalidInput("a batch is not metered and could spend; make the model's requests one by one")
+
+    async def compact_messages(self, *_: Any, **__: Any) -> NoReturn:
+        """Refused: what it will use is not reserved."""
+        raise InvalidInput("compact_messages is not metered and could spend; use the model without a budget for it")
+
     def _call(
         self,
         messages: list[ModelMessage],
@@ -144,6 +170,9 @@ class BudgetedModel(WrapperModel):
         if "max_retries" not in self._inner.unsupported_settings:
             merged["max_retries"] = 0
         bounds = self.metering.bounds
+        prefix = f"{self.wrapped.system.partition('.')[0].partition('-')[0]}_"
+        hidden = {inner: merged[name] for name, inner in _HIDDEN.items() if merged.get(name)}  # type: ignore[literal-required]
+        refuse_unbounded({name: value for name, value in merged.items() if name not in _HIDDEN}, prefix)
         cap = merged.get("max_tokens")
         if cap is None and bounds.max_output is not None:
             cap = merged["max_tokens"] = bounds.max_output
@@ -154,14 +183,17 @@ class BudgetedModel(WrapperModel):
             "tools": [
                 {"name": tool.name, "description": tool.description, "parameters": tool.parameters_json_schema}
                 for tool in (*parameters.function_tools, *parameters.output_tools)
-            ],
+            ]
+            + [{"type": tool.kind} for tool in parameters.native_tools],
             "output": str(parameters.output_object),
             "instructions": str(getattr(parameters, "instruction_parts", None)),
             "max_tokens": cap,
+            **hidden,
         }
         worst = worst_case(request, bounds)
         planned = self.metering.plan(
-            self.wrapped.system, "chat", self.wrapped.model_name, worst, cap=cap, attempt=attempt
+            self.wrapped.system, "chat", self.wrapped.model_name, worst, str(merged.get("service_tier") or ""), cap=cap,
+            attempt=attempt,
         )  # fmt: skip
         return Call(self.metering, planned), merged, self._retries if retries is None else retries
 
@@ -232,6 +264,38 @@ def _watched(stream: StreamedResponse, call: Call) -> StreamedResponse:
 
     stream._get_event_iterator = counted  # type: ignore[method-assign]
     return stream
+
+
+def _is_openai(client: Any) -> bool:
+    """Whether it is a client that the openai adapter wraps."""
+    try:
+        import openai
+    except ImportError:
+        return False
+    return isinstance(client, openai.AsyncOpenAI)
+
+
+def _metered_below(model: Any, metering: Metering) -> Model:
+    """A copy of a model, and of the wrappers around it, whose OpenAI client is wrapped.
+
+    Raises:
+        InvalidInput: its client cannot be replaced.
+    """
+    from budgeteer.adapters.openai import wrap
+
+    found: Any = copy.copy(model)
+    if isinstance(model, WrapperModel):
+        found.wrapped = _metered_below(model.wrapped, metering)
+        return cast(Model, found)
+    client = wrap(model.client, metering)
+    found._provider = copy.copy(getattr(model, "_provider", None))
+    found._provider._client = client
+    if found.client is not client:
+        raise InvalidInput(
+            f"the client of {type(model).__name__} cannot be metered; wrap it yourself "
+            "(budgeteer.adapters.openai.wrap) and give it to the model's provider"
+        )
+    return cast(Model, found)
 
 
 def _check_retries(client: Any) -> None:

@@ -13,10 +13,14 @@ from budgeteer.core.meter import MONEY, canonical, exact
 from budgeteer.core.usage import count
 
 _SUFFIX = {"": 1, "k": 10**3, "m": 10**6, "b": 10**9}
-_AMOUNT = re.compile(r"(?P<money>\$)?(?P<number>[0-9]{1,30}(?:\.[0-9]{1,30})?)(?P<suffix>[kmb%]?)")
+_GROUPED = r"[1-9][0-9]{0,2}(?:,[0-9]{3}){1,9}"
+_AMOUNT = re.compile(
+    rf"(?P<money>\$)?(?P<number>(?:{_GROUPED}|[0-9][0-9_]{{0,39}})(?:\.[0-9][0-9_]{{0,39}})?)(?P<suffix>[kmb%]?)"
+)
+_COMMA = re.compile(r"(?<=[0-9]),(?=[0-9])")
 _ROLLING = re.compile(r"(?P<number>[0-9]{1,9})(?P<unit>[smhd])")
 _SECONDS = {"d": 86_400, "h": 3_600, "m": 60, "s": 1}
-_SEPARATOR = re.compile(r",(?!(?<=[0-9],)[0-9]{3}(?![0-9]))")
+_SEPARATOR = re.compile(r"(?<![0-9]),|,(?![0-9])")
 PICO = 10**12
 """Pico-dollars in a dollar: money is an integer everywhere."""
 CALENDAR = ("hour", "day", "month")
@@ -99,15 +103,22 @@ class Budget:
     def parse(cls, text: str) -> Budget:
         """Read ``[kind:]number[k|m|b|%]`` or ``$number[k|m|b]``, each with an optional ``/window``.
 
+        A point separates decimals; commas only group thousands, as in ``1,000``.
+
         Raises:
             InvalidInput: the text is not in the notation, or is not a whole number of units.
         """
         kind_text, colon, rest = text.strip().lower().rpartition(":")
-        amount_text, slash, window_text = rest.replace("_", "").replace(",", "").partition("/")
+        amount_text, slash, window_text = rest.partition("/")
         match = _AMOUNT.fullmatch(amount_text)
+        if match is None and _COMMA.search(amount_text):
+            raise InvalidInput(
+                f"budget {text!r}: commas only group thousands, as in 1,000; decimals have a point: write $0.50, not "
+                f"$0,50, and between several budgets a comma with a space"
+            )
         if match is None or (colon and not kind_text):
             raise InvalidInput(f"budget {text!r} is not in the notation; write 500k, output:1m, $5, 50% or $5/day")
-        number, suffix = Fraction(match["number"]), match["suffix"]
+        number, suffix = Fraction(match["number"].replace("_", "").replace(",", "")), match["suffix"]
         if match["money"] and (colon or suffix == "%"):
             raise InvalidInput(f"budget {text!r} mixes money with a kind or a percentage; write $5 alone")
         kind = MONEY if match["money"] else kind_text or "all"
@@ -145,8 +156,8 @@ class Budget:
 class Budgets(tuple[Budget, ...]):
     """Several budgets that hold at once, such as ``output:1m, $5/day``; at most one of a kind and window.
 
-    A comma between a digit and exactly three digits groups thousands, as in ``1,000``; any other one separates. So
-    write a space after a separating comma, as it is printed.
+    A comma between two digits groups thousands, as in ``1,000``, or is refused; any other one separates. So write a
+    space after a separating comma, as it is printed.
 
     >>> print(Budgets.parse("output:1m,$5/day"))
     output:1m, $5/day
@@ -168,7 +179,11 @@ class Budgets(tuple[Budget, ...]):
 
     @classmethod
     def parse(cls, text: str) -> Budgets:
-        """Read a list of budgets, each as :meth:`Budget.parse` does."""
+        """Read a list of budgets, each as :meth:`Budget.parse` does.
+
+        Raises:
+            InvalidInput: one of them is not in the notation, or two are of the same kind and window.
+        """
         return cls(Budget.parse(part) for part in _SEPARATOR.split(text))
 
     def __str__(self) -> str:

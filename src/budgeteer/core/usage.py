@@ -105,6 +105,7 @@ class Usage:
 
         Cached tokens are inside ``prompt_tokens`` and reasoning inside ``completion_tokens``. Some compatible servers
         count either beside it; that shows in ``total_tokens``, or by a part that exceeds its whole, and is put right.
+        What else only ``total_tokens`` counts (Gemini's thoughts, for one) was generated.
         With n > 1 some servers report one choice only, which ``usage`` alone does not show: see ``from_llama_cpp``.
         """
         return _openai(usage, "prompt_tokens", "completion_tokens", "prompt_tokens_details")
@@ -149,7 +150,7 @@ class Usage:
         """Of a Gemini response: its ``usageMetadata`` (JSON) or ``usage_metadata`` (SDK).
 
         Cached tokens are inside the prompt's; thoughts and what tools read back stand beside candidates and prompt,
-        so they are added. A count of 0 is left out by the API.
+        so they are added. A count of 0 is left out by the API; what only the total counts was generated.
         """
 
         def known(camel: str, snake: str) -> int | None:
@@ -164,8 +165,8 @@ class Usage:
         thoughts = known("thoughtsTokenCount", "thoughts_token_count") or 0
         candidates = known("candidatesTokenCount", "candidates_token_count")
         output = None if candidates is None else candidates + thoughts
-        if output is None and total is not None:
-            output = max(total - read, thoughts)
+        if total is not None:
+            output = max(total - read, thoughts, output or 0)
         return cls(
             input=read,
             output=output,
@@ -232,11 +233,19 @@ def _openai(usage: Any, input_name: str, output_name: str, details_name: str) ->
     if read is None and cached is not None and (missed := _known(usage, "prompt_cache_miss_tokens")) is not None:
         read = cached + missed
     reasoning = _known(shown, "reasoning_tokens")
+    if total and made is None:  # at most, where the input is not said either
+        made = total - read if read is not None and total > read else None if read else total
+    elif total and read is None and made is not None and total > made:
+        read = total - made
     if read is not None and made is not None:
-        beside = None if total is None else total - read - made
-        if reasoning and (beside == reasoning or reasoning > made):
+        beside = max(0, (total or 0) - read - made)
+        outside = cached and (cached > read or beside in (cached, cached + (reasoning or 0)))
+        if cached and outside and beside >= cached and beside != reasoning:
+            read, beside = read + cached, beside - cached
+        made += beside
+        if reasoning and reasoning > made:
             made += reasoning
-        elif cached and (beside == cached or cached > read):
+        if cached and cached > read:
             read += cached
         if written is not None:  # "unadjusted" in the API's words: it may count what was read, too
             written = min(written, read - (cached or 0))

@@ -26,8 +26,11 @@ except ImportError:  # numba is optional: torch operators compute the same, slow
 
 
 def compiles(model: Llama) -> bool:
-    """Whether the compiled kernels are there and can run this model."""
-    return kernels is not None and model.device.type == "cpu" and model.embed.dtype == torch.float32
+    """Whether the compiled kernels are there and can run this model; if so, they are ready to be called."""
+    if kernels is None or model.device.type != "cpu" or model.embed.dtype != torch.float32:
+        return False
+    kernels.prepare()
+    return True
 
 
 class Decoder:

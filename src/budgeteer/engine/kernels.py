@@ -6,10 +6,14 @@ twenty of them. Optional: without numba, or on a GPU, the sampler uses torch ope
 
 from __future__ import annotations
 
+import subprocess
+import sys
+from functools import cache
 from typing import Any
 
 import numpy as np
-from numba import njit, prange
+from numba import float32, int64, njit, prange
+from numba.core.caching import FunctionCache
 from numpy.typing import NDArray
 
 F32 = NDArray[np.float32]
@@ -238,3 +242,39 @@ def sample_rows(logits, inverse_temperature, uniform, token, logprob, margin):  
         token[r] = chosen
         logprob[r] = (logits[r, chosen] - top) * inverse - np.log(total)
         margin[r] = (first - second) / total
+
+
+_F1, _F2, _F3, _F4, _I1 = float32[::1], float32[:, ::1], float32[:, :, ::1], float32[:, :, :, ::1], int64[::1]
+SIGNATURES: dict[Any, tuple[Any, ...]] = {
+    norm_rows: (_F2, _F1, float32, _F2),
+    silu_rows: (_F2, _F2),
+    decode_attention: (_F2, _F2, _F2, _I1, _I1, int64, _F4, _F4, _I1, _I1, _F4, _F4, int64, _F2),
+    prefill_attention: (_F2, _F2, _F2, _F3, _F3, int64, _F2),
+    sample_rows: (_F2, _F1, _F1, _I1, _F1, _F1),
+}
+"""Kernel -> the types it is called with."""
+
+
+@cache
+def prepare() -> None:
+    """Compile what is not in numba's cache yet, in a process of its own.
+
+    A process that compiles a parallel function links it in another way than one that reads it from the cache, and its
+    sums are rounded otherwise: the first run after an installation would differ from all later ones.
+    """
+    if all(_is_cached(kernel, types) for kernel, types in SIGNATURES.items()):
+        return
+    code = f"import sys; sys.path[:] = {sys.path!r}; from {__name__} import compile_all; compile_all()"
+    subprocess.run([sys.executable, "-c", code], check=False, capture_output=True)
+
+
+def compile_all() -> None:
+    """Compile all kernels in this process, into numba's cache."""
+    for kernel, types in SIGNATURES.items():
+        kernel.compile(types)
+
+
+def _is_cached(kernel: Any, types: tuple[Any, ...]) -> bool:
+    """Whether a kernel would be read from the cache; True where there is no cache, so that nothing is prepared."""
+    place = getattr(kernel, "_cache", None)
+    return not isinstance(place, FunctionCache) or place.load_overload(types, kernel.targetctx) is not None

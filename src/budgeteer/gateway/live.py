@@ -33,13 +33,15 @@ class Live:
         said: what was asked and answered, for the log; None: it is not to have it.
         saved: units that an answer of the cache did not cost.
         answering: bytes went to the client.
+        whole: the last event of a stream went to the client, so that its leaving, or the upstream's, ends nothing.
     """
 
     __slots__ = (
         "answered", "answering", "at", "attempts", "calls", "closed", "counted", "deadline", "estimated", "finished",
         "first_ms", "guard", "id", "key", "left", "model", "ms", "open", "operation", "outcome", "overshoot", "path",
         "policy", "reading", "reason", "reserved", "said", "saved", "scope", "sending", "session", "stage",
-        "started", "status", "stream", "tag", "units", "upstream", "usage", "user", "wasted", "why",
+        "started", "status", "stream", "tag", "units", "upstream", "usage", "user", "wasted", "whole",
+        "why",
     )  # fmt: skip
 
     def __init__(self, id: str, operation: str) -> None:
@@ -48,7 +50,7 @@ class Live:
         self.model = self.upstream = self.answered = self.reason = self.scope = self.policy = self.why = ""
         self.outcome, self.status, self.attempts = FAILED, 0, 0
         self.stream = self.estimated = self.left = self.counted = self.closed = self.answering = False
-        self.sending = self.finished = False
+        self.sending = self.finished = self.whole = False
         self.reading: Reading | None = None
         self.usage = {"input": 0, "output": 0, "cached": 0, "reasoning": 0}
         self.units: dict[str, int] = {}

@@ -465,7 +465,7 @@ class Proxy:
         live.why, live.deadline = "", time.monotonic() + config.connect_seconds + config.first_byte_seconds
         response: aiohttp.ClientResponse | None = None
         events = Events(prepared.reading, False)
-        ended = False
+        ended = passing = False
         try:
             async with asyncio.timeout(None) as live.guard:
                 if live.left:
@@ -483,8 +483,8 @@ class Proxy:
                     if name in response.headers:
                         headers.append((name.encode(), response.headers[name].encode("latin-1")))
                 live.reading = prepared.reading
-                if response.headers.get("content-type", "").startswith("text/event-stream"):
-                    events.streamed = True
+                if prepared.reading.is_stream(response.headers.get("content-type", "")):
+                    events.streamed = passing = True
                     await self._pass_on(live, hold, backend, response, events, headers, send)
                     ended = True
                 else:
@@ -496,7 +496,8 @@ class Proxy:
                 live.guard = None
         except (aiohttp.ClientError, TimeoutError, OSError, InvalidInput) as error:
             live.guard = None
-            return await self._broken(live, backend, hold, events, error, send)
+            if not live.whole:
+                return await self._broken(live, backend, hold, events, error, send)
         finally:
             live.deadline, live.guard, live.sending = float("inf"), None, False
             if response is not None:
@@ -504,10 +505,10 @@ class Proxy:
                     response.release()
                 else:
                     response.close()
-        if events.streamed:
+        if passing:
             backend.answered()
             answer = events.answer(200, True)
-            self._end(live, hold, answer, 200, ask, b"")
+            self._end(live, hold, answer, 200, ask, b"" if events.streamed else events.rest)
             if answer.outcome == CUT and not live.left:
                 await send(
                     {
@@ -570,6 +571,7 @@ class Proxy:
                 live.sending, live.deadline = True, time.monotonic() + slow
                 await send({"type": "http.response.body", "body": passed, "more_body": True})
                 live.sending, live.deadline = False, time.monotonic() + idle
+                live.whole = events.reading.done
         rest = events.last()
         if rest and not live.left:
             await send({"type": "http.response.body", "body": rest, "more_body": True})
@@ -635,6 +637,9 @@ class Proxy:
     def _left(self, live: Live, ask: Ask) -> None:
         """The client has gone, or its answer is whole."""
         if live.closed or live.finished or live.left:
+            return
+        if live.whole:  # it has all of its stream, and the upstream only keeps the connection open
+            live.interrupt("answered")
             return
         live.left = True
         if live.guard is not None:

@@ -66,7 +66,8 @@ def load(source: str, *, limit: int | None = None, seed: int = 0) -> QuestionSet
     items = {item.key: item for item in task.items[:limit]}
     references = {item.key: item.answer for item in items.values() if item.answer is not None}
     numeric = bool(references) and all(_is_number(answer) for answer in references.values())
-    asked = Asked(task.name, numeric, _examples(source, task, size, seed))
+    units = any("$" in answer for answer in references.values())
+    asked = Asked(task.name, numeric, _examples(source, task, size, seed), units)
     return QuestionSet(tuple(Question(i.key, i.prompt) for i in items.values()), references, asked, task, items)
 
 

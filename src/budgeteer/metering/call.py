@@ -230,7 +230,7 @@ class Metering:
                 made = min(made, most) if answer.least <= most else max(made, answer.least)
                 usage = replace(usage, output=made, reasoning=None, audio_output=None)
             estimated = usage is not known
-        if estimated and answer.outcome == UNKNOWN:
+        if estimated and answer.outcome == UNKNOWN and answer.least <= (planned.worst.output or 0):
             amounts = dict(planned.amounts)
         elif unsaid:
             amounts = self._fully(planned, answer, usage)
@@ -461,6 +461,46 @@ def refuse_unmetered(client: Any) -> None:
             raise InvalidInput(
                 f"the client's transport {name} retries where no attempt can be metered; leave retries to the client "
                 "(max_retries)"
+            )
+
+
+HARMLESS = frozenset({
+    "temperature", "top_p", "top_k", "min_p", "seed", "random_seed", "presence_penalty", "frequency_penalty",
+    "repetition_penalty", "logit_bias", "stop", "stop_sequences", "tool_choice", "parallel_tool_calls", "logprobs",
+    "top_logprobs", "response_format", "user", "metadata", "labels", "store", "safety_settings", "verbosity",
+    "reasoning_effort", "reasoning_format", "reasoning_summary", "effort", "thinking", "thinking_config",
+    "enable_thinking", "prompt_cache_key", "cache", "cache_instructions", "cache_messages", "cache_tool_definitions",
+    "timeout", "request_timeout", "first_event_timeout", "extra_headers", "citations", "service_tier", "max_retries",
+    "num_retries",
+})  # fmt: skip
+"""Settings of a framework that neither add input, output, choices or calls, nor call another model."""
+
+
+def refuse_unbounded(settings: Mapping[str, Any], prefix: str = "") -> None:
+    """Refuse what a framework's settings add to a request that is bounded before its provider's client writes it.
+
+    Below an OpenAI client the whole body is seen and bounded, and this is not needed. Elsewhere a field that is not
+    known to be harmless could raise the cap, ask for more choices or for input that nobody sees.
+
+    Args:
+        settings: by name; those that are None are not given. ``extra_body`` and ``extra_args`` hold more of them.
+        prefix: of the provider's own settings, such as ``anthropic_``.
+
+    Raises:
+        InvalidInput: naming the first of them.
+    """
+    for name, value in settings.items():
+        if value is None or name in ("max_tokens",):
+            continue
+        if name in ("extra_body", "extra_args", "extra_query"):
+            inner = value if isinstance(value, Mapping) else {"": value}
+            found = next((f"{name}[{one!r}]" for one in inner if one not in HARMLESS), None)
+        else:
+            found = None if name.removeprefix(prefix) in HARMLESS else name
+        if found is not None:
+            raise InvalidInput(
+                f"the setting {found} is not known to leave the bound as it is, and this model's requests are not seen "
+                "whole; leave it out, set the cap by max_tokens, or use a model that calls through an OpenAI client"
             )
 
 

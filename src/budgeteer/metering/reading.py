@@ -5,6 +5,7 @@ No client library is imported here: the openai adapter and the gateway read the 
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
@@ -37,6 +38,17 @@ _TEXT_BYTES = 8
 _PIECE = 16
 """Characters of a piece of a stream that count as one token at least."""
 _LONGEST_EVENT = 16 * 1024 * 1024
+_AROUND = 4096
+"""Bytes around the text of an answer, at most, beside twice the request, which some answers repeat."""
+_ODD_BYTES, _ODD_BYTES_SCORED = 16, 4096
+"""Bytes of what is not understood that count as a token; where log-probabilities are asked for, which are long."""
+_BOM = b"\xef\xbb\xbf"
+_FIELDS = (b"event:", b"id:", b"retry:", b":")
+"""What a line of an event begins with, beside its data."""
+_MESSAGE_EVENTS = frozenset({
+    "message_start", "message_delta", "message_stop", "content_block_start", "content_block_delta",
+    "content_block_stop", "ping", "error",
+})  # fmt: skip
 _SHOWN = (
     "text", "content", "reasoning_content", "reasoning", "refusal", "arguments", "name", "summary", "thinking",
     "partial_json", "message", "delta", "tool_calls", "function",
@@ -79,6 +91,8 @@ class Reading:
 
     Attributes:
         hides: whether more may be generated than is shown, since it is asked for.
+        least: tokens that were generated for certain: each piece of text is one, and so are so many bytes of what is
+            not understood, beyond what an answer has around its text.
     """
 
     def __init__(self, operation: str, body: Mapping[str, Any], metering: Metering, hides_usage: bool) -> None:
@@ -92,6 +106,8 @@ class Reading:
         self.hides = _hidden_asked(body)
         self._usages: list[Mapping[str, Any]] = []
         self._told = Told()
+        self._odd = self._odd_tokens = 0
+        self._around: int | None = None
 
     def answer(self, status: int, content: bytes) -> Answer:
         """Of a response that came whole."""
@@ -99,17 +115,62 @@ class Reading:
         if outcome != OK:
             return Answer(outcome=outcome)
         try:
-            body = loads(content)
+            body = loads(content.removeprefix(_BOM))
         except (ValueError, RecursionError):
-            return Answer()
-        return self._whole(body, len(content)) if isinstance(body, dict) else Answer()
+            return self._not_json(content)
+        if not isinstance(body, dict):
+            return self._unread(len(content))
+        return self._whole(body, len(content))
+
+    def _not_json(self, content: bytes) -> Answer:
+        """Of a body that is none: a stream that nobody asked for, or nobody knows what."""
+        events = Events(self, True)
+        try:
+            events.feed(content)
+            events.last()
+        except InvalidInput:
+            return self._unread(len(content))
+        return self.at_end() if self.heard else self._unread(len(content))
+
+    def _unread(self, size: int) -> Answer:
+        """Of a body of so many bytes that cannot be understood."""
+        self._odd = 0
+        self.odd(size)
+        return Answer(least=self.least)
+
+    def is_stream(self, content_type: str) -> bool:
+        """Whether to read an answer as events: its request asked for a stream, or it says so itself."""
+        return bool(self._body.get("stream")) or content_type.strip()[:17].lower() == "text/event-stream"
+
+    def odd(self, size: int, pending: int = 0) -> None:
+        """Count bytes that are not understood: so many for good, and those that may still become an event."""
+        self._odd += size
+        found = self._odd + pending
+        if self.operation == "embeddings" or found <= _AROUND:
+            tokens = 0
+        else:
+            if self._around is None:
+                self._around = _AROUND + 2 * len(json.dumps(self._body, default=str))
+            scored = self._body.get("logprobs") or self._body.get("top_logprobs")
+            tokens = max(0, found - self._around) // (_ODD_BYTES_SCORED if scored else _ODD_BYTES)
+        self.least += tokens - self._odd_tokens
+        self._odd_tokens = tokens
+
+    @property
+    def heard(self) -> bool:
+        """Whether anything was understood."""
+        return bool(self.text or self.model or self.usage)
 
     def _whole(self, body: dict[str, Any], size: int) -> Answer:
         if self.operation == "messages":
             choices = [body.get("content")] if isinstance(body.get("content"), list) else None
         else:
             choices = body.get("choices") if isinstance(body.get("choices"), list) else body.get("output")
-        usage, choices = self._usage(body), _list(choices)
+        usage = self._usage(body)
+        if usage is None and choices is None:
+            return self._unread(size)
+        choices = _list(choices)
+        self.odd(-self._odd)  # what was counted while it came is understood
         model, service = str(body.get("model") or ""), str(body.get("service_tier") or "")
         told = usage is not None and usage.input is not None and usage.output and usage.reasoning is not None
         if told and len(choices) <= 1 and usage is not None and (usage.output or 0) * _TEXT_BYTES >= size:
@@ -179,20 +240,27 @@ class Reading:
         try:
             body = loads(data)
         except (ValueError, RecursionError):
-            return True
+            body = None
         if not isinstance(body, dict):
+            self.odd(len(data))
             return True
         if self.operation == "messages":
+            if body.get("type") not in _MESSAGE_EVENTS:
+                self.odd(len(data))
             self._message(body)
             return True
         response = body.get("response")
         if self.operation == "responses":
             kind = str(body.get("type"))
+            if not kind.startswith(("response.", "error", "keepalive")):
+                self.odd(len(data))
             if isinstance(body.get("delta"), str):
                 self._grow((str(body.get("output_index")), kind), body["delta"])
             if kind in ("response.completed", "response.incomplete", "response.failed") and isinstance(response, dict):
                 self.done = True
                 body = response
+        elif "choices" not in body and "usage" not in body and "error" not in body:
+            self.odd(len(data))
         for choice in _list(body.get("choices")):
             if isinstance(choice, dict):
                 self._grow(_index(choice), text_of(choice))
@@ -319,10 +387,17 @@ def _index(choice: Mapping[str, Any]) -> int:
 
 
 class Events:
-    """Server-sent events out of pieces of bytes, each handed to a reading."""
+    """An answer out of pieces of bytes: server-sent events, each handed to a reading, or a whole body.
+
+    Args:
+        reading: takes in what is read.
+        streamed: whether events are expected. A body that begins with a brace is whole all the same.
+    """
 
     def __init__(self, reading: Reading, streamed: bool) -> None:
         self.reading, self.streamed, self.rest = reading, streamed, b""
+        self._early, self._begun, self._returns = True, False, False  # before anything is understood; carriage returns
+        self._split: bool | None = None
 
     def feed(self, piece: bytes) -> bytes:
         """Take in a piece; what to pass on: whole events, as they came.
@@ -331,25 +406,57 @@ class Events:
             InvalidInput: an event without an end.
         """
         rest = self.rest + piece if self.rest else piece
+        if self._early and not self._begun and (head := rest.removeprefix(_BOM).lstrip()):
+            self._begun = True
+            self.streamed = self.streamed and not head.startswith(b"{")
         if not self.streamed:
             self.rest = rest
+            self.reading.odd(0, len(rest))
             return piece
-        passed, begin, look = [], 0, max(0, len(self.rest) - 3)  # what was searched before holds no end
-        while True:
-            at, length = rest.find(b"\n\n", look), 2
-            other = rest.find(b"\r\n\r\n", look, at if at >= 0 else len(rest))
-            if other >= 0:
-                at, length = other, 4
-            if at < 0:
-                break
-            block = rest[begin : at + length]
-            begin = look = at + length
-            if self._take(block):
-                passed.append(block)
+        passed: list[bytes] = []
+        begin, look = 0, len(self.rest) - 1 if self.rest else 0  # what was searched before holds no end
+        if self._returns or b"\r" in piece:
+            begin = self._feed_returns(rest, look, passed)
+        else:
+            while (at := rest.find(b"\n\n", look)) >= 0:
+                look = at + 2
+                block = rest[begin:look]
+                begin = look
+                if self._take(block):
+                    passed.append(block)
         self.rest = rest[begin:]
+        if self._early:
+            self._early = not self.reading.heard
+            self.reading.odd(0, len(self.rest) if self._early else 0)
         if len(self.rest) > _LONGEST_EVENT:
             raise InvalidInput(f"an event of more than {_LONGEST_EVENT:,} bytes; the stream is none of events")
         return b"".join(passed)
+
+    def _feed_returns(self, rest: bytes, look: int, passed: list[bytes]) -> int:
+        """The same where lines may end with a line feed, a carriage return, or both; where the last event ended."""
+        begin, self._returns = 0, True
+        if self._split is not None and rest:
+            if rest.startswith(b"\n"):  # the rest of the empty line that ended the last event
+                begin = look = 1
+                if self._split:
+                    passed.append(b"\n")
+            self._split = None
+        mixed = b"\n\n" in rest or b"\r\r" in rest
+        while True:
+            at = rest.find(b"\n\r", look)
+            if mixed:
+                others = (rest.find(b"\n\n", look), rest.find(b"\r\r", look))
+                at = min((one for one in (at, *others) if one >= 0), default=-1)
+            if at < 0:
+                return begin
+            look = at + 2 + (rest[at + 1 : at + 3] == b"\r\n")
+            block = rest[begin:look]
+            begin = look
+            taken = self._take(block)
+            if taken:
+                passed.append(block)
+            if look == len(rest) and rest.endswith(b"\r"):
+                self._split = taken
 
     def last(self) -> bytes:
         """What is left at the end of the stream."""
@@ -359,13 +466,23 @@ class Events:
         return rest if self._take(rest) else b""
 
     def _take(self, block: bytes) -> bool:
-        if block.startswith(b"data:") and block.count(b"\n", 0, -2) == 0:
-            return self.reading.event(block[5:].strip())
-        lines = [line[5:].strip() for line in block.splitlines() if line.startswith(b"data:")]
-        return self.reading.event(b"\n".join(lines)) if lines else True
+        """Hand an event to the reading."""
+        if block.startswith(b"data:"):
+            line = block[5:].strip()
+            if b"\n" not in line and not (self._returns and b"\r" in line):
+                return self.reading.event(line)
+        data = []
+        for line in block.removeprefix(_BOM).splitlines():
+            if line.startswith(b"data:"):
+                data.append(line[5:].strip())
+            elif line and not line.startswith(_FIELDS):
+                self.reading.odd(len(line))
+        return self.reading.event(b"\n".join(data)) if data else True
 
     def answer(self, status: int, ended: bool) -> Answer:
         """Of what came, when it is over."""
         if self.streamed:
             return self.reading.at_end()
-        return self.reading.answer(status, self.rest) if ended else Answer(outcome=UNKNOWN)
+        if ended:
+            return self.reading.answer(status, self.rest)
+        return Answer(outcome=UNKNOWN, least=self.reading.least)

@@ -94,7 +94,7 @@ class OpenAI:
         self._resume, self._failures, self.hides = 0.0, 0, False
         self._client = openai.AsyncOpenAI(
             base_url=check_http(base_url, f"model {model!r}"),
-            api_key=api_key or os.environ.get("OPENAI_API_KEY") or "none",  # servers of one's own want none
+            api_key=_key(api_key),
             max_retries=0,
             timeout=httpx2.Timeout(stall, connect=min(stall, 10.0)),
             http_client=openai.DefaultAsyncHttpxClient(
@@ -179,15 +179,28 @@ class OpenAI:
         if request.seed is not None:
             body["seed"] = request.seed
         body |= {"stream": True, "stream_options": {"include_usage": True}, "extra_body": self._extra}
-        if isinstance(request.prompt, str):
+        try:
+            if isinstance(request.prompt, str):
+                if request.logprobs:
+                    body["logprobs"] = 1
+                prompt, most = request.prompt, request.max_tokens
+                return await self._client.completions.create(prompt=prompt, max_tokens=most, **body)
             if request.logprobs:
-                body["logprobs"] = 1
-            return await self._client.completions.create(prompt=request.prompt, max_tokens=request.max_tokens, **body)
-        if request.logprobs:
-            body["logprobs"] = True
-        messages: Any = [message._asdict() for message in request.prompt]
-        body[self._cap_name] = request.max_tokens
-        return await self._client.chat.completions.create(messages=messages, **body)
+                body["logprobs"] = True
+            messages: Any = [message._asdict() for message in request.prompt]
+            body[self._cap_name] = request.max_tokens
+            return await self._client.chat.completions.create(messages=messages, **body)
+        except UnicodeEncodeError as error:  # while the request was written, so it was not sent
+            raise InvalidInput(
+                f"{self.name}: the request cannot be written as UTF-8 and was not sent: {error.object[error.start]!r} "
+                "is half of a character (a lone surrogate); replace it in the prompt, by "
+                "text.encode('utf-16', 'surrogatepass').decode('utf-16', 'replace')"
+            ) from error
+        except (TypeError, ValueError) as error:
+            raise InvalidInput(
+                f"{self.name}: the request cannot be written as JSON and was not sent ({error}); give finite numbers "
+                "and plain values, in extra too"
+            ) from error
 
     async def _recover(self, error: BaseException | None, attempt: int) -> None:
         """Wait until a call that failed may be sent again, or raise."""
@@ -246,6 +259,22 @@ class OpenAI:
     async def aclose(self) -> None:
         """Close the connections."""
         await self._client.close()
+
+
+def _key(given: str | None) -> str:
+    """The key to send: the one that was given, else the environment's; servers of one's own want none.
+
+    Raises:
+        InvalidInput: no header can hold it.
+    """
+    key = given or os.environ.get("OPENAI_API_KEY") or "none"
+    if not all("!" <= character <= "~" for character in key):
+        where = "api_key" if given else "OPENAI_API_KEY"
+        raise InvalidInput(
+            f"{where} has a character that is no part of any key (an accent, a space, the end of a line); give the key "
+            "as it was issued"
+        )
+    return key
 
 
 class _NoAnswer(ValueError):

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
+from budgeteer import verify
 from budgeteer.core.errors import InvalidInput, UnknownName
 from budgeteer.models.model import PREFIX, Message
 from budgeteer.solve.strategy import Style
@@ -14,8 +15,6 @@ from budgeteer.solve.strategy import Style
 REASONER = "reasoner"
 """Name of the embedded reasoner, and of its style."""
 _DIGITS = r"(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)(?:\.\d+)?"
-_NUMBER = re.compile(rf"(?<![\w.,:/])(?<!\d-)[-\u2212]?(?:\d+/\d+|{_DIGITS})(?![:/\d]|[.,]\d|-\d)")
-_FRACTION = re.compile(r"\\[dtc]?frac")
 _WHOLE = re.compile(rf"[-+]?\$?[-+]?{_DIGITS}")
 
 
@@ -33,13 +32,15 @@ class Asked:
 
     Attributes:
         name: of the task, such as ``"chains"``; what the embedded reasoner was trained on goes by it.
-        numeric: all answers are numbers, so the last number of an answer's line is the answer.
+        numeric: all answers are numbers, so the number that an answer's line states is the answer.
         examples: worked questions that are not among those asked.
+        units: some of these numbers are dollars, so units other than dollars are kept for the verifier to refuse.
     """
 
     name: str
     numeric: bool = False
     examples: tuple[Example, ...] = ()
+    units: bool = False
 
 
 class Named(Protocol):
@@ -76,18 +77,17 @@ def first_line(text: str) -> str | None:
     return text.split("\n", 1)[0].strip() or None
 
 
-def last_number(text: str) -> str | None:
-    """The last number of the first line; the line when it holds none. Parts of codes, times, dates, ranges and lists
-    without spaces are no numbers.
+def _reader(task: Asked) -> Callable[[str], str | None]:
+    """How an answer's line is read: where all answers are numbers the number it states
+    (:func:`budgeteer.verify.stated`), else as it is."""
+    if not task.numeric:
+        return first_line
 
-    >>> last_number(" 3 + 4 = 7 apples.\\n9"), last_number(" many"), last_number("")
-    ('7', 'many', None)
-    >>> last_number("it is 3/4"), last_number("12:30"), last_number("B1"), last_number("1,2,3"), last_number("3-5")
-    ('3/4', '12:30', 'B1', '1,2,3', '3-5')
-    """
-    line = first_line(text)
-    found = [] if _FRACTION.search(line or "") else _NUMBER.findall(line or "")
-    return found[-1] if found else line
+    def answer(text: str) -> str | None:
+        line = first_line(text)
+        return line and verify.stated(line, units=task.units)
+
+    return answer
 
 
 def _said(text: str) -> str | None:
@@ -127,7 +127,7 @@ def few_shot(task: Asked) -> Style:
     shots = "".join(f"Question: {e.question}\nReasoning: {e.reasoning}\nAnswer: {e.answer}\n\n" for e in examples)
     return Style(
         lambda text: f"{shots}Question: {text}\nReasoning:",
-        last_number if task.numeric else first_line,
+        _reader(task),
         "\nAnswer:",
         stop=("\n\n", "\nQuestion:"),
         answer_tokens=24,
@@ -148,7 +148,7 @@ def direct(task: Asked) -> Style:
     shots = "".join(f"Question: {e.question}\nAnswer: {e.answer}\n\n" for e in examples)
     return Style(
         lambda text: f"{shots}Question: {text}\nAnswer:",
-        last_number if task.numeric else first_line,
+        _reader(task),
         "",
         stop=("\n",),
         answer_tokens=24,
@@ -162,9 +162,11 @@ CHAT = "Think step by step, briefly. Then write the final answer alone on a last
 def chat(task: Asked) -> Style:
     """Messages; the answer is on the line of ``Answer:``, or on the next one."""
 
+    read = _reader(task)
+
     def answer(text: str) -> str | None:
         said = _said(text)
-        return last_number(said) if task.numeric and said else said
+        return said and read(said)
 
     return Style(
         lambda text: (Message("system", CHAT), Message("user", text)),

@@ -15,5 +15,6 @@ from budgeteer.verify._math import math
 from budgeteer.verify._named import identity, known, named
 from budgeteer.verify._number import number
 from budgeteer.verify._protocol import Verifier
+from budgeteer.verify._stated import stated
 
-__all__ = ["Verifier", "auto", "choice", "exact", "identity", "known", "math", "named", "number"]
+__all__ = ["Verifier", "auto", "choice", "exact", "identity", "known", "math", "named", "number", "stated"]

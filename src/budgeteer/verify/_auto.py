@@ -1,3 +1,4 @@
+# ruff: noqa: SIM905 -- words as a list of words
 """What kind of answer the reference is, and that kind's verifier."""
 
 from __future__ import annotations
@@ -9,9 +10,17 @@ from budgeteer.verify._choice import choice
 from budgeteer.verify._number import number
 from budgeteer.verify._quantity import quantity
 from budgeteer.verify._sequence import equal, sequence
-from budgeteer.verify._text import clean, identical, read, same, unwrap
+from budgeteer.verify._text import clean, closed, identical, read, same, time, unwrap
 
-_OPPOSITE = {"yes": "no", "no": "yes", "true": "false", "false": "true"}
+_DECIDED = {
+    "yes": {"no", "false", "wrong", "incorrect", "untrue", "not", "t", "nope", "never"},
+    "no": {"yes", "true", "right", "correct", "yeah"},
+}
+_DECIDED |= {"true": _DECIDED["yes"], "false": _DECIDED["no"]}
+"""What a text that decides so does not say beside; the t is that of isn't."""
+_TURNS = frozenset("but actually however wait instead rather although though or maybe perhaps except unless".split())
+_DENIED = re.compile(r"(?:\bnot|n't) (?:(?:a|the|so|at all|quite) )?(true|right|correct|so|the case)\b")
+_DOUBLE = re.compile(r"(?:\bnot|n't) (?:\w+ )?(?:false|wrong|incorrect|untrue|no)\b")
 _LETTER = re.compile(r"[(\[]?[A-Za-z][)\]]?\.?")
 _WORD = re.compile(r"[a-z]+")
 
@@ -35,21 +44,24 @@ def auto(answer: str | None, reference: str) -> float:
         return 1.0
     if quantity(wanted) is not None:
         return number(answer, reference)
+    if time(closed(wanted)) is not None:
+        return float(same(answer, reference))
     if _LETTER.fullmatch(unwrap(clean(reference))):
         return choice(answer, reference)
     if _expression.is_expression(wanted):
         return float(_expression.equal(read(answer), wanted))
     if sequence(wanted) is not None:
         return float(_elements(read(answer), wanted))
-    if wanted.casefold() in _OPPOSITE and _decides(read(answer).casefold(), wanted.casefold()):
+    if wanted.casefold() in _DECIDED and _decides(read(answer).casefold(), wanted.casefold()):
         return 1.0
     return float(same(answer, reference))
 
 
 def _decides(answer: str, wanted: str) -> bool:
-    """``yes, ...`` where nothing says no."""
-    words = _WORD.findall(answer)
-    return bool(re.match(wanted + "[,.:;]", answer)) and _OPPOSITE[wanted] not in words and "not" not in words
+    """``yes, ...`` or ``no, ...`` where nothing that follows says otherwise."""
+    if not re.match(wanted + "[,.:;]", answer) or _DOUBLE.search(answer):
+        return False
+    return not (_DECIDED[wanted] | _TURNS) & set(_WORD.findall(_DENIED.sub(" not ", answer)))
 
 
 def _elements(answer: str, reference: str) -> bool:

@@ -26,6 +26,11 @@ _BITS = 20_000
 _DEPTH = 40
 _POINTS = 6
 _ENOUGH = 4
+_CANCELLED = 1e6
+"""A value so many times smaller than the terms of its sums is rounding error, and not known."""
+_ANGLE = 1e6
+"""Largest argument of a trigonometric function: beyond, a float no longer says where on the circle it is."""
+_PERIODIC = frozenset("sin cos tan sec csc cot".split())
 
 _TOKEN = re.compile(
     r"\s*(?:(?P<number>\d{1,3}(?:,\d{3})+(?:\.\d+)?|\d+(?:\.\d+)?|\.\d+)|(?P<name>\\[A-Za-z]+|[A-Za-z]+|[πθαβγλμσω√])"
@@ -68,6 +73,20 @@ def is_expression(text: str) -> bool:
     known = [name for name in names if name in _FUNCTIONS or name in ("frac", "sqrt", "pi", "cdot", "times", "div")]
     numbers = any(kind == "number" for kind, _ in tokens)
     return bool(known or "^" in signs or (names and (numbers or signs & set("+*/="))))
+
+
+def value(text: str) -> Fraction | None:
+    """The exact value of an expression of numbers; None where it is another text, has variables or is not rational.
+
+    >>> value("3 + 4"), value("2(1/2)^2"), value("x + 1"), value("pi"), value("1/0")
+    (Fraction(7, 1), Fraction(1, 2), None, None, None)
+    """
+    try:
+        tokens = _tokens(text)
+        found, _ = _at(tokens, 0)
+    except (_Unreadable, ArithmeticError, ValueError):
+        return None
+    return found if isinstance(found, Fraction) and all(kind != "name" for kind, _ in tokens) else None
 
 
 def equal(a: str, b: str) -> bool:
@@ -157,14 +176,18 @@ def _agree(a: list[_Token], b: list[_Token]) -> bool:
             x, y = _complex(x), _complex(y)
             if not (cmath.isfinite(x) and cmath.isfinite(y)):
                 continue
-            if abs(x - y) > 1e-11 * max(abs(x), abs(y)) + 1e-14 * max(scale, other):
+            size = max(abs(x), abs(y))
+            if max(scale, other) > _CANCELLED * size:
+                return False
+            # the smaller scale: an answer cannot widen the tolerance by large terms of its own
+            if abs(x - y) > 1e-11 * size + 1e-14 * min(scale, other):
                 return False
         tried += 1
     return tried >= _ENOUGH
 
 
 def _at(tokens: list[_Token], point: int) -> tuple[Value, float]:
-    """Value at a point, and the largest number on the way to it.
+    """Value at a point, and the largest inexact term of its sums: their rounding error is a share of it.
 
     Raises:
         _Unreadable: the tokens are no expression.
@@ -195,12 +218,9 @@ class _Parser:
         self.tokens, self.point, self.i, self.scale = tokens, point, 0, 0.0
 
     def seen(self, value: Value) -> Value:
-        if isinstance(value, Fraction):
-            if value.numerator.bit_length() + value.denominator.bit_length() > _BITS:
-                raise OverflowError
-            self.scale = max(self.scale, float(min(abs(value), Fraction(10) ** 300)))
-            return value
-        self.scale = max(self.scale, abs(value))
+        """The value, if it is not too long to go on with."""
+        if isinstance(value, Fraction) and value.numerator.bit_length() + value.denominator.bit_length() > _BITS:
+            raise OverflowError
         return value
 
     def peek(self) -> _Token:
@@ -223,6 +243,8 @@ class _Parser:
         while self.peek() in (("sign", "+"), ("sign", "-")):
             plus = self.take("+") or not self.take("-")
             other = self.product(depth)
+            if not (isinstance(value, Fraction) and isinstance(other, Fraction)):
+                self.scale = max(self.scale, abs(_complex(value)), abs(_complex(other)))
             value = self.seen(_both(value, other, operator.add if plus else operator.sub))
         return value
 
@@ -336,6 +358,8 @@ class _Parser:
                 raise _Unreadable
         bracket = self.peek()[1] in "({[" and self.peek()[0] == "sign"
         inner = _complex(self.atom(depth + 1) if bracket else self.bare(depth + 1))
+        if name in _PERIODIC:
+            return self.seen(_power(_periodic(name, inner), exponent))
         value = cmath.log(inner) / cmath.log(_complex(base)) if base is not None else _FUNCTIONS[name](inner)
         return self.seen(_power(value, exponent))
 
@@ -347,10 +371,26 @@ class _Parser:
         return value
 
 
+def _periodic(name: str, x: complex) -> Value:
+    """A trigonometric function: exactly 0 where only rounding keeps it from being so, no value at a pole."""
+    if abs(x) > _ANGLE:
+        raise OverflowError
+    value = _FUNCTIONS[name](x)
+    if abs(value) > 1e14:
+        raise ZeroDivisionError
+    return Fraction(0) if abs(value) <= 4e-16 * abs(x) else value
+
+
 def _both(x: Value, y: Value, operation: Callable[[Any, Any], Any]) -> Value:
-    """Exact where both are, else in complex numbers."""
+    """Exact where both are, and where 0 is multiplied or divided; else in complex numbers."""
     if isinstance(x, Fraction) and isinstance(y, Fraction):
         return Fraction(operation(x, y))
+    if operation is operator.mul and (x == 0 or y == 0):
+        if not (cmath.isfinite(_complex(x)) and cmath.isfinite(_complex(y))):
+            raise OverflowError
+        return Fraction(0)
+    if operation is operator.truediv and isinstance(x, Fraction) and x == 0 and y != 0:
+        return Fraction(0)
     return complex(operation(_complex(x), _complex(y)))
 
 

@@ -4,8 +4,10 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
+
+from budgeteer.verify import _expression
 
 _DIGITS = 400
 """Digits up to which a number is read."""
@@ -13,7 +15,10 @@ _EXPONENT = 400
 _NUMBER = (
     r"(?:[1-9]\d{0,2}(?:,\d{3})+|[1-9]\d{0,2}(?: \d{3})+|[1-9]\d{0,2}(?:'\d{3})+|0|[1-9]\d*)(?:\.\d*)?(?![\d,.])|\.\d+"
 )
-_SIGNED = re.compile(r"(?P<a>[-+]?) ?(?P<currency>US\$|[$€£¥₹])? ?(?P<b>[-+]?)")
+_SIGNED = re.compile(
+    r"(?P<a>[-+]?) ?(?P<currency>US\$|[$€£¥₹]|(?:USD|EUR|GBP|JPY|INR)(?= ?[-+.\d]))? ?(?P<b>[-+]?) ?(?=[.\d])"
+)
+_MINUS = re.compile(r"(?:minus|negative) (?=[$€£¥₹.\da-z])", re.IGNORECASE)
 _MIXED = re.compile(r"(0|[1-9]\d*) ([1-9]\d*) ?/ ?([1-9]\d*)(?![\d/.,])")
 _FRACTION = re.compile(r"(0|[1-9]\d*) ?/ ?([1-9]\d*)(?![\d/.,])")
 _POWER = re.compile(r"10 ?(?:\^|\*\*) ?(?:\{ ?([-+]?\d{1,4}) ?\}|([-+]?\d{1,4}))(?![\d.,^])")
@@ -22,16 +27,30 @@ _SCIENTIFIC = re.compile(rf"({_NUMBER})[eE]([-+]?\d{{1,4}})(?![\w.,])")
 _DECIMAL = re.compile(_NUMBER)
 _PERCENT = re.compile(r" ?(?:%|percent|per cent)", re.IGNORECASE)
 _MAGNITUDE = re.compile(r" ?(hundred|thousand|million|billion|trillion)(?![a-z])|k(?![a-zA-Z])", re.IGNORECASE)
-_MAGNITUDES = {"hundred": 2, "thousand": 3, "million": 6, "billion": 9, "trillion": 12, "k": 3}
+_OF_MONEY = re.compile(r" ?(k|mn|m|bn|b|tn|t)(?![a-z])", re.IGNORECASE)
+_MAGNITUDES = {
+    "hundred": 2, "thousand": 3, "million": 6, "billion": 9, "trillion": 12, "k": 3, "m": 6, "mn": 6, "b": 9, "bn": 9,
+    "t": 12, "tn": 12,
+}  # fmt: skip
 _NAMED = re.compile(r"(\\?[A-Za-z]+(?:_(?:\w|\{\w+\}))?) ?= ?(.+)")
-_WORKED = re.compile(r"[\d .,+\-*/×·÷()^$%=]+= ?(?=[^=]+$)")
+_WORKED = re.compile(r"([\d .,+\-*/×·÷()^$%=]+)= ?(?=[^=]+$)")
+_PLACES = re.compile(r"\$?-?[\d,]*\.(\d+)")
+_BRACKETED = re.compile(r"\(([^()\[\]{},;]+)\)|\[([^()\[\]{},;]+)\]|\\?\{([^()\[\]{},;\\]+)\\?\}")
+_DECADE = re.compile(r"[12]\d\d0'?s")
 _WORDS = {
     word: n
     for n, word in enumerate(
         "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen "
-        "seventeen eighteen nineteen twenty".split()
+        "seventeen eighteen nineteen".split()
     )
 }
+_TENS = {
+    word: 10 * n for n, word in enumerate("twenty thirty forty fifty sixty seventy eighty ninety".split(), start=2)
+}
+_WORDS |= _TENS | {
+    f"{tens}{between}{one}": n + m
+    for tens, n in _TENS.items() for one, m in list(_WORDS.items())[1:10] for between in "- "
+}  # fmt: skip
 
 _UNITS = {
     "m": "meter meters metre metres", "km": "kilometer kilometers kilometre kilometres",
@@ -50,14 +69,36 @@ _UNITS = {
     "¥": "JPY jpy yen", "₹": "INR inr rupee rupees", "cent": "¢ cents",
 }  # fmt: skip
 _CANONICAL = {alias: unit for unit, others in _UNITS.items() for alias in (unit, *others.split())}
-_NO_UNIT = frozenset(
-    "or and nor to of than less more fewer not wrong incorrect false untrue times plus minus negative over "
-    "divided multiplied squared cubed half halves third thirds quarter quarters fourth fourths fifth fifths sixth "
-    "sixths seventh sevenths eighth eighths ninth ninths tenth tenths hundredth hundredths thousandth thousandths "
-    "hundred hundreds thousand thousands million millions billion billions trillion trillions dozen dozens noon "
-    "midnight percent percentage past till until before after except without but instead versus between through "
-    "from when unless modulo mod base choose point if is are was".split()
+ALTERS = frozenset(
+    # other numbers, parts and multiples
+    "half halves third thirds quarter quarters fourth fourths fifth fifths sixth seventh eighth ninth tenth hundred "
+    "hundreds thousand thousands million millions billion billions trillion trillions dozen dozens gross score scores "
+    "pair pairs couple couples trio trios brace grand lakh lakhs lac lacs crore crores myriad myriads googol googols "
+    "mio mln bln percent percents percentage percentages percentile percentiles pct permille permil basis once twice "
+    "thrice double triple quadruple treble quintuple sextuple single nil mega giga hecto micro nano "
+    # operations, and what is left of them
+    "times plus minus negative divided multiplied squared cubed doubled tripled quadrupled halved modulo mod base "
+    "choose point power powers root roots exponent factorial factorials remainder remainders rest inverse reciprocal "
+    "factor log modulus complement conjugate prime repeating recurring binary octal decimal hex hexadecimal deficit "
+    "debt overdrawn "
+    # relations to another number, times of day
+    "less more fewer greater smaller larger bigger higher lower than least most below above under over beneath beyond "
+    "between about around roughly nearly almost approximately noon midnight oclock ago past till until before "
+    # doubts and denials
+    "or nor xor not no none never neither either but instead versus except unless without wrong incorrect false untrue "
+    "maybe perhaps possibly probably likely hmm wait sorry actually rather although though however".split()
 )
+"""Words that make another number of the one beside them, or leave it open."""
+_NO_UNIT = ALTERS | frozenset(
+    "positive and to of within among through from into onto with for when while where which who because then if is are "
+    "was were be been am has have had it its this that these those them they we you your our their his her my on in at "
+    "by as so right correct true yes also too even again else only many few several some exactly up down off out away "
+    "late early hence later earlier after since during".split()
+)
+_NO_NOUN = re.compile(
+    r".*(?:(?:four|fif|six|seven|eigh|nin|ten|eleven|twelf|teen|tie|hundred|thousand|illion)ths?|illions?|fold|ed)"
+)
+"""Endings of words that change the number before them: billionths, tenfold, doubled."""
 _PART = re.compile(r"([A-Za-zμ°$€£¥₹¢]+)(?:\^?\{?([1-9])\}?)?")
 
 
@@ -87,8 +128,9 @@ class Quantity:
 def quantity(text: str) -> Quantity | None:
     """The number that a read text (:func:`budgeteer.verify._text.read`) is; None where it is anything else.
 
-    Read are 1,200 and 1 200, -0.5, 3/4, 3 1/2, 1e5, 1.5 × 10^3, 12 %, $5, 5 million, 42 apples, 5 km/h, x = 5,
-    3 + 4 = 7, seven. Not read are codes with leading zeros, dates, times, ratios, ranges, lists and sums.
+    Read are 1,200 and 1 200, -0.5, minus 5, 3/4, 3 1/2, 1e5, 1.5 × 10^3, 12 %, $5, USD 5, $1.2M, 5 million, 42 apples,
+    5 km/h, x = 5, (5), forty-two, and 3 + 4 = 7 if both sides agree, to the decimals that are written. Not read are
+    codes with leading zeros, dates, times, ratios, ranges, lists and sums.
 
     >>> quantity("1,200"), quantity("12 %").value, quantity("5 km").unit
     (Quantity(value=Fraction(1200, 1), unit='', name=''), Fraction(3, 25), 'km')
@@ -97,16 +139,37 @@ def quantity(text: str) -> Quantity | None:
     """
     if len(text) > _DIGITS:
         return None
-    if text.casefold() in _WORDS:
-        return Quantity(Fraction(_WORDS[text.casefold()]))
+    if found := _BRACKETED.fullmatch(text):
+        text = next(filter(None, found.groups())).strip()
     name = ""
-    if found := _WORKED.match(text):
-        text = text[found.end() :]
-    elif found := _NAMED.fullmatch(text):
+    if found := _NAMED.fullmatch(text):
         name, text = found[1], found[2]
+    if found := _WORKED.match(text):
+        result = _plain(text[found.end() :])
+        return result and _worked(found[1].split("="), result, text[found.end() :]) and replace(result, name=name)
+    result = _plain(text)
+    return result and replace(result, name=name)
+
+
+def _worked(sides: list[str], result: Quantity, written: str) -> Quantity | None:
+    """The result if it is what each side comes to, rounded to the decimals that are written."""
+    places = _PLACES.match(written)
+    within = Fraction(1, 2 * 10 ** len(places[1])) if places else Fraction(0)
+    for side in sides:
+        value = _expression.value(side.replace("$", ""))
+        if value is None or abs(value - result.value) > within:
+            return None
+    return result
+
+
+def _plain(text: str) -> Quantity | None:
+    """The number that a text without brackets, name and working is."""
+    minus = _MINUS.match(text)
+    text = text[minus.end() :] if minus else text
+    if text.casefold() in _WORDS:
+        return Quantity(Fraction(_WORDS[text.casefold()]) * (-1 if minus else 1))
     signs = _SIGNED.match(text)
-    assert signs is not None  # it matches the empty text
-    if signs["a"] and signs["b"]:
+    if signs is None or (signs["a"] and signs["b"]) or (minus and (signs["a"] or signs["b"])):
         return None
     body = _body(text, signs.end())
     if body is None:
@@ -115,13 +178,13 @@ def quantity(text: str) -> Quantity | None:
     rest = text[end:]
     if found := _PERCENT.fullmatch(rest):
         value, rest = value / 100, ""
-    elif found := _MAGNITUDE.match(rest):
+    elif found := _MAGNITUDE.match(rest) or (_OF_MONEY.match(rest) if signs["currency"] else None):
         value, rest = value * 10 ** _MAGNITUDES[found[0].strip().casefold()], rest[found.end() :]
     currency = _CANONICAL[signs["currency"]] if signs["currency"] else ""
-    unit = _unit(rest) if rest else ""
+    unit = None if _DECADE.fullmatch(text) else _unit(rest) if rest else ""
     if unit is None or (unit and currency and unit != currency):
         return None
-    return Quantity(-value if "-" in (signs["a"], signs["b"]) else value, unit or currency, name)
+    return Quantity(-value if minus or "-" in (signs["a"], signs["b"]) else value, unit or currency)
 
 
 def _body(text: str, at: int) -> tuple[Fraction, int] | None:
@@ -171,9 +234,22 @@ def _unit(text: str) -> str | None:
     return " ".join(found).replace(" per ", "/")
 
 
+def alters(word: str) -> bool:
+    """Whether a word in small letters makes another number of the one beside it.
+
+    >>> alters("dozen"), alters("billionths"), alters("tens"), alters("apples")
+    (True, True, True, False)
+    """
+    singular = word[:-3] + "y" if word.endswith("ies") else word.removesuffix("s")
+    numbers = (word, singular, word.removesuffix("es"))
+    return word in ALTERS or any(one in _WORDS for one in numbers) or bool(_NO_NOUN.fullmatch(word))
+
+
 def _noun(word: str) -> str:
     """What is counted, in the singular; names and words that change the number's meaning count nothing."""
-    if len(word) < 3 or not word.islower() or word in _NO_UNIT or not set(word) & set("aeiouy"):
+    if len(word) < 3 or not word.islower() or not set(word) & set("aeiouy"):
+        return ""
+    if word in _NO_UNIT or alters(word):
         return ""
     if word.endswith("ies") and len(word) > 4:
         return word[:-3] + "y"

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import NamedTuple
 
 from budgeteer.verify._quantity import quantity
 
+_AND = re.compile(r",? and ")
 _CLOSES = {"(": ")]", "[": ")]", "{": "}", "<": ">"}
 _MOST = 200
 
@@ -28,17 +30,29 @@ def sequence(text: str) -> Sequence | None:
     ('1', '2', '3')
     """
     text = text.replace("\\{", "{").replace("\\}", "}").replace("\\langle", "<").replace("\\rangle", ">").strip()
-    if len(text) < 2:
+    if len(text) < 2 or quantity(text) is not None:
         return None
+    if (numbers := _joined(text)) is not None:
+        return Sequence("", "", numbers)
     left, right, inner = "", "", text
     if text[0] in _CLOSES and text[-1] in _CLOSES[text[0]] and _outer(text):
         left, right, inner = text[0], text[-1], text[1:-1]
-    elif quantity(text) is not None:
-        return None
     parts = _split(inner)
     if parts is None or len(parts) > _MOST or (len(parts) < 2 and not left) or (left == "(" and len(parts) < 2):
         return None
     return Sequence(left, right, tuple(parts))
+
+
+def _joined(text: str) -> tuple[str, ...] | None:
+    """Numbers of which the last follows an "and": 1 and 2; 1, 2 and 3. Not 1 and 1/2, which may be one and a half."""
+    parts = _AND.split(text)
+    if len(parts) != 2:
+        return None
+    numbers = tuple(part.strip() for part in (*parts[0].split(", "), parts[1]))
+    values = [quantity(number) for number in numbers]
+    if len(numbers) > _MOST or any(value is None or value.name for value in values):
+        return None
+    return None if "/" in parts[1] else numbers
 
 
 def _outer(text: str) -> bool:

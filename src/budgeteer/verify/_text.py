@@ -13,9 +13,11 @@ _SUPERSCRIPT = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁻⁺", "0123456789-+"
 _RAISED = re.compile("[⁻⁺]?[⁰¹²³⁴⁵⁶⁷⁸⁹]+")
 _SAME = str.maketrans({
     "\u2212": "-", "\u2010": "-", "\u2011": "-", "\u2013": "-", "\u2044": "/", "\u2215": "/",
+    **dict.fromkeys("\u00ad\u200b\u200e\u200f\u2060\ufe0e\ufe0f\ufeff"),  # not to be seen
     "\u2018": "'", "\u2019": "'", "\u201c": '"', "\u201d": '"', "\u00b5": "\u03bc",
 })  # fmt: skip
 _BOLD = re.compile(r"(?<![\w*])\*\*([^*]+)\*\*(?![\w*])")
+_HEADED = re.compile(r"#{1,6} (?=\S)")
 _SAID = re.compile(
     r"(?:^|[.!?;] )(?:(?:so|thus|hence|therefore|then),? )?(?:(?:the|my|our) )?(?:(?:final|correct|right) )?"
     r"(?:answer|result|solution)(?: (?:is|are)(?: |: ?)|: ?| = )",
@@ -32,7 +34,8 @@ _PAIRS = (
     ("\\mathrm{", "}"), ("\\mathit{", "}"), ("<answer>", "</answer>"),
 )  # fmt: skip
 _FRACTION = re.compile(r"\\[dtc]?frac ?(?:\{([^{}]*)\}|(\d)) ?(?:\{([^{}]*)\}|(\d))")
-_WHOLE = re.compile(r"\d+")
+_WHOLE = re.compile(r"(-?) ?(\d+)")
+_SIGN_HERE = re.compile(r"(?:.*[(\[{,;=<>≤≥])? ?", re.DOTALL)
 _CONTENT = re.compile(r"\\(?:text|textbf|textrm|mathrm|mathbf|mathit|mbox|operatorname) ?\{([^{}]*)\}")
 _LATEX = (
     (re.compile(r"\\(?:left|right|displaystyle|[bB]ig+[lr]?)(?![a-zA-Z])"), ""),
@@ -44,9 +47,16 @@ _LATEX = (
     (re.compile(r"\\times(?![a-zA-Z])"), "×"),
     (re.compile(r"\\cdot(?![a-zA-Z])"), "·"),
     (re.compile(r"\\infty(?![a-zA-Z])"), "∞"),
+    (re.compile(r"\\(?:leq|leqslant|le)(?![a-zA-Z])"), "≤"),
+    (re.compile(r"\\(?:geq|geqslant|ge)(?![a-zA-Z])"), "≥"),
+    (re.compile(r"\\(?:neq|ne)(?![a-zA-Z])"), "≠"),
+    (re.compile(r"\\lt(?![a-zA-Z])"), "<"),
+    (re.compile(r"\\gt(?![a-zA-Z])"), ">"),
+    (re.compile(r"\\pm(?![a-zA-Z])"), "±"),
     (re.compile(r"\\[dtc]frac(?![a-zA-Z])"), r"\\frac"),
 )
-_AROUND = re.compile(r" ?([:;/()\[\]{}=<>^|]) ?| ([-+*]) (?=\S)")
+_AROUND = re.compile(r" ?([:;/()\[\]{}=<>≤≥≠±^|]) ?| ([-+*]) (?=\S)")
+_TIME = re.compile(r"0?(\d|1\d|2[0-4])((?::[0-5]\d){1,2}|(?= ?[ap]))(?: ?([ap])\.?m\.?)?")
 _ARTICLE = re.compile(r"(?:the|an) (?=\S)|a (?!(?:minor|major|flat|sharp)\b)(?=\w\w)")
 
 
@@ -78,6 +88,8 @@ def unwrap(text: str) -> str:
         before = text
         text = _boxed(text)
         text = _BOLD.sub(r"\1", text).strip()
+        if found := _HEADED.match(text):
+            text = text[found.end() :]
         if said := list(_SAID.finditer(text)):
             text = text[said[-1].end() :]
         if found := _IS.match(text):
@@ -109,7 +121,8 @@ def _boxed(text: str) -> str:
 
 
 def plain(text: str) -> str:
-    r"""LaTeX as far as it is another way to write the same: spaces, ``\text``, degrees, fractions of whole numbers.
+    r"""LaTeX as far as it is another way to write the same: spaces, ``\text``, degrees, signs, fractions of whole
+    numbers.
 
     >>> plain(r"3\frac{1}{2}\text{ cm}"), plain(r"1{,}200\%"), plain(r"\dfrac34"), plain(r"\frac{x}{2}")
     ('3 1/2 cm', '1,200%', '3/4', '\\frac{x}{2}')
@@ -122,9 +135,12 @@ def plain(text: str) -> str:
 
     def fraction(found: re.Match[str]) -> str:
         above, below = (found[1] or found[2] or "").strip(), (found[3] or found[4] or "").strip()
-        if not _WHOLE.fullmatch(above) or not _WHOLE.fullmatch(below) or found.string[found.end() :].startswith("^"):
+        before, after = found.string[: found.start()], found.string[found.end() :]
+        a, b = _WHOLE.fullmatch(above), _WHOLE.fullmatch(below)
+        if a is None or b is None or after.startswith("^") or ((a[1] or b[1]) and not _SIGN_HERE.fullmatch(before)):
             return f"\\frac{{{above}}}{{{below}}}"
-        return (" " if found.string[: found.start()][-1:].isdigit() else "") + f"{above}/{below}"
+        sign = "-" if a[1] != b[1] else ""
+        return (" " if before[-1:].isdigit() else "") + f"{sign}{a[2]}/{b[2]}"
 
     return " ".join(_FRACTION.sub(fraction, text).split())
 
@@ -135,9 +151,26 @@ def read(text: str) -> str:
 
 
 def alike(text: str) -> str:
-    """A read text in the form in which texts are compared: without case, a leading article and spaces around signs."""
+    """A read text in the form in which texts are compared: without case, a leading article and spaces around signs; a
+    time of day in one spelling.
+
+    >>> alike("12:30 p.m."), alike("09:05"), alike("The Hague")
+    ('12:30 pm', '9:05', 'hague')
+    """
     text = closed(text.casefold())
+    if (at := time(text)) is not None:
+        return at
     return _ARTICLE.sub("", text, count=1) if _ARTICLE.match(text) else text
+
+
+def time(text: str) -> str | None:
+    """A time of day in one spelling, None where a text without spaces around signs is none.
+
+    >>> time("09:05"), time("12:30 P.M."), time("5pm"), time("9:65"), time("9")
+    ('9:05', '12:30 pm', '5 pm', None, None)
+    """
+    found = _TIME.fullmatch(text.casefold())
+    return found and found[1] + found[2] + (f" {found[3]}m" if found[3] else "")
 
 
 def closed(text: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
@@ -379,7 +380,7 @@ class Pages:
         about: dict[str, Any] = {"path": form.get("path", "").strip(), "name": form.get("name", "").strip()}
         for name in (*_LIMIT_FIELDS, "models"):
             if form.get(name, "").strip():
-                about[name] = _words(form[name])
+                about[name] = _words(form[name], _BETWEEN_LIMITS if name in _LIMIT_FIELDS else ",")
         try:
             for name in _CAPS:
                 if form.get(name, "").strip():
@@ -548,15 +549,19 @@ def _path(path: str, names: Mapping[str, str]) -> str:
     return "/".join(names.get(part, part) for part in path.split("/"))
 
 
-def _words(text: str) -> list[str]:
-    return [word.strip() for word in text.replace("\n", ",").split(",") if word.strip()]
+_BETWEEN_LIMITS = "(?<![0-9]),|,(?![0-9])"
+"""A comma between digits belongs to the limit, which says whether it may be there."""
+
+
+def _words(text: str, between: str) -> list[str]:
+    return [word.strip() for word in re.split(rf"\n|{between}", text) if word.strip()]
 
 
 def _whole(text: str) -> int:
-    clean = text.replace(",", "").replace("_", "").strip()
-    if not (clean.isascii() and clean.isdigit() and len(clean) < 19):
-        raise Trouble(400, f"{text!r} is no whole number.")
-    return int(clean)
+    clean = text.strip()
+    if not re.fullmatch(r"[0-9]{1,3}(?:,[0-9]{3}){1,5}|[0-9][0-9_]{0,17}", clean):
+        raise Trouble(400, f"{text!r} is no whole number; write 1500 or 1,500.")
+    return int(clean.replace(",", "").replace("_", ""))
 
 
 def _moment(text: str) -> int:
