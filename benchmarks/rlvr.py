@@ -15,6 +15,7 @@ claim once more for their times only: start it with nothing else on the machine.
 from __future__ import annotations
 
 import argparse
+import inspect
 import json
 import sys
 from collections.abc import Mapping, Sequence
@@ -33,8 +34,8 @@ from budgeteer.lab.pretrain import PretrainConfig, pretrain
 from budgeteer.lab.run import RunSpec
 from budgeteer.lab.stats import Paired, mean_ci, paired
 from budgeteer.lab.traces import Style
-from budgeteer.rl.recipes import UNTRAINED, USED
-from budgeteer.rl.trainer import TrainConfig
+from budgeteer.rl.config import TrainConfig
+from budgeteer.rl.recipes import UNTRAINED, duet
 
 ROOT = Path(__file__).resolve().parents[1]
 TARGET = ROOT / "benchmarks" / "results" / "rlvr.json"
@@ -64,7 +65,7 @@ def arms(recipes: Sequence[str], budgets: Sequence[str]) -> list[Arm]:
 
 def jobs() -> dict[str, tuple[str, list[Arm], int]]:
     """Name -> (pool, arms, seeds), the most important first; runs that two jobs share are done once."""
-    mends = [f"duet-no-{m}" for m in USED]
+    without = [f"duet:{name}=false" for name, p in inspect.signature(duet).parameters.items() if p.default]
     return {
         "tidy": (TIDY, arms((STOP, "grpo", "duet", "prompt-selection"), ("50%",)), 8),
         "key": ("real", arms(KEY, ("50%",)), 16),
@@ -74,7 +75,7 @@ def jobs() -> dict[str, tuple[str, list[Arm], int]]:
         "homogeneous": ("homogeneous", arms(KEY, ("50%", "25%")), 5),
         "clock": (CLOCK, arms(KEY, ("50%", "25%")), 5),
         "others": ("real", arms(OTHERS, ("50%", "25%", "100%")), 5),
-        "ablation": ("real", arms(["duet-allocation", "duet-plus-i", *mends], ("50%",)), 5),
+        "ablation": ("real", arms(["duet-allocation", "duet:shrunk_baseline=true", *without], ("50%",)), 5),
         "higher-lr": (FAST, arms(("uniform-stop", "duet", "prompt-selection"), ("50%",)), 5),
     }
 

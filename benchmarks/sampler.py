@@ -31,8 +31,9 @@ from budgeteer.lab.run import rewards
 from budgeteer.lab.tasks.base import Item
 from budgeteer.models.policy import REASONER, Policy, load_policy
 from budgeteer.rl import recipes
+from budgeteer.rl.config import TrainConfig
 from budgeteer.rl.sampler import sample
-from budgeteer.rl.trainer import TrainConfig, Trainer
+from budgeteer.rl.trainer import Trainer
 
 OUT = Path(__file__).parent / "results" / "sampler.json"
 PACKAGES = ("torch", "transformers", "trl", "numba", "numpy")

@@ -178,7 +178,7 @@ def test_a_training_whose_gradient_is_no_number_stops_with_the_step() -> None:
 )
 def test_a_training_is_not_configured_with_what_is_no_number(name: str, value: float) -> None:
     pytest.importorskip("torch")
-    from budgeteer.rl.trainer import TrainConfig
+    from budgeteer.rl.config import TrainConfig
 
     with pytest.raises(InvalidInput, match=f"TrainConfig.{name} is"):
         TrainConfig(**{name: value})  # type: ignore[arg-type]

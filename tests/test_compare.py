@@ -20,7 +20,7 @@ from budgeteer.lab import results
 from budgeteer.lab.compare import Arm, compare, pairs, with_references
 from budgeteer.lab.run import RunSpec, execute
 from budgeteer.models.policy import REASONER, load_policy
-from budgeteer.rl.trainer import TrainConfig
+from budgeteer.rl.config import TrainConfig
 
 needs.reasoning_gym()
 pytestmark = pytest.mark.skipif(not (REASONER / "model.safetensors").exists(), reason="no embedded reasoner yet")

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
 
 import numpy as np
 import pytest
 
 from budgeteer.allocate import neyman, uniform
+from budgeteer.core import registry
 from budgeteer.rl.identity import differences, digest, fingerprint
+from budgeteer.rl.recipes.kit import balanced
 
 recipes = pytest.importorskip("budgeteer.rl.recipes")
 SCALE = 1.0
@@ -24,7 +27,8 @@ def part(x):
 
 
 def test_every_recipe_has_a_fingerprint_of_its_own_that_repeats():
-    names = [*recipes.RECIPES, "duet-plus-i", *(f"duet-no-{letter}" for letter in recipes.USED)]
+    options = inspect.signature(recipes.duet).parameters.items()
+    names = [*registry.of("recipe"), *(f"duet:{name}={str(not p.default).lower()}" for name, p in options)]
     found = {name: fingerprint(recipes.get(name)) for name in names}
     assert found == {name: fingerprint(recipes.get(name)) for name in names}
     assert len(set(found.values())) == len(names)
@@ -33,8 +37,8 @@ def test_every_recipe_has_a_fingerprint_of_its_own_that_repeats():
 def test_arguments_of_factories_are_seen_through_what_they_close_over():
     assert fingerprint(uniform()) == fingerprint(uniform())
     assert len({fingerprint(made) for made in (uniform(), uniform(3), neyman(), neyman(2), neyman(2, 16))}) == 5
-    assert fingerprint(recipes.balanced(4)) != fingerprint(recipes.balanced(6))
-    grpo = recipes.grpo()
+    assert fingerprint(balanced(4)) != fingerprint(balanced(6))
+    grpo = recipes.get("grpo")
     assert fingerprint(grpo) != fingerprint(dataclasses.replace(grpo, clip=(0.2, 0.3)))
 
 

@@ -127,11 +127,6 @@ def test_registered_paths_exist_and_say_what_they_are(method):
         assert importlib.util.find_spec(f"budgeteer.lab.evidence.{method.evidence}") is not None
 
 
-def test_registry_and_recipes_agree():
-    recipes = pytest.importorskip("budgeteer.rl.recipes").RECIPES
-    assert {method.name: load(method) for method in METHODS if method.part == "recipe"} == recipes
-
-
 def test_registry_names_the_nearest():
     with pytest.raises(UnknownName, match="neyman"):
         get("allocator", "neymann")

@@ -42,7 +42,7 @@ def installed(tmp_path, monkeypatch):
 
 def test_a_recipe_of_another_package_is_got_by_name(installed):
     assert recipes.get("theirs").name == "theirs"
-    assert recipes.get("duet-no-a").name == "duet-no-a"
+    assert recipes.get("duet:exact=false").name == "duet:exact=false"
     with pytest.raises(UnknownName, match="'theirs'"):
         recipes.get("their")
     with pytest.raises(InvalidInput, match=r"theirs_of_a_test:no_recipe makes a int; return a Recipe"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
 import json
 import math
 
@@ -10,8 +11,9 @@ import numpy as np
 import pytest
 import torch
 
+from budgeteer.core import registry
 from budgeteer.core.allocator import dump_state, load_state
-from budgeteer.core.errors import CheckpointError, UnknownName
+from budgeteer.core.errors import CheckpointError, InvalidInput, UnknownName
 from budgeteer.core.plan import ABORTED, CUT, ENDED, Items, Outcomes
 from budgeteer.rl import recipes
 from budgeteer.rl.advantage import group_norm, history_baseline
@@ -341,28 +343,35 @@ def test_the_mended_form_lets_the_prompt_come_back():
 
 
 def test_every_named_recipe_says_its_name():
-    assert all(recipes.get(name).name == name for name in recipes.RECIPES)
+    assert all(recipes.get(name).name == name for name in registry.of("recipe"))
 
 
 def test_an_unknown_recipe_suggests_the_nearest():
     with pytest.raises(UnknownName, match="'duet-published'"):
         recipes.get("duet-publish")
-    with pytest.raises(UnknownName):
-        recipes.get("duet-no-z")
+    with pytest.raises(UnknownName, match="'stop_answered'"):
+        recipes.get("duet:stop_answer=false")
+    with pytest.raises(InvalidInput, match="give true or false"):
+        recipes.get("duet:stop_answered=no")
 
 
-@pytest.mark.parametrize("letter", recipes.USED)
-def test_every_mend_can_be_left_out(letter):
-    without = recipes.get(f"duet-no-{letter}")
-    assert without.name == f"duet-no-{letter}"
-    changed = dataclasses.replace(without, name="duet") != recipes.get("duet")
-    assert changed or letter in "hs"  # these differ inside functions
+OPTIONS = {name: not p.default for name, p in inspect.signature(recipes.duet).parameters.items()}
 
 
-def test_mend_i_is_off_and_can_be_added():
-    assert recipes.get("duet-plus-i").advantage is not recipes.get("duet").advantage
-    with pytest.raises(UnknownName):
-        recipes.get("duet-no-i")
+@pytest.mark.parametrize("option", OPTIONS)
+def test_every_correction_of_duet_is_an_option(option):
+    text = f"duet:{option}={str(OPTIONS[option]).lower()}"
+    other = recipes.get(text)
+    assert other.name == text
+    changed = dataclasses.replace(other, name="duet") != recipes.get("duet")
+    assert changed or option in ("exact", "stop_answered")  # these differ inside functions
+
+
+def test_a_slot_is_filled_by_the_name_of_a_part():
+    assert recipes.get("grpo:token_weight=prompt-mean").token_weight is prompt_mean
+    assert recipes.get("grpo:reward=overlong").reward is not None
+    with pytest.raises(UnknownName, match="'overlong'"):
+        recipes.get("grpo:reward=overlon")
 
 
 # -- the prediction from the prompt -----------------------------------------------------------------------------------

@@ -15,19 +15,24 @@ import numpy as np
 import pytest
 import torch
 
+from budgeteer.core import registry
 from budgeteer.core.errors import BudgetExceeded, CheckpointError, InvalidInput, VerifierError
 from budgeteer.core.plan import ABORTED, CUT, ENDED
 from budgeteer.lab import run as lab_run
 from budgeteer.lab.tasks.base import Item, extract_answer, score
 from budgeteer.models.policy import REASONER, load_policy
 from budgeteer.rl import recipes, trainer
+from budgeteer.rl.config import TrainConfig
+from budgeteer.rl.control import Progress
 from budgeteer.rl.history import History
 from budgeteer.rl.recipe import Recipe
+from budgeteer.rl.recipes.kit import fixed_group
 from budgeteer.rl.rollouts import Rollouts
-from budgeteer.rl.trainer import Progress, TrainConfig, Trainer, token_logprobs
+from budgeteer.rl.trainer import Trainer, token_logprobs
 from budgeteer.rl.weight import prompt_mean, sequence_mean, token_mean
 from toys import MARKERS, VOCAB, toy_model
 
+RECIPES = list(registry.of("recipe"))
 SIZE = 12
 PROMPTS = [(0, 5 + i, *([6] * (i % 4))) for i in range(SIZE)]
 KEYS = [f"prompt {i}" for i in range(SIZE)]
@@ -66,7 +71,7 @@ def without_clocks(progress: Progress) -> dict:
 
 
 @pytest.mark.parametrize("budget", [150, 800, 2000])
-@pytest.mark.parametrize("name", [*recipes.RECIPES, "duet-no-j", "duet-no-s"])
+@pytest.mark.parametrize("name", [*RECIPES, "duet:aborted_fail=false", "duet:stop_answered=false"])
 def test_the_budget_holds_and_no_token_is_lost(name, budget):
     spent = []
     t = build(name, budget=budget, c=config(max_tokens=24))
@@ -96,10 +101,10 @@ def test_the_budget_holds_and_no_token_is_lost(name, budget):
     assert all(sum(n for _, _, n in row["by_key"].values()) == row["rollouts"] for row in log)
     assert p.planned > 0
     assert len(log) == p.step <= 4
-    assert t.left() == budget - p.used
+    assert t.control.left() == budget - p.used
 
 
-@pytest.mark.parametrize("name", recipes.RECIPES)
+@pytest.mark.parametrize("name", RECIPES)
 def test_the_budget_of_a_step_holds_in_every_step(name):
     t = build(name, budget=None, step_budget=300)
     p = t.run()
@@ -114,7 +119,7 @@ def test_an_even_pace_leaves_tokens_for_every_step():
 
 
 def test_without_a_budget_a_fixed_group_is_what_is_asked():
-    recipe = dataclasses.replace(recipes.get("grpo"), allocator=recipes.fixed_group(4))
+    recipe = dataclasses.replace(recipes.get("grpo"), allocator=fixed_group(4))
     p = build(recipe, budget=None).run()
     assert [row["rollouts"] for row in p.steps_log] == [16] * 4
     assert [row["counts"] for row in p.steps_log] == [{"4": 4}] * 4
@@ -132,15 +137,15 @@ def test_without_a_budget_a_recipe_keeps_its_allocator():
 
 
 @pytest.mark.parametrize("kl", [0.0, 0.1])
-@pytest.mark.parametrize("name", [*recipes.RECIPES, "duet-no-j"])
+@pytest.mark.parametrize("name", [*RECIPES, "duet:aborted_fail=false"])
 def test_every_token_is_trained_wasted_or_completed_without_gradient(name, kl):
     t = build(name, budget=701, c=config(max_tokens=24, kl=kl, seed=3))
     kept, learnt, update, backward = [], [], t._update, t._backward
 
-    def watched_update(rollouts, advantage, rows):
-        kept.append(rollouts)
+    def watched_update(found):
+        kept.append(found.rollouts)
         learnt.append(set())
-        return update(rollouts, advantage, rows)
+        return update(found)
 
     def watched_backward(rollouts, advantage, rows, *rest):
         learnt[-1] |= set(rows.tolist())
@@ -162,10 +167,10 @@ def test_aborted_rollouts_that_are_learnt_from_count_as_trained():
     t, aborted = build("duet", **options), 0
     update = t._update
 
-    def watched(rollouts, advantage, rows):
+    def watched(found):
         nonlocal aborted
-        aborted += int(rollouts.length[(rollouts.status == ABORTED)].sum())
-        return update(rollouts, advantage, rows)
+        aborted += int(found.rollouts.length[(found.rollouts.status == ABORTED)].sum())
+        return update(found)
 
     t._update = watched
     p = t.run()
@@ -173,14 +178,14 @@ def test_aborted_rollouts_that_are_learnt_from_count_as_trained():
     assert p.wasted < aborted
 
 
-@pytest.mark.parametrize("name", recipes.RECIPES)
+@pytest.mark.parametrize("name", RECIPES)
 def test_all_rollouts_of_a_step_are_in_its_counts(name):
     p = build(name, budget=2000).run()
     for row in p.steps_log:
         assert sum(int(n) * prompts for n, prompts in row["counts"].items()) == row["rollouts"]
 
 
-@pytest.mark.parametrize("name", recipes.RECIPES)
+@pytest.mark.parametrize("name", RECIPES)
 def test_too_small_a_budget_says_what_to_give(name):
     with pytest.raises(BudgetExceeded, match="give at least") as caught:
         build(name, budget=8).run()
@@ -198,7 +203,7 @@ def test_rows_cut_by_the_budget_carry_no_gradient():
         t = build(name, budget=101, c=config(steps=1, max_tokens=24))
         seen = []
         original = t._update
-        t._update = lambda r, a, rows, seen=seen, original=original: (seen.append((r, a)), original(r, a, rows))[1]
+        t._update = lambda u, seen=seen, original=original: (seen.append((u.rollouts, u.advantage)), original(u))[1]
         t.run()
         ((rollouts, advantage),) = seen
         natural = np.array([1 in row[:n].tolist() for row, n in zip(rollouts.tokens, rollouts.length, strict=True)])
@@ -408,7 +413,8 @@ def gradients(t: Trainer, rollouts: Rollouts, advantage, rows=None) -> dict[str,
             found[name] = found.get(name, 0) + w.grad.clone()
 
     t.optimiser.step = hold
-    t._update(rollouts, np.asarray(advantage, np.float64), np.arange(len(rollouts)) if rows is None else rows)
+    rows = np.arange(len(rollouts)) if rows is None else rows
+    t._update(t.control.chosen(rollouts, np.asarray(advantage, np.float64), rows))
     return found
 
 
@@ -565,7 +571,7 @@ def test_a_kl_penalty_keeps_the_policy_nearer_to_the_reference():
 
 def test_a_penalty_needs_no_advantage_so_aborted_rows_carry_its_gradient_and_are_not_wasted():
     def wasted(kl):
-        return build("duet-no-j", c=config(kl=kl, max_tokens=24, steps=6), budget=3000).run().wasted
+        return build("duet:aborted_fail=false", c=config(kl=kl, max_tokens=24, steps=6), budget=3000).run().wasted
 
     assert wasted(0.0) > 0
     assert wasted(0.1) == 0

@@ -12,7 +12,8 @@ from pathlib import Path
 
 from budgeteer.allocate import uniform
 from budgeteer.core.method import Method
-from budgeteer.rl import recipes
+from budgeteer.rl.recipes import grpo
+from budgeteer.rl.recipes.kit import grpo_advantage
 
 SCALE = 1.0
 MARK = Path(os.environ.get("THEIRS_MARK", os.devnull))
@@ -20,7 +21,7 @@ MARK = Path(os.environ.get("THEIRS_MARK", os.devnull))
 
 def advantage(rollouts, view):
     MARK.write_text("a run of theirs is busy")
-    return SCALE * recipes.grpo_advantage(rollouts, view)
+    return SCALE * grpo_advantage(rollouts, view)
 
 
 def broken(rollouts, view):
@@ -30,11 +31,11 @@ def broken(rollouts, view):
 
 
 def recipe():
-    return replace(recipes.grpo(), name="theirs", advantage=advantage)
+    return replace(grpo(), name="theirs", advantage=advantage)
 
 
 def broken_recipe():
-    return replace(recipes.grpo(), name="theirs-broken", advantage=broken)
+    return replace(grpo(), name="theirs-broken", advantage=broken)
 
 
 def no_recipe():

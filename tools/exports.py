@@ -15,7 +15,18 @@ sys.path.insert(0, str(ROOT / "src"))
 
 from budgeteer.core.methods import METHODS  # noqa: E402
 
-PACKAGES = ("allocate", "joint", "online", "rl.advantage", "rl.ratio", "rl.weight", "steer", "strategies")
+PACKAGES = (
+    "allocate",
+    "joint",
+    "online",
+    "rl.advantage",
+    "rl.ratio",
+    "rl.recipes",
+    "rl.reward",
+    "rl.weight",
+    "steer",
+    "strategies",
+)
 HEAD = "# Written by tools/exports.py."
 
 

@@ -68,7 +68,7 @@ def spec_of(args: argparse.Namespace, recipe: str, budget: str, tokens: int | No
     from budgeteer.core.errors import InvalidInput
     from budgeteer.lab.run import RunSpec
     from budgeteer.models.policy import REASONER
-    from budgeteer.rl.trainer import TrainConfig
+    from budgeteer.rl.config import TrainConfig
 
     if args.prompts > args.train_items:
         raise InvalidInput(

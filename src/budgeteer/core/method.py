@@ -20,6 +20,8 @@ PARTS: dict[str, str] = {
     "aggregator": "makes one answer out of several samples",
     "scorer": "says how good a sample is",
     "verifier": "says whether an answer is the reference answer",
+    "reward": "makes what advantages are made of from the verifier's score and more",
+    "weight": "says how much each token of a rollout weighs in the loss",
     "recipe": "spends a training step's tokens and learns from them",
 }
 """Part -> what a method of it does."""

@@ -65,6 +65,7 @@ WHEN_MORE_IS_LESS = _paper("WhenMoreIsLess")
 BENCH_OVERFLOW = _paper("BenchOverflow")
 
 _A, _O, _J = partial(_path, "allocate"), partial(_path, "online"), partial(_path, "joint")
+_R, _RW, _W = partial(_path, "rl.recipes"), partial(_path, "rl.reward"), partial(_path, "rl.weight")
 _S, _T, _V = partial(_path, "steer"), partial(_path, "strategies"), partial(_path, "verify")
 
 METHODS: tuple[Method, ...] = (
@@ -434,19 +435,25 @@ METHODS: tuple[Method, ...] = (
     Method("number", "verifier", "budgeteer.verify:number", "the same number, exactly, of the same unit"),
     Method("math", "verifier", "budgeteer.verify:math", "expressions of the same value, wherever they are tried"),
     Method("choice", "verifier", "budgeteer.verify:choice", "the same letter of multiple choice"),
+    # reward
+    Method("overlong", "reward", _RW("overlong"), "less for rollouts that come near their cap", DAPO),
+    # weight
+    Method("token-mean", "weight", _W("token_mean"), "every token of the batch weighs the same", DAPO),
+    Method("sequence-mean", "weight", _W("sequence_mean"), "every rollout weighs the same", GRPO),
+    Method("prompt-mean", "weight", _W("prompt_mean"), "every prompt weighs the same"),
     # recipe
     Method(
         "untrained",
         "recipe",
-        "budgeteer.rl.recipes:untrained",
+        _R("untrained"),
         "no training: the policy that every gain is measured from",
     ),
-    Method("grpo", "recipe", "budgeteer.rl.recipes:grpo", "uniform groups, run to their end", GRPO),
-    Method("dapo", "recipe", "budgeteer.rl.recipes:dapo", "new prompts until enough groups are mixed", DAPO),
+    Method("grpo", "recipe", _R("grpo"), "uniform groups, run to their end", GRPO),
+    Method("dapo", "recipe", _R("dapo"), "new prompts until enough groups are mixed", DAPO),
     Method(
         "duet",
         "recipe",
-        "budgeteer.rl.recipes:duet_mended",
+        _R("duet"),
         "rollouts a prompt and when to stop each, faults mended",
         DUET,
         evidence="duet",
@@ -454,7 +461,7 @@ METHODS: tuple[Method, ...] = (
     Method(
         "duet-allocation",
         "recipe",
-        "budgeteer.rl.recipes:duet_allocation",
+        _R("duet_allocation"),
         "duet without its stopping rule",
         DUET,
         evidence="duet",
@@ -462,14 +469,14 @@ METHODS: tuple[Method, ...] = (
     Method(
         "prompt-selection",
         "recipe",
-        "budgeteer.rl.recipes:prompt_selection",
+        _R("prompt_selection"),
         "prompts predicted solved or hopeless get no rollout",
         evidence="selective",
     ),
     Method(
         "duet-published",
         "recipe",
-        "budgeteer.rl.recipes:duet_published",
+        _R("duet_published"),
         "the same as its official code has it",
         DUET,
         evidence="duet",
@@ -477,7 +484,7 @@ METHODS: tuple[Method, ...] = (
     Method(
         "knapsack",
         "recipe",
-        "budgeteer.rl.recipes:knapsack_rl",
+        _R("knapsack_rl"),
         "rollouts where a mixed group teaches most",
         KNAPSACK_RL,
         evidence="knapsack",
@@ -485,7 +492,7 @@ METHODS: tuple[Method, ...] = (
     Method(
         "reinforce-ada-pos",
         "recipe",
-        "budgeteer.rl.recipes:reinforce_ada_pos",
+        _R("reinforce_ada_pos"),
         "rounds until a first success",
         REINFORCE_ADA,
         evidence="reinforce_ada",
@@ -493,20 +500,18 @@ METHODS: tuple[Method, ...] = (
     Method(
         "reinforce-ada-balance",
         "recipe",
-        "budgeteer.rl.recipes:reinforce_ada_balance",
+        _R("reinforce_ada_balance"),
         "rounds until both classes show",
         REINFORCE_ADA,
         evidence="reinforce_ada",
     ),
-    Method("vip", "recipe", "budgeteer.rl.recipes:vip", "rollouts by predicted reward variance", VIP),
+    Method("vip", "recipe", _R("vip"), "rollouts by predicted reward variance", VIP),
     Method(
         "uniform-stop",
         "recipe",
-        "budgeteer.rl.recipes:uniform_stop",
+        _R("uniform_stop"),
         "duet's control: its stopping, but uniform groups",
     ),
-    Method(
-        "uniform-answer-stop", "recipe", "budgeteer.rl.recipes:uniform_answer_stop", "GRPO whose rows end once answered"
-    ),
+    Method("uniform-answer-stop", "recipe", _R("uniform_answer_stop"), "GRPO whose rows end once answered"),
 )
 # fmt: on

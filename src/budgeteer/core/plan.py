@@ -28,6 +28,15 @@ LEAST = 1e-12
 """Smallest cost of a unit."""
 
 
+def right(score: F64) -> NDArray[np.bool_]:
+    """Whether a verifier's score [n] in [0, 1] is full; rounding does not count.
+
+    >>> right(np.array([1.0, 0.999999, 0.5])).tolist()
+    [True, True, False]
+    """
+    return score > 0.99
+
+
 def whole(name: str, value: Any, least: int = 0) -> int:
     """``value`` as a whole number from ``least`` to MOST; ``name`` is for the error.
 

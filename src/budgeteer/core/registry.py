@@ -105,6 +105,30 @@ def value_of(text: str) -> Any:
         return text
 
 
+def parse(text: str) -> tuple[str, dict[str, Any]]:
+    """``NAME:option=value,option=value`` as name and options.
+
+    >>> parse("duet:stop_answered=false,thinned=true")
+    ('duet', {'stop_answered': False, 'thinned': True})
+
+    Raises:
+        InvalidInput: an option without a value, or given twice.
+    """
+    name, _, rest = text.partition(":")
+    options: dict[str, Any] = {}
+    for part in filter(None, rest.split(",")):
+        key, equals, value = part.partition("=")
+        if not equals or not key.isidentifier() or key in options:
+            raise InvalidInput(f"{text!r}: {part!r} is no option; write NAME:option=value,option=value, each once")
+        options[key] = value_of(value)
+    return name, options
+
+
+def parameters(factory: Callable[..., Any]) -> tuple[str, ...]:
+    """Names of a factory's parameters."""
+    return tuple(inspect.signature(factory).parameters)
+
+
 def require_bools(name: str, factory: Callable[..., Any], given: Mapping[str, Any]) -> None:
     """Refuse arguments that are no bool where the factory's default is one: any text would count as true."""
     for key, parameter in inspect.signature(factory).parameters.items():

@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from budgeteer.core.errors import Diverged
-from budgeteer.core.plan import F64, I64
+from budgeteer.core.plan import F64, I64, right
 from budgeteer.engine.head import Head, save_head
 from budgeteer.engine.hook import Internals
 from budgeteer.engine.llama import Llama
@@ -253,12 +253,12 @@ def train_introspection(traces: Traces, fingerprint: str, *, steps: int, seed: i
     """p(value, remaining length) in two rounds: predict being right, average the last predictions of each trace into
     its value, and predict that with the length."""
     generator = torch.Generator().manual_seed(seed)
-    right = torch.from_numpy(traces.right > 0.99).float()[torch.from_numpy(traces.trace)]
+    good = torch.from_numpy(right(traces.right)).float()[torch.from_numpy(traces.trace)]
     first = Head(_start(traces.states, 1, generator), fingerprint, {})
 
     def guess(features: Tensor, chosen: Tensor) -> Tensor:
         logits = (features @ first.weights["w2"] + first.weights["b2"])[:, 0]
-        return F.binary_cross_entropy_with_logits(logits, right[chosen])
+        return F.binary_cross_entropy_with_logits(logits, good[chosen])
 
     fit(first, traces.states, guess, steps=steps // 2, seed=seed)
     predicted = torch.cat([first(part.float()).sigmoid()[:, 0] for part in torch.split(traces.states, 65536)]).numpy()
@@ -283,7 +283,7 @@ def train_difficulty(traces: Traces, fingerprint: str, *, steps: int, seed: int)
     low entropy, hard where few are, easy otherwise; thresholds are thirds and the median of what was observed."""
     g = len(traces.items)
     per = np.bincount(traces.group, minlength=g)
-    accuracy = np.bincount(traces.group, traces.right > 0.99, g) / per
+    accuracy = np.bincount(traces.group, right(traces.right), g) / per
     mean = np.bincount(traces.trace, traces.entropy) / traces.length
     entropy = np.bincount(traces.group, mean, g) / per
     alpha, gamma, beta = *np.quantile(accuracy, [2 / 3, 1 / 3]), np.median(entropy)

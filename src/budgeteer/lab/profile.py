@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from budgeteer.core.errors import InvalidInput
+from budgeteer.core.plan import right
 from budgeteer.lab.pool import build
 from budgeteer.lab.run import level_of, rewards
 from budgeteer.lab.tasks.base import Item
@@ -68,8 +69,8 @@ def profile(model: Path, task: str, seed: int, items: int, rollouts: int, max_to
         seed=seed,
     )
     rows = [t[:n].tolist() for t, n in zip(r.tokens, r.length, strict=True)]
-    right = rewards(policy, environment, [chosen[g] for g in r.group], rows) > 0.99
-    per = np.bincount(r.group, right, minlength=len(chosen))
+    good = right(rewards(policy, environment, [chosen[g] for g in r.group], rows))
+    per = np.bincount(r.group, good, minlength=len(chosen))
     levels: dict[str, list[int]] = defaultdict(list)
     for i, item in enumerate(chosen):
         levels[level_of(item)].append(i)
@@ -77,7 +78,7 @@ def profile(model: Path, task: str, seed: int, items: int, rollouts: int, max_to
     return PoolProfile(
         len(chosen),
         rollouts,
-        float(right.mean()),
+        float(good.mean()),
         float((per == rollouts).mean()),
         float((per == 0).mean()),
         float(((per > 0) & (per < rollouts)).mean()),

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from budgeteer.core.plan import F64, I64
+from budgeteer.core.plan import F64, I64, right
 from budgeteer.engine.llama import Llama, save
 from budgeteer.lab import pool as pools
 from budgeteer.lab.results import STATUSES, Run
@@ -22,10 +22,13 @@ from budgeteer.lab.tasks.base import Environment, Item, score
 from budgeteer.lab.tasks.named import stamp
 from budgeteer.models.policy import REASONER, Policy, load_policy
 from budgeteer.rl import recipes
+from budgeteer.rl.config import TrainConfig
+from budgeteer.rl.control import Progress
 from budgeteer.rl.identity import ALGORITHM, digest, fingerprint
 from budgeteer.rl.recipe import Recipe
+from budgeteer.rl.recipes.kit import fixed_group
 from budgeteer.rl.sampler import sample
-from budgeteer.rl.trainer import Progress, TrainConfig, Trainer, choose_device
+from budgeteer.rl.trainer import Trainer, choose_device
 from budgeteer.steer import answered
 
 REFERENCE = "grpo@100%"
@@ -147,7 +150,7 @@ def accuracy(
     )
     rows = [t[:n].tolist() for t, n in zip(rollouts.tokens, rollouts.length, strict=True)]
     reward = rewards(policy, environment, [items[g] for g in rollouts.group], rows)
-    return float((reward > 0.99).mean())
+    return float(right(reward).mean())
 
 
 def one_thread() -> None:
@@ -165,7 +168,7 @@ def recipe_of(spec: RunSpec) -> Recipe:
     """The run's recipe; the reference of a comparison gives the same number of rollouts to every prompt."""
     recipe = recipes.get(spec.recipe)
     if spec.tokens is None and f"{spec.recipe}@{spec.budget}" == REFERENCE:
-        recipe = replace(recipe, allocator=recipes.fixed_group(spec.config.group))
+        recipe = replace(recipe, allocator=fixed_group(spec.config.group))
     return recipe
 
 

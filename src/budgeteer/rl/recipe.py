@@ -11,6 +11,7 @@ from budgeteer.core.allocator import Allocator
 from budgeteer.core.plan import F64, I64, Items, Plan
 from budgeteer.core.stopper import Stopper
 from budgeteer.rl.history import History, Memory
+from budgeteer.rl.reward.protocol import Reward
 from budgeteer.rl.rollouts import Rollouts
 from budgeteer.rl.weight import token_mean
 
@@ -57,6 +58,7 @@ class Recipe:
         name: as on the command line.
         allocator: units per prompt; called ``rounds`` times a step with what is left of the budget.
         advantage, row_weight, token_weight: see the types above.
+        reward: what advantages are made of; None = the verifier's score.
         stopper: None = rollouts end by themselves or at the cap.
         memory: how earlier steps become estimates.
         select: which rows enter the update; None = all.
@@ -89,3 +91,4 @@ class Recipe:
     oversample: int = 1
     pace: str = "step"
     clip: tuple[float, float] = (0.2, 0.28)
+    reward: Reward | None = None

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from budgeteer.core.plan import F64, I64, Outcomes
+from budgeteer.rl.reward.protocol import Columns
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,9 +24,11 @@ class Rollouts:
         length: [n] sampled tokens of each row, every one of them paid for.
         logprob: [n, t] float32 log-probability of each token under the sampling policy.
         forced: [n, t] bool, token was put there by a stopper and not sampled: never trained on.
+        cap: [n] most tokens that the row might have had.
         status: [n] ENDED, FINISHED, ABORTED or CUT.
         closed, answered: [n] length at which thinking closed / the answer was complete, -1 = never.
-        reward: [n] verifier's reward (0 until scored).
+        verified: [n] the verifier's score (0 until scored): what history and allocator see.
+        reward: [n] what advantages are made of: the same, unless the recipe has a reward of its own.
         weight: [n] importance weight, 1 unless a gate kept the row by chance.
         prefill_tokens: prompt tokens computed, once a prompt.
     """
@@ -35,11 +38,13 @@ class Rollouts:
     group: I64
     tokens: I64
     length: I64
+    cap: I64
     logprob: NDArray[np.float32]
     forced: NDArray[np.bool_]
     status: NDArray[np.int8]
     closed: I64
     answered: I64
+    verified: F64
     reward: F64
     weight: F64
     prefill_tokens: int
@@ -60,7 +65,15 @@ class Rollouts:
     def outcomes(self, score: F64) -> Outcomes:
         """What an allocator observes; score [n] as in Outcomes."""
         keys = tuple(self.keys[g] for g in self.group)
-        return Outcomes(keys, self.length, self.reward, score, self.status)
+        return Outcomes(keys, self.length, self.verified, score, self.status)
+
+    def columns(self) -> Columns:
+        """What a reward looks at."""
+        return Columns(self.verified, self.length, self.group, self.cap, self.status)
+
+    def scored(self, verified: F64) -> Rollouts:
+        """The same with the verifier's scores [n]."""
+        return replace(self, verified=verified, reward=verified)
 
     @staticmethod
     def concatenate(parts: list[Rollouts]) -> Rollouts:
@@ -85,7 +98,19 @@ class Rollouts:
             arrays = [getattr(p, name) for p in parts]
             return np.concatenate([pad(a) if a.ndim == 2 else a for a in arrays])
 
-        names = ("tokens", "length", "logprob", "forced", "status", "closed", "answered", "reward", "weight")
+        names = (
+            "tokens",
+            "length",
+            "cap",
+            "logprob",
+            "forced",
+            "status",
+            "closed",
+            "answered",
+            "verified",
+            "reward",
+            "weight",
+        )
         return replace(
             parts[0],
             keys=tuple(index),

@@ -9,34 +9,31 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from numpy.typing import NDArray
 from torch import Tensor
 
-from budgeteer.core.allocator import dump_state, load_state
-from budgeteer.core.errors import BudgetExceeded, CheckpointError, Diverged, InvalidInput, UnknownName
-from budgeteer.core.plan import ABORTED, CUT, F64, I64, Items, Plan, whole
+from budgeteer.core.errors import CheckpointError, Diverged, InvalidInput, UnknownName
+from budgeteer.core.plan import F64, I64
 from budgeteer.core.stopper import Event, Stopper
 from budgeteer.engine.llama import Llama
 from budgeteer.models.policy import Markers
-from budgeteer.rl.history import History, estimates, record
-from budgeteer.rl.identity import ALGORITHM, differences, digest, fingerprint
+from budgeteer.rl import checkpoint
+from budgeteer.rl.config import TrainConfig
+from budgeteer.rl.control import Control, Progress, Update
+from budgeteer.rl.identity import ALGORITHM, digest, fingerprint
 from budgeteer.rl.ratio import clipped
 from budgeteer.rl.recipe import Recipe, View
 from budgeteer.rl.rollouts import Rollouts
 from budgeteer.rl.sampler import sample
-from budgeteer.rl.surrogate import prompt_features
-from budgeteer.rl.weight import thin
 
 ScoreFn = Callable[[I64, list[list[int]]], F64]
 """(prompt index [n], completions as token ids) -> [n] rewards."""
@@ -44,82 +41,6 @@ SAVE_EVERY = 8
 """Steps between checkpoints."""
 MICRO = 1536
 """Positions of one forward-backward pass; small enough that activations stay in the processor's cache."""
-
-
-@dataclass(frozen=True, slots=True)
-class TrainConfig:
-    """What all recipes of a comparison share.
-
-    Attributes:
-        steps: optimiser phases of a run (a step has ``minibatches`` updates).
-        prompts: prompts a step.
-        group: rollouts a prompt that the uniform allocator gives at 100 %.
-        max_tokens: cap of a rollout.
-        lr: of AdamW at its height, after ``warmup`` steps; it decays to a tenth over the last quarter.
-        kl: weight of a KL penalty to the starting policy (0 = none; its reference pass costs time, not tokens).
-        temperature: of sampling; the update uses the same.
-        eval_every: steps between evaluations of the curve; 0 = none.
-        seed: of everything.
-        device, dtype: ``"auto"`` = CUDA when there is one, float32.
-    """
-
-    steps: int = 48
-    prompts: int = 32
-    group: int = 8
-    max_tokens: int = 96
-    lr: float = 5e-4
-    warmup: int = 4
-    minibatches: int = 2
-    kl: float = 0.0
-    weight_decay: float = 0.0
-    max_grad_norm: float = 1.0
-    temperature: float = 1.0
-    eval_every: int = 8
-    seed: int = 0
-    device: str = "auto"
-    dtype: str = "auto"
-
-    def __post_init__(self) -> None:
-        least = {"steps": 0, "prompts": 1, "group": 1, "max_tokens": 1, "warmup": 0, "minibatches": 1, "eval_every": 0}
-        for name, low in least.items():
-            if whole(f"TrainConfig.{name}", getattr(self, name), low) > 2**31:
-                raise InvalidInput(f"TrainConfig.{name} is {getattr(self, name)}; give 2^31 at most")
-        for name in ("lr", "kl", "weight_decay", "max_grad_norm", "temperature"):
-            value = getattr(self, name)
-            if not (math.isfinite(value) and value >= 0):
-                raise InvalidInput(f"TrainConfig.{name} is {value}; give a finite number, 0 or more")
-
-
-@dataclass(slots=True)
-class Progress:
-    """Everything that changes during a run, and therefore everything a checkpoint holds besides weights.
-
-    Attributes:
-        step, cursor: steps done; prompts taken from the endless stream of epochs.
-        planned: tokens that the plans expected to spend.
-        used: sampled tokens, every one of them; ``used = trained + wasted + `` those of complete rows without gradient.
-        trained: tokens of rows that carried gradient, aborted rows included where the recipe trains on them.
-        wasted: tokens of rows that were aborted, or cut short by the end of the budget, and carried no gradient.
-        prefill: prompt tokens computed.
-        seconds: of training, evaluation excluded.
-        phases: seconds of allocation, stopping, sampling, training, verifying.
-        curve: points of accuracy against tokens and seconds.
-        steps_log: one row a step.
-        traces: sample rollouts of the last step.
-    """
-
-    step: int = 0
-    cursor: int = 0
-    planned: float = 0.0
-    used: int = 0
-    trained: int = 0
-    wasted: int = 0
-    prefill: int = 0
-    seconds: float = 0.0
-    phases: dict[str, float] = field(default_factory=dict)
-    curve: list[dict[str, float]] = field(default_factory=list)
-    steps_log: list[dict[str, Any]] = field(default_factory=list)
-    traces: list[dict[str, Any]] = field(default_factory=list)
 
 
 def choose_device(name: str) -> torch.device:
@@ -201,25 +122,6 @@ def weights_of(model: Llama) -> str:
     return digest(*(state[name].detach().cpu().numpy().tobytes() for name in sorted(state)))
 
 
-def same_run(path: Path, identity: Mapping[str, Any]) -> None:
-    """Refuse a checkpoint that is damaged or of another run; its weights are not read.
-
-    Args:
-        identity: of this run; names that it leaves out are not compared.
-
-    Raises:
-        CheckpointError: names what differs.
-    """
-    try:
-        theirs = json.loads(torch.load(path, map_location="cpu", weights_only=True, mmap=True)["identity"])
-    except Exception as error:
-        raise CheckpointError(f"cannot read checkpoint {path} ({error}); delete it to start afresh") from error
-    mine = json.loads(json.dumps(dict(identity)))
-    found = differences(mine, {name: theirs.get(name) for name in mine})
-    if found:
-        raise CheckpointError(f"{path} is of another run ({found}); choose another folder, or delete it")
-
-
 class Trainer:
     """One run of one recipe.
 
@@ -268,10 +170,8 @@ class Trainer:
             raise UnknownName("dtype", config.dtype, DTYPES)
         self.dtype = DTYPES[config.dtype]
         self.prompts = [tuple(map(int, p)) for p in prompts]
-        self.keys = list(keys)
-        self.index = {key: i for i, key in enumerate(self.keys)}
-        self.features = prompt_features(self.prompts)
-        self.budget, self.step_budget, self.evaluate = budget, step_budget, evaluate
+        self.control = Control(recipe, config, self.prompts, keys, budget=budget, step_budget=step_budget)
+        self.evaluate = evaluate
         self.optimiser = torch.optim.AdamW(
             self.model.parameters(), lr=config.lr, betas=(0.9, 0.95), weight_decay=config.weight_decay
         )
@@ -285,51 +185,15 @@ class Trainer:
             "tokens of a step": step_budget, "version of the algorithm": ALGORITHM,
         }  # fmt: skip
         self.identity: dict[str, Any] = {**own, **(identity or {})}
-        self.identity.setdefault("problems", digest(json.dumps([self.keys, self.prompts]).encode()))
+        self.identity.setdefault("problems", digest(json.dumps([list(keys), self.prompts]).encode()))
         self.identity.setdefault("weights of the model", weights_of(self.model))
-        self.history = History.empty()
-        self.state = recipe.allocator.init(Items((), np.zeros(0)))
-        self.progress = Progress()
 
-    # -- the stream of prompts ------------------------------------------------------------------------------------
-
-    def _candidates(self, count: int) -> I64:
-        """The next ``count`` distinct prompts of the endless stream of shuffled epochs."""
-        size = len(self.prompts)
-        epoch, offset = divmod(self.progress.cursor, size)
-        # two epochs, from the offset on, hold every prompt
-        orders = [np.random.default_rng((self.config.seed, epoch + i, 1)).permutation(size) for i in (0, 1)]
-        ahead = np.concatenate(orders)[offset:]
-        _, first = np.unique(ahead, return_index=True)
-        return ahead[np.sort(first)[:count]]
-
-    def _features_of(self, keys: Sequence[str]) -> F64:
-        """[m, d] features of m prompts."""
-        return self.features[[self.index[key] for key in keys]]
+    @property
+    def progress(self) -> Progress:
+        """What the run has done so far."""
+        return self.control.progress
 
     # -- one step -------------------------------------------------------------------------------------------------
-
-    def left(self) -> int | None:
-        """Tokens left of the run's budget, None without one."""
-        return None if self.budget is None else self.budget - self.progress.used
-
-    def _share(self, items: Items) -> int:
-        """Tokens that this step should use, as the allocator's budget."""
-        left = self.left()
-        shares = [] if self.step_budget is None else [self.step_budget]
-        if left is not None:
-            steps_left = max(self.config.steps - self.progress.step, 1)
-            shares.append(left // steps_left if self.recipe.pace == "step" else left)
-        if not shares and self.recipe.pace == "step":
-            return math.ceil(self.config.group * self.config.prompts * float(items.cost.mean()))
-        return min(shares) if shares else 2**62
-
-    def _items(self) -> tuple[I64, Items]:
-        """The step's candidate prompts, as indices and as items with the estimates of the recipe's memory."""
-        picked = self._candidates(self.config.prompts * self.recipe.oversample)
-        keys, zeros = tuple(self.keys[i] for i in picked), np.zeros(len(picked), np.int64)
-        items = Items(keys, np.full(len(keys), 0.6 * self.config.max_tokens), drawn=zeros, right=zeros)
-        return picked, estimates(self.history, items, self.recipe.memory, self.features[picked])
 
     def check(self) -> None:
         """Refuse a budget that buys no rollout in the first step, before anything is sampled.
@@ -337,151 +201,64 @@ class Trainer:
         Raises:
             BudgetExceeded: says how many tokens would do.
         """
-        c, recipe = self.config, self.recipe
-        _, items = self._items()
-        share = self._share(items)
-        rng = np.random.default_rng((c.seed, self.progress.step, 0, 2))
-        if recipe.allocator.allocate(share, items, self.state, rng=rng).units.any():
-            return
-        needed = self._least(items)
-        total = needed * (c.steps if recipe.pace == "step" and self.budget is not None else 1)
-        raise BudgetExceeded(
-            kind="tokens", scope="step" if self.budget is None else "run", used=0, requested=needed, limit=share,
-            hint=f"that buys no rollout; give at least {total:,} tokens or fewer steps",
-        )  # fmt: skip
+        self.control.check()
 
-    def _least(self, items: Items) -> int:
-        """Tokens with which the allocator buys something in the first step."""
-        c = self.config
-        low, high = 0, 1
+    def step(self) -> bool:
+        """Do one step; False when the budget buys no rollout any more."""
+        clock, control = self.progress.phases, self.control
+        begin = time.perf_counter()
+        collected = self._collect()
+        if collected is None:
+            if self.progress.step == 0:
+                control.check()
+            return False
+        rollouts, view = collected
+        with _phase(clock, "allocation"):
+            update = control.learn(rollouts, view)
+        with _phase(clock, "training"):
+            self._update(update)
+        control.done(view, update)
+        self.progress.seconds += time.perf_counter() - begin
+        return True
 
-        def buys(tokens: int) -> bool:
-            rng = np.random.default_rng((c.seed, 0, 0, 2))
-            return bool(self.recipe.allocator.allocate(tokens, items, self.state, rng=rng).units.any())
-
-        while not buys(high) and high < 2**40:  # an allocator may buy nothing at any price
-            low, high = high, 2 * high
-        while high - low > 1:
-            middle = (low + high) // 2
-            low, high = (low, middle) if buys(middle) else (middle, high)
-        return high
-
-    def _collect(self, seed: int) -> tuple[Rollouts, View] | None:
-        """Allocate and sample the step's rollouts; None when the budget buys none."""
+    def _collect(self) -> tuple[Rollouts, View] | None:
+        """Sample and verify the step's rollouts, round by round; None when the budget buys none."""
         c, clock = self.config, self.progress.phases
         with _phase(clock, "allocation"):
-            picked, items = self._items()
-        keys = items.keys
-        share = self._share(items)
-        spent, parts = 0, []
-        total = np.zeros(len(keys), np.int64)
-        expected = 0.0
-        for turn in range(self.recipe.rounds):
+            step = self.control.begin()
+        while True:
             with _phase(clock, "allocation"):
-                rng = np.random.default_rng((c.seed, self.progress.step, turn, 2))
-                plan = self.recipe.allocator.allocate(max(share - spent, 0), items, self.state, rng=rng)
-                view = View(items, plan, self.history, c.max_tokens)
-                stopper = self.recipe.stopper(view) if self.recipe.stopper and plan.units.sum() else None
-            if not plan.units.sum():
-                break
-            left, caps = self.left(), [] if self.step_budget is None else [self.step_budget - spent]
-            hard = min(caps + ([] if left is None else [left - spent]), default=None)
+                work = step.next()
+            if work is None:
+                return step.collected()
             half = torch.autocast(self.model.device.type, torch.bfloat16, enabled=self.dtype == torch.bfloat16)
             with _phase(clock, "sampling"), half:
                 part, _ = sample(
                     self.model,
-                    keys,
-                    [self.prompts[i] for i in picked],
-                    plan.units,
-                    max_tokens=c.max_tokens,
+                    work.view.items.keys,
+                    [self.prompts[i] for i in work.picked],
+                    work.view.plan.units,
+                    max_tokens=work.max_tokens,
                     markers=self.markers,
-                    seed=seed * 64 + turn,
+                    seed=work.seed,
                     temperature=c.temperature,
-                    stopper=_timed(stopper, clock) if stopper else None,
-                    budget=hard,
+                    stopper=_timed(work.stopper, clock) if work.stopper else None,
+                    budget=work.budget,
                     compiled=None if self.dtype == torch.float32 else False,
                 )
             with _phase(clock, "verifying"):
                 texts = [part.tokens[i, : part.length[i]].tolist() for i in range(len(part))]
-                part = replace(part, reward=self.score(picked[part.group], texts))
-            parts.append(part)
-            spent += part.used
-            expected += plan.expected_cost
-            total += part.counts
-            right = np.bincount(part.group, part.reward > 0.99, minlength=len(keys)).astype(np.int64)
-            drawn, good = items.column("drawn"), items.column("right")
-            items = replace(items, drawn=(drawn + part.counts).astype(np.int64), right=(good + right).astype(np.int64))
-        drawn_last = int(np.flatnonzero(total)[-1]) + 1 if total.any() else 0
-        self.progress.cursor += max(c.prompts, drawn_last)
-        if not parts:
-            return None
-        self.progress.planned += expected
-        rollouts = Rollouts.concatenate(parts)
-        return rollouts, View(items, Plan(keys, total, expected), self.history, c.max_tokens)
+                part = part.scored(self.score(work.picked[part.group], texts))
+            step.add(part)
 
-    def step(self) -> bool:
-        """Do one step; False when the budget buys no rollout any more."""
-        c, p, recipe = self.config, self.progress, self.recipe
-        begin = time.perf_counter()
-        collected = self._collect(c.seed * 100_003 + p.step)
-        if collected is None:
-            if p.step == 0:
-                self.check()
-            return False
-        rollouts, view = collected
-        # a row that the end of the budget cut short never had its chance: wasted, no gradient, no place in the history
-        short = (rollouts.status == CUT) & (rollouts.length < c.max_tokens)
-        rollouts = replace(rollouts, status=np.where(short, ABORTED, rollouts.status).astype(np.int8))
-        aborted = rollouts.status == ABORTED
-        advantage = recipe.advantage(rollouts, view)
-        weighted = advantage * recipe.row_weight(rollouts, view)
-        loglik = (rollouts.logprob * (np.arange(rollouts.tokens.shape[1]) < rollouts.length[:, None])).sum(1)
-        seen = weighted if recipe.weighted_scores else advantage
-        kept_weight = rollouts.weight[~short] if recipe.kept_lengths else None
-        # the history is kept in plain rewards: an aborted row is a failure there only if the recipe says so
-        outcomes = rollouts.outcomes(seen * loglik).take(~short)
-        with _phase(p.phases, "allocation"):
-            self.history = record(self.history, outcomes, recipe.memory, kept_weight, self._features_of)
-            self.state = recipe.allocator.observe(self.state, outcomes)
-        if recipe.aborted == "mask":
-            weighted = np.where(aborted, 0.0, weighted)
-        weighted = np.where(short, 0.0, weighted)
-        rows = np.arange(len(rollouts))
-        if recipe.select is not None:
-            rows = recipe.select(rollouts, np.random.default_rng((c.seed, p.step, 3)))
-        with _phase(p.phases, "training"):
-            trained = self._update(rollouts, weighted, rows)
-        wasted = aborted & ~trained
-        p.used += rollouts.used
-        p.wasted += int(rollouts.length[wasted].sum())
-        p.trained += int(rollouts.length[trained].sum())
-        p.prefill += rollouts.prefill_tokens
-        self._log(rollouts, view, trained, wasted)
-        p.step += 1
-        p.seconds += time.perf_counter() - begin
-        return True
-
-    def _update(self, rollouts: Rollouts, advantage: F64, rows: I64) -> NDArray[np.bool_]:
-        """``minibatches`` optimiser steps on the chosen rows; returns [n] which rows carried gradient.
-
-        With a KL penalty all chosen rows do, for the penalty needs no advantage.
-        """
-        c, trained = self.config, np.zeros(len(rollouts), np.bool_)
-        scale = self.recipe.token_weight(rollouts.length[rows], rollouts.group[rows])
-        useful = np.ones(len(rows), np.bool_) if self.reference else np.abs(advantage[rows]) > 1e-9
-        rng = np.random.default_rng((c.seed, self.progress.step, 4))
-        if self.recipe.thin is not None:
-            kept = thin(advantage[rows], rollouts.group[rows], self.recipe.thin, rng)
-            useful, scale = useful & (kept > 0), scale * kept
-        rows, scale = rows[useful], scale[useful] * useful.sum()
-        trained[rows] = True
+    def _update(self, update: Update) -> None:
+        """``minibatches`` optimiser steps on the rows that carry gradient."""
+        c, rollouts, rows = self.config, update.rollouts, update.rows
         if not len(rows):
-            return trained
-        order = rng.permutation(len(rows))
+            return
         for group in self.optimiser.param_groups:
             group["lr"] = c.lr * self._schedule()
-        low, high = self.recipe.clip
-        for part in np.array_split(order, min(c.minibatches, len(rows))):
+        for part in np.array_split(np.arange(len(rows)), min(c.minibatches, len(rows))):
             self.optimiser.zero_grad(set_to_none=True)
             lengths = rollouts.length[rows[part]] + np.array(
                 [len(rollouts.prompts[g]) for g in rollouts.group[rows[part]]]
@@ -494,25 +271,24 @@ class Trainer:
                 while last < len(part) and (last + 1 - first) * lengths[last] <= MICRO:
                     last += 1
                 micro = part[first:last]
-                self._backward(rollouts, advantage, rows[micro], scale[micro] / len(part), low, high)
+                self._backward(rollouts, update.advantage, rows[micro], update.scale[micro] / len(part))
                 first = last
             norm = float(torch.nn.utils.clip_grad_norm_(self.model.parameters(), c.max_grad_norm))
             if not math.isfinite(norm):
                 advice = f"Lower --lr ({c.lr:g}), look at the rewards, or compute in --dtype float32"
                 raise Diverged(self.progress.step + 1, f"the norm of the gradient is {norm}", advice)
             self.optimiser.step()
-        return trained
 
     def _schedule(self) -> float:
         """Linear warm-up, then flat, then linear decay to a tenth over the last quarter of the steps or the budget."""
         c, p = self.config, self.progress
         done = p.step / c.steps
-        if self.budget:
-            done = max(done, p.used / self.budget)
+        if self.control.budget:
+            done = max(done, p.used / self.control.budget)
         return min(1.0, (p.step + 1) / max(c.warmup, 1), 1 - 0.9 * (done - 0.75) / 0.25)
 
-    def _backward(self, rollouts: Rollouts, advantage: F64, rows: I64, scale: F64, low: float, high: float) -> None:
-        c, device = self.config, self.model.device
+    def _backward(self, rollouts: Rollouts, advantage: F64, rows: I64, scale: F64) -> None:
+        c, device, (low, high) = self.config, self.model.device, self.recipe.clip
         prompts = [rollouts.prompts[g] for g in rollouts.group[rows]]
         tokens, length = rollouts.tokens[rows], rollouts.length[rows]
         with torch.autocast(device.type, torch.bfloat16, enabled=self.dtype == torch.bfloat16):
@@ -529,44 +305,6 @@ class Trainer:
             gap = base - logprob
             objective = objective - c.kl * (gap.exp() - gap - 1)  # low-variance estimate of KL(policy || reference)
         (-(objective * w).sum()).backward()  # type: ignore[no-untyped-call]
-
-    def _log(self, rollouts: Rollouts, view: View, trained: NDArray[np.bool_], wasted: NDArray[np.bool_]) -> None:
-        """One row of the log: tokens, and how many of the prompts that the step took from the stream got n rollouts."""
-        p, units = self.progress, view.plan.units
-        taken = max(self.config.prompts, int(np.flatnonzero(units)[-1]) + 1)
-        counts, occurrences = np.unique(units[:taken], return_counts=True)
-        level: dict[str, list[int]] = {}
-        for g, key in enumerate(rollouts.keys):
-            rows = rollouts.group == g
-            if rows.any():
-                used, lost = (int(rollouts.length[part].sum()) for part in (rows, rows & wasted))
-                level[key] = [used, lost, int(rows.sum())]
-        mixed = 0
-        for g in range(len(rollouts.keys)):
-            r = rollouts.reward[rollouts.group == g]
-            mixed += int(len(r) > 1 and r.min() != r.max())
-        p.steps_log.append({
-            "step": p.step,
-            "used": rollouts.used,
-            "wasted": int(rollouts.length[wasted].sum()),
-            "trained": int(rollouts.length[trained].sum()),
-            "rollouts": len(rollouts),
-            "mixed": mixed,
-            "reward": float(rollouts.reward.mean()) if len(rollouts) else 0.0,
-            "counts": {str(int(u)): int(n) for u, n in zip(counts, occurrences, strict=True)},
-            "by_key": level,
-        })  # fmt: skip
-        chosen = np.linspace(0, len(rollouts) - 1, min(6, len(rollouts))).astype(int).tolist()
-        stopped = np.flatnonzero(rollouts.status == ABORTED)[:3].tolist()
-        p.traces = [
-            {
-                "key": rollouts.keys[rollouts.group[i]],
-                "tokens": rollouts.tokens[i, : rollouts.length[i]].tolist(),
-                "status": int(rollouts.status[i]),
-                "reward": float(rollouts.reward[i]),
-            }
-            for i in [*chosen, *stopped]
-        ]
 
     # -- the run --------------------------------------------------------------------------------------------------
 
@@ -596,7 +334,7 @@ class Trainer:
         saved = p.step
         if p.step == 0 and not p.curve:
             self.measure()
-        while p.step < c.steps and (self.budget is None or p.used < self.budget or p.step == 0):
+        while p.step < c.steps and (self.control.budget is None or p.used < self.control.budget or p.step == 0):
             if not self.step():
                 break
             if c.eval_every and p.step % c.eval_every == 0 and p.step < c.steps:
@@ -613,19 +351,16 @@ class Trainer:
 
     def save(self, path: Path) -> None:
         """Write a checkpoint atomically."""
-        path.parent.mkdir(parents=True, exist_ok=True)
-        part = path.with_suffix(".part")
-        content = {
-            "identity": json.dumps(self.identity),
-            "model": self.model.state_dict(),
-            "optimiser": self.optimiser.state_dict(),
-            "reference": self.reference.state_dict() if self.reference else None,
-            "history": json.dumps(dump_state(self.history)),
-            "state": json.dumps(dump_state(self.state)),
-            "progress": json.dumps(asdict(self.progress)),
-        }
-        torch.save(content, part)
-        os.replace(part, path)
+        checkpoint.save(
+            path,
+            {
+                "identity": json.dumps(self.identity),
+                "model": self.model.state_dict(),
+                "optimiser": self.optimiser.state_dict(),
+                "reference": self.reference.state_dict() if self.reference else None,
+                "control": self.control.state_dict(),
+            },
+        )
 
     def load(self, path: Path) -> None:
         """Continue from a checkpoint of the same run.
@@ -633,15 +368,13 @@ class Trainer:
         Raises:
             CheckpointError: the file is damaged or of another run; nothing is changed on disk.
         """
-        same_run(path, self.identity)
+        checkpoint.same_run(path, self.identity)
         try:
             content = torch.load(path, map_location=self.model.device, weights_only=True)
             self.model.load_state_dict(content["model"])
             self.optimiser.load_state_dict(content["optimiser"])
             if self.reference is not None:
                 self.reference.load_state_dict(content["reference"])
-            self.history = load_state(History.empty(), json.loads(content["history"]))
-            self.state = load_state(self.state, json.loads(content["state"]))
-            self.progress = Progress(**json.loads(content["progress"]))
+            self.control.load_state_dict(content["control"])
         except Exception as error:
             raise CheckpointError(f"cannot read checkpoint {path} ({error}); delete it to start afresh") from error

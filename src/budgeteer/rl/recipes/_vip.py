@@ -1,0 +1,13 @@
+"""VIP's allocation by reward variance."""
+
+from __future__ import annotations
+
+from budgeteer.allocate import variance
+from budgeteer.rl.history import Memory
+from budgeteer.rl.recipe import Recipe
+from budgeteer.rl.recipes.kit import grpo_advantage
+
+
+def vip() -> Recipe:
+    """Success-variance allocation, like VIP but with running rates instead of a Gaussian process (2602.01601)."""
+    return Recipe("vip", variance(2, 32), grpo_advantage, memory=Memory(decay=0.7, prior=1.0))

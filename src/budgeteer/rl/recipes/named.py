@@ -1,0 +1,57 @@
+"""Recipes by what a command line says: ``NAME`` or ``NAME:option=value,...``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+from budgeteer.core import registry
+from budgeteer.core.errors import InvalidInput, UnknownName
+from budgeteer.rl.recipe import Recipe
+
+__all__ = ["UNTRAINED", "get"]
+
+UNTRAINED = "untrained"
+"""The recipe that trains nothing."""
+SLOTS: dict[str, Callable[[str], Any]] = {
+    "reward": lambda name: registry.make("reward", name),
+    "token_weight": lambda name: registry.load(registry.get("weight", name)),
+}
+"""Slot of a recipe that an option may fill by the name of a part -> that part."""
+
+
+def get(text: str) -> Recipe:
+    """The recipe of that name, of this package or another one.
+
+    Options are those of the recipe's factory (``duet:stop_answered=false``), or name a part for one of :data:`SLOTS`
+    (``grpo:reward=overlong``).
+
+    Raises:
+        UnknownName: no recipe, option or part of this name; with the nearest names.
+        InvalidInput: a factory refuses its options, or does not make a recipe.
+
+    >>> get("duet:stop_answered=false,thinned=false").thin is None
+    True
+    """
+    name, options = registry.parse(text)
+    method = registry.get("recipe", name)
+    factory = registry.load(method)
+    taken = registry.parameters(factory)
+    given: dict[str, Any] = {}
+    slots: dict[str, Any] = {}
+    for key, value in options.items():
+        if key in taken:
+            given[key] = value
+        elif key in SLOTS:
+            slots[key] = SLOTS[key](str(value))
+        else:
+            raise UnknownName(f"option of {name}", key, [*taken, *SLOTS])
+    registry.require_bools(name, factory, given)
+    try:
+        made = factory(**given)
+    except TypeError as error:
+        raise InvalidInput(f"recipe {text!r}: {method.path} cannot be called so: {error}") from error
+    if not isinstance(made, Recipe):
+        raise InvalidInput(f"recipe {text!r}: {method.path} makes a {type(made).__name__}; return a Recipe")
+    return replace(made, name=text, **slots)
