@@ -418,7 +418,7 @@ def test_black_boxes_and_chats(name: str) -> None:
 
     of = task(Chat(lambda prompt, rng: "ab|2\n"), style=CHAT)
     if strategy.needs:
-        with pytest.raises(InvalidInput, match="raw text|prompt is text"):
+        with pytest.raises(InvalidInput, match=r"raw text|prompt is text"):
             run(strategy, of)
         assert of.model.spend.calls == 0
     else:

@@ -277,4 +277,4 @@ def compile_all() -> None:
 def _is_cached(kernel: Any, types: tuple[Any, ...]) -> bool:
     """Whether a kernel would be read from the cache; True where there is no cache, so that nothing is prepared."""
     place = getattr(kernel, "_cache", None)
-    return not isinstance(place, FunctionCache) or place.load_overload(types, kernel.targetctx) is not None
+    return not isinstance(place, FunctionCache) or place.load_overload(types, kernel.targetctx) is not None  # type: ignore[no-untyped-call]

@@ -29,6 +29,8 @@ def overlong(share: float = 0.2) -> Reward:
 
     def score(state: object, rows: Columns) -> F64:
         buffer = share * rows.max_tokens
-        return np.asarray(rows.correct + np.clip((rows.max_tokens - buffer - rows.length) / buffer, -1.0, 0.0), np.float64)
+        return np.asarray(
+            rows.correct + np.clip((rows.max_tokens - buffer - rows.length) / buffer, -1.0, 0.0), np.float64
+        )
 
     return Reward(score)
