@@ -314,7 +314,7 @@ def test_bad_names_in_a_file_are_refused(python, name, error, match):
 @pytest.mark.parametrize(
     ("name", "content", "match"),
     [
-        ("x.jsonl", b'{"question": "a"}\n{"question": "b"', r"x\.jsonl, line 2: not a JSON object"),
+        ("x.jsonl", b'{"question": "a"}\n{"question": "b"', r"x\.jsonl, line 2: not JSON"),
         ("x.jsonl", b"\xff\xfe\x00", "not UTF-8"),
         ("x.json", b"[1, 2]", r"row 1: not an object with fields but 1"),
         ("x.json", b"[{", "not a JSON array"),
