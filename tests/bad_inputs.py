@@ -36,15 +36,22 @@ def write_files(tmp: Path) -> None:
         "noquestion": [{"prompt": "1 + 1"}],
         "twice": [{"id": 1, "question": "a"}, {"id": 1, "question": "b"}],
         "list": [[1, 2]],
+        "nokey": [{"key": None, "cost": 1, "std": 1}],
+        "listkey": [{"key": [1], "cost": 1, "std": 1}],
+        "emptykey": [{"key": "", "cost": 1, "std": 1}],
+        "nullquestion": [{"question": None, "answer": "2"}],
+        "\x1b[31mred": [{"key": "a", "cost": -1, "std": 1}],
     }
     for name, rows in lines.items():
         (tmp / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     texts = {
-        "empty.jsonl": "", "blank.jsonl": "\n\n", "text.jsonl": "hello\n", "deep.jsonl": "[" * 100_000 + "\n",
+        "exits.py": "raise SystemExit(3)\n", "empty.jsonl": "", "blank.jsonl": "\n\n", "text.jsonl": "hello\n", "deep.jsonl": "[" * 100_000 + "\n",
         "file": "a file\n", "text.txt": "not mine\n", "emptyobject.json": "{}", "notgz.jsonl.gz": "plain\n",
         "bad.toml": "this is = = no toml\n", "empty.toml": "", "gateway.toml": GATEWAY.replace("{tmp}", str(tmp)),
         "badurl.toml": GATEWAY.replace("{tmp}", str(tmp)).replace("127.0.0.1:9", "[::1"),
         "badport.toml": GATEWAY.replace("{tmp}", str(tmp)).replace("127.0.0.1:9", "x:99999"),
+        "postgres.toml": '[ledger]\nurl = "postgres://x"\n', "nan.toml": "[server]\nreceive_seconds = nan\n",
+        "head.csv": "key,cost,std\n", "textcost.csv": "key,cost,std\na,ten,1\n",
         "badlimit.toml": GATEWAY.replace("{tmp}", str(tmp)) + '[scopes."a"]\nlimits = ["x"]\n',
     }  # fmt: skip
     for name, text in texts.items():

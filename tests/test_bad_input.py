@@ -53,6 +53,7 @@ def test_bad_input_is_refused_and_named(
         if (words[0] if words and words[0] in cli.COMMANDS else "none") != command:
             continue
         monkeypatch.setattr(sys, "stdin", io.StringIO(""))
+        words = [word.encode().decode("unicode_escape") if "\\x1b" in word else word for word in words]
         before = sorted(path.name for path in files.iterdir())
         try:
             found = cli.main([word.replace("{tmp}", str(files)) for word in words])
@@ -137,6 +138,44 @@ def test_a_full_standard_output_is_one_line(line: str) -> None:
     assert done.stderr == (
         "error: an output cannot be written (No space left on device); free space, or send it elsewhere\n"
     )
+
+
+CLOSED = [
+    ("methods >&-", 2, "error: standard output is closed; send it to a file, or to /dev/null where nobody reads it\n"),
+    ("nope 2>&-", 2, ""),
+    ("nope >&- 2>&-", 2, ""),
+    (
+        "allocate - --method neyman --budget 9 <&-", 2,
+        "error: standard input is closed; send rows to it, or name a file instead of -\n",
+    ),
+    (
+        "solve - --strategy direct --budget 9 <&-", 2,
+        "error: standard input is closed; send rows to it, or name a file instead of -\n",
+    ),
+]  # fmt: skip
+
+
+@pytest.mark.skipif(not Path("/bin/sh").exists(), reason="no shell")
+@pytest.mark.parametrize(("line", "code", "said"), CLOSED, ids=[line for line, *_ in CLOSED])
+def test_a_closed_stream_is_one_line(line: str, code: int, said: str) -> None:
+    done = subprocess.run(
+        ["/bin/sh", "-c", f"{shlex.quote(sys.executable)} -m budgeteer {line}"], stdin=subprocess.DEVNULL,
+        capture_output=True, text=True, timeout=120, check=False,
+    )  # fmt: skip
+    assert (done.returncode, done.stderr) == (code, said)
+
+
+def test_a_file_does_not_get_the_number_of_a_closed_stream(tmp_path: Path) -> None:
+    """What is printed to standard error, which is closed, would be in the ledger."""
+    ledger = tmp_path / "l.db"
+    command = f"{shlex.quote(sys.executable)} -m budgeteer ledger init --ledger {shlex.quote(str(ledger))} <&- 2>&-"
+    inside = "import os; from budgeteer import cli; cli._keep_numbers(); print(os.open(os.devnull, 0) > 2)"
+    done = subprocess.run(
+        ["/bin/sh", "-c", f"{command} && {shlex.quote(sys.executable)} -c {shlex.quote(inside)} <&- 2>&-"],
+        capture_output=True, text=True, timeout=120, check=False,
+    )  # fmt: skip
+    assert done.stdout.endswith("True\n")
+    assert ledger.exists()
 
 
 def test_a_fault_is_one_line_and_its_traceback_is_there_on_demand(

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import json
 import random
+import re
 import shutil
 import sqlite3
 from pathlib import Path
@@ -249,3 +251,143 @@ def test_a_ledger_that_is_looked_at_refuses_to_book(tmp_path):
     (tmp_path / "other").write_text("no database, but longer than the header of one" * 10)
     with pytest.raises(LedgerUnavailable, match="cannot read"):
         SqliteLedger(tmp_path / "other", read_only=True)
+
+
+@pytest.fixture(scope="module")
+def filled(tmp_path_factory):
+    """A closed ledger with accounts, windows, open and settled reservations."""
+    path = tmp_path_factory.mktemp("filled") / "l.db"
+    with SqliteLedger(path) as ledger:
+        ledger.open("acme", [Limit.parse("5k"), Limit.parse("1k/hour")])
+        ledger.open("acme/team", [Limit.parse("2k/day")])
+        for number in range(6):
+            held = ledger.reserve("acme/team", {"all": 10})
+            if number % 2:
+                ledger.settle(held.id, {"all": 7}, tags={"run": f"r{number}"})
+    return path.read_bytes()
+
+
+LOOKS = (["show"], ["show", "--json"], ["top"], ["spend"], ["spend", "--by", "model"], ["verify"], ["export"],
+         ["export", "--csv"])  # fmt: skip
+
+
+def looked(path, capsys):
+    """(action, exit code, error) of every action."""
+    found = []
+    for action in (*LOOKS, ["open", "acme", "--limit", "6k"], ["reset", "acme/team"]):
+        code = cli.main(["ledger", *action, "--ledger", str(path)])
+        found.append((action[0], code, capsys.readouterr().err))
+    return found
+
+
+def test_a_damaged_ledger_is_named_as_damaged(filled, tmp_path, capsys):
+    """Garbage anywhere in the file: each action works on what it reads, or says what is wrong; none is at fault."""
+    damaged = 0
+    for number, at in enumerate(range(100, len(filled) - 14, 331)):
+        path = tmp_path / f"{number}.db"
+        path.write_bytes(filled[:at] + b"garbagegarbage" + filled[at + 14 :])
+        for action, code, said in looked(path, capsys):
+            assert code in (0, 2), f"{action} with garbage at {at}: {said}"
+            assert code == 0 or said.startswith("error: "), said
+            damaged += "is damaged" in said
+    assert damaged > 20
+
+
+@pytest.mark.parametrize(
+    ("change", "part"),
+    [
+        (
+            "DROP TABLE meta; CREATE TABLE meta (seq, head, now); INSERT INTO meta VALUES (NULL, NULL, NULL)",
+            "its state is",
+        ),
+        ("UPDATE meta SET seq = 'x'", "its state is"),
+        ("UPDATE meta SET now = 9223372036854775807", "its state is"),
+        ("DELETE FROM meta", "its state is None"),
+        ("DROP TABLE accounts", "no such table: accounts"),
+        ("UPDATE accounts SET books = 'x'", "account 'acme' cannot be read"),
+        ("UPDATE accounts SET books = x'ff'", "account 'acme' cannot be read"),
+        ("""UPDATE accounts SET books = '{"all": [null, 0, 0, {}]}'""", "account 'acme' cannot be read"),
+        ("UPDATE accounts SET limits = 'all'", "account 'acme' cannot be read"),
+        ("UPDATE accounts SET limits = 'all -5 -'", "account 'acme' cannot be read"),
+        ("UPDATE reservations SET amounts = 'all' WHERE status = 'open'", "reservation .* cannot be read"),
+        ("UPDATE reservations SET expires = 'x' WHERE status = 'open'", "reservation .* cannot be read"),
+        ("UPDATE reservations SET detail = x'ff' WHERE status = 'open'", "reservation .* cannot be read"),
+    ],
+)
+def test_a_row_that_no_ledger_wrote_is_damage(filled, tmp_path, capsys, change, part):
+    path = tmp_path / "l.db"
+    path.write_bytes(filled)
+    with contextlib.closing(sqlite3.connect(path)) as db:
+        db.executescript(change)
+        db.commit()
+    for action in ("show", "top", "verify"):
+        assert cli.main(["ledger", action, "--ledger", str(path)]) == 2
+        said = capsys.readouterr().err
+        assert re.search(rf"the ledger '.*l.db' is damaged \(.*{part}.*\): do not spend", said), said
+        assert "restore it from a backup; budgeteer ledger export" in said
+    if "open" not in change:
+        with pytest.raises(LedgerUnavailable, match="is damaged"), SqliteLedger(path) as ledger:
+            ledger.reserve("acme", {"all": 1})
+
+
+def test_a_line_of_the_journal_that_no_ledger_wrote(filled, tmp_path, capsys):
+    path = tmp_path / "l.db"
+    path.write_bytes(filled)
+    with contextlib.closing(sqlite3.connect(path)) as db:
+        db.execute("UPDATE journal SET line = 'x' WHERE seq = 3")
+        db.commit()
+    for action, part in (
+        ("spend", "journal line 3 cannot be read"),
+        ("verify", "journal line 3 does not have the hash"),
+    ):
+        assert cli.main(["ledger", action, "--ledger", str(path)]) == 2
+        assert part in capsys.readouterr().err
+    assert cli.main(["ledger", "export", "--ledger", str(path)]) == 0
+    assert len(capsys.readouterr().out.splitlines()) > 3
+    with contextlib.closing(sqlite3.connect(path)) as db:
+        db.execute("UPDATE journal SET line = x'ff' WHERE seq = 3")
+        db.commit()
+    for action in ("spend", "verify", "export"):
+        assert cli.main(["ledger", action, "--ledger", str(path)]) == 2
+        assert "is damaged (a line of the journal is no text)" in capsys.readouterr().err
+
+
+def test_who_looks_leaves_nothing_beside_the_ledger(filled, tmp_path, capsys):
+    path = tmp_path / "l.db"
+    path.write_bytes(filled)
+    for action in LOOKS:
+        assert cli.main(["ledger", *action, "--ledger", str(path)]) == 0
+        assert [one.name for one in tmp_path.iterdir()] == ["l.db"]
+    assert path.read_bytes() == filled
+    with SqliteLedger(path) as ledger:  # and takes nothing away from who uses it
+        before = {one.name for one in tmp_path.iterdir()}
+        assert cli.main(["ledger", "show", "--ledger", str(path)]) == 0
+        assert {one.name for one in tmp_path.iterdir()} == before
+        ledger.reserve("acme", {"all": 1})
+
+
+@pytest.mark.parametrize("action", [["init"], ["show"], ["open", "a"]])
+@pytest.mark.parametrize("url", ["postgres://u:pw@x/y", "sqlite:///x", "file:x?mode=ro", "memory:", "HTTP://x"])
+def test_an_address_that_is_no_ledgers_makes_no_file(tmp_path, monkeypatch, capsys, action, url):
+    monkeypatch.chdir(tmp_path)
+    assert cli.main(["ledger", *action, "--ledger", url]) == 2
+    said = capsys.readouterr().err
+    assert "redis://" in said
+    assert "pw" not in said
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_password_of_a_redis_ledger_is_not_shown(capsys):
+    pytest.importorskip("redis")
+    for url in ("redis://me:secret@127.0.0.1:1/0", "redis://127.0.0.1:1/0?password=secret"):
+        assert cli.main(["ledger", "show", "--ledger", url]) == 2
+        said = capsys.readouterr().err
+        assert "did not answer" in said
+        assert "secret" not in said
+
+
+@pytest.mark.parametrize("row", ['{"line": 5, "hash": "x"}', '{"line": "x", "hash": null}', "[" * 100_000])
+def test_an_export_that_is_none(tmp_path, capsys, row):
+    (tmp_path / "j").write_text(row + "\n")
+    assert cli.main(["ledger", "verify", "--journal", str(tmp_path / "j")]) == 2
+    assert "cannot read the export" in capsys.readouterr().err

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 import threading
 import time
 
@@ -321,3 +322,83 @@ def test_every_path_of_accounts_names_all_kinds():
     assert chain[1] == ("acme/team", None)
     with pytest.raises(InvalidInput, match="x-budgeteer-session"):
         accounts.chain(key)
+
+
+def fields() -> list[tuple[tuple[str, ...], str, str]]:
+    """(table, field, what it takes) of every number of a gateway's file, policies included."""
+    from budgeteer.gateway import config, toml
+
+    found = set()
+    data = {
+        "upstreams": [{"name": "a", "base_url": "http://127.0.0.1:9/v1", "models": [{"name": "m"}]}],
+        "policies": {"cache": {}, "downgrade": {"models": {"m": "n"}}, "loop": {}, "overflow": {}, "pace": {},
+                     "schedule": {"max_tokens": [[0, 5]]}, "tighten": {}},
+    }  # fmt: skip
+
+    class Seen(toml.Table):
+        def _take(self, name, default):
+            kind = sys._getframe(1).f_code.co_name
+            if kind in ("whole", "number", "numbers", "pieces"):
+                found.add((self.where, name, kind))
+            return super()._take(name, default)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(toml, "Table", Seen)
+        patch.setattr(config, "read", lambda path: Seen(data, (), {}, str(path)))
+        config.load("g.toml", {})
+    return sorted(found, key=str)
+
+
+def test_every_number_of_the_file_is_checked(monkeypatch, tmp_path):
+    """nan, inf, below nothing, huge: each is refused, by the name of its field."""
+    from budgeteer.gateway import config, toml
+
+    of_file = fields()
+    assert len(of_file) > 30
+    assert {kind for *_, kind in of_file} == {"whole", "number", "numbers", "pieces"}
+    huge = "9" * 4000
+    for where, name, kind in of_file:
+        for text in ("nan", "-nan", "inf", "-inf", "1e999999", "-1", huge, "0x" + "f" * 5000):
+            value = {
+                "numbers": f"[1.0, {text}]", "pieces": f"[[0, {text}]]",
+            }.get(kind, text)  # fmt: skip
+            if kind == "pieces" and text in (huge, "0x" + "f" * 5000) and name == "max_tokens":
+                continue  # a cap that nothing reaches
+            (tmp_path / "x.toml").write_text(f"{name} = {value}\n")
+            given = toml.read(tmp_path / "x.toml").data[name]
+            data = {
+                "upstreams": [{"name": "a", "base_url": "http://127.0.0.1:9/v1", "models": [{"name": "m"}]}],
+                "policies": {
+                    where[1]: {"downgrade": {"models": {"m": "n"}}, "schedule": {"max_tokens": [[0, 5]]}}.get(where[1], {})
+                } if where[0] == "policies" else {},
+            }  # fmt: skip
+            table = data
+            for part in where:
+                table = table[part] if isinstance(part, int) else table.setdefault(part, {})
+            table[name] = given
+            monkeypatch.setattr(config, "read", lambda path, data=data: toml.Table(data, (), {}, str(path)))
+            with pytest.raises(InvalidInput, match=rf"\b{name} (is|has) "):
+                config.load("g.toml", {})
+
+
+@pytest.mark.parametrize("text", ["x = " + "[" * 100_000, "x = " + "9" * 5000, "x = 1\nx = 2", "\xff"])
+def test_what_is_no_toml_is_refused(tmp_path, text):
+    (tmp_path / "g.toml").write_text(text, encoding="latin-1")
+    with pytest.raises(InvalidInput, match="cannot be read"):
+        load(tmp_path / "g.toml", {})
+
+
+@pytest.mark.parametrize("url", ["postgres://u:pw@x", "file:l.db?mode=ro", "sqlite:///l.db", "http://x", "memory:x"])
+def test_a_ledger_of_another_kind_is_refused_by_its_line(tmp_path, url):
+    (tmp_path / "g.toml").write_text(toml([("one", "http://127.0.0.1:9/v1", ["m"], "")], ledger=url))
+    with pytest.raises(InvalidInput, match=r"line \d+: ledger.url is not usable: no ledger is kept at") as caught:
+        load(tmp_path / "g.toml", {})
+    assert "pw" not in str(caught.value)
+    assert [path.name for path in tmp_path.iterdir()] == ["g.toml"]
+
+
+def test_a_password_in_an_address_is_not_shown(tmp_path):
+    (tmp_path / "g.toml").write_text(toml([("one", "http://me:secret@127.0.0.1:9/v1?x=1", ["m"], "")]))
+    with pytest.raises(InvalidInput, match=r"http://\*\*\*@127.0.0.1:9") as caught:
+        load(tmp_path / "g.toml", {})
+    assert "secret" not in str(caught.value)

@@ -314,7 +314,7 @@ def test_bad_names_in_a_file_are_refused(python, name, error, match):
 @pytest.mark.parametrize(
     ("name", "content", "match"),
     [
-        ("x.jsonl", b'{"question": "a"}\n{"question": "b"', r"x\.jsonl, line 2: not a JSON object"),
+        ("x.jsonl", b'{"question": "a"}\n{"question": "b"', r"x\.jsonl, line 2: not JSON"),
         ("x.jsonl", b"\xff\xfe\x00", "not UTF-8"),
         ("x.json", b"[1, 2]", r"row 1: not an object with fields but 1"),
         ("x.json", b"[{", "not a JSON array"),
@@ -372,6 +372,17 @@ def test_commands_take_the_same_tasks(tmp_path, capsys, python):
         again = [*command, "--out", str(tmp_path / "out"), "--task", path, *fields]
         assert cli.main(again) == 2
         assert "9 distinct problems, 1536 asked" in capsys.readouterr().err
+    tiny = ["--steps", "1", "--prompts", "2", "--group", "2", "--train-items", "6", "--heldout-items", "3"]
+    for command, name in (
+        (["train", "grpo"], "train"),
+        (["compare", "grpo@50%", "--seeds", "1", "--workers", "1"], "compare"),
+    ):
+        again = [*command, *tiny, "--max-tokens", "16", "--out", str(tmp_path / name), "--task", path, *fields]
+        assert cli.main(again) == 0
+        assert "accuracy" in capsys.readouterr().out
+        assert list((tmp_path / name).iterdir())
+    assert cli.main(["lab", "profile", "--task", path, "--items", "100", "--rollouts", "1", *fields]) == 0
+    assert f"--items is 100, but {path} has 9: all of them were taken" in capsys.readouterr().err
     for command in ("train", "compare", "solve", "frontier", "lab profile"):
         with pytest.raises(SystemExit):
             cli.main([*command.split(), "--help"])

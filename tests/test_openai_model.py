@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 pytest.importorskip("openai")
 
-from budgeteer.core.errors import BudgetExceeded, InvalidInput, ModelError
+from budgeteer.core.errors import BudgetExceeded, EndpointDown, InvalidInput, ModelError
 from budgeteer.ledger import Allowance, Limit, MemoryLedger
 from budgeteer.metering.estimate import Bounds
 from budgeteer.models import openai as endpoint
@@ -381,3 +381,28 @@ def test_a_key_that_no_header_holds_is_refused_without_being_shown(monkeypatch, 
     with pytest.raises(InvalidInput, match="api_key" if given else "OPENAI_API_KEY") as refused:
         OpenAI("http://127.0.0.1:9/v1", "m", api_key=key if given else None)
     assert key not in str(refused.value)
+
+
+@pytest.mark.parametrize("variable", ["HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"])
+@pytest.mark.parametrize("proxy", ["foo://me:secret@x", "http://me:secret@x:port"])
+def test_a_proxy_that_is_none_is_named(monkeypatch, variable, proxy):
+    for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.lower(), raising=False)
+    monkeypatch.setenv(variable, proxy)
+    with pytest.raises(InvalidInput, match=f"a proxy of the environment cannot be used .*{variable}=") as caught:
+        OpenAI("http://127.0.0.1:9/v1", "m")
+    assert "secret" not in str(caught.value)
+
+
+def test_a_password_in_the_address_is_not_shown():
+    async def ask():
+        model = OpenAI("http://me:secret@127.0.0.1:9/v1", "m", retries=0)
+        try:
+            await model.generate(Request((Message("user", "hi"),), 1))
+        finally:
+            await model.aclose()
+
+    with pytest.raises(EndpointDown, match=r"http://\*\*\*@127.0.0.1:9/v1") as caught:
+        asyncio.run(ask())
+    assert "secret" not in str(caught.value)

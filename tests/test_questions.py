@@ -57,7 +57,7 @@ def test_gz_and_standard_input(tmp_path, monkeypatch):
     ("text", "match"),
     [
         ("", "no questions"),
-        ("{", "line 1: not a JSON object"),
+        ("{", "line 1: not JSON"),
         ("[1]\n", r"line 1: not an object with fields but \[1\]"),
         ('{"question": " "}\n', "field 'question' holds ' ' and no text"),
         ('{"q": "a", "a": "b"}\n', "line 1: no field 'question'; it has 'q', 'a'; name yours with --question-field"),

@@ -232,3 +232,12 @@ def test_a_bad_verifier_of_a_file_says_what_is_wrong(tmp_path, content, error, m
         path.write_text(content)
     with pytest.raises(error, match=match):
         verify.named(f"python:{path}")("a", "b")
+
+
+def test_a_verifier_that_exits_ends_nothing(tmp_path):
+    (tmp_path / "ends.py").write_text("import sys\nsys.exit(3)\n")
+    with pytest.raises(InvalidInput, match=r"ends.py raised SystemExit\(3\) when it was loaded"):
+        verify.named(f"python:{tmp_path}/ends.py")
+    (tmp_path / "late.py").write_text("def verify(answer, reference):\n    raise SystemExit(5)\n")
+    with pytest.raises(VerifierError, match=r"raised on reference '2': SystemExit\(5\)"):
+        verify.named(f"python:{tmp_path}/late.py")("2", "2")

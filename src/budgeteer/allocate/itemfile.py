@@ -1,4 +1,4 @@
-"""Items from columns, a data frame or JSON lines. The schema is in docs/allocate.md.
+"""Items from columns, a data frame or a file. The schema is in docs/allocate.md.
 
 >>> from_jsonl(['{"key": "a", "cost": 40, "std": 0.5}']).std
 array([0.5])
@@ -10,11 +10,13 @@ from __future__ import annotations
 
 import json
 import math
+import numbers
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
+from budgeteer.core import rows
 from budgeteer.core.errors import InvalidInput
 from budgeteer.core.plan import MOST, Items, Menu
 
@@ -37,7 +39,7 @@ def from_columns(columns: Mapping[str, Sequence[Any]], *, place: str = "row {}")
     if unknown or "key" not in columns or "cost" not in columns:
         wrong = f"unknown: {', '.join(unknown)}" if unknown else "key and cost are required"
         raise InvalidInput(f"items have the fields {', '.join(columns)}; {wrong}. Known fields: {', '.join(FIELDS)}")
-    keys = [key if isinstance(key, str) else str(key) for key in columns["key"]]
+    keys = [_key(key, place, i) for i, key in enumerate(columns["key"], 1)]
     n = len(keys)
     for name, column in columns.items():
         if len(column) != n:
@@ -74,45 +76,73 @@ def from_jsonl(lines: Iterable[str], *, name: str = "items") -> Items:
         lines: an open file or a list.
         name: of the source, for errors.
     """
-    rows: list[dict[str, Any]] = []
-    numbers: list[int] = []
-    for number, line in enumerate(lines, 1):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise InvalidInput(f"{name}, line {number}: not JSON ({error.msg}); write one object a line") from error
-        except (ValueError, RecursionError) as error:  # thousands of digits, or of brackets
-            raise InvalidInput(f"{name}, line {number}: cannot be read ({error}); write one object a line") from error
+    return _from_rows(rows.lines(lines, name), name)
+
+
+def from_file(source: str) -> Items:
+    """Items from a file: JSON lines, JSON, CSV or Parquet, the text formats also gzipped; ``-`` is standard input.
+
+    Cells of CSV are read as JSON, which numbers, lists and null are; an empty one is null.
+
+    Raises:
+        InvalidInput: the file cannot be read, holds no items or one that cannot be used; names file and row.
+        MissingExtra: Parquet without polars and pyarrow.
+    """
+    found, name = rows.read(source), rows.where(source)
+    if rows.kind_of(source) == ".csv":
+        found = ((place, {field: _cell(field, text) for field, text in row.items()}) for place, row in found)
+    items = _from_rows(found, name)
+    if not len(items):
+        raise InvalidInput(f"{name} holds no items; give one a row, with key and cost")
+    return items
+
+
+def _cell(field: str, text: str) -> Any:
+    """What a cell of CSV holds; keys are texts."""
+    if field == "key":
+        return text
+    try:
+        return json.loads(text) if text.strip() else None
+    except (ValueError, RecursionError):
+        return text  # refused where it is used
+
+
+def _from_rows(found: Iterable[rows.Row], name: str) -> Items:
+    columns: dict[str, list[Any]] = {}
+    places: list[str] = []
+    for place, row in found:
         if not isinstance(row, dict):
-            raise InvalidInput(f"{name}, line {number}: {type(row).__name__} instead of an object with key and cost")
-        if rows and row.keys() != rows[0].keys():
+            raise InvalidInput(f"{name}, {place}: {type(row).__name__} instead of an object with key and cost")
+        if places and row.keys() != columns.keys():
             raise InvalidInput(
-                f"{name}, line {number}: fields {', '.join(row)}, but line {numbers[0]} has {', '.join(rows[0])}; "
+                f"{name}, {place}: fields {', '.join(row)}, but {places[0]} has {', '.join(columns)}; "
                 "all items have the same fields"
             )
-        rows.append(row)
-        numbers.append(number)
-    if not rows:
-        return Items(())
-    return from_columns(
-        {field: [row[field] for row in rows] for field in rows[0]}, place=_Place(f"{name}, line", numbers)
-    )
+        for field, entry in row.items():
+            columns.setdefault(field, []).append(entry)
+        places.append(place)
+    return from_columns(columns, place=_Place(name, places)) if places else Items(())
 
 
 class _Place(str):
-    """Names the line that a row came from: empty lines shift them."""
+    """Names the row of a file by where it stands: empty lines shift numbers."""
 
-    numbers: list[int]
+    places: list[str]
 
-    def __new__(cls, text: str, numbers: list[int]) -> _Place:
-        place = super().__new__(cls, text)
-        place.numbers = numbers
+    def __new__(cls, name: str, places: list[str]) -> _Place:
+        place = super().__new__(cls, name)
+        place.places = places
         return place
 
     def format(self, *args: object, **_: object) -> str:
-        return f"{self} {self.numbers[int(str(args[0])) - 1]}"
+        return f"{self}, {self.places[int(str(args[0])) - 1]}"
+
+
+def _key(key: Any, place: str, row: int) -> str:
+    """An item's name: a text, or a whole number as one."""
+    if isinstance(key, bool) or not isinstance(key, str | numbers.Integral) or not str(key).strip():
+        raise InvalidInput(f"{place.format(row)}: key is {key!r}; it is a text that is not empty, or a whole number")
+    return str(key)
 
 
 def _is_list(entry: Any) -> bool:

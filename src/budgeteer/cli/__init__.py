@@ -11,6 +11,7 @@ import sys
 from collections.abc import Sequence
 
 from budgeteer.cli import _numbers, _outputs
+from budgeteer.cli._printed import printable
 from budgeteer.core.errors import BudgeteerError, UnknownName
 
 COMMANDS: dict[str, tuple[str, str]] = {
@@ -64,17 +65,23 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
     name = arguments[0] if arguments else ""
+    _keep_numbers()
+    if sys.stderr is None:  # closed: nobody wants to read errors
+        sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
+    if sys.stdout is None:
+        _say("standard output is closed; send it to a file, or to /dev/null where nobody reads it")
+        return 2
     try:
         try:
             return _run(name, arguments)
         finally:
             sys.stdout.flush()  # here, where a reader that has left or a full disk is handled, and not at exit
     except BudgeteerError as error:
-        sys.stderr.write(f"error: {error}\n")
+        _say(str(error))
         return 2
     except ModuleNotFoundError as error:
         if error.name and error.name.split(".")[0] in ("torch", "tokenizers", "safetensors", "numba"):
-            sys.stderr.write(f"error: {name} needs {error.name!r}: pip install 'budgeteer[lab]'\n")
+            _say(f"{name} needs {error.name!r}: pip install 'budgeteer[lab]'")
             return 2
         raise
     except KeyboardInterrupt:
@@ -85,15 +92,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     except Exception as error:
         if isinstance(error, OSError) and error.errno in _DISK:
-            sys.stderr.write(f"error: {_of_disk(error)}\n")
+            _say(_of_disk(error))
             _close_stdout()
             return 2
         if os.environ.get("BUDGETEER_TRACEBACK"):
             raise
         said = " ".join(f"{type(error).__name__}: {error}".split())[:500]
-        sys.stderr.write(
-            f"error: a fault of budgeteer, please report it: {said} (BUDGETEER_TRACEBACK=1 shows where it came from)\n"
-        )
+        _say(f"a fault of budgeteer, please report it: {said} (BUDGETEER_TRACEBACK=1 shows where it came from)")
         return 70
 
 
@@ -116,6 +121,20 @@ def _run(name: str, arguments: list[str]) -> int:
     _numbers.check(args)
     _outputs.check(name, args)
     return int(module.run(args))
+
+
+def _say(error: str) -> None:
+    """An error on standard error; what it quotes of files and arguments does not reach the terminal as control."""
+    sys.stderr.write(f"error: {printable(error, keep=chr(10))}\n")
+
+
+def _keep_numbers() -> None:
+    """Let the numbers of standard streams that are closed go to no file: what is printed to them would be in it."""
+    for number in (0, 1, 2):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)
 
 
 def _of_disk(error: OSError) -> str:

@@ -6,19 +6,25 @@ import argparse
 import json
 import math
 import sys
-from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from budgeteer.cli._printed import printable
 
 if TYPE_CHECKING:
     from budgeteer.allocate.kit.margins import Margin
     from budgeteer.core.allocator import Allocator
     from budgeteer.core.plan import Items, Plan
 
+HELP = (
+    "one item a row (docs/allocate.md): JSON lines, .json, .csv or .parquet, all but the last also with .gz; "
+    "- is JSON lines on standard input"
+)
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of the command."""
-    parser.add_argument("items", metavar="FILE", help="JSON lines, one item a line (docs/allocate.md); - reads stdin")
+    parser.add_argument("items", metavar="FILE", help=HELP)
     parser.add_argument("--method", required=True, help="an allocator, such as menu-knapsack or neyman")
     parser.add_argument("--budget", required=True, help="tokens, such as 50k")
     parser.add_argument(
@@ -34,6 +40,7 @@ def run(args: argparse.Namespace) -> int:
     """Read, allocate, print."""
     import numpy as np
 
+    from budgeteer.allocate.itemfile import from_file
     from budgeteer.allocate.kit.margins import margin_of
     from budgeteer.core.budget import Budget
     from budgeteer.core.errors import InvalidInput
@@ -45,7 +52,7 @@ def run(args: argparse.Namespace) -> int:
         raise InvalidInput(f"--budget {args.budget!r} has a window; one plan is made here, so give its tokens alone")
     settings = _settings(args.set)
     allocator = _allocator(args.method, settings)
-    items = _read(args.items)
+    items = from_file(args.items)
     plan = allocator.allocate(budget.amount, items, allocator.init(items), rng=np.random.default_rng(args.seed))
     margin = margin_of(args.method, items, settings) if args.explain or args.plot is not None else None
     if args.json:
@@ -100,17 +107,6 @@ def _allocator(name: str, settings: dict[str, Any]) -> Allocator:
     return allocator
 
 
-def _read(path: str) -> Items:
-    from budgeteer.allocate.itemfile import from_jsonl
-    from budgeteer.core.errors import InvalidInput
-
-    try:
-        with nullcontext(sys.stdin) if path == "-" else open(path, encoding="utf-8") as file:
-            return from_jsonl(file, name="stdin" if path == "-" else path)
-    except (OSError, UnicodeDecodeError) as error:
-        raise InvalidInput(f"cannot read {path}: {error}") from error
-
-
 def _finite(value: float) -> float | None:
     return value if math.isfinite(value) else None
 
@@ -120,9 +116,10 @@ def table(items: Items, plan: Plan, budget: int, why: list[str] | None) -> str:
     unit = "option" if items.menu is not None else "units"
     costs = items.menu.at(plan.units)[0] if items.menu is not None else plan.units * items.cost
     reasons = [""] * len(items) if why is None else why
-    width = max([3, *(len(key) for key in plan.keys)])
+    keys = [printable(key) for key in plan.keys]
+    width = max([3, *(len(key) for key in keys)])
     lines = [f"{'key':{width}}  {unit:>7}  {'tokens':>12}" + ("" if why is None else "  why")]
-    for key, n, cost, reason in zip(plan.keys, plan.units.tolist(), costs.tolist(), reasons, strict=True):
+    for key, n, cost, reason in zip(keys, plan.units.tolist(), costs.tolist(), reasons, strict=True):
         lines.append(f"{key:{width}}  {n:>7}  {cost:>12,.6g}  {reason}".rstrip())
     lines.append("")
     lines.append(f"cost   {plan.expected_cost:,.6g} of {budget:,} tokens")

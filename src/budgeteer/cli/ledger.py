@@ -86,9 +86,13 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _connect(where: str, *, create: bool, look: bool) -> Ledger:
-    from budgeteer.ledger import RedisLedger, SqliteLedger
+    from budgeteer.core.errors import InvalidInput
+    from budgeteer.ledger import RedisLedger, SqliteLedger, address
 
-    if where.startswith(("redis://", "rediss://", "unix://")):
+    kind = address.kind_of(where)
+    if kind == address.MEMORY:
+        raise InvalidInput("--ledger memory: is one of the gateway's, which ends with it; give a file or redis://")
+    if kind == address.REDIS:
         return RedisLedger(where, create=create)
     return SqliteLedger(where, create=create, read_only=look)
 
@@ -218,9 +222,14 @@ def _verify_file(args: argparse.Namespace) -> int:
             with args.journal.open(encoding="utf-8") as file:
                 for text in file:
                     row = json.loads(text)
-                    yield row["line"], row["hash"]
-        except (OSError, ValueError, KeyError, TypeError) as error:
+                    yield _text(row["line"]), _text(row["hash"])
+        except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
             raise InvalidInput(f"cannot read the export {str(args.journal)!r}: {error!r}") from error
+
+    def _text(value: object) -> str:
+        if not isinstance(value, str):
+            raise TypeError(f"{value!r} is no text")
+        return value
 
     first = next(lines(), ("", ""))
     verified, _ = journal.replay(lines(), "sha1" if len(first[1]) == 40 else "sha256", args.head)

@@ -2,9 +2,22 @@
 
 from __future__ import annotations
 
+import re
 from urllib.parse import urlsplit
 
 from budgeteer.core.errors import InvalidInput
+
+_LOGIN = re.compile(r"//[^#]*@")
+_PASSWORD = re.compile(r"([?&]password=)[^&#]*", re.IGNORECASE)
+
+
+def without_password(url: str) -> str:
+    """The address as messages and logs have it: the name and password before the host are left out.
+
+    >>> without_password("redis://me:secret@db:6379/0"), without_password("http://h/v1#m@1")
+    ('redis://***@db:6379/0', 'http://h/v1#m@1')
+    """
+    return _PASSWORD.sub(r"\1***", _LOGIN.sub("//***@", url, count=1))
 
 
 def check_http(url: str, what: str) -> str:
@@ -30,5 +43,7 @@ def check_http(url: str, what: str) -> str:
     except ValueError as error:
         wrong = str(error)
     if wrong:
-        raise InvalidInput(f"the address {url!r} of {what} cannot be used ({wrong}); write http(s)://HOST[:PORT]/v1")
+        raise InvalidInput(
+            f"the address {without_password(url)!r} of {what} cannot be used ({wrong}); write http(s)://HOST[:PORT]/v1"
+        )
     return url

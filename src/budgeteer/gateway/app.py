@@ -22,7 +22,7 @@ from budgeteer.gateway.proxy import Proxy, Scope, Send, _reply, _token, show_key
 from budgeteer.gateway.records import Records
 from budgeteer.gateway.refusal import Refused
 from budgeteer.gateway.store import Store, connect
-from budgeteer.ledger import Ledger, MemoryLedger, RedisLedger, SqliteLedger, core
+from budgeteer.ledger import Ledger, MemoryLedger, RedisLedger, SqliteLedger, address, core
 from budgeteer.ledger.protocol import wall_clock
 from budgeteer.metering.call import Metering
 from budgeteer.prices import PriceTable, first_of
@@ -45,11 +45,10 @@ _POSTS = {f"/v1/{route}" for route in ROUTES}
 
 def ledger_of(url: str) -> Ledger:
     """The ledger at a URL, made if it is not there."""
-    if url == "memory:":
+    kind = address.kind_of(url)
+    if kind == address.MEMORY:
         return MemoryLedger()
-    if url.startswith(("redis://", "rediss://", "unix://")):
-        return RedisLedger(url)
-    return SqliteLedger(url)
+    return RedisLedger(url) if kind == address.REDIS else SqliteLedger(url)
 
 
 def prices_of(config: Config) -> PriceTable | None:

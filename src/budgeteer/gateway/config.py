@@ -43,9 +43,10 @@ from urllib.parse import urlsplit
 
 from budgeteer.core.errors import BudgeteerError, InvalidInput
 from budgeteer.core.meter import meter
-from budgeteer.core.urls import check_http
+from budgeteer.core.urls import check_http, without_password
 from budgeteer.gateway.hosts import public
 from budgeteer.gateway.toml import Table, read
+from budgeteer.ledger.address import kind_of
 from budgeteer.ledger.limit import Limit, check_path
 from budgeteer.metering.estimate import Bounds
 from budgeteer.metering.reading import CAPS
@@ -202,6 +203,10 @@ def load(path: str | Path, environment: Mapping[str, str] | None = None) -> Conf
     server = _server(top.table("server"), env)
     ledger = top.table("ledger")
     url = ledger.text("url", "budgeteer-ledger.db")
+    try:
+        kind_of(url)
+    except InvalidInput as error:
+        ledger.fail("url", f"is not usable: {error}")
     kinds = ledger.texts("kinds", ("all",))
     for kind in kinds:
         if kind in (REQUESTS, PARALLEL):
@@ -325,9 +330,9 @@ def _upstream(table: Table, env: Mapping[str, str]) -> Upstream:
     try:
         parts = urlsplit(check_http(url, "an upstream"))
     except InvalidInput as error:
-        table.fail("base_url", f"is {url!r}: {error}")
+        table.fail("base_url", f"is {without_password(url)!r}: {error}")
     if not parts.hostname or parts.query or parts.fragment:
-        table.fail("base_url", f"is {url!r}; give http(s)://host[:port]/v1")
+        table.fail("base_url", f"is {without_password(url)!r}; give http(s)://host[:port]/v1")
     variable = table.text("key_env", None)
     if variable is not None and not env.get(variable):
         table.fail("key_env", f"names {variable}, which is not set in the environment")

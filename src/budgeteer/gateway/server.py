@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from budgeteer.core.errors import MissingExtra, UnknownPrice
+from budgeteer.core.urls import without_password
 from budgeteer.gateway.app import Gateway
 from budgeteer.gateway.config import Config
 from budgeteer.gateway.door import protocol
@@ -59,7 +60,7 @@ async def check(config: Config, say: Callable[[str], Any]) -> bool:
     gateway = Gateway(config)
     well = True
     await run(gateway.store.get_key, "")
-    say(f"ok      ledger {config.ledger}, {len(await run(gateway.store.all_keys))} keys")
+    say(f"ok      ledger {without_password(config.ledger)}, {len(await run(gateway.store.all_keys))} keys")
     prices = gateway.proxy.metering.prices
     for backend in gateway.proxy.upstreams.backends:
         if prices is not None:
@@ -74,12 +75,16 @@ async def check(config: Config, say: Callable[[str], Any]) -> bool:
             status = await gateway.proxy.upstreams.models(backend)
         except (OSError, TimeoutError, ValueError) as error:
             well = False
-            say(f"FAILED  upstream {backend.name} at {backend.config.base_url}: {error or type(error).__name__}")
+            say(
+                f"FAILED  upstream {backend.name} at {without_password(backend.config.base_url)}: {error or type(error).__name__}"
+            )
             continue
         fine = status < 400 or status == 404  # some have no list of models
         well &= fine
         hint = "" if fine else "; check base_url and key_env"
-        say(f"{'ok    ' if fine else 'FAILED'}  upstream {backend.name} at {backend.config.base_url}: {status}{hint}")
+        say(
+            f"{'ok    ' if fine else 'FAILED'}  upstream {backend.name} at {without_password(backend.config.base_url)}: {status}{hint}"
+        )
     await gateway.proxy.upstreams.close()
     gateway.store.close()
     gateway.ledger.close()

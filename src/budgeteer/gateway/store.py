@@ -17,6 +17,8 @@ from typing import Any
 import orjson
 
 from budgeteer.core.errors import BudgeteerError, InvalidInput, LedgerUnavailable, MissingExtra
+from budgeteer.core.urls import without_password
+from budgeteer.ledger import address
 
 TEXTS = (
     "id", "key", "path", "user", "session", "tag", "stage", "operation", "model", "upstream", "answered", "outcome",
@@ -212,7 +214,7 @@ class RedisStore(Store):
         self._mirror, self._last = SqliteStore(":memory:", keep), dict.fromkeys((self._paid, self._free), "0-0")
 
     def _asking(self) -> _Asking:
-        return _Asking(self._lock, f"the gateway's store at {self._url}")
+        return _Asking(self._lock, f"the gateway's store at {without_password(self._url)}")
 
     def get_key(self, name: str) -> str | None:
         with self._asking():
@@ -306,6 +308,7 @@ def _no_key(name: str) -> InvalidInput:
 
 def connect(url: str, keep: int = 100_000) -> Store:
     """The store beside a ledger: a file beside its file, or keys beside its keys."""
-    if url.startswith(("redis://", "rediss://", "unix://")):
+    kind = address.kind_of(url)
+    if kind == address.REDIS:
         return RedisStore(url, keep)
-    return SqliteStore(":memory:" if url == "memory:" else f"{url}.gateway", keep)
+    return SqliteStore(":memory:" if kind == address.MEMORY else f"{url}.gateway", keep)

@@ -29,9 +29,29 @@ def read(path: str | Path) -> Table:
     """
     try:
         text = Path(path).read_text(encoding="utf-8")
-        return Table(tomllib.loads(text, parse_float=Decimal), (), _lines(text), str(path))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        return Table(tomllib.loads(text, parse_float=decimal), (), _lines(text), str(path))
+    except (OSError, ValueError, RecursionError) as error:  # no UTF-8, no TOML, too many digits or brackets
         raise InvalidInput(f"{path} cannot be read: {error}") from error
+
+
+def decimal(text: str) -> Decimal | float:
+    """A number of TOML; what is no number, or has no end, as a float, which no field takes."""
+    found = Decimal(text)
+    return found if found.is_finite() else float(text)
+
+
+def _ordinary(value: object) -> bool:
+    """Whether it is a number that a float holds."""
+    return isinstance(value, int | float | Decimal) and not isinstance(value, bool) and abs(value) < 10**300
+
+
+def _shown(value: object) -> str:
+    """A value in messages; whole numbers of thousands of digits cannot be written."""
+    try:
+        shown = str(value) if isinstance(value, Decimal) else repr(value)
+    except ValueError:
+        return "a number of thousands of digits"
+    return shown if len(shown) <= 100 else shown[:97] + "..."
 
 
 class Table:
@@ -60,16 +80,16 @@ class Table:
         if value is default:
             return value
         if not isinstance(value, str) or not value:
-            self.fail(name, f"is {value!r}; give a text")
+            self.fail(name, f"is {_shown(value)}; give a text")
         if among and value not in among:
-            self.fail(name, f"is {value!r}; choose one of {', '.join(among)}")
+            self.fail(name, f"is {_shown(value)}; choose one of {', '.join(among)}")
         return value
 
     def texts(self, name: str, default: tuple[str, ...] = ()) -> tuple[str, ...]:
         """A list of texts."""
         value = self._take(name, default)
         if not isinstance(value, list | tuple) or not all(isinstance(one, str) for one in value):
-            self.fail(name, f"is {value!r}; give a list of texts")
+            self.fail(name, f"is {_shown(value)}; give a list of texts")
         return tuple(value)
 
     def whole(self, name: str, default: Any = _NONE, least: int = 0, most: int = 10**15) -> Any:
@@ -78,21 +98,21 @@ class Table:
         if value is default:
             return value
         if type(value) is not int or not least <= value <= most:
-            self.fail(name, f"is {value!r}; give a whole number from {least:,} to {most:,}")
+            self.fail(name, f"is {_shown(value)}; give a whole number from {least:,} to {most:,}")
         return value
 
     def number(self, name: str, default: Any = _NONE, least: float = 0.0, most: float = 1e9) -> float:
         """A number."""
         value = self._take(name, default)
         if isinstance(value, bool) or not isinstance(value, int | float | Decimal) or not least <= value <= most:
-            self.fail(name, f"is {value!r}; give a number from {least:g} to {most:g}")
+            self.fail(name, f"is {_shown(value)}; give a number from {least:g} to {most:g}")
         return float(value)
 
     def numbers(self, name: str, default: tuple[float, ...]) -> tuple[float, ...]:
         """A list of numbers."""
         value = self._take(name, default)
-        if not isinstance(value, list | tuple) or not all(type(one) in (int, float, Decimal) for one in value):
-            self.fail(name, f"is {value!r}; give a list of numbers")
+        if not isinstance(value, list | tuple) or not all(_ordinary(one) for one in value):
+            self.fail(name, f"is {_shown(value)}; give a list of numbers")
         return tuple(map(float, value))
 
     def pieces(self, name: str, values: type) -> list[tuple[float, Any]]:
@@ -103,28 +123,30 @@ class Table:
         rising = all(a < b for a, b in itertools.pairwise(starts)) and all(0 <= start <= 1 for start in starts)
         good = len(starts) == len(value) and rising and all(type(one[1]) is values for one in found)
         if not good or (starts and starts[0] != 0):
-            self.fail(name, f"is {value!r}; give [[0, VALUE], [SHARE, VALUE], ...] with shares rising from 0 to 1")
+            self.fail(
+                name, f"is {_shown(value)}; give [[0, VALUE], [SHARE, VALUE], ...] with shares rising from 0 to 1"
+            )
         return [(float(start), one) for start, one in found]
 
     def flag(self, name: str, default: bool) -> bool:
         """true or false."""
         value = self._take(name, default)
         if not isinstance(value, bool):
-            self.fail(name, f"is {value!r}; give true or false")
+            self.fail(name, f"is {_shown(value)}; give true or false")
         return value
 
     def table(self, name: str) -> Table:
         """A table below; an empty one if there is none."""
         value = self._take(name, {})
         if not isinstance(value, dict):
-            self.fail(name, f"is {value!r}; give a table [{name}]")
+            self.fail(name, f"is {_shown(value)}; give a table [{name}]")
         return Table(value, (*self.where, name), self.lines, self.file)
 
     def tables(self, name: str) -> list[Table]:
         """A list of tables, [[name]]."""
         value = self._take(name, [])
         if not isinstance(value, list) or not all(isinstance(one, dict) for one in value):
-            self.fail(name, f"is {value!r}; give tables [[{name}]]")
+            self.fail(name, f"is {_shown(value)}; give tables [[{name}]]")
         return [Table(one, (*self.where, name, n), self.lines, self.file) for n, one in enumerate(value)]
 
     def named(self) -> list[tuple[str, Table]]:

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from budgeteer.core.errors import MissingExtra
+from budgeteer.core.urls import without_password
 from budgeteer.gateway.config import Model, Upstream
 
 try:
@@ -68,7 +69,7 @@ class Backend:
         now = time.monotonic()
         return {
             "name": self.name,
-            "base_url": self.config.base_url,
+            "base_url": without_password(self.config.base_url),
             "dialect": self.config.dialect,
             "models": [model.name for model in self.config.models],
             "healthy": self.healthy,

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import random
 from dataclasses import dataclass
+from pathlib import Path
 
 from budgeteer.core.errors import InvalidInput
+from budgeteer.core.rows import STDIN
 from budgeteer.lab.tasks import files
 from budgeteer.lab.tasks.base import Item
 from budgeteer.lab.tasks.named import Name, Task, digest, load
@@ -44,8 +46,10 @@ def build(task: str, seed: int, train: int, heldout: int) -> Pool:
     for option, number in (("--train-items", train), ("--heldout-items", heldout)):
         if number < 1:
             raise InvalidInput(f"{option} is {number}; give at least 1")
-    if Name.parse(task).source == files.STDIN:
-        raise InvalidInput("training reads its task more than once; write standard input to a file and name that")
+    source = Name.parse(task).source
+    if source == STDIN or Path(source).is_fifo():
+        what = "standard input" if source == STDIN else f"the pipe {source}"
+        raise InvalidInput(f"training reads its task more than once; write {what} to a file and name that")
     total = train + heldout
     found = load(task, size=total, seed=seed)
     if not found.counted and (bare := [item for item in found.items if item.answer is None]):

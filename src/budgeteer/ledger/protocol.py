@@ -12,7 +12,7 @@ from functools import lru_cache
 from json.encoder import encode_basestring_ascii as _quoted
 from typing import Any, Literal, Self
 
-from budgeteer.core.errors import InvalidInput, JournalBroken
+from budgeteer.core.errors import InvalidInput, JournalBroken, LedgerUnavailable
 from budgeteer.ledger import core, journal
 from budgeteer.ledger.core import Reservation
 from budgeteer.ledger.limit import Limit, check_amounts, check_id, check_limits, check_path, known_id
@@ -349,6 +349,19 @@ def _encoded(tags: tuple[tuple[str, str], ...]) -> str:
     if len(tags) > 16:
         raise InvalidInput(f"{len(tags)} tags; at most 16")
     return "{" + ",".join([f"{_quoted(name)}:{_quoted(value)}" for name, value in sorted(tags)]) + "}"
+
+
+def damaged(what: str, why: object) -> LedgerUnavailable:
+    """The error of a store whose content cannot be what a ledger wrote.
+
+    Args:
+        what: the store, such as ``the ledger 'l.db'``.
+        why: what was found.
+    """
+    return LedgerUnavailable(
+        f"{what} is damaged ({why}): do not spend. Stop what uses it, keep a copy, and restore it from a backup; "
+        "budgeteer ledger export shows what of its journal can still be read"
+    )
 
 
 def check_seconds(seconds: object, what: str) -> int:

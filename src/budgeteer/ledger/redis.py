@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib.resources
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from budgeteer.core.errors import (
@@ -15,10 +15,11 @@ from budgeteer.core.errors import (
     UnknownAccount,
     UnknownReservation,
 )
+from budgeteer.core.urls import without_password
 from budgeteer.ledger import core, journal
 from budgeteer.ledger.group import GroupLedger
 from budgeteer.ledger.limit import check_name, decode_limits, encode_limits
-from budgeteer.ledger.protocol import REMEMBER, Clock, Command, check_seconds
+from budgeteer.ledger.protocol import REMEMBER, Clock, Command, check_seconds, damaged
 
 if TYPE_CHECKING:
     import redis
@@ -63,6 +64,7 @@ class RedisLedger(GroupLedger):
         timeout: float = 5.0,
     ) -> None:
         self._url, self._clock, self._timeout = url, clock, timeout
+        self._shown = without_password(url)
         self._remember = check_seconds(remember, "remember") * 1000
         self._name = check_name(name)
         self._keys = [f"budgeteer:{{{name}}}:{key}" for key in _KEYS]
@@ -81,7 +83,7 @@ class RedisLedger(GroupLedger):
 
         if not self._ask(make):
             raise LedgerUnavailable(
-                f"no ledger {name!r} at {url}; make one with: budgeteer ledger init --ledger {url}, or pass create=True"
+                f"no ledger {name!r} at {self._shown}; make one with: budgeteer ledger init --ledger {self._shown}, or pass create=True"
             )
 
     def _fresh(self) -> None:
@@ -112,7 +114,9 @@ class RedisLedger(GroupLedger):
                 self._script = self._client.register_script(lua)
             return question(self._client)
         except (redis.RedisError, OSError, ValueError) as error:
-            raise LedgerUnavailable(f"the ledger at {self._url} did not answer ({error}); do not spend") from error
+            raise LedgerUnavailable(
+                f"the ledger at {self._shown} did not answer ({without_password(str(error))}); do not spend"
+            ) from error
 
     def run_batch(self, commands: Sequence[Command]) -> list[Any]:
         """Carry out commands in one round trip."""
@@ -141,11 +145,11 @@ class RedisLedger(GroupLedger):
 
     def _outcome(self, command: Command, reply: Any) -> Any:
         if isinstance(reply, Exception):
-            return LedgerUnavailable(f"the ledger at {self._url} refused the operation ({reply}); do not spend")
+            return LedgerUnavailable(f"the ledger at {self._shown} refused the operation ({reply}); do not spend")
         seq, status, *rest = reply.split("\t")
         if seq == "LOST":
             return LedgerUnavailable(
-                f"the ledger {self._name!r} at {self._url} has lost entries: {self._seen:,} were written, "
+                f"the ledger {self._name!r} at {self._shown} has lost entries: {self._seen:,} were written, "
                 f"{f'{int(status):,} are' if status else 'none are'} there. Restore it, or connect anew "
                 "to go on with what is there"
             )
@@ -181,28 +185,11 @@ class RedisLedger(GroupLedger):
 
         (seq, now), accounts, books, reservations = self._ask(read)
         if seq is None:
-            raise LedgerUnavailable(f"there is no ledger {self._name!r} at {self._url} any more")
-        state = core.State()
-        state.now = int(now)
-        windows: list[tuple[core.Book, str]] = []
-        for path in accounts:
-            state.accounts[path] = core.Account(path)
-        for key, line in books.items():
-            path, kind = key.split("\t")
-            balance, _, rest = line.partition("|")
-            book = state.accounts[path].books[kind] = core.Book(*map(int, balance.split(" ")))
-            windows.append((book, rest))
-        for path, limits in accounts.items():
-            state.accounts[path].set_limits(decode_limits(limits), 0)
-        for book, rest in windows:
-            stored = {name: found for name, *found in (part.split(" ") for part in rest.split("|") if part)}
-            pairs = {name: (text.split(":") for text in found) for name, found in stored.items()}
-            book.restore({name: {int(index): int(units) for index, units in of} for name, of in pairs.items()})
-        for name, line in reservations.items():
-            entry = _entry([name, *line.split("\t")])
-            if entry[4] == core.OPEN:
-                state.reservations[name] = entry
-        return int(seq), state
+            raise LedgerUnavailable(f"there is no ledger {self._name!r} at {self._shown} any more")
+        try:
+            return int(seq), _state(int(now), accounts, books, reservations)
+        except (ValueError, TypeError, KeyError, IndexError) as error:
+            raise damaged(f"the ledger {self._name!r} at {self._shown}", repr(error)) from error
 
     def close(self) -> None:
         """Close the connections."""
@@ -210,6 +197,32 @@ class RedisLedger(GroupLedger):
         if self._client is not None:
             self._client.close()
             self._client = None
+
+
+def _state(
+    now: int, accounts: Mapping[str, str], books: Mapping[str, str], reservations: Mapping[str, str]
+) -> core.State:
+    state = core.State()
+    state.now = now
+    windows: list[tuple[core.Book, str]] = []
+    for path in accounts:
+        state.accounts[path] = core.Account(path)
+    for key, line in books.items():
+        path, kind = key.split("\t")
+        balance, _, rest = line.partition("|")
+        book = state.accounts[path].books[kind] = core.Book(*map(int, balance.split(" ")))
+        windows.append((book, rest))
+    for path, limits in accounts.items():
+        state.accounts[path].set_limits(decode_limits(limits), 0)
+    for book, rest in windows:
+        stored = {name: found for name, *found in (part.split(" ") for part in rest.split("|") if part)}
+        pairs = {name: (text.split(":") for text in found) for name, found in stored.items()}
+        book.restore({name: {int(index): int(units) for index, units in of} for name, of in pairs.items()})
+    for name, line in reservations.items():
+        entry = _entry([name, *line.split("\t")])
+        if entry[4] == core.OPEN:
+            state.reservations[name] = entry
+    return state
 
 
 def _arguments(command: Command) -> list[str]:

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from budgeteer.core.errors import InvalidInput
+from budgeteer.core.errors import InvalidInput, JournalBroken
 from budgeteer.ledger import core, journal
 from budgeteer.ledger.limit import bucket, start
 
@@ -82,10 +82,15 @@ def charges(lines: Iterable[tuple[str, str]]) -> list[Charge]:
     """The settlements of a journal, in order."""
     found: list[Charge] = []
     abandoned: dict[str, int] = {}
-    for line, _ in lines:
-        _, (name, path, held, _, status, _, actual, over, at, detail) = journal.decode(line)
+    for number, (line, _) in enumerate(lines):
+        try:
+            _, (name, path, held, _, status, _, actual, over, at, detail) = journal.decode(line)
+            tags = json.loads(detail) if status == core.SETTLED and detail else {}
+        except ValueError as error:
+            raise JournalBroken(
+                f"journal line {number:,} cannot be read ({error}); budgeteer ledger verify tells what still holds"
+            ) from error
         if status == core.SETTLED:
-            tags = json.loads(detail) if detail else {}
             run, model, stage = tags.get("run") or path, tags.get("model") or UNKNOWN, tags.get("stage") or UNKNOWN
             estimated = tags.get("estimated") == "yes"
             charge = Charge(at, path, run, model, stage, dict(held), dict(actual), dict(over), estimated)

@@ -16,7 +16,7 @@ from budgeteer.core.errors import BudgeteerError, LedgerUnavailable
 from budgeteer.ledger import core, journal
 from budgeteer.ledger.group import GroupLedger
 from budgeteer.ledger.limit import check_path, decode_limits, encode_limits
-from budgeteer.ledger.protocol import REMEMBER, Clock, Command, check_seconds, wall_clock
+from budgeteer.ledger.protocol import REMEMBER, Clock, Command, check_seconds, damaged, wall_clock
 
 try:
     import fcntl
@@ -38,6 +38,13 @@ PRAGMA user_version = 1;
 _FORMAT = 1
 _KEPT = 10_000
 """Accounts that a process remembers at most, to save reading them from text."""
+_DAMAGE = ("malformed", "Could not decode to UTF-8", "no such table", "no such column")
+"""What SQLite says of a file that is damaged, or was a ledger once."""
+_LAST = 253_402_300_799_999
+"""Milliseconds since 1970 of the end of the year 9999."""
+_TYPES = (str, str, str, int, str, str, str, str, int, str)
+_WRONG = (TypeError, ValueError, KeyError, IndexError, AttributeError, OverflowError, RecursionError)
+"""What reading a damaged row raises."""
 _HAS_ID = ("reserve", "extend", "settle", "release")
 
 
@@ -112,9 +119,16 @@ class SqliteLedger(GroupLedger):
                     else:
                         self._check_format(db)
             except (sqlite3.Error, OSError) as error:
-                raise LedgerUnavailable(f"cannot open the ledger {str(self._path)!r}: {error}") from error
+                raise self._failed(error, f"cannot open the ledger {str(self._path)!r}: {error}") from error
             self._db = db
         return self._db
+
+    def _failed(self, error: Exception, otherwise: str) -> LedgerUnavailable:
+        """What an error of the store means: the file is damaged, or what ``otherwise`` says."""
+        said = str(error)
+        if isinstance(error, _DamagedError) or any(part in said for part in _DAMAGE):
+            return damaged(f"the ledger {str(self._path)!r}", said)
+        return LedgerUnavailable(otherwise)
 
     def _check_format(self, db: sqlite3.Connection) -> None:
         if db.execute("PRAGMA user_version").fetchone()[0] != _FORMAT:
@@ -148,9 +162,9 @@ class SqliteLedger(GroupLedger):
                     if db.in_transaction:
                         db.execute("ROLLBACK")
                     raise
-        except (sqlite3.Error, OSError) as error:
-            raise LedgerUnavailable(
-                f"the ledger {str(self._path)!r} did not answer ({error}); nothing was booked, so do not spend"
+        except (sqlite3.Error, OSError, _DamagedError) as error:
+            raise self._failed(
+                error, f"the ledger {str(self._path)!r} did not answer ({error}); nothing was booked, so do not spend"
             ) from error
         return outcomes
 
@@ -159,7 +173,7 @@ class SqliteLedger(GroupLedger):
     ) -> tuple[list[Any], dict[str, tuple[Any, core.Account]]]:
         """Outcomes, and the accounts that were written: path -> (row, account)."""
         state = core.State()
-        seq, head, state.now = db.execute("SELECT seq, head, now FROM meta").fetchone()
+        seq, head, state.now = _meta(db)
         clock = self._clock()
         now = max(clock, state.now)
         db.execute("DELETE FROM reservations WHERE status != 'open' AND at <= ?", (now - self._remember,))
@@ -236,14 +250,17 @@ class SqliteLedger(GroupLedger):
         """(line, hash) of the journal."""
         with self._reading() as db:
             query = "SELECT line, hash FROM journal WHERE seq >= ? AND seq < ? ORDER BY seq"
-            yield from db.execute(query, (first, 1 << 62 if stop is None else stop))
+            for line, found in db.execute(query, (first, 1 << 62 if stop is None else stop)):
+                if type(line) is not str or type(found) is not str:
+                    raise _DamagedError("a line of the journal is no text")
+                yield line, found
 
     def snapshot(self) -> tuple[int, core.State]:
         """The number of journal entries, and the accounts and open reservations at that point."""
         state = core.State()
         with self._reading() as db:
             db.execute("BEGIN")
-            seq, state.now = db.execute("SELECT seq, now FROM meta").fetchone()
+            seq, _, state.now = _meta(db)
             for path, limits, books in db.execute("SELECT * FROM accounts"):
                 state.accounts[path] = _account(path, limits, books)
             for row in db.execute("SELECT * FROM reservations WHERE status = 'open'"):
@@ -257,8 +274,8 @@ class SqliteLedger(GroupLedger):
         try:
             with contextlib.ExitStack() as stack:
                 yield stack.enter_context(contextlib.closing(self._reader(stack)))
-        except (sqlite3.Error, OSError) as error:
-            raise LedgerUnavailable(f"cannot read the ledger {str(self._path)!r}: {error}") from error
+        except (sqlite3.Error, OSError, _DamagedError) as error:
+            raise self._failed(error, f"cannot read the ledger {str(self._path)!r}: {error}") from error
 
     def _reader(self, stack: contextlib.ExitStack) -> sqlite3.Connection:
         """Open to read, also where nothing can be written: readers of a WAL file write an index beside it.
@@ -266,7 +283,8 @@ class SqliteLedger(GroupLedger):
         Where they cannot, the file is read as it is; what its log holds, too, is read from a copy of both.
         """
         try:
-            db = _open_to_read(self._path, "mode=ro")
+            # to write as well, if that can be: whoever closes last then takes the log and its index away
+            db = _open_to_read(self._path, "mode=rw")
         except sqlite3.OperationalError:
             log = Path(f"{self._path}-wal")
             if not log.exists() or not log.stat().st_size:
@@ -290,6 +308,7 @@ class SqliteLedger(GroupLedger):
 def _open_to_read(path: Path, options: str) -> sqlite3.Connection:
     db = sqlite3.connect(f"{path.absolute().as_uri()}?{options}", uri=True, isolation_level=None)
     try:
+        db.execute("PRAGMA query_only = 1")
         db.execute("SELECT 1 FROM sqlite_master").fetchone()  # what cannot be opened shows at the first read
     except sqlite3.Error:
         db.close()
@@ -297,10 +316,27 @@ def _open_to_read(path: Path, options: str) -> sqlite3.Connection:
     return db
 
 
+class _DamagedError(Exception):
+    """A row that no ledger has written."""
+
+
+def _meta(db: sqlite3.Connection) -> tuple[int, str, int]:
+    """Number of journal entries, hash of the last one, time of the last change."""
+    row = db.execute("SELECT seq, head, now FROM meta").fetchone()
+    if row is None or tuple(map(type, row)) != (int, str, int) or not (row[0] >= 0 and 0 <= row[2] <= _LAST):
+        raise _DamagedError(f"its state is {row!r}")
+    return row  # type: ignore[no-any-return]
+
+
 def _entry(row: tuple[Any, ...]) -> core.Entry:
     name, path, amounts, expires, status, asked, actual, over, at, detail = row
     read = journal.decode_amounts
-    return (name, path, read(amounts), expires, status, read(asked), read(actual), read(over), at, detail)
+    try:
+        if tuple(map(type, row)) != _TYPES:
+            raise TypeError("a field has another type")
+        return (name, path, read(amounts), expires, status, read(asked), read(actual), read(over), at, detail)
+    except _WRONG as error:
+        raise _DamagedError(f"reservation {name!r} cannot be read: {error}") from error
 
 
 def _row(entry: core.Entry) -> tuple[Any, ...]:
@@ -310,9 +346,20 @@ def _row(entry: core.Entry) -> tuple[Any, ...]:
 
 
 def _account(path: str, limits: str, books: str) -> core.Account:
+    try:
+        if not (type(path) is type(limits) is type(books) is str):
+            raise TypeError("a field is no text")
+        return _read_account(path, limits, books)
+    except _WRONG as error:
+        raise _DamagedError(f"account {path!r} cannot be read: {error}") from error
+
+
+def _read_account(path: str, limits: str, books: str) -> core.Account:
     account = core.Account(path)
     stored = json.loads(books)
     for kind, (spent, held, over, _) in stored.items():
+        if not (type(spent) is type(held) is type(over) is int):
+            raise TypeError(f"a balance of {kind} is no whole number")
         account.books[kind] = core.Book(spent, held, over)
     account.set_limits(decode_limits(limits), 0)
     for kind, (_, _, _, windows) in stored.items():

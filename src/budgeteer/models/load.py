@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from budgeteer.core.errors import InvalidInput, UnknownName
+from budgeteer.core.urls import without_password
 from budgeteer.models.model import PREFIX, Model
 
 FORMS = ("reasoner", "smollm2", "gguf:PATH", "hf:FOLDER", "http://HOST:PORT/v1#MODEL")
@@ -37,7 +38,9 @@ def load_model(spec: str, **options: Any) -> Model:
     if kind in ("http", "https"):
         url, _, name = spec.partition("#")
         if not name:
-            raise InvalidInput(f"{spec!r} does not say which model of the endpoint; give {url}#NAME")
+            raise InvalidInput(
+                f"{without_password(spec)!r} does not say which model of the endpoint; give ADDRESS#NAME"
+            )
         from budgeteer.models.openai import OpenAI
 
         return OpenAI(url, name, **{"capabilities": frozenset({PREFIX}), **options})
@@ -63,4 +66,4 @@ def load_model(spec: str, **options: Any) -> Model:
         from budgeteer.models.transformers import Transformers
 
         return Transformers(rest, **options)
-    raise UnknownName("model", spec, FORMS)
+    raise UnknownName("model", without_password(spec), FORMS)

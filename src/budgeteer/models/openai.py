@@ -19,12 +19,13 @@ import json
 import os
 import random
 import time
+import urllib.request
 from collections.abc import AsyncGenerator, Mapping
 from email.utils import parsedate_to_datetime
 from typing import Any
 
 from budgeteer.core.errors import EndpointDown, InvalidInput, MissingExtra, ModelError
-from budgeteer.core.urls import check_http
+from budgeteer.core.urls import check_http, without_password
 from budgeteer.core.usage import Usage
 from budgeteer.metering.call import NOT_RUN, REJECTED, outcome_of_status
 from budgeteer.metering.estimate import Bounds, count_text, input_bound, texts_of, too_few
@@ -97,9 +98,7 @@ class OpenAI:
             api_key=_key(api_key),
             max_retries=0,
             timeout=httpx2.Timeout(stall, connect=min(stall, 10.0)),
-            http_client=openai.DefaultAsyncHttpxClient(
-                limits=httpx2.Limits(max_keepalive_connections=None if reuse else 0, keepalive_expiry=_KEPT)
-            ),
+            http_client=_connections(reuse),
         )
         # the API's own models refuse the older name of the cap, and other servers may not know the newer one
         official = self._client.base_url.host == "api.openai.com"
@@ -227,7 +226,8 @@ class OpenAI:
             return ModelError(said, billed=billed, again=billed)
         if _never_sent(error):
             return EndpointDown(
-                f"the endpoint {self._client.base_url} does not answer ({said}); start it, or give its right address"
+                f"the endpoint {without_password(str(self._client.base_url))} does not answer ({said}); start it, or give "
+                "its right address"
             )
         return ModelError(said, billed=True, again=not isinstance(error, _NoAnswer))
 
@@ -275,6 +275,27 @@ def _key(given: str | None) -> str:
             "as it was issued"
         )
     return key
+
+
+def _connections(reuse: bool) -> httpx2.AsyncClient:
+    """Connections by way of the proxies that the environment names.
+
+    Raises:
+        InvalidInput: one is no proxy that can be used.
+    """
+    limits = httpx2.Limits(max_keepalive_connections=None if reuse else 0, keepalive_expiry=_KEPT)
+    try:
+        return openai.DefaultAsyncHttpxClient(limits=limits)
+    except (ValueError, httpx2.InvalidURL, ImportError) as error:  # a scheme, an address, SOCKS without its package
+        named = ", ".join(f"{name}_PROXY={without_password(url)}" for name, url in _proxies().items()) or "none"
+        raise InvalidInput(
+            f"a proxy of the environment cannot be used ({without_password(str(error))}; it has {named}); unset it, "
+            "or give it as http://HOST:PORT"
+        ) from error
+
+
+def _proxies() -> dict[str, str]:
+    return {name.upper(): url for name, url in urllib.request.getproxies_environment().items() if name != "no"}
 
 
 class _NoAnswer(ValueError):

@@ -90,7 +90,7 @@ def _run(path: Path, digest: str, what: str) -> Any:
     sys.modules[name] = module  # dataclasses and pickles of the file look their module up
     try:
         spec.loader.exec_module(module)
-    except Exception as error:
+    except (Exception, SystemExit) as error:  # a script that ends by sys.exit would end the command
         del sys.modules[name]
         raise InvalidInput(f"{what}: {path} raised {error!r} when it was loaded") from error
     return module
@@ -106,7 +106,7 @@ def _checked(name: str, verifier: Verifier) -> Verifier:
     def verify(answer: str | None, reference: str) -> float:
         try:
             score = float(verifier(answer, reference))
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise VerifierError(f"verifier {name!r} raised on reference {reference[:80]!r}: {error!r}") from error
         if not 0 <= score <= 1:
             raise VerifierError(f"verifier {name!r} returned {score} on reference {reference[:80]!r}; return 0 to 1")

@@ -80,7 +80,7 @@ def verified(environment: Environment, item: Item, answer: str | None) -> float:
     """
     try:
         reward = float(environment.verify(item, answer))
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise VerifierError(f"verifier of {environment.name!r} raised on item {item.key!r}: {error!r}") from error
     if not math.isfinite(reward):
         raise VerifierError(f"verifier of {environment.name!r} returned {reward} on item {item.key!r}; return 0 to 1")

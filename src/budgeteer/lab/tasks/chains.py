@@ -9,6 +9,8 @@ from budgeteer.core.errors import InvalidInput
 from budgeteer.lab.tasks.base import Item
 
 MODULUS = 11
+MOST_STEPS = 1_000
+"""Of a chain; longer ones take long to draw, and no model here has the context for them."""
 
 
 def prompt_of(start: int, steps: Sequence[tuple[str, int]]) -> str:
@@ -37,11 +39,15 @@ def draw(rng: random.Random, n: int) -> tuple[int, list[tuple[str, int]]]:
 def _check(size: int, low: int, high: int) -> None:
     if not all(type(n) is int for n in (low, high)) or not 1 <= low <= high:
         raise InvalidInput(f"chains with min_steps={low}, max_steps={high}; give whole numbers with 1 <= min <= max")
+    if high > MOST_STEPS:
+        raise InvalidInput(
+            f"chains with max_steps={high}; a chain has {MOST_STEPS:,} steps at most, so lower max_steps"
+        )
     share = -(-size // (high - low + 1))
     if share > (there := MODULUS * 30**low):
         raise InvalidInput(
             f"there are {there} chains of {low} steps and {share} are needed for {size} problems; ask for fewer "
-            f"(--limit, --train-items, --heldout-items), or raise min_steps"
+            f"(--limit, --items, --train-items, --heldout-items), or raise min_steps"
         )
 
 

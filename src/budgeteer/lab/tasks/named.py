@@ -242,7 +242,7 @@ def _of_python(text: str, name: Name, size: int, seed: int) -> tuple[Environment
                 raise InvalidInput(f"task {text!r}: {where} cannot be imported ({error})") from error
             families = [f"gym:{family}" for family in FAMILIES]
             raise UnknownName("task or module", text, [*MIXES, "chains", *families]) from error
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise InvalidInput(f"task {text!r}: {where} raised {error!r} when it was imported") from error
     found = getattr(module, what, None)
     if found is None:
@@ -269,5 +269,5 @@ def _called(text: str, make: Callable[..., Any], name: Name, size: int, seed: in
         return make(**{**{k: v for k, v in own.items() if anything or k in takes}, **settings})
     except BudgeteerError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise InvalidInput(f"task {text!r}: {name.source} raised {error!r}") from error
