@@ -45,7 +45,8 @@ def write_files(tmp: Path) -> None:
     for name, rows in lines.items():
         (tmp / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     texts = {
-        "exits.py": "raise SystemExit(3)\n", "empty.jsonl": "", "blank.jsonl": "\n\n", "text.jsonl": "hello\n", "deep.jsonl": "[" * 100_000 + "\n",
+        "exits.py": "raise SystemExit(3)\n", "empty.jsonl": "", "blank.jsonl": "\n\n", "text.jsonl": "hello\n",
+        "deep.jsonl": "[" * 100_000 + "\n",
         "file": "a file\n", "text.txt": "not mine\n", "emptyobject.json": "{}", "notgz.jsonl.gz": "plain\n",
         "bad.toml": "this is = = no toml\n", "empty.toml": "", "gateway.toml": GATEWAY.replace("{tmp}", str(tmp)),
         "badurl.toml": GATEWAY.replace("{tmp}", str(tmp)).replace("127.0.0.1:9", "[::1"),

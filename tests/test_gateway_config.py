@@ -366,11 +366,10 @@ def test_every_number_of_the_file_is_checked(monkeypatch, tmp_path):
                 continue  # a cap that nothing reaches
             (tmp_path / "x.toml").write_text(f"{name} = {value}\n")
             given = toml.read(tmp_path / "x.toml").data[name]
+            usual = {"downgrade": {"models": {"m": "n"}}, "schedule": {"max_tokens": [[0, 5]]}}
             data = {
                 "upstreams": [{"name": "a", "base_url": "http://127.0.0.1:9/v1", "models": [{"name": "m"}]}],
-                "policies": {
-                    where[1]: {"downgrade": {"models": {"m": "n"}}, "schedule": {"max_tokens": [[0, 5]]}}.get(where[1], {})
-                } if where[0] == "policies" else {},
+                "policies": {where[1]: usual.get(where[1], {})} if where[0] == "policies" else {},
             }  # fmt: skip
             table = data
             for part in where:

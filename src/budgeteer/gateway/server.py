@@ -71,20 +71,17 @@ async def check(config: Config, say: Callable[[str], Any]) -> bool:
                     well = False
                     say(f"FAILED  price of {model.name} at {backend.name}: {error.problem}")
                     say(_add_price(model.price, config))
+        place = f"upstream {backend.name} at {without_password(backend.config.base_url)}"
         try:
             status = await gateway.proxy.upstreams.models(backend)
         except (OSError, TimeoutError, ValueError) as error:
             well = False
-            say(
-                f"FAILED  upstream {backend.name} at {without_password(backend.config.base_url)}: {error or type(error).__name__}"
-            )
+            say(f"FAILED  {place}: {error or type(error).__name__}")
             continue
         fine = status < 400 or status == 404  # some have no list of models
         well &= fine
         hint = "" if fine else "; check base_url and key_env"
-        say(
-            f"{'ok    ' if fine else 'FAILED'}  upstream {backend.name} at {without_password(backend.config.base_url)}: {status}{hint}"
-        )
+        say(f"{'ok    ' if fine else 'FAILED'}  {place}: {status}{hint}")
     await gateway.proxy.upstreams.close()
     gateway.store.close()
     gateway.ledger.close()

@@ -83,7 +83,8 @@ class RedisLedger(GroupLedger):
 
         if not self._ask(make):
             raise LedgerUnavailable(
-                f"no ledger {name!r} at {self._shown}; make one with: budgeteer ledger init --ledger {self._shown}, or pass create=True"
+                f"no ledger {name!r} at {self._shown}; make one with: budgeteer ledger init --ledger {self._shown}, or "
+                "pass create=True"
             )
 
     def _fresh(self) -> None:

@@ -226,8 +226,8 @@ class OpenAI:
             return ModelError(said, billed=billed, again=billed)
         if _never_sent(error):
             return EndpointDown(
-                f"the endpoint {without_password(str(self._client.base_url))} does not answer ({said}); start it, or give "
-                "its right address"
+                f"the endpoint {without_password(str(self._client.base_url))} does not answer ({said}); start it, or "
+                "give its right address"
             )
         return ModelError(said, billed=True, again=not isinstance(error, _NoAnswer))
 
