@@ -42,7 +42,9 @@ def decimal(text: str) -> Decimal | float:
 
 def _ordinary(value: object) -> bool:
     """Whether it is a number that a float holds."""
-    return isinstance(value, int | float | Decimal) and not isinstance(value, bool) and abs(value) < 10**300
+    if isinstance(value, bool) or not isinstance(value, int | float | Decimal):
+        return False
+    return abs(value) < 10**300
 
 
 def _shown(value: object) -> str:
