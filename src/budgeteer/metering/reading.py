@@ -245,7 +245,7 @@ class Reading:
             self.odd(len(data))
             return True
         if self.operation == "messages":
-            if body.get("type") not in _MESSAGE_EVENTS:
+            if str(body.get("type")) not in _MESSAGE_EVENTS:
                 self.odd(len(data))
             self._message(body)
             return True

@@ -76,6 +76,8 @@ def scale(
 
     async def solve(task: Task) -> Answer:
         whole = task.question.text
+        if not isinstance(task.style.prompt(whole), str):
+            raise InvalidInput("scale closes the thinking itself; give a style whose prompt is text, not messages")
         # the answer of last resort
         kept = task.model.count(task.style.prompt(whole)) + task.model.count(task.style.close) + _answer(task)
 
@@ -96,8 +98,7 @@ def scale(
 
         async def answer(text: str, thinks: bool, *, last: bool = False) -> tuple[str, str | None]:
             prompt = task.style.prompt(text)
-            if not isinstance(prompt, str):
-                raise InvalidInput("scale closes the thinking itself; give a style whose prompt is text, not messages")
+            assert isinstance(prompt, str)
             start = "" if thinks else task.style.close
             cap = max_tokens if thinks else _answer(task)
             trace = start + await call(prompt + start, cap, "sample", text, stop=task.style.stop, last=last)
