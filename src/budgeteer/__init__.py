@@ -9,14 +9,15 @@ from budgeteer.core.lazy import lazy
 if TYPE_CHECKING:
     from budgeteer.core.allocator import Allocator, chain, named_chain, partition, scheduled, stateless
     from budgeteer.core.budget import Budget, Budgets
+    from budgeteer.core.errors import BudgeteerError, BudgetExceeded, InvalidInput
     from budgeteer.core.plan import Items, Menu, Outcomes, Plan
     from budgeteer.core.stopper import Stopper
     from budgeteer.core.usage import Usage
 
 __version__ = "0.1.0"
 __all__ = [
-    "Allocator", "Budget", "Budgets", "Items", "Menu", "Outcomes", "Plan", "Stopper", "Usage", "chain", "named_chain",
-    "partition", "scheduled", "stateless",
+    "Allocator", "Budget", "BudgetExceeded", "BudgeteerError", "Budgets", "InvalidInput", "Items", "Menu", "Outcomes",
+    "Plan", "Stopper", "Usage", "chain", "named_chain", "partition", "scheduled", "stateless",
 ]  # fmt: skip
 
 __getattr__ = lazy(
@@ -24,7 +25,10 @@ __getattr__ = lazy(
     {
         "Allocator": "core.allocator",
         "Budget": "core.budget",
+        "BudgetExceeded": "core.errors",
+        "BudgeteerError": "core.errors",
         "Budgets": "core.budget",
+        "InvalidInput": "core.errors",
         "Items": "core.plan",
         "Menu": "core.plan",
         "Outcomes": "core.plan",
