@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import importlib
+import sys
+
 import pytest
 
 for needed in ("aiohttp", "orjson", "prometheus_client", "starlette", "uvicorn"):
     pytest.importorskip(needed)
 
+import theirs  # noqa: E402
 from budgeteer.core.errors import InvalidInput  # noqa: E402
 from budgeteer.gateway.config import load  # noqa: E402
 from gateway_fixture import Running, toml  # noqa: E402
@@ -327,3 +331,70 @@ def test_policies_that_cannot_be(tmp_path, extra, what):
         load(tmp_path / "g.toml", {})
     assert what in str(error.value)
     assert "line 1" in str(error.value)
+
+
+THEIRS = """
+from budgeteer.core.method import Method
+from budgeteer.gateway.refusal import Refused
+
+
+class Quiet:
+    def __init__(self, most):
+        self.most, self.seen = most, 0
+
+    async def before(self, ask, proxy):
+        self.seen += 1
+        if self.seen > self.most:
+            raise Refused(429, "too_loud", f"more than {self.most} requests came")
+        ask.notes.append(f"quiet={self.seen}")
+
+    def after(self, ask, content, live):
+        pass
+
+
+def quiet(options):
+    return Quiet(options.whole("most", least=1))
+
+
+def none(options):
+    return 7
+
+
+QUIET = Method("quiet", "policy", "policy_of_a_test:quiet", "so many requests and no more")
+NONE = Method("nothing", "policy", "policy_of_a_test:none", "makes something else")
+"""
+
+
+@pytest.fixture
+def another_package(tmp_path, monkeypatch):
+    """A package of somebody else with two policies, installed."""
+    folder = theirs.install(tmp_path / "site", quiet="policy_of_a_test:QUIET", nothing="policy_of_a_test:NONE")
+    (folder / "policy_of_a_test.py").write_text(THEIRS)
+    monkeypatch.syspath_prepend(str(folder))
+    importlib.invalidate_caches()
+    yield
+    sys.modules.pop("policy_of_a_test", None)
+    sys.modules.pop("theirs_of_a_test", None)
+
+
+def test_a_policy_of_another_package_is_named_in_the_file(tmp_path, upstream, another_package):
+    with policy(tmp_path, upstream, "[policies.quiet]\nmost = 2") as running:
+        key = running.key()
+        assert [call(running, key, ask())[:2] for _ in range(3)] == [(200, "quiet=1"), (200, "quiet=2"), (429, None)]
+        assert [one["policy"] for one in running.settled(3)] == ["quiet=1", "quiet=2", ""]
+
+
+@pytest.mark.parametrize(
+    ("extra", "what"),
+    [
+        ("[policies.quiet]\nmost = 0", "policies.quiet.most is 0; give a whole number from 1"),
+        ("[policies.quiet]\nmost = 1\nleast = 1", "policies.quiet.least is unknown"),
+        ("[policies.nothing]", "policies.nothing cannot be used: policy_of_a_test:none makes a int; return a Policy"),
+        (
+            "[policies.quite]",
+            "policies.quite is no policy; known: cache, loop, downgrade, schedule, pace, overflow, tight",
+        ),
+    ],
+)
+def test_what_is_wrong_with_it_is_named_with_its_line(tmp_path, another_package, extra, what):
+    test_policies_that_cannot_be(tmp_path, extra, what)

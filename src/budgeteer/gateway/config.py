@@ -41,7 +41,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from budgeteer.core.errors import BudgeteerError, InvalidInput
+from budgeteer.core import registry
+from budgeteer.core.errors import BudgeteerError, InvalidInput, UnknownName
 from budgeteer.core.meter import meter
 from budgeteer.core.urls import check_http, without_password
 from budgeteer.gateway.hosts import public
@@ -384,12 +385,15 @@ def _model(table: Table, dialect: str, cap: str, fields: frozenset[str], media: 
 
 
 def _policies(table: Table) -> dict[str, Any]:
-    from budgeteer.gateway.policies import POLICIES, policy
-
     found = {}
     for name, one in table.named():
-        if name not in POLICIES:
-            one.fail(None, f"is no policy; known: {', '.join(POLICIES)}")
-        found[name] = policy(name, one)
+        try:
+            method = registry.get("policy", name)
+        except UnknownName:
+            one.fail(None, f"is no policy; known: {', '.join(registry.of('policy'))}")
+        made = registry.load(method)(one)
+        if not (callable(getattr(made, "before", None)) and callable(getattr(made, "after", None))):
+            one.fail(None, f"cannot be used: {method.path} makes a {type(made).__name__}; return a Policy")
         one.done()
+        found[name] = made
     return found

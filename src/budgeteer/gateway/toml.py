@@ -44,7 +44,7 @@ def _ordinary(value: object) -> bool:
     """Whether it is a number that a float holds."""
     if isinstance(value, bool) or not isinstance(value, int | float | Decimal):
         return False
-    return abs(value) < 10**300
+    return -(10**300) < value < 10**300
 
 
 def _shown(value: object) -> str:

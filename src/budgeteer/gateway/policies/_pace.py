@@ -114,8 +114,8 @@ class Pace:
                 track.mean[option] += _MEMORY * (used - track.mean[option])
 
 
-def configure(table: Table) -> Pace:
-    """Of its table."""
+def pace(table: Table) -> Pace:
+    """The policy that ``[policies.pace]`` describes."""
     shares = table.numbers("shares", (1.0, 0.5, 0.25))
     if not shares or not all(0 < one <= 1 for one in shares) or sorted(shares, reverse=True) != list(shares):
         table.fail("shares", f"is {list(shares)}; give shares of the cap, from 1 downwards")

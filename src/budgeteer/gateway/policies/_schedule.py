@@ -56,8 +56,8 @@ class Scheduled:
         """Nothing to learn."""
 
 
-def configure(table: Table) -> Scheduled:
-    """Of its table."""
+def schedule(table: Table) -> Scheduled:
+    """The policy that ``[policies.schedule]`` describes."""
     tokens, efforts = table.pieces("max_tokens", int), table.pieces("effort", str)
     if not tokens and not efforts:
         table.fail(None, "has neither max_tokens nor effort; give one")

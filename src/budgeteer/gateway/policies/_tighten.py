@@ -29,6 +29,6 @@ class Tighten:
         """Nothing to learn."""
 
 
-def configure(table: Table) -> Tighten:
-    """Of its table."""
+def tighten(table: Table) -> Tighten:
+    """The policy that ``[policies.tighten]`` describes."""
     return Tighten(table.whole("least", 64, least=1))

@@ -39,8 +39,8 @@ class Downgrade:
         """Nothing to learn."""
 
 
-def configure(table: Table) -> Downgrade:
-    """Of its table."""
+def downgrade(table: Table) -> Downgrade:
+    """The policy that ``[policies.downgrade]`` describes."""
     models = table.table("models")
     found = {name: models.text(name) for name in models.data}
     if not found:
