@@ -12,6 +12,7 @@ for needed in ("aiohttp", "orjson", "prometheus_client", "starlette", "uvicorn")
 
 import theirs  # noqa: E402
 from budgeteer.core.errors import InvalidInput  # noqa: E402
+from budgeteer.gateway.app import Gateway, policies_of  # noqa: E402
 from budgeteer.gateway.config import load  # noqa: E402
 from gateway_fixture import Running, toml  # noqa: E402
 from upstream import Upstream, echo, error, hang, hang_up  # noqa: E402
@@ -219,7 +220,7 @@ def test_pace_makes_answers_shorter_while_spending_is_ahead_of_the_clock(tmp_pat
         assert did[-1] == "pace=0.25"
         lengths = [body["max_tokens"] for _, body in upstream.requests[-12:]]
         assert set(lengths) == {200, 50}
-        (track,) = running.gateway.config.policies["pace"].tracks.values()
+        (track,) = dict(running.gateway.proxy.policies)["pace"].tracks.values()
         assert track.state.price[0] > 0
         assert track.mean[0] > track.mean[1]
         spent = sum(one["units"]["all"] for one in running.settled())
@@ -240,7 +241,7 @@ def test_who_is_refused_again_and_again_does_not_use_up_what_is_paced_for_all(tm
             for _ in range(60):
                 assert call(running, poor, ask(model="long", max_tokens=200))[0] == 402
                 assert call(running, rich, ask(model="full", max_tokens=200))[0] == 503
-            (track,) = running.gateway.config.policies["pace"].tracks.values()
+            (track,) = dict(running.gateway.proxy.policies)["pace"].tracks.values()
             assert (track.state.left, track.state.price[0]) == ((4000,), pytest.approx(0))
             assert track.mean == [100, 25]  # nothing ran, so nothing is known of what calls use
             assert call(running, rich, ask(model="long", max_tokens=200))[:2] == (200, None)
@@ -256,7 +257,7 @@ class Witness:
     def __init__(self, fails=False):
         self.seen, self.told, self.fails = [], [], fails
 
-    async def before(self, ask, proxy):
+    async def before(self, ask, serving):
         self.seen.append(ask)
 
     def after(self, ask, content, live):
@@ -328,7 +329,7 @@ def test_policies_are_told_once_of_every_request_that_they_saw_whatever_became_o
 def test_policies_that_cannot_be(tmp_path, extra, what):
     (tmp_path / "g.toml").write_text(toml([("one", "http://127.0.0.1:9", ["m"], "")], extra=extra))
     with pytest.raises(InvalidInput) as error:
-        load(tmp_path / "g.toml", {})
+        policies_of(load(tmp_path / "g.toml", {}))
     assert what in str(error.value)
     assert "line 1" in str(error.value)
 
@@ -342,7 +343,7 @@ class Quiet:
     def __init__(self, most):
         self.most, self.seen = most, 0
 
-    async def before(self, ask, proxy):
+    async def before(self, ask, serving):
         self.seen += 1
         if self.seen > self.most:
             raise Refused(429, "too_loud", f"more than {self.most} requests came")
@@ -398,3 +399,19 @@ def test_a_policy_of_another_package_is_named_in_the_file(tmp_path, upstream, an
 )
 def test_what_is_wrong_with_it_is_named_with_its_line(tmp_path, another_package, extra, what):
     test_policies_that_cannot_be(tmp_path, extra, what)
+
+
+def test_a_policy_that_cannot_be_leaves_no_ledger_behind(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    text = toml([("one", "http://127.0.0.1:9", ["m"], "")], ledger="l.db", extra="[policies.tighten]\nleast = 0")
+    (tmp_path / "g.toml").write_text(text)
+    with pytest.raises(InvalidInput, match=r"policies\.tighten\.least is 0"):
+        Gateway(load("g.toml", {}))
+    assert [path.name for path in tmp_path.iterdir()] == ["g.toml"]
+
+
+def test_gateways_of_one_configuration_share_no_policy(tmp_path):
+    (tmp_path / "g.toml").write_text(toml([("one", "http://127.0.0.1:9", ["m"], "")], extra="[policies.cache]"))
+    config = load(tmp_path / "g.toml", {})
+    one, two = policies_of(config)["cache"], policies_of(config)["cache"]
+    assert one is not two

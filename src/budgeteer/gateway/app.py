@@ -9,7 +9,8 @@ import logging
 from collections.abc import Sequence
 from typing import Any
 
-from budgeteer.core.errors import BudgeteerError, LedgerUnavailable, MissingExtra
+from budgeteer.core import registry
+from budgeteer.core.errors import BudgeteerError, LedgerUnavailable, MissingExtra, UnknownName
 from budgeteer.core.meter import MONEY
 from budgeteer.gateway import live as ends
 from budgeteer.gateway.ask import ROUTES
@@ -18,6 +19,7 @@ from budgeteer.gateway.config import Config
 from budgeteer.gateway.keyring import KeyRing, run
 from budgeteer.gateway.live import Live
 from budgeteer.gateway.metrics import CONTENT_TYPE, Metrics
+from budgeteer.gateway.policies.protocol import Policy
 from budgeteer.gateway.proxy import Proxy, Scope, Send, _reply, _token, show_key
 from budgeteer.gateway.records import Records
 from budgeteer.gateway.refusal import Refused
@@ -63,6 +65,26 @@ def prices_of(config: Config) -> PriceTable | None:
     return first_of(*tables)
 
 
+def policies_of(config: Config) -> dict[str, Policy]:
+    """The policies of a configuration by name, new ones, in the order of the file.
+
+    Raises:
+        InvalidInput: naming the field, its line and what is wrong with it.
+    """
+    made = {}
+    for name, table in config.policies.items():
+        try:
+            method = registry.get("policy", name)
+        except UnknownName:
+            table.fail(None, f"is no policy; known: {', '.join(registry.of('policy'))}")
+        policy = registry.load(method)(table)
+        if not (callable(getattr(policy, "before", None)) and callable(getattr(policy, "after", None))):
+            table.fail(None, f"cannot be used: {method.path} makes a {type(policy).__name__}; return a Policy")
+        table.done()
+        made[name] = policy
+    return made
+
+
 class Gateway:
     """A gateway: an ASGI application.
 
@@ -73,6 +95,7 @@ class Gateway:
 
     def __init__(self, config: Config, ledger: Ledger | None = None, store: Store | None = None) -> None:
         self.config = config
+        policies = policies_of(config)  # before a ledger is made: what is wrong in the file leaves nothing behind
         self.ledger = ledger_of(config.ledger) if ledger is None else ledger
         self.store = connect(config.ledger, config.keep) if store is None else store
         self.keys = KeyRing(self.store)
@@ -85,7 +108,7 @@ class Gateway:
         self.metrics = Metrics(lambda: len(self.proxy.live), lambda name: name in self.proxy.upstreams.names)
         self.records = Records(self.store, self.metrics, config.log)
         self.proxy = Proxy(
-            config, self.ledger, self.keys, metering, self.records.take, self.metrics.turned_away, config.policies,
+            config, self.ledger, self.keys, metering, self.records.take, self.metrics.turned_away, policies,
             incoming,
         )  # fmt: skip
         self._others = Starlette(routes=self._routes(), exception_handlers={BudgeteerError: _failed})

@@ -41,8 +41,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from budgeteer.core import registry
-from budgeteer.core.errors import BudgeteerError, InvalidInput, UnknownName
+from budgeteer.core.errors import BudgeteerError, InvalidInput
 from budgeteer.core.meter import meter
 from budgeteer.core.urls import check_http, without_password
 from budgeteer.gateway.hosts import public
@@ -167,7 +166,7 @@ class Config:
         keep: records kept.
         price_files, shipped_prices: where prices are from.
         scopes: path -> limits of that account.
-        policies: name -> its policy, in the order of the file.
+        policies: name -> its table, in the order of the file; the application makes the policies of them.
         log: whether a JSON line is written per request; prompts: whether it has what was asked and answered; otel:
             whether OpenTelemetry is.
     """
@@ -182,7 +181,7 @@ class Config:
     scopes: Mapping[str, tuple[Limit, ...]]
     defaults: Defaults
     upstreams: tuple[Upstream, ...]
-    policies: Mapping[str, Any]
+    policies: Mapping[str, Table]
     log: bool
     prompts: bool
     otel: bool
@@ -242,7 +241,7 @@ def load(path: str | Path, environment: Mapping[str, str] | None = None) -> Conf
     names = [one.name for one in upstreams]
     if twice := {name for name in names if names.count(name) > 1}:
         top.fail("upstreams", f"has {', '.join(sorted(twice))} twice; give each upstream a name of its own")
-    policies = _policies(top.table("policies"))
+    policies = dict(top.table("policies").named())
     logging = top.table("logging")
     log, otel = logging.flag("json", True), logging.flag("opentelemetry", False)
     prompts = logging.flag("prompts", False)
@@ -381,19 +380,4 @@ def _model(table: Table, dialect: str, cap: str, fields: frozenset[str], media: 
     upstream, price = table.text("upstream", name), table.text("price", name)
     found = Model(name, table.texts("aliases"), upstream, price, bounds, cap, fields, media)
     table.done()
-    return found
-
-
-def _policies(table: Table) -> dict[str, Any]:
-    found = {}
-    for name, one in table.named():
-        try:
-            method = registry.get("policy", name)
-        except UnknownName:
-            one.fail(None, f"is no policy; known: {', '.join(registry.of('policy'))}")
-        made = registry.load(method)(one)
-        if not (callable(getattr(made, "before", None)) and callable(getattr(made, "after", None))):
-            one.fail(None, f"cannot be used: {method.path} makes a {type(made).__name__}; return a Policy")
-        one.done()
-        found[name] = made
     return found

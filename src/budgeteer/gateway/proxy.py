@@ -32,7 +32,7 @@ from budgeteer.gateway.config import PARALLEL, REQUESTS, Config, Model
 from budgeteer.gateway.keyring import KeyRing
 from budgeteer.gateway.keys import Key
 from budgeteer.gateway.live import Live
-from budgeteer.gateway.policies import Policy
+from budgeteer.gateway.policies.protocol import Policy
 from budgeteer.gateway.refusal import Refused, of_budget, shown
 from budgeteer.gateway.upstream import NEVER_SENT, Backend, Upstreams
 from budgeteer.ledger import Ledger, MemoryLedger, upkeep
@@ -248,7 +248,7 @@ class Proxy:
         live.tag, live.stage = _label(headers, b"x-budgeteer-tag"), _label(headers, b"x-budgeteer-stage")
         if self.config.prompts:
             live.said = {"asked": {name: ask.body[name] for name in _ASKED if name in ask.body}}
-        ask.largest = max(model.bounds.max_output or 0 for _, model in self.candidates(ask))
+        ask.largest = max(model.bounds.max_output or 0 for model in self.models(ask))
         ask.chain = self.accounts.chain(key, live.user, live.session, live.tag)
         live.path = ask.chain[-1][0]
         if not self.accounts.known(ask.chain):
@@ -342,6 +342,20 @@ class Proxy:
         if not found:
             raise Refused(404, "wrong_route", f"{ask.model!r} is not served at /v1/{ask.route}")
         return found
+
+    # what policies ask
+
+    def name_of(self, model: str) -> str:
+        """The name behind an alias."""
+        return self.upstreams.names.get(model, model)
+
+    def serves(self, ask: Ask, model: str) -> bool:
+        """Whether a request could be for this model instead."""
+        return ask.key.allows(model) and bool(self.upstreams.serving(ask.dialect, model))
+
+    def models(self, ask: Ask) -> list[Model]:
+        """The models of :meth:`candidates`."""
+        return [model for _, model in self.candidates(ask)]
 
     async def spent(self, ask: Ask) -> float:
         """The largest share that is spent or held of any limit of tokens or money that the request counts in, 0 to 1.

@@ -18,10 +18,11 @@ if TYPE_CHECKING:
     from budgeteer.gateway.policies._pace import pace
     from budgeteer.gateway.policies._schedule import schedule
     from budgeteer.gateway.policies._tighten import tighten
-    from budgeteer.gateway.policies.protocol import Policy
+    from budgeteer.gateway.policies.protocol import Policy, Serving
 
 __all__ = [
     "Policy",
+    "Serving",
     "cache",
     "downgrade",
     "loop",
@@ -35,6 +36,7 @@ __getattr__ = lazy(
     __name__,
     {
         "Policy": "protocol",
+        "Serving": "protocol",
         "cache": "_cache",
         "downgrade": "_downgrade",
         "loop": "_loop",

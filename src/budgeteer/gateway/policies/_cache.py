@@ -24,7 +24,7 @@ import orjson
 
 from budgeteer.gateway.ask import Ask
 from budgeteer.gateway.live import Live
-from budgeteer.gateway.proxy import Proxy
+from budgeteer.gateway.policies.protocol import Serving
 from budgeteer.gateway.toml import Table
 
 
@@ -47,7 +47,7 @@ class Cache:
             return None
         return digest(ask, ask.user)
 
-    async def before(self, ask: Ask, proxy: Proxy) -> bytes | None:
+    async def before(self, ask: Ask, serving: Serving) -> bytes | None:
         name = self.name(ask)
         found = None if name is None else self.held.get(name)
         if name is None or found is None:
