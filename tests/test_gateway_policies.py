@@ -85,7 +85,7 @@ def test_downgrade_acts_at_its_threshold(tmp_path, upstream):
             for _ in range(3):  # 57 each
                 call(running, key, ask(model="long"))
                 running.settled()
-            running.gateway.proxy._room.clear()
+            running.gateway.proxy.booking._remaining.clear()
             status, found, _ = call(running, key, ask(max_tokens=9))
             assert (status, found, upstream.requests[-1][1]["model"]) == (200, did, served)
         of_a = [one["model"] for one in running.settled() if one["path"].startswith("a/")]
@@ -103,7 +103,7 @@ def test_a_cheaper_model_that_makes_less_lowers_the_cap(tmp_path, upstream):
         for _ in range(3):  # 57 each
             assert call(running, key, ask(model="long"))[:2] == (200, None)
             running.settled()
-        running.gateway.proxy._room.clear()
+        running.gateway.proxy.booking._remaining.clear()
         status, did, found = call(running, key, ask(model="long"))
         assert (status, did, found["usage"]["completion_tokens"]) == (200, "downgrade=cheap,cap=3", 3)
         status, did, found = call(running, key, ask(model="long", max_tokens=51))
@@ -125,7 +125,7 @@ def test_a_schedule_shortens_answers_and_lowers_effort(tmp_path, upstream):
         for _ in range(2):
             call(running, key, ask(model="long"))
             running.settled()
-        running.gateway.proxy._room.clear()
+        running.gateway.proxy.booking._remaining.clear()
         status, did, found = call(running, key, body)
         assert (status, did, found["usage"]["completion_tokens"]) == (200, "max_tokens=4,effort=low", 4)
         assert upstream.requests[-1][1]["reasoning_effort"] == "low"
