@@ -96,6 +96,18 @@ def test_no_circle_of_imports() -> None:
         raise AssertionError(" -> ".join(error.args[1])) from None
 
 
+def test_policies_make_no_circle_even_inside_functions() -> None:
+    """The configuration keeps their tables and the application makes them; they see a protocol, not the proxy."""
+    used, left = {name for name in modules() if name.startswith("budgeteer.gateway.policies.")}, set()
+    while used - left:
+        name = (used - left).pop()
+        left.add(name)
+        used |= {other for other in imports(name, inside=True) if other.startswith("budgeteer.gateway.")}
+    assert not used & {"budgeteer.gateway.proxy", "budgeteer.gateway.app"}
+    config = imports("budgeteer.gateway.config", inside=True)
+    assert not {name for name in config if name.startswith("budgeteer.gateway.policies")}
+
+
 def test_exports_are_written_from_the_registry() -> None:
     done = subprocess.run([sys.executable, "tools/exports.py", "--check"], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, f"{done.stdout}{done.stderr}run: python tools/exports.py"

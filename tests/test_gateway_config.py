@@ -16,6 +16,7 @@ from budgeteer.cli import main  # noqa: E402
 from budgeteer.core.errors import InvalidInput, LedgerUnavailable  # noqa: E402
 from budgeteer.gateway import keys  # noqa: E402
 from budgeteer.gateway.accounts import Accounts  # noqa: E402
+from budgeteer.gateway.app import policies_of  # noqa: E402
 from budgeteer.gateway.config import Defaults, load  # noqa: E402
 from budgeteer.gateway.store import RedisStore, SqliteStore  # noqa: E402
 from budgeteer.ledger import Limit, MemoryLedger  # noqa: E402
@@ -119,7 +120,7 @@ def test_what_is_wrong_is_named_with_its_line(tmp_path, before, after, below, wh
     assert before in PLAIN
     (tmp_path / "g.toml").write_text(PLAIN.replace(before, after, 1))
     with pytest.raises(InvalidInput) as error:
-        load(tmp_path / "g.toml", {})
+        policies_of(load(tmp_path / "g.toml", {}))
     assert what in str(error.value)
     if below is not None:
         line = PLAIN[: PLAIN.index(before)].count("\n") + 1 + below
@@ -345,7 +346,7 @@ def fields() -> list[tuple[tuple[str, ...], str, str]]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(toml, "Table", Seen)
         patch.setattr(config, "read", lambda path: Seen(data, (), {}, str(path)))
-        config.load("g.toml", {})
+        policies_of(config.load("g.toml", {}))
     return sorted(found, key=str)
 
 
@@ -377,7 +378,7 @@ def test_every_number_of_the_file_is_checked(monkeypatch, tmp_path):
             table[name] = given
             monkeypatch.setattr(config, "read", lambda path, data=data: toml.Table(data, (), {}, str(path)))
             with pytest.raises(InvalidInput, match=rf"\b{name} (is|has) "):
-                config.load("g.toml", {})
+                policies_of(config.load("g.toml", {}))
 
 
 @pytest.mark.parametrize("text", ["x = " + "[" * 100_000, "x = " + "9" * 5000, "x = 1\nx = 2", "\xff"])

@@ -370,13 +370,13 @@ def test_large_bodies_are_read_aside(running, monkeypatch):
     """In a thread of their own, one at a time, both to be read and to be written; small ones at once."""
     import threading
 
-    from budgeteer.gateway import proxy
+    from budgeteer.gateway import booking, proxy
 
     seen = []
-    ask, preparing = proxy.Ask, proxy.prepare
+    ask, preparing = proxy.Ask, booking.prepare
     monkeypatch.setattr(proxy, "Ask", lambda *args: seen.append(threading.current_thread().name) or ask(*args))
     monkeypatch.setattr(
-        proxy, "prepare", lambda *args: seen.append(threading.current_thread().name) or preparing(*args)
+        booking, "prepare", lambda *args: seen.append(threading.current_thread().name) or preparing(*args)
     )
     for size in (10, 70_000):
         body = {"model": "echo", "messages": [{"role": "user", "content": "a" * size}], "max_tokens": 2, "user": "u"}

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import importlib
+import sys
+
 import pytest
 
 for needed in ("aiohttp", "orjson", "prometheus_client", "starlette", "uvicorn"):
     pytest.importorskip(needed)
 
+import theirs  # noqa: E402
 from budgeteer.core.errors import InvalidInput  # noqa: E402
+from budgeteer.gateway.app import Gateway, policies_of  # noqa: E402
 from budgeteer.gateway.config import load  # noqa: E402
 from gateway_fixture import Running, toml  # noqa: E402
 from upstream import Upstream, echo, error, hang, hang_up  # noqa: E402
@@ -80,7 +85,7 @@ def test_downgrade_acts_at_its_threshold(tmp_path, upstream):
             for _ in range(3):  # 57 each
                 call(running, key, ask(model="long"))
                 running.settled()
-            running.gateway.proxy._room.clear()
+            running.gateway.proxy.booking._remaining.clear()
             status, found, _ = call(running, key, ask(max_tokens=9))
             assert (status, found, upstream.requests[-1][1]["model"]) == (200, did, served)
         of_a = [one["model"] for one in running.settled() if one["path"].startswith("a/")]
@@ -98,7 +103,7 @@ def test_a_cheaper_model_that_makes_less_lowers_the_cap(tmp_path, upstream):
         for _ in range(3):  # 57 each
             assert call(running, key, ask(model="long"))[:2] == (200, None)
             running.settled()
-        running.gateway.proxy._room.clear()
+        running.gateway.proxy.booking._remaining.clear()
         status, did, found = call(running, key, ask(model="long"))
         assert (status, did, found["usage"]["completion_tokens"]) == (200, "downgrade=cheap,cap=3", 3)
         status, did, found = call(running, key, ask(model="long", max_tokens=51))
@@ -120,7 +125,7 @@ def test_a_schedule_shortens_answers_and_lowers_effort(tmp_path, upstream):
         for _ in range(2):
             call(running, key, ask(model="long"))
             running.settled()
-        running.gateway.proxy._room.clear()
+        running.gateway.proxy.booking._remaining.clear()
         status, did, found = call(running, key, body)
         assert (status, did, found["usage"]["completion_tokens"]) == (200, "max_tokens=4,effort=low", 4)
         assert upstream.requests[-1][1]["reasoning_effort"] == "low"
@@ -215,7 +220,7 @@ def test_pace_makes_answers_shorter_while_spending_is_ahead_of_the_clock(tmp_pat
         assert did[-1] == "pace=0.25"
         lengths = [body["max_tokens"] for _, body in upstream.requests[-12:]]
         assert set(lengths) == {200, 50}
-        (track,) = running.gateway.config.policies["pace"].tracks.values()
+        (track,) = dict(running.gateway.proxy.policies)["pace"].tracks.values()
         assert track.state.price[0] > 0
         assert track.mean[0] > track.mean[1]
         spent = sum(one["units"]["all"] for one in running.settled())
@@ -236,7 +241,7 @@ def test_who_is_refused_again_and_again_does_not_use_up_what_is_paced_for_all(tm
             for _ in range(60):
                 assert call(running, poor, ask(model="long", max_tokens=200))[0] == 402
                 assert call(running, rich, ask(model="full", max_tokens=200))[0] == 503
-            (track,) = running.gateway.config.policies["pace"].tracks.values()
+            (track,) = dict(running.gateway.proxy.policies)["pace"].tracks.values()
             assert (track.state.left, track.state.price[0]) == ((4000,), pytest.approx(0))
             assert track.mean == [100, 25]  # nothing ran, so nothing is known of what calls use
             assert call(running, rich, ask(model="long", max_tokens=200))[:2] == (200, None)
@@ -252,7 +257,7 @@ class Witness:
     def __init__(self, fails=False):
         self.seen, self.told, self.fails = [], [], fails
 
-    async def before(self, ask, proxy):
+    async def before(self, ask, serving):
         self.seen.append(ask)
 
     def after(self, ask, content, live):
@@ -324,6 +329,89 @@ def test_policies_are_told_once_of_every_request_that_they_saw_whatever_became_o
 def test_policies_that_cannot_be(tmp_path, extra, what):
     (tmp_path / "g.toml").write_text(toml([("one", "http://127.0.0.1:9", ["m"], "")], extra=extra))
     with pytest.raises(InvalidInput) as error:
-        load(tmp_path / "g.toml", {})
+        policies_of(load(tmp_path / "g.toml", {}))
     assert what in str(error.value)
     assert "line 1" in str(error.value)
+
+
+THEIRS = """
+from budgeteer.core.method import Method
+from budgeteer.gateway.refusal import Refused
+
+
+class Quiet:
+    def __init__(self, most):
+        self.most, self.seen = most, 0
+
+    async def before(self, ask, serving):
+        self.seen += 1
+        if self.seen > self.most:
+            raise Refused(429, "too_loud", f"more than {self.most} requests came")
+        ask.notes.append(f"quiet={self.seen}")
+
+    def after(self, ask, content, live):
+        pass
+
+
+def quiet(options):
+    return Quiet(options.whole("most", least=1))
+
+
+def none(options):
+    return 7
+
+
+QUIET = Method("quiet", "policy", "policy_of_a_test:quiet", "so many requests and no more")
+NONE = Method("nothing", "policy", "policy_of_a_test:none", "makes something else")
+"""
+
+
+@pytest.fixture
+def another_package(tmp_path, monkeypatch):
+    """A package of somebody else with two policies, installed."""
+    folder = theirs.install(tmp_path / "site", quiet="policy_of_a_test:QUIET", nothing="policy_of_a_test:NONE")
+    (folder / "policy_of_a_test.py").write_text(THEIRS)
+    monkeypatch.syspath_prepend(str(folder))
+    importlib.invalidate_caches()
+    yield
+    sys.modules.pop("policy_of_a_test", None)
+    sys.modules.pop("theirs_of_a_test", None)
+
+
+def test_a_policy_of_another_package_is_named_in_the_file(tmp_path, upstream, another_package):
+    with policy(tmp_path, upstream, "[policies.quiet]\nmost = 2") as running:
+        key = running.key()
+        assert [call(running, key, ask())[:2] for _ in range(3)] == [(200, "quiet=1"), (200, "quiet=2"), (429, None)]
+        assert [one["policy"] for one in running.settled(3)] == ["quiet=1", "quiet=2", ""]
+
+
+@pytest.mark.parametrize(
+    ("extra", "what"),
+    [
+        ("[policies.quiet]\nmost = 0", "policies.quiet.most is 0; give a whole number from 1"),
+        ("[policies.quiet]\nmost = 1\nleast = 1", "policies.quiet.least is unknown"),
+        ("[policies.nothing]", "policies.nothing cannot be used: policy_of_a_test:none makes a int; return a Policy"),
+        (
+            "[policies.quite]",
+            "policies.quite is no policy; known: cache, loop, downgrade, schedule, pace, overflow, tight",
+        ),
+    ],
+)
+def test_what_is_wrong_with_it_is_named_with_its_line(tmp_path, another_package, extra, what):
+    test_policies_that_cannot_be(tmp_path, extra, what)
+
+
+def test_a_policy_that_cannot_be_leaves_no_ledger_behind(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    text = toml([("one", "http://127.0.0.1:9", ["m"], "")], ledger="l.db", extra="[policies.tighten]\nleast = 0")
+    (tmp_path / "g.toml").write_text(text)
+    with pytest.raises(InvalidInput, match=r"policies\.tighten\.least is 0"):
+        Gateway(load("g.toml", {}))
+    assert [path.name for path in tmp_path.iterdir()] == ["g.toml"]
+
+
+def test_gateways_of_one_configuration_share_no_policy(tmp_path):
+    (tmp_path / "g.toml").write_text(toml([("one", "http://127.0.0.1:9", ["m"], "")], extra="[policies.cache]"))
+    config = load(tmp_path / "g.toml", {})
+    one, two = policies_of(config)["cache"], policies_of(config)["cache"]
+    assert one is not two

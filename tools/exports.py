@@ -17,6 +17,7 @@ from budgeteer.core.methods import METHODS  # noqa: E402
 
 PACKAGES = (
     "allocate",
+    "gateway.policies",
     "joint",
     "online",
     "rl.advantage",

@@ -23,6 +23,7 @@ PARTS: dict[str, str] = {
     "reward": "makes what advantages are made of from the verifier's score and more",
     "weight": "says how much each token of a rollout weighs in the loss",
     "recipe": "spends a training step's tokens and learns from them",
+    "policy": "saves tokens of the gateway's requests",
 }
 """Part -> what a method of it does."""
 

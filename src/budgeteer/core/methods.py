@@ -66,6 +66,7 @@ BENCH_OVERFLOW = _paper("BenchOverflow")
 
 _A, _O, _J = partial(_path, "allocate"), partial(_path, "online"), partial(_path, "joint")
 _R, _RW, _W = partial(_path, "rl.recipes"), partial(_path, "rl.reward"), partial(_path, "rl.weight")
+_P = partial(_path, "gateway.policies")
 _S, _T, _V = partial(_path, "steer"), partial(_path, "strategies"), partial(_path, "verify")
 
 METHODS: tuple[Method, ...] = (
@@ -513,5 +514,13 @@ METHODS: tuple[Method, ...] = (
         "duet's control: its stopping, but uniform groups",
     ),
     Method("uniform-answer-stop", "recipe", _R("uniform_answer_stop"), "GRPO whose rows end once answered"),
+    # policy
+    Method("cache", "policy", _P("cache"), "answers an equal request from memory"),
+    Method("loop", "policy", _P("loop"), "stops an agent that asks the same again and again"),
+    Method("downgrade", "policy", _P("downgrade"), "a cheaper model when a budget runs low"),
+    Method("schedule", "policy", _P("schedule"), "shorter answers and less effort, by the spent share"),
+    Method("pace", "policy", _P("pace"), "a window's limit over the requests that come", DUAL_MIRROR_DESCENT),
+    Method("overflow", "policy", _P("overflow"), "against answers that run on until their cap", BENCH_OVERFLOW),
+    Method("tighten", "policy", _P("tighten"), "lowers caps to what the budget still covers"),
 )
 # fmt: on

@@ -9,16 +9,18 @@ import logging
 from collections.abc import Sequence
 from typing import Any
 
-from budgeteer.core.errors import BudgeteerError, LedgerUnavailable, MissingExtra
+from budgeteer.core import registry
+from budgeteer.core.errors import BudgeteerError, LedgerUnavailable, MissingExtra, UnknownName
 from budgeteer.core.meter import MONEY
 from budgeteer.gateway import live as ends
+from budgeteer.gateway.asgi import Receive, Scope, Send, reply, show_key, token
 from budgeteer.gateway.ask import ROUTES
-from budgeteer.gateway.body import Receive
 from budgeteer.gateway.config import Config
 from budgeteer.gateway.keyring import KeyRing, run
 from budgeteer.gateway.live import Live
 from budgeteer.gateway.metrics import CONTENT_TYPE, Metrics
-from budgeteer.gateway.proxy import Proxy, Scope, Send, _reply, _token, show_key
+from budgeteer.gateway.policies.protocol import Policy
+from budgeteer.gateway.proxy import Proxy
 from budgeteer.gateway.records import Records
 from budgeteer.gateway.refusal import Refused
 from budgeteer.gateway.store import Store, connect
@@ -63,6 +65,26 @@ def prices_of(config: Config) -> PriceTable | None:
     return first_of(*tables)
 
 
+def policies_of(config: Config) -> dict[str, Policy]:
+    """The policies of a configuration by name, new ones, in the order of the file.
+
+    Raises:
+        InvalidInput: naming the field, its line and what is wrong with it.
+    """
+    made = {}
+    for name, table in config.policies.items():
+        try:
+            method = registry.get("policy", name)
+        except UnknownName:
+            table.fail(None, f"is no policy; known: {', '.join(registry.of('policy'))}")
+        policy = registry.load(method)(table)
+        if not (callable(getattr(policy, "before", None)) and callable(getattr(policy, "after", None))):
+            table.fail(None, f"cannot be used: {method.path} makes a {type(policy).__name__}; return a Policy")
+        table.done()
+        made[name] = policy
+    return made
+
+
 class Gateway:
     """A gateway: an ASGI application.
 
@@ -73,6 +95,7 @@ class Gateway:
 
     def __init__(self, config: Config, ledger: Ledger | None = None, store: Store | None = None) -> None:
         self.config = config
+        policies = policies_of(config)  # before a ledger is made: what is wrong in the file leaves nothing behind
         self.ledger = ledger_of(config.ledger) if ledger is None else ledger
         self.store = connect(config.ledger, config.keep) if store is None else store
         self.keys = KeyRing(self.store)
@@ -85,7 +108,7 @@ class Gateway:
         self.metrics = Metrics(lambda: len(self.proxy.live), lambda name: name in self.proxy.upstreams.names)
         self.records = Records(self.store, self.metrics, config.log)
         self.proxy = Proxy(
-            config, self.ledger, self.keys, metering, self.records.take, self.metrics.turned_away, config.policies,
+            config, self.ledger, self.keys, metering, self.records.take, self.metrics.turned_away, policies,
             incoming,
         )  # fmt: skip
         self._others = Starlette(routes=self._routes(), exception_handlers={BudgeteerError: _failed})
@@ -109,7 +132,7 @@ class Gateway:
         headers = dict(scope["headers"])
         dialect = "anthropic" if b"anthropic-version" in headers else "openai"
         try:
-            key = await self.keys.find(_token(headers), wall_clock())
+            key = await self.keys.find(token(headers), wall_clock())
             show_key(scope)
             path, names = scope["path"], self.proxy.upstreams.names
             found = [_model(name) for name in names if key.allows(name) or key.allows(names[name])]
@@ -125,13 +148,13 @@ class Gateway:
                 served = ", ".join(sorted(_POSTS))
                 raise Refused(404, "not_metered", f"{path} is not served here, since nothing meters it; {served} are")
             body = JSONResponse(answer).body
-            await _reply(send, 200, bytes(body), [(b"content-type", b"application/json")])
+            await reply(send, 200, bytes(body), [(b"content-type", b"application/json")])
         except BudgeteerError as error:
             refused = error if isinstance(error, Refused) else _unavailable(error)
             if refused.status in (401, 503):
                 self.metrics.turned_away(refused.code)
             more = [(b"content-type", b"application/json"), *refused.headers]
-            await _reply(send, refused.status, refused.body(dialect), more)
+            await reply(send, refused.status, refused.body(dialect), more)
 
     def _routes(self) -> Sequence[BaseRoute]:
         from budgeteer.gateway import admin, dashboard
@@ -165,7 +188,7 @@ class Gateway:
             Refused.
         """
         expected = self.config.server.admin_key
-        given = _token(dict(request.scope["headers"]))
+        given = token(dict(request.scope["headers"]))
         if not expected:
             raise Refused(403, "admin_off", "no admin key is set, so this is off; set the variable of admin_key_env")
         if not hmac.compare_digest(given.encode(), expected.encode()):

@@ -2,15 +2,39 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter
-from collections.abc import Awaitable, Callable, Mapping, MutableMapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, TypeVar
 
+from budgeteer.gateway.asgi import Receive
 from budgeteer.gateway.refusal import Refused
 
-Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+T = TypeVar("T")
 _AT_ONCE = 20
 """So many bodies of the largest size may be held before they are looked at, half of them of one key."""
+
+LARGE = 65_536
+"""Bytes of a body from which on it is read in a thread, so that others are served meanwhile; one at a time, since they
+would take turns at Python's lock."""
+
+
+class Aside:
+    """The thread for work over large bodies."""
+
+    def __init__(self) -> None:
+        self._thread = ThreadPoolExecutor(1, "budgeteer-bodies")
+
+    async def do(self, size: int, work: Callable[..., T], *args: Any) -> T:
+        """Do some work over so many bytes: at once if they are few, else in the thread."""
+        if size < LARGE:
+            return work(*args)
+        return await asyncio.get_running_loop().run_in_executor(self._thread, work, *args)
+
+    def close(self) -> None:
+        """Begin nothing more."""
+        self._thread.shutdown(wait=False, cancel_futures=True)
 
 
 class Room:

@@ -166,7 +166,7 @@ class Config:
         keep: records kept.
         price_files, shipped_prices: where prices are from.
         scopes: path -> limits of that account.
-        policies: name -> its policy, in the order of the file.
+        policies: name -> its table, in the order of the file; the application makes the policies of them.
         log: whether a JSON line is written per request; prompts: whether it has what was asked and answered; otel:
             whether OpenTelemetry is.
     """
@@ -181,7 +181,7 @@ class Config:
     scopes: Mapping[str, tuple[Limit, ...]]
     defaults: Defaults
     upstreams: tuple[Upstream, ...]
-    policies: Mapping[str, Any]
+    policies: Mapping[str, Table]
     log: bool
     prompts: bool
     otel: bool
@@ -241,7 +241,7 @@ def load(path: str | Path, environment: Mapping[str, str] | None = None) -> Conf
     names = [one.name for one in upstreams]
     if twice := {name for name in names if names.count(name) > 1}:
         top.fail("upstreams", f"has {', '.join(sorted(twice))} twice; give each upstream a name of its own")
-    policies = _policies(top.table("policies"))
+    policies = dict(top.table("policies").named())
     logging = top.table("logging")
     log, otel = logging.flag("json", True), logging.flag("opentelemetry", False)
     prompts = logging.flag("prompts", False)
@@ -380,16 +380,4 @@ def _model(table: Table, dialect: str, cap: str, fields: frozenset[str], media: 
     upstream, price = table.text("upstream", name), table.text("price", name)
     found = Model(name, table.texts("aliases"), upstream, price, bounds, cap, fields, media)
     table.done()
-    return found
-
-
-def _policies(table: Table) -> dict[str, Any]:
-    from budgeteer.gateway.policies import POLICIES, policy
-
-    found = {}
-    for name, one in table.named():
-        if name not in POLICIES:
-            one.fail(None, f"is no policy; known: {', '.join(POLICIES)}")
-        found[name] = policy(name, one)
-        one.done()
     return found

@@ -12,8 +12,8 @@ from collections.abc import Callable
 from typing import Any, NoReturn
 
 from budgeteer.core.errors import MissingExtra
+from budgeteer.gateway.asgi import SHOW_KEY
 from budgeteer.gateway.config import Server
-from budgeteer.gateway.proxy import SHOW_KEY
 
 try:
     import httptools

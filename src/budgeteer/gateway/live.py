@@ -7,8 +7,10 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
+import orjson
+
 from budgeteer.core.usage import Usage
-from budgeteer.metering.reading import Reading
+from budgeteer.metering.reading import Reading, text_of
 
 OK, CUT, LEFT, FAILED, REFUSED, CACHED = "ok", "cut", "left", "failed", "refused", "cached"
 """How a request ended: whole; a stream cut short by the upstream; the client went away; no answer; not let through;
@@ -87,6 +89,29 @@ class Live:
             self.units[kind] = self.units.get(kind, 0) + units
             self.reserved[kind] = self.reserved.get(kind, 0) + reserved[kind]
         self.estimated |= estimated
+
+    def log_answer(self, content: bytes) -> None:
+        """Keep an answer's texts, of each choice, for the log if it is to have them; a stream's are in its reading."""
+        if self.said is None:
+            return
+        try:
+            body = orjson.loads(content or b"null")
+        except ValueError:
+            return
+        if isinstance(body, dict):
+            choices = body.get("choices") or body.get("output") or body.get("content")
+            self.said["answer"] = [text_of(one) for one in choices] if isinstance(choices, list) else []
+        elif self.reading is not None:
+            self.said["answer"] = ["".join(pieces) for pieces in self.reading.text.values()]
+
+    def headers(self) -> list[tuple[bytes, bytes]]:
+        """What the headers of its answer say of it."""
+        found = [(b"x-request-id", self.id.encode())]
+        if self.upstream:
+            found.append((b"x-budgeteer-upstream", self.upstream.encode()))
+        if self.policy:
+            found.append((b"x-budgeteer-policy", self.policy.encode()))
+        return found
 
     def record(self) -> dict[str, Any]:
         """As it is kept; see docs/gateway.md."""

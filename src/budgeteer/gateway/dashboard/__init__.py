@@ -13,11 +13,11 @@ from starlette.responses import RedirectResponse, Response
 from starlette.routing import BaseRoute, Route
 
 from budgeteer.core.errors import BudgeteerError, LedgerUnavailable
+from budgeteer.gateway.asgi import show_key
 from budgeteer.gateway.dashboard import session
 from budgeteer.gateway.dashboard.api import Api, Trouble
 from budgeteer.gateway.dashboard.html import asset
 from budgeteer.gateway.dashboard.pages import Pages
-from budgeteer.gateway.proxy import show_key
 
 if TYPE_CHECKING:
     from budgeteer.gateway.app import Gateway

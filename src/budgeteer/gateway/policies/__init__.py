@@ -1,47 +1,48 @@
 """Policies that save tokens, one a file; each shows in the header ``x-budgeteer-policy`` when it acts.
 
-A policy sees a request before it is bounded and reserved, and may change it (``ask.set``, ``ask.model``, ``ask.lower``,
-``ask.tightens``), answer it, or refuse it; what it did it adds to ``ask.notes``. They act in the order of the file.
+A policy is a function of its table of the gateway's file, ``[policies.NAME]``, that returns a :class:`Policy`.
 """
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Protocol
+# Written by tools/exports.py.
+from typing import TYPE_CHECKING
 
-from budgeteer.gateway.toml import Table
+from budgeteer.core.lazy import lazy
 
 if TYPE_CHECKING:
-    from budgeteer.gateway.ask import Ask
-    from budgeteer.gateway.live import Live
-    from budgeteer.gateway.proxy import Proxy
+    from budgeteer.gateway.policies._cache import cache
+    from budgeteer.gateway.policies._downgrade import downgrade
+    from budgeteer.gateway.policies._loop import loop
+    from budgeteer.gateway.policies._overflow import overflow
+    from budgeteer.gateway.policies._pace import pace
+    from budgeteer.gateway.policies._schedule import schedule
+    from budgeteer.gateway.policies._tighten import tighten
+    from budgeteer.gateway.policies.protocol import Policy, Serving
 
-POLICIES: dict[str, str] = {
-    name.replace("_", "-"): f"budgeteer.gateway.policies.{name}"
-    for name in ("cache", "loop", "downgrade", "schedule", "pace", "overflow", "tighten")
-}
-"""Name -> module with ``configure(table) -> policy``."""
+__all__ = [
+    "Policy",
+    "Serving",
+    "cache",
+    "downgrade",
+    "loop",
+    "overflow",
+    "pace",
+    "schedule",
+    "tighten",
+]
 
-
-class Policy(Protocol):
-    """One policy of one gateway; it may keep state."""
-
-    async def before(self, ask: Ask, proxy: Proxy) -> bytes | None:
-        """Look at a request. What is returned is its answer; None lets it go on.
-
-        Raises:
-            Refused: it does not.
-        """
-
-    def after(self, ask: Ask, content: bytes | None, live: Live) -> None:
-        """Look at its end, once for every request that ``before`` saw, also if one of the policies ended it.
-
-        ``content`` is a whole answer of an upstream that was not streamed, b"" if it was, None if there is none;
-        ``live.units`` is what was charged.
-        """
-
-
-def policy(name: str, table: Table) -> Policy:
-    """The policy of a name, with what its table says."""
-    found: Policy = importlib.import_module(POLICIES[name]).configure(table)
-    return found
+__getattr__ = lazy(
+    __name__,
+    {
+        "Policy": "protocol",
+        "Serving": "protocol",
+        "cache": "_cache",
+        "downgrade": "_downgrade",
+        "loop": "_loop",
+        "overflow": "_overflow",
+        "pace": "_pace",
+        "schedule": "_schedule",
+        "tighten": "_tighten",
+    },
+)

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 from budgeteer.gateway.ask import Ask
 from budgeteer.gateway.live import Live
-from budgeteer.gateway.proxy import Proxy
+from budgeteer.gateway.policies.protocol import Serving
 from budgeteer.gateway.toml import Table
 
 
@@ -26,12 +26,11 @@ class Downgrade:
     above: float
     models: Mapping[str, str]
 
-    async def before(self, ask: Ask, proxy: Proxy) -> None:
-        names = proxy.upstreams.names
-        cheaper = self.models.get(names.get(ask.model, ask.model))
-        if cheaper is None or not (ask.key.allows(cheaper) and proxy.upstreams.serving(ask.dialect, cheaper)):
+    async def before(self, ask: Ask, serving: Serving) -> None:
+        cheaper = self.models.get(serving.name_of(ask.model))
+        if cheaper is None or not serving.serves(ask, cheaper):
             return
-        if await proxy.spent(ask) >= self.above:
+        if await serving.spent(ask) >= self.above:
             ask.model = cheaper
             ask.notes.append(f"downgrade={cheaper}")
 
@@ -39,8 +38,8 @@ class Downgrade:
         """Nothing to learn."""
 
 
-def configure(table: Table) -> Downgrade:
-    """Of its table."""
+def downgrade(table: Table) -> Downgrade:
+    """The policy that ``[policies.downgrade]`` describes."""
     models = table.table("models")
     found = {name: models.text(name) for name in models.data}
     if not found:

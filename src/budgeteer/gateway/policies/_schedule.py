@@ -17,7 +17,7 @@ from budgeteer.core.schedule import piecewise
 from budgeteer.gateway.ask import EFFORTS as EFFORTS_AT
 from budgeteer.gateway.ask import Ask
 from budgeteer.gateway.live import Live
-from budgeteer.gateway.proxy import Proxy
+from budgeteer.gateway.policies.protocol import Serving
 from budgeteer.gateway.toml import Table
 
 EFFORTS = ("none", "minimal", "low", "medium", "high", "xhigh", "max")
@@ -30,8 +30,8 @@ class Scheduled:
     max_tokens: Callable[[float], float] | None
     effort: Callable[[float], Any] | None
 
-    async def before(self, ask: Ask, proxy: Proxy) -> None:
-        spent = await proxy.spent(ask)
+    async def before(self, ask: Ask, serving: Serving) -> None:
+        spent = await serving.spent(ask)
         if self.max_tokens is not None:
             cap = int(self.max_tokens(spent))
             ask.lower(cap)
@@ -56,8 +56,8 @@ class Scheduled:
         """Nothing to learn."""
 
 
-def configure(table: Table) -> Scheduled:
-    """Of its table."""
+def schedule(table: Table) -> Scheduled:
+    """The policy that ``[policies.schedule]`` describes."""
     tokens, efforts = table.pieces("max_tokens", int), table.pieces("effort", str)
     if not tokens and not efforts:
         table.fail(None, "has neither max_tokens nor effort; give one")

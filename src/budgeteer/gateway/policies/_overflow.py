@@ -20,7 +20,7 @@ from typing import Any
 
 from budgeteer.gateway.ask import Ask
 from budgeteer.gateway.live import Live
-from budgeteer.gateway.proxy import Proxy
+from budgeteer.gateway.policies.protocol import Serving
 from budgeteer.gateway.toml import Table
 
 REMINDER = "Be concise: answer only what is asked, without repetition, and stop when it is answered."
@@ -42,7 +42,7 @@ class Overflow:
         seen = self.seen.get((ask.key.id, ask.model))
         return sum(seen) / len(seen) if seen is not None and len(seen) == self.window else 0.0
 
-    async def before(self, ask: Ask, proxy: Proxy) -> None:
+    async def before(self, ask: Ask, serving: Serving) -> None:
         if ask.operation == "embeddings" or self.rate(ask) < self.share:
             return
         ask.lower(self.cap)
@@ -77,8 +77,8 @@ def reminded(ask: Ask) -> None:
     ask.added += 2 * len(REMINDER)
 
 
-def configure(table: Table) -> Overflow:
-    """Of its table."""
+def overflow(table: Table) -> Overflow:
+    """The policy that ``[policies.overflow]`` describes."""
     return Overflow(
         table.whole("window", 20, least=1), table.number("share", 0.5, 0.01, 1.0), table.whole("cap", 1024, least=1),
         table.flag("remind", True),

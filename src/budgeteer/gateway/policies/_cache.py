@@ -24,7 +24,7 @@ import orjson
 
 from budgeteer.gateway.ask import Ask
 from budgeteer.gateway.live import Live
-from budgeteer.gateway.proxy import Proxy
+from budgeteer.gateway.policies.protocol import Serving
 from budgeteer.gateway.toml import Table
 
 
@@ -47,7 +47,7 @@ class Cache:
             return None
         return digest(ask, ask.user)
 
-    async def before(self, ask: Ask, proxy: Proxy) -> bytes | None:
+    async def before(self, ask: Ask, serving: Serving) -> bytes | None:
         name = self.name(ask)
         found = None if name is None else self.held.get(name)
         if name is None or found is None:
@@ -81,8 +81,8 @@ def digest(ask: Ask, *who: str) -> str:
     return hashlib.sha256(orjson.dumps(told)).hexdigest()
 
 
-def configure(table: Table) -> Cache:
-    """Of its table."""
+def cache(table: Table) -> Cache:
+    """The policy that ``[policies.cache]`` describes."""
     return Cache(
         table.whole("entries", 1000, least=1), table.whole("bytes", 50_000_000, least=1000),
         table.number("seconds", 3600), table.flag("sampled", False),

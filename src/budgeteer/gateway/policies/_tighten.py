@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from budgeteer.gateway.ask import Ask
 from budgeteer.gateway.live import Live
-from budgeteer.gateway.proxy import Proxy
+from budgeteer.gateway.policies.protocol import Serving
 from budgeteer.gateway.toml import Table
 
 
@@ -22,13 +22,13 @@ class Tighten:
 
     least: int
 
-    async def before(self, ask: Ask, proxy: Proxy) -> None:
+    async def before(self, ask: Ask, serving: Serving) -> None:
         ask.tightens = self.least
 
     def after(self, ask: Ask, content: bytes | None, live: Live) -> None:
         """Nothing to learn."""
 
 
-def configure(table: Table) -> Tighten:
-    """Of its table."""
+def tighten(table: Table) -> Tighten:
+    """The policy that ``[policies.tighten]`` describes."""
     return Tighten(table.whole("least", 64, least=1))

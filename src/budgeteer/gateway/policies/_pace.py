@@ -25,7 +25,7 @@ from typing import Any
 from budgeteer.core.online import Online
 from budgeteer.gateway.ask import Ask
 from budgeteer.gateway.live import Live
-from budgeteer.gateway.proxy import Proxy
+from budgeteer.gateway.policies.protocol import Serving
 from budgeteer.gateway.toml import Table
 from budgeteer.ledger.limit import bucket, start
 from budgeteer.online import dual_descent
@@ -79,7 +79,7 @@ class Pace:
     def _seconds(self, index: int) -> float:
         return (start(self.window, index + 1) - start(self.window, index)) / 1000
 
-    async def before(self, ask: Ask, proxy: Proxy) -> None:
+    async def before(self, ask: Ask, serving: Serving) -> None:
         now = time.time_ns() // 1_000_000
         found = self.track(ask, now)
         if found is None or ask.operation == "embeddings":
@@ -94,7 +94,7 @@ class Pace:
         ask.memo["pace"] = (path, option, planned)
         if self.shares[option] < 1:
             largest = min(
-                [model.bounds.max_output or 1 for _, model in proxy.candidates(ask)]
+                [model.bounds.max_output or 1 for model in serving.models(ask)]
                 + [cap for cap in (ask.key.max_output, ask.cap) if cap is not None]
             )
             given = [ask.body[name] for name in ("max_completion_tokens", "max_tokens", "max_output_tokens")
@@ -114,8 +114,8 @@ class Pace:
                 track.mean[option] += _MEMORY * (used - track.mean[option])
 
 
-def configure(table: Table) -> Pace:
-    """Of its table."""
+def pace(table: Table) -> Pace:
+    """The policy that ``[policies.pace]`` describes."""
     shares = table.numbers("shares", (1.0, 0.5, 0.25))
     if not shares or not all(0 < one <= 1 for one in shares) or sorted(shares, reverse=True) != list(shares):
         table.fail("shares", f"is {list(shares)}; give shares of the cap, from 1 downwards")

@@ -20,8 +20,8 @@ import orjson
 
 from budgeteer.gateway.ask import Ask
 from budgeteer.gateway.live import Live
-from budgeteer.gateway.policies.cache import digest
-from budgeteer.gateway.proxy import Proxy
+from budgeteer.gateway.policies._cache import digest
+from budgeteer.gateway.policies.protocol import Serving
 from budgeteer.gateway.refusal import Refused
 from budgeteer.gateway.toml import Table
 
@@ -37,7 +37,7 @@ class Loop:
     seconds: float
     seen: OrderedDict[str, deque[float]] = field(default_factory=OrderedDict)
 
-    async def before(self, ask: Ask, proxy: Proxy) -> None:
+    async def before(self, ask: Ask, serving: Serving) -> None:
         if ask.operation == "embeddings":
             return
         name, now = digest(ask, ask.user, ask.session), time.monotonic()
@@ -90,6 +90,6 @@ def _list(value: Any) -> list[Any]:
     return value if isinstance(value, list) else []
 
 
-def configure(table: Table) -> Loop:
-    """Of its table."""
+def loop(table: Table) -> Loop:
+    """The policy that ``[policies.loop]`` describes."""
     return Loop(table.whole("times", 5, least=2), table.number("seconds", 600, least=1))

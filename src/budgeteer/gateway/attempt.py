@@ -1,0 +1,249 @@
+"""One try at an upstream: what it answers goes to the client, whole or as a stream, and is booked."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import aiohttp
+import orjson
+
+from budgeteer.core.errors import InvalidInput
+from budgeteer.gateway import live as ends
+from budgeteer.gateway.asgi import Send, reply
+from budgeteer.gateway.ask import Ask, Prepared
+from budgeteer.gateway.booking import Hold
+from budgeteer.gateway.config import Server
+from budgeteer.gateway.live import Live
+from budgeteer.gateway.refusal import Refused
+from budgeteer.gateway.upstream import NEVER_SENT, Backend, Upstreams
+from budgeteer.metering.call import CUT, NOT_RUN, REJECTED, UNKNOWN, Answer, outcome_of_status
+from budgeteer.metering.call import OK as WHOLE
+from budgeteer.metering.reading import Events
+
+_LOG = logging.getLogger(__name__)
+_PASSED_DOWN = ("content-type", "openai-processing-ms", "openai-version")
+Failed = tuple[Refused, bool]
+"""What to say if no other upstream answers, and whether this one may have run the request."""
+
+
+@dataclass(slots=True)
+class Attempt:
+    """One attempt of a request.
+
+    Attributes:
+        server: time-outs of clients.
+        upstreams: whose connections are used.
+        ask, live: the request.
+        backend: the upstream that is tried.
+        prepared: what is sent to it.
+        hold: what is reserved for it; it is finished here once the upstream's answer, or its failure, is known.
+        send: to the client.
+        drain: begins to read on for a client that has left.
+    """
+
+    server: Server
+    upstreams: Upstreams
+    ask: Ask
+    live: Live
+    backend: Backend
+    prepared: Prepared
+    hold: Hold
+    send: Send
+    drain: Callable[[], None]
+
+    async def run(self, up: dict[str, str]) -> Failed | None:
+        """Call the upstream, with these headers more; None if the client was answered."""
+        ask, live, backend, prepared, send = self.ask, self.live, self.backend, self.prepared, self.send
+        config = backend.config
+        live.why, live.deadline = "", time.monotonic() + config.connect_seconds + config.first_byte_seconds
+        response: aiohttp.ClientResponse | None = None
+        events = Events(prepared.reading, False)
+        ended = passing = False
+        try:
+            async with asyncio.timeout(None) as live.guard:
+                if live.left:
+                    self.drain()
+                response = await self.upstreams.post(backend, ask.route, prepared.content, up)
+                status = response.status
+                live.deadline = time.monotonic() + config.idle_seconds
+                if status >= 300:
+                    said = await response.read()
+                    ended = True
+                    live.guard = None
+                    return await self._error(status, said, response.headers)
+                headers = live.headers()
+                for name in _PASSED_DOWN:
+                    if name in response.headers:
+                        headers.append((name.encode(), response.headers[name].encode("latin-1")))
+                live.reading = prepared.reading
+                if prepared.reading.is_stream(response.headers.get("content-type", "")):
+                    events.streamed = passing = True
+                    await self._pass_on(response, events, headers)
+                    ended = True
+                else:
+                    content = await response.read()
+                    ended = True
+                    backend.answered()
+                    live.sending, live.deadline = True, time.monotonic() + self.server.send_seconds
+                    await self._hand_over(status, content, headers)
+                live.guard = None
+        except (aiohttp.ClientError, TimeoutError, OSError, InvalidInput) as error:
+            live.guard = None
+            if not live.whole:
+                return await self._broken(events, error)
+        finally:
+            live.deadline, live.guard, live.sending = float("inf"), None, False
+            if response is not None:
+                if ended:
+                    response.release()
+                else:
+                    response.close()
+        if passing:
+            backend.answered()
+            answer = events.answer(200, True)
+            self._end(answer, 200, b"" if events.streamed else events.rest)
+            if answer.outcome == CUT and not live.left:
+                await send(
+                    {
+                        "type": "http.response.body",
+                        "body": _cut("the upstream ended the stream early").event(ask.operation),
+                    }
+                )
+            else:
+                await send({"type": "http.response.body", "body": b""})
+        return None
+
+    async def _hand_over(self, status: int, content: bytes, headers: list[tuple[bytes, bytes]]) -> None:
+        """Send a whole answer and book it: at once after it, or while a slow client takes it."""
+
+        def book() -> None:
+            if not self.live.finished:
+                self._end(self.prepared.reading.answer(status, content), status, content)
+
+        self.live.answering = True
+        booking = asyncio.get_running_loop().call_soon(book)
+        try:
+            await reply(self.send, status, content, headers)
+        finally:
+            booking.cancel()
+            book()
+
+    def _end(self, answer: Answer, status: int, content: bytes) -> None:
+        """Book an answer."""
+        live = self.live
+        live.status, live.finished = status, True
+        live.outcome = ends.LEFT if live.left else ends.OK if answer.outcome == WHOLE else ends.CUT
+        if live.outcome != ends.OK:
+            live.reason = live.why or ("client left" if live.left else "the upstream ended the stream early")
+        self.hold.finish(answer)
+        live.log_answer(content)
+        self.ask.answer = content if live.outcome == ends.OK else None
+
+    async def _pass_on(
+        self, response: aiohttp.ClientResponse, events: Events, headers: list[tuple[bytes, bytes]]
+    ) -> None:
+        """A stream's bytes, as they come; of a client that has left, to the end, or up to the first text if that is
+        where the upstream then stops."""
+        live, send, config = self.live, self.send, self.backend.config
+        idle, slow = config.idle_seconds, self.server.send_seconds
+        live.status, live.answering = response.status, True
+        await send({"type": "http.response.start", "status": response.status, "headers": headers})
+        async for piece in response.content.iter_any():
+            passed = events.feed(piece)
+            await self.hold.extend(events.reading.least)
+            if live.first_ms is None:
+                live.first_ms = int((time.monotonic() - live.started) * 1000)
+            if live.left:
+                if config.cancels and events.reading.chunks and not events.reading.done:
+                    live.why = live.why or "client left"
+                    response.close()
+                    return
+            elif passed:
+                live.sending, live.deadline = True, time.monotonic() + slow
+                await send({"type": "http.response.body", "body": passed, "more_body": True})
+                live.sending, live.deadline = False, time.monotonic() + idle
+                live.whole = events.reading.done
+        rest = events.last()
+        if rest and not live.left:
+            await send({"type": "http.response.body", "body": rest, "more_body": True})
+
+    async def _error(self, status: int, said: bytes, headers: Mapping[str, str]) -> Failed | None:
+        """An upstream's error: passed on if the request is to blame, else a reason to try another."""
+        live, backend = self.live, self.backend
+        outcome = REJECTED if status < 400 else outcome_of_status(status)
+        self.hold.finish(Answer(outcome=outcome))
+        wait = _wait(headers)
+        if outcome == UNKNOWN:
+            backend.failed()
+            return Refused(502 if status != 504 else 504, "upstream_error", _told(backend, status, said)), True
+        if status in NOT_RUN:
+            backend.failed(wait)
+            code = "upstream_limited" if status == 429 else "upstream_overloaded"
+            return Refused(
+                429 if status == 429 else 503, code, _told(backend, status, said), max(1, round(wait or 1))
+            ), False
+        if status < 400 or status in (401, 403):
+            backend.failed()
+            _LOG.error("upstream %s answered %d: check its base_url and key", backend.name, status)
+            return Refused(
+                502, "upstream_refused", f"the upstream {backend.name!r} refused the gateway ({status})"
+            ), False
+        live.outcome, live.status, live.reason = ends.FAILED, status, "upstream_error"
+        shape = [(b"content-type", headers.get("content-type", "application/json").encode("latin-1"))]
+        await reply(self.send, status, said, [*live.headers(), *shape, (b"x-should-retry", b"false")])
+        return None
+
+    async def _broken(self, events: Events, error: BaseException) -> Failed | None:
+        """A connection that failed, a time-out, a client that is too slow or gone."""
+        live, backend = self.live, self.backend
+        why = live.why or f"{type(error).__name__}: {error}"[:200]
+        if live.finished:  # the answer is booked; its client did not take it in time
+            live.outcome, live.reason = ends.LEFT, why
+            return None
+        if live.sending:
+            live.left = True
+        if not live.left:
+            backend.failed()
+        if live.answering:  # a stream
+            live.outcome, live.reason = ends.LEFT if live.left else ends.CUT, why
+            if (live.left or live.why or isinstance(error, InvalidInput)) and not backend.config.cancels:
+                events.reading.hides = True  # broken off here: it generates on, and bills that
+            self.hold.finish(events.answer(200, False))
+            live.log_answer(b"")
+            if not live.left:
+                last = _cut(f"the stream was cut ({why})").event(events.reading.operation)
+                await self.send({"type": "http.response.body", "body": last})
+            return None
+        never = isinstance(error, NEVER_SENT)
+        self.hold.finish(Answer(outcome=REJECTED if never else UNKNOWN))
+        late = isinstance(error, TimeoutError) and not never
+        text = f"the upstream {backend.name!r} {'did not answer in time' if late else 'could not be reached'}"
+        return Refused(504 if late else 502, "upstream_timeout" if late else "upstream_unreachable", text), not never
+
+
+def _cut(text: str) -> Refused:
+    return Refused(502, "stream_cut", text)
+
+
+def _told(backend: Backend, status: int, said: bytes) -> str:
+    """What an upstream said, in one line."""
+    text: Any = ""
+    try:
+        error = orjson.loads(said)
+        error = error.get("error", error)
+        text = error.get("message", "") if isinstance(error, dict) else error
+    except (ValueError, AttributeError):
+        pass
+    return f"the upstream {backend.name!r} answered {status}" + (f": {str(text)[:300]}" if text else "")
+
+
+def _wait(headers: Mapping[str, str]) -> float | None:
+    try:
+        return max(0.0, float(headers["retry-after"]))
+    except (KeyError, ValueError):
+        return None

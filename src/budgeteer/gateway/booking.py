@@ -1,0 +1,268 @@
+"""What is reserved and settled for a request: one reservation an attempt, booked whatever becomes of it."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import logging
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+from typing import Any
+
+from budgeteer.core.errors import (
+    BudgetExceeded,
+    InvalidInput,
+    LedgerError,
+    LedgerUnavailable,
+    UnknownAccount,
+    UnknownReservation,
+)
+from budgeteer.gateway.accounts import Accounts
+from budgeteer.gateway.ask import Ask, Prepared, prepare
+from budgeteer.gateway.body import Aside
+from budgeteer.gateway.config import PARALLEL, REQUESTS, Config, Model
+from budgeteer.gateway.live import Live
+from budgeteer.ledger import Ledger, MemoryLedger, upkeep
+from budgeteer.ledger.limit import MAX_UNITS
+from budgeteer.ledger.protocol import Command, reserve_command, settle_command
+from budgeteer.metering.call import CUT, REJECTED, UNKNOWN, Answer, Metering, Planned, grown, tags
+
+_LOG = logging.getLogger(__name__)
+_LINGER = 0.01
+"""Seconds for which a settlement waits at most for a reservation that it can share a commit with."""
+_RELEASES = 15
+"""Attempts to release: a minute. What is not released then is no longer waited for."""
+
+
+class Hold:
+    """One attempt's reservation, until it is booked; ``finish`` once, in any case.
+
+    A first attempt that did not run is settled as 0 rather than released, since it counts as a request: who sends only
+    what upstreams refuse is limited as well.
+    """
+
+    __slots__ = ("__weakref__", "_booking", "_covered", "_done", "live", "name", "planned", "reserved", "started")
+
+    def __init__(self, booking: Booking, live: Live, name: str, planned: Planned, reserved: dict[str, int]) -> None:
+        self._booking, self.live, self.name, self.planned, self.reserved = booking, live, name, planned, reserved
+        self.started, self._done = time.time_ns(), False
+        live.open += 1
+        self._covered = planned.worst.output or 0
+        upkeep.here().keep(self, name, booking.config.ttl)
+
+    @property
+    def ledger(self) -> Ledger:
+        """Where it is held."""
+        return self._booking.ledger
+
+    @property
+    def amounts(self) -> dict[str, int]:
+        """Units per kind that are held."""
+        return self.reserved
+
+    async def extend(self, least: int) -> None:
+        """Reserve more for a stream that went beyond its cap.
+
+        Raises:
+            InvalidInput: the budget does not cover it.
+        """
+        if least <= self._covered:
+            return
+        planned, metering = self.planned, self._booking.metering
+        self._covered = grown(planned, least)
+        more = metering.most(replace(planned.reserve, output=self._covered), planned.model, planned.service)
+        try:
+            await self.ledger.aio.extend(self.name, {**self.reserved, **more}, ttl=self._booking.config.ttl)
+        except BudgetExceeded as error:
+            raise InvalidInput(
+                f"the stream went on beyond its cap, and the budget does not cover it: {error}"
+            ) from None
+        self.reserved = {**self.reserved, **more}
+
+    def finish(self, answer: Answer) -> None:
+        """Book what an attempt used, or give back what was not run."""
+        if self._done:
+            return
+        self._done = True
+        live, booking = self.live, self._booking
+        upkeep.here().drop(self.name, booking.config.ttl)
+        settlement = booking.metering.settlement(self.planned, answer)
+        if booking.metering.on_settle is not None:
+            booking.metering.tell(replace(settlement, started=self.started, ended=time.time_ns()))
+        usage = settlement.usage
+        used = {
+            kind: min(units, MAX_UNITS) for kind, units in settlement.amounts.items()
+        }  # an upstream may say anything
+        wasted = (usage.total or 0) if answer.outcome in (CUT, UNKNOWN) or live.left else 0
+        live.called(answer.outcome, usage, used, settlement.estimated, wasted)
+        if answer.outcome == REJECTED and live.counted:
+            booking.book(("release", self.name), live)
+            return
+        amounts = {**used, REQUESTS: self.reserved[REQUESTS], PARALLEL: 0}
+        live.counted = True
+        live.answered = settlement.response_model or live.answered
+        live.charge(amounts, self.reserved, settlement.estimated)
+        about = tags(settlement)
+        about["attempt"] = str(live.attempts - 1)
+        for name, value in (("stage", live.stage), ("run", live.session), ("upstream", live.upstream)):
+            if value:
+                about[name] = value[:256]
+        booking.book(settle_command(self.name, amounts, about), live)
+
+
+class Booking:
+    """Reservations and settlements of a gateway's requests.
+
+    Args:
+        config: of the gateway.
+        ledger: that holds.
+        accounts: of it.
+        metering: without an allowance.
+        aside: where large bodies are written.
+        over: told of a request that is closed once all of it is booked.
+    """
+
+    def __init__(
+        self, config: Config, ledger: Ledger, accounts: Accounts, metering: Metering, aside: Aside,
+        over: Callable[[Live], None],
+    ) -> None:  # fmt: skip
+        self.config, self.ledger, self.accounts, self.metering = config, ledger, accounts, metering
+        self._aside, self._over = aside, over
+        self._remaining: dict[str, tuple[float, dict[str, int | None]]] = {}
+        self._inline = isinstance(ledger, MemoryLedger)
+        self._waiting: list[tuple[Command, Live]] = []
+        self._booking: set[asyncio.Future[Any]] = set()
+
+    async def spent(self, ask: Ask) -> float:
+        """The largest share that is spent or held of any limit of tokens or money that the request counts in, 0 to 1.
+
+        It may be half a second old.
+        """
+        now, largest = time.monotonic(), 0.0
+        for path, limits in ask.chain:
+            own = [limit for limit in limits or () if limit.amount and limit.kind in self.config.kinds]
+            if not own:
+                continue
+            known = self._remaining.get(path)
+            if known is None or known[0] < now:
+                if len(self._remaining) > 10_000:
+                    self._remaining.clear()
+                known = self._remaining[path] = (now + 0.5, await self.ledger.aio.remaining(path))
+            for limit in own:
+                left = known[1].get(limit.kind)
+                if left is not None and limit.amount:
+                    largest = max(largest, 1 - left / limit.amount)
+        return min(1.0, largest)
+
+    async def reserve(self, ask: Ask, live: Live, model: Model, name: str) -> tuple[Prepared, Hold]:
+        """Bound a request for one attempt at a model, and reserve what it may use.
+
+        Raises:
+            BudgetExceeded: a limit of its path does not cover it, nor less of it where a policy lets it be less.
+        """
+        most: int | None = None
+        for again in range(4):
+            prepared = await self._aside.do(len(ask.raw), prepare, ask, model, self.metering, ask.dialect, most)
+            amounts = {**prepared.planned.amounts, REQUESTS: 0 if live.counted else 1, PARALLEL: 1}
+            command = reserve_command(ask.chain[-1][0], amounts, name, self.config.ttl, (PARALLEL,))
+            try:
+                if self._inline:
+                    self.ledger.execute(command)
+                else:
+                    self.book_waiting()
+                    await self.ledger.aio.reserve(
+                        command[2], amounts, id=name, ttl=self.config.ttl, on_abandon=(PARALLEL,)
+                    )
+            except UnknownAccount:
+                if again:
+                    raise
+                self.accounts.forget(ask.chain)
+                await self.accounts.open(ask.chain)
+                continue
+            except LedgerUnavailable:  # it may be made all the same, and would hold until its time is over
+                live.open += 1
+                self.book(("release", name), live)
+                raise
+            except BudgetExceeded as error:
+                if not ask.tightens or error.kind in (REQUESTS, PARALLEL) or again == 3:
+                    raise
+                most = await self._affordable(ask, prepared.planned)
+                if most < ask.tightens:
+                    raise
+                continue
+            tightened = () if most is None else (f"tighten={most}",)
+            live.policy = ",".join((*ask.notes, *prepared.notes, *tightened))
+            return prepared, Hold(self, live, name, prepared.planned, amounts)
+        raise AssertionError("unreachable")
+
+    async def _affordable(self, ask: Ask, planned: Planned) -> int:
+        """Tokens of output of a choice that what is left covers, at most its cap; by bisection: prices have steps."""
+        left = await self.ledger.aio.remaining(ask.chain[-1][0])
+        low, high = 0, planned.cap or 0
+        hidden = (planned.worst.output or 0) // planned.choices - high
+        while low < high:
+            middle = (low + high + 1) // 2
+            made = planned.choices * (middle + hidden)
+            usage = replace(planned.worst, output=made, audio_output=planned.worst.audio_output and made)
+            needed = self.metering.most(usage, planned.model, planned.service)
+            if all(left[kind] is None or units <= (left[kind] or 0) for kind, units in needed.items()):
+                low = middle
+            else:
+                high = middle - 1
+        return low
+
+    def book(self, command: Command, live: Live) -> None:
+        """Carry out a settlement or release; nobody waits for it.
+
+        A ledger that commits does so before the next reservation of this process and along with it, or by itself
+        if none comes soon; if it does not answer, it is asked again until it does.
+        """
+        if self._inline:
+            self._booked(live, self.ledger.execute(command))
+            return
+        if not self._waiting:
+            asyncio.get_running_loop().call_later(_LINGER, self.book_waiting)
+        self._waiting.append((command, live))
+
+    def book_waiting(self) -> None:
+        """Hand all that waits to the ledger, before what comes next."""
+        waiting, self._waiting = self._waiting, []
+        for command, live in waiting:
+            task = asyncio.ensure_future(self._insist(command, live, self.ledger.submit(command)))
+            self._booking.add(task)
+            task.add_done_callback(self._booking.discard)
+
+    async def _insist(self, command: Command, live: Live, answer: Awaitable[Any]) -> None:
+        for again in itertools.count():
+            try:
+                self._booked(live, await answer)
+                return
+            except LedgerUnavailable as error:
+                if again == 0:
+                    _LOG.error("%s is not booked yet: %s", command[1], error)
+                if command[0] == "release" and again == _RELEASES:
+                    upkeep.here().owe(self.ledger, command, error)
+                    self._booked(live, None)
+                    return
+                await asyncio.sleep(upkeep.AGAIN[min(again, len(upkeep.AGAIN) - 1)])
+                answer = self.ledger.submit(command)
+            except LedgerError as error:
+                if command[0] != "release" or not isinstance(error, UnknownReservation):
+                    _LOG.exception("%s could not be booked", command)
+                self._booked(live, None)
+                return
+
+    def _booked(self, live: Live, entry: Any) -> None:
+        if entry is not None:
+            for kind, units in entry[7]:
+                live.overshoot[kind] = live.overshoot.get(kind, 0) + units
+        live.open -= 1
+        if live.closed and not live.open:
+            self._over(live)
+
+    async def drained(self, seconds: float) -> None:
+        """Wait until all is booked, at most so long; what is left then is charged in full by another replica."""
+        self.book_waiting()
+        if self._booking:
+            await asyncio.wait(self._booking, timeout=seconds)
