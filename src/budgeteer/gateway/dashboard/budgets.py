@@ -1,0 +1,134 @@
+"""The pages of limits: all of them, and how each burns down."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from budgeteer.core.meter import MONEY
+from budgeteer.gateway.dashboard import charts
+from budgeteer.gateway.dashboard.amounts import amount, lasting, short, when
+from budgeteer.gateway.dashboard.api import Trouble
+from budgeteer.gateway.dashboard.charts import Burn
+from budgeteer.gateway.dashboard.common import (
+    Shared,
+    listed,
+    named,
+    path_of,
+    window_of,
+)
+from budgeteer.gateway.dashboard.forecast import pace
+from budgeteer.gateway.dashboard.html import Html, link, page, tag
+from budgeteer.ledger.limit import bucket, start
+from budgeteer.ledger.protocol import wall_clock
+
+_LIMITS = 300
+"""Budgets listed at most."""
+_FINE = 240
+"""Steps that a budget's past is read in."""
+
+
+class Budgets(Shared):
+    """The pages of limits."""
+
+    async def budgets(self, request: Request, token: str) -> Response:
+        """All limits, the fullest first."""
+        path = request.query_params.get("path", "")
+        found, names = await asyncio.gather(self.api.get("balances", path=path), self.names())
+        limited = [row for row in found["balances"] if row["limit"] is not None]
+        limited.sort(key=lambda row: -(row["settled"] + row["reserved"]) / max(1, row["limit"]))
+        more = (
+            f"The fullest {_LIMITS:,} of {len(limited):,}." if len(limited) > _LIMITS else f"{len(limited):,} limits."
+        )
+        body = page("budgets", path=path, limits=self.balances(limited[:_LIMITS], names), more=more)
+        return self.framed(token, "Budgets", body, "/budgets")
+
+    async def budget(self, request: Request, token: str) -> Response:
+        """One limit: how it burns down, and how that will go on."""
+        asked = request.query_params
+        path, kind, window = asked.get("path", ""), asked.get("kind", ""), asked.get("window", "")
+        found, names = await asyncio.gather(self.api.get("balances", path=path), self.names())
+        same = (
+            row for row in found["balances"]
+            if (row["path"], row["kind"], row["window"]) == (path, kind, window) and row["limit"] is not None
+        )  # fmt: skip
+        row = next(same, None)
+        if row is None:
+            raise Trouble(404, "There is no such limit.")
+        title = path_of(path, names)
+        drawn, facts = await self._burn(row)
+        limit = amount(kind, row["limit"]) + ("" if kind == MONEY else f" {named(kind)}")
+        return self.framed(token, title, page(
+            "budget", title=title, limit=limit,
+            window=window_of(window), bar=self.balances([row], names), chart=drawn, facts=facts,
+            requests=link("its requests", "/requests", path=path),
+        ), "/budgets")  # fmt: skip
+
+    async def _burn(self, row: dict[str, Any]) -> tuple[Html, Html]:
+        """The drawing of a limit, and what follows from it."""
+        path, kind, window = row["path"], row["kind"], row["window"]
+        now = wall_clock()
+        if window.endswith(" s"):
+            return Html(""), tag('<p class="note">Rolling: units come back $window after they were spent.</p>',
+                                 window=window_of(window))  # fmt: skip
+        if window:
+            begins, ends = start(window, bucket(window, now)), row["resets"]
+        else:
+            oldest = (await self.api.get("spend", by="time", kind="requests", path=path, step=60))["rows"]
+            begins = max(oldest[0]["time"] if oldest else now - 60_000, now - 30 * 86_400_000)
+            ends = now + max(60_000, now - begins)
+        step = max(1, -(-(now - begins) // 1000 // _FINE))
+        rows = (await self.api.get("spend", by="time", kind=kind, path=path, since=begins, step=step))["rows"]
+        if window and rows and rows[0]["time"] > begins + 60_000:
+            step = max(1, -(-(now - rows[0]["time"]) // 1000 // _FINE))  # it began within the window
+            rows = (await self.api.get("spend", by="time", kind=kind, path=path, since=begins, step=step))["rows"]
+        wide = step * 1000
+        units = {one["time"]: one["units"] or 0 for one in rows}
+        first = min(units, default=now) // wide * wide
+        times = range(first, now - wide + 1, wide)
+        fine = [units.get(at, 0) for at in times]
+        # The ledger knows best what is used; records say when.
+        used = row["settled"] - sum(units.values())
+        past = [(begins, float(max(0, used)))]
+        for at in (*times, times[-1] + wide if times else first):
+            past.append((max(begins, at), float(max(0, used))))
+            used += units.get(at, 0)
+        past.append((now, float(row["settled"])))
+        seen = pace(fine)
+        if seen is None:
+            burn = Burn(past, (), row["limit"], begins, ends)
+            text = "Too little was spent in this window to forecast it."
+            return charts.burn_down(burn, lambda u: short(kind, u), "left"), tag('<p class="note">$t</p>', t=text)
+        found, wide_slices = seen
+        slice_ms = wide * wide_slices
+        grid = [now + (ends - now) * n / 60 for n in range(61)]
+        ahead = []
+        for at in grid:
+            low, mean, high = found.ahead((at - now) / slice_ms)
+            ahead.append((int(at), *(row["settled"] + more for more in (low, mean, high))))
+        burn = Burn(past, ahead, row["limit"], begins, ends)
+        drawing = charts.burn_down(burn, lambda u: short(kind, u), f"what is left of {amount(kind, row['limit'])}")
+        return drawing, _facts(row, ahead, now, found.mean / slice_ms * 60_000)
+
+
+def _facts(row: dict[str, Any], ahead: Sequence[tuple[int, float, float, float]], now: int, minute: float) -> Html:
+    """What a forecast says."""
+    kind, limit = row["kind"], row["limit"]
+
+    def spent_at(which: int) -> str:
+        found = next((at for at, *used in ahead if used[which] >= limit), None)
+        return "not by then" if found is None else f"in {lasting(found - now)}"
+
+    _, low, mean, high = ahead[-1]
+    ending = f"used by {when(ahead[-1][0])} UTC" if row["window"] else f"used in {lasting(ahead[-1][0] - now)}"
+    return listed([
+        ("left now", amount(kind, row["left"])),
+        ("pace", f"{amount(kind, minute)} a minute"),
+        (ending, f"{amount(kind, mean)} of {amount(kind, limit)} (90 %: {amount(kind, low)} to {amount(kind, high)})"
+                 + (" if nothing stopped it" if mean > limit else "")),
+        ("runs out", f"{spent_at(1)} (earliest {spent_at(2)}, latest {spent_at(0)})"),
+    ])  # fmt: skip
