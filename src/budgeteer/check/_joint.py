@@ -77,7 +77,9 @@ def _result(found: Assignment, problem: Problem) -> None:
     for name in ("choice", "best"):
         choice = np.asarray(getattr(found, name))
         if choice.shape != (GROUPS,) or choice.dtype.kind not in "iu" or not np.all((choice >= 0) & (choice < OPTIONS)):
-            raise CheckFailed(f"{name} is {choice.tolist()}; give one option of 0 to {OPTIONS - 1} a group, as integers")
+            raise CheckFailed(
+                f"{name} is {choice.tolist()}; give one option of 0 to {OPTIONS - 1} a group, as integers"
+            )
         spent = float(problem.cost[np.arange(GROUPS), choice].sum())
         if spent > most:
             raise CheckFailed(f"{name} costs {spent}, over the budget of {problem.budget}")

@@ -66,10 +66,12 @@ def _frequencies(chance: F64, chosen: NDArray[np.bool_]) -> None:
     share = chosen.mean(axis=0)
     for i in np.flatnonzero((chance == 0) | (chance == 1)).tolist():
         if share[i] != chance[i]:
-            raise CheckFailed(f"an item of chance {chance[i]:g} was chosen in a share of {share[i]:g}; 0 and 1 are kept")
+            raise CheckFailed(
+                f"an item of chance {chance[i]:g} was chosen in a share of {share[i]:g}; 0 and 1 are kept"
+            )
     error = np.sqrt(chance * (1 - chance) / draws)
     for i in np.flatnonzero(np.abs(share - chance) > DEVIATIONS * error + NEAR).tolist():
-        raise CheckFailed(f"an item of chance {chance[i]:.4f} was chosen in a share of {share[i]:.4f} of {draws:,} draws:"
+        raise CheckFailed(f"an item of chance {chance[i]:.4f} was chosen in {share[i]:.4f} of {draws:,} draws:"
                           " marginals are exact")  # fmt: skip
     both = chosen.T.astype(np.float64) @ chosen / draws
     apart = np.outer(chance, chance)

@@ -44,7 +44,7 @@ def check_router(router: Router, *, seed: int = 0) -> None:
     part = STEPS // 10
     before, after = np.mean(uneven[:part]), np.mean(uneven[-part:])
     if not after < before:
-        raise CheckFailed(f"the fullest expert had {before:.2f} times the mean load at first and {after:.2f} times after"
+        raise CheckFailed(f"the fullest expert had {before:.2f} times the mean load at first and {after:.2f} after"
                           f" {STEPS} steps: loads become more even")  # fmt: skip
     _refusals(router, state)
 
@@ -60,7 +60,12 @@ def _route(router: Router, state: State, scores: F64) -> I64:
     again = router.route(back, scores)
     if not np.array_equal(chosen, again[0]) or not np.array_equal(weight, again[1], equal_nan=True):
         raise CheckFailed("the same state and scores gave other experts: route keeps no memory")
-    if chosen.ndim != 2 or len(chosen) != TOKENS or not 1 <= chosen.shape[1] <= EXPERTS or chosen.dtype.kind not in "iu":
+    if (
+        chosen.ndim != 2
+        or len(chosen) != TOKENS
+        or not 1 <= chosen.shape[1] <= EXPERTS
+        or chosen.dtype.kind not in "iu"
+    ):
         raise CheckFailed(f"route chose {chosen.dtype} of shape {chosen.shape} for {TOKENS} tokens; integers [T, K]")
     if not np.all((chosen >= 0) & (chosen < EXPERTS)):
         raise CheckFailed(f"route chose expert {int(chosen.max())} of {EXPERTS}; experts are in range")
