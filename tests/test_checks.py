@@ -94,7 +94,7 @@ JOINTS = {
     "logits of nan are refused": with_options(blind=True),
     "best has a loss of": altered(loss=lambda found: found.loss - 1),
     "one option of 0 to 2 a group": altered(choice=lambda found: found.choice + 3),
-    "expected cost of the last logits": altered(logits=lambda found: np.zeros((5, 3)) + [9.0, 0.0, 0.0]),
+    "expected cost of the last logits": altered(logits=lambda found: np.tile([9.0, 0.0, 0.0], (5, 1))),
 }
 
 
@@ -221,7 +221,7 @@ ROUTERS = {
     "finite one for every choice": routed(lambda chosen, weight: (chosen, weight * math.nan)),
     "route keeps no memory": routed(lambda chosen, weight: (chosen, weight + RNG.random())),
     "integers": routed(lambda chosen, weight: (chosen.astype(float), weight)),
-    "loads become more even": HONEST._replace(observe=lambda state, load: HONEST.observe(state, 0 * load) and state),
+    "loads become more even": HONEST._replace(observe=lambda state, load: state),
     "observe changed the state": HONEST._replace(observe=observed_in_place),
     "a score of nan is refused": Router(
         HONEST.init, lambda state, scores: HONEST.route(state, np.nan_to_num(scores)), HONEST.observe
@@ -408,7 +408,7 @@ VERIFIERS = {
     "None has a score of 0": lambda answer, reference: float(answer is None or answer == reference),
     "the same text is right": lambda answer, reference: 0.5 * exact(answer, reference),
     "in doubt an answer is wrong": lambda answer, reference: float(answer is not None),
-    "raised ValueError": lambda answer, reference: float(answer or 0) * 0.0,
+    "raised ValueError": lambda answer, reference: exact(answer, reference) or 0 * float(answer or 0),
     r"scores are in \[0, 1\]": lambda answer, reference: 100 * exact(answer, reference),
     "the same pair": lambda answer, reference: exact(answer, reference) if answer is None else RNG.random(),
 }

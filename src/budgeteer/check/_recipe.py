@@ -52,7 +52,7 @@ def check_recipe(recipe: Recipe, *, ordered: bool = False, objective: Objective 
             check_stopper(recipe.stopper(view), rows=(ROWS,), seed=seed)
         except CheckFailed as error:
             raise CheckFailed(f"the recipe's stopper: {error}") from error
-    given = copy.deepcopy(rollouts), copy.deepcopy(view)
+    given = copy.deepcopy(view)
     parts: dict[str, Callable[[Rollouts], F64]] = {
         "advantage": lambda rows: recipe.advantage(rows, view),
         "row_weight": lambda rows: recipe.row_weight(rows, view),
@@ -66,8 +66,8 @@ def check_recipe(recipe: Recipe, *, ordered: bool = False, objective: Objective 
             raise CheckFailed("aborted is 'failure', and an aborted row has not the advantage of one that failed")
     if recipe.select is not None:
         _select(recipe.select, rollouts)
-    if not same(given, (rollouts, view)):
-        raise CheckFailed("a part changed the rollouts or the view it was given; copy before writing")
+    if not same(given, view):
+        raise CheckFailed("a part changed the view it was given; copy before writing")
 
 
 def _settings(recipe: Recipe) -> None:
@@ -132,7 +132,10 @@ def _by_key(name: str, part: Callable[[Rollouts], F64], rollouts: Rollouts, rng:
 
 
 def _column(name: str, part: Callable[[Rollouts], F64], rollouts: Rollouts) -> F64:
+    given = copy.deepcopy(rollouts)
     found = np.asarray(part(rollouts))
+    if not same(given, rollouts):
+        raise CheckFailed(f"{name} changed the rollouts it was given; copy before writing")
     if found.shape != (ROWS,) or not np.all(np.isfinite(found)):
         bad = np.flatnonzero(~np.isfinite(found)).tolist() if found.shape == (ROWS,) else []
         where = f", rows {bad} not finite" if bad else ""
