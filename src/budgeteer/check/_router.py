@@ -17,6 +17,8 @@ from budgeteer.core.router import Router
 EXPERTS, TOKENS, STEPS = 8, 128, 400
 SKEW = 0.3
 """By how much the scores of the best expert are above those of the worst."""
+LESS = 0.9
+"""Share of its first excess over the mean that the fullest expert may have in the end: chance alone gives some."""
 
 
 def check_router(router: Router, *, seed: int = 0) -> None:
@@ -43,7 +45,7 @@ def check_router(router: Router, *, seed: int = 0) -> None:
         state = _observe(router, state, load)
     part = STEPS // 10
     before, after = np.mean(uneven[:part]), np.mean(uneven[-part:])
-    if not after < before:
+    if not after - 1 < LESS * (before - 1):
         raise CheckFailed(f"the fullest expert had {before:.2f} times the mean load at first and {after:.2f} after"
                           f" {STEPS} steps: loads become more even")  # fmt: skip
     _refusals(router, state)
