@@ -27,7 +27,7 @@ from budgeteer.joint._riemannian import (
 from budgeteer.lab.evidence import load_balance as load_evidence
 from budgeteer.lab.evidence import pivotal as pivotal_evidence
 from budgeteer.lab.evidence import riemannian as rco_evidence
-from budgeteer.online import load_balance, match, online_matching
+from budgeteer.online import load_balance, online_matching
 
 # RCO's geometry
 
@@ -332,8 +332,8 @@ def test_a_taken_resource_is_not_matched_again():
     plan = online_matching(np.array([[1.0, 1.0], [0.5, 0.9]]), np.array([1.0, 1.0]))
     rng = np.random.default_rng(0)
     for _ in range(50):
-        assert match(plan, 1, np.array([False, False]), rng) == -1
-        assert match(plan, 1, np.array([False, True]), rng) in (-1, 1)
+        assert plan.serve(1, np.array([False, False]), rng) == -1
+        assert plan.serve(1, np.array([False, True]), rng) in (-1, 1)
 
 
 def test_matching_refuses_bad_input():

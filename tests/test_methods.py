@@ -32,9 +32,10 @@ from budgeteer.check import (
     check_strategy,
     objectives,
 )
-from budgeteer.check._method import example
+from budgeteer.check._method import CHECKS, example
 from budgeteer.core.allocator import Allocator, stateless
-from budgeteer.core.errors import InvalidInput, UnknownName
+from budgeteer.core.errors import InvalidInput, MissingExtra, UnknownName
+from budgeteer.core.method import PARTS
 from budgeteer.core.plan import whole
 from budgeteer.core.registry import METHODS, Method, get, load, make
 from budgeteer.models.model import INTERNALS
@@ -49,14 +50,40 @@ def importable(method):
         return False
 
 
-def of(part):
-    return [method.name for method in METHODS if method.part == part and importable(method)]
+SEEDS = {"allocator": 3, "strategy": 3}
+"""Part -> with how many seeds its methods are checked; the others with one."""
 
 
-@pytest.mark.parametrize("seed", [0, 1, 2])
-@pytest.mark.parametrize("name", of("allocator"))
-def test_allocator_keeps_the_rules(name, seed):
-    check_method(get("allocator", name), seed=seed)
+@pytest.fixture(scope="module")
+def reasoner():
+    made = pytest.importorskip("budgeteer.models.reasoner").Reasoner(slots=8)
+    yield made
+    asyncio.run(made.aclose())
+
+
+@pytest.mark.parametrize(
+    ("method", "seed"),
+    [
+        pytest.param(method, seed, id=f"{method.part} {method.name} {seed}")
+        for method in METHODS
+        for seed in range(SEEDS.get(method.part, 1))
+    ],
+)
+def test_every_method_keeps_the_rules_of_its_part(method, seed, request):
+    options = {}
+    try:
+        if method.part == "strategy" and INTERNALS in example(method).needs:
+            if seed:
+                pytest.skip("strategies inside the model are checked with one seed: a real one takes its time")
+            made = request.getfixturevalue("reasoner")
+            options = {"model": lambda: made, "budgets": 2}
+        check_method(method, seed=seed, **options)
+    except MissingExtra as missing:
+        pytest.skip(str(missing))
+
+
+def test_every_part_has_a_check_and_a_method():
+    assert set(CHECKS) == set(PARTS) == {method.part for method in METHODS}
 
 
 @pytest.mark.parametrize(
@@ -74,34 +101,6 @@ def test_allocator_keeps_the_rules(name, seed):
 )
 def test_options_keep_the_rules(allocator, objective):
     check_allocator(allocator, objective=objective)
-
-
-@pytest.mark.parametrize("name", of("online"))
-def test_online_keeps_the_rules(name):
-    check_method(get("online", name))
-
-
-@pytest.mark.parametrize("name", of("stopper"))
-def test_stopper_keeps_the_rules(name):
-    check_method(get("stopper", name))
-
-
-@pytest.fixture(scope="module")
-def reasoner():
-    made = pytest.importorskip("budgeteer.models.reasoner").Reasoner(slots=8)
-    yield made
-    asyncio.run(made.aclose())
-
-
-@pytest.mark.parametrize("seed", range(3))
-@pytest.mark.parametrize("name", of("strategy"))
-def test_strategy_keeps_the_rules(name, seed, request):
-    inside = INTERNALS in example(get("strategy", name)).needs
-    made = request.getfixturevalue("reasoner") if inside else None
-    if inside and seed:
-        pytest.skip("strategies inside the model are checked with one seed: a real one takes its time")
-    model = (lambda: made) if inside else None
-    check_method(get("strategy", name), seed=seed, model=model, budgets=2 if inside else 12)
 
 
 @pytest.mark.parametrize(

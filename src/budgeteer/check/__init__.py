@@ -13,27 +13,65 @@ from typing import TYPE_CHECKING
 from budgeteer.core.lazy import lazy
 
 if TYPE_CHECKING:
+    from budgeteer.check._aggregator import check_aggregator
     from budgeteer.check._allocator import check_allocator
+    from budgeteer.check._allowance import check_allowance
     from budgeteer.check._common import CheckFailed
+    from budgeteer.check._joint import check_joint
     from budgeteer.check._ledger import check_ledger
+    from budgeteer.check._many import check_many
+    from budgeteer.check._matching import best_online, check_matching
     from budgeteer.check._method import check_method
     from budgeteer.check._online import check_online
+    from budgeteer.check._recipe import check_recipe
+    from budgeteer.check._rounding import check_rounding
+    from budgeteer.check._router import check_router
+    from budgeteer.check._scorer import check_scorer
     from budgeteer.check._stopper import check_stopper
     from budgeteer.check._strategy import check_strategy
+    from budgeteer.check._verifier import check_verifier
 
 __all__ = [
-    "CheckFailed", "check_allocator", "check_ledger", "check_method", "check_online", "check_stopper", "check_strategy",
-]  # fmt: skip
+    "CheckFailed",
+    "best_online",
+    "check_aggregator",
+    "check_allocator",
+    "check_allowance",
+    "check_joint",
+    "check_ledger",
+    "check_many",
+    "check_matching",
+    "check_method",
+    "check_online",
+    "check_recipe",
+    "check_rounding",
+    "check_router",
+    "check_scorer",
+    "check_stopper",
+    "check_strategy",
+    "check_verifier",
+]
 
 __getattr__ = lazy(
     __name__,
     {
         "CheckFailed": "_common",
+        "best_online": "_matching",
+        "check_aggregator": "_aggregator",
         "check_allocator": "_allocator",
+        "check_allowance": "_allowance",
+        "check_joint": "_joint",
         "check_ledger": "_ledger",
+        "check_many": "_many",
+        "check_matching": "_matching",
         "check_method": "_method",
         "check_online": "_online",
+        "check_recipe": "_recipe",
+        "check_rounding": "_rounding",
+        "check_router": "_router",
+        "check_scorer": "_scorer",
         "check_stopper": "_stopper",
         "check_strategy": "_strategy",
+        "check_verifier": "_verifier",
     },
 )

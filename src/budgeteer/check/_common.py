@@ -23,6 +23,8 @@ def refuses(error: type[Exception], rule: str, operation: Callable[..., Any], *a
         found = operation(*arguments, **named)
     except error as caught:
         return caught
+    except Exception as other:
+        raise CheckFailed(f"{rule}: expected {error.__name__}, got {type(other).__name__}: {other}") from other
     raise CheckFailed(f"{rule}: expected {error.__name__}, got {found!r}")
 
 

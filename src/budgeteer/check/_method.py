@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import asyncio
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
-from budgeteer.check._allocator import check_allocator
-from budgeteer.check._online import check_online
-from budgeteer.check._stopper import check_stopper
+from budgeteer import check
 from budgeteer.core import registry
-from budgeteer.core.errors import InvalidInput
-from budgeteer.core.method import TAKES, Method
+from budgeteer.core.method import ITSELF, TAKES, Method
 
 
 def check_method(method: Method, *, seed: int = 0, **options: Any) -> None:
@@ -20,51 +18,81 @@ def check_method(method: Method, *, seed: int = 0, **options: Any) -> None:
     Args:
         method: of this package or of another one.
         seed: of what the check draws.
-        options: of the check, such as ``model`` for a strategy that looks inside its model.
+        options: of the check, such as ``model`` for a strategy that looks inside its model; where it is not given, such
+            a strategy runs on the embedded reasoner, with few budgets.
 
     Raises:
         CheckFailed: names the broken rule.
-        InvalidInput: the part has no check.
+        MissingExtra: the method or its check needs what is not installed.
     """
-    if method.part not in CHECKS:
-        raise InvalidInput(f"{method.part} {method.name!r}: this part has no check yet")
     CHECKS[method.part](method, seed=seed, **options)
 
 
 def example(method: Method) -> Any:
-    """What the method's factory makes with the arguments of its entry; names of parts stand for the parts."""
+    """The method, made with the arguments of its entry; names of parts stand for the parts."""
     given = method.arguments
     arguments = {}
     for key, value in (registry.resolve(given)() if isinstance(given, str) else given).items():
         part = TAKES.get(key) if isinstance(value, str) else None
         arguments[key] = registry.make(part, value) if part else value
-    return registry.load(method)(**arguments)
+    made = registry.load(method)
+    if method.part in ITSELF:
+        return partial(made, **arguments) if arguments else made
+    return made(**arguments)
 
 
-def _allocator(method: Method, seed: int) -> None:
+def _plain(name: str) -> Callable[..., None]:
+    """The check that needs nothing but the method."""
+
+    def run(method: Method, **options: Any) -> None:
+        getattr(check, name)(example(method), **options)
+
+    return run
+
+
+def _facts(method: Method) -> dict[str, Any]:
+    """What the entry says of an allocator, or of a recipe's."""
     objective = registry.resolve(method.objective) if method.objective else None
-    menu, ordered = "menu" in method.traits, "ordered" in method.traits
-    check_allocator(example(method), seed=seed, menu=menu, ordered=ordered, objective=objective)
+    return {"ordered": "ordered" in method.traits, "objective": objective}
 
 
-def _online(method: Method, seed: int) -> None:
-    check_online(example(method), seed=seed)
+def _allocator(method: Method, **options: Any) -> None:
+    check.check_allocator(example(method), menu="menu" in method.traits, **_facts(method), **options)
 
 
-def _stopper(method: Method, seed: int) -> None:
-    check_stopper(example(method), seed=seed)
+def _recipe(method: Method, **options: Any) -> None:
+    check.check_recipe(example(method), **_facts(method), **options)
 
 
-def _strategy(method: Method, seed: int, **options: Any) -> None:
-    from budgeteer.check._strategy import check_strategy
+def _strategy(method: Method, **options: Any) -> None:
+    from budgeteer.models.load import load_model
+    from budgeteer.models.model import INTERNALS
 
-    check_strategy(partial(example, method), seed=seed, **options)
+    factory = partial(example, method)
+    if options.get("model") is not None or INTERNALS not in getattr(factory(), "needs", ()):
+        check.check_strategy(factory, **options)
+        return
+    model = load_model("reasoner", slots=8)
+    try:
+        check.check_strategy(factory, **{"budgets": 2, **options, "model": lambda: model})
+    finally:
+        asyncio.run(model.aclose())
 
 
-CHECKS: dict[str, Callable[..., None]] = {
+CHECKS: Mapping[str, Callable[..., None]] = {
     "allocator": _allocator,
-    "online": _online,
-    "stopper": _stopper,
+    "online": _plain("check_online"),
+    "joint": _plain("check_joint"),
+    "rounding": _plain("check_rounding"),
+    "matching": _plain("check_matching"),
+    "router": _plain("check_router"),
+    "allowance": _plain("check_allowance"),
+    "stopper": _plain("check_stopper"),
     "strategy": _strategy,
+    "many": _plain("check_many"),
+    "aggregator": _plain("check_aggregator"),
+    "scorer": _plain("check_scorer"),
+    "verifier": _plain("check_verifier"),
+    "recipe": _recipe,
 }
 """Part -> its check of a method."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 
 import numpy as np
@@ -14,7 +14,7 @@ from budgeteer.core.plan import I64
 from budgeteer.core.stopper import ABORT, CONTINUE, FINISH, Event, Rows, Stopper
 
 
-def check_stopper(stopper: Stopper, *, seed: int = 0) -> None:
+def check_stopper(stopper: Stopper, *, rows: Sequence[int] = (0, 1, 33), seed: int = 0) -> None:
     """Run a stopper over simulated rows and raise :class:`CheckFailed` at the first broken rule.
 
     Rules: ``every`` >= 1; one int8 decision in {CONTINUE, FINISH, ABORT} for each row of the event; the same rows and
@@ -23,11 +23,12 @@ def check_stopper(stopper: Stopper, *, seed: int = 0) -> None:
 
     Args:
         stopper: the stopper to check.
+        rows: how many rows it is run on, one run after the other; four rows have one key.
         seed: of the simulated rows.
     """
     if stopper.every < 1:
         raise CheckFailed(f"Stopper.every is {stopper.every}; poll after 1 or more tokens")
-    for n in (0, 1, 33):
+    for n in rows:
         first, second = _simulate(stopper, n, seed), _simulate(stopper, n, seed)
         if len(first) != len(second) or any(not np.array_equal(a, b) for a, b in zip(first, second, strict=True)):
             raise CheckFailed("the same rows, seed and events gave different decisions; draw from Rows.seed only")

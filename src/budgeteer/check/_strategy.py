@@ -1,112 +1,28 @@
-"""The rules of strategies, and the scripted model that they run on."""
+"""The rules of strategies."""
 
 from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from typing import Any
 
 from budgeteer.check._common import CheckFailed
+from budgeteer.check._toy import ALL, QUESTION, ToyModel, toy_style
 from budgeteer.core.errors import InvalidInput, ModelError
-from budgeteer.core.usage import Usage
 from budgeteer.ledger import Allowance, Limit, MemoryLedger
 from budgeteer.models.model import (
     CAPABILITIES,
-    CUT,
     INTERNALS,
-    LENGTH,
-    LOGPROBS,
-    PREFIX,
-    SEED,
-    STOP,
-    Choice,
-    Chunk,
-    Message,
     Model,
-    Request,
-    Response,
 )
 from budgeteer.solve import Answer, Budgeted, Question, Strategy, Style, Task
 from budgeteer.solve.runner import run
 from budgeteer.solve.strategy import CHECK
 
-CLOSE = "</think>"
-QUESTION = Question("q", "2 + 2 =")
 SECONDS = 60
 """After which a strategy hangs."""
 ENOUGH = 100_000
-
-
-class ToyModel:
-    """A model for checks: thinks some steps, closes, answers 4 mostly; a token a character.
-
-    Args:
-        capabilities: that it declares.
-        fail: share of calls that raise a ModelError; as many of the others are cut off.
-    """
-
-    name = "toy"
-
-    def __init__(self, capabilities: frozenset[str], *, seed: int = 0, fail: float = 0.0) -> None:
-        self.capabilities, self.fail = capabilities, fail
-        self.rng = random.Random(f"fail {seed}")
-        self.requests: list[Request] = []
-        self.used = 0
-        """Tokens in and out of the calls that were answered."""
-        self.answers = 0
-        """Whole traces of the question that end with an answer."""
-
-    def count(self, prompt: str | tuple[Message, ...]) -> int:
-        return len(_text(prompt))
-
-    def _choice(self, request: Request, i: int) -> Choice:
-        prompt = _text(request.prompt)
-        rng = random.Random(f"{request.seed} {i} {prompt}" if request.temperature else prompt)
-        text = "".join(f"step {k};" for k in range(rng.randint(0, 6)))
-        if CLOSE not in prompt.rpartition(QUESTION.text)[2]:
-            text += CLOSE
-        text += f"{rng.choice('4444 5 6').strip() or '4'}\n"
-        ends = [(text.index(stop), len(stop)) for stop in request.stop if stop in text]
-        sampled = text
-        if ends:
-            at, size = min(ends)
-            text, sampled = text[:at], text[: at + size]
-        tokens, finish = max(1, min(len(sampled), request.max_tokens)), STOP
-        if len(sampled) > request.max_tokens:
-            text, finish = text[: request.max_tokens], LENGTH
-        return Choice(text, tokens, finish, (-0.5,) * tokens if request.logprobs else None)
-
-    async def generate(self, request: Request) -> Response:
-        self.requests.append(request)
-        if isinstance(request.prompt, str) and PREFIX not in self.capabilities:
-            raise InvalidInput("the scripted chat model does not continue raw text")
-        await asyncio.sleep(0)
-        draw = self.rng.random()
-        if draw < self.fail:
-            raise ModelError("the scripted model fails here", billed=draw < self.fail / 2)
-        choices = [self._choice(request, i) for i in range(request.n)]
-        if self.fail and draw > 1 - self.fail / 2:
-            choices = [Choice(c.text[: len(c.text) // 2], None, CUT) for c in choices]
-        prompt = _text(request.prompt)
-        forced = prompt.startswith(QUESTION.text) and prompt.endswith(CLOSE)
-        if forced or prompt == QUESTION.text:
-            texts = [CLOSE * forced + c.text for c in choices if c.finish == STOP]
-            self.answers += sum(bool(text.partition(CLOSE)[2].strip()) for text in texts)
-        output = sum(len(c.text) if c.tokens is None else c.tokens for c in choices)
-        usage = Usage(input=self.count(request.prompt), output=output)
-        self.used += (usage.input or 0) + (usage.output or 0)
-        return Response(tuple(choices), usage)
-
-    async def stream(self, request: Request) -> AsyncIterator[Chunk | Response]:
-        response = await self.generate(request)
-        for i, choice in enumerate(response.choices):
-            for letter in choice.text:
-                yield Chunk(i, letter)
-        yield response
-
-    async def aclose(self) -> None:
-        pass
 
 
 def check_strategy(
@@ -137,9 +53,8 @@ def check_strategy(
         raise CheckFailed(f"Strategy.needs {sorted(strategy.needs)} has more than {', '.join(sorted(known))}")
     if INTERNALS in strategy.needs and model is None:
         raise CheckFailed("the strategy needs internals, which no scripted model has; give one as model=")
-    full = frozenset({PREFIX, LOGPROBS, SEED})
 
-    def toy(fail: float = 0.0, capabilities: frozenset[str] = full, turn: int = 0) -> ToyModel:
+    def toy(fail: float = 0.0, capabilities: frozenset[str] = ALL, turn: int = 0) -> ToyModel:
         return ToyModel(capabilities, seed=seed + turn, fail=fail)
 
     rng = random.Random(seed)
@@ -163,13 +78,13 @@ def check_strategy(
     box = toy(capabilities=frozenset())
     if not strategy.needs - {CHECK}:
         for budget in (0, *random_budgets):
-            _solve(factory, box, {"all": budget}, seed, style=_style(chat=True))
-        answer = _solve(factory, box, {"all": ENOUGH}, seed, style=_style(chat=True))
+            _solve(factory, box, {"all": budget}, seed, style=toy_style(chat=True))
+        answer = _solve(factory, box, {"all": ENOUGH}, seed, style=toy_style(chat=True))
         if answer.answer is None:
             raise CheckFailed(f"no answer with {ENOUGH:,} tokens on a chat model; it says {answer.stopped_by!r}")
         return
     try:
-        asyncio.run(run([QUESTION], strategy, box, _style(), str(ENOUGH), check=_checked(strategy)))
+        asyncio.run(run([QUESTION], strategy, box, toy_style(), str(ENOUGH), check=_checked(strategy)))
     except InvalidInput:
         if box.requests:
             raise CheckFailed("the runner asked a black box before it refused it") from None
@@ -196,7 +111,7 @@ def _solve(
     ledger = MemoryLedger()
     ledger.open("q", [Limit(kind, units) for kind, units in budget.items()])
     given = f"with a budget of {', '.join(f'{units:,} {kind}' for kind, units in budget.items())}"
-    style = style or _style()
+    style = style or toy_style()
 
     async def solve() -> tuple[Answer, Budgeted, int]:
         wrapped = Budgeted(model, Allowance(ledger, "q", budget))
@@ -221,16 +136,7 @@ def _solve(
         raise CheckFailed(
             f"{given} it raised {type(error).__name__}: {error}; return the best answer so far"
         ) from error
-    if not isinstance(answer, Answer) or not isinstance(answer.answer, str | None):
-        raise CheckFailed(f"{given} it returned {answer!r}, no Answer")
-    if not isinstance(answer.stopped_by, str) or not answer.stopped_by:
-        raise CheckFailed(f"{given} stopped_by is {answer.stopped_by!r}; give a reason")
-    if answer.answer is not None and style.normal(answer.answer) != answer.answer:
-        raise CheckFailed(f"{given} the answer {answer.answer!r} is not in the style's normal form")
-    if answer.confidence is not None and not 0 <= answer.confidence <= 1:
-        raise CheckFailed(f"{given} the confidence is {answer.confidence}, not in [0, 1]")
-    if not isinstance(answer.traces, tuple) or not all(isinstance(trace, str) for trace in answer.traces):
-        raise CheckFailed(f"{given} the traces are no tuple of texts")
+    answer_rules(answer, style, given)
     _, state = ledger.snapshot()
     if tasks or state.reservations:
         raise CheckFailed(f"{given} it returned with {max(tasks, len(state.reservations))} calls under way; await them")
@@ -244,17 +150,20 @@ def _solve(
     return answer
 
 
+def answer_rules(answer: Answer, style: Style, given: str) -> None:
+    """The rules that hold for every answer; ``given`` begins the message."""
+    if not isinstance(answer, Answer) or not isinstance(answer.answer, str | None):
+        raise CheckFailed(f"{given} it returned {answer!r}, no Answer")
+    if not isinstance(answer.stopped_by, str) or not answer.stopped_by:
+        raise CheckFailed(f"{given} stopped_by is {answer.stopped_by!r}; give a reason")
+    if answer.answer is not None and style.normal(answer.answer) != answer.answer:
+        raise CheckFailed(f"{given} the answer {answer.answer!r} is not in the style's normal form")
+    if answer.confidence is not None and not 0 <= answer.confidence <= 1:
+        raise CheckFailed(f"{given} the confidence is {answer.confidence}, not in [0, 1]")
+    if not isinstance(answer.traces, tuple) or not all(isinstance(trace, str) for trace in answer.traces):
+        raise CheckFailed(f"{given} the traces are no tuple of texts")
+
+
 def _checked(strategy: Strategy) -> Callable[[Question, str], float] | None:
     """A verifier for a strategy that needs one."""
     return (lambda question, answer: float(answer == "4")) if CHECK in strategy.needs else None
-
-
-def _style(*, chat: bool = False) -> Style:
-    def prompt(text: str) -> str | tuple[Message, ...]:
-        return (Message("user", text),) if chat else text
-
-    return Style(prompt, lambda text: text.split("\n", 1)[0].strip() or None, CLOSE, answer_tokens=len(CLOSE) + 4)
-
-
-def _text(prompt: str | tuple[Message, ...]) -> str:
-    return prompt if isinstance(prompt, str) else "".join(message.content for message in prompt)

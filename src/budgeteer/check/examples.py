@@ -17,3 +17,8 @@ def optimal_design() -> dict[str, Any]:
     """A bank of those items, with some slopes and difficulties."""
     turn = np.arange(float(len(ITEMS)))
     return {"bank": Bank(ITEMS, np.stack([1 + turn % 3, np.sin(turn)], 1), np.cos(turn))}
+
+
+def programmatic() -> dict[str, Any]:
+    """A function that likes short traces."""
+    return {"check": lambda question, trace: 1 / (1 + len(trace))}

@@ -1,36 +1,94 @@
-"""budgeteer methods: the registry as a table."""
+"""budgeteer methods: the registry as a table, and its methods through the checks of their parts."""
 
 from __future__ import annotations
 
 import argparse
 import json
 import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from budgeteer.core.method import Method
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of the command."""
-    parser.add_argument("part", nargs="?", help="only the methods of this part, such as allocator")
-    parser.add_argument("--json", action="store_true", help="as JSON")
+    parser.add_argument(
+        "name",
+        nargs="?",
+        help="only the methods of this part, such as allocator, or those of this name, such as neyman",
+    )
+    how = parser.add_mutually_exclusive_group()
+    how.add_argument("--json", action="store_true", help="as JSON")
+    how.add_argument(
+        "--check",
+        action="store_true",
+        help="run them through the check of their part, those of other installed packages where no NAME is given, and "
+        "print a line for each: ok, or which rule is broken and how; exit code 1 unless all are ok",
+    )
 
 
 def run(args: argparse.Namespace) -> int:
-    """Print every method with its part, paper, decision and verdicts."""
+    """Print every method with its part, paper, decision and verdicts, or what its check says."""
+    chosen = _chosen(args.name, others=args.check)
+    return _check(chosen) if args.check else _list(chosen, as_json=args.json)
+
+
+def _chosen(name: str | None, *, others: bool) -> list[Method]:
+    """The methods of a part or of a name; without one all, or only those of other packages."""
     from budgeteer.core import registry
     from budgeteer.core.errors import UnknownName
     from budgeteer.core.method import PARTS
+
+    known = registry.methods()
+    if name is None:
+        return [method for method in known if not others or method not in registry.METHODS]
+    if name in PARTS:
+        return [method for method in known if method.part == name]
+    chosen = [method for method in known if method.name == name]
+    if not chosen:
+        raise UnknownName("part or method", name, [*PARTS, *(method.name for method in known)])
+    return chosen
+
+
+def _check(methods: Sequence[Method]) -> int:
+    """One line a method; 1 unless all are ok."""
+    from budgeteer.check import CheckFailed, check_method
+    from budgeteer.core.errors import MissingExtra
+
+    if not methods:
+        sys.stdout.write(
+            "no other package registers a method; give NAME, a part or a method, to check those of this one\n"
+        )
+    every = True
+    for method in methods:
+        said = "ok"
+        try:
+            check_method(method)
+        except CheckFailed as error:
+            said = f"broken: {error}"
+        except MissingExtra as error:
+            said = f"not checked: {error}"
+        except Exception as error:  # whatever a method of somebody else raises
+            said = f"broken: it raised {type(error).__name__}: {error}"
+        every = every and said == "ok"
+        sys.stdout.write(f"{method.part} {method.name}: {' '.join(said.split())}\n")
+        sys.stdout.flush()
+    return 0 if every else 1
+
+
+def _list(methods: Sequence[Method], *, as_json: bool) -> int:
     from budgeteer.lab.verdicts import verdicts
 
-    if args.part is not None and args.part not in PARTS:
-        raise UnknownName("part", args.part, PARTS)
     rows = []
-    for method in registry.methods():
-        if args.part in (None, method.part):
-            title, arxiv = method.citation or ("", "")
-            rows.append({
-                "name": method.name, "part": method.part, "path": method.path, "decides": method.decides,
-                "paper": title, "arxiv": arxiv, "evidence": method.evidence, "verdict": verdicts(method.evidence),
-            })  # fmt: skip
-    if args.json:
+    for method in methods:
+        title, arxiv = method.citation or ("", "")
+        rows.append({
+            "name": method.name, "part": method.part, "path": method.path, "decides": method.decides,
+            "paper": title, "arxiv": arxiv, "evidence": method.evidence, "verdict": verdicts(method.evidence),
+        })  # fmt: skip
+    if as_json:
         sys.stdout.write(json.dumps(rows, indent=1) + "\n")
         return 0
     width = max(len(str(row["name"])) for row in rows)

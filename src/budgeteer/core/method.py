@@ -13,7 +13,7 @@ PARTS: dict[str, str] = {
     "rounding": "makes whole choices out of fractions",
     "matching": "assigns resources to requests that may come",
     "router": "assigns tokens to experts",
-    "ledger": "holds what may be spent",
+    "allowance": "is the right to spend: shared and delegated, never copied",
     "stopper": "ends rows while they are decoded",
     "strategy": "answers one question with what a budget leaves",
     "many": "answers many questions from one budget",
@@ -26,6 +26,9 @@ PARTS: dict[str, str] = {
     "policy": "saves tokens of the gateway's requests",
 }
 """Part -> what a method of it does."""
+
+ITSELF = frozenset({"joint", "rounding", "matching", "allowance", "many", "verifier"})
+"""Parts of which a method's path names the method itself; of the others it names a factory that makes it."""
 
 TAKES = {"scorer": "scorer", "critic": "scorer", "aggregate": "aggregator", "allocator": "allocator"}
 """Argument of a factory that takes a part -> which part."""
@@ -45,16 +48,17 @@ class Method:
     Attributes:
         name: what the command line calls it; unique among the methods of its part.
         part: one of :data:`PARTS`.
-        path: ``"package.module:factory"``.
+        path: ``"package.module:factory"``, or of the method itself (:data:`ITSELF`).
         decides: what it decides, in one line.
         citation: its paper, or None.
         evidence: module of ``budgeteer.lab.evidence`` that tests its claim, or None.
-        arguments: of its factory, for the shared checks, where it has no defaults: a mapping, or the path of a function
-            that makes one. The name of a part stands for the part, as on the command line (``{"scorer": "verifier"}``).
+        arguments: of its factory, for the shared checks, where it has no defaults or slow ones: a mapping, or the path
+            of a function that makes one. The name of a part stands for the part, as on the command line
+            (``{"scorer": "verifier"}``).
         traits: what the shared checks have to know: ``"menu"``, an allocator of menus; ``"ordered"``, one to which the
-            order of the items is a preference.
-        objective: path of a function ``(items, units) -> value`` of what an allocator says that it maximises, written
-            from its docstring and not from its code; ``""`` where it states no value of its own.
+            order of the items is a preference, or a recipe with such a one.
+        objective: path of a function ``(items, units) -> value`` of what an allocator, or that of a recipe, says that
+            it maximises, written from its docstring and not from its code; ``""`` where it states no value of its own.
     """
 
     name: str

@@ -213,6 +213,7 @@ METHODS: tuple[Method, ...] = (
         "an option a group for a loss of all together",
         RCO,
         evidence="riemannian",
+        arguments={"steps": 40},
     ),
     # rounding
     Method(
@@ -230,10 +231,11 @@ METHODS: tuple[Method, ...] = (
         "experts by score plus balancing bias",
         LOAD_BALANCE,
         evidence="load_balance",
+        arguments={"chosen": 2},
     ),
-    # ledger
+    # allowance
     Method(
-        "allowance", "ledger", "budgeteer.ledger:Allowance", "who may spend: delegated, never copied", TOKEN_BUDGETS
+        "allowance", "allowance", "budgeteer.ledger:Allowance", "who may spend: delegated, never copied", TOKEN_BUDGETS
     ),
     # stopper
     Method(
@@ -418,7 +420,13 @@ METHODS: tuple[Method, ...] = (
     Method(
         "mean-logprob", "scorer", "budgeteer.strategies.kit.score:mean_logprob", "how sure the model was of its tokens"
     ),
-    Method("programmatic", "scorer", "budgeteer.strategies.kit.score:programmatic", "a function of question and trace"),
+    Method(
+        "programmatic",
+        "scorer",
+        "budgeteer.strategies.kit.score:programmatic",
+        "a function of question and trace",
+        arguments="budgeteer.check.examples:programmatic",
+    ),
     Method(
         "self-evaluation",
         "scorer",
@@ -450,7 +458,14 @@ METHODS: tuple[Method, ...] = (
         "no training: the policy that every gain is measured from",
     ),
     Method("grpo", "recipe", _R("grpo"), "uniform groups, run to their end", GRPO),
-    Method("dapo", "recipe", _R("dapo"), "new prompts until enough groups are mixed", DAPO),
+    Method(
+        "dapo",
+        "recipe",
+        _R("dapo"),
+        "new prompts until enough groups are mixed",
+        DAPO,
+        traits=("ordered",),
+    ),
     Method(
         "duet",
         "recipe",
@@ -458,6 +473,7 @@ METHODS: tuple[Method, ...] = (
         "rollouts a prompt and when to stop each, faults mended",
         DUET,
         evidence="duet",
+        objective="budgeteer.check.objectives:neyman",
     ),
     Method(
         "duet-allocation",
@@ -466,6 +482,7 @@ METHODS: tuple[Method, ...] = (
         "duet without its stopping rule",
         DUET,
         evidence="duet",
+        objective="budgeteer.check.objectives:neyman",
     ),
     Method(
         "prompt-selection",
@@ -473,6 +490,7 @@ METHODS: tuple[Method, ...] = (
         _R("prompt_selection"),
         "prompts predicted solved or hopeless get no rollout",
         evidence="selective",
+        objective="budgeteer.check.objectives:selective",
     ),
     Method(
         "duet-published",
@@ -481,6 +499,7 @@ METHODS: tuple[Method, ...] = (
         "the same as its official code has it",
         DUET,
         evidence="duet",
+        objective="budgeteer.check.objectives:neyman",
     ),
     Method(
         "knapsack",
@@ -489,6 +508,7 @@ METHODS: tuple[Method, ...] = (
         "rollouts where a mixed group teaches most",
         KNAPSACK_RL,
         evidence="knapsack",
+        objective="budgeteer.check.objectives:knapsack",
     ),
     Method(
         "reinforce-ada-pos",
@@ -506,7 +526,14 @@ METHODS: tuple[Method, ...] = (
         REINFORCE_ADA,
         evidence="reinforce_ada",
     ),
-    Method("vip", "recipe", _R("vip"), "rollouts by predicted reward variance", VIP),
+    Method(
+        "vip",
+        "recipe",
+        _R("vip"),
+        "rollouts by predicted reward variance",
+        VIP,
+        objective="budgeteer.check.objectives:variance",
+    ),
     Method(
         "uniform-stop",
         "recipe",

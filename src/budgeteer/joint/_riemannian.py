@@ -5,39 +5,16 @@ from __future__ import annotations
 import math
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
 from budgeteer.allocate import menu_knapsack
 from budgeteer.core.errors import InvalidInput
+from budgeteer.core.joint import Array, Assignment
 from budgeteer.core.plan import F64, I64, Items, Menu, whole
 
-Array = Any
-"""A numpy array or a torch tensor: all geometry here is written for both."""
 CELLS = 1 << 20
 """Cells of the budget, where costs are not whole numbers."""
-
-
-@dataclass(frozen=True, slots=True)
-class Assignment:
-    """What the search found.
-
-    Attributes:
-        choice: [N] the last logits rounded within the budget: the published result.
-        best: [N] the sampled or final choice with the smallest loss; it costs nothing extra to remember, but with a
-            loss on changing mini-batches it is a lucky batch, and ``choice`` is the one to use.
-        loss: of ``best``.
-        calls: evaluations of the loss.
-        logits: [N, K] at the end, with expected cost equal to the budget.
-    """
-
-    choice: I64
-    best: I64
-    loss: float
-    calls: int
-    logits: Array
 
 
 def riemannian(

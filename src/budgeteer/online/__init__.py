@@ -11,12 +11,11 @@ if TYPE_CHECKING:
     from budgeteer.online._dual_descent import dual_descent
     from budgeteer.online._load_balance import load_balance
     from budgeteer.online._online_knapsack import online_knapsack
-    from budgeteer.online._online_matching import match, online_matching
+    from budgeteer.online._online_matching import online_matching
 
 __all__ = [
     "dual_descent",
     "load_balance",
-    "match",
     "online_knapsack",
     "online_matching",
 ]
@@ -26,7 +25,6 @@ __getattr__ = lazy(
     {
         "dual_descent": "_dual_descent",
         "load_balance": "_load_balance",
-        "match": "_online_matching",
         "online_knapsack": "_online_knapsack",
         "online_matching": "_online_matching",
     },

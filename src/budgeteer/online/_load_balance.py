@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import numpy as np
 
 from budgeteer.core.errors import InvalidInput
 from budgeteer.core.plan import F64, I64, whole
+from budgeteer.core.router import Router
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,20 +18,6 @@ class Bias:
 
     bias: F64
     updates: int
-
-
-class Router(NamedTuple):
-    """Three pure functions.
-
-    Attributes:
-        init: ``(experts) -> state``.
-        route: ``(state, scores [T, E]) -> (chosen [T, K], weight [T, K])``.
-        observe: ``(state, load [E]) -> state``, once a training step, with the tokens each expert got in it.
-    """
-
-    init: Callable[[int], Bias]
-    route: Callable[[Bias, F64], tuple[I64, F64]]
-    observe: Callable[[Bias, F64 | I64], Bias]
 
 
 def load_balance(

@@ -11,12 +11,10 @@ from budgeteer.allocate import pivotal
 from budgeteer.core.errors import InvalidInput, MissingExtra
 from budgeteer.core.plan import F64
 
-__all__ = ["match", "online_matching"]
-
 
 @dataclass(frozen=True, slots=True)
-class Matching:
-    """Chances of a proposal, from the linear program, and its value.
+class Proposals:
+    """Chances of a proposal, from the linear program: a :class:`budgeteer.core.matching.Matching`.
 
     Attributes:
         propose: [n, T] chance that resource i, at time t, proposes to a request that came.
@@ -28,9 +26,24 @@ class Matching:
     value: F64
     bound: float
 
+    def serve(self, time: int, free: NDArray[np.bool_], rng: np.random.Generator) -> int:
+        """The resource that serves the request which came at ``time``, or -1 for none.
 
-def online_matching(value: F64, chance: F64) -> Matching:
-    """Solve the linear program of online matching once, before the stream; :func:`match` then serves it.
+        All resources, the taken ones too, propose together by pivotal sampling in falling order of value, so that two
+        of them seldom propose to the same request; the most valuable free one that proposed is matched.
+
+        Args:
+            time: index of the request, 0 to T - 1.
+            free: [n] true for resources not used yet; mark the returned one as used.
+            rng: n + 1 draws.
+        """
+        order = np.argsort(-self.value[:, time], kind="stable")
+        proposed = pivotal(self.propose[order, time], rng) & free[order]
+        return int(order[np.argmax(proposed)]) if proposed.any() else -1
+
+
+def online_matching(value: F64, chance: F64) -> Proposals:
+    """Solve the linear program of online matching once, before the stream; :meth:`Proposals.serve` then serves it.
 
     Maximise ``sum value_it x_it`` subject to ``sum_i x_it <= q_t`` and ``x_it <= q_t (1 - sum_{s<t} x_is)``: resource i
     can be used at t only if it is still free, which does not depend on whether t's request comes. That second
@@ -73,21 +86,4 @@ def online_matching(value: F64, chance: F64) -> Matching:
     x = np.clip(found.x.reshape(n, times), 0, None)
     free = 1 - np.concatenate([np.zeros((n, 1)), np.cumsum(x, axis=1)[:, :-1]], axis=1)
     propose = np.divide(x, q * free, out=np.zeros_like(x), where=free > 1e-9)
-    return Matching(np.clip(propose, 0, 1), worth, float(-found.fun))
-
-
-def match(plan: Matching, time: int, free: NDArray[np.bool_], rng: np.random.Generator) -> int:
-    """The resource that serves the request which came at ``time``, or -1 for none.
-
-    All resources, the taken ones too, propose together by pivotal sampling in falling order of value, so that two of
-    them seldom propose to the same request; the most valuable free one that proposed is matched.
-
-    Args:
-        plan: from :func:`online_matching`.
-        time: index of the request, 0 to T - 1.
-        free: [n] true for resources not used yet; mark the returned one as used.
-        rng: n + 1 draws.
-    """
-    order = np.argsort(-plan.value[:, time], kind="stable")
-    proposed = pivotal(plan.propose[order, time], rng) & free[order]
-    return int(order[np.argmax(proposed)]) if proposed.any() else -1
+    return Proposals(np.clip(propose, 0, 1), worth, float(-found.fun))

@@ -12,9 +12,10 @@ import math
 import numpy as np
 
 from budgeteer.core.plan import F64
+from budgeteer.core.router import Router
 from budgeteer.lab.evidence import Evidence, declare, measured
 from budgeteer.online import load_balance
-from budgeteer.online._load_balance import Bias, Router
+from budgeteer.online._load_balance import Bias
 
 EXPERTS, CHOSEN, TOKENS, STEPS, LAST = 16, 2, 512, 400, 50
 

@@ -15,10 +15,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from budgeteer.allocate import pivotal
+from budgeteer.check import best_online
 from budgeteer.core.plan import F64
 from budgeteer.lab.evidence import ABOVE_ZERO, BELOW_ONE, Evidence, declare, measured
-from budgeteer.online import match, online_matching
-from budgeteer.online._online_matching import Matching
+from budgeteer.online import online_matching
+from budgeteer.online._online_matching import Proposals
 
 DECLARED = declare(
     "simulation",
@@ -100,21 +101,7 @@ def instance(seed: int, unit: bool = False) -> tuple[F64, F64]:
     return size * (rng.random((5, 8)) < 0.5), rng.uniform(0.2, 1.0, 8)
 
 
-def best_online(value: F64, chance: F64) -> float:
-    """Expected value of the best online method, by dynamic programming over the sets of free resources."""
-    n, times = value.shape
-    later = np.zeros(2**n)
-    for t in range(times - 1, -1, -1):
-        now = later.copy()
-        for free in range(2**n):
-            for i in range(n):
-                if free >> i & 1:
-                    now[free] = max(now[free], value[i, t] + later[free ^ (1 << i)])
-        later = chance[t] * now + (1 - chance[t]) * later
-    return float(later[-1])
-
-
-def serve(plan: Matching, chance: F64, rng: np.random.Generator, independent: bool) -> float:
+def serve(plan: Proposals, chance: F64, rng: np.random.Generator, independent: bool) -> float:
     """Value of one run; ``independent`` lets the resources propose by coins of their own."""
     n, times = plan.value.shape
     free: NDArray[np.bool_] = np.ones(n, dtype=np.bool_)
@@ -124,7 +111,7 @@ def serve(plan: Matching, chance: F64, rng: np.random.Generator, independent: bo
             proposed = free & (rng.random(n) < plan.propose[:, t])
             i = int(np.argmax(np.where(proposed, plan.value[:, t], -1.0))) if proposed.any() else -1
         else:
-            i = match(plan, t, free, rng)
+            i = plan.serve(t, free, rng)
         if i >= 0:
             total += float(plan.value[i, t])
             free[i] = False

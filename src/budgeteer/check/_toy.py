@@ -1,0 +1,102 @@
+"""The scripted model that strategies, scorers and splits over questions are checked on."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import AsyncIterator
+
+from budgeteer.core.errors import InvalidInput, ModelError
+from budgeteer.core.usage import Usage
+from budgeteer.models.model import CUT, LENGTH, LOGPROBS, PREFIX, SEED, STOP, Choice, Chunk, Message, Request, Response
+from budgeteer.solve import Question, Style
+
+CLOSE = "</think>"
+QUESTION = Question("q", "2 + 2 =")
+ALL = frozenset({PREFIX, LOGPROBS, SEED})
+"""What a scripted model can do."""
+
+
+class ToyModel:
+    """A model for checks: thinks some steps, closes, answers 4 mostly; a token a character.
+
+    Args:
+        capabilities: that it declares.
+        fail: share of calls that raise a ModelError; as many of the others are cut off.
+    """
+
+    name = "toy"
+
+    def __init__(self, capabilities: frozenset[str], *, seed: int = 0, fail: float = 0.0) -> None:
+        self.capabilities, self.fail = capabilities, fail
+        self.rng = random.Random(f"fail {seed}")
+        self.requests: list[Request] = []
+        self.used = 0
+        """Tokens in and out of the calls that were answered."""
+        self.answers = 0
+        """Whole traces of the question that end with an answer."""
+
+    def count(self, prompt: str | tuple[Message, ...]) -> int:
+        return len(text_of(prompt))
+
+    def _choice(self, request: Request, i: int) -> Choice:
+        prompt = text_of(request.prompt)
+        rng = random.Random(f"{request.seed} {i} {prompt}" if request.temperature else prompt)
+        text = "".join(f"step {k};" for k in range(rng.randint(0, 6)))
+        if CLOSE not in prompt.rpartition(QUESTION.text)[2]:
+            text += CLOSE
+        text += f"{rng.choice('4444 5 6').strip() or '4'}\n"
+        ends = [(text.index(stop), len(stop)) for stop in request.stop if stop in text]
+        sampled = text
+        if ends:
+            at, size = min(ends)
+            text, sampled = text[:at], text[: at + size]
+        tokens, finish = max(1, min(len(sampled), request.max_tokens)), STOP
+        if len(sampled) > request.max_tokens:
+            text, finish = text[: request.max_tokens], LENGTH
+        return Choice(text, tokens, finish, (-0.5,) * tokens if request.logprobs else None)
+
+    async def generate(self, request: Request) -> Response:
+        self.requests.append(request)
+        if isinstance(request.prompt, str) and PREFIX not in self.capabilities:
+            raise InvalidInput("the scripted chat model does not continue raw text")
+        await asyncio.sleep(0)
+        draw = self.rng.random()
+        if draw < self.fail:
+            raise ModelError("the scripted model fails here", billed=draw < self.fail / 2)
+        choices = [self._choice(request, i) for i in range(request.n)]
+        if self.fail and draw > 1 - self.fail / 2:
+            choices = [Choice(c.text[: len(c.text) // 2], None, CUT) for c in choices]
+        prompt = text_of(request.prompt)
+        forced = prompt.startswith(QUESTION.text) and prompt.endswith(CLOSE)
+        if forced or prompt == QUESTION.text:
+            texts = [CLOSE * forced + c.text for c in choices if c.finish == STOP]
+            self.answers += sum(bool(text.partition(CLOSE)[2].strip()) for text in texts)
+        output = sum(len(c.text) if c.tokens is None else c.tokens for c in choices)
+        usage = Usage(input=self.count(request.prompt), output=output)
+        self.used += (usage.input or 0) + (usage.output or 0)
+        return Response(tuple(choices), usage)
+
+    async def stream(self, request: Request) -> AsyncIterator[Chunk | Response]:
+        response = await self.generate(request)
+        for i, choice in enumerate(response.choices):
+            for letter in choice.text:
+                yield Chunk(i, letter)
+        yield response
+
+    async def aclose(self) -> None:
+        pass
+
+
+def toy_style(*, chat: bool = False) -> Style:
+    """How the toy model is asked, in raw text or in messages, and how its traces are read."""
+
+    def prompt(text: str) -> str | tuple[Message, ...]:
+        return (Message("user", text),) if chat else text
+
+    return Style(prompt, lambda text: text.split("\n", 1)[0].strip() or None, CLOSE, answer_tokens=len(CLOSE) + 4)
+
+
+def text_of(prompt: str | tuple[Message, ...]) -> str:
+    """All of a prompt, without who said it."""
+    return prompt if isinstance(prompt, str) else "".join(message.content for message in prompt)
