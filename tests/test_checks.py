@@ -18,10 +18,12 @@ from budgeteer.check import (
     check_many,
     check_matching,
     check_recipe,
+    check_reward,
     check_rounding,
     check_router,
     check_scorer,
     check_verifier,
+    check_weight,
 )
 from budgeteer.check import _verifier as verifier_rules
 from budgeteer.core.errors import InvalidInput
@@ -31,8 +33,9 @@ from budgeteer.core.stopper import Stopper
 from budgeteer.ledger import Allowance
 from budgeteer.models.model import Request
 from budgeteer.online import load_balance, online_matching
-from budgeteer.rl import recipes
 from budgeteer.rl.recipe import Recipe
+from budgeteer.rl.recipes.kit import grpo_advantage
+from budgeteer.rl.reward import Reward
 from budgeteer.solve import Answer
 from budgeteer.strategies import split
 from budgeteer.strategies.kit.aggregate import Ranked, majority, weighted_majority
@@ -476,7 +479,7 @@ def test_check_many_rejects_what_breaks_the_rule(rule):
 
 
 def recipe(**parts):
-    return dataclasses.replace(Recipe("mutant", uniform(), recipes.grpo_advantage), **parts)
+    return dataclasses.replace(Recipe("mutant", uniform(), grpo_advantage), **parts)
 
 
 def centred_by_place(rollouts, view):
@@ -488,7 +491,7 @@ def by_group_number(rollouts, view):
 
 
 def aborted_apart(rollouts, view):
-    return recipes.grpo_advantage(rollouts, view) - (rollouts.status == 3)
+    return grpo_advantage(rollouts, view) - (rollouts.status == 3)
 
 
 def in_place(rollouts, view):
@@ -503,7 +506,7 @@ def overspent(budget, items):
 RECIPES = {
     "order of the rows": recipe(advantage=centred_by_place),
     "order of the prompts": recipe(advantage=by_group_number),
-    "one finite number": recipe(advantage=lambda rollouts, view: recipes.grpo_advantage(rollouts, view) * math.nan),
+    "one finite number": recipe(advantage=lambda rollouts, view: grpo_advantage(rollouts, view) * math.nan),
     "row_weight has": recipe(row_weight=lambda rollouts, view: -np.ones(len(rollouts))),
     "token_weight has shape": recipe(token_weight=lambda length, group: np.ones(int(group.max()) + 1)),
     "one that failed": recipe(advantage=aborted_apart, aborted="failure"),
@@ -523,3 +526,42 @@ RECIPES = {
 def test_check_recipe_rejects_what_breaks_the_rule(rule):
     with pytest.raises(CheckFailed, match=rule):
         check_recipe(RECIPES[rule])
+
+
+# rewards and weights
+
+
+def written(state, rows):
+    rows.correct[:] = 0
+    return np.zeros(len(rows.correct))
+
+
+REWARDS = {
+    "finite": Reward(lambda state, rows: np.full(len(rows.correct), np.nan)),
+    "shape": Reward(lambda state, rows: np.zeros(1)),
+    "order of the rows": Reward(lambda state, rows: np.arange(float(len(rows.correct)))),
+    "in place": Reward(written),
+    "draw nothing": Reward(lambda state, rows: np.random.default_rng().random(len(rows.correct))),
+    "read back from JSON": Reward(lambda state, rows: rows.correct, init=lambda: {1: 2.0}),
+}
+
+
+@pytest.mark.parametrize("rule", list(REWARDS))
+def test_a_reward_that_breaks_a_rule_is_caught(rule):
+    with pytest.raises(CheckFailed, match=rule):
+        check_reward(REWARDS[rule])
+
+
+WEIGHTS = {
+    "finite": lambda length, group: length / 0.0,
+    "0 or more": lambda length, group: -1.0 / np.maximum(length, 1),
+    "order of the rows": lambda length, group: np.arange(float(len(length))),
+    "for 33 rows": lambda length, group: np.bincount(group, minlength=5) * 1.0 if len(group) == 33 else 1.0 * length,
+}
+
+
+@pytest.mark.parametrize("rule", list(WEIGHTS))
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
+def test_a_weight_that_breaks_a_rule_is_caught(rule):
+    with pytest.raises(CheckFailed, match=rule):
+        check_weight(WEIGHTS[rule])

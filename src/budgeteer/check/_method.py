@@ -9,6 +9,7 @@ from typing import Any
 
 from budgeteer import check
 from budgeteer.core import registry
+from budgeteer.core.errors import InvalidInput
 from budgeteer.core.method import ITSELF, TAKES, Method
 
 
@@ -24,7 +25,10 @@ def check_method(method: Method, *, seed: int = 0, **options: Any) -> None:
     Raises:
         CheckFailed: names the broken rule.
         MissingExtra: the method or its check needs what is not installed.
+        InvalidInput: the part has no check.
     """
+    if method.part not in CHECKS:
+        raise InvalidInput(f"{method.part} {method.name!r}: there is no check of this part")
     CHECKS[method.part](method, seed=seed, **options)
 
 
@@ -93,6 +97,8 @@ CHECKS: Mapping[str, Callable[..., None]] = {
     "aggregator": _plain("check_aggregator"),
     "scorer": _plain("check_scorer"),
     "verifier": _plain("check_verifier"),
+    "reward": _plain("check_reward"),
+    "weight": _plain("check_weight"),
     "recipe": _recipe,
 }
 """Part -> its check of a method."""

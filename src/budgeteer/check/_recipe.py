@@ -97,8 +97,9 @@ def _step(recipe: Recipe, rng: np.random.Generator) -> tuple[Rollouts, View]:
     within = np.arange(MOST) < length[:, None]
     rollouts = Rollouts(
         keys, tuple((1, 2, i) for i in range(len(units))), group, np.where(within, rng.integers(3, 9, (ROWS, MOST)), 0),
-        length, np.where(within, -rng.random((ROWS, MOST)), 0).astype(np.float32), np.zeros((ROWS, MOST), np.bool_),
-        status, np.full(ROWS, -1), np.full(ROWS, -1), reward, np.where(rng.random(ROWS) < 0.1, 20.0, 1.0), 27,
+        length, np.full(ROWS, MOST), np.where(within, -rng.random((ROWS, MOST)), 0).astype(np.float32),
+        np.zeros((ROWS, MOST), np.bool_),
+        status, np.full(ROWS, -1), np.full(ROWS, -1), reward, reward, np.where(rng.random(ROWS) < 0.1, 20.0, 1.0), 27,
     )  # fmt: skip
     history = History.empty()
     for _ in range(2):  # earlier steps saw all prompts but the last
@@ -116,7 +117,8 @@ def _by_key(name: str, part: Callable[[Rollouts], F64], rollouts: Rollouts, rng:
     rows = {
         field: getattr(rollouts, field)[order]
         for field in (
-            "group", "tokens", "length", "logprob", "forced", "status", "closed", "answered", "reward", "weight"
+            "group", "tokens", "length", "cap", "logprob", "forced", "status", "closed", "answered", "verified",
+            "reward", "weight",
         )
     }  # fmt: skip
     if not np.allclose(_column(name, part, replace(rollouts, **rows)), found[order]):
