@@ -18,10 +18,12 @@ from budgeteer.check import (
     check_many,
     check_matching,
     check_recipe,
+    check_reward,
     check_rounding,
     check_router,
     check_scorer,
     check_verifier,
+    check_weight,
 )
 from budgeteer.check import _verifier as verifier_rules
 from budgeteer.core.errors import InvalidInput
@@ -33,6 +35,7 @@ from budgeteer.models.model import Request
 from budgeteer.online import load_balance, online_matching
 from budgeteer.rl import recipes
 from budgeteer.rl.recipe import Recipe
+from budgeteer.rl.reward.protocol import Reward
 from budgeteer.solve import Answer
 from budgeteer.strategies import split
 from budgeteer.strategies.kit.aggregate import Ranked, majority, weighted_majority
@@ -472,6 +475,56 @@ def test_check_many_rejects_what_breaks_the_rule(rule):
         check_many(MANY[rule])
 
 
+# rewards
+
+
+def spoiling(state, rows):
+    rows.correct[:] = 0
+    return rows.correct
+
+
+REWARDS = {
+    "one finite number a row": Reward(lambda state, rows: rows.correct / 0.0),
+    "order of the rows": Reward(lambda state, rows: np.cumsum(rows.correct)),
+    "numbers of the groups": Reward(lambda state, rows: rows.correct + rows.group),
+    "score keeps no memory": Reward(lambda state, rows: rows.correct + 1e-10 * RNG.random()),
+    "survive JSON": Reward(lambda state, rows: rows.correct, lambda: [(1, 2)]),
+    "changed the state": Reward(spoiling),
+    "observe keeps no memory": Reward(
+        lambda state, rows: rows.correct, lambda: 0.0, lambda state, rows: state + RNG.random()
+    ),
+}
+
+
+@pytest.mark.parametrize("rule", list(REWARDS))
+def test_check_reward_rejects_what_breaks_the_rule(rule):
+    with np.errstate(all="ignore"), pytest.raises(CheckFailed, match=rule):
+        check_reward(REWARDS[rule])
+
+
+# token weights
+
+
+def shortening(length, group):
+    length[:] = 1
+    return length / 1.0
+
+
+WEIGHTS = {
+    "one finite weight": lambda length, group: -1.0 / length,
+    "order of the rows": lambda length, group: np.arange(1.0, len(length) + 1),
+    "numbers of the groups": lambda length, group: 1.0 + group,
+    "changed the lengths": shortening,
+    "nothing would be learnt": lambda length, group: 0.0 * length,
+}
+
+
+@pytest.mark.parametrize("rule", list(WEIGHTS))
+def test_check_weight_rejects_what_breaks_the_rule(rule):
+    with pytest.raises(CheckFailed, match=rule):
+        check_weight(WEIGHTS[rule])
+
+
 # recipes
 
 
@@ -505,7 +558,8 @@ RECIPES = {
     "order of the prompts": recipe(advantage=by_group_number),
     "one finite number": recipe(advantage=lambda rollouts, view: recipes.grpo_advantage(rollouts, view) * math.nan),
     "row_weight has": recipe(row_weight=lambda rollouts, view: -np.ones(len(rollouts))),
-    "token_weight has shape": recipe(token_weight=lambda length, group: np.ones(int(group.max()) + 1)),
+    "the recipe's token weight": recipe(token_weight=lambda length, group: np.ones(len(length) + 1)),
+    "the recipe's reward": recipe(reward=Reward(lambda state, rows: rows.correct[:1])),
     "one that failed": recipe(advantage=aborted_apart, aborted="failure"),
     "aborted is 'drop'": recipe(aborted="drop"),
     "a row twice": recipe(select=lambda rollouts, rng: np.zeros(4, np.int64)),

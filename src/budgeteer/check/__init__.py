@@ -24,12 +24,14 @@ if TYPE_CHECKING:
     from budgeteer.check._method import check_method
     from budgeteer.check._online import check_online
     from budgeteer.check._recipe import check_recipe
+    from budgeteer.check._reward import check_reward
     from budgeteer.check._rounding import check_rounding
     from budgeteer.check._router import check_router
     from budgeteer.check._scorer import check_scorer
     from budgeteer.check._stopper import check_stopper
     from budgeteer.check._strategy import check_strategy
     from budgeteer.check._verifier import check_verifier
+    from budgeteer.check._weight import check_weight
 
 __all__ = [
     "CheckFailed",
@@ -44,12 +46,14 @@ __all__ = [
     "check_method",
     "check_online",
     "check_recipe",
+    "check_reward",
     "check_rounding",
     "check_router",
     "check_scorer",
     "check_stopper",
     "check_strategy",
     "check_verifier",
+    "check_weight",
 ]
 
 __getattr__ = lazy(
@@ -67,11 +71,13 @@ __getattr__ = lazy(
         "check_method": "_method",
         "check_online": "_online",
         "check_recipe": "_recipe",
+        "check_reward": "_reward",
         "check_rounding": "_rounding",
         "check_router": "_router",
         "check_scorer": "_scorer",
         "check_stopper": "_stopper",
         "check_strategy": "_strategy",
         "check_verifier": "_verifier",
+        "check_weight": "_weight",
     },
 )

@@ -93,6 +93,8 @@ CHECKS: Mapping[str, Callable[..., None]] = {
     "aggregator": _plain("check_aggregator"),
     "scorer": _plain("check_scorer"),
     "verifier": _plain("check_verifier"),
+    "reward": _plain("check_reward"),
+    "weight": _plain("check_weight"),
     "recipe": _recipe,
 }
 """Part -> its check of a method."""

@@ -40,10 +40,11 @@ def _chosen(name: str | None, *, others: bool) -> list[Method]:
     from budgeteer.core import registry
     from budgeteer.core.errors import UnknownName
     from budgeteer.core.method import PARTS
+    from budgeteer.core.methods import METHODS
 
     known = registry.methods()
     if name is None:
-        return [method for method in known if not others or method not in registry.METHODS]
+        return [method for method in known if not others or method not in METHODS]
     if name in PARTS:
         return [method for method in known if method.part == name]
     chosen = [method for method in known if method.name == name]

@@ -26,7 +26,7 @@ PARTS: dict[str, str] = {
 }
 """Part -> what a method of it does."""
 
-ITSELF = frozenset({"joint", "rounding", "matching", "allowance", "many", "verifier"})
+ITSELF = frozenset({"joint", "rounding", "matching", "allowance", "many", "verifier", "weight"})
 """Parts of which a method's path names the method itself; of the others it names a factory that makes it."""
 
 TAKES = {"scorer": "scorer", "critic": "scorer", "aggregate": "aggregator", "allocator": "allocator"}
