@@ -33,8 +33,8 @@ from budgeteer.core.stopper import Stopper
 from budgeteer.ledger import Allowance
 from budgeteer.models.model import Request
 from budgeteer.online import load_balance, online_matching
-from budgeteer.rl import recipes
 from budgeteer.rl.recipe import Recipe
+from budgeteer.rl.recipes.kit import grpo_advantage
 from budgeteer.rl.reward.protocol import Reward
 from budgeteer.solve import Answer
 from budgeteer.strategies import split
@@ -529,7 +529,7 @@ def test_check_weight_rejects_what_breaks_the_rule(rule):
 
 
 def recipe(**parts):
-    return dataclasses.replace(Recipe("mutant", uniform(), recipes.grpo_advantage), **parts)
+    return dataclasses.replace(Recipe("mutant", uniform(), grpo_advantage), **parts)
 
 
 def centred_by_place(rollouts, view):
@@ -541,7 +541,7 @@ def by_group_number(rollouts, view):
 
 
 def aborted_apart(rollouts, view):
-    return recipes.grpo_advantage(rollouts, view) - (rollouts.status == 3)
+    return grpo_advantage(rollouts, view) - (rollouts.status == 3)
 
 
 def in_place(rollouts, view):
@@ -556,7 +556,7 @@ def overspent(budget, items):
 RECIPES = {
     "order of the rows": recipe(advantage=centred_by_place),
     "order of the prompts": recipe(advantage=by_group_number),
-    "one finite number": recipe(advantage=lambda rollouts, view: recipes.grpo_advantage(rollouts, view) * math.nan),
+    "one finite number": recipe(advantage=lambda rollouts, view: grpo_advantage(rollouts, view) * math.nan),
     "row_weight has": recipe(row_weight=lambda rollouts, view: -np.ones(len(rollouts))),
     "the recipe's token weight": recipe(token_weight=lambda length, group: np.ones(len(length) + 1)),
     "the recipe's reward": recipe(reward=Reward(lambda state, rows: rows.correct[:1])),

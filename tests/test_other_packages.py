@@ -113,10 +113,20 @@ def test_what_cannot_be_checked_is_not_ok(installed, capsys, monkeypatch):
 )
 def test_solve_runs_their_strategies_splits_scorers_aggregators_and_verifiers(installed, strategy, options, tmp_path):
     out = tmp_path / "answers.jsonl"
-    file = tmp_path / "questions.jsonl"
-    file.write_text('{"id": "a", "question": "(3 + 4) mod 5 =", "answer": "2"}\n')
+    pytest.importorskip("reasoning_gym")
     solved = budgeteer(
-        installed, "solve", str(file), "--strategy", strategy, "--budget", "400", "--out", str(out), *options
+        installed,
+        "solve",
+        "chains",
+        "--limit",
+        "1",
+        "--strategy",
+        strategy,
+        "--budget",
+        "4000",
+        "--out",
+        str(out),
+        *options,
     )
     assert solved.returncode == 0, solved.stderr
     (row,) = [json.loads(line) for line in out.read_text().splitlines()]
