@@ -1,6 +1,7 @@
 """Checks of the protocols' rules, for our own methods and for those of others: one protocol a file.
 
 >>> from budgeteer.allocate import uniform
+>>> from budgeteer.check import check_allocator, check_ledger
 >>> check_allocator(uniform())
 >>> from budgeteer.ledger import MemoryLedger
 >>> check_ledger(MemoryLedger)
