@@ -11,8 +11,10 @@ import sys
 import pytest
 
 import theirs
+from budgeteer import cli
 from budgeteer.core import registry
-from budgeteer.core.errors import InvalidInput, UnknownName
+from budgeteer.core.errors import InvalidInput, MissingExtra, UnknownName
+from budgeteer.core.method import PARTS
 from budgeteer.models.policy import REASONER
 
 pytest.importorskip("torch")
@@ -56,6 +58,87 @@ def test_what_cannot_be_run_is_refused_with_its_entry_point(tmp_path, monkeypatc
         registry.methods()
     assert recipes.get("grpo").name == "grpo"  # names of this package look at no entry point
     sys.modules.pop("theirs_of_a_test", None)
+
+
+def test_they_have_a_method_of_every_part_and_each_is_listed_and_checked(installed, capsys):
+    mine = [method for method in registry.methods() if method.path.startswith("theirs_of_a_test:")]
+    assert {method.part for method in mine} == set(PARTS)
+    assert cli.main(["methods"]) == 0
+    listed = capsys.readouterr().out
+    for method in mine:
+        if method.name not in ("theirs-broken", "theirs-none"):
+            assert f"{method.name} " in listed
+            assert cli.main(["methods", "--check", method.name]) == 0
+            assert capsys.readouterr().out == f"{method.part} {method.name}: ok\n"
+
+
+def test_all_of_other_packages_are_checked_and_one_line_says_what_is_broken(installed, capsys):
+    assert cli.main(["methods", "--check"]) == 1
+    lines = dict(line.split(": ", 1) for line in capsys.readouterr().out.splitlines())
+    assert len(lines) == len(theirs.NAMES)
+    assert {name: said for name, said in lines.items() if said != "ok"} == {
+        "recipe theirs-broken": "broken: it raised ValueError: their advantage is broken",
+        "recipe theirs-none": "broken: the factory made 7, no Recipe",
+    }
+
+
+def test_a_part_is_checked_with_theirs_and_no_methods_of_others_are_ok(installed, capsys, monkeypatch):
+    assert cli.main(["methods", "aggregator", "--check"]) == 0
+    assert capsys.readouterr().out.splitlines()[-1] == "aggregator their-count: ok"
+    monkeypatch.setattr("importlib.metadata.entry_points", lambda group: [])
+    assert cli.main(["methods", "--check"]) == 0
+    assert "no other package registers a method" in capsys.readouterr().out
+
+
+def test_what_cannot_be_checked_is_not_ok(installed, capsys, monkeypatch):
+    def check(method):
+        raise MissingExtra("scipy", "lab")
+
+    monkeypatch.setattr("budgeteer.check.check_method", check)
+    assert cli.main(["methods", "--check", "their-matching"]) == 1
+    assert capsys.readouterr().out.startswith("matching their-matching: not checked: this needs 'scipy'")
+
+
+@needs_reasoner
+@pytest.mark.parametrize(
+    ("strategy", "options"),
+    [
+        ("their-direct", []),
+        ("their-turns", ["--total"]),
+        ("best-of-n:scorer=their-brevity,n=2", []),
+        ("split:aggregate=their-count,most=3", ["--total"]),
+        ("split:allocator=their-uniform,show=agreement,most=3", ["--total"]),
+        ("best-of-n:scorer=verifier,n=2", ["--oracle", "--verifier", "their-caseless"]),
+    ],
+)
+def test_solve_runs_their_strategies_splits_scorers_aggregators_and_verifiers(installed, strategy, options, tmp_path):
+    out = tmp_path / "answers.jsonl"
+    pytest.importorskip("reasoning_gym")
+    solved = budgeteer(
+        installed,
+        "solve",
+        "chains",
+        "--limit",
+        "1",
+        "--strategy",
+        strategy,
+        "--budget",
+        "4000",
+        "--out",
+        str(out),
+        *options,
+    )
+    assert solved.returncode == 0, solved.stderr
+    (row,) = [json.loads(line) for line in out.read_text().splitlines()]
+    assert row["calls"] > 0
+
+
+@needs_reasoner
+def test_train_fills_slots_with_their_reward_and_weight(installed, tmp_path):
+    pytest.importorskip("reasoning_gym")
+    text = "theirs:reward=their-short,token_weight=their-rows"
+    trained = budgeteer(installed, "train", text, "--budget", "600", "--out", str(tmp_path / "one"), *SMALL)
+    assert trained.returncode == 0, trained.stderr
 
 
 @needs_reasoner

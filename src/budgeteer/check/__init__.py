@@ -1,6 +1,7 @@
 """Checks of the protocols' rules, for our own methods and for those of others: one protocol a file.
 
 >>> from budgeteer.allocate import uniform
+>>> from budgeteer.check import check_allocator, check_ledger
 >>> check_allocator(uniform())
 >>> from budgeteer.ledger import MemoryLedger
 >>> check_ledger(MemoryLedger)
@@ -24,13 +25,14 @@ if TYPE_CHECKING:
     from budgeteer.check._method import check_method
     from budgeteer.check._online import check_online
     from budgeteer.check._recipe import check_recipe
-    from budgeteer.check._reward import check_reward, check_weight
+    from budgeteer.check._reward import check_reward
     from budgeteer.check._rounding import check_rounding
     from budgeteer.check._router import check_router
     from budgeteer.check._scorer import check_scorer
     from budgeteer.check._stopper import check_stopper
     from budgeteer.check._strategy import check_strategy
     from budgeteer.check._verifier import check_verifier
+    from budgeteer.check._weight import check_weight
 
 __all__ = [
     "CheckFailed",
@@ -77,6 +79,6 @@ __getattr__ = lazy(
         "check_stopper": "_stopper",
         "check_strategy": "_strategy",
         "check_verifier": "_verifier",
-        "check_weight": "_reward",
+        "check_weight": "_weight",
     },
 )

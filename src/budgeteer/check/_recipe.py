@@ -5,13 +5,15 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import fields, replace
 
 import numpy as np
 
 from budgeteer.check._allocator import Objective, check_allocator
 from budgeteer.check._common import CheckFailed, same
+from budgeteer.check._reward import check_reward
 from budgeteer.check._stopper import check_stopper
+from budgeteer.check._weight import check_weight
 from budgeteer.core.plan import ABORTED, CUT, ENDED, F64, FINISHED, I64, Items, Plan
 from budgeteer.rl.history import History, record
 from budgeteer.rl.recipe import Recipe, SelectFn, View
@@ -26,9 +28,9 @@ MOST = 64
 def check_recipe(recipe: Recipe, *, ordered: bool = False, objective: Objective | None = None, seed: int = 0) -> None:
     """Look at a recipe part by part, and raise :class:`CheckFailed` at the first broken rule.
 
-    Rules: the allocator keeps those of :func:`check_allocator` and the stopper those of :func:`check_stopper`; the
-    settings are ones that the trainer knows; the advantage, the row weight (0 or more) and the token weight (0 or more)
-    give one finite number a row, aborted rows included; the selection gives indices of rows, none of them twice, and
+    Rules: the allocator, the stopper, the reward and the token weight keep those of their own checks; the settings are
+    ones that the trainer knows; the advantage and the row weight (0 or more) give one finite number a row, aborted rows
+    included; the selection gives indices of rows, none of them twice, and
     the same ones with the same seed; rows are grouped by key: neither the order of the rows nor that of the prompts
     changes what a row gets; with ``aborted="failure"`` an aborted row has the advantage of a row that failed; what is
     given stays as it is.
@@ -47,16 +49,25 @@ def check_recipe(recipe: Recipe, *, ordered: bool = False, objective: Objective 
         raise CheckFailed(f"the recipe's allocator: {error}") from error
     rng = np.random.default_rng([seed, 10])
     rollouts, view = _step(recipe, rng)
+    if recipe.reward is not None:
+        try:
+            check_reward(recipe.reward, seed=seed)
+        except CheckFailed as error:
+            raise CheckFailed(f"the recipe's reward: {error}") from error
+        rollouts = replace(rollouts, reward=recipe.reward.score(recipe.reward.init(), rollouts.columns()))
     if recipe.stopper is not None:
         try:
             check_stopper(recipe.stopper(view), rows=(ROWS,), seed=seed)
         except CheckFailed as error:
             raise CheckFailed(f"the recipe's stopper: {error}") from error
     given = copy.deepcopy(view)
+    try:
+        check_weight(recipe.token_weight, seed=seed)
+    except CheckFailed as error:
+        raise CheckFailed(f"the recipe's token weight: {error}") from error
     parts: dict[str, Callable[[Rollouts], F64]] = {
         "advantage": lambda rows: recipe.advantage(rows, view),
         "row_weight": lambda rows: recipe.row_weight(rows, view),
-        "token_weight": lambda rows: recipe.token_weight(rows.length, rows.group),
     }
     for name, part in parts.items():
         _by_key(name, part, rollouts, rng)
@@ -95,11 +106,13 @@ def _step(recipe: Recipe, rng: np.random.Generator) -> tuple[Rollouts, View]:
     reward[status == ABORTED] = 0.0
     length = rng.integers(1, MOST, ROWS)
     within = np.arange(MOST) < length[:, None]
+    unknown = np.full(ROWS, -1)
+    tokens = np.where(within, rng.integers(3, 9, (ROWS, MOST)), 0)
+    logprob = np.where(within, -rng.random((ROWS, MOST)), 0).astype(np.float32)
+    weight = np.where(rng.random(ROWS) < 0.1, 20.0, 1.0)
     rollouts = Rollouts(
-        keys, tuple((1, 2, i) for i in range(len(units))), group, np.where(within, rng.integers(3, 9, (ROWS, MOST)), 0),
-        length, np.full(ROWS, MOST), np.where(within, -rng.random((ROWS, MOST)), 0).astype(np.float32),
-        np.zeros((ROWS, MOST), np.bool_),
-        status, np.full(ROWS, -1), np.full(ROWS, -1), reward, reward, np.where(rng.random(ROWS) < 0.1, 20.0, 1.0), 27,
+        keys, tuple((1, 2, i) for i in range(len(units))), group, tokens, length, np.full(ROWS, MOST), logprob,
+        np.zeros((ROWS, MOST), np.bool_), status, unknown, unknown, reward, reward, weight, 27,
     )  # fmt: skip
     history = History.empty()
     for _ in range(2):  # earlier steps saw all prompts but the last
@@ -114,13 +127,8 @@ def _step(recipe: Recipe, rng: np.random.Generator) -> tuple[Rollouts, View]:
 def _by_key(name: str, part: Callable[[Rollouts], F64], rollouts: Rollouts, rng: np.random.Generator) -> None:
     found = _column(name, part, rollouts)
     order = rng.permutation(ROWS)
-    rows = {
-        field: getattr(rollouts, field)[order]
-        for field in (
-            "group", "tokens", "length", "cap", "logprob", "forced", "status", "closed", "answered", "verified",
-            "reward", "weight",
-        )
-    }  # fmt: skip
+    rows = {f.name: getattr(rollouts, f.name) for f in fields(rollouts)}
+    rows = {field: column[order] for field, column in rows.items() if isinstance(column, np.ndarray)}
     if not np.allclose(_column(name, part, replace(rollouts, **rows)), found[order]):
         raise CheckFailed(f"{name} changes with the order of the rows; group by Rollouts.group, never by position")
     turned = replace(

@@ -1,0 +1,43 @@
+"""The rules of token weights."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from budgeteer.check._common import CheckFailed
+from budgeteer.core.plan import F64, I64
+from budgeteer.rl.recipe import TokenWeightFn
+
+
+def check_weight(weight: TokenWeightFn, *, seed: int = 0) -> None:
+    """Weigh the tokens of made-up rollouts, and raise :class:`CheckFailed` at the first broken rule.
+
+    Rules: one finite number of 0 or more a row, above 0 for some; rows are grouped by ``group``: neither the order of
+    the rows nor the numbers of the groups, of which some may be missing, change what a row gets; lengths and groups
+    stay as they are; no rows work.
+
+    Args:
+        weight: the token weight to check.
+        seed: of the rollouts.
+    """
+    rng = np.random.default_rng([seed, 12])
+    for n in (1, 33, 0):
+        length, group = rng.integers(1, 64, n), 2 * rng.integers(0, 6, n)
+        given = length.copy(), group.copy()
+        found = _weights(weight, length, group)
+        order = rng.permutation(n)
+        if not np.allclose(_weights(weight, length[order], group[order]), found[order]):
+            raise CheckFailed("weights change with the order of the rows; group by the index, never by position")
+        if not np.allclose(_weights(weight, length, 10 - group), found):
+            raise CheckFailed("weights change with the numbers of the groups; they are only names")
+        if not (np.array_equal(length, given[0]) and np.array_equal(group, given[1])):
+            raise CheckFailed("the method changed the lengths or groups it was given; copy before writing")
+
+
+def _weights(weight: TokenWeightFn, length: I64, group: I64) -> F64:
+    found = np.asarray(weight(length, group))
+    if found.shape != length.shape or not np.all(np.isfinite(found)) or np.any(found < 0):
+        raise CheckFailed(f"the method returned {found.tolist()} for {len(length)} rows; one finite weight >= 0 a row")
+    if len(length) and not np.any(found > 0):
+        raise CheckFailed("all weights are 0, and nothing would be learnt; weigh some rows above 0")
+    return found

@@ -1,0 +1,268 @@
+"""A package of somebody else with one small method of every part, and two recipes that are broken on purpose."""
+
+import os
+import time
+from collections import Counter
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from budgeteer.core.allocator import stateless
+from budgeteer.core.errors import InvalidInput, ModelError
+from budgeteer.core.joint import Assignment
+from budgeteer.core.method import Method
+from budgeteer.core.online import Online, require_menu
+from budgeteer.core.plan import Plan
+from budgeteer.core.router import Router
+from budgeteer.core.stopper import CONTINUE, FINISH, Stopper
+from budgeteer.ledger import Allowance
+from budgeteer.rl.recipes import grpo
+from budgeteer.rl.recipes.kit import grpo_advantage
+from budgeteer.rl.reward.protocol import Reward
+from budgeteer.solve import Answer, Strategy
+from budgeteer.strategies.kit.aggregate import Ranked
+from budgeteer.strategies.kit.score import Scorer
+from budgeteer.strategies.kit.trace import ask
+
+SCALE = 1.0
+MARK = Path(os.environ.get("THEIRS_MARK", os.devnull))
+
+
+def require(holds, what):
+    if not holds:
+        raise InvalidInput(what)
+
+
+def their_uniform():
+    """The same number of units for all."""
+
+    def allocate(budget, items):
+        each = int(budget // items.cost.sum()) if len(items) else 0
+        units = np.full(len(items), each)
+        return Plan(items.keys, units, items.spend(units))
+
+    return stateless(allocate)
+
+
+@dataclass(frozen=True)
+class Left:
+    left: tuple[float, ...]
+
+
+def their_threshold(budget, price):
+    """The option worth most above its price, as long as it fits."""
+
+    def step(state, value, cost, *, share=None):
+        require_menu(value, cost, 1)
+        gain, option = max((v - price * c[0], i) for i, (v, c) in enumerate(zip(value, cost, strict=True)))
+        if gain <= 0 or value[option] <= 0 or cost[option][0] > state.left[0]:
+            return -1, state
+        return option, Left((state.left[0] - cost[option][0],))
+
+    def observe(state, planned, actual):
+        return Left((state.left[0] + planned[0] - actual[0],))
+
+    return Online(lambda: Left((float(budget),)), step, observe)
+
+
+def their_search(loss, cost, budget, start, *, rng):
+    """The best of some random choices within the budget."""
+    n, k = cost.shape
+    require(np.all(np.isfinite(cost) & (cost >= 0)), "costs are finite and 0 or more")
+    require(start.shape == cost.shape and np.all(np.isfinite(start)), "logits are finite and of the costs' shape")
+    require(cost.min(axis=1).sum() <= budget, f"nothing costs as little as {budget}")
+    best, lowest, calls = cost.argmin(axis=1), np.inf, 0
+    for turn in range(50):
+        choice = rng.integers(0, k, n) if turn else best
+        if cost[np.arange(n), choice].sum() <= budget:
+            value, _ = loss(np.eye(k)[choice])
+            require(np.isfinite(value), f"the loss is {value}")
+            calls += 1
+            best, lowest = (choice, value) if value < lowest else (best, lowest)
+    return Assignment(best, best, float(lowest), calls)
+
+
+def their_rounding(chance, rng):
+    """Systematic sampling in a random order."""
+    require(chance.ndim == 1 and np.all((chance >= 0) & (chance <= 1)), "chances are [n] in [0, 1]")
+    order = rng.permutation(len(chance))
+    ends = np.round(np.append(0.0, np.cumsum(chance[order])), 12) + rng.random()
+    chosen = np.zeros(len(chance), np.bool_)
+    chosen[order] = np.diff(np.floor(ends)) > 0
+    return chosen
+
+
+class Greedy:
+    """Every request takes the free resource of most value; the bound gives each request its best one."""
+
+    def __init__(self, value, chance):
+        self.value, self.bound = value, float(chance @ value.max(axis=0))
+
+    def serve(self, time, free, rng):
+        worth = np.where(free, self.value[:, time], 0.0)
+        return int(worth.argmax()) if worth.max() > 0 else -1
+
+
+def their_matching(value, chance):
+    """Greedy matching."""
+    require(value.ndim == 2 and np.all(np.isfinite(value) & (value >= 0)), "values are [n, T], finite, 0 or more")
+    require(chance.shape == value.shape[1:] and np.all((chance > 0) & (chance <= 1)), "chances are [T] in (0, 1]")
+    return Greedy(value.copy(), chance)
+
+
+@dataclass(frozen=True)
+class Loads:
+    share: np.ndarray
+
+
+def their_router(rate):
+    """The expert of the best score, less a price on the share of the load it had so far."""
+
+    def init(experts):
+        require(experts >= 1, f"{experts} experts; at least 1")
+        return Loads(np.zeros(experts))
+
+    def route(state, scores):
+        fits = scores.ndim == 2 and scores.shape[1] == len(state.share) and np.all(np.isfinite(scores))
+        require(fits, "scores are finite, one an expert")
+        chosen = np.argmax(scores - state.share, axis=1)[:, None]
+        return chosen, np.take_along_axis(scores, chosen, axis=1)
+
+    def observe(state, load):
+        load = np.asarray(load, np.float64)
+        require(load.shape == state.share.shape and np.all(np.isfinite(load) & (load >= 0)), "loads are counts")
+        return Loads(state.share + rate * (load / max(load.sum(), 1.0) - 1 / len(load)))
+
+    return Router(init, route, observe)
+
+
+class TheirAllowance(Allowance):
+    """An allowance that counts its calls."""
+
+    calls = 0
+
+    def reserve(self, *args, **kwargs):
+        self.calls += 1
+        return super().reserve(*args, **kwargs)
+
+
+def their_stopper():
+    """End a row once it has answered."""
+
+    def step(state, event):
+        return np.where(event.answered >= 0, FINISH, CONTINUE).astype(np.int8), state
+
+    return Stopper(lambda rows: (), step)
+
+
+async def first_trace(task, max_tokens):
+    style = task.style
+    piece = await ask(task, style.prompt(task.question.text), most=max_tokens, stop=style.stop, temperature=0.0)
+    if not piece.tokens:
+        return Answer(None, "budget")
+    return Answer(style.read(piece.text), piece.stopped_by, (piece.text,))
+
+
+def their_direct(max_tokens=256):
+    """One trace."""
+
+    async def solve(task):
+        return await first_trace(task, max_tokens)
+
+    return Strategy(solve)
+
+
+async def their_turns(tasks, max_tokens=256):
+    """One trace for each question, in order, while there is budget."""
+    for i, task in enumerate(tasks):
+        try:
+            yield i, await first_trace(task, max_tokens)
+        except ModelError as error:
+            yield i, Answer(None, f"error: {error}")
+
+
+def their_count():
+    """The answer that most samples give."""
+
+    def rank(answers, scores):
+        count = Counter(answer for answer in answers if answer is not None)
+        return [Ranked(answer, n / count.total()) for answer, n in count.most_common()]
+
+    return rank
+
+
+def their_brevity():
+    """Short traces are good."""
+
+    def bind(task):
+        async def score(samples):
+            return [1 / (1 + sample.tokens) for sample in samples]
+
+        return score
+
+    return Scorer(bind)
+
+
+def their_caseless(answer, reference):
+    """The same text, whatever the case."""
+    return float(answer is not None and answer.casefold() == reference.casefold())
+
+
+def their_short():
+    """Right, less a tenth of the share of the cap that was used."""
+    return Reward(lambda state, rows: rows.correct - 0.1 * rows.length / rows.max_tokens)
+
+
+def their_rows(length, group):
+    """Every row weighs the same for each of its tokens."""
+    return np.full(len(length), 1.0 / max(len(length), 1))
+
+
+def advantage(rollouts, view):
+    MARK.write_text("a run of theirs is busy")
+    return SCALE * grpo_advantage(rollouts, view)
+
+
+def broken(rollouts, view):
+    while not MARK.exists():
+        time.sleep(0.05)
+    raise ValueError("their advantage is broken")
+
+
+def recipe():
+    """GRPO with an advantage of theirs."""
+    return replace(grpo(), name="theirs", advantage=advantage)
+
+
+def broken_recipe():
+    """Fails in its first step."""
+    return replace(grpo(), name="theirs-broken", advantage=broken)
+
+
+def no_recipe():
+    """Makes something else."""
+    return 7
+
+
+HERE = "theirs_of_a_test"
+ALLOCATOR = Method("their-uniform", "allocator", f"{HERE}:their_uniform", "the same for all")
+ONLINE = Method(
+    "their-threshold", "online", f"{HERE}:their_threshold", "a fixed price", arguments={"budget": 300, "price": 0.1}
+)
+JOINT = Method("their-search", "joint", f"{HERE}:their_search", "random choices")
+ROUNDING = Method("their-rounding", "rounding", f"{HERE}:their_rounding", "systematic")
+MATCHING = Method("their-matching", "matching", f"{HERE}:their_matching", "greedy")
+ROUTER = Method("their-router", "router", f"{HERE}:their_router", "a price on load", arguments={"rate": 0.05})
+ALLOWANCE = Method("their-allowance", "allowance", f"{HERE}:TheirAllowance", "counts its calls")
+STOPPER = Method("their-stopper", "stopper", f"{HERE}:their_stopper", "answered rows end")
+STRATEGY = Method("their-direct", "strategy", f"{HERE}:their_direct", "one trace")
+MANY = Method("their-turns", "many", f"{HERE}:their_turns", "one trace each")
+AGGREGATOR = Method("their-count", "aggregator", f"{HERE}:their_count", "most samples")
+SCORER = Method("their-brevity", "scorer", f"{HERE}:their_brevity", "short is good")
+VERIFIER = Method("their-caseless", "verifier", f"{HERE}:their_caseless", "whatever the case")
+REWARD = Method("their-short", "reward", f"{HERE}:their_short", "less for long rows")
+WEIGHT = Method("their-rows", "weight", f"{HERE}:their_rows", "every row the same")
+RECIPE = Method("theirs", "recipe", f"{HERE}:recipe", "GRPO of theirs")
+BROKEN = Method("theirs-broken", "recipe", f"{HERE}:broken_recipe", "fails in its first step")
+NONE = Method("theirs-none", "recipe", f"{HERE}:no_recipe", "makes something else")
