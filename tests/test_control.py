@@ -1,0 +1,93 @@
+"""One step's decisions without a model: rounds, caps, rewards, and what goes on after a checkpoint."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import subprocess
+import sys
+
+import numpy as np
+
+from budgeteer.core.allocator import stateless
+from budgeteer.core.plan import CUT, ENDED, Plan
+from budgeteer.rl import recipes
+from budgeteer.rl.config import TrainConfig
+from budgeteer.rl.control import Control
+from budgeteer.rl.reward import Columns, Reward
+from budgeteer.rl.rollouts import Rollouts
+
+KEYS = [f"prompt {i}" for i in range(6)]
+CONFIG = TrainConfig(steps=3, prompts=4, group=2, max_tokens=10, eval_every=0)
+
+
+def control(recipe, **options) -> Control:
+    return Control(recipe, CONFIG, [(1, 2, i) for i in range(len(KEYS))], KEYS, **{"budget": 200, **options})
+
+
+def drawn(work, right=lambda i: i % 2 == 0) -> Rollouts:
+    """Rollouts of a round without a model: all 8 tokens long, or cut at their cap; every second one is right."""
+    units = work.view.plan.units
+    group = np.repeat(np.arange(len(units)), units)
+    n, cap = len(group), work.max_tokens[group]
+    length = np.minimum(8, cap)
+    status = np.where(length < cap, ENDED, CUT).astype(np.int8)
+    tokens, ones, never = np.ones((n, 10), np.int64), np.ones(n), np.full(n, -1)
+    found = Rollouts(
+        work.view.items.keys, tuple((1, 2, 3) for _ in units), group, tokens, length, cap,
+        np.full((n, 10), -1.0, np.float32), np.zeros((n, 10), np.bool_), status, never, never, 0 * ones, 0 * ones, ones,
+        3,
+    )  # fmt: skip
+    return found.scored(np.array([float(right(i)) for i in range(n)]))
+
+
+def step(control: Control):
+    """One whole step; its update."""
+    begun = control.begin()
+    while (work := begun.next()) is not None:
+        begun.add(drawn(work))
+    rollouts, view = begun.collected()
+    update = control.learn(rollouts, view)
+    control.done(view, update)
+    return update
+
+
+def test_it_needs_no_torch() -> None:
+    code = (
+        "import sys, budgeteer.rl.control, budgeteer.rl.recipes as r; r.get('duet'); sys.exit('torch' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_the_caps_of_a_plan_are_kept_and_a_row_cut_by_its_cap_is_no_loss() -> None:
+    def allocate(budget, items):
+        units = np.full(len(items), 2)
+        return Plan(items.keys, units, items.spend(units), max_tokens=np.arange(len(items)) * 3)  # 0 = none
+
+    of = control(dataclasses.replace(recipes.get("grpo"), allocator=stateless(allocate)), budget=None)
+    work = of.begin().next()
+    assert work.max_tokens.tolist() == [10, 3, 6, 9]  # the run's own cap is 10
+    update = step(of)
+    assert update.rollouts.length.tolist() == [8, 8, 3, 3, 6, 6, 8, 8]
+    assert not update.wasted.any()
+    assert update.trained.all()  # every group has one right row
+
+
+def test_a_rewards_state_goes_on_and_the_history_sees_the_verifier() -> None:
+    def score(state: int, rows: Columns) -> np.ndarray:
+        return state - rows.correct  # wrong rows are worth more than right ones
+
+    own = Reward(score, init=lambda: 5, observe=lambda state, rows: state + 1)
+    of = control(dataclasses.replace(recipes.get("grpo"), reward=own))
+    update = step(of)
+    assert set(update.rollouts.reward.tolist()) == {4.0, 5.0}
+    right = update.rollouts.verified == 1
+    assert np.all(update.advantage[right] < 0)
+    assert np.all(update.advantage[~right] > 0)
+    assert of.history.right.sum() == right.sum()
+    assert of.reward_state == 6
+    after = control(dataclasses.replace(recipes.get("grpo"), reward=own))
+    after.load_state_dict(json.loads(json.dumps(of.state_dict())))
+    assert (after.reward_state, after.progress.step, after.left()) == (6, 1, of.left())
+    assert np.array_equal(step(after).advantage, step(of).advantage)
+    assert json.dumps(after.state_dict()) == json.dumps(of.state_dict())
