@@ -17,17 +17,18 @@ CODE = re.compile(r"(``.+?``|`[^`]+`)")
 
 def markdown(text: str) -> str:
     """A docstring as Markdown."""
-    lines, example = [], False
+    lines: list[str] = []
+    example, indent = False, ""
     for line in text.splitlines():
         bare = line.strip()
         if bare.startswith(">>>") and not example:
-            example = True
-            lines.append(f"{line[: -len(bare)]}```pycon")
+            example, indent = True, line[: -len(line.lstrip())]
+            lines.append(f"{indent}```pycon")
         elif not bare and example:
             example = False
-            lines[-1] += "\n```"
+            lines.append(f"{indent}```")
         lines.append(line if example else _prose(line))
-    return "\n".join([*lines, "```"] if example else lines)
+    return "\n".join([*lines, f"{indent}```"] if example else lines)
 
 
 def _prose(line: str) -> str:
