@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from budgeteer.core.errors import InvalidInput
 from budgeteer.core.plan import I64
-from budgeteer.core.stopper import CONTINUE, FINISH, Event, Rows, Stopper
+from budgeteer.core.stopper import CONTINUE, FINISH, Event, Stopper
 
 
 def deadline(share: float = 0.5, every: int = 4) -> Stopper:
@@ -25,6 +25,7 @@ def deadline(share: float = 0.5, every: int = 4) -> Stopper:
     Raises:
         InvalidInput: a share outside (0, 1].
 
+    >>> from budgeteer.core.stopper import Rows
     >>> rows = Rows(("a", "b"), np.array([100, 100]), seed=0)
     >>> event = Event(np.array([0, 1]), np.array([52, 52]), np.array([-1, 30]), np.array([-1, -1]), lambda: np.zeros(2))
     >>> method = deadline()

@@ -104,7 +104,8 @@ def docstrings(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     griffe.Extension = griffe.Object = object  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "griffe", griffe)
     spec = importlib.util.spec_from_file_location("docstrings_of_the_site", ROOT / "tools" / "docstrings.py")
-    assert spec is not None and spec.loader is not None
+    assert spec is not None
+    assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
