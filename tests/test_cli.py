@@ -385,4 +385,4 @@ def test_the_page_of_methods_is_generated(capsys: pytest.CaptureFixture[str]) ->
     rows = [line.split(" | ") for line in page.splitlines() if line.startswith("| `")]
     assert len(rows) == len(registry.METHODS)
     assert cli.main(["methods", "allocator", "--markdown"]) == 2
-    assert "leave out the part" in capsys.readouterr().err
+    assert "leave out the name" in capsys.readouterr().err
