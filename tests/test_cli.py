@@ -376,3 +376,13 @@ def test_compare_says_what_it_does_before_it_imports_what_takes_seconds():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     assert done.stderr.startswith("duet@50%: 3 seeds, in runs/x; what is finished there is kept\n")
+
+
+def test_the_page_of_methods_is_generated(capsys: pytest.CaptureFixture[str]) -> None:
+    page = (Path(__file__).parents[1] / "docs" / "methods.md").read_text()
+    assert cli.main(["methods", "--markdown"]) == 0
+    assert capsys.readouterr().out == page, "run: budgeteer methods --markdown > docs/methods.md"
+    rows = [line.split(" | ") for line in page.splitlines() if line.startswith("| `")]
+    assert len(rows) == len(registry.METHODS)
+    assert cli.main(["methods", "allocator", "--markdown"]) == 2
+    assert "leave out the name" in capsys.readouterr().err

@@ -16,7 +16,7 @@ from budgeteer import cli
 from budgeteer.cli import _numbers
 
 ROOT = Path(__file__).parents[1]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 FRAMEWORKS = ("langchain_openai", "litellm")
 NEEDS = ("openai", *FRAMEWORKS)
@@ -34,8 +34,12 @@ def command_lines() -> list[tuple[str, str]]:
     for page in PAGES:
         for text in blocks(page, "sh", ""):
             for line in text.replace("\\\n", " ").splitlines():
-                parts = re.split(r" && | \| ", re.split(r"\s{2,}#|\s# ", line.strip().removeprefix("$ "))[0])
-                found += [(page.name, part) for part in parts if part.startswith("budgeteer ") and _whole(part)]
+                parts = re.split(r" && | \| | > ", re.split(r"\s{2,}#|\s# ", line.strip().removeprefix("$ "))[0])
+                found += [
+                    (str(page.relative_to(ROOT)), part)
+                    for part in parts
+                    if part.startswith("budgeteer ") and _whole(part)
+                ]
     return found
 
 
@@ -47,6 +51,8 @@ def _whole(line: str) -> bool:
 def test_every_command_line_of_the_documents_is_understood() -> None:
     lines = command_lines()
     assert len(lines) > 20
+    starts = {page for page, _ in lines if page.startswith("docs/start/")}
+    assert len(starts) == 4  # every persona has commands to run
     for page, line in lines:
         words = shlex.split(line)[1:]
         assert words[0] in cli.COMMANDS, f"{page}: {line}"
@@ -58,7 +64,9 @@ def test_every_command_line_of_the_documents_is_understood() -> None:
             raise AssertionError(f"{page}: {line}") from end
 
 
-@pytest.mark.parametrize("page", [page for page in PAGES if blocks(page, "python")], ids=lambda page: page.name)
+@pytest.mark.parametrize(
+    "page", [page for page in PAGES if blocks(page, "python")], ids=lambda page: str(page.relative_to(ROOT))
+)
 def test_the_python_of_a_page_runs_in_its_order(
     page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

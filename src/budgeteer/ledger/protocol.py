@@ -123,7 +123,9 @@ class Ledger(ABC):
         Raises:
             BudgetExceeded: the outermost limit that does not cover it.
             IdConflict: the id was used with other contents.
-            UnknownAccount, InvalidInput, LedgerUnavailable.
+            UnknownAccount: the path has none.
+            InvalidInput: an amount or id that no ledger takes.
+            LedgerUnavailable: the store does not answer.
         """
         return _made(Reservation, self.execute(reserve_command(path, amounts, id, ttl, on_abandon)))
 
