@@ -10,7 +10,7 @@ from typing import Any
 from budgeteer import check
 from budgeteer.core import registry
 from budgeteer.core.errors import InvalidInput
-from budgeteer.core.method import ITSELF, TAKES, Method
+from budgeteer.core.method import TAKES, Method
 
 
 def check_method(method: Method, *, seed: int = 0, **options: Any) -> None:
@@ -39,10 +39,7 @@ def example(method: Method) -> Any:
     for key, value in (registry.resolve(given)() if isinstance(given, str) else given).items():
         part = TAKES.get(key) if isinstance(value, str) else None
         arguments[key] = registry.make(part, value) if part else value
-    made = registry.load(method)
-    if method.part in ITSELF:
-        return partial(made, **arguments) if arguments else made
-    return made(**arguments)
+    return registry.made(method, **arguments)
 
 
 def _plain(name: str) -> Callable[..., None]:

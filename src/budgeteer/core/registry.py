@@ -12,10 +12,11 @@ import importlib
 import inspect
 import json
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 from budgeteer.core.errors import InvalidInput, UnknownName
-from budgeteer.core.method import PARTS, Method
+from budgeteer.core.method import ITSELF, PARTS, Method
 from budgeteer.core.methods import METHODS
 
 GROUP = "budgeteer.methods"
@@ -63,12 +64,20 @@ def get(part: str, name: str) -> Method:
 
 
 def load(method: Method) -> Any:
-    """Import a method's module and return its factory."""
+    """Import a method's module and return what its path names: a factory, or the method itself."""
     return resolve(method.path)
 
 
+def made(method: Method, **arguments: Any) -> Any:
+    """The method: what its factory makes of the arguments, or, where the path names the method itself, that."""
+    found = load(method)
+    if method.part not in ITSELF:
+        return found(**arguments)
+    return partial(found, **arguments) if arguments else found
+
+
 def make(part: str, name: str, **arguments: Any) -> Any:
-    """What the factory of this part and name makes.
+    """The method of this part and name, made with these arguments.
 
     Raises:
         UnknownName: no method has this part and name.
@@ -78,10 +87,11 @@ def make(part: str, name: str, **arguments: Any) -> Any:
     factory = load(method)
     require_bools(name, factory, arguments)
     try:
-        inspect.signature(factory).bind(**arguments)
+        if part not in ITSELF:  # the others take some of their arguments later
+            inspect.signature(factory).bind(**arguments)
     except TypeError as error:
         raise InvalidInput(f"{name} does not take these arguments: {error}") from error
-    return factory(**arguments)
+    return made(method, **arguments)
 
 
 def resolve(path: str) -> Any:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -14,11 +13,8 @@ __all__ = ["UNTRAINED", "get"]
 
 UNTRAINED = "untrained"
 """The recipe that trains nothing."""
-SLOTS: dict[str, Callable[[str], Any]] = {
-    "reward": lambda name: registry.make("reward", name),
-    "token_weight": lambda name: registry.load(registry.get("weight", name)),
-}
-"""Slot of a recipe that an option may fill by the name of a part -> that part."""
+SLOTS = {"reward": "reward", "token_weight": "weight"}
+"""Slot of a recipe that an option may fill by the name of a method -> its part."""
 
 
 def get(text: str) -> Recipe:
@@ -44,7 +40,7 @@ def get(text: str) -> Recipe:
         if key in taken:
             given[key] = value
         elif key in SLOTS:
-            slots[key] = SLOTS[key](str(value))
+            slots[key] = registry.make(SLOTS[key], str(value))
         else:
             raise UnknownName(f"option of {name}", key, [*taken, *SLOTS])
     registry.require_bools(name, factory, given)
