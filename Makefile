@@ -53,7 +53,7 @@ evidence: $(VENV)/.lab
 
 # the pictures of docs/dashboard.md; needs chromium
 screenshots: $(VENV)/.dev
-	$(BIN)/python tests/screenshots.py
+	PYTHONPATH=tests $(BIN)/python -m helpers.screenshots
 
 # the documentation as a site, in site/; a broken link or anchor is an error
 docs: $(VENV)/.docs

@@ -34,7 +34,7 @@ import budgeteer.ledger.allowance as allowances  # noqa: E402
 from budgeteer.adapters.openai import wrap  # noqa: E402
 from budgeteer.ledger import Allowance, Limit, SqliteLedger  # noqa: E402
 from budgeteer.metering.estimate import Bounds  # noqa: E402
-from provider import Provider, reply, used  # noqa: E402
+from helpers.provider import Provider, reply, used  # noqa: E402
 
 LIMIT, CAP, READ = 100_000, 50, 20
 """The account's units; the cap of an answer; tokens that the provider bills for any prompt."""
@@ -352,7 +352,7 @@ async def _ask(client: openai.AsyncOpenAI, ask: Ask) -> None:
 @contextlib.contextmanager
 def _gateway(folder: Path, url: str, allowance: Allowance) -> Iterator[tuple[str, str]]:
     """A gateway on the allowance's ledger, with a key whose limit is the allowance's."""
-    from gateway_fixture import Running, toml
+    from helpers.gateway_fixture import Running, toml
 
     ledger: Any = allowance._ledger
     text = toml([("one", url, ["m"], "")], ledger=str(ledger._path))

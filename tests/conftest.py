@@ -50,7 +50,7 @@ def loop() -> Iterator[asyncio.Runner]:
 def redis_process() -> Iterator[str]:
     """URL of a redis-server of this test process; skips without one."""
     pytest.importorskip("redis")
-    import redis_server
+    from helpers import redis_server
 
     if redis_server.SERVER is None:
         pytest.skip("no redis-server: apt-get install redis-server")

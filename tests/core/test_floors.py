@@ -1,0 +1,121 @@
+"""No import runs upwards, and none makes a circle; what is generated is up to date; long files are accounted for."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from functools import cache
+from graphlib import CycleError, TopologicalSorter
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+SOURCE = ROOT / "src"
+FLOORS = (
+    {"core"},
+    {"prices", "ledger", "verify", "draw"},
+    {"metering"},
+    {"allocate"},
+    {"online", "joint", "steer"},
+    {"engine", "models"},
+    {"adapters"},
+    {"solve"},
+    {"strategies", "rl"},
+    {"check"},
+    {"lab"},
+    {"gateway"},
+    {"cli"},
+)
+"""Packages from the ground up, as in docs/architecture.md."""
+LONGEST = 400
+"""Lines of a file that nobody has to explain."""
+
+
+@cache
+def modules() -> dict[str, Path]:
+    found = {}
+    for path in SOURCE.rglob("*.py"):
+        name = ".".join(path.relative_to(SOURCE).with_suffix("").parts).removesuffix(".__init__")
+        found[name] = path
+    return found
+
+
+def imports(name: str, *, inside: bool) -> set[str]:
+    """Modules of ours that a module imports: at its head, or anywhere."""
+    tree = ast.parse(modules()[name].read_text(encoding="utf-8"))
+    found = set()
+    for node in ast.walk(tree) if inside else tree.body:
+        if isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            for alias in node.names:
+                whole = f"{node.module}.{alias.name}"
+                found.add(whole if whole in modules() else node.module)
+        elif isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+    return {other for other in found if other in modules() and other != name}
+
+
+def floor(name: str) -> int | None:
+    """The floor of a module's package; None for budgeteer itself."""
+    package = [*name.split("."), ""][1]
+    return next((i for i, floor in enumerate(FLOORS) if package in floor), None)
+
+
+def test_every_package_has_a_floor() -> None:
+    packages = {path.name for path in (SOURCE / "budgeteer").iterdir() if (path / "__init__.py").exists()}
+    assert packages == set().union(*FLOORS)
+
+
+@pytest.mark.parametrize("inside", [False, True], ids=["at the head", "inside functions"])
+def test_no_import_runs_upwards(inside: bool) -> None:
+    up = {
+        (name, other)
+        for name in modules()
+        for other in imports(name, inside=inside)
+        if None not in (here := floor(name), there := floor(other)) and there > here  # type: ignore[operator]
+    }
+    assert up == set()
+
+
+def test_packages_of_one_floor_do_not_import_each_other() -> None:
+    """But for engine and models, which are one room with two doors."""
+    across = set()
+    for name in modules():
+        for other in imports(name, inside=False):
+            packages = {name.split(".")[1], other.split(".")[1]} if floor(name) == floor(other) is not None else set()
+            if len(packages) == 2 and packages != {"engine", "models"}:
+                across.add((name, other))
+    assert across == set()
+
+
+def test_no_circle_of_imports() -> None:
+    try:
+        TopologicalSorter({name: imports(name, inside=False) for name in modules()}).prepare()
+    except CycleError as error:
+        raise AssertionError(" -> ".join(error.args[1])) from None
+
+
+def test_policies_make_no_circle_even_inside_functions() -> None:
+    """The configuration keeps their tables and the application makes them; they see a protocol, not the proxy."""
+    used, left = {name for name in modules() if name.startswith("budgeteer.gateway.policies.")}, set()
+    while used - left:
+        name = (used - left).pop()
+        left.add(name)
+        used |= {other for other in imports(name, inside=True) if other.startswith("budgeteer.gateway.")}
+    assert not used & {"budgeteer.gateway.proxy", "budgeteer.gateway.app"}
+    config = imports("budgeteer.gateway.config", inside=True)
+    assert not {name for name in config if name.startswith("budgeteer.gateway.policies")}
+
+
+def test_exports_are_written_from_the_registry() -> None:
+    done = subprocess.run([sys.executable, "tools/exports.py", "--check"], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, f"{done.stdout}{done.stderr}run: python tools/exports.py"
+
+
+def test_a_long_file_has_its_reason_in_the_architecture() -> None:
+    text = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    base = SOURCE / "budgeteer"
+    paths = [path.relative_to(base) for path in base.rglob("*.py")]
+    long = [str(path) for path in paths if len((base / path).read_text(encoding="utf-8").splitlines()) > LONGEST]
+    assert [path for path in long if f"`{path}`" not in text.partition("## Long files")[2]] == []

@@ -1,0 +1,191 @@
+"""Methods of another package, really installed, are found by name and run, in worker processes too."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+from budgeteer import cli
+from budgeteer.core import registry
+from budgeteer.core.errors import InvalidInput, MissingExtra, UnknownName
+from budgeteer.core.method import PARTS
+from budgeteer.models.policy import REASONER
+from helpers import theirs
+
+pytest.importorskip("torch")
+recipes = pytest.importorskip("budgeteer.rl.recipes")
+SIZES = {"steps": 2, "prompts": 4, "group": 2, "max-tokens": 48, "train-items": 12, "heldout-items": 12}
+SMALL = ["--task", "chains", "--device", "cpu", *(word for k, v in SIZES.items() for word in (f"--{k}", str(v)))]
+needs_reasoner = pytest.mark.skipif(not (REASONER / "model.safetensors").exists(), reason="no embedded reasoner yet")
+
+
+def budgeteer(folder, *arguments, stdin=""):
+    """The command in a process of its own, with the folder on its path."""
+    path = os.pathsep.join([str(folder), *filter(None, sys.path)])
+    code = "import sys; from budgeteer.cli import main; sys.exit(main(sys.argv[1:]))"
+    env = {**os.environ, "PYTHONPATH": path, "THEIRS_MARK": str(folder / "mark")}
+    command = [sys.executable, "-c", code, *arguments]
+    return subprocess.run(command, env=env, input=stdin, capture_output=True, text=True, timeout=280, check=False)
+
+
+@pytest.fixture
+def installed(tmp_path, monkeypatch):
+    folder = theirs.install(tmp_path / "site")
+    monkeypatch.syspath_prepend(str(folder))
+    importlib.invalidate_caches()
+    yield folder
+    sys.modules.pop("theirs_of_a_test", None)
+
+
+def test_a_recipe_of_another_package_is_got_by_name(installed):
+    assert recipes.get("theirs").name == "theirs"
+    assert recipes.get("duet:exact=false").name == "duet:exact=false"
+    with pytest.raises(UnknownName, match="'theirs'"):
+        recipes.get("their")
+    with pytest.raises(InvalidInput, match=r"theirs_of_a_test:no_recipe makes a int; return a Recipe"):
+        recipes.get("theirs-none")
+
+
+def test_what_cannot_be_run_is_refused_with_its_entry_point(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(str(theirs.install(tmp_path / "site", gone="no_such_module_of_theirs:X")))
+    importlib.invalidate_caches()
+    with pytest.raises(InvalidInput, match=r"entry point 'gone' .* cannot be loaded \(ModuleNotFoundError"):
+        registry.methods()
+    assert recipes.get("grpo").name == "grpo"  # names of this package look at no entry point
+    sys.modules.pop("theirs_of_a_test", None)
+
+
+def test_they_have_a_method_of_every_part_and_each_is_listed_and_checked(installed, capsys):
+    mine = [method for method in registry.methods() if method.path.startswith("theirs_of_a_test:")]
+    assert {method.part for method in mine} == set(PARTS) - {"policy"}  # that one: test_gateway_policies.py
+    assert cli.main(["methods"]) == 0
+    listed = capsys.readouterr().out
+    for method in mine:
+        if method.name not in ("theirs-broken", "theirs-none"):
+            assert f"{method.name} " in listed
+            assert cli.main(["methods", "--check", method.name]) == 0
+            assert capsys.readouterr().out == f"{method.part} {method.name}: ok\n"
+
+
+def test_all_of_other_packages_are_checked_and_one_line_says_what_is_broken(installed, capsys):
+    assert cli.main(["methods", "--check"]) == 1
+    lines = dict(line.split(": ", 1) for line in capsys.readouterr().out.splitlines())
+    assert len(lines) == len(theirs.NAMES)
+    assert {name: said for name, said in lines.items() if said != "ok"} == {
+        "recipe theirs-broken": "broken: it raised ValueError: their advantage is broken",
+        "recipe theirs-none": "broken: the factory made 7, no Recipe",
+    }
+
+
+def test_a_part_is_checked_with_theirs_and_no_methods_of_others_are_ok(installed, capsys, monkeypatch):
+    assert cli.main(["methods", "aggregator", "--check"]) == 0
+    assert capsys.readouterr().out.splitlines()[-1] == "aggregator their-count: ok"
+    monkeypatch.setattr("importlib.metadata.entry_points", lambda group: [])
+    assert cli.main(["methods", "--check"]) == 0
+    assert "no other package registers a method" in capsys.readouterr().out
+
+
+def test_what_cannot_be_checked_is_not_ok(installed, capsys, monkeypatch):
+    def check(method):
+        raise MissingExtra("scipy", "lab")
+
+    monkeypatch.setattr("budgeteer.check.check_method", check)
+    assert cli.main(["methods", "--check", "their-matching"]) == 1
+    assert capsys.readouterr().out.startswith("matching their-matching: not checked: this needs 'scipy'")
+
+
+@needs_reasoner
+@pytest.mark.parametrize(
+    ("strategy", "options"),
+    [
+        ("their-direct", []),
+        ("their-turns", ["--total"]),
+        ("best-of-n:scorer=their-brevity,n=2", []),
+        ("split:aggregate=their-count,most=3", ["--total"]),
+        ("split:allocator=their-uniform,show=agreement,most=3", ["--total"]),
+        ("best-of-n:scorer=verifier,n=2", ["--oracle", "--verifier", "their-caseless"]),
+    ],
+)
+def test_solve_runs_their_strategies_splits_scorers_aggregators_and_verifiers(installed, strategy, options, tmp_path):
+    out = tmp_path / "answers.jsonl"
+    pytest.importorskip("reasoning_gym")
+    solved = budgeteer(
+        installed,
+        "solve",
+        "chains",
+        "--limit",
+        "1",
+        "--strategy",
+        strategy,
+        "--budget",
+        "4000",
+        "--out",
+        str(out),
+        *options,
+    )
+    assert solved.returncode == 0, solved.stderr
+    (row,) = [json.loads(line) for line in out.read_text().splitlines()]
+    assert row["calls"] > 0
+
+
+@needs_reasoner
+def test_train_fills_slots_with_their_reward_and_weight(installed, tmp_path):
+    pytest.importorskip("reasoning_gym")
+    text = "theirs:reward=their-short,token_weight=their-rows"
+    trained = budgeteer(installed, "train", text, "--budget", "600", "--out", str(tmp_path / "one"), *SMALL)
+    assert trained.returncode == 0, trained.stderr
+
+
+@needs_reasoner
+def test_train_compare_allocate_and_solve_run_them(installed, tmp_path):
+    pytest.importorskip("reasoning_gym")
+    trained = budgeteer(installed, "train", "theirs", "--budget", "600", "--out", str(tmp_path / "one"), *SMALL)
+    assert trained.returncode == 0, trained.stderr
+    assert trained.stdout.splitlines()[-1] == f"trained policy: {tmp_path / 'one' / 'policy'}"
+    out = tmp_path / "many"
+    compared = budgeteer(
+        installed, "compare", "theirs@600", "--seeds", "1", "--workers", "1", "--out", str(out), *SMALL
+    )
+    assert compared.returncode == 0, compared.stderr
+    (run,) = json.loads((out / "results.json").read_text())["runs"]
+    assert run["recipe"] == "theirs"
+    assert 0 < run["tokens"]["used"] <= 600
+    items = '{"key": "a", "cost": 10}\n{"key": "b", "cost": 10}\n'
+    split = budgeteer(installed, "allocate", "-", "--method", "their-uniform", "--budget", "40", "--json", stdin=items)
+    assert json.loads(split.stdout)["plan"] == {"a": 2, "b": 2}, split.stderr
+    solved = budgeteer(
+        installed, "solve", "chains", "--limit", "1", "--strategy", "their-direct", "--budget", "200",
+        "--out", str(tmp_path / "answers.jsonl"),
+    )  # fmt: skip
+    assert solved.returncode == 0, solved.stderr
+
+
+@needs_reasoner
+def test_the_first_failure_ends_a_comparison_and_the_busy_run_pauses_at_a_checkpoint(installed, tmp_path):
+    pytest.importorskip("reasoning_gym")
+    small = [*SMALL, "--steps", "5000"]
+    out = tmp_path / "out"
+    done = budgeteer(
+        installed,
+        "compare",
+        "theirs@90m",
+        "theirs-broken@90m",
+        "--seeds",
+        "1",
+        "--workers",
+        "2",
+        "--out",
+        str(out),
+        *small,
+    )
+    assert done.returncode == 2
+    assert "their advantage is broken" in done.stderr
+    assert " paused  theirs@90m-seed0" in done.stderr
+    assert "the other runs pause" in done.stderr
+    assert "the same command continues" in done.stderr
+    assert (out / "checkpoints" / "theirs@90m-seed0" / "checkpoint.pt").exists()

@@ -1,0 +1,164 @@
+"""The templates that contributors copy keep working: a copy passes its part's check, and is run by the command line."""
+
+from __future__ import annotations
+
+import doctest
+import importlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import pytest
+
+from budgeteer.check import check_method
+from budgeteer.check._method import CHECKS
+from budgeteer.core.allocator import stateless
+from budgeteer.core.method import PARTS, Method
+from budgeteer.core.plan import ENDED, Items
+from budgeteer.core.stopper import Event, Rows
+from budgeteer.lab import evidence as package
+from budgeteer.models.policy import REASONER
+
+ROOT = Path(__file__).parents[2]
+FACTORIES = {
+    "allocator": "cheapest_first",
+    "strategy": "second_opinion",
+    "reward": "brevity",
+    "recipe": "concise",
+    "stopper": "deadline",
+}
+"""Template -> the factory in it."""
+TORCH = ("recipe", "reward")
+
+
+@pytest.fixture
+def copies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A folder on the path with a copy of each template, named like the template."""
+    folder = tmp_path / "copies"
+    shutil.copytree(ROOT / "templates", folder, ignore=shutil.ignore_patterns("__pycache__"))
+    monkeypatch.syspath_prepend(folder)
+    importlib.invalidate_caches()
+    yield folder
+    for name in (*FACTORIES, "evidence"):  # such plain names must not leak into other tests
+        sys.modules.pop(name, None)
+
+
+def template(part: str) -> ModuleType:
+    if part in TORCH:
+        pytest.importorskip("torch")
+    return importlib.import_module(part)
+
+
+def entry(part: str) -> Method:
+    """What somebody else's package declares of its copy."""
+    return Method(FACTORIES[part].replace("_", "-"), part, f"{part}:{FACTORIES[part]}", "what the template does")
+
+
+def test_every_template_is_tested_and_has_its_page() -> None:
+    assert {path.stem for path in (ROOT / "templates").glob("*.py")} == {*FACTORIES, "evidence"}
+    assert set(FACTORIES) <= set(PARTS)
+    for part in FACTORIES:
+        assert f'--8<-- "templates/{part}.py"' in (ROOT / "docs" / "add" / f"{part}.md").read_text()
+
+
+@pytest.mark.parametrize("part", FACTORIES)
+def test_a_copy_is_explained_and_passes_the_check_of_its_part(part: str, copies: Path) -> None:
+    module = template(part)
+    assert Path(str(module.__file__)).parent == copies
+    assert doctest.testmod(module).failed == 0
+    assert doctest.testmod(module).attempted or part in ("strategy", "recipe")
+    assert "Helps when" in getattr(module, FACTORIES[part]).__doc__
+    if part in CHECKS:
+        check_method(entry(part))
+
+
+def test_the_allocator_by_hand(copies: Path) -> None:
+    # 2 units each: b costs 2, c 4 (6 so far), a 20 (26 so far); 25 tokens reach b and c
+    items = Items(("a", "b", "c"), np.array([10.0, 1.0, 2.0]))
+    allocator = template("allocator").cheapest_first(2)
+    plan = allocator.allocate(25, items, allocator.init(items), rng=np.random.default_rng(0))
+    assert (plan.units.tolist(), plan.expected_cost) == ([0, 2, 2], 6.0)
+
+
+def test_the_stopper_by_hand(copies: Path) -> None:
+    # caps 40 and 80, a quarter is 10 and 20: at 12 tokens the first is late, unless it has closed its thinking
+    stopper = template("stopper").deadline(0.25)
+    state = stopper.init(Rows(("a", "b"), np.array([40, 80]), 0))
+    for closed, decided in ((-1, [1, 0]), (8, [0, 0])):
+        event = Event(np.array([0, 1]), np.full(2, 12), np.array([closed, -1]), np.full(2, -1), lambda: np.zeros(2))
+        assert stopper.step(state, event)[0].tolist() == decided
+
+
+def test_the_reward_by_hand(copies: Path) -> None:
+    rewards = template("reward")
+    from budgeteer.rl.reward import Columns
+
+    # 1 - 0.5 * 10 / 40 = 0.875; a wrong answer gets nothing, however short
+    caps, status = np.full(2, 40), np.full(2, ENDED, np.int8)
+    rows = Columns(np.array([1.0, 0.0]), np.array([10, 1]), np.zeros(2, np.int64), caps, status)
+    assert rewards.brevity(0.5).score((), rows).tolist() == [0.875, 0.0]
+
+
+def test_the_recipe_ends_answers_and_lowers_long_ones(copies: Path) -> None:
+    made = template("recipe").concise(0.5)
+    from budgeteer.rl.reward import Columns
+
+    caps, status = np.full(2, 40), np.full(2, ENDED, np.int8)
+    rows = Columns(np.ones(2), np.array([20, 30]), np.zeros(2, np.int64), caps, status)
+    assert made.reward.score((), rows).tolist() == [1.0, 0.5]  # a buffer of 20: 20 is before it, 30 half way in
+    assert made.stopper(None).every == 1
+
+
+@pytest.mark.skipif(not (REASONER / "model.safetensors").exists(), reason="no embedded reasoner yet")
+def test_an_installed_package_of_copies_is_listed_and_run(copies: Path, tmp_path: Path) -> None:
+    pytest.importorskip("torch")
+    lines = ["from budgeteer.core.method import Method", *(f"{part} = {entry(part)!r}" for part in FACTORIES)]
+    (copies / "mine.py").write_text("\n".join(lines) + "\n")
+    info = copies / "mine-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: mine\nVersion: 1.0\n")
+    points = [f"mine-{part} = mine:{part}" for part in FACTORIES]
+    (info / "entry_points.txt").write_text("\n".join(["[budgeteer.methods]", *points]) + "\n")
+
+    def budgeteer(*words: str, stdin: str = "") -> str:
+        env = {**os.environ, "PYTHONPATH": os.pathsep.join([str(copies), *filter(None, sys.path)])}
+        code = "import sys; from budgeteer.cli import main; sys.exit(main(sys.argv[1:]))"
+        command = [sys.executable, "-c", code, *words]
+        done = subprocess.run(command, env=env, input=stdin, capture_output=True, text=True, timeout=280, check=False)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    listed = {(row["part"], row["name"]) for row in json.loads(budgeteer("methods", "--json"))}
+    assert {(part, name.replace("_", "-")) for part, name in FACTORIES.items()} <= listed
+    items = '{"key": "a", "cost": 10}\n{"key": "b", "cost": 1}\n'
+    split = budgeteer("allocate", "-", "--method", "cheapest-first", "--budget", "20", "--json", stdin=items)
+    assert json.loads(split)["plan"] == {"a": 0, "b": 4}
+    out = str(tmp_path / "answers.jsonl")
+    solve = ["solve", "chains", "--limit", "1", "--strategy", "second-opinion", "--budget", "400", "--out", out]
+    assert "questions   1" in budgeteer(*solve)
+    sizes = {"steps": 1, "prompts": 4, "group": 2, "max-tokens": 48, "train-items": 12, "heldout-items": 12}
+    small = [word for key, value in sizes.items() for word in (f"--{key}", str(value))]
+    train = ["train", "concise:reward=brevity", "--budget", "600", "--task", "chains", "--device", "cpu"]
+    folder = tmp_path / "run"
+    assert str(folder / "policy") in budgeteer(*train, "--out", str(folder), *small)
+
+
+def test_the_evidence_runs_is_published_and_can_fail(
+    copies: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    evidence = template("evidence")
+    rows = evidence.experiments()
+    assert [row.verdict for row in rows] == ["shown", "shown"]
+    path = package.write("template", tmp_path, package.label(rows, evidence.DECLARED))
+    assert [row["verdict"] for row in json.loads(path.read_text())] == ["shown", "control holds"]
+    # a method that leaves nine tenths of its budget unspent must not keep the claim
+    whole = template("allocator").cheapest_first()
+    lazy = stateless(lambda budget, items: whole.allocate(budget // 10, items, (), rng=np.random.default_rng(0)))
+    monkeypatch.setattr(evidence, "cheapest_first", lambda: lazy)
+    assert evidence.more_units(spread=1.0).verdict == "refuted here"

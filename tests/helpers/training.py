@@ -1,0 +1,33 @@
+"""A trainer of a toy model on twelve prompts."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+
+from budgeteer.rl import recipes
+from budgeteer.rl.config import TrainConfig
+from budgeteer.rl.recipe import Recipe
+from budgeteer.rl.trainer import Trainer
+from helpers.toys import MARKERS, toy_model
+
+SIZE = 12
+PROMPTS = [(0, 5 + i, *([6] * (i % 4))) for i in range(SIZE)]
+KEYS = [f"prompt {i}" for i in range(SIZE)]
+
+
+def even_sum(index, rows):
+    """Reward 1 when the tokens' sum and the prompt's index agree modulo 2: every prompt gets both rewards."""
+    return np.array([float((sum(row) + i) % 2 == 0) for i, row in zip(index.tolist(), rows, strict=True)])
+
+
+def config(**changes) -> TrainConfig:
+    base = TrainConfig(steps=4, prompts=4, group=4, max_tokens=16, lr=1e-2, warmup=2, eval_every=2, device="cpu")
+    return dataclasses.replace(base, **changes)
+
+
+def build(recipe: str | Recipe = "grpo", *, seed_of_model: int = 0, reward=even_sum, c=None, **options) -> Trainer:
+    options.setdefault("budget", 800)
+    recipe = recipes.get(recipe) if isinstance(recipe, str) else recipe
+    return Trainer(recipe, c or config(), toy_model(seed_of_model), PROMPTS, KEYS, reward, MARKERS, **options)

