@@ -1,0 +1,216 @@
+"""Trains the thinking model from nothing: tokenizer, then supervised training on its conversations.
+
+The architecture is Qwen3's, plain transformers. Deterministic in its seed (with one thread): the conversations of a chunk
+are a function of (seed, chunk), so a resumed run continues the same stream to the bit. A checkpoint is written every
+``SAVE_EVERY`` steps to ``state.pt`` beside the model.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import random
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from budgeteer.core.errors import CheckpointError, Diverged, MissingExtra
+from budgeteer.lab.pretrain import Muon
+from budgeteer.lab.thinker.conversations import conversations
+from budgeteer.lab.thinker.tokens import CONTROL, LONGEST, Encoder, Row, build_tokenizer, render, write_tokenizer
+
+CHUNK, SAVE_EVERY, TELL_EVERY = 2048, 100, 20
+
+
+@dataclass(frozen=True, slots=True)
+class ThinkerConfig:
+    """Size and schedule of the thinking model.
+
+    Attributes:
+        steps: optimiser steps.
+        tokens: of a batch, padding included; its conversations are of similar length.
+        prompt_weight: loss weight of tokens that the assistant does not say (its own: 1).
+        texts: conversations that the tokenizer is trained on.
+    """
+
+    steps: int = 7200
+    tokens: int = 4096
+    seed: int = 0
+    lr_muon: float = 0.02
+    lr_adam: float = 3e-3
+    prompt_weight: float = 0.03
+    hidden_size: int = 128
+    layers: int = 6
+    heads: int = 4
+    kv_heads: int = 2
+    intermediate_size: int = 384
+    texts: int = 6000
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """Where training stands.
+
+    Attributes:
+        step, steps: done, and of all.
+        loss: of the last batch, a said token.
+        tokens: of the batches since training or this continuation of it began, padding left out.
+    """
+
+    step: int
+    steps: int
+    loss: float
+    tokens: int
+
+
+Batch = tuple[Tensor, Tensor]
+"""(tokens [b, t], loss weights [b, t - 1])."""
+
+
+def build_model(config: ThinkerConfig, vocabulary: int, end: int, pad: int) -> Any:
+    """An untrained ``Qwen3ForCausalLM``."""
+    try:
+        from transformers import Qwen3Config, Qwen3ForCausalLM
+    except ImportError as error:
+        raise MissingExtra("transformers", "hf") from error
+    torch.manual_seed(config.seed)
+    shape = Qwen3Config(
+        vocab_size=vocabulary,
+        hidden_size=config.hidden_size,
+        intermediate_size=config.intermediate_size,
+        num_hidden_layers=config.layers,
+        num_attention_heads=config.heads,
+        num_key_value_heads=config.kv_heads,
+        head_dim=32,
+        max_position_embeddings=2 * LONGEST,
+        tie_word_embeddings=True,
+        bos_token_id=None,
+        eos_token_id=end,
+        pad_token_id=pad,
+    )
+    return Qwen3ForCausalLM(shape)
+
+
+def collate(rows: list[Row], prompt_weight: float, pad: int) -> Batch:
+    """Rows padded on the right."""
+    width = max(len(row.ids) for row in rows)
+    tokens = torch.full((len(rows), width), pad)
+    weight = torch.zeros(len(rows), width - 1)
+    for i, row in enumerate(rows):
+        tokens[i, : len(row.ids)] = torch.tensor(row.ids)
+        said = torch.tensor(row.said[1:], dtype=torch.float32)
+        weight[i, : len(row.ids) - 1] = said + prompt_weight * (1 - said)
+    return tokens, weight
+
+
+def _chunk(config: ThinkerConfig, encoder: Encoder, pad: int, index: int) -> list[Batch]:
+    """Batches of chunk ``index``: conversations of similar length together, in random order."""
+    rows = encoder.rows(list(conversations(config.seed, index * CHUNK, CHUNK)))
+    rows.sort(key=lambda row: len(row.ids))
+    groups: list[list[Row]] = [[]]
+    for row in rows:
+        if (len(groups[-1]) + 1) * len(row.ids) > config.tokens and groups[-1]:
+            groups.append([])
+        groups[-1].append(row)
+    random.Random(f"thinker order {config.seed} {index}").shuffle(groups)
+    return [collate(group, config.prompt_weight, pad) for group in groups]
+
+
+def _batches(config: ThinkerConfig, encoder: Encoder, pad: int, chunk: int, at: int) -> Iterator[tuple[Batch, int, int]]:
+    """(batch, chunk and place in it of the next batch) from a place on."""
+    while True:
+        batches = _chunk(config, encoder, pad, chunk)
+        for i in range(at, len(batches)):
+            yield batches[i], *((chunk, i + 1) if i + 1 < len(batches) else (chunk + 1, 0))
+        chunk, at = chunk + 1, 0
+
+
+def identity(config: ThinkerConfig, tokenizer: Any) -> str:
+    """What a checkpoint belongs to: the config, the tokenizer and the conversations, as 16 hexadecimal digits."""
+    sample = [render(chat) for chat in conversations(config.seed, 0, 200)]
+    return hashlib.sha256(json.dumps([repr(config), tokenizer.to_str(), sample]).encode()).hexdigest()[:16]
+
+
+def pretrain(config: ThinkerConfig, folder: Path, progress: Callable[[Progress], None]) -> Any:
+    """Train the thinking model and write it to ``folder`` in bfloat16; continues from ``folder/state.pt``.
+
+    Args:
+        config: size and schedule.
+        folder: gets config, weights, tokenizer and, while training, ``state.pt``.
+        progress: called every ``TELL_EVERY`` steps.
+
+    Returns:
+        The model, a ``Qwen3ForCausalLM``.
+
+    Raises:
+        CheckpointError: ``state.pt`` is of another config, tokenizer or data, or cannot be read.
+        Diverged: the loss is not finite.
+        MissingExtra: without transformers.
+    """
+    tokenizer = build_tokenizer(config.seed, texts=config.texts)
+    write_tokenizer(tokenizer, folder)
+    pad, end = tokenizer.token_to_id(CONTROL[0]), tokenizer.token_to_id(CONTROL[2])
+    model, encoder = build_model(config, tokenizer.get_vocab_size(), end, pad), Encoder(tokenizer)
+    model.train()
+    mine = identity(config, tokenizer)
+    matrices = [w for name, w in model.named_parameters() if w.ndim == 2 and "embed" not in name]
+    others = [w for name, w in model.named_parameters() if w.ndim != 2 or "embed" in name]
+    muon = Muon(matrices, lr=config.lr_muon)
+    adam = torch.optim.AdamW(others, lr=config.lr_adam, betas=(0.9, 0.95), weight_decay=0.0)
+    state_file, first, chunk, at, seen = folder / "state.pt", 0, 0, 0, 0
+    if state_file.exists():
+        state = _read(state_file, mine)
+        model.load_state_dict(state["model"])
+        muon.load_state_dict(state["muon"])
+        adam.load_state_dict(state["adam"])
+        first, chunk, at = state["step"], state["chunk"], state["at"]
+    stream = _batches(config, encoder, pad, chunk, at)
+    for step in range(first, config.steps):
+        (tokens, weight), chunk, at = next(stream)
+        # linear warm-up over 100 steps, flat, then linear decay to 0 over the last 40 %
+        rate = min(1.0, (step + 1) / 100, (config.steps - step) / (0.4 * config.steps))
+        for optimiser, base in ((muon, config.lr_muon), (adam, config.lr_adam)):
+            for group in optimiser.param_groups:
+                group["lr"] = base * rate
+        logits = model(input_ids=tokens[:, :-1], use_cache=False).logits
+        losses = F.cross_entropy(logits.flatten(0, 1), tokens[:, 1:].flatten(), reduction="none")
+        said = (weight == 1).flatten()
+        loss = (losses * weight.flatten()).sum() / weight.sum()
+        if not torch.isfinite(loss):
+            raise Diverged(step + 1, f"the loss is {float(loss.detach())}", "Lower lr_muon or lr_adam of the config")
+        muon.zero_grad()
+        adam.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        muon.step()
+        adam.step()
+        seen += int((weight > 0).sum())
+        if (step + 1) % TELL_EVERY == 0:
+            progress(Progress(step + 1, config.steps, float(losses.detach()[said].mean()), seen))
+        if (step + 1) % SAVE_EVERY == 0:
+            part = state_file.with_suffix(".part")
+            parts = {"model": model.state_dict(), "muon": muon.state_dict(), "adam": adam.state_dict()}
+            torch.save({"identity": mine, "step": step + 1, "chunk": chunk, "at": at, **parts}, part)
+            os.replace(part, state_file)
+    model.eval()
+    model.to(torch.bfloat16).save_pretrained(folder)
+    state_file.unlink(missing_ok=True)
+    return model
+
+
+def _read(file: Path, mine: str) -> dict[str, Any]:
+    try:
+        state: dict[str, Any] = torch.load(file, weights_only=True)
+        found = state["identity"]
+    except Exception as error:
+        raise CheckpointError(f"cannot read {file} ({error}); delete it to start afresh") from error
+    if found != mine:
+        raise CheckpointError(
+            f"{file} is of run {found}, this is run {mine}: another config, tokenizer or data; delete it to start afresh"
+        )
+    return state
