@@ -98,9 +98,11 @@ def test_every_number_has_its_range_and_every_output_is_tried() -> None:
 def test_help_shows_the_true_defaults() -> None:
     """The options' defaults are those of the library, and no help text says None."""
     pytest.importorskip("torch")
+    from budgeteer.cli import lab
     from budgeteer.cli._options import add_training, spec_of
     from budgeteer.lab.pretrain import PretrainConfig
     from budgeteer.lab.run import RunSpec
+    from budgeteer.lab.thinker.train import ThinkerConfig
 
     for name, action in options():
         assert action.help, f"{name} {action.option_strings or action.dest} has no help"
@@ -109,7 +111,8 @@ def test_help_shows_the_true_defaults() -> None:
     add_training(parser)
     assert spec_of(parser.parse_args([]), "grpo", "100%", None, 0) == RunSpec("grpo", "100%", None)
     defaults = {(name, action.dest): action.default for name, action in options()}
-    assert PretrainConfig().steps == defaults["lab", "steps"]
+    assert defaults["lab", "steps"] is None
+    assert {"reasoner": PretrainConfig().steps, "thinker": ThinkerConfig().steps} == lab.STEPS
 
 
 def test_a_trial_of_an_output_leaves_what_was_there(tmp_path: Path) -> None:

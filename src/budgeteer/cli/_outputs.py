@@ -16,6 +16,7 @@ OUTPUTS: dict[tuple[str, str], str] = {
     ("compare", "out"): FOLDER,
     ("evidence", "out"): FOLDER,
     ("frontier", "out"): FOLDER,
+    ("lab", "gguf"): FILE,
     ("lab", "out"): FOLDER,
     ("ledger", "out"): FILE_ONLY,
     ("report", "out"): FILE,

@@ -9,21 +9,33 @@ from pathlib import Path
 
 from budgeteer.cli._options import add_task, task_of
 
-STEPS = 5000
-"""Of PretrainConfig, whose module is too slow to import for a help text."""
+STEPS = {"reasoner": 5000, "thinker": 7200}
+"""Of PretrainConfig and ThinkerConfig, whose modules are too slow to import for a help text."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of the command."""
     commands = parser.add_subparsers(dest="tool", required=True, metavar="TOOL")
-    pretrain = commands.add_parser("pretrain", help="rebuild the embedded reasoner from nothing (resumable)")
-    pretrain.add_argument("--out", type=Path, default=Path("runs/reasoner"), help="folder (default %(default)s)")
-    pretrain.add_argument("--steps", type=int, default=STEPS, help="optimiser steps (default %(default)s)")
+    pretrain = commands.add_parser("pretrain", help="rebuild an embedded model from nothing (resumable)")
+    pretrain.add_argument(
+        "--model",
+        choices=tuple(STEPS),
+        default="reasoner",
+        help="the small reasoner, or the thinking model with a chat template (default %(default)s)",
+    )
+    pretrain.add_argument("--out", type=Path, default=None, help="folder (default runs/MODEL)")
+    defaults = " or ".join(f"{steps} for the {model}" for model, steps in STEPS.items())
+    pretrain.add_argument("--steps", type=int, default=None, help=f"optimiser steps (default {defaults})")
     pretrain.add_argument("--seed", type=int, default=0, help="of everything random (default %(default)s)")
     heads = commands.add_parser("heads", help="train the heads of a reasoner on its own traces, from nothing")
     heads.add_argument("--model", type=Path, default=None, help="folder (default: the embedded reasoner)")
     heads.add_argument("--out", type=Path, default=Path("runs/heads"), help="folder (default %(default)s)")
     heads.add_argument("--seed", type=int, default=0, help="of everything random (default %(default)s)")
+    export = commands.add_parser("export", help="write the thinking model in the format of another engine")
+    export.add_argument(
+        "--model", default="thinker", help="thinker, the embedded one, or a folder of its kind (default %(default)s)"
+    )
+    export.add_argument("--gguf", type=Path, required=True, metavar="FILE", help="file for llama.cpp to write")
     profile = commands.add_parser("profile", help="pass rates of a pool under a policy, as RLVR diagnostics show them")
     add_task(profile, "real")
     profile.add_argument("--task-seed", type=int, default=0, help="seed of the problems (default %(default)s)")
@@ -36,13 +48,41 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Run the tool."""
-    return {"pretrain": _pretrain, "heads": _heads, "profile": _profile}[args.tool](args)
+    return {"pretrain": _pretrain, "heads": _heads, "export": _export, "profile": _profile}[args.tool](args)
 
 
 def _pretrain(args: argparse.Namespace) -> int:
+    steps = STEPS[args.model] if args.steps is None else args.steps
+    out = args.out or Path("runs") / args.model
+    return (_pretrain_thinker if args.model == "thinker" else _pretrain_reasoner)(steps, args.seed, out)
+
+
+def _pretrain_thinker(steps: int, seed: int, out: Path) -> int:
+    from budgeteer.lab.thinker.train import Progress, ThinkerConfig, pretrain
+
+    def progress(now: Progress) -> None:
+        end = time.strftime("%Y-%m-%d %H:%M", time.localtime(time.time() + now.seconds_left))
+        sys.stderr.write(f"step {now.step}/{now.steps}  loss {now.loss:.4f}  {now.speed:,.0f} tokens/s  ends {end}\n")
+        sys.stderr.flush()
+
+    pretrain(ThinkerConfig(steps=steps, seed=seed), out, progress)
+    sys.stdout.write(f"the thinking model is in {out.resolve()}\n")
+    return 0
+
+
+def _export(args: argparse.Namespace) -> int:
+    from budgeteer.lab.thinker.export import write_gguf
+    from budgeteer.models.thinker import THINKER
+
+    write_gguf(THINKER if args.model == "thinker" else Path(args.model), args.gguf)
+    sys.stdout.write(f"{args.gguf.resolve()}: {args.gguf.stat().st_size:,} bytes\n")
+    return 0
+
+
+def _pretrain_reasoner(steps: int, seed: int, out: Path) -> int:
     from budgeteer.lab.pretrain import PretrainConfig, pretrain
 
-    config = PretrainConfig(steps=args.steps, seed=args.seed)
+    config = PretrainConfig(steps=steps, seed=seed)
     begin, first = time.monotonic(), -1
 
     def progress(step: int, loss: float) -> None:
@@ -56,8 +96,8 @@ def _pretrain(args: argparse.Namespace) -> int:
         sys.stderr.write(f"[{bar}] step {step}/{config.steps}  loss {loss:.4f}  {left:.1f} min left{end}")
         sys.stderr.flush()
 
-    pretrain(config, args.out, progress)
-    sys.stdout.write(f"\nthe reasoner is in {args.out.resolve()}\n")
+    pretrain(config, out, progress)
+    sys.stdout.write(f"\nthe reasoner is in {out.resolve()}\n")
     return 0
 
 

@@ -36,8 +36,8 @@ EFFORTS: dict[str, Sequence[float]] = {
 }
 """Effort word -> how likely 0, 1, 2, ... checks of the answer are; "" = no word."""
 DIRECT, CUT, FOLLOWS, SYSTEM, IN_BOX = 0.14, 0.08, 0.04, 0.08, 0.06
-"""Shares: conversations without thinking; thinking that is cut short; a second question after a first; a system message;
-questions that ask for a box around the answer."""
+"""Shares: conversations without thinking; thinking that is cut short; a second question after a first; a system
+message; questions that ask for a box around the answer."""
 SYSTEMS = (
     "You are a helpful assistant.",
     "You are a careful assistant. Think before you answer.",
@@ -68,7 +68,9 @@ class Conversation:
     options: dict[str, Any]
 
 
-def problem(seed: int, index: int, split: Split = "test", family: str | None = None, level: int | None = None) -> Problem:
+def problem(
+    seed: int, index: int, split: Split = "test", family: str | None = None, level: int | None = None
+) -> Problem:
     """Problem ``index`` of a stream; the families in their shares, unless one is named.
 
     Raises:

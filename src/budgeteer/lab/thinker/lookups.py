@@ -88,9 +88,7 @@ def _total(rng: random.Random, level: int) -> Problem:
 
     right = sum(int(store[thing][what]) for thing in wanted)
     listed = ", ".join(wanted[:-1]) + f" and {wanted[-1]}"
-    question = rng.choice(
-        (f"What is the total {what} of {listed}?", f"Add the {what} of {listed}. What is the sum?")
-    )
+    question = rng.choice((f"What is the total {what} of {listed}?", f"Add the {what} of {listed}. What is the sum?"))
     key = f"total {what} " + " ".join(store[thing][what] for thing in wanted)
     return Problem("lookups", key, question, str(right), level, work, tool=rng.choice(TOOLS), store=store)
 

@@ -33,8 +33,6 @@ def draw(rng: random.Random, level: int) -> Problem:
 
     right = ", ".join(map(str, sorted(numbers, reverse=descending)))
     listed = ", ".join(map(str, numbers))
-    order, way = (
-        ("descending", "largest to smallest") if descending else ("ascending", "smallest to largest")
-    )
+    order, way = ("descending", "largest to smallest") if descending else ("ascending", "smallest to largest")
     question = rng.choice(_ASKS).format(order=order, way=way, numbers=listed)
     return Problem("sorting", f"sort {order} {listed}", question, right, level, work)

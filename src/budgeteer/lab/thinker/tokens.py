@@ -1,7 +1,7 @@
 """The tokenizer of the thinking model, and conversations as token ids with loss weights.
 
-Byte-level BPE, split as Qwen2's and Qwen3's tokenizers split (digits one by one), so that llama.cpp knows it by the name
-``qwen2``; trained on the model's own conversations.
+Byte-level BPE, split as Qwen2's and Qwen3's tokenizers split (digits one by one), so that llama.cpp knows it by the
+name ``qwen2``; trained on the model's own conversations.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 from budgeteer.core.errors import MissingExtra
-
 from budgeteer.lab.thinker.conversations import Conversation, conversations
 
 VOCABULARY = 1024
@@ -44,14 +43,14 @@ def render(conversation: Conversation, *, answered: bool = True) -> str:
     if not answered:
         last = max(i for i, message in enumerate(messages) if message["role"] == "user")
         messages = messages[: last + 1]
-    texts, _ = render_jinja_template(
+    rendered: Any = render_jinja_template(
         [messages],
-        tools=conversation.tools,
+        tools=list(conversation.tools) if conversation.tools else None,
         chat_template=TEMPLATE,
         add_generation_prompt=not answered,
         **conversation.options,
     )
-    return str(texts[0])
+    return str(rendered[0][0])  # texts, and where the assistant speaks
 
 
 def build_tokenizer(seed: int, *, texts: int = 6000) -> Any:

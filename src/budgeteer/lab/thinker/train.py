@@ -1,8 +1,8 @@
 """Trains the thinking model from nothing: tokenizer, then supervised training on its conversations.
 
-The architecture is Qwen3's, plain transformers. Deterministic in its seed (with one thread): the conversations of a chunk
-are a function of (seed, chunk), so a resumed run continues the same stream to the bit. A checkpoint is written every
-``SAVE_EVERY`` steps to ``state.pt`` beside the model.
+The architecture is Qwen3's, plain transformers. Deterministic in its seed (with one thread): the conversations of a
+chunk are a function of (seed, chunk), so a resumed run continues the same stream to the bit. A checkpoint is written
+every ``SAVE_EVERY`` steps to ``state.pt`` beside the model.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import hashlib
 import json
 import os
 import random
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -60,13 +61,15 @@ class Progress:
     Attributes:
         step, steps: done, and of all.
         loss: of the last batch, a said token.
-        tokens: of the batches since training or this continuation of it began, padding left out.
+        speed: tokens a second since the last report, padding left out.
+        seconds_left: at the speed since the last report.
     """
 
     step: int
     steps: int
     loss: float
-    tokens: int
+    speed: float
+    seconds_left: float
 
 
 Batch = tuple[Tensor, Tensor]
@@ -122,7 +125,9 @@ def _chunk(config: ThinkerConfig, encoder: Encoder, pad: int, index: int) -> lis
     return [collate(group, config.prompt_weight, pad) for group in groups]
 
 
-def _batches(config: ThinkerConfig, encoder: Encoder, pad: int, chunk: int, at: int) -> Iterator[tuple[Batch, int, int]]:
+def _batches(
+    config: ThinkerConfig, encoder: Encoder, pad: int, chunk: int, at: int
+) -> Iterator[tuple[Batch, int, int]]:
     """(batch, chunk and place in it of the next batch) from a place on."""
     while True:
         batches = _chunk(config, encoder, pad, chunk)
@@ -163,7 +168,7 @@ def pretrain(config: ThinkerConfig, folder: Path, progress: Callable[[Progress],
     others = [w for name, w in model.named_parameters() if w.ndim != 2 or "embed" in name]
     muon = Muon(matrices, lr=config.lr_muon)
     adam = torch.optim.AdamW(others, lr=config.lr_adam, betas=(0.9, 0.95), weight_decay=0.0)
-    state_file, first, chunk, at, seen = folder / "state.pt", 0, 0, 0, 0
+    state_file, first, chunk, at = folder / "state.pt", 0, 0, 0
     if state_file.exists():
         state = _read(state_file, mine)
         model.load_state_dict(state["model"])
@@ -171,6 +176,7 @@ def pretrain(config: ThinkerConfig, folder: Path, progress: Callable[[Progress],
         adam.load_state_dict(state["adam"])
         first, chunk, at = state["step"], state["chunk"], state["at"]
     stream = _batches(config, encoder, pad, chunk, at)
+    begin, told, seen = time.monotonic(), first, 0
     for step in range(first, config.steps):
         (tokens, weight), chunk, at = next(stream)
         # linear warm-up over 100 steps, flat, then linear decay to 0 over the last 40 %
@@ -191,7 +197,10 @@ def pretrain(config: ThinkerConfig, folder: Path, progress: Callable[[Progress],
         adam.step()
         seen += int((weight > 0).sum())
         if (step + 1) % TELL_EVERY == 0:
-            progress(Progress(step + 1, config.steps, float(losses.detach()[said].mean()), seen))
+            seconds = time.monotonic() - begin
+            left = (config.steps - step - 1) * seconds / (step + 1 - told)
+            progress(Progress(step + 1, config.steps, float(losses.detach()[said].mean()), seen / seconds, left))
+            begin, told, seen = time.monotonic(), step + 1, 0
         if (step + 1) % SAVE_EVERY == 0:
             part = state_file.with_suffix(".part")
             parts = {"model": model.state_dict(), "muon": muon.state_dict(), "adam": adam.state_dict()}
@@ -211,6 +220,6 @@ def _read(file: Path, mine: str) -> dict[str, Any]:
         raise CheckpointError(f"cannot read {file} ({error}); delete it to start afresh") from error
     if found != mine:
         raise CheckpointError(
-            f"{file} is of run {found}, this is run {mine}: another config, tokenizer or data; delete it to start afresh"
+            f"{file} is of run {found}, not {mine}: another config, tokenizer or data; delete it to start afresh"
         )
     return state

@@ -1,10 +1,11 @@
 """Writes how a problem is worked: a quick first pass that errs in places, then passes that check it.
 
 On purpose the first pass is imperfect, as a person's is: most facts are known, some are shaky, some mostly come out
-wrong, and which ones is decided by a hash, so the model has firm wrong beliefs and greedy decoding errs, too. A pass that
-checks goes through the same steps again, most of them slowly (columns of digits), a few with a glance that finds
-nothing; which ones get only a glance differs from pass to pass. Where it finds an error, what follows is computed anew.
-So more passes, that is longer thinking, find more of the errors; nothing else is put into the data to make that true.
+wrong, and which ones is decided by a hash, so the model has firm wrong beliefs and greedy decoding errs, too. A pass
+that checks goes through the same steps again, most of them slowly (columns of digits), a few with a glance that finds
+nothing; which ones get only a glance differs from pass to pass. Where it finds an error, what follows is computed
+anew. So more passes, that is longer thinking, find more of the errors; nothing else is put into the data to make that
+true.
 """
 
 from __future__ import annotations
@@ -296,7 +297,7 @@ def _times(a: int, b: int) -> str:
 
 
 def _divided(a: int, b: int) -> str:
-    rest, parts = 0, []
+    rest, parts = 0, list[str]()
     for digit in str(a):
         top = rest * 10 + int(digit)
         if top < b and not parts:
