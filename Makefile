@@ -39,6 +39,7 @@ bench: $(VENV)/.dev
 	$(BIN)/python benchmarks/search.py
 	$(BIN)/python benchmarks/steps.py
 	$(BIN)/python benchmarks/think.py
+	$(BIN)/python benchmarks/thinker.py
 	$(BIN)/python benchmarks/models.py
 	$(BIN)/python benchmarks/estimate.py $(if $(DATA),--data $(DATA))
 	$(BIN)/python benchmarks/smollm2.py $(if $(DATA),--data $(DATA))

@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -21,6 +22,7 @@ from budgeteer.lab.thinker import train
 from budgeteer.lab.thinker.conversations import Conversation, conversation, conversations, problem, user
 from budgeteer.lab.thinker.evaluate import Asker, answer_of, called, closed_by_force, responded
 from budgeteer.lab.thinker.export import write_gguf
+from budgeteer.lab.thinker.problem import split_of
 from budgeteer.lab.thinker.tokens import LONGEST, Encoder, build_tokenizer, render, write_tokenizer
 from budgeteer.lab.thinker.train import ThinkerConfig, pretrain
 from budgeteer.models.thinker import FILES, thinker
@@ -313,3 +315,23 @@ def test_what_is_no_thinking_model_is_not_exported(parrot, tmp_path) -> None:
     with pytest.raises(CheckpointError, match="no Qwen3"):
         write_gguf(tmp_path, tmp_path / "x.gguf")
     assert cli.main(["lab", "export", "--model", str(tmp_path), "--gguf", str(tmp_path / "x.gguf")]) != 0
+
+
+def test_the_benchmark_writes_accuracy_with_intervals(folder, tmp_path, monkeypatch) -> None:
+    monkeypatch.syspath_prepend(str(Path(__file__).parents[2] / "benchmarks"))
+    import thinker as script
+
+    monkeypatch.setattr(script, "EFFORTS", ("off",))
+    monkeypatch.setattr(script, "BUDGETS", (0,))
+    of = script.problems(2, 1)
+    assert len({p.key for p in of}) == len(of) == 2 * sum(len(module.LEVELS) for module in script.FAMILIES.values())
+    assert {split_of(p.key) for p in of} == {"test"}
+    out = tmp_path / "thinker.json"
+    monkeypatch.setattr(sys, "argv", ["thinker.py", "--model", str(folder), "--each", "1", "--out", str(out)])
+    script.main()
+    found = json.loads(out.read_text())
+    for part, about in (("efforts", {"effort": "off"}), ("curve", {"budget": 0})):
+        whole, *cells = found[part]
+        assert whole.items() >= {**about, "family": "all", "level": "all", "n": len(of) // 2}.items()
+        assert sum(cell["n"] for cell in cells if cell["level"] != "all") == whole["n"]
+        assert all(cell["low"] <= cell["accuracy"] <= cell["high"] for cell in cells)

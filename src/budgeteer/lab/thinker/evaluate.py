@@ -200,7 +200,7 @@ class Asker:
     def _write(self, rows: list[_Row], most: int, ends: list[int], temperature: float) -> list[list[int]]:
         """New tokens of each row, the one that ends it included."""
         pad, width = self.tokenizer.pad_token_id, max(len(row.ids) for row in rows)
-        most = min(most, 2 * LONGEST - width)
+        most = max(1, min(most, 2 * LONGEST - width))
         ids = torch.tensor([[pad] * (width - len(row.ids)) + row.ids for row in rows])
         sampling = {"temperature": temperature, "top_k": 0, "top_p": 1.0} if temperature > 0 else {}
         out = self.model.generate(

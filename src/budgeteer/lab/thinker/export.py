@@ -59,6 +59,7 @@ def write_gguf(folder: Path, file: Path) -> None:
         raise CheckpointError(
             f"{folder} holds no Qwen3 model with tied embeddings; give a folder of the thinking model"
         )
+    file.parent.mkdir(parents=True, exist_ok=True)
     part = file.with_name(file.name + ".partial")
     writer = gguf.GGUFWriter(part, "qwen3")
     writer.add_name("budgeteer-thinker")
