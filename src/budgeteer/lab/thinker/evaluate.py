@@ -83,7 +83,6 @@ def responded(response: str) -> str:
 class _Row:
     problem: Problem
     ids: list[int]
-    begin: int
     answer: str | None = None
     thought: int = 0
     said: int = 0
@@ -153,7 +152,7 @@ class Asker:
     def _row(self, problem: Problem, options: dict[str, Any]) -> _Row:
         tools = None if problem.tool is None else [problem.tool.schema()]
         ids = self._encode(render(Conversation(problem, [user(problem)], tools, options), answered=False))
-        return _Row(problem, ids, len(ids))
+        return _Row(problem, ids)
 
     def _encode(self, text: str) -> list[int]:
         return list(self.tokenizer(text, add_special_tokens=False).input_ids)
