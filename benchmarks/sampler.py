@@ -24,11 +24,11 @@ from typing import Any
 import numpy as np
 import torch
 
+from budgeteer.core.environment import Item
 from budgeteer.engine.llama import Llama
 from budgeteer.lab import pool
 from budgeteer.lab.results import installed, machine, to_json, write_text
 from budgeteer.lab.run import rewards
-from budgeteer.lab.tasks.base import Item
 from budgeteer.models.policy import REASONER, Policy, load_policy
 from budgeteer.rl import recipes
 from budgeteer.rl.config import TrainConfig

@@ -24,11 +24,12 @@ from typing import Any
 
 import numpy as np
 
+from budgeteer.core.environment import Environment, Item
 from budgeteer.core.plan import F64
 from budgeteer.lab import metrics
 from budgeteer.lab.simulated import play
 from budgeteer.lab.stats import mean_ci
-from budgeteer.lab.tasks.base import THINK_END, Environment, Item
+from budgeteer.lab.tasks.base import THINK_END
 from budgeteer.lab.tasks.chains import Chains
 from budgeteer.lab.tasks.gym import Gym
 from budgeteer.models.reasoner import Reasoner

@@ -1,9 +1,11 @@
-"""Checks of aggregators, scorers, verifiers and splits over questions: each rule against a method that breaks it."""
+"""Checks of what answers and of what is asked: each rule against a method that breaks it."""
 
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import math
+import random
 import time
 
 import numpy as np
@@ -14,11 +16,15 @@ from budgeteer.check import (
     check_aggregator,
     check_many,
     check_scorer,
+    check_style,
+    check_task,
     check_verifier,
 )
 from budgeteer.check import _verifier as verifier_rules
-from budgeteer.models.model import Request
-from budgeteer.solve import Answer
+from budgeteer.core.environment import Item
+from budgeteer.core.errors import InvalidInput
+from budgeteer.models.model import Message, Request
+from budgeteer.solve import Answer, Style
 from budgeteer.strategies import split
 from budgeteer.strategies.kit.aggregate import Ranked, majority, weighted_majority
 from budgeteer.strategies.kit.score import Scorer, mean_logprob, self_evaluation, verifier
@@ -205,3 +211,126 @@ def with_chance(answer):
 def test_check_many_rejects_what_breaks_the_rule(rule):
     with pytest.raises(CheckFailed, match=rule):
         check_many(MANY[rule])
+
+
+# styles
+
+
+def plain(close="</think>", **changes):
+    """A style that keeps the rules, with changes that break one."""
+    kept = {"prompt": lambda text: f"Q: {text}", "answer": lambda text: text.split("\n", 1)[0].strip() or None}
+    return lambda task: Style(**{**kept, "close": close, **changes})
+
+
+class Often(Style):
+    """Reads an answer wherever there is one."""
+
+    def read(self, trace):
+        return trace.rsplit(" ", 1)[-1].strip() or None
+
+
+def fussy(task):
+    raise InvalidInput("no")
+
+
+def careless(task):
+    raise KeyError(task.name)
+
+
+COUNT = itertools.count()
+STYLES = {
+    "does not hold the question's text": plain(prompt=lambda text: text.lower()),
+    "is another one each time": plain(prompt=lambda text: f"{next(COUNT)} {text}"),
+    "a prompt is a text or a tuple of Message": plain(prompt=lambda text: [Message("user", text)]),
+    "it reads None, not '42'": plain(answer=lambda text: None),
+    "thinking that is not closed it reads": lambda task: Often(
+        prompt=str, answer=str.strip, close="</think>", normal=lambda text: text.strip() or "x"
+    ),
+    "is part of close": plain(close="\n\nAnswer:", stop=("\n\n",)),
+    "answer_tokens is 0": plain(answer_tokens=0),
+    "complete of no text is True": plain(complete=lambda text: True),
+    "raised IndexError": plain(answer=lambda text: text.split()[0]),
+    "an answer is a text or None": plain(
+        answer=lambda text: text.strip() if " " in text else [text], normal=lambda x: x
+    ),
+    "the normal form of": plain(normal=lambda text: text + "!"),
+    "every task was refused": fussy,
+    "raise InvalidInput": careless,
+    "no Style": lambda task: 7,
+}
+
+
+def test_check_style_accepts_what_keeps_the_rules():
+    check_style(plain())
+
+
+@pytest.mark.parametrize("rule", list(STYLES))
+def test_check_style_rejects_what_breaks_the_rule(rule):
+    with pytest.raises(CheckFailed, match=rule):
+        check_style(STYLES[rule])
+
+
+# tasks
+
+
+class Sums:
+    """A task that keeps the rules, with methods for mutants to change."""
+
+    name = "sums"
+
+    def __init__(self, size, seed):
+        self.rng = random.Random(seed)
+        self.items = [self.item(*self.draw(i)) for i in range(self.many(size))]
+
+    def many(self, size):
+        return size
+
+    def draw(self, i):
+        return i, self.rng.randrange(10**6)
+
+    def item(self, a, b):
+        return Item(f"{a}+{b}", f"{a} + {b} =", str(a + b))
+
+    def verify(self, item, answer):
+        return float(answer == item.answer)
+
+
+def sums(**methods):
+    return type("Mutant", (Sums,), methods)
+
+
+def spoiling(self, item, answer):
+    item.entry["seen"] = item.entry.get("seen", 0) + 1
+    return float(answer == item.answer)
+
+
+TASKS = {
+    "the same size and seed made other problems": sums(draw=lambda self, i: (i, random.randrange(10**6))),
+    "made the same problems; draw them from the seed": sums(draw=lambda self, i: (i, i)),
+    "3 problems were made where 30": sums(many=lambda self, size: 3),
+    "two problems have the same key": sums(item=lambda self, a, b: Item("key", f"{a} + {b} =", str(a + b))),
+    "two problems have the same prompt": sums(item=lambda self, a, b: Item(f"{a}", "7 + 7 =", "14")),
+    "the prompt of .* is empty": sums(item=lambda self, a, b: Item(f"{a}", " ", "14")),
+    "has the reference None": sums(item=lambda self, a, b: Item(f"{a}", f"{a} + {b} =", None)),
+    "is no Item": sums(item=lambda self, a, b: (a, b)),
+    "it is right: 1": sums(verify=lambda self, item, answer: 0.0),
+    "None is right": sums(verify=lambda self, item, answer: 1.0),
+    "'' is right": sums(verify=lambda self, item, answer: float(answer is not None)),
+    "raised ValueError": sums(verify=lambda self, item, answer: float(int(answer or 0) == int(item.answer))),
+    r"scores are in \[0, 1\]": sums(verify=lambda self, item, answer: 2.0),
+    "and then of": sums(verify=lambda self, item, answer: float(answer == item.answer) or (next(COUNT) % 2) / 2),
+    "grading changed the problems": sums(verify=spoiling),
+    "its name is ''": sums(name=""),
+    "no Environment": lambda size, seed: [],
+    "raised ZeroDivisionError": lambda size, seed: 1 / 0,
+}
+
+
+def test_check_task_accepts_what_keeps_the_rules():
+    check_task(Sums)
+
+
+@pytest.mark.parametrize("rule", list(TASKS))
+def test_check_task_rejects_what_breaks_the_rule(rule):
+    with pytest.raises(CheckFailed, match=rule):
+        check_task(TASKS[rule])

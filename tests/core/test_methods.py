@@ -115,7 +115,7 @@ def test_options_keep_the_rules(allocator, objective):
 )  # fmt: skip
 @pytest.mark.parametrize("seed", range(3))
 def test_strategies_with_other_parameters_keep_the_rules(text, seed):
-    check_strategy(lambda: registered.build(registered.parse(text)), seed=seed, budgets=12)
+    check_strategy(lambda: registered.build(text), seed=seed, budgets=12)
 
 
 @pytest.mark.parametrize("method", METHODS, ids=lambda method: f"{method.part} {method.name}")

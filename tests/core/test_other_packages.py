@@ -134,6 +134,36 @@ def test_solve_runs_their_strategies_splits_scorers_aggregators_and_verifiers(in
 
 
 @needs_reasoner
+def test_solve_and_frontier_ask_their_task_in_their_style(installed, tmp_path):
+    out = tmp_path / "answers.jsonl"
+    asked = ["their-sums:most=4", "--style", 'their-plain:lead=""', "--limit", "3"]
+    solved = budgeteer(installed, "solve", *asked, "--strategy", "direct", "--budget", "200", "--out", str(out))
+    assert solved.returncode == 0, solved.stderr
+    rows = [json.loads(line) for line in out.read_text().splitlines()]
+    assert len(rows) == 3
+    assert all(row["calls"] > 0 and max(map(int, row["id"].split("+"))) <= 4 for row in rows)
+    assert all(row["correct"] == (row["answer"] == str(sum(map(int, row["id"].split("+"))) % 11)) for row in rows)
+    folder = tmp_path / "frontier"
+    measured = budgeteer(
+        installed, "frontier", "direct", *asked, "--budgets", "150", "--seeds", "1", "--out", str(folder)
+    )
+    assert measured.returncode == 0, measured.stderr
+    config = json.loads((folder / "frontier.json").read_text())["config"]
+    assert (config["task"], config["style"]) == ("their-sums:most=4", 'their-plain:lead=""')
+
+
+@needs_reasoner
+def test_train_takes_their_task_and_names_options_that_it_lacks(installed, tmp_path):
+    pytest.importorskip("reasoning_gym")
+    small = ["--task", "their-sums", *SMALL[2:]]
+    trained = budgeteer(installed, "train", "grpo", "--budget", "600", "--out", str(tmp_path / "one"), *small)
+    assert trained.returncode == 0, trained.stderr
+    refused = budgeteer(installed, "solve", "their-sums:mots=4", "--strategy", "direct", "--budget", "200")
+    assert refused.returncode == 2
+    assert "unknown option of their-sums 'mots'; did you mean 'most'?" in refused.stderr
+
+
+@needs_reasoner
 def test_train_fills_slots_with_their_reward_and_weight(installed, tmp_path):
     pytest.importorskip("reasoning_gym")
     text = "theirs:reward=their-short,token_weight=their-rows"

@@ -32,6 +32,8 @@ FACTORIES = {
     "reward": "brevity",
     "recipe": "concise",
     "stopper": "deadline",
+    "style": "brackets",
+    "task": "Divisible",
 }
 """Template -> the factory in it."""
 TORCH = ("recipe", "reward")
@@ -57,7 +59,9 @@ def template(part: str) -> ModuleType:
 
 def entry(part: str) -> Method:
     """What somebody else's package declares of its copy."""
-    return Method(FACTORIES[part].replace("_", "-"), part, f"{part}:{FACTORIES[part]}", "what the template does")
+    return Method(
+        FACTORIES[part].replace("_", "-").lower(), part, f"{part}:{FACTORIES[part]}", "what the template does"
+    )
 
 
 def test_every_template_is_tested_and_has_its_page() -> None:
@@ -73,7 +77,7 @@ def test_a_copy_is_explained_and_passes_the_check_of_its_part(part: str, copies:
     assert Path(str(module.__file__)).parent == copies
     assert doctest.testmod(module).failed == 0
     assert doctest.testmod(module).attempted or part in ("strategy", "recipe")
-    assert "Helps when" in getattr(module, FACTORIES[part]).__doc__
+    assert "Helps when" in getattr(module, FACTORIES[part]).__doc__ or part == "task"
     if part in CHECKS:
         check_method(entry(part))
 
@@ -105,6 +109,27 @@ def test_the_reward_by_hand(copies: Path) -> None:
     assert rewards.brevity(0.5).score((), rows).tolist() == [0.875, 0.0]
 
 
+def test_the_style_by_hand(copies: Path) -> None:
+    from budgeteer.solve.styles import Asked
+
+    style = template("style").brackets(Asked("sums", numeric=True), thinking=False)
+    assert [message.role for message in style.prompt("1 + 1?")] == ["system", "user"]
+    assert "it is a number" in style.prompt("1 + 1?")[0].content
+    assert style.split("So [[ 2 ]].") == ("So ", " 2 ]].")
+    assert (style.read("So [[ 2.0 ]]."), style.read("So 2."), style.complete("2"), style.complete("2]]")) == (
+        "2", None, False, True,
+    )  # fmt: skip
+
+
+def test_the_task_by_hand(copies: Path) -> None:
+    task = template("task").Divisible(20, 1, most=2)
+    assert {item.level for item in task.items} == {"2"}
+    for item in task.items:
+        low = item.entry["low"]  # of two numbers in a row one is even
+        assert item.answer == str(low + low % 2)
+        assert [task.verify(item, text) for text in (str(low), str(low + 1))] == [1.0 - low % 2, float(low % 2)]
+
+
 def test_the_recipe_ends_answers_and_lowers_long_ones(copies: Path) -> None:
     made = template("recipe").concise(0.5)
     from budgeteer.rl.reward import Columns
@@ -126,22 +151,24 @@ def test_an_installed_package_of_copies_is_listed_and_run(copies: Path, tmp_path
     points = [f"mine-{part} = mine:{part}" for part in FACTORIES]
     (info / "entry_points.txt").write_text("\n".join(["[budgeteer.methods]", *points]) + "\n")
 
-    def budgeteer(*words: str, stdin: str = "") -> str:
+    def budgeteer(*words: str, stdin: str = "", code: int = 0) -> str:
         env = {**os.environ, "PYTHONPATH": os.pathsep.join([str(copies), *filter(None, sys.path)])}
-        code = "import sys; from budgeteer.cli import main; sys.exit(main(sys.argv[1:]))"
-        command = [sys.executable, "-c", code, *words]
+        program = "import sys; from budgeteer.cli import main; sys.exit(main(sys.argv[1:]))"
+        command = [sys.executable, "-c", program, *words]
         done = subprocess.run(command, env=env, input=stdin, capture_output=True, text=True, timeout=280, check=False)
-        assert done.returncode == 0, done.stderr
-        return done.stdout
+        assert done.returncode == code, done.stderr
+        return done.stderr if code else done.stdout
 
     listed = {(row["part"], row["name"]) for row in json.loads(budgeteer("methods", "--json"))}
-    assert {(part, name.replace("_", "-")) for part, name in FACTORIES.items()} <= listed
+    assert {(part, name.replace("_", "-").lower()) for part, name in FACTORIES.items()} <= listed
     items = '{"key": "a", "cost": 10}\n{"key": "b", "cost": 1}\n'
     split = budgeteer("allocate", "-", "--method", "cheapest-first", "--budget", "20", "--json", stdin=items)
     assert json.loads(split)["plan"] == {"a": 0, "b": 4}
     out = str(tmp_path / "answers.jsonl")
     solve = ["solve", "chains", "--limit", "1", "--strategy", "second-opinion", "--budget", "400", "--out", out]
     assert "questions   1" in budgeteer(*solve)
+    asked = ["solve", "divisible:most=3", "--style", "reasoner", "--strategy", "direct", "--budget", "99"]
+    assert "the embedded reasoner knows nothing of 'divisible'" in budgeteer(*asked, code=2)
     sizes = {"steps": 1, "prompts": 4, "group": 2, "max-tokens": 48, "train-items": 12, "heldout-items": 12}
     small = [word for key, value in sizes.items() for word in (f"--{key}", str(value))]
     train = ["train", "concise:reward=brevity", "--budget", "600", "--task", "chains", "--device", "cpu"]

@@ -15,13 +15,13 @@ from budgeteer.core.errors import InvalidInput, UnknownName, VerifierError
 from budgeteer.lab import pool, questions
 from budgeteer.lab.tasks import named
 from budgeteer.lab.tasks.base import score
-from budgeteer.lab.tasks.named import Name, load, stamp, with_options
+from budgeteer.lab.tasks.named import load, parse, stamp, with_options
 from helpers import needs
 
 ROWS = [{"question": f"{i} plus {i}?", "answer": f"so\n#### {2 * i}"} for i in range(40)]
 
 PYTHON = """
-from budgeteer.lab.tasks.base import Item
+from budgeteer.core.environment import Item
 
 class Doubles:
     name = "doubles"
@@ -67,20 +67,22 @@ def write(path, rows=ROWS):
 
 
 @pytest.mark.parametrize(
-    ("text", "name"),
+    ("text", "source", "options", "verifier"),
     [
-        ("real", Name("real", {}, None)),
-        ("gym:lcm", Name("gym:lcm", {}, None)),
-        ("chains:min_steps=4,max_steps=6", Name("chains", {"min_steps": "4", "max_steps": "6"}, None)),
-        ("gym:chain_sum:min_terms=2,max_terms=3", Name("gym:chain_sum", {"min_terms": "2", "max_terms": "3"}, None)),
-        ("gym:a:b=[1,2],c=x", Name("gym:a", {"b": "[1,2]", "c": "x"}, None)),
-        ("x.csv:question=q,verifier=python:v.py:f", Name("x.csv", {"question": "q"}, "python:v.py:f")),
-        ("python:a.py:NAME:size=3", Name("python:a.py:NAME", {"size": "3"}, None)),
+        ("real", "real", {}, None),
+        ("gym:lcm", "gym:lcm", {}, None),
+        ("chains:min_steps=4,max_steps=6", "chains", {"min_steps": "4", "max_steps": "6"}, None),
+        ("gym:chain_sum:min_terms=2,max_terms=3", "gym:chain_sum", {"min_terms": "2", "max_terms": "3"}, None),
+        ("gym:a:b=[1,2],c=x", "gym:a", {"b": "[1,2]", "c": "x"}, None),
+        ("x.csv:question=q,verifier=python:v.py:f", "x.csv", {"question": "q"}, "python:v.py:f"),
+        ("python:a.py:NAME:size=3", "python:a.py:NAME", {"size": "3"}, None),
+        ("a, b.csv:question=q", "a, b.csv", {"question": "q"}, None),
     ],
 )
-def test_a_name_is_taken_apart_and_put_together(text, name):
-    assert Name.parse(text) == name
-    assert str(name) == text
+def test_a_name_is_taken_apart_and_put_together(text, source, options, verifier):
+    spec, chosen = parse(text)
+    assert (spec.name, dict(spec.options), chosen) == (source, options, verifier)
+    assert str(spec.given(verifier=chosen)) == text
 
 
 def test_options_are_part_of_the_name():
@@ -90,8 +92,16 @@ def test_options_are_part_of_the_name():
     assert with_options("real", question=None, answer=None, verifier=None) == "real"
     with pytest.raises(InvalidInput, match="--answer-field names a field of a file; 'real' is none"):
         with_options("real", question=None, answer="a", verifier=None)
-    with pytest.raises(InvalidInput, match="sets question twice"):
-        Name.parse("x.csv:question=a,question=b")
+    with pytest.raises(InvalidInput, match="gives question twice"):
+        parse("x.csv:question=a,question=b")
+
+
+def test_a_field_may_have_commas_and_look_like_a_number(tmp_path):
+    path = write(tmp_path / "x.csv", [{"What, exactly?": "Why?", "1.50": "so"}])
+    task = with_options(str(path), question="What, exactly?", answer="1.50", verifier="exact")
+    assert task == f'{path}:question="What, exactly?",answer=1.50,verifier=exact'
+    (item,) = load(task, size=1).items
+    assert (item.prompt, item.answer) == ("Why?", "so")
 
 
 # named pools are what they were when benchmarks/results/rlvr.json was made
@@ -274,18 +284,22 @@ def test_a_digest_covers_prompts_answers_verifier_and_settings(tmp_path, python)
         ("gcd", UnknownName, "'gym:gcd'"),
         ("gmy:gcd", UnknownName, "'gym:gcd'"),
         ("gym:lmc", UnknownName, "'lcm'"),
-        ("gym", InvalidInput, "names no family; write gym:chain_sum"),
-        ("gym:gcd:4", InvalidInput, "'4' is no setting"),
-        ("chains:most=4", InvalidInput, "unexpected keyword"),
+        ("gym", InvalidInput, "names no family; write gym:FAMILY, such as gym:chain_sum"),
+        ("gym:gcd:4", InvalidInput, "'4' is no option; write NAME:key=value"),
+        ("chains:4", InvalidInput, "'4' is no option; write NAME:key=value"),
+        ("real:4", InvalidInput, "'4' is no option; write NAME:key=value"),
+        ("", InvalidInput, "task '' is empty"),
+        ("chains:most=4", UnknownName, "unknown option of chains 'most'"),
+        ("chains:size=4", UnknownName, "unknown option of chains 'size'"),
         ("chains:min_steps=9,max_steps=2", InvalidInput, "min_steps=9, max_steps=2; give whole numbers"),
-        ("chains:min_steps=x", InvalidInput, "give whole numbers"),
+        ("chains:min_steps=x", InvalidInput, "min_steps is a whole number"),
         ("gym:lcm:min_numbers=5,max_numbers=2", InvalidInput, "task 'gym:lcm:min_numbers=5,max_numbers=2'"),
-        ("real:min_steps=3", InvalidInput, "a pool has no settings"),
+        ("real:min_steps=3", InvalidInput, "real:min_steps=3 is not possible: real has no options"),
         ("real:verifier=numbers", UnknownName, "'number'"),
         ("none.jsonl", InvalidInput, "cannot read none.jsonl"),
         ("none.csv", InvalidInput, "cannot read none.csv"),
         ("none.parquet", InvalidInput, "cannot read none.parquet"),
-        ("none.csv:query=q", UnknownName, "unknown setting of the file none.csv 'query'; did you mean 'question'"),
+        ("none.csv:query=q", UnknownName, "unknown option of the file none.csv 'query'; did you mean 'question'"),
         ("python:none.py:X", InvalidInput, "cannot read none.py"),
         ("python:none.py", InvalidInput, "write python:FILE.py:NAME"),
     ],
@@ -302,7 +316,7 @@ def test_bad_names_are_refused_alike_everywhere(ask, task, error, match):
         ("Double", UnknownName, "'Doubles'"),
         ("NUMBER", InvalidInput, r"NUMBER is int and no Environment \(name, items, verify\)"),
         ("broken", InvalidInput, "broken raised ZeroDivisionError"),
-        ("READY:by=3", InvalidInput, "takes no settings"),
+        ("READY:by=3", InvalidInput, "takes no options"),
         ("Doubles:to=3", InvalidInput, "unexpected keyword argument 'to'"),
     ],
 )

@@ -9,10 +9,11 @@ import re
 
 import pytest
 
+from budgeteer.core.environment import Item
 from budgeteer.core.errors import InvalidInput, UnknownName
 from budgeteer.lab import pool, traces
 from budgeteer.lab.tasks import chains
-from budgeteer.lab.tasks.base import Item, extract_answer, score
+from budgeteer.lab.tasks.base import extract_answer, score
 from budgeteer.lab.tasks.chains import Chains
 from budgeteer.lab.tasks.gym import FAMILIES, Gym
 from budgeteer.lab.tasks.mixture import MIXES

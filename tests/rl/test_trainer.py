@@ -16,10 +16,11 @@ import pytest
 import torch
 
 from budgeteer.core import registry
+from budgeteer.core.environment import Item
 from budgeteer.core.errors import BudgetExceeded, CheckpointError, InvalidInput, VerifierError
 from budgeteer.core.plan import ABORTED, CUT, ENDED
 from budgeteer.lab import run as lab_run
-from budgeteer.lab.tasks.base import Item, extract_answer, score
+from budgeteer.lab.tasks.base import extract_answer, score
 from budgeteer.models.policy import REASONER, load_policy
 from budgeteer.rl import recipes, trainer
 from budgeteer.rl.control import Progress

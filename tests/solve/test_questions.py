@@ -77,7 +77,7 @@ def test_bad_sources_say_what_there_is(tmp_path):
         questions.load("chain")
     with pytest.raises(InvalidInput, match="names no family"):
         questions.load("gym")
-    with pytest.raises(UnknownName, match="'chains'"):
+    with pytest.raises(InvalidInput, match="'4' is no option"):
         questions.load("chains:4")
     with pytest.raises(InvalidInput, match="no setting"):
         questions.load("gym:gcd:4")

@@ -557,7 +557,7 @@ def test_a_soft_pause_lets_a_strategy_for_all_questions_end():
 def test_split_answers_all_questions_from_one_budget():
     from budgeteer.strategies import split
 
-    for strategy in (split, registered.build(registered.parse("split:allocator=uniform,show=agreement"))):
+    for strategy in (split, registered.build("split:allocator=uniform,show=agreement")):
         found = go(strategy, Scripted(right), "2k", per_question=False, grade=grade)
         assert [row["correct"] for row in found.rows] == [True] * 12
         assert found.spent["all"] == sum(row["units"]["all"] for row in found.rows) <= 2000

@@ -1,6 +1,7 @@
 """A package of somebody else with one small method of every part, and two recipes that are broken on purpose."""
 
 import os
+import random
 import time
 from collections import Counter
 from dataclasses import dataclass, replace
@@ -9,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from budgeteer.core.allocator import stateless
+from budgeteer.core.environment import Item
 from budgeteer.core.errors import InvalidInput, ModelError
 from budgeteer.core.joint import Assignment
 from budgeteer.core.method import Method
@@ -20,7 +22,7 @@ from budgeteer.ledger import Allowance
 from budgeteer.rl.recipes import grpo
 from budgeteer.rl.recipes.kit import grpo_advantage
 from budgeteer.rl.reward.protocol import Reward
-from budgeteer.solve import Answer, Strategy
+from budgeteer.solve import Answer, Strategy, Style
 from budgeteer.strategies.kit.aggregate import Ranked
 from budgeteer.strategies.kit.score import Scorer
 from budgeteer.strategies.kit.trace import ask
@@ -209,6 +211,27 @@ def their_caseless(answer, reference):
     return float(answer is not None and answer.casefold() == reference.casefold())
 
 
+def their_plain(task, lead=""):
+    """The question alone, after some words."""
+    return Style(lambda text: lead + text, lambda text: text.split("\n", 1)[0].strip() or None, "</think>")
+
+
+class TheirSums:
+    """Sums modulo 11."""
+
+    name = "their-sums"
+
+    def __init__(self, size, seed, most=10):
+        rng = random.Random(seed)
+        pairs = rng.sample([(a, b) for a in range(most + 1) for b in range(most + 1)], size)
+        self.items = [
+            Item(f"{a}+{b}", f"Modulo 11, from left to right: {a} + {b} =", str((a + b) % 11)) for a, b in pairs
+        ]
+
+    def verify(self, item, answer):
+        return float(answer == item.answer)
+
+
 def their_short():
     """Right, less a tenth of the share of the cap that was used."""
     return Reward(lambda state, rows: rows.correct - 0.1 * rows.length / rows.max_tokens)
@@ -263,6 +286,8 @@ SCORER = Method("their-brevity", "scorer", f"{HERE}:their_brevity", "short is go
 VERIFIER = Method("their-caseless", "verifier", f"{HERE}:their_caseless", "whatever the case")
 REWARD = Method("their-short", "reward", f"{HERE}:their_short", "less for long rows")
 WEIGHT = Method("their-rows", "weight", f"{HERE}:their_rows", "every row the same")
+STYLE = Method("their-plain", "style", f"{HERE}:their_plain", "the question alone")
+TASK = Method("their-sums", "task", f"{HERE}:TheirSums", "sums modulo 11")
 RECIPE = Method("theirs", "recipe", f"{HERE}:recipe", "GRPO of theirs")
 BROKEN = Method("theirs-broken", "recipe", f"{HERE}:broken_recipe", "fails in its first step")
 NONE = Method("theirs-none", "recipe", f"{HERE}:no_recipe", "makes something else")

@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     from budgeteer.check._scorer import check_scorer
     from budgeteer.check._stopper import check_stopper
     from budgeteer.check._strategy import check_strategy
+    from budgeteer.check._style import check_style
+    from budgeteer.check._task import check_task
     from budgeteer.check._verifier import check_verifier
     from budgeteer.check._weight import check_weight
 
@@ -53,6 +55,8 @@ __all__ = [
     "check_scorer",
     "check_stopper",
     "check_strategy",
+    "check_style",
+    "check_task",
     "check_verifier",
     "check_weight",
 ]
@@ -78,6 +82,8 @@ __getattr__ = lazy(
         "check_scorer": "_scorer",
         "check_stopper": "_stopper",
         "check_strategy": "_strategy",
+        "check_style": "_style",
+        "check_task": "_task",
         "check_verifier": "_verifier",
         "check_weight": "_weight",
     },

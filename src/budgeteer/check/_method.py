@@ -38,7 +38,7 @@ def example(method: Method) -> Any:
     arguments = {}
     for key, value in (registry.resolve(given)() if isinstance(given, str) else given).items():
         part = TAKES.get(key) if isinstance(value, str) else None
-        arguments[key] = registry.make(part, value) if part else value
+        arguments[key] = registry.part_of(part, value) if part else value
     return registry.made(method, **arguments)
 
 
@@ -80,6 +80,13 @@ def _strategy(method: Method, **options: Any) -> None:
         asyncio.run(model.aclose())
 
 
+def _task(method: Method, **options: Any) -> None:
+    arguments = (
+        dict(method.arguments) if isinstance(method.arguments, Mapping) else registry.resolve(method.arguments)()
+    )
+    check.check_task(partial(registry.made, method, **arguments), **options)
+
+
 CHECKS: Mapping[str, Callable[..., None]] = {
     "allocator": _allocator,
     "online": _plain("check_online"),
@@ -97,5 +104,7 @@ CHECKS: Mapping[str, Callable[..., None]] = {
     "reward": _plain("check_reward"),
     "weight": _plain("check_weight"),
     "recipe": _recipe,
+    "style": _plain("check_style"),
+    "task": _task,
 }
 """Part -> its check of a method."""

@@ -33,7 +33,13 @@ def add_solving(parser: argparse.ArgumentParser) -> None:
         default="reasoner",
         help="reasoner, smollm2, gguf:PATH, hf:FOLDER or http://HOST/v1#NAME (%(default)s)",
     )
-    parser.add_argument("--style", default=None, help="reasoner, few-shot, direct or chat (default: what fits)")
+    parser.add_argument(
+        "--style",
+        default=None,
+        metavar="NAME[:key=value,...]",
+        help="how the model is asked: reasoner, few-shot, direct, chat or another one of budgeteer methods style "
+        "(default: what fits the model and the task)",
+    )
     parser.add_argument(
         "--probe",
         action="store_true",

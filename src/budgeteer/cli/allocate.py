@@ -25,11 +25,13 @@ HELP = (
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of the command."""
     parser.add_argument("items", metavar="FILE", help=HELP)
-    parser.add_argument("--method", required=True, help="an allocator, such as menu-knapsack or neyman")
-    parser.add_argument("--budget", required=True, help="tokens, such as 50k")
     parser.add_argument(
-        "--set", action="append", default=[], metavar="NAME=VALUE", help="argument of the method, such as exact=true"
+        "--method",
+        required=True,
+        metavar="NAME[:key=value,...]",
+        help="an allocator with its options, such as neyman or menu-knapsack:exact=true; budgeteer methods allocator",
     )
+    parser.add_argument("--budget", required=True, help="tokens, such as 50k")
     parser.add_argument("--seed", type=int, default=0, help="of methods that draw at random (default %(default)s)")
     parser.add_argument("--json", action="store_true", help="the plan as one JSON object")
     parser.add_argument("--explain", action="store_true", help="why every item got what it got")
@@ -42,19 +44,21 @@ def run(args: argparse.Namespace) -> int:
 
     from budgeteer.allocate.itemfile import from_file
     from budgeteer.allocate.kit.margins import margin_of
+    from budgeteer.core import registry
     from budgeteer.core.budget import Budget
     from budgeteer.core.errors import InvalidInput
+    from budgeteer.core.spec import parse
 
     budget = Budget.parse(args.budget)
     if budget.amount is None or budget.kind not in ("all", "output"):
         raise InvalidInput(f"--budget {args.budget!r} must be a number of tokens here")
     if budget.window is not None:
         raise InvalidInput(f"--budget {args.budget!r} has a window; one plan is made here, so give its tokens alone")
-    settings = _settings(args.set)
-    allocator = _allocator(args.method, settings)
+    spec = parse(args.method, "allocator")
+    allocator: Allocator = registry.make("allocator", spec.name, **spec.values)
     items = from_file(args.items)
     plan = allocator.allocate(budget.amount, items, allocator.init(items), rng=np.random.default_rng(args.seed))
-    margin = margin_of(args.method, items, settings) if args.explain or args.plot is not None else None
+    margin = margin_of(spec.name, items, spec.values) if args.explain or args.plot is not None else None
     if args.json:
         found = {
             "method": args.method, "budget": budget.amount, "cost": plan.expected_cost, "value": _finite(plan.value),
@@ -81,30 +85,6 @@ def _print(text: str) -> None:
     """What the terminal cannot show, such as half of a surrogate pair in a key, is written as an escape."""
     encoding = sys.stdout.encoding or "utf-8"
     sys.stdout.write(text.encode(encoding, "backslashreplace").decode(encoding))
-
-
-def _settings(texts: list[str]) -> dict[str, Any]:
-    from budgeteer.core.errors import InvalidInput
-    from budgeteer.core.registry import value_of
-
-    found: dict[str, Any] = {}
-    for text in texts:
-        key, equals, value = text.partition("=")
-        if not equals:
-            raise InvalidInput(f"--set {text!r} is not NAME=VALUE")
-        found[key] = value_of(value)
-    return found
-
-
-def _allocator(name: str, settings: dict[str, Any]) -> Allocator:
-    from budgeteer.core import registry
-    from budgeteer.core.errors import InvalidInput
-
-    try:
-        allocator: Allocator = registry.make("allocator", name, **settings)
-    except TypeError as error:
-        raise InvalidInput(f"{name} does not take these arguments: {error}") from error
-    return allocator
 
 
 def _finite(value: float) -> float | None:

@@ -14,7 +14,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of the command."""
     from budgeteer.lab.tasks import named
 
-    parser.add_argument("strategies", metavar="S1,S2,...", help="each NAME or NAME:param=value,...; first = reference")
+    parser.add_argument(
+        "strategies", metavar="S1,S2,...", help="each NAME or NAME:key=value,...; the first is the reference"
+    )
     parser.add_argument("source", metavar="FILE|TASK|-", help=named.HELP + "; - is JSON lines on standard input")
     parser.add_argument("--budgets", required=True, help="of a question, such as 256,512,1k")
     parser.add_argument("--seeds", type=int, default=3, help="number of seeds (default %(default)s)")
@@ -28,14 +30,13 @@ def run(args: argparse.Namespace) -> int:
     """Measure, write frontier.json and report.html, print the table."""
     from budgeteer.core.errors import EndpointDown, InvalidInput
     from budgeteer.core.meter import MONEY
+    from budgeteer.core.spec import parse_all
     from budgeteer.lab import frontier, frontier_report
     from budgeteer.lab.results import write_text
     from budgeteer.solve import Strategy, registered, styles
     from budgeteer.solve.runner import Progress, Row
 
-    specs = list(dict.fromkeys(registered.parse_all(args.strategies)))
-    if not specs:
-        raise InvalidInput("no strategies; give some, separated by commas")
+    specs = list(dict.fromkeys(spec.plain() for spec in parse_all(args.strategies, "strategy")))
     strategies = {}
     for spec in specs:
         made = registered.build(spec)
@@ -64,7 +65,7 @@ def run(args: argparse.Namespace) -> int:
     async def work(pause: Any) -> Any:
         try:
             await _solving.probed(args, model)
-            style = args.style or styles.choose(model, asked.asked)
+            style = styles.choose(model, asked.asked) if args.style is None else args.style
             look = styles.style_of(style, asked.asked)
             found = await frontier.measure(
                 strategies, budgets, seeds, asked, model, look, args.out,

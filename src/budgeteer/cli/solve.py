@@ -16,7 +16,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     from budgeteer.lab.tasks import named
 
     parser.add_argument("source", metavar="FILE|TASK|-", help=named.HELP + "; - is JSON lines on standard input")
-    parser.add_argument("--strategy", required=True, metavar="S[:param=value,...]", help="see budgeteer methods")
+    parser.add_argument(
+        "--strategy", required=True, metavar="NAME[:key=value,...]", help="see budgeteer methods strategy"
+    )
     parser.add_argument("--budget", required=True, help="such as 2k, output:500, '$0.01'")
     per = parser.add_mutually_exclusive_group()
     per.add_argument("--per-question", action="store_true", help="the budget is of every question (default)")
@@ -33,11 +35,12 @@ def run(args: argparse.Namespace) -> int:
     from budgeteer.core.budget import Budgets
     from budgeteer.core.errors import EndpointDown, InvalidInput
     from budgeteer.core.meter import MONEY
+    from budgeteer.core.spec import parse
     from budgeteer.solve import Strategy, registered, runner, styles
 
     if args.traces and args.out is None:
         raise InvalidInput("--traces needs --out: traces are kept beside it")
-    spec = registered.parse(args.strategy)
+    spec = parse(args.strategy, "strategy").plain()
     strategy = registered.build(spec)
     budget = Budgets.parse(args.budget)
     prices = _solving.prices_of(args.prices, money=any(one.kind == MONEY for one in budget))
@@ -54,7 +57,7 @@ def run(args: argparse.Namespace) -> int:
     async def work(pause: Any) -> tuple[runner.Run, list[runner.Row], str]:
         try:
             await _solving.probed(args, model)
-            name = args.style or styles.choose(model, asked.asked)
+            name = styles.choose(model, asked.asked) if args.style is None else args.style
             style = styles.style_of(name, asked.asked)
             done = await runner.run(
                 asked.questions, strategy, model, style, budget,

@@ -24,11 +24,16 @@ PARTS: dict[str, str] = {
     "weight": "says how much each token of a rollout weighs in the loss",
     "recipe": "spends a training step's tokens and learns from them",
     "policy": "saves tokens of the gateway's requests",
+    "style": "says how a model is asked and how its answers are read",
+    "task": "makes problems and verifies their answers",
 }
 """Part -> what a method of it does."""
 
-ITSELF = frozenset({"joint", "rounding", "matching", "allowance", "many", "verifier", "weight"})
+ITSELF = frozenset({"joint", "rounding", "matching", "allowance", "many", "verifier", "weight", "style"})
 """Parts of which a method's path names the method itself; of the others it names a factory that makes it."""
+
+LATER = {"task": ("size", "seed", "family")}
+"""Part -> arguments of its factories that do not come from the options of a name but from the rest of a command."""
 
 TAKES = {"scorer": "scorer", "critic": "scorer", "aggregate": "aggregator", "allocator": "allocator"}
 """Argument of a factory that takes a part -> which part."""

@@ -549,5 +549,27 @@ METHODS: tuple[Method, ...] = (
     Method("pace", "policy", _P("pace"), "a window's limit over the requests that come", DUAL_MIRROR_DESCENT),
     Method("overflow", "policy", _P("overflow"), "against answers that run on until their cap", BENCH_OVERFLOW),
     Method("tighten", "policy", _P("tighten"), "lowers caps to what the budget still covers"),
+    # style
+    Method(
+        "reasoner",
+        "style",
+        "budgeteer.solve.styles:reasoner",
+        "the question alone; thinking ends with </think>",
+    ),
+    Method("few-shot", "style", "budgeteer.solve.styles:few_shot", "raw text after worked examples"),
+    Method("direct", "style", "budgeteer.solve.styles:direct", "raw text after examples; the model answers at once"),
+    Method("chat", "style", "budgeteer.solve.styles:chat", "messages; the answer follows 'Answer:'"),
+    # task
+    Method("chains", "task", "budgeteer.lab.tasks.chains:Chains", "arithmetic modulo 11, with a known number of steps"),
+    Method(
+        "gym",
+        "task",
+        "budgeteer.lab.tasks.gym:Gym",
+        "a family of reasoning-gym, as in gym:lcm",
+        arguments={"family": "chain_sum"},
+    ),
+    Method("real", "task", "budgeteer.lab.tasks.mixture:real", "easy and hard problems of four families"),
+    Method("hard", "task", "budgeteer.lab.tasks.mixture:hard", "chains of 5 to 8 steps"),
+    Method("homogeneous", "task", "budgeteer.lab.tasks.mixture:homogeneous", "chains of 4 steps, all of a kind"),
 )
 # fmt: on

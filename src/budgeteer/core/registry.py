@@ -10,17 +10,18 @@ from __future__ import annotations
 
 import importlib
 import inspect
-import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from functools import partial
-from typing import Any
+from types import UnionType
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from budgeteer.core.errors import InvalidInput, UnknownName
-from budgeteer.core.method import ITSELF, PARTS, Method
+from budgeteer.core.method import ITSELF, LATER, PARTS, TAKES, Method
 from budgeteer.core.methods import METHODS
 
 GROUP = "budgeteer.methods"
 """Entry point group of methods outside this package; each entry point loads to a :class:`Method`."""
+_NOUNS = {int: "a whole number", float: "a number", str: "a text", bool: "true or false", type(None): "none"}
 
 
 def methods() -> tuple[Method, ...]:
@@ -31,16 +32,16 @@ def methods() -> tuple[Method, ...]:
     """
     from importlib.metadata import entry_points  # slow to import, and most callers only want METHODS
 
-    found = {(method.part, method.name): method for method in METHODS}
+    known = {(method.part, method.name): method for method in METHODS}
     for entry in entry_points(group=GROUP):
         method = _declared(entry)
-        if (method.part, method.name) in found:
+        if (method.part, method.name) in known:
             raise InvalidInput(
                 f"entry point {entry.name!r} registers the {method.part} {method.name!r} a second time; choose another "
                 "name"
             )
-        found[method.part, method.name] = method
-    return tuple(found.values())
+        known[method.part, method.name] = method
+    return tuple(known.values())
 
 
 def of(part: str) -> dict[str, Method]:
@@ -70,28 +71,80 @@ def load(method: Method) -> Any:
 
 def made(method: Method, **arguments: Any) -> Any:
     """The method: what its factory makes of the arguments, or, where the path names the method itself, that."""
-    found = load(method)
+    loaded = load(method)
     if method.part not in ITSELF:
-        return found(**arguments)
-    return partial(found, **arguments) if arguments else found
+        return loaded(**arguments)
+    return partial(loaded, **arguments) if arguments else loaded
 
 
-def make(part: str, name: str, **arguments: Any) -> Any:
-    """The method of this part and name, made with these arguments.
+def make(part: str, name: str, **options: Any) -> Any:
+    """The method of this part and name, made with these options.
 
     Raises:
-        UnknownName: no method has this part and name.
-        InvalidInput: the factory does not take these arguments.
+        UnknownName: no method has this part and name, or it has no such option.
+        InvalidInput: an option has a value that the method does not take, or one that it needs is missing.
     """
     method = get(part, name)
-    factory = load(method)
-    require_bools(name, factory, arguments)
-    try:
-        if part not in ITSELF:  # the others take some of their arguments later
-            inspect.signature(factory).bind(**arguments)
-    except TypeError as error:
-        raise InvalidInput(f"{name} does not take these arguments: {error}") from error
-    return made(method, **arguments)
+    return _made(method, arguments_of(method, options))
+
+
+def part_of(part: str, given: Any) -> Any:
+    """The method itself, or, where a name is given, the registered one of that name, made with its defaults.
+
+    >>> part_of("scorer", "self-evaluation").charged
+    True
+
+    Raises:
+        UnknownName: no method of this part has the name.
+        InvalidInput: the method cannot be made without arguments.
+    """
+    if not isinstance(given, str):
+        return given
+    method = get(part, given)
+    if missing := _missing(method, {}):
+        raise InvalidInput(
+            f"{part} {given!r} cannot be chosen by its name alone, since it needs {' and '.join(missing)}; make it in "
+            "Python and pass it"
+        )
+    return _made(method, {})
+
+
+def arguments_of(method: Method, options: Mapping[str, Any]) -> dict[str, Any]:
+    """Options of a command line as arguments of a method; names of parts (:data:`TAKES`) become the parts.
+
+    Raises:
+        UnknownName: the method has no such option; the message lists the nearest.
+        InvalidInput: a value that the option does not take, or an option is missing that the method needs.
+    """
+    settable, hints = options_of(method), _hints(load(method))
+    given = dict(options)
+    for key, value in options.items():
+        if key not in settable:
+            if any(parameter.kind is parameter.VAR_KEYWORD for parameter in settable.values()):
+                continue
+            if not settable:
+                raise InvalidInput(f"{method.name}:{key}={value} is not possible: {method.name} has no options")
+            raise UnknownName(f"option of {method.name}", key, settable)
+        annotation = str(settable[key].annotation)
+        part = TAKES.get(key, "strategy" if annotation.startswith("Strategy") else None)
+        if part is not None and isinstance(value, str):
+            given[key] = part_of(part, value)
+        elif not _takes(settable[key], hints.get(key), value):
+            wanted = _wanted(settable[key], hints.get(key))
+            raise InvalidInput(f"{method.name}:{key}={value} is not possible: {key} is {wanted}")
+    for key in _missing(method, options):
+        names = of(TAKES.get(key, ""))
+        hint = f"one of {', '.join(names)}" if names else "a value"
+        raise InvalidInput(f"{method.name} needs {key}; give {method.name}:{key}=, {hint}")
+    return given
+
+
+def options_of(method: Method) -> dict[str, inspect.Parameter]:
+    """The parameters that a command line may set: without those that are given when the method runs."""
+    parameters = inspect.signature(load(method)).parameters
+    if method.part in ITSELF:
+        return {name: parameter for name, parameter in parameters.items() if parameter.default is not parameter.empty}
+    return {name: parameter for name, parameter in parameters.items() if name not in LATER.get(method.part, ())}
 
 
 def resolve(path: str) -> Any:
@@ -100,50 +153,60 @@ def resolve(path: str) -> Any:
     return getattr(importlib.import_module(module), name)
 
 
-def value_of(text: str) -> Any:
-    """An argument as it is written on a command line: true, false, none in any case; JSON where it parses; else text.
-
-    >>> [value_of(text) for text in ("False", "TRUE", "none", "0.5", "[1, 2]", "power")]
-    [False, True, None, 0.5, [1, 2], 'power']
-    """
-    low = {"true": True, "false": False, "none": None}
-    if text.lower() in low:
-        return low[text.lower()]
+def _made(method: Method, arguments: Mapping[str, Any]) -> Any:
     try:
-        return json.loads(text)
-    except (ValueError, RecursionError):
-        return text
+        return made(method, **arguments)
+    except TypeError as error:
+        raise InvalidInput(f"{method.part} {method.name!r} cannot be made with these options: {error}") from error
 
 
-def parse(text: str) -> tuple[str, dict[str, Any]]:
-    """``NAME:option=value,option=value`` as name and options.
-
-    >>> parse("duet:stop_answered=false,thinned=true")
-    ('duet', {'stop_answered': False, 'thinned': True})
-
-    Raises:
-        InvalidInput: an option without a value, or given twice.
-    """
-    name, _, rest = text.partition(":")
-    options: dict[str, Any] = {}
-    for part in filter(None, rest.split(",")):
-        key, equals, value = part.partition("=")
-        if not equals or not key.isidentifier() or key in options:
-            raise InvalidInput(f"{text!r}: {part!r} is no option; write NAME:option=value,option=value, each once")
-        options[key] = value_of(value)
-    return name, options
+def _missing(method: Method, given: Mapping[str, Any]) -> list[str]:
+    """Options without a default that are not given."""
+    ordinary = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+    return [
+        name
+        for name, parameter in options_of(method).items()
+        if parameter.kind in ordinary and parameter.default is parameter.empty and name not in given
+    ]
 
 
-def parameters(factory: Callable[..., Any]) -> tuple[str, ...]:
-    """Names of a factory's parameters."""
-    return tuple(inspect.signature(factory).parameters)
+def _hints(factory: Any) -> dict[str, Any]:
+    """Types of a factory's parameters; none where they cannot be evaluated, such as those for type checkers only."""
+    try:
+        return get_type_hints(factory.__init__ if inspect.isclass(factory) else factory)
+    except (NameError, TypeError, AttributeError):
+        return {}
 
 
-def require_bools(name: str, factory: Callable[..., Any], given: Mapping[str, Any]) -> None:
-    """Refuse arguments that are no bool where the factory's default is one: any text would count as true."""
-    for key, parameter in inspect.signature(factory).parameters.items():
-        if isinstance(parameter.default, bool) and key in given and not isinstance(given[key], bool):
-            raise InvalidInput(f"{name}: {key} is {given[key]!r}; give true or false")
+def _takes(parameter: inspect.Parameter, hint: Any, value: Any) -> bool:
+    """Whether an option takes a number, a word, a truth value or none; other values are for the method to look at."""
+    if value is not None and not isinstance(value, bool | int | float | str):
+        return True
+    if isinstance(parameter.default, bool):  # without a type, too: any text would count as true
+        return isinstance(value, bool)
+    types = _kinds(hint)
+    if hint is None or Any in types or object in types:
+        return True
+    wider = (int, float) if type(value) is int else (type(value),)
+    return value in _words(hint) or any(kind in types for kind in wider)
+
+
+def _words(hint: Any) -> list[Any]:
+    """The values of a type's literals."""
+    return [word for kind in _kinds(hint) if get_origin(kind) is Literal for word in get_args(kind)]
+
+
+def _kinds(hint: Any) -> tuple[Any, ...]:
+    """The members of a union, or the type itself."""
+    return get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
+
+
+def _wanted(parameter: inspect.Parameter, hint: Any) -> str:
+    """What an option takes, in words; the annotation where there are none."""
+    if isinstance(parameter.default, bool):
+        return "true or false"
+    said = [*_words(hint), *(_NOUNS[kind] for kind in _kinds(hint) if kind in _NOUNS)]
+    return " or ".join(map(str, said)) or str(parameter.annotation)
 
 
 def _declared(entry: Any) -> Method:

@@ -9,8 +9,9 @@ from typing import NamedTuple
 
 import numpy as np
 
+from budgeteer.core.environment import Environment, Item
 from budgeteer.core.plan import F64, I64
-from budgeteer.lab.tasks.base import THINK_END, Environment, Item
+from budgeteer.lab.tasks.base import THINK_END
 from budgeteer.ledger import Allowance, Limit, MemoryLedger
 from budgeteer.models.model import Model
 from budgeteer.solve import Answer, Budgeted, Question, Strategy, Style, Task, derive

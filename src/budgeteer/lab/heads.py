@@ -17,13 +17,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from budgeteer.core.environment import Item
 from budgeteer.core.errors import Diverged
 from budgeteer.core.plan import F64, I64, right
 from budgeteer.engine.head import Head, save_head
 from budgeteer.engine.hook import Internals
 from budgeteer.engine.llama import Llama
 from budgeteer.lab.run import one_thread, rewards
-from budgeteer.lab.tasks.base import Item
 from budgeteer.lab.tasks.chains import Chains
 from budgeteer.lab.tasks.gym import Gym
 from budgeteer.lab.tasks.mixture import Mixture

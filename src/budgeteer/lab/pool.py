@@ -6,11 +6,11 @@ import random
 from dataclasses import dataclass
 from pathlib import Path
 
+from budgeteer.core.environment import Item
 from budgeteer.core.errors import InvalidInput
 from budgeteer.core.rows import STDIN
 from budgeteer.lab.tasks import files
-from budgeteer.lab.tasks.base import Item
-from budgeteer.lab.tasks.named import Name, Task, digest, load
+from budgeteer.lab.tasks.named import Task, digest, load, parse
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +46,7 @@ def build(task: str, seed: int, train: int, heldout: int) -> Pool:
     for option, number in (("--train-items", train), ("--heldout-items", heldout)):
         if number < 1:
             raise InvalidInput(f"{option} is {number}; give at least 1")
-    source = Name.parse(task).source
+    source = parse(task)[0].name
     if source == STDIN or Path(source).is_fifo():
         what = "standard input" if source == STDIN else f"the pipe {source}"
         raise InvalidInput(f"training reads its task more than once; write {what} to a file and name that")

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import numpy as np
 
+from budgeteer.core.environment import Item
 from budgeteer.core.errors import InvalidInput
 from budgeteer.core.plan import right
 from budgeteer.lab.pool import build
 from budgeteer.lab.run import level_of, rewards
-from budgeteer.lab.tasks.base import Item
 from budgeteer.lab.tasks.named import Task, load
 from budgeteer.models.policy import load_policy
 from budgeteer.rl.sampler import sample

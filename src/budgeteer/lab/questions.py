@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from budgeteer.core.environment import Item, verified
 from budgeteer.core.errors import InvalidInput
-from budgeteer.lab.tasks.base import Item, verified
 from budgeteer.lab.tasks.gym import FAMILIES
-from budgeteer.lab.tasks.named import Name, Task
+from budgeteer.lab.tasks.named import Task, parse
 from budgeteer.lab.tasks.named import load as load_task
 from budgeteer.solve.strategy import Question
 from budgeteer.solve.styles import Asked, Example, normal
@@ -73,7 +73,7 @@ def load(source: str, *, limit: int | None = None, seed: int = 0) -> QuestionSet
 
 def _examples(source: str, task: Task, size: int, seed: int) -> tuple[Example, ...]:
     """Answers of other problems, for families of which there are no worked examples of ours."""
-    if not Name.parse(source).source.startswith("gym:") or task.name in FAMILIES:
+    if not parse(source)[0].name.startswith("gym:") or task.name in FAMILIES:
         return ()
     others = load_task(source, size=_SHOTS + size, seed=seed + 1).items
     asked = {item.prompt for item in task.items}

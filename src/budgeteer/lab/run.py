@@ -14,11 +14,12 @@ from typing import Any
 import numpy as np
 import torch
 
+from budgeteer.core.environment import Environment, Item
 from budgeteer.core.plan import F64, I64, right
 from budgeteer.engine.llama import Llama, save
 from budgeteer.lab import pool as pools
 from budgeteer.lab.results import STATUSES, Run
-from budgeteer.lab.tasks.base import Environment, Item, score
+from budgeteer.lab.tasks.base import score
 from budgeteer.lab.tasks.named import stamp
 from budgeteer.models.policy import REASONER, Policy, load_policy
 from budgeteer.rl import recipes

@@ -8,7 +8,9 @@ from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
 from budgeteer import verify
-from budgeteer.core.errors import InvalidInput, UnknownName
+from budgeteer.core import registry
+from budgeteer.core.errors import InvalidInput
+from budgeteer.core.spec import parse
 from budgeteer.models.model import PREFIX, Message
 from budgeteer.solve.strategy import Style
 
@@ -178,25 +180,18 @@ def chat(task: Asked) -> Style:
     )
 
 
-STYLES: dict[str, Callable[[Asked], Style]] = {
-    REASONER: reasoner,
-    "few-shot": few_shot,
-    "direct": direct,
-    "chat": chat,
-}
-"""Styles by name."""
-
-
-def style_of(name: str, task: Asked) -> Style:
-    """The style of this name.
+def style_of(text: str, task: Asked) -> Style:
+    """The registered style of this name, for a task; options follow it as in ``NAME:key=value``.
 
     Raises:
-        UnknownName: no style has it.
-        InvalidInput: it does not fit the task.
+        UnknownName: no style has the name, or it has no such option.
+        InvalidInput: it does not fit the task, or makes something else.
     """
-    if name not in STYLES:
-        raise UnknownName("style", name, STYLES)
-    return STYLES[name](task)
+    spec = parse(text, "style")
+    made = registry.make("style", spec.name, **spec.values)(task)
+    if not isinstance(made, Style):
+        raise InvalidInput(f"style {spec.name!r} makes a {type(made).__name__}; return a Style")
+    return made
 
 
 def choose(model: Named, task: Asked) -> str:

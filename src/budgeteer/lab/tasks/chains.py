@@ -5,8 +5,8 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 
+from budgeteer.core.environment import Item
 from budgeteer.core.errors import InvalidInput
-from budgeteer.lab.tasks.base import Item
 
 MODULUS = 11
 MOST_STEPS = 1_000

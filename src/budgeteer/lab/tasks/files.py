@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from budgeteer.core import rows
+from budgeteer.core.environment import Item
 from budgeteer.core.errors import InvalidInput
 from budgeteer.core.rows import FORMATS, STDIN
-from budgeteer.lab.tasks.base import Item
 
 
 def is_file(source: str) -> bool:

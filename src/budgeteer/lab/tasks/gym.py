@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from types import ModuleType
 from typing import Any
 
+from budgeteer.core.environment import Item
 from budgeteer.core.errors import InvalidInput, MissingExtra, UnknownName
-from budgeteer.lab.tasks.base import Item
 
 FAMILIES: dict[str, dict[str, Any]] = {
     "chain_sum": {"min_digits": 1, "max_digits": 1, "min_terms": 2, "max_terms": 8},

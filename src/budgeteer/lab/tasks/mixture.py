@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from budgeteer.lab.tasks.base import Environment, Item
+from budgeteer.core.environment import Environment, Item
 from budgeteer.lab.tasks.chains import Chains
 from budgeteer.lab.tasks.gym import Gym
 
@@ -49,3 +49,18 @@ def mix(name: str, size: int, seed: int) -> Mixture:
             if round(share * size)
         ],
     )
+
+
+def real(size: int, seed: int) -> Mixture:
+    """Chains, sums, greatest common divisors and filters of numbers, easy and hard ones: what training runs on."""
+    return mix("real", size, seed)
+
+
+def hard(size: int, seed: int) -> Mixture:
+    """Chains of 5 to 8 steps."""
+    return mix("hard", size, seed)
+
+
+def homogeneous(size: int, seed: int) -> Mixture:
+    """Chains of 4 steps: nothing to choose between problems."""
+    return mix("homogeneous", size, seed)

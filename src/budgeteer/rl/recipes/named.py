@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
 
 from budgeteer.core import registry
 from budgeteer.core.errors import InvalidInput, UnknownName
+from budgeteer.core.spec import parse
 from budgeteer.rl.recipe import Recipe
 
 __all__ = ["UNTRAINED", "get"]
@@ -30,24 +30,14 @@ def get(text: str) -> Recipe:
     >>> get("duet:stop_answered=false,thinned=false").thin is None
     True
     """
-    name, options = registry.parse(text)
-    method = registry.get("recipe", name)
-    factory = registry.load(method)
-    taken = registry.parameters(factory)
-    given: dict[str, Any] = {}
-    slots: dict[str, Any] = {}
-    for key, value in options.items():
-        if key in taken:
-            given[key] = value
-        elif key in SLOTS:
-            slots[key] = registry.make(SLOTS[key], str(value))
-        else:
-            raise UnknownName(f"option of {name}", key, [*taken, *SLOTS])
-    registry.require_bools(name, factory, given)
-    try:
-        made = factory(**given)
-    except TypeError as error:
-        raise InvalidInput(f"recipe {text!r}: {method.path} cannot be called so: {error}") from error
+    spec = parse(text, "recipe")
+    method = registry.get("recipe", spec.name)
+    taken = registry.options_of(method)
+    options = {key: value for key, value in spec.values.items() if key in taken or key not in SLOTS}
+    if unknown := next((key for key in options if key not in taken), None):
+        raise UnknownName(f"option of {spec.name}", unknown, [*taken, *SLOTS])
+    slots = {key: registry.part_of(SLOTS[key], str(value)) for key, value in spec.values.items() if key not in options}
+    made = registry.make("recipe", spec.name, **options)
     if not isinstance(made, Recipe):
         raise InvalidInput(f"recipe {text!r}: {method.path} makes a {type(made).__name__}; return a Recipe")
     return replace(made, name=text, **slots)

@@ -52,19 +52,8 @@ class Scorer(NamedTuple):
 
 
 def scorer_of(scorer: Scorer | str) -> Scorer:
-    """A scorer, or a registered one by its name (as a command line gives it), with its defaults.
-
-    >>> scorer_of("self-evaluation").charged
-    True
-    """
-    if isinstance(scorer, Scorer):
-        return scorer
-    method = registry.get("scorer", scorer)
-    try:
-        made = registry.load(method)()
-    except TypeError as error:
-        raise InvalidInput(f"scorer {scorer!r} needs arguments ({error}); make it in Python") from error
-    return cast("Scorer", made)
+    """A scorer, or a registered one by its name (as a command line gives it), with its defaults."""
+    return cast("Scorer", registry.part_of("scorer", scorer))
 
 
 def verifier() -> Scorer:

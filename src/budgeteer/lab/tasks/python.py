@@ -1,0 +1,92 @@
+"""Tasks that are Environments in Python: ``package.module:NAME`` and ``python:FILE.py:NAME``."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import inspect
+import re
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from types import ModuleType
+from typing import Any, cast
+
+from budgeteer.core.environment import Environment
+from budgeteer.core.errors import BudgeteerError, InvalidInput, UnknownName
+from budgeteer.core.spec import Spec
+from budgeteer.verify._named import module_of
+
+_MODULE = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
+
+
+def is_python(name: str) -> bool:
+    """Whether a task's name is that of an object in Python."""
+    return name.startswith("python:") or _MODULE.fullmatch(name) is not None
+
+
+def load(spec: Spec, *, size: int, seed: int, known: Iterable[str]) -> tuple[Environment, str]:
+    """The environment, and what identifies its verifier: the content of its module.
+
+    Args:
+        spec: of the task, without ``verifier``.
+        size, seed: given to a function or class that takes them, unless the options set them.
+        known: names of tasks, for the message about a module that is not there.
+
+    Raises:
+        UnknownName: no such module, or no such name in it.
+        InvalidInput: the module or what it makes cannot be used.
+    """
+    text = str(spec)
+    module, where, what = _module(spec, known)
+    made = getattr(module, what, None)
+    if made is None:
+        raise UnknownName(f"name in {where}", what, [key for key in vars(module) if not key.startswith("_")])
+    if callable(made):
+        made = _called(spec, made, spec.values, {"size": size, "seed": seed})
+    elif spec.options:
+        raise InvalidInput(f"task {text!r}: {what} is an object and takes no options; a function or class does")
+    return environment(text, what, made), f"python {what} {content_of(module)}"
+
+
+def environment(text: str, what: str, made: Any) -> Environment:
+    """What was made, if it is an Environment."""
+    if not all(hasattr(made, part) for part in ("name", "items", "verify")):
+        raise InvalidInput(f"task {text!r}: {what} is {type(made).__name__} and no Environment (name, items, verify)")
+    return cast("Environment", made)
+
+
+def content_of(module: ModuleType) -> str:
+    """A fingerprint of a module's file, ``""`` where it has none."""
+    file = getattr(module, "__file__", None)
+    return hashlib.sha256(Path(file).read_bytes()).hexdigest() if file else ""
+
+
+def _module(spec: Spec, known: Iterable[str]) -> tuple[ModuleType, str, str]:
+    """The module, its path or dotted name, and the name in it."""
+    text = str(spec)
+    if spec.name.startswith("python:"):
+        where, colon, what = spec.name.removeprefix("python:").rpartition(":")
+        if not colon or not where.endswith(".py"):
+            raise InvalidInput(f"task {text!r}: write python:FILE.py:NAME, the name of an Environment in the file")
+        return module_of(Path(where), f"task {text!r}"), where, what
+    where, _, what = spec.name.partition(":")
+    try:
+        return importlib.import_module(where), where, what
+    except ModuleNotFoundError as error:
+        if error.name is None or not where.startswith(error.name):
+            raise InvalidInput(f"task {text!r}: {where} cannot be imported ({error})") from error
+        raise UnknownName("task or module", text, known) from error
+    except (Exception, SystemExit) as error:
+        raise InvalidInput(f"task {text!r}: {where} raised {error!r} when it was imported") from error
+
+
+def _called(spec: Spec, make: Callable[..., Any], options: Mapping[str, Any], own: Mapping[str, int]) -> Any:
+    try:
+        parameters = inspect.signature(make).parameters.values()
+        anything = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters)
+        takes = {parameter.name for parameter in parameters}
+        return make(**{**{key: number for key, number in own.items() if anything or key in takes}, **options})
+    except BudgeteerError:
+        raise
+    except (Exception, SystemExit) as error:
+        raise InvalidInput(f"task {str(spec)!r}: {spec.name} raised {error!r}") from error
