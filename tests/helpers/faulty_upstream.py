@@ -22,6 +22,7 @@ class Act:
         words: of each choice, at most the cap.
         cut: the connection drops after so many events; None = never.
         hang: nothing more comes after so many events.
+        kind: what the stream's content type says.
         usage: (prompt tokens, completion tokens) -> the usage that is told; None = none.
     """
 
@@ -34,6 +35,7 @@ class Act:
     hang: int | None = None
     usage: Callable[[int, int, int], tuple[int, int]] | None = lambda read, made, n: (read, made)
     ignores_cap: bool = False
+    kind: str = "text/event-stream"
 
 
 class Upstream:
@@ -98,7 +100,7 @@ class Upstream:
             await writer.drain()
             return True
         self.billed += read
-        writer.write(b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n")
+        writer.write(f"HTTP/1.1 200 OK\r\ncontent-type: {act.kind}\r\ntransfer-encoding: chunked\r\n\r\n".encode())
 
         async def send(data) -> None:
             event = f"data: {data if isinstance(data, str) else json.dumps(data)}\n\n".encode()

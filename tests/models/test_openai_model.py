@@ -158,6 +158,30 @@ def test_an_endpoint_that_does_not_know_the_cap_is_cut_off() -> None:
     assert len(response.choices[0].text.split()) == 10
 
 
+MISTYPED = "application/json; charset=utf-8"
+
+
+def test_a_stream_that_is_typed_as_json_is_read_as_it_comes() -> None:
+    async def body(model, upstream):
+        events = [event async for event in model.stream(Request(PROMPT, 9))]
+        return [event.text for event in events[:-1]], events[-1]
+
+    texts, response = serve(Act(kind=MISTYPED), body=body)
+    assert texts[:6] == [f"w0{word} " for word in range(6)]
+    assert (response.choices[0].finish, response.choices[0].text) == (STOP, "".join(texts))
+
+
+def test_a_stream_that_is_typed_as_json_is_cut_off_at_its_cap() -> None:
+    async def body(model, upstream):
+        return await model.generate(Request(PROMPT, 9)), upstream.billed
+
+    response, billed = serve(Act(words=10**5, ignores_cap=True, kind=MISTYPED), body=body)
+    assert (response.choices[0].finish, len(response.choices[0].text.split())) == (LENGTH, 10)
+    assert billed < 10**4
+    broken = ask(Act(hang=2, kind=MISTYPED))  # what came before the stream stood still
+    assert (broken.choices[0].finish, broken.choices[0].text) == (CUT, "w00 w01 ")
+
+
 def test_input_is_bounded_by_bytes_or_counted() -> None:
     assert OpenAI("http://x/v1", "m").count("Grüße") == 8
     assert OpenAI("http://x/v1", "m", bounds=WORDS).count("a b c") == 4

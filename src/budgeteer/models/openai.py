@@ -20,7 +20,7 @@ import os
 import random
 import time
 import urllib.request
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from email.utils import parsedate_to_datetime
 from typing import Any
 
@@ -41,6 +41,8 @@ except ImportError as error:
 _TEXT_BYTES = 8
 """Bytes of text a token, at most, on the average of a choice: a usage that says more is not believed."""
 _TOO_LONG = frozenset({"context_length_exceeded", "exceed_context_size_error"})
+_LONGEST_ANSWER = 1 << 26
+"""Bytes of an answer that comes at once."""
 _FIRST_WAIT, _LONGEST_WAIT = 0.5, 8.0
 """Seconds of back-off where the endpoint does not say how long: doubled each time, with jitter."""
 
@@ -305,19 +307,50 @@ class _NoAnswer(ValueError):
 async def _events(upstream: Any) -> AsyncGenerator[Any, None]:
     """The events of a stream; of a server that ignores ``stream``, its whole answer as one.
 
+    What a server calls JSON is looked at before it is read whole: some send a stream of events under that type.
+
     Raises:
-        _NoAnswer: JSON that is no completion.
+        _NoAnswer: JSON that is no completion, or has no end.
     """
-    kind = upstream.response.headers.get("content-type", "")
-    if not kind.startswith("application/json"):
-        async for event in upstream:
-            yield event
-        return
-    body = json.loads(await upstream.response.aread())
+    response = upstream.response
+    if response.headers.get("content-type", "").startswith("application/json"):
+        pieces = response.aiter_bytes()
+        head = b""
+        async for piece in pieces:
+            head += piece
+            if head.strip():
+                break
+        if head.lstrip(b"\xef\xbb\xbf \t\r\n")[:1] in (b"{", b"["):
+            yield await _whole(head, pieces)
+            return
+        response.aiter_bytes = lambda: _after(head, pieces)  # the client's decoder asks for the bytes here
+    async for event in upstream:
+        yield event
+
+
+async def _after(head: bytes, pieces: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    """Bytes that were looked at already, then the rest."""
+    yield head
+    async for piece in pieces:
+        yield piece
+
+
+async def _whole(head: bytes, pieces: AsyncIterator[bytes]) -> Any:
+    """An answer that came at once.
+
+    Raises:
+        _NoAnswer: it is no completion, or longer than any that was asked for.
+    """
+    content = bytearray(head)
+    async for piece in pieces:
+        content += piece
+        if len(content) > _LONGEST_ANSWER:
+            raise _NoAnswer(f"it sent more than {_LONGEST_ANSWER:,} bytes of JSON")
+    body = json.loads(content)
     if not isinstance(body, dict) or not isinstance(body.get("choices"), list):
         raise _NoAnswer(f"it sent JSON without choices: {str(body)[:200]}")
     chat = any(isinstance(choice, dict) and "message" in choice for choice in body["choices"])
-    yield (openai.types.chat.ChatCompletion if chat else openai.types.Completion).construct(**body)
+    return (openai.types.chat.ChatCompletion if chat else openai.types.Completion).construct(**body)
 
 
 class _Reply:
