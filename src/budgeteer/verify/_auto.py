@@ -7,6 +7,7 @@ import re
 
 from budgeteer.verify import _expression
 from budgeteer.verify._choice import choice
+from budgeteer.verify._date import date
 from budgeteer.verify._number import number
 from budgeteer.verify._quantity import quantity
 from budgeteer.verify._sequence import equal, sequence
@@ -27,8 +28,8 @@ _WORD = re.compile(r"[a-z]+")
 
 def auto(answer: str | None, reference: str) -> float:
     r"""1 when the answer is the reference, compared as what the reference is: a number (:func:`number`), a letter
-    (:func:`choice`), yes or no, a list, tuple, set or interval, an expression (:func:`math`), else a text without
-    decoration, a leading article and regard to case.
+    (:func:`choice`), yes or no, a day of the calendar, a list, tuple, set or interval, an expression (:func:`math`),
+    else a text without decoration, a leading article and regard to case.
 
     A list of numbers is never one number, nor is a date, a time, a ratio, a range or a code.
 
@@ -42,6 +43,9 @@ def auto(answer: str | None, reference: str) -> float:
     wanted = read(reference)
     if identical(answer, reference):
         return 1.0
+    day = date(wanted)
+    if day is not None:
+        return float(date(read(answer)) == day)
     if quantity(wanted) is not None:
         return number(answer, reference)
     if time(closed(wanted)) is not None:
