@@ -12,7 +12,7 @@ import pytest
 from budgeteer.core.environment import Item
 from budgeteer.core.errors import InvalidInput, UnknownName
 from budgeteer.lab import pool, traces
-from budgeteer.lab.tasks import chains
+from budgeteer.lab.tasks import chains, gym, named
 from budgeteer.lab.tasks.base import extract_answer, score
 from budgeteer.lab.tasks.chains import Chains
 from budgeteer.lab.tasks.gym import FAMILIES, Gym
@@ -272,3 +272,22 @@ def test_the_main_pool_looks_like_real_rlvr_pools():
     assert 0.12 <= found.all_wrong <= 0.27
     assert found.all_right + found.all_wrong + found.mixed == pytest.approx(1)
     assert "all right" in render(found)
+
+
+@pytest.mark.parametrize(
+    ("task", "most"),
+    [("gym:lcm:max_numbers=10000000", "1,000"), ("gym:count_primes:max_n=1000000000", "1,000,000"),
+     ("gym:lcm:max_value=10000000000000000000", "1,000,000,000,000,000"), ("gym:ab:length=99999999", "1,000")],
+)  # fmt: skip
+def test_sizes_of_reasoning_gym_are_bounded(task, most):
+    needs.reasoning_gym()
+    with pytest.raises(InvalidInput, match=f"is too large to make problems of; give {most} at most"):
+        named.load(task, size=20)
+
+
+def test_families_that_take_long_end_with_the_settings_to_change(monkeypatch):
+    needs.reasoning_gym()
+    assert len(Gym("lcm", 20, 0, max_numbers=9, max_value=10**12).items) == 20
+    monkeypatch.setattr(gym, "SECONDS", -1.0)
+    with pytest.raises(InvalidInput, match=r"lcm made 1 of 20 problems in -1 s at \{\}; make them smaller"):
+        Gym("lcm", 20, 0)

@@ -5,7 +5,9 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import sys
-from collections.abc import Sequence
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import fields, is_dataclass
 from types import ModuleType
 from typing import Any
 
@@ -20,6 +22,12 @@ FAMILIES: dict[str, dict[str, Any]] = {
     },
 }  # fmt: skip
 """Families that the embedded reasoner was pretrained on, with the settings that fit its size."""
+MOST, MOST_VALUE = 1_000, 10**15
+"""Bounds of settings that are sizes, where the family's own are not above a hundredth of it, and that are values."""
+VALUES = ("value", "bound", "real", "imag", "constant")
+"""Parts of the names of settings that are values."""
+SECONDS = 60.0
+"""That making the problems may take, looked at between two of them."""
 PACKAGE = "reasoning-gym==0.1.20"
 """Installed without its dependencies: the extra ``lab`` names them, without pycosat, which would be compiled."""
 
@@ -54,6 +62,24 @@ def reasoning_gym() -> ModuleType:
             del sys.modules["pycosat"]
 
 
+def _bounded(family: str, settings: Mapping[str, Any], config: type) -> None:
+    """Refuse sizes that take minutes to make, or more memory than there is.
+
+    Raises:
+        InvalidInput: a whole number far above the family's own; the message says how large it may be.
+    """
+    own = {field.name: field.default for field in fields(config)} if is_dataclass(config) else {}
+    for key, value in settings.items():
+        if type(value) is not int:
+            continue
+        default = own.get(key)
+        most = max(MOST, 100 * abs(default)) if type(default) is int else MOST
+        if any(word in key for word in VALUES):
+            most = MOST_VALUE
+        if abs(value) > most:
+            raise InvalidInput(f"gym:{family}:{key}={value} is too large to make problems of; give {most:,} at most")
+
+
 class Gym:
     """``size`` distinct problems of one reasoning-gym family; scored by the family's own verifier.
 
@@ -70,22 +96,29 @@ class Gym:
             raise UnknownName("reasoning-gym family", family, gym.factory.DATASETS)
         self.name = family
         options = {**FAMILIES.get(family, {}), **settings}
+        _bounded(family, settings, gym.factory.DATASETS[family][1])
         # reasoning-gym draws with Random(seed + index): spread seeds so that two seeds share no index
         self._data = gym.create_dataset(family, seed=seed * 1_000_003, size=size * 20, **options)
-        found: dict[str, Item] = {}
+        items: dict[str, Item] = {}
+        end = time.monotonic() + SECONDS
         for index in range(size * 20):
             entry = self._data[index]
             question = entry["question"]
-            if question not in found:
-                found[question] = Item(f"{family}:{question}", question, str(entry["answer"]), family, entry)
-            if len(found) == size:
+            if question not in items:
+                items[question] = Item(f"{family}:{question}", question, str(entry["answer"]), family, entry)
+            if len(items) == size:
                 break
+            if time.monotonic() > end:
+                raise InvalidInput(
+                    f"{family} made {len(items)} of {size} problems in {SECONDS:g} s at {options}; make them smaller, or "
+                    f"ask for fewer (--limit, --items, --train-items, --heldout-items)"
+                )
         else:
             raise InvalidInput(
-                f"{family} has only {len(found)} distinct problems at {options}, {size} asked; widen its settings "
+                f"{family} has only {len(items)} distinct problems at {options}, {size} asked; widen its settings "
                 f"or ask for fewer (--limit, --train-items, --heldout-items)"
             )
-        self.items: Sequence[Item] = list(found.values())
+        self.items: Sequence[Item] = list(items.values())
 
     def verify(self, item: Item, answer: str | None) -> float:
         """reasoning-gym's own score; values below 1 are its partial credit."""
