@@ -28,8 +28,9 @@ from typing import Any
 import numpy as np
 
 from budgeteer.lab import results
+from budgeteer.lab.arms import CONTROLS, REFERENCE, Arm, with_references
 from budgeteer.lab.claim import MARGIN, SHARE
-from budgeteer.lab.compare import CONTROLS, REFERENCE, Arm, compare, with_references
+from budgeteer.lab.compare import compare
 from budgeteer.lab.pretrain import PretrainConfig, pretrain
 from budgeteer.lab.run import RunSpec
 from budgeteer.lab.stats import Paired, mean_ci, paired

@@ -16,7 +16,8 @@ import pytest
 from budgeteer import cli
 from budgeteer.core.errors import BudgeteerError, CheckpointError, InvalidInput, UnknownName
 from budgeteer.lab import results
-from budgeteer.lab.compare import Arm, compare, pairs, with_references
+from budgeteer.lab.arms import Arm, pairs, with_references
+from budgeteer.lab.compare import compare
 from budgeteer.lab.run import RunSpec, execute
 from budgeteer.models.policy import REASONER, load_policy
 from budgeteer.rl.config import TrainConfig

@@ -289,5 +289,5 @@ def test_families_that_take_long_end_with_the_settings_to_change(monkeypatch):
     needs.reasoning_gym()
     assert len(Gym("lcm", 20, 0, max_numbers=9, max_value=10**12).items) == 20
     monkeypatch.setattr(gym, "SECONDS", -1.0)
-    with pytest.raises(InvalidInput, match=r"lcm made 1 of 20 problems in -1 s at \{\}; make them smaller"):
+    with pytest.raises(InvalidInput, match=r"lcm made 1 of 20 problems in -1 s at \{\}; lower these"):
         Gym("lcm", 20, 0)

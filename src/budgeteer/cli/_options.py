@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from budgeteer.lab.compare import Update
     from budgeteer.lab.run import RunSpec
+    from budgeteer.lab.workers import Update
 
 
 def add_training(parser: argparse.ArgumentParser) -> None:

@@ -33,8 +33,9 @@ def run(args: argparse.Namespace) -> int:
     sys.stderr.write(f"{' '.join(args.arms)}: {args.seeds} seeds, in {args.out}; what is finished there is kept\n")
     sys.stderr.flush()
     from budgeteer.lab import report
+    from budgeteer.lab.arms import Arm, with_references
     from budgeteer.lab.claim import claim
-    from budgeteer.lab.compare import Arm, compare, with_references
+    from budgeteer.lab.compare import compare
 
     arms = with_references([Arm.parse(text) for text in args.arms])
     base = spec_of(args, "grpo", "100%", None, args.first_seed)

@@ -40,8 +40,8 @@ def run(args: argparse.Namespace) -> int:
     from budgeteer.core.budget import Budget
     from budgeteer.core.errors import InvalidInput
     from budgeteer.lab import report, results
-    from budgeteer.lab.compare import Update
     from budgeteer.lab.run import UNCAPPED, execute, one_thread
+    from budgeteer.lab.workers import Update
     from budgeteer.rl import recipes
 
     recipes.get(args.recipe)

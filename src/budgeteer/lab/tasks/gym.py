@@ -110,7 +110,7 @@ class Gym:
                 break
             if time.monotonic() > end:
                 raise InvalidInput(
-                    f"{family} made {len(items)} of {size} problems in {SECONDS:g} s at {options}; make them smaller, or "
+                    f"{family} made {len(items)} of {size} problems in {SECONDS:g} s at {options}; lower these, or "
                     f"ask for fewer (--limit, --items, --train-items, --heldout-items)"
                 )
         else:
