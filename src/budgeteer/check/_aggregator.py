@@ -49,7 +49,7 @@ def check_aggregator(aggregator: Aggregator, *, rounds: int = 40, seed: int = 0)
         mixed = _ranked(aggregator, [answers[i] for i in other], scores[other].tolist())
         _same(bare, mixed, "the order of the samples does not matter where no two answers are equally good")
         agreed = _ranked(aggregator, ["7"] * 3, scores[:3].tolist())
-        if [one.answer for one in agreed] != ["7"]:
+        if [ranked.answer for ranked in agreed] != ["7"]:
             raise CheckFailed(f"three samples said '7', and {agreed} was ranked; an answer of all is the only one")
     for nothing in ([], [None, None]):
         if aggregator(nothing, [math.nan] * len(nothing)) != []:
@@ -59,25 +59,27 @@ def check_aggregator(aggregator: Aggregator, *, rounds: int = 40, seed: int = 0)
 def _ranked(aggregator: Aggregator, answers: Sequence[str | None], scores: Sequence[float]) -> list[Ranked]:
     """What it ranks, within the rules of a single ranking."""
     given = copy.deepcopy((answers, scores))
-    found = aggregator(answers, scores)
+    ranking = aggregator(answers, scores)
     if repr(given) != repr((answers, scores)):  # NaN is not equal to itself
         raise CheckFailed("the aggregator changed the lists it was given; copy before sorting")
-    if not isinstance(found, list) or not all(isinstance(one, Ranked) for one in found):
-        raise CheckFailed(f"the aggregator returned {found!r}; return a list of Ranked")
-    named = [one.answer for one in found]
+    if not isinstance(ranking, list) or not all(isinstance(ranked, Ranked) for ranked in ranking):
+        raise CheckFailed(f"the aggregator returned {ranking!r}; return a list of Ranked")
+    named = [ranked.answer for ranked in ranking]
     if not set(named) <= {answer for answer in answers if answer is not None}:
         raise CheckFailed(f"{named} was ranked, and the samples say {answers}: each is an answer of the samples")
     if len(set(named)) < len(named):
         raise CheckFailed(f"{named} was ranked; each answer once")
-    for one in found:
-        if not -1e-9 <= one.weight <= 1 + 1e-9:  # NaN, too
-            raise CheckFailed(f"{one.answer!r} has a weight of {one.weight}, and scores are in [0, 1]: so are weights")
-    if repr(aggregator(answers, scores)) != repr(found):
+    for ranked in ranking:
+        if not -1e-9 <= ranked.weight <= 1 + 1e-9:  # NaN, too
+            raise CheckFailed(
+                f"{ranked.answer!r} has a weight of {ranked.weight}, and scores are in [0, 1]: so are weights"
+            )
+    if repr(aggregator(answers, scores)) != repr(ranking):
         raise CheckFailed("the same answers and scores were ranked otherwise the second time: no memory, no chance")
-    return found
+    return ranking
 
 
 def _same(a: list[Ranked], b: list[Ranked], rule: str) -> None:
-    same = [one.answer for one in a] == [one.answer for one in b]
+    same = [ranked.answer for ranked in a] == [ranked.answer for ranked in b]
     if not same or not all(math.isclose(x.weight, y.weight, abs_tol=1e-9) for x, y in zip(a, b, strict=True)):
         raise CheckFailed(f"{rule}: {a} and {b}")

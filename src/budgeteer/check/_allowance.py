@@ -119,13 +119,13 @@ def _walk(make: MakeAllowance, steps: int, rng: random.Random) -> None:
             family[family.index(who)] = who.delegate()
         elif who is not root:
             who.close()
-            family = [one for one in family if _open(one)]
-        total = sum(one.remaining["all"] for one in family)
+            family = [member for member in family if _open(member)]
+        total = sum(member.remaining["all"] for member in family)
         if total != GRANTED - used:
             raise CheckFailed(f"{GRANTED} units were granted and {used} used, and the open allowances hold {total}:"
                               " units are conserved")  # fmt: skip
-    for one in family[1:]:
-        one.close()
+    for member in family[1:]:
+        member.close()
     _left(root, GRANTED - used, "what children leave over comes back")
     expect(ledger.remaining("org"), {"all": LIMIT - used}, "the ledger's account shows what the calls used")
 

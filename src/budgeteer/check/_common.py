@@ -13,19 +13,19 @@ class CheckFailed(AssertionError):
     """A method broke a rule of its protocol; the message says which rule and how."""
 
 
-def expect(found: Any, wanted: Any, rule: str) -> None:
-    if found != wanted:
-        raise CheckFailed(f"{rule}: expected {wanted}, found {found}")
+def expect(actual: Any, wanted: Any, rule: str) -> None:
+    if actual != wanted:
+        raise CheckFailed(f"{rule}: expected {wanted}, found {actual}")
 
 
 def refuses(error: type[Exception], rule: str, operation: Callable[..., Any], *arguments: Any, **named: Any) -> Any:
     try:
-        found = operation(*arguments, **named)
+        actual = operation(*arguments, **named)
     except error as caught:
         return caught
     except Exception as other:
         raise CheckFailed(f"{rule}: expected {error.__name__}, got {type(other).__name__}: {other}") from other
-    raise CheckFailed(f"{rule}: expected {error.__name__}, got {found!r}")
+    raise CheckFailed(f"{rule}: expected {error.__name__}, got {actual!r}")
 
 
 def same(a: Any, b: Any) -> bool:

@@ -55,18 +55,18 @@ def check_joint(joint: Joint, *, seed: int = 0) -> None:
         problem = Problem(np.random.default_rng([seed, turn, 5]), whole=whole)
         start = -problem.alone
         given = problem.cost.copy(), start.copy()
-        found = joint(problem.loss, problem.cost, problem.budget, start, rng=np.random.default_rng(seed))
+        assignment = joint(problem.loss, problem.cost, problem.budget, start, rng=np.random.default_rng(seed))
         if not same(given, (problem.cost, start)):
             raise CheckFailed("the method changed costs or logits that it was given; copy before writing")
-        _result(found, problem)
+        _result(assignment, problem)
         if whole:
             again = joint(problem.loss, problem.cost, problem.budget, start, rng=np.random.default_rng(seed))
-            if not same(found, again):
+            if not same(assignment, again):
                 raise CheckFailed("the same seed gave another result; draw from rng only and keep no memory")
     _refusals(joint, problem)
 
 
-def _result(found: Assignment, problem: Problem) -> None:
+def _result(assignment: Assignment, problem: Problem) -> None:
     most = problem.budget * (1 + ROUNDING)
     for y in problem.asked:
         if y.shape != problem.cost.shape or not np.all((y == 0) | (y == 1)) or not np.all(y.sum(axis=1) == 1):
@@ -75,7 +75,7 @@ def _result(found: Assignment, problem: Problem) -> None:
             raise CheckFailed(f"the loss was asked about a choice of cost {(y * problem.cost).sum()}, over the budget"
                               f" of {problem.budget}")  # fmt: skip
     for name in ("choice", "best"):
-        choice = np.asarray(getattr(found, name))
+        choice = np.asarray(getattr(assignment, name))
         if choice.shape != (GROUPS,) or choice.dtype.kind not in "iu" or not np.all((choice >= 0) & (choice < OPTIONS)):
             raise CheckFailed(
                 f"{name} is {choice.tolist()}; give one option of 0 to {OPTIONS - 1} a group, as integers"
@@ -83,18 +83,20 @@ def _result(found: Assignment, problem: Problem) -> None:
         spent = float(problem.cost[np.arange(GROUPS), choice].sum())
         if spent > most:
             raise CheckFailed(f"{name} costs {spent}, over the budget of {problem.budget}")
-    if found.calls != len(problem.asked):
-        raise CheckFailed(f"calls is {found.calls}, and the loss was called {len(problem.asked)} times")
+    if assignment.calls != len(problem.asked):
+        raise CheckFailed(f"calls is {assignment.calls}, and the loss was called {len(problem.asked)} times")
     seen = list(problem.asked)  # before the loss is asked here
     values = [problem.loss(y)[0] for y in seen]
-    loss = problem.loss(np.eye(OPTIONS)[found.best])[0]
-    if not math.isclose(found.loss, loss, rel_tol=1e-9, abs_tol=1e-12):
-        raise CheckFailed(f"loss is {found.loss}, and best has a loss of {loss}")
-    if values and found.loss > min(values) + 1e-9:
-        raise CheckFailed(f"best has a loss of {found.loss}, and {min(values)} was seen; best is the smallest seen")
+    loss = problem.loss(np.eye(OPTIONS)[assignment.best])[0]
+    if not math.isclose(assignment.loss, loss, rel_tol=1e-9, abs_tol=1e-12):
+        raise CheckFailed(f"loss is {assignment.loss}, and best has a loss of {loss}")
+    if values and assignment.loss > min(values) + 1e-9:
+        raise CheckFailed(
+            f"best has a loss of {assignment.loss}, and {min(values)} was seen; best is the smallest seen"
+        )
     problem.asked.clear()
-    if found.logits is not None:
-        logits = np.asarray(found.logits, dtype=np.float64)
+    if assignment.logits is not None:
+        logits = np.asarray(assignment.logits, dtype=np.float64)
         if logits.shape != problem.cost.shape or not np.all(np.isfinite(logits)):
             raise CheckFailed(f"the logits have shape {logits.shape}; give finite ones of shape {problem.cost.shape}")
         p = np.exp(logits - logits.max(axis=1)[:, None])

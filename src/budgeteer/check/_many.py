@@ -58,7 +58,7 @@ def _answers(many: Together, model: ToyModel, kind: str, budget: int, seed: int)
     ledger, style = MemoryLedger(), toy_style()
     ledger.open("q", [Limit(kind, budget)])
     root = Allowance(ledger, "q", {kind: budget})
-    tasks = [Task(one, Budgeted(model, root), style, derive(seed, one.id)) for one in QUESTIONS]
+    tasks = [Task(question, Budgeted(model, root), style, derive(seed, question.id)) for question in QUESTIONS]
     answers: dict[int, Answer] = {}
 
     async def collect() -> int:

@@ -38,21 +38,21 @@ def check_reward(reward: Reward, *, seed: int = 0) -> None:
             np.full(n, MOST), rng.choice(np.array([ENDED, FINISHED, ABORTED, CUT], np.int8), n),
         )  # fmt: skip
         given = copy.deepcopy((state, rows))
-        found = _scores(reward, state, rows)
+        scored = _scores(reward, state, rows)
         order = rng.permutation(n)
         mixed = Columns(
             *(getattr(rows, name)[order] for name in ("correct", "length", "group", "max_tokens", "status"))
         )
-        if not np.allclose(_scores(reward, state, mixed), found[order]):
+        if not np.allclose(_scores(reward, state, mixed), scored[order]):
             raise CheckFailed(
                 "the reward changes with the order of the rows; group by Columns.group, never by position"
             )
-        if not np.allclose(_scores(reward, state, replace(rows, group=5 - rows.group)), found):
+        if not np.allclose(_scores(reward, state, replace(rows, group=5 - rows.group)), scored):
             raise CheckFailed("the reward changes with the numbers of the groups; they are only names")
         back = load_state(reward.init(), json.loads(json.dumps(dump_state(state))))
         if not same(back, state):
             raise CheckFailed("the state did not survive JSON")
-        if not np.array_equal(_scores(reward, back, rows), found):
+        if not np.array_equal(_scores(reward, back, rows), scored):
             raise CheckFailed("the same state and rows gave another reward: score keeps no memory")
         after, again = reward.observe(state, rows), reward.observe(state, rows)
         if not same(given, (state, rows)):
@@ -63,7 +63,7 @@ def check_reward(reward: Reward, *, seed: int = 0) -> None:
 
 
 def _scores(reward: Reward, state: object, rows: Columns) -> F64:
-    found = np.asarray(reward.score(state, rows))
-    if found.shape != rows.correct.shape or not np.all(np.isfinite(found)):
-        raise CheckFailed(f"score returned {found.tolist()} for {len(rows.correct)} rows; one finite number a row")
-    return found
+    scored = np.asarray(reward.score(state, rows))
+    if scored.shape != rows.correct.shape or not np.all(np.isfinite(scored)):
+        raise CheckFailed(f"score returned {scored.tolist()} for {len(rows.correct)} rows; one finite number a row")
+    return scored

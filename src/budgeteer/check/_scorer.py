@@ -82,19 +82,19 @@ def _scores(scorer: Scorer, samples: Sequence[Sample], model: Judge, budget: int
     given = f"with a budget of {budget:,} tokens and {model.fail:.0%} of the calls failing"
     task = _task(scorer, model, budget, seed)
     try:
-        found = asyncio.run(_awaited(scorer, task, samples))
+        scored = asyncio.run(_awaited(scorer, task, samples))
     except Exception as error:
         raise CheckFailed(f"{given} it raised {type(error).__name__}: {error}; a score nobody knows is NaN") from error
-    if not isinstance(found, list) or len(found) != len(samples):
-        raise CheckFailed(f"{given} it returned {found!r} for {len(samples)} samples; return a list, one number each")
-    if not all(isinstance(score, float | int) and not math.isinf(score) for score in found):
-        raise CheckFailed(f"{given} the scores are {found}; numbers, and NaN where nobody knows")
+    if not isinstance(scored, list) or len(scored) != len(samples):
+        raise CheckFailed(f"{given} it returned {scored!r} for {len(samples)} samples; return a list, one number each")
+    if not all(isinstance(score, float | int) and not math.isinf(score) for score in scored):
+        raise CheckFailed(f"{given} the scores are {scored}; numbers, and NaN where nobody knows")
     if not scorer.charged and model.requests:
         raise CheckFailed(f"it asked the model {len(model.requests)} times and is not charged; set Scorer.charged")
     seen = task.model.spend.usage
     if model.used > (seen.input or 0) + (seen.output or 0):
         raise CheckFailed(f"{given} calls went past the task's model; ask task.model, not the model inside")
-    return found
+    return scored
 
 
 async def _awaited(scorer: Scorer, task: Task, samples: Sequence[Sample]) -> list[float]:

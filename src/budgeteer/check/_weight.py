@@ -24,20 +24,22 @@ def check_weight(weight: TokenWeightFn, *, seed: int = 0) -> None:
     for n in (1, 33, 0):
         length, group = rng.integers(1, 64, n), 2 * rng.integers(0, 6, n)
         given = length.copy(), group.copy()
-        found = _weights(weight, length, group)
+        weighed = _weights(weight, length, group)
         order = rng.permutation(n)
-        if not np.allclose(_weights(weight, length[order], group[order]), found[order]):
+        if not np.allclose(_weights(weight, length[order], group[order]), weighed[order]):
             raise CheckFailed("weights change with the order of the rows; group by the index, never by position")
-        if not np.allclose(_weights(weight, length, 10 - group), found):
+        if not np.allclose(_weights(weight, length, 10 - group), weighed):
             raise CheckFailed("weights change with the numbers of the groups; they are only names")
         if not (np.array_equal(length, given[0]) and np.array_equal(group, given[1])):
             raise CheckFailed("the method changed the lengths or groups it was given; copy before writing")
 
 
 def _weights(weight: TokenWeightFn, length: I64, group: I64) -> F64:
-    found = np.asarray(weight(length, group))
-    if found.shape != length.shape or not np.all(np.isfinite(found)) or np.any(found < 0):
-        raise CheckFailed(f"the method returned {found.tolist()} for {len(length)} rows; one finite weight >= 0 a row")
-    if len(length) and not np.any(found > 0):
+    weighed = np.asarray(weight(length, group))
+    if weighed.shape != length.shape or not np.all(np.isfinite(weighed)) or np.any(weighed < 0):
+        raise CheckFailed(
+            f"the method returned {weighed.tolist()} for {len(length)} rows; one finite weight >= 0 a row"
+        )
+    if len(length) and not np.any(weighed > 0):
         raise CheckFailed("all weights are 0, and nothing would be learnt; weigh some rows above 0")
-    return found
+    return weighed

@@ -70,10 +70,10 @@ def check(args: argparse.Namespace) -> None:
         InvalidInput: names the option, what was given and what it takes.
     """
     for name, value in vars(args).items():
-        found = RANGES.get(name)
-        if found is None or isinstance(value, bool) or not isinstance(value, int | float):
+        allowed = RANGES.get(name)
+        if allowed is None or isinstance(value, bool) or not isinstance(value, int | float):
             continue
-        if not found.holds(value):
+        if not allowed.holds(value):
             option = f"-{name}" if len(name) == 1 else "--" + name.replace("_", "-")
             shown = f"{value:g}" if isinstance(value, float) and math.isfinite(value) else str(value)
-            raise InvalidInput(f"{option} is {shown}; give {found}")
+            raise InvalidInput(f"{option} is {shown}; give {allowed}")

@@ -67,14 +67,14 @@ def _write_in(folder: Path) -> None:
 @contextlib.contextmanager
 def _made(folder: Path) -> Iterator[None]:
     """The folder with those above it; what was not there before is gone afterwards."""
-    missing = [one for one in (folder, *folder.parents) if not one.exists()]
+    missing = [above for above in (folder, *folder.parents) if not above.exists()]
     made: list[Path] = []
     try:
-        for one in reversed(missing):
-            one.mkdir()
-            made.append(one)
+        for above in reversed(missing):
+            above.mkdir()
+            made.append(above)
         yield
     finally:
-        for one in reversed(made):
+        for above in reversed(made):
             with contextlib.suppress(OSError):  # somebody else uses it already
-                one.rmdir()
+                above.rmdir()

@@ -60,14 +60,14 @@ def run(args: argparse.Namespace) -> int:
     plan = allocator.allocate(budget.amount, items, allocator.init(items), rng=np.random.default_rng(args.seed))
     margin = margin_of(spec.name, items, spec.values) if args.explain or args.plot is not None else None
     if args.json:
-        found = {
+        shown = {
             "method": args.method, "budget": budget.amount, "cost": plan.expected_cost, "value": _finite(plan.value),
             "gap": _finite(plan.gap), "price": _finite(plan.price),
             "plan": dict(zip(plan.keys, plan.units.tolist(), strict=True)),
         }  # fmt: skip
         if args.explain:
-            found["why"] = dict(zip(plan.keys, why(items, plan, budget.amount, margin), strict=True))
-        sys.stdout.write(json.dumps(found, allow_nan=False) + "\n")
+            shown["why"] = dict(zip(plan.keys, why(items, plan, budget.amount, margin), strict=True))
+        sys.stdout.write(json.dumps(shown, allow_nan=False) + "\n")
     else:
         reasons = why(items, plan, budget.amount, margin) if args.explain else None
         _print(table(items, plan, budget.amount, reasons) + "\n")

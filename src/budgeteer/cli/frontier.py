@@ -67,7 +67,7 @@ def run(args: argparse.Namespace) -> int:
             await _solving.probed(args, model)
             style = styles.choose(model, asked.asked) if args.style is None else args.style
             look = styles.style_of(style, asked.asked)
-            found = await frontier.measure(
+            measured = await frontier.measure(
                 strategies, budgets, seeds, asked, model, look, args.out,
                 about={"style": style, "oracle": "yes" if args.oracle else "no",
                        "verifier": asked.task.identity}, oracle=args.oracle,
@@ -75,7 +75,7 @@ def run(args: argparse.Namespace) -> int:
                 durable=_solving.billed(args.model), pause=pause, on_row=on_row,
             )  # fmt: skip
             missed = {}
-            for cell, rows in (found or {}).items():
+            for cell, rows in (measured or {}).items():
                 missing = [row for row in rows if _solving.unasked(row)]
                 if missing and (cell.strategy, cell.budget) not in missed:
                     why = await _solving.not_one_fits(
@@ -84,19 +84,19 @@ def run(args: argparse.Namespace) -> int:
                     )  # fmt: skip
                     part = f"{len(missing)} of {len(rows)} questions were not asked"
                     missed[cell.strategy, cell.budget] = f"{cell.strategy}@{cell.budget}: {part}: {why}"
-            return style, found, list(missed.values())
+            return style, measured, list(missed.values())
         finally:
             await model.aclose()
 
     try:
-        style, found, missed = _solving.pausable(work, live.draw)
+        style, measured, missed = _solving.pausable(work, live.draw)
     except EndpointDown as error:
         live.close()
         sys.stderr.write(f"error: {error}\n")
         return 1
     finally:
         live.close()
-    if found is None:
+    if measured is None:
         again = _solving.command(
             "frontier", [args.strategies, args.source],
             {"--budgets": args.budgets, "--seeds": args.seeds, "--first-seed": args.first_seed, "--out": args.out,
@@ -104,7 +104,7 @@ def run(args: argparse.Namespace) -> int:
         )  # fmt: skip
         sys.stderr.write(f"paused; to go on: {again}\n")
         return 130
-    if all(_solving.unasked(row) for rows in found.values() for row in rows):
+    if all(_solving.unasked(row) for rows in measured.values() for row in rows):
         sys.stderr.write("".join(f"error: {text}; give larger --budgets\n" for text in missed))
         return 1
     config = {
@@ -112,12 +112,12 @@ def run(args: argparse.Namespace) -> int:
         "style": style, "budgets": [str(budget) for budget in budgets], "seeds": seeds,
         "strategies": list(strategies), "concurrency": args.concurrency, "oracle": args.oracle,
     }  # fmt: skip
-    numbers = frontier.analyse(found, budgets[0].kind, config)
+    numbers = frontier.analyse(measured, budgets[0].kind, config)
     numbers_path = write_text(frontier.to_text(numbers), args.out / "frontier.json")
-    texts = frontier.traces(found, args.out, asked.references)
+    texts = frontier.traces(measured, args.out, asked.references)
     page = write_text(frontier_report.render(numbers, texts), args.out / "report.html")
     sys.stdout.write(
         f"{frontier_report.table(numbers)}\n\nnumbers: {numbers_path.resolve()}\nreport: {page.resolve()}\n"
     )
     sys.stderr.write("".join(f"{text}\n" for text in missed))
-    return int(all(_solving.all_failed(rows) for rows in found.values()))
+    return int(all(_solving.all_failed(rows) for rows in measured.values()))

@@ -72,7 +72,7 @@ def _create(store: Store, config: Config, args: argparse.Namespace) -> int:
         "models": args.model, "max_input": args.max_input, "max_output": args.max_output,
         "max_reasoning": args.max_reasoning, "expires": None if args.expires is None else _date(args.expires),
     }  # fmt: skip
-    about = {"path": args.path, "name": args.name, **{name: one for name, one in given.items() if one is not None}}
+    about = {"path": args.path, "name": args.name, **{name: each for name, each in given.items() if each is not None}}
     key, token = keys.make(about, config.defaults, config.counted, wall_clock())
     store.add_key(key.id, keys.encode(key))
     if args.json:
@@ -86,14 +86,14 @@ def _create(store: Store, config: Config, args: argparse.Namespace) -> int:
 def _list(store: Store, config: Config, args: argparse.Namespace) -> int:
     from budgeteer.gateway import keys
 
-    found = sorted((keys.decode(text) for text in store.all_keys()), key=lambda key: (key.scope, key.created))
+    listed = sorted((keys.decode(text) for text in store.all_keys()), key=lambda key: (key.scope, key.created))
     if args.json:
-        sys.stdout.write(json.dumps([keys.public(key) for key in found], indent=1) + "\n")
+        sys.stdout.write(json.dumps([keys.public(key) for key in listed], indent=1) + "\n")
         return 0
     rows = [["id", "path", "name", "limits", "models", "state"]]
     rows += [
         [key.id, key.path, key.name, ", ".join(map(str, key.limits)) or "-", ", ".join(key.models), _state(key)]
-        for key in found
+        for key in listed
     ]
     widths = [max(len(row[n]) for row in rows) for n in range(len(rows[0]))]
     for row in rows:

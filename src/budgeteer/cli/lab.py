@@ -116,8 +116,10 @@ def _profile(args: argparse.Namespace) -> int:
     from budgeteer.lab.profile import profile, render
     from budgeteer.models.policy import REASONER
 
-    found = profile(args.model or REASONER, task_of(args, args.task), args.task_seed, args.items, args.rollouts)
-    sys.stdout.write(render(found) + "\n")
-    if found.prompts < args.items:
-        sys.stderr.write(f"--items is {args.items:,}, but {args.task} has {found.prompts:,}: all of them were taken\n")
+    profiled = profile(args.model or REASONER, task_of(args, args.task), args.task_seed, args.items, args.rollouts)
+    sys.stdout.write(render(profiled) + "\n")
+    if profiled.prompts < args.items:
+        sys.stderr.write(
+            f"--items is {args.items:,}, but {args.task} has {profiled.prompts:,}: all of them were taken\n"
+        )
     return 0

@@ -29,16 +29,16 @@ def run(args: argparse.Namespace) -> int:
             raise InvalidInput("--markdown prints the whole catalogue; leave out the word and --open")
         sys.stdout.write(papers.page())
         return 0
-    found = [one for one in papers.matching(args.word) if one.level == "open" or not args.open]
+    chosen = [entry for entry in papers.matching(args.word) if entry.level == "open" or not args.open]
     if args.json:
-        sys.stdout.write(json.dumps([asdict(one) for one in found], indent=1) + "\n")
+        sys.stdout.write(json.dumps([asdict(entry) for entry in chosen], indent=1) + "\n")
         return 0
-    for one in found:
-        arxiv = f"arXiv {one.arxiv}" if one.arxiv else ""
-        sys.stdout.write(f"{one.number:3}  {one.level:13} {arxiv:16} {one.heading} ({one.part})\n")
-        facts = {"here": one.here, "missing": one.missing, "methods": ", ".join(one.methods)}
-        for what, text in (facts | {"evidence": ", ".join(one.evidence)}).items():
+    for entry in chosen:
+        arxiv = f"arXiv {entry.arxiv}" if entry.arxiv else ""
+        sys.stdout.write(f"{entry.number:3}  {entry.level:13} {arxiv:16} {entry.heading} ({entry.part})\n")
+        facts = {"here": entry.here, "missing": entry.missing, "methods": ", ".join(entry.methods)}
+        for what, text in (facts | {"evidence": ", ".join(entry.evidence)}).items():
             if text:
                 sys.stdout.write(f"{'':5}{what}: {text}\n")
-    sys.stdout.write(f"{len(found)} of {papers.count()}\n")
+    sys.stdout.write(f"{len(chosen)} of {papers.count()}\n")
     return 0

@@ -17,7 +17,7 @@ def run(args: argparse.Namespace) -> int:
     """Render and print the table."""
     from budgeteer.lab import report, results
 
-    found = results.read(args.results)
-    path = report.write_report(found, args.out or args.results.with_name("report.html"))
-    sys.stdout.write(f"{report.table(found)}\n\nreport: {path.resolve()}\n")
+    loaded = results.read(args.results)
+    path = report.write_report(loaded, args.out or args.results.with_name("report.html"))
+    sys.stdout.write(f"{report.table(loaded)}\n\nreport: {path.resolve()}\n")
     return 0

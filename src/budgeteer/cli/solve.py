@@ -43,7 +43,7 @@ def run(args: argparse.Namespace) -> int:
     spec = parse(args.strategy, "strategy").plain()
     strategy = registered.build(spec)
     budget = Budgets.parse(args.budget)
-    prices = _solving.prices_of(args.prices, money=any(one.kind == MONEY for one in budget))
+    prices = _solving.prices_of(args.prices, money=any(part.kind == MONEY for part in budget))
     asked = _solving.questions_of(args)
     model = _solving.model_of(args)
     live = _solving.Live()
@@ -78,22 +78,22 @@ def run(args: argparse.Namespace) -> int:
             await model.aclose()
 
     try:
-        found, missed, why = _solving.pausable(work, live.draw)
+        outcome, missed, why = _solving.pausable(work, live.draw)
     except EndpointDown as error:
         live.close()
         sys.stderr.write(f"error: {error}\n")
         return 1
     finally:
         live.close()
-    if missed and len(missed) == len(found.rows) and not found.paused:
+    if missed and len(missed) == len(outcome.rows) and not outcome.paused:
         each = "; a question's share of --total" if args.total else ""
         sys.stderr.write(f"error: none of {len(missed)} questions was asked: {why}{each}; give a larger --budget\n")
         return 1
-    (sys.stdout if args.out else sys.stderr).write(_solving.summary(found) + "\n")
+    (sys.stdout if args.out else sys.stderr).write(_solving.summary(outcome) + "\n")
     if missed:
-        sys.stderr.write(f"{len(missed)} of {len(found.rows)} questions were not asked: {why}\n")
-    if not found.paused:
-        return int(_solving.all_failed(found.rows))
+        sys.stderr.write(f"{len(missed)} of {len(outcome.rows)} questions were not asked: {why}\n")
+    if not outcome.paused:
+        return int(_solving.all_failed(outcome.rows))
     if args.out is None:
         sys.stderr.write("paused; without --out nothing can go on from here\n")
         return 130

@@ -13,8 +13,8 @@ from budgeteer.core.papers import paper
 
 def _paper(name: str) -> Citation:
     """A paper of the catalogue."""
-    found = paper(name)
-    return Citation(found.title, found.arxiv)
+    entry = paper(name)
+    return Citation(entry.title, entry.arxiv)
 
 
 def _path(package: str, name: str) -> str:

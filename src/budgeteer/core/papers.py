@@ -79,7 +79,7 @@ def paper(name: str) -> Paper:
     Raises:
         UnknownName: no paper has it; the message lists the nearest names.
     """
-    by_name = {one.name: one for one in papers()}
+    by_name = {entry.name: entry for entry in papers()}
     if name not in by_name:
         raise UnknownName("paper", name, by_name)
     return by_name[name]
@@ -94,18 +94,18 @@ def matching(word: str) -> list[Paper]:
     ([21], True)
     """
     if word.isdecimal():
-        return [one for one in papers() if one.number == int(word)]
+        return [entry for entry in papers() if entry.number == int(word)]
     low = word.lower()
     return [
-        one
-        for one in papers()
-        if any(low in text.lower() for text in (one.name, one.part, one.title, one.arxiv, *one.methods))
+        entry
+        for entry in papers()
+        if any(low in text.lower() for text in (entry.name, entry.part, entry.title, entry.arxiv, *entry.methods))
     ]
 
 
 def count() -> str:
     """Such as ``"186 papers: 6 whole, 14 part, ..."``."""
-    levels = Counter(one.level for one in papers())
+    levels = Counter(entry.level for entry in papers())
     return f"{len(papers())} papers: " + ", ".join(f"{levels[level]} {level}" for level in LEVELS)
 
 
@@ -126,17 +126,25 @@ def page() -> str:
         "| | paper | how much | what is here | what is missing | methods | evidence |",
         "|---|---|---|---|---|---|---|",
     ]
-    for one in papers():
-        if one.level != "open":
-            methods = " ".join(f"`{name}`" for name in one.methods)
-            evidence = " ".join(f"`{name}`" for name in one.evidence)
-            cells = [str(one.number), _cited(one), f"**{one.level}**", one.here, one.missing, methods, evidence]
+    for entry in papers():
+        if entry.level != "open":
+            methods = " ".join(f"`{name}`" for name in entry.methods)
+            evidence = " ".join(f"`{name}`" for name in entry.evidence)
+            cells = [
+                str(entry.number),
+                _cited(entry),
+                f"**{entry.level}**",
+                entry.here,
+                entry.missing,
+                methods,
+                evidence,
+            ]
             lines.append("| " + " | ".join(cells) + " |")
     lines += ["", "## Open", "", "| | paper | part |", "|---|---|---|"]
-    lines += [f"| {one.number} | {_cited(one)} | {one.part} |" for one in papers() if one.level == "open"]
+    lines += [f"| {entry.number} | {_cited(entry)} | {entry.part} |" for entry in papers() if entry.level == "open"]
     return "\n".join(lines) + "\n"
 
 
-def _cited(one: Paper) -> str:
-    link = f" [{one.arxiv}](https://arxiv.org/abs/{one.arxiv})" if one.arxiv else ""
-    return f"{one.heading}{link}".replace("_", "\\_").replace("*", "\\*")
+def _cited(entry: Paper) -> str:
+    link = f" [{entry.arxiv}](https://arxiv.org/abs/{entry.arxiv})" if entry.arxiv else ""
+    return f"{entry.heading}{link}".replace("_", "\\_").replace("*", "\\*")

@@ -51,14 +51,14 @@ def build(task: str, seed: int, train: int, heldout: int) -> Pool:
         what = "standard input" if source == STDIN else f"the pipe {source}"
         raise InvalidInput(f"training reads its task more than once; write {what} to a file and name that")
     total = train + heldout
-    found = load(task, size=total, seed=seed)
-    if not found.counted and (bare := [item for item in found.items if item.answer is None]):
+    loaded = load(task, size=total, seed=seed)
+    if not loaded.counted and (bare := [item for item in loaded.items if item.answer is None]):
         raise InvalidInput(
-            f"{len(bare)} of {len(found.items)} problems of {task} have no answer, such as {bare[0].key!r}; they have "
+            f"{len(bare)} of {len(loaded.items)} problems of {task} have no answer, such as {bare[0].key!r}; they have "
             f"the fields {files.fields_of(bare)}; name the one with the answer with --answer-field"
         )
     seen: dict[str, Item] = {}
-    for item in found.items:
+    for item in loaded.items:
         seen.setdefault(item.prompt, item)
     items = sorted(seen.values(), key=lambda item: item.key)
     random.Random(f"split-{seed}").shuffle(items)
@@ -70,4 +70,4 @@ def build(task: str, seed: int, train: int, heldout: int) -> Pool:
                 f"lower --train-items or --heldout-items, so that they sum to {len(items)} at most"
             )
         train -= short
-    return Pool(found, tuple(items[heldout : heldout + train]), tuple(items[:heldout]))
+    return Pool(loaded, tuple(items[heldout : heldout + train]), tuple(items[:heldout]))

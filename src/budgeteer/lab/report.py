@@ -48,14 +48,14 @@ class Arm:
 
 def arms(results: Results) -> list[Arm]:
     """The arms in order of first appearance."""
-    found = []
+    all_arms = []
     for name in labels(results["runs"]):
         runs = tuple(by_seed(results["runs"], name).values())
         accuracy = [run["accuracy"] for run in runs if run["accuracy"] is not None]
         tokens = {key: _mean(run["tokens"][key] for run in runs) for key in ("planned", "used", "trained", "wasted")}
         seconds = _mean(run["seconds"] for run in runs)
-        found.append(Arm(name, runs, mean_ci(accuracy) if accuracy else None, **tokens, seconds=seconds))
-    return found
+        all_arms.append(Arm(name, runs, mean_ci(accuracy) if accuracy else None, **tokens, seconds=seconds))
+    return all_arms
 
 
 def reference(results: Results) -> str | None:
@@ -116,17 +116,17 @@ def render(results: Results) -> str:
         InvalidInput: the results do not fit the schema.
     """
     results = _plain(results)
-    found = arms(results)
+    all_arms = arms(results)
     style = resources.files("budgeteer.lab").joinpath("report.css").read_text(encoding="utf-8")
     sections = (
-        _headline(results, found),
-        _final(results, found),
-        _curves(found),
-        _where(found),
-        _levels(found),
-        _clock(found),
-        _rollouts(found),
-        _traces(found),
+        _headline(results, all_arms),
+        _final(results, all_arms),
+        _curves(all_arms),
+        _where(all_arms),
+        _levels(all_arms),
+        _clock(all_arms),
+        _rollouts(all_arms),
+        _traces(all_arms),
         _measured(results),
     )
     # The hatch marks waste by texture as well as by colour; every bar refers to this one definition.
@@ -145,11 +145,11 @@ def render(results: Results) -> str:
     )
 
 
-def _headline(results: Results, found: list[Arm]) -> str:
+def _headline(results: Results, all_arms: list[Arm]) -> str:
     """What the comparisons show, all of them, so that no arm is picked for looking good."""
-    counts = sorted({len(arm.runs) for arm in found})
+    counts = sorted({len(arm.runs) for arm in all_arms})
     seeds = " to ".join(map(str, counts[:1] + counts[1:][-1:])) or "0"
-    lead = f"{len(found)} {_plural('arm', len(found))}, {seeds} {_plural('seed', max(counts, default=0))} each."
+    lead = f"{len(all_arms)} {_plural('arm', len(all_arms))}, {seeds} {_plural('seed', max(counts, default=0))} each."
     lead += " The tokens of every sampled rollout are counted, aborted ones included."
     return (
         "<header>\n<h1>budgeteer: recipes at token budgets</h1>\n"
@@ -180,14 +180,14 @@ def _sentence(results: Results) -> str:
     return "; ".join(clauses)
 
 
-def _final(results: Results, found: list[Arm]) -> str:
+def _final(results: Results, all_arms: list[Arm]) -> str:
     base, stop = reference(results), _same_tokens(results)
     versus = {c["a"]: c for c in results["comparisons"] if c["b"] == base}
     head = ["Arm", "Seeds", "Accuracy", "Tokens used", "Trained", "Wasted", "Seconds"]
     head += [f"Accuracy minus {base}"] if base else []
     head += [f"Minus {CONTROL}, same tokens"] if stop else []
     rows = []
-    for arm in found:
+    for arm in all_arms:
         planned = f"planned {compact(arm.planned)}" if math.isfinite(arm.planned) else ""
         cells = [
             str(len(arm.runs)),
@@ -240,11 +240,11 @@ def _intervals(results: Results) -> str:
     )
 
 
-def _curves(found: list[Arm]) -> str:
-    by_tokens, by_seconds = _lines(found, "tokens"), _lines(found, "seconds")
+def _curves(all_arms: list[Arm]) -> str:
+    by_tokens, by_seconds = _lines(all_arms, "tokens"), _lines(all_arms, "seconds")
     if not by_tokens and not by_seconds:
         return ""
-    legend = "".join(f"<li>{svg.swatch(i)}{clean(arm.name)}</li>" for i, arm in enumerate(found))
+    legend = "".join(f"<li>{svg.swatch(i)}{clean(arm.name)}</li>" for i, arm in enumerate(all_arms))
     tokens = svg.line_chart(
         by_tokens, title="Accuracy against tokens sampled", x_label="tokens sampled", x_text=compact
     )
@@ -258,10 +258,10 @@ def _curves(found: list[Arm]) -> str:
     )
 
 
-def _lines(found: list[Arm], key: str, points: int = 60) -> list[Line]:
+def _lines(all_arms: list[Arm], key: str, points: int = 60) -> list[Line]:
     """A line an arm: mean and range over seeds on ``points`` common x between the latest start and the earliest end."""
     lines = []
-    for style, arm in enumerate(found):
+    for style, arm in enumerate(all_arms):
         curves = []
         for run in arm.runs:
             kept = [(p[key], p["accuracy"]) for p in run["curve"] if p[key] is not None and p["accuracy"] is not None]
@@ -279,12 +279,12 @@ def _lines(found: list[Arm], key: str, points: int = 60) -> list[Line]:
     return lines
 
 
-def _where(found: list[Arm]) -> str:
-    whole = max((arm.used for arm in found), default=0.0)
+def _where(all_arms: list[Arm]) -> str:
+    whole = max((arm.used for arm in all_arms), default=0.0)
     if not whole:
         return ""
     rows = []
-    for arm in found:
+    for arm in all_arms:
         parts = (
             ("trained", arm.trained, "trained"),
             ("idle", max(0.0, arm.used - arm.trained - arm.wasted), "not trained"),
@@ -307,10 +307,10 @@ def _where(found: list[Arm]) -> str:
     )
 
 
-def _levels(found: list[Arm]) -> str:
+def _levels(all_arms: list[Arm]) -> str:
     """Tokens by difficulty level, one card an arm, all on one scale."""
     cards: list[tuple[str, dict[str, dict[str, float]]]] = []
-    for arm in found:
+    for arm in all_arms:
         each = [d["tokens_by_level"] for d in _diagnostics(arm) if d.get("tokens_by_level")]
         names = sorted({level for levels in each for level in levels}, key=_natural)
         empty = {"used": 0, "wasted": 0, "rollouts": 0}
@@ -345,11 +345,11 @@ def _levels(found: list[Arm]) -> str:
     )
 
 
-def _clock(found: list[Arm]) -> str:
+def _clock(all_arms: list[Arm]) -> str:
     """Wall clock by phase; what no phase claims is drawn as the rest."""
     phases = (("sampling", "done"), ("training", "trained"), ("allocation", "mark s4"), ("stopping", "mark s3"))
-    rows, whole = [], max((arm.seconds for arm in found if math.isfinite(arm.seconds)), default=0.0)
-    for arm in found:
+    rows, whole = [], max((arm.seconds for arm in all_arms if math.isfinite(arm.seconds)), default=0.0)
+    for arm in all_arms:
         known = _diagnostics(arm)
         spent = {name: _mean(d.get(f"{name}_seconds") for d in known) for name, _ in phases}
         spent = {name: value for name, value in spent.items() if math.isfinite(value)}
@@ -370,10 +370,11 @@ def _clock(found: list[Arm]) -> str:
     )
 
 
-def _rollouts(found: list[Arm], columns: int = 40) -> str:
+def _rollouts(all_arms: list[Arm], columns: int = 40) -> str:
     """Share of prompts that got n rollouts, by step, seeds pooled, one heat map an arm."""
     histories = {
-        arm.name: [d["rollouts_per_prompt"] for d in _diagnostics(arm) if d.get("rollouts_per_prompt")] for arm in found
+        arm.name: [d["rollouts_per_prompt"] for d in _diagnostics(arm) if d.get("rollouts_per_prompt")]
+        for arm in all_arms
     }
     entries = [entry for history in histories.values() for steps in history for entry in steps]
     if not entries:
@@ -422,9 +423,9 @@ def _rollout_bins(values: set[int]) -> list[tuple[int, int]]:
     return bins
 
 
-def _traces(found: list[Arm]) -> str:
+def _traces(all_arms: list[Arm]) -> str:
     blocks = []
-    for arm in found:
+    for arm in all_arms:
         every = [trace for d in _diagnostics(arm) for trace in d.get("traces", [])]
         if every:
             shown = _varied(every)

@@ -35,10 +35,10 @@ def named(text: str) -> Verifier:
     if text.startswith("python:"):
         path, name = _file_of(text)
         return _checked(text, _function(text, path, name))
-    found = known()
-    if text not in found:
-        raise UnknownName("verifier", text, [*found, "python:FILE.py"])
-    return _checked(text, registry.load(found[text]))
+    registered = known()
+    if text not in registered:
+        raise UnknownName("verifier", text, [*registered, "python:FILE.py"])
+    return _checked(text, registry.load(registered[text]))
 
 
 def identity(text: str) -> str:
@@ -61,10 +61,10 @@ def _file_of(text: str) -> tuple[Path, str]:
 
 
 def _function(text: str, path: Path, name: str) -> Callable[..., Any]:
-    found = getattr(module_of(path, f"verifier {text!r}"), name, None)
-    if not callable(found):
+    registered = getattr(module_of(path, f"verifier {text!r}"), name, None)
+    if not callable(registered):
         raise InvalidInput(f"verifier {text!r}: {path} has no function {name}(answer, reference) -> score in 0 to 1")
-    return found  # type: ignore[no-any-return]
+    return registered  # type: ignore[no-any-return]
 
 
 def module_of(path: Path, what: str) -> Any:
