@@ -103,7 +103,7 @@ def parse(text: str, what: str, *, source: bool = False) -> Spec:
     name = (text if begin is None else text[: begin.start()]).strip()
     if not name or (not source and "=" in name):
         wrong = "has no name before its options" if text.strip() else "is empty"
-        raise InvalidInput(f"{what} {text!r} {wrong}; {HOW}")
+        raise InvalidInput(f"{what} {text!r} {wrong}; {HOW}: budgeteer methods {what} lists the names")
     if not source and "," in name:
         raise InvalidInput(f"{what} {text!r} names {name.count(',') + 1} where one is wanted; {HOW}")
     if not source and ":" in name:
