@@ -52,7 +52,7 @@ def units_of(n, cost=1.0, **columns):
     [
         ({"pass_rate": [1.5, 0.5]}, "pass_rate is 1.5 for 'a'"),
         ({"pass_rate": [math.nan, math.inf]}, "pass_rate is inf for 'b'"),
-        ({"pass_rate": [-0.1, 0.5]}, "negative"),
+        ({"pass_rate": [-0.1, 0.5]}, "pass_rate is -0.1 for 'a'; it is a number from 0 to 1, or null"),
         ({"drawn": [8, 8], "right": [8, 9]}, "right is 9 of 8 drawn for 'b'"),
         ({"std": [math.nan, 1.0]}, "std is not finite for 'a'"),
     ],

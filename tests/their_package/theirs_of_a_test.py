@@ -204,6 +204,22 @@ def their_brevity():
     return Scorer(bind)
 
 
+class Letters:
+    """Four letters a token of output."""
+
+    kind = "letters"
+
+    def __call__(self, usage, model="", service=""):
+        return 4 * (usage.output or 0)
+
+    worst = __call__
+
+
+def letters():
+    """Letters that were written."""
+    return Letters()
+
+
 def their_caseless(answer, reference):
     """The same text, whatever the case."""
     return float(answer is not None and answer.casefold() == reference.casefold())
@@ -261,6 +277,7 @@ MANY = Method("their-turns", "many", f"{HERE}:their_turns", "one trace each")
 AGGREGATOR = Method("their-count", "aggregator", f"{HERE}:their_count", "most samples")
 SCORER = Method("their-brevity", "scorer", f"{HERE}:their_brevity", "short is good")
 VERIFIER = Method("their-caseless", "verifier", f"{HERE}:their_caseless", "whatever the case")
+METER = Method("letters", "meter", f"{HERE}:letters", "letters that were written")
 REWARD = Method("their-short", "reward", f"{HERE}:their_short", "less for long rows")
 WEIGHT = Method("their-rows", "weight", f"{HERE}:their_rows", "every row the same")
 RECIPE = Method("theirs", "recipe", f"{HERE}:recipe", "GRPO of theirs")

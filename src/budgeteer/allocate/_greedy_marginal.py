@@ -35,7 +35,7 @@ def greedy_marginal() -> Allocator:
     """
 
     def rule(budget: int, items: Items) -> Plan:
-        menu = items.options()
+        menu = items.options("greedy-marginal")
         parts = blocks(menu)
         relaxed = relax(menu, parts, whole_budget(menu, budget))
         units, left, price = relaxed.units, relaxed.left, relaxed.price

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from budgeteer.check._ledger import check_ledger
     from budgeteer.check._many import check_many
     from budgeteer.check._matching import best_online, check_matching
+    from budgeteer.check._meter import check_meter
     from budgeteer.check._method import check_method
     from budgeteer.check._online import check_online
     from budgeteer.check._recipe import check_recipe
@@ -44,6 +45,7 @@ __all__ = [
     "check_ledger",
     "check_many",
     "check_matching",
+    "check_meter",
     "check_method",
     "check_online",
     "check_recipe",
@@ -69,6 +71,7 @@ __getattr__ = lazy(
         "check_ledger": "_ledger",
         "check_many": "_many",
         "check_matching": "_matching",
+        "check_meter": "_meter",
         "check_method": "_method",
         "check_online": "_online",
         "check_recipe": "_recipe",

@@ -89,6 +89,7 @@ CHECKS: Mapping[str, Callable[..., None]] = {
     "router": _plain("check_router"),
     "allowance": _plain("check_allowance"),
     "stopper": _plain("check_stopper"),
+    "meter": _plain("check_meter"),
     "strategy": _strategy,
     "many": _plain("check_many"),
     "aggregator": _plain("check_aggregator"),

@@ -15,6 +15,7 @@ PARTS: dict[str, str] = {
     "router": "assigns tokens to experts",
     "allowance": "is the right to spend: shared and delegated, never copied",
     "stopper": "ends rows while they are decoded",
+    "meter": "turns what was consumed into units of one kind of budget",
     "strategy": "answers one question with what a budget leaves",
     "many": "answers many questions from one budget",
     "aggregator": "makes one answer out of several samples",

@@ -444,6 +444,13 @@ METHODS: tuple[Method, ...] = (
     Method("number", "verifier", "budgeteer.verify:number", "the same number, exactly, of the same unit"),
     Method("math", "verifier", "budgeteer.verify:math", "expressions of the same value, wherever they are tried"),
     Method("choice", "verifier", "budgeteer.verify:choice", "the same letter of multiple choice"),
+    # meter
+    Method("cache", "meter", "budgeteer.core.meter:cache", "entries of a KV cache that are kept"),
+    Method("bits", "meter", "budgeteer.core.meter:bits", "bits that numbers are stored in"),
+    Method("tiles", "meter", "budgeteer.core.meter:tiles", "tiles or visual tokens of an image"),
+    Method("turns", "meter", "budgeteer.core.meter:turns", "turns of an agent"),
+    Method("tool", "meter", "budgeteer.core.meter:tool", "calls of tools, or of one: tool:search"),
+    Method("joules", "meter", "budgeteer.core.meter:joules", "energy"),
     # reward
     Method("overlong", "reward", _RW("overlong"), "less for rollouts that come near their cap", DAPO),
     # weight

@@ -151,9 +151,9 @@ class Step:
         self._expected += self._round.view.plan.expected_cost
         self._total += part.counts
         good = np.bincount(part.group, right(part.verified), minlength=len(self._items)).astype(np.int64)
-        drawn, before = self._items.column("drawn"), self._items.column("right")
-        self._items = replace(
-            self._items, drawn=(drawn + part.counts).astype(np.int64), right=(before + good).astype(np.int64)
+        drawn, before = self._items.columns["drawn"], self._items.columns["right"]
+        self._items = self._items.with_columns(
+            drawn=(drawn + part.counts).astype(np.int64), right=(before + good).astype(np.int64)
         )
         self._turn += 1
 

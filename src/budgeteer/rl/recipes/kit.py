@@ -26,7 +26,7 @@ def centred_advantage(rollouts: Rollouts, view: View) -> F64:
 
 def shrunk_advantage(rollouts: Rollouts, view: View) -> F64:
     """Reward minus a leave-one-out mean shrunk to the prompt's history."""
-    by_key = dict(zip(view.items.keys, view.items.column("pass_rate"), strict=True))
+    by_key = dict(zip(view.items.keys, view.items.column("pass_rate", "the shrunk advantage"), strict=True))
     rate = np.array([by_key[key] for key in rollouts.keys])
     rate[view.history.find(rollouts.keys) < 0] = np.nan  # a prediction alone is no baseline
     return history_baseline(rollouts.reward, rollouts.group, rate)
@@ -46,7 +46,7 @@ def _length_quantile(view: View, q: float, start: float) -> float:
 def _thresholds(view: View) -> F64:
     """Margin threshold of each rollout: its prompt's rank by std^2 / cost, mapped onto [0.5, 0.99], so that
     informative prompts are stopped later."""
-    rate = view.items.column("std") ** 2 / view.items.cost
+    rate = view.items.column("std", "DUET's gate") ** 2 / view.items.cost
     rank = np.argsort(np.argsort(rate, kind="stable"), kind="stable") / max(len(rate) - 1, 1)
     return np.repeat(0.5 + 0.49 * rank, view.plan.units)
 
@@ -69,7 +69,9 @@ def duet_gate(*, per_prompt: bool, at_once: bool, keep: float) -> StopperFn:
         scale = view.max_tokens / 3072
         last: float | F64
         if per_prompt:
-            own = np.where(view.items.column("visits") > 0, 2 * view.items.cost, 2 * view.items.cost + 150 * scale)
+            own = np.where(
+                view.items.column("visits", "DUET's gate") > 0, 2 * view.items.cost, 2 * view.items.cost + 150 * scale
+            )
             last = np.repeat(np.minimum(own, view.max_tokens), view.plan.units)
         else:
             last = max(_length_quantile(view, 0.8, 0.7), soonest(view) + 50 * scale) + 150 * scale
