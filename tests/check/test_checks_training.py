@@ -16,8 +16,8 @@ from budgeteer.check import (
     check_weight,
 )
 from budgeteer.core.stopper import Stopper
-from budgeteer.rl.recipe import Recipe
-from budgeteer.rl.recipes.kit import grpo_advantage
+from budgeteer.rl.advantage import grpo_advantage
+from budgeteer.rl.recipe import Importance, Recipe
 from budgeteer.rl.reward.protocol import Reward
 
 RNG = np.random.default_rng(0)
@@ -105,7 +105,7 @@ RECIPES = {
     "order of the rows": recipe(advantage=centred_by_place),
     "order of the prompts": recipe(advantage=by_group_number),
     "one finite number": recipe(advantage=lambda rollouts, view: grpo_advantage(rollouts, view) * math.nan),
-    "row_weight has": recipe(row_weight=lambda rollouts, view: -np.ones(len(rollouts))),
+    "importance has": recipe(importance=Importance(lambda rollouts, view: -np.ones(len(rollouts)))),
     "the recipe's token weight": recipe(token_weight=lambda length, group: np.ones(len(length) + 1)),
     "the recipe's reward": recipe(reward=Reward(lambda state, rows: rows.correct[:1])),
     "one that failed": recipe(advantage=aborted_apart, aborted="failure"),

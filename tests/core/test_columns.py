@@ -30,18 +30,14 @@ def test_a_new_column_is_kept_selected_and_read() -> None:
 
 def test_a_missing_column_says_who_wants_it_and_where_it_comes_from() -> None:
     items = Items(("a",), [1], std=[2])
-    with pytest.raises(
-        InvalidInput, match=r"a test needs the column 'age_in_tests' of Items \(days .*ask its auth"
-    ):
+    with pytest.raises(InvalidInput, match=r"a test needs the column 'age_in_tests' of Items \(days .*ask its auth"):
         items.column(AGE, "a test")
     method = water_filling()
     with pytest.raises(InvalidInput, match=r"water-filling needs the column 'scale' .* have (std, cost|cost, std)"):
         method.allocate(5, items, method.init(items), rng=np.random.default_rng(0))
     with pytest.raises(UnknownName, match="did you mean 'age_in_tests'"):
         Items(("a",), [1], age_in_test=[1])
-    with pytest.raises(
-        InvalidInput, match=r"Items.age_in_tests is 400.0 for 'a'; it is a number from 0 to 365, or"
-    ):
+    with pytest.raises(InvalidInput, match=r"Items.age_in_tests is 400.0 for 'a'; it is a number from 0 to 365, or"):
         Items(("a",), [1], age_in_tests=[400])
     with pytest.raises(InvalidInput, match="declared a second time"):
         declare(Column(AGE, "something else"))

@@ -22,10 +22,11 @@ from budgeteer.lab import run as lab_run
 from budgeteer.lab.tasks.base import Item, extract_answer, score
 from budgeteer.models.policy import REASONER, load_policy
 from budgeteer.rl import recipes, trainer
-from budgeteer.rl.control import Progress
 from budgeteer.rl.history import History
+from budgeteer.rl.ratio import Loss, clipped
 from budgeteer.rl.recipes.kit import fixed_group
-from budgeteer.rl.rollouts import Rollouts
+from budgeteer.rl.rollouts import Role, Rollouts
+from budgeteer.rl.step import Progress
 from budgeteer.rl.trainer import Trainer, token_logprobs
 from budgeteer.rl.weight import prompt_mean, sequence_mean, token_mean
 from helpers.toys import MARKERS, VOCAB, toy_model
@@ -352,7 +353,7 @@ def test_a_damaged_checkpoint_is_refused(tmp_path, keep):
     ("other", "named"),
     [
         ({"recipe": "duet"}, "parts of the recipe; recipe: duet here, grpo there"),
-        ({"recipe": dataclasses.replace(recipes.get("grpo"), clip=(0.1, 0.2))}, "parts of the recipe"),
+        ({"recipe": dataclasses.replace(recipes.get("grpo"), loss=Loss(clipped(0.1, 0.2)))}, "parts of the recipe"),
         ({"c": config(lr=0.5)}, "lr: 0.5 here, 0.01 there"),
         ({"c": config(seed=1)}, "seed: 1 here, 0 there"),
         ({"budget": 801}, "tokens: 801 here, 800 there"),
@@ -416,7 +417,7 @@ def reinforce(t: Trainer, rollouts: Rollouts, advantage, weight) -> dict[str, to
         for j in range(rollouts.length[i]):
             logits = model.logits(model(torch.tensor([tokens])))[0, -1] / t.config.temperature
             token = int(rollouts.tokens[i, j])
-            if not rollouts.forced[i, j]:
+            if not (rollouts.role == Role.FORCED)[i, j]:
                 total = total - float(weight[i] * advantage[i]) * logits.log_softmax(-1)[token]
             tokens.append(token)
     total.backward()
@@ -489,9 +490,11 @@ def test_rows_without_advantage_do_not_rescale_the_others():
 def test_forced_tokens_carry_no_gradient():
     t = of_weight(token_mean, max_tokens=6)
     rollouts = rollouts_of(t, [4])
-    forced = np.zeros_like(rollouts.forced)
+    forced = np.zeros(rollouts.role.shape, np.bool_)
     forced[:, 0] = forced[1, :] = True
-    rollouts = dataclasses.replace(rollouts, forced=forced)
+    role = np.where(forced & rollouts.sampled, Role.FORCED, rollouts.role)
+    logprob = np.where(forced, np.float32(np.nan), rollouts.logprob)  # nobody knows it, and it spoils nothing
+    rollouts = dataclasses.replace(rollouts, role=role.astype(np.int8), logprob=logprob)
     advantage = np.array([1.0, -1.0, 0.5, 2.0])
     weight = token_mean(rollouts.length, rollouts.group)
     assert_close(gradients(t, rollouts, advantage), reinforce(t, rollouts, advantage, weight), **LOOSE)

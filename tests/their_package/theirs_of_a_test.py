@@ -17,8 +17,8 @@ from budgeteer.core.plan import Plan
 from budgeteer.core.router import Router
 from budgeteer.core.stopper import CONTINUE, FINISH, Stopper
 from budgeteer.ledger import Allowance
+from budgeteer.rl.advantage import grpo_advantage
 from budgeteer.rl.recipes import grpo
-from budgeteer.rl.recipes.kit import grpo_advantage
 from budgeteer.rl.reward.protocol import Reward
 from budgeteer.solve import Answer, Strategy
 from budgeteer.strategies.kit.aggregate import Ranked

@@ -96,6 +96,12 @@ CHECKS: Mapping[str, Callable[..., None]] = {
     "scorer": _plain("check_scorer"),
     "verifier": _plain("check_verifier"),
     "reward": _plain("check_reward"),
+    "advantage": _plain("check_advantage"),
+    "importance": _plain("check_importance"),
+    "ratio": _plain("check_ratio"),
+    "stream": _plain("check_stream"),
+    "carry": _plain("check_carry"),
+    "schedule": _plain("check_schedule"),
     "weight": _plain("check_weight"),
     "recipe": _recipe,
 }

@@ -22,13 +22,19 @@ PARTS: dict[str, str] = {
     "scorer": "says how good a sample is",
     "verifier": "says whether an answer is the reference answer",
     "reward": "makes what advantages are made of from the verifier's score and more",
+    "advantage": "says how much better a rollout, or a token of it, is than was to be expected",
+    "importance": "weighs rollouts or tokens in the update, beside the advantage",
+    "ratio": "keeps an update close to the policy that sampled",
+    "stream": "says which prompts come next",
+    "carry": "lets rollouts go on in a later step",
+    "schedule": "moves a setting of a run over the share of it that is done",
     "weight": "says how much each token of a rollout weighs in the loss",
     "recipe": "spends a training step's tokens and learns from them",
     "policy": "saves tokens of the gateway's requests",
 }
 """Part -> what a method of it does."""
 
-ITSELF = frozenset({"joint", "rounding", "matching", "allowance", "many", "verifier", "weight"})
+ITSELF = frozenset({"joint", "rounding", "matching", "allowance", "many", "verifier", "advantage", "weight"})
 """Parts of which a method's path names the method itself; of the others it names a factory that makes it."""
 
 TAKES = {"scorer": "scorer", "critic": "scorer", "aggregate": "aggregator", "allocator": "allocator"}
