@@ -93,7 +93,7 @@ def test_what_a_recipe_needs_and_a_trainer_lacks_is_refused() -> None:
     Control(recipe, TrainConfig(), [(1, 2)], ["a"], offers=[ENTROPY])
 
 
-# -- loss ----------------------------------------------------------------------------------------------------------------
+# -- loss --------------------------------------------------------------------------------------------------------------
 
 
 def test_one_ratio_for_a_row_by_hand() -> None:
@@ -287,13 +287,13 @@ def test_tokens_that_go_on_are_paid_once_and_not_wasted() -> None:
         for name in ("grpo", "grpo:carry=partial-rollouts")
     )
     play(cut, 4)
-    play(carried, 4)
-    assert carried.progress.used == 4 * 37
+    play(carried, 1)
+    assert carried.beginnings.length.tolist() == [5]  # 37 = 4 rows of 8 and 5 tokens
+    play(carried, 3)
     learnt = sum(used for row in carried.progress.steps_log for used, _, _ in row["by_key"].values())
-    assert learnt + carried.beginnings.length.sum() == 4 * 37
+    assert learnt + carried.beginnings.length.sum() == carried.progress.used
     assert cut.progress.wasted > 0
     assert carried.progress.wasted == 0
-    assert len(carried.beginnings) == 1
 
 
 def test_weights_of_tokens_reach_the_update() -> None:

@@ -23,11 +23,12 @@ from budgeteer.lab.tasks.base import Item, extract_answer, score
 from budgeteer.models.policy import REASONER, load_policy
 from budgeteer.rl import recipes, trainer
 from budgeteer.rl.history import History
+from budgeteer.rl.logprobs import entropies, token_logprobs
 from budgeteer.rl.ratio import Loss, clipped
 from budgeteer.rl.recipes.kit import fixed_group
 from budgeteer.rl.rollouts import Role, Rollouts
 from budgeteer.rl.step import Progress
-from budgeteer.rl.trainer import Trainer, token_logprobs
+from budgeteer.rl.trainer import Trainer
 from budgeteer.rl.weight import prompt_mean, sequence_mean, token_mean
 from helpers.toys import MARKERS, VOCAB, toy_model
 from helpers.training import KEYS, PROMPTS, SIZE, build, config, even_sum
@@ -78,7 +79,8 @@ def test_the_budget_holds_and_no_token_is_lost(name, budget):
     assert p.trained == sum(row["trained"] for row in log)
     assert all(row["trained"] + row["wasted"] <= row["used"] for row in log)
     assert p.trained + p.wasted <= p.used
-    assert all(sum(used for used, _, _ in row["by_key"].values()) == row["used"] for row in log)
+    if recipes.get(name).carry is None:  # else rows hold beginnings that were paid for earlier
+        assert all(sum(used for used, _, _ in row["by_key"].values()) == row["used"] for row in log)
     assert all(sum(n for _, _, n in row["by_key"].values()) == row["rollouts"] for row in log)
     assert p.planned > 0
     assert len(log) == p.step <= 4
@@ -128,9 +130,9 @@ def test_every_token_is_trained_wasted_or_completed_without_gradient(name, kl):
         learnt.append(set())
         return update(found)
 
-    def watched_backward(rollouts, advantage, rows, *rest):
+    def watched_backward(found, rows, *rest):
         learnt[-1] |= set(rows.tolist())
-        return backward(rollouts, advantage, rows, *rest)
+        return backward(found, rows, *rest)
 
     t._update, t._backward = watched_update, watched_backward
     p = t.run()
@@ -139,7 +141,8 @@ def test_every_token_is_trained_wasted_or_completed_without_gradient(name, kl):
         lost = (rollouts.status == ABORTED) & ~trained
         assert row["trained"] == rollouts.length[trained].sum()
         assert row["wasted"] == rollouts.length[lost].sum() == sum(w for _, w, _ in row["by_key"].values())
-        assert row["used"] == row["trained"] + row["wasted"] + rollouts.length[~trained & ~lost].sum()
+        if t.recipe.carry is None:  # else beginnings were paid for in an earlier step
+            assert row["used"] == row["trained"] + row["wasted"] + rollouts.length[~trained & ~lost].sum()
     assert p.trained + p.wasted <= p.used == sum(row["used"] for row in p.steps_log)
 
 
@@ -619,3 +622,15 @@ def test_traces_and_phases_are_kept_for_the_report():
     assert sum(v for k, v in p.phases.items()) <= p.seconds * 1.05
     assert History.empty().keys == ()
     assert {ENDED, CUT, ABORTED} == {1, 4, 3}
+
+
+def test_entropies_are_those_of_the_tempered_policy():
+    t = build(c=config(max_tokens=5, temperature=0.7))
+    rollouts = rollouts_of(t, [2, 1])
+    found = entropies(t.model, rollouts, 0.7)
+    for i in range(len(rollouts)):
+        row = [*rollouts.prompts[rollouts.group[i]], *rollouts.tokens[i, : rollouts.length[i]].tolist()]
+        begin = len(row) - int(rollouts.length[i])
+        logp = (t.model.logits(t.model(torch.tensor([row])))[0] / 0.7).log_softmax(-1)[begin - 1 : -1]
+        np.testing.assert_allclose(found[i, : len(logp)], -(logp.exp() * logp).sum(-1).detach(), atol=1e-5)
+        assert np.isnan(found[i, len(logp) :]).all()

@@ -30,8 +30,8 @@ from budgeteer.lab.run import REFERENCE, RunSpec, execute, one_thread, prepare
 from budgeteer.rl import recipes
 from budgeteer.rl.checkpoint import same_run
 from budgeteer.rl.config import TrainConfig
-from budgeteer.rl.control import Progress
 from budgeteer.rl.identity import differences
+from budgeteer.rl.step import Progress
 from budgeteer.rl.trainer import choose_device
 
 PER_RUN = {"recipe", "parts of the recipe", "budget", "tokens", "seed", "pool_seed", "problems"}

@@ -300,7 +300,7 @@ class Control:
             mixed += int(len(r) > 1 and r.min() != r.max())
         p.steps_log.append({
             "step": p.step,
-            "used": rollouts.used,
+            "used": rollouts.used + update.parked,
             "wasted": int(rollouts.length[wasted].sum()),
             "trained": int(rollouts.length[trained].sum()),
             "rollouts": len(rollouts),

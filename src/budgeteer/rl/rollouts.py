@@ -75,12 +75,13 @@ class Rollouts:
     @property
     def sampled(self) -> NDArray[np.bool_]:
         """[n, t] whether the policy sampled the token in this step."""
-        return self.role == Role.SAMPLED
+        return np.equal(self.role, Role.SAMPLED)
 
     @property
     def paid(self) -> I64:
         """[n] tokens of each row on this step's bill: all but those carried from earlier steps."""
-        return self.length - (self.role == Role.CARRIED).sum(1)
+        carried: I64 = np.equal(self.role, Role.CARRIED).sum(1)
+        return self.length - carried
 
     @property
     def used(self) -> int:

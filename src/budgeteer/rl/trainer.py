@@ -18,8 +18,6 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
-from numpy.typing import NDArray
 from torch import Tensor
 
 from budgeteer.core.errors import CheckpointError, Diverged, InvalidInput, UnknownName
@@ -31,6 +29,7 @@ from budgeteer.rl import checkpoint
 from budgeteer.rl.config import TrainConfig
 from budgeteer.rl.control import Control
 from budgeteer.rl.identity import ALGORITHM, digest, fingerprint
+from budgeteer.rl.logprobs import MICRO, entropies, token_logprobs
 from budgeteer.rl.ratio import Tokens
 from budgeteer.rl.recipe import ENTROPY, Recipe, View
 from budgeteer.rl.rollouts import Rollouts, per_token
@@ -41,8 +40,6 @@ ScoreFn = Callable[[I64, list[list[int]]], F64]
 """(prompt index [n], completions as token ids) -> [n] rewards."""
 SAVE_EVERY = 8
 """Steps between checkpoints."""
-MICRO = 1536
-"""Positions of one forward-backward pass; small enough that activations stay in the processor's cache."""
 
 
 def choose_device(name: str) -> torch.device:
@@ -87,44 +84,6 @@ def _timed(stopper: Stopper, clock: dict[str, float]) -> Stopper:
         return result
 
     return stopper._replace(step=step)
-
-
-def completion_logprobs(
-    model: Llama, prompts: Sequence[Sequence[int]], tokens: I64, length: I64, temperature: float
-) -> Tensor:
-    """[sum(length), vocabulary] log-probabilities at the places of the completions' tokens, row by row.
-
-    Args:
-        prompts: n prompts; tokens: [n, t] completions; length: [n].
-    """
-    n = len(length)
-    starts = np.array([len(p) for p in prompts])
-    width = int((starts + length).max())
-    full = np.zeros((n, width), np.int64)
-    for i, prompt in enumerate(prompts):
-        full[i, : starts[i]] = prompt
-        full[i, starts[i] : starts[i] + length[i]] = tokens[i, : length[i]]
-    place = np.arange(width)[None, :]
-    predicts = (place >= starts[:, None] - 1) & (place < (starts + length)[:, None] - 1)
-    device = model.device
-    batch = torch.from_numpy(full).to(device)
-    hidden = model(batch)[torch.from_numpy(predicts).to(device)]
-    return F.log_softmax(model.logits(hidden).float() / temperature, -1)
-
-
-def token_logprobs(
-    model: Llama, prompts: Sequence[Sequence[int]], tokens: I64, length: I64, temperature: float
-) -> tuple[Tensor, Tensor]:
-    """Log-probabilities of the completions' tokens, flattened row by row.
-
-    Returns:
-        (log-probabilities [sum(length)], mask [n, t] of the positions they belong to).
-    """
-    logp = completion_logprobs(model, prompts, tokens, length, temperature)
-    device = model.device
-    target = torch.from_numpy(tokens[np.arange(tokens.shape[1])[None, :] < length[:, None]]).to(device)
-    mask = torch.from_numpy(np.arange(tokens.shape[1])[None, :] < length[:, None])
-    return logp.gather(-1, target[:, None])[:, 0], mask
 
 
 def weights_of(model: Llama) -> str:
@@ -263,8 +222,8 @@ class Trainer:
                 )
             part = work.whole(part)
             if ENTROPY in self.recipe.needs:
-                with _phase(clock, "training"):
-                    part = replace(part, entropy=self._entropies(part, work.temperature))
+                with _phase(clock, "training"), half:
+                    part = replace(part, entropy=entropies(self.model, part, work.temperature))
             with _phase(clock, "verifying"):
                 texts = [part.tokens[i, : part.length[i]].tolist() for i in range(len(part))]
                 part = part.scored(self.score(work.picked[part.group], texts))
@@ -297,23 +256,6 @@ class Trainer:
                 advice = f"Lower --lr ({c.lr:g}), look at the rewards, or compute in --dtype float32"
                 raise Diverged(self.progress.step + 1, f"the norm of the gradient is {norm}", advice)
             self.optimiser.step()
-
-    def _entropies(self, rollouts: Rollouts, temperature: float) -> NDArray[np.float32]:
-        """[n, t] entropy of the policy where each token was sampled; one more pass over the rollouts."""
-        found = np.full(rollouts.tokens.shape, np.nan, np.float32)
-        within = np.arange(rollouts.tokens.shape[1]) < rollouts.length[:, None]
-        for rows in np.array_split(np.arange(len(rollouts)), max(1, within.size // MICRO)):
-            if not len(rows):
-                continue
-            prompts = [rollouts.prompts[g] for g in rollouts.group[rows]]
-            with torch.no_grad(), torch.autocast(self.model.device.type, torch.bfloat16, enabled=self._half):
-                logp = completion_logprobs(
-                    self.model, prompts, rollouts.tokens[rows], rollouts.length[rows], temperature
-                )
-            values = np.full((len(rows), found.shape[1]), np.nan, np.float32)
-            values[within[rows]] = -(logp.exp() * logp).sum(-1).cpu().numpy()
-            found[rows] = values
-        return found
 
     def _backward(self, update: Update, rows: I64, scale: F64) -> None:
         """The gradient of some rows; ``scale`` [k] or [k, t] is the weight of their tokens."""

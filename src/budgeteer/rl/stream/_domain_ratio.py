@@ -29,10 +29,10 @@ def domain(key: str) -> str:
 def domain_ratio(**targets: float) -> Stream:
     """Prompts of each domain in proportion to ``target^2 / achieved``: what lags behind its share comes more often.
 
-    ``achieved`` is the domain's share of the rollouts that ended so far, plus one pseudo-rollout for each domain, spread
-    by the targets. The counts of a step are rounded by largest remainders; within a domain prompts come in epochs of
-    random order. Helps where domains differ in how many of their rollouts are completed in a step; with equal domains it
-    is plain mixing. The card's source gives no formula: the ratio of target and achieved share is this project's reading.
+    ``achieved`` is the domain's share of the rollouts that ended so far, plus one pseudo-rollout for each domain,
+    spread by the targets. The counts of a step are rounded by largest remainders; within a domain prompts come in
+    epochs of random order. Helps where domains differ in how many of their rollouts are completed in a step; with equal
+    domains it is plain mixing. The paper's abstract gives no formula: the ratio is this project's reading.
 
     Args:
         targets: domain -> share, > 0, in any unit; without any, all domains share alike. The domain is what a prompt's
@@ -76,7 +76,8 @@ def domain_ratio(**targets: float) -> Stream:
             chosen.append(np.array(members[name], np.int64)[ahead[np.sort(first)[: quota[d]]]])
         # the domains in turns, so that a step that stops early has all of them
         place = np.concatenate([(np.arange(len(rows)) + 0.5) / max(len(rows), 1) for rows in chosen])
-        return np.concatenate(chosen)[np.argsort(place, kind="stable")]
+        picked: I64 = np.concatenate(chosen)[np.argsort(place, kind="stable")]
+        return picked
 
     def observe(state: Domains, keys: tuple[str, ...], taken: I64, outcomes: Outcomes) -> Domains:
         names = sorted({domain(key) for key in keys})
