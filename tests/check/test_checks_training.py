@@ -148,11 +148,15 @@ def first_ones(state, keys, count, seed):
     return np.arange(count)
 
 
+def gap(tokens):
+    return tokens.logprob - tokens.old
+
+
 def as_sequence(tokens):
     """The mean of a row over all its tokens, forced ones too."""
-    gap, rows = (tokens.logprob - tokens.old).detach(), int(tokens.row.max()) + 1
-    total = gap.new_zeros(rows).index_add(0, tokens.row, gap)
-    size = gap.new_zeros(rows).index_add(0, tokens.row, gap * 0 + 1)
+    moved, rows = gap(tokens).detach(), int(tokens.row.max()) + 1
+    total = moved.new_zeros(rows).index_add(0, tokens.row, moved)
+    size = moved.new_zeros(rows).index_add(0, tokens.row, moved * 0 + 1)
     own = (tokens.logprob - tokens.logprob.detach()).exp()
     return (total / size)[tokens.row].exp() * own * tokens.advantage
 
@@ -190,7 +194,7 @@ MUTANTS = {
     "one finite number a token": (check_ratio, lambda tokens: tokens.advantage[:1] * tokens.logprob.sum()),
     "changes with the order of the rows; use": (
         check_ratio,
-        lambda tokens: tokens.advantage * (tokens.logprob - tokens.old + (tokens.logprob - tokens.old).detach()[0]).exp(),
+        lambda tokens: tokens.advantage * gap(tokens).exp() * gap(tokens).detach()[0].exp(),
     ),
     "tokens that nobody sampled": (check_ratio, as_sequence),
     "never came": (check_stream, a_stream(pick=first_ones)),

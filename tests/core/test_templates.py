@@ -30,11 +30,13 @@ FACTORIES = {
     "allocator": "cheapest_first",
     "strategy": "second_opinion",
     "reward": "brevity",
+    "advantage": "against_the_rest",
+    "ratio": "capped",
     "recipe": "concise",
     "stopper": "deadline",
 }
 """Template -> the factory in it."""
-TORCH = ("recipe", "reward")
+TORCH = ("recipe", "reward", "advantage", "ratio")
 
 
 @pytest.fixture
@@ -72,7 +74,7 @@ def test_a_copy_is_explained_and_passes_the_check_of_its_part(part: str, copies:
     module = template(part)
     assert Path(str(module.__file__)).parent == copies
     assert doctest.testmod(module).failed == 0
-    assert doctest.testmod(module).attempted or part in ("strategy", "recipe")
+    assert doctest.testmod(module).attempted or part in ("strategy", "recipe", "advantage")
     assert "Helps when" in getattr(module, FACTORIES[part]).__doc__
     if part in CHECKS:
         check_method(entry(part))
@@ -103,6 +105,28 @@ def test_the_reward_by_hand(copies: Path) -> None:
     caps, status = np.full(2, 40), np.full(2, ENDED, np.int8)
     rows = Columns(np.array([1.0, 0.0]), np.array([10, 1]), np.zeros(2, np.int64), caps, status)
     assert rewards.brevity(0.5).score((), rows).tolist() == [0.875, 0.0]
+
+
+def test_the_advantage_by_hand(copies: Path) -> None:
+    from budgeteer.check._made_up import made_up
+
+    rollouts, view = made_up(0)
+    found = template("advantage").against_the_rest(rollouts, view)
+    first = np.flatnonzero(rollouts.group == 2)
+    rest = [np.delete(rollouts.reward[first], i).mean() for i in range(len(first))]
+    np.testing.assert_allclose(found[first], rollouts.reward[first] - rest)
+    assert found[rollouts.group == len(rollouts.keys) - 1].tolist() == [0.0]  # alone
+
+
+def test_the_ratio_by_hand(copies: Path) -> None:
+    ratio = template("ratio").capped(1.5)
+    import torch
+
+    from budgeteer.rl.ratio import Tokens
+
+    new, row = torch.log(torch.tensor([0.5, 3.0])), torch.zeros(2, dtype=torch.int64)
+    tokens = Tokens(new, torch.zeros(2), torch.tensor([2.0, -2.0]), row, torch.ones(2).bool())
+    assert ratio(tokens).tolist() == [1.0, -3.0]
 
 
 def test_the_recipe_ends_answers_and_lowers_long_ones(copies: Path) -> None:
@@ -144,7 +168,16 @@ def test_an_installed_package_of_copies_is_listed_and_run(copies: Path, tmp_path
     assert "questions   1" in budgeteer(*solve)
     sizes = {"steps": 1, "prompts": 4, "group": 2, "max-tokens": 48, "train-items": 12, "heldout-items": 12}
     small = [word for key, value in sizes.items() for word in (f"--{key}", str(value))]
-    train = ["train", "concise:reward=brevity", "--budget", "600", "--task", "chains", "--device", "cpu"]
+    train = [
+        "train",
+        "concise:reward=brevity,advantage=against-the-rest,ratio=capped",
+        "--budget",
+        "600",
+        "--task",
+        "chains",
+        "--device",
+        "cpu",
+    ]
     folder = tmp_path / "run"
     assert str(folder / "policy") in budgeteer(*train, "--out", str(folder), *small)
 

@@ -99,6 +99,11 @@ class Beginnings:
     length: I64
     version: I64
 
+    def __post_init__(self) -> None:
+        if not self.keys:  # JSON does not tell how wide nothing is
+            for name in ("tokens", "version"):
+                object.__setattr__(self, name, np.zeros((0, 0), np.int64))
+
     @staticmethod
     def empty() -> Beginnings:
         """None."""

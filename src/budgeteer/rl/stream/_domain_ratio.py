@@ -96,7 +96,7 @@ def domain_ratio(**targets: float) -> Stream:
 def _rounded(weight: Any, size: I64, count: int) -> I64:
     """Whole numbers in proportion to ``weight``, none above its ``size``, in sum ``count``."""
     due = weight / weight.sum() * count
-    quota = np.minimum(np.floor(due).astype(np.int64), size)
+    quota: I64 = np.minimum(np.floor(due).astype(np.int64), size)
     while quota.sum() < count:
         quota[int(np.argmax(np.where(quota < size, due - quota, -np.inf)))] += 1
     return quota
