@@ -214,7 +214,7 @@ def test_ragged_units_with_zeros_give_rows_in_order(model):
     assert rollouts.prefill_tokens == sum(len(p) for p, u in zip(PROMPTS, UNITS, strict=True) if u)
     assert rollouts.used == rollouts.length.sum()
     assert rollouts.length.min() >= 1
-    assert rollouts.reward.tolist() == [0.0] * len(rollouts)
+    assert np.isnan(rollouts.reward).all()  # until somebody has scored them
     assert np.all(rollouts.weight == 1)
     padding = np.arange(rollouts.tokens.shape[1]) >= rollouts.length[:, None]
     assert not rollouts.tokens[padding].any()
