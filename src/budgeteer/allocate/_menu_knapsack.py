@@ -313,9 +313,9 @@ def _path(history: list[tuple[I64, I64]], best: tuple[int, int] | None) -> I64 |
     if best is None:
         return None
     stage, at = best
-    found = []
+    positions = []
     for parent, which in reversed(history[: stage + 1]):
         if which[at] >= 0:
-            found.append(int(which[at]))
+            positions.append(int(which[at]))
         at = int(parent[at])
-    return np.array(found, np.int64)
+    return np.array(positions, np.int64)

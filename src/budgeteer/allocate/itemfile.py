@@ -57,8 +57,8 @@ def from_columns(columns: Mapping[str, Sequence[Any]], *, place: str = "row {}")
     menu = "value" in columns
     for i, entry in enumerate(columns["cost"]):
         if _is_list(entry) != menu:
-            found = "a list of costs without values" if _is_list(entry) else "values without a list of costs"
-            raise InvalidInput(f"{place.format(i + 1)}: {found}; an item has a cost, or lists of costs and values")
+            given = "a list of costs without values" if _is_list(entry) else "values without a list of costs"
+            raise InvalidInput(f"{place.format(i + 1)}: {given}; an item has a cost, or lists of costs and values")
     if menu:
         if len(columns) > 3:
             more = sorted(set(columns) - {"key", "cost", "value"})
@@ -92,10 +92,10 @@ def from_file(source: str) -> Items:
         InvalidInput: the file cannot be read, holds no items or one that cannot be used; names file and row.
         MissingExtra: Parquet without polars and pyarrow.
     """
-    found, name = rows.read(source), rows.where(source)
+    read, name = rows.read(source), rows.where(source)
     if rows.kind_of(source) == ".csv":
-        found = ((place, {field: _cell(field, text) for field, text in row.items()}) for place, row in found)
-    items = _from_rows(found, name)
+        read = ((place, {field: _cell(field, text) for field, text in row.items()}) for place, row in read)
+    items = _from_rows(read, name)
     if not len(items):
         raise InvalidInput(f"{name} holds no items; give one a row, with key and cost")
     return items
@@ -111,10 +111,10 @@ def _cell(field: str, text: str) -> Any:
         return text  # refused where it is used
 
 
-def _from_rows(found: Iterable[rows.Row], name: str) -> Items:
+def _from_rows(table: Iterable[rows.Row], name: str) -> Items:
     columns: dict[str, list[Any]] = {}
     places: list[str] = []
-    for place, row in found:
+    for place, row in table:
         if not isinstance(row, dict):
             raise InvalidInput(f"{name}, {place}: {type(row).__name__} instead of an object with key and cost")
         if places and row.keys() != columns.keys():
@@ -178,10 +178,8 @@ def _menu(costs: Sequence[Any], values: Sequence[Any], place: str) -> Menu:
     value: list[list[float]] = []
     for i, (row_cost, row_value) in enumerate(zip(costs, values, strict=True)):
         if not _is_list(row_value) or len(row_cost) != len(row_value):
-            found = len(row_value) if _is_list(row_value) else repr(row_value)
-            raise InvalidInput(
-                f"{place.format(i + 1)}: {len(row_cost)} costs and {found} values; give one value a cost"
-            )
+            size = len(row_value) if _is_list(row_value) else repr(row_value)
+            raise InvalidInput(f"{place.format(i + 1)}: {len(row_cost)} costs and {size} values; give one value a cost")
         for k, (c, v) in enumerate(zip(row_cost, row_value, strict=True), 1):
             as_cost, as_value = _number(c), _number(v)
             if as_cost is None or not math.isfinite(as_cost) or as_cost != int(as_cost) or not 0 < as_cost <= MOST:

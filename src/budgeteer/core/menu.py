@@ -40,8 +40,8 @@ class Menu:
             object.__setattr__(self, name, as_column(f"Menu.{name}", getattr(self, name), dtype))
         m = len(self.cost)
         if self.cost.dtype != np.int64 or self.indptr.dtype != np.int64 or self.value.dtype != np.float64:
-            found = f"{self.cost.dtype}, {self.value.dtype}, {self.indptr.dtype}"
-            raise InvalidInput(f"Menu.cost, value, indptr are {found}; give int64, float64, int64 (Menu.of converts)")
+            dtypes = f"{self.cost.dtype}, {self.value.dtype}, {self.indptr.dtype}"
+            raise InvalidInput(f"Menu.cost, value, indptr are {dtypes}; give int64, float64, int64 (Menu.of converts)")
         if self.cost.shape != (m,) or self.value.shape != (m,):
             raise InvalidInput(f"Menu.value has shape {self.value.shape}, expected ({m},): one value an option")
         if self.indptr.ndim != 1 or not len(self.indptr) or self.indptr[0] != 0 or self.indptr[-1] != m:

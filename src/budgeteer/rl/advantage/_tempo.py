@@ -23,8 +23,8 @@ def tempo(rollouts: Rollouts, view: View) -> F64:
     the paper's code the value of a beginning includes the rollout itself.
     """
     plain = group_norm(rollouts.reward, rollouts.group, len(rollouts.keys))
-    found = np.repeat(plain[:, None], rollouts.tokens.shape[1], axis=1)
-    tokens = np.where(np.arange(found.shape[1]) < rollouts.length[:, None], rollouts.tokens, -1)
+    credit = np.repeat(plain[:, None], rollouts.tokens.shape[1], axis=1)
+    tokens = np.where(np.arange(credit.shape[1]) < rollouts.length[:, None], rollouts.tokens, -1)
     for g in range(len(rollouts.keys)):
         rows = np.flatnonzero(rollouts.group == g)
         std = rollouts.reward[rows].std() if len(rows) else 0.0
@@ -32,14 +32,14 @@ def tempo(rollouts: Rollouts, view: View) -> F64:
             continue
         node = np.zeros(len(rows), np.int64)  # rows with the same number have begun in the same way
         before = np.full(len(rows), rollouts.reward[rows].mean())
-        for t in range(found.shape[1]):
+        for t in range(credit.shape[1]):
             pair = np.stack([node, tokens[rows, t]], axis=1)
             _, node = np.unique(pair, axis=0, return_inverse=True)
             node = node.reshape(-1)
             size = np.bincount(node)
             value = (np.bincount(node, rollouts.reward[rows]) / size)[node]
-            found[rows, t] += (value - before) / std
+            credit[rows, t] += (value - before) / std
             if size.max() == 1:
                 break
             before = value
-    return found
+    return credit
