@@ -6,8 +6,9 @@ Paper: "Title", arXiv 0000.00000.
 from __future__ import annotations
 
 from budgeteer.allocate import uniform
+from budgeteer.rl.advantage import grpo_advantage
 from budgeteer.rl.recipe import Recipe
-from budgeteer.rl.recipes.kit import grpo_advantage, stop_answered
+from budgeteer.rl.recipes.kit import stop_answered
 from budgeteer.rl.reward import overlong
 
 

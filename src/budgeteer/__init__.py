@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from budgeteer.core.lazy import lazy
 
 if TYPE_CHECKING:
-    from budgeteer.core.allocator import Allocator, chain, named_chain, partition, scheduled, stateless
+    from budgeteer.core.allocator import Allocator, chain, stateless
     from budgeteer.core.budget import Budget, Budgets
     from budgeteer.core.errors import BudgeteerError, BudgetExceeded, InvalidInput
     from budgeteer.core.plan import Items, Menu, Outcomes, Plan
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 __all__ = [
     "Allocator", "Budget", "BudgetExceeded", "BudgeteerError", "Budgets", "InvalidInput", "Items", "Menu", "Outcomes",
-    "Plan", "Stopper", "Usage", "chain", "named_chain", "partition", "scheduled", "stateless",
+    "Plan", "Stopper", "Usage", "chain", "stateless",
 ]  # fmt: skip
 
 __getattr__ = lazy(
@@ -36,9 +36,6 @@ __getattr__ = lazy(
         "Stopper": "core.stopper",
         "Usage": "core.usage",
         "chain": "core.allocator",
-        "named_chain": "core.allocator",
-        "partition": "core.allocator",
-        "scheduled": "core.allocator",
         "stateless": "core.allocator",
     },
 )

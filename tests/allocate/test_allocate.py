@@ -305,7 +305,7 @@ def test_bad_arguments_are_named(factory):
 
 
 def test_missing_column_and_negative_budget():
-    with pytest.raises(InvalidInput, match=r"Items\.std"):
+    with pytest.raises(InvalidInput, match=r"neyman needs the column 'std' of Items .* have cost: budgeteer\.rl"):
         units(neyman(), 10, make([1.0]))
     with pytest.raises(InvalidInput, match="budget is -1"):
         units(uniform(), -1, make([1.0]))

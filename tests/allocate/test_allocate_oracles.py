@@ -63,11 +63,11 @@ def variance_value(items, n):
 
 
 def power_value(items, n):
-    return -np.sum(items.scale / np.asarray(n, float) ** items.decay, axis=-1)
+    return -np.sum(items.columns["scale"] / np.asarray(n, float) ** items.columns["decay"], axis=-1)
 
 
 def exponential_value(items, n):
-    return -np.sum(items.scale * np.exp(-items.decay * n), axis=-1)
+    return -np.sum(items.columns["scale"] * np.exp(-items.columns["decay"] * n), axis=-1)
 
 
 def sack_value(items, n):
@@ -107,7 +107,7 @@ def test_units_of_equal_cost_equal_brute_force(name):
         items = units_of(rng, n, np.full(n, cost))
         if seed % 7 == 0:  # ties
             alike = np.zeros(n, np.int64)
-            items = Items(items.keys, items.cost, **{c: getattr(items, c)[alike] for c in COLUMNS})
+            items = Items(items.keys, items.cost, **{c: items.columns[c][alike] for c in COLUMNS})
         count = int(rng.integers(low * n, high * n + 3))
         budget = int(cost * count) + int(rng.integers(0, cost))
         plans = GRIDS[low, high, n]
@@ -156,7 +156,7 @@ def test_gaps_of_units_of_any_cost_are_true(name):
 
 def marginals(objective, items, low, high):
     """Gain [n, high - low] of each unit beyond low."""
-    columns = [{c: getattr(items, c)[[i]] for c in COLUMNS} for i in range(len(items))]
+    columns = [{c: items.columns[c][[i]] for c in COLUMNS} for i in range(len(items))]
     alone = [Items(items.keys[i : i + 1], items.cost[i : i + 1], **columns[i]) for i in range(len(items))]
     return np.array([np.diff(objective(one, np.arange(low, high + 1)[:, None])) for one in alone])
 

@@ -11,14 +11,24 @@ import pytest
 from budgeteer.allocate import uniform
 from budgeteer.check import (
     CheckFailed,
+    check_advantage,
+    check_carry,
+    check_importance,
+    check_meter,
+    check_ratio,
     check_recipe,
     check_reward,
+    check_schedule,
+    check_stream,
     check_weight,
 )
+from budgeteer.core.meter import Counted
 from budgeteer.core.stopper import Stopper
-from budgeteer.rl.recipe import Recipe
-from budgeteer.rl.recipes.kit import grpo_advantage
+from budgeteer.rl.advantage import grpo_advantage
+from budgeteer.rl.carry import partial_rollouts
+from budgeteer.rl.recipe import Beginnings, Carry, Importance, Recipe, Stream
 from budgeteer.rl.reward.protocol import Reward
+from budgeteer.rl.stream import domain_ratio
 
 RNG = np.random.default_rng(0)
 
@@ -105,7 +115,7 @@ RECIPES = {
     "order of the rows": recipe(advantage=centred_by_place),
     "order of the prompts": recipe(advantage=by_group_number),
     "one finite number": recipe(advantage=lambda rollouts, view: grpo_advantage(rollouts, view) * math.nan),
-    "row_weight has": recipe(row_weight=lambda rollouts, view: -np.ones(len(rollouts))),
+    "importance has": recipe(importance=Importance(lambda rollouts, view: -np.ones(len(rollouts)))),
     "the recipe's token weight": recipe(token_weight=lambda length, group: np.ones(len(length) + 1)),
     "the recipe's reward": recipe(reward=Reward(lambda state, rows: rows.correct[:1])),
     "one that failed": recipe(advantage=aborted_apart, aborted="failure"),
@@ -125,3 +135,90 @@ RECIPES = {
 def test_check_recipe_rejects_what_breaks_the_rule(rule):
     with pytest.raises(CheckFailed, match=rule):
         check_recipe(RECIPES[rule])
+
+
+# parts of a recipe
+
+
+def a_stream(**parts):
+    return domain_ratio()._replace(**parts)
+
+
+def first_ones(state, keys, count, seed):
+    return np.arange(count)
+
+
+def gap(tokens):
+    return tokens.logprob - tokens.old
+
+
+def as_sequence(tokens):
+    """The mean of a row over all its tokens, forced ones too."""
+    moved, rows = gap(tokens).detach(), int(tokens.row.max()) + 1
+    total = moved.new_zeros(rows).index_add(0, tokens.row, moved)
+    size = moved.new_zeros(rows).index_add(0, tokens.row, moved * 0 + 1)
+    own = (tokens.logprob - tokens.logprob.detach()).exp()
+    return (total / size)[tokens.row].exp() * own * tokens.advantage
+
+
+def parked_all(waiting, rollouts, step):
+    return partial_rollouts(99).park(waiting, rollouts, step)
+
+
+def emptied(waiting, rollouts, step):
+    return partial_rollouts().park(waiting, rollouts, step)[0], Beginnings.empty()
+
+
+@dataclasses.dataclass
+class Fixed:
+    """A meter that measures the same whatever was consumed, and thinks that the worst case is 1."""
+
+    units: float
+    kind: str = "fixed"
+
+    def __call__(self, usage):
+        return self.units
+
+    def worst(self, usage):
+        return 1
+
+
+MUTANTS = {
+    "one finite number for each": (check_advantage, lambda rollouts, view: rollouts.reward[:-1]),
+    "advantage changes with the order of the rows": (check_advantage, centred_by_place),
+    "advantage changes with the order of the prompts": (check_advantage, by_group_number),
+    "importance has -1.0": (check_importance, Importance(lambda rollouts, view: -np.ones(len(rollouts)))),
+    "no Importance": (check_importance, lambda rollouts, view: np.ones(len(rollouts))),
+    "give a tuple of texts": (check_importance, Importance(lambda rollouts, view: rollouts.weight, "entropy")),
+    "not the advantage": (check_ratio, lambda tokens: tokens.logprob * tokens.advantage),
+    "one finite number a token": (check_ratio, lambda tokens: tokens.advantage[:1] * tokens.logprob.sum()),
+    "changes with the order of the rows; use": (
+        check_ratio,
+        lambda tokens: tokens.advantage * gap(tokens).exp() * gap(tokens).detach()[0].exp(),
+    ),
+    "tokens that nobody sampled": (check_ratio, as_sequence),
+    "never came": (check_stream, a_stream(pick=first_ones)),
+    "a prompt twice": (check_stream, a_stream(pick=lambda state, keys, count, seed: np.zeros(count, np.int64))),
+    "indices were asked for": (check_stream, a_stream(pick=lambda state, keys, count, seed: np.arange(count + 1))),
+    "gave other prompts": (check_stream, a_stream(pick=lambda state, keys, n, seed: RNG.permutation(len(keys))[:n])),
+    "observe keeps no memory": (check_stream, Stream(lambda: 0.0, first_ones, lambda *given: RNG.random())),
+    "still waits": (check_carry, Carry(parked_all)),
+    "not what was parked": (check_carry, Carry(emptied)),
+    "was not cut": (check_carry, Carry(lambda waiting, rows, step: (np.ones(len(rows), np.bool_), waiting))),
+    "one truth value": (check_carry, Carry(lambda waiting, rows, step: (np.arange(len(rows)), waiting))),
+    "finite number, 0 or more": (check_schedule, lambda spent: 0.5 - spent),
+    "it keeps no memory": (check_schedule, lambda spent: RNG.random() + 1),
+    "starts at 0": (check_schedule, lambda spent: spent),
+    "the kind of the meter": (check_meter, Counted("")),
+    "units are whole numbers": (check_meter, Fixed(0.5)),
+    "below the": (check_meter, Fixed(5)),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("rule", list(MUTANTS))
+def test_checks_of_parts_reject_what_breaks_the_rule(rule):
+    check, mutant = MUTANTS[rule]
+    if check is check_ratio:
+        pytest.importorskip("torch")
+    with np.errstate(all="ignore"), pytest.raises(CheckFailed, match=rule):
+        check(mutant)

@@ -290,7 +290,7 @@ def test_check_allocator_rejects_false_values_and_what_takes_any_budget(rule):
 def test_check_allocator_rejects_what_takes_any_number(menu, monkeypatch):
     monkeypatch.setattr(Menu if menu else Items, "__post_init__", lambda self: None)
     monkeypatch.setattr(
-        "budgeteer.core.plan._whole", lambda cost: np.nan_to_num(cost, posinf=9, neginf=9).astype(np.int64)
+        "budgeteer.core.menu._whole", lambda cost: np.nan_to_num(cost, posinf=9, neginf=9).astype(np.int64)
     )
 
     def nothing(budget, items):

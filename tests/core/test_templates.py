@@ -30,13 +30,15 @@ FACTORIES = {
     "allocator": "cheapest_first",
     "strategy": "second_opinion",
     "reward": "brevity",
+    "advantage": "against_the_rest",
+    "ratio": "capped",
     "recipe": "concise",
     "stopper": "deadline",
     "style": "brackets",
     "task": "Divisible",
 }
 """Template -> the factory in it."""
-TORCH = ("recipe", "reward")
+TORCH = ("recipe", "reward", "advantage", "ratio")
 
 
 @pytest.fixture
@@ -76,7 +78,7 @@ def test_a_copy_is_explained_and_passes_the_check_of_its_part(part: str, copies:
     module = template(part)
     assert Path(str(module.__file__)).parent == copies
     assert doctest.testmod(module).failed == 0
-    assert doctest.testmod(module).attempted or part in ("strategy", "recipe")
+    assert doctest.testmod(module).attempted or part in ("strategy", "recipe", "advantage")
     assert "Helps when" in getattr(module, FACTORIES[part]).__doc__ or part == "task"
     if part in CHECKS:
         check_method(entry(part))
@@ -130,6 +132,28 @@ def test_the_task_by_hand(copies: Path) -> None:
         assert [task.verify(item, text) for text in (str(low), str(low + 1))] == [1.0 - low % 2, float(low % 2)]
 
 
+def test_the_advantage_by_hand(copies: Path) -> None:
+    from budgeteer.check._made_up import made_up
+
+    rollouts, view = made_up(0)
+    found = template("advantage").against_the_rest(rollouts, view)
+    first = np.flatnonzero(rollouts.group == 2)
+    rest = [np.delete(rollouts.reward[first], i).mean() for i in range(len(first))]
+    np.testing.assert_allclose(found[first], rollouts.reward[first] - rest)
+    assert found[rollouts.group == len(rollouts.keys) - 1].tolist() == [0.0]  # alone
+
+
+def test_the_ratio_by_hand(copies: Path) -> None:
+    ratio = template("ratio").capped(1.5)
+    import torch
+
+    from budgeteer.rl.ratio import Tokens
+
+    new, row = torch.log(torch.tensor([0.5, 3.0])), torch.zeros(2, dtype=torch.int64)
+    tokens = Tokens(new, torch.zeros(2), torch.tensor([2.0, -2.0]), row, torch.ones(2).bool())
+    assert ratio(tokens).tolist() == [1.0, -3.0]
+
+
 def test_the_recipe_ends_answers_and_lowers_long_ones(copies: Path) -> None:
     made = template("recipe").concise(0.5)
     from budgeteer.rl.reward import Columns
@@ -171,7 +195,16 @@ def test_an_installed_package_of_copies_is_listed_and_run(copies: Path, tmp_path
     assert "the embedded reasoner knows nothing of 'divisible'" in budgeteer(*asked, code=2)
     sizes = {"steps": 1, "prompts": 4, "group": 2, "max-tokens": 48, "train-items": 12, "heldout-items": 12}
     small = [word for key, value in sizes.items() for word in (f"--{key}", str(value))]
-    train = ["train", "concise:reward=brevity", "--budget", "600", "--task", "chains", "--device", "cpu"]
+    train = [
+        "train",
+        "concise:reward=brevity,advantage=against-the-rest,ratio=capped",
+        "--budget",
+        "600",
+        "--task",
+        "chains",
+        "--device",
+        "cpu",
+    ]
     folder = tmp_path / "run"
     assert str(folder / "policy") in budgeteer(*train, "--out", str(folder), *small)
 

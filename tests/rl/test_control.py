@@ -15,7 +15,7 @@ from budgeteer.rl import recipes
 from budgeteer.rl.config import TrainConfig
 from budgeteer.rl.control import Control
 from budgeteer.rl.reward import Columns, Reward
-from budgeteer.rl.rollouts import Rollouts
+from budgeteer.rl.rollouts import Role, Rollouts
 
 KEYS = [f"prompt {i}" for i in range(6)]
 CONFIG = TrainConfig(steps=3, prompts=4, group=2, max_tokens=10, eval_every=0)
@@ -32,11 +32,12 @@ def drawn(work, right=lambda i: i % 2 == 0) -> Rollouts:
     n, cap = len(group), work.max_tokens[group]
     length = np.minimum(8, cap)
     status = np.where(length < cap, ENDED, CUT).astype(np.int8)
+    within = np.arange(10) < length[:, None]
     tokens, ones, never = np.ones((n, 10), np.int64), np.ones(n), np.full(n, -1)
     found = Rollouts(
         work.view.items.keys, tuple((1, 2, 3) for _ in units), group, tokens, length, cap,
-        np.full((n, 10), -1.0, np.float32), np.zeros((n, 10), np.bool_), status, never, never, 0 * ones, 0 * ones, ones,
-        3,
+        np.where(within, np.float32(-1), np.float32(np.nan)), np.where(within, Role.SAMPLED, Role.NONE).astype(np.int8),
+        np.full((n, 10), -1, np.int32), status, never, never, 0 * ones, 0 * ones, ones, 3,
     )  # fmt: skip
     return found.scored(np.array([float(right(i)) for i in range(n)]))
 

@@ -11,6 +11,7 @@ import pytest
 from budgeteer.allocate import neyman, uniform
 from budgeteer.core import registry
 from budgeteer.rl.identity import differences, digest, fingerprint
+from budgeteer.rl.ratio import Loss, clipped
 from budgeteer.rl.recipes.kit import balanced
 
 recipes = pytest.importorskip("budgeteer.rl.recipes")
@@ -39,7 +40,7 @@ def test_arguments_of_factories_are_seen_through_what_they_close_over():
     assert len({fingerprint(made) for made in (uniform(), uniform(3), neyman(), neyman(2), neyman(2, 16))}) == 5
     assert fingerprint(balanced(4)) != fingerprint(balanced(6))
     grpo = recipes.get("grpo")
-    assert fingerprint(grpo) != fingerprint(dataclasses.replace(grpo, clip=(0.2, 0.3)))
+    assert fingerprint(grpo) != fingerprint(dataclasses.replace(grpo, loss=Loss(clipped(0.2, 0.3))))
 
 
 def test_code_constants_and_helpers_of_the_same_package_count_and_docstrings_do_not(monkeypatch):

@@ -18,7 +18,7 @@ from budgeteer.core.plan import ABORTED, CUT, ENDED, Items, Outcomes
 from budgeteer.rl import recipes
 from budgeteer.rl.advantage import group_norm, history_baseline
 from budgeteer.rl.history import History, Memory, estimates, record
-from budgeteer.rl.ratio import clipped
+from budgeteer.rl.ratio import Tokens, clipped
 from budgeteer.rl.surrogate import DIMENSIONS, Ridge, prompt_features
 from budgeteer.rl.weight import (
     prompt_mean,
@@ -130,10 +130,15 @@ def test_prompt_mean_keeps_the_objective_under_any_allocation_and_token_mean_doe
 # -- ratio ------------------------------------------------------------------------------------------------------------
 
 
+def of_tokens(new: torch.Tensor, advantage: torch.Tensor) -> Tokens:
+    """Tokens of rows of their own, whose old log-probabilities are 0."""
+    return Tokens(new, torch.zeros(len(new)), advantage, torch.arange(len(new)), torch.ones(len(new)).bool())
+
+
 def test_clipped_ratio_by_hand():
     ratio, a = torch.tensor([1.0, 1.5, 0.5, 1.5, 0.5]), torch.tensor([2.0, 2.0, 2.0, -2.0, -2.0])
     new = ratio.log().requires_grad_()
-    value = clipped(new, torch.zeros(5), a, low=0.2, high=0.3)
+    value = clipped(0.2, 0.3)(of_tokens(new, a))
     torch.testing.assert_close(value, torch.tensor([2.0, 2.6, 1.0, -3.0, -1.6]))
     value.sum().backward()
     # d (r A) / d log r = r A where the clip is not active, else 0
@@ -141,8 +146,8 @@ def test_clipped_ratio_by_hand():
 
 
 def test_bounds_of_the_clip_are_separate():
-    new, old, one = torch.log(torch.tensor([9.0, 0.01])), torch.zeros(2), torch.tensor([1.0, -1.0])
-    torch.testing.assert_close(clipped(new, old, one, low=0.1, high=0.5), torch.tensor([1.5, -0.9]))
+    new, one = torch.log(torch.tensor([9.0, 0.01])), torch.tensor([1.0, -1.0])
+    torch.testing.assert_close(clipped(0.1, 0.5)(of_tokens(new, one)), torch.tensor([1.5, -0.9]))
 
 
 # -- history ----------------------------------------------------------------------------------------------------------

@@ -22,7 +22,7 @@ from budgeteer.engine import llama
 from budgeteer.engine.decoder import Decoder
 from budgeteer.lab import pool
 from budgeteer.models.policy import REASONER, load_policy
-from budgeteer.rl.rollouts import Rollouts
+from budgeteer.rl.rollouts import Role, Rollouts
 from budgeteer.rl.sampler import sample
 from budgeteer.steer import answered
 from helpers.toys import MARKERS, VOCAB, scripted, toy_model
@@ -214,11 +214,11 @@ def test_ragged_units_with_zeros_give_rows_in_order(model):
     assert rollouts.prefill_tokens == sum(len(p) for p, u in zip(PROMPTS, UNITS, strict=True) if u)
     assert rollouts.used == rollouts.length.sum()
     assert rollouts.length.min() >= 1
-    assert rollouts.reward.tolist() == [0.0] * len(rollouts)
+    assert np.isnan(rollouts.reward).all()  # until somebody has scored them
     assert np.all(rollouts.weight == 1)
     padding = np.arange(rollouts.tokens.shape[1]) >= rollouts.length[:, None]
     assert not rollouts.tokens[padding].any()
-    assert not rollouts.logprob[padding].any()
+    assert np.isnan(rollouts.logprob[padding]).all()
 
 
 def test_no_units_at_all_give_no_rows(model):
@@ -232,7 +232,7 @@ def test_no_units_at_all_give_no_rows(model):
 def test_the_seed_decides_the_rollouts(model):
     a, b, c = draw(model, seed=3)[0], draw(model, seed=3)[0], draw(model, seed=4)[0]
     assert rows_of(a) == rows_of(b)
-    assert np.array_equal(a.logprob, b.logprob)
+    assert np.array_equal(a.logprob, b.logprob, equal_nan=True)
     assert rows_of(a) != rows_of(c)
 
 
@@ -375,7 +375,7 @@ def test_answered_rows_are_finished_at_their_answer(model):
     assert np.all(stopped.status[done] == FINISHED)
     np.testing.assert_array_equal(stopped.length[done], whole.answered[done])
     np.testing.assert_array_equal(stopped.status[~done], whole.status[~done])
-    assert not stopped.forced.any()
+    assert not (stopped.role == Role.FORCED).any()
 
 
 @pytest.mark.parametrize("compiled", [True, False])
@@ -385,11 +385,11 @@ def test_finish_before_the_thinking_closed_forces_the_marker(model, compiled):
     forced, _ = draw(model, compiled=compiled, stopper=stopper)
     open_at_5 = (whole.length > 5) & ((whole.closed < 0) | (whole.closed > 5))
     assert open_at_5.sum() > 4
-    want = np.zeros_like(forced.forced)
+    want = np.zeros(forced.role.shape, np.bool_)
     want[open_at_5, 5] = True
-    np.testing.assert_array_equal(forced.forced, want)
+    np.testing.assert_array_equal(forced.role == Role.FORCED, want)
     assert np.all(forced.tokens[open_at_5, 5] == MARKERS.think_end)
-    assert np.all(forced.logprob[open_at_5, 5] == 0)
+    assert np.isnan(forced.logprob[open_at_5, 5]).all()
     assert np.all(forced.closed[open_at_5] == 6)
     for a, b, opened in zip(rows_of(forced), rows_of(whole), open_at_5, strict=True):
         assert a[:5] == b[:5] or not opened
@@ -400,7 +400,7 @@ def test_forced_rows_go_on_under_the_model(model, hf_model):
     stopper = scripted(lambda e: np.where((e.length >= 5) & (e.closed < 0), FINISH, CONTINUE))
     rollouts, _ = draw(model, stopper=stopper, slots=6)
     for row, want in enumerate(hf_logprobs(hf_model, rollouts, 1.0)):
-        free = ~rollouts.forced[row, : rollouts.length[row]]
+        free = ~(rollouts.role == Role.FORCED)[row, : rollouts.length[row]]
         np.testing.assert_allclose(rollouts.logprob[row, : len(want)][free], want[free], atol=1e-4)
 
 

@@ -17,10 +17,12 @@ from budgeteer.core.method import Method
 from budgeteer.core.online import Online, require_menu
 from budgeteer.core.plan import Plan
 from budgeteer.core.router import Router
+from budgeteer.core.schedule import linear
 from budgeteer.core.stopper import CONTINUE, FINISH, Stopper
 from budgeteer.ledger import Allowance
+from budgeteer.rl.advantage import grpo_advantage
+from budgeteer.rl.recipe import Beginnings, Carry, Importance, Stream
 from budgeteer.rl.recipes import grpo
-from budgeteer.rl.recipes.kit import grpo_advantage
 from budgeteer.rl.reward.protocol import Reward
 from budgeteer.solve import Answer, Strategy, Style
 from budgeteer.strategies.kit.aggregate import Ranked
@@ -206,6 +208,22 @@ def their_brevity():
     return Scorer(bind)
 
 
+class Letters:
+    """Four letters a token of output."""
+
+    kind = "letters"
+
+    def __call__(self, usage, model="", service=""):
+        return 4 * (usage.output or 0)
+
+    worst = __call__
+
+
+def letters():
+    """Letters that were written."""
+    return Letters()
+
+
 def their_caseless(answer, reference):
     """The same text, whatever the case."""
     return float(answer is not None and answer.casefold() == reference.casefold())
@@ -240,6 +258,40 @@ def their_short():
 def their_rows(length, group):
     """Every row weighs the same for each of its tokens."""
     return np.full(len(length), 1.0 / max(len(length), 1))
+
+
+def their_signs(rollouts, view):
+    """The sign of GRPO's advantage."""
+    return np.sign(grpo_advantage(rollouts, view))
+
+
+def their_first(tokens=4):
+    """Only the first tokens of each row count."""
+    return Importance(lambda rollouts, view: 1.0 * (np.cumsum(rollouts.sampled, axis=1) <= tokens) * rollouts.sampled)
+
+
+def their_unclipped():
+    """The ratio without a clip."""
+    return lambda tokens: (tokens.logprob - tokens.old).exp() * tokens.advantage
+
+
+def their_order():
+    """Prompts in the order of their keys, again and again."""
+
+    def pick(state, keys, count, seed):
+        return np.argsort(np.array(keys), kind="stable")[(state + np.arange(count)) % len(keys)]
+
+    return Stream(lambda: 0, pick, lambda state, keys, taken, outcomes: state + len(taken))
+
+
+def their_nothing():
+    """Nothing goes on."""
+    return Carry(lambda waiting, rollouts, step: (np.zeros(len(rollouts), np.bool_), Beginnings.empty()))
+
+
+def their_half():
+    """Half as much at the end."""
+    return linear(1.0, 0.5)
 
 
 def advantage(rollouts, view):
@@ -284,7 +336,14 @@ MANY = Method("their-turns", "many", f"{HERE}:their_turns", "one trace each")
 AGGREGATOR = Method("their-count", "aggregator", f"{HERE}:their_count", "most samples")
 SCORER = Method("their-brevity", "scorer", f"{HERE}:their_brevity", "short is good")
 VERIFIER = Method("their-caseless", "verifier", f"{HERE}:their_caseless", "whatever the case")
+METER = Method("letters", "meter", f"{HERE}:letters", "letters that were written")
 REWARD = Method("their-short", "reward", f"{HERE}:their_short", "less for long rows")
+ADVANTAGE = Method("their-signs", "advantage", f"{HERE}:their_signs", "signs")
+IMPORTANCE = Method("their-first", "importance", f"{HERE}:their_first", "the first tokens")
+RATIO = Method("their-unclipped", "ratio", f"{HERE}:their_unclipped", "no clip")
+STREAM = Method("their-order", "stream", f"{HERE}:their_order", "by key")
+CARRY = Method("their-nothing", "carry", f"{HERE}:their_nothing", "nothing goes on")
+SCHEDULE = Method("their-half", "schedule", f"{HERE}:their_half", "half at the end")
 WEIGHT = Method("their-rows", "weight", f"{HERE}:their_rows", "every row the same")
 STYLE = Method("their-plain", "style", f"{HERE}:their_plain", "the question alone")
 TASK = Method("their-sums", "task", f"{HERE}:TheirSums", "sums modulo 11")

@@ -30,7 +30,7 @@ def budgeted_max_min() -> Allocator:
     """
 
     def rule(budget: int, items: Items) -> Plan:
-        menu = items.options()
+        menu = items.options("max-min")
         parts = blocks(menu)
         levels = np.unique(menu.value[menu.value > 0])
         units = np.zeros(len(items), np.int64)

@@ -35,7 +35,7 @@ def greedy_marginal() -> Allocator:
     """
 
     def rule(budget: int, items: Items) -> Plan:
-        menu = items.options()
+        menu = items.options("greedy-marginal")
         parts = blocks(menu)
         relaxed = relax(menu, parts, whole_budget(menu, budget))
         units, left, price = relaxed.units, relaxed.left, relaxed.price
@@ -70,28 +70,28 @@ def taken_now(block: Block, menu: Menu, units: I64) -> tuple[I64, F64]:
 
 def within(left: int, parts: list[Block], menu: Menu, units: I64, ended: NDArray[np.bool_]) -> list[Block]:
     """The items that have not ended and have an option for at most ``left`` tokens more than they have now."""
-    found = []
+    reachable = []
     for block in parts:
         more = [np.zeros(0, np.int64)]
         for part, chunk in block.chunks():
             now = taken_now(chunk, menu, units)[0][:, None]
             near = np.any((chunk.cost > now) & (chunk.cost <= now + left), axis=1)
             more.append(part.start + np.flatnonzero(near & ~ended[chunk.item]))
-        found.append(block.take(np.concatenate(more)))
-    return found
+        reachable.append(block.take(np.concatenate(more)))
+    return reachable
 
 
 def steps_down_to(low: float, parts: list[Block], menu: Menu, units: I64, ended: NDArray[np.bool_]) -> Edges:
     """The steps, from the options [n] that items have now, whose slope is above ``low``; not of those that ended."""
-    found = []
+    ladders = []
     for block in parts:
         for _, chunk in block.chunks():
             option, stop, _ = best_of(low, chunk)
             rows = np.flatnonzero((option != units[chunk.item]) & ~ended[chunk.item])
             if len(rows):
                 some = chunk.take(rows)
-                found.append(edges(some, *taken_now(some, menu, units), stop[rows]))
-    steps = join(found)
+                ladders.append(edges(some, *taken_now(some, menu, units), stop[rows]))
+    steps = join(ladders)
     return steps.take(np.flatnonzero(steps.slope > 0))
 
 
@@ -108,7 +108,7 @@ def by_slope(steps: Edges, keys: tuple[str, ...]) -> I64:
 
 def those_that_fit(steps: Edges, left: int) -> I64:
     """Rows of the steps, in their order, that fit what is left; an item ends at its first step that does not."""
-    rows, found = np.arange(len(steps.item)), []
+    rows, bought = np.arange(len(steps.item)), []
     while len(rows):
         item, cost = steps.item[rows], steps.cost[rows]
         end = np.full(int(item.max()) + 1, len(steps.item))
@@ -117,6 +117,6 @@ def those_that_fit(steps: Edges, left: int) -> I64:
         rows = rows[rows < end[item]]
         whole = int(np.searchsorted(np.cumsum(steps.cost[rows]), left, side="right"))
         left -= int(steps.cost[rows[:whole]].sum())
-        found.append(rows[:whole])
+        bought.append(rows[:whole])
         rows = rows[whole:]
-    return np.concatenate([np.zeros(0, np.int64), *found])
+    return np.concatenate([np.zeros(0, np.int64), *bought])

@@ -67,7 +67,7 @@ def knapsack(low: int = 2, high: int = 128, per_token: bool = False, fallback: b
         raise InvalidInput(f"knapsack(low={low}, high={high}); needs 1 <= low <= high")
 
     def rule(budget: int, items: Items, rng: np.random.Generator) -> Found:
-        rate, n = items.column("pass_rate"), len(items)
+        rate, n = items.column("pass_rate", "knapsack-allocator"), len(items)
         unseen, fails, solved = np.isnan(rate), rate == 0, rate == 1
         mixed = ~(unseen | fails | solved)
         known = np.where(unseen, 0.5, rate)

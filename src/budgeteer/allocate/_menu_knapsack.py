@@ -64,7 +64,7 @@ def menu_knapsack(exact: bool = False, compiled: bool = False) -> Allocator:
         return menu_rule(_compiled_rule(exact))
 
     def rule(budget: int, items: Items) -> Plan:
-        menu = items.options()
+        menu = items.options("menu-knapsack")
         budget = whole_budget(menu, budget)
         parts = blocks(menu)
         relaxed = relax(menu, parts, budget)
@@ -86,7 +86,7 @@ def _compiled_rule(exact: bool) -> Callable[[int, Items], Plan]:
         raise MissingExtra("numba", "fast") from error
 
     def rule(budget: int, items: Items) -> Plan:
-        menu, keys = items.options(), items.keys
+        menu, keys = items.options("menu-knapsack"), items.keys
         if not len(menu.cost):
             return menu_plan(items, np.zeros(len(items), np.int64), 0.0, 0.0)
         arrays = menu.cost, menu.value, menu.indptr
@@ -313,9 +313,9 @@ def _path(history: list[tuple[I64, I64]], best: tuple[int, int] | None) -> I64 |
     if best is None:
         return None
     stage, at = best
-    found = []
+    positions = []
     for parent, which in reversed(history[: stage + 1]):
         if which[at] >= 0:
-            found.append(int(which[at]))
+            positions.append(int(which[at]))
         at = int(parent[at])
-    return np.array(found, np.int64)
+    return np.array(positions, np.int64)

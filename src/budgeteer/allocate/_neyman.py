@@ -51,7 +51,7 @@ def neyman(min_units: int = 1, max_units: int = 32, published: bool = False) -> 
     solve = published_units if published else neyman_units
 
     def rule(budget: int, items: Items, rng: np.random.Generator) -> Found:
-        std = items.column("std")
+        std = items.column("std", "neyman")
         units, price = solve(std, items.cost, budget, min_units, max_units)
         return certified(std, items.cost, budget, units, price, min_units, max_units)
 

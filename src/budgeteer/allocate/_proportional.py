@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 import numpy as np
 
 from budgeteer.allocate.kit.solve import Found, largest_remainder, lift, require_countable, scaled
 from budgeteer.core.allocator import Allocator
-from budgeteer.core.errors import InvalidInput
+from budgeteer.core.column import column as declared
 from budgeteer.core.plan import Items, spend
 
-Column = Literal["std", "pass_rate", "scale", "visits"]
 
-
-def proportional(by: Column = "std") -> Allocator:
+def proportional(by: str = "std") -> Allocator:
     """Units ``n_i = B w_i / sum_j w_j c_j``, rounded to the budget by largest remainders.
 
     w is the column named; for equal costs every item gets the share ``w_i / sum w`` of the budget. With ``by="std"``
@@ -26,18 +22,20 @@ def proportional(by: Column = "std") -> Allocator:
     with weight 0 or NaN gets nothing.
 
     Args:
-        by: the column of Items that holds the weights.
+        by: the column of Items that holds the weights; any declared one.
+
+    Raises:
+        UnknownName: nobody declared such a column.
 
     >>> items = Items(("a", "b", "c"), np.ones(3), std=np.array([3.0, 2.0, 2.0]))
     >>> proportional().allocate(10, items, (), rng=np.random.default_rng(0)).units
     array([4, 3, 3])
     """
-    if by not in ("std", "pass_rate", "scale", "visits"):
-        raise InvalidInput(f"proportional(by={by!r}); the columns are std, pass_rate, scale, visits")
+    declared(by)
 
     def rule(budget: int, items: Items, rng: np.random.Generator) -> Found:
         require_countable(budget, items.cost)
-        weight, _ = scaled(np.nan_to_num(items.column(by), nan=0.0))
+        weight, _ = scaled(np.nan_to_num(items.column(by, "proportional"), nan=0.0))
         total = spend(weight, items.cost)
         if total == 0:
             return Found(np.zeros(len(items), np.int64))

@@ -52,7 +52,7 @@ def selective(low: int = 3, high: int = 16) -> Allocator:
         raise InvalidInput(f"selective(low={low}, high={high}); needs 2 <= low <= high")
 
     def rule(budget: int, items: Items, rng: np.random.Generator) -> Found:
-        rate = items.column("pass_rate")
+        rate = items.column("pass_rate", "selective")
         p = np.where(np.isnan(rate), 0.5, rate)
         variance = p * (1 - p)
 

@@ -35,7 +35,7 @@ def variance(min_units: int = 2, max_units: int = 32) -> Allocator:
         raise InvalidInput(f"variance(min_units={min_units}, max_units={max_units}); needs 1 <= min_units <= max_units")
 
     def rule(budget: int, items: Items, rng: np.random.Generator) -> Found:
-        rate = np.nan_to_num(items.column("pass_rate"), nan=0.5)
+        rate = np.nan_to_num(items.column("pass_rate", "variance"), nan=0.5)
         std = np.sqrt(rate * (1 - rate))
         units, price = neyman_units(std, items.cost, budget, min_units, max_units)
         return certified(std, items.cost, budget, units, price, min_units, max_units)

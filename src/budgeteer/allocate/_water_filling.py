@@ -47,7 +47,11 @@ def water_filling(curve: Curve = "power", max_units: int = 1_000_000) -> Allocat
     error, gain, count = (power_error, power_gain, power_count) if low else (exp_error, exp_gain, exp_count)
 
     def rule(budget: int, items: Items, rng: np.random.Generator) -> Found:
-        (scale, power), decay, cost = scaled(items.column("scale")), items.column("decay"), items.cost
+        (scale, power), decay, cost = (
+            scaled(items.column("scale", "water-filling")),
+            items.column("decay", "water-filling"),
+            items.cost,
+        )
         least = np.full(len(cost), low)
         if spend(least, cost) > budget:
             return Found(fill(np.argsort(-scale / cost, kind="stable"), low, cost, budget))

@@ -17,16 +17,15 @@ from typing import Any
 import numpy as np
 
 from budgeteer.core import rows
+from budgeteer.core.column import Column
+from budgeteer.core.column import columns as declared
 from budgeteer.core.errors import InvalidInput
-from budgeteer.core.plan import MOST, Items, Menu
-
-COUNTS = ("visits", "drawn", "right")
-NUMBERS = ("std", "pass_rate", "scale", "decay")
-FIELDS = ("key", "cost", "value", *NUMBERS, *COUNTS)
+from budgeteer.core.menu import Menu
+from budgeteer.core.plan import MOST, Items
 
 
 def from_columns(columns: Mapping[str, Sequence[Any]], *, place: str = "row {}") -> Items:
-    """Items from equally long columns: ``key``, ``cost`` and others of Items, or ``key`` with rows of costs and values.
+    """Items from equally long columns: ``key``, ``cost`` and declared ones, or ``key`` with rows of costs and values.
 
     Args:
         columns: name -> one entry an item; ``cost`` and ``value`` hold lists for a menu.
@@ -35,10 +34,15 @@ def from_columns(columns: Mapping[str, Sequence[Any]], *, place: str = "row {}")
     Raises:
         InvalidInput: a column is missing or unknown, or an entry cannot be used; the message says which row.
     """
-    unknown = sorted(set(columns) - set(FIELDS))
+    known = declared()
+    unknown = sorted(set(columns) - {"key", "value", *known})
     if unknown or "key" not in columns or "cost" not in columns:
         wrong = f"unknown: {', '.join(unknown)}" if unknown else "key and cost are required"
-        raise InvalidInput(f"items have the fields {', '.join(columns)}; {wrong}. Known fields: {', '.join(FIELDS)}")
+        fields = ", ".join(["key", "cost", "value", *(name for name in known if name != "cost")])
+        raise InvalidInput(
+            f"items have the fields {', '.join(columns)}; {wrong}. Known fields: {fields}; a new one is declared with "
+            "budgeteer.core.column.declare in the module of the method that reads it"
+        )
     keys = [_key(key, place, i) for i, key in enumerate(columns["key"], 1)]
     n = len(keys)
     for name, column in columns.items():
@@ -53,15 +57,15 @@ def from_columns(columns: Mapping[str, Sequence[Any]], *, place: str = "row {}")
     menu = "value" in columns
     for i, entry in enumerate(columns["cost"]):
         if _is_list(entry) != menu:
-            found = "a list of costs without values" if _is_list(entry) else "values without a list of costs"
-            raise InvalidInput(f"{place.format(i + 1)}: {found}; an item has a cost, or lists of costs and values")
+            given = "a list of costs without values" if _is_list(entry) else "values without a list of costs"
+            raise InvalidInput(f"{place.format(i + 1)}: {given}; an item has a cost, or lists of costs and values")
     if menu:
         if len(columns) > 3:
             more = sorted(set(columns) - {"key", "cost", "value"})
             raise InvalidInput(f"items with a menu also have {', '.join(more)}; a menu has only key, cost and value")
         return Items(tuple(keys), menu=_menu(columns["cost"], columns["value"], place))
-    filled = {name: _column(name, column, place) for name, column in columns.items() if name != "key"}
-    return Items(tuple(keys), **filled)
+    filled = {name: _column(known[name], entries, place) for name, entries in columns.items() if name != "key"}
+    return Items(tuple(keys), columns=filled)
 
 
 def from_frame(frame: Any) -> Items:
@@ -88,10 +92,10 @@ def from_file(source: str) -> Items:
         InvalidInput: the file cannot be read, holds no items or one that cannot be used; names file and row.
         MissingExtra: Parquet without polars and pyarrow.
     """
-    found, name = rows.read(source), rows.where(source)
+    read, name = rows.read(source), rows.where(source)
     if rows.kind_of(source) == ".csv":
-        found = ((place, {field: _cell(field, text) for field, text in row.items()}) for place, row in found)
-    items = _from_rows(found, name)
+        read = ((place, {field: _cell(field, text) for field, text in row.items()}) for place, row in read)
+    items = _from_rows(read, name)
     if not len(items):
         raise InvalidInput(f"{name} holds no items; give one a row, with key and cost")
     return items
@@ -107,10 +111,10 @@ def _cell(field: str, text: str) -> Any:
         return text  # refused where it is used
 
 
-def _from_rows(found: Iterable[rows.Row], name: str) -> Items:
+def _from_rows(table: Iterable[rows.Row], name: str) -> Items:
     columns: dict[str, list[Any]] = {}
     places: list[str] = []
-    for place, row in found:
+    for place, row in table:
         if not isinstance(row, dict):
             raise InvalidInput(f"{name}, {place}: {type(row).__name__} instead of an object with key and cost")
         if places and row.keys() != columns.keys():
@@ -159,18 +163,14 @@ def _number(entry: Any) -> float | None:
         return None
 
 
-def _column(name: str, column: Sequence[Any], place: str) -> Any:
+def _column(column: Column, entries: Sequence[Any], place: str) -> Any:
     values = []
-    for i, entry in enumerate(column):
-        value = math.nan if entry is None and name == "pass_rate" else _number(entry)
-        bad = value is None or (not math.isfinite(value) and name != "pass_rate")
-        if bad or value is None or value < 0 or math.isinf(value) or (name == "cost" and value == 0):
-            need = "a number > 0" if name == "cost" else "a finite number, 0 or more"
-            raise InvalidInput(f"{place.format(i + 1)}: {name} is {entry!r}; it is {need}")
-        if name in COUNTS and value != int(value):
-            raise InvalidInput(f"{place.format(i + 1)}: {name} is {entry!r}; it is a whole number")
+    for i, entry in enumerate(entries):
+        value = math.nan if entry is None and column.unknown else _number(entry)
+        if value is None or not column.holds(value):
+            raise InvalidInput(f"{place.format(i + 1)}: {column.name} is {entry!r}; it is {column.allowed()}")
         values.append(value)
-    return np.array(values, dtype=np.int64 if name in COUNTS else np.float64)
+    return np.array(values, dtype=np.int64 if column.whole else np.float64)
 
 
 def _menu(costs: Sequence[Any], values: Sequence[Any], place: str) -> Menu:
@@ -178,10 +178,8 @@ def _menu(costs: Sequence[Any], values: Sequence[Any], place: str) -> Menu:
     value: list[list[float]] = []
     for i, (row_cost, row_value) in enumerate(zip(costs, values, strict=True)):
         if not _is_list(row_value) or len(row_cost) != len(row_value):
-            found = len(row_value) if _is_list(row_value) else repr(row_value)
-            raise InvalidInput(
-                f"{place.format(i + 1)}: {len(row_cost)} costs and {found} values; give one value a cost"
-            )
+            size = len(row_value) if _is_list(row_value) else repr(row_value)
+            raise InvalidInput(f"{place.format(i + 1)}: {len(row_cost)} costs and {size} values; give one value a cost")
         for k, (c, v) in enumerate(zip(row_cost, row_value, strict=True), 1):
             as_cost, as_value = _number(c), _number(v)
             if as_cost is None or not math.isfinite(as_cost) or as_cost != int(as_cost) or not 0 < as_cost <= MOST:

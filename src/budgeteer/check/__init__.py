@@ -14,23 +14,29 @@ from typing import TYPE_CHECKING
 from budgeteer.core.lazy import lazy
 
 if TYPE_CHECKING:
+    from budgeteer.check._advantage import check_advantage, check_importance
     from budgeteer.check._aggregator import check_aggregator
     from budgeteer.check._allocator import check_allocator
     from budgeteer.check._allowance import check_allowance
+    from budgeteer.check._carry import check_carry
     from budgeteer.check._common import CheckFailed
     from budgeteer.check._joint import check_joint
     from budgeteer.check._ledger import check_ledger
     from budgeteer.check._many import check_many
     from budgeteer.check._matching import best_online, check_matching
+    from budgeteer.check._meter import check_meter
     from budgeteer.check._method import check_method
     from budgeteer.check._online import check_online
+    from budgeteer.check._ratio import check_ratio
     from budgeteer.check._recipe import check_recipe
     from budgeteer.check._reward import check_reward
     from budgeteer.check._rounding import check_rounding
     from budgeteer.check._router import check_router
+    from budgeteer.check._schedule import check_schedule
     from budgeteer.check._scorer import check_scorer
     from budgeteer.check._stopper import check_stopper
     from budgeteer.check._strategy import check_strategy
+    from budgeteer.check._stream import check_stream
     from budgeteer.check._style import check_style
     from budgeteer.check._task import check_task
     from budgeteer.check._verifier import check_verifier
@@ -39,22 +45,29 @@ if TYPE_CHECKING:
 __all__ = [
     "CheckFailed",
     "best_online",
+    "check_advantage",
     "check_aggregator",
     "check_allocator",
     "check_allowance",
+    "check_carry",
+    "check_importance",
     "check_joint",
     "check_ledger",
     "check_many",
     "check_matching",
+    "check_meter",
     "check_method",
     "check_online",
+    "check_ratio",
     "check_recipe",
     "check_reward",
     "check_rounding",
     "check_router",
+    "check_schedule",
     "check_scorer",
     "check_stopper",
     "check_strategy",
+    "check_stream",
     "check_style",
     "check_task",
     "check_verifier",
@@ -64,6 +77,12 @@ __all__ = [
 __getattr__ = lazy(
     __name__,
     {
+        "check_stream": "_stream",
+        "check_schedule": "_schedule",
+        "check_ratio": "_ratio",
+        "check_importance": "_advantage",
+        "check_carry": "_carry",
+        "check_advantage": "_advantage",
         "CheckFailed": "_common",
         "best_online": "_matching",
         "check_aggregator": "_aggregator",
@@ -73,6 +92,7 @@ __getattr__ = lazy(
         "check_ledger": "_ledger",
         "check_many": "_many",
         "check_matching": "_matching",
+        "check_meter": "_meter",
         "check_method": "_method",
         "check_online": "_online",
         "check_recipe": "_recipe",

@@ -102,8 +102,8 @@ def _items(n: int, seed: int, ties: bool = False) -> Items:
     )
     if not ties:
         return items
-    alike: dict[str, Any] = {f.name: np.repeat(getattr(items, f.name)[:1], n) for f in dataclasses.fields(items)[1:-1]}
-    return dataclasses.replace(items, **alike)
+    alike = {name: np.repeat(values[:1], n) for name, values in items.columns.items()}
+    return Items(items.keys, columns=alike)
 
 
 def _menus(n: int, seed: int, ties: bool = False) -> Items:
@@ -127,8 +127,8 @@ def _ends(items: Items) -> Items:
         return dataclasses.replace(items, menu=Menu(items.menu.cost, value, items.menu.indptr))
     ends = np.array([0.0, 2.0**-1000, 1.0, 2.0**500])
     rate, count = np.array([0.0, 1.0, np.nan, 2.0**-60]), np.zeros(4, np.int64)
-    return dataclasses.replace(
-        items, std=ends, scale=ends[::-1].copy(), decay=ends, pass_rate=rate, visits=count, drawn=count, right=count
+    return items.with_columns(
+        std=ends, scale=ends[::-1].copy(), decay=ends, pass_rate=rate, visits=count, drawn=count, right=count
     )
 
 
@@ -201,7 +201,7 @@ def _check_refusals(allocator: Allocator, items: Items, seed: int) -> None:
                 continue
             columns: dict[str, Any] = {name: np.full(len(items), number)}
             rule = f"items whose {name} is {number} are refused"
-            refuses(errors.InvalidInput, rule, allocate, partial(dataclasses.replace, items, **columns))
+            refuses(errors.InvalidInput, rule, allocate, partial(items.with_columns, **columns))
 
 
 def _menu_with(items: Items, cost: NDArray[Any], value: NDArray[np.float64], rows: list[slice]) -> Items:

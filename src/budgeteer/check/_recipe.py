@@ -3,37 +3,36 @@
 from __future__ import annotations
 
 import copy
-import math
+import importlib.util
 from collections.abc import Callable
-from dataclasses import fields, replace
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
+from budgeteer.check._advantage import check_advantage, check_importance
 from budgeteer.check._allocator import Objective, check_allocator
+from budgeteer.check._carry import check_carry
 from budgeteer.check._common import CheckFailed, same
+from budgeteer.check._made_up import ROWS, made_up
+from budgeteer.check._ratio import check_ratio
 from budgeteer.check._reward import check_reward
+from budgeteer.check._schedule import check_schedule
 from budgeteer.check._stopper import check_stopper
+from budgeteer.check._stream import check_stream
 from budgeteer.check._weight import check_weight
-from budgeteer.core.plan import ABORTED, CUT, ENDED, F64, FINISHED, I64, Items, Plan
-from budgeteer.rl.history import History, record
-from budgeteer.rl.recipe import Recipe, SelectFn, View
+from budgeteer.core.plan import ABORTED, ENDED, I64
+from budgeteer.rl.recipe import Recipe, SelectFn
 from budgeteer.rl.rollouts import Rollouts
-
-ROWS = 33
-"""Rollouts of a step: eight prompts with four and one with a single one, as :func:`check_stopper` has them."""
-MOST = 64
-"""Tokens of a rollout."""
 
 
 def check_recipe(recipe: Recipe, *, ordered: bool = False, objective: Objective | None = None, seed: int = 0) -> None:
     """Look at a recipe part by part, and raise :class:`CheckFailed` at the first broken rule.
 
-    Rules: the allocator, the stopper, the reward and the token weight keep those of their own checks; the settings are
-    ones that the trainer knows; the advantage and the row weight (0 or more) give one finite number a row, aborted rows
-    included; the selection gives indices of rows, none of them twice, and
-    the same ones with the same seed; rows are grouped by key: neither the order of the rows nor that of the prompts
-    changes what a row gets; with ``aborted="failure"`` an aborted row has the advantage of a row that failed; what is
-    given stays as it is.
+    Rules: the allocator, the stopper, the reward, the token weight, the advantage, the importance, the stream and the
+    carry keep those of their own checks; the settings are ones that the trainer knows; the selection gives indices of
+    rows, none of them twice, and the same ones with the same seed; with ``aborted="failure"`` an aborted row has the
+    advantage of a row that failed; what is given stays as it is.
 
     Args:
         recipe: the recipe to check.
@@ -47,8 +46,7 @@ def check_recipe(recipe: Recipe, *, ordered: bool = False, objective: Objective 
         check_allocator(recipe.allocator, ordered=ordered, objective=objective, seed=seed)
     except CheckFailed as error:
         raise CheckFailed(f"the recipe's allocator: {error}") from error
-    rng = np.random.default_rng([seed, 10])
-    rollouts, view = _step(recipe, rng)
+    rollouts, view = made_up(seed, recipe.memory)
     if recipe.reward is not None:
         try:
             check_reward(recipe.reward, seed=seed)
@@ -61,16 +59,19 @@ def check_recipe(recipe: Recipe, *, ordered: bool = False, objective: Objective 
         except CheckFailed as error:
             raise CheckFailed(f"the recipe's stopper: {error}") from error
     given = copy.deepcopy(view)
-    try:
-        check_weight(recipe.token_weight, seed=seed)
-    except CheckFailed as error:
-        raise CheckFailed(f"the recipe's token weight: {error}") from error
-    parts: dict[str, Callable[[Rollouts], F64]] = {
-        "advantage": lambda rows: recipe.advantage(rows, view),
-        "row_weight": lambda rows: recipe.row_weight(rows, view),
-    }
-    for name, part in parts.items():
-        _by_key(name, part, rollouts, rng)
+    parts: list[tuple[str, Callable[..., None], Any]] = [
+        ("token weight", check_weight, recipe.token_weight), ("advantage", check_advantage, recipe.advantage),
+        ("importance", check_importance, recipe.importance), ("ratio", check_ratio, recipe.loss.ratio),
+        ("stream", check_stream, recipe.stream), ("carry", check_carry, recipe.carry),
+        *((name, check_schedule, getattr(recipe.schedules, name)) for name in ("temperature", "max_tokens", "lr")),
+    ]  # fmt: skip
+    for name, check, part in parts:
+        if part is None or (check is check_ratio and importlib.util.find_spec("torch") is None):
+            continue
+        try:
+            check(part, seed=seed)
+        except CheckFailed as error:
+            raise CheckFailed(f"the recipe's {name}: {error}") from error
     if recipe.aborted == "failure":
         failed = replace(rollouts, status=np.where(rollouts.status == ABORTED, ENDED, rollouts.status).astype(np.int8))
         if not np.allclose(recipe.advantage(rollouts, view), recipe.advantage(failed, view)):
@@ -82,77 +83,16 @@ def check_recipe(recipe: Recipe, *, ordered: bool = False, objective: Objective 
 
 
 def _settings(recipe: Recipe) -> None:
-    low, high = recipe.clip
     for rule, holds in {
         f"aborted is {recipe.aborted!r}; it is 'mask' or 'failure'": recipe.aborted in ("mask", "failure"),
         f"pace is {recipe.pace!r}; it is 'step' or 'run'": recipe.pace in ("step", "run"),
         f"rounds is {recipe.rounds} and oversample {recipe.oversample}; at least 1": recipe.rounds >= 1
         and recipe.oversample >= 1,
         f"thin is {recipe.thin}; None, or at least 1": recipe.thin is None or recipe.thin >= 1,
-        f"clip is {recipe.clip}; two finite bounds of 0 or more": 0 <= low < math.inf and 0 <= high < math.inf,
         f"the name is {recipe.name!r}; give one": isinstance(recipe.name, str) and bool(recipe.name),
     }.items():
         if not holds:
             raise CheckFailed(rule)
-
-
-def _step(recipe: Recipe, rng: np.random.Generator) -> tuple[Rollouts, View]:
-    """Rollouts of a step and what the recipe may look at: groups all right, all wrong and mixed, rows of every end."""
-    units = np.array([4] * 8 + [1], np.int64)
-    keys = tuple(f"item{i}" for i in range(len(units)))
-    group = np.repeat(np.arange(len(units)), units)
-    status = rng.choice(np.array([ENDED, FINISHED, ABORTED, CUT], np.int8), ROWS)
-    reward = np.where((group == 0) | ((group > 1) & (rng.random(ROWS) < 0.5)), 1.0, 0.0)
-    reward[status == ABORTED] = 0.0
-    length = rng.integers(1, MOST, ROWS)
-    within = np.arange(MOST) < length[:, None]
-    unknown = np.full(ROWS, -1)
-    tokens = np.where(within, rng.integers(3, 9, (ROWS, MOST)), 0)
-    logprob = np.where(within, -rng.random((ROWS, MOST)), 0).astype(np.float32)
-    weight = np.where(rng.random(ROWS) < 0.1, 20.0, 1.0)
-    rollouts = Rollouts(
-        keys, tuple((1, 2, i) for i in range(len(units))), group, tokens, length, np.full(ROWS, MOST), logprob,
-        np.zeros((ROWS, MOST), np.bool_), status, unknown, unknown, reward, reward, weight, 27,
-    )  # fmt: skip
-    history = History.empty()
-    for _ in range(2):  # earlier steps saw all prompts but the last
-        seen = rollouts.outcomes(rng.normal(size=ROWS)).take(group < len(units) - 1)
-        history = record(history, seen, recipe.memory)
-    n = len(units)
-    rate = np.append(rng.random(n - 1), np.nan)
-    items = Items(keys, rng.uniform(10, 60, n), std=rng.uniform(0.05, 0.5, n), pass_rate=rate, visits=np.full(n, 2))
-    return rollouts, View(items, Plan(keys, units, items.spend(units)), history, MOST)
-
-
-def _by_key(name: str, part: Callable[[Rollouts], F64], rollouts: Rollouts, rng: np.random.Generator) -> None:
-    found = _column(name, part, rollouts)
-    order = rng.permutation(ROWS)
-    rows = {f.name: getattr(rollouts, f.name) for f in fields(rollouts)}
-    rows = {field: column[order] for field, column in rows.items() if isinstance(column, np.ndarray)}
-    if not np.allclose(_column(name, part, replace(rollouts, **rows)), found[order]):
-        raise CheckFailed(f"{name} changes with the order of the rows; group by Rollouts.group, never by position")
-    turned = replace(
-        rollouts,
-        keys=rollouts.keys[::-1],
-        prompts=rollouts.prompts[::-1],
-        group=len(rollouts.keys) - 1 - rollouts.group,
-    )
-    if not np.allclose(_column(name, part, turned), found):
-        raise CheckFailed(f"{name} changes with the order of the prompts; look them up by key, never by position")
-
-
-def _column(name: str, part: Callable[[Rollouts], F64], rollouts: Rollouts) -> F64:
-    given = copy.deepcopy(rollouts)
-    found = np.asarray(part(rollouts))
-    if not same(given, rollouts):
-        raise CheckFailed(f"{name} changed the rollouts it was given; copy before writing")
-    if found.shape != (ROWS,) or not np.all(np.isfinite(found)):
-        bad = np.flatnonzero(~np.isfinite(found)).tolist() if found.shape == (ROWS,) else []
-        where = f", rows {bad} not finite" if bad else ""
-        raise CheckFailed(f"{name} has shape {found.shape}{where}; one finite number for each of {ROWS} rows")
-    if name != "advantage" and np.any(found < 0):
-        raise CheckFailed(f"{name} has {float(found.min())}; weights are 0 or more")
-    return found
 
 
 def _select(select: SelectFn, rollouts: Rollouts) -> None:

@@ -14,7 +14,7 @@ from budgeteer.core.plan import F64, I64, Items
 
 def neyman(items: Items, units: I64) -> float:
     """Minus the sum of the variances of the items' means."""
-    return -math.fsum(items.column("std") ** 2 / units)
+    return -math.fsum(items.column("std", "the objective") ** 2 / units)
 
 
 def variance(items: Items, units: I64) -> float:
@@ -25,12 +25,14 @@ def variance(items: Items, units: I64) -> float:
 
 def water_filling(items: Items, units: I64) -> float:
     """Minus the sum of the power curves ``scale * units^-decay``."""
-    return -math.fsum(items.column("scale") * units.astype(np.float64) ** -items.column("decay"))
+    return -math.fsum(
+        items.column("scale", "the objective") * units.astype(np.float64) ** -items.column("decay", "the objective")
+    )
 
 
 def exponential(items: Items, units: I64) -> float:
     """Minus the sum of the curves ``scale * exp(-decay * units)``."""
-    return -math.fsum(items.column("scale") * np.exp(-items.column("decay") * units))
+    return -math.fsum(items.column("scale", "the objective") * np.exp(-items.column("decay", "the objective") * units))
 
 
 def knapsack(items: Items, units: I64) -> float:
@@ -51,7 +53,7 @@ def max_min(items: Items, units: I64) -> float:
 
 
 def _seen(items: Items) -> F64:
-    rate = items.column("pass_rate")
+    rate = items.column("pass_rate", "the objective")
     return np.where(np.isnan(rate), 0.5, rate)
 
 

@@ -117,13 +117,14 @@ def why(items: Items, plan: Plan, budget: int, margin: Margin | None) -> list[st
 
 
 def _why_units(items: Items, plan: Plan, budget: int, margin: Margin | None) -> list[str]:
-    names = [name for name in ("std", "pass_rate", "scale", "decay", "visits", "drawn", "right")
-             if getattr(items, name) is not None]  # fmt: skip
+    from budgeteer.core.column import columns
+
+    named = {name: items.columns[name] for name in columns() if name in items.columns and name != "cost"}
     left = budget - plan.expected_cost
     last, following = _around(plan, margin)
     reasons = []
     for i, n in enumerate(plan.units.tolist()):
-        seen = ", ".join(f"{name} {getattr(items, name)[i]:.4g}" for name in names)
+        seen = ", ".join(f"{name} {values[i]:.4g}" for name, values in named.items())
         more = "" if items.cost[i] <= left else f"; one more does not fit the {left:,.6g} tokens left"
         has = f"{n} x {items.cost[i]:,.6g} tokens" + (f" for {seen}" if seen else "")
         reasons.append(has + ("" if margin is None else f"; {_gained(plan, margin, i, last[i], following[i])}") + more)

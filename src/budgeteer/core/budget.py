@@ -166,16 +166,16 @@ class Budgets(tuple[Budget, ...]):
     __slots__ = ()
 
     def __new__(cls, budgets: Iterable[Budget]) -> Self:
-        found = super().__new__(cls, budgets)
+        members = super().__new__(cls, budgets)
         seen: set[tuple[str, Window | None]] = set()
-        for budget in found:
+        for budget in members:
             key = (budget.kind, budget.window)
             if key in seen:
                 raise InvalidInput(f"two budgets of kind {budget.kind!r} for the same window; keep the smaller one")
             seen.add(key)
-        if not found:
+        if not members:
             raise InvalidInput("no budget given; write one or several, such as output:1m, $5/day")
-        return found
+        return members
 
     @classmethod
     def parse(cls, text: str) -> Budgets:

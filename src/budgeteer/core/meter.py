@@ -1,7 +1,9 @@
 """Meters: a Usage becomes integer units of one kind, exactly and rounded up.
 
 Kinds are ``all`` (input + output), ``output``, ``input``, any other bucket of :class:`budgeteer.Usage`, a weighted
-formula over buckets such as ``input*0.1+output``, and ``money`` (pico-dollars, through a price table).
+formula over buckets such as ``input*0.1+output``, ``money`` (pico-dollars, through a price table), and the meters of
+the registry (part ``meter``), which count what is no token: ``cache``, ``turns``, ``tool:search``, those of other
+packages. Whoever does the work puts their counts into ``Usage.counts``.
 """
 
 from __future__ import annotations
@@ -9,18 +11,18 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from fractions import Fraction
 from functools import lru_cache
 from typing import Protocol
 
 from budgeteer.core.errors import InvalidInput, UnknownName
-from budgeteer.core.usage import PARTS, Usage
+from budgeteer.core.usage import BUCKETS, PARTS, Usage
 
-BUCKETS = tuple(field.name for field in fields(Usage))
 MONEY = "money"
 _TOKEN = re.compile(r"\s*(?:(?P<number>[0-9]{1,18}(?:\.[0-9]{1,18})?)|(?P<name>[a-z][a-z_]*)|(?P<op>[-+*/()]))")
 _NAME = re.compile(r"[a-z][a-z_]*")
+_COUNTED = re.compile(r"(?P<name>[a-z][a-z_]*)(:(?P<argument>[a-z0-9][a-z0-9_.-]{0,63}))?")
 _LONGEST = 200
 _Integers = tuple[tuple[tuple[str, int], ...], int]
 """Weights of buckets, and what their sum is divided by."""
@@ -90,7 +92,7 @@ class Tokens:
         """
         name = text.strip().lower()
         if _NAME.fullmatch(name) and name not in ("all", *BUCKETS):
-            raise UnknownName("kind of budget", name, ("all", MONEY, *BUCKETS))
+            raise UnknownName("bucket of tokens", name, ("all", *BUCKETS))
         weights = _linear(text)
         for whole in ("input", "output"):
             least = weights.get(whole, Fraction(0)) - _extra(weights, whole, -1)
@@ -135,21 +137,92 @@ class Money:
         return self.prices.worst(usage, model, service)
 
 
+@dataclass(frozen=True, slots=True)
+class Counted:
+    """Units that somebody counted under this kind in ``Usage.counts``.
+
+    >>> Counted("turns")(Usage(output=40, counts={"turns": 2}))
+    2
+    """
+
+    kind: str
+
+    def __call__(self, usage: Usage, model: str = "", service: str = "") -> int:
+        units = dict(usage.counts).get(self.kind)
+        if units is None:
+            raise InvalidInput(
+                f"{self.kind} cannot be measured: nobody counted it in {usage!r}; give "
+                f"Usage(..., counts={{{self.kind!r}: units}})"
+            )
+        return units
+
+    def worst(self, usage: Usage, model: str = "", service: str = "") -> int:
+        return self(usage)
+
+
+def cache() -> Meter:
+    """Entries of a KV cache that are kept: one a token, layer and head."""
+    return Counted("cache")
+
+
+def bits() -> Meter:
+    """Bits that numbers are stored in, such as those of a quantised cache or of weights."""
+    return Counted("bits")
+
+
+def tiles() -> Meter:
+    """Tiles, or visual tokens, that an image is cut into."""
+    return Counted("tiles")
+
+
+def turns() -> Meter:
+    """Turns of an agent: one an answer of its model."""
+    return Counted("turns")
+
+
+def joules() -> Meter:
+    """Energy, in whole joules."""
+    return Counted("joules")
+
+
+def tool(name: str = "") -> Meter:
+    """Calls of the tool of this name (``tool:search``), or of all tools (``tool``)."""
+    return Counted(f"tool:{name}" if name else "tool")
+
+
 def meter(kind: str, prices: Prices | None = None) -> Meter:
     """The meter of a kind of budget.
 
+    A kind of the registry may have one argument after a colon: ``tool:search`` is the meter ``tool`` of ``"search"``.
+
     Raises:
         InvalidInput: ``money`` without prices, or a bad formula.
-        UnknownName: a kind that is no bucket and no formula.
+        UnknownName: a kind that is no bucket, no formula and no meter of the registry; the message lists them all.
 
     >>> meter("output")(Usage(input=15, output=3))
     3
+    >>> meter("tool:search")(Usage(counts={"tool:search": 4, "turns": 1}))
+    4
     """
     if kind == MONEY:
         if prices is None:
             raise InvalidInput("a money budget needs prices; give a price table, such as budgeteer.prices.genai.load()")
         return Money(prices)
-    return Tokens.parse(kind)
+    match = _COUNTED.fullmatch(kind.strip().lower())
+    if match is None or match["name"] in ("all", *BUCKETS):
+        return Tokens.parse(kind)
+    from budgeteer.core import registry  # most budgets are of tokens and need none of it
+
+    try:
+        factory = registry.load(registry.get("meter", match["name"]))
+    except UnknownName:
+        known = ("all", MONEY, *BUCKETS, *registry.of("meter"))
+        raise UnknownName("kind of budget", match["name"], known) from None
+    try:
+        counted: Meter = factory(match["argument"]) if match["argument"] else factory()
+    except TypeError as error:
+        raise InvalidInput(f"kind of budget {kind!r}: the meter {match['name']} takes no argument ({error})") from error
+    return counted
 
 
 def meters(kinds: Iterable[str], prices: Prices | None = None) -> tuple[Meter, ...]:
@@ -164,7 +237,7 @@ def canonical(kind: str) -> str:
     'input*0.5+output'
     """
     text = kind.strip().lower()
-    if _NAME.fullmatch(text):
+    if _COUNTED.fullmatch(text):
         return text
     weights = _linear(text)
     terms = [(name, weights[name]) for name in BUCKETS if name in weights]

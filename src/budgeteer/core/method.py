@@ -15,12 +15,19 @@ PARTS: dict[str, str] = {
     "router": "assigns tokens to experts",
     "allowance": "is the right to spend: shared and delegated, never copied",
     "stopper": "ends rows while they are decoded",
+    "meter": "turns what was consumed into units of one kind of budget",
     "strategy": "answers one question with what a budget leaves",
     "many": "answers many questions from one budget",
     "aggregator": "makes one answer out of several samples",
     "scorer": "says how good a sample is",
     "verifier": "says whether an answer is the reference answer",
     "reward": "makes what advantages are made of from the verifier's score and more",
+    "advantage": "says how much better a rollout, or a token of it, is than was to be expected",
+    "importance": "weighs rollouts or tokens in the update, beside the advantage",
+    "ratio": "keeps an update close to the policy that sampled",
+    "stream": "says which prompts come next",
+    "carry": "lets rollouts go on in a later step",
+    "schedule": "moves a setting of a run over the share of it that is done",
     "weight": "says how much each token of a rollout weighs in the loss",
     "recipe": "spends a training step's tokens and learns from them",
     "policy": "saves tokens of the gateway's requests",
@@ -29,7 +36,7 @@ PARTS: dict[str, str] = {
 }
 """Part -> what a method of it does."""
 
-ITSELF = frozenset({"joint", "rounding", "matching", "allowance", "many", "verifier", "weight", "style"})
+ITSELF = frozenset({"joint", "rounding", "matching", "allowance", "many", "verifier", "advantage", "weight", "style"})
 """Parts of which a method's path names the method itself; of the others it names a factory that makes it."""
 
 LATER = {"task": ("size", "seed", "family")}

@@ -63,9 +63,23 @@ S1 = Citation("s1: Simple test-time scaling", "2501.19393")
 ELASTIC = _paper("ElasticReasoning")
 WHEN_MORE_IS_LESS = _paper("WhenMoreIsLess")
 BENCH_OVERFLOW = _paper("BenchOverflow")
+THINK_SHORT = _paper("TrainLongThinkShort")
+TP_SCHEDULE = _paper("TemporalScheduling")
+REX = _paper("REX")
+APRIEL = _paper("Apriel-Reasoner")
+TEMPO_TREE = _paper("TreeGRPO-credit")
+RING = _paper("IcePop+C3PO++")
+DR_GRPO = Citation("Understanding R1-Zero-Like Training: A Critical Perspective", "2503.20783")
+GSPO = Citation("Group Sequence Policy Optimization", "2507.18071")
+FORKING = Citation(
+    "Beyond the 80/20 Rule: High-Entropy Minority Tokens Drive Effective Reinforcement Learning for LLM Reasoning",
+    "2506.01939",
+)
 
 _A, _O, _J = partial(_path, "allocate"), partial(_path, "online"), partial(_path, "joint")
 _R, _RW, _W = partial(_path, "rl.recipes"), partial(_path, "rl.reward"), partial(_path, "rl.weight")
+_AD, _IM, _RA = partial(_path, "rl.advantage"), partial(_path, "rl.importance"), partial(_path, "rl.ratio")
+_ST, _CA, _SC = partial(_path, "rl.stream"), partial(_path, "rl.carry"), partial(_path, "rl.schedule")
 _P = partial(_path, "gateway.policies")
 _S, _T, _V = partial(_path, "steer"), partial(_path, "strategies"), partial(_path, "verify")
 
@@ -444,8 +458,34 @@ METHODS: tuple[Method, ...] = (
     Method("number", "verifier", "budgeteer.verify:number", "the same number, exactly, of the same unit"),
     Method("math", "verifier", "budgeteer.verify:math", "expressions of the same value, wherever they are tried"),
     Method("choice", "verifier", "budgeteer.verify:choice", "the same letter of multiple choice"),
+    # meter
+    Method("cache", "meter", "budgeteer.core.meter:cache", "entries of a KV cache that are kept"),
+    Method("bits", "meter", "budgeteer.core.meter:bits", "bits that numbers are stored in"),
+    Method("tiles", "meter", "budgeteer.core.meter:tiles", "tiles or visual tokens of an image"),
+    Method("turns", "meter", "budgeteer.core.meter:turns", "turns of an agent"),
+    Method("tool", "meter", "budgeteer.core.meter:tool", "calls of tools, or of one: tool:search"),
+    Method("joules", "meter", "budgeteer.core.meter:joules", "energy"),
     # reward
     Method("overlong", "reward", _RW("overlong"), "less for rollouts that come near their cap", DAPO),
+    Method("triangular", "reward", _RW("triangular"), "a bonus for half of the cap as the length", THINK_SHORT),
+    # advantage
+    Method("grpo", "advantage", _AD("grpo_advantage"), "reward normalised within its prompt", GRPO),
+    Method("centred", "advantage", _AD("centred_advantage"), "reward minus the mean of its prompt", DR_GRPO),
+    Method("shrunk", "advantage", _AD("shrunk_advantage"), "reward minus a mean shrunk to the prompt's history"),
+    Method("tempo", "advantage", _AD("tempo"), "credit for the tokens at which rollouts part", TEMPO_TREE),
+    # importance
+    Method("high-entropy", "importance", _IM("high_entropy"), "only the tokens of largest entropy", FORKING),
+    Method("temporal", "importance", _IM("temporal"), "the ends of rollouts first, all of them later", TP_SCHEDULE),
+    # ratio
+    Method("clipped", "ratio", _RA("clipped"), "the token's own ratio, clipped", DAPO),
+    Method("sequence", "ratio", _RA("sequence"), "one ratio for the whole rollout, clipped", GSPO),
+    # stream
+    Method("domain-ratio", "stream", _ST("domain_ratio"), "domains in fixed shares of completed rollouts", APRIEL),
+    # carry
+    Method("partial-rollouts", "carry", _CA("partial_rollouts"), "rows cut by a step's budget go on", RING),
+    # schedule
+    Method("rex", "schedule", _SC("rex"), "a reflected exponential, above a straight line", REX),
+    Method("staircase", "schedule", _SC("staircase"), "falls by a factor at every stair", THINK_SHORT),
     # weight
     Method("token-mean", "weight", _W("token_mean"), "every token of the batch weighs the same", DAPO),
     Method("sequence-mean", "weight", _W("sequence_mean"), "every rollout weighs the same", GRPO),
@@ -539,6 +579,19 @@ METHODS: tuple[Method, ...] = (
         "recipe",
         _R("uniform_stop"),
         "duet's control: its stopping, but uniform groups",
+    ),
+    Method("gspo", "recipe", _R("gspo"), "GRPO with one ratio a rollout", GSPO),
+    Method("tempo", "recipe", _R("tempo_rl"), "GRPO with credit for the tokens at which rollouts part", TEMPO_TREE),
+    Method("forking-tokens", "recipe", _R("forking_tokens"), "GRPO on the tokens of largest entropy", FORKING),
+    Method("tp-schedule", "recipe", _R("tp_schedule"), "GRPO from the ends of rollouts to all of them", TP_SCHEDULE),
+    Method("domain-mix", "recipe", _R("domain_mix"), "GSPO on domains in equal completed shares", APRIEL),
+    Method("c3po", "recipe", _R("c3po"), "GRPO whose cut rollouts go on in the next step", RING),
+    Method(
+        "train-long-think-short",
+        "recipe",
+        _R("train_long_think_short"),
+        "GRPO under a cap that falls, with a bonus for length",
+        THINK_SHORT,
     ),
     Method("uniform-answer-stop", "recipe", _R("uniform_answer_stop"), "GRPO whose rows end once answered"),
     # policy

@@ -1,8 +1,7 @@
 """Schedules: a hyper-parameter as a function of the share of the budget that is spent.
 
 A schedule maps a spent share in [0, 1] to a number; what lies outside is cut off. When all its end points are whole
-numbers, so are its values (rounded), so that it can stand for a count. :func:`budgeteer.scheduled` rebuilds an
-allocator with the values of the moment.
+numbers, so are its values (rounded), so that it can stand for a count.
 
 >>> linear(8, 2)(0.5), linear(1.0, 0.5)(0.5), cosine(8, 2)(1.0)
 (5, 0.75, 2)
@@ -49,6 +48,15 @@ def piecewise(pieces: Sequence[tuple[float, float]]) -> Schedule:
     if not starts or starts[0] != 0 or any(b <= a for a, b in itertools.pairwise(starts)) or starts[-1] > 1:
         raise InvalidInput(f"piecewise got starts {starts}; they rise from 0 and stay within 1")
     return lambda spent: pieces[bisect.bisect_right(starts, max(spent, 0.0)) - 1][1]
+
+
+def flat_then_linear(start: float, end: float) -> Schedule:
+    """1 up to the spent share ``start``, then straight down to ``end`` at 1.
+
+    >>> [round(flat_then_linear(0.75, 0.1)(spent), 3) for spent in (0.0, 0.75, 0.875, 1.0)]
+    [1.0, 1.0, 0.55, 0.1]
+    """
+    return lambda spent: min(1.0, 1 - (1 - end) * (spent - start) / (1 - start))
 
 
 def _between(start: float, end: float, way: Callable[[float], float]) -> Schedule:

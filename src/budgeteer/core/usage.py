@@ -37,6 +37,8 @@ class Usage:
         written_long: written with the provider's longer time to live (an hour and more); inside ``written``.
         reasoning: generated and not shown; inside ``output``.
         audio_input, audio_output: audio tokens, which have a price of their own; inside ``input``, ``output``.
+        counts: what is no token, by the kind of its meter, such as ``{"turns": 2, "tool:search": 1}``; kept as sorted
+            pairs. A kind that is not named is unknown.
 
     >>> Usage(input=10, output=5) + Usage(input=1, output=2)
     Usage(input=11, output=7)
@@ -50,8 +52,13 @@ class Usage:
     reasoning: int | None = None
     audio_input: int | None = None
     audio_output: int | None = None
+    counts: tuple[tuple[str, int], ...] = ()
 
     def __post_init__(self) -> None:
+        if self.counts:
+            counted = self.counts.items() if isinstance(self.counts, Mapping) else self.counts
+            pairs = sorted((str(kind), count(f"Usage.counts[{kind!r}]", units)) for kind, units in counted)
+            object.__setattr__(self, "counts", tuple(pairs))
         for value in (
             self.input, self.output, self.cached, self.written, self.written_long, self.reasoning, self.audio_input,
             self.audio_output,
@@ -74,13 +81,13 @@ class Usage:
 
     def _count(self) -> None:
         """Make whole numbers ints, and refuse what counts no tokens."""
-        for name in _NAMES:
+        for name in BUCKETS:
             if getattr(self, name) is not None:
                 object.__setattr__(self, name, count(f"Usage.{name}", getattr(self, name)))
 
     def __repr__(self) -> str:
-        known = (f"{name}={getattr(self, name)}" for name in _NAMES if getattr(self, name) is not None)
-        return f"Usage({', '.join(known)})"
+        known = [f"{name}={getattr(self, name)}" for name in BUCKETS if getattr(self, name) is not None]
+        return f"Usage({', '.join([*known, f'counts={dict(self.counts)}'] if self.counts else known)})"
 
     @property
     def total(self) -> int | None:
@@ -97,6 +104,7 @@ class Usage:
             reasoning=_sum(self.reasoning, other.reasoning),
             audio_input=_sum(self.audio_input, other.audio_input),
             audio_output=_sum(self.audio_output, other.audio_output),
+            counts=_sum_counts(self.counts, other.counts) if self.counts and other.counts else (),
         )
 
     @classmethod
@@ -189,7 +197,8 @@ class Usage:
 
 _CACHED = ("prompt_cache_hit_tokens", "cached_tokens", "num_cached_tokens", "cache_read_input_tokens")
 """What compatible providers (DeepSeek, Moonshot and Together, Mistral, proxies) call tokens read from their cache."""
-_NAMES = tuple(field.name for field in fields(Usage))
+BUCKETS = tuple(field.name for field in fields(Usage) if field.name != "counts")
+"""Names of the buckets of tokens."""
 
 
 def count(name: str, value: Any, most: int = MOST) -> int:
@@ -205,6 +214,12 @@ def count(name: str, value: Any, most: int = MOST) -> int:
     if isinstance(value, bool) or not 0 <= whole <= most:
         raise InvalidInput(f"{name} is {value!r}; give a whole number from 0 to {most:,} (None = unknown)")
     return whole
+
+
+def _sum_counts(a: tuple[tuple[str, int], ...], b: tuple[tuple[str, int], ...]) -> tuple[tuple[str, int], ...]:
+    """The kinds that both sides know, added."""
+    other = dict(b)
+    return tuple((kind, units + other[kind]) for kind, units in a if kind in other)
 
 
 def _sum(a: int | None, b: int | None) -> int | None:

@@ -62,7 +62,7 @@ def riemannian(
 
     >>> cost, table = np.array([[0.0, 1.0, 2.0]] * 3), np.array([[4.0, 1.0, 0.0], [4.0, 3.9, 0.0], [4.0, 0.5, 0.0]])
     >>> found = riemannian(lambda y: (float((y * table).sum()), table), cost, 4, -table, rng=np.random.default_rng(0))
-    >>> found.choice, found.loss
+    >>> found.choice, assignment.loss
     (array([1, 2, 1]), 1.5)
     """
     table = np.asarray(cost, dtype=np.float64)

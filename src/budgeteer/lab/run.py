@@ -24,11 +24,11 @@ from budgeteer.lab.tasks.named import stamp
 from budgeteer.models.policy import REASONER, Policy, load_policy
 from budgeteer.rl import recipes
 from budgeteer.rl.config import TrainConfig
-from budgeteer.rl.control import Progress
 from budgeteer.rl.identity import ALGORITHM, digest, fingerprint
 from budgeteer.rl.recipe import Recipe
 from budgeteer.rl.recipes.kit import fixed_group
 from budgeteer.rl.sampler import sample
+from budgeteer.rl.step import Progress
 from budgeteer.rl.trainer import Trainer, choose_device
 from budgeteer.steer import answered
 

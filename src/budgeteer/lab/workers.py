@@ -20,7 +20,7 @@ from budgeteer.core.errors import BudgeteerError
 from budgeteer.lab import results as records
 from budgeteer.lab.run import RunSpec, execute, one_thread
 from budgeteer.rl.config import TrainConfig
-from budgeteer.rl.control import Progress
+from budgeteer.rl.step import Progress
 
 _WORKER_ENVIRONMENT = {
     **dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1"),

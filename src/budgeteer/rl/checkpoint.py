@@ -36,6 +36,6 @@ def same_run(path: Path, identity: Mapping[str, Any]) -> None:
     except Exception as error:
         raise CheckpointError(f"cannot read checkpoint {path} ({error}); delete it to start afresh") from error
     mine = json.loads(json.dumps(dict(identity)))
-    found = differences(mine, {name: theirs.get(name) for name in mine})
-    if found:
-        raise CheckpointError(f"{path} is of another run ({found}); choose another folder, or delete it")
+    changed = differences(mine, {name: theirs.get(name) for name in mine})
+    if changed:
+        raise CheckpointError(f"{path} is of another run ({changed}); choose another folder, or delete it")

@@ -18,152 +18,21 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
-from typing import Any
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import asdict, replace
 
 import numpy as np
-from numpy.typing import NDArray
 
 from budgeteer.core.allocator import dump_state, load_state
-from budgeteer.core.errors import BudgetExceeded
-from budgeteer.core.plan import ABORTED, CUT, F64, I64, Items, Plan, right
-from budgeteer.core.stopper import Stopper
+from budgeteer.core.errors import BudgetExceeded, InvalidInput
+from budgeteer.core.plan import ABORTED, CUT, F64, I64, Items, Plan
 from budgeteer.rl.config import TrainConfig
 from budgeteer.rl.history import History, estimates, record
-from budgeteer.rl.recipe import Recipe, View
-from budgeteer.rl.rollouts import Rollouts
+from budgeteer.rl.recipe import Beginnings, Recipe, View
+from budgeteer.rl.rollouts import Rollouts, per_token
+from budgeteer.rl.step import Progress, Step, Update
 from budgeteer.rl.surrogate import prompt_features
 from budgeteer.rl.weight import thin
-
-
-@dataclass(slots=True)
-class Progress:
-    """Everything that changes during a run, and therefore everything a checkpoint holds besides weights.
-
-    Attributes:
-        step, cursor: steps done; prompts taken from the endless stream of epochs.
-        planned: tokens that the plans expected to spend.
-        used: sampled tokens, every one of them; ``used = trained + wasted + `` those of complete rows without gradient.
-        trained: tokens of rows that carried gradient, aborted rows included where the recipe trains on them.
-        wasted: tokens of rows that were aborted, or cut short by the end of the budget, and carried no gradient.
-        prefill: prompt tokens computed.
-        seconds: of training, evaluation excluded.
-        phases: seconds of allocation, stopping, sampling, training, verifying.
-        curve: points of accuracy against tokens and seconds.
-        steps_log: one row a step.
-        traces: sample rollouts of the last step.
-    """
-
-    step: int = 0
-    cursor: int = 0
-    planned: float = 0.0
-    used: int = 0
-    trained: int = 0
-    wasted: int = 0
-    prefill: int = 0
-    seconds: float = 0.0
-    phases: dict[str, float] = field(default_factory=dict)
-    curve: list[dict[str, float]] = field(default_factory=list)
-    steps_log: list[dict[str, Any]] = field(default_factory=list)
-    traces: list[dict[str, Any]] = field(default_factory=list)
-
-
-@dataclass(frozen=True, slots=True)
-class Round:
-    """What is to be sampled next.
-
-    Attributes:
-        picked: [m] indices of the step's prompts.
-        view: the prompts as items, and the plan: units and cap of each.
-        max_tokens: [m] cap of a rollout.
-        stopper: ends rows while they run; None = they end by themselves or at the cap.
-        budget: hard cap of the tokens of this round; None = none.
-        seed: of the sampler.
-    """
-
-    picked: I64
-    view: View
-    max_tokens: I64
-    stopper: Stopper | None
-    budget: int | None
-    seed: int
-
-
-@dataclass(frozen=True, slots=True)
-class Update:
-    """What to learn from a step's rollouts.
-
-    Attributes:
-        rollouts: all n rows, with their rewards; those that the end of the budget cut short count as aborted.
-        rows: [k] rows that carry gradient, in the order of the minibatches.
-        advantage: [n] of all rows, importance weights included, 0 where masked.
-        scale: [k] weight of each token of ``rows``; sums over ``minibatches`` parts are means over the part's rows.
-        trained: [n] whether a row is among ``rows``.
-        wasted: [n] aborted or cut short, and without gradient.
-    """
-
-    rollouts: Rollouts
-    rows: I64
-    advantage: F64
-    scale: F64
-    trained: NDArray[np.bool_]
-    wasted: NDArray[np.bool_]
-
-
-class Step:
-    """The rounds of one step. :meth:`next` says what to sample, :meth:`add` takes what came of it."""
-
-    def __init__(self, control: Control) -> None:
-        self._control, self._turn = control, 0
-        self._picked, self._items = control._items()
-        self._share = control._share(self._items)
-        self._spent, self._expected = 0, 0.0
-        self._parts: list[Rollouts] = []
-        self._total = np.zeros(len(self._items), np.int64)
-        self._round: Round | None = None
-
-    def next(self) -> Round | None:
-        """The next round, or None: the allocator wants no more, or the recipe has no further round."""
-        own, c, recipe = self._control, self._control.config, self._control.recipe
-        self._round = None
-        if self._turn >= recipe.rounds:
-            return None
-        rng = np.random.default_rng((c.seed, own.progress.step, self._turn, 2))
-        plan = recipe.allocator.allocate(max(self._share - self._spent, 0), self._items, own.state, rng=rng)
-        if not plan.units.sum():
-            self._turn = recipe.rounds
-            return None
-        view = View(self._items, plan, own.history, c.max_tokens)
-        left, caps = own.left(), [] if own.step_budget is None else [own.step_budget - self._spent]
-        hard = min(caps + ([] if left is None else [left - self._spent]), default=None)
-        caps_of_rows = np.where(plan.max_tokens > 0, np.minimum(plan.max_tokens, c.max_tokens), c.max_tokens)
-        seed = (c.seed * 100_003 + own.progress.step) * 64 + self._turn
-        stopper = recipe.stopper(view) if recipe.stopper else None
-        self._round = Round(self._picked, view, caps_of_rows, stopper, hard, seed)
-        return self._round
-
-    def add(self, part: Rollouts) -> None:
-        """Take the rollouts of the round that :meth:`next` returned last, verified."""
-        assert self._round is not None
-        self._parts.append(part)
-        self._spent += part.used
-        self._expected += self._round.view.plan.expected_cost
-        self._total += part.counts
-        good = np.bincount(part.group, right(part.verified), minlength=len(self._items)).astype(np.int64)
-        drawn, before = self._items.column("drawn"), self._items.column("right")
-        self._items = replace(
-            self._items, drawn=(drawn + part.counts).astype(np.int64), right=(before + good).astype(np.int64)
-        )
-        self._turn += 1
-
-    def collected(self) -> tuple[Rollouts, View] | None:
-        """All rollouts so far, and what the recipe's parts may look at; None if there are none."""
-        if not self._parts:
-            return None
-        plan = Plan(self._items.keys, self._total, self._expected)
-        own = self._control
-        return Rollouts.concatenate(self._parts), View(self._items, plan, own.history, own.config.max_tokens)
 
 
 class Control:
@@ -178,6 +47,10 @@ class Control:
         step_budget: hard cap of sampled tokens of each step; None = no cap of its own. With neither, the allocator of
             a recipe with pace "step" splits in each step what ``config.group`` rollouts a prompt are expected to cost,
             and one with pace "run" takes what it wants.
+        offers: what the trainer computes for recipes that need it, such as ``budgeteer.rl.recipe.ENTROPY``.
+
+    Raises:
+        InvalidInput: the recipe needs what the trainer does not offer.
     """
 
     def __init__(
@@ -189,7 +62,13 @@ class Control:
         *,
         budget: int | None = None,
         step_budget: int | None = None,
+        offers: Collection[str] = (),
     ) -> None:
+        if missing := sorted(set(recipe.needs) - set(offers)):
+            raise InvalidInput(
+                f"recipe {recipe.name!r} needs {', '.join(missing)} of each token, and this trainer gives "
+                f"{', '.join(sorted(offers)) or 'none of it'}; choose a recipe without, or a trainer that has it"
+            )
         self.recipe, self.config = recipe, config
         self.budget, self.step_budget = budget, step_budget
         self.keys = list(keys)
@@ -198,6 +77,9 @@ class Control:
         self.history = History.empty()
         self.state = recipe.allocator.init(Items((), np.zeros(0)))
         self.reward_state = recipe.reward.init() if recipe.reward else ()
+        self.stream_state = recipe.stream.init() if recipe.stream else ()
+        self.beginnings = Beginnings.empty()
+        self._parked_prompts = 0
         self.progress = Progress()
 
     def begin(self) -> Step:
@@ -208,6 +90,25 @@ class Control:
         """Tokens left of the run's budget, None without one."""
         return None if self.budget is None else self.budget - self.progress.used
 
+    def spent(self) -> float:
+        """Share of the run that is done: of its steps or of its budget, whichever is more."""
+        done = self.progress.step / max(self.config.steps, 1)
+        return max(done, self.progress.used / self.budget) if self.budget else done
+
+    def temperature(self) -> float:
+        """Of sampling and update in this step."""
+        return self.config.temperature * self.recipe.schedules.temperature(self.spent())
+
+    def lr_scale(self) -> float:
+        """What the learning rate is multiplied with in this step: warm-up or schedule, whichever is less."""
+        return min(1.0, (self.progress.step + 1) / max(self.config.warmup, 1), self.recipe.schedules.lr(self.spent()))
+
+    def view(self, items: Items, plan: Plan) -> View:
+        """What the parts of the recipe may look at now."""
+        spent = self.spent()
+        cap = max(1, math.floor(self.config.max_tokens * self.recipe.schedules.max_tokens(spent)))
+        return View(items, plan, self.history, cap, spent)
+
     def check(self) -> None:
         """Refuse a budget that buys no rollout in the first step, before anything is sampled.
 
@@ -215,8 +116,8 @@ class Control:
             BudgetExceeded: says how many tokens would do.
         """
         c, recipe = self.config, self.recipe
-        _, items = self._items()
-        share = self._share(items)
+        _, _, items = self.candidates()
+        share = self.share(items)
         rng = np.random.default_rng((c.seed, self.progress.step, 0, 2))
         if recipe.allocator.allocate(share, items, self.state, rng=rng).units.any():
             return
@@ -247,9 +148,14 @@ class Control:
         """What the step's rollouts teach: the update, and the memory of the recipe's parts.
 
         The order, which all trainers share: rows that the end of the budget cut short count as aborted, rewards,
-        advantages, importance weights, outcomes for history and allocator, masks, selection, thinning.
+        advantages, importance weights, outcomes for history and allocator, masks, selection, thinning. Before all that,
+        the recipe's carry takes away what goes on in a later step.
         """
-        c, recipe = self.config, self.recipe
+        c, recipe, parked = self.config, self.recipe, 0
+        if recipe.carry is not None:
+            waits, self.beginnings = recipe.carry.park(self.beginnings, rollouts, self.progress.step)
+            parked = int(rollouts.paid[waits].sum())
+            rollouts = rollouts.take(~waits)
         # a row that the end of the budget cut short never had its chance: wasted, no gradient, no place in the history
         short = (rollouts.status == CUT) & (rollouts.length < rollouts.cap)
         rollouts = replace(rollouts, status=np.where(short, ABORTED, rollouts.status).astype(np.int8))
@@ -259,43 +165,53 @@ class Control:
             rollouts = replace(rollouts, reward=recipe.reward.score(self.reward_state, columns))
             self.reward_state = recipe.reward.observe(self.reward_state, columns)
         advantage = recipe.advantage(rollouts, view)
-        weighted = advantage * recipe.row_weight(rollouts, view)
-        loglik = (rollouts.logprob * (np.arange(rollouts.tokens.shape[1]) < rollouts.length[:, None])).sum(1)
+        weighted = _product(advantage, recipe.importance.weigh(rollouts, view))
+        loglik = np.where(rollouts.sampled, rollouts.logprob, np.float32(0))
         seen = weighted if recipe.weighted_scores else advantage
+        score = seen * loglik.sum(1) if seen.ndim == 1 else (seen * loglik).sum(1)
         kept_weight = rollouts.weight[~short] if recipe.kept_lengths else None
         # the history is kept in verified rewards: an aborted row is a failure there only if the recipe says so
-        outcomes = rollouts.outcomes(seen * loglik).take(~short)
+        outcomes = rollouts.outcomes(score).take(~short)
         self.history = record(self.history, outcomes, recipe.memory, kept_weight, self._features_of)
         self.state = recipe.allocator.observe(self.state, outcomes)
-        if recipe.aborted == "mask":
-            weighted = np.where(aborted, 0.0, weighted)
-        weighted = np.where(short, 0.0, weighted)
+        if recipe.stream is not None:
+            picked = np.array([self._index[key] for key in view.items.keys[self._parked_prompts :]], np.int64)
+            taken = picked[: self._taken(view.plan.units[self._parked_prompts :])]
+            self.stream_state = recipe.stream.observe(self.stream_state, tuple(self.keys), taken, outcomes)
+        masked = short | aborted if recipe.aborted == "mask" else short
+        weighted = np.where(masked if weighted.ndim == 1 else masked[:, None], 0.0, weighted)
         rows = np.arange(len(rollouts))
         if recipe.select is not None:
             rows = recipe.select(rollouts, np.random.default_rng((c.seed, self.progress.step, 3)))
-        return self.chosen(rollouts, weighted, rows)
+        return replace(self.chosen(rollouts, weighted, rows), parked=parked)
 
     def chosen(self, rollouts: Rollouts, advantage: F64, rows: I64) -> Update:
         """Of ``rows`` those that carry gradient, thinned and in the order of the minibatches. With a KL
         penalty all of them do, for the penalty needs no advantage."""
         c, trained = self.config, np.zeros(len(rollouts), np.bool_)
         scale = self.recipe.token_weight(rollouts.length[rows], rollouts.group[rows])
-        useful = np.ones(len(rows), np.bool_) if c.kl > 0 else np.abs(advantage[rows]) > 1e-9
+        size = np.abs(advantage[rows])
+        if size.ndim == 2:
+            size = np.where(rollouts.sampled[rows], size, 0.0).max(axis=1, initial=0.0)
+        useful = np.ones(len(rows), np.bool_) if c.kl > 0 else size > 1e-9
         rng = np.random.default_rng((c.seed, self.progress.step, 4))
         if self.recipe.thin is not None:
-            kept = thin(advantage[rows], rollouts.group[rows], self.recipe.thin, rng)
+            kept = thin(_of_rows(advantage[rows]), rollouts.group[rows], self.recipe.thin, rng)
             useful, scale = useful & (kept > 0), scale * kept
         rows, scale = rows[useful], scale[useful] * useful.sum()
         trained[rows] = True
         order = rng.permutation(len(rows)) if len(rows) else np.zeros(0, np.int64)
-        return Update(rollouts, rows[order], advantage, scale[order], trained, (rollouts.status == ABORTED) & ~trained)
+        wasted = (rollouts.status == ABORTED) & ~trained
+        return Update(
+            rollouts, rows[order], advantage, scale[order], trained, wasted, self.lr_scale(), self.temperature()
+        )
 
     def done(self, view: View, update: Update) -> None:
         """Count the step and its tokens."""
         p, units, rollouts = self.progress, view.plan.units, update.rollouts
-        p.cursor += self._taken(units)
+        p.cursor += self._taken(units[self._parked_prompts :])
         p.planned += view.plan.expected_cost
-        p.used += rollouts.used
+        p.used += rollouts.used + update.parked
         p.wasted += int(rollouts.length[update.wasted].sum())
         p.trained += int(rollouts.length[update.trained].sum())
         p.prefill += rollouts.prefill_tokens
@@ -308,6 +224,8 @@ class Control:
             "history": json.dumps(dump_state(self.history)),
             "allocator": json.dumps(dump_state(self.state)),
             "reward": json.dumps(dump_state(self.reward_state)),
+            "stream": json.dumps(dump_state(self.stream_state)),
+            "beginnings": json.dumps(dump_state(self.beginnings)),
             "progress": json.dumps(asdict(self.progress)),
         }
 
@@ -316,6 +234,8 @@ class Control:
         self.history = load_state(History.empty(), json.loads(content["history"]))
         self.state = load_state(self.state, json.loads(content["allocator"]))
         self.reward_state = load_state(self.reward_state, json.loads(content["reward"]))
+        self.stream_state = load_state(self.stream_state, json.loads(content["stream"]))
+        self.beginnings = load_state(self.beginnings, json.loads(content["beginnings"]))
         self.progress = Progress(**json.loads(content["progress"]))
 
     def _candidates(self, count: int) -> I64:
@@ -336,7 +256,7 @@ class Control:
         """Prompts that the step took from the stream: the batch, or up to the last one that got rollouts."""
         return max(self.config.prompts, int(np.flatnonzero(units).max(initial=-1)) + 1)
 
-    def _share(self, items: Items) -> int:
+    def share(self, items: Items) -> int:
         """Tokens that this step should use, as the allocator's budget."""
         left = self.left()
         shares = [] if self.step_budget is None else [self.step_budget]
@@ -347,18 +267,27 @@ class Control:
             return math.ceil(self.config.group * self.config.prompts * float(items.cost.mean()))
         return min(shares) if shares else 2**62
 
-    def _items(self) -> tuple[I64, Items]:
-        """The step's candidate prompts, as indices and as items with the estimates of the recipe's memory."""
-        picked = self._candidates(self.config.prompts * self.recipe.oversample)
+    def candidates(self) -> tuple[I64, int, Items]:
+        """The step's candidate prompts as indices, how many of them are there to be continued (they come first), and
+        all as items with the estimates of the recipe's memory."""
+        count = min(self.config.prompts * self.recipe.oversample, len(self.keys))
+        if self.recipe.stream is None:
+            picked = self._candidates(count)
+        else:
+            picked = self.recipe.stream.pick(self.stream_state, tuple(self.keys), count, self.config.seed)
+        begun = sorted({self._index[key] for key in self.beginnings.keys})
+        picked = np.concatenate([np.array(begun, np.int64), picked[~np.isin(picked, begun)]]) if begun else picked
+        self._parked_prompts = len(begun)
         keys, zeros = tuple(self.keys[i] for i in picked), np.zeros(len(picked), np.int64)
         items = Items(keys, np.full(len(keys), 0.6 * self.config.max_tokens), drawn=zeros, right=zeros)
-        return picked, estimates(self.history, items, self.recipe.memory, self.features[picked])
+        return picked, len(begun), estimates(self.history, items, self.recipe.memory, self.features[picked])
 
     def _log(self, view: View, update: Update) -> None:
         """One row of the log: tokens, and how many of the prompts that the step took from the stream got n rollouts."""
         p, units, rollouts = self.progress, view.plan.units, update.rollouts
         trained, wasted = update.trained, update.wasted
-        counts, occurrences = np.unique(units[: self._taken(units)], return_counts=True)
+        own = units[self._parked_prompts :]
+        counts, occurrences = np.unique(own[: self._taken(own)], return_counts=True)
         level: dict[str, list[int]] = {}
         for g, key in enumerate(rollouts.keys):
             rows = rollouts.group == g
@@ -371,7 +300,7 @@ class Control:
             mixed += int(len(r) > 1 and r.min() != r.max())
         p.steps_log.append({
             "step": p.step,
-            "used": rollouts.used,
+            "used": rollouts.used + update.parked,
             "wasted": int(rollouts.length[wasted].sum()),
             "trained": int(rollouts.length[trained].sum()),
             "rollouts": len(rollouts),
@@ -391,3 +320,15 @@ class Control:
             }
             for i in [*chosen, *stopped]
         ]
+
+
+def _product(advantage: F64, weight: F64) -> F64:
+    """The product of numbers [n] or [n, t], where one may be of rows and the other of tokens."""
+    if advantage.ndim == weight.ndim:
+        return advantage * weight
+    return per_token(advantage, weight) * weight if weight.ndim == 2 else advantage * per_token(weight, advantage)
+
+
+def _of_rows(advantage: F64) -> F64:
+    """[n] advantage of each row: of tokens, their mean."""
+    return advantage if advantage.ndim == 1 else advantage.mean(axis=1)

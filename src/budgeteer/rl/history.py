@@ -132,8 +132,7 @@ def estimates(history: History, items: Items, memory: Memory, features: F64 | No
             cold = middle if np.isnan(memory.cold_std) else memory.cold_std
             std = lookup(history.std_sum, where, np.nan) / lookup(history.std_count, where, np.nan)
             std = np.where(np.isfinite(std), std, cold)
-    return replace(
-        items,
+    return items.with_columns(
         cost=np.maximum(cost, 1.0),
         std=np.maximum(std, memory.std_floor),
         pass_rate=rate,

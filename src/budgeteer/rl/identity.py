@@ -39,13 +39,13 @@ def fingerprint(value: Any) -> str:
 
 def differences(mine: Mapping[str, Any], theirs: Mapping[str, Any]) -> str:
     """What differs between two identities, such as ``"problems; steps: 30 here, 20 there"``; ``""`` for equal ones."""
-    found = []
+    said = []
     for name in sorted(mine.keys() | theirs.keys()):
         here, there = mine.get(name), theirs.get(name)
         if here != there:
             content = any(isinstance(value, str) and value.startswith(_MARK) for value in (here, there))
-            found.append(name if content else f"{name}: {here} here, {there} there")
-    return "; ".join(found)
+            said.append(name if content else f"{name}: {here} here, {there} there")
+    return "; ".join(said)
 
 
 def _parts(value: Any, seen: dict[int, Any]) -> Any:

@@ -1,19 +1,29 @@
-"""A training recipe is a composition: allocator + stopper + advantage + weights + loss."""
+"""A training recipe is a composition of parts; each part is a small protocol, and may have a state of its own.
+
+Parts with a state are pure functions over it (``init``, and what gives the next one); the states of all parts are in
+the run's checkpoint, so that a run that is killed goes on as the same run.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from budgeteer.core.allocator import Allocator
-from budgeteer.core.plan import F64, I64, Items, Plan
+from budgeteer.core.plan import F64, I64, Items, Outcomes, Plan
+from budgeteer.core.schedule import Schedule, constant, flat_then_linear
 from budgeteer.core.stopper import Stopper
 from budgeteer.rl.history import History, Memory
+from budgeteer.rl.ratio.protocol import Loss
 from budgeteer.rl.reward.protocol import Reward
 from budgeteer.rl.rollouts import Rollouts
 from budgeteer.rl.weight import token_mean
+
+ENTROPY = "entropy"
+"""What a part may need: ``Rollouts.entropy``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,18 +35,18 @@ class View:
         plan: units of each prompt (zeros before allocation).
         history: everything seen before this step.
         max_tokens: hard cap of a rollout.
+        spent: share of the run that is done, 0 to 1: of its steps or of its budget, whichever is more.
     """
 
     items: Items
     plan: Plan
     history: History
     max_tokens: int
+    spent: float = 0.0
 
 
 AdvantageFn = Callable[[Rollouts, View], F64]
-"""(rollouts, view) -> [n] advantages, aborted rows included."""
-RowWeightFn = Callable[[Rollouts, View], F64]
-"""(rollouts, view) -> [n] importance weights that multiply the advantages."""
+"""(rollouts, view) -> [n] or [n, t] advantages, aborted rows included."""
 TokenWeightFn = Callable[[I64, I64], F64]
 """(length [n], group [n]) -> [n] weight of each token of a row."""
 StopperFn = Callable[[View], Stopper]
@@ -45,9 +55,97 @@ SelectFn = Callable[[Rollouts, np.random.Generator], I64]
 """(rollouts, rng) -> indices of the rows that enter the update."""
 
 
-def no_weight(rollouts: Rollouts, view: View) -> F64:
-    """Weight 1 for every row."""
+class Importance(NamedTuple):
+    """Weights that multiply the advantages: of rows that were kept by chance, or of the tokens that count.
+
+    Attributes:
+        weigh: ``(rollouts, view) -> [n] or [n, t]`` weights, 0 or more.
+        needs: what the rollouts must have, such as :data:`ENTROPY`; refused before the first token where the trainer
+            cannot give it.
+    """
+
+    weigh: Callable[[Rollouts, View], F64]
+    needs: tuple[str, ...] = ()
+
+
+class Stream(NamedTuple):
+    """Which prompts come next.
+
+    Attributes:
+        init: ``() -> state``.
+        pick: ``(state, keys, count, seed) -> [count]`` distinct indices into the keys of all training prompts. The
+            seed is that of the run: the same in every step.
+        observe: ``(state, keys, taken, outcomes) -> state``, once a step; ``taken`` are the indices that the step used
+            of those that were picked.
+    """
+
+    init: Callable[[], Any]
+    pick: Callable[[Any, tuple[str, ...], int, int], I64]
+    observe: Callable[[Any, tuple[str, ...], I64, Outcomes], Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Beginnings:
+    """Rollouts that were begun in earlier steps and are to be continued: m rows.
+
+    Attributes:
+        keys: m prompt keys (they may repeat).
+        tokens: [m, t] the tokens so far, right-padded; length: [m] how many.
+        version: [m, t] when each was sampled (:attr:`budgeteer.rl.rollouts.Rollouts.version`).
+    """
+
+    keys: tuple[str, ...]
+    tokens: I64
+    length: I64
+    version: I64
+
+    def __post_init__(self) -> None:
+        if not self.keys:  # JSON does not tell how wide nothing is
+            for name in ("tokens", "version"):
+                object.__setattr__(self, name, np.zeros((0, 0), np.int64))
+
+    @staticmethod
+    def empty() -> Beginnings:
+        """None."""
+        return Beginnings((), np.zeros((0, 0), np.int64), np.zeros(0, np.int64), np.zeros((0, 0), np.int64))
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+
+class Carry(NamedTuple):
+    """Rollouts that go on in a later step. The state is the beginnings that wait.
+
+    Attributes:
+        park: ``(beginnings, rollouts, step) -> (parked [n] bool, beginnings)``: which of the step's rows are not
+            learnt from now but kept, and what waits for the next step. ``beginnings`` are those that the step
+            continued: their rows are among the rollouts. ``step`` = steps done.
+    """
+
+    park: Callable[[Beginnings, Rollouts, int], tuple[Any, Beginnings]]
+
+
+@dataclass(frozen=True, slots=True)
+class Schedules:
+    """Factors of the run's settings over the share of the run that is done (:attr:`View.spent`).
+
+    Attributes:
+        temperature: times ``TrainConfig.temperature``, for sampling and update.
+        max_tokens: times ``TrainConfig.max_tokens``, rounded down, at least 1.
+        lr: times ``TrainConfig.lr``, beside the warm-up.
+    """
+
+    temperature: Schedule = field(default_factory=lambda: constant(1.0))
+    max_tokens: Schedule = field(default_factory=lambda: constant(1.0))
+    lr: Schedule = field(default_factory=lambda: flat_then_linear(0.75, 0.1))
+
+
+def _ones(rollouts: Rollouts, view: View) -> F64:
     return np.ones(len(rollouts))
+
+
+NO_IMPORTANCE = Importance(_ones)
+"""Weight 1 for every row."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,9 +155,14 @@ class Recipe:
     Attributes:
         name: as on the command line.
         allocator: units per prompt; called ``rounds`` times a step with what is left of the budget.
-        advantage, row_weight, token_weight: see the types above.
+        advantage, token_weight: see the types above.
+        importance: weights of rows or tokens that multiply the advantages.
         reward: what advantages are made of; None = the verifier's score.
+        loss: what the update maximises.
         stopper: None = rollouts end by themselves or at the cap.
+        stream: which prompts come next; None = epochs in random order.
+        carry: which rollouts go on in a later step; None = none.
+        schedules: of temperature, cap and learning rate.
         memory: how earlier steps become estimates.
         select: which rows enter the update; None = all.
         thin: the larger side of a group trains on at most this many times the rows of the smaller one, reweighted;
@@ -72,14 +175,13 @@ class Recipe:
         oversample: candidate prompts a step, in multiples of the batch.
         pace: ``"step"`` = an equal share of what is left for every step to come; ``"run"`` = a step takes what its
             allocator wants and the run ends when the budget does.
-        clip: lower and upper bound of the ratio's clip.
     """
 
     name: str
     allocator: Allocator
     advantage: AdvantageFn
     stopper: StopperFn | None = None
-    row_weight: RowWeightFn = no_weight
+    importance: Importance = NO_IMPORTANCE
     token_weight: TokenWeightFn = token_mean
     memory: Memory = field(default_factory=Memory)
     select: SelectFn | None = None
@@ -90,5 +192,13 @@ class Recipe:
     rounds: int = 1
     oversample: int = 1
     pace: str = "step"
-    clip: tuple[float, float] = (0.2, 0.28)
     reward: Reward | None = None
+    loss: Loss = field(default_factory=Loss)
+    stream: Stream | None = None
+    carry: Carry | None = None
+    schedules: Schedules = field(default_factory=Schedules)
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """What the parts need the trainer to compute, such as :data:`ENTROPY`."""
+        return self.importance.needs

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
+from enum import IntEnum
 from typing import Any
 
 import numpy as np
@@ -12,25 +13,42 @@ from budgeteer.core.plan import F64, I64, Outcomes
 from budgeteer.rl.reward.protocol import Columns
 
 
+class Role(IntEnum):
+    """Where a token of a rollout comes from. Only sampled tokens are trained on."""
+
+    NONE = 0
+    """No token: behind the end of the row."""
+    SAMPLED = 1
+    """Sampled in this step."""
+    FORCED = 2
+    """Put there by a method that steers the decoding; the model reads it, so it is paid for."""
+    CARRIED = 3
+    """The beginning of the rollout, sampled and paid for in an earlier step."""
+
+
 @dataclass(frozen=True, slots=True)
 class Rollouts:
-    """n rollouts of g prompts.
+    """n rollouts of g prompts. What is not known is NaN, never 0.
 
     Attributes:
         keys: g prompt keys; a group is all rows with the same ``group``, in any order and number.
         prompts: g prompts as token ids.
         group: [n] index into keys.
-        tokens: [n, t] int64 sampled tokens, right-padded.
-        length: [n] sampled tokens of each row, every one of them paid for.
-        logprob: [n, t] float32 log-probability of each token under the sampling policy.
-        forced: [n, t] bool, token was put there by a stopper and not sampled: never trained on.
+        tokens: [n, t] int64 tokens, right-padded.
+        length: [n] tokens of each row, whatever their role.
+        logprob: [n, t] float32 log-probability of each token under the policy that sampled it; NaN where nothing was
+            sampled in this step.
+        role: [n, t] int8, a :class:`Role`.
+        version: [n, t] int32, steps of training done when the token was made; -1 where there is none.
         cap: [n] most tokens that the row might have had.
         status: [n] ENDED, FINISHED, ABORTED or CUT.
         closed, answered: [n] length at which thinking closed / the answer was complete, -1 = never.
-        verified: [n] the verifier's score (0 until scored): what history and allocator see.
+        verified: [n] the verifier's score (NaN until scored): what history and allocator see.
         reward: [n] what advantages are made of: the same, unless the recipe has a reward of its own.
         weight: [n] importance weight, 1 unless a gate kept the row by chance.
         prefill_tokens: prompt tokens computed, once a prompt.
+        entropy: [n, t] float32 entropy in nats of the distribution that each token stands for; NaN where it is not
+            known. None unless a part of the recipe needs it.
     """
 
     keys: tuple[str, ...]
@@ -40,7 +58,8 @@ class Rollouts:
     length: I64
     cap: I64
     logprob: NDArray[np.float32]
-    forced: NDArray[np.bool_]
+    role: NDArray[np.int8]
+    version: NDArray[np.int32]
     status: NDArray[np.int8]
     closed: I64
     answered: I64
@@ -48,14 +67,26 @@ class Rollouts:
     reward: F64
     weight: F64
     prefill_tokens: int
+    entropy: NDArray[np.float32] | None = None
 
     def __len__(self) -> int:
         return len(self.group)
 
     @property
+    def sampled(self) -> NDArray[np.bool_]:
+        """[n, t] whether the policy sampled the token in this step."""
+        return np.equal(self.role, Role.SAMPLED)
+
+    @property
+    def paid(self) -> I64:
+        """[n] tokens of each row on this step's bill: all but those carried from earlier steps."""
+        carried: I64 = np.equal(self.role, Role.CARRIED).sum(1)
+        return self.length - carried
+
+    @property
     def used(self) -> int:
-        """Tokens sampled, aborted prefixes included; forced tokens count too, the model reads them."""
-        return int(self.length.sum())
+        """Tokens on this step's bill, beginnings of aborted rows and forced tokens included."""
+        return int(self.paid.sum())
 
     @property
     def counts(self) -> I64:
@@ -75,6 +106,58 @@ class Rollouts:
         """The same with the verifier's scores [n]."""
         return replace(self, verified=verified, reward=verified)
 
+    def at(self, step: int) -> Rollouts:
+        """The same, with ``step`` as the version of all tokens that were made now."""
+        made = (self.role == Role.SAMPLED) | (self.role == Role.FORCED)
+        return replace(self, version=np.where(made, step, self.version).astype(np.int32))
+
+    def take(self, rows: NDArray[Any]) -> Rollouts:
+        """The rows at these indices, or where ``rows`` [n] is true; the prompts stay."""
+        per_row = {f.name: getattr(self, f.name) for f in fields(self)}
+        return replace(self, **{name: a[rows] for name, a in per_row.items() if isinstance(a, np.ndarray)})
+
+    def begun(self, keys: tuple[str, ...], group: I64, beginnings: list[I64], versions: list[I64]) -> Rollouts:
+        """Rows that continue beginnings of earlier steps, as whole rollouts.
+
+        Args:
+            keys: distinct keys of the prompts, in the order of ``group``.
+            group: [n] index of each row into these.
+            beginnings: n arrays of token ids, which stand at the end of this object's prompts, one prompt a row.
+            versions: n arrays: when each of those tokens was sampled.
+        """
+        order = self.group  # each row has a prompt of its own here
+        size = np.array([len(beginnings[i]) for i in order], np.int64)
+        width = int((size + self.length).max(initial=1))
+        place = np.arange(width)
+        new = (place >= size[:, None]) & (place < (size + self.length)[:, None])
+        old = place < size[:, None]
+        within = np.arange(self.tokens.shape[1]) < self.length[:, None]
+
+        def joined(own: NDArray[Any], before: Any, fill: Any) -> NDArray[Any]:
+            out = np.full((len(self), width), fill, own.dtype)
+            out[new], out[old] = own[within], before
+            return out
+
+        first = np.concatenate([beginnings[i] for i in order]) if len(order) else np.zeros(0, np.int64)
+        when = np.concatenate([versions[i] for i in order]) if len(order) else np.zeros(0, np.int64)
+        prompts: dict[int, tuple[int, ...]] = {}
+        for i in order.tolist():
+            prompts[int(group[i])] = self.prompts[i][: len(self.prompts[i]) - len(beginnings[i])]
+        return replace(
+            self,
+            keys=keys,
+            prompts=tuple(prompts.get(g, ()) for g in range(len(keys))),
+            group=group[order],
+            tokens=joined(self.tokens, first, 0),
+            length=size + self.length,
+            cap=size + self.cap,
+            logprob=joined(self.logprob, np.nan, np.nan),
+            role=joined(self.role, Role.CARRIED, Role.NONE),
+            version=joined(self.version, when, -1),
+            closed=np.where(self.closed >= 0, self.closed + size, -1),
+            answered=np.where(self.answered >= 0, self.answered + size, -1),
+        )
+
     @staticmethod
     def concatenate(parts: list[Rollouts]) -> Rollouts:
         """Join the rounds of one step; groups with the same key become one group."""
@@ -88,34 +171,38 @@ class Rollouts:
                 if key not in index:
                     index[key] = len(prompts)
                     prompts.append(prompt)
+                elif prompt:
+                    prompts[index[key]] = prompt
             groups.append(np.array([index[k] for k in part.keys], np.int64)[part.group])
         width = max(p.tokens.shape[1] for p in parts)
 
-        def pad(a: NDArray[Any]) -> NDArray[Any]:
-            return np.pad(a, ((0, 0), (0, width - a.shape[1])))
-
         def join(name: str) -> Any:
             arrays = [getattr(p, name) for p in parts]
-            return np.concatenate([pad(a) if a.ndim == 2 else a for a in arrays])
+            if arrays[0] is None:
+                return None
+            padding = _PADDING.get(name, 0)
+            return np.concatenate(
+                [
+                    np.pad(a, ((0, 0), (0, width - a.shape[1])), constant_values=padding) if a.ndim == 2 else a
+                    for a in arrays
+                ]
+            )
 
-        names = (
-            "tokens",
-            "length",
-            "cap",
-            "logprob",
-            "forced",
-            "status",
-            "closed",
-            "answered",
-            "verified",
-            "reward",
-            "weight",
-        )
+        own = {"keys", "prompts", "group", "prefill_tokens"}
         return replace(
             parts[0],
             keys=tuple(index),
             prompts=tuple(prompts),
             group=np.concatenate(groups),
             prefill_tokens=sum(p.prefill_tokens for p in parts),
-            **{name: join(name) for name in names},
+            **{f.name: join(f.name) for f in fields(Rollouts) if f.name not in own},
         )
+
+
+_PADDING = {"logprob": np.nan, "entropy": np.nan, "version": -1}
+"""What stands behind the end of a row, where it is not 0."""
+
+
+def per_token(values: F64, like: NDArray[Any]) -> F64:
+    """``values`` [n] or [n, t] as [n, t] of the shape of ``like``."""
+    return np.broadcast_to(values if values.ndim == 2 else values[:, None], like.shape)

@@ -20,7 +20,7 @@ from budgeteer.core.stopper import ABORT, FINISH, Event, Rows, Stopper
 from budgeteer.engine.decoder import Decoder, compiles, draw, streams
 from budgeteer.engine.llama import Llama
 from budgeteer.models.policy import Markers
-from budgeteer.rl.rollouts import Rollouts
+from budgeteer.rl.rollouts import Role, Rollouts
 
 
 @torch.inference_mode()
@@ -188,6 +188,9 @@ def sample(
 
     started = np.arange(n) < waiting
     used_width = int(length.max(initial=1))
+    within = np.arange(used_width) < length[started][:, None]
+    role = np.where(within, np.where(out_forced[started, :used_width], Role.FORCED, Role.SAMPLED), Role.NONE)
+    role = role.astype(np.int8)
     weight = stopper.kept_weight(state) if stopper and stopper.kept_weight else np.ones(n)
     rollouts = Rollouts(
         keys=tuple(keys),
@@ -196,13 +199,14 @@ def sample(
         tokens=out_tokens[started, :used_width],
         length=length[started],
         cap=cap[started],
-        logprob=out_logprob[started, :used_width],
-        forced=out_forced[started, :used_width],
+        logprob=np.where(role == Role.SAMPLED, out_logprob[started, :used_width], np.float32(np.nan)),
+        role=role,
+        version=np.full(role.shape, -1, np.int32),
         status=status[started],
         closed=closed[started],
         answered=answered[started],
-        verified=np.zeros(waiting),
-        reward=np.zeros(waiting),
+        verified=np.full(waiting, np.nan),
+        reward=np.full(waiting, np.nan),
         weight=weight[started],
         prefill_tokens=prefill_tokens,
     )

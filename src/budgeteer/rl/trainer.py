@@ -12,13 +12,12 @@ import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from budgeteer.core.errors import CheckpointError, Diverged, InvalidInput, UnknownName
@@ -28,19 +27,19 @@ from budgeteer.engine.llama import Llama
 from budgeteer.models.policy import Markers
 from budgeteer.rl import checkpoint
 from budgeteer.rl.config import TrainConfig
-from budgeteer.rl.control import Control, Progress, Update
+from budgeteer.rl.control import Control
 from budgeteer.rl.identity import ALGORITHM, digest, fingerprint
-from budgeteer.rl.ratio import clipped
-from budgeteer.rl.recipe import Recipe, View
-from budgeteer.rl.rollouts import Rollouts
+from budgeteer.rl.logprobs import MICRO, entropies, token_logprobs
+from budgeteer.rl.ratio import Tokens
+from budgeteer.rl.recipe import ENTROPY, Recipe, View
+from budgeteer.rl.rollouts import Rollouts, per_token
 from budgeteer.rl.sampler import sample
+from budgeteer.rl.step import Progress, Update
 
 ScoreFn = Callable[[I64, list[list[int]]], F64]
 """(prompt index [n], completions as token ids) -> [n] rewards."""
 SAVE_EVERY = 8
 """Steps between checkpoints."""
-MICRO = 1536
-"""Positions of one forward-backward pass; small enough that activations stay in the processor's cache."""
 
 
 def choose_device(name: str) -> torch.device:
@@ -85,35 +84,6 @@ def _timed(stopper: Stopper, clock: dict[str, float]) -> Stopper:
         return result
 
     return stopper._replace(step=step)
-
-
-def token_logprobs(
-    model: Llama, prompts: Sequence[Sequence[int]], tokens: I64, length: I64, temperature: float
-) -> tuple[Tensor, Tensor]:
-    """Log-probabilities of the completions' tokens, flattened row by row.
-
-    Args:
-        prompts: n prompts; tokens: [n, t] completions; length: [n].
-
-    Returns:
-        (log-probabilities [sum(length)], mask [n, t] of the positions they belong to).
-    """
-    n = len(length)
-    starts = np.array([len(p) for p in prompts])
-    width = int((starts + length).max())
-    full = np.zeros((n, width), np.int64)
-    for i, prompt in enumerate(prompts):
-        full[i, : starts[i]] = prompt
-        full[i, starts[i] : starts[i] + length[i]] = tokens[i, : length[i]]
-    place = np.arange(width)[None, :]
-    predicts = (place >= starts[:, None] - 1) & (place < (starts + length)[:, None] - 1)
-    device = model.device
-    batch = torch.from_numpy(full).to(device)
-    hidden = model(batch)[torch.from_numpy(predicts).to(device)]
-    logp = F.log_softmax(model.logits(hidden).float() / temperature, -1)
-    target = torch.from_numpy(tokens[np.arange(tokens.shape[1])[None, :] < length[:, None]]).to(device)
-    mask = torch.from_numpy(np.arange(tokens.shape[1])[None, :] < length[:, None])
-    return logp.gather(-1, target[:, None])[:, 0], mask
 
 
 def weights_of(model: Llama) -> str:
@@ -169,8 +139,11 @@ class Trainer:
         if config.dtype not in DTYPES:
             raise UnknownName("dtype", config.dtype, DTYPES)
         self.dtype = DTYPES[config.dtype]
+        self._half = self.dtype == torch.bfloat16
         self.prompts = [tuple(map(int, p)) for p in prompts]
-        self.control = Control(recipe, config, self.prompts, keys, budget=budget, step_budget=step_budget)
+        self.control = Control(
+            recipe, config, self.prompts, keys, budget=budget, step_budget=step_budget, offers=[ENTROPY]
+        )
         self.evaluate = evaluate
         self.optimiser = torch.optim.AdamW(
             self.model.parameters(), lr=config.lr, betas=(0.9, 0.95), weight_decay=config.weight_decay
@@ -223,7 +196,7 @@ class Trainer:
 
     def _collect(self) -> tuple[Rollouts, View] | None:
         """Sample and verify the step's rollouts, round by round; None when the budget buys none."""
-        c, clock = self.config, self.progress.phases
+        clock = self.progress.phases
         with _phase(clock, "allocation"):
             step = self.control.begin()
         while True:
@@ -231,21 +204,26 @@ class Trainer:
                 work = step.next()
             if work is None:
                 return step.collected()
-            half = torch.autocast(self.model.device.type, torch.bfloat16, enabled=self.dtype == torch.bfloat16)
+            half = torch.autocast(self.model.device.type, torch.bfloat16, enabled=self._half)
             with _phase(clock, "sampling"), half:
+                keys, prompts, units = work.requests(self.prompts)
                 part, _ = sample(
                     self.model,
-                    work.view.items.keys,
-                    [self.prompts[i] for i in work.picked],
-                    work.view.plan.units,
+                    keys,
+                    prompts,
+                    units,
                     max_tokens=work.max_tokens,
                     markers=self.markers,
                     seed=work.seed,
-                    temperature=c.temperature,
+                    temperature=work.temperature,
                     stopper=_timed(work.stopper, clock) if work.stopper else None,
                     budget=work.budget,
                     compiled=None if self.dtype == torch.float32 else False,
                 )
+            part = work.whole(part)
+            if ENTROPY in self.recipe.needs:
+                with _phase(clock, "training"), half:
+                    part = replace(part, entropy=entropies(self.model, part, work.temperature))
             with _phase(clock, "verifying"):
                 texts = [part.tokens[i, : part.length[i]].tolist() for i in range(len(part))]
                 part = part.scored(self.score(work.picked[part.group], texts))
@@ -257,7 +235,7 @@ class Trainer:
         if not len(rows):
             return
         for group in self.optimiser.param_groups:
-            group["lr"] = c.lr * self._schedule()
+            group["lr"] = c.lr * update.lr_scale
         for part in np.array_split(np.arange(len(rows)), min(c.minibatches, len(rows))):
             self.optimiser.zero_grad(set_to_none=True)
             lengths = rollouts.length[rows[part]] + np.array(
@@ -271,7 +249,7 @@ class Trainer:
                 while last < len(part) and (last + 1 - first) * lengths[last] <= MICRO:
                     last += 1
                 micro = part[first:last]
-                self._backward(rollouts, update.advantage, rows[micro], update.scale[micro] / len(part))
+                self._backward(update, rows[micro], update.scale[micro] / len(part))
                 first = last
             norm = float(torch.nn.utils.clip_grad_norm_(self.model.parameters(), c.max_grad_norm))
             if not math.isfinite(norm):
@@ -279,31 +257,27 @@ class Trainer:
                 raise Diverged(self.progress.step + 1, f"the norm of the gradient is {norm}", advice)
             self.optimiser.step()
 
-    def _schedule(self) -> float:
-        """Linear warm-up, then flat, then linear decay to a tenth over the last quarter of the steps or the budget."""
-        c, p = self.config, self.progress
-        done = p.step / c.steps
-        if self.control.budget:
-            done = max(done, p.used / self.control.budget)
-        return min(1.0, (p.step + 1) / max(c.warmup, 1), 1 - 0.9 * (done - 0.75) / 0.25)
-
-    def _backward(self, rollouts: Rollouts, advantage: F64, rows: I64, scale: F64) -> None:
-        c, device, (low, high) = self.config, self.model.device, self.recipe.clip
+    def _backward(self, update: Update, rows: I64, scale: F64) -> None:
+        """The gradient of some rows; ``scale`` [k] or [k, t] is the weight of their tokens."""
+        c, device, loss, rollouts = self.config, self.model.device, self.recipe.loss, update.rollouts
         prompts = [rollouts.prompts[g] for g in rollouts.group[rows]]
         tokens, length = rollouts.tokens[rows], rollouts.length[rows]
-        with torch.autocast(device.type, torch.bfloat16, enabled=self.dtype == torch.bfloat16):
-            logprob, mask = token_logprobs(self.model, prompts, tokens, length, c.temperature)
-        old = torch.from_numpy(rollouts.logprob[rows])[mask].to(device)
+        with torch.autocast(device.type, torch.bfloat16, enabled=self._half):
+            logprob, mask = token_logprobs(self.model, prompts, tokens, length, update.temperature)
+        sampled = torch.from_numpy(rollouts.sampled[rows])[mask].to(device)
+        # what was not sampled has no old probability, and no weight: a ratio of 1 keeps it out of every sum
+        old = torch.where(sampled, torch.from_numpy(rollouts.logprob[rows])[mask].to(device), logprob.detach())
         row = torch.from_numpy(np.repeat(np.arange(len(rows)), length)).to(device)
-        a = torch.from_numpy(advantage[rows].astype(np.float32)).to(device)[row]
-        w = torch.from_numpy(scale.astype(np.float32)).to(device)[row]
-        w = w * ~torch.from_numpy(rollouts.forced[rows])[mask].to(device)
-        objective = clipped(logprob, old, a, low=low, high=high)
+
+        def of_tokens(values: F64) -> Tensor:
+            return torch.from_numpy(per_token(values.astype(np.float32), tokens)[mask.numpy()]).to(device)
+
+        w = of_tokens(scale) * sampled
+        objective = loss.ratio(Tokens(logprob, old, of_tokens(update.advantage[rows]), row, sampled))
         if self.reference is not None:
             with torch.no_grad():
-                base, _ = token_logprobs(self.reference, prompts, tokens, length, c.temperature)
-            gap = base - logprob
-            objective = objective - c.kl * (gap.exp() - gap - 1)  # low-variance estimate of KL(policy || reference)
+                base, _ = token_logprobs(self.reference, prompts, tokens, length, update.temperature)
+            objective = objective - c.kl * loss.kl(logprob, base)
         (-(objective * w).sum()).backward()  # type: ignore[no-untyped-call]
 
     # -- the run --------------------------------------------------------------------------------------------------

@@ -43,14 +43,14 @@ def margin_of(method: str, items: Items, settings: Mapping[str, Any]) -> Margin 
     call.apply_defaults()
     given, cost = call.arguments, items.cost[:, None]
     if method == "water-filling":
-        scale, decay = items.column("scale")[:, None], items.column("decay")[:, None]
+        scale, decay = (items.column(name, method)[:, None] for name in ("scale", "decay"))
         gain, low = (power_gain, 1) if given["curve"] == "power" else (exp_gain, 0)
         return Margin(lambda n: gain(scale, decay, n) / cost, low, given["max_units"], ("", "max_units"))
     if method == "neyman":
-        std = items.column("std")[:, None]
+        std = items.column("std", method)[:, None]
         limits = given["min_units"], given["max_units"]
         return Margin(lambda n: std**2 / (n * (n + 1.0)) / cost, *limits, ("min_units", "max_units"))
-    rate = np.nan_to_num(items.column("pass_rate"), nan=0.5)[:, None]
+    rate = np.nan_to_num(items.column("pass_rate", method), nan=0.5)[:, None]
     if method == "variance":
         limits = given["min_units"], given["max_units"]
         return Margin(lambda n: rate * (1 - rate) / (n * (n + 1.0)) / cost, *limits, ("min_units", "max_units"))

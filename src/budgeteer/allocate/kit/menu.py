@@ -63,9 +63,9 @@ class Block:
 def blocks(menu: Menu) -> list[Block]:
     """The menu as blocks: one without a copy when all items have equally many options, else one a power of two."""
     size = np.diff(menu.indptr)
-    found: list[Block] = []
+    parts: list[Block] = []
     if not len(menu.cost):
-        return found
+        return parts
     # float64 holds these costs exactly and multiplies faster; beyond the cache the copy costs more than it saves
     cost = menu.cost.astype(np.float64) if len(menu.cost) <= COPIED else menu.cost
     widest = int(size.max())
@@ -78,9 +78,9 @@ def blocks(menu: Menu) -> list[Block]:
             k = np.arange(width)
             there = k < size[item, None]
             at = np.where(there, menu.indptr[item, None] + k, 0)
-            found.append(Block(item, np.where(there, cost[at], 0), np.where(there, menu.value[at], 0.0)))
+            parts.append(Block(item, np.where(there, cost[at], 0), np.where(there, menu.value[at], 0.0)))
         width *= 2
-    return found
+    return parts
 
 
 def score(block: Block, price: float) -> F64:
@@ -161,7 +161,7 @@ def edges(block: Block, cost: NDArray[Any], value: F64, stop: NDArray[Any]) -> E
         cost, value: [r] where each begins, a point of its hull.
         stop: [r] the cost at which it ends, a point of its hull.
     """
-    found, steep = [], np.full(len(cost), np.inf)
+    steps, steep = [], np.full(len(cost), np.inf)
     near = ROUNDING * block.cost.shape[1]
     while len(on := np.flatnonzero(cost < stop)):
         if len(on) < len(cost):
@@ -180,9 +180,9 @@ def edges(block: Block, cost: NDArray[Any], value: F64, stop: NDArray[Any]) -> E
         flat = at + np.arange(0, block.cost.size, block.cost.shape[1])
         # rounding may make a later slope the larger one by a hair; an item's steps keep their order
         steep = np.minimum(top[:, 0], steep)
-        found.append(Edges(block.item, at + 1, more.ravel()[flat], steep))
+        steps.append(Edges(block.item, at + 1, more.ravel()[flat], steep))
         cost, value = block.cost.ravel()[flat], block.value.ravel()[flat]
-    return join(found)
+    return join(steps)
 
 
 class Relaxed(NamedTuple):

@@ -59,14 +59,16 @@ def lift(rule: Rule) -> Allocator:
         if not len(items):
             return Plan(items.keys, np.zeros(0, np.int64), 0.0)
         order = np.array(sorted(range(len(items)), key=items.keys.__getitem__))
-        found = rule(budget, items.take(order), rng)
+        solution = rule(budget, items.take(order), rng)
         units = np.zeros(len(items), np.int64)
-        units[order] = found.units
+        units[order] = solution.units
         # A rule's running sum of fractional costs may be off in its last bit; the budget is hard all the same.
         kept = items.within(units, budget)
         if kept is not units:
-            found = Found(kept, found.price)
-        return Plan(items.keys, kept, spend(kept, items.cost), price=found.price, value=found.value, gap=found.gap)
+            solution = Found(kept, solution.price)
+        return Plan(
+            items.keys, kept, spend(kept, items.cost), price=solution.price, value=solution.value, gap=solution.gap
+        )
 
     return Allocator(lambda items: (), allocate, lambda state, outcomes: state)
 

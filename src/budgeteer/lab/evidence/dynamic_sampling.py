@@ -6,8 +6,6 @@ Dynamic sampling draws groups in rounds until 64 are mixed; uniform draws 64 gro
 
 from __future__ import annotations
 
-import dataclasses
-
 import numpy as np
 
 from budgeteer.allocate import dynamic_sampling
@@ -46,7 +44,7 @@ def rounds(allocator: Allocator, most: int, seed: int) -> tuple[int, int]:
         if not units.any():
             break
         drawn, right = drawn + units, right + rng.binomial(units, rate)
-        items = dataclasses.replace(items, drawn=drawn, right=right)
+        items = items.with_columns(drawn=drawn, right=right)
     return int(np.sum((right > 0) & (right < drawn))), int(drawn.sum())
 
 

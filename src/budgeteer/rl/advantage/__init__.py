@@ -8,18 +8,30 @@ from typing import TYPE_CHECKING
 from budgeteer.core.lazy import lazy
 
 if TYPE_CHECKING:
+    from budgeteer.rl.advantage._centred_advantage import centred_advantage
     from budgeteer.rl.advantage._group_norm import group_norm
+    from budgeteer.rl.advantage._grpo_advantage import grpo_advantage
     from budgeteer.rl.advantage._history_baseline import history_baseline
+    from budgeteer.rl.advantage._shrunk_advantage import shrunk_advantage
+    from budgeteer.rl.advantage._tempo import tempo
 
 __all__ = [
+    "centred_advantage",
     "group_norm",
+    "grpo_advantage",
     "history_baseline",
+    "shrunk_advantage",
+    "tempo",
 ]
 
 __getattr__ = lazy(
     __name__,
     {
+        "centred_advantage": "_centred_advantage",
         "group_norm": "_group_norm",
+        "grpo_advantage": "_grpo_advantage",
         "history_baseline": "_history_baseline",
+        "shrunk_advantage": "_shrunk_advantage",
+        "tempo": "_tempo",
     },
 )

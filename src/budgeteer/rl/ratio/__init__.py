@@ -9,14 +9,29 @@ from budgeteer.core.lazy import lazy
 
 if TYPE_CHECKING:
     from budgeteer.rl.ratio._clipped import clipped
+    from budgeteer.rl.ratio._low_variance import low_variance
+    from budgeteer.rl.ratio._sequence import sequence
+    from budgeteer.rl.ratio.protocol import Loss, Penalty, Ratio, Tokens
 
 __all__ = [
+    "Loss",
+    "Penalty",
+    "Ratio",
+    "Tokens",
     "clipped",
+    "low_variance",
+    "sequence",
 ]
 
 __getattr__ = lazy(
     __name__,
     {
+        "Loss": "protocol",
+        "Penalty": "protocol",
+        "Ratio": "protocol",
+        "Tokens": "protocol",
         "clipped": "_clipped",
+        "low_variance": "_low_variance",
+        "sequence": "_sequence",
     },
 )

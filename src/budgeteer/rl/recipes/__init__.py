@@ -8,15 +8,22 @@ from typing import TYPE_CHECKING
 from budgeteer.core.lazy import lazy
 
 if TYPE_CHECKING:
+    from budgeteer.rl.recipes._c3po import c3po
     from budgeteer.rl.recipes._dapo import dapo
+    from budgeteer.rl.recipes._domain_mix import domain_mix
     from budgeteer.rl.recipes._duet import duet
     from budgeteer.rl.recipes._duet_allocation import duet_allocation
     from budgeteer.rl.recipes._duet_published import duet_published
+    from budgeteer.rl.recipes._forking_tokens import forking_tokens
     from budgeteer.rl.recipes._grpo import grpo
+    from budgeteer.rl.recipes._gspo import gspo
     from budgeteer.rl.recipes._knapsack_rl import knapsack_rl
     from budgeteer.rl.recipes._prompt_selection import prompt_selection
     from budgeteer.rl.recipes._reinforce_ada_balance import reinforce_ada_balance
     from budgeteer.rl.recipes._reinforce_ada_pos import reinforce_ada_pos
+    from budgeteer.rl.recipes._tempo_rl import tempo_rl
+    from budgeteer.rl.recipes._tp_schedule import tp_schedule
+    from budgeteer.rl.recipes._train_long_think_short import train_long_think_short
     from budgeteer.rl.recipes._uniform_answer_stop import uniform_answer_stop
     from budgeteer.rl.recipes._uniform_stop import uniform_stop
     from budgeteer.rl.recipes._untrained import untrained
@@ -25,16 +32,23 @@ if TYPE_CHECKING:
 
 __all__ = [
     "UNTRAINED",
+    "c3po",
     "dapo",
+    "domain_mix",
     "duet",
     "duet_allocation",
     "duet_published",
+    "forking_tokens",
     "get",
     "grpo",
+    "gspo",
     "knapsack_rl",
     "prompt_selection",
     "reinforce_ada_balance",
     "reinforce_ada_pos",
+    "tempo_rl",
+    "tp_schedule",
+    "train_long_think_short",
     "uniform_answer_stop",
     "uniform_stop",
     "untrained",
@@ -45,16 +59,23 @@ __getattr__ = lazy(
     __name__,
     {
         "UNTRAINED": "named",
+        "c3po": "_c3po",
         "dapo": "_dapo",
+        "domain_mix": "_domain_mix",
         "duet": "_duet",
         "duet_allocation": "_duet_allocation",
         "duet_published": "_duet_published",
+        "forking_tokens": "_forking_tokens",
         "get": "named",
         "grpo": "_grpo",
+        "gspo": "_gspo",
         "knapsack_rl": "_knapsack_rl",
         "prompt_selection": "_prompt_selection",
         "reinforce_ada_balance": "_reinforce_ada_balance",
         "reinforce_ada_pos": "_reinforce_ada_pos",
+        "tempo_rl": "_tempo_rl",
+        "tp_schedule": "_tp_schedule",
+        "train_long_think_short": "_train_long_think_short",
         "uniform_answer_stop": "_uniform_answer_stop",
         "uniform_stop": "_uniform_stop",
         "untrained": "_untrained",

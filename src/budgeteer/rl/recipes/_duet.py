@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from budgeteer.allocate import neyman
+from budgeteer.rl.advantage import grpo_advantage, shrunk_advantage
 from budgeteer.rl.history import Memory
-from budgeteer.rl.recipe import Recipe, RowWeightFn, no_weight
-from budgeteer.rl.recipes.kit import duet_gate, grpo_advantage, kept_weight, published_weight, shrunk_advantage
+from budgeteer.rl.recipe import NO_IMPORTANCE, Recipe
+from budgeteer.rl.recipes.kit import KEPT, PUBLISHED, duet_gate
 from budgeteer.rl.weight import prompt_mean, token_mean
 
 
@@ -42,15 +43,15 @@ def duet(
         stop_answered: a complete answer ends the rollout at once.
         thinned: the larger side of a group (right or wrong) trains on at most twice the rows of the other, reweighted.
     """
-    weight: RowWeightFn = published_weight
+    importance = PUBLISHED
     if prompt_mean_loss:
-        weight = no_weight if aborted_fail else kept_weight
+        importance = NO_IMPORTANCE if aborted_fail else KEPT
     return Recipe(
         "duet",
         neyman(2 if forgetting and not shrunk_baseline else 1, 32, published=not exact),
         shrunk_advantage if shrunk_baseline else grpo_advantage,
         duet_gate(per_prompt=own_horizon, at_once=stop_answered, keep=0.05),
-        row_weight=weight,
+        importance=importance,
         token_weight=prompt_mean if prompt_mean_loss else token_mean,
         memory=Memory(
             decay=0.7 if forgetting else 1.0,

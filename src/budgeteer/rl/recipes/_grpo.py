@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from budgeteer.allocate import uniform
+from budgeteer.rl.advantage import grpo_advantage
 from budgeteer.rl.recipe import Recipe
-from budgeteer.rl.recipes.kit import grpo_advantage
 
 
 def grpo() -> Recipe:

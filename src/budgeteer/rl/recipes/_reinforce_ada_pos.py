@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from budgeteer.allocate import elimination
+from budgeteer.rl.advantage import centred_advantage
 from budgeteer.rl.recipe import Recipe
-from budgeteer.rl.recipes.kit import balanced, centred_advantage
+from budgeteer.rl.recipes.kit import balanced
 
 
 def reinforce_ada_pos() -> Recipe:

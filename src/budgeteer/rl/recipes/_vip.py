@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from budgeteer.allocate import variance
+from budgeteer.rl.advantage import grpo_advantage
 from budgeteer.rl.history import Memory
 from budgeteer.rl.recipe import Recipe
-from budgeteer.rl.recipes.kit import grpo_advantage
 
 
 def vip() -> Recipe:

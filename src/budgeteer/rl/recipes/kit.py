@@ -8,28 +8,9 @@ from budgeteer.allocate import uniform
 from budgeteer.core.allocator import Allocator
 from budgeteer.core.plan import F64, I64, right
 from budgeteer.core.stopper import Stopper
-from budgeteer.rl.advantage import group_norm, history_baseline
-from budgeteer.rl.recipe import SelectFn, StopperFn, View
+from budgeteer.rl.recipe import Importance, SelectFn, StopperFn, View
 from budgeteer.rl.rollouts import Rollouts
 from budgeteer.steer import answered, marker_gate
-
-
-def grpo_advantage(rollouts: Rollouts, view: View) -> F64:
-    """Group-normalised reward over all rollouts of the prompt, aborted ones included."""
-    return group_norm(rollouts.reward, rollouts.group, len(rollouts.keys))
-
-
-def centred_advantage(rollouts: Rollouts, view: View) -> F64:
-    """Reward minus the mean of the prompt's whole pool, no std (large pools would make 1/std explode)."""
-    return group_norm(rollouts.reward, rollouts.group, len(rollouts.keys), scale=False)
-
-
-def shrunk_advantage(rollouts: Rollouts, view: View) -> F64:
-    """Reward minus a leave-one-out mean shrunk to the prompt's history."""
-    by_key = dict(zip(view.items.keys, view.items.column("pass_rate"), strict=True))
-    rate = np.array([by_key[key] for key in rollouts.keys])
-    rate[view.history.find(rollouts.keys) < 0] = np.nan  # a prediction alone is no baseline
-    return history_baseline(rollouts.reward, rollouts.group, rate)
 
 
 def stop_answered(view: View) -> Stopper:
@@ -46,7 +27,7 @@ def _length_quantile(view: View, q: float, start: float) -> float:
 def _thresholds(view: View) -> F64:
     """Margin threshold of each rollout: its prompt's rank by std^2 / cost, mapped onto [0.5, 0.99], so that
     informative prompts are stopped later."""
-    rate = view.items.column("std") ** 2 / view.items.cost
+    rate = view.items.column("std", "DUET's gate") ** 2 / view.items.cost
     rank = np.argsort(np.argsort(rate, kind="stable"), kind="stable") / max(len(rate) - 1, 1)
     return np.repeat(0.5 + 0.49 * rank, view.plan.units)
 
@@ -69,7 +50,9 @@ def duet_gate(*, per_prompt: bool, at_once: bool, keep: float) -> StopperFn:
         scale = view.max_tokens / 3072
         last: float | F64
         if per_prompt:
-            own = np.where(view.items.column("visits") > 0, 2 * view.items.cost, 2 * view.items.cost + 150 * scale)
+            own = np.where(
+                view.items.column("visits", "DUET's gate") > 0, 2 * view.items.cost, 2 * view.items.cost + 150 * scale
+            )
             last = np.repeat(np.minimum(own, view.max_tokens), view.plan.units)
         else:
             last = max(_length_quantile(view, 0.8, 0.7), soonest(view) + 50 * scale) + 150 * scale
@@ -80,19 +63,25 @@ def duet_gate(*, per_prompt: bool, at_once: bool, keep: float) -> StopperFn:
     return stopper
 
 
-def kept_weight(rollouts: Rollouts, view: View) -> F64:
-    """1 / epsilon for gate-kept rows."""
+def _kept(rollouts: Rollouts, view: View) -> F64:
     return rollouts.weight
 
 
-def published_weight(rollouts: Rollouts, view: View) -> F64:
-    """1 / p_q with p_q = clip(n_q / mean n, 0.05, 1), times 1 / epsilon for gate-kept rows, at most 1000."""
+KEPT = Importance(_kept)
+"""1 / epsilon for gate-kept rows."""
+
+
+def _published(rollouts: Rollouts, view: View) -> F64:
     units = view.plan.units.astype(np.float64)
     share = np.clip(units / max(units.mean(), 1.0), 0.05, 1.0)
-    of = dict(zip(view.items.keys, share, strict=True))
-    per_group = np.array([of[key] for key in rollouts.keys])
+    by_key = dict(zip(view.items.keys, share, strict=True))
+    per_group = np.array([by_key[key] for key in rollouts.keys])
     weight = rollouts.weight / per_group[rollouts.group]
     return np.asarray(np.minimum(weight, 1000.0) if (rollouts.weight > 1).any() else weight, np.float64)
+
+
+PUBLISHED = Importance(_published)
+"""1 / p_q with p_q = clip(n_q / mean n, 0.05, 1), times 1 / epsilon for gate-kept rows, at most 1000."""
 
 
 def balanced(keep: int) -> SelectFn:

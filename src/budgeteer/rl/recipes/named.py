@@ -13,7 +13,18 @@ __all__ = ["UNTRAINED", "get"]
 
 UNTRAINED = "untrained"
 """The recipe that trains nothing."""
-SLOTS = {"reward": "reward", "token_weight": "weight"}
+SLOTS = {
+    "reward": "reward",
+    "advantage": "advantage",
+    "importance": "importance",
+    "token_weight": "weight",
+    "ratio": "ratio",
+    "stream": "stream",
+    "carry": "carry",
+    "temperature": "schedule",
+    "max_tokens": "schedule",
+    "lr": "schedule",
+}
 """Slot of a recipe that an option may fill by the name of a method -> its part."""
 
 
@@ -21,7 +32,7 @@ def get(text: str) -> Recipe:
     """The recipe of that name, of this package or another one.
 
     Options are those of the recipe's factory (``duet:stop_answered=false``), or name a part for one of :data:`SLOTS`
-    (``grpo:reward=overlong``).
+    (``grpo:reward=overlong``, ``duet:advantage=tempo,lr=rex``).
 
     Raises:
         UnknownName: no recipe, option or part of this name; with the nearest names.
@@ -40,4 +51,8 @@ def get(text: str) -> Recipe:
     made = registry.make("recipe", spec.name, **options)
     if not isinstance(made, Recipe):
         raise InvalidInput(f"recipe {text!r}: {method.path} makes a {type(made).__name__}; return a Recipe")
+    if "ratio" in slots:
+        slots["loss"] = made.loss._replace(ratio=slots.pop("ratio"))
+    if schedules := {key: slots.pop(key) for key in ("temperature", "max_tokens", "lr") if key in slots}:
+        slots["schedules"] = replace(made.schedules, **schedules)
     return replace(made, name=text, **slots)

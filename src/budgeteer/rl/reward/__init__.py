@@ -9,12 +9,14 @@ from budgeteer.core.lazy import lazy
 
 if TYPE_CHECKING:
     from budgeteer.rl.reward._overlong import overlong
+    from budgeteer.rl.reward._triangular import triangular
     from budgeteer.rl.reward.protocol import Columns, Reward
 
 __all__ = [
     "Columns",
     "Reward",
     "overlong",
+    "triangular",
 ]
 
 __getattr__ = lazy(
@@ -23,5 +25,6 @@ __getattr__ = lazy(
         "Columns": "protocol",
         "Reward": "protocol",
         "overlong": "_overlong",
+        "triangular": "_triangular",
     },
 )

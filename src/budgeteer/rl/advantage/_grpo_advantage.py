@@ -1,0 +1,17 @@
+"""GRPO's advantage (arXiv 2402.03300)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from budgeteer.core.plan import F64
+from budgeteer.rl.advantage._group_norm import group_norm
+
+if TYPE_CHECKING:
+    from budgeteer.rl.recipe import View
+    from budgeteer.rl.rollouts import Rollouts
+
+
+def grpo_advantage(rollouts: Rollouts, view: View) -> F64:
+    """[n] reward minus the mean of its prompt's rollouts, divided by their standard deviation; aborted ones count."""
+    return group_norm(rollouts.reward, rollouts.group, len(rollouts.keys))

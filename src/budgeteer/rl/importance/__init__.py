@@ -1,0 +1,25 @@
+"""Weights of rows or tokens that multiply the advantages: one a file."""
+
+from __future__ import annotations
+
+# Written by tools/exports.py.
+from typing import TYPE_CHECKING
+
+from budgeteer.core.lazy import lazy
+
+if TYPE_CHECKING:
+    from budgeteer.rl.importance._high_entropy import high_entropy
+    from budgeteer.rl.importance._temporal import temporal
+
+__all__ = [
+    "high_entropy",
+    "temporal",
+]
+
+__getattr__ = lazy(
+    __name__,
+    {
+        "high_entropy": "_high_entropy",
+        "temporal": "_temporal",
+    },
+)

@@ -1,0 +1,25 @@
+"""Schedules of a run's settings: one a file."""
+
+from __future__ import annotations
+
+# Written by tools/exports.py.
+from typing import TYPE_CHECKING
+
+from budgeteer.core.lazy import lazy
+
+if TYPE_CHECKING:
+    from budgeteer.rl.schedule._rex import rex
+    from budgeteer.rl.schedule._staircase import staircase
+
+__all__ = [
+    "rex",
+    "staircase",
+]
+
+__getattr__ = lazy(
+    __name__,
+    {
+        "rex": "_rex",
+        "staircase": "_staircase",
+    },
+)

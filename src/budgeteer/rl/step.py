@@ -1,0 +1,223 @@
+"""One training step, without a model: what is to be sampled, round by round, and what is learnt."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from budgeteer.core.plan import F64, I64, Plan, right
+from budgeteer.core.stopper import Stopper
+from budgeteer.rl.recipe import Beginnings, View
+from budgeteer.rl.rollouts import Rollouts
+
+if TYPE_CHECKING:
+    from budgeteer.rl.control import Control
+
+
+@dataclass(slots=True)
+class Progress:
+    """Everything that changes during a run, and therefore everything a checkpoint holds besides weights.
+
+    Attributes:
+        step, cursor: steps done; prompts taken from the endless stream of epochs.
+        planned: tokens that the plans expected to spend.
+        used: sampled tokens, every one of them; ``used = trained + wasted + `` those of complete rows without gradient.
+        trained: tokens of rows that carried gradient, aborted rows included where the recipe trains on them.
+        wasted: tokens of rows that were aborted, or cut short by the end of the budget, and carried no gradient.
+        prefill: prompt tokens computed.
+        seconds: of training, evaluation excluded.
+        phases: seconds of allocation, stopping, sampling, training, verifying.
+        curve: points of accuracy against tokens and seconds.
+        steps_log: one row a step.
+        traces: sample rollouts of the last step.
+    """
+
+    step: int = 0
+    cursor: int = 0
+    planned: float = 0.0
+    used: int = 0
+    trained: int = 0
+    wasted: int = 0
+    prefill: int = 0
+    seconds: float = 0.0
+    phases: dict[str, float] = field(default_factory=dict)
+    curve: list[dict[str, float]] = field(default_factory=list)
+    steps_log: list[dict[str, Any]] = field(default_factory=list)
+    traces: list[dict[str, Any]] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class Round:
+    """What is to be sampled next.
+
+    Attributes:
+        picked: [m] indices of the step's prompts.
+        view: the prompts as items, and the plan: units and cap of each.
+        max_tokens: [m] cap of a rollout.
+        stopper: ends rows while they run; None = they end by themselves or at the cap.
+        budget: hard cap of the tokens of this round; None = none.
+        seed: of the sampler.
+        temperature: of sampling.
+        beginnings: None for new rollouts. Else the round continues these rows, one each: row i has the prompt
+            ``picked[rows_of[i]]`` and the tokens of beginning i behind it, and may have ``max_tokens[i]`` more.
+        rows_of: [k] index of each beginning's prompt into ``picked``.
+    """
+
+    picked: I64
+    view: View
+    max_tokens: I64
+    stopper: Stopper | None
+    budget: int | None
+    seed: int
+    temperature: float = 1.0
+    beginnings: Beginnings | None = None
+    rows_of: I64 = field(default_factory=lambda: np.zeros(0, np.int64))
+
+    def requests(self, prompts: Sequence[Sequence[int]]) -> tuple[list[str], list[tuple[int, ...]], I64]:
+        """What a sampler is asked for: keys, prompts as token ids, and rollouts of each.
+
+        Args:
+            prompts: token ids of all training prompts.
+        """
+        keys, own = list(self.view.items.keys), [tuple(prompts[i]) for i in self.picked.tolist()]
+        if self.beginnings is None:
+            return keys, own, self.view.plan.units
+        rows = self.beginnings
+        begun = [own[g] + tuple(rows.tokens[i, : rows.length[i]].tolist()) for i, g in enumerate(self.rows_of.tolist())]
+        return [keys[g] for g in self.rows_of.tolist()], begun, np.ones(len(rows), np.int64)
+
+    def whole(self, sampled: Rollouts) -> Rollouts:
+        """What the sampler gave for :meth:`requests`, as whole rollouts of the step's prompts."""
+        rows = self.beginnings
+        if rows is None:
+            return sampled
+        size = range(len(rows))
+        tokens, versions = ([a[i, : rows.length[i]] for i in size] for a in (rows.tokens, rows.version))
+        return sampled.begun(self.view.items.keys, self.rows_of, tokens, versions)
+
+
+@dataclass(frozen=True, slots=True)
+class Update:
+    """What to learn from a step's rollouts.
+
+    Attributes:
+        rollouts: all n rows, with their rewards; those that the end of the budget cut short count as aborted.
+        rows: [k] rows that carry gradient, in the order of the minibatches.
+        advantage: [n] or [n, t] of all rows, importance weights included, 0 where masked.
+        scale: [k] or [k, t] weight of each token of ``rows``; sums over ``minibatches`` parts are means over the part's
+            rows.
+        trained: [n] whether a row is among ``rows``.
+        wasted: [n] aborted or cut short, and without gradient.
+        lr_scale: what the learning rate is multiplied with.
+        temperature: of sampling, and of the update's probabilities.
+        parked: tokens of this step's bill in rows that go on in a later step; these rows are not among ``rollouts``.
+    """
+
+    rollouts: Rollouts
+    rows: I64
+    advantage: F64
+    scale: F64
+    trained: NDArray[np.bool_]
+    wasted: NDArray[np.bool_]
+    lr_scale: float = 1.0
+    temperature: float = 1.0
+    parked: int = 0
+
+
+class Step:
+    """The rounds of one step. :meth:`next` says what to sample, :meth:`add` takes what came of it."""
+
+    def __init__(self, control: Control) -> None:
+        self._control, self._turn = control, 0
+        self._picked, self._front, self._items = control.candidates()
+        self._share = control.share(self._items)
+        self._spent, self._expected = 0, 0.0
+        self._parts: list[Rollouts] = []
+        self._total = np.zeros(len(self._items), np.int64)
+        self._round: Round | None = None
+        self._continue = len(control.beginnings) > 0
+
+    def next(self) -> Round | None:
+        """The next round, or None: the allocator wants no more, or the recipe has no further round."""
+        own, c, recipe = self._control, self._control.config, self._control.recipe
+        self._round = None
+        if self._continue:
+            self._round = self._continued()
+            return self._round
+        if self._turn >= recipe.rounds:
+            return None
+        rng = np.random.default_rng((c.seed, own.progress.step, self._turn, 2))
+        plan = recipe.allocator.allocate(max(self._share - self._spent, 0), self._items, own.state, rng=rng)
+        if not plan.units.sum():
+            self._turn = recipe.rounds
+            return None
+        view = own.view(self._items, plan)
+        caps_of_rows = np.where(plan.max_tokens > 0, np.minimum(plan.max_tokens, view.max_tokens), view.max_tokens)
+        seed = (c.seed * 100_003 + own.progress.step) * 64 + self._turn
+        stopper = recipe.stopper(view) if recipe.stopper else None
+        self._round = Round(self._picked, view, caps_of_rows, stopper, self._hard(), seed, own.temperature())
+        return self._round
+
+    def _hard(self) -> int | None:
+        """Hard cap of the tokens of the next round."""
+        own = self._control
+        left, caps = own.left(), [] if own.step_budget is None else [own.step_budget - self._spent]
+        return min(caps + ([] if left is None else [left - self._spent]), default=None)
+
+    def _continued(self) -> Round:
+        """The round that continues what earlier steps began."""
+        own, c, rows = self._control, self._control.config, self._control.beginnings
+        number = {key: i for i, key in enumerate(self._items.keys[: self._front])}
+        rows_of = np.array([number[key] for key in rows.keys], np.int64)
+        order = np.argsort(rows_of, kind="stable")
+        rows = Beginnings(
+            tuple(rows.keys[i] for i in order), rows.tokens[order], rows.length[order], rows.version[order]
+        )
+        items = self._items.take(np.arange(self._front))
+        units = np.bincount(rows_of, minlength=self._front).astype(np.int64)
+        view = own.view(items, Plan(items.keys, units, items.spend(units)))
+        left = np.maximum(view.max_tokens - rows.length, 1)
+        seed = (c.seed * 100_003 + own.progress.step) * 64 + 63
+        stopper = own.recipe.stopper(view) if own.recipe.stopper else None
+        return Round(
+            self._picked[: self._front],
+            view,
+            left,
+            stopper,
+            self._hard(),
+            seed,
+            own.temperature(),
+            rows,
+            rows_of[order],
+        )
+
+    def add(self, part: Rollouts) -> None:
+        """Take the rollouts of the round that :meth:`next` returned last, whole and verified."""
+        assert self._round is not None
+        part = part.at(self._control.progress.step)
+        self._parts.append(part)
+        self._spent += part.used
+        self._expected += self._round.view.plan.expected_cost
+        if self._continue:
+            self._continue = False
+            self._total[: self._front] += part.counts
+            return
+        self._total += part.counts
+        good = np.bincount(part.group, right(part.verified), minlength=len(self._items)).astype(np.int64)
+        drawn, before = self._items.columns["drawn"], self._items.columns["right"]
+        self._items = self._items.with_columns(
+            drawn=(drawn + part.counts).astype(np.int64), right=(before + good).astype(np.int64)
+        )
+        self._turn += 1
+
+    def collected(self) -> tuple[Rollouts, View] | None:
+        """All rollouts so far, and what the recipe's parts may look at; None if there are none."""
+        if not self._parts:
+            return None
+        plan = Plan(self._items.keys, self._total, self._expected)
+        own = self._control
+        return Rollouts.concatenate(self._parts), own.view(self._items, plan)

@@ -1,0 +1,22 @@
+"""Which prompts come next: one a file."""
+
+from __future__ import annotations
+
+# Written by tools/exports.py.
+from typing import TYPE_CHECKING
+
+from budgeteer.core.lazy import lazy
+
+if TYPE_CHECKING:
+    from budgeteer.rl.stream._domain_ratio import domain_ratio
+
+__all__ = [
+    "domain_ratio",
+]
+
+__getattr__ = lazy(
+    __name__,
+    {
+        "domain_ratio": "_domain_ratio",
+    },
+)
