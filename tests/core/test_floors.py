@@ -96,8 +96,18 @@ def test_no_circle_of_imports() -> None:
         raise AssertionError(" -> ".join(error.args[1])) from None
 
 
-def test_policies_make_no_circle_even_inside_functions() -> None:
-    """The configuration keeps their tables and the application makes them; they see a protocol, not the proxy."""
+def test_the_gateway_has_no_circle_even_inside_functions() -> None:
+    """Its pages and its admin API share queries; the application knows both, and nobody below knows the application."""
+    room = {name for name in modules() if name.startswith("budgeteer.gateway")}
+    try:
+        TopologicalSorter({name: imports(name, inside=True) & room for name in room}).prepare()
+    except CycleError as error:
+        raise AssertionError(" -> ".join(error.args[1])) from None
+    assert not {other for name in room for other in imports(name, inside=True) if other.startswith("budgeteer.lab")}
+
+
+def test_policies_do_not_know_the_proxy() -> None:
+    """The configuration keeps their tables and the application builds them; they see a protocol, not the proxy."""
     used, left = {name for name in modules() if name.startswith("budgeteer.gateway.policies.")}, set()
     while used - left:
         name = (used - left).pop()

@@ -6,6 +6,7 @@ import json
 import sys
 import threading
 import time
+from dataclasses import replace
 
 import pytest
 
@@ -18,6 +19,7 @@ from budgeteer.gateway import keys  # noqa: E402
 from budgeteer.gateway.accounts import Accounts  # noqa: E402
 from budgeteer.gateway.app import policies_of  # noqa: E402
 from budgeteer.gateway.config import Defaults, load  # noqa: E402
+from budgeteer.gateway.record import Record  # noqa: E402
 from budgeteer.gateway.store import RedisStore, SqliteStore  # noqa: E402
 from budgeteer.ledger import Limit, MemoryLedger  # noqa: E402
 from helpers.gateway_fixture import toml  # noqa: E402
@@ -225,8 +227,7 @@ def store(request, tmp_path):
 def _record(n, **more):
     from budgeteer.gateway.live import Live
 
-    live = Live(f"r{n}", "chat")
-    return {**live.record(), "at": n, "input": 1, "units": {"all": n}, **more}
+    return replace(Live(f"r{n}", "chat").record(), **{"at": n, "input": 1, "units": {"all": n}, **more})
 
 
 def test_changes_of_one_key_by_many_are_not_lost(store):
@@ -279,24 +280,26 @@ def test_records_come_in_the_order_in_which_they_were_added(store):
 
 
 def test_records_of_before_are_read_with_what_they_have(tmp_path, redis_process):
+    """Stores of a version without some fields, and with one that is there no more."""
     import sqlite3
 
     from helpers import redis_server
 
-    old = {name: value for name, value in _record(1).items() if name not in ("saved", "calls")}
+    later = ("saved", "calls", "first_ms", "wasted", "policy")
+    old = {name: value for name, value in _record(1, wasted=7).as_json().items() if name not in later}
     SqliteStore(tmp_path / "s").close()
     with sqlite3.connect(tmp_path / "s") as file:
-        for name in ("saved", "calls"):
+        for name in later:
             file.execute(f"ALTER TABLE records DROP COLUMN {name}")
         values = [json.dumps(value) if isinstance(value, dict) else value for value in old.values()]
         file.execute(f"INSERT INTO records ({', '.join(old)}) VALUES ({', '.join('?' * len(old))})", values)
     redis_server.flush()
     other = RedisStore(redis_process)
-    other.add([old])
+    other._client.xadd(other._paid, {"r": json.dumps({**old, "gone": 1})})
     for store in (SqliteStore(tmp_path / "s"), other):
         store.add([_record(2, saved={"all": 3})])
-        rows = store.select("SELECT id, saved, calls FROM records ORDER BY n")
-        assert [tuple(row.values()) for row in rows] == [("r1", "{}", "[]"), ("r2", '{"all":3}', "[]")]
+        rows = [Record.of_row(row) for row in store.select("SELECT * FROM records ORDER BY n")]
+        assert rows == [_record(1), _record(2, saved={"all": 3})]
         store.close()
 
 

@@ -9,8 +9,9 @@ import pytest
 
 from budgeteer import Usage
 from budgeteer.core.errors import InvalidInput
-from budgeteer.metering.call import CUT, REJECTED, UNKNOWN, Answer, Metering, outcome_of_status
+from budgeteer.metering.call import Answer, Metering, outcome_of_status
 from budgeteer.metering.estimate import Estimator, State
+from budgeteer.metering.outcome import Outcome
 from budgeteer.prices import Price, Rates, first_of, of
 from helpers.purse import Purse
 
@@ -54,7 +55,12 @@ def test_reservations_learn_lengths_and_how_much_is_cached():
 def test_what_is_estimated_is_not_learnt():
     learns = metering(estimator=Estimator(quantile=0.5))
     planned = learns.plan("anthropic", "chat", "claude", WORST)
-    for answer in (Answer(), Answer(seen=3, outcome=CUT), Answer(outcome=UNKNOWN), Answer(outcome=REJECTED)):
+    for answer in (
+        Answer(),
+        Answer(seen=3, outcome=Outcome.CUT),
+        Answer(outcome=Outcome.UNKNOWN),
+        Answer(outcome=Outcome.REJECTED),
+    ):
         learns.settlement(planned, answer)
     assert learns.state == State()
 
@@ -67,12 +73,12 @@ def test_what_is_estimated_is_not_learnt():
         (Answer(Usage(input=5), seen=7000), 405, True),  # never above the bound
         (Answer(Usage(output=6)), 1006, True),
         (Answer(), 1400, True),
-        (Answer(seen=7, outcome=CUT), 1400, True),  # nothing is known of the model
+        (Answer(seen=7, outcome=Outcome.CUT), 1400, True),  # nothing is known of the model
         (Answer(seen=7), 1007, True),
         (Answer(seen=7, hides=True), 1400, True),
-        (Answer(Usage(input=5, output=6), outcome=CUT), 11, False),  # the usage came before the cut
-        (Answer(outcome=UNKNOWN), 1400, True),
-        (Answer(outcome=REJECTED), 0, False),
+        (Answer(Usage(input=5, output=6), outcome=Outcome.CUT), 11, False),  # the usage came before the cut
+        (Answer(outcome=Outcome.UNKNOWN), 1400, True),
+        (Answer(outcome=Outcome.REJECTED), 0, False),
         (Answer(Usage(input=5000, output=600)), 5600, False),  # above the reservation: booked, not dropped
     ],
 )
@@ -133,7 +139,7 @@ def test_speech_is_reserved_at_its_rate_also_by_what_was_learnt():
 
 
 def test_a_cut_answer_is_worth_what_it_showed_only_of_a_model_that_showed_all_it_billed():
-    cut = Answer(seen=7, outcome=CUT)
+    cut = Answer(seen=7, outcome=Outcome.CUT)
 
     def charged(*before):
         learns = metering(kinds=("all",))
@@ -147,7 +153,7 @@ def test_a_cut_answer_is_worth_what_it_showed_only_of_a_model_that_showed_all_it
     assert charged(Answer(Usage(input=5, output=21), shown=20)) == 1400  # it billed more than it showed
     assert charged(Answer(Usage(input=5, output=6, reasoning=0), shown=20)) == 1400  # the next one may think
     assert charged(whole, Answer(Usage(input=5, output=6, reasoning=3), shown=20), whole) == 1400
-    assert charged(Answer(Usage(input=5, output=6), shown=20, outcome=CUT)) == 1400
+    assert charged(Answer(Usage(input=5, output=6), shown=20, outcome=Outcome.CUT)) == 1400
     assert charged(Answer(shown=20)) == 1400  # estimated itself
     learns = metering(kinds=("all",))
     learns.settlement(learns.plan("p", "chat", "other", WORST), whole)
@@ -162,10 +168,10 @@ def test_what_nobody_knows_is_charged_as_the_dearest_that_it_may_be():
         planned = meter.plan("p", "chat", "m", Usage(input=100, output=10, **more))
         return meter.settlement(planned, answer).amounts
 
-    cut = Answer(Usage(input=50), seen=3, outcome=CUT)
+    cut = Answer(Usage(input=50), seen=3, outcome=Outcome.CUT)
     assert charged(cut) == {"money": (50 + 10 * 8) * 10**6, "reasoning": 10}
     assert charged(cut, audio_output=10) == {"money": (50 + 10 * 64) * 10**6, "reasoning": 10}
-    assert charged(Answer(seen=3, outcome=CUT)) == {"money": (100 + 10 * 8) * 10**6, "reasoning": 10}
+    assert charged(Answer(seen=3, outcome=Outcome.CUT)) == {"money": (100 + 10 * 8) * 10**6, "reasoning": 10}
     assert charged(Answer(seen=3)) == {"money": (100 + 3 * 2) * 10**6, "reasoning": 0}
 
 

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from budgeteer.core.errors import InvalidInput
 from budgeteer.core.usage import Usage
-from budgeteer.metering.call import CUT, OK, Metering
+from budgeteer.metering.call import Metering
+from budgeteer.metering.outcome import Outcome
 from budgeteer.metering.reading import Events, Reading
 
 METERING = Metering(None)
@@ -57,7 +58,7 @@ def test_pieces_do_not_matter(cuts, end, comment, hides):
         passed += events.feed(raw[a:b])
     passed += events.last()
     answer = events.answer(200, True)
-    assert (answer.outcome, answer.usage, answer.model) == (OK, Usage(input=9, output=2), "m-1")
+    assert (answer.outcome, answer.usage, answer.model) == (Outcome.OK, Usage(input=9, output=2), "m-1")
     assert passed == (encode(STREAM[:2], end, comment) if hides else raw)
 
 
@@ -77,7 +78,11 @@ def test_any_empty_line_ends_an_event(cuts, ends, mark):
     assert events.last() == b""
     assert passed == raw
     answer = events.answer(200, True)
-    assert (answer.outcome, answer.usage, answer.seen) == (OK, Usage(input=9, output=2), len("Hello wörld".encode()))
+    assert (answer.outcome, answer.usage, answer.seen) == (
+        Outcome.OK,
+        Usage(input=9, output=2),
+        len("Hello wörld".encode()),
+    )
 
 
 @pytest.mark.parametrize("end", ENDS)
@@ -116,7 +121,7 @@ def test_a_body_that_begins_with_a_brace_is_whole_though_a_stream_was_asked(befo
     assert b"".join(events.feed(raw[i : i + 7]) for i in range(0, len(raw), 7)) == raw
     assert not events.streamed
     answer = events.answer(200, True)
-    assert (answer.outcome, answer.usage) == (OK, Usage(input=9, output=2))
+    assert (answer.outcome, answer.usage) == (Outcome.OK, Usage(input=9, output=2))
 
 
 LONG = "the same five words again " * 20_000
@@ -191,7 +196,7 @@ def test_a_cut_stream_of_anthropics_does_not_believe_the_count_of_its_start(n):
     for event in ANTHROPIC[:n]:
         assert found.event(json.dumps(event).encode())
     answer = found.at_end()
-    assert answer.outcome == (OK if n == len(ANTHROPIC) else CUT)
+    assert answer.outcome == (Outcome.OK if n == len(ANTHROPIC) else Outcome.CUT)
     if n == 0:
         assert answer.usage is None
     else:
@@ -220,7 +225,7 @@ def test_what_is_asked_for_may_stay_unseen(body, hides):
     for event in STREAM[:2]:
         found.event(json.dumps(event).encode())
     answer = found.at_end()
-    assert (answer.hides, answer.shown, answer.outcome) == (hides or None, len("Hello wörld".encode()), CUT)
+    assert (answer.hides, answer.shown, answer.outcome) == (hides or None, len("Hello wörld".encode()), Outcome.CUT)
 
 
 plain = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=8)

@@ -30,8 +30,9 @@ from typing import Any, NoReturn, TypeVar, cast
 
 from budgeteer.core.errors import InvalidInput, MissingExtra
 from budgeteer.core.usage import Usage
-from budgeteer.metering.call import REJECTED, UNKNOWN, Allowance, Answer, Call, Metering, metering_of, refuse_unmetered
+from budgeteer.metering.call import Allowance, Answer, Call, Metering, metering_of, refuse_unmetered
 from budgeteer.metering.estimate import cap_name, input_bound, worst_case
+from budgeteer.metering.outcome import Outcome
 from budgeteer.metering.reading import CAP_LIKE, CAPS, Events, Reading, ask_for_usage, cap_of, choices_of
 
 try:
@@ -306,7 +307,7 @@ def _unused(request: httpx2.Request) -> httpx2.Response:
 def _failure(error: BaseException) -> Answer:
     """Not connected, or redirected elsewhere: not run. Anything later, a cancellation too: it may have run."""
     never = (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.PoolTimeout, httpx2.UnsupportedProtocol, InvalidInput)
-    return Answer(outcome=REJECTED if isinstance(error, never) else UNKNOWN)
+    return Answer(outcome=Outcome.REJECTED if isinstance(error, never) else Outcome.UNKNOWN)
 
 
 class _Prepared:

@@ -23,10 +23,6 @@ from budgeteer.adapters.openai import wrap
 from budgeteer.core.errors import InvalidInput, MissingExtra
 from budgeteer.core.usage import Usage
 from budgeteer.metering.call import (
-    CUT,
-    OK,
-    REJECTED,
-    UNKNOWN,
     Allowance,
     Answer,
     Call,
@@ -37,6 +33,7 @@ from budgeteer.metering.call import (
     refuse_unmetered,
 )
 from budgeteer.metering.estimate import count_text, least_tokens, worst_case
+from budgeteer.metering.outcome import Outcome
 
 try:
     import openai
@@ -117,7 +114,7 @@ class BudgetedModel(Model):
             await call.afinish(_failure(error))
             raise
         text = "".join(_text(item) for item in response.output)
-        await call.afinish(self._answer(read_usage(response.usage, text, _asked(input)), text, OK))
+        await call.afinish(self._answer(read_usage(response.usage, text, _asked(input)), text, Outcome.OK))
         return response
 
     async def stream_response(
@@ -149,7 +146,7 @@ class BudgetedModel(Model):
         )  # fmt: skip
         await call.astart()
         least = 0
-        text, usage, answer = "", None, Answer(outcome=UNKNOWN)
+        text, usage, answer = "", None, Answer(outcome=Outcome.UNKNOWN)
         try:
             async for event in self.wrapped.stream_response(
                 system_instructions, input, settings, tools, output_schema, handoffs, tracing,
@@ -161,13 +158,13 @@ class BudgetedModel(Model):
                     least += 1 if len(delta) <= _PIECE else least_tokens(delta)
                     if call.needs_more(least, least):
                         await call.aextend(least)
-                answer = self._answer(usage, text, CUT)
+                answer = self._answer(usage, text, Outcome.CUT)
                 if event.type in ("response.completed", "response.incomplete", "response.failed"):
                     usage = read_usage(event.response.usage, text, _asked(input))
-                    answer = self._answer(usage, text, OK)
+                    answer = self._answer(usage, text, Outcome.OK)
                 yield event
         except Exception as error:
-            if not text and answer.outcome != OK:
+            if not text and answer.outcome != Outcome.OK:
                 answer = _failure(error)
             raise
         finally:
@@ -198,7 +195,7 @@ class BudgetedModel(Model):
         )  # fmt: skip
         return Call(self.metering, planned), settings
 
-    def _answer(self, usage: Usage | None, text: str, outcome: str) -> Answer:
+    def _answer(self, usage: Usage | None, text: str, outcome: Outcome) -> Answer:
         seen = count_text(text, self.metering.bounds.tokens) if text else None
         return Answer(usage, seen, outcome=outcome, shown=count_text(text), least=least_tokens(text))
 
@@ -294,4 +291,4 @@ def _text(item: Any) -> str:
 def _failure(error: BaseException) -> Answer:
     if isinstance(error, openai.APIStatusError):
         return Answer(outcome=outcome_of_status(error.status_code))
-    return Answer(outcome=REJECTED if isinstance(error, UserError) else UNKNOWN)
+    return Answer(outcome=Outcome.REJECTED if isinstance(error, UserError) else Outcome.UNKNOWN)

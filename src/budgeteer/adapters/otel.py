@@ -14,7 +14,8 @@ from typing import Any
 
 from budgeteer.adapters import semconv
 from budgeteer.core.errors import MissingExtra
-from budgeteer.metering.call import OK, REJECTED, Settlement
+from budgeteer.metering.call import Settlement
+from budgeteer.metering.outcome import Outcome
 
 try:
     from opentelemetry import context, metrics, propagate, trace
@@ -147,7 +148,7 @@ def _about(settlement: Settlement) -> dict[str, Any]:
     }
     if settlement.response_model:
         found[semconv.RESPONSE_MODEL] = settlement.response_model
-    if settlement.outcome != OK:
+    if settlement.outcome != Outcome.OK:
         found[semconv.ERROR_TYPE] = settlement.outcome
     return found
 
@@ -158,7 +159,7 @@ def _span(tracer: trace.Tracer, settlement: Settlement) -> None:
         f"{found[semconv.OPERATION]} {settlement.model}", kind=SpanKind.CLIENT, attributes=found,
         start_time=settlement.started,
     )  # fmt: skip
-    if settlement.outcome != OK:
-        what = "not run, nothing charged" if settlement.outcome == REJECTED else "charged as estimated"
+    if settlement.outcome != Outcome.OK:
+        what = "not run, nothing charged" if settlement.outcome == Outcome.REJECTED else "charged as estimated"
         span.set_status(Status(StatusCode.ERROR, f"{settlement.outcome}: {what}"))
     span.end(settlement.ended)

@@ -22,10 +22,6 @@ from typing import Any, NoReturn, cast
 from budgeteer.core.errors import InvalidInput, MissingExtra
 from budgeteer.core.usage import Usage
 from budgeteer.metering.call import (
-    CUT,
-    OK,
-    REJECTED,
-    UNKNOWN,
     Allowance,
     Answer,
     Call,
@@ -36,6 +32,7 @@ from budgeteer.metering.call import (
     refuse_unmetered,
 )
 from budgeteer.metering.estimate import count_text, least_tokens, worst_case
+from budgeteer.metering.outcome import Outcome
 
 try:
     from pydantic_ai import RunContext
@@ -107,7 +104,7 @@ class BudgetedModel(WrapperModel):
                 await asyncio.sleep(_wait(error, attempt))
                 attempt += 1
                 continue
-            await call.afinish(self._answer(response, OK, messages))
+            await call.afinish(self._answer(response, Outcome.OK, messages))
             return response
 
     @asynccontextmanager
@@ -146,7 +143,7 @@ class BudgetedModel(WrapperModel):
             finally:
                 if stream is not None:
                     response = stream.get()
-                    outcome = OK if response.state == "complete" else CUT
+                    outcome = Outcome.OK if response.state == "complete" else Outcome.CUT
                     await call.afinish(self._answer(response, outcome, messages))
 
     async def batch_create(self, requests: Any) -> NoReturn:
@@ -197,13 +194,13 @@ class BudgetedModel(WrapperModel):
         )  # fmt: skip
         return Call(self.metering, planned), merged, self._retries if retries is None else retries
 
-    def _answer(self, response: ModelResponse, outcome: str, messages: list[ModelMessage]) -> Answer:
+    def _answer(self, response: ModelResponse, outcome: Outcome, messages: list[ModelMessage]) -> Answer:
         shown = [part for part in response.parts if part.part_kind in ("text", "thinking", "tool-call")]
         text = "".join(f"{getattr(part, 'content', '')}{getattr(part, 'args', '')}" for part in shown)
         contents = (getattr(part, "content", None) for message in messages for part in message.parts)
         asked = " ".join(content for content in contents if isinstance(content, str))
         usage = read_usage(response.usage, text, asked)
-        if outcome == CUT and usage is not None:
+        if outcome == Outcome.CUT and usage is not None:
             usage = Usage(input=usage.input, cached=usage.cached, written=usage.written)
         seen, least = count_text(text, self.metering.bounds.tokens) if text else None, least_tokens(text)
         return Answer(usage, seen, response.model_name or "", "", outcome, count_text(text), least=least)
@@ -325,4 +322,4 @@ def _wait(error: BaseException, attempt: int) -> float:
 def _failure(error: BaseException) -> Answer:
     if isinstance(error, ModelHTTPError):
         return Answer(outcome=outcome_of_status(error.status_code))
-    return Answer(outcome=REJECTED if isinstance(error, UserError) else UNKNOWN)
+    return Answer(outcome=Outcome.REJECTED if isinstance(error, UserError) else Outcome.UNKNOWN)

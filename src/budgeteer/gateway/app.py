@@ -12,7 +12,6 @@ from typing import Any
 from budgeteer.core import registry
 from budgeteer.core.errors import BudgeteerError, LedgerUnavailable, MissingExtra, UnknownName
 from budgeteer.core.meter import MONEY
-from budgeteer.gateway import live as ends
 from budgeteer.gateway.asgi import Receive, Scope, Send, reply, show_key, token
 from budgeteer.gateway.ask import ROUTES
 from budgeteer.gateway.config import Config
@@ -27,6 +26,7 @@ from budgeteer.gateway.store import Store, connect
 from budgeteer.ledger import Ledger, MemoryLedger, RedisLedger, SqliteLedger, address, core
 from budgeteer.ledger.protocol import wall_clock
 from budgeteer.metering.call import Metering
+from budgeteer.metering.outcome import Outcome
 from budgeteer.prices import PriceTable, first_of
 
 try:
@@ -158,13 +158,21 @@ class Gateway:
 
     def _routes(self) -> Sequence[BaseRoute]:
         from budgeteer.gateway import admin, dashboard
+        from budgeteer.gateway.queries import Queries
 
         own = [
             Route("/healthz", self._health),
             Route("/metrics", self._metrics),
             Route("/openapi.json", self._openapi),
         ]
-        return [*own, *admin.routes(self), *dashboard.routes(self)]
+        queries = Queries(
+            self.config, self.ledger, self.store, self.keys, self.proxy, self.metrics, self.records
+        )  # fmt: skip
+        return [
+            *own,
+            *admin.routes(queries, self.config.server, self.authorise),
+            *dashboard.routes(queries, self.config),
+        ]
 
     async def _health(self, request: Request) -> Response:
         """Whether this process serves; 503 while the store does not answer."""
@@ -254,7 +262,7 @@ class Gateway:
             settled = core.Reservation(*await self.ledger.submit(_full(entry)))
             live = Live(entry[0], "unknown")
             live.path, live.key = entry[1], entry[1].rpartition("/")[2]
-            live.at, live.outcome, live.reason = entry[8], ends.FAILED, "the replica was killed"
+            live.at, live.outcome, live.reason = entry[8], Outcome.FAILED, "the replica was killed"
             live.units, live.reserved, live.estimated = dict(settled.actual), dict(entry[2]), True
             self.records.take(live.record())
         await run(self.store.beat, name, None)
@@ -267,7 +275,7 @@ def _full(entry: core.Entry) -> tuple[Any, ...]:
     from budgeteer.ledger.protocol import settle_command
 
     amounts = {kind: 0 if kind == PARALLEL else units for kind, units in entry[2]}
-    return settle_command(entry[0], amounts, {"outcome": "unknown", "estimated": "yes"})
+    return settle_command(entry[0], amounts, {"outcome": Outcome.UNKNOWN, "estimated": "yes"})
 
 
 def _model(name: str) -> dict[str, Any]:

@@ -13,7 +13,6 @@ import aiohttp
 import orjson
 
 from budgeteer.core.errors import InvalidInput
-from budgeteer.gateway import live as ends
 from budgeteer.gateway.asgi import Send, reply
 from budgeteer.gateway.ask import Ask, Prepared
 from budgeteer.gateway.booking import Hold
@@ -21,8 +20,8 @@ from budgeteer.gateway.config import Server
 from budgeteer.gateway.live import Live
 from budgeteer.gateway.refusal import Refused
 from budgeteer.gateway.upstream import NEVER_SENT, Backend, Upstreams
-from budgeteer.metering.call import CUT, NOT_RUN, REJECTED, UNKNOWN, Answer, outcome_of_status
-from budgeteer.metering.call import OK as WHOLE
+from budgeteer.metering.call import NOT_RUN, Answer, outcome_of_status
+from budgeteer.metering.outcome import Outcome
 from budgeteer.metering.reading import Events
 
 _LOG = logging.getLogger(__name__)
@@ -107,7 +106,7 @@ class Attempt:
             backend.answered()
             answer = events.answer(200, True)
             self._end(answer, 200, b"" if events.streamed else events.rest)
-            if answer.outcome == CUT and not live.left:
+            if answer.outcome == Outcome.CUT and not live.left:
                 await send(
                     {
                         "type": "http.response.body",
@@ -137,12 +136,12 @@ class Attempt:
         """Book an answer."""
         live = self.live
         live.status, live.finished = status, True
-        live.outcome = ends.LEFT if live.left else ends.OK if answer.outcome == WHOLE else ends.CUT
-        if live.outcome != ends.OK:
+        live.outcome = Outcome.LEFT if live.left else Outcome.OK if answer.outcome == Outcome.OK else Outcome.CUT
+        if live.outcome != Outcome.OK:
             live.reason = live.why or ("client left" if live.left else "the upstream ended the stream early")
         self.hold.finish(answer)
         live.log_answer(content)
-        self.ask.answer = content if live.outcome == ends.OK else None
+        self.ask.answer = content if live.outcome == Outcome.OK else None
 
     async def _pass_on(
         self, response: aiohttp.ClientResponse, events: Events, headers: list[tuple[bytes, bytes]]
@@ -175,10 +174,10 @@ class Attempt:
     async def _error(self, status: int, said: bytes, headers: Mapping[str, str]) -> Failed | None:
         """An upstream's error: passed on if the request is to blame, else a reason to try another."""
         live, backend = self.live, self.backend
-        outcome = REJECTED if status < 400 else outcome_of_status(status)
+        outcome = Outcome.REJECTED if status < 400 else outcome_of_status(status)
         self.hold.finish(Answer(outcome=outcome))
         wait = _wait(headers)
-        if outcome == UNKNOWN:
+        if outcome == Outcome.UNKNOWN:
             backend.failed()
             return Refused(502 if status != 504 else 504, "upstream_error", _told(backend, status, said)), True
         if status in NOT_RUN:
@@ -193,7 +192,7 @@ class Attempt:
             return Refused(
                 502, "upstream_refused", f"the upstream {backend.name!r} refused the gateway ({status})"
             ), False
-        live.outcome, live.status, live.reason = ends.FAILED, status, "upstream_error"
+        live.outcome, live.status, live.reason = Outcome.FAILED, status, "upstream_error"
         shape = [(b"content-type", headers.get("content-type", "application/json").encode("latin-1"))]
         await reply(self.send, status, said, [*live.headers(), *shape, (b"x-should-retry", b"false")])
         return None
@@ -203,14 +202,14 @@ class Attempt:
         live, backend = self.live, self.backend
         why = live.why or f"{type(error).__name__}: {error}"[:200]
         if live.finished:  # the answer is booked; its client did not take it in time
-            live.outcome, live.reason = ends.LEFT, why
+            live.outcome, live.reason = Outcome.LEFT, why
             return None
         if live.sending:
             live.left = True
         if not live.left:
             backend.failed()
         if live.answering:  # a stream
-            live.outcome, live.reason = ends.LEFT if live.left else ends.CUT, why
+            live.outcome, live.reason = Outcome.LEFT if live.left else Outcome.CUT, why
             if (live.left or live.why or isinstance(error, InvalidInput)) and not backend.config.cancels:
                 events.reading.hides = True  # broken off here: it generates on, and bills that
             self.hold.finish(events.answer(200, False))
@@ -220,7 +219,7 @@ class Attempt:
                 await self.send({"type": "http.response.body", "body": last})
             return None
         never = isinstance(error, NEVER_SENT)
-        self.hold.finish(Answer(outcome=REJECTED if never else UNKNOWN))
+        self.hold.finish(Answer(outcome=Outcome.REJECTED if never else Outcome.UNKNOWN))
         late = isinstance(error, TimeoutError) and not never
         text = f"the upstream {backend.name!r} {'did not answer in time' if late else 'could not be reached'}"
         return Refused(504 if late else 502, "upstream_timeout" if late else "upstream_unreachable", text), not never

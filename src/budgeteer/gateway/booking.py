@@ -26,7 +26,8 @@ from budgeteer.gateway.live import Live
 from budgeteer.ledger import Ledger, MemoryLedger, upkeep
 from budgeteer.ledger.limit import MAX_UNITS
 from budgeteer.ledger.protocol import Command, reserve_command, settle_command
-from budgeteer.metering.call import CUT, REJECTED, UNKNOWN, Answer, Metering, Planned, grown, tags
+from budgeteer.metering.call import Answer, Metering, Planned, grown, tags
+from budgeteer.metering.outcome import Outcome
 
 _LOG = logging.getLogger(__name__)
 _LINGER = 0.01
@@ -94,9 +95,9 @@ class Hold:
         used = {
             kind: min(units, MAX_UNITS) for kind, units in settlement.amounts.items()
         }  # an upstream may say anything
-        wasted = (usage.total or 0) if answer.outcome in (CUT, UNKNOWN) or live.left else 0
+        wasted = (usage.total or 0) if answer.outcome in (Outcome.CUT, Outcome.UNKNOWN) or live.left else 0
         live.called(answer.outcome, usage, used, settlement.estimated, wasted)
-        if answer.outcome == REJECTED and live.counted:
+        if answer.outcome == Outcome.REJECTED and live.counted:
             booking.book(("release", self.name), live)
             return
         amounts = {**used, REQUESTS: self.reserved[REQUESTS], PARALLEL: 0}

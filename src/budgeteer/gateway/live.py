@@ -10,11 +10,9 @@ from typing import Any
 import orjson
 
 from budgeteer.core.usage import Usage
+from budgeteer.gateway.record import AttemptRecord, Record
+from budgeteer.metering.outcome import Outcome
 from budgeteer.metering.reading import Reading, text_of
-
-OK, CUT, LEFT, FAILED, REFUSED, CACHED = "ok", "cut", "left", "failed", "refused", "cached"
-"""How a request ended: whole; a stream cut short by the upstream; the client went away; no answer; not let through;
-answered from the cache."""
 
 
 class Live:
@@ -23,7 +21,7 @@ class Live:
     Attributes:
         id: of the request; its attempts' reservations are ``id.0``, ``id.1``, ...
         at: milliseconds since 1970 (UTC) when it came.
-        outcome, reason: one of the above, and why.
+        outcome, reason: how it ended, and why.
         open: reservations that are not booked yet.
         deadline, guard: when what is awaited is broken off, and how; ``why`` says for what.
         left: whether the client has gone.
@@ -50,7 +48,7 @@ class Live:
         self.id, self.operation, self.at, self.started = id, operation, time.time_ns() // 1_000_000, time.monotonic()
         self.key = self.path = self.user = self.session = self.tag = self.stage = ""
         self.model = self.upstream = self.answered = self.reason = self.scope = self.policy = self.why = ""
-        self.outcome, self.status, self.attempts = FAILED, 0, 0
+        self.outcome, self.status, self.attempts = Outcome.FAILED, 0, 0
         self.stream = self.estimated = self.left = self.counted = self.closed = self.answering = False
         self.sending = self.finished = self.whole = False
         self.reading: Reading | None = None
@@ -59,7 +57,7 @@ class Live:
         self.reserved: dict[str, int] = {}
         self.overshoot: dict[str, int] = {}
         self.saved: Mapping[str, int] = {}
-        self.calls: list[dict[str, Any]] = []
+        self.calls: list[AttemptRecord] = []
         self.said: dict[str, Any] | None = None
         self.wasted = self.open = self.ms = 0
         self.first_ms: int | None = None
@@ -72,16 +70,16 @@ class Live:
             self.why = why
             self.guard.reschedule(asyncio.get_running_loop().time())
 
-    def called(self, outcome: str, usage: Usage, units: Mapping[str, int], estimated: bool, wasted: int) -> None:
+    def called(self, outcome: Outcome, usage: Usage, units: Mapping[str, int], estimated: bool, wasted: int) -> None:
         """An attempt has ended."""
         tokens = {name: getattr(usage, name) or 0 for name in self.usage}
         for name, n in tokens.items():
             self.usage[name] += n
         self.wasted += wasted
-        self.calls.append(
-            {"upstream": self.upstream, "outcome": outcome, **tokens, "units": units, "wasted": wasted,
-             "estimated": int(estimated)}
+        call = AttemptRecord(
+            upstream=self.upstream, outcome=outcome, **tokens, units=units, wasted=wasted, estimated=int(estimated)
         )  # fmt: skip
+        self.calls.append(call)
 
     def charge(self, amounts: Mapping[str, int], reserved: Mapping[str, int], estimated: bool) -> None:
         """Add an attempt's settlement."""
@@ -113,14 +111,13 @@ class Live:
             found.append((b"x-budgeteer-policy", self.policy.encode()))
         return found
 
-    def record(self) -> dict[str, Any]:
-        """As it is kept; see docs/gateway.md."""
-        return {
-            "id": self.id, "at": self.at, "key": self.key, "path": self.path, "user": self.user,
-            "session": self.session, "tag": self.tag, "stage": self.stage, "operation": self.operation,
-            "model": self.model, "upstream": self.upstream, "answered": self.answered, "stream": int(self.stream),
-            "status": self.status, "outcome": self.outcome, "reason": self.reason, "scope": self.scope,
-            **self.usage, "units": self.units, "reserved": self.reserved, "overshoot": self.overshoot,
-            "saved": self.saved, "calls": self.calls, "wasted": self.wasted, "estimated": int(self.estimated),
-            "attempts": self.attempts, "policy": self.policy, "ms": self.ms, "first_ms": self.first_ms,
-        }  # fmt: skip
+    def record(self) -> Record:
+        """As it is kept."""
+        return Record(
+            id=self.id, at=self.at, key=self.key, path=self.path, user=self.user, session=self.session, tag=self.tag,
+            stage=self.stage, operation=self.operation, model=self.model, upstream=self.upstream,
+            answered=self.answered, stream=int(self.stream), status=self.status, outcome=self.outcome,
+            reason=self.reason, scope=self.scope, policy=self.policy, **self.usage, wasted=self.wasted,
+            estimated=int(self.estimated), attempts=self.attempts, units=self.units, reserved=self.reserved,
+            overshoot=self.overshoot, saved=self.saved, calls=tuple(self.calls), ms=self.ms, first_ms=self.first_ms,
+        )  # fmt: skip

@@ -10,6 +10,8 @@ from collections.abc import Callable
 from typing import Any
 
 from budgeteer.core.errors import MissingExtra
+from budgeteer.gateway.record import Record
+from budgeteer.metering.outcome import Outcome
 
 try:
     from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
@@ -64,31 +66,31 @@ class Metrics:
             found = self._children[key] = metric.labels(*labels)
         return found
 
-    def count(self, record: dict[str, Any]) -> None:
+    def count(self, record: Record) -> None:
         """Take in one record."""
-        of, model = self._of, record["model"] if self._known(record["model"]) else ""
-        about = (model, record["upstream"], record["operation"])
-        of(self._requests, *about, record["outcome"], str(record["status"])).inc()
-        if record["outcome"] == "refused":
-            of(self._refused, record["reason"]).inc()
-        for call in record["calls"] or (record,):  # what a killed replica had open is charged without its calls
-            place = (model, call["upstream"], record["operation"])
+        of, model = self._of, record.model if self._known(record.model) else ""
+        about = (model, record.upstream, record.operation)
+        of(self._requests, *about, record.outcome, str(record.status)).inc()
+        if record.outcome == Outcome.REFUSED:
+            of(self._refused, record.reason).inc()
+        for call in record.calls or (record,):  # what a killed replica had open is charged without its calls
+            place = (model, call.upstream, record.operation)
             for bucket in ("input", "output", "cached", "reasoning"):
-                if call[bucket]:
-                    of(self._tokens, *place, bucket).inc(call[bucket])
-            if call["wasted"]:
-                of(self._wasted, *place).inc(call["wasted"])
-            if call["estimated"]:
+                if tokens := getattr(call, bucket):
+                    of(self._tokens, *place, bucket).inc(tokens)
+            if call.wasted:
+                of(self._wasted, *place).inc(call.wasted)
+            if call.estimated:
                 of(self._estimated, *place).inc()
-        for call in record["calls"]:
-            of(self._attempts, call["upstream"]).inc()
-        for kind, units in record["units"].items():
+        for call in record.calls:
+            of(self._attempts, call.upstream).inc()
+        for kind, units in record.units.items():
             of(self._units, kind).inc(units)
-        for kind, units in record["overshoot"].items():
+        for kind, units in record.overshoot.items():
             of(self._overshoot, kind).inc(units)
-        for kind, units in record["saved"].items():
+        for kind, units in record.saved.items():
             of(self._saved, kind).inc(units)
-        of(self._seconds, *about).observe(record["ms"] / 1000)
+        of(self._seconds, *about).observe(record.ms / 1000)
 
     def turned_away(self, reason: str) -> None:
         """Count what showed no valid key."""

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from budgeteer import __version__
-from budgeteer.gateway.admin import BY
 from budgeteer.gateway.ask import ROUTES
-from budgeteer.gateway.store import MAPS, TEXTS, WHOLE
+from budgeteer.gateway.queries import BY, FILTERS
+from budgeteer.gateway.record import AttemptRecord, Record, columns
 
 _TEXT: dict[str, Any] = {"type": "string"}
 _WHOLE: dict[str, Any] = {"type": "integer", "minimum": 0}
@@ -16,17 +16,12 @@ _MAYBE: dict[str, Any] = {"type": ["integer", "null"]}
 _ANY: dict[str, Any] = {"type": "object"}
 _LIMITS = {"type": "array", "items": {"type": "string", "examples": ["$5/day", "requests:60/60s"]}}
 _CAP = {"type": ["integer", "null"], "minimum": 0}
-_UNITS = {"type": "object", "additionalProperties": {"type": "integer"}}
 _KEY_FIELDS: dict[str, Any] = {
     "name": {"type": "string", "maxLength": 200},
     **dict.fromkeys(("limits", "per_user", "per_session", "per_tag"), _LIMITS),
     "models": {"type": "array", "items": {"type": "string", "minLength": 1}, "minItems": 1},
     **dict.fromkeys(("max_input", "max_output", "max_reasoning", "expires"), _CAP),
 }
-_FILTERS = (
-    "key", "path", "model", "upstream", "user", "session", "tag", "stage", "operation", "status", "outcome", "since",
-    "until", "refused",
-)  # fmt: skip
 _NUMBERS = ("status", "since", "until", "limit", "before", "step")
 
 
@@ -35,11 +30,13 @@ def _object(required: tuple[str, ...] = (), closed: bool = True, /, **properties
     return {**found, "additionalProperties": False} if closed else found
 
 
+def _fields(kind: type) -> dict[str, Any]:
+    """The schema of records, or of their attempts."""
+    found = {column.name: column.schema for column in columns(kind)}
+    return _object(tuple(found), **found)
+
+
 def _schemas() -> dict[str, Any]:
-    record = {
-        **dict.fromkeys(TEXTS, _TEXT), **dict.fromkeys(WHOLE, _INT), **dict.fromkeys(MAPS, _UNITS),
-        "first_ms": _MAYBE, "calls": {"type": "array", "items": _ANY},
-    }  # fmt: skip
     key = {"id": _TEXT, "path": _TEXT, **_KEY_FIELDS, "revoked": {"type": "boolean"}, "created": _WHOLE}
     balance = {
         "path": _TEXT, "kind": _TEXT, "limit": _MAYBE, "window": _TEXT,
@@ -51,7 +48,8 @@ def _schemas() -> dict[str, Any]:
         "Key": _object(tuple(key), **key),
         "NewKey": _object(path=_TEXT, **_KEY_FIELDS),
         "Balance": _object(tuple(balance), **balance),
-        "Record": _object(tuple(record), **record),
+        "Record": _fields(Record),
+        "Attempt": _fields(AttemptRecord),
         "Error": _object(("error",), error=error),
     }
 
@@ -96,7 +94,7 @@ def _paths() -> dict[str, Any]:
     spend = _object(("by", "kind", "rows"), by={"type": "array", "items": _TEXT}, kind=_TEXT,
                     rows={"type": "array", "items": _ANY})  # fmt: skip
     by = {"name": "by", "in": "query", "schema": {**_TEXT, "examples": list(BY)}}
-    filters, amount = _query(*_FILTERS), _object(("amount",), amount={**_TEXT, "examples": ["$5", "500k"]})
+    filters, amount = _query(*FILTERS), _object(("amount",), amount={**_TEXT, "examples": ["$5", "500k"]})
     balances = _object(("balances",), balances=_list("Balance"))
     csv = _admin(_ANY, *filters, *_query("limit", "before"), summary="Requests as CSV")
     csv["responses"]["200"] = {"description": "A table", "content": {"text/csv": {}}}

@@ -12,7 +12,6 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from budgeteer.core.errors import BudgetExceeded, InvalidInput, LedgerError, LedgerUnavailable, UnknownPrice
-from budgeteer.gateway import live as ends
 from budgeteer.gateway.accounts import Accounts
 from budgeteer.gateway.asgi import Receive, Scope, Send, reply, show_key, token
 from budgeteer.gateway.ask import ROUTES, Ask
@@ -24,11 +23,13 @@ from budgeteer.gateway.keyring import KeyRing
 from budgeteer.gateway.keys import Key
 from budgeteer.gateway.live import Live
 from budgeteer.gateway.policies.protocol import Policy
+from budgeteer.gateway.record import Record
 from budgeteer.gateway.refusal import Refused, of_budget, shown
 from budgeteer.gateway.upstream import Backend, Upstreams
 from budgeteer.ledger import Ledger
 from budgeteer.ledger.protocol import wall_clock
-from budgeteer.metering.call import REJECTED, UNKNOWN, Answer, Metering
+from budgeteer.metering.call import Answer, Metering
+from budgeteer.metering.outcome import Outcome
 
 if TYPE_CHECKING:
     from budgeteer.adapters.otel import Incoming
@@ -62,7 +63,7 @@ class Proxy:
         ledger: Ledger,
         keys: KeyRing,
         metering: Metering,
-        record: Callable[[dict[str, Any], dict[str, Any] | None], None],
+        record: Callable[[Record, dict[str, Any] | None], None],
         turned_away: Callable[[str], None],
         policies: Mapping[str, Policy],
         incoming: Incoming | None = None,
@@ -144,7 +145,7 @@ class Proxy:
                 told += 1
                 content = await policy.before(ask, self)
                 if content is not None:
-                    live.outcome, live.status, live.policy, live.saved = ends.CACHED, 200, name, ask.saved
+                    live.outcome, live.status, live.policy, live.saved = Outcome.CACHED, 200, name, ask.saved
                     live.log_answer(content)
                     shape = (b"content-type", b"application/json")
                     return await reply(send, 200, content, [shape, *live.headers()])
@@ -261,7 +262,7 @@ class Proxy:
             prepared, hold = await self.booking.reserve(ask, live, model, name)
             live.attempts += 1
             if live.left:
-                hold.finish(Answer(outcome=REJECTED))
+                hold.finish(Answer(outcome=Outcome.REJECTED))
                 break
             backend.live += 1
             try:
@@ -269,7 +270,7 @@ class Proxy:
                 outcome = await attempt.run(up)
             finally:
                 backend.live -= 1
-                hold.finish(Answer(outcome=UNKNOWN))
+                hold.finish(Answer(outcome=Outcome.UNKNOWN))
             if outcome is None:
                 return
             last, may_have_run = outcome
@@ -277,9 +278,9 @@ class Proxy:
             if ran > server.retries:
                 break
         if live.left:
-            live.outcome, live.status, live.reason = ends.LEFT, 499, "client left"
+            live.outcome, live.status, live.reason = Outcome.LEFT, 499, "client left"
             return
-        live.outcome = ends.FAILED
+        live.outcome = Outcome.FAILED
         raise last
 
     # clients that leave
@@ -332,7 +333,7 @@ class Proxy:
             _LOG.error("request %s: %s", live.id, refused)
             return
         if not live.attempts:
-            live.outcome, live.said = ends.REFUSED, None
+            live.outcome, live.said = Outcome.REFUSED, None
             if self._incoming is not None and live.key:
                 self._incoming.refused(live.operation, live.model, refused.status, refused.code, live.at * 1_000_000)
         headers = [(b"content-type", b"application/json"), *refused.headers, *live.headers()]

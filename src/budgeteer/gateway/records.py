@@ -13,7 +13,8 @@ import orjson
 from budgeteer.core.errors import BudgeteerError
 from budgeteer.gateway.keyring import run
 from budgeteer.gateway.metrics import Metrics
-from budgeteer.gateway.store import Store, paid
+from budgeteer.gateway.record import Record
+from budgeteer.gateway.store import Store
 
 EVERY = 0.5
 """Seconds between batches; what a killed process had not written yet is lost here, never in the ledger."""
@@ -30,11 +31,11 @@ class Records:
 
     def __init__(self, store: Store, metrics: Metrics, log: bool) -> None:
         self._store, self._metrics, self._log = store, metrics, log
-        self._fresh: deque[tuple[dict[str, Any], dict[str, Any] | None]] = deque()
-        self._waiting: deque[dict[str, Any]] = deque()
+        self._fresh: deque[tuple[Record, dict[str, Any] | None]] = deque()
+        self._waiting: deque[Record] = deque()
         self.dropped = 0
 
-    def take(self, record: dict[str, Any], said: dict[str, Any] | None = None) -> None:
+    def take(self, record: Record, said: dict[str, Any] | None = None) -> None:
         """A request is over; ``said`` goes to the log beside the record, and nowhere else."""
         self._fresh.append((record, said))
 
@@ -52,14 +53,14 @@ class Records:
                 _LOG.error("%d records wait: %s", len(self._waiting), error)
                 return
 
-    def _tell(self, fresh: list[tuple[dict[str, Any], dict[str, Any] | None]]) -> None:
+    def _tell(self, fresh: list[tuple[Record, dict[str, Any] | None]]) -> None:
         """Metrics and log, which wait for nobody; then the store's turn comes."""
         lines = []
         for record, said in fresh:
             self._metrics.count(record)
             if self._log:
-                lines.append(orjson.dumps({"event": "request", **record, **(said or {})}).decode() + "\n")
-            if len(self._waiting) >= _MOST // 2 and not paid(record):
+                lines.append(orjson.dumps({"event": "request", **record.as_json(), **(said or {})}).decode() + "\n")
+            if len(self._waiting) >= _MOST // 2 and not record.paid:
                 self.dropped += 1
                 continue
             if len(self._waiting) >= _MOST:

@@ -18,41 +18,27 @@ import orjson
 
 from budgeteer.core.errors import BudgeteerError, InvalidInput, LedgerUnavailable, MissingExtra
 from budgeteer.core.urls import without_password
+from budgeteer.gateway.record import COLUMNS, NAMES, PAID, Column, Record
 from budgeteer.ledger import address
 
-TEXTS = (
-    "id", "key", "path", "user", "session", "tag", "stage", "operation", "model", "upstream", "answered", "outcome",
-    "reason", "scope", "policy",
-)  # fmt: skip
-WHOLE = (
-    "at", "stream", "status", "input", "output", "cached", "reasoning", "wasted", "estimated", "attempts", "ms",
-    "first_ms",
-)  # fmt: skip
-MAPS = ("units", "reserved", "overshoot", "saved")
-JSON = (*MAPS, "calls")
-COLUMNS = (*TEXTS, *WHOLE, *JSON)
-"""Fields of a record; those of MAPS are kind -> units, as JSON, and calls is a list, one an attempt."""
 _READ = 1000
 """Records that are read from a stream at once."""
 _FREE = 10
 """One record of a request that nobody paid for (refused, answered by the cache, rejected) is kept for so many of those
 that were paid for, which they cannot push out."""
-_PAID = ("input", "output", "estimated")
-_LATER: dict[str, Any] = {"saved": {}, "calls": []}
-"""Fields that records of before have not."""
+_PAID = " + ".join(PAID)
 _TABLES = f"""
 CREATE TABLE IF NOT EXISTS keys (id TEXT PRIMARY KEY, data TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS instances (name TEXT PRIMARY KEY, at INTEGER NOT NULL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS records (
-    n INTEGER PRIMARY KEY AUTOINCREMENT, {", ".join(f"{c} TEXT NOT NULL" for c in (*TEXTS, *JSON))},
-    {", ".join(f"{c} INTEGER" for c in WHOLE)}
+    n INTEGER PRIMARY KEY AUTOINCREMENT, {", ".join(f"{column.name} {column.sql}" for column in COLUMNS)}
 );
 CREATE UNIQUE INDEX IF NOT EXISTS records_id ON records (id);
 CREATE INDEX IF NOT EXISTS records_at ON records (at);
-CREATE INDEX IF NOT EXISTS records_paid ON records (n) WHERE {" + ".join(_PAID)} > 0;
-CREATE INDEX IF NOT EXISTS records_free ON records (n) WHERE {" + ".join(_PAID)} = 0;
+CREATE INDEX IF NOT EXISTS records_paid ON records (n) WHERE {_PAID} > 0;
+CREATE INDEX IF NOT EXISTS records_free ON records (n) WHERE {_PAID} = 0;
 """
-_INSERT = f"INSERT OR IGNORE INTO records ({', '.join(COLUMNS)}) VALUES ({', '.join('?' * len(COLUMNS))})"
+_INSERT = f"INSERT OR IGNORE INTO records ({', '.join(NAMES)}) VALUES ({', '.join('?' * len(NAMES))})"
 
 
 class Store(ABC):
@@ -86,7 +72,7 @@ class Store(ABC):
         """Say that a replica lives (None: that it has ended); the latest sign of each, in milliseconds since 1970."""
 
     @abstractmethod
-    def add(self, records: Sequence[dict[str, Any]]) -> None:
+    def add(self, records: Sequence[Record]) -> None:
         """Keep records; one whose id is there is left out, and the oldest of its kind (paid for or not) go."""
 
     @abstractmethod
@@ -96,16 +82,6 @@ class Store(ABC):
     @abstractmethod
     def close(self) -> None:
         """Let go of files and connections."""
-
-
-def paid(record: dict[str, Any]) -> bool:
-    """Whether anything was charged for a request."""
-    return any(record[name] for name in _PAID)
-
-
-def _row(record: dict[str, Any]) -> tuple[Any, ...]:
-    record = {**_LATER, **record}
-    return tuple([orjson.dumps(record[c]).decode() if c in JSON else record[c] for c in COLUMNS])
 
 
 class SqliteStore(Store):
@@ -121,10 +97,12 @@ class SqliteStore(Store):
             self._db.execute("PRAGMA synchronous = NORMAL")
             self._db.executescript(_TABLES)
             self._db.execute("BEGIN IMMEDIATE")
-            has = {row["name"] for row in self._db.execute("PRAGMA table_info(records)")}
-            for name in _LATER.keys() - has:
-                empty = orjson.dumps(_LATER[name]).decode()
-                self._db.execute(f"ALTER TABLE records ADD COLUMN {name} TEXT NOT NULL DEFAULT '{empty}'")
+            present = {row["name"] for row in self._db.execute("PRAGMA table_info(records)")}
+            for column in COLUMNS:  # of a store that was made before there was this field
+                if column.name not in present:
+                    self._db.execute(
+                        f"ALTER TABLE records ADD COLUMN {column.name} {column.sql} DEFAULT {_empty(column)}"
+                    )
             self._db.execute("COMMIT")
             self._reader, self._reading = self._db, self._lock
             if self._path != ":memory:":  # a connection of its own: a long SELECT must not keep keys from requests
@@ -172,15 +150,15 @@ class SqliteStore(Store):
                 self._db.execute("INSERT OR REPLACE INTO instances VALUES (?, ?)", (name, at))
             return dict(map(tuple, self._db.execute("SELECT name, at FROM instances")))
 
-    def add(self, records: Sequence[dict[str, Any]]) -> None:
+    def add(self, records: Sequence[Record]) -> None:
         with self._asking():
             self._db.execute("BEGIN IMMEDIATE")
-            self._db.executemany(_INSERT, [_row(record) for record in records])
+            self._db.executemany(_INSERT, [record.as_row() for record in records])
             self._added += len(records)
             if self._added > self._keep["= 0"] // 2:
                 self._added = 0
                 for kind, keep in self._keep.items():
-                    own = f"{' + '.join(_PAID)} {kind}"
+                    own = f"{_PAID} {kind}"
                     first = f"(SELECT n FROM records WHERE {own} ORDER BY n DESC LIMIT 1 OFFSET ?)"
                     self._db.execute(f"DELETE FROM records WHERE {own} AND n <= {first}", (keep,))
             self._db.execute("COMMIT")
@@ -252,11 +230,11 @@ class RedisStore(Store):
             found: Any = self._client.hgetall(self._instances)
         return {one: int(seen) for one, seen in found.items()}
 
-    def add(self, records: Sequence[dict[str, Any]]) -> None:
+    def add(self, records: Sequence[Record]) -> None:
         with self._asking(), self._client.pipeline(transaction=False) as pipe:
             for record in records:
-                stream, keep = (self._paid, self._keep) if paid(record) else (self._free, self._keep // _FREE)
-                pipe.xadd(stream, {"r": orjson.dumps(record)}, maxlen=keep, approximate=True)
+                stream, keep = (self._paid, self._keep) if record.paid else (self._free, self._keep // _FREE)
+                pipe.xadd(stream, {"r": orjson.dumps(record.as_json())}, maxlen=keep, approximate=True)
             pipe.execute()
 
     def select(self, sql: str, values: Iterable[Any] = ()) -> list[dict[str, Any]]:
@@ -273,7 +251,7 @@ class RedisStore(Store):
                 found = sorted(one for one in found if frontier is None or one[0] <= frontier)
                 self._last |= {stream: entry[0] for _, stream, entry in found}
                 if found:
-                    self._mirror.add([json.loads(entry[1]) for *_, entry in found])
+                    self._mirror.add([Record.of_json(json.loads(entry[1])) for *_, entry in found])
             if frontier is None:
                 return self._mirror.select(sql, values)
 
@@ -300,6 +278,15 @@ class _Asking:
 def _order(id: str) -> tuple[int, ...]:
     """An id of a stream, so that it sorts by time."""
     return tuple(map(int, id.split("-")))
+
+
+def _empty(column: Column) -> str:
+    """A field's default, as SQL has it."""
+    if column.default is None:
+        return "NULL"
+    if column.kind == "whole":
+        return str(column.default)
+    return f"'{orjson.dumps(column.default).decode() if column.is_json else column.default}'"
 
 
 def _no_key(name: str) -> InvalidInput:

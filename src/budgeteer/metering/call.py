@@ -15,6 +15,7 @@ from budgeteer.core.errors import InvalidInput, UnknownPrice
 from budgeteer.core.meter import Prices, meters
 from budgeteer.core.usage import Usage
 from budgeteer.metering.estimate import Bounds, Estimator, State
+from budgeteer.metering.outcome import Outcome
 
 
 class Handle(Protocol):
@@ -60,8 +61,6 @@ STEP = 256
 """Tokens of output by which a stream extends its reservation, lest it asks the ledger for every one."""
 _BOUNDS = Bounds()
 _LOG = logging.getLogger(__name__)
-OK, CUT, UNKNOWN, REJECTED = "ok", "cut", "unknown", "rejected"
-"""How a call ended: whole; a stream cut short; no answer, so that it may have run; not run, nothing is charged."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +73,7 @@ class Settlement:
         usage: what it used; estimated where ``estimated``.
         reserved, amounts: units per kind.
         estimated: the provider did not say what was used, or said what cannot be.
-        outcome: ``"ok"``, ``"cut"``, ``"unknown"`` or ``"rejected"``.
+        outcome: how it ended.
         attempt: 0, then one more with each retry of the client.
         cap, choices: the output cap of a choice, and how many choices.
         started, ended: nanoseconds since 1970 (UTC), for records.
@@ -89,7 +88,7 @@ class Settlement:
     reserved: Mapping[str, int]
     amounts: Mapping[str, int]
     estimated: bool
-    outcome: str
+    outcome: Outcome
     attempt: int = 0
     cap: int | None = None
     choices: int = 1
@@ -135,7 +134,7 @@ class Answer:
     seen: int | None = None
     model: str = ""
     service: str = ""
-    outcome: str = OK
+    outcome: Outcome = Outcome.OK
     shown: int = 0
     hides: bool | None = None
     least: int = 0
@@ -214,7 +213,7 @@ class Metering:
         """
         known = answer.usage or Usage()
         unsaid = False
-        if answer.outcome == REJECTED:
+        if answer.outcome == Outcome.REJECTED:
             usage, estimated = Usage(input=0, output=0), False
         else:
             seen, reserve = answer.seen or 0, planned.reserve
@@ -230,13 +229,13 @@ class Metering:
                 made = min(made, most) if answer.least <= most else max(made, answer.least)
                 usage = replace(usage, output=made, reasoning=None, audio_output=None)
             estimated = usage is not known
-        if estimated and answer.outcome == UNKNOWN and answer.least <= (planned.worst.output or 0):
+        if estimated and answer.outcome == Outcome.UNKNOWN and answer.least <= (planned.worst.output or 0):
             amounts = dict(planned.amounts)
         elif unsaid:
             amounts = self._fully(planned, answer, usage)
         else:
             amounts = self._charge(planned, answer, usage)
-        if answer.outcome == REJECTED:
+        if answer.outcome == Outcome.REJECTED:
             amounts = dict.fromkeys(amounts, 0)
         elif not estimated:
             self._learn(planned, answer, usage, amounts)
@@ -279,7 +278,7 @@ class Metering:
         """Both sides' tokens, and what the units come to beside their most: how much is cached, for one."""
         if usage.reasoning:
             self._thinkers.add(planned.model)
-        elif usage.reasoning is None and answer.outcome == OK and 0 < (usage.output or 0) <= answer.shown:
+        elif usage.reasoning is None and answer.outcome == Outcome.OK and 0 < (usage.output or 0) <= answer.shown:
             self._open.add(planned.model)
         if self.estimator is None or usage.input is None or usage.output is None:
             return
@@ -314,7 +313,7 @@ class Metering:
             return answer.hides
         if model in self._thinkers:
             return True
-        return answer.outcome == CUT and model not in self._open
+        return answer.outcome == Outcome.CUT and model not in self._open
 
 
 def metering_of(allowance: Allowance | Metering, options: Mapping[str, Any]) -> Metering:
@@ -411,7 +410,7 @@ class Call:
         if handle is None:
             return
         settlement = self._settlement(answer)
-        if answer.outcome == REJECTED:
+        if answer.outcome == Outcome.REJECTED:
             handle.release()
         else:  # if this fails the block is not left, so that the reservation stays held until it counts as abandoned
             handle.settle(settlement.amounts, **tags(settlement))
@@ -424,7 +423,7 @@ class Call:
         if handle is None:
             return
         settlement = self._settlement(answer)
-        if answer.outcome == REJECTED:
+        if answer.outcome == Outcome.REJECTED:
             await _done(handle.release())
         else:
             await _done(handle.settle(settlement.amounts, **tags(settlement)))
@@ -509,12 +508,12 @@ NOT_RUN = frozenset({429, 503, 529})
 MAY_HAVE_RUN = frozenset({408})
 
 
-def outcome_of_status(status: int) -> str:
+def outcome_of_status(status: int) -> Outcome:
     """Whether a call answered with an error may have been run, and billed.
 
     A request refused for what it says, for who sends it or for load was not run: 4xx but 408, 429, 503 and 529. After
     a time-out (408, 504) or a failure inside (500, 502) nobody outside can tell, so it counts as run.
     """
     if status < 400:
-        return OK
-    return UNKNOWN if (status >= 500 and status not in NOT_RUN) or status in MAY_HAVE_RUN else REJECTED
+        return Outcome.OK
+    return Outcome.UNKNOWN if (status >= 500 and status not in NOT_RUN) or status in MAY_HAVE_RUN else Outcome.REJECTED

@@ -12,8 +12,9 @@ from typing import Any
 
 from budgeteer.core.errors import InvalidInput
 from budgeteer.core.usage import Usage
-from budgeteer.metering.call import CUT, OK, UNKNOWN, Answer, Metering, outcome_of_status
+from budgeteer.metering.call import Answer, Metering, outcome_of_status
 from budgeteer.metering.estimate import count_text, least_tokens, prompts_of, speaks, texts_of, too_few
+from budgeteer.metering.outcome import Outcome
 
 try:
     from orjson import loads
@@ -112,7 +113,7 @@ class Reading:
     def answer(self, status: int, content: bytes) -> Answer:
         """Of a response that came whole."""
         outcome = outcome_of_status(status)
-        if outcome != OK:
+        if outcome != Outcome.OK:
             return Answer(outcome=outcome)
         try:
             body = loads(content.removeprefix(_BOM))
@@ -177,7 +178,7 @@ class Reading:
             return Answer(self._read(usage), None, model, service)  # the text would change nothing
         texts = [text_of(choice) for choice in choices]
         full = [isinstance(c, Mapping) and c.get("finish_reason") == "length" for c in choices]
-        return self._of(self._believed(usage, texts, full.count(True)), texts, model, service, OK)
+        return self._of(self._believed(usage, texts, full.count(True)), texts, model, service, Outcome.OK)
 
     def _usage(self, body: Mapping[str, Any]) -> Usage | None:
         given = body.get("usage")
@@ -221,7 +222,7 @@ class Reading:
             return usage
         return Usage(output=usage.output, reasoning=usage.reasoning, audio_output=usage.audio_output)
 
-    def _of(self, usage: Usage | None, texts: list[str], model: str, service: str, outcome: str) -> Answer:
+    def _of(self, usage: Usage | None, texts: list[str], model: str, service: str, outcome: Outcome) -> Answer:
         """An answer by its usage, and the tokens seen by count or bound."""
         shown = [count_text(text) for text in texts]
         counter = self.metering.bounds.tokens
@@ -313,7 +314,7 @@ class Reading:
     def at_end(self) -> Answer:
         """Of a stream that is over, whole or cut."""
         texts = self._texts()
-        outcome = OK if self.done else CUT
+        outcome = Outcome.OK if self.done else Outcome.CUT
         usage = self._believed(self.usage, texts, self.full)
         return self._of(usage, texts, self.model, self.service, outcome)
 
@@ -485,4 +486,4 @@ class Events:
             return self.reading.at_end()
         if ended:
             return self.reading.answer(status, self.rest)
-        return Answer(outcome=UNKNOWN, least=self.reading.least)
+        return Answer(outcome=Outcome.UNKNOWN, least=self.reading.least)

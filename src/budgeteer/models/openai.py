@@ -27,8 +27,9 @@ from typing import Any
 from budgeteer.core.errors import EndpointDown, InvalidInput, MissingExtra, ModelError
 from budgeteer.core.urls import check_http, without_password
 from budgeteer.core.usage import Usage
-from budgeteer.metering.call import NOT_RUN, REJECTED, outcome_of_status
+from budgeteer.metering.call import NOT_RUN, outcome_of_status
 from budgeteer.metering.estimate import Bounds, count_text, input_bound, texts_of, too_few
+from budgeteer.metering.outcome import Outcome
 from budgeteer.metering.reading import Told
 from budgeteer.models.model import CUT, LENGTH, LOGPROBS, PREFIX, STOP, Choice, Chunk, Message, Request, Response, last
 
@@ -224,7 +225,7 @@ class OpenAI:
         if isinstance(error, openai.APIStatusError):
             if error.type in _TOO_LONG or error.code in _TOO_LONG:
                 raise InvalidInput(f"{said}; shorten the prompt or lower max_tokens") from error
-            billed = outcome_of_status(error.status_code) != REJECTED
+            billed = outcome_of_status(error.status_code) != Outcome.REJECTED
             return ModelError(said, billed=billed, again=billed)
         if _never_sent(error):
             return EndpointDown(

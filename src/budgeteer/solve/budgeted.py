@@ -12,7 +12,8 @@ from budgeteer.core.errors import BudgetExceeded, InvalidInput, ModelError
 from budgeteer.core.meter import Prices
 from budgeteer.core.usage import Usage
 from budgeteer.ledger import Allowance
-from budgeteer.metering.call import CUT, OK, REJECTED, UNKNOWN, Answer, Call, Metering, Settlement
+from budgeteer.metering.call import Answer, Call, Metering, Settlement
+from budgeteer.metering.outcome import Outcome
 from budgeteer.models.model import CUT as BROKEN
 from budgeteer.models.model import INTERNALS, LOGPROBS, Chunk, Message, Model, Request, Response
 
@@ -176,7 +177,7 @@ class Budgeted:
         attempt, over = 0, False
         while not over:
             call, over = await self._start(request, stage, attempt), True
-            seen, answer = 0, Answer(outcome=UNKNOWN)
+            seen, answer = 0, Answer(outcome=Outcome.UNKNOWN)
             try:
                 async with aclosing(self.model.stream(request)) as pieces:  # type: ignore[type-var]
                     async for piece in pieces:
@@ -184,7 +185,7 @@ class Budgeted:
                             answer = _answered(piece, self._hides)
                         else:
                             seen += piece.tokens
-                            answer = Answer(seen=seen, outcome=CUT, hides=self._hides)
+                            answer = Answer(seen=seen, outcome=Outcome.CUT, hides=self._hides)
                         yield piece
             except GeneratorExit:
                 raise
@@ -213,7 +214,7 @@ class Budgeted:
         return await Call(self._metering, planned).astart()
 
     def _book(self, settlement: Settlement) -> None:
-        if settlement.outcome == REJECTED:
+        if settlement.outcome == Outcome.REJECTED:
             return
         spend, usage = self.spend, settlement.usage
         spend.calls += 1
@@ -230,10 +231,10 @@ def _answered(response: Response, hides: bool) -> Answer:
     known: Iterable[int | None] = [choice.tokens for choice in response.choices]
     counted = None if any(tokens is None for tokens in known) else sum(tokens or 0 for tokens in known)
     cut = any(choice.finish == BROKEN for choice in response.choices)
-    return Answer(usage=response.usage, seen=counted, outcome=CUT if cut else OK, hides=hides)
+    return Answer(usage=response.usage, seen=counted, outcome=Outcome.CUT if cut else Outcome.OK, hides=hides)
 
 
 def _failed(error: BaseException) -> Answer:
     """Refused before it ran, or it may have run: then all that was reserved is charged."""
     refused = isinstance(error, InvalidInput | BudgetExceeded) or (isinstance(error, ModelError) and not error.billed)
-    return Answer(outcome=REJECTED if refused else UNKNOWN)
+    return Answer(outcome=Outcome.REJECTED if refused else Outcome.UNKNOWN)

@@ -27,7 +27,8 @@ from budgeteer.core.meter import Prices
 from budgeteer.core.usage import Usage
 from budgeteer.ledger import Allowance
 from budgeteer.ledger.protocol import MAX_SECONDS
-from budgeteer.metering.call import UNKNOWN, Call, Settlement
+from budgeteer.metering.call import Call, Settlement
+from budgeteer.metering.outcome import Outcome
 from budgeteer.models.model import Choice, Chunk, Message, Model, Request, Response
 from budgeteer.solve.budgeted import Budgeted
 from budgeteer.solve.lines import Lines
@@ -262,7 +263,7 @@ class Named(Budgeted):
 
     def _book(self, settlement: Settlement) -> None:
         super()._book(settlement)
-        if settlement.outcome == UNKNOWN:
+        if settlement.outcome == Outcome.UNKNOWN:
             for kind, units in settlement.amounts.items():
                 self.wasted[kind] += units
         if self._prices is not None:

@@ -1,11 +1,10 @@
-"""The dashboard: pages made on the server, which ask the admin API as any client does."""
+"""The dashboard: pages made on the server from the queries that the admin API answers with, too."""
 
 from __future__ import annotations
 
 import asyncio
 import hmac
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING
 from urllib.parse import parse_qsl
 
 from starlette.requests import ClientDisconnect, Request
@@ -14,13 +13,12 @@ from starlette.routing import BaseRoute, Route
 
 from budgeteer.core.errors import BudgeteerError, LedgerUnavailable
 from budgeteer.gateway.asgi import show_key
+from budgeteer.gateway.config import Config
 from budgeteer.gateway.dashboard import session
-from budgeteer.gateway.dashboard.api import Api, Trouble
 from budgeteer.gateway.dashboard.html import asset
 from budgeteer.gateway.dashboard.pages import Pages
-
-if TYPE_CHECKING:
-    from budgeteer.gateway.app import Gateway
+from budgeteer.gateway.queries import Queries
+from budgeteer.gateway.refusal import Refused
 
 _HEADERS = {
     "content-security-policy": "default-src 'none'; style-src 'self'; script-src 'self'; connect-src 'self'; "
@@ -37,9 +35,9 @@ _ASSETS = {"dashboard.css": "text/css", "dashboard.js": "text/javascript", "icon
 Form = dict[str, str]
 
 
-def routes(gateway: Gateway) -> list[BaseRoute]:
-    """Of one gateway."""
-    here = _Dashboard(gateway)
+def routes(queries: Queries, config: Config) -> list[BaseRoute]:
+    """The routes of one gateway's dashboard."""
+    here = _Dashboard(queries, config)
     pages = here.pages
     shown = [
         ("/", pages.overview), ("/budgets", pages.budgets), ("/budget", pages.budget), ("/requests", pages.requests),
@@ -59,17 +57,17 @@ def routes(gateway: Gateway) -> list[BaseRoute]:
 
 
 class _Dashboard:
-    def __init__(self, gateway: Gateway) -> None:
-        self._server = gateway.config.server
-        self.pages = Pages(Api(gateway, self._server.admin_key), gateway.config)
+    def __init__(self, queries: Queries, config: Config) -> None:
+        self._server = config.server
+        self.pages = Pages(queries, config)
 
     def _cookie(self, request: Request) -> str | None:
         """The session's cookie, if there is a session."""
-        found = request.cookies.get(session.COOKIE, "")
-        if not session.valid(self._server.admin_key, found):
+        cookie = request.cookies.get(session.COOKIE, "")
+        if not session.valid(self._server.admin_key, cookie):
             return None
         show_key(request.scope)
-        return found
+        return cookie
 
     def guarded(self, show: Callable[[Request, str], Awaitable[Response]]) -> Callable[[Request], Awaitable[Response]]:
         """A page for those who are logged in; others are sent to log in."""
@@ -104,7 +102,7 @@ class _Dashboard:
     async def _shown(self, made: Awaitable[Response]) -> Response:
         try:
             return _sealed(await made)
-        except Trouble as error:
+        except Refused as error:
             return _sealed(self.pages.trouble(error.status, str(error)))
         except LedgerUnavailable:
             return _sealed(self.pages.trouble(503, "The gateway's store does not answer just now."))

@@ -12,10 +12,10 @@ from starlette.responses import Response
 from budgeteer.core.meter import MONEY
 from budgeteer.gateway.dashboard import charts
 from budgeteer.gateway.dashboard.amounts import amount, lasting, short, when
-from budgeteer.gateway.dashboard.api import Trouble
 from budgeteer.gateway.dashboard.charts import Burn
 from budgeteer.gateway.dashboard.common import (
     Shared,
+    asked,
     listed,
     named,
     path_of,
@@ -23,6 +23,7 @@ from budgeteer.gateway.dashboard.common import (
 )
 from budgeteer.gateway.dashboard.forecast import pace
 from budgeteer.gateway.dashboard.html import Html, link, page, tag
+from budgeteer.gateway.refusal import Refused
 from budgeteer.ledger.limit import bucket, start
 from budgeteer.ledger.protocol import wall_clock
 
@@ -38,8 +39,8 @@ class Budgets(Shared):
     async def budgets(self, request: Request, token: str) -> Response:
         """All limits, the fullest first."""
         path = request.query_params.get("path", "")
-        found, names = await asyncio.gather(self.api.get("balances", path=path), self.names())
-        limited = [row for row in found["balances"] if row["limit"] is not None]
+        balances, names = await asyncio.gather(self.queries.balances(path), self.names())
+        limited = [row for row in balances if row["limit"] is not None]
         limited.sort(key=lambda row: -(row["settled"] + row["reserved"]) / max(1, row["limit"]))
         more = (
             f"The fullest {_LIMITS:,} of {len(limited):,}." if len(limited) > _LIMITS else f"{len(limited):,} limits."
@@ -49,16 +50,16 @@ class Budgets(Shared):
 
     async def budget(self, request: Request, token: str) -> Response:
         """One limit: how it burns down, and how that will go on."""
-        asked = request.query_params
-        path, kind, window = asked.get("path", ""), asked.get("kind", ""), asked.get("window", "")
-        found, names = await asyncio.gather(self.api.get("balances", path=path), self.names())
+        query = request.query_params
+        path, kind, window = query.get("path", ""), query.get("kind", ""), query.get("window", "")
+        balances, names = await asyncio.gather(self.queries.balances(path), self.names())
         same = (
-            row for row in found["balances"]
+            row for row in balances
             if (row["path"], row["kind"], row["window"]) == (path, kind, window) and row["limit"] is not None
         )  # fmt: skip
         row = next(same, None)
         if row is None:
-            raise Trouble(404, "There is no such limit.")
+            raise Refused(404, "no_limit", "There is no such limit.")
         title = path_of(path, names)
         drawn, facts = await self._burn(row)
         limit = amount(kind, row["limit"]) + ("" if kind == MONEY else f" {named(kind)}")
@@ -67,6 +68,9 @@ class Budgets(Shared):
             window=window_of(window), bar=self.balances([row], names), chart=drawn, facts=facts,
             requests=link("its requests", "/requests", path=path),
         ), "/budgets")  # fmt: skip
+
+    async def _over_time(self, kind: str, step: int, **about: object) -> list[dict[str, Any]]:
+        return await self.queries.spend(["time"], kind, step, asked(**about))
 
     async def _burn(self, row: dict[str, Any]) -> tuple[Html, Html]:
         """The drawing of a limit, and what follows from it."""
@@ -78,16 +82,16 @@ class Budgets(Shared):
         if window:
             begins, ends = start(window, bucket(window, now)), row["resets"]
         else:
-            oldest = (await self.api.get("spend", by="time", kind="requests", path=path, step=60))["rows"]
+            oldest = await self._over_time("requests", 60, path=path)
             begins = max(oldest[0]["time"] if oldest else now - 60_000, now - 30 * 86_400_000)
             ends = now + max(60_000, now - begins)
         step = max(1, -(-(now - begins) // 1000 // _FINE))
-        rows = (await self.api.get("spend", by="time", kind=kind, path=path, since=begins, step=step))["rows"]
+        rows = await self._over_time(kind, step, path=path, since=begins)
         if window and rows and rows[0]["time"] > begins + 60_000:
             step = max(1, -(-(now - rows[0]["time"]) // 1000 // _FINE))  # it began within the window
-            rows = (await self.api.get("spend", by="time", kind=kind, path=path, since=begins, step=step))["rows"]
+            rows = await self._over_time(kind, step, path=path, since=begins)
         wide = step * 1000
-        units = {one["time"]: one["units"] or 0 for one in rows}
+        units = {row["time"]: row["units"] or 0 for row in rows}
         first = min(units, default=now) // wide * wide
         times = range(first, now - wide + 1, wide)
         fine = [units.get(at, 0) for at in times]
@@ -103,16 +107,16 @@ class Budgets(Shared):
             burn = Burn(past, (), row["limit"], begins, ends)
             text = "Too little was spent in this window to forecast it."
             return charts.burn_down(burn, lambda u: short(kind, u), "left"), tag('<p class="note">$t</p>', t=text)
-        found, wide_slices = seen
+        forecast, wide_slices = seen
         slice_ms = wide * wide_slices
         grid = [now + (ends - now) * n / 60 for n in range(61)]
         ahead = []
         for at in grid:
-            low, mean, high = found.ahead((at - now) / slice_ms)
+            low, mean, high = forecast.ahead((at - now) / slice_ms)
             ahead.append((int(at), *(row["settled"] + more for more in (low, mean, high))))
         burn = Burn(past, ahead, row["limit"], begins, ends)
         drawing = charts.burn_down(burn, lambda u: short(kind, u), f"what is left of {amount(kind, row['limit'])}")
-        return drawing, _facts(row, ahead, now, found.mean / slice_ms * 60_000)
+        return drawing, _facts(row, ahead, now, forecast.mean / slice_ms * 60_000)
 
 
 def _facts(row: dict[str, Any], ahead: Sequence[tuple[int, float, float, float]], now: int, minute: float) -> Html:
@@ -120,8 +124,8 @@ def _facts(row: dict[str, Any], ahead: Sequence[tuple[int, float, float, float]]
     kind, limit = row["kind"], row["limit"]
 
     def spent_at(which: int) -> str:
-        found = next((at for at, *used in ahead if used[which] >= limit), None)
-        return "not by then" if found is None else f"in {lasting(found - now)}"
+        reached = next((at for at, *used in ahead if used[which] >= limit), None)
+        return "not by then" if reached is None else f"in {lasting(reached - now)}"
 
     _, low, mean, high = ahead[-1]
     ending = f"used by {when(ahead[-1][0])} UTC" if row["window"] else f"used in {lasting(ahead[-1][0] - now)}"

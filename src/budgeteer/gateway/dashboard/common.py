@@ -12,9 +12,11 @@ from budgeteer.core.meter import MONEY
 from budgeteer.draw.svg import Part, stacked_bar
 from budgeteer.gateway.config import PARALLEL, Config
 from budgeteer.gateway.dashboard.amounts import amount, lasting, when
-from budgeteer.gateway.dashboard.api import Api
 from budgeteer.gateway.dashboard.html import Html, join, link, page, table, tag
+from budgeteer.gateway.queries import Queries
+from budgeteer.gateway.record import COLUMNS, DURATION, FLAG, MOMENT, Column, Record
 from budgeteer.ledger.protocol import wall_clock
+from budgeteer.metering.outcome import Outcome
 
 RANGES = {
     "15m": ("15 minutes", 900, 15),
@@ -24,7 +26,9 @@ RANGES = {
     "30d": ("30 days", 2_592_000, 43_200),
 }
 """Name -> what it is called, its seconds, those of a bar."""
-_GOOD = ("ok", "cached")
+_GOOD, _BAD = (Outcome.OK, Outcome.CACHED), (Outcome.FAILED, Outcome.CUT)
+HEADINGS = [column for column in COLUMNS if column.heading]
+"""Fields that lists of requests show."""
 NO_NAMES: Mapping[str, str] = {}
 
 
@@ -32,13 +36,13 @@ class Shared:
     """A page of one gateway.
 
     Attributes:
-        api: the admin API.
+        queries: of the gateway.
         kinds: of units that pages show.
         kind: of them that they show first.
     """
 
-    def __init__(self, api: Api, config: Config) -> None:
-        self.api = api
+    def __init__(self, queries: Queries, config: Config) -> None:
+        self.queries = queries
         self.kinds = [kind for kind in config.counted if kind != PARALLEL]
         self.kind = MONEY if MONEY in config.kinds else config.kinds[0]
 
@@ -54,22 +58,17 @@ class Shared:
 
     async def names(self) -> dict[str, str]:
         """Ids of keys -> names for people."""
-        return {key["id"]: key["name"] or key["id"] for key in (await self.api.get("keys"))["keys"]}
+        return {key.id: key.name or key.id for key in await self.queries.keys()}
 
-    def records(self, rows: Sequence[dict[str, Any]], names: dict[str, str], empty: str) -> Html:
+    def records(self, records: Sequence[Record], names: Mapping[str, str], empty: str) -> Html:
         """Records, one a line."""
-        shown = [
-            (
-                link(when(row["at"]), f"/requests/{quote(row['id'])}"),
-                link(names.get(row["key"], row["key"]), f"/keys/{quote(row['key'])}") if row["key"] else "",
-                row["stage"], row["model"], outcome_of(row), row["reason"], f"{row['input']:,}", f"{row['output']:,}",
-                *((amount(self.kind, row["units"].get(self.kind, 0)),) if self.kind == MONEY else ()),
-                lasting(row["ms"]),
-            )
-            for row in rows
-        ]  # fmt: skip
-        numbers = ("in", "out", *((named(MONEY),) if self.kind == MONEY else ()), "took")
-        return table(("time (UTC)", "key", "stage", "model", "outcome", "reason", *numbers), shown, empty, numbers)
+        shown = [column for column in HEADINGS if column.name != "units" or self.kind == MONEY]
+        heads = [named(MONEY) if column.name == "units" else column.heading for column in shown]
+        rows = [[_cell(column, record, names) for column in shown] for record in records]
+        numbers = [
+            head for head, column in zip(heads, shown, strict=True) if column.kind != "text" and column.unit != MOMENT
+        ]
+        return table(heads, rows, empty, numbers)
 
     def balances(self, rows: Sequence[dict[str, Any]], names: dict[str, str]) -> Html:
         """Limits, one a line, with what is used and held of each."""
@@ -118,11 +117,46 @@ def path_of(path: str, names: Mapping[str, str]) -> str:
     return "/".join(names.get(part, part) for part in path.split("/"))
 
 
-def outcome_of(record: dict[str, Any]) -> Html:
+def outcome_of(record: Record) -> Html:
     """How a request ended, in its colour, and its status."""
-    css = "good" if record["outcome"] in _GOOD else "bad" if record["outcome"] in ("failed", "cut") else "warn"
-    return tag('<span class="$css">$x</span> $status', css=css, x=record["outcome"] if record["status"] else "live",
-               status=record["status"] or "")  # fmt: skip
+    css = "good" if record.outcome in _GOOD else "bad" if record.outcome in _BAD else "warn"
+    return tag('<span class="$css">$x</span> $status', css=css, x=record.outcome if record.status else "live",
+               status=record.status or "")  # fmt: skip
+
+
+def _cell(column: Column, record: Record, names: Mapping[str, str]) -> object:
+    """A field in a list of requests: the time is a link to the request, and units are those of money."""
+    if column.name == "at":
+        return link(when(record.at), f"/requests/{quote(record.id)}")
+    if column.name == "units":
+        return amount(MONEY, record.units.get(MONEY, 0))
+    return fact_of(column, record, names)
+
+
+def fact_of(column: Column, record: Record, names: Mapping[str, str]) -> object:
+    """A field of a record as people read it: its outcome in colour, its key by name."""
+    if column.name == "outcome":
+        return outcome_of(record)
+    if column.name == "key":
+        key = record.key
+        return link(names.get(key, key), f"/keys/{quote(key)}") if key else ""
+    return value_of(column, getattr(record, column.name))
+
+
+def value_of(column: Column, value: Any) -> object:
+    """A value of a field as people read it."""
+    if column.unit == MOMENT:
+        return when(value)
+    if column.unit == DURATION:
+        return lasting(value)
+    if column.unit == FLAG:
+        return "yes" if value else "no"
+    return f"{value:,}" if column.kind == "whole" else value
+
+
+def asked(**filters: object) -> dict[str, str]:
+    """Filters of a query; those that are empty are left out."""
+    return {name: str(value) for name, value in filters.items() if value not in (None, "")}
 
 
 def times_of(now: int, seconds: int, step: int) -> list[int]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+from collections.abc import Awaitable, Sequence
 from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import quote
@@ -11,18 +12,21 @@ from urllib.parse import quote
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
+from budgeteer.core.errors import InvalidInput
 from budgeteer.gateway.dashboard import charts
 from budgeteer.gateway.dashboard.amounts import short, when
-from budgeteer.gateway.dashboard.api import Trouble
 from budgeteer.gateway.dashboard.common import (
     RANGES,
     Shared,
+    asked,
     listed,
     named,
     problem_of,
     times_of,
 )
 from budgeteer.gateway.dashboard.html import Html, link, page, table, tag
+from budgeteer.gateway.keys import Key
+from budgeteer.ledger.limit import Limit
 from budgeteer.ledger.protocol import wall_clock
 
 _LIMIT_FIELDS = ("limits", "per_user", "per_session", "per_tag")
@@ -39,16 +43,16 @@ class Keys(Shared):
         return await self._key_list(token, {}, "")
 
     async def _key_list(self, token: str, form: dict[str, str], problem: str, status: int = 200) -> Response:
-        found = (await self.api.get("keys"))["keys"]
+        known = await self.queries.keys()
         rows = [
             (
-                link(key["name"] or key["id"], f"/keys/{key['id']}"), key["path"], ", ".join(key["limits"]) or "none",
-                ", ".join(key["models"]), _state(key), when(key["created"]),
+                link(key.name or key.id, f"/keys/{key.id}"), key.path, _limits(key.limits) or "none",
+                ", ".join(key.models), _state(key), when(key.created),
             )
-            for key in reversed(found)
+            for key in reversed(known)
         ]  # fmt: skip
         values = {name: form.get(name, "") for name in ("name", "path", "models", "expires", *_LIMIT_FIELDS, *_CAPS)}
-        opened = Html(" open" if problem or not found else "")
+        opened = Html(" open" if problem or not known else "")
         heads = ("key", "path", "limits", "models", "state", "made (UTC)")
         body = page("keys", token=token, problem=problem_of(problem), rows=table(heads, rows, "No keys yet."),
                     opened=opened, **values)  # fmt: skip
@@ -66,12 +70,10 @@ class Keys(Shared):
                     about[name] = _whole(form[name])
             if form.get("expires", "").strip():
                 about["expires"] = _moment(form["expires"])
-            made = await self.api.post("keys", about)
-        except Trouble as error:
-            if error.status >= 500:
-                raise
-            return await self._key_list(token, form, str(error), error.status)
-        body = page("made", secret=made["secret"], name=made["key"]["name"] or made["key"]["id"], id=made["key"]["id"])
+            key, secret = await self.queries.make_key(about)
+        except InvalidInput as error:
+            return await self._key_list(token, form, str(error), 400)
+        body = page("made", secret=secret, name=key.name or key.id, id=key.id)
         return self.framed(token, "New key", body, "/keys", 201)
 
     async def key(self, request: Request, token: str) -> Response:
@@ -82,66 +84,67 @@ class Keys(Shared):
         now = wall_clock()
         _, seconds, step = RANGES["1h"]
         times = times_of(now, seconds, step)
-        about = {"key": name, "since": times[0]}
-        found, spent, recent = await asyncio.gather(
-            self.api.get(f"keys/{name}"),
-            self.api.get("spend", by="time,stage", kind=self.kind, step=step, **about),
-            self.api.get("requests", key=name, limit=10),
+        key = await self.queries.key(name)
+        balances, spent, recent = await asyncio.gather(
+            self.queries.balances(key.scope),
+            self.queries.spend(["time", "stage"], self.kind, step, asked(key=name, since=times[0])),
+            self.queries.requests(asked(key=name), limit=10),
         )
-        key, names = found["key"], {name: found["key"]["name"] or name}
-        limited = [row for row in found["balances"] if row["limit"] is not None]
+        names = {name: key.name or name}
+        limited = [row for row in balances if row["limit"] is not None]
         kind = self.kind
-        drawn = charts.bars(charts.stacks(spent["rows"], "stage", times), times, step * 1000,
+        drawn = charts.bars(charts.stacks(spent, "stage", times), times, step * 1000,
                             lambda units: short(kind, units), f"{named(kind)} by stage")  # fmt: skip
         facts = [
-            ("id", key["id"]), ("path", key["path"]), ("state", _state(key)), ("made (UTC)", when(key["created"])),
-            ("limits", ", ".join(key["limits"]) or "none"), ("each user", ", ".join(key["per_user"])),
-            ("each session", ", ".join(key["per_session"])), ("each tag", ", ".join(key["per_tag"])),
-            ("models", ", ".join(key["models"])),
-            *((f"most {part} a request", f"{key[f'max_{part}']:,} tokens")
-              for part in ("input", "output", "reasoning") if key[f"max_{part}"] is not None),
+            ("id", key.id), ("path", key.path), ("state", _state(key)), ("made (UTC)", when(key.created)),
+            ("limits", _limits(key.limits) or "none"), ("each user", _limits(key.per_user)),
+            ("each session", _limits(key.per_session)), ("each tag", _limits(key.per_tag)),
+            ("models", ", ".join(key.models)),
+            *((f"most {part} a request", f"{cap:,} tokens")
+              for part in ("input", "output", "reasoning") if (cap := getattr(key, f"max_{part}")) is not None),
         ]  # fmt: skip
         actions = Html("")
-        if not key["revoked"]:
-            actions = page("key_actions", token=token, id=key["id"], example=(key["limits"] or ["$5"])[0])
+        if not key.revoked:
+            actions = page("key_actions", token=token, id=key.id, example=next(map(str, key.limits), "$5"))
         body = page(
             "key", title=names[name], problem=problem_of(problem), facts=listed(facts), chart=drawn, kind=named(kind),
-            balances=self.balances(limited, names), recent=self.records(recent["requests"], names, "No requests yet."),
+            balances=self.balances(limited, names), recent=self.records(recent.requests, names, "No requests yet."),
             all=link("all its requests", "/requests", key=name), actions=actions,
         )  # fmt: skip
         return self.framed(token, names[name], body, "/keys", status)
 
     async def top_up(self, request: Request, token: str, form: dict[str, str]) -> Response:
         """Raise a limit of a key."""
-        return await self._change(
-            token, request.path_params["id"], "top-up", {"amount": form.get("amount", "").strip()}
-        )
+        name, amount = request.path_params["id"], form.get("amount", "").strip()
+        return await self._change(token, name, self.queries.top_up_key(name, amount))
 
     async def revoke(self, request: Request, token: str, form: dict[str, str]) -> Response:
         """End a key."""
         name = request.path_params["id"]
         if form.get("sure") != "yes":
             return await self._key_page(token, name, "Nothing was revoked: say that you are sure.", 400)
-        return await self._change(token, name, "revoke", {})
+        return await self._change(token, name, self.queries.revoke_key(name))
 
-    async def _change(self, token: str, name: str, what: str, body: dict[str, Any]) -> Response:
+    async def _change(self, token: str, name: str, change: Awaitable[Key]) -> Response:
         try:
-            await self.api.post(f"keys/{name}/{what}", body)
-        except Trouble as error:
-            if error.status != 400:
-                raise
+            await change
+        except InvalidInput as error:
             return await self._key_page(token, name, str(error), 400)
         return RedirectResponse(f"/keys/{quote(name)}", 303)
 
 
-def _state(key: dict[str, Any]) -> Html:
-    if key["revoked"]:
+def _limits(limits: Sequence[Limit]) -> str:
+    return ", ".join(map(str, limits))
+
+
+def _state(key: Key) -> Html:
+    if key.revoked:
         return tag('<span class="bad">$x</span>', x="revoked")
-    if key["expires"] is None:
+    if key.expires is None:
         return tag('<span class="good">$x</span>', x="valid")
-    gone = key["expires"] <= wall_clock()
+    gone = key.expires <= wall_clock()
     return tag('<span class="$css">$x</span>', css="bad" if gone else "good",
-               x=f"{'expired' if gone else 'valid until'} {when(key['expires'])}")  # fmt: skip
+               x=f"{'expired' if gone else 'valid until'} {when(key.expires)}")  # fmt: skip
 
 
 def _words(text: str, between: str) -> list[str]:
@@ -151,7 +154,7 @@ def _words(text: str, between: str) -> list[str]:
 def _whole(text: str) -> int:
     clean = text.strip()
     if not re.fullmatch(r"[0-9]{1,3}(?:,[0-9]{3}){1,5}|[0-9][0-9_]{0,17}", clean):
-        raise Trouble(400, f"{text!r} is no whole number; write 1500 or 1,500.")
+        raise InvalidInput(f"{text!r} is no whole number; write 1500 or 1,500.")
     return int(clean.replace(",", "").replace("_", ""))
 
 
@@ -159,5 +162,5 @@ def _moment(text: str) -> int:
     try:
         at = datetime.fromisoformat(text.strip())
     except ValueError:
-        raise Trouble(400, f"{text!r} is no date; write 2027-01-31.") from None
+        raise InvalidInput(f"{text!r} is no date; write 2027-01-31.") from None
     return int((at if at.tzinfo else at.replace(tzinfo=UTC)).timestamp() * 1000)

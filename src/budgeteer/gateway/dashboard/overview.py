@@ -11,21 +11,27 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from budgeteer.core.meter import MONEY
+from budgeteer.gateway import queries
 from budgeteer.gateway.dashboard import charts
 from budgeteer.gateway.dashboard.amounts import amount, dollars, lasting, short
-from budgeteer.gateway.dashboard.api import Trouble
 from budgeteer.gateway.dashboard.common import (
     NO_NAMES,
     RANGES,
     Shared,
+    asked,
     named,
     path_of,
     times_of,
 )
 from budgeteer.gateway.dashboard.html import Html, join, link, options, page, table, tag
+from budgeteer.gateway.record import Record
+from budgeteer.gateway.refusal import Refused
 from budgeteer.ledger.protocol import wall_clock
+from budgeteer.metering.outcome import Outcome
 
-BY = ("stage", "model", "key", "scope", "user", "session", "tag", "upstream", "operation")
+_OFTEN, _NEVER = ("stage", "model", "key", "scope"), ("outcome", "reason", "time")
+BY = (*_OFTEN, *(name for name in queries.BY if name not in _OFTEN and name not in _NEVER))
+"""What the chart can be drawn by."""
 
 
 class Overview(Shared):
@@ -33,29 +39,28 @@ class Overview(Shared):
 
     async def overview(self, request: Request, token: str) -> Response:
         """Where the units go."""
-        asked = request.query_params
-        span = asked.get("range", "15m")
-        by, kind, path = asked.get("by", "stage"), asked.get("kind", self.kind), asked.get("path", "")
+        query = request.query_params
+        span = query.get("range", "15m")
+        by, kind, path = query.get("by", "stage"), query.get("kind", self.kind), query.get("path", "")
         if span not in RANGES or by not in BY or kind not in self.kinds:
-            raise Trouble(400, "There is no such range, grouping or kind.")
+            raise Refused(400, "invalid_request", "There is no such range, grouping or kind.")
         said, seconds, step = RANGES[span]
         now = wall_clock()
         times = times_of(now, seconds, step)
-        about = {"since": times[0], "path": path}
-        ask = self.api.get
-        total, over_time, models, stages, scopes, reasons, wasted, live, refused, names = await asyncio.gather(
-            ask("summary", **about),
-            ask("spend", by=f"time,{by}", kind=kind, step=step, **about),
-            ask("spend", by="model", kind=kind, **about),
-            ask("spend", by="stage", kind=kind, **about),
-            ask("spend", by="scope", kind=kind, **about),
-            ask("spend", by="reason,scope", kind="requests", refused=1, **about),
-            ask("spend", by="outcome", kind="wasted", **about),
-            ask("live"),
-            ask("requests", refused=1, limit=8, **about),
-            self.names(),
+        about = asked(since=times[0], path=path)
+        refusals = {**about, "refused": "1"}
+        spend = self.queries.spend
+        total, refused, names = await asyncio.gather(
+            self.queries.summary(about), self.queries.requests(refusals, limit=8), self.names()
         )
-        rows = over_time["rows"]
+        rows, models, stages, scopes, reasons, wasted = await asyncio.gather(
+            spend(["time", by], kind, step, about),
+            spend(["model"], kind, asked=about),
+            spend(["stage"], kind, asked=about),
+            spend(["scope"], kind, asked=about),
+            spend(["reason", "scope"], "requests", asked=refusals),
+            spend(["outcome"], "wasted", asked=about),
+        )
         if by == "key":
             rows = [{**row, "key": names.get(row["key"], row["key"])} for row in rows]
         drawn = charts.stacks(rows, by, times)
@@ -63,13 +68,14 @@ class Overview(Shared):
         return self.framed(token, "Overview", page(
             "overview", cards=self._cards(total), chart=chart, kind=named(kind), by=by, said=said,
             ranges=options(((name, f"last {text}") for name, (text, _, _) in RANGES.items()), span),
-            kinds=options(((one, named(one)) for one in self.kinds), kind), bys=options(((b, b) for b in BY), by),
-            path=path, live=self._live(live["live"], names, now, path), reasons=_reasons(reasons["rows"], about, names),
-            refused=self.records(refused["requests"], names, "Nothing was refused."),
-            wasted=_wasted(wasted["rows"], total["wasted"], total["input"] + total["output"]),
-            models=self._spent(models["rows"], "model", kind, times[0]),
-            stages=self._spent(stages["rows"], "stage", kind, times[0]),
-            scopes=self._spent(scopes["rows"], "scope", kind, times[0], names),
+            kinds=options(((each, named(each)) for each in self.kinds), kind),
+            bys=options(((name, name) for name in BY), by), path=path,
+            live=self._live(self.queries.live(), names, now, path), reasons=_reasons(reasons, times[0], names),
+            refused=self.records(refused.requests, names, "Nothing was refused."),
+            wasted=_wasted(wasted, total["wasted"], total["input"] + total["output"]),
+            models=self._spent(models, "model", kind, times[0]),
+            stages=self._spent(stages, "stage", kind, times[0]),
+            scopes=self._spent(scopes, "scope", kind, times[0], names),
             upstreams=_upstreams(total["upstreams"]),
         ), "/")  # fmt: skip
 
@@ -114,14 +120,14 @@ class Overview(Shared):
         heads = ("account" if by == "scope" else by, named(kind), "share", "requests", "refused")
         return table(heads, shown, "Nothing yet.", heads[1:])
 
-    def _live(self, rows: Sequence[dict[str, Any]], names: dict[str, str], now: int, path: str) -> Html:
-        inside = [row for row in rows if not path or f"{row['path']}/".startswith(f"{path}/")]
+    def _live(self, records: Sequence[Record], names: dict[str, str], now: int, path: str) -> Html:
+        inside = [record for record in records if not path or f"{record.path}/".startswith(f"{path}/")]
         shown = [
             (
-                link(names.get(row["key"], row["key"]) or "...", f"/keys/{quote(row['key'])}"),
-                row["stage"], row["model"], row["upstream"], lasting(row["ms"]),
+                link(names.get(record.key, record.key) or "...", f"/keys/{quote(record.key)}"),
+                record.stage, record.model, record.upstream, lasting(record.ms),
             )
-            for row in sorted(inside, key=lambda row: row["at"])[:20]
+            for record in sorted(inside, key=lambda record: record.at)[:20]
         ]  # fmt: skip
         more = Html("") if len(inside) <= 20 else tag('<p class="note">and $n more</p>', n=len(inside) - 20)
         return join(
@@ -129,9 +135,9 @@ class Overview(Shared):
         )
 
 
-def _reasons(rows: Sequence[dict[str, Any]], about: dict[str, Any], names: Mapping[str, str]) -> Html:
+def _reasons(rows: Sequence[dict[str, Any]], since: int, names: Mapping[str, str]) -> Html:
     shown = [
-        (link(row["reason"], "/requests", refused=1, path=row["scope"], since=about["since"]),
+        (link(row["reason"], "/requests", refused=1, path=row["scope"], since=since),
          path_of(row["scope"], names), f"{row['requests']:,}")
         for row in sorted(rows, key=lambda row: -row["requests"])[:12]
     ]  # fmt: skip
@@ -139,8 +145,12 @@ def _reasons(rows: Sequence[dict[str, Any]], about: dict[str, Any], names: Mappi
 
 
 def _wasted(rows: Sequence[dict[str, Any]], wasted: int, tokens: int) -> Html:
-    says = {"cut": "streams that the upstream cut", "left": "clients that went away", "failed": "calls that failed",
-            "ok": "attempts that were made again"}  # fmt: skip
+    says: Mapping[str, str] = {
+        Outcome.CUT: "streams that the upstream cut",
+        Outcome.LEFT: "clients that went away",
+        Outcome.FAILED: "calls that failed",
+        Outcome.OK: "attempts that were made again",
+    }
     shown = [
         (link(says.get(row["outcome"], row["outcome"]), "/requests", outcome=row["outcome"]), f"{row['units']:,}",
          f"{row['units'] / max(1, tokens):.1%}")

@@ -3,24 +3,32 @@
 from __future__ import annotations
 
 import asyncio
-import json
-from urllib.parse import quote
 
 from starlette.requests import Request
 from starlette.responses import Response
 
-from budgeteer.gateway.dashboard.amounts import amount, lasting, when
-from budgeteer.gateway.dashboard.api import Trouble
+from budgeteer.gateway.admin import csv_file
+from budgeteer.gateway.dashboard.amounts import amount
 from budgeteer.gateway.dashboard.common import (
     Shared,
+    asked,
+    fact_of,
     listed,
     named,
-    outcome_of,
+    value_of,
 )
 from budgeteer.gateway.dashboard.html import Html, link, options, page, table
+from budgeteer.gateway.queries import FILTERS
+from budgeteer.gateway.record import COLUMNS, MAPS, AttemptRecord, Column, Record, columns
+from budgeteer.metering.outcome import Outcome
 
-_FILTERS = ("key", "model", "stage", "outcome", "status", "path", "refused")
 _ROWS = 100
+_ENDS = (Outcome.OK, Outcome.CUT, Outcome.LEFT, Outcome.FAILED, Outcome.REFUSED, Outcome.CACHED)
+_FIRST = ("outcome", "reason", "scope")
+"""Fields that the page of one request begins with; the others follow in their order."""
+_FACTS = sorted((column for column in COLUMNS if column.label and not column.is_json),
+                key=lambda column: _FIRST.index(column.name) if column.name in _FIRST else len(_FIRST))  # fmt: skip
+_ATTEMPT = columns(AttemptRecord)
 
 
 class Requests(Shared):
@@ -28,61 +36,52 @@ class Requests(Shared):
 
     async def requests(self, request: Request, token: str) -> Response:
         """Requests, newest first."""
-        asked = {name: request.query_params.get(name, "") for name in (*_FILTERS, "since", "until", "before")}
-        found, names = await asyncio.gather(self.api.get("requests", limit=_ROWS, **asked), self.names())
+        query = {name: request.query_params.get(name, "") for name in (*FILTERS, "before")}
+        page_of, names = await asyncio.gather(self.queries.requests(asked(**query), limit=_ROWS), self.names())
         older = Html("")
-        if len(found["requests"]) == _ROWS:
-            older = link("older", "/requests", **{**asked, "before": found["next"]})
+        if len(page_of.requests) == _ROWS:
+            older = link("older", "/requests", **{**query, "before": page_of.next})
         keys = [("", "any"), *((name, said) for name, said in names.items())]
-        outcomes = [("", "any"), *((one, one) for one in ("ok", "cut", "left", "failed", "refused", "cached"))]
+        outcomes = [("", "any"), *((outcome, outcome) for outcome in _ENDS)]
         return self.framed(token, "Requests", page(
-            "requests", rows=self.records(found["requests"], names, "No such request."), older=older,
-            csv=link("CSV", "/requests.csv", **{**asked, "before": ""}), keys=options(keys, asked["key"]),
-            outcomes=options(outcomes, asked["outcome"]),
-            **{name: asked[name] for name in ("model", "stage", "path", "since")},
+            "requests", rows=self.records(page_of.requests, names, "No such request."), older=older,
+            csv=link("CSV", "/requests.csv", **{**query, "before": ""}), keys=options(keys, query["key"]),
+            outcomes=options(outcomes, query["outcome"]),
+            **{name: query[name] for name in ("model", "stage", "path", "since")},
         ), "/requests")  # fmt: skip
 
     async def csv(self, request: Request, token: str) -> Response:
         """The same as a file."""
-        asked: dict[str, object] = {name: request.query_params.get(name, "") for name in (*_FILTERS, "since", "until")}
-        status, content = await self.api.raw("GET", "requests.csv", asked)
-        if status != 200:
-            raise Trouble(status, json.loads(content)["error"]["message"])
-        as_file = {"content-disposition": 'attachment; filename="requests.csv"'}
-        return Response(content, headers=as_file, media_type="text/csv")
+        query = {name: request.query_params.get(name, "") for name in FILTERS}
+        return csv_file(await self.queries.table(asked(**query)))
 
     async def request(self, request: Request, token: str) -> Response:
         """All that is known of one request."""
-        name = request.path_params["id"]
-        found, names = await asyncio.gather(self.api.get(f"requests/{name}"), self.names())
-        record = found["request"]
-        heads = ("kind", "reserved", "charged", "overshoot", "saved")
-        parts = ("reserved", "units", "overshoot", "saved")
-        kinds = sorted({kind for part in parts for kind in record[part]})
-        rows = [(named(kind), *(amount(kind, record[part].get(kind, 0)) for part in parts)) for kind in kinds]
-        facts = [
-            ("outcome", outcome_of(record)), ("reason", record["reason"]), ("refused by", record["scope"]),
-            ("time (UTC)", when(record["at"])), ("took", lasting(record["ms"])),
-            ("first bytes after", lasting(record["first_ms"])), ("key", link(
-                names.get(record["key"], record["key"]), f"/keys/{quote(record['key'])}") if record["key"] else ""),
-            ("account", record["path"]), ("user", record["user"]), ("session", record["session"]),
-            ("tag", record["tag"]), ("stage", record["stage"]), ("operation", record["operation"]),
-            ("model", record["model"]), ("answered by", record["answered"]), ("upstream", record["upstream"]),
-            ("streamed", "yes" if record["stream"] else "no"), ("attempts", f"{record['attempts']:,}"),
-            ("policies", record["policy"]), ("input tokens", f"{record['input']:,}"),
-            ("of these cached", f"{record['cached']:,}"), ("output tokens", f"{record['output']:,}"),
-            ("of these reasoning", f"{record['reasoning']:,}"), ("wasted tokens", f"{record['wasted']:,}"),
-            ("charge", "estimated" if record["estimated"] else "as the provider counted"),
-        ]  # fmt: skip
-        calls = [
-            (call["upstream"], call["outcome"], f"{call['input']:,}", f"{call['output']:,}",
-             amount(self.kind, call["units"].get(self.kind, 0)), f"{call['wasted']:,}")
-            for call in record["calls"]
-        ]  # fmt: skip
-        numbers = ("in", "out", named(self.kind), "wasted")
-        body = page(
-            "request", id=record["id"], facts=listed(facts),
-            units=table(heads, rows, "Nothing was reserved or charged.", heads[1:]),
-            calls=table(("upstream", "ended", *numbers), calls, "No upstream was called.", numbers),
-        )  # fmt: skip
+        record, names = await asyncio.gather(self.queries.request(request.path_params["id"]), self.names())
+        facts = [(column.label, fact_of(column, record, names)) for column in _FACTS]
+        units, calls = self._units(record), self._calls(record)
+        body = page("request", id=record.id, facts=listed(facts), units=units, calls=calls)
         return self.framed(token, "Request", body, "/requests")
+
+    def _units(self, record: Record) -> Html:
+        """What was reserved and charged, a line for each kind of units."""
+        parts = [column for column in COLUMNS if column.name in MAPS]
+        kinds = sorted({kind for column in parts for kind in getattr(record, column.name)})
+        rows = [
+            (named(kind), *(amount(kind, getattr(record, column.name).get(kind, 0)) for column in parts))
+            for kind in kinds
+        ]
+        heads = [column.label for column in parts]
+        return table(("kind", *heads), rows, "Nothing was reserved or charged.", heads)
+
+    def _calls(self, record: Record) -> Html:
+        """The attempts, one a line; of what was charged, the kind that the pages show first."""
+
+        def cell(call: AttemptRecord, column: Column) -> object:
+            value = getattr(call, column.name)
+            return amount(self.kind, value.get(self.kind, 0)) if column.is_json else value_of(column, value)
+
+        rows = [[cell(call, column) for column in _ATTEMPT] for call in record.calls]
+        heads = [named(self.kind) if column.is_json else column.label for column in _ATTEMPT]
+        numbers = [head for head, column in zip(heads, _ATTEMPT, strict=True) if column.kind != "text"]
+        return table(heads, rows, "No upstream was called.", numbers)

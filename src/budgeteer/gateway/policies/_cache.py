@@ -66,7 +66,7 @@ class Cache:
             return
         if name in self.held:
             self._drop(name)
-        self.held[name] = (time.monotonic() + self.seconds, content, live.calls[-1]["units"])
+        self.held[name] = (time.monotonic() + self.seconds, content, live.calls[-1].units)
         self.size += len(content)
         while len(self.held) > self.entries or self.size > self.largest:
             self._drop(next(iter(self.held)))

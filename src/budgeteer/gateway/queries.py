@@ -1,0 +1,263 @@
+"""What the admin API and the dashboard ask of a gateway and change in it: keys, balances, spending, requests.
+
+Filters come as texts, as the query of a URL has them; what cannot be used is InvalidInput, what is not there is Refused
+with 404, and a store that does not answer is LedgerUnavailable.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import csv
+import io
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from budgeteer.core.errors import InvalidInput
+from budgeteer.gateway import keys
+from budgeteer.gateway.config import Config
+from budgeteer.gateway.keyring import KeyRing, run
+from budgeteer.gateway.keys import Key
+from budgeteer.gateway.metrics import Metrics
+from budgeteer.gateway.proxy import Proxy
+from budgeteer.gateway.record import COLUMNS, MAPS, NAMES, Record
+from budgeteer.gateway.records import Records
+from budgeteer.gateway.refusal import Refused
+from budgeteer.gateway.store import Store
+from budgeteer.ledger import Ledger
+from budgeteer.ledger.protocol import wall_clock
+from budgeteer.ledger.report import balances
+from budgeteer.metering.outcome import Outcome
+
+BY = ("scope", *(column.name for column in COLUMNS if column.groups), "time")
+"""What spending is summed by; scope is the account, which is the field ``path`` of records."""
+EQUAL = tuple(column.name for column in COLUMNS if column.filters)
+"""Fields that requests are selected by."""
+FILTERS = (*EQUAL, "path", "since", "until", "refused")
+"""All filters; a path selects what is below it, too."""
+_TOKENS = tuple(column.name for column in COLUMNS if column.unit == "tokens")
+_SUMS = (*_TOKENS, "estimated")
+_WHOLE = frozenset(column.name for column in COLUMNS if column.kind == "whole")
+LARGEST = 1_000_000
+"""Records of a CSV file at most."""
+PAGE = 1000
+"""Records of one answer of the API at most."""
+Asked = Mapping[str, str]
+_ALL: Asked = {}
+
+
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """Requests, newest first; ``next`` is the value of ``before`` for those that follow, None where there are none."""
+
+    requests: tuple[Record, ...]
+    next: int | None
+
+
+class Queries:
+    """The queries of one gateway.
+
+    Args:
+        config, ledger, store, ring, proxy, metrics, records: its parts.
+    """
+
+    def __init__(
+        self, config: Config, ledger: Ledger, store: Store, ring: KeyRing, proxy: Proxy, metrics: Metrics,
+        records: Records,
+    ) -> None:  # fmt: skip
+        self._config, self._ledger, self._store, self._ring = config, ledger, store, ring
+        self._proxy, self._metrics, self._records = proxy, metrics, records
+        self._few = asyncio.Semaphore(2)  # of the threads that keys are looked up in as well
+
+    async def _select(self, sql: str, values: Iterable[Any]) -> list[dict[str, Any]]:
+        async with self._few:
+            return await run(self._store.select, sql, values)
+
+    # keys
+
+    async def keys(self) -> list[Key]:
+        """All keys, the oldest first."""
+        return sorted((keys.decode(text) for text in await run(self._store.all_keys)), key=lambda key: key.created)
+
+    async def key(self, name: str) -> Key:
+        """One key by its id."""
+        text = await run(self._store.get_key, name)
+        if text is None:
+            raise Refused(404, "no_key", f"there is no key {name!r}")
+        return keys.decode(text)
+
+    async def make_key(self, about: Mapping[str, Any]) -> tuple[Key, str]:
+        """A new key and its token, which is nowhere else; arguments as those of :func:`budgeteer.gateway.keys.make`."""
+        key, token = keys.make(about, self._config.defaults, self._config.counted, wall_clock())
+        await run(self._store.add_key, key.id, keys.encode(key))
+        return key, token
+
+    async def change_key(self, name: str, about: Mapping[str, Any]) -> Key:
+        """Set fields of a key."""
+        return await self._changed(name, lambda key: keys.changed(key, about, self._config.counted))
+
+    async def revoke_key(self, name: str) -> Key:
+        """End a key for good."""
+        return await self._changed(name, lambda key: keys.changed(key, {"revoked": True}, ()))
+
+    async def top_up_key(self, name: str, amount: object) -> Key:
+        """Raise the key's limit of an amount's kind and window, such as "$5"."""
+        if not isinstance(amount, str):
+            raise InvalidInput(f"amount is {amount!r}; give a text such as '$5' or '500k'")
+        return await self._changed(name, lambda key: keys.topped_up(key, amount))
+
+    async def _changed(self, name: str, change: Callable[[Key], Key]) -> Key:
+        await self.key(name)
+        text = await run(self._store.change_key, name, lambda text: keys.encode(change(keys.decode(text))))
+        self._ring.forget(name)
+        key = keys.decode(text)
+        accounts = self._proxy.accounts
+        if not (key.per_user or key.per_session or key.per_tag):
+            await accounts.open(accounts.chain(key))  # so that balances show the new limits before the next request
+        return key
+
+    # money
+
+    async def balances(self, path: str = "") -> list[dict[str, Any]]:
+        """What is used, held and left of every limit at a path and below it; of all without one."""
+        _, state = await run(self._ledger.snapshot)
+        if path and path not in state.accounts:
+            return []
+        return list(balances(state, path, wall_clock()))
+
+    async def spend(
+        self, by: Sequence[str], kind: str = "all", step: int = 3600, asked: Asked = _ALL
+    ) -> list[dict[str, Any]]:
+        """Spending in groups: the values of ``by``, units, requests, refused, estimated and wasted of each.
+
+        Args:
+            by: of BY.
+            kind: of tokens (input, output, ...), or a kind of units that the gateway counts.
+            step: seconds of the groups of time.
+            asked: filters.
+        """
+        if not by or not set(by) <= set(BY):
+            raise InvalidInput(f"by={','.join(by)}; choose of {', '.join(BY)}")
+        special = {"scope": "path", "time": f"at / {step * 1000} * {step * 1000}"}
+        names = ", ".join(f'{special.get(name, name)} AS "{name}"' for name in by)
+        values: list[Any] = []
+        if kind in _TOKENS:
+            units = kind
+        elif kind in self._config.counted:
+            units = "COALESCE(json_extract(units, ?), 0)"
+            values.append(f'$."{kind}"')
+        else:
+            raise InvalidInput(f"kind={kind}; choose of {', '.join((*_TOKENS, *self._config.counted))}")
+        where, more = _where(asked)
+        order = '"time"' if "time" in by else "units DESC"
+        sql = (
+            f"SELECT {names}, SUM({units}) AS units, COUNT(*) AS requests, "
+            f"SUM(outcome = '{Outcome.REFUSED}') AS refused, SUM(estimated) AS estimated, SUM(wasted) AS wasted "
+            f"FROM records{where} GROUP BY {', '.join(str(n + 1) for n in range(len(by)))} ORDER BY {order}"
+        )
+        return await self._select(sql, [*values, *more])
+
+    async def summary(self, asked: Asked = _ALL) -> dict[str, Any]:
+        """Sums over records, and how this replica stands: requests under way, upstreams, what was turned away."""
+        where, values = _where(asked)
+        sql = (
+            f"SELECT COUNT(*) AS requests, COALESCE(SUM(outcome = '{Outcome.REFUSED}'), 0) AS refused, "
+            f"COALESCE(SUM(outcome IN ('{Outcome.FAILED}', '{Outcome.CUT}')), 0) AS failed, "
+            "COALESCE(SUM(json_extract(units, '$.money')), 0) AS money, "
+            f"{', '.join(f'COALESCE(SUM({name}), 0) AS {name}' for name in _SUMS)} FROM records{where}"
+        )
+        (sums,) = await self._select(sql, values)
+        totals = {}
+        for name in ("overshoot", "saved"):
+            some = f"SELECT {name} AS units FROM records{where}{' AND' if where else ' WHERE'} {name} != '{{}}'"
+            sql = f"SELECT k.key, SUM(k.value) AS units FROM ({some}) AS r, json_each(r.units) AS k GROUP BY k.key"
+            totals[name] = {row["key"]: row["units"] for row in await self._select(sql, values)}
+        return {
+            **sums, **totals, "live": len(self._proxy.live), "upstreams": self.upstreams(),
+            "turned_away": dict(self._metrics.away), "records_dropped": self._records.dropped,
+        }  # fmt: skip
+
+    def upstreams(self) -> list[dict[str, Any]]:
+        """How each upstream is, as this replica sees it."""
+        return [backend.status() for backend in self._proxy.upstreams.backends]
+
+    # requests
+
+    async def requests(self, asked: Asked = _ALL, limit: int = 100) -> Listed:
+        """The newest requests that the filters let through; ``before`` goes on where an earlier answer ended."""
+        where, values = _where(asked)
+        sql = f"SELECT n, {', '.join(NAMES)} FROM records{where} ORDER BY n DESC LIMIT {limit}"
+        rows = await self._select(sql, values)
+        return Listed(tuple(Record.of_row(row) for row in rows), rows[-1]["n"] if rows else None)
+
+    async def request(self, name: str) -> Record:
+        """One request by its id, also one that is under way."""
+        rows = await self._select(f"SELECT {', '.join(NAMES)} FROM records WHERE id = ?", (name,))
+        if rows:
+            return Record.of_row(rows[0])
+        live = self._proxy.live.get(name)
+        if live is None:
+            raise Refused(404, "no_request", f"there is no record of {name!r}; old ones are dropped")
+        return live.record()
+
+    def live(self) -> list[Record]:
+        """The requests under way in this replica, as far as they are."""
+        now = wall_clock()
+        return [replace(live.record(), ms=now - live.at) for live in self._proxy.live.values()]
+
+    async def table(self, asked: Asked = _ALL, limit: int = LARGEST) -> str:
+        """Requests as CSV: a column for every field, and one for each kind of those that are units by kind."""
+        kinds = self._config.counted
+        listed = await self.requests(asked, limit)
+        out = io.StringIO()
+        rows = csv.writer(out, lineterminator="\n")
+        rows.writerow([head for column in COLUMNS for head in _heads(column.name, kinds)])
+        rows.writerows([cell for column in COLUMNS for cell in _cells(column.name, record, kinds)]
+                       for record in listed.requests)  # fmt: skip
+        return out.getvalue()
+
+
+def _heads(name: str, kinds: Sequence[str]) -> Iterator[str]:
+    """The columns of a field in CSV; none for the attempts, which are a list."""
+    if name in MAPS:
+        yield from (f"{name}_{kind}" for kind in kinds)
+    elif name != "calls":
+        yield name
+
+
+def _cells(name: str, record: Record, kinds: Sequence[str]) -> Iterator[Any]:
+    value = getattr(record, name)
+    if name in MAPS:
+        yield from (value.get(kind, 0) for kind in kinds)
+    elif name != "calls":  # a text that no spreadsheet takes for a formula
+        yield f"'{value}" if isinstance(value, str) and value[:1] in ("=", "+", "-", "@", "\t", "\r") else value
+
+
+def _where(asked: Asked) -> tuple[str, list[Any]]:
+    """The conditions of filters, and their values."""
+    conditions: list[str] = []
+    values: list[Any] = []
+    for name in EQUAL:
+        if name in asked:
+            conditions.append(f'"{name}" = ?')
+            values.append(number(asked, name, 0) if name in _WHOLE else asked[name])
+    for name, condition in (("since", "at >= ?"), ("until", "at < ?"), ("before", "n < ?")):
+        if name in asked:
+            conditions.append(condition)
+            values.append(number(asked, name, 0))
+    if path := asked.get("path"):
+        conditions.append("(path = ? OR substr(path, 1, ?) = ?)")
+        values.extend([path, len(path) + 1, f"{path}/"])
+    if asked.get("refused") == "1":
+        conditions.append(f"outcome = '{Outcome.REFUSED}'")
+    return (" WHERE " + " AND ".join(conditions) if conditions else ""), values
+
+
+def number(asked: Asked, name: str, default: int, least: int = 0, most: int = 10**15) -> int:
+    """A whole number of a query, or InvalidInput."""
+    text = asked.get(name)
+    if text is None:
+        return default
+    if not (text.isascii() and text.isdigit()) or not least <= int(text) <= most:
+        raise InvalidInput(f"{name}={text}; give a whole number from {least:,} to {most:,}")
+    return int(text)

@@ -1,0 +1,215 @@
+"""What is kept of a request. The fields of :class:`Record` are their only list: the columns of the store, the JSON of
+the admin API and of the log, its OpenAPI schema, the CSV file and the pages of the dashboard all follow from it.
+
+A new field is one line here. Stores that were made before get its column when they are opened, and older records have
+its default.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import Field, dataclass, field, fields
+from functools import cache
+from typing import Any
+
+import orjson
+
+from budgeteer.metering.outcome import Outcome
+
+MOMENT, DURATION, TOKENS, FLAG, NUMBER, TEXT = "ms since 1970 (UTC)", "ms", "tokens", "0 or 1", "", ""
+"""Units of a field, which say how people read it."""
+_TYPES = {
+    "str": "text", "Outcome": "text", "int": "whole", "int | None": "whole", "Mapping[str, int]": "units",
+    "tuple[AttemptRecord, ...]": "attempts",
+}  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """A field of a record, as everybody who stores or shows it has to know it.
+
+    Attributes:
+        name: of the field.
+        kind: "text", "whole" (a whole number), "units" (kind -> units) or "attempts".
+        text: what it is, in one sentence.
+        unit: one of those above.
+        label: how the page of one request calls it.
+        heading: how lists of requests call it; "" leaves it out of them.
+        filters: whether the admin API selects by it.
+        groups: whether it sums spending by it.
+        optional: whether it may be None.
+        default: of records that were written before there was the field.
+    """
+
+    name: str
+    kind: str
+    text: str
+    unit: str
+    label: str
+    heading: str
+    filters: bool
+    groups: bool
+    optional: bool
+    default: Any
+
+    @property
+    def is_json(self) -> bool:
+        """Whether the store has it as a text of JSON."""
+        return self.kind in ("units", "attempts")
+
+    @property
+    def sql(self) -> str:
+        """Its type in the store."""
+        return "INTEGER" if self.kind == "whole" else "TEXT NOT NULL"
+
+    @property
+    def schema(self) -> dict[str, Any]:
+        """Its JSON Schema."""
+        shapes: dict[str, dict[str, Any]] = {
+            "text": {"type": "string"},
+            "whole": {"type": ["integer", "null"] if self.optional else "integer"},
+            "units": {"type": "object", "additionalProperties": {"type": "integer"}},
+            "attempts": {"type": "array", "items": {"$ref": "#/components/schemas/Attempt"}},
+        }
+        shape = shapes[self.kind]
+        return {**shape, "description": f"{self.text} ({self.unit})" if self.unit else self.text}
+
+
+def _field(
+    text: str, label: str = "", *, unit: str = "", heading: str = "", filters: bool = False, groups: bool = False,
+    default: Any = "",
+) -> Any:  # fmt: skip
+    about = {"text": text, "unit": unit, "label": label, "heading": heading, "filters": filters, "groups": groups}
+    if isinstance(default, dict | list):
+        return field(default_factory=type(default), metadata=about)
+    return field(default=default, metadata=about)
+
+
+def _label(text: str, label: str, *, heading: str = "", filters: bool = True) -> Any:
+    """A text that requests are told apart by."""
+    return _field(text, label, heading=heading, filters=filters, groups=filters)
+
+
+def _tokens(text: str, label: str, *, heading: str = "") -> Any:
+    return _field(text, label, unit=TOKENS, heading=heading, default=0)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AttemptRecord:
+    """What is kept of one attempt of a request at an upstream."""
+
+    upstream: str = _field("The upstream that was called", "upstream")
+    outcome: Outcome = _field("How it ended: ok, cut, unknown or rejected", "ended", default=Outcome.UNKNOWN)  # noqa: RUF009
+    input: int = _tokens("Input", "in")
+    output: int = _tokens("Output", "out")
+    cached: int = _tokens("Input that the provider had cached", "cached")
+    reasoning: int = _tokens("Output that is reasoning", "reasoning")
+    units: Mapping[str, int] = _field("What was charged, by kind", "charged", default={})
+    wasted: int = _tokens("Tokens charged that no client got whole", "wasted")
+    estimated: int = _field("Whether the charge is an estimate", "estimated", unit=FLAG, default=0)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Record:
+    """What is kept of one request; see the table in docs/gateway.md."""
+
+    id: str = _field("The request's id")
+    at: int = _field("When it came", "time (UTC)", unit=MOMENT, heading="time (UTC)", default=0)
+    key: str = _label("Id of the key that pays", "key", heading="key")
+    path: str = _field("The account that is charged", "account")
+    user: str = _label("The end user, as the client says", "user")
+    session: str = _label("The session, as the client says", "session")
+    tag: str = _label("A tag of the client", "tag")
+    stage: str = _label("What the request is for, as the client says", "stage", heading="stage")
+    operation: str = _label("chat, completions, responses, embeddings or messages", "operation")
+    model: str = _label("The model that was asked for", "model", heading="model")
+    upstream: str = _label("The upstream of the last attempt", "upstream")
+    answered: str = _field("The model that answered, as the provider says", "answered by")
+    stream: int = _field("Whether the answer was streamed", "streamed", unit=FLAG, default=0)
+    status: int = _field("The HTTP status of the answer; 0 while it runs", filters=True, default=0)
+    outcome: Outcome = _field(  # noqa: RUF009
+        "How it ended: ok, cut, left, failed, refused or cached", "outcome", heading="outcome", filters=True,
+        groups=True, default=Outcome.FAILED,
+    )  # fmt: skip
+    reason: str = _field("Why it ended so", "reason", heading="reason", groups=True)
+    scope: str = _field("The account whose limit refused it", "refused by")
+    policy: str = _field("What policies did", "policies")
+    input: int = _tokens("Input, of all attempts", "input tokens", heading="in")
+    output: int = _tokens("Output, of all attempts", "output tokens", heading="out")
+    cached: int = _tokens("Input that the provider had cached", "of the input cached")
+    reasoning: int = _tokens("Output that is reasoning", "of the output reasoning")
+    wasted: int = _tokens("Tokens charged that no client got whole", "wasted tokens")
+    estimated: int = _field("Whether the charge is an estimate", "charge estimated", unit=FLAG, default=0)
+    attempts: int = _field("Calls to upstreams", "attempts", default=0)
+    units: Mapping[str, int] = _field("What was charged, by kind", "charged", heading="charged", default={})
+    reserved: Mapping[str, int] = _field("What was reserved for what was charged, by kind", "reserved", default={})
+    overshoot: Mapping[str, int] = _field("What was charged above its reservation, by kind", "overshoot", default={})
+    saved: Mapping[str, int] = _field("What an answer of the cache cost when it was made", "saved", default={})
+    calls: tuple[AttemptRecord, ...] = _field("The attempts, in order", "calls", default=())
+    ms: int = _field("Until the end of the answer", "took", unit=DURATION, heading="took", default=0)
+    first_ms: int | None = _field("Until the first bytes of a stream", "first bytes after", unit=DURATION, default=None)
+
+    @property
+    def paid(self) -> bool:
+        """Whether anything was charged for it."""
+        return any(getattr(self, name) for name in PAID)
+
+    @classmethod
+    def of_json(cls, data: Mapping[str, Any]) -> Record:
+        """A record from its JSON, which may be of an older or a newer version: unknown fields are left out."""
+        known = _known(cls, data)
+        if "calls" in known:
+            known["calls"] = tuple(AttemptRecord(**_known(AttemptRecord, call)) for call in known["calls"])
+        return cls(**known)
+
+    @classmethod
+    def of_row(cls, row: Mapping[str, Any]) -> Record:
+        """A record from its row of the store."""
+        return cls.of_json({name: orjson.loads(row[name]) if name in JSON else row[name] for name in NAMES})
+
+    def as_json(self) -> dict[str, Any]:
+        """Its fields by name, as the admin API has them."""
+        found: dict[str, Any] = {name: getattr(self, name) for name in NAMES}
+        found["calls"] = [_plain(call) for call in self.calls]
+        return found
+
+    def as_row(self) -> tuple[Any, ...]:
+        """Its row of the store, in the order of the fields."""
+        return tuple(
+            [orjson.dumps(getattr(self, name)).decode() if name in JSON else getattr(self, name) for name in NAMES]
+        )
+
+
+def columns(kind: type = Record) -> tuple[Column, ...]:
+    """The fields of records, or of their attempts, in their order."""
+    return tuple(_column(one) for one in fields(kind))
+
+
+def _column(one: Field[Any]) -> Column:
+    default = one.default_factory() if callable(one.default_factory) else one.default
+    kind = _TYPES[str(one.type)]
+    return Column(name=one.name, kind=kind, optional=default is None, default=default, **one.metadata)
+
+
+def _known(kind: type, data: Mapping[str, Any]) -> dict[str, Any]:
+    found = {name: data[name] for name in _names(kind) if name in data}
+    if "outcome" in found:
+        found["outcome"] = Outcome(found["outcome"])
+    return found
+
+
+def _plain(call: AttemptRecord) -> dict[str, Any]:
+    return {name: getattr(call, name) for name in _names(AttemptRecord)}
+
+
+@cache
+def _names(kind: type) -> tuple[str, ...]:
+    return tuple(one.name for one in fields(kind))
+
+
+COLUMNS = columns()
+NAMES = tuple(column.name for column in COLUMNS)
+JSON = frozenset(column.name for column in COLUMNS if column.is_json)
+MAPS = tuple(column.name for column in COLUMNS if column.kind == "units")
+PAID = ("input", "output", "estimated")
+"""Fields of which one is above 0 where anything was charged."""
