@@ -30,7 +30,7 @@ sys.path.insert(0, str(ROOT / "tests"))
 
 import openai  # noqa: E402
 
-import budgeteer.ledger.allowance as allowances  # noqa: E402
+import budgeteer.ledger.reserved as reserved  # noqa: E402
 from budgeteer.adapters.openai import wrap  # noqa: E402
 from budgeteer.ledger import Allowance, Limit, SqliteLedger  # noqa: E402
 from budgeteer.metering.estimate import Bounds  # noqa: E402
@@ -356,7 +356,7 @@ def _gateway(folder: Path, url: str, allowance: Allowance) -> Iterator[tuple[str
 
     ledger: Any = allowance._ledger
     text = toml([("one", url, ["m"], "")], ledger=str(ledger._path))
-    with Running(folder, text, ttl=allowances.TTL) as running:
+    with Running(folder, text, ttl=reserved.TTL) as running:
         yield running.url, running.key(f"all:{allowance.remaining['all']}")
 
 
@@ -378,7 +378,7 @@ async def cell(adapter: str, scenario: Scenario, folder: Path) -> dict[str, Any]
     bill = Bill()
     path = folder / f"{adapter}-{scenario.name}.db".replace(" ", "-").replace(",", "")
     kept: bool | None = None
-    life, allowances.TTL = allowances.TTL, LIFE if scenario.name in ("crash", "long call") else allowances.TTL
+    life, reserved.TTL = reserved.TTL, LIFE if scenario.name in ("crash", "long call") else reserved.TTL
     try:
         with Provider(*scenario.script(bill)) as provider, SqliteLedger(path) as ledger:
             ledger.open("acme", [Limit("all", LIMIT)])
@@ -400,7 +400,7 @@ async def cell(adapter: str, scenario: Scenario, folder: Path) -> dict[str, Any]
             charged, held = spent(ledger)
             ledger.verify()
     finally:
-        allowances.TTL = life
+        reserved.TTL = life
     found = {
         "adapter": adapter, "scenario": scenario.name, "billed": bill.units, "charged": charged, "held": held,
         "equal": scenario.equal,
@@ -446,7 +446,7 @@ def crash(adapter: str, url: str, path: Path, bill: Bill) -> None:
 
 def child(adapter: str, url: str, path: str) -> None:
     """What is killed."""
-    allowances.TTL = LIFE
+    reserved.TTL = LIFE
     with SqliteLedger(path) as ledger:
         asyncio.run(ADAPTERS[adapter][0](url, Allowance(ledger, "acme", {"all": LIMIT}), Ask()))
 

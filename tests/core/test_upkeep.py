@@ -88,8 +88,8 @@ from openai import OpenAI
 from budgeteer.adapters.openai import wrap
 from budgeteer.ledger import Allowance, SqliteLedger
 from budgeteer.metering.estimate import Bounds
-import budgeteer.ledger.allowance as allowances
-allowances.TTL = 1
+import budgeteer.ledger.reserved as reserved
+reserved.TTL = 1
 client = OpenAI(base_url=sys.argv[1], api_key="x", max_retries=0)
 client = wrap(client, Allowance(SqliteLedger(sys.argv[2]), "acme", {"all": 1000}), bounds=Bounds(overhead=10))
 client.chat.completions.create(model="m", max_tokens=20, messages=[{"role": "user", "content": "Hi"}])

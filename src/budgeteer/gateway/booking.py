@@ -25,8 +25,9 @@ from budgeteer.gateway.config import PARALLEL, REQUESTS, Config, Model
 from budgeteer.gateway.live import Live
 from budgeteer.ledger import Ledger, MemoryLedger, upkeep
 from budgeteer.ledger.limit import MAX_UNITS
-from budgeteer.ledger.protocol import Command, reserve_command, settle_command
-from budgeteer.metering.call import Answer, Metering, Planned, grown, tags
+from budgeteer.ledger.protocol import Command
+from budgeteer.ledger.reserved import Reserved
+from budgeteer.metering.call import Answer, Metering, Planned, Running, tags
 from budgeteer.metering.outcome import Outcome
 
 _LOG = logging.getLogger(__name__)
@@ -36,31 +37,31 @@ _RELEASES = 15
 """Attempts to release: a minute. What is not released then is no longer waited for."""
 
 
-class Hold:
+class Hold(Reserved):
     """One attempt's reservation, until it is booked; ``finish`` once, in any case.
 
     A first attempt that did not run is settled as 0 rather than released, since it counts as a request: who sends only
     what upstreams refuse is limited as well.
     """
 
-    __slots__ = ("__weakref__", "_booking", "_covered", "_done", "live", "name", "planned", "reserved", "started")
+    __slots__ = ("_booking", "_done", "_live", "_running")
 
-    def __init__(self, booking: Booking, live: Live, name: str, planned: Planned, reserved: dict[str, int]) -> None:
-        self._booking, self.live, self.name, self.planned, self.reserved = booking, live, name, planned, reserved
-        self.started, self._done = time.time_ns(), False
-        live.open += 1
-        self._covered = planned.worst.output or 0
-        upkeep.here().keep(self, name, booking.config.ttl)
+    def __init__(
+        self, booking: Booking, live: Live, name: str, path: str, planned: Planned, amounts: dict[str, int]
+    ) -> None:
+        super().__init__(booking.ledger, path, amounts, name, booking.config.ttl, (PARALLEL,))
+        self._booking, self._live, self._done = booking, live, False
+        self._running = Running(booking.metering, planned)
 
-    @property
-    def ledger(self) -> Ledger:
-        """Where it is held."""
-        return self._booking.ledger
+    async def reserve(self) -> None:
+        """Hold the units of the attempt, or raise what the ledger raises."""
+        await self._areserve()
+        self._live.open += 1
+        self._running.started = time.time_ns()
 
-    @property
-    def amounts(self) -> dict[str, int]:
-        """Units per kind that are held."""
-        return self.reserved
+    def _unheard(self, error: LedgerUnavailable) -> None:
+        self._live.open += 1
+        self._booking.book(("release", self.id), self._live)
 
     async def extend(self, least: int) -> None:
         """Reserve more for a stream that went beyond its cap.
@@ -68,48 +69,42 @@ class Hold:
         Raises:
             InvalidInput: the budget does not cover it.
         """
-        if least <= self._covered:
+        if not self._running.needs_more(0, least):
             return
-        planned, metering = self.planned, self._booking.metering
-        self._covered = grown(planned, least)
-        more = metering.most(replace(planned.reserve, output=self._covered), planned.model, planned.service)
         try:
-            await self.ledger.aio.extend(self.name, {**self.reserved, **more}, ttl=self._booking.config.ttl)
+            await self._araise_to({**self.amounts, **self._running.more(least)})
         except BudgetExceeded as error:
             raise InvalidInput(
                 f"the stream went on beyond its cap, and the budget does not cover it: {error}"
             ) from None
-        self.reserved = {**self.reserved, **more}
 
     def finish(self, answer: Answer) -> None:
         """Book what an attempt used, or give back what was not run."""
         if self._done:
             return
         self._done = True
-        live, booking = self.live, self._booking
-        upkeep.here().drop(self.name, booking.config.ttl)
-        settlement = booking.metering.settlement(self.planned, answer)
-        if booking.metering.on_settle is not None:
-            booking.metering.tell(replace(settlement, started=self.started, ended=time.time_ns()))
+        self._end()
+        live, booking = self._live, self._booking
+        settlement = self._running.settlement(answer)
+        booking.metering.tell(settlement)
         usage = settlement.usage
-        used = {
-            kind: min(units, MAX_UNITS) for kind, units in settlement.amounts.items()
-        }  # an upstream may say anything
+        # an upstream may say anything
+        used = {kind: min(units, MAX_UNITS) for kind, units in settlement.amounts.items()}
         wasted = (usage.total or 0) if answer.outcome in (Outcome.CUT, Outcome.UNKNOWN) or live.left else 0
         live.called(answer.outcome, usage, used, settlement.estimated, wasted)
         if answer.outcome == Outcome.REJECTED and live.counted:
-            booking.book(("release", self.name), live)
+            booking.book(self._closing(None, {}, True), live)
             return
-        amounts = {**used, REQUESTS: self.reserved[REQUESTS], PARALLEL: 0}
+        amounts = {**used, REQUESTS: self.amounts[REQUESTS], PARALLEL: 0}
         live.counted = True
         live.answered = settlement.response_model or live.answered
-        live.charge(amounts, self.reserved, settlement.estimated)
+        live.charge(amounts, self.amounts, settlement.estimated)
         about = tags(settlement)
         about["attempt"] = str(live.attempts - 1)
         for name, value in (("stage", live.stage), ("run", live.session), ("upstream", live.upstream)):
             if value:
                 about[name] = value[:256]
-        booking.book(settle_command(self.name, amounts, about), live)
+        booking.book(self._closing(amounts, about, False), live)
 
 
 class Booking:
@@ -166,25 +161,17 @@ class Booking:
         for again in range(4):
             prepared = await self._aside.do(len(ask.raw), prepare, ask, model, self.metering, ask.dialect, most)
             amounts = {**prepared.planned.amounts, REQUESTS: 0 if live.counted else 1, PARALLEL: 1}
-            command = reserve_command(ask.chain[-1][0], amounts, name, self.config.ttl, (PARALLEL,))
+            hold = Hold(self, live, name, ask.chain[-1][0], prepared.planned, amounts)
+            if not self._inline:
+                self.book_waiting()
             try:
-                if self._inline:
-                    self.ledger.execute(command)
-                else:
-                    self.book_waiting()
-                    await self.ledger.aio.reserve(
-                        command[2], amounts, id=name, ttl=self.config.ttl, on_abandon=(PARALLEL,)
-                    )
+                await hold.reserve()
             except UnknownAccount:
                 if again:
                     raise
                 self.accounts.forget(ask.chain)
                 await self.accounts.open(ask.chain)
                 continue
-            except LedgerUnavailable:  # it may be made all the same, and would hold until its time is over
-                live.open += 1
-                self.book(("release", name), live)
-                raise
             except BudgetExceeded as error:
                 if not ask.tightens or error.kind in (REQUESTS, PARALLEL) or again == 3:
                     raise
@@ -194,7 +181,7 @@ class Booking:
                 continue
             tightened = () if most is None else (f"tighten={most}",)
             live.policy = ",".join((*ask.notes, *prepared.notes, *tightened))
-            return prepared, Hold(self, live, name, prepared.planned, amounts)
+            return prepared, hold
         raise AssertionError("unreachable")
 
     async def _affordable(self, ask: Ask, planned: Planned) -> int:

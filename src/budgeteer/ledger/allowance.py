@@ -2,29 +2,16 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import threading
 from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import Any, NoReturn, Self, overload
 
-from budgeteer.core.errors import AllowanceError, BudgetExceeded, InvalidInput, LedgerUnavailable, ReservationClosed
-from budgeteer.ledger import upkeep
-from budgeteer.ledger.core import Reservation
+from budgeteer.core.errors import AllowanceError, BudgetExceeded, InvalidInput
 from budgeteer.ledger.limit import check_amounts, check_path, check_units
-from budgeteer.ledger.protocol import (
-    MAX_SECONDS,
-    TTL,
-    Ledger,
-    OnAbandon,
-    check_seconds,
-    encode_tags,
-    new_id,
-    settle_command,
-)
-
-_LOG = logging.getLogger(__name__)
+from budgeteer.ledger.protocol import Ledger, OnAbandon, encode_tags
+from budgeteer.ledger.reserved import Reserved
 
 
 class _Tree:
@@ -297,7 +284,7 @@ class Allowance:
         return [] if self._path in known else [scope for scope in check_path(self._path) if scope not in known]
 
 
-class Call:
+class Call(Reserved):
     """Units held for one call, settled when the block ends.
 
     ``settle`` says what was used and may be called again as more is known: the last word counts, also if the block
@@ -306,13 +293,13 @@ class Call:
     is told later, by another thread: the call is over and paid, and its result must not be lost.
 
     Attributes:
+        id: of the reservation, for a later ``Ledger.settle``.
+        ledger: where it is reserved.
+        amounts: units per kind that are held.
         reservation: the ledger's, once entered. Status "settled" means that this id was charged before.
     """
 
-    __slots__ = (
-        "__weakref__", "_actual", "_allowance", "_amounts", "_id", "_kept", "_on_abandon", "_released", "_tags", "_ttl",
-        "reservation",
-    )  # fmt: skip
+    __slots__ = ("_actual", "_allowance", "_released", "_tags")
 
     def __init__(
         self,
@@ -322,31 +309,11 @@ class Call:
         ttl: int | None,
         on_abandon: OnAbandon = "charge",
     ) -> None:
-        self._allowance, self._amounts = allowance, dict(check_amounts(amounts))
-        self._id, self._on_abandon = new_id() if id is None else id, on_abandon
-        if ttl is None:  # nothing is found abandoned in a ledger that has died along
-            ttl = TTL if allowance._ledger.outlives else MAX_SECONDS
-        self._ttl = check_seconds(ttl, "ttl")
-        self._kept: upkeep.Upkeep | None = None
+        super().__init__(allowance._ledger, allowance._path, amounts, id, ttl, on_abandon)
+        self._allowance = allowance
         self._actual: dict[str, int] | None = None
         self._tags: dict[str, str] = {}
         self._released = False
-        self.reservation: Reservation | None = None
-
-    @property
-    def id(self) -> str:
-        """The reservation's id, for a later ``Ledger.settle``."""
-        return self._id
-
-    @property
-    def ledger(self) -> Ledger:
-        """Where it is reserved."""
-        return self._allowance._ledger
-
-    @property
-    def amounts(self) -> dict[str, int]:
-        """Units per kind that are held."""
-        return self._amounts
 
     def settle(self, actual: Mapping[str, int], **tags: str) -> None:
         """Say what was used so far, units per kind; booked when the block ends."""
@@ -360,127 +327,80 @@ class Call:
 
     def extend(self, amounts: Mapping[str, int]) -> None:
         """Hold these totals instead, as a stream grows, or raise BudgetExceeded and hold what was held."""
-        more = self._more(amounts)
-        self._allowance.hold(more)
+        more, totals = self._more(amounts)
         try:
-            self.reservation = self._allowance._ledger.extend(self._id, self._amounts_with(more), ttl=self._ttl)
+            self._raise_to(totals)
         except BaseException:
             self._allowance.give(more)
             raise
-        self._amounts = self._amounts_with(more)
 
     async def aextend(self, amounts: Mapping[str, int]) -> None:
         """``extend`` without blocking the event loop."""
-        more = self._more(amounts)
-        self._allowance.hold(more)
+        more, totals = self._more(amounts)
         try:
-            self.reservation = await self._allowance._ledger.aio.extend(
-                self._id, self._amounts_with(more), ttl=self._ttl
-            )
+            await self._araise_to(totals)
         except BaseException:
             self._allowance.give(more)
             raise
-        self._amounts = self._amounts_with(more)
 
     def __enter__(self) -> Self:
-        allowance, ledger = self._enter(), self._allowance._ledger
+        allowance = self._enter()
         try:
             for scope in allowance.unopened():
-                ledger.open(scope)
+                self.ledger.open(scope)
                 allowance._tree.opened.add(scope)
-            self.reservation = ledger.reserve(
-                allowance.path, self._amounts, id=self._id, ttl=self._ttl, on_abandon=self._on_abandon
-            )
-        except BaseException as error:
-            self._not_made(error)
+            self._reserve()
+        except BaseException:
+            allowance.give(self.amounts)
             raise
-        self._keep()
         return self
 
     async def __aenter__(self) -> Self:
-        allowance, ledger = self._enter(), self._allowance._ledger.aio
+        allowance = self._enter()
         try:
             for scope in allowance.unopened():
-                await ledger.open(scope)
+                await self.ledger.aio.open(scope)
                 allowance._tree.opened.add(scope)
-            self.reservation = await ledger.reserve(
-                allowance.path, self._amounts, id=self._id, ttl=self._ttl, on_abandon=self._on_abandon
-            )
-        except BaseException as error:
-            self._not_made(error)
+            await self._areserve()
+        except BaseException:
+            allowance.give(self.amounts)
             raise
-        self._keep()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        actual, tags = self._exit()
-        ledger = self._allowance._ledger
-        try:
-            if self._released:
-                self.reservation = ledger.release(self._id)
-            else:
-                self.reservation = ledger.settle(self._id, actual, tags=tags)
-        except (LedgerUnavailable, ReservationClosed) as error:
-            self._not_booked(error, actual, tags)
+        self._book(*self._exit())
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
     ) -> None:
-        actual, tags = self._exit()
-        ledger = self._allowance._ledger.aio
-        # given up while it waits, it is booked all the same
-        booking = ledger.release(self._id) if self._released else ledger.settle(self._id, actual, tags=tags)
-        try:
-            self.reservation = await booking
-        except (LedgerUnavailable, ReservationClosed) as error:
-            self._not_booked(error, actual, tags)
-
-    def _keep(self) -> None:
-        """Have it renewed, unless nobody could find it abandoned within a lifetime."""
-        if self._ttl < MAX_SECONDS:
-            self._kept = upkeep.here()
-            self._kept.keep(self, self._id, self._ttl)
-
-    def _not_made(self, error: BaseException) -> None:
-        """Give back what was taken off; a ledger that did not answer may hold it all the same, and be told later."""
-        self._allowance.give(self._amounts)
-        if isinstance(error, LedgerUnavailable):
-            upkeep.here().owe(self._allowance._ledger, ("release", self._id), error)
-
-    def _not_booked(self, error: BaseException, actual: dict[str, int] | None, tags: dict[str, str]) -> None:
-        if isinstance(error, ReservationClosed):  # a release of what was found abandoned, and is charged
-            _LOG.error("%s", error)
-            return
-        command = ("release", self._id) if self._released else settle_command(self._id, actual, tags)
-        upkeep.here().owe(self._allowance._ledger, command, error)
+        await self._abook(*self._exit())
 
     def _enter(self) -> Allowance:
         if self.reservation is not None:
-            raise AllowanceError(f"call {self._id!r} was entered before; reserve again for another call")
-        self._allowance.hold(self._amounts)
+            raise AllowanceError(f"call {self.id!r} was entered before; reserve again for another call")
+        self._allowance.hold(self.amounts)
         return self._allowance
 
-    def _exit(self) -> tuple[dict[str, int] | None, dict[str, str]]:
+    def _exit(self) -> tuple[dict[str, int] | None, dict[str, str], bool]:
         """Settle with the allowance, which cannot fail; returns what the ledger is to book."""
-        if self._kept is not None:
-            self._kept.drop(self._id, self._ttl)
-        charged = dict.fromkeys(self._amounts, 0) if self._released else self._actual or self._amounts
-        left = {kind: units - charged[kind] for kind, units in self._amounts.items()}
-        self._allowance.give(left, self._amounts)
+        self._end()
+        charged = dict.fromkeys(self.amounts, 0) if self._released else self._actual or self.amounts
+        left = {kind: units - charged[kind] for kind, units in self.amounts.items()}
+        self._allowance.give(left, self.amounts)
         tags = {**self._allowance._tags, **self._tags}
-        return self._actual, tags if self._actual is not None else {**tags, "estimated": "yes"}
+        return self._actual, tags if self._actual is not None else {**tags, "estimated": "yes"}, self._released
 
     def _same(self, amounts: Mapping[str, int]) -> None:
-        if not isinstance(amounts, Mapping) or amounts.keys() != self._amounts.keys():
-            raise InvalidInput(f"the call holds {', '.join(self._amounts)}, {amounts!r} was given; name the same kinds")
+        if not isinstance(amounts, Mapping) or amounts.keys() != self.amounts.keys():
+            raise InvalidInput(f"the call holds {', '.join(self.amounts)}, {amounts!r} was given; name the same kinds")
 
-    def _more(self, amounts: Mapping[str, int]) -> dict[str, int]:
+    def _more(self, amounts: Mapping[str, int]) -> tuple[dict[str, int], dict[str, int]]:
+        """Take off the allowance what these totals need more; that, and the totals."""
         self._same(amounts)
-        wanted = dict(check_amounts(amounts))
-        return {kind: max(0, wanted[kind] - units) for kind, units in self._amounts.items()}
-
-    def _amounts_with(self, more: Mapping[str, int]) -> dict[str, int]:
-        return {kind: units + more[kind] for kind, units in self._amounts.items()}
+        wanted, held = dict(check_amounts(amounts)), self.amounts
+        more = {kind: max(0, wanted[kind] - units) for kind, units in held.items()}
+        self._allowance.hold(more)
+        return more, {kind: units + more[kind] for kind, units in held.items()}
 
 
 def _split(total: int, weights: Sequence[int]) -> list[int]:

@@ -337,36 +337,60 @@ def tags(settlement: Settlement) -> dict[str, str]:
     }
 
 
-def grown(planned: Planned, tokens: int) -> int:
-    """Tokens of output to reserve for a stream that has so many: some more, at most the bound while it is kept."""
-    most = planned.worst.output or 0
-    return min(most, tokens + STEP) if tokens <= most else tokens + STEP
+class Running:
+    """A planned call while it runs: how much output is reserved for it, and what it comes to in the end.
+
+    Who holds the reservation holds it elsewhere: a :class:`Call` at an allowance, the gateway at its ledger.
+    """
+
+    __slots__ = ("_covered", "metering", "planned", "started")
+
+    def __init__(self, metering: Metering, planned: Planned) -> None:
+        self.metering, self.planned = metering, planned
+        self.started = 0
+        self._covered = planned.reserve.output or 0
+
+    def needs_more(self, tokens: int, least: int) -> bool:
+        """Whether output goes beyond what is reserved: ``tokens`` as counted, which counts up to the bound, or
+        ``least``, the tokens that there are for certain, which counts beyond it."""
+        return self._covered < least or self._covered < min(tokens, self.planned.worst.output or 0)
+
+    def more(self, tokens: int) -> dict[str, int]:
+        """Units to reserve for a stream that has so many tokens of output: some more, at most the bound while it is
+        kept."""
+        planned, most = self.planned, self.planned.worst.output or 0
+        self._covered = min(most, tokens + STEP) if tokens <= most else tokens + STEP
+        return self.metering.most(replace(planned.reserve, output=self._covered), planned.model, planned.service)
+
+    def settlement(self, answer: Answer) -> Settlement:
+        """What to charge for the call, which has just ended."""
+        return self.metering.settlement(self.planned, answer, self.started, time.time_ns())
 
 
-class Call:
+class Call(Running):
     """One reservation from its start to its settlement, which may lie outside any ``with`` block.
 
     ``finish`` or ``afinish`` once, in any case; a second one does nothing. Entering raises BudgetExceeded.
     """
 
+    __slots__ = ("_handle", "_lock", "_reserving")
+
     def __init__(self, metering: Metering, planned: Planned) -> None:
-        self.metering, self.planned = metering, planned
+        super().__init__(metering, planned)
         if metering.allowance is None:
             raise InvalidInput("a metering without an allowance has nothing to reserve from; give it one")
         self._reserving = metering.allowance.reserve(planned.amounts)
         self._handle: Handle | None = None
         self._lock = threading.Lock()
-        self._started = 0
-        self._covered = planned.reserve.output or 0
 
     def start(self) -> Call:
         """Reserve."""
-        self._started, self._handle = time.time_ns(), self._reserving.__enter__()
+        self.started, self._handle = time.time_ns(), self._reserving.__enter__()
         return self
 
     async def astart(self) -> Call:
         """Reserve."""
-        self._started, self._handle = time.time_ns(), await self._reserving.__aenter__()
+        self.started, self._handle = time.time_ns(), await self._reserving.__aenter__()
         return self
 
     @property
@@ -374,26 +398,16 @@ class Call:
         """Whether it is settled or released, or was never started."""
         return self._handle is None
 
-    def needs_more(self, tokens: int, least: int) -> bool:
-        """Whether output goes beyond what is reserved: ``tokens`` as counted, which counts up to the bound, or
-        ``least``, the tokens that there are for certain, which counts beyond it."""
-        return self._covered < least or self._covered < min(tokens, self.planned.worst.output or 0)
-
     def extend(self, tokens: int) -> None:
         """Reserve so many tokens of output and some more, or raise BudgetExceeded."""
         if self._handle is not None:
-            self._handle.extend(self._grown(tokens))
+            self._handle.extend(self.more(tokens))
 
     async def aextend(self, tokens: int) -> None:
         """Reserve so many tokens of output and some more, or raise BudgetExceeded."""
         if self._handle is not None:
             extend = getattr(self._handle, "aextend", self._handle.extend)
-            await _done(extend(self._grown(tokens)))
-
-    def _grown(self, tokens: int) -> dict[str, int]:
-        planned = self.planned
-        self._covered = grown(planned, tokens)
-        return self.metering.most(replace(planned.reserve, output=self._covered), planned.model, planned.service)
+            await _done(extend(self.more(tokens)))
 
     def _taken(self) -> Handle | None:
         """The handle, for the first who asks."""
@@ -401,15 +415,12 @@ class Call:
             handle, self._handle = self._handle, None
         return handle
 
-    def _settlement(self, answer: Answer) -> Settlement:
-        return self.metering.settlement(self.planned, answer, self._started, time.time_ns())
-
     def finish(self, answer: Answer) -> None:
         """Settle, or release what was not run."""
         handle = self._taken()
         if handle is None:
             return
-        settlement = self._settlement(answer)
+        settlement = self.settlement(answer)
         if answer.outcome == Outcome.REJECTED:
             handle.release()
         else:  # if this fails the block is not left, so that the reservation stays held until it counts as abandoned
@@ -422,7 +433,7 @@ class Call:
         handle = self._taken()
         if handle is None:
             return
-        settlement = self._settlement(answer)
+        settlement = self.settlement(answer)
         if answer.outcome == Outcome.REJECTED:
             await _done(handle.release())
         else:
