@@ -34,6 +34,7 @@ from budgeteer.models import reasoner
 from budgeteer.models.model import Request
 from budgeteer.models.reasoner import Reasoner
 from budgeteer.solve import Budgeted, Question
+from budgeteer.solve.runner import Settings as RunSettings
 from budgeteer.solve.runner import run
 from budgeteer.strategies import direct, self_consistency
 from sampler import PACKAGES
@@ -118,7 +119,7 @@ async def solved(model: Reasoner, requests: Sequence[Request], at_once: int) -> 
     n, cap = requests[0].n, requests[0].max_tokens
     strategy = direct(cap, 1.0) if n == 1 else self_consistency(n, max_tokens=cap)
     questions = [Question(f"q{k}", str(request.prompt)) for k, request in enumerate(requests)]
-    found = await run(questions, strategy, model, STYLE, "10k", concurrency=at_once)
+    found = await run(questions, strategy, model, STYLE, "10k", RunSettings(concurrency=at_once))
     return sum(row["tokens"]["output"] for row in found.rows)
 
 

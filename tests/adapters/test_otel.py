@@ -102,7 +102,7 @@ def test_metrics_add_up_to_what_was_charged(recorded):
 def test_both_names_of_what_was_written_to_the_cache():
     from budgeteer import Usage
     from budgeteer.adapters.otel import attributes
-    from budgeteer.metering.call import Settlement
+    from budgeteer.metering.settlement import Settlement
 
     usage = Usage(input=9, output=1, written=5)
     found = attributes(Settlement("anthropic", "chat", "m", "", usage, {"all": 5}, {"all": 10}, False, "ok"))

@@ -21,7 +21,10 @@ PACKAGES = (
     "core", "allocate", "online", "joint", "steer", "strategies", "solve", "verify", "ledger", "metering", "prices",
     "models", "rl", "check", "adapters",
 )  # fmt: skip
-INTERNAL = {"budgeteer.core.lazy", "budgeteer.core.rows", "budgeteer.core.urls"}
+INTERNAL = {
+    "budgeteer.core.lazy", "budgeteer.core.rows", "budgeteer.core.urls", "budgeteer.solve.books",
+    "budgeteer.solve.loop", "budgeteer.solve.question",
+}  # fmt: skip
 """Public by name, and yet nothing that a user calls."""
 
 

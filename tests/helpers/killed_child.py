@@ -13,7 +13,7 @@ from budgeteer.core.errors import ModelError
 from budgeteer.core.usage import Usage
 from budgeteer.models.model import Choice, Request, Response
 from budgeteer.solve import Question, Style
-from budgeteer.solve.runner import run
+from budgeteer.solve.runner import Settings, run
 from budgeteer.solve.styles import normal
 from helpers.strategies import vote
 
@@ -55,8 +55,8 @@ def main() -> None:
     url, out, budget, per = sys.argv[1:]
     found = asyncio.run(
         run(
-            QUESTIONS, vote(n=6), Endpoint(url), STYLE, budget, per_question=per == "question", concurrency=4,
-            out=Path(out),
+            QUESTIONS, vote(n=6), Endpoint(url), STYLE, budget,
+            Settings(per_question=per == "question", concurrency=4, out=Path(out)),
         )
     )  # fmt: skip
     print(json.dumps({"spent": found.spent["all"], "over": found.overshoot["all"], "limit": found.limit["all"]}))

@@ -9,9 +9,10 @@ import pytest
 
 from budgeteer import Usage
 from budgeteer.core.errors import InvalidInput
-from budgeteer.metering.call import Answer, Metering, outcome_of_status
+from budgeteer.metering.call import Metering
 from budgeteer.metering.estimate import Estimator, State
-from budgeteer.metering.outcome import Outcome
+from budgeteer.metering.outcome import Outcome, outcome_of_status
+from budgeteer.metering.settlement import Answer
 from budgeteer.prices import Price, Rates, first_of, of
 from helpers.purse import Purse
 

@@ -19,7 +19,7 @@ from budgeteer.models.model import CUT, INTERNALS, Choice, Message, Request, Res
 from budgeteer.prices import Price, Rates, of
 from budgeteer.solve import Answer, Question, Strategy, Style, registered
 from budgeteer.solve.lines import Lines
-from budgeteer.solve.runner import Pause, run
+from budgeteer.solve.runner import Pause, Settings, run
 from budgeteer.solve.styles import normal
 from budgeteer.strategies import best_of_n, elastic
 from helpers.scripted import Scripted
@@ -39,13 +39,13 @@ def grade(question, answer):
 
 
 def go(strategy, model, budget, **more):
-    return asyncio.run(run(QUESTIONS, strategy, model, STYLE, budget, **more))
+    return asyncio.run(run(QUESTIONS, strategy, model, STYLE, budget, Settings(**more)))
 
 
 def test_rows_say_what_happened():
     """Prompt "0 + 1 =" is 7 tokens, its answer "</think>1\\n" 10 and the thinking 3: by hand."""
     model = Scripted(lambda prompt, rng: "xxx</think>1\n")
-    found = asyncio.run(run(QUESTIONS[:1], once(), model, STYLE, "100", grade=grade))
+    found = asyncio.run(run(QUESTIONS[:1], once(), model, STYLE, "100", Settings(grade=grade)))
     (row,) = found.rows
     assert row.pop("seconds") >= 0
     assert row == {
@@ -158,7 +158,9 @@ def test_a_faulty_endpoint_under_32_questions_at_once(tmp_path):
     model = Faulty(right, 3, fail=0.5, hang=1.0)
     out = tmp_path / "rows.jsonl"
     found = asyncio.run(
-        run(questions, vote(n=5), model, STYLE, "5k", per_question=False, concurrency=32, timeout=0.5, out=out)
+        run(
+            questions, vote(n=5), model, STYLE, "5k", Settings(per_question=False, concurrency=32, timeout=0.5, out=out)
+        )
     )
     assert model.billed <= found.spent["all"] <= 5000
     rows = [json.loads(line) for line in out.read_text().splitlines()]
@@ -219,18 +221,18 @@ def test_bad_calls_say_what_to_do():
         (QUESTIONS, "1k", {"timeout": -1.0}, "timeout is -1"),
     ):
         with pytest.raises(InvalidInput, match=match):
-            asyncio.run(run(questions, once(), Scripted(right), STYLE, budget, **more))
+            asyncio.run(run(questions, once(), Scripted(right), STYLE, budget, Settings(**more)))
 
 
 def test_money():
     """7 tokens in at $1 and 10 out at $2 a million are 27 micro-dollars."""
     prices = of({"scripted": Price(Rates(input=1, output=2))})
     model = Scripted(lambda prompt, rng: "</think>1\n")
-    found = asyncio.run(run(QUESTIONS[:2], once(), model, STYLE, "$0.001", prices=prices))
+    found = asyncio.run(run(QUESTIONS[:2], once(), model, STYLE, "$0.001", Settings(prices=prices)))
     assert found.spent == {"money": 2 * 27 * 10**6}
     assert found.rows[0]["cost"] == pytest.approx(27e-6)
     with pytest.raises(UnknownPrice):
-        asyncio.run(run(QUESTIONS[:2], once(), model, STYLE, "$0.001", prices=of({})))
+        asyncio.run(run(QUESTIONS[:2], once(), model, STYLE, "$0.001", Settings(prices=of({}))))
 
 
 def test_progress_adds_up():
@@ -411,7 +413,7 @@ def test_overshoot_leaves_a_row_and_a_reason(tmp_path):
             return Response(response.choices, Usage(input=response.usage.input, output=168))
 
     for more in ({}, {"out": tmp_path / "rows.jsonl"}):
-        found = asyncio.run(run(QUESTIONS[:4], once(), Over(right), STYLE, "100", concurrency=2, **more))
+        found = asyncio.run(run(QUESTIONS[:4], once(), Over(right), STYLE, "100", Settings(concurrency=2, **more)))
         assert len(found.rows) == 4
         assert found.overshoot["all"] > 0
         assert found.rows[-1]["stopped_by"] == "budget"
@@ -471,10 +473,10 @@ def test_two_processes_do_not_share_an_output(tmp_path):
 
     async def both():
         slow = Counting(right)
-        first = asyncio.ensure_future(run(QUESTIONS, vote(), slow, STYLE, "300", out=out))
+        first = asyncio.ensure_future(run(QUESTIONS, vote(), slow, STYLE, "300", Settings(out=out)))
         await asyncio.sleep(0.05)
         with pytest.raises(InvalidInput, match="another process"):
-            await run(QUESTIONS, vote(), slow, STYLE, "300", out=out)
+            await run(QUESTIONS, vote(), slow, STYLE, "300", Settings(out=out))
         return await first
 
     assert len(asyncio.run(both()).rows) == 12

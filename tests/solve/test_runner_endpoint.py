@@ -15,7 +15,7 @@ from budgeteer.models import openai as endpoint
 from budgeteer.models.model import PREFIX
 from budgeteer.models.openai import OpenAI
 from budgeteer.solve import Question, Style
-from budgeteer.solve.runner import Pause, run
+from budgeteer.solve.runner import Pause, Settings, run
 from budgeteer.strategies import self_consistency
 from helpers.faulty_upstream import Act, Upstream
 
@@ -53,8 +53,8 @@ def test_32_questions_at_a_faulty_endpoint(tmp_path, seed, budget):
         model = OpenAI(upstream.url, "m", capabilities=frozenset({PREFIX}), stall=0.2, retries=2, bounds=WORDS)
         try:
             return await run(
-                QUESTIONS, self_consistency(3, max_tokens=12), model, STYLE, budget, out=out, concurrency=32, seed=seed,
-                timeout=5, on_row=on_row, pause=pause,
+                QUESTIONS, self_consistency(3, max_tokens=12), model, STYLE, budget,
+                Settings(out=out, concurrency=32, seed=seed, timeout=5, on_row=on_row, pause=pause),
             )  # fmt: skip
         finally:
             await model.aclose()

@@ -30,10 +30,13 @@ from typing import Any, NoReturn, TypeVar, cast
 
 from budgeteer.core.errors import InvalidInput, MissingExtra
 from budgeteer.core.usage import Usage
-from budgeteer.metering.call import Allowance, Answer, Call, Metering, metering_of, refuse_unmetered
+from budgeteer.metering.call import Call, Metering, metering_of
+from budgeteer.metering.clients import refuse_unmetered
 from budgeteer.metering.estimate import cap_name, input_bound, worst_case
 from budgeteer.metering.outcome import Outcome
+from budgeteer.metering.protocol import Allowance
 from budgeteer.metering.reading import CAP_LIKE, CAPS, Events, Reading, ask_for_usage, cap_of, choices_of
+from budgeteer.metering.settlement import Answer
 
 try:
     import httpx2

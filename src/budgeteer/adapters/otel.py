@@ -14,8 +14,8 @@ from typing import Any
 
 from budgeteer.adapters import semconv
 from budgeteer.core.errors import MissingExtra
-from budgeteer.metering.call import Settlement
 from budgeteer.metering.outcome import Outcome
+from budgeteer.metering.settlement import Settlement
 
 try:
     from opentelemetry import context, metrics, propagate, trace

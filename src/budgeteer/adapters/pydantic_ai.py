@@ -21,18 +21,12 @@ from typing import Any, NoReturn, cast
 
 from budgeteer.core.errors import InvalidInput, MissingExtra
 from budgeteer.core.usage import Usage
-from budgeteer.metering.call import (
-    Allowance,
-    Answer,
-    Call,
-    Metering,
-    metering_of,
-    outcome_of_status,
-    refuse_unbounded,
-    refuse_unmetered,
-)
+from budgeteer.metering.call import Call, Metering, metering_of
+from budgeteer.metering.clients import refuse_unbounded, refuse_unmetered
 from budgeteer.metering.estimate import count_text, least_tokens, worst_case
-from budgeteer.metering.outcome import Outcome
+from budgeteer.metering.outcome import Outcome, outcome_of_status
+from budgeteer.metering.protocol import Allowance
+from budgeteer.metering.settlement import Answer
 
 try:
     from pydantic_ai import RunContext

@@ -17,7 +17,7 @@ from budgeteer.models.model import (
     Model,
 )
 from budgeteer.solve import Answer, Budgeted, Question, Strategy, Style, Task
-from budgeteer.solve.runner import run
+from budgeteer.solve.runner import Settings, run
 from budgeteer.solve.strategy import CHECK
 
 SECONDS = 60
@@ -84,7 +84,7 @@ def check_strategy(
             raise CheckFailed(f"no answer with {ENOUGH:,} tokens on a chat model; it says {answer.stopped_by!r}")
         return
     try:
-        asyncio.run(run([QUESTION], strategy, box, toy_style(), str(ENOUGH), check=_checked(strategy)))
+        asyncio.run(run([QUESTION], strategy, box, toy_style(), str(ENOUGH), Settings(check=_checked(strategy))))
     except InvalidInput:
         if box.requests:
             raise CheckFailed("the runner asked a black box before it refused it") from None

@@ -59,14 +59,14 @@ def run(args: argparse.Namespace) -> int:
             await _solving.probed(args, model)
             name = styles.choose(model, asked.asked) if args.style is None else args.style
             style = styles.style_of(name, asked.asked)
-            done = await runner.run(
-                asked.questions, strategy, model, style, budget,
+            settings = runner.Settings(
                 per_question=not args.total, seed=args.seed, concurrency=args.concurrency, timeout=args.timeout,
                 grade=asked.grade, check=asked.score if args.oracle else None, prices=prices, out=args.out,
                 durable=_solving.billed(args.model), traces=args.traces, on_row=on_row, pause=pause,
                 about={"strategy": str(spec), "style": name, "oracle": "yes" if args.oracle else "no",
                        "verifier": asked.task.identity},
             )  # fmt: skip
+            done = await runner.run(asked.questions, strategy, model, style, budget, settings)
             missed = [row for row in done.rows if _solving.unasked(row)]
             if not missed or not isinstance(strategy, Strategy):
                 return done, missed, "not one call fits into its share"

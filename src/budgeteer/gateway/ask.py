@@ -17,9 +17,10 @@ from budgeteer.gateway.config import BODY_PARTS, Model
 from budgeteer.gateway.fields import check_addresses, check_fields
 from budgeteer.gateway.keys import Key
 from budgeteer.gateway.refusal import Refused, shown
-from budgeteer.metering.call import Metering, Planned
+from budgeteer.metering.call import Metering
 from budgeteer.metering.estimate import HIDDEN, Unseen, bound_of, predicted, prompts_of, totals, unseen
 from budgeteer.metering.reading import CAP_LIKE, CAPS, Reading, ask_for_usage
+from budgeteer.metering.settlement import Planned
 
 EFFORTS = (("", "reasoning_effort"), ("reasoning", "effort"), ("output_config", "effort"),
            ("chat_template_kwargs", "reasoning_effort"))  # fmt: skip

@@ -20,9 +20,9 @@ from budgeteer.gateway.config import Server
 from budgeteer.gateway.live import Live
 from budgeteer.gateway.refusal import Refused
 from budgeteer.gateway.upstream import NEVER_SENT, Backend, Upstreams
-from budgeteer.metering.call import NOT_RUN, Answer, outcome_of_status
-from budgeteer.metering.outcome import Outcome
+from budgeteer.metering.outcome import NOT_RUN, Outcome, outcome_of_status
 from budgeteer.metering.reading import Events
+from budgeteer.metering.settlement import Answer
 
 _LOG = logging.getLogger(__name__)
 _PASSED_DOWN = ("content-type", "openai-processing-ms", "openai-version")

@@ -27,8 +27,9 @@ from budgeteer.ledger import Ledger, MemoryLedger, upkeep
 from budgeteer.ledger.limit import MAX_UNITS
 from budgeteer.ledger.protocol import Command
 from budgeteer.ledger.reserved import Reserved
-from budgeteer.metering.call import Answer, Metering, Planned, Running, tags
+from budgeteer.metering.call import Metering, Running
 from budgeteer.metering.outcome import Outcome
+from budgeteer.metering.settlement import Answer, Planned, tags
 
 _LOG = logging.getLogger(__name__)
 _LINGER = 0.01

@@ -28,8 +28,9 @@ from budgeteer.gateway.refusal import Refused, of_budget, shown
 from budgeteer.gateway.upstream import Backend, Upstreams
 from budgeteer.ledger import Ledger
 from budgeteer.ledger.protocol import wall_clock
-from budgeteer.metering.call import Answer, Metering
+from budgeteer.metering.call import Metering
 from budgeteer.metering.outcome import Outcome
+from budgeteer.metering.settlement import Answer
 
 if TYPE_CHECKING:
     from budgeteer.adapters.otel import Incoming

@@ -23,7 +23,7 @@ from budgeteer.lab.stats import crossed, crossed_weights
 from budgeteer.models.model import Model
 from budgeteer.solve import Strategy, Style
 from budgeteer.solve.lines import Lines
-from budgeteer.solve.runner import Pause, Progress, Row, refuse_needs, run
+from budgeteer.solve.runner import Pause, Progress, Row, Settings, refuse_needs, run
 
 SCHEMA = 1
 READ = 8
@@ -100,12 +100,12 @@ async def measure(
                 def told(row: Row, progress: Progress, cell: Cell = cell) -> None:
                     on_row(cell, row, progress)
 
-                done = await run(
-                    asked.questions, strategy, model, style, Budgets([budget]), seed=seed, concurrency=concurrency,
-                    timeout=timeout, grade=asked.grade, check=asked.score if oracle else None, prices=prices,
-                    out=cell.path(folder), durable=durable,
+                settings = Settings(
+                    seed=seed, concurrency=concurrency, timeout=timeout, grade=asked.grade,
+                    check=asked.score if oracle else None, prices=prices, out=cell.path(folder), durable=durable,
                     pause=pause, about={**about, "strategy": name}, traces=seed == seeds[0], on_row=told,
                 )  # fmt: skip
+                done = await run(asked.questions, strategy, model, style, Budgets([budget]), settings)
                 if done.paused:
                     return None
                 found[cell] = done.rows

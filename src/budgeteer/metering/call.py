@@ -9,135 +9,20 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from inspect import isawaitable
-from typing import Any, Protocol
+from typing import Any
 
 from budgeteer.core.errors import InvalidInput, UnknownPrice
 from budgeteer.core.meter import Prices, meters
 from budgeteer.core.usage import Usage
 from budgeteer.metering.estimate import Bounds, Estimator, State
 from budgeteer.metering.outcome import Outcome
-
-
-class Handle(Protocol):
-    """A reservation in hand.
-
-    What these return may be awaitable; it is awaited where the call is asynchronous. A handle whose ``extend`` blocks
-    may have an ``aextend`` for there. A settlement may be booked at once or when the block is left.
-    """
-
-    def settle(self, actual: Mapping[str, int], **tags: str) -> object:
-        """Charge units per kind and give back the rest; more than was reserved is booked as overshoot."""
-
-    def release(self) -> object:
-        """Give everything back."""
-
-    def extend(self, amounts: Mapping[str, int]) -> object:
-        """Raise the reservation to these totals, or raise BudgetExceeded and leave it as it is."""
-
-
-class Reserving(Protocol):
-    """A context manager, synchronous and asynchronous.
-
-    Entering reserves; leaving gives back what was released, and what a settlement left over.
-    """
-
-    def __enter__(self) -> Handle: ...
-
-    def __exit__(self, kind: None, error: None, at: None, /) -> object: ...
-
-    async def __aenter__(self) -> Handle: ...
-
-    async def __aexit__(self, kind: None, error: None, at: None, /) -> object: ...
-
-
-class Allowance(Protocol):
-    """The right to spend that a meter draws on, such as :class:`budgeteer.ledger.Allowance`."""
-
-    def reserve(self, amounts: Mapping[str, int], *, id: str | None = None) -> Reserving:
-        """Hold units per kind, or raise BudgetExceeded."""
-
+from budgeteer.metering.protocol import Allowance, Handle
+from budgeteer.metering.settlement import Answer, Planned, Settlement, tags
 
 STEP = 256
 """Tokens of output by which a stream extends its reservation, lest it asks the ledger for every one."""
 _BOUNDS = Bounds()
 _LOG = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class Settlement:
-    """What became of one attempt at one call.
-
-    Attributes:
-        provider, operation, model: such as ``"openai"``, ``"chat"``, ``"gpt-4o"`` (as requested).
-        response_model: as answered, or ``""``.
-        usage: what it used; estimated where ``estimated``.
-        reserved, amounts: units per kind.
-        estimated: the provider did not say what was used, or said what cannot be.
-        outcome: how it ended.
-        attempt: 0, then one more with each retry of the client.
-        cap, choices: the output cap of a choice, and how many choices.
-        started, ended: nanoseconds since 1970 (UTC), for records.
-        stage: what the call is for, such as ``"judge"``, or ``""``.
-    """
-
-    provider: str
-    operation: str
-    model: str
-    response_model: str
-    usage: Usage
-    reserved: Mapping[str, int]
-    amounts: Mapping[str, int]
-    estimated: bool
-    outcome: Outcome
-    attempt: int = 0
-    cap: int | None = None
-    choices: int = 1
-    started: int = 0
-    ended: int = 0
-    stage: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Planned:
-    """A call before it is made: its bound, the part of it that is reserved, and that in units."""
-
-    provider: str
-    operation: str
-    model: str
-    service: str
-    worst: Usage
-    reserve: Usage
-    amounts: Mapping[str, int]
-    attempt: int = 0
-    cap: int | None = None
-    choices: int = 1
-    stage: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """What is known of a call after it: the provider's usage, and the text that was seen.
-
-    Attributes:
-        usage: None = not reported, or not to be believed.
-        seen: tokens of output that were seen, by count or bound; None = nothing was.
-        shown: bytes of output that were seen.
-        hides: whether more may have been generated than is seen: thinking was asked for, the model is known for it.
-            None: nothing is known of that.
-        least: tokens of output that there were at the least, where the usage does not say; more than the bound shows
-            that the server ignored the cap.
-        model, service: as answered.
-        outcome: see :class:`Settlement`.
-    """
-
-    usage: Usage | None = None
-    seen: int | None = None
-    model: str = ""
-    service: str = ""
-    outcome: Outcome = Outcome.OK
-    shown: int = 0
-    hides: bool | None = None
-    least: int = 0
 
 
 @dataclass(slots=True)
@@ -325,18 +210,6 @@ def metering_of(allowance: Allowance | Metering, options: Mapping[str, Any]) -> 
     return allowance
 
 
-def tags(settlement: Settlement) -> dict[str, str]:
-    """What the ledger's journal records beside the amounts."""
-    return {
-        "model": (settlement.response_model or settlement.model)[:256],
-        "operation": settlement.operation,
-        "outcome": settlement.outcome,
-        "estimated": "yes" if settlement.estimated else "no",
-        "attempt": str(settlement.attempt),
-        **({"stage": settlement.stage} if settlement.stage else {}),
-    }
-
-
 class Running:
     """A planned call while it runs: how much output is reserved for it, and what it comes to in the end.
 
@@ -449,82 +322,3 @@ class Call(Running):
 async def _done(result: object) -> None:
     if isawaitable(result):
         await result
-
-
-def refuse_unmetered(client: Any) -> None:
-    """Refuse a provider's client whose HTTP client retries by itself, or is metered already.
-
-    Raises:
-        InvalidInput: attempts would be billed that nobody sees, or calls charged twice.
-    """
-    http = getattr(client, "_client", None)
-    if getattr(http, "metering", None) is not None:
-        raise InvalidInput(
-            "this client is wrapped already, and every call would be charged twice; give the plain client, or use the "
-            "wrapped one without this adapter"
-        )
-    mounts = getattr(http, "_mounts", None)
-    transports = [getattr(http, "_transport", None), *(mounts.values() if isinstance(mounts, Mapping) else ())]
-    for transport in transports:
-        name = type(transport).__name__
-        if "retry" in name.lower() or "tenacity" in name.lower():
-            raise InvalidInput(
-                f"the client's transport {name} retries where no attempt can be metered; leave retries to the client "
-                "(max_retries)"
-            )
-
-
-HARMLESS = frozenset({
-    "temperature", "top_p", "top_k", "min_p", "seed", "random_seed", "presence_penalty", "frequency_penalty",
-    "repetition_penalty", "logit_bias", "stop", "stop_sequences", "tool_choice", "parallel_tool_calls", "logprobs",
-    "top_logprobs", "response_format", "user", "metadata", "labels", "store", "safety_settings", "verbosity",
-    "reasoning_effort", "reasoning_format", "reasoning_summary", "effort", "thinking", "thinking_config",
-    "enable_thinking", "prompt_cache_key", "cache", "cache_instructions", "cache_messages", "cache_tool_definitions",
-    "timeout", "request_timeout", "first_event_timeout", "extra_headers", "citations", "service_tier", "max_retries",
-    "num_retries",
-})  # fmt: skip
-"""Settings of a framework that neither add input, output, choices or calls, nor call another model."""
-
-
-def refuse_unbounded(settings: Mapping[str, Any], prefix: str = "") -> None:
-    """Refuse what a framework's settings add to a request that is bounded before its provider's client writes it.
-
-    Below an OpenAI client the whole body is seen and bounded, and this is not needed. Elsewhere a field that is not
-    known to be harmless could raise the cap, ask for more choices or for input that nobody sees.
-
-    Args:
-        settings: by name; those that are None are not given. ``extra_body`` and ``extra_args`` hold more of them.
-        prefix: of the provider's own settings, such as ``anthropic_``.
-
-    Raises:
-        InvalidInput: naming the first of them.
-    """
-    for name, value in settings.items():
-        if value is None or name in ("max_tokens",):
-            continue
-        if name in ("extra_body", "extra_args", "extra_query"):
-            inner = value if isinstance(value, Mapping) else {"": value}
-            found = next((f"{name}[{one!r}]" for one in inner if one not in HARMLESS), None)
-        else:
-            found = None if name.removeprefix(prefix) in HARMLESS else name
-        if found is not None:
-            raise InvalidInput(
-                f"the setting {found} is not known to leave the bound as it is, and this model's requests are not seen "
-                "whole; leave it out, set the cap by max_tokens, or use a model that calls through an OpenAI client"
-            )
-
-
-NOT_RUN = frozenset({429, 503, 529})
-"""Overloaded or limited: refused before the model ran."""
-MAY_HAVE_RUN = frozenset({408})
-
-
-def outcome_of_status(status: int) -> Outcome:
-    """Whether a call answered with an error may have been run, and billed.
-
-    A request refused for what it says, for who sends it or for load was not run: 4xx but 408, 429, 503 and 529. After
-    a time-out (408, 504) or a failure inside (500, 502) nobody outside can tell, so it counts as run.
-    """
-    if status < 400:
-        return Outcome.OK
-    return Outcome.UNKNOWN if (status >= 500 and status not in NOT_RUN) or status in MAY_HAVE_RUN else Outcome.REJECTED

@@ -28,3 +28,19 @@ class Outcome(StrEnum):
     """The gateway sent nothing to an upstream."""
     CACHED = "cached"
     """The gateway answered from its cache."""
+
+
+NOT_RUN = frozenset({429, 503, 529})
+"""Overloaded or limited: refused before the model ran."""
+MAY_HAVE_RUN = frozenset({408})
+
+
+def outcome_of_status(status: int) -> Outcome:
+    """Whether a call answered with an error may have been run, and billed.
+
+    A request refused for what it says, for who sends it or for load was not run: 4xx but 408, 429, 503 and 529. After
+    a time-out (408, 504) or a failure inside (500, 502) nobody outside can tell, so it counts as run.
+    """
+    if status < 400:
+        return Outcome.OK
+    return Outcome.UNKNOWN if (status >= 500 and status not in NOT_RUN) or status in MAY_HAVE_RUN else Outcome.REJECTED

@@ -12,9 +12,10 @@ from typing import Any
 
 from budgeteer.core.errors import InvalidInput
 from budgeteer.core.usage import Usage
-from budgeteer.metering.call import Answer, Metering, outcome_of_status
+from budgeteer.metering.call import Metering
 from budgeteer.metering.estimate import count_text, least_tokens, prompts_of, speaks, texts_of, too_few
-from budgeteer.metering.outcome import Outcome
+from budgeteer.metering.outcome import Outcome, outcome_of_status
+from budgeteer.metering.settlement import Answer
 
 try:
     from orjson import loads

@@ -27,9 +27,8 @@ from typing import Any
 from budgeteer.core.errors import EndpointDown, InvalidInput, MissingExtra, ModelError
 from budgeteer.core.urls import check_http, without_password
 from budgeteer.core.usage import Usage
-from budgeteer.metering.call import NOT_RUN, outcome_of_status
 from budgeteer.metering.estimate import Bounds, count_text, input_bound, texts_of, too_few
-from budgeteer.metering.outcome import Outcome
+from budgeteer.metering.outcome import NOT_RUN, Outcome, outcome_of_status
 from budgeteer.metering.reading import Told
 from budgeteer.models.model import CUT, LENGTH, LOGPROBS, PREFIX, STOP, Choice, Chunk, Message, Request, Response, last
 

@@ -12,8 +12,9 @@ from budgeteer.core.errors import BudgetExceeded, InvalidInput, ModelError
 from budgeteer.core.meter import Prices
 from budgeteer.core.usage import Usage
 from budgeteer.ledger import Allowance
-from budgeteer.metering.call import Answer, Call, Metering, Settlement
+from budgeteer.metering.call import Call, Metering
 from budgeteer.metering.outcome import Outcome
+from budgeteer.metering.settlement import Answer, Settlement
 from budgeteer.models.model import CUT as BROKEN
 from budgeteer.models.model import INTERNALS, LOGPROBS, Chunk, Message, Model, Request, Response
 

@@ -27,8 +27,9 @@ from budgeteer.core.meter import Prices
 from budgeteer.core.usage import Usage
 from budgeteer.ledger import Allowance
 from budgeteer.ledger.protocol import MAX_SECONDS
-from budgeteer.metering.call import Call, Settlement
+from budgeteer.metering.call import Call
 from budgeteer.metering.outcome import Outcome
+from budgeteer.metering.settlement import Settlement
 from budgeteer.models.model import Choice, Chunk, Message, Model, Request, Response
 from budgeteer.solve.budgeted import Budgeted
 from budgeteer.solve.lines import Lines

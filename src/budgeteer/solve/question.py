@@ -1,0 +1,153 @@
+"""One question of a run, or all of them at once: from its share of the budget to its row."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping
+
+from budgeteer.core.errors import BudgetExceeded, EndpointDown, InvalidInput, LedgerUnavailable
+from budgeteer.ledger import Allowance, Limit
+from budgeteer.solve.books import Books, path_of, scope_of
+from budgeteer.solve.record import Held, Named
+from budgeteer.solve.settings import Row, Together, Work
+from budgeteer.solve.strategy import Answer, Question, Strategy, Task, derive
+
+
+class Answering:
+    """Answers the questions of a run.
+
+    Args:
+        work: of the run.
+        books: what is spent and written.
+        written: told of every new row.
+    """
+
+    def __init__(self, work: Work, books: Books, written: Callable[[Question, Row], None]) -> None:
+        self._work, self._books, self._written = work, books, written
+        self._prices = work.settings.prices
+        self._under_way: set[Named] = set()
+
+    def _named(self, question: Question, allowance: Allowance | Held, gone: Mapping[str, int]) -> Named:
+        """The model behind a question's budget, whose calls bear names."""
+        books = self._books
+        return Named(
+            self._work.model, allowance, prices=self._prices, calls=books.calls, scope=scope_of(question.id),
+            used=books.used, gone=gone,
+        )  # fmt: skip
+
+    async def one(self, question: Question, share: Mapping[str, int]) -> None:
+        """Answer one question and write its row."""
+        books = self._books
+        scope, path = scope_of(question.id), path_of(question)
+        if path in books.shares:
+            share = books.shares[path]
+        elif books.calls.recording:  # an account of its own, to go on from after a kill
+            share = books.within(share)
+            await books.ledger.aio.open(path, [Limit(kind, units) for kind, units in share.items()])
+        share = books.within(share)  # again: others may have overshot meanwhile
+        child = books.root.share({scope: share})[scope] if books.calls.recording else books.root.share([share])[0]
+        gone = books.gone.get(path, Counter())
+        with child as allowance:
+            begin = time.monotonic()
+            model = self._named(question, allowance, gone)
+            self._under_way.add(model)
+            try:
+                answer = await self._solve(question, model)
+            finally:
+                self._under_way.discard(model)
+            seconds = time.monotonic() - begin
+        self._write(question, answer, model, share, gone, seconds)
+
+    async def together(self, strategy: Together) -> None:
+        """Answer all questions that wait by one strategy, from one allowance."""
+        waiting = [question for question in self._work.questions if question.id not in self._books.rows]
+        if not waiting:
+            return
+        held, begin = Held(self._books.root, named=False), time.monotonic()
+        share, gone = self._books.root.remaining, Counter[str]()
+        models = [self._named(question, held, gone) for question in waiting]
+        open_ = dict(enumerate(waiting))
+        reason = "error: the strategy gave no answer"
+        try:
+            pairs = zip(waiting, models, strict=True)
+            async for i, answer in strategy([self._task(question, model) for question, model in pairs]):
+                self._write(open_.pop(i), answer, models[i], share, gone, time.monotonic() - begin)
+        except (LedgerUnavailable, InvalidInput):
+            raise
+        except Exception as error:
+            reason = _reason(error)
+        for i, question in open_.items():
+            self._write(question, Answer(None, reason), models[i], share, gone, time.monotonic() - begin)
+
+    def _write(
+        self,
+        question: Question,
+        answer: Answer,
+        model: Named,
+        share: Mapping[str, int],
+        gone: Mapping[str, int],
+        seconds: float,
+    ) -> None:
+        """Make and keep a question's row."""
+        spend = model.spend
+        row: Row = {
+            "id": question.id,
+            "answer": answer.answer,
+            "correct": self._correct(question, answer.answer),
+            "tokens": {"input": spend.input, "output": spend.output, "reasoning": spend.reasoning},
+            "calls": spend.calls,
+            "stopped_by": answer.stopped_by,
+            "seconds": round(seconds, 3),
+            "units": {kind: spend.units[kind] + gone.get(kind, 0) for kind in self._books.limit},
+            "budget": dict(share),
+            "wasted": model.wasted,
+            "estimated": spend.estimated,
+            "confidence": answer.confidence,
+        }
+        if self._prices is not None:
+            row["cost"] = model.cost / 10**12
+        self._books.keep(question, row, answer)
+        self._written(question, row)
+
+    async def _solve(self, question: Question, model: Named) -> Answer:
+        """The strategy's answer; what goes wrong inside it is a reason, not a crash."""
+        strategy, timeout = self._work.strategy, self._work.settings.timeout
+        assert isinstance(strategy, Strategy)
+        try:
+            async with asyncio.timeout(timeout) as clock:
+                answer = await strategy.solve(self._task(question, model))
+            if not isinstance(answer, Answer) or not isinstance(answer.answer, str | None):
+                raise InvalidInput(f"the strategy returned {str(answer)[:80]!r}, no Answer")
+            return answer
+        except LedgerUnavailable:
+            raise
+        except BudgetExceeded:
+            return Answer(None, "budget")
+        except EndpointDown as error:
+            if not self._books.total["calls"] and not any(other.spend.calls for other in self._under_way):
+                raise  # it never answered: no other question will fare better
+            return Answer(None, _reason(error))
+        except TimeoutError as error:
+            if clock.expired():
+                return Answer(None, f"error: no answer within {timeout:g} s")
+            return Answer(None, _reason(error))
+        except Exception as error:
+            return Answer(None, _reason(error))
+
+    def _task(self, question: Question, model: Named) -> Task:
+        settings = self._work.settings
+        check = settings.check
+        verify = None if check is None else lambda answer: check(question, answer)
+        return Task(question, model, self._work.style, derive(settings.seed, question.id), verify)
+
+    def _correct(self, question: Question, answer: str | None) -> bool | None:
+        grade = self._work.settings.grade
+        score = None if grade is None else grade(question, answer)
+        return None if score is None else answer is not None and score >= 1
+
+
+def _reason(error: Exception) -> str:
+    text = " ".join(f"{type(error).__name__}: {error}".split())
+    return f"error: {text[:300]}"
