@@ -23,9 +23,9 @@ FLOORS = (
     {"adapters"},
     {"solve"},
     {"strategies", "rl"},
+    {"gateway"},
     {"check"},
     {"lab"},
-    {"gateway"},
     {"cli"},
 )
 """Packages from the ground up, as in docs/architecture.md."""

@@ -62,7 +62,7 @@ def test_what_cannot_be_run_is_refused_with_its_entry_point(tmp_path, monkeypatc
 
 def test_they_have_a_method_of_every_part_and_each_is_listed_and_checked(installed, capsys):
     mine = [method for method in registry.methods() if method.path.startswith("theirs_of_a_test:")]
-    assert {method.part for method in mine} == set(PARTS) - {"policy"}  # that one: test_gateway_policies.py
+    assert {method.part for method in mine} == set(PARTS)
     assert cli.main(["methods"]) == 0
     listed = capsys.readouterr().out
     for method in mine:

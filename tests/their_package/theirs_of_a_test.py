@@ -320,6 +320,25 @@ def no_recipe():
     return 7
 
 
+class TheirShort:
+    """Short answers for all."""
+
+    def __init__(self, cap):
+        self.cap = cap
+
+    async def before(self, ask, serving):
+        ask.lower(self.cap)
+        ask.notes.append(f"short={self.cap}")
+
+    def after(self, ask, content, live):
+        """Nothing to learn."""
+
+
+def their_policy(table):
+    """The policy of ``[policies.their-policy]``."""
+    return TheirShort(table.whole("cap", least=1))
+
+
 HERE = "theirs_of_a_test"
 ALLOCATOR = Method("their-uniform", "allocator", f"{HERE}:their_uniform", "the same for all")
 ONLINE = Method(
@@ -347,6 +366,7 @@ SCHEDULE = Method("their-half", "schedule", f"{HERE}:their_half", "half at the e
 WEIGHT = Method("their-rows", "weight", f"{HERE}:their_rows", "every row the same")
 STYLE = Method("their-plain", "style", f"{HERE}:their_plain", "the question alone")
 TASK = Method("their-sums", "task", f"{HERE}:TheirSums", "sums modulo 11")
+POLICY = Method("their-policy", "policy", f"{HERE}:their_policy", "short answers for all", arguments={"cap": 20})
 RECIPE = Method("theirs", "recipe", f"{HERE}:recipe", "GRPO of theirs")
 BROKEN = Method("theirs-broken", "recipe", f"{HERE}:broken_recipe", "fails in its first step")
 NONE = Method("theirs-none", "recipe", f"{HERE}:no_recipe", "makes something else")

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from budgeteer.check._method import check_method
     from budgeteer.check._online import check_online
     from budgeteer.check._ratio import check_ratio
+    from budgeteer.check._policy import check_policy, policy_of
     from budgeteer.check._recipe import check_recipe
     from budgeteer.check._reward import check_reward
     from budgeteer.check._rounding import check_rounding
@@ -59,6 +60,7 @@ __all__ = [
     "check_method",
     "check_online",
     "check_ratio",
+    "check_policy",
     "check_recipe",
     "check_reward",
     "check_rounding",
@@ -72,6 +74,7 @@ __all__ = [
     "check_task",
     "check_verifier",
     "check_weight",
+    "policy_of",
 ]
 
 __getattr__ = lazy(
@@ -95,6 +98,7 @@ __getattr__ = lazy(
         "check_meter": "_meter",
         "check_method": "_method",
         "check_online": "_online",
+        "check_policy": "_policy",
         "check_recipe": "_recipe",
         "check_reward": "_reward",
         "check_rounding": "_rounding",
@@ -106,5 +110,6 @@ __getattr__ = lazy(
         "check_task": "_task",
         "check_verifier": "_verifier",
         "check_weight": "_weight",
+        "policy_of": "_policy",
     },
 )

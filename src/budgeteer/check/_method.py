@@ -87,6 +87,14 @@ def _task(method: Method, **options: Any) -> None:
     check.check_task(partial(registry.made, method, **arguments), **options)
 
 
+def _policy(method: Method, **options: Any) -> None:
+    from budgeteer.check._policy import policy_of
+
+    settings = method.arguments if isinstance(method.arguments, Mapping) else registry.resolve(method.arguments)()
+    make = policy_of(lambda table: registry.load(method)(table), settings)
+    check.check_policy(make, **options)
+
+
 CHECKS: Mapping[str, Callable[..., None]] = {
     "allocator": _allocator,
     "online": _plain("check_online"),
@@ -113,5 +121,6 @@ CHECKS: Mapping[str, Callable[..., None]] = {
     "recipe": _recipe,
     "style": _plain("check_style"),
     "task": _task,
+    "policy": _policy,
 }
 """Part -> its check of a method."""

@@ -597,8 +597,20 @@ METHODS: tuple[Method, ...] = (
     # policy
     Method("cache", "policy", _P("cache"), "answers an equal request from memory"),
     Method("loop", "policy", _P("loop"), "stops an agent that asks the same again and again"),
-    Method("downgrade", "policy", _P("downgrade"), "a cheaper model when a budget runs low"),
-    Method("schedule", "policy", _P("schedule"), "shorter answers and less effort, by the spent share"),
+    Method(
+        "downgrade",
+        "policy",
+        _P("downgrade"),
+        "a cheaper model when a budget runs low",
+        arguments={"models": {"large": "small"}},
+    ),
+    Method(
+        "schedule",
+        "policy",
+        _P("schedule"),
+        "shorter answers and less effort, by the spent share",
+        arguments={"max_tokens": [[0, 4096], [0.5, 32]], "effort": [[0, "high"], [0.5, "low"]]},
+    ),
     Method("pace", "policy", _P("pace"), "a window's limit over the requests that come", DUAL_MIRROR_DESCENT),
     Method("overflow", "policy", _P("overflow"), "against answers that run on until their cap", BENCH_OVERFLOW),
     Method("tighten", "policy", _P("tighten"), "lowers caps to what the budget still covers"),
