@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sqlite3
 import sys
 import threading
 import time
@@ -281,8 +282,6 @@ def test_records_come_in_the_order_in_which_they_were_added(store):
 
 def test_records_of_before_are_read_with_what_they_have(tmp_path, redis_process):
     """Stores of a version without some fields, and with one that is there no more."""
-    import sqlite3
-
     from helpers import redis_server
 
     later = ("saved", "calls", "first_ms", "wasted", "policy")
@@ -315,6 +314,71 @@ def test_a_store_that_is_gone_is_an_error(tmp_path):
     store = RedisStore("redis://127.0.0.1:1/0")
     with pytest.raises(LedgerUnavailable):
         store.get_key("x")
+
+
+def _garbage(path):
+    path.write_bytes(b"garbage" * 1000)
+
+
+def _pages(path):
+    content = bytearray(path.read_bytes())
+    content[4096:] = b"\xff" * (len(content) - 4096)
+    path.write_bytes(content)
+
+
+def _half(path):
+    content = path.read_bytes()
+    path.write_bytes(content[: len(content) // 2])
+
+
+def _rows(path):
+    with sqlite3.connect(path) as file:
+        file.execute("UPDATE records SET units = '{'")
+        file.execute("UPDATE keys SET data = 'x'")
+
+
+def _tables(path):
+    with sqlite3.connect(path) as file:
+        for table in ("keys", "records"):
+            file.execute(f"DROP TABLE {table}")
+            file.execute(f"CREATE TABLE {table} (n INTEGER PRIMARY KEY, id, at, input, output, estimated)")
+
+
+@pytest.mark.parametrize("damage", [_garbage, _pages, _half, _rows, _tables])
+def test_a_damaged_store_is_named_as_damaged(tmp_path, damage):
+    """Whatever is asked of it, the error says so and what to do; none is a traceback."""
+    path = tmp_path / "ledger.db.gateway"
+    made = SqliteStore(path)
+    made.add([_record(n) for n in range(300)])
+    key, _ = keys.make({}, NONE, KINDS, 0)
+    made.add_key(key.id, keys.encode(key))
+    made.close()
+    damage(path)
+    said = []
+    for ask in (
+        lambda store: keys.decode(store.get_key(key.id)),
+        lambda store: [keys.decode(text) for text in store.all_keys()],
+        lambda store: [Record.of_row(row) for row in store.select("SELECT * FROM records")],
+    ):
+        try:
+            ask(SqliteStore(path))
+        except LedgerUnavailable as error:
+            said.append("is damaged (" in str(error) and "restore the store from a backup" in str(error))
+    assert said == ([True] * 3 if damage is not _tables else [True] * len(said))
+    assert said
+
+
+def test_a_damaged_redis_store_is_named_as_damaged(redis_process):
+    from helpers import redis_server
+
+    redis_server.flush()
+    store = RedisStore(redis_process)
+    store._client.set(store._keys, "garbage")
+    store._client.xadd(store._paid, {"r": "{"})
+    for ask in (lambda: store.get_key("k"), store.all_keys, lambda: store.select("SELECT * FROM records")):
+        with pytest.raises(LedgerUnavailable, match=r"is damaged .*restore the store from a backup"):
+            ask()
+    store.close()
 
 
 def test_every_path_of_accounts_names_all_kinds():

@@ -509,3 +509,32 @@ def test_limits_are_read_as_they_are_written(text: str) -> None:
 def test_limits_that_make_no_sense_are_refused(text: str) -> None:
     with pytest.raises(errors.InvalidInput):
         Limit.parse(text)
+
+
+DAMAGE = {
+    "another type": lambda client, key: (client.delete(key), client.set(key, "x")),
+    "garbage": lambda client, key: [client.hset(key, field, "garbage") for field in client.hkeys(key)],
+}
+
+
+@pytest.mark.parametrize(
+    ("part", "how"),
+    [
+        ("meta", "garbage"), ("books", "garbage"),
+        *((part, "another type") for part in ("meta", "books", "accounts", "due", "closed")),
+    ],
+)  # fmt: skip
+def test_a_damaged_redis_ledger_is_named_as_damaged(redis_process, part, how):
+    import redis
+
+    client = redis.Redis.from_url(redis_process, decode_responses=True)
+    client.flushall()
+    with RedisLedger(redis_process) as ledger:
+        ledger.open("a", [Limit("all", 1000)])
+        ledger.settle(ledger.reserve("a", {"all": 10}).id, {"all": 5})
+        DAMAGE[how](client, f"budgeteer:{{budgeteer}}:{part}")
+        with pytest.raises(
+            errors.LedgerUnavailable, match=r"the ledger 'budgeteer' at .* is damaged \(.*restore it from"
+        ):
+            ledger.reserve("a", {"all": 10})
+    client.flushall()

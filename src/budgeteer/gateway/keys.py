@@ -14,6 +14,7 @@ from typing import Any
 from budgeteer.core.errors import InvalidInput
 from budgeteer.core.usage import count
 from budgeteer.gateway.config import Defaults, check_kinds
+from budgeteer.gateway.damage import WRONG, damaged_store
 from budgeteer.ledger.limit import Limit, check_path
 
 _TOKEN = re.compile(r"bk-([0-9a-f]{16})-([\w-]{43})")
@@ -84,11 +85,18 @@ def encode(key: Key) -> str:
 
 
 def decode(text: str) -> Key:
-    """The inverse of :func:`encode`."""
-    data = json.loads(text)
-    for name in _LIMITS:
-        data[name] = tuple(Limit.parse(limit) for limit in data[name])
-    return Key(**{**data, "models": tuple(data["models"])})
+    """The inverse of :func:`encode`.
+
+    Raises:
+        LedgerUnavailable: the text is no key: the store is damaged.
+    """
+    try:
+        data = json.loads(text)
+        for name in _LIMITS:
+            data[name] = tuple(Limit.parse(limit) for limit in data[name])
+        return Key(**{**data, "models": tuple(data["models"])})
+    except WRONG as error:
+        raise damaged_store("a key in the gateway's store", repr(error)) from error
 
 
 def make(about: Mapping[str, Any], defaults: Defaults, kinds: tuple[str, ...], now: int) -> tuple[Key, str]:

@@ -14,6 +14,7 @@ from typing import Any
 
 import orjson
 
+from budgeteer.gateway.damage import WRONG, damaged_store
 from budgeteer.metering.outcome import Outcome
 
 MOMENT, DURATION, TOKENS, FLAG, NUMBER, TEXT = "ms since 1970 (UTC)", "ms", "tokens", "0 or 1", "", ""
@@ -164,8 +165,15 @@ class Record:
 
     @classmethod
     def of_row(cls, row: Mapping[str, Any]) -> Record:
-        """A record from its row of the store."""
-        return cls.of_json({name: orjson.loads(row[name]) if name in JSON else row[name] for name in NAMES})
+        """A record from its row of the store.
+
+        Raises:
+            LedgerUnavailable: the row is no record: the store is damaged.
+        """
+        try:
+            return cls.of_json({name: orjson.loads(row[name]) if name in JSON else row[name] for name in NAMES})
+        except WRONG as error:
+            raise damaged_store("a record in the gateway's store", repr(error)) from error
 
     def as_json(self) -> dict[str, Any]:
         """Its fields by name, as the admin API has them."""

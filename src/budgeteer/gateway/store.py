@@ -18,9 +18,12 @@ import orjson
 
 from budgeteer.core.errors import BudgeteerError, InvalidInput, LedgerUnavailable, MissingExtra
 from budgeteer.core.urls import without_password
+from budgeteer.gateway.damage import WRONG, damaged_store
 from budgeteer.gateway.record import COLUMNS, NAMES, PAID, Column, Record
 from budgeteer.ledger import address
 
+_DAMAGE = ("malformed", "not a database", "no such table", "no such column", "disk image")
+"""What SQLite says of a file that is damaged."""
 _READ = 1000
 """Records that are read from a stream at once."""
 _FREE = 10
@@ -271,8 +274,19 @@ class _Asking:
 
     def __exit__(self, kind: Any, error: BaseException | None, at: Any) -> None:
         self._lock.release()
+        if _is_damage(error):
+            raise damaged_store(self._what, error) from error
         if isinstance(error, Exception) and not isinstance(error, BudgeteerError):
             raise LedgerUnavailable(f"{self._what} did not answer ({error}); do not spend") from error
+
+
+def _is_damage(error: BaseException | None) -> bool:
+    """Whether an error says that a store holds what no gateway wrote."""
+    if isinstance(error, sqlite3.DatabaseError):
+        busy = isinstance(error, sqlite3.OperationalError) and not any(part in str(error) for part in _DAMAGE)
+        return not busy
+    unreadable = isinstance(error, WRONG) and not isinstance(error, BudgeteerError)
+    return unreadable or "WRONGTYPE" in str(error)
 
 
 def _order(id: str) -> tuple[int, ...]:

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 _KEYS = ("meta", "accounts", "books", "reservations", "due", "closed", "journal")
 _PAGE = 10_000
+_DAMAGE = ("WRONGTYPE", "user_script")
+"""What Redis says where a key is not of the ledger's type, or holds what the script cannot read."""
 
 
 class RedisLedger(GroupLedger):
@@ -115,6 +117,8 @@ class RedisLedger(GroupLedger):
                 self._script = self._client.register_script(lua)
             return question(self._client)
         except (redis.RedisError, OSError, ValueError) as error:
+            if any(part in str(error) for part in _DAMAGE):
+                raise self._damaged(error) from error
             raise LedgerUnavailable(
                 f"the ledger at {self._shown} did not answer ({without_password(str(error))}); do not spend"
             ) from error
@@ -144,8 +148,13 @@ class RedisLedger(GroupLedger):
         replies = self._ask(send)
         return [self._outcome(command, reply) for command, reply in zip(commands, replies, strict=True)]
 
+    def _damaged(self, why: object) -> LedgerUnavailable:
+        return damaged(f"the ledger {self._name!r} at {self._shown}", why)
+
     def _outcome(self, command: Command, reply: Any) -> Any:
         if isinstance(reply, Exception):
+            if any(part in str(reply) for part in _DAMAGE):
+                return self._damaged(reply)
             return LedgerUnavailable(f"the ledger at {self._shown} refused the operation ({reply}); do not spend")
         seq, status, *rest = reply.split("\t")
         if seq == "LOST":
@@ -190,7 +199,7 @@ class RedisLedger(GroupLedger):
         try:
             return int(seq), _state(int(now), accounts, books, reservations)
         except (ValueError, TypeError, KeyError, IndexError) as error:
-            raise damaged(f"the ledger {self._name!r} at {self._shown}", repr(error)) from error
+            raise self._damaged(repr(error)) from error
 
     def close(self) -> None:
         """Close the connections."""
