@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install -qq --disable-pip-version-check -c constraints.txt
 STEP := @$(BIN)/python tools/step.py
 
-.PHONY: run test test-slow fresh-clone lint bench conformance evidence screenshots docs clean
+.PHONY: run test test-slow test-frameworks fresh-clone lint bench conformance evidence screenshots docs clean
 
 # the demonstration: four arms and the untrained policy, three seeds, a table and a report
 run: $(VENV)/.lab
@@ -18,6 +18,10 @@ test: $(VENV)/.dev
 # what takes minutes, and the property tests on examples that differ every time
 test-slow: $(VENV)/.dev
 	$(BIN)/python -m pytest -m 'slow or hypothesis' --hypothesis-profile random
+
+# frameworks on a wrapped client, which have many dependencies, in an environment of their own
+test-frameworks: .venv-frameworks/.done
+	.venv-frameworks/bin/python -m pytest -m frameworks tests/frameworks
 
 # both installations from a fresh clone, without a compiler on the path; downloads about 1 GB
 fresh-clone:
@@ -81,5 +85,11 @@ $(VENV)/.docs: $(VENV)/bin/python pyproject.toml
 	$(STEP) 'install: what the documentation needs' $(PIP) -e '.[docs]'
 	@touch $@
 
+.venv-frameworks/.done: pyproject.toml
+	@$(PYTHON) tools/step.py 'install: an environment in .venv-frameworks' $(PYTHON) -m venv .venv-frameworks
+	@$(PYTHON) tools/step.py 'install: LangChain, LangGraph and LiteLLM' .venv-frameworks/bin/python -m pip install -qq \
+		--disable-pip-version-check -e '.[openai]' pytest pytest-timeout langchain-openai langgraph litellm
+	@touch $@
+
 clean:
-	rm -rf $(VENV) runs site
+	rm -rf $(VENV) .venv-frameworks runs site
