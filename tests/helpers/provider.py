@@ -9,7 +9,12 @@ from __future__ import annotations
 import json
 import threading
 import time
+from collections.abc import Callable, Iterable, Sequence
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any, Self
+
+Step = Callable[[BaseHTTPRequestHandler, Any], object]
+Headers = Iterable[tuple[str, str]]
 
 
 class Provider:
@@ -20,14 +25,16 @@ class Provider:
         requests: (path, body) of what arrived, in order.
     """
 
-    def __init__(self, *script):
-        self.script, self.requests, self.headers = list(script), [], []
+    def __init__(self, *script: Step) -> None:
+        self.script = list(script)
+        self.requests: list[tuple[str, Any]] = []
+        self.headers: list[dict[str, str]] = []
         provider = self
 
         class Handler(BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
 
-            def do_POST(self):
+            def do_POST(self) -> None:
                 length = int(self.headers.get("content-length") or 0)
                 body = json.loads(self.rfile.read(length) or b"{}")
                 with provider.lock:
@@ -39,11 +46,11 @@ class Provider:
                 except (BrokenPipeError, ConnectionResetError):
                     self.close_connection = True
 
-            def do_GET(self):
+            def do_GET(self) -> None:
                 provider.requests.append((self.path, None))
                 reply(self, 200, {"object": "list", "data": []})
 
-            def log_message(self, *_):
+            def log_message(self, *_: object) -> None:
                 pass
 
         self.lock = threading.Lock()
@@ -51,17 +58,18 @@ class Provider:
         self.server.daemon_threads = True
         self.url = f"http://127.0.0.1:{self.server.server_port}/v1"
 
-    def __enter__(self):
+    def __enter__(self) -> Self:
         self.thread = threading.Thread(target=self.server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
         self.thread.start()
         return self
 
-    def __exit__(self, *_):
+    def __exit__(self, *_: object) -> None:
         self.server.shutdown()
         self.server.server_close()
 
 
-def reply(handler, status, body, headers=()):
+def reply(handler: BaseHTTPRequestHandler, status: int, body: Any, headers: Headers = ()) -> None:
+    """A whole answer."""
     data = json.dumps(body).encode()
     handler.send_response(status)
     handler.send_header("content-type", "application/json")
@@ -72,10 +80,13 @@ def reply(handler, status, body, headers=()):
     handler.wfile.write(data)
 
 
-def chat(texts=("Hello there",), usage=None, finish="stop", model="gpt-4o-2024-08-06", **more):
+def chat(
+    texts: Sequence[str] = ("Hello there",), usage: Any = None, finish: str = "stop", model: str = "gpt-4o-2024-08-06",
+    **more: Any,
+) -> Step:  # fmt: skip
     """A whole chat completion."""
 
-    def step(handler, body):
+    def step(handler: BaseHTTPRequestHandler, body: Any) -> None:
         choices = [
             {"index": n, "finish_reason": finish, "message": {"role": "assistant", "content": text}}
             for n, text in enumerate(texts)
@@ -88,9 +99,13 @@ def chat(texts=("Hello there",), usage=None, finish="stop", model="gpt-4o-2024-0
     return step
 
 
-def used(prompt, completion, cached=None, reasoning=None):
+def used(prompt: int, completion: int, cached: int | None = None, reasoning: int | None = None) -> dict[str, Any]:
     """The usage object of a chat completion."""
-    found = {"prompt_tokens": prompt, "completion_tokens": completion, "total_tokens": prompt + completion}
+    found: dict[str, Any] = {
+        "prompt_tokens": prompt,
+        "completion_tokens": completion,
+        "total_tokens": prompt + completion,
+    }
     if cached is not None:
         found["prompt_tokens_details"] = {"cached_tokens": cached}
     if reasoning is not None:
@@ -98,34 +113,37 @@ def used(prompt, completion, cached=None, reasoning=None):
     return found
 
 
-def error(status, headers=(), message="no"):
+def error(status: int, headers: Headers = (), message: str = "no") -> Step:
     """An error answer."""
     return lambda handler, body: reply(handler, status, {"error": {"message": message, "type": "x"}}, headers)
 
 
-def hang_up(handler, body):
+def hang_up(handler: BaseHTTPRequestHandler, body: Any) -> None:
     """Read the request, then drop the connection without an answer."""
     handler.connection.close()
     handler.close_connection = True
 
 
-def slow(seconds, step):
+def slow(seconds: float, step: Step) -> Step:
     """Answer later."""
 
-    def later(handler, body):
+    def later(handler: BaseHTTPRequestHandler, body: Any) -> None:
         time.sleep(seconds)
         step(handler, body)
 
     return later
 
 
-def sse(words, usage=None, cut_after=None, pause=0.0, model="gpt-4o-2024-08-06", choices=1, line_end="\n"):
+def sse(
+    words: Sequence[str], usage: Any = None, cut_after: int | None = None, pause: float = 0.0,
+    model: str = "gpt-4o-2024-08-06", choices: int = 1, line_end: str = "\n",
+) -> Step:  # fmt: skip
     """A streamed chat completion, one chunk a word and choice; with usage if asked, as OpenAI does.
 
     ``cut_after`` words the connection drops.
     """
 
-    def step(handler, body):
+    def step(handler: BaseHTTPRequestHandler, body: Any) -> None:
         handler.send_response(200)
         handler.send_header("content-type", "text/event-stream")
         handler.send_header("connection", "close")
@@ -133,13 +151,13 @@ def sse(words, usage=None, cut_after=None, pause=0.0, model="gpt-4o-2024-08-06",
         handler.close_connection = True
         wants = (body.get("stream_options") or {}).get("include_usage")
 
-        def send(data):
+        def send(data: Any) -> None:
             text = data if isinstance(data, str) else json.dumps(data)
             handler.wfile.write(f"data: {text}{line_end}{line_end}".encode())
             handler.wfile.flush()
             time.sleep(pause)
 
-        base = {"id": "c", "object": "chat.completion.chunk", "created": 1, "model": model}
+        base: dict[str, Any] = {"id": "c", "object": "chat.completion.chunk", "created": 1, "model": model}
         if wants:
             base["usage"] = None
         for n, word in enumerate(words):
@@ -158,11 +176,14 @@ def sse(words, usage=None, cut_after=None, pause=0.0, model="gpt-4o-2024-08-06",
     return step
 
 
-def responses(text="Hello", usage=None, status="completed", pause=0.0, tool=None):
+def responses(
+    text: str = "Hello", usage: Any = None, status: str = "completed", pause: float = 0.0,
+    tool: tuple[str, str] | None = None,
+) -> Step:  # fmt: skip
     """A response of the Responses API, whole or streamed as asked; ``tool`` = (name, arguments) calls one instead."""
 
-    def step(handler, body):
-        message = {
+    def step(handler: BaseHTTPRequestHandler, body: Any) -> None:
+        message: dict[str, Any] = {
             "id": "m", "type": "message", "role": "assistant", "status": "completed",
             "content": [{"type": "output_text", "text": text, "annotations": []}],
         }  # fmt: skip

@@ -20,7 +20,7 @@ from budgeteer.models import openai as endpoint
 from budgeteer.models.model import CUT, LENGTH, LOGPROBS, PREFIX, STOP, Chunk, Message, Request, Response
 from budgeteer.models.openai import OpenAI
 from budgeteer.solve import Budgeted
-from helpers.faulty_upstream import Act, Upstream
+from helpers.upstream import Act, Upstream
 
 PROMPT = "a b c"  # 4 tokens upstream
 WORDS = Bounds(tokens=lambda text: len(text.split()), overhead=0)
@@ -90,7 +90,7 @@ def test_connections_are_used_again_and_no_more_calls_run_than_allowed() -> None
             await model.generate(Request(PROMPT, 9))
         assert upstream.connections == 1
         await asyncio.gather(*(model.generate(Request(PROMPT, 99)) for _ in range(20)))
-        return upstream.most
+        return upstream.most_open
 
     assert serve(Act(words=60), body=body, max_concurrency=3) == 3
 

@@ -17,7 +17,7 @@ from budgeteer.models.openai import OpenAI
 from budgeteer.solve import Question, Style
 from budgeteer.solve.runner import Pause, Settings, run
 from budgeteer.strategies import self_consistency
-from helpers.faulty_upstream import Act, Upstream
+from helpers.upstream import Act, Upstream
 
 STYLE = Style(lambda text: text, lambda text: text.strip() or None, "", answer_tokens=4)
 QUESTIONS = [Question(f"q{i}", f"question number {i} of them all") for i in range(48)]
