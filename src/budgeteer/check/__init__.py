@@ -27,8 +27,8 @@ if TYPE_CHECKING:
     from budgeteer.check._meter import check_meter
     from budgeteer.check._method import check_method
     from budgeteer.check._online import check_online
-    from budgeteer.check._ratio import check_ratio
     from budgeteer.check._policy import check_policy, policy_of
+    from budgeteer.check._ratio import check_ratio
     from budgeteer.check._recipe import check_recipe
     from budgeteer.check._reward import check_reward
     from budgeteer.check._rounding import check_rounding
@@ -59,8 +59,8 @@ __all__ = [
     "check_meter",
     "check_method",
     "check_online",
-    "check_ratio",
     "check_policy",
+    "check_ratio",
     "check_recipe",
     "check_reward",
     "check_rounding",
