@@ -150,14 +150,17 @@ def written(tmp_path: Path, rows: list[dict[str, object]]) -> str:
 
 def test_allocate_prints_the_plan_as_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = written(tmp_path, MENU)
-    assert (
-        cli.main(["allocate", "--method", "menu-knapsack", "--budget", "9", "--set", "exact=true", "--json", path]) == 0
-    )
+    assert cli.main(["allocate", "--method", "menu-knapsack:exact=true", "--budget", "9", "--json", path]) == 0
     found = json.loads(capsys.readouterr().out)
     price = found.pop("price")
     assert found == {
-        "method": "menu-knapsack", "budget": 9, "cost": 9.0, "value": 11.0, "gap": 0.0, "plan": {"a": 2, "b": 1},
-    }  # fmt: skip
+        "method": "menu-knapsack:exact=true",
+        "budget": 9,
+        "cost": 9.0,
+        "value": 11.0,
+        "gap": 0.0,
+        "plan": {"a": 2, "b": 1},
+    }
     assert price == 0.5  # the next step, b from 3 to 5 tokens, gains 1 for 2
     units = written(tmp_path, [{"key": "a", "cost": 1, "std": 1.0}, {"key": "b", "cost": 1, "std": 3.0}])
     assert cli.main(["allocate", "--method", "proportional", "--budget", "8", "--json", units]) == 0
@@ -184,7 +187,7 @@ def test_allocate_explains_from_standard_input(
     assert f"{said}; one more does not fit the 5 tokens left" in text  # 1 + 3 = sqrt(price) * 10^1.5 / 4.5 at 45 tokens
     assert "1 x 10 tokens for std 1; no less than 1 (min_units), the next one would gain 0.05 (price" in text
     assert "value  -4" in text
-    command = ["allocate", "--method", "neyman", "--budget", "90", "--set", "max_units=4", "--explain", units]
+    command = ["allocate", "--method", "neyman:max_units=4", "--budget", "90", "--explain", units]
     assert cli.main(command) == 0
     text = capsys.readouterr().out
     assert "the last one gained 0.075 a token, no more than 4 (max_units)" in text
@@ -210,8 +213,8 @@ def test_allocate_explains_and_draws_the_next_of_equal_gains_whose_sums_are_roun
     ("arguments", "said"),
     [
         # 4 e^-b: the first unit removes 4 (1 - 1/e), the fifth would 4 (e^-4 - e^-5), over 2 tokens
-        (["water-filling", "--set", "curve=exponential", "--budget", "8"], "gained 0.06294 a token, the next one"),
-        (["water-filling", "--set", "curve=exponential", "--budget", "8"], "would gain 0.02316 (price 0.02316)"),
+        (["water-filling:curve=exponential", "--budget", "8"], "gained 0.06294 a token, the next one"),
+        (["water-filling:curve=exponential", "--budget", "8"], "would gain 0.02316 (price 0.02316)"),
         (["water-filling", "--budget", "8"], "the last one gained 0.1667 a token, the next one would gain 0.1"),
         (["variance", "--budget", "8"], "the last one gained 0.01042 a token, the next one would gain 0.00625"),
         (["knapsack-allocator", "--budget", "8"], "gained 0.007812 a token, the next one would gain 0.003906"),
@@ -287,7 +290,7 @@ def test_allocate_prints_keys_that_the_terminal_cannot(tmp_path: Path) -> None:
 def test_false_in_any_case_is_false(word: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path, gaps = written(tmp_path, MENU), {}
     for value in (word, "true"):
-        command = ["allocate", "--method", "menu-knapsack", "--budget", "7", "--set", f"exact={value}", "--json", path]
+        command = ["allocate", "--method", f"menu-knapsack:exact={value}", "--budget", "7", "--json", path]
         assert cli.main(command) == 0
         gaps[value] = json.loads(capsys.readouterr().out)["gap"]
     assert gaps == {word: 1.0, "true": 0.0}  # only the exact one closes it
@@ -312,10 +315,10 @@ def test_allocate_plots_without_torch(tmp_path: Path) -> None:
         (["--method", "neyman", "--budget", "50%", "{path}"], "must be a number of tokens"),
         (["--method", "neyman", "--budget", "5", "{path}"], "for a menu of options use menu-knapsack"),
         (
-            ["--method", "menu-knapsack", "--budget", "5", "--set", "exactly=1", "{path}"],
-            "does not take these arguments",
+            ["--method", "menu-knapsack:exactly=1", "--budget", "5", "{path}"],
+            "did you mean 'exact'?",
         ),
-        (["--method", "menu-knapsack", "--budget", "5", "--set", "exact", "{path}"], "is not NAME=VALUE"),
+        (["--method", "menu-knapsack:exact", "--budget", "5", "{path}"], "write NAME:key=value"),
         (["--method", "menu-knapsack", "--budget", "5", "{path}.none"], "cannot read"),
         (["--method", "menu-knapsack", "--budget", "5", "{bad}"], "line 2: cost 1 is -1"),
         (["--method", "menu-knapsack", "--budget", "7/day", "{path}"], "has a window"),
@@ -327,18 +330,18 @@ def test_allocate_plots_without_torch(tmp_path: Path) -> None:
         (["--method", "menu-knapsack", "--budget", "5", "--plot", "{path}/x.svg", "{path}"], "there is no folder"),
         (["--method", "menu-knapsack", "--budget", "1" + 20 * "0", "{path}"], "budget is 1000"),
         (
-            ["--method", "menu-knapsack", "--budget", "1" + 20 * "0", "--set", "compiled=true", "{path}"],
+            ["--method", "menu-knapsack:compiled=true", "--budget", "1" + 20 * "0", "{path}"],
             "budget is 1000",
         ),
         (
-            ["--method", "menu-knapsack", "--budget", "5", "--set", "exact=maybe", "{path}"],
-            "exact is 'maybe'; give true",
+            ["--method", "menu-knapsack:exact=maybe", "--budget", "5", "{path}"],
+            "exact=maybe is not possible: exact is true or false",
         ),
         (
-            ["--method", "menu-knapsack", "--budget", "5", "--set", "exact=1", "{path}"],
-            "exact is 1; give true or false",
+            ["--method", "menu-knapsack:exact=1", "--budget", "5", "{path}"],
+            "exact=1 is not possible: exact is true or false",
         ),
-        (["--method", "neyman", "--budget", "5", "--set", "max_units=2.5", "{path}"], "max_units is 2.5"),
+        (["--method", "neyman:max_units=2.5", "--budget", "5", "{path}"], "max_units=2.5 is not possible"),
     ],
 )
 def test_allocate_errors_are_one_line(

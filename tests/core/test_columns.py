@@ -58,9 +58,7 @@ def test_files_and_the_command_line_take_it(capsys, monkeypatch, tmp_path) -> No
         itemfile.from_jsonl([lines[0].replace("30", "-1")])
     file = tmp_path / "items.jsonl"
     file.write_text("\n".join(lines))
-    assert (
-        main(["allocate", str(file), "--method", "proportional", "--set", f"by={AGE}", "--budget", "4", "--json"]) == 0
-    )
+    assert main(["allocate", str(file), "--method", f"proportional:by={AGE}", "--budget", "4", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["plan"] == {"a": 3, "b": 1}
     assert main(["allocate", str(file), "--method", "uniform", "--budget", "4", "--explain"]) == 0
     assert "for age_in_tests 30" in capsys.readouterr().out
