@@ -79,7 +79,7 @@ def test_bad_sources_say_what_there_is(tmp_path):
         questions.load("gym")
     with pytest.raises(InvalidInput, match="'4' is no option"):
         questions.load("chains:4")
-    with pytest.raises(InvalidInput, match="no setting"):
+    with pytest.raises(InvalidInput, match="'4' is no option"):
         questions.load("gym:gcd:4")
     with pytest.raises(InvalidInput, match="unexpected keyword"):
         questions.load("chains:most=4", limit=3)

@@ -55,8 +55,8 @@ class Usage:
     counts: tuple[tuple[str, int], ...] = ()
 
     def __post_init__(self) -> None:
-        if self.counts:
-            counted = self.counts.items() if isinstance(self.counts, Mapping) else self.counts
+        counted = self.counts.items() if isinstance(self.counts, Mapping) else self.counts
+        if counted or type(self.counts) is not tuple:
             pairs = sorted((str(kind), count(f"Usage.counts[{kind!r}]", units)) for kind, units in counted)
             object.__setattr__(self, "counts", tuple(pairs))
         for value in (

@@ -287,7 +287,7 @@ def _digest(request: Request, stage: str) -> str:
 
 def _plain(response: Response) -> dict[str, Any]:
     choices = [[c.text, c.tokens, c.finish, c.logprobs] for c in response.choices]
-    return {"choices": choices, "usage": {k: v for k, v in asdict(response.usage).items() if v is not None}}
+    return {"choices": choices, "usage": {k: v for k, v in asdict(response.usage).items() if v not in (None, ())}}
 
 
 def _response(row: Mapping[str, Any]) -> Response:
