@@ -77,7 +77,7 @@ def pool(seed: int, questions: int, folder: Path | None) -> dict[str, Any]:
     for name, n, temperature in (("traces", SAMPLES, 1.0), ("greedy", 1, 1e-4)):
         rows, _ = sample(
             policy.model, [item.key for item in items], prompts, np.full(len(items), n), max_tokens=CAP,
-            markers=policy.markers, seed=seed, stopper=answered(), temperature=temperature,
+            markers=policy.markers, seed=seed, steer=answered(), temperature=temperature,
         )  # fmt: skip
         texts = policy.decode([t[:m].tolist() for t, m in zip(rows.tokens, rows.length, strict=True)])
         logprob = [float(p[:m].mean()) for p, m in zip(rows.logprob, rows.length, strict=True)]

@@ -18,8 +18,8 @@ tokens, answer included, in these ways, all at temperature 0.7:
 - ``constant``: guidance by a head that says the same everywhere: what drawing the first token of a sentence at
   temperature 1, as the method has it, does by itself.
 
-Many questions are choices of one request: its prompt is the worked examples, and a hook forces each choice through its
-own question before that choice's own hook takes over. A run that was stopped, kill -9 included, goes on where it was:
+Many questions are choices of one request: its prompt is the worked examples, and a steer forces each choice through its
+own question before that choice's own steer takes over. A run that was stopped, kill -9 included, goes on where it was:
 ``--folder`` (runs/smollm2_guidance) holds the traces, the head and the answers of every batch that was whole.
 
 Intervals are percentile bootstraps that draw questions and seeds, paired by question.
@@ -48,8 +48,8 @@ import torch.nn.functional as F
 from scipy.stats import gamma
 
 from budgeteer.core.errors import InvalidInput
+from budgeteer.core.steer import CONTINUE, STOP, Action, Need, Rows, Snapshot, State, Steer
 from budgeteer.engine.head import Head, load_head, save_head
-from budgeteer.engine.hook import Action, Internals, Row, call_hooks
 from budgeteer.lab.heads import log_density, train_guidance
 from budgeteer.lab.stats import Paired, crossed, crossed_weights
 from budgeteer.models.model import Request
@@ -57,7 +57,8 @@ from budgeteer.models.smollm2 import smollm2
 from budgeteer.models.transformers import Transformers
 from budgeteer.solve.lines import Lines
 from budgeteer.solve.styles import Asked, Example, few_shot
-from budgeteer.strategies._budget_guidance import Guidance
+from budgeteer.steer import budget_forcing, budget_guidance
+from budgeteer.steer.kit import combine
 
 ROOT = Path(__file__).resolve().parents[1]
 OUT = ROOT / "benchmarks" / "results" / "smollm2_guidance.json"
@@ -94,75 +95,93 @@ def problems() -> list[tuple[str, str]]:
 
 @dataclass(frozen=True)
 class Cell:
-    """One choice of a batch: a question, the tokens that it may have, and the hook that it is decoded with."""
+    """One choice of a batch: a question, the tokens that it may have, and the steer that it is decoded with."""
 
     question: str
     budget: int
-    hook: Guidance | None = None
+    steer: Steer | None = None
 
 
 @dataclass(frozen=True, eq=False)
-class Together:
-    """Forces every choice through its own question, then hands it to its own hook.
+class Seen:
+    """Of each choice: the tokens after its question that others follow, and the states before each of them."""
 
-    Attributes:
+    tokens: dict[int, list[int]] = field(default_factory=dict)
+    states: dict[int, list[torch.Tensor]] = field(default_factory=dict)
+
+
+def together(cells: Sequence[Cell], asked: Sequence[list[int]], seen: Seen | None) -> Steer:
+    """Forces every choice through its own question, then hands it to its own steer, whose row begins there.
+
+    Args:
         cells: of the choices.
         asked: tokens of each cell's question, after the prompt that all share.
-        taken: tokens after the question, by choice.
-        seen: states before each of them, if they are kept.
+        seen: is filled, if given.
     """
 
-    cells: Sequence[Cell]
-    asked: Sequence[list[int]]
-    keep: bool
-    taken: dict[int, list[int]] = field(default_factory=dict)
-    seen: dict[int, list[torch.Tensor]] = field(default_factory=dict)
-    hidden: bool = True
+    def init(rows: Rows) -> State:
+        return [cell.steer and cell.steer.init(Rows(("0",), np.array([cell.budget]), rows.seed)) for cell in cells]
 
-    def step(self, inside: Internals, rows: Sequence[Row], logits: torch.Tensor, hidden: torch.Tensor) -> Action:
-        force, end = np.full(len(rows), -1, np.int64), np.zeros(len(rows), np.bool_)
-        own: list[int] = []
-        for i, row in enumerate(rows):
-            cell, asked = self.cells[row.choice], self.asked[row.choice]
-            if len(row.tokens) < len(asked):
-                force[i] = asked[len(row.tokens)]
+    def step(state: State, now: Snapshot) -> tuple[Action, State]:
+        state, m = list(state), len(now.row)
+        decision, force = np.full(m, CONTINUE, np.int8), np.full(m, -1)
+        logits, drawn = None, np.zeros(m, np.bool_)
+        for i, row in enumerate(now.row.tolist()):
+            cell, said = cells[row], len(asked[row])
+            length = int(now.length[i]) - said
+            if length < 0:
+                force[i] = asked[row][now.length[i]]
                 continue
-            if row.state is None:
-                request = replace(row.request, max_tokens=cell.budget, n=1, hook=cell.hook)
-                row.state = Row(request, row.choice, [*row.prompt, *asked])
-            row.state.tokens[:] = row.tokens[len(asked) :]
-            end[i] = len(row.state.tokens) >= cell.budget
-            own.append(i)
-            if self.keep:
-                self.taken[row.choice] = row.tokens
-                self.seen.setdefault(row.choice, []).append(hidden[i].half())
-        if not own:
-            return Action(force=force)
-        effect = call_hooks(inside, [rows[i].state for i in own], logits[own], hidden[own])
-        for error in effect.failed.values():
-            raise error
-        changed, drawn = logits.clone(), np.zeros(len(rows), np.bool_)
-        changed[own], drawn[own], force[own] = effect.logits, effect.tempered, effect.force
-        end[own] |= effect.end
-        return Action(logits=changed, drawn=drawn, force=force, end=end)
+            if seen is not None:
+                seen.tokens[row] = now.tokens(i)[said:].tolist()
+                seen.states.setdefault(row, []).append(now.hidden[i].half())
+            if length >= cell.budget:
+                decision[i] = STOP
+            elif cell.steer is not None:
+                own = replace(
+                    now,
+                    row=np.zeros(1, np.int64),
+                    length=np.array([length]),
+                    cap=np.array([cell.budget]),
+                    closed=np.where(now.closed[i : i + 1] < 0, -1, now.closed[i : i + 1] - said),
+                    answered=now.answered[i : i + 1] - said,
+                    last=np.array([now.last[i] if length else -1]),
+                    forced=now.forced[i : i + 1],
+                    temperature=now.temperature[i : i + 1],
+                    group=np.zeros(1, np.int64),
+                    tokens=lambda _, i=i, said=said: now.tokens(i)[said:],
+                    close=lambda _, i=i: now.close(i),
+                    logits=now.logits[i : i + 1],
+                    hidden=now.hidden[i : i + 1],
+                )
+                action, state[row] = cell.steer.step(state[row], own)
+                if action.decision is not None:
+                    decision[i] = action.decision[0]
+                if action.logits is not None and (action.drawn is None or action.drawn[0]):
+                    logits = now.logits.clone() if logits is None else logits
+                    logits[i], drawn[i] = action.logits[0], True
+        return Action(decision, force, logits, drawn if logits is not None else None), state
+
+    return Steer(init, step, frozenset(Need) - {Need.MARGIN, Need.EMBEDDINGS})
 
 
-def batch(model: Transformers, cells: Sequence[Cell], seed: int, keep: bool = False) -> tuple[list[Any], Together]:
-    """(text, sampled tokens) of every cell, and the hook that saw them."""
+def batch(model: Transformers, cells: Sequence[Cell], seed: int, keep: bool = False) -> tuple[list[Any], Seen]:
+    """(text, sampled tokens) of every cell, and what was seen of them."""
     shots = STYLE.prompt("|").partition(" |")[0]  # up to a token's end, and with no stop text behind it
     prompt = model.inside.encode(shots)
     asked = [model.inside.encode(STYLE.prompt(cell.question)) for cell in cells]
     if any(ids[: len(prompt)] != prompt for ids in asked):
         raise InvalidInput("a question's tokens do not begin with those of the examples")
     tokens = [ids[len(prompt) :] for ids in asked]
-    hook = Together(cells, tokens, keep)
+    seen = Seen()
+    steer = together(cells, tokens, seen if keep else None)
     most = max(len(ids) + cell.budget for ids, cell in zip(tokens, cells, strict=True))
-    request = Request(shots, most, len(cells), TEMPERATURE, STYLE.stop, seed=seed, hook=hook)
+    request = Request(shots, most, len(cells), TEMPERATURE, STYLE.stop, seed=seed, steer=steer, close=STYLE.close)
     response = asyncio.run(model.generate(request))
     return [
         (choice.text.partition("\nReasoning:")[2], (choice.tokens or 0) - len(ids))
         for choice, ids in zip(response.choices, tokens, strict=True)
-    ], hook
+    ], seen
 
 
 def progress(what: str, done: int, total: int, begin: float, before: int) -> None:
@@ -182,17 +201,17 @@ def traces(model: Transformers, asked: Sequence[tuple[str, str]], folder: Path) 
         if file.exists():
             continue
         cells = [Cell(question, CAP) for question, _ in asked[k * per : (k + 1) * per] for _ in range(TRACES)]
-        found, hook = batch(model, cells, 1000 + k, keep=True)
+        found, seen = batch(model, cells, 1000 + k, keep=True)
         rows = []
         for i, ((text, count), cell) in enumerate(zip(found, cells, strict=True)):
-            tokens = hook.taken[i][-count:]
+            tokens = seen.tokens[i]
             said = accumulate(model.inside.pieces[token] for token in tokens)
             closed = next((n for n, so_far in enumerate(said, 1) if STYLE.close in so_far), None)
-            n = closed or count
+            n = closed or len(tokens)  # what is at the end is followed by nothing
             rows.append({
                 "question": cell.question, "text": text, "count": count, "closed": closed is not None,
                 "token": np.array(tokens[:n]), "left": (closed or CAP) - np.arange(n),
-                "states": torch.stack(hook.seen[i][:n]),
+                "states": torch.stack(seen.states[i][:n]),
             })  # fmt: skip
         torch.save(rows, file.with_suffix(".part"))
         file.with_suffix(".part").replace(file)
@@ -293,14 +312,15 @@ def evaluate(
             if found[k]["about"] != json.loads(json.dumps(about)):
                 raise InvalidInput(f"{path} holds answers of other settings; give another folder with --folder")
             continue
-        common: dict[str, Any] = {"min_rate": 0.0, "min_mode": 0.9}
         cells = []
         for question in questions:
             for budget in BUDGETS:
                 for side in SIDES:
                     own = {"guidance": head, "constant": constant}.get(side)
-                    hook = Guidance(STYLE.close, STYLE.answer_tokens, head=own, **common)
-                    cells += [Cell(question, budget, None if side == "truncation" else hook)] * SEEDS
+                    steer = budget_forcing(reserve=STYLE.answer_tokens)
+                    if own is not None:
+                        steer = combine(steer, budget_guidance(own, reserve=STYLE.answer_tokens))
+                    cells += [Cell(question, budget, None if side == "truncation" else steer)] * SEEDS
         answers, _ = batch(model, cells, 2000 + k)
         shape = (len(questions), len(BUDGETS), len(SIDES), SEEDS, 2)
         row = {"batch": k, "about": about, "answers": np.array(answers, object).reshape(shape).tolist()}

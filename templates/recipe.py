@@ -20,4 +20,4 @@ def concise(share: float = 0.5) -> Recipe:
     Args:
         share: of the cap in which the reward falls, in (0, 1].
     """
-    return Recipe("concise", uniform(), grpo_advantage, stopper=stop_answered, reward=overlong(share))
+    return Recipe("concise", uniform(), grpo_advantage, steer=stop_answered, reward=overlong(share))

@@ -11,13 +11,13 @@ if TYPE_CHECKING:
     from budgeteer.core.budget import Budget, Budgets
     from budgeteer.core.errors import BudgeteerError, BudgetExceeded, InvalidInput
     from budgeteer.core.plan import Items, Menu, Outcomes, Plan
-    from budgeteer.core.stopper import Stopper
+    from budgeteer.core.steer import Steer
     from budgeteer.core.usage import Usage
 
 __version__ = "0.1.0"
 __all__ = [
     "Allocator", "Budget", "BudgetExceeded", "BudgeteerError", "Budgets", "InvalidInput", "Items", "Menu", "Outcomes",
-    "Plan", "Stopper", "Usage", "chain", "stateless",
+    "Plan", "Steer", "Usage", "chain", "stateless",
 ]  # fmt: skip
 
 __getattr__ = lazy(
@@ -33,7 +33,7 @@ __getattr__ = lazy(
         "Menu": "core.plan",
         "Outcomes": "core.plan",
         "Plan": "core.plan",
-        "Stopper": "core.stopper",
+        "Steer": "core.steer",
         "Usage": "core.usage",
         "chain": "core.allocator",
         "stateless": "core.allocator",

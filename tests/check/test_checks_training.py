@@ -23,7 +23,7 @@ from budgeteer.check import (
     check_weight,
 )
 from budgeteer.core.meter import Counted
-from budgeteer.core.stopper import Stopper
+from budgeteer.core.steer import Steer
 from budgeteer.rl.advantage import grpo_advantage
 from budgeteer.rl.carry import partial_rollouts
 from budgeteer.rl.recipe import Beginnings, Carry, Importance, Recipe, Stream
@@ -127,7 +127,7 @@ RECIPES = {
     "the recipe's allocator: .*over its budget": recipe(
         allocator=uniform()._replace(allocate=lambda b, items, state, *, rng: overspent(b, items))
     ),
-    "the recipe's stopper: Stopper.every": recipe(stopper=lambda view: Stopper(lambda rows: (), None, every=0)),
+    "the recipe's steer: Steer.every": recipe(steer=lambda view: Steer(lambda rows: (), None, every=0)),
 }
 
 

@@ -11,7 +11,7 @@ import sys
 import numpy as np
 import pytest
 
-from budgeteer import Items, Menu, Plan, Stopper, chain
+from budgeteer import Items, Menu, Plan, Steer, chain
 from budgeteer.allocate import (
     cap,
     elimination,
@@ -28,7 +28,7 @@ from budgeteer.check import (
     CheckFailed,
     check_allocator,
     check_method,
-    check_stopper,
+    check_steer,
     check_strategy,
     objectives,
 )
@@ -38,6 +38,7 @@ from budgeteer.core.errors import InvalidInput, MissingExtra, UnknownName
 from budgeteer.core.method import PARTS
 from budgeteer.core.plan import whole
 from budgeteer.core.registry import METHODS, Method, get, load, make
+from budgeteer.core.steer import Action, Need
 from budgeteer.models.model import INTERNALS
 from budgeteer.solve import registered
 
@@ -329,38 +330,78 @@ def test_check_allocator_needs_the_flag_for_a_preference_order():
         check_allocator(allocator)
 
 
-def going(state, event):
-    return np.zeros(len(event.row), np.int8), state
+def steer(step, init=lambda rows: (), needs=(Need.MARKERS, Need.MARGIN), **fields):
+    return Steer(init, step, frozenset(needs), **fields)
 
 
-def stopper_in_place(state, event):
-    state[event.row] += 1
-    return going(state, event)
+def going(state, now):
+    return Action(np.zeros(len(now.row), np.int8)), state
 
 
-STOPPERS = {
-    "poll after": Stopper(lambda rows: (), going, every=0),
-    "int8": Stopper(lambda rows: (), lambda state, event: (np.zeros(len(event.row)), state)),
-    "one decision a row": Stopper(lambda rows: (), lambda state, event: (np.zeros(len(event.row) + 1, np.int8), state)),
-    "decisions are 0, 1 or 2": Stopper(lambda rows: (), lambda s, event: (np.full(len(event.row), 3, np.int8), s)),
-    "changed the state": Stopper(lambda rows: np.zeros(len(rows.keys)), stopper_in_place),
-    "different decisions": Stopper(
-        lambda rows: (), lambda state, event: (RNG.integers(0, 2, len(event.row)).astype(np.int8), state)
+def steer_in_place(state, now):
+    state[now.row] += 1
+    return going(state, now)
+
+
+def acts(**columns):
+    """A step whose action has these columns, each made from the snapshot."""
+    return lambda state, now: (Action(**{name: make(now) for name, make in columns.items()}), state)
+
+
+def by_position(state, now):
+    """Ends the first half of all rows that it ever heard of, whoever they are."""
+    return Action(np.where(now.row < len(state) // 2, 2, 0).astype(np.int8)), state
+
+
+STEERS = {
+    "no Steer": going,
+    "ask after": steer(going, every=0),
+    "members of Need": steer(going, needs=("telepathy",)),
+    r"return \(Action, state\)": steer(lambda state, now: (np.zeros(len(now.row), np.int8), state)),
+    "int8": steer(acts(decision=lambda now: np.zeros(len(now.row)))),
+    "one decision a row": steer(acts(decision=lambda now: np.zeros(len(now.row) + 1, np.int8))),
+    "members of Decision": steer(acts(decision=lambda now: np.full(len(now.row), 4, np.int8))),
+    "Action.force": steer(acts(force=lambda now: np.full(len(now.row), 10**6))),
+    "Action.cap": steer(acts(cap=lambda now: np.full(len(now.row), -1))),
+    "changed the state": steer(steer_in_place, lambda rows: np.zeros(len(rows.keys))),
+    "gave different decisions": steer(acts(decision=lambda now: RNG.integers(0, 2, len(now.row)).astype(np.int8))),
+    "without naming it": steer(acts(decision=lambda now: (now.margin() > 2).astype(np.int8)), needs=()),
+    "no columns": steer(going, lambda rows: {"rows": len(rows.keys)}),
+    "rows decide otherwise": steer(by_position, lambda rows: np.zeros(len(rows.keys))),
+    "kept_weight": steer(
+        going, lambda rows: np.zeros(len(rows.keys)), kept_weight=lambda state: np.full(len(state), np.nan)
     ),
-    "kept_weight": Stopper(lambda rows: len(rows.keys), going, kept_weight=lambda state: np.full(state, np.nan)),
+    "1 notes for": steer(going, report=lambda state: [None]),
+}
+LATE_STEERS = {
+    "has logits": (acts(logits=lambda now: now.logits), (Need.HIDDEN,)),
+    "Action.logits has shape": (acts(logits=lambda now: now.logits[:, :3]), (Need.LOGITS,)),
+    "excludes every token": (acts(logits=lambda now: now.logits - np.inf), (Need.LOGITS,)),
+    "Action.drawn": (acts(logits=lambda now: now.logits, drawn=lambda now: np.ones(len(now.row))), (Need.LOGITS,)),
+    "has embeddings": (acts(embeddings=lambda now: now.model.embed[now.row * 0]), (Need.LOGITS,)),
+    "Action.embeddings has shape": (acts(embeddings=lambda now: now.model.embed), (Need.EMBEDDINGS,)),
 }
 
 
-@pytest.mark.parametrize("rule", list(STOPPERS))
-def test_check_stopper_rejects_what_breaks_the_rule(rule):
+@pytest.mark.parametrize("rule", list(STEERS))
+def test_check_steer_rejects_what_breaks_the_rule(rule):
+    error = InvalidInput if rule == "without naming it" else CheckFailed
+    with pytest.raises(error, match=rule):
+        check_steer(STEERS[rule])
+
+
+@pytest.mark.parametrize("rule", list(LATE_STEERS))
+def test_check_steer_rejects_late_steers_that_break_the_rule(rule):
+    pytest.importorskip("torch")
+    step, needs = LATE_STEERS[rule]
     with pytest.raises(CheckFailed, match=rule):
-        check_stopper(STOPPERS[rule])
+        check_steer(steer(step, needs=needs))
 
 
-def test_check_stopper_accepts_one_that_stops():
-    def step(state, event):
-        decisions = np.where(event.answered >= 0, 1, np.where(event.length > 100, 2, 0)).astype(np.int8)
-        assert event.margin().shape == event.row.shape
-        return decisions, state
+def test_check_steer_accepts_one_that_stops():
+    def step(state, now):
+        decisions = np.where(now.answered >= 0, 1, np.where(now.length > 100, 2, 0)).astype(np.int8)
+        assert now.margin().shape == now.row.shape
+        return Action(decisions), state
 
-    check_stopper(Stopper(lambda rows: (), step, kept_weight=None))
+    check_steer(steer(step))

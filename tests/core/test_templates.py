@@ -21,7 +21,7 @@ from budgeteer.check._method import CHECKS
 from budgeteer.core.allocator import stateless
 from budgeteer.core.method import PARTS, Method
 from budgeteer.core.plan import ENDED, Items
-from budgeteer.core.stopper import Event, Rows
+from budgeteer.core.steer import Rows, Snapshot
 from budgeteer.lab import evidence as package
 from budgeteer.models.policy import REASONER
 
@@ -33,7 +33,7 @@ FACTORIES = {
     "advantage": "against_the_rest",
     "ratio": "capped",
     "recipe": "concise",
-    "stopper": "deadline",
+    "steer": "deadline",
     "style": "brackets",
     "task": "Divisible",
 }
@@ -92,13 +92,13 @@ def test_the_allocator_by_hand(copies: Path) -> None:
     assert (plan.units.tolist(), plan.expected_cost) == ([0, 2, 2], 6.0)
 
 
-def test_the_stopper_by_hand(copies: Path) -> None:
+def test_the_steer_by_hand(copies: Path) -> None:
     # caps 40 and 80, a quarter is 10 and 20: at 12 tokens the first is late, unless it has closed its thinking
-    stopper = template("stopper").deadline(0.25)
-    state = stopper.init(Rows(("a", "b"), np.array([40, 80]), 0))
+    steer = template("steer").deadline(0.25)
+    state = steer.init(Rows(("a", "b"), np.array([40, 80]), 0))
     for closed, decided in ((-1, [1, 0]), (8, [0, 0])):
-        event = Event(np.array([0, 1]), np.full(2, 12), np.array([closed, -1]), np.full(2, -1), lambda: np.zeros(2))
-        assert stopper.step(state, event)[0].tolist() == decided
+        action, state = steer.step(state, Snapshot.of([12, 12], closed=[closed, -1]))
+        assert action.decision.tolist() == decided
 
 
 def test_the_reward_by_hand(copies: Path) -> None:
@@ -161,7 +161,7 @@ def test_the_recipe_ends_answers_and_lowers_long_ones(copies: Path) -> None:
     caps, status = np.full(2, 40), np.full(2, ENDED, np.int8)
     rows = Columns(np.ones(2), np.array([20, 30]), np.zeros(2, np.int64), caps, status)
     assert made.reward.score((), rows).tolist() == [1.0, 0.5]  # a buffer of 20: 20 is before it, 30 half way in
-    assert made.stopper(None).every == 1
+    assert made.steer(None).every == 1
 
 
 @pytest.mark.skipif(not (REASONER / "model.safetensors").exists(), reason="no embedded reasoner yet")

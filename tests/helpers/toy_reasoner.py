@@ -1,17 +1,19 @@
 """The embedded reasoner behind the Model protocol, the slow and plain way: the whole sequence again at every step.
 
-What hooks are tested against, and what the engine's handling of them is compared with.
+What the engine's handling of steers is compared with.
 """
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
 
+from budgeteer.core.steer import ABORT, FINISH, Internals, Rows, Snapshot
+from budgeteer.core.steer import STOP as STOPPED
 from budgeteer.core.usage import Usage
-from budgeteer.engine.hook import Internals, Row, call_hooks
 from budgeteer.engine.llama import Llama
 from budgeteer.models.model import INTERNALS, LENGTH, PREFIX, SEED, STOP, Choice, Chunk, Request, Response
 from budgeteer.models.policy import Policy
@@ -26,6 +28,19 @@ def internals(policy: Policy) -> Internals:
         policy.markers.eos,
         lambda text: policy.tokenizer.encode(text, add_special_tokens=False).ids,
     )
+
+
+@dataclass
+class Row:
+    """A choice."""
+
+    choice: int
+    closed: int
+    answered: int = -1
+    tokens: list[int] = field(default_factory=list)
+    queue: list[int] = field(default_factory=list)
+    forced: int = 0
+    ended: str | None = None
 
 
 class ToyReasoner:
@@ -47,46 +62,90 @@ class ToyReasoner:
     def decode(self, request: Request) -> Response:
         model: Llama = self.policy.model
         prompt = self.policy.encode([request.prompt])[0]
-        rows = [Row(request, i, prompt) for i in range(request.n)]
+        marker = tuple(self.inside.encode(request.close)) if request.close else ()
+        rows = [Row(i, closed=-1 if marker else 0) for i in range(request.n)]
         inputs = [model.embed[torch.tensor(prompt)] for _ in rows]
         uniform = [np.random.default_rng([request.seed or 0, i]).random(request.max_tokens) for i in range(request.n)]
-        ended: dict[int, str] = {}
-        while live := [i for i in range(request.n) if i not in ended]:
-            width = max(len(inputs[i]) for i in live)
-            x = torch.stack([torch.cat([inputs[i], torch.zeros(width - len(inputs[i]), 64)]) for i in live])
-            last = torch.tensor([len(inputs[i]) - 1 for i in live])
+        caps = np.full(request.n, request.max_tokens)
+        steer = request.steer
+        state = steer.init(Rows(tuple(map(str, range(request.n))), caps, request.seed or 0)) if steer else ()
+        while live := [row for row in rows if row.ended is None]:
+            width = max(len(inputs[row.choice]) for row in live)
+            x = torch.stack(
+                [torch.cat([inputs[r.choice], torch.zeros(width - len(inputs[r.choice]), 64)]) for r in live]
+            )
+            last = torch.tensor([len(inputs[row.choice]) - 1 for row in live])
             states = torch.stack([s[torch.arange(len(live)), last] for s in model.states(x)], 1)
             logits = model.logits(states[:, -1])
-            effect = call_hooks(self.inside, [rows[i] for i in live], logits, states)
-            for error in effect.failed.values():
-                raise error
-            for j, i in enumerate(live):
-                if effect.end[j]:
-                    ended[i] = STOP
+            action = None
+            if steer is not None:
+                now = self.snapshot(request, live, marker, logits, states)
+                action, state = steer.step(state, now)
+            for j, row in enumerate(live):
+                decision = 0 if action is None or action.decision is None else int(action.decision[j])
+                if decision in (ABORT, STOPPED) or (decision == FINISH and row.answered >= 0):
+                    row.ended = STOP
                     continue
-                token = int(effect.force[j])
+                if decision == FINISH and row.closed < 0 and not row.queue:
+                    row.queue = list(marker)
+                token, score, steered = -1, logits[j].double(), False
+                if action is not None and action.force is not None:
+                    token = int(action.force[j])
+                if action is not None and action.logits is not None and (action.drawn is None or action.drawn[j]):
+                    score, steered = action.logits[j].double(), True
+                if row.queue:
+                    token = row.queue.pop(0)
+                row.forced += token >= 0
                 if token < 0:
-                    score = effect.logits[j].double()
                     if request.temperature == 0:
                         token = int(score.argmax())
                     else:
-                        p = (score if effect.tempered[j] else score / request.temperature).softmax(-1).cumsum(-1)
-                        token = int(torch.searchsorted(p, uniform[i][len(rows[i].tokens)] * p[-1], right=True))
-                rows[i].tokens.append(token)
-                fed = effect.embeddings[j] if effect.soft[j] else model.embed[token]
-                inputs[i] = torch.cat([inputs[i], fed[None]])
-                if token == self.inside.eos or any(stop in self.text(rows[i]) for stop in request.stop):
-                    ended[i] = STOP
-                elif len(rows[i].tokens) == request.max_tokens:
-                    ended[i] = LENGTH
+                        p = (score if steered else score / request.temperature).softmax(-1).cumsum(-1)
+                        token = int(torch.searchsorted(p, uniform[row.choice][len(row.tokens)] * p[-1], right=True))
+                row.tokens.append(token)
+                soft = action is not None and action.embeddings is not None and (action.soft is None or action.soft[j])
+                fed = action.embeddings[j] if soft else model.embed[token]
+                inputs[row.choice] = torch.cat([inputs[row.choice], fed[None]])
+                said = "".join(self.inside.pieces[t] for t in row.tokens)
+                length = len(row.tokens)
+                if (
+                    row.closed >= 0
+                    and row.answered < 0
+                    and (token == self.inside.eos or "\n" in self.inside.pieces[token])
+                ):
+                    row.answered = length
+                if row.closed < 0 and request.close in said:
+                    row.closed = length
+                if token == self.inside.eos or any(stop in self.text(row) for stop in request.stop):
+                    row.ended = STOP
+                elif length == request.max_tokens:
+                    row.ended = LENGTH
+        notes = steer.report(state) if steer and steer.report else [None] * request.n
         choices = []
-        for row in rows:
+        for row, note in zip(rows, notes, strict=True):
             text = self.text(row)
             cut = min([text.index(stop) for stop in request.stop if stop in text], default=len(text))
-            choices.append(Choice(text[:cut], len(row.tokens), ended[row.choice]))
+            choices.append(Choice(text[:cut], len(row.tokens), row.ended or LENGTH, None, row.forced, note))
         used = sum(len(row.tokens) for row in rows)
-        self.rows = rows
         return Response(tuple(choices), Usage(input=len(prompt), output=used))
+
+    def snapshot(self, request, live, marker, logits, states) -> Snapshot:
+        return Snapshot.of(
+            [len(row.tokens) for row in live],
+            row=[row.choice for row in live],
+            cap=request.max_tokens,
+            closed=[row.closed for row in live],
+            answered=[row.answered for row in live],
+            last=[row.tokens[-1] if row.tokens else -1 for row in live],
+            forced=[bool(row.queue) for row in live],
+            temperature=request.temperature,
+            group=np.zeros(request.n, np.int64),
+            tokens=lambda i: np.array(live[i].tokens, np.int64),
+            close=lambda i: marker,
+            model=self.inside,
+            logits=logits,
+            hidden=states,
+        )
 
     def text(self, row: Row) -> str:
         return self.policy.decode([row.tokens])[0]

@@ -1,4 +1,4 @@
-"""Tiny random models and stoppers that several tests share."""
+"""Tiny random models and steers that several tests share."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from budgeteer.core.stopper import CONTINUE, Event, Rows, Stopper
+from budgeteer.core.steer import CONTINUE, Action, Need, Rows, Snapshot, Steer
 from budgeteer.engine.llama import Llama, LlamaConfig
 from budgeteer.models.policy import Markers
 
@@ -34,18 +34,18 @@ def toy_model(seed: int = 0, *, vocab: int = VOCAB, hidden: int = 16, layers: in
     return model
 
 
-def scripted(decide: Callable[[Event], Any], every: int = 1, seen: list[Rows] | None = None) -> Stopper:
-    """A stopper without state whose decisions are ``decide(event)``, CONTINUE where that is None."""
+def scripted(decide: Callable[[Snapshot], Any], every: int = 1, seen: list[Rows] | None = None) -> Steer:
+    """A steer without state whose decisions are ``decide(snapshot)``, CONTINUE where that is None."""
 
     def init(rows: Rows) -> tuple[()]:
         if seen is not None:
             seen.append(rows)
         return ()
 
-    def step(state: Any, event: Event) -> Any:
-        decisions = decide(event)
+    def step(state: Any, now: Snapshot) -> Any:
+        decisions = decide(now)
         if decisions is None:
-            decisions = np.full(len(event.row), CONTINUE)
-        return np.asarray(decisions, np.int8), state
+            decisions = np.full(len(now.row), CONTINUE)
+        return Action(np.asarray(decisions, np.int8)), state
 
-    return Stopper(init, step, every)
+    return Steer(init, step, frozenset({Need.MARKERS, Need.MARGIN}), every)

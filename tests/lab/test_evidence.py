@@ -25,7 +25,7 @@ from budgeteer.allocate import (
 )
 from budgeteer.core.allocator import Allocator
 from budgeteer.core.errors import InvalidInput, UnknownName
-from budgeteer.core.stopper import ABORT
+from budgeteer.core.steer import ABORT, Action
 from budgeteer.lab import evidence
 from budgeteer.lab.evidence import ABOVE_ONE, ABOVE_ZERO, Evidence, Row, duet, measured, reinforce_ada
 from budgeteer.lab.evidence import adaptive_vote as votes
@@ -269,12 +269,12 @@ def test_selective_and_dynamic_sampling_can_fail():
 
 def test_answered_can_fail():
     assert answers.tokens(tail=30, seeds=4).verdict == "shown"
-    never = answered()._replace(step=lambda state, event: (np.zeros(len(event.row), np.int8), state))
-    assert answers.tokens(tail=30, stopper=never, seeds=4).verdict == "refuted here"
+    never = answered()._replace(step=lambda state, now: (Action(np.zeros(len(now.row), np.int8)), state))
+    assert answers.tokens(tail=30, steer=never, seeds=4).verdict == "refuted here"
     early = answered()._replace(
-        step=lambda state, event: (np.where(event.length > 40, ABORT, 0).astype(np.int8), state)
+        step=lambda state, now: (Action(np.where(now.length > 40, ABORT, 0).astype(np.int8)), state)
     )
-    assert answers.reward(stopper=early, seeds=4).verdict == "refuted here"
+    assert answers.reward(steer=early, seeds=4).verdict == "refuted here"
 
 
 def test_menus_can_fail():

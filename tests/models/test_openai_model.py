@@ -310,7 +310,7 @@ def test_a_prompt_that_is_too_long_is_a_clear_error(kind: str) -> None:
 def test_what_is_not_declared_is_refused_before_it_is_sent() -> None:
     for request, match in (
         (Request(PROMPT, 9, logprobs=True), "log-prob"),
-        (Request(PROMPT, 9, hook=object()), "black box"),
+        (Request(PROMPT, 9, steer=object()), "black box"),
     ):
         with pytest.raises(InvalidInput, match=match):
             ask(OK, request=request)

@@ -14,6 +14,7 @@ import pytest
 import torch
 
 from budgeteer.core.errors import InvalidInput, ModelError
+from budgeteer.engine import steering
 from budgeteer.engine.decoder import Decoder, draw
 from budgeteer.ledger import Allowance, Limit, MemoryLedger
 from budgeteer.models import reasoner as engine
@@ -190,14 +191,14 @@ def test_old_columns_are_dropped_under_rows_that_live_on() -> None:
     prompts = ["\n" * k for k in range(1, 9)]
     requests = [Request(p, 100 - 7 * (k % 8), n=3, seed=k, temperature=5.0) for k, p in enumerate(prompts * 3)]
     fed = []
-    original = engine.Decoder.shift
+    original = Decoder.shift
 
     def counted(self, by, rows):
         fed.append(by)
         return original(self, by, rows)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(engine.Decoder, "shift", counted)
+        patch.setattr(Decoder, "shift", counted)
         crowd = ask(*requests, slots=8, policy=policy)
     assert fed
     assert crowd == [r for request in requests for r in ask(request, policy=policy)]
@@ -252,14 +253,14 @@ def test_a_failure_of_the_engine_fails_its_requests_and_the_next_ones_work(monke
     async def body(model):
         good = await model.generate(Request(QUESTIONS[0], 9, seed=1))
         with monkeypatch.context() as patch:
-            patch.setattr(engine, "draw", lambda *args: 1 / 0)
+            patch.setattr(steering, "draw", lambda *args: 1 / 0)
             calls = (model.generate(Request(q, 9, seed=1)) for q in QUESTIONS[:3])
             failed = await asyncio.gather(*calls, return_exceptions=True)
         assert [type(error) for error in failed] == [ModelError] * 3
         assert failed[0].billed
         assert await model.generate(Request(QUESTIONS[0], 9, seed=1)) == good
 
-    assert engine.draw is draw
+    assert steering.draw is draw
     run(body)
 
 
@@ -330,16 +331,17 @@ def test_it_decodes_alone_and_leaves_other_threads_their_own():
 import asyncio, sys, threading
 import torch
 from budgeteer.models.model import Request
-from budgeteer.models.reasoner import Reasoner, _Batch
+from budgeteer.models.reasoner import Reasoner
+from budgeteer.models.requests import Requests
 
 torch.set_num_threads(3)
-seen, step = [], _Batch.step
+seen, step = [], Requests.step
 
 def watched(batch):
     seen.append(torch.get_num_threads())
     step(batch)
 
-_Batch.step = watched
+Requests.step = watched
 model = Reasoner(slots=4)
 asyncio.run(model.generate(Request("Modulo 11, from left to right: 3 + 4 =", 9, seed=1)))
 new = threading.Thread(target=lambda: seen.append(-torch.get_num_threads()))

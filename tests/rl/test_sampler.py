@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from budgeteer.core.errors import CheckpointError, InvalidInput
 from budgeteer.core.plan import ABORTED, CUT, ENDED, FINISHED, RUNNING
-from budgeteer.core.stopper import ABORT, CONTINUE, FINISH
+from budgeteer.core.steer import ABORT, CONTINUE, FINISH
 from budgeteer.engine import llama
 from budgeteer.engine.decoder import Decoder
 from budgeteer.lab import pool
@@ -173,13 +173,16 @@ def test_exp_kernel_leaves_the_rest_of_the_array_alone():
 
 def test_margin_is_the_gap_of_the_two_largest_probabilities(model, hf_model):
     seen = []
-    stopper = scripted(lambda e: seen.append((e.row.copy(), e.length.copy(), np.array(e.margin()))))
+    steer = scripted(lambda e: seen.append((e.row.copy(), e.length.copy(), np.array(e.margin()))))
     for compiled in (True, False):
         seen.clear()
-        rollouts, _ = draw(model, [2, 0, 1, 0, 0], max_tokens=5, stopper=stopper, compiled=compiled)
+        rollouts, _ = draw(model, [2, 0, 1, 0, 0], max_tokens=5, steer=steer, compiled=compiled)
         assert seen
         for rows, lengths, margins in seen:
             for row, length, margin in zip(rows, lengths, margins, strict=True):
+                if not length:
+                    assert np.isnan(margin)
+                    continue
                 context = [*rollouts.prompts[rollouts.group[row]], *rollouts.tokens[row, : length - 1].tolist()]
                 with torch.no_grad():
                     p = hf_model(torch.tensor([context])).logits[0, -1].softmax(-1)
@@ -208,7 +211,7 @@ def test_short_prompts_before_long_ones_and_few_slots(model, compiled):
 
 def test_ragged_units_with_zeros_give_rows_in_order(model):
     rollouts, state = draw(model)
-    assert state is None
+    assert state == ()
     assert rollouts.group.tolist() == np.repeat(np.arange(5), UNITS).tolist()
     assert rollouts.counts.tolist() == UNITS.tolist()
     assert rollouts.prefill_tokens == sum(len(p) for p, u in zip(PROMPTS, UNITS, strict=True) if u)
@@ -246,8 +249,8 @@ def test_rows_of_one_prompt_differ(model):
 def test_stopping_one_row_leaves_the_others_alone(model, compiled, slots):
     whole, _ = draw(model, compiled=compiled)
     victim = int(np.flatnonzero(whole.length > 8)[1])
-    stopper = scripted(lambda e: np.where((e.row == victim) & (e.length >= 5), ABORT, CONTINUE))
-    stopped, _ = draw(model, compiled=compiled, stopper=stopper, slots=slots)
+    steer = scripted(lambda e: np.where((e.row == victim) & (e.length >= 5), ABORT, CONTINUE))
+    stopped, _ = draw(model, compiled=compiled, steer=steer, slots=slots)
     for i, (a, b) in enumerate(zip(rows_of(stopped), rows_of(whole), strict=True)):
         assert a == (b[:5] if i == victim else b)
     assert stopped.status[victim] == ABORTED
@@ -255,33 +258,33 @@ def test_stopping_one_row_leaves_the_others_alone(model, compiled, slots):
     np.testing.assert_array_equal(np.delete(stopped.status, victim), np.delete(whole.status, victim))
 
 
-def test_a_stopper_sees_lengths_and_markers_as_they_are(model):
+def test_a_steer_sees_lengths_and_markers_as_they_are(model):
     whole, _ = draw(model, max_tokens=40)
 
-    def look(event):
-        for row, length, closed, complete in zip(event.row, event.length, event.closed, event.answered, strict=True):
-            sofar = whole.tokens[row, :length].tolist()
-            assert closed == (sofar.index(3) + 1 if 3 in sofar else -1)
-            after = [i for i, t in enumerate(sofar) if t in (1, 4) and 0 < closed <= i]
+    def look(now):
+        for row, length, closed, complete in zip(now.row, now.length, now.closed, now.answered, strict=True):
+            so_far = whole.tokens[row, :length].tolist()
+            assert closed == (so_far.index(3) + 1 if 3 in so_far else -1)
+            after = [i for i, t in enumerate(so_far) if t in (1, 4) and 0 < closed <= i]
             assert complete == (after[0] + 1 if after else -1)
 
-    draw(model, max_tokens=40, stopper=scripted(look), slots=7)
+    draw(model, max_tokens=40, steer=scripted(look), slots=7)
     assert (whole.answered >= 0).any()
 
 
-def test_the_stopper_is_told_keys_and_caps_of_every_row(model):
+def test_the_steer_is_told_keys_and_caps_of_every_row(model):
     seen = []
-    draw(model, max_tokens=np.array([4, 5, 6, 7, 8]), seed=9, stopper=scripted(lambda e: None, seen=seen))
+    draw(model, max_tokens=np.array([4, 5, 6, 7, 8]), seed=9, steer=scripted(lambda e: None, seen=seen))
     (rows,) = seen
     assert rows.keys == tuple(np.repeat(KEYS, UNITS).tolist())
     assert rows.max_tokens.tolist() == np.repeat([4, 5, 6, 7, 8], UNITS).tolist()
     assert rows.seed == 9
 
 
-def test_a_stopper_is_asked_every_so_many_steps(model):
+def test_a_steer_is_asked_every_so_many_tokens(model):
     lengths = []
-    draw(model, [4, 0, 0, 0, 0], stopper=scripted(lambda e: lengths.append(int(e.length[0])), every=3), max_tokens=12)
-    assert lengths[:3] == [1, 4, 7]
+    draw(model, [4, 0, 0, 0, 0], steer=scripted(lambda e: lengths.append(int(e.length[0])), every=3), max_tokens=12)
+    assert lengths[:3] == [0, 3, 6]
 
 
 # -- what is computed and counted -------------------------------------------------------------------------------------
@@ -303,8 +306,8 @@ def test_a_stopped_token_is_a_token_not_computed(model, compiled, monkeypatch):
     # the first token of a row comes from the prefill; at most one slot in eight holds an ended row
     assert whole.used - len(whole) <= full <= (whole.used - len(whole)) * 8 / 7 + steps
     computed.clear()
-    stopper = scripted(lambda e: np.where(e.length >= 4, ABORT, CONTINUE))
-    stopped, _ = draw(model, units, compiled=compiled, stopper=stopper)
+    steer = scripted(lambda e: np.where(e.length >= 4, ABORT, CONTINUE))
+    stopped, _ = draw(model, units, compiled=compiled, steer=steer)
     assert stopped.length.max() == 4
     assert len(computed) == 3
     assert sum(computed) <= (stopped.used - len(stopped)) * 8 / 7 + 3 < full / 2
@@ -369,7 +372,7 @@ def test_statuses_say_how_a_row_ended(model):
 
 def test_answered_rows_are_finished_at_their_answer(model):
     whole, _ = draw(model, [60, 0, 60, 0, 0], max_tokens=40)
-    stopped, _ = draw(model, [60, 0, 60, 0, 0], max_tokens=40, stopper=answered())
+    stopped, _ = draw(model, [60, 0, 60, 0, 0], max_tokens=40, steer=answered())
     done = (whole.answered >= 0) & (whole.answered < whole.length)
     assert done.any()
     assert np.all(stopped.status[done] == FINISHED)
@@ -381,8 +384,8 @@ def test_answered_rows_are_finished_at_their_answer(model):
 @pytest.mark.parametrize("compiled", [True, False])
 def test_finish_before_the_thinking_closed_forces_the_marker(model, compiled):
     whole, _ = draw(model, compiled=compiled)
-    stopper = scripted(lambda e: np.where(e.length >= 5, FINISH, CONTINUE))
-    forced, _ = draw(model, compiled=compiled, stopper=stopper)
+    steer = scripted(lambda e: np.where(e.length >= 5, FINISH, CONTINUE))
+    forced, _ = draw(model, compiled=compiled, steer=steer)
     open_at_5 = (whole.length > 5) & ((whole.closed < 0) | (whole.closed > 5))
     assert open_at_5.sum() > 4
     want = np.zeros(forced.role.shape, np.bool_)
@@ -397,8 +400,8 @@ def test_finish_before_the_thinking_closed_forces_the_marker(model, compiled):
 
 
 def test_forced_rows_go_on_under_the_model(model, hf_model):
-    stopper = scripted(lambda e: np.where((e.length >= 5) & (e.closed < 0), FINISH, CONTINUE))
-    rollouts, _ = draw(model, stopper=stopper, slots=6)
+    steer = scripted(lambda e: np.where((e.length >= 5) & (e.closed < 0), FINISH, CONTINUE))
+    rollouts, _ = draw(model, steer=steer, slots=6)
     for row, want in enumerate(hf_logprobs(hf_model, rollouts, 1.0)):
         free = ~(rollouts.role == Role.FORCED)[row, : rollouts.length[row]]
         np.testing.assert_allclose(rollouts.logprob[row, : len(want)][free], want[free], atol=1e-4)

@@ -121,10 +121,10 @@ def test_a_stream_closed_early_is_charged_for_what_was_seen() -> None:
     assert model.spend.estimated == 1
 
 
-def test_a_black_box_refuses_hooks_before_anything_is_spent() -> None:
+def test_a_black_box_refuses_steers_before_anything_is_spent() -> None:
     model = budgeted(Scripted(lambda prompt, rng: "1"), all=30)
     with pytest.raises(InvalidInput, match="black box"):
-        asyncio.run(model.generate(Request("abc", max_tokens=8, hook=object())))
+        asyncio.run(model.generate(Request("abc", max_tokens=8, steer=object())))
     assert model.remaining == {"all": 30}
 
 

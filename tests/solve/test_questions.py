@@ -81,7 +81,7 @@ def test_bad_sources_say_what_there_is(tmp_path):
         questions.load("chains:4")
     with pytest.raises(InvalidInput, match="'4' is no option"):
         questions.load("gym:gcd:4")
-    with pytest.raises(InvalidInput, match="unexpected keyword"):
+    with pytest.raises(UnknownName, match="did you mean 'min_steps'"):
         questions.load("chains:most=4", limit=3)
     with pytest.raises(InvalidInput, match="at least 1"):
         questions.load("chains", limit=0)

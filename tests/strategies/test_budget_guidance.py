@@ -11,14 +11,14 @@ torch = pytest.importorskip("torch")
 stats = pytest.importorskip("scipy.stats")
 
 from budgeteer.core.errors import InvalidInput  # noqa: E402
+from budgeteer.core.steer import Internals, Rows, Snapshot  # noqa: E402
 from budgeteer.engine.head import Head  # noqa: E402
-from budgeteer.engine.hook import Internals, Row  # noqa: E402
 from budgeteer.lab.asking import ask as together  # noqa: E402
 from budgeteer.lab.evidence.budget_guidance import plain  # noqa: E402
 from budgeteer.lab.tasks.chains import Chains  # noqa: E402
-from budgeteer.models.model import Request  # noqa: E402
+from budgeteer.steer import budget_guidance as guide  # noqa: E402
+from budgeteer.steer._budget_guidance import weights  # noqa: E402
 from budgeteer.strategies import budget_guidance  # noqa: E402
-from budgeteer.strategies._budget_guidance import Guidance, weights  # noqa: E402
 from helpers.insides import STYLE, reasoner  # noqa: E402
 
 PIECES = ("a", "b", "|", "\n")
@@ -37,16 +37,23 @@ def head(shape, rate):
     return Head(tensors, INSIDE.fingerprint, {"vocab": 4, "line_ends": ["\n"]})
 
 
-def step(hook, tokens=(), cap=30, logits=(1.0, 0.5, 0.0, -1.0)):
-    row = Row(Request("p", max_tokens=cap, hook=hook), 0, [0])
-    for token in tokens:
-        hook.watch(INSIDE, [row])
-        row.tokens.append(token)
-    return hook.step(INSIDE, [row], torch.tensor([logits]), torch.zeros(1, 1, 4)), row
+def step(steer, tokens=(), cap=30, logits=(1.0, 0.5, 0.0, -1.0)):
+    closed = tokens.index(2) + 1 if 2 in tokens else -1
+    now = Snapshot.of(
+        [len(tokens)],
+        last=tokens[-1] if tokens else -1,
+        cap=cap,
+        closed=closed,
+        close=lambda i: (2,),
+        model=INSIDE,
+        logits=torch.tensor([logits]),
+        hidden=torch.zeros(1, 1, 4),
+    )
+    return steer.step(steer.init(Rows(("a",), np.array([cap]), 0)), now)[0]
 
 
 def guidance(shape=(8.0, 6, 20, 30), rate=(4.0, 2, 9, 8), **changes):
-    return Guidance("|", 5, **{"head": head(shape, rate), "min_rate": 0.0, "min_mode": 0.9} | changes)
+    return guide(head(shape, rate), **{"reserve": 5, "min_rate": 0.0, "min_mode": 0.9} | changes)
 
 
 def test_weights_are_the_gamma_cdf_of_the_log_length():
@@ -75,7 +82,7 @@ def test_filters_by_hand(shape, rate, min_rate, min_mode, stays):
 
 def test_the_steered_distribution_by_hand():
     """25 tokens of thinking and the marker are left: p * GammaCDF(log 27), normalised."""
-    action, _ = step(guidance())
+    action = step(guidance())
     p = np.exp([1.0, 0.5, 0.0, -1.0])
     a = stats.gamma.cdf(np.log(27.0), a=[8, 6, 20, 30], scale=[1 / 4, 1 / 2, 1 / 9, 1 / 8])
     np.testing.assert_allclose(action.logits[0].softmax(-1).numpy(), p * a / (p * a).sum(), rtol=1e-5)
@@ -83,41 +90,27 @@ def test_the_steered_distribution_by_hand():
 
 
 def test_the_rest_of_the_budget_counts_down():
-    _, row = step(guidance())
-    row.tokens += [0, 0, 3]
-    action = row.request.hook.step(INSIDE, [row], torch.zeros(1, 4), torch.zeros(1, 1, 4))
+    action = step(guidance(), (0, 0, 3), logits=(0.0, 0.0, 0.0, 0.0))
     a = stats.gamma.cdf(np.log(24.0), a=[8, 6, 20, 30], scale=[1 / 4, 1 / 2, 1 / 9, 1 / 8])
     np.testing.assert_allclose(action.logits[0].softmax(-1).numpy(), a / a.sum(), rtol=1e-5)
 
 
 def test_an_endless_budget_changes_nothing_but_masked_tokens():
     """The second token has a rate below the filter."""
-    action, _ = step(guidance(rate=(4.0, 0.01, 9, 8), min_rate=1.0), cap=10**9)
+    action = step(guidance(rate=(4.0, 0.01, 9, 8), min_rate=1.0), cap=10**9)
     p = np.exp([1.0, -np.inf, 0.0, -1.0])
     np.testing.assert_allclose(action.logits[0].softmax(-1).numpy(), p / p.sum(), atol=1e-6)
 
 
 def test_where_all_is_masked_the_likeliest_token_is_taken():
-    action, _ = step(guidance(min_rate=10.0))
+    action = step(guidance(min_rate=10.0))
     assert action.logits[0].softmax(-1).tolist() == [1, 0, 0, 0]
 
 
 def test_within_a_line_and_after_the_thinking_nothing_is_steered():
     for tokens in ((0,), (3, 1), (0, 2), (0, 2, 3)):
-        action, _ = step(guidance(), tokens)
-        assert action.drawn is None or not action.drawn.any(), tokens
-
-
-def test_the_cap_is_kept_without_any_guidance():
-    """25 tokens of thinking at most, then the marker."""
-    forced = []
-    hook = guidance()
-    row = Row(Request("p", max_tokens=30, hook=hook), 0, [0])
-    for _ in range(30):
-        action = hook.step(INSIDE, [row], torch.zeros(1, 4), torch.zeros(1, 1, 4))
-        forced.append(int(action.force[0]))
-        row.tokens.append(forced[-1] if forced[-1] >= 0 else 0)
-    assert forced == [-1] * 25 + [2] + [-1] * 4
+        action = step(guidance(), tokens)
+        assert action.logits is None, tokens
 
 
 def test_on_the_reasoner_guided_thinking_ends_by_itself_more_often():

@@ -10,11 +10,12 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from budgeteer.core.errors import InvalidInput  # noqa: E402
+from budgeteer.core.steer import FINISH, Internals, Rows, Snapshot  # noqa: E402
 from budgeteer.engine.head import Head, load_head  # noqa: E402
-from budgeteer.engine.hook import Internals, Row  # noqa: E402
 from budgeteer.models.model import Request  # noqa: E402
+from budgeteer.steer import diffadapt_probe as adapt  # noqa: E402
+from budgeteer.steer._diffadapt_probe import BUNDLES, Bundle  # noqa: E402
 from budgeteer.strategies import diffadapt_probe  # noqa: E402
-from budgeteer.strategies._diffadapt_probe import BUNDLES, Adapt, Bundle  # noqa: E402
 from helpers.insides import ask, reasoner  # noqa: E402
 
 INSIDE = Internals(torch.eye(3), ("a", "b", "|"), -1, lambda text: ["ab|".index(c) for c in text])
@@ -29,20 +30,20 @@ PROBE = Head(
 @pytest.mark.parametrize(("kind", "temperature", "thinking"), [(0, 0.5, 8), (1, 0.8, 20), (2, 0.4, 10)])
 def test_bundles_by_hand(kind, temperature, thinking):
     """20 tokens of thinking; the class is the largest entry of the last layer's state at the first step only."""
-    hook = Adapt("|", 4, head=PROBE, bundles=BUNDLES)
-    row = Row(Request("p", max_tokens=24, hook=hook), 0, [0])
-    forced = []
+    steer = adapt(PROBE, reserve=4)
+    state, closed, finished = steer.init(Rows(("a",), np.array([24]), 0)), -1, []
     for t in range(24):
         hidden = torch.zeros(1, 2, 3)
         hidden[0, -1, kind if t == 0 else (kind + 1) % 3] = 1.0
         hidden[0, 0, (kind + 2) % 3] = 5.0  # another layer, not read
-        action = hook.step(INSIDE, [row], torch.tensor([[1.0, 2, 0]]), hidden)
+        now = Snapshot.of([t], cap=24, closed=closed, model=INSIDE, logits=torch.tensor([[1.0, 2, 0]]), hidden=hidden)
+        action, state = steer.step(state, now)
         assert action.logits[0].tolist() == pytest.approx([1 / temperature, 2 / temperature, 0])
-        forced.append(int(action.force[0]))
-        row.tokens.append(forced[-1] if forced[-1] >= 0 else 0)
-    assert forced.index(2) == thinking
-    assert forced.count(2) == 1
-    assert hook.record["class"] == kind
+        if action.decision[0] == FINISH:
+            finished.append(t)
+            closed = t + 1
+    assert finished == [thinking]
+    assert steer.report(state) == [{"class": kind}]
 
 
 def test_the_probe_of_the_reasoner_tells_what_it_can_do():
@@ -58,9 +59,9 @@ def test_the_probe_of_the_reasoner_tells_what_it_can_do():
             "Return the new list in the same format.",
         }
         for name, text in texts.items():
-            hook = Adapt("</think>", 5, head=load_head("diffadapt_probe"), bundles=BUNDLES)
-            asyncio.run(model.generate(Request(text, 1, hook=hook)))
-            hard[name] += hook.record["class"] == 2
+            steer = adapt(load_head("diffadapt_probe"), reserve=5)
+            response = asyncio.run(model.generate(Request(text, 1, steer=steer, close="</think>")))
+            hard[name] += response.choices[0].notes["class"] == 2
     assert hard["chain"] <= 3
     assert hard["filter"] >= 12
 

@@ -10,10 +10,9 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from budgeteer.core.errors import InvalidInput  # noqa: E402
-from budgeteer.engine.hook import Internals, Row  # noqa: E402
-from budgeteer.models.model import Request  # noqa: E402
+from budgeteer.core.steer import CONTINUE, FINISH, Internals, Rows, Snapshot  # noqa: E402
+from budgeteer.steer import switch_thinking as switch  # noqa: E402
 from budgeteer.strategies import switch_thinking  # noqa: E402
-from budgeteer.strategies._switch_thinking import Switch  # noqa: E402
 from helpers.insides import ask, reasoner  # noqa: E402
 
 EOS, CLOSE, A, B, NEWLINE, OPEN = range(6)
@@ -21,31 +20,36 @@ PIECES = ("", "|", "a", "b", "\n", "^")
 INSIDE = Internals(torch.eye(6), PIECES, EOS, lambda text: [PIECES.index(c) for c in text])
 
 
-def hook(**changes):
-    return Switch("|", 2, **{"switches": None, "window": 2, "alpha": 0.75, "beta": 0.5, "opening": "^"} | changes)
+def steer(**changes):
+    return switch(**{"switches": None, "window": 2, "alpha": 0.75, "beta": 0.5, "opening": "^"} | changes)
+
+
+def ask_steer(it, state, logits, length, cap=100, closed=-1):
+    now = Snapshot.of([length], cap=cap, closed=closed, logits=logits, model=INSIDE, close=lambda i: (CLOSE,))
+    return it.step(state, now)
 
 
 def play(it, shares, cap=100):
-    """The trace of a model that says b with the given share, else a: the actions, and the row."""
-    row, actions = Row(Request("p", max_tokens=cap, hook=it), 0, [0]), []
-    for share in shares:
+    """The trace of a model that says b with the given share, else a: the actions, and each time (latent, switches)."""
+    state, actions, closed = it.init(Rows(("a",), np.array([cap]), 0)), [], -1
+    for length, share in enumerate(shares):
         p = torch.zeros(1, 6)
         p[0, A], p[0, B] = 1 - share, share
-        action = it.step(INSIDE, [row], p.log(), None)
-        actions.append((action, row.state.own and (row.state.own.latent, row.state.own.count)))
-        row.tokens.append(int(action.force[0]) if action.force[0] >= 0 else A)
-    return actions, row
+        action, state = ask_steer(it, state, p.log(), length, cap, closed)
+        actions.append((action, (bool(state.latent[0]), int(state.count[0]))))
+        closed = length + 1 if action.decision[0] == FINISH else closed
+    return actions
 
 
 def test_switches_by_hand():
     """Entropy rises with the share up to 1/2. Latent at 0.5; 0.1 is below: explicit; 0.2 is above 0.1, but after one
     step only; 0.3 after two: latent; 0.05: explicit again."""
-    actions, _ = play(hook(), [0.5, 0.1, 0.2, 0.3, 0.05])
+    actions = play(steer(), [0.5, 0.1, 0.2, 0.3, 0.05])
     assert [mode for _, mode in actions] == [(True, 0), (False, 1), (False, 1), (True, 1), (False, 2)]
 
 
 def test_inputs_by_hand():
-    actions, _ = play(hook(), [0.5, 0.1, 0.2, 0.3, 0.4])
+    actions = play(steer(), [0.5, 0.1, 0.2, 0.3, 0.4])
     fed = [action.embeddings[0].tolist() if action.soft[0] else None for action, _ in actions]
     assert fed[0] == pytest.approx([0, 0, 0.45, 0.45, 0.1, 0])
     t = 1 / 100
@@ -58,28 +62,25 @@ def test_inputs_by_hand():
 
 
 def test_markers_are_not_taken_latently():
-    it, row = hook(), None
-    row = Row(Request("p", max_tokens=100, hook=it), 0, [0])
-    logits = torch.tensor([[1.0, 0, 2, 1, 0, 0]])
-    action = it.step(INSIDE, [row], logits, None)
+    it = steer()
+    action, state = ask_steer(it, it.init(Rows(("a",), np.array([100]), 0)), torch.tensor([[1.0, 0, 2, 1, 0, 0]]), 0)
     assert torch.isneginf(action.logits[0]).tolist() == [True, True, False, False, False, False]
-    row.tokens.append(A)
-    action = it.step(INSIDE, [row], torch.tensor([[0.0, 9, 0, 0, 0, 0]]), None)  # it wants to close: an explicit step
+    action, state = ask_steer(it, state, torch.tensor([[0.0, 9, 0, 0, 0, 0]]), 1)  # wants to close: an explicit step
     assert not action.soft[0]
     assert not action.drawn[0]
-    assert row.state.own.count == 1
+    assert state.count[0] == 1
 
 
 def test_the_cap_on_switches_closes_the_thinking():
-    actions, row = play(hook(switches=2), [0.5, 0.1, 0.2, 0.3, 0.05, 0.3, 0.3])
-    assert [int(action.force[0]) for action, _ in actions] == [-1, -1, -1, -1, CLOSE, -1, -1]
+    actions = play(steer(switches=2), [0.5, 0.1, 0.2, 0.3, 0.05, 0.3, 0.3])
+    decisions = [int(action.decision[0]) for action, _ in actions]
+    assert decisions == [CONTINUE] * 4 + [FINISH] + [CONTINUE] * 2
     assert not any(action.soft[0] for action, _ in actions[4:])
-    assert row.request.hook.record == {0: "cut"}
 
 
 def test_without_cap_and_with_an_endless_window_it_never_goes_back():
     rng = np.random.default_rng(0)
-    actions, _ = play(hook(window=math.inf), rng.uniform(0.01, 0.5, 300), cap=1000)
+    actions = play(steer(window=math.inf), rng.uniform(0.01, 0.5, 300), cap=1000)
     latent = [mode[0] for _, mode in actions]
     assert latent == sorted(latent, reverse=True)
     assert not latent[-1]

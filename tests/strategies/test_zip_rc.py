@@ -11,18 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from budgeteer.core.errors import InvalidInput
+from budgeteer.steer._zip_rc import Costs, candidates, cut_offs, decide, expected_max, middles, start, utility
 from budgeteer.strategies import zip_rc
-from budgeteer.strategies._zip_rc import (
-    Costs,
-    Table,
-    candidates,
-    cut_offs,
-    decide,
-    expected_max,
-    middles,
-    start,
-    utility,
-)
+from budgeteer.strategies._zip_rc import Table
 from helpers.insides import STYLE, ask
 from helpers.scripted import Scripted
 

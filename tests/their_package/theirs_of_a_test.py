@@ -18,7 +18,7 @@ from budgeteer.core.online import Online, require_menu
 from budgeteer.core.plan import Plan
 from budgeteer.core.router import Router
 from budgeteer.core.schedule import linear
-from budgeteer.core.stopper import CONTINUE, FINISH, Stopper
+from budgeteer.core.steer import CONTINUE, FINISH, Action, Steer
 from budgeteer.ledger import Allowance
 from budgeteer.rl.advantage import grpo_advantage
 from budgeteer.rl.recipe import Beginnings, Carry, Importance, Stream
@@ -151,13 +151,13 @@ class TheirAllowance(Allowance):
         return super().reserve(*args, **kwargs)
 
 
-def their_stopper():
+def their_steer():
     """End a row once it has answered."""
 
-    def step(state, event):
-        return np.where(event.answered >= 0, FINISH, CONTINUE).astype(np.int8), state
+    def step(state, now):
+        return Action(np.where(now.answered >= 0, FINISH, CONTINUE).astype(np.int8)), state
 
-    return Stopper(lambda rows: (), step)
+    return Steer(lambda rows: (), step)
 
 
 async def first_trace(task, max_tokens):
@@ -349,7 +349,7 @@ ROUNDING = Method("their-rounding", "rounding", f"{HERE}:their_rounding", "syste
 MATCHING = Method("their-matching", "matching", f"{HERE}:their_matching", "greedy")
 ROUTER = Method("their-router", "router", f"{HERE}:their_router", "a price on load", arguments={"rate": 0.05})
 ALLOWANCE = Method("their-allowance", "allowance", f"{HERE}:TheirAllowance", "counts its calls")
-STOPPER = Method("their-stopper", "stopper", f"{HERE}:their_stopper", "answered rows end")
+STEER = Method("their-steer", "steer", f"{HERE}:their_steer", "answered rows end")
 STRATEGY = Method("their-direct", "strategy", f"{HERE}:their_direct", "one trace")
 MANY = Method("their-turns", "many", f"{HERE}:their_turns", "one trace each")
 AGGREGATOR = Method("their-count", "aggregator", f"{HERE}:their_count", "most samples")

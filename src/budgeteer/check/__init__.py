@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from budgeteer.check._router import check_router
     from budgeteer.check._schedule import check_schedule
     from budgeteer.check._scorer import check_scorer
-    from budgeteer.check._stopper import check_stopper
+    from budgeteer.check._steer import check_steer
     from budgeteer.check._strategy import check_strategy
     from budgeteer.check._stream import check_stream
     from budgeteer.check._style import check_style
@@ -67,7 +67,7 @@ __all__ = [
     "check_router",
     "check_schedule",
     "check_scorer",
-    "check_stopper",
+    "check_steer",
     "check_strategy",
     "check_stream",
     "check_style",
@@ -104,7 +104,7 @@ __getattr__ = lazy(
         "check_rounding": "_rounding",
         "check_router": "_router",
         "check_scorer": "_scorer",
-        "check_stopper": "_stopper",
+        "check_steer": "_steer",
         "check_strategy": "_strategy",
         "check_style": "_style",
         "check_task": "_task",

@@ -29,7 +29,8 @@ def refuses(error: type[Exception], rule: str, operation: Callable[..., Any], *a
 
 
 def same(a: Any, b: Any) -> bool:
-    """Equality of states: arrays by value and dtype, NaN equal to itself, containers part by part."""
+    """Equality of states: arrays and tensors by value and dtype, NaN equal to itself, containers part by part."""
+    a, b = (value.numpy() if hasattr(value, "numpy") else value for value in (a, b))
     if isinstance(a, np.ndarray) or isinstance(b, np.ndarray):
         if not (isinstance(a, np.ndarray) and isinstance(b, np.ndarray) and a.dtype == b.dtype):
             return False

@@ -15,7 +15,7 @@ from budgeteer.rl.recipe import View
 from budgeteer.rl.rollouts import Role, Rollouts
 
 ROWS = 33
-"""Rollouts of a step: eight prompts with four and one with a single one, as :func:`check_stopper` has them."""
+"""Rollouts of a step: eight prompts with four and one with a single one, as :func:`check_steer` has them."""
 MOST = 64
 """Tokens of a rollout."""
 

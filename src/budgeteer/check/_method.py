@@ -103,7 +103,7 @@ CHECKS: Mapping[str, Callable[..., None]] = {
     "matching": _plain("check_matching"),
     "router": _plain("check_router"),
     "allowance": _plain("check_allowance"),
-    "stopper": _plain("check_stopper"),
+    "steer": _plain("check_steer"),
     "meter": _plain("check_meter"),
     "strategy": _strategy,
     "many": _plain("check_many"),

@@ -18,7 +18,7 @@ from budgeteer.check._made_up import ROWS, made_up
 from budgeteer.check._ratio import check_ratio
 from budgeteer.check._reward import check_reward
 from budgeteer.check._schedule import check_schedule
-from budgeteer.check._stopper import check_stopper
+from budgeteer.check._steer import check_steer
 from budgeteer.check._stream import check_stream
 from budgeteer.check._weight import check_weight
 from budgeteer.core.plan import ABORTED, ENDED, I64
@@ -29,7 +29,7 @@ from budgeteer.rl.rollouts import Rollouts
 def check_recipe(recipe: Recipe, *, ordered: bool = False, objective: Objective | None = None, seed: int = 0) -> None:
     """Look at a recipe part by part, and raise :class:`CheckFailed` at the first broken rule.
 
-    Rules: the allocator, the stopper, the reward, the token weight, the advantage, the importance, the stream and the
+    Rules: the allocator, the steer, the reward, the token weight, the advantage, the importance, the stream and the
     carry keep those of their own checks; the settings are ones that the trainer knows; the selection gives indices of
     rows, none of them twice, and the same ones with the same seed; with ``aborted="failure"`` an aborted row has the
     advantage of a row that failed; what is given stays as it is.
@@ -53,11 +53,11 @@ def check_recipe(recipe: Recipe, *, ordered: bool = False, objective: Objective 
         except CheckFailed as error:
             raise CheckFailed(f"the recipe's reward: {error}") from error
         rollouts = replace(rollouts, reward=recipe.reward.score(recipe.reward.init(), rollouts.columns()))
-    if recipe.stopper is not None:
+    if recipe.steer is not None:
         try:
-            check_stopper(recipe.stopper(view), rows=(ROWS,), seed=seed)
+            check_steer(recipe.steer(view), rows=(ROWS,), seed=seed)
         except CheckFailed as error:
-            raise CheckFailed(f"the recipe's stopper: {error}") from error
+            raise CheckFailed(f"the recipe's steer: {error}") from error
     given = copy.deepcopy(view)
     parts: list[tuple[str, Callable[..., None], Any]] = [
         ("token weight", check_weight, recipe.token_weight), ("advantage", check_advantage, recipe.advantage),

@@ -19,6 +19,37 @@ def optimal_design() -> dict[str, Any]:
     return {"bank": Bank(ITEMS, np.stack([1 + turn % 3, np.sin(turn)], 1), np.cos(turn))}
 
 
+def _head(outputs: int, layers: int, settings: dict[str, Any]) -> Any:
+    """A random head on the states of the model of :func:`budgeteer.check.check_steer`."""
+    import torch
+
+    from budgeteer.check._steer import PIECES
+    from budgeteer.core.steer import Internals
+    from budgeteer.engine.head import Head
+
+    width, inside = len(PIECES), Internals(torch.eye(len(PIECES)), PIECES, 0, list)  # type: ignore[arg-type]
+    random = torch.Generator().manual_seed(0)
+    shapes = {"w1": (layers * width, 4), "b1": (4,), "w2": (4, outputs), "b2": (outputs,)}
+    weights = {name: torch.randn(shape, generator=random).double() for name, shape in shapes.items()}
+    plain = {"mean": torch.zeros(layers * width).double(), "scale": torch.ones(layers * width).double()}
+    return Head(weights | plain, inside.fingerprint, settings)
+
+
+def guidance() -> dict[str, Any]:
+    """A head that predicts a Gamma of the remaining length for each of the 24 tokens."""
+    return {"head": _head(48, 3, {"vocab": 24, "line_ends": ["\n"]}), "reserve": 5}
+
+
+def probe() -> dict[str, Any]:
+    """A head with three classes on the last layer."""
+    return {"head": _head(3, 1, {}), "reserve": 5}
+
+
+def samples() -> dict[str, Any]:
+    """A head that predicts value and remaining length of a sample."""
+    return {"head": _head(6, 3, {"values": [0.0, 1.0], "lengths": [0, 8, 16]})}
+
+
 def programmatic() -> dict[str, Any]:
     """A function that likes short traces."""
     return {"check": lambda question, trace: 1 / (1 + len(trace))}

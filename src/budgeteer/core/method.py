@@ -14,7 +14,7 @@ PARTS: dict[str, str] = {
     "matching": "assigns resources to requests that may come",
     "router": "assigns tokens to experts",
     "allowance": "is the right to spend: shared and delegated, never copied",
-    "stopper": "ends rows while they are decoded",
+    "steer": "ends, forces or bends rows while they are decoded",
     "meter": "turns what was consumed into units of one kind of budget",
     "strategy": "answers one question with what a budget leaves",
     "many": "answers many questions from one budget",

@@ -251,17 +251,66 @@ METHODS: tuple[Method, ...] = (
     Method(
         "allowance", "allowance", "budgeteer.ledger:Allowance", "who may spend: delegated, never copied", TOKEN_BUDGETS
     ),
-    # stopper
+    # steer
     Method(
         "marker-gate",
-        "stopper",
+        "steer",
         _S("marker_gate"),
         "end sure rows, abort late ones",
         DUET,
         evidence="duet",
         arguments={"first": 40, "last": 120},
     ),
-    Method("answered", "stopper", _S("answered"), "end a row once its answer is complete", evidence="answered"),
+    Method("answered", "steer", _S("answered"), "end a row once its answer is complete", evidence="answered"),
+    Method(
+        "budget-forcing",
+        "steer",
+        _S("budget_forcing"),
+        "close thinking at its cap, or make it go on",
+        S1,
+        evidence="budget_forcing",
+        arguments={"most": 60, "minimum": 9, "wait": "wait"},
+    ),
+    Method("truncate", "steer", _S("truncate"), "end rows that think too long", arguments={"most": 60}),
+    Method(
+        "budget-guidance",
+        "steer",
+        _S("budget_guidance"),
+        "favour tokens after which the thinking fits",
+        BUDGET_GUIDANCE,
+        evidence="budget_guidance",
+        arguments="budgeteer.check.examples:guidance",
+    ),
+    Method(
+        "mirostat", "steer", _S("mirostat"), "hold a row's surprise a token at a target", MIROSTAT, evidence="mirostat"
+    ),
+    Method(
+        "switch-thinking",
+        "steer",
+        _S("switch_thinking"),
+        "think in embeddings while unsure",
+        SWI_REASONING,
+        evidence="switch_thinking",
+        arguments={"window": 3, "opening": "^"},
+    ),
+    Method(
+        "diffadapt-probe",
+        "steer",
+        _S("diffadapt_probe"),
+        "cap and heat by a probe of the question",
+        DIFFADAPT,
+        evidence="diffadapt_probe",
+        arguments="budgeteer.check.examples:probe",
+    ),
+    Method(
+        "zip-rc",
+        "steer",
+        _S("zip_rc"),
+        "end samples that are not worth their tokens",
+        ZIP_RC,
+        evidence="zip_rc",
+        arguments="budgeteer.check.examples:samples",
+    ),
     # strategy
     Method(
         "self-consistency",

@@ -1,1 +1,1 @@
-"""Decoding on this machine: the batch and its slots, kernels, the Llama class, hooks and heads."""
+"""Decoding on this machine: the batch and its slots, kernels, the Llama class, steers and heads."""

@@ -74,11 +74,21 @@ class Decoder:
         }  # fmt: skip
         return {name: torch.empty(rows, size) for name, size in sizes.items()}
 
-    def prefill(self, prompts: Sequence[Sequence[int]]) -> Tensor:
-        """Compute the shared caches of g prompts, right-aligned [g, kv_heads, d, p]; logits after each [g, vocab]."""
+    def prefill(self, prompts: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
+        """Compute the shared caches of g prompts, right-aligned [g, kv_heads, d, p].
+
+        Returns:
+            Logits after each [g, vocab], and states there [g, layers + 1, hidden], see ``step``.
+        """
         shared, self.offset, states = self._read(prompts)
         self._share(shared)
-        return self._head(states[-1])
+        return self._after(states)
+
+    def _after(self, states: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+        """Logits and stacked states, from the states of each layer at one position of each prompt."""
+        last = states[-1]
+        normed = F.rms_norm(last, (last.shape[-1],), self.model.norm, self.model.config.rms_norm_eps)
+        return self.model.logits(normed), torch.stack([*states[:-1], normed], 1)
 
     def insert(self, place: int, prompt: Sequence[int]) -> tuple[Tensor, Tensor]:
         """Compute the shared cache of one prompt, as group ``place``, whose former prompt no row needs any more.
@@ -95,9 +105,7 @@ class Decoder:
         shared, _, states = self._read([prompt])
         for (k, v), keys, values in zip(shared, self.prompt_keys, self.prompt_values, strict=True):
             keys[place, :, :, -len(prompt) :], values[place, :, :, -len(prompt) :] = k[0], v[0]
-        last = states[-1]
-        normed = F.rms_norm(last, (last.shape[-1],), self.model.norm, self.model.config.rms_norm_eps)
-        return self.model.logits(normed), torch.stack([*states[:-1], normed], 1)
+        return self._after(states)
 
     def _compiled_insert(self, place: int, prompt: Sequence[int]) -> tuple[Tensor, Tensor]:
         """The same, with one kernel for all that lies between two matrix products."""
@@ -313,9 +321,16 @@ def streams(seed: int, rows: int, positions: int, longest: int) -> NDArray[np.fl
 
 
 def draw(
-    logits: Tensor, temperature: float | NDArray[np.float64], uniform: NDArray[np.float32], compiled: bool
-) -> tuple[I64, NDArray[np.float32], NDArray[np.float32]]:
-    """(token [n], log-probability [n], margin [n]) by inverse transform of uniform [n]; temperature > 0 or [n]."""
+    logits: Tensor,
+    temperature: float | NDArray[np.float64],
+    uniform: NDArray[np.float32],
+    compiled: bool,
+    margins: bool = True,
+) -> tuple[I64, NDArray[np.float32], NDArray[np.float32] | None]:
+    """(token [n], log-probability [n], margin [n]) by inverse transform of uniform [n]; temperature > 0 or [n].
+
+    The margin is None where it is not asked for and costs.
+    """
     n = len(uniform)
     if compiled:
         inverse = np.full(n, 1 / temperature, np.float32)
@@ -332,6 +347,9 @@ def draw(
     cdf = p.cumsum(-1)
     target = torch.from_numpy(uniform).to(p.device)[:, None] * cdf[:, -1:]
     drawn = (cdf <= target).sum(-1, keepdim=True).clamp_(max=p.shape[-1] - 1)
-    top = p.topk(2, -1).values
     chosen = logp.gather(-1, drawn)[:, 0]
-    return drawn[:, 0].cpu().numpy(), chosen.cpu().numpy(), (top[:, 0] - top[:, 1]).cpu().numpy()
+    token, logprob = drawn[:, 0].cpu().numpy(), chosen.cpu().numpy()
+    if not margins:
+        return token, logprob, None
+    top = p.topk(2, -1).values
+    return token, logprob, (top[:, 0] - top[:, 1]).cpu().numpy()

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from budgeteer.core.errors import CheckpointError, InvalidInput
-from budgeteer.engine.hook import Internals
+from budgeteer.core.steer import Internals
 from budgeteer.models.policy import REASONER
 
 
@@ -21,7 +21,7 @@ from budgeteer.models.policy import REASONER
 class Head:
     """``gelu(((x - mean) / scale) w1 + b1) w2 + b2`` of the flattened states x of all layers at one position.
 
-    Two heads are equal when they are the same object, so hooks that share one are called together.
+    Two heads are equal when they are the same object, so steers that share one are asked together.
 
     Loaded heads compute in double precision: then a row's result does not depend on which rows are beside it, as the
     order of sums in single precision would have it.

@@ -20,8 +20,8 @@ from torch import Tensor
 from budgeteer.core.environment import Item
 from budgeteer.core.errors import Diverged
 from budgeteer.core.plan import F64, I64, right
+from budgeteer.core.steer import Internals
 from budgeteer.engine.head import Head, save_head
-from budgeteer.engine.hook import Internals
 from budgeteer.engine.llama import Llama
 from budgeteer.lab.run import one_thread, rewards
 from budgeteer.lab.tasks.chains import Chains
@@ -106,7 +106,7 @@ def collect(policy: Policy, *, size: int, rollouts: int, seed: int, cap: int = 1
         max_tokens=cap,
         markers=policy.markers,
         seed=seed,
-        stopper=answered(),
+        steer=answered(),
     )
     length = np.where(r.answered >= 0, r.answered, r.length)
     rows = [tokens[:n].tolist() for tokens, n in zip(r.tokens, length, strict=True)]

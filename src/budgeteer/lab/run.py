@@ -147,7 +147,7 @@ def accuracy(
         max_tokens=max_tokens,
         markers=policy.markers,
         seed=seed,
-        stopper=answered(),
+        steer=answered(),
     )
     rows = [t[:n].tolist() for t, n in zip(rollouts.tokens, rollouts.length, strict=True)]
     reward = rewards(policy, environment, [items[g] for g in rollouts.group], rows)

@@ -20,7 +20,7 @@ def load_model(spec: str, **options: Any) -> Model:
     ``reasoner``              the embedded reasoner; ``reasoner:FOLDER`` = other weights of its kind
     ``smollm2``               SmolLM2-135M-Instruct through llama.cpp
     ``gguf:PATH``             a GGUF file through llama.cpp
-    ``hf:FOLDER``             a folder, a file ``.gguf`` or a name that transformers loads; runs hooks
+    ``hf:FOLDER``             a folder, a file ``.gguf`` or a name that transformers loads; runs steers
     ``http://H:P/v1#MODEL``   an OpenAI-compatible endpoint; https, too. It is taken to continue raw text, as most do
     ========================  ==========================================================================================
 

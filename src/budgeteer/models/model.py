@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
 from budgeteer.core.errors import InvalidInput
+from budgeteer.core.steer import Steer
 from budgeteer.core.usage import Usage
 
 PREFIX = "prefix"
@@ -17,7 +18,7 @@ LOGPROBS = "logprobs"
 SEED = "seed"
 """The same request with the same seed has the same answer, whatever else is asked at the same time."""
 INTERNALS = "internals"
-"""Runs here: a :class:`Request` may carry a hook into decoding."""
+"""Runs here: a :class:`Request` may carry a steer."""
 CAPABILITIES = frozenset({PREFIX, LOGPROBS, SEED, INTERNALS})
 
 STOP, LENGTH, CUT = "stop", "length", "cut"
@@ -43,7 +44,9 @@ class Request:
         stop: texts that end a choice; not part of its text.
         seed: choice i of the same seed and prompt is always the same text where the model declares SEED.
         logprobs: ask for them; the model has to declare LOGPROBS.
-        hook: of :mod:`budgeteer.engine.hook`; the model has to declare INTERNALS.
+        steer: ends, forces or bends the choices while they are decoded (:mod:`budgeteer.core.steer`); the model has to
+            declare INTERNALS.
+        close: for a steer, the text that closes the thinking; ``""`` = there is no thinking.
     """
 
     prompt: str | tuple[Message, ...]
@@ -53,7 +56,8 @@ class Request:
     stop: tuple[str, ...] = ()
     seed: int | None = None
     logprobs: bool = False
-    hook: Any = None
+    steer: Steer | None = None
+    close: str = ""
 
     def __post_init__(self) -> None:
         if not self.prompt:
@@ -74,12 +78,16 @@ class Choice:
             output, or it is of several choices together) at least as many, by their bytes; None = it hides some.
         finish: ``"stop"``, ``"length"`` or ``"cut"``.
         logprobs: of the sampled tokens, if they were asked for.
+        forced: tokens that the request's steer took instead of a draw; they are among ``tokens``.
+        notes: what the steer reports of this choice, as JSON data.
     """
 
     text: str
     tokens: int | None
     finish: str
     logprobs: tuple[float, ...] | None = None
+    forced: int = 0
+    notes: Any = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -170,7 +170,7 @@ class OpenAI:
         for capability, what in needs.items():
             if what and capability not in self.capabilities:
                 raise InvalidInput(f"{self.name} does not {what}, or declare {capability!r} if it does")
-        if request.hook is not None:
+        if request.steer is not None:
             raise InvalidInput(f"{self.name} is a black box; choose a strategy that needs no internals")
 
     async def _open(self, request: Request) -> Any:

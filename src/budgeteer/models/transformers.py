@@ -18,19 +18,19 @@ from collections.abc import AsyncGenerator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
-import torch.nn.functional as F
-from numpy.typing import NDArray
 from torch import Tensor
 
 from budgeteer.core.errors import CheckpointError, InvalidInput, MissingExtra, ModelError
-from budgeteer.core.plan import I64
+from budgeteer.core.plan import CUT, ENDED, I64, RUNNING
+from budgeteer.core.steer import Internals, Need, Rows, require_offered
 from budgeteer.core.usage import Usage
-from budgeteer.engine.decoder import draw
-from budgeteer.engine.hook import Effect, Internals, Row, call_hooks
+from budgeteer.engine.steering import Steering, Taken
+from budgeteer.engine.table import Marks, Table, marks_of_text
+from budgeteer.engine.text import until, whole
 from budgeteer.models.model import (
     INTERNALS,
     LENGTH,
@@ -62,7 +62,7 @@ class Transformers:
     """A model and its tokenizer from a folder, a GGUF file or by name. Messages need a chat template in the tokenizer.
 
     Log-probabilities are the model's own: at temperature 1, whatever the request's. A stream that is closed, or a call
-    that is cancelled, stops at the next token. Hooks are shown single-precision tensors of the CPU, whatever the
+    that is cancelled, stops at the next token. Steers are shown single-precision tensors of the CPU, whatever the
     device.
 
     Args:
@@ -93,11 +93,11 @@ class Transformers:
             raise CheckpointError(f"transformers cannot load {path}: {error}") from error
         self.model = model.eval().to(device)
         self.name = name or (path.stem if is_gguf else path.name)
-        ends = self.model.generation_config.eos_token_id
-        self._ends = frozenset(ends if isinstance(ends, list) else [] if ends is None else [ends])
+        self.ends = ends_of(self.model)
         self.context = getattr(self.model.config, "max_position_embeddings", None)
         self._worker = ThreadPoolExecutor(1, thread_name_prefix=f"{self.name}-decode")
         self._encoded = lru_cache(4096)(self._encode)
+        self._marks_of = lru_cache(64)(self._marks_with)
         self._closed = False
         self._read: tuple[list[int], DynamicCache] = [], DynamicCache()
 
@@ -109,7 +109,7 @@ class Transformers:
         if isinstance(prompt, str):
             ids: list[int] = self.tokenizer(prompt)["input_ids"]
             # some tokenizers close what they encode, and what is at its end has no continuation
-            return ids[:-1] if len(ids) > 1 and ids[-1] in self._ends else ids
+            return ids[:-1] if len(ids) > 1 and ids[-1] in self.ends else ids
         if self.tokenizer.chat_template is None:
             raise InvalidInput(f"the tokenizer of {self.name} has no chat template; give the prompt as raw text")
         text = self.tokenizer.apply_chat_template(
@@ -119,24 +119,11 @@ class Transformers:
 
     @cached_property
     def inside(self) -> Internals:
-        """What hooks are told about the model. Made when the first one runs: the vocabulary may be large."""
-        newline = self.tokenizer("\n", add_special_tokens=False)["input_ids"]
-        before = len(self._text(newline))
-        with torch.inference_mode():
-            layer = self.model.get_input_embeddings()
-            # what the layer says, since some scale what they hold
-            embed = layer(torch.arange(layer.num_embeddings, device=self.model.device)).float().cpu()
-        # as they read after a newline, since some tokenizers drop a space at the beginning
-        pieces = tuple("" if i in self._ends else self._text([*newline, i])[before:] for i in range(len(embed)))
-        # without an end of sequence there is nothing that a hook could mistake for it
-        return Internals(
-            embed,
-            pieces,
-            min(self._ends, default=-1),
-            lambda text: list(self.tokenizer(text, add_special_tokens=False)["input_ids"]),
-        )
+        """What steers are told about the model. Made when the first one runs: the vocabulary may be large."""
+        return internals(self.model, self.tokenizer, self.ends)
 
-    def _text(self, tokens: Sequence[int]) -> str:
+    def text(self, tokens: Sequence[int]) -> str:
+        """Of tokens, special ones included."""
         return str(self.tokenizer.decode(list(tokens), skip_special_tokens=False))
 
     async def generate(self, request: Request) -> Response:
@@ -155,6 +142,8 @@ class Transformers:
         """
         if self._closed:
             raise ModelError(f"{self.name} is closed; make a new one", billed=False)
+        if request.steer is not None:
+            require_offered(request.steer, frozenset(Need), self.name)
         prompt = self._encoded(request.prompt)
         if self.context is not None and len(prompt) + request.max_tokens > self.context:
             raise InvalidInput(
@@ -192,53 +181,56 @@ class Transformers:
 
     @torch.inference_mode()
     def _decode(self, request: Request, prompt: Sequence[int], gone: threading.Event, tell: Any) -> None:
-        n, cap = request.n, request.max_tokens
-        seed = secrets.randbits(63) if request.seed is None else request.seed % 2**64
-        keys = (np.array([seed, i], np.uint64) for i in range(n))
-        uniform = np.stack([np.random.Generator(np.random.Philox(key=k)).random(cap, np.float32) for k in keys])
-        rows = [_Row(i) for i in range(n)]
-        shown = [Row(request, row.choice, prompt, row.tokens) for row in rows]
-        watched = request.hook is not None and request.hook.hidden
-        live, (begun, cache) = list(rows), self._begin(prompt)
+        rows = _Choices(self, request)
+        steering, table = rows.steering, rows.table
+        begun, kept = self._begin(prompt)
+        live, cache = np.arange(request.n), cast(Any, kept)
         fed = {"input_ids": torch.tensor([prompt[begun:]], device=self.model.device)}
-        while live and not gone.is_set():
+        first = True
+        while len(live) and not gone.is_set():
+            steering.before(live)
+            here = np.flatnonzero(table.status[live] == RUNNING)
+            chunks = rows.ended(np.setdiff1d(live, live[here]))
+            if steering.failures:
+                tell(steering.failures[0][0])
+                return
+            if len(here) < len(live):
+                tell(chunks)
+                chunks = []
+                live = live[here]
+                if not len(live):
+                    break
+                if not first:
+                    at = torch.from_numpy(here).to(self.model.device)
+                    cache.batch_select_indices(at)
+                    fed = {name: values[at] for name, values in fed.items()}
+            watched = steering.wants_hidden(live)
             out = self.model(
                 **fed, past_key_values=cache, use_cache=True, logits_to_keep=1, output_hidden_states=watched
             )  # fmt: skip
             cache, logits = out.past_key_values, out.logits[:, -1].float().cpu()
             states = torch.stack([s[:, -1].float().cpu() for s in out.hidden_states], 1) if watched else None
-            if not live[0].tokens:  # after the prompt: one copy for each choice
+            if first:  # after the prompt: one copy for each choice
                 logits = logits.expand(len(live), -1)
                 states = None if states is None else states.expand(len(live), -1, -1)
                 cache.batch_repeat_interleave(len(live))
-            effect, chunks, here = None, list[Chunk](), np.arange(len(live))
-            if request.hook is not None:
-                effect = call_hooks(self.inside, [shown[row.choice] for row in live], logits, states)
-                for error in effect.failed.values():
-                    tell(error)
-                    return
-                chunks += [self._end(live[k]) for k in np.flatnonzero(effect.end)]
-                here = np.flatnonzero(~effect.end)
-                effect = effect.among(np.ones(len(live), np.bool_), ~effect.end)
-            taking, logits = [live[k] for k in here], logits[torch.from_numpy(here)]
-            token = self._take(request, taking, logits, effect, uniform)
-            logp = F.log_softmax(logits, -1).gather(1, torch.from_numpy(token)[:, None])[:, 0].tolist()
-            for k, row in enumerate(taking):
-                row.tokens.append(int(token[k]))
-                row.logprobs.append(logp[k])
-                chunks.append(self._advance(request, row))
+                first = False
+            taken = steering.take(live, logits.contiguous(), states)
+            if steering.failures:
+                tell(steering.failures[0][0])
+                return
+            took = live[taken.at]
+            chunks += rows.ended(np.setdiff1d(live, took))
+            chunks += rows.advanced(took)
             tell(chunks)
-            stays = np.array([k for k, row in enumerate(taking) if row.finish is None], np.int64)
+            stays = np.flatnonzero(table.status[took] == RUNNING)
             if len(stays) and len(stays) < len(live):
-                cache.batch_select_indices(torch.from_numpy(here[stays]).to(self.model.device))
-            live = [taking[k] for k in stays]
-            fed = self._feed(live, effect, stays) if live else {}
+                cache.batch_select_indices(torch.from_numpy(taken.at[stays]).to(self.model.device))
+            live = took[stays]
+            fed = self._feed(taken, stays) if len(live) else {}
         if not gone.is_set():
-            choices = tuple(
-                Choice(r.text, len(r.tokens), r.finish or LENGTH, tuple(r.logprobs) if request.logprobs else None)
-                for r in rows
-            )
-            used = Usage(input=len(prompt), output=sum(len(row.tokens) for row in rows))
+            choices = rows.choices()
+            used = Usage(input=len(prompt), output=sum(choice.tokens or 0 for choice in choices))
             tell(Response(choices, used))
 
     def _begin(self, prompt: Sequence[int]) -> tuple[int, DynamicCache | None]:
@@ -262,56 +254,26 @@ class Transformers:
         self._read = list(prompt[:whole]), cache
         return whole, copy.deepcopy(cache)
 
-    @staticmethod
-    def _take(
-        request: Request, rows: Sequence[_Row], logits: Tensor, effect: Effect | None, uniform: NDArray[np.float32]
-    ) -> I64:
-        """The next token [m] of each row, of the model's logits [m, V] or as the hook wants it."""
-        if not rows:
-            return np.zeros(0, np.int64)
-        at = uniform[[row.choice for row in rows], [len(row.tokens) for row in rows]]
-
-        def taken(logits: Tensor, temperature: float) -> I64:
-            if request.temperature == 0:
-                return np.asarray(logits.argmax(1).numpy(), np.int64)
-            return draw(logits.contiguous(), temperature, at, False)[0]
-
-        token = taken(logits, request.temperature)
-        if effect is not None:
-            if effect.tempered.any():
-                token = np.where(effect.tempered, taken(effect.logits, 1.0), token)
-            token = np.where(effect.force >= 0, effect.force, token)
-        return token
-
-    def _feed(self, rows: Sequence[_Row], effect: Effect | None, places: I64) -> dict[str, Tensor]:
-        """The next input of each row: its last token, or what the hook wants fed instead; ``places`` [m] in it."""
+    def _feed(self, taken: Taken, stays: I64) -> dict[str, Tensor]:
+        """The next input of the rows that go on, ``stays`` [k] of those that took a token: that token's embedding, or
+        what the steer wants fed instead."""
         device = self.model.device
-        tokens = torch.tensor([[row.tokens[-1]] for row in rows], device=device)
-        if effect is None or effect.embeddings is None:
+        tokens = torch.from_numpy(taken.token[stays])[:, None].to(device)
+        if taken.embeddings is None or taken.soft is None:
             return {"input_ids": tokens}
         embedded = self.model.get_input_embeddings()(tokens)
-        soft = torch.from_numpy(effect.soft[places]).to(device)[:, None, None]
-        other = effect.embeddings[torch.from_numpy(places)][:, None]
+        soft = torch.from_numpy(taken.soft[stays]).to(device)[:, None, None]
+        other = taken.embeddings[torch.from_numpy(stays)][:, None]
         return {"inputs_embeds": torch.where(soft, other.to(embedded), embedded)}
 
-    def _end(self, row: _Row) -> Chunk:
-        """Close a row before its next token; its Chunk has what was held back."""
-        row.text, row.finish = self._text(row.tokens), STOP
-        return Chunk(row.choice, row.text[row.shown :], 0)
+    def marks(self, request: Request) -> Marks:
+        """What tokens mean for the choices of a request."""
+        if request.steer is None:  # the texts of all tokens cost time
+            return Marks(np.zeros(self.model.get_input_embeddings().num_embeddings, np.uint8), ())
+        return self._marks_of(request.close)
 
-    def _advance(self, request: Request, row: _Row) -> Chunk:
-        """What is new of a row after its last token, and whether it is at its end."""
-        ended = row.tokens[-1] in self._ends
-        text = self._text(row.tokens[:-1] if ended else row.tokens)
-        found = [at for stop in request.stop if stop and (at := text.find(stop)) >= 0]
-        if found or ended:
-            row.text, row.finish = text[: min(found)] if found else text, STOP
-        elif len(row.tokens) >= request.max_tokens:
-            row.text, row.finish = text, LENGTH
-        else:
-            row.text = text[: _whole(text, request.stop)]
-        new, row.shown = row.text[row.shown :], max(row.shown, len(row.text))
-        return Chunk(row.choice, new)
+    def _marks_with(self, close: str) -> Marks:
+        return marks_of_text(self.inside, sorted(self.ends), close, ())
 
     async def aclose(self) -> None:
         """Finish what runs and let go of the thread."""
@@ -319,22 +281,98 @@ class Transformers:
         await asyncio.to_thread(self._worker.shutdown)
 
 
-class _Row:
-    """A choice while it is decoded; ``shown`` characters of its text were handed out."""
-
-    def __init__(self, choice: int) -> None:
-        self.choice = choice
-        self.tokens: list[int] = []
-        self.logprobs: list[float] = []
-        self.text = ""
-        self.shown = 0
-        self.finish: str | None = None
+def ends_of(model: Any) -> frozenset[int]:
+    """Ids of the tokens that end a sequence."""
+    ends = model.generation_config.eos_token_id
+    return frozenset(ends if isinstance(ends, list) else [] if ends is None else [ends])
 
 
-def _whole(text: str, stops: Sequence[str]) -> int:
-    """Length of the text that can be shown: whole characters that cannot begin a stop text."""
-    end = len(text.rstrip("\ufffd"))
-    for stop in stops:
-        begun = (len(text) - k for k in range(min(len(stop) - 1, len(text)), 0, -1) if text.endswith(stop[:k]))
-        end = min(end, next(begun, end))
-    return end
+def internals(model: Any, tokenizer: Any, ends: frozenset[int]) -> Internals:
+    """What steers are told about a model of transformers; it takes a decoding of every token of the vocabulary."""
+    newline = tokenizer("\n", add_special_tokens=False)["input_ids"]
+
+    def text(tokens: Sequence[int]) -> str:
+        return str(tokenizer.decode(list(tokens), skip_special_tokens=False))
+
+    with torch.inference_mode():
+        layer = model.get_input_embeddings()
+        # what the layer says, since some scale what they hold
+        embed = layer(torch.arange(layer.num_embeddings, device=model.device)).float().cpu()
+    # as they read after a newline, since some tokenizers drop a space at the beginning
+    before = len(text(newline))
+    pieces = tuple("" if i in ends else text([*newline, i])[before:] for i in range(len(embed)))
+    # without an end of sequence there is nothing that a steer could mistake for it
+    return Internals(
+        embed,
+        pieces,
+        min(ends, default=-1),
+        lambda content: list(tokenizer(content, add_special_tokens=False)["input_ids"]),
+    )
+
+
+class _Choices:
+    """The choices of one request while they are decoded: rows 0, 1, ... of a table, and the text of each."""
+
+    def __init__(self, model: Transformers, request: Request) -> None:
+        self.model, self.request = model, request
+        n, cap = request.n, request.max_tokens
+        seed = secrets.randbits(63) if request.seed is None else request.seed % 2**64
+        generators = (np.random.Generator(np.random.Philox(key=np.array([seed, i], np.uint64))) for i in range(n))
+        pieces = () if request.steer is None else model.inside.pieces
+        self.table = Table(n, cap, [model.marks(request)], pieces)
+        every = np.arange(n)
+        self.table.reset(every, cap, request.temperature, scored=request.logprobs)
+        self.table.uniform = np.stack([generator.random(cap, np.float32) for generator in generators])
+        inside = Internals(None, (), -1, _no_text) if request.steer is None else model.inside
+        self.steering = Steering(self.table, inside, False)
+        self.ticket = None
+        if request.steer is not None:
+            self.ticket = self.steering.join(request.steer, Rows(tuple(map(str, range(n))), self.table.cap, seed))
+            self.steering.start(self.ticket, 0, every)
+        self.texts, self.shown = [""] * n, [0] * n
+
+    def ended(self, rows: I64) -> list[Chunk]:
+        """What was held back of rows that a steer ended before their next token."""
+        return [self._show(row, self.model.text(self.tokens(row)), 0) for row in rows.tolist()]
+
+    def advanced(self, rows: I64) -> list[Chunk]:
+        """What is new of rows that took a token; those at a stop text or an end of the sequence end."""
+        chunks = []
+        for row in rows.tolist():
+            tokens = self.tokens(row)
+            ended = tokens[-1] in self.model.ends
+            text, stopped = until(self.model.text(tokens[:-1] if ended else tokens), self.request.stop)
+            if stopped or ended:
+                self.table.status[row] = ENDED
+            if self.table.status[row] == RUNNING:
+                text = text[: whole(text, self.request.stop)]
+            chunks.append(self._show(row, text, 1))
+        return chunks
+
+    def choices(self) -> tuple[Choice, ...]:
+        """All of them, when they have ended."""
+        table, steer = self.table, self.request.steer
+        notes: list[Any] = [None] * self.request.n
+        if steer is not None and steer.report is not None and self.ticket is not None:
+            notes = steer.report(self.steering.leave(self.ticket))
+        return tuple(
+            Choice(
+                self.texts[row], int(table.length[row]), LENGTH if table.status[row] == CUT else STOP,
+                tuple(table.logprob[row, : table.length[row]].tolist()) if self.request.logprobs else None,
+                int(table.forced[row].sum()), notes[row],
+            )
+            for row in range(self.request.n)
+        )  # fmt: skip
+
+    def tokens(self, row: int) -> list[int]:
+        """Of a row, so far."""
+        return list(self.table.tokens[row, : self.table.length[row]].tolist())
+
+    def _show(self, row: int, text: str, tokens: int) -> Chunk:
+        self.texts[row], shown = text, self.shown[row]
+        self.shown[row] = max(shown, len(text))
+        return Chunk(row, text[shown:], tokens)
+
+
+def _no_text(text: str) -> list[int]:
+    raise InvalidInput("there is no steer here that could ask for the tokens of a text")

@@ -15,7 +15,7 @@ import numpy as np
 from budgeteer.core.allocator import Allocator
 from budgeteer.core.plan import F64, I64, Items, Outcomes, Plan
 from budgeteer.core.schedule import Schedule, constant, flat_then_linear
-from budgeteer.core.stopper import Stopper
+from budgeteer.core.steer import Steer
 from budgeteer.rl.history import History, Memory
 from budgeteer.rl.ratio.protocol import Loss
 from budgeteer.rl.reward.protocol import Reward
@@ -49,10 +49,15 @@ AdvantageFn = Callable[[Rollouts, View], F64]
 """(rollouts, view) -> [n] or [n, t] advantages, aborted rows included."""
 TokenWeightFn = Callable[[I64, I64], F64]
 """(length [n], group [n]) -> [n] weight of each token of a row."""
-StopperFn = Callable[[View], Stopper]
-"""view of the step -> the stopper of its rollouts."""
+SteerFn = Callable[[View], Steer]
+"""view of the step -> the steer of its rollouts."""
 SelectFn = Callable[[Rollouts, np.random.Generator], I64]
 """(rollouts, rng) -> indices of the rows that enter the update."""
+
+
+def always(steer: Steer) -> SteerFn:
+    """The same steer at every step."""
+    return lambda view: steer
 
 
 class Importance(NamedTuple):
@@ -159,7 +164,7 @@ class Recipe:
         importance: weights of rows or tokens that multiply the advantages.
         reward: what advantages are made of; None = the verifier's score.
         loss: what the update maximises.
-        stopper: None = rollouts end by themselves or at the cap.
+        steer: None = rollouts end by themselves or at the cap.
         stream: which prompts come next; None = epochs in random order.
         carry: which rollouts go on in a later step; None = none.
         schedules: of temperature, cap and learning rate.
@@ -180,7 +185,7 @@ class Recipe:
     name: str
     allocator: Allocator
     advantage: AdvantageFn
-    stopper: StopperFn | None = None
+    steer: SteerFn | None = None
     importance: Importance = NO_IMPORTANCE
     token_weight: TokenWeightFn = token_mean
     memory: Memory = field(default_factory=Memory)

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from budgeteer.core.plan import F64, I64, Plan, right
-from budgeteer.core.stopper import Stopper
+from budgeteer.core.steer import Steer
 from budgeteer.rl.recipe import Beginnings, View
 from budgeteer.rl.rollouts import Rollouts
 
@@ -58,7 +58,7 @@ class Round:
         picked: [m] indices of the step's prompts.
         view: the prompts as items, and the plan: units and cap of each.
         max_tokens: [m] cap of a rollout.
-        stopper: ends rows while they run; None = they end by themselves or at the cap.
+        steer: ends, forces or bends rows while they run; None = they end by themselves or at the cap.
         budget: hard cap of the tokens of this round; None = none.
         seed: of the sampler.
         temperature: of sampling.
@@ -70,7 +70,7 @@ class Round:
     picked: I64
     view: View
     max_tokens: I64
-    stopper: Stopper | None
+    steer: Steer | None
     budget: int | None
     seed: int
     temperature: float = 1.0
@@ -158,8 +158,8 @@ class Step:
         view = own.view(self._items, plan)
         caps_of_rows = np.where(plan.max_tokens > 0, np.minimum(plan.max_tokens, view.max_tokens), view.max_tokens)
         seed = (c.seed * 100_003 + own.progress.step) * 64 + self._turn
-        stopper = recipe.stopper(view) if recipe.stopper else None
-        self._round = Round(self._picked, view, caps_of_rows, stopper, self._hard(), seed, own.temperature())
+        steer = recipe.steer(view) if recipe.steer else None
+        self._round = Round(self._picked, view, caps_of_rows, steer, self._hard(), seed, own.temperature())
         return self._round
 
     def _hard(self) -> int | None:
@@ -182,12 +182,12 @@ class Step:
         view = own.view(items, Plan(items.keys, units, items.spend(units)))
         left = np.maximum(view.max_tokens - rows.length, 1)
         seed = (c.seed * 100_003 + own.progress.step) * 64 + 63
-        stopper = own.recipe.stopper(view) if own.recipe.stopper else None
+        steer = own.recipe.steer(view) if own.recipe.steer else None
         return Round(
             self._picked[: self._front],
             view,
             left,
-            stopper,
+            steer,
             self._hard(),
             seed,
             own.temperature(),

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from budgeteer.core.errors import CheckpointError, Diverged, InvalidInput, UnknownName
 from budgeteer.core.plan import F64, I64
-from budgeteer.core.stopper import Event, Stopper
+from budgeteer.core.steer import Snapshot, State, Steer
 from budgeteer.engine.llama import Llama
 from budgeteer.models.policy import Markers
 from budgeteer.rl import checkpoint
@@ -72,18 +72,18 @@ def _phase(clock: dict[str, float], name: str) -> Iterator[None]:
     clock[name] = clock.get(name, 0.0) + time.perf_counter() - start
 
 
-def _timed(stopper: Stopper, clock: dict[str, float]) -> Stopper:
-    """The same stopper, its seconds moved from the phase "sampling" around it to a phase of its own."""
+def _timed(steer: Steer, clock: dict[str, float]) -> Steer:
+    """The same steer, its seconds moved from the phase "sampling" around it to a phase of its own."""
 
-    def step(state: Any, event: Event) -> Any:
+    def step(state: State, now: Snapshot) -> Any:
         start = time.perf_counter()
-        result = stopper.step(state, event)
+        result = steer.step(state, now)
         took = time.perf_counter() - start
         clock["stopping"] = clock.get("stopping", 0.0) + took
         clock["sampling"] = clock.get("sampling", 0.0) - took
         return result
 
-    return stopper._replace(step=step)
+    return steer._replace(step=step)
 
 
 def weights_of(model: Llama) -> str:
@@ -216,7 +216,7 @@ class Trainer:
                     markers=self.markers,
                     seed=work.seed,
                     temperature=work.temperature,
-                    stopper=_timed(work.stopper, clock) if work.stopper else None,
+                    steer=_timed(work.steer, clock) if work.steer else None,
                     budget=work.budget,
                     compiled=None if self.dtype == torch.float32 else False,
                 )

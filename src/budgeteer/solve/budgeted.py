@@ -205,7 +205,7 @@ class Budgeted:
     async def _start(self, request: Request, stage: str, attempt: int) -> Call:
         if request.logprobs and LOGPROBS not in self.capabilities:
             raise InvalidInput(f"{self.name} does not report log-probabilities; choose a strategy without them")
-        if request.hook is not None and INTERNALS not in self.capabilities:
+        if request.steer is not None and INTERNALS not in self.capabilities:
             raise InvalidInput(f"{self.name} is a black box; choose a strategy that needs no internals")
         worst = Usage(input=self.model.count(request.prompt), output=request.n * request.max_tokens)
         planned = self._metering.plan(

@@ -286,11 +286,14 @@ def _digest(request: Request, stage: str) -> str:
 
 
 def _plain(response: Response) -> dict[str, Any]:
-    choices = [[c.text, c.tokens, c.finish, c.logprobs] for c in response.choices]
+    choices = [[c.text, c.tokens, c.finish, c.logprobs, c.forced, c.notes] for c in response.choices]
     return {"choices": choices, "usage": {k: v for k, v in asdict(response.usage).items() if v not in (None, ())}}
 
 
 def _response(row: Mapping[str, Any]) -> Response:
     choices: Iterable[Any] = row["choices"]
-    found = tuple(Choice(text, n, finish, None if lp is None else tuple(lp)) for text, n, finish, lp in choices)
-    return Response(found, Usage(**row["usage"]))
+    answered = tuple(
+        Choice(text, tokens, finish, None if logprobs is None else tuple(logprobs), *steered)
+        for text, tokens, finish, logprobs, *steered in choices
+    )
+    return Response(answered, Usage(**row["usage"]))

@@ -2,31 +2,30 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-import numpy as np
-from numpy.typing import NDArray
-
-from budgeteer.core.stopper import CONTINUE, FINISH, Event, Stopper
+from budgeteer.core.steer import Action, Need, Rows, Snapshot, Steer, shared
+from budgeteer.steer.kit import decisions
 
 
-def answered(every: int = 1) -> Stopper:
+@shared
+def answered(every: int = 1) -> Steer:
     """FINISH every row whose answer is complete.
 
     Helps when the policy goes on after its answer (base models do); saves nothing when it ends by itself. Sound
     for any verifier that reads the first complete answer: the reward is the same, so no weight is needed.
 
     Args:
-        every: poll after every so many tokens; a row may overshoot by ``every - 1``.
+        every: asked after every so many tokens; a row may overshoot by ``every - 1``.
 
-    >>> from budgeteer.core.stopper import Event
-    >>> import numpy as np
-    >>> event = Event(np.array([0, 1]), np.array([9, 9]), np.array([5, -1]), np.array([8, -1]), lambda: np.zeros(2))
-    >>> answered().step((), event)[0].tolist()
+    >>> from budgeteer.core.steer import Snapshot
+    >>> now = Snapshot.of([9, 9], closed=[5, -1], answered=[8, -1])
+    >>> answered().step((), now)[0].decision.tolist()
     [1, 0]
     """
 
-    def step(state: Any, event: Event) -> tuple[NDArray[np.int8], Any]:
-        return np.where(event.answered >= 0, FINISH, CONTINUE).astype(np.int8), state
+    def init(rows: Rows) -> tuple[()]:
+        return ()
 
-    return Stopper(lambda rows: (), step, every)
+    def step(state: tuple[()], now: Snapshot) -> tuple[Action, tuple[()]]:
+        return Action(decisions(now.answered >= 0)), state
+
+    return Steer(init, step, frozenset({Need.MARKERS}), every)

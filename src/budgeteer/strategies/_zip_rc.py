@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections import defaultdict
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, cast
@@ -12,28 +11,14 @@ import numpy as np
 
 from budgeteer.core.errors import InvalidInput
 from budgeteer.core.plan import F64, I64
-from budgeteer.engine.hook import Action, Internals, Mask, Row
 from budgeteer.models.model import PREFIX, STOP, Choice, Chunk, Request, Response
 from budgeteer.solve import Answer, Strategy, Task, derive
-from budgeteer.strategies.kit.inside import NEEDS, Closing
+from budgeteer.steer import zip_rc as steer_samples
+from budgeteer.steer._zip_rc import COSTS, Costs, decide, middles, start
+from budgeteer.strategies.kit.inside import NEEDS, with_answer
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from budgeteer.engine.head import Head
-
-
-@dataclass(frozen=True)
-class Costs:
-    """What tokens cost, in units of value an average sample: 0.01 = one point of accuracy for one more sample.
-
-    Attributes:
-        tokens: of the sum of tokens still to come.
-        steps: of the longest sample still to come (latency).
-    """
-
-    tokens: float = 0.01
-    steps: float = 0.01
 
 
 @dataclass(frozen=True, eq=False)
@@ -118,7 +103,7 @@ def zip_rc(
     head: Head | None = None,
     classify: Callable[[str], str] = lambda text: "all",
     samples: int = 8,
-    costs: Costs = Costs(),
+    costs: Costs = COSTS,
     every: int = 8,
     trace_tokens: int = 128,
     temperature: float = 1.0,
@@ -175,172 +160,6 @@ def zip_rc(
     return Strategy(inside, NEEDS) if table is None else Strategy(outside, frozenset({PREFIX}))
 
 
-# The controller
-
-
-def middles(lengths: Sequence[int]) -> F64:
-    """Lengths that stand for bins with these left edges: their middles; 1.5 times the edge for the open one.
-
-    >>> middles((0, 4, 8)).tolist()
-    [2.0, 6.0, 12.0]
-    """
-    edges = np.asarray(lengths, np.float64)
-    return np.append((edges[:-1] + edges[1:]) / 2, 1.5 * edges[-1])
-
-
-def expected_max(support: F64, p: F64, kept: Mask, least: float = 0.0) -> F64:
-    """E[max] [..., c] over the kept of k independent variables, and over ``least``.
-
-    Args:
-        support: [n] ascending from 0, with ``least`` among it.
-        p: [..., k, n] distributions.
-        kept: [c, k] candidates; an empty one has the maximum ``least``.
-    """
-    # P(max <= x) is the product of the kept CDFs: a sum of logarithms, so one matrix product for all candidates
-    log_cdf = np.log(np.maximum(np.cumsum(p, -1), 1e-300))
-    cdf = np.exp(kept.astype(np.float64) @ log_cdf) * (support >= least)
-    cdf[..., -1] = 1.0
-    return np.asarray(np.diff(cdf, axis=-1, prepend=0.0) @ support)
-
-
-def cut_offs(joint: F64) -> F64:
-    """[l, k, v, l] of [k, v, l]: cut b - 1 has the mass of length bins >= b at value bin 0, length bin b; the last is
-    no cut."""
-    bins = joint.shape[2]
-    out = np.repeat(joint[None], bins, 0)
-    for at in range(1, bins):
-        out[at - 1, :, :, at:] = 0.0
-        out[at - 1, :, 0, at] = joint[:, :, at:].sum((1, 2))
-    return out
-
-
-def utility(joint: F64, finished: F64, mean_tokens: float, values: F64, tokens: F64, costs: Costs, kept: Mask) -> F64:
-    """G [l, c] of each cut and each candidate ``kept`` [c, k] among k running samples with joint [k, v, l], and
-    finished ones of known value [f]."""
-    table = cut_offs(joint)
-    least = float(finished.max(initial=0.0))
-    support = np.union1d(values, [least])
-    p = np.zeros((*table.shape[:2], len(support)))
-    p[..., np.searchsorted(support, values)] = table.sum(3)
-    t = table.sum(2)
-    total = (t @ tokens) @ kept.T.astype(np.float64)
-    longest = expected_max(np.append(0.0, tokens), np.concatenate([np.zeros((*t.shape[:2], 1)), t], 2), kept)
-    spent = costs.tokens * total + costs.steps * longest
-    return np.asarray(expected_max(support, p, kept, least) - spent / max(mean_tokens, 1.0))
-
-
-def candidates(joint: F64, values: F64, tokens: F64) -> Mask:
-    """[c, k] unions of a prefix by ascending E[T] and one by descending E[V], the empty one included."""
-    k = len(joint)
-    rank = np.empty((2, k), np.int64)
-    rank[0, np.argsort(joint.sum(1) @ tokens, kind="stable")] = np.arange(k)
-    rank[1, np.argsort(-(joint.sum(2) @ values), kind="stable")] = np.arange(k)
-    steps = np.arange(k + 1)
-    sets = (rank[0] < steps[:, None, None]) | (rank[1] < steps[None, :, None])
-    return np.asarray(sets.reshape(-1, k))
-
-
-def decide(
-    joint: F64, so_far: F64, finished: F64, finished_tokens: F64, values: F64, tokens: F64, costs: Costs
-) -> Mask:
-    """[k] which running samples go on.
-
-    Args:
-        joint: [k, v, l] of the running ones.
-        so_far: [k] tokens of the running ones; finished_tokens: [f] of the finished ones.
-        finished: [f] values of those that have an answer; while there is none, at least one sample goes on.
-        values, tokens: [v] and [l] that stand for the bins.
-    """
-    sets = candidates(joint, values, tokens)
-    if not len(finished):
-        sets = sets[sets.any(1)]  # without an answer, something has to go on
-    spent = np.concatenate([so_far + joint.sum(1) @ tokens, finished_tokens])
-    gain = utility(joint, finished, float(spent.mean()), values, tokens, costs, sets).max(0).round(12)
-    return np.asarray(sets[np.lexsort((sets.sum(1), gain))[-1]])
-
-
-def start(prior: F64, most: int, finished: F64, values: F64, tokens: F64, costs: Costs) -> int:
-    """How many samples of one prior [v, l] are worth starting, 0 to ``most``, beside finished ones; ties to fewer.
-    Without a finished one, at least 1."""
-    joint = np.repeat(prior[None], most, 0)
-    sets = np.arange(most) < np.arange(most + 1)[:, None]
-    gains = utility(joint, finished, float(prior.sum(0) @ tokens), values, tokens, costs, sets).max(0).round(12)
-    least = 0 if len(finished) else 1
-    return least + int(gains[least:].argmax())
-
-
-# With internals: all samples in one call, the controller as a hook
-
-
-@dataclass(slots=True)
-class Sample:
-    """What is known of a sample: tokens, predicted p(v, l), and whether it is still running; ended ones are out."""
-
-    tokens: int
-    joint: F64
-    running: bool = True
-    ended: bool = False
-
-    def value(self, values: F64) -> float:
-        """Predicted."""
-        return float(self.joint.sum(1) @ values)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Controller(Closing):
-    """Ends samples of a request that are not worth going on; ``record`` holds the request's :class:`Sample` s.
-
-    Attributes:
-        known: values of samples of earlier calls, and their tokens.
-    """
-
-    head: Head = field(repr=False)
-    costs: Costs
-    every: int
-    known: tuple[tuple[float, int], ...] = ()
-    hidden = True
-
-    def step(self, inside: Internals, rows: Sequence[Row], logits: Tensor, hidden: Tensor | None) -> Action:
-        """Predict for every row; decide for the requests whose longest row is due."""
-        assert hidden is not None
-        self.head.check(inside)
-        _, force, _ = self.watch(inside, rows)
-        values, lengths = np.array(self.head.settings["values"]), self.head.settings["lengths"]
-        joint = self.head(hidden).softmax(-1).cpu().numpy().reshape(len(rows), len(values), len(lengths))
-        requests: dict[int, list[int]] = defaultdict(list)
-        for i, row in enumerate(rows):
-            requests[id(row.request)].append(i)
-        end = np.zeros(len(rows), np.bool_)
-        for members in requests.values():
-            shown = [rows[i] for i in members]
-            samples: dict[int, Sample] = shown[0].request.hook.record.setdefault("samples", {})
-            for sample in samples.values():
-                sample.running = False
-            for i, row in zip(members, shown, strict=True):
-                samples[row.choice] = Sample(len(row.tokens), joint[i])
-            if max(len(row.tokens) for row in shown) % self.every == 0:
-                keep = self._decide(shown[0].request.hook, samples, values, middles(lengths), len(members))
-                for i, row in zip(members, shown, strict=True):
-                    if row.choice not in keep:
-                        samples[row.choice].ended = end[i] = True
-        return Action(force=force, end=end)
-
-    def _decide(self, hook: Controller, samples: dict[int, Sample], values: F64, tokens: F64, rows: int) -> set[int]:
-        """Choices that go on."""
-        going = [c for c, sample in samples.items() if sample.running]
-        done = [s for s in samples.values() if not s.running and not s.ended]
-        known = [(s.value(values), s.tokens) for s in done] + list(hook.known)
-        finished = np.array([v for v, _ in known])
-        if len(going) == rows and not any(samples[c].tokens for c in going):
-            prior = hook.record["prior"] = samples[going[0]].joint  # the same prompt for all
-            return set(going[: start(prior, len(going), finished, values, tokens, self.costs)])
-        keep = decide(
-            np.array([samples[c].joint for c in going]), np.array([samples[c].tokens for c in going]), finished,
-            np.array([t for _, t in known]), values, tokens, self.costs,
-        )  # fmt: skip
-        return {c for c, kept in zip(going, keep.tolist(), strict=True) if kept}
-
-
 @dataclass(slots=True)
 class Pool:
     """Samples that came to an end with an answer, and what it is worth."""
@@ -387,16 +206,15 @@ async def _inside(
             n = start(prior, n, np.array([v for v, _ in pool.known]), values, tokens, costs)
         if not n:
             break
-        hook = Controller(
-            style.close, style.answer_tokens, head=head, costs=costs, every=every, known=tuple(pool.known)
+        steer = with_answer(task, steer_samples(head, costs=costs, every=every, known=tuple(pool.known)))
+        request = Request(
+            prompt, cap, n, temperature, style.stop, derive(task.seed, "zip-rc", wave), steer=steer, close=style.close
         )
-        request = Request(prompt, cap, n, temperature, style.stop, derive(task.seed, "zip-rc", wave), hook=hook)
         response = await task.model.generate(request)
-        found: dict[int, Sample] = hook.record["samples"]
-        prior = hook.record["prior"] if prior is None else prior
-        for i, choice in enumerate(response.choices):
-            if i in found and not found[i].ended:
-                pool.add(choice.text, choice.tokens or 0, found[i].value(values))
+        for choice in response.choices:
+            if choice.notes is not None and not choice.notes["ended"]:
+                pool.add(choice.text, choice.tokens or 0, choice.notes["value"])
+        prior = np.array(response.choices[0].notes["prior"]) if prior is None else prior
         left, wave = left - sum(bool(choice.tokens) for choice in response.choices), wave + 1
     return pool.answer("done")
 

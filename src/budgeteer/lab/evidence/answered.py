@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from budgeteer.core.plan import F64, I64
-from budgeteer.core.stopper import CONTINUE, Event, Rows, Stopper
+from budgeteer.core.steer import CONTINUE, Rows, Snapshot, Steer
 from budgeteer.lab.evidence import BELOW_ONE, Evidence, Region, declare, measured
 from budgeteer.steer import answered
 
@@ -33,34 +33,37 @@ def experiments() -> list[Evidence]:
 
 
 def no_margin() -> NDArray[np.float32]:
-    """The stopper decides without margins; one that asks for them fails here."""
+    """The steer decides without margins; one that asks for them fails here."""
     raise AssertionError("answered() asked for a margin")
 
 
-def play(stopper: Stopper, tail: int, seed: int) -> tuple[I64, I64, F64]:
-    """Tokens a row with and without the stopper, and the difference of its reward."""
+def play(steer: Steer, tail: int, seed: int) -> tuple[I64, I64, F64]:
+    """Tokens a row with and without the steer, and the difference of its reward."""
     rng = np.random.default_rng([seed, 15])
     answer = rng.geometric(1 / 60, ROWS)
     full = np.minimum(answer + (rng.geometric(1 / tail, ROWS) if tail else 0), CAP)
     right = rng.integers(0, 2, ROWS)
     spent, running = full.copy(), np.arange(ROWS)
-    state = stopper.init(Rows(tuple(map(str, range(ROWS))), np.full(ROWS, CAP), seed))
-    for length in range(stopper.every, CAP + 1, stopper.every):
+    state = steer.init(Rows(tuple(map(str, range(ROWS))), np.full(ROWS, CAP), seed))
+    for length in range(steer.every, CAP + 1, steer.every):
         running = running[full[running] > length]
         there = np.where(answer[running] <= length, answer[running], -1)
-        event = Event(running, np.full(len(running), length), there, there, no_margin)
-        decisions, state = stopper.step(state, event)
+        lengths = np.full(len(running), length)
+        now = Snapshot.of(lengths, row=running, closed=there, answered=there, margin=no_margin)
+        action, state = steer.step(state, now)
+        decisions = action.decision
+        assert decisions is not None
         spent[running[decisions != CONTINUE]] = length
         running = running[decisions == CONTINUE]
     rewards = [np.where(answer <= length, right, 0) for length in (spent, full)]
     return spent, full, (rewards[0] - rewards[1]).astype(np.float64)
 
 
-def tokens(*, tail: int, stopper: Stopper | None = None, seeds: int = 20) -> Evidence:
+def tokens(*, tail: int, steer: Steer | None = None, seeds: int = 20) -> Evidence:
     """Ratio of tokens to those of rows that run to their end."""
     values = []
     for seed in range(seeds):
-        spent, full, _ = play(stopper or answered(), tail, seed)
+        spent, full, _ = play(steer or answered(), tail, seed)
         values.append(float(spent.sum() / full.sum()))
     region: Region = BELOW_ONE if tail else (0.999, 1.001)
     return measured(
@@ -73,9 +76,9 @@ def tokens(*, tail: int, stopper: Stopper | None = None, seeds: int = 20) -> Evi
     )
 
 
-def reward(*, stopper: Stopper | None = None, seeds: int = 20) -> Evidence:
+def reward(*, steer: Steer | None = None, seeds: int = 20) -> Evidence:
     """Largest change of any row's reward."""
-    values = [float(np.abs(play(stopper or answered(), 30, seed)[2]).max()) for seed in range(seeds)]
+    values = [float(np.abs(play(steer or answered(), 30, seed)[2]).max()) for seed in range(seeds)]
     return measured(
         "reward",
         values,
@@ -87,7 +90,7 @@ def reward(*, stopper: Stopper | None = None, seeds: int = 20) -> Evidence:
 
 
 def overshoot(*, every: int, seeds: int = 20) -> Evidence:
-    """Most tokens that a row runs on after its answer when the stopper looks every so many tokens."""
+    """Most tokens that a row runs on after its answer when the steer looks every so many tokens."""
     values = []
     for seed in range(seeds):
         spent, _, _ = play(answered(every), 30, seed)

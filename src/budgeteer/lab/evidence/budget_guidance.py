@@ -106,7 +106,7 @@ def favouring(shape_rate: F64) -> Callable[[I64], F64]:
     """The method's weights [m, 3] for tokens left [m]."""
     import torch
 
-    from budgeteer.strategies._budget_guidance import weights
+    from budgeteer.steer._budget_guidance import weights
 
     def favour(left: I64) -> F64:
         shape, rate = (torch.from_numpy(row).expand(len(left), 3) for row in shape_rate)
@@ -175,13 +175,13 @@ class Shuffled:
 def plain(reserve: int | None, temperature: float = 1.0, max_tokens: int = 400) -> Strategy:
     """One trace without guidance: forced to answer in ``reserve`` tokens, or cut where its tokens end (None)."""
     from budgeteer.solve import Answer, Strategy, Task
-    from budgeteer.strategies._budget_guidance import Guidance
+    from budgeteer.steer import budget_forcing
     from budgeteer.strategies.kit.inside import NEEDS, one_trace
 
+    steer = None if reserve is None else budget_forcing(reserve=reserve)
+
     async def solve(task: Task) -> Answer:
-        close = "" if reserve is None else task.style.close
-        hook = Guidance(close, reserve or 0, head=None, min_rate=0.0, min_mode=0.9)
-        return await one_trace(task, hook, max_tokens=max_tokens, temperature=temperature)
+        return await one_trace(task, steer, max_tokens=max_tokens, temperature=temperature)
 
     return Strategy(solve, NEEDS)
 

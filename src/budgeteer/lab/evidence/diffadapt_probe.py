@@ -12,7 +12,7 @@ import numpy as np
 
 from budgeteer.core.plan import F64
 from budgeteer.lab.evidence import ABOVE_ZERO, BELOW_ONE, BELOW_ZERO, Evidence, declare, measured
-from budgeteer.strategies._diffadapt_probe import BUNDLES
+from budgeteer.steer._diffadapt_probe import BUNDLES
 
 QUESTIONS, MOST = 400, 100
 

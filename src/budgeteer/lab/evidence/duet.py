@@ -14,7 +14,7 @@ import numpy as np
 from budgeteer.allocate import neyman, uniform
 from budgeteer.core.allocator import Allocator
 from budgeteer.core.plan import F64, Items
-from budgeteer.core.stopper import ABORT, Event, Rows
+from budgeteer.core.steer import ABORT, Rows, Snapshot
 from budgeteer.lab.evidence import BELOW_ONE, BELOW_ZERO, Evidence, declare, measured
 from budgeteer.steer import marker_gate
 
@@ -153,10 +153,10 @@ def gated(keep: float, seed: int, n: int) -> tuple[F64, F64, F64, F64]:
     gate = marker_gate(LAST, LAST, keep_abort=keep)
     state = gate.init(Rows(("q",) * n, np.full(n, 10 * LAST), seed))
     answered = np.where(answer == 1, SHORT, -1)
-    event = Event(np.arange(n), np.full(n, LAST), answered, answered, lambda: np.zeros(n, np.float32))
-    decisions, state = gate.step(state, event)
+    now = Snapshot.of(np.full(n, LAST), closed=answered, answered=answered, margin=lambda: np.zeros(n, np.float32))
+    action, state = gate.step(state, now)
     assert gate.kept_weight is not None
-    aborted = decisions == ABORT
+    aborted = action.decision == ABORT
     full = np.where(answer == 1, float(SHORT), LAST + rng.exponential(NO_MARKER, n))
     return gradient, np.where(aborted, 0.0, gate.kept_weight(state)), full, np.where(aborted, float(LAST), full)
 

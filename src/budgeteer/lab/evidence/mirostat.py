@@ -40,25 +40,21 @@ def surprise(version: int, target: float, rate: float) -> F64:
     """[SEEDS] mean surprise of a text, bits a word."""
     import torch
 
-    from budgeteer.engine.hook import Internals, Row
-    from budgeteer.models.model import Request
-    from budgeteer.strategies._mirostat import Mirostat
+    from budgeteer.core.steer import Rows, Snapshot
+    from budgeteer.steer import mirostat
 
-    hook = Mirostat("", 0, target=target, rate=rate, version=version, temperature=1.0)
-    request = Request("text", STEPS, SEEDS, hook=hook)
-    rows = [Row(request, seed, [0]) for seed in range(SEEDS)]
-    inside = Internals(torch.zeros(WORDS, 1), ("w",) * WORDS, -1, lambda text: [])
+    steer = mirostat(target, rate=rate, version=version)
+    state = steer.init(Rows(tuple(map(str, range(SEEDS))), np.full(SEEDS, STEPS), 0))
+    word = np.full(SEEDS, -1)
     rng, total = np.random.default_rng(22), np.zeros(SEEDS)
-    for _ in range(STEPS):
+    for length in range(STEPS):
         zipf = -rng.uniform(0.9, 1.4, (SEEDS, 1)) * np.log(np.arange(1, WORDS + 1))
         logits = torch.from_numpy(zipf + 0.2 * rng.normal(size=(SEEDS, WORDS)))
-        action = hook.step(inside, rows, logits, None)
-        assert action.logits is not None
+        now = Snapshot.of(np.full(SEEDS, length), last=word, logits=logits)
+        action, state = steer.step(state, now)
         cdf = action.logits.double().softmax(-1).cumsum(-1).numpy()
         word = (cdf < rng.random((SEEDS, 1)) * cdf[:, -1:]).sum(1)
         total -= torch.log_softmax(logits, -1).numpy()[np.arange(SEEDS), word] / np.log(2)
-        for row, taken in zip(rows, word.tolist(), strict=True):
-            row.tokens.append(taken)
     return np.asarray(total / STEPS)
 
 

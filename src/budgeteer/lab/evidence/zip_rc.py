@@ -18,7 +18,7 @@ import numpy as np
 
 from budgeteer.core.plan import F64
 from budgeteer.lab.evidence import ABOVE_ZERO, Evidence, Region, declare, measured
-from budgeteer.strategies._zip_rc import Costs, decide, middles, start
+from budgeteer.steer._zip_rc import Costs, decide, middles, start
 
 QUESTIONS, SAMPLES, EVERY = 150, 8, 16
 VALUES = np.linspace(0, 1, 7)

@@ -10,4 +10,4 @@ from budgeteer.rl.recipes._duet import duet
 
 def duet_allocation() -> Recipe:
     """``duet`` without its stopping rule: what the allocation does alone."""
-    return replace(duet(), name="duet-allocation", stopper=None)
+    return replace(duet(), name="duet-allocation", steer=None)

@@ -7,13 +7,13 @@ import numpy as np
 from budgeteer.allocate import uniform
 from budgeteer.core.allocator import Allocator
 from budgeteer.core.plan import F64, I64, right
-from budgeteer.core.stopper import Stopper
-from budgeteer.rl.recipe import Importance, SelectFn, StopperFn, View
+from budgeteer.core.steer import Steer
+from budgeteer.rl.recipe import Importance, SelectFn, SteerFn, View
 from budgeteer.rl.rollouts import Rollouts
 from budgeteer.steer import answered, marker_gate
 
 
-def stop_answered(view: View) -> Stopper:
+def stop_answered(view: View) -> Steer:
     """End a rollout once its answer is complete."""
     return answered()
 
@@ -32,7 +32,7 @@ def _thresholds(view: View) -> F64:
     return np.repeat(0.5 + 0.49 * rank, view.plan.units)
 
 
-def duet_gate(*, per_prompt: bool, at_once: bool, keep: float) -> StopperFn:
+def duet_gate(*, per_prompt: bool, at_once: bool, keep: float) -> SteerFn:
     """DUET's gate, its windows scaled from the official 3,072 tokens to the run's cap.
 
     Args:
@@ -46,7 +46,7 @@ def duet_gate(*, per_prompt: bool, at_once: bool, keep: float) -> StopperFn:
     def soonest(view: View) -> float:
         return max(_length_quantile(view, 0.3, 0.3), 200 * view.max_tokens / 3072)
 
-    def stopper(view: View) -> Stopper:
+    def steer(view: View) -> Steer:
         scale = view.max_tokens / 3072
         last: float | F64
         if per_prompt:
@@ -60,7 +60,7 @@ def duet_gate(*, per_prompt: bool, at_once: bool, keep: float) -> StopperFn:
             return marker_gate(0.0, last, threshold=-1.0, keep_abort=keep, keep_length=0.0)
         return marker_gate(soonest(view), last, threshold=_thresholds(view), confident=2, keep_abort=keep)
 
-    return stopper
+    return steer
 
 
 def _kept(rollouts: Rollouts, view: View) -> F64:

@@ -7,7 +7,7 @@ from dataclasses import replace
 from budgeteer.core import registry
 from budgeteer.core.errors import InvalidInput, UnknownName
 from budgeteer.core.spec import parse
-from budgeteer.rl.recipe import Recipe
+from budgeteer.rl.recipe import Recipe, always
 
 __all__ = ["UNTRAINED", "get"]
 
@@ -24,6 +24,7 @@ SLOTS = {
     "temperature": "schedule",
     "max_tokens": "schedule",
     "lr": "schedule",
+    "steer": "steer",
 }
 """Slot of a recipe that an option may fill by the name of a method -> its part."""
 
@@ -51,6 +52,8 @@ def get(text: str) -> Recipe:
     made = registry.make("recipe", spec.name, **options)
     if not isinstance(made, Recipe):
         raise InvalidInput(f"recipe {text!r}: {method.path} makes a {type(made).__name__}; return a Recipe")
+    if "steer" in slots:
+        slots["steer"] = always(slots["steer"])
     if "ratio" in slots:
         slots["loss"] = made.loss._replace(ratio=slots.pop("ratio"))
     if schedules := {key: slots.pop(key) for key in ("temperature", "max_tokens", "lr") if key in slots}:

@@ -1,10 +1,10 @@
-"""Hooks in transformers, against the reasoner: the same weights and the same hook are the same text and states."""
+"""Steers in transformers, against the reasoner: the same weights and the same steer are the same text and states."""
 
 from __future__ import annotations
 
 import asyncio
 import importlib.util
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -14,18 +14,18 @@ pytest.importorskip("transformers")
 
 from budgeteer.core.errors import CheckpointError, MissingExtra  # noqa: E402
 from budgeteer.core.registry import make  # noqa: E402
+from budgeteer.core.steer import CONTINUE, Action, Need, Steer  # noqa: E402
+from budgeteer.core.steer import STOP as END  # noqa: E402
 from budgeteer.engine.head import load_head  # noqa: E402
-from budgeteer.engine.hook import Action  # noqa: E402
 from budgeteer.models.model import INTERNALS, STOP, Chunk, Request, Response  # noqa: E402
 from budgeteer.models.policy import REASONER  # noqa: E402
 from budgeteer.models.reasoner import Reasoner  # noqa: E402
 from budgeteer.models.transformers import Transformers  # noqa: E402
-from budgeteer.strategies._budget_guidance import Guidance  # noqa: E402
-from budgeteer.strategies._mirostat import Mirostat  # noqa: E402
-from budgeteer.strategies._switch_thinking import Switch  # noqa: E402
+from budgeteer.steer import budget_forcing, budget_guidance, mirostat, switch_thinking, truncate  # noqa: E402
+from budgeteer.steer.kit import combine  # noqa: E402
 from helpers.insides import QUESTION, STYLE, ask  # noqa: E402
 
-ASKED = Request(QUESTION, 40, temperature=0.0, stop=("\n",), logprobs=True)
+ASKED = Request(QUESTION, 40, temperature=0.0, stop=("\n",), logprobs=True, close="</think>")
 
 
 @pytest.fixture(scope="module")
@@ -47,33 +47,36 @@ def read(request: Request) -> Request:
     return replace(request, prompt="<bos>" + str(request.prompt))
 
 
-@dataclass(frozen=True)
-class Watching:
+def of(step, *needs):
+    """A steer whose state holds the numbers of the choices."""
+    return Steer(lambda rows: np.array([int(key) for key in rows.keys]), step, frozenset({Need.LOGITS, *needs}))
+
+
+def watching(seen, factor=1.0, *needs):
     """Keeps what it is shown; even choices draw from the logits times a factor, odd ones as they are."""
 
-    factor: float = 1.0
-    hidden: bool = True
-    seen: list = field(default_factory=list, compare=False)
+    def step(state, now):
+        tokens = [now.tokens(i).tolist() for i in range(len(now.row))]
+        seen.append((now.logits.clone(), None if now.hidden is None else now.hidden.clone(), tokens))
+        return Action(logits=factor * now.logits, drawn=state[now.row] % 2 == 0), state
 
-    def step(self, inside, rows, logits, hidden):
-        self.seen.append((logits.clone(), None if hidden is None else hidden.clone(), [list(r.tokens) for r in rows]))
-        return Action(logits=self.factor * logits, drawn=np.array([row.choice % 2 == 0 for row in rows]))
+    return of(step, *needs)
 
 
-def test_a_hook_is_shown_the_reasoners_states_and_logits(model, reasoner, loop) -> None:
-    ours, theirs = Watching(), Watching()
-    want = loop.run(reasoner.generate(replace(ASKED, hook=theirs)))
-    got = loop.run(model.generate(read(replace(ASKED, hook=ours))))
+def test_a_steer_is_shown_the_reasoners_states_and_logits(model, reasoner, loop) -> None:
+    ours, theirs = [], []
+    want = loop.run(reasoner.generate(replace(ASKED, steer=watching(theirs, 1.0, Need.HIDDEN))))
+    got = loop.run(model.generate(read(replace(ASKED, steer=watching(ours, 1.0, Need.HIDDEN)))))
     assert got.choices[0].text == want.choices[0].text
     assert got.usage == want.usage
-    assert len(ours.seen) == len(theirs.seen) == got.choices[0].tokens
-    for (logits, hidden, tokens), (other, states, taken) in zip(ours.seen, theirs.seen, strict=True):
+    assert len(ours) == len(theirs) == got.choices[0].tokens
+    for (logits, hidden, tokens), (other, states, taken) in zip(ours, theirs, strict=True):
         torch.testing.assert_close(hidden, states, atol=1e-4, rtol=1e-4)
         torch.testing.assert_close(logits, other, atol=1e-3, rtol=1e-4)
         assert tokens == taken
 
 
-def test_a_hook_is_told_what_the_reasoners_hooks_are(model, reasoner) -> None:
+def test_a_steer_is_told_what_the_reasoners_steers_are(model, reasoner) -> None:
     assert INTERNALS in model.capabilities
     assert model.inside.fingerprint == reasoner.inside.fingerprint
     assert model.inside.pieces == reasoner.inside.pieces
@@ -84,37 +87,39 @@ def test_a_hook_is_told_what_the_reasoners_hooks_are(model, reasoner) -> None:
 
 @pytest.mark.parametrize("cap", [12, 24, 60])
 @pytest.mark.parametrize(
-    "hook",
+    "steer",
     [
-        Guidance("</think>", 5, head=load_head("budget_guidance"), min_rate=0, min_mode=0.9),
-        Switch("</think>", 5, switches=3, window=2, alpha=0.9, beta=0.7, opening="<think>"),
-        Mirostat("</think>", 5, target=0.2, rate=1.0, version=2, temperature=1.0),
+        combine(budget_forcing(reserve=5), budget_guidance(load_head("budget_guidance"), reserve=5)),
+        combine(budget_forcing(reserve=5), switch_thinking(3, window=2, alpha=0.9)),
+        combine(budget_forcing(reserve=5), mirostat(0.2)),
+        budget_forcing(reserve=5),
+        truncate(9),
+        budget_forcing(20, minimum=12, wait=";"),
     ],
-    ids=["guidance", "switch", "mirostat"],
+    ids=["guidance", "switch", "mirostat", "forcing", "truncate", "minimum"],
 )
-def test_strategies_hooks_do_what_they_do_in_the_reasoner(model, reasoner, loop, hook, cap) -> None:
+def test_steers_do_what_they_do_in_the_reasoner(model, reasoner, loop, steer, cap) -> None:
     """Changed logits, forced tokens and fed embeddings."""
-    request = replace(ASKED, max_tokens=cap, hook=hook)
+    request = replace(ASKED, max_tokens=cap, steer=steer)
     want, got = loop.run(reasoner.generate(request)), loop.run(model.generate(read(request)))
     assert got.usage == want.usage
     for ours, theirs in zip(got.choices, want.choices, strict=True):
         assert (ours.text, ours.tokens, ours.finish) == (theirs.text, theirs.tokens, theirs.finish)
+        assert (ours.forced, ours.notes) == (theirs.forced, theirs.notes)
         np.testing.assert_allclose(ours.logprobs, theirs.logprobs, atol=1e-3)
 
 
-@dataclass(frozen=True)
-class End:
+def ends(state, now):
     """Ends choice i before its token i + 1."""
-
-    hidden: bool = False
-
-    def step(self, inside, rows, logits, hidden):
-        return Action(end=np.array([len(row.tokens) == row.choice for row in rows]))
+    return Action(np.where(now.length == state[now.row], END, CONTINUE).astype(np.int8)), state
 
 
-def test_a_row_that_its_hook_ends_keeps_what_it_has(model, loop) -> None:
+@pytest.mark.parametrize("needs", [{Need.TOKENS}, {Need.LOGITS}], ids=["early", "late"])
+def test_a_row_that_its_steer_ends_keeps_what_it_has(model, loop, needs) -> None:
+    steer = of(ends)._replace(needs=frozenset(needs))
+
     async def body():
-        return [piece async for piece in model.stream(read(replace(ASKED, n=3, hook=End())))]
+        return [piece async for piece in model.stream(read(replace(ASKED, n=3, steer=steer)))]
 
     *chunks, response = loop.run(body())
     assert isinstance(response, Response)
@@ -129,43 +134,36 @@ def test_a_row_that_its_hook_ends_keeps_what_it_has(model, loop) -> None:
         assert sum(c.tokens for c in mine) == choice.tokens
 
 
-@dataclass(frozen=True)
-class Only:
+def only(state, now):
     """Leaves two digits, equally likely."""
-
-    hidden: bool = False
-
-    def step(self, inside, rows, logits, hidden):
-        out = torch.full_like(logits, -np.inf)
-        out[:, [inside.encode("0")[0], inside.encode("1")[0]]] = 0.0
-        return Action(logits=out)
+    out = torch.full_like(now.logits, -np.inf)
+    out[:, [now.model.encode("0")[0], now.model.encode("1")[0]]] = 0.0
+    return Action(logits=out), state
 
 
 def test_a_token_that_is_excluded_is_never_drawn(model, loop) -> None:
-    request = replace(ASKED, n=8, temperature=1.0, seed=0, hook=Only(), logprobs=False)
+    request = replace(ASKED, n=8, temperature=1.0, seed=0, steer=of(only), logprobs=False)
     text = "".join(choice.text for choice in loop.run(model.generate(read(request))).choices)
     assert set(text) == {"0", "1"}
     assert len(text) == 8 * 40
     assert abs(text.count("1") - len(text) / 2) < 4 * (len(text) / 4) ** 0.5
 
 
-@dataclass(frozen=True)
-class Force:
+def saying(text):
     """Says one text, one token a step, in every row but choice 0."""
 
-    text: str
-    hidden: bool = False
+    def step(state, now):
+        tokens = now.model.encode(text)
+        said = zip(state[now.row].tolist(), now.length.tolist(), strict=True)
+        return Action(force=np.array([tokens[n] if choice and n < len(tokens) else -1 for choice, n in said])), state
 
-    def step(self, inside, rows, logits, hidden):
-        tokens = inside.encode(self.text)
-        at = [tokens[len(r.tokens)] if r.choice and len(r.tokens) < len(tokens) else -1 for r in rows]
-        return Action(force=np.array(at))
+    return of(step, Need.TEXT)
 
 
 def test_forced_tokens_are_said_and_read_on_from(model, loop) -> None:
     said = "7+5=1;1*3=3;"
     free = loop.run(model.generate(read(ASKED))).choices[0]
-    first, forced = loop.run(model.generate(read(replace(ASKED, n=2, hook=Force(said))))).choices
+    first, forced = loop.run(model.generate(read(replace(ASKED, n=2, steer=saying(said))))).choices
     assert (first.text, first.finish) == (free.text, free.finish)
     assert forced.text.startswith(said)
     rest = loop.run(model.generate(read(replace(ASKED, prompt=QUESTION + said)))).choices[0]
@@ -173,54 +171,47 @@ def test_forced_tokens_are_said_and_read_on_from(model, loop) -> None:
     np.testing.assert_allclose(forced.logprobs[-rest.tokens :], rest.logprobs, atol=2e-4)
 
 
-@dataclass(frozen=True)
-class Feed:
+def feeding(token, seen):
     """Feeds every other row the embedding of the token that it took, or that of a given one."""
 
-    token: int | None
-    seen: list = field(default_factory=list, compare=False)
-    hidden: bool = True
+    def step(state, now):
+        seen.append(now.hidden[:, 0].clone())
+        fed = now.logits.argmax(-1) if token is None else torch.full((len(now.row),), token)
+        return Action(embeddings=now.model.embed[fed], soft=state[now.row] % 2 == 1), state
 
-    def step(self, inside, rows, logits, hidden):
-        self.seen.append(hidden[:, 0].clone())
-        fed = logits.argmax(-1) if self.token is None else torch.full((len(rows),), self.token)
-        return Action(embeddings=inside.embed[fed], soft=np.array([row.choice % 2 == 1 for row in rows]))
+    return of(step, Need.HIDDEN, Need.EMBEDDINGS)
 
 
 def test_an_embedding_is_fed_in_place_of_the_tokens(model, loop) -> None:
     free = loop.run(model.generate(read(ASKED))).choices[0]
-    same = loop.run(model.generate(read(replace(ASKED, n=2, hook=Feed(None))))).choices
+    same = loop.run(model.generate(read(replace(ASKED, n=2, steer=feeding(None, []))))).choices
     assert [choice.text for choice in same] == [free.text] * 2  # what would have been fed anyway
-    hook = Feed(9)
-    plain, fed = loop.run(model.generate(read(replace(ASKED, n=2, max_tokens=6, hook=hook)))).choices
+    seen = []
+    plain, fed = loop.run(model.generate(read(replace(ASKED, n=2, max_tokens=6, steer=feeding(9, seen))))).choices
     assert plain.text == free.text[: len(plain.text)]
     assert fed.text != plain.text
-    for states in hook.seen[1:]:
+    for states in seen[1:]:
         torch.testing.assert_close(states[1], model.inside.embed[9])
 
 
 def test_a_choice_does_not_depend_on_its_neighbours(model, loop) -> None:
-    """Rows of a hook that leave at different times, and each says what it says with fewer beside it."""
-    request = replace(ASKED, temperature=1.0, seed=3, logprobs=False, hook=Watching(0.7, hidden=False))
+    """Rows of a steer that leave at different times, and each says what it says with fewer beside it."""
+    request = replace(ASKED, temperature=1.0, seed=3, logprobs=False, steer=watching([], 0.7))
     six = loop.run(model.generate(read(replace(request, n=6)))).choices
     assert six[:2] == loop.run(model.generate(read(replace(request, n=2)))).choices
     assert len({choice.text for choice in six}) > 2
-    # odd choices draw from the model's own logits, as without a hook
-    assert six[1::2] == loop.run(model.generate(read(replace(request, n=6, hook=None)))).choices[1::2]
+    # odd choices draw from the model's own logits, as without a steer
+    assert six[1::2] == loop.run(model.generate(read(replace(request, n=6, steer=None)))).choices[1::2]
 
 
-@dataclass(frozen=True)
-class Broken:
-    hidden: bool = False
-
-    def step(self, inside, rows, logits, hidden):
-        raise ValueError("broken on purpose")
+def broken(state, now):
+    raise ValueError("broken on purpose")
 
 
-def test_a_hook_that_raises_fails_its_own_request(model, loop) -> None:
+def test_a_steer_that_raises_fails_its_own_request(model, loop) -> None:
     async def both():
         return await asyncio.gather(
-            model.generate(read(replace(ASKED, hook=Broken()))), model.generate(read(ASKED)), return_exceptions=True
+            model.generate(read(replace(ASKED, steer=of(broken)))), model.generate(read(ASKED)), return_exceptions=True
         )
 
     failed, fine = loop.run(both())

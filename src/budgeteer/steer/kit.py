@@ -1,0 +1,136 @@
+"""What steers share: two of them on the same rows, and the room that thinking has."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+
+from budgeteer.core.errors import InvalidInput
+from budgeteer.core.plan import F64, I64
+from budgeteer.core.steer import (
+    CONTINUE,
+    FINISH,
+    Action,
+    Internals,
+    Mask,
+    Rows,
+    Snapshot,
+    State,
+    Steer,
+    Tensor,
+    shared,
+)
+
+
+class Head(Protocol):
+    """A small network on the hidden states, such as :class:`budgeteer.engine.head.Head`.
+
+    Attributes:
+        settings: what its method has to know about it.
+    """
+
+    @property
+    def settings(self) -> dict[str, Any]: ...
+
+    def __call__(self, states: Tensor) -> Tensor:
+        """[m, K] of states [m, layers, hidden]."""
+        ...
+
+    def check(self, inside: Internals) -> None:
+        """Refuse a model that it was not trained on."""
+        ...
+
+
+def room(cap: I64, reserve: int) -> I64:
+    """[m] tokens of thinking that fit into caps [m] before the ``reserve`` of marker and answer."""
+    return np.maximum(cap - reserve, 0)
+
+
+def thinking(now: Snapshot) -> Mask:
+    """[m] rows whose thinking is open, and whose next token nobody has forced."""
+    return (now.closed < 0) & ~now.forced
+
+
+def decisions(finish: Mask) -> Any:
+    """[m] int8: FINISH where the mask says so, else CONTINUE."""
+    return finish * np.int8(FINISH.value)  # CONTINUE is 0; a member of the enum costs microseconds at every step
+
+
+@dataclass(frozen=True, slots=True)
+class Both:
+    """The states of two steers on the same rows."""
+
+    first: State
+    second: State
+
+
+@shared
+def combine(first: Steer, second: Steer) -> Steer:
+    """Both steers on the same rows: what the first one forces or ends, the second one is shown as ``forced``.
+
+    Raises:
+        InvalidInput: they are asked after different numbers of tokens.
+    """
+    if first.every != second.every:
+        raise InvalidInput(
+            f"one steer is asked every {first.every} tokens, the other every {second.every}; make it one"
+        )
+
+    def init(rows: Rows) -> Both:
+        return Both(first.init(rows), second.init(rows))
+
+    def step(state: Both, now: Snapshot) -> tuple[Action, Both]:
+        action, first_state = first.step(state.first, now)
+        claimed = now.forced
+        if action.force is not None:
+            claimed = claimed | (action.force >= 0)
+        if action.decision is not None:
+            claimed = claimed | ((action.decision != CONTINUE) & ((action.decision != FINISH) | (now.closed < 0)))
+        other, second_state = second.step(state.second, dataclasses.replace(now, forced=claimed))
+        return merge(action, other, len(now.row)), Both(first_state, second_state)
+
+    def kept_weight(state: Both) -> F64:
+        weights = [s.kept_weight(part) for s, part in ((first, state.first), (second, state.second)) if s.kept_weight]
+        return np.asarray(np.prod(weights, axis=0))
+
+    def report(state: Both) -> list[Any]:
+        notes = [s.report(part) for s, part in ((first, state.first), (second, state.second)) if s.report]
+        return [{key: value for note in row for key, value in note.items()} for row in zip(*notes, strict=True)]
+
+    return Steer(
+        init,
+        step,
+        first.needs | second.needs,
+        first.every,
+        kept_weight if first.kept_weight or second.kept_weight else None,
+        report if first.report or second.report else None,
+    )
+
+
+def merge(first: Action, second: Action, m: int) -> Action:
+    """Both actions on m rows; where they disagree, the first one's."""
+    decision = _either(first.decision, second.decision, lambda values: values != CONTINUE)
+    force = _either(first.force, second.force, lambda values: values >= 0)
+    logits, drawn = _tensors(first.logits, first.drawn, second.logits, second.drawn, m)
+    embeddings, soft = _tensors(first.embeddings, first.soft, second.embeddings, second.soft, m)
+    caps = [action.cap for action in (first, second) if action.cap is not None]
+    return Action(decision, force, logits, drawn, embeddings, soft, np.minimum.reduce(caps) if caps else None)
+
+
+def _either(first: Any, second: Any, says: Callable[[Any], Any]) -> Any:
+    if first is None or second is None:
+        return second if first is None else first
+    return np.where(says(first), first, second)
+
+
+def _tensors(first: Tensor, mine: Any, second: Tensor, other: Any, m: int) -> tuple[Tensor, Any]:
+    if first is None or second is None:
+        return (second, other) if first is None else (first, mine)
+    mine, other = (np.ones(m, np.bool_) if mask is None else mask for mask in (mine, other))
+    merged = second.clone()
+    merged[mine] = first[mine].to(merged.dtype)
+    return merged, mine | other
