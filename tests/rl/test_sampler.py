@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from budgeteer.core.errors import CheckpointError, InvalidInput
 from budgeteer.core.plan import ABORTED, CUT, ENDED, FINISHED, RUNNING
-from budgeteer.core.steer import ABORT, CONTINUE, FINISH
+from budgeteer.core.steer import ABORT, CONTINUE, FINISH, Need
 from budgeteer.engine import llama
 from budgeteer.engine.decoder import Decoder
 from budgeteer.lab import pool
@@ -526,3 +526,26 @@ def test_the_first_run_after_an_installation_is_like_all_that_follow(tmp_path):
     first, again = (outcome(NUMBA_CACHE_DIR=str(tmp_path)) for _ in range(2))
     assert first == again
     assert first[1] == []
+
+
+@pytest.mark.parametrize("slots", [2, 5])
+def test_a_steer_that_is_asked_seldom_decides_the_same_in_any_slots(model, slots):
+    """It is asked by the row's own length: when the row was let in makes no difference."""
+    steer = scripted(lambda now: np.where(now.length >= 5, ABORT, CONTINUE), every=3)
+    whole, _ = draw(model, steer=steer)
+    assert_same(draw(model, steer=steer, slots=slots)[0], whole)
+    assert set(whole.length[whole.status == ABORTED].tolist()) == {6}
+
+
+def test_what_training_does_not_offer_is_refused(model):
+    steer = answered()._replace(needs=frozenset({Need.TEXT, Need.EMBEDDINGS}))
+    with pytest.raises(InvalidInput, match="embeddings, text, which training does not offer"):
+        draw(model, steer=steer)
+
+
+def test_an_error_of_a_steer_fails_the_step(model):
+    def broken(now):
+        raise ValueError("broken on purpose")
+
+    with pytest.raises(ValueError, match="broken on purpose"):
+        draw(model, steer=scripted(broken))

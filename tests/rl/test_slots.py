@@ -23,6 +23,7 @@ from budgeteer.rl.reward import Columns, triangular
 from budgeteer.rl.rollouts import Role, Rollouts
 from budgeteer.rl.schedule import rex, staircase
 from budgeteer.rl.stream import domain_ratio
+from budgeteer.steer import answered
 
 A = np.array
 
@@ -319,3 +320,9 @@ def test_every_slot_is_filled_by_name() -> None:
     assert made.stream is not None
     with pytest.raises(UnknownName, match="'sequence'"):
         recipes.get("grpo:ratio=sequences")
+
+
+def test_a_recipe_takes_a_steer_by_name():
+    made = recipes.get("grpo:steer=answered")
+    assert made.steer is not None
+    assert made.steer(None) == answered()  # type: ignore[arg-type]

@@ -10,8 +10,8 @@ import pytest
 from budgeteer.core.errors import BudgetExceeded, InvalidInput, ModelError
 from budgeteer.core.usage import Usage
 from budgeteer.ledger import Allowance, Limit, MemoryLedger
-from budgeteer.models.model import Chunk, Request, Response
-from budgeteer.solve import Budgeted
+from budgeteer.models.model import INTERNALS, Choice, Chunk, Request, Response
+from budgeteer.solve import Budgeted, record
 from budgeteer.solve.record import Calls, Named
 from helpers.scripted import Scripted
 
@@ -219,3 +219,23 @@ def test_an_answer_on_record_is_given_once(tmp_path) -> None:
         calls.close()
     assert len(inner.requests) == 2
     assert [len(own) for own in names] == [1, 2]
+
+
+def test_what_a_steer_said_of_a_choice_is_on_record(tmp_path) -> None:
+    """A strategy that is run again after a kill reads the notes of the answer that was paid for."""
+    paid = Response((Choice("5", 4, "stop", None, 2, {"class": 1}),), Usage(input=3, output=4))
+
+    class Once:
+        name, capabilities, answers = "once", frozenset({INTERNALS}), [paid]
+
+        async def generate(self, request):
+            return self.answers.pop()
+
+    async def body():
+        for _ in range(2):
+            calls = Calls(tmp_path / "calls.jsonl")
+            record._CALL.set("q.1")
+            assert await record.Recorded(Once(), calls).generate(Request("abc", 8)) == paid
+            calls.close()
+
+    asyncio.run(body())
