@@ -21,6 +21,7 @@ from budgeteer.models.model import LENGTH, Request  # noqa: E402
 from budgeteer.models.policy import REASONER, load_policy  # noqa: E402
 from budgeteer.models.reasoner import Reasoner  # noqa: E402
 from budgeteer.models.transformers import ends_of, internals  # noqa: E402
+from budgeteer.rl.rollouts import Role  # noqa: E402
 from budgeteer.rl.sampler import sample  # noqa: E402
 from budgeteer.steer import (  # noqa: E402
     answered,
@@ -97,7 +98,7 @@ def test_training_and_generate_decide_alike(policy, theirs, name, seed):
     rows, steering = generate(theirs, steer, seed=seed)
     assert rows == [tokens[:n].tolist() for tokens, n in zip(ours.tokens, ours.length, strict=True)]
     assert steering.status.tolist() == ours.status.tolist()
-    assert steering.forced[:, : ours.forced.shape[1]].tolist() == ours.forced.tolist()
+    assert steering.forced[:, : ours.role.shape[1]].tolist() == (ours.role == Role.FORCED).tolist()
     if steer.kept_weight is not None:
         assert steer.kept_weight(state).tolist() == ours.weight.tolist()
 
