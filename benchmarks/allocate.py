@@ -109,7 +109,7 @@ def ours(name: str, cost: Any, value: Any, budget: int, repetitions: int) -> dic
     start = time.perf_counter()
     items = Items(tuple(map(str, range(len(cost)))), menu=Menu.of(cost, worth))
     built = time.perf_counter() - start
-    seconds, cpu, found, gap = [], [], 0.0, math.nan
+    seconds, cpu, worth_found, gap = [], [], 0.0, math.nan
     rng = np.random.default_rng(0)
     allocator = (
         greedy_marginal() if name == "greedy-marginal" else menu_knapsack(name.endswith("exact"), "compiled" in name)
@@ -120,17 +120,17 @@ def ours(name: str, cost: Any, value: Any, budget: int, repetitions: int) -> dic
         alone.clear()
         start, busy = time.perf_counter(), time.process_time()
         if name == "bisection":
-            found = bisection(cost, worth, budget)
+            worth_found = bisection(cost, worth, budget)
         else:
             plan = allocator.allocate(budget, items, (), rng=rng)
-            found, gap = plan.value, plan.gap
+            worth_found, gap = plan.value, plan.gap
         seconds.append(time.perf_counter() - start)
         cpu.append(time.process_time() - busy)
         inside.append(sum(alone))
     return {
         "seconds": min(seconds), "alone": min(inside) if alone else None, "median": float(np.median(seconds)),
-        "cpu": min(cpu), "repetitions": len(seconds), "items_built": built, "value": found,
-        "gap": gap / found if found else math.nan,
+        "cpu": min(cpu), "repetitions": len(seconds), "items_built": built, "value": worth_found,
+        "gap": gap / worth_found if worth_found else math.nan,
     }  # fmt: skip
 
 
@@ -165,9 +165,9 @@ def _in_compiled_calls() -> list[float]:
 
     def timed(*arguments: Any) -> Any:
         start = time.perf_counter()
-        found = call(*arguments)
+        result = call(*arguments)
         taken.append(time.perf_counter() - start)
-        return found
+        return result
 
     _compiled.solve = timed
     return taken
@@ -240,7 +240,7 @@ def sack(name: str, cost: Any, value: Any, budget: int, limit: float) -> dict[st
         "cp-sat as knapsack": module.SolverType.KNAPSACK_MULTIDIMENSION_CP_SAT_SOLVER,
     }[name]
     times: dict[bool, list[float]] = {True: [], False: []}
-    whole, found, optimal, began = [], 0.0, False, time.perf_counter()
+    whole, total, optimal, began = [], 0.0, False, time.perf_counter()
     for _ in range(repetitions(len(cost))):
         for reduced in (True, False) if name in FAST_PEERS and len(cost) <= 64 else (True,):
             begin = time.perf_counter()
@@ -253,10 +253,10 @@ def sack(name: str, cost: Any, value: Any, budget: int, limit: float) -> dict[st
             times[reduced].append(time.perf_counter() - start)
             if reduced:
                 whole.append(time.perf_counter() - begin)
-                found, optimal = answer, solver.is_solution_optimal()
+                total, optimal = answer, solver.is_solution_optimal()
         if time.perf_counter() - began > limit:
             break
-    entry = _peer(min(times[True]), min(whole), found, found if optimal else math.nan)
+    entry = _peer(min(times[True]), min(whole), total, total if optimal else math.nan)
     unreduced = min(times[False], default=None)
     return {**entry, "unreduced": unreduced, "optimal": optimal, "repetitions": len(whole)}
 
@@ -272,16 +272,16 @@ def measure(solver: str, kind: str, n: int, w: int, seed: int, repetitions: int,
     """One solver on one instance, in this process."""
     cost, value, budget = instance(kind, n, w, seed) if solver != ROLLOUTS else (None, None, 0)
     if solver == ROLLOUTS:
-        found = rollouts(n, seed, repetitions)
+        result = rollouts(n, seed, repetitions)
     elif solver in OURS:
-        found = ours(solver, cost, value, budget, repetitions)
+        result = ours(solver, cost, value, budget, repetitions)
     elif solver == "highs":
-        found = highs(cost, value, budget, limit)
+        result = highs(cost, value, budget, limit)
     elif solver == "cp-sat":
-        found = cp_sat(cost, value, budget, limit)
+        result = cp_sat(cost, value, budget, limit)
     else:
-        found = sack(solver, cost, value, budget, limit)
-    return {"solver": solver, "kind": kind, "items": n, "options": w, "seed": seed, **found}
+        result = sack(solver, cost, value, budget, limit)
+    return {"solver": solver, "kind": kind, "items": n, "options": w, "seed": seed, **result}
 
 
 class Stopped(Exception):
@@ -305,16 +305,16 @@ def child(journal: Journal, limit: float, **arguments: Any) -> dict[str, Any]:
     try:
         command = [sys.executable, __file__, "--child", request]
         done = subprocess.run(command, capture_output=True, text=True, timeout=seconds, check=True)
-        found: dict[str, Any] = to_json(json.loads(done.stdout.splitlines()[-1]))
+        result: dict[str, Any] = to_json(json.loads(done.stdout.splitlines()[-1]))
     except subprocess.TimeoutExpired:
-        found = {**name, "error": f"not done within {seconds:.0f} s"}
+        result = {**name, "error": f"not done within {seconds:.0f} s"}
     except subprocess.CalledProcessError as error:
         if error.returncode in (-signal.SIGTERM, -signal.SIGINT, -signal.SIGHUP):
             raise Stopped(f"{name} was ended by signal {-error.returncode}; run the same command to go on") from error
         # -9 is what a machine without memory does, and a result
-        found = {**name, "error": (error.stderr.strip().splitlines() or [f"exit code {error.returncode}"])[-1][:200]}
-    journal.add(request, found)
-    return found
+        result = {**name, "error": (error.stderr.strip().splitlines() or [f"exit code {error.returncode}"])[-1][:200]}
+    journal.add(request, result)
+    return result
 
 
 class Journal:
@@ -326,15 +326,15 @@ class Journal:
         self.done: dict[str, dict[str, Any]] = {}
         for line in lines:
             with contextlib.suppress(json.JSONDecodeError):  # the last line of a run that was killed
-                request, found = json.loads(line)
-                self.done[request] = found
+                request, result = json.loads(line)
+                self.done[request] = result
 
-    def add(self, request: str, found: dict[str, Any]) -> None:
+    def add(self, request: str, result: dict[str, Any]) -> None:
         """Keep a measurement."""
-        self.done[request] = found
+        self.done[request] = result
         if self.path is not None:
             with self.path.open("a") as file:
-                file.write("\n" + json.dumps([request, found]))  # on a line of its own, even after a cut one
+                file.write("\n" + json.dumps([request, result]))  # on a line of its own, even after a cut one
 
     def close(self) -> None:
         """The run is complete and in its file."""
@@ -411,15 +411,15 @@ def sack_ratios(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     for row in rows:
         if row["ours"] == EXACT[1] and row["solver"] in FAST_PEERS:
             of.setdefault((row["kind"], row["items"], row["solver"]), []).append(row)
-    found = []
+    entries = []
     for (kind, items, solver), these in of.items():
         entry: dict[str, Any] = {"kind": kind, "items": items, "solver": solver, "instances": len(these)}
         entry["finished"] = sum(row["finished"] for row in these)
         for name in ("times_with_model", "times_alone", "times_unreduced"):
             each = [row[name] for row in these if row[name] is not None]
             entry[name] = [math.exp(sum(map(math.log, each)) / len(each)), min(each)] if each else None
-        found.append(entry)
-    return found
+        entries.append(entry)
+    return entries
 
 
 PARTS = ("menus", "sacks", "scaling")
@@ -433,15 +433,15 @@ TARGETS = tuple(
 
 def targets(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """What was aimed at beside what was measured, the worse of the two kinds of menus."""
-    found = []
+    entries = []
     for solver, n, w, seconds, gap in TARGETS:
         these = [r for r in rows if (r["solver"], r["items"], r["options"]) == (solver, n, w) and "error" not in r]
         if these:
             worst = {name: max(r[name] for r in these) for name in ("seconds", "cpu", "gap")}
             met = worst["seconds"] <= seconds and (gap is None or worst["gap"] <= gap)
-            found.append({"solver": solver, "items": n, "options": w, "target_seconds": seconds, "target_gap": gap,
+            entries.append({"solver": solver, "items": n, "options": w, "target_seconds": seconds, "target_gap": gap,
                           **worst, "met": met})  # fmt: skip
-    return found
+    return entries
 
 
 def slope(rows: Sequence[dict[str, Any]], solver: str) -> float:
@@ -468,11 +468,12 @@ def figure(rows: Sequence[dict[str, Any]]) -> str:
     return stand_alone(chart, height=350)
 
 
-def table(found: dict[str, Any]) -> str:
+def table(results: dict[str, Any]) -> str:
     """The results for people."""
-    lines = [f"{found['machine']['cpu']}, {found['machine']['cores']} cores, load {found['machine']['load_before']}"]
+    machine = results["machine"]
+    lines = [f"{machine['cpu']}, {machine['cores']} cores, load {machine['load_before']}"]
     lines.append(f"{'instance':28} {'solver':24} {'seconds':>10} {'gap':>9}")
-    for r in [*found["menus"], *found["sacks"]]:
+    for r in [*results["menus"], *results["sacks"]]:
         name = f"{r['kind']} {r['items']:,} x {r['options']}"
         if "error" in r:
             lines.append(f"{name:28} {r['solver']:24} {r['error']}")
@@ -480,13 +481,13 @@ def table(found: dict[str, Any]) -> str:
         gap = "" if r["gap"] is None else f"{r['gap']:.1e}"
         lines.append(f"{name:28} {r['solver']:24} {r['seconds']:>10.5f} {gap:>9}")
     lines.append("")
-    for r in found["ratios"]:
+    for r in results["ratios"]:
         more = "" if r["finished"] else ", and had not finished"
         name = f"{r['kind']} {r['items']:,} x {r['options']}"
         times = f"{r['times']:,.3g} times as long as {r['ours']} ({r['times_with_model']:,.3g} with its model)"
         lines.append(f"{name:28} {r['solver']:24} took {times}{more}")
     lines.append("")
-    for r in found["sack_ratios"]:
+    for r in results["sack_ratios"]:
         parts = [
             f"{r[name][0]:.3g} (least {r[name][1]:.3g}) {what}"
             for name, what in (("times_with_model", "with its model"), ("times_alone", "alone"),
@@ -498,14 +499,14 @@ def table(found: dict[str, Any]) -> str:
             f"{', '.join(parts)} times as long as {EXACT[1]}"
         )
     lines.append("")
-    for r in found["targets"]:
+    for r in results["targets"]:
         gap = "" if r["target_gap"] is None else f", gap {r['gap']:.1e} of {r['target_gap']:.0e}"
         lines.append(
             f"{r['solver']}, {r['items']:,} x {r['options']}: {1e3 * r['seconds']:.3g} ms "
             f"({1e3 * r['cpu']:.3g} ms of CPU) "
             f"of {1e3 * r['target_seconds']:g} ms{gap}: {'met' if r['met'] else 'missed'}"
         )
-    lines += [f"time ~ items^{s:.2f}: {name}" for name, s in found["exponents"].items() if s is not None]
+    lines += [f"time ~ items^{s:.2f}: {name}" for name, s in results["exponents"].items() if s is not None]
     return "\n".join(lines)
 
 
@@ -529,10 +530,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     limit = 5.0 if args.quick else args.limit
     out = args.out or (None if args.quick else OUT)
     journal = Journal(None if out is None else out.with_name(out.name + ".partial"))
-    found: dict[str, Any] = {part: [] for part in PARTS}
+    results: dict[str, Any] = {part: [] for part in PARTS}
     if len(args.parts) < len(PARTS) and out is not None and out.exists():
-        found = json.loads(out.read_text())
-    found |= {
+        results = json.loads(out.read_text())
+    results |= {
         "quick": args.quick,
         "seed": args.seed,
         "limit": limit,
@@ -541,22 +542,22 @@ def main(argv: Sequence[str] | None = None) -> int:
     }
     for part in args.parts:
         if part == "menus":
-            found[part] = side_by_side(journal, ((20, 4),) if args.quick else MENUS, limit, args.seed)
+            results[part] = side_by_side(journal, ((20, 4),) if args.quick else MENUS, limit, args.seed)
         elif part == "sacks":
-            found[part] = sacks(journal, (30,) if args.quick else SACKS, limit, args.seed)
+            results[part] = sacks(journal, (30,) if args.quick else SACKS, limit, args.seed)
         else:
-            found[part] = scaling(journal, ((10, 16), (100, 16)) if args.quick else SCALE, args.seed)
-        found["targets"] = targets(found["menus"])
-        found["ratios"] = ratios([*found["menus"], *found["sacks"]])
-        found["sack_ratios"] = sack_ratios(found["ratios"])
-        measured = [r["solver"] for r in found["scaling"] if "error" not in r]
-        found["exponents"] = {name: slope(found["scaling"], name) for name in dict.fromkeys(measured)}
+            results[part] = scaling(journal, ((10, 16), (100, 16)) if args.quick else SCALE, args.seed)
+        results["targets"] = targets(results["menus"])
+        results["ratios"] = ratios([*results["menus"], *results["sacks"]])
+        results["sack_ratios"] = sack_ratios(results["ratios"])
+        measured = [r["solver"] for r in results["scaling"] if "error" not in r]
+        results["exponents"] = {name: slope(results["scaling"], name) for name in dict.fromkeys(measured)}
         if out is not None:  # after every part, so that a run that is stopped keeps what it has
-            write_text(json.dumps(to_json(found), indent=1) + "\n", out)
+            write_text(json.dumps(to_json(results), indent=1) + "\n", out)
     journal.close()
-    print(table(to_json(found)))
+    print(table(to_json(results)))
     if not args.quick and args.out is None:
-        write_text(figure(found["scaling"]), FIGURE)
+        write_text(figure(results["scaling"]), FIGURE)
     return 0
 
 

@@ -94,10 +94,10 @@ class Bill:
                 message = {"role": "assistant", "content": None, "tool_calls": [call]}
             finish = "tool_calls" if "tool_calls" in message else "stop"
             choices = [{"index": i, "finish_reason": finish, "message": message} for i in range(body.get("n") or 1)]
-            found = {"id": "c", "object": "chat.completion", "created": 1, "model": "m", "choices": choices}
+            answer = {"id": "c", "object": "chat.completion", "created": 1, "model": "m", "choices": choices}
             if says:
-                found["usage"] = used(READ, made, more.get("cached"), more.get("reasoning"))
-            reply(handler, 200, found)
+                answer["usage"] = used(READ, made, more.get("cached"), more.get("reasoning"))
+            reply(handler, 200, answer)
 
         return step
 
@@ -387,7 +387,7 @@ async def cell(adapter: str, scenario: Scenario, folder: Path) -> dict[str, Any]
             elif scenario.name == "long call":
                 kept = await long_call(call, provider.url, ledger, bill)
             else:
-                await one(call, provider.url, ledger, scenario.ask, bill)
+                await make_ask(call, provider.url, ledger, scenario.ask, bill)
             bill.go.set()
             deadline = time.monotonic() + 20
             while time.monotonic() < deadline:
@@ -401,14 +401,14 @@ async def cell(adapter: str, scenario: Scenario, folder: Path) -> dict[str, Any]
             ledger.verify()
     finally:
         reserved.TTL = life
-    found = {
+    row = {
         "adapter": adapter, "scenario": scenario.name, "billed": bill.units, "charged": charged, "held": held,
         "equal": scenario.equal,
     }  # fmt: skip
-    return found if kept is None else {**found, "held all the while": kept}
+    return row if kept is None else {**row, "held all the while": kept}
 
 
-async def one(call: Callable[..., Awaitable[None]], url: str, ledger: SqliteLedger, ask: Ask, bill: Bill) -> None:
+async def make_ask(call: Callable[..., Awaitable[None]], url: str, ledger: SqliteLedger, ask: Ask, bill: Bill) -> None:
     """Make an ask; that it fails is part of some scenarios."""
     task = asyncio.ensure_future(call(url, Allowance(ledger, "acme", {"all": LIMIT}), ask))
     if ask.cancel is not None:
@@ -459,7 +459,7 @@ async def table(adapters: list[str]) -> list[dict[str, Any]]:
 
 def page(cells: list[dict[str, Any]]) -> str:
     """The table for the documentation."""
-    by = {(one["scenario"], one["adapter"]): one for one in cells}
+    by = {(cell["scenario"], cell["adapter"]): cell for cell in cells}
     lines = [
         "# Conformance of the adapters", "",
         "What a scripted provider billed, and what each adapter charged, in tokens, input and output. Every cell is a",
@@ -474,13 +474,13 @@ def page(cells: list[dict[str, Any]]) -> str:
     for scenario in SCENARIOS:
         row = []
         for adapter in ADAPTERS:
-            one = by[scenario.name, adapter]
-            if "why" in one:
+            cell = by[scenario.name, adapter]
+            if "why" in cell:
                 row.append("-")
-                notes.append(f"- {scenario.name}, {adapter}: does not apply, {one['why']}.")
+                notes.append(f"- {scenario.name}, {adapter}: does not apply, {cell['why']}.")
             else:
-                sign = "=" if one["billed"] == one["charged"] else "≤"
-                row.append(f"{one['billed']} {sign} {one['charged']}")
+                sign = "=" if cell["billed"] == cell["charged"] else "≤"
+                row.append(f"{cell['billed']} {sign} {cell['charged']}")
         lines.append(f"| {scenario.name}: {scenario.what} | " + " | ".join(row) + " |")
     return "\n".join([*lines, "", *notes, ""])
 
@@ -493,8 +493,8 @@ def main() -> None:
         child(*options.child)
         return
     cells = asyncio.run(table(list(ADAPTERS)))
-    for one in cells:
-        print(json.dumps(one))
+    for cell in cells:
+        print(json.dumps(cell))
     results = ROOT / "benchmarks" / "results" / "conformance.json"
     results.write_text(json.dumps({"command": "python benchmarks/conformance.py", "cells": cells}, indent=1) + "\n")
     (ROOT / "docs" / "conformance.md").write_text(page(cells))

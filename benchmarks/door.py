@@ -59,7 +59,7 @@ async def _connection(port: int) -> tuple[asyncio.StreamReader, asyncio.StreamWr
 async def attack(name: str, port: int, key: str, seconds: float, many: int) -> dict[str, Any]:
     """One attack; what it could send."""
     ends = time.monotonic() + seconds
-    found: dict[str, Any] = {"connections": 0, "bytes_sent": 0, "statuses": {}}
+    counts: dict[str, Any] = {"connections": 0, "bytes_sent": 0, "statuses": {}}
 
     whole = _parts(key) if name == "small parts" else HEAD + b"content-length: 2\r\n\r\n{}"
 
@@ -67,7 +67,7 @@ async def attack(name: str, port: int, key: str, seconds: float, many: int) -> d
         raw = json.dumps({"model": MODEL, "messages": [{"role": "user", "content": "Hi"}], **about}).encode()
         return HEAD + f"authorization: Bearer {key}\r\ncontent-length: {len(raw)}\r\n\r\n".encode() + raw
 
-    async def one(number: int) -> None:
+    async def send(number: int) -> None:
         pause, reads = (1.0, False) if name in ("half bodies", "slow heads") else (0.0, name != "trailers")
         pieces: Iterable[bytes] = (whole,)
         if name == "trailers":
@@ -80,7 +80,7 @@ async def attack(name: str, port: int, key: str, seconds: float, many: int) -> d
             pieces = (body({FIELDS[number % len(FIELDS)]: "gASVCgAAAAAAAACMAm9zlIw="}),)
         with contextlib.suppress(OSError, asyncio.IncompleteReadError):
             reader, writer = await _connection(port)
-            found["connections"] += 1
+            counts["connections"] += 1
             try:
                 if name == "trailers":
                     writer.write(HEAD + b"transfer-encoding: chunked\r\n\r\n0\r\n")
@@ -89,29 +89,29 @@ async def attack(name: str, port: int, key: str, seconds: float, many: int) -> d
                         break
                     writer.write(piece)
                     await writer.drain()
-                    found["bytes_sent"] += len(piece)
+                    counts["bytes_sent"] += len(piece)
                     await asyncio.sleep(pause)
                 if reads:
                     line = (
                         await asyncio.wait_for(reader.readuntil(b"\r\n"), max(0.1, ends - time.monotonic()))
                     ).split()
                     status = line[1].decode()
-                    found["statuses"][status] = found["statuses"].get(status, 0) + 1
+                    counts["statuses"][status] = counts["statuses"].get(status, 0) + 1
             except TimeoutError:
                 pass
             finally:
                 writer.close()
 
     async def worker(number: int) -> None:
-        while time.monotonic() < ends and found["connections"] < many:
-            await one(number)
+        while time.monotonic() < ends and counts["connections"] < many:
+            await send(number)
             number += 1
             if name in ("half bodies", "slow heads"):
                 await asyncio.sleep(0.2)
 
     at_once = {"trailers": 4, "keyless": 8, "small parts": 2, "fields": 4}.get(name, min(many, 800))
     await asyncio.gather(*[worker(n) for n in range(at_once)])
-    return found
+    return counts
 
 
 def _parts(key: str) -> bytes:
@@ -203,7 +203,7 @@ max_output = 1000
 def measure(source: Path, seconds: float, many: int) -> dict[str, Any]:
     """All attacks on one version, each on a gateway of its own."""
     cores = sorted(os.sched_getaffinity(0))
-    found = {}
+    measured = {}
     load = Path(__file__).parent / "gateway_load.py"
     for name in ATTACKS:
         with contextlib.ExitStack() as stack:
@@ -231,7 +231,7 @@ def measure(source: Path, seconds: float, many: int) -> dict[str, Any]:
                 _call(port, f"/admin/api/summary?{query}")["requests"] for query in ("", "path=paid", "path=poor")
             )
             records, keyless = total - before, total - sum(known)
-        found[name] = {
+        measured[name] = {
             "attacker": json.loads(done.stdout),
             "resident_mb": {
                 "before": quiet.bytes[-1] / 2**20, "most": max(watch.bytes) / 2**20, "after": after.bytes[-1] / 2**20,
@@ -247,8 +247,8 @@ def measure(source: Path, seconds: float, many: int) -> dict[str, Any]:
             "paid_kept": kept, "records_without_key": keyless, "records_more": records,
             "reached_the_upstream": max(0, answered - _PAID),
         }  # fmt: skip
-        print(name, json.dumps(found[name]))
-    return found
+        print(name, json.dumps(measured[name]))
+    return measured
 
 
 def main() -> None:
@@ -267,7 +267,7 @@ def main() -> None:
         return
     seconds, many = (1.0, 60) if args.quick else (args.seconds, 2500)
     versions = {"now": SOURCE, **({"before": args.before} if args.before else {})}
-    found = {
+    results = {
         "seconds": seconds,
         "connections_at_most": many,
         "versions": {name: measure(source, seconds, many) for name, source in versions.items()},
@@ -277,7 +277,7 @@ def main() -> None:
     }  # fmt: skip
     out = args.out or (None if args.quick else OUT)
     if out is not None:
-        out.write_text(json.dumps(found, indent=1) + "\n")
+        out.write_text(json.dumps(results, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -102,17 +102,17 @@ def _call(read: int, made: int, bound: int | None = None) -> Call:
 def traces(data: Path | None, quick: bool) -> dict[str, list[Call]]:
     """Synthetic ones, and the real ones found below ``data``."""
     n = 400 if quick else 8000
-    found = {
+    by_name = {
         "synthetic": synthetic(0, n),
         "synthetic, answers grow 4x": synthetic(1, n, 4.0),
         "synthetic, answers shrink 4x": synthetic(2, n, 0.25),
     }
     if data is not None:
-        found["azure 2023 conversation"] = azure(data / "azure_llm_2023" / "AzureLLMInferenceTrace_conv.csv.gz")
-        found["azure 2023 code"] = azure(data / "azure_llm_2023" / "AzureLLMInferenceTrace_code.csv.gz")
-        found["mooncake conversation"] = mooncake(data / "mooncake_fast25" / "conversation_trace.jsonl.gz")
-        found["mini-SWE-agent steps"] = agent_steps(data / "mini_swe_agent_steps" / "steps.jsonl.gz")
-    return found
+        by_name["azure 2023 conversation"] = azure(data / "azure_llm_2023" / "AzureLLMInferenceTrace_conv.csv.gz")
+        by_name["azure 2023 code"] = azure(data / "azure_llm_2023" / "AzureLLMInferenceTrace_code.csv.gz")
+        by_name["mooncake conversation"] = mooncake(data / "mooncake_fast25" / "conversation_trace.jsonl.gz")
+        by_name["mini-SWE-agent steps"] = agent_steps(data / "mini_swe_agent_steps" / "steps.jsonl.gz")
+    return by_name
 
 
 def reservation(calls: list[Call], quantile: float) -> dict[str, Any]:
@@ -264,10 +264,10 @@ def work(calls: list[Call], budget_calls: int, in_flight: int, seeds: int, sessi
     }
 
 
-def rows(found: dict[str, list[Call]], quick: bool) -> Iterator[dict[str, Any]]:
+def rows(traces_by_name: dict[str, list[Call]], quick: bool) -> Iterator[dict[str, Any]]:
     """Every trace, measured."""
     seeds, sessions = (2, 2) if quick else (10, 10)
-    for name, calls in found.items():
+    for name, calls in traces_by_name.items():
         result: dict[str, Any] = {"trace": name, "calls": len(calls), "cap": CAP}
         result["reservation"] = [reservation(calls, q) for q in (0.9, 0.95, 0.99)]
         settings = [(20, 4)] if quick else [(10, 4), (30, 4), (30, 16), (100, 16)]

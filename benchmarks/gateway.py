@@ -95,21 +95,21 @@ def processor_seconds(pids: Sequence[int]) -> float:
 
 def resident_bytes(pids: Sequence[int]) -> int:
     """Memory of processes and those they started."""
-    found = 0
+    total = 0
     for pid in tree(pids):
         for line in Path(f"/proc/{pid}/status").read_text().splitlines():
             if line.startswith("VmRSS:"):
-                found += int(line.split()[1]) * 1024
-    return found
+                total += int(line.split()[1]) * 1024
+    return total
 
 
 def tree(pids: Sequence[int]) -> list[int]:
     """Processes and their descendants."""
-    found = list(pids)
-    for pid in found:
+    processes = list(pids)
+    for pid in processes:
         for task in Path(f"/proc/{pid}/task").iterdir():
-            found += map(int, (task / "children").read_text().split())
-    return found
+            processes += map(int, (task / "children").read_text().split())
+    return processes
 
 
 def free_port() -> int:
@@ -249,10 +249,10 @@ def load(core: int, variant: Variant, **task: Any) -> dict[str, Any]:
     done = subprocess.run(command, input=json.dumps(task), capture_output=True, text=True, timeout=300)
     if done.returncode:
         raise SystemExit(f"{variant.name}: {done.stderr[-3000:]}")
-    found: dict[str, Any] = json.loads(done.stdout)
-    found["processor_seconds"] = processor_seconds(variant.pids) - before
-    found["settling_seconds"] = settled(variant)
-    return found
+    measured: dict[str, Any] = json.loads(done.stdout)
+    measured["processor_seconds"] = processor_seconds(variant.pids) - before
+    measured["settling_seconds"] = settled(variant)
+    return measured
 
 
 def settled(variant: Variant, seconds: float = 90.0) -> float:
@@ -283,24 +283,24 @@ def middle(values: Sequence[float]) -> dict[str, float]:
 
 def summary(loads: list[dict[str, Any]]) -> dict[str, Any]:
     """Of the rounds of one load: figures of each round, their median and range."""
-    requests = [len(one["times"]) for one in loads]
-    found: dict[str, Any] = {
+    requests = [len(measured["times"]) for measured in loads]
+    figures: dict[str, Any] = {
         "requests": sum(requests),
-        "unanswered": sum(one["unanswered"] for one in loads),
-        "settling_seconds": middle([one["settling_seconds"] for one in loads]),
-        "per_second": middle([n / one["seconds"] for n, one in zip(requests, loads, strict=True)]),
-        "p50_ms": middle([quantile(one["times"], 0.5) for one in loads]),
-        "p99_ms": middle([quantile(one["times"], 0.99) for one in loads]),
+        "unanswered": sum(measured["unanswered"] for measured in loads),
+        "settling_seconds": middle([measured["settling_seconds"] for measured in loads]),
+        "per_second": middle([n / measured["seconds"] for n, measured in zip(requests, loads, strict=True)]),
+        "p50_ms": middle([quantile(measured["times"], 0.5) for measured in loads]),
+        "p99_ms": middle([quantile(measured["times"], 0.99) for measured in loads]),
         "processor_ms_per_request": middle(
-            [one["processor_seconds"] * 1e3 / max(1, n) for n, one in zip(requests, loads, strict=True)]
+            [measured["processor_seconds"] * 1e3 / max(1, n) for n, measured in zip(requests, loads, strict=True)]
         ),
     }
-    tokens = [one["tokens"] for one in loads]
-    found["tokens_per_second"] = middle([n / one["seconds"] for n, one in zip(tokens, loads, strict=True)])
-    found["processor_us_per_token"] = middle(
-        [one["processor_seconds"] * 1e6 / max(1, n) for n, one in zip(tokens, loads, strict=True)]
+    tokens = [measured["tokens"] for measured in loads]
+    figures["tokens_per_second"] = middle([n / measured["seconds"] for n, measured in zip(tokens, loads, strict=True)])
+    figures["processor_us_per_token"] = middle(
+        [measured["processor_seconds"] * 1e6 / max(1, n) for n, measured in zip(tokens, loads, strict=True)]
     )
-    return found
+    return figures
 
 
 def loads_of(seconds: float, quick: bool) -> dict[str, dict[str, Any]]:
@@ -326,7 +326,7 @@ def measure(client_core: int, variants: list[Variant], rounds: int, seconds: flo
         for name, task in tasks.items():
             for variant in variants if i % 2 == 0 else variants[::-1]:
                 seen[variant.name][name].append(load(client_core, variant, seed=i, **task))
-    found: dict[str, Any] = {}
+    measured: dict[str, Any] = {}
     for variant in variants:
         row: dict[str, Any] = {name: summary(loads) for name, loads in seen[variant.name].items()}
         if variant.pids:
@@ -337,15 +337,15 @@ def measure(client_core: int, variants: list[Variant], rounds: int, seconds: flo
         if variant.poor:
             asked = load(client_core, variant, kind="sequence", calls=30, key=variant.poor)["statuses"]
             row["budget of 10 answers"] = {str(status): asked.count(status) for status in sorted(set(asked))}
-        found[variant.name] = row
-    for name, row in found.items():
+        measured[variant.name] = row
+    for name, row in measured.items():
         if name != "direct":
             for rate in ("10/s", "200/s"):
                 row[rate]["added_ms"] = {
-                    q: row[rate][f"{q}_ms"]["median"] - found["direct"][rate][f"{q}_ms"]["median"]
+                    q: row[rate][f"{q}_ms"]["median"] - measured["direct"][rate][f"{q}_ms"]["median"]
                     for q in ("p50", "p99")
                 }
-    return found
+    return measured
 
 
 def run(python: str | None, quick: bool) -> dict[str, Any]:
@@ -381,13 +381,13 @@ def run(python: str | None, quick: bool) -> dict[str, Any]:
                 variants.append(stack.enter_context(litellm(core, folder, name, python, upstream, budgets)))
         for variant in variants:
             variant.idle_bytes = resident_bytes(variant.pids)
-        found = measure(client_core, variants, rounds, seconds, quick)
+        results = measure(client_core, variants, rounds, seconds, quick)
         disk = fsync_milliseconds(folder)
     return {
         "quick": quick,
         "rounds": rounds,
         "seconds_a_load": seconds,
-        "variants": found,
+        "variants": results,
         "targets": TARGETS,
         "fsync_milliseconds": disk,
         "machine": {
@@ -405,17 +405,17 @@ def run(python: str | None, quick: bool) -> dict[str, Any]:
 
 def ratios(variants: dict[str, Any]) -> dict[str, dict[str, float]]:
     """How many requests of ours the core handles for one of the peer's: by the clock, and by processor time."""
-    found = {}
+    times = {}
     for peer in ("litellm", "litellm, no budget"):
         for ours in ("memory", "sqlite", "redis"):
             if peer in variants and ours in variants:
                 a, b = variants[ours]["16 connections"], variants[peer]["16 connections"]
-                found[f"{ours} / {peer}"] = {
+                times[f"{ours} / {peer}"] = {
                     "per_second": a["per_second"]["median"] / b["per_second"]["median"],
                     "per_processor_second": b["processor_ms_per_request"]["median"]
                     / a["processor_ms_per_request"]["median"],
                 }
-    return found
+    return times
 
 
 def main() -> None:
@@ -425,9 +425,9 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--out", type=Path, default=None)
     args = parser.parse_args()
-    found = run(args.litellm, args.quick)
-    found["times_the_peer"] = ratios(found["variants"])
-    for name, row in found["variants"].items():
+    results = run(args.litellm, args.quick)
+    results["times_the_peer"] = ratios(results["variants"])
+    for name, row in results["variants"].items():
         print(name)
         for load_name, figures in row.items():
             if "per_second" not in figures:
@@ -445,11 +445,11 @@ def main() -> None:
             if figures["unanswered"]:
                 line += f"  unanswered {figures['unanswered']} of {figures['unanswered'] + figures['requests']}"
             print(line)
-    for name, times in found["times_the_peer"].items():
+    for name, times in results["times_the_peer"].items():
         print(f"{name}: {times['per_second']:.1f} by the clock, {times['per_processor_second']:.1f} by processor time")
     out = args.out or (None if args.quick else OUT)
     if out is not None:
-        out.write_text(json.dumps(found, indent=1) + "\n")
+        out.write_text(json.dumps(results, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -135,7 +135,7 @@ async def opened(task: dict[str, Any]) -> dict[str, Any]:
     idle: list[Connection] = []
     times: list[float] = []
 
-    async def one(at: float) -> None:
+    async def send(at: float) -> None:
         connection = idle.pop() if idle else Connection(task)
         status, body = await connection.call()
         if status != 200:
@@ -148,7 +148,7 @@ async def opened(task: dict[str, Any]) -> dict[str, Any]:
     for at in due:
         if (wait := begin + at - time.perf_counter()) > 0:
             await asyncio.sleep(wait)
-        calls.append(asyncio.create_task(one(begin + at)))
+        calls.append(asyncio.create_task(send(begin + at)))
     done, late = await asyncio.wait(calls, timeout=task["patience"])
     for call in done:
         call.result()

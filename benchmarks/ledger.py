@@ -102,17 +102,17 @@ def measure(variants: dict[str, tuple[Callable[[int], None], int]], rounds: int)
             run(n)
             seconds[name].append((time.perf_counter() - begin) / n)
             worked[name].append((time.process_time() - working) / n)
-    found = {}
+    rows = {}
     for name, times in seconds.items():
         times.sort()
         middle = times[len(times) // 2]
-        found[name] = {
+        rows[name] = {
             "per_second": 1 / middle,
             "best_per_second": 1 / times[0],
             "per_processor_second": 1 / sorted(worked[name])[len(times) // 2],
             "microseconds": middle * 1e6,
         }
-    return found
+    return rows
 
 
 WORKER = """
@@ -158,9 +158,9 @@ def together(where: str, processes: int, tasks: int, calls: int) -> dict[str, fl
         str(start),
     ]
     workers = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(processes)]
-    found = [json.loads(one.communicate()[0]) for one in workers]
-    times = sorted(t for one in found for t in one["times"])
-    seconds = max(one["end"] for one in found) - min(one["begin"] for one in found)
+    reports = [json.loads(worker.communicate()[0]) for worker in workers]
+    times = sorted(t for report in reports for t in report["times"])
+    seconds = max(report["end"] for report in reports) - min(report["begin"] for report in reports)
     return {
         "processes": processes,
         "tasks": tasks,
@@ -291,23 +291,23 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--out", type=Path, default=None)
     args = parser.parse_args()
-    found = run(args.quick)
-    for name, row in found["one_caller"].items():
+    results = run(args.quick)
+    for name, row in results["one_caller"].items():
         speed, best = row["per_second"], row["best_per_second"]
         work = row["per_processor_second"]
         print(f"{name:22} {speed:12,.0f} /s  best {best:12,.0f} /s  per processor second {work:12,.0f}")
-    for name, row in found["many_callers"].items():
+    for name, row in results["many_callers"].items():
         p50, p99 = row["milliseconds_p50"], row["milliseconds_p99"]
         print(f"{name:34} {row['per_second']:9,.0f} pairs/s  p50 {p50:7.2f} ms  p99 {p99:7.2f} ms")
-    verify = found["verify"]
+    verify = results["verify"]
     print(
         f"verify {verify['entries']:,} entries: {verify['seconds']:.1f} s ({verify['processor_seconds']:.1f} s of work)"
     )
-    for name, value in found["pairs_of_ours_per_hit_of_limits"].items():
+    for name, value in results["pairs_of_ours_per_hit_of_limits"].items():
         print(f"{name}: {value:.2f}")
     out = args.out or (None if args.quick else OUT)
     if out is not None:
-        out.write_text(json.dumps(found, indent=1) + "\n")
+        out.write_text(json.dumps(results, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -94,7 +94,7 @@ async def asked(model: Reasoner, requests: Sequence[Request], at_once: int, budg
     ledger = MemoryLedger()
     spent = 0
 
-    async def one(k: int, request: Request) -> None:
+    async def ask_model(k: int, request: Request) -> None:
         nonlocal spent
         asked: Any = model
         if budgeted:
@@ -108,7 +108,7 @@ async def asked(model: Reasoner, requests: Sequence[Request], at_once: int, budg
 
     async def worker() -> None:
         for k, request in waiting:
-            await one(k, request)
+            await ask_model(k, request)
 
     await asyncio.gather(*(worker() for _ in range(at_once)))
     return spent
@@ -119,8 +119,8 @@ async def solved(model: Reasoner, requests: Sequence[Request], at_once: int) -> 
     n, cap = requests[0].n, requests[0].max_tokens
     strategy = direct(cap, 1.0) if n == 1 else self_consistency(n, max_tokens=cap)
     questions = [Question(f"q{k}", str(request.prompt)) for k, request in enumerate(requests)]
-    found = await run(questions, strategy, model, STYLE, "10k", RunSettings(concurrency=at_once))
-    return sum(row["tokens"]["output"] for row in found.rows)
+    finished = await run(questions, strategy, model, STYLE, "10k", RunSettings(concurrency=at_once))
+    return sum(row["tokens"]["output"] for row in finished.rows)
 
 
 async def a_round(model: Reasoner, requests: Sequence[Request], at_once: int, way: str) -> dict[str, float]:
@@ -148,14 +148,14 @@ async def measure(settings: Settings) -> list[dict[str, Any]]:
                     Request(items[k % 512].prompt, settings.max_tokens, choices, seed=k, stop=STYLE.stop)
                     for k in range(calls)
                 ]
-                found = await a_round(model, requests, at_once, way)
+                round_result = await a_round(model, requests, at_once, way)
                 if repetition >= 0:
-                    rounds.setdefault((at_once, choices, way), []).append(found | {"calls": calls})
+                    rounds.setdefault((at_once, choices, way), []).append(round_result | {"calls": calls})
     finally:
         await model.aclose()
     return [
-        {"at_once": a, "choices": c, "way": way, **summary(found, rounds[a, c, "bare"])}
-        for (a, c, way), found in sorted(rounds.items())
+        {"at_once": a, "choices": c, "way": way, **summary(rounds_of_variant, rounds[a, c, "bare"])}
+        for (a, c, way), rounds_of_variant in sorted(rounds.items())
     ]
 
 
@@ -179,40 +179,40 @@ def summary(rounds: Sequence[dict[str, float]], bare: Sequence[dict[str, float]]
 
 def ratios(rows: Sequence[dict[str, Any]]) -> dict[str, dict[str, float]]:
     """Tokens a second of many at a time over one at a time, one choice a call, round by round."""
-    found = {}
+    by_load = {}
     single = {(r["at_once"], r["way"]): r for r in rows if r["choices"] == 1}
     for (at_once, way), many in single.items():
-        one = single[1, way]
-        if one is many:
+        single_row = single[1, way]
+        if single_row is many:
             continue
         for clock in ("wall", "cpu"):
             ratio = [
                 (m["tokens"] / m[clock]) / (o["tokens"] / o[clock])
-                for o, m in zip(one["rounds"], many["rounds"], strict=True)
+                for o, m in zip(single_row["rounds"], many["rounds"], strict=True)
             ]
-            found[f"{at_once} at once, {way}, {clock} time"] = {
+            by_load[f"{at_once} at once, {way}, {clock} time"] = {
                 "median": float(np.median(ratio)),
                 "low": min(ratio),
                 "high": max(ratio),
             }
-    return found
+    return by_load
 
 
-def table(found: dict[str, Any]) -> str:
+def table(results: dict[str, Any]) -> str:
     """The results for people."""
     lines = [
-        f"{found['machine']['cpu']}, {found['machine']['cores']} cores, load {found['machine']['load_before']}",
+        f"{results['machine']['cpu']}, {results['machine']['cores']} cores, load {results['machine']['load_before']}",
         "at once  choices  way       tokens/s  per CPU-s  decoding ms/call  overhead ms/call  more ms/call  of time",
     ]
     lines += [
         f"{r['at_once']:>7}  {r['choices']:>7}  {r['way']:<8} {r['tokens_per_second']:>9,.0f} "
         f"{r['tokens_per_cpu_second']:>10,.0f} {r['step_ms_per_call']:>17.2f} {r['overhead_ms_per_call']:>17.3f} "
         f"{r['more_ms_per_call']:>13.3f} {r['more_share_of_cpu']:>8.1%}"
-        for r in found["variants"]
+        for r in results["variants"]
     ]
     lines += [
         f"{name}: {r['median']:.1f}x ({r['low']:.1f}-{r['high']:.1f}) the tokens a second of one at a time"
-        for name, r in found["many_over_one"].items()
+        for name, r in results["many_over_one"].items()
     ]
     return "\n".join(lines)
 
@@ -226,7 +226,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     settings = QUICK if args.quick else Settings()
     before = machine()
     rows = asyncio.run(measure(settings))
-    found = {
+    results = {
         "quick": args.quick,
         "machine": before,
         "versions": installed(PACKAGES),
@@ -234,10 +234,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         "variants": rows,
         "many_over_one": ratios(rows),
     }
-    print(table(found))
+    print(table(results))
     out = args.out or (None if args.quick else OUT)
     if out is not None:
-        write_text(json.dumps(to_json(found), indent=1) + "\n", out)
+        write_text(json.dumps(to_json(results), indent=1) + "\n", out)
     return 0
 
 

@@ -125,10 +125,10 @@ def merge(old: Sequence[Row], new: Sequence[Row]) -> list[Row]:
 
 def by_arm(rows: Sequence[Row]) -> dict[str, dict[int, Row]]:
     """Arm -> seed -> row."""
-    found: dict[str, dict[int, Row]] = {}
+    arms: dict[str, dict[int, Row]] = {}
     for row in rows:
-        found.setdefault(row["arm"], {})[row["seed"]] = row
-    return found
+        arms.setdefault(row["arm"], {})[row["seed"]] = row
+    return arms
 
 
 def difference(a: Mapping[int, Row], b: Mapping[int, Row]) -> Paired | None:
@@ -186,14 +186,14 @@ runs (half of them by at most 0.05 points, one of 79 by 2.7).
 
 def section(name: str, config: Mapping[str, Any], rows: Sequence[Row]) -> list[str]:
     """The table of a pool, as Markdown lines."""
-    t, found = config["config"], by_arm(rows)
+    t, arms = config["config"], by_arm(rows)
     lines = [
         f"## {name}", "",
         f"{POOLS[name]} {config['train']} training problems of their own for each seed, {t['steps']} steps of "
         f"{t['prompts']} prompts, {t['group']} rollouts a prompt at 100 %, at most {t['max_tokens']} tokens a rollout, "
         f"learning rate {t['lr']}.", "",
     ]  # fmt: skip
-    base, start = found.get(REFERENCE), found.get(START)
+    base, start = arms.get(REFERENCE), arms.get(START)
     if base and start:
         gain = difference(base, start)
         assert gain is not None
@@ -207,9 +207,9 @@ def section(name: str, config: Mapping[str, Any], rows: Sequence[Row]) -> list[s
         "| minus grpo, same tokens | tokens | trained | wasted |",
         "|---|---|---|---|---|---|---|---|---|---|",
     ]
-    for arm, runs in found.items():
+    for arm, runs in arms.items():
         recipe, _, budget = arm.partition("@")
-        others = [found.get(REFERENCE), *(found.get(f"{control}@{budget}") for control in CONTROLS)]
+        others = [arms.get(REFERENCE), *(arms.get(f"{control}@{budget}") for control in CONTROLS)]
         cells = ["" if other is None or other is runs else interval(difference(runs, other)) for other in others]
         if budget == "100%" and recipe != "grpo":
             cells[-1] = ""  # the first column says the same
@@ -221,7 +221,7 @@ def section(name: str, config: Mapping[str, Any], rows: Sequence[Row]) -> list[s
 
 def times(rows: Sequence[Row]) -> list[str]:
     """The table of times, as Markdown lines."""
-    found = by_arm(rows)
+    arms = by_arm(rows)
     lines = [
         "## Time on the real pool", "",
         f"Seconds of training relative to `{REFERENCE}` of the same seed, median and range over seeds, from runs that",
@@ -229,8 +229,8 @@ def times(rows: Sequence[Row]) -> list[str]:
         "parameters, so that overhead decides as much as arithmetic.", "",
         "| arm | seeds | time | range |", "|---|---|---|---|",
     ]  # fmt: skip
-    for arm, runs in found.items():
-        ratios = sorted(row["seconds"] / found[REFERENCE][seed]["seconds"] for seed, row in runs.items())
+    for arm, runs in arms.items():
+        ratios = sorted(row["seconds"] / arms[REFERENCE][seed]["seconds"] for seed, row in runs.items())
         if arm != START:
             lines.append(f"| {arm} | {len(runs)} | {np.median(ratios):.2f} | {ratios[0]:.2f} to {ratios[-1]:.2f} |")
     return [*lines, ""]
@@ -250,7 +250,7 @@ def picture(name: str, rows: Sequence[Row]) -> str:
         if recipe in points and budget in share:
             ci = mean_ci(np.array([row["accuracy"] for row in runs.values()]))
             points[recipe].append((share[budget], [ci.mean, ci.low, ci.high]))
-    every = [value for found in points.values() for _, ci in found for value in ci]
+    every = [value for series in points.values() for _, ci in series for value in ci]
     low, high = min(every) - 0.01, max(every) + 0.01
 
     def y(value: float) -> float:
@@ -269,12 +269,12 @@ def picture(name: str, rows: Sequence[Row]) -> str:
     for budget, k in share.items():
         out.append(f'<text x="{120 + 160 * k}" y="302" text-anchor="middle" fill="#555555">{budget}</text>')
     out.append(f'<text x="280" y="326" text-anchor="middle" fill="#555555">share of the tokens of {REFERENCE}</text>')
-    for i, (recipe, found) in enumerate(points.items()):
-        colour, found = COLOURS[recipe], sorted(found)
-        xs = [120 + 160 * k + 10 * (i - 2) for k, _ in found]
-        line = " ".join(f"{x:.1f},{y(ci[0]):.1f}" for x, (_, ci) in zip(xs, found, strict=True))
+    for i, (recipe, series) in enumerate(points.items()):
+        colour, series = COLOURS[recipe], sorted(series)
+        xs = [120 + 160 * k + 10 * (i - 2) for k, _ in series]
+        line = " ".join(f"{x:.1f},{y(ci[0]):.1f}" for x, (_, ci) in zip(xs, series, strict=True))
         out.append(f'<polyline points="{line}" fill="none" stroke="{colour}" stroke-width="2"/>')
-        for x, (_, ci) in zip(xs, found, strict=True):
+        for x, (_, ci) in zip(xs, series, strict=True):
             out.append(f'<path d="M{x:.1f} {y(ci[1]):.1f}V{y(ci[2]):.1f}" stroke="{colour}" stroke-width="1.5"/>')
             out.append(f'<circle cx="{x:.1f}" cy="{y(ci[0]):.1f}" r="4" fill="{colour}"/>')
         out.append(f'<path d="M512 {60 + 26 * i}h20" stroke="{colour}" stroke-width="3"/>')
@@ -296,13 +296,13 @@ def short(content: Mapping[str, Any]) -> str:
     ]
     pools, chosen = SHORT
     for pool in pools:
-        found = by_arm(content["pools"].get(pool, {"runs": []})["runs"])
+        arms = by_arm(content["pools"].get(pool, {"runs": []})["runs"])
         policy = "tidy" if pool == TIDY else "rambling"
-        for arm in (arm for arm in chosen if arm in found):
-            runs, stop = found[arm], f"{STOP}@{arm.partition('@')[2]}"
+        for arm in (arm for arm in chosen if arm in arms):
+            runs, stop = arms[arm], f"{STOP}@{arm.partition('@')[2]}"
             mean = mean_ci(np.array([row["accuracy"] for row in runs.values()])).mean
             cells = [
-                interval(difference(runs, found[other])) if other in found and other != arm else ""
+                interval(difference(runs, arms[other])) if other in arms and other != arm else ""
                 for other in (REFERENCE, stop)
             ]
             if arm == REFERENCE:

@@ -144,7 +144,7 @@ def take_turns(
     runs: dict[str, Callable[[int], Any]], warmup: int, repetitions: int
 ) -> dict[str, list[tuple[float, Any]]]:
     """(seconds, result) of every repetition of every variant."""
-    found: dict[str, list[tuple[float, Any]]] = {name: [] for name in runs}
+    timed: dict[str, list[tuple[float, Any]]] = {name: [] for name in runs}
     for repetition in range(-warmup, repetitions):
         names = list(runs) if repetition % 2 else list(runs)[::-1]
         for name in names:
@@ -152,8 +152,8 @@ def take_turns(
             result = runs[name](1000 + repetition)
             seconds = time.perf_counter() - start
             if repetition >= 0:
-                found[name].append((seconds, result))
-    return found
+                timed[name].append((seconds, result))
+    return timed
 
 
 def generation(settings: Settings) -> list[dict[str, Any]]:
@@ -275,7 +275,7 @@ def training(settings: Settings, threads: int) -> dict[str, Any] | None:
     set_threads(threads)
     problems = pool.build("real", 0, 512, 64)
     count, group = settings.train_batch
-    found: dict[str, Any] = {
+    settings_shown: dict[str, Any] = {
         "threads": threads,
         "batch": count * group,
         "comparable": COMPARABLE,
@@ -296,12 +296,12 @@ def training(settings: Settings, threads: int) -> dict[str, Any] | None:
             warnings.simplefilter("ignore")
             theirs = trl_steps(settings, problems, Path(folder))
     except Exception as error:  # other people's releases move: say so instead of failing
-        return {**found, "error": f"trl did not run: {type(error).__name__}: {error}"}
+        return {**settings_shown, "error": f"trl did not run: {type(error).__name__}: {error}"}
     after = [step() for _ in range(settings.steps)]
     log = trainer.progress.steps_log[1:]
     ours_s, theirs_s = np.array(before + after), np.array([seconds for seconds, _ in theirs])
     return {
-        **found,
+        **settings_shown,
         "budgeteer_seconds": float(np.median(ours_s)),
         "budgeteer_seconds_all": ours_s.tolist(),
         "budgeteer_mean_length": float(np.mean([row["used"] / row["rollouts"] for row in log])),
@@ -320,19 +320,19 @@ def _times(ratio: dict[str, float]) -> str:
     return f"{ratio['median']:.1f}x ({ratio['low']:.1f}-{ratio['high']:.1f})"
 
 
-def table(found: dict[str, Any]) -> str:
+def table(results: dict[str, Any]) -> str:
     """The results for people."""
     lines = [
-        f"{found['machine']['cpu']}, {found['machine']['cores']} cores",
+        f"{results['machine']['cpu']}, {results['machine']['cores']} cores",
         "batch threads  variant                  tokens/s    ours is faster by  length  of peak",
     ]
-    for row in found["generation"]:
+    for row in results["generation"]:
         ratio = _times(row["budgeteer_is_times_faster"]) if row["variant"] != "budgeteer" else ""
         lines.append(
             f"{row['batch']:>5} {row['threads']:>7}  {row['variant']:<22} {row['tokens_per_second']:>10,.0f} "
             f"{ratio:>20} {row['mean_length']:>7.1f} {row['share_of_peak']:>8.1%}"
         )
-    for entry in found["training"]:
+    for entry in results["training"]:
         if "error" in entry:
             lines.append(entry["error"])
             continue
@@ -354,7 +354,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     settings = QUICK if args.quick else Settings()
     before = machine()
     entries = [] if args.no_trl else [training(settings, threads) for threads in settings.threads]
-    found = {
+    results = {
         "quick": args.quick,
         "machine": before,
         "versions": installed(PACKAGES),
@@ -362,10 +362,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         "generation": generation(settings),
         "training": [entry for entry in entries if entry is not None],
     }
-    print(table(found))
+    print(table(results))
     out = args.out or (None if args.quick else OUT)
     if out is not None:
-        write_text(json.dumps(to_json(found), indent=1) + "\n", out)
+        write_text(json.dumps(to_json(results), indent=1) + "\n", out)
     return 0
 
 

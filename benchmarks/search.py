@@ -85,15 +85,15 @@ def pool(seed: int, questions: int, folder: Path | None) -> dict[str, Any]:
         for group, *trace in zip(rows.group.tolist(), texts, rows.length.tolist(), logprob, strict=True):
             traces[group].append(tuple(trace))
         drawn[name] = traces
-    found = {
+    drawn_pool = {
         "prompts": [item.prompt for item in items],
         "answers": [item.answer for item in items],
         "input": [len(prompt) for prompt in prompts],
         **drawn,
     }
     if path is not None:
-        path.write_bytes(pickle.dumps(found))
-    return found
+        path.write_bytes(pickle.dumps(drawn_pool))
+    return drawn_pool
 
 
 class Replay:
@@ -105,10 +105,10 @@ class Replay:
     name = "replay"
     capabilities = frozenset({SEED, LOGPROBS})
 
-    def __init__(self, found: dict[str, Any]) -> None:
-        self.input = dict(zip(found["prompts"], found["input"], strict=True))
-        self.traces = dict(zip(found["prompts"], found["traces"], strict=True))
-        self.greedy = dict(zip(found["prompts"], found["greedy"], strict=True))
+    def __init__(self, drawn_pool: dict[str, Any]) -> None:
+        self.input = dict(zip(drawn_pool["prompts"], drawn_pool["input"], strict=True))
+        self.traces = dict(zip(drawn_pool["prompts"], drawn_pool["traces"], strict=True))
+        self.greedy = dict(zip(drawn_pool["prompts"], drawn_pool["greedy"], strict=True))
         self.at: dict[str, int] = defaultdict(int)
 
     def count(self, prompt: str | tuple[Message, ...]) -> int:
@@ -189,25 +189,25 @@ def passes(question: str, trace: str) -> float:
     return float(steps_hold(question, trace) >= 1)
 
 
-def tasks_of(found: dict[str, Any], seed: int, unit: str, budget: int) -> list[Task]:
+def tasks_of(drawn_pool: dict[str, Any], seed: int, unit: str, budget: int) -> list[Task]:
     """One a question, all on one allowance."""
-    ledger, model = MemoryLedger(), Replay(found)
+    ledger, model = MemoryLedger(), Replay(drawn_pool)
     ledger.open("bench", [Limit(unit, budget)])
     allowance = Allowance(ledger, "bench", {unit: budget})
     return [
         Task(Question(f"{i:04d}", prompt), Budgeted(model, allowance), STYLE, seed * 100_003 + i)
-        for i, prompt in enumerate(found["prompts"])
+        for i, prompt in enumerate(drawn_pool["prompts"])
     ]
 
 
-def measure(tasks: Sequence[Task], answers: dict[int, Answer], found: dict[str, Any]) -> dict[str, float]:
+def measure(tasks: Sequence[Task], answers: dict[int, Answer], drawn_pool: dict[str, Any]) -> dict[str, float]:
     """Accuracy, what the check says of the answers, and tokens a question."""
     usage = [task.model.spend.usage for task in tasks]
     output = sum(u.output or 0 for u in usage) / len(tasks)
-    right = np.array([answers[i].answer == want for i, want in enumerate(found["answers"])])
+    right = np.array([answers[i].answer == want for i, want in enumerate(drawn_pool["answers"])])
     vouched = np.array([
         any(STYLE.read(trace) == answers[i].answer and passes(prompt, trace) for trace in answers[i].traces)
-        for i, prompt in enumerate(found["prompts"])
+        for i, prompt in enumerate(drawn_pool["prompts"])
     ])  # fmt: skip
     return {
         "accuracy": float(right.mean()),
@@ -215,7 +215,7 @@ def measure(tasks: Sequence[Task], answers: dict[int, Answer], found: dict[str, 
         "right_if_vouched": float(right[vouched].mean()),
         "output": output,
         "all": output + sum(u.input or 0 for u in usage) / len(tasks),
-        "cached": output + sum(found["input"]) / len(tasks),
+        "cached": output + sum(drawn_pool["input"]) / len(tasks),
         "samples": sum(len(answer.traces) for answer in answers.values()) / len(tasks),
         "calls": sum(task.model.spend.calls for task in tasks) / len(tasks),
     }
@@ -280,22 +280,22 @@ Rows = dict[str, list[dict[str, float]]]
 def table(rows: Rows) -> list[dict[str, Any]]:
     """A row for each strategy."""
     requests = [rows[f"self-consistency {n}"] for n in range(1, MOST + 1)]
-    found = []
+    table_rows = []
     for name, own in rows.items():
-        row: dict[str, Any] = {"name": name, **{key: shown([one[key] for one in own]) for key in own[0]}}
+        row: dict[str, Any] = {"name": name, **{key: shown([run[key] for run in own]) for key in own[0]}}
         for key in ("output", "all"):
             row[f"{key}_share"] = float(np.mean([a[key] / b[key] for a, b in zip(own, requests[-1], strict=True)]))
         row["minus_sc32"] = minus(own, requests[-1])
         row["minus_greedy"] = minus(own, rows["greedy"])
         row["minus_one_request"] = {
             key: shown([
-                one["accuracy"] - np.interp(one[key], *([n[seed][k] for n in requests] for k in ("all", "accuracy")))
-                for seed, one in enumerate(own)
+                run["accuracy"] - np.interp(run[key], *([n[seed][k] for n in requests] for k in ("all", "accuracy")))
+                for seed, run in enumerate(own)
             ])
             for key in ("all", "cached")
         }  # fmt: skip
-        found.append(row)
-    return found
+        table_rows.append(row)
+    return table_rows
 
 
 def pairs(rows: Rows) -> list[dict[str, Any]]:
@@ -307,7 +307,7 @@ def pairs(rows: Rows) -> list[dict[str, Any]]:
     wanted += [("split gains, 40% of all", f"self-consistency {n}") for n in (12, 13)]
     return [
         {"name": a, "against": b, **minus(rows[a], rows[b]),
-         "all": [float(np.mean([one["all"] for one in rows[name]])) for name in (a, b)]}
+         "all": [float(np.mean([run["all"] for run in rows[name]])) for name in (a, b)]}
         for a, b in wanted
     ]  # fmt: skip
 
@@ -355,18 +355,18 @@ def main() -> None:
         args.pool.mkdir(parents=True, exist_ok=True)
     rows: Rows = defaultdict(list)
     for seed in range(seeds):
-        found = pool(seed, questions, args.pool)
+        drawn_pool = pool(seed, questions, args.pool)
         for name, play in strategies().items():
-            tasks = tasks_of(found, seed, "output", 10**12)
-            rows[name].append(measure(tasks, asyncio.run(play(tasks)), found))
+            tasks = tasks_of(drawn_pool, seed, "output", 10**12)
+            rows[name].append(measure(tasks, asyncio.run(play(tasks)), drawn_pool))
             print(seed, name, rows[name][-1], flush=True)
         for unit in ("output", "all"):
             full = rows[f"self-consistency {MOST}"][-1][unit] * questions
             for share in SHARES if unit == "output" else (0.4,):
                 for name, play in SPLITS.items():
-                    tasks = tasks_of(found, seed, unit, int(share * full))
+                    tasks = tasks_of(drawn_pool, seed, unit, int(share * full))
                     key = f"{name}, {share:.0%} of {unit}"
-                    rows[key].append(measure(tasks, asyncio.run(play(tasks)), found))
+                    rows[key].append(measure(tasks, asyncio.run(play(tasks)), drawn_pool))
                     print(seed, key, rows[key][-1], flush=True)
     result = {
         "questions": questions, "seeds": seeds, "task": "chains, 1 to 8 steps", "cap": CAP,

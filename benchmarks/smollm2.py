@@ -206,7 +206,7 @@ def data_families(folder: Path, wiki: int, calculations: int) -> list[Family]:
     style = replace(direct(Asked("2WikiMultihopQA", examples=TWOWIKI)), normal=words)
 
     def listed(number: int, answer: str | None) -> bool:
-        return answer is not None and answer in {words(one) for one in asked[number][1]}
+        return answer is not None and answer in {words(answered) for answered in asked[number][1]}
 
     shots = calculations_of(folder / "gsm8k" / "train_sample_2000.jsonl.gz")[:SHOTS]
     sums = calculations_of(folder / "gsm8k" / "test.jsonl.gz")[:calculations]
@@ -230,8 +230,8 @@ def read(path: Path) -> list[dict[str, Any]]:
 def calculations_of(path: Path) -> list[tuple[str, str]]:
     """Distinct calculations with whole numbers of two terms, shuffled: (``"48 / 2 ="``, ``"24"``)."""
     pattern = re.compile(r"<<(\d{1,3})([-+*/])(\d{1,3})=(\d{1,4})>>")
-    found = dict.fromkeys(match for row in read(path) for match in pattern.findall(row["answer"]))
-    shuffled = sorted(found)
+    calculations = dict.fromkeys(match for row in read(path) for match in pattern.findall(row["answer"]))
+    shuffled = sorted(calculations)
     random.Random(0).shuffle(shuffled)
     return [(f"{a} {op} {b} =", c) for a, op, b, c in shuffled]
 
@@ -270,16 +270,16 @@ async def pool(families: Sequence[Family], seeds: int, path: Path, hopeless: Seq
         InvalidInput: it has samples of other questions or settings.
     """
     lines = Lines(path, sync=False)
-    found = {(row["family"], row["number"]): row for row in lines.found}
+    rows = {(row["family"], row["number"]): row for row in lines.found}
     wanted = [(family, number) for family in families for number in range(len(family.items))]
     for family, number in wanted:
-        row = found.get((family.name, number))
+        row = rows.get((family.name, number))
         asked = [family.style.prompt(family.items[number][0]), settings(family, seeds)]
         if row and [row["prompt"], row["settings"]] != asked:
             raise InvalidInput(f"{path} holds samples of other questions or settings; give another folder with --pool")
     # family by family: the server keeps the worked examples of the last one read
-    todo = [w for w in wanted if (w[0].name, w[1]) not in found]
-    solved = [number for number in range(len(hopeless)) if ("GSM8K", number) not in found]
+    todo = [w for w in wanted if (w[0].name, w[1]) not in rows]
+    solved = [number for number in range(len(hopeless)) if ("GSM8K", number) not in rows]
     if todo or solved:
         model, begin, tokens = LlamaCpp(slots=SAMPLES, context=1024), time.monotonic(), 0
         try:
@@ -289,11 +289,11 @@ async def pool(families: Sequence[Family], seeds: int, path: Path, hopeless: Seq
                 choice = (await model.generate(Request(prompt, 160, 1, 0.0, style.stop))).choices[0]
                 row = {"family": "GSM8K", "number": number, "answer": style.read(choice.text), "tokens": choice.tokens}
                 lines.append(row)
-                found["GSM8K", number] = row
+                rows["GSM8K", number] = row
             for done, (family, number) in enumerate(todo, 1):
                 row = await draw(model, family, number, seeds)
                 lines.append(row)
-                found[family.name, number] = row
+                rows[family.name, number] = row
                 tokens += sum(sample[1] for samples in row["samples"] for sample in samples)
                 past = time.monotonic() - begin
                 print(
@@ -305,7 +305,7 @@ async def pool(families: Sequence[Family], seeds: int, path: Path, hopeless: Seq
             await model.aclose()
             print(file=sys.stderr)
     lines.close()
-    return [*(found[f.name, n] for f, n in wanted), *(found["GSM8K", n] for n in range(len(hopeless)))]
+    return [*(rows[f.name, n] for f, n in wanted), *(rows["GSM8K", n] for n in range(len(hopeless)))]
 
 
 class Replay:
@@ -464,7 +464,7 @@ def at_equal(own: Measured, consistency: Sequence[Measured], unit: str) -> np.nd
     """Self-consistency at the tokens of ``own``: the mix of two neighbouring n; None beyond the largest, and one sample
     where ``own`` spends less than that."""
     spent = float(getattr(own, unit).mean())
-    means = [float(getattr(one, unit).mean()) for one in consistency]
+    means = [float(getattr(measurement, unit).mean()) for measurement in consistency]
     if spent < means[0]:
         return consistency[0].right
     for low, high, a, b in zip(means, means[1:], consistency, consistency[1:], strict=False):
@@ -490,7 +490,7 @@ def analyse(part: str, families: Sequence[Family], rows: Sequence[Any], seeds: i
         full = getattr(consistency[-1], unit).sum(1)
         for share in shares:
             for name, make in SPLITS.items():
-                budget = [int(share * one) for one in full]
+                budget = [int(share * full_tokens) for full_tokens in full]
                 run(f"{name}, {share:.0%} of {unit}", make(), unit=unit, budget=budget)
 
     count = len(rows)
@@ -524,7 +524,7 @@ def analyse(part: str, families: Sequence[Family], rows: Sequence[Any], seeds: i
         own, theirs = measured[name], measured[other]
         pairs.append({
             "name": name, "against": other, "difference": shown(crossed(own.right - theirs.right, weights)),
-            "unit": unit, "tokens": [float(getattr(one, unit).mean()) for one in (own, theirs)],
+            "unit": unit, "tokens": [float(getattr(measurement, unit).mean()) for measurement in (own, theirs)],
         })  # fmt: skip
     oracle = {
         family.name: float(np.mean([
@@ -544,16 +544,16 @@ def shown(ci: Paired) -> dict[str, float]:
     return {"mean": ci.mean, "low": ci.low, "high": ci.high}
 
 
-def text(part: str, found: dict[str, Any]) -> str:
+def text(part: str, results: dict[str, Any]) -> str:
     """The table of a part."""
 
     def interval(ci: dict[str, float] | None) -> str:
         return f"{'-':>25}" if ci is None else f"{ci['mean']:+.3f} [{ci['low']:+.3f}, {ci['high']:+.3f}]"
 
-    names = list(found["families"])
+    names = list(results["families"])
     lines = [
-        f"\n{part}: {found['questions']} questions; right in any of {SAMPLES}: "
-        + ", ".join(f"{name} {value:.2f}" for name, value in found["oracle"].items()),
+        f"\n{part}: {results['questions']} questions; right in any of {SAMPLES}: "
+        + ", ".join(f"{name} {value:.2f}" for name, value in results["oracle"].items()),
         f"{'strategy':38}  accuracy  {'minus greedy':25} {'at equal output':25} {'at equal all':25} "
         f"{'at equal cached':25} output   all cached  samples  vouched, right  {', '.join(names)}",
     ]
@@ -563,12 +563,12 @@ def text(part: str, found: dict[str, Any]) -> str:
         + f"{row['output_share']:6.2f} {row['all_share']:5.2f} {row['cached_share']:6.2f} {row['samples']:8.1f}  "
         f"{row['vouched']:7.2f}, {row['right_if_vouched'] or 0:5.2f}  "
         + ", ".join(f"{row['by_family'][name]:.2f}" for name in names)
-        for row in found["table"]
+        for row in results["table"]
     ]
     lines += [
         f"{row['name']} - {row['against']}: {interval(row['difference'])}, "
         f"{row['unit']} tokens {row['tokens'][0]:.1f} and {row['tokens'][1]:.1f} a question"
-        for row in found["pairs"]
+        for row in results["pairs"]
     ]
     return "\n".join(lines)
 
@@ -601,9 +601,9 @@ def main() -> None:
     for part in dict.fromkeys(family.part for family in families):
         own = [family for family in families if family.part == part]
         names = {family.name for family in own}
-        found = analyse(part, own, [row for row in rows if row["family"] in names], seeds)
-        result["parts"][part] = found
-        print(text(part, found), flush=True)
+        results = analyse(part, own, [row for row in rows if row["family"] in names], seeds)
+        result["parts"][part] = results
+        print(text(part, results), flush=True)
     if problems:
         print(f"\nGSM8K's own questions, greedily: {result['gsm8k_greedy']}")
     out = args.out or (None if args.quick else OUT)

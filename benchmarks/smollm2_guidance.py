@@ -86,11 +86,11 @@ STYLE = replace(few_shot(Asked("sums", True, EXAMPLES)), answer_tokens=7)
 def problems() -> list[tuple[str, str]]:
     """All (question, answer) that are not among the examples, shuffled."""
     pairs = [(10 * t + u, b) for t in range(1, 10) for u in range(1, 9) for b in range(1, 10 - u)]
-    found = [(f"{a} + {b} =", str(a + b)) for x, y in pairs for a, b in ((x, y), (y, x))]
+    questions = [(f"{a} + {b} =", str(a + b)) for x, y in pairs for a, b in ((x, y), (y, x))]
     shown = {example.question for example in EXAMPLES}
-    found = [item for item in found if item[0] not in shown]
-    random.Random(0).shuffle(found)
-    return found
+    questions = [item for item in questions if item[0] not in shown]
+    random.Random(0).shuffle(questions)
+    return questions
 
 
 @dataclass(frozen=True)
@@ -201,9 +201,9 @@ def traces(model: Transformers, asked: Sequence[tuple[str, str]], folder: Path) 
         if file.exists():
             continue
         cells = [Cell(question, CAP) for question, _ in asked[k * per : (k + 1) * per] for _ in range(TRACES)]
-        found, seen = batch(model, cells, 1000 + k, keep=True)
+        answers, seen = batch(model, cells, 1000 + k, keep=True)
         rows = []
-        for i, ((text, count), cell) in enumerate(zip(found, cells, strict=True)):
+        for i, ((text, count), cell) in enumerate(zip(answers, cells, strict=True)):
             tokens = seen.tokens[i]
             said = accumulate(model.inside.pieces[token] for token in tokens)
             closed = next((n for n, so_far in enumerate(said, 1) if STYLE.close in so_far), None)
@@ -221,14 +221,14 @@ def traces(model: Transformers, asked: Sequence[tuple[str, str]], folder: Path) 
 
 def density(head: Head, rows: Sequence[dict[str, Any]]) -> tuple[np.ndarray, np.ndarray]:
     """(log-density of log(L + 1), its predicted mean) at every position, given the token that came next."""
-    vocab, found = head.settings["vocab"], []
+    vocab, pairs = head.settings["vocab"], []
     for row in rows:
         token = torch.from_numpy(row["token"])
         both = F.softplus(head(row["states"])) + 1e-4
         shape, rate = (both[:, s : s + vocab].gather(1, token[:, None])[:, 0] for s in (0, vocab))
         ell = torch.from_numpy(np.log(row["left"] + 1.0))
-        found.append((log_density(shape, rate, ell).numpy(), (shape / rate).numpy()))
-    return np.concatenate([a for a, _ in found]), np.concatenate([b for _, b in found])
+        pairs.append((log_density(shape, rate, ell).numpy(), (shape / rate).numpy()))
+    return np.concatenate([a for a, _ in pairs]), np.concatenate([b for _, b in pairs])
 
 
 def likeliest(ell: np.ndarray) -> tuple[float, float]:
@@ -252,16 +252,16 @@ def prediction(
     for name, both in (("constant", constant), ("tokens so far", so_far)):
         shape, rate = torch.from_numpy(both).unbind(1)
         guesses[name] = log_density(shape, rate, torch.from_numpy(ell)).numpy(), both[:, 0] / both[:, 1]
-    found: dict[str, Any] = {"traces": len(held), "positions": len(ell), "sentence_starts": int(start.sum())}
+    report: dict[str, Any] = {"traces": len(held), "positions": len(ell), "sentence_starts": int(start.sum())}
     for where, mask in (("all positions", np.ones(len(ell), np.bool_)), ("sentence starts", start)):
-        found[where] = {
+        report[where] = {
             name: {
                 "log_likelihood": float(value[mask].mean()),
                 "correlation": None if name == "constant" else float(np.corrcoef(mean[mask], ell[mask])[0, 1]),
             }
             for name, (value, mean) in guesses.items()
         }
-    return found
+    return report
 
 
 def trained_head(model: Transformers, rows: Sequence[dict[str, Any]], folder: Path) -> Head:
@@ -303,13 +303,13 @@ def evaluate(
     """
     lines, begin = Lines(path, sync=False), time.monotonic()
     per = max(ROWS // (len(BUDGETS) * len(SIDES) * SEEDS), 1)
-    found = {row["batch"]: row for row in lines.found}
-    before, total = len(found), -(-len(asked) // per)
+    batches = {row["batch"]: row for row in lines.found}
+    before, total = len(batches), -(-len(asked) // per)
     for k in range(total):
         questions = [text for text, _ in asked[k * per : (k + 1) * per]]
         about = [questions, BUDGETS, SIDES, SEEDS, TEMPERATURE]
-        if k in found:
-            if found[k]["about"] != json.loads(json.dumps(about)):
+        if k in batches:
+            if batches[k]["about"] != json.loads(json.dumps(about)):
                 raise InvalidInput(f"{path} holds answers of other settings; give another folder with --folder")
             continue
         cells = []
@@ -325,10 +325,10 @@ def evaluate(
         shape = (len(questions), len(BUDGETS), len(SIDES), SEEDS, 2)
         row = {"batch": k, "about": about, "answers": np.array(answers, object).reshape(shape).tolist()}
         lines.append(row)
-        found[k] = row
+        batches[k] = row
         progress("questions", k + 1, total, begin, before)
     lines.close()
-    return [answers for k in range(total) for answers in found[k]["answers"]]
+    return [answers for k in range(total) for answers in batches[k]["answers"]]
 
 
 def shown(ci: Paired) -> dict[str, float]:

@@ -58,23 +58,23 @@ def last_step(question: str, trace: str) -> float:
 def strategies(kind: str) -> dict[str, Strategy]:
     """All that is compared on budgets of a kind; what is behind on sampled tokens is not run again with all counted."""
     step: dict[str, Any] = {"step": ";", "step_tokens": STEP_TOKENS, "temperature": 1.0}
-    found = {
+    compared = {
         "greedy": self_consistency(1, max_tokens=CAP, temperature=0.0),
         "self-consistency": self_consistency(MOST, max_tokens=CAP),
         "greedy first, checked": greedy_first(passes, MOST, max_tokens=CAP),
         "best-of-n checked": best_of_n(programmatic(steps_hold), MOST, max_tokens=CAP, enough=1.0),
     }
     if kind == "output":
-        found["best-of-n logprob"] = best_of_n(mean_logprob(), MOST, max_tokens=CAP)
+        compared["best-of-n logprob"] = best_of_n(mean_logprob(), MOST, max_tokens=CAP)
     scorers: dict[str, Scorer] = {"checked": programmatic(steps_hold)}
     scorers |= {"logprob": mean_logprob()} if kind == "output" else {}
     for name, scorer in scorers.items():
-        found[f"rebase {name}"] = rebase(scorer, 8, **step)
+        compared[f"rebase {name}"] = rebase(scorer, 8, **step)
         if kind == "output":
-            found[f"dora {name}"] = dora(scorer, 8, **step)
-            found[f"beam {name}"] = beam(scorer, 8, width=2, **step)
-    found["value-tree checked"] = value_tree(programmatic(last_step), 64, answers=2, **step)
-    return found
+            compared[f"dora {name}"] = dora(scorer, 8, **step)
+            compared[f"beam {name}"] = beam(scorer, 8, width=2, **step)
+    compared["value-tree checked"] = value_tree(programmatic(last_step), 64, answers=2, **step)
+    return compared
 
 
 def measure(kind: str, n: int, seeds: Sequence[int], folder: Path) -> dict[str, Any]:
@@ -101,11 +101,11 @@ def measure(kind: str, n: int, seeds: Sequence[int], folder: Path) -> dict[str, 
 
     cells = asyncio.run(work())
     config = {"task": "chains of 1 to 8 steps", "questions": n, "seeds": list(seeds)}
-    found = frontier.analyse(cells, kind, config)
+    results = frontier.analyse(cells, kind, config)
     for reference in REFERENCES[1:]:  # the first strategy is what differences are taken to
         first = dict(sorted(cells.items(), key=lambda pair: pair[0].strategy != reference))
-        found["differences"] += frontier.analyse(first, kind, config)["differences"]
-    return found
+        results["differences"] += frontier.analyse(first, kind, config)["differences"]
+    return results
 
 
 def table(numbers: dict[str, Any]) -> str:
@@ -135,12 +135,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser.parse_args(argv)
     folder = args.folder / "quick" if args.quick else args.folder
     out = args.out or (None if args.quick else OUT)
-    found: dict[str, Any] = json.loads(out.read_text(encoding="utf-8")) if args.only and out is not None else {}
+    results: dict[str, Any] = json.loads(out.read_text(encoding="utf-8")) if args.only and out is not None else {}
     for kind in BUDGETS if args.only is None else (args.only,):
-        found[kind] = measure(kind, 16, [0], folder) if args.quick else measure(kind, 300, range(5), folder)
-        print(table(found[kind]))
+        results[kind] = measure(kind, 16, [0], folder) if args.quick else measure(kind, 300, range(5), folder)
+        print(table(results[kind]))
     if out is not None:
-        write_text(json.dumps(found, indent=1) + "\n", out)
+        write_text(json.dumps(results, indent=1) + "\n", out)
     return 0
 
 

@@ -56,22 +56,22 @@ Measured = dict[str, float]
 
 def cases() -> list[tuple[str, float, str, int, Strategy]]:
     """(strategy, temperature, kind, budget, how)."""
-    found: list[tuple[str, float, str, int, Strategy]] = [
+    compared: list[tuple[str, float, str, int, Strategy]] = [
         ("budget-forcing", temperature, "output", budget, budget_forcing(CAP, 0, temperature))
         for temperature in (0.0, 1.0)
         for budget in (16, 24, 32, 48)
     ]
-    found.append(("elastic", 0.0, "output", 24, elastic(CAP)))
+    compared.append(("elastic", 0.0, "output", 24, elastic(CAP)))
     for budget in (120, 160):
-        found.append(("budget-forcing", 0.0, "all", budget, budget_forcing(CAP)))
-        found.append(("elastic", 0.0, "all", budget, elastic(CAP)))
-    found.append(("convergence", 0.0, "output", 48, convergence(every=16, thinking=CAP)))
-    found += [
+        compared.append(("budget-forcing", 0.0, "all", budget, budget_forcing(CAP)))
+        compared.append(("elastic", 0.0, "all", budget, elastic(CAP)))
+    compared.append(("convergence", 0.0, "output", 48, convergence(every=16, thinking=CAP)))
+    compared += [
         ("budget-guidance", temperature, "output", budget, budget_guidance(temperature=temperature, max_tokens=CAP))
         for temperature in (0.0, 1.0)
         for budget in (16, 24, 32, 48)
     ]
-    return found
+    return compared
 
 
 def questions(size: int, seed: int) -> Asked:
@@ -141,8 +141,8 @@ class Truncation:
     def equal(self, tokens: float, kind: str) -> Measured:
         """The cheapest that uses at least so many tokens, or the whole traces."""
         for budget in range(4, 4 * CAP, 2):
-            if (found := self.at(budget, kind))["tokens"] >= tokens:
-                return found | {"budget": float(budget)}
+            if (measured := self.at(budget, kind))["tokens"] >= tokens:
+                return measured | {"budget": float(budget)}
         return self.at(AMPLE, kind) | {"budget": float(AMPLE)}
 
 
@@ -167,7 +167,7 @@ def main() -> None:
         parser.error(f"--only {options.only}: no such strategy, or the file is of other seeds and questions")
     model, started = Reasoner(), time.time()
     natural: dict[float, list[Measured]] = {0.0: [], 1.0: []}
-    found: dict[tuple[str, float, str, int], list[tuple[Measured, Measured, Measured, Measured]]] = {}
+    measured: dict[tuple[str, float, str, int], list[tuple[Measured, Measured, Measured, Measured]]] = {}
     for seed in range(options.seeds):
         asked = questions(options.size, 100 + seed)
         cut = {temperature: Truncation(model, asked, temperature, seed) for temperature in natural}
@@ -180,11 +180,11 @@ def main() -> None:
             ours = measure(model, strategy, asked, budget, kind, seed)
             same, equal = cut[temperature].at(budget, kind), cut[temperature].equal(ours["tokens"], kind)
             greedy = cut[0.0].at(budget, kind)
-            found.setdefault((name, temperature, kind, budget), []).append((ours, same, equal, greedy))
+            measured.setdefault((name, temperature, kind, budget), []).append((ours, same, equal, greedy))
         print(f"{time.time() - started:.0f} s: seed {seed}", flush=True)
     asyncio.run(model.aclose())
     rows = []
-    for (name, temperature, kind, budget), sides in found.items():
+    for (name, temperature, kind, budget), sides in measured.items():
         ours, same, equal, greedy = (list(column) for column in zip(*sides, strict=True))
         row: dict[str, Any] = {"strategy": name, "temperature": temperature, "kind": kind, "budget": budget}
         row |= {key: interval([m[key] for m in ours]) for key in ("accuracy", "tokens", "answered")}

@@ -32,30 +32,30 @@ EFFORTS = ("off", "low", "medium", "high", "none")
 
 def problems(each: int, seed: int) -> list[Problem]:
     """``each`` held-out problems of every family and level, all different."""
-    found: dict[str, Problem] = {}
+    chosen: dict[str, Problem] = {}
     for family, module in FAMILIES.items():
         for level in module.LEVELS:
-            wanted, index = len(found) + each, 0
-            while len(found) < wanted:
-                one = problem(seed, index, "test", family, level)
-                found.setdefault(one.key, one)
+            wanted, index = len(chosen) + each, 0
+            while len(chosen) < wanted:
+                drawn = problem(seed, index, "test", family, level)
+                chosen.setdefault(drawn.key, drawn)
                 index += 1
-    return list(found.values())
+    return list(chosen.values())
 
 
 def row(asked: Sequence[Asked], **about: Any) -> dict[str, Any]:
     """One line of the result."""
-    share = wilson(sum(one.right for one in asked), len(asked))
+    share = wilson(sum(answer.right for answer in asked), len(asked))
     return {
         **about,
         "n": share.n,
         "accuracy": round(share.mean, 4),
         "low": round(share.low, 4),
         "high": round(share.high, 4),
-        "thought": round(sum(one.thought for one in asked) / len(asked), 1),
-        "tokens": round(sum(one.said for one in asked) / len(asked), 1),
-        "forced": round(sum(one.forced for one in asked) / len(asked), 4),
-        "unanswered": round(sum(one.answer is None for one in asked) / len(asked), 4),
+        "thought": round(sum(answer.thought for answer in asked) / len(asked), 1),
+        "tokens": round(sum(answer.said for answer in asked) / len(asked), 1),
+        "forced": round(sum(answer.forced for answer in asked) / len(asked), 4),
+        "unanswered": round(sum(answer.answer is None for answer in asked) / len(asked), 4),
     }
 
 
@@ -63,10 +63,10 @@ def broken_down(asked: Sequence[Asked], of: Sequence[Problem], **about: Any) -> 
     """All problems together, by family, and by family and level."""
     rows = [row(asked, **about, family="all", level="all")]
     for family, module in FAMILIES.items():
-        mine = [one for one, p in zip(asked, of, strict=True) if p.family == family]
+        mine = [answer for answer, p in zip(asked, of, strict=True) if p.family == family]
         rows.append(row(mine, **about, family=family, level="all"))
         for level in module.LEVELS:
-            cell = [one for one, p in zip(asked, of, strict=True) if (p.family, p.level) == (family, level)]
+            cell = [answer for answer, p in zip(asked, of, strict=True) if (p.family, p.level) == (family, level)]
             rows.append(row(cell, **about, family=family, level=level))
     return rows
 
@@ -79,24 +79,24 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/thinker.json"))
     args = parser.parse_args()
     of, asker, begin = problems(args.each, args.seed), Asker(args.model), time.monotonic()
-    found: dict[str, Any] = {
+    results: dict[str, Any] = {
         "machine": platform.processor() or platform.machine(),
         "each": args.each,
         "seed": args.seed,
     }
-    found["efforts"], found["curve"] = [], []
+    results["efforts"], results["curve"] = [], []
     for effort in EFFORTS:
         word = effort if effort in ("low", "medium", "high") else ""
         asked = asker.ask(of, thinks=effort != "off", effort=word)
-        found["efforts"] += broken_down(asked, of, effort=effort)
+        results["efforts"] += broken_down(asked, of, effort=effort)
         print(json.dumps(row(asked, effort=effort)), flush=True)
     for budget in BUDGETS:
         asked = asker.ask(of, effort="high", budget=budget)
-        found["curve"] += broken_down(asked, of, budget=budget)
+        results["curve"] += broken_down(asked, of, budget=budget)
         print(json.dumps(row(asked, budget=budget)), flush=True)
-    found["seconds"] = round(time.monotonic() - begin)
+    results["seconds"] = round(time.monotonic() - begin)
     args.out.parent.mkdir(parents=True, exist_ok=True)
-    args.out.write_text(json.dumps(found, indent=1) + "\n")
+    args.out.write_text(json.dumps(results, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -37,7 +37,7 @@ from budgeteer.core.allocator import Allocator, stateless
 from budgeteer.core.errors import InvalidInput, MissingExtra, UnknownName
 from budgeteer.core.method import PARTS
 from budgeteer.core.plan import whole
-from budgeteer.core.registry import METHODS, Method, get, load, make
+from budgeteer.core.registry import METHODS, Method, get, load, make, meaning_of, of, options_of
 from budgeteer.core.steer import Action, Need
 from budgeteer.models.model import INTERNALS
 from budgeteer.solve import registered
@@ -135,6 +135,27 @@ def test_registry_names_the_nearest():
         get("allocator", "neymann")
     with pytest.raises(UnknownName):
         get("strategy", "neyman")
+
+
+def test_an_option_of_the_wrong_type_is_told_its_type_and_what_it_means():
+    with pytest.raises(InvalidInput, match=r"max_units is a whole number \(most units an item, >= min_units\)$"):
+        make("allocator", "neyman", max_units="x")
+    with pytest.raises(
+        InvalidInput, match=r"max_steps is a whole number \(most steps of a chain, from min_steps to 1,000"
+    ):
+        make("task", "chains", max_steps="x")
+    with pytest.raises(InvalidInput, match=r"hard has no options; max_steps is an option of chains$"):
+        make("task", "hard", max_steps=3)
+    with pytest.raises(InvalidInput, match=r"hard has no options$"):
+        make("task", "hard", foo=3)
+
+
+@pytest.mark.parametrize("part", ["allocator", "online", "joint", "router", "task"])
+def test_every_number_that_an_option_takes_is_described(part):
+    for method in of(part).values():
+        for name, parameter in options_of(method).items():
+            if str(parameter.annotation).startswith(("int", "float")):
+                assert meaning_of(method, name), f"{part} {method.name}: describe {name} under Args of its docstring"
 
 
 def test_registry_reads_entry_points(monkeypatch):

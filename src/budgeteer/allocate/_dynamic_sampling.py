@@ -25,8 +25,8 @@ def dynamic_sampling(*, target: int, group: int = 8) -> Allocator:
     Paper: "DAPO: An Open-Source LLM Reinforcement Learning System at Scale", arXiv 2503.14476.
 
     Args:
-        target: mixed groups wanted in the step.
-        group: rollouts a candidate.
+        target: mixed groups wanted in the step, >= 1.
+        group: rollouts a candidate, >= 2.
 
     >>> items = Items(("a", "b", "c", "d"), cost=np.full(4, 10.0),
     ...               drawn=np.array([8, 8, 0, 0]), right=np.array([8, 3, 0, 0]))

@@ -30,10 +30,10 @@ def elimination(
     Paper: "Reinforce-Ada: An Adaptive Sampling Framework for Reinforce-Style LLM Training", arXiv 2510.04996.
 
     Args:
-        round_units: rollouts a round.
+        round_units: rollouts a round, >= 1.
         exit: ``"pos"`` or ``"balance"``.
-        keep: size of the group that is trained on later (half of it from either class).
-        rounds: most rounds an item.
+        keep: size of the group that is trained on later, >= 1 (half of it from either class).
+        rounds: most rounds an item, >= 1.
 
     >>> items = Items(("a", "b", "c"), cost=np.full(3, 10.0), drawn=np.array([8, 8, 8]), right=np.array([0, 1, 5]))
     >>> elimination(exit="pos").allocate(1000, items, (), rng=np.random.default_rng(0)).units

@@ -55,7 +55,7 @@ def knapsack(low: int = 2, high: int = 128, per_token: bool = False, fallback: b
     Paper: "Knapsack RL: Unlocking Exploration of LLMs via Optimizing Budget Allocation", arXiv 2509.25849.
 
     Args:
-        low, high: least and most rollouts an item.
+        low, high: least and most rollouts an item, 1 <= low <= high.
         per_token: count the budget in tokens instead of rollouts.
         fallback: share what is left as above; False gives it to the mixed items up to ``high``.
 
@@ -83,7 +83,7 @@ def knapsack(low: int = 2, high: int = 128, per_token: bool = False, fallback: b
         def slope(rows: I64, have: I64) -> F64:
             return np.asarray(group_gain(have, known[rows]) / items.cost[rows])
 
-        def one(i: int, have: int) -> float:
+        def gain_of_row(i: int, have: int) -> float:
             return float(group_gain(have, float(known[i]))) / float(price[i])
 
         share = max(low, min(int(capacity / spend(np.ones(n, np.int64), price)), high))
@@ -100,7 +100,7 @@ def knapsack(low: int = 2, high: int = 128, per_token: bool = False, fallback: b
         units, _, _ = rise(gain, units, top, price, limit)
         if per_token:  # what is left may pay for a cheaper one
             fits = price <= limit - spend(units, price)
-            units = grow(units, np.where(fits, top, units), price, limit, one)
+            units = grow(units, np.where(fits, top, units), price, limit, gain_of_row)
         units = level(units, np.where(rest, high, units), price, capacity)
         units = level(units, np.where(unseen, min(share + 1, high), units), price, capacity)
         if spend(units, items.cost) > budget:

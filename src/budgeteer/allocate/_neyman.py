@@ -37,7 +37,7 @@ def neyman(min_units: int = 1, max_units: int = 32, published: bool = False) -> 
 
     Args:
         min_units: least units an item, >= 1: the variance of no draw is infinite.
-        max_units: most units an item.
+        max_units: most units an item, >= min_units.
         published: reproduce the official arithmetic instead: ten halvings of log lambda in [-20, 20],
             ``clip(round(n))``, then one unit at a time off the item with the largest cost while over budget.
 

@@ -41,7 +41,7 @@ def selective(low: int = 3, high: int = 16) -> Allocator:
     Builds on "Knapsack RL", arXiv 2509.25849; items without a pass rate count as 0.5.
 
     Args:
-        low, high: least and most rollouts of an item that is not skipped.
+        low, high: least and most rollouts of an item that is not skipped, 2 <= low <= high.
 
     >>> items = Items(("a", "b", "c"), cost=np.full(3, 10.0), pass_rate=np.array([0.5, 0.98, 0.3]))
     >>> selective(3).allocate(90, items, (), rng=np.random.default_rng(0)).units

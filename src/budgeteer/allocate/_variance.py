@@ -25,7 +25,7 @@ def variance(min_units: int = 2, max_units: int = 32) -> Allocator:
 
     Args:
         min_units: least units an item, >= 1.
-        max_units: most units an item.
+        max_units: most units an item, >= min_units.
 
     >>> items = Items(("sure", "even", "new"), cost=np.full(3, 10.0), pass_rate=np.array([0.9, 0.5, np.nan]))
     >>> variance().allocate(240, items, (), rng=np.random.default_rng(0)).units

@@ -35,7 +35,7 @@ def water_filling(curve: Curve = "power", max_units: int = 1_000_000) -> Allocat
 
     Args:
         curve: ``"power"`` or ``"exponential"``.
-        max_units: most units an item.
+        max_units: most units an item, >= 1.
 
     >>> items = Items(("a", "b"), np.ones(2), scale=np.array([8.0, 1.0]), decay=np.ones(2))
     >>> water_filling().allocate(23, items, (), rng=np.random.default_rng(0)).units  # 8 / a^2 = 1 / b^2

@@ -97,8 +97,8 @@ async def probed(args: argparse.Namespace, model: Model) -> None:
 
     if args.probe and isinstance(model, OpenAI):
         used = await model.probe()
-        found = ", ".join(sorted(model.capabilities)) or "chat only"
-        sys.stderr.write(f"{model.name}: {found}; found out with {used.input} tokens in, {used.output} out\n")
+        abilities = ", ".join(sorted(model.capabilities)) or "chat only"
+        sys.stderr.write(f"{model.name}: {abilities}; found out with {used.input} tokens in, {used.output} out\n")
 
 
 class Live:
@@ -206,7 +206,7 @@ async def not_one_fits(rows: Sequence[Row], questions: Sequence[Question], **how
     from budgeteer.solve.least import least
 
     row = rows[0]
-    question = next(one for one in questions if one.id == row["id"])
+    question = next(asked for asked in questions if asked.id == row["id"])
     given: Mapping[str, int] = row["budget"]
     needs = []
     for kind, units in given.items():
@@ -275,8 +275,8 @@ def given(args: argparse.Namespace) -> dict[str, object]:
     """The options of :func:`add_solving` that differ from their defaults, as written."""
     parser = argparse.ArgumentParser()
     add_solving(parser)
-    found = {}
+    changed = {}
     for name, default in vars(parser.parse_args([])).items():
         if getattr(args, name) != default:
-            found["--" + name.replace("_", "-")] = getattr(args, name)
-    return found
+            changed["--" + name.replace("_", "-")] = getattr(args, name)
+    return changed

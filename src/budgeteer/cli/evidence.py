@@ -44,9 +44,9 @@ def run(args: argparse.Namespace) -> int:
             if not names:
                 raise InvalidInput(f"{args.name} has no evidence yet; sets of experiments: {', '.join(sets)}")
     for name in names:
-        found = evidence.run(name)
-        path = evidence.write(name, args.out, found)
-        for entry in found:
+        results = evidence.run(name)
+        path = evidence.write(name, args.out, results)
+        for entry in results:
             low, high = entry.interval
             assert entry.row is not None  # run() labels its rows
             sys.stdout.write(

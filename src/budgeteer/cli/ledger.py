@@ -149,11 +149,11 @@ def _spend(ledger: Ledger, args: argparse.Namespace) -> int:
     from budgeteer.ledger import report
 
     prefix = args.path + "/" if args.path else ""
-    found = [one for one in report.charges(ledger.lines()) if (one.scope + "/").startswith(prefix)]
-    kinds = sorted({kind for one in found for kind in one.actual})
-    if found and args.kind not in kinds:
+    charges = [charge for charge in report.charges(ledger.lines()) if (charge.scope + "/").startswith(prefix)]
+    kinds = sorted({kind for charge in charges for kind in charge.actual})
+    if charges and args.kind not in kinds:
         raise InvalidInput(f"nothing of the kind {args.kind!r} was settled; --kind is one of {', '.join(kinds)}")
-    runs = report.runs(found, args.kind)
+    runs = report.runs(charges, args.kind)
     if args.forecast is not None:
         if args.forecast not in runs:
             raise InvalidInput(
@@ -165,7 +165,7 @@ def _spend(ledger: Ledger, args: argparse.Namespace) -> int:
     elif args.runs:
         _emit([{"kind": args.kind, **_whole(report.quantiles(runs))}], args)
     else:
-        rows = report.spend(found, args.by, args.kind)
+        rows = report.spend(charges, args.by, args.kind)
         if not args.json and not args.csv and rows:
             total = {
                 name: sum(row[name] for row in rows)
@@ -185,24 +185,24 @@ def _export(ledger: Ledger, args: argparse.Namespace) -> int:
             names = ["at", "scope", "run", "model", "stage", "kind", "reserved", "actual", "overshoot", "estimated"]
             table = csv.writer(out, lineterminator="\n")
             table.writerow(names)
-            for one in report.charges(ledger.lines()):
-                for kind, units in one.actual.items():
-                    over = one.overshoot.get(kind, 0)
+            for charge in report.charges(ledger.lines()):
+                for kind, units in charge.actual.items():
+                    over = charge.overshoot.get(kind, 0)
                     row = [
-                        _utc(one.at),
-                        one.scope,
-                        one.run,
-                        one.model,
-                        one.stage,
+                        _utc(charge.at),
+                        charge.scope,
+                        charge.run,
+                        charge.model,
+                        charge.stage,
                         kind,
-                        one.reserved[kind],
+                        charge.reserved[kind],
                         units,
                         over,
                     ]
-                    table.writerow([*row, int(one.estimated)])
+                    table.writerow([*row, int(charge.estimated)])
         else:
-            for line, found in ledger.lines():
-                out.write(json.dumps({"hash": found, "line": line}) + "\n")
+            for line, digest in ledger.lines():
+                out.write(json.dumps({"hash": digest, "line": line}) + "\n")
     finally:
         if args.out is not None:
             out.close()
@@ -238,15 +238,15 @@ def _verify_file(args: argparse.Namespace) -> int:
 
 def _verified(verified: Any, args: argparse.Namespace, note: str) -> int:
     if args.json:
-        found = {"entries": verified.entries, "head": verified.head, "spent": verified.spent}
-        sys.stdout.write(json.dumps(found, indent=1) + "\n")
+        summary = {"entries": verified.entries, "head": verified.head, "spent": verified.spent}
+        sys.stdout.write(json.dumps(summary, indent=1) + "\n")
     else:
         sys.stdout.write(f"ok: {verified.entries:,} entries, {note}\nhead {verified.head}\n")
     return 0
 
 
-def _whole(found: dict[str, float]) -> dict[str, int]:
-    return {name: round(units) for name, units in found.items()}
+def _whole(amounts: dict[str, float]) -> dict[str, int]:
+    return {name: round(units) for name, units in amounts.items()}
 
 
 def _utc(at: int) -> str:

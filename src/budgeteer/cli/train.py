@@ -83,14 +83,14 @@ def run(args: argparse.Namespace) -> int:
     if record is None:
         sys.stderr.write("paused; the same command continues where it stopped\n")
         return 130
-    found = {
+    document = {
         "schema": results.SCHEMA, "runs": [record], "comparisons": [], "config": {**settings, "model": spec.model},
         "versions": results.versions(),
     }  # fmt: skip
-    results.write(found, path)
+    results.write(document, path)
     (out / "checkpoint.pt").unlink(missing_ok=True)
-    report.write_report(found, page)
-    return _show(report.table(found), path, page, policy)
+    report.write_report(document, page)
+    return _show(report.table(document), path, page, policy)
 
 
 def _trained(path: Path, settings: dict[str, Any]) -> bool:
@@ -104,9 +104,9 @@ def _trained(path: Path, settings: dict[str, Any]) -> bool:
     from budgeteer.rl.identity import differences
 
     theirs = results.read(path)["config"]
-    found = differences(settings, {name: theirs.get(name) for name in settings})
-    if found:
-        raise InvalidInput(f"{path} is the result of another run ({found}); choose another --out")
+    different = differences(settings, {name: theirs.get(name) for name in settings})
+    if different:
+        raise InvalidInput(f"{path} is the result of another run ({different}); choose another --out")
     return True
 
 

@@ -88,9 +88,9 @@ def paper(name: str) -> Paper:
 def matching(word: str) -> list[Paper]:
     """Those with this number, or with the word in name, part, title, arXiv id or a method's name; case is ignored.
 
-    >>> [one.name for one in matching("duet")]
+    >>> [paper.name for paper in matching("duet")]
     ['DUET', 'DuetServe']
-    >>> [one.number for one in matching("21")], matching("") == list(papers())
+    >>> [paper.number for paper in matching("21")], matching("") == list(papers())
     ([21], True)
     """
     if word.isdecimal():

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import re
 from collections.abc import Mapping
 from functools import partial
 from types import UnionType
@@ -123,15 +124,18 @@ def arguments_of(method: Method, options: Mapping[str, Any]) -> dict[str, Any]:
             if any(parameter.kind is parameter.VAR_KEYWORD for parameter in settable.values()):
                 continue
             if not settable:
-                raise InvalidInput(f"{method.name}:{key}={value} is not possible: {method.name} has no options")
+                raise InvalidInput(
+                    f"{method.name}:{key}={value} is not possible: {method.name} has no options{_others(method, key)}"
+                )
             raise UnknownName(f"option of {method.name}", key, settable)
         annotation = str(settable[key].annotation)
         part = TAKES.get(key, "strategy" if annotation.startswith("Strategy") else None)
         if part is not None and isinstance(value, str):
             given[key] = part_of(part, value)
         elif not _takes(settable[key], hints.get(key), value):
-            wanted = _wanted(settable[key], hints.get(key))
-            raise InvalidInput(f"{method.name}:{key}={value} is not possible: {key} is {wanted}")
+            wanted, meaning = _wanted(settable[key], hints.get(key)), meaning_of(method, key)
+            said = f"{wanted} ({meaning})" if meaning else wanted
+            raise InvalidInput(f"{method.name}:{key}={value} is not possible: {key} is {said}")
     for key in _missing(method, options):
         names = of(TAKES.get(key, ""))
         hint = f"one of {', '.join(names)}" if names else "a value"
@@ -145,6 +149,19 @@ def options_of(method: Method) -> dict[str, inspect.Parameter]:
     if method.part in ITSELF:
         return {name: parameter for name, parameter in parameters.items() if parameter.default is not parameter.empty}
     return {name: parameter for name, parameter in parameters.items() if name not in LATER.get(method.part, ())}
+
+
+def meaning_of(method: Method, option: str) -> str:
+    """What an option means and its range, from the docstring's ``Args``: their first sentence, "" where there is none.
+
+    >>> meaning_of(get("allocator", "variance"), "min_units")
+    'least units an item, >= 1'
+    """
+    _, _, described = (inspect.getdoc(load(method)) or "").partition("Args:\n")
+    entry = re.search(rf"^    (?:\w+, )*{option}(?:, \w+)*: (.*(?:\n {{6,}}.*)*)", described, re.MULTILINE)
+    if entry is None or entry[1].startswith("as in "):  # that of another function, which a message cannot show
+        return ""
+    return " ".join(entry[1].replace("``", "").split()).partition(". ")[0].rstrip(".")
 
 
 def resolve(path: str) -> Any:
@@ -168,6 +185,18 @@ def _missing(method: Method, given: Mapping[str, Any]) -> list[str]:
         for name, parameter in options_of(method).items()
         if parameter.kind in ordinary and parameter.default is parameter.empty and name not in given
     ]
+
+
+def _others(method: Method, option: str) -> str:
+    """Which methods of the same part have this option, as the end of a message."""
+    names = []
+    for other in of(method.part).values():
+        try:
+            if option in options_of(other):
+                names.append(other.name)
+        except ImportError:  # an extra that is not installed
+            continue
+    return f"; {option} is an option of {' and '.join(names)}" if names else ""
 
 
 def _hints(factory: Any) -> dict[str, Any]:

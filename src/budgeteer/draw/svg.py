@@ -116,10 +116,10 @@ def log_ticks(low: float, high: float, most: int = 6) -> list[float]:
     """
     first, last = math.floor(math.log10(low)), math.ceil(math.log10(high))
     for factors in ((1, 2, 5), (1, 3), (1,)):
-        found = [f * 10.0**k for k in range(first, last + 1) for f in factors if low <= f * 10.0**k <= high]
-        if len(found) <= most:
+        candidates = [f * 10.0**k for k in range(first, last + 1) for f in factors if low <= f * 10.0**k <= high]
+        if len(candidates) <= most:
             break
-    return found if len(found) > 1 else ticks(low, high, most=most)
+    return candidates if len(candidates) > 1 else ticks(low, high, most=most)
 
 
 def line_chart(
@@ -190,12 +190,12 @@ def _marks(
     """Up to seven markers along a line, the last one at its end, each with a tooltip."""
     n = len(line.x)
     chosen = sorted({round(i * (n - 1) / 6) for i in range(7)}) if n else []
-    found = []
+    drawn = []
     for i in chosen:
         spread = f" ({what} {percent(line.low[i])} to {percent(line.high[i])})" if line.high[i] > line.low[i] else ""
         title = f"{line.name}: {percent(line.mean[i])}{spread} at {text(line.x[i])}"
-        found.append(marker(px(line.x[i]), py(line.mean[i]), line.style, title))
-    return found
+        drawn.append(marker(px(line.x[i]), py(line.mean[i]), line.style, title))
+    return drawn
 
 
 def marker(x: float, y: float, style: int, title: str = "") -> str:

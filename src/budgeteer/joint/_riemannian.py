@@ -61,8 +61,9 @@ def riemannian(
         temperature: tau at the first and at the last step.
 
     >>> cost, table = np.array([[0.0, 1.0, 2.0]] * 3), np.array([[4.0, 1.0, 0.0], [4.0, 3.9, 0.0], [4.0, 0.5, 0.0]])
-    >>> found = riemannian(lambda y: (float((y * table).sum()), table), cost, 4, -table, rng=np.random.default_rng(0))
-    >>> found.choice, assignment.loss
+    >>> rng = np.random.default_rng(0)
+    >>> assignment = riemannian(lambda y: (float((y * table).sum()), table), cost, 4, -table, rng=rng)
+    >>> assignment.choice, assignment.loss
     (array([1, 2, 1]), 1.5)
     """
     table = np.asarray(cost, dtype=np.float64)
@@ -105,10 +106,10 @@ def riemannian(
     for step in range(steps):
         tau = temperature[0] * (temperature[1] / temperature[0]) ** (step / max(steps - 1, 1))
         noisy = [(logits + like(g)) / tau for g in gumbel_pairs(samples, table.shape, rng)]
-        choices = round_choices(np.stack([_numpy(one) for one in noisy]), cell, capacity)
+        choices = round_choices(np.stack([_numpy(sample) for sample in noisy]), cell, capacity)
         gradient = xp.zeros_like(logits)
-        for one, choice in zip(noisy, choices, strict=True):
-            soft, through = softmax(one), tried(choice)
+        for sample, choice in zip(noisy, choices, strict=True):
+            soft, through = softmax(sample), tried(choice)
             gradient = gradient + soft * (through - xp.sum(soft * through, 1)[:, None]) / (tau * samples)
         gradient = project(gradient, normal(logits, prices))
         first, second = 0.9 * first + 0.1 * gradient, 0.999 * second + 0.001 * gradient**2

@@ -52,19 +52,19 @@ class Arm:
 def with_references(arms: Sequence[Arm]) -> list[Arm]:
     """The arms, each once; where a budget is in percent, after the two that give it a meaning: ``grpo@100%``, whose
     tokens are the 100 %, and ``untrained``, which says how much there was to gain."""
-    found = list(dict.fromkeys(arms))
-    if any(Budget.parse(arm.budget).fraction for arm in found):
-        found = list(dict.fromkeys([Arm.parse(REFERENCE), Arm.parse(recipes.UNTRAINED), *found]))
-    return found
+    all_arms = list(dict.fromkeys(arms))
+    if any(Budget.parse(arm.budget).fraction for arm in all_arms):
+        all_arms = list(dict.fromkeys([Arm.parse(REFERENCE), Arm.parse(recipes.UNTRAINED), *all_arms]))
+    return all_arms
 
 
 def pairs(arms: Sequence[Arm]) -> list[tuple[str, str]]:
     """Which differences are shown: every arm against the reference, and against the controls at its own budget."""
     labels = [arm.label for arm in arms]
-    found = [(label, REFERENCE) for label in labels if label != REFERENCE and REFERENCE in labels]
+    shown = [(label, REFERENCE) for label in labels if label != REFERENCE and REFERENCE in labels]
     for arm in arms:
         for control in CONTROLS:
             other = f"{control}@{arm.budget}"
-            if other in labels and other != arm.label and (arm.label, other) not in found:
-                found.append((arm.label, other))
-    return found
+            if other in labels and other != arm.label and (arm.label, other) not in shown:
+                shown.append((arm.label, other))
+    return shown

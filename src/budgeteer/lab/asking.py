@@ -43,14 +43,14 @@ def solve_each(
     The model is shared; its event loop ends with the call.
     """
 
-    async def one(case: Case) -> tuple[Answer, Spend]:
+    async def answered(case: Case) -> tuple[Answer, Spend]:
         ledger = MemoryLedger()
         ledger.open("question", [Limit(kind, budget)])
         charged = Budgeted(model, Allowance(ledger, "question", {kind: budget}))
         return await strategy.solve(Task(case.question, charged, style, case.seed, case.check)), charged.spend
 
     async def every() -> list[tuple[Answer, Spend]]:
-        return await asyncio.gather(*map(one, cases))
+        return await asyncio.gather(*map(answered, cases))
 
     return asyncio.run(every())
 
@@ -93,11 +93,11 @@ def ask(
         verify = (lambda answer: environment.verify(item, answer)) if check else None
         return Case(Question(item.key, item.prompt), derive(seed, item.key), verify)
 
-    found = solve_each(strategy, model, map(case, items), style, kind="output", budget=output)
-    usage = [spend.usage for _, spend in found]
+    answered = solve_each(strategy, model, map(case, items), style, kind="output", budget=output)
+    usage = [spend.usage for _, spend in answered]
     return Asked(
-        tuple(answer for answer, _ in found),
-        np.array([environment.verify(item, answer.answer) for item, (answer, _) in zip(items, found, strict=True)]),
+        tuple(answer for answer, _ in answered),
+        np.array([environment.verify(item, answer.answer) for item, (answer, _) in zip(items, answered, strict=True)]),
         np.array([use.output for use in usage]),
         np.array([use.input for use in usage]),
     )

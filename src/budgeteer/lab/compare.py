@@ -54,9 +54,9 @@ def _finished(spec: RunSpec, folder: Path) -> records.Run | None:
 
 
 def _same(path: Path, mine: Mapping[str, Any], theirs: Mapping[str, Any]) -> None:
-    found = differences(mine, theirs)
-    if found:
-        raise InvalidInput(f"{path} is the result of other settings ({found}); choose another --out, or delete it")
+    different = differences(mine, theirs)
+    if different:
+        raise InvalidInput(f"{path} is the result of other settings ({different}); choose another --out, or delete it")
 
 
 def _check(specs: Sequence[RunSpec], folder: Path) -> None:
@@ -236,12 +236,12 @@ def compare(
     for name in ("recipe", "budget", "tokens"):
         config.pop(name)
     config["model"] = Path(base.model).name
-    found = {
+    results = {
         "schema": records.SCHEMA,
         "runs": runs,
         "comparisons": records.compare(runs, pairs(arms)),
         "config": config,
         "versions": records.versions(),
     }
-    records.write(found, folder / "results.json")
-    return found
+    records.write(results, folder / "results.json")
+    return results

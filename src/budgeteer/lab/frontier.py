@@ -53,14 +53,14 @@ def budgets_of(text: str) -> list[Budget]:
     Raises:
         InvalidInput: not amounts, or of several kinds.
     """
-    found = [Budget.parse(part) for part in text.split(",") if part.strip()]
-    if not found or any(one.amount is None or one.window is not None for one in found):
+    budgets = [Budget.parse(part) for part in text.split(",") if part.strip()]
+    if not budgets or any(budget.amount is None or budget.window is not None for budget in budgets):
         raise InvalidInput(f"--budgets {text!r} are not amounts; write 256,512,1k")
-    if any(one.amount == 0 for one in found):
+    if any(budget.amount == 0 for budget in budgets):
         raise InvalidInput(f"--budgets {text!r} has a budget of 0, which buys no call; give budgets above 0")
-    if len({one.kind for one in found}) > 1:
+    if len({budget.kind for budget in budgets}) > 1:
         raise InvalidInput(f"--budgets {text!r} are of several kinds; a frontier has one axis")
-    return sorted(set(found), key=lambda one: one.amount or 0)
+    return sorted(set(budgets), key=lambda budget: budget.amount or 0)
 
 
 async def measure(
@@ -91,7 +91,7 @@ async def measure(
     """
     for name, strategy in strategies.items():
         refuse_needs(strategy, model, style, oracle, name)
-    found: dict[Cell, tuple[Row, ...]] = {}
+    solved: dict[Cell, tuple[Row, ...]] = {}
     for budget in budgets:
         for name, strategy in strategies.items():
             for seed in seeds:
@@ -108,8 +108,8 @@ async def measure(
                 done = await run(asked.questions, strategy, model, style, Budgets([budget]), settings)
                 if done.paused:
                     return None
-                found[cell] = done.rows
-    return found
+                solved[cell] = done.rows
+    return solved
 
 
 def analyse(cells: Mapping[Cell, Sequence[Row]], kind: str, config: Mapping[str, Any]) -> dict[str, Any]:
@@ -200,7 +200,7 @@ def traces(cells: Mapping[Cell, Sequence[Row]], folder: Path, references: Mappin
             totals[row["id"]] = totals.get(row["id"], 0.0) + bool(row["correct"])
     order = sorted(totals, key=lambda name: (totals[name], name))
     chosen = [order[round(i * (len(order) - 1) / max(1, READ - 1))] for i in range(min(READ, len(order)))]
-    found = []
+    examples = []
     for cell, rows in cells.items():
         if cell.seed != seed:
             continue
@@ -211,7 +211,7 @@ def traces(cells: Mapping[Cell, Sequence[Row]], folder: Path, references: Mappin
         by_id = {row["id"]: row for row in rows}
         for name in dict.fromkeys(chosen):
             row = {**by_id[name], **written.get(name, {"question": "", "traces": []})}
-            found.append(
+            examples.append(
                 {
                     "strategy": cell.strategy,
                     "budget": cell.budget,
@@ -223,7 +223,7 @@ def traces(cells: Mapping[Cell, Sequence[Row]], folder: Path, references: Mappin
                     "traces": row["traces"],
                 }
             )
-    return found
+    return examples
 
 
 def to_text(numbers: Mapping[str, Any]) -> str:

@@ -144,12 +144,12 @@ def _table(numbers: Mapping[str, Any]) -> str:
 
 
 def _differences(numbers: Mapping[str, Any]) -> str:
-    found = numbers["differences"]
-    if not found:
+    differences = numbers["differences"]
+    if not differences:
         return ""
-    reach = 1.1 * max(abs(d[key]) for d in found for key in ("mean", "low", "high")) or 0.01
+    reach = 1.1 * max(abs(d[key]) for d in differences for key in ("mean", "low", "high")) or 0.01
     rows = []
-    for d in found:
+    for d in differences:
         css = "better" if d["low"] > 0 else "worse" if d["high"] < 0 else "unclear"
         words = {"better": "more accurate", "worse": "less accurate", "unclear": "not told apart"}
         label = f"{d['a']} minus {d['b']} at {d['budget']}: {_difference(d)} points"
@@ -160,7 +160,7 @@ def _differences(numbers: Mapping[str, Any]) -> str:
             f'<span class="tag {css}">{words[css]}</span></div>'
         )
     return (
-        f"<section>\n<h2>At equal budgets, minus {clean(found[0]['b'])}</h2>\n"
+        f"<section>\n<h2>At equal budgets, minus {clean(differences[0]['b'])}</h2>\n"
         '<p class="note">Percentage points of accuracy, paired over questions and seeds, 95 % bootstrap intervals; '
         f"scale ±{100 * reach:.2g} points. Not corrected for their number.</p>\n"
         f'<div class="card rows">{"".join(rows)}</div>\n</section>'
@@ -233,12 +233,12 @@ def _how(numbers: Mapping[str, Any]) -> str:
     )
 
 
-def _interval(found: Mapping[str, float]) -> str:
-    return f"{100 * found['mean']:.1f} [{100 * found['low']:.1f}, {100 * found['high']:.1f}]"
+def _interval(estimate: Mapping[str, float]) -> str:
+    return f"{100 * estimate['mean']:.1f} [{100 * estimate['low']:.1f}, {100 * estimate['high']:.1f}]"
 
 
-def _difference(found: Mapping[str, float]) -> str:
-    return f"{100 * found['mean']:+.1f} [{100 * found['low']:+.1f}, {100 * found['high']:+.1f}]"
+def _difference(estimate: Mapping[str, float]) -> str:
+    return f"{100 * estimate['mean']:+.1f} [{100 * estimate['low']:+.1f}, {100 * estimate['high']:+.1f}]"
 
 
 def _per(numbers: Mapping[str, Any]) -> tuple[float, str]:

@@ -128,7 +128,7 @@ def collect(policy: Policy, *, size: int, rollouts: int, seed: int, cap: int = 1
 def _states(model: Llama, prompts: list[tuple[int, ...]], rows: list[list[int]]) -> tuple[Tensor, F64]:
     """States [N, layers, hidden] before each token of each row, and entropies [N] of what they predict."""
     order = sorted(range(len(rows)), key=lambda i: len(prompts[i]) + len(rows[i]))
-    found: list[Tensor] = [torch.empty(0)] * len(rows)
+    states: list[Tensor] = [torch.empty(0)] * len(rows)
     entropies: list[Tensor] = [torch.empty(0)] * len(rows)
     with torch.inference_mode():
         for begin in range(0, len(order), 64):
@@ -141,8 +141,8 @@ def _states(model: Llama, prompts: list[tuple[int, ...]], rows: list[list[int]])
             for j, i in enumerate(part):
                 own = layers[j, len(prompts[i]) - 1 : len(prompts[i]) + len(rows[i]) - 1]
                 p = model.logits(own[:, -1]).softmax(-1)
-                found[i], entropies[i] = own.half(), torch.special.entr(p).sum(-1)
-    return torch.cat(found), torch.cat(entropies).double().numpy()
+                states[i], entropies[i] = own.half(), torch.special.entr(p).sum(-1)
+    return torch.cat(states), torch.cat(entropies).double().numpy()
 
 
 def _start(states: Tensor, outputs: int, generator: torch.Generator, width: int = WIDTH) -> dict[str, Tensor]:
@@ -289,8 +289,8 @@ def train_difficulty(traces: Traces, fingerprint: str, *, steps: int, seed: int)
     alpha, gamma, beta = *np.quantile(accuracy, [2 / 3, 1 / 3]), np.median(entropy)
     label = np.where((accuracy >= alpha) & (entropy <= beta), 1, np.where(accuracy < gamma, 2, 0))
     begin = np.flatnonzero(traces.index == 0)
-    _, one = np.unique(traces.group[traces.trace[begin]], return_index=True)
-    states = traces.states[torch.from_numpy(begin[one]), -1:]  # the last layer only
+    _, first = np.unique(traces.group[traces.trace[begin]], return_index=True)
+    states = traces.states[torch.from_numpy(begin[first]), -1:]  # the last layer only
     target = torch.from_numpy(label)
     generator = torch.Generator().manual_seed(seed)
     settings = {"alpha": float(alpha), "beta": float(beta), "gamma": float(gamma)}

@@ -131,7 +131,7 @@ def _column(name: str, values: ArrayLike) -> F64:
 
 
 def _pair(first: ArrayLike, second: ArrayLike) -> tuple[F64, F64]:
-    one, two = _column("scores", first), _column("tokens", second)
-    if one.shape != two.shape:
-        raise InvalidInput(f"{one.size} values and {two.size}; give one of each a question")
-    return one, two
+    values, tokens = _column("scores", first), _column("tokens", second)
+    if values.shape != tokens.shape:
+        raise InvalidInput(f"{values.size} values and {tokens.size}; give one of each a question")
+    return values, tokens

@@ -48,9 +48,9 @@ def _problems(task: str, seed: int, items: int) -> tuple[Task, tuple[Item, ...]]
     """The training problems that a run with as many held-out ones would have; of a file and the like, the first."""
     if items < 1:
         raise InvalidInput(f"--items is {items}; give at least 1")
-    found = load(task, size=items, seed=seed, limit=items)
-    if not found.counted:
-        return found, found.items[:items]
+    loaded = load(task, size=items, seed=seed, limit=items)
+    if not loaded.counted:
+        return loaded, loaded.items[:items]
     pool = build(task, seed, items, items)
     return pool.environment, pool.train
 

@@ -76,15 +76,15 @@ def by_seed(runs: Iterable[Run], name: str) -> dict[int, Run]:
         InvalidInput: a seed appears twice, so that pairing by seed would have to guess.
     """
     runs = list(runs)
-    found: dict[int, Run] = {}
+    chosen: dict[int, Run] = {}
     for run in runs:
         if label(run) == name:
-            if run["seed"] in found:
+            if run["seed"] in chosen:
                 raise InvalidInput(f"{name} has two runs with seed {run['seed']}; keep one run a seed")
-            found[run["seed"]] = run
-    if not found:
+            chosen[run["seed"]] = run
+    if not chosen:
         raise UnknownName("recipe@budget", name, labels(runs))
-    return found
+    return chosen
 
 
 def compare(runs: Sequence[Run], pairs: Iterable[tuple[str, str]], *, level: float = 0.95) -> list[dict[str, Any]]:
@@ -99,7 +99,7 @@ def compare(runs: Sequence[Run], pairs: Iterable[tuple[str, str]], *, level: flo
         UnknownName: a label that no run has.
         InvalidInput: no seed has a finite accuracy on both sides.
     """
-    found = []
+    comparisons = []
     for a, b in pairs:
         left, right = by_seed(runs, a), by_seed(runs, b)
         values = [
@@ -110,7 +110,7 @@ def compare(runs: Sequence[Run], pairs: Iterable[tuple[str, str]], *, level: flo
         if not values:
             raise InvalidInput(f"{a} and {b} share no seed with a finite accuracy; run both on the same seeds")
         difference = paired(*np.array(values, dtype=np.float64).T, level=level)
-        found.append(
+        comparisons.append(
             {
                 "a": a,
                 "b": b,
@@ -122,18 +122,18 @@ def compare(runs: Sequence[Run], pairs: Iterable[tuple[str, str]], *, level: flo
                 "n": difference.n,
             }
         )
-    return found
+    return comparisons
 
 
 def installed(packages: Iterable[str]) -> dict[str, str]:
     """Version of each package that is installed; the others did not take part and are left out."""
-    found = {}
+    present = {}
     for name in packages:
         try:
-            found[name] = metadata.version(name)
+            present[name] = metadata.version(name)
         except metadata.PackageNotFoundError:
             continue
-    return found
+    return present
 
 
 def versions() -> dict[str, str]:

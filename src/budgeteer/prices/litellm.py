@@ -91,17 +91,17 @@ def _of_service(entry: Mapping[str, Any], end: str) -> Price | None:
 
 def _rates(entry: Mapping[str, Any], above: str, end: str) -> Rates | None:
     """The rates of a tier and class of service; None without both an input and an output rate."""
-    found: dict[str, Decimal] = {}
+    rates: dict[str, Decimal] = {}
     for name, key in _FIELDS.items():
         # a part without a rate of this tier and class has that of the tier, then the ordinary one
         for tail in (f"{above}{end}", above, "") if name not in ("input", "output") else (f"{above}{end}",):
             value = entry.get(f"{key}{tail}")
             if value is not None:
-                found[name] = _per_million(key, value)
+                rates[name] = _per_million(key, value)
                 break
-    if "input" not in found or "output" not in found:
+    if "input" not in rates or "output" not in rates:
         return None
-    return Rates(**found)
+    return Rates(**rates)
 
 
 def _per_million(key: str, value: Any) -> Decimal:

@@ -31,10 +31,10 @@ class Nearest:
         names = self._index()
         wanted = wanted[:LONGEST]
         grams = _grams(wanted)
-        found = [self._rows[gram] for gram in grams if gram in self._rows]
-        if not found:
+        rows = [self._rows[gram] for gram in grams if gram in self._rows]
+        if not rows:
             return []
-        shared = np.bincount(np.concatenate(found), minlength=len(names))
+        shared = np.bincount(np.concatenate(rows), minlength=len(names))
         likeness = 2 * shared / (len(grams) + self._sizes)
         likest = np.argsort(-likeness, kind="stable")[:COMPARED]
         near = [names[i] for i in likest.tolist() if shared[i] and names[i] != wanted]

@@ -48,17 +48,17 @@ class PriceTable:
         """
         if not isinstance(model, str) or not isinstance(service, str):
             raise InvalidInput(f"model {model!r}, service {service!r}: give names")
-        found = self.find(model) or self.fallback
-        if found is None:
+        price = self.find(model) or self.fallback
+        if price is None:
             raise UnknownPrice(model, self.source, self.why(model) or self._near(model))
         if service in STANDARD:
-            return found
-        if service not in found.services:
+            return price
+        if service not in price.services:
             others = (
-                f"it has {' and '.join(map(repr, sorted(found.services)))}" if found.services else "it has no other"
+                f"it has {' and '.join(map(repr, sorted(price.services)))}" if price.services else "it has no other"
             )
             raise UnknownPrice(f"{model}, service {service!r}", self.source, f"beside the standard class {others}.")
-        return found.services[service]
+        return price.services[service]
 
     def _near(self, model: str) -> str:
         near = self._nearest(model)

@@ -35,11 +35,11 @@ def letter(text: str) -> str | None:
     text = plain(unwrap(clean(text)))
     if len(text) > 400:
         return None
-    if found := _LETTER.fullmatch(text):
-        return found[1].upper()
-    if (found := _LED.fullmatch(text)) is None:
+    if match := _LETTER.fullmatch(text):
+        return match[1].upper()
+    if (match := _LED.fullmatch(text)) is None:
         return None
-    chosen, rest = (found[1] or found[2] or found[3]).upper(), found[4]
+    chosen, rest = (match[1] or match[2] or match[3]).upper(), match[4]
     if _TURNS.match(rest) or _DENIED.search(rest):
         return None
     others = (next(filter(None, other.groups())).upper() for other in _MARKED.finditer(rest))

@@ -83,10 +83,10 @@ def value(text: str) -> Fraction | None:
     """
     try:
         tokens = _tokens(text)
-        found, _ = _at(tokens, 0)
+        value, _ = _at(tokens, 0)
     except (_Unreadable, ArithmeticError, ValueError):
         return None
-    return found if isinstance(found, Fraction) and all(kind != "name" for kind, _ in tokens) else None
+    return value if isinstance(value, Fraction) and all(kind != "name" for kind, _ in tokens) else None
 
 
 def equal(a: str, b: str) -> bool:
@@ -114,7 +114,7 @@ _Token = tuple[str, str]
 def _tokens(text: str) -> list[_Token]:
     if len(text) > LONGEST:
         raise _Unreadable
-    found: list[_Token] = []
+    tokens: list[_Token] = []
     at = 0
     text = text.rstrip()
     while at < len(text):
@@ -123,19 +123,19 @@ def _tokens(text: str) -> list[_Token]:
             raise _Unreadable
         at = match.end()
         if word := match["number"]:
-            if found and found[-1][0] in ("name", "number"):  # x2, H2O, 1 2: no product
-                based = [word for _, word in found[-3:-1]] == ["log", "_"]  # log_2 8
-                if not based and found[-1][1] not in ("frac", "sqrt", "cdot", "times", "div", *_FUNCTIONS):
+            if tokens and tokens[-1][0] in ("name", "number"):  # x2, H2O, 1 2: no product
+                based = [word for _, word in tokens[-3:-1]] == ["log", "_"]  # log_2 8
+                if not based and tokens[-1][1] not in ("frac", "sqrt", "cdot", "times", "div", *_FUNCTIONS):
                     raise _Unreadable
-            found.append(("number", word.replace(",", "")))
+            tokens.append(("number", word.replace(",", "")))
         elif word := match["name"]:
-            found += [("name", one) for one in _names(word, found)]
+            tokens += [("name", name) for name in _names(word, tokens)]
         else:
             sign = {"**": "^", "×": "*", "·": "*", "÷": "/"}.get(match["sign"], match["sign"])
-            found.append(("sign", sign))
-    if not found:
+            tokens.append(("sign", sign))
+    if not tokens:
         raise _Unreadable
-    return found
+    return tokens
 
 
 def _names(word: str, before: list[_Token]) -> list[str]:

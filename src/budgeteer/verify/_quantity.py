@@ -48,8 +48,8 @@ _TENS = {
     word: 10 * n for n, word in enumerate("twenty thirty forty fifty sixty seventy eighty ninety".split(), start=2)
 }
 _WORDS |= _TENS | {
-    f"{tens}{between}{one}": n + m
-    for tens, n in _TENS.items() for one, m in list(_WORDS.items())[1:10] for between in "- "
+    f"{tens}{between}{digit}": n + m
+    for tens, n in _TENS.items() for digit, m in list(_WORDS.items())[1:10] for between in "- "
 }  # fmt: skip
 
 _UNITS = {
@@ -139,14 +139,14 @@ def quantity(text: str) -> Quantity | None:
     """
     if len(text) > _DIGITS:
         return None
-    if found := _BRACKETED.fullmatch(text):
-        text = next(filter(None, found.groups())).strip()
+    if match := _BRACKETED.fullmatch(text):
+        text = next(filter(None, match.groups())).strip()
     name = ""
-    if found := _NAMED.fullmatch(text):
-        name, text = found[1], found[2]
-    if found := _WORKED.match(text):
-        result = _plain(text[found.end() :])
-        return result and _worked(found[1].split("="), result, text[found.end() :]) and replace(result, name=name)
+    if match := _NAMED.fullmatch(text):
+        name, text = match[1], match[2]
+    if match := _WORKED.match(text):
+        result = _plain(text[match.end() :])
+        return result and _worked(match[1].split("="), result, text[match.end() :]) and replace(result, name=name)
     result = _plain(text)
     return result and replace(result, name=name)
 
@@ -176,10 +176,10 @@ def _plain(text: str) -> Quantity | None:
         return None
     value, end = body
     rest = text[end:]
-    if found := _PERCENT.fullmatch(rest):
+    if match := _PERCENT.fullmatch(rest):
         value, rest = value / 100, ""
-    elif found := _MAGNITUDE.match(rest) or (_OF_MONEY.match(rest) if signs["currency"] else None):
-        value, rest = value * 10 ** _MAGNITUDES[found[0].strip().casefold()], rest[found.end() :]
+    elif match := _MAGNITUDE.match(rest) or (_OF_MONEY.match(rest) if signs["currency"] else None):
+        value, rest = value * 10 ** _MAGNITUDES[match[0].strip().casefold()], rest[match.end() :]
     currency = _CANONICAL[signs["currency"]] if signs["currency"] else ""
     unit = None if _DECADE.fullmatch(text) else _unit(rest) if rest else ""
     if unit is None or (unit and currency and unit != currency):
@@ -189,22 +189,22 @@ def _plain(text: str) -> Quantity | None:
 
 def _body(text: str, at: int) -> tuple[Fraction, int] | None:
     """The number that begins at ``at`` and where it ends."""
-    if found := _MIXED.match(text, at):
-        whole, above, below = map(int, found.groups())
-        return (whole + Fraction(above, below), found.end()) if above < below else None
-    if found := _FRACTION.match(text, at):
-        return Fraction(int(found[1]), int(found[2])), found.end()
+    if match := _MIXED.match(text, at):
+        whole, above, below = map(int, match.groups())
+        return (whole + Fraction(above, below), match.end()) if above < below else None
+    if match := _FRACTION.match(text, at):
+        return Fraction(int(match[1]), int(match[2])), match.end()
     times = _TIMES.match(text, at)
     if power := _POWER.match(text, times.end() if times else at):
         exponent = int(power[1] or power[2])
         if abs(exponent) > _EXPONENT:
             return None
         return (_decimal(times[1]) if times else 1) * Fraction(10) ** exponent, power.end()
-    if found := _SCIENTIFIC.match(text, at):
-        exponent = int(found[2])
-        return (_decimal(found[1]) * Fraction(10) ** exponent, found.end()) if abs(exponent) <= _EXPONENT else None
-    if found := _DECIMAL.match(text, at):
-        return _decimal(found[0]), found.end()
+    if match := _SCIENTIFIC.match(text, at):
+        exponent = int(match[2])
+        return (_decimal(match[1]) * Fraction(10) ** exponent, match.end()) if abs(exponent) <= _EXPONENT else None
+    if match := _DECIMAL.match(text, at):
+        return _decimal(match[0]), match.end()
     return None
 
 
@@ -219,19 +219,19 @@ def _unit(text: str) -> str | None:
     words = text.strip().replace(" / ", "/").split(" ")
     if len(words) > 4:
         return None
-    found = []
+    units = []
     for word in words:
         parts = []
-        for one in word.split("/"):
-            match = _PART.fullmatch(one)
+        for part in word.split("/"):
+            match = _PART.fullmatch(part)
             if match is None:
                 return None
             unit = _CANONICAL.get(match[1]) or ("" if glued else _noun(match[1]))
             if not unit:
                 return None
             parts.append(unit + (f"^{match[2]}" if match[2] else ""))
-        found.append("/".join(parts))
-    return " ".join(found).replace(" per ", "/")
+        units.append("/".join(parts))
+    return " ".join(units).replace(" per ", "/")
 
 
 def alters(word: str) -> bool:
@@ -242,7 +242,7 @@ def alters(word: str) -> bool:
     """
     singular = word[:-3] + "y" if word.endswith("ies") else word.removesuffix("s")
     numbers = (word, singular, word.removesuffix("es"))
-    return word in ALTERS or any(one in _WORDS for one in numbers) or bool(_NO_NOUN.fullmatch(word))
+    return word in ALTERS or any(form in _WORDS for form in numbers) or bool(_NO_NOUN.fullmatch(word))
 
 
 def _noun(word: str) -> str:

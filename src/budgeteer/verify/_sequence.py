@@ -96,9 +96,9 @@ def equal(a: Sequence, b: Sequence, same: Callable[[str, str], bool]) -> bool:
     if "{}" not in brackets:
         return all(map(same, a.elements, b.elements))
     rest = list(b.elements)
-    for one in a.elements:
-        found = next((i for i, other in enumerate(rest) if same(one, other)), None)
-        if found is None:
+    for element in a.elements:
+        at = next((i for i, other in enumerate(rest) if same(element, other)), None)
+        if at is None:
             return False
-        del rest[found]
+        del rest[at]
     return True

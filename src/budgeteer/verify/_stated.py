@@ -45,9 +45,9 @@ def stated(line: str, *, units: bool = False) -> str | None:
     if len(line) > LONGEST:
         return line
     text = read(line)
-    found = quantity(text) or _in_prose(text)
-    if found is not None:
-        return _written(found, units)
+    number_read = quantity(text) or _in_prose(text)
+    if number_read is not None:
+        return _written(number_read, units)
     words = set(_WORD.findall(text.casefold()))
     return None if words & {"or", "nor", "not", "no"} and any(c.isdigit() for c in text) else line
 
@@ -78,16 +78,16 @@ def _altered(text: str) -> bool:
     return any(word.endswith("n't") or word in ALTERS or (alters(word) and not word.endswith("ed")) for word in words)
 
 
-def _written(found: Quantity, units: bool) -> str:
+def _written(stated_quantity: Quantity, units: bool) -> str:
     """A quantity in plain digits, a fraction where decimals would not end."""
-    value, places = found.value, _places(found.value.denominator)
+    value, places = stated_quantity.value, _places(stated_quantity.value.denominator)
     if places is None:
         number = str(value)
     else:
         digits = str(abs(value.numerator) * (10**places // value.denominator)).rjust(places + 1, "0")
         cut = len(digits) - places
         number = ("-" if value < 0 else "") + digits[:cut] + ("." + digits[cut:] if places else "")
-    return number + (f" {found.unit}" if units and found.unit not in ("", "$") else "")
+    return number + (f" {stated_quantity.unit}" if units and stated_quantity.unit not in ("", "$") else "")
 
 
 def _places(denominator: int) -> int | None:

@@ -68,7 +68,7 @@ def clean(text: str) -> str:
     """
     if len(text) > LONGEST:
         return " ".join(text.split())
-    text = _RAISED.sub(lambda found: "^" + found[0].translate(_SUPERSCRIPT), text)
+    text = _RAISED.sub(lambda match: "^" + match[0].translate(_SUPERSCRIPT), text)
     text = "".join(
         f" {unicodedata.normalize('NFKC', c)}" if unicodedata.decomposition(c).startswith("<fraction>") else c
         for c in text
@@ -88,12 +88,12 @@ def unwrap(text: str) -> str:
         before = text
         text = _boxed(text)
         text = _BOLD.sub(r"\1", text).strip()
-        if found := _HEADED.match(text):
-            text = text[found.end() :]
+        if match := _HEADED.match(text):
+            text = text[match.end() :]
         if said := list(_SAID.finditer(text)):
             text = text[said[-1].end() :]
-        if found := _IS.match(text):
-            text = text[found.end() :] or text
+        if match := _IS.match(text):
+            text = text[match.end() :] or text
         if text.endswith(".") and not text.endswith(".."):
             text = text[:-1].rstrip() or text
         for left, right in _PAIRS:
@@ -109,15 +109,15 @@ def unwrap(text: str) -> str:
 
 def _boxed(text: str) -> str:
     """What stands in the box, where there is one, or several of the same content."""
-    found = set()
+    contents = set()
     for start in re.finditer(r"\\f?boxed ?\{", text):
         depth = 1
         for i in range(start.end(), len(text)):
             depth += {"{": 1, "}": -1}.get(text[i], 0)
             if not depth:
-                found.add(text[start.end() : i].strip())
+                contents.add(text[start.end() : i].strip())
                 break
-    return found.pop() if len(found) == 1 else text
+    return contents.pop() if len(contents) == 1 else text
 
 
 def plain(text: str) -> str:
@@ -133,9 +133,9 @@ def plain(text: str) -> str:
         text = pattern.sub(other, text)
     text = _CONTENT.sub(r"\1", text)
 
-    def fraction(found: re.Match[str]) -> str:
-        above, below = (found[1] or found[2] or "").strip(), (found[3] or found[4] or "").strip()
-        before, after = found.string[: found.start()], found.string[found.end() :]
+    def fraction(match: re.Match[str]) -> str:
+        above, below = (match[1] or match[2] or "").strip(), (match[3] or match[4] or "").strip()
+        before, after = match.string[: match.start()], match.string[match.end() :]
         a, b = _WHOLE.fullmatch(above), _WHOLE.fullmatch(below)
         if a is None or b is None or after.startswith("^") or ((a[1] or b[1]) and not _SIGN_HERE.fullmatch(before)):
             return f"\\frac{{{above}}}{{{below}}}"
@@ -169,13 +169,13 @@ def time(text: str) -> str | None:
     >>> time("09:05"), time("12:30 P.M."), time("5pm"), time("9:65"), time("9")
     ('9:05', '12:30 pm', '5 pm', None, None)
     """
-    found = _TIME.fullmatch(text.casefold())
-    return found and found[1] + found[2] + (f" {found[3]}m" if found[3] else "")
+    match = _TIME.fullmatch(text.casefold())
+    return match and match[1] + match[2] + (f" {match[3]}m" if match[3] else "")
 
 
 def closed(text: str) -> str:
     """A text without the spaces around signs."""
-    return _AROUND.sub(lambda found: found[1] or found[2], text)
+    return _AROUND.sub(lambda match: match[1] or match[2], text)
 
 
 def same(answer: str, reference: str) -> bool:

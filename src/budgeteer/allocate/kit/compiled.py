@@ -90,11 +90,11 @@ def _unknown(order, first, second, item, rank):  # type: ignore[no-untyped-def]
 @njit(**_OPTIONS)
 def _ranks(item, rank):  # type: ignore[no-untyped-def]
     """Place in the order of keys of each row's item, 0 where it is not known."""
-    found = np.zeros(len(item))
+    places = np.zeros(len(item))
     if len(rank):
         for k in range(len(item)):
-            found[k] = max(rank[item[k]], 0)
-    return found
+            places[k] = max(rank[item[k]], 0)
+    return places
 
 
 @njit(**_OPTIONS)
@@ -331,7 +331,7 @@ def _two_changes(move, worth, size, left, wanted, rank):  # type: ignore[no-unty
     # the best of the first rows, and the best of another item than that one
     top, other = np.empty(n, np.int64), np.empty(n, np.int64)
     a, b = -1, -1
-    best, one, two, reach = 0.0, -1, -1, n
+    best, first, second, reach = 0.0, -1, -1, n
     for k in range(n):
         r = order[k]
         if a < 0 or gain[r] > gain[a]:
@@ -342,7 +342,7 @@ def _two_changes(move, worth, size, left, wanted, rank):  # type: ignore[no-unty
             b = r
         top[k], other[k] = a, b
         if extra[r] <= left and gain[r] > best:
-            best, one = gain[r], rows[r]
+            best, first = gain[r], rows[r]
     for k in range(n):
         r = order[k]
         while reach and extra[order[reach - 1]] > left - extra[r]:
@@ -351,16 +351,16 @@ def _two_changes(move, worth, size, left, wanted, rank):  # type: ignore[no-unty
             break
         s = top[reach - 1] if item[top[reach - 1]] != item[r] else other[reach - 1]
         if s >= 0 and gain[r] + gain[s] > best:
-            best, one, two = gain[r] + gain[s], rows[r], rows[s]
+            best, first, second = gain[r] + gain[s], rows[r], rows[s]
     twin, twins, unknown = np.empty(2 * n, np.int64), 0, False
-    for chosen in (one, two):
+    for chosen in (first, second):
         if chosen >= 0:
             for k in range(n):
                 if extra[k] == move[chosen, 2] and gain[k] == worth[chosen, 0]:
                     twin[twins] = item[k]
                     twins += 1
                     unknown |= item[k] != move[chosen, 0] and (len(rank) == 0 or rank[item[k]] < 0)
-    return best, one, two, twin[: twins if unknown else 0]
+    return best, first, second, twin[: twins if unknown else 0]
 
 
 @njit(**_OPTIONS)
@@ -455,17 +455,17 @@ def _program(first, order, least, row, move, worth, left, price, best, tiny, lim
             break
         if not rows:
             continue
-        k, one, gain = 0, -1, -math.inf
+        k, partner, gain = 0, -1, -math.inf
         for i in range(size - 1, -1, -1):
             while k < rows and tokens[rising[k]] <= left - state[i, 0]:
                 e = rising[k]
                 if group[e] > g and worth[row[e], 0] > gain:
-                    one, gain = row[e], worth[row[e], 0]
+                    partner, gain = row[e], worth[row[e], 0]
                 k += 1
             if value[i] + gain > best:
                 if nodes == len(path):
                     path = _grown(path, 1)
-                path[nodes, 0], path[nodes, 1] = state[i, 1], one
+                path[nodes, 0], path[nodes, 1] = state[i, 1], partner
                 best, winner, nodes = value[i] + gain, nodes, nodes + 1
     return best, winner, path, True
 
@@ -546,12 +546,12 @@ def solve(cost, value, indptr, budget, exact, rank, sampled, wanted, limit):  # 
             low, high = cheap, dear
             # tokens against the price's logarithm: a line through the sample's prices, then through those tried
             rate = 2 * margin * n / size / math.log(dear / cheap)
-            one = _spent(cost, value, indptr, price) - budget
-            other = min(max(price * math.exp(one / rate), cheap), dear)
-            two = _spent(cost, value, indptr, other) - budget
+            excess = _spent(cost, value, indptr, price) - budget
+            other = min(max(price * math.exp(excess / rate), cheap), dear)
+            other_excess = _spent(cost, value, indptr, other) - budget
             away = abs(math.log(other / price))
-            if one != two and away > 0:
-                at = math.log(other) - two * (math.log(other) - math.log(price)) / (two - one)
+            if excess != other_excess and away > 0:
+                at = math.log(other) - other_excess * (math.log(other) - math.log(price)) / (other_excess - excess)
                 low = max(cheap, math.exp(at - away * NEAR))
                 high = min(dear, math.exp(at + away * NEAR))
                 if low >= high:
@@ -621,12 +621,12 @@ def solve(cost, value, indptr, budget, exact, rank, sampled, wanted, limit):  # 
             done = done and (at >= 0 or known == 0)
         chosen, count = np.empty((2, 3), np.int64), 0
         if not done:
-            pair, one, two, twins = _two_changes(move, worth, size, left, wanted, rank)
+            pair, first, second, twins = _two_changes(move, worth, size, left, wanted, rank)
             if len(twins):
                 return twins, price, 0.0, -1, 0.0
             if at < 0 or pair > best:
                 best, at = pair, -1
-                for k in (one, two):
+                for k in (first, second):
                     if k >= 0:
                         chosen[count, 0], chosen[count, 1], chosen[count, 2] = move[k, 0], move[k, 1], move[k, 2]
                         count += 1

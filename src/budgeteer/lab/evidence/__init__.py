@@ -137,14 +137,14 @@ def label(results: Iterable[Evidence], declared: Mapping[str, Row]) -> list[Evid
     Raises:
         InvalidInput: a result is not declared, or a declared row is missing: neither may be published.
     """
-    found = list(results)
-    _same_names([one.name for one in found], declared, "experiments() measures")
-    return [replace(one, row=declared[one.name]) for one in found]
+    measured = list(results)
+    _same_names([result.name for result in measured], declared, "experiments() measures")
+    return [replace(result, row=declared[result.name]) for result in measured]
 
 
-def _same_names(found: Sequence[str], declared: Mapping[str, Row], what: str) -> None:
-    twice = sorted(name for name, n in Counter(found).items() if n > 1)
-    unknown, missing = sorted(set(found) - set(declared)), sorted(set(declared) - set(found))
+def _same_names(names: Sequence[str], declared: Mapping[str, Row], what: str) -> None:
+    twice = sorted(name for name, n in Counter(names).items() if n > 1)
+    unknown, missing = sorted(set(names) - set(declared)), sorted(set(declared) - set(names))
     if twice or unknown or missing:
         raise InvalidInput(
             f"{what} other rows than DECLARED says: not declared {unknown}, missing {missing}, twice {twice}; "
@@ -184,7 +184,7 @@ def write(name: str, folder: Path, results: Sequence[Evidence] | None = None) ->
         InvalidInput: a result is not labelled.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    rows = [_plain(one) for one in (run(name) if results is None else results)]
+    rows = [_plain(result) for result in (run(name) if results is None else results)]
     target = folder / f"{name}.json"
     _dump(target, rows)
     # results may be of an experiment outside the package
@@ -256,14 +256,14 @@ def page(folder: Path) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _plain(one: Evidence) -> dict[str, Any]:
+def _plain(result: Evidence) -> dict[str, Any]:
     """As JSON data; an open end of a region is null."""
-    if one.row is None:
-        raise InvalidInput(f"{one.name!r} has no role and no data; label(results, DECLARED) before they are written")
-    region = [None if math.isinf(edge) else edge for edge in one.region]
-    plain = asdict(one) | {"region": region, "interval": list(one.interval)}
+    if result.row is None:
+        raise InvalidInput(f"{result.name!r} has no role and no data; label(results, DECLARED) before they are written")
+    region = [None if math.isinf(edge) else edge for edge in result.region]
+    plain = asdict(result) | {"region": region, "interval": list(result.interval)}
     del plain["row"]
-    return plain | _labels(one.row, one.interval, one.region)
+    return plain | _labels(result.row, result.interval, result.region)
 
 
 def _labels(row: Row, interval: tuple[float, float], region: Region) -> dict[str, str]:

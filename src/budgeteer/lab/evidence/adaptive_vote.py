@@ -116,12 +116,12 @@ def against(strategy: Strategy, name: str, region: Region, *, hopeless: bool = F
 def over_greedy(ours: Strategy | None = None, *, seeds: int = 6) -> Evidence:
     """Accuracy minus that of the likeliest answer, which costs one trace."""
     strategy = adaptive_vote(SAMPLES) if ours is None else ours
-    found = [play(strategy, seed) for seed in range(seeds)]
+    plays = [play(strategy, seed) for seed in range(seeds)]
     likeliest = [float(np.mean([p > (1 - p) * TAIL[0] / sum(TAIL) for p in rates(seed)])) for seed in range(seeds)]
-    tokens = np.mean([tokens for _, tokens in found]) / QUESTIONS
+    tokens = np.mean([tokens for _, tokens in plays]) / QUESTIONS
     return measured(
         "accuracy, risk 0.1, over greedy",
-        [accuracy - one for (accuracy, _), one in zip(found, likeliest, strict=True)],
+        [accuracy - best_accuracy for (accuracy, _), best_accuracy in zip(plays, likeliest, strict=True)],
         ABOVE_ZERO,
         claim="risk 0.1: the accuracy is above that of the likeliest answer (difference)",
         baseline="greedy decoding, taken to give the likeliest answer",

@@ -77,10 +77,10 @@ def strategy(name: str, errors: str, n: int) -> Strategy:
     return self_consistency(n) if name == "majority" else best_of_majority(reward(errors), n, alpha=ALPHA)
 
 
-def accuracy(one: Strategy, seed: int) -> float:
+def accuracy(strategy: Strategy, seed: int) -> float:
     """Share of right answers; questions are named by the seed, so that each has errors of its own."""
     tasks = tasks_of(Simulated(write), (f"{seed}-{i}" for i in range(QUESTIONS)), seed)
-    return float(np.mean([answer.answer == "R" for answer in answers_of(one, tasks)]))
+    return float(np.mean([answer.answer == "R" for answer in answers_of(strategy, tasks)]))
 
 
 def gain(errors: str, n: int, other: str, region: Region, *, ours: Strategy | None = None, seeds: int = 6) -> Evidence:

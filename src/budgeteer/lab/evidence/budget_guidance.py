@@ -209,14 +209,14 @@ def reasoner(seeds: int = 10) -> list[Evidence]:
         "greedy forcing": plain(STYLE.answer_tokens, 0.0),
         other: budget_guidance(shuffled),  # type: ignore[arg-type]
     }
-    found: dict[str, list[tuple[float, float, float]]] = {name: [] for name in sides}
+    outcomes: dict[str, list[tuple[float, float, float]]] = {name: [] for name in sides}
     for seed in range(seeds):
         env = Chains(QUESTIONS, 700 + seed, min_steps=STEPS, max_steps=STEPS)
         for name, strategy in sides.items():
             asked = ask(model, strategy, env, env.items, output=OUTPUT, seed=700 + seed)
             whole = np.mean([answer.stopped_by == "done" for answer in asked.answers])
-            found[name].append((float(asked.right.mean()), float(asked.output.mean()), float(whole)))
-    means = {name: np.mean(rows, 0) for name, rows in found.items()}
+            outcomes[name].append((float(asked.right.mean()), float(asked.output.mean()), float(whole)))
+    means = {name: np.mean(rows, 0) for name, rows in outcomes.items()}
     details = [{"side": name, "accuracy": a, "tokens": t, "ended by itself": w} for name, (a, t, w) in means.items()]
     claims: list[tuple[str, str, str, Region, str]] = [
         ("against truncation", "guidance", "truncation", (0.10, 1.0), "is higher by more than 10 points"),
@@ -229,7 +229,7 @@ def reasoner(seeds: int = 10) -> list[Evidence]:
     return [
         measured(
             f"reasoner, {name}",
-            [a[0] - b[0] for a, b in zip(found[ours], found[theirs], strict=True)],
+            [a[0] - b[0] for a, b in zip(outcomes[ours], outcomes[theirs], strict=True)],
             region,
             claim=f"On the embedded reasoner, accuracy of {ours} {effect} (difference)",
             baseline=theirs,

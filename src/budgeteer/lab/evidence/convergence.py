@@ -52,8 +52,8 @@ def run(strategy: Strategy, world: str, seed: int, kind: str = "output", budget:
     return play(strategy, questions, STYLE, thinker(draw, seed), budget=budget, kind=kind, seed=seed)
 
 
-def score(one: Run) -> float:
-    return float(one.score([RIGHT] * QUESTIONS).mean())
+def score(played: Run) -> float:
+    return float(played.score([RIGHT] * QUESTIONS).mean())
 
 
 def ours() -> Strategy:
@@ -65,7 +65,7 @@ def tokens(kind: str, *, seeds: int = 6) -> Evidence:
     values = []
     for seed in range(seeds):
         both = [run(s, "unsteady", seed, kind) for s in (ours(), budget_forcing())]
-        spent = [float((one.output + (one.input if kind == "all" else 0.0)).mean()) for one in both]
+        spent = [float((played.output + (played.input if kind == "all" else 0.0)).mean()) for played in both]
         values.append(spent[0] / spent[1])
     counted = "input and output" if kind == "all" else "output"
     return measured(

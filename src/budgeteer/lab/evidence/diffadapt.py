@@ -93,8 +93,8 @@ def thresholds(world: str, seed: int, informative: bool = True) -> Thresholds:
     """From records of other questions: probes, and all three bundles on each."""
     other = seed + 1000
     runs = [run(direct(round(b.share * most(world)), b.temperature), world, other) for b in BUNDLES]
-    scores = np.stack([one.score([RIGHT] * QUESTIONS) for one in runs], 1)
-    spent = np.stack([one.output for one in runs], 1)
+    scores = np.stack([played.score([RIGHT] * QUESTIONS) for played in runs], 1)
+    spent = np.stack([played.output for played in runs], 1)
     records = []
     write, before = model(world, other).write, "" if informative else PREFACE
     for i in range(QUESTIONS):
@@ -117,7 +117,7 @@ def tokens(world: str, *, informative: bool = True, seeds: int = 5) -> Evidence:
         chosen = adaptive(world, seed, informative)
         a, b = run(chosen, world, seed, informative=informative), run(direct(most(world), 0.8), world, seed)
         values.append(float(a.output.mean() / b.output.mean()))
-        scores = [float(one.score([RIGHT] * QUESTIONS).mean()) for one in (a, b)]
+        scores = [float(played.score([RIGHT] * QUESTIONS).mean()) for played in (a, b)]
         details.append({"accuracy": scores[0], "accuracy of the baseline": scores[1]})
     probes = "informative" if informative else "uninformative"
     return measured(
@@ -155,7 +155,7 @@ def fixed(*, seeds: int = 5) -> Evidence:
             run(direct(most("hopeless") // 2, 0.4), "hopeless", seed),
         )
         values.append(float(a.output.mean() / b.output.mean()))
-        scores = [float(one.score([RIGHT] * QUESTIONS).mean()) for one in (a, b)]
+        scores = [float(played.score([RIGHT] * QUESTIONS).mean()) for played in (a, b)]
         details.append({"accuracy": scores[0], "accuracy of the baseline": scores[1]})
     return measured(
         "tokens against fail-fast", values, BELOW_ONE,

@@ -181,10 +181,12 @@ def optimum(value: F64, cost: F64, budget: F64) -> tuple[float, F64]:
         cuts.append([*slope, -1.0, float(slope @ prices) - dual])
         rows = np.array(cuts)
         bounds = [(0, value.max() + 1)] * resources + [(None, None)]
-        found = linprog([0.0] * resources + [1.0], A_ub=rows[:, :-1], b_ub=rows[:, -1], bounds=bounds, method="highs")
-        if best - found.fun < 1e-5 * best:
+        solution = linprog(
+            [0.0] * resources + [1.0], A_ub=rows[:, :-1], b_ub=rows[:, -1], bounds=bounds, method="highs"
+        )
+        if best - solution.fun < 1e-5 * best:
             break
-        prices = found.x[:resources]
+        prices = solution.x[:resources]
     return best, best_prices
 
 

@@ -68,7 +68,8 @@ def variance_ratio(allocator: Allocator, std: F64, cost: F64, guess: F64, units:
     items = Items(tuple(f"q{i:03d}" for i in range(len(cost))), cost, std=guess)
     budget = int(units * cost.sum())
     plans = [
-        one.allocate(budget, items, one.init(items), rng=np.random.default_rng(seed)) for one in (allocator, uniform())
+        method.allocate(budget, items, method.init(items), rng=np.random.default_rng(seed))
+        for method in (allocator, uniform())
     ]
     with np.errstate(divide="ignore"):
         ours, theirs = (float(np.sum(std**2 / plan.units)) for plan in plans)
@@ -173,7 +174,7 @@ def gate_bias(*, weighted: bool, seeds: int = 40, n: int = 200_000, keep: float 
         f"gate, {'weighted' if weighted else 'unweighted'}",
         values,
         (-0.03, 0.03) if weighted else (-np.inf, -0.03),
-        claim=f"{how}, the gated gradient is {'within 3 % of the true one' if weighted else 'more than 3 % too low'}"
+        claim=f"{how}, the gated gradient is {'within 3 % of the true method' if weighted else 'more than 3 % too low'}"
         " (relative bias)",
         baseline="exact gradient, no gate",
         budget=f"{n:,} rows a seed",

@@ -82,7 +82,7 @@ def price(*, seeds: int = 10) -> Evidence:
     values = []
     for seed in range(seeds):
         both = [run(s, 2000, seed, "all") for s in (elastic(answer=SIZE + 2), budget_forcing())]
-        tokens = [float((one.input + one.output).mean()) for one in both]
+        tokens = [float((played.input + played.output).mean()) for played in both]
         values.append(tokens[0] / tokens[1])
     return measured(
         "price", values, ABOVE_ONE,

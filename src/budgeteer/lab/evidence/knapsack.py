@@ -100,7 +100,7 @@ def gain(what: str, how: str, *, alike: bool = False, allocator: Allocator | Non
         rate = np.full(PROMPTS, 0.3) if alike else spread_rates(rng)
         seen = known(rate, how, rng)
         score = group_value if what == "value" else mixed
-        ours, theirs = (split(one, seen, seed) for one in (allocator or knapsack(), uniform()))
+        ours, theirs = (split(method, seen, seed) for method in (allocator or knapsack(), uniform()))
         values.append(float(score(ours, rate).sum() / score(theirs, rate).sum()))
     null = alike and how == "oracle"
     region: Region = (0.99, 1.01) if alike else ABOVE_ONE

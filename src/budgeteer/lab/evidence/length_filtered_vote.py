@@ -51,8 +51,8 @@ def experiments() -> list[Evidence]:
 
 def right(steps: F64, difficulty: float, capability: float, context: float) -> F64:
     """A(N), 0 where a step is too large for the model."""
-    one = np.clip(1 - difficulty / (steps * capability), 0, 1)
-    return np.asarray(((1 - difficulty / context) * one) ** steps)
+    step_right = np.clip(1 - difficulty / (steps * capability), 0, 1)
+    return np.asarray(((1 - difficulty / context) * step_right) ** steps)
 
 
 def closed_form(difficulty: float, capability: float, context: float) -> float:
@@ -84,7 +84,7 @@ def optimum(*, seeds: int = 20) -> Evidence:
 def draw(world: str, samples: int, seed: int) -> list[tuple[list[str], list[int]]]:
     """Answers and lengths of every question; the right answer is "0"."""
     rng = np.random.default_rng([seed, 52, samples])
-    steps, found = np.arange(1.0, LONGEST + 1), []
+    steps, questions = np.arange(1.0, LONGEST + 1), []
     least, most, capability, context = WORLDS[world]
     for _ in range(QUESTIONS):
         chance = right(steps, rng.uniform(least, most), capability, context)
@@ -93,8 +93,8 @@ def draw(world: str, samples: int, seed: int) -> list[tuple[list[str], list[int]
         size = rng.integers(1, LONGEST + 1, samples)
         wrong = rng.integers(1, 5, samples)
         answers = np.where(rng.random(samples) < chance[size - 1], 0, wrong)
-        found.append(([str(a) for a in answers], size.tolist()))
-    return found
+        questions.append(([str(a) for a in answers], size.tolist()))
+    return questions
 
 
 def compare(world: str, samples: int, minimum: int, seed: int) -> tuple[float, float]:

@@ -63,17 +63,17 @@ def make(how: str, rate: float) -> Router:
 def steps(router: Router, seed: int, drift: float = 0.0) -> tuple[list[float], Bias, F64, np.random.Generator]:
     """Violations [STEPS], the last state and skew, and the generator for more steps."""
     rng = np.random.default_rng([seed, 71])
-    skew, state, found = rng.normal(size=EXPERTS), router.init(EXPERTS), []
+    skew, state, imbalances = rng.normal(size=EXPERTS), router.init(EXPERTS), []
     for _ in range(STEPS):
         seen = scores(skew, rng)
         chosen, weight = router.route(state, seen)
         if not np.array_equal(weight, seen[np.arange(TOKENS)[:, None], chosen]):
             raise AssertionError("the bias changed the weight of a chosen expert")
         load = np.bincount(chosen.ravel(), minlength=EXPERTS)
-        found.append(float(load.max() / load.mean() - 1))
+        imbalances.append(float(load.max() / load.mean() - 1))
         state = router.observe(state, load)
         skew = skew + drift * rng.normal(size=EXPERTS)
-    return found, state, skew, rng
+    return imbalances, state, skew, rng
 
 
 def violation(how: str, *, rate: float = 0.01, drift: float = 0.0, seeds: int = 8) -> Evidence:
@@ -130,7 +130,7 @@ def best_score(seen: F64) -> float:
 
     n, k = seen.shape
     tokens, experts = kron(eye(n), np.ones((1, k))).tocsr(), kron(np.ones((1, n)), eye(k)).tocsr()
-    found = linprog(
+    solution = linprog(
         -seen.ravel(),
         A_eq=tokens,
         b_eq=np.full(n, CHOSEN),
@@ -139,7 +139,7 @@ def best_score(seen: F64) -> float:
         bounds=(0, 1),
         method="highs",
     )
-    return -float(found.fun)
+    return -float(solution.fun)
 
 
 def score(*, seeds: int = 8) -> Evidence:

@@ -32,8 +32,8 @@ DECLARED = declare(
 
 def experiments() -> list[Evidence]:
     """Both versions at three targets, and the control."""
-    found = [held(version, target, 1.0) for version in (1, 2) for target in (2.5, 4.0, 5.5)]
-    return [*found, held(1, 4.0, 0.0), held(2, 4.0, 0.0)]
+    rows = [held(version, target, 1.0) for version in (1, 2) for target in (2.5, 4.0, 5.5)]
+    return [*rows, held(1, 4.0, 0.0), held(2, 4.0, 0.0)]
 
 
 def surprise(version: int, target: float, rate: float) -> F64:

@@ -104,7 +104,7 @@ def error(against: str, *, tokens: bool, alike: bool = False, seeds: int = 12) -
         ours = optimal_design(bank, aims)
         theirs = uniform(1) if against == "random" else optimal_design(bank, aims, 0.0)
         reader = optimal_design(bank, aims)
-        pair = [run(one, reader, price, budget, seed, (slope, intercept)) for one in (ours, theirs)]
+        pair = [run(design, reader, price, budget, seed, (slope, intercept)) for design in (ours, theirs)]
         values.append(pair[0] - pair[1] if alike else pair[0] / pair[1])  # a noisy ratio is above 1 on average
         rows.append(pair)
     mean = np.mean(rows, axis=0)

@@ -93,13 +93,13 @@ def proxy(loss: Loss, cost: F64, budget: int) -> I64:
 def solved(seed: int, size: tuple[int, int], strength: float, result: Result) -> tuple[float, float, int]:
     """Loss of RCO, loss of the proxy's choice, calls of RCO; raises if a choice is over budget."""
     loss, cost, error, budget = problem(seed, size, strength)
-    found = riemannian(loss, cost, budget, -error, rng=np.random.default_rng([seed, 52]))
-    ours, theirs, eye = getattr(found, result), proxy(loss, cost, budget), np.eye(size[1])
+    solution = riemannian(loss, cost, budget, -error, rng=np.random.default_rng([seed, 52]))
+    ours, theirs, eye = getattr(solution, result), proxy(loss, cost, budget), np.eye(size[1])
     for choice in (ours, theirs):
         spent = float(cost[np.arange(size[0]), choice].sum())
         if spent > budget:
             raise AssertionError(f"choice costs {spent} of {budget}")
-    return loss(eye[ours])[0], loss(eye[theirs])[0], found.calls
+    return loss(eye[ours])[0], loss(eye[theirs])[0], solution.calls
 
 
 def against_proxy(strength: float, size: tuple[int, int], result: Result, *, seeds: int = 12) -> Evidence:
@@ -195,8 +195,8 @@ def on_budget(*, seeds: int = 12) -> Evidence:
     values = []
     for seed in range(seeds):
         loss, cost, error, budget = problem(seed, LARGE, 0.5)
-        found = riemannian(loss, cost, budget, -error, rng=np.random.default_rng([seed, 52]), steps=50)
-        values.append(abs(expected_cost(found.logits, cost) - budget) / budget)
+        solution = riemannian(loss, cost, budget, -error, rng=np.random.default_rng([seed, 52]), steps=50)
+        values.append(abs(expected_cost(solution.logits, cost) - budget) / budget)
     return measured(
         "expected cost",
         values,

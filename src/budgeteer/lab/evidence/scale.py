@@ -87,10 +87,10 @@ def played(noise: float, scores: int, seed: int, threshold: float | None = None)
     return play(strategy(noise, threshold, scores), seed)
 
 
-def play(one: Strategy, seed: int) -> tuple[float, int]:
+def play(strategy: Strategy, seed: int) -> tuple[float, int]:
     """(accuracy, output tokens)."""
     tasks = tasks_of(model(), (f"{seed}-{i}" for i in range(QUESTIONS)), seed)
-    answers = answers_of(one, tasks)
+    answers = answers_of(strategy, tasks)
     return float(np.mean([answer.answer == "R" for answer in answers])), tokens_of(tasks)
 
 

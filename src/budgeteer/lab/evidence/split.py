@@ -85,8 +85,8 @@ def accuracy(name: str, samples: int, seed: int, alike: bool) -> float:
 
     async def every() -> float:
         risk = 0.0 if name == "uniform" else 0.01
-        found = [a async for _, a in split(tasks, allocator, show=show, risk=risk, max_tokens=64)]
-        return float(np.mean([answer.answer == "R" for answer in found]))
+        answers = [a async for _, a in split(tasks, allocator, show=show, risk=risk, max_tokens=64)]
+        return float(np.mean([answer.answer == "R" for answer in answers]))
 
     return asyncio.run(every())
 

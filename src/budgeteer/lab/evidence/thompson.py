@@ -77,7 +77,9 @@ def gain(
     for seed in range(seeds):
         rate, cost = population(seed, alike, spread)
         budget = UNITS * 10 * ROUNDS // rounds
-        ours, theirs = (play(one, rate, cost, rounds, budget, seed) for one in (allocator or thompson(), uniform()))
+        ours, theirs = (
+            play(method, rate, cost, rounds, budget, seed) for method in (allocator or thompson(), uniform())
+        )
         values.append((ours - theirs) / (UNITS * ROUNDS) if null else ours / theirs)
     region: Region = (-0.005, 0.005) if null else ABOVE_ONE
     where = "are all 0.25" if alike else "and costs differ" if spread else "differ"

@@ -54,6 +54,15 @@ def _check(size: int, low: int, high: int) -> None:
 class Chains:
     """``size`` distinct chains with ``min_steps`` to ``max_steps`` steps, in equal shares.
 
+    Args:
+        size: how many problems.
+        seed: of the draw.
+        min_steps: fewest steps of a chain, from 1 to max_steps.
+        max_steps: most steps of a chain, from min_steps to 1,000.
+
+    Raises:
+        InvalidInput: limits out of their range, or so narrow that there are fewer than ``size`` chains.
+
     >>> env = Chains(size=3, seed=0, min_steps=1, max_steps=3)
     >>> [item.level for item in env.items], env.verify(env.items[0], env.items[0].answer)
     (['1', '2', '3'], 1.0)
@@ -64,16 +73,16 @@ class Chains:
     def __init__(self, size: int, seed: int, min_steps: int = 1, max_steps: int = 8) -> None:
         _check(size, min_steps, max_steps)
         rng = random.Random(f"chains-{seed}")
-        found: dict[str, Item] = {}
-        while len(found) < size:
-            n = min_steps + len(found) % (max_steps - min_steps + 1)
+        items: dict[str, Item] = {}
+        while len(items) < size:
+            n = min_steps + len(items) % (max_steps - min_steps + 1)
             start, steps = draw(rng, n)
             value = start
             for op, b in steps:
                 value = apply(value, op, b)
             prompt = prompt_of(start, steps)
-            found.setdefault(prompt, Item(f"chains:{prompt[31:-2]}", prompt, str(value), level=str(n)))
-        self.items: Sequence[Item] = list(found.values())
+            items.setdefault(prompt, Item(f"chains:{prompt[31:-2]}", prompt, str(value), level=str(n)))
+        self.items: Sequence[Item] = list(items.values())
 
     def verify(self, item: Item, answer: str | None) -> float:
         """1 for the right residue, else 0."""

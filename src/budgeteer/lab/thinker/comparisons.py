@@ -35,8 +35,8 @@ def draw(rng: random.Random, level: int) -> Problem:
     def work(w: Working) -> str:
         best: tuple[str, int] | None = None
         for who, a, op, b in rows:
-            one = who, w.calc(a, op, b, f"{who}: ")
-            best = one if best is None else w.larger(best, one, most)
+            candidate = who, w.calc(a, op, b, f"{who}: ")
+            best = candidate if best is None else w.larger(best, candidate, most)
         assert best is not None
         return best[0]
 

@@ -50,8 +50,8 @@ def answer_of(text: str) -> str | None:
     >>> answer_of("The answer is \\boxed{42}."), answer_of("The answer is 3, 5."), answer_of("Hm.")
     ('42', '3, 5', None)
     """
-    found = _STATED.findall(text.strip())
-    return (found[-1][0] or found[-1][1]) if found else None
+    numbers = _STATED.findall(text.strip())
+    return (numbers[-1][0] or numbers[-1][1]) if numbers else None
 
 
 def closed_by_force(text: str) -> str:
@@ -66,9 +66,9 @@ def closed_by_force(text: str) -> str:
 
 def called(text: str) -> dict[str, Any] | None:
     """The tool call in a text; None where there is none, or none that can be read."""
-    found = _CALL.search(text)
+    match = _CALL.search(text)
     try:
-        call = json.loads(found[1]) if found else None
+        call = json.loads(match[1]) if match else None
     except ValueError:
         return None
     return call if isinstance(call, dict) and isinstance(call.get("arguments"), dict) else None
@@ -211,8 +211,8 @@ class Asker:
             pad_token_id=pad,
             **sampling,
         )
-        found = []
+        generated = []
         for row in out[:, width:].tolist():
             stop = next((i for i, token in enumerate(row) if token in ends), len(row) - 1)
-            found.append([token for token in row[: stop + 1] if token != pad])
-        return found
+            generated.append([token for token in row[: stop + 1] if token != pad])
+        return generated

@@ -24,12 +24,12 @@ def draw(rng: random.Random, level: int) -> Problem:
     descending = rng.random() < 0.4
 
     def work(w: Working) -> str:
-        left, found = list(numbers), []
+        left, picked = list(numbers), []
         while len(left) > 1:
-            found.append(w.pick(left, descending))
-            left.remove(found[-1])
+            picked.append(w.pick(left, descending))
+            left.remove(picked[-1])
         w.say(f"Last: {left[0]}")
-        return ", ".join(map(str, [*found, *left]))
+        return ", ".join(map(str, [*picked, *left]))
 
     right = ", ".join(map(str, sorted(numbers, reverse=descending)))
     listed = ", ".join(map(str, numbers))

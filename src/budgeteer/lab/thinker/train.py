@@ -215,11 +215,11 @@ def pretrain(config: ThinkerConfig, folder: Path, progress: Callable[[Progress],
 def _read(file: Path, mine: str) -> dict[str, Any]:
     try:
         state: dict[str, Any] = torch.load(file, weights_only=True)
-        found = state["identity"]
+        identity = state["identity"]
     except Exception as error:
         raise CheckpointError(f"cannot read {file} ({error}); delete it to start afresh") from error
-    if found != mine:
+    if identity != mine:
         raise CheckpointError(
-            f"{file} is of run {found}, not {mine}: another config, tokenizer or data; delete it to start afresh"
+            f"{file} is of run {identity}, not {mine}: another config, tokenizer or data; delete it to start afresh"
         )
     return state
