@@ -7,9 +7,10 @@ import sys
 import types
 
 from budgeteer import cli
+from budgeteer.check.scripted import Scripted
 from budgeteer.core import registry
 from budgeteer.core.method import Method
-from helpers.scripted import Scripted, write
+from helpers.scripted import write
 
 STRATEGIES = (
     Method("once", "strategy", "helpers.strategies:once", "one sample"),

@@ -11,6 +11,7 @@ import subprocess
 import numpy as np
 import pytest
 
+from budgeteer.check.scripted import Scripted
 from budgeteer.core.budget import Budget
 from budgeteer.core.errors import InvalidInput
 from budgeteer.lab import frontier, frontier_report, questions
@@ -18,7 +19,7 @@ from budgeteer.lab.stats import crossed, crossed_weights, wilson
 from budgeteer.solve.runner import Pause
 from budgeteer.solve.styles import style_of
 from helpers.page import CHROMIUM, Page
-from helpers.scripted import Scripted, write
+from helpers.scripted import write
 from helpers.strategies import inside, once, vote
 
 BUDGETS = frontier.budgets_of("60,120,240")

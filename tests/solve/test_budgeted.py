@@ -7,13 +7,13 @@ from contextlib import aclosing
 
 import pytest
 
+from budgeteer.check.scripted import Scripted
 from budgeteer.core.errors import BudgetExceeded, InvalidInput, ModelError
 from budgeteer.core.usage import Usage
 from budgeteer.ledger import Allowance, Limit, MemoryLedger
 from budgeteer.models.model import INTERNALS, Choice, Chunk, Request, Response
 from budgeteer.solve import Budgeted, record
 from budgeteer.solve.record import Calls, Named
-from helpers.scripted import Scripted
 
 
 def budgeted(model: Scripted, **amounts: int) -> Budgeted:

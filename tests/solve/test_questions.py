@@ -9,6 +9,7 @@ import json
 
 import pytest
 
+from budgeteer.check.scripted import Scripted
 from budgeteer.core.errors import InvalidInput, UnknownName
 from budgeteer.lab import questions
 from budgeteer.lab.tasks.chains import Chains
@@ -16,7 +17,6 @@ from budgeteer.models.model import PREFIX, Message
 from budgeteer.solve import Question, styles
 from budgeteer.solve.styles import Asked, Example, choose, normal, style_of
 from helpers import needs
-from helpers.scripted import Scripted
 
 
 def write(path, *rows):

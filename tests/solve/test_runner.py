@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from budgeteer.check.scripted import Scripted
 from budgeteer.core.errors import InvalidInput, ModelError, UnknownPrice
 from budgeteer.core.usage import Usage
 from budgeteer.ledger import SqliteLedger
@@ -22,7 +23,6 @@ from budgeteer.solve.lines import Lines
 from budgeteer.solve.runner import Pause, Settings, run
 from budgeteer.solve.styles import normal
 from budgeteer.strategies import best_of_n, elastic
-from helpers.scripted import Scripted
 from helpers.strategies import inside, once, together, vote
 
 STYLE = Style(lambda text: f"{text} =", lambda text: text.split("\n")[0].strip() or None, "</think>", normal=normal)

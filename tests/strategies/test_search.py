@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from budgeteer.allocate import neyman, thompson, uniform
+from budgeteer.check.scripted import Scripted
 from budgeteer.core.errors import InvalidInput, ModelError
 from budgeteer.ledger import Allowance, Limit, MemoryLedger
 from budgeteer.models.model import Request, Response
@@ -36,7 +37,6 @@ from budgeteer.strategies._value_tree import chances
 from budgeteer.strategies.kit.aggregate import majority, majority_filter, max_score, weighted_majority
 from budgeteer.strategies.kit.decided import certain, gain, leads, overtaken
 from budgeteer.strategies.kit.score import mean_logprob, programmatic, self_evaluation, verifier
-from helpers.scripted import Scripted
 
 STYLE = Style(lambda q: f"{q}=", lambda rest: rest.strip() or None, close="#", stop=("\n",), answer_tokens=4)
 LONG = programmatic(lambda question, trace: trace.count("a") / 10)

@@ -8,10 +8,10 @@ import pytest
 
 pytest.importorskip("torch")
 
+from budgeteer.check.scripted import Scripted
 from budgeteer.core.errors import InvalidInput
 from budgeteer.core.registry import make
 from helpers.insides import ask, reasoner
-from helpers.scripted import Scripted
 
 NAMES = ("budget-guidance", "switch-thinking", "mirostat", "diffadapt-probe", "zip-rc")
 

@@ -15,6 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from budgeteer.check.scripted import Scripted
 from budgeteer.core.errors import InvalidInput
 from budgeteer.core.registry import METHODS, get, load, make
 from budgeteer.ledger import Allowance, Limit, MemoryLedger
@@ -34,7 +35,6 @@ from budgeteer.strategies import (
 from budgeteer.strategies._diffadapt import Bundle, Record, Thresholds, calibrate, choose
 from budgeteer.strategies._length_filtered_vote import entropy, filtered_vote
 from budgeteer.strategies.kit.planner import Part, Plan
-from helpers.scripted import Scripted
 
 STYLE = Style(
     prompt=lambda question: question + ":",

@@ -10,12 +10,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from budgeteer.check.scripted import Scripted
 from budgeteer.core.errors import InvalidInput
 from budgeteer.steer._zip_rc import Costs, candidates, cut_offs, decide, expected_max, middles, start, utility
 from budgeteer.strategies import zip_rc
 from budgeteer.strategies._zip_rc import Table
 from helpers.insides import STYLE, ask
-from helpers.scripted import Scripted
 
 VALUES, LENGTHS = np.array([0.0, 0.5, 1.0]), (0, 4, 8)
 TOKENS = middles(LENGTHS)

@@ -71,15 +71,15 @@ def check_allocator(
         state = allocator.init(items)
         whole = math.ceil(float(items.cost.sum())) if items.menu is None else int(items.menu.cost.sum()) // 2
         seen = allocator.observe(copy.deepcopy(state), _outcomes(items, seed))
-        for one in (state, seen):
+        for kept in (state, seen):
             worth = -math.inf
             for budget in sorted({0, 1, whole // 8, whole // 2, whole, 7 * whole + 3, 1000 * whole}):
-                plan = _check_plan(allocator, budget, items, one, seed)
+                plan = _check_plan(allocator, budget, items, kept, seed)
                 _check_value(plan, worth, items, budget, objective)
                 worth = worth if math.isnan(plan.value) else max(worth, plan.value)
-                if not ordered and one is state:
-                    _check_order(allocator, budget, items, one, plan, seed)
-            _check_json(allocator, 3 * whole, items, one, seed)
+                if not ordered and kept is state:
+                    _check_order(allocator, budget, items, kept, plan, seed)
+            _check_json(allocator, 3 * whole, items, kept, seed)
     for items in (make(0, seed), make(3, seed, ties=True)):
         _check_budgets(allocator, items, allocator.init(items), seed)
     _check_refusals(allocator, make(3, seed, ties=True), seed)
@@ -260,7 +260,9 @@ def _check_order(allocator: Allocator, budget: int, items: Items, state: State, 
 
     def draws(of: Items) -> NDArray[np.float64]:
         seeds = [np.random.default_rng([seed, 3, k]) for k in range(DRAWS)]
-        return np.array([allocator.allocate(budget, of, state, rng=one).units for one in seeds], dtype=np.float64)
+        return np.array(
+            [allocator.allocate(budget, of, state, rng=generator).units for generator in seeds], dtype=np.float64
+        )
 
     here, there = draws(items)[:, order], draws(shuffled)
     gap = np.abs(here.mean(axis=0) - there.mean(axis=0))
@@ -279,6 +281,6 @@ def _check_json(allocator: Allocator, budget: int, items: Items, state: State, s
     back = load_state(state, json.loads(text))
     if not same(back, state):
         raise CheckFailed("a state read back from JSON differs from the one written")
-    plans = [allocator.allocate(budget, items, one, rng=np.random.default_rng(seed)) for one in (state, back)]
+    plans = [allocator.allocate(budget, items, start, rng=np.random.default_rng(seed)) for start in (state, back)]
     if not np.array_equal(plans[0].units, plans[1].units):
         raise CheckFailed("a state read back from JSON gives another plan")

@@ -60,8 +60,8 @@ def _ledger_scopes(ledger: Ledger, now: list[int]) -> None:
     both = refuses(errors.BudgetExceeded, "over both limits", ledger.reserve, "org/team", {"all": 41, "money": 1})
     expect(both.scope, "org", "the outermost limit refuses")
     inner = refuses(errors.BudgetExceeded, "over the inner", ledger.reserve, "org/team", {"all": 11, "money": 1})
-    found = (inner.kind, inner.scope, inner.used, inner.requested, inner.limit)
-    expect(found, ("all", "org/team", 60, 11, 70), "a refusal names kind, scope, used, requested and limit")
+    refusal = (inner.kind, inner.scope, inner.used, inner.requested, inner.limit)
+    expect(refusal, ("all", "org/team", 60, 11, 70), "a refusal names kind, scope, used, requested and limit")
     expect(ledger.remaining("org/other"), {"all": 40, "money": None}, "a refused reservation holds nothing anywhere")
     settled = ledger.settle(held.id, {"all": 65, "money": 1}, tags={"stage": "a"})
     expect(settled.overshoot, (("all", 5),), "an actual above its reservation is overshoot")
@@ -179,8 +179,10 @@ def _ledger_abandoned(ledger: Ledger, now: list[int]) -> None:
         late = ledger.settle("x", {"all": 30, "slots": 1})
         expect(dict(late.actual), {"all": 40, "slots": 1}, "a late settlement gives nothing back")
     late = ledger.settle("x", {"all": 75, "slots": 0}, tags={"stage": "a"})
-    found = (dict(late.actual), dict(late.overshoot), late.detail)
-    expect(found, ({"all": 75, "slots": 1}, {"all": 10}, '{"stage":"a"}'), "a late settlement adds what it says more")
+    settlement = (dict(late.actual), dict(late.overshoot), late.detail)
+    expect(
+        settlement, ({"all": 75, "slots": 1}, {"all": 10}, '{"stage":"a"}'), "a late settlement adds what it says more"
+    )
     expect(ledger.settle("x", {"all": 75, "slots": 1}), late, "a repeated late settle returns the first")
     refuses(errors.IdConflict, "settled late, and again", ledger.settle, "x", {"all": 76, "slots": 1})
     now[0] += 8_999

@@ -55,11 +55,11 @@ def made_up(seed: int, memory: Memory | None = None) -> tuple[Rollouts, View]:
 def by_key(name: str, part: Callable[[Rollouts], F64], rollouts: Rollouts, seed: int) -> None:
     """Raise :class:`CheckFailed` unless the part gives each row (or token) a number that depends on its group alone."""
     rng = np.random.default_rng([seed, 13])
-    found = _column(name, part, rollouts)
+    expected = _column(name, part, rollouts)
     order = rng.permutation(ROWS)
     rows = {f.name: getattr(rollouts, f.name) for f in fields(rollouts)}
     rows = {field: column[order] for field, column in rows.items() if isinstance(column, np.ndarray)}
-    if not np.allclose(_column(name, part, replace(rollouts, **rows)), found[order]):
+    if not np.allclose(_column(name, part, replace(rollouts, **rows)), expected[order]):
         raise CheckFailed(f"{name} changes with the order of the rows; group by Rollouts.group, never by position")
     turned = replace(
         rollouts,
@@ -67,21 +67,21 @@ def by_key(name: str, part: Callable[[Rollouts], F64], rollouts: Rollouts, seed:
         prompts=rollouts.prompts[::-1],
         group=len(rollouts.keys) - 1 - rollouts.group,
     )
-    if not np.allclose(_column(name, part, turned), found):
+    if not np.allclose(_column(name, part, turned), expected):
         raise CheckFailed(f"{name} changes with the order of the prompts; look them up by key, never by position")
 
 
 def _column(name: str, part: Callable[[Rollouts], F64], rollouts: Rollouts) -> F64:
     given = copy.deepcopy(rollouts)
-    found = np.asarray(part(rollouts))
+    column = np.asarray(part(rollouts))
     if not same(given, rollouts):
         raise CheckFailed(f"{name} changed the rollouts it was given; copy before writing")
-    if found.shape not in ((ROWS,), rollouts.tokens.shape) or not np.all(np.isfinite(found)):
-        bad = np.argwhere(~np.isfinite(found))[:, 0].tolist() if found.shape == (ROWS,) else []
+    if column.shape not in ((ROWS,), rollouts.tokens.shape) or not np.all(np.isfinite(column)):
+        bad = np.argwhere(~np.isfinite(column))[:, 0].tolist() if column.shape == (ROWS,) else []
         where = f", rows {bad} not finite" if bad else ""
         raise CheckFailed(
-            f"{name} has shape {found.shape}{where}; one finite number for each of {ROWS} rows, or of their tokens"
+            f"{name} has shape {column.shape}{where}; one finite number for each of {ROWS} rows, or of their tokens"
         )
-    if name != "advantage" and np.any(found < 0):
-        raise CheckFailed(f"{name} has {float(found.min())}; weights are 0 or more")
-    return found
+    if name != "advantage" and np.any(column < 0):
+        raise CheckFailed(f"{name} has {float(column.min())}; weights are 0 or more")
+    return column

@@ -7,7 +7,8 @@ import random
 
 from budgeteer.check._common import CheckFailed
 from budgeteer.check._strategy import answer_rules
-from budgeteer.check._toy import ALL, ToyModel, toy_style
+from budgeteer.check._toy import ToyModel, toy_style
+from budgeteer.check.scripted import ALL
 from budgeteer.ledger import Allowance, Limit, MemoryLedger
 from budgeteer.solve import Answer, Budgeted, Question, Task, derive
 from budgeteer.solve.runner import Together

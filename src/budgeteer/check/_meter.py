@@ -28,9 +28,9 @@ def check_meter(meter: Meter, *, counts: Mapping[str, int] | None = None, seed: 
         counted = {meter.kind: size} if counts is None else {kind: units * size for kind, units in counts.items()}
         usage = Usage(input=2 * size, output=size, cached=size // 2, reasoning=size // 3, counts=tuple(counted.items()))
         units, again, worst = meter(usage), meter(usage), meter.worst(usage)
-        for found in (units, worst):
-            if type(found) is not int or found < 0:
-                raise CheckFailed(f"the meter measured {found!r} of {usage!r}; units are whole numbers, 0 or more")
+        for measured in (units, worst):
+            if type(measured) is not int or measured < 0:
+                raise CheckFailed(f"the meter measured {measured!r} of {usage!r}; units are whole numbers, 0 or more")
         if units != again:
             raise CheckFailed(f"the meter measured {units} and then {again} of {usage!r}; it keeps no memory")
         if worst < units:

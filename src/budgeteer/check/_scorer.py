@@ -8,7 +8,8 @@ import random
 from collections.abc import Sequence
 
 from budgeteer.check._common import CheckFailed, refuses
-from budgeteer.check._toy import ALL, CLOSE, QUESTION, ToyModel, text_of, toy_style
+from budgeteer.check._toy import CLOSE, QUESTION, ToyModel, text_of, toy_style
+from budgeteer.check.scripted import ALL
 from budgeteer.core.errors import InvalidInput
 from budgeteer.ledger import Allowance, Limit, MemoryLedger
 from budgeteer.models.model import CAPABILITIES, STOP, Choice, Request

@@ -8,7 +8,8 @@ from collections.abc import Callable
 from typing import Any
 
 from budgeteer.check._common import CheckFailed
-from budgeteer.check._toy import ALL, QUESTION, ToyModel, toy_style
+from budgeteer.check._toy import QUESTION, ToyModel, toy_style
+from budgeteer.check.scripted import ALL
 from budgeteer.core.errors import InvalidInput, ModelError
 from budgeteer.ledger import Allowance, Limit, MemoryLedger
 from budgeteer.models.model import (
@@ -94,10 +95,10 @@ def check_strategy(
 
 def _same(factory: Callable[[], Strategy], make: Callable[[], Model], budget: dict[str, int], seed: int) -> None:
     first, second = make(), make()
-    answers = [_solve(factory, one, budget, seed) for one in (first, second)]
+    answers = [_solve(factory, model, budget, seed) for model in (first, second)]
     if answers[0] != answers[1]:
         raise CheckFailed(f"the same seed gave {answers[0]!r} and {answers[1]!r}; draw from Task.seed only")
-    asked: list[Any] = [getattr(one, "requests", None) for one in (first, second)]
+    asked: list[Any] = [getattr(model, "requests", None) for model in (first, second)]
     if asked[0] != asked[1]:
         raise CheckFailed("the same seed asked other things of the model; draw from Task.seed only")
 

@@ -4,21 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncIterator
 
+from budgeteer.check.scripted import Scripted
 from budgeteer.core.errors import InvalidInput, ModelError
 from budgeteer.core.usage import Usage
-from budgeteer.models.model import CUT, LENGTH, LOGPROBS, PREFIX, SEED, STOP, Choice, Chunk, Message, Request, Response
+from budgeteer.models.model import CUT, PREFIX, STOP, Choice, Message, Request, Response
 from budgeteer.solve import Question, Style
 
 CLOSE = "</think>"
 QUESTION = Question("q", "2 + 2 =")
-ALL = frozenset({PREFIX, LOGPROBS, SEED})
-"""What a scripted model can do."""
 
 
-class ToyModel:
-    """A model for checks: thinks some steps, closes, answers 4 mostly; a token a character.
+class ToyModel(Scripted):
+    """A model for checks: thinks some steps, closes, answers 4 mostly; a token a character, greedy at temperature 0.
 
     Args:
         capabilities: that it declares.
@@ -28,33 +26,18 @@ class ToyModel:
     name = "toy"
 
     def __init__(self, capabilities: frozenset[str], *, seed: int = 0, fail: float = 0.0) -> None:
-        self.capabilities, self.fail = capabilities, fail
-        self.rng = random.Random(f"fail {seed}")
-        self.requests: list[Request] = []
+        super().__init__(_think, capabilities=capabilities)
+        self.fail, self.rng = fail, random.Random(f"fail {seed}")
         self.used = 0
         """Tokens in and out of the calls that were answered."""
         self.answers = 0
         """Whole traces of the question that end with an answer."""
 
-    def count(self, prompt: str | tuple[Message, ...]) -> int:
-        return len(text_of(prompt))
+    def _asked(self, request: Request) -> str:
+        return text_of(request.prompt)
 
-    def _choice(self, request: Request, i: int) -> Choice:
-        prompt = text_of(request.prompt)
-        rng = random.Random(f"{request.seed} {i} {prompt}" if request.temperature else prompt)
-        text = "".join(f"step {k};" for k in range(rng.randint(0, 6)))
-        if CLOSE not in prompt.rpartition(QUESTION.text)[2]:
-            text += CLOSE
-        text += f"{rng.choice('4444 5 6').strip() or '4'}\n"
-        ends = [(text.index(stop), len(stop)) for stop in request.stop if stop in text]
-        sampled = text
-        if ends:
-            at, size = min(ends)
-            text, sampled = text[:at], text[: at + size]
-        tokens, finish = max(1, min(len(sampled), request.max_tokens)), STOP
-        if len(sampled) > request.max_tokens:
-            text, finish = text[: request.max_tokens], LENGTH
-        return Choice(text, tokens, finish, (-0.5,) * tokens if request.logprobs else None)
+    def _generator(self, request: Request, i: int) -> random.Random:
+        return super()._generator(request, i) if request.temperature else random.Random(self._asked(request))
 
     async def generate(self, request: Request) -> Response:
         self.requests.append(request)
@@ -77,15 +60,12 @@ class ToyModel:
         self.used += (usage.input or 0) + (usage.output or 0)
         return Response(tuple(choices), usage)
 
-    async def stream(self, request: Request) -> AsyncIterator[Chunk | Response]:
-        response = await self.generate(request)
-        for i, choice in enumerate(response.choices):
-            for letter in choice.text:
-                yield Chunk(i, letter)
-        yield response
 
-    async def aclose(self) -> None:
-        pass
+def _think(prompt: str, rng: random.Random) -> str:
+    text = "".join(f"step {k};" for k in range(rng.randint(0, 6)))
+    if CLOSE not in prompt.rpartition(QUESTION.text)[2]:
+        text += CLOSE
+    return text + f"{rng.choice('4444 5 6').strip() or '4'}\n"
 
 
 def toy_style(*, chat: bool = False) -> Style:
