@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 from pathlib import Path
+from typing import Any
 
 from budgeteer.lab import results
 from budgeteer.ledger import SqliteLedger
@@ -24,7 +25,7 @@ name = "m"
 
 def write_files(tmp: Path) -> None:
     """Good and bad files, by names that say what is wrong with them."""
-    lines = {
+    lines: dict[str, list[Any]] = {
         "items": [{"key": "a", "cost": 40, "std": 0.5}, {"key": "b", "cost": 20, "std": 0.1}],
         "mixed": [{"key": "a", "cost": 40}, {"key": "b", "std": 0.1}],
         "nancost": [{"key": "a", "cost": float("nan"), "std": 0.5}],

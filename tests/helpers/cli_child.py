@@ -10,6 +10,8 @@ from budgeteer import cli
 from budgeteer.check.scripted import Scripted
 from budgeteer.core import registry
 from budgeteer.core.method import Method
+from budgeteer.core.methods import METHODS
+from budgeteer.models.model import Request, Response
 from helpers.scripted import write
 
 STRATEGIES = (
@@ -27,7 +29,7 @@ class Slow(Scripted):
         self.seconds, self.closed = seconds, False
         self.name = "reasoner"  # so that the embedded reasoner's style is chosen
 
-    async def generate(self, request):
+    async def generate(self, request: Request) -> Response:
         await asyncio.sleep(self.seconds)
         return await super().generate(request)
 
@@ -43,6 +45,6 @@ def loader(model: Slow) -> types.ModuleType:
 
 
 if __name__ == "__main__":
-    registry.METHODS = (*registry.METHODS, *STRATEGIES)
+    registry.METHODS = (*METHODS, *STRATEGIES)  # type: ignore[attr-defined]
     sys.modules["budgeteer.models.load"] = loader(Slow(float(sys.argv[1])))
     sys.exit(cli.main(sys.argv[2:]))

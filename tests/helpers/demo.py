@@ -9,7 +9,9 @@ import subprocess
 import sys
 import time
 import urllib.request
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 MAIN = "from budgeteer.cli import main; sys.exit(main(['serve', '--demo', '--port', '0']))"
 
@@ -17,7 +19,7 @@ MAIN = "from budgeteer.cli import main; sys.exit(main(['serve', '--demo', '--por
 class Demo:
     """The command in a process of its own, with a folder of its own for what it leaves."""
 
-    def __init__(self, folder, code):
+    def __init__(self, folder: Path, code: str) -> None:
         self.folder = folder
         env = {**os.environ, "TMPDIR": str(folder), "PYTHONUNBUFFERED": "1"}
         self.process = subprocess.Popen(
@@ -26,42 +28,45 @@ class Demo:
         )  # fmt: skip
         self.said = ""
         while "Ctrl-C" not in self.said:
+            assert self.process.stderr is not None
             line = self.process.stderr.readline()
             assert line, self.said
             self.said += line
-        self.root, self.admin = re.search(r"open (\S+)/ and log in with the admin key (\S+)", self.said).groups()
+        match = re.search(r"open (\S+)/ and log in with the admin key (\S+)", self.said)
+        assert match is not None, self.said
+        self.root, self.admin = match.groups()
 
-    def ask(self, path):
+    def ask(self, path: str) -> Any:
         request = urllib.request.Request(
             f"{self.root}/admin/api/{path}", headers={"authorization": f"Bearer {self.admin}"}
         )
         with urllib.request.urlopen(request, timeout=20) as answer:
             return json.load(answer)
 
-    def until(self, path, true, seconds):
+    def until(self, path: str, true: Callable[[Any], bool], seconds: float) -> Any:
         deadline = time.monotonic() + seconds
-        while not true(found := self.ask(path)):
-            assert time.monotonic() < deadline, found
+        while not true(answer := self.ask(path)):
+            assert time.monotonic() < deadline, answer
             time.sleep(0.3)
-        return found
+        return answer
 
-    def children(self):
-        found = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children")
-        return [int(one) for one in found.read_text().split()] if found.exists() else []
+    def children(self) -> list[int]:
+        file = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children")
+        return [int(pid) for pid in file.read_text().split()] if file.exists() else []
 
-    def end(self, how):
+    def end(self, how: int) -> int:
         """Exit code; and that no child and no file is left."""
         children = self.children()
         self.process.send_signal(how)
         self.said += self.process.communicate(timeout=60)[1]
         deadline = time.monotonic() + 20
-        while any(_runs(one) for one in children) and time.monotonic() < deadline:
+        while any(_runs(pid) for pid in children) and time.monotonic() < deadline:
             time.sleep(0.05)
-        assert not [one for one in children if _runs(one)]
+        assert not [pid for pid in children if _runs(pid)]
         return self.process.returncode
 
 
-def _runs(pid):
+def _runs(pid: int) -> bool:
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except OSError:

@@ -7,11 +7,12 @@ import json
 import sys
 import urllib.error
 import urllib.request
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 from budgeteer.core.errors import ModelError
 from budgeteer.core.usage import Usage
-from budgeteer.models.model import Choice, Request, Response
+from budgeteer.models.model import Choice, Chunk, Message, Request, Response
 from budgeteer.solve import Question, Style
 from budgeteer.solve.runner import Settings, run
 from budgeteer.solve.styles import normal
@@ -29,7 +30,7 @@ class Endpoint:
     def __init__(self, url: str) -> None:
         self.url = url
 
-    def count(self, prompt) -> int:
+    def count(self, prompt: str | tuple[Message, ...]) -> int:
         return len(prompt)
 
     async def generate(self, request: Request) -> Response:
@@ -38,8 +39,8 @@ class Endpoint:
 
     def _post(self, body: bytes) -> Response:
         try:
-            with urllib.request.urlopen(urllib.request.Request(self.url, body), timeout=30) as found:
-                answer = json.load(found)
+            with urllib.request.urlopen(urllib.request.Request(self.url, body), timeout=30) as response:
+                answer = json.load(response)
         except urllib.error.HTTPError as error:
             raise ModelError(f"status {error.code}", billed=error.code >= 500) from error
         except OSError as error:
@@ -47,19 +48,22 @@ class Endpoint:
         usage = Usage(input=answer["usage"]["prompt_tokens"], output=answer["usage"]["completion_tokens"])
         return Response((Choice(answer["choices"][0]["text"], usage.output, "stop"),), usage)
 
+    async def stream(self, request: Request) -> AsyncIterator[Chunk | Response]:
+        yield await self.generate(request)
+
     async def aclose(self) -> None:
         pass
 
 
 def main() -> None:
     url, out, budget, per = sys.argv[1:]
-    found = asyncio.run(
+    outcome = asyncio.run(
         run(
             QUESTIONS, vote(n=6), Endpoint(url), STYLE, budget,
             Settings(per_question=per == "question", concurrency=4, out=Path(out)),
         )
     )  # fmt: skip
-    print(json.dumps({"spent": found.spent["all"], "over": found.overshoot["all"], "limit": found.limit["all"]}))
+    print(json.dumps({"spent": outcome.spent["all"], "over": outcome.overshoot["all"], "limit": outcome.limit["all"]}))
 
 
 if __name__ == "__main__":

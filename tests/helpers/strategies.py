@@ -36,9 +36,9 @@ def vote(n: int = 4, tokens: int = 60) -> Strategy:
                 reason = f"error: {error}"
                 continue
             traces.append(response.choices[0].text)
-            found = task.style.read(traces[-1])
-            if found is not None:
-                answers[found] += 1
+            answer = task.style.read(traces[-1])
+            if answer is not None:
+                answers[answer] += 1
         if not answers:
             return Answer(None, reason if reason != "done" else "no answer", tuple(traces))
         return Answer(answers.most_common(1)[0][0], reason, tuple(traces))
@@ -60,9 +60,9 @@ def together(n: int = 4, tokens: int = 60) -> Strategy:
         if not size:
             return Answer(None, "budget")
         calls = [task.model.generate(Request(prompt, size, seed=derive(task.seed, i))) for i in range(n)]
-        found = await asyncio.gather(*calls, return_exceptions=True)
-        good = [one for one in found if not isinstance(one, BaseException)]
-        read = [task.style.read(one.choices[0].text) for one in good]
+        responses = await asyncio.gather(*calls, return_exceptions=True)
+        good = [response for response in responses if not isinstance(response, BaseException)]
+        read = [task.style.read(response.choices[0].text) for response in good]
         answers = [answer for answer in read if answer is not None]
         if not answers:
             return Answer(None, "no answer")

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
+from budgeteer.core.plan import F64, I64
 from budgeteer.rl import recipes
 from budgeteer.rl.config import TrainConfig
 from budgeteer.rl.recipe import Recipe
@@ -17,17 +20,24 @@ PROMPTS = [(0, 5 + i, *([6] * (i % 4))) for i in range(SIZE)]
 KEYS = [f"prompt {i}" for i in range(SIZE)]
 
 
-def even_sum(index, rows):
+def even_sum(index: I64, rows: Sequence[Sequence[int]]) -> F64:
     """Reward 1 when the tokens' sum and the prompt's index agree modulo 2: every prompt gets both rewards."""
     return np.array([float((sum(row) + i) % 2 == 0) for i, row in zip(index.tolist(), rows, strict=True)])
 
 
-def config(**changes) -> TrainConfig:
+def config(**changes: Any) -> TrainConfig:
     base = TrainConfig(steps=4, prompts=4, group=4, max_tokens=16, lr=1e-2, warmup=2, eval_every=2, device="cpu")
     return dataclasses.replace(base, **changes)
 
 
-def build(recipe: str | Recipe = "grpo", *, seed_of_model: int = 0, reward=even_sum, c=None, **options) -> Trainer:
+def build(
+    recipe: str | Recipe = "grpo",
+    *,
+    seed_of_model: int = 0,
+    reward: Any = even_sum,
+    c: TrainConfig | None = None,
+    **options: Any,
+) -> Trainer:
     options.setdefault("budget", 800)
     recipe = recipes.get(recipe) if isinstance(recipe, str) else recipe
     return Trainer(recipe, c or config(), toy_model(seed_of_model), PROMPTS, KEYS, reward, MARKERS, **options)
