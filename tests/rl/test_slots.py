@@ -5,10 +5,13 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
+from budgeteer.check._made_up import made_up
+from budgeteer.core import registry
 from budgeteer.core.errors import InvalidInput, UnknownName
 from budgeteer.core.plan import ABORTED, CUT, ENDED, Items, Outcomes, Plan
 from budgeteer.rl import recipes
@@ -19,7 +22,7 @@ from budgeteer.rl.control import Control
 from budgeteer.rl.history import History
 from budgeteer.rl.importance import high_entropy, temporal
 from budgeteer.rl.recipe import ENTROPY, Beginnings, Importance, View
-from budgeteer.rl.reward import Columns, triangular
+from budgeteer.rl.reward import Columns, overlong, triangular
 from budgeteer.rl.rollouts import Role, Rollouts
 from budgeteer.rl.schedule import rex, staircase
 from budgeteer.rl.stream import domain_ratio
@@ -323,6 +326,27 @@ def test_every_slot_is_filled_by_name() -> None:
 
 
 def test_a_recipe_takes_a_steer_by_name():
-    made = recipes.get("grpo:steer=answered")
-    assert made.steer is not None
-    assert made.steer(None) == answered()  # type: ignore[arg-type]
+    assert recipes.get("grpo:steer=answered").steer is answered()
+
+
+def test_a_part_named_in_a_slot_has_options_of_its_own() -> None:
+    columns = made_up(0)[0].columns()
+    for text, share in (("grpo:reward=overlong:share=0.4", 0.4), ('grpo:reward="overlong:share=0.4"', 0.4)):
+        reward = recipes.get(text).reward
+        assert reward is not None
+        np.testing.assert_array_equal(reward.score((), columns), overlong(share).score((), columns))
+    assert recipes.get("grpo:steer=answered:every=4").steer is registry.make("steer", "answered", every=4)
+    gate = recipes.get('grpo:steer="marker-gate:first=4,last=10,every=3"').steer
+    assert gate is not None
+    assert gate.every == 3
+    with pytest.raises(InvalidInput, match=r"write reward=overlong:share=0\.4"):
+        recipes.get("grpo:reward=overlong,share=0.4")
+    with pytest.raises(UnknownName, match="unknown option of overlong 'shares'; did you mean 'share'"):
+        recipes.get("grpo:reward=overlong:shares=0.4")
+
+
+def test_a_recipe_takes_one_steer_or_a_function_that_makes_it() -> None:
+    view = made_up(0)[1]
+    steer = registry.make("steer", "answered")
+    assert replace(recipes.get("grpo"), steer=steer).steer_of(view) is steer
+    assert replace(recipes.get("grpo"), steer=lambda seen: steer if seen is view else None).steer_of(view) is steer

@@ -55,7 +55,7 @@ def check_recipe(recipe: Recipe, *, ordered: bool = False, objective: Objective 
         rollouts = replace(rollouts, reward=recipe.reward.score(recipe.reward.init(), rollouts.columns()))
     if recipe.steer is not None:
         try:
-            check_steer(recipe.steer(view), rows=(ROWS,), seed=seed)
+            check_steer(recipe.steer_of(view), rows=(ROWS,), seed=seed)
         except CheckFailed as error:
             raise CheckFailed(f"the recipe's steer: {error}") from error
     given = copy.deepcopy(view)

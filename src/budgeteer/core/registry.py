@@ -19,6 +19,7 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 from budgeteer.core.errors import InvalidInput, UnknownName
 from budgeteer.core.method import ITSELF, LATER, PARTS, TAKES, Method
 from budgeteer.core.methods import METHODS
+from budgeteer.core.spec import parse
 
 GROUP = "budgeteer.methods"
 """Entry point group of methods outside this package; each entry point loads to a :class:`Method`."""
@@ -90,24 +91,27 @@ def make(part: str, name: str, **options: Any) -> Any:
 
 
 def part_of(part: str, given: Any) -> Any:
-    """The method itself, or, where a name is given, the registered one of that name, made with its defaults.
+    """The method itself, or, where a text is given, the registered one of that name, with the options that follow it.
 
     >>> part_of("scorer", "self-evaluation").charged
     True
+    >>> part_of("steer", "answered:every=4").every
+    4
 
     Raises:
-        UnknownName: no method of this part has the name.
-        InvalidInput: the method cannot be made without arguments.
+        UnknownName: no method of this part has the name, or it has no such option.
+        InvalidInput: the method cannot be made without arguments, or of these options.
     """
     if not isinstance(given, str):
         return given
-    method = get(part, given)
-    if missing := _missing(method, {}):
+    spec = parse(given, part)
+    method = get(part, spec.name)
+    if missing := _missing(method, spec.values):
         raise InvalidInput(
-            f"{part} {given!r} cannot be chosen by its name alone, since it needs {' and '.join(missing)}; make it in "
-            "Python and pass it"
+            f"{part} {given!r} cannot be chosen by its name alone, since it needs {' and '.join(missing)}; write "
+            f"{spec.name}:{missing[0]}=..., or make it in Python and pass it"
         )
-    return _made(method, {})
+    return _made(method, arguments_of(method, spec.values))
 
 
 def arguments_of(method: Method, options: Mapping[str, Any]) -> dict[str, Any]:

@@ -55,11 +55,6 @@ SelectFn = Callable[[Rollouts, np.random.Generator], I64]
 """(rollouts, rng) -> indices of the rows that enter the update."""
 
 
-def always(steer: Steer) -> SteerFn:
-    """The same steer at every step."""
-    return lambda view: steer
-
-
 class Importance(NamedTuple):
     """Weights that multiply the advantages: of rows that were kept by chance, or of the tokens that count.
 
@@ -164,7 +159,8 @@ class Recipe:
         importance: weights of rows or tokens that multiply the advantages.
         reward: what advantages are made of; None = the verifier's score.
         loss: what the update maximises.
-        steer: None = rollouts end by themselves or at the cap.
+        steer: one for all steps, or a function of a step's view that makes it; None = rollouts end by themselves or at
+            the cap.
         stream: which prompts come next; None = epochs in random order.
         carry: which rollouts go on in a later step; None = none.
         schedules: of temperature, cap and learning rate.
@@ -185,7 +181,7 @@ class Recipe:
     name: str
     allocator: Allocator
     advantage: AdvantageFn
-    steer: SteerFn | None = None
+    steer: Steer | SteerFn | None = None
     importance: Importance = NO_IMPORTANCE
     token_weight: TokenWeightFn = token_mean
     memory: Memory = field(default_factory=Memory)
@@ -202,6 +198,10 @@ class Recipe:
     stream: Stream | None = None
     carry: Carry | None = None
     schedules: Schedules = field(default_factory=Schedules)
+
+    def steer_of(self, view: View) -> Steer | None:
+        """The steer of a step's rollouts."""
+        return self.steer if self.steer is None or isinstance(self.steer, Steer) else self.steer(view)
 
     @property
     def needs(self) -> tuple[str, ...]:

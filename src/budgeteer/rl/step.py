@@ -158,7 +158,7 @@ class Step:
         view = own.view(self._items, plan)
         caps_of_rows = np.where(plan.max_tokens > 0, np.minimum(plan.max_tokens, view.max_tokens), view.max_tokens)
         seed = (c.seed * 100_003 + own.progress.step) * 64 + self._turn
-        steer = recipe.steer(view) if recipe.steer else None
+        steer = recipe.steer_of(view)
         self._round = Round(self._picked, view, caps_of_rows, steer, self._hard(), seed, own.temperature())
         return self._round
 
@@ -182,7 +182,7 @@ class Step:
         view = own.view(items, Plan(items.keys, units, items.spend(units)))
         left = np.maximum(view.max_tokens - rows.length, 1)
         seed = (c.seed * 100_003 + own.progress.step) * 64 + 63
-        steer = own.recipe.steer(view) if own.recipe.steer else None
+        steer = own.recipe.steer_of(view)
         return Round(
             self._picked[: self._front],
             view,
