@@ -53,9 +53,10 @@ def check_recipe(recipe: Recipe, *, ordered: bool = False, objective: Objective 
         except CheckFailed as error:
             raise CheckFailed(f"the recipe's reward: {error}") from error
         rollouts = replace(rollouts, reward=recipe.reward.score(recipe.reward.init(), rollouts.columns()))
-    if recipe.steer is not None:
+    steer = recipe.steer_of(view)
+    if steer is not None:
         try:
-            check_steer(recipe.steer_of(view), rows=(ROWS,), seed=seed)
+            check_steer(steer, rows=(ROWS,), seed=seed)
         except CheckFailed as error:
             raise CheckFailed(f"the recipe's steer: {error}") from error
     given = copy.deepcopy(view)
