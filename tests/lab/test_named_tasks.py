@@ -51,12 +51,12 @@ def write(path, rows=ROWS):
     if path.suffix == ".parquet":
         pytest.importorskip("polars").DataFrame(rows).write_parquet(path)
         return path
-    names = list(rows[0])
-    quoted = [",".join('"' + str(row[name]).replace('"', '""') + '"' for name in names) for row in rows]
+    lines = [list(rows[0]), *(row.values() for row in rows)]
+    quoted = [",".join('"' + str(cell).replace('"', '""') + '"' for cell in line) for line in lines]
     text = {
         ".jsonl": "\n".join(map(json.dumps, rows)) + "\n",
         ".json": json.dumps(rows, indent=1),
-        ".csv": "\r\n".join([",".join(names), *quoted]) + "\r\n",
+        ".csv": "\r\n".join(quoted) + "\r\n",
     }["." + path.name.split(".")[1]]
     content = b"\xef\xbb\xbf" + text.encode() if "bom" in path.name else text.encode()
     path.write_bytes(gzip.compress(content) if path.suffix == ".gz" else content)
