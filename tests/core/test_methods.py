@@ -160,7 +160,7 @@ def test_every_number_that_an_option_takes_is_described(part):
 
 def test_registry_reads_entry_points(monkeypatch):
     class Entry:
-        name = "theirs"
+        name, dist = "theirs", None
 
         def load(self):
             return Method("theirs", "allocator", "budgeteer.allocate._uniform:uniform", "the same for all")

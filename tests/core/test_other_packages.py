@@ -15,6 +15,7 @@ from budgeteer.core import registry
 from budgeteer.core.errors import InvalidInput, MissingExtra, UnknownName
 from budgeteer.core.method import PARTS
 from budgeteer.models.policy import REASONER
+from budgeteer.solve.registered import build
 from helpers import theirs
 
 pytest.importorskip("torch")
@@ -54,9 +55,26 @@ def test_a_recipe_of_another_package_is_got_by_name(installed):
 def test_what_cannot_be_run_is_refused_with_its_entry_point(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(str(theirs.install(tmp_path / "site", gone="no_such_module_of_theirs:X")))
     importlib.invalidate_caches()
-    with pytest.raises(InvalidInput, match=r"entry point 'gone' .* cannot be loaded \(ModuleNotFoundError"):
-        registry.methods()
+    error = r"entry point 'gone' of package 'theirs-of-a-test' .* cannot be loaded \(ModuleNotFoundError"
+    with pytest.raises(InvalidInput, match=error + ".*pip uninstall theirs-of-a-test"):
+        registry.get("strategy", "gone")
     assert recipes.get("grpo").name == "grpo"  # names of this package look at no entry point
+    assert build("direct").needs == frozenset()  # nor does a strategy, though it may be one of many questions
+    assert registry.get("strategy", "their-direct").name == "their-direct"  # the others of the package are there
+    sys.modules.pop("theirs_of_a_test", None)
+
+
+def test_check_gives_a_broken_entry_point_a_line_and_goes_on(tmp_path, monkeypatch, capsys):
+    monkeypatch.syspath_prepend(str(theirs.install(tmp_path / "site", gone="no_such_module_of_theirs:X")))
+    importlib.invalidate_caches()
+    monkeypatch.setattr("budgeteer.check.check_method", lambda method: None)
+    assert cli.main(["methods", "--check"]) == 1
+    first, *others = capsys.readouterr().out.splitlines()
+    assert first.startswith("entry point gone: broken: entry point 'gone' of package 'theirs-of-a-test'")
+    assert len(others) == len(theirs.NAMES)
+    assert all(line.endswith(": ok") for line in others)
+    assert cli.main(["methods", "strategy"]) == 0
+    assert "pip uninstall theirs-of-a-test" in capsys.readouterr().err
     sys.modules.pop("theirs_of_a_test", None)
 
 
