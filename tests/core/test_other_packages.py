@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 
@@ -41,6 +42,25 @@ def installed(tmp_path, monkeypatch):
     importlib.invalidate_caches()
     yield folder
     sys.modules.pop("theirs_of_a_test", None)
+    sys.modules.pop("theirs_evidence", None)
+
+
+def test_a_package_brings_its_evidence_and_evidence_that_leads_nowhere_is_flagged(
+    installed, tmp_path, capsys, monkeypatch
+):
+    assert cli.main(["evidence", "their-uniform", "--out", str(tmp_path / "out")]) == 0
+    assert capsys.readouterr().out.startswith("shown (simulation)           theirs_evidence: share spent: 0.")
+    (row,) = json.loads((tmp_path / "out" / "theirs_evidence.json").read_text())
+    assert (row["verdict"], row["data"]) == ("shown", "simulation")
+    assert cli.main(["evidence", "their-count", "--out", str(tmp_path / "out")]) == 2
+    assert 'evidence="my_package.evidence"' in capsys.readouterr().err
+    theirs_module = importlib.import_module("theirs_of_a_test")
+    for name, why in (("their_package.gone", "unknown evidence 'their_package.gone'"), ("json", "holds no evidence")):
+        monkeypatch.setattr(theirs_module, "ALLOCATOR", replace(theirs_module.ALLOCATOR, evidence=name))
+        assert cli.main(["methods", "--check", "their-uniform"]) == 1
+        said = capsys.readouterr().out
+        assert said.startswith(f"allocator their-uniform: broken: its evidence {name!r} leads nowhere: ")
+        assert why in said
 
 
 def test_a_recipe_of_another_package_is_got_by_name(installed):

@@ -87,6 +87,8 @@ def _check(methods: Sequence[Method], faults: Sequence[Broken]) -> int:
         try:
             if method.part in CHECKS:
                 check_method(method)
+                if fault := _no_evidence(method):
+                    said = f"broken: {fault}"
             else:
                 said = f"not checked: there is no check of a {method.part}"
         except CheckFailed as error:
@@ -99,6 +101,20 @@ def _check(methods: Sequence[Method], faults: Sequence[Broken]) -> int:
         sys.stdout.write(f"{method.part} {method.name}: {' '.join(said.split())}\n")
         sys.stdout.flush()
     return 0 if every else 1
+
+
+def _no_evidence(method: Method) -> str:
+    """Why the evidence that a method names cannot be run, "" where it can or none is named."""
+    from budgeteer.core.errors import InvalidInput, UnknownName
+    from budgeteer.lab import evidence
+
+    if method.evidence is None or method.evidence in evidence.names():
+        return ""
+    try:
+        evidence.module_of(method.evidence)
+    except (InvalidInput, UnknownName) as error:
+        return f"its evidence {method.evidence!r} leads nowhere: {error}"
+    return ""
 
 
 def _list(methods: Sequence[Method], *, as_json: bool) -> int:

@@ -190,8 +190,8 @@ class Items:
         if name not in self.columns:
             given = ", ".join(self.columns) or "none"
             raise InvalidInput(
-                f"{by} needs the column {name!r} of Items ({declared.meaning}), and the items have {given}: "
-                f"{declared.source}"
+                f"{by} needs the column {name!r} of Items ({declared.meaning}); these items have only: {given}. "
+                f"To add {name!r}: {declared.source}"
             )
         return np.asarray(self.columns[name], dtype=np.float64)
 
