@@ -305,7 +305,10 @@ def test_bad_arguments_are_named(factory):
 
 
 def test_missing_column_and_negative_budget():
-    with pytest.raises(InvalidInput, match=r"neyman needs the column 'std' of Items .* have cost: budgeteer\.rl"):
+    with pytest.raises(
+        InvalidInput,
+        match=r"neyman needs the column 'std' of Items .* have only: cost\. To add 'std': put it into every line",
+    ):
         units(neyman(), 10, make([1.0]))
     with pytest.raises(InvalidInput, match="budget is -1"):
         units(uniform(), -1, make([1.0]))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import io
 import json
+import math
 import os
 import subprocess
 import sys
@@ -19,6 +20,7 @@ from budgeteer import Items, Menu, Plan, __version__, cli
 from budgeteer.allocate.kit.margins import margin_of
 from budgeteer.cli.allocate import margins
 from budgeteer.core import registry
+from budgeteer.core.allocator import stateless
 from budgeteer.lab import results
 from helpers.results_fixture import ARMS, make
 
@@ -167,6 +169,30 @@ def test_allocate_prints_the_plan_as_json(tmp_path: Path, capsys: pytest.Capture
     found = json.loads(capsys.readouterr().out)
     assert found["plan"] == {"a": 2, "b": 6}
     assert found["value"] is None
+
+
+@pytest.mark.parametrize(
+    ("units", "cost", "rule"),
+    [
+        ([100, 100], 5.0, "the plan costs 23,000.0 tokens, over its budget of 1,000"),
+        ([4, 1], 5.0, "Plan.expected_cost is 5.000, but units * cost sum to 470.000"),
+        ([-(2**63), 1], 5.0, "Plan.units has -9223372036854775808; units are 0 or more"),
+        ([1.0, math.nan], 5.0, "Plan.units have dtype float64; units are integers"),
+    ],
+)
+@pytest.mark.parametrize("printed", [[], ["--json"]])
+def test_allocate_refuses_a_plan_that_breaks_a_rule(
+    units: list[float], cost: float, rule: str, printed: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    broken = stateless(lambda budget, items: Plan(items.keys, np.array(units), cost))
+    monkeypatch.setattr(registry, "make", lambda part, name, **options: broken)
+    path = tmp_path / "items.jsonl"
+    path.write_text('{"key": "a", "cost": 80}\n{"key": "b", "cost": 150}\n')
+    assert cli.main(["allocate", str(path), "--method", "theirs", "--budget", "1k", *printed]) == 2
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert "allocator 'theirs' made a plan that breaks a rule: " + rule in said.err
 
 
 def test_allocate_explains_from_standard_input(

@@ -33,7 +33,9 @@ def test_a_missing_column_says_who_wants_it_and_where_it_comes_from() -> None:
     with pytest.raises(InvalidInput, match=r"a test needs the column 'age_in_tests' of Items \(days .*ask its auth"):
         items.column(AGE, "a test")
     method = water_filling()
-    with pytest.raises(InvalidInput, match=r"water-filling needs the column 'scale' .* have (std, cost|cost, std)"):
+    with pytest.raises(
+        InvalidInput, match=r"water-filling needs the column 'scale' .* have only: (std, cost|cost, std)\. To add"
+    ):
         method.allocate(5, items, method.init(items), rng=np.random.default_rng(0))
     with pytest.raises(UnknownName, match="did you mean 'age_in_tests'"):
         Items(("a",), [1], age_in_test=[1])

@@ -160,7 +160,7 @@ def test_every_number_that_an_option_takes_is_described(part):
 
 def test_registry_reads_entry_points(monkeypatch):
     class Entry:
-        name = "theirs"
+        name, dist = "theirs", None
 
         def load(self):
             return Method("theirs", "allocator", "budgeteer.allocate._uniform:uniform", "the same for all")
@@ -222,6 +222,15 @@ def random_by_position(budget, items, state, *, rng):
     return plan_of(items, np.where(items.cost * len(items) <= budget, rng.integers(0, 2, len(items)), 0))
 
 
+def overflowing_count(budget, items):
+    """Units of everybody; more than int64 holds where the budget is huge and the units are cheap."""
+    return int(whole("budget", budget) / items.cost.sum()) if len(items) else 0
+
+
+def overflowing(budget, items):
+    return plan_of(items, np.full(len(items), float(overflowing_count(budget, items))).astype(np.int64))
+
+
 @dataclasses.dataclass(frozen=True)
 class Lossy:
     seen: object
@@ -230,6 +239,10 @@ class Lossy:
 BROKEN = {
     "over its budget": stateless(lambda b, items: plan_of(items, np.ones(len(items), np.int64))),
     "units are 0 or more": stateless(lambda b, items: plan_of(items, np.full(len(items), -1))),
+    "fit into int64": stateless(overflowing),
+    "raised OverflowError": stateless(
+        lambda b, items: plan_of(items, np.array([overflowing_count(b, items)] * len(items), np.int64))
+    ),
     "units are integers": stateless(lambda b, items: plan_of(items, np.zeros(len(items)))),
     "Plan.keys": stateless(drop_keys),
     "expected_cost": stateless(lambda b, items: plan_of(items, np.zeros(len(items), np.int64), cost=1.0)),

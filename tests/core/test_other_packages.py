@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 
@@ -15,6 +16,7 @@ from budgeteer.core import registry
 from budgeteer.core.errors import InvalidInput, MissingExtra, UnknownName
 from budgeteer.core.method import PARTS
 from budgeteer.models.policy import REASONER
+from budgeteer.solve.registered import build
 from helpers import theirs
 
 pytest.importorskip("torch")
@@ -40,6 +42,25 @@ def installed(tmp_path, monkeypatch):
     importlib.invalidate_caches()
     yield folder
     sys.modules.pop("theirs_of_a_test", None)
+    sys.modules.pop("theirs_evidence", None)
+
+
+def test_a_package_brings_its_evidence_and_evidence_that_leads_nowhere_is_flagged(
+    installed, tmp_path, capsys, monkeypatch
+):
+    assert cli.main(["evidence", "their-uniform", "--out", str(tmp_path / "out")]) == 0
+    assert capsys.readouterr().out.startswith("shown (simulation)           theirs_evidence: share spent: 0.")
+    (row,) = json.loads((tmp_path / "out" / "theirs_evidence.json").read_text())
+    assert (row["verdict"], row["data"]) == ("shown", "simulation")
+    assert cli.main(["evidence", "their-count", "--out", str(tmp_path / "out")]) == 2
+    assert 'evidence="my_package.evidence"' in capsys.readouterr().err
+    theirs_module = importlib.import_module("theirs_of_a_test")
+    for name, why in (("their_package.gone", "unknown evidence 'their_package.gone'"), ("json", "holds no evidence")):
+        monkeypatch.setattr(theirs_module, "ALLOCATOR", replace(theirs_module.ALLOCATOR, evidence=name))
+        assert cli.main(["methods", "--check", "their-uniform"]) == 1
+        said = capsys.readouterr().out
+        assert said.startswith(f"allocator their-uniform: broken: its evidence {name!r} leads nowhere: ")
+        assert why in said
 
 
 def test_a_recipe_of_another_package_is_got_by_name(installed):
@@ -54,9 +75,26 @@ def test_a_recipe_of_another_package_is_got_by_name(installed):
 def test_what_cannot_be_run_is_refused_with_its_entry_point(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(str(theirs.install(tmp_path / "site", gone="no_such_module_of_theirs:X")))
     importlib.invalidate_caches()
-    with pytest.raises(InvalidInput, match=r"entry point 'gone' .* cannot be loaded \(ModuleNotFoundError"):
-        registry.methods()
+    error = r"entry point 'gone' of package 'theirs-of-a-test' .* cannot be loaded \(ModuleNotFoundError"
+    with pytest.raises(InvalidInput, match=error + ".*pip uninstall theirs-of-a-test"):
+        registry.get("strategy", "gone")
     assert recipes.get("grpo").name == "grpo"  # names of this package look at no entry point
+    assert build("direct").needs == frozenset()  # nor does a strategy, though it may be one of many questions
+    assert registry.get("strategy", "their-direct").name == "their-direct"  # the others of the package are there
+    sys.modules.pop("theirs_of_a_test", None)
+
+
+def test_check_gives_a_broken_entry_point_a_line_and_goes_on(tmp_path, monkeypatch, capsys):
+    monkeypatch.syspath_prepend(str(theirs.install(tmp_path / "site", gone="no_such_module_of_theirs:X")))
+    importlib.invalidate_caches()
+    monkeypatch.setattr("budgeteer.check.check_method", lambda method: None)
+    assert cli.main(["methods", "--check"]) == 1
+    first, *others = capsys.readouterr().out.splitlines()
+    assert first.startswith("entry point gone: broken: entry point 'gone' of package 'theirs-of-a-test'")
+    assert len(others) == len(theirs.NAMES)
+    assert all(line.endswith(": ok") for line in others)
+    assert cli.main(["methods", "strategy"]) == 0
+    assert "pip uninstall theirs-of-a-test" in capsys.readouterr().err
     sys.modules.pop("theirs_of_a_test", None)
 
 

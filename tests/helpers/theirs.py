@@ -14,7 +14,8 @@ def install(folder: Path, **more: str) -> Path:
     """Put the package into a folder; ``more`` adds entry points, name = object."""
     info = folder / "theirs_of_a_test-1.0.dist-info"
     info.mkdir(parents=True)
-    (folder / SOURCE.name).write_text(SOURCE.read_text())
+    for file in SOURCE.parent.glob("*.py"):
+        (folder / file.name).write_text(file.read_text())
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: theirs-of-a-test\nVersion: 1.0\n")
     names = {name.lower(): f"theirs_of_a_test:{name}" for name in NAMES}
     lines = [f"{name} = {path}" for name, path in {**names, **more}.items()]

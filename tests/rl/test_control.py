@@ -8,8 +8,10 @@ import subprocess
 import sys
 
 import numpy as np
+import pytest
 
 from budgeteer.core.allocator import stateless
+from budgeteer.core.errors import InvalidInput
 from budgeteer.core.plan import CUT, ENDED, Plan
 from budgeteer.rl import recipes
 from budgeteer.rl.config import TrainConfig
@@ -72,6 +74,19 @@ def test_the_caps_of_a_plan_are_kept_and_a_row_cut_by_its_cap_is_no_loss() -> No
     assert update.rollouts.length.tolist() == [8, 8, 3, 3, 6, 6, 8, 8]
     assert not update.wasted.any()
     assert update.trained.all()  # every group has one right row
+
+
+@pytest.mark.parametrize(
+    ("units", "rule"), [(100, "over its budget of 66"), (-1, "units are 0 or more"), (1.0, "units are integers")]
+)
+def test_a_plan_that_breaks_a_rule_is_refused_before_anything_is_sampled(units, rule) -> None:
+    broken = stateless(lambda budget, items: Plan(items.keys, np.full(len(items), units), 5.0))
+    run = control(dataclasses.replace(recipes.get("grpo"), allocator=broken))
+    for begin in (run.check, run.begin().next):
+        with pytest.raises(
+            InvalidInput, match=f"the allocator of recipe 'grpo' made a plan that breaks a rule: .*{rule}"
+        ):
+            begin()
 
 
 def test_a_rewards_state_goes_on_and_the_history_sees_the_verifier() -> None:

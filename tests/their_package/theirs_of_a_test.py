@@ -340,7 +340,9 @@ def their_policy(table):
 
 
 HERE = "theirs_of_a_test"
-ALLOCATOR = Method("their-uniform", "allocator", f"{HERE}:their_uniform", "the same for all")
+ALLOCATOR = Method(
+    "their-uniform", "allocator", f"{HERE}:their_uniform", "the same for all", evidence="theirs_evidence"
+)
 ONLINE = Method(
     "their-threshold", "online", f"{HERE}:their_threshold", "a fixed price", arguments={"budget": 300, "price": 0.1}
 )

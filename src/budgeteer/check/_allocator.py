@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from budgeteer.check._common import CheckFailed, refuses, same
 from budgeteer.core import errors
 from budgeteer.core.allocator import Allocator, State, dump_state, load_state
-from budgeteer.core.plan import ENDED, I64, Items, Menu, Outcomes, Plan
+from budgeteer.core.plan import ENDED, I64, LEAST, MOST, Items, Menu, Outcomes, Plan, fault_of
 
 DRAWS = 200
 """Plans per order of the items when an allocator's random draws depend on that order."""
@@ -50,7 +50,8 @@ def check_allocator(
     of 0), and on a menu of few items no plan at all is better. Without a gap (NaN) nothing is promised, and a value may
     fall.
 
-    A budget that is negative, NaN or infinite is refused with InvalidInput, and one beyond int64 is refused or kept.
+    A budget that is negative, NaN or infinite is refused with InvalidInput, and one beyond int64 is refused or kept, as
+    is one that pays for more units than int64 holds (2^62 tokens at 1e-12 a unit).
     Items with costs of 0, or with numbers that are NaN or infinite, are refused before they buy anything (a pass rate
     of NaN was never seen). Items are 0, 1, 3 identical and 12 mixed ones, and 4 whose columns are 0 or far towards the
     ends of float64, with all columns filled, so an allocator that needs one finds it; on a menu they hold 0 to 5
@@ -175,8 +176,21 @@ def _check_budgets(allocator: Allocator, items: Items, state: State, seed: int) 
         rng = np.random.default_rng(seed)
         rule = f"a budget of {bad} for {len(items)} items is refused"
         refuses(errors.InvalidInput, rule, allocator.allocate, bad, items, state, rng=rng)
-    with contextlib.suppress(errors.InvalidInput):
-        _check_plan(allocator, 10**22, items, state, seed)
+    _kept_or_refused(allocator, 10**22, items, state, seed)
+    if items.menu is None:  # the cheapest units and the largest budget: more units than int64 holds
+        _kept_or_refused(allocator, MOST, items.with_columns(cost=np.full(len(items), LEAST)), state, seed)
+
+
+def _kept_or_refused(allocator: Allocator, budget: int, items: Items, state: State, seed: int) -> None:
+    """A plan that is right, or InvalidInput; what an overflow raises by itself says nothing to a user."""
+    try:
+        with contextlib.suppress(errors.InvalidInput), np.errstate(all="ignore"):
+            _check_plan(allocator, budget, items, state, seed)
+    except (OverflowError, FloatingPointError) as error:
+        raise CheckFailed(
+            f"a budget of {budget:,} for {len(items)} items raised {type(error).__name__}: {error}; refuse it with "
+            "InvalidInput, or clip the units"
+        ) from error
 
 
 def _check_refusals(allocator: Allocator, items: Items, seed: int) -> None:
@@ -223,21 +237,8 @@ def _check_plan(allocator: Allocator, budget: int, items: Items, state: State, s
     where = f"(budget {budget:,}, {len(items)} items)"
     if not same(items, before_items) or not same(state, before_state):
         raise CheckFailed(f"allocate changed its items or its state in place; return new ones {where}")
-    if plan.keys != items.keys:
-        raise CheckFailed(f"Plan.keys are not the items' keys in their order {where}")
-    if not np.issubdtype(plan.units.dtype, np.integer):
-        raise CheckFailed(f"Plan.units have dtype {plan.units.dtype}; units are integers {where}")
-    if np.any(plan.units < 0):
-        raise CheckFailed(f"Plan.units has {int(plan.units.min())}; units are 0 or more {where}")
-    if items.menu is not None and np.any(plan.units > np.diff(items.menu.indptr)):
-        raise CheckFailed(f"Plan.units has an option that is not on its item's menu {where}")
-    cost = items.spend(plan.units)
-    if cost > budget:
-        raise CheckFailed(f"the plan costs {cost:,.1f} tokens, over its budget of {budget:,} {where}")
-    if not math.isclose(cost, plan.expected_cost, rel_tol=1e-9, abs_tol=1e-9):
-        raise CheckFailed(
-            f"Plan.expected_cost is {plan.expected_cost:,.3f}, but units * cost sum to {cost:,.3f} {where}"
-        )
+    if fault := fault_of(plan, items, budget):
+        raise CheckFailed(f"{fault} {where}")
     again = allocator.allocate(budget, items, state, rng=np.random.default_rng(seed))
     if not np.array_equal(plan.units, again.units):
         raise CheckFailed(f"the same seed gave two different plans; draw from the rng argument only {where}")

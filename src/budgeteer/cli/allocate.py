@@ -47,6 +47,7 @@ def run(args: argparse.Namespace) -> int:
     from budgeteer.core import registry
     from budgeteer.core.budget import Budget
     from budgeteer.core.errors import InvalidInput
+    from budgeteer.core.plan import require_plan
     from budgeteer.core.spec import parse
 
     budget = Budget.parse(args.budget)
@@ -58,6 +59,7 @@ def run(args: argparse.Namespace) -> int:
     allocator: Allocator = registry.make("allocator", spec.name, **spec.values)
     items = from_file(args.items)
     plan = allocator.allocate(budget.amount, items, allocator.init(items), rng=np.random.default_rng(args.seed))
+    require_plan(plan, items, budget.amount, f"allocator {spec.name!r}")
     margin = margin_of(spec.name, items, spec.values) if args.explain or args.plot is not None else None
     if args.json:
         shown = {

@@ -42,7 +42,11 @@ def run(args: argparse.Namespace) -> int:
                 raise UnknownName("method", args.name, {method.name for method in registry.methods()})
             names = sorted({method.evidence for method in called if method.evidence})
             if not names:
-                raise InvalidInput(f"{args.name} has no evidence yet; sets of experiments: {', '.join(sets)}")
+                raise InvalidInput(
+                    f"{args.name} has no evidence yet. To add some: copy templates/evidence.py into a module, and name "
+                    f'the module in its Method(..., evidence="my_package.evidence"); docs/add/index.md shows how. Sets '
+                    f"of experiments: {', '.join(sets)}"
+                )
     for name in names:
         results = evidence.run(name)
         path = evidence.write(name, args.out, results)

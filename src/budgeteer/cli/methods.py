@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from budgeteer.core.method import Method
+    from budgeteer.core.registry import Broken
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -39,8 +40,15 @@ def run(args: argparse.Namespace) -> int:
             raise InvalidInput("--markdown prints the whole catalogue; leave out the name")
         sys.stdout.write(page())
         return 0
+    from budgeteer.core import registry
+
     chosen = _chosen(args.name, others=args.check)
-    return _check(chosen) if args.check else _list(chosen, as_json=args.json)
+    faults = registry.broken() if args.name is None or not args.check else ()
+    if args.check:
+        return _check(chosen, faults)
+    for fault in faults:
+        sys.stderr.write(f"left out: {fault.error}\n")
+    return _list(chosen, as_json=args.json)
 
 
 def _chosen(name: str | None, *, others: bool) -> list[Method]:
@@ -61,22 +69,26 @@ def _chosen(name: str | None, *, others: bool) -> list[Method]:
     return chosen
 
 
-def _check(methods: Sequence[Method]) -> int:
+def _check(methods: Sequence[Method], faults: Sequence[Broken]) -> int:
     """One line a method; 1 unless all are ok."""
     from budgeteer.check import CheckFailed, check_method
     from budgeteer.check._method import CHECKS
     from budgeteer.core.errors import MissingExtra
 
-    if not methods:
+    for fault in faults:
+        sys.stdout.write(f"entry point {fault.entry}: broken: {' '.join(str(fault.error).split())}\n")
+    if not methods and not faults:
         sys.stdout.write(
             "no other package registers a method; give NAME, a part or a method, to check those of this one\n"
         )
-    every = True
+    every = not faults
     for method in methods:
         said = "ok"
         try:
             if method.part in CHECKS:
                 check_method(method)
+                if fault := _no_evidence(method):
+                    said = f"broken: {fault}"
             else:
                 said = f"not checked: there is no check of a {method.part}"
         except CheckFailed as error:
@@ -89,6 +101,20 @@ def _check(methods: Sequence[Method]) -> int:
         sys.stdout.write(f"{method.part} {method.name}: {' '.join(said.split())}\n")
         sys.stdout.flush()
     return 0 if every else 1
+
+
+def _no_evidence(method: Method) -> str:
+    """Why the evidence that a method names cannot be run, "" where it can or none is named."""
+    from budgeteer.core.errors import InvalidInput, UnknownName
+    from budgeteer.lab import evidence
+
+    if method.evidence is None or method.evidence in evidence.names():
+        return ""
+    try:
+        evidence.module_of(method.evidence)
+    except (InvalidInput, UnknownName) as error:
+        return f"its evidence {method.evidence!r} leads nowhere: {error}"
+    return ""
 
 
 def _list(methods: Sequence[Method], *, as_json: bool) -> int:

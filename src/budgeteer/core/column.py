@@ -29,6 +29,8 @@ MOST = 2**62
 """Largest budget, count or cost of a unit: half of what int64 holds, as for a ledger. It stands for no limit, too."""
 LEAST = 1e-12
 """Smallest cost of a unit."""
+GIVE = "put it into every line of the item file, or pass it to Items with one value an item"
+"""Where a column comes from that nothing in this package fills."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +48,7 @@ class Column:
 
     name: str
     meaning: str
-    source: str = "give one value an item"
+    source: str = GIVE
     whole: bool = False
     least: float = 0.0
     most: float = math.inf
@@ -166,8 +168,8 @@ def _short(values: Any) -> str:
     return text if len(text) <= 60 else text[:57] + "..."
 
 
-_HISTORY = "budgeteer.rl.history.estimates fills it in training; elsewhere give one value an item"
-_ROUNDS = "a training step fills it from the rounds before; elsewhere give one value an item"
+_HISTORY = f"{GIVE}; in training, budgeteer.rl.history.estimates fills it"
+_ROUNDS = f"{GIVE}; in training, each step fills it from the rounds before"
 for _column in (
     Column("cost", "expected tokens of one unit", "give one value an item, or a menu", least=LEAST, most=MOST),
     Column("std", "standard deviation of one unit's contribution", _HISTORY),

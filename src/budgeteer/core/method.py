@@ -63,7 +63,8 @@ class Method:
         path: ``"package.module:factory"``, or of the method itself (:data:`ITSELF`).
         decides: what it decides, in one line.
         citation: its paper, or None.
-        evidence: module of ``budgeteer.lab.evidence`` that tests its claim, or None.
+        evidence: module that tests its claim, or None: the name of one of ``budgeteer.lab.evidence``, or the whole path
+            of one of another package, such as ``"my_package.evidence"``.
         arguments: of its factory, for the shared checks, where it has no defaults or slow ones: a mapping, or the path
             of a function that makes one. The name of a part stands for the part, as on the command line
             (``{"scorer": "verifier"}``).

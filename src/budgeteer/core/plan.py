@@ -18,7 +18,7 @@ from budgeteer.core.menu import EXACT, Menu
 
 __all__ = [
     "ABORTED", "CUT", "ENDED", "EXACT", "F64", "FINISHED", "I64", "LEAST", "MOST", "RUNNING", "Items", "Menu",
-    "Outcomes", "Plan", "Status", "right", "spend", "whole",
+    "Outcomes", "Plan", "Status", "fault_of", "require_plan", "right", "spend", "whole",
 ]  # fmt: skip
 
 
@@ -190,8 +190,8 @@ class Items:
         if name not in self.columns:
             given = ", ".join(self.columns) or "none"
             raise InvalidInput(
-                f"{by} needs the column {name!r} of Items ({declared.meaning}), and the items have {given}: "
-                f"{declared.source}"
+                f"{by} needs the column {name!r} of Items ({declared.meaning}); these items have only: {given}. "
+                f"To add {name!r}: {declared.source}"
             )
         return np.asarray(self.columns[name], dtype=np.float64)
 
@@ -255,6 +255,52 @@ class Plan:
             object.__setattr__(self, "max_tokens", np.zeros(len(self.keys), np.int64))
         if self.units.shape != (len(self.keys),):
             raise InvalidInput(f"Plan.units has shape {self.units.shape} for {len(self.keys)} keys")
+
+
+def fault_of(plan: Plan, items: Items, budget: float) -> str:
+    """The first rule that a plan breaks, and how; "" where it keeps all: its keys are the items', its units whole
+    numbers >= 0 (of a menu: numbers of its options), its cost is within the budget and is what it says.
+
+    >>> items = Items(("a", "b"), [10, 20])
+    >>> fault_of(Plan(items.keys, np.array([3, 1]), 50.0), items, 40)
+    'the plan costs 50.0 tokens, over its budget of 40'
+    """
+    if not isinstance(plan, Plan):
+        return f"allocate returned a {type(plan).__name__}, no Plan"
+    if plan.keys != items.keys:
+        return "Plan.keys are not the items' keys in their order"
+    if not np.issubdtype(plan.units.dtype, np.integer):
+        return f"Plan.units have dtype {plan.units.dtype}; units are integers"
+    if np.any(plan.units < 0):
+        return f"Plan.units has {int(plan.units.min())}; units are 0 or more, and fit into int64"
+    if items.menu is not None and np.any(plan.units > np.diff(items.menu.indptr)):
+        return "Plan.units has an option that is not on its item's menu"
+    cost = items.spend(plan.units)
+    if cost > budget:
+        return f"the plan costs {cost:,.1f} tokens, over its budget of {budget:,}"
+    if not math.isclose(cost, plan.expected_cost, rel_tol=1e-9, abs_tol=1e-9):
+        return f"Plan.expected_cost is {plan.expected_cost:,.3f}, but units * cost sum to {cost:,.3f}"
+    return ""
+
+
+def require_plan(plan: Plan, items: Items, budget: float, by: str) -> Plan:
+    """The plan, if it keeps the rules of :func:`fault_of`; for wherever an allocator of anybody is used.
+
+    Args:
+        plan: what ``allocate`` returned.
+        items: that it was given.
+        budget: that it was given.
+        by: whose plan it is, for the error, such as ``"allocator 'neyman'"``.
+
+    Raises:
+        InvalidInput: names the maker of the plan and the broken rule.
+    """
+    if fault := fault_of(plan, items, budget):
+        raise InvalidInput(
+            f"{by} made a plan that breaks a rule: {fault}; mend it (check_allocator shows how it fails) or choose "
+            "another one"
+        )
+    return plan
 
 
 @dataclass(frozen=True, slots=True, init=False)

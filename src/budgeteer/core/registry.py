@@ -14,7 +14,7 @@ import re
 from collections.abc import Mapping
 from functools import partial
 from types import UnionType
-from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import Any, Literal, NamedTuple, Union, get_args, get_origin, get_type_hints
 
 from budgeteer.core.errors import InvalidInput, UnknownName
 from budgeteer.core.method import ITSELF, LATER, PARTS, TAKES, Method
@@ -26,24 +26,41 @@ GROUP = "budgeteer.methods"
 _NOUNS = {int: "a whole number", float: "a number", str: "a text", bool: "true or false", type(None): "none"}
 
 
+class Broken(NamedTuple):
+    """An entry point of another package that gives no method."""
+
+    entry: str
+    error: InvalidInput
+    """Says why, and which package to mend or to remove."""
+
+
 def methods() -> tuple[Method, ...]:
     """All methods: those of this package, then those of other installed packages, which may not take a name of ours.
+    Entry points that give no method are left out; :func:`broken` has them."""
+    return _survey()[0]
 
-    Raises:
-        InvalidInput: another package declares what is no method; the message names its entry point.
-    """
+
+def broken() -> tuple[Broken, ...]:
+    """The entry points of other packages that give no method."""
+    return _survey()[1]
+
+
+def _survey() -> tuple[tuple[Method, ...], tuple[Broken, ...]]:
     from importlib.metadata import entry_points  # slow to import, and most callers only want METHODS
 
-    known = {(method.part, method.name): method for method in METHODS}
+    known, faults = {(method.part, method.name): method for method in METHODS}, []
     for entry in entry_points(group=GROUP):
-        method = _declared(entry)
-        if (method.part, method.name) in known:
-            raise InvalidInput(
-                f"entry point {entry.name!r} registers the {method.part} {method.name!r} a second time; choose another "
-                "name"
-            )
-        known[method.part, method.name] = method
-    return tuple(known.values())
+        try:
+            method = _declared(entry)
+            if (method.part, method.name) in known:
+                raise InvalidInput(
+                    f"{_place(entry)} registers the {method.part} {method.name!r} a second time; choose another name"
+                )
+        except InvalidInput as error:
+            faults.append(Broken(entry.name, error))
+        else:
+            known[method.part, method.name] = method
+    return tuple(known.values()), tuple(faults)
 
 
 def of(part: str) -> dict[str, Method]:
@@ -56,14 +73,19 @@ def get(part: str, name: str) -> Method:
 
     Raises:
         UnknownName: no method has it; the message lists the nearest names.
+        InvalidInput: no method has it, and another package is broken, which may be the one that has it.
     """
     for method in METHODS:
         if (method.part, method.name) == (part, name):
             return method
-    known = of(part)
-    if name not in known:
-        raise UnknownName(part, name, known)
-    return known[name]
+    every, faults = _survey()
+    known = {method.name: method for method in every if method.part == part}
+    if name in known:
+        return known[name]
+    unknown = UnknownName(part, name, known)
+    if faults:
+        raise InvalidInput(f"{unknown}; {'; '.join(str(fault.error) for fault in faults)}") from faults[0].error
+    raise unknown
 
 
 def load(method: Method) -> Any:
@@ -249,14 +271,24 @@ def _declared(entry: Any) -> Method:
         factory = load(method) if isinstance(method, Method) else None
     except Exception as error:  # whatever another package's import raises
         raise InvalidInput(
-            f"entry point {entry.name!r} of group {GROUP!r} cannot be loaded ({type(error).__name__}: {error}); "
-            "mend or remove the package that declares it"
+            f"{_place(entry)} cannot be loaded ({type(error).__name__}: {error}); {_remedy(entry)}"
         ) from error
     if not isinstance(method, Method):
-        raise InvalidInput(f"entry point {entry.name!r} of group {GROUP!r} loads to {method!r}; load to a Method")
+        raise InvalidInput(f"{_place(entry)} loads to {method!r}, and not to a Method; {_remedy(entry)}")
     if method.part not in PARTS or not callable(factory):
         raise InvalidInput(
-            f"entry point {entry.name!r} registers {method.name!r} as {method.part!r} at {method.path!r}; the part "
+            f"{_place(entry)} registers {method.name!r} as {method.part!r} at {method.path!r}; the part "
             f"is one of {', '.join(sorted(PARTS))}, and the path names a function as package.module:function"
         )
     return method
+
+
+def _place(entry: Any) -> str:
+    """An entry point and the package that declares it, for errors."""
+    package = f" of package {entry.dist.name!r}" if entry.dist else ""
+    return f"entry point {entry.name!r}{package} (group {GROUP})"
+
+
+def _remedy(entry: Any) -> str:
+    package = entry.dist.name if entry.dist else "the package that declares it"
+    return f"mend {package}, or remove it" + (f": pip uninstall {package}" if entry.dist else "")

@@ -25,7 +25,7 @@ import numpy as np
 
 from budgeteer.core.allocator import dump_state, load_state
 from budgeteer.core.errors import BudgetExceeded, InvalidInput
-from budgeteer.core.plan import ABORTED, CUT, F64, I64, Items, Plan
+from budgeteer.core.plan import ABORTED, CUT, F64, I64, Items, Plan, require_plan
 from budgeteer.rl.config import TrainConfig
 from budgeteer.rl.history import History, estimates, record
 from budgeteer.rl.recipe import Beginnings, Recipe, View
@@ -109,6 +109,16 @@ class Control:
         cap = max(1, math.floor(self.config.max_tokens * self.recipe.schedules.max_tokens(spent)))
         return View(items, plan, self.history, cap, spent)
 
+    def plan(self, budget: int, items: Items, step: int, turn: int) -> Plan:
+        """The allocator's plan of a round, verified: recipes may have the allocators of other packages.
+
+        Raises:
+            InvalidInput: the plan breaks a rule of allocators; the message says which.
+        """
+        rng = np.random.default_rng((self.config.seed, step, turn, 2))
+        plan = self.recipe.allocator.allocate(budget, items, self.state, rng=rng)
+        return require_plan(plan, items, budget, f"the allocator of recipe {self.recipe.name!r}")
+
     def check(self) -> None:
         """Refuse a budget that buys no rollout in the first step, before anything is sampled.
 
@@ -118,8 +128,7 @@ class Control:
         c, recipe = self.config, self.recipe
         _, _, items = self.candidates()
         share = self.share(items)
-        rng = np.random.default_rng((c.seed, self.progress.step, 0, 2))
-        if recipe.allocator.allocate(share, items, self.state, rng=rng).units.any():
+        if self.plan(share, items, self.progress.step, 0).units.any():
             return
         needed = self._least(items)
         total = needed * (c.steps if recipe.pace == "step" and self.budget is not None else 1)
@@ -130,12 +139,10 @@ class Control:
 
     def _least(self, items: Items) -> int:
         """Tokens with which the allocator buys something in the first step."""
-        c = self.config
         low, high = 0, 1
 
         def buys(tokens: int) -> bool:
-            rng = np.random.default_rng((c.seed, 0, 0, 2))
-            return bool(self.recipe.allocator.allocate(tokens, items, self.state, rng=rng).units.any())
+            return bool(self.plan(tokens, items, 0, 0).units.any())
 
         while not buys(high) and high < 2**40:  # an allocator may buy nothing at any price
             low, high = high, 2 * high

@@ -150,8 +150,7 @@ class Step:
             return self._round
         if self._turn >= recipe.rounds:
             return None
-        rng = np.random.default_rng((c.seed, own.progress.step, self._turn, 2))
-        plan = recipe.allocator.allocate(max(self._share - self._spent, 0), self._items, own.state, rng=rng)
+        plan = own.plan(max(self._share - self._spent, 0), self._items, own.progress.step, self._turn)
         if not plan.units.sum():
             self._turn = recipe.rounds
             return None

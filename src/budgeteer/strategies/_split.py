@@ -12,7 +12,7 @@ import numpy as np
 from budgeteer.allocate import greedy_marginal
 from budgeteer.core.allocator import Allocator
 from budgeteer.core.errors import InvalidInput
-from budgeteer.core.plan import ENDED, F64, Items, Menu, Outcomes
+from budgeteer.core.plan import ENDED, F64, Items, Menu, Outcomes, require_plan
 from budgeteer.solve import Answer, Task, derive
 from budgeteer.strategies._adaptive_vote import votes
 from budgeteer.strategies.kit.aggregate import Aggregator, majority
@@ -157,7 +157,10 @@ async def split(
         )
         state = method.init(offer.items) if state is None else state
         rng = np.random.default_rng(derive(tasks[0].seed, "split", number))
-        plan = method.allocate(left // (rounds - number), offer.items, state, rng=rng)
+        share = left // (rounds - number)
+        plan = require_plan(
+            method.allocate(share, offer.items, state, rng=rng), offer.items, share, "split's allocator"
+        )
         before = {i: len(samplers[i].drawn) for i in rows}
         wanted = {}
         for i, units in zip(rows, plan.units.tolist(), strict=True):

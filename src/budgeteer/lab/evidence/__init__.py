@@ -15,6 +15,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from types import ModuleType
 from typing import Any, Literal, cast
 
 from budgeteer.core.errors import InvalidInput, UnknownName
@@ -131,6 +132,31 @@ def names() -> list[str]:
     return sorted(module.name for module in pkgutil.iter_modules(__path__))
 
 
+def module_of(name: str) -> ModuleType:
+    """The module of a set of experiments: of this package, or, by its whole path, of another one.
+
+    Args:
+        name: such as ``"duet"``, or ``"my_package.evidence"``.
+
+    Raises:
+        UnknownName: there is no such module.
+        InvalidInput: the module has no ``experiments`` or no ``DECLARED``.
+    """
+    path = f"{__name__}.{name}" if name in names() else name
+    try:
+        module = importlib.import_module(path)
+    except ModuleNotFoundError as error:
+        if error.name is None or not f"{path}.".startswith(f"{error.name}."):
+            raise  # the module is there, and what it imports is not
+        raise UnknownName("evidence", name, names()) from error
+    if not callable(getattr(module, "experiments", None)) or not hasattr(module, "DECLARED"):
+        raise InvalidInput(
+            f"module {path} holds no evidence; it needs experiments() -> list[Evidence] and DECLARED, as in "
+            "templates/evidence.py"
+        )
+    return module
+
+
 def label(results: Iterable[Evidence], declared: Mapping[str, Row]) -> list[Evidence]:
     """The results with what is declared about each.
 
@@ -154,19 +180,17 @@ def _same_names(names: Sequence[str], declared: Mapping[str, Row], what: str) ->
 
 def rows_of(name: str) -> dict[str, Row]:
     """What a module declares about its rows, without running it."""
-    return cast("dict[str, Row]", importlib.import_module(f"{__name__}.{name}").DECLARED)
+    return cast("dict[str, Row]", module_of(name).DECLARED)
 
 
 def run(name: str) -> list[Evidence]:
-    """Run all experiments of one module, such as ``"duet"``; seconds to minutes.
+    """Run all experiments of one module, such as ``"duet"`` or ``"my_package.evidence"``; seconds to minutes.
 
     Raises:
         UnknownName: there is no such module.
-        InvalidInput: what it measures is not what it declares.
+        InvalidInput: what it measures is not what it declares, or the module holds no evidence.
     """
-    if name not in names():
-        raise UnknownName("evidence", name, names())
-    experiments = importlib.import_module(f"{__name__}.{name}").experiments
+    experiments = module_of(name).experiments
     return label(cast("Callable[[], list[Evidence]]", experiments)(), rows_of(name))
 
 
