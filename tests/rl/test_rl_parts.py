@@ -356,7 +356,7 @@ def test_an_unknown_recipe_suggests_the_nearest():
         recipes.get("duet-publish")
     with pytest.raises(UnknownName, match="'stop_answered'"):
         recipes.get("duet:stop_answer=false")
-    with pytest.raises(InvalidInput, match="give true or false"):
+    with pytest.raises(InvalidInput, match="stop_answered is true or false"):
         recipes.get("duet:stop_answered=no")
 
 
