@@ -215,7 +215,7 @@ def explained(method: Method) -> dict[str, Any]:
     hints = _hints(factory)
     options = [
         {
-            "name": name, "takes": f"name of a part: {TAKES[name]}" if name in TAKES else _wanted(parameter, hints.get(name)),
+            "name": name, "takes": f"name: {TAKES[name]}" if name in TAKES else _wanted(parameter, hints.get(name)),
             "default": None if parameter.default is parameter.empty else _plain(parameter.default),
             "required": parameter.default is parameter.empty, "meaning": meaning_of(method, name),
         }
