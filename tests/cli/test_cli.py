@@ -113,6 +113,23 @@ def test_methods_lists_the_registry(capsys: pytest.CaptureFixture[str]) -> None:
     assert {"name", "part", "arxiv", "decides", "verdict"} <= rows[0].keys()
 
 
+def test_methods_explains_the_one_that_is_named(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["methods", "neyman"]) == 0
+    text = capsys.readouterr().out
+    assert text.startswith("allocator neyman: ")
+    assert "columns   std, cost\n" in text
+    assert "arXiv 2605.08441" in text
+    assert "When it helps: " in text
+    assert "  min_units  a whole number, default 1: least units an item" in text
+    assert cli.main(["methods", "neyman", "--json"]) == 0
+    (row,) = json.loads(capsys.readouterr().out)
+    assert row["columns"] == ["std", "cost"]
+    options = [(option["name"], option["default"]) for option in row["options"]]
+    assert options == [("min_units", 1), ("max_units", 32), ("published", False)]
+    assert cli.main(["methods", "allocator", "--json"]) == 0
+    assert all("options" not in row for row in json.loads(capsys.readouterr().out))
+
+
 def test_methods_shows_the_published_verdicts(capsys: pytest.CaptureFixture[str]) -> None:
     folder = Path(__file__).parents[2] / "docs" / "evidence"
     cli.main(["methods", "--json"])

@@ -6,7 +6,7 @@ import argparse
 import json
 import sys
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from budgeteer.core.method import Method
@@ -18,7 +18,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "name",
         nargs="?",
-        help="only the methods of this part, such as allocator, or those of this name, such as neyman",
+        help="list only the methods of this part, such as allocator; or explain the one of this name, such as neyman: "
+        "its options, the columns it reads, when it helps",
     )
     how = parser.add_mutually_exclusive_group()
     how.add_argument("--json", action="store_true", help="as JSON")
@@ -41,6 +42,7 @@ def run(args: argparse.Namespace) -> int:
         sys.stdout.write(page())
         return 0
     from budgeteer.core import registry
+    from budgeteer.core.method import PARTS
 
     chosen = _chosen(args.name, others=args.check)
     faults = registry.broken() if args.name is None or not args.check else ()
@@ -48,7 +50,9 @@ def run(args: argparse.Namespace) -> int:
         return _check(chosen, faults)
     for fault in faults:
         sys.stderr.write(f"left out: {fault.error}\n")
-    return _list(chosen, as_json=args.json)
+    if args.name is None or args.name in PARTS:
+        return _list(chosen, as_json=args.json)
+    return _explain(chosen, as_json=args.json)
 
 
 def _chosen(name: str | None, *, others: bool) -> list[Method]:
@@ -87,8 +91,8 @@ def _check(methods: Sequence[Method], faults: Sequence[Broken]) -> int:
         try:
             if method.part in CHECKS:
                 check_method(method)
-                if fault := _no_evidence(method):
-                    said = f"broken: {fault}"
+                if lost := _no_evidence(method):
+                    said = f"broken: {lost}"
             else:
                 said = f"not checked: there is no check of a {method.part}"
         except CheckFailed as error:
@@ -118,15 +122,7 @@ def _no_evidence(method: Method) -> str:
 
 
 def _list(methods: Sequence[Method], *, as_json: bool) -> int:
-    from budgeteer.lab.verdicts import verdicts
-
-    rows = []
-    for method in methods:
-        title, arxiv = method.citation or ("", "")
-        rows.append({
-            "name": method.name, "part": method.part, "path": method.path, "decides": method.decides,
-            "paper": title, "arxiv": arxiv, "evidence": method.evidence, "verdict": verdicts(method.evidence),
-        })  # fmt: skip
+    rows = [_row(method) for method in methods]
     if as_json:
         sys.stdout.write(json.dumps(rows, indent=1) + "\n")
         return 0
@@ -137,6 +133,53 @@ def _list(methods: Sequence[Method], *, as_json: bool) -> int:
         if row["verdict"]:
             sys.stdout.write(f"{'':{width}}  evidence: {row['verdict']}\n")
     return 0
+
+
+def _row(method: Method) -> dict[str, Any]:
+    from budgeteer.lab.verdicts import verdicts
+
+    title, arxiv = method.citation or ("", "")
+    return {
+        "name": method.name, "part": method.part, "path": method.path, "decides": method.decides,
+        "paper": title, "arxiv": arxiv, "evidence": method.evidence, "verdict": verdicts(method.evidence),
+    }  # fmt: skip
+
+
+def _explain(methods: Sequence[Method], *, as_json: bool) -> int:
+    """All that is known of the methods of one name."""
+    from budgeteer.core import registry
+    from budgeteer.core.method import PARTS
+
+    rows = []
+    for method in methods:
+        try:
+            rows.append(_row(method) | registry.explained(method))
+        except ImportError as error:  # an extra that is not installed: the entry is known, its code is not
+            rows.append(_row(method) | {"about": f"Options are not known: {error}", "columns": [], "options": None})
+    if as_json:
+        sys.stdout.write(json.dumps(rows, indent=1) + "\n")
+        return 0
+    for row in rows:
+        said = [f"{row['part']} {row['name']}: {row['decides']}", f"part      {PARTS[row['part']]}"]
+        said += [f"path      {row['path']}"]
+        said += [f"paper     {row['paper']}, arXiv {row['arxiv']}"] if row["arxiv"] else []
+        if row["evidence"]:
+            said.append(f"evidence  {row['verdict'] or 'none published'}; budgeteer evidence {row['name']}")
+        said += [f"columns   {', '.join(row['columns'])}"] if row["columns"] else []
+        said += ["", *row["about"].splitlines()] if row["about"] else []
+        if row["options"] is not None:
+            said += ["", "options:" if row["options"] else "no options"]
+        for option in row["options"] or ():
+            default = "must be given" if option["required"] else f"default {_word(option['default'])}"
+            meaning = f": {option['meaning']}" if option["meaning"] else ""
+            said.append(f"  {option['name']}  {option['takes']}, {default}{meaning}")
+        sys.stdout.write("\n".join(said) + "\n\n")
+    return 0
+
+
+def _word(default: Any) -> str:
+    """A default as a command line takes it."""
+    return "none" if default is None else str(default).lower() if isinstance(default, bool) else str(default)
 
 
 def page() -> str:

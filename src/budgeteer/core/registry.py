@@ -190,6 +190,50 @@ def meaning_of(method: Method, option: str) -> str:
     return " ".join(entry[1].replace("``", "").split()).partition(". ")[0].rstrip(".")
 
 
+def explained(method: Method) -> dict[str, Any]:
+    """What a method's code says of it, as JSON data.
+
+    ``about``: the first paragraph of the docstring, and when it helps; ``columns``: those of Items that it reads
+    by name, as far as the names stand in the factory; ``options``: name, takes, default, required, meaning of each.
+
+    Raises:
+        MissingExtra: the method needs what is not installed.
+
+    >>> about = explained(get("allocator", "neyman"))
+    >>> about["columns"], [option["name"] for option in about["options"]]
+    (['std', 'cost'], ['min_units', 'max_units', 'published'])
+    """
+    factory = load(method)
+    text = inspect.getdoc(factory) or ""
+    first = text.partition("\n\n")[0]
+    helps = re.findall(r"^(?:When it helps|When not|Helps )(?:.+\n?)+", text, re.MULTILINE)
+    about = "\n\n".join([first, *(part.strip() for part in helps if part.strip() not in first)])
+    try:
+        code = inspect.getsource(factory)
+    except (OSError, TypeError):  # made by something else than a file
+        code = ""
+    hints = _hints(factory)
+    options = [
+        {
+            "name": name, "takes": f"name: {TAKES[name]}" if name in TAKES else _wanted(parameter, hints.get(name)),
+            "default": None if parameter.default is parameter.empty else _plain(parameter.default),
+            "required": parameter.default is parameter.empty, "meaning": meaning_of(method, name),
+        }
+        for name, parameter in options_of(method).items()
+        if parameter.kind not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
+    ]  # fmt: skip
+    read = re.findall(r"\bitems\.(?:column\(\s*[\"'])?(cost|std|pass_rate|visits|drawn|right|(?<=[\"'])\w+)\b", code)
+    read += ["menu"] if "menu" in method.traits else []
+    return {"about": about, "columns": list(dict.fromkeys(read)), "options": options}
+
+
+def _plain(value: Any) -> Any:
+    """A default as JSON has it; what is no finite number, text or truth value as a text."""
+    if value is None or isinstance(value, bool | int | str) or (isinstance(value, float) and abs(value) < float("inf")):
+        return value
+    return getattr(value, "__name__", str(value))
+
+
 def resolve(path: str) -> Any:
     """What ``"package.module:name"`` names."""
     module, _, name = path.partition(":")
