@@ -98,14 +98,13 @@ class Batch:
         if not len(slots):
             return Turn(slots, ended)
         logits, states = self._forward(slots)
-        if len(slots) < len(logits):
-            whole = int(slots[-1]) == len(slots) - 1  # no holes, only padding behind
-            if whole:
-                logits, states = logits[: len(slots)], None if states is None else states[: len(slots)]
-            else:
-                where = torch.from_numpy(slots).to(logits.device)
-                logits = logits.index_select(0, where)
-                states = None if states is None else states.index_select(0, where)
+        if slots[-1] == len(slots) - 1:  # no holes, only padding behind
+            logits, states = logits[: len(slots)], None if states is None else states[: len(slots)]
+        elif self.steering.late:
+            where = torch.from_numpy(slots).to(logits.device)
+            logits, states = logits.index_select(0, where), None if states is None else states.index_select(0, where)
+        else:
+            return self._take(slots, logits, states, ended, slots)
         return self._take(slots, logits, states, ended)
 
     def close_up(self, *, always: bool = False) -> I64:
@@ -175,11 +174,11 @@ class Batch:
         self.position[slots] += 1
         return logits, states
 
-    def _take(self, slots: I64, logits: Tensor, states: Tensor | None, ended: I64) -> Turn:
-        """The next token of the rows in these slots [k], from logits [k, V]."""
+    def _take(self, slots: I64, logits: Tensor, states: Tensor | None, ended: I64, where: I64 | None = None) -> Turn:
+        """The next token of the rows in these slots [k], from logits [k, V], or from those at ``where`` [k]."""
         if not len(slots):
             return Turn(slots, ended)
-        taken = self.steering.take(self.record[slots], logits.contiguous(), states)
+        taken = self.steering.take(self.record[slots], logits.contiguous(), states, where)
         if len(taken.at) < len(slots):
             stopped = np.ones(len(slots), np.bool_)
             stopped[taken.at] = False

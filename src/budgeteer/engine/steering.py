@@ -176,11 +176,13 @@ class Steering:
                 if action is not None:
                     self._obey(action, mine)
 
-    def take(self, record: I64, logits: Tensor, hidden: Tensor | None) -> Taken:
+    def take(self, record: I64, logits: Tensor, hidden: Tensor | None, slots: I64 | None = None) -> Taken:
         """The next token of these rows [m]: as their late steers want it, as it is forced, or drawn.
 
         Args:
             logits: [m, V] raw, contiguous; not written to.
+            slots: [m] where each row is in ``logits``, which may be longer then: to draw for a few rows more costs less
+                than to copy the others. Not for rows with late steers. None = in this order.
             hidden: [m, L + 1, h], where :meth:`wants_hidden` says so.
         """
         t, at, effect = self.table, np.arange(len(record)), None
@@ -195,10 +197,16 @@ class Steering:
                     return Taken(at, at, None, None)
         where = t.length[record]
         uniform = t.uniform[record, where]
-        token, logprob, margin = draw(logits, t.divisor[record], uniform, self.compiled, self.wants_margin)
+        if slots is None:
+            token, logprob, margin = draw(logits, t.divisor[record], uniform, self.compiled, self.wants_margin)
+        else:
+            numbers, divisor = np.zeros(len(logits), np.float32), np.ones(len(logits))
+            numbers[slots], divisor[slots] = uniform, t.divisor[record]
+            token, logprob, margin = draw(logits, divisor, numbers, self.compiled, self.wants_margin)
+            token, logprob, margin = token[slots], logprob[slots], None if margin is None else margin[slots]
         greedy = t.greedy[record] if t.any_greedy or effect is not None else None
         if greedy is not None and greedy.any():
-            token[greedy] = logits[torch.from_numpy(greedy).to(logits.device)].argmax(1).cpu().numpy()
+            token[greedy] = _rows(logits, greedy.nonzero()[0], slots).argmax(1).cpu().numpy()
         if effect is not None and greedy is not None and effect.drawn.any():
             some = np.flatnonzero(effect.drawn)
             changed = effect.logits[torch.from_numpy(some).to(logits.device)]
@@ -211,7 +219,7 @@ class Steering:
             is_forced = forced >= 0
             token, logprob = np.where(is_forced, forced, token), np.where(is_forced, np.float32(0), logprob)
         if t.any_scored and len(scored := np.flatnonzero(t.scored[record])):
-            logp = F.log_softmax(logits[torch.from_numpy(scored).to(logits.device)].float(), -1).cpu().numpy()
+            logp = F.log_softmax(_rows(logits, scored, slots).float(), -1).cpu().numpy()
             logprob[scored] = logp[np.arange(len(scored)), token[scored]]
         t.record(record, token, logprob, margin if self.wants_margin else None, is_forced)
         if effect is None:
@@ -302,6 +310,11 @@ class Steering:
                     effect.embeddings = self.model.embed.new_zeros((m, self.model.embed.shape[1]))
                 effect.embeddings[at[some]] = action.embeddings[some]
         return effect
+
+
+def _rows(logits: Tensor, at: I64, slots: I64 | None) -> Tensor:
+    """The logits of some rows, ``at`` [k] of those that are in ``slots``."""
+    return logits[torch.from_numpy(at if slots is None else slots[at]).to(logits.device)]
 
 
 def _some(effect: Effect, going: Mask) -> Effect:
