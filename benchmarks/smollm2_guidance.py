@@ -208,10 +208,11 @@ def traces(model: Transformers, asked: Sequence[tuple[str, str]], folder: Path) 
             said = accumulate(model.inside.pieces[token] for token in tokens)
             closed = next((n for n, so_far in enumerate(said, 1) if STYLE.close in so_far), None)
             n = closed or len(tokens)  # what is at the end is followed by nothing
+            states = torch.stack(seen.states[i])
             rows.append({
                 "question": cell.question, "text": text, "count": count, "closed": closed is not None,
                 "token": np.array(tokens[:n]), "left": (closed or CAP) - np.arange(n),
-                "states": torch.stack(seen.states[i][:n]),
+                "states": states[:n].clone(),
             })  # fmt: skip
         torch.save(rows, file.with_suffix(".part"))
         file.with_suffix(".part").replace(file)

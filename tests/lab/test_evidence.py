@@ -55,7 +55,7 @@ def seeing(allocator: Allocator, **change) -> Allocator:
     """The allocator with columns of its items changed before it looks at them."""
 
     def allocate(budget, items, state, *, rng):
-        columns = {name: of(getattr(items, name)) for name, of in change.items()}
+        columns = {name: of(items.column(name)) for name, of in change.items()}
         return allocator.allocate(budget, dataclasses.replace(items, **columns), state, rng=rng)
 
     return allocator._replace(allocate=allocate)

@@ -174,7 +174,7 @@ def gate_bias(*, weighted: bool, seeds: int = 40, n: int = 200_000, keep: float 
         f"gate, {'weighted' if weighted else 'unweighted'}",
         values,
         (-0.03, 0.03) if weighted else (-np.inf, -0.03),
-        claim=f"{how}, the gated gradient is {'within 3 % of the true method' if weighted else 'more than 3 % too low'}"
+        claim=f"{how}, the gated gradient is {'within 3 % of the true one' if weighted else 'more than 3 % too low'}"
         " (relative bias)",
         baseline="exact gradient, no gate",
         budget=f"{n:,} rows a seed",
