@@ -207,11 +207,13 @@ def traces(model: Transformers, asked: Sequence[tuple[str, str]], folder: Path) 
             tokens = seen.tokens[i]
             said = accumulate(model.inside.pieces[token] for token in tokens)
             closed = next((n for n, so_far in enumerate(said, 1) if STYLE.close in so_far), None)
-            n = closed or len(tokens)  # what is at the end is followed by nothing
+            n = closed or len(
+                tokens
+            )  # the last token of a row that ended by itself is seen by no step: nothing follows it
             states = torch.stack(seen.states[i])
             rows.append({
                 "question": cell.question, "text": text, "count": count, "closed": closed is not None,
-                "token": np.array(tokens[:n]), "left": (closed or CAP) - np.arange(n),
+                "token": np.array(tokens[:n], np.int64), "left": (closed or CAP) - np.arange(n),
                 "states": states[:n].clone(),
             })  # fmt: skip
         torch.save(rows, file.with_suffix(".part"))

@@ -55,8 +55,8 @@ def seeing(allocator: Allocator, **change) -> Allocator:
     """The allocator with columns of its items changed before it looks at them."""
 
     def allocate(budget, items, state, *, rng):
-        columns = {name: of(items.column(name)) for name, of in change.items()}
-        return allocator.allocate(budget, dataclasses.replace(items, **columns), state, rng=rng)
+        columns = {name: of(items.column(name, "the test")) for name, of in change.items()}
+        return allocator.allocate(budget, items.with_columns(**columns), state, rng=rng)
 
     return allocator._replace(allocate=allocate)
 
