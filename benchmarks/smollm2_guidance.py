@@ -175,7 +175,8 @@ def batch(model: Transformers, cells: Sequence[Cell], seed: int, keep: bool = Fa
     tokens = [ids[len(prompt) :] for ids in asked]
     seen = Seen()
     steer = together(cells, tokens, seen if keep else None)
-    most = max(len(ids) + cell.budget for ids, cell in zip(tokens, cells, strict=True))
+    # one more than any row may have: its steer ends it, and has seen all of its tokens then
+    most = 1 + max(len(ids) + cell.budget for ids, cell in zip(tokens, cells, strict=True))
     request = Request(shots, most, len(cells), TEMPERATURE, STYLE.stop, seed=seed, steer=steer, close=STYLE.close)
     response = asyncio.run(model.generate(request))
     return [
