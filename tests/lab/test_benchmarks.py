@@ -333,7 +333,7 @@ def test_the_smollm2_guidance_benchmark_on_a_model_of_bytes(tmp_path, monkeypatc
         assert row["question"] in asked
         n = len(row["token"])  # without the last one of a row that ended by itself: nothing follows it
         assert n == len(row["left"]) == len(row["states"])
-        assert row["count"] - n == (0 if row["count"] == 60 else 1)
+        assert row["count"] - n in ((0, 1) if row["count"] == 60 else (1,))
         assert row["left"].tolist() == list(range(60, 60 - n, -1))
     kept = (tmp_path / "runs" / "answers-102.jsonl").read_bytes()
     guidance.main()
