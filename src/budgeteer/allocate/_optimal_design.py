@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from budgeteer.allocate.kit.solve import Found, lift
+from budgeteer.allocate.kit.solve import Found, lift, require_countable
 from budgeteer.core.allocator import Allocator
 from budgeteer.core.errors import InvalidInput
 from budgeteer.core.plan import F64, I64, Items, Outcomes, Plan
@@ -118,6 +118,7 @@ def optimal_design(
         done = set(state.asked)
 
         def rule(budget: int, items: Items, rng: np.random.Generator) -> Found:
+            require_countable(budget, items.cost)
             rows = bank.rows(items.keys)
             slope, mean = bank.slope[rows], bank.slope[rows] @ state.mean - bank.intercept[rows]
             price, v = items.cost**discount, inverse(state.precision)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from budgeteer.allocate.kit.counts import Counts
-from budgeteer.allocate.kit.solve import Found, lift
+from budgeteer.allocate.kit.solve import Found, lift, require_countable
 from budgeteer.core.allocator import Allocator
 from budgeteer.core.errors import InvalidInput
 from budgeteer.core.plan import Items, Plan, spend
@@ -50,6 +50,7 @@ def thompson(prior: tuple[float, float] = (1.0, 1.0)) -> Allocator:
         posterior = dict(zip(items.keys, zip(right.tolist(), wrong.tolist(), strict=True), strict=True))
 
         def rule(budget: int, items: Items, rng: np.random.Generator) -> Found:
+            require_countable(budget, items.cost)
             counts = np.array([posterior[key] for key in items.keys])
             a, b = prior[0] + counts[:, 0], prior[1] + counts[:, 1]
             units, left = np.zeros(len(items), np.int64), float(budget)
