@@ -7,7 +7,6 @@ same stream. A checkpoint is written every ``SAVE_EVERY`` steps to ``state.pt`` 
 from __future__ import annotations
 
 import json
-import os
 import random
 import string
 from collections.abc import Callable, Iterator
@@ -19,10 +18,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from budgeteer.core.errors import CheckpointError, Diverged
+from budgeteer.core.errors import CheckpointError
 from budgeteer.engine.llama import Llama, LlamaConfig, save
+from budgeteer.lab.optimiser import Optimiser
 from budgeteer.lab.tasks.base import THINK_END
 from budgeteer.lab.traces import Style, example
+from budgeteer.rl import checkpoint
 
 CHUNK, SAVE_EVERY = 4096, 500
 SPECIAL = ["<bos>", "<eos>", "<pad>", "<unk>", THINK_END]
@@ -92,30 +93,6 @@ def write_tokenizer(tokenizer: Any, folder: Path) -> None:
     )
 
 
-class Muon(torch.optim.Optimizer):
-    """Momentum orthogonalised by Newton-Schulz iterations (Keller Jordan et al., 2024), in float32: torch's own
-    works in bfloat16, which costs more than the whole backward pass on a CPU without such units."""
-
-    def __init__(self, params: list[torch.nn.Parameter], lr: float, momentum: float = 0.95) -> None:
-        super().__init__(params, {"lr": lr, "momentum": momentum})
-
-    @torch.no_grad()
-    def step(self, closure: None = None) -> None:  # type: ignore[override]
-        """One update of every matrix; the scale keeps the update's RMS independent of the shape."""
-        for group in self.param_groups:
-            for w in group["params"]:
-                buffer = self.state[w].setdefault("momentum", torch.zeros_like(w))
-                buffer.lerp_(w.grad, 1 - group["momentum"])
-                x = w.grad.lerp(buffer, group["momentum"])
-                tall = x.shape[0] > x.shape[1]
-                x = (x.T if tall else x) / (x.norm() + 1e-7)
-                for _ in range(5):
-                    gram = x @ x.T
-                    x = 3.4445 * x + (-4.7750 * gram + 2.0315 * gram @ gram) @ x
-                scale = max(1.0, w.shape[0] / w.shape[1]) ** 0.5
-                w.add_(x.T if tall else x, alpha=-group["lr"] * scale)
-
-
 def _chunk(config: PretrainConfig, tokenizer: Any, index: int) -> list[tuple[Tensor, Tensor]]:
     """Batches of chunk ``index``: (tokens [b, t], loss weights [b, t - 1])."""
     rng = random.Random(f"pretrain-{config.seed}-{index}")
@@ -159,6 +136,7 @@ def pretrain(config: PretrainConfig, folder: Path, progress: Callable[[int, floa
 
     Raises:
         CheckpointError: ``state.pt`` is of another config or cannot be read.
+        Diverged: the loss is not finite.
     """
     tokenizer = build_tokenizer(config.seed)
     write_tokenizer(tokenizer, folder)
@@ -174,10 +152,7 @@ def pretrain(config: PretrainConfig, folder: Path, progress: Callable[[int, floa
         )
     )
     model.init_weights(config.seed)
-    matrices = [w for name, w in model.named_parameters() if w.ndim == 2 and name != "embed"]
-    others = [w for name, w in model.named_parameters() if w.ndim != 2 or name == "embed"]
-    muon = Muon(matrices, lr=config.lr_muon)
-    adam = torch.optim.AdamW(others, lr=config.lr_adam, betas=(0.9, 0.95), weight_decay=0.0)
+    optimiser = Optimiser(model, config.lr_muon, config.lr_adam, config.steps)
     state_file, first = folder / "state.pt", 0
     if state_file.exists():
         try:
@@ -185,8 +160,7 @@ def pretrain(config: PretrainConfig, folder: Path, progress: Callable[[int, floa
             if state["config"] != repr(config):
                 raise CheckpointError(f"{state_file} is of another config; delete it to start afresh")
             model.load_state_dict(state["model"])
-            muon.load_state_dict(state["muon"])
-            adam.load_state_dict(state["adam"])
+            optimiser.load_state_dict(state)
             first = int(state["step"])
         except CheckpointError:
             raise
@@ -195,34 +169,15 @@ def pretrain(config: PretrainConfig, folder: Path, progress: Callable[[int, floa
     for step, (tokens, weight) in enumerate(_batches(config, tokenizer, first), first):
         if step >= config.steps:
             break
-        # linear warm-up over 100 steps, flat, then linear decay to 0 over the last 40 %
-        rate = min(1.0, (step + 1) / 100, (config.steps - step) / (0.4 * config.steps))
-        for optimiser, base in ((muon, config.lr_muon), (adam, config.lr_adam)):
-            for group in optimiser.param_groups:
-                group["lr"] = base * rate
         logits = model.logits(model(tokens[:, :-1]))
         losses = F.cross_entropy(logits.flatten(0, 1), tokens[:, 1:].flatten(), reduction="none")
         loss = (losses * weight.flatten()).sum() / weight.sum()
-        if not torch.isfinite(loss):
-            raise Diverged(step + 1, f"the loss is {float(loss.detach())}", "Lower lr_muon or lr_adam of the config")
-        muon.zero_grad()
-        adam.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
-        muon.step()
-        adam.step()
+        optimiser.update(loss, step)
         if (step + 1) % 20 == 0:
             progress(step + 1, float(loss.detach()))
         if (step + 1) % SAVE_EVERY == 0:
-            part = state_file.with_suffix(".part")
-            content = {
-                "config": repr(config),
-                "step": step + 1,
-                "model": model.state_dict(),
-                "muon": muon.state_dict(),
-                "adam": adam.state_dict(),
-            }
-            torch.save(content, part)
-            os.replace(part, state_file)
+            content = {"config": repr(config), "step": step + 1, "model": model.state_dict()}
+            checkpoint.save(state_file, {**content, **optimiser.state_dict()})
     save(model, folder)
     state_file.unlink(missing_ok=True)
     return model

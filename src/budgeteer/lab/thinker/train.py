@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import random
 import time
 from collections.abc import Callable, Iterator
@@ -21,10 +20,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from budgeteer.core.errors import CheckpointError, Diverged, MissingExtra
-from budgeteer.lab.pretrain import Muon
+from budgeteer.core.errors import CheckpointError, MissingExtra
+from budgeteer.lab.optimiser import Optimiser
 from budgeteer.lab.thinker.conversations import conversations
 from budgeteer.lab.thinker.tokens import CONTROL, LONGEST, Encoder, Row, build_tokenizer, render, write_tokenizer
+from budgeteer.rl import checkpoint
 
 CHUNK, SAVE_EVERY, TELL_EVERY = 2048, 100, 20
 
@@ -164,37 +164,22 @@ def pretrain(config: ThinkerConfig, folder: Path, progress: Callable[[Progress],
     model, encoder = build_model(config, tokenizer.get_vocab_size(), end, pad), Encoder(tokenizer)
     model.train()
     mine = identity(config, tokenizer)
-    matrices = [w for name, w in model.named_parameters() if w.ndim == 2 and "embed" not in name]
-    others = [w for name, w in model.named_parameters() if w.ndim != 2 or "embed" in name]
-    muon = Muon(matrices, lr=config.lr_muon)
-    adam = torch.optim.AdamW(others, lr=config.lr_adam, betas=(0.9, 0.95), weight_decay=0.0)
+    optimiser = Optimiser(model, config.lr_muon, config.lr_adam, config.steps)
     state_file, first, chunk, at = folder / "state.pt", 0, 0, 0
     if state_file.exists():
         state = _read(state_file, mine)
         model.load_state_dict(state["model"])
-        muon.load_state_dict(state["muon"])
-        adam.load_state_dict(state["adam"])
+        optimiser.load_state_dict(state)
         first, chunk, at = state["step"], state["chunk"], state["at"]
     stream = _batches(config, encoder, pad, chunk, at)
     begin, told, seen = time.monotonic(), first, 0
     for step in range(first, config.steps):
         (tokens, weight), chunk, at = next(stream)
-        # linear warm-up over 100 steps, flat, then linear decay to 0 over the last 40 %
-        rate = min(1.0, (step + 1) / 100, (config.steps - step) / (0.4 * config.steps))
-        for optimiser, base in ((muon, config.lr_muon), (adam, config.lr_adam)):
-            for group in optimiser.param_groups:
-                group["lr"] = base * rate
         logits = model(input_ids=tokens[:, :-1], use_cache=False).logits
         losses = F.cross_entropy(logits.flatten(0, 1), tokens[:, 1:].flatten(), reduction="none")
         said = (weight == 1).flatten()
         loss = (losses * weight.flatten()).sum() / weight.sum()
-        if not torch.isfinite(loss):
-            raise Diverged(step + 1, f"the loss is {float(loss.detach())}", "Lower lr_muon or lr_adam of the config")
-        muon.zero_grad()
-        adam.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
-        muon.step()
-        adam.step()
+        optimiser.update(loss, step)
         seen += int((weight > 0).sum())
         if (step + 1) % TELL_EVERY == 0:
             seconds = time.monotonic() - begin
@@ -202,10 +187,8 @@ def pretrain(config: ThinkerConfig, folder: Path, progress: Callable[[Progress],
             progress(Progress(step + 1, config.steps, float(losses.detach()[said].mean()), seen / seconds, left))
             begin, told, seen = time.monotonic(), step + 1, 0
         if (step + 1) % SAVE_EVERY == 0:
-            part = state_file.with_suffix(".part")
-            parts = {"model": model.state_dict(), "muon": muon.state_dict(), "adam": adam.state_dict()}
-            torch.save({"identity": mine, "step": step + 1, "chunk": chunk, "at": at, **parts}, part)
-            os.replace(part, state_file)
+            place = {"identity": mine, "step": step + 1, "chunk": chunk, "at": at}
+            checkpoint.save(state_file, {**place, "model": model.state_dict(), **optimiser.state_dict()})
     model.eval()
     model.to(torch.bfloat16).save_pretrained(folder)
     state_file.unlink(missing_ok=True)
