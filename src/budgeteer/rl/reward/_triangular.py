@@ -24,9 +24,9 @@ def triangular(bonus: float = 0.5) -> Reward:
 
     >>> from budgeteer.core.plan import ENDED
     >>> cap, status = np.full(3, 100), np.full(3, ENDED, np.int8)
-    >>> rows = Columns(np.array([1.0, 1.0, 0.0]), np.array([25, 50, 90]), np.zeros(3, np.int64), cap, status)
+    >>> rows = Columns(np.array([1.0, 1.0, 0.0]), np.array([25, 50, 75]), np.zeros(3, np.int64), cap, status)
     >>> triangular().score((), rows).tolist()
-    [1.25, 1.5, 0.1]
+    [1.25, 1.5, 0.25]
     """
     if not bonus >= 0:
         raise InvalidInput(f"triangular(bonus={bonus}); give 0 or more")
