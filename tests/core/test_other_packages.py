@@ -257,3 +257,13 @@ def test_the_first_failure_ends_a_comparison_and_the_busy_run_pauses_at_a_checkp
     assert "the other runs pause" in done.stderr
     assert "the same command continues" in done.stderr
     assert (out / "checkpoints" / "theirs@90m-seed0" / "checkpoint.pt").exists()
+
+
+def test_a_package_that_is_installed_while_a_process_runs_is_found(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "theirs_of_a_test", raising=False)
+    assert "their-short" not in registry.of("reward")
+    theirs.install(tmp_path)
+    assert registry.get("reward", "their-short").path == "theirs_of_a_test:their_short"
+    assert "their-short" in registry.of("reward")
+    monkeypatch.delitem(sys.modules, "theirs_of_a_test")
