@@ -50,10 +50,9 @@ def token_logprobs(
         (log-probabilities [sum(length)], mask [n, t] of the positions they belong to).
     """
     logp = completion_logprobs(model, prompts, tokens, length, temperature)
-    device = model.device
-    target = torch.from_numpy(tokens[np.arange(tokens.shape[1])[None, :] < length[:, None]]).to(device)
-    mask = torch.from_numpy(np.arange(tokens.shape[1])[None, :] < length[:, None])
-    return logp.gather(-1, target[:, None])[:, 0], mask
+    mask = np.arange(tokens.shape[1])[None, :] < length[:, None]
+    target = torch.from_numpy(tokens[mask]).to(model.device)
+    return logp.gather(-1, target[:, None])[:, 0], torch.from_numpy(mask)
 
 
 def entropies(model: Llama, rollouts: Rollouts, temperature: float) -> NDArray[np.float32]:

@@ -128,7 +128,7 @@ def load(text: str, *, size: int, seed: int = 0, limit: int | None = None) -> Ta
     if name in registry.of("task"):
         environment, own = _registered(text, Spec(name, spec.options), rest if colon else None, size, seed)
     elif files.is_file(spec.name):
-        return _file(text, spec, verifier, limit)
+        return _file(text, spec, verifier, grade or verify.named("auto"), limit)
     elif python.is_python(spec.name):
         environment, own = python.load(spec, size=size, seed=seed, known=known())
         counted = False
@@ -211,11 +211,10 @@ def _identity(verifier: str | None) -> str:
     return f"verifier {verify.identity(verifier or 'auto')}"
 
 
-def _file(text: str, spec: Spec, verifier: str | None, limit: int | None) -> Task:
+def _file(text: str, spec: Spec, verifier: str | None, grade: verify.Verifier, limit: int | None) -> Task:
     unknown = [key for key, _ in spec.options if key not in ("question", "answer")]
     if unknown:
         raise UnknownName(f"option of the file {spec.name}", unknown[0], ["question", "answer", "verifier"])
     question, answer = spec.text("question") or "question", spec.text("answer") or "answer"
     short, items = files.read(spec.name, question, answer, limit)
-    grade = verify.named(verifier or "auto")
     return Task(text, short, tuple(items), _identity(verifier), False, by_reference(grade))
