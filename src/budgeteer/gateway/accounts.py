@@ -44,29 +44,32 @@ class Accounts:
         known = self._chains.get(key.id) if plain else None
         if known is not None and known[0] is key:
             return known[1]
-        found: list[tuple[str, tuple[Limit, ...] | None]] = []
+        accounts: list[tuple[str, tuple[Limit, ...] | None]] = []
         path = ""
         for part in key.path.split("/") if key.path else ():
             path = f"{path}/{part}" if path else part
-            found.append((path, self._scopes.get(path)))
+            accounts.append((path, self._scopes.get(path)))
         path = key.scope
-        found.append((path, key.limits))
-        for what, name, limits in (
+        accounts.append((path, key.limits))
+        for label, name, limits in (
             ("user", user, key.per_user), ("session", session, key.per_session), ("tag", tag, key.per_tag),
         ):  # fmt: skip
             if limits:
                 if not name:
-                    raise InvalidInput(f"this key limits each {what}; name one in the header x-budgeteer-{what}")
-                path = f"{path}/{what}:{_scope(name)}"
-                found.append((path, limits))
-        root, limits_of_root = found[0]
+                    raise InvalidInput(f"this key limits each {label}; name one in the header x-budgeteer-{label}")
+                path = f"{path}/{label}:{_scope(name)}"
+                accounts.append((path, limits))
+        root, limits_of_root = accounts[0]
         named = {limit.kind for limit in limits_of_root or ()}
-        found[0] = (root, (*(limits_of_root or ()), *(Limit(kind, None) for kind in self._kinds if kind not in named)))
+        accounts[0] = (
+            root,
+            (*(limits_of_root or ()), *(Limit(kind, None) for kind in self._kinds if kind not in named)),
+        )
         if plain:
             if len(self._chains) > _MOST:
                 self._chains.clear()
-            self._chains[key.id] = (key, tuple(found))
-        return tuple(found)
+            self._chains[key.id] = (key, tuple(accounts))
+        return tuple(accounts)
 
     def known(self, chain: Chain) -> bool:
         """Whether all are open with these limits, as far as this process knows."""

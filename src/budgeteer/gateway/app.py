@@ -135,11 +135,11 @@ class Gateway:
             key = await self.keys.find(token(headers), wall_clock())
             show_key(scope)
             path, names = scope["path"], self.proxy.upstreams.names
-            found = [_model(name) for name in names if key.allows(name) or key.allows(names[name])]
+            models = [_model(name) for name in names if key.allows(name) or key.allows(names[name])]
             if scope["method"] == "GET" and path == "/v1/models":
-                answer: Any = {"object": "list", "data": found, "has_more": False}
+                answer: Any = {"object": "list", "data": models, "has_more": False}
             elif scope["method"] == "GET" and path.startswith("/v1/models/"):
-                answer = next((one for one in found if one["id"] == path[11:]), None)
+                answer = next((model for model in models if model["id"] == path[11:]), None)
                 if answer is None:
                     raise Refused(404, "model_not_found", f"there is no model {path[11:]!r} for this key")
             elif path in _POSTS:

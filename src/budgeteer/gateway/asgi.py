@@ -21,9 +21,9 @@ def show_key(scope: Scope) -> None:
 
 def token(headers: Mapping[bytes, bytes]) -> str:
     """The bearer's token, as OpenAI's or Anthropic's clients send it."""
-    found = headers.get(b"authorization", b"")
-    if found[:7].lower() == b"bearer ":
-        return found[7:].strip().decode("latin-1")
+    authorization = headers.get(b"authorization", b"")
+    if authorization[:7].lower() == b"bearer ":
+        return authorization[7:].strip().decode("latin-1")
     return headers.get(b"x-api-key", b"").decode("latin-1")
 
 

@@ -212,7 +212,7 @@ class Ask:
             raise Refused(400, "not_bounded", "context_management makes the provider call the model once more; only "
                                               "edits that clear something are passed on")  # fmt: skip
         spoken = body.get("modalities")
-        if isinstance(spoken, list) and any(one not in ("text", "audio") for one in spoken):
+        if isinstance(spoken, list) and any(modality not in ("text", "audio") for modality in spoken):
             raise Refused(400, "not_bounded", f"modalities are {shown(spoken)}; only text and audio have prices")
 
     def set(self, name: str, value: Any) -> None:
@@ -254,10 +254,10 @@ class Ask:
 
     def input_bound(self, model: Model) -> int:
         """Most tokens of input: the bytes of the body, but for pictures and what it does not show."""
-        found = self.unseen
-        size = self._size + self.added - sum(len(data) for data in found.data)
+        parts = self.unseen
+        size = self._size + self.added - sum(len(picture) for picture in parts.data)
         try:
-            return bound_of(size, found, model.bounds)
+            return bound_of(size, parts, model.bounds)
         except InvalidInput as error:
             raise Refused(400, "not_bounded", f"{error} of {model.name} in the gateway's file") from None
 
@@ -314,11 +314,11 @@ def prepare(ask: Ask, model: Model, metering: Metering, dialect_name: str, most:
         pass
     else:
         given = {name: count(name, body[name]) for name in CAPS[operation] if body.get(name) is not None}
-        largest = min(one for one in (model.bounds.max_output, key.max_output) if one is not None)
+        largest = min(bound for bound in (model.bounds.max_output, key.max_output) if bound is not None)
         asked = min(given.values()) if given else largest
         if not ask.tightens:
             _check_cap(ask, asked, model)
-        cap = max(1, min(one for one in (asked, largest, ask.cap, most) if one is not None))
+        cap = max(1, min(bound for bound in (asked, largest, ask.cap, most) if bound is not None))
         if cap == largest and (not given or asked > largest):
             notes = (f"cap={cap}",)
         own = model.cap if operation == "chat" else CAPS[operation][0]

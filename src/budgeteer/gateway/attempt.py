@@ -167,9 +167,9 @@ class Attempt:
                 await send({"type": "http.response.body", "body": passed, "more_body": True})
                 live.sending, live.deadline = False, time.monotonic() + idle
                 live.whole = events.reading.done
-        rest = events.last()
-        if rest and not live.left:
-            await send({"type": "http.response.body", "body": rest, "more_body": True})
+        tail = events.last()
+        if tail and not live.left:
+            await send({"type": "http.response.body", "body": tail, "more_body": True})
 
     async def _error(self, status: int, said: bytes, headers: Mapping[str, str]) -> Failed | None:
         """An upstream's error: passed on if the request is to blame, else a reason to try another."""

@@ -101,9 +101,9 @@ async def read_body(
         pieces.append(piece)
 
 
-def _too_large(what: str, most: int) -> Refused:
+def _too_large(size: str, most: int) -> Refused:
     return Refused(
-        413, "too_large", f"the body has {what}; at most {most:,} are read: raise body_bytes of [server] to take more"
+        413, "too_large", f"the body has {size}; at most {most:,} are read: raise body_bytes of [server] to take more"
     )
 
 

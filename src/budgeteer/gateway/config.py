@@ -238,7 +238,7 @@ def load(path: str | Path, environment: Mapping[str, str] | None = None) -> Conf
     upstreams = tuple(_upstream(table, env) for table in top.tables("upstreams"))
     if not upstreams:
         top.fail("upstreams", "is missing; give at least one [[upstreams]] with base_url and models")
-    names = [one.name for one in upstreams]
+    names = [upstream.name for upstream in upstreams]
     if twice := {name for name in names if names.count(name) > 1}:
         top.fail("upstreams", f"has {', '.join(sorted(twice))} twice; give each upstream a name of its own")
     policies = dict(top.table("policies").named())
@@ -290,7 +290,7 @@ def _server(table: Table, env: Mapping[str, str]) -> Server:
         table.fail("admin_key_env", f"names {variable}, whose value is not plain ASCII, as headers have to be")
     if admin and len(admin) < 16:
         table.fail("admin_key_env", f"names {variable}, whose value has {len(admin)} characters; give 16 or more")
-    found = Server(
+    server = Server(
         host=table.text("host", "127.0.0.1"),
         port=table.whole("port", 8400, most=65_535),
         admin_key=admin,
@@ -307,11 +307,11 @@ def _server(table: Table, env: Mapping[str, str]) -> Server:
         retries=table.whole("retries", 1, most=10),
     )
     table.done()
-    return found
+    return server
 
 
 def _defaults(table: Table, kinds: tuple[str, ...]) -> Defaults:
-    found = Defaults(
+    defaults = Defaults(
         limits=limits_of(table, "limits", kinds),
         per_user=limits_of(table, "per_user", kinds),
         per_session=limits_of(table, "per_session", kinds),
@@ -322,7 +322,7 @@ def _defaults(table: Table, kinds: tuple[str, ...]) -> Defaults:
         max_reasoning=table.whole("max_reasoning", None),
     )
     table.done()
-    return found
+    return defaults
 
 
 def _upstream(table: Table, env: Mapping[str, str]) -> Upstream:
@@ -344,13 +344,13 @@ def _upstream(table: Table, env: Mapping[str, str]) -> Upstream:
     outside = parts.scheme == "https" and public(parts.hostname)
     media = tuple(host.casefold() for host in table.texts("media_hosts", ("*",) if outside else ()))
     fields = frozenset(table.texts("allow_fields"))
-    models = [_model(one, dialect, cap, fields, media) for one in table.tables("models")]
+    models = [_model(model_table, dialect, cap, fields, media) for model_table in table.tables("models")]
     if not models:
         table.fail("models", "is missing; give at least one [[upstreams.models]] with a name")
     names = [name for model in models for name in (model.name, *model.aliases)]
     if twice := {name for name in names if names.count(name) > 1}:
         table.fail("models", f"has {', '.join(sorted(twice))} twice")
-    found = Upstream(
+    upstream = Upstream(
         name=table.text("name"),
         base_url=url,
         key=env.get(variable, "") if variable else "",
@@ -363,7 +363,7 @@ def _upstream(table: Table, env: Mapping[str, str]) -> Upstream:
         models=tuple(models),
     )
     table.done()
-    return found
+    return upstream
 
 
 def _model(table: Table, dialect: str, cap: str, fields: frozenset[str], media: tuple[str, ...]) -> Model:
@@ -378,6 +378,6 @@ def _model(table: Table, dialect: str, cap: str, fields: frozenset[str], media: 
         hidden_reasoning=table.whole("hidden_reasoning", 0),
     )
     upstream, price = table.text("upstream", name), table.text("price", name)
-    found = Model(name, table.texts("aliases"), upstream, price, bounds, cap, fields, media)
+    model = Model(name, table.texts("aliases"), upstream, price, bounds, cap, fields, media)
     table.done()
-    return found
+    return model

@@ -8,9 +8,9 @@ WRONG = (ValueError, KeyError, TypeError, AttributeError)
 """What reading a damaged key or record raises."""
 
 
-def damaged_store(what: str, why: object) -> LedgerUnavailable:
+def damaged_store(place: str, reason: object) -> LedgerUnavailable:
     """The error of a store whose content cannot be what a gateway wrote."""
     return LedgerUnavailable(
-        f"{what} is damaged ({why}): stop the gateway, keep a copy and restore the store from a backup; without one, "
-        "move it away, and make new keys (the ledger keeps what was spent)"
+        f"{place} is damaged ({reason}): stop the gateway, keep a copy and restore the store from a backup; without "
+        "one, move it away, and make new keys (the ledger keeps what was spent)"
     )

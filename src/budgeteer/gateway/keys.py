@@ -72,11 +72,11 @@ class Key:
 
 def public(key: Key) -> dict[str, Any]:
     """A key as JSON has it, without the digest."""
-    found: dict[str, Any] = {field.name: getattr(key, field.name) for field in fields(key) if field.name != "digest"}
+    values: dict[str, Any] = {field.name: getattr(key, field.name) for field in fields(key) if field.name != "digest"}
     for name in _LIMITS:
-        found[name] = [str(limit) for limit in found[name]]
-    found["models"] = list(key.models)
-    return found
+        values[name] = [str(limit) for limit in values[name]]
+    values["models"] = list(key.models)
+    return values
 
 
 def encode(key: Key) -> str:
@@ -91,10 +91,10 @@ def decode(text: str) -> Key:
         LedgerUnavailable: the text is no key: the store is damaged.
     """
     try:
-        data = json.loads(text)
+        values = json.loads(text)
         for name in _LIMITS:
-            data[name] = tuple(Limit.parse(limit) for limit in data[name])
-        return Key(**{**data, "models": tuple(data["models"])})
+            values[name] = tuple(Limit.parse(limit) for limit in values[name])
+        return Key(**{**values, "models": tuple(values["models"])})
     except WRONG as error:
         raise damaged_store("a key in the gateway's store", repr(error)) from error
 
@@ -130,34 +130,34 @@ def changed(key: Key, about: Mapping[str, Any], kinds: tuple[str, ...]) -> Key:
     Raises:
         InvalidInput: a field that is unknown, cannot be changed, or has a value that cannot be used.
     """
-    found: dict[str, Any] = {}
+    changes: dict[str, Any] = {}
     for name, value in about.items():
         if name in _LIMITS:
-            found[name] = check_kinds(_limits(name, value), kinds)
+            changes[name] = check_kinds(_limits(name, value), kinds)
         elif name in _CAPS or name == "expires":
-            found[name] = None if value is None else count(name, value)
-            if name == "expires" and (found[name] or 0) > _LAST:
+            changes[name] = None if value is None else count(name, value)
+            if name == "expires" and (changes[name] or 0) > _LAST:
                 raise InvalidInput(f"expires is {value:,}, after the year 9999; give milliseconds since 1970")
         elif name == "models":
-            if not isinstance(value, list) or not value or not all(one and _is_text(one) for one in value):
+            if not isinstance(value, list) or not value or not all(model and _is_text(model) for model in value):
                 raise InvalidInput(f"models is {value!r}; give a list of names, or ['*']")
-            found[name] = tuple(value)
+            changes[name] = tuple(value)
         elif name == "name":
             if not _is_text(value) or len(value) > 200:
                 raise InvalidInput(f"name is {value!r}; give a text of up to 200 characters")
-            found[name] = value
+            changes[name] = value
         elif name == "revoked" and value is True:
-            found[name] = True
+            changes[name] = True
         else:
             raise InvalidInput(f"{name} = {value!r} cannot be set on a key; {', '.join((*_LIMITS, *_CAPS))}, "
                                "models, name, expires can, and path when it is made")  # fmt: skip
-    return replace(key, **found)
+    return replace(key, **changes)
 
 
 def _limits(name: str, value: Any) -> tuple[Limit, ...]:
-    if not isinstance(value, list) or not all(isinstance(one, str) for one in value):
+    if not isinstance(value, list) or not all(isinstance(text, str) for text in value):
         raise InvalidInput(f"{name} is {value!r}; give a list of limits, such as ['$5/day', '1m']")
-    limits = tuple(Limit.parse(one) for one in value)
+    limits = tuple(Limit.parse(text) for text in value)
     seen = [(limit.kind, limit.window) for limit in limits]
     if len(set(seen)) < len(seen):
         raise InvalidInput(f"{name} has two limits of one kind and window; give one")

@@ -98,18 +98,18 @@ class Live:
             return
         if isinstance(body, dict):
             choices = body.get("choices") or body.get("output") or body.get("content")
-            self.said["answer"] = [text_of(one) for one in choices] if isinstance(choices, list) else []
+            self.said["answer"] = [text_of(choice) for choice in choices] if isinstance(choices, list) else []
         elif self.reading is not None:
             self.said["answer"] = ["".join(pieces) for pieces in self.reading.text.values()]
 
     def headers(self) -> list[tuple[bytes, bytes]]:
         """What the headers of its answer say of it."""
-        found = [(b"x-request-id", self.id.encode())]
+        headers = [(b"x-request-id", self.id.encode())]
         if self.upstream:
-            found.append((b"x-budgeteer-upstream", self.upstream.encode()))
+            headers.append((b"x-budgeteer-upstream", self.upstream.encode()))
         if self.policy:
-            found.append((b"x-budgeteer-policy", self.policy.encode()))
-        return found
+            headers.append((b"x-budgeteer-policy", self.policy.encode()))
+        return headers
 
     def record(self) -> Record:
         """As it is kept."""

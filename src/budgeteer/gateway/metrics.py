@@ -61,10 +61,10 @@ class Metrics:
     def _of(self, metric: Any, *labels: str) -> Any:
         """A child of a metric, remembered: looking one up costs more than counting."""
         key = (metric, *labels)
-        found = self._children.get(key)
-        if found is None:
-            found = self._children[key] = metric.labels(*labels)
-        return found
+        child = self._children.get(key)
+        if child is None:
+            child = self._children[key] = metric.labels(*labels)
+        return child
 
     def count(self, record: Record) -> None:
         """Take in one record."""

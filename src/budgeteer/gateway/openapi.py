@@ -26,14 +26,14 @@ _NUMBERS = ("status", "since", "until", "limit", "before", "step")
 
 
 def _object(required: tuple[str, ...] = (), closed: bool = True, /, **properties: Any) -> dict[str, Any]:
-    found = {"type": "object", "properties": properties, "required": list(required)}
-    return {**found, "additionalProperties": False} if closed else found
+    schema = {"type": "object", "properties": properties, "required": list(required)}
+    return {**schema, "additionalProperties": False} if closed else schema
 
 
 def _fields(kind: type) -> dict[str, Any]:
     """The schema of records, or of their attempts."""
-    found = {column.name: column.schema for column in columns(kind)}
-    return _object(tuple(found), **found)
+    properties = {column.name: column.schema for column in columns(kind)}
+    return _object(tuple(properties), **properties)
 
 
 def _schemas() -> dict[str, Any]:
@@ -67,14 +67,14 @@ def _json(schema: dict[str, Any], text: str) -> dict[str, Any]:
 
 
 def _query(*names: str) -> list[dict[str, Any]]:
-    return [{"name": one, "in": "query", "schema": _WHOLE if one in _NUMBERS else _TEXT} for one in names]
+    return [{"name": name, "in": "query", "schema": _WHOLE if name in _NUMBERS else _TEXT} for name in names]
 
 
 def _admin(
     answer: dict[str, Any], *parameters: dict[str, Any], body: dict[str, Any] | None = None, status: str = "200",
     summary: str,
 ) -> dict[str, Any]:  # fmt: skip
-    found: dict[str, Any] = {
+    operation: dict[str, Any] = {
         "summary": summary, "security": [{"admin": []}], "parameters": list(parameters),
         "responses": {
             status: _json(answer, "Done"), "400": _json(_ref("Error"), "Cannot be used"),
@@ -83,8 +83,8 @@ def _admin(
         },
     }  # fmt: skip
     if body is not None:
-        found["requestBody"] = {"required": True, "content": {"application/json": {"schema": body}}}
-    return found
+        operation["requestBody"] = {"required": True, "content": {"application/json": {"schema": body}}}
+    return operation
 
 
 def _paths() -> dict[str, Any]:
@@ -98,7 +98,7 @@ def _paths() -> dict[str, Any]:
     balances = _object(("balances",), balances=_list("Balance"))
     csv = _admin(_ANY, *filters, *_query("limit", "before"), summary="Requests as CSV")
     csv["responses"]["200"] = {"description": "A table", "content": {"text/csv": {}}}
-    found = {
+    paths = {
         "/admin/api/keys": {
             "get": _admin(_object(("keys",), keys=_list("Key")), summary="All keys"),
             "post": _admin(_object(("key", "secret"), key=_ref("Key"), secret=_TEXT), body=_ref("NewKey"), status="201",
@@ -130,10 +130,10 @@ def _paths() -> dict[str, Any]:
         "/healthz": {"get": {"summary": "Whether it serves", "responses": {"200": {"description": "It does"}}}},
     }  # fmt: skip
     for route, (operation, dialect) in ROUTES.items():
-        found[f"/v1/{route}"] = {"post": _spending(operation, dialect)}
+        paths[f"/v1/{route}"] = {"post": _spending(operation, dialect)}
     listed = {"200": _json(_ANY, "Models of the key"), "401": _json(_ref("Error"), "Not a key")}
-    found["/v1/models"] = {"get": {"summary": "Models", "security": [{"key": []}], "responses": listed}}
-    return found
+    paths["/v1/models"] = {"get": {"summary": "Models", "security": [{"key": []}], "responses": listed}}
+    return paths
 
 
 def _spending(operation: str, dialect: str) -> dict[str, Any]:
@@ -153,8 +153,8 @@ def _spending(operation: str, dialect: str) -> dict[str, Any]:
         "403": "Not a model of this key", "404": "No such model", "413": "Too large", "429": "Try again later",
         "502": "No upstream answered", "503": "The ledger does not answer", "504": "The upstream was too slow",
     }  # fmt: skip
-    labels = [{"name": f"x-budgeteer-{one}", "in": "header", "schema": _TEXT}
-              for one in ("user", "session", "tag", "stage")]  # fmt: skip
+    labels = [{"name": f"x-budgeteer-{label}", "in": "header", "schema": _TEXT}
+              for label in ("user", "session", "tag", "stage")]  # fmt: skip
     streamed: dict[str, Any] = {"text/event-stream": {}} if operation != "embeddings" else {}
     return {
         "summary": f"{operation}, as the provider has it", "security": [{"key": []}], "parameters": labels,

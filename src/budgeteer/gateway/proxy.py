@@ -219,10 +219,10 @@ class Proxy:
                 "model_not_allowed",
                 f"this key may not call {shown(ask.model)}; it may {', '.join(ask.key.models)}",
             )
-        found = self.upstreams.serving(ask.dialect, ask.model)
-        if not found:
+        serving = self.upstreams.serving(ask.dialect, ask.model)
+        if not serving:
             raise Refused(404, "wrong_route", f"{ask.model!r} is not served at /v1/{ask.route}")
-        return found
+        return serving
 
     # what policies ask
 
@@ -246,14 +246,14 @@ class Proxy:
 
     async def _attempts(self, ask: Ask, live: Live, up: dict[str, str], send: Send) -> None:
         """Call upstreams until one answers; each attempt is reserved and booked by itself."""
-        found, server, drain = self.candidates(ask), self.config.server, partial(self._drain, live, ask)
+        candidates, server, drain = self.candidates(ask), self.config.server, partial(self._drain, live, ask)
         tried: list[Backend] = []
         ran = 0
         last = Refused(502, "no_upstream", f"no upstream serves {ask.model!r} just now")
         while not live.left:
-            choice = self.upstreams.choose(found, tried)
+            choice = self.upstreams.choose(candidates, tried)
             if choice is None and ran and ran <= server.retries:
-                choice = self.upstreams.choose(found, ())  # it may have been a whim: the same one again
+                choice = self.upstreams.choose(candidates, ())  # it may have been a whim: the same one again
             if choice is None:
                 break
             backend, model = choice
@@ -305,8 +305,8 @@ class Proxy:
         """
         now, server = time.monotonic(), self.config.server
         seen = live.reading is not None and live.reading.chunks > 0
-        cancels = any(one.config.cancels for one in self.upstreams.backends if one.name == live.upstream)
-        draining = sum(one.left for one in self.live.values())
+        cancels = any(backend.config.cancels for backend in self.upstreams.backends if backend.name == live.upstream)
+        draining = sum(request.left for request in self.live.values())
         if (cancels and (seen or not ask.stream)) or draining > server.drains:
             live.interrupt("client left")
         else:
@@ -365,5 +365,5 @@ def _label(headers: Mapping[bytes, bytes], name: bytes) -> str:
 def _user(body: Mapping[str, Any]) -> str:
     """The end user as the body names it."""
     metadata = body.get("metadata")
-    found = body.get("user") or (metadata.get("user_id") if isinstance(metadata, dict) else None)
-    return found[:200] if isinstance(found, str) else ""
+    user = body.get("user") or (metadata.get("user_id") if isinstance(metadata, dict) else None)
+    return user[:200] if isinstance(user, str) else ""

@@ -177,9 +177,9 @@ class Record:
 
     def as_json(self) -> dict[str, Any]:
         """Its fields by name, as the admin API has them."""
-        found: dict[str, Any] = {name: getattr(self, name) for name in NAMES}
-        found["calls"] = [_plain(call) for call in self.calls]
-        return found
+        values: dict[str, Any] = {name: getattr(self, name) for name in NAMES}
+        values["calls"] = [_plain(call) for call in self.calls]
+        return values
 
     def as_row(self) -> tuple[Any, ...]:
         """Its row of the store, in the order of the fields."""
@@ -190,20 +190,20 @@ class Record:
 
 def columns(kind: type = Record) -> tuple[Column, ...]:
     """The fields of records, or of their attempts, in their order."""
-    return tuple(_column(one) for one in fields(kind))
+    return tuple(_column(declared) for declared in fields(kind))
 
 
-def _column(one: Field[Any]) -> Column:
-    default = one.default_factory() if callable(one.default_factory) else one.default
-    kind = _TYPES[str(one.type)]
-    return Column(name=one.name, kind=kind, optional=default is None, default=default, **one.metadata)
+def _column(declared: Field[Any]) -> Column:
+    default = declared.default_factory() if callable(declared.default_factory) else declared.default
+    kind = _TYPES[str(declared.type)]
+    return Column(name=declared.name, kind=kind, optional=default is None, default=default, **declared.metadata)
 
 
 def _known(kind: type, data: Mapping[str, Any]) -> dict[str, Any]:
-    found = {name: data[name] for name in _names(kind) if name in data}
-    if "outcome" in found:
-        found["outcome"] = Outcome(found["outcome"])
-    return found
+    values = {name: data[name] for name in _names(kind) if name in data}
+    if "outcome" in values:
+        values["outcome"] = Outcome(values["outcome"])
+    return values
 
 
 def _plain(call: AttemptRecord) -> dict[str, Any]:
@@ -212,7 +212,7 @@ def _plain(call: AttemptRecord) -> dict[str, Any]:
 
 @cache
 def _names(kind: type) -> tuple[str, ...]:
-    return tuple(one.name for one in fields(kind))
+    return tuple(declared.name for declared in fields(kind))
 
 
 COLUMNS = columns()

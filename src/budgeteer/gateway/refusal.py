@@ -64,12 +64,12 @@ class Refused(BudgeteerError):
         more = {} if self.budget is None else {"budget": self.budget}
         if dialect == "anthropic":
             kind = _ANTHROPIC.get(self.status, "api_error")
-            found: dict[str, Any] = {"type": "error", "error": {"type": kind, "message": str(self), **more}}
+            content: dict[str, Any] = {"type": "error", "error": {"type": kind, "message": str(self), **more}}
         else:
             kind = _OPENAI.get(self.status, "invalid_request_error" if self.status < 500 else "api_error")
             error = {"message": str(self), "type": kind, "param": None, "code": self.code, **more}
-            found = {"error": error}
-        return json.dumps(found).encode()
+            content = {"error": error}
+        return json.dumps(content).encode()
 
     def event(self, operation: str) -> bytes:
         """As the last event of a stream that cannot go on."""

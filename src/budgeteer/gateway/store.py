@@ -199,13 +199,13 @@ class RedisStore(Store):
 
     def get_key(self, name: str) -> str | None:
         with self._asking():
-            found: Any = self._client.hget(self._keys, name)
-        return None if found is None else str(found)
+            text: Any = self._client.hget(self._keys, name)
+        return None if text is None else str(text)
 
     def all_keys(self) -> list[str]:
         with self._asking():
-            found: Any = self._client.hgetall(self._keys)
-        return [found[name] for name in sorted(found)]
+            texts: Any = self._client.hgetall(self._keys)
+        return [texts[name] for name in sorted(texts)]
 
     def add_key(self, name: str, data: str) -> None:
         with self._asking():
@@ -230,8 +230,8 @@ class RedisStore(Store):
                 self._client.hdel(self._instances, name)
             else:
                 self._client.hset(self._instances, name, str(at))
-            found: Any = self._client.hgetall(self._instances)
-        return {one: int(seen) for one, seen in found.items()}
+            beats: Any = self._client.hgetall(self._instances)
+        return {replica: int(seen) for replica, seen in beats.items()}
 
     def add(self, records: Sequence[Record]) -> None:
         with self._asking(), self._client.pipeline(transaction=False) as pipe:
@@ -243,18 +243,18 @@ class RedisStore(Store):
     def select(self, sql: str, values: Iterable[Any] = ()) -> list[dict[str, Any]]:
         while True:
             with self._asking():
-                found: list[tuple[tuple[int, ...], str, Any]] = []
+                entries: list[tuple[tuple[int, ...], str, Any]] = []  # (order, stream, (id, record))
                 frontier: tuple[int, ...] | None = None  # where one of the streams may go on before the other does
                 for stream, last in self._last.items():
-                    entries: Any = self._client.xrange(stream, f"({last}", "+", count=_READ)
-                    found += [(_order(id), stream, (id, fields["r"])) for id, fields in entries]
-                    if len(entries) == _READ:
-                        ends = _order(entries[-1][0])
+                    batch: Any = self._client.xrange(stream, f"({last}", "+", count=_READ)
+                    entries += [(_order(id), stream, (id, fields["r"])) for id, fields in batch]
+                    if len(batch) == _READ:
+                        ends = _order(batch[-1][0])
                         frontier = ends if frontier is None else min(frontier, ends)
-                found = sorted(one for one in found if frontier is None or one[0] <= frontier)
-                self._last |= {stream: entry[0] for _, stream, entry in found}
-                if found:
-                    self._mirror.add([Record.of_json(json.loads(entry[1])) for *_, entry in found])
+                entries = sorted(entry for entry in entries if frontier is None or entry[0] <= frontier)
+                self._last |= {stream: id for _, stream, (id, _) in entries}
+                if entries:
+                    self._mirror.add([Record.of_json(json.loads(text)) for _, _, (_, text) in entries])
             if frontier is None:
                 return self._mirror.select(sql, values)
 
@@ -266,8 +266,8 @@ class RedisStore(Store):
 class _Asking:
     """Holds a store's lock; a failure of the store is LedgerUnavailable."""
 
-    def __init__(self, lock: threading.Lock, what: str) -> None:
-        self._lock, self._what = lock, what
+    def __init__(self, lock: threading.Lock, place: str) -> None:
+        self._lock, self._place = lock, place
 
     def __enter__(self) -> None:
         self._lock.acquire()
@@ -275,9 +275,9 @@ class _Asking:
     def __exit__(self, kind: Any, error: BaseException | None, at: Any) -> None:
         self._lock.release()
         if _is_damage(error):
-            raise damaged_store(self._what, error) from error
+            raise damaged_store(self._place, error) from error
         if isinstance(error, Exception) and not isinstance(error, BudgeteerError):
-            raise LedgerUnavailable(f"{self._what} did not answer ({error}); do not spend") from error
+            raise LedgerUnavailable(f"{self._place} did not answer ({error}); do not spend") from error
 
 
 def _is_damage(error: BaseException | None) -> bool:

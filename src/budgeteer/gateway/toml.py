@@ -36,8 +36,8 @@ def read(path: str | Path) -> Table:
 
 def decimal(text: str) -> Decimal | float:
     """A number of TOML; what is no number, or has no end, as a float, which no field takes."""
-    found = Decimal(text)
-    return found if found.is_finite() else float(text)
+    number = Decimal(text)
+    return number if number.is_finite() else float(text)
 
 
 def _ordinary(value: object) -> bool:
@@ -90,7 +90,7 @@ class Table:
     def texts(self, name: str, default: tuple[str, ...] = ()) -> tuple[str, ...]:
         """A list of texts."""
         value = self._take(name, default)
-        if not isinstance(value, list | tuple) or not all(isinstance(one, str) for one in value):
+        if not isinstance(value, list | tuple) or not all(isinstance(text, str) for text in value):
             self.fail(name, f"is {_shown(value)}; give a list of texts")
         return tuple(value)
 
@@ -113,22 +113,22 @@ class Table:
     def numbers(self, name: str, default: tuple[float, ...]) -> tuple[float, ...]:
         """A list of numbers."""
         value = self._take(name, default)
-        if not isinstance(value, list | tuple) or not all(_ordinary(one) for one in value):
+        if not isinstance(value, list | tuple) or not all(_ordinary(number) for number in value):
             self.fail(name, f"is {_shown(value)}; give a list of numbers")
         return tuple(map(float, value))
 
     def pieces(self, name: str, values: type) -> list[tuple[float, Any]]:
         """A schedule of the spent share, [[0, a], [0.5, b], ...]; empty if there is none."""
         value = self._take(name, [])
-        found = [tuple(one) for one in value] if isinstance(value, list) else []
-        starts = [one[0] for one in found if len(one) == 2 and isinstance(one[0], int | Decimal)]
+        pieces = [tuple(piece) for piece in value] if isinstance(value, list) else []
+        starts = [piece[0] for piece in pieces if len(piece) == 2 and isinstance(piece[0], int | Decimal)]
         rising = all(a < b for a, b in itertools.pairwise(starts)) and all(0 <= start <= 1 for start in starts)
-        good = len(starts) == len(value) and rising and all(type(one[1]) is values for one in found)
+        good = len(starts) == len(value) and rising and all(type(piece[1]) is values for piece in pieces)
         if not good or (starts and starts[0] != 0):
             self.fail(
                 name, f"is {_shown(value)}; give [[0, VALUE], [SHARE, VALUE], ...] with shares rising from 0 to 1"
             )
-        return [(float(start), one) for start, one in found]
+        return [(float(start), setting) for start, setting in pieces]
 
     def flag(self, name: str, default: bool) -> bool:
         """true or false."""
@@ -147,9 +147,9 @@ class Table:
     def tables(self, name: str) -> list[Table]:
         """A list of tables, [[name]]."""
         value = self._take(name, [])
-        if not isinstance(value, list) or not all(isinstance(one, dict) for one in value):
+        if not isinstance(value, list) or not all(isinstance(entry, dict) for entry in value):
             self.fail(name, f"is {_shown(value)}; give tables [[{name}]]")
-        return [Table(one, (*self.where, name, n), self.lines, self.file) for n, one in enumerate(value)]
+        return [Table(entry, (*self.where, name, n), self.lines, self.file) for n, entry in enumerate(value)]
 
     def named(self) -> list[tuple[str, Table]]:
         """All fields of this table, each a table."""
@@ -181,21 +181,21 @@ class Table:
 
 def _lines(text: str) -> dict[Where, int]:
     """Path of a field or table -> its line, as far as lines tell: fields of inline tables have their parent's."""
-    found: dict[Where, int] = {}
+    lines: dict[Where, int] = {}
     counts: dict[Where, int] = {}
     base: Where = ()
     for number, line in enumerate(text.splitlines(), 1):
         header = _HEADER.match(line)
         if header is not None:
             base = _resolved(_parts(header[2]), counts, header[1] == "[[")
-            found.setdefault(base, number)
+            lines.setdefault(base, number)
             if header[1] == "[[":
-                found.setdefault(base[:-1], number)
+                lines.setdefault(base[:-1], number)
             continue
         key = _KEY.match(line)
         if key is not None:
-            found.setdefault((*base, *_parts(key[1])), number)
-    return found
+            lines.setdefault((*base, *_parts(key[1])), number)
+    return lines
 
 
 def _parts(dotted: str) -> list[str]:

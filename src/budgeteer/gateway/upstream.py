@@ -17,7 +17,7 @@ try:
 except ImportError as error:
     raise MissingExtra("aiohttp", "gateway") from error
 
-LONGEST_REST = 60.0
+LONGEST_PAUSE = 60.0
 """Seconds at most that an upstream is left alone after failures in a row."""
 _IDLE_CONNECTION = 4.0
 """Seconds: below the 5 after which uvicorn and llama.cpp close a connection, lest a request meets the closing."""
@@ -47,10 +47,10 @@ class Backend:
         """Whether it is not being left alone."""
         return self.until <= time.monotonic()
 
-    def failed(self, rest: float | None = None) -> None:
+    def failed(self, wait: float | None = None) -> None:
         """Leave it alone for a while, such as it asked for."""
         self.failures += 1
-        pause = min(LONGEST_REST, 2.0 ** min(10, self.failures - 1)) if rest is None else min(rest, LONGEST_REST)
+        pause = min(LONGEST_PAUSE, 2.0 ** min(10, self.failures - 1)) if wait is None else min(wait, LONGEST_PAUSE)
         self.until = time.monotonic() + pause
 
     def answered(self) -> None:
@@ -59,10 +59,10 @@ class Backend:
 
     def url(self, route: str) -> URL:
         """Where a route is."""
-        found = self._urls.get(route)
-        if found is None:
-            found = self._urls[route] = URL(f"{self.config.base_url}/{route}")
-        return found
+        url = self._urls.get(route)
+        if url is None:
+            url = self._urls[route] = URL(f"{self.config.base_url}/{route}")
+        return url
 
     def status(self) -> dict[str, Any]:
         """For the admin API."""
@@ -99,16 +99,16 @@ class Upstreams:
         """Who serves a model, by any of its names, in a dialect."""
         return self._serving.get((dialect, name), [])
 
-    def choose(self, found: list[tuple[Backend, Model]], tried: Iterable[Backend]) -> tuple[Backend, Model] | None:
+    def choose(self, candidates: list[tuple[Backend, Model]], tried: Iterable[Backend]) -> tuple[Backend, Model] | None:
         """One of them that was not tried: by weight among the healthy, else the one that rests for the shortest."""
-        if len(found) == 1:
-            return None if found[0][0] in tried else found[0]
-        left = [one for one in found if one[0] not in tried]
+        if len(candidates) == 1:
+            return None if candidates[0][0] in tried else candidates[0]
+        left = [candidate for candidate in candidates if candidate[0] not in tried]
         if not left:
             return None
-        well = [one for one in left if one[0].healthy]
+        well = [candidate for candidate in left if candidate[0].healthy]
         if not well:
-            return min(left, key=lambda one: one[0].until)
+            return min(left, key=lambda candidate: candidate[0].until)
         weights = [backend.config.weight for backend, _ in well]
         return random.choices(well, weights if any(weights) else None)[0]
 

@@ -30,11 +30,11 @@ def stacks(rows: Sequence[dict[str, object]], by: str, times: Sequence[int]) -> 
         name = str(row[by]) or "none"
         sums.setdefault(name, {})[int(str(row["time"]))] = float(str(row["units"]))
     names = sorted(sums, key=lambda name: (-sum(sums[name].values()), name))
-    found = [Stack(name, [sums[name].get(at, 0.0) for at in times]) for name in names[:SHOWN]]
+    drawn = [Stack(name, [sums[name].get(at, 0.0) for at in times]) for name in names[:SHOWN]]
     if len(names) > SHOWN:
-        rest = [sum(sums[name].get(at, 0.0) for name in names[SHOWN:]) for at in times]
-        found.append(Stack(OTHER, rest))
-    return found
+        others = [sum(sums[name].get(at, 0.0) for name in names[SHOWN:]) for at in times]
+        drawn.append(Stack(OTHER, others))
+    return drawn
 
 
 def clock(at: float, spread: float) -> str:
@@ -80,20 +80,20 @@ class _Scale:
         return HEIGHT - BOTTOM - (HEIGHT - TOP - BOTTOM) * value / self.top
 
 
-def bars(found: Sequence[Stack], times: Sequence[int], step: int, text: Callable[[float], str], title: str) -> Html:
+def bars(layers: Sequence[Stack], times: Sequence[int], step: int, text: Callable[[float], str], title: str) -> Html:
     """Stacked bars, one a step of ``step`` milliseconds that begins at each of ``times``; with a legend."""
-    totals = [sum(one.units[n] for one in found) for n in range(len(times))]
+    totals = [sum(layer.units[n] for layer in layers) for n in range(len(times))]
     top = 1.08 * max(totals, default=0.0) or 1.0
     low, high = times[0], times[-1] + step
     parts, scale = _frame(low, high, top, text, title)
     width = max(0.8, scale.x(low + step) - scale.x(low) - 1)
     for n, at in enumerate(times):
         base = 0.0
-        for style, one in enumerate(found):
-            units = one.units[n]
+        for style, layer in enumerate(layers):
+            units = layer.units[n]
             if units > 0:
                 y, height = scale.y(base + units), scale.y(base) - scale.y(base + units)
-                says = f"{one.name}: {text(units)}, {clock(at, high - low)}"
+                says = f"{layer.name}: {text(units)}, {clock(at, high - low)}"
                 parts.append(
                     f'<rect class="f{style}" x="{scale.x(at):.1f}" y="{y:.1f}" width="{width:.1f}" '
                     f'height="{max(0.5, height):.1f}"><title>{clean(says)}</title></rect>'
@@ -102,8 +102,8 @@ def bars(found: Sequence[Stack], times: Sequence[int], step: int, text: Callable
     legend = "".join(
         tag('<li><svg class="dot" width="12" height="12" aria-hidden="true"><rect class="$css" width="12" height="12" '
             'rx="3"/></svg>$name <span class="sub">$sum</span></li>',
-            css=f"f{style}", name=one.name, sum=text(sum(one.units)))
-        for style, one in enumerate(found)
+            css=f"f{style}", name=layer.name, sum=text(sum(layer.units)))
+        for style, layer in enumerate(layers)
     )  # fmt: skip
     return Html("".join(parts) + f'</svg><ul class="legend">{legend}</ul>')
 

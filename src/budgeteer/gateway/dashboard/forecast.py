@@ -49,4 +49,4 @@ def pace(fine: Sequence[float]) -> tuple[Pace, int] | None:
     first = len(fine) - wide * SLICES
     sums = [sum(fine[first + n * wide : first + (n + 1) * wide]) for n in range(SLICES)]
     mean = sum(sums) / SLICES
-    return Pace(mean, math.sqrt(sum((one - mean) ** 2 for one in sums) / (SLICES - 1))), wide
+    return Pace(mean, math.sqrt(sum((units - mean) ** 2 for units in sums) / (SLICES - 1))), wide

@@ -68,7 +68,7 @@ class Overview(Shared):
         return self.framed(token, "Overview", page(
             "overview", cards=self._cards(total), chart=chart, kind=named(kind), by=by, said=said,
             ranges=options(((name, f"last {text}") for name, (text, _, _) in RANGES.items()), span),
-            kinds=options(((each, named(each)) for each in self.kinds), kind),
+            kinds=options(((name, named(name)) for name in self.kinds), kind),
             bys=options(((name, name) for name in BY), by), path=path,
             live=self._live(self.queries.live(), names, now, path), reasons=_reasons(reasons, times[0], names),
             refused=self.records(refused.requests, names, "Nothing was refused."),
@@ -100,9 +100,9 @@ class Overview(Shared):
             cards.append(("saved", main, f"{named(self.kind)}, by the cache", "good"))
         if total.get("records_dropped"):
             cards.append(("records dropped", f"{total['records_dropped']:,}", "the store was away too long", "bad"))
-        form = '<div class="card $css"><div class="what">$what</div><div class="much">$much</div>'
+        form = '<div class="card $css"><div class="what">$label</div><div class="much">$much</div>'
         form += '<div class="sub">$more</div></div>'
-        return join(tag(form, what=what, much=much, more=more, css=css) for what, much, more, css in cards)
+        return join(tag(form, label=label, much=much, more=more, css=css) for label, much, more, css in cards)
 
     def _spent(
         self, rows: Sequence[dict[str, Any]], by: str, kind: str, since: int, names: Mapping[str, str] = NO_NAMES

@@ -13,8 +13,8 @@ LASTS = 12 * 3600
 """Seconds."""
 
 
-def _mac(admin_key: str, what: str, text: str) -> str:
-    return hmac.new(admin_key.encode(), f"budgeteer {what} {text}".encode(), hashlib.sha256).hexdigest()
+def _mac(admin_key: str, purpose: str, text: str) -> str:
+    return hmac.new(admin_key.encode(), f"budgeteer {purpose} {text}".encode(), hashlib.sha256).hexdigest()
 
 
 def begin(admin_key: str) -> str:

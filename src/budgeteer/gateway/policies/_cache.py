@@ -49,15 +49,15 @@ class Cache:
 
     async def before(self, ask: Ask, serving: Serving) -> bytes | None:
         name = self.name(ask)
-        found = None if name is None else self.held.get(name)
-        if name is None or found is None:
+        entry = None if name is None else self.held.get(name)
+        if name is None or entry is None:
             return None
-        if found[0] < time.monotonic():
+        if entry[0] < time.monotonic():
             self._drop(name)
             return None
         self.held.move_to_end(name)
-        ask.saved = found[2]
-        return found[1]
+        ask.saved = entry[2]
+        return entry[1]
 
     def after(self, ask: Ask, content: bytes | None, live: Live) -> None:
         """Keep an answer."""

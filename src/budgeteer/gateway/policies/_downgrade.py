@@ -41,7 +41,7 @@ class Downgrade:
 def downgrade(table: Table) -> Downgrade:
     """The policy that ``[policies.downgrade]`` describes."""
     models = table.table("models")
-    found = {name: models.text(name) for name in models.data}
-    if not found:
+    cheaper = {name: models.text(name) for name in models.data}
+    if not cheaper:
         table.fail("models", 'is empty; give "MODEL" = "CHEAPER MODEL"')
-    return Downgrade(table.number("above", 0.8, most=1), found)
+    return Downgrade(table.number("above", 0.8, most=1), cheaper)

@@ -64,23 +64,23 @@ def repeated_calls(body: dict[str, Any]) -> int:
     >>> repeated_calls({"messages": [call, {"role": "tool", "content": "no"}, call, {"role": "tool", "content": "no"}]})
     2
     """
-    made = []
+    turns = []
     for message in _list(body.get("messages")) + _list(body.get("input")):
         if not isinstance(message, dict):
             continue
-        found = [one.get("function") for one in _list(message.get("tool_calls")) if isinstance(one, dict)]
-        found += [
-            {"name": one.get("name"), "input": one.get("input")}
-            for one in _list(message.get("content"))
-            if isinstance(one, dict) and one.get("type") == "tool_use"
+        calls = [part.get("function") for part in _list(message.get("tool_calls")) if isinstance(part, dict)]
+        calls += [
+            {"name": part.get("name"), "input": part.get("input")}
+            for part in _list(message.get("content"))
+            if isinstance(part, dict) and part.get("type") == "tool_use"
         ]
         if message.get("type") == "function_call":
-            found.append({"name": message.get("name"), "arguments": message.get("arguments")})
-        if found:
-            made.append(orjson.dumps(found, option=orjson.OPT_SORT_KEYS))
+            calls.append({"name": message.get("name"), "arguments": message.get("arguments")})
+        if calls:
+            turns.append(orjson.dumps(calls, option=orjson.OPT_SORT_KEYS))
     row = 0
-    for one in reversed(made):
-        if one != made[-1]:
+    for turn in reversed(turns):
+        if turn != turns[-1]:
             break
         row += 1
     return row

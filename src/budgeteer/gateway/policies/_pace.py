@@ -62,18 +62,18 @@ class Pace:
             for limit in limits or ():
                 if limit.kind == self.kind and limit.window == self.window and limit.amount:
                     index = bucket(self.window, now)
-                    found = self.tracks.get(path)
-                    if found is None or found.index != index:
-                        price = None if found is None else found.state.price
+                    track = self.tracks.get(path)
+                    if track is None or track.index != index:
+                        price = None if track is None else track.state.price
                         budget = limit.amount * self.share
                         online = dual_descent((budget,), self.requests, price=price)
                         begin = start(self.window, index) / 1000
                         at = max(begin, now / 1000 - self._seconds(index) / self.requests)
-                        mean = [] if found is None else found.mean
-                        found = self.tracks[path] = _Track(index, online, online.init(), at, mean)
-                        if not found.mean:
-                            found.mean = [budget / self.requests * one for one in self.shares]
-                    return path, found
+                        mean = [] if track is None else track.mean
+                        track = self.tracks[path] = _Track(index, online, online.init(), at, mean)
+                        if not track.mean:
+                            track.mean = [budget / self.requests * share for share in self.shares]
+                    return path, track
         return None
 
     def _seconds(self, index: int) -> float:
@@ -81,13 +81,13 @@ class Pace:
 
     async def before(self, ask: Ask, serving: Serving) -> None:
         now = time.time_ns() // 1_000_000
-        found = self.track(ask, now)
-        if found is None or ask.operation == "embeddings":
+        paced = self.track(ask, now)
+        if paced is None or ask.operation == "embeddings":
             return
-        path, track = found
+        path, track = paced
         passed = max(0.0, now / 1000 - track.at) / self._seconds(track.index)
         track.at = now / 1000
-        values = [math.sqrt(one) for one in self.shares]
+        values = [math.sqrt(share) for share in self.shares]
         option, track.state = track.online.step(track.state, values, [(mean,) for mean in track.mean], share=passed)
         planned = track.mean[option] if option >= 0 else 0.0
         option = option if option >= 0 else len(self.shares) - 1
@@ -117,7 +117,7 @@ class Pace:
 def pace(table: Table) -> Pace:
     """The policy that ``[policies.pace]`` describes."""
     shares = table.numbers("shares", (1.0, 0.5, 0.25))
-    if not shares or not all(0 < one <= 1 for one in shares) or sorted(shares, reverse=True) != list(shares):
+    if not shares or not all(0 < share <= 1 for share in shares) or sorted(shares, reverse=True) != list(shares):
         table.fail("shares", f"is {list(shares)}; give shares of the cap, from 1 downwards")
     return Pace(
         table.text("window", "day", ("hour", "day", "month")), table.text("kind", "all"),

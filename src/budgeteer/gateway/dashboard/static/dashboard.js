@@ -10,10 +10,10 @@
     if (within && at.matches("input, select, textarea")) return;
     const chosen = getSelection();
     if (chosen && !chosen.isCollapsed && old.contains(chosen.anchorNode)) return;  // somebody marks text
-    const places = [...old.querySelectorAll(".scroll")].map(one => one.scrollLeft);
+    const places = [...old.querySelectorAll(".scroll")].map(box => box.scrollLeft);
     const focus = within ? [...old.querySelectorAll("a, .scroll")].indexOf(at) : -1;
     old.replaceChildren(...now.childNodes);
-    old.querySelectorAll(".scroll").forEach((one, n) => { one.scrollLeft = places[n] || 0; });
+    old.querySelectorAll(".scroll").forEach((box, n) => { box.scrollLeft = places[n] || 0; });
     if (focus >= 0) old.querySelectorAll("a, .scroll")[focus]?.focus({preventScroll: true});
   }
 
@@ -46,7 +46,7 @@
   if (document.querySelector("[data-live]")) forever();
 
   for (const form of document.querySelectorAll("form[data-submit]"))
-    for (const one of form.querySelectorAll("select")) one.addEventListener("change", () => form.submit());
+    for (const select of form.querySelectorAll("select")) select.addEventListener("change", () => form.submit());
   for (const button of document.querySelectorAll("[data-copy]")) {
     button.hidden = !navigator.clipboard;
     button.addEventListener("click", async () => {
