@@ -17,8 +17,9 @@ from hypothesis import strategies as st  # noqa: E402
 
 from budgeteer.core.errors import InvalidInput, UnknownPrice  # noqa: E402
 from budgeteer.gateway import keys  # noqa: E402
-from budgeteer.gateway.ask import BUDGETS, ROUTES, Ask, prepare  # noqa: E402
+from budgeteer.gateway.ask import BUDGETS, ROUTES, Ask  # noqa: E402
 from budgeteer.gateway.config import Defaults, Model  # noqa: E402
+from budgeteer.gateway.prepare import prepare  # noqa: E402
 from budgeteer.gateway.refusal import Refused  # noqa: E402
 from budgeteer.metering.call import Metering  # noqa: E402
 from budgeteer.metering.estimate import Bounds  # noqa: E402

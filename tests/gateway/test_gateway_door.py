@@ -15,11 +15,12 @@ import pytest
 for needed in ("aiohttp", "orjson", "prometheus_client", "starlette", "uvicorn"):
     pytest.importorskip(needed)
 
-from budgeteer.gateway.ask import Ask, check_parts, prepare  # noqa: E402
+from budgeteer.gateway.ask import Ask, check_parts  # noqa: E402
 from budgeteer.gateway.body import Room, read_body  # noqa: E402
 from budgeteer.gateway.fields import KNOWN, check_addresses, check_fields  # noqa: E402
 from budgeteer.gateway.hosts import public  # noqa: E402
 from budgeteer.gateway.keyring import KeyRing  # noqa: E402
+from budgeteer.gateway.prepare import prepare  # noqa: E402
 from budgeteer.gateway.refusal import Refused  # noqa: E402
 from helpers.gateway_fixture import Running, toml  # noqa: E402
 from helpers.requests import KEY, METERING, MODEL  # noqa: E402

@@ -233,7 +233,7 @@ def _check_changes(ask: Ask, given: dict[str, Any], model: str, raw: bytes) -> N
         size = len(json.dumps(body).encode()) - len(json.dumps(given).encode())
     except (TypeError, ValueError) as error:
         raise CheckFailed(f"the body is no JSON any more: {error}") from None
-    if body != given and not ask._changed:
+    if body != given and not ask.changed:
         raise CheckFailed("the body was changed behind ask.set and ask.drop, so that the upstream would not see it")
     if size > ask.added:
         raise CheckFailed(f"{size} bytes were put in, and ask.added says {ask.added}: the bound has to count them")

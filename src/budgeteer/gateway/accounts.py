@@ -52,8 +52,10 @@ class Accounts:
         path = key.scope
         accounts.append((path, key.limits))
         for label, name, limits in (
-            ("user", user, key.per_user), ("session", session, key.per_session), ("tag", tag, key.per_tag),
-        ):  # fmt: skip
+            ("user", user, key.per_user),
+            ("session", session, key.per_session),
+            ("tag", tag, key.per_tag),
+        ):
             if limits:
                 if not name:
                     raise InvalidInput(f"this key limits each {label}; name one in the header x-budgeteer-{label}")

@@ -108,9 +108,15 @@ class Gateway:
         self.metrics = Metrics(lambda: len(self.proxy.live), lambda name: name in self.proxy.upstreams.names)
         self.records = Records(self.store, self.metrics, config.log)
         self.proxy = Proxy(
-            config, self.ledger, self.keys, metering, self.records.take, self.metrics.turned_away, policies,
+            config,
+            self.ledger,
+            self.keys,
+            metering,
+            self.records.take,
+            self.metrics.turned_away,
+            policies,
             incoming,
-        )  # fmt: skip
+        )
         self._others = Starlette(routes=self._routes(), exception_handlers={BudgeteerError: _failed})
         self._tasks: list[asyncio.Task[None]] = []
 
@@ -165,9 +171,7 @@ class Gateway:
             Route("/metrics", self._metrics),
             Route("/openapi.json", self._openapi),
         ]
-        queries = Queries(
-            self.config, self.ledger, self.store, self.keys, self.proxy, self.metrics, self.records
-        )  # fmt: skip
+        queries = Queries(self.config, self.ledger, self.store, self.keys, self.proxy, self.metrics, self.records)
         return [
             *own,
             *admin.routes(queries, self.config.server, self.authorise),

@@ -14,10 +14,11 @@ import orjson
 
 from budgeteer.core.errors import InvalidInput
 from budgeteer.gateway.asgi import Send, reply
-from budgeteer.gateway.ask import Ask, Prepared
+from budgeteer.gateway.ask import Ask
 from budgeteer.gateway.booking import Hold
 from budgeteer.gateway.config import Server
 from budgeteer.gateway.live import Live
+from budgeteer.gateway.prepare import Prepared
 from budgeteer.gateway.refusal import Refused
 from budgeteer.gateway.upstream import NEVER_SENT, Backend, Upstreams
 from budgeteer.metering.outcome import NOT_RUN, Outcome, outcome_of_status

@@ -19,10 +19,11 @@ from budgeteer.core.errors import (
     UnknownReservation,
 )
 from budgeteer.gateway.accounts import Accounts
-from budgeteer.gateway.ask import Ask, Prepared, prepare
+from budgeteer.gateway.ask import Ask
 from budgeteer.gateway.body import Aside
 from budgeteer.gateway.config import PARALLEL, REQUESTS, Config, Model
 from budgeteer.gateway.live import Live
+from budgeteer.gateway.prepare import Prepared, prepare
 from budgeteer.ledger import Ledger, MemoryLedger, upkeep
 from budgeteer.ledger.limit import MAX_UNITS
 from budgeteer.ledger.protocol import Command
@@ -121,9 +122,14 @@ class Booking:
     """
 
     def __init__(
-        self, config: Config, ledger: Ledger, accounts: Accounts, metering: Metering, aside: Aside,
+        self,
+        config: Config,
+        ledger: Ledger,
+        accounts: Accounts,
+        metering: Metering,
+        aside: Aside,
         over: Callable[[Live], None],
-    ) -> None:  # fmt: skip
+    ) -> None:
         self.config, self.ledger, self.accounts, self.metering = config, ledger, accounts, metering
         self._aside, self._over = aside, over
         self._remaining: dict[str, tuple[float, dict[str, int | None]]] = {}

@@ -251,7 +251,7 @@ def load(path: str | Path, environment: Mapping[str, str] | None = None) -> Conf
     top.done()
     return Config(
         server, url, kinds, ttl, keep, files, shipped, scopes, defaults, upstreams, policies, log, prompts, otel
-    )  # fmt: skip
+    )
 
 
 class _AnyPrice:

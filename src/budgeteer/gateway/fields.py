@@ -153,9 +153,11 @@ def _check_tool(tool: Any, more: frozenset[str]) -> None:
 def _unknown(name: str) -> Refused:
     name = name[:120]
     return Refused(
-        400, "field_not_allowed", f"{name} is not passed on, as it may have the upstream run, load or call something; "
+        400,
+        "field_not_allowed",
+        f"{name} is not passed on, as it may have the upstream run, load or call something; "
         f'leave it out, or add "{name}" to allow_fields of the upstream in the gateway\'s file',
-    )  # fmt: skip
+    )
 
 
 def check_addresses(body: Mapping[str, Any], allowed: tuple[str, ...]) -> None:
@@ -178,13 +180,21 @@ def check_addresses(body: Mapping[str, Any], allowed: tuple[str, ...]) -> None:
         except ValueError:
             parts, host = None, ""
         if parts is None or parts.scheme not in ("http", "https") or not host or "\\" in address[:2000]:
-            raise Refused(400, "address_not_allowed", f"{shown(address)} would be read by the upstream from where it "
-                          "runs; send the picture or file itself as a data: URL")  # fmt: skip
+            raise Refused(
+                400,
+                "address_not_allowed",
+                f"{shown(address)} would be read by the upstream from where it "
+                "runs; send the picture or file itself as a data: URL",
+            )
         if host in allowed or ("*" in allowed and public(host)):
             continue
-        raise Refused(400, "address_not_allowed", f"the upstream would call {shown(host)} from where it runs; send the "
-                      f'picture or file itself as a data: URL, or add "{host[:120]}" to media_hosts of the upstream in '
-                      "the gateway's file")  # fmt: skip
+        raise Refused(
+            400,
+            "address_not_allowed",
+            f"the upstream would call {shown(host)} from where it runs; send the "
+            f'picture or file itself as a data: URL, or add "{host[:120]}" to media_hosts of the upstream in '
+            "the gateway's file",
+        )
 
 
 def _addresses(body: Mapping[str, Any]) -> Iterator[str]:

@@ -116,11 +116,22 @@ def make(about: Mapping[str, Any], defaults: Defaults, kinds: tuple[str, ...], n
     if path != "":
         check_path(path)
     plain = Key(
-        id=name, path=path, name="", digest=digest(secret), limits=defaults.limits, per_user=defaults.per_user,
-        per_session=defaults.per_session, per_tag=defaults.per_tag, models=defaults.models,
-        max_input=defaults.max_input, max_output=defaults.max_output, max_reasoning=defaults.max_reasoning,
-        expires=None, revoked=False, created=now,
-    )  # fmt: skip
+        id=name,
+        path=path,
+        name="",
+        digest=digest(secret),
+        limits=defaults.limits,
+        per_user=defaults.per_user,
+        per_session=defaults.per_session,
+        per_tag=defaults.per_tag,
+        models=defaults.models,
+        max_input=defaults.max_input,
+        max_output=defaults.max_output,
+        max_reasoning=defaults.max_reasoning,
+        expires=None,
+        revoked=False,
+        created=now,
+    )
     return changed(plain, {k: v for k, v in about.items() if k != "path"}, kinds), f"bk-{name}-{secret}"
 
 
@@ -149,8 +160,10 @@ def changed(key: Key, about: Mapping[str, Any], kinds: tuple[str, ...]) -> Key:
         elif name == "revoked" and value is True:
             changes[name] = True
         else:
-            raise InvalidInput(f"{name} = {value!r} cannot be set on a key; {', '.join((*_LIMITS, *_CAPS))}, "
-                               "models, name, expires can, and path when it is made")  # fmt: skip
+            raise InvalidInput(
+                f"{name} = {value!r} cannot be set on a key; {', '.join((*_LIMITS, *_CAPS))}, "
+                "models, name, expires can, and path when it is made"
+            )
     return replace(key, **changes)
 
 

@@ -78,7 +78,7 @@ class Live:
         self.wasted += wasted
         call = AttemptRecord(
             upstream=self.upstream, outcome=outcome, **tokens, units=units, wasted=wasted, estimated=int(estimated)
-        )  # fmt: skip
+        )
         self.calls.append(call)
 
     def charge(self, amounts: Mapping[str, int], reserved: Mapping[str, int], estimated: bool) -> None:
@@ -114,10 +114,33 @@ class Live:
     def record(self) -> Record:
         """As it is kept."""
         return Record(
-            id=self.id, at=self.at, key=self.key, path=self.path, user=self.user, session=self.session, tag=self.tag,
-            stage=self.stage, operation=self.operation, model=self.model, upstream=self.upstream,
-            answered=self.answered, stream=int(self.stream), status=self.status, outcome=self.outcome,
-            reason=self.reason, scope=self.scope, policy=self.policy, **self.usage, wasted=self.wasted,
-            estimated=int(self.estimated), attempts=self.attempts, units=self.units, reserved=self.reserved,
-            overshoot=self.overshoot, saved=self.saved, calls=tuple(self.calls), ms=self.ms, first_ms=self.first_ms,
-        )  # fmt: skip
+            id=self.id,
+            at=self.at,
+            key=self.key,
+            path=self.path,
+            user=self.user,
+            session=self.session,
+            tag=self.tag,
+            stage=self.stage,
+            operation=self.operation,
+            model=self.model,
+            upstream=self.upstream,
+            answered=self.answered,
+            stream=int(self.stream),
+            status=self.status,
+            outcome=self.outcome,
+            reason=self.reason,
+            scope=self.scope,
+            policy=self.policy,
+            **self.usage,
+            wasted=self.wasted,
+            estimated=int(self.estimated),
+            attempts=self.attempts,
+            units=self.units,
+            reserved=self.reserved,
+            overshoot=self.overshoot,
+            saved=self.saved,
+            calls=tuple(self.calls),
+            ms=self.ms,
+            first_ms=self.first_ms,
+        )

@@ -39,10 +39,13 @@ def _fields(kind: type) -> dict[str, Any]:
 def _schemas() -> dict[str, Any]:
     key = {"id": _TEXT, "path": _TEXT, **_KEY_FIELDS, "revoked": {"type": "boolean"}, "created": _WHOLE}
     balance = {
-        "path": _TEXT, "kind": _TEXT, "limit": _MAYBE, "window": _TEXT,
+        "path": _TEXT,
+        "kind": _TEXT,
+        "limit": _MAYBE,
+        "window": _TEXT,
         **dict.fromkeys(("settled", "reserved", "overshoot"), _INT),
         **dict.fromkeys(("left", "resets"), _MAYBE),
-    }  # fmt: skip
+    }
     error = _object(("message", "type", "code"), False, message=_TEXT, type=_TEXT, code=_TEXT, budget=_ANY)
     return {
         "Key": _object(tuple(key), **key),
@@ -71,17 +74,25 @@ def _query(*names: str) -> list[dict[str, Any]]:
 
 
 def _admin(
-    answer: dict[str, Any], *parameters: dict[str, Any], body: dict[str, Any] | None = None, status: str = "200",
+    answer: dict[str, Any],
+    *parameters: dict[str, Any],
+    body: dict[str, Any] | None = None,
+    status: str = "200",
     summary: str,
-) -> dict[str, Any]:  # fmt: skip
+) -> dict[str, Any]:
     operation: dict[str, Any] = {
-        "summary": summary, "security": [{"admin": []}], "parameters": list(parameters),
+        "summary": summary,
+        "security": [{"admin": []}],
+        "parameters": list(parameters),
         "responses": {
-            status: _json(answer, "Done"), "400": _json(_ref("Error"), "Cannot be used"),
-            "401": _json(_ref("Error"), "Not the admin key"), "403": _json(_ref("Error"), "No admin key is set"),
-            "404": _json(_ref("Error"), "No such thing"), "503": _json(_ref("Error"), "The store does not answer"),
+            status: _json(answer, "Done"),
+            "400": _json(_ref("Error"), "Cannot be used"),
+            "401": _json(_ref("Error"), "Not the admin key"),
+            "403": _json(_ref("Error"), "No admin key is set"),
+            "404": _json(_ref("Error"), "No such thing"),
+            "503": _json(_ref("Error"), "The store does not answer"),
         },
-    }  # fmt: skip
+    }
     if body is not None:
         operation["requestBody"] = {"required": True, "content": {"application/json": {"schema": body}}}
     return operation
@@ -89,10 +100,11 @@ def _admin(
 
 def _paths() -> dict[str, Any]:
     own = {"name": "id", "in": "path", "required": True, "schema": {"type": "string", "minLength": 1}}
-    key, records = _object(("key",), key=_ref("Key")), _object(("requests", "next"), requests=_list("Record"),
-                                                              next=_MAYBE)  # fmt: skip
-    spend = _object(("by", "kind", "rows"), by={"type": "array", "items": _TEXT}, kind=_TEXT,
-                    rows={"type": "array", "items": _ANY})  # fmt: skip
+    key = _object(("key",), key=_ref("Key"))
+    records = _object(("requests", "next"), requests=_list("Record"), next=_MAYBE)
+    spend = _object(
+        ("by", "kind", "rows"), by={"type": "array", "items": _TEXT}, kind=_TEXT, rows={"type": "array", "items": _ANY}
+    )
     by = {"name": "by", "in": "query", "schema": {**_TEXT, "examples": list(BY)}}
     filters, amount = _query(*FILTERS), _object(("amount",), amount={**_TEXT, "examples": ["$5", "500k"]})
     balances = _object(("balances",), balances=_list("Balance"))
@@ -101,12 +113,19 @@ def _paths() -> dict[str, Any]:
     paths = {
         "/admin/api/keys": {
             "get": _admin(_object(("keys",), keys=_list("Key")), summary="All keys"),
-            "post": _admin(_object(("key", "secret"), key=_ref("Key"), secret=_TEXT), body=_ref("NewKey"), status="201",
-                           summary="Make a key; its secret is in this answer only"),
+            "post": _admin(
+                _object(("key", "secret"), key=_ref("Key"), secret=_TEXT),
+                body=_ref("NewKey"),
+                status="201",
+                summary="Make a key; its secret is in this answer only",
+            ),
         },
         "/admin/api/keys/{id}": {
-            "get": _admin(_object(("key", "balances"), key=_ref("Key"), balances=_list("Balance")), own,
-                          summary="A key and what is left of its limits"),
+            "get": _admin(
+                _object(("key", "balances"), key=_ref("Key"), balances=_list("Balance")),
+                own,
+                summary="A key and what is left of its limits",
+            ),
             "patch": _admin(key, own, body=_object(**_KEY_FIELDS), summary="Change a key"),
         },
         "/admin/api/keys/{id}/revoke": {"post": _admin(key, own, summary="End a key for good")},
@@ -128,7 +147,7 @@ def _paths() -> dict[str, Any]:
             "get": _admin(_object(("upstreams",), upstreams={"type": "array", "items": _ANY}), summary="Upstreams")
         },
         "/healthz": {"get": {"summary": "Whether it serves", "responses": {"200": {"description": "It does"}}}},
-    }  # fmt: skip
+    }
     for route, (operation, dialect) in ROUTES.items():
         paths[f"/v1/{route}"] = {"post": _spending(operation, dialect)}
     listed = {"200": _json(_ANY, "Models of the key"), "401": _json(_ref("Error"), "Not a key")}
@@ -153,18 +172,24 @@ def _spending(operation: str, dialect: str) -> dict[str, Any]:
         "403": "Not a model of this key", "404": "No such model", "413": "Too large", "429": "Try again later",
         "502": "No upstream answered", "503": "The ledger does not answer", "504": "The upstream was too slow",
     }  # fmt: skip
-    labels = [{"name": f"x-budgeteer-{label}", "in": "header", "schema": _TEXT}
-              for label in ("user", "session", "tag", "stage")]  # fmt: skip
+    labels = [
+        {"name": f"x-budgeteer-{label}", "in": "header", "schema": _TEXT}
+        for label in ("user", "session", "tag", "stage")
+    ]
     streamed: dict[str, Any] = {"text/event-stream": {}} if operation != "embeddings" else {}
     return {
-        "summary": f"{operation}, as the provider has it", "security": [{"key": []}], "parameters": labels,
-        "requestBody": {"required": True, "content": {"application/json": {
-            "schema": _object(("model", content), False, **fields)}}},
+        "summary": f"{operation}, as the provider has it",
+        "security": [{"key": []}],
+        "parameters": labels,
+        "requestBody": {
+            "required": True,
+            "content": {"application/json": {"schema": _object(("model", content), False, **fields)}},
+        },
         "responses": {
             "200": {"description": "The answer", "content": {"application/json": {"schema": _ANY}, **streamed}},
             **{status: _json(error, text) for status, text in refusals.items()},
         },
-    }  # fmt: skip
+    }
 
 
 def document() -> dict[str, Any]:

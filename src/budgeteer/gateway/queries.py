@@ -62,9 +62,15 @@ class Queries:
     """
 
     def __init__(
-        self, config: Config, ledger: Ledger, store: Store, ring: KeyRing, proxy: Proxy, metrics: Metrics,
+        self,
+        config: Config,
+        ledger: Ledger,
+        store: Store,
+        ring: KeyRing,
+        proxy: Proxy,
+        metrics: Metrics,
         records: Records,
-    ) -> None:  # fmt: skip
+    ) -> None:
         self._config, self._ledger, self._store, self._ring = config, ledger, store, ring
         self._proxy, self._metrics, self._records = proxy, metrics, records
         self._few = asyncio.Semaphore(2)  # of the threads that keys are looked up in as well
@@ -173,9 +179,13 @@ class Queries:
             sql = f"SELECT k.key, SUM(k.value) AS units FROM ({some}) AS r, json_each(r.units) AS k GROUP BY k.key"
             totals[name] = {row["key"]: row["units"] for row in await self._select(sql, values)}
         return {
-            **sums, **totals, "live": len(self._proxy.live), "upstreams": self.upstreams(),
-            "turned_away": dict(self._metrics.away), "records_dropped": self._records.dropped,
-        }  # fmt: skip
+            **sums,
+            **totals,
+            "live": len(self._proxy.live),
+            "upstreams": self.upstreams(),
+            "turned_away": dict(self._metrics.away),
+            "records_dropped": self._records.dropped,
+        }
 
     def upstreams(self) -> list[dict[str, Any]]:
         """How each upstream is, as this replica sees it."""
@@ -212,8 +222,9 @@ class Queries:
         out = io.StringIO()
         rows = csv.writer(out, lineterminator="\n")
         rows.writerow([head for column in COLUMNS for head in _heads(column.name, kinds)])
-        rows.writerows([cell for column in COLUMNS for cell in _cells(column.name, record, kinds)]
-                       for record in listed.requests)  # fmt: skip
+        rows.writerows(
+            [cell for column in COLUMNS for cell in _cells(column.name, record, kinds)] for record in listed.requests
+        )
         return out.getvalue()
 
 

@@ -20,9 +20,13 @@ from budgeteer.metering.outcome import Outcome
 MOMENT, DURATION, TOKENS, FLAG, NUMBER, TEXT = "ms since 1970 (UTC)", "ms", "tokens", "0 or 1", "", ""
 """Units of a field, which say how people read it."""
 _TYPES = {
-    "str": "text", "Outcome": "text", "int": "whole", "int | None": "whole", "Mapping[str, int]": "units",
+    "str": "text",
+    "Outcome": "text",
+    "int": "whole",
+    "int | None": "whole",
+    "Mapping[str, int]": "units",
     "tuple[AttemptRecord, ...]": "attempts",
-}  # fmt: skip
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,9 +81,15 @@ class Column:
 
 
 def _field(
-    text: str, label: str = "", *, unit: str = "", heading: str = "", filters: bool = False, groups: bool = False,
+    text: str,
+    label: str = "",
+    *,
+    unit: str = "",
+    heading: str = "",
+    filters: bool = False,
+    groups: bool = False,
     default: Any = "",
-) -> Any:  # fmt: skip
+) -> Any:
     about = {"text": text, "unit": unit, "label": label, "heading": heading, "filters": filters, "groups": groups}
     if isinstance(default, dict | list):
         return field(default_factory=type(default), metadata=about)
@@ -129,9 +139,13 @@ class Record:
     stream: int = _field("Whether the answer was streamed", "streamed", unit=FLAG, default=0)
     status: int = _field("The HTTP status of the answer; 0 while it runs", filters=True, default=0)
     outcome: Outcome = _field(  # noqa: RUF009
-        "How it ended: ok, cut, left, failed, refused or cached", "outcome", heading="outcome", filters=True,
-        groups=True, default=Outcome.FAILED,
-    )  # fmt: skip
+        "How it ended: ok, cut, left, failed, refused or cached",
+        "outcome",
+        heading="outcome",
+        filters=True,
+        groups=True,
+        default=Outcome.FAILED,
+    )
     reason: str = _field("Why it ended so", "reason", heading="reason", groups=True)
     scope: str = _field("The account whose limit refused it", "refused by")
     policy: str = _field("What policies did", "policies")

@@ -90,10 +90,14 @@ def of_budget(error: BudgetExceeded, now: int) -> Refused:
     """
     wait = None if error.resets_at is None else max(1, -(-(error.resets_at - now) // 1000))
     budget = {
-        "scope": error.scope, "kind": error.kind, "used": error.used, "held": error.held,
-        "requested": error.requested, "limit": error.limit,
+        "scope": error.scope,
+        "kind": error.kind,
+        "used": error.used,
+        "held": error.held,
+        "requested": error.requested,
+        "limit": error.limit,
         "resets_at": None if error.resets_at is None else _utc(error.resets_at),
-    }  # fmt: skip
+    }
     if error.kind == PARALLEL:
         text = f"{error.scope} has {error.limit:,} requests under way, as many as it may"
         return Refused(429, "too_many_parallel", text, 1, budget)

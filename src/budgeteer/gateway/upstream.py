@@ -118,9 +118,12 @@ class Upstreams:
         if self._session is None:
             connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=_IDLE_CONNECTION)
             self._session = aiohttp.ClientSession(
-                connector=connector, timeout=aiohttp.ClientTimeout(total=None), read_bufsize=2**18,
-                skip_auto_headers=("user-agent", "accept"), cookie_jar=aiohttp.DummyCookieJar(),
-            )  # fmt: skip
+                connector=connector,
+                timeout=aiohttp.ClientTimeout(total=None),
+                read_bufsize=2**18,
+                skip_auto_headers=("user-agent", "accept"),
+                cookie_jar=aiohttp.DummyCookieJar(),
+            )
         return self._session
 
     async def post(
@@ -128,9 +131,12 @@ class Upstreams:
     ) -> aiohttp.ClientResponse:
         """Send a request; redirects are not followed, so only configured hosts are ever called."""
         return await self.session.post(
-            backend.url(route), data=content, headers={**backend.headers, **headers}, allow_redirects=False,
+            backend.url(route),
+            data=content,
+            headers={**backend.headers, **headers},
+            allow_redirects=False,
             timeout=backend.timeout,
-        )  # fmt: skip
+        )
 
     async def models(self, backend: Backend) -> int:
         """The status that an upstream answers when it is asked for its models."""

@@ -40,12 +40,19 @@ def routes(queries: Queries, config: Config) -> list[BaseRoute]:
     here = _Dashboard(queries, config)
     pages = here.pages
     shown = [
-        ("/", pages.overview), ("/budgets", pages.budgets), ("/budget", pages.budget), ("/requests", pages.requests),
-        ("/requests/{id}", pages.request), ("/keys", pages.keys), ("/keys/{id}", pages.key),
-    ]  # fmt: skip
+        ("/", pages.overview),
+        ("/budgets", pages.budgets),
+        ("/budget", pages.budget),
+        ("/requests", pages.requests),
+        ("/requests/{id}", pages.request),
+        ("/keys", pages.keys),
+        ("/keys/{id}", pages.key),
+    ]
     posted = [
-        ("/keys", pages.make_key), ("/keys/{id}/top-up", pages.top_up), ("/keys/{id}/revoke", pages.revoke),
-    ]  # fmt: skip
+        ("/keys", pages.make_key),
+        ("/keys/{id}/top-up", pages.top_up),
+        ("/keys/{id}/revoke", pages.revoke),
+    ]
     return [
         Route("/login", here.login, methods=["GET", "POST"]),
         Route("/logout", here.formed(here.logout), methods=["POST"]),
@@ -91,9 +98,11 @@ class _Dashboard:
                 return _sealed(RedirectResponse("/login", 303))
             form = await self._form(request)
             token = session.form_token(self._server.admin_key, cookie)
-            if form is None or _foreign(request) or not session.form_valid(
-                self._server.admin_key, cookie, form.pop("token", "")
-            ):  # fmt: skip
+            if (
+                form is None
+                or _foreign(request)
+                or not session.form_valid(self._server.admin_key, cookie, form.pop("token", ""))
+            ):
                 return _sealed(self.pages.trouble(403, "This form is not of this page, or too large. Go back, reload."))
             return await self._shown(act(request, token, form))
 

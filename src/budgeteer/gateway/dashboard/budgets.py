@@ -54,20 +54,27 @@ class Budgets(Shared):
         path, kind, window = query.get("path", ""), query.get("kind", ""), query.get("window", "")
         balances, names = await asyncio.gather(self.queries.balances(path), self.names())
         same = (
-            row for row in balances
+            row
+            for row in balances
             if (row["path"], row["kind"], row["window"]) == (path, kind, window) and row["limit"] is not None
-        )  # fmt: skip
+        )
         row = next(same, None)
         if row is None:
             raise Refused(404, "no_limit", "There is no such limit.")
         title = path_of(path, names)
         drawn, facts = await self._burn(row)
         limit = amount(kind, row["limit"]) + ("" if kind == MONEY else f" {named(kind)}")
-        return self.framed(token, title, page(
-            "budget", title=title, limit=limit,
-            window=window_of(window), bar=self.balances([row], names), chart=drawn, facts=facts,
+        body = page(
+            "budget",
+            title=title,
+            limit=limit,
+            window=window_of(window),
+            bar=self.balances([row], names),
+            chart=drawn,
+            facts=facts,
             requests=link("its requests", "/requests", path=path),
-        ), "/budgets")  # fmt: skip
+        )
+        return self.framed(token, title, body, "/budgets")
 
     async def _over_time(self, kind: str, step: int, **about: object) -> list[dict[str, Any]]:
         return await self.queries.spend(["time"], kind, step, asked(**about))
@@ -77,8 +84,9 @@ class Budgets(Shared):
         path, kind, window = row["path"], row["kind"], row["window"]
         now = wall_clock()
         if window.endswith(" s"):
-            return Html(""), tag('<p class="note">Rolling: units come back $window after they were spent.</p>',
-                                 window=window_of(window))  # fmt: skip
+            return Html(""), tag(
+                '<p class="note">Rolling: units come back $window after they were spent.</p>', window=window_of(window)
+            )
         if window:
             begins, ends = start(window, bucket(window, now)), row["resets"]
         else:
@@ -129,10 +137,15 @@ def _facts(row: dict[str, Any], ahead: Sequence[tuple[int, float, float, float]]
 
     _, low, mean, high = ahead[-1]
     ending = f"used by {when(ahead[-1][0])} UTC" if row["window"] else f"used in {lasting(ahead[-1][0] - now)}"
-    return listed([
-        ("left now", amount(kind, row["left"])),
-        ("pace", f"{amount(kind, minute)} a minute"),
-        (ending, f"{amount(kind, mean)} of {amount(kind, limit)} (90 %: {amount(kind, low)} to {amount(kind, high)})"
-                 + (" if nothing stopped it" if mean > limit else "")),
-        ("runs out", f"{spent_at(1)} (earliest {spent_at(2)}, latest {spent_at(0)})"),
-    ])  # fmt: skip
+    return listed(
+        [
+            ("left now", amount(kind, row["left"])),
+            ("pace", f"{amount(kind, minute)} a minute"),
+            (
+                ending,
+                f"{amount(kind, mean)} of {amount(kind, limit)} (90 %: {amount(kind, low)} to {amount(kind, high)})"
+                + (" if nothing stopped it" if mean > limit else ""),
+            ),
+            ("runs out", f"{spent_at(1)} (earliest {spent_at(2)}, latest {spent_at(0)})"),
+        ]
+    )

@@ -100,11 +100,15 @@ def bars(layers: Sequence[Stack], times: Sequence[int], step: int, text: Callabl
                 )
                 base += units
     legend = "".join(
-        tag('<li><svg class="dot" width="12" height="12" aria-hidden="true"><rect class="$css" width="12" height="12" '
+        tag(
+            '<li><svg class="dot" width="12" height="12" aria-hidden="true"><rect class="$css" width="12" height="12" '
             'rx="3"/></svg>$name <span class="sub">$sum</span></li>',
-            css=f"f{style}", name=layer.name, sum=text(sum(layer.units)))
+            css=f"f{style}",
+            name=layer.name,
+            sum=text(sum(layer.units)),
+        )
         for style, layer in enumerate(layers)
-    )  # fmt: skip
+    )
     return Html("".join(parts) + f'</svg><ul class="legend">{legend}</ul>')
 
 

@@ -50,10 +50,14 @@ class Shared:
         """A whole page: the menu and a body; ``here`` is the menu's entry that it belongs to."""
         places = (("/", "Overview"), ("/budgets", "Budgets"), ("/requests", "Requests"), ("/keys", "Keys"))
         menu = join(
-            tag('<a href="$path"$on>$name</a>', path=path, name=name,
-                on=Html(' aria-current="page"' if path == here else ""))
+            tag(
+                '<a href="$path"$on>$name</a>',
+                path=path,
+                name=name,
+                on=Html(' aria-current="page"' if path == here else ""),
+            )
             for path, name in places
-        )  # fmt: skip
+        )
         return HTMLResponse(page("frame", title=title, menu=menu, token=token, body=body), status)
 
     async def names(self) -> dict[str, str]:
@@ -82,11 +86,18 @@ class Shared:
             bar = Html(stacked_bar(parts, whole=max(limit, used + held, 1), label=said))
             over = tag('<b class="bad">$x</b>', x=amount(kind, row["overshoot"])) if row["overshoot"] else "0"
             resets = lasting(row["resets"] - wall_clock()) if row["resets"] else ""
-            shown.append((
-                link(path_of(row["path"], names), "/budget", path=row["path"], kind=kind, window=row["window"]),
-                named(kind), window_of(row["window"]), bar, amount(kind, row["left"]), amount(kind, limit), resets,
-                over,
-            ))  # fmt: skip
+            shown.append(
+                (
+                    link(path_of(row["path"], names), "/budget", path=row["path"], kind=kind, window=row["window"]),
+                    named(kind),
+                    window_of(row["window"]),
+                    bar,
+                    amount(kind, row["left"]),
+                    amount(kind, limit),
+                    resets,
+                    over,
+                )
+            )
         heads = ("account", "kind", "per", "used and held", "left", "limit", "resets in", "overshoot")
         return table(heads, shown, "No limits: nothing stops anybody.", heads[4:])
 
@@ -120,8 +131,12 @@ def path_of(path: str, names: Mapping[str, str]) -> str:
 def outcome_of(record: Record) -> Html:
     """How a request ended, in its colour, and its status."""
     css = "good" if record.outcome in _GOOD else "bad" if record.outcome in _BAD else "warn"
-    return tag('<span class="$css">$x</span> $status', css=css, x=record.outcome if record.status else "live",
-               status=record.status or "")  # fmt: skip
+    return tag(
+        '<span class="$css">$x</span> $status',
+        css=css,
+        x=record.outcome if record.status else "live",
+        status=record.status or "",
+    )
 
 
 def _cell(column: Column, record: Record, names: Mapping[str, str]) -> object:

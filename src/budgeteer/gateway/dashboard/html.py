@@ -81,7 +81,11 @@ def table(heads: Sequence[str], rows: Sequence[Sequence[object]], empty: str, nu
 def options(among: Iterable[tuple[str, str]], chosen: str) -> Html:
     """The options of a select."""
     return join(
-        tag('<option value="$value"$on>$text</option>', value=value, on=Html(" selected" if value == chosen else ""),
-            text=text)
+        tag(
+            '<option value="$value"$on>$text</option>',
+            value=value,
+            on=Html(" selected" if value == chosen else ""),
+            text=text,
+        )
         for value, text in among
-    )  # fmt: skip
+    )

@@ -46,16 +46,26 @@ class Keys(Shared):
         known = await self.queries.keys()
         rows = [
             (
-                link(key.name or key.id, f"/keys/{key.id}"), key.path, _limits(key.limits) or "none",
-                ", ".join(key.models), _state(key), when(key.created),
+                link(key.name or key.id, f"/keys/{key.id}"),
+                key.path,
+                _limits(key.limits) or "none",
+                ", ".join(key.models),
+                _state(key),
+                when(key.created),
             )
             for key in reversed(known)
-        ]  # fmt: skip
+        ]
         values = {name: form.get(name, "") for name in ("name", "path", "models", "expires", *_LIMIT_FIELDS, *_CAPS)}
         opened = Html(" open" if problem or not known else "")
         heads = ("key", "path", "limits", "models", "state", "made (UTC)")
-        body = page("keys", token=token, problem=problem_of(problem), rows=table(heads, rows, "No keys yet."),
-                    opened=opened, **values)  # fmt: skip
+        body = page(
+            "keys",
+            token=token,
+            problem=problem_of(problem),
+            rows=table(heads, rows, "No keys yet."),
+            opened=opened,
+            **values,
+        )
         return self.framed(token, "Keys", body, "/keys", status)
 
     async def make_key(self, request: Request, token: str, form: dict[str, str]) -> Response:
@@ -93,24 +103,44 @@ class Keys(Shared):
         names = {name: key.name or name}
         limited = [row for row in balances if row["limit"] is not None]
         kind = self.kind
-        drawn = charts.bars(charts.stacks(spent, "stage", times), times, step * 1000,
-                            lambda units: short(kind, units), f"{named(kind)} by stage")  # fmt: skip
+        drawn = charts.bars(
+            charts.stacks(spent, "stage", times),
+            times,
+            step * 1000,
+            lambda units: short(kind, units),
+            f"{named(kind)} by stage",
+        )
         facts = [
-            ("id", key.id), ("path", key.path), ("state", _state(key)), ("made (UTC)", when(key.created)),
-            ("limits", _limits(key.limits) or "none"), ("each user", _limits(key.per_user)),
-            ("each session", _limits(key.per_session)), ("each tag", _limits(key.per_tag)),
+            ("id", key.id),
+            ("path", key.path),
+            ("state", _state(key)),
+            ("made (UTC)", when(key.created)),
+            ("limits", _limits(key.limits) or "none"),
+            ("each user", _limits(key.per_user)),
+            ("each session", _limits(key.per_session)),
+            ("each tag", _limits(key.per_tag)),
             ("models", ", ".join(key.models)),
-            *((f"most {part} a request", f"{cap:,} tokens")
-              for part in ("input", "output", "reasoning") if (cap := getattr(key, f"max_{part}")) is not None),
-        ]  # fmt: skip
+            *(
+                (f"most {part} a request", f"{cap:,} tokens")
+                for part in ("input", "output", "reasoning")
+                if (cap := getattr(key, f"max_{part}")) is not None
+            ),
+        ]
         actions = Html("")
         if not key.revoked:
             actions = page("key_actions", token=token, id=key.id, example=next(map(str, key.limits), "$5"))
         body = page(
-            "key", title=names[name], problem=problem_of(problem), facts=listed(facts), chart=drawn, kind=named(kind),
-            balances=self.balances(limited, names), recent=self.records(recent.requests, names, "No requests yet."),
-            all=link("all its requests", "/requests", key=name), actions=actions,
-        )  # fmt: skip
+            "key",
+            title=names[name],
+            problem=problem_of(problem),
+            facts=listed(facts),
+            chart=drawn,
+            kind=named(kind),
+            balances=self.balances(limited, names),
+            recent=self.records(recent.requests, names, "No requests yet."),
+            all=link("all its requests", "/requests", key=name),
+            actions=actions,
+        )
         return self.framed(token, names[name], body, "/keys", status)
 
     async def top_up(self, request: Request, token: str, form: dict[str, str]) -> Response:
@@ -143,8 +173,11 @@ def _state(key: Key) -> Html:
     if key.expires is None:
         return tag('<span class="good">$x</span>', x="valid")
     gone = key.expires <= wall_clock()
-    return tag('<span class="$css">$x</span>', css="bad" if gone else "good",
-               x=f"{'expired' if gone else 'valid until'} {when(key.expires)}")  # fmt: skip
+    return tag(
+        '<span class="$css">$x</span>',
+        css="bad" if gone else "good",
+        x=f"{'expired' if gone else 'valid until'} {when(key.expires)}",
+    )
 
 
 def _words(text: str, between: str) -> list[str]:

@@ -65,19 +65,27 @@ class Overview(Shared):
             rows = [{**row, "key": names.get(row["key"], row["key"])} for row in rows]
         drawn = charts.stacks(rows, by, times)
         chart = charts.bars(drawn, times, step * 1000, lambda units: short(kind, units), f"{named(kind)} by {by}")
-        return self.framed(token, "Overview", page(
-            "overview", cards=self._cards(total), chart=chart, kind=named(kind), by=by, said=said,
+        body = page(
+            "overview",
+            cards=self._cards(total),
+            chart=chart,
+            kind=named(kind),
+            by=by,
+            said=said,
             ranges=options(((name, f"last {text}") for name, (text, _, _) in RANGES.items()), span),
             kinds=options(((name, named(name)) for name in self.kinds), kind),
-            bys=options(((name, name) for name in BY), by), path=path,
-            live=self._live(self.queries.live(), names, now, path), reasons=_reasons(reasons, times[0], names),
+            bys=options(((name, name) for name in BY), by),
+            path=path,
+            live=self._live(self.queries.live(), names, now, path),
+            reasons=_reasons(reasons, times[0], names),
             refused=self.records(refused.requests, names, "Nothing was refused."),
             wasted=_wasted(wasted, total["wasted"], total["input"] + total["output"]),
             models=self._spent(models, "model", kind, times[0]),
             stages=self._spent(stages, "stage", kind, times[0]),
             scopes=self._spent(scopes, "scope", kind, times[0], names),
             upstreams=_upstreams(total["upstreams"]),
-        ), "/")  # fmt: skip
+        )
+        return self.framed(token, "Overview", body, "/")
 
     def _cards(self, total: dict[str, Any]) -> Html:
         over = {kind: units for kind, units in total["overshoot"].items() if units}
@@ -86,15 +94,20 @@ class Overview(Shared):
         )
         tokens = total["input"] + total["output"]
         cards = [
-            ("spent", dollars(total["money"]), f"{tokens:,} tokens", "") if MONEY in self.kinds
+            ("spent", dollars(total["money"]), f"{tokens:,} tokens", "")
+            if MONEY in self.kinds
             else ("tokens", f"{tokens:,}", f"{total['input']:,} in, {total['output']:,} out", ""),
             ("requests", f"{total['requests']:,}", f"{total['live']:,} live", ""),
             ("refused", f"{total['refused']:,}", "told why", ""),
             ("failed or cut", f"{total['failed']:,}", f"{total['estimated']:,} estimated", ""),
-            ("overshoot", said or "0", "beyond what was reserved" if over else "as it should be",
-             "bad" if over else "good"),
+            (
+                "overshoot",
+                said or "0",
+                "beyond what was reserved" if over else "as it should be",
+                "bad" if over else "good",
+            ),
             ("wasted tokens", f"{total['wasted']:,}", f"{total['wasted'] / max(1, tokens):.1%} of all", ""),
-        ]  # fmt: skip
+        ]
         if total["saved"]:
             main = amount(self.kind, total["saved"].get(self.kind, 0))
             cards.append(("saved", main, f"{named(self.kind)}, by the cache", "good"))
@@ -112,11 +125,13 @@ class Overview(Shared):
         shown = [
             (
                 link(path_of(row[by], names) or "none", "/requests", **{filters.get(by, by): row[by], "since": since}),
-                amount(kind, row["units"] or 0), f"{(row['units'] or 0) / total:.1%}", f"{row['requests']:,}",
+                amount(kind, row["units"] or 0),
+                f"{(row['units'] or 0) / total:.1%}",
+                f"{row['requests']:,}",
                 f"{row['refused']:,}",
             )
             for row in rows[:12]
-        ]  # fmt: skip
+        ]
         heads = ("account" if by == "scope" else by, named(kind), "share", "requests", "refused")
         return table(heads, shown, "Nothing yet.", heads[1:])
 
@@ -125,10 +140,13 @@ class Overview(Shared):
         shown = [
             (
                 link(names.get(record.key, record.key) or "...", f"/keys/{quote(record.key)}"),
-                record.stage, record.model, record.upstream, lasting(record.ms),
+                record.stage,
+                record.model,
+                record.upstream,
+                lasting(record.ms),
             )
             for record in sorted(inside, key=lambda record: record.at)[:20]
-        ]  # fmt: skip
+        ]
         more = Html("") if len(inside) <= 20 else tag('<p class="note">and $n more</p>', n=len(inside) - 20)
         return join(
             (table(("key", "stage", "model", "upstream", "for"), shown, "No request is under way.", ("for",)), more)
@@ -137,10 +155,13 @@ class Overview(Shared):
 
 def _reasons(rows: Sequence[dict[str, Any]], since: int, names: Mapping[str, str]) -> Html:
     shown = [
-        (link(row["reason"], "/requests", refused=1, path=row["scope"], since=since),
-         path_of(row["scope"], names), f"{row['requests']:,}")
+        (
+            link(row["reason"], "/requests", refused=1, path=row["scope"], since=since),
+            path_of(row["scope"], names),
+            f"{row['requests']:,}",
+        )
         for row in sorted(rows, key=lambda row: -row["requests"])[:12]
-    ]  # fmt: skip
+    ]
     return table(("reason", "at", "requests"), shown, "Nothing was refused.", ("requests",))
 
 
@@ -152,10 +173,14 @@ def _wasted(rows: Sequence[dict[str, Any]], wasted: int, tokens: int) -> Html:
         Outcome.OK: "attempts that were made again",
     }
     shown = [
-        (link(says.get(row["outcome"], row["outcome"]), "/requests", outcome=row["outcome"]), f"{row['units']:,}",
-         f"{row['units'] / max(1, tokens):.1%}")
-        for row in rows if row["units"]
-    ]  # fmt: skip
+        (
+            link(says.get(row["outcome"], row["outcome"]), "/requests", outcome=row["outcome"]),
+            f"{row['units']:,}",
+            f"{row['units'] / max(1, tokens):.1%}",
+        )
+        for row in rows
+        if row["units"]
+    ]
     return table(("by", "tokens", "of all"), shown, "No token was wasted.", ("tokens", "of all"))
 
 

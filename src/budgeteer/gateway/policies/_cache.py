@@ -84,6 +84,8 @@ def digest(ask: Ask, *who: str) -> str:
 def cache(table: Table) -> Cache:
     """The policy that ``[policies.cache]`` describes."""
     return Cache(
-        table.whole("entries", 1000, least=1), table.whole("bytes", 50_000_000, least=1000),
-        table.number("seconds", 3600), table.flag("sampled", False),
-    )  # fmt: skip
+        table.whole("entries", 1000, least=1),
+        table.whole("bytes", 50_000_000, least=1000),
+        table.number("seconds", 3600),
+        table.flag("sampled", False),
+    )

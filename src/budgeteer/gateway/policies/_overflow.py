@@ -80,6 +80,8 @@ def reminded(ask: Ask) -> None:
 def overflow(table: Table) -> Overflow:
     """The policy that ``[policies.overflow]`` describes."""
     return Overflow(
-        table.whole("window", 20, least=1), table.number("share", 0.5, 0.01, 1.0), table.whole("cap", 1024, least=1),
+        table.whole("window", 20, least=1),
+        table.number("share", 0.5, 0.01, 1.0),
+        table.whole("cap", 1024, least=1),
         table.flag("remind", True),
-    )  # fmt: skip
+    )

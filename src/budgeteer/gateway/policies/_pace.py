@@ -97,8 +97,11 @@ class Pace:
                 [model.bounds.max_output or 1 for model in serving.models(ask)]
                 + [cap for cap in (ask.key.max_output, ask.cap) if cap is not None]
             )
-            given = [ask.body[name] for name in ("max_completion_tokens", "max_tokens", "max_output_tokens")
-                     if isinstance(ask.body.get(name), int)]  # fmt: skip
+            given = [
+                ask.body[name]
+                for name in ("max_completion_tokens", "max_tokens", "max_output_tokens")
+                if isinstance(ask.body.get(name), int)
+            ]
             cap = max(1, int(min([largest, *given]) * self.shares[option]))
             ask.lower(cap)
             ask.notes.append(f"pace={self.shares[option]:g}")
@@ -120,6 +123,9 @@ def pace(table: Table) -> Pace:
     if not shares or not all(0 < share <= 1 for share in shares) or sorted(shares, reverse=True) != list(shares):
         table.fail("shares", f"is {list(shares)}; give shares of the cap, from 1 downwards")
     return Pace(
-        table.text("window", "day", ("hour", "day", "month")), table.text("kind", "all"),
-        table.whole("requests", 10_000, least=1), shares, table.number("share", 1.0, 1e-6, 1.0),
-    )  # fmt: skip
+        table.text("window", "day", ("hour", "day", "month")),
+        table.text("kind", "all"),
+        table.whole("requests", 10_000, least=1),
+        shares,
+        table.number("share", 1.0, 1e-6, 1.0),
+    )
