@@ -1,4 +1,4 @@
-"""Which accounts of the ledger a request counts in, and opening them on first use."""
+"""Find the ledger accounts that a request is charged to, and open them on first use."""
 
 from __future__ import annotations
 
@@ -16,16 +16,17 @@ _SCOPE = re.compile(r"[\w.@+=-]{1,100}")
 _MOST = 100_000
 _NOT: Any = object()
 Chain = tuple[tuple[str, tuple[Limit, ...] | None], ...]
-"""(path, its limits) from the outermost account; None: left as it is if it is open."""
+"""(path, limits) of each account, the outermost first; limits of None leave those of an open account unchanged."""
 
 
 class Accounts:
     """The accounts of a gateway's ledger.
 
     Args:
-        ledger: where they are.
-        scopes: path -> limits, from the configuration.
-        kinds: of every reservation; the outermost account names them all, so that every path does.
+        ledger: the ledger that holds the accounts.
+        scopes: path -> limits, from the configuration file.
+        kinds: the kinds of units of every reservation. The outermost account gets an unlimited limit of each kind that
+            it does not limit, so that every path names every kind.
     """
 
     def __init__(self, ledger: Ledger, scopes: Mapping[str, tuple[Limit, ...]], kinds: tuple[str, ...]) -> None:
@@ -35,10 +36,14 @@ class Accounts:
         self._lock = asyncio.Lock()
 
     def chain(self, key: Key, user: str = "", session: str = "", tag: str = "") -> Chain:
-        """The accounts of a request, outermost first.
+        """The accounts that a request is charged to, the outermost first.
+
+        Args:
+            key: the key that pays.
+            user, session, tag: as the request names them; "" if it does not.
 
         Raises:
-            InvalidInput: the key limits each user (session, tag) and the request names none.
+            InvalidInput: the key has limits for each user (session, tag), and the request names none.
         """
         plain = not (key.per_user or key.per_session or key.per_tag)
         known = self._chains.get(key.id) if plain else None
@@ -74,7 +79,7 @@ class Accounts:
         return tuple(accounts)
 
     def known(self, chain: Chain) -> bool:
-        """Whether all are open with these limits, as far as this process knows."""
+        """Whether this process has opened all these accounts with these limits."""
         opened = self._opened
         for path, limits in chain:
             has = opened.get(path, _NOT)
@@ -83,7 +88,7 @@ class Accounts:
         return True
 
     async def open(self, chain: Chain) -> None:
-        """Open what is not, and set limits that are others."""
+        """Open missing accounts and update changed limits."""
         async with self._lock:
             if len(self._opened) > _MOST:
                 self._opened.clear()
@@ -93,11 +98,11 @@ class Accounts:
                     self._opened[path] = limits
 
     def forget(self, chain: Chain) -> None:
-        """Open these anew next time: the ledger said that it does not know them."""
+        """Have these accounts opened again before their next request, since the ledger does not know one of them."""
         for path, _ in chain:
             self._opened.pop(path, None)
 
 
 def _scope(name: str) -> str:
-    """A name as a scope: as it is if it can be one, else its hash."""
+    """A name as part of a path: unchanged if it is valid there, else its hash."""
     return name if _SCOPE.fullmatch(name) else hashlib.sha256(name.encode()).hexdigest()[:32]

@@ -23,9 +23,9 @@ def routes(queries: Queries, server: Server, authorise: Callable[[Request], None
     """The routes of one gateway's admin API.
 
     Args:
-        queries: of the gateway.
-        server: limits of bodies.
-        authorise: raises Refused for requests without the admin key.
+        queries: the gateway's queries.
+        server: the settings that limit the size of a body and the time to receive it.
+        authorise: raises Refused for a request without the admin key.
     """
     api = _Api(queries, server)
     table: list[tuple[str, str, Callable[[Request], Awaitable[Response]]]] = [
@@ -136,7 +136,7 @@ class _Api:
 
 
 def csv_file(text: str) -> Response:
-    """A table of requests as a file that browsers save."""
+    """The response that has a browser save a CSV text as requests.csv."""
     named = {"content-disposition": 'attachment; filename="requests.csv"'}
     return Response(text, headers=named, media_type="text/csv")
 

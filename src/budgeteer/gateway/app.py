@@ -1,4 +1,4 @@
-"""The ASGI application: the routes that spend at once, everything else through Starlette."""
+"""The ASGI application: it hands the routes that spend to the proxy directly, and everything else to Starlette."""
 
 from __future__ import annotations
 
@@ -39,14 +39,14 @@ except ImportError as error:
 
 _LOG = logging.getLogger(__name__)
 BEAT = 5.0
-"""Seconds between the signs of life of a replica."""
+"""Seconds between two heartbeats of a replica."""
 DEAD = 30_000
-"""Milliseconds without a sign of life after which another replica charges what this one held."""
+"""Milliseconds without a heartbeat after which another replica charges what this one had reserved."""
 _POSTS = {f"/v1/{route}" for route in ROUTES}
 
 
 def ledger_of(url: str) -> Ledger:
-    """The ledger at a URL, made if it is not there."""
+    """The ledger at a URL; a file that does not exist is created."""
     kind = address.kind_of(url)
     if kind == address.MEMORY:
         return MemoryLedger()
@@ -54,7 +54,7 @@ def ledger_of(url: str) -> Ledger:
 
 
 def prices_of(config: Config) -> PriceTable | None:
-    """The price tables of a configuration; None if money is not counted."""
+    """The price tables of a configuration, the first that knows a model decides; None if money is not counted."""
     if MONEY not in config.kinds:
         return None
     from budgeteer.prices import genai, user
@@ -66,7 +66,7 @@ def prices_of(config: Config) -> PriceTable | None:
 
 
 def policies_of(config: Config) -> dict[str, Policy]:
-    """The policies of a configuration by name, new ones, in the order of the file.
+    """Build the policies of a configuration from their TOML tables: name -> policy, in the order of the file.
 
     Raises:
         InvalidInput: naming the field, its line and what is wrong with it.
@@ -89,13 +89,13 @@ class Gateway:
     """A gateway: an ASGI application.
 
     Args:
-        config: of it.
-        ledger, store: those that the configuration names when None.
+        config: the gateway's configuration.
+        ledger, store: the ledger and the store to use; None opens those that the configuration names.
     """
 
     def __init__(self, config: Config, ledger: Ledger | None = None, store: Store | None = None) -> None:
         self.config = config
-        policies = policies_of(config)  # before a ledger is made: what is wrong in the file leaves nothing behind
+        policies = policies_of(config)  # before a ledger is created: an error in the file leaves nothing behind
         self.ledger = ledger_of(config.ledger) if ledger is None else ledger
         self.store = connect(config.ledger, config.keep) if store is None else store
         self.keys = KeyRing(self.store)
@@ -121,7 +121,7 @@ class Gateway:
         self._tasks: list[asyncio.Task[None]] = []
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """One connection event of ASGI."""
+        """Serve one ASGI scope: an HTTP request, or the lifespan of the application."""
         if scope["type"] == "http":
             if scope["path"] in _POSTS and scope["method"] == "POST":
                 await self.proxy(scope, receive, send)
@@ -194,10 +194,10 @@ class Gateway:
         return JSONResponse(document())
 
     def authorise(self, request: Request) -> None:
-        """Let the admin key through, compared in constant time; no other.
+        """Check that a request shows the admin key; keys are compared in constant time.
 
         Raises:
-            Refused.
+            Refused: 401 for another key or none, 403 if no admin key is set.
         """
         expected = self.config.server.admin_key
         given = token(dict(request.scope["headers"]))
@@ -208,7 +208,7 @@ class Gateway:
             raise Refused(401, "invalid_admin_key", "give the admin key: Authorization: Bearer ...")
         show_key(request.scope)
 
-    # its life
+    # start and stop
 
     async def _lifespan(self, receive: Receive, send: Send) -> None:
         await receive()
@@ -223,13 +223,13 @@ class Gateway:
         await send({"type": "lifespan.shutdown.complete"})
 
     async def start(self) -> None:
-        """Charge what the dead held, and begin."""
+        """Charge what dead replicas had reserved, and start the background tasks."""
         await self._beat()
         loops = (self.proxy.tick(), self.records.keep_flushing(), self._keep_beating())
         self._tasks = [asyncio.ensure_future(loop) for loop in loops]
 
     async def stop(self) -> None:
-        """Book and write what is open, and let go."""
+        """Book open settlements, write waiting records, and close all connections; waits 10 seconds at most."""
         await self.proxy.drained(10)
         for task in self._tasks:
             task.cancel()
@@ -251,15 +251,15 @@ class Gateway:
                 _LOG.error("%s", error)
 
     async def _beat(self) -> None:
-        """Say that this replica lives; charge what those held that do not."""
+        """Send this replica's heartbeat, and charge what replicas without one had reserved."""
         now = wall_clock()
         seen = await run(self.store.beat, self.proxy.instance, now)
         for name, at in seen.items():
             if at < now - DEAD and name != self.proxy.instance:
-                await self._bury(name)
+                await self._charge_dead(name)
 
-    async def _bury(self, name: str) -> None:
-        """Charge in full what a replica held when it died, since it may all have been used."""
+    async def _charge_dead(self, name: str) -> None:
+        """Charge in full what a replica had reserved when it died, since it may all have been used."""
         _, state = await run(self.ledger.snapshot)
         held = [entry for entry in state.reservations.values() if entry[0].startswith(f"{name}-")]
         for entry in held:
@@ -274,7 +274,7 @@ class Gateway:
 
 
 def _full(entry: core.Entry) -> tuple[Any, ...]:
-    """The command that charges a reservation in full, but for the place it takes among parallel requests."""
+    """The command that charges a reservation in full; its place among parallel requests is given back."""
     from budgeteer.gateway.config import PARALLEL
     from budgeteer.ledger.protocol import settle_command
 

@@ -1,4 +1,4 @@
-"""What the gateway's files share of ASGI: its types, a request's token, and an answer that is sent whole."""
+"""ASGI for the gateway's files: types, the token of a request, and sending a whole answer."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 SHOW_KEY = "budgeteer.show_key"
-"""Entry of an ASGI scope: a function to call when its request showed a valid key."""
+"""Entry of an ASGI scope: a function to call once its request has shown a valid key."""
 
 
 def show_key(scope: Scope) -> None:
-    """Tell the connection of a request that it showed a valid key."""
+    """Tell the connection that its request has shown a valid key, so that it is no longer limited as a stranger's."""
     known = scope.get(SHOW_KEY)
     if known is not None:
         known()
 
 
 def token(headers: Mapping[bytes, bytes]) -> str:
-    """The bearer's token, as OpenAI's or Anthropic's clients send it."""
+    """The API key in a request's headers, as OpenAI's or Anthropic's clients send it; "" if there is none."""
     authorization = headers.get(b"authorization", b"")
     if authorization[:7].lower() == b"bearer ":
         return authorization[7:].strip().decode("latin-1")
@@ -28,7 +28,7 @@ def token(headers: Mapping[bytes, bytes]) -> str:
 
 
 async def reply(send: Send, status: int, content: bytes, headers: list[tuple[bytes, bytes]]) -> None:
-    """Send an answer; its length is added to the headers."""
+    """Send a whole answer; its content-length is appended to ``headers``."""
     headers.append((b"content-length", str(len(content)).encode()))
     await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": content})

@@ -1,4 +1,4 @@
-"""A request as it came, and what is sent upstream for it: bounded, unambiguous, otherwise untouched."""
+"""A client's request, parsed and checked: its size is bounded, every parser reads it alike, the rest is untouched."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from budgeteer.metering.reading import CAP_LIKE, CAPS
 
 EFFORTS = (("", "reasoning_effort"), ("reasoning", "effort"), ("output_config", "effort"),
            ("chat_template_kwargs", "reasoning_effort"))  # fmt: skip
-"""Where requests say how much is to be thought: an object, or "" for the body itself, and its field."""
+"""Where a request names a reasoning effort: (object in the body, or "" for the body itself; field)."""
 BUDGETS = (("thinking", "budget_tokens"), ("reasoning", "max_tokens"), ("", "thinking_token_budget"),
            ("", "thinking_budget"), ("", "thinking_budget_tokens"), ("", "reasoning_budget"))  # fmt: skip
-"""Where they say so in tokens."""
+"""Where a request limits its reasoning in tokens."""
 SWITCHES = (("thinking", "type"), ("reasoning", "enabled"), ("", "enable_thinking"),
             ("chat_template_kwargs", "enable_thinking"), ("chat_template_kwargs", "thinking"))  # fmt: skip
-"""Where they turn it on."""
+"""Where a request turns reasoning on."""
 ROUTES = {
     "chat/completions": ("chat", "openai"),
     "completions": ("completions", "openai"),
@@ -36,34 +36,33 @@ ROUTES = {
 }
 """Path after /v1/ -> operation and dialect."""
 _DEEP = 250
-"""Levels of nesting that can always be written again."""
+"""Levels of nesting that the JSON writer always accepts."""
 _ELSEWHERE = ("models", "route", "fallbacks", "preset", "provider", "plugins")
-"""Fields by which a router takes another model or provider, or has it search; the price and the bound are of one."""
+"""Fields by which a router may call another model or provider, or search; price and bound hold for one model only."""
 _DEARER = {"speed": "standard", "inference_geo": "global"}
-"""Fields of a price of their own, and the value that has the ordinary one."""
+"""Fields that change the price -> the value that keeps the ordinary price."""
 _READ = frozenset({
     "model", "stream", "stream_options", "n", "best_of", "service_tier", "background", "messages", "input", "system",
     "instructions", "prompt", "tools", "prediction", "modalities", "audio", "context_management", *CAP_LIKE, *HIDDEN,
     *_ELSEWHERE, *_DEARER, *(place or name for place, name in (*BUDGETS, *EFFORTS, *SWITCHES)),
 })  # fmt: skip
-"""What is looked at here; some servers take a name in other letters for the same."""
-
-
+"""Fields that the gateway reads; some servers ignore case in names, so other spellings of these are refused."""
 _VALUES = 6
-"""Further values that a body may have for each object or array; embeddings of tokens need 300,000."""
+"""Further values that a body may have for each object or array it may have; embeddings of tokens need 300,000."""
 _SLICE = 2**20
+"""Bytes that are counted in one step."""
 _FIELDS = 200
-"""Fields of a body at its top, at most: far more than any server knows."""
+"""Most fields at the top of a body: far more than any server knows."""
 _TOKEN = re.compile(rb'(?s)"[^"\\]*(?:\\.[^"\\]*)*"?|[{[,]')
-"""A text of JSON, or what begins an object, an array or a further value; never backtracks."""
+"""A JSON string, or the character that begins an object, an array or a further value; never backtracks."""
 
 
 def check_parts(raw: bytes, most: int) -> None:
-    """Refuse a body of many small parts before it is parsed: an object costs 100 times its bytes of memory and time.
+    """Refuse a body of many small parts before it is parsed, since a parsed object takes 100 times its bytes.
 
     Args:
         raw: the body.
-        most: objects and arrays; of further values there may be _VALUES times as many.
+        most: the objects and arrays it may have; it may have six times as many further values.
 
     Raises:
         Refused: it has more.
@@ -71,7 +70,7 @@ def check_parts(raw: bytes, most: int) -> None:
     if len(raw) <= most or not _dense(raw, most):
         return
     containers = values = 0
-    for token in _TOKEN.finditer(raw):  # it may be in texts: those of prompts are full of brackets and commas
+    for token in _TOKEN.finditer(raw):  # skips strings: prompts are full of brackets and commas
         first = raw[token.start()]
         if first == 44:
             values += 1
@@ -87,7 +86,7 @@ def check_parts(raw: bytes, most: int) -> None:
 
 
 def _dense(raw: bytes, most: int) -> bool:
-    """Whether it may have more parts, texts included; in slices, since nothing else runs while bytes are counted."""
+    """Whether a body may have more parts, counting those in strings too; in slices, since ``count`` blocks others."""
     containers = values = 0
     for start in range(0, len(raw), _SLICE):
         end = start + _SLICE
@@ -99,13 +98,21 @@ def _dense(raw: bytes, most: int) -> bool:
 
 
 def parse(raw: bytes, most: int = BODY_PARTS) -> tuple[dict[str, Any], int, bool]:
-    """A body, its bytes at most, and whether another parser may read it otherwise: a field twice at any level, or a
-    text with escapes.
+    """Parse a body.
 
-    Written again, a body without escapes has as many quotation marks as before, unless a field was there twice.
+    Another parser may read a body otherwise if a field stands twice at any level, or if strings have escapes. Without
+    escapes, a body that is written again has as many quotation marks as before, unless a field stood twice.
+
+    Args:
+        raw: the body.
+        most: objects and arrays that it may have.
+
+    Returns:
+        The JSON object; the larger of its sizes as it came and written again, in bytes; and whether another parser may
+        read it otherwise, so that it has to be written again.
 
     Raises:
-        Refused: it is no JSON object, or has more parts than ``most``.
+        Refused: it is no JSON object, is nested too deeply, or has more parts than ``most``.
     """
     check_parts(raw, most)
     try:
@@ -124,26 +131,27 @@ def parse(raw: bytes, most: int = BODY_PARTS) -> tuple[dict[str, Any], int, bool
 
 
 class Ask:
-    """What a client asks for.
+    """A client's request.
 
     Attributes:
-        operation, dialect, route: such as chat, openai, chat/completions.
+        operation, dialect, route: such as chat, openai and chat/completions.
         body: the parsed JSON object; change it by ``set`` and ``drop``.
         changed: whether the body was changed, so that it is written again instead of sent as it came.
-        raw: as it came.
-        model: the name that is asked for; policies may change it.
-        key, chain: who pays.
-        user, session: for whom, as the client says; "" if it does not.
+        raw: the body's bytes as they came.
+        model: the name of the model to call; policies may change it.
+        key, chain: the key that pays, and the accounts that are charged.
+        user, session: the end user and the session, as the client names them; "" if it does not.
         stream: whether the answer is to be streamed.
-        cap: the output cap that a policy sets, at most; None = none.
-        largest: ``max_output`` of the model that was asked for; None = of the one that is called.
-        added: bytes of input that policies put in.
-        sent: the cap of a choice, as it was sent last.
-        tightens: the least output that the cap may be lowered to where the budget does not cover it; 0 = never.
-        notes: what policies did, for the header.
-        memo: what a policy wants to know at the end, by its name.
-        saved: units that a policy's own answer did not cost.
-        answer: a whole answer of an upstream that was not streamed, b"" if it was; None: there is none.
+        cap: the most output tokens a choice that policies allow; None = no such cap.
+        largest: ``max_output`` of the model that was asked for; None = that of the model that is called.
+        added: bytes of input that policies added.
+        sent: output tokens a choice that the last attempt allowed.
+        tightens: output tokens that a choice keeps at least when the cap is lowered to fit the budget; 0 = the cap is
+            never lowered for the budget.
+        notes: what policies did, for the header x-budgeteer-policy.
+        memo: name of a policy -> what it wants to read again after the request.
+        saved: units by kind that an answer from the cache saved.
+        answer: the upstream's whole answer, b"" if it was streamed; None = no answer.
     """
 
     __slots__ = (
@@ -201,7 +209,7 @@ class Ask:
         self._fingerprint = ""
         self._check()
         _ = self.unseen
-        for name in CAP_LIKE:  # those that are not the operation's own are left out
+        for name in CAP_LIKE:  # caps of other operations are left out
             if name in self.body and name not in CAPS[self.operation]:
                 self.drop(name)
         if self.operation not in ("chat", "completions"):
@@ -209,7 +217,7 @@ class Ask:
             self.drop("best_of")
 
     def _check(self) -> None:
-        """Refuse what changes the bill in ways that nothing here bounds."""
+        """Refuse fields that change the cost in ways that nothing here bounds."""
         body = self.body
         for name in body:
             if name not in _READ and len(name) <= 80 and (folded := name.casefold()) in _READ:
@@ -243,22 +251,22 @@ class Ask:
             raise Refused(400, "not_bounded", f"modalities are {shown(spoken)}; only text and audio have prices")
 
     def set(self, name: str, value: Any) -> None:
-        """Change a field of the body."""
+        """Set a field of the body."""
         self.body[name] = value
         self.changed = True
 
     def drop(self, name: str) -> None:
-        """Leave a field of the body out."""
+        """Remove a field from the body, if it is there."""
         if self.body.pop(name, None) is not None:
             self.changed = True
 
     def lower(self, cap: int) -> None:
-        """Let no choice be longer."""
+        """Allow each choice at most ``cap`` output tokens; a lower cap stays."""
         self.cap = cap if self.cap is None else min(self.cap, cap)
 
     @property
     def choices(self) -> int:
-        """How many answers are asked for, of all prompts."""
+        """The number of completions that are asked for, over all prompts."""
         if self.operation not in ("chat", "completions"):
             return 1
         prompts = prompts_of(self.body) if self.operation == "completions" else 1
@@ -266,21 +274,26 @@ class Ask:
 
     @property
     def unseen(self) -> Unseen:
-        """What its bytes do not bound."""
+        """The parts of the body whose tokens its bytes do not bound, such as pictures."""
         if self._unseen is None:
             self._unseen = unseen(self.body)
         return self._unseen
 
     @property
     def fingerprint(self) -> str:
-        """A hash of what is asked for: that of the body's canonical JSON, as it came."""
+        """SHA-256 of the body as it came, written as canonical JSON (sorted keys); hexadecimal."""
         if not self._fingerprint:
             canonical = orjson.dumps(orjson.loads(self.raw), option=orjson.OPT_SORT_KEYS)
             self._fingerprint = hashlib.sha256(canonical).hexdigest()
         return self._fingerprint
 
     def input_bound(self, model: Model) -> int:
-        """Most tokens of input: the bytes of the body, but for pictures and what it does not show."""
+        """An upper bound of the input tokens at a model: the body's bytes, with the model's own bounds for pictures
+        and for input that the body only refers to.
+
+        Raises:
+            Refused: the model has no bound for such input.
+        """
         parts = self.unseen
         size = self._size + self.added - sum(len(picture) for picture in parts.data)
         try:
@@ -290,7 +303,7 @@ class Ask:
 
 
 def _only_clears(context: Any) -> bool:
-    """Whether edits of the context take away only."""
+    """Whether all edits of ``context_management`` only remove something."""
     if not context:
         return True
     edits = context.get("edits") if isinstance(context, dict) else None

@@ -1,4 +1,4 @@
-"""One try at an upstream: what it answers goes to the client, whole or as a stream, and is booked."""
+"""One attempt at an upstream: its answer is passed to the client, whole or as a stream, and its usage is booked."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from budgeteer.metering.settlement import Answer
 _LOG = logging.getLogger(__name__)
 _PASSED_DOWN = ("content-type", "openai-processing-ms", "openai-version")
 Failed = tuple[Refused, bool]
-"""What to say if no other upstream answers, and whether this one may have run the request."""
+"""The error for the client if no other upstream answers, and whether this one may have run the request."""
 
 
 @dataclass(slots=True)
@@ -36,14 +36,14 @@ class Attempt:
     """One attempt of a request.
 
     Attributes:
-        server: time-outs of clients.
-        upstreams: whose connections are used.
-        ask, live: the request.
-        backend: the upstream that is tried.
-        prepared: what is sent to it.
-        hold: what is reserved for it; it is finished here once the upstream's answer, or its failure, is known.
-        send: to the client.
-        drain: begins to read on for a client that has left.
+        server: the settings with the time-outs for clients.
+        upstreams: the connections to use.
+        ask, live: the request, and its state.
+        backend: the upstream to call.
+        prepared: the body to send, and its bound.
+        hold: the reservation; it is finished here once the upstream has answered or failed.
+        send: the ASGI function that sends to the client.
+        drain: called when the client has left before the call; it limits how long the answer is still read.
     """
 
     server: Server
@@ -57,7 +57,14 @@ class Attempt:
     drain: Callable[[], None]
 
     async def run(self, up: dict[str, str]) -> Failed | None:
-        """Call the upstream, with these headers more; None if the client was answered."""
+        """Call the upstream and answer the client.
+
+        Args:
+            up: headers of the client that are passed on to the upstream.
+
+        Returns:
+            None if the client was answered; else the error, so that another upstream can be tried.
+        """
         ask, live, backend, prepared, send = self.ask, self.live, self.backend, self.prepared, self.send
         config = backend.config
         live.why, live.deadline = "", time.monotonic() + config.connect_seconds + config.first_byte_seconds
@@ -119,7 +126,7 @@ class Attempt:
         return None
 
     async def _hand_over(self, status: int, content: bytes, headers: list[tuple[bytes, bytes]]) -> None:
-        """Send a whole answer and book it: at once after it, or while a slow client takes it."""
+        """Send a whole answer and book it: right after sending, or during it if the client is slow."""
 
         def book() -> None:
             if not self.live.finished:
@@ -134,7 +141,7 @@ class Attempt:
             book()
 
     def _end(self, answer: Answer, status: int, content: bytes) -> None:
-        """Book an answer."""
+        """Book an answer, and set the request's outcome."""
         live = self.live
         live.status, live.finished = status, True
         live.outcome = Outcome.LEFT if live.left else Outcome.OK if answer.outcome == Outcome.OK else Outcome.CUT
@@ -147,8 +154,11 @@ class Attempt:
     async def _pass_on(
         self, response: aiohttp.ClientResponse, events: Events, headers: list[tuple[bytes, bytes]]
     ) -> None:
-        """A stream's bytes, as they come; of a client that has left, to the end, or up to the first text if that is
-        where the upstream then stops."""
+        """Pass the bytes of a stream on as they come.
+
+        After the client has left, the stream is read to its end for its usage; or only up to the first text, if the
+        upstream stops the call when its connection closes.
+        """
         live, send, config = self.live, self.send, self.backend.config
         idle, slow = config.idle_seconds, self.server.send_seconds
         live.status, live.answering = response.status, True
@@ -173,7 +183,7 @@ class Attempt:
             await send({"type": "http.response.body", "body": tail, "more_body": True})
 
     async def _error(self, status: int, said: bytes, headers: Mapping[str, str]) -> Failed | None:
-        """An upstream's error: passed on if the request is to blame, else a reason to try another."""
+        """Handle an error status: pass it to the client if the request caused it, else return it to try another."""
         live, backend = self.live, self.backend
         outcome = Outcome.REJECTED if status < 400 else outcome_of_status(status)
         self.hold.finish(Answer(outcome=outcome))
@@ -199,7 +209,7 @@ class Attempt:
         return None
 
     async def _broken(self, events: Events, error: BaseException) -> Failed | None:
-        """A connection that failed, a time-out, a client that is too slow or gone."""
+        """Handle a failed connection, a time-out, or a client that is too slow or has left."""
         live, backend = self.live, self.backend
         why = live.why or f"{type(error).__name__}: {error}"[:200]
         if live.finished:  # the answer is booked; its client did not take it in time
@@ -212,7 +222,7 @@ class Attempt:
         if live.answering:  # a stream
             live.outcome, live.reason = Outcome.LEFT if live.left else Outcome.CUT, why
             if (live.left or live.why or isinstance(error, InvalidInput)) and not backend.config.cancels:
-                events.reading.hides = True  # broken off here: it generates on, and bills that
+                events.reading.hides = True  # stopped here only: the upstream generates on, and bills that
             self.hold.finish(events.answer(200, False))
             live.log_answer(b"")
             if not live.left:
@@ -231,7 +241,7 @@ def _cut(text: str) -> Refused:
 
 
 def _told(backend: Backend, status: int, said: bytes) -> str:
-    """What an upstream said, in one line."""
+    """An upstream's error in one line."""
     text: Any = ""
     try:
         error = orjson.loads(said)

@@ -1,4 +1,4 @@
-"""The body of a request, up to a size; how long it may take is the caller's business."""
+"""Read the body of a request up to a size. The caller sets the time-out."""
 
 from __future__ import annotations
 
@@ -13,35 +13,35 @@ from budgeteer.gateway.refusal import Refused
 
 T = TypeVar("T")
 _AT_ONCE = 20
-"""So many bodies of the largest size may be held before they are looked at, half of them of one key."""
+"""Bodies of the largest size that may be in memory before they are parsed; one key may have half of them."""
 
 LARGE = 65_536
-"""Bytes of a body from which on it is read in a thread, so that others are served meanwhile; one at a time, since they
-would take turns at Python's lock."""
+"""Bodies of this many bytes or more are parsed in a thread, so that others are served meanwhile; one at a time, since
+two would only wait for each other at Python's lock."""
 
 
 class Aside:
-    """The thread for work over large bodies."""
+    """The thread that works on large bodies."""
 
     def __init__(self) -> None:
         self._thread = ThreadPoolExecutor(1, "budgeteer-bodies")
 
     async def do(self, size: int, work: Callable[..., T], *args: Any) -> T:
-        """Do some work over so many bytes: at once if they are few, else in the thread."""
+        """The result of ``work(*args)`` over ``size`` bytes: computed at once below LARGE, else in the thread."""
         if size < LARGE:
             return work(*args)
         return await asyncio.get_running_loop().run_in_executor(self._thread, work, *args)
 
     def close(self) -> None:
-        """Begin nothing more."""
+        """Start no further work, and drop what has not started."""
         self._thread.shutdown(wait=False, cancel_futures=True)
 
 
 class Room:
-    """Memory for bodies that nobody has looked at yet, so that nothing is reserved for them.
+    """Limits the memory of bodies that are not parsed yet, since no budget is reserved for them until then.
 
     Args:
-        body_bytes: of the largest body.
+        body_bytes: the size of the largest body.
     """
 
     def __init__(self, body_bytes: int) -> None:
@@ -49,10 +49,10 @@ class Room:
         self.of: Counter[str] = Counter()
 
     def take(self, key: str, size: int) -> None:
-        """Take room for more bytes of a key's bodies.
+        """Take ``size`` bytes for the bodies of a key.
 
         Raises:
-            Refused: there is none.
+            Refused: too many bytes are taken already, by all keys or by this one.
         """
         if self.used + size > self.most or self.of[key] + size > self.most // 2:
             raise Refused(503, "busy", "too many bodies are on their way at once; try again", 1)
@@ -60,7 +60,7 @@ class Room:
         self.of[key] += size
 
     def give(self, key: str, size: int) -> None:
-        """Give room back."""
+        """Give ``size`` bytes of a key back."""
         self.used -= size
         self.of[key] -= size
         if not self.of[key]:
@@ -70,16 +70,16 @@ class Room:
 async def read_body(
     headers: Mapping[bytes, bytes], receive: Receive, most: int, take: Callable[[int], None] | None = None
 ) -> bytes:
-    """All bytes of a body.
+    """Read a whole body.
 
     Args:
-        headers: of the request.
-        receive: of ASGI.
-        most: bytes of it.
-        take: told of bytes before they are kept; it may refuse them.
+        headers: the request's headers.
+        receive: the ASGI function that receives its messages.
+        most: bytes that the body may have.
+        take: called with the size of each piece before it is kept; it may raise Refused.
 
     Raises:
-        Refused: it has more than ``most`` bytes, or its client goes away before it is whole.
+        Refused: the body has more than ``most`` bytes, or the client goes away before it is whole.
     """
     said = headers.get(b"content-length", b"0")
     if len(said) > 20 or not said.isdigit() or int(said) > most:
@@ -108,5 +108,5 @@ def _too_large(size: str, most: int) -> Refused:
 
 
 def too_slow(seconds: float) -> Refused:
-    """Of a body that was not whole in time."""
+    """The error of a body that did not arrive whole within ``seconds``."""
     return Refused(400, "too_slow", f"the body was not whole after {seconds:g} s")

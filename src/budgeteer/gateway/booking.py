@@ -1,4 +1,4 @@
-"""What is reserved and settled for a request: one reservation an attempt, booked whatever becomes of it."""
+"""Reserve and settle the units of a request: one reservation for each attempt, which is always booked at its end."""
 
 from __future__ import annotations
 
@@ -34,16 +34,16 @@ from budgeteer.metering.settlement import Answer, Planned, tags
 
 _LOG = logging.getLogger(__name__)
 _LINGER = 0.01
-"""Seconds for which a settlement waits at most for a reservation that it can share a commit with."""
+"""Seconds that a settlement waits at most for a reservation to share its commit with."""
 _RELEASES = 15
-"""Attempts to release: a minute. What is not released then is no longer waited for."""
+"""Attempts to release a reservation, over about a minute; after them nothing waits for the release any longer."""
 
 
 class Hold(Reserved):
-    """One attempt's reservation, until it is booked; ``finish`` once, in any case.
+    """The reservation of one attempt. Its owner has to call ``finish`` in any case; later calls do nothing.
 
-    A first attempt that did not run is settled as 0 rather than released, since it counts as a request: who sends only
-    what upstreams refuse is limited as well.
+    A first attempt that did not run is settled with 0 tokens rather than released, so that it counts as a request:
+    limits of requests then also hold for clients that only send what upstreams refuse.
     """
 
     __slots__ = ("_booking", "_done", "_live", "_running")
@@ -56,7 +56,11 @@ class Hold(Reserved):
         self._running = Running(booking.metering, planned)
 
     async def reserve(self) -> None:
-        """Hold the units of the attempt, or raise what the ledger raises."""
+        """Reserve the units of the attempt.
+
+        Raises:
+            BudgetExceeded, UnknownAccount, LedgerUnavailable: as the ledger raises them.
+        """
         await self._areserve()
         self._live.open += 1
         self._running.started = time.time_ns()
@@ -66,10 +70,13 @@ class Hold(Reserved):
         self._booking.book(("release", self.id), self._live)
 
     async def extend(self, least: int) -> None:
-        """Reserve more for a stream that went beyond its cap.
+        """Reserve more units if a stream has gone beyond its cap.
+
+        Args:
+            least: output tokens that the stream has at least by now.
 
         Raises:
-            InvalidInput: the budget does not cover it.
+            InvalidInput: the budget does not cover them.
         """
         if not self._running.needs_more(0, least):
             return
@@ -81,7 +88,7 @@ class Hold(Reserved):
             ) from None
 
     def finish(self, answer: Answer) -> None:
-        """Book what an attempt used, or give back what was not run."""
+        """Book what the attempt used; release the reservation if it did not run and another attempt was counted."""
         if self._done:
             return
         self._done = True
@@ -90,7 +97,7 @@ class Hold(Reserved):
         settlement = self._running.settlement(answer)
         booking.metering.tell(settlement)
         usage = settlement.usage
-        # an upstream may say anything
+        # an upstream may report any number
         used = {kind: min(units, MAX_UNITS) for kind, units in settlement.amounts.items()}
         wasted = (usage.total or 0) if answer.outcome in (Outcome.CUT, Outcome.UNKNOWN) or live.left else 0
         live.called(answer.outcome, usage, used, settlement.estimated, wasted)
@@ -110,15 +117,15 @@ class Hold(Reserved):
 
 
 class Booking:
-    """Reservations and settlements of a gateway's requests.
+    """Reserves and settles units for the requests of a gateway.
 
     Args:
-        config: of the gateway.
-        ledger: that holds.
-        accounts: of it.
-        metering: without an allowance.
-        aside: where large bodies are written.
-        over: told of a request that is closed once all of it is booked.
+        config: the gateway's configuration.
+        ledger: where units are reserved and settled.
+        accounts: the accounts of that ledger.
+        metering: counts the units of requests and answers.
+        aside: the thread in which large bodies are written.
+        over: called with each request that has ended, once all its attempts are booked.
     """
 
     def __init__(
@@ -138,7 +145,7 @@ class Booking:
         self._booking: set[asyncio.Future[Any]] = set()
 
     async def spent(self, ask: Ask) -> float:
-        """The largest share that is spent or held of any limit of tokens or money that the request counts in, 0 to 1.
+        """The largest spent or reserved share (0 to 1) of the limits of tokens or money that apply to the request.
 
         It may be half a second old.
         """
@@ -159,10 +166,16 @@ class Booking:
         return min(1.0, largest)
 
     async def reserve(self, ask: Ask, live: Live, model: Model, name: str) -> tuple[Prepared, Hold]:
-        """Bound a request for one attempt at a model, and reserve what it may use.
+        """Prepare an attempt at a model, and reserve the most that it may use.
+
+        Args:
+            ask, live: the request, and its state.
+            model: the model, as the upstream that is called has it.
+            name: the id of the reservation.
 
         Raises:
-            BudgetExceeded: a limit of its path does not cover it, nor less of it where a policy lets it be less.
+            BudgetExceeded: a limit of its path does not cover it, even with the cap lowered as far as policies allow.
+            Refused, UnknownPrice: as ``prepare`` raises them.
         """
         most: int | None = None
         for again in range(4):
@@ -192,7 +205,7 @@ class Booking:
         raise AssertionError("unreachable")
 
     async def _affordable(self, ask: Ask, planned: Planned) -> int:
-        """Tokens of output of a choice that what is left covers, at most its cap; by bisection: prices have steps."""
+        """The output tokens a choice, up to its cap, that the budget covers; by bisection, as prices have steps."""
         left = await self.ledger.aio.remaining(ask.chain[-1][0])
         low, high = 0, planned.cap or 0
         hidden = (planned.worst.output or 0) // planned.choices - high
@@ -208,10 +221,10 @@ class Booking:
         return low
 
     def book(self, command: Command, live: Live) -> None:
-        """Carry out a settlement or release; nobody waits for it.
+        """Send a settlement or release to the ledger without waiting for it.
 
-        A ledger that commits does so before the next reservation of this process and along with it, or by itself
-        if none comes soon; if it does not answer, it is asked again until it does.
+        A ledger that commits to disk or network gets it together with the next reservation of this process, or alone
+        if none comes within 10 ms. A ledger that does not answer is asked again until it does.
         """
         if self._inline:
             self._booked(live, self.ledger.execute(command))
@@ -221,7 +234,7 @@ class Booking:
         self._waiting.append((command, live))
 
     def book_waiting(self) -> None:
-        """Hand all that waits to the ledger, before what comes next."""
+        """Submit all waiting settlements and releases to the ledger now."""
         waiting, self._waiting = self._waiting, []
         for command, live in waiting:
             task = asyncio.ensure_future(self._insist(command, live, self.ledger.submit(command)))
@@ -257,7 +270,7 @@ class Booking:
             self._over(live)
 
     async def drained(self, seconds: float) -> None:
-        """Wait until all is booked, at most so long; what is left then is charged in full by another replica."""
+        """Wait at most ``seconds`` until all is booked; another replica charges in full what is not booked by then."""
         self.book_waiting()
         if self._booking:
             await asyncio.wait(self._booking, timeout=seconds)

@@ -1,4 +1,4 @@
-"""What a gateway is told: one TOML file to frozen dataclasses.
+"""The gateway's configuration: a TOML file, read and checked into frozen dataclasses.
 
 ```
 [server]
@@ -52,10 +52,11 @@ from budgeteer.metering.estimate import Bounds
 from budgeteer.metering.reading import CAPS
 
 REQUESTS, PARALLEL = "requests", "parallel"
-"""Kinds of every gateway: 1 a request; 1 while it runs, settled as 0."""
+"""Kinds of units that every gateway counts: each request uses 1 of the first, and holds 1 of the second while it runs
+(it is settled as 0)."""
 _NEWER_CAP = ("api.openai.com", ".openai.azure.com")
 BODY_PARTS = 50_000
-"""Objects and arrays of a body, unless the file says otherwise."""
+"""Objects and arrays that a body may have, unless the file says otherwise."""
 DIALECTS = ("openai", "anthropic", "both")
 
 
@@ -64,11 +65,12 @@ class Model:
     """A model of an upstream.
 
     Attributes:
-        name: as clients call it; ``aliases`` as well.
-        upstream: as the upstream calls it.
-        price: as the price table calls it.
-        bounds: of its requests; ``max_output`` is the cap of requests that have none, and the largest there is.
-        cap: the field in which its upstream takes the cap of a chat completion.
+        name, aliases: the names by which clients call it.
+        upstream: its name at the upstream.
+        price: its name in the price table.
+        bounds: bounds of what its requests can use; ``max_output`` is the largest output cap, and that of requests
+            without one.
+        cap: the field in which its upstream takes the output cap of a chat completion.
         fields, media: ``allow_fields`` and ``media_hosts`` of its upstream.
     """
 
@@ -87,14 +89,16 @@ class Upstream:
     """An endpoint and its models.
 
     Attributes:
-        base_url: up to and with ``/v1``.
-        key: sent as its API key; "" sends none.
-        weight: of the choice among upstreams that have the model; 0: only when no other is healthy.
-        connect_seconds, first_byte_seconds, idle_seconds: time-outs of the connection, of the wait for an answer, of
-            the wait for its next bytes.
-        cancels: whether it stops a call when its connection closes; where not, the call of a client that has left is
-            read to its end, or charged in full.
-        models: what it serves.
+        name: its name in records and headers.
+        base_url: its address, including ``/v1``.
+        key: the API key that is sent to it; "" sends none.
+        dialect: whose API it speaks: "openai", "anthropic" or "both".
+        weight: how often it is chosen, relative to other upstreams of a model; 0: only if no other is healthy.
+        connect_seconds, first_byte_seconds, idle_seconds: time-outs for the connection, for the first bytes of an
+            answer, and for its next bytes.
+        cancels: whether it stops a call when the connection closes. If not, a call whose client has left is read to
+            its end, or charged in full.
+        models: the models that it serves.
     """
 
     name: str
@@ -111,17 +115,19 @@ class Upstream:
 
 @dataclass(frozen=True, slots=True)
 class Server:
-    """Where and how it listens.
+    """Where the gateway listens, and what clients may send.
 
     Attributes:
-        admin_key: "" turns the admin API off.
+        host, port: the address to listen on.
+        admin_key: the key of the admin API and the dashboard; "" turns both off.
         open_metrics: whether /metrics needs no admin key.
-        body_bytes, header_bytes: largest request; what frames a body in chunks, and trailers, count as headers.
-        body_parts: objects and arrays of a body at most, and six times as many of its other values.
-        receive_seconds: for the headers, and for the whole of a body after them.
-        strangers, stranger_seconds: how many connections without a valid key there are at once, and for how long.
-        send_seconds: for a client to take a piece of an answer.
-        drain_seconds, drains: how long, and how many at once, calls are read to their end whose client has left.
+        body_bytes, header_bytes: the largest body and headers; chunk headers and trailers count as headers.
+        body_parts: objects and arrays that a body may have; it may have six times as many other values.
+        receive_seconds: time for a client to send the headers, and again to send the body.
+        strangers, stranger_seconds: how many connections without a valid key may be open at once, and for how long.
+        send_seconds: time for a client to take a piece of an answer.
+        drain_seconds, drains: for how long, and for how many requests at once, an answer is read on after its client
+            has left.
         retries: further attempts after one that may have run (and is charged).
     """
 
@@ -143,7 +149,7 @@ class Server:
 
 @dataclass(frozen=True, slots=True)
 class Defaults:
-    """Of new keys that do not say otherwise; fields as those of :class:`budgeteer.gateway.keys.Key`."""
+    """Defaults of new keys; the fields are those of :class:`budgeteer.gateway.keys.Key`."""
 
     limits: tuple[Limit, ...]
     per_user: tuple[Limit, ...]
@@ -157,18 +163,22 @@ class Defaults:
 
 @dataclass(frozen=True, slots=True)
 class Config:
-    """All of a gateway's file.
+    """The whole configuration of a gateway.
 
     Attributes:
-        ledger: URL of the ledger, ``memory:`` for none that lasts.
-        kinds: of units that are metered; REQUESTS and PARALLEL are counted beside them.
-        ttl: seconds after which a reservation that nobody renews counts as abandoned, and is charged.
-        keep: records kept.
-        price_files, shipped_prices: where prices are from.
+        server: where it listens, and what clients may send.
+        ledger: URL of the ledger; ``memory:`` keeps it in memory only.
+        kinds: kinds of units that are metered; REQUESTS and PARALLEL are counted as well.
+        ttl: seconds after which a reservation that is not renewed counts as abandoned, and is charged.
+        keep: how many records of paid requests are kept.
+        price_files, shipped_prices: files of prices, and whether those of genai-prices follow them.
         scopes: path -> limits of that account.
-        policies: name -> its table, in the order of the file; the application makes the policies of them.
-        log: whether a JSON line is written per request; prompts: whether it has what was asked and answered; otel:
-            whether OpenTelemetry is.
+        defaults: of new keys.
+        upstreams: the endpoints that requests are sent to.
+        policies: name -> its TOML table, in the order of the file; the application builds the policies from them.
+        log: whether a JSON line is written for each request.
+        prompts: whether that line has the prompt and the answer.
+        otel: whether OpenTelemetry spans are recorded.
     """
 
     server: Server
@@ -188,12 +198,16 @@ class Config:
 
     @property
     def counted(self) -> tuple[str, ...]:
-        """All kinds of every reservation."""
+        """All kinds of units that each reservation has."""
         return (*self.kinds, REQUESTS, PARALLEL)
 
 
 def load(path: str | Path, environment: Mapping[str, str] | None = None) -> Config:
-    """Read and check a file.
+    """Read and check a configuration file.
+
+    Args:
+        path: of the TOML file.
+        environment: variables that hold the keys which the file names; None = those of the process.
 
     Raises:
         InvalidInput: naming the field, its line and what is wrong with it.
@@ -255,7 +269,7 @@ def load(path: str | Path, environment: Mapping[str, str] | None = None) -> Conf
 
 
 class _AnyPrice:
-    """So that the kind money can be checked before prices are read."""
+    """Prices that know no model: they let the kind money be checked before price files are read."""
 
     def cost(self, usage: Any, model: str, service: str = "") -> int:
         raise NotImplementedError
@@ -267,7 +281,7 @@ class _AnyPrice:
 
 
 def limits_of(table: Table, name: str, kinds: tuple[str, ...]) -> tuple[Limit, ...]:
-    """A list of limits of counted kinds."""
+    """The limits in a field of a table; fails on a kind that is not counted."""
     limits = table.parsed_all(name, Limit.parse)
     try:
         return check_kinds(limits, kinds)
@@ -276,7 +290,11 @@ def limits_of(table: Table, name: str, kinds: tuple[str, ...]) -> tuple[Limit, .
 
 
 def check_kinds(limits: tuple[Limit, ...], kinds: tuple[str, ...]) -> tuple[Limit, ...]:
-    """Limits of kinds that are counted, or InvalidInput."""
+    """The same limits.
+
+    Raises:
+        InvalidInput: a limit is of a kind that is not counted.
+    """
     for limit in limits:
         if limit.kind not in kinds:
             raise InvalidInput(f"limits {limit.kind!r}, which is not counted; [ledger] kinds has {', '.join(kinds)}")

@@ -1,8 +1,8 @@
-"""The door: HTTP connections under uvicorn, with limits on what a client may send and hold before it shows a key.
+"""HTTP connections under uvicorn, with limits on what a client may send and hold open before it shows a valid key.
 
-A connection on which no valid key was shown yet belongs to a stranger. Strangers are few at once, stay for a short time
-and send headers, never a body that anybody waits for. All limits act on bytes and connections, before the application
-sees a request.
+A connection that has not shown a valid key belongs to a stranger. The number of strangers and their time are limited,
+and only their headers are read, never a body. All limits apply to bytes and connections, before the application sees a
+request.
 """
 
 from __future__ import annotations
@@ -22,22 +22,24 @@ except ImportError as error:
     raise MissingExtra("uvicorn", "gateway") from error
 
 _LINGER, _DROPPED = 2.0, 1_000_000
-"""Seconds, and bytes, for which the rest of a refused body is read and dropped, so that its client can read why: a
-socket that is closed with unread bytes resets the connection, and the answer is lost."""
+"""Seconds, and bytes, for which the rest of a refused body is still read and dropped. A socket that is closed with
+unread bytes resets the connection, and the client would lose the answer that says why."""
 _PIPELINED = 16
-"""Requests that may wait on a connection for the answer of the one before."""
+"""Pipelined requests that may wait on a connection for earlier answers."""
 _ONCE = (b"authorization", b"x-api-key", b"host")
-"""Headers that stand for somebody: a second one could be the one that another proxy did not check."""
+"""Headers that name who asks, or whom: they may stand only once, since another proxy may have checked the other one."""
 
 
 class _Transport:
-    """A transport that sends the head of an answer along with what follows at once (one packet, one system call), and
-    that does not close while a body is still on its way: it then says the end, and drops what comes for a moment.
+    """A transport that sends the head of an answer together with the body that follows (one packet, one system call).
+
+    It does not close while a request body is still arriving: it then closes its sending side only, and drops what
+    arrives for a moment.
 
     Attributes:
-        unread: whether part of a request is still to come.
-        lingering: whether only the rest of it is awaited.
-        resume: called when reading has to go on.
+        unread: whether part of a request has not arrived yet.
+        lingering: whether it only waits for that part, to drop it.
+        resume: called to go on reading.
     """
 
     def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
@@ -85,11 +87,11 @@ def _too_large(most: int) -> str:
 
 
 def protocol(server: Server, turned_away: Callable[[str], None]) -> type[HttpToolsProtocol]:
-    """HTTP of clients whose headers are small and come in time, and who show a key soon; others are cut off.
+    """A protocol class for uvicorn that disconnects clients whose headers are too large, too slow or without a key.
 
     Args:
         server: the limits.
-        turned_away: told why, of each that is cut off.
+        turned_away: called with the reason for each connection that is refused.
     """
     strangers: dict[HttpToolsProtocol, asyncio.TimerHandle] = {}
     header_bytes = server.header_bytes
@@ -119,13 +121,13 @@ def protocol(server: Server, turned_away: Callable[[str], None]) -> type[HttpToo
             super().connection_lost(exc)
 
         def _know(self) -> None:
-            """It is no stranger's."""
+            """Stop counting the connection as a stranger's."""
             timer = strangers.pop(self, None)
             if timer is not None:
                 timer.cancel()
 
         def _cut(self, why: str) -> None:
-            """End it now, whatever its peer still owes."""
+            """Close the connection at once."""
             turned_away(why)
             self._know()
             self.transport.abort()
@@ -135,7 +137,7 @@ def protocol(server: Server, turned_away: Callable[[str], None]) -> type[HttpToo
                 self._begun.cancel()
                 self._begun = None
 
-        # its bytes
+        # bytes
 
         def data_received(self, data: bytes) -> None:
             if self._front.lingering:
@@ -150,7 +152,7 @@ def protocol(server: Server, turned_away: Callable[[str], None]) -> type[HttpToo
             except (httptools.HttpParserError, httptools.HttpParserUpgrade):
                 self._reject("not_http", self._flaw or "Invalid HTTP request received.")
                 return
-            # what is no body: the headers at first, then what frames the body's chunks, and trailers
+            # bytes outside of the body: headers, then chunk headers and trailers
             allowed = header_bytes if self._begun is not None else header_bytes + self._bodied
             if self._plain > allowed and not self.transport.is_closing():
                 self._reject("large_headers", _too_large(header_bytes))
@@ -161,7 +163,7 @@ def protocol(server: Server, turned_away: Callable[[str], None]) -> type[HttpToo
                 self._front.unread = True
                 self.send_400_response(text)
 
-        # its requests
+        # requests
 
         def on_message_begin(self) -> None:
             super().on_message_begin()
@@ -199,7 +201,7 @@ def protocol(server: Server, turned_away: Callable[[str], None]) -> type[HttpToo
             self._front.unread = True
 
         def _refuse(self, flaw: str) -> NoReturn:
-            """Have the parser stop, and the client told why."""
+            """Stop the parser, and answer 400 with this text."""
             self._flaw = flaw
             raise ValueError(flaw)
 

@@ -1,9 +1,9 @@
-"""What a body may ask an upstream for: known fields, and addresses outside. What is not known here is refused.
+"""Which fields and addresses a body may have: only known fields, and only public addresses, are passed on.
 
-Servers take far more than an endpoint's documentation says: SGLang unpickles ``custom_logit_processor``, vLLM imports
-``logits_processors`` by name and renders a ``chat_template`` (also one in ``chat_template_kwargs``), others load
-adapters by path, connect to a host of the request, or compile its regular expressions. A list of what is dangerous is
-never whole, so there is one of what is not; ``allow_fields`` of an upstream adds to it.
+Servers take far more fields than an endpoint's documentation names: SGLang unpickles ``custom_logit_processor``, vLLM
+imports ``logits_processors`` by name and renders a ``chat_template`` (also one in ``chat_template_kwargs``), others
+load adapters by path, connect to a host that the request names, or compile its regular expressions. A list of dangerous
+fields is never complete, so this is a list of harmless ones; ``allow_fields`` of an upstream adds to it.
 """
 
 from __future__ import annotations
@@ -71,8 +71,8 @@ KNOWN: Mapping[str, frozenset[str]] = {
         "input_type", "task", "truncate", "background", "models", "route", "fallbacks", "preset", "provider", "plugins",
     )),
 }  # fmt: skip
-"""Operation -> its fields: what the providers document, and what other servers take that runs, loads and reaches
-nothing. ``mcp_servers`` and ``container`` are documented and not among them: they run code and reach other hosts."""
+"""Operation -> its fields: those that the providers document, and those of other servers that run no code, load no file
+and reach no host. ``mcp_servers`` and ``container`` are documented but left out: they run code and reach hosts."""
 _FORMATS = frozenset(("text", "json_object", "json_schema"))
 _CLIENTS_TOOLS = ("function", "custom", "computer", "text_editor", "bash", "memory", "local_shell", "apply_patch",
                   "computer_use", "browser")  # fmt: skip
@@ -80,31 +80,31 @@ _TOOLS = frozenset((
     *_CLIENTS_TOOLS, "web_search", "web_search_preview", "web_fetch", "file_search", "image_generation", "tool_search",
     "tool_search_tool_bm25", "tool_search_tool_regex", "namespace",
 ))  # fmt: skip
-"""Tools that clients run, or that look something up; not those that run code (code_interpreter, code_execution, shell),
-connect to what a request names (mcp) or call a further model (advisor). Dates, ``_preview`` and ``_toolset`` at the end
-do not count."""
+"""Tools that clients run, or that only search; not those that run code (code_interpreter, code_execution, shell),
+connect to hosts that a request names (mcp) or call a further model (advisor). A date, ``_preview`` or ``_toolset`` at
+the end of a name is ignored."""
 _VERSION = re.compile(r"(_toolset|_preview|_(\d{8}|\d{4}_\d{2}_\d{2}))+$")
 _ADDRESSES = frozenset((
     "url", "image_url", "video_url", "audio_url", "file_url", "image", "images", "video", "videos", "audio", "file",
     "files",
 ))  # fmt: skip
-"""Fields of parts whose text is an address."""
+"""Fields whose string is an address."""
 _MEDIA = _ADDRESSES | {"source", "input_audio", "input_image", "input_video", "attachments"}
-"""Fields whose objects hold one."""
+"""Fields whose objects hold an address."""
 _SCHEME = re.compile(r"\s*([A-Za-z][A-Za-z0-9+.-]*://|file:|/|\\)")
 _INSIDE = ("content", "output", "parts", "messages", "input", "prompt", "system", "multimodal_data")
 
 
 def check_fields(body: Mapping[str, Any], operation: str, more: frozenset[str]) -> None:
-    """Refuse fields that are not known here.
+    """Refuse fields, formats and tools that are not known here.
 
     Args:
-        body: the request.
-        operation: such as chat.
-        more: ``allow_fields`` of the upstream that would be called; dots lead into objects.
+        body: the parsed request.
+        operation: a key of KNOWN, such as chat.
+        more: ``allow_fields`` of the upstream that would be called, such as "tools.mcp"; dots lead into objects.
 
     Raises:
-        Refused: naming the field and the setting.
+        Refused: naming the field, and the setting that allows it.
     """
     known = KNOWN[operation]
     if not body.keys() <= known:
@@ -136,7 +136,7 @@ def check_fields(body: Mapping[str, Any], operation: str, more: frozenset[str]) 
 
 
 def _check_tool(tool: Any, more: frozenset[str]) -> None:
-    """Refuse a tool that the server runs, unless it only looks something up."""
+    """Refuse a tool that the server runs, unless it only searches."""
     if not isinstance(tool, Mapping):
         raise Refused(400, "invalid_request", "a tool is no object")
     kind = tool.get("type")
@@ -161,14 +161,14 @@ def _unknown(name: str) -> Refused:
 
 
 def check_addresses(body: Mapping[str, Any], allowed: tuple[str, ...]) -> None:
-    """Refuse addresses that an upstream would fetch from where it stands: files, and hosts that are not public.
+    """Refuse addresses that an upstream could read inside its own network: files, and hosts that are not public.
 
     Args:
-        body: the request.
-        allowed: ``media_hosts`` of the upstream: hosts, and "*" for any with a public name.
+        body: the parsed request.
+        allowed: ``media_hosts`` of the upstream: host names, and "*" for every public one.
 
     Raises:
-        Refused: naming the address and the setting.
+        Refused: naming the address, and the setting that allows it.
     """
     for address in _addresses(body):
         scheme = address[:5].casefold()
@@ -198,7 +198,7 @@ def check_addresses(body: Mapping[str, Any], allowed: tuple[str, ...]) -> None:
 
 
 def _addresses(body: Mapping[str, Any]) -> Iterator[str]:
-    """Every text of a message's parts that a server could take for the address of a picture, sound or file."""
+    """Every string in the messages that a server could take for the address of a picture, sound or file."""
     stack: list[tuple[Any, bool]] = [(body.get(name), False) for name in _INSIDE]
     while stack:
         value, media = stack.pop()

@@ -1,4 +1,4 @@
-"""Which hosts are of the internet, and which of a network of one's own."""
+"""Tell hosts of the public internet from those of a private network."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ import re
 _PLAIN = re.compile(r"[a-z0-9]([a-z0-9-]*[a-z0-9])?(\.[a-z0-9]([a-z0-9-]*[a-z0-9])?)*\.[a-z]([a-z0-9-]*[a-z0-9])")
 _PRIVATE = (".localhost", ".local", ".internal", ".intranet", ".lan", ".home", ".corp", ".private", ".home.arpa",
             ".svc", ".test", ".invalid", ".nip.io", ".sslip.io", ".xip.io", ".localtest.me")  # fmt: skip
-"""Ends of names that stay inside, or that resolve to whatever address they contain."""
+"""Ends of host names that belong to private networks, or that resolve to an address which the name contains."""
 
 
 def public(host: str) -> bool:
-    """Whether a host is one of the internet by its name; what the name resolves to is not looked at.
+    """Whether a host's name or address is a public one; names are not resolved.
 
     >>> [public(host) for host in ("example.com", "localhost", "vllm", "10.0.0.1", "0x7f.1", "2130706433", "1.1.1.1")]
     [True, False, False, False, False, False, True]

@@ -1,4 +1,4 @@
-"""Finding the key of a bearer, quickly and failing closed."""
+"""Find the key of a request quickly; without an answer from the store the request is refused."""
 
 from __future__ import annotations
 
@@ -15,13 +15,16 @@ from budgeteer.gateway.store import Store
 
 T = TypeVar("T")
 FRESH = 1.0
-"""Seconds for which a key is not asked for again: so long a change takes to reach other replicas."""
+"""Seconds for which a key is remembered: a change takes at most so long to reach other replicas."""
 _MOST = 10_000
 
 
 class KeyRing:
-    """The keys of a store, remembered for a second; ids that do not exist as well, so that guessing costs little, but
-    apart, so that guessing makes nobody forget a key that there is."""
+    """The keys of a store, each remembered for a second.
+
+    Ids that do not exist are remembered as well, so that guessing does not load the store; they are kept apart, so that
+    guesses do not push out real keys.
+    """
 
     def __init__(self, store: Store) -> None:
         self._store = store
@@ -30,14 +33,15 @@ class KeyRing:
         self._asking: dict[str, asyncio.Task[None]] = {}
 
     async def find(self, token: str, now: int) -> Key:
-        """The key of a token.
+        """The key that a token belongs to.
 
         Args:
             token: as the client sent it.
             now: milliseconds since 1970 (UTC).
 
         Raises:
-            Refused: it is no key, or revoked, or has expired. It does not say which ids exist.
+            Refused: the token is of no key, or its key is revoked or has expired. An unknown id and a wrong secret get
+                the same error.
             LedgerUnavailable: the store does not answer.
         """
         parts = split(token)
@@ -52,7 +56,7 @@ class KeyRing:
             if known[0] < clock + FRESH / 2 and name not in self._asking:
                 self._asking[name] = asyncio.ensure_future(self._renew(name, known))
         if key is None:
-            digest(secret)  # as long as for a key that there is
+            digest(secret)  # takes as long as for a key that exists
             raise _unknown()
         if not matches(key, secret):
             raise _unknown()
@@ -63,7 +67,7 @@ class KeyRing:
         return key
 
     async def _ask(self, name: str) -> Key | None:
-        """Ask the store, and remember for a second what it says."""
+        """Read a key from the store, and remember it, or that there is none."""
         text, until = await run(self._store.get_key, name), time.monotonic() + FRESH
         if text is None:
             self._known.pop(name, None)
@@ -78,24 +82,24 @@ class KeyRing:
         return key
 
     async def _renew(self, name: str, known: tuple[float, Key]) -> None:
-        """Ask for a key in use before its second is over, so that none of its requests waits for the store."""
+        """Read a key again before its second is over, so that none of its requests waits for the store."""
         try:
             text = await run(self._store.get_key, name)
-            if self._known.get(name) is known and text is not None:  # else it was forgotten meanwhile, being changed
+            if self._known.get(name) is known and text is not None:  # else it was changed, and forgotten, meanwhile
                 self._known[name] = time.monotonic() + FRESH, decode(text)
         except BudgeteerError:
-            pass  # it is asked again when its second is over, and then the request fails
+            pass  # the key is read again when its second is over, and then the request fails
         finally:
             del self._asking[name]
 
     def forget(self, name: str) -> None:
-        """Ask the store for it again."""
+        """Have the key of this id read from the store again at its next request."""
         self._known.pop(name, None)
         self._guessed.pop(name, None)
 
 
 async def run(call: Callable[..., T], *args: Any) -> T:
-    """A blocking call of the store, in a thread."""
+    """The result of ``call(*args)``, made in a thread, since calls of the store block."""
     return await asyncio.get_running_loop().run_in_executor(None, partial(call, *args))
 
 

@@ -1,4 +1,4 @@
-"""Virtual keys: what a bearer may spend, and how its secret is made and checked."""
+"""Virtual keys: what their bearers may spend, and how a key's secret is generated and checked."""
 
 from __future__ import annotations
 
@@ -29,19 +29,19 @@ class Key:
     """A virtual key.
 
     Attributes:
-        id: public; the last scope of its path, ``path/id``.
-        path: the scopes above it, such as ``org/team``; "" for none.
-        name: for people.
+        id: its public id; its account is ``path/id``.
+        path: the accounts above its own, such as ``org/team``; "" for none.
+        name: a name for people.
         digest: SHA-256 of the secret, hexadecimal.
-        limits: of its own account.
-        per_user, per_session, per_tag: of every user, session and tag under it; one that is not empty makes it a scope,
-            and a request has to name it. A limit of sessions holds per user if users are scopes as well, one of tags
-            per user and session.
-        models: that it may call; ``*`` is all.
-        max_input, max_output, max_reasoning: tokens of a request at most; None = no cap of its own.
-        expires: milliseconds since 1970 (UTC), or None.
-        revoked: for good.
-        created: milliseconds since 1970 (UTC).
+        limits: the limits of its own account.
+        per_user, per_session, per_tag: the limits of each user, session and tag below it. If one is not empty, each
+            user (session, tag) gets an account of its own, and requests have to name theirs. Accounts of sessions lie
+            below those of users, those of tags below both.
+        models: names of the models that it may call; ``*`` allows all.
+        max_input, max_output, max_reasoning: the most tokens of a request; None = no cap of the key.
+        expires: when it expires, in milliseconds since 1970 (UTC); None = never.
+        revoked: whether it has been revoked, which cannot be undone.
+        created: when it was made, in milliseconds since 1970 (UTC).
     """
 
     id: str
@@ -62,16 +62,16 @@ class Key:
 
     @property
     def scope(self) -> str:
-        """The path of its account."""
+        """The path of the key's own account."""
         return f"{self.path}/{self.id}" if self.path else self.id
 
     def allows(self, model: str) -> bool:
-        """Whether it may call a model, by one of the model's names."""
+        """Whether the key may call a model by this name."""
         return "*" in self.models or model in self.models
 
 
 def public(key: Key) -> dict[str, Any]:
-    """A key as JSON has it, without the digest."""
+    """The fields of a key for JSON, without the digest of its secret."""
     values: dict[str, Any] = {field.name: getattr(key, field.name) for field in fields(key) if field.name != "digest"}
     for name in _LIMITS:
         values[name] = [str(limit) for limit in values[name]]
@@ -80,15 +80,15 @@ def public(key: Key) -> dict[str, Any]:
 
 
 def encode(key: Key) -> str:
-    """A key as the store has it."""
+    """A key as the JSON text that the store keeps."""
     return json.dumps({**public(key), "digest": key.digest}, separators=(",", ":"))
 
 
 def decode(text: str) -> Key:
-    """The inverse of :func:`encode`.
+    """The key that :func:`encode` wrote.
 
     Raises:
-        LedgerUnavailable: the text is no key: the store is damaged.
+        LedgerUnavailable: the text is of no key, so the store is damaged.
     """
     try:
         values = json.loads(text)
@@ -100,16 +100,20 @@ def decode(text: str) -> Key:
 
 
 def make(about: Mapping[str, Any], defaults: Defaults, kinds: tuple[str, ...], now: int) -> tuple[Key, str]:
-    """A new key and its token, which is nowhere else.
+    """Make a key.
 
     Args:
-        about: fields of a Key as JSON has them: path, and any of name, limits, models, caps, expires.
-        defaults: for what it leaves out.
-        kinds: that limits may name.
+        about: fields of the key as in its JSON: path, and any of name, limits, per_user, per_session, per_tag, models,
+            max_input, max_output, max_reasoning, expires.
+        defaults: the values of fields that ``about`` does not have.
+        kinds: the kinds of units that limits may name.
         now: milliseconds since 1970 (UTC).
 
+    Returns:
+        The key, and its token, which is kept nowhere: give it to the client.
+
     Raises:
-        InvalidInput: a field that is unknown or cannot be used.
+        InvalidInput: a field is unknown, or its value cannot be used.
     """
     name, secret = secrets.token_hex(8), secrets.token_urlsafe(32)
     path = about.get("path", "")
@@ -136,10 +140,15 @@ def make(about: Mapping[str, Any], defaults: Defaults, kinds: tuple[str, ...], n
 
 
 def changed(key: Key, about: Mapping[str, Any], kinds: tuple[str, ...]) -> Key:
-    """A key with other fields, checked.
+    """A copy of a key with some fields changed.
+
+    Args:
+        key: the key.
+        about: the new values by field, as in the key's JSON.
+        kinds: the kinds of units that limits may name.
 
     Raises:
-        InvalidInput: a field that is unknown, cannot be changed, or has a value that cannot be used.
+        InvalidInput: a field is unknown or cannot be changed, or its value cannot be used.
     """
     changes: dict[str, Any] = {}
     for name, value in about.items():
@@ -178,15 +187,19 @@ def _limits(name: str, value: Any) -> tuple[Limit, ...]:
 
 
 def _is_text(value: Any) -> bool:
-    """Whether a value is a text that every page, file and terminal can hold: no half of a surrogate pair."""
+    """Whether a value is a string that can be written as UTF-8: without half a surrogate pair."""
     return isinstance(value, str) and not any("\ud800" <= c <= "\udfff" for c in value)
 
 
 def topped_up(key: Key, amount: str) -> Key:
-    """A key whose limit of the amount's kind and window is higher by the amount.
+    """A copy of a key with one limit raised.
+
+    Args:
+        key: the key.
+        amount: a limit such as "$5" or "500k/day", which is added to the key's limit of the same kind and window.
 
     Raises:
-        InvalidInput: it has no such limit, so there is nothing to raise.
+        InvalidInput: the key has no limit of this kind and window.
     """
     more = Limit.parse(amount)
     limits = list(key.limits)
@@ -202,16 +215,16 @@ def topped_up(key: Key, amount: str) -> Key:
 
 
 def digest(secret: str) -> str:
-    """What is stored of a secret. One round of SHA-256 is enough: it has 256 random bits, so nobody can guess it."""
+    """SHA-256 of a secret, hexadecimal. One round is enough: a secret has 256 random bits, so nobody can guess it."""
     return hashlib.sha256(secret.encode()).hexdigest()
 
 
 def split(token: str) -> tuple[str, str] | None:
-    """Id and secret of a token, or None if it is none."""
+    """The id and the secret in a token; None if it has not the form of one."""
     match = _TOKEN.fullmatch(token)
     return None if match is None else (match[1], match[2])
 
 
 def matches(key: Key, secret: str) -> bool:
-    """Whether a secret is the key's, in constant time."""
+    """Whether a secret is that of the key; compared in constant time."""
     return hmac.compare_digest(key.digest, digest(secret))

@@ -1,4 +1,4 @@
-"""A request under way, and the record that it becomes."""
+"""The state of a request that is running, and the record that is made of it at its end."""
 
 from __future__ import annotations
 
@@ -16,24 +16,28 @@ from budgeteer.metering.reading import Reading, text_of
 
 
 class Live:
-    """One request from its first byte to its record.
+    """The state of one request, from its first byte to its record. Attributes that are not listed become fields of
+    :class:`budgeteer.gateway.record.Record`, which explains them.
 
     Attributes:
-        id: of the request; its attempts' reservations are ``id.0``, ``id.1``, ...
-        at: milliseconds since 1970 (UTC) when it came.
+        id: the request's id; the reservations of its attempts are ``id.0``, ``id.1``, ...
+        at: when it came, in milliseconds since 1970 (UTC).
+        started: the same on the monotonic clock, in seconds.
         outcome, reason: how it ended, and why.
-        open: reservations that are not booked yet.
-        deadline, guard: when what is awaited is broken off, and how; ``why`` says for what.
-        left: whether the client has gone.
-        sending: whether a client is awaited, not the upstream.
-        finished: whether the answer was booked, so that nothing is left to break off.
-        reading: of the attempt under way.
-        counted: whether a settlement counted the request.
-        calls: what each attempt used, and where.
-        said: what was asked and answered, for the log; None: it is not to have it.
-        saved: units that an answer of the cache did not cost.
-        answering: bytes went to the client.
-        whole: the last event of a stream went to the client, so that its leaving, or the upstream's, ends nothing.
+        open: how many reservations are not booked yet.
+        closed: whether the request has ended; its record is taken once nothing is open.
+        deadline, guard: when (monotonic clock, seconds) and by which time-out the current wait is interrupted; ``why``
+            gives the reason.
+        left: whether the client has left.
+        sending: whether the current wait is for the client, not for the upstream.
+        finished: whether the answer is booked, so that nothing is left to interrupt.
+        reading: reads the answer of the current attempt.
+        counted: whether a settlement has counted the request.
+        calls: what each attempt used at which upstream.
+        said: the prompt and the answer for the log; None if the log does not get them.
+        saved: units by kind that an answer from the cache saved.
+        answering: whether bytes of the answer went to the client.
+        whole: whether the last event of a stream went to the client, so that it no longer matters who disconnects.
     """
 
     __slots__ = (
@@ -65,13 +69,21 @@ class Live:
         self.guard: asyncio.Timeout | None = None
 
     def interrupt(self, why: str) -> None:
-        """Break off what is awaited."""
+        """Interrupt the current wait for a reason, unless it is being interrupted already."""
         if self.guard is not None and not self.why:
             self.why = why
             self.guard.reschedule(asyncio.get_running_loop().time())
 
     def called(self, outcome: Outcome, usage: Usage, units: Mapping[str, int], estimated: bool, wasted: int) -> None:
-        """An attempt has ended."""
+        """Note what an attempt used that has ended.
+
+        Args:
+            outcome: how it ended.
+            usage: its tokens.
+            units: what it is charged, by kind.
+            estimated: whether its usage is an estimate.
+            wasted: tokens that are charged and did not reach a client in a whole answer.
+        """
         tokens = {name: getattr(usage, name) or 0 for name in self.usage}
         for name, n in tokens.items():
             self.usage[name] += n
@@ -82,14 +94,14 @@ class Live:
         self.calls.append(call)
 
     def charge(self, amounts: Mapping[str, int], reserved: Mapping[str, int], estimated: bool) -> None:
-        """Add an attempt's settlement."""
+        """Add the settlement of an attempt: units charged and reserved, by kind."""
         for kind, units in amounts.items():
             self.units[kind] = self.units.get(kind, 0) + units
             self.reserved[kind] = self.reserved.get(kind, 0) + reserved[kind]
         self.estimated |= estimated
 
     def log_answer(self, content: bytes) -> None:
-        """Keep an answer's texts, of each choice, for the log if it is to have them; a stream's are in its reading."""
+        """Keep the text of each choice of an answer, if the log gets it; that of a stream is taken from its reading."""
         if self.said is None:
             return
         try:
@@ -103,7 +115,7 @@ class Live:
             self.said["answer"] = ["".join(pieces) for pieces in self.reading.text.values()]
 
     def headers(self) -> list[tuple[bytes, bytes]]:
-        """What the headers of its answer say of it."""
+        """The headers of the answer that tell about the request."""
         headers = [(b"x-request-id", self.id.encode())]
         if self.upstream:
             headers.append((b"x-budgeteer-upstream", self.upstream.encode()))
@@ -112,7 +124,7 @@ class Live:
         return headers
 
     def record(self) -> Record:
-        """As it is kept."""
+        """The request's record, as far as it is known by now."""
         return Record(
             id=self.id,
             at=self.at,

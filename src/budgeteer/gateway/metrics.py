@@ -1,6 +1,6 @@
-"""Prometheus metrics: by model and upstream, never by key, whose names are nobody's business there.
+"""Prometheus metrics by model and upstream, never by key, since names of keys are private.
 
-Tokens and calls count at the upstream of their attempt, requests and their time at that of the last one.
+Tokens and calls are counted for the upstream of their attempt, requests and their time for that of the last attempt.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ _SECONDS = (0.005, 0.02, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300)
 
 
 class Metrics:
-    """Counters of a gateway, in a registry of their own.
+    """The metrics of one gateway, in a registry of their own.
 
     Args:
-        live: how many requests are under way.
-        known: names of models, so that made-up ones are no labels.
+        live: returns how many requests are running.
+        known: whether a name is that of a model; other names become the label "".
 
     Attributes:
         away: reason -> how many requests and connections without a valid key were turned away; they have no records.
@@ -59,7 +59,7 @@ class Metrics:
         Gauge("budgeteer_live_requests", "Requests under way", registry=self._registry).set_function(live)
 
     def _of(self, metric: Any, *labels: str) -> Any:
-        """A child of a metric, remembered: looking one up costs more than counting."""
+        """The child of a metric for some labels, remembered, since looking it up costs more than counting."""
         key = (metric, *labels)
         child = self._children.get(key)
         if child is None:
@@ -67,7 +67,7 @@ class Metrics:
         return child
 
     def count(self, record: Record) -> None:
-        """Take in one record."""
+        """Count one record."""
         of, model = self._of, record.model if self._known(record.model) else ""
         about = (model, record.upstream, record.operation)
         of(self._requests, *about, record.outcome, str(record.status)).inc()
@@ -93,10 +93,10 @@ class Metrics:
         of(self._seconds, *about).observe(record.ms / 1000)
 
     def turned_away(self, reason: str) -> None:
-        """Count what showed no valid key."""
+        """Count a request or a connection that was turned away without a valid key."""
         self.away[reason] += 1
         self._of(self._refused, reason).inc()
 
     def text(self) -> bytes:
-        """As Prometheus reads it."""
+        """All metrics in Prometheus' text format."""
         return generate_latest(self._registry)

@@ -1,4 +1,4 @@
-"""The OpenAPI document of a gateway's HTTP surface; docs/gateway.md says the same to people."""
+"""The OpenAPI document of the gateway's HTTP routes; docs/gateway.md describes them for people."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def _object(required: tuple[str, ...] = (), closed: bool = True, /, **properties
 
 
 def _fields(kind: type) -> dict[str, Any]:
-    """The schema of records, or of their attempts."""
+    """The schema of a dataclass of records: Record or AttemptRecord."""
     properties = {column.name: column.schema for column in columns(kind)}
     return _object(tuple(properties), **properties)
 
@@ -156,7 +156,7 @@ def _paths() -> dict[str, Any]:
 
 
 def _spending(operation: str, dialect: str) -> dict[str, Any]:
-    """A route that is passed on: its body is the provider's, of which only what is metered is said here."""
+    """A route that is passed on to an upstream; of the provider's fields only those that are metered are described."""
     content = {"chat": "messages", "messages": "messages", "completions": "prompt"}.get(operation, "input")
     cap = {"chat": "max_completion_tokens", "responses": "max_output_tokens"}.get(operation, "max_tokens")
     message = _object(("role", "content"), False, role={"enum": ["user", "assistant"]}, content=_TEXT)
@@ -193,7 +193,7 @@ def _spending(operation: str, dialect: str) -> dict[str, Any]:
 
 
 def document() -> dict[str, Any]:
-    """OpenAPI 3.1; of every gateway alike."""
+    """The OpenAPI 3.1 document, the same for every gateway."""
     bearer = {"type": "http", "scheme": "bearer"}
     return {
         "openapi": "3.1.0",

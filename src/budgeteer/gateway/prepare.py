@@ -22,7 +22,14 @@ from budgeteer.metering.settlement import Planned
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """One attempt before it is made; ``notes`` are for the header, such as the cap that was chosen."""
+    """An attempt that is ready to be sent.
+
+    Attributes:
+        content: the body to send.
+        planned: the most that it can use and cost.
+        reading: reads the answer's usage.
+        notes: what was changed, such as the cap that was chosen, for the header x-budgeteer-policy.
+    """
 
     content: bytes
     planned: Planned
@@ -31,17 +38,18 @@ class Prepared:
 
 
 def prepare(ask: Ask, model: Model, metering: Metering, dialect_name: str, most: int | None = None) -> Prepared:
-    """What to send to an upstream's model, and what it can cost.
+    """Write the body for an upstream's model, and bound what it can cost.
 
     Args:
         ask: the request.
-        model: of the upstream.
-        metering: for the units.
-        dialect_name: the provider's, for records.
-        most: output tokens of a choice that the budget leaves; None = as asked.
+        model: the model, as the upstream that is called has it.
+        metering: counts the units.
+        dialect_name: "openai" or "anthropic", for records.
+        most: output tokens a choice that the budget still covers; None = no further limit.
 
     Raises:
-        Refused: it cannot be bounded, or is above a cap of the key.
+        Refused: the request cannot be bounded, has a field or an address that the upstream may not get, or is above a
+            cap of the key or the model.
         UnknownPrice: money is counted and the model has no price.
     """
     operation, key = ask.operation, ask.key
@@ -73,7 +81,7 @@ def prepare(ask: Ask, model: Model, metering: Metering, dialect_name: str, most:
         if cap == largest and (not given or asked > largest):
             notes = (f"cap={cap}",)
         own = model.cap if operation == "chat" else CAPS[operation][0]
-        for name in CAPS[operation]:  # the server may not know the others, or refuse them
+        for name in CAPS[operation]:  # the server may ignore or refuse caps by other names
             if name != own and name in body:
                 del body[name]
                 changed = True
@@ -101,7 +109,10 @@ def prepare(ask: Ask, model: Model, metering: Metering, dialect_name: str, most:
 
 
 def _check_cap(ask: Ask, asked: int, model: Model) -> None:
-    """Refuse a cap above what the model that was asked for may make; one that is only above another's is lowered."""
+    """Refuse a cap above that of the key, or of the model that was asked for.
+
+    Where another model is called, a cap above that model's own is lowered later instead.
+    """
     largest, of_key = ask.largest or model.bounds.max_output, ask.key.max_output
     if of_key is not None and asked > of_key:
         raise Refused(
@@ -120,10 +131,10 @@ def _check_cap(ask: Ask, asked: int, model: Model) -> None:
 
 
 def _limit_reasoning(body: dict[str, Any], key: Key) -> bool:
-    """Lower budgets of thinking to the key's; whether that changed the body.
+    """Lower the body's reasoning budgets to the key's ``max_reasoning``; whether the body was changed.
 
     Raises:
-        Refused: the key allows none, and some is asked for by an effort or a switch.
+        Refused: the key allows no reasoning, and an effort or a switch asks for it.
     """
     most = key.max_reasoning
     if most is None:
@@ -131,7 +142,7 @@ def _limit_reasoning(body: dict[str, Any], key: Key) -> bool:
     changed = False
     for place, name in BUDGETS:
         value = _at(body, place, name)
-        if value is not None and not (type(value) is int and 0 <= value <= most):  # below 0 some servers take for ever
+        if value is not None and not (type(value) is int and 0 <= value <= most):  # some take -1 for "no limit"
             if place:
                 body[place] = {**body[place], name: most}
             else:
@@ -155,6 +166,6 @@ _OFF = (None, False, "none", "disabled")
 
 
 def _at(body: Mapping[str, Any], place: str, name: str) -> Any:
-    """A field of the body, or of an object in it."""
+    """A field of the body (``place`` is ""), or of the object at ``place``; None if it is not there."""
     outer = body.get(place) if place else body
     return outer.get(name) if isinstance(outer, Mapping) else None

@@ -352,7 +352,7 @@ class Proxy:
                     live.interrupt("client left" if live.left else "client too slow" if live.sending else "timed out")
 
     async def drained(self, seconds: float) -> None:
-        """Wait until all is booked, at most so long; what is left then is charged in full by another replica."""
+        """Wait at most ``seconds`` until all is booked; another replica charges in full what is not booked by then."""
         await self.booking.drained(seconds)
         self._aside.close()
 
