@@ -1,4 +1,4 @@
-"""One request from the door to its record: key, body, policies, attempts, and what is said if there is no answer."""
+"""Serve one request from its headers to its record: key, body, policies, attempts, and the error if all fail."""
 
 from __future__ import annotations
 
@@ -37,25 +37,25 @@ if TYPE_CHECKING:
 
 _LOG = logging.getLogger(__name__)
 _TICK = 0.1
-"""Seconds between looks for what has waited too long."""
+"""Seconds between two checks for waits that are over their deadline."""
 _PASSED_UP = (b"anthropic-version", b"anthropic-beta", b"openai-beta", b"traceparent", b"user-agent")
 _ASKED = ("system", "instructions", "messages", "input", "prompt")
-"""Fields of bodies that hold what is asked."""
+"""Fields of bodies that hold the prompt."""
 
 
 class Proxy:
-    """The routes that spend.
+    """The routes that spend tokens.
 
     Args:
-        config: of the gateway.
-        ledger: that holds.
-        keys: of its clients.
-        metering: without an allowance.
-        record: takes the record of every request that showed a valid key when it is over and booked, and what was said
-            if the log is to have it.
-        turned_away: takes the reason for which a request without one was refused.
-        policies: asked in order before a call, told after it.
-        incoming: whose spans are the parents of ours; None: no spans.
+        config: the gateway's configuration.
+        ledger: where units are reserved and settled.
+        keys: the keys of its clients.
+        metering: counts the units of requests and answers.
+        record: called with the record of each request that showed a valid key, once it has ended and is booked, and
+            with its prompt and answer if the log gets them.
+        turned_away: called with the reason for each request that was refused without a valid key.
+        policies: name -> policy, in the order in which they act.
+        incoming: reads the client's OpenTelemetry spans, the parents of ours; None: no spans.
     """
 
     def __init__(
@@ -81,7 +81,7 @@ class Proxy:
         self.booking = Booking(config, ledger, self.accounts, metering, self._aside, self._over)
         self._number = itertools.count().__next__
 
-    # the whole of a request
+    # a whole request
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a POST to one of ROUTES."""
@@ -155,7 +155,7 @@ class Proxy:
             for name, policy in self.policies[:told]:
                 try:
                     policy.after(ask, ask.answer, live)
-                except Exception:  # the answer is given, and the others have to be told as well
+                except Exception:  # the client has its answer, and the other policies have to be called as well
                     _LOG.exception("policy %s failed after request %s", name, live.id)
 
     async def _call(self, ask: Ask, live: Live, headers: dict[bytes, bytes], receive: Receive, send: Send) -> None:
@@ -170,7 +170,7 @@ class Proxy:
             watch.cancel()
 
     async def _asked(self, route: str, live: Live, key: Key, headers: dict[bytes, bytes], receive: Receive) -> Ask:
-        """The body, whole and parsed: nothing is reserved for it yet, so its memory and the work on it are limited."""
+        """Read and parse the body. No budget is reserved for it yet, so its memory and the work on it are limited."""
         taken = 0
 
         def take(size: int) -> None:
@@ -185,16 +185,16 @@ class Proxy:
             self.room.give(key.id, taken)
 
     def _read(self, route: str, raw: bytes, key: Key) -> Ask:
-        """Every step over the whole of a body that can be made before its account is known."""
+        """Parse a body, and do all other work over its bytes that needs no account."""
         ask = Ask(route, raw, key, self.config.server.body_parts)
         if self.policies and len(raw) >= LARGE:
-            _ = ask.fingerprint  # which policies ask for
+            _ = ask.fingerprint  # computed here, in the thread, since policies use it
         return ask
 
     async def _body(
         self, live: Live, headers: dict[bytes, bytes], receive: Receive, take: Callable[[int], None]
     ) -> bytes:
-        """The whole body, within one deadline that ``tick`` watches, so that a body that is there costs no timer."""
+        """Read the whole body within one deadline, which ``tick`` checks: a timer for each body would cost time."""
         server = self.config.server
         live.deadline = time.monotonic() + server.receive_seconds
         try:
@@ -206,10 +206,10 @@ class Proxy:
             live.deadline, live.guard = float("inf"), None
 
     def candidates(self, ask: Ask) -> list[tuple[Backend, Model]]:
-        """Who serves the model of a request.
+        """The upstreams that serve the model of a request on its route, each with its form of the model.
 
         Raises:
-            Refused: nobody does, or the key may not call it.
+            Refused: there is none, or the key may not call the model.
         """
         if ask.model not in self.upstreams.names:
             raise Refused(404, "model_not_found", f"there is no model {shown(ask.model)}; GET /v1/models lists them")
@@ -224,22 +224,26 @@ class Proxy:
             raise Refused(404, "wrong_route", f"{ask.model!r} is not served at /v1/{ask.route}")
         return serving
 
-    # what policies ask
+    # for policies: the protocol Serving
 
     def name_of(self, model: str) -> str:
-        """The name behind an alias."""
+        """The name of the model that a name or alias belongs to; an unknown name is returned as it is."""
         return self.upstreams.names.get(model, model)
 
     def serves(self, ask: Ask, model: str) -> bool:
-        """Whether a request could be for this model instead."""
+        """Whether the key of a request may call this model, and an upstream serves it on the request's route."""
         return ask.key.allows(model) and bool(self.upstreams.serving(ask.dialect, model))
 
     def models(self, ask: Ask) -> list[Model]:
-        """The models of :meth:`candidates`."""
+        """The model that a request asks for, as each upstream that serves it has it.
+
+        Raises:
+            Refused: no upstream serves it, or the key may not call it.
+        """
         return [model for _, model in self.candidates(ask)]
 
     async def spent(self, ask: Ask) -> float:
-        """The largest share that is spent of any of its limits."""
+        """The largest spent or reserved share (0 to 1) of the limits of tokens or money that apply to the request."""
         return await self.booking.spent(ask)
 
     # attempts
@@ -253,7 +257,7 @@ class Proxy:
         while not live.left:
             choice = self.upstreams.choose(candidates, tried)
             if choice is None and ran and ran <= server.retries:
-                choice = self.upstreams.choose(candidates, ())  # it may have been a whim: the same one again
+                choice = self.upstreams.choose(candidates, ())  # all have failed once: try one of them again
             if choice is None:
                 break
             backend, model = choice
@@ -287,7 +291,7 @@ class Proxy:
     # clients that leave
 
     def _left(self, live: Live, ask: Ask) -> None:
-        """The client has gone, or its answer is whole."""
+        """Handle the client's disconnection, which also follows a whole answer."""
         if live.closed or live.finished or live.left:
             return
         if live.whole:  # it has all of its stream, and the upstream only keeps the connection open
@@ -298,10 +302,10 @@ class Proxy:
             self._drain(live, ask)
 
     def _drain(self, live: Live, ask: Ask) -> None:
-        """Read on for a while, for the usage; or break off.
+        """Read the answer on for a while to learn its usage, or interrupt the call.
 
-        Where the upstream stops when its connection closes, a stream is read up to its first text only: without any
-        it would have to be charged in full, as the model may have thought unseen.
+        If the upstream stops a call when its connection closes, a stream is read up to its first text only. Without any
+        text it would have to be charged in full, since the model may have reasoned without showing it.
         """
         now, server = time.monotonic(), self.config.server
         seen = live.reading is not None and live.reading.chunks > 0
@@ -312,7 +316,7 @@ class Proxy:
         else:
             live.deadline = min(live.deadline, now + server.drain_seconds)
 
-    # its end
+    # the end of a request
 
     def _close(self, live: Live) -> None:
         live.closed = True
@@ -322,7 +326,8 @@ class Proxy:
             self._over(live)
 
     def _over(self, live: Live) -> None:
-        """All is booked. Who showed no valid key leaves no record: strangers could fill the store with them."""
+        """Take the record of a request that has ended and is booked. Without a valid key there is no record, since
+        strangers could fill the store with them."""
         if live.key:
             self._record(live.record(), live.said)
         else:
@@ -330,7 +335,7 @@ class Proxy:
 
     async def _refuse(self, live: Live, refused: Refused, dialect: str, send: Send) -> None:
         live.status, live.reason = refused.status, refused.code
-        if live.answering:  # the client has its answer, or part of it: nothing else can be said
+        if live.answering:  # the client has its answer, or part of it: no error can be sent any more
             _LOG.error("request %s: %s", live.id, refused)
             return
         if not live.attempts:
@@ -340,10 +345,10 @@ class Proxy:
         headers = [(b"content-type", b"application/json"), *refused.headers, *live.headers()]
         await reply(send, refused.status, refused.body(dialect), headers)
 
-    # time
+    # time-outs
 
     async def tick(self) -> None:
-        """Break off what waits too long; for ever."""
+        """Interrupt every wait that is over its deadline; runs until cancelled."""
         while True:
             await asyncio.sleep(_TICK)
             now = time.monotonic()
@@ -363,7 +368,7 @@ def _label(headers: Mapping[bytes, bytes], name: bytes) -> str:
 
 
 def _user(body: Mapping[str, Any]) -> str:
-    """The end user as the body names it."""
+    """The end user that the body names, at most 200 characters; "" if it names none."""
     metadata = body.get("metadata")
     user = body.get("user") or (metadata.get("user_id") if isinstance(metadata, dict) else None)
     return user[:200] if isinstance(user, str) else ""

@@ -1,7 +1,7 @@
-"""What the admin API and the dashboard ask of a gateway and change in it: keys, balances, spending, requests.
+"""The queries and changes behind the admin API and the dashboard: keys, balances, spending, requests.
 
-Filters come as texts, as the query of a URL has them; what cannot be used is InvalidInput, what is not there is Refused
-with 404, and a store that does not answer is LedgerUnavailable.
+Filters are strings, as in the query of a URL. A value that cannot be used raises InvalidInput, a missing key or request
+raises Refused with status 404, and a store that does not answer raises LedgerUnavailable.
 """
 
 from __future__ import annotations
@@ -30,18 +30,19 @@ from budgeteer.ledger.report import balances
 from budgeteer.metering.outcome import Outcome
 
 BY = ("scope", *(column.name for column in COLUMNS if column.groups), "time")
-"""What spending is summed by; scope is the account, which is the field ``path`` of records."""
+"""What spending can be grouped by; "scope" is the account, which is the field ``path`` of records."""
 EQUAL = tuple(column.name for column in COLUMNS if column.filters)
-"""Fields that requests are selected by."""
+"""Fields that filters compare for equality."""
 FILTERS = (*EQUAL, "path", "since", "until", "refused")
-"""All filters; a path selects what is below it, too."""
+"""All filters: ``path`` also selects the accounts below it, ``since`` and ``until`` are milliseconds since 1970 (UTC),
+and ``refused`` of "1" selects refused requests."""
 _TOKENS = tuple(column.name for column in COLUMNS if column.unit == "tokens")
 _SUMS = (*_TOKENS, "estimated")
 _WHOLE = frozenset(column.name for column in COLUMNS if column.kind == "whole")
 LARGEST = 1_000_000
-"""Records of a CSV file at most."""
+"""The most records in a CSV file."""
 PAGE = 1000
-"""Records of one answer of the API at most."""
+"""The most records in one answer of the API."""
 Asked = Mapping[str, str]
 _ALL: Asked = {}
 
@@ -73,7 +74,7 @@ class Queries:
     ) -> None:
         self._config, self._ledger, self._store, self._ring = config, ledger, store, ring
         self._proxy, self._metrics, self._records = proxy, metrics, records
-        self._few = asyncio.Semaphore(2)  # of the threads that keys are looked up in as well
+        self._few = asyncio.Semaphore(2)  # leaves threads of the pool free for looking up keys
 
     async def _select(self, sql: str, values: Iterable[Any]) -> list[dict[str, Any]]:
         async with self._few:
@@ -82,32 +83,47 @@ class Queries:
     # keys
 
     async def keys(self) -> list[Key]:
-        """All keys, the oldest first."""
+        """All keys, oldest first."""
         return sorted((keys.decode(text) for text in await run(self._store.all_keys)), key=lambda key: key.created)
 
     async def key(self, name: str) -> Key:
-        """One key by its id."""
+        """The key with this id.
+
+        Raises:
+            Refused: 404, there is no such key.
+        """
         text = await run(self._store.get_key, name)
         if text is None:
             raise Refused(404, "no_key", f"there is no key {name!r}")
         return keys.decode(text)
 
     async def make_key(self, about: Mapping[str, Any]) -> tuple[Key, str]:
-        """A new key and its token, which is nowhere else; arguments as those of :func:`budgeteer.gateway.keys.make`."""
+        """Make a key and store it.
+
+        Args:
+            about: fields of the key, as for :func:`budgeteer.gateway.keys.make`.
+
+        Returns:
+            The key, and its token, which is kept nowhere.
+        """
         key, token = keys.make(about, self._config.defaults, self._config.counted, wall_clock())
         await run(self._store.add_key, key.id, keys.encode(key))
         return key, token
 
     async def change_key(self, name: str, about: Mapping[str, Any]) -> Key:
-        """Set fields of a key."""
+        """Set fields of a key; the changed key."""
         return await self._changed(name, lambda key: keys.changed(key, about, self._config.counted))
 
     async def revoke_key(self, name: str) -> Key:
-        """End a key for good."""
+        """Revoke a key, which cannot be undone; the changed key."""
         return await self._changed(name, lambda key: keys.changed(key, {"revoked": True}, ()))
 
     async def top_up_key(self, name: str, amount: object) -> Key:
-        """Raise the key's limit of an amount's kind and window, such as "$5"."""
+        """Raise a limit of a key by an amount such as "$5" or "500k/day": the one of its kind and window.
+
+        Raises:
+            InvalidInput: the amount is no string, or the key has no such limit.
+        """
         if not isinstance(amount, str):
             raise InvalidInput(f"amount is {amount!r}; give a text such as '$5' or '500k'")
         return await self._changed(name, lambda key: keys.topped_up(key, amount))
@@ -125,7 +141,7 @@ class Queries:
     # money
 
     async def balances(self, path: str = "") -> list[dict[str, Any]]:
-        """What is used, held and left of every limit at a path and below it; of all without one."""
+        """What is settled, reserved and left of each limit at a path and below it; of all accounts for ""."""
         _, state = await run(self._ledger.snapshot)
         if path and path not in state.accounts:
             return []
@@ -134,13 +150,20 @@ class Queries:
     async def spend(
         self, by: Sequence[str], kind: str = "all", step: int = 3600, asked: Asked = _ALL
     ) -> list[dict[str, Any]]:
-        """Spending in groups: the values of ``by``, units, requests, refused, estimated and wasted of each.
+        """Spending in groups.
 
         Args:
-            by: of BY.
-            kind: of tokens (input, output, ...), or a kind of units that the gateway counts.
-            step: seconds of the groups of time.
-            asked: filters.
+            by: what to group by, from BY.
+            kind: a field of tokens (input, output, ...), or a kind of units that the gateway counts.
+            step: length of the groups of "time", in seconds.
+            asked: filters, from FILTERS.
+
+        Returns:
+            A row for each group: the values of ``by``, and units, requests, refused, estimated (requests) and wasted
+            (tokens); ordered by time if grouped by it, else the most units first.
+
+        Raises:
+            InvalidInput: an unknown group, kind or value of a filter.
         """
         if not by or not set(by) <= set(BY):
             raise InvalidInput(f"by={','.join(by)}; choose of {', '.join(BY)}")
@@ -164,7 +187,8 @@ class Queries:
         return await self._select(sql, [*values, *more])
 
     async def summary(self, asked: Asked = _ALL) -> dict[str, Any]:
-        """Sums over records, and how this replica stands: requests under way, upstreams, what was turned away."""
+        """Sums over the records that the filters select, and the state of this replica: running requests, upstreams,
+        and what was turned away without a record."""
         where, values = _where(asked)
         sql = (
             f"SELECT COUNT(*) AS requests, COALESCE(SUM(outcome = '{Outcome.REFUSED}'), 0) AS refused, "
@@ -188,20 +212,24 @@ class Queries:
         }
 
     def upstreams(self) -> list[dict[str, Any]]:
-        """How each upstream is, as this replica sees it."""
+        """The state of each upstream, as this replica sees it."""
         return [backend.status() for backend in self._proxy.upstreams.backends]
 
     # requests
 
     async def requests(self, asked: Asked = _ALL, limit: int = 100) -> Listed:
-        """The newest requests that the filters let through; ``before`` goes on where an earlier answer ended."""
+        """The newest requests that the filters select; the filter ``before`` takes ``next`` of an earlier answer."""
         where, values = _where(asked)
         sql = f"SELECT n, {', '.join(NAMES)} FROM records{where} ORDER BY n DESC LIMIT {limit}"
         rows = await self._select(sql, values)
         return Listed(tuple(Record.of_row(row) for row in rows), rows[-1]["n"] if rows else None)
 
     async def request(self, name: str) -> Record:
-        """One request by its id, also one that is under way."""
+        """The record of the request with this id, which may still be running in this replica.
+
+        Raises:
+            Refused: 404, there is no such record.
+        """
         rows = await self._select(f"SELECT {', '.join(NAMES)} FROM records WHERE id = ?", (name,))
         if rows:
             return Record.of_row(rows[0])
@@ -211,12 +239,12 @@ class Queries:
         return live.record()
 
     def live(self) -> list[Record]:
-        """The requests under way in this replica, as far as they are."""
+        """The records, as far as they are known, of the requests that run in this replica."""
         now = wall_clock()
         return [replace(live.record(), ms=now - live.at) for live in self._proxy.live.values()]
 
     async def table(self, asked: Asked = _ALL, limit: int = LARGEST) -> str:
-        """Requests as CSV: a column for every field, and one for each kind of those that are units by kind."""
+        """Requests as CSV: a column for each field; fields of units by kind have one for each kind."""
         kinds = self._config.counted
         listed = await self.requests(asked, limit)
         out = io.StringIO()
@@ -229,7 +257,7 @@ class Queries:
 
 
 def _heads(name: str, kinds: Sequence[str]) -> Iterator[str]:
-    """The columns of a field in CSV; none for the attempts, which are a list."""
+    """The headings of a field in CSV; none for the attempts, which are a list."""
     if name in MAPS:
         yield from (f"{name}_{kind}" for kind in kinds)
     elif name != "calls":
@@ -245,7 +273,7 @@ def _cells(name: str, record: Record, kinds: Sequence[str]) -> Iterator[Any]:
 
 
 def _where(asked: Asked) -> tuple[str, list[Any]]:
-    """The conditions of filters, and their values."""
+    """The WHERE clause of filters, and the values for its placeholders."""
     conditions: list[str] = []
     values: list[Any] = []
     for name in EQUAL:
@@ -265,7 +293,11 @@ def _where(asked: Asked) -> tuple[str, list[Any]]:
 
 
 def number(asked: Asked, name: str, default: int, least: int = 0, most: int = 10**15) -> int:
-    """A whole number of a query, or InvalidInput."""
+    """A filter as a whole number; ``default`` if it is not there.
+
+    Raises:
+        InvalidInput: it is no whole number from ``least`` to ``most``.
+    """
     text = asked.get(name)
     if text is None:
         return default

@@ -1,8 +1,7 @@
-"""What is kept of a request. The fields of :class:`Record` are their only list: the columns of the store, the JSON of
-the admin API and of the log, its OpenAPI schema, the CSV file and the pages of the dashboard all follow from it.
+"""The record of a request. Its fields are listed in :class:`Record` only: the columns of the store, the JSON of the
+admin API and of the log, the OpenAPI schema, the CSV file and the pages of the dashboard are all derived from it.
 
-A new field is one line here. Stores that were made before get its column when they are opened, and older records have
-its default.
+To add a field, add one line here. Older stores get its column when they are opened, and older records its default.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ from budgeteer.gateway.damage import WRONG, damaged_store
 from budgeteer.metering.outcome import Outcome
 
 MOMENT, DURATION, TOKENS, FLAG, NUMBER, TEXT = "ms since 1970 (UTC)", "ms", "tokens", "0 or 1", "", ""
-"""Units of a field, which say how people read it."""
+"""The units that a field can have; pages format its value by them."""
 _TYPES = {
     "str": "text",
     "Outcome": "text",
@@ -31,19 +30,19 @@ _TYPES = {
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """A field of a record, as everybody who stores or shows it has to know it.
+    """The description of a record's field, for storing and for showing it.
 
     Attributes:
-        name: of the field.
+        name: its name.
         kind: "text", "whole" (a whole number), "units" (kind -> units) or "attempts".
-        text: what it is, in one sentence.
-        unit: one of those above.
-        label: how the page of one request calls it.
-        heading: how lists of requests call it; "" leaves it out of them.
-        filters: whether the admin API selects by it.
-        groups: whether it sums spending by it.
+        text: what it holds, in one sentence.
+        unit: MOMENT, DURATION, TOKENS, FLAG or "".
+        label: its name on the page of one request.
+        heading: its name in lists of requests; "" leaves it out of them.
+        filters: whether the admin API can filter by it.
+        groups: whether spending can be grouped by it.
         optional: whether it may be None.
-        default: of records that were written before there was the field.
+        default: its value in records that were written before the field existed.
     """
 
     name: str
@@ -59,12 +58,12 @@ class Column:
 
     @property
     def is_json(self) -> bool:
-        """Whether the store has it as a text of JSON."""
+        """Whether the store keeps it as JSON text."""
         return self.kind in ("units", "attempts")
 
     @property
     def sql(self) -> str:
-        """Its type in the store."""
+        """Its type in SQL."""
         return "INTEGER" if self.kind == "whole" else "TEXT NOT NULL"
 
     @property
@@ -97,7 +96,7 @@ def _field(
 
 
 def _label(text: str, label: str, *, heading: str = "", filters: bool = True) -> Any:
-    """A text that requests are told apart by."""
+    """A text field to filter and group by."""
     return _field(text, label, heading=heading, filters=filters, groups=filters)
 
 
@@ -107,7 +106,7 @@ def _tokens(text: str, label: str, *, heading: str = "") -> Any:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AttemptRecord:
-    """What is kept of one attempt of a request at an upstream."""
+    """The record of one attempt of a request at an upstream."""
 
     upstream: str = _field("The upstream that was called", "upstream")
     outcome: Outcome = _field("How it ended: ok, cut, unknown or rejected", "ended", default=Outcome.UNKNOWN)  # noqa: RUF009
@@ -122,7 +121,7 @@ class AttemptRecord:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Record:
-    """What is kept of one request; see the table in docs/gateway.md."""
+    """The record of one request; docs/gateway.md has a table of its fields."""
 
     id: str = _field("The request's id")
     at: int = _field("When it came", "time (UTC)", unit=MOMENT, heading="time (UTC)", default=0)
@@ -166,12 +165,12 @@ class Record:
 
     @property
     def paid(self) -> bool:
-        """Whether anything was charged for it."""
+        """Whether anything was charged for the request."""
         return any(getattr(self, name) for name in PAID)
 
     @classmethod
     def of_json(cls, data: Mapping[str, Any]) -> Record:
-        """A record from its JSON, which may be of an older or a newer version: unknown fields are left out."""
+        """A record from its JSON, as an older or newer version may have written it: unknown fields are ignored."""
         known = _known(cls, data)
         if "calls" in known:
             known["calls"] = tuple(AttemptRecord(**_known(AttemptRecord, call)) for call in known["calls"])
@@ -179,10 +178,10 @@ class Record:
 
     @classmethod
     def of_row(cls, row: Mapping[str, Any]) -> Record:
-        """A record from its row of the store.
+        """A record from its row in the store.
 
         Raises:
-            LedgerUnavailable: the row is no record: the store is damaged.
+            LedgerUnavailable: the row is of no record, so the store is damaged.
         """
         try:
             return cls.of_json({name: orjson.loads(row[name]) if name in JSON else row[name] for name in NAMES})
@@ -190,20 +189,20 @@ class Record:
             raise damaged_store("a record in the gateway's store", repr(error)) from error
 
     def as_json(self) -> dict[str, Any]:
-        """Its fields by name, as the admin API has them."""
+        """The record's fields by name, as the admin API returns them."""
         values: dict[str, Any] = {name: getattr(self, name) for name in NAMES}
         values["calls"] = [_plain(call) for call in self.calls]
         return values
 
     def as_row(self) -> tuple[Any, ...]:
-        """Its row of the store, in the order of the fields."""
+        """The record's row for the store, in the order of NAMES."""
         return tuple(
             [orjson.dumps(getattr(self, name)).decode() if name in JSON else getattr(self, name) for name in NAMES]
         )
 
 
 def columns(kind: type = Record) -> tuple[Column, ...]:
-    """The fields of records, or of their attempts, in their order."""
+    """The fields of Record or AttemptRecord, in their order."""
     return tuple(_column(declared) for declared in fields(kind))
 
 
@@ -234,4 +233,4 @@ NAMES = tuple(column.name for column in COLUMNS)
 JSON = frozenset(column.name for column in COLUMNS if column.is_json)
 MAPS = tuple(column.name for column in COLUMNS if column.kind == "units")
 PAID = ("input", "output", "estimated")
-"""Fields of which one is above 0 where anything was charged."""
+"""Fields of which at least one is above 0 if anything was charged."""

@@ -1,4 +1,4 @@
-"""Records on their way to the store, the log and the metrics: in batches, so that no request waits for them."""
+"""Write records to the store, the log and the metrics in batches, so that no request waits for them."""
 
 from __future__ import annotations
 
@@ -17,17 +17,26 @@ from budgeteer.gateway.record import Record
 from budgeteer.gateway.store import Store
 
 EVERY = 0.5
-"""Seconds between batches; what a killed process had not written yet is lost here, never in the ledger."""
+"""Seconds between batches. If the process is killed, records of this time are lost, but nothing in the ledger."""
 _SLICE = 16
-"""Records that are handed on together: requests wait while one process counts them, and while a thread binds them."""
+"""Records that are written in one step: requests wait while a step is counted, or converted for the database."""
 _MOST = 100_000
-"""Records that wait at most for a store that does not answer; older ones are dropped, and counted. Those that nobody
-paid for wait in half of the room only."""
+"""The most records that wait for a store which does not answer; then the oldest are dropped, and counted. Records of
+requests without a charge may fill half of this only."""
 _LOG = logging.getLogger(__name__)
 
 
 class Records:
-    """Takes records, and hands them on twice a second."""
+    """Collects records, and writes them twice a second.
+
+    Args:
+        store: where they are kept.
+        metrics: counts them.
+        log: whether each is written to standard error as a JSON line.
+
+    Attributes:
+        dropped: how many were lost because the store did not answer.
+    """
 
     def __init__(self, store: Store, metrics: Metrics, log: bool) -> None:
         self._store, self._metrics, self._log = store, metrics, log
@@ -36,11 +45,16 @@ class Records:
         self.dropped = 0
 
     def take(self, record: Record, said: dict[str, Any] | None = None) -> None:
-        """A request is over; ``said`` goes to the log beside the record, and nowhere else."""
+        """Take the record of a request that has ended.
+
+        Args:
+            record: the record.
+            said: its prompt and answer, which go to the log only; None = they are not logged.
+        """
         self._fresh.append((record, said))
 
     async def flush(self) -> None:
-        """Hand on what waits; what the store does not take waits on."""
+        """Write all waiting records; those that the store does not accept wait for the next time."""
         while self._fresh:
             self._tell([self._fresh.popleft() for _ in range(min(_SLICE, len(self._fresh)))])
             await asyncio.sleep(0)
@@ -54,7 +68,7 @@ class Records:
                 return
 
     def _tell(self, fresh: list[tuple[Record, dict[str, Any] | None]]) -> None:
-        """Metrics and log, which wait for nobody; then the store's turn comes."""
+        """Count and log new records, and queue them for the store."""
         lines = []
         for record, said in fresh:
             self._metrics.count(record)
@@ -72,7 +86,7 @@ class Records:
             sys.stderr.flush()
 
     async def keep_flushing(self) -> None:
-        """Flush for ever."""
+        """Write waiting records every half second; runs until cancelled."""
         while True:
             await asyncio.sleep(EVERY)
             await self.flush()

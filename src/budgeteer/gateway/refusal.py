@@ -1,7 +1,7 @@
-"""What a client is told that gets no answer: status, headers and body that make its library do the right thing.
+"""The error for a client whose request is refused: status, headers and body, so that its library retries if it helps.
 
 The OpenAI and Anthropic libraries retry 408, 409, 429 and 5xx by themselves unless ``x-should-retry`` is "false". So
-429 is said only where waiting a moment helps, with ``Retry-After``; a budget that is spent is 402.
+the gateway answers 429, with ``Retry-After``, only if waiting a moment helps; a spent budget is 402.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from budgeteer.core.errors import BudgeteerError, BudgetExceeded
 from budgeteer.gateway.config import PARALLEL, REQUESTS
 
 PATIENCE = 60
-"""Seconds that a client's library may be asked to wait; with longer waits the caller has to decide."""
+"""The longest wait in seconds after which a client's library may retry by itself; else the caller has to decide."""
 _LONGEST = 2000
-"""Characters of a message: what a client sent may be in it."""
+"""The most characters of a message, since it may contain what a client sent."""
 _ANTHROPIC = {
     400: "invalid_request_error", 401: "authentication_error", 402: "billing_error", 403: "permission_error",
     404: "not_found_error", 413: "request_too_large", 429: "rate_limit_error", 503: "overloaded_error",
@@ -26,7 +26,7 @@ _OPENAI = {401: "authentication_error", 402: "insufficient_quota", 403: "permiss
 
 
 def shown(value: Any) -> str:
-    """What a client gave, short enough for a message."""
+    """A value that a client sent, short enough for a message."""
     if isinstance(value, str):
         return repr(value if len(value) <= 80 else value[:77] + "...")
     if value is None or isinstance(value, bool | int | float):
@@ -35,13 +35,13 @@ def shown(value: Any) -> str:
 
 
 class Refused(BudgeteerError):
-    """A request that is not answered.
+    """The error of a request that the gateway refuses.
 
     Attributes:
-        status: of HTTP.
-        code: a word for programs, and the reason in records.
-        wait: seconds after which to try again; None: do not, by yourself.
-        budget: which one, if one is the reason.
+        status: the HTTP status.
+        code: the error's code for programs; also ``reason`` of the record.
+        wait: seconds after which a retry may succeed; None = libraries must not retry by themselves.
+        budget: the limit that refused the request, if one did: scope, kind, used, held, requested, limit, resets_at.
     """
 
     def __init__(
@@ -52,15 +52,15 @@ class Refused(BudgeteerError):
 
     @property
     def headers(self) -> list[tuple[bytes, bytes]]:
-        """Beside the content's type and length."""
+        """The headers that tell the client's library whether and when to retry."""
         if self.wait is None:
-            closing = [(b"connection", b"close")] if self.status == 401 else []  # a stranger's has nothing more to say
+            closing = [(b"connection", b"close")] if self.status == 401 else []  # strangers keep no connection
             return [*closing, (b"x-should-retry", b"false")]
         soon = b"true" if self.wait <= PATIENCE else b"false"
         return [(b"retry-after", str(self.wait).encode()), (b"x-should-retry", soon)]
 
     def body(self, dialect: str) -> bytes:
-        """In the shape of OpenAI's or Anthropic's errors."""
+        """The body of the error, as JSON, in the form of OpenAI's or Anthropic's errors (``dialect``)."""
         more = {} if self.budget is None else {"budget": self.budget}
         if dialect == "anthropic":
             kind = _ANTHROPIC.get(self.status, "api_error")
@@ -72,7 +72,7 @@ class Refused(BudgeteerError):
         return json.dumps(content).encode()
 
     def event(self, operation: str) -> bytes:
-        """As the last event of a stream that cannot go on."""
+        """The error as the last server-sent event of a stream, in the form of the operation's errors."""
         if operation == "messages":
             return b"event: error\ndata: " + self.body("anthropic") + b"\n\n"
         if operation == "responses":
@@ -82,10 +82,10 @@ class Refused(BudgeteerError):
 
 
 def of_budget(error: BudgetExceeded, now: int) -> Refused:
-    """Of a limit that does not cover a request.
+    """The error for a request that a limit does not cover: 429 if waiting helps, else 402.
 
     Args:
-        error: of the ledger.
+        error: the ledger's error.
         now: milliseconds since 1970 (UTC).
     """
     wait = None if error.resets_at is None else max(1, -(-(error.resets_at - now) // 1000))

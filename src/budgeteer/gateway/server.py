@@ -1,4 +1,4 @@
-"""The gateway under uvicorn."""
+"""Run the gateway under uvicorn, or check its configuration."""
 
 from __future__ import annotations
 
@@ -21,7 +21,13 @@ except ImportError as error:
 def server(
     config: Config, *, gateway: Gateway | None = None, host: str | None = None, port: int | None = None
 ) -> uvicorn.Server:
-    """A server that is not running yet; ``run()`` it, or ``serve()`` in an event loop."""
+    """A server that is not started yet: call ``run()``, or ``serve()`` in an event loop.
+
+    Args:
+        config: the gateway's configuration.
+        gateway: the application; None makes one.
+        host, port: where to listen; None = as configured.
+    """
     settings = config.server
     gateway = gateway or Gateway(config)
     return uvicorn.Server(
@@ -43,7 +49,7 @@ def server(
 
 
 def _add_price(name: str, config: Config) -> str:
-    """What to do about a model without a price."""
+    """The advice for a model without a price."""
     where = "to a file of [prices] files"
     if not config.price_files:
         where = 'to a file prices.toml, and files = ["prices.toml"] below [prices]'
@@ -56,7 +62,15 @@ def _add_price(name: str, config: Config) -> str:
 
 
 async def check(config: Config, say: Callable[[str], Any]) -> bool:
-    """Whether ledger, store, prices and all upstreams are there; ``say`` gets a line of each."""
+    """Whether the ledger, the store, all prices and all upstreams can be used.
+
+    Args:
+        config: the gateway's configuration.
+        say: called with a line about each of them.
+
+    Raises:
+        BudgeteerError: a policy cannot be built, or the ledger or the store cannot be opened.
+    """
     gateway = Gateway(config)
     well = True
     await run(gateway.store.get_key, "")

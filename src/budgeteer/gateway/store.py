@@ -1,7 +1,7 @@
-"""What a gateway keeps beside its ledger: keys, records of requests, heartbeats of replicas.
+"""The store beside the gateway's ledger: keys, records of requests, heartbeats of replicas.
 
-Its calls block; the gateway makes them from a thread. Records are asked by SQL in either store: the Redis one reads
-the stream of all replicas into a table of its own first.
+Its calls block, so the gateway makes them in threads. Records are queried by SQL in both stores: the one in Redis first
+reads the streams of all replicas into a table in memory.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ from budgeteer.gateway.record import COLUMNS, NAMES, PAID, Column, Record
 from budgeteer.ledger import address
 
 _DAMAGE = ("malformed", "not a database", "no such table", "no such column", "disk image")
-"""What SQLite says of a file that is damaged."""
+"""Parts of SQLite's messages about a damaged file."""
 _READ = 1000
-"""Records that are read from a stream at once."""
+"""Records that are read from a stream in one call."""
 _FREE = 10
-"""One record of a request that nobody paid for (refused, answered by the cache, rejected) is kept for so many of those
-that were paid for, which they cannot push out."""
+"""Records of requests without a charge (refused, answered from the cache, rejected) have a limit of their own, lower by
+this factor, so that they cannot push out records of paid requests."""
 _PAID = " + ".join(PAID)
 _TABLES = f"""
 CREATE TABLE IF NOT EXISTS keys (id TEXT PRIMARY KEY, data TEXT NOT NULL) WITHOUT ROWID;
@@ -45,50 +45,67 @@ _INSERT = f"INSERT OR IGNORE INTO records ({', '.join(NAMES)}) VALUES ({', '.joi
 
 
 class Store(ABC):
-    """Keys, records, heartbeats.
+    """Keeps keys, records and heartbeats.
 
-    Every method raises LedgerUnavailable if the store does not answer.
+    Every method raises LedgerUnavailable if the store does not answer or is damaged.
     """
 
     @abstractmethod
     def get_key(self, name: str) -> str | None:
-        """A key's text."""
+        """The text of the key with this id; None if there is none."""
 
     @abstractmethod
     def all_keys(self) -> list[str]:
-        """The texts of all keys."""
+        """The texts of all keys, ordered by id."""
 
     @abstractmethod
     def add_key(self, name: str, data: str) -> None:
-        """A new key."""
+        """Store the text of a new key under its id."""
 
     @abstractmethod
     def change_key(self, name: str, change: Callable[[str], str]) -> str:
-        """Replace a key's text by what ``change`` makes of it, so that no other change is lost; the new text.
+        """Replace the text of a key by ``change(text)``, in one transaction, so that no other change is lost.
+
+        Returns:
+            The new text.
 
         Raises:
-            InvalidInput: there is no such key, or what ``change`` raises.
+            InvalidInput: there is no such key. Errors of ``change`` are passed on, and change nothing.
         """
 
     @abstractmethod
     def beat(self, name: str, at: int | None) -> dict[str, int]:
-        """Say that a replica lives (None: that it has ended); the latest sign of each, in milliseconds since 1970."""
+        """Store the heartbeat of a replica.
+
+        Args:
+            name: the replica.
+            at: milliseconds since 1970 (UTC); None = the replica has ended, and is removed.
+
+        Returns:
+            Replica -> its latest heartbeat, in milliseconds since 1970 (UTC).
+        """
 
     @abstractmethod
     def add(self, records: Sequence[Record]) -> None:
-        """Keep records; one whose id is there is left out, and the oldest of its kind (paid for or not) go."""
+        """Store records, except those whose id is there already, and delete the oldest above the limit: paid requests
+        and those without a charge have a limit each."""
 
     @abstractmethod
     def select(self, sql: str, values: Iterable[Any] = ()) -> list[dict[str, Any]]:
-        """Rows of a SELECT over ``records``."""
+        """The rows of a SELECT over the table ``records``; ``values`` are for its placeholders."""
 
     @abstractmethod
     def close(self) -> None:
-        """Let go of files and connections."""
+        """Close files and connections."""
 
 
 class SqliteStore(Store):
-    """In an SQLite file, ``:memory:`` for none that lasts."""
+    """A store in an SQLite file.
+
+    Args:
+        path: of the file; ``:memory:`` keeps it in memory only.
+        keep: how many records of paid requests are kept.
+    """
 
     def __init__(self, path: str | Path, keep: int = 100_000) -> None:
         self._path, self._keep, self._lock = str(path), {"> 0": keep, "= 0": keep // _FREE}, threading.Lock()
@@ -101,7 +118,7 @@ class SqliteStore(Store):
             self._db.executescript(_TABLES)
             self._db.execute("BEGIN IMMEDIATE")
             present = {row["name"] for row in self._db.execute("PRAGMA table_info(records)")}
-            for column in COLUMNS:  # of a store that was made before there was this field
+            for column in COLUMNS:  # an older store has no columns for newer fields
                 if column.name not in present:
                     self._db.execute(
                         f"ALTER TABLE records ADD COLUMN {column.name} {column.sql} DEFAULT {_empty(column)}"
@@ -176,7 +193,13 @@ class SqliteStore(Store):
 
 
 class RedisStore(Store):
-    """In the Redis of the ledger; records are a stream, read into a table of this process to be asked."""
+    """A store in the ledger's Redis; records are in two streams, which are read into a table in memory for queries.
+
+    Args:
+        url: of Redis.
+        keep: how many records of paid requests are kept.
+        name: part of the keys in Redis, the same as the ledger's.
+    """
 
     def __init__(self, url: str, keep: int = 100_000, name: str = "budgeteer") -> None:
         try:
@@ -244,7 +267,7 @@ class RedisStore(Store):
         while True:
             with self._asking():
                 entries: list[tuple[tuple[int, ...], str, Any]] = []  # (order, stream, (id, record))
-                frontier: tuple[int, ...] | None = None  # where one of the streams may go on before the other does
+                frontier: tuple[int, ...] | None = None  # up to here both streams are read whole
                 for stream, last in self._last.items():
                     batch: Any = self._client.xrange(stream, f"({last}", "+", count=_READ)
                     entries += [(_order(id), stream, (id, fields["r"])) for id, fields in batch]
@@ -264,7 +287,7 @@ class RedisStore(Store):
 
 
 class _Asking:
-    """Holds a store's lock; a failure of the store is LedgerUnavailable."""
+    """Holds a store's lock, and turns errors of the store into LedgerUnavailable."""
 
     def __init__(self, lock: threading.Lock, place: str) -> None:
         self._lock, self._place = lock, place
@@ -281,7 +304,7 @@ class _Asking:
 
 
 def _is_damage(error: BaseException | None) -> bool:
-    """Whether an error says that a store holds what no gateway wrote."""
+    """Whether an error shows that the store is damaged."""
     if isinstance(error, sqlite3.DatabaseError):
         busy = isinstance(error, sqlite3.OperationalError) and not any(part in str(error) for part in _DAMAGE)
         return not busy
@@ -290,12 +313,12 @@ def _is_damage(error: BaseException | None) -> bool:
 
 
 def _order(id: str) -> tuple[int, ...]:
-    """An id of a stream, so that it sorts by time."""
+    """The id of a stream's entry in a form that sorts by time."""
     return tuple(map(int, id.split("-")))
 
 
 def _empty(column: Column) -> str:
-    """A field's default, as SQL has it."""
+    """A field's default as a literal of SQL."""
     if column.default is None:
         return "NULL"
     if column.kind == "whole":
@@ -308,7 +331,12 @@ def _no_key(name: str) -> InvalidInput:
 
 
 def connect(url: str, keep: int = 100_000) -> Store:
-    """The store beside a ledger: a file beside its file, or keys beside its keys."""
+    """Open the store beside a ledger: the file ``URL.gateway``, the same Redis, or memory.
+
+    Args:
+        url: of the ledger.
+        keep: how many records of paid requests are kept.
+    """
     kind = address.kind_of(url)
     if kind == address.REDIS:
         return RedisStore(url, keep)

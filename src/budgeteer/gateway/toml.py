@@ -1,4 +1,4 @@
-"""Reading a TOML file field by field, with errors that name the field and its line."""
+"""Read a TOML file field by field, with errors that name the field and its line."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def read(path: str | Path) -> Table:
     """The top table of a file.
 
     Raises:
-        InvalidInput: missing, or not TOML.
+        InvalidInput: the file cannot be read, or is not TOML.
     """
     try:
         text = Path(path).read_text(encoding="utf-8")
@@ -35,20 +35,20 @@ def read(path: str | Path) -> Table:
 
 
 def decimal(text: str) -> Decimal | float:
-    """A number of TOML; what is no number, or has no end, as a float, which no field takes."""
+    """A number in TOML, exactly; NaN and infinity as a float, which no field accepts."""
     number = Decimal(text)
     return number if number.is_finite() else float(text)
 
 
 def _ordinary(value: object) -> bool:
-    """Whether it is a number that a float holds."""
+    """Whether a value is a number that fits a float."""
     if isinstance(value, bool) or not isinstance(value, int | float | Decimal):
         return False
     return -(10**300) < value < 10**300
 
 
 def _shown(value: object) -> str:
-    """A value in messages; whole numbers of thousands of digits cannot be written."""
+    """A value for a message; Python cannot write whole numbers of thousands of digits."""
     try:
         shown = str(value) if isinstance(value, Decimal) else repr(value)
     except ValueError:
@@ -57,14 +57,24 @@ def _shown(value: object) -> str:
 
 
 class Table:
-    """A table whose fields are taken one by one; ``done`` refuses those that nobody asked for."""
+    """A TOML table whose fields are read one by one; ``done`` then refuses fields that were not read.
+
+    Methods that read a field return ``default`` if it is missing, and raise InvalidInput, naming the file, the line and
+    the field, if it is missing without a default or has a value that cannot be used.
+
+    Args:
+        data: the table's fields.
+        where: its path in the file.
+        lines: path of a table or field -> its line.
+        file: the file's name, for messages.
+    """
 
     def __init__(self, data: dict[str, Any], where: Where, lines: dict[Where, int], file: str) -> None:
         self.data, self.where, self.lines, self.file = data, where, lines, file
         self._taken: set[str] = set()
 
     def fail(self, name: str | None, why: str) -> NoReturn:
-        """Raise InvalidInput about a field, or about the table."""
+        """Raise InvalidInput about a field, or about the table if ``name`` is None; ``why`` goes on after the name."""
         at = self.where if name is None else (*self.where, name)
         line = next((self.lines[at[:n]] for n in range(len(at), -1, -1) if at[:n] in self.lines), 1)
         dotted = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in at).lstrip(".")
@@ -77,7 +87,7 @@ class Table:
         return self.data.get(name, default)
 
     def text(self, name: str, default: Any = _NONE, among: tuple[str, ...] = ()) -> Any:
-        """A text that is not empty."""
+        """A string that is not empty; one of ``among``, if that is given."""
         value = self._take(name, default)
         if value is default:
             return value
@@ -88,14 +98,14 @@ class Table:
         return value
 
     def texts(self, name: str, default: tuple[str, ...] = ()) -> tuple[str, ...]:
-        """A list of texts."""
+        """A list of strings."""
         value = self._take(name, default)
         if not isinstance(value, list | tuple) or not all(isinstance(text, str) for text in value):
             self.fail(name, f"is {_shown(value)}; give a list of texts")
         return tuple(value)
 
     def whole(self, name: str, default: Any = _NONE, least: int = 0, most: int = 10**15) -> Any:
-        """A whole number."""
+        """A whole number from ``least`` to ``most``."""
         value = self._take(name, default)
         if value is default:
             return value
@@ -104,7 +114,7 @@ class Table:
         return value
 
     def number(self, name: str, default: Any = _NONE, least: float = 0.0, most: float = 1e9) -> float:
-        """A number."""
+        """A number from ``least`` to ``most``."""
         value = self._take(name, default)
         if isinstance(value, bool) or not isinstance(value, int | float | Decimal) or not least <= value <= most:
             self.fail(name, f"is {_shown(value)}; give a number from {least:g} to {most:g}")
@@ -118,7 +128,7 @@ class Table:
         return tuple(map(float, value))
 
     def pieces(self, name: str, values: type) -> list[tuple[float, Any]]:
-        """A schedule of the spent share, [[0, a], [0.5, b], ...]; empty if there is none."""
+        """A schedule by the spent share, [[0, a], [0.5, b], ...], with values of type ``values``; empty if missing."""
         value = self._take(name, [])
         pieces = [tuple(piece) for piece in value] if isinstance(value, list) else []
         starts = [piece[0] for piece in pieces if len(piece) == 2 and isinstance(piece[0], int | Decimal)]
@@ -131,37 +141,37 @@ class Table:
         return [(float(start), setting) for start, setting in pieces]
 
     def flag(self, name: str, default: bool) -> bool:
-        """true or false."""
+        """A boolean."""
         value = self._take(name, default)
         if not isinstance(value, bool):
             self.fail(name, f"is {_shown(value)}; give true or false")
         return value
 
     def table(self, name: str) -> Table:
-        """A table below; an empty one if there is none."""
+        """A table in this one; an empty one if it is missing."""
         value = self._take(name, {})
         if not isinstance(value, dict):
             self.fail(name, f"is {_shown(value)}; give a table [{name}]")
         return Table(value, (*self.where, name), self.lines, self.file)
 
     def tables(self, name: str) -> list[Table]:
-        """A list of tables, [[name]]."""
+        """A list of tables, ``[[name]]``; empty if it is missing."""
         value = self._take(name, [])
         if not isinstance(value, list) or not all(isinstance(entry, dict) for entry in value):
             self.fail(name, f"is {_shown(value)}; give tables [[{name}]]")
         return [Table(entry, (*self.where, name, n), self.lines, self.file) for n, entry in enumerate(value)]
 
     def named(self) -> list[tuple[str, Table]]:
-        """All fields of this table, each a table."""
+        """(name, table) of all fields, which have to be tables."""
         return [(name, self.table(name)) for name in self.data]
 
     def parsed(self, name: str, parse: Callable[[str], T], default: Any = _NONE) -> Any:
-        """A text, through a parser that raises InvalidInput."""
+        """A string, parsed by a function that raises InvalidInput."""
         text = self.text(name, default)
         return text if text is default else self._parse(name, parse, text)
 
     def parsed_all(self, name: str, parse: Callable[[str], T]) -> tuple[T, ...]:
-        """A list of texts, each through a parser that raises InvalidInput."""
+        """A list of strings, each parsed by a function that raises InvalidInput."""
         return tuple(self._parse(name, parse, text) for text in self.texts(name))
 
     def _parse(self, name: str, parse: Callable[[str], T], text: str) -> T:
@@ -171,7 +181,7 @@ class Table:
             self.fail(name, f"is not usable: {error}")
 
     def done(self) -> None:
-        """Refuse fields that nobody asked for."""
+        """Refuse fields that were not read."""
         for name in self.data:
             if name not in self._taken:
                 near = difflib.get_close_matches(name, self._taken, n=1)
@@ -180,7 +190,7 @@ class Table:
 
 
 def _lines(text: str) -> dict[Where, int]:
-    """Path of a field or table -> its line, as far as lines tell: fields of inline tables have their parent's."""
+    """Path of a field or table -> its line. Fields of inline tables are left out: messages name their table's line."""
     lines: dict[Where, int] = {}
     counts: dict[Where, int] = {}
     base: Where = ()
@@ -203,7 +213,7 @@ def _parts(dotted: str) -> list[str]:
 
 
 def _resolved(parts: list[str], counts: dict[Where, int], array: bool) -> Where:
-    """A header's path with the indices of the arrays of tables that it runs through."""
+    """The path of a header, with an index after each array of tables in it."""
     at: Where = ()
     for n, part in enumerate(parts):
         at = (*at, part)

@@ -1,4 +1,4 @@
-"""The upstreams: who serves a model, who is well, and the connections to them."""
+"""The upstreams: which of them serve a model, which are healthy, and the connections to them."""
 
 from __future__ import annotations
 
@@ -18,17 +18,24 @@ except ImportError as error:
     raise MissingExtra("aiohttp", "gateway") from error
 
 LONGEST_PAUSE = 60.0
-"""Seconds at most that an upstream is left alone after failures in a row."""
+"""The longest back-off of an upstream, in seconds."""
 _IDLE_CONNECTION = 4.0
-"""Seconds: below the 5 after which uvicorn and llama.cpp close a connection, lest a request meets the closing."""
+"""Seconds that an idle connection is kept: fewer than the 5 after which uvicorn and llama.cpp close it, so that no
+request is sent on a connection that is being closed."""
 NEVER_SENT = (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError, aiohttp.InvalidURL)
-"""Errors before a request was sent: it did not run."""
+"""Errors that occur before a request is sent, so that it did not run."""
 
 
 class Backend:
-    """An upstream at run time: its health, as its answers show it, and how many calls it has.
+    """The state of an upstream: its health, as its answers show it, and how many calls it is running.
 
-    After a failure it is left alone for 1, 2, 4 ... seconds, unless no other serves the model.
+    After failures in a row the gateway backs off for 1, 2, 4 ... seconds, unless no other upstream serves the model.
+
+    Attributes:
+        config: its configuration.
+        failures: failures since the last answer.
+        until: end of the back-off, on the monotonic clock in seconds.
+        live: calls that are running.
     """
 
     def __init__(self, config: Upstream) -> None:
@@ -44,28 +51,28 @@ class Backend:
 
     @property
     def healthy(self) -> bool:
-        """Whether it is not being left alone."""
+        """Whether no back-off is running."""
         return self.until <= time.monotonic()
 
     def failed(self, wait: float | None = None) -> None:
-        """Leave it alone for a while, such as it asked for."""
+        """Note a failure, and back off for ``wait`` seconds (its Retry-After), or exponentially if that is None."""
         self.failures += 1
         pause = min(LONGEST_PAUSE, 2.0 ** min(10, self.failures - 1)) if wait is None else min(wait, LONGEST_PAUSE)
         self.until = time.monotonic() + pause
 
     def answered(self) -> None:
-        """It is well."""
+        """Note an answer, which ends the back-off."""
         self.failures, self.until = 0, 0.0
 
     def url(self, route: str) -> URL:
-        """Where a route is."""
+        """The address of a route, such as chat/completions."""
         url = self._urls.get(route)
         if url is None:
             url = self._urls[route] = URL(f"{self.config.base_url}/{route}")
         return url
 
     def status(self) -> dict[str, Any]:
-        """For the admin API."""
+        """The upstream's state, as the admin API returns it."""
         now = time.monotonic()
         return {
             "name": self.name,
@@ -80,7 +87,12 @@ class Backend:
 
 
 class Upstreams:
-    """All upstreams of a gateway."""
+    """All upstreams of a gateway.
+
+    Attributes:
+        backends: the state of each, in the order of the file.
+        names: name or alias of a model -> the model's name.
+    """
 
     def __init__(self, configs: Iterable[Upstream]) -> None:
         self.backends = [Backend(config) for config in configs]
@@ -96,11 +108,15 @@ class Upstreams:
         self._session: aiohttp.ClientSession | None = None
 
     def serving(self, dialect: str, name: str) -> list[tuple[Backend, Model]]:
-        """Who serves a model, by any of its names, in a dialect."""
+        """The upstreams that serve a model, by a name or alias of it, in a dialect; each with its form of the model."""
         return self._serving.get((dialect, name), [])
 
     def choose(self, candidates: list[tuple[Backend, Model]], tried: Iterable[Backend]) -> tuple[Backend, Model] | None:
-        """One of them that was not tried: by weight among the healthy, else the one that rests for the shortest."""
+        """Choose a candidate that was not tried: by weight among the healthy, else the one whose back-off ends first.
+
+        Returns:
+            None if all were tried.
+        """
         if len(candidates) == 1:
             return None if candidates[0][0] in tried else candidates[0]
         left = [candidate for candidate in candidates if candidate[0] not in tried]
@@ -114,7 +130,7 @@ class Upstreams:
 
     @property
     def session(self) -> aiohttp.ClientSession:
-        """The connections, of the running event loop."""
+        """The HTTP session, which belongs to the running event loop; it is made at the first use."""
         if self._session is None:
             connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=_IDLE_CONNECTION)
             self._session = aiohttp.ClientSession(
@@ -139,7 +155,7 @@ class Upstreams:
         )
 
     async def models(self, backend: Backend) -> int:
-        """The status that an upstream answers when it is asked for its models."""
+        """The HTTP status with which an upstream answers GET models."""
         timeout = aiohttp.ClientTimeout(total=backend.config.connect_seconds + 5)
         headers = {**backend.headers, "anthropic-version": "2023-06-01"}
         async with self.session.get(

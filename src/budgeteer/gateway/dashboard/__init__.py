@@ -1,4 +1,4 @@
-"""The dashboard: pages made on the server from the queries that the admin API answers with, too."""
+"""The dashboard: pages that the server renders from the same queries as the admin API."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _HEADERS = {
     "cache-control": "no-store",
 }
 _FORM = 65_536
-"""Largest form, in bytes."""
+"""The largest form that is read, in bytes."""
 _ASSETS = {"dashboard.css": "text/css", "dashboard.js": "text/javascript", "icon.svg": "image/svg+xml"}
 Form = dict[str, str]
 
@@ -69,7 +69,7 @@ class _Dashboard:
         self.pages = Pages(queries, config)
 
     def _cookie(self, request: Request) -> str | None:
-        """The session's cookie, if there is a session."""
+        """The cookie of a valid session; None if there is none."""
         cookie = request.cookies.get(session.COOKIE, "")
         if not session.valid(self._server.admin_key, cookie):
             return None
@@ -77,7 +77,7 @@ class _Dashboard:
         return cookie
 
     def guarded(self, show: Callable[[Request, str], Awaitable[Response]]) -> Callable[[Request], Awaitable[Response]]:
-        """A page for those who are logged in; others are sent to log in."""
+        """An endpoint that shows a page to logged-in users, and redirects others to the login."""
 
         async def endpoint(request: Request) -> Response:
             cookie = self._cookie(request)
@@ -90,7 +90,7 @@ class _Dashboard:
     def formed(
         self, act: Callable[[Request, str, Form], Awaitable[Response]]
     ) -> Callable[[Request], Awaitable[Response]]:
-        """What a form does, if it is one of our own pages'."""
+        """An endpoint that carries out a form, if it was sent from a page of this dashboard by a logged-in user."""
 
         async def endpoint(request: Request) -> Response:
             cookie = self._cookie(request)
@@ -119,7 +119,7 @@ class _Dashboard:
             return _sealed(self.pages.trouble(400, str(error)))
 
     async def login(self, request: Request) -> Response:
-        """The form, and what it does."""
+        """Show the login form, or log in with the admin key that it holds."""
         admin = self._server.admin_key
         if not admin:
             text = "No admin key is set, so nobody can log in: set the variable of admin_key_env and start anew."
@@ -140,13 +140,13 @@ class _Dashboard:
         return _sealed(answer)
 
     async def logout(self, request: Request, token: str, form: Form) -> Response:
-        """Forget the cookie."""
+        """End the browser's session by deleting its cookie."""
         answer = RedirectResponse("/login", 303)
         answer.delete_cookie(session.COOKIE, httponly=True, samesite="strict")
         return answer
 
     async def _form(self, request: Request) -> Form | None:
-        """The fields of a form; None if it is too large, comes too slowly or is none."""
+        """The fields of a form; None if it is too large, arrives too slowly or is no form."""
         if request.headers.get("content-type", "").partition(";")[0].strip() != "application/x-www-form-urlencoded":
             return None
         pieces, size = [], 0
@@ -162,7 +162,7 @@ class _Dashboard:
             return None
 
     async def static(self, request: Request) -> Response:
-        """A file of the pages."""
+        """A static file: the style sheet, the script or the icon."""
         name = request.path_params["name"]
         if name not in _ASSETS:
             return _sealed(self.pages.trouble(404, "There is no such file."))
@@ -172,7 +172,7 @@ class _Dashboard:
 
 
 def _foreign(request: Request) -> bool:
-    """Whether a browser says that another site sent this."""
+    """Whether the browser says that another site sent the request."""
     return request.headers.get("sec-fetch-site", "same-origin") not in ("same-origin", "none")
 
 

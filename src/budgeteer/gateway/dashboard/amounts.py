@@ -1,4 +1,4 @@
-"""Units, times and durations as people read them."""
+"""Write units, times and durations for people."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _DOLLAR = 10**12
 
 
 def dollars(units: float) -> str:
-    """Pico-dollars, to three digits below a dollar.
+    """An amount of pico-dollars (10**-12 dollars) in dollars, with three significant digits below a dollar.
 
     >>> dollars(0), dollars(1_234_560_000_000_000), dollars(12_345_000_000), dollars(-5e9), dollars(999_999_999_999)
     ('$0', '$1,234.56', '$0.0123', '-$0.005', '$1.00')
@@ -30,7 +30,7 @@ def dollars(units: float) -> str:
 
 
 def amount(kind: str, units: float) -> str:
-    """Units of a kind, exact but for money.
+    """Units of a kind; whole, but money in dollars as :func:`dollars` rounds it.
 
     >>> amount("all", 1234567), amount("money", 5 * 10**12)
     ('1,234,567', '$5.00')
@@ -39,17 +39,17 @@ def amount(kind: str, units: float) -> str:
 
 
 def short(kind: str, units: float) -> str:
-    """Units of a kind in few characters, for axes."""
+    """Units of a kind in few characters, for the axes of charts."""
     return dollars(units) if kind == MONEY else compact(units)
 
 
 def when(at: int) -> str:
-    """A moment (milliseconds since 1970, UTC)."""
+    """A time (milliseconds since 1970, UTC) as YYYY-MM-DD HH:MM:SS."""
     return f"{datetime.fromtimestamp(at / 1000, UTC):%Y-%m-%d %H:%M:%S}"
 
 
 def lasting(ms: float | None) -> str:
-    """A duration.
+    """A duration in milliseconds, in units that people read easily; "" for None.
 
     >>> lasting(None), lasting(40), lasting(12_345), lasting(4_000_000), lasting(9e8)
     ('', '40 ms', '12.3 s', '1 h 6 min', '10 d 10 h')

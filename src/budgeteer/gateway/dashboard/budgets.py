@@ -1,4 +1,4 @@
-"""The pages of limits: all of them, and how each burns down."""
+"""The pages of limits: the list, and one limit with its burn-down chart."""
 
 from __future__ import annotations
 
@@ -28,16 +28,19 @@ from budgeteer.ledger.limit import bucket, start
 from budgeteer.ledger.protocol import wall_clock
 
 _LIMITS = 300
-"""Budgets listed at most."""
+"""The most limits that are listed."""
 _FINE = 240
-"""Steps that a budget's past is read in."""
+"""Steps of time into which the past of a limit is divided."""
 
 
 class Budgets(Shared):
-    """The pages of limits."""
+    """The pages of limits.
+
+    Each method of a page takes the request and the token for its forms.
+    """
 
     async def budgets(self, request: Request, token: str) -> Response:
-        """All limits, the fullest first."""
+        """The list of limits, those with the largest used share first."""
         path = request.query_params.get("path", "")
         balances, names = await asyncio.gather(self.queries.balances(path), self.names())
         limited = [row for row in balances if row["limit"] is not None]
@@ -49,7 +52,7 @@ class Budgets(Shared):
         return self.framed(token, "Budgets", body, "/budgets")
 
     async def budget(self, request: Request, token: str) -> Response:
-        """One limit: how it burns down, and how that will go on."""
+        """One limit: its burn-down chart and a forecast."""
         query = request.query_params
         path, kind, window = query.get("path", ""), query.get("kind", ""), query.get("window", "")
         balances, names = await asyncio.gather(self.queries.balances(path), self.names())
@@ -80,7 +83,7 @@ class Budgets(Shared):
         return await self.queries.spend(["time"], kind, step, asked(**about))
 
     async def _burn(self, row: dict[str, Any]) -> tuple[Html, Html]:
-        """The drawing of a limit, and what follows from it."""
+        """The burn-down chart of a limit, and the forecast's numbers."""
         path, kind, window = row["path"], row["kind"], row["window"]
         now = wall_clock()
         if window.endswith(" s"):
@@ -103,7 +106,7 @@ class Budgets(Shared):
         first = min(units, default=now) // wide * wide
         times = range(first, now - wide + 1, wide)
         fine = [units.get(at, 0) for at in times]
-        # The ledger knows best what is used; records say when.
+        # The total is the ledger's, which is exact; records only say when it was spent.
         used = row["settled"] - sum(units.values())
         past = [(begins, float(max(0, used)))]
         for at in (*times, times[-1] + wide if times else first):
@@ -128,7 +131,7 @@ class Budgets(Shared):
 
 
 def _facts(row: dict[str, Any], ahead: Sequence[tuple[int, float, float, float]], now: int, minute: float) -> Html:
-    """What a forecast says."""
+    """The numbers of a forecast as a list."""
     kind, limit = row["kind"], row["limit"]
 
     def spent_at(which: int) -> str:

@@ -1,4 +1,4 @@
-"""Drawings of the dashboard: stacked bars over time, and a budget that burns down, with its forecast."""
+"""Charts of the dashboard, as SVG: stacked bars over time, and the burn-down of a budget with its forecast."""
 
 from __future__ import annotations
 
@@ -11,20 +11,26 @@ from budgeteer.gateway.dashboard.html import Html, tag
 
 WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 760, 230, 84, 8, 12, 30
 SHOWN = 7
-"""Names drawn apart in a chart; the rest is one."""
+"""The most names that a chart shows one by one; the others are summed."""
 OTHER = "all others"
 
 
 @dataclass(frozen=True, slots=True)
 class Stack:
-    """One name's units in each step of time."""
+    """The units of one name in each step of time."""
 
     name: str
     units: Sequence[float]
 
 
 def stacks(rows: Sequence[dict[str, object]], by: str, times: Sequence[int]) -> list[Stack]:
-    """The largest names of rows with time, ``by`` and units, the rest summed up."""
+    """The units of the largest names in each step of time; those of all other names are summed.
+
+    Args:
+        rows: with the fields "time" (milliseconds since 1970), "units" and that of ``by``.
+        by: the field that holds the name.
+        times: where the steps begin, in milliseconds since 1970.
+    """
     sums: dict[str, dict[int, float]] = {}
     for row in rows:
         name = str(row[by]) or "none"
@@ -38,7 +44,7 @@ def stacks(rows: Sequence[dict[str, object]], by: str, times: Sequence[int]) -> 
 
 
 def clock(at: float, spread: float) -> str:
-    """A moment (milliseconds since 1970, UTC) in a chart that is ``spread`` milliseconds wide.
+    """A time (milliseconds since 1970, UTC) for the axis of a chart that is ``spread`` milliseconds wide.
 
     >>> clock(0, 3_600_000), clock(0, 86_400_000 * 5), clock(0, 60_000)
     ('00:00', '1 Jan', '00:00:00')
@@ -81,7 +87,15 @@ class _Scale:
 
 
 def bars(layers: Sequence[Stack], times: Sequence[int], step: int, text: Callable[[float], str], title: str) -> Html:
-    """Stacked bars, one a step of ``step`` milliseconds that begins at each of ``times``; with a legend."""
+    """Stacked bars with a legend.
+
+    Args:
+        layers: the units of each name, one number a bar.
+        times: where the bars begin, in milliseconds since 1970 (UTC).
+        step: the width of a bar in milliseconds.
+        text: writes units for people.
+        title: the chart's name for screen readers.
+    """
     totals = [sum(layer.units[n] for layer in layers) for n in range(len(times))]
     top = 1.08 * max(totals, default=0.0) or 1.0
     low, high = times[0], times[-1] + step
@@ -114,13 +128,13 @@ def bars(layers: Sequence[Stack], times: Sequence[int], step: int, text: Callabl
 
 @dataclass(frozen=True, slots=True)
 class Burn:
-    """A budget over time; times in milliseconds since 1970 (UTC).
+    """A budget over time; times are milliseconds since 1970 (UTC).
 
     Attributes:
-        past: (time, used) until now.
-        ahead: (time, low, mean, high) of what will have been used, from now on; empty without a forecast.
-        limit: units.
-        begins, ends: of the time drawn.
+        past: (time, units used by then) until now.
+        ahead: the forecast, (time, low, mean, high) of the units used by then; empty without a forecast.
+        limit: the budget in units.
+        begins, ends: the time that the chart shows.
     """
 
     past: Sequence[tuple[int, float]]
@@ -131,7 +145,13 @@ class Burn:
 
 
 def burn_down(burn: Burn, text: Callable[[float], str], title: str) -> Html:
-    """What is left of a budget: a line down to now, and the forecast with its band; below 0 it is spent."""
+    """The chart of what is left of a budget: a line until now, then the forecast with its band.
+
+    Args:
+        burn: the numbers to draw.
+        text: writes units for people.
+        title: the chart's name for screen readers.
+    """
     limit = float(burn.limit)
     parts, scale = _frame(burn.begins, burn.ends, 1.08 * limit or 1.0, text, title)
 

@@ -1,4 +1,4 @@
-"""What the pages share: the frame around each, rows of records and of limits, and words for both."""
+"""Shared parts of the pages: the frame, tables of records and of limits, and how values are written."""
 
 from __future__ import annotations
 
@@ -25,20 +25,20 @@ RANGES = {
     "7d": ("7 days", 604_800, 10_800),
     "30d": ("30 days", 2_592_000, 43_200),
 }
-"""Name -> what it is called, its seconds, those of a bar."""
+"""Name in addresses -> (label, its length in seconds, the length of a bar in seconds)."""
 _GOOD, _BAD = (Outcome.OK, Outcome.CACHED), (Outcome.FAILED, Outcome.CUT)
 HEADINGS = [column for column in COLUMNS if column.heading]
-"""Fields that lists of requests show."""
+"""The fields of records that lists of requests show."""
 NO_NAMES: Mapping[str, str] = {}
 
 
 class Shared:
-    """A page of one gateway.
+    """The base class of pages.
 
     Attributes:
-        queries: of the gateway.
-        kinds: of units that pages show.
-        kind: of them that they show first.
+        queries: the gateway's queries.
+        kinds: the kinds of units that pages show.
+        kind: the kind that they show unless another is chosen: money if it is counted.
     """
 
     def __init__(self, queries: Queries, config: Config) -> None:
@@ -47,7 +47,15 @@ class Shared:
         self.kind = MONEY if MONEY in config.kinds else config.kinds[0]
 
     def framed(self, token: str, title: str, body: Html, here: str, status: int = 200) -> Response:
-        """A whole page: the menu and a body; ``here`` is the menu's entry that it belongs to."""
+        """A whole page.
+
+        Args:
+            token: for its forms.
+            title: of the page.
+            body: below the menu.
+            here: address of the menu's entry that is marked as the current one.
+            status: the HTTP status.
+        """
         places = (("/", "Overview"), ("/budgets", "Budgets"), ("/requests", "Requests"), ("/keys", "Keys"))
         menu = join(
             tag(
@@ -61,11 +69,11 @@ class Shared:
         return HTMLResponse(page("frame", title=title, menu=menu, token=token, body=body), status)
 
     async def names(self) -> dict[str, str]:
-        """Ids of keys -> names for people."""
+        """Id of each key -> its name for people; the id if it has none."""
         return {key.id: key.name or key.id for key in await self.queries.keys()}
 
     def records(self, records: Sequence[Record], names: Mapping[str, str], empty: str) -> Html:
-        """Records, one a line."""
+        """A table of records; the text ``empty`` if there are none."""
         shown = [column for column in HEADINGS if column.name != "units" or self.kind == MONEY]
         heads = [named(MONEY) if column.name == "units" else column.heading for column in shown]
         rows = [[_cell(column, record, names) for column in shown] for record in records]
@@ -75,7 +83,7 @@ class Shared:
         return table(heads, rows, empty, numbers)
 
     def balances(self, rows: Sequence[dict[str, Any]], names: dict[str, str]) -> Html:
-        """Limits, one a line, with what is used and held of each."""
+        """A table of limits, with what is used, held and left of each."""
         shown = []
         for row in rows:
             kind, limit = row["kind"], row["limit"]
@@ -103,33 +111,33 @@ class Shared:
 
 
 def listed(facts: Sequence[tuple[str, object]]) -> Html:
-    """Names and values; what is empty is left out."""
+    """A list of names and values; empty values are left out."""
     shown = join(tag("<dt>$name</dt><dd>$value</dd>", name=name, value=value) for name, value in facts if value)
     return tag("<dl>$shown</dl>", shown=shown)
 
 
 def problem_of(text: str) -> Html:
-    """What is wrong with a form; nothing where ``text`` is empty."""
+    """The error message of a form; nothing if ``text`` is empty."""
     return tag('<p class="problem" role="alert">$text</p>', text=text) if text else Html("")
 
 
 def named(kind: str) -> str:
-    """A kind of units as pages call it."""
+    """The name of a kind of units on pages."""
     return {"all": "tokens", "money": "dollars"}.get(kind, kind)
 
 
 def window_of(window: str) -> str:
-    """A limit's window as pages call it."""
+    """The name of a limit's window on pages."""
     return window or "in all"
 
 
 def path_of(path: str, names: Mapping[str, str]) -> str:
-    """An account's path with the names of keys for their ids."""
+    """An account's path with names of keys instead of their ids."""
     return "/".join(names.get(part, part) for part in path.split("/"))
 
 
 def outcome_of(record: Record) -> Html:
-    """How a request ended, in its colour, and its status."""
+    """The coloured outcome of a request, and its HTTP status."""
     css = "good" if record.outcome in _GOOD else "bad" if record.outcome in _BAD else "warn"
     return tag(
         '<span class="$css">$x</span> $status',
@@ -140,7 +148,7 @@ def outcome_of(record: Record) -> Html:
 
 
 def _cell(column: Column, record: Record, names: Mapping[str, str]) -> object:
-    """A field in a list of requests: the time is a link to the request, and units are those of money."""
+    """The cell of a field in a list of requests: the time links to the request, and units are shown as money only."""
     if column.name == "at":
         return link(when(record.at), f"/requests/{quote(record.id)}")
     if column.name == "units":
@@ -149,7 +157,7 @@ def _cell(column: Column, record: Record, names: Mapping[str, str]) -> object:
 
 
 def fact_of(column: Column, record: Record, names: Mapping[str, str]) -> object:
-    """A field of a record as people read it: its outcome in colour, its key by name."""
+    """The value of a record's field for people: the outcome in colour, the key by its name."""
     if column.name == "outcome":
         return outcome_of(record)
     if column.name == "key":
@@ -159,7 +167,7 @@ def fact_of(column: Column, record: Record, names: Mapping[str, str]) -> object:
 
 
 def value_of(column: Column, value: Any) -> object:
-    """A value of a field as people read it."""
+    """A value of a record's field for people, written by the field's unit."""
     if column.unit == MOMENT:
         return when(value)
     if column.unit == DURATION:
@@ -170,12 +178,18 @@ def value_of(column: Column, value: Any) -> object:
 
 
 def asked(**filters: object) -> dict[str, str]:
-    """Filters of a query; those that are empty are left out."""
+    """Filters for the gateway's queries, as strings; empty ones are left out."""
     return {name: str(value) for name, value in filters.items() if value not in (None, "")}
 
 
 def times_of(now: int, seconds: int, step: int) -> list[int]:
-    """Where the bars of the last ``seconds`` begin, milliseconds since 1970."""
+    """Where the bars of the last ``seconds`` begin, in milliseconds since 1970 (UTC).
+
+    Args:
+        now: milliseconds since 1970 (UTC).
+        seconds: the time that the chart shows.
+        step: seconds of a bar.
+    """
     wide = step * 1000
     last = now // wide * wide
     return list(range(last - seconds * 1000 + wide, last + 1, wide))

@@ -1,4 +1,4 @@
-"""What will be spent by the end of a window, from what its slices so far spent, with how sure that is."""
+"""Forecast, with an interval, the units spent by the end of a window from those spent so far."""
 
 from __future__ import annotations
 
@@ -7,24 +7,24 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 SLICES = 12
-"""Equal slices that the past is cut into: few enough that one is much longer than a request."""
+"""Equal slices of time into which the past is cut; few, so that a slice is much longer than a request."""
 _T = 1.7959
 """The 95 % quantile of Student's t with 11 degrees of freedom, for an interval of 90 %."""
 
 
 @dataclass(frozen=True, slots=True)
 class Pace:
-    """Units a slice of time: mean and standard deviation over SLICES slices."""
+    """The units spent in a slice of time: mean and standard deviation over SLICES slices."""
 
     mean: float
     sd: float
 
     def ahead(self, slices: float) -> tuple[float, float, float]:
-        """(low, mean, high) of the units that the next ``slices`` spend: the 90 % prediction interval of a sum.
+        """(low, mean, high) of the units that the next ``slices`` will spend: a 90 % prediction interval of their sum.
 
-        With n slices seen and h ahead, all independent and alike, the variance of the sum about its forecast h m is
-        s² (h + h²/n): that of what comes, and that of m (Hahn and Meeker, Statistical Intervals, section 4.8). It
-        knows of no day and night: traffic that changes with the hour makes it too sure.
+        With n slices seen and h ahead, all independent and of one distribution, the variance of the sum about its
+        forecast h m is s² (h + h²/n): that of the coming slices, and that of the mean m (Hahn and Meeker, Statistical
+        Intervals, section 4.8). If traffic changes with the hour of the day, the interval is too narrow.
         """
         middle = self.mean * slices
         half = _T * self.sd * math.sqrt(slices + slices * slices / SLICES)
@@ -32,13 +32,14 @@ class Pace:
 
 
 def pace(fine: Sequence[float]) -> tuple[Pace, int] | None:
-    """The pace of the past, and how many fine steps a slice of it has.
+    """The pace of past spending.
 
     Args:
-        fine: units of equal steps of time, oldest first; the oldest that do not fill a slice are left out.
+        fine: units spent in equal steps of time, oldest first; the oldest steps that do not fill a slice are left out.
 
     Returns:
-        None with fewer than SLICES steps, or without any spending.
+        The pace, and the number of steps in one of its slices; None with fewer than SLICES steps, or if nothing was
+        spent.
 
     >>> pace([1.0, 3.0] * 6)
     (Pace(mean=2.0, sd=1.044465935734187), 1)

@@ -1,4 +1,4 @@
-"""HTML out of templates: whatever is not marked as HTML is escaped, so that forgetting to escape cannot happen."""
+"""Build HTML from templates; every value that is not of type Html is escaped, so that escaping cannot be forgotten."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from budgeteer.draw.svg import clean
 
 
 class Html(str):
-    """Text that is HTML already."""
+    """A string that is HTML, so that it is not escaped."""
 
     __slots__ = ()
 
 
 def safe(value: object) -> Html:
-    """A value as HTML: as it is if it is HTML, else escaped; None is empty.
+    """A value as HTML: unchanged if it is Html, else escaped; None becomes "".
 
     >>> safe('<b>'), safe(Html('<b>')), safe(None)
     ('&lt;b&gt;', '<b>', '')
@@ -27,12 +27,12 @@ def safe(value: object) -> Html:
 
 
 def join(parts: Iterable[object], between: str = "") -> Html:
-    """Parts, one after the other."""
+    """Parts joined to one piece of HTML; they are escaped, but ``between`` is not."""
     return Html(between.join(safe(part) for part in parts))
 
 
 def tag(form: str, /, **values: object) -> Html:
-    """A piece of HTML with ``$names`` filled in.
+    """HTML with ``$names`` replaced by values, which are escaped.
 
     >>> tag('<i title="$t">$x</i>', t='"', x='<')
     '<i title="&quot;">&lt;</i>'
@@ -41,7 +41,7 @@ def tag(form: str, /, **values: object) -> Html:
 
 
 def page(name: str, /, **values: object) -> Html:
-    """A template of this package, filled in."""
+    """A template of this package with its ``$names`` replaced by values, which are escaped."""
     return Html(_template(name).substitute({key: safe(value) for key, value in values.items()}))
 
 
@@ -52,18 +52,25 @@ def _template(name: str) -> Template:
 
 @cache
 def asset(path: str) -> bytes:
-    """A file of this package."""
+    """The bytes of a file of this package."""
     return resources.files(__package__).joinpath(path).read_bytes()
 
 
 def link(text: object, path: str, /, **query: object) -> Html:
-    """A link within the dashboard; what is empty is left out of its query."""
+    """A link within the dashboard; empty values are left out of its query."""
     asked = urlencode({name: value for name, value in query.items() if value not in (None, "")})
     return tag('<a href="$to">$text</a>', to=f"{path}?{asked}" if asked else path, text=text)
 
 
 def table(heads: Sequence[str], rows: Sequence[Sequence[object]], empty: str, numbers: Iterable[str] = ()) -> Html:
-    """A table that scrolls sideways where it must; ``numbers`` are the heads of right-aligned columns."""
+    """A table that scrolls sideways if it is wide; without rows, the text ``empty``.
+
+    Args:
+        heads: the columns' headings.
+        rows: the cells of each row, one a heading.
+        empty: what is shown if there are no rows.
+        numbers: the headings of columns that are aligned to the right.
+    """
     if not rows:
         return tag('<p class="note">$empty</p>', empty=empty)
     right = [' class="n"' if head in numbers else "" for head in heads]
@@ -72,14 +79,14 @@ def table(heads: Sequence[str], rows: Sequence[Sequence[object]], empty: str, nu
         "<tr>" + "".join(f"<td{css}>{safe(cell)}</td>" for cell, css in zip(row, right, strict=True)) + "</tr>"
         for row in rows
     )
-    # Focusable, so that it scrolls by keyboard.
+    # Focusable, so that the keyboard can scroll it.
     return Html(
         f'<div class="scroll" tabindex="0"><table><thead><tr>{top}</tr></thead><tbody>{body}</tbody></table></div>'
     )
 
 
 def options(among: Iterable[tuple[str, str]], chosen: str) -> Html:
-    """The options of a select."""
+    """The options of a select element: (value, text) of each; ``chosen`` is the value that is selected."""
     return join(
         tag(
             '<option value="$value"$on>$text</option>',

@@ -1,4 +1,4 @@
-"""The pages of keys, and the forms that make, raise and end one."""
+"""The pages of keys, and the forms that make a key, raise its limit and revoke it."""
 
 from __future__ import annotations
 
@@ -36,10 +36,13 @@ _BETWEEN_LIMITS = "(?<![0-9]),|,(?![0-9])"
 
 
 class Keys(Shared):
-    """The pages of keys."""
+    """The pages of keys.
+
+    Each method takes the request, the token for the page's forms and, if it carries out a form, the form's fields.
+    """
 
     async def keys(self, request: Request, token: str) -> Response:
-        """All keys."""
+        """The list of keys."""
         return await self._key_list(token, {}, "")
 
     async def _key_list(self, token: str, form: dict[str, str], problem: str, status: int = 200) -> Response:
@@ -69,7 +72,7 @@ class Keys(Shared):
         return self.framed(token, "Keys", body, "/keys", status)
 
     async def make_key(self, request: Request, token: str, form: dict[str, str]) -> Response:
-        """A new key, whose secret is in this one answer."""
+        """Make a key, and show its secret this once."""
         about: dict[str, Any] = {"path": form.get("path", "").strip(), "name": form.get("name", "").strip()}
         for name in (*_LIMIT_FIELDS, "models"):
             if form.get(name, "").strip():
@@ -87,7 +90,7 @@ class Keys(Shared):
         return self.framed(token, "New key", body, "/keys", 201)
 
     async def key(self, request: Request, token: str) -> Response:
-        """One key."""
+        """One key: its limits, spending and latest requests."""
         return await self._key_page(token, request.path_params["id"], "")
 
     async def _key_page(self, token: str, name: str, problem: str, status: int = 200) -> Response:
@@ -144,12 +147,12 @@ class Keys(Shared):
         return self.framed(token, names[name], body, "/keys", status)
 
     async def top_up(self, request: Request, token: str, form: dict[str, str]) -> Response:
-        """Raise a limit of a key."""
+        """Raise a limit of a key by the amount in the form."""
         name, amount = request.path_params["id"], form.get("amount", "").strip()
         return await self._change(token, name, self.queries.top_up_key(name, amount))
 
     async def revoke(self, request: Request, token: str, form: dict[str, str]) -> Response:
-        """End a key."""
+        """Revoke a key, if the form confirms it."""
         name = request.path_params["id"]
         if form.get("sure") != "yes":
             return await self._key_page(token, name, "Nothing was revoked: say that you are sure.", 400)

@@ -1,4 +1,4 @@
-"""The first page: where the units go."""
+"""The first page: what the units are spent on."""
 
 from __future__ import annotations
 
@@ -31,14 +31,18 @@ from budgeteer.metering.outcome import Outcome
 
 _OFTEN, _NEVER = ("stage", "model", "key", "scope"), ("outcome", "reason", "time")
 BY = (*_OFTEN, *(name for name in queries.BY if name not in _OFTEN and name not in _NEVER))
-"""What the chart can be drawn by."""
+"""What the chart can be grouped by."""
 
 
 class Overview(Shared):
     """The first page."""
 
     async def overview(self, request: Request, token: str) -> Response:
-        """Where the units go."""
+        """What the units are spent on in the chosen time, with running and refused requests.
+
+        Raises:
+            Refused: 400, the address has an unknown range, grouping or kind.
+        """
         query = request.query_params
         span = query.get("range", "15m")
         by, kind, path = query.get("by", "stage"), query.get("kind", self.kind), query.get("path", "")

@@ -1,4 +1,4 @@
-"""All pages. Parts whose element has ``data-live`` are renewed in place by the script."""
+"""All pages of the dashboard. The script refreshes elements that have the attribute ``data-live`` in place."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from budgeteer.gateway.dashboard.requests import Requests
 
 
 class Pages(Overview, Budgets, Requests, Keys):
-    """Of one gateway."""
+    """The pages of one gateway's dashboard."""
 
     def login(self, problem: str, status: int = 200) -> Response:
-        """Asks for the admin key."""
+        """The page that asks for the admin key, with an error message if ``problem`` is not empty."""
         return HTMLResponse(page("login", problem=problem_of(problem)), status)
 
     def trouble(self, status: int, message: str) -> Response:
-        """Says what went wrong."""
+        """The page that shows an error."""
         return HTMLResponse(page("trouble", message=message), status)

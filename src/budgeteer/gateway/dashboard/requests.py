@@ -1,4 +1,4 @@
-"""The pages of requests: a list, as a file too, and each by itself."""
+"""The pages of requests: the list, also as a CSV file, and one request."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from budgeteer.metering.outcome import Outcome
 _ROWS = 100
 _ENDS = (Outcome.OK, Outcome.CUT, Outcome.LEFT, Outcome.FAILED, Outcome.REFUSED, Outcome.CACHED)
 _FIRST = ("outcome", "reason", "scope")
-"""Fields that the page of one request begins with; the others follow in their order."""
+"""The fields at the top of the page of one request; the others follow in their order."""
 _FACTS = sorted(
     (column for column in COLUMNS if column.label and not column.is_json),
     key=lambda column: _FIRST.index(column.name) if column.name in _FIRST else len(_FIRST),
@@ -37,7 +37,7 @@ class Requests(Shared):
     """The pages of requests."""
 
     async def requests(self, request: Request, token: str) -> Response:
-        """Requests, newest first."""
+        """The list of requests, newest first."""
         query = {name: request.query_params.get(name, "") for name in (*FILTERS, "before")}
         listed_page, names = await asyncio.gather(self.queries.requests(asked(**query), limit=_ROWS), self.names())
         older = Html("")
@@ -57,12 +57,12 @@ class Requests(Shared):
         return self.framed(token, "Requests", body, "/requests")
 
     async def csv(self, request: Request, token: str) -> Response:
-        """The same as a file."""
+        """The requests that the filters select, as a CSV file."""
         query = {name: request.query_params.get(name, "") for name in FILTERS}
         return csv_file(await self.queries.table(asked(**query)))
 
     async def request(self, request: Request, token: str) -> Response:
-        """All that is known of one request."""
+        """One request with all fields of its record."""
         record, names = await asyncio.gather(self.queries.request(request.path_params["id"]), self.names())
         facts = [(column.label, fact_of(column, record, names)) for column in _FACTS]
         units, calls = self._units(record), self._calls(record)
@@ -70,7 +70,7 @@ class Requests(Shared):
         return self.framed(token, "Request", body, "/requests")
 
     def _units(self, record: Record) -> Html:
-        """What was reserved and charged, a line for each kind of units."""
+        """A table of what was reserved and charged, one row for each kind of units."""
         parts = [column for column in COLUMNS if column.name in MAPS]
         kinds = sorted({kind for column in parts for kind in getattr(record, column.name)})
         rows = [
@@ -81,7 +81,7 @@ class Requests(Shared):
         return table(("kind", *heads), rows, "Nothing was reserved or charged.", heads)
 
     def _calls(self, record: Record) -> Html:
-        """The attempts, one a line; of what was charged, the kind that the pages show first."""
+        """A table of the attempts; what each was charged is shown in the pages' main kind of units."""
 
         def cell(call: AttemptRecord, column: Column) -> object:
             value = getattr(call, column.name)

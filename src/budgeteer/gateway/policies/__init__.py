@@ -1,6 +1,6 @@
-"""Policies that save tokens, one a file; each shows in the header ``x-budgeteer-policy`` when it acts.
+"""Policies that save tokens, one a file; each is named in the header ``x-budgeteer-policy`` when it acts.
 
-A policy is a function of its table of the gateway's file, ``[policies.NAME]``, that returns a :class:`Policy`.
+A policy is registered by a function that builds a :class:`Policy` from its TOML table, ``[policies.NAME]``.
 """
 
 from __future__ import annotations

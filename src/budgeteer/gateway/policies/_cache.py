@@ -1,15 +1,15 @@
-"""Answer a request from memory if the same one was answered before.
+"""Answer a request from memory if an equal one was answered before.
 
 ```
 [policies.cache]
 entries = 1000
 bytes = 50_000_000
 seconds = 3600
-sampled = false     # whether requests without temperature 0 are kept as well
+sampled = false     # whether answers of requests without temperature 0 are kept as well
 ```
 
-The same means: the same key, user, route and body, to the byte of its canonical JSON. Streams are not kept. A hit costs
-nothing: the record says ``cached``, and what the answer cost when it was made as ``saved``.
+Equal requests have the same key, user, route and body (compared as canonical JSON). Streams are not kept. An answer
+from memory costs nothing: the record's outcome is ``cached``, and ``saved`` is what the answer cost when it was made.
 """
 
 from __future__ import annotations
@@ -30,7 +30,15 @@ from budgeteer.gateway.toml import Table
 
 @dataclass(slots=True)
 class Cache:
-    """Answers, with when they end and what they cost, by the hash of their request; the least recently used first."""
+    """Keeps answers.
+
+    Attributes:
+        entries, largest: the most answers, and the most bytes of them together; the least recently used are dropped.
+        seconds: how long an answer is kept.
+        sampled: whether answers of requests without temperature 0 are kept.
+        held: hash of a request -> (end on the monotonic clock in seconds, answer, units that it cost by kind).
+        size: bytes of the answers that are kept.
+    """
 
     entries: int
     largest: int
@@ -40,7 +48,7 @@ class Cache:
     size: int = 0
 
     def name(self, ask: Ask) -> str | None:
-        """Under what an answer is kept; None: it is not."""
+        """The hash under which the answer of a request is kept; None if it is not kept."""
         temperature = ask.body.get("temperature")
         fixed = ask.operation == "embeddings" or (temperature == 0 and not isinstance(temperature, bool))
         if ask.stream or ask.body.get("store") or not (self.sampled or fixed):
@@ -48,6 +56,7 @@ class Cache:
         return digest(ask, ask.user)
 
     async def before(self, ask: Ask, serving: Serving) -> bytes | None:
+        """The kept answer of an equal request, if there is one."""
         name = self.name(ask)
         entry = None if name is None else self.held.get(name)
         if name is None or entry is None:
@@ -60,7 +69,7 @@ class Cache:
         return entry[1]
 
     def after(self, ask: Ask, content: bytes | None, live: Live) -> None:
-        """Keep an answer."""
+        """Keep a whole answer, unless it is larger than a tenth of the room."""
         name = self.name(ask)
         if not content or name is None or len(content) > self.largest // 10:
             return
@@ -76,7 +85,7 @@ class Cache:
 
 
 def digest(ask: Ask, *who: str) -> str:
-    """A hash of what is asked for, by which account, and for whom."""
+    """A hash of a request: its account, the names in ``who``, its route and its body."""
     told = (ask.chain[-1][0], *who, ask.route, ask.fingerprint)
     return hashlib.sha256(orjson.dumps(told)).hexdigest()
 

@@ -1,8 +1,8 @@
-"""Serve a cheaper model when a budget runs low.
+"""Call a cheaper model when a budget runs low.
 
 ```
 [policies.downgrade]
-above = 0.8                     # spent share, of the most spent limit of the request
+above = 0.8                     # spent share of a limit of the request from which on it acts
 [policies.downgrade.models]
 "gpt-4o" = "gpt-4o-mini"
 ```
@@ -21,12 +21,18 @@ from budgeteer.gateway.toml import Table
 
 @dataclass(frozen=True, slots=True)
 class Downgrade:
-    """A model that the key may not call, or that is not served on the route, is not chosen."""
+    """Replaces models by cheaper ones; not by one that the key may not call, or that is not served on the route.
+
+    Attributes:
+        above: the spent share, 0 to 1, from which on models are replaced.
+        models: model -> the cheaper model.
+    """
 
     above: float
     models: Mapping[str, str]
 
     async def before(self, ask: Ask, serving: Serving) -> None:
+        """Replace the model if the budget runs low."""
         cheaper = self.models.get(serving.name_of(ask.model))
         if cheaper is None or not serving.serves(ask, cheaper):
             return
@@ -35,7 +41,7 @@ class Downgrade:
             ask.notes.append(f"downgrade={cheaper}")
 
     def after(self, ask: Ask, content: bytes | None, live: Live) -> None:
-        """Nothing to learn."""
+        """Do nothing."""
 
 
 def downgrade(table: Table) -> Downgrade:

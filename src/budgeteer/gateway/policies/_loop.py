@@ -1,12 +1,12 @@
-"""Stop an agent that asks the same again and again, or whose conversation repeats one tool call.
+"""Stop an agent that sends the same request again and again, or whose conversation repeats one tool call.
 
 ```
 [policies.loop]
-times = 5           # equal requests of a key, user and session within so many seconds, or equal tool calls in a row
-seconds = 600
+times = 5           # equal requests of a key, user and session, or equal tool calls in a row
+seconds = 600       # within which equal requests are counted
 ```
 
-A stopped request is 429 with ``x-should-retry: false`` and the code ``loop_detected``.
+The request is refused with 429, ``x-should-retry: false`` and the code ``loop_detected``.
 """
 
 from __future__ import annotations
@@ -26,18 +26,25 @@ from budgeteer.gateway.refusal import Refused
 from budgeteer.gateway.toml import Table
 
 _MOST = 10_000
-"""Requests remembered."""
+"""The most requests that are remembered."""
 
 
 @dataclass(slots=True)
 class Loop:
-    """When each request of late was made, by its hash."""
+    """Counts equal requests.
+
+    Attributes:
+        times: how often a request may be made within ``seconds``, and a tool call in a row; the next is refused.
+        seconds: how long a request is counted.
+        seen: hash of a request -> when it was made, on the monotonic clock in seconds.
+    """
 
     times: int
     seconds: float
     seen: OrderedDict[str, deque[float]] = field(default_factory=OrderedDict)
 
     async def before(self, ask: Ask, serving: Serving) -> None:
+        """Refuse a request that repeats others too often."""
         if ask.operation == "embeddings":
             return
         name, now = digest(ask, ask.user, ask.session), time.monotonic()
@@ -54,11 +61,11 @@ class Loop:
         when.append(now)
 
     def after(self, ask: Ask, content: bytes | None, live: Live) -> None:
-        """Nothing to learn."""
+        """Do nothing."""
 
 
 def repeated_calls(body: dict[str, Any]) -> int:
-    """How often the last tool call of a conversation was made in a row, ids apart.
+    """How often in a row the last tool calls of a conversation were made, ignoring their ids.
 
     >>> call = {"role": "assistant", "tool_calls": [{"id": "1", "function": {"name": "ls", "arguments": "{}"}}]}
     >>> repeated_calls({"messages": [call, {"role": "tool", "content": "no"}, call, {"role": "tool", "content": "no"}]})

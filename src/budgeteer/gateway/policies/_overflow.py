@@ -1,15 +1,15 @@
-"""Guard against answers that run on until their cap: a reminder to be brief, and a lower cap, while most of them do.
+"""Ask for brevity and lower the cap while many answers of a key and model only end because they reach their cap.
 
 ```
 [policies.overflow]
-window = 20         # calls of a key and model that are looked at
-share = 0.5         # of them that ended at their cap, from which on it acts
-cap = 1024          # tokens a choice then
-remind = true       # whether a sentence that asks for brevity is put at the end of the instructions
+window = 20         # latest calls of a key and model that are counted
+share = 0.5         # share of them that ended at their cap from which on the policy acts
+cap = 1024          # output tokens a choice while it acts
+remind = true       # whether a sentence that asks for brevity is added to the instructions
 ```
 
-The cap-saturation rate and the reminder are BenchOverflow's. The answers that are cut by the lower cap count as
-saturated too, so it acts until answers end by themselves again.
+The cap-saturation rate and the reminder are those of BenchOverflow. Answers that end at the lower cap count as well, so
+the policy acts until answers end before it again.
 """
 
 from __future__ import annotations
@@ -29,7 +29,15 @@ _MOST = 10_000
 
 @dataclass(slots=True)
 class Overflow:
-    """Whether each call of late ended at its cap, by key and model."""
+    """Watches how many calls end at their cap.
+
+    Attributes:
+        window: how many of the latest calls are counted.
+        share: the cap-saturation rate, 0 to 1, from which on the policy acts.
+        cap: output tokens a choice while it acts.
+        remind: whether the reminder is added then.
+        seen: (id of the key, model) -> whether each of the latest calls ended at its cap.
+    """
 
     window: int
     share: float
@@ -38,11 +46,12 @@ class Overflow:
     seen: dict[tuple[str, str], deque[bool]] = field(default_factory=dict)
 
     def rate(self, ask: Ask) -> float:
-        """The cap-saturation rate; 0 before a window is full."""
+        """The cap-saturation rate of the request's key and model, 0 to 1; 0 until the window is full."""
         seen = self.seen.get((ask.key.id, ask.model))
         return sum(seen) / len(seen) if seen is not None and len(seen) == self.window else 0.0
 
     async def before(self, ask: Ask, serving: Serving) -> None:
+        """Lower the cap, and add the reminder, if the rate is high."""
         if ask.operation == "embeddings" or self.rate(ask) < self.share:
             return
         ask.lower(self.cap)
@@ -51,7 +60,7 @@ class Overflow:
             reminded(ask)
 
     def after(self, ask: Ask, content: bytes | None, live: Live) -> None:
-        """Remember whether the cap was reached; estimated lengths do not tell."""
+        """Note whether the answer reached its cap, unless its length is an estimate."""
         if ask.operation == "embeddings" or live.estimated or content is None:
             return
         if len(self.seen) >= _MOST:
@@ -61,7 +70,7 @@ class Overflow:
 
 
 def reminded(ask: Ask) -> None:
-    """Put the reminder at the end of a request's instructions."""
+    """Add the reminder at the end of a request's instructions."""
     before: Any
     if ask.operation == "chat" and isinstance(ask.body.get("messages"), list):
         ask.set("messages", [*ask.body["messages"], {"role": "system", "content": REMINDER}])

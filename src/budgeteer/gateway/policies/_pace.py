@@ -1,18 +1,19 @@
-"""Spread a limit's window over the requests that really come: answers get shorter while spending is ahead of the clock.
+"""Spread a limit over its whole window: output caps are lowered while spending is ahead of the clock.
 
 ```
 [policies.pace]
-window = "day"              # the outermost limit of this window is paced, "hour", "day" or "month"
-kind = "all"                # and of this kind
-requests = 10_000           # expected in a window
-shares = [1, 0.5, 0.25]     # of its cap that a request may be given
-share = 1.0                 # of the limit that this replica paces
+window = "day"              # "hour", "day" or "month": the outermost limit of this window and kind is paced
+kind = "all"
+requests = 10_000           # requests that are expected in a window
+shares = [1, 0.5, 0.25]     # shares of its cap that a request may be given
+share = 1.0                 # share of the limit that this replica paces
 ```
 
-Dual mirror descent (``budgeteer.online._dual_descent``, arXiv 2011.10124) with the cap as a menu: giving a request the
-share s of its cap is worth sqrt(s), since the first tokens of an answer are worth most, and costs what such calls have
-used so far. The price of a unit rises while spending is ahead of the window's time, and dearer units make shorter caps
-the better bargain. It never refuses: the ledger does. Expected units of a call are a moving average by share.
+The policy is dual mirror descent (``budgeteer.online._dual_descent``, arXiv 2011.10124), and the shares of the cap are
+its options. The share s of the cap has the value sqrt(s), since the first tokens of an answer are worth most, and the
+cost that calls with this share have had so far (a moving average). The price of a unit rises while spending is ahead of
+the window's time, and a higher price favours shorter caps. The policy never refuses a request; that is left to the
+ledger.
 """
 
 from __future__ import annotations
@@ -31,12 +32,13 @@ from budgeteer.ledger.limit import bucket, start
 from budgeteer.online import dual_descent
 
 _MEMORY = 0.1
-"""Weight of the latest call in the averages."""
+"""Weight of the latest call in the moving averages."""
 
 
 @dataclass(slots=True)
 class _Track:
-    """One paced limit in one window."""
+    """One paced limit in one window; ``at`` is when its latest request came (seconds since 1970), ``mean`` the average
+    units of a call by share."""
 
     index: int
     online: Online
@@ -47,7 +49,15 @@ class _Track:
 
 @dataclass(slots=True)
 class Pace:
-    """State of a gateway's paced limits, by account."""
+    """Paces limits; the attributes are those of the TOML table.
+
+    Attributes:
+        window, kind: the limits that are paced.
+        requests: requests that are expected in a window.
+        shares: shares of the cap, from 1 downwards.
+        share: share of the limit that this replica paces.
+        tracks: path of an account -> the state of its paced limit.
+    """
 
     window: str
     kind: str
@@ -57,7 +67,14 @@ class Pace:
     tracks: dict[str, _Track] = field(default_factory=dict)
 
     def track(self, ask: Ask, now: int) -> tuple[str, _Track] | None:
-        """The limit that paces a request; a new window keeps the price, and what calls use."""
+        """The account and state of the limit that paces a request; None if no limit is paced.
+
+        A new window keeps the price and the averages of the one before.
+
+        Args:
+            ask: the request.
+            now: milliseconds since 1970 (UTC).
+        """
         for path, limits in ask.chain:
             for limit in limits or ():
                 if limit.kind == self.kind and limit.window == self.window and limit.amount:
@@ -80,6 +97,7 @@ class Pace:
         return (start(self.window, index + 1) - start(self.window, index)) / 1000
 
     async def before(self, ask: Ask, serving: Serving) -> None:
+        """Choose the share of the cap that the request gets."""
         now = time.time_ns() // 1_000_000
         paced = self.track(ask, now)
         if paced is None or ask.operation == "embeddings":
@@ -107,7 +125,7 @@ class Pace:
             ask.notes.append(f"pace={self.shares[option]:g}")
 
     def after(self, ask: Ask, content: bytes | None, live: Live) -> None:
-        """Correct the plan by what was used."""
+        """Update the price and the average by what the request used."""
         path, option, planned = ask.memo.get("pace", ("", 0, 0.0))
         track = self.tracks.get(path)
         if track is not None:

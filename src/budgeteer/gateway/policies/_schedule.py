@@ -1,9 +1,9 @@
-"""Shorter answers and less effort, by the share of the budget that is spent.
+"""Lower output caps and reasoning efforts by the share of the budget that is spent.
 
 ```
 [policies.schedule]
-max_tokens = [[0, 8192], [0.5, 2048], [0.9, 256]]     # from this spent share on, at most so many tokens a choice
-effort = [[0, "high"], [0.5, "medium"], [0.8, "low"]] # at most this effort, of requests that name one
+max_tokens = [[0, 8192], [0.5, 2048], [0.9, 256]]     # [spent share, output tokens a choice from there on]
+effort = [[0, "high"], [0.5, "medium"], [0.8, "low"]] # the highest effort; only for requests that name one
 ```
 """
 
@@ -25,12 +25,18 @@ EFFORTS = ("none", "minimal", "low", "medium", "high", "xhigh", "max")
 
 @dataclass(frozen=True, slots=True)
 class Scheduled:
-    """Both as functions of the spent share; None leaves it alone."""
+    """Lowers caps and efforts.
+
+    Attributes:
+        max_tokens: spent share -> output tokens a choice; None changes no cap.
+        effort: spent share -> the highest effort; None changes no effort.
+    """
 
     max_tokens: Callable[[float], float] | None
     effort: Callable[[float], Any] | None
 
     async def before(self, ask: Ask, serving: Serving) -> None:
+        """Lower the cap and the efforts to those of the spent share."""
         spent = await serving.spent(ask)
         if self.max_tokens is not None:
             cap = int(self.max_tokens(spent))
@@ -40,7 +46,7 @@ class Scheduled:
             self._lower(ask, self.effort(spent))
 
     def _lower(self, ask: Ask, most: str) -> None:
-        """Lower every effort that is named, and any that is not known here."""
+        """Lower every effort in the body that is above ``most``, or that is unknown."""
         for place, name in EFFORTS_AT:
             outer = ask.body.get(place) if place else ask.body
             asked = outer.get(name) if isinstance(outer, dict) else None
@@ -53,7 +59,7 @@ class Scheduled:
             ask.notes.append(f"effort={lower}")
 
     def after(self, ask: Ask, content: bytes | None, live: Live) -> None:
-        """Nothing to learn."""
+        """Do nothing."""
 
 
 def schedule(table: Table) -> Scheduled:

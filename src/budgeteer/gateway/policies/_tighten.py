@@ -1,8 +1,8 @@
-"""Lower a request's output cap to what its budget still covers, instead of refusing it.
+"""Lower a request's output cap to what its budget still covers, instead of refusing the request.
 
 ```
 [policies.tighten]
-least = 64          # tokens of output below which it is refused after all
+least = 64          # output tokens a choice below which the request is refused nevertheless
 ```
 """
 
@@ -18,15 +18,20 @@ from budgeteer.gateway.toml import Table
 
 @dataclass(frozen=True, slots=True)
 class Tighten:
-    """Caps above the model's or key's are lowered to those as well."""
+    """Lowers caps to the budget, and those above the cap of the model or the key to that, instead of refusing them.
+
+    Attributes:
+        least: output tokens a choice below which a request is refused nevertheless.
+    """
 
     least: int
 
     async def before(self, ask: Ask, serving: Serving) -> None:
+        """Allow the cap to be lowered."""
         ask.tightens = self.least
 
     def after(self, ask: Ask, content: bytes | None, live: Live) -> None:
-        """Nothing to learn."""
+        """Do nothing."""
 
 
 def tighten(table: Table) -> Tighten:

@@ -1,7 +1,7 @@
-"""What a policy is: it sees a request before it is bounded and reserved, and its end.
+"""The protocol of a policy: it is called with each request before its budget is reserved, and again after its end.
 
-It may change the request (``ask.set``, ``ask.model``, ``ask.lower``, ``ask.tightens``), answer it, or refuse it; what
-it did goes to ``ask.notes``. Policies act in the order of the file.
+It may change the request (``ask.set``, ``ask.model``, ``ask.lower``, ``ask.tightens``), answer it, or refuse it, and it
+appends what it did to ``ask.notes``. Policies act in the order of the configuration file.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ __all__ = ["Policy", "Serving"]
 
 
 class Serving(Protocol):
-    """What a policy may ask of the gateway that it acts in."""
+    """The questions that a policy may ask its gateway."""
 
     def name_of(self, model: str) -> str:
-        """The name of a model that is given by its name or an alias; what no model is called stays as it is."""
+        """The name of the model that a name or alias belongs to; an unknown name is returned as it is."""
 
     def serves(self, ask: Ask, model: str) -> bool:
         """Whether the key of a request may call this model, and an upstream serves it on the request's route."""
@@ -29,29 +29,35 @@ class Serving(Protocol):
         """The model that a request asks for, as each upstream that serves it has it: bounds may differ.
 
         Raises:
-            Refused: nobody serves it, or the key may not call it.
+            Refused: no upstream serves it, or the key may not call it.
         """
 
     async def spent(self, ask: Ask) -> float:
-        """The largest share that is spent or held of any limit of tokens or money that a request counts in, 0 to 1.
+        """The largest spent or reserved share (0 to 1) of the limits of tokens or money that apply to a request.
 
         It may be half a second old.
         """
 
 
 class Policy(Protocol):
-    """One policy of one gateway; it may keep state."""
+    """A policy of a gateway; it may keep state."""
 
     async def before(self, ask: Ask, serving: Serving) -> bytes | None:
-        """Look at a request. What is returned is its answer; None lets it go on.
+        """Change a request, answer it or let it go on.
+
+        Returns:
+            The whole answer as JSON bytes, so that nothing is called; None lets the request go on.
 
         Raises:
-            Refused: it does not.
+            Refused: the request is refused.
         """
 
     def after(self, ask: Ask, content: bytes | None, live: Live) -> None:
-        """Look at its end, once for every request that ``before`` saw, also if one of the policies ended it.
+        """Learn from the end of a request. It is called once for every request that ``before`` was called with, also if
+        a policy answered or refused it.
 
-        ``content`` is a whole answer of an upstream that was not streamed, b"" if it was, None if there is none;
-        ``live.units`` is what was charged.
+        Args:
+            ask: the request.
+            content: the upstream's whole answer; b"" if it was streamed; None if there is none.
+            live: the request's state; ``live.units`` is what was charged, by kind.
         """
