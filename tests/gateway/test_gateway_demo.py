@@ -37,7 +37,7 @@ def test_without_a_model_a_script_answers(tmp_path, how):
     code = demo.end(how)
     if how != signal.SIGKILL:
         assert code == 0, demo.said
-        assert "nothing of it is left" in demo.said
+        assert "its files are deleted" in demo.said
         assert "Traceback" not in demo.said
         assert not list(tmp_path.iterdir())
 

@@ -76,7 +76,7 @@ def policies_of(config: Config) -> dict[str, Policy]:
         try:
             method = registry.get("policy", name)
         except UnknownName:
-            table.fail(None, f"is no policy; known: {', '.join(registry.of('policy'))}")
+            table.fail(None, f"is not a policy; known: {', '.join(registry.of('policy'))}")
         policy = registry.load(method)(table)
         if not (callable(getattr(policy, "before", None)) and callable(getattr(policy, "after", None))):
             table.fail(None, f"cannot be used: {method.path} makes a {type(policy).__name__}; return a Policy")
@@ -152,7 +152,7 @@ class Gateway:
                 raise Refused(405, "method_not_allowed", f"{path} takes POST")
             else:
                 served = ", ".join(sorted(_POSTS))
-                raise Refused(404, "not_metered", f"{path} is not served here, since nothing meters it; {served} are")
+                raise Refused(404, "not_metered", f"{path} is not served, as it cannot be metered; use one of {served}")
             body = JSONResponse(answer).body
             await reply(send, 200, bytes(body), [(b"content-type", b"application/json")])
         except BudgeteerError as error:
@@ -166,14 +166,14 @@ class Gateway:
         from budgeteer.gateway import admin, dashboard
         from budgeteer.gateway.queries import Queries
 
-        own = [
+        open_routes = [
             Route("/healthz", self._health),
             Route("/metrics", self._metrics),
             Route("/openapi.json", self._openapi),
         ]
         queries = Queries(self.config, self.ledger, self.store, self.keys, self.proxy, self.metrics, self.records)
         return [
-            *own,
+            *open_routes,
             *admin.routes(queries, self.config.server, self.authorise),
             *dashboard.routes(queries, self.config),
         ]
@@ -202,7 +202,8 @@ class Gateway:
         expected = self.config.server.admin_key
         given = token(dict(request.scope["headers"]))
         if not expected:
-            raise Refused(403, "admin_off", "no admin key is set, so this is off; set the variable of admin_key_env")
+            text = "no admin key is set, so the admin API is off; set the environment variable that admin_key_env names"
+            raise Refused(403, "admin_off", text)
         if not hmac.compare_digest(given.encode(), expected.encode()):
             self.metrics.turned_away("invalid_admin_key")
             raise Refused(401, "invalid_admin_key", "give the admin key: Authorization: Bearer ...")

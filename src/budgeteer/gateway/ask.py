@@ -193,7 +193,7 @@ class Ask:
             raise Refused(400, "invalid_request", f"stream is {shown(stream)}; give true or false")
         if self.body.get("background"):
             raise Refused(
-                400, "not_metered", "background responses tell their usage to nobody here; leave background out"
+                400, "not_metered", "the usage of background responses cannot be read here; leave background out"
             )
         self.stream = bool(stream) and self.operation != "embeddings"
         self.chain: Chain = ()
@@ -222,15 +222,15 @@ class Ask:
         for name in body:
             if name not in _READ and len(name) <= 80 and (folded := name.casefold()) in _READ:
                 raise Refused(
-                    400, "ambiguous_field", f"some servers take {shown(name)} for {folded!r}; name it so, once"
+                    400, "ambiguous_field", f"some servers read {shown(name)} as {folded!r}; give only that field"
                 )
         for name in _ELSEWHERE:
             if body.get(name):
                 raise Refused(
                     400,
                     "not_bounded",
-                    f"{name} can bring in another model, provider or search than those "
-                    "whose price and bound are reserved; leave it out",
+                    f"{name} can have another model, provider or search used than the one whose price and bound are "
+                    "reserved; leave it out",
                 )
         for name, ordinary in _DEARER.items():
             if body.get(name) not in (None, ordinary):
@@ -243,8 +243,8 @@ class Ask:
             raise Refused(
                 400,
                 "not_bounded",
-                "context_management makes the provider call the model once more; only "
-                "edits that clear something are passed on",
+                "context_management can make the provider call the model again; only edits that clear something are "
+                "passed on",
             )
         spoken = body.get("modalities")
         if isinstance(spoken, list) and any(modality not in ("text", "audio") for modality in spoken):

@@ -56,11 +56,11 @@ class Attempt:
     send: Send
     drain: Callable[[], None]
 
-    async def run(self, up: dict[str, str]) -> Failed | None:
+    async def run(self, passed: dict[str, str]) -> Failed | None:
         """Call the upstream and answer the client.
 
         Args:
-            up: headers of the client that are passed on to the upstream.
+            passed: headers of the client that are passed on to the upstream.
 
         Returns:
             None if the client was answered; else the error, so that another upstream can be tried.
@@ -75,7 +75,7 @@ class Attempt:
             async with asyncio.timeout(None) as live.guard:
                 if live.left:
                     self.drain()
-                response = await self.upstreams.post(backend, ask.route, prepared.content, up)
+                response = await self.upstreams.post(backend, ask.route, prepared.content, passed)
                 status = response.status
                 live.deadline = time.monotonic() + config.idle_seconds
                 if status >= 300:
@@ -211,22 +211,22 @@ class Attempt:
     async def _broken(self, events: Events, error: BaseException) -> Failed | None:
         """Handle a failed connection, a time-out, or a client that is too slow or has left."""
         live, backend = self.live, self.backend
-        why = live.why or f"{type(error).__name__}: {error}"[:200]
+        reason = live.why or f"{type(error).__name__}: {error}"[:200]
         if live.finished:  # the answer is booked; its client did not take it in time
-            live.outcome, live.reason = Outcome.LEFT, why
+            live.outcome, live.reason = Outcome.LEFT, reason
             return None
         if live.sending:
             live.left = True
         if not live.left:
             backend.failed()
         if live.answering:  # a stream
-            live.outcome, live.reason = Outcome.LEFT if live.left else Outcome.CUT, why
+            live.outcome, live.reason = Outcome.LEFT if live.left else Outcome.CUT, reason
             if (live.left or live.why or isinstance(error, InvalidInput)) and not backend.config.cancels:
                 events.reading.hides = True  # stopped here only: the upstream generates on, and bills that
             self.hold.finish(events.answer(200, False))
             live.log_answer(b"")
             if not live.left:
-                last = _cut(f"the stream was cut ({why})").event(events.reading.operation)
+                last = _cut(f"the stream was cut ({reason})").event(events.reading.operation)
                 await self.send({"type": "http.response.body", "body": last})
             return None
         never = isinstance(error, NEVER_SENT)

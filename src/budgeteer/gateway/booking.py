@@ -151,15 +151,15 @@ class Booking:
         """
         now, largest = time.monotonic(), 0.0
         for path, limits in ask.chain:
-            own = [limit for limit in limits or () if limit.amount and limit.kind in self.config.kinds]
-            if not own:
+            counted = [limit for limit in limits or () if limit.amount and limit.kind in self.config.kinds]
+            if not counted:
                 continue
             known = self._remaining.get(path)
             if known is None or known[0] < now:
                 if len(self._remaining) > 10_000:
                     self._remaining.clear()
                 known = self._remaining[path] = (now + 0.5, await self.ledger.aio.remaining(path))
-            for limit in own:
+            for limit in counted:
                 left = known[1].get(limit.kind)
                 if left is not None and limit.amount:
                     largest = max(largest, 1 - left / limit.amount)

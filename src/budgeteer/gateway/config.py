@@ -224,7 +224,7 @@ def load(path: str | Path, environment: Mapping[str, str] | None = None) -> Conf
     kinds = ledger.texts("kinds", ("all",))
     for kind in kinds:
         if kind in (REQUESTS, PARALLEL):
-            ledger.fail("kinds", f"has {kind!r}, which is counted always; leave it out")
+            ledger.fail("kinds", f"has {kind!r}, which is always counted; leave it out")
         try:
             meter(kind, None if kind != "money" else _AnyPrice())
         except BudgeteerError as error:

@@ -186,14 +186,14 @@ def protocol(server: Server, turned_away: Callable[[str], None]) -> type[HttpToo
             if self._named > header_bytes:
                 self._refuse(_too_large(header_bytes))
             if len(self.pipeline) >= _PIPELINED:
-                self._refuse("Too many requests ahead of their answers.")
+                self._refuse(f"Too many pipelined requests: at most {_PIPELINED} may wait for their answers.")
             if self.parser.should_upgrade():  # what follows would be no body, but the bytes of another protocol
-                self._refuse("Only HTTP/1.1 is spoken here: leave the header Upgrade out.")
+                self._refuse("Only HTTP/1.1 is supported: leave the header Upgrade out.")
             names = [name for name, _ in self.headers]
             if len(set(names)) < len(names):
                 for name in names:
                     if (name in _ONCE or name.startswith(b"x-budgeteer-")) and names.count(name) > 1:
-                        self._refuse(f"The header {name.decode('latin-1')} is there twice.")
+                        self._refuse(f"The header {name.decode('latin-1')} was sent twice: send it once.")
             self.scope[SHOW_KEY] = self._know  # type: ignore[literal-required]
             super().on_headers_complete()
             # an answer before the body is whole says that the connection closes, and closes it

@@ -113,7 +113,7 @@ def check_fields(body: Mapping[str, Any], operation: str, more: frozenset[str]) 
     kwargs = body.get("chat_template_kwargs")
     if kwargs is not None:
         if not isinstance(kwargs, Mapping):
-            raise Refused(400, "invalid_request", "chat_template_kwargs is no object")
+            raise Refused(400, "invalid_request", "chat_template_kwargs is not an object")
         for name, value in kwargs.items():
             full = f"chat_template_kwargs.{name}"
             if full in more:
@@ -138,7 +138,7 @@ def check_fields(body: Mapping[str, Any], operation: str, more: frozenset[str]) 
 def _check_tool(tool: Any, more: frozenset[str]) -> None:
     """Refuse a tool that the server runs, unless it only searches."""
     if not isinstance(tool, Mapping):
-        raise Refused(400, "invalid_request", "a tool is no object")
+        raise Refused(400, "invalid_request", "tools has an entry that is not an object")
     kind = tool.get("type")
     if kind is None:
         if "name" in tool or "function" in tool:

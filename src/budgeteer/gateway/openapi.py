@@ -86,10 +86,10 @@ def _admin(
         "parameters": list(parameters),
         "responses": {
             status: _json(answer, "Done"),
-            "400": _json(_ref("Error"), "Cannot be used"),
-            "401": _json(_ref("Error"), "Not the admin key"),
+            "400": _json(_ref("Error"), "A value cannot be used"),
+            "401": _json(_ref("Error"), "The admin key is missing or wrong"),
             "403": _json(_ref("Error"), "No admin key is set"),
-            "404": _json(_ref("Error"), "No such thing"),
+            "404": _json(_ref("Error"), "There is no such key or request"),
             "503": _json(_ref("Error"), "The store does not answer"),
         },
     }
@@ -99,7 +99,7 @@ def _admin(
 
 
 def _paths() -> dict[str, Any]:
-    own = {"name": "id", "in": "path", "required": True, "schema": {"type": "string", "minLength": 1}}
+    id_parameter = {"name": "id", "in": "path", "required": True, "schema": {"type": "string", "minLength": 1}}
     key = _object(("key",), key=_ref("Key"))
     records = _object(("requests", "next"), requests=_list("Record"), next=_MAYBE)
     spend = _object(
@@ -123,34 +123,40 @@ def _paths() -> dict[str, Any]:
         "/admin/api/keys/{id}": {
             "get": _admin(
                 _object(("key", "balances"), key=_ref("Key"), balances=_list("Balance")),
-                own,
+                id_parameter,
                 summary="A key and what is left of its limits",
             ),
-            "patch": _admin(key, own, body=_object(**_KEY_FIELDS), summary="Change a key"),
+            "patch": _admin(key, id_parameter, body=_object(**_KEY_FIELDS), summary="Change a key"),
         },
-        "/admin/api/keys/{id}/revoke": {"post": _admin(key, own, summary="End a key for good")},
-        "/admin/api/keys/{id}/top-up": {"post": _admin(key, own, body=amount, summary="Raise a limit of a key")},
-        "/admin/api/balances": {"get": _admin(balances, *_query("path"), summary="What is left")},
-        "/admin/api/spend": {
-            "get": _admin(spend, by, *_query("kind", "step"), *filters, summary="What was spent, grouped")
+        "/admin/api/keys/{id}/revoke": {"post": _admin(key, id_parameter, summary="Revoke a key, for good")},
+        "/admin/api/keys/{id}/top-up": {
+            "post": _admin(key, id_parameter, body=amount, summary="Raise a limit of a key")
         },
+        "/admin/api/balances": {
+            "get": _admin(balances, *_query("path"), summary="What is used and left of each limit")
+        },
+        "/admin/api/spend": {"get": _admin(spend, by, *_query("kind", "step"), *filters, summary="Spending in groups")},
         "/admin/api/requests": {
             "get": _admin(records, *filters, *_query("limit", "before"), summary="Requests, newest first")
         },
         "/admin/api/requests.csv": {"get": csv},
         "/admin/api/requests/{id}": {
-            "get": _admin(_object(("request",), request=_ref("Record")), own, summary="One request")
+            "get": _admin(_object(("request",), request=_ref("Record")), id_parameter, summary="One request")
         },
         "/admin/api/live": {"get": _admin(_object(("live",), live=_list("Record")), summary="Requests under way")},
-        "/admin/api/summary": {"get": _admin(_ANY, *filters, summary="Sums")},
+        "/admin/api/summary": {
+            "get": _admin(_ANY, *filters, summary="Sums over requests, and the state of this replica")
+        },
         "/admin/api/upstreams": {
             "get": _admin(_object(("upstreams",), upstreams={"type": "array", "items": _ANY}), summary="Upstreams")
         },
-        "/healthz": {"get": {"summary": "Whether it serves", "responses": {"200": {"description": "It does"}}}},
+        "/healthz": {
+            "get": {"summary": "Whether the gateway serves", "responses": {"200": {"description": "It serves"}}}
+        },
     }
     for route, (operation, dialect) in ROUTES.items():
         paths[f"/v1/{route}"] = {"post": _spending(operation, dialect)}
-    listed = {"200": _json(_ANY, "Models of the key"), "401": _json(_ref("Error"), "Not a key")}
+    listed = {"200": _json(_ANY, "Models of the key"), "401": _json(_ref("Error"), "The key is missing or not valid")}
     paths["/v1/models"] = {"get": {"summary": "Models", "security": [{"key": []}], "responses": listed}}
     return paths
 
@@ -168,9 +174,10 @@ def _spending(operation: str, dialect: str) -> dict[str, Any]:
         fields["n"] = {"type": "integer", "minimum": 1}
     error = _ref("Error") if dialect == "openai" else _ANY
     refusals = {
-        "400": "Not bounded, above a cap, or not JSON", "401": "Not a key", "402": "A budget is spent",
-        "403": "Not a model of this key", "404": "No such model", "413": "Too large", "429": "Try again later",
-        "502": "No upstream answered", "503": "The ledger does not answer", "504": "The upstream was too slow",
+        "400": "Not bounded, above a cap, or not JSON", "401": "The key is missing or not valid",
+        "402": "A budget is spent", "403": "The key may not call this model", "404": "There is no such model",
+        "413": "The body is too large", "429": "Try again later", "502": "No upstream answered",
+        "503": "The ledger does not answer", "504": "The upstream was too slow",
     }  # fmt: skip
     labels = [
         {"name": f"x-budgeteer-{label}", "in": "header", "schema": _TEXT}

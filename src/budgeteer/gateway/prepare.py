@@ -80,13 +80,13 @@ def prepare(ask: Ask, model: Model, metering: Metering, dialect_name: str, most:
         cap = max(1, min(bound for bound in (asked, largest, ask.cap, most) if bound is not None))
         if cap == largest and (not given or asked > largest):
             notes = (f"cap={cap}",)
-        own = model.cap if operation == "chat" else CAPS[operation][0]
+        own_cap = model.cap if operation == "chat" else CAPS[operation][0]
         for name in CAPS[operation]:  # the server may ignore or refuse caps by other names
-            if name != own and name in body:
+            if name != own_cap and name in body:
                 del body[name]
                 changed = True
-        if body.get(own) != cap:
-            body[own], changed = cap, True
+        if body.get(own_cap) != cap:
+            body[own_cap], changed = cap, True
         choices, ask.sent = ask.choices, cap
         made = choices * (cap + model.bounds.hidden_reasoning + predicted(body))
         changed = _limit_reasoning(body, key) or changed

@@ -108,7 +108,7 @@ class Proxy:
             live.scope = error.scope
             await self._refuse(live, of_budget(error, wall_clock()), dialect, send)
         except UnknownPrice as error:
-            text = f"there is no price of {error.model} here, so that nothing bounds what this would cost"
+            text = f"the gateway has no price for {error.model}, so it cannot bound what the request would cost"
             _LOG.error("%s; budgeteer serve --check says how to add one", error.problem)
             await self._refuse(live, Refused(400, "no_price", text), dialect, send)
         except LedgerUnavailable as error:
@@ -117,9 +117,8 @@ class Proxy:
             await self._refuse(live, Refused(503, "ledger_unavailable", text, 1), dialect, send)
         except LedgerError as error:
             _LOG.error("%s", error)
-            await self._refuse(
-                live, Refused(503, "ledger_error", "the budgets of this key are in disorder"), dialect, send
-            )
+            text = "the ledger cannot reserve for this key; the gateway's log has the reason"
+            await self._refuse(live, Refused(503, "ledger_error", text), dialect, send)
         except InvalidInput as error:
             await self._refuse(live, Refused(400, "invalid_request", str(error)), dialect, send)
         finally:
@@ -140,10 +139,10 @@ class Proxy:
         live.path = ask.chain[-1][0]
         if not self.accounts.known(ask.chain):
             await self.accounts.open(ask.chain)
-        told = 0
+        called = 0
         try:
             for name, policy in self.policies:
-                told += 1
+                called += 1
                 content = await policy.before(ask, self)
                 if content is not None:
                     live.outcome, live.status, live.policy, live.saved = Outcome.CACHED, 200, name, ask.saved
@@ -152,7 +151,7 @@ class Proxy:
                     return await reply(send, 200, content, [shape, *live.headers()])
             await self._call(ask, live, headers, receive, send)
         finally:
-            for name, policy in self.policies[:told]:
+            for name, policy in self.policies[:called]:
                 try:
                     policy.after(ask, ask.answer, live)
                 except Exception:  # the client has its answer, and the other policies have to be called as well
@@ -161,11 +160,11 @@ class Proxy:
     async def _call(self, ask: Ask, live: Live, headers: dict[bytes, bytes], receive: Receive, send: Send) -> None:
         """Call upstreams, and watch for the client to leave meanwhile."""
         live.model = self.upstreams.names[ask.model]
-        up = {name.decode(): headers[name].decode("latin-1") for name in _PASSED_UP if name in headers}
+        passed = {name.decode(): headers[name].decode("latin-1") for name in _PASSED_UP if name in headers}
         watch = asyncio.ensure_future(receive())
         watch.add_done_callback(lambda _: self._left(live, ask))
         try:
-            await self._attempts(ask, live, up, send)
+            await self._attempts(ask, live, passed, send)
         finally:
             watch.cancel()
 
@@ -248,7 +247,7 @@ class Proxy:
 
     # attempts
 
-    async def _attempts(self, ask: Ask, live: Live, up: dict[str, str], send: Send) -> None:
+    async def _attempts(self, ask: Ask, live: Live, passed: dict[str, str], send: Send) -> None:
         """Call upstreams until one answers; each attempt is reserved and booked by itself."""
         candidates, server, drain = self.candidates(ask), self.config.server, partial(self._drain, live, ask)
         tried: list[Backend] = []
@@ -272,7 +271,7 @@ class Proxy:
             backend.live += 1
             try:
                 attempt = Attempt(server, self.upstreams, ask, live, backend, prepared, hold, send, drain)
-                outcome = await attempt.run(up)
+                outcome = await attempt.run(passed)
             finally:
                 backend.live -= 1
                 hold.finish(Answer(outcome=Outcome.UNKNOWN))

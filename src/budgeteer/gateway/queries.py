@@ -199,8 +199,8 @@ class Queries:
         (sums,) = await self._select(sql, values)
         totals = {}
         for name in ("overshoot", "saved"):
-            some = f"SELECT {name} AS units FROM records{where}{' AND' if where else ' WHERE'} {name} != '{{}}'"
-            sql = f"SELECT k.key, SUM(k.value) AS units FROM ({some}) AS r, json_each(r.units) AS k GROUP BY k.key"
+            charged = f"SELECT {name} AS units FROM records{where}{' AND' if where else ' WHERE'} {name} != '{{}}'"
+            sql = f"SELECT k.key, SUM(k.value) AS units FROM ({charged}) AS r, json_each(r.units) AS k GROUP BY k.key"
             totals[name] = {row["key"]: row["units"] for row in await self._select(sql, values)}
         return {
             **sums,

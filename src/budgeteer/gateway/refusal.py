@@ -99,10 +99,10 @@ def of_budget(error: BudgetExceeded, now: int) -> Refused:
         "resets_at": None if error.resets_at is None else _utc(error.resets_at),
     }
     if error.kind == PARALLEL:
-        text = f"{error.scope} has {error.limit:,} requests under way, as many as it may"
+        text = f"{error.scope} has {error.limit:,} requests under way, as many as its limit allows"
         return Refused(429, "too_many_parallel", text, 1, budget)
     if error.held and error.used - error.held + error.requested <= error.limit:
-        text = f"{error}; requests under way hold what this one needs: try again when they have ended"
+        text = f"{error}; requests under way have reserved what this one needs: try again when they have ended"
         return Refused(429, "budget_reserved", text, 2, budget)
     if wait is not None and (wait <= PATIENCE or error.kind == REQUESTS) and error.requested <= error.limit:
         return Refused(429, "rate_limited", str(error), wait, budget)

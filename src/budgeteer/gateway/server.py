@@ -72,7 +72,7 @@ async def check(config: Config, say: Callable[[str], Any]) -> bool:
         BudgeteerError: a policy cannot be built, or the ledger or the store cannot be opened.
     """
     gateway = Gateway(config)
-    well = True
+    usable = True
     await run(gateway.store.get_key, "")
     say(f"ok      ledger {without_password(config.ledger)}, {len(await run(gateway.store.all_keys))} keys")
     prices = gateway.proxy.metering.prices
@@ -82,21 +82,21 @@ async def check(config: Config, say: Callable[[str], Any]) -> bool:
                 try:
                     prices.price(model.price)  # type: ignore[attr-defined]
                 except UnknownPrice as error:
-                    well = False
+                    usable = False
                     say(f"FAILED  price of {model.name} at {backend.name}: {error.problem}")
                     say(_add_price(model.price, config))
         place = f"upstream {backend.name} at {without_password(backend.config.base_url)}"
         try:
             status = await gateway.proxy.upstreams.models(backend)
         except (OSError, TimeoutError, ValueError) as error:
-            well = False
+            usable = False
             say(f"FAILED  {place}: {error or type(error).__name__}")
             continue
-        fine = status < 400 or status == 404  # some have no list of models
-        well &= fine
-        hint = "" if fine else "; check base_url and key_env"
-        say(f"{'ok    ' if fine else 'FAILED'}  {place}: {status}{hint}")
+        answers = status < 400 or status == 404  # some have no list of models
+        usable &= answers
+        hint = "" if answers else "; check base_url and key_env"
+        say(f"{'ok    ' if answers else 'FAILED'}  {place}: {status}{hint}")
     await gateway.proxy.upstreams.close()
     gateway.store.close()
     gateway.ledger.close()
-    return well
+    return usable

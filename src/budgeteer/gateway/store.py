@@ -178,9 +178,9 @@ class SqliteStore(Store):
             if self._added > self._keep["= 0"] // 2:
                 self._added = 0
                 for kind, keep in self._keep.items():
-                    own = f"{_PAID} {kind}"
-                    first = f"(SELECT n FROM records WHERE {own} ORDER BY n DESC LIMIT 1 OFFSET ?)"
-                    self._db.execute(f"DELETE FROM records WHERE {own} AND n <= {first}", (keep,))
+                    condition = f"{_PAID} {kind}"
+                    first = f"(SELECT n FROM records WHERE {condition} ORDER BY n DESC LIMIT 1 OFFSET ?)"
+                    self._db.execute(f"DELETE FROM records WHERE {condition} AND n <= {first}", (keep,))
             self._db.execute("COMMIT")
 
     def select(self, sql: str, values: Iterable[Any] = ()) -> list[dict[str, Any]]:

@@ -119,14 +119,14 @@ class Upstreams:
         """
         if len(candidates) == 1:
             return None if candidates[0][0] in tried else candidates[0]
-        left = [candidate for candidate in candidates if candidate[0] not in tried]
-        if not left:
+        untried = [candidate for candidate in candidates if candidate[0] not in tried]
+        if not untried:
             return None
-        well = [candidate for candidate in left if candidate[0].healthy]
-        if not well:
-            return min(left, key=lambda candidate: candidate[0].until)
-        weights = [backend.config.weight for backend, _ in well]
-        return random.choices(well, weights if any(weights) else None)[0]
+        healthy = [candidate for candidate in untried if candidate[0].healthy]
+        if not healthy:
+            return min(untried, key=lambda candidate: candidate[0].until)
+        weights = [backend.config.weight for backend, _ in healthy]
+        return random.choices(healthy, weights if any(weights) else None)[0]
 
     @property
     def session(self) -> aiohttp.ClientSession:

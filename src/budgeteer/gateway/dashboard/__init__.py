@@ -31,14 +31,15 @@ _HEADERS = {
 }
 _FORM = 65_536
 """The largest form that is read, in bytes."""
+_BAD_FORM = "This form was not sent from a page of this dashboard, or is too large."
 _ASSETS = {"dashboard.css": "text/css", "dashboard.js": "text/javascript", "icon.svg": "image/svg+xml"}
 Form = dict[str, str]
 
 
 def routes(queries: Queries, config: Config) -> list[BaseRoute]:
     """The routes of one gateway's dashboard."""
-    here = _Dashboard(queries, config)
-    pages = here.pages
+    dashboard = _Dashboard(queries, config)
+    pages = dashboard.pages
     shown = [
         ("/", pages.overview),
         ("/budgets", pages.budgets),
@@ -54,12 +55,12 @@ def routes(queries: Queries, config: Config) -> list[BaseRoute]:
         ("/keys/{id}/revoke", pages.revoke),
     ]
     return [
-        Route("/login", here.login, methods=["GET", "POST"]),
-        Route("/logout", here.formed(here.logout), methods=["POST"]),
-        Route("/requests.csv", here.guarded(pages.csv)),
-        *(Route(path, here.guarded(show)) for path, show in shown),
-        *(Route(path, here.formed(act), methods=["POST"]) for path, act in posted),
-        Route("/static/{name}", here.static),
+        Route("/login", dashboard.login, methods=["GET", "POST"]),
+        Route("/logout", dashboard.formed(dashboard.logout), methods=["POST"]),
+        Route("/requests.csv", dashboard.guarded(pages.csv)),
+        *(Route(path, dashboard.guarded(show)) for path, show in shown),
+        *(Route(path, dashboard.formed(act), methods=["POST"]) for path, act in posted),
+        Route("/static/{name}", dashboard.static),
     ]
 
 
@@ -103,7 +104,7 @@ class _Dashboard:
                 or _foreign(request)
                 or not session.form_valid(self._server.admin_key, cookie, form.pop("token", ""))
             ):
-                return _sealed(self.pages.trouble(403, "This form is not of this page, or too large. Go back, reload."))
+                return _sealed(self.pages.trouble(403, f"{_BAD_FORM} Go back and reload the page."))
             return await self._shown(act(request, token, form))
 
         return endpoint
@@ -122,13 +123,13 @@ class _Dashboard:
         """Show the login form, or log in with the admin key that it holds."""
         admin = self._server.admin_key
         if not admin:
-            text = "No admin key is set, so nobody can log in: set the variable of admin_key_env and start anew."
+            text = "No admin key is set: set the environment variable that admin_key_env names and restart the gateway."
             return _sealed(self.pages.login(text, 403))
         if request.method == "GET":
             return _sealed(self.pages.login(""))
         form = await self._form(request)
         if form is None or _foreign(request):
-            return _sealed(self.pages.login("This form is not of this page, or too large.", 403))
+            return _sealed(self.pages.login(_BAD_FORM, 403))
         if not hmac.compare_digest(form.get("key", "").encode("utf-8", "replace"), admin.encode()):
             return _sealed(self.pages.login("That is not the admin key.", 401))
         answer = RedirectResponse("/", 303)

@@ -164,7 +164,7 @@ def burn_down(burn: Burn, text: Callable[[float], str], title: str) -> Html:
         edge = [at(when, low) for when, low, _, _ in burn.ahead]
         edge += [at(when, high) for when, _, _, high in reversed(burn.ahead)]
         parts.append(
-            f'<polygon class="band" points="{" ".join(edge)}"><title>90 % of outcomes, if it goes on alike</title>'
+            f'<polygon class="band" points="{" ".join(edge)}"><title>90 % of outcomes if spending goes on alike</title>'
             f'</polygon><polyline class="line ahead" points="{" ".join(at(w, mean) for w, _, mean, _ in burn.ahead)}"/>'
         )
     parts.append(f'<polyline class="line" points="{" ".join(at(when, used) for when, used in burn.past)}"/>')

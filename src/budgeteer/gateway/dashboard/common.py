@@ -107,7 +107,7 @@ class Shared:
                 )
             )
         heads = ("account", "kind", "per", "used and held", "left", "limit", "resets in", "overshoot")
-        return table(heads, shown, "No limits: nothing stops anybody.", heads[4:])
+        return table(heads, shown, "No limits: spending is not limited.", heads[4:])
 
 
 def listed(facts: Sequence[tuple[str, object]]) -> Html:

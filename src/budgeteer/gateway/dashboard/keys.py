@@ -155,7 +155,7 @@ class Keys(Shared):
         """Revoke a key, if the form confirms it."""
         name = request.path_params["id"]
         if form.get("sure") != "yes":
-            return await self._key_page(token, name, "Nothing was revoked: say that you are sure.", 400)
+            return await self._key_page(token, name, "Nothing was revoked: tick the box to confirm.", 400)
         return await self._change(token, name, self.queries.revoke_key(name))
 
     async def _change(self, token: str, name: str, change: Awaitable[Key]) -> Response:
@@ -190,7 +190,7 @@ def _words(text: str, between: str) -> list[str]:
 def _whole(text: str) -> int:
     clean = text.strip()
     if not re.fullmatch(r"[0-9]{1,3}(?:,[0-9]{3}){1,5}|[0-9][0-9_]{0,17}", clean):
-        raise InvalidInput(f"{text!r} is no whole number; write 1500 or 1,500.")
+        raise InvalidInput(f"{text!r} is not a whole number; write 1500 or 1,500.")
     return int(clean.replace(",", "").replace("_", ""))
 
 
@@ -198,5 +198,5 @@ def _moment(text: str) -> int:
     try:
         at = datetime.fromisoformat(text.strip())
     except ValueError:
-        raise InvalidInput(f"{text!r} is no date; write 2027-01-31.") from None
+        raise InvalidInput(f"{text!r} is not a date; write 2027-01-31.") from None
     return int((at if at.tzinfo else at.replace(tzinfo=UTC)).timestamp() * 1000)

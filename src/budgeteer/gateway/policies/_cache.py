@@ -84,10 +84,10 @@ class Cache:
         self.size -= len(self.held.pop(name)[1])
 
 
-def digest(ask: Ask, *who: str) -> str:
+def digest(ask: Ask, *names: str) -> str:
     """A hash of a request: its account, the names in ``who``, its route and its body."""
-    told = (ask.chain[-1][0], *who, ask.route, ask.fingerprint)
-    return hashlib.sha256(orjson.dumps(told)).hexdigest()
+    parts = (ask.chain[-1][0], *names, ask.route, ask.fingerprint)
+    return hashlib.sha256(orjson.dumps(parts)).hexdigest()
 
 
 def cache(table: Table) -> Cache:
