@@ -71,7 +71,7 @@ FAULTS = {
     "which is no JSON object": fault(lambda self, ask: b"[1"),
     "that asks for a stream with a whole answer": fault(lambda self, ask: b"{}"),
     "with what another key was answered": fault(lambda self, ask: None if ask.stream else self.kept),
-    "changed behind ask.set": fault(lambda self, ask: ask.body.update(extra=1) if not ask._changed else None),
+    "changed behind ask.set": fault(lambda self, ask: ask.body.update(extra=1) if not ask.changed else None),
     "the bound has to count them": fault(lambda self, ask: ask.set("user", "x" * 400)),
     "a cap may be lowered": fault(lambda self, ask: ask.set("max_tokens", 90)),
     "ask.cap is 0": fault(lambda self, ask: ask.lower(0)),

@@ -54,7 +54,7 @@ def ledger_of(url: str) -> Ledger:
 
 
 def prices_of(config: Config) -> PriceTable | None:
-    """The price tables of a configuration, the first that knows a model decides; None if money is not counted."""
+    """The price tables of a configuration, as one: the first that knows a model decides; None without money."""
     if MONEY not in config.kinds:
         return None
     from budgeteer.prices import genai, user

@@ -52,8 +52,7 @@ from budgeteer.metering.estimate import Bounds
 from budgeteer.metering.reading import CAPS
 
 REQUESTS, PARALLEL = "requests", "parallel"
-"""Kinds of units that every gateway counts: each request uses 1 of the first, and holds 1 of the second while it runs
-(it is settled as 0)."""
+"""Kinds that every gateway counts: a request uses 1 of the first, and reserves 1 of the second while it runs."""
 _NEWER_CAP = ("api.openai.com", ".openai.azure.com")
 BODY_PARTS = 50_000
 """Objects and arrays that a body may have, unless the file says otherwise."""
@@ -290,11 +289,7 @@ def limits_of(table: Table, name: str, kinds: tuple[str, ...]) -> tuple[Limit, .
 
 
 def check_kinds(limits: tuple[Limit, ...], kinds: tuple[str, ...]) -> tuple[Limit, ...]:
-    """The same limits.
-
-    Raises:
-        InvalidInput: a limit is of a kind that is not counted.
-    """
+    """The same limits; raises InvalidInput if one is of a kind that is not counted."""
     for limit in limits:
         if limit.kind not in kinds:
             raise InvalidInput(f"limits {limit.kind!r}, which is not counted; [ledger] kinds has {', '.join(kinds)}")

@@ -46,7 +46,9 @@ class Budgets(Shared):
         limited = [row for row in balances if row["limit"] is not None]
         limited.sort(key=lambda row: -(row["settled"] + row["reserved"]) / max(1, row["limit"]))
         more = (
-            f"The fullest {_LIMITS:,} of {len(limited):,}." if len(limited) > _LIMITS else f"{len(limited):,} limits."
+            f"The {_LIMITS:,} limits with the largest used share, of {len(limited):,}."
+            if len(limited) > _LIMITS
+            else f"{len(limited):,} limits."
         )
         body = page("budgets", path=path, limits=self.balances(limited[:_LIMITS], names), more=more)
         return self.framed(token, "Budgets", body, "/budgets")

@@ -1,4 +1,4 @@
-// Renews the parts of a page that are live, in place. Without this script a page is as old as its last load.
+// Refreshes the elements of a page that have the attribute data-live, in place. Without it, pages show their last load.
 "use strict";
 (() => {
   const EVERY = 2000, note = document.getElementById("fresh");
@@ -9,7 +9,7 @@
     const at = document.activeElement, within = old.contains(at);
     if (within && at.matches("input, select, textarea")) return;
     const chosen = getSelection();
-    if (chosen && !chosen.isCollapsed && old.contains(chosen.anchorNode)) return;  // somebody marks text
+    if (chosen && !chosen.isCollapsed && old.contains(chosen.anchorNode)) return;  // the user is selecting text
     const places = [...old.querySelectorAll(".scroll")].map(box => box.scrollLeft);
     const focus = within ? [...old.querySelectorAll("a, .scroll")].indexOf(at) : -1;
     old.replaceChildren(...now.childNodes);
@@ -29,14 +29,14 @@
       }
       say("As of " + new Date().toISOString().slice(11, 19) + " UTC.");
     } catch (error) {
-      say("The gateway does not answer; what is shown may be old.");
+      say("The gateway does not answer, so this page may be out of date.");
     }
   }
 
-  // What a form made cannot be asked for again, so only pages that were opened by an address renew themselves.
+  // The answer to a form cannot be requested again, so only pages that were opened by an address refresh themselves.
   async function forever() {
     for (let took = 0; ;) {
-      // A page that is dear to make is asked for less often: watching costs the gateway a tenth of its time at most.
+      // A page that takes long to render is refreshed less often, to take a tenth of the gateway's time at most.
       await new Promise(done => setTimeout(done, Math.max(EVERY, 9 * took)));
       const begun = performance.now();
       if (!document.hidden) await refresh();
