@@ -538,3 +538,24 @@ def test_a_damaged_redis_ledger_is_named_as_damaged(redis_process, part, how):
         ):
             ledger.reserve("a", {"all": 10})
     client.flushall()
+
+
+def test_some_accounts_are_read_without_the_others(make: Callable[..., Ledger]) -> None:
+    """As the snapshot has them, and at the same time; a store that reads all of them for it says the same."""
+    with make() as ledger:
+        ledger.open("org", [Limit("all", 1000, "day"), Limit("output", 50)])
+        ledger.open("org/a", [Limit("all", 500)])
+        ledger.open("org/b")
+        ledger.reserve("org/b", {"all": 5, "output": 0})
+        ledger.settle(ledger.reserve("org/a", {"all": 90, "output": 40}).id, {"all": 70, "output": 60})
+        _, whole = ledger.snapshot()
+        for read in (ledger.accounts, lambda paths: Ledger.accounts(ledger, paths)):
+            found = read(["org", "org/a", "org/none"])
+            assert (sorted(found.accounts), found.now, found.reservations) == (["org", "org/a"], whole.now, {})
+            rows = [[row for row in report.balances(state, "", whole.now) if row["limit"]] for state in (found, whole)]
+            assert rows[0] == [row for row in rows[1] if row["path"] in found.accounts]
+            book = found.accounts["org"].books
+            assert (book["all"].windows[0].used(whole.now), book["all"].held, book["output"].over) == (70, 5, 20)
+        found.accounts["org"].books["all"].spent += 1
+        assert ledger.snapshot()[1].accounts["org"].books["all"].spent == 70
+        assert not ledger.accounts([]).accounts

@@ -12,6 +12,7 @@ from typing import Any
 from budgeteer.core import registry
 from budgeteer.core.errors import BudgeteerError, LedgerUnavailable, MissingExtra, UnknownName
 from budgeteer.core.meter import MONEY
+from budgeteer.gateway.alerts.watch import Alerts
 from budgeteer.gateway.asgi import Receive, Scope, Send, reply, show_key, token
 from budgeteer.gateway.ask import ROUTES
 from budgeteer.gateway.config import Config
@@ -20,6 +21,7 @@ from budgeteer.gateway.live import Live
 from budgeteer.gateway.metrics import CONTENT_TYPE, Metrics
 from budgeteer.gateway.policies.protocol import Policy
 from budgeteer.gateway.proxy import Proxy
+from budgeteer.gateway.record import Record
 from budgeteer.gateway.records import Records
 from budgeteer.gateway.refusal import Refused
 from budgeteer.gateway.store import Store, connect
@@ -107,18 +109,26 @@ class Gateway:
         metering = Metering(None, config.kinds, prices_of(config), on_settle=on_settle)
         self.metrics = Metrics(lambda: len(self.proxy.live), lambda name: name in self.proxy.upstreams.names)
         self.records = Records(self.store, self.metrics, config.log)
+        self.alerts = Alerts(config.alerts, self.ledger, self.store, self.metrics.alert)
         self.proxy = Proxy(
             config,
             self.ledger,
             self.keys,
             metering,
-            self.records.take,
+            self._take,
             self.metrics.turned_away,
             policies,
             incoming,
+            self.alerts.refused,
         )
         self._others = Starlette(routes=self._routes(), exception_handlers={BudgeteerError: _failed})
         self._tasks: list[asyncio.Task[None]] = []
+
+    def _take(self, record: Record, said: dict[str, Any] | None = None) -> None:
+        """Pass on the record of a request that has ended and is booked."""
+        self.records.take(record, said)
+        if record.units:
+            self.alerts.spent(record.path)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one ASGI scope: an HTTP request, or the lifespan of the application."""
@@ -226,7 +236,9 @@ class Gateway:
     async def start(self) -> None:
         """Charge what dead replicas had reserved, and start the background tasks."""
         await self._beat()
-        loops = (self.proxy.tick(), self.records.keep_flushing(), self._keep_beating())
+        loops = [self.proxy.tick(), self.records.keep_flushing(), self._keep_beating()]
+        if self.config.alerts:
+            loops.append(self.alerts.keep_watching())
         self._tasks = [asyncio.ensure_future(loop) for loop in loops]
 
     async def stop(self) -> None:
@@ -236,6 +248,7 @@ class Gateway:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self.records.flush()
+        await self.alerts.stop(10)
         with contextlib.suppress(LedgerUnavailable):
             if not self.proxy.live:
                 await run(self.store.beat, self.proxy.instance, None)
@@ -269,7 +282,7 @@ class Gateway:
             live.path, live.key = entry[1], entry[1].rpartition("/")[2]
             live.at, live.outcome, live.reason = entry[8], Outcome.FAILED, "the replica was killed"
             live.units, live.reserved, live.estimated = dict(settled.actual), dict(entry[2]), True
-            self.records.take(live.record())
+            self._take(live.record())
         await run(self.store.beat, name, None)
         _LOG.warning("replica %s is dead; %d calls that it had open are charged in full", name, len(held))
 

@@ -19,6 +19,10 @@ limits = ["$50/day"]
 [defaults]                          # of new keys that do not say otherwise
 limits = ["$5/day", "requests:60/60s", "parallel:8"]
 
+[[alerts]]                          # see alerts/rules.py
+name = "spending"
+slack = { url_env = "SLACK_WEBHOOK_URL" }
+
 [[upstreams]]
 name = "openai"
 base_url = "https://api.openai.com/v1"
@@ -44,6 +48,7 @@ from urllib.parse import urlsplit
 from budgeteer.core.errors import BudgeteerError, InvalidInput
 from budgeteer.core.meter import meter
 from budgeteer.core.urls import check_http, without_password
+from budgeteer.gateway.alerts.rules import Rule, rules_of
 from budgeteer.gateway.hosts import public
 from budgeteer.gateway.toml import Table, read
 from budgeteer.ledger.address import kind_of
@@ -175,6 +180,7 @@ class Config:
         defaults: of new keys.
         upstreams: the endpoints that requests are sent to.
         policies: name -> its TOML table, in the order of the file; the application builds the policies from them.
+        alerts: the rules of ``[[alerts]]``.
         log: whether a JSON line is written for each request.
         prompts: whether that line has the prompt and the answer.
         otel: whether OpenTelemetry spans are recorded.
@@ -194,6 +200,7 @@ class Config:
     log: bool
     prompts: bool
     otel: bool
+    alerts: tuple[Rule, ...]
 
     @property
     def counted(self) -> tuple[str, ...]:
@@ -255,6 +262,7 @@ def load(path: str | Path, environment: Mapping[str, str] | None = None) -> Conf
     if twice := {name for name in names if names.count(name) > 1}:
         top.fail("upstreams", f"has {', '.join(sorted(twice))} twice; give each upstream a name of its own")
     policies = dict(top.table("policies").named())
+    alerts = rules_of(top.tables("alerts"), env, kinds, (*kinds, REQUESTS))
     logging = top.table("logging")
     log, otel = logging.flag("json", True), logging.flag("opentelemetry", False)
     prompts = logging.flag("prompts", False)
@@ -263,8 +271,9 @@ def load(path: str | Path, environment: Mapping[str, str] | None = None) -> Conf
     logging.done()
     top.done()
     return Config(
-        server, url, kinds, ttl, keep, files, shipped, scopes, defaults, upstreams, policies, log, prompts, otel
-    )
+        server, url, kinds, ttl, keep, files, shipped, scopes, defaults, upstreams, policies, log, prompts, otel,
+        alerts,
+    )  # fmt: skip
 
 
 class _AnyPrice:

@@ -53,6 +53,7 @@ class Metrics:
         self._wasted = counter("wasted_tokens", "Tokens charged that no client got whole", about)
         self._estimated = counter("estimated", "Calls whose usage is estimated", about)
         self._attempts = counter("attempts", "Calls to upstreams", ("upstream",))
+        self._alerts = counter("alerts", "Attempts to deliver alerts", ("alert", "channel", "result"))
         self._seconds = Histogram(
             "budgeteer_request_seconds", "Time of a request", about, buckets=_SECONDS, registry=self._registry
         )
@@ -96,6 +97,10 @@ class Metrics:
         """Count a request or a connection that was turned away without a valid key."""
         self.away[reason] += 1
         self._of(self._refused, reason).inc()
+
+    def alert(self, rule: str, channel: str, result: str) -> None:
+        """Count what came of an attempt to deliver an alert."""
+        self._of(self._alerts, rule, channel, result).inc()
 
     def text(self) -> bytes:
         """All metrics in Prometheus' text format."""

@@ -56,6 +56,7 @@ class Proxy:
         turned_away: called with the reason for each request that was refused without a valid key.
         policies: name -> policy, in the order in which they act.
         incoming: reads the client's OpenTelemetry spans, the parents of ours; None: no spans.
+        exceeded: called with the error of each request that a limit refused.
     """
 
     def __init__(
@@ -68,6 +69,7 @@ class Proxy:
         turned_away: Callable[[str], None],
         policies: Mapping[str, Policy],
         incoming: Incoming | None = None,
+        exceeded: Callable[[BudgetExceeded], None] = lambda error: None,
     ) -> None:
         self.config, self.keys, self.metering = config, keys, metering
         self.accounts = Accounts(ledger, config.scopes, config.counted)
@@ -76,6 +78,7 @@ class Proxy:
         self.live: dict[str, Live] = {}
         self.instance = f"gw{os.urandom(8).hex()}"
         self._record, self._turned_away, self._incoming = record, turned_away, incoming
+        self._exceeded = exceeded
         self.room = Room(config.server.body_bytes)
         self._aside = Aside()
         self.booking = Booking(config, ledger, self.accounts, metering, self._aside, self._over)
@@ -106,6 +109,7 @@ class Proxy:
             await self._refuse(live, refused, dialect, send)
         except BudgetExceeded as error:
             live.scope = error.scope
+            self._exceeded(error)
             await self._refuse(live, of_budget(error, wall_clock()), dialect, send)
         except UnknownPrice as error:
             text = f"the gateway has no price for {error.model}, so it cannot bound what the request would cost"

@@ -1,4 +1,4 @@
-"""The store beside the gateway's ledger: keys, records of requests, heartbeats of replicas.
+"""The store beside the gateway's ledger: keys, records of requests, heartbeats of replicas, marks of sent alerts.
 
 Its calls block, so the gateway makes them in threads. Records are queried by SQL in both stores: the one in Redis first
 reads the streams of all replicas into a table in memory.
@@ -21,6 +21,7 @@ from budgeteer.core.urls import without_password
 from budgeteer.gateway.damage import WRONG, damaged_store
 from budgeteer.gateway.record import COLUMNS, NAMES, PAID, Column, Record
 from budgeteer.ledger import address
+from budgeteer.ledger.protocol import wall_clock
 
 _DAMAGE = ("malformed", "not a database", "no such table", "no such column", "disk image")
 """Parts of SQLite's messages about a damaged file."""
@@ -33,6 +34,7 @@ _PAID = " + ".join(PAID)
 _TABLES = f"""
 CREATE TABLE IF NOT EXISTS keys (id TEXT PRIMARY KEY, data TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS instances (name TEXT PRIMARY KEY, at INTEGER NOT NULL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS marks (name TEXT PRIMARY KEY, until INTEGER NOT NULL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS records (
     n INTEGER PRIMARY KEY AUTOINCREMENT, {", ".join(f"{column.name} {column.sql}" for column in COLUMNS)}
 );
@@ -45,7 +47,7 @@ _INSERT = f"INSERT OR IGNORE INTO records ({', '.join(NAMES)}) VALUES ({', '.joi
 
 
 class Store(ABC):
-    """Keeps keys, records and heartbeats.
+    """Keeps keys, records, heartbeats and marks.
 
     Every method raises LedgerUnavailable if the store does not answer or is damaged.
     """
@@ -84,6 +86,24 @@ class Store(ABC):
         Returns:
             Replica -> its latest heartbeat, in milliseconds since 1970 (UTC).
         """
+
+    @abstractmethod
+    def claim(self, name: str, now: int, until: int) -> int | None:
+        """Set a mark that expires at a time, unless the mark is set already.
+
+        Of any number of replicas that claim a mark at the same time, exactly one gets it.
+
+        Args:
+            name: of the mark.
+            now, until: milliseconds since 1970 (UTC).
+
+        Returns:
+            None if the caller has set the mark; else when the mark that is set already expires.
+        """
+
+    @abstractmethod
+    def mark(self, name: str, until: int | None) -> None:
+        """Set a mark, whoever has set it before, until a time in milliseconds since 1970 (UTC); None removes it."""
 
     @abstractmethod
     def add(self, records: Sequence[Record]) -> None:
@@ -170,6 +190,21 @@ class SqliteStore(Store):
                 self._db.execute("INSERT OR REPLACE INTO instances VALUES (?, ?)", (name, at))
             return dict(map(tuple, self._db.execute("SELECT name, at FROM instances")))
 
+    def claim(self, name: str, now: int, until: int) -> int | None:
+        with self._asking():
+            self._db.execute("DELETE FROM marks WHERE until <= ?", (now,))
+            if self._db.execute("INSERT OR IGNORE INTO marks VALUES (?, ?)", (name, until)).rowcount == 1:
+                return None
+            row = self._db.execute("SELECT until FROM marks WHERE name = ?", (name,)).fetchone()
+        return now if row is None else int(row[0])  # None: it was dropped a moment ago
+
+    def mark(self, name: str, until: int | None) -> None:
+        with self._asking():
+            if until is None:
+                self._db.execute("DELETE FROM marks WHERE name = ?", (name,))
+            else:
+                self._db.execute("INSERT OR REPLACE INTO marks VALUES (?, ?)", (name, until))
+
     def add(self, records: Sequence[Record]) -> None:
         with self._asking():
             self._db.execute("BEGIN IMMEDIATE")
@@ -212,8 +247,8 @@ class RedisStore(Store):
         self._client = redis.Redis.from_url(
             url, decode_responses=True, socket_timeout=5, socket_connect_timeout=5, retry=Retry(NoBackoff(), 1)
         )
-        self._keys, self._instances, self._paid, self._free = (
-            f"budgeteer:{{{name}}}:gateway:{part}" for part in ("keys", "instances", "records", "records:free")
+        self._keys, self._instances, self._marks, self._paid, self._free = (
+            f"budgeteer:{{{name}}}:gateway:{part}" for part in ("keys", "instances", "marks", "records", "records:free")
         )
         self._mirror, self._last = SqliteStore(":memory:", keep), dict.fromkeys((self._paid, self._free), "0-0")
 
@@ -255,6 +290,20 @@ class RedisStore(Store):
                 self._client.hset(self._instances, name, str(at))
             beats: Any = self._client.hgetall(self._instances)
         return {replica: int(seen) for replica, seen in beats.items()}
+
+    def claim(self, name: str, now: int, until: int) -> int | None:
+        with self._asking():  # the server drops it in time, by its own clock
+            if self._client.set(f"{self._marks}:{name}", "", nx=True, px=max(1, until - now)):
+                return None
+            left: Any = self._client.pttl(f"{self._marks}:{name}")
+        return now + max(0, int(left))
+
+    def mark(self, name: str, until: int | None) -> None:
+        with self._asking():
+            if until is None:
+                self._client.delete(f"{self._marks}:{name}")
+            else:
+                self._client.set(f"{self._marks}:{name}", "", px=max(1, until - wall_clock()))
 
     def add(self, records: Sequence[Record]) -> None:
         with self._asking(), self._client.pipeline(transaction=False) as pipe:

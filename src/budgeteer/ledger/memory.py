@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from itertools import islice
 from typing import Any
 
@@ -59,6 +59,14 @@ class MemoryLedger(Ledger):
             state.accounts = {path: account.copy() for path, account in self._state.accounts.items()}
             state.reservations = {k: r for k, r in self._state.reservations.items() if r[4] == core.OPEN}
             return len(self._state.journal), state
+
+    def accounts(self, paths: Collection[str]) -> core.State:
+        """A copy of some accounts."""
+        state, known = core.State(), self._state.accounts
+        with self._lock:
+            state.now = self._state.now
+            state.accounts = {path: known[path].copy() for path in paths if path in known}
+        return state
 
     def close(self) -> None:
         """Nothing to let go of."""

@@ -214,6 +214,17 @@ class Ledger(ABC):
     def snapshot(self) -> tuple[int, core.State]:
         """The number of journal entries, and a copy of all accounts and open reservations at that point."""
 
+    def accounts(self, paths: Collection[str]) -> core.State:
+        """A copy of some accounts, without reservations, with at least their balances of the kinds that they limit; a
+        path that is not open is left out.
+
+        For whoever looks often: a store that can read a few accounts without reading all of them does so.
+        """
+        _, state = self.snapshot()
+        state.accounts = {path: state.accounts[path] for path in paths if path in state.accounts}
+        state.reservations = {}
+        return state
+
     @abstractmethod
     def close(self) -> None:
         """Let go of files and connections."""

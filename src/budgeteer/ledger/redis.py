@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib.resources
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from budgeteer.core.errors import (
@@ -198,6 +198,30 @@ class RedisLedger(GroupLedger):
             raise LedgerUnavailable(f"there is no ledger {self._name!r} at {self._shown} any more")
         try:
             return int(seq), _state(int(now), accounts, books, reservations)
+        except (ValueError, TypeError, KeyError, IndexError) as error:
+            raise self._damaged(repr(error)) from error
+
+    def accounts(self, paths: Collection[str]) -> core.State:
+        """A copy of some accounts, and of their balances of the kinds that they limit.
+
+        Their limits are read first, since they say which balances there are; spending never waits for either.
+        """
+        wanted = list(paths)
+
+        def read(client: redis.Redis) -> Any:
+            now: Any = client.hget(self._keys[0], "now")
+            found: Any = client.hmget(self._keys[1], wanted) if wanted else []
+            limits = {path: text for path, text in zip(wanted, found, strict=True) if text is not None}
+            kinds = [f"{path}\t{kind}" for path, text in limits.items() for kind in
+                     dict.fromkeys(limit.kind for limit in decode_limits(text))]  # fmt: skip
+            lines: Any = client.hmget(self._keys[2], kinds) if kinds else []
+            return now, limits, {key: line for key, line in zip(kinds, lines, strict=True) if line is not None}
+
+        now, limits, books = self._ask(read)
+        if now is None:
+            raise LedgerUnavailable(f"there is no ledger {self._name!r} at {self._shown} any more")
+        try:
+            return _state(int(now), limits, books, {})
         except (ValueError, TypeError, KeyError, IndexError) as error:
             raise self._damaged(repr(error)) from error
 

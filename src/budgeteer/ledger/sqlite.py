@@ -8,7 +8,7 @@ import os
 import shutil
 import sqlite3
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -267,6 +267,19 @@ class SqliteLedger(GroupLedger):
                 state.reservations[row[0]] = _entry(row)
             db.execute("COMMIT")
         return seq, state
+
+    def accounts(self, paths: Collection[str]) -> core.State:
+        """A copy of some accounts at one point in time."""
+        state = core.State()
+        with self._reading() as db:
+            db.execute("BEGIN")
+            _, _, state.now = _meta(db)
+            for path in paths:
+                row = db.execute("SELECT limits, books FROM accounts WHERE path = ?", (path,)).fetchone()
+                if row is not None:
+                    state.accounts[path] = _account(path, *row)
+            db.execute("COMMIT")
+        return state
 
     @contextlib.contextmanager
     def _reading(self) -> Iterator[sqlite3.Connection]:

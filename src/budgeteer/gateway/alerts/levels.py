@@ -1,0 +1,134 @@
+"""How far each limit is spent, and how people are told."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from fractions import Fraction
+from typing import Any
+
+from budgeteer.core.budget import Window
+from budgeteer.core.meter import MONEY
+from budgeteer.gateway.alerts.rules import Rule
+from budgeteer.gateway.dashboard.amounts import amount
+from budgeteer.ledger import core
+from budgeteer.ledger.limit import Limit, bucket, start
+
+FOR_EVER = 253_402_300_799_999
+"""Until when a mark holds whose limit never starts anew: the last millisecond of the year 9999."""
+_LATER = 86_400_000
+"""Milliseconds for which a mark outlives its window, whatever the clocks of replicas say."""
+_NAMES = {"all": "tokens", "input": "input tokens", "output": "output tokens", "requests": "requests"}
+Refusal = tuple[str, str, int]
+"""Account, kind and units of a limit that refused a request."""
+
+
+@dataclass(frozen=True, slots=True)
+class Level:
+    """How far one limit of one account is spent, beside one share of it that a rule names.
+
+    Attributes:
+        rule: its name.
+        path: of the account.
+        spent: units settled in the limit's window; ``held`` are reserved beside them.
+        resets: when a calendar window ends; times are milliseconds since 1970 (UTC).
+        refused: whether the limit refused a request that it would admit if it were unspent.
+        at: when this was so.
+    """
+
+    rule: str
+    share: Fraction
+    path: str
+    limit: Limit
+    spent: int
+    held: int
+    resets: int | None
+    refused: bool
+    at: int
+
+    @property
+    def reached(self) -> bool:
+        """Whether people are to be told."""
+        return self.spent >= self.share * (self.limit.amount or 0) or (self.refused and self.share == 1)
+
+    @property
+    def name(self) -> str:
+        """Of this alert among all of the gateway's: each is sent once by each channel."""
+        begun = "" if self.resets is None else f" {bucket(self.limit.window or '', self.at)}"
+        return f"{self.rule} {self.path} {self.limit} {float(self.share):g}{begun}"
+
+    @property
+    def until(self) -> int:
+        """Until when it is not sent again. That of a rolling window is sent once in the window's length."""
+        if self.resets is not None:
+            return self.resets + _LATER
+        return self.at + self.limit.window * 1000 if isinstance(self.limit.window, int) else FOR_EVER
+
+    def text(self, label: str) -> str:
+        """One line for people.
+
+        Args:
+            label: the account, as people call it.
+        """
+        kind, units = self.limit.kind, self.limit.amount or 0
+        what = "" if kind == MONEY else f" {_NAMES.get(kind, kind)}"
+        window = self.limit.window
+        per = "" if window is None else f"/{window if isinstance(window, str) else _rolling(window)}"
+        refused = " and a request was refused" if self.refused else ""
+        if self.resets is not None:
+            again = f"resets {_moment(self.resets, window == 'month')}"
+        else:
+            again = "never resets" if window is None else "a rolling window"
+        spent = f"{amount(kind, self.spent)} of {amount(kind, units)}{what}{per} spent ({100 * self.spent // units} %)"
+        return f"{label}: {spent}{refused}, {again}"
+
+    def as_json(self, label: str) -> dict[str, Any]:
+        """What a webhook gets; units are integers, money pico-dollars."""
+        return {
+            "event": "budget_alert", "id": self.name, "alert": self.rule, "share": float(self.share),
+            "path": self.path, "label": label, "kind": self.limit.kind, "limit": str(self.limit),
+            "amount": self.limit.amount, "window": self.limit.window, "spent": self.spent, "held": self.held,
+            "refused": self.refused, "resets": self.resets, "at": self.at, "text": self.text(label),
+        }  # fmt: skip
+
+
+def levels(rule: Rule, state: core.State, clock: int, refused: Collection[Refusal] = ()) -> Iterator[Level]:
+    """The levels of all limits that a rule watches, at all of its shares.
+
+    Args:
+        rule: of the file.
+        state: of the ledger, or a part of it.
+        clock: milliseconds since 1970 (UTC).
+        refused: limits that refused a request.
+    """
+    now = max(state.now, clock)
+    for path, account in state.accounts.items():
+        if not rule.covers(path):
+            continue
+        for limit in account.limits:
+            if not limit.amount or limit.kind not in rule.kinds:
+                continue
+            book, window = account.book(limit.kind), limit.window
+            counted = next((one for one in book.windows if one.name == window), None)
+            spent = book.spent if counted is None else counted.used(now)
+            resets = start(window, bucket(window, now) + 1) if isinstance(window, str) else None
+            hit = (path, limit.kind, limit.amount) in refused
+            for share in rule.shares:
+                yield Level(rule.name, share, path, limit, spent, book.held, resets, hit, now)
+
+
+def _rolling(seconds: int) -> str:
+    """A rolling window's length, in its largest whole unit, as limits are written.
+
+    >>> _rolling(86_400), _rolling(5400), _rolling(90)
+    ('1d', '90m', '90s')
+    """
+    for unit, size in (("d", 86_400), ("h", 3600), ("m", 60)):
+        if seconds % size == 0:
+            return f"{seconds // size}{unit}"
+    return str(Window("rolling", seconds))
+
+
+def _moment(at: int, dated: bool) -> str:
+    return f"{datetime.fromtimestamp(at / 1000, UTC):{'%Y-%m-%d %H:%M' if dated else '%H:%M'}} UTC"
