@@ -15,6 +15,7 @@ import numpy as np
 from budgeteer.check._common import CheckFailed
 from budgeteer.core.errors import MissingExtra
 from budgeteer.core.usage import Usage
+from budgeteer.ledger.protocol import wall_clock
 from budgeteer.metering.estimate import Bounds
 from budgeteer.metering.outcome import Outcome
 
@@ -100,6 +101,9 @@ class _Serving:
     """A gateway that serves two models, of which a share of the budget is spent."""
 
     share: float
+
+    def now(self) -> int:
+        return wall_clock()
 
     def name_of(self, model: str) -> str:
         return {"big": "large"}.get(model, model)

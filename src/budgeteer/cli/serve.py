@@ -6,6 +6,12 @@ import argparse
 import contextlib
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+from budgeteer.core.errors import InvalidInput
+
+if TYPE_CHECKING:
+    from budgeteer.gateway.config import Config
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -16,6 +22,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--check", action="store_true", help="check the file, the ledger, prices and upstreams, and end"
     )
+    parser.add_argument(
+        "--replay", metavar="FILE",
+        help="serve nothing: ask the file's limits, keys and policies what they would have done with the requests of "
+        "FILE (requests.csv or requests of the admin API, the log, LEDGER.gateway, or the address of a store), and end",
+    )  # fmt: skip
+    parser.add_argument("--json", action="store_true", help="the result of --replay as JSON")
     parser.add_argument(
         "--demo", action="store_true", help="look at it: a small model, three keys and callers; no file is needed"
     )
@@ -33,7 +45,11 @@ def run(args: argparse.Namespace) -> int:
     from budgeteer.gateway.config import load
     from budgeteer.gateway.server import check, server
 
+    if args.json and args.replay is None:
+        raise InvalidInput("--json is for the result of --replay; give --replay FILE, or leave it out")
     config = load(args.config)
+    if args.replay is not None:
+        return _replay(config, args.replay, args.json)
     if args.check:
         well = asyncio.run(check(config, lambda line: sys.stdout.write(line + "\n")))
         return 0 if well else 1
@@ -50,3 +66,25 @@ def run(args: argparse.Namespace) -> int:
     with contextlib.suppress(KeyboardInterrupt):  # raised again once all is booked
         serving.run()
     return 0 if serving.started else 1
+
+
+def _replay(config: Config, place: str, as_json: bool) -> int:
+    """Say what this configuration would have done with the requests of a file."""
+    import json
+
+    from budgeteer.cli._printed import printable
+    from budgeteer.gateway.keys import decode
+    from budgeteer.gateway.replay.read import read
+    from budgeteer.gateway.replay.report import as_text, report
+    from budgeteer.gateway.replay.run import replay
+    from budgeteer.gateway.store import connect, exists
+
+    told, texts = read(place)
+    if exists(config.ledger):
+        store = connect(config.ledger, config.keep)
+        texts = store.all_keys() or texts
+        store.close()
+    keys = {key.id: key for key in map(decode, texts)}
+    about = report(config, told, replay(config, told, keys), keys)
+    sys.stdout.write(json.dumps(about, indent=1) + "\n" if as_json else printable(as_text(about), keep="\n"))
+    return 0

@@ -273,6 +273,12 @@ class Ask:
         return prompts * max(1, count("n", self.body.get("n") or 1), count("best_of", self.body.get("best_of") or 1))
 
     @property
+    def cap_asked(self) -> int | None:
+        """The output cap of a choice that it names, the smallest if it names several; None = none."""
+        named = [count(name, self.body[name]) for name in CAPS[self.operation] if self.body.get(name) is not None]
+        return min(named, default=None)
+
+    @property
     def unseen(self) -> Unseen:
         """The parts of the body whose tokens its bytes do not bound, such as pictures."""
         if self._unseen is None:

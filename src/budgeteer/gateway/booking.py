@@ -26,13 +26,15 @@ from budgeteer.gateway.live import Live
 from budgeteer.gateway.prepare import Prepared, prepare
 from budgeteer.ledger import Ledger, MemoryLedger, upkeep
 from budgeteer.ledger.limit import MAX_UNITS
-from budgeteer.ledger.protocol import Command
+from budgeteer.ledger.protocol import Clock, Command
 from budgeteer.ledger.reserved import Reserved
 from budgeteer.metering.call import Metering, Running
 from budgeteer.metering.outcome import Outcome
 from budgeteer.metering.settlement import Answer, Planned, tags
 
 _LOG = logging.getLogger(__name__)
+_STALE = 500
+"""Milliseconds for which policies are told the same spent share."""
 _LINGER = 0.01
 """Seconds that a settlement waits at most for a reservation to share its commit with."""
 _RELEASES = 15
@@ -126,6 +128,7 @@ class Booking:
         metering: counts the units of requests and answers.
         aside: the thread in which large bodies are written.
         over: called with each request that has ended, once all its attempts are booked.
+        clock: milliseconds since 1970 (UTC), for the spent share that policies see.
     """
 
     def __init__(
@@ -136,10 +139,11 @@ class Booking:
         metering: Metering,
         aside: Aside,
         over: Callable[[Live], None],
+        clock: Clock,
     ) -> None:
         self.config, self.ledger, self.accounts, self.metering = config, ledger, accounts, metering
-        self._aside, self._over = aside, over
-        self._remaining: dict[str, tuple[float, dict[str, int | None]]] = {}
+        self._aside, self._over, self._clock = aside, over, clock
+        self._remaining: dict[str, tuple[int, dict[str, int | None]]] = {}
         self._inline = isinstance(ledger, MemoryLedger)
         self._waiting: list[tuple[Command, Live]] = []
         self._booking: set[asyncio.Future[Any]] = set()
@@ -149,16 +153,16 @@ class Booking:
 
         It may be half a second old.
         """
-        now, largest = time.monotonic(), 0.0
+        now, largest = self._clock(), 0.0
         for path, limits in ask.chain:
             counted = [limit for limit in limits or () if limit.amount and limit.kind in self.config.kinds]
             if not counted:
                 continue
             known = self._remaining.get(path)
-            if known is None or known[0] < now:
+            if known is None or not known[0] <= now <= known[0] + _STALE:
                 if len(self._remaining) > 10_000:
                     self._remaining.clear()
-                known = self._remaining[path] = (now + 0.5, await self.ledger.aio.remaining(path))
+                known = self._remaining[path] = (now, await self.ledger.aio.remaining(path))
             for limit in counted:
                 left = known[1].get(limit.kind)
                 if left is not None and limit.amount:
@@ -180,6 +184,10 @@ class Booking:
         most: int | None = None
         for again in range(4):
             prepared = await self._aside.do(len(ask.raw), prepare, ask, model, self.metering, ask.dialect, most)
+            planned = prepared.planned
+            live.bounds = {
+                "bound": planned.worst.input, "choices": planned.choices, "cap": planned.cap, "cap_asked": ask.cap_asked
+            }  # fmt: skip
             amounts = {**prepared.planned.amounts, REQUESTS: 0 if live.counted else 1, PARALLEL: 1}
             hold = Hold(self, live, name, ask.chain[-1][0], prepared.planned, amounts)
             if not self._inline:

@@ -36,12 +36,14 @@ class Live:
         calls: what each attempt used at which upstream.
         said: the prompt and the answer for the log; None if the log does not get them.
         saved: units by kind that an answer from the cache saved.
+        bounds: bound, choices, cap and cap_asked of the record, once they are known.
         answering: whether bytes of the answer went to the client.
         whole: whether the last event of a stream went to the client, so that it no longer matters who disconnects.
     """
 
     __slots__ = (
-        "answered", "answering", "at", "attempts", "calls", "closed", "counted", "deadline", "estimated", "finished",
+        "answered", "answering", "at", "attempts", "bounds", "calls", "closed", "counted", "deadline", "estimated",
+        "finished",
         "first_ms", "guard", "id", "key", "left", "model", "ms", "open", "operation", "outcome", "overshoot", "path",
         "policy", "reading", "reason", "reserved", "said", "saved", "scope", "sending", "session", "stage",
         "started", "status", "stream", "tag", "units", "upstream", "usage", "user", "wasted", "whole",
@@ -65,6 +67,7 @@ class Live:
         self.said: dict[str, Any] | None = None
         self.wasted = self.open = self.ms = 0
         self.first_ms: int | None = None
+        self.bounds: dict[str, Any] = {}
         self.deadline = float("inf")
         self.guard: asyncio.Timeout | None = None
 
@@ -155,4 +158,5 @@ class Live:
             calls=tuple(self.calls),
             ms=self.ms,
             first_ms=self.first_ms,
+            **self.bounds,
         )

@@ -8,7 +8,6 @@ from typing import Any
 
 import orjson
 
-from budgeteer.core.usage import count
 from budgeteer.gateway.ask import BUDGETS, EFFORTS, SWITCHES, Ask
 from budgeteer.gateway.config import Model
 from budgeteer.gateway.fields import check_addresses, check_fields
@@ -72,13 +71,13 @@ def prepare(ask: Ask, model: Model, metering: Metering, dialect_name: str, most:
     if operation == "embeddings":
         pass
     else:
-        given = {name: count(name, body[name]) for name in CAPS[operation] if body.get(name) is not None}
+        given = ask.cap_asked
         largest = min(bound for bound in (model.bounds.max_output, key.max_output) if bound is not None)
-        asked = min(given.values()) if given else largest
+        asked = largest if given is None else given
         if not ask.tightens:
             _check_cap(ask, asked, model)
         cap = max(1, min(bound for bound in (asked, largest, ask.cap, most) if bound is not None))
-        if cap == largest and (not given or asked > largest):
+        if cap == largest and (given is None or asked > largest):
             notes = (f"cap={cap}",)
         own_cap = model.cap if operation == "chat" else CAPS[operation][0]
         for name in CAPS[operation]:  # the server may ignore or refuse caps by other names

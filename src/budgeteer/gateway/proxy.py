@@ -27,7 +27,7 @@ from budgeteer.gateway.record import Record
 from budgeteer.gateway.refusal import Refused, of_budget, shown
 from budgeteer.gateway.upstream import Backend, Upstreams
 from budgeteer.ledger import Ledger
-from budgeteer.ledger.protocol import wall_clock
+from budgeteer.ledger.protocol import Clock, wall_clock
 from budgeteer.metering.call import Metering
 from budgeteer.metering.outcome import Outcome
 from budgeteer.metering.settlement import Answer
@@ -57,6 +57,7 @@ class Proxy:
         policies: name -> policy, in the order in which they act.
         incoming: reads the client's OpenTelemetry spans, the parents of ours; None: no spans.
         exceeded: called with the error of each request that a limit refused.
+        clock: milliseconds since 1970 (UTC), for policies.
     """
 
     def __init__(
@@ -70,6 +71,7 @@ class Proxy:
         policies: Mapping[str, Policy],
         incoming: Incoming | None = None,
         exceeded: Callable[[BudgetExceeded], None] = lambda error: None,
+        clock: Clock = wall_clock,
     ) -> None:
         self.config, self.keys, self.metering = config, keys, metering
         self.accounts = Accounts(ledger, config.scopes, config.counted)
@@ -78,10 +80,10 @@ class Proxy:
         self.live: dict[str, Live] = {}
         self.instance = f"gw{os.urandom(8).hex()}"
         self._record, self._turned_away, self._incoming = record, turned_away, incoming
-        self._exceeded = exceeded
+        self._exceeded, self._clock = exceeded, clock
         self.room = Room(config.server.body_bytes)
         self._aside = Aside()
-        self.booking = Booking(config, ledger, self.accounts, metering, self._aside, self._over)
+        self.booking = Booking(config, ledger, self.accounts, metering, self._aside, self._over, clock)
         self._number = itertools.count().__next__
 
     # a whole request
@@ -228,6 +230,10 @@ class Proxy:
         return serving
 
     # for policies: the protocol Serving
+
+    def now(self) -> int:
+        """Milliseconds since 1970 (UTC)."""
+        return self._clock()
 
     def name_of(self, model: str) -> str:
         """The name of the model that a name or alias belongs to; an unknown name is returned as it is."""

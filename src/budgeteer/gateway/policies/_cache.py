@@ -4,7 +4,7 @@
 [policies.cache]
 entries = 1000
 bytes = 50_000_000
-seconds = 3600
+seconds = 3600      # since the request of the answer came
 sampled = false     # whether answers of requests without temperature 0 are kept as well
 ```
 
@@ -15,7 +15,6 @@ from memory costs nothing: the record's outcome is ``cached``, and ``saved`` is 
 from __future__ import annotations
 
 import hashlib
-import time
 from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -44,7 +43,7 @@ class Cache:
     largest: int
     seconds: float
     sampled: bool
-    held: OrderedDict[str, tuple[float, bytes, Mapping[str, int]]] = field(default_factory=OrderedDict)
+    held: OrderedDict[str, tuple[int, bytes, Mapping[str, int]]] = field(default_factory=OrderedDict)
     size: int = 0
 
     def name(self, ask: Ask) -> str | None:
@@ -61,7 +60,7 @@ class Cache:
         entry = None if name is None else self.held.get(name)
         if name is None or entry is None:
             return None
-        if entry[0] < time.monotonic():
+        if entry[0] < serving.now():
             self._drop(name)
             return None
         self.held.move_to_end(name)
@@ -75,7 +74,7 @@ class Cache:
             return
         if name in self.held:
             self._drop(name)
-        self.held[name] = (time.monotonic() + self.seconds, content, live.calls[-1].units)
+        self.held[name] = (live.at + int(self.seconds * 1000), content, live.calls[-1].units)
         self.size += len(content)
         while len(self.held) > self.entries or self.size > self.largest:
             self._drop(next(iter(self.held)))

@@ -11,7 +11,6 @@ The request is refused with 429, ``x-should-retry: false`` and the code ``loop_d
 
 from __future__ import annotations
 
-import time
 from collections import OrderedDict, deque
 from dataclasses import dataclass, field
 from typing import Any
@@ -41,16 +40,16 @@ class Loop:
 
     times: int
     seconds: float
-    seen: OrderedDict[str, deque[float]] = field(default_factory=OrderedDict)
+    seen: OrderedDict[str, deque[int]] = field(default_factory=OrderedDict)
 
     async def before(self, ask: Ask, serving: Serving) -> None:
         """Refuse a request that repeats others too often."""
         if ask.operation == "embeddings":
             return
-        name, now = digest(ask, ask.user, ask.session), time.monotonic()
+        name, now = digest(ask, ask.user, ask.session), serving.now()
         when = self.seen.setdefault(name, deque())
         self.seen.move_to_end(name)
-        while when and when[0] < now - self.seconds:
+        while when and when[0] < now - self.seconds * 1000:
             when.popleft()
         if len(self.seen) > _MOST:
             self.seen.popitem(last=False)

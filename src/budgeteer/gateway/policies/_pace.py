@@ -19,7 +19,6 @@ ledger.
 from __future__ import annotations
 
 import math
-import time
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -98,7 +97,7 @@ class Pace:
 
     async def before(self, ask: Ask, serving: Serving) -> None:
         """Choose the share of the cap that the request gets."""
-        now = time.time_ns() // 1_000_000
+        now = serving.now()
         paced = self.track(ask, now)
         if paced is None or ask.operation == "embeddings":
             return

@@ -19,6 +19,9 @@ __all__ = ["Policy", "Serving"]
 class Serving(Protocol):
     """The questions that a policy may ask its gateway."""
 
+    def now(self) -> int:
+        """Milliseconds since 1970 (UTC); of yesterday's request, where the records of yesterday are replayed."""
+
     def name_of(self, model: str) -> str:
         """The name of the model that a name or alias belongs to; an unknown name is returned as it is."""
 
