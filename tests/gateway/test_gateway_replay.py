@@ -112,8 +112,13 @@ def test_the_same_file_changes_nothing(policy, tmp_path, upstream):
             assert "no changes" in as_text(about)
 
 
-@pytest.mark.parametrize("policy", POLICIES, ids=["none", "tighten", "downgrade", "schedule", "overflow"])
-@pytest.mark.parametrize("limit", ["all:350/day", "$0.0014"])
+LIMITS = ("all:350/day", "$0.0014", "all:350/day", "$0.0014", "all:350/day")
+
+
+@pytest.mark.parametrize(
+    ("policy", "limit"), [*zip(POLICIES, LIMITS, strict=True), (POLICIES[0], LIMITS[1])],
+    ids=["none", "tighten", "downgrade", "schedule", "overflow", "money"],
+)  # fmt: skip
 def test_half_a_limit_refuses_what_a_real_gateway_refuses(policy, limit, tmp_path, upstream):
     """Records of a gateway without the limit and the policy, replayed with both, beside a run of the same requests."""
     one, two = tmp_path / "one", tmp_path / "two"

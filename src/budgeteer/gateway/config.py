@@ -19,10 +19,6 @@ limits = ["$50/day"]
 [defaults]                          # of new keys that do not say otherwise
 limits = ["$5/day", "requests:60/60s", "parallel:8"]
 
-[[alerts]]                          # see alerts/rules.py
-name = "spending"
-slack = { url_env = "SLACK_WEBHOOK_URL" }
-
 [[upstreams]]
 name = "openai"
 base_url = "https://api.openai.com/v1"
@@ -271,9 +267,8 @@ def load(path: str | Path, environment: Mapping[str, str] | None = None) -> Conf
     logging.done()
     top.done()
     return Config(
-        server, url, kinds, ttl, keep, files, shipped, scopes, defaults, upstreams, policies, log, prompts, otel,
-        alerts,
-    )  # fmt: skip
+        server, url, kinds, ttl, keep, files, shipped, scopes, defaults, upstreams, policies, log, prompts, otel, alerts
+    )
 
 
 class _AnyPrice:

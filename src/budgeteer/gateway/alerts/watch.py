@@ -57,6 +57,7 @@ class Alerts:
         """Mark -> until when this process need not ask for it, and what was spent then."""
         self._sender, self._few = Sender(), asyncio.Semaphore(_AT_ONCE)
         self._tasks: set[asyncio.Task[None]] = set()
+        self._ends = asyncio.Event()
 
     # what requests say; both only remember it
 
@@ -167,12 +168,12 @@ class Alerts:
                              level.rule, channel.name, wait, error)  # fmt: skip
                 with contextlib.suppress(BudgeteerError):
                     await run(self._store.mark, name, now + int(wait * 1000) + LEASE)
-                try:
-                    await asyncio.sleep(wait)
-                except asyncio.CancelledError:  # this process ends: whoever looks next may have it at once
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(self._ends.wait(), wait)
+                if self._ends.is_set():  # whoever looks next may have it at once
                     with contextlib.suppress(BudgeteerError):
                         await run(self._store.mark, name, None)
-                    raise
+                    return
         with contextlib.suppress(BudgeteerError):  # it is sent; at worst once more when the lease has ended
             await run(self._store.mark, name, level.until)
 
@@ -191,6 +192,7 @@ class Alerts:
         """Look once more, and let what is under way end, at most so long; what then waits for another attempt is left
         to the replica that looks next."""
         await self._guarded(self.look)
+        self._ends.set()
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=seconds)
         left = list(self._tasks)

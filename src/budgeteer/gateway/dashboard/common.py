@@ -167,7 +167,9 @@ def fact_of(column: Column, record: Record, names: Mapping[str, str]) -> object:
 
 
 def value_of(column: Column, value: Any) -> object:
-    """A value of a record's field for people, written by the field's unit."""
+    """A value of a record's field for people, written by the field's unit; nothing for one that is not known."""
+    if value is None:
+        return ""
     if column.unit == MOMENT:
         return when(value)
     if column.unit == DURATION:

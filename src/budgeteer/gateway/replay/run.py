@@ -23,7 +23,6 @@ from budgeteer.core.errors import BudgetExceeded, InvalidInput, UnknownPrice
 from budgeteer.core.meter import meters
 from budgeteer.core.usage import Usage
 from budgeteer.gateway.app import policies_of, prices_of
-from budgeteer.gateway.ask import ROUTES, Ask
 from budgeteer.gateway.booking import Hold
 from budgeteer.gateway.config import Config, Model
 from budgeteer.gateway.keyring import KeyRing
@@ -34,17 +33,14 @@ from budgeteer.gateway.proxy import Proxy
 from budgeteer.gateway.record import Record
 from budgeteer.gateway.refusal import Refused, of_budget
 from budgeteer.gateway.replay.read import Told
+from budgeteer.gateway.replay.recorded import ROUTE_OF, RecordedAsk, RecordedMetering, Units, usual_cap
 from budgeteer.gateway.store import SqliteStore
 from budgeteer.ledger import MemoryLedger
 from budgeteer.ledger.protocol import MAX_SECONDS
-from budgeteer.metering.call import Metering
 from budgeteer.metering.outcome import Outcome
-from budgeteer.metering.reading import CAPS
-from budgeteer.metering.settlement import Answer, Planned, Settlement
+from budgeteer.metering.settlement import Answer, Planned
 
-_ROUTE_OF = {operation: route for route, (operation, _) in ROUTES.items()}
 RAN, REFUSED, CACHED = "ran", "refused", "cached"
-Units = Mapping[str, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +94,7 @@ class Today:
 
 def then_of(record: Record) -> str | None:
     """What became of a request; None if it never came to the budgets, so that nothing of it can be replayed."""
-    if record.operation not in _ROUTE_OF:
+    if record.operation not in ROUTE_OF:
         return None
     if record.outcome == Outcome.CACHED:
         return CACHED
@@ -118,74 +114,13 @@ def replay(config: Config, told: Sequence[Told], keys: Mapping[str, Key]) -> lis
     return asyncio.run(_Replay(config, told, keys).run())
 
 
-class _Recorded(Metering):
-    """Metering of requests whose reservation and charge are on record.
-
-    Attributes:
-        known: units that were reserved for the next request; empty: plan them.
-        charge: of the next settlement.
-    """
-
-    known: Units = {}  # noqa: RUF012
-    same: tuple[str, int | None] = ("", None)
-    charge: Units = {}  # noqa: RUF012
-
-    def plan(self, provider: str, operation: str, model: str, worst: Usage, service: str = "", **about: Any) -> Planned:
-        """As the real one; what was reserved then is exact, where the model and the cap are those of then."""
-        planned = super().plan(provider, operation, model, worst, service, **about)
-        if not self.known or (model, planned.cap) != self.same:
-            return planned
-        return replace(planned, amounts={kind: self.known.get(kind, units) for kind, units in planned.amounts.items()})
-
-    def settlement(self, planned: Planned, answer: Answer, started: int = 0, ended: int = 0) -> Settlement:
-        """As the real one, with the charge that is known."""
-        found = super().settlement(planned, answer, started, ended)
-        return replace(found, amounts=dict(self.charge))
-
-
-_SAYS = {
-    "chat": "messages",
-    "messages": "messages",
-    "responses": "input",
-    "embeddings": "input",
-    "completions": "prompt",
-}
-
-
-def _said(record: Record) -> Any:
-    return [{"role": "user", "content": record.id}] if _SAYS[record.operation] == "messages" else record.id
-
-
-class _Asked(Ask):
-    """A request of which the record knows the size and the cap, and the log perhaps what was asked."""
-
-    __slots__ = ("_bound",)
-
-    def __init__(self, told: Told, key: Key) -> None:
-        record = told.record
-        self._bound = record.bound or 0
-        # no two requests are the same, as far as nobody knows what was asked
-        asked = told.asked or {_SAYS[record.operation]: _said(record)}
-        body: dict[str, Any] = {"model": record.model, "stream": bool(record.stream), **asked}
-        if record.choices and record.operation in ("chat", "completions"):
-            body["n"] = record.choices
-        if record.cap_asked is not None and CAPS[record.operation]:
-            body[CAPS[record.operation][0]] = record.cap_asked
-        super().__init__(_ROUTE_OF[record.operation], orjson.dumps(body), key)
-        self.user, self.session = record.user, record.session
-
-    def input_bound(self, model: Model) -> int:
-        """As it was bounded then."""
-        return self._bound
-
-
 @dataclass(slots=True)
 class _Open:
     """A request that was reserved and has not ended yet."""
 
     told: Told
     then: str
-    ask: _Asked
+    ask: RecordedAsk
     live: Live
     hold: Hold
     prepared: Prepared
@@ -198,7 +133,7 @@ class _Open:
 class _Replay:
     def __init__(self, config: Config, told: Sequence[Told], keys: Mapping[str, Key]) -> None:
         self._config, self._told, self._keys, self._now = config, told, keys, 0
-        self._metering = _Recorded(None, config.kinds, prices_of(config))
+        self._metering = RecordedMetering(None, config.kinds, prices_of(config))
         self._meters = meters(config.kinds, self._metering.prices)
         ledger = MemoryLedger(clock=self._clock)
         self._store = SqliteStore(":memory:")
@@ -243,13 +178,13 @@ class _Replay:
         live.at, live.key, live.user, live.session = record.at, key.id, record.user, record.session
         live.tag, live.stage, live.stream = record.tag, record.stage, bool(record.stream)
         refused_by, seen = "key", []
-        ask: _Asked | None = None
+        ask: RecordedAsk | None = None
         try:
             if key.revoked:
                 raise Refused(401, "key_revoked", "this key was revoked")
             if key.expires is not None and key.expires <= record.at:
                 raise Refused(401, "key_expired", "this key has expired")
-            ask = _Asked(told, key)
+            ask = RecordedAsk(told, key)
             ask.largest = max(model.bounds.max_output or 0 for model in proxy.models(ask))
             ask.chain = proxy.accounts.chain(key, record.user, record.session, record.tag)
             if not proxy.accounts.known(ask.chain):
@@ -278,7 +213,7 @@ class _Replay:
             self._metering.known = record.saved if then == CACHED else record.reserved if record.attempts <= 1 else {}
             if record.bound is None:
                 self._metering.known = record.saved if then == CACHED else record.reserved
-                self._metering.same = (model.price, _usual_cap(ask, model))
+                self._metering.same = (model.price, usual_cap(ask, model))
             else:
                 self._metering.same = (self._price(record), record.cap)
             refused_by = ""
@@ -376,14 +311,6 @@ class _Replay:
         saved = {kind: at.get(kind, 0) - units for kind, units in found.items()}
         savings.append(Saving(by, (old.output or 0) - (new.output or 0), saved))
         return found
-
-
-def _usual_cap(ask: Ask, model: Model) -> int | None:
-    """The cap of a choice without policies: as asked for, else the largest there is."""
-    if not CAPS[ask.operation]:
-        return None
-    largest = min(one for one in (model.bounds.max_output, ask.key.max_output) if one is not None)
-    return largest if ask.cap_asked is None else min(ask.cap_asked, largest)
 
 
 def _shortened(usage: Usage, record: Record, planned: Planned, model: Model) -> Usage:
