@@ -316,3 +316,16 @@ def test_rules_that_cannot_be_used(rule, says, tmp_path):
     with pytest.raises(InvalidInput, match=says) as error:
         load(path, {"BAD": "secret value"})
     assert "secret value" not in str(error.value)
+
+
+def test_what_nobody_takes_is_left_to_the_next_that_starts(tmp_path, upstream, monkeypatch):
+    monkeypatch.setattr(watch, "AGAIN", (100.0,))
+    ledger = str(tmp_path / "ledger.db")
+    with Webhook(500, 200) as hook:
+        rules = f'[[alerts]]\nname = "spend"\nshares = [0.5]\nwebhook = {{ url = "{hook.url}" }}'
+        with gateway(tmp_path, upstream, rules, ledger) as running:
+            running.call("/v1/chat/completions", ASK, running.key("200"))
+            hook.wait(1)
+        assert len(hook.bodies) == 1
+        with gateway(tmp_path, upstream, rules, ledger):
+            hook.wait(2)
