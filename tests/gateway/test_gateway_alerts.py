@@ -295,7 +295,7 @@ def test_of_many_claims_of_a_mark_one_is_had(kind, tmp_path, request):
 @pytest.mark.parametrize(
     ("rule", "says"),
     [
-        ('name = "a"', "tells nobody"),
+        ('name = "a"', "has nowhere to send alerts"),
         ('name = "a"\nshares = [1, 0.5]\nslack = {url = "http://h"}', "rising shares of a limit above 0 and up to 1"),
         ('name = "a"\nkinds = ["parallel"]\nslack = {url = "http://h"}', "choose of all, requests"),
         ('name = "a"\nslack = {url = "ftp://h"}', r"alerts\[0\].slack.url is 'ftp://h'; give http"),

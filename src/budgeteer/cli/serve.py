@@ -79,12 +79,12 @@ def _replay(config: Config, place: str, as_json: bool) -> int:
     from budgeteer.gateway.replay.run import replay
     from budgeteer.gateway.store import connect, exists
 
-    told, texts = read(place)
+    requests, texts = read(place)
     if exists(config.ledger):
         store = connect(config.ledger, config.keep)
         texts = store.all_keys() or texts
         store.close()
     keys = {key.id: key for key in map(decode, texts)}
-    about = report(config, told, replay(config, told, keys), keys)
+    about = report(config, requests, replay(config, requests, keys), keys)
     sys.stdout.write(json.dumps(about, indent=1) + "\n" if as_json else printable(as_text(about), keep="\n"))
     return 0

@@ -1,5 +1,5 @@
-"""Alerts at shares of a limit, by webhook, Slack and e-mail; once each, whichever replica sees it first.
+"""Alerts at shares of a limit, by webhook, Slack and e-mail; each is sent once, by one of the replicas.
 
-``rules.py`` has what the gateway's file says, ``levels.py`` how far each limit is spent and how people are told,
-``channels.py`` how a message is sent, ``watch.py`` what goes on in the background.
+``rules.py`` reads ``[[alerts]]``, ``levels.py`` says how far each limit is spent and writes the messages,
+``channels.py`` sends them, ``watch.py`` looks at the limits in the background.
 """

@@ -1,4 +1,4 @@
-"""How a message is sent: JSON to a webhook, Slack's incoming webhook, or an e-mail; one attempt, and why it failed."""
+"""Sends an alert once: as JSON to a webhook, as text to Slack's incoming webhook, or as an e-mail."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ except ImportError as error:
     raise MissingExtra("aiohttp", "gateway") from error
 
 SECONDS = 10
-"""For each step of an attempt: to connect, to be answered."""
+"""Time-out of an attempt by HTTP, and of each step of one by SMTP."""
 _ANSWER = 4096
-"""Bytes of an answer that are read at most, so that the connection may be used again."""
+"""Bytes of an answer that are read at most."""
 
 
 class NotDelivered(Exception):
-    """An attempt failed; its text holds no secret.
+    """An attempt failed. The message contains no secret: neither the address nor the password.
 
     Attributes:
-        wait: seconds after which the other side wants to be asked again; None: it did not say.
+        wait: seconds that the receiver asks to wait (Retry-After); None if it does not say.
     """
 
     def __init__(self, why: str, wait: float | None = None) -> None:
@@ -41,7 +41,7 @@ class NotDelivered(Exception):
 
 
 class Sender:
-    """Connections and the thread that messages are sent by; made at the first one."""
+    """Sends messages; opens its connections and its thread when it needs them."""
 
     def __init__(self) -> None:
         self._session: aiohttp.ClientSession | None = None
@@ -51,18 +51,18 @@ class Sender:
         """Send one message.
 
         Args:
-            channel: to where.
-            level: what it says.
-            label: the account, as people call it.
+            channel: where to.
+            level: what the message is about.
+            label: the account's path, with names of keys.
 
         Raises:
-            NotDelivered: nobody is known to have got it.
+            NotDelivered: the receiver has not confirmed it.
         """
         if isinstance(channel, Post):
             body = level.as_json(label) if channel.name == "webhook" else {"text": _slack(level.text(label))}
             await self._post(channel.url, body)
             return
-        if self._thread is None:  # of its own: the one that keys are looked up in must not wait for a mail server
+        if self._thread is None:  # its own: the default threads look up keys, and must not wait for a mail server
             self._thread = ThreadPoolExecutor(1, "budgeteer-alerts")
         loop = asyncio.get_running_loop()
         await loop.run_in_executor(self._thread, _mail, channel, message_of(channel, level, label))
@@ -72,20 +72,20 @@ class Sender:
             self._session = aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(SECONDS))
         place = urlsplit(url).hostname
         try:
-            # not followed: the address that is given is the one that is trusted with what is spent
+            # redirects are not followed: only the configured address is trusted with this information
             async with self._session.post(url, json=body, allow_redirects=False) as response:
                 await response.content.read(_ANSWER)
                 status = response.status
         except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
             why = f"errno {error.errno}" if isinstance(error, OSError) and error.errno else type(error).__name__
-            raise NotDelivered(f"{place} did not answer ({why})") from None  # its text may have the address
+            raise NotDelivered(f"{place} did not answer ({why})") from None  # the error's text may have the address
         if 300 <= status < 400:
             raise NotDelivered(f"{place} answered {status}: redirects are not followed, give the address it leads to")
         if status >= 300:
             raise NotDelivered(f"{place} answered {status}", _seconds(response.headers.get("retry-after", "")))
 
     async def close(self) -> None:
-        """Let go of connections; a mail under way ends by itself."""
+        """Close connections; an e-mail that is being sent is not waited for."""
         if self._session is not None:
             await self._session.close()
         if self._thread is not None:
@@ -93,7 +93,7 @@ class Sender:
 
 
 def message_of(channel: Mail, level: Level, label: str) -> EmailMessage:
-    """The e-mail of a level. Its Message-ID follows from the alert, so that a mail that came twice shows as one."""
+    """The e-mail about a level. Its Message-ID depends on the alert only, so that programs can drop a second copy."""
     found = EmailMessage(policy.SMTP.clone(max_line_length=900))  # the subject is one line
     found["Subject"] = f"budgeteer: {level.text(label)}"
     found["From"], found["To"], found["Date"] = channel.sender, ", ".join(channel.to), formatdate()
@@ -103,7 +103,7 @@ def message_of(channel: Mail, level: Level, label: str) -> EmailMessage:
     lines = [
         level.text(label), "", f"Account: {level.path}", f"Limit: {level.limit}",
         f"Alert: {level.rule}, at {100 * float(level.share):g} % of the limit", "",
-        "It is sent once for this limit, share and window.",
+        "This alert is sent once for this limit, share and window.",
     ]  # fmt: skip
     found.set_content("\n".join(lines))
     return found
@@ -126,12 +126,12 @@ def _mail(channel: Mail, message: EmailMessage) -> None:
         raise NotDelivered(f"the mail server {channel.host} answered {error.smtp_code}") from None
     except (smtplib.SMTPException, OSError, ValueError) as error:
         raise NotDelivered(
-            f"the mail server {channel.host} did not take it ({type(error).__name__}: {error})"
+            f"the mail server {channel.host} did not accept it ({type(error).__name__}: {error})"
         ) from None
 
 
 def _slack(text: str) -> str:
-    """Text as Slack shows it literally: what clients name must not ring a channel or hide an address."""
+    """Text that Slack shows as it is: the name of a key must not notify a channel or become a link."""
     return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
 
 

@@ -1,4 +1,4 @@
-"""How far each limit is spent, and how people are told."""
+"""How far each limit is spent, and the messages that say so."""
 
 from __future__ import annotations
 
@@ -16,25 +16,26 @@ from budgeteer.ledger import core
 from budgeteer.ledger.limit import Limit, bucket, start
 
 FOR_EVER = 253_402_300_799_999
-"""Until when a mark holds whose limit never starts anew: the last millisecond of the year 9999."""
+"""When the mark of a limit without a window expires: the last millisecond of the year 9999."""
 _LATER = 86_400_000
-"""Milliseconds for which a mark outlives its window, whatever the clocks of replicas say."""
+"""Milliseconds for which a mark outlives its window, so that replicas with other clocks still see it."""
 _NAMES = {"all": "tokens", "input": "input tokens", "output": "output tokens", "requests": "requests"}
 Refusal = tuple[str, str, int]
-"""Account, kind and units of a limit that refused a request."""
+"""A limit that refused a request: path, kind and units."""
 
 
 @dataclass(frozen=True, slots=True)
 class Level:
-    """How far one limit of one account is spent, beside one share of it that a rule names.
+    """How far a limit is spent, for one share of one rule.
 
     Attributes:
-        rule: its name.
-        path: of the account.
-        spent: units settled in the limit's window; ``held`` are reserved beside them.
-        resets: when a calendar window ends; times are milliseconds since 1970 (UTC).
-        refused: whether the limit refused a request that it would admit if it were unspent.
-        at: when this was so.
+        rule, share: the rule's name, and a share of the limit that it names.
+        path, limit: the account, and one of its limits.
+        spent: units settled in the limit's window.
+        held: units reserved by requests that are running.
+        resets: when a calendar window ends, in milliseconds since 1970 (UTC); None for other windows.
+        refused: whether the limit refused a request that it would admit if nothing were spent.
+        at: when the limit was looked at, in milliseconds since 1970 (UTC).
     """
 
     rule: str
@@ -49,27 +50,27 @@ class Level:
 
     @property
     def reached(self) -> bool:
-        """Whether people are to be told."""
+        """Whether an alert is due."""
         return self.spent >= self.share * (self.limit.amount or 0) or (self.refused and self.share == 1)
 
     @property
     def name(self) -> str:
-        """Of this alert among all of the gateway's: each is sent once by each channel."""
+        """The name of the alert: one for each rule, account, limit, share and calendar window."""
         begun = "" if self.resets is None else f" {bucket(self.limit.window or '', self.at)}"
         return f"{self.rule} {self.path} {self.limit} {float(self.share):g}{begun}"
 
     @property
     def until(self) -> int:
-        """Until when it is not sent again. That of a rolling window is sent once in the window's length."""
+        """Until when the alert is not sent again; for a rolling window, its length from now on."""
         if self.resets is not None:
             return self.resets + _LATER
         return self.at + self.limit.window * 1000 if isinstance(self.limit.window, int) else FOR_EVER
 
     def text(self, label: str) -> str:
-        """One line for people.
+        """The message, one line.
 
         Args:
-            label: the account, as people call it.
+            label: the account's path, with names of keys.
         """
         kind, units = self.limit.kind, self.limit.amount or 0
         what = "" if kind == MONEY else f" {_NAMES.get(kind, kind)}"
@@ -84,7 +85,7 @@ class Level:
         return f"{label}: {spent}{refused}, {again}"
 
     def as_json(self, label: str) -> dict[str, Any]:
-        """What a webhook gets; units are integers, money pico-dollars."""
+        """The body for a webhook; units are integers, money is in pico-dollars."""
         return {
             "event": "budget_alert", "id": self.name, "alert": self.rule, "share": float(self.share),
             "path": self.path, "label": label, "kind": self.limit.kind, "limit": str(self.limit),
@@ -94,13 +95,13 @@ class Level:
 
 
 def levels(rule: Rule, state: core.State, clock: int, refused: Collection[Refusal] = ()) -> Iterator[Level]:
-    """The levels of all limits that a rule watches, at all of its shares.
+    """The level of each limit that a rule watches, for each share of the rule.
 
     Args:
-        rule: of the file.
-        state: of the ledger, or a part of it.
+        rule: the rule.
+        state: accounts of the ledger.
         clock: milliseconds since 1970 (UTC).
-        refused: limits that refused a request.
+        refused: limits that have refused a request since the last look.
     """
     now = max(state.now, clock)
     for path, account in state.accounts.items():

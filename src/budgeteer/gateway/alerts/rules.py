@@ -1,4 +1,4 @@
-"""What ``[[alerts]]`` of the gateway's file says: whom to tell, and at which shares of which limits.
+"""The configuration of alerts: who gets a message, and at which shares of which limits.
 
 ```
 [[alerts]]
@@ -39,7 +39,7 @@ _PORTS = {"starttls": 587, "tls": 465, "none": 25}
 
 @dataclass(frozen=True, slots=True)
 class Post:
-    """A webhook: an address that is sent JSON; ``name`` is "webhook" or "slack", and says which JSON."""
+    """An address that JSON is posted to; ``name`` is "webhook" or "slack", which differ in the JSON."""
 
     name: str
     url: str = field(repr=False)
@@ -51,8 +51,8 @@ class Mail:
 
     Attributes:
         security: "starttls", "tls" or "none".
-        user, password: "" for a server that asks for none.
-        sender, to: addresses.
+        user, password: "" for a server without authentication.
+        sender, to: e-mail addresses.
     """
 
     host: str
@@ -73,10 +73,11 @@ class Rule:
     """One ``[[alerts]]``.
 
     Attributes:
-        shares: of a limit, rising, each above 0 and at most 1.
-        accounts: patterns of the paths of accounts.
-        kinds: of the limits that are watched.
-        channels: that every alert goes to.
+        name: of the rule.
+        shares: of a limit, in rising order, each above 0 and at most 1.
+        accounts: patterns for the paths of accounts, see :func:`fits`.
+        kinds: kinds of the limits that are watched.
+        channels: where each alert is sent.
     """
 
     name: str
@@ -86,18 +87,18 @@ class Rule:
     channels: tuple[Channel, ...]
 
     def covers(self, path: str) -> bool:
-        """Whether an account is watched."""
+        """Whether the account at a path is watched."""
         return any(fits(glob, path) for glob in self.accounts)
 
 
 def rules_of(
     tables: Iterable[Table], env: Mapping[str, str], usual: tuple[str, ...], possible: tuple[str, ...]
 ) -> tuple[Rule, ...]:
-    """The rules of a file.
+    """Read the rules of a file.
 
     Args:
-        tables: of ``[[alerts]]``.
-        env: the environment, which has the secrets.
+        tables: the tables ``[[alerts]]``.
+        env: environment variables, where the secrets are.
         usual: kinds of a rule that names none.
         possible: kinds that a rule may name.
 
@@ -134,13 +135,16 @@ def _rule(table: Table, env: Mapping[str, str], usual: tuple[str, ...], possible
             channels.append(_mail(given, env) if channel == "email" else Post(channel, _url(given, env)))
     table.done()
     if not channels:
-        table.fail(None, "tells nobody; give webhook = { url = ... }, slack = { url_env = ... } or [alerts.email]")
+        table.fail(
+            None,
+            "has nowhere to send alerts; give webhook = { url = ... }, slack = { url_env = ... } or [alerts.email]",
+        )
     exact = tuple(Fraction(str(share)) for share in shares)
     return Rule(name, exact, accounts, frozenset(kinds), tuple(channels))
 
 
 def fits(glob: str, path: str) -> bool:
-    """Whether a path is one of a pattern: ``*``, ``?`` and ``[...]`` within a scope, ``**`` for any number of scopes.
+    """Whether a path matches a pattern: ``*``, ``?`` and ``[...]`` within a scope, ``**`` for any number of scopes.
 
     >>> [fits("acme/*", path) for path in ("acme", "acme/ann", "acme/ann/user:bob")]
     [False, True, False]
@@ -159,7 +163,7 @@ def _fits(globs: tuple[str, ...], scopes: tuple[str, ...]) -> bool:
 
 
 def _url(table: Table, env: Mapping[str, str]) -> str:
-    """An address that is given by itself or, since it may be a secret, by the variable that holds it."""
+    """The address in ``url``, or, since it may be a secret, in the environment variable that ``url_env`` names."""
     variable = table.text("url_env", None)
     plain = table.text("url", None)
     if (variable is None) == (plain is None):

@@ -1,4 +1,4 @@
-"""Watching limits in the background: what was spent is looked at once a second, and never by a request."""
+"""Watches limits in the background, once a second, and sends the alerts that are due."""
 
 from __future__ import annotations
 
@@ -24,27 +24,27 @@ EVERY = 1.0
 AGAIN = (1.0, 5.0, 30.0, 120.0, 600.0)
 """Seconds between attempts to deliver; the last one is repeated."""
 LEASE = 120_000
-"""Milliseconds for which a replica has an alert for itself beyond the time to its next attempt."""
+"""Milliseconds for which a replica keeps an alert beyond the time of its next attempt."""
 _GIVEN_UP = 86_400_000
-"""Milliseconds after which an alert that nobody takes is given up."""
+"""Milliseconds after which an alert that could not be delivered is given up."""
 _AT_ONCE = 4
-"""Messages under way."""
+"""Messages that are sent at the same time."""
 _MOST = 1000
-"""Alerts that wait at most for who does not take them; others stay unclaimed until there is room."""
-_KNOWN = 100_000
+"""Alerts that are being delivered, or wait for another attempt, at most; further ones are claimed later."""
+_REMEMBERED = 100_000
 _LOG = logging.getLogger(__name__)
 
 
 class Alerts:
-    """Looks at the limits of accounts that were spent from, and sends each alert once.
+    """Looks at the limits of accounts that something was charged to, and sends each alert once.
 
-    An alert is claimed in the store that replicas share before it is sent. The claim is a lease until it was delivered:
-    what a replica that died had still to send is sent by one that looks after the lease has ended.
+    Before an alert is sent it is claimed in the store that the replicas share. Until the alert is delivered the claim
+    expires soon, so that another replica sends it if this one dies.
 
     Args:
-        rules: of the gateway's file.
-        ledger, store: of the gateway.
-        count: told the rule, the channel and what came of each attempt: "sent", "failed" or "given up".
+        rules: those of the configuration.
+        ledger, store: those of the gateway.
+        count: called with rule, channel and result of each attempt: "sent", "failed" or "given up".
     """
 
     def __init__(
@@ -54,21 +54,21 @@ class Alerts:
         self._spent: set[str] = set()
         self._refused: set[Refusal] = set()
         self._known: dict[str, tuple[int, int]] = {}
-        """Mark -> until when this process need not ask for it, and what was spent then."""
+        """Alert by channel -> until when this process need not claim it, and the units that were spent then."""
         self._sender, self._few = Sender(), asyncio.Semaphore(_AT_ONCE)
         self._tasks: set[asyncio.Task[None]] = set()
         self._ends = asyncio.Event()
 
-    # what requests say; both only remember it
+    # called by requests: both only remember what to look at
 
     def spent(self, path: str) -> None:
-        """Something was charged to an account."""
+        """Remember that something was charged to an account."""
         if self._rules and path:
             self._spent.add(path)
 
     def refused(self, error: BudgetExceeded) -> None:
-        """A limit refused a request. It counts as used up if the request would fit it unspent, and not merely because
-        requests under way hold the rest."""
+        """Remember that a limit refused a request, if the limit is used up: if it would admit the request with nothing
+        spent, and does not with what is spent, whatever running requests have reserved."""
         if error.requested <= error.limit < error.used - error.held + error.requested and self._rules:
             self._refused.add((error.scope, error.kind, error.limit))
             self._spent.add(error.scope)
@@ -76,7 +76,7 @@ class Alerts:
     # in the background
 
     async def keep_watching(self) -> None:
-        """Look at all accounts, then for ever at those that were spent from."""
+        """Look at all accounts once, then for ever at those that something was charged to."""
         await self._guarded(self._look_at_all)
         while True:
             await asyncio.sleep(EVERY)
@@ -91,36 +91,36 @@ class Alerts:
             _LOG.exception("alerts: a look at the limits failed")
 
     async def _look_at_all(self) -> None:
-        """What another process had still to send when it ended is sent by the next that starts."""
+        """Look at every account: a process that has ended may have left alerts unsent."""
         _, state = await run(self._ledger.snapshot)
-        await self._tell(state, set())
+        await self._handle(state, set())
 
     async def look(self) -> None:
-        """Look at the accounts that were spent from since the last look, and above them."""
-        touched, self._spent = self._spent, set()
+        """Look at the accounts that something was charged to since the last look, and at those above them."""
+        charged, self._spent = self._spent, set()
         refused, self._refused = self._refused, set()
-        scopes = {scope for path in touched for scope in check_path(path)}
+        scopes = {scope for path in charged for scope in check_path(path)}
         paths = [scope for scope in scopes if any(rule.covers(scope) for rule in self._rules)]
         if not paths:
             return
         try:
-            await self._tell(await run(self._ledger.accounts, paths), refused)
+            await self._handle(await run(self._ledger.accounts, paths), refused)
         except BudgeteerError:
-            self._spent |= touched
+            self._spent |= charged
             self._refused |= refused
             raise
 
-    async def _tell(self, state: core.State, refused: set[Refusal]) -> None:
+    async def _handle(self, state: core.State, refused: set[Refusal]) -> None:
         for rule in self._rules:
             for level in levels(rule, state, wall_clock(), refused):
                 for channel in rule.channels:
-                    await self._see(level, channel)
+                    await self._consider(level, channel)
 
-    async def _see(self, level: Level, channel: Channel) -> None:
-        """Claim and send an alert whose share is reached, if no other replica has it."""
+    async def _consider(self, level: Level, channel: Channel) -> None:
+        """Claim an alert that is due and start to deliver it, unless another replica has it."""
         name = f"{channel.name} {level.name}"
         until, spent = self._known.get(name, (0, 0))
-        if level.limit.window is None and until and level.spent < spent:  # its account was reset: it may come again
+        if level.limit.window is None and until and level.spent < spent:  # the account was reset
             del self._known[name]
             await run(self._store.mark, name, None)
             until = 0
@@ -128,26 +128,28 @@ class Alerts:
             return
         if len(self._tasks) >= _MOST:
             self._spent.add(level.path)
+            if level.refused:
+                self._refused.add((level.path, level.limit.kind, level.limit.amount or 0))
             return
-        holds = await run(self._store.claim, name, level.at, level.at + LEASE)
-        if holds is not None:
-            self._know(name, holds, level.spent)
-            if holds < level.until:  # another replica is about to send it; should it die, this one looks again
-                wait = max(0, holds - level.at) / 1000
+        claimed_until = await run(self._store.claim, name, level.at, level.at + LEASE)
+        if claimed_until is not None:
+            self._remember(name, claimed_until, level.spent)
+            if claimed_until < level.until:  # another replica delivers it; look again in case that replica dies
+                wait = max(0, claimed_until - level.at) / 1000
                 asyncio.get_running_loop().call_later(wait, self.spent, level.path)
             return
-        self._know(name, level.until, level.spent)
+        self._remember(name, level.until, level.spent)
         task = asyncio.ensure_future(self._deliver(level, channel, name))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    def _know(self, name: str, until: int, spent: int) -> None:
-        if len(self._known) >= _KNOWN:
+    def _remember(self, name: str, until: int, spent: int) -> None:
+        if len(self._known) >= _REMEMBERED:
             self._known.clear()
         self._known[name] = until, spent
 
     async def _deliver(self, level: Level, channel: Channel, name: str) -> None:
-        """Send an alert, again and again until it is taken, and say that it is done."""
+        """Send an alert until the receiver confirms it, then mark it as sent."""
         began = wall_clock()
         label = await self._label(level.path)
         for again in itertools.count():
@@ -170,15 +172,15 @@ class Alerts:
                     await run(self._store.mark, name, now + int(wait * 1000) + LEASE)
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(self._ends.wait(), wait)
-                if self._ends.is_set():  # whoever looks next may have it at once
+                if self._ends.is_set():  # the next process that looks may claim it at once
                     with contextlib.suppress(BudgeteerError):
                         await run(self._store.mark, name, None)
                     return
-        with contextlib.suppress(BudgeteerError):  # it is sent; at worst once more when the lease has ended
+        with contextlib.suppress(BudgeteerError):  # if this fails, it may be sent again when the claim expires
             await run(self._store.mark, name, level.until)
 
     async def _label(self, path: str) -> str:
-        """A path as people call it: keys by their names."""
+        """A path with the names of keys instead of their ids."""
         scopes = path.split("/")
         for n, scope in enumerate(scopes):
             with contextlib.suppress(BudgeteerError):
@@ -189,8 +191,8 @@ class Alerts:
         return "/".join(scopes)
 
     async def stop(self, seconds: float) -> None:
-        """Look once more, and let what is under way end, at most so long; what then waits for another attempt is left
-        to the replica that looks next."""
+        """Look once more, and wait at most so many seconds for messages that are being sent. Alerts that wait for
+        another attempt are left to the next process that looks."""
         await self._guarded(self.look)
         self._ends.set()
         if self._tasks:

@@ -1,5 +1,5 @@
-"""Yesterday's records against today's file: what would have been refused, served otherwise, and saved.
+"""Replays recorded requests against a configuration: what it would refuse or serve differently, and what that saves.
 
-``read.py`` has the records of a file, ``run.py`` asks the real policies and the real ledger about each at its own time,
-``report.py`` says what is different.
+``read.py`` reads the records, ``run.py`` puts each through the gateway's own accounts, policies and bounds at the time
+when it came, ``recorded.py`` has the request and the metering for that, ``report.py`` sums up.
 """

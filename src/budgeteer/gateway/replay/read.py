@@ -1,4 +1,4 @@
-"""Records of a file: the CSV or JSON of the admin API, the log's lines, a store's file, or a store by its address."""
+"""Reads recorded requests: the CSV or JSON of the admin API, the log, a store's file, or a store by its address."""
 
 from __future__ import annotations
 
@@ -25,29 +25,31 @@ _OPTIONAL = frozenset(column.name for column in COLUMNS if column.optional)
 
 
 @dataclass(frozen=True, slots=True)
-class Told:
-    """One request as it was: its record, and what was asked and answered if the log has it, else empty."""
+class Logged:
+    """A recorded request; ``asked`` has its prompt and ``answer`` the texts of its answer, if the file has them."""
 
     record: Record
     asked: Mapping[str, Any] = field(default_factory=dict)
     answer: tuple[str, ...] | None = None
 
 
-def read(place: str) -> tuple[list[Told], list[str]]:
-    """The requests of a file or a store in the order in which they came, and the texts of its keys if it has any.
+def read(place: str) -> tuple[list[Logged], list[str]]:
+    """The requests of a file or a store in the order in which they came, and its keys as texts, if it has any.
 
     Args:
         place: a path, or the address of a store such as ``redis://HOST``.
 
     Raises:
-        InvalidInput: it has no records, or nobody can read them.
+        InvalidInput: it has no records, or they cannot be read.
     """
     keys: list[str] = []
     try:
         if "://" in place:
             store = connect(place)
             try:
-                found = [Told(Record.of_row(row)) for row in store.select(f"SELECT {', '.join(NAMES)} FROM records")]
+                requests = [
+                    Logged(Record.of_row(row)) for row in store.select(f"SELECT {', '.join(NAMES)} FROM records")
+                ]
                 keys = store.all_keys()
             finally:
                 store.close()
@@ -55,17 +57,17 @@ def read(place: str) -> tuple[list[Told], list[str]]:
             with open(place, "rb") as file:
                 first = file.read(len(_SQLITE))
             if first == _SQLITE:
-                found, keys = _stored(Path(place))
+                requests, keys = _stored(Path(place))
             else:
-                found = _written(Path(place).read_text(encoding="utf-8-sig"))
+                requests = _written(Path(place).read_text(encoding="utf-8-sig"))
     except (OSError, sqlite3.Error, UnicodeDecodeError, csv.Error, *WRONG) as error:
         raise InvalidInput(
             f"{without_password(place)} cannot be read as records of a gateway ({error}); {_HINT}"
         ) from None
-    if not found:
+    if not requests:
         raise InvalidInput(f"{without_password(place)} has no records of requests; {_HINT}")
-    known = {told.record.id: told for told in found}
-    return sorted(known.values(), key=lambda told: _order(told.record)), keys
+    by_id = {logged.record.id: logged for logged in requests}
+    return sorted(by_id.values(), key=lambda logged: _order(logged.record)), keys
 
 
 _HINT = (
@@ -75,13 +77,13 @@ _HINT = (
 
 
 def _order(record: Record) -> tuple[int, int, str]:
-    """By time; those of one millisecond in the order in which their replica counted them."""
+    """Sorts by time, and within a millisecond by the number that the replica gave the request."""
     number = record.id.rpartition("-")[2]
     return record.at, int(number) if number.isdigit() else 0, record.id
 
 
-def _stored(path: Path) -> tuple[list[Told], list[str]]:
-    """Of a store's file, which may be in use; nothing is written to it. Columns that it has not yet are left out."""
+def _stored(path: Path) -> tuple[list[Logged], list[str]]:
+    """Records and keys of a store's file, which may be in use and is not changed; it may lack newer columns."""
     with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=rw", uri=True)) as db:
         db.row_factory = sqlite3.Row
         db.execute("PRAGMA query_only = ON")
@@ -91,28 +93,30 @@ def _stored(path: Path) -> tuple[list[Told], list[str]]:
         names = [name for name in NAMES if name in present]
         rows = db.execute(f"SELECT {', '.join(names)} FROM records").fetchall()
         parsed = [{n: orjson.loads(row[n]) if n in JSON else row[n] for n in names} for row in rows]
-        return [Told(Record.of_json(data)) for data in parsed], [
+        return [Logged(Record.of_json(data)) for data in parsed], [
             row["data"] for row in db.execute("SELECT data FROM keys")
         ]
 
 
-def _written(text: str) -> list[Told]:
+def _written(text: str) -> list[Logged]:
     start = text.lstrip()[:1]
     if start in ("{", "["):
         try:
             whole = orjson.loads(text)
         except ValueError:  # the log: an object a line, and other lines between them
-            return [_told(one) for one in _lines(text) if one.get("event") == "request"]
+            return [_logged(one) for one in _lines(text) if one.get("event") == "request"]
         if isinstance(whole, dict):
             whole = whole.get("requests", [whole])
-        return [_told(one) for one in whole]
+        return [_logged(one) for one in whole]
     rows = csv.DictReader(io.StringIO(text, newline=""))
     if rows.fieldnames is None or not {"id", "at", "outcome"} <= set(rows.fieldnames):
-        found = [_told(one) for one in _lines(text) if one.get("event") == "request"]  # a log that begins with text
-        if not found:
+        requests = [
+            _logged(one) for one in _lines(text) if one.get("event") == "request"
+        ]  # a log that begins with text
+        if not requests:
             raise ValueError("it is neither JSON nor a table with the columns id, at and outcome")
-        return found
-    return [_told(_of_cells(row)) for row in rows]
+        return requests
+    return [_logged(_of_cells(row)) for row in rows]
 
 
 def _lines(text: str) -> Iterable[dict[str, Any]]:
@@ -126,24 +130,24 @@ def _lines(text: str) -> Iterable[dict[str, Any]]:
                 yield one
 
 
-def _told(data: Mapping[str, Any]) -> Told:
+def _logged(data: Mapping[str, Any]) -> Logged:
     answer = data.get("answer")
-    return Told(Record.of_json(data), data.get("asked") or {}, None if answer is None else tuple(answer))
+    return Logged(Record.of_json(data), data.get("asked") or {}, None if answer is None else tuple(answer))
 
 
 def _of_cells(row: Mapping[str, str]) -> dict[str, Any]:
     """A record's JSON from its row of the CSV file: see :func:`budgeteer.gateway.queries.Queries.table`."""
-    found: dict[str, Any] = {}
+    data: dict[str, Any] = {}
     for head, cell in row.items():
         if head in _WHOLE:
             if cell:
-                found[head] = int(cell)
+                data[head] = int(cell)
             elif head in _OPTIONAL:
-                found[head] = None
+                data[head] = None
         elif head in NAMES:
-            found[head] = cell[1:] if cell[:1] == "'" and cell[1:2] in ("=", "+", "-", "@", "\t", "\r") else cell
+            data[head] = cell[1:] if cell[:1] == "'" and cell[1:2] in ("=", "+", "-", "@", "\t", "\r") else cell
         else:
             name, _, kind = head.partition("_")
             if name in MAPS and kind and int(cell or 0):
-                found.setdefault(name, {})[kind] = int(cell)
-    return found
+                data.setdefault(name, {})[kind] = int(cell)
+    return data

@@ -1,4 +1,4 @@
-"""Stand-ins for what records do not have: a request of which the size and the cap are known, and its metering."""
+"""A request whose size, cap and charge come from its record: the gateway's own classes, with these values put in."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from budgeteer.gateway.ask import ROUTES, Ask
 from budgeteer.gateway.config import Model
 from budgeteer.gateway.keys import Key
 from budgeteer.gateway.record import Record
-from budgeteer.gateway.replay.read import Told
+from budgeteer.gateway.replay.read import Logged
 from budgeteer.metering.call import Metering
 from budgeteer.metering.reading import CAPS
 from budgeteer.metering.settlement import Answer, Planned, Settlement
@@ -21,7 +21,7 @@ from budgeteer.metering.settlement import Answer, Planned, Settlement
 Units = Mapping[str, int]
 ROUTE_OF = {operation: route for route, (operation, _) in ROUTES.items()}
 """Operation -> path after /v1/."""
-_SAYS = {
+_PROMPT_FIELD = {
     "chat": "messages",
     "messages": "messages",
     "responses": "input",
@@ -31,11 +31,11 @@ _SAYS = {
 
 
 class RecordedMetering(Metering):
-    """Metering of requests whose reservation and charge are on record.
+    """Metering that takes a request's reservation and charge from its record.
 
     Attributes:
-        known: units that were reserved for the next request; empty: plan them.
-        same: price and cap of that request then; of another price or cap it is planned.
+        known: units that were reserved for the next request; empty if the record does not say.
+        same: price and cap of the request then; with another price or cap its reservation is planned as usual.
         charge: units of the next settlement.
     """
 
@@ -44,32 +44,32 @@ class RecordedMetering(Metering):
     charge: Units = {}  # noqa: RUF012
 
     def plan(self, provider: str, operation: str, model: str, worst: Usage, service: str = "", **about: Any) -> Planned:
-        """As the real one; what was reserved then is exact, where the model and the cap are those of then."""
+        """Plan a call; what was reserved then is reserved again where price and cap are the same."""
         planned = super().plan(provider, operation, model, worst, service, **about)
         if not self.known or (model, planned.cap) != self.same:
             return planned
         return replace(planned, amounts={kind: self.known.get(kind, units) for kind, units in planned.amounts.items()})
 
     def settlement(self, planned: Planned, answer: Answer, started: int = 0, ended: int = 0) -> Settlement:
-        """As the real one, with the charge that is known."""
-        found = super().settlement(planned, answer, started, ended)
-        return replace(found, amounts=dict(self.charge))
+        """Settle a call with the charge that was set."""
+        settlement = super().settlement(planned, answer, started, ended)
+        return replace(settlement, amounts=dict(self.charge))
 
 
-def _said(record: Record) -> Any:
-    return [{"role": "user", "content": record.id}] if _SAYS[record.operation] == "messages" else record.id
+def _placeholder(record: Record) -> Any:
+    return [{"role": "user", "content": record.id}] if _PROMPT_FIELD[record.operation] == "messages" else record.id
 
 
 class RecordedAsk(Ask):
-    """A request of which the record knows the size and the cap, and the log perhaps what was asked."""
+    """A request with the bound and the cap of its record, and with its prompt if that was logged."""
 
     __slots__ = ("_bound",)
 
-    def __init__(self, told: Told, key: Key) -> None:
-        record = told.record
+    def __init__(self, logged: Logged, key: Key) -> None:
+        record = logged.record
         self._bound = record.bound or 0
-        # no two requests are the same, as far as nobody knows what was asked
-        asked = told.asked or {_SAYS[record.operation]: _said(record)}
+        # without the prompts, no two requests may look equal to the cache or the loop policy
+        asked = logged.asked or {_PROMPT_FIELD[record.operation]: _placeholder(record)}
         body: dict[str, Any] = {"model": record.model, "stream": bool(record.stream), **asked}
         if record.choices and record.operation in ("chat", "completions"):
             body["n"] = record.choices
@@ -79,13 +79,13 @@ class RecordedAsk(Ask):
         self.user, self.session = record.user, record.session
 
     def input_bound(self, model: Model) -> int:
-        """As it was bounded then."""
+        """The bound of the record."""
         return self._bound
 
 
 def usual_cap(ask: Ask, model: Model) -> int | None:
-    """The cap of a choice without policies: as asked for, else the largest there is."""
+    """The cap of a choice without policies: what the client asked for, at most what model and key allow."""
     if not CAPS[ask.operation]:
         return None
-    largest = min(one for one in (model.bounds.max_output, ask.key.max_output) if one is not None)
+    largest = min(bound for bound in (model.bounds.max_output, ask.key.max_output) if bound is not None)
     return largest if ask.cap_asked is None else min(ask.cap_asked, largest)

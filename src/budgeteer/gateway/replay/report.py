@@ -1,4 +1,4 @@
-"""What a replay found: changes, and what was saved, in all, by key and by policy; as JSON and as tables for people."""
+"""The results of a replay: what changes and what it saves, in all, by key and by policy; as JSON and as tables."""
 
 from __future__ import annotations
 
@@ -9,125 +9,139 @@ from typing import Any
 from budgeteer.gateway.config import Config
 from budgeteer.gateway.dashboard.amounts import amount, when
 from budgeteer.gateway.keys import Key
-from budgeteer.gateway.replay.read import Told
-from budgeteer.gateway.replay.run import RAN, REFUSED, Today, then_of
+from budgeteer.gateway.replay.read import Logged
+from budgeteer.gateway.replay.run import RAN, REFUSED, Result, then_of
 from budgeteer.metering.outcome import Outcome
 
 CHANGES = {
-    "refused": "refused, that ran then",
-    "admitted": "would run, that were refused then",
+    "refused": "refused today, not refused then",
+    "admitted": "admitted today, refused then",
     "model": "served by another model",
-    "shorter": "with a lower cap",
-    "longer": "with a higher cap",
-    "cached": "answered from the cache",
-    "uncached": "would run, that the cache answered then",
+    "shorter": "sent with a lower cap",
+    "longer": "sent with a higher cap",
+    "cached": "answered from the cache today",
+    "uncached": "answered from the cache then, not today",
 }
 _ALWAYS = (
-    "Clients are taken to send the same requests again: what they would have done after another answer is not known.",
-    "Limits begin unspent at the first record: what was spent before it is not in the file.",
-    "A request that was tried several times is one reservation, and each is taken to have ended after its whole time.",
+    "Clients are assumed to send the same requests again, whatever they are answered.",
+    "All limits are assumed to be unspent at the first record: what was spent before it is not in the file.",
+    "A request that was tried several times is replayed as one reservation, which is settled when the request ended.",
 )
 
 
-def report(config: Config, told: Sequence[Told], found: Sequence[Today], keys: Mapping[str, Key]) -> dict[str, Any]:
-    """Everything that a replay found, as JSON has it; money is pico-dollars."""
+def report(
+    config: Config, requests: Sequence[Logged], results: Sequence[Result], keys: Mapping[str, Key]
+) -> dict[str, Any]:
+    """The results of a replay as JSON; money is in pico-dollars, times are milliseconds since 1970 (UTC)."""
     kinds = config.kinds
-    changed = Counter(today.change for today in found if today.change)
-    skipped = Counter(_why(one) for one in told if then_of(one.record) is None)
-    then = {kind: sum(today.record.units.get(kind, 0) for today in found) for kind in kinds}
-    now = {kind: sum(today.units.get(kind, 0) for today in found) for kind in kinds}
+    changed = Counter(result.change for result in results if result.change)
+    skipped = Counter(_why(request) for request in requests if then_of(request.record) is None)
+    then = {kind: sum(result.record.units.get(kind, 0) for result in results) for kind in kinds}
+    now = {kind: sum(result.units.get(kind, 0) for result in results) for kind in kinds}
     return {
-        "records": len(told),
-        "from": told[0].record.at,
-        "to": told[-1].record.at,
-        "replayed": len(found),
+        "records": len(requests),
+        "from": requests[0].record.at,
+        "to": requests[-1].record.at,
+        "replayed": len(results),
         "not_replayed": dict(sorted(skipped.items())),
         "changes": {name: changed[name] for name in CHANGES},
         "charged_then": then,
         "charged_now": now,
         "saved": {kind: then[kind] - now[kind] for kind in kinds},
-        "saved_tokens": sum(saving.tokens for today in found for saving in today.savings),
-        "keys": _by_key(found, kinds, keys),
-        "policies": _by_policy(found, kinds),
+        "saved_tokens": sum(saving.tokens for result in results for saving in result.savings),
+        "keys": _by_key(results, kinds, keys),
+        "policies": _by_policy(results, kinds),
         "refusals": [
-            {"id": today.record.id, "at": today.record.at, "key": today.record.key, "code": today.code, "by": today.by}
-            for today in found
-            if today.change == "refused"
+            {
+                "id": result.record.id,
+                "at": result.record.at,
+                "key": result.record.key,
+                "code": result.code,
+                "by": result.by,
+            }
+            for result in results
+            if result.change == "refused"
         ],
-        "not_known": _not_known(config, told, found, keys),
+        "not_known": _not_known(config, requests, results, keys),
     }
 
 
-def _why(told: Told) -> str:
-    """Why nothing of a request can be replayed."""
-    return told.record.reason or str(told.record.outcome)
+def _why(request: Logged) -> str:
+    """Why a request cannot be replayed."""
+    return request.record.reason or str(request.record.outcome)
 
 
-def _by_key(found: Iterable[Today], kinds: Sequence[str], keys: Mapping[str, Key]) -> list[dict[str, Any]]:
+def _by_key(results: Iterable[Result], kinds: Sequence[str], keys: Mapping[str, Key]) -> list[dict[str, Any]]:
     rows: dict[str, dict[str, Any]] = {}
-    for today in found:
-        record = today.record
+    for result in results:
+        record = result.record
         known = keys.get(record.key)
         row = rows.setdefault(record.key, {
             "key": record.key, "name": known.name if known else "", "path": known.path if known else "",
             "requests": 0, **dict.fromkeys(CHANGES, 0), "saved": dict.fromkeys(kinds, 0), "saved_tokens": 0,
         })  # fmt: skip
         row["requests"] += 1
-        if today.change:
-            row[today.change] += 1
+        if result.change:
+            row[result.change] += 1
         for kind in kinds:
-            row["saved"][kind] += record.units.get(kind, 0) - today.units.get(kind, 0)
-        row["saved_tokens"] += sum(saving.tokens for saving in today.savings)
+            row["saved"][kind] += record.units.get(kind, 0) - result.units.get(kind, 0)
+        row["saved_tokens"] += sum(saving.tokens for saving in result.savings)
     return sorted(rows.values(), key=lambda row: row["key"])
 
 
-def _by_policy(found: Iterable[Today], kinds: Sequence[str]) -> list[dict[str, Any]]:
+def _by_policy(results: Iterable[Result], kinds: Sequence[str]) -> list[dict[str, Any]]:
     rows: dict[str, dict[str, Any]] = {}
-    for today in found:
-        for saving in today.savings:
+    for result in results:
+        for saving in result.savings:
             row = rows.setdefault(saving.by, {
                 "by": saving.by, "requests": 0, "refused": 0, "saved": dict.fromkeys(kinds, 0), "saved_tokens": 0,
             })  # fmt: skip
             row["requests"] += 1
-            row["refused"] += today.now == REFUSED
+            row["refused"] += result.now == REFUSED
             row["saved_tokens"] += saving.tokens
             for kind in kinds:
                 row["saved"][kind] += saving.units.get(kind, 0)
     return sorted(rows.values(), key=lambda row: row["by"])
 
 
-def _not_known(config: Config, told: Sequence[Told], found: Sequence[Today], keys: Mapping[str, Key]) -> list[str]:
-    """What a replay of these records cannot know, in sentences."""
+def _not_known(
+    config: Config, requests: Sequence[Logged], results: Sequence[Result], keys: Mapping[str, Key]
+) -> list[str]:
+    """What a replay of these records cannot know, and what it assumes instead: a sentence each."""
     lines = list(_ALWAYS)
-    silent = sum(not one.asked for one in told)
-    for name, does in (("cache", "whether the cache would have answered"), ("loop", "whether a loop was stopped")):
+    silent = sum(not request.asked for request in requests)
+    for name, does in (
+        ("cache", "which of them the cache would answer"),
+        ("loop", "which of them the loop policy would stop"),
+    ):
         if name in config.policies and silent:
-            lines.append(f"Of {silent:,} requests the file does not say what was asked ([logging] prompts), so of them "
-                         f"it is not known {does}; an answer of the cache then is one now.")  # fmt: skip
+            lines.append(f"{silent:,} requests are without their prompts ([logging] prompts), so it is not known "
+                         f"{does}; what the cache answered then, it is assumed to answer now.")  # fmt: skip
     if "schedule" in config.policies:
         lines.append("Efforts of reasoning are not in records: of [policies.schedule] only the caps are replayed.")
-    old = sum(today.record.bound is None and today.then == RAN for today in found)
+    old = sum(result.record.bound is None and result.then == RAN for result in results)
     if old:
-        lines.append(f"{old:,} records are of a version that did not keep a request's bounds: limits are replayed for "
-                     "them, policies are not.")  # fmt: skip
-    unknown = sorted({today.record.key for today in found if today.record.key not in keys})
+        lines.append(f"{old:,} records were written by a version that did not record bounds: only limits and keys are "
+                     "replayed for them, not policies.")  # fmt: skip
+    unknown = sorted({result.record.key for result in results if result.record.key not in keys})
     if unknown:
-        lines.append(f"{len(unknown):,} keys are not in the store of [ledger] url; they are taken to have [defaults]: "
-                     f"{', '.join(unknown[:5])}{', ...' if len(unknown) > 5 else ''}.")  # fmt: skip
-    guessed = sum(today.estimated for today in found)
+        shown = ", ".join(unknown[:5]) + (", ..." if len(unknown) > 5 else "")
+        lines.append(f"{len(unknown):,} keys are not in the store of [ledger] url; they are assumed to have the limits "
+                     f"of [defaults]: {shown}.")  # fmt: skip
+    guessed = sum(result.estimated for result in results)
     if guessed:
-        lines.append(f"{guessed:,} requests never ran: what they would have used is taken to be the part of its "
-                     "reservation that requests of this file used on the average.")  # fmt: skip
+        lines.append(f"{guessed:,} requests were refused then: they are assumed to use the average share of their "
+                     "reservation that the other requests used.")  # fmt: skip
     longer = sum(
-        today.change == "longer" and today.record.output >= (today.record.cap or 0) * (today.record.choices or 1)
-        for today in found
+        result.change == "longer" and result.record.output >= (result.record.cap or 0) * (result.record.choices or 1)
+        for result in results
     )
     if longer:
-        lines.append(f"{longer:,} answers ended at a cap that is higher today: how long they would be is not known.")
-    if any(today.record.outcome == Outcome.CUT for today in found):
-        lines.append("Streams that were cut are taken to be cut again.")
-    if any(today.change == "model" for today in found):
-        lines.append("Another model is taken to answer with as many tokens.")
+        lines.append(f"{longer:,} answers ended at a cap that is higher today; they are assumed to be no longer.")
+    if any(result.record.outcome == Outcome.CUT for result in results):
+        lines.append("Streams that were cut are assumed to be cut again.")
+    if any(result.change == "model" for result in results):
+        lines.append("Another model is assumed to answer with as many tokens.")
     return lines
 
 
@@ -139,7 +153,7 @@ def as_text(about: Mapping[str, Any]) -> str:
     ]
     if about["not_replayed"]:
         reasons = ", ".join(f"{name} {n:,}" for name, n in about["not_replayed"].items())
-        lines.append(f"not replayed, since they never came to the budgets: {reasons}")
+        lines.append(f"not replayed, because they never reached the limits: {reasons}")
     lines.append("")
     if not any(about["changes"].values()):
         lines.append("no changes")
@@ -166,7 +180,7 @@ def as_text(about: Mapping[str, Any]) -> str:
             [[row["by"], f"{row['requests']:,}", f"{row['refused']:,}",
               *(amount(kind, row["saved"][kind]) for kind in kinds)] for row in about["policies"]],
         )]  # fmt: skip
-    lines += ["", "What a replay cannot know:", *(f"- {line}" for line in about["not_known"])]
+    lines += ["", "What a replay cannot know, and assumes:", *(f"- {line}" for line in about["not_known"])]
     return "\n".join(lines) + "\n"
 
 

@@ -1,8 +1,7 @@
-"""Each request of the records at its own time, through the real accounts, policies, bounds and ledger of today's file.
+"""Replays recorded requests through the gateway's own accounts, policies and bounds, with a ledger in memory.
 
-A request is reserved when it came and settled when it had ended, in a ledger in memory whose clock is that of the
-records. What it was charged is on record; where today's policies would have changed its model or its cap, the charge is
-changed by what the two differ in.
+The ledger's clock follows the records: a request is reserved at the time when it came, and settled when it had ended.
+It is charged what is on record. Where today's policies change its model or its cap, the charge changes in proportion.
 """
 
 from __future__ import annotations
@@ -15,24 +14,25 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from math import ceil
-from typing import Any
 
 import orjson
 
 from budgeteer.core.errors import BudgetExceeded, InvalidInput, UnknownPrice
 from budgeteer.core.meter import meters
 from budgeteer.core.usage import Usage
+from budgeteer.gateway import keys as virtual_keys
 from budgeteer.gateway.app import policies_of, prices_of
 from budgeteer.gateway.booking import Hold
 from budgeteer.gateway.config import Config, Model
 from budgeteer.gateway.keyring import KeyRing
 from budgeteer.gateway.keys import Key
 from budgeteer.gateway.live import Live
+from budgeteer.gateway.policies.protocol import Policy
 from budgeteer.gateway.prepare import Prepared
 from budgeteer.gateway.proxy import Proxy
 from budgeteer.gateway.record import Record
 from budgeteer.gateway.refusal import Refused, of_budget
-from budgeteer.gateway.replay.read import Told
+from budgeteer.gateway.replay.read import Logged
 from budgeteer.gateway.replay.recorded import ROUTE_OF, RecordedAsk, RecordedMetering, Units, usual_cap
 from budgeteer.gateway.store import SqliteStore
 from budgeteer.ledger import MemoryLedger
@@ -45,7 +45,10 @@ RAN, REFUSED, CACHED = "ran", "refused", "cached"
 
 @dataclass(frozen=True, slots=True)
 class Saving:
-    """What a policy, or whatever refused a request, saved of it: tokens, and units by kind; below 0 it cost more."""
+    """Tokens, and units by kind, that a policy or a refusal saved of one request; negative if it cost more.
+
+    ``by`` names the policy, the limit, or the code of the refusal.
+    """
 
     by: str
     tokens: int
@@ -53,17 +56,19 @@ class Saving:
 
 
 @dataclass(frozen=True, slots=True)
-class Today:
-    """What would have become of one request.
+class Result:
+    """What happened to one request then, and what would happen to it today.
 
     Attributes:
-        record: what became of it.
+        record: of the request.
         then, now: RAN, REFUSED or CACHED.
-        code, by: of a refusal: its code, and the limit or policy that refused it.
-        model, cap: that it would have been served by; None: it has no output, or did not run.
-        units: that it would have been charged, without requests and parallel ones.
-        estimated: whether these are a guess, since it never ran.
-        savings: of each policy or limit that changed it.
+        code: of today's refusal.
+        by: the limit or policy that refuses or answers it today, else the code.
+        model: that serves it today; "" if it does not run.
+        cap: of a choice today; None if it does not run, or has no output.
+        units: charged today, by the kinds of ``[ledger]``.
+        estimated: whether ``units`` are an estimate, because the request did not run then.
+        savings: of each policy, limit or refusal that changes it.
     """
 
     record: Record
@@ -79,10 +84,11 @@ class Today:
 
     @property
     def change(self) -> str:
-        """What is different: "" if nothing is, else refused, admitted, cached, uncached, model, shorter or longer."""
+        """ "" if nothing changes, else one of refused, admitted, cached, uncached, model, shorter, longer."""
         if self.then != self.now:
-            known = {(RAN, REFUSED): "refused", (CACHED, REFUSED): "refused", (RAN, CACHED): "cached"}
-            return known.get((self.then, self.now), "uncached" if self.then == CACHED else "admitted")
+            if self.now != RAN:
+                return self.now
+            return "uncached" if self.then == CACHED else "admitted"
         if self.now != RAN:
             return ""
         if self.model != self.record.model:
@@ -93,7 +99,7 @@ class Today:
 
 
 def then_of(record: Record) -> str | None:
-    """What became of a request; None if it never came to the budgets, so that nothing of it can be replayed."""
+    """Whether a request RAN, was REFUSED or CACHED; None if it never reached the limits, and cannot be replayed."""
     if record.operation not in ROUTE_OF:
         return None
     if record.outcome == Outcome.CACHED:
@@ -103,149 +109,160 @@ def then_of(record: Record) -> str | None:
     return REFUSED if record.bound is not None and record.outcome == Outcome.REFUSED else None
 
 
-def replay(config: Config, told: Sequence[Told], keys: Mapping[str, Key]) -> list[Today]:
-    """What would have become of each request that came to the budgets, in the order in which they came.
+def replay(config: Config, requests: Sequence[Logged], keys: Mapping[str, Key]) -> list[Result]:
+    """The result of each request that can be replayed, in the order in which the requests came.
 
     Args:
-        config: today's.
-        told: the requests, in order.
-        keys: today's, by id; a key that is missing has the file's ``[defaults]``.
+        config: today's configuration.
+        requests: in the order in which they came.
+        keys: id -> key as it is today; a key that is missing gets the configuration's ``[defaults]``.
     """
-    return asyncio.run(_Replay(config, told, keys).run())
+    return asyncio.run(_Replay(config, requests, keys).run())
 
 
 @dataclass(slots=True)
-class _Open:
-    """A request that was reserved and has not ended yet."""
+class _Running:
+    """A request that is reserved and has not ended yet.
 
-    told: Told
+    ``model_by`` and ``cap_by`` name what changed its model and its cap, ``asked`` the policies that have seen it.
+    """
+
+    logged: Logged
     then: str
     ask: RecordedAsk
     live: Live
     hold: Hold
     prepared: Prepared
     model: Model
-    changed_model: str
-    changed_cap: str
-    policies: list[Any]
+    model_by: str
+    cap_by: str
+    asked: list[Policy]
 
 
 class _Replay:
-    def __init__(self, config: Config, told: Sequence[Told], keys: Mapping[str, Key]) -> None:
-        self._config, self._told, self._keys, self._now = config, told, keys, 0
+    def __init__(self, config: Config, requests: Sequence[Logged], keys: Mapping[str, Key]) -> None:
+        self._config, self._requests, self._keys, self._now = config, requests, keys, 0
         self._metering = RecordedMetering(None, config.kinds, prices_of(config))
         self._meters = meters(config.kinds, self._metering.prices)
-        ledger = MemoryLedger(clock=self._clock)
         self._store = SqliteStore(":memory:")
         self._proxy = Proxy(
-            replace(config, ttl=MAX_SECONDS),  # a call renews its reservation as long as it runs
-            ledger, KeyRing(self._store), self._metering, lambda record, said: None, lambda reason: None,
-            policies_of(config), clock=self._clock,
-        )  # fmt: skip
-        self._ratios = _ratios(told, config.kinds)
-        self._found: list[Today] = []
+            replace(config, ttl=MAX_SECONDS),  # a running call renews its reservation, so none of them expires
+            MemoryLedger(clock=self._clock),
+            KeyRing(self._store),
+            self._metering,
+            lambda record, said: None,
+            lambda reason: None,
+            policies_of(config),
+            clock=self._clock,
+        )
+        self._used = _used_of_reserved(requests, config.kinds)
+        self._results: dict[str, Result] = {}
+        self._acting = ""  # the policy that is looking at a request
 
     def _clock(self) -> int:
         return self._now
 
-    async def run(self) -> list[Today]:
-        """Every request at its time."""
-        ends: list[tuple[int, int, _Open]] = []
+    async def run(self) -> list[Result]:
+        """Replay all requests."""
+        running: list[tuple[int, int, _Running]] = []
         number = itertools.count()
-        for told in self._told:
-            then = then_of(told.record)
+        for logged in self._requests:
+            record, then = logged.record, then_of(logged.record)
             if then is None:
                 continue
-            while ends and ends[0][0] <= told.record.at:  # what ends in the same millisecond has ended
-                self._now, _, ended = heapq.heappop(ends)
+            while running and running[0][0] <= record.at:  # a request that ends in this millisecond has ended
+                self._now, _, ended = heapq.heappop(running)
                 self._end(ended)
-            self._now = told.record.at
-            begun = await self._begin(told, then)
+            self._now = record.at
+            begun = await self._begin(logged, then)
             if begun is not None:
-                heapq.heappush(ends, (told.record.at + told.record.ms, next(number), begun))
-        for self._now, _, ended in sorted(ends, key=lambda end: end[:2]):
+                heapq.heappush(running, (record.at + record.ms, next(number), begun))
+        while running:
+            self._now, _, ended = heapq.heappop(running)
             self._end(ended)
         await self._proxy.drained(0)
         self._store.close()
-        order = {told.record.id: n for n, told in enumerate(self._told)}
-        return sorted(self._found, key=lambda today: order[today.record.id])
+        ids = [logged.record.id for logged in self._requests]
+        return [self._results[id] for id in ids if id in self._results]
 
-    async def _begin(self, told: Told, then: str) -> _Open | None:
-        """Ask for one request what the gateway would have asked; None if it ends here."""
-        record, proxy = told.record, self._proxy
-        key = self._keys.get(record.key) or _assumed(record, self._config)
+    async def _begin(self, logged: Logged, then: str) -> _Running | None:
+        """Reserve a request as the gateway does; None if it does not run."""
+        record = logged.record
+        key = self._keys.get(record.key) or _unknown_key(record, self._config)
         live = Live(record.id, record.operation)
         live.at, live.key, live.user, live.session = record.at, key.id, record.user, record.session
         live.tag, live.stage, live.stream = record.tag, record.stage, bool(record.stream)
-        refused_by, seen = "key", []
-        ask: RecordedAsk | None = None
+        asked: list[Policy] = []
+        self._acting = ""
         try:
             if key.revoked:
                 raise Refused(401, "key_revoked", "this key was revoked")
             if key.expires is not None and key.expires <= record.at:
                 raise Refused(401, "key_expired", "this key has expired")
-            ask = RecordedAsk(told, key)
-            ask.largest = max(model.bounds.max_output or 0 for model in proxy.models(ask))
-            ask.chain = proxy.accounts.chain(key, record.user, record.session, record.tag)
-            if not proxy.accounts.known(ask.chain):
-                await proxy.accounts.open(ask.chain)
-            changed = dict.fromkeys(("model", "cap", "tightens"), "")
-            for name, policy in proxy.policies if record.bound is not None else ():
-                before = {what: getattr(ask, what) for what in changed}
-                seen.append(policy)
-                refused_by = name
-                content = await policy.before(ask, proxy)
-                for what, value in before.items():
-                    if getattr(ask, what) != value:
-                        changed[what] = name
-                if content is not None:
-                    self._answered(record, then, name)
-                    live.outcome, live.status = Outcome.CACHED, 200
-                    return None
-            if then == CACHED and record.policy in dict(proxy.policies):
-                self._found.append(Today(record, then, CACHED))  # whether it hits again is not known; it did then
-                return None
-            refused_by = "key"
-            backend, model = next(
-                (one for one in proxy.candidates(ask) if one[0].name == record.upstream), proxy.candidates(ask)[0]
-            )
-            live.model, live.upstream = model.name, backend.name
-            self._metering.known = record.saved if then == CACHED else record.reserved if record.attempts <= 1 else {}
-            if record.bound is None:
-                self._metering.known = record.saved if then == CACHED else record.reserved
-                self._metering.same = (model.price, usual_cap(ask, model))
-            else:
-                self._metering.same = (self._price(record), record.cap)
-            refused_by = ""
-            prepared, hold = await proxy.booking.reserve(ask, live, model, f"{record.id}.0")
-            live.attempts = 1
-            cap = changed["tightens"] if "tighten=" in live.policy else changed["cap"] or "max_output"
-            return _Open(told, then, ask, live, hold, prepared, model, changed["model"], cap, seen)
+            ask = RecordedAsk(logged, key)
+            running = await self._admit(logged, then, ask, live, asked)
         except BudgetExceeded as error:
-            limit = f"{error.kind} limit of {error.scope}"
-            self._refused(record, then, of_budget(error, self._now).code, limit)
-        except UnknownPrice as error:
-            self._refused(record, then, "no_price", f"no price of {error.model}")
+            code = of_budget(error, self._now).code
+            self._stopped(record, then, REFUSED, f"{error.kind} limit of {error.scope}", code)
+        except UnknownPrice:
+            self._stopped(record, then, REFUSED, "no_price", "no_price")
         except Refused as refused:
-            self._refused(record, then, refused.code, refused_by or "key")
+            self._stopped(record, then, REFUSED, self._acting or refused.code, refused.code)
         except InvalidInput:
-            self._refused(record, then, "invalid_request", refused_by or "key")
-        if ask is not None:
-            for policy in seen:
-                policy.after(ask, None, live)
+            self._stopped(record, then, REFUSED, self._acting or "invalid_request", "invalid_request")
+        else:
+            if running is not None:
+                return running
+        for policy in asked:
+            policy.after(ask, None, live)
         return None
 
-    def _refused(self, record: Record, then: str, code: str, by: str) -> None:
+    async def _admit(
+        self, logged: Logged, then: str, ask: RecordedAsk, live: Live, asked: list[Policy]
+    ) -> _Running | None:
+        """Ask the policies, and reserve; None if the cache answers the request. Raises what the gateway raises."""
+        proxy, record = self._proxy, logged.record
+        ask.largest = max(model.bounds.max_output or 0 for model in proxy.models(ask))
+        ask.chain = proxy.accounts.chain(ask.key, record.user, record.session, record.tag)
+        if not proxy.accounts.known(ask.chain):
+            await proxy.accounts.open(ask.chain)
+        changed_by = dict.fromkeys(("model", "cap", "tightens"), "")
+        for name, policy in proxy.policies if record.bound is not None else ():
+            before = {attribute: getattr(ask, attribute) for attribute in changed_by}
+            asked.append(policy)
+            self._acting = name
+            content = await policy.before(ask, proxy)
+            self._acting = ""
+            changed_by |= {attribute: name for attribute, was in before.items() if getattr(ask, attribute) != was}
+            if content is not None:
+                self._stopped(record, then, CACHED, name)
+                return None
+        if then == CACHED and record.policy in dict(proxy.policies):
+            self._results[record.id] = Result(record, then, CACHED)  # it is not known whether it would answer again
+            return None
+        candidates = proxy.candidates(ask)
+        backend, model = next((one for one in candidates if one[0].name == record.upstream), candidates[0])
+        live.model, live.upstream = model.name, backend.name
+        retried = record.bound is not None and record.attempts > 1
+        self._metering.known = record.saved if then == CACHED else {} if retried else record.reserved
+        if record.bound is None:
+            self._metering.same = model.price, usual_cap(ask, model)
+        else:
+            self._metering.same = self._price_then(record), record.cap
+        prepared, hold = await proxy.booking.reserve(ask, live, model, f"{record.id}.0")
+        live.attempts = 1
+        cap_by = changed_by["tightens"] if "tighten=" in live.policy else changed_by["cap"] or "max_output"
+        model_by = changed_by["model"] or "model"
+        return _Running(logged, then, ask, live, hold, prepared, model, model_by, cap_by, asked)
+
+    def _stopped(self, record: Record, then: str, now: str, by: str, code: str = "") -> None:
+        """The result of a request that does not run today."""
         saving = Saving(by, record.input + record.output, _charged(record, self._config.kinds))
         savings = (saving,) if then == RAN else ()
-        self._found.append(Today(record, then, REFUSED, code, by, savings=savings))
+        self._results[record.id] = Result(record, then, now, code, by, savings=savings)
 
-    def _answered(self, record: Record, then: str, by: str) -> None:
-        saving = Saving(by, record.input + record.output, _charged(record, self._config.kinds))
-        self._found.append(Today(record, then, CACHED, by=by, savings=(saving,) if then == RAN else ()))
-
-    def _price(self, record: Record) -> str:
-        """What the price table calls the model that served a request, as today's file has it; "" if it has not."""
+    def _price_then(self, record: Record) -> str:
+        """The name in the price tables of the model that a request called; "" if today's file has no such model."""
         models = [
             (backend.name == record.upstream, model.price)
             for backend in self._proxy.upstreams.backends
@@ -254,71 +271,75 @@ class _Replay:
         ]
         return max(models)[1] if models else ""
 
-    def _end(self, begun: _Open) -> None:
-        """Charge what a request used, as far as it is known."""
-        told, ask, live, planned = begun.told, begun.ask, begun.live, begun.prepared.planned
-        record, then = told.record, begun.then
+    def _end(self, running: _Running) -> None:
+        """Settle a request, and tell the policies."""
+        record, then, kinds = running.logged.record, running.then, self._config.kinds
+        planned, price = running.prepared.planned, running.model.price
         usage = Usage(
-            input=record.input, output=record.output, cached=min(record.cached, record.input),
+            input=record.input,
+            output=record.output,
+            cached=min(record.cached, record.input),
             reasoning=min(record.reasoning, record.output),
-        )  # fmt: skip
+        )
         savings: list[Saving] = []
         if then == RAN:
-            at = _charged(record, self._config.kinds)
-            at = at if begun.model.price == self._price(record) else self._moved(
-                begun, at, usage, usage, begun.changed_model or "model", savings, self._price(record)
-            )  # fmt: skip
-            short = _shortened(usage, record, planned, begun.model)
-            if short != usage:
-                at = self._moved(begun, at, usage, short, begun.changed_cap or "max_output", savings, begun.model.price)
-            usage = short
+            units = _charged(record, kinds)
+            if price != (price_then := self._price_then(record)):
+                units = self._changed(units, usage, price_then, usage, price, running.model_by, savings)
+            shorter = _shortened(usage, record, planned, running.model)
+            if shorter != usage:
+                units = self._changed(units, usage, price, shorter, price, running.cap_by, savings)
+            usage = shorter
         elif then == CACHED:
-            at = {kind: record.saved.get(kind, 0) for kind in self._config.kinds}
-            savings.append(Saving(record.policy or "cache", 0, {kind: -units for kind, units in at.items()}))
+            units = {kind: record.saved.get(kind, 0) for kind in kinds}
+            savings.append(Saving(record.policy or "cache", 0, {kind: -n for kind, n in units.items()}))
         else:
-            at = {
-                kind: ceil(planned.amounts[kind] * self._ratios.get(kind, Fraction(1))) for kind in self._config.kinds
-            }
-            savings.append(Saving("limits", 0, {kind: -units for kind, units in at.items()}))
-        self._metering.charge = at
-        live.ms = record.ms
-        live.outcome = record.outcome if then == RAN else Outcome.OK
-        begun.hold.finish(Answer(usage=usage, model=record.answered, outcome=Outcome.OK))
+            units = {kind: ceil(planned.amounts[kind] * self._used.get(kind, 1)) for kind in kinds}
+            savings.append(Saving("limits", 0, {kind: -n for kind, n in units.items()}))
+        self._metering.charge = units
+        live = running.live
+        live.ms, live.outcome = record.ms, record.outcome if then == RAN else Outcome.OK
+        running.hold.finish(Answer(usage=usage, model=record.answered, outcome=Outcome.OK))
         live.estimated = bool(record.estimated)
-        content = None if live.outcome != Outcome.OK else b""
-        if told.answer is not None and not record.stream and content is not None:
-            content = orjson.dumps(told.answer)
-        for policy in begun.policies:
-            policy.after(ask, content, live)
-        self._found.append(Today(
-            record, then, RAN, model=begun.model.name, cap=planned.cap, units=at, estimated=then == REFUSED,
+        content = b"" if live.outcome == Outcome.OK else None
+        if running.logged.answer is not None and not record.stream and content is not None:
+            content = orjson.dumps(running.logged.answer)
+        for policy in running.asked:
+            policy.after(running.ask, content, live)
+        self._results[record.id] = Result(
+            record,
+            then,
+            RAN,
+            model=running.model.name,
+            cap=planned.cap,
+            units=units,
+            estimated=then == REFUSED,
             savings=tuple(savings),
-        ))  # fmt: skip
+        )
 
-    def _moved(
-        self, begun: _Open, at: Units, old: Usage, new: Usage, by: str, savings: list[Saving], price: str
+    def _changed(
+        self, units: Units, usage: Usage, price: str, usage_now: Usage, price_now: str, by: str, savings: list[Saving]
     ) -> dict[str, int]:
-        """A charge that is on record, changed in the proportion in which its model or its length changes it."""
-        found: dict[str, int] = {}
+        """Recorded units, in the proportion in which another price or usage changes them; adds what that saves."""
+        changed: dict[str, int] = {}
         for meter in self._meters:
-            now = meter(new, begun.model.price, "")
+            now = meter(usage_now, price_now, "")
             try:
-                was = meter(old, price, "")
+                then = meter(usage, price, "")
             except UnknownPrice:
-                was = 0
-            recorded = at.get(meter.kind, 0)
-            found[meter.kind] = ceil(Fraction(recorded * now, was)) if was and recorded else now
-        saved = {kind: at.get(kind, 0) - units for kind, units in found.items()}
-        savings.append(Saving(by, (old.output or 0) - (new.output or 0), saved))
-        return found
+                then = 0
+            recorded = units.get(meter.kind, 0)
+            changed[meter.kind] = ceil(Fraction(recorded * now, then)) if then and recorded else now
+        saved = {kind: units.get(kind, 0) - now for kind, now in changed.items()}
+        savings.append(Saving(by, (usage.output or 0) - (usage_now.output or 0), saved))
+        return changed
 
 
 def _shortened(usage: Usage, record: Record, planned: Planned, model: Model) -> Usage:
-    """The usage of an answer that today's cap would have ended sooner; a longer one is not known."""
+    """The usage of an answer that ends at today's cap, if that is lower than the cap then."""
     if planned.cap is None or record.cap is None or planned.cap >= record.cap:
         return usage
-    most = planned.choices * (planned.cap + model.bounds.hidden_reasoning)
-    output = min(usage.output or 0, most)
+    output = min(usage.output or 0, planned.choices * (planned.cap + model.bounds.hidden_reasoning))
     return replace(usage, output=output, reasoning=min(usage.reasoning or 0, output))
 
 
@@ -326,24 +347,20 @@ def _charged(record: Record, kinds: Iterable[str]) -> dict[str, int]:
     return {kind: record.units.get(kind, 0) for kind in kinds}
 
 
-def _ratios(told: Iterable[Told], kinds: Iterable[str]) -> dict[str, Fraction]:
-    """Of what was reserved the part that was charged, by kind."""
+def _used_of_reserved(requests: Iterable[Logged], kinds: Iterable[str]) -> dict[str, Fraction]:
+    """The share of what was reserved that was charged, by kind, over all requests; at most 1."""
     reserved: Counter[str] = Counter()
     charged: Counter[str] = Counter()
-    for one in told:
-        for kind in kinds:
-            reserved[kind] += one.record.reserved.get(kind, 0)
-            charged[kind] += one.record.units.get(kind, 0) if one.record.reserved else 0
+    for logged in requests:
+        for kind in kinds if logged.record.reserved else ():
+            reserved[kind] += logged.record.reserved.get(kind, 0)
+            charged[kind] += logged.record.units.get(kind, 0)
     return {kind: min(Fraction(1), Fraction(charged[kind], units)) for kind, units in reserved.items() if units}
 
 
-def _assumed(record: Record, config: Config) -> Key:
-    """A key of which nothing is known but its id and its path: with the file's defaults."""
-    usual = config.defaults
-    scopes = record.path.split("/")
+def _unknown_key(record: Record, config: Config) -> Key:
+    """A key of which only the id and the path are known, with the limits of ``[defaults]``."""
+    scopes, defaults = record.path.split("/"), config.defaults
     path = "/".join(scopes[: scopes.index(record.key)]) if record.key in scopes else ""
-    return Key(
-        id=record.key, path=path, name="", digest="", limits=usual.limits, per_user=usual.per_user,
-        per_session=usual.per_session, per_tag=usual.per_tag, models=usual.models, max_input=usual.max_input,
-        max_output=usual.max_output, max_reasoning=usual.max_reasoning, expires=None, revoked=False, created=0,
-    )  # fmt: skip
+    key, _ = virtual_keys.make({"path": path} if path else {}, defaults, config.counted, record.at)
+    return replace(key, id=record.key)
