@@ -7,6 +7,7 @@ import shutil
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from fractions import Fraction
+from pathlib import Path
 
 import pytest
 
@@ -264,6 +265,20 @@ def test_a_reset_account_is_told_again(tmp_path, upstream):
                     running.do(running.gateway.alerts.look())
                 hook.wait(told)
         assert [one["spent"] for one in hook.bodies] == [200, 200]
+
+
+def test_the_example_of_the_documentation(tmp_path):
+    text = (Path(__file__).resolve().parents[2] / "docs" / "gateway.md").read_text(encoding="utf-8")
+    example = text.partition("```toml\n[[alerts]]")[2].partition("```")[0]
+    path = tmp_path / "gateway.toml"
+    upstreams = [("one", "http://127.0.0.1:1/v1", ["m"], "")]
+    path.write_text(toml(upstreams, extra=f"[[alerts]]{example}", kinds='["all", "money"]'))
+    (rule,) = load(path, {"SLACK_WEBHOOK_URL": "https://h/s", "SMTP_PASSWORD": "p"}).alerts
+    assert (rule.shares, rule.kinds) == ((Fraction(1, 2), Fraction(4, 5), Fraction(1)), {"money"})
+    assert [rule.covers(account) for account in ("acme", "acme/ann", "acme/ann/user:bob", "other")] == [1, 1, 0, 0]
+    assert [channel.name for channel in rule.channels] == ["webhook", "slack", "email"]
+    assert (rule.channels[2].port, rule.channels[2].security) == (587, "starttls")
+    assert "https://h/s" not in repr(rule)
 
 
 @pytest.mark.parametrize("kind", ["sqlite", "redis"])

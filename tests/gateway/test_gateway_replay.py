@@ -169,7 +169,7 @@ def test_keys_of_today(tmp_path, upstream):
     assert refused == [
         *[(ids["a"], "budget_exceeded")] * 2, *[(ids["b"], "model_not_allowed")] * 2, *[(ids["c"], "key_revoked")] * 4,
     ]  # fmt: skip
-    limit = f"all limit of a/{ids['a']}"
+    limit = f"a/{ids['a']}: limit of 150 tokens"
     assert [row["by"] for row in about["policies"]] == [limit, "key_revoked", "model_not_allowed"]
     shown = as_text(about)
     assert "a/ann" in shown
@@ -280,7 +280,7 @@ def test_the_command(tmp_path, upstream, redis_process):
     shown = out.getvalue()
     assert "4 records from 1970-01-01 00:00:00 to 1970-01-01 00:00:03 UTC, 4 replayed" in shown
     assert "1  refused today, not refused then" in shown
-    assert "all limit of acme" in shown
+    assert "acme: limit of 79 tokens" in shown
     assert "What a replay cannot know, and assumes:" in shown
     assert not (tmp_path / "l.db.gateway").exists()  # nothing is made
     for text_of_file in ("", "a,b\n1,2\n", "[]", '{"requests": 3}'):

@@ -24,8 +24,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--replay", metavar="FILE",
-        help="serve nothing: ask the file's limits, keys and policies what they would have done with the requests of "
-        "FILE (requests.csv or requests of the admin API, the log, LEDGER.gateway, or the address of a store), and end",
+        help="report what this configuration's limits, keys and policies would do with the recorded requests of FILE, "
+        "and end: the CSV or JSON of the admin API's requests, the log, LEDGER.gateway, or a store's address",
     )  # fmt: skip
     parser.add_argument("--json", action="store_true", help="the result of --replay as JSON")
     parser.add_argument(

@@ -19,7 +19,7 @@ FOR_EVER = 253_402_300_799_999
 """When the mark of a limit without a window expires: the last millisecond of the year 9999."""
 _LATER = 86_400_000
 """Milliseconds for which a mark outlives its window, so that replicas with other clocks still see it."""
-_NAMES = {"all": "tokens", "input": "input tokens", "output": "output tokens", "requests": "requests"}
+_NAMES = {"all": "tokens", "input": "input tokens", "output": "output tokens"}
 Refusal = tuple[str, str, int]
 """A limit that refused a request: path, kind and units."""
 
@@ -72,16 +72,14 @@ class Level:
         Args:
             label: the account's path, with names of keys.
         """
-        kind, units = self.limit.kind, self.limit.amount or 0
-        what = "" if kind == MONEY else f" {_NAMES.get(kind, kind)}"
-        window = self.limit.window
+        kind, units, window = self.limit.kind, self.limit.amount or 0, self.limit.window
         per = "" if window is None else f"/{window if isinstance(window, str) else _rolling(window)}"
         refused = " and a request was refused" if self.refused else ""
         if self.resets is not None:
             again = f"resets {_moment(self.resets, window == 'month')}"
         else:
             again = "never resets" if window is None else "a rolling window"
-        spent = f"{amount(kind, self.spent)} of {amount(kind, units)}{what}{per} spent ({100 * self.spent // units} %)"
+        spent = f"{amount(kind, self.spent)} of {with_unit(kind, units)}{per} spent ({100 * self.spent // units} %)"
         return f"{label}: {spent}{refused}, {again}"
 
     def as_json(self, label: str) -> dict[str, Any]:
@@ -117,6 +115,15 @@ def levels(rule: Rule, state: core.State, clock: int, refused: Collection[Refusa
             hit = (path, limit.kind, limit.amount) in refused
             for share in rule.shares:
                 yield Level(rule.name, share, path, limit, spent, book.held, resets, hit, now)
+
+
+def with_unit(kind: str, units: int) -> str:
+    """Units of a kind with their name.
+
+    >>> with_unit("all", 5000), with_unit("money", 5 * 10**12), with_unit("requests", 60)
+    ('5,000 tokens', '$5.00', '60 requests')
+    """
+    return amount(kind, units) if kind == MONEY else f"{amount(kind, units)} {_NAMES.get(kind, kind)}"
 
 
 def _rolling(seconds: int) -> str:
