@@ -74,17 +74,12 @@ def _replay(config: Config, place: str, as_json: bool) -> int:
 
     from budgeteer.cli._printed import printable
     from budgeteer.gateway.keys import decode
-    from budgeteer.gateway.replay.read import read
+    from budgeteer.gateway.replay.read import keys_beside, read
     from budgeteer.gateway.replay.report import as_text, report
     from budgeteer.gateway.replay.run import replay
-    from budgeteer.gateway.store import connect, exists
 
     requests, texts = read(place)
-    if exists(config.ledger):
-        store = connect(config.ledger, config.keep)
-        texts = store.all_keys() or texts
-        store.close()
-    keys = {key.id: key for key in map(decode, texts)}
+    keys = {key.id: key for key in map(decode, keys_beside(config.ledger) or texts)}
     about = report(config, requests, replay(config, requests, keys), keys)
     sys.stdout.write(json.dumps(about, indent=1) + "\n" if as_json else printable(as_text(about), keep="\n"))
     return 0

@@ -379,12 +379,6 @@ def _no_key(name: str) -> InvalidInput:
     return InvalidInput(f"there is no key {name!r}; budgeteer keys list shows those there are")
 
 
-def exists(url: str) -> bool:
-    """Whether a ledger's store can hold keys already: one in memory, or a file that is not there, cannot."""
-    kind = address.kind_of(url)
-    return kind != address.MEMORY and (kind != address.SQLITE or Path(f"{url}.gateway").exists())
-
-
 def connect(url: str, keep: int = 100_000) -> Store:
     """Open the store beside a ledger: the file ``URL.gateway``, the same Redis, or memory.
 

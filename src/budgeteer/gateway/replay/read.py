@@ -18,6 +18,7 @@ from budgeteer.core.urls import without_password
 from budgeteer.gateway.damage import WRONG
 from budgeteer.gateway.record import COLUMNS, JSON, MAPS, NAMES, Record
 from budgeteer.gateway.store import connect
+from budgeteer.ledger import address
 
 _SQLITE = b"SQLite format 3\x00"
 _WHOLE = frozenset(column.name for column in COLUMNS if column.kind == "whole")
@@ -74,6 +75,18 @@ _HINT = (
     "give what /admin/api/requests.csv or /admin/api/requests answers, the log's JSON lines, or the gateway's store "
     "(LEDGER.gateway, redis://...)"
 )
+
+
+def keys_beside(ledger: str) -> list[str]:
+    """The keys in the store beside a ledger, as texts; none if there is no such store yet, and none is created."""
+    kind = address.kind_of(ledger)
+    if kind == address.MEMORY or (kind == address.SQLITE and not Path(f"{ledger}.gateway").exists()):
+        return []
+    store = connect(ledger)
+    try:
+        return store.all_keys()
+    finally:
+        store.close()
 
 
 def _order(record: Record) -> tuple[int, int, str]:
