@@ -18,7 +18,7 @@ import pytest
 
 from budgeteer.check import CheckFailed, check_ledger
 from budgeteer.core import errors
-from budgeteer.ledger import Ledger, Limit, MemoryLedger, RedisLedger, SqliteLedger, journal, report
+from budgeteer.ledger import Ledger, Limit, MemoryLedger, RedisLedger, SqliteLedger, core, journal, report
 from helpers.redis_server import RedisServer, flush, redis_url
 
 STORES = ["memory", "sqlite", "redis"]
@@ -69,6 +69,13 @@ def test_a_new_kind_of_limit_counts_at_once_in_what_was_used_before(ledger: Ledg
     assert ledger.remaining("org/team") == {"all": 980, "output": 0}
 
 
+def _emptied(state: core.State) -> core.State:
+    for account in state.accounts.values():
+        account.books = {kind: core.Book() for kind in account.books}
+        account.set_limits(account.limits, 0)
+    return state
+
+
 def broken(**overrides: Callable) -> type[MemoryLedger]:
     return type("Broken", (MemoryLedger,), overrides)
 
@@ -79,6 +86,8 @@ def broken(**overrides: Callable) -> type[MemoryLedger]:
         (broken(settle=lambda self, id, actual=None, tags=None: self.release(id) and None), "expected"),
         (broken(remaining=lambda self, path: {"all": 5}), "what is held counts"),
         (broken(reset=lambda self, path: None), "a reset is of one account"),
+        (broken(accounts=lambda self, paths: self.snapshot()[1]), "those that are asked for and open"),
+        (broken(accounts=lambda self, paths: _emptied(MemoryLedger.accounts(self, paths))), "balances of the snapshot"),
     ],
 )
 def test_a_store_that_breaks_a_rule_is_found_out(store: type[MemoryLedger], rule: str) -> None:

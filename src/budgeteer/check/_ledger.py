@@ -25,7 +25,8 @@ def check_ledger(make_ledger: Callable[..., Ledger]) -> None:
     full, or comes back where it was reserved so, and can be settled late; calendar and rolling windows follow the clock
     given, never early, keep what they hold while other limits come and go, and a clock that goes back changes
     nothing; integers are exact far beyond 2^53; a path, kind, id or amount that is wrong is a typed error; threads and
-    coroutines that compete never pass a limit, and everything charged is the sum of the actuals; the journal verifies.
+    coroutines that compete never pass a limit, and everything charged is the sum of the actuals; some accounts are read
+    as the snapshot has them; the journal verifies.
 
     Args:
         make_ledger: called as ``make_ledger(clock=clock)``; returns a new, empty ledger. ``clock()`` is milliseconds.
@@ -50,6 +51,7 @@ def check_ledger(make_ledger: Callable[..., Ledger]) -> None:
 
 def _ledger_scopes(ledger: Ledger, now: list[int]) -> None:
     from budgeteer.ledger.limit import Limit
+    from budgeteer.ledger.report import balances
 
     ledger.open("org", [Limit("all", 100), Limit("money", None)])
     ledger.open("org/team", [Limit("all", 70)])
@@ -79,6 +81,11 @@ def _ledger_scopes(ledger: Ledger, now: list[int]) -> None:
     expect(ledger.remaining("org/team")["all"], 15, "extend never lowers")
     refuses(errors.BudgetExceeded, "extend over", ledger.extend, many.id, {"all": 36, "money": 0})
     expect(ledger.remaining("org/team")["all"], 15, "a refused extend leaves the reservation")
+    ledger.open("org/team", [Limit("all", 60), Limit("all", 90, "day")])
+    part, (_, whole) = ledger.accounts(["org/team", "org/none"]), ledger.snapshot()
+    rows = [[row for row in balances(state, "org/team", now[0]) if row["limit"]] for state in (part, whole)]
+    expect((list(part.accounts), len(rows[0])), (["org/team"], 2), "accounts are those that are asked for and open")
+    expect(rows[0], rows[1], "accounts have the balances of the snapshot")
 
 
 def _ledger_ids(ledger: Ledger, now: list[int]) -> None:

@@ -65,7 +65,7 @@ class Ledger(ABC):
     Hard: what is admitted never exceeds a limit. Actuals can, by at most the sum of what single calls used above
     their reservation; that is booked as overshoot.
 
-    A store implements ``execute``, ``submit``, ``lines`` and ``snapshot``, and is tested with
+    A store implements ``execute``, ``submit``, ``lines`` and ``snapshot``, perhaps ``accounts``, and is tested with
     :func:`budgeteer.check.check_ledger`.
 
     >>> from budgeteer.ledger import Limit, MemoryLedger
