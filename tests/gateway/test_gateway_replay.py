@@ -202,6 +202,14 @@ def test_requests_that_overlap_hold_what_they_reserved(tmp_path, upstream):
         assert found["changes"]["refused"] == refused
     assert today(tmp_path, upstream, apart, limits=["80"])["changes"]["refused"] == 0  # 30 spent, and 50 more
     assert today(tmp_path, upstream, apart, limits=["79"])["changes"]["refused"] == 1
+    refused = {"outcome": Outcome.REFUSED, "attempts": 0, "units": {}, "reserved": {}, "input": 0, "output": 0}
+    for at, admitted in ((901, 0), (902, 1)):  # it met the first, which ended at some time before 902
+        close = [made_up(0, 0, 900), made_up(1, at, 0, **refused)]
+        assert today(tmp_path, upstream, close, limits=["parallel:1"])["changes"]["admitted"] == admitted
+    waited = [made_up(0, 0, 900), made_up(1, 100, 600, **refused), made_up(2, 50, 700, **refused)]
+    assert today(tmp_path, upstream, waited, limits=["parallel:2"])["changes"]["admitted"] == 1
+    met = [made_up(0, 0, 900), made_up(1, 900, 0)]
+    assert today(tmp_path, upstream, met, limits=["parallel:1"])["changes"]["refused"] == 0
     day = 86_400_000
     daily = [made_up(n, day * (n + 1) - 500, 900) for n in range(4)]  # each ends on the next day
     assert today(tmp_path, upstream, daily, limits=["60/day"])["changes"]["refused"] == 0

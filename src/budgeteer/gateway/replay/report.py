@@ -131,7 +131,7 @@ def _not_known(
     guessed = sum(result.estimated for result in results)
     if guessed:
         lines.append(f"{guessed:,} requests were refused then: they are assumed to use the average share of their "
-                     "reservation that the other requests used.")  # fmt: skip
+                     "reservation that the other requests used, in their average time.")  # fmt: skip
     longer = sum(
         result.change == "longer" and result.record.output >= (result.record.cap or 0) * (result.record.choices or 1)
         for result in results

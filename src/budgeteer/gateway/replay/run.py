@@ -42,6 +42,8 @@ from budgeteer.metering.outcome import Outcome
 from budgeteer.metering.settlement import Answer, Planned
 
 RAN, REFUSED, CACHED = "ran", "refused", "cached"
+_UNSURE = 2
+"""Milliseconds after its recorded end within which a request may have ended: start and duration are rounded down."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,6 +159,8 @@ class _Replay:
             clock=self._clock,
         )
         self._used = _used_of_reserved(requests, config.kinds)
+        times = [logged.record.ms for logged in requests if then_of(logged.record) == RAN]
+        self._usual_ms = sum(times) // max(1, len(times))
         self._results: dict[str, Result] = {}
         self._acting = ""  # the policy that is looking at a request
 
@@ -167,17 +171,20 @@ class _Replay:
         """Replay all requests."""
         running: list[tuple[int, int, _Running]] = []
         number = itertools.count()
-        for logged in self._requests:
+        for logged in sorted(self._requests, key=_decided):
             record, then = logged.record, then_of(logged.record)
             if then is None:
                 continue
-            while running and running[0][0] <= record.at:  # a request that ends in this millisecond has ended
+            # a request may have ended a little later than recorded; one that was refused may then have met it
+            ended_by = _decided(logged) - (_UNSURE if then == REFUSED else 0)
+            while running and running[0][0] <= ended_by:
                 self._now, _, ended = heapq.heappop(running)
                 self._end(ended)
-            self._now = record.at
+            self._now = _decided(logged)
             begun = await self._begin(logged, then)
             if begun is not None:
-                heapq.heappush(running, (record.at + record.ms, next(number), begun))
+                ends = record.at + record.ms if then == RAN else self._now + self._usual_ms
+                heapq.heappush(running, (ends, next(number), begun))
         while running:
             self._now, _, ended = heapq.heappop(running)
             self._end(ended)
@@ -334,6 +341,12 @@ class _Replay:
         saved = {kind: units.get(kind, 0) - now for kind, now in changed.items()}
         savings.append(Saving(by, (usage.output or 0) - (usage_now.output or 0), saved))
         return changed
+
+
+def _decided(logged: Logged) -> int:
+    """When the gateway reserved or refused a request: when it came, or, since a refusal ends it, when it ended."""
+    record = logged.record
+    return record.at + record.ms if record.outcome == Outcome.REFUSED else record.at
 
 
 def _shortened(usage: Usage, record: Record, planned: Planned, model: Model) -> Usage:
