@@ -26,6 +26,7 @@ _ALWAYS = (
     "Clients are assumed to send the same requests again, whatever they are answered.",
     "All limits are assumed to be unspent at the first record: what was spent before it is not in the file.",
     "A request that was tried several times is replayed as one reservation, which is settled when the request ended.",
+    "Requests that came within a few milliseconds of each other may be replayed in another order.",
 )
 
 
