@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import shutil
 import sqlite3
@@ -12,10 +11,9 @@ from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from budgeteer.core.errors import BudgeteerError, LedgerUnavailable
-from budgeteer.ledger import core, journal
+from budgeteer.core.errors import LedgerUnavailable
+from budgeteer.ledger import core, journal, rows
 from budgeteer.ledger.group import GroupLedger
-from budgeteer.ledger.limit import check_path, decode_limits, encode_limits
 from budgeteer.ledger.protocol import REMEMBER, Clock, Command, check_seconds, damaged, wall_clock
 
 try:
@@ -36,16 +34,8 @@ CREATE TABLE journal (seq INTEGER PRIMARY KEY, line TEXT NOT NULL, hash TEXT NOT
 PRAGMA user_version = 1;
 """
 _FORMAT = 1
-_KEPT = 10_000
-"""Accounts that a process remembers at most, to save reading them from text."""
 _DAMAGE = ("malformed", "Could not decode to UTF-8", "no such table", "no such column")
 """What SQLite says of a file that is damaged, or was a ledger once."""
-_LAST = 253_402_300_799_999
-"""Milliseconds since 1970 of the end of the year 9999."""
-_TYPES = (str, str, str, int, str, str, str, str, int, str)
-_WRONG = (TypeError, ValueError, KeyError, IndexError, AttributeError, OverflowError, RecursionError)
-"""What reading a damaged row raises."""
-_HAS_ID = ("reserve", "extend", "settle", "release")
 
 
 class SqliteLedger(GroupLedger):
@@ -93,7 +83,7 @@ class SqliteLedger(GroupLedger):
         super()._fresh()
         self._db: sqlite3.Connection | None = None  # a connection must not be used, nor closed, across a fork
         self._lock_file: int | None = None
-        self._kept: dict[str, tuple[Any, core.Account]] = {}
+        self._accounts = rows.Accounts()
 
     def _connection(self) -> sqlite3.Connection:
         if self._db is None:
@@ -126,7 +116,7 @@ class SqliteLedger(GroupLedger):
     def _failed(self, error: Exception, otherwise: str) -> LedgerUnavailable:
         """What an error of the store means: the file is damaged, or what ``otherwise`` says."""
         said = str(error)
-        if isinstance(error, _DamagedError) or any(part in said for part in _DAMAGE):
+        if isinstance(error, rows.DamagedError) or any(part in said for part in _DAMAGE):
             return damaged(f"the ledger {str(self._path)!r}", said)
         return LedgerUnavailable(otherwise)
 
@@ -155,96 +145,54 @@ class SqliteLedger(GroupLedger):
             with self._exclusive():
                 db.execute("BEGIN IMMEDIATE")
                 try:
-                    outcomes, saved = self._transact(db, commands)
+                    outcomes, written = self._transact(db, commands)
                     db.execute("COMMIT")
-                    self._kept.update(saved)
+                    if written is not None:
+                        self._accounts.keep(written)
                 except BaseException:
                     if db.in_transaction:
                         db.execute("ROLLBACK")
                     raise
-        except (sqlite3.Error, OSError, _DamagedError) as error:
+        except (sqlite3.Error, OSError, rows.DamagedError) as error:
             raise self._failed(
                 error, f"the ledger {str(self._path)!r} did not answer ({error}); nothing was booked, so do not spend"
             ) from error
         return outcomes
 
-    def _transact(
-        self, db: sqlite3.Connection, commands: Sequence[Command]
-    ) -> tuple[list[Any], dict[str, tuple[Any, core.Account]]]:
-        """Outcomes, and the accounts that were written: path -> (row, account)."""
-        state = core.State()
-        seq, head, state.now = _meta(db)
+    def _transact(self, db: sqlite3.Connection, commands: Sequence[Command]) -> tuple[list[Any], rows.Changes | None]:
+        """Outcomes, and what was written, None if that is nothing."""
+        seq, head, booked = _meta(db)
         clock = self._clock()
-        now = max(clock, state.now)
+        now = max(clock, booked)
         db.execute("DELETE FROM reservations WHERE status != 'open' AND at <= ?", (now - self._remember,))
         due = db.execute(
             "SELECT * FROM reservations WHERE status = 'open' AND expires <= ? ORDER BY expires, id LIMIT ?",
             (now, core.SWEEP),
         )
-        loaded = {row[0]: _entry(row) for row in due}
-        for name, entry in loaded.items():  # sorted by time, hence a heap
-            if entry[3] not in state.due:
-                state.times.append(entry[3])
-            state.due.setdefault(entry[3], []).append(name)
-        for command in commands:
-            if command[0] in _HAS_ID and command[1] not in loaded:
-                row = db.execute("SELECT * FROM reservations WHERE id = ?", (command[1],)).fetchone()
+        expired = [rows.entry_of(row) for row in due]
+        loaded = {entry[0]: entry for entry in expired}
+        for name in rows.ids(commands):
+            if name not in loaded:
+                row = db.execute("SELECT * FROM reservations WHERE id = ?", (name,)).fetchone()
                 if row is not None:
-                    loaded[row[0]] = _entry(row)
-        state.reservations = loaded.copy()
-        before = self._load_accounts(db, state, commands)
-        outcomes: list[Any] = []
-        for command in commands:
-            try:
-                outcomes.append(core.run(state, clock, self._remember, command))
-            except BudgeteerError as refused:
-                outcomes.append(refused)
-        if not state.journal:  # what only reads is not worth an fsync
-            return outcomes, {}
-        return outcomes, self._save(db, state, loaded, before, seq, head)
-
-    def _load_accounts(self, db: sqlite3.Connection, state: core.State, commands: Sequence[Command]) -> dict[str, Any]:
-        """Accounts that the commands and what expires touch; returns their rows as they were.
-
-        One whose row is as this process left it is not read from text again. It leaves ``_kept`` for the transaction,
-        which may change it and fail.
-        """
-        if len(self._kept) > _KEPT:
-            self._kept.clear()
-        paths = {entry[1] for entry in state.reservations.values()}
-        for command in commands:
-            paths.add(command[2] if command[0] == "reserve" else command[1] if command[0] not in _HAS_ID else "")
-        before = {}
-        for scope in {scope for path in paths - {""} for scope in check_path(path)}:
+                    loaded[name] = rows.entry_of(row)
+        state, before = rows.state_of(booked, expired, loaded), {}
+        for scope in rows.scopes(commands, loaded.values()):
             row = db.execute("SELECT limits, books FROM accounts WHERE path = ?", (scope,)).fetchone()
-            before[scope], kept = row, self._kept.pop(scope, None)
             if row is not None:
-                state.accounts[scope] = kept[1] if kept is not None and kept[0] == row else _account(scope, *row)
-        return before
-
-    def _save(
-        self,
-        db: sqlite3.Connection,
-        state: core.State,
-        loaded: dict[str, core.Entry],
-        before: dict[str, Any],
-        seq: int,
-        head: str,
-    ) -> dict[str, tuple[Any, core.Account]]:
-        rows = [(path, encode_limits(account.limits), _books(account)) for path, account in state.accounts.items()]
+                before[scope] = row
+                state.accounts[scope] = self._accounts.take(scope, row)
+        outcomes = rows.outcomes(state, clock, self._remember, commands)
+        if not state.journal:  # what only reads is not worth an fsync
+            return outcomes, None
+        changes = rows.changes(state, loaded, before, seq, head, self.algorithm)
+        db.executemany("INSERT OR REPLACE INTO accounts VALUES (?, ?, ?)", changes.accounts)
         db.executemany(
-            "INSERT OR REPLACE INTO accounts VALUES (?, ?, ?)", [r for r in rows if r[1:] != before.get(r[0])]
+            "INSERT OR REPLACE INTO reservations VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", changes.reservations
         )
-        changed = [_row(entry) for name, entry in state.reservations.items() if entry is not loaded.get(name)]
-        db.executemany("INSERT OR REPLACE INTO reservations VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", changed)
-        lines = [journal.encode(seq + i, entry) for i, entry in enumerate(state.journal)]
-        hashes = list(journal.chain(lines, self.algorithm, head))
-        db.executemany(
-            "INSERT INTO journal VALUES (?, ?, ?)",
-            [(seq + i, *pair) for i, pair in enumerate(zip(lines, hashes, strict=True))],
-        )
-        db.execute("UPDATE meta SET seq = ?, head = ?, now = ?", (seq + len(lines), [head, *hashes][-1], state.now))
-        return {row[0]: (row[1:], state.accounts[row[0]]) for row in rows}
+        db.executemany("INSERT INTO journal VALUES (?, ?, ?)", changes.journal)
+        db.execute("UPDATE meta SET seq = ?, head = ?, now = ?", (changes.seq, changes.head, changes.now))
+        return outcomes, changes
 
     def lines(self, first: int = 0, stop: int | None = None) -> Iterator[tuple[str, str]]:
         """(line, hash) of the journal."""
@@ -252,7 +200,7 @@ class SqliteLedger(GroupLedger):
             query = "SELECT line, hash FROM journal WHERE seq >= ? AND seq < ? ORDER BY seq"
             for line, found in db.execute(query, (first, 1 << 62 if stop is None else stop)):
                 if type(line) is not str or type(found) is not str:
-                    raise _DamagedError("a line of the journal is no text")
+                    raise rows.DamagedError("a line of the journal is no text")
                 yield line, found
 
     def snapshot(self) -> tuple[int, core.State]:
@@ -262,9 +210,9 @@ class SqliteLedger(GroupLedger):
             db.execute("BEGIN")
             seq, _, state.now = _meta(db)
             for path, limits, books in db.execute("SELECT * FROM accounts"):
-                state.accounts[path] = _account(path, limits, books)
+                state.accounts[path] = rows.account_of(path, limits, books)
             for row in db.execute("SELECT * FROM reservations WHERE status = 'open'"):
-                state.reservations[row[0]] = _entry(row)
+                state.reservations[row[0]] = rows.entry_of(row)
             db.execute("COMMIT")
         return seq, state
 
@@ -287,7 +235,7 @@ class SqliteLedger(GroupLedger):
         try:
             with contextlib.ExitStack() as stack:
                 yield stack.enter_context(contextlib.closing(self._reader(stack)))
-        except (sqlite3.Error, OSError, _DamagedError) as error:
+        except (sqlite3.Error, OSError, rows.DamagedError) as error:
             raise self._failed(error, f"cannot read the ledger {str(self._path)!r}: {error}") from error
 
     def _reader(self, stack: contextlib.ExitStack) -> sqlite3.Connection:
@@ -329,65 +277,6 @@ def _open_to_read(path: Path, options: str) -> sqlite3.Connection:
     return db
 
 
-class _DamagedError(Exception):
-    """A row that no ledger has written."""
-
-
 def _meta(db: sqlite3.Connection) -> tuple[int, str, int]:
     """Number of journal entries, hash of the last one, time of the last change."""
-    row = db.execute("SELECT seq, head, now FROM meta").fetchone()
-    if row is None or tuple(map(type, row)) != (int, str, int) or not (row[0] >= 0 and 0 <= row[2] <= _LAST):
-        raise _DamagedError(f"its state is {row!r}")
-    return row  # type: ignore[no-any-return]
-
-
-def _entry(row: tuple[Any, ...]) -> core.Entry:
-    name, path, amounts, expires, status, asked, actual, over, at, detail = row
-    read = journal.decode_amounts
-    try:
-        if tuple(map(type, row)) != _TYPES:
-            raise TypeError("a field has another type")
-        return (name, path, read(amounts), expires, status, read(asked), read(actual), read(over), at, detail)
-    except _WRONG as error:
-        raise _DamagedError(f"reservation {name!r} cannot be read: {error}") from error
-
-
-def _row(entry: core.Entry) -> tuple[Any, ...]:
-    name, path, amounts, expires, status, asked, actual, over, at, detail = entry
-    text = journal.encode_amounts
-    return (name, path, text(amounts), expires, status, text(asked), text(actual), text(over), at, detail)
-
-
-def _account(path: str, limits: str, books: str) -> core.Account:
-    try:
-        if not (type(path) is type(limits) is type(books) is str):
-            raise TypeError("a field is no text")
-        return _read_account(path, limits, books)
-    except _WRONG as error:
-        raise _DamagedError(f"account {path!r} cannot be read: {error}") from error
-
-
-def _read_account(path: str, limits: str, books: str) -> core.Account:
-    account = core.Account(path)
-    stored = json.loads(books)
-    for kind, (spent, held, over, _) in stored.items():
-        if not (type(spent) is type(held) is type(over) is int):
-            raise TypeError(f"a balance of {kind} is no whole number")
-        account.books[kind] = core.Book(spent, held, over)
-    account.set_limits(decode_limits(limits), 0)
-    for kind, (_, _, _, windows) in stored.items():
-        account.books[kind].restore(
-            {name: {int(index): units for index, units in buckets.items()} for name, buckets in windows.items()}
-        )
-    return account
-
-
-def _books(account: core.Account) -> str:
-    """Balances as JSON text, whose integers have no bound: kind -> [spent, held, over, {window: {bucket: units}}]."""
-    return json.dumps(
-        {
-            kind: [book.spent, book.held, book.over, {window.name: window.buckets for window in book.counted}]
-            for kind, book in account.books.items()
-        },
-        separators=(",", ":"),
-    )
+    return rows.check_meta(db.execute("SELECT seq, head, now FROM meta").fetchone())
