@@ -56,3 +56,15 @@ def redis_process() -> Iterator[str]:
         pytest.skip("no redis-server: apt-get install redis-server")
     yield redis_server.redis_url()
     redis_server.stop_shared()
+
+
+@pytest.fixture(scope="session")
+def postgres_process() -> Iterator[str]:
+    """URL of a PostgreSQL server of this test process; skips without one."""
+    pytest.importorskip("psycopg")
+    from helpers import postgres_server
+
+    if postgres_server.PROGRAMS is None:
+        pytest.skip("no PostgreSQL server (initdb, pg_ctl): apt-get install postgresql")
+    yield postgres_server.postgres_url()
+    postgres_server.stop_shared()

@@ -19,9 +19,10 @@ import pytest
 from budgeteer.check import CheckFailed, check_ledger
 from budgeteer.core import errors
 from budgeteer.ledger import Ledger, Limit, MemoryLedger, RedisLedger, SqliteLedger, core, journal, report
+from helpers import postgres_server
 from helpers.redis_server import RedisServer, flush, redis_url
 
-STORES = ["memory", "sqlite", "redis"]
+STORES = ["memory", "sqlite", "redis", "postgres"]
 
 
 def maker(store: str, folder: Path) -> Callable[..., Ledger]:
@@ -33,16 +34,21 @@ def maker(store: str, folder: Path) -> Callable[..., Ledger]:
         return lambda **named: SqliteLedger(folder / f"{next(count)}.db", **named)
 
     def make(**named: object) -> Ledger:
-        flush()
-        return RedisLedger(redis_url(), **named)
+        if store == "redis":
+            flush()
+            return RedisLedger(redis_url(), **named)
+        from budgeteer.ledger import PostgresLedger
+
+        postgres_server.drop()
+        return PostgresLedger(postgres_server.postgres_url(), **named)
 
     return make
 
 
 @pytest.fixture(params=STORES)
 def make(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[..., Ledger]:
-    if request.param == "redis":
-        request.getfixturevalue("redis_process")
+    if request.param in ("redis", "postgres"):
+        request.getfixturevalue(f"{request.param}_process")
     return maker(request.param, tmp_path)
 
 

@@ -1,7 +1,8 @@
-"""One model, three stores: every operation has the same result or the same error in all of them."""
+"""One model, all stores: every operation has the same result or the same error in all of them."""
 
 from __future__ import annotations
 
+import importlib.util
 import tempfile
 from collections import defaultdict
 from pathlib import Path
@@ -13,11 +14,13 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invar
 
 from budgeteer.core.errors import BudgeteerError, BudgetExceeded
 from budgeteer.ledger import Limit, MemoryLedger, RedisLedger, SqliteLedger
-from helpers.redis_server import flush, redis_url
+from helpers import postgres_server, redis_server
 
 DAY = 86_400_000
 BIG = 10**17
 """Beyond 2^53: the Lua twin has to be exact there, too."""
+REDIS = redis_server.SERVER is not None and importlib.util.find_spec("redis") is not None
+POSTGRES = postgres_server.PROGRAMS is not None and importlib.util.find_spec("psycopg") is not None
 PATHS = ["a", "a/b", "a/b/c", "a/d"]
 TOKENS = st.one_of(st.integers(0, 25), st.integers(0, 25), st.integers(0, 150))
 MONEY = st.one_of(st.sampled_from([BIG // 7, 10**9, 10**9 - 1, 1]), st.integers(0, BIG))
@@ -112,7 +115,7 @@ def outcome(operation, *arguments, **named):
         return (type(error).__name__, str(error))
 
 
-class ThreeLedgers(RuleBasedStateMachine):
+class Ledgers(RuleBasedStateMachine):
     """Accounts a, a/b, a/b/c, a/d with limits that change, and a clock that jumps both ways."""
 
     ids = Bundle("ids")
@@ -121,14 +124,20 @@ class ThreeLedgers(RuleBasedStateMachine):
     def make(self) -> None:
         self.clock = 20_000 * DAY
         self.folder = tempfile.TemporaryDirectory()
-        flush()
         now = lambda: self.clock  # noqa: E731
         known = 3600 * 24 * 3000  # forgetting old ids has a test of its own
         self.stores = [
             MemoryLedger(clock=now, remember=known),
             SqliteLedger(Path(self.folder.name) / "l.db", clock=now, remember=known),
-            RedisLedger(redis_url(), clock=now, remember=known),
         ]
+        if REDIS:
+            redis_server.flush()
+            self.stores.append(RedisLedger(redis_server.redis_url(), clock=now, remember=known))
+        if POSTGRES:
+            from budgeteer.ledger import PostgresLedger
+
+            postgres_server.drop()
+            self.stores.append(PostgresLedger(postgres_server.postgres_url(), clock=now, remember=known))
         self.model = Model()
         self.count = 0
         limits = [Limit("all", 300), Limit("all", 100, 90)], [Limit("all", 250), Limit("money", 2 * BIG)], [], None
@@ -145,8 +154,8 @@ class ThreeLedgers(RuleBasedStateMachine):
         if name != "reset":
             self.model.tick(self.clock)
         outcomes = [outcome(getattr(store, name), *arguments, **named) for store in self.stores]
-        assert outcomes[0] == outcomes[1], name
-        assert outcomes[0] == outcomes[2], name
+        for store, found in zip(self.stores, outcomes, strict=True):
+            assert found == outcomes[0], (name, type(store).__name__)
         return outcomes[0]
 
     def set_limits(self, path: str, limits: list[Limit] | None) -> None:
@@ -316,7 +325,17 @@ class ThreeLedgers(RuleBasedStateMachine):
                 assert free == self.model.free(path), path
 
 
-ThreeLedgers.TestCase.settings = settings(
+Ledgers.TestCase.settings = settings(
     max_examples=40, stateful_step_count=30, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True
 )
-TestThreeLedgers = pytest.mark.usefixtures("redis_process")(ThreeLedgers.TestCase)
+
+
+@pytest.fixture(scope="module")
+def servers(request: pytest.FixtureRequest) -> None:
+    """Those that are installed; what needs one that is not is skipped, with the reason, elsewhere."""
+    for name, installed in (("redis", REDIS), ("postgres", POSTGRES)):
+        if installed:
+            request.getfixturevalue(f"{name}_process")
+
+
+TestLedgers = pytest.mark.usefixtures("servers")(Ledgers.TestCase)

@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 from budgeteer.core.errors import InvalidInput
 
 _LOGIN = re.compile(r"//[^#]*@")
-_PASSWORD = re.compile(r"([?&]password=)[^&#]*", re.IGNORECASE)
+_PASSWORD = re.compile(r"([?&](?:ssl)?password=)[^&#]*", re.IGNORECASE)
 
 
 def without_password(url: str) -> str:

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from budgeteer.ledger.core import Reservation
     from budgeteer.ledger.limit import Limit
     from budgeteer.ledger.memory import MemoryLedger
+    from budgeteer.ledger.postgres import PostgresLedger
     from budgeteer.ledger.protocol import AsyncLedger, Ledger
     from budgeteer.ledger.redis import RedisLedger
     from budgeteer.ledger.sqlite import SqliteLedger
@@ -21,6 +22,7 @@ __all__ = [
     "Ledger",
     "Limit",
     "MemoryLedger",
+    "PostgresLedger",
     "RedisLedger",
     "Reservation",
     "SqliteLedger",
@@ -34,6 +36,7 @@ __getattr__ = lazy(
         "Ledger": "protocol",
         "Limit": "limit",
         "MemoryLedger": "memory",
+        "PostgresLedger": "postgres",
         "RedisLedger": "redis",
         "Reservation": "core",
         "SqliteLedger": "sqlite",

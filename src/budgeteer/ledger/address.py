@@ -7,16 +7,17 @@ import re
 from budgeteer.core.errors import InvalidInput
 from budgeteer.core.urls import without_password
 
-MEMORY, REDIS, SQLITE = "memory", "redis", "sqlite"
+MEMORY, POSTGRES, REDIS, SQLITE = "memory", "postgres", "redis", "sqlite"
+_POSTGRES = ("postgresql://", "postgres://")
 _REDIS = ("redis://", "rediss://", "unix://")
 _OTHER = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://|(?:file|sqlite|memory):")
 
 
 def kind_of(address: str) -> str:
-    """MEMORY, REDIS or SQLITE.
+    """MEMORY, POSTGRES, REDIS or SQLITE.
 
     Args:
-        address: ``memory:``, redis://, rediss:// or unix:// of Redis, or else a path.
+        address: ``memory:``, postgresql:// or postgres://, redis://, rediss:// or unix:// of Redis, or else a path.
 
     Raises:
         InvalidInput: another scheme, which would be taken for the name of a file.
@@ -26,10 +27,13 @@ def kind_of(address: str) -> str:
     """
     if address == "memory:":
         return MEMORY
+    if address.startswith(_POSTGRES):
+        return POSTGRES
     if address.startswith(_REDIS):
         return REDIS
     if _OTHER.match(address):
         raise InvalidInput(
-            f"no ledger is kept at {without_password(address)!r}; give the path of an SQLite file, or redis://HOST:PORT/0"
+            f"no ledger is kept at {without_password(address)!r}; give the path of an SQLite file, redis://HOST:PORT/0 "
+            "or postgresql://HOST:PORT/DATABASE"
         )
     return SQLITE

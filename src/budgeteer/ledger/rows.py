@@ -77,9 +77,9 @@ def ids(commands: Iterable[Command]) -> list[str]:
     return [command[1] for command in commands if command[0] in _HAS_ID]
 
 
-def scopes(commands: Iterable[Command], entries: Iterable[core.Entry]) -> set[str]:
-    """The accounts that commands and reservations touch."""
-    paths = {entry[1] for entry in entries}
+def scopes(commands: Iterable[Command], of: Iterable[str]) -> set[str]:
+    """The accounts that commands touch, and those of the paths of the reservations that they name."""
+    paths = set(of)
     for command in commands:
         paths.add(command[2] if command[0] == "reserve" else command[1] if command[0] not in _HAS_ID else "")
     return {scope for path in paths - {""} for scope in check_path(path)}

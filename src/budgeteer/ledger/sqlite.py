@@ -177,7 +177,7 @@ class SqliteLedger(GroupLedger):
                 if row is not None:
                     loaded[name] = rows.entry_of(row)
         state, before = rows.state_of(booked, expired, loaded), {}
-        for scope in rows.scopes(commands, loaded.values()):
+        for scope in rows.scopes(commands, [entry[1] for entry in loaded.values()]):
             row = db.execute("SELECT limits, books FROM accounts WHERE path = ?", (scope,)).fetchone()
             if row is not None:
                 before[scope] = row

@@ -1,0 +1,293 @@
+"""A ledger in a PostgreSQL database: durable, shared by replicas on many machines."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
+from typing import Any, TypeVar
+
+from budgeteer.core.errors import LedgerUnavailable
+from budgeteer.ledger import core, journal, rows
+from budgeteer.ledger.group import GroupLedger
+from budgeteer.ledger.limit import check_name
+from budgeteer.ledger.postgres_link import Connection, Link, pipelined
+from budgeteer.ledger.protocol import REMEMBER, Clock, Command, check_seconds, damaged
+
+T = TypeVar("T")
+FORMAT = 1
+_TABLES = f"""
+CREATE TABLE ledger.meta (
+    format integer NOT NULL, seq bigint NOT NULL, head text NOT NULL, now bigint NOT NULL, swept bigint NOT NULL
+);
+CREATE TABLE ledger.accounts (
+    key text COLLATE "C" PRIMARY KEY, path text NOT NULL, limits text NOT NULL, books text NOT NULL
+) WITH (fillfactor = 70);
+CREATE TABLE ledger.reservations (
+    id text COLLATE "C" PRIMARY KEY, path text NOT NULL, amounts text NOT NULL, expires bigint NOT NULL,
+    status text NOT NULL, asked text NOT NULL, actual text NOT NULL, over text NOT NULL, at bigint NOT NULL,
+    detail text NOT NULL
+);
+CREATE INDEX due ON ledger.reservations (expires) WHERE status = 'open';
+CREATE INDEX closed ON ledger.reservations (at) WHERE status <> 'open';
+CREATE TABLE ledger.journal (seq bigint PRIMARY KEY, line text NOT NULL, hash text NOT NULL);
+INSERT INTO ledger.meta VALUES ({FORMAT}, 0, '{journal.GENESIS}', 0, 0)
+"""
+_META = "SELECT format, seq, head, now FROM ledger.meta"
+_LOCK = f"{_META} FOR UPDATE"
+"""Replicas take turns here, until the transaction ends; what is read after it is what the one before has left."""
+_READ = """
+WITH t AS MATERIALIZED (
+    SELECT coalesce(%s::bigint, (extract(epoch FROM clock_timestamp()) * 1000)::bigint) AS clock, now, swept
+    FROM ledger.meta
+)
+SELECT '', '', '', clock, '', '', '', '', swept, '' FROM t
+UNION ALL SELECT * FROM ledger.reservations WHERE id = ANY(%s)
+UNION ALL (
+    SELECT r.* FROM t, ledger.reservations AS r
+    WHERE r.status = 'open' AND r.expires > t.swept AND r.expires <= greatest(t.clock, t.now)
+    ORDER BY r.expires, r.id LIMIT %s
+)
+"""
+"""Clock and ``swept``, the reservations that are named, and those whose time is over. Up to ``swept`` none is open: the
+index is not read from its beginning, where it may be full of what was closed."""
+_ACCOUNTS = "SELECT path, limits, books FROM ledger.accounts WHERE key = ANY(%s)"
+_WRITE = """
+WITH a AS (
+    INSERT INTO ledger.accounts
+    SELECT * FROM json_to_recordset(%s::json) AS x (key text, path text, limits text, books text)
+    ON CONFLICT (key) DO UPDATE SET limits = excluded.limits, books = excluded.books
+), r AS (
+    INSERT INTO ledger.reservations
+    SELECT * FROM json_to_recordset(%s::json) AS x (
+        id text, path text, amounts text, expires bigint, status text, asked text, actual text, over text, at bigint,
+        detail text
+    )
+    ON CONFLICT (id) DO UPDATE SET
+        path = excluded.path, amounts = excluded.amounts, expires = excluded.expires, status = excluded.status,
+        asked = excluded.asked, actual = excluded.actual, over = excluded.over, at = excluded.at,
+        detail = excluded.detail
+), j AS (
+    INSERT INTO ledger.journal SELECT * FROM json_to_recordset(%s::json) AS x (seq bigint, line text, hash text)
+)
+UPDATE ledger.meta SET seq = %s, head = %s, now = %s, swept = %s
+"""
+"""All that changed, as JSON, which the server takes in less than half the time of arrays or of a statement a row."""
+_FORGET = """
+DELETE FROM ledger.reservations WHERE id IN (
+    SELECT id FROM ledger.reservations WHERE status <> 'open' AND at <= %s LIMIT 1000
+)
+"""
+_LINES = "SELECT seq, line, hash FROM ledger.journal WHERE seq >= %s AND seq < %s ORDER BY seq LIMIT %s"
+_ACCOUNT = ("key", "path", "limits", "books")
+_RESERVATION = ("id", "path", "amounts", "expires", "status", "asked", "actual", "over", "at", "detail")
+_LINE = ("seq", "line", "hash")
+_PAGE = 10_000
+_PATHS = 100_000
+"""Open reservations whose path a process remembers at most, to ask for them and for their accounts at once."""
+_LONG = 600
+"""Letters of a path that an index takes, whichever they are; a longer one is found by its hash."""
+_PATIENCE = 60.0
+"""Seconds that reports and verifications wait for an answer."""
+
+
+class PostgresLedger(GroupLedger):
+    """For replicas on several machines; what was answered survives a crash of the server's machine.
+
+    Every batch of concurrent commands is one transaction: two round trips and one fsync. Replicas take turns on one
+    row, since the journal is one chain. Time is the server's, so replicas need no common clock. If the server does not
+    answer, or answers from a state older than one seen before (a standby that took over without the last entries, a
+    backup), every operation raises LedgerUnavailable: fail closed.
+
+    Durability is the server's: with ``synchronous_commit = on``, its default, nothing that was answered is lost. All
+    tables are in one schema of the ledger's name, which is made if it is not there.
+
+    Args:
+        url: such as postgresql://user:password@localhost:5432/database.
+        name: of the ledger, for several in one database.
+        create: make the ledger if the database has none of this name; False: an error.
+        clock: milliseconds since 1970 (UTC); None: the server's time.
+        remember: seconds for which the ids of closed reservations are known.
+        timeout: seconds to wait for an answer.
+
+    Raises:
+        LedgerUnavailable: no server answers, or it does not let this user have a ledger.
+        MissingExtra: the package psycopg is not installed.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        name: str = "budgeteer",
+        create: bool = True,
+        clock: Clock | None = None,
+        remember: int = REMEMBER,
+        timeout: float = 5.0,
+    ) -> None:
+        self._clock, self._remember = clock, check_seconds(remember, "remember") * 1000
+        self._name, self._seen, self._forgot = check_name(name), 0, 0
+        what = f"the ledger {name!r}"
+        self._link, self._reader = Link(url, what, timeout), Link(url, what, timeout, max(timeout, _PATIENCE))
+        super().__init__()
+        if create:
+            self._link.make(name, "meta", self._sql(_TABLES).split(b";"))
+        self._link.run(self._look)
+
+    def _fresh(self) -> None:
+        super()._fresh()
+        self._accounts = rows.Accounts()
+        self._paths: dict[str, str] = {}
+
+    def _look(self, connection: Connection) -> None:
+        """Check that there is a ledger of this format."""
+        if connection.execute("SELECT to_regclass(%s)", (f'"{self._name}".meta',)).fetchone() == (None,):
+            raise LedgerUnavailable(
+                f"there is no {self._link.what.removeprefix('the ')}; make one with: budgeteer ledger init --ledger "
+                "ADDRESS, or pass create=True"
+            )
+        self._meta(connection.execute(self._sql(_META)).fetchone())
+
+    def _sql(self, statement: str) -> bytes:
+        return statement.replace("ledger.", f'"{self._name}".').encode()
+
+    def _meta(self, row: tuple[Any, ...] | None) -> tuple[int, str, int]:
+        """Number of journal entries, hash of the last one, time of the last change."""
+        if row is not None and row[0] != FORMAT:
+            raise self._link.of_other_version(f"its format is {row[0]}, not {FORMAT}")
+        seq, head, now = self._read(rows.check_meta, row and row[1:])
+        if seq < self._seen:
+            raise LedgerUnavailable(
+                f"{self._link.what} has lost entries: {self._seen:,} were written, {seq:,} are there. Restore it, or "
+                "connect anew to go on with what is there"
+            )
+        return seq, head, now
+
+    def _read(self, read: Callable[..., T], *of: Any) -> T:
+        try:
+            return read(*of)
+        except rows.DamagedError as error:
+            raise damaged(self._link.what, error) from error
+
+    def run_batch(self, commands: Sequence[Command]) -> list[Any]:
+        """Carry out commands in one transaction."""
+        return self._link.run(lambda connection: self._transact(connection, commands))
+
+    def _transact(self, connection: Connection, commands: Sequence[Command]) -> list[Any]:
+        given = None if self._clock is None else self._clock()
+        named = [name for name in rows.ids(commands) if "\0" not in name]  # which no text of the server can hold
+        guessed = rows.scopes(commands, [self._paths[name] for name in named if name in self._paths])
+        with pipelined(connection):
+            connection.execute("BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE")
+            meta = connection.execute(self._sql(_LOCK))
+            read = connection.execute(self._sql(_READ), (given, named, core.SWEEP))
+            accounts = connection.execute(self._sql(_ACCOUNTS), (list(map(_key, guessed)),))
+            seq, head, booked = self._meta(meta.fetchone())
+            (_, _, _, clock, _, _, _, _, swept, _), *found = read.fetchall()
+            now = max(clock, booked)
+            entries = [self._read(rows.entry_of, row) for row in found]
+            loaded = {entry[0]: entry for entry in entries if entry[4] == core.OPEN or entry[8] > now - self._remember}
+            due = [entry for entry in loaded.values() if entry[4] == core.OPEN and entry[3] <= now]
+            state = rows.state_of(booked, sorted(due, key=lambda entry: (entry[3], entry[0])), loaded)
+            before = {path: row for path, *row in accounts.fetchall()}
+            more = rows.scopes(commands, [entry[1] for entry in loaded.values()]) - guessed
+            if more:  # of reservations that another process has made, or whose time is over
+                accounts = connection.execute(self._sql(_ACCOUNTS), (list(map(_key, more)),))
+                before |= {path: row for path, *row in accounts.fetchall()}
+            for path, row in before.items():
+                state.accounts[path] = self._read(self._accounts.take, path, tuple(row))
+            outcomes = rows.outcomes(state, clock, self._remember, commands)
+            if not state.journal:  # what only reads is not worth an fsync
+                connection.execute("ROLLBACK")
+                return outcomes
+            kinds = {command[0] for command in commands}
+            if len(due) < core.SWEEP and kinds != {"reset"}:
+                swept = max(swept, now)
+            if "reset" in kinds:  # the clock may have gone back: what is reserved next is due sooner
+                swept = min(swept, clock)
+            changes = rows.changes(state, loaded, before, seq, head, self.algorithm)
+            self._write(connection, changes, swept)
+        self._seen = changes.seq
+        self._accounts.keep(changes)
+        self._keep_paths(state.journal)
+        return outcomes
+
+    def _write(self, connection: Connection, changes: rows.Changes, swept: int) -> None:
+        accounts = [(_key(row[0]), *row) for row in changes.accounts]
+        values = (
+            _json(_ACCOUNT, accounts), _json(_RESERVATION, changes.reservations), _json(_LINE, changes.journal),
+            changes.seq, changes.head, changes.now, swept,
+        )  # fmt: skip
+        connection.execute(self._sql(_WRITE), values)
+        if abs(changes.now - self._forgot) >= 1000:  # now and then: until then they are left out as they are read
+            self._forgot = changes.now
+            connection.execute(self._sql(_FORGET), (changes.now - self._remember,))
+        connection.execute("COMMIT")
+
+    def _keep_paths(self, entries: Iterable[core.Entry]) -> None:
+        if len(self._paths) > _PATHS:
+            self._paths.clear()
+        for entry in entries:
+            if entry[4] == core.OPEN:
+                self._paths[entry[0]] = entry[1]
+            else:
+                self._paths.pop(entry[0], None)
+
+    def lines(self, first: int = 0, stop: int | None = None) -> Iterator[tuple[str, str]]:
+        """(line, hash) of the journal, read in pages."""
+        last = 1 << 62 if stop is None else stop
+        query = self._sql(_LINES)
+        while True:
+            found = self._reader.run(partial(_rows, query, (first, last, _PAGE)))
+            for _, line, digest in found:
+                yield line, digest
+            if len(found) < _PAGE:
+                return
+            first = found[-1][0] + 1
+
+    def snapshot(self) -> tuple[int, core.State]:
+        """The number of journal entries, and the accounts and open reservations at that point."""
+
+        def read(connection: Connection) -> list[Any]:
+            with pipelined(connection):
+                connection.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
+                meta, accounts, reservations = (
+                    connection.execute(self._sql(statement))
+                    for statement in (
+                        _META,
+                        "SELECT path, limits, books FROM ledger.accounts",
+                        "SELECT * FROM ledger.reservations WHERE status = 'open'",
+                    )
+                )
+                connection.execute("COMMIT")
+                return [meta.fetchone(), accounts.fetchall(), reservations.fetchall()]
+
+        meta, accounts, reservations = self._reader.run(read)
+        state = core.State()
+        seq, _, state.now = self._meta(meta)
+        for path, limits, books in accounts:
+            state.accounts[path] = self._read(rows.account_of, path, limits, books)
+        for row in reservations:
+            state.reservations[row[0]] = self._read(rows.entry_of, row)
+        return seq, state
+
+    def close(self) -> None:
+        """Close the connections."""
+        super().close()
+        self._link.close()
+        self._reader.close()
+
+
+def _rows(query: bytes, values: tuple[Any, ...], connection: Connection) -> list[tuple[Any, ...]]:
+    return connection.execute(query, values).fetchall()
+
+
+def _key(path: str) -> str:
+    """What an account is found by."""
+    return path if len(path) <= _LONG else f"#{hashlib.sha256(path.encode()).hexdigest()}"
+
+
+def _json(names: Sequence[str], of: Iterable[Sequence[Any]]) -> str:
+    """Rows as a list of objects."""
+    return json.dumps([dict(zip(names, row, strict=True)) for row in of])
