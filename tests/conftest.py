@@ -49,11 +49,9 @@ def loop() -> Iterator[asyncio.Runner]:
 @pytest.fixture(scope="session")
 def redis_process() -> Iterator[str]:
     """URL of a redis-server of this test process; skips without one."""
-    pytest.importorskip("redis")
-    from helpers import redis_server
+    from helpers import redis_server, servers
 
-    if redis_server.SERVER is None:
-        pytest.skip("no redis-server: apt-get install redis-server")
+    servers.need("redis")
     yield redis_server.redis_url()
     redis_server.stop_shared()
 
@@ -61,10 +59,17 @@ def redis_process() -> Iterator[str]:
 @pytest.fixture(scope="session")
 def postgres_process() -> Iterator[str]:
     """URL of a PostgreSQL server of this test process; skips without one."""
-    pytest.importorskip("psycopg")
-    from helpers import postgres_server
+    from helpers import postgres_server, servers
 
-    if postgres_server.PROGRAMS is None:
-        pytest.skip("no PostgreSQL server (initdb, pg_ctl): apt-get install postgresql")
+    servers.need("postgres")
     yield postgres_server.postgres_url()
     postgres_server.stop_shared()
+
+
+@pytest.fixture
+def server_url(request: pytest.FixtureRequest) -> str:
+    """URL of the shared, emptied server of a kind, which the test's parameter names ("redis", "postgres")."""
+    from helpers import servers
+
+    request.getfixturevalue(f"{request.param}_process")
+    return servers.shared(request.param)

@@ -17,7 +17,8 @@ import pytest
 from budgeteer import cli
 from budgeteer.core.errors import InvalidInput, LedgerUnavailable
 from budgeteer.ledger import Limit, MemoryLedger, SqliteLedger, report
-from helpers.redis_server import flush, redis_url
+from budgeteer.ledger.address import connect
+from helpers import servers
 
 
 @pytest.fixture
@@ -175,17 +176,29 @@ def test_errors_are_one_line(
     assert error.count("\n") == 1
 
 
-def test_the_same_on_redis(redis_process: str, capsys: pytest.CaptureFixture[str]) -> None:
-    flush()
-    url = redis_url()
+@pytest.mark.parametrize("server_url", servers.KINDS, indirect=True)
+def test_the_same_on_a_server(server_url: str, capsys: pytest.CaptureFixture[str]) -> None:
+    url = server_url
     assert cli.main(["ledger", "show", "--ledger", url]) == 2
     assert "ledger init" in capsys.readouterr().err
     assert cli.main(["ledger", "init", "--ledger", url]) == 0
+    assert "0 accounts, 0 journal entries" in (said := capsys.readouterr().out)
+    assert "secret" not in said
     assert cli.main(["ledger", "open", "acme", "--limit", "9k", "--ledger", url]) == 0
     capsys.readouterr()
     assert rows(capsys, "show", "--ledger", url)[0]["limit"] == 9000
     assert rows(capsys, "spend", "--ledger", url) == []
+    with connect(url) as ledger:
+        ledger.settle(ledger.reserve("acme", {"all": 70}).id, {"all": 50}, tags={"stage": "plan"})
+    (row,) = rows(capsys, "spend", "--by", "stage", "--ledger", url)
+    assert (row["stage"], row["units"], row["reserved"]) == ("plan", 50, 70)
+    assert rows(capsys, "top", "--ledger", url)[0]["left"] == 8950
+    assert cli.main(["ledger", "export", "--ledger", url]) == 0
+    assert capsys.readouterr().out.count("\n") == 3
     assert cli.main(["ledger", "verify", "--ledger", url]) == 0
+    assert cli.main(["ledger", "reset", "acme", "--ledger", url]) == 0
+    capsys.readouterr()
+    assert rows(capsys, "show", "--ledger", url)[0]["settled"] == 0
 
 
 def test_nothing_of_a_kind_is_dropped_from_a_report() -> None:
@@ -367,7 +380,7 @@ def test_who_looks_leaves_nothing_beside_the_ledger(filled, tmp_path, capsys):
 
 
 @pytest.mark.parametrize("action", [["init"], ["show"], ["open", "a"]])
-@pytest.mark.parametrize("url", ["postgres://u:pw@x/y", "sqlite:///x", "file:x?mode=ro", "memory:", "HTTP://x"])
+@pytest.mark.parametrize("url", ["mysql://u:pw@x/y", "sqlite:///x", "file:x?mode=ro", "memory:", "HTTP://x"])
 def test_an_address_that_is_no_ledgers_makes_no_file(tmp_path, monkeypatch, capsys, action, url):
     monkeypatch.chdir(tmp_path)
     assert cli.main(["ledger", *action, "--ledger", url]) == 2
@@ -377,13 +390,23 @@ def test_an_address_that_is_no_ledgers_makes_no_file(tmp_path, monkeypatch, caps
     assert not list(tmp_path.iterdir())
 
 
-def test_the_password_of_a_redis_ledger_is_not_shown(capsys):
-    pytest.importorskip("redis")
-    for url in ("redis://me:secret@127.0.0.1:1/0", "redis://127.0.0.1:1/0?password=secret"):
-        assert cli.main(["ledger", "show", "--ledger", url]) == 2
+@pytest.mark.parametrize(
+    "url",
+    [
+        "redis://me:pa55@127.0.0.1:1/0", "redis://127.0.0.1:1/0?password=pa55",
+        "postgresql://me:pa55@127.0.0.1:1/x", "postgres://127.0.0.1:1/x?user=me&password=pa55",
+        "postgresql://127.0.0.1:1/x?sslpassword=pa55", "postgresql://me:pa55%zz@127.0.0.1:1/x",
+        "postgresql://me:pa55 pa55@127.0.0.1:1/x", "postgresql://me:x@pa55/pa55@127.0.0.1:1/x",
+        "postgresql://me:pa55@127.0.0.1:port/x", "postgresql://me:pa55#pa55@127.0.0.1:1/x",
+    ],
+)  # fmt: skip
+def test_the_password_of_a_ledger_is_not_shown(capsys, url):
+    pytest.importorskip("redis" if url.startswith("redis") else "psycopg")
+    for action in ("show", "init"):
+        assert cli.main(["ledger", action, "--ledger", url]) == 2
         said = capsys.readouterr().err
-        assert "did not answer" in said
-        assert "secret" not in said
+        assert "did not answer" in said or "cannot be found: the address" in said
+        assert "pa55" not in said
 
 
 @pytest.mark.parametrize("row", ['{"line": 5, "hash": "x"}', '{"line": "x", "hash": null}', "[" * 100_000])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
+import signal
 import subprocess
 import tempfile
 from pathlib import Path
@@ -87,20 +88,36 @@ class PostgresServer:
         options = " ".join(f"-c {name}='{value}'" for name, value in settings.items())
         self._run("pg_ctl", "start", "--wait", "--silent", "--log", str(self.folder / "log"), "--options", options)
 
-    @property
-    def pid(self) -> int:
-        """Of the process that the others are children of."""
-        return int((self.folder / "data" / "postmaster.pid").read_text().split()[0])
-
     def kill(self) -> None:
         """End it at once, as a crash does: the next start recovers from its log."""
         self._run("pg_ctl", "stop", "--wait", "--silent", "--mode", "immediate")
 
+    def end(self) -> None:
+        """End it as an operator does, connections or not."""
+        self._run("pg_ctl", "stop", "--wait", "--silent", "--mode", "fast")
+
+    def hang(self) -> None:
+        """Let it stand still, with its connections open."""
+        self._signal(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        """Let it go on."""
+        self._signal(signal.SIGCONT)
+
+    def _signal(self, number: int) -> None:
+        """To the server and its children, one a connection."""
+        first = int((self.folder / "data" / "postmaster.pid").read_text().split()[0])
+        listed = subprocess.run(["ps", "-A", "-o", "pid=,ppid="], capture_output=True, text=True, check=True).stdout
+        pairs = [tuple(map(int, line.split())) for line in listed.splitlines()]
+        for pid in (first, *(pid for pid, parent in pairs if parent == first)):
+            with contextlib.suppress(ProcessLookupError):  # it has just ended
+                os.kill(pid, number)
+
     def stop(self) -> None:
         """Stop and clean up."""
-        with contextlib.suppress(RuntimeError):  # it is down already
+        if (self.folder / "data" / "postmaster.pid").exists():
             self.kill()
-        shutil.rmtree(self.folder, ignore_errors=True)
+        shutil.rmtree(self.folder)
 
 
 _server: PostgresServer | None = None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import signal
 import socket
 import subprocess
 import tempfile
@@ -59,6 +60,22 @@ class RedisServer:
         assert self.process
         self.process.kill()
         self.process.wait()
+
+    def end(self) -> None:
+        """End it as an operator does: it writes its file first."""
+        assert self.process
+        self.process.terminate()
+        self.process.wait(10)
+
+    def hang(self) -> None:
+        """Let it stand still, with its connections open."""
+        assert self.process
+        self.process.send_signal(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        """Let it go on."""
+        assert self.process
+        self.process.send_signal(signal.SIGCONT)
 
     def stop(self) -> None:
         """Stop and clean up."""

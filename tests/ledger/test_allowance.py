@@ -19,20 +19,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from budgeteer.core.errors import AllowanceError, BudgetExceeded, IdConflict, InvalidInput, LedgerUnavailable
-from budgeteer.ledger import Allowance, Ledger, Limit, MemoryLedger, RedisLedger, SqliteLedger
-from helpers.redis_server import flush, redis_url
+from budgeteer.ledger import Allowance, Ledger, Limit, MemoryLedger, SqliteLedger
+from budgeteer.ledger.address import connect
+from helpers import servers
 
 
-@pytest.fixture(params=["memory", "sqlite", "redis"])
+@pytest.fixture(params=["memory", "sqlite", *servers.KINDS])
 def ledger(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Ledger]:
-    if request.param == "redis":
-        request.getfixturevalue("redis_process")
-        flush()
-    made = {
-        "memory": MemoryLedger,
-        "sqlite": lambda: SqliteLedger(tmp_path / "l.db"),
-        "redis": lambda: RedisLedger(redis_url()),
-    }[request.param]()
+    address = {"memory": "memory:", "sqlite": str(tmp_path / "l.db")}.get(request.param)
+    if address is None:
+        request.getfixturevalue(f"{request.param}_process")
+        address = servers.shared(request.param)
+    made = connect(address)
     made.open("org", [Limit("all", 10_000)])
     with made:
         yield made

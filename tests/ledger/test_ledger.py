@@ -19,37 +19,25 @@ import pytest
 from budgeteer.check import CheckFailed, check_ledger
 from budgeteer.core import errors
 from budgeteer.ledger import Ledger, Limit, MemoryLedger, RedisLedger, SqliteLedger, core, journal, report
-from helpers import postgres_server
-from helpers.redis_server import RedisServer, flush, redis_url
+from budgeteer.ledger.address import connect
+from helpers import servers
+from helpers.postgres_server import PostgresServer
+from helpers.redis_server import RedisServer
 
-STORES = ["memory", "sqlite", "redis", "postgres"]
-
-
-def maker(store: str, folder: Path) -> Callable[..., Ledger]:
-    """Of new, empty ledgers."""
-    if store == "memory":
-        return MemoryLedger
-    if store == "sqlite":
-        count = iter(range(1000))
-        return lambda **named: SqliteLedger(folder / f"{next(count)}.db", **named)
-
-    def make(**named: object) -> Ledger:
-        if store == "redis":
-            flush()
-            return RedisLedger(redis_url(), **named)
-        from budgeteer.ledger import PostgresLedger
-
-        postgres_server.drop()
-        return PostgresLedger(postgres_server.postgres_url(), **named)
-
-    return make
+STORES = ["memory", "sqlite", *servers.KINDS]
 
 
 @pytest.fixture(params=STORES)
 def make(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[..., Ledger]:
-    if request.param in ("redis", "postgres"):
-        request.getfixturevalue(f"{request.param}_process")
-    return maker(request.param, tmp_path)
+    """Makes new, empty ledgers."""
+    kind = request.param
+    if kind == "memory":
+        return MemoryLedger
+    if kind == "sqlite":
+        count = iter(range(1000))
+        return lambda **named: SqliteLedger(tmp_path / f"{next(count)}.db", **named)
+    request.getfixturevalue(f"{kind}_process")
+    return lambda **named: connect(servers.shared(kind), **named)
 
 
 @pytest.fixture
@@ -357,9 +345,9 @@ def test_a_fork_uses_a_connection_of_its_own(make: Callable[..., Ledger]) -> Non
 
 WORKER = """
 import random, sys, time
-from budgeteer.ledger import RedisLedger, SqliteLedger
+from budgeteer.ledger.address import connect
 where, seed = sys.argv[1], int(sys.argv[2])
-ledger = RedisLedger(where) if where.startswith("redis") else SqliteLedger(where)
+ledger = connect(where)
 rng = random.Random(seed)
 log = open(sys.argv[3], "a", buffering=1)
 for i in range(10**6):
@@ -420,46 +408,54 @@ def test_kill_9_at_random_points_sqlite(tmp_path: Path, kills: int) -> None:
 
 
 @pytest.mark.parametrize("kills", [8, pytest.param(200, marks=pytest.mark.slow)])
-def test_kill_9_at_random_points_redis(tmp_path: Path, kills: int, redis_process: str) -> None:
-    flush()
-    kill_and_check(lambda: RedisLedger(redis_url()), redis_url(), tmp_path, kills, seed=2)
+@pytest.mark.parametrize("server_url", servers.KINDS, indirect=True)
+def test_kill_9_at_random_points(tmp_path: Path, kills: int, server_url: str) -> None:
+    kill_and_check(lambda: connect(server_url), server_url, tmp_path, kills, seed=2)
+
+
+@pytest.fixture(params=servers.KINDS)
+def any_server(request: pytest.FixtureRequest) -> Iterator[RedisServer | PostgresServer]:
+    made = servers.own(request.param)
+    yield made
+    made.stop()
 
 
 @pytest.fixture
-def server(redis_process: str) -> Iterator[RedisServer]:
+def server() -> Iterator[RedisServer]:
+    servers.need("redis")
     made = RedisServer()
     yield made
     made.stop()
 
 
-def test_redis_cut_off_refuses_and_goes_on_where_it_was(server: RedisServer) -> None:
-    with RedisLedger(server.url, timeout=0.5) as ledger:
+def test_a_server_cut_off_refuses_and_goes_on_where_it_was(any_server: RedisServer | PostgresServer) -> None:
+    with connect(any_server.url, timeout=0.5) as ledger:
         ledger.open("org", [Limit("all", 1000)])
         held = ledger.reserve("org", {"all": 100})
         ledger.settle(ledger.reserve("org", {"all": 50}).id, {"all": 40})
-        time.sleep(1.2)  # the append-only file is synced every second
-        server.kill()
+        if isinstance(any_server, RedisServer):
+            time.sleep(1.2)  # the append-only file is synced every second
+        any_server.kill()
         for _ in range(2):
             with pytest.raises(errors.LedgerUnavailable, match="do not spend"):
                 ledger.reserve("org", {"all": 1})
         with pytest.raises(errors.LedgerUnavailable):
             ledger.settle(held.id, {"all": 90})
-        server.start()
+        any_server.start()
         assert ledger.settle(held.id, {"all": 90}).status == "settled"
         assert ledger.remaining("org") == {"all": 870}
         ledger.verify()
 
 
-def test_redis_that_hangs_refuses(server: RedisServer) -> None:
-    with RedisLedger(server.url, timeout=0.2) as ledger:
+def test_a_server_that_hangs_refuses(any_server: RedisServer | PostgresServer) -> None:
+    with connect(any_server.url, timeout=0.3) as ledger:
         ledger.open("org", [Limit("all", 1000)])
-        assert server.process
-        server.process.send_signal(signal.SIGSTOP)
+        any_server.hang()
         try:
             with pytest.raises(errors.LedgerUnavailable, match="do not spend"):
                 ledger.reserve("org", {"all": 1}, id="x")
         finally:
-            server.process.send_signal(signal.SIGCONT)
+            any_server.resume()
         # whether the lost request was carried out or not: with the same id it is held once
         ledger.reserve("org", {"all": 1}, id="x")
         assert ledger.remaining("org") == {"all": 999}

@@ -10,16 +10,18 @@ from pathlib import Path
 
 import pytest
 
-from budgeteer.ledger import Ledger, Limit, RedisLedger, SqliteLedger, journal
-from helpers.redis_server import flush, redis_url
+from budgeteer.ledger import Ledger, Limit, SqliteLedger, journal
+from budgeteer.ledger.address import connect
+from helpers import servers
 
 WORKER = """
 import asyncio, json, random, sys
 from budgeteer.core.errors import BudgetExceeded
-from budgeteer.ledger import Allowance, RedisLedger, SqliteLedger
+from budgeteer.ledger import Allowance
+from budgeteer.ledger.address import connect
 from budgeteer.metering.estimate import Estimator, State
 where, seed, tasks, calls = sys.argv[1], *map(int, sys.argv[2:])
-ledger = RedisLedger(where, timeout=30) if where.startswith("redis") else SqliteLedger(where, timeout=60)
+ledger = connect(where, timeout=60)
 rng = random.Random(seed)
 found = {"charged": 0, "excess": 0, "admitted": 0, "refused": 0, "wanted": 0}
 BOUND = 1000
@@ -102,7 +104,7 @@ def test_fan_out_on_sqlite(tmp_path: Path, size: tuple[tuple[int, int, int], flo
 
 
 @pytest.mark.parametrize("size", SIZES)
-def test_fan_out_on_redis(redis_process: str, size: tuple[tuple[int, int, int], float]) -> None:
-    flush()
-    with RedisLedger(redis_url()) as ledger:
-        assert fan_out(ledger, redis_url(), *size[0])["share"] >= size[1]
+@pytest.mark.parametrize("server_url", servers.KINDS, indirect=True)
+def test_fan_out_on_a_server(server_url: str, size: tuple[tuple[int, int, int], float]) -> None:
+    with connect(server_url) as ledger:
+        assert fan_out(ledger, server_url, *size[0])["share"] >= size[1]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import tempfile
 from collections import defaultdict
 from pathlib import Path
@@ -13,14 +12,15 @@ from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invariant, multiple, rule
 
 from budgeteer.core.errors import BudgeteerError, BudgetExceeded
-from budgeteer.ledger import Limit, MemoryLedger, RedisLedger, SqliteLedger
-from helpers import postgres_server, redis_server
+from budgeteer.ledger import Limit, MemoryLedger, SqliteLedger
+from budgeteer.ledger.address import connect
+from helpers import servers
 
 DAY = 86_400_000
 BIG = 10**17
 """Beyond 2^53: the Lua twin has to be exact there, too."""
-REDIS = redis_server.SERVER is not None and importlib.util.find_spec("redis") is not None
-POSTGRES = postgres_server.PROGRAMS is not None and importlib.util.find_spec("psycopg") is not None
+SERVERS = [kind for kind in servers.KINDS if not servers.why_not(kind)]
+"""Those that are installed; what needs another is skipped, with the reason, elsewhere."""
 PATHS = ["a", "a/b", "a/b/c", "a/d"]
 TOKENS = st.one_of(st.integers(0, 25), st.integers(0, 25), st.integers(0, 150))
 MONEY = st.one_of(st.sampled_from([BIG // 7, 10**9, 10**9 - 1, 1]), st.integers(0, BIG))
@@ -130,14 +130,7 @@ class Ledgers(RuleBasedStateMachine):
             MemoryLedger(clock=now, remember=known),
             SqliteLedger(Path(self.folder.name) / "l.db", clock=now, remember=known),
         ]
-        if REDIS:
-            redis_server.flush()
-            self.stores.append(RedisLedger(redis_server.redis_url(), clock=now, remember=known))
-        if POSTGRES:
-            from budgeteer.ledger import PostgresLedger
-
-            postgres_server.drop()
-            self.stores.append(PostgresLedger(postgres_server.postgres_url(), clock=now, remember=known))
+        self.stores += [connect(servers.shared(kind), clock=now, remember=known) for kind in SERVERS]
         self.model = Model()
         self.count = 0
         limits = [Limit("all", 300), Limit("all", 100, 90)], [Limit("all", 250), Limit("money", 2 * BIG)], [], None
@@ -330,12 +323,4 @@ Ledgers.TestCase.settings = settings(
 )
 
 
-@pytest.fixture(scope="module")
-def servers(request: pytest.FixtureRequest) -> None:
-    """Those that are installed; what needs one that is not is skipped, with the reason, elsewhere."""
-    for name, installed in (("redis", REDIS), ("postgres", POSTGRES)):
-        if installed:
-            request.getfixturevalue(f"{name}_process")
-
-
-TestLedgers = pytest.mark.usefixtures("servers")(Ledgers.TestCase)
+TestLedgers = pytest.mark.usefixtures(*(f"{kind}_process" for kind in SERVERS))(Ledgers.TestCase)

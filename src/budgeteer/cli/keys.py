@@ -48,7 +48,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Carry out one action."""
     from budgeteer.gateway.config import load
-    from budgeteer.gateway.store import connect
+    from budgeteer.gateway.stores import connect
 
     config = load(args.config)
     if config.ledger == "memory:":

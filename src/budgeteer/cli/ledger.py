@@ -32,7 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         sub.add_argument(
             "--ledger",
             default=os.environ.get("BUDGETEER_LEDGER", DEFAULT),
-            help=f"SQLite file or redis:// URL (default: $BUDGETEER_LEDGER, else {DEFAULT})",
+            help=f"SQLite file, postgresql:// or redis:// URL (default: $BUDGETEER_LEDGER, else {DEFAULT})",
         )
         if rows:
             form = sub.add_mutually_exclusive_group()
@@ -87,19 +87,21 @@ def run(args: argparse.Namespace) -> int:
 
 def _connect(where: str, *, create: bool, look: bool) -> Ledger:
     from budgeteer.core.errors import InvalidInput
-    from budgeteer.ledger import RedisLedger, SqliteLedger, address
+    from budgeteer.ledger import address
 
     kind = address.kind_of(where)
     if kind == address.MEMORY:
-        raise InvalidInput("--ledger memory: is one of the gateway's, which ends with it; give a file or redis://")
-    if kind == address.REDIS:
-        return RedisLedger(where, create=create)
-    return SqliteLedger(where, create=create, read_only=look)
+        raise InvalidInput(
+            "--ledger memory: is one of the gateway's, which ends with it; give a file, redis:// or postgresql://"
+        )
+    return address.connect(where, create=create, **({"read_only": look} if kind == address.SQLITE else {}))
 
 
 def _init(ledger: Ledger, args: argparse.Namespace) -> int:
+    from budgeteer.core.urls import without_password
+
     count, state = ledger.snapshot()
-    sys.stdout.write(f"{args.ledger}: {len(state.accounts)} accounts, {count:,} journal entries\n")
+    sys.stdout.write(f"{without_password(args.ledger)}: {len(state.accounts)} accounts, {count:,} journal entries\n")
     return 0
 
 

@@ -7,7 +7,8 @@ from urllib.parse import urlsplit
 
 from budgeteer.core.errors import InvalidInput
 
-_LOGIN = re.compile(r"//[^#]*@")
+_LOGIN = re.compile(r"(?<=postgres:)//.*@|(?<=postgresql:)//.*@|//[^#]*@")
+"""Up to the last @ before a fragment, which addresses of PostgreSQL do not have."""
 _PASSWORD = re.compile(r"([?&](?:ssl)?password=)[^&#]*", re.IGNORECASE)
 
 
@@ -16,6 +17,8 @@ def without_password(url: str) -> str:
 
     >>> without_password("redis://me:secret@db:6379/0"), without_password("http://h/v1#m@1")
     ('redis://***@db:6379/0', 'http://h/v1#m@1')
+    >>> without_password("postgresql://me:se#cret@db/spending")
+    'postgresql://***@db/spending'
     """
     return _PASSWORD.sub(r"\1***", _LOGIN.sub("//***@", url, count=1))
 

@@ -24,8 +24,9 @@ from budgeteer.gateway.proxy import Proxy
 from budgeteer.gateway.record import Record
 from budgeteer.gateway.records import Records
 from budgeteer.gateway.refusal import Refused
-from budgeteer.gateway.store import Store, connect
-from budgeteer.ledger import Ledger, MemoryLedger, RedisLedger, SqliteLedger, address, core
+from budgeteer.gateway.store import Store
+from budgeteer.gateway.stores import connect
+from budgeteer.ledger import Ledger, address, core
 from budgeteer.ledger.protocol import wall_clock
 from budgeteer.metering.call import Metering
 from budgeteer.metering.outcome import Outcome
@@ -45,14 +46,6 @@ BEAT = 5.0
 DEAD = 30_000
 """Milliseconds without a heartbeat after which another replica charges what this one had reserved."""
 _POSTS = {f"/v1/{route}" for route in ROUTES}
-
-
-def ledger_of(url: str) -> Ledger:
-    """The ledger at a URL; a file that does not exist is created."""
-    kind = address.kind_of(url)
-    if kind == address.MEMORY:
-        return MemoryLedger()
-    return RedisLedger(url) if kind == address.REDIS else SqliteLedger(url)
 
 
 def prices_of(config: Config) -> PriceTable | None:
@@ -98,7 +91,7 @@ class Gateway:
     def __init__(self, config: Config, ledger: Ledger | None = None, store: Store | None = None) -> None:
         self.config = config
         policies = policies_of(config)  # before a ledger is created: an error in the file leaves nothing behind
-        self.ledger = ledger_of(config.ledger) if ledger is None else ledger
+        self.ledger = address.connect(config.ledger) if ledger is None else ledger
         self.store = connect(config.ledger, config.keep) if store is None else store
         self.keys = KeyRing(self.store)
         on_settle = incoming = None

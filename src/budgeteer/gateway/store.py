@@ -1,7 +1,7 @@
 """The store beside the gateway's ledger: keys, records of requests, heartbeats of replicas, marks of sent alerts.
 
-Its calls block, so the gateway makes them in threads. Records are queried by SQL in both stores: the one in Redis first
-reads the streams of all replicas into a table in memory.
+Its calls block, so the gateway makes them in threads. Records are queried by SQL of SQLite in all stores: those on a
+server first read the records of all replicas into a table in memory.
 """
 
 from __future__ import annotations
@@ -20,14 +20,13 @@ from budgeteer.core.errors import BudgeteerError, InvalidInput, LedgerUnavailabl
 from budgeteer.core.urls import without_password
 from budgeteer.gateway.damage import WRONG, damaged_store
 from budgeteer.gateway.record import COLUMNS, NAMES, PAID, Column, Record
-from budgeteer.ledger import address
 from budgeteer.ledger.protocol import wall_clock
 
 _DAMAGE = ("malformed", "not a database", "no such table", "no such column", "disk image")
 """Parts of SQLite's messages about a damaged file."""
-_READ = 1000
+READ = 1000
 """Records that are read from a stream in one call."""
-_FREE = 10
+FREE = 10
 """Records of requests without a charge (refused, answered from the cache, rejected) have a limit of their own, lower by
 this factor, so that they cannot push out records of paid requests."""
 _PAID = " + ".join(PAID)
@@ -128,7 +127,7 @@ class SqliteStore(Store):
     """
 
     def __init__(self, path: str | Path, keep: int = 100_000) -> None:
-        self._path, self._keep, self._lock = str(path), {"> 0": keep, "= 0": keep // _FREE}, threading.Lock()
+        self._path, self._keep, self._lock = str(path), {"> 0": keep, "= 0": keep // FREE}, threading.Lock()
         self._added = 0
         with self._asking():
             self._db = sqlite3.connect(self._path, timeout=10, isolation_level=None, check_same_thread=False)
@@ -173,7 +172,7 @@ class SqliteStore(Store):
             try:
                 row = self._db.execute("SELECT data FROM keys WHERE id = ?", (name,)).fetchone()
                 if row is None:
-                    raise _no_key(name)
+                    raise no_key(name)
                 data = change(row[0])
                 self._db.execute("UPDATE keys SET data = ? WHERE id = ?", (data, name))
                 self._db.execute("COMMIT")
@@ -273,7 +272,7 @@ class RedisStore(Store):
         def replace(pipe: Any) -> str:
             text = pipe.hget(self._keys, name)
             if text is None:
-                raise _no_key(name)
+                raise no_key(name)
             data = change(text)
             pipe.multi()
             pipe.hset(self._keys, name, data)
@@ -308,7 +307,7 @@ class RedisStore(Store):
     def add(self, records: Sequence[Record]) -> None:
         with self._asking(), self._client.pipeline(transaction=False) as pipe:
             for record in records:
-                stream, keep = (self._paid, self._keep) if record.paid else (self._free, self._keep // _FREE)
+                stream, keep = (self._paid, self._keep) if record.paid else (self._free, self._keep // FREE)
                 pipe.xadd(stream, {"r": orjson.dumps(record.as_json())}, maxlen=keep, approximate=True)
             pipe.execute()
 
@@ -318,9 +317,9 @@ class RedisStore(Store):
                 entries: list[tuple[tuple[int, ...], str, Any]] = []  # (order, stream, (id, record))
                 frontier: tuple[int, ...] | None = None  # up to here both streams are read whole
                 for stream, last in self._last.items():
-                    batch: Any = self._client.xrange(stream, f"({last}", "+", count=_READ)
+                    batch: Any = self._client.xrange(stream, f"({last}", "+", count=READ)
                     entries += [(_order(id), stream, (id, fields["r"])) for id, fields in batch]
-                    if len(batch) == _READ:
+                    if len(batch) == READ:
                         ends = _order(batch[-1][0])
                         frontier = ends if frontier is None else min(frontier, ends)
                 entries = sorted(entry for entry in entries if frontier is None or entry[0] <= frontier)
@@ -375,18 +374,5 @@ def _empty(column: Column) -> str:
     return f"'{orjson.dumps(column.default).decode() if column.is_json else column.default}'"
 
 
-def _no_key(name: str) -> InvalidInput:
+def no_key(name: str) -> InvalidInput:
     return InvalidInput(f"there is no key {name!r}; budgeteer keys list shows those there are")
-
-
-def connect(url: str, keep: int = 100_000) -> Store:
-    """Open the store beside a ledger: the file ``URL.gateway``, the same Redis, or memory.
-
-    Args:
-        url: of the ledger.
-        keep: how many records of paid requests are kept.
-    """
-    kind = address.kind_of(url)
-    if kind == address.REDIS:
-        return RedisStore(url, keep)
-    return SqliteStore(":memory:" if kind == address.MEMORY else f"{url}.gateway", keep)

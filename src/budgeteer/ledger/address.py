@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import re
+from typing import TYPE_CHECKING, Any
 
 from budgeteer.core.errors import InvalidInput
 from budgeteer.core.urls import without_password
+
+if TYPE_CHECKING:
+    from budgeteer.ledger.protocol import Ledger
 
 MEMORY, POSTGRES, REDIS, SQLITE = "memory", "postgres", "redis", "sqlite"
 _POSTGRES = ("postgresql://", "postgres://")
@@ -37,3 +41,33 @@ def kind_of(address: str) -> str:
             "or postgresql://HOST:PORT/DATABASE"
         )
     return SQLITE
+
+
+def connect(address: str, **options: Any) -> Ledger:
+    """The ledger at an address, made if it is not there.
+
+    Args:
+        address: as that of :func:`kind_of`.
+        options: of the ledger's class, such as ``create`` and ``timeout``.
+
+    Raises:
+        InvalidInput: the address is none of a ledger.
+        LedgerUnavailable: the store cannot be used.
+        MissingExtra: the package that the store needs is not installed.
+    """
+    kind = kind_of(address)
+    if kind == MEMORY:
+        from budgeteer.ledger.memory import MemoryLedger
+
+        return MemoryLedger(**options)
+    if kind == POSTGRES:
+        from budgeteer.ledger.postgres import PostgresLedger
+
+        return PostgresLedger(address, **options)
+    if kind == REDIS:
+        from budgeteer.ledger.redis import RedisLedger
+
+        return RedisLedger(address, **options)
+    from budgeteer.ledger.sqlite import SqliteLedger
+
+    return SqliteLedger(address, **options)

@@ -110,7 +110,9 @@ class Link:
     def _connect(self) -> Connection:
         try:
             named = conninfo_to_dict(self._url)
-        except psycopg.ProgrammingError:  # its text may hold a part of the password
+            if self._url.partition("?")[0].count("@") > 1:  # libpq would take the rest of the password for the host
+                raise psycopg.ProgrammingError
+        except psycopg.ProgrammingError:  # whose text may hold a part of the password
             raise LedgerUnavailable(
                 f"{self.what} cannot be found: the address is none of PostgreSQL. Write "
                 "postgresql://USER:PASSWORD@HOST:PORT/DATABASE, with signs such as @ / : % in the password as %40 %2F "

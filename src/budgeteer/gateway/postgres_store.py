@@ -1,0 +1,154 @@
+"""What a gateway keeps beside its ledger, in the ledger's PostgreSQL database."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import orjson
+
+from budgeteer.gateway.damage import WRONG, damaged_store
+from budgeteer.gateway.record import Record
+from budgeteer.gateway.store import FREE, READ, SqliteStore, Store, no_key
+from budgeteer.ledger.postgres_link import Connection, Link, pipelined
+
+FORMAT = 1
+_TIMEOUT = 5.0
+_TABLES = f"""
+CREATE TABLE store.gateway (format integer NOT NULL);
+CREATE TABLE store.keys (id text COLLATE "C" PRIMARY KEY, data text NOT NULL);
+CREATE TABLE store.instances (name text PRIMARY KEY, at bigint NOT NULL);
+CREATE TABLE store.records (
+    n bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, id text COLLATE "C" NOT NULL UNIQUE, paid boolean NOT NULL,
+    data text NOT NULL
+);
+CREATE INDEX records_paid ON store.records (paid, n);
+INSERT INTO store.gateway VALUES ({FORMAT})
+"""
+_ADD = """
+INSERT INTO store.records (id, paid, data)
+SELECT * FROM json_to_recordset(%s::json) AS x (id text, paid boolean, data text) ON CONFLICT (id) DO NOTHING
+"""
+_TRIM = """
+DELETE FROM store.records WHERE paid = %s AND n <= (
+    SELECT n FROM store.records WHERE paid = %s ORDER BY n DESC LIMIT 1 OFFSET %s
+)
+"""
+_BEAT = "INSERT INTO store.instances VALUES (%s, %s) ON CONFLICT (name) DO UPDATE SET at = excluded.at"
+
+
+class PostgresStore(Store):
+    """Tables in the schema of the ledger. Records are read into a table of this process to be asked, as those of Redis.
+
+    Args:
+        url: of the database.
+        keep: records of requests that were paid for.
+        name: of the ledger and its schema.
+
+    Raises:
+        LedgerUnavailable: no server answers, or it does not let this user have a store.
+    """
+
+    def __init__(self, url: str, keep: int = 100_000, name: str = "budgeteer") -> None:
+        self._name, self._keep, self._added = name, {True: keep, False: keep // FREE}, 0
+        what = "the gateway's store"
+        self._link, self._reader = Link(url, what, _TIMEOUT), Link(url, what, _TIMEOUT)
+        self._link.make(name, "gateway", self._sql(_TABLES).split(b";"))
+        self._link.run(lambda c: self._check(c.execute(self._sql("SELECT format FROM store.gateway")).fetchone()))
+        self._mirror, self._last, self._lock = SqliteStore(":memory:", keep), 0, threading.Lock()
+
+    def _sql(self, statement: str) -> bytes:
+        return statement.replace("store.", f'"{self._name}".').encode()
+
+    def _check(self, row: tuple[Any, ...] | None) -> None:
+        if row != (FORMAT,):
+            raise self._link.of_other_version(f"its format is {row[0] if row else 'not said'}, not {FORMAT}")
+
+    def get_key(self, name: str) -> str | None:
+        if "\0" in name:  # which no text of the server can hold
+            return None
+        row = self._link.run(
+            lambda c: c.execute(self._sql("SELECT data FROM store.keys WHERE id = %s"), (name,)).fetchone()
+        )
+        return None if row is None else str(row[0])
+
+    def all_keys(self) -> list[str]:
+        found = self._link.run(lambda c: c.execute(self._sql("SELECT data FROM store.keys ORDER BY id")).fetchall())
+        return [row[0] for row in found]
+
+    def add_key(self, name: str, data: str) -> None:
+        statement = self._sql(
+            "INSERT INTO store.keys VALUES (%s, %s) ON CONFLICT (id) DO UPDATE SET data = excluded.data"
+        )
+        self._link.run(lambda c: c.execute(statement, (name, data)))
+
+    def change_key(self, name: str, change: Callable[[str], str]) -> str:
+        def replace(connection: Connection) -> str:
+            connection.execute("BEGIN")
+            select = self._sql("SELECT data FROM store.keys WHERE id = %s FOR UPDATE")
+            row = connection.execute(select, (name,)).fetchone()
+            if row is None:
+                raise no_key(name)
+            data = change(row[0])
+            with pipelined(connection):
+                connection.execute(self._sql("UPDATE store.keys SET data = %s WHERE id = %s"), (data, name))
+                connection.execute("COMMIT")
+            return data
+
+        return self._link.run(replace)
+
+    def beat(self, name: str, at: int | None) -> dict[str, int]:
+        def say(connection: Connection) -> list[tuple[Any, ...]]:
+            with pipelined(connection):
+                if at is None:
+                    connection.execute(self._sql("DELETE FROM store.instances WHERE name = %s"), (name,))
+                else:
+                    connection.execute(self._sql(_BEAT), (name, at))
+                return connection.execute(self._sql("SELECT name, at FROM store.instances")).fetchall()
+
+        return dict(self._link.run(say))
+
+    def add(self, records: Sequence[Record]) -> None:
+        rows = [
+            {"id": record.id, "paid": record.paid, "data": orjson.dumps(record.as_json()).decode()}
+            for record in records
+        ]
+        self._added += len(records)
+        trims = self._added > self._keep[False] // 2
+
+        def write(connection: Connection) -> None:
+            with pipelined(connection):
+                connection.execute("BEGIN")
+                # replicas take turns, so that what a reader has not seen yet has higher numbers than what it has
+                lock = connection.execute(self._sql("SELECT format FROM store.gateway FOR UPDATE"))
+                self._check(lock.fetchone())
+                connection.execute(self._sql(_ADD), (json.dumps(rows),))
+                if trims:
+                    for paid, keep in self._keep.items():
+                        connection.execute(self._sql(_TRIM), (paid, paid, keep))
+                connection.execute("COMMIT")
+
+        self._link.run(write)
+        if trims:
+            self._added = 0
+
+    def select(self, sql: str, values: Iterable[Any] = ()) -> list[dict[str, Any]]:
+        query = self._sql("SELECT n, data FROM store.records WHERE n > %s ORDER BY n LIMIT %s")
+        while True:
+            with self._lock:
+                found = self._reader.run(lambda c: c.execute(query, (self._last, READ)).fetchall())
+                try:
+                    self._mirror.add([Record.of_json(orjson.loads(data)) for _, data in found])
+                except WRONG as error:
+                    raise damaged_store(self._link.what, error) from error
+                if found:
+                    self._last = found[-1][0]
+            if len(found) < READ:
+                return self._mirror.select(sql, values)
+
+    def close(self) -> None:
+        self._link.close()
+        self._reader.close()
+        self._mirror.close()
