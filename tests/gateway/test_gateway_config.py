@@ -22,7 +22,10 @@ from budgeteer.gateway.app import policies_of  # noqa: E402
 from budgeteer.gateway.config import Defaults, load  # noqa: E402
 from budgeteer.gateway.record import Record  # noqa: E402
 from budgeteer.gateway.store import RedisStore, SqliteStore  # noqa: E402
+from budgeteer.gateway.stores import connect  # noqa: E402
 from budgeteer.ledger import Limit, MemoryLedger  # noqa: E402
+from budgeteer.ledger import address as ledgers  # noqa: E402
+from helpers import servers  # noqa: E402
 from helpers.gateway_fixture import toml  # noqa: E402
 from helpers.upstream import Upstream  # noqa: E402
 
@@ -211,16 +214,13 @@ def test_a_key_survives_the_store():
     assert keys.split(token + "x") is None
 
 
-@pytest.fixture(params=["sqlite", "redis"])
+@pytest.fixture(params=["sqlite", *servers.KINDS])
 def store(request, tmp_path):
     if request.param == "sqlite":
         found = SqliteStore(tmp_path / "s", keep=1000)
     else:
-        url = request.getfixturevalue("redis_process")
-        from helpers import redis_server
-
-        redis_server.flush()
-        found = RedisStore(url, keep=1000)
+        request.getfixturevalue(f"{request.param}_process")
+        found = connect(servers.shared(request.param), keep=1000)
     yield found
     found.close()
 
@@ -280,10 +280,18 @@ def test_records_come_in_the_order_in_which_they_were_added(store):
     assert [row["at"] for row in store.select("SELECT at FROM records ORDER BY n")] == list(range(40))
 
 
-def test_records_of_before_are_read_with_what_they_have(tmp_path, redis_process):
-    """Stores of a version without some fields, and with one that is there no more."""
-    from helpers import redis_server
+def _write(store, record):
+    """A record as another version has it."""
+    if isinstance(store, RedisStore):
+        store._client.xadd(store._paid, {"r": json.dumps(record)})
+    else:
+        statement = "INSERT INTO budgeteer.records (id, paid, data) VALUES (%s, true, %s)"
+        store._link.run(lambda connection: connection.execute(statement, (record["id"], json.dumps(record))))
 
+
+@pytest.mark.parametrize("server_url", servers.KINDS, indirect=True)
+def test_records_of_before_are_read_with_what_they_have(tmp_path, server_url):
+    """Stores of a version without some fields, and with one that is there no more."""
     later = ("saved", "calls", "first_ms", "wasted", "policy")
     old = {name: value for name, value in _record(1, wasted=7).as_json().items() if name not in later}
     SqliteStore(tmp_path / "s").close()
@@ -292,9 +300,8 @@ def test_records_of_before_are_read_with_what_they_have(tmp_path, redis_process)
             file.execute(f"ALTER TABLE records DROP COLUMN {name}")
         values = [json.dumps(value) if isinstance(value, dict) else value for value in old.values()]
         file.execute(f"INSERT INTO records ({', '.join(old)}) VALUES ({', '.join('?' * len(old))})", values)
-    redis_server.flush()
-    other = RedisStore(redis_process)
-    other._client.xadd(other._paid, {"r": json.dumps({**old, "gone": 1})})
+    other = connect(server_url)
+    _write(other, {**old, "gone": 1})
     for store in (SqliteStore(tmp_path / "s"), other):
         store.add([_record(2, saved={"all": 3})])
         rows = [Record.of_row(row) for row in store.select("SELECT * FROM records ORDER BY n")]
@@ -314,6 +321,11 @@ def test_a_store_that_is_gone_is_an_error(tmp_path):
     store = RedisStore("redis://127.0.0.1:1/0")
     with pytest.raises(LedgerUnavailable):
         store.get_key("x")
+    pytest.importorskip("psycopg")
+    with pytest.raises(
+        LedgerUnavailable, match=r"the gateway's store at postgresql://\*\*\*@127.0.0.1:1/x did not answer"
+    ):
+        connect("postgresql://me:secret@127.0.0.1:1/x")
 
 
 def _garbage(path):
@@ -379,6 +391,62 @@ def test_a_damaged_redis_store_is_named_as_damaged(redis_process):
         with pytest.raises(LedgerUnavailable, match=r"is damaged .*restore the store from a backup"):
             ask()
     store.close()
+
+
+def test_the_tables_of_a_postgres_store_are_its_own(postgres_process):
+    """Damage, another version and a lost connection are told apart; a ledger beside it is not touched."""
+    url = servers.shared("postgres")
+    with ledgers.connect(url) as ledger:
+        ledger.open("a", [Limit("all", 5)])
+        store = connect(url)
+        store.add([_record(1)])
+        store.add_key("k", "{}")
+        import psycopg
+
+        with psycopg.connect(url, autocommit=True) as db:
+            db.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'budgeteer'")
+            assert store.get_key("k") == "{}"
+            assert [row["id"] for row in store.select("SELECT id FROM records")] == ["r1"]
+            assert store.get_key("a\0b") is None
+            db.execute("INSERT INTO budgeteer.records (id, paid, data) VALUES ('r2', true, '{')")
+            with pytest.raises(LedgerUnavailable, match=r"is damaged .*restore the store from a backup"):
+                store.select("SELECT * FROM records")
+            db.execute("UPDATE budgeteer.gateway SET format = 2")
+            with pytest.raises(
+                LedgerUnavailable, match=r"store at .* is of another version of budgeteer \(its format is 2"
+            ):
+                connect(url)
+            db.execute("DROP TABLE budgeteer.keys")
+            with pytest.raises(LedgerUnavailable, match=r"is not there any more .*keys"):
+                store.get_key("k")
+        store.close()
+        assert ledger.verify().entries == 1
+
+
+def test_a_reader_misses_no_record_that_several_replicas_add_at_once(postgres_process):
+    """It reads on from the highest number that it has seen, so numbers have to come in order."""
+    url = servers.shared("postgres")
+    stores, seen, stop = [connect(url) for _ in range(4)], connect(url), threading.Event()
+
+    def add(number):
+        for n in range(30):
+            stores[number].add([_record(1000 * number + 10 * n + i) for i in range(3)])
+
+    def read():
+        while not stop.is_set():
+            seen.select("SELECT 1 FROM records")
+
+    threads = [threading.Thread(target=add, args=(number,)) for number in range(4)]
+    reader = threading.Thread(target=read)
+    for thread in (reader, *threads):
+        thread.start()
+    for thread in threads:
+        thread.join()
+    stop.set()
+    reader.join()
+    assert seen.select("SELECT COUNT(*) AS n FROM records") == [{"n": 360}]
+    for store in (*stores, seen):
+        store.close()
 
 
 def test_every_path_of_accounts_names_all_kinds():
@@ -455,7 +523,7 @@ def test_what_is_no_toml_is_refused(tmp_path, text):
         load(tmp_path / "g.toml", {})
 
 
-@pytest.mark.parametrize("url", ["postgres://u:pw@x", "file:l.db?mode=ro", "sqlite:///l.db", "http://x", "memory:x"])
+@pytest.mark.parametrize("url", ["mysql://u:pw@x", "file:l.db?mode=ro", "sqlite:///l.db", "http://x", "memory:x"])
 def test_a_ledger_of_another_kind_is_refused_by_its_line(tmp_path, url):
     (tmp_path / "g.toml").write_text(toml([("one", "http://127.0.0.1:9/v1", ["m"], "")], ledger=url))
     with pytest.raises(InvalidInput, match=r"line \d+: ledger.url is not usable: no ledger is kept at") as caught:

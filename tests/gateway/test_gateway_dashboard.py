@@ -24,6 +24,7 @@ for needed in ("aiohttp", "orjson", "prometheus_client", "starlette", "uvicorn")
 from budgeteer.core.errors import LedgerUnavailable  # noqa: E402
 from budgeteer.gateway.dashboard import charts, forecast, session  # noqa: E402
 from budgeteer.gateway.store import SqliteStore  # noqa: E402
+from helpers import servers  # noqa: E402
 from helpers.browser import CHROMIUM, Browser  # noqa: E402
 from helpers.gateway_fixture import ADMIN, Running, toml  # noqa: E402
 from helpers.upstream import Upstream, echo, error  # noqa: E402
@@ -397,12 +398,10 @@ def test_a_long_look_at_records_keeps_no_key_from_a_request(tmp_path):
     store.close()
 
 
-def test_replicas_on_redis_share_sessions_and_figures(tmp_path, redis_process):
-    from helpers import redis_server
-
-    redis_server.flush()
+@pytest.mark.parametrize("server_url", servers.KINDS, indirect=True)
+def test_replicas_on_a_server_share_sessions_and_figures(tmp_path, server_url):
     with Upstream() as upstream:
-        text = toml([("one", upstream.url, ["echo"], "")], ledger=redis_process)
+        text = toml([("one", upstream.url, ["echo"], "")], ledger=server_url)
         folders = [tmp_path / name for name in "ab"]
         for folder in folders:
             folder.mkdir()

@@ -1,4 +1,4 @@
-"""The gateway on stores that last: SQLite, replicas on Redis, a replica that is killed, a store that goes away."""
+"""The gateway on stores that last: SQLite, replicas on a server, a replica that is killed, a store that goes away."""
 
 from __future__ import annotations
 
@@ -19,7 +19,8 @@ for needed in ("aiohttp", "orjson", "prometheus_client", "starlette", "uvicorn")
 import aiohttp  # noqa: E402
 
 from budgeteer.core.errors import LedgerUnavailable  # noqa: E402
-from budgeteer.ledger import Limit, RedisLedger, SqliteLedger  # noqa: E402
+from budgeteer.ledger import Limit, SqliteLedger, address  # noqa: E402
+from helpers import servers  # noqa: E402
 from helpers.gateway_fixture import ADMIN, Running, toml  # noqa: E402
 from helpers.upstream import Upstream, echo  # noqa: E402
 
@@ -47,15 +48,13 @@ def worst(body):
     return len(json.dumps(body).encode()) + 10 + body["max_tokens"]
 
 
-@pytest.mark.parametrize("kind", ["sqlite", "redis"])
+@pytest.mark.parametrize("kind", ["sqlite", *servers.KINDS])
 def test_a_store_that_lasts(kind, tmp_path, request):
-    if kind == "redis":
-        from helpers import redis_server
-
-        url = request.getfixturevalue("redis_process")
-        redis_server.flush()
-    else:
+    if kind == "sqlite":
         url = str(tmp_path / "ledger.db")
+    else:
+        request.getfixturevalue(f"{kind}_process")
+        url = servers.shared(kind)
     with Upstream(m=echo(words=20, delay=0.1)) as upstream:
         text = toml([("one", upstream.url, ["m"], "")], ledger=url)
         with Running(tmp_path, text) as running:
@@ -95,12 +94,9 @@ def test_what_a_dead_replica_held_is_charged_in_full(tmp_path):
         assert set(running.gateway.store.beat("x", None)) == {"gwalive", running.gateway.proxy.instance}
 
 
-def test_without_its_ledger_nothing_is_sent_and_what_ran_is_booked_later(tmp_path):
-    redis_server = pytest.importorskip("redis_server")
-    pytest.importorskip("redis")
-    if redis_server.SERVER is None:
-        pytest.skip("no redis-server")
-    server = redis_server.RedisServer()
+@pytest.mark.parametrize("kind", servers.KINDS)
+def test_without_its_ledger_nothing_is_sent_and_what_ran_is_booked_later(tmp_path, kind):
+    server = servers.own(kind)
     try:
         with (
             Upstream(m=echo(delay=1.0)) as upstream,
@@ -114,8 +110,7 @@ def test_without_its_ledger_nothing_is_sent_and_what_ran_is_booked_later(tmp_pat
             thread.start()
             while not upstream.open:
                 time.sleep(0.01)
-            server.process.terminate()  # it writes its file
-            server.process.wait(10)
+            server.end()
             thread.join(20)
             assert answers[0][0] == 200  # paid for, so handed over
             calls = upstream.calls
@@ -215,14 +210,10 @@ def test_five_hundred_streams_on_one_replica(tmp_path):
 
 
 @pytest.mark.slow
-def test_five_hundred_streams_on_two_replicas_one_of_which_is_killed(tmp_path):
-    from helpers import redis_server
-
-    pytest.importorskip("redis")
-    if redis_server.SERVER is None:
-        pytest.skip("no redis-server")
+@pytest.mark.parametrize("kind", servers.KINDS)
+def test_five_hundred_streams_on_two_replicas_one_of_which_is_killed(tmp_path, kind):
     body = {**ASK, "stream": True}
-    server = redis_server.RedisServer()
+    server = servers.own(kind)
     processes = []
     try:
         with Upstream(m=echo(words=20, pause=0.1)) as upstream:
@@ -241,7 +232,7 @@ def test_five_hundred_streams_on_two_replicas_one_of_which_is_killed(tmp_path):
 
             lost, kept = asyncio.run(both())
             deadline = time.monotonic() + 90
-            with RedisLedger(server.url) as ledger:
+            with address.connect(server.url) as ledger:
                 while True:
                     _, state = ledger.snapshot()
                     book = state.accounts["acme"].books["all"]
@@ -274,15 +265,11 @@ def test_five_hundred_streams_on_two_replicas_one_of_which_is_killed(tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("how", ["hangs", "is gone"])
-def test_five_hundred_streams_on_two_replicas_while_redis_is_away_for_five_seconds(tmp_path, how):
+@pytest.mark.parametrize("kind", servers.KINDS)
+def test_five_hundred_streams_on_two_replicas_while_the_server_is_away_for_five_seconds(tmp_path, how, kind):
     """Those that run go on and are booked; none begins unreserved; afterwards the budget runs out to the token."""
-    from helpers import redis_server
-
-    pytest.importorskip("redis")
-    if redis_server.SERVER is None:
-        pytest.skip("no redis-server")
     body = {**ASK, "stream": True}
-    server = redis_server.RedisServer()
+    server = servers.own(kind)
     processes = []
     try:
         with Upstream(m=echo(words=20, prompt=80, pause=0.1)) as upstream:
@@ -300,11 +287,7 @@ def test_five_hundred_streams_on_two_replicas_while_redis_is_away_for_five_secon
                 running = asyncio.ensure_future(both(250))
                 while upstream.calls < 100:
                     await asyncio.sleep(0.01)
-                if how == "hangs":
-                    server.process.send_signal(signal.SIGSTOP)
-                else:
-                    server.process.terminate()  # it writes its file
-                    await asyncio.to_thread(server.process.wait, 10)
+                await asyncio.to_thread(server.hang if how == "hangs" else server.end)
                 back = time.monotonic() + 5
                 calls = -1
                 while calls < upstream.calls:  # those that were reserved just before
@@ -313,10 +296,7 @@ def test_five_hundred_streams_on_two_replicas_while_redis_is_away_for_five_secon
                 late = asyncio.ensure_future(both(20))
                 await asyncio.sleep(back - time.monotonic())
                 begun = upstream.calls - calls
-                if how == "hangs":
-                    server.process.send_signal(signal.SIGCONT)
-                else:
-                    await asyncio.to_thread(server.start)
+                await asyncio.to_thread(server.resume if how == "hangs" else server.start)
                 return begun, await running, await late
 
             begun, answers, late = asyncio.run(outage())
@@ -325,7 +305,7 @@ def test_five_hundred_streams_on_two_replicas_while_redis_is_away_for_five_secon
             assert sum(status == 200 for status, _ in answers) >= 100
             assert {status for status, _ in late} <= ({503} if how == "is gone" else {200, 402, 429, 503})
             deadline = time.monotonic() + 60
-            with RedisLedger(server.url) as ledger:
+            with address.connect(server.url) as ledger:
 
                 def settled():
                     while True:
@@ -360,5 +340,5 @@ def test_five_hundred_streams_on_two_replicas_while_redis_is_away_for_five_secon
         for process in processes:
             process.kill()
             process.wait()
-        server.process.send_signal(signal.SIGCONT)
+        server.resume()
         server.stop()

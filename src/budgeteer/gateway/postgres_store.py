@@ -12,7 +12,7 @@ import orjson
 from budgeteer.gateway.damage import WRONG, damaged_store
 from budgeteer.gateway.record import Record
 from budgeteer.gateway.store import FREE, READ, SqliteStore, Store, no_key
-from budgeteer.ledger.postgres_link import Connection, Link, pipelined
+from budgeteer.ledger.postgres_link import Connection, Link
 
 FORMAT = 1
 _TIMEOUT = 5.0
@@ -92,7 +92,7 @@ class PostgresStore(Store):
             if row is None:
                 raise no_key(name)
             data = change(row[0])
-            with pipelined(connection):
+            with connection.pipeline():
                 connection.execute(self._sql("UPDATE store.keys SET data = %s WHERE id = %s"), (data, name))
                 connection.execute("COMMIT")
             return data
@@ -101,12 +101,13 @@ class PostgresStore(Store):
 
     def beat(self, name: str, at: int | None) -> dict[str, int]:
         def say(connection: Connection) -> list[tuple[Any, ...]]:
-            with pipelined(connection):
+            with connection.pipeline():
                 if at is None:
                     connection.execute(self._sql("DELETE FROM store.instances WHERE name = %s"), (name,))
                 else:
                     connection.execute(self._sql(_BEAT), (name, at))
-                return connection.execute(self._sql("SELECT name, at FROM store.instances")).fetchall()
+                seen = connection.execute(self._sql("SELECT name, at FROM store.instances"))
+            return seen.fetchall()
 
         return dict(self._link.run(say))
 
@@ -119,11 +120,10 @@ class PostgresStore(Store):
         trims = self._added > self._keep[False] // 2
 
         def write(connection: Connection) -> None:
-            with pipelined(connection):
+            with connection.pipeline():
                 connection.execute("BEGIN")
                 # replicas take turns, so that what a reader has not seen yet has higher numbers than what it has
-                lock = connection.execute(self._sql("SELECT format FROM store.gateway FOR UPDATE"))
-                self._check(lock.fetchone())
+                connection.execute(self._sql("SELECT format FROM store.gateway FOR UPDATE"))
                 connection.execute(self._sql(_ADD), (json.dumps(rows),))
                 if trims:
                     for paid, keep in self._keep.items():

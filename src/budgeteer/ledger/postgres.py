@@ -12,7 +12,7 @@ from budgeteer.core.errors import LedgerUnavailable
 from budgeteer.ledger import core, journal, rows
 from budgeteer.ledger.group import GroupLedger
 from budgeteer.ledger.limit import check_name
-from budgeteer.ledger.postgres_link import Connection, Link, pipelined
+from budgeteer.ledger.postgres_link import Connection, Link
 from budgeteer.ledger.protocol import REMEMBER, Clock, Command, check_seconds, damaged
 
 T = TypeVar("T")
@@ -37,29 +37,32 @@ INSERT INTO ledger.meta VALUES ({FORMAT}, 0, '{journal.GENESIS}', 0, 0)
 _META = "SELECT format, seq, head, now FROM ledger.meta"
 _LOCK = f"{_META} FOR UPDATE"
 """Replicas take turns here, until the transaction ends; what is read after it is what the one before has left."""
-_READ = """
+_RESERVATION = ("id", "path", "amounts", "expires", "status", "asked", "actual", "over", "at", "detail")
+_COLUMNS = ", ".join(_RESERVATION)
+_OPEN = f"SELECT {_COLUMNS} FROM ledger.reservations WHERE status = 'open'"
+_READ = f"""
 WITH t AS MATERIALIZED (
     SELECT coalesce(%s::bigint, (extract(epoch FROM clock_timestamp()) * 1000)::bigint) AS clock, now, swept
     FROM ledger.meta
 )
 SELECT '', '', '', clock, '', '', '', '', swept, '' FROM t
-UNION ALL SELECT * FROM ledger.reservations WHERE id = ANY(%s)
+UNION ALL SELECT {_COLUMNS} FROM ledger.reservations WHERE id = ANY(%s)
 UNION ALL (
-    SELECT r.* FROM t, ledger.reservations AS r
-    WHERE r.status = 'open' AND r.expires > t.swept AND r.expires <= greatest(t.clock, t.now)
-    ORDER BY r.expires, r.id LIMIT %s
+    SELECT {_COLUMNS} FROM ledger.reservations
+    WHERE status = 'open' AND expires > (SELECT swept FROM t) AND expires <= (SELECT greatest(clock, now) FROM t)
+    ORDER BY expires, id LIMIT %s
 )
 """
 """Clock and ``swept``, the reservations that are named, and those whose time is over. Up to ``swept`` none is open: the
 index is not read from its beginning, where it may be full of what was closed."""
 _ACCOUNTS = "SELECT path, limits, books FROM ledger.accounts WHERE key = ANY(%s)"
-_WRITE = """
+_WRITE = f"""
 WITH a AS (
-    INSERT INTO ledger.accounts
+    INSERT INTO ledger.accounts (key, path, limits, books)
     SELECT * FROM json_to_recordset(%s::json) AS x (key text, path text, limits text, books text)
     ON CONFLICT (key) DO UPDATE SET limits = excluded.limits, books = excluded.books
 ), r AS (
-    INSERT INTO ledger.reservations
+    INSERT INTO ledger.reservations ({_COLUMNS})
     SELECT * FROM json_to_recordset(%s::json) AS x (
         id text, path text, amounts text, expires bigint, status text, asked text, actual text, over text, at bigint,
         detail text
@@ -69,7 +72,8 @@ WITH a AS (
         asked = excluded.asked, actual = excluded.actual, over = excluded.over, at = excluded.at,
         detail = excluded.detail
 ), j AS (
-    INSERT INTO ledger.journal SELECT * FROM json_to_recordset(%s::json) AS x (seq bigint, line text, hash text)
+    INSERT INTO ledger.journal (seq, line, hash)
+    SELECT * FROM json_to_recordset(%s::json) AS x (seq bigint, line text, hash text)
 )
 UPDATE ledger.meta SET seq = %s, head = %s, now = %s, swept = %s
 """
@@ -81,7 +85,6 @@ DELETE FROM ledger.reservations WHERE id IN (
 """
 _LINES = "SELECT seq, line, hash FROM ledger.journal WHERE seq >= %s AND seq < %s ORDER BY seq LIMIT %s"
 _ACCOUNT = ("key", "path", "limits", "books")
-_RESERVATION = ("id", "path", "amounts", "expires", "status", "asked", "actual", "over", "at", "detail")
 _LINE = ("seq", "line", "hash")
 _PAGE = 10_000
 _PATHS = 100_000
@@ -178,35 +181,37 @@ class PostgresLedger(GroupLedger):
         given = None if self._clock is None else self._clock()
         named = [name for name in rows.ids(commands) if "\0" not in name]  # which no text of the server can hold
         guessed = rows.scopes(commands, [self._paths[name] for name in named if name in self._paths])
-        with pipelined(connection):
-            connection.execute("BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE")
+        # Its end has the server tell that the transaction waits for us: else it would not end it if we never go on.
+        with connection.pipeline():
+            connection.execute("BEGIN ISOLATION LEVEL READ COMMITTED")
             meta = connection.execute(self._sql(_LOCK))
             read = connection.execute(self._sql(_READ), (given, named, core.SWEEP))
             accounts = connection.execute(self._sql(_ACCOUNTS), (list(map(_key, guessed)),))
-            seq, head, booked = self._meta(meta.fetchone())
-            (_, _, _, clock, _, _, _, _, swept, _), *found = read.fetchall()
-            now = max(clock, booked)
-            entries = [self._read(rows.entry_of, row) for row in found]
-            loaded = {entry[0]: entry for entry in entries if entry[4] == core.OPEN or entry[8] > now - self._remember}
-            due = [entry for entry in loaded.values() if entry[4] == core.OPEN and entry[3] <= now]
-            state = rows.state_of(booked, sorted(due, key=lambda entry: (entry[3], entry[0])), loaded)
-            before = {path: row for path, *row in accounts.fetchall()}
-            more = rows.scopes(commands, [entry[1] for entry in loaded.values()]) - guessed
-            if more:  # of reservations that another process has made, or whose time is over
-                accounts = connection.execute(self._sql(_ACCOUNTS), (list(map(_key, more)),))
-                before |= {path: row for path, *row in accounts.fetchall()}
-            for path, row in before.items():
-                state.accounts[path] = self._read(self._accounts.take, path, tuple(row))
-            outcomes = rows.outcomes(state, clock, self._remember, commands)
-            if not state.journal:  # what only reads is not worth an fsync
-                connection.execute("ROLLBACK")
-                return outcomes
-            kinds = {command[0] for command in commands}
-            if len(due) < core.SWEEP and kinds != {"reset"}:
-                swept = max(swept, now)
-            if "reset" in kinds:  # the clock may have gone back: what is reserved next is due sooner
-                swept = min(swept, clock)
-            changes = rows.changes(state, loaded, before, seq, head, self.algorithm)
+        seq, head, booked = self._meta(meta.fetchone())
+        (_, _, _, clock, _, _, _, _, swept, _), *found = read.fetchall()
+        now = max(clock, booked)
+        entries = [self._read(rows.entry_of, row) for row in found]
+        loaded = {entry[0]: entry for entry in entries if entry[4] == core.OPEN or entry[8] > now - self._remember}
+        due = [entry for entry in loaded.values() if entry[4] == core.OPEN and entry[3] <= now]
+        state = rows.state_of(booked, sorted(due, key=lambda entry: (entry[3], entry[0])), loaded)
+        before = {path: (limits, books) for path, limits, books in accounts}
+        more = rows.scopes(commands, [entry[1] for entry in loaded.values()]) - guessed
+        if more:  # of reservations that another process has made, or whose time is over
+            accounts = connection.execute(self._sql(_ACCOUNTS), (list(map(_key, more)),))
+            before |= {path: (limits, books) for path, limits, books in accounts}
+        for path, row in before.items():
+            state.accounts[path] = self._read(self._accounts.take, path, row)
+        outcomes = rows.outcomes(state, clock, self._remember, commands)
+        if not state.journal:  # what only reads is not worth an fsync
+            connection.execute("ROLLBACK")
+            return outcomes
+        kinds = {command[0] for command in commands}
+        if len(due) < core.SWEEP and kinds != {"reset"}:
+            swept = max(swept, now)
+        if "reset" in kinds:  # the clock may have gone back: what is reserved next is due sooner
+            swept = min(swept, clock)
+        changes = rows.changes(state, loaded, before, seq, head, self.algorithm)
+        with connection.pipeline():
             self._write(connection, changes, swept)
         self._seen = changes.seq
         self._accounts.keep(changes)
@@ -250,18 +255,13 @@ class PostgresLedger(GroupLedger):
         """The number of journal entries, and the accounts and open reservations at that point."""
 
         def read(connection: Connection) -> list[Any]:
-            with pipelined(connection):
+            with connection.pipeline():
                 connection.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
-                meta, accounts, reservations = (
-                    connection.execute(self._sql(statement))
-                    for statement in (
-                        _META,
-                        "SELECT path, limits, books FROM ledger.accounts",
-                        "SELECT * FROM ledger.reservations WHERE status = 'open'",
-                    )
-                )
+                meta = connection.execute(self._sql(_META))
+                accounts = connection.execute(self._sql("SELECT path, limits, books FROM ledger.accounts"))
+                reservations = connection.execute(self._sql(_OPEN))
                 connection.execute("COMMIT")
-                return [meta.fetchone(), accounts.fetchall(), reservations.fetchall()]
+            return [meta.fetchone(), accounts.fetchall(), reservations.fetchall()]
 
         meta, accounts, reservations = self._reader.run(read)
         state = core.State()

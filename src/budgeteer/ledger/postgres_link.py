@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
+import logging
 import math
 import os
 import threading
 import time
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from typing import Any, TypeVar
 
 from budgeteer.core.errors import LedgerUnavailable, MissingExtra
@@ -20,6 +20,7 @@ try:
 except ImportError as error:
     raise MissingExtra("psycopg", "postgres") from error
 
+logging.getLogger("psycopg").addHandler(logging.NullHandler())  # it logs what it could not end, after the error itself
 T = TypeVar("T")
 OLDEST = 12
 """The first version of the server that has all that is asked of it."""
@@ -209,15 +210,3 @@ class Link:
         if os.getpid() == self._pid:
             with self._lock:
                 self._drop()
-
-
-@contextlib.contextmanager
-def pipelined(connection: Connection) -> Iterator[None]:
-    """Statements go out together; a result that is fetched waits for those before it.
-
-    After an error the connection is closed, so there is nothing to end (psycopg would, and log what it could not).
-    """
-    pipeline = connection.pipeline()
-    pipeline.__enter__()
-    yield
-    pipeline.__exit__(None, None, None)
