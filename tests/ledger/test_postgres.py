@@ -46,22 +46,22 @@ def test_a_batch_takes_two_round_trips_however_many_commands_it_has(url: str, mo
         ledger.run_batch(commands[:1])
         statements: list[str] = []
 
-        class Watched(postgres_link.Connection):
-            """Notes what is asked, and where the client waits for the answers."""
+        execute, end = postgres_link.Connection.execute, psycopg.Pipeline._enqueue_sync
 
-            def execute(self, query, *more):
-                statements.append((query.decode() if isinstance(query, bytes) else query).split()[0])
-                return super().execute(query, *more)
+        def asked(self, query, *more):
+            statements.append((query.decode() if isinstance(query, bytes) else query).split()[0])
+            return execute(self, query, *more)
 
-            def pipeline(self):
-                statements.append("round trip")
-                return super().pipeline()
+        def answered(self):
+            statements.append("answers")
+            return end(self)
 
-        ledger._link.run(lambda connection: setattr(connection, "__class__", Watched))
+        monkeypatch.setattr(postgres_link.Connection, "execute", asked)
+        monkeypatch.setattr(psycopg.Pipeline, "_enqueue_sync", answered)
         ledger.run_batch(commands)
         ledger.run_batch([("settle", f"c{i}", (("all", 1),), "") for i in range(100)])
         # begin, lock, reservations, accounts; then all changes and commit: as for one command
-        assert statements == ["round trip", "BEGIN", "SELECT", "WITH", "SELECT", "round trip", "WITH", "COMMIT"] * 2
+        assert statements == ["BEGIN", "SELECT", "WITH", "SELECT", "answers", "WITH", "COMMIT", "answers"] * 2
         assert ledger.remaining("org") == {"all": 900}
 
 

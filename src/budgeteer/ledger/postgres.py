@@ -181,37 +181,37 @@ class PostgresLedger(GroupLedger):
         given = None if self._clock is None else self._clock()
         named = [name for name in rows.ids(commands) if "\0" not in name]  # which no text of the server can hold
         guessed = rows.scopes(commands, [self._paths[name] for name in named if name in self._paths])
-        # Its end has the server tell that the transaction waits for us: else it would not end it if we never go on.
-        with connection.pipeline():
+        with connection.pipeline() as pipeline:
             connection.execute("BEGIN ISOLATION LEVEL READ COMMITTED")
             meta = connection.execute(self._sql(_LOCK))
             read = connection.execute(self._sql(_READ), (given, named, core.SWEEP))
             accounts = connection.execute(self._sql(_ACCOUNTS), (list(map(_key, guessed)),))
-        seq, head, booked = self._meta(meta.fetchone())
-        (_, _, _, clock, _, _, _, _, swept, _), *found = read.fetchall()
-        now = max(clock, booked)
-        entries = [self._read(rows.entry_of, row) for row in found]
-        loaded = {entry[0]: entry for entry in entries if entry[4] == core.OPEN or entry[8] > now - self._remember}
-        due = [entry for entry in loaded.values() if entry[4] == core.OPEN and entry[3] <= now]
-        state = rows.state_of(booked, sorted(due, key=lambda entry: (entry[3], entry[0])), loaded)
-        before = {path: (limits, books) for path, limits, books in accounts}
-        more = rows.scopes(commands, [entry[1] for entry in loaded.values()]) - guessed
-        if more:  # of reservations that another process has made, or whose time is over
-            accounts = connection.execute(self._sql(_ACCOUNTS), (list(map(_key, more)),))
-            before |= {path: (limits, books) for path, limits, books in accounts}
-        for path, row in before.items():
-            state.accounts[path] = self._read(self._accounts.take, path, row)
-        outcomes = rows.outcomes(state, clock, self._remember, commands)
-        if not state.journal:  # what only reads is not worth an fsync
-            connection.execute("ROLLBACK")
-            return outcomes
-        kinds = {command[0] for command in commands}
-        if len(due) < core.SWEEP and kinds != {"reset"}:
-            swept = max(swept, now)
-        if "reset" in kinds:  # the clock may have gone back: what is reserved next is due sooner
-            swept = min(swept, clock)
-        changes = rows.changes(state, loaded, before, seq, head, self.algorithm)
-        with connection.pipeline():
+            pipeline.sync()  # a flush would do, but then the server would not see that it waits for us, and wait for ever
+            seq, head, booked = self._meta(meta.fetchone())
+            (_, _, _, clock, _, _, _, _, swept, _), *found = read.fetchall()
+            now = max(clock, booked)
+            entries = [self._read(rows.entry_of, row) for row in found]
+            loaded = {entry[0]: entry for entry in entries if entry[4] == core.OPEN or entry[8] > now - self._remember}
+            due = [entry for entry in loaded.values() if entry[4] == core.OPEN and entry[3] <= now]
+            state = rows.state_of(booked, sorted(due, key=lambda entry: (entry[3], entry[0])), loaded)
+            before = {path: (limits, books) for path, limits, books in accounts.fetchall()}
+            more = rows.scopes(commands, [entry[1] for entry in loaded.values()]) - guessed
+            if more:  # of reservations that another process has made, or whose time is over
+                accounts = connection.execute(self._sql(_ACCOUNTS), (list(map(_key, more)),))
+                pipeline.sync()
+                before |= {path: (limits, books) for path, limits, books in accounts.fetchall()}
+            for path, row in before.items():
+                state.accounts[path] = self._read(self._accounts.take, path, row)
+            outcomes = rows.outcomes(state, clock, self._remember, commands)
+            if not state.journal:  # what only reads is not worth an fsync
+                connection.execute("ROLLBACK")
+                return outcomes
+            kinds = {command[0] for command in commands}
+            if len(due) < core.SWEEP and kinds != {"reset"}:
+                swept = max(swept, now)
+            if "reset" in kinds:  # the clock may have gone back: what is reserved next is due sooner
+                swept = min(swept, clock)
+            changes = rows.changes(state, loaded, before, seq, head, self.algorithm)
             self._write(connection, changes, swept)
         self._seen = changes.seq
         self._accounts.keep(changes)
