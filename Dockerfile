@@ -3,7 +3,7 @@ WORKDIR /src
 COPY pyproject.toml README.md LICENSE ./
 COPY docs/evidence docs/evidence
 COPY src src
-RUN python -m venv /venv && /venv/bin/pip install --no-cache-dir '.[gateway,redis,prices]'
+RUN python -m venv /venv && /venv/bin/pip install --no-cache-dir '.[gateway,postgres,redis,prices]'
 
 FROM python:3.11-slim
 RUN useradd --create-home --uid 10001 budgeteer && install -d -o budgeteer /data

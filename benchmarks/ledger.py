@@ -7,7 +7,8 @@ and pydantic-ai's check, in the same run.
 A pair is two durable, journalled operations over all scopes of a path. A `hit` of `limits` is one check-and-add of one
 counter, with no reservation, no journal and no identity; pydantic-ai's `check_tokens` is a comparison after the fact.
 Rounds of all variants take turns. A shared machine slows some rounds: the median and the best round are both given.
-redis-server is started for the run, with an append-only file synced every second.
+redis-server is started for the run, with an append-only file synced every second, and PostgreSQL as it is shipped: what
+it answers is on the disk before, as with SQLite. Where it is not installed, its rows are missing.
 """
 
 from __future__ import annotations
@@ -29,7 +30,11 @@ from pathlib import Path
 from typing import Any
 
 from budgeteer.lab.results import machine
-from budgeteer.ledger import Ledger, Limit, MemoryLedger, RedisLedger, SqliteLedger
+from budgeteer.ledger import Ledger, Limit, MemoryLedger, SqliteLedger
+from budgeteer.ledger.address import connect
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+from helpers import postgres_server
 
 OUT = Path(__file__).parent / "results" / "ledger.json"
 PATHS = {1: "org", 4: "org/team/key/session"}
@@ -125,9 +130,8 @@ print(json.dumps(asyncio.run(worker(*sys.argv[2:4], *map(int, sys.argv[4:])))))
 
 async def worker(where: str, path: str, tasks: int, calls: int, start: int) -> dict[str, Any]:
     """Tasks that make pairs at once; returns when it began and ended, and each pair's time."""
-    made = RedisLedger(where, timeout=60) if where.startswith("redis") else SqliteLedger(where, timeout=120)
     times: list[float] = []
-    with made as ledger:
+    with connect(where, timeout=120) as ledger:
 
         async def work() -> None:
             for _ in range(calls // tasks):
@@ -179,7 +183,7 @@ def verification(folder: Path, entries: int) -> dict[str, float]:
         for first in range(0, entries // 2, 1000):
             commands: list[tuple[Any, ...]] = []
             for i in range(first, min(first + 1000, entries // 2)):
-                commands.append(("reserve", f"call-{i}", PATHS[4], (("all", 100),), 600_000))
+                commands.append(("reserve", f"call-{i}", PATHS[4], (("all", 100),), 600_000, ""))
                 commands.append(("settle", f"call-{i}", (("all", rng.randint(0, 100)),), '{"stage":"review"}'))
             ledger.run_batch(commands)
         begin, working = time.perf_counter(), time.process_time()
@@ -227,8 +231,15 @@ def run(quick: bool) -> dict[str, Any]:
     with tempfile.TemporaryDirectory(dir=Path(__file__).parent) as name:  # on the disk, not in a tmpfs
         folder = Path(name)
         server, url = redis_server(folder)
+        database = None
+        if postgres_server.PROGRAMS is not None:  # as another user where this is root, so not in ``folder``
+            database = postgres_server.PostgresServer(durable=True, folder=Path(__file__).parent)
         try:
-            file, shared = opened(SqliteLedger(folder / "l.db")), opened(RedisLedger(url, timeout=60))
+            stores = {"sqlite": str(folder / "l.db"), "redis": url}
+            if database is not None:
+                stores["postgres"] = database.url
+            ledgers = {store: opened(connect(where, timeout=60)) for store, where in stores.items()}
+            file, shared = ledgers["sqlite"], ledgers["redis"]
             variants: dict[str, tuple[Callable[[int], None], int]] = {
                 "memory, 1 scope": (pairs(opened(MemoryLedger()), 1), 2000 // scale),
                 "memory, 4 scopes": (pairs(opened(MemoryLedger()), 4), 2000 // scale),
@@ -239,6 +250,10 @@ def run(quick: bool) -> dict[str, Any]:
                 "sqlite, 1 scope": (pairs(file, 1), 20 // min(scale, 4)),
                 "sqlite, 4 scopes": (pairs(file, 4), 20 // min(scale, 4)),
             }
+            if database is not None:
+                table = ledgers["postgres"]
+                variants["postgres, 1 scope"] = (pairs(table, 1), 20 // min(scale, 4))
+                variants["postgres, 4 scopes"] = (pairs(table, 4), 20 // min(scale, 4))
             compared = checks()
             if compared is not None:
                 variants["pydantic-ai check"] = (compared, 2000 // scale)
@@ -247,9 +262,9 @@ def run(quick: bool) -> dict[str, Any]:
             many = {
                 f"{store}, {p} processes x {t} tasks": together(where, p, t, calls)
                 for p, t, calls in sizes
-                for store, where in (("sqlite", str(folder / "l.db")), ("redis", url))
+                for store, where in stores.items()
             }
-            for ledger in (file, shared):
+            for ledger in ledgers.values():
                 ledger.verify()
                 ledger.close()
             checked = verification(folder, 2000 if quick else 1_000_000)
@@ -257,6 +272,8 @@ def run(quick: bool) -> dict[str, Any]:
         finally:
             server.kill()
             server.wait()
+            if database is not None:
+                database.stop()
     ratio = {
         f"{a} / {b}": single[a]["per_second"] / single[b]["per_second"]
         for a, b in (
@@ -280,7 +297,8 @@ def run(quick: bool) -> dict[str, Any]:
             "redis-server": subprocess.run(
                 [shutil.which("redis-server") or "valkey-server", "--version"], capture_output=True, text=True
             ).stdout.split(" sha")[0],
-            **{name: metadata.version(name) for name in ("limits", "redis")},
+            **({} if database is None else {"postgres": postgres_server.version()}),
+            **{name: metadata.version(name) for name in ("limits", "redis", "psycopg")},
         },
     }
 

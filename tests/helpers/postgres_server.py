@@ -30,6 +30,14 @@ def _programs() -> Path | None:
 PROGRAMS = _programs()
 
 
+def version() -> str:
+    """What the server calls itself."""
+    assert PROGRAMS
+    return subprocess.run(
+        [PROGRAMS / "postgres", "--version"], capture_output=True, text=True, check=True
+    ).stdout.strip()
+
+
 def _as_whom() -> dict[str, Any]:
     """Whom the server runs as: it refuses root, so that root's tests run it as nobody."""
     if os.name != "posix" or os.geteuid() != 0:
@@ -82,8 +90,8 @@ class PostgresServer:
     def start(self) -> None:
         """Start, and wait until it answers."""
         settings = {
-            "port": self.port, "listen_addresses": "127.0.0.1", "unix_socket_directories": "", "max_connections": 200,
-            "shared_buffers": "32MB", "fsync": "on" if self._durable else "off", "autovacuum_naptime": "10s",
+            "port": self.port, "listen_addresses": "127.0.0.1", "unix_socket_directories": "",
+            **({} if self._durable else {"fsync": "off", "shared_buffers": "32MB"}),
         }  # fmt: skip
         options = " ".join(f"-c {name}='{value}'" for name, value in settings.items())
         self._run("pg_ctl", "start", "--wait", "--silent", "--log", str(self.folder / "log"), "--options", options)

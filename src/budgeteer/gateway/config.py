@@ -7,7 +7,7 @@ port = 8400
 admin_key_env = "BUDGETEER_ADMIN_KEY"
 
 [ledger]
-url = "budgeteer-ledger.db"         # or redis://..., or memory:
+url = "budgeteer-ledger.db"         # or postgresql://..., redis://..., or memory:
 kinds = ["all", "money"]            # what is counted; limits name these, "requests" or "parallel"
 
 [prices]

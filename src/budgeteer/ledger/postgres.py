@@ -186,7 +186,7 @@ class PostgresLedger(GroupLedger):
             meta = connection.execute(self._sql(_LOCK))
             read = connection.execute(self._sql(_READ), (given, named, core.SWEEP))
             accounts = connection.execute(self._sql(_ACCOUNTS), (list(map(_key, guessed)),))
-            pipeline.sync()  # a flush would do, but then the server would not see that it waits for us, and wait for ever
+            pipeline.sync()  # after a mere flush the server would not know that it waits for us, and wait for ever
             seq, head, booked = self._meta(meta.fetchone())
             (_, _, _, clock, _, _, _, _, swept, _), *found = read.fetchall()
             now = max(clock, booked)

@@ -148,8 +148,8 @@ class Link:
         said = without_password(" ".join(str(error).split()))
         if isinstance(error, errors.InsufficientPrivilege):
             return LedgerUnavailable(
-                f"{self.what} is not for this user ({said}): let one that may create schemas run budgeteer ledger "
-                "init, and grant what is missing; do not spend"
+                f"{self.what} is not for this user ({said}): let one that may create schemas make it, and grant this "
+                "one USAGE on the schema and SELECT, INSERT, UPDATE, DELETE on its tables; do not spend"
             )
         if isinstance(error, errors.UndefinedTable | errors.InvalidSchemaName):
             return LedgerUnavailable(f"{self.what} is not there any more ({said}); do not spend")
