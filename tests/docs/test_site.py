@@ -22,8 +22,8 @@ PACKAGES = (
     "models", "rl", "check", "adapters",
 )  # fmt: skip
 INTERNAL = {
-    "budgeteer.core.lazy", "budgeteer.core.rows", "budgeteer.core.urls", "budgeteer.solve.books",
-    "budgeteer.solve.loop", "budgeteer.solve.question",
+    "budgeteer.core.lazy", "budgeteer.core.rows", "budgeteer.core.urls", "budgeteer.ledger.postgres_link",
+    "budgeteer.ledger.rows", "budgeteer.solve.books", "budgeteer.solve.loop", "budgeteer.solve.question",
 }  # fmt: skip
 """Public by name, and yet nothing that a user calls."""
 

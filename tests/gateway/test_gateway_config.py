@@ -423,6 +423,34 @@ def test_the_tables_of_a_postgres_store_are_its_own(postgres_process):
         assert ledger.verify().entries == 1
 
 
+def test_the_rights_that_the_docs_name_are_enough_for_ledger_and_store(postgres_process):
+    url = servers.shared("postgres")
+    import psycopg
+
+    with ledgers.connect(url), psycopg.connect(url, autocommit=True) as db:
+        connect(url).close()
+        db.execute("DROP ROLE IF EXISTS guest")
+        db.execute("CREATE ROLE guest LOGIN PASSWORD 'guest'")
+        here = url.replace(url.split("/")[2].split("@")[0], "guest:guest")
+        with pytest.raises(LedgerUnavailable, match=r"store at .* is not for this user .*grant this one USAGE"):
+            connect(here)
+        db.execute("GRANT USAGE ON SCHEMA budgeteer TO guest")
+        db.execute("GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA budgeteer TO guest")
+        store = connect(here, keep=1000)
+        store.add_key("k", "1")
+        assert store.change_key("k", lambda text: text + "2") == "12"
+        assert store.beat("a", 5) == {"a": 5}
+        store.add([_record(n) for n in range(200)])
+        assert store.select("SELECT COUNT(*) AS n FROM records") == [{"n": 200}]
+        store.close()
+        with ledgers.connect(here) as ledger:
+            ledger.open("a", [Limit("all", 9)])
+            ledger.settle(ledger.reserve("a", {"all": 5}).id)
+            assert ledger.verify().entries == 3
+        db.execute("DROP OWNED BY guest")
+        db.execute("DROP ROLE guest")
+
+
 def test_a_reader_misses_no_record_that_several_replicas_add_at_once(postgres_process):
     """It reads on from the highest number that it has seen, so numbers have to come in order."""
     url = servers.shared("postgres")
