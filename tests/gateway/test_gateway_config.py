@@ -249,6 +249,25 @@ def test_changes_of_one_key_by_many_are_not_lost(store):
         store.change_key("other", str)
 
 
+@pytest.mark.parametrize("server_url", servers.KINDS, indirect=True)
+def test_changes_of_one_key_by_several_replicas_are_not_lost(server_url):
+    replicas = [connect(server_url) for _ in range(4)]
+    replicas[0].add_key("k", "0")
+
+    def add(store):
+        for _ in range(20):
+            store.change_key("k", lambda text: str(int(text) + 1))
+
+    threads = [threading.Thread(target=add, args=(store,)) for store in replicas]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert replicas[0].get_key("k") == "80"
+    for store in replicas:
+        store.close()
+
+
 def test_records_are_kept_once_and_within_bounds(store):
     store.add([_record(n) for n in range(10)])
     store.add([_record(3)])
@@ -440,8 +459,14 @@ def test_the_rights_that_the_docs_name_are_enough_for_ledger_and_store(postgres_
         store.add_key("k", "1")
         assert store.change_key("k", lambda text: text + "2") == "12"
         assert store.beat("a", 5) == {"a": 5}
-        store.add([_record(n) for n in range(200)])
-        assert store.select("SELECT COUNT(*) AS n FROM records") == [{"n": 200}]
+        for base in range(0, 3000, 100):
+            store.add([_record(base + n, input=n % 2) for n in range(100)])
+        held = db.execute(
+            "SELECT paid, COUNT(*), MAX(n) - MIN(n) < 2200 FROM budgeteer.records GROUP BY paid ORDER BY paid"
+        )
+        (_, free, newest), (_, paid, new) = held.fetchall()
+        assert (100 <= free <= 200, 1000 <= paid <= 1200, newest, new) == (True, True, True, True)
+        assert 1100 <= store.select("SELECT COUNT(*) AS n FROM records")[0]["n"] <= 1400
         store.close()
         with ledgers.connect(here) as ledger:
             ledger.open("a", [Limit("all", 9)])
