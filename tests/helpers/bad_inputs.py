@@ -52,7 +52,7 @@ def write_files(tmp: Path) -> None:
         "bad.toml": "this is = = no toml\n", "empty.toml": "", "gateway.toml": GATEWAY.replace("{tmp}", str(tmp)),
         "badurl.toml": GATEWAY.replace("{tmp}", str(tmp)).replace("127.0.0.1:9", "[::1"),
         "badport.toml": GATEWAY.replace("{tmp}", str(tmp)).replace("127.0.0.1:9", "x:99999"),
-        "postgres.toml": '[ledger]\nurl = "postgres://x"\n', "nan.toml": "[server]\nreceive_seconds = nan\n",
+        "mysql.toml": '[ledger]\nurl = "mysql://x"\n', "nan.toml": "[server]\nreceive_seconds = nan\n",
         "head.csv": "key,cost,std\n", "textcost.csv": "key,cost,std\na,ten,1\n",
         "badlimit.toml": GATEWAY.replace("{tmp}", str(tmp)) + '[scopes."a"]\nlimits = ["x"]\n',
     }  # fmt: skip

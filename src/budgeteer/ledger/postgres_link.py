@@ -119,13 +119,15 @@ class Link:
                 "postgresql://USER:PASSWORD@HOST:PORT/DATABASE, with signs such as @ / : % in the password as %40 %2F "
                 "%3A %25"
             ) from None
-        self._connection = connection = Connection.connect(
-            self._url,
-            autocommit=True,
-            client_encoding="utf8",
-            fallback_application_name="budgeteer",
-            connect_timeout=int(named.get("connect_timeout") or max(2, math.ceil(self._timeout))),
-        )
+        options: dict[str, Any] = {"client_encoding": "utf8", "fallback_application_name": "budgeteer"}
+        if "connect_timeout" not in named:
+            options["connect_timeout"] = max(2, math.ceil(self._timeout))
+        try:
+            self._connection = connection = Connection.connect(self._url, autocommit=True, **options)
+        except psycopg.Error as error:
+            said = _line(error)
+            hint = next((f": {hint}" for text, hint in _HINTS.items() if text in said), "")
+            raise LedgerUnavailable(f"{self.what} did not answer ({said}){hint}; do not spend") from error
         version = connection.info.server_version // 10_000
         if version < OLDEST:
             raise LedgerUnavailable(f"{self.what} is in PostgreSQL {version}; {OLDEST} or newer is needed")
@@ -145,7 +147,7 @@ class Link:
 
     def _failed(self, error: psycopg.Error) -> LedgerUnavailable:
         """What an error of the server means, in one line and without a password."""
-        said = without_password(" ".join(str(error).split()))
+        said = _line(error)
         if isinstance(error, errors.InsufficientPrivilege):
             return LedgerUnavailable(
                 f"{self.what} is not for this user ({said}): let one that may create schemas make it, and grant this "
@@ -160,8 +162,7 @@ class Link:
                 f"{self.what} can only be read ({said}): give the address of the primary server, or those of all with "
                 "?target_session_attrs=read-write; do not spend"
             )
-        hint = next((f": {hint}" for text, hint in _HINTS.items() if self._connection is None and text in said), "")
-        return LedgerUnavailable(f"{self.what} did not answer ({said}){hint}; do not spend")
+        return LedgerUnavailable(f"{self.what} did not answer ({said}); do not spend")
 
     def of_other_version(self, why: str) -> LedgerUnavailable:
         """The error of tables that another version has made."""
@@ -210,3 +211,8 @@ class Link:
         if os.getpid() == self._pid:
             with self._lock:
                 self._drop()
+
+
+def _line(error: psycopg.Error) -> str:
+    """What the server or libpq says, in one line."""
+    return without_password(" ".join(str(error).split()))
