@@ -21,6 +21,7 @@ if why := servers.why_not("postgres"):
 from budgeteer.ledger import PostgresLedger, postgres, postgres_link  # noqa: E402
 
 SECOND = 1000
+NAMES = [f"name-{i}" for i in range(100)]
 
 
 @pytest.fixture
@@ -64,6 +65,21 @@ def test_a_batch_takes_two_round_trips_however_many_commands_it_has(url: str, mo
         # begin, lock, reservations, accounts; then all changes and commit: as for one command
         assert statements == ["BEGIN", "SELECT", "WITH", "SELECT", "answers", "WITH", "COMMIT", "answers"] * 2
         assert ledger.remaining("org") == {"all": 900}
+
+
+@pytest.mark.parametrize(
+    ("statement", "values"), [("_READ", (None, NAMES, 1000)), ("_ACCOUNTS", (NAMES,)), ("_FORGET", (5,))]
+)
+def test_what_is_planned_while_the_tables_are_empty_reads_no_whole_table_later(
+    url: str, statement: str, values: tuple[object, ...]
+) -> None:
+    """The server plans a prepared statement once; a plan for an empty table would read all of a full one."""
+    with opened(url) as ledger:
+        query = b"EXPLAIN " + ledger._sql(getattr(postgres, statement))
+        plan = ledger._link.run(lambda connection: connection.execute(query, values).fetchall())
+    assert "Index" in str(plan)
+    assert "Seq Scan on reservations" not in str(plan)
+    assert "Seq Scan on accounts" not in str(plan)
 
 
 def test_a_replica_that_stands_still_in_a_transaction_holds_up_no_other_for_long(

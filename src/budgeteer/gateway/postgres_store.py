@@ -1,4 +1,4 @@
-"""What a gateway keeps beside its ledger, in the ledger's PostgreSQL database."""
+"""The gateway's store in the PostgreSQL database of its ledger."""
 
 from __future__ import annotations
 
@@ -40,21 +40,21 @@ _BEAT = "INSERT INTO store.instances VALUES (%s, %s) ON CONFLICT (name) DO UPDAT
 
 
 class PostgresStore(Store):
-    """Tables in the schema of the ledger. Records are read into a table of this process to be asked, as those of Redis.
+    """A store in the schema of the ledger. Records are queried in a table in memory, as those in Redis.
 
     Args:
         url: of the database.
-        keep: records of requests that were paid for.
-        name: of the ledger and its schema.
+        keep: how many records of paid requests are kept.
+        name: of the ledger and of its schema.
 
     Raises:
-        LedgerUnavailable: no server answers, or it does not let this user have a store.
+        LedgerUnavailable: the server does not answer, or this user may not use or create the tables.
     """
 
     def __init__(self, url: str, keep: int = 100_000, name: str = "budgeteer") -> None:
         self._name, self._keep, self._added = name, {True: keep, False: keep // FREE}, 0
-        what = "the gateway's store"
-        self._link, self._reader = Link(url, what, _TIMEOUT), Link(url, what, _TIMEOUT)
+        subject = "the gateway's store"
+        self._link, self._reader = Link(url, subject, _TIMEOUT), Link(url, subject, _TIMEOUT)
         self._link.make(name, "gateway", self._sql(_TABLES).split(b";"))
         self._link.run(lambda c: self._check(c.execute(self._sql("SELECT format FROM store.gateway")).fetchone()))
         self._mirror, self._last, self._lock = SqliteStore(":memory:", keep), 0, threading.Lock()
@@ -67,7 +67,7 @@ class PostgresStore(Store):
             raise self._link.of_other_version(f"its format is {row[0] if row else 'not said'}, not {FORMAT}")
 
     def get_key(self, name: str) -> str | None:
-        if "\0" in name:  # which no text of the server can hold
+        if "\0" in name:  # PostgreSQL's texts cannot hold it, so there is no such key
             return None
         row = self._link.run(
             lambda c: c.execute(self._sql("SELECT data FROM store.keys WHERE id = %s"), (name,)).fetchone()
@@ -122,7 +122,7 @@ class PostgresStore(Store):
         def write(connection: Connection) -> None:
             with connection.pipeline():
                 connection.execute("BEGIN")
-                # replicas take turns, so that what a reader has not seen yet has higher numbers than what it has
+                # one replica at a time, so that records become visible in the order of their numbers
                 connection.execute(self._sql("SELECT format FROM store.gateway FOR UPDATE"))
                 connection.execute(self._sql(_ADD), (json.dumps(rows),))
                 if trims:
@@ -142,7 +142,7 @@ class PostgresStore(Store):
                 try:
                     self._mirror.add([Record.of_json(orjson.loads(data)) for _, data in found])
                 except WRONG as error:
-                    raise damaged_store(self._link.what, error) from error
+                    raise damaged_store(self._link.subject, error) from error
                 if found:
                     self._last = found[-1][0]
             if len(found) < READ:

@@ -7,7 +7,12 @@ from budgeteer.ledger import address
 
 
 def connect(url: str, keep: int = 100_000) -> Store:
-    """The store beside a ledger: a file beside its file, keys beside its keys, or tables beside its tables."""
+    """Open the store beside a ledger: the file ``URL.gateway``, the same database, the same Redis, or memory.
+
+    Args:
+        url: of the ledger.
+        keep: how many records of paid requests are kept.
+    """
     kind = address.kind_of(url)
     if kind == address.POSTGRES:
         from budgeteer.gateway.postgres_store import PostgresStore

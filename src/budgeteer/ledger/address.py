@@ -44,15 +44,15 @@ def kind_of(address: str) -> str:
 
 
 def connect(address: str, **options: Any) -> Ledger:
-    """The ledger at an address, made if it is not there.
+    """Open the ledger at an address; it is created if it does not exist.
 
     Args:
         address: as that of :func:`kind_of`.
-        options: of the ledger's class, such as ``create`` and ``timeout``.
+        options: arguments of the ledger's class, such as ``create`` and ``timeout``.
 
     Raises:
-        InvalidInput: the address is none of a ledger.
-        LedgerUnavailable: the store cannot be used.
+        InvalidInput: no ledger has such an address.
+        LedgerUnavailable: the store does not answer or cannot be used.
         MissingExtra: the package that the store needs is not installed.
     """
     kind = kind_of(address)

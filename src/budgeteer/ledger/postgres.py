@@ -36,7 +36,7 @@ INSERT INTO ledger.meta VALUES ({FORMAT}, 0, '{journal.GENESIS}', 0, 0)
 """
 _META = "SELECT format, seq, head, now FROM ledger.meta"
 _LOCK = f"{_META} FOR UPDATE"
-"""Replicas take turns here, until the transaction ends; what is read after it is what the one before has left."""
+"""Locks the row until the transaction ends, so that replicas wait for each other here."""
 _RESERVATION = ("id", "path", "amounts", "expires", "status", "asked", "actual", "over", "at", "detail")
 _COLUMNS = ", ".join(_RESERVATION)
 _OPEN = f"SELECT {_COLUMNS} FROM ledger.reservations WHERE status = 'open'"
@@ -53,8 +53,11 @@ UNION ALL (
     ORDER BY expires, id LIMIT %s
 )
 """
-"""Clock and ``swept``, the reservations that are named, and those whose time is over. Up to ``swept`` none is open: the
-index is not read from its beginning, where it may be full of what was closed."""
+"""Clock and ``swept``; the reservations of the commands; the reservations that have expired.
+
+None that expires up to ``swept`` is open any more. Without this bound, each batch would read the index from its
+beginning and pass the entries of all closed reservations that no vacuum has removed yet.
+"""
 _ACCOUNTS = "SELECT path, limits, books FROM ledger.accounts WHERE key = ANY(%s)"
 _WRITE = f"""
 WITH a AS (
@@ -77,10 +80,10 @@ WITH a AS (
 )
 UPDATE ledger.meta SET seq = %s, head = %s, now = %s, swept = %s
 """
-"""All that changed, as JSON, which the server takes in less than half the time of arrays or of a statement a row."""
+"""Writes all changes. JSON takes less than half the time of arrays, or of one statement for each row."""
 _FORGET = """
 DELETE FROM ledger.reservations WHERE id IN (
-    SELECT id FROM ledger.reservations WHERE status <> 'open' AND at <= %s LIMIT 1000
+    SELECT id FROM ledger.reservations WHERE status <> 'open' AND at <= %s LIMIT 5000
 )
 """
 _LINES = "SELECT seq, line, hash FROM ledger.journal WHERE seq >= %s AND seq < %s ORDER BY seq LIMIT %s"
@@ -88,23 +91,23 @@ _ACCOUNT = ("key", "path", "limits", "books")
 _LINE = ("seq", "line", "hash")
 _PAGE = 10_000
 _PATHS = 100_000
-"""Open reservations whose path a process remembers at most, to ask for them and for their accounts at once."""
+"""Most open reservations whose path a process remembers, so that it can read them and their accounts at once."""
 _LONG = 600
-"""Letters of a path that an index takes, whichever they are; a longer one is found by its hash."""
+"""Longest path, in letters, that is its own key; an index holds up to 2,700 bytes, so longer ones are hashed."""
 _PATIENCE = 60.0
-"""Seconds that reports and verifications wait for an answer."""
+"""Seconds that reports and verifications wait for one answer."""
 
 
 class PostgresLedger(GroupLedger):
-    """For replicas on several machines; what was answered survives a crash of the server's machine.
+    """A ledger for replicas on several machines; what it answered survives a crash of the server's machine.
 
-    Every batch of concurrent commands is one transaction: two round trips and one fsync. Replicas take turns on one
-    row, since the journal is one chain. Time is the server's, so replicas need no common clock. If the server does not
+    Concurrent commands share a transaction, which takes two round trips and one fsync. Transactions follow each other,
+    since the journal is one chain. Time is the server's, so replicas need no common clock. If the server does not
     answer, or answers from a state older than one seen before (a standby that took over without the last entries, a
     backup), every operation raises LedgerUnavailable: fail closed.
 
     Durability is the server's: with ``synchronous_commit = on``, its default, nothing that was answered is lost. All
-    tables are in one schema of the ledger's name, which is made if it is not there.
+    tables are in one schema with the ledger's name; it is created if it does not exist.
 
     Args:
         url: such as postgresql://user:password@localhost:5432/database.
@@ -115,7 +118,7 @@ class PostgresLedger(GroupLedger):
         timeout: seconds to wait for an answer.
 
     Raises:
-        LedgerUnavailable: no server answers, or it does not let this user have a ledger.
+        LedgerUnavailable: the server does not answer, or this user may not use or create the ledger.
         MissingExtra: the package psycopg is not installed.
     """
 
@@ -131,8 +134,9 @@ class PostgresLedger(GroupLedger):
     ) -> None:
         self._clock, self._remember = clock, check_seconds(remember, "remember") * 1000
         self._name, self._seen, self._forgot = check_name(name), 0, 0
-        what = f"the ledger {name!r}"
-        self._link, self._reader = Link(url, what, timeout), Link(url, what, timeout, max(timeout, _PATIENCE))
+        subject = f"the ledger {name!r}"
+        self._link = Link(url, subject, timeout, by_index=True)
+        self._reader = Link(url, subject, timeout, max(timeout, _PATIENCE))
         super().__init__()
         if create:
             self._link.make(name, "meta", self._sql(_TABLES).split(b";"))
@@ -147,7 +151,7 @@ class PostgresLedger(GroupLedger):
         """Check that there is a ledger of this format."""
         if connection.execute("SELECT to_regclass(%s)", (f'"{self._name}".meta',)).fetchone() == (None,):
             raise LedgerUnavailable(
-                f"there is no {self._link.what.removeprefix('the ')}; make one with: budgeteer ledger init --ledger "
+                f"there is no {self._link.subject.removeprefix('the ')}; make one with: budgeteer ledger init --ledger "
                 "ADDRESS, or pass create=True"
             )
         self._meta(connection.execute(self._sql(_META)).fetchone())
@@ -162,8 +166,8 @@ class PostgresLedger(GroupLedger):
         seq, head, now = self._read(rows.check_meta, row and row[1:])
         if seq < self._seen:
             raise LedgerUnavailable(
-                f"{self._link.what} has lost entries: {self._seen:,} were written, {seq:,} are there. Restore it, or "
-                "connect anew to go on with what is there"
+                f"{self._link.subject} has lost entries: {self._seen:,} were written, {seq:,} are there. Restore it, "
+                "or connect anew to go on with what is there"
             )
         return seq, head, now
 
@@ -171,7 +175,7 @@ class PostgresLedger(GroupLedger):
         try:
             return read(*of)
         except rows.DamagedError as error:
-            raise damaged(self._link.what, error) from error
+            raise damaged(self._link.subject, error) from error
 
     def run_batch(self, commands: Sequence[Command]) -> list[Any]:
         """Carry out commands in one transaction."""
@@ -179,14 +183,16 @@ class PostgresLedger(GroupLedger):
 
     def _transact(self, connection: Connection, commands: Sequence[Command]) -> list[Any]:
         given = None if self._clock is None else self._clock()
-        named = [name for name in rows.ids(commands) if "\0" not in name]  # which no text of the server can hold
+        named = [
+            name for name in rows.ids(commands) if "\0" not in name
+        ]  # PostgreSQL's texts cannot hold it, so no such id is known
         guessed = rows.scopes(commands, [self._paths[name] for name in named if name in self._paths])
         with connection.pipeline() as pipeline:
             connection.execute("BEGIN ISOLATION LEVEL READ COMMITTED")
             meta = connection.execute(self._sql(_LOCK))
             read = connection.execute(self._sql(_READ), (given, named, core.SWEEP))
             accounts = connection.execute(self._sql(_ACCOUNTS), (list(map(_key, guessed)),))
-            pipeline.sync()  # after a mere flush the server would not know that it waits for us, and wait for ever
+            pipeline.sync()  # after a flush alone the server would not see that it waits, and never end it
             seq, head, booked = self._meta(meta.fetchone())
             (_, _, _, clock, _, _, _, _, swept, _), *found = read.fetchall()
             now = max(clock, booked)
@@ -196,7 +202,7 @@ class PostgresLedger(GroupLedger):
             state = rows.state_of(booked, sorted(due, key=lambda entry: (entry[3], entry[0])), loaded)
             before = {path: (limits, books) for path, limits, books in accounts.fetchall()}
             more = rows.scopes(commands, [entry[1] for entry in loaded.values()]) - guessed
-            if more:  # of reservations that another process has made, or whose time is over
+            if more:  # of reservations that another process has made, or that have expired
                 accounts = connection.execute(self._sql(_ACCOUNTS), (list(map(_key, more)),))
                 pipeline.sync()
                 before |= {path: (limits, books) for path, limits, books in accounts.fetchall()}
@@ -209,7 +215,7 @@ class PostgresLedger(GroupLedger):
             kinds = {command[0] for command in commands}
             if len(due) < core.SWEEP and kinds != {"reset"}:
                 swept = max(swept, now)
-            if "reset" in kinds:  # the clock may have gone back: what is reserved next is due sooner
+            if "reset" in kinds:  # the clock may have gone back: what is reserved next may expire before ``swept``
                 swept = min(swept, clock)
             changes = rows.changes(state, loaded, before, seq, head, self.algorithm)
             self._write(connection, changes, swept)
@@ -225,7 +231,7 @@ class PostgresLedger(GroupLedger):
             changes.seq, changes.head, changes.now, swept,
         )  # fmt: skip
         connection.execute(self._sql(_WRITE), values)
-        if abs(changes.now - self._forgot) >= 1000:  # now and then: until then they are left out as they are read
+        if abs(changes.now - self._forgot) >= 1000:  # once a second: reading leaves them out anyway
             self._forgot = changes.now
             connection.execute(self._sql(_FORGET), (changes.now - self._remember,))
         connection.execute("COMMIT")
@@ -284,7 +290,7 @@ def _rows(query: bytes, values: tuple[Any, ...], connection: Connection) -> list
 
 
 def _key(path: str) -> str:
-    """What an account is found by."""
+    """The key of an account's row."""
     return path if len(path) <= _LONG else f"#{hashlib.sha256(path.encode()).hexdigest()}"
 
 

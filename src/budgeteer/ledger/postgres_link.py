@@ -1,4 +1,4 @@
-"""A connection to a PostgreSQL server that says what is wrong: for the ledger and for the gateway's store beside it."""
+"""A connection to PostgreSQL with timeouts and clear errors, for the ledger and for the gateway's store."""
 
 from __future__ import annotations
 
@@ -20,21 +20,21 @@ try:
 except ImportError as error:
     raise MissingExtra("psycopg", "postgres") from error
 
-logging.getLogger("psycopg").addHandler(logging.NullHandler())  # it logs what it could not end, after the error itself
+logging.getLogger("psycopg").addHandler(logging.NullHandler())  # its warnings after an error say nothing new
 T = TypeVar("T")
 OLDEST = 12
-"""The first version of the server that has all that is asked of it."""
+"""The oldest version of the server that can be used."""
 _HINTS = {
     "password authentication failed": "give the right user and password in the address",
     "no password supplied": "give the password in the address, as postgresql://USER:PASSWORD@HOST:PORT/DATABASE",
     "no pg_hba.conf entry": "let the server's pg_hba.conf admit this user from this machine",
     "does not exist": "make it first (createdb, createuser)",
 }
-"""What helps where a server refuses a connection, by what it says; in other languages its text has to do."""
+"""Part of the server's message when it refuses a connection -> what to do. Messages in other languages have no hint."""
 
 
 class Connection(psycopg.Connection[Any]):
-    """Waits for the server until ``deadline`` (of ``time.monotonic``), where psycopg would wait for ever."""
+    """A connection that waits for the server until ``deadline`` (of ``time.monotonic``); psycopg has no such limit."""
 
     deadline = math.inf
 
@@ -54,38 +54,43 @@ class Connection(psycopg.Connection[Any]):
 
 
 class LateError(psycopg.OperationalError):
-    """The deadline is over."""
+    """The server did not answer before the deadline."""
 
 
 class Link:
-    """One connection, made when it is needed and made anew when it broke; calls of several threads take turns.
+    """One connection to a server, which threads use in turn.
 
-    Nothing is tried longer than ``timeout``, whether the server is gone, hangs or is busy. A server that finds this
-    process standing still in a transaction ends the transaction after half of that time, so that a replica that hangs
-    holds up no other for long. A forked child makes a connection of its own.
+    It is opened when it is needed, and opened again after an error. Connecting takes at most ``timeout`` seconds, a
+    call at most ``patience``, whether the server is gone, hangs or is busy. If this process hangs within a transaction,
+    the server ends the transaction after half of ``patience``, so that others do not wait for it for long. A forked
+    child opens a connection of its own.
 
     Args:
-        url: postgresql://USER:PASSWORD@HOST:PORT/DATABASE, or any other that libpq takes.
-        what: is asked for, for errors: ``the ledger 'budgeteer'``.
-        timeout: seconds of connecting.
-        patience: seconds of one call; None: as many.
+        url: postgresql://USER:PASSWORD@HOST:PORT/DATABASE, with any parameters of libpq.
+        subject: what is kept there, for error messages: ``the ledger 'budgeteer'``.
+        timeout: seconds for connecting.
+        patience: seconds for one call; None: ``timeout``.
+        by_index: whether rows are looked up by an index, however small the server believes the tables to be. It plans
+            prepared statements once, and those that it planned for empty tables would read whole tables for minutes.
     """
 
-    def __init__(self, url: str, what: str, timeout: float, patience: float | None = None) -> None:
-        self._url, self._timeout = url, timeout
+    def __init__(
+        self, url: str, subject: str, timeout: float, patience: float | None = None, by_index: bool = False
+    ) -> None:
+        self._url, self._timeout, self._by_index = url, timeout, by_index
         self._patience = timeout if patience is None else patience
-        self.what = f"{what} at {without_password(url)}"
+        self.subject = f"{subject} at {without_password(url)}"
         self._fresh()
 
     def _fresh(self) -> None:
         self._pid, self._lock = os.getpid(), threading.Lock()
-        self._connection: Connection | None = None  # of the parent of a fork: psycopg leaves it open in the child
+        self._connection: Connection | None = None  # psycopg does not close that of the parent in a forked child
 
     def run(self, work: Callable[[Connection], T]) -> T:
-        """What ``work`` makes of the connection, which commits every statement that is not between BEGIN and COMMIT.
+        """Call ``work`` with the connection and return its result.
 
-        After any error the connection is closed. If it turns out to have died while it was idle, the work is done once
-        more on a new one, so it has to be such that twice is as good as once.
+        Each statement outside BEGIN and COMMIT is a transaction of its own. After any error the connection is closed.
+        If it was lost while it was idle, ``work`` is called again with a new one, so it must be safe to repeat.
 
         Raises:
             LedgerUnavailable: the server cannot be reached, does not answer in time, or refuses.
@@ -115,7 +120,7 @@ class Link:
                 raise psycopg.ProgrammingError
         except psycopg.ProgrammingError:  # whose text may hold a part of the password
             raise LedgerUnavailable(
-                f"{self.what} cannot be found: the address is none of PostgreSQL. Write "
+                f"{self.subject} cannot be found: the address is none of PostgreSQL. Write "
                 "postgresql://USER:PASSWORD@HOST:PORT/DATABASE, with signs such as @ / : % in the password as %40 %2F "
                 "%3A %25"
             ) from None
@@ -127,17 +132,18 @@ class Link:
         except psycopg.Error as error:
             said = _line(error)
             hint = next((f": {hint}" for text, hint in _HINTS.items() if text in said), "")
-            raise LedgerUnavailable(f"{self.what} did not answer ({said}){hint}; do not spend") from error
+            raise LedgerUnavailable(f"{self.subject} did not answer ({said}){hint}; do not spend") from error
         version = connection.info.server_version // 10_000
         if version < OLDEST:
-            raise LedgerUnavailable(f"{self.what} is in PostgreSQL {version}; {OLDEST} or newer is needed")
+            raise LedgerUnavailable(f"{self.subject} is in PostgreSQL {version}; {OLDEST} or newer is needed")
         connection.deadline = time.monotonic() + self._timeout
         milliseconds = max(2, int(self._patience * 1000))
-        connection.execute(
-            "SELECT set_config('statement_timeout', %s, false), "
-            "set_config('idle_in_transaction_session_timeout', %s, false)",
-            (str(milliseconds), str(milliseconds // 2)),
-        )
+        settings = {
+            "statement_timeout": str(milliseconds), "idle_in_transaction_session_timeout": str(milliseconds // 2),
+            "jit": "off", **({"enable_seqscan": "off"} if self._by_index else {}),
+        }  # fmt: skip
+        for name, value in settings.items():
+            connection.execute("SELECT set_config(%s, %s, false)", (name, value))
         return connection
 
     def _drop(self) -> None:
@@ -146,41 +152,41 @@ class Link:
             self._connection = None
 
     def _failed(self, error: psycopg.Error) -> LedgerUnavailable:
-        """What an error of the server means, in one line and without a password."""
+        """The error to raise for an error of the server."""
         said = _line(error)
         if isinstance(error, errors.InsufficientPrivilege):
             return LedgerUnavailable(
-                f"{self.what} is not for this user ({said}): let one that may create schemas make it, and grant this "
-                "one USAGE on the schema and SELECT, INSERT, UPDATE, DELETE on its tables; do not spend"
+                f"{self.subject} is not for this user ({said}): let a user that may create schemas make it, and grant "
+                "this one USAGE on the schema and SELECT, INSERT, UPDATE, DELETE on its tables; do not spend"
             )
         if isinstance(error, errors.UndefinedTable | errors.InvalidSchemaName):
-            return LedgerUnavailable(f"{self.what} is not there any more ({said}); do not spend")
+            return LedgerUnavailable(f"{self.subject} is not there any more ({said}); do not spend")
         if isinstance(error, errors.UndefinedColumn | errors.DatatypeMismatch):
             return self.of_other_version(said)
         if isinstance(error, errors.ReadOnlySqlTransaction):
             return LedgerUnavailable(
-                f"{self.what} can only be read ({said}): give the address of the primary server, or those of all with "
-                "?target_session_attrs=read-write; do not spend"
+                f"{self.subject} can only be read ({said}): give the address of the primary server, or those of all "
+                "with ?target_session_attrs=read-write; do not spend"
             )
-        return LedgerUnavailable(f"{self.what} did not answer ({said}); do not spend")
+        return LedgerUnavailable(f"{self.subject} did not answer ({said}); do not spend")
 
     def of_other_version(self, why: str) -> LedgerUnavailable:
-        """The error of tables that another version has made."""
+        """The error for tables that another version of budgeteer has made."""
         return LedgerUnavailable(
-            f"{self.what} is of another version of budgeteer ({why}): use the version that made it, or give another "
+            f"{self.subject} is of another version of budgeteer ({why}): use the version that made it, or give another "
             "database; do not spend"
         )
 
     def make(self, schema: str, table: str, statements: Sequence[bytes]) -> None:
-        """Make tables, and the schema around them, unless they are there; replicas that do so at once take turns.
+        """Create tables and their schema unless they exist. Replicas that do this at once wait for each other.
 
         Args:
-            schema: lower case letters, digits and _.
-            table: one of the tables, by which the others are known to be there.
-            statements: that make them.
+            schema: its name: lower case letters, digits and _.
+            table: one of the tables; if it exists, all do.
+            statements: that create the tables.
 
         Raises:
-            LedgerUnavailable: as ``run`` does, and where the database does not hold all letters.
+            LedgerUnavailable: see ``run``; or the database does not use UTF8.
         """
 
         def there(connection: Connection) -> bool:
@@ -192,8 +198,8 @@ class Link:
             (encoding,) = connection.execute("SELECT current_setting('server_encoding')").fetchone() or ("",)
             if encoding != "UTF8":
                 raise LedgerUnavailable(
-                    f"{self.what} cannot be made: the database is in {encoding}, which does not hold all names. Give "
-                    "one in UTF8 (createdb --encoding UTF8 --template template0)"
+                    f"{self.subject} cannot be made: the database is in {encoding}, which does not hold all names. "
+                    "Give one in UTF8 (createdb --encoding UTF8 --template template0)"
                 )
             connection.execute("BEGIN")
             connection.execute("SELECT pg_advisory_xact_lock(hashtext(%s))", (f"budgeteer {schema}",))
@@ -214,5 +220,5 @@ class Link:
 
 
 def _line(error: psycopg.Error) -> str:
-    """What the server or libpq says, in one line."""
+    """The message of the server or of libpq in one line, without a password."""
     return without_password(" ".join(str(error).split()))

@@ -1,5 +1,6 @@
-"""A ledger's state as rows of text, for the stores that keep it in tables: what a transaction loads becomes a State,
-commands change it, and what they changed becomes rows again.
+"""Rows of tables for a ledger's state: a transaction loads rows into a State, commands change it, changes become rows.
+
+The SQLite and the PostgreSQL ledger share it.
 """
 
 from __future__ import annotations
@@ -15,12 +16,12 @@ from budgeteer.ledger.limit import check_path, decode_limits, encode_limits
 from budgeteer.ledger.protocol import Command
 
 _KEPT = 10_000
-"""Accounts that a process remembers at most, to save reading them from text."""
+"""Most accounts that a process remembers, to save decoding them."""
 _LAST = 253_402_300_799_999
 """Milliseconds since 1970 of the end of the year 9999."""
 _TYPES = (str, str, str, int, str, str, str, str, int, str)
 _WRONG = (TypeError, ValueError, KeyError, IndexError, AttributeError, OverflowError, RecursionError)
-"""What reading a damaged row raises."""
+"""Errors that decoding a damaged row raises."""
 _HAS_ID = ("reserve", "extend", "settle", "release")
 
 AccountRow = tuple[Any, Any]
@@ -33,15 +34,15 @@ class DamagedError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Changes:
-    """What a transaction has to write.
+    """The changes that a transaction has to write.
 
     Attributes:
         accounts: path, limits and books of those that changed.
         reservations: the rows of those that changed.
         journal: number, line and hash of the new entries.
-        seq: entries that the journal then has.
-        head: hash of the last one.
-        now: time of the last one, in milliseconds.
+        seq: the number of entries in the journal afterwards.
+        head: hash of the last entry.
+        now: time of the last entry, in milliseconds.
         known: all accounts of the transaction, with their rows.
     """
 
@@ -55,20 +56,20 @@ class Changes:
 
 
 class Accounts:
-    """Accounts that a process has read or written; one whose row is as it was left is not read from text again."""
+    """Accounts that a process has read or written; one whose row did not change since is not decoded again."""
 
     def __init__(self) -> None:
         self._kept: dict[str, tuple[AccountRow, core.Account]] = {}
 
     def take(self, path: str, row: AccountRow) -> core.Account:
-        """The account of a row. It is remembered no more: the transaction may change it, and fail."""
+        """The account of a row. It is forgotten here, since the transaction may change it and then fail."""
         if len(self._kept) > _KEPT:
             self._kept.clear()
         kept = self._kept.pop(path, None)
         return kept[1] if kept is not None and kept[0] == row else account_of(path, *row)
 
     def keep(self, written: Changes) -> None:
-        """Remember the accounts of a transaction that is through."""
+        """Remember the accounts of a committed transaction."""
         self._kept.update(written.known)
 
 
@@ -90,8 +91,8 @@ def state_of(now: int, due: Iterable[core.Entry], loaded: Mapping[str, core.Entr
 
     Args:
         now: time of the latest entry.
-        due: open reservations whose time is over, sorted by it.
-        loaded: they and the others that the transaction needs, by id.
+        due: open reservations that have expired, sorted by time and id.
+        loaded: all reservations that the transaction needs, by id.
     """
     state = core.State()
     state.now, state.reservations = now, dict(loaded)
@@ -116,7 +117,7 @@ def outcomes(state: core.State, clock: int, remember: int, commands: Iterable[Co
 def changes(
     state: core.State, loaded: Mapping[str, core.Entry], before: Mapping[str, Any], seq: int, head: str, algorithm: str
 ) -> Changes:
-    """What is to be written of a state.
+    """The rows to write after commands.
 
     Args:
         state: after the commands.
@@ -144,7 +145,7 @@ def check_meta(row: Sequence[Any] | None) -> tuple[int, str, int]:
     """Number of journal entries, hash of the last one, time of the last change.
 
     Raises:
-        DamagedError: the row is none of a ledger.
+        DamagedError: no ledger has written this row.
     """
     if row is None or tuple(map(type, row)) != (int, str, int) or not (row[0] >= 0 and 0 <= row[2] <= _LAST):
         raise DamagedError(f"its state is {row!r}")
