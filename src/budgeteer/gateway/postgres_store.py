@@ -54,7 +54,7 @@ class PostgresStore(Store):
     def __init__(self, url: str, keep: int = 100_000, name: str = "budgeteer") -> None:
         self._name, self._keep, self._added = name, {True: keep, False: keep // FREE}, 0
         subject = "the gateway's store"
-        self._link, self._reader = Link(url, subject, _TIMEOUT), Link(url, subject, _TIMEOUT)
+        self._link, self._reader = (Link(url, subject, _TIMEOUT, by_index=True) for _ in range(2))
         self._link.make(name, "gateway", self._sql(_TABLES).split(b";"))
         self._link.run(lambda c: self._check(c.execute(self._sql("SELECT format FROM store.gateway")).fetchone()))
         self._mirror, self._last, self._lock = SqliteStore(":memory:", keep), 0, threading.Lock()

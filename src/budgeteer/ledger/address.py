@@ -26,8 +26,8 @@ def kind_of(address: str) -> str:
     Raises:
         InvalidInput: another scheme, which would be taken for the name of a file.
 
-    >>> kind_of("redis://127.0.0.1/0"), kind_of("spending/ledger.db")
-    ('redis', 'sqlite')
+    >>> kind_of("redis://127.0.0.1/0"), kind_of("postgresql://db/spending"), kind_of("spending/ledger.db")
+    ('redis', 'postgres', 'sqlite')
     """
     if address == "memory:":
         return MEMORY
