@@ -18,8 +18,10 @@ from budgeteer.core.errors import InvalidInput  # noqa: E402
 from budgeteer.gateway.alerts import watch  # noqa: E402
 from budgeteer.gateway.alerts.levels import Level  # noqa: E402
 from budgeteer.gateway.config import load  # noqa: E402
-from budgeteer.gateway.store import RedisStore, SqliteStore  # noqa: E402
+from budgeteer.gateway.store import SqliteStore  # noqa: E402
+from budgeteer.gateway.stores import connect  # noqa: E402
 from budgeteer.ledger import Limit  # noqa: E402
+from helpers import servers  # noqa: E402
 from helpers.gateway_fixture import Running, toml  # noqa: E402
 from helpers.receivers import MailServer, Webhook  # noqa: E402
 from helpers.upstream import Upstream, echo  # noqa: E402
@@ -101,16 +103,14 @@ def test_a_message_has_the_units_of_people():
     )
 
 
-@pytest.mark.parametrize("kind", ["sqlite", "redis"])
+@pytest.mark.parametrize("kind", ["sqlite", *servers.KINDS])
 def test_two_replicas_send_one_mail(kind, tmp_path, upstream, request):
     pytest.importorskip("aiosmtpd")
-    if kind == "redis":
-        from helpers import redis_server
-
-        url = request.getfixturevalue("redis_process")
-        redis_server.flush()
-    else:
+    if kind == "sqlite":
         url = str(tmp_path / "ledger.db")
+    else:
+        request.getfixturevalue(f"{kind}_process")
+        url = servers.shared(kind)
     with MailServer() as mails:
         rules = (
             f'[[alerts]]\nname = "spend"\nshares = [0.5]\naccounts = ["acme"]\n[alerts.email]\nhost = "127.0.0.1"\n'
@@ -281,17 +281,15 @@ def test_the_example_of_the_documentation(tmp_path):
     assert "https://h/s" not in repr(rule)
 
 
-@pytest.mark.parametrize("kind", ["sqlite", "redis"])
+@pytest.mark.parametrize("kind", ["sqlite", *servers.KINDS])
 def test_of_many_claims_of_a_mark_one_is_had(kind, tmp_path, request):
-    if kind == "redis":
-        from helpers import redis_server
-
-        url = request.getfixturevalue("redis_process")
-        redis_server.flush()
-        stores = [RedisStore(url) for _ in range(4)]
-    else:
+    if kind == "sqlite":
         stores = [SqliteStore(tmp_path / "s.db") for _ in range(4)]
-    now = 1_900_000_000_000 if kind == "sqlite" else watch.wall_clock()
+    else:
+        request.getfixturevalue(f"{kind}_process")
+        url = servers.shared(kind)
+        stores = [connect(url) for _ in range(4)]
+    now = watch.wall_clock() if kind == "redis" else 1_900_000_000_000
     with ThreadPoolExecutor(8) as pool:
         found = list(pool.map(lambda n: stores[n % 4].claim("a", now, now + 60_000), range(16)))
     assert found.count(None) == 1

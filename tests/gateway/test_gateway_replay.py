@@ -21,8 +21,10 @@ from budgeteer.gateway.record import Record  # noqa: E402
 from budgeteer.gateway.replay.read import Logged, read  # noqa: E402
 from budgeteer.gateway.replay.report import as_text, report  # noqa: E402
 from budgeteer.gateway.replay.run import replay  # noqa: E402
-from budgeteer.gateway.store import RedisStore, SqliteStore  # noqa: E402
+from budgeteer.gateway.store import SqliteStore  # noqa: E402
+from budgeteer.gateway.stores import connect  # noqa: E402
 from budgeteer.metering.outcome import Outcome  # noqa: E402
+from helpers import servers  # noqa: E402
 from helpers.gateway_fixture import Running, toml  # noqa: E402
 from helpers.upstream import Upstream, echo  # noqa: E402
 
@@ -265,19 +267,17 @@ def test_records_of_an_older_version_and_keys_that_are_gone(tmp_path, upstream):
     assert any("did not record bounds" in line for line in about["not_known"])
 
 
-def test_the_command(tmp_path, upstream, redis_process):
-    from helpers import redis_server
-
-    redis_server.flush()
+@pytest.mark.parametrize("server_url", servers.KINDS, indirect=True)
+def test_the_command(tmp_path, upstream, server_url):
     config = tmp_path / "gateway.toml"
     config.write_text(toml([("one", upstream.url, MODELS, "")], ledger=str(tmp_path / "l.db"),
                            extra='[scopes."acme"]\nlimits = ["79"]'))  # fmt: skip
     told = [made_up(n, 1000 * n, 900) for n in range(4)]
-    stores = [SqliteStore(tmp_path / "s.db"), RedisStore(redis_process)]
+    stores = [SqliteStore(tmp_path / "s.db"), connect(server_url)]
     for store in stores:
         store.add([one.record for one in told])
         store.close()
-    for place in (str(tmp_path / "s.db"), redis_process):
+    for place in (str(tmp_path / "s.db"), server_url):
         out = io.StringIO()
         with contextlib.redirect_stdout(out):
             assert main(["serve", "--config", str(config), "--replay", place, "--json"]) == 0
@@ -297,3 +297,16 @@ def test_the_command(tmp_path, upstream, redis_process):
             read(str(tmp_path / "bad"))
     with pytest.raises(InvalidInput, match="cannot be read"):
         read(str(tmp_path / "none"))
+
+
+def test_a_database_without_a_store_gets_none(postgres_process):
+    from budgeteer.gateway.replay.read import keys_beside
+    from budgeteer.gateway.stores import exists
+
+    url = servers.shared("postgres")
+    with pytest.raises(InvalidInput, match=r"postgresql://\*\*\*@127.0.0.1:\d+/postgres has no store of a gateway"):
+        read(url)
+    assert keys_beside(url) == []
+    assert not exists(url)
+    connect(url).close()
+    assert exists(url)

@@ -12,7 +12,7 @@ import orjson
 from budgeteer.gateway.damage import WRONG, damaged_store
 from budgeteer.gateway.record import Record
 from budgeteer.gateway.store import FREE, READ, SqliteStore, Store, no_key
-from budgeteer.ledger.postgres_link import Connection, Link
+from budgeteer.ledger.postgres_link import Connection, Link, has_table
 
 FORMAT = 1
 _TIMEOUT = 5.0
@@ -20,6 +20,7 @@ _TABLES = f"""
 CREATE TABLE store.gateway (format integer NOT NULL);
 CREATE TABLE store.keys (id text COLLATE "C" PRIMARY KEY, data text NOT NULL);
 CREATE TABLE store.instances (name text PRIMARY KEY, at bigint NOT NULL);
+CREATE TABLE store.marks (name text PRIMARY KEY, until bigint NOT NULL);
 CREATE TABLE store.records (
     n bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, id text COLLATE "C" NOT NULL UNIQUE, paid boolean NOT NULL,
     data text NOT NULL
@@ -36,6 +37,16 @@ DELETE FROM store.records WHERE paid = %s AND n <= (
     SELECT n FROM store.records WHERE paid = %s ORDER BY n DESC LIMIT 1 OFFSET %s
 )
 """
+_EXPIRE = """
+DELETE FROM store.marks WHERE name IN (
+    SELECT name FROM store.marks WHERE until <= %s AND name <> %s FOR UPDATE SKIP LOCKED
+)
+"""
+_CLAIM = """
+INSERT INTO store.marks VALUES (%s, %s)
+ON CONFLICT (name) DO UPDATE SET until = excluded.until WHERE marks.until <= %s
+"""
+_MARK = "INSERT INTO store.marks VALUES (%s, %s) ON CONFLICT (name) DO UPDATE SET until = excluded.until"
 _BEAT = "INSERT INTO store.instances VALUES (%s, %s) ON CONFLICT (name) DO UPDATE SET at = excluded.at"
 
 
@@ -58,6 +69,14 @@ class PostgresStore(Store):
         self._link.make(name, "gateway", self._sql(_TABLES).split(b";"))
         self._link.run(lambda c: self._check(c.execute(self._sql("SELECT format FROM store.gateway")).fetchone()))
         self._mirror, self._last, self._lock = SqliteStore(":memory:", keep), 0, threading.Lock()
+
+    @staticmethod
+    def exists(url: str, name: str = "budgeteer") -> bool:
+        """Whether there is a store; none is created."""
+        link = Link(url, "the gateway's store", _TIMEOUT)
+        found = link.run(lambda connection: has_table(connection, name, "gateway"))
+        link.close()
+        return found
 
     def _sql(self, statement: str) -> bytes:
         return statement.replace("store.", f'"{self._name}".').encode()
@@ -110,6 +129,25 @@ class PostgresStore(Store):
             return seen.fetchall()
 
         return dict(self._link.run(say))
+
+    def claim(self, name: str, now: int, until: int) -> int | None:
+        def ask(connection: Connection) -> tuple[int, tuple[Any, ...] | None]:
+            with connection.pipeline():
+                connection.execute(self._sql(_EXPIRE), (now, name))
+                made = connection.execute(self._sql(_CLAIM), (name, until, now))
+                row = connection.execute(self._sql("SELECT until FROM store.marks WHERE name = %s"), (name,))
+            return made.rowcount, row.fetchone()
+
+        made, row = self._link.run(ask)
+        if made:
+            return None
+        return now if row is None else int(row[0])  # None: it was removed a moment ago
+
+    def mark(self, name: str, until: int | None) -> None:
+        if until is None:
+            self._link.run(lambda c: c.execute(self._sql("DELETE FROM store.marks WHERE name = %s"), (name,)))
+        else:
+            self._link.run(lambda c: c.execute(self._sql(_MARK), (name, until)))
 
     def add(self, records: Sequence[Record]) -> None:
         rows = [

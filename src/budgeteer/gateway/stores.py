@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from budgeteer.gateway.store import RedisStore, SqliteStore, Store
 from budgeteer.ledger import address
 
@@ -21,3 +23,13 @@ def connect(url: str, keep: int = 100_000) -> Store:
     if kind == address.REDIS:
         return RedisStore(url, keep)
     return SqliteStore(":memory:" if kind == address.MEMORY else f"{url}.gateway", keep)
+
+
+def exists(url: str) -> bool:
+    """Whether a gateway has kept anything beside a ledger; nothing is created. In Redis a store needs no creation."""
+    kind = address.kind_of(url)
+    if kind == address.POSTGRES:
+        from budgeteer.gateway.postgres_store import PostgresStore
+
+        return PostgresStore.exists(url)
+    return kind == address.REDIS or (kind == address.SQLITE and Path(f"{url}.gateway").exists())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from functools import partial
 from typing import Any, TypeVar
 
@@ -12,7 +12,7 @@ from budgeteer.core.errors import LedgerUnavailable
 from budgeteer.ledger import core, journal, rows
 from budgeteer.ledger.group import GroupLedger
 from budgeteer.ledger.limit import check_name
-from budgeteer.ledger.postgres_link import Connection, Link
+from budgeteer.ledger.postgres_link import Connection, Link, has_table
 from budgeteer.ledger.protocol import REMEMBER, Clock, Command, check_seconds, damaged
 
 T = TypeVar("T")
@@ -149,7 +149,7 @@ class PostgresLedger(GroupLedger):
 
     def _look(self, connection: Connection) -> None:
         """Check that there is a ledger of this format."""
-        if connection.execute("SELECT to_regclass(%s)", (f'"{self._name}".meta',)).fetchone() == (None,):
+        if not has_table(connection, self._name, "meta"):
             raise LedgerUnavailable(
                 f"there is no {self._link.subject.removeprefix('the ')}; make one with: budgeteer ledger init --ledger "
                 "ADDRESS, or pass create=True"
@@ -277,6 +277,24 @@ class PostgresLedger(GroupLedger):
         for row in reservations:
             state.reservations[row[0]] = self._read(rows.entry_of, row)
         return seq, state
+
+    def accounts(self, paths: Collection[str]) -> core.State:
+        """A copy of some accounts at one point in time."""
+
+        def read(connection: Connection) -> list[Any]:
+            with connection.pipeline():
+                connection.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
+                meta = connection.execute(self._sql(_META))
+                accounts = connection.execute(self._sql(_ACCOUNTS), (list(map(_key, paths)),))
+                connection.execute("COMMIT")
+            return [meta.fetchone(), accounts.fetchall()]
+
+        meta, accounts = self._reader.run(read)
+        state = core.State()
+        _, _, state.now = self._meta(meta)
+        for path, limits, books in accounts:
+            state.accounts[path] = self._read(rows.account_of, path, limits, books)
+        return state
 
     def close(self) -> None:
         """Close the connections."""

@@ -189,11 +189,8 @@ class Link:
             LedgerUnavailable: see ``run``; or the database does not use UTF8.
         """
 
-        def there(connection: Connection) -> bool:
-            return connection.execute("SELECT to_regclass(%s)", (f'"{schema}".{table}',)).fetchone() != (None,)
-
         def make(connection: Connection) -> None:
-            if there(connection):
+            if has_table(connection, schema, table):
                 return
             (encoding,) = connection.execute("SELECT current_setting('server_encoding')").fetchone() or ("",)
             if encoding != "UTF8":
@@ -205,7 +202,7 @@ class Link:
             connection.execute("SELECT pg_advisory_xact_lock(hashtext(%s))", (f"budgeteer {schema}",))
             if not connection.execute("SELECT 1 FROM pg_namespace WHERE nspname = %s", (schema,)).fetchone():
                 connection.execute(f'CREATE SCHEMA "{schema}"'.encode())
-            if not there(connection):
+            if not has_table(connection, schema, table):
                 for statement in statements:
                     connection.execute(statement)
             connection.execute("COMMIT")
@@ -217,6 +214,11 @@ class Link:
         if os.getpid() == self._pid:
             with self._lock:
                 self._drop()
+
+
+def has_table(connection: Connection, schema: str, table: str) -> bool:
+    """Whether a table exists."""
+    return connection.execute("SELECT to_regclass(%s)", (f'"{schema}".{table}',)).fetchone() != (None,)
 
 
 def _line(error: psycopg.Error) -> str:

@@ -225,7 +225,7 @@ class SqliteLedger(GroupLedger):
             for path in paths:
                 row = db.execute("SELECT limits, books FROM accounts WHERE path = ?", (path,)).fetchone()
                 if row is not None:
-                    state.accounts[path] = _account(path, *row)
+                    state.accounts[path] = rows.account_of(path, *row)
             db.execute("COMMIT")
         return state
 

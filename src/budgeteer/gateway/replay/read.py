@@ -17,8 +17,7 @@ from budgeteer.core.errors import InvalidInput
 from budgeteer.core.urls import without_password
 from budgeteer.gateway.damage import WRONG
 from budgeteer.gateway.record import COLUMNS, JSON, MAPS, NAMES, Record
-from budgeteer.gateway.store import connect
-from budgeteer.ledger import address
+from budgeteer.gateway.stores import connect, exists
 
 _SQLITE = b"SQLite format 3\x00"
 _WHOLE = frozenset(column.name for column in COLUMNS if column.kind == "whole")
@@ -46,6 +45,8 @@ def read(place: str) -> tuple[list[Logged], list[str]]:
     keys: list[str] = []
     try:
         if "://" in place:
+            if not exists(place):
+                raise InvalidInput(f"{without_password(place)} has no store of a gateway; {_HINT}")
             store = connect(place)
             try:
                 requests = [
@@ -73,14 +74,13 @@ def read(place: str) -> tuple[list[Logged], list[str]]:
 
 _HINT = (
     "give what /admin/api/requests.csv or /admin/api/requests answers, the log's JSON lines, or the gateway's store "
-    "(LEDGER.gateway, redis://...)"
+    "(LEDGER.gateway, postgresql://..., redis://...)"
 )
 
 
 def keys_beside(ledger: str) -> list[str]:
     """The keys in the store beside a ledger, as texts; none if there is no such store yet, and none is created."""
-    kind = address.kind_of(ledger)
-    if kind == address.MEMORY or (kind == address.SQLITE and not Path(f"{ledger}.gateway").exists()):
+    if not exists(ledger):
         return []
     store = connect(ledger)
     try:
