@@ -122,8 +122,10 @@ def _walk(make: MakeAllowance, steps: int, rng: random.Random) -> None:
             family = [member for member in family if _open(member)]
         total = sum(member.remaining["all"] for member in family)
         if total != GRANTED - used:
-            raise CheckFailed(f"{GRANTED} units were granted and {used} used, and the open allowances hold {total}:"
-                              " units are conserved")  # fmt: skip
+            raise CheckFailed(
+                f"{GRANTED} units were granted and {used} used, and the open allowances hold {total}:"
+                " units are conserved"
+            )
     for member in family[1:]:
         member.close()
     _left(root, GRANTED - used, "what children leave over comes back")

@@ -72,8 +72,10 @@ def _result(assignment: Assignment, problem: Problem) -> None:
         if y.shape != problem.cost.shape or not np.all((y == 0) | (y == 1)) or not np.all(y.sum(axis=1) == 1):
             raise CheckFailed(f"the loss was asked about {y.tolist()}; every row is one-hot")
         if float((y * problem.cost).sum()) > most:
-            raise CheckFailed(f"the loss was asked about a choice of cost {(y * problem.cost).sum()}, over the budget"
-                              f" of {problem.budget}")  # fmt: skip
+            raise CheckFailed(
+                f"the loss was asked about a choice of cost {(y * problem.cost).sum()}, over the budget"
+                f" of {problem.budget}"
+            )
     for name in ("choice", "best"):
         choice = np.asarray(getattr(assignment, name))
         if choice.shape != (GROUPS,) or choice.dtype.kind not in "iu" or not np.all((choice >= 0) & (choice < OPTIONS)):

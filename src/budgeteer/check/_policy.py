@@ -188,8 +188,8 @@ async def _request(policy: Policy, route: str, body: dict[str, Any], key: Key, s
     try:
         policy.after(ask, content, live)
     except Exception as error:
-        what = "a refused request" if refused else f"a request that ended {live.outcome}"
-        raise CheckFailed(f"after raised {type(error).__name__}: {error}, after {what}; it must not fail") from error
+        ended = "a refused request" if refused else f"a request that ended {live.outcome}"
+        raise CheckFailed(f"after raised {type(error).__name__}: {error}, after {ended}; it must not fail") from error
     return answer, refused, ask.model, ask.cap, tuple(ask.notes), json.dumps(ask.body)
 
 

@@ -34,9 +34,12 @@ def check_reward(reward: Reward, *, seed: int = 0) -> None:
     for turn in range(STEPS):
         n = 0 if turn == 1 else ROWS
         rows = Columns(
-            (rng.random(n) < 0.5).astype(np.float64), rng.integers(1, MOST + 1, n), rng.integers(0, 6, n),
-            np.full(n, MOST), rng.choice(np.array([ENDED, FINISHED, ABORTED, CUT], np.int8), n),
-        )  # fmt: skip
+            (rng.random(n) < 0.5).astype(np.float64),
+            rng.integers(1, MOST + 1, n),
+            rng.integers(0, 6, n),
+            np.full(n, MOST),
+            rng.choice(np.array([ENDED, FINISHED, ABORTED, CUT], np.int8), n),
+        )
         given = copy.deepcopy((state, rows))
         scored = _scores(reward, state, rows)
         order = rng.permutation(n)

@@ -50,8 +50,10 @@ def _drawn(rounding: Rounding, chance: F64, draws: int, seed: int) -> NDArray[np
         if not isinstance(row, np.ndarray) or row.dtype != np.bool_ or row.shape != chance.shape:
             raise CheckFailed(f"the method returned {row!r} for {len(chance)} chances; return [n] bools")
         if not low <= int(row.sum()) <= high:
-            raise CheckFailed(f"{int(row.sum())} were chosen, and the chances sum to {chance.sum():.6g}: the total is"
-                              " the sum rounded down or up")  # fmt: skip
+            raise CheckFailed(
+                f"{int(row.sum())} were chosen, and the chances sum to {chance.sum():.6g}: the total is"
+                " the sum rounded down or up"
+            )
         chosen[i] = row
     if not np.array_equal(chance, given):
         raise CheckFailed("the method changed the chances it was given; copy before writing")
@@ -71,13 +73,16 @@ def _frequencies(chance: F64, chosen: NDArray[np.bool_]) -> None:
             )
     error = np.sqrt(chance * (1 - chance) / draws)
     for i in np.flatnonzero(np.abs(share - chance) > DEVIATIONS * error + NEAR).tolist():
-        raise CheckFailed(f"an item of chance {chance[i]:.4f} was chosen in {share[i]:.4f} of {draws:,} draws:"
-                          " marginals are exact")  # fmt: skip
+        raise CheckFailed(
+            f"an item of chance {chance[i]:.4f} was chosen in {share[i]:.4f} of {draws:,} draws: marginals are exact"
+        )
     both = chosen.T.astype(np.float64) @ chosen / draws
     apart = np.outer(chance, chance)
     over = both - apart > DEVIATIONS * np.sqrt(apart * (1 - apart) / draws) + NEAR
     np.fill_diagonal(over, False)
     for i, j in np.argwhere(over).tolist():
-        raise CheckFailed(f"items of chance {chance[i]:.4f} and {chance[j]:.4f} were chosen together in a share of"
-                          f" {both[i, j]:.4f}, independent ones are in {apart[i, j]:.4f}: choices are negatively"
-                          " correlated")  # fmt: skip
+        raise CheckFailed(
+            f"items of chance {chance[i]:.4f} and {chance[j]:.4f} were chosen together in a share of"
+            f" {both[i, j]:.4f}, independent ones are in {apart[i, j]:.4f}: choices are negatively"
+            " correlated"
+        )

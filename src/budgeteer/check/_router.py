@@ -46,8 +46,10 @@ def check_router(router: Router, *, seed: int = 0) -> None:
     mean = float(load.mean())
     before, after = np.mean(fullest, axis=0) / mean
     if not after - 1 < LESS * (before - 1):
-        raise CheckFailed(f"the fullest expert has {before:.2f} times the mean load by the first state and {after:.2f}"
-                          f" by that after {STEPS} steps: loads become more even")  # fmt: skip
+        raise CheckFailed(
+            f"the fullest expert has {before:.2f} times the mean load by the first state and {after:.2f}"
+            f" by that after {STEPS} steps: loads become more even"
+        )
     _refusals(router, state)
 
 

@@ -59,8 +59,9 @@ def check_scorer(scorer: Scorer, *, seed: int = 0) -> None:
         raise CheckFailed("the same samples and seed were scored otherwise; draw from Task.seed only")
     turned = _scores(scorer, SAMPLES[::-1], Judge(ALL), ENOUGH, seed)
     if repr(turned[::-1]) != repr(scores):
-        raise CheckFailed(f"scores are {scores}, and {turned} in the opposite order: a score goes with its sample, not"
-                          " with its place")  # fmt: skip
+        raise CheckFailed(
+            f"scores are {scores}, and {turned} in the opposite order: a score goes with its sample, not with its place"
+        )
     for budget in (0, 1, 50, 400):
         _scores(scorer, SAMPLES, Judge(ALL), budget, seed)
     for fail in (0.5, 1.0):

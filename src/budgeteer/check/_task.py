@@ -58,14 +58,14 @@ def _made(make: Callable[..., Environment], size: int, seed: int) -> Environment
     for item in items:
         if not isinstance(item, Item):
             raise CheckFailed(f"{item!r} is no Item")
-        for what, text in (("key", item.key), ("prompt", item.prompt)):
+        for field, text in (("key", item.key), ("prompt", item.prompt)):
             if not isinstance(text, str) or not text.strip():
-                raise CheckFailed(f"the {what} of {item!r} is empty; a {what} is a text")
+                raise CheckFailed(f"the {field} of {item!r} is empty; a {field} is a text")
         if not isinstance(item.answer, str):
             raise CheckFailed(f"{item.key!r} has the reference {item.answer!r}; a made problem has one, a text")
-    for what, texts in (("keys", [i.key for i in items]), ("prompts", [i.prompt for i in items])):
+    for field, texts in (("key", [i.key for i in items]), ("prompt", [i.prompt for i in items])):
         if len(set(texts)) < len(texts):
-            raise CheckFailed(f"two problems have the same {what[:-1]}; {what} are distinct")
+            raise CheckFailed(f"two problems have the same {field}; {field}s are distinct")
     return environment
 
 

@@ -19,7 +19,7 @@ def add_training(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("task and training")
     add_task(group, "real")
     group.add_argument("--model", type=Path, default=None, help="folder of a Llama policy (default: the embedded one)")
-    for option, kind, default, what in (
+    for option, kind, default, meaning in (
         ("--steps", int, 48, "training steps"),
         ("--prompts", int, 32, "prompts a step"),
         ("--group", int, 8, "rollouts a prompt of the uniform reference"),
@@ -32,7 +32,7 @@ def add_training(parser: argparse.ArgumentParser) -> None:
         ("--device", str, "auto", "cpu, cuda or auto"),
         ("--dtype", str, "auto", "float32, bfloat16 or auto"),
     ):  # the defaults of TrainConfig and RunSpec, whose modules are too slow to import for a help text
-        group.add_argument(option, type=kind, default=default, help=f"{what} (default %(default)s)")
+        group.add_argument(option, type=kind, default=default, help=f"{meaning} (default %(default)s)")
 
 
 def add_task(parser: Any, default: str) -> None:
@@ -76,13 +76,27 @@ def spec_of(args: argparse.Namespace, recipe: str, budget: str, tokens: int | No
             f"lower --prompts or raise --train-items"
         )
     config = TrainConfig(
-        steps=args.steps, prompts=args.prompts, group=args.group, max_tokens=args.max_tokens, lr=args.lr, kl=args.kl,
-        seed=seed, device=args.device, dtype=args.dtype,
-    )  # fmt: skip
+        steps=args.steps,
+        prompts=args.prompts,
+        group=args.group,
+        max_tokens=args.max_tokens,
+        lr=args.lr,
+        kl=args.kl,
+        seed=seed,
+        device=args.device,
+        dtype=args.dtype,
+    )
     return RunSpec(
-        recipe, budget, tokens, config, pool=task_of(args, args.task), pool_seed=args.task_seed, train=args.train_items,
-        heldout=args.heldout_items, model=str(args.model or REASONER),
-    )  # fmt: skip
+        recipe,
+        budget,
+        tokens,
+        config,
+        pool=task_of(args, args.task),
+        pool_seed=args.task_seed,
+        train=args.train_items,
+        heldout=args.heldout_items,
+        model=str(args.model or REASONER),
+    )
 
 
 class Lines:

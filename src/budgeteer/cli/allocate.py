@@ -63,10 +63,14 @@ def run(args: argparse.Namespace) -> int:
     margin = margin_of(spec.name, items, spec.values) if args.explain or args.plot is not None else None
     if args.json:
         shown = {
-            "method": args.method, "budget": budget.amount, "cost": plan.expected_cost, "value": _finite(plan.value),
-            "gap": _finite(plan.gap), "price": _finite(plan.price),
+            "method": args.method,
+            "budget": budget.amount,
+            "cost": plan.expected_cost,
+            "value": _finite(plan.value),
+            "gap": _finite(plan.gap),
+            "price": _finite(plan.price),
             "plan": dict(zip(plan.keys, plan.units.tolist(), strict=True)),
-        }  # fmt: skip
+        }
         if args.explain:
             shown["why"] = dict(zip(plan.keys, why(items, plan, budget.amount, margin), strict=True))
         sys.stdout.write(json.dumps(shown, allow_nan=False) + "\n")
@@ -208,8 +212,9 @@ def plot(items: Items, plan: Plan, budget: int, method: str, margin: Margin | No
     given = xy_chart(
         [Curve(method, (at + 1).tolist(), tokens[at].tolist(), marks=len(tokens) <= 40)],
         title=f"{method}: {plan.expected_cost:,.6g} of {budget:,} tokens over {len(items):,} items",
-        x_label="item, largest share first", y_label="tokens",
-    )  # fmt: skip
+        x_label="item, largest share first",
+        y_label="tokens",
+    )
     spent, slope = margins(items, plan, margin)
     rules = [("x", float(budget), "budget")]
     if math.isfinite(plan.price) and plan.price > 0:
@@ -218,8 +223,12 @@ def plot(items: Items, plan: Plan, budget: int, method: str, margin: Margin | No
     gained = xy_chart(
         [Curve("value a token", spent[at].tolist(), slope[at].tolist())],
         title="what the next token gains, steepest first" if len(spent) else "this method states no value of a token",
-        x_label="tokens spent", y_label="value a token", log=(False, True), rules=rules, top=350,
-    )  # fmt: skip
+        x_label="tokens spent",
+        y_label="value a token",
+        log=(False, True),
+        rules=rules,
+        top=350,
+    )
     return stand_alone(given, gained, height=700)
 
 

@@ -66,11 +66,19 @@ def papers() -> tuple[Paper, ...]:
         rows = list(csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE))
     return tuple(
         Paper(
-            int(row["number"]), row["name"], row["part"], row["title"], row["arxiv"], tuple(row["methods"].split()),
-            cast("Level", row["level"]), row["here"], row["missing"], tuple(row["evidence"].split()),
+            int(row["number"]),
+            row["name"],
+            row["part"],
+            row["title"],
+            row["arxiv"],
+            tuple(row["methods"].split()),
+            cast("Level", row["level"]),
+            row["here"],
+            row["missing"],
+            tuple(row["evidence"].split()),
         )
         for row in rows
-    )  # fmt: skip
+    )
 
 
 def paper(name: str) -> Paper:

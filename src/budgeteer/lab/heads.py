@@ -311,9 +311,13 @@ def train(
     model = policy.model
     fingerprint = Internals(model.embed, (), 0, list).fingerprint  # type: ignore[arg-type]
     guidance = train_guidance(
-        *traces.thinking(), vocab=model.config.vocab_size, fingerprint=fingerprint, line_ends=LINE_ENDS, steps=steps,
+        *traces.thinking(),
+        vocab=model.config.vocab_size,
+        fingerprint=fingerprint,
+        line_ends=LINE_ENDS,
+        steps=steps,
         seed=seed,
-    )  # fmt: skip
+    )
     save_head(guidance, folder / "budget_guidance.safetensors")
     save_head(train_introspection(traces, fingerprint, steps=steps, seed=seed), folder / "zip_rc.safetensors")
     save_head(

@@ -67,8 +67,10 @@ class Rates:
 
         cached, written, reasoning = part(self.cached, read), part(self.written, read), part(self.reasoning, made)
         long, heard, spoken = (
-            part(self.written_long, written), part(self.audio_input, read), part(self.audio_output, made),
-        )  # fmt: skip
+            part(self.written_long, written),
+            part(self.audio_input, read),
+            part(self.audio_output, made),
+        )
         pico = (read, cached, written, long, heard, made, reasoning, spoken, _pico(self.request))
         text = (max(read, cached, written, long), max(made, reasoning))
         object.__setattr__(self, "_pico", pico)
@@ -85,9 +87,16 @@ class Rates:
         cached = min(usage.cached or 0, read - audio_in - written)
         reasoning = min(usage.reasoning or 0, made - audio_out)
         tokens = (
-            read - audio_in - written - cached, cached, written - long, long, audio_in,
-            made - audio_out - reasoning, reasoning, audio_out, 1,
-        )  # fmt: skip
+            read - audio_in - written - cached,
+            cached,
+            written - long,
+            long,
+            audio_in,
+            made - audio_out - reasoning,
+            reasoning,
+            audio_out,
+            1,
+        )
         return sum([n * rate for n, rate in zip(tokens, self._pico, strict=True) if n])
 
     def worst(self, read: int, made: int, heard: bool, spoken: bool) -> int | Fraction:
