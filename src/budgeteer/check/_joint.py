@@ -33,7 +33,7 @@ class Problem:
         self.asked: list[F64] = []
 
     def loss(self, y: F64) -> tuple[float, F64]:
-        """Its value and its gradient at y."""
+        """The value and the gradient of the loss at y."""
         self.asked.append(np.array(y))
         through = self.pair @ y.ravel()
         return float((y * self.alone).sum() + y.ravel() @ through / 2), self.alone + through.reshape(y.shape)
@@ -44,8 +44,8 @@ def check_joint(joint: Joint, *, seed: int = 0) -> None:
 
     Rules: choices are [N] options in range and within the budget; every y that the loss was asked about is one-hot and
     within the budget; ``calls`` counts them; ``loss`` is that of ``best``, the smallest that was seen; the expected
-    cost of the last logits, if there are any, is the budget; the same seed gives the same result; costs and logits
-    that were given stay as they are; bad input is refused with InvalidInput.
+    cost of the last logits, if there are any, is the budget; the same seed gives the same result; the given costs and
+    logits are not changed; bad input is refused with InvalidInput.
 
     Args:
         joint: the method to check.

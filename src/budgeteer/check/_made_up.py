@@ -1,4 +1,4 @@
-"""Rollouts that nobody sampled, and the rules of what looks at them: numpy only."""
+"""Made-up rollouts, and the rules of parts that read rollouts: numpy only."""
 
 from __future__ import annotations
 

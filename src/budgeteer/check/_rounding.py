@@ -20,14 +20,14 @@ NEAR = 1e-9
 def check_rounding(rounding: Rounding, *, draws: int = 4000, seed: int = 0) -> None:
     """Round random fractions many times and raise :class:`CheckFailed` at the first broken rule.
 
-    Rules: [n] bools; a chance of 0 is never chosen and one of 1 always; the number chosen is the sum of the chances,
-    rounded down or up; every item is chosen as often as its chance says, and no pair more often together than
-    independent draws would choose it, within 6 standard errors; the same seed gives the same choice; the chances stay
-    as they are; what is no chance is refused with InvalidInput.
+    Rules: the choice is [n] bools; an item with a chance of 0 is never chosen, one with 1 always; the number of chosen
+    items is the sum of the chances, rounded down or up; every item is chosen as often as its chance says, and no pair
+    more often together than independent draws would choose it, within 6 standard errors; the same seed gives the same
+    choice; the chances are not changed; a number that is no chance is refused with InvalidInput.
 
     Args:
         rounding: the method to check.
-        draws: of every set of chances.
+        draws: number of draws for every set of chances.
         seed: of the chances and the draws.
     """
     rng = np.random.default_rng([seed, 6])

@@ -17,10 +17,10 @@ JUNK = ("", " ", "\n", "zqx?", "((((", "1/0", "nan", "-", "9" * 400, "\ud83d\ude
 def check_task(make: Callable[..., Environment], *, seed: int = 0) -> None:
     """Make problems and grade answers, and raise :class:`CheckFailed` at the first broken rule.
 
-    Rules: about as many problems are made as are asked for; keys and prompts are texts with something
-    in them, keys and prompts are distinct, and there is a reference answer to each; the same size and seed make the
-    same problems, another seed others; the reference is right, no answer and text that cannot be read are not; a score
-    is a number in [0, 1], the same each time; and grading leaves the problems as they were.
+    Rules: about as many problems are made as are asked for; keys and prompts are distinct texts that are not blank, and
+    each problem has a reference answer; the same size and seed make the same problems, another seed other ones; the
+    reference is right; no answer, and text that cannot be read, are wrong; a score is a number in [0, 1], the same each
+    time; grading does not change the problems.
 
     Args:
         make: ``make(size=..., seed=...)`` makes the problems.

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def add_training(parser: argparse.ArgumentParser) -> None:
-    """Options of what all runs of a comparison share."""
+    """Add the options that all runs of a comparison share."""
     group = parser.add_argument_group("task and training")
     add_task(group, "real")
     group.add_argument("--model", type=Path, default=None, help="folder of a Llama policy (default: the embedded one)")
@@ -36,7 +36,7 @@ def add_training(parser: argparse.ArgumentParser) -> None:
 
 
 def add_task(parser: Any, default: str) -> None:
-    """``--task`` and what belongs to it."""
+    """Add ``--task`` and the options of :func:`add_reading`."""
     from budgeteer.lab.tasks.named import HELP
 
     parser.add_argument("--task", default=default, help=HELP + " (default %(default)s)")
@@ -44,7 +44,7 @@ def add_task(parser: Any, default: str) -> None:
 
 
 def add_reading(parser: Any) -> None:
-    """Options of how a task's file is read and its answers are graded."""
+    """Add the options that say how a task's file is read and its answers are graded."""
     parser.add_argument("--question-field", default=None, metavar="NAME", help="of a file (default question)")
     parser.add_argument("--answer-field", default=None, metavar="NAME", help="of a file (default answer)")
     parser.add_argument(

@@ -1,4 +1,4 @@
-"""What commands print of texts that others wrote."""
+"""How commands print texts that others wrote."""
 
 from __future__ import annotations
 

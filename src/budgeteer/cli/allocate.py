@@ -98,7 +98,7 @@ def _finite(value: float) -> float | None:
 
 
 def table(items: Items, plan: Plan, budget: int, why: list[str] | None) -> str:
-    """The plan for people: a line an item, with the reasons why if there are any, then the sums."""
+    """The plan for people: a line for each item, with its reason if there is one, then the sums."""
     unit = "option" if items.menu is not None else "units"
     costs = items.menu.at(plan.units)[0] if items.menu is not None else plan.units * items.cost
     reasons = [""] * len(items) if why is None else why
@@ -118,7 +118,7 @@ def table(items: Items, plan: Plan, budget: int, why: list[str] | None) -> str:
 
 
 def why(items: Items, plan: Plan, budget: int, margin: Margin | None) -> list[str]:
-    """A reason an item: what it has, what that gained, and what the next best thing would have cost and gained."""
+    """A reason for each item: what it got, what that gained, and what the next unit or option would cost and gain."""
     return _why_menu(items, plan, budget) if items.menu is not None else _why_units(items, plan, budget, margin)
 
 
@@ -240,11 +240,11 @@ def _thin(n: int, most: int = 1000) -> Any:
 
 
 def margins(items: Items, plan: Plan, margin: Margin | None) -> tuple[Any, Any]:
-    """Tokens spent and value a token of the items' steps, steepest first; empty without a value curve.
+    """Tokens spent and value per token of the items' steps, steepest first; empty without a value curve.
 
-    A menu's steps are those of its hull. Of units they are single ones, after the tokens of those that every item has
-    before gains count; where items may go without, the first step of an item is to enter. Up to twice as many units
-    as the plan's largest count are looked at, and a million in all.
+    The steps of a menu are those of its hull. Without menus, a step is one unit, after the units that every item has
+    before gains count; if items may get no unit, the first step of an item buys its smallest count. For each item, up
+    to twice the plan's largest count is looked at, and a million units in all.
     """
     import numpy as np
 

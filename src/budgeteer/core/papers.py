@@ -61,7 +61,7 @@ class Paper:
 
 @cache
 def papers() -> tuple[Paper, ...]:
-    """All of them, by number."""
+    """All papers of the catalogue, by number."""
     with Path(__file__).with_name("papers.tsv").open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE))
     return tuple(

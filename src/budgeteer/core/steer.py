@@ -92,7 +92,7 @@ class Internals:
 
     @cached_property
     def fingerprint(self) -> str:
-        """Of the weights, so that a head that was trained on other ones is refused."""
+        """A fingerprint of the weights, so that a head that was trained on other ones is refused."""
         return hashlib.blake2b(self.embed.detach().cpu().numpy().tobytes(), digest_size=8).hexdigest()
 
 

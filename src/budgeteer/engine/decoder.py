@@ -113,7 +113,7 @@ class Decoder:
         return self._after(states)
 
     def _compiled_insert(self, place: int, prompt: Sequence[int]) -> tuple[Tensor, Tensor]:
-        """The same, with one kernel for all that lies between two matrix products."""
+        """:meth:`insert` with one kernel for all that lies between two matrix products."""
         tensors, eps = self._scratch(len(prompt)), np.float32(self.model.config.rms_norm_eps)
         arrays = {name: tensor.numpy() for name, tensor in tensors.items()}
         x, h, hidden, normed = arrays["hidden"], arrays["normed"], tensors["hidden"], tensors["normed"]

@@ -39,7 +39,7 @@ class Cell:
     seed: int
 
     def path(self, folder: Path) -> Path:
-        """Its rows."""
+        """The file of the cell's rows."""
         name = f"{self.strategy}@{self.budget}"
         shown = re.sub(r"[^\w.@=-]+", "_", name)[:80]
         return (
@@ -81,10 +81,10 @@ async def measure(
     on_row: Callable[[Cell, Row, Progress], None],
     oracle: bool = False,
 ) -> dict[Cell, tuple[Row, ...]] | None:
-    """Rows of every cell; what is in the folder already is not asked again. None: paused.
+    """Rows of every cell; cells that are in the folder already are not measured again. None: the run was paused.
 
     Args:
-        oracle: the references serve as the verifier of strategies.
+        oracle: whether the strategies' verifier compares with the references.
 
     Raises:
         InvalidInput: a strategy needs what the model lacks; found out before anything is spent.

@@ -26,7 +26,7 @@ figure.card { max-width: 820px; }
 
 
 def table(numbers: Mapping[str, Any]) -> str:
-    """One line a strategy and budget, for a terminal."""
+    """A table for a terminal, with one line for each strategy and budget."""
     rows = [
         [
             "strategy",

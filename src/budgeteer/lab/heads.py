@@ -1,8 +1,8 @@
 """Trains heads from nothing: guidance, introspection and difficulty of the embedded reasoner, on its own traces.
 
-:func:`train_guidance` serves any model whose hidden states can be had. For the reasoner, one set of traces serves all
-three: problems of every family that it was pretrained on, several traces of each at temperature 1, ended at the first
-line after the thinking. Deterministic in the seed.
+:func:`train_guidance` works for any model whose hidden states are known. For the reasoner, one set of traces is used
+for all three: problems of every family that it was pretrained on, several traces of each at temperature 1, ended at
+the first line after the thinking. The result is a function of the seed.
 """
 
 from __future__ import annotations

@@ -82,7 +82,7 @@ class RunSpec:
         return _pool(self.pool, self.pool_seed, self.train, self.heldout, stamp(self.pool))
 
     def identity(self) -> dict[str, Any]:
-        """All that decides the result, contents included (:mod:`budgeteer.rl.identity`).
+        """All settings and contents that decide the result (:mod:`budgeteer.rl.identity`).
 
         Raises:
             BudgeteerError: the task, the recipe or the device is not to be had.

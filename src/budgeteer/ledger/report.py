@@ -56,7 +56,7 @@ def balances(state: core.State, path: str, clock: int) -> Iterator[dict[str, Any
         clock: milliseconds since 1970 (UTC).
 
     Yields:
-        path, kind, limit (None: unlimited), window, settled (units that count in the window at ``clock``), reserved,
+        path, kind, limit (None if unlimited), window, settled (units that count in the window at ``clock``), reserved,
         left, overshoot (units), resets (millisecond at which a calendar window ends, else None).
     """
     now = max(state.now, clock)

@@ -18,14 +18,15 @@ DEAREST = Decimal(10_000)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rates:
-    """Dollars per million tokens, as exact decimals. A part without a rate of its own costs what its whole does.
+    """Dollars per million tokens, as exact decimals. A kind of token without a rate has the rate of its side.
 
     Attributes:
-        input, output: of text.
-        cached, written, written_long: read from, written to the prompt cache, there for an hour and more.
-        reasoning: generated and not shown.
+        input, output: tokens of text, read and generated.
+        cached, written, written_long: input tokens read from the prompt cache; written to it; written to stay an hour
+            or more.
+        reasoning: output tokens that are generated and not shown.
         audio_input, audio_output: audio tokens.
-        request: dollars a million calls, whatever they use.
+        request: dollars per million calls, whatever they use.
     """
 
     input: Decimal
@@ -106,12 +107,12 @@ class Rates:
 
 @dataclass(frozen=True, slots=True)
 class Price:
-    """Rates of a model, its dearer ones for long prompts, and those of other classes of service.
+    """The price of a model: its rates, those for long prompts, and those of other classes of service.
 
     Attributes:
         rates: of prompts up to the first tier.
-        tiers: (tokens, rates), ascending: with more than so many input tokens, cached ones included, all tokens of the
-            call have these rates. That is how providers bill; tiers are not marginal.
+        tiers: (tokens, rates), ascending: if a call has more than this many input tokens, cached ones included, all of
+            its tokens have these rates. That is how providers bill; tiers are not marginal.
         services: rates by class of service, such as ``"batch"``, ``"flex"``, ``"priority"``.
     """
 

@@ -22,8 +22,10 @@ def known() -> dict[str, Method]:
 
 
 def named(text: str) -> Verifier:
-    """The verifier of a name, or of a Python file: ``python:FILE.py`` has ``verify(answer, reference) -> score``, and
-    ``python:FILE.py:NAME`` a function of that name.
+    """The registered verifier of a name, or a function of a Python file.
+
+    ``python:FILE.py`` means its function ``verify(answer, reference) -> score``, ``python:FILE.py:NAME`` its function
+    NAME.
 
     >>> named("number")("1,200", "1200")
     1.0
@@ -42,7 +44,7 @@ def named(text: str) -> Verifier:
 
 
 def identity(text: str) -> str:
-    """What of a verifier decides its scores, as text: its name, and of a Python file the content, too."""
+    """A text that identifies a verifier's scores: its name, and for a Python file a digest of the content, too."""
     if not text.startswith("python:"):
         return text
     path, name = _file_of(text)
@@ -68,7 +70,7 @@ def _function(text: str, path: Path, name: str) -> Callable[..., Any]:
 
 
 def module_of(path: Path, subject: str) -> Any:
-    """The module of a Python file, run once for one content.
+    """The module of a Python file, which is run once as long as its content stays the same.
 
     Raises:
         InvalidInput: it cannot be read or raises when it runs; ``subject`` begins the message.
@@ -97,7 +99,7 @@ def _run(path: Path, digest: str, subject: str) -> Any:
 
 
 def _checked(name: str, verifier: Verifier) -> Verifier:
-    """The verifier, whose scores are looked at.
+    """The verifier; errors and impossible scores of it become a VerifierError.
 
     Raises:
         VerifierError: it raised, or its score is not in 0 to 1.

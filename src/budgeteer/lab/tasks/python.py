@@ -25,7 +25,7 @@ def is_python(name: str) -> bool:
 
 
 def load(spec: Spec, *, size: int, seed: int, known: Iterable[str]) -> tuple[Environment, str]:
-    """The environment, and what identifies its verifier: the content of its module.
+    """The environment, and a text that identifies its verifier by the content of its module.
 
     Args:
         spec: of the task, without ``verifier``.
@@ -49,7 +49,11 @@ def load(spec: Spec, *, size: int, seed: int, known: Iterable[str]) -> tuple[Env
 
 
 def environment(text: str, name: str, made: Any) -> Environment:
-    """What was made, if it is an Environment."""
+    """The object ``made``, if it is an Environment.
+
+    Raises:
+        InvalidInput: it is none; the message names the task ``text`` and the object's ``name``.
+    """
     if not all(hasattr(made, part) for part in ("name", "items", "verify")):
         raise InvalidInput(f"task {text!r}: {name} is {type(made).__name__} and no Environment (name, items, verify)")
     return cast("Environment", made)
