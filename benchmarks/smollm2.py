@@ -270,7 +270,7 @@ async def pool(families: Sequence[Family], seeds: int, path: Path, hopeless: Seq
         InvalidInput: it has samples of other questions or settings.
     """
     lines = Lines(path, sync=False)
-    rows = {(row["family"], row["number"]): row for row in lines.found}
+    rows = {(row["family"], row["number"]): row for row in lines.earlier}
     wanted = [(family, number) for family in families for number in range(len(family.items))]
     for family, number in wanted:
         row = rows.get((family.name, number))

@@ -307,7 +307,7 @@ def evaluate(
     """
     lines, begin = Lines(path, sync=False), time.monotonic()
     per = max(ROWS // (len(BUDGETS) * len(SIDES) * SEEDS), 1)
-    batches = {row["batch"]: row for row in lines.found}
+    batches = {row["batch"]: row for row in lines.earlier}
     before, total = len(batches), -(-len(asked) // per)
     for k in range(total):
         questions = [text for text, _ in asked[k * per : (k + 1) * per]]

@@ -340,11 +340,11 @@ def test_lines_survive_being_cut_anywhere(tmp_path_factory, rows, cut):
     data = path.read_bytes()[:cut]
     path.write_bytes(data)
     file = Lines(path, sync=False)
-    assert file.found == rows[: data.count(b"\n")]
+    assert file.earlier == rows[: data.count(b"\n")]
     file.append({"more": 1})
     file.close()
     again = Lines(path, sync=False)
-    assert again.found == [*rows[: data.count(b"\n")], {"more": 1}]
+    assert again.earlier == [*rows[: data.count(b"\n")], {"more": 1}]
     again.close()
 
 

@@ -1,1 +1,1 @@
-"""Adapters: budgets for other people's clients and frameworks, one library a module."""
+"""Adapters: budgets for other people's clients and frameworks, one library per module."""

@@ -1,19 +1,20 @@
 """Budgets for the openai client: ``client = wrap(OpenAI(), allowance)`` and use it as before.
 
-The meter sits below the client's retries, at its HTTP client: every attempt is reserved and settled by itself, whatever
-method made it (``create``, ``parse``, ``stream``, raw responses, other libraries that take an openai client), for chat
-completions, completions, responses and embeddings. A request that is neither one of these nor known to be free is
-refused, by the route that is really called, and so is every WebSocket: nothing runs outside the budget. A call that
-does not fit raises :class:`budgeteer.core.errors.BudgetExceeded`, and is not retried.
+The HTTP client below the client's retries is metered: every attempt is reserved and settled by itself, whatever method
+made it (``create``, ``parse``, ``stream``, raw responses, other libraries that take an openai client), for chat
+completions, completions, responses and embeddings. A request to any other route is refused, unless that route is known
+to generate nothing; so is every WebSocket: nothing runs outside the budget. A call that does not fit into the budget
+raises :class:`budgeteer.core.errors.BudgetExceeded`, and is not retried.
 
 What is charged:
 
 - the usage that the provider reports, if it can be true;
-- streams: its last chunk, which is asked for (``stream_options``, which a server has to accept) and hidden from who
-  did not ask;
-- a cut stream, a missing or impossible usage: what was seen, estimated and marked so. llama.cpp's server, for one,
-  counts one choice only when ``n`` > 1;
-- an error: nothing if the model cannot have run, else what was reserved (``metering.outcome_of_status``).
+- of a stream, the usage in its last chunk. The adapter asks for it (``stream_options``, which the server has to accept)
+  and hides it from a caller that did not ask;
+- for a cut stream, or a missing or impossible usage, an estimate from what was seen, marked as estimated. llama.cpp's
+  server, for example, counts only one choice when ``n`` > 1;
+- for an error, nothing if the model cannot have run, else what was reserved
+  (:func:`budgeteer.metering.outcome.outcome_of_status`).
 """
 
 from __future__ import annotations
@@ -66,22 +67,22 @@ _FREE = re.compile(
 backslash or semicolon, which some servers read as another path."""
 _DEPLOYMENT = re.compile(r"deployments/[^/]+/")
 _BASES = "budgeteer.bases"
-"""Extension of a request: (host, path) of what its client's routes are relative to."""
+"""Name of the extension of a request that holds the (host, path) to which its client's routes are relative."""
 _LOG = logging.getLogger(__name__)
 
 
 def wrap(client: C, allowance: Allowance | Metering, **options: Any) -> C:
-    """A client like this one that spends from an allowance.
+    """A copy of an openai client that spends from an allowance.
 
-    What ``with_options`` and ``copy`` make of it is metered by the same meter, once.
+    Clients that ``with_options`` and ``copy`` make from it are metered, too, and each call once.
 
     Args:
-        client: ``OpenAI`` or ``AsyncOpenAI`` (or a subclass); it stays as it is.
-        allowance: what to draw on, or a Metering to share or to keep hold of.
+        client: ``OpenAI`` or ``AsyncOpenAI`` (or a subclass); it is not changed.
+        allowance: where calls are reserved, or a Metering, to share it or to read its state later.
         options: of :class:`budgeteer.metering.call.Metering`: kinds, prices, bounds, estimator, state, on_settle.
 
     Raises:
-        InvalidInput: not such a client, one that is wrapped already or whose transport retries, or bad options.
+        InvalidInput: another kind of client, one that is wrapped already or whose transport retries, or wrong options.
     """
     metering = metering_of(allowance, options)
     refuse_unmetered(client)
@@ -100,7 +101,7 @@ def wrap(client: C, allowance: Allowance | Metering, **options: Any) -> C:
 
 @lru_cache(maxsize=64)
 def _metered(kind: Any) -> type:
-    """The class of wrapped clients of a class: what they do otherwise than it."""
+    """The subclass of a client's class that its wrapped clients have."""
 
     class Metered(kind):  # type: ignore[misc]
         __slots__ = ()  # so that a client can be made one
@@ -114,7 +115,7 @@ def _metered(kind: Any) -> type:
             super().__init__(*args, http_client=http_client, **options)
 
         def copy(self, *, http_client: Any = None, **options: Any) -> Any:
-            """As the client's own; its HTTP client stays the metered one."""
+            """The client's own ``copy``, but the HTTP client stays the metered one."""
             if http_client is not None and not isinstance(http_client, _Client | _AsyncClient):
                 raise InvalidInput(
                     "a wrapped client keeps its metered HTTP client; give http_client to the plain client and wrap that"
@@ -142,7 +143,7 @@ def _metered(kind: Any) -> type:
                 "that is not wrapped, or call responses.create"
             )
 
-        # all that the client asks on the way to a WebSocket
+        # what the client calls before it opens a WebSocket
         _websocket_query_params = _websocket_query_params_fallback = _no_websocket
         _configure_realtime = _configure_realtime_with_api_key = _no_websocket
 
@@ -152,15 +153,15 @@ def _metered(kind: Any) -> type:
 
 def _bases(client: Any) -> tuple[tuple[bytes, str], ...]:
     """(host, path) of the URLs that a client's routes are below."""
-    found = [client._base_url, getattr(client, "_azure_endpoint", None)]
-    bases = [(url.netloc, url.path.rstrip("/") + "/") for url in found[:1]]
-    if found[1] is not None:  # its routes that are of no deployment
-        bases.append((found[1].netloc, found[1].path.rstrip("/") + "/openai/"))
+    url, azure = client._base_url, getattr(client, "_azure_endpoint", None)
+    bases = [(url.netloc, url.path.rstrip("/") + "/")]
+    if azure is not None:  # its routes that belong to no deployment
+        bases.append((azure.netloc, azure.path.rstrip("/") + "/openai/"))
     return tuple(bases)
 
 
 class _Client(httpx2.Client):
-    """Another HTTP client, metered."""
+    """An HTTP client that meters what it sends through another one."""
 
     def __init__(self, inner: httpx2.Client, metering: Metering) -> None:
         super().__init__(transport=httpx2.MockTransport(_unused), timeout=inner.timeout, trust_env=False)
@@ -205,7 +206,7 @@ class _Client(httpx2.Client):
 
 
 class _AsyncClient(httpx2.AsyncClient):
-    """Another HTTP client, metered."""
+    """An HTTP client that meters what it sends through another one."""
 
     def __init__(self, inner: httpx2.AsyncClient, metering: Metering) -> None:
         super().__init__(transport=httpx2.MockTransport(_unused), timeout=inner.timeout, trust_env=False)
@@ -262,33 +263,33 @@ def _next(
     """The request that a redirect leads to.
 
     Raises:
-        InvalidInput: it would go to another route, of which nothing is known or reserved.
-        TooManyRedirects: as httpx.
+        InvalidInput: the redirect leads to another route, for which nothing is reserved.
+        TooManyRedirects: as httpx raises it.
     """
-    found = response.next_request
-    assert found is not None
+    redirected = response.next_request
+    assert redirected is not None
     if len(response.history) >= inner.max_redirects:
         raise httpx2.TooManyRedirects("Exceeded maximum allowed redirects.", request=request)
-    if found.method not in _READS:
-        route, path = _route(request) or request.url.path.strip("/"), found.url.path.rstrip("/")
+    if redirected.method not in _READS:
+        route, path = _route(request) or request.url.path.strip("/"), redirected.url.path.rstrip("/")
         same = path.endswith(f"/{route}") and not (route == "completions" and path.endswith("/chat/completions"))
         if not same:
             raise InvalidInput(
-                f"{request.method} {request.url.path} was redirected to {found.url}, which is another route: it "
+                f"{request.method} {request.url.path} was redirected to {redirected.url}, which is another route: it "
                 "is not metered and could spend; give the client the base_url that it leads to"
             )
-    return found
+    return redirected
 
 
 _left_behind: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
-"""What is to be done about streams that were left early. The garbage collector may be who leaves them, and it runs
+"""Settlements of streams that were left early. The garbage collector may be what closes such a stream, and it runs
 anywhere, also while its thread holds a lock that settling needs. So another thread settles them, a moment later; until
 then they stay reserved. Putting into a SimpleQueue is safe in a destructor."""
 
 
 @lru_cache(maxsize=1)
 def _settler(process: int) -> threading.Thread:
-    """The thread that settles what was left behind, one a process."""
+    """The thread that settles streams that were left early, one per process."""
 
     def run() -> None:
         while True:
@@ -308,7 +309,11 @@ def _unused(request: httpx2.Request) -> httpx2.Response:
 
 
 def _failure(error: BaseException) -> Answer:
-    """Not connected, or redirected elsewhere: not run. Anything later, a cancellation too: it may have run."""
+    """How a call ended that raised an error.
+
+    One that was not connected, or redirected elsewhere, was not run. After a later error, or a cancellation, it may
+    have run.
+    """
     never = (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.PoolTimeout, httpx2.UnsupportedProtocol, InvalidInput)
     return Answer(outcome=Outcome.REJECTED if isinstance(error, never) else Outcome.UNKNOWN)
 
@@ -332,18 +337,26 @@ class _Prepared:
         hides_usage = ask_for_usage(operation, body)
         attempt = request.headers.get("x-stainless-retry-count", "0")
         self.planned = metering.plan(
-            "openai", operation, str(body.get("model", "")), worst, str(body.get("service_tier") or ""),
-            attempt=int(attempt) if attempt.isdecimal() else 0, cap=cap_of(operation, body),
+            "openai",
+            operation,
+            str(body.get("model", "")),
+            worst,
+            str(body.get("service_tier") or ""),
+            attempt=int(attempt) if attempt.isdecimal() else 0,
+            cap=cap_of(operation, body),
             choices=max(1, choices_of(operation, body)),
-        )  # fmt: skip
+        )
         self.reading = Reading(operation, body, metering, hides_usage)
         self.request = request
         if changed or hides_usage:
             headers = [(k, v) for k, v in request.headers.multi_items() if k.lower() != "content-length"]
             self.request = httpx2.Request(
-                request.method, request.url, headers=headers, content=json.dumps(body).encode(),
+                request.method,
+                request.url,
+                headers=headers,
+                content=json.dumps(body).encode(),
                 extensions=request.extensions,
-            )  # fmt: skip
+            )
 
 
 def _route(request: httpx2.Request) -> str | None:
@@ -356,7 +369,7 @@ def _route(request: httpx2.Request) -> str | None:
 
 
 def _prepare(request: httpx2.Request, metering: Metering) -> _Prepared | None:
-    """What to send and reserve; None for what is known to generate nothing."""
+    """What to send and reserve; None for a request that is known to generate nothing."""
     if request.method in _READS:
         return None
     route = _route(request)
@@ -378,23 +391,26 @@ def _prepare(request: httpx2.Request, metering: Metering) -> _Prepared | None:
 
 
 class _Exchange:
-    """A request and what has come back of it so far."""
+    """A request and what has been read of its answer so far."""
 
     def __init__(self, prepared: _Prepared, call: Call) -> None:
         self.reading, self.call = prepared.reading, call
 
     def events_of(self, response: httpx2.Response) -> Events:
-        """What reads the body of a response."""
+        """The reader of the response's body."""
         return Events(self.reading, self.reading.is_stream(response.headers.get("content-type", "")))
 
     def replaced(self, response: httpx2.Response, stream: Any) -> httpx2.Response:
-        """The response with its body watched; the body is decoded, so the headers of its coding go."""
+        """The response with ``stream`` as its body, which is decoded: the headers of its encoding are left out."""
         dropped = ("content-encoding", "content-length", "transfer-encoding")
         headers = [(k, v) for k, v in response.headers.multi_items() if k.lower() not in dropped]
         made = httpx2.Response(
-            response.status_code, headers=headers, stream=stream, request=response.request,
+            response.status_code,
+            headers=headers,
+            stream=stream,
+            request=response.request,
             extensions=response.extensions,
-        )  # fmt: skip
+        )
         made.history = response.history
         return made
 
@@ -447,7 +463,7 @@ class _Stream(httpx2.SyncByteStream):
 class _AsyncStream(httpx2.AsyncByteStream):
     """The body of a response on its way to the client.
 
-    One that is forgotten without being read or closed stays reserved until the reservation expires.
+    If it is neither read to its end nor closed, its reservation is held until it expires.
     """
 
     def __init__(self, response: httpx2.Response, exchange: _Exchange) -> None:

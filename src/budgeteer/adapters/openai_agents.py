@@ -41,9 +41,9 @@ except ImportError as error:
 
 
 _ADDING = ("extra_body", "extra_args", "extra_query", "context_management")
-"""Settings that add to a request what is not bounded here."""
+"""Settings that add fields to a request which are not bounded here."""
 _PIECE = 16
-"""Characters of a delta that count as one token at least."""
+"""Most characters of a delta that counts as one token."""
 
 
 class BudgetedModel(Model):
@@ -51,8 +51,8 @@ class BudgetedModel(Model):
 
     Args:
         wrapped: the model.
-        allowance: what to draw on, or a Metering to share or to keep hold of.
-        name: of the model, for prices and records; what ``wrapped.model`` says when left out.
+        allowance: where calls are reserved, or a Metering, to share it or to read its state later.
+        name: of the model, for prices and records; None: ``wrapped.model``.
         options: of :class:`budgeteer.metering.call.Metering`: kinds, prices, bounds, estimator, state, on_settle.
     """
 
@@ -91,19 +91,33 @@ class BudgetedModel(Model):
     ) -> ModelResponse:
         if self._below is not None:
             return await self._below.get_response(
-                system_instructions, input, model_settings, tools, output_schema, handoffs, tracing,
-                previous_response_id=previous_response_id, conversation_id=conversation_id, prompt=prompt,
-            )  # fmt: skip
+                system_instructions,
+                input,
+                model_settings,
+                tools,
+                output_schema,
+                handoffs,
+                tracing,
+                previous_response_id=previous_response_id,
+                conversation_id=conversation_id,
+                prompt=prompt,
+            )
         hidden = {"previous_response_id": previous_response_id, "conversation": conversation_id, "prompt": prompt}
-        call, settings = self._call(
-            system_instructions, input, model_settings, tools, output_schema, handoffs, hidden
-        )  # fmt: skip
+        call, settings = self._call(system_instructions, input, model_settings, tools, output_schema, handoffs, hidden)
         await call.astart()
         try:
             response = await self.wrapped.get_response(
-                system_instructions, input, settings, tools, output_schema, handoffs, tracing,
-                previous_response_id=previous_response_id, conversation_id=conversation_id, prompt=prompt,
-            )  # fmt: skip
+                system_instructions,
+                input,
+                settings,
+                tools,
+                output_schema,
+                handoffs,
+                tracing,
+                previous_response_id=previous_response_id,
+                conversation_id=conversation_id,
+                prompt=prompt,
+            )
         except BaseException as error:
             await call.afinish(_failure(error))
             raise
@@ -127,25 +141,39 @@ class BudgetedModel(Model):
     ) -> AsyncIterator[TResponseStreamEvent]:
         if self._below is not None:
             below: Any = self._below.stream_response(
-                system_instructions, input, model_settings, tools, output_schema, handoffs, tracing,
-                previous_response_id=previous_response_id, conversation_id=conversation_id, prompt=prompt,
-            )  # fmt: skip
+                system_instructions,
+                input,
+                model_settings,
+                tools,
+                output_schema,
+                handoffs,
+                tracing,
+                previous_response_id=previous_response_id,
+                conversation_id=conversation_id,
+                prompt=prompt,
+            )
             async with aclosing(below) as events:
                 async for event in events:
                     yield event
             return
         hidden = {"previous_response_id": previous_response_id, "conversation": conversation_id, "prompt": prompt}
-        call, settings = self._call(
-            system_instructions, input, model_settings, tools, output_schema, handoffs, hidden
-        )  # fmt: skip
+        call, settings = self._call(system_instructions, input, model_settings, tools, output_schema, handoffs, hidden)
         await call.astart()
         least = 0
         text, usage, answer = "", None, Answer(outcome=Outcome.UNKNOWN)
         try:
             async for event in self.wrapped.stream_response(
-                system_instructions, input, settings, tools, output_schema, handoffs, tracing,
-                previous_response_id=previous_response_id, conversation_id=conversation_id, prompt=prompt,
-            ):  # fmt: skip
+                system_instructions,
+                input,
+                settings,
+                tools,
+                output_schema,
+                handoffs,
+                tracing,
+                previous_response_id=previous_response_id,
+                conversation_id=conversation_id,
+                prompt=prompt,
+            ):
                 delta = getattr(event, "delta", None)
                 if isinstance(delta, str) and delta:
                     text += delta
@@ -165,9 +193,15 @@ class BudgetedModel(Model):
             await call.afinish(answer)
 
     def _call(
-        self, instructions: str | None, input: Any, settings: ModelSettings, tools: Any, schema: Any, handoffs: Any,
+        self,
+        instructions: str | None,
+        input: Any,
+        settings: ModelSettings,
+        tools: Any,
+        schema: Any,
+        handoffs: Any,
         hidden: dict[str, Any],
-    ) -> tuple[Call, ModelSettings]:  # fmt: skip
+    ) -> tuple[Call, ModelSettings]:
         bounds = self.metering.bounds
         if settings.max_tokens is None and bounds.max_output is not None:
             settings = replace(settings, max_tokens=bounds.max_output)
@@ -184,9 +218,7 @@ class BudgetedModel(Model):
             "prompt_id": prompt,
             **hidden,
         }
-        planned = self.metering.plan(
-            "openai", "chat", self.name, worst_case(request, bounds), cap=settings.max_tokens
-        )  # fmt: skip
+        planned = self.metering.plan("openai", "chat", self.name, worst_case(request, bounds), cap=settings.max_tokens)
         return Call(self.metering, planned), settings
 
     def _answer(self, usage: Usage | None, text: str, outcome: Outcome) -> Answer:
@@ -195,11 +227,11 @@ class BudgetedModel(Model):
 
 
 class BudgetedProvider(ModelProvider):
-    """Models that all spend from one allowance.
+    """A provider whose models all spend from one allowance.
 
     Args:
-        allowance: what to draw on, or a Metering to share or to keep hold of.
-        wrapped: where models come from; the SDK's own choice when left out.
+        allowance: where calls are reserved, or a Metering, to share it or to read its state later.
+        wrapped: the provider of the models themselves; None: the SDK's MultiProvider.
         options: of :class:`budgeteer.metering.call.Metering`: kinds, prices, bounds, estimator, state, on_settle.
     """
 
@@ -216,18 +248,18 @@ class BudgetedProvider(ModelProvider):
 
 
 def _metered_below(model: Model, metering: Metering) -> Model | None:
-    """The model with its OpenAI client wrapped; None where it has none and is metered from here.
+    """A copy of the model with its OpenAI client wrapped; None if it has no such client, and is metered here.
 
     Raises:
-        InvalidInput: it retries, or opens WebSockets, where nothing is metered.
+        InvalidInput: the model retries, or opens a WebSocket, where nothing is metered.
     """
     if isinstance(model, OpenAIResponsesWSModel):
         raise InvalidInput("a WebSocket is not metered; give the provider use_responses_websocket=False")
     client = getattr(model, "_client", None)
     if isinstance(client, openai.AsyncOpenAI):
-        found: Any = copy.copy(model)
-        found._client = wrap(client, metering)
-        return cast(Model, found)
+        copied: Any = copy.copy(model)
+        copied._client = wrap(client, metering)
+        return cast(Model, copied)
     refuse_unmetered(client)
     return None
 
@@ -244,21 +276,29 @@ def _check_retries(model: Model, settings: ModelSettings) -> None:
 
 
 def _asked(input: Any) -> str:
-    """The text of what is asked, to judge a usage by."""
+    """The text of the input, by which a reported usage is judged."""
     return input if isinstance(input, str) else ""
 
 
 def read_usage(usage: AgentsUsage | Any, text: str = "", asked: str = "") -> Usage | None:
-    """Of a call of the SDK; None where the provider reported none, which the SDK turns into noughts, or less than the
-    texts that were asked and answered must have."""
+    """The usage that a call of the SDK reports.
+
+    Args:
+        usage: as the SDK has it. It has zeros if the provider reported none.
+        text: of the answer.
+        asked: text of the input.
+
+    Returns:
+        None if the provider reported no usage, or one that is smaller than the two texts need.
+    """
     if usage is None:
         return None
     try:
-        found = Usage.from_responses(usage)
+        reported = Usage.from_responses(usage)
     except InvalidInput:
         return None
-    enough = (found.input or 0) >= max(1, least_tokens(asked)) and (found.output or 0) >= least_tokens(text)
-    return found if enough else None
+    enough = (reported.input or 0) >= max(1, least_tokens(asked)) and (reported.output or 0) >= least_tokens(text)
+    return reported if enough else None
 
 
 def _plain(value: Any) -> Any:
@@ -267,7 +307,7 @@ def _plain(value: Any) -> Any:
 
 
 def _tool(tool: Any) -> dict[str, Any]:
-    """What of a tool or handoff goes into the prompt; of one that the provider runs, that it does."""
+    """The parts of a tool or handoff that go into the prompt; for a tool that the provider runs, its type."""
     if not isinstance(tool, FunctionTool | Handoff):
         return {"type": str(getattr(tool, "name", type(tool).__name__))}
     names = ("name", "tool_name", "description", "tool_description", "params_json_schema", "input_json_schema")
@@ -275,11 +315,11 @@ def _tool(tool: Any) -> dict[str, Any]:
 
 
 def _text(item: Any) -> str:
-    data = item.model_dump() if hasattr(item, "model_dump") else item
-    if not isinstance(data, dict):
+    fields = item.model_dump() if hasattr(item, "model_dump") else item
+    if not isinstance(fields, dict):
         return ""
-    parts = [part.get("text") or part.get("refusal") or "" for part in data.get("content") or ()]
-    return "".join(parts) + str(data.get("arguments") or "")
+    parts = [part.get("text") or part.get("refusal") or "" for part in fields.get("content") or ()]
+    return "".join(parts) + str(fields.get("arguments") or "")
 
 
 def _failure(error: BaseException) -> Answer:

@@ -1,8 +1,8 @@
-"""Every settlement as OpenTelemetry metrics and a span: ``wrap(client, allowance, on_settle=recorder())``.
+"""Record every settlement as OpenTelemetry metrics and a span: ``wrap(client, allowance, on_settle=recorder())``.
 
 Failed attempts are recorded, too: what they were charged is spent. Tokens are those that were charged, estimated ones
-included (``budgeteer.estimated``). A span a call is what other GenAI instrumentations of the same client make as well;
-beside one of them use ``spans=False``, or its readers count tokens twice.
+included (``budgeteer.estimated``). Other GenAI instrumentations of the same client also make a span for each call;
+beside one of them use ``spans=False``, or tokens are counted twice.
 """
 
 from __future__ import annotations
@@ -32,18 +32,20 @@ def recorder(
     meter_provider: metrics.MeterProvider | None = None,
     tracer_provider: trace.TracerProvider | None = None,
 ) -> Callable[[Settlement], None]:
-    """What to give as ``on_settle``.
+    """A function to pass as ``on_settle``, which records each settlement.
 
     Args:
-        spans: whether to make a span a settlement, beside the metrics.
-        meter_provider, tracer_provider: the global ones when None.
+        spans: whether to make a span for each settlement, beside the metrics.
+        meter_provider, tracer_provider: None: the global ones.
     """
     meter = metrics.get_meter(NAME, meter_provider=meter_provider)
     tracer = trace.get_tracer(NAME, tracer_provider=tracer_provider) if spans else None
     tokens = meter.create_histogram(
-        semconv.TOKEN_USAGE, "{token}", "Tokens of a call",
+        semconv.TOKEN_USAGE,
+        "{token}",
+        "Tokens of a call",
         explicit_bucket_boundaries_advisory=semconv.TOKEN_BUCKETS,
-    )  # fmt: skip
+    )
     duration = meter.create_histogram(
         semconv.DURATION, "s", "Time of a call", explicit_bucket_boundaries_advisory=semconv.DURATION_BUCKETS
     )
@@ -65,9 +67,11 @@ def recorder(
         duration.record(max(0, settlement.ended - settlement.started) / 1e9, about)
         for kind, units in settlement.amounts.items():
             own: dict[str, Any] = {
-                semconv.KIND: kind, semconv.OUTCOME: settlement.outcome, semconv.ESTIMATED: settlement.estimated,
+                semconv.KIND: kind,
+                semconv.OUTCOME: settlement.outcome,
+                semconv.ESTIMATED: settlement.estimated,
                 semconv.REQUEST_MODEL: settlement.model,
-            }  # fmt: skip
+            }
             reserved.add(settlement.reserved[kind], own)
             settled.add(units, own)
             overshoot.add(max(0, units - settlement.reserved[kind]), own)
@@ -78,10 +82,10 @@ def recorder(
 
 
 class Incoming:
-    """Requests that somebody else's spans made: theirs are the parents of the spans made here.
+    """Connect the spans made for incoming requests to the spans of their senders.
 
     Args:
-        tracer_provider: the global one when None.
+        tracer_provider: None: the global one.
     """
 
     def __init__(self, tracer_provider: trace.TracerProvider | None = None) -> None:
@@ -89,9 +93,9 @@ class Incoming:
 
     @contextmanager
     def within(self, headers: Mapping[bytes, bytes]) -> Iterator[None]:
-        """Spans made inside are children of the one that a request's ``traceparent`` names.
+        """A context in which new spans are children of the span that the request's header ``traceparent`` names.
 
-        Where an instrumentation of this process has begun a span for the request, they stay that span's.
+        If an instrumentation of this process has begun a span for the request, they are children of that one.
         """
         if trace.get_current_span().get_span_context().is_valid:
             yield
@@ -104,62 +108,75 @@ class Incoming:
             context.detach(token)
 
     def refused(self, operation: str, model: str, status: int, code: str, started: int) -> None:
-        """A span of a request that was not let through; ``started`` in nanoseconds since 1970 (UTC)."""
+        """Record the span of a request that was refused.
+
+        Args:
+            operation: such as chat.
+            model: as requested, or "".
+            status: of the HTTP response.
+            code: of the error, such as budget_exceeded.
+            started: nanoseconds since 1970 (UTC).
+        """
         name = semconv.OPERATIONS.get(operation, "chat")
-        found: dict[str, Any] = {
-            semconv.OPERATION: name, **({semconv.REQUEST_MODEL: model} if model else {}),
-            semconv.OUTCOME: "refused", semconv.ERROR_TYPE: code, semconv.STATUS: status,
-        }  # fmt: skip
+        values: dict[str, Any] = {
+            semconv.OPERATION: name,
+            **({semconv.REQUEST_MODEL: model} if model else {}),
+            semconv.OUTCOME: "refused",
+            semconv.ERROR_TYPE: code,
+            semconv.STATUS: status,
+        }
         span = self._tracer.start_span(
-            f"{name} {model}".strip(), kind=SpanKind.SERVER, attributes=found, start_time=started
+            f"{name} {model}".strip(), kind=SpanKind.SERVER, attributes=values, start_time=started
         )
         span.set_status(Status(StatusCode.ERROR, f"refused: {code}"))
         span.end(max(started, time.time_ns()))
 
 
 def attributes(settlement: Settlement) -> dict[str, Any]:
-    """All attributes of a settlement's span."""
-    found = _about(settlement)
+    """All attributes of a settlement's span: name -> value."""
+    values = _about(settlement)
     for part, names in semconv.USAGE.items():
         value = getattr(settlement.usage, part)
         if value is not None:
-            found.update(dict.fromkeys(names, value))
+            values.update(dict.fromkeys(names, value))
     if settlement.cap is not None:
-        found[semconv.REQUEST_MAX_TOKENS] = settlement.cap
+        values[semconv.REQUEST_MAX_TOKENS] = settlement.cap
     if settlement.choices != 1:
-        found[semconv.REQUEST_CHOICES] = settlement.choices
-    found[semconv.OUTCOME] = settlement.outcome
-    found[semconv.ESTIMATED] = settlement.estimated
-    found[semconv.ATTEMPT] = settlement.attempt
+        values[semconv.REQUEST_CHOICES] = settlement.choices
+    values[semconv.OUTCOME] = settlement.outcome
+    values[semconv.ESTIMATED] = settlement.estimated
+    values[semconv.ATTEMPT] = settlement.attempt
     for kind, units in settlement.amounts.items():
         held = settlement.reserved[kind]
-        found[f"{semconv.RESERVED}.{kind}"] = held
-        found[f"{semconv.SETTLED}.{kind}"] = units
-        found[f"{semconv.OVERSHOOT}.{kind}"] = max(0, units - held)
-    return found
+        values[f"{semconv.RESERVED}.{kind}"] = held
+        values[f"{semconv.SETTLED}.{kind}"] = units
+        values[f"{semconv.OVERSHOOT}.{kind}"] = max(0, units - held)
+    return values
 
 
 def _about(settlement: Settlement) -> dict[str, Any]:
-    """Attributes that metrics have as well; few values each."""
-    found = {
+    """Attributes of spans and metrics, each of which has few distinct values."""
+    values = {
         semconv.OPERATION: semconv.OPERATIONS.get(settlement.operation, "chat"),
         semconv.REQUEST_MODEL: settlement.model,
         **dict.fromkeys(semconv.PROVIDER, settlement.provider),
     }
     if settlement.response_model:
-        found[semconv.RESPONSE_MODEL] = settlement.response_model
+        values[semconv.RESPONSE_MODEL] = settlement.response_model
     if settlement.outcome != Outcome.OK:
-        found[semconv.ERROR_TYPE] = settlement.outcome
-    return found
+        values[semconv.ERROR_TYPE] = settlement.outcome
+    return values
 
 
 def _span(tracer: trace.Tracer, settlement: Settlement) -> None:
-    found = attributes(settlement)
+    values = attributes(settlement)
     span = tracer.start_span(
-        f"{found[semconv.OPERATION]} {settlement.model}", kind=SpanKind.CLIENT, attributes=found,
+        f"{values[semconv.OPERATION]} {settlement.model}",
+        kind=SpanKind.CLIENT,
+        attributes=values,
         start_time=settlement.started,
-    )  # fmt: skip
+    )
     if settlement.outcome != Outcome.OK:
-        what = "not run, nothing charged" if settlement.outcome == Outcome.REJECTED else "charged as estimated"
-        span.set_status(Status(StatusCode.ERROR, f"{settlement.outcome}: {what}"))
+        charged = "not run, nothing charged" if settlement.outcome == Outcome.REJECTED else "charged as estimated"
+        span.set_status(Status(StatusCode.ERROR, f"{settlement.outcome}: {charged}"))
     span.end(settlement.ended)

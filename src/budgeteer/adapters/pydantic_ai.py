@@ -1,13 +1,14 @@
 """Budgets for pydantic-ai: ``Agent(BudgetedModel("anthropic:claude-sonnet-4-5", allowance))``.
 
-Every request of a run reserves before it is sent and settles what the provider reported, of any provider that
-pydantic-ai knows. A request that does not fit raises :class:`budgeteer.core.errors.BudgetExceeded` out of the run.
+Every request of a run is reserved before it is sent, and settled by the usage that the provider reports, with any
+provider that pydantic-ai knows. A request that does not fit into the budget raises
+:class:`budgeteer.core.errors.BudgetExceeded` out of the run.
 
 A model that calls through an OpenAI client gets that client wrapped by :mod:`budgeteer.adapters.openai`, which sees
-the whole body and meters every attempt. Any other provider's client would retry where nobody sees it. So it is told not
-to (``max_retries`` of the settings is 0), and the retries are made here, as many as the settings or the client say:
-each attempt is metered by itself. Settings that are not known to leave the bound as it is are refused there
-(``extra_body`` with a cap, for one).
+the whole body and meters every attempt. The client of any other provider would retry unseen. So it is told not to
+(``max_retries`` of the settings is 0), and the retries are made here, as many as the settings or the client ask for:
+each attempt is metered by itself. For these models, settings that could raise a request above its bound are refused
+(``extra_body`` with a cap, for example).
 """
 
 from __future__ import annotations
@@ -42,9 +43,9 @@ except ImportError as error:
 
 
 _HIDDEN = {"google_cached_content": "cached_content", "xai_previous_response_id": "previous_response_id"}
-"""Settings that stand for input which is not shown, and what the bounds call it."""
+"""Settings that stand for input which the request does not show -> the name of such a field in a request."""
 _PIECE = 16
-"""Characters of a delta that count as one token at least."""
+"""Most characters of a delta that counts as one token."""
 
 
 class BudgetedModel(WrapperModel):
@@ -52,7 +53,7 @@ class BudgetedModel(WrapperModel):
 
     Args:
         wrapped: a model or its name.
-        allowance: what to draw on, or a Metering to share or to keep hold of.
+        allowance: where requests are reserved, or a Metering, to share it or to read its state later.
         options: of :class:`budgeteer.metering.call.Metering`: kinds, prices, bounds, estimator, state, on_settle.
     """
 
@@ -141,11 +142,11 @@ class BudgetedModel(WrapperModel):
                     await call.afinish(self._answer(response, outcome, messages))
 
     async def batch_create(self, requests: Any) -> NoReturn:
-        """Refused: what a batch will use is not reserved."""
+        """Raises InvalidInput: what a batch will use cannot be reserved."""
         raise InvalidInput("a batch is not metered and could spend; make the model's requests one by one")
 
     async def compact_messages(self, *_: Any, **__: Any) -> NoReturn:
-        """Refused: what it will use is not reserved."""
+        """Raises InvalidInput: what the provider will use for it cannot be reserved."""
         raise InvalidInput("compact_messages is not metered and could spend; use the model without a budget for it")
 
     def _call(
@@ -155,7 +156,7 @@ class BudgetedModel(WrapperModel):
         parameters: ModelRequestParameters,
         attempt: int,
     ) -> tuple[Call, ModelSettings, int]:
-        """One attempt, its settings, and how many retries there may be."""
+        """The call of one attempt, its settings, and how many retries there may be."""
         merged: ModelSettings = {**(self.wrapped.settings or {}), **(settings or {})}
         retries = merged.get("max_retries")
         if "max_retries" not in self._inner.unsupported_settings:
@@ -183,9 +184,14 @@ class BudgetedModel(WrapperModel):
         }
         worst = worst_case(request, bounds)
         planned = self.metering.plan(
-            self.wrapped.system, "chat", self.wrapped.model_name, worst, str(merged.get("service_tier") or ""), cap=cap,
+            self.wrapped.system,
+            "chat",
+            self.wrapped.model_name,
+            worst,
+            str(merged.get("service_tier") or ""),
+            cap=cap,
             attempt=attempt,
-        )  # fmt: skip
+        )
         return Call(self.metering, planned), merged, self._retries if retries is None else retries
 
     def _answer(self, response: ModelResponse, outcome: Outcome, messages: list[ModelMessage]) -> Answer:
@@ -201,8 +207,16 @@ class BudgetedModel(WrapperModel):
 
 
 def read_usage(usage: RequestUsage, text: str = "", asked: str = "") -> Usage | None:
-    """Of a pydantic-ai request, inclusive as ours; None where the provider reported none, or less than the texts that
-    were asked and answered must have."""
+    """The usage that a pydantic-ai request reports.
+
+    Args:
+        usage: as pydantic-ai has it.
+        text: of the answer.
+        asked: texts of the request.
+
+    Returns:
+        None if the provider reported no usage, or one that is smaller than the two texts need.
+    """
     if getattr(usage, "unmeasured_requests", 0) or not usage.input_tokens or usage.input_tokens < least_tokens(asked):
         return None
     if usage.output_tokens < least_tokens(text):
@@ -224,7 +238,8 @@ def read_usage(usage: RequestUsage, text: str = "", asked: str = "") -> Usage | 
 
 
 def _shown(value: Any, files: list[dict[str, str]]) -> Any:
-    """Messages without their files, which are named apart as the bounds know them: images, or what nothing bounds."""
+    """Messages without their files. Each file is added to ``files`` as a part that
+    :func:`budgeteer.metering.estimate.worst_case` knows: an image, or a file, which nothing bounds."""
     if isinstance(value, dict):
         kind, media = value.get("kind"), str(value.get("media_type", ""))
         if kind == "image-url" or (kind == "binary" and media.startswith("image/")):
@@ -238,7 +253,7 @@ def _shown(value: Any, files: list[dict[str, str]]) -> Any:
 
 
 def _watched(stream: StreamedResponse, call: Call) -> StreamedResponse:
-    """The same stream, cut where it passes what is reserved and the budget covers no more."""
+    """The same stream; it raises BudgetExceeded once it needs more than is reserved and than the budget can cover."""
     events = stream._get_event_iterator
 
     async def counted() -> AsyncIterator[Any]:
@@ -258,7 +273,7 @@ def _watched(stream: StreamedResponse, call: Call) -> StreamedResponse:
 
 
 def _is_openai(client: Any) -> bool:
-    """Whether it is a client that the openai adapter wraps."""
+    """Whether the openai adapter can wrap this client."""
     try:
         import openai
     except ImportError:
@@ -270,27 +285,27 @@ def _metered_below(model: Any, metering: Metering) -> Model:
     """A copy of a model, and of the wrappers around it, whose OpenAI client is wrapped.
 
     Raises:
-        InvalidInput: its client cannot be replaced.
+        InvalidInput: the model's client cannot be replaced.
     """
     from budgeteer.adapters.openai import wrap
 
-    found: Any = copy.copy(model)
+    copied: Any = copy.copy(model)
     if isinstance(model, WrapperModel):
-        found.wrapped = _metered_below(model.wrapped, metering)
-        return cast(Model, found)
+        copied.wrapped = _metered_below(model.wrapped, metering)
+        return cast(Model, copied)
     client = wrap(model.client, metering)
-    found._provider = copy.copy(getattr(model, "_provider", None))
-    found._provider._client = client
-    if found.client is not client:
+    copied._provider = copy.copy(getattr(model, "_provider", None))
+    copied._provider._client = client
+    if copied.client is not client:
         raise InvalidInput(
             f"the client of {type(model).__name__} cannot be metered; wrap it yourself "
             "(budgeteer.adapters.openai.wrap) and give it to the model's provider"
         )
-    return cast(Model, found)
+    return cast(Model, copied)
 
 
 def _check_retries(client: Any) -> None:
-    """Refuse a client that retries and cannot be told not to: botocore's."""
+    """Refuse a client of botocore that retries, since it cannot be told not to."""
     config = getattr(getattr(client, "meta", None), "config", None)
     retries = getattr(config, "retries", None)
     if config is not None and (retries or {}).get("total_max_attempts") != 1:
@@ -301,7 +316,7 @@ def _check_retries(client: Any) -> None:
 
 
 def _transient(error: BaseException) -> bool:
-    """Whether a provider's client would try again."""
+    """Whether a provider's client would try again after this error."""
     if isinstance(error, ModelHTTPError):
         return error.status_code in (408, 409, 429) or error.status_code >= 500
     return isinstance(error, ModelAPIError)

@@ -1,7 +1,8 @@
-"""Names of the OpenTelemetry GenAI conventions (all "development" there), and ours under ``budgeteer.``.
+"""Names of the OpenTelemetry GenAI conventions (all of status "development"), and our own, which begin with
+``budgeteer.``.
 
-Where the conventions changed a name and readers of both are about, both are here. ``gen_ai.usage.prompt_tokens`` and
-``completion_tokens`` are not: what reads them sums them with the present ones.
+If the conventions changed a name, and programs read the old and the new one, both are here. The exception are
+``gen_ai.usage.prompt_tokens`` and ``completion_tokens``: programs that read them add them to the new ones.
 """
 
 from __future__ import annotations

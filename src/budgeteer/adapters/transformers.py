@@ -4,8 +4,8 @@
     output = model.generate(**tokenizer(prompts, padding=True, return_tensors="pt"), **steering.kwargs)
     steering.status, steering.length
 
-A steer decides as it does in the engines of this package, with the same seed on the same weights: rows draw from their
-own streams of random numbers here, and ``generate`` takes what was drawn.
+With the same seed and weights a steer decides as it does in the engines of this package: each row draws here from its
+own stream of random numbers, and ``generate`` takes the token that was drawn.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ except ImportError as error:
     raise MissingExtra("transformers", "hf") from error
 
 OFFERED = frozenset(Need)
-"""All that a steer may need."""
+"""What a steer may need here: everything."""
 
 
 def steered(
@@ -45,16 +45,16 @@ def steered(
     seed: int | None = None,
     close: str = "</think>",
 ) -> Steered:
-    """What to hand to one call of ``model.generate``, so that a steer decides about its rows.
+    """Prepare one call of ``model.generate`` in which a steer decides about the rows.
 
     Args:
         model: a causal language model.
         tokenizer: the model's.
-        steer: ends, forces or bends rows.
-        max_tokens: cap of new tokens a row, >= 1.
-        temperature: of the draws; 0 is greedy. Other ways to choose a token (``top_p``, beams) are not there: they
+        steer: ends rows, forces tokens or changes logits.
+        max_tokens: cap of new tokens for each row, >= 1.
+        temperature: of the draws; 0 is greedy. Other ways to choose a token (``top_p``, beams) are not offered: they
             would change what a steer decided.
-        seed: row r draws from the stream (seed, r); None = from a random one.
+        seed: row r draws from the random stream (seed, r); None = a random seed.
         close: text that closes the thinking; ``""`` = there is no thinking.
 
     Raises:
@@ -71,8 +71,8 @@ class Steered:
     """A steer in one call of ``generate``.
 
     Attributes:
-        kwargs: of ``generate``. Other stopping criteria, or processors that come before the steer, may be added to the
-            lists in it.
+        kwargs: keyword arguments for ``generate``. Other stopping criteria, or logits processors to run before the
+            steer, may be added to the lists in it.
     """
 
     def __init__(
@@ -104,22 +104,22 @@ class Steered:
 
     @property
     def length(self) -> I64:
-        """[rows] tokens of each row; what ``generate`` returns behind them is padding."""
+        """[rows] number of new tokens of each row; what ``generate`` returns after them is padding."""
         return self._rows()[0].table.length
 
     @property
     def status(self) -> NDArray[np.int8]:
-        """[rows] how each row ended, a :class:`budgeteer.core.plan.Status`."""
+        """[rows] how each row stands or ended, a :class:`budgeteer.core.plan.Status`."""
         return self._rows()[0].table.status
 
     @property
     def forced(self) -> Mask:
-        """[rows, max_tokens] tokens that the steer took instead of a draw."""
+        """[rows, max_tokens] which tokens the steer forced, instead of a draw."""
         return self._rows()[0].table.forced
 
     @property
     def notes(self) -> list[Any] | None:
-        """What the steer reports of each row; None = it reports nothing."""
+        """What the steer reports about each row; None if it reports nothing."""
         state = self._rows()[1].group.state
         return None if self.steer.report is None else self.steer.report(state)
 
@@ -127,7 +127,7 @@ class Steered:
         """[rows] the next token of every row, padding where a row has ended.
 
         Args:
-            input_ids: [rows, t] so far, prompts included.
+            input_ids: [rows, t] tokens so far, prompts included.
             scores: [rows, V] the logits of the next token.
         """
         if self._over:
@@ -169,8 +169,8 @@ class Steered:
         return over
 
     def close(self) -> None:
-        """Leave the model as it was. Done by itself when all rows have ended; to be called if ``generate`` was broken
-        off and the steer needs hidden states or embeddings."""
+        """Remove the hooks from the model. This happens by itself when all rows have ended; call it if ``generate`` was
+        interrupted and the steer needs hidden states or embeddings."""
         for handle in self._handles:
             handle.remove()
         self._handles = []
@@ -203,7 +203,8 @@ class Steered:
             raise error
 
     def _watch(self) -> list[Any]:
-        """Let the forward pass show its states and take embeddings, as far as the steer needs it; what undoes it."""
+        """Hook the forward pass so that it shows hidden states and takes embeddings, as far as the steer needs them;
+        returns the handles that remove the hooks."""
         handles = []
         if Need.HIDDEN in self.steer.needs:
 
@@ -214,8 +215,9 @@ class Steered:
                 self._hidden = torch.stack([state[:, -1].detach().float().cpu() for state in output.hidden_states], 1)
 
             handles += [
-                self._model.register_forward_pre_hook(ask, with_kwargs=True), self._model.register_forward_hook(keep)
-            ]  # fmt: skip
+                self._model.register_forward_pre_hook(ask, with_kwargs=True),
+                self._model.register_forward_hook(keep),
+            ]
         if Need.EMBEDDINGS in self.steer.needs:
 
             def feed(module: Any, args: Any, output: Tensor) -> Tensor:
@@ -230,7 +232,7 @@ class Steered:
 
 
 class _Processor(LogitsProcessor):
-    """Leaves the next token of every row as the only one that is possible."""
+    """Makes the next token of every row the only possible one."""
 
     def __init__(self, steered: Steered) -> None:
         self.steered = steered

@@ -10,8 +10,8 @@ from budgeteer.rl.recipe import AdvantageFn, Importance
 def check_advantage(advantage: AdvantageFn, *, seed: int = 0) -> None:
     """Give made-up rollouts their advantages, and raise :class:`CheckFailed` at the first broken rule.
 
-    Rules: one finite number a row or a token, aborted rows included; rows are grouped by key: neither the order of the
-    rows nor that of the prompts changes what a row gets; the rollouts stay as they are.
+    Rules: the advantage is one finite number per row or per token, aborted rows included; rows are grouped by key:
+    neither the order of the rows nor that of the prompts changes the advantage of a row; the rollouts are not changed.
 
     Args:
         advantage: the advantage to check.
@@ -24,7 +24,7 @@ def check_advantage(advantage: AdvantageFn, *, seed: int = 0) -> None:
 def check_importance(importance: Importance, *, seed: int = 0) -> None:
     """Weigh made-up rollouts, and raise :class:`CheckFailed` at the first broken rule.
 
-    Rules: those of :func:`check_advantage`, and weights are 0 or more; what is needed is named as texts.
+    Rules: those of :func:`check_advantage`; weights are 0 or more; ``needs`` are texts.
 
     Args:
         importance: the weights to check.

@@ -19,11 +19,11 @@ MakeAllowance = Callable[[Ledger, str, Mapping[str, int]], Allowance]
 def check_allowance(make: MakeAllowance, *, steps: int = 400, seed: int = 0) -> None:
     """Spend, share and delegate in a ledger in memory, and raise :class:`CheckFailed` at the first broken rule.
 
-    Rules: an allowance is never copied or pickled; a call holds its units and what it did not use comes back; what
-    exceeds the allowance, or the ledger below it, is refused and nothing is charged; parts that are given to children
-    leave the parent, a child cannot exceed its part, and what it leaves over comes back when it closes; weights split
-    all that is left to the unit; what was delegated or closed cannot be used; a parent counts what its children spent,
-    and in the end the ledger's account shows what the calls used and nothing else.
+    Rules: an allowance cannot be copied or pickled; a call holds its units, and units that it did not use come back; a
+    call that exceeds the allowance, or the ledger's limits, is refused and nothing is charged; units that are given to
+    children leave the parent, a child cannot exceed its units, and those that it leaves over come back when it closes;
+    weights split all that is left to the unit; an allowance that was delegated or closed cannot be used; a parent
+    counts what its children spent, and in the end the ledger's account shows exactly what the calls used.
 
     Args:
         make: makes the allowance.
@@ -122,8 +122,10 @@ def _walk(make: MakeAllowance, steps: int, rng: random.Random) -> None:
             family = [member for member in family if _open(member)]
         total = sum(member.remaining["all"] for member in family)
         if total != GRANTED - used:
-            raise CheckFailed(f"{GRANTED} units were granted and {used} used, and the open allowances hold {total}:"
-                              " units are conserved")  # fmt: skip
+            raise CheckFailed(
+                f"{GRANTED} units were granted and {used} used, and the open allowances hold {total}:"
+                " units are conserved"
+            )
     for member in family[1:]:
         member.close()
     _left(root, GRANTED - used, "what children leave over comes back")

@@ -1,4 +1,4 @@
-"""The rules of what goes on in a later step."""
+"""The rules of carries, which keep cut rollouts for a later step."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ STEPS = 12
 def check_carry(carry: Carry, *, seed: int = 0) -> None:
     """Park made-up rollouts for some steps, and raise :class:`CheckFailed` at the first broken rule.
 
-    Rules: one truth value a row; what waits are the parked rows' own keys and tokens; a row that was not cut is not
-    parked; rows and beginnings stay as they are; no row waits for ever; what waits survives JSON.
+    Rules: parking gives one truth value per row; rows that wait have the keys and tokens of the parked rows; a row that
+    was not cut is not parked; rows and beginnings are not changed; no row waits for ever; what waits survives JSON.
 
     Args:
         carry: the carry to check.

@@ -1,4 +1,4 @@
-"""What the checks share: the error of a broken rule, and comparisons that name the rule."""
+"""Shared by the checks: the error of a broken rule, and comparisons that name the rule."""
 
 from __future__ import annotations
 

@@ -33,7 +33,7 @@ class Problem:
         self.asked: list[F64] = []
 
     def loss(self, y: F64) -> tuple[float, F64]:
-        """Its value and its gradient at y."""
+        """The value and the gradient of the loss at y."""
         self.asked.append(np.array(y))
         through = self.pair @ y.ravel()
         return float((y * self.alone).sum() + y.ravel() @ through / 2), self.alone + through.reshape(y.shape)
@@ -44,8 +44,8 @@ def check_joint(joint: Joint, *, seed: int = 0) -> None:
 
     Rules: choices are [N] options in range and within the budget; every y that the loss was asked about is one-hot and
     within the budget; ``calls`` counts them; ``loss`` is that of ``best``, the smallest that was seen; the expected
-    cost of the last logits, if there are any, is the budget; the same seed gives the same result; costs and logits
-    that were given stay as they are; bad input is refused with InvalidInput.
+    cost of the last logits, if there are any, is the budget; the same seed gives the same result; the given costs and
+    logits are not changed; bad input is refused with InvalidInput.
 
     Args:
         joint: the method to check.
@@ -72,8 +72,10 @@ def _result(assignment: Assignment, problem: Problem) -> None:
         if y.shape != problem.cost.shape or not np.all((y == 0) | (y == 1)) or not np.all(y.sum(axis=1) == 1):
             raise CheckFailed(f"the loss was asked about {y.tolist()}; every row is one-hot")
         if float((y * problem.cost).sum()) > most:
-            raise CheckFailed(f"the loss was asked about a choice of cost {(y * problem.cost).sum()}, over the budget"
-                              f" of {problem.budget}")  # fmt: skip
+            raise CheckFailed(
+                f"the loss was asked about a choice of cost {(y * problem.cost).sum()}, over the budget"
+                f" of {problem.budget}"
+            )
     for name in ("choice", "best"):
         choice = np.asarray(getattr(assignment, name))
         if choice.shape != (GROUPS,) or choice.dtype.kind not in "iu" or not np.all((choice >= 0) & (choice < OPTIONS)):

@@ -21,12 +21,12 @@ def check_ledger(make_ledger: Callable[..., Ledger]) -> None:
     """Run a store through the ledger's rules, and raise :class:`CheckFailed` at the first that it breaks.
 
     Rules: a reservation is held in all scopes of its path or in none, and the outermost limit refuses; an id is charged
-    once, whatever is repeated; an actual above its reservation is booked, as overshoot; what is abandoned is charged in
-    full, or comes back where it was reserved so, and can be settled late; calendar and rolling windows follow the clock
-    given, never early, keep what they hold while other limits come and go, and a clock that goes back changes
-    nothing; integers are exact far beyond 2^53; a path, kind, id or amount that is wrong is a typed error; threads and
-    coroutines that compete never pass a limit, and everything charged is the sum of the actuals; some accounts are read
-    as the snapshot has them; the journal verifies.
+    once, whatever is repeated; an actual above its reservation is booked, as overshoot; an abandoned reservation is
+    charged in full, or released if it was reserved so, and can be settled late; calendar and rolling windows follow the
+    given clock, never give units back early, and keep their counts while other limits are added and removed; a clock
+    that goes back changes nothing; integers are exact far beyond 2^53; a wrong path, kind, id or amount is a typed
+    error; competing threads and coroutines never exceed a limit, and what is charged is the sum of the actuals; some
+    accounts are read as the snapshot has them; the journal verifies.
 
     Args:
         make_ledger: called as ``make_ledger(clock=clock)``; returns a new, empty ledger. ``clock()`` is milliseconds.

@@ -1,4 +1,4 @@
-"""Rollouts that nobody sampled, and the rules of what looks at them: numpy only."""
+"""Made-up rollouts, and the rules of parts that read rollouts: numpy only."""
 
 from __future__ import annotations
 
@@ -36,12 +36,24 @@ def made_up(seed: int, memory: Memory | None = None) -> tuple[Rollouts, View]:
     logprob = np.where(within, -rng.random((ROWS, MOST)), 0).astype(np.float32)
     weight = np.where(rng.random(ROWS) < 0.1, 20.0, 1.0)
     rollouts = Rollouts(
-        keys, tuple((1, 2, i) for i in range(len(units))), group, tokens, length, np.full(ROWS, MOST), logprob,
-        np.where(within, Role.SAMPLED, Role.NONE).astype(np.int8), np.where(within, 0, -1).astype(np.int32),
-
-        status, unknown, unknown, reward, reward, weight, 27,
+        keys,
+        tuple((1, 2, i) for i in range(len(units))),
+        group,
+        tokens,
+        length,
+        np.full(ROWS, MOST),
+        logprob,
+        np.where(within, Role.SAMPLED, Role.NONE).astype(np.int8),
+        np.where(within, 0, -1).astype(np.int32),
+        status,
+        unknown,
+        unknown,
+        reward,
+        reward,
+        weight,
+        27,
         np.where(within, rng.random((ROWS, MOST)), np.nan).astype(np.float32),
-    )  # fmt: skip
+    )
     history = History.empty()
     for _ in range(2):  # earlier steps saw all prompts but the last
         seen = rollouts.outcomes(rng.normal(size=ROWS)).take(group < len(units) - 1)

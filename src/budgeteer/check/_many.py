@@ -22,11 +22,11 @@ SECONDS = 60
 def check_many(many: Together, *, budgets: int = 8, seed: int = 0) -> None:
     """Answer some questions together on a scripted model, and raise :class:`CheckFailed` at the first broken rule.
 
-    Rules: whatever the budget, from 0 up, and also where calls of the model fail, every question is answered exactly
-    once, by its position, and nothing is raised; an answer keeps the rules of a strategy's; the units spent are within
-    the budget of all together; every call goes through the task's model, and none is left under way; with a large
-    budget on a model that answers, every question has an answer; where every call fails, none has; the same seed gives
-    the same answers.
+    Rules: whatever the budget, from 0 up, and also if calls of the model fail, every question is answered exactly once,
+    by its position, and nothing is raised; an answer keeps the rules of a strategy's answers; the units spent are
+    within the common budget; every call goes through the task's model, and none is left under way; with a large budget
+    on a model that answers, every question has an answer; if every call fails, none has; the same seed gives the same
+    answers.
 
     Args:
         many: the method to check.

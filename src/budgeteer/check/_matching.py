@@ -43,7 +43,7 @@ def check_matching(make: MakeMatching, *, seed: int = 0) -> None:
     """Serve simulated streams and raise :class:`CheckFailed` at the first broken rule.
 
     Rules: a request is served by a free resource or by none (-1); serving changes neither ``free`` nor the plan, so
-    that the same request and seed give the same resource; the values and chances that were given stay as they are;
+    that the same request and seed give the same resource; the given values and chances are not changed;
     ``bound`` is finite, not below what the best online method expects (by brute force), and the mean value of the
     streams is not above it, within 6 standard errors; bad input is refused with InvalidInput.
 

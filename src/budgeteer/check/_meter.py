@@ -14,11 +14,11 @@ def check_meter(meter: Meter, *, counts: Mapping[str, int] | None = None, seed: 
     """Measure made-up usages, and raise :class:`CheckFailed` at the first broken rule.
 
     Rules: the kind is a text that is not empty; units are whole and 0 or more; the same usage gives the same units;
-    more of everything is never fewer units; the worst case is at least what was consumed.
+    more of everything never gives fewer units; the worst case is at least what was consumed.
 
     Args:
         meter: the meter to check.
-        counts: kinds that stand in ``Usage.counts``, with units of each; None = the meter's own kind, one a size.
+        counts: kinds in ``Usage.counts`` -> their units; None = the meter's own kind.
         seed: of the sizes.
     """
     if not isinstance(getattr(meter, "kind", None), str) or not meter.kind:

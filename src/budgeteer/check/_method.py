@@ -19,12 +19,12 @@ def check_method(method: Method, *, seed: int = 0, **options: Any) -> None:
     Args:
         method: of this package or of another one.
         seed: of what the check draws.
-        options: of the check, such as ``model`` for a strategy that looks inside its model; where it is not given, such
-            a strategy runs on the embedded reasoner, with few budgets.
+        options: of the check, such as ``model`` for a strategy that needs internals; without it, such a strategy runs
+            on the embedded reasoner, with few budgets.
 
     Raises:
         CheckFailed: names the broken rule.
-        MissingExtra: the method or its check needs what is not installed.
+        MissingExtra: the method or its check needs a package that is not installed.
         InvalidInput: the part has no check.
     """
     if method.part not in CHECKS:

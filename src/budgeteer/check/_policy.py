@@ -36,7 +36,7 @@ _FINAL = b'{"id": "answer of %s", "choices": []}'
 
 
 def policy_of(factory: Callable[[Any], Policy], settings: Mapping[str, Any]) -> Callable[[], Policy]:
-    """What makes a policy of its settings, as the gateway does of ``[policies.NAME]``.
+    """A function that makes a policy from its settings, as the gateway does from the table ``[policies.NAME]``.
 
     Args:
         factory: of the policy.
@@ -74,8 +74,8 @@ def check_policy(make: Callable[[], Policy], *, seed: int = 0) -> None:
     Rules: ``before`` returns None or the bytes of a JSON object, and raises nothing but Refused; ``after`` never fails,
     whatever became of the request. A policy changes the body by ``ask.set`` and ``ask.drop`` only, raises no cap, sets
     none below 1, counts in ``ask.added`` at least the bytes that it puts in, calls only models that are served, and
-    says in ``ask.notes`` that it acted. It answers no stream, and nobody with what another key was answered. Policies
-    that are made apart know nothing of each other.
+    says in ``ask.notes`` that it acted. It does not answer a request for a stream, nor a request of one key with an
+    answer to another key. Two policies share no state.
 
     Args:
         make: makes a new policy, such as ``policy_of(tighten, {"least": 8})``.
@@ -192,8 +192,8 @@ async def _request(policy: Policy, route: str, body: dict[str, Any], key: Key, s
     try:
         policy.after(ask, content, live)
     except Exception as error:
-        what = "a refused request" if refused else f"a request that ended {live.outcome}"
-        raise CheckFailed(f"after raised {type(error).__name__}: {error}, after {what}; it must not fail") from error
+        ended = "a refused request" if refused else f"a request that ended {live.outcome}"
+        raise CheckFailed(f"after raised {type(error).__name__}: {error}, after {ended}; it must not fail") from error
     return answer, refused, ask.model, ask.cap, tuple(ask.notes), json.dumps(ask.body)
 
 

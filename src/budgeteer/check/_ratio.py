@@ -12,9 +12,9 @@ ROWS, LENGTH = 6, 5
 def check_ratio(ratio: Ratio, *, seed: int = 0) -> None:
     """Evaluate a surrogate on made-up tokens, and raise :class:`CheckFailed` at the first broken rule.
 
-    Rules: one finite number a token; where the policy is the one that sampled, surrogate and gradient of a token
-    are its advantage; the order of the rows does not matter; tokens that nobody sampled change no other one; what
-    is given stays as it is.
+    Rules: the surrogate is one finite number per token; if the policy is the one that sampled, surrogate and gradient
+    of a token are its advantage; the order of the rows does not matter; tokens that were not sampled change no other
+    token; the arguments are not changed.
 
     Args:
         ratio: the ratio to check.

@@ -1,4 +1,4 @@
-"""The rules of recipes: numpy only, on rollouts that nobody sampled."""
+"""The rules of recipes: numpy only, on made-up rollouts."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def check_recipe(recipe: Recipe, *, ordered: bool = False, objective: Objective 
     Rules: the allocator, the steer, the reward, the token weight, the advantage, the importance, the stream and the
     carry keep those of their own checks; the settings are ones that the trainer knows; the selection gives indices of
     rows, none of them twice, and the same ones with the same seed; with ``aborted="failure"`` an aborted row has the
-    advantage of a row that failed; what is given stays as it is.
+    advantage of a row that failed; the arguments are not changed.
 
     Args:
         recipe: the recipe to check.

@@ -19,9 +19,9 @@ ROWS, MOST, STEPS = 24, 64, 5
 def check_reward(reward: Reward, *, seed: int = 0) -> None:
     """Score made-up rollouts of some steps, and raise :class:`CheckFailed` at the first broken rule.
 
-    Rules: one finite number a row; rows are grouped by ``group``: neither the order of the rows nor the numbers of the
-    groups change what a row gets; score and observe leave the state and the columns they are given untouched and have
-    no other memory; a state survives JSON; a step without rows works.
+    Rules: the reward is one finite number per row; rows are grouped by ``group``: neither the order of the rows nor the
+    numbers of the groups change the reward of a row; ``score`` and ``observe`` do not change the state and the columns
+    that they are given, and have no other memory; a state survives JSON; a step without rows works.
 
     Args:
         reward: the reward to check.
@@ -34,9 +34,12 @@ def check_reward(reward: Reward, *, seed: int = 0) -> None:
     for turn in range(STEPS):
         n = 0 if turn == 1 else ROWS
         rows = Columns(
-            (rng.random(n) < 0.5).astype(np.float64), rng.integers(1, MOST + 1, n), rng.integers(0, 6, n),
-            np.full(n, MOST), rng.choice(np.array([ENDED, FINISHED, ABORTED, CUT], np.int8), n),
-        )  # fmt: skip
+            (rng.random(n) < 0.5).astype(np.float64),
+            rng.integers(1, MOST + 1, n),
+            rng.integers(0, 6, n),
+            np.full(n, MOST),
+            rng.choice(np.array([ENDED, FINISHED, ABORTED, CUT], np.int8), n),
+        )
         given = copy.deepcopy((state, rows))
         scored = _scores(reward, state, rows)
         order = rng.permutation(n)

@@ -20,14 +20,14 @@ NEAR = 1e-9
 def check_rounding(rounding: Rounding, *, draws: int = 4000, seed: int = 0) -> None:
     """Round random fractions many times and raise :class:`CheckFailed` at the first broken rule.
 
-    Rules: [n] bools; a chance of 0 is never chosen and one of 1 always; the number chosen is the sum of the chances,
-    rounded down or up; every item is chosen as often as its chance says, and no pair more often together than
-    independent draws would choose it, within 6 standard errors; the same seed gives the same choice; the chances stay
-    as they are; what is no chance is refused with InvalidInput.
+    Rules: the choice is [n] bools; an item with a chance of 0 is never chosen, one with 1 always; the number of chosen
+    items is the sum of the chances, rounded down or up; every item is chosen as often as its chance says, and no pair
+    more often together than independent draws would choose it, within 6 standard errors; the same seed gives the same
+    choice; the chances are not changed; a number that is no chance is refused with InvalidInput.
 
     Args:
         rounding: the method to check.
-        draws: of every set of chances.
+        draws: number of draws for every set of chances.
         seed: of the chances and the draws.
     """
     rng = np.random.default_rng([seed, 6])
@@ -50,8 +50,10 @@ def _drawn(rounding: Rounding, chance: F64, draws: int, seed: int) -> NDArray[np
         if not isinstance(row, np.ndarray) or row.dtype != np.bool_ or row.shape != chance.shape:
             raise CheckFailed(f"the method returned {row!r} for {len(chance)} chances; return [n] bools")
         if not low <= int(row.sum()) <= high:
-            raise CheckFailed(f"{int(row.sum())} were chosen, and the chances sum to {chance.sum():.6g}: the total is"
-                              " the sum rounded down or up")  # fmt: skip
+            raise CheckFailed(
+                f"{int(row.sum())} were chosen, and the chances sum to {chance.sum():.6g}: the total is"
+                " the sum rounded down or up"
+            )
         chosen[i] = row
     if not np.array_equal(chance, given):
         raise CheckFailed("the method changed the chances it was given; copy before writing")
@@ -71,13 +73,16 @@ def _frequencies(chance: F64, chosen: NDArray[np.bool_]) -> None:
             )
     error = np.sqrt(chance * (1 - chance) / draws)
     for i in np.flatnonzero(np.abs(share - chance) > DEVIATIONS * error + NEAR).tolist():
-        raise CheckFailed(f"an item of chance {chance[i]:.4f} was chosen in {share[i]:.4f} of {draws:,} draws:"
-                          " marginals are exact")  # fmt: skip
+        raise CheckFailed(
+            f"an item of chance {chance[i]:.4f} was chosen in {share[i]:.4f} of {draws:,} draws: marginals are exact"
+        )
     both = chosen.T.astype(np.float64) @ chosen / draws
     apart = np.outer(chance, chance)
     over = both - apart > DEVIATIONS * np.sqrt(apart * (1 - apart) / draws) + NEAR
     np.fill_diagonal(over, False)
     for i, j in np.argwhere(over).tolist():
-        raise CheckFailed(f"items of chance {chance[i]:.4f} and {chance[j]:.4f} were chosen together in a share of"
-                          f" {both[i, j]:.4f}, independent ones are in {apart[i, j]:.4f}: choices are negatively"
-                          " correlated")  # fmt: skip
+        raise CheckFailed(
+            f"items of chance {chance[i]:.4f} and {chance[j]:.4f} were chosen together in a share of"
+            f" {both[i, j]:.4f}, independent ones are in {apart[i, j]:.4f}: choices are negatively"
+            " correlated"
+        )

@@ -25,7 +25,7 @@ def check_router(router: Router, *, seed: int = 0) -> None:
     """Route a stream of tokens and raise :class:`CheckFailed` at the first broken rule.
 
     Rules: every token gets the same number of distinct experts, each in range, with finite weights of the same shape;
-    route and observe leave what they are given untouched and have no other memory; a state survives JSON; on scores
+    ``route`` and ``observe`` do not change their arguments and have no other memory; a state survives JSON; on scores
     that favour some experts the loads become more even; scores and loads of another shape or that are not finite,
     loads below 0, and no experts are refused with InvalidInput.
 
@@ -46,8 +46,10 @@ def check_router(router: Router, *, seed: int = 0) -> None:
     mean = float(load.mean())
     before, after = np.mean(fullest, axis=0) / mean
     if not after - 1 < LESS * (before - 1):
-        raise CheckFailed(f"the fullest expert has {before:.2f} times the mean load by the first state and {after:.2f}"
-                          f" by that after {STEPS} steps: loads become more even")  # fmt: skip
+        raise CheckFailed(
+            f"the fullest expert has {before:.2f} times the mean load by the first state and {after:.2f}"
+            f" by that after {STEPS} steps: loads become more even"
+        )
     _refusals(router, state)
 
 

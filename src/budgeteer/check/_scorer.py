@@ -29,7 +29,7 @@ SAMPLES = (
 
 
 class Judge(ToyModel):
-    """A model for checks that answers a verdict or a rating to whatever it is asked."""
+    """A model for checks that answers every request with a judgement or a rating."""
 
     def _choice(self, request: Request, i: int) -> Choice:
         text = random.Random(f"{request.seed} {i} {text_of(request.prompt)}").choice(VERDICTS)[: request.max_tokens]
@@ -39,11 +39,11 @@ class Judge(ToyModel):
 def check_scorer(scorer: Scorer, *, seed: int = 0) -> None:
     """Score samples of one question on a scripted model, and raise :class:`CheckFailed` at the first broken rule.
 
-    Rules: ``needs`` are known ones; bound to a task it gives a list of one number a sample, NaN where nobody knows and
-    never infinite, also for samples without an answer; no samples give no scores; a score goes with its sample and not
-    with its place; the same seed gives the same scores; a scorer that is not ``charged`` asks no model, one that is
-    asks the task's model only, and where a call fails or does not fit the budget its score is NaN and nothing is
-    raised; one that needs a verifier refuses, when it is bound, a task without one.
+    Rules: ``needs`` are known capabilities; bound to a task, the scorer gives a list of one number per sample, NaN if
+    the score is unknown and never infinite, also for samples without an answer; no samples give no scores; a score
+    depends on its sample and not on its position; the same seed gives the same scores; a scorer that is not ``charged``
+    calls no model; a charged one calls the task's model only, and if a call fails or does not fit the budget, its score
+    is NaN and nothing is raised; a scorer that needs a verifier refuses, when it is bound, a task without one.
 
     Args:
         scorer: the scorer to check.
@@ -59,8 +59,9 @@ def check_scorer(scorer: Scorer, *, seed: int = 0) -> None:
         raise CheckFailed("the same samples and seed were scored otherwise; draw from Task.seed only")
     turned = _scores(scorer, SAMPLES[::-1], Judge(ALL), ENOUGH, seed)
     if repr(turned[::-1]) != repr(scores):
-        raise CheckFailed(f"scores are {scores}, and {turned} in the opposite order: a score goes with its sample, not"
-                          " with its place")  # fmt: skip
+        raise CheckFailed(
+            f"scores are {scores}, and {turned} in the opposite order: a score goes with its sample, not with its place"
+        )
     for budget in (0, 1, 50, 400):
         _scores(scorer, SAMPLES, Judge(ALL), budget, seed)
     for fail in (0.5, 1.0):

@@ -25,12 +25,12 @@ def check_steer(
 ) -> None:
     """Run a steer over simulated rows and raise :class:`CheckFailed` at the first broken rule.
 
-    Rules: ``every`` >= 1, and ``needs`` are known; an action has one entry a row of the snapshot, of the right type:
+    Rules: ``every`` >= 1, and ``needs`` are known; an action has one entry per row of the snapshot, of the right type:
     decisions of :class:`Decision` as int8, tokens and rows that exist, a finite logit in each row that draws from its
     logits, caps >= 0; a steer without the need changes no logits and feeds no embedding; the same rows and snapshots
     give the same actions; a step leaves the state that it was given untouched; no rows and empty snapshots work;
     states are columns: rows decide the same in a state that was joined with others' and that others were taken out
-    of; ``kept_weight`` gives one finite weight >= 0 a row, ``report`` one note.
+    of; ``kept_weight`` gives one finite weight >= 0 per row, ``report`` one note per row.
 
     Args:
         steer: the steer to check.

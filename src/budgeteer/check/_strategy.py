@@ -32,15 +32,15 @@ def check_strategy(
     """Run a strategy on a scripted model, and raise :class:`CheckFailed` at the first broken rule.
 
     Rules: whatever the budget, from 0 up, it returns an Answer and does not raise; an answer is in the style's normal
-    form, and no answer comes with a reason; every call goes through the task's model, and none is left under way; the
-    units spent are within the budget; with a large budget on a model that answers, it answers; the same seed gives the
-    same answer by the same calls; on a model that fails half of its calls, or cuts them off, no answer that came is
-    lost: a ModelError may pass only when nothing was answered (the runner makes it the reason); on one that fails
-    always there is no answer. A strategy without needs works with messages on a black box, which
-    declares no capability; one with needs is refused there by the runner, before any call.
+    form, and an Answer without one has a reason; every call goes through the task's model, and none is left under way;
+    the units spent are within the budget; with a large budget on a model that answers, there is an answer; the same
+    seed gives the same answer by the same calls. On a model that fails or cuts off half of its calls, no answer that
+    came is lost: a ModelError may pass only if nothing was answered (the runner makes it the reason). On a model that
+    always fails there is no answer. A strategy without needs works with messages on a black box, which declares no
+    capability; a strategy with needs is refused there by the runner, before any call.
 
     Args:
-        factory: makes the strategy, afresh for every run.
+        factory: makes the strategy; called for every run.
         seed: of the budgets and the model.
         model: a model with what the strategy needs, for strategies that need internals; the rules about failures and
             large budgets are then left out, since nothing is known of it.

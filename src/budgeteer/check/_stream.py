@@ -18,8 +18,9 @@ STEPS = 48
 def check_stream(stream: Stream, *, seed: int = 0) -> None:
     """Pick prompts for some steps, and raise :class:`CheckFailed` at the first broken rule.
 
-    Rules: as many indices as were asked for, within the keys, none twice; every prompt comes at some time; pick and
-    observe leave what they are given untouched, and have no memory but the state; a state survives JSON.
+    Rules: ``pick`` returns as many indices as were asked for, within the keys, none twice; every prompt is picked at
+    some time; ``pick`` and ``observe`` do not change their arguments, and have no memory but the state; a state
+    survives JSON.
 
     Args:
         stream: the stream to check.

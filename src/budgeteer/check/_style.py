@@ -26,12 +26,12 @@ JUNK = ("", " ", "\n", "\x00", "****", "Answer:", "</think>", "{", "\ud83d\ude00
 def check_style(make: MakeStyle, *, seed: int = 0) -> None:
     """Ask and read for five made-up tasks, and raise :class:`CheckFailed` at the first broken rule.
 
-    Rules: at least one task is accepted, and those that are not are refused with InvalidInput; a prompt is raw text or
-    messages, holds the question's text as it is and is the same each time; after ``close`` a blank, the answer and a
-    line break are read as the answer in its normal form, in a style of JSON and the like, too, because models forget
-    the form; where the thinking is not closed there is none; a text that cannot be read gives
-    None or a text, and raises nothing; a normal form is its own normal form; no stop text is part of ``close``, which
-    would end a trace before its answer; an empty answer is not complete.
+    Rules: at least one task is accepted, and the others are refused with InvalidInput; a prompt is raw text or
+    messages, contains the question's text unchanged and is the same each time; ``close``, a blank, an answer and a line
+    break are read as the answer in its normal form, also by styles of JSON and the like, because models forget the
+    form; there is no answer if the thinking is not closed; a text that cannot be read gives None or a text, and raises
+    nothing; a normal form is its own normal form; no stop text is part of ``close``, which would end a trace before its
+    answer; an empty answer is not complete.
 
     Args:
         make: the style, a function of a task.

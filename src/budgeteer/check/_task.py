@@ -17,10 +17,10 @@ JUNK = ("", " ", "\n", "zqx?", "((((", "1/0", "nan", "-", "9" * 400, "\ud83d\ude
 def check_task(make: Callable[..., Environment], *, seed: int = 0) -> None:
     """Make problems and grade answers, and raise :class:`CheckFailed` at the first broken rule.
 
-    Rules: about as many problems are made as are asked for; keys and prompts are texts with something
-    in them, keys and prompts are distinct, and there is a reference answer to each; the same size and seed make the
-    same problems, another seed others; the reference is right, no answer and text that cannot be read are not; a score
-    is a number in [0, 1], the same each time; and grading leaves the problems as they were.
+    Rules: about as many problems are made as are asked for; keys and prompts are distinct texts that are not blank, and
+    each problem has a reference answer; the same size and seed make the same problems, another seed other ones; the
+    reference is right; no answer, and text that cannot be read, are wrong; a score is a number in [0, 1], the same each
+    time; grading does not change the problems.
 
     Args:
         make: ``make(size=..., seed=...)`` makes the problems.
@@ -58,14 +58,14 @@ def _made(make: Callable[..., Environment], size: int, seed: int) -> Environment
     for item in items:
         if not isinstance(item, Item):
             raise CheckFailed(f"{item!r} is no Item")
-        for what, text in (("key", item.key), ("prompt", item.prompt)):
+        for field, text in (("key", item.key), ("prompt", item.prompt)):
             if not isinstance(text, str) or not text.strip():
-                raise CheckFailed(f"the {what} of {item!r} is empty; a {what} is a text")
+                raise CheckFailed(f"the {field} of {item!r} is empty; a {field} is a text")
         if not isinstance(item.answer, str):
             raise CheckFailed(f"{item.key!r} has the reference {item.answer!r}; a made problem has one, a text")
-    for what, texts in (("keys", [i.key for i in items]), ("prompts", [i.prompt for i in items])):
+    for field, texts in (("key", [i.key for i in items]), ("prompt", [i.prompt for i in items])):
         if len(set(texts)) < len(texts):
-            raise CheckFailed(f"two problems have the same {what[:-1]}; {what} are distinct")
+            raise CheckFailed(f"two problems have the same {field}; {field}s are distinct")
     return environment
 
 

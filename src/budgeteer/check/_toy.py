@@ -16,7 +16,7 @@ QUESTION = Question("q", "2 + 2 =")
 
 
 class ToyModel(Scripted):
-    """A model for checks: thinks some steps, closes, answers 4 mostly; a token a character, greedy at temperature 0.
+    """A model for checks: it thinks some steps, closes, and mostly answers 4. A token is a character; 0 is greedy.
 
     Args:
         capabilities: that it declares.
@@ -78,5 +78,5 @@ def toy_style(*, chat: bool = False) -> Style:
 
 
 def text_of(prompt: str | tuple[Message, ...]) -> str:
-    """All of a prompt, without who said it."""
+    """The text of a prompt, without the roles of its messages."""
     return prompt if isinstance(prompt, str) else "".join(message.content for message in prompt)

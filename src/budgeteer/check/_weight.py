@@ -12,9 +12,9 @@ from budgeteer.rl.recipe import TokenWeightFn
 def check_weight(weight: TokenWeightFn, *, seed: int = 0) -> None:
     """Weigh the tokens of made-up rollouts, and raise :class:`CheckFailed` at the first broken rule.
 
-    Rules: one finite number of 0 or more a row, above 0 for some; rows are grouped by ``group``: neither the order of
-    the rows nor the numbers of the groups, of which some may be missing, change what a row gets; lengths and groups
-    stay as they are; no rows work.
+    Rules: the weight is one finite number >= 0 per row, above 0 for some rows; rows are grouped by ``group``: neither
+    the order of the rows nor the numbers of the groups, of which some may be missing, change the weight of a row;
+    lengths and groups are not changed; a step without rows works.
 
     Args:
         weight: the token weight to check.

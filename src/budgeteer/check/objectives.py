@@ -1,4 +1,4 @@
-"""What the allocators that state a value say they maximise, written from their docstrings and not from their code.
+"""The objectives of the allocators that state a value, written from their docstrings and not from their code.
 
 Each takes items and units [n] and returns the plan's value.
 """

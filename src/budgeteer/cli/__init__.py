@@ -45,16 +45,25 @@ in answering, calls behind a gateway; each method measured against its baseline 
 def _overview() -> str:
     width = max(map(len, COMMANDS))
     lines = [f"  {name:{width}}  {text}" for name, (_, text) in COMMANDS.items()]
-    return "\n".join([
-        "usage: budgeteer [-h] [--version] COMMAND ...", "", _DESCRIPTION, "", "commands:", *lines, "",
-        "examples:",
-        "  budgeteer compare uniform-answer-stop@50% duet@50% prompt-selection@50% --seeds 2",
-        "  budgeteer train duet --budget 200k --out runs/duet",
-        "  budgeteer solve chains --strategy self-consistency:n=8 --budget 1k --out answers.jsonl",
-        "  budgeteer allocate --method menu-knapsack --budget 50k items.jsonl --explain",
-        "  budgeteer ledger init && budgeteer ledger open acme --limit '$5/day'", "",
-        "budgeteer COMMAND --help shows a command's options. A budget is written 500k, 1m or 50%.",
-    ])  # fmt: skip
+    return "\n".join(
+        [
+            "usage: budgeteer [-h] [--version] COMMAND ...",
+            "",
+            _DESCRIPTION,
+            "",
+            "commands:",
+            *lines,
+            "",
+            "examples:",
+            "  budgeteer compare uniform-answer-stop@50% duet@50% prompt-selection@50% --seeds 2",
+            "  budgeteer train duet --budget 200k --out runs/duet",
+            "  budgeteer solve chains --strategy self-consistency:n=8 --budget 1k --out answers.jsonl",
+            "  budgeteer allocate --method menu-knapsack --budget 50k items.jsonl --explain",
+            "  budgeteer ledger init && budgeteer ledger open acme --limit '$5/day'",
+            "",
+            "budgeteer COMMAND --help shows a command's options. A budget is written 500k, 1m or 50%.",
+        ]
+    )
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -1,4 +1,4 @@
-"""The numbers that options take, in one table: what is outside is refused before any work is done."""
+"""The ranges of numbers that options take, in one table; other numbers are refused before any work is done."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from budgeteer.core.errors import InvalidInput
 
 @dataclass(frozen=True, slots=True)
 class Range:
-    """What a number may be.
+    """The range that a number has to be in.
 
     Attributes:
         low, high: the smallest and the largest value.
-        above: ``low`` itself is not taken.
-        why: said after the range.
+        above: whether ``low`` itself is refused.
+        why: a reason that the error adds after the range.
     """
 
     low: float

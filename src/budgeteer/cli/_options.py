@@ -15,11 +15,11 @@ if TYPE_CHECKING:
 
 
 def add_training(parser: argparse.ArgumentParser) -> None:
-    """Options of what all runs of a comparison share."""
+    """Add the options that all runs of a comparison share."""
     group = parser.add_argument_group("task and training")
     add_task(group, "real")
     group.add_argument("--model", type=Path, default=None, help="folder of a Llama policy (default: the embedded one)")
-    for option, kind, default, what in (
+    for option, kind, default, meaning in (
         ("--steps", int, 48, "training steps"),
         ("--prompts", int, 32, "prompts a step"),
         ("--group", int, 8, "rollouts a prompt of the uniform reference"),
@@ -32,11 +32,11 @@ def add_training(parser: argparse.ArgumentParser) -> None:
         ("--device", str, "auto", "cpu, cuda or auto"),
         ("--dtype", str, "auto", "float32, bfloat16 or auto"),
     ):  # the defaults of TrainConfig and RunSpec, whose modules are too slow to import for a help text
-        group.add_argument(option, type=kind, default=default, help=f"{what} (default %(default)s)")
+        group.add_argument(option, type=kind, default=default, help=f"{meaning} (default %(default)s)")
 
 
 def add_task(parser: Any, default: str) -> None:
-    """``--task`` and what belongs to it."""
+    """Add ``--task`` and the options of :func:`add_reading`."""
     from budgeteer.lab.tasks.named import HELP
 
     parser.add_argument("--task", default=default, help=HELP + " (default %(default)s)")
@@ -44,7 +44,7 @@ def add_task(parser: Any, default: str) -> None:
 
 
 def add_reading(parser: Any) -> None:
-    """Options of how a task's file is read and its answers are graded."""
+    """Add the options that say how a task's file is read and its answers are graded."""
     parser.add_argument("--question-field", default=None, metavar="NAME", help="of a file (default question)")
     parser.add_argument("--answer-field", default=None, metavar="NAME", help="of a file (default answer)")
     parser.add_argument(
@@ -76,13 +76,27 @@ def spec_of(args: argparse.Namespace, recipe: str, budget: str, tokens: int | No
             f"lower --prompts or raise --train-items"
         )
     config = TrainConfig(
-        steps=args.steps, prompts=args.prompts, group=args.group, max_tokens=args.max_tokens, lr=args.lr, kl=args.kl,
-        seed=seed, device=args.device, dtype=args.dtype,
-    )  # fmt: skip
+        steps=args.steps,
+        prompts=args.prompts,
+        group=args.group,
+        max_tokens=args.max_tokens,
+        lr=args.lr,
+        kl=args.kl,
+        seed=seed,
+        device=args.device,
+        dtype=args.dtype,
+    )
     return RunSpec(
-        recipe, budget, tokens, config, pool=task_of(args, args.task), pool_seed=args.task_seed, train=args.train_items,
-        heldout=args.heldout_items, model=str(args.model or REASONER),
-    )  # fmt: skip
+        recipe,
+        budget,
+        tokens,
+        config,
+        pool=task_of(args, args.task),
+        pool_seed=args.task_seed,
+        train=args.train_items,
+        heldout=args.heldout_items,
+        model=str(args.model or REASONER),
+    )
 
 
 class Lines:

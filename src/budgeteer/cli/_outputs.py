@@ -1,4 +1,4 @@
-"""The files and folders that commands write, tried before any work is done. A trial leaves nothing behind."""
+"""Test before any work is done that a command can write its files and folders. The test leaves nothing behind."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ OUTPUTS: dict[tuple[str, str], str] = {
 
 
 def check(command: str, args: argparse.Namespace) -> None:
-    """Try the outputs of a command.
+    """Test that the outputs of a command can be written.
 
     Raises:
-        InvalidInput: one cannot be written; names the option.
+        InvalidInput: an output cannot be written; names the option.
     """
     for (of, name), kind in OUTPUTS.items():
         path = getattr(args, name, None) if of == command else None

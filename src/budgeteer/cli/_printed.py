@@ -1,4 +1,4 @@
-"""What commands print of texts that others wrote."""
+"""How commands print texts that others wrote."""
 
 from __future__ import annotations
 
@@ -16,6 +16,8 @@ def printable(text: str, keep: str = "") -> str:
     '\\x1b[31mred\\n'
     """
     return "".join(
-        letter.encode("unicode_escape").decode() if unicodedata.category(letter)[0] == "C" and letter not in keep
-        else letter for letter in text
-    )  # fmt: skip
+        letter.encode("unicode_escape").decode()
+        if unicodedata.category(letter)[0] == "C" and letter not in keep
+        else letter
+        for letter in text
+    )

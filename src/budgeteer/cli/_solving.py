@@ -1,4 +1,4 @@
-"""What the commands that solve questions share: the model, live progress, a clean pause, the summary."""
+"""Shared by the commands that solve questions: the model, live progress, a clean pause, the summary."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ T = TypeVar("T")
 
 
 def add_solving(parser: argparse.ArgumentParser) -> None:
-    """Options of whom to ask and how."""
+    """Add the options that name the model and say how it is asked."""
     parser.add_argument(
         "--model",
         default="reasoner",
@@ -58,14 +58,14 @@ def add_solving(parser: argparse.ArgumentParser) -> None:
 
 
 def questions_of(args: argparse.Namespace) -> QuestionSet:
-    """The questions that were named."""
+    """The questions that the arguments name."""
     from budgeteer.lab import questions
 
     return questions.load(task_of(args, args.source), limit=args.limit, seed=args.task_seed)
 
 
 def prices_of(given: str | None, *, money: bool) -> PriceTable | None:
-    """The price table that was named; the shipped one for a money budget."""
+    """The price table that the arguments name; for a money budget without one, the shipped table."""
     from budgeteer.prices import genai, litellm, user
 
     if given is None and not money:
@@ -76,12 +76,12 @@ def prices_of(given: str | None, *, money: bool) -> PriceTable | None:
 
 
 def billed(model: str) -> bool:
-    """Whether somebody bills a model's calls; what runs on this machine, nobody does."""
+    """Whether a model's calls are billed; those of models that run on this machine are not."""
     return model.startswith(("http://", "https://"))
 
 
 def model_of(args: argparse.Namespace) -> Model:
-    """The model that was named; of an endpoint that is asked in messages, or probed, nothing is taken for granted."""
+    """The model that the arguments name. An endpoint that is asked in messages, or probed, declares no capability."""
     from budgeteer.core.errors import InvalidInput
     from budgeteer.models.load import load_model
 
@@ -92,7 +92,7 @@ def model_of(args: argparse.Namespace) -> Model:
 
 
 async def probed(args: argparse.Namespace, model: Model) -> None:
-    """Ask an endpoint what it can do, if that is wanted, and tell what was found and spent."""
+    """Probe an endpoint's capabilities, if the arguments say so, and print the result and what it cost."""
     from budgeteer.models.openai import OpenAI
 
     if args.probe and isinstance(model, OpenAI):
@@ -153,14 +153,14 @@ def line(progress: Progress, name: str = "") -> str:
 
 
 def amount(kind: str, units: int) -> str:
-    """Units as they are read: dollars for money, a short number and its kind else."""
+    """Units for people: dollars for money, else a short number and its kind."""
     from budgeteer.draw.svg import compact
 
     return f"${units / 10**12:.4f}" if kind == "money" else f"{compact(units)} {kind}"
 
 
 def summary(run: Run) -> str:
-    """The table at the end: one line a figure."""
+    """The table at the end of a command: one line for each figure."""
     from budgeteer.draw.svg import compact, percent
     from budgeteer.lab.stats import wilson
 
@@ -193,12 +193,12 @@ def summary(run: Run) -> str:
 
 
 def unasked(row: Row) -> bool:
-    """Whether a question was never put to the model, because not one call fitted into what it was given."""
+    """Whether the model was never called for a question, since no call fitted into its budget."""
     return row["answer"] is None and not row["calls"] and not row["stopped_by"].startswith("error")
 
 
 async def not_one_fits(rows: Sequence[Row], questions: Sequence[Question], **how: Any) -> str:
-    """Of rows that were not asked, a sentence on the first: what it was given, and what a call needs.
+    """A sentence about the first of the rows without a call: the budget of its question, and what a call needs.
 
     Args:
         how: arguments of :func:`budgeteer.solve.least.least`.
@@ -220,21 +220,21 @@ async def not_one_fits(rows: Sequence[Row], questions: Sequence[Question], **how
 
 
 def exactly(kind: str, units: int) -> str:
-    """Units as a budget that can be given, rounded up where money is cut off."""
+    """Units in the notation of a budget; money is rounded up to what can be written."""
     from budgeteer.core.budget import Budget
 
     return str(Budget(kind, units)) if kind == "money" else f"{units} {kind}"
 
 
 def all_failed(rows: Sequence[Row]) -> bool:
-    """Whether no question has an answer and one at least failed: then a command has failed, too."""
+    """Whether no question has an answer and at least one failed: then the command has failed, too."""
     return not any(row["answer"] is not None for row in rows) and any(
         row["stopped_by"].startswith("error") for row in rows
     )
 
 
 def pausable(work: Callable[[Pause], Awaitable[T]], say: Callable[[str], object]) -> T:
-    """Run a coroutine; a first interrupt lets what is under way end, a second one breaks it off."""
+    """Run a coroutine; the first Ctrl-C lets the questions under way end, the second one interrupts them."""
     from budgeteer.solve.runner import Pause
 
     async def main() -> T:
@@ -259,7 +259,7 @@ def pausable(work: Callable[[Pause], Awaitable[T]], say: Callable[[str], object]
 
 
 def command(name: str, positional: list[str], options: Mapping[str, object]) -> str:
-    """The command line that goes on with this run."""
+    """The command line that resumes this run."""
     import shlex
 
     words = ["budgeteer", name, *positional]
@@ -272,7 +272,7 @@ def command(name: str, positional: list[str], options: Mapping[str, object]) -> 
 
 
 def given(args: argparse.Namespace) -> dict[str, object]:
-    """The options of :func:`add_solving` that differ from their defaults, as written."""
+    """The options of :func:`add_solving` that differ from their defaults, as they were written."""
     parser = argparse.ArgumentParser()
     add_solving(parser)
     changed = {}

@@ -63,10 +63,14 @@ def run(args: argparse.Namespace) -> int:
     margin = margin_of(spec.name, items, spec.values) if args.explain or args.plot is not None else None
     if args.json:
         shown = {
-            "method": args.method, "budget": budget.amount, "cost": plan.expected_cost, "value": _finite(plan.value),
-            "gap": _finite(plan.gap), "price": _finite(plan.price),
+            "method": args.method,
+            "budget": budget.amount,
+            "cost": plan.expected_cost,
+            "value": _finite(plan.value),
+            "gap": _finite(plan.gap),
+            "price": _finite(plan.price),
             "plan": dict(zip(plan.keys, plan.units.tolist(), strict=True)),
-        }  # fmt: skip
+        }
         if args.explain:
             shown["why"] = dict(zip(plan.keys, why(items, plan, budget.amount, margin), strict=True))
         sys.stdout.write(json.dumps(shown, allow_nan=False) + "\n")
@@ -94,7 +98,7 @@ def _finite(value: float) -> float | None:
 
 
 def table(items: Items, plan: Plan, budget: int, why: list[str] | None) -> str:
-    """The plan for people: a line an item, with the reasons why if there are any, then the sums."""
+    """The plan for people: a line for each item, with its reason if there is one, then the sums."""
     unit = "option" if items.menu is not None else "units"
     costs = items.menu.at(plan.units)[0] if items.menu is not None else plan.units * items.cost
     reasons = [""] * len(items) if why is None else why
@@ -114,7 +118,7 @@ def table(items: Items, plan: Plan, budget: int, why: list[str] | None) -> str:
 
 
 def why(items: Items, plan: Plan, budget: int, margin: Margin | None) -> list[str]:
-    """A reason an item: what it has, what that gained, and what the next best thing would have cost and gained."""
+    """A reason for each item: what it got, what that gained, and what the next unit or option would cost and gain."""
     return _why_menu(items, plan, budget) if items.menu is not None else _why_units(items, plan, budget, margin)
 
 
@@ -208,8 +212,9 @@ def plot(items: Items, plan: Plan, budget: int, method: str, margin: Margin | No
     given = xy_chart(
         [Curve(method, (at + 1).tolist(), tokens[at].tolist(), marks=len(tokens) <= 40)],
         title=f"{method}: {plan.expected_cost:,.6g} of {budget:,} tokens over {len(items):,} items",
-        x_label="item, largest share first", y_label="tokens",
-    )  # fmt: skip
+        x_label="item, largest share first",
+        y_label="tokens",
+    )
     spent, slope = margins(items, plan, margin)
     rules = [("x", float(budget), "budget")]
     if math.isfinite(plan.price) and plan.price > 0:
@@ -218,8 +223,12 @@ def plot(items: Items, plan: Plan, budget: int, method: str, margin: Margin | No
     gained = xy_chart(
         [Curve("value a token", spent[at].tolist(), slope[at].tolist())],
         title="what the next token gains, steepest first" if len(spent) else "this method states no value of a token",
-        x_label="tokens spent", y_label="value a token", log=(False, True), rules=rules, top=350,
-    )  # fmt: skip
+        x_label="tokens spent",
+        y_label="value a token",
+        log=(False, True),
+        rules=rules,
+        top=350,
+    )
     return stand_alone(given, gained, height=700)
 
 
@@ -231,11 +240,11 @@ def _thin(n: int, most: int = 1000) -> Any:
 
 
 def margins(items: Items, plan: Plan, margin: Margin | None) -> tuple[Any, Any]:
-    """Tokens spent and value a token of the items' steps, steepest first; empty without a value curve.
+    """Tokens spent and value per token of the items' steps, steepest first; empty without a value curve.
 
-    A menu's steps are those of its hull. Of units they are single ones, after the tokens of those that every item has
-    before gains count; where items may go without, the first step of an item is to enter. Up to twice as many units
-    as the plan's largest count are looked at, and a million in all.
+    The steps of a menu are those of its hull. Without menus, a step is one unit, after the units that every item has
+    before gains count; if items may get no unit, the first step of an item buys its smallest count. For each item, up
+    to twice the plan's largest count is looked at, and a million units in all.
     """
     import numpy as np
 

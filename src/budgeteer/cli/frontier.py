@@ -68,20 +68,35 @@ def run(args: argparse.Namespace) -> int:
             style = styles.choose(model, asked.asked) if args.style is None else args.style
             look = styles.style_of(style, asked.asked)
             measured = await frontier.measure(
-                strategies, budgets, seeds, asked, model, look, args.out,
-                about={"style": style, "oracle": "yes" if args.oracle else "no",
-                       "verifier": asked.task.identity}, oracle=args.oracle,
-                concurrency=args.concurrency, timeout=args.timeout, prices=prices,
-                durable=_solving.billed(args.model), pause=pause, on_row=on_row,
-            )  # fmt: skip
+                strategies,
+                budgets,
+                seeds,
+                asked,
+                model,
+                look,
+                args.out,
+                about={"style": style, "oracle": "yes" if args.oracle else "no", "verifier": asked.task.identity},
+                oracle=args.oracle,
+                concurrency=args.concurrency,
+                timeout=args.timeout,
+                prices=prices,
+                durable=_solving.billed(args.model),
+                pause=pause,
+                on_row=on_row,
+            )
             missed = {}
             for cell, rows in (measured or {}).items():
                 missing = [row for row in rows if _solving.unasked(row)]
                 if missing and (cell.strategy, cell.budget) not in missed:
                     why = await _solving.not_one_fits(
-                        missing, asked.questions, strategy=strategies[cell.strategy], model=model, style=look,
-                        prices=prices, check=(lambda answer: 0.0) if args.oracle else None,
-                    )  # fmt: skip
+                        missing,
+                        asked.questions,
+                        strategy=strategies[cell.strategy],
+                        model=model,
+                        style=look,
+                        prices=prices,
+                        check=(lambda answer: 0.0) if args.oracle else None,
+                    )
                     part = f"{len(missing)} of {len(rows)} questions were not asked"
                     missed[cell.strategy, cell.budget] = f"{cell.strategy}@{cell.budget}: {part}: {why}"
             return style, measured, list(missed.values())
@@ -98,20 +113,34 @@ def run(args: argparse.Namespace) -> int:
         live.close()
     if measured is None:
         again = _solving.command(
-            "frontier", [args.strategies, args.source],
-            {"--budgets": args.budgets, "--seeds": args.seeds, "--first-seed": args.first_seed, "--out": args.out,
-             "--oracle": args.oracle, **_solving.given(args)},
-        )  # fmt: skip
+            "frontier",
+            [args.strategies, args.source],
+            {
+                "--budgets": args.budgets,
+                "--seeds": args.seeds,
+                "--first-seed": args.first_seed,
+                "--out": args.out,
+                "--oracle": args.oracle,
+                **_solving.given(args),
+            },
+        )
         sys.stderr.write(f"paused; to go on: {again}\n")
         return 130
     if all(_solving.unasked(row) for rows in measured.values() for row in rows):
         sys.stderr.write("".join(f"error: {text}; give larger --budgets\n" for text in missed))
         return 1
     config = {
-        "task": args.source, "questions": len(asked.questions), "task seed": args.task_seed, "model": model.name,
-        "style": style, "budgets": [str(budget) for budget in budgets], "seeds": seeds,
-        "strategies": list(strategies), "concurrency": args.concurrency, "oracle": args.oracle,
-    }  # fmt: skip
+        "task": args.source,
+        "questions": len(asked.questions),
+        "task seed": args.task_seed,
+        "model": model.name,
+        "style": style,
+        "budgets": [str(budget) for budget in budgets],
+        "seeds": seeds,
+        "strategies": list(strategies),
+        "concurrency": args.concurrency,
+        "oracle": args.oracle,
+    }
     numbers = frontier.analyse(measured, budgets[0].kind, config)
     numbers_path = write_text(frontier.to_text(numbers), args.out / "frontier.json")
     texts = frontier.traces(measured, args.out, asked.references)

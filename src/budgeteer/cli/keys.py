@@ -28,14 +28,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     sub = action("create", "make a key; its secret is shown this once")
     sub.add_argument("path", nargs="?", default="", help="the scopes above it, such as org/team")
     sub.add_argument("--name", default="", help="for people")
-    for option, what in (
-        ("--limit", "of the key: $5/day, 1m, requests:60/60s, parallel:8"), ("--per-user", "of each user"),
-        ("--per-session", "of each session"), ("--per-tag", "of each tag"),
-    ):  # fmt: skip
-        sub.add_argument(option, action="append", metavar="LIMIT", help=f"{what}; may be repeated")
+    for option, limited in (
+        ("--limit", "of the key: $5/day, 1m, requests:60/60s, parallel:8"),
+        ("--per-user", "of each user"),
+        ("--per-session", "of each session"),
+        ("--per-tag", "of each tag"),
+    ):
+        sub.add_argument(option, action="append", metavar="LIMIT", help=f"{limited}; may be repeated")
     sub.add_argument("--model", action="append", help="that it may call (default: all); may be repeated")
-    for option, what in (("input", "input"), ("output", "output"), ("reasoning", "reasoning")):
-        sub.add_argument(f"--max-{option}", type=int, metavar="N", help=f"tokens of {what} of one request")
+    for side in ("input", "output", "reasoning"):
+        sub.add_argument(f"--max-{side}", type=int, metavar="N", help=f"tokens of {side} of one request")
     sub.add_argument("--expires", metavar="DATE", help="such as 2027-01-31 or 2027-01-31T12:00 (UTC)")
     action("list", "all keys, without secrets")
     sub = action("revoke", "end a key for good")
@@ -68,10 +70,16 @@ def _create(store: Store, config: Config, args: argparse.Namespace) -> int:
     from budgeteer.ledger.protocol import wall_clock
 
     given = {
-        "limits": args.limit, "per_user": args.per_user, "per_session": args.per_session, "per_tag": args.per_tag,
-        "models": args.model, "max_input": args.max_input, "max_output": args.max_output,
-        "max_reasoning": args.max_reasoning, "expires": None if args.expires is None else _date(args.expires),
-    }  # fmt: skip
+        "limits": args.limit,
+        "per_user": args.per_user,
+        "per_session": args.per_session,
+        "per_tag": args.per_tag,
+        "models": args.model,
+        "max_input": args.max_input,
+        "max_output": args.max_output,
+        "max_reasoning": args.max_reasoning,
+        "expires": None if args.expires is None else _date(args.expires),
+    }
     about = {"path": args.path, "name": args.name, **{name: each for name, each in given.items() if each is not None}}
     key, token = keys.make(about, config.defaults, config.counted, wall_clock())
     store.add_key(key.id, keys.encode(key))

@@ -79,9 +79,15 @@ def run(args: argparse.Namespace) -> int:
         return _verify_file(args)
     with _connect(args.ledger, create=args.action == "init", look=args.action in _LOOK) as ledger:
         actions = {
-            "init": _init, "open": _open, "show": _show, "top": _top, "spend": _spend, "export": _export,
-            "verify": _verify, "reset": _reset,
-        }  # fmt: skip
+            "init": _init,
+            "open": _open,
+            "show": _show,
+            "top": _top,
+            "spend": _spend,
+            "export": _export,
+            "verify": _verify,
+            "reset": _reset,
+        }
         return actions[args.action](ledger, args)
 
 

@@ -140,9 +140,15 @@ def _row(method: Method) -> dict[str, Any]:
 
     title, arxiv = method.citation or ("", "")
     return {
-        "name": method.name, "part": method.part, "path": method.path, "decides": method.decides,
-        "paper": title, "arxiv": arxiv, "evidence": method.evidence, "verdict": verdicts(method.evidence),
-    }  # fmt: skip
+        "name": method.name,
+        "part": method.part,
+        "path": method.path,
+        "decides": method.decides,
+        "paper": title,
+        "arxiv": arxiv,
+        "evidence": method.evidence,
+        "verdict": verdicts(method.evidence),
+    }
 
 
 def _explain(methods: Sequence[Method], *, as_json: bool) -> int:

@@ -37,8 +37,8 @@ def run(args: argparse.Namespace) -> int:
         arxiv = f"arXiv {entry.arxiv}" if entry.arxiv else ""
         sys.stdout.write(f"{entry.number:3}  {entry.level:13} {arxiv:16} {entry.heading} ({entry.part})\n")
         facts = {"here": entry.here, "missing": entry.missing, "methods": ", ".join(entry.methods)}
-        for what, text in (facts | {"evidence": ", ".join(entry.evidence)}).items():
+        for name, text in (facts | {"evidence": ", ".join(entry.evidence)}).items():
             if text:
-                sys.stdout.write(f"{'':5}{what}: {text}\n")
+                sys.stdout.write(f"{'':5}{name}: {text}\n")
     sys.stdout.write(f"{len(chosen)} of {papers.count()}\n")
     return 0

@@ -60,20 +60,42 @@ def run(args: argparse.Namespace) -> int:
             name = styles.choose(model, asked.asked) if args.style is None else args.style
             style = styles.style_of(name, asked.asked)
             settings = runner.Settings(
-                per_question=not args.total, seed=args.seed, concurrency=args.concurrency, timeout=args.timeout,
-                grade=asked.grade, check=asked.score if args.oracle else None, prices=prices, out=args.out,
-                durable=_solving.billed(args.model), traces=args.traces, on_row=on_row, pause=pause,
-                about={"strategy": str(spec), "style": name, "oracle": "yes" if args.oracle else "no",
-                       "verifier": asked.task.identity},
-            )  # fmt: skip
+                per_question=not args.total,
+                seed=args.seed,
+                concurrency=args.concurrency,
+                timeout=args.timeout,
+                grade=asked.grade,
+                check=asked.score if args.oracle else None,
+                prices=prices,
+                out=args.out,
+                durable=_solving.billed(args.model),
+                traces=args.traces,
+                on_row=on_row,
+                pause=pause,
+                about={
+                    "strategy": str(spec),
+                    "style": name,
+                    "oracle": "yes" if args.oracle else "no",
+                    "verifier": asked.task.identity,
+                },
+            )
             done = await runner.run(asked.questions, strategy, model, style, budget, settings)
             missed = [row for row in done.rows if _solving.unasked(row)]
             if not missed or not isinstance(strategy, Strategy):
                 return done, missed, "not one call fits into its share"
-            return done, missed, await _solving.not_one_fits(
-                missed, asked.questions, strategy=strategy, model=model, style=style, prices=prices,
-                check=(lambda answer: 0.0) if args.oracle else None,
-            )  # fmt: skip
+            return (
+                done,
+                missed,
+                await _solving.not_one_fits(
+                    missed,
+                    asked.questions,
+                    strategy=strategy,
+                    model=model,
+                    style=style,
+                    prices=prices,
+                    check=(lambda answer: 0.0) if args.oracle else None,
+                ),
+            )
         finally:
             await model.aclose()
 
@@ -98,9 +120,18 @@ def run(args: argparse.Namespace) -> int:
         sys.stderr.write("paused; without --out nothing can go on from here\n")
         return 130
     again = _solving.command(
-        "solve", [args.source],
-        {"--strategy": args.strategy, "--budget": args.budget, "--total": args.total, "--out": args.out,
-         "--seed": args.seed, "--traces": args.traces, "--oracle": args.oracle, **_solving.given(args)},
-    )  # fmt: skip
+        "solve",
+        [args.source],
+        {
+            "--strategy": args.strategy,
+            "--budget": args.budget,
+            "--total": args.total,
+            "--out": args.out,
+            "--seed": args.seed,
+            "--traces": args.traces,
+            "--oracle": args.oracle,
+            **_solving.given(args),
+        },
+    )
     sys.stderr.write(f"paused; to go on: {again}\n")
     return 130

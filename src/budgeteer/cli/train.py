@@ -84,9 +84,12 @@ def run(args: argparse.Namespace) -> int:
         sys.stderr.write("paused; the same command continues where it stopped\n")
         return 130
     document = {
-        "schema": results.SCHEMA, "runs": [record], "comparisons": [], "config": {**settings, "model": spec.model},
+        "schema": results.SCHEMA,
+        "runs": [record],
+        "comparisons": [],
+        "config": {**settings, "model": spec.model},
         "versions": results.versions(),
-    }  # fmt: skip
+    }
     results.write(document, path)
     (out / "checkpoint.pt").unlink(missing_ok=True)
     report.write_report(document, page)

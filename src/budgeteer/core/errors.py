@@ -116,13 +116,13 @@ class Diverged(BudgeteerError):
 
     Args:
         step: in which it was seen, from 1; its update was not made.
-        what: is not finite, with its value.
+        fault: the number that is not finite, with its value.
         change: what to change.
     """
 
-    def __init__(self, step: int, what: str, change: str) -> None:
+    def __init__(self, step: int, fault: str, change: str) -> None:
         self.step = step
-        super().__init__(f"training stopped in step {step}: {what}; the weights are still finite. {change}")
+        super().__init__(f"training stopped in step {step}: {fault}; the weights are still finite. {change}")
 
 
 class CheckpointError(BudgeteerError):

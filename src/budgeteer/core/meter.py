@@ -84,7 +84,7 @@ class Tokens:
     @classmethod
     @lru_cache(maxsize=256)
     def parse(cls, text: str) -> Tokens:
-        """Of ``all``, a bucket or a formula.
+        """The meter of ``all``, of a bucket or of a formula.
 
         Raises:
             InvalidInput: not a formula that is linear in the buckets, or one that can be negative.

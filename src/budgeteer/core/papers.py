@@ -61,16 +61,24 @@ class Paper:
 
 @cache
 def papers() -> tuple[Paper, ...]:
-    """All of them, by number."""
+    """All papers of the catalogue, by number."""
     with Path(__file__).with_name("papers.tsv").open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE))
     return tuple(
         Paper(
-            int(row["number"]), row["name"], row["part"], row["title"], row["arxiv"], tuple(row["methods"].split()),
-            cast("Level", row["level"]), row["here"], row["missing"], tuple(row["evidence"].split()),
+            int(row["number"]),
+            row["name"],
+            row["part"],
+            row["title"],
+            row["arxiv"],
+            tuple(row["methods"].split()),
+            cast("Level", row["level"]),
+            row["here"],
+            row["missing"],
+            tuple(row["evidence"].split()),
         )
         for row in rows
-    )  # fmt: skip
+    )
 
 
 def paper(name: str) -> Paper:

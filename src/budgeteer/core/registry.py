@@ -233,13 +233,15 @@ def explained(method: Method) -> dict[str, Any]:
     hints = _hints(factory)
     options = [
         {
-            "name": name, "takes": f"name: {TAKES[name]}" if name in TAKES else _wanted(parameter, hints.get(name)),
+            "name": name,
+            "takes": f"name: {TAKES[name]}" if name in TAKES else _wanted(parameter, hints.get(name)),
             "default": None if parameter.default is parameter.empty else _plain(parameter.default),
-            "required": parameter.default is parameter.empty, "meaning": meaning_of(method, name),
+            "required": parameter.default is parameter.empty,
+            "meaning": meaning_of(method, name),
         }
         for name, parameter in options_of(method).items()
         if parameter.kind not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
-    ]  # fmt: skip
+    ]
     read = re.findall(r"\bitems\.(?:column\(\s*[\"'])?(cost|std|pass_rate|visits|drawn|right|(?<=[\"'])\w+)\b", code)
     read += ["menu"] if "menu" in method.traits else []
     return {"about": about, "columns": list(dict.fromkeys(read)), "options": options}

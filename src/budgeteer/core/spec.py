@@ -73,8 +73,10 @@ class Spec:
         >>> str(parse("duet: exact=False, rate = 0.50,n=8", "recipe").plain())
         'duet:exact=false,rate=0.5,n=8'
         """
-        shown = {key: written if isinstance(value_of(written), str) else json.dumps(value_of(written))
-                 for key, written in self.options}  # fmt: skip
+        shown = {
+            key: written if isinstance(value_of(written), str) else json.dumps(value_of(written))
+            for key, written in self.options
+        }
         return Spec(self.name, tuple(shown.items()))
 
     def __str__(self) -> str:
@@ -82,12 +84,12 @@ class Spec:
         return f"{self.name}:{options}" if options else self.name
 
 
-def parse(text: str, what: str, *, source: bool = False) -> Spec:
+def parse(text: str, kind: str, *, source: bool = False) -> Spec:
     """Read one name with its options.
 
     Args:
         text: as it was given.
-        what: is named, for messages, such as ``"strategy"``.
+        kind: of what the text names, for messages, such as ``"strategy"``.
         source: the name says where something comes from, and may hold colons and commas: ``gym:lcm``, a path.
 
     Raises:
@@ -103,28 +105,28 @@ def parse(text: str, what: str, *, source: bool = False) -> Spec:
     name = (text if begin is None else text[: begin.start()]).strip()
     if not name or (not source and "=" in name):
         wrong = "has no name before its options" if text.strip() else "is empty"
-        raise InvalidInput(f"{what} {text!r} {wrong}; {HOW}: budgeteer methods {what} lists the names")
+        raise InvalidInput(f"{kind} {text!r} {wrong}; {HOW}: budgeteer methods {kind} lists the names")
     if not source and "," in name:
-        raise InvalidInput(f"{what} {text!r} names {name.count(',') + 1} where one is wanted; {HOW}")
+        raise InvalidInput(f"{kind} {text!r} names {name.count(',') + 1} where one is wanted; {HOW}")
     if not source and ":" in name:
-        raise InvalidInput(no_option(what, text, name.partition(":")[2]))
+        raise InvalidInput(no_option(kind, text, name.partition(":")[2]))
     options: dict[str, str] = {}
     for piece in () if begin is None else _pieces(text[begin.end() :]):
         key, equals, written = (part.strip() for part in piece.partition("="))
         if not equals or not key.isidentifier():
-            raise InvalidInput(no_option(what, text, piece.strip()) + ", and a value with commas in quotes")
+            raise InvalidInput(no_option(kind, text, piece.strip()) + ", and a value with commas in quotes")
         if key in options:
-            raise InvalidInput(f"{what} {text!r} gives {key} twice; {HOW}")
+            raise InvalidInput(f"{kind} {text!r} gives {key} twice; {HOW}")
         options[key] = written
     return Spec(name, tuple(options.items()))
 
 
-def no_option(what: str, text: str, rest: str) -> str:
+def no_option(kind: str, text: str, rest: str) -> str:
     """The message about a part of a name that is no option."""
-    return f"{what} {text!r}: {rest!r} is no option; {HOW}"
+    return f"{kind} {text!r}: {rest!r} is no option; {HOW}"
 
 
-def parse_all(text: str, what: str) -> list[Spec]:
+def parse_all(text: str, kind: str) -> list[Spec]:
     """Read names with their options, separated by commas; ``key=value`` belongs to the name before it.
 
     Raises:
@@ -139,7 +141,7 @@ def parse_all(text: str, what: str) -> list[Spec]:
             texts[-1] += "," + piece
         else:
             texts.append(piece)
-    return [parse(each.strip(), what) for each in texts]
+    return [parse(each.strip(), kind) for each in texts]
 
 
 def value_of(text: str) -> Any:

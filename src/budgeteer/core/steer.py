@@ -92,7 +92,7 @@ class Internals:
 
     @cached_property
     def fingerprint(self) -> str:
-        """Of the weights, so that a head that was trained on other ones is refused."""
+        """A fingerprint of the weights, so that a head that was trained on other ones is refused."""
         return hashlib.blake2b(self.embed.detach().cpu().numpy().tobytes(), digest_size=8).hexdigest()
 
 
@@ -177,9 +177,12 @@ class Snapshot:
         warm = np.broadcast_to(np.asarray(columns.pop("temperature", 1.0), np.float64), (m,))
         last = made["last"]
         rest = {
-            "group": np.zeros(m, np.int64), "margin": _no_margin, "tokens": lambda i: last[i : i + 1][last[i] >= 0 :],
-            "close": lambda i: (), "model": Internals(None, (), -1, lambda text: []),
-        }  # fmt: skip
+            "group": np.zeros(m, np.int64),
+            "margin": _no_margin,
+            "tokens": lambda i: last[i : i + 1][last[i] >= 0 :],
+            "close": lambda i: (),
+            "model": Internals(None, (), -1, lambda text: []),
+        }
         return cls(**made, forced=forced, temperature=warm, **{**rest, **columns})
 
 

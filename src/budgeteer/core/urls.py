@@ -23,12 +23,12 @@ def without_password(url: str) -> str:
     return _PASSWORD.sub(r"\1***", _LOGIN.sub("//***@", url, count=1))
 
 
-def check_http(url: str, what: str) -> str:
+def check_http(url: str, owner: str) -> str:
     """The address, if it is one of HTTP.
 
     Args:
         url: such as ``http://127.0.0.1:8000/v1``.
-        what: it is of, for the error.
+        owner: whose address it is, for the error.
 
     Raises:
         InvalidInput: another scheme, no host, a port that is no number of 16 bits, spaces or control characters.
@@ -47,6 +47,6 @@ def check_http(url: str, what: str) -> str:
         wrong = str(error)
     if wrong:
         raise InvalidInput(
-            f"the address {without_password(url)!r} of {what} cannot be used ({wrong}); write http(s)://HOST[:PORT]/v1"
+            f"the address {without_password(url)!r} of {owner} cannot be used ({wrong}); write http(s)://HOST[:PORT]/v1"
         )
     return url

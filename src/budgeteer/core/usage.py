@@ -109,7 +109,10 @@ class Usage:
 
     @classmethod
     def from_chat(cls, usage: Any) -> Usage:
-        """Of an OpenAI chat completion or completion: its ``usage``, an object or a mapping; None is all unknown.
+        """The usage of an OpenAI chat completion or completion.
+
+        Args:
+            usage: its ``usage``, an object or a mapping; None = nothing is known.
 
         Cached tokens are inside ``prompt_tokens`` and reasoning inside ``completion_tokens``. Some compatible servers
         count either beside it; that shows in ``total_tokens``, or by a part that exceeds its whole, and is put right.
@@ -120,12 +123,15 @@ class Usage:
 
     @classmethod
     def from_responses(cls, usage: Any) -> Usage:
-        """Of an OpenAI Responses API response: its ``usage``, inclusive like a chat completion's."""
+        """The usage of an OpenAI Responses API response, from its ``usage``; parts are inside their wholes as there."""
         return _openai(usage, "input_tokens", "output_tokens", "input_tokens_details")
 
     @classmethod
     def from_anthropic(cls, *usages: Any) -> Usage:
-        """Of an Anthropic message: its ``usage``; of a stream: those of message_start and of every message_delta.
+        """The usage of an Anthropic message.
+
+        Args:
+            usages: its ``usage``; for a stream, those of message_start and of every message_delta, in order.
 
         A later explicit value replaces an earlier one. ``input_tokens`` excludes what was read from or written to
         the cache, so both are added; thinking is inside ``output_tokens`` and not told apart.
@@ -155,7 +161,7 @@ class Usage:
 
     @classmethod
     def from_gemini(cls, metadata: Any) -> Usage:
-        """Of a Gemini response: its ``usageMetadata`` (JSON) or ``usage_metadata`` (SDK).
+        """The usage of a Gemini response, from its ``usageMetadata`` (JSON) or ``usage_metadata`` (SDK).
 
         Cached tokens are inside the prompt's; thoughts and what tools read back stand beside candidates and prompt,
         so they are added. A count of 0 is left out by the API; what only the total counts was generated.
@@ -186,8 +192,10 @@ class Usage:
 
     @classmethod
     def from_llama_cpp(cls, body: Any) -> Usage:
-        """Of a llama.cpp server's completion: the whole response, since ``usage`` counts one choice however many
-        there are. With more than one choice ``output`` is unknown."""
+        """The usage of a completion of llama.cpp's server, from the whole response.
+
+        Its ``usage`` counts only one choice, so with more than one choice ``output`` is unknown.
+        """
         usage = cls.from_chat(_get(body, "usage"))
         choices = _get(body, "choices")
         if isinstance(choices, list) and len(choices) > 1:

@@ -185,14 +185,16 @@ def line_chart(
 
 
 def _marks(
-    line: Line, px: Callable[[float], float], py: Callable[[float], float], text: Callable[[float], str], what: str
+    line: Line, px: Callable[[float], float], py: Callable[[float], float], text: Callable[[float], str], interval: str
 ) -> list[str]:
     """Up to seven markers along a line, the last one at its end, each with a tooltip."""
     n = len(line.x)
     chosen = sorted({round(i * (n - 1) / 6) for i in range(7)}) if n else []
     drawn = []
     for i in chosen:
-        spread = f" ({what} {percent(line.low[i])} to {percent(line.high[i])})" if line.high[i] > line.low[i] else ""
+        spread = (
+            f" ({interval} {percent(line.low[i])} to {percent(line.high[i])})" if line.high[i] > line.low[i] else ""
+        )
         title = f"{line.name}: {percent(line.mean[i])}{spread} at {text(line.x[i])}"
         drawn.append(marker(px(line.x[i]), py(line.mean[i]), line.style, title))
     return drawn

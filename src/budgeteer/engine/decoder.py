@@ -69,9 +69,14 @@ class Decoder:
         c = self.model.config
         width = c.num_attention_heads * c.head_dim
         sizes = {
-            "hidden": c.hidden_size, "normed": c.hidden_size, "attended": width, "gate_up": 2 * c.intermediate_size,
-            "qkv": width + 2 * c.num_key_value_heads * c.head_dim, "gated": c.intermediate_size, "logits": c.vocab_size,
-        }  # fmt: skip
+            "hidden": c.hidden_size,
+            "normed": c.hidden_size,
+            "attended": width,
+            "gate_up": 2 * c.intermediate_size,
+            "qkv": width + 2 * c.num_key_value_heads * c.head_dim,
+            "gated": c.intermediate_size,
+            "logits": c.vocab_size,
+        }
         return {name: torch.empty(rows, size) for name, size in sizes.items()}
 
     def prefill(self, prompts: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
@@ -108,7 +113,7 @@ class Decoder:
         return self._after(states)
 
     def _compiled_insert(self, place: int, prompt: Sequence[int]) -> tuple[Tensor, Tensor]:
-        """The same, with one kernel for all that lies between two matrix products."""
+        """:meth:`insert` with one kernel for all that lies between two matrix products."""
         tensors, eps = self._scratch(len(prompt)), np.float32(self.model.config.rms_norm_eps)
         arrays = {name: tensor.numpy() for name, tensor in tensors.items()}
         x, h, hidden, normed = arrays["hidden"], arrays["normed"], tensors["hidden"], tensors["normed"]
@@ -122,7 +127,7 @@ class Decoder:
             keys, values = self.prompts_np[i]
             kernels.prefill_attention(
                 arrays["qkv"], self.cos_np, self.sin_np, keys[place], values[place], block.heads, arrays["attended"]
-            )  # fmt: skip
+            )
             torch.addmm(hidden, tensors["attended"], w_out, out=hidden)
             kernels.norm_rows(x, self.norms_np[i][1], eps, h)
             torch.mm(normed, w_gate_up, out=tensors["gate_up"])
@@ -267,9 +272,19 @@ class Decoder:
             kernels.norm_rows(x, self.norms_np[i][0], eps, h)
             torch.mm(normed, w_qkv, out=qkv)
             kernels.decode_attention(
-                arrays["qkv"], self.cos_np, self.sin_np, position, start, column, *self.caches_np[i], group,
-                self.offset, *self.prompts_np[i], block.heads, arrays["attended"],
-            )  # fmt: skip
+                arrays["qkv"],
+                self.cos_np,
+                self.sin_np,
+                position,
+                start,
+                column,
+                *self.caches_np[i],
+                group,
+                self.offset,
+                *self.prompts_np[i],
+                block.heads,
+                arrays["attended"],
+            )
             torch.addmm(hidden, attended, w_out, out=hidden)
             kernels.norm_rows(x, self.norms_np[i][1], eps, h)
             torch.mm(normed, w_gate_up, out=gate_up)
@@ -315,8 +330,11 @@ def streams(seed: int, rows: int, positions: int, longest: int) -> NDArray[np.fl
         "bit_generator": "Philox",
         # a list of Python integers would be rounded from 2 ** 63 on
         "state": {"counter": np.zeros(4, np.uint64), "key": np.array([seed, 0], np.uint64)},
-        "buffer": np.zeros(4, np.uint64), "buffer_pos": 4, "has_uint32": 0, "uinteger": 0,
-    }  # fmt: skip
+        "buffer": np.zeros(4, np.uint64),
+        "buffer_pos": 4,
+        "has_uint32": 0,
+        "uinteger": 0,
+    }
     return generator.random((rows, positions), np.float32)[:, :longest]
 
 

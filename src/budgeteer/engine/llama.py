@@ -153,15 +153,15 @@ class Llama(nn.Module):
         """States [b, t, hidden] of input embeddings [b, t, hidden]: the inputs, then those after each block, the last
         of them after the final norm (the ``hidden_states`` of transformers)."""
         t = inputs.shape[1]
-        found = [inputs]
+        states = [inputs]
         cos, sin = self.cos[:t], self.sin[:t]  # type: ignore[index]
         for block in self.blocks:
             assert isinstance(block, Block)
-            q, k, v = block.project(found[-1], cos, sin)
+            q, k, v = block.project(states[-1], cos, sin)
             a = F.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=block.heads != block.kv_heads)
-            found.append(block.finish(found[-1], a))
-        found[-1] = F.rms_norm(found[-1], (inputs.shape[-1],), self.norm, self.config.rms_norm_eps)
-        return found
+            states.append(block.finish(states[-1], a))
+        states[-1] = F.rms_norm(states[-1], (inputs.shape[-1],), self.norm, self.config.rms_norm_eps)
+        return states
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Next-token logits [..., vocab] of hidden states [..., hidden]."""

@@ -61,7 +61,7 @@ class Ticket(NamedTuple):
 
 
 class Taken(NamedTuple):
-    """What came of a step.
+    """The result of a step.
 
     Attributes:
         at: [k] which of the rows took a token; the others were ended before it.

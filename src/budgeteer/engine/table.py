@@ -33,7 +33,7 @@ class Marks:
 
 
 def marks_of_tokens(vocab: int, eos: int, think_end: int, answer_end: int) -> Marks:
-    """Of a policy whose thinking and answer are each ended by a token of its own."""
+    """The marks of a policy whose thinking and answer are each ended by a token of its own."""
     codes = np.zeros(vocab, np.uint8)
     codes[eos] |= ENDS
     codes[think_end] |= CLOSES
@@ -42,7 +42,7 @@ def marks_of_tokens(vocab: int, eos: int, think_end: int, answer_end: int) -> Ma
 
 
 def marks_of_text(model: Internals, ends: Sequence[int], close: str, stop: Sequence[str]) -> Marks:
-    """Of a request: a text that closes the thinking, a line that is the answer, and texts that end the row.
+    """The marks of a request: a text closes the thinking, a line is the answer, and texts end the row.
 
     Args:
         model: with the texts of its tokens.

@@ -50,8 +50,8 @@ class Arm:
 
 
 def with_references(arms: Sequence[Arm]) -> list[Arm]:
-    """The arms, each once; where a budget is in percent, after the two that give it a meaning: ``grpo@100%``, whose
-    tokens are the 100 %, and ``untrained``, which says how much there was to gain."""
+    """The arms, each once. If a budget is in percent, two arms are put before them: ``grpo@100%``, whose tokens are the
+    100 %, and ``untrained``, which shows how much there is to gain."""
     all_arms = list(dict.fromkeys(arms))
     if any(Budget.parse(arm.budget).fraction for arm in all_arms):
         all_arms = list(dict.fromkeys([Arm.parse(REFERENCE), Arm.parse(recipes.UNTRAINED), *all_arms]))

@@ -1,4 +1,4 @@
-"""What a comparison shows, in sentences: not worse than the full budget, and against the strongest plain baseline."""
+"""Sentences about the result of a comparison: against the full budget, and against the strongest plain baseline."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ a quarter of what the reference gains over the untrained policy where that is le
 
 
 def claim(results: Results) -> str:
-    """What the comparison says about each arm at less than the reference's tokens, a sentence or two an arm."""
+    """One or two sentences about each arm that used fewer tokens than the reference."""
     against = {(c["a"], c["b"]): c for c in results["comparisons"]}
     gain = against.get((f"{UNTRAINED}@0", REFERENCE))
     margin = MARGIN if gain is None else min(MARGIN, SHARE * max(0.0, -gain["mean"]))

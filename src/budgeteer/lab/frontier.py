@@ -39,7 +39,7 @@ class Cell:
     seed: int
 
     def path(self, folder: Path) -> Path:
-        """Its rows."""
+        """The file of the cell's rows."""
         name = f"{self.strategy}@{self.budget}"
         shown = re.sub(r"[^\w.@=-]+", "_", name)[:80]
         return (
@@ -81,10 +81,10 @@ async def measure(
     on_row: Callable[[Cell, Row, Progress], None],
     oracle: bool = False,
 ) -> dict[Cell, tuple[Row, ...]] | None:
-    """Rows of every cell; what is in the folder already is not asked again. None: paused.
+    """Rows of every cell; cells that are in the folder already are not measured again. None: the run was paused.
 
     Args:
-        oracle: the references serve as the verifier of strategies.
+        oracle: whether the strategies' verifier compares with the references.
 
     Raises:
         InvalidInput: a strategy needs what the model lacks; found out before anything is spent.
@@ -101,10 +101,19 @@ async def measure(
                     on_row(cell, row, progress)
 
                 settings = Settings(
-                    seed=seed, concurrency=concurrency, timeout=timeout, grade=asked.grade,
-                    check=asked.score if oracle else None, prices=prices, out=cell.path(folder), durable=durable,
-                    pause=pause, about={**about, "strategy": name}, traces=seed == seeds[0], on_row=told,
-                )  # fmt: skip
+                    seed=seed,
+                    concurrency=concurrency,
+                    timeout=timeout,
+                    grade=asked.grade,
+                    check=asked.score if oracle else None,
+                    prices=prices,
+                    out=cell.path(folder),
+                    durable=durable,
+                    pause=pause,
+                    about={**about, "strategy": name},
+                    traces=seed == seeds[0],
+                    on_row=told,
+                )
                 done = await run(asked.questions, strategy, model, style, Budgets([budget]), settings)
                 if done.paused:
                     return None
@@ -207,7 +216,7 @@ def traces(cells: Mapping[Cell, Sequence[Row]], folder: Path, references: Mappin
         path = cell.path(folder)
         file = Lines(path.with_name(path.name + ".run") / "traces.jsonl", sync=False)
         file.close()
-        written = {row["id"]: row for row in file.found}
+        written = {row["id"]: row for row in file.earlier}
         by_id = {row["id"]: row for row in rows}
         for name in dict.fromkeys(chosen):
             row = {**by_id[name], **written.get(name, {"question": "", "traces": []})}

@@ -26,21 +26,38 @@ figure.card { max-width: 820px; }
 
 
 def table(numbers: Mapping[str, Any]) -> str:
-    """One line a strategy and budget, for a terminal."""
+    """A table for a terminal, with one line for each strategy and budget."""
     rows = [
-        ["strategy", "budget", "accuracy", numbers["kind"], "calls", "answered", "E3", _per(numbers)[1], "at cap",
-         "minus first"]
-    ]  # fmt: skip
+        [
+            "strategy",
+            "budget",
+            "accuracy",
+            numbers["kind"],
+            "calls",
+            "answered",
+            "E3",
+            _per(numbers)[1],
+            "at cap",
+            "minus first",
+        ]
+    ]
     versus = {(d["a"], d["budget"]): d for d in numbers["differences"]}
     for p in numbers["points"]:
         difference = versus.get((p["strategy"], p["budget"]))
         rows.append(
             [
-                p["strategy"], p["budget"], _interval(p["accuracy"]), compact(p["used"]["mean"]), f"{p['calls']:.1f}",
-                percent(p["answered"]), _e3(p["e3"]), _right(p, numbers), percent(p["saturated"]),
+                p["strategy"],
+                p["budget"],
+                _interval(p["accuracy"]),
+                compact(p["used"]["mean"]),
+                f"{p['calls']:.1f}",
+                percent(p["answered"]),
+                _e3(p["e3"]),
+                _right(p, numbers),
+                percent(p["saturated"]),
                 "first" if difference is None else _difference(difference),
             ]
-        )  # fmt: skip
+        )
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = [
         "  ".join(
@@ -124,15 +141,35 @@ def _picture(numbers: Mapping[str, Any]) -> str:
 
 
 def _table(numbers: Mapping[str, Any]) -> str:
-    head = ["Strategy", "Budget", "Accuracy", f"Used ({numbers['kind']})", "Calls", "Answered", "E3",
-            _per(numbers)[1].capitalize(), "At the cap", "Wasted", "Overshoot", "Seconds"]  # fmt: skip
+    head = [
+        "Strategy",
+        "Budget",
+        "Accuracy",
+        f"Used ({numbers['kind']})",
+        "Calls",
+        "Answered",
+        "E3",
+        _per(numbers)[1].capitalize(),
+        "At the cap",
+        "Wasted",
+        "Overshoot",
+        "Seconds",
+    ]
     rows = []
     for p in numbers["points"]:
         cells = [
-            p["budget"], _interval(p["accuracy"]), compact(p["used"]["mean"]), f"{p['calls']:.1f}",
-            percent(p["answered"]), _e3(p["e3"]), _right(p, numbers), percent(p["saturated"]), compact(p["wasted"]),
-            compact(p["overshoot"]), f"{p['seconds']:.2g}",
-        ]  # fmt: skip
+            p["budget"],
+            _interval(p["accuracy"]),
+            compact(p["used"]["mean"]),
+            f"{p['calls']:.1f}",
+            percent(p["answered"]),
+            _e3(p["e3"]),
+            _right(p, numbers),
+            percent(p["saturated"]),
+            compact(p["wasted"]),
+            compact(p["overshoot"]),
+            f"{p['seconds']:.2g}",
+        ]
         rows.append((clean(p["strategy"]), [clean(cell) for cell in cells]))
     return (
         '<section>\n<h2>Every point</h2>\n<p class="note">Means a question; accuracy with its 95 % interval. E3 is '

@@ -1,8 +1,8 @@
 """Trains heads from nothing: guidance, introspection and difficulty of the embedded reasoner, on its own traces.
 
-:func:`train_guidance` serves any model whose hidden states can be had. For the reasoner, one set of traces serves all
-three: problems of every family that it was pretrained on, several traces of each at temperature 1, ended at the first
-line after the thinking. Deterministic in the seed.
+:func:`train_guidance` works for any model whose hidden states are known. For the reasoner, one set of traces is used
+for all three: problems of every family that it was pretrained on, several traces of each at temperature 1, ended at
+the first line after the thinking. The result is a function of the seed.
 """
 
 from __future__ import annotations
@@ -311,9 +311,13 @@ def train(
     model = policy.model
     fingerprint = Internals(model.embed, (), 0, list).fingerprint  # type: ignore[arg-type]
     guidance = train_guidance(
-        *traces.thinking(), vocab=model.config.vocab_size, fingerprint=fingerprint, line_ends=LINE_ENDS, steps=steps,
+        *traces.thinking(),
+        vocab=model.config.vocab_size,
+        fingerprint=fingerprint,
+        line_ends=LINE_ENDS,
+        steps=steps,
         seed=seed,
-    )  # fmt: skip
+    )
     save_head(guidance, folder / "budget_guidance.safetensors")
     save_head(train_introspection(traces, fingerprint, steps=steps, seed=seed), folder / "zip_rc.safetensors")
     save_head(

@@ -36,7 +36,7 @@ class Muon(torch.optim.Optimizer):
 
 
 class Optimiser:
-    """Both, on one schedule: linear warm-up over 100 steps, flat, then linear decay to 0 over the last 40 %.
+    """Muon and AdamW on one schedule: linear warm-up over 100 steps, flat, then linear decay to 0 over the last 40 %.
 
     Args:
         model: its embeddings, with "embed" in their names, and its vectors are AdamW's; other matrices are Muon's.
@@ -70,10 +70,10 @@ class Optimiser:
             optimiser.step()
 
     def state_dict(self) -> dict[str, Any]:
-        """For a checkpoint."""
+        """The state of both optimisers, for a checkpoint."""
         return {"muon": self._muon.state_dict(), "adam": self._adam.state_dict()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from what :meth:`state_dict` gave; other entries are left alone."""
+        """Go on from a state that :meth:`state_dict` returned; other entries of it are ignored."""
         self._muon.load_state_dict(state["muon"])
         self._adam.load_state_dict(state["adam"])

@@ -48,8 +48,8 @@ def build(task: str, seed: int, train: int, heldout: int) -> Pool:
             raise InvalidInput(f"{option} is {number}; give at least 1")
     source = parse(task)[0].name
     if source == STDIN or Path(source).is_fifo():
-        what = "standard input" if source == STDIN else f"the pipe {source}"
-        raise InvalidInput(f"training reads its task more than once; write {what} to a file and name that")
+        stream = "standard input" if source == STDIN else f"the pipe {source}"
+        raise InvalidInput(f"training reads its task more than once; write {stream} to a file and name that")
     total = train + heldout
     loaded = load(task, size=total, seed=seed)
     if not loaded.counted and (bare := [item for item in loaded.items if item.answer is None]):

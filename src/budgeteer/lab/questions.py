@@ -52,7 +52,7 @@ def load(source: str, *, limit: int | None = None, seed: int = 0) -> QuestionSet
 
     Args:
         source: as :mod:`budgeteer.lab.tasks.named` reads it.
-        limit: the first so many; of a generated task, how many (default 100).
+        limit: number of questions, from the first one on; for a generated task the default is 100.
         seed: of a generated task.
 
     Raises:

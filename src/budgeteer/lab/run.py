@@ -82,7 +82,7 @@ class RunSpec:
         return _pool(self.pool, self.pool_seed, self.train, self.heldout, stamp(self.pool))
 
     def identity(self) -> dict[str, Any]:
-        """All that decides the result, contents included (:mod:`budgeteer.rl.identity`).
+        """All settings and contents that decide the result (:mod:`budgeteer.rl.identity`).
 
         Raises:
             BudgeteerError: the task, the recipe or the device is not to be had.
@@ -90,13 +90,15 @@ class RunSpec:
         settings = {k: v for k, v in asdict(self).items() if k not in ("config", "model")}
         pool, folder = self.pool_of_items, Path(self.model)
         return {
-            **asdict(self.config), **settings, "device": choose_device(self.config.device).type,
+            **asdict(self.config),
+            **settings,
+            "device": choose_device(self.config.device).type,
             "parts of the recipe": fingerprint(recipe_of(self)),
             "problems": digest(pool.digest().encode()),
             "weights of the model": _content(folder, ("config.json", "model.safetensors")),
             "tokenizer": _content(folder, ("tokenizer.json",)),
             "version of the algorithm": ALGORITHM,
-        }  # fmt: skip
+        }
 
 
 def _content(folder: Path, names: Sequence[str]) -> str:

@@ -39,7 +39,7 @@ PLAIN = Style(lambda text: text + " ", lambda rest: rest.strip() or None, close=
 def tasks_of(
     model: Simulated, questions: Iterable[str], seed: int, *, budget: int = UNLIMITED, unit: str = "output"
 ) -> list[Task]:
-    """One task a question, all on one allowance of a fresh ledger."""
+    """One task for each question, all with one allowance of a new ledger."""
     ledger = MemoryLedger()
     ledger.open("lab", [Limit(unit, budget)])
     allowance = Allowance(ledger, "lab", {unit: budget})
@@ -50,7 +50,7 @@ def tasks_of(
 
 
 def answers_of(strategy: Strategy, tasks: Sequence[Task]) -> list[Answer]:
-    """Of one question after the other."""
+    """The answers to the questions, solved one after the other."""
 
     async def every() -> list[Answer]:
         return [await strategy.solve(task) for task in tasks]
@@ -59,7 +59,7 @@ def answers_of(strategy: Strategy, tasks: Sequence[Task]) -> list[Answer]:
 
 
 def tokens_of(tasks: Sequence[Task]) -> int:
-    """Output tokens of all of them."""
+    """The sum of the output tokens of these tasks."""
     return sum(task.model.spend.usage.output or 0 for task in tasks)
 
 

@@ -1,4 +1,4 @@
-"""Worker processes of a comparison: one run at a time each, with news of it, and a clean pause."""
+"""Worker processes of a comparison: each runs one run at a time, reports its progress, and can be paused cleanly."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ _WORKER_ENVIRONMENT = {
     "MALLOC_TRIM_THRESHOLD_": str(1 << 32),
     "MALLOC_TOP_PAD_": str(1 << 26),
 }
-"""Of a worker: BLAS libraries and the allocator read these when a process starts."""
+"""Environment of a worker: BLAS libraries and the allocator read these when a process starts."""
 
 
 @dataclass(frozen=True, slots=True)
 class Update:
-    """News of a run: from a worker to whoever shows progress."""
+    """The progress of a run, sent by its worker."""
 
     name: str
     step: int

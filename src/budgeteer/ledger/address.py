@@ -1,4 +1,4 @@
-"""What kind of ledger an address names."""
+"""Which store the address of a ledger names."""
 
 from __future__ import annotations
 
@@ -18,13 +18,14 @@ _OTHER = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://|(?:file|sqlite|memory):")
 
 
 def kind_of(address: str) -> str:
-    """MEMORY, POSTGRES, REDIS or SQLITE.
+    """The kind of store that an address names: MEMORY, POSTGRES, REDIS or SQLITE.
 
     Args:
-        address: ``memory:``, postgresql:// or postgres://, redis://, rediss:// or unix:// of Redis, or else a path.
+        address: ``memory:``; a URL of PostgreSQL (postgresql://, postgres://) or Redis (redis://, rediss://, unix://);
+            or else the path of an SQLite file.
 
     Raises:
-        InvalidInput: another scheme, which would be taken for the name of a file.
+        InvalidInput: a URL with another scheme, which would otherwise be taken for the name of a file.
 
     >>> kind_of("redis://127.0.0.1/0"), kind_of("postgresql://db/spending"), kind_of("spending/ledger.db")
     ('redis', 'postgres', 'sqlite')

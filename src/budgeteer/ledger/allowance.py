@@ -1,4 +1,4 @@
-"""Allowance: an in-process right to spend, which cannot be copied, spent twice, or used after it was given on."""
+"""Allowance: an in-process right to spend, which cannot be copied, spent twice, or used after it was handed on."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from budgeteer.ledger.reserved import Reserved
 
 
 class _Tree:
-    """What all allowances that come from one share: a lock, the process, and the scopes known to be open."""
+    """Shared by an allowance and all that descend from it: a lock, the process, and the scopes known to be open."""
 
     def __init__(self, path: str) -> None:
         self.lock, self.pid = threading.Lock(), os.getpid()
@@ -29,8 +29,8 @@ class Allowance:
     Every call reserves in the ledger too, so the limits there hold whatever allowances were made; the allowance adds a
     cap of this run, agent or task on top. Not thread-bound: threads and tasks may share one.
 
-    Hard: what is held and spent never exceeds ``amounts``, but for what calls used above their own reservations, which
-    is taken off what is left (below 0, if need be) and handed up with it.
+    Hard: units held and spent never exceed ``amounts``, except for what calls used above their own reservations. That
+    is deducted from what is left (below 0, if need be), which goes to the parent when this allowance closes.
 
     Args:
         ledger: any Ledger.
@@ -103,12 +103,15 @@ class Allowance:
     def share(self, parts: Mapping[str, int] | Mapping[str, Mapping[str, int]]) -> dict[str, Allowance]: ...
 
     def share(self, parts: Any) -> list[Allowance] | dict[str, Allowance]:
-        """Carve children out of what is left; what they do not use comes back when they close.
+        """Split what is left among children; what a child does not use comes back when it closes.
 
         Args:
-            parts: one a child. Integers are weights: all that is left is split by them to the unit, by largest
-                remainder. Mappings are amounts, and the rest stays here. A mapping of names gives every child a scope
-                of its own under this path; it is opened on first use, without limits of its own.
+            parts: one for each child. Integers are weights: all that is left is split by them to the unit, by largest
+                remainder. Mappings are amounts, units per kind, and the rest stays here. A mapping from names gives
+                every child a scope of its own under this path; it is opened on first use, without limits of its own.
+
+        Returns:
+            The children, as a list, or by name if ``parts`` has names.
 
         Raises:
             BudgetExceeded: the amounts exceed what is left.
@@ -147,9 +150,9 @@ class Allowance:
         return children if names is None else dict(zip(names, children, strict=True))
 
     def delegate(self, scope: str | None = None) -> Allowance:
-        """Hand the whole right on: this one can no longer be used, the one returned can.
+        """Hand the whole right on to a new allowance; this one can no longer be used.
 
-        Calls under way and children report to the new one; what it leaves over goes to this one's parent.
+        Calls under way and children belong to the new allowance; what it leaves over goes to the parent of this one.
 
         Args:
             scope: name of the new holder, as a scope of its own under this path.
@@ -174,14 +177,19 @@ class Allowance:
         return heir
 
     def beside(self, path: str, amounts: Mapping[str, int]) -> Allowance:
-        """An allowance of another account of the ledger, for helper calls that are not this one's to pay."""
+        """A new allowance of another account of the same ledger, for helper calls that this allowance does not pay.
+
+        Args:
+            path: of an open account.
+            amounts: the cap, units per kind.
+        """
         self._check()
         return Allowance(self._ledger, path, amounts, tags=self._tags)
 
     def close(self) -> None:
-        """Give back what is left, and what open children have left; again, it does nothing.
+        """Give back to the parent what is left here and in open children; a second call does nothing.
 
-        Calls under way may still settle; what they leave over goes up.
+        Calls under way may still settle; what they leave over goes to the parent, too.
         """
         with self._tree.lock:
             self._close()
@@ -227,13 +235,22 @@ class Allowance:
 
     def _refusal(self, kind: str, units: int) -> BudgetExceeded:
         return BudgetExceeded(
-            kind=kind, scope=f"{self._path} (allowance)", used=self._granted[kind] - self._free[kind],
-            requested=units, limit=self._granted[kind], held=self._held[kind],
+            kind=kind,
+            scope=f"{self._path} (allowance)",
+            used=self._granted[kind] - self._free[kind],
+            requested=units,
+            limit=self._granted[kind],
+            held=self._held[kind],
             hint="give the Allowance more, lower the cap of the call's output, or end a call or child that holds some",
-        )  # fmt: skip
+        )
 
     def hold(self, amounts: Mapping[str, int]) -> None:
-        """Take units off, or refuse."""
+        """Deduct units of a call from what is left.
+
+        Raises:
+            BudgetExceeded: less is left.
+            AllowanceError: the allowance was delegated, closed, or is of another process.
+        """
         with self._tree.lock:
             self._check()
             for kind, free in self._free.items():
@@ -248,11 +265,11 @@ class Allowance:
                 self._held[kind] += amounts[kind]
 
     def give(self, amounts: Mapping[str, int], held: Mapping[str, int] | None = None) -> None:
-        """Put units back, to whoever holds the right now.
+        """Put units back into the allowance that holds the right now: this one, its delegate, or a parent.
 
         Args:
             amounts: units that were not used; negative after an overshoot.
-            held: units that are held no longer; the same where none of them was used.
+            held: units that are no longer held; None: the same as ``amounts``, since none of them was used.
         """
         with self._tree.lock:
             self._give(amounts, amounts if held is None else held)
@@ -287,16 +304,17 @@ class Allowance:
 class Call(Reserved):
     """Units held for one call, settled when the block ends.
 
-    ``settle`` says what was used and may be called again as more is known: the last word counts, also if the block
-    is left by an error or a cancellation. Without a word, all that was held is charged and tagged ``estimated``, since
-    the provider may bill it; ``release`` says that nothing was sent. A ledger that does not answer when the block ends
-    is told later, by another thread: the call is over and paid, and its result must not be lost.
+    ``settle`` says what was used and may be called again as more is known: the last amounts count, also if the block
+    is left by an error or a cancellation. If it is never called, all that was held is charged and tagged
+    ``estimated``, since the provider may bill it; ``release`` says that nothing was sent. If the ledger does not answer
+    when the block ends, another thread books the end later: the call is over and paid, and its result must not be lost.
 
     Attributes:
         id: of the reservation, for a later ``Ledger.settle``.
         ledger: where it is reserved.
         amounts: units per kind that are held.
-        reservation: the ledger's, once entered. Status "settled" means that this id was charged before.
+        reservation: as the ledger returned it; None before the block is entered. Status "settled" means that this id
+            was charged before.
     """
 
     __slots__ = ("_actual", "_allowance", "_released", "_tags")
@@ -326,7 +344,11 @@ class Call(Reserved):
         self._released = True
 
     def extend(self, amounts: Mapping[str, int]) -> None:
-        """Hold these totals instead, as a stream grows, or raise BudgetExceeded and hold what was held."""
+        """Hold these totals (units per kind) instead, as a stream grows; lower ones than are held change nothing.
+
+        Raises:
+            BudgetExceeded: the allowance or the ledger does not cover them; the call holds what it held.
+        """
         more, totals = self._more(amounts)
         try:
             self._raise_to(totals)

@@ -46,9 +46,10 @@ ACCOUNT, RESET = "account", "reset"
 ABANDONED = '{"estimated":"yes","outcome":"abandoned"}'
 """Tags of a charge that was booked because nobody settled in time."""
 RELEASE = "release"
-"""Detail of an open reservation that is released when it is abandoned; with names of kinds after it, these alone."""
+"""``detail`` of an open reservation that is released, not charged, when it is abandoned. If names of kinds follow, only
+those kinds are released."""
 SWEEP = 1000
-"""At most so many reservations expire in one operation; the others stay held a little longer."""
+"""At most this many reservations expire in one operation; the others stay held a little longer."""
 UNLIMITED = 1 << 200
 
 
@@ -81,7 +82,7 @@ class Reservation(NamedTuple):
 
 
 Entry = tuple[str, str, Amounts, int, str, Amounts, Amounts, Amounts, int, str]
-"""A line of the journal: a reservation as it became, in the fields of :class:`Reservation`.
+"""One entry of the journal: the fields of a :class:`Reservation` after a change, in that class's order.
 
 An account has entries of status "account" (``detail``: its limits) and "reset". Entries are plain tuples, since the
 garbage collector leaves those of plain values alone, however long the journal grows.
@@ -105,16 +106,16 @@ class Window:
     def add(self, now: int, units: int) -> None:
         """Book units, and drop the buckets that no longer count."""
         index = bucket(self.name, now)
-        for old in [other for other in self.buckets if other <= index - self.span]:
-            del self.buckets[old]
+        for expired in [earlier for earlier in self.buckets if earlier <= index - self.span]:
+            del self.buckets[expired]
         if units:
             self.buckets[index] = self.buckets.get(index, 0) + units
 
     def copy(self) -> Window:
-        """Of its own."""
-        found = Window(self.limit, self.name)
-        found.buckets = dict(self.buckets)
-        return found
+        """An independent copy."""
+        copied = Window(self.limit, self.name)
+        copied.buckets = dict(self.buckets)
+        return copied
 
     def resets_at(self, now: int, needed: int) -> int | None:
         """When ``needed`` units will have left the window; None if the window holds fewer."""
@@ -130,7 +131,7 @@ class Book:
     """The balance of one kind in one account.
 
     Attributes:
-        limit: for the account's life, ``UNLIMITED`` if none.
+        limit: the limit without a window, for the account's whole life; ``UNLIMITED`` if there is none.
         spent: units settled.
         free: ``limit - spent - held``; kept instead of ``held``, because every reservation asks for it.
         over: overshoot in ``spent``.
@@ -147,12 +148,12 @@ class Book:
         self.counted: tuple[Window, ...] = ()
 
     def copy(self) -> Book:
-        """Of its own."""
-        found = Book(self.spent, self.held, self.over)
-        found.set_limit(self.limit)
-        found.counted = tuple([window.copy() for window in self.counted])
-        found.windows = found.counted[: len(self.windows)]
-        return found
+        """An independent copy."""
+        copied = Book(self.spent, self.held, self.over)
+        copied.set_limit(self.limit)
+        copied.counted = tuple([window.copy() for window in self.counted])
+        copied.windows = copied.counted[: len(self.windows)]
+        return copied
 
     @property
     def held(self) -> int:
@@ -160,12 +161,12 @@ class Book:
         return self.limit - self.spent - self.free
 
     def set_limit(self, limit: int) -> None:
-        """Another limit, the same balance."""
+        """Change the limit without a window; the balance stays."""
         self.free += limit - self.limit
         self.limit = limit
 
     def set_windows(self, limits: Iterable[tuple[str | int, int]], now: int) -> None:
-        """Other limits with a window; what the windows have counted stays."""
+        """Change the limits with a window; what the windows have counted stays."""
         kept = {window.name: window for window in self.counted}
         windows = []
         for name, limit in limits:
@@ -176,7 +177,7 @@ class Book:
         self.counted = (*windows, *(window for window in kept.values() if window.used(now)))
 
     def restore(self, counted: Mapping[str, Mapping[int, int]]) -> None:
-        """Give back what a store has kept: window's name -> bucket -> units."""
+        """Put back the counts of the windows as a store kept them: name of the window -> bucket -> units."""
         left = dict(counted)
         for window in self.windows:
             window.buckets = dict(left.pop(str(window.name), {}))
@@ -203,20 +204,20 @@ class Account:
         self.books: dict[str, Book] = {}
 
     def copy(self) -> Account:
-        """Of its own."""
-        found = Account(self.path)
-        found.limits, found.books = self.limits, {kind: book.copy() for kind, book in self.books.items()}
-        return found
+        """An independent copy."""
+        copied = Account(self.path)
+        copied.limits, copied.books = self.limits, {kind: book.copy() for kind, book in self.books.items()}
+        return copied
 
     def book(self, kind: str) -> Book:
-        """The balance of a kind, new if nothing of the kind was booked yet."""
-        found = self.books.get(kind)
-        if found is None:
-            found = self.books[kind] = Book()
-        return found
+        """The balance of a kind; a new one if nothing of the kind was booked yet."""
+        book = self.books.get(kind)
+        if book is None:
+            book = self.books[kind] = Book()
+        return book
 
     def set_limits(self, limits: tuple[Limit, ...], now: int) -> None:
-        """Other limits, the same balances; a window that never had a limit starts empty."""
+        """Change the limits; balances stay, and a window that never had a limit starts empty."""
         kinds = {limit.kind for limit in (*self.limits, *limits)}
         self.limits = limits
         for kind in kinds:
@@ -231,9 +232,10 @@ class State:
 
     Attributes:
         now: the time of the latest entry, in milliseconds.
-        due: millisecond -> ids that expire then; those closed meanwhile stay in it until their time.
+        due: millisecond -> ids that expire then; ids closed in the meantime stay in it until that millisecond.
         times: heap of the milliseconds of ``due``.
-        closed: (at, id) of closed reservations in order of time, to forget old ids by.
+        closed: (at, id) of closed reservations in order of time; old ids are forgotten from its front.
+        chains: path -> what :meth:`chain` returns for it.
     """
 
     __slots__ = ("accounts", "chains", "closed", "due", "journal", "now", "reservations", "times")
@@ -262,15 +264,15 @@ class State:
         """The accounts of a path, outermost first.
 
         Raises:
-            UnknownAccount: one is not open.
+            UnknownAccount: an account of the path is not open.
         """
-        found = []
+        accounts = []
         for scope in check_path(path):
             account = self.accounts.get(scope)
             if account is None:
                 raise UnknownAccount(no_account(scope, path))
-            found.append(account)
-        return found
+            accounts.append(account)
+        return accounts
 
     def books(self, path: str, kind: str) -> tuple[Book, ...]:
         """Balances of a kind along the path, even if no limit names the kind any more."""
@@ -278,13 +280,18 @@ class State:
 
 
 def run(state: State, clock: int, remember: int, command: tuple[Any, ...]) -> Any:
-    """Carry out one command at one time; a refusal raises and changes nothing but what expired.
+    """Carry out one command at the time ``clock``.
+
+    A refused command raises an error and changes nothing, except that reservations whose time is over expire.
 
     Args:
         state: changed in place; new entries are appended to its journal.
         clock: milliseconds since 1970 (UTC).
         remember: milliseconds for which closed reservations are known.
-        command: operation and its checked arguments.
+        command: operation and its checked arguments, as :mod:`budgeteer.ledger.protocol` makes them.
+
+    Returns:
+        The :data:`Entry` of the reservation; for "remaining" units per kind; for "open" and "reset" None.
     """
     op = command[0]
     if op == "reset":
@@ -345,9 +352,9 @@ def _settle(state: State, now: int, command: tuple[str, str, Amounts | None, str
     over: Amounts = ()
     i = 0
     for kind, units in actual:
-        other, had = held[i]
+        held_kind, had = held[i]
         i += 1  # noqa: SIM113 (enumerate is slower, and this is timed)
-        if kind != other:
+        if kind != held_kind:
             raise InvalidInput(other_kinds(name, held, actual))
         if status != OPEN:
             had = max(0, min([book.room(now) for book in state.books(path, kind)]))
@@ -428,9 +435,13 @@ def _reset(state: State, clock: int, path: str) -> None:
 
 
 _RUN: dict[str, Any] = {
-    "open": _open, "reserve": _reserve, "extend": _extend, "settle": _settle, "release": _release,
+    "open": _open,
+    "reserve": _reserve,
+    "extend": _extend,
+    "settle": _settle,
+    "release": _release,
     "remaining": _remaining,
-}  # fmt: skip
+}
 
 
 def _sweep(state: State, now: int) -> None:
@@ -473,7 +484,7 @@ def _commit(state: State, entry: Entry) -> Entry:
 
 
 def apply(state: State, entry: Entry) -> None:
-    """Let an entry take effect, unconditionally: what was admitted once is not asked again."""
+    """Change the balances by an entry, without a check of limits: it was checked before it was written."""
     name, path, amounts, expires, status, _, _, _, at, detail = entry
     known = state.reservations.get(name)
     is_open = known is not None and known[4] == OPEN
@@ -557,10 +568,10 @@ def _charge(state: State, entry: Entry, was_open: bool, charged: Amounts = ()) -
 
 
 def _known(state: State, name: str) -> Entry:
-    found = state.reservations.get(name)
-    if found is None:
+    entry = state.reservations.get(name)
+    if entry is None:
         raise UnknownReservation(unknown(name))
-    return found
+    return entry
 
 
 def _show(amounts: Amounts) -> str:
@@ -642,7 +653,7 @@ def exceeded(
     window: str | int | None = None,
     resets_at: int | None = None,
 ) -> BudgetExceeded:
-    """The refusal of one limit, with what a person needs to see why."""
+    """The error of a request that one limit refuses; its hint says how the limit is counted and when there is room."""
     if window is None:
         hint = "lower the request or raise the limit"
     else:
@@ -650,6 +661,12 @@ def exceeded(
         when = f", room at {datetime.fromtimestamp(resets_at / 1000, UTC):%Y-%m-%d %H:%M:%S} UTC" if resets_at else ""
         hint = f"counted {each}{when}"
     return BudgetExceeded(
-        kind=kind, scope=scope, used=spent + held, requested=units, limit=limit, held=held, hint=hint,
+        kind=kind,
+        scope=scope,
+        used=spent + held,
+        requested=units,
+        limit=limit,
+        held=held,
+        hint=hint,
         resets_at=resets_at,
-    )  # fmt: skip
+    )

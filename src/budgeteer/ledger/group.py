@@ -17,7 +17,7 @@ from budgeteer.ledger import upkeep
 from budgeteer.ledger.protocol import Command, Ledger
 
 BATCH = 512
-"""Commands that at most share a commit, so that nobody waits long for many."""
+"""Most commands that share a commit, so that nobody waits long for many others."""
 
 
 class _Slot:
@@ -34,8 +34,9 @@ class _Slot:
 class GroupLedger(Ledger):
     """A ledger whose store blocks: whoever gets to the store first carries out all commands that wait.
 
-    Threads lead themselves, since a hand-over would cost more than a round trip; coroutines are led by one thread of
-    the ledger's own, so the event loop never waits. A forked child starts with its own connection.
+    Threads do this themselves, since a hand-over to another thread would cost more than a round trip; the commands of
+    coroutines are carried out by one thread of the ledger, so the event loop never waits. A forked child starts with
+    its own connection.
     """
 
     def __init__(self) -> None:
@@ -108,12 +109,12 @@ class GroupLedger(Ledger):
                 slot.outcome, slot.done = outcome, True
                 if slot.future is not None:
                     waiting.setdefault(slot.future.get_loop(), []).append(slot)
-            for loop, theirs in waiting.items():
+            for loop, its_slots in waiting.items():
                 with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
-                    loop.call_soon_threadsafe(_deliver, theirs)
+                    loop.call_soon_threadsafe(_deliver, its_slots)
 
     def close(self) -> None:
-        """Book what is owed, and stop the ledger's thread."""
+        """Try once more to book what this ledger did not answer, and stop its thread."""
         upkeep.here().pay(self)
         if self._thread is not None and os.getpid() == self._pid:
             self._thread.shutdown()

@@ -1,11 +1,12 @@
-"""The journal: one line an entry, each hashed with the hash before it.
+"""The journal: one line for each entry, each hashed together with the hash of the line before it.
 
-What the chain protects against: a line lost, changed, reordered or added anywhere but at the end, by accident or by
-somebody who does not compute the hashes anew. Lines cut off at the end show, because the balances no longer match.
-What it does not: somebody who may write to the store can compute the whole chain anew, and the balances too. Against
-that, keep the head (``budgeteer ledger verify`` prints it) or an export somewhere else, and verify with ``--head``.
-The memory ledger computes hashes only when they are read, so its chain protects from then on. Redis can compute SHA-1
-only; each hash covers the one before, so a collision would have to be found before the next entry is written.
+The chain shows that a line was lost, changed, reordered or added anywhere but at the end, by accident or by somebody
+who does not compute the hashes anew. Lines cut off at the end show, because the balances no longer match.
+It does not protect against somebody who may write to the store and computes the whole chain and the balances anew.
+Against that, keep the head (``budgeteer ledger verify`` prints it) or an export somewhere else, and verify with
+``--head``. The memory ledger computes hashes only when they are read, so its chain protects from then on. Redis can
+compute SHA-1 only; each hash covers the one before, so a collision would have to be found before the next entry is
+written.
 """
 
 from __future__ import annotations
@@ -19,12 +20,12 @@ from budgeteer.ledger import core
 from budgeteer.ledger.limit import Amounts
 
 GENESIS = "budgeteer ledger 1"
-"""What the first line is hashed with."""
+"""Stands for the hash before the first line."""
 
 
 @dataclass(frozen=True, slots=True)
 class Verified:
-    """A journal that holds.
+    """What the verification of an intact journal found.
 
     Attributes:
         entries: lines read.
@@ -38,7 +39,7 @@ class Verified:
 
 
 def encode_amounts(amounts: Amounts) -> str:
-    """``all 100 money 5``."""
+    """Amounts as one text, such as ``all 100 money 5``."""
     return " ".join([f"{kind} {units}" for kind, units in amounts])
 
 
@@ -63,7 +64,10 @@ def encode(seq: int, entry: core.Entry) -> str:
 
 
 def decode(line: str) -> tuple[int, core.Entry]:
-    """The inverse of :func:`encode`, but for the amounts first asked, which only the live ledger needs."""
+    """The inverse of :func:`encode`: sequence number and entry.
+
+    The line does not hold the amounts that were asked first, which only the live ledger needs: those held stand in.
+    """
     seq, at, status, name, path, amounts, expires, actual, over, detail = line.split("\t")
     held = decode_amounts(amounts)
     charged, more = decode_amounts(actual), decode_amounts(over) if over else ()
@@ -71,7 +75,7 @@ def decode(line: str) -> tuple[int, core.Entry]:
 
 
 def chain(lines: Iterable[str], algorithm: str = "sha256", before: str = GENESIS) -> Iterator[str]:
-    """The hash of each line: of the hash before, and the line."""
+    """The hash of each line, computed from the hash before it and the line; ``before`` is the hash before the first."""
     make = getattr(hashlib, algorithm)
     for line in lines:
         before = make((before + line).encode()).hexdigest()
@@ -84,16 +88,16 @@ def replay(lines: Iterable[tuple[str, str]], algorithm: str, head: str | None = 
     Args:
         lines: the journal from its first line.
         algorithm: sha256 or sha1.
-        head: a hash noted earlier, which has to be that of some line.
+        head: a hash noted earlier, which has to be the hash of some line; None: no such check.
 
     Raises:
-        JournalBroken: naming the first line that does not hold.
+        JournalBroken: names the first line that does not hold.
     """
     make, before, count = getattr(hashlib, algorithm), GENESIS, 0
     state, met = core.State(), head is None
     spent: dict[str, dict[str, int]] = {}
-    for line, found in lines:
-        if make((before + line).encode()).hexdigest() != found:
+    for line, stored in lines:
+        if make((before + line).encode()).hexdigest() != stored:
             raise JournalBroken(
                 f"journal line {count:,} does not have the hash of its text and of the line before: it, or its "
                 "neighbour, was changed, lost or moved; restore the store from a copy"
@@ -119,8 +123,8 @@ def replay(lines: Iterable[tuple[str, str]], algorithm: str, head: str | None = 
             for of_time in (state.due, state.times, state.closed):  # nothing expires here but by an entry
                 of_time.clear()
         count += 1
-        before = found
-        met = met or found == head
+        before = stored
+        met = met or stored == head
     if not met:
         raise JournalBroken(
             f"no line of the journal has the noted head {head}; the journal was written anew or cut off"
@@ -132,29 +136,28 @@ def compare(rebuilt: core.State, stored: core.State) -> None:
     """Check that the store's balances and open reservations are those of the journal.
 
     Raises:
-        JournalBroken: naming the first difference.
+        JournalBroken: names the first difference.
     """
     if rebuilt.accounts.keys() != stored.accounts.keys():
-        odd = sorted(rebuilt.accounts.keys() ^ stored.accounts.keys())[0]
-        raise JournalBroken(f"account {odd!r} is in the journal or in the store, but not in both")
+        unmatched = sorted(rebuilt.accounts.keys() ^ stored.accounts.keys())[0]
+        raise JournalBroken(f"account {unmatched!r} is in the journal or in the store, but not in both")
     for path, account in rebuilt.accounts.items():
-        other = stored.accounts[path]
-        if account.limits != other.limits:
-            raise JournalBroken(f"limits of {path!r}: journal {account.limits}, store {other.limits}")
-        for kind in sorted({*account.books, *other.books}):
-            mine, theirs = account.book(kind), other.book(kind)
+        kept = stored.accounts[path]
+        if account.limits != kept.limits:
+            raise JournalBroken(f"limits of {path!r}: journal {account.limits}, store {kept.limits}")
+        for kind in sorted({*account.books, *kept.books}):
+            books = account.book(kind), kept.book(kind)
             for name in ("spent", "held", "over"):
-                a, b = getattr(mine, name), getattr(theirs, name)
+                a, b = (getattr(book, name) for book in books)
                 if a != b:
                     raise JournalBroken(f"{path!r} {name} of {kind}: the journal gives {a:,}, the store has {b:,}")
-            ours, its = ({window.name: window.buckets for window in book.counted} for book in (mine, theirs))
-            for window in sorted({*ours, *its}, key=str):
-                if ours.get(window) != its.get(window):
-                    raise JournalBroken(
-                        f"{path!r} window {window} of {kind}: journal {ours.get(window)}, store {its.get(window)}"
-                    )
+            counts = [{window.name: window.buckets for window in book.counted} for book in books]
+            for window in sorted({*counts[0], *counts[1]}, key=str):
+                a_count, b_count = (count.get(window) for count in counts)
+                if a_count != b_count:
+                    raise JournalBroken(f"{path!r} window {window} of {kind}: journal {a_count}, store {b_count}")
     # (path, amounts, expires); the amounts first asked are not in the journal once a reservation was extended
-    held = [{r[0]: r[1:4] for r in one.reservations.values() if r[4] == core.OPEN} for one in (rebuilt, stored)]
+    held = [{r[0]: r[1:4] for r in state.reservations.values() if r[4] == core.OPEN} for state in (rebuilt, stored)]
     for name in sorted(held[0].keys() | held[1].keys()):
         if held[0].get(name) != held[1].get(name):
             raise JournalBroken(f"open reservation {name!r}: the journal and the store differ")

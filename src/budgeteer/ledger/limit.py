@@ -82,7 +82,9 @@ class Limit:
 
 
 def bucket(window: str | int, now: int) -> int:
-    """Number of the slice of time that ``now`` (milliseconds) lies in: an hour, a day, a month, 1/60 of a rolling one.
+    """Number of the bucket that ``now`` (milliseconds since 1970) falls into.
+
+    A bucket of a calendar window is one hour, day or month; a bucket of a rolling window is 1/60 of it.
 
     >>> bucket("day", 86_400_000), bucket("month", 86_400_000 * 31), bucket(60, 59_999)
     (1, 1, 59)
@@ -98,13 +100,13 @@ def bucket(window: str | int, now: int) -> int:
 
 
 def span(window: str | int) -> int:
-    """How many buckets count, the present one included."""
+    """Number of buckets that count in a window, the current one included."""
     # One more than fit, because the oldest is only partly outside: units must never come back early.
     return -(-window * 1000 // _width(window)) + 1 if isinstance(window, int) else 1
 
 
 def start(window: str | int, index: int) -> int:
-    """First millisecond of bucket ``index``.
+    """First millisecond (since 1970, UTC) of bucket ``index``.
 
     >>> all(bucket("month", start("month", m)) == m > bucket("month", start("month", m) - 1) for m in range(3000))
     True
@@ -141,7 +143,11 @@ def _first_day(month: int) -> int:
 
 
 def check_kind(kind: object) -> str:
-    """A kind, or InvalidInput: a name of one's own, or a formula as :func:`budgeteer.core.meter.canonical` has it."""
+    """Return the kind if it is a name or a formula in the form that :func:`budgeteer.core.meter.canonical` writes.
+
+    Raises:
+        InvalidInput: it is neither.
+    """
     if not isinstance(kind, str) or not _KIND.fullmatch(kind):
         raise InvalidInput(
             f"kind {kind!r} is not a name such as all, output or money, nor a meter such as input*0.1+output"
@@ -150,23 +156,23 @@ def check_kind(kind: object) -> str:
 
 
 def check_name(name: object) -> str:
-    """The name of a ledger in a store that holds several, or InvalidInput."""
+    """Return the name of a ledger in a store that holds several; InvalidInput if it is not a valid one."""
     if not isinstance(name, str) or not _NAME.fullmatch(name):
         raise InvalidInput(f"name {name!r} is not 1 to 32 of a-z, 0-9 and _, beginning with a letter")
     return name
 
 
-def check_units(units: object, what: str) -> int:
-    """An integer from 0 to MAX_UNITS, or InvalidInput."""
+def check_units(units: object, subject: str) -> int:
+    """Return units if they are an integer from 0 to MAX_UNITS; InvalidInput, which begins with ``subject``, if not."""
     if type(units) is not int:
-        raise InvalidInput(f"{what} is {units!r} ({type(units).__name__}); units are whole, give an int")
+        raise InvalidInput(f"{subject} is {units!r} ({type(units).__name__}); units are whole, give an int")
     if not 0 <= units <= MAX_UNITS:
-        raise InvalidInput(f"{what} is {units:,}; give 0 to {MAX_UNITS:,}")
+        raise InvalidInput(f"{subject} is {units:,}; give 0 to {MAX_UNITS:,}")
     return units
 
 
 def check_amounts(amounts: Mapping[str, int]) -> Amounts:
-    """Amounts as a sorted tuple, or InvalidInput."""
+    """Amounts as a tuple sorted by kind; InvalidInput if there are none, or a kind or its units are not valid."""
     if type(amounts) is dict and len(amounts) == 1:  # the most frequent case, and one that is timed
         for kind, units in amounts.items():
             if type(units) is int and type(kind) is str and 0 <= units <= MAX_UNITS and kind in _SEEN:
@@ -182,7 +188,7 @@ def check_amounts(amounts: Mapping[str, int]) -> Amounts:
 
 
 def check_path(path: object) -> tuple[str, ...]:
-    """The scopes of a path, outermost first.
+    """The scopes of a path, outermost first; InvalidInput if it is not a valid path.
 
     >>> check_path("acme/search/key-7")
     ('acme', 'acme/search', 'acme/search/key-7')
@@ -207,32 +213,32 @@ def _scopes(path: str) -> tuple[str, ...]:
 
 
 def check_id(name: object) -> str:
-    """An id, or InvalidInput."""
+    """Return the id of a reservation if it is a valid one; InvalidInput if not."""
     if not isinstance(name, str) or not _ID.fullmatch(name):
         raise InvalidInput(f"id {name!r} is not 1 to 256 letters, digits or . _ @ : + = - /")
     return name
 
 
 def known_id(name: object) -> str:
-    """An id that a ledger may know; one that it cannot know is refused when it is looked up."""
+    """Return an id to look up. Unlike :func:`check_id` it lets unusual ids pass: the look-up will not find them."""
     return name if type(name) is str and name.isascii() else check_id(name)
 
 
 def check_limits(limits: Iterable[Limit]) -> tuple[Limit, ...]:
-    """Limits of one account, at most one for a kind and window, in a canonical order."""
-    found = tuple(limits)
-    for limit in found:
+    """The limits of one account, sorted by kind and window; InvalidInput if two have the same kind and window."""
+    given = tuple(limits)
+    for limit in given:
         if not isinstance(limit, Limit):
             raise InvalidInput(f"{limit!r} is no Limit; write Limit('all', 500_000) or Limit.parse('500k/day')")
-    seen = [(limit.kind, limit.window) for limit in found]
+    seen = [(limit.kind, limit.window) for limit in given]
     for kind, window in seen:
         if seen.count((kind, window)) > 1:
             raise InvalidInput(f"two limits of {kind} for the window {window}; give one")
-    return tuple(sorted(found, key=lambda limit: (limit.kind, str(limit.window or ""))))
+    return tuple(sorted(given, key=lambda limit: (limit.kind, str(limit.window or ""))))
 
 
 def encode_limits(limits: tuple[Limit, ...]) -> str:
-    """``all 500 -,money 5 day,output - -``: kind, amount, window; ``-`` for none."""
+    """Limits as one text, such as ``all 500 -,money 5 day,output - -``: kind, amount and window; ``-`` for none."""
     return ",".join(
         f"{limit.kind} {'-' if limit.amount is None else limit.amount} {limit.window or '-'}" for limit in limits
     )
@@ -241,9 +247,9 @@ def encode_limits(limits: tuple[Limit, ...]) -> str:
 @lru_cache(4096)
 def decode_limits(text: str) -> tuple[Limit, ...]:
     """The inverse of :func:`encode_limits`."""
-    found = []
+    limits = []
     for part in text.split(",") if text else ():
         kind, amount, window = part.split(" ")
         span = None if window == "-" else int(window) if window.isdigit() else window
-        found.append(Limit(kind, None if amount == "-" else int(amount), span))
-    return tuple(found)
+        limits.append(Limit(kind, None if amount == "-" else int(amount), span))
+    return tuple(limits)

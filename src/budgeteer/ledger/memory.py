@@ -48,8 +48,8 @@ class MemoryLedger(Ledger):
             fresh = (journal.encode(done + i, entry) for i, entry in enumerate(islice(entries, done, None)))
             self._hashes.extend(journal.chain(fresh, self.algorithm, before))
             hashes = self._hashes[first:stop]
-        for seq, found in enumerate(hashes, first):
-            yield journal.encode(seq, entries[seq]), found
+        for seq, digest in enumerate(hashes, first):
+            yield journal.encode(seq, entries[seq]), digest
 
     def snapshot(self) -> tuple[int, core.State]:
         """The number of journal entries, and a copy of the accounts and open reservations."""
@@ -69,4 +69,4 @@ class MemoryLedger(Ledger):
         return state
 
     def close(self) -> None:
-        """Nothing to let go of."""
+        """Does nothing: there is no file and no connection."""

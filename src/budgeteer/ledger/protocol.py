@@ -20,21 +20,26 @@ from budgeteer.ledger.limit import Limit, check_amounts, check_id, check_limits,
 Clock = Callable[[], int]
 """Milliseconds since 1970 (UTC)."""
 Command = tuple[Any, ...]
+"""Name of an operation and its checked arguments."""
 OnAbandon = Literal["charge", "release"] | Collection[str]
+"""What becomes of an abandoned reservation: see :meth:`Ledger.reserve`."""
 TTL = 600
+"""Seconds for which a reservation lives unless it is told otherwise."""
 REMEMBER = 86_400
+"""Seconds for which the id of a closed reservation is known unless the ledger is told otherwise."""
 MAX_SECONDS = 10 * 366 * 86_400
+"""The longest of both, in seconds."""
 
 
 _made = tuple.__new__
-"""Makes a NamedTuple of a tuple in half the time of its constructor."""
+"""Makes a NamedTuple from a tuple in half the time of the NamedTuple's constructor."""
 
 
 _under_way: set[asyncio.Future[Any]] = set()
 
 
 def wall_clock() -> int:
-    """The system's time."""
+    """The system's time, in milliseconds since 1970 (UTC)."""
     return time.time_ns() // 1_000_000
 
 
@@ -51,7 +56,7 @@ if hasattr(os, "register_at_fork"):
 
 
 def new_id() -> str:
-    """An id that no other process, thread or forked child makes."""
+    """A new id, which no other process, thread or forked child makes."""
     return f"{_prefix}-{_next()}"
 
 
@@ -82,7 +87,7 @@ class Ledger(ABC):
     waits = True
     """Whether a command may wait for a disk or another machine, and has to be kept off the event loop."""
     outlives = True
-    """Whether what it holds is still there when this process has died, and has to be found abandoned then."""
+    """Whether reservations are still there when this process has died, so that they have to expire as abandoned."""
 
     # operations
 
@@ -91,8 +96,8 @@ class Ledger(ABC):
 
         Args:
             path: such as "org/team".
-            limits: of this account. Opened again with others, it keeps its balances and changes its limits; with
-                None it is left as it is, and a new one has no limits of its own.
+            limits: of this account. An open account keeps its balances and gets these limits. None: an open account
+                stays as it is, and a new one has no limits of its own.
 
         Raises:
             UnknownAccount: a parent is not open.
@@ -113,8 +118,8 @@ class Ledger(ABC):
         Args:
             path: whose units.
             amounts: units per kind; exactly the kinds that the accounts of the path name.
-            id: the call's name. Again with the same contents, the first reservation is returned and nothing is held
-                twice; one that was released is made anew. None: a new one.
+            id: the call's name. If it is reserved again with the same path and amounts, the first reservation is
+                returned and nothing is held twice; a released one is made anew. None: a new id.
             ttl: seconds after which a reservation that is neither settled nor extended counts as abandoned (600).
             on_abandon: what becomes of it then. ``"charge"``: it is charged in full, since its call may have been
                 billed; a later settlement can only add to that. ``"release"``: it is given back, and a later
@@ -130,7 +135,12 @@ class Ledger(ABC):
         return _made(Reservation, self.execute(reserve_command(path, amounts, id, ttl, on_abandon)))
 
     def extend(self, id: str, amounts: Mapping[str, int], *, ttl: int | None = None) -> Reservation:
-        """Raise an open reservation to these totals and renew its time, as a stream grows; or leave it as it was.
+        """Raise an open reservation to these totals and renew its time, as a stream grows.
+
+        Args:
+            id: of the reservation.
+            amounts: totals, units per kind; lower ones than are held change nothing.
+            ttl: seconds from now for which it lives (600).
 
         Raises:
             BudgetExceeded: there is no room; the reservation stays as it is.
@@ -144,8 +154,8 @@ class Ledger(ABC):
         """Charge what a call used and give back the rest.
 
         Args:
-            id: of the reservation. Settled again with the same actual, the first result is returned; after it was
-                abandoned or released the charge is booked all the same.
+            id: of the reservation. If it is settled again with the same actual, the first result is returned; if it was
+                abandoned or released, the charge is booked all the same.
             actual: units per kind, of the same kinds; None = unknown, which charges all that was reserved.
             tags: for reports, such as model and stage.
 
@@ -156,7 +166,7 @@ class Ledger(ABC):
         return _made(Reservation, self.execute(settle_command(id, actual, tags)))
 
     def release(self, id: str) -> Reservation:
-        """Give back a reservation whose call was never sent. Again, it does nothing.
+        """Give back a reservation whose call was never sent; a second release does nothing.
 
         Raises:
             ReservationClosed: it is settled, or was abandoned and charged.
@@ -165,13 +175,13 @@ class Ledger(ABC):
 
     def remaining(self, path: str) -> dict[str, int | None]:
         """Units per kind that a reservation at the path could hold now; None = unlimited, below 0 after overshoot."""
-        found: dict[str, int | None] = self.execute(("remaining", check_path(path)[-1]))
-        return found
+        room: dict[str, int | None] = self.execute(("remaining", check_path(path)[-1]))
+        return room
 
     def reset(self, path: str) -> None:
         """Let one account's spending start at 0; open reservations stay held, and the journal keeps everything.
 
-        It also takes the clock as it is: the way out after a clock ran ahead and was put right.
+        It also takes the clock as it is, even if it went back: use it after a clock ran ahead and was put right.
         """
         self.execute(("reset", check_path(path)[-1]))
 
@@ -184,7 +194,7 @@ class Ledger(ABC):
         """Check the journal's hash chain, rebuild the balances from it and compare them with the store's.
 
         Args:
-            head: a hash that an earlier verification returned.
+            head: the ``head`` of an earlier verification; the journal must still contain it.
 
         Raises:
             JournalBroken: naming the first line or balance that does not hold.
@@ -200,11 +210,11 @@ class Ledger(ABC):
 
     @abstractmethod
     def execute(self, command: Command) -> Any:
-        """Carry out one command; it is durable in the store's sense when this returns."""
+        """Carry out one command; when this returns, it is as durable as the store promises."""
 
     @abstractmethod
     def submit(self, command: Command) -> Awaitable[Any]:
-        """The same, without blocking the event loop. Giving up waiting does not undo it."""
+        """Carry out one command without blocking the event loop. A cancelled wait does not undo the command."""
 
     @abstractmethod
     def lines(self, first: int = 0, stop: int | None = None) -> Iterator[tuple[str, str]]:
@@ -227,7 +237,7 @@ class Ledger(ABC):
 
     @abstractmethod
     def close(self) -> None:
-        """Let go of files and connections."""
+        """Close files and connections."""
 
     def __enter__(self) -> Self:
         return self
@@ -255,7 +265,7 @@ class AsyncLedger:
         ttl: int | None = None,
         on_abandon: OnAbandon = "charge",
     ) -> Reservation:
-        """See :meth:`Ledger.reserve`. Cancelled while it waits, it gives back what it held."""
+        """See :meth:`Ledger.reserve`. If it is cancelled while it waits, the reservation is released."""
         command = reserve_command(path, amounts, id, ttl, on_abandon)
         if self._at_once is not None:
             return _made(Reservation, self._at_once(command))
@@ -288,8 +298,8 @@ class AsyncLedger:
 
     async def remaining(self, path: str) -> dict[str, int | None]:
         """See :meth:`Ledger.remaining`."""
-        found: dict[str, int | None] = await self._submit(("remaining", check_path(path)[-1]))
-        return found
+        room: dict[str, int | None] = await self._submit(("remaining", check_path(path)[-1]))
+        return room
 
     async def reset(self, path: str) -> None:
         """See :meth:`Ledger.reset`."""
@@ -364,21 +374,21 @@ def _encoded(tags: tuple[tuple[str, str], ...]) -> str:
     return "{" + ",".join([f"{_quoted(name)}:{_quoted(value)}" for name, value in sorted(tags)]) + "}"
 
 
-def damaged(what: str, why: object) -> LedgerUnavailable:
+def damaged(store: str, fault: object) -> LedgerUnavailable:
     """The error of a store whose content cannot be what a ledger wrote.
 
     Args:
-        what: the store, such as ``the ledger 'l.db'``.
-        why: what was found.
+        store: such as ``the ledger 'l.db'``.
+        fault: the damage that was seen.
     """
     return LedgerUnavailable(
-        f"{what} is damaged ({why}): do not spend. Stop what uses it, keep a copy, and restore it from a backup; "
+        f"{store} is damaged ({fault}): do not spend. Stop what uses it, keep a copy, and restore it from a backup; "
         "budgeteer ledger export shows what of its journal can still be read"
     )
 
 
-def check_seconds(seconds: object, what: str) -> int:
-    """Whole seconds from 1 to ten years, or InvalidInput."""
+def check_seconds(seconds: object, subject: str) -> int:
+    """Return whole seconds from 1 to ten years; InvalidInput, which begins with ``subject``, if they are not."""
     if type(seconds) is not int or not 1 <= seconds <= MAX_SECONDS:
-        raise InvalidInput(f"{what} is {seconds!r}; give whole seconds from 1 to {MAX_SECONDS:,}")
+        raise InvalidInput(f"{subject} is {seconds!r}; give whole seconds from 1 to {MAX_SECONDS:,}")
     return seconds

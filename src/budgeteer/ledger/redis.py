@@ -31,7 +31,9 @@ _DAMAGE = ("WRONGTYPE", "user_script")
 
 
 class RedisLedger(GroupLedger):
-    """For replicas on several machines: one Lua script an operation, which is one round trip; concurrent ones share it.
+    """A ledger for replicas on several machines.
+
+    Each operation is one Lua script and one round trip, which concurrent operations share.
 
     All keys carry the hash tag ``{name}``, so a cluster keeps a ledger on one node. Time is the server's, so replicas
     need no common clock. If the server does not answer, or answers from a state older than one seen before (a restart
@@ -137,8 +139,8 @@ class RedisLedger(GroupLedger):
                 except ResponseError as error:
                     return [error]
             with client.pipeline(transaction=False) as pipe:
-                for one in arguments:
-                    pipe.evalsha(self._script.sha, len(self._keys), *self._keys, *one)
+                for values in arguments:
+                    pipe.evalsha(self._script.sha, len(self._keys), *self._keys, *values)
                 replies = pipe.execute(raise_on_error=False)
             if any(isinstance(reply, NoScriptError) for reply in replies):  # the server was restarted; ids make it safe
                 client.script_load(self._script.script)
@@ -249,8 +251,8 @@ def _state(
     for path, limits in accounts.items():
         state.accounts[path].set_limits(decode_limits(limits), 0)
     for book, rest in windows:
-        stored = {name: found for name, *found in (part.split(" ") for part in rest.split("|") if part)}
-        pairs = {name: (text.split(":") for text in found) for name, found in stored.items()}
+        stored = {name: buckets for name, *buckets in (part.split(" ") for part in rest.split("|") if part)}
+        pairs = {name: (text.split(":") for text in buckets) for name, buckets in stored.items()}
         book.restore({name: {int(index): int(units) for index, units in of} for name, of in pairs.items()})
     for name, line in reservations.items():
         entry = _entry([name, *line.split("\t")])

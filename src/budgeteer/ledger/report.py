@@ -48,10 +48,16 @@ class Charge:
 
 
 def balances(state: core.State, path: str, clock: int) -> Iterator[dict[str, Any]]:
-    """One row for each limit, or for a kind without any, of the accounts at a path and below; "" is all.
+    """One row for each limit of the accounts at ``path`` and below it; a kind without a limit has one row, too.
 
-    ``settled`` is what counts in the limit's window at ``clock`` (milliseconds since 1970, UTC), ``resets`` when a
-    calendar window ends.
+    Args:
+        state: accounts and their balances.
+        path: "" for all accounts.
+        clock: milliseconds since 1970 (UTC).
+
+    Yields:
+        path, kind, limit (None if unlimited), window, settled (units that count in the window at ``clock``), reserved,
+        left, overshoot (units), resets (millisecond at which a calendar window ends, else None).
     """
     now = max(state.now, clock)
     for scope in sorted(state.accounts):
@@ -79,8 +85,15 @@ def balances(state: core.State, path: str, clock: int) -> Iterator[dict[str, Any
 
 
 def charges(lines: Iterable[tuple[str, str]]) -> list[Charge]:
-    """The settlements of a journal, in order."""
-    found: list[Charge] = []
+    """The settlements of a journal, in order; one that came after the call counted as abandoned replaces that charge.
+
+    Args:
+        lines: (line, hash) of the journal from its first line; hashes are not checked.
+
+    Raises:
+        JournalBroken: a line cannot be read.
+    """
+    settled: list[Charge] = []
     abandoned: dict[str, int] = {}
     for number, (line, _) in enumerate(lines):
         try:
@@ -95,12 +108,12 @@ def charges(lines: Iterable[tuple[str, str]]) -> list[Charge]:
             estimated = tags.get("estimated") == "yes"
             charge = Charge(at, path, run, model, stage, dict(held), dict(actual), dict(over), estimated)
             if name in abandoned:  # settled after all, in place of what was charged before
-                found[abandoned.pop(name)] = charge
+                settled[abandoned.pop(name)] = charge
                 continue
             if detail == core.ABANDONED:
-                abandoned[name] = len(found)
-            found.append(charge)
-    return found
+                abandoned[name] = len(settled)
+            settled.append(charge)
+    return settled
 
 
 def spend(of: Sequence[Charge], key: str, kind: str) -> list[dict[str, Any]]:
@@ -134,31 +147,42 @@ def spend(of: Sequence[Charge], key: str, kind: str) -> list[dict[str, Any]]:
 
 
 def runs(of: Sequence[Charge], kind: str) -> dict[str, list[int]]:
-    """Run -> units of its calls, in order."""
-    found: dict[str, list[int]] = {}
+    """Run -> units of each of its calls, in order."""
+    units: dict[str, list[int]] = {}
     for charge in of:
         if kind in charge.actual:
-            found.setdefault(charge.run, []).append(charge.actual[kind])
-    return found
+            units.setdefault(charge.run, []).append(charge.actual[kind])
+    return units
 
 
 def quantiles(past: dict[str, list[int]]) -> dict[str, float]:
-    """Units a run over past runs: quantiles, mean, largest; the smallest number of runs that makes sense is yours."""
+    """Quantiles, mean and maximum of the units of a run, over past runs; ``runs`` is how many these are.
+
+    Args:
+        past: run -> units of each of its calls, as :func:`runs` returns it. A few runs give quantiles of little worth.
+
+    Raises:
+        InvalidInput: there is no run.
+    """
     import numpy as np
 
     if not past:
         raise InvalidInput("there is no run to take quantiles of; settle calls first, with a tag 'run' or a path each")
     totals = [sum(calls) for calls in past.values()]
-    found = {f"p{q * 100:g}": float(np.quantile(totals, q)) for q in QUANTILES}
-    return {"runs": float(len(totals)), "mean": float(np.mean(totals)), **found, "max": float(max(totals))}
+    by_quantile = {f"p{q * 100:g}": float(np.quantile(totals, q)) for q in QUANTILES}
+    return {"runs": float(len(totals)), "mean": float(np.mean(totals)), **by_quantile, "max": float(max(totals))}
 
 
 def forecast(past: dict[str, list[int]], so_far: Sequence[int]) -> dict[str, float]:
     """Quantiles of what a run will have used when it ends, given its calls so far.
 
-    Of past runs with more than k calls, the factor from the first k to the total is applied to this run's first k.
-    With k = 0, or if no past run got further, these are the quantiles of past runs' totals, though at least what was
-    used.
+    With k calls so far: each past run with more than k calls gives the factor ``total / units of its first k calls``,
+    and quantiles of this factor are multiplied by what this run has used. With k = 0, or if no past run had more calls,
+    these are the quantiles of past runs' totals, but at least what was used.
+
+    Args:
+        past: run -> units of each of its calls.
+        so_far: units of this run's calls.
     """
     import numpy as np
 

@@ -32,8 +32,8 @@ _LOG = logging.getLogger(__name__)
 class Reserved:
     """Units that one call holds in a ledger.
 
-    A ledger that does not answer is asked again by another thread: to release what it may have reserved unheard, and to
-    book the end of a call, which is over and paid, and whose result must not be lost.
+    If the ledger does not answer, another thread asks it again: to release units that it may have reserved all the
+    same, and to book the end of a call, which is over and paid, and whose result must not be lost.
 
     Args:
         ledger: any Ledger.
@@ -46,15 +46,21 @@ class Reserved:
 
     Attributes:
         amounts: units per kind that are held.
-        reservation: the ledger's, once there is one. Status "settled" means that this id was charged before.
+        reservation: as the ledger returned it; None before it was made. Status "settled" means that this id was charged
+            before.
     """
 
     __slots__ = ("__weakref__", "_kept", "_on_abandon", "_path", "_ttl", "amounts", "id", "ledger", "reservation")
 
     def __init__(
-        self, ledger: Ledger, path: str, amounts: Mapping[str, int], id: str | None, ttl: int | None,
+        self,
+        ledger: Ledger,
+        path: str,
+        amounts: Mapping[str, int],
+        id: str | None,
+        ttl: int | None,
         on_abandon: OnAbandon,
-    ) -> None:  # fmt: skip
+    ) -> None:
         self.ledger, self._path, self._on_abandon = ledger, path, on_abandon
         self.amounts = dict(check_amounts(amounts))
         self.id = new_id() if id is None else id

@@ -39,7 +39,7 @@ _DAMAGE = ("malformed", "Could not decode to UTF-8", "no such table", "no such c
 
 
 class SqliteLedger(GroupLedger):
-    """For several processes on one machine; what was answered survives a crash of the machine.
+    """A ledger for several processes on one machine; what it answered survives a crash of the machine.
 
     Every batch of concurrent commands is one transaction with one fsync, so throughput grows with the number of
     callers, not with the speed of the disk alone. The file has to be on a local disk (WAL does not work on network
@@ -48,7 +48,7 @@ class SqliteLedger(GroupLedger):
     Args:
         path: of the database.
         create: make the file if it is not there; False: an error.
-        read_only: only look: nothing is written, not even a lock, so that the folder may be read-only.
+        read_only: nothing is written, not even a lock, so that the folder may be read-only.
         clock: milliseconds since 1970 (UTC).
         remember: seconds for which the ids of closed reservations are known.
         timeout: seconds to wait for other processes.
@@ -198,10 +198,10 @@ class SqliteLedger(GroupLedger):
         """(line, hash) of the journal."""
         with self._reading() as db:
             query = "SELECT line, hash FROM journal WHERE seq >= ? AND seq < ? ORDER BY seq"
-            for line, found in db.execute(query, (first, 1 << 62 if stop is None else stop)):
-                if type(line) is not str or type(found) is not str:
+            for line, digest in db.execute(query, (first, 1 << 62 if stop is None else stop)):
+                if type(line) is not str or type(digest) is not str:
                     raise rows.DamagedError("a line of the journal is no text")
-                yield line, found
+                yield line, digest
 
     def snapshot(self) -> tuple[int, core.State]:
         """The number of journal entries, and the accounts and open reservations at that point."""

@@ -1,4 +1,4 @@
-"""What goes on beside calls, on one thread a process that does not keep it alive.
+"""Background work for calls, on one daemon thread per process.
 
 Reservations of calls under way are renewed, so that they are not taken for abandoned; what a ledger could not book when
 a call ended is booked when it answers again. What the end of the process leaves open is abandoned, and charged in full.
@@ -20,7 +20,7 @@ from budgeteer.ledger.protocol import Command, Ledger, extend_command
 
 _LOG = logging.getLogger(__name__)
 RENEWALS = 3
-"""In the life of a reservation, so that two of them may fail."""
+"""Renewals in the life of a reservation, so that two of them may fail."""
 AGAIN = (0.05, 0.2, 1.0, 5.0)
 """Seconds between attempts to book; the last one is repeated."""
 
@@ -48,7 +48,7 @@ class Upkeep:
         self._wake = threading.Event()
         self._next = float("inf")
         self._calls: dict[int, dict[str, tuple[weakref.ref[Kept], float]]] = {}  # by ttl, each in order of time
-        self._owed: list[tuple[float, int, Ledger, Command]] = []
+        self._owed: list[tuple[float, int, Ledger, Command]] = []  # (due, attempts so far, ledger, command)
         self._thread: threading.Thread | None = None
 
     def keep(self, call: Kept, name: str, ttl: int) -> None:
@@ -60,12 +60,12 @@ class Upkeep:
                 self._look_at(due)
 
     def drop(self, name: str, ttl: int) -> None:
-        """Renew it no more."""
+        """Stop renewing a call's reservation."""
         with self._lock:
             self._calls[ttl].pop(name, None)
 
     def owe(self, ledger: Ledger, command: Command, error: BaseException) -> None:
-        """Book later what a ledger did not book just now."""
+        """Carry out later a command that a ledger did not answer; ``error`` is how it failed."""
         _LOG.error("%s is not booked yet: %s", command[1], error)
         with self._lock:
             due = time.monotonic() + AGAIN[0]
@@ -74,10 +74,10 @@ class Upkeep:
                 self._look_at(due)
 
     def pay(self, ledger: Ledger | None = None) -> None:
-        """Try once more what is owed to a ledger that is being closed, or to all as the process ends."""
+        """Try once more the commands owed to a ledger that is being closed, or to all (None) as the process ends."""
         with self._lock:
-            owed = [one for one in self._owed if ledger in (None, one[2])]
-            self._owed = [one for one in self._owed if ledger not in (None, one[2])]
+            owed = [debt for debt in self._owed if ledger in (None, debt[2])]
+            self._owed = [debt for debt in self._owed if ledger not in (None, debt[2])]
         silent: list[Ledger] = []
         for _, _, to, command in owed:
             if to in silent or not _booked(to, command):
@@ -96,7 +96,7 @@ class Upkeep:
         while True:
             with self._lock:
                 first = [next(iter(calls.values()))[1] for calls in self._calls.values() if calls]
-                self._next = min([*first, *(one[0] for one in self._owed)], default=float("inf"))
+                self._next = min([*first, *(debt[0] for debt in self._owed)], default=float("inf"))
                 self._wake.clear()
             self._wake.wait(None if self._next == float("inf") else max(0.0, self._next - time.monotonic()))
             try:
@@ -107,8 +107,8 @@ class Upkeep:
 
     def _book(self, now: float) -> None:
         with self._lock:
-            owed = [one for one in self._owed if one[0] <= now]
-            self._owed = [one for one in self._owed if one[0] > now]
+            owed = [debt for debt in self._owed if debt[0] <= now]
+            self._owed = [debt for debt in self._owed if debt[0] > now]
         for _, attempt, ledger, command in owed:
             if not _booked(ledger, command):
                 due = time.monotonic() + AGAIN[min(attempt + 1, len(AGAIN) - 1)]
@@ -154,7 +154,7 @@ _here = Upkeep()
 
 
 def here() -> Upkeep:
-    """This process's."""
+    """The upkeep of this process."""
     return _here
 
 

@@ -1,4 +1,4 @@
-"""What all adapters do around a call: bound it, reserve, and settle what it used, known or estimated."""
+"""What all adapters do around a call: bound it, reserve, and settle what it used, be it known or estimated."""
 
 from __future__ import annotations
 
@@ -20,26 +20,26 @@ from budgeteer.metering.protocol import Allowance, Handle
 from budgeteer.metering.settlement import Answer, Planned, Settlement, tags
 
 STEP = 256
-"""Tokens of output by which a stream extends its reservation, lest it asks the ledger for every one."""
+"""Tokens of output by which a stream extends its reservation, so that it does not ask the ledger for every one."""
 _BOUNDS = Bounds()
 _LOG = logging.getLogger(__name__)
 
 
 @dataclass(slots=True)
 class Metering:
-    """Bounds, meters and what was learnt; shared by the calls of one client and safe across its threads.
+    """How the calls of one client are bounded, reserved and charged. Its threads may share it.
 
-    Without an estimator every call reserves its worst case: the budget is hard as far as the bound holds. With one it
-    reserves a learnt quantile, more calls fit, and a call can use more than it reserved, at most its bound; streams
-    extend their reservation as they grow beyond it, or are cut.
+    Without an estimator every call reserves its worst case: the budget is hard as far as the bound holds. With an
+    estimator it reserves a quantile of what earlier calls used. More calls fit, but a call can use more than it
+    reserved, at most its bound; a stream that outgrows its reservation extends it, or is cut.
 
     Attributes:
-        allowance: what is drawn on; None for those who plan and settle here and reserve by themselves.
-        kinds: of the units, such as ``("output", "money")``; those that the allowance counts.
-        prices: for ``money``.
-        bounds: see :class:`budgeteer.metering.estimate.Bounds`.
+        allowance: where units are reserved; None if the caller plans and settles here, but reserves by itself.
+        kinds: the kinds of units that the allowance counts, such as ``("output", "money")``.
+        prices: of the models; needed for ``money``.
+        bounds: how a request is bounded.
         estimator: None reserves the worst case.
-        state: what the estimator learnt; save it with ``state.to_json()`` and hand it in again.
+        state: what the estimator has learnt; save it with ``state.to_json()`` and pass it in again.
         on_settle: called with every :class:`Settlement`, such as :func:`budgeteer.adapters.otel.recorder`.
     """
 
@@ -63,7 +63,12 @@ class Metering:
             raise InvalidInput("no kind of units to reserve; give at least one, such as all or money")
 
     def plan(self, provider: str, operation: str, model: str, worst: Usage, service: str = "", **about: Any) -> Planned:
-        """What to reserve of a call.
+        """What to reserve for a call.
+
+        Args:
+            provider, operation, model, service: as :class:`Planned` has them; ``service`` is the provider's tier.
+            worst: the most tokens that the call can use.
+            about: further fields of :class:`Planned`.
 
         Raises:
             UnknownPrice: money is counted and the model has no price.
@@ -75,9 +80,10 @@ class Metering:
                 input=self.estimator.reserve(state, f"{model} input", worst.input), output=min(output, worst.output)
             )
             reserve = replace(
-                reserve, audio_input=worst.audio_input and reserve.input,
+                reserve,
+                audio_input=worst.audio_input and reserve.input,
                 audio_output=worst.audio_output and reserve.output,
-            )  # fmt: skip
+            )
         amounts = self.most(reserve, model, service)
         if self.estimator is not None:
             for kind, units in amounts.items():
@@ -85,16 +91,25 @@ class Metering:
         return Planned(provider, operation, model, service, worst, reserve, amounts, **about)
 
     def most(self, usage: Usage, model: str, service: str) -> dict[str, int]:
-        """Units that these totals can come to."""
+        """The most units per kind that these tokens can cost.
+
+        Raises:
+            UnknownPrice: money is counted and the model has no price.
+        """
         return {meter.kind: meter.worst(usage, model, service) for meter in self._meters}
 
     def settlement(self, planned: Planned, answer: Answer, started: int = 0, ended: int = 0) -> Settlement:
-        """What to charge for a call between two times. What the provider did not say is estimated, never taken to be 0:
+        """What to charge for a call. A number that the provider did not report is estimated, never taken to be 0:
 
-        - no answer, so that the call may have run: what was reserved;
-        - output unknown: the text seen, at most the bound, unless that was passed for certain; all that was reserved
-          if nothing was seen, or more may be hidden;
+        - no answer, although the call may have run: what was reserved;
+        - output unknown: the tokens of the text that was seen, at most the bound, unless there were more for certain;
+          all that was reserved if nothing was seen, or more may be hidden;
         - input unknown: what was reserved for it.
+
+        Args:
+            planned: the call before it was made.
+            answer: what is known of it now.
+            started, ended: nanoseconds since 1970 (UTC).
         """
         known = answer.usage or Usage()
         unsaid = False
@@ -106,9 +121,13 @@ class Metering:
             usage = known
             if known.input is None:
                 usage = replace(
-                    usage, input=reserve.input, cached=None, written=None, written_long=None,
+                    usage,
+                    input=reserve.input,
+                    cached=None,
+                    written=None,
+                    written_long=None,
                     audio_input=reserve.audio_input,
-                )  # fmt: skip
+                )
             if known.output is None:
                 made, most = max(seen, reserve.output or 0) if unsaid else seen, planned.worst.output or 0
                 made = min(made, most) if answer.least <= most else max(made, answer.least)
@@ -125,17 +144,32 @@ class Metering:
         elif not estimated:
             self._learn(planned, answer, usage, amounts)
         return Settlement(
-            planned.provider, planned.operation, planned.model, answer.model, usage, planned.amounts, amounts,
-            estimated, answer.outcome, planned.attempt, planned.cap, planned.choices, started, ended, planned.stage,
-        )  # fmt: skip
+            planned.provider,
+            planned.operation,
+            planned.model,
+            response_model=answer.model,
+            usage=usage,
+            reserved=planned.amounts,
+            amounts=amounts,
+            estimated=estimated,
+            outcome=answer.outcome,
+            attempt=planned.attempt,
+            cap=planned.cap,
+            choices=planned.choices,
+            started=started,
+            ended=ended,
+            stage=planned.stage,
+        )
 
     def _fully(self, planned: Planned, answer: Answer, usage: Usage) -> dict[str, int]:
-        """Units of an answer of whose output nothing is known: text, thoughts or speech, whatever comes to most; and no
-        less than was reserved if nothing is known of its input either."""
-        may_be = [usage, replace(usage, reasoning=usage.output)]
+        """Units of an answer of whose output nothing is known: the dearest of text, thoughts and speech.
+
+        They are no less than was reserved if nothing is known of its input either.
+        """
+        candidates = [usage, replace(usage, reasoning=usage.output)]
         if planned.worst.audio_output:
-            may_be.append(replace(usage, audio_output=usage.output))
-        charges = [self._charge(planned, answer, one) for one in may_be]
+            candidates.append(replace(usage, audio_output=usage.output))
+        charges = [self._charge(planned, answer, candidate) for candidate in candidates]
         if answer.usage is None or answer.usage.input is None:
             charges.append(dict(planned.amounts))
         return {kind: max(charge[kind] for charge in charges) for kind in planned.amounts}
@@ -143,9 +177,9 @@ class Metering:
     def _charge(self, planned: Planned, answer: Answer, usage: Usage) -> dict[str, int]:
         """Units, at the price of the model and class of service that answered, else of those that were asked.
 
-        What was asked is what this attempt called, so one that fails over is charged at its own model. Of its name and
-        the answer's, which may be dated or another model's, that counts which the first price table holds; and an
-        answer's name is one of the provider that the asked name says before its slash.
+        The model that was asked is the one that this attempt called, so a fail-over is charged at its own model. The
+        answer may name the model with a date, or another model. Of both names the one counts that is in the first price
+        table; the answer's name belongs to the provider that the asked name has before its slash.
         """
         services = [answer.service, planned.service] if answer.service else [planned.service]
         model = planned.model
@@ -160,7 +194,8 @@ class Metering:
         return {meter.kind: meter(usage, planned.model, planned.service) for meter in self._meters}
 
     def _learn(self, planned: Planned, answer: Answer, usage: Usage, amounts: Mapping[str, int]) -> None:
-        """Both sides' tokens, and what the units come to beside their most: how much is cached, for one."""
+        """Learn the ratio of actual to bound: of input and output tokens, and of units per kind, where caching, for
+        example, makes the tokens cheaper than their bound."""
         if usage.reasoning:
             self._thinkers.add(planned.model)
         elif usage.reasoning is None and answer.outcome == Outcome.OK and 0 < (usage.output or 0) <= answer.shown:
@@ -179,7 +214,7 @@ class Metering:
                 self.state = self.estimator.observe(self.state, key, bound, actual)
 
     def tell(self, settlement: Settlement) -> None:
-        """Hand a settlement to whoever watches. What goes wrong there is logged: the answer is paid for, and kept."""
+        """Pass a settlement to ``on_settle``. Its errors are logged only: the answer is paid for, and must be kept."""
         if self.on_settle is not None:
             try:
                 self.on_settle(settlement)
@@ -189,10 +224,10 @@ class Metering:
     def _may_hide(self, model: str, answer: Answer) -> bool:
         """Whether more may have been generated than what was seen of an answer.
 
-        Of a cut one that is so until a whole answer of the model was no longer than what it showed, by a provider that
-        does not count reasoning apart; and again once reasoning is counted. A count of 0 proves nothing: the next
-        question may be harder. A whole answer without its usage is taken for what it shows, unless the model is
-        known to think.
+        A cut answer may hide reasoning, until a whole answer of the model, from a provider that does not count
+        reasoning apart, used no more tokens than it showed bytes. Once reasoning is counted, all answers of the model
+        may hide some. A count of 0 proves nothing: the next question may be harder. A whole answer without its usage is
+        taken to be what it shows, unless the model is known to think.
         """
         if answer.hides is not None:
             return answer.hides
@@ -202,7 +237,11 @@ class Metering:
 
 
 def metering_of(allowance: Allowance | Metering, options: Mapping[str, Any]) -> Metering:
-    """The metering that was given, or a new one of an allowance and options."""
+    """The Metering that was given, or a new one of an allowance and options.
+
+    Raises:
+        InvalidInput: options beside a Metering.
+    """
     if not isinstance(allowance, Metering):
         return Metering(allowance, **options)
     if options:
@@ -211,9 +250,9 @@ def metering_of(allowance: Allowance | Metering, options: Mapping[str, Any]) -> 
 
 
 class Running:
-    """A planned call while it runs: how much output is reserved for it, and what it comes to in the end.
+    """A planned call while it runs: how much output is reserved for it, and what to charge for it in the end.
 
-    Who holds the reservation holds it elsewhere: a :class:`Call` at an allowance, the gateway at its ledger.
+    It does not hold the reservation itself: :class:`Call` does, at an allowance, and the gateway, at its ledger.
     """
 
     __slots__ = ("_covered", "metering", "planned", "started")
@@ -224,13 +263,19 @@ class Running:
         self._covered = planned.reserve.output or 0
 
     def needs_more(self, tokens: int, least: int) -> bool:
-        """Whether output goes beyond what is reserved: ``tokens`` as counted, which counts up to the bound, or
-        ``least``, the tokens that there are for certain, which counts beyond it."""
+        """Whether a stream has more output than is reserved.
+
+        Args:
+            tokens: of output, as counted; they do not count beyond the call's bound.
+            least: tokens of output that there are for certain; they count beyond the bound, too.
+        """
         return self._covered < least or self._covered < min(tokens, self.planned.worst.output or 0)
 
     def more(self, tokens: int) -> dict[str, int]:
-        """Units to reserve for a stream that has so many tokens of output: some more, at most the bound while it is
-        kept."""
+        """Units per kind to reserve for a stream that has ``tokens`` tokens of output.
+
+        They are for STEP tokens more, but at most for the call's bound as long as the stream stays within it.
+        """
         planned, most = self.planned, self.planned.worst.output or 0
         self._covered = min(most, tokens + STEP) if tokens <= most else tokens + STEP
         return self.metering.most(replace(planned.reserve, output=self._covered), planned.model, planned.service)
@@ -241,9 +286,10 @@ class Running:
 
 
 class Call(Running):
-    """One reservation from its start to its settlement, which may lie outside any ``with`` block.
+    """One call from its reservation to its settlement, which need not be in one ``with`` block.
 
-    ``finish`` or ``afinish`` once, in any case; a second one does nothing. Entering raises BudgetExceeded.
+    ``start`` reserves, and raises BudgetExceeded if the units are not left. ``finish`` or ``afinish`` must follow,
+    however the call ends; a second one does nothing.
     """
 
     __slots__ = ("_handle", "_lock", "_reserving")
@@ -257,39 +303,39 @@ class Call(Running):
         self._lock = threading.Lock()
 
     def start(self) -> Call:
-        """Reserve."""
+        """Reserve the planned units, or raise BudgetExceeded."""
         self.started, self._handle = time.time_ns(), self._reserving.__enter__()
         return self
 
     async def astart(self) -> Call:
-        """Reserve."""
+        """``start`` without blocking the event loop."""
         self.started, self._handle = time.time_ns(), await self._reserving.__aenter__()
         return self
 
     @property
     def finished(self) -> bool:
-        """Whether it is settled or released, or was never started."""
+        """Whether the call is settled or released, or was never started."""
         return self._handle is None
 
     def extend(self, tokens: int) -> None:
-        """Reserve so many tokens of output and some more, or raise BudgetExceeded."""
+        """Reserve for ``tokens`` tokens of output and STEP more, or raise BudgetExceeded."""
         if self._handle is not None:
             self._handle.extend(self.more(tokens))
 
     async def aextend(self, tokens: int) -> None:
-        """Reserve so many tokens of output and some more, or raise BudgetExceeded."""
+        """``extend`` without blocking the event loop."""
         if self._handle is not None:
             extend = getattr(self._handle, "aextend", self._handle.extend)
             await _done(extend(self.more(tokens)))
 
     def _taken(self) -> Handle | None:
-        """The handle, for the first who asks."""
+        """The handle for the first caller; None for all that follow."""
         with self._lock:
             handle, self._handle = self._handle, None
         return handle
 
     def finish(self, answer: Answer) -> None:
-        """Settle, or release what was not run."""
+        """Settle the call, or release it if it was not run."""
         handle = self._taken()
         if handle is None:
             return
@@ -302,7 +348,8 @@ class Call(Running):
         self.metering.tell(settlement)
 
     async def afinish(self, answer: Answer) -> None:
-        """Settle, or release what was not run. Given up while it is booked, it is booked and told all the same."""
+        """``finish`` without blocking the event loop. If it is cancelled while the ledger books, the call is booked and
+        ``on_settle`` is told all the same."""
         handle = self._taken()
         if handle is None:
             return

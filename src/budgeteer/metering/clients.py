@@ -1,4 +1,4 @@
-"""Clients and settings of frameworks whose calls could not be metered, and are refused."""
+"""Refuse clients, and settings of frameworks, whose calls could not be metered."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ def refuse_unmetered(client: Any) -> None:
     """Refuse a provider's client whose HTTP client retries by itself, or is metered already.
 
     Raises:
-        InvalidInput: attempts would be billed that nobody sees, or calls charged twice.
+        InvalidInput: attempts would be billed unseen, or calls charged twice.
     """
     http = getattr(client, "_client", None)
     if getattr(http, "metering", None) is not None:
@@ -44,28 +44,30 @@ HARMLESS = frozenset({
 
 
 def refuse_unbounded(settings: Mapping[str, Any], prefix: str = "") -> None:
-    """Refuse what a framework's settings add to a request that is bounded before its provider's client writes it.
+    """Refuse settings of a framework that could make a request cost more than its bound.
 
-    Below an OpenAI client the whole body is seen and bounded, and this is not needed. Elsewhere a field that is not
-    known to be harmless could raise the cap, ask for more choices or for input that nobody sees.
+    It is for requests that are bounded before the provider's client writes their body. A setting that is not known to
+    be harmless could raise the cap, or ask for more choices or for input that is not seen. Requests of an OpenAI client
+    do not need it: their whole body is seen and bounded.
 
     Args:
-        settings: by name; those that are None are not given. ``extra_body`` and ``extra_args`` hold more of them.
-        prefix: of the provider's own settings, such as ``anthropic_``.
+        settings: by name; None = not given. ``extra_body``, ``extra_args`` and ``extra_query`` may hold further ones.
+        prefix: of the names of the provider's own settings, such as ``anthropic_``.
 
     Raises:
-        InvalidInput: naming the first of them.
+        InvalidInput: names the first setting that is not known to be harmless.
     """
     for name, value in settings.items():
         if value is None or name in ("max_tokens",):
             continue
         if name in ("extra_body", "extra_args", "extra_query"):
             inner = value if isinstance(value, Mapping) else {"": value}
-            found = next((f"{name}[{one!r}]" for one in inner if one not in HARMLESS), None)
+            unknown = next((f"{name}[{key!r}]" for key in inner if key not in HARMLESS), None)
         else:
-            found = None if name.removeprefix(prefix) in HARMLESS else name
-        if found is not None:
+            unknown = None if name.removeprefix(prefix) in HARMLESS else name
+        if unknown is not None:
             raise InvalidInput(
-                f"the setting {found} is not known to leave the bound as it is, and this model's requests are not seen "
-                "whole; leave it out, set the cap by max_tokens, or use a model that calls through an OpenAI client"
+                f"the setting {unknown} is not known to leave the bound as it is, and this model's requests are not "
+                "seen whole; leave it out, set the cap by max_tokens, or use a model that calls through an OpenAI "
+                "client"
             )

@@ -22,7 +22,7 @@ from budgeteer.core.errors import InvalidInput
 from budgeteer.core.usage import Usage, count
 
 CAPS = ("max_completion_tokens", "max_tokens", "max_output_tokens")
-"""Where a request says how much may be generated, for each of its choices."""
+"""Fields in which a request says how many tokens may be generated for each of its choices."""
 _PICTURES = {"image_url": "image_url", "input_image": "image_url", "image": "source"}
 """Types of parts that are a picture, and the field that holds it."""
 _TEXT = frozenset({
@@ -30,7 +30,7 @@ _TEXT = frozenset({
     "message", "reasoning", "search_result", "function_call", "function_call_output", "custom_tool_call",
     "custom_tool_call_output", "tool_use", "tool_result",
 })  # fmt: skip
-"""Types of items and parts whose bytes bound them; of any other nobody knows what the provider reads for it."""
+"""Types of items and parts whose bytes bound their tokens. What a provider reads for any other type is not known."""
 _USUAL = frozenset({
     "role", "content", "type", "text", "name", "id", "status", "tool_calls", "tool_call_id", "call_id", "arguments",
     "output", "refusal", "cache_control", "annotations", "logprobs", "reasoning", "reasoning_content", "thinking",
@@ -45,20 +45,20 @@ _MEDIA = frozenset({
 """Fields of items and parts that may stand for far more than their bytes; some servers need no type beside them."""
 _OWN_TOOLS = frozenset({"function", "custom"})
 _MOST = 10**30
-"""Of units, which may be pico-dollars."""
+"""Most units of a call, which may be pico-dollars."""
 _ROUNDED = 1 - 5e-16
-"""So that the rounding error of a ratio does not add a unit to what it was the ratio of."""
+"""Factor before rounding up, so that the rounding error of a ratio does not add a unit."""
 HIDDEN = (
     "previous_response_id", "conversation", "prompt_id", "cached_content", "extra_body", "prompt_embeds", "image_data",
     "multimodal_data", "mm_processor_kwargs", "media_io_kwargs", "chat_template", "container", "mcp_servers",
     "thread", "web_search_options", "search_parameters",
 )  # fmt: skip
-"""Fields whose bytes bound nothing: what is stored, embedded, searched or fetched, and how prompts are written."""
+"""Fields whose bytes bound nothing: they refer to stored, embedded, searched or fetched input, or to a template."""
 _LONGEST = 16
-"""Characters of a token on the average of a text, at most and generously."""
+"""Most characters per token on the average of a text; generous."""
 _REPEATED = re.compile(r"\s+|(.)(?=\1)", re.DOTALL)
 _SHORT = 64
-"""Characters of a picture's address that need not be told from text."""
+"""Characters up to which the address of a picture is counted as text."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,12 +67,15 @@ class Bounds:
 
     Attributes:
         tokens: counts the tokens of a text; None takes its UTF-8 bytes, which no byte-level tokenizer exceeds.
-        margin: the input is multiplied by it: servers expand tool schemas into prompts of their own. 2 covers what
-            was measured on Anthropic's API (1.875), 1 the others (arXiv 2606.04056).
+        margin: factor on the input, since servers expand tool schemas into prompts of their own. 2 covers what was
+            measured on Anthropic's API (1.875), 1 the others (arXiv 2606.04056).
         overhead: tokens of input that a server adds to any request, such as a default system message.
-        image: tokens of one image. The default is the dearest published (gpt-4o-mini, 8 tiles); most are below 2,000.
-        max_input: input of requests that do not show theirs: stored conversations, files, audio. None refuses those.
-        max_output: cap for requests that have none; it must be sent with them, or it bounds nothing. None refuses.
+        image: tokens of one image. The default is the most expensive one published (gpt-4o-mini, 8 tiles); most are
+            below 2,000.
+        max_input: tokens of input of requests that do not show all of it: stored conversations, files, audio. None
+            refuses such requests.
+        max_output: cap, in tokens, of requests that have none; send it with them, or it bounds nothing. None refuses
+            such requests.
         hidden_reasoning: tokens that the provider generates and bills beyond the cap, for each choice.
     """
 
@@ -94,15 +97,15 @@ class Bounds:
 
 
 def count_text(text: str, tokens: Callable[[str], int] | None = None) -> int:
-    """Tokens of a text: by the counter, else at most its UTF-8 bytes."""
+    """Tokens of a text: counted by ``tokens``, or without it bounded by the text's UTF-8 bytes."""
     return len(text.encode("utf-8", "surrogatepass")) if tokens is None else count("a token count", tokens(text))
 
 
 def least_tokens(text: str) -> int:
-    """Tokens that a text has at least, whatever the tokenizer: a count below cannot be true.
+    """The fewest tokens that a text can have with any tokenizer; a smaller count cannot be true.
 
-    A vocabulary's longest tokens are runs of one character or of white space, so these count once or not at all; of
-    what is left no known tokenizer puts 16 characters into a token on the average of a text.
+    The longest tokens of a vocabulary are runs of one character or of white space, so a run counts as one character,
+    and white space not at all. In the rest of a text no known tokenizer averages 16 characters per token.
 
     >>> least_tokens(""), least_tokens("Hi"), least_tokens("-" * 999), least_tokens("a word and a word " * 100)
     (0, 1, 1, 82)
@@ -113,15 +116,15 @@ def least_tokens(text: str) -> int:
 
 
 def too_few(tokens: int, texts: Iterable[str]) -> bool:
-    """Whether so many tokens cannot be all of some texts."""
-    some = [text for text in texts if text]
-    if sum(map(len, some)) <= tokens * _LONGEST:  # which nearly always settles it
-        return tokens < len(some) and tokens < sum(map(least_tokens, some))
-    return tokens < sum(map(least_tokens, some))
+    """Whether ``tokens`` is less than the fewest tokens that these texts can have together."""
+    filled = [text for text in texts if text]
+    if sum(map(len, filled)) <= tokens * _LONGEST:  # which nearly always settles it
+        return tokens < len(filled) and tokens < sum(map(least_tokens, filled))
+    return tokens < sum(map(least_tokens, filled))
 
 
 def texts_of(request: Mapping[str, Any]) -> list[str]:
-    """The texts that a request shows; of pictures, tools and schemas none."""
+    """The texts of a request's messages, items and prompts; without pictures, tools and schemas."""
     texts: list[str] = []
     for name in ("messages", "input", "system", "instructions", "prompt"):
         _gather(request.get(name), texts)
@@ -133,23 +136,23 @@ def _gather(value: Any, texts: list[str]) -> None:
     if isinstance(value, str):
         texts.append(value)
     elif isinstance(value, list | tuple):
-        for one in value:
-            _gather(one, texts)
+        for part in value:
+            _gather(part, texts)
     elif isinstance(value, Mapping) and str(value.get("type", "text")) in _TEXT:
         for name in ("content", "text"):
             _gather(value.get(name), texts)
 
 
 def worst_case(request: Mapping[str, Any], bounds: Bounds | None = None) -> Usage:
-    """The most that a request can use: ``Usage(input, output)``, and which of it may be audio.
+    """The most tokens that a request can use: ``Usage(input, output)``, and which of them may be audio.
 
-    Input: the JSON of everything that becomes prompt (messages, input, instructions, tools, formats), where the
-    JSON's punctuation outweighs the tokens that a chat template adds; images apart. Output: the cap of a choice and
-    its hidden reasoning and what is predicted of it, times ``n`` or ``best_of`` and the number of prompts.
+    Input: the JSON of everything that becomes part of the prompt (messages, input, instructions, tools, formats), whose
+    punctuation outweighs the tokens that a chat template adds; images are counted apart. Output: the cap of a choice,
+    its hidden reasoning and its predicted output, times ``n`` or ``best_of`` and the number of prompts.
 
     Args:
         request: the body of a chat completion, completion, Responses or Messages request.
-        bounds: how.
+        bounds: how to bound it; None: the defaults of :class:`Bounds`.
 
     Raises:
         InvalidInput: the request hides its input or has no cap, and the bounds do not say what to assume.
@@ -167,20 +170,22 @@ def worst_case(request: Mapping[str, Any], bounds: Bounds | None = None) -> Usag
 
 
 def totals(request: Mapping[str, Any], read: int, made: int, heard: bool) -> Usage:
-    """These totals, all audio where that may be: ``audio_output`` if the request asks for speech, ``audio_input`` if
-    some of its input is not shown."""
+    """The usage of ``read`` tokens of input and ``made`` of output, where all that may be audio counts as audio.
+
+    Output may be audio if the request asks for speech; input if ``heard``: some of it is not shown.
+    """
     return Usage(
         input=read, output=made, audio_input=read if heard else None, audio_output=made if speaks(request) else None
     )
 
 
 def speaks(request: Mapping[str, Any]) -> bool:
-    """Whether audio may come out."""
+    """Whether a request asks for speech, so that its output may be audio."""
     return bool(request.get("audio")) or request.get("modalities") not in (None, [], ["text"])
 
 
 def prompts_of(request: Mapping[str, Any]) -> int:
-    """How many prompts a completion asks to continue: each gets ``n`` choices of its own.
+    """How many prompts a completion request has; each gets ``n`` choices of its own.
 
     >>> prompts_of({"prompt": ["a", "b"]}), prompts_of({"prompt": [[1, 2], [3]]}), prompts_of({"prompt": [1, 2, 3]})
     (2, 2, 1)
@@ -192,7 +197,7 @@ def prompts_of(request: Mapping[str, Any]) -> int:
 
 
 def predicted(request: Mapping[str, Any]) -> int:
-    """Tokens of a predicted output, at most: those that turn out wrong are billed as output beside the answer."""
+    """The most tokens of a request's predicted output: those that turn out wrong are billed as output, too."""
     prediction = request.get("prediction")
     return len(json.dumps(prediction, ensure_ascii=False, default=str).encode()) if prediction else 0
 
@@ -217,12 +222,12 @@ def _cap(request: Mapping[str, Any], bounds: Bounds) -> int:
 
 @dataclass(slots=True)
 class Unseen:
-    """What of a request its bytes do not bound.
+    """The parts of a request whose bytes do not bound their tokens.
 
     Attributes:
-        pictures: how many.
-        data: of the pictures, which is no text.
-        hidden: what is read that is not shown, by its names.
+        pictures: number of pictures.
+        data: addresses and data of the pictures, which do not count as text.
+        hidden: names of fields and types behind which there is input that the request does not show.
     """
 
     pictures: int = 0
@@ -231,22 +236,22 @@ class Unseen:
 
 
 def unseen(request: Mapping[str, Any]) -> Unseen:
-    """Walk what becomes prompt.
+    """Collect pictures and hidden input from all that becomes part of the prompt.
 
-    A picture counts as one where items and parts of messages stand, and nowhere else; of its bytes only its address or
-    data is no text. A type, or a field, that may stand for more than its bytes is hidden input.
+    A picture counts as one only where items and parts of messages stand. Its address or data does not count as text;
+    its other bytes do. A type, or a field, that may stand for more than its bytes is hidden input.
     """
-    found = Unseen()
+    parts = Unseen()
     for name in ("messages", "input", "system", "instructions"):
-        _walk(request.get(name), found)
-    found.hidden += [name for name in HIDDEN if request.get(name)]
+        _walk(request.get(name), parts)
+    parts.hidden += [name for name in HIDDEN if request.get(name)]
     prompt = request.get("prompt")
-    if isinstance(prompt, Mapping) or (isinstance(prompt, list) and any(isinstance(one, Mapping) for one in prompt)):
-        found.hidden.append("prompt")  # a template stored with the provider, or one with pictures
+    if isinstance(prompt, Mapping) or (isinstance(prompt, list) and any(isinstance(part, Mapping) for part in prompt)):
+        parts.hidden.append("prompt")  # a template stored with the provider, or one with pictures
     tools = request.get("tools")
     if isinstance(tools, list) and not all(_own(tool) for tool in tools):
-        found.hidden.append("tools that the provider runs")
-    return found
+        parts.hidden.append("tools that the provider runs")
+    return parts
 
 
 def _own(tool: Any) -> bool:
@@ -260,12 +265,12 @@ def _own(tool: Any) -> bool:
     return isinstance(kind, str) and kind in _OWN_TOOLS
 
 
-def _walk(value: Any, found: Unseen) -> None:
-    """Messages, items and parts, whichever level it is."""
+def _walk(value: Any, parts: Unseen) -> None:
+    """Add to ``parts`` from messages, items and parts of any level."""
     if isinstance(value, list | tuple):
-        for one in value:
-            if not isinstance(one, str | int):
-                _walk(one, found)
+        for part in value:
+            if not isinstance(part, str | int):
+                _walk(part, parts)
     if not isinstance(value, Mapping):
         return
     kind = value.get("type")
@@ -274,20 +279,20 @@ def _walk(value: Any, found: Unseen) -> None:
     own: tuple[str, ...] = ()
     if isinstance(kind, str) and kind in _PICTURES:
         own = ("image_url", "file_id")
-        found.pictures += 1
+        parts.pictures += 1
         if (data := _data(value.get(_PICTURES[kind]))) is not None:
-            found.data.append(data)
+            parts.data.append(data)
     elif kind is not None and not (isinstance(kind, str) and kind in _TEXT):
-        found.hidden.append(str(kind)[:40])
+        parts.hidden.append(str(kind)[:40])
     for name in value.keys() - _USUAL:
         if name in _MEDIA:
             if name not in own and value[name]:
-                found.hidden.append(name)
+                parts.hidden.append(name)
         elif (folded := str(name).casefold()) in _USUAL or folded in _MEDIA:
-            found.hidden.append(str(name))  # servers differ in whether it is the field that it looks like
+            parts.hidden.append(str(name))  # servers differ in whether it is the field that it looks like
     for name in ("content", "output", "parts"):
         if not isinstance(inner := value.get(name), str | None):
-            _walk(inner, found)
+            _walk(inner, parts)
 
 
 def _data(place: Any) -> str | None:
@@ -298,37 +303,41 @@ def _data(place: Any) -> str | None:
 
 
 def input_bound(request: Mapping[str, Any], bounds: Bounds) -> int:
-    """The most tokens of input that a request can be; the first half of ``worst_case``."""
-    found = unseen(request)
-    left_out = {"model", "stream", "stream_options", "user", "metadata", "n", "best_of", *CAPS}
-    text = json.dumps({k: v for k, v in request.items() if k not in left_out}, ensure_ascii=False, default=str)
-    for data in found.data:
-        text = text.replace(json.dumps(data, ensure_ascii=False)[1:-1], "", 1)
-    return bound_of(count_text(text, bounds.tokens), found, bounds)
-
-
-def bound_of(text: int, found: Unseen, bounds: Bounds) -> int:
-    """Tokens of input at most, of so many of text and what is beside it.
+    """The most tokens of input that a request can have; ``worst_case`` adds the output.
 
     Raises:
-        InvalidInput: some of it is not shown, and the bounds do not say what to assume.
+        InvalidInput: some of its input is not shown, and the bounds do not say what to assume.
+    """
+    parts = unseen(request)
+    left_out = {"model", "stream", "stream_options", "user", "metadata", "n", "best_of", *CAPS}
+    text = json.dumps({k: v for k, v in request.items() if k not in left_out}, ensure_ascii=False, default=str)
+    for data in parts.data:
+        text = text.replace(json.dumps(data, ensure_ascii=False)[1:-1], "", 1)
+    return bound_of(count_text(text, bounds.tokens), parts, bounds)
+
+
+def bound_of(text: int, parts: Unseen, bounds: Bounds) -> int:
+    """The most tokens of input, given ``text`` tokens of text and the ``parts`` that are no text.
+
+    Raises:
+        InvalidInput: some of the input is not shown, and the bounds do not say what to assume.
     """
     most = 0
-    if found.hidden:
+    if parts.hidden:
         if bounds.max_input is None:
-            what = ", ".join(sorted(set(found.hidden))[:5])
-            raise InvalidInput(f"the request's input is not bounded by what it shows ({what}); give max_input")
+            names = ", ".join(sorted(set(parts.hidden))[:5])
+            raise InvalidInput(f"the request's input is not bounded by what it shows ({names}); give max_input")
         most = bounds.max_input
-    return max(most, math.ceil((text + found.pictures * bounds.image) * bounds.margin)) + bounds.overhead
+    return max(most, math.ceil((text + parts.pictures * bounds.image) * bounds.margin)) + bounds.overhead
 
 
 @dataclass(frozen=True, slots=True)
 class Track:
-    """What was learnt of one key.
+    """What an estimator has learnt of the calls of one key.
 
     Attributes:
         ratios: actual / bound of the last calls, oldest first.
-        level: the quantile in use; it wanders about the chosen one so that misses come at the chosen rate.
+        level: the quantile in use; feedback moves it around the chosen one so that misses come at the chosen rate.
     """
 
     ratios: tuple[float, ...] = ()
@@ -337,12 +346,12 @@ class Track:
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """What an estimator learnt, by key; survives JSON through ``to_json`` and ``from_json``."""
+    """What an estimator has learnt, by key; ``to_json`` and ``from_json`` save and load it."""
 
     tracks: Mapping[str, Track] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
-        """Plain lists and numbers."""
+        """The state as mappings, lists and numbers: key -> {"ratios", "level"}."""
         return {key: {"ratios": list(t.ratios), "level": t.level} for key, t in self.tracks.items()}
 
     @classmethod
@@ -350,7 +359,7 @@ class State:
         """The state that ``to_json`` wrote.
 
         Raises:
-            InvalidInput: something else.
+            InvalidInput: ``data`` is anything else.
         """
         try:
             tracks = {str(k): Track(tuple(float(r) for r in v["ratios"]), float(v["level"])) for k, v in data.items()}
@@ -364,20 +373,21 @@ class State:
 
 @dataclass(frozen=True, slots=True)
 class Estimator:
-    """Reserve the ``quantile`` of what was seen: bound x the ceil((n + 1) level)-th smallest of the last n ratios.
+    """Reserve a quantile of what earlier calls used, relative to their bound.
 
-    With fewer than level / (1 - level) calls seen that rank does not exist, and the bound itself is reserved, or more
-    if a call ever went beyond its bound. After each call ``level += rate * (missed - (1 - quantile))``: misses become
-    as frequent as chosen however the traffic drifts, in both directions.
+    It reserves ``bound`` times the ceil((n + 1) level)-th smallest of the last n ratios of actual to bound. With fewer
+    than level / (1 - level) calls there is no such rank: the bound itself is reserved, or more if a call went beyond
+    its bound. After each call ``level += rate * (missed - (1 - quantile))``, with ``missed`` 1 if the call used more
+    than was reserved, else 0: misses become as frequent as chosen however the traffic drifts, in both directions.
 
-    Helps when many calls share a budget that is small beside their caps. Does not help a single call, and keys that
-    mix kinds of calls (other prompts, other caps) get the spread of all. A miss is an under-reservation: the call
-    goes on and its excess is booked; the excess is at most the bound minus the reservation, as far as the bound holds.
+    When it helps: many calls share a budget that is small beside their caps. When not: for a single call; and keys that
+    mix kinds of calls (other prompts, other caps) get the spread of all. A call that used more than was reserved goes
+    on and its excess is booked; the excess is at most the bound minus the reservation, as far as the bound holds.
 
     Attributes:
         quantile: share of calls that the reservation should cover, in (0, 1).
-        window: calls remembered.
-        rate: of the feedback; 0 turns it off.
+        window: number of calls remembered for each key.
+        rate: step size of the feedback; 0 turns it off.
 
     >>> estimator, state = Estimator(quantile=0.5, rate=0), State()
     >>> for actual in (10, 20, 30):
@@ -397,7 +407,7 @@ class Estimator:
             raise InvalidInput(f"window {self.window} must be 1 or more and rate {self.rate} in [0, 1)")
 
     def reserve(self, state: State, key: str, bound: int) -> int:
-        """Units to reserve of a call bounded by ``bound``."""
+        """Units to reserve for a call that can use at most ``bound`` units."""
         track = state.tracks.get(key)
         if track is None or not track.ratios:
             return bound
@@ -407,7 +417,7 @@ class Estimator:
         return math.ceil(ratio * bound * _ROUNDED)
 
     def observe(self, state: State, key: str, bound: int, actual: int) -> State:
-        """The state after a call with this bound used ``actual`` units."""
+        """The state after a call with this bound has used ``actual`` units."""
         if count("bound", bound, _MOST) == 0:
             return state
         track = state.tracks.get(key) or Track(level=self.quantile)

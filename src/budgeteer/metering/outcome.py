@@ -31,15 +31,17 @@ class Outcome(StrEnum):
 
 
 NOT_RUN = frozenset({429, 503, 529})
-"""Overloaded or limited: refused before the model ran."""
+"""Status codes of an overloaded or limited server, which refused the call before the model ran."""
 MAY_HAVE_RUN = frozenset({408})
+"""Status codes below 500 after which the model may have run all the same."""
 
 
 def outcome_of_status(status: int) -> Outcome:
-    """Whether a call answered with an error may have been run, and billed.
+    """How a call ended that was answered with this HTTP status: whether it may have been run, and billed.
 
-    A request refused for what it says, for who sends it or for load was not run: 4xx but 408, 429, 503 and 529. After
-    a time-out (408, 504) or a failure inside (500, 502) nobody outside can tell, so it counts as run.
+    A request that was refused for its content, its sender or for load was not run (REJECTED): 4xx except 408, and 429,
+    503 and 529. After a time-out (408, 504) or an internal failure (500, 502) the client cannot tell: UNKNOWN, which
+    counts as run.
     """
     if status < 400:
         return Outcome.OK

@@ -1,4 +1,4 @@
-"""What a meter draws on: the right to spend, as far as a meter has to know it."""
+"""What a :class:`~budgeteer.metering.call.Metering` needs to know of an allowance, from which it reserves."""
 
 from __future__ import annotations
 
@@ -7,26 +7,26 @@ from typing import Protocol
 
 
 class Handle(Protocol):
-    """A reservation in hand.
+    """One reservation, while it is held.
 
-    What these return may be awaitable; it is awaited where the call is asynchronous. A handle whose ``extend`` blocks
-    may have an ``aextend`` for there. A settlement may be booked at once or when the block is left.
+    The methods may return an awaitable, which asynchronous calls await. If ``extend`` blocks, a handle may have an
+    ``aextend``, which asynchronous calls then use. A settlement may be booked at once or when the block is left.
     """
 
     def settle(self, actual: Mapping[str, int], **tags: str) -> object:
         """Charge units per kind and give back the rest; more than was reserved is booked as overshoot."""
 
     def release(self) -> object:
-        """Give everything back."""
+        """Give back all that is held; nothing is charged."""
 
     def extend(self, amounts: Mapping[str, int]) -> object:
         """Raise the reservation to these totals, or raise BudgetExceeded and leave it as it is."""
 
 
 class Reserving(Protocol):
-    """A context manager, synchronous and asynchronous.
+    """A synchronous and asynchronous context manager around one call.
 
-    Entering reserves; leaving gives back what was released, and what a settlement left over.
+    Entering reserves; leaving gives back units that were released, and those that a settlement left over.
     """
 
     def __enter__(self) -> Handle: ...
@@ -42,4 +42,4 @@ class Allowance(Protocol):
     """The right to spend that a meter draws on, such as :class:`budgeteer.ledger.Allowance`."""
 
     def reserve(self, amounts: Mapping[str, int], *, id: str | None = None) -> Reserving:
-        """Hold units per kind, or raise BudgetExceeded."""
+        """A context manager that holds these units per kind; entering it raises BudgetExceeded if they are not left."""

@@ -1,4 +1,5 @@
-"""What an answer says of its usage, and what it shows: OpenAI's shapes and Anthropic's messages, whole or streamed.
+"""Read from an answer the usage that it reports and the text that it shows: OpenAI's and Anthropic's formats, whole or
+streamed.
 
 No client library is imported here: the openai adapter and the gateway read the same bytes by the same rules.
 """
@@ -29,28 +30,36 @@ CAPS: dict[str, tuple[str, ...]] = {
     "messages": ("max_tokens",),
     "embeddings": (),
 }
-"""Operation -> the fields in which it caps its output, the one to write first."""
+"""Operation -> the fields in which it caps its output; the first is the one to write."""
 CAP_LIKE = (
     "max_completion_tokens", "max_tokens", "max_output_tokens", "n_predict", "n_cmpl", "max_new_tokens", "max_length",
     "num_predict", "num_return_sequences",
 )  # fmt: skip
-"""What some server or other takes for a cap, or before it."""
+"""Fields that some server reads as a cap, or in place of the cap."""
 _TEXT_BYTES = 8
-"""Bytes of text a token, at most, on the average of a choice: a usage below that is not believed when n > 1."""
+"""Most bytes of text per token on the average of a choice: a usage with fewer tokens is not believed when n > 1."""
 _PIECE = 16
-"""Characters of a piece of a stream that count as one token at least."""
+"""Most characters of a piece of a stream that counts as one token."""
 _LONGEST_EVENT = 16 * 1024 * 1024
 _AROUND = 4096
-"""Bytes around the text of an answer, at most, beside twice the request, which some answers repeat."""
+"""Most bytes of an answer around its text; twice the request is added, which some answers repeat."""
 _ODD_BYTES, _ODD_BYTES_SCORED = 16, 4096
-"""Bytes of what is not understood that count as a token; where log-probabilities are asked for, which are long."""
+"""Bytes that count as one token where they are not understood; the second with log-probabilities, which are long."""
 _BOM = b"\xef\xbb\xbf"
 _FIELDS = (b"event:", b"id:", b"retry:", b":")
-"""What a line of an event begins with, beside its data."""
-_MESSAGE_EVENTS = frozenset({
-    "message_start", "message_delta", "message_stop", "content_block_start", "content_block_delta",
-    "content_block_stop", "ping", "error",
-})  # fmt: skip
+"""Beginnings of the lines of an event that are not its data."""
+_MESSAGE_EVENTS = frozenset(
+    {
+        "message_start",
+        "message_delta",
+        "message_stop",
+        "content_block_start",
+        "content_block_delta",
+        "content_block_stop",
+        "ping",
+        "error",
+    }
+)
 _SHOWN = (
     "text", "content", "reasoning_content", "reasoning", "refusal", "arguments", "name", "summary", "thinking",
     "partial_json", "message", "delta", "tool_calls", "function",
@@ -58,7 +67,7 @@ _SHOWN = (
 
 
 def choices_of(operation: str, body: Mapping[str, Any]) -> int:
-    """How many choices a request asks for, of all its prompts; 0 for embeddings."""
+    """How many choices a request asks for, for all its prompts together; 0 for embeddings."""
     if operation == "embeddings":
         return 0
     prompts = prompts_of(body) if operation == "completions" else 1
@@ -66,12 +75,16 @@ def choices_of(operation: str, body: Mapping[str, Any]) -> int:
 
 
 def cap_of(operation: str, body: Mapping[str, Any]) -> int | None:
-    """The output cap of one choice, or None."""
+    """The output cap of one choice, in tokens, or None."""
     return max((int(body[name]) for name in CAPS[operation] if body.get(name) is not None), default=None)
 
 
 def ask_for_usage(operation: str, body: dict[str, Any]) -> bool:
-    """Make a stream end with its usage; whether the client did not ask for it, so that it has to be hidden."""
+    """Change a streaming request so that the stream ends with its usage.
+
+    Returns:
+        Whether it was changed: the client did not ask for the usage, so it has to be hidden from it.
+    """
     if not body.get("stream") or operation not in ("chat", "completions"):
         return False
     options = body.get("stream_options")
@@ -83,18 +96,24 @@ def ask_for_usage(operation: str, body: dict[str, Any]) -> bool:
 
 
 class Reading:
-    """What has been read of one answer.
+    """What has been read of one answer so far.
 
     Args:
         operation: chat, completions, responses, embeddings or messages.
         body: the request, as sent.
-        metering: counts text.
-        hides_usage: whether the client did not ask for the usage of its stream.
+        metering: counts the tokens of texts.
+        hides_usage: the client did not ask for the usage of its stream, so it is not passed on.
 
     Attributes:
-        hides: whether more may be generated than is shown, since it is asked for.
-        least: tokens that were generated for certain: each piece of text is one, and so are so many bytes of what is
-            not understood, beyond what an answer has around its text.
+        cap, choices: output tokens of a choice (None: no cap), and how many choices the request asks for.
+        usage, model, service: as the answer reports them so far; None or "" before.
+        text: the pieces of text so far, by choice or item.
+        chunks: number of pieces of text.
+        full: number of choices that ended at their cap.
+        done: whether the last event of a stream was read.
+        hides: whether the request asks for output that may not be shown, such as reasoning.
+        least: tokens that were generated for certain: one for each piece of text, and one for a number of bytes that
+            are not understood, beyond what an answer may have around its text.
     """
 
     def __init__(self, operation: str, body: Mapping[str, Any], metering: Metering, hides_usage: bool) -> None:
@@ -112,7 +131,7 @@ class Reading:
         self._around: int | None = None
 
     def answer(self, status: int, content: bytes) -> Answer:
-        """Of a response that came whole."""
+        """What is known of a response that came whole, by its HTTP status and body."""
         outcome = outcome_of_status(status)
         if outcome != Outcome.OK:
             return Answer(outcome=outcome)
@@ -125,7 +144,7 @@ class Reading:
         return self._whole(body, len(content))
 
     def _not_json(self, content: bytes) -> Answer:
-        """Of a body that is none: a stream that nobody asked for, or nobody knows what."""
+        """What is known of a body that is not JSON: perhaps a stream that the request did not ask for."""
         events = Events(self, True)
         try:
             events.feed(content)
@@ -135,32 +154,37 @@ class Reading:
         return self.at_end() if self.heard else self._unread(len(content))
 
     def _unread(self, size: int) -> Answer:
-        """Of a body of so many bytes that cannot be understood."""
+        """What is known of a body of ``size`` bytes that cannot be understood."""
         self._odd = 0
         self.odd(size)
         return Answer(least=self.least)
 
     def is_stream(self, content_type: str) -> bool:
-        """Whether to read an answer as events: its request asked for a stream, or it says so itself."""
+        """Whether to read the answer as events: the request asked for a stream, or the content type says so."""
         return bool(self._body.get("stream")) or content_type.strip()[:17].lower() == "text/event-stream"
 
     def odd(self, size: int, pending: int = 0) -> None:
-        """Count bytes that are not understood: so many for good, and those that may still become an event."""
+        """Count bytes that are not understood.
+
+        Args:
+            size: bytes that are added for good.
+            pending: bytes that count for now and may still become an event.
+        """
         self._odd += size
-        found = self._odd + pending
-        if self.operation == "embeddings" or found <= _AROUND:
+        odd_bytes = self._odd + pending
+        if self.operation == "embeddings" or odd_bytes <= _AROUND:
             tokens = 0
         else:
             if self._around is None:
                 self._around = _AROUND + 2 * len(json.dumps(self._body, default=str))
             scored = self._body.get("logprobs") or self._body.get("top_logprobs")
-            tokens = max(0, found - self._around) // (_ODD_BYTES_SCORED if scored else _ODD_BYTES)
+            tokens = max(0, odd_bytes - self._around) // (_ODD_BYTES_SCORED if scored else _ODD_BYTES)
         self.least += tokens - self._odd_tokens
         self._odd_tokens = tokens
 
     @property
     def heard(self) -> bool:
-        """Whether anything was understood."""
+        """Whether anything of the answer was understood."""
         return bool(self.text or self.model or self.usage)
 
     def _whole(self, body: dict[str, Any], size: int) -> Answer:
@@ -198,9 +222,10 @@ class Reading:
             return None
 
     def _believed(self, usage: Usage | None, texts: list[str], full: int) -> Usage | None:
-        """The usage without its output if that cannot be all: less than the texts must have. So of its input.
+        """The usage, without its output if that is less than the texts must have, and likewise without its input.
 
-        Of several choices ``full`` ended at the cap. The others are taken to have at least a token in eight bytes.
+        ``full`` is how many of several choices ended at the cap; the others are taken to have at least one token for
+        eight bytes.
         """
         if usage is None:
             return usage
@@ -218,13 +243,13 @@ class Reading:
         return Usage(input=usage.input, cached=usage.cached, written=usage.written)
 
     def _read(self, usage: Usage) -> Usage:
-        """The usage without its input if the request's texts alone have more."""
+        """The usage, without its input if the request's texts alone have more."""
         if usage.input is None or not too_few(usage.input, [" ".join(texts_of(self._body))]):
             return usage
         return Usage(output=usage.output, reasoning=usage.reasoning, audio_output=usage.audio_output)
 
     def _of(self, usage: Usage | None, texts: list[str], model: str, service: str, outcome: Outcome) -> Answer:
-        """An answer by its usage, and the tokens seen by count or bound."""
+        """An answer with its usage, and the tokens of its texts, counted or bounded."""
         shown = [count_text(text) for text in texts]
         counter = self.metering.bounds.tokens
         by_count = shown if counter is None or (usage and usage.output) else [count_text(t, counter) for t in texts]
@@ -235,7 +260,7 @@ class Reading:
     # streams
 
     def event(self, data: bytes) -> bool:
-        """Take in one event; whether to pass it on."""
+        """Read the data of one event; returns whether to pass the event on to the client."""
         if data.startswith(b"[DONE]"):
             self.done = True
             return True
@@ -276,7 +301,7 @@ class Reading:
         return not (only_usage and self.hides_usage)
 
     def _message(self, body: dict[str, Any]) -> None:
-        """An event of Anthropic's: the usage at the start knows the input only, those at the end all."""
+        """Read an event of Anthropic's: the usage at the start holds the input only, those at the end hold all."""
         kind, message = body.get("type"), body.get("message")
         if kind == "message_start" and isinstance(message, dict):
             self.model = str(message.get("model") or self.model)
@@ -306,14 +331,14 @@ class Reading:
         return ["".join(pieces) for pieces in self.text.values()]
 
     def length(self) -> int:
-        """Tokens of output so far: by count, or by pieces, each of a token at least."""
+        """Tokens of output so far: counted, or without a counter the fewest that there can be."""
         counter = self.metering.bounds.tokens
         if counter is None:
             return self.least
         return sum(count_text(text, counter) for text in self._texts())
 
     def at_end(self) -> Answer:
-        """Of a stream that is over, whole or cut."""
+        """What is known of a stream that has ended, whole or cut."""
         texts = self._texts()
         outcome = Outcome.OK if self.done else Outcome.CUT
         usage = self._believed(self.usage, texts, self.full)
@@ -321,10 +346,11 @@ class Reading:
 
 
 class Told:
-    """The usages that the events of a stream told, most of them one at its end.
+    """The usages that the events of a stream report; most streams have one, at their end.
 
-    Some servers tell all that was used so far with each event, others what the event added. The former grows wherever
-    text came in between; what falls, or stays, was an addition, and is summed up, unless the last one is the sum.
+    Some servers report with each event all that was used so far, others what the event added. The former grows whenever
+    text came in between. A usage that falls, or stays although text came, was an addition: then all are summed up,
+    unless the last one is the sum itself.
     """
 
     __slots__ = ("_added", "_chunks", "_last", "_sum")
@@ -335,7 +361,7 @@ class Told:
         self._chunks, self._added = 0, False
 
     def so_far(self, usage: Usage, chunks: int) -> Usage:
-        """Take in one; what all of them say together, after so many pieces of text."""
+        """Add a usage that was reported after ``chunks`` pieces of text; returns what all of them say together."""
         last, before, self._last = self._last, self._sum, usage
         if last is None or last.output is None or usage.output is None or before is None:
             self._sum, self._chunks = usage, chunks
@@ -343,7 +369,7 @@ class Told:
         if usage.output < last.output or (usage.output == last.output and chunks > self._chunks):
             self._added = True
         self._chunks = chunks
-        read = max(before, usage, key=lambda one: one.input or 0)
+        read = max(before, usage, key=lambda report: report.input or 0)
         both = (before.output or 0) + usage.output
         thought = None if usage.reasoning is None else (before.reasoning or 0) + usage.reasoning
         self._sum = replace(
@@ -366,13 +392,16 @@ def _hidden_asked(body: Mapping[str, Any]) -> bool:
 
 
 def text_of(choice: Any, depth: int = 12) -> str:
-    """All that a choice, a delta or an output item shows: text, thoughts, refusals, arguments of tools."""
+    """All text that a choice, a delta or an output item shows: answer, thoughts, refusals, arguments of tools.
+
+    Lists and mappings are read down to ``depth`` levels.
+    """
     if isinstance(choice, str):
         return choice
     if depth == 0:  # deeper than any provider's shapes
         return ""
     if isinstance(choice, list):
-        return "".join([text_of(one, depth - 1) for one in choice])
+        return "".join([text_of(part, depth - 1) for part in choice])
     if not isinstance(choice, Mapping):
         return ""
     return "".join([text_of(choice[name], depth - 1) for name in _SHOWN if name in choice])
@@ -383,17 +412,17 @@ def _list(value: Any) -> list[Any]:
 
 
 def _index(choice: Mapping[str, Any]) -> int:
-    """Which choice it is."""
+    """Which of the choices or content blocks an event belongs to."""
     index = choice.get("index")
     return index if isinstance(index, int) else 0
 
 
 class Events:
-    """An answer out of pieces of bytes: server-sent events, each handed to a reading, or a whole body.
+    """Split an answer that comes in pieces of bytes into server-sent events, or collect it as a whole body.
 
     Args:
-        reading: takes in what is read.
-        streamed: whether events are expected. A body that begins with a brace is whole all the same.
+        reading: gets the data of each event, or the whole body.
+        streamed: whether events are expected. A body that begins with a brace is read as a whole all the same.
     """
 
     def __init__(self, reading: Reading, streamed: bool) -> None:
@@ -402,10 +431,10 @@ class Events:
         self._split: bool | None = None
 
     def feed(self, piece: bytes) -> bytes:
-        """Take in a piece; what to pass on: whole events, as they came.
+        """Read a piece; returns the bytes to pass on to the client: whole events, as they came.
 
         Raises:
-            InvalidInput: an event without an end.
+            InvalidInput: an event has more than 16 MiB, so that the bytes are no stream of events.
         """
         rest = self.rest + piece if self.rest else piece
         if self._early and not self._begun and (head := rest.removeprefix(_BOM).lstrip()):
@@ -435,7 +464,8 @@ class Events:
         return b"".join(passed)
 
     def _feed_returns(self, rest: bytes, look: int, passed: list[bytes]) -> int:
-        """The same where lines may end with a line feed, a carriage return, or both; where the last event ended."""
+        """Read events whose lines may end with a line feed, a carriage return, or both; returns where the last event
+        ended."""
         begin, self._returns = 0, True
         if self._split is not None and rest:
             if rest.startswith(b"\n"):  # the rest of the empty line that ended the last event
@@ -447,8 +477,8 @@ class Events:
         while True:
             at = rest.find(b"\n\r", look)
             if mixed:
-                others = (rest.find(b"\n\n", look), rest.find(b"\r\r", look))
-                at = min((one for one in (at, *others) if one >= 0), default=-1)
+                ends = (at, rest.find(b"\n\n", look), rest.find(b"\r\r", look))
+                at = min((end for end in ends if end >= 0), default=-1)
             if at < 0:
                 return begin
             look = at + 2 + (rest[at + 1 : at + 3] == b"\r\n")
@@ -461,28 +491,28 @@ class Events:
                 self._split = taken
 
     def last(self) -> bytes:
-        """What is left at the end of the stream."""
+        """Read what is left at the end of the stream; returns the bytes to pass on."""
         if not self.streamed or not self.rest:
             return b""
         rest, self.rest = self.rest, b""
         return rest if self._take(rest) else b""
 
     def _take(self, block: bytes) -> bool:
-        """Hand an event to the reading."""
+        """Hand an event to the reading; returns whether to pass it on."""
         if block.startswith(b"data:"):
             line = block[5:].strip()
             if b"\n" not in line and not (self._returns and b"\r" in line):
                 return self.reading.event(line)
-        data = []
+        fields = []
         for line in block.removeprefix(_BOM).splitlines():
             if line.startswith(b"data:"):
-                data.append(line[5:].strip())
+                fields.append(line[5:].strip())
             elif line and not line.startswith(_FIELDS):
                 self.reading.odd(len(line))
-        return self.reading.event(b"\n".join(data)) if data else True
+        return self.reading.event(b"\n".join(fields)) if fields else True
 
     def answer(self, status: int, ended: bool) -> Answer:
-        """Of what came, when it is over."""
+        """What is known of the answer once no more comes; ``ended`` says whether it came whole."""
         if self.streamed:
             return self.reading.at_end()
         if ended:

@@ -1,4 +1,4 @@
-"""A call before it is made, what is known of it after it, and what it was charged."""
+"""A call before it is made, what is known of it afterwards, and what it was charged."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from budgeteer.metering.outcome import Outcome
 
 @dataclass(frozen=True, slots=True)
 class Settlement:
-    """What became of one attempt at one call.
+    """How one attempt at a call ended, and what it was charged.
 
     Attributes:
         provider, operation, model: such as ``"openai"``, ``"chat"``, ``"gpt-4o"`` (as requested).
-        response_model: as answered, or ``""``.
-        usage: what it used; estimated where ``estimated``.
-        reserved, amounts: units per kind.
-        estimated: the provider did not say what was used, or said what cannot be.
+        response_model: the model as the answer names it, or ``""``.
+        usage: the tokens that it used; partly estimated if ``estimated``.
+        reserved, amounts: units per kind that were reserved and that are charged.
+        estimated: the provider did not report what was used, or reported what cannot be true.
         outcome: how it ended.
         attempt: 0, then one more with each retry of the client.
         cap, choices: the output cap of a choice, and how many choices.
@@ -45,7 +45,15 @@ class Settlement:
 
 @dataclass(frozen=True, slots=True)
 class Planned:
-    """A call before it is made: its bound, the part of it that is reserved, and that in units."""
+    """A call before it is made.
+
+    Attributes:
+        provider, operation, model, attempt, cap, choices, stage: as in :class:`Settlement`.
+        service: the class of service that is asked for, such as ``"flex"``, or ``""``.
+        worst: the most tokens that it can use.
+        reserve: the tokens that are reserved, at most ``worst`` unless calls went beyond their bound before.
+        amounts: what is reserved, in units per kind.
+    """
 
     provider: str
     operation: str
@@ -62,18 +70,18 @@ class Planned:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What is known of a call after it: the provider's usage, and the text that was seen.
+    """What is known of a call after it: the usage that the provider reported, and the text that was seen.
 
     Attributes:
-        usage: None = not reported, or not to be believed.
-        seen: tokens of output that were seen, by count or bound; None = nothing was.
+        usage: None = not reported, or not credible.
+        seen: tokens of output that were seen, counted or bounded; None = no output was seen.
         shown: bytes of output that were seen.
-        hides: whether more may have been generated than is seen: thinking was asked for, the model is known for it.
-            None: nothing is known of that.
-        least: tokens of output that there were at the least, where the usage does not say; more than the bound shows
-            that the server ignored the cap.
-        model, service: as answered.
-        outcome: see :class:`Settlement`.
+        hides: whether more may have been generated than was seen, since thinking was asked for or the model is known to
+            think; None = not known.
+        least: the fewest tokens of output that there can have been, if the usage does not say. If they are more than
+            the bound, the server ignored the cap.
+        model, service: as the answer names them.
+        outcome: how the attempt ended.
     """
 
     usage: Usage | None = None
@@ -87,7 +95,7 @@ class Answer:
 
 
 def tags(settlement: Settlement) -> dict[str, str]:
-    """What the ledger's journal records beside the amounts."""
+    """The tags with which the ledger's journal records a settlement, beside its amounts."""
     return {
         "model": (settlement.response_model or settlement.model)[:256],
         "operation": settlement.operation,

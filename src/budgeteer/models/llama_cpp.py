@@ -1,14 +1,16 @@
 """A GGUF file through llama.cpp's server, as a child process of this one.
 
-The server comes with xllamacpp. It ends with its owner, however that ends: it reads a pipe that nobody writes to, and
-stops when the pipe closes. Its threads wait without spinning (OMP_WAIT_POLICY=PASSIVE): with the default, a busy
-neighbour starves it tenfold.
+The server comes with xllamacpp. It ends when this process ends, in whatever way: it reads a pipe to which nothing is
+written, and stops when the pipe closes. Its threads wait without spinning (OMP_WAIT_POLICY=PASSIVE): with the default
+it becomes ten times slower on a busy machine.
 
-Traps of the server that are taken care of: ``usage`` counts one choice of several, so tokens are taken from the
-timings that come with every piece; a request that is not streamed cannot be cancelled, so all are; more choices than
-slots are refused, so there are as many slots as choices may be asked for; its own defaults cut the distribution
-(top-k 40, top-p 0.95, min-p 0.05), so they are turned off; it promises to keep a connection after a stream and closes
-it, so each call has one of its own.
+Traps of the server that are taken care of:
+
+- ``usage`` counts only one of several choices, so tokens are taken from the timings that come with every piece;
+- a request that is not streamed cannot be cancelled, so every request is streamed;
+- more choices than slots are refused, so the number of slots is the most choices of a request;
+- its defaults truncate the distribution (top-k 40, top-p 0.95, min-p 0.05), so they are turned off;
+- it promises to keep a connection after a stream, but closes it, so each call has a connection of its own.
 """
 
 from __future__ import annotations
@@ -55,26 +57,26 @@ server = xllamacpp.Server(p)
 print(server.listening_address, flush=True)
 sys.stdin.read()
 """
-"""Prints its address, and stops when its input closes."""
+"""The program of the child process: it prints the server's address, and stops when its input closes."""
 
 
 class LlamaCpp(OpenAI):
     """A GGUF file, served by a child process. Token counts are exact.
 
-    The same seed gives the same text as far as the server's arithmetic does not depend on which requests share a batch;
-    choice i of seed s is choice 0 of seed s + i, so seeds of different calls should not be neighbours.
+    The same seed gives the same text as long as the server's arithmetic does not depend on which requests share a
+    batch. Choice i of seed s is choice 0 of seed s + i, so seeds of different calls should not be close to each other.
 
     Args:
         path: of the GGUF file; None = SmolLM2-135M-Instruct.
-        slots: choices decoded at once; more calls wait, more choices of one call are refused.
-        context: tokens of a prompt and its continuation.
-        threads: of the server.
-        start: seconds that it has to load the file.
+        slots: choices decoded at once; further calls wait, and a call with more choices is refused.
+        context: the most tokens of a prompt and its continuation together.
+        threads: number of threads of the server.
+        start: seconds that the server has to load the file.
         options: of :class:`budgeteer.models.openai.OpenAI`.
 
     Raises:
-        CheckpointError: no such file, or the server cannot load it.
-        MissingExtra: xllamacpp is not installed, or the package with the default's weights.
+        CheckpointError: there is no such file, or the server cannot load it.
+        MissingExtra: xllamacpp, or the package with the weights of the default, is not installed.
     """
 
     def __init__(
@@ -96,9 +98,8 @@ class LlamaCpp(OpenAI):
             raise CheckpointError(f"there is no file {path}; give the path of a GGUF file")
         name = "smollm2" if path.name == SMOLLM2 else path.stem
         self.slots, self.context, self.choices = slots, context, slots
-        self._process = _start({
-            "path": str(path), "slots": slots, "context": context, "threads": threads, "name": name,
-        })  # fmt: skip
+        settings = {"path": str(path), "slots": slots, "context": context, "threads": threads, "name": name}
+        self._process = _start(settings)
         self._stopped = weakref.finalize(self, _stop, self._process)
         self._said: deque[str] = deque(maxlen=50)
         try:
@@ -131,8 +132,8 @@ class LlamaCpp(OpenAI):
             response.raise_for_status()
             return response.json()
         except httpx2.HTTPError as error:
-            what = self._ended() or f"the server of {self.name} did not count tokens: {error!r}"
-            raise ModelError(what, billed=False) from error
+            message = self._ended() or f"the server of {self.name} did not count tokens: {error!r}"
+            raise ModelError(message, billed=False) from error
 
     def _failure(self, error: BaseException | None) -> ModelError:
         failure, ended = super()._failure(error), self._ended()
@@ -213,7 +214,7 @@ def _address(process: subprocess.Popen[str], path: Path, patience: float, said: 
 
 
 def _stop(process: subprocess.Popen[str]) -> None:
-    """End the server: politely, then for certain."""
+    """End the server: ask it to terminate, and kill it if it does not within 5 seconds."""
     process.terminate()
     try:
         process.wait(5)

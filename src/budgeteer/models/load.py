@@ -1,4 +1,4 @@
-"""A Model by one word, as the command line names it."""
+"""Make a Model from one word, as it is written on the command line."""
 
 from __future__ import annotations
 
@@ -10,29 +10,29 @@ from budgeteer.core.urls import without_password
 from budgeteer.models.model import PREFIX, Model
 
 FORMS = ("reasoner", "smollm2", "gguf:PATH", "hf:FOLDER", "http://HOST:PORT/v1#MODEL")
-"""What :func:`load_model` knows."""
+"""Forms of the word that :func:`load_model` reads."""
 
 
 def load_model(spec: str, **options: Any) -> Model:
-    """The model that a word names.
+    """Make the model that ``spec`` names.
 
     ========================  ==========================================================================================
     ``reasoner``              the embedded reasoner; ``reasoner:FOLDER`` = other weights of its kind
     ``smollm2``               SmolLM2-135M-Instruct through llama.cpp
     ``gguf:PATH``             a GGUF file through llama.cpp
-    ``hf:FOLDER``             a folder, a file ``.gguf`` or a name that transformers loads; runs steers
-    ``http://H:P/v1#MODEL``   an OpenAI-compatible endpoint; https, too. It is taken to continue raw text, as most do
+    ``hf:FOLDER``             a folder, a ``.gguf`` file or a name that transformers loads; it can run steers
+    ``http://H:P/v1#MODEL``   an OpenAI-compatible endpoint (or https); it must continue raw text, as most of them do
     ========================  ==========================================================================================
 
     Args:
-        spec: such a word.
-        options: of the class behind it.
+        spec: one of these forms.
+        options: keyword arguments of the model's class.
 
     Raises:
-        UnknownName: no such word; the message has the nearest ones.
-        InvalidInput: an endpoint without the name of its model, or a prefix with nothing behind it.
-        CheckpointError: weights that are missing or damaged.
-        MissingExtra: a dependency that is not installed; the message says which extra has it.
+        UnknownName: ``spec`` has none of these forms; the message suggests the nearest ones.
+        InvalidInput: an endpoint without the name of its model, or a prefix with nothing behind its colon.
+        CheckpointError: weights are missing or damaged.
+        MissingExtra: a dependency is not installed; the message says which extra has it.
     """
     kind, colon, rest = spec.partition(":")
     if kind in ("http", "https"):

@@ -12,17 +12,18 @@ from budgeteer.core.steer import Steer
 from budgeteer.core.usage import Usage
 
 PREFIX = "prefix"
-"""Continues a text where it stops, so that thinking can be cut and the answer asked for: raw completions."""
+"""The model continues raw text where it stops, so that thinking can be cut and the answer asked for."""
 LOGPROBS = "logprobs"
-"""Reports the log-probability of every sampled token."""
+"""The model reports the log-probability of every sampled token."""
 SEED = "seed"
 """The same request with the same seed has the same answer, whatever else is asked at the same time."""
 INTERNALS = "internals"
-"""Runs here: a :class:`Request` may carry a steer."""
+"""The model runs in this process and shows its internals: a :class:`Request` may carry a steer."""
 CAPABILITIES = frozenset({PREFIX, LOGPROBS, SEED, INTERNALS})
+"""All capabilities that a model may declare."""
 
 STOP, LENGTH, CUT = "stop", "length", "cut"
-"""How a choice ended: by itself or at a stop text; at its cap; broken off before either (a cut stream)."""
+"""How a choice ended: by itself or at a stop text; at its cap; before either, since its stream was cut."""
 
 
 class Message(NamedTuple):
@@ -34,18 +35,18 @@ class Message(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """One call.
+    """One call of a model.
 
     Attributes:
         prompt: raw text that is continued, or the messages of a chat.
-        max_tokens: cap of each choice, >= 1.
-        n: choices, >= 1.
+        max_tokens: cap of the tokens of each choice, >= 1.
+        n: number of choices, >= 1.
         temperature: >= 0; 0 is greedy.
-        stop: texts that end a choice; not part of its text.
-        seed: choice i of the same seed and prompt is always the same text where the model declares SEED.
-        logprobs: ask for them; the model has to declare LOGPROBS.
-        steer: ends, forces or bends the choices while they are decoded (:mod:`budgeteer.core.steer`); the model has to
-            declare INTERNALS.
+        stop: texts that end a choice; they are not part of its text.
+        seed: if the model declares SEED, choice i of the same prompt and seed is always the same text.
+        logprobs: whether to report log-probabilities; the model has to declare LOGPROBS.
+        steer: ends choices, forces tokens or changes logits while they are decoded (:mod:`budgeteer.core.steer`); the
+            model has to declare INTERNALS.
         close: for a steer, the text that closes the thinking; ``""`` = there is no thinking.
     """
 
@@ -70,16 +71,16 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """One continuation.
+    """One continuation of a prompt.
 
     Attributes:
         text: without the stop text that ended it.
-        tokens: sampled, the ending ones included; where the endpoint does not count them (then the usage has no
-            output, or it is of several choices together) at least as many, by their bytes; None = it hides some.
+        tokens: number of generated tokens, including those that ended it. If the endpoint did not count the tokens of
+            this choice, a bound by its bytes, which is never too low; None if it hides some.
         finish: ``"stop"``, ``"length"`` or ``"cut"``.
-        logprobs: of the sampled tokens, if they were asked for.
-        forced: tokens that the request's steer took instead of a draw; they are among ``tokens``.
-        notes: what the steer reports of this choice, as JSON data.
+        logprobs: log-probabilities of the sampled tokens, if they were asked for.
+        forced: number of tokens that the request's steer forced; they are counted in ``tokens``.
+        notes: what the steer reports about this choice, as JSON data.
     """
 
     text: str
@@ -92,14 +93,14 @@ class Choice:
 
 @dataclass(frozen=True, slots=True)
 class Response:
-    """Answer to a request: its choices in order, and what all of them used together."""
+    """The answer to a request: its choices in order, and the tokens that all of them used together."""
 
     choices: tuple[Choice, ...]
     usage: Usage
 
 
 class Chunk(NamedTuple):
-    """A piece of a stream: text of one choice, and at least as many tokens as it is (exact on local models)."""
+    """A piece of a stream: the index of its choice, its text, and its tokens (exact on local models, else a bound)."""
 
     choice: int
     text: str
@@ -107,7 +108,7 @@ class Chunk(NamedTuple):
 
 
 async def last(stream: AsyncGenerator[Chunk | Response, None]) -> Response:
-    """The Response at the end of a stream, for models whose ``generate`` is their ``stream``."""
+    """The Response at the end of a stream, for models whose ``generate`` reads their ``stream``."""
     async with aclosing(stream) as pieces:
         async for piece in pieces:
             if isinstance(piece, Response):
@@ -120,11 +121,11 @@ class Model(Protocol):
 
     Attributes:
         name: for reports and prices.
-        capabilities: of :data:`CAPABILITIES`. What it does not declare is a clear error when asked for.
+        capabilities: some of :data:`CAPABILITIES`. A request that needs another one raises InvalidInput.
 
-    A model that knows how many tokens a prompt and its continuation may have together says so in an attribute
-    ``context``, one that serves so many choices of a request at most in an attribute ``choices``, and one that was seen
-    to think without showing it in an attribute ``hides``: then a stream that is cut is charged in full.
+    A model may have three further attributes: ``context``, the most tokens of a prompt and its continuation together;
+    ``choices``, the most choices of a request; and ``hides``, whether it was seen to think without showing it, so that
+    a stream that is cut is charged in full.
     """
 
     @property
@@ -141,8 +142,8 @@ class Model(Protocol):
         """All choices of a request.
 
         Raises:
-            ModelError: the call failed for good; says whether it may be billed.
-            InvalidInput: it asks for what the model does not declare, or is longer than its context.
+            ModelError: the call failed finally; the error says whether it may be billed.
+            InvalidInput: the request needs a capability that the model does not declare, or is longer than its context.
         """
         ...
 
@@ -151,5 +152,5 @@ class Model(Protocol):
         ...
 
     async def aclose(self) -> None:
-        """Let go of connections, threads and child processes."""
+        """Close connections, and end threads and child processes."""
         ...

@@ -1,15 +1,16 @@
 """Any OpenAI-compatible endpoint as a Model.
 
-Requests are always streamed upstream: a closed connection stops the sampling (llama.cpp's server, for one, goes on
-with a request that is not streamed), a hang shows at once, and of a cut stream something is left.
+Requests to the endpoint are always streamed: closing the connection stops the sampling (llama.cpp's server, for
+example, goes on with a request that is not streamed), a hang shows at once, and of a cut stream a part is left.
 
-What is not believed: a usage below what was seen (llama.cpp counts one choice when ``n`` > 1), or that read nothing.
-What an endpoint does not count is bounded by the UTF-8 bytes of the text, so that no charge is too low. An endpoint
-that goes on beyond the cap is cut off. One that ignores ``stream`` and sends its answer whole is read whole.
+A usage is not believed if it is below what was seen (llama.cpp counts one choice when ``n`` > 1), or has no input.
+Tokens that an endpoint does not count are bounded by the UTF-8 bytes of the text, so that no charge is too low. An
+endpoint that goes on beyond the cap is cut off. An answer that comes whole, although a stream was asked for, is read
+whole.
 
 A call that was refused before it ran (429, 503, no connection) is free, so it is tried again here, after the time that
-``Retry-After`` names. One that may have run (500, a time-out, a dropped connection) has to be paid for: it is a
-ModelError with ``again`` set, and whoever holds the budget decides, such as :class:`budgeteer.solve.Budgeted`.
+``Retry-After`` names. One that may have run (500, a time-out, a dropped connection) has to be paid for: it raises a
+ModelError with ``again`` set, and the holder of the budget decides, such as :class:`budgeteer.solve.Budgeted`.
 """
 
 from __future__ import annotations
@@ -39,12 +40,12 @@ except ImportError as error:
     raise MissingExtra("openai", "openai") from error
 
 _TEXT_BYTES = 8
-"""Bytes of text a token, at most, on the average of a choice: a usage that says more is not believed."""
+"""Most bytes of text per token on the average of a choice: a usage with fewer tokens is not believed."""
 _TOO_LONG = frozenset({"context_length_exceeded", "exceed_context_size_error"})
 _LONGEST_ANSWER = 1 << 26
-"""Bytes of an answer that comes at once."""
+"""Most bytes of an answer that is not streamed."""
 _FIRST_WAIT, _LONGEST_WAIT = 0.5, 8.0
-"""Seconds of back-off where the endpoint does not say how long: doubled each time, with jitter."""
+"""Seconds of back-off if the endpoint does not say how long to wait: doubled each time, with jitter."""
 
 _KEPT = 4.0
 """Seconds for which an idle connection is kept: many servers close it after 5, just as the next call may go out."""
@@ -53,20 +54,20 @@ _KEPT = 4.0
 class OpenAI:
     """A model behind an HTTP endpoint that speaks the OpenAI API: completions for raw text, chat for messages.
 
-    Belongs to one event loop, as its connections do.
+    Use it in one event loop only, since its connections belong to one.
 
     Args:
         base_url: such as ``"http://127.0.0.1:8080/v1"``.
-        model: its name there.
-        api_key: None = the environment's OPENAI_API_KEY, or none.
-        capabilities: what it can do, of PREFIX, LOGPROBS and SEED; see ``probe``.
-        bounds: of the input tokens of a prompt; with a tokenizer in it (``Bounds(tokens=...)``) text is counted.
+        model: the endpoint's name of the model.
+        api_key: None = the environment variable OPENAI_API_KEY, or no key.
+        capabilities: those of PREFIX, LOGPROBS and SEED that the endpoint has; see ``probe``.
+        bounds: how the input tokens of a prompt are bounded; with a tokenizer (``Bounds(tokens=...)``) text is counted.
         extra: further fields of every request.
-        max_concurrency: calls at a time; more wait.
-        retries: of a call that was refused before it ran.
-        patience: seconds; a longer Retry-After fails at once.
+        max_concurrency: calls at a time; further ones wait.
+        retries: most retries of a call that was refused before it ran.
+        patience: seconds; a call that should wait longer before its retry fails at once.
         timeout: seconds of one attempt.
-        stall: seconds without a byte after which an attempt has hung.
+        stall: seconds without a byte after which an attempt counts as hung.
         reuse: keep connections for later calls; False for a server that closes them without saying so.
         name: for reports and prices; None = ``model``.
     """
@@ -107,22 +108,22 @@ class OpenAI:
         self._cap_name = "max_completion_tokens" if official else "max_tokens"
 
     def count(self, prompt: str | tuple[Message, ...]) -> int:
-        """Input tokens of a prompt, or a bound that no byte-level tokenizer exceeds."""
+        """Input tokens of a prompt: counted, or bounded so that no byte-level tokenizer exceeds it."""
         if isinstance(prompt, str):  # one more for a beginning-of-sequence token
             return count_text(prompt, self._bounds.tokens) + 1
         return input_bound({"messages": [message._asdict() for message in prompt]}, self._bounds)
 
     async def generate(self, request: Request) -> Response:
-        """All choices of a request. Of a stream that was cut there is what came, with finish ``"cut"``.
+        """All choices of a request. After a cut stream they hold the text that came, with finish ``"cut"``.
 
         Raises:
-            InvalidInput: what is not declared is asked for, or the prompt is too long.
-            ModelError: nothing came; says whether it may be billed and whether another attempt may succeed.
+            InvalidInput: the request needs a capability that is not declared, or its prompt is too long.
+            ModelError: no answer came; it says whether the call may be billed and whether another attempt may succeed.
         """
         return await last(self.stream(request))
 
     async def stream(self, request: Request) -> AsyncGenerator[Chunk | Response, None]:
-        """Chunks as they come, then the Response; errors as of ``generate``."""
+        """Chunks as they come, then the Response; raises what ``generate`` raises."""
         self._check(request)
         async with self._gate:
             attempt = 0
@@ -167,9 +168,9 @@ class OpenAI:
             PREFIX: isinstance(request.prompt, str) and "continue raw text; give messages",
             LOGPROBS: request.logprobs and "report log-probabilities",
         }
-        for capability, what in needs.items():
-            if what and capability not in self.capabilities:
-                raise InvalidInput(f"{self.name} does not {what}, or declare {capability!r} if it does")
+        for capability, lacking in needs.items():
+            if lacking and capability not in self.capabilities:
+                raise InvalidInput(f"{self.name} does not {lacking}, or declare {capability!r} if it does")
         if request.steer is not None:
             raise InvalidInput(f"{self.name} is a black box; choose a strategy that needs no internals")
 
@@ -217,7 +218,7 @@ class OpenAI:
             raise failure from error
 
     def _failure(self, error: BaseException | None) -> ModelError:
-        """What an error means for the bill."""
+        """The error to raise for a failed call: it says whether the call may be billed."""
         if error is None:
             return ModelError(f"{self.name} answered without a choice or an end", billed=True, again=True)
         said = f"{self.name}: {type(error).__name__}: {error}"
@@ -234,14 +235,14 @@ class OpenAI:
         return ModelError(said, billed=True, again=not isinstance(error, _NoAnswer))
 
     async def probe(self) -> Usage:
-        """Find out PREFIX and LOGPROBS with two requests of a token each, and add them to ``capabilities``.
+        """Test with two requests of one token each whether the endpoint has PREFIX and LOGPROBS, and declare those.
 
         Returns:
-            What that used, which no budget was asked for; unknown parts are None.
+            The tokens that this used, which are not reserved in any budget; unknown parts are None.
         """
         declared, used = self.capabilities, Usage(input=0, output=0)
         self.capabilities = declared | {PREFIX, LOGPROBS}
-        found = set(declared)
+        capabilities = set(declared)
         try:
             for capability, request in (
                 (PREFIX, Request("1, 2, 3,", 1, temperature=0.0)),
@@ -253,9 +254,9 @@ class OpenAI:
                     continue
                 used += Usage(input=response.usage.input, output=response.usage.output)
                 if capability == PREFIX or response.choices[0].logprobs is not None:
-                    found.add(capability)
+                    capabilities.add(capability)
         finally:
-            self.capabilities = frozenset(found)
+            self.capabilities = frozenset(capabilities)
         return used
 
     async def aclose(self) -> None:
@@ -264,10 +265,10 @@ class OpenAI:
 
 
 def _key(given: str | None) -> str:
-    """The key to send: the one that was given, else the environment's; servers of one's own want none.
+    """The key to send: the one that was given, else the environment's, else "none", for servers that need no key.
 
     Raises:
-        InvalidInput: no header can hold it.
+        InvalidInput: a header cannot hold it.
     """
     key = given or os.environ.get("OPENAI_API_KEY") or "none"
     if not all("!" <= character <= "~" for character in key):
@@ -280,10 +281,10 @@ def _key(given: str | None) -> str:
 
 
 def _connections(reuse: bool) -> httpx2.AsyncClient:
-    """Connections by way of the proxies that the environment names.
+    """An HTTP client that uses the proxies of the environment.
 
     Raises:
-        InvalidInput: one is no proxy that can be used.
+        InvalidInput: a proxy cannot be used.
     """
     limits = httpx2.Limits(max_keepalive_connections=None if reuse else 0, keepalive_expiry=_KEPT)
     try:
@@ -301,16 +302,16 @@ def _proxies() -> dict[str, str]:
 
 
 class _NoAnswer(ValueError):
-    """What came is no completion; asking again brings the same."""
+    """The answer is no completion; another attempt would bring the same."""
 
 
 async def _events(upstream: Any) -> AsyncGenerator[Any, None]:
-    """The events of a stream; of a server that ignores ``stream``, its whole answer as one.
+    """The events of a stream, or the whole answer as one event if the server ignored ``stream``.
 
-    What a server calls JSON is looked at before it is read whole: some send a stream of events under that type.
+    Some servers send a stream of events with the content type of JSON, so the first byte decides.
 
     Raises:
-        _NoAnswer: JSON that is no completion, or has no end.
+        _NoAnswer: JSON that is no completion, or too long.
     """
     response = upstream.response
     if response.headers.get("content-type", "").startswith("application/json"):
@@ -329,17 +330,17 @@ async def _events(upstream: Any) -> AsyncGenerator[Any, None]:
 
 
 async def _after(head: bytes, pieces: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-    """Bytes that were looked at already, then the rest."""
+    """The bytes that were read already, then the rest."""
     yield head
     async for piece in pieces:
         yield piece
 
 
 async def _whole(head: bytes, pieces: AsyncIterator[bytes]) -> Any:
-    """An answer that came at once.
+    """An answer that was not streamed.
 
     Raises:
-        _NoAnswer: it is no completion, or longer than any that was asked for.
+        _NoAnswer: it is no completion, or has more than 64 MiB.
     """
     content = bytearray(head)
     async for piece in pieces:
@@ -354,11 +355,20 @@ async def _whole(head: bytes, pieces: AsyncIterator[bytes]) -> Any:
 
 
 class _Reply:
-    """What has come of a request so far.
+    """What has come of the answer to a request so far.
+
+    Args:
+        request: the request.
+        bounds: how tokens of text are counted.
+        thinks: whether the model was seen to think without showing it.
 
     Attributes:
+        texts, hidden: [n] answer and thinking of each choice.
+        pieces: [n] number of pieces of each choice.
+        finish: [n] how each choice ended; None = not yet.
+        exact: [n] tokens of each choice as the server counts them; None = it does not.
         seen: whether any text or count came.
-        beyond: a choice is longer than its cap, so the endpoint does not know it.
+        beyond: whether a choice is longer than its cap, so that the endpoint ignores the cap.
     """
 
     def __init__(self, request: Request, bounds: Bounds, thinks: bool) -> None:
@@ -374,11 +384,11 @@ class _Reply:
 
     @property
     def finished(self) -> bool:
-        """Whether every choice is at its end."""
+        """Whether every choice has ended."""
         return all(self.finish)
 
     def take(self, event: Any) -> list[Chunk]:
-        """Take in one event of either API."""
+        """Add one event of the completions or the chat API; returns its new text."""
         chunks = []
         choices = [c for c in event.choices or () if isinstance(c.index, int) and 0 <= c.index < self.request.n]
         sampled = (getattr(event, "timings", None) or {}).get("predicted_n")  # llama.cpp's, of the choice it comes with
@@ -408,7 +418,7 @@ class _Reply:
         return chunks
 
     def _tokens(self, i: int) -> int:
-        """Of choice i so far: exact, or by count or bytes, not below its pieces and not above its cap."""
+        """Tokens of choice i so far: exact, or counted or bounded, but at least its pieces and at most its cap."""
         exact = self.exact[i]
         if exact is not None:
             return exact
@@ -417,7 +427,7 @@ class _Reply:
         return min(bound, self.request.max_tokens)
 
     def response(self) -> Response:
-        """Of what came, when it is over."""
+        """The Response, once no more comes."""
         request, usage = self.request, self.usage or Usage()
         finish = [LENGTH if self.beyond and f is None else f or CUT for f in self.finish]
         tokens: list[int | None] = []
@@ -444,7 +454,7 @@ class _Reply:
         return Response(made, usage)
 
     def _least(self, finish: list[str]) -> int:
-        """Tokens that all choices have at the least, to judge a usage by."""
+        """The fewest tokens that all choices can have together, by which a usage is judged."""
         least = 0
         for i, how in enumerate(finish):
             text = self.texts[i] + self.hidden[i]
@@ -454,7 +464,8 @@ class _Reply:
 
 
 def _logprobs(given: Any) -> list[float]:
-    """Of a choice of chat (``content``) or of completions (``token_logprobs``; llama.cpp gives chat's there, too)."""
+    """Log-probabilities of a choice of chat (``content``) or of completions (``token_logprobs``; ``content`` from
+    llama.cpp)."""
     if given is None:
         return []
     content = getattr(given, "content", None)
@@ -471,7 +482,7 @@ def _never_sent(error: BaseException) -> bool:
 
 
 def _transient(error: BaseException | None) -> bool:
-    """Whether an endpoint that refused may take the same call later."""
+    """Whether an endpoint that refused a call may accept the same call later."""
     if isinstance(error, openai.APIStatusError):
         return error.status_code in NOT_RUN and error.code != "insufficient_quota"
     return error is not None and _never_sent(error)

@@ -1,4 +1,4 @@
-"""A policy ready to sample: weights, tokenizer and structural markers from one folder."""
+"""A policy that can be sampled: weights, tokenizer and the markers of a trace, from one folder."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from budgeteer.core.errors import CheckpointError, MissingExtra
 from budgeteer.engine.llama import Llama, load
 
 REASONER = Path(__file__).parent / "assets"
-"""The embedded reasoner: made by ``budgeteer lab pretrain``, loadable by transformers too."""
+"""Folder of the embedded reasoner: made by ``budgeteer lab pretrain``; transformers can load it, too."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,7 +21,7 @@ class Markers:
     Attributes:
         eos: ends the sequence.
         think_end: closes the thinking.
-        answer_end: after think_end, completes the answer (end-of-sequence completes it too).
+        answer_end: completes the answer after think_end (as end-of-sequence does).
     """
 
     eos: int
@@ -34,10 +34,10 @@ class Policy:
     """A model with its tokenizer.
 
     Attributes:
-        model: the weights.
+        model: architecture and weights.
         tokenizer: a ``tokenizers.Tokenizer``.
-        markers: ids of end-of-sequence, end of thinking and end of the answer (a newline).
-        bos: id that starts every prompt.
+        markers: token ids of end-of-sequence, end of thinking and end of the answer (a newline).
+        bos: token id that begins every prompt.
     """
 
     model: Llama
@@ -52,7 +52,7 @@ class Policy:
         return [[self.bos, *e.ids] for e in self.tokenizer.encode_batch(list(prompts))]
 
     def decode(self, completions: Sequence[Sequence[int]]) -> list[str]:
-        """Texts of completions, without the end-of-sequence token but with the thinking marker."""
+        """Text of each completion (token ids), without end-of-sequence tokens but with the marker of the thinking."""
         rows = [[t for t in row if t != self.markers.eos] for row in completions]
         if len(rows) <= 2:
             return [str(self.tokenizer.decode(row, skip_special_tokens=False)) for row in rows]
@@ -60,10 +60,14 @@ class Policy:
 
 
 def load_policy(folder: Path = REASONER) -> Policy:
-    """Load a Llama folder whose tokenizer knows ``</think>``.
+    """Load the policy from a folder with a Llama whose tokenizer has the token ``</think>``.
+
+    Args:
+        folder: with config.json, model.safetensors and tokenizer.json.
 
     Raises:
-        CheckpointError: a file is missing or damaged, or the tokenizer has no thinking marker.
+        CheckpointError: a file is missing or damaged, or ``</think>`` or a newline is not a single token.
+        MissingExtra: tokenizers is not installed.
     """
     try:
         from tokenizers import Tokenizer

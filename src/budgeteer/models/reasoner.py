@@ -35,14 +35,15 @@ _LOG = logging.getLogger(__name__)
 class Reasoner:
     """The embedded reasoner, or any Llama folder that :func:`budgeteer.models.policy.load_policy` reads.
 
-    Prompts are raw text and may end inside a trace. Log-probabilities are the model's own: at temperature 1, whatever
-    the request's. A stream that is closed, or a call that is cancelled, frees its rows at the next step.
+    Prompts are raw text and may end inside a trace. Log-probabilities are those of the model at temperature 1, whatever
+    the temperature of the request. A stream that is closed, or a call that is cancelled, frees its rows at the next
+    step.
 
-    It decodes in one thread of one core, whatever torch's setting is: its matrix products are small.
+    It decodes in one thread on one core, whatever torch's setting is, since its matrix products are small.
 
     Args:
-        policy: weights and tokenizer; None = those of the package.
-        slots: rows decoded at once; more wait.
+        policy: weights and tokenizer; None = the embedded ones.
+        slots: rows decoded at once; further choices wait.
         name: for reports and prices.
     """
 
@@ -77,7 +78,7 @@ class Reasoner:
         """All choices of a request.
 
         Raises:
-            InvalidInput: messages, or a prompt and a cap beyond the model's positions.
+            InvalidInput: the prompt is messages, or prompt and cap exceed the model's positions.
             ModelError: the model was closed, or its engine failed.
         """
         future = asyncio.get_running_loop().create_future()
@@ -116,7 +117,7 @@ class Reasoner:
             self._cancel(job)
 
     async def aclose(self) -> None:
-        """End the thread; what runs fails with ModelError."""
+        """End the thread; requests that run fail with ModelError."""
         with self._wake:
             self._closed = True
             self._wake.notify()
@@ -217,7 +218,7 @@ class Reasoner:
                 job.tell(ModelError(message, billed=True))
 
     def _deliver(self) -> None:
-        """Hand what was told at this step to the loops of the callers, in one go for each."""
+        """Hand the results of this step to the event loops of the callers, with one call for each loop."""
         out, self._out = self._out, {}
         for loop, results in out.items():
             try:
@@ -232,15 +233,15 @@ def _tell(results: Sequence[tuple[Callable[[Any], None], Any]]) -> None:
 
 
 def _alone() -> None:
-    """Torch and the kernels without helpers in this thread: a step is so short that waking one takes longer than it,
-    and beside other work waiting for one takes a hundred times as long."""
+    """Let torch and the kernels use no helper threads in this thread: waking one takes longer than a step, and on a
+    busy machine waiting for one takes a hundred times as long."""
     before = torch.get_num_threads()
     with suppress(ImportError):
         import numba
 
         numba.set_num_threads(1)  # before torch: starting its threads sets OpenMP's number, which is torch's, too
     torch.set_num_threads(1)
-    # that was for this thread and for those that are new; another thread makes it what it was for the latter
-    other = threading.Thread(target=torch.set_num_threads, args=(before,))
-    other.start()
-    other.join()
+    # that changed the number of this thread and of new threads; set it back, in another thread, for the latter
+    restoring = threading.Thread(target=torch.set_num_threads, args=(before,))
+    restoring.start()
+    restoring.join()

@@ -1,4 +1,4 @@
-"""Requests that run at the same time in one decode batch: who waits, who runs, and what each is told."""
+"""Requests that run at the same time in one decode batch: which wait, which run, and what each is told."""
 
 from __future__ import annotations
 
@@ -24,16 +24,22 @@ from budgeteer.models.policy import Policy
 
 @dataclass(slots=True, eq=False)
 class Job:
-    """A request on its way.
+    """A request that waits or runs.
 
     Attributes:
+        request: the request itself.
+        prompt: token ids of its prompt.
         seed: of the request, or drawn for it.
         uniform: [n, max_tokens] random numbers of its choices.
-        marks: what tokens mean for its rows.
+        marks: what each token means for its rows.
+        streamed: whether each token is told as a Chunk.
         tell: called in the batch's thread with each Chunk of a stream, then with the Response or the error.
-        place: of its prompt in the decoder; -1 = not prefilled yet.
-        first: logits after its prompt [1, V] and the states there.
-        ticket: its rows among those of its steer; None = it has no steer, or has not begun.
+        choices: [n] its choices; None = not ended yet.
+        place: index of its prompt in the decoder; -1 = not prefilled yet.
+        first: logits [1, V] after its prompt, and the hidden states there.
+        started: number of choices that were given a row.
+        over: whether it was answered, has failed or was dropped.
+        ticket: names its rows among those of its steer; None = it has no steer, or has not begun.
     """
 
     request: Request
@@ -53,12 +59,14 @@ class Job:
 
 @dataclass(slots=True, eq=False)
 class Running:
-    """A choice in the batch.
+    """A choice that is decoded in a row of the batch.
 
     Attributes:
-        tokens: sampled so far, kept here only while the row is streamed.
-        text: of the tokens before ``read``; ``shown`` characters of it were handed out.
-        since: tokens before it are not needed to decode those from ``read`` on.
+        job: the request that it belongs to.
+        choice: its index among the request's choices.
+        tokens: tokens so far, kept here only if the request is streamed.
+        text: text of ``tokens[:read]``; its first ``shown`` characters were told.
+        since: ``tokens[:since]`` are not needed to decode ``tokens[read:]``.
     """
 
     job: Job
@@ -71,7 +79,13 @@ class Running:
 
 
 class Requests:
-    """The requests that are decoded now, and those that wait for a slot. Lives in one thread."""
+    """The requests that are decoded now, and those that wait for a slot. Used by one thread only.
+
+    Args:
+        policy: model and tokenizer.
+        slots: rows decoded at once; rounded up to a multiple of 4.
+        inside: what steers are told about the model.
+    """
 
     def __init__(self, policy: Policy, slots: int, inside: Internals) -> None:
         self.policy, model = policy, policy.model
@@ -95,12 +109,12 @@ class Requests:
         return not self.waiting and not self.batch.live.any()
 
     def jobs(self) -> list[Job]:
-        """Those that are not over."""
+        """The jobs that wait or run."""
         rows = (row.job for row in self.rows if row is not None)
         return list({id(job): job for job in (*self.waiting, *rows)}.values())
 
     def drop(self, job: Job) -> None:
-        """Forget a job: its rows leave at once."""
+        """Stop a job: its rows leave the batch at once."""
         if job.over:
             return
         if job in self.waiting:
@@ -114,7 +128,7 @@ class Requests:
         self._over(job)
 
     def step(self) -> None:
-        """Let in what fits, then a token for every row that runs."""
+        """Start waiting choices as long as slots are free, then take a token for every row that runs."""
         while self.waiting and self.free:
             self._look(self._admit())
         self._look(self.batch.step())
@@ -192,7 +206,7 @@ class Requests:
             row.job.tell(Chunk(row.choice, self._news(row)))
 
     def _end(self, record: int, text: str, tokens: int) -> None:
-        """Keep the choice of a row that ended, with so many tokens that have not been told; free the row."""
+        """Keep the choice of a row that ended, and free the row; ``tokens`` of its tokens were not told yet."""
         row, n, table = self.rows[record], int(self.table.length[record]), self.table
         assert row is not None
         job = row.job
@@ -222,7 +236,7 @@ class Requests:
         self.free.append(record)
 
     def _complete(self, job: Job) -> None:
-        """Answer a job whose choices are all there."""
+        """Answer a job if all of its choices have ended."""
         choices = [choice for choice in job.choices if choice is not None]
         if len(choices) < job.request.n:
             return
@@ -234,7 +248,7 @@ class Requests:
         job.tell(Response(tuple(choices), Usage(input=len(job.prompt), output=output)))
 
     def _over(self, job: Job) -> State:
-        """Let go of what a job holds; the state of its steer."""
+        """Release what a job holds; returns the state of its steer."""
         job.over = True
         if job.place >= 0:
             self.places.append(job.place)

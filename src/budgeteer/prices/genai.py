@@ -56,14 +56,13 @@ _SERVICES = {
 def load(at: datetime | None = None) -> PriceTable:
     """The shipped prices.
 
-    A model is named ``provider/model``, or by its name alone. A name alone is that of its maker, if the maker sells it
-    (``text-embedding-3-small`` is OpenAI's, whether or not Azure sells it, too), else of the one who sells it. Where
-    several do and its maker is not clear, there is no price, and the error lists the names to write. Names that are not
-    in the table are matched by genai-prices' patterns, so that dated ones find their family.
+    A model is named ``provider/model``, or by its name alone. A name alone means the model as its maker sells it
+    (``text-embedding-3-small`` is OpenAI's, even if Azure sells it, too), or else as its only seller does. If several
+    providers sell it and its maker is not known, it has no price, and the error lists the names to write. Names that
+    are not in the table are matched by the patterns of genai-prices, so that a dated name gets the price of its family.
 
     Args:
-        at: when the calls are made, since prices change over time and some by the hour; now when None, taken anew at
-            every look-up.
+        at: time of the calls, since prices change over time and some by the hour; None = the time of each look-up.
 
     Raises:
         MissingExtra: genai-prices is not installed.

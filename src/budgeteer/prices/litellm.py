@@ -1,6 +1,6 @@
 """LiteLLM's price file, ``model_prices_and_context_window.json``: dollars per token, as binary floats in text.
 
-Models that are not priced by token (images, seconds, pages) are not held, so that asking for one is an error.
+Models that are not priced by token (but by image, second or page) are left out, so that asking for one is an error.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def load(path: str | Path) -> PriceTable:
     """Read the file. Names are as LiteLLM has them, some with the provider before a slash.
 
     Raises:
-        InvalidInput: missing, not such a file, or an entry with a price that cannot be.
+        InvalidInput: the file is missing or has another format, or an entry has an impossible price.
     """
     try:
         with Path(path).open(encoding="utf-8") as file:

@@ -16,7 +16,7 @@ LONGEST = 200
 
 
 class Nearest:
-    """Names like a given one, the nearest first; the index is made at the first question.
+    """Finds names that are similar to a given one, the nearest first; the index is made when it is first needed.
 
     Args:
         names: all that can be suggested.

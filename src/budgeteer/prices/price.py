@@ -18,14 +18,15 @@ DEAREST = Decimal(10_000)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rates:
-    """Dollars per million tokens, as exact decimals. A part without a rate of its own costs what its whole does.
+    """Dollars per million tokens, as exact decimals. A kind of token without a rate has the rate of its side.
 
     Attributes:
-        input, output: of text.
-        cached, written, written_long: read from, written to the prompt cache, there for an hour and more.
-        reasoning: generated and not shown.
+        input, output: tokens of text, read and generated.
+        cached, written, written_long: input tokens read from the prompt cache; written to it; written to stay an hour
+            or more.
+        reasoning: output tokens that are generated and not shown.
         audio_input, audio_output: audio tokens.
-        request: dollars a million calls, whatever they use.
+        request: dollars per million calls, whatever they use.
     """
 
     input: Decimal
@@ -67,8 +68,10 @@ class Rates:
 
         cached, written, reasoning = part(self.cached, read), part(self.written, read), part(self.reasoning, made)
         long, heard, spoken = (
-            part(self.written_long, written), part(self.audio_input, read), part(self.audio_output, made),
-        )  # fmt: skip
+            part(self.written_long, written),
+            part(self.audio_input, read),
+            part(self.audio_output, made),
+        )
         pico = (read, cached, written, long, heard, made, reasoning, spoken, _pico(self.request))
         text = (max(read, cached, written, long), max(made, reasoning))
         object.__setattr__(self, "_pico", pico)
@@ -85,9 +88,16 @@ class Rates:
         cached = min(usage.cached or 0, read - audio_in - written)
         reasoning = min(usage.reasoning or 0, made - audio_out)
         tokens = (
-            read - audio_in - written - cached, cached, written - long, long, audio_in,
-            made - audio_out - reasoning, reasoning, audio_out, 1,
-        )  # fmt: skip
+            read - audio_in - written - cached,
+            cached,
+            written - long,
+            long,
+            audio_in,
+            made - audio_out - reasoning,
+            reasoning,
+            audio_out,
+            1,
+        )
         return sum([n * rate for n, rate in zip(tokens, self._pico, strict=True) if n])
 
     def worst(self, read: int, made: int, heard: bool, spoken: bool) -> int | Fraction:
@@ -97,12 +107,12 @@ class Rates:
 
 @dataclass(frozen=True, slots=True)
 class Price:
-    """Rates of a model, its dearer ones for long prompts, and those of other classes of service.
+    """The price of a model: its rates, those for long prompts, and those of other classes of service.
 
     Attributes:
         rates: of prompts up to the first tier.
-        tiers: (tokens, rates), ascending: with more than so many input tokens, cached ones included, all tokens of the
-            call have these rates. That is how providers bill; tiers are not marginal.
+        tiers: (tokens, rates), ascending: if a call has more than this many input tokens, cached ones included, all of
+            its tokens have these rates. That is how providers bill; tiers are not marginal.
         services: rates by class of service, such as ``"batch"``, ``"flex"``, ``"priority"``.
     """
 

@@ -1,4 +1,4 @@
-"""A price table: models by name, and what to do about a model that it does not hold."""
+"""A price table: prices of models by name, and a fallback or an error for a model that it does not hold."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ class PriceTable:
     """Prices of models; the ``prices`` of a money meter.
 
     Attributes:
-        source: what it was read from, for errors and records.
-        find: the price of a model, or None.
-        names: of the models it holds, for suggestions.
-        fallback: price of every model that it does not hold; None, the default, makes those an error. A fallback of
-            nought is possible but has to be written.
-        finds: of the tables that it is put together from, in order; () if it is one.
-        why: a sentence about a name without a price, such as the names to write instead; None: nothing to say.
+        source: where it was read from, for errors and records.
+        find: name of a model -> its price, or None.
+        names: of the models that it holds, for suggestions.
+        fallback: price of every model that it does not hold; None, the default, makes asking for one an error. A
+            fallback of 0 is possible but has to be written.
+        finds: the ``find`` functions of the tables that it is made of, in order; () if it is a single table.
+        why: name without a price -> a sentence for the error, such as the names to write instead; None: no sentence.
     """
 
     source: str

@@ -1,4 +1,4 @@
-"""Checkpoints: written atomically, and refused where they are damaged or of another run."""
+"""Checkpoints: written atomically, and refused if they are damaged or belong to another run."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from budgeteer.rl.identity import differences
 
 
 def save(path: Path, content: Mapping[str, Any]) -> None:
-    """Write a checkpoint: all of it, or nothing."""
+    """Write a checkpoint atomically: the file has the old content or the new one, never a part."""
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_suffix(".part")
     torch.save(dict(content), part)
@@ -23,7 +23,7 @@ def save(path: Path, content: Mapping[str, Any]) -> None:
 
 
 def same_run(path: Path, identity: Mapping[str, Any]) -> None:
-    """Refuse a checkpoint that is damaged or of another run; its weights are not read.
+    """Refuse a checkpoint that is damaged or belongs to another run; its weights are not read.
 
     Args:
         identity: of this run; names that it leaves out are not compared.

@@ -11,7 +11,7 @@ from budgeteer.core.plan import whole
 
 @dataclass(frozen=True, slots=True)
 class TrainConfig:
-    """What all recipes of a comparison share.
+    """The settings of a run that all recipes of a comparison share.
 
     Attributes:
         steps: optimiser phases of a run (a step has ``minibatches`` updates).

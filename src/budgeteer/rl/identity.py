@@ -1,4 +1,4 @@
-"""What decides a run, so that results and checkpoints of other settings are told from those of this run.
+"""The identity of a run: all that decides its result, to refuse results and checkpoints of other settings.
 
 An identity is a flat mapping of JSON values: settings as they are, contents (weights, problems, code) as fingerprints.
 """
@@ -16,12 +16,12 @@ from typing import Any
 import numpy as np
 
 ALGORITHM = 1
-"""Of sampler and trainer: to be raised whenever equal settings give other results than before."""
+"""Version of sampler and trainer: to be raised whenever equal settings give other results than before."""
 _MARK = "content "
 
 
 def digest(*contents: bytes) -> str:
-    """A fingerprint of bytes; where one content ends matters."""
+    """A fingerprint of several contents, in order; it depends on where one ends and the next begins."""
     made = hashlib.sha256()
     for content in contents:
         made.update(len(content).to_bytes(8, "big") + content)
@@ -38,7 +38,7 @@ def fingerprint(value: Any) -> str:
 
 
 def differences(mine: Mapping[str, Any], theirs: Mapping[str, Any]) -> str:
-    """What differs between two identities, such as ``"problems; steps: 30 here, 20 there"``; ``""`` for equal ones."""
+    """The differences of two identities, such as ``"problems; steps: 30 here, 20 there"``; ``""`` if they are equal."""
     said = []
     for name in sorted(mine.keys() | theirs.keys()):
         here, there = mine.get(name), theirs.get(name)

@@ -85,7 +85,7 @@ class Rollouts:
 
     @property
     def used(self) -> int:
-        """Tokens on this step's bill, beginnings of aborted rows and forced tokens included."""
+        """Number of tokens on this step's bill, including beginnings of aborted rows and forced tokens."""
         return int(self.paid.sum())
 
     @property
@@ -94,20 +94,20 @@ class Rollouts:
         return np.bincount(self.group, minlength=len(self.keys)).astype(np.int64)
 
     def outcomes(self, score: F64) -> Outcomes:
-        """What an allocator observes; score [n] as in Outcomes."""
+        """The outcomes that an allocator observes; score [n] as in Outcomes."""
         keys = tuple(self.keys[g] for g in self.group)
         return Outcomes(keys, self.length, self.verified, score, self.status)
 
     def columns(self) -> Columns:
-        """What a reward looks at."""
+        """The columns that a reward reads."""
         return Columns(self.verified, self.length, self.group, self.cap, self.status)
 
     def scored(self, verified: F64) -> Rollouts:
-        """The same with the verifier's scores [n]."""
+        """A copy with the verifier's scores [n], which are the rewards, too."""
         return replace(self, verified=verified, reward=verified)
 
     def at(self, step: int) -> Rollouts:
-        """The same, with ``step`` as the version of all tokens that were made now."""
+        """A copy with ``step`` as the version of all tokens that were sampled or forced in this step."""
         made = (self.role == Role.SAMPLED) | (self.role == Role.FORCED)
         return replace(self, version=np.where(made, step, self.version).astype(np.int32))
 

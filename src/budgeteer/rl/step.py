@@ -1,4 +1,4 @@
-"""One training step, without a model: what is to be sampled, round by round, and what is learnt."""
+"""One training step, without a model: what to sample, round by round, and what to learn from it."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class Progress:
 
 @dataclass(frozen=True, slots=True)
 class Round:
-    """What is to be sampled next.
+    """One round of a step: what to sample next.
 
     Attributes:
         picked: [m] indices of the step's prompts.
@@ -112,7 +112,7 @@ class Update:
             rows.
         trained: [n] whether a row is among ``rows``.
         wasted: [n] aborted or cut short, and without gradient.
-        lr_scale: what the learning rate is multiplied with.
+        lr_scale: factor on the learning rate.
         temperature: of sampling, and of the update's probabilities.
         parked: tokens of this step's bill in rows that go on in a later step; these rows are not among ``rollouts``.
     """
@@ -129,7 +129,7 @@ class Update:
 
 
 class Step:
-    """The rounds of one step. :meth:`next` says what to sample, :meth:`add` takes what came of it."""
+    """The rounds of one step. :meth:`next` says what to sample, :meth:`add` takes the rollouts."""
 
     def __init__(self, control: Control) -> None:
         self._control, self._turn = control, 0

@@ -1,4 +1,4 @@
-"""Predicts the success rate of a prompt nobody has tried, from the prompts that were tried."""
+"""Predicts the success rate of a prompt without rollouts from the prompts with rollouts."""
 
 from __future__ import annotations
 

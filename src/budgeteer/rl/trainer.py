@@ -154,9 +154,13 @@ class Trainer:
             self.reference.load_state_dict(self.model.state_dict())
             self.reference.to(self.model.device).requires_grad_(False)
         own = {
-            **asdict(config), "recipe": recipe.name, "parts of the recipe": fingerprint(recipe), "tokens": budget,
-            "tokens of a step": step_budget, "version of the algorithm": ALGORITHM,
-        }  # fmt: skip
+            **asdict(config),
+            "recipe": recipe.name,
+            "parts of the recipe": fingerprint(recipe),
+            "tokens": budget,
+            "tokens of a step": step_budget,
+            "version of the algorithm": ALGORITHM,
+        }
         self.identity: dict[str, Any] = {**own, **(identity or {})}
         self.identity.setdefault("problems", digest(json.dumps([list(keys), self.prompts]).encode()))
         self.identity.setdefault("weights of the model", weights_of(self.model))

@@ -1,4 +1,4 @@
-"""What a run has spent and written: its ledger, its files beside the output, and what an earlier process left there."""
+"""What a run has spent and written: its ledger, and its files beside the output, also those of an earlier process."""
 
 from __future__ import annotations
 
@@ -22,28 +22,26 @@ ROOT = "run"
 
 
 class Books:
-    """Opens the files and the ledger of a run, and takes over what an earlier process left there.
+    """Opens the files and the ledger of a run, and goes on from what an earlier process left there.
 
     Args:
-        work: of the run.
-        durable: whether calls are recorded and the ledger lasts.
-        identity: what has to be the same when the run is resumed.
-        stack: closes all of it.
+        work: what the run has to do.
+        durable: whether calls are recorded and the ledger is a file.
+        identity: settings that have to be the same when the run is resumed, as texts by name.
+        stack: closes files and ledger.
 
     Attributes:
-        rows: of the questions that are through, by id.
+        rows: id -> row, of the questions that have ended.
         limit: units per kind of the whole run.
         ledger, root: where units are reserved, and the right of this process to spend them.
         calls: the record of paid calls.
-        shares: scope -> share, of questions that an earlier process began.
-        used: stem of a call's name -> the first number that no earlier process was charged under.
+        shares: path -> units per kind, of questions that an earlier process began.
+        used: stem of a call's name -> the first number under which no earlier process was charged.
         gone: path -> units that earlier processes were charged for calls that are not on record.
         total: sums over rows, for the progress.
     """
 
-    def __init__(
-        self, work: Work, durable: bool, identity: Mapping[str, str], stack: contextlib.ExitStack
-    ) -> None:  # fmt: skip
+    def __init__(self, work: Work, durable: bool, identity: Mapping[str, str], stack: contextlib.ExitStack) -> None:
         self._work, self.limit = work, dict(work.limit)
         self.rows: dict[str, Row] = {}
         self.calls = Calls(None)
@@ -63,7 +61,7 @@ class Books:
             self._output = Lines(out, sync=True)
             stack.callback(self._output.close)
             known = {question.id for question in work.questions}
-            for row in reversed(self._output.found):  # the first of two counts
+            for row in reversed(self._output.earlier):  # of two rows with the same id the first counts
                 if not isinstance(row.get("id"), str) or "units" not in row:
                     raise InvalidInput(f"{out} holds {str(row)[:80]}, which is no row of a run; choose another output")
                 if row["id"] in known:
@@ -89,7 +87,7 @@ class Books:
         stack.callback(self.root.close)
 
     def _recover(self) -> None:
-        """What was under way at a kill, or is not on record after a power cut, counts as spent in full."""
+        """Charge calls in full that were under way at a kill, or are not on record after a power cut."""
         _, state = self.ledger.snapshot()
         for name in state.reservations:
             if self.calls.get(name) is None:
@@ -128,11 +126,12 @@ class Books:
         total["cost"] += round(row.get("cost", 0.0) * 10**12)
 
     def spent(self, rows: Iterable[Row]) -> dict[str, int]:
-        """Units per kind that rows used."""
+        """Units per kind that these rows used."""
         return {kind: sum(row["units"][kind] for row in rows) for kind in self.limit}
 
     def _free(self) -> dict[str, int]:
-        """What this process may use: all but what finished questions used; an open one's calls are within its share."""
+        """Units that this process may use: all but those of finished questions. Earlier calls of open questions are
+        within their shares."""
         free = dict(self.limit)
         _, state = self.ledger.snapshot()
         open_scopes = {path_of(q) for q in self._work.questions if q.id not in self.rows}
@@ -145,12 +144,12 @@ class Books:
         return free
 
     def within(self, share: Mapping[str, int]) -> dict[str, int]:
-        """As much of a share as is left of the whole."""
+        """The share of a question, at most what is left of the whole budget."""
         left = self.root.remaining
         return {kind: max(0, min(units, left[kind])) for kind, units in share.items()}
 
     def keep(self, question: Question, row: Row, answer: Answer) -> None:
-        """Write a question's row, and its traces if there is a file for them."""
+        """Write the row of a question that has ended, and its traces if the run keeps them."""
         if self._traces is not None:
             about = {key: row[key] for key in ("id", "answer", "correct", "stopped_by")}
             self._traces.append({**about, "question": question.text, "traces": list(answer.traces)})
@@ -168,12 +167,12 @@ def path_of(question: Question) -> str:
 
 
 def scope_of(name: str) -> str:
-    """A question's account: ids may hold anything, scopes may not."""
+    """The account's scope for a question's id: a digest, since ids may hold characters that scopes may not."""
     return "q-" + hashlib.blake2b(name.encode("utf-8", "surrogatepass"), digest_size=12).hexdigest()
 
 
 def _lock(folder: Path, stack: contextlib.ExitStack) -> None:
-    """One process at a time; the kernel lets go of the lock when a process dies."""
+    """Lock the folder for one process at a time; the kernel releases the lock when a process dies."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         file = stack.enter_context((folder / "lock").open("a"))
@@ -190,7 +189,7 @@ def _lock(folder: Path, stack: contextlib.ExitStack) -> None:
 
 
 def _same(path: Path, identity: Mapping[str, str], out: Path) -> None:
-    """A run is resumed with the settings that it began with."""
+    """Refuse to resume a run with other settings than it began with."""
     if not path.exists():
         if out.exists() and out.stat().st_size:
             raise InvalidInput(

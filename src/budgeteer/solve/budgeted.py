@@ -21,14 +21,14 @@ from budgeteer.models.model import INTERNALS, LOGPROBS, Chunk, Message, Model, R
 
 @dataclass(slots=True)
 class Spend:
-    """What went through a wrapper so far.
+    """What one :class:`Budgeted` has spent so far.
 
     Attributes:
-        units: charged, per kind.
-        calls: answered or charged; those refused for lack of budget are not.
-        input, output, reasoning: tokens, estimated where the endpoint did not say.
-        estimated: calls whose usage was estimated.
-        seconds: spent in calls, added up over concurrent ones.
+        units: units charged, per kind.
+        calls: number of calls that were answered or charged; calls refused for lack of budget do not count.
+        input, output, reasoning: tokens, estimated if the endpoint did not report them.
+        estimated: number of calls whose usage was estimated.
+        seconds: time spent in calls, summed over concurrent ones.
     """
 
     units: dict[str, int]
@@ -41,22 +41,22 @@ class Spend:
 
     @property
     def usage(self) -> Usage:
-        """The tokens."""
+        """The tokens as a Usage."""
         return Usage(input=self.input, output=self.output, reasoning=self.reasoning)
 
 
 class Budgeted:
-    """A model, and the right to spend some units on it.
+    """A model with an allowance that pays for its calls.
 
     A call reserves its worst case (input + n * max_tokens) in the units of the allowance and is refused if that does
-    not fit; it settles what it used. Planner, judge and value calls go through here like all others.
+    not fit; then it settles what it used. Planner, judge and value calls go through here like all others.
 
     Args:
         model: any Model.
-        allowance: its kinds are the units; see :class:`budgeteer.ledger.Allowance`.
+        allowance: the right to spend; its kinds are the units. See :class:`budgeteer.ledger.Allowance`.
         prices: for an allowance of money.
-        retries: further attempts at a call that failed and may have been billed, as far as the model says that they
-            may succeed. Each is reserved and charged like a call of its own.
+        retries: most further attempts at a call that failed and may have been billed, if the model says that another
+            attempt may succeed. Each is reserved and charged like a call of its own.
     """
 
     def __init__(self, model: Model, allowance: Allowance, *, prices: Prices | None = None, retries: int = 2) -> None:
@@ -67,25 +67,25 @@ class Budgeted:
 
     @property
     def name(self) -> str:
-        """The model's."""
+        """That of the model."""
         return self.model.name
 
     @property
     def capabilities(self) -> frozenset[str]:
-        """The model's."""
+        """That of the model."""
         return self.model.capabilities
 
     @property
     def context(self) -> int | None:
-        """Tokens that a prompt and its continuation may have together, None where the model does not know."""
-        found: int | None = getattr(self.model, "context", None)
-        return found
+        """The most tokens of a prompt and its continuation together; None if the model does not know."""
+        context: int | None = getattr(self.model, "context", None)
+        return context
 
     @property
     def _choices(self) -> int | None:
-        """Most choices of one request, None where the model knows no limit."""
-        found: int | None = getattr(self.model, "choices", None)
-        return found
+        """The most choices of one request; None if the model knows no limit."""
+        choices: int | None = getattr(self.model, "choices", None)
+        return choices
 
     @property
     def _hides(self) -> bool:
@@ -102,12 +102,17 @@ class Budgeted:
         return self.model.count(prompt)
 
     def afford(self, prompt: str | tuple[Message, ...], *, n: int = 1, most: int, keep: int = 0) -> int:
-        """The largest ``max_tokens`` up to ``most`` for which n choices fit into what is left and into the model's
-        context; 0 = not even one token.
+        """The largest ``max_tokens`` with which a request fits into the budget and into the model's context.
 
         Args:
-            keep: tokens of output of a later call with the same prompt and the thinking so far (to force an answer)
-                that have to fit, too.
+            prompt: of the request.
+            n: choices of the request.
+            most: upper limit of the result.
+            keep: tokens of output of a later call, which reads the same prompt and the thinking so far (to force an
+                answer), that have to fit, too.
+
+        Returns:
+            Tokens; 0 if not even one token for each choice fits.
         """
         inputs = self.model.count(prompt)
         parts = -(-n // (self._choices or n))
@@ -127,20 +132,25 @@ class Budgeted:
         return low
 
     def fits(self, *calls: Usage) -> bool:
-        """Whether calls of these input and output tokens, all of them together, fit into what is left."""
+        """Whether calls with these input and output tokens fit into what is left, all of them together."""
         worst = [self._metering.most(usage, self.name, "") for usage in calls]
         return all(sum(units[kind] for units in worst) <= free for kind, free in self.remaining.items())
 
     async def generate(self, request: Request, *, stage: str = "sample") -> Response:
-        """All choices of a request, charged; several requests, one after the other, where the model serves fewer at
-        once. If the budget or the model fails after the first of these, what came so far is the response.
+        """All choices of a request, reserved and charged.
+
+        If the model serves fewer choices at once, they are asked for in several requests, one after the other. If the
+        budget ends or the model fails after the first of these, the response has the choices that came so far.
 
         Args:
-            stage: what it is for, a tag of the settlement: ``"sample"``, ``"plan"``, ``"judge"``, ``"answer"``...
+            request: the request.
+            stage: purpose of the call, a tag of the settlement: ``"sample"``, ``"plan"``, ``"judge"``, ``"answer"``...
 
         Raises:
-            BudgetExceeded: the worst case does not fit; nothing was sent, or not again after attempts that failed.
-            ModelError: the call failed for good; what may be billed is charged.
+            BudgetExceeded: the worst case does not fit into the budget; the request was not sent, or not sent again
+                after a failed attempt.
+            ModelError: the call failed finally; if it may be billed, it is charged.
+            InvalidInput: the model lacks a capability that the request needs.
         """
         most = self._choices
         if most is not None and request.n > most:
@@ -174,7 +184,8 @@ class Budgeted:
         return Response(choices, reduce(operator.add, (response.usage for response in parts)))
 
     async def stream(self, request: Request, *, stage: str = "sample") -> AsyncIterator[Chunk | Response]:
-        """The same, piece by piece. A stream that is closed early is charged for what was seen."""
+        """``generate`` piece by piece: Chunks, then the Response. A stream that is closed early is charged for what was
+        seen."""
         attempt, over = 0, False
         while not over:
             call, over = await self._start(request, stage, attempt), True
@@ -209,9 +220,15 @@ class Budgeted:
             raise InvalidInput(f"{self.name} is a black box; choose a strategy that needs no internals")
         worst = Usage(input=self.model.count(request.prompt), output=request.n * request.max_tokens)
         planned = self._metering.plan(
-            "budgeteer", "generate", self.name, worst,
-            attempt=attempt, cap=request.max_tokens, choices=request.n, stage=stage,
-        )  # fmt: skip
+            "budgeteer",
+            "generate",
+            self.name,
+            worst,
+            attempt=attempt,
+            cap=request.max_tokens,
+            choices=request.n,
+            stage=stage,
+        )
         return await Call(self._metering, planned).astart()
 
     def _book(self, settlement: Settlement) -> None:
@@ -236,6 +253,6 @@ def _answered(response: Response, hides: bool) -> Answer:
 
 
 def _failed(error: BaseException) -> Answer:
-    """Refused before it ran, or it may have run: then all that was reserved is charged."""
+    """How a failed call ended: refused before it ran, or UNKNOWN, which charges all that was reserved."""
     refused = isinstance(error, InvalidInput | BudgetExceeded) or (isinstance(error, ModelError) and not error.billed)
     return Answer(outcome=Outcome.REJECTED if refused else Outcome.UNKNOWN)

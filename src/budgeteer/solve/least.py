@@ -1,4 +1,4 @@
-"""The smallest budget with which a strategy makes a call at all: found by trying, without a call."""
+"""The smallest budget with which a strategy calls its model at all: searched without a call."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ AMPLE = MAX_UNITS // 4
 
 
 class _Admitted(BaseException):
-    """A call was admitted. No strategy may take it for a failure of the model."""
+    """A call was admitted. Not an Exception, so that no strategy handles it as a failure of the model."""
 
 
 class _Silent:
-    """A model that tells when it is called, and never answers."""
+    """A model that raises _Admitted when it is called, and never answers."""
 
     def __init__(self, model: Model) -> None:
         self._model = model
@@ -50,17 +50,24 @@ async def least(
     prices: Prices | None = None,
     check: Callable[[str], float] | None = None,
 ) -> int | None:
-    """The fewest units of a kind with which a question is put to the model; None: no amount is enough.
+    """The fewest units of a kind with which a strategy calls the model for a question; None if no amount is enough.
 
     Args:
-        kind: of ``given``; of the other kinds there is plenty.
+        kind: one of ``given``; the other kinds are given in plenty.
+        question: the question.
+        strategy: the strategy.
+        model: counts prompts and says what it can do; it is not called.
+        style: how to ask.
         given: units per kind that were not enough.
+        seed: of the task.
+        prices: for money.
+        check: the verifier of the task.
     """
 
     async def asks(units: int) -> bool:
         ledger = MemoryLedger()
-        amounts = {other: units if other == kind else AMPLE for other in given}
-        ledger.open("q", [Limit(other, n) for other, n in amounts.items()])
+        amounts = {name: units if name == kind else AMPLE for name in given}
+        ledger.open("q", [Limit(name, n) for name, n in amounts.items()])
         with Allowance(ledger, "q", amounts) as allowance:
             silent: Any = _Silent(model)
             try:

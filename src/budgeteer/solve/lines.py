@@ -1,4 +1,4 @@
-"""An append-only file of JSON lines that survives kill -9: a torn last line is cut off, whole lines are never lost."""
+"""An append-only file of JSON lines that survives kill -9: an incomplete last line is cut off, no other is lost."""
 
 from __future__ import annotations
 
@@ -12,25 +12,26 @@ from budgeteer.core.errors import InvalidInput
 
 
 class Lines:
-    """JSON objects, one a line.
+    """A file with one JSON object per line.
 
-    A line is written by one system call to a file opened for appending. A killed process leaves at most a torn last
-    line, which the next one cuts off; with ``sync`` a line also survives a power cut once ``append`` has returned.
+    A line is written by one system call to a file opened for appending. A killed process leaves at most an incomplete
+    last line, which the next process cuts off; with ``sync`` a line also survives a power cut once ``append`` has
+    returned.
 
     Args:
         path: of the file; made with its folder if it is not there.
-        sync: wait until a line is on the disk.
+        sync: whether ``append`` waits until the line is on the disk.
 
     Attributes:
-        found: what the file held when it was opened.
+        earlier: the objects that the file held when it was opened.
 
     Raises:
-        InvalidInput: the file cannot be read or written, or a line in its middle is no JSON object; names the line.
+        InvalidInput: the file cannot be read or written, or a line in its middle is no JSON object.
     """
 
     def __init__(self, path: Path, *, sync: bool) -> None:
         self.path, self._sync = path, sync
-        self.found: list[dict[str, Any]] = []
+        self.earlier: list[dict[str, Any]] = []
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
@@ -44,7 +45,7 @@ class Lines:
                 if row is None or not line.endswith(b"\n"):
                     break
                 if row:
-                    self.found.append(row)
+                    self.earlier.append(row)
                 good += len(line)
             if good < len(whole):
                 os.ftruncate(self._file, good)
@@ -57,10 +58,10 @@ class Lines:
         Raises:
             InvalidInput: the disk is full, or the file cannot be written any more.
         """
-        data = (json.dumps(row, ensure_ascii=False) + "\n").encode("utf-8", "backslashreplace")
+        unwritten = (json.dumps(row, ensure_ascii=False) + "\n").encode("utf-8", "backslashreplace")
         try:
-            while data:
-                data = data[os.write(self._file, data) :]
+            while unwritten:
+                unwritten = unwritten[os.write(self._file, unwritten) :]
             if self._sync:
                 os.fsync(self._file)
         except OSError as error:
@@ -72,7 +73,7 @@ class Lines:
 
 
 def _object(line: bytes) -> dict[str, Any] | None:
-    """The object of a line, {} of an empty one, None when it is no object."""
+    """The object of a line; {} for a blank line, None if the line is no object."""
     if not line.strip():
         return {}
     try:

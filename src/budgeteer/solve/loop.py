@@ -14,11 +14,11 @@ from budgeteer.solve.strategy import Question, Strategy
 
 
 class Loop:
-    """Runs the questions of a run that wait.
+    """Runs the questions of a run that have no row yet.
 
     Args:
-        work: of the run.
-        books: what is spent and written.
+        work: what the run has to do.
+        books: what it has spent and written.
     """
 
     def __init__(self, work: Work, books: Books) -> None:
@@ -34,7 +34,7 @@ class Loop:
             self._work.settings.on_row(row, self._progress())
 
     async def run(self) -> Run:
-        """Start questions in order, as many at once as allowed, until all are through or a pause is asked for."""
+        """Start questions in order, as many at once as allowed, until all have ended or a pause is asked for."""
         self._begin, self._before = time.monotonic(), len(self._books.rows)
         self._ended = {question.id: asyncio.Event() for question in self._work.questions}
         for name in self._books.rows:
@@ -47,15 +47,15 @@ class Loop:
             tasks.discard(task)
             slots.release()
             if not task.cancelled() and (error := task.exception()) is not None:
-                failed.append(error)  # of the ledger or the disk: nobody may spend any more
+                failed.append(error)  # of the ledger or the disk: nothing more may be spent
                 self._pause.soft.set()
 
-        all_of_them = (
+        answering = (
             self._start_all(slots, tasks, ended)
             if isinstance(self._work.strategy, Strategy)
             else self._answering.together(self._work.strategy)
         )
-        starter = asyncio.ensure_future(all_of_them)
+        starter = asyncio.ensure_future(answering)
         soft = asyncio.ensure_future(self._pause.soft.wait())
         hard = asyncio.ensure_future(self._pause.hard.wait())
         try:
@@ -105,7 +105,7 @@ class Loop:
             if question.id in self._books.rows:
                 continue
             await slots.acquire()
-            task = asyncio.ensure_future(self._answering.one(question, share))
+            task = asyncio.ensure_future(self._answering.single(question, share))
             tasks.add(task)
             task.add_done_callback(ended)
 

@@ -19,9 +19,9 @@ class Answering:
     """Answers the questions of a run.
 
     Args:
-        work: of the run.
-        books: what is spent and written.
-        written: told of every new row.
+        work: what the run has to do.
+        books: what it has spent and written.
+        written: called with every new row.
     """
 
     def __init__(self, work: Work, books: Books, written: Callable[[Question, Row], None]) -> None:
@@ -30,14 +30,19 @@ class Answering:
         self._under_way: set[Named] = set()
 
     def _named(self, question: Question, allowance: Allowance | Held, gone: Mapping[str, int]) -> Named:
-        """The model behind a question's budget, whose calls bear names."""
+        """The budgeted model for one question, whose calls have names."""
         books = self._books
         return Named(
-            self._work.model, allowance, prices=self._prices, calls=books.calls, scope=scope_of(question.id),
-            used=books.used, gone=gone,
-        )  # fmt: skip
+            self._work.model,
+            allowance,
+            prices=self._prices,
+            calls=books.calls,
+            scope=scope_of(question.id),
+            used=books.used,
+            gone=gone,
+        )
 
-    async def one(self, question: Question, share: Mapping[str, int]) -> None:
+    async def single(self, question: Question, share: Mapping[str, int]) -> None:
         """Answer one question and write its row."""
         books = self._books
         scope, path = scope_of(question.id), path_of(question)
@@ -61,7 +66,7 @@ class Answering:
         self._write(question, answer, model, share, gone, seconds)
 
     async def together(self, strategy: Together) -> None:
-        """Answer all questions that wait by one strategy, from one allowance."""
+        """Answer all questions that have no row with one strategy, from one allowance."""
         waiting = [question for question in self._work.questions if question.id not in self._books.rows]
         if not waiting:
             return
@@ -90,7 +95,7 @@ class Answering:
         gone: Mapping[str, int],
         seconds: float,
     ) -> None:
-        """Make and keep a question's row."""
+        """Make the row of a question and write it."""
         spend = model.spend
         row: Row = {
             "id": question.id,
@@ -112,7 +117,7 @@ class Answering:
         self._written(question, row)
 
     async def _solve(self, question: Question, model: Named) -> Answer:
-        """The strategy's answer; what goes wrong inside it is a reason, not a crash."""
+        """The strategy's answer. An error inside the strategy becomes an Answer whose ``stopped_by`` tells it."""
         strategy, timeout = self._work.strategy, self._work.settings.timeout
         assert isinstance(strategy, Strategy)
         try:
@@ -126,7 +131,7 @@ class Answering:
         except BudgetExceeded:
             return Answer(None, "budget")
         except EndpointDown as error:
-            if not self._books.total["calls"] and not any(other.spend.calls for other in self._under_way):
+            if not self._books.total["calls"] and not any(running.spend.calls for running in self._under_way):
                 raise  # it never answered: no other question will fare better
             return Answer(None, _reason(error))
         except TimeoutError as error:

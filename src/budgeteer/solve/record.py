@@ -1,12 +1,14 @@
-"""A record of paid calls: a run that was killed asks none of them again.
+"""A record of paid calls, so that a run that was killed makes none of them again.
 
 Every call has a name: its question, a digest of the request, and a number among equal requests. The name is the id of
 the ledger's reservation, so that a call is charged once whatever is repeated, and the key of its answer in the record.
-The answer, or the failure, is recorded before the call is settled. A killed run that is resumed lets its strategies
-start their open questions again: the k-th of equal requests becomes the k-th of them on record, at no cost, and what is
-beyond these is asked. Calls that were under way at the kill may have been billed: they count as spent in full, and are
-asked again under a new name if what is left of the question's budget covers it. So are failed calls of a question that
-had ended and whose row is gone: whoever removes a row wants the question to be asked again.
+The answer, or the failure, is recorded before the call is settled.
+
+When a killed run is resumed, its strategies start their open questions again. The k-th of equal requests gets the
+answer of the k-th of them on record, at no cost; further requests are sent to the model. Calls that were under way at
+the kill may have been billed: they count as spent in full, and are made again under a new name if what is left of the
+question's budget covers them. Failed calls are made again, too, if their question had ended and its row was removed
+from the output: whoever removes a row wants the question to be asked again.
 """
 
 from __future__ import annotations
@@ -39,62 +41,64 @@ _BROKEN_OFF = "the call was broken off"
 
 
 class Calls:
-    """What became of the calls of a run, by name; in a file if it has one.
+    """The answers and failures of a run's calls, by name, in a file.
 
     Args:
-        path: of the file; None: the run is not to be resumed, nothing is recorded.
+        path: of the file; None: nothing is recorded, since the run cannot be resumed.
 
     Attributes:
-        pausing: the run is being paused, so that a call broken off now is to be asked again.
+        pausing: whether the run is being paused, so that a call that is interrupted now is made again later.
     """
 
     def __init__(self, path: Path | None) -> None:
         # no fsync: after a power cut, a call that the ledger knows and the record does not counts as under way
         self._file = None if path is None else Lines(path, sync=False)
-        found = [] if self._file is None else self._file.found
-        self._found = {row["call"]: row for row in found if "call" in row}
-        self._ended = {row["ended"] for row in found if "ended" in row}
+        rows = [] if self._file is None else self._file.earlier
+        self._earlier = {row["call"]: row for row in rows if "call" in row}
+        self._ended = {row["ended"] for row in rows if "ended" in row}
         self._numbers: dict[str, list[int]] = {}
         self.pausing = False
 
     @property
     def recording(self) -> bool:
-        """Whether anything is written down."""
+        """Whether calls are recorded."""
         return self._file is not None
 
     def get(self, name: str) -> dict[str, Any] | None:
-        """What is on record of a call."""
-        return self._found.get(name)
+        """The record of a call from an earlier process; None if there is none."""
+        return self._earlier.get(name)
 
     def begin(self, answered: Container[str]) -> None:
-        """Look through what is on record; failed calls of questions that ended and are not ``answered`` are left out.
+        """Prepare the record for this process: forget failed calls of questions that had ended but have no row.
 
         Args:
-            answered: accounts of the questions that have a row.
+            answered: scopes of the questions that have a row.
         """
         again = {scope for scope in self._ended if scope not in answered}
-        self._found = {
-            name: row for name, row in self._found.items() if "failed" not in row or name.split(".", 1)[0] not in again
+        self._earlier = {
+            name: row
+            for name, row in self._earlier.items()
+            if "failed" not in row or name.split(".", 1)[0] not in again
         }
-        for name in self._found:
+        for name in self._earlier:
             stem, number = numbered(name)
             self._numbers.setdefault(stem, []).append(number)
         for numbers in self._numbers.values():
             numbers.sort()
 
     def on_record(self, stem: str) -> Sequence[int]:
-        """Numbers of the equal requests that an earlier process made, rising."""
+        """Numbers, ascending, of the equal requests (of one stem) that earlier processes made."""
         return self._numbers.get(stem, ())
 
     def end(self, scope: str) -> None:
-        """A question is about to have its row."""
+        """Record that a question has ended; its row is written next."""
         if self._file is not None:
             self._file.append({"ended": scope})
 
-    def add(self, name: str, **what: Any) -> None:
-        """Write down what became of a call."""
+    def add(self, name: str, **outcome: Any) -> None:
+        """Record the answer or the failure of a call."""
         if self._file is not None:
-            self._file.append({"call": name, **what})
+            self._file.append({"call": name, **outcome})
 
     def close(self) -> None:
         """Close the file."""
@@ -103,9 +107,9 @@ class Calls:
 
 
 class Recorded:
-    """A model whose answers are written down, and read from there when they are on record.
+    """A model whose answers are recorded, and read from the record if they are there.
 
-    Only for calls that :class:`Named` has given a name.
+    Only for calls to which :class:`Named` has given a name.
     """
 
     def __init__(self, model: Model, calls: Calls) -> None:
@@ -114,17 +118,17 @@ class Recorded:
 
     @property
     def name(self) -> str:
-        """The model's."""
+        """That of the model."""
         return self._model.name
 
     @property
     def hides(self) -> bool:
-        """The model's."""
+        """That of the model."""
         return bool(getattr(self._model, "hides", False))
 
     @property
     def capabilities(self) -> frozenset[str]:
-        """The model's."""
+        """That of the model."""
         return self._model.capabilities
 
     def count(self, prompt: str | tuple[Message, ...]) -> int:
@@ -132,7 +136,7 @@ class Recorded:
         return self._model.count(prompt)
 
     async def generate(self, request: Request) -> Response:
-        """All choices of a request."""
+        """All choices of a request, from the record or the model."""
         name = _CALL.get()
         known = self._calls.get(name)
         if known is not None:
@@ -148,7 +152,7 @@ class Recorded:
         return response
 
     async def stream(self, request: Request) -> AsyncIterator[Chunk | Response]:
-        """The same, piece by piece; one that was closed early is on record as far as it went."""
+        """``generate`` piece by piece; a stream that was closed early is recorded as far as it was read."""
         name = _CALL.get()
         known = self._calls.get(name)
         if known is not None:
@@ -178,51 +182,51 @@ class Recorded:
             self._failed(name, error, chunks=chunks)
             raise
 
-    def _failed(self, name: str, error: BaseException, **what: Any) -> None:
+    def _failed(self, name: str, error: BaseException, **seen: Any) -> None:
         if isinstance(error, ModelError):
-            self._calls.add(name, failed=str(error), billed=error.billed, again=error.again, **what)
+            self._calls.add(name, failed=str(error), billed=error.billed, again=error.again, **seen)
         elif isinstance(error, asyncio.CancelledError) and not self._calls.pausing:
-            self._calls.add(name, failed=_BROKEN_OFF, billed=True, again=False, **what)
+            self._calls.add(name, failed=_BROKEN_OFF, billed=True, again=False, **seen)
 
     async def aclose(self) -> None:
-        """The model is its owner's to close."""
+        """Does nothing: the owner of the model closes it."""
 
 
 class Held:
-    """An allowance whose reservations bear the names of their calls, and are not given back by time."""
+    """An allowance whose reservations have the names of their calls as ids, and do not expire."""
 
     def __init__(self, allowance: Allowance, named: bool) -> None:
         self._allowance, self._named = allowance, named
 
     @property
     def remaining(self) -> dict[str, int]:
-        """Of the allowance."""
+        """Units per kind that are left of the allowance."""
         return self._allowance.remaining
 
     def hold(self, amounts: Mapping[str, int]) -> None:
-        """Take units off the allowance for good."""
+        """Deduct units from the allowance permanently."""
         self._allowance.hold(amounts)
 
     def reserve(self, amounts: Mapping[str, int], *, id: str | None = None) -> Any:
-        """A call of the allowance."""
+        """A call of the allowance, as a context manager."""
         return self._allowance.reserve(amounts, id=_CALL.get() if self._named else id, ttl=MAX_SECONDS)
 
 
 class Named(Budgeted):
-    """A budgeted model for one question of a run, whose calls bear names.
+    """A budgeted model for one question of a run, whose calls have names.
 
     Args:
         model: any Model.
         allowance: what the question may use.
         prices: for an allowance of money, and for ``cost``.
         calls: the run's record.
-        scope: the question's account, a name in its own right.
-        used: stem of a name -> the first number that no earlier process was charged under.
+        scope: name of the question's account.
+        used: stem of a name -> the first number under which no earlier process was charged.
         gone: units per kind that earlier processes were charged for calls that are not on record.
 
     Attributes:
-        wasted: units per kind charged for calls that brought no answer, ``gone`` included.
-        cost: pico-dollars, where prices are known.
+        wasted: units per kind that were charged for calls without an answer, including ``gone``.
+        cost: pico-dollars, if there are prices.
     """
 
     def __init__(
@@ -279,9 +283,15 @@ def numbered(name: str) -> tuple[str, int]:
 
 def _digest(request: Request, stage: str) -> str:
     content = (
-        request.prompt, request.max_tokens, request.n, request.temperature, request.stop, request.seed,
-        request.logprobs, stage,
-    )  # fmt: skip
+        request.prompt,
+        request.max_tokens,
+        request.n,
+        request.temperature,
+        request.stop,
+        request.seed,
+        request.logprobs,
+        stage,
+    )
     return hashlib.blake2b(json.dumps(content).encode(), digest_size=12).hexdigest()
 
 

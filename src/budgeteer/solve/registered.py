@@ -1,4 +1,4 @@
-"""Strategies by what a command line says: ``NAME`` or ``NAME:key=value,...``."""
+"""Strategies by name, as a command line gives them: ``NAME`` or ``NAME:key=value,...``."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from budgeteer.solve.strategy import Strategy
 
 
 def build(named: Spec | str) -> Strategy | Together:
-    """Make a strategy, or what answers many questions together.
+    """Make a registered strategy, or a registered method that answers many questions together.
 
-    Where it takes a part, such as ``scorer=verifier``, or another strategy, such as ``inner=elastic``, that is meant by
-    its registered name.
+    An option that takes another part, such as ``scorer=verifier``, or another strategy, such as ``inner=elastic``,
+    is given its registered name.
 
     Raises:
-        UnknownName: no strategy of this name, or no option of this name.
-        InvalidInput: the method is no strategy, or refuses its options.
+        UnknownName: there is no strategy with this name, or it has no option with this name.
+        InvalidInput: the method makes no Strategy, or refuses its options.
 
     >>> build("self-consistency:n=8").needs
     frozenset()

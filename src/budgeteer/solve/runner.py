@@ -1,6 +1,6 @@
-"""Many questions under one hard budget: bounded concurrency, one line a question, resumable after kill -9.
+"""Many questions under one hard budget: bounded concurrency, one line per question, resumable after kill -9.
 
-``settings.py`` has what a run is told, ``books.py`` what it spent and wrote, ``question.py`` how one question is
+``settings.py`` has the settings of a run, ``books.py`` what it spent and wrote, ``question.py`` how one question is
 answered, ``loop.py`` in which order.
 """
 
@@ -23,8 +23,18 @@ from budgeteer.solve.settings import TIMEOUT, Pause, Progress, Row, Run, Setting
 from budgeteer.solve.strategy import CHECK, Question, Strategy, Style
 
 __all__ = [
-    "TIMEOUT", "Pause", "Progress", "Row", "Run", "Settings", "Together", "Weigh", "fitting", "refuse_needs", "run",
-]  # fmt: skip
+    "TIMEOUT",
+    "Pause",
+    "Progress",
+    "Row",
+    "Run",
+    "Settings",
+    "Together",
+    "Weigh",
+    "fitting",
+    "refuse_needs",
+    "run",
+]
 _DEFAULTS = Settings()
 
 
@@ -38,29 +48,30 @@ async def run(
 ) -> Run:
     """Answer questions; the units reserved and spent never exceed the budget, whatever strategy and model do.
 
-    ``per_question``: every question may use the budget. Else it is one total: a question gets an equal share (or one
-    by ``weigh``) of what is left when it starts. So that the same seed gives the same shares, what is left is read off
-    the questions that began ``2 * concurrency`` earlier (or 1, one at a time), and a question waits for those.
+    With ``per_question``, every question may use the whole budget. Otherwise the budget is one total: a question gets
+    an equal share (or one by ``weigh``) of what is left when it starts. So that the same seed gives the same shares,
+    what is left is computed from the questions that began ``2 * concurrency`` earlier (or 1, with a concurrency of 1),
+    and a question waits for those.
 
-    With ``out``, every question that ends is one line there, written at once. Running again with the same arguments
-    goes on where it stopped, also after kill -9. Beside it, ``OUT.run`` holds the settings and, for a run that is
-    ``durable``, a ledger and a record of calls (:mod:`budgeteer.solve.record`): no answered call is paid twice, and
-    what was under way at a kill counts as spent. Other runs simply start their open questions again, since nobody
-    bills what a local model did in a process that was killed.
+    With ``out``, the line of a question is written there as soon as it has ended. Running again with the same arguments
+    goes on where the run stopped, also after kill -9. Beside it, the folder ``OUT.run`` holds the settings and, for a
+    ``durable`` run, a ledger and a record of calls (:mod:`budgeteer.solve.record`): no answered call is paid twice, and
+    calls that were under way at a kill count as spent. Other runs simply start their open questions again, since the
+    work of a local model in a killed process is not billed.
 
     Args:
         questions: with distinct ids.
-        strategy: see :class:`Strategy`. A :data:`Together` answers all questions at once from a total budget; it takes
-            care of its own concurrency, has no time limit, and cannot be durable.
-        model: of the strategy's needs; the caller closes it.
+        strategy: see :class:`Strategy`. A :data:`Together` answers all questions at once from a total budget; it
+            controls its own concurrency, has no time limit, and cannot be durable.
+        model: with the capabilities that the strategy needs; the caller closes it.
         style: how to ask.
         budget: absolute, without windows, such as ``"2k"`` or ``"output:500, $0.01"``.
         settings: everything else.
 
     Raises:
-        InvalidInput: before anything is spent: the model lacks what the strategy needs, equal ids, a budget that is no
-            amount, an output of other settings.
-        EndpointDown: not one call of the output could be sent, since nobody answers at the model's address.
+        InvalidInput: before anything is spent: the model lacks what the strategy needs, two ids are equal, the budget
+            is no amount, or the output was begun with other settings.
+        EndpointDown: no call could be sent, since the model's address does not answer.
     """
     about, prices = settings.about, settings.prices
     durable = INTERNALS not in model.capabilities if settings.durable is None else settings.durable
@@ -93,10 +104,14 @@ async def run(
 
 
 def refuse_needs(strategy: Strategy, model: Model, style: Style, checked: bool, name: str = "") -> None:
-    """Refuse what lacks something that a strategy needs; of a model, name strategies that would work.
+    """Refuse a model, style or task that lacks something that a strategy needs; the error names strategies that fit.
 
     Args:
+        strategy: the strategy.
+        model: its capabilities are looked at.
+        style: how to ask.
         checked: whether there is a verifier.
+        name: of the strategy, for the error.
 
     Raises:
         InvalidInput: the model or the style lacks something, or there is no verifier.
@@ -120,15 +135,15 @@ def refuse_needs(strategy: Strategy, model: Model, style: Style, checked: bool, 
 
 
 def fitting(capabilities: frozenset[str]) -> list[str]:
-    """Names of registered strategies whose needs, as made without arguments, are among these capabilities."""
+    """Names of the registered strategies that, with their default options, need only these capabilities."""
     from budgeteer.core.registry import load, of
 
-    found = []
+    names = []
     for name, method in of("strategy").items():
         with contextlib.suppress(ImportError, TypeError, BudgeteerError):  # not installed, or needs arguments
             if load(method)().needs <= capabilities:
-                found.append(name)
-    return found
+                names.append(name)
+    return names
 
 
 def _check(questions: Sequence[Question], settings: Settings) -> None:

@@ -1,4 +1,4 @@
-"""What a run of many questions is told, how it stands while it runs, and what comes out."""
+"""Settings, progress and result of a run of many questions."""
 
 from __future__ import annotations
 
@@ -13,30 +13,31 @@ from budgeteer.models.model import Model
 from budgeteer.solve.strategy import Answer, Question, Strategy, Style, Task
 
 Row = dict[str, Any]
-"""One question's line; its fields are in docs/solve.md."""
+"""The line of one question in the output; docs/solve.md lists its fields."""
 Grade = Callable[[Question, str | None], float | None]
-"""Score in [0, 1] of an answer; None = there is no reference."""
+"""(question, its answer or None) -> score in [0, 1]; None = there is no reference."""
 Weigh = Callable[[Sequence[Question], Sequence[Row]], Sequence[float]]
-"""(questions that wait, rows so far) -> weights >= 0, by which what is left of a total budget is split."""
+"""(questions that wait, rows so far) -> weights >= 0, in proportion to which the rest of a total budget is split."""
 Together = Callable[[Sequence[Task]], AsyncIterator[tuple[int, Answer]]]
 """Answers many questions from one allowance, as (position, answer), such as :func:`budgeteer.strategies.split`."""
 
 TIMEOUT = 600.0
-"""Seconds after which a question is given up, unless the caller says otherwise."""
+"""Default time limit of a question, in seconds."""
 
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """How a run stands.
+    """The progress of a run.
 
     Attributes:
-        done, total: questions.
-        correct, graded: right ones, and those with a reference.
-        answered: questions with an answer.
+        done, total: number of questions that have ended, and of all.
+        correct, graded: number of right answers, and of questions with a reference.
+        answered: number of questions with an answer.
         tokens: input, output and reasoning so far.
-        units, limit: spent and allowed, per kind.
-        cost: dollars, or None without prices.
-        seconds: since the start; left: estimate of what is to come, None = unknown.
+        units, limit: units spent and allowed, per kind.
+        cost: dollars; None without prices.
+        seconds: since the start.
+        left: estimate of the seconds still to come; None = unknown.
     """
 
     done: int
@@ -54,14 +55,14 @@ class Progress:
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """What came out.
+    """The result of a run.
 
     Attributes:
-        rows: of the questions that have one, in the order asked.
-        limit, spent: units per kind, over all that ran on this output.
+        rows: of the questions that have ended, in the order in which they were given.
+        limit, spent: units per kind, of all processes that ran with this output.
         overshoot: units per kind that calls used above what was reserved for them.
-        paused: not all questions are through.
-        seconds: of this process.
+        paused: whether some questions have not ended.
+        seconds: that this process ran.
     """
 
     rows: tuple[Row, ...]
@@ -74,7 +75,7 @@ class Run:
 
 @dataclass(slots=True)
 class Pause:
-    """Asks a run to pause: ``soft`` starts no more questions; ``hard`` also breaks off those under way."""
+    """Events that ask a run to pause: ``soft`` starts no more questions; ``hard`` also interrupts those under way."""
 
     soft: asyncio.Event = field(default_factory=asyncio.Event)
     hard: asyncio.Event = field(default_factory=asyncio.Event)
@@ -82,25 +83,26 @@ class Pause:
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """How a run goes; every field has a default.
+    """Settings of a run; every field has a default.
 
     Attributes:
-        per_question: every question may use the budget. Else it is one total: a question gets an equal share (or one by
-            ``weigh``) of what is left when it starts.
-        seed: question q is asked with ``derive(seed, q.id)``.
-        concurrency: questions at once.
-        timeout: seconds a question; None: no limit.
-        grade: tells right from wrong for ``correct``; the strategy never sees it.
+        per_question: True: every question may use the whole budget. False: the budget is one total, and a question gets
+            an equal share (or one by ``weigh``) of what is left when it starts.
+        seed: question q is asked with the seed ``derive(seed, q.id)``.
+        concurrency: most questions at once.
+        timeout: seconds for each question; None: no limit.
+        grade: scores answers for the column ``correct``; the strategy never sees it.
         check: a verifier that strategies may use.
-        weigh: shares of a total budget.
+        weigh: weights of the shares of a total budget; None: equal shares.
         prices: for money, and to report costs.
-        out: file for the rows.
-        durable: somebody bills the calls, so that a killed run pays for no answered call twice; see
-            :func:`budgeteer.solve.runner.run`. None: unless the model declares INTERNALS, so that it runs here.
-        about: what else has to be the same when a run is resumed, such as the strategy's name.
-        traces: write the strategy's traces to ``OUT.run/traces.jsonl``.
+        out: file for the rows; None: no file.
+        durable: whether the calls are billed, so that a killed run must pay for no answered call twice; see
+            :func:`budgeteer.solve.runner.run`. None: yes, unless the model declares INTERNALS, since it runs here then.
+        about: further settings that have to be the same when a run is resumed, such as the strategy's name.
+        traces: whether to write the strategy's traces to ``OUT.run/traces.jsonl``.
         on_row: called with every new row.
-        pause: None: nobody asks for a pause. A Together has begun all its questions, so that ``soft`` lets it end.
+        pause: events that pause the run; None: it cannot be paused. A Together has begun all its questions, so ``soft``
+            lets it finish.
     """
 
     per_question: bool = True
@@ -121,7 +123,7 @@ class Settings:
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """What there is to do: questions, who answers them, and the budget in units.
+    """What a run has to do: questions, strategy, model, style, and the budget in units.
 
     Attributes:
         amounts: units per kind of one question, or of all.

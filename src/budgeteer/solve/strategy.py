@@ -11,7 +11,7 @@ from budgeteer.models.model import Message
 from budgeteer.solve.budgeted import Budgeted
 
 CHECK = "check"
-"""A need of strategies: ``task.check``, a verifier that may be asked at run time."""
+"""What a strategy may need beside capabilities of the model: ``task.check``, a verifier that it asks at run time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,16 +32,17 @@ class Style:
     """How a model is asked, and how its trace is read.
 
     A trace is ``thinking + close + answer``: a model with an explicit marker writes ``close`` itself; for others
-    (few-shot raw completions) ``close`` is what their examples have before the answer, such as ``"\\nAnswer:"``.
+    (few-shot raw completions) ``close`` is the text before the answer in their examples, such as ``"\\nAnswer:"``.
 
     Attributes:
         prompt: question text -> prompt.
-        answer: text after ``close`` -> the answer, or None when there is none.
-        close: ends the thinking; appended by a strategy that cuts it. ``""``: the model answers without thinking.
+        answer: text after ``close`` -> the answer, or None if there is none.
+        close: text that ends the thinking; a strategy that cuts the thinking appends it. ``""``: the model answers
+            without thinking.
         stop: texts that end a trace.
-        answer_tokens: enough for ``close`` and the answer.
-        wait: appended instead of ``close`` by a strategy that wants the thinking to go on.
-        normal: answers that compare equal have equal normal forms.
+        answer_tokens: tokens that are enough for ``close`` and the answer.
+        wait: text that a strategy appends, instead of ``close``, so that the thinking goes on.
+        normal: answer -> its normal form; equal answers have equal normal forms.
         complete: text after ``close`` -> whether the answer is finished, so that sampling can stop.
     """
 
@@ -55,14 +56,14 @@ class Style:
     complete: Callable[[str], bool] = field(default=lambda text: "\n" in text)
 
     def split(self, trace: str) -> tuple[str, str | None]:
-        """(thinking, text after the first ``close`` or None when the thinking is not closed)."""
+        """The thinking, and the text after the first ``close``; None instead of it if the thinking is not closed."""
         if not self.close:
             return "", trace
         thinking, marker, rest = trace.partition(self.close)
         return thinking, rest if marker else None
 
     def read(self, trace: str) -> str | None:
-        """The answer of a trace in its normal form, None when it has none."""
+        """The answer of a trace in its normal form; None if it has none."""
         rest = self.split(trace)[1]
         answer = None if rest is None else self.answer(rest)
         return None if answer is None else self.normal(answer)
@@ -70,15 +71,15 @@ class Style:
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """All that a strategy has to go on.
+    """One question with all that a strategy may use to answer it.
 
     Attributes:
         question: id and text.
-        model: charges every call; refuses those that the budget does not cover.
+        model: the budgeted model; it charges every call, and refuses calls that the budget does not cover.
         style: how to ask and how to read.
         seed: the same seed gives the same answer on a model that declares SEED.
-        check: (answer) -> score in [0, 1], a verifier that may be asked at run time; None where there is none. It is
-            the strategy's to use and is not the reference.
+        check: answer -> score in [0, 1], a verifier that the strategy may ask at run time; None if there is none. It is
+            not the grade of the run.
     """
 
     question: Question
@@ -90,14 +91,14 @@ class Task:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What came out.
+    """The answer of a strategy to one question.
 
     Attributes:
-        answer: in the style's normal form; None = none, and ``stopped_by`` says why.
-        stopped_by: ``"done"`` (the strategy had enough), ``"budget"`` (the next call did not fit), or a word of the
-            strategy's own, such as ``"decided"``.
-        traces: the texts that led to it, to be read in reports.
-        confidence: in [0, 1], where the strategy has one.
+        answer: in the style's normal form; None = there is none, and ``stopped_by`` says why.
+        stopped_by: ``"done"`` (the strategy finished), ``"budget"`` (the next call did not fit the budget), or a word
+            of the strategy's own, such as ``"decided"``.
+        traces: the texts that led to it, for reports.
+        confidence: in [0, 1], if the strategy has one.
     """
 
     answer: str | None
@@ -112,7 +113,7 @@ class Strategy(NamedTuple):
     Attributes:
         solve: coroutine function. It never raises for lack of budget: it returns the best answer so far.
         needs: capabilities of the model without which it cannot work (:mod:`budgeteer.models.model`), and CHECK if it
-            asks the task's verifier; the runner refuses what lacks one before anything is spent.
+            asks the task's verifier. If one is missing, the runner refuses the strategy before anything is spent.
     """
 
     solve: Callable[[Task], Awaitable[Answer]]
@@ -120,7 +121,7 @@ class Strategy(NamedTuple):
 
 
 def derive(seed: int, *parts: object) -> int:
-    """A seed of 31 bits for one purpose, the same on every machine.
+    """A seed of 31 bits, derived from a seed and the ``parts`` that name its purpose; the same on every machine.
 
     >>> derive(7, "sample", 0) == derive(7, "sample", 0) != derive(7, "sample", 1)
     True

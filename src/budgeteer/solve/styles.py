@@ -30,13 +30,13 @@ class Example(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """What a style has to know of a task.
+    """What a style has to know about a task.
 
     Attributes:
-        name: of the task, such as ``"chains"``; what the embedded reasoner was trained on goes by it.
-        numeric: all answers are numbers, so the number that an answer's line states is the answer.
+        name: of the task, such as ``"chains"``; it tells whether the embedded reasoner was trained on it.
+        numeric: whether all answers are numbers, so that the number that an answer's line states is the answer.
         examples: worked questions that are not among those asked.
-        units: some of these numbers are dollars, so units other than dollars are kept for the verifier to refuse.
+        units: whether some of these numbers are dollars, so that other units are kept for the verifier to refuse.
     """
 
     name: str
@@ -46,7 +46,7 @@ class Asked:
 
 
 class Named(Protocol):
-    """What of a model decides the style."""
+    """The attributes of a model that decide the style."""
 
     @property
     def name(self) -> str: ...
@@ -56,7 +56,9 @@ class Named(Protocol):
 
 
 def normal(text: str) -> str:
-    """An answer without decoration, so that equal ones compare equal; numbers lose commas, ``$``, ``+`` and ``.0``.
+    """The normal form of an answer, so that equal answers compare equal.
+
+    It has no decoration; numbers have no commas, ``$``, ``+`` and no zeros at the end of decimals.
 
     >>> normal(" **1,234.50** "), normal("$5."), normal("-0.0"), normal("['1',  '2']")
     ('1234.5', '5', '0', "['1', '2']")
@@ -71,7 +73,7 @@ def normal(text: str) -> str:
 
 
 def first_line(text: str) -> str | None:
-    """The first line, or None when there is nothing on it.
+    """The first line, or None if it is blank.
 
     >>> first_line(" 4\\n5"), first_line("\\n4")
     ('4', None)
@@ -80,8 +82,8 @@ def first_line(text: str) -> str | None:
 
 
 def _reader(task: Asked) -> Callable[[str], str | None]:
-    """How an answer's line is read: where all answers are numbers the number it states
-    (:func:`budgeteer.verify.stated`), else as it is."""
+    """The reader of an answer's line: if all answers are numbers, it returns the number that the line states
+    (:func:`budgeteer.verify.stated`), else the line as it is."""
     if not task.numeric:
         return first_line
 
@@ -93,26 +95,32 @@ def _reader(task: Asked) -> Callable[[str], str | None]:
 
 
 def _said(text: str) -> str | None:
-    """First line with anything on it: chat models decorate and break lines as they like."""
+    """The first line that is not blank: chat models decorate and break lines as they like."""
     return next((line for line in (part.strip("*`_ \t") for part in text.splitlines()) if line), None)
 
 
 _TRAINED = {
-    "chains": 5, "chain_sum": 6, "gcd": 5, "number_filtering": 36, "real": 36, "hard": 5, "homogeneous": 5,
-}  # fmt: skip
-"""What the embedded reasoner was trained on, and the tokens of the longest ``</think>`` and answer."""
+    "chains": 5,
+    "chain_sum": 6,
+    "gcd": 5,
+    "number_filtering": 36,
+    "real": 36,
+    "hard": 5,
+    "homogeneous": 5,
+}
+"""Tasks that the embedded reasoner was trained on -> tokens of their longest ``</think>`` and answer."""
 
 
 def reasoner(task: Asked) -> Style:
     """The question alone; the thinking ends with ``</think>``, the answer is the first line after it.
 
     Raises:
-        InvalidInput: a task that the embedded reasoner knows nothing of.
+        InvalidInput: the embedded reasoner was not trained on the task.
     """
     if task.name not in _TRAINED:
         raise InvalidInput(
             f"the embedded reasoner knows nothing of {task.name!r}; it was trained on {', '.join(_TRAINED)}. "
-            f"Ask one of those, or another model such as --model smollm2"
+            f"Choose one of those, or another model such as --model smollm2"
         )
     return Style(str, first_line, "</think>", answer_tokens=_TRAINED[task.name], normal=normal)
 
@@ -162,8 +170,7 @@ CHAT = "Think step by step, briefly. Then write the final answer alone on a last
 
 
 def chat(task: Asked) -> Style:
-    """Messages; the answer is on the line of ``Answer:``, or on the next one."""
-
+    """Chat messages; the answer is on the line of ``Answer:``, or on the next one."""
     read = _reader(task)
 
     def answer(text: str) -> str | None:
@@ -185,7 +192,7 @@ def style_of(text: str, task: Asked) -> Style:
 
     Raises:
         UnknownName: no style has the name, or it has no such option.
-        InvalidInput: it does not fit the task, or makes something else.
+        InvalidInput: the style does not fit the task, or the method makes no Style.
     """
     spec = parse(text, "style")
     made = registry.make("style", spec.name, **spec.values)(task)
@@ -195,11 +202,13 @@ def style_of(text: str, task: Asked) -> Style:
 
 
 def choose(model: Named, task: Asked) -> str:
-    """The name of the style that fits a model and a task: its own for the embedded reasoner; raw completions where
-    the model continues text and there are examples, with reasoning if the examples have it; else chat.
+    """The name of the style that fits a model and a task.
+
+    The embedded reasoner has a style of its own. A model that continues text is asked in raw completions after worked
+    examples, with reasoning if the examples have it. Any other model is asked in chat messages.
 
     Raises:
-        InvalidInput: the embedded reasoner, on what it was not trained for.
+        InvalidInput: the model is the embedded reasoner, which was not trained on the task.
     """
     if model.name == REASONER:
         reasoner(task)
@@ -282,4 +291,4 @@ EXAMPLES: dict[str, tuple[Example, ...]] = {
         ),
     ),
 }
-"""Worked examples of our own by task; ``numbers`` and ``text`` serve questions of a file."""
+"""Task -> our own worked examples; ``numbers`` and ``text`` are for questions of a file."""

@@ -19,11 +19,11 @@ from budgeteer.steer.kit import Head
 
 @dataclass(frozen=True)
 class Costs:
-    """What tokens cost, in units of value an average sample: 0.01 = one point of accuracy for one more sample.
+    """What tokens cost, in units of value per average sample: 0.01 = one more sample costs one point of accuracy.
 
     Attributes:
-        tokens: of the sum of tokens still to come.
-        steps: of the longest sample still to come (latency).
+        tokens: cost of the sum of all samples' remaining tokens.
+        steps: cost of the remaining tokens of the longest sample (latency).
     """
 
     tokens: float = 0.01
@@ -35,8 +35,14 @@ COSTS = Costs()
 
 @dataclass(frozen=True, slots=True)
 class Samples:
-    """What is known of n samples: tokens when it was seen last (-1: not yet), p(value, remaining length) [n, v, l] then
-    and before its first token, and whether it was ended here."""
+    """What is known of n samples.
+
+    Attributes:
+        tokens: [n] tokens of each sample when it was seen last; -1 = not seen yet.
+        joint: [n, v, l] p(value, remaining length) then.
+        prior: [n, v, l] p(value, remaining length) before its first token.
+        ended: [n] whether this steer ended it.
+    """
 
     tokens: I64
     joint: F64
@@ -46,26 +52,30 @@ class Samples:
 
 @shared
 def zip_rc(head: Head, *, costs: Costs = COSTS, every: int = 8, known: tuple[tuple[float, int], ...] = ()) -> Steer:
-    """STOP the samples of a request that are not worth going on, whenever its longest one has a multiple of ``every``
-    tokens.
+    """STOP the samples of a request that are not worth their tokens, whenever its longest one has a multiple of
+    ``every`` tokens.
 
     For kept samples S, of which A are running, and a cut at length bin B (or none), the utility is
 
         G(S, B) = E[max over S of V] - tokens * sum over A of E[T] / D - steps * E[max over A of T] / D,
 
-    V and T being value and remaining tokens of a sample under the head's p(v, l), taken to be independent between
-    samples; with a cut, all mass of length bins >= B counts as value 0 at bin B. D is the mean of tokens so far plus
-    expected remaining ones. The sets searched are unions of a prefix by ascending E[T], a prefix by descending E[V],
-    and the finished samples; ties go to the larger set. How many samples are started is decided alike from the prior,
-    ties to fewer. Its report holds a sample's predicted ``"value"``, whether it was ``"ended"``, and the ``"prior"``.
+    where V and T are value and remaining tokens of a sample under p(v, l), which the head predicts for each sample;
+    samples are taken to be independent. With a cut, all mass of length bins >= B counts as value 0 at bin B. D is the
+    mean over samples of tokens so far plus expected remaining tokens; ``tokens`` and ``steps`` are those of ``costs``.
+
+    The samples that maximise G go on. The sets searched are unions of a prefix by ascending E[T], a prefix by
+    descending E[V], and the finished samples; ties go to the larger set. How many samples are started at all is decided
+    by the same utility from the prior, the prediction before the first token; ties go to fewer.
+
+    The steer's report holds the predicted ``"value"`` of a sample, whether it was ``"ended"``, and the ``"prior"``.
 
     Helps where predictions tell samples apart early; does not where they cannot.
 
     Args:
         head: of this very model.
-        costs: in value an average sample; both 0 keeps everything.
+        costs: of tokens, in units of value per average sample; both 0 keeps everything.
         every: tokens between two decisions, >= 1.
-        known: (value, tokens) of the samples of earlier requests.
+        known: (value, tokens) of the samples of earlier requests, which count as finished.
 
     The utility is that of a script in the history of the paper's code; the published one may differ.
     """
@@ -92,10 +102,10 @@ def zip_rc(head: Head, *, costs: Costs = COSTS, every: int = 8, known: tuple[tup
         running = np.zeros(len(tokens), np.bool_)
         running[now.row] = True
         for request in np.unique(now.group[now.row]).tolist():
-            mine = now.group == request
-            going = np.flatnonzero(mine & running)
+            own = now.group == request
+            going = np.flatnonzero(own & running)
             if tokens[going].max() % every == 0:
-                ended[going[~keep(state, going, np.flatnonzero(mine & ~running & (tokens >= 0) & ~ended))]] = True
+                ended[going[~keep(state, going, np.flatnonzero(own & ~running & (tokens >= 0) & ~ended))]] = True
         return Action(np.where(ended[now.row], STOP, CONTINUE).astype(np.int8)), state
 
     def keep(state: Samples, going: I64, done: I64) -> Mask:
@@ -122,7 +132,7 @@ def zip_rc(head: Head, *, costs: Costs = COSTS, every: int = 8, known: tuple[tup
 
 
 def middles(lengths: Sequence[int]) -> F64:
-    """Lengths that stand for bins with these left edges: their middles; 1.5 times the edge for the open one.
+    """[l] a length for each bin with these left edges: its middle; for the last, open bin 1.5 times its edge.
 
     >>> middles((0, 4, 8)).tolist()
     [2.0, 6.0, 12.0]
@@ -132,12 +142,12 @@ def middles(lengths: Sequence[int]) -> F64:
 
 
 def expected_max(support: F64, p: F64, kept: Mask, least: float = 0.0) -> F64:
-    """E[max] [..., c] over the kept of k independent variables, and over ``least``.
+    """[..., c] E[max] over the kept ones of k independent variables, and over ``least``.
 
     Args:
-        support: [n] ascending from 0, with ``least`` among it.
-        p: [..., k, n] distributions.
-        kept: [c, k] candidates; an empty one has the maximum ``least``.
+        support: [n] values, ascending from 0; ``least`` is one of them.
+        p: [..., k, n] distributions over ``support``.
+        kept: [c, k] which variables are kept in each candidate; for an empty one the maximum is ``least``.
     """
     # P(max <= x) is the product of the kept CDFs: a sum of logarithms, so one matrix product for all candidates
     log_cdf = np.log(np.maximum(np.cumsum(p, -1), 1e-300))
@@ -147,8 +157,10 @@ def expected_max(support: F64, p: F64, kept: Mask, least: float = 0.0) -> F64:
 
 
 def cut_offs(joint: F64) -> F64:
-    """[l, k, v, l] of [k, v, l]: cut b - 1 has the mass of length bins >= b at value bin 0, length bin b; the last is
-    no cut."""
+    """The distributions [k, v, l] under every cut, [l, k, v, l].
+
+    Cut b - 1 moves the mass of length bins >= b to value bin 0, length bin b; the last one is no cut.
+    """
     bins = joint.shape[2]
     out = np.repeat(joint[None], bins, 0)
     for at in range(1, bins):
@@ -158,8 +170,16 @@ def cut_offs(joint: F64) -> F64:
 
 
 def utility(joint: F64, finished: F64, mean_tokens: float, values: F64, tokens: F64, costs: Costs, kept: Mask) -> F64:
-    """G [l, c] of each cut and each candidate ``kept`` [c, k] among k running samples with joint [k, v, l], and
-    finished ones of known value [f]."""
+    """[l, c] the utility G of :func:`zip_rc` for each cut and each candidate.
+
+    Args:
+        joint: [k, v, l] of the running samples.
+        finished: [f] values of the finished samples.
+        mean_tokens: D, tokens.
+        values, tokens: [v] and [l] numbers that stand for the bins.
+        costs: of tokens and steps.
+        kept: [c, k] which running samples each candidate keeps.
+    """
     table = cut_offs(joint)
     least = float(finished.max(initial=0.0))
     support = np.union1d(values, [least])
@@ -173,7 +193,7 @@ def utility(joint: F64, finished: F64, mean_tokens: float, values: F64, tokens: 
 
 
 def candidates(joint: F64, values: F64, tokens: F64) -> Mask:
-    """[c, k] unions of a prefix by ascending E[T] and one by descending E[V], the empty one included."""
+    """[c, k] which of k running samples each candidate keeps: a prefix by ascending E[T] and one by descending E[V]."""
     k = len(joint)
     rank = np.empty((2, k), np.int64)
     rank[0, np.argsort(joint.sum(1) @ tokens, kind="stable")] = np.arange(k)
@@ -186,13 +206,15 @@ def candidates(joint: F64, values: F64, tokens: F64) -> Mask:
 def decide(
     joint: F64, so_far: F64, finished: F64, finished_tokens: F64, values: F64, tokens: F64, costs: Costs
 ) -> Mask:
-    """[k] which running samples go on.
+    """[k] which running samples go on, by the utility of :func:`zip_rc`.
 
     Args:
-        joint: [k, v, l] of the running ones.
-        so_far: [k] tokens of the running ones; finished_tokens: [f] of the finished ones.
-        finished: [f] values of those that have an answer; while there is none, at least one sample goes on.
-        values, tokens: [v] and [l] that stand for the bins.
+        joint: [k, v, l] of the running samples.
+        so_far: [k] tokens of the running samples.
+        finished: [f] values of the finished samples; while there is none, at least one sample goes on.
+        finished_tokens: [f] tokens of the finished samples.
+        values, tokens: [v] and [l] numbers that stand for the bins.
+        costs: of tokens and steps.
     """
     sets = candidates(joint, values, tokens)
     if not len(finished):
@@ -203,8 +225,17 @@ def decide(
 
 
 def start(prior: F64, most: int, finished: F64, values: F64, tokens: F64, costs: Costs) -> int:
-    """How many samples of one prior [v, l] are worth starting, 0 to ``most``, beside finished ones; ties to fewer.
-    Without a finished one, at least 1."""
+    """How many samples are worth starting, by the utility of :func:`zip_rc`: 0 to ``most``, ties to fewer.
+
+    At least 1 if no sample is finished.
+
+    Args:
+        prior: [v, l] prediction of every sample before its first token.
+        most: samples that may be started.
+        finished: [f] values of the finished samples.
+        values, tokens: [v] and [l] numbers that stand for the bins.
+        costs: of tokens and steps.
+    """
     joint = np.repeat(prior[None], most, 0)
     sets = np.arange(most) < np.arange(most + 1)[:, None]
     gains = utility(joint, finished, float(prior.sum(0) @ tokens), values, tokens, costs, sets).max(0).round(12)

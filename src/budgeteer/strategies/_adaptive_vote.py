@@ -23,31 +23,31 @@ def adaptive_vote(
 ) -> Strategy:
     """The majority of up to n samples, or fewer once it is decided.
 
-    Rules, after k samples with vote counts v and n - k votes to come:
+    Rules, after k samples with vote counts v (sorted, v_1 for the leader) and n - k votes to come:
 
-    - certain: nobody can catch up with the leader any more, ``v_2 + (n - k) < v_1``; always applied. The answer is
-      that of self-consistency with the same samples.
-    - ``"overtaken"``: a bound on P(somebody passes the leader in the n - k votes | v), ties half, is at most ``risk``
-      (:func:`~budgeteer.strategies.kit.decided.overtaken`; 0 where the certain rule holds). It asks what n samples
-      would say, so it needs less evidence the fewer are to come; ``risk = 0`` is the certain rule alone.
+    - certain: no answer can reach the leader any more, ``v_2 + (n - k) < v_1``; always applied. The answer is the same
+      as that of self-consistency with the same samples.
+    - ``"overtaken"``: a bound on P(an answer passes the leader in the n - k votes | v), ties half, is at most ``risk``
+      (:func:`~budgeteer.strategies.kit.decided.overtaken`; 0 where the certain rule holds). It predicts the vote of n
+      samples, so it needs less evidence the fewer are to come; ``risk = 0`` is the certain rule alone.
     - ``"leads"``: P(the leader is the most probable answer | v) is at least ``1 - risk``
-      (:func:`~budgeteer.strategies.kit.decided.leads`): Adaptive-Consistency's rule, which asks what infinitely many
-      would say.
+      (:func:`~budgeteer.strategies.kit.decided.leads`). It is the rule of Adaptive-Consistency, which predicts the vote
+      of infinitely many samples.
 
-    Samples without an answer do not vote. Each round asks for the fewest samples that could decide if they all went
-    to the leader, so no sample of a request is in vain and the prompt is sent few times.
+    Samples without an answer do not vote. Each round asks for the fewest samples that could decide the vote if all of
+    them agreed with the leader, so no sample of a request is wasted and the prompt is sent few times.
 
     When it helps: questions differ; easy ones are decided after three or four samples. When not: all are hard, or the
-    prompt is long against a trace, since each round sends it again.
+    prompt is long compared with a trace, since each round sends it again.
 
     "Let's Sample Step by Step: Adaptive-Consistency for Efficient Reasoning and Coding with LLMs", arXiv 2305.11860;
     the first two rules are ours.
 
     Args:
-        n: samples at most.
-        risk: in [0, 1): how likely a change of mind may be.
+        n: most samples.
+        risk: in [0, 1): how likely another result of the vote may be.
         rule: which statistical rule.
-        max_tokens: of one sample.
+        max_tokens: cap of one sample.
         temperature: of the samples.
     """
     if n < 1:
@@ -70,10 +70,15 @@ def adaptive_vote(
 
 
 Decided = Callable[[Sequence[int], int], bool]
+"""(votes of each answer, votes to come) -> whether the vote is decided."""
 
 
 def stop_rule(rule: str, risk: float) -> Decided:
-    """(counts, votes to come) -> whether to stop."""
+    """The rule by its name; see :func:`adaptive_vote`.
+
+    Raises:
+        InvalidInput: there is no such rule, or the risk is not in [0, 1).
+    """
     if not 0 <= risk < 1:
         raise InvalidInput(f"risk is {risk}; it is a probability, 0 to below 1")
     if rule == "overtaken":
@@ -94,8 +99,8 @@ def fewest(decided: Decided, counts: Sequence[int], left: int) -> int:
     >>> fewest(stop_rule("leads", 0.05), [], 32)
     4
     """
-    leader, *others = counts or [0]
+    leader, *rivals = counts or [0]
     for more in range(1, left):
-        if decided([leader + more, *others], left - more):
+        if decided([leader + more, *rivals], left - more):
             return more
     return left

@@ -25,12 +25,12 @@ def beam(
 ) -> Strategy:
     """Search by steps that keeps the ``n / width`` best distinct paths, with ``width`` rollouts each.
 
-    When it helps: the scorer is right. When not: it errs, and all rollouts follow its error; it is the limit of
-    trusting scores without reserve (:func:`budgeteer.strategies._dora.optimal_copies` with much trust).
+    When it helps: the scorer is right. When not: the scorer errs, and all rollouts follow its error. It is the limit of
+    :func:`budgeteer.strategies._dora.optimal_copies` when the scores are trusted without limit.
 
     Args:
-        scorer: one, or its name; of partial traces.
-        n: rollouts.
+        scorer: a scorer of partial traces, or its name.
+        n: rollouts in each round.
         width: rollouts of each path kept.
         step, step_tokens, depth, temperature: as in :func:`budgeteer.strategies.kit.steps.step_search`.
     """

@@ -1,4 +1,4 @@
-"""Best-of-Majority: only answers that come often may win, and of those the one with the best reward does."""
+"""Best-of-Majority: among the answers that are frequent enough, the one with the best score wins."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ def best_of_majority(
     """n samples; of the answers with at least a share ``alpha`` of them, the one with the best mean score.
 
     Scoring comes after counting, so a scorer that calls the model is asked only about answers that can still win, and
-    about ``judged`` samples of each; the drawing keeps half of each round's budget for that. Answers that nobody
-    could judge any more rank below those that somebody did; if there are none of those, the majority wins.
+    about ``judged`` samples of each; drawing leaves half of the budget for that. Answers without a score rank below
+    those with one; if no answer has a score, the majority wins.
 
     The paper: with C* = 1 / P(right answer), ``alpha = 3 / (4 C*)``; its regret does not grow with n, while that of
     best of n does once rare wrong answers are scored too high. C* is not known: alpha is to be tuned, and below 1 / n
@@ -35,11 +35,11 @@ def best_of_majority(
     "Best-of-Majority: Minimax-Optimal Strategy for Pass@k Inference Scaling", arXiv 2510.03199.
 
     Args:
-        scorer: one, or its name; see :mod:`budgeteer.strategies.kit.score`.
-        n: samples at most.
-        alpha: least share of the answered samples.
-        judged: samples of an answer that a charged scorer is asked about; others score all.
-        max_tokens: of one sample.
+        scorer: a scorer or its name; see :mod:`budgeteer.strategies.kit.score`.
+        n: most samples.
+        alpha: least share of the samples with an answer.
+        judged: samples of an answer that a charged scorer is asked about; other scorers score all.
+        max_tokens: cap of one sample.
         temperature: of the samples.
 
     Raises (when solving):

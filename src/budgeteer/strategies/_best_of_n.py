@@ -23,19 +23,19 @@ def best_of_n(
 ) -> Strategy:
     """n samples, as many as the budget allows, each scored; the answer with the best score, or another aggregator's.
 
-    With a scorer that calls the model, samples are drawn in rounds, each of half of what fits, so that there is
-    budget left to judge them; a sample that nobody judged counts only if none was (``stopped_by="unjudged"``).
+    With a scorer that calls the model, samples are drawn in rounds, each of half of what fits, so that budget is left
+    to judge them. A sample without a score counts only if no sample has one (``stopped_by="unjudged"``).
 
     When it helps: the scorer tells right from wrong (a verifier). When not: it is a learnt reward with errors: the
     more samples, the likelier that one of them fools it (:mod:`budgeteer.strategies._best_of_majority`).
 
     Args:
-        scorer: one, or its name; see :mod:`budgeteer.strategies.kit.score`.
-        n: samples at most.
-        max_tokens: of one sample.
+        scorer: a scorer or its name; see :mod:`budgeteer.strategies.kit.score`.
+        n: most samples.
+        max_tokens: cap of one sample.
         temperature: of the samples.
         aggregate: None = the best score.
-        enough: a score at which to stop drawing; samples are then drawn in rounds of 1, 1, 2, 4, 8...
+        enough: score at which drawing stops; if it is finite, samples are drawn in rounds of 1, 1, 2, 4, 8...
 
     Raises (when solving):
         InvalidInput: the scorer cannot score this task; nothing was spent.

@@ -14,13 +14,13 @@ from budgeteer.strategies.kit.trace import ask, conclude, raw, thinking_stops
 def budget_forcing(thinking: int = 1024, minimum: int = 0, temperature: float = 0.0) -> Strategy:
     """At most ``thinking`` tokens, less what an answer needs of the budget; then ``style.close`` and an answer.
 
-    A trace that closes by itself before the cap is left alone and costs one call. With a minimum, a trace that closes
-    earlier has its end replaced by ``style.wait`` and goes on, as often as it takes; the answer is a call of its own
-    then. Tokens of ``wait`` are read, not sampled, but count as thinking.
+    A trace that closes by itself before the cap is not changed and costs one call. With a minimum, the end of a trace
+    that closes earlier is replaced by ``style.wait``, and it goes on, as often as needed; the answer is then a call of
+    its own. Tokens of ``wait`` are read, not sampled, but count as thinking.
 
-    When it helps: an unfinished trace already says something about the answer; ``minimum``: longer thinking is better
-    thinking. When not: what is decided last decides the answer, so that a forced one is a guess; and more of the same
-    does not make a wrong trace right. A budget that counts input pays prompt and thinking twice when it cuts.
+    When it helps: an unfinished trace already says something about the answer; ``minimum`` helps if longer thinking is
+    better. When not: the last steps decide the answer, so that a forced one is a guess; and longer thinking does not
+    correct a wrong trace. A budget that counts input pays prompt and thinking twice when thinking is cut.
 
     Paper: "s1: Simple test-time scaling", arXiv 2501.19393. There the extensions are counted (2, 4, 6 times "Wait").
 
@@ -43,9 +43,14 @@ def budget_forcing(thinking: int = 1024, minimum: int = 0, temperature: float = 
         trace, spent, calls = "", 0, 0
         while True:
             piece = await ask(
-                task, prompt + trace, most=thinking - spent, keep=style.answer_tokens, stop=stop,
-                temperature=temperature, at=calls,
-            )  # fmt: skip
+                task,
+                prompt + trace,
+                most=thinking - spent,
+                keep=style.answer_tokens,
+                stop=stop,
+                temperature=temperature,
+                at=calls,
+            )
             trace, spent, calls = trace + piece.text, spent + piece.tokens, calls + 1
             if not piece.ended or not extends or spent >= minimum or spent + wait >= thinking:
                 break

@@ -21,18 +21,18 @@ def budget_guidance(
     temperature: float = 1.0,
     max_tokens: int = MOST,
 ) -> Strategy:
-    """One trace whose thinking is steered to end by itself within what the budget leaves.
+    """One trace whose thinking is steered so that it ends by itself within the tokens that the budget leaves.
 
-    The steer :func:`budgeteer.steer.budget_guidance`: at line starts the next token is drawn from
+    It runs the steer :func:`budgeteer.steer.budget_guidance`: at line starts the next token is drawn from
 
         p_v * a_v / sum,   a_v = P(L <= b | v) = GammaCDF(log(b + 1); shape_v, rate_v)
 
     with p the untempered distribution of the model, L the tokens of thinking still to come and b those that are left.
-    Other tokens are drawn as usual. Guidance does not bound anything by itself: when only the room for the answer is
+    Other tokens are drawn as usual. Guidance does not bound anything by itself: when only the tokens for the answer are
     left, the thinking is closed and the answer asked for, as in budget forcing.
 
-    It helps where the way on that fits can be told from the one that does not (a conclusion from another check), and
-    not where what is next says nothing about how much follows.
+    It helps where the next token tells how much thinking follows (a conclusion, or another check), and does not where
+    it tells nothing about that.
 
     Args:
         head: of this very model; None = that of the embedded reasoner.
@@ -40,7 +40,7 @@ def budget_guidance(
             uncertain lengths has a lower rate, and all tokens would be masked.
         min_mode: filter on the mode, tokens.
         temperature: of the draws within lines, >= 0.
-        max_tokens: of the trace.
+        max_tokens: cap of the trace.
 
     Source: Steering LLM Thinking with Budget Guidance (arXiv 2506.13752).
 

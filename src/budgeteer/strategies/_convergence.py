@@ -1,4 +1,4 @@
-"""Convergence: every so many tokens of thinking, force an answer on the side; stop when it no longer changes.
+"""Convergence: force an answer on the side after every few tokens of thinking; stop when it no longer changes.
 
 An early exit baseline on answer consistency; no single paper.
 """
@@ -12,19 +12,21 @@ from budgeteer.strategies.kit.trace import ask, conclude, raw, thinking_stops
 
 
 def convergence(every: int = 64, agree: int = 3, thinking: int = 1024, temperature: float = 0.0) -> Strategy:
-    """Thinking in pieces of ``every`` tokens; after each, ``style.close`` and a short answer that is then discarded.
+    """Think in pieces of ``every`` tokens; after each, close the thinking and sample a short side answer.
 
-    It stops when ``agree`` answers in a row are equal and not None (``stopped_by="converged"``), when the thinking
-    closes by itself, at the cap, or when a piece with its answer no longer fits. Side answers are charged like all
-    calls. With a budget that counts input, every piece and every side answer reads prompt and thinking again: the cost
-    grows with the square of the length, so choose ``every`` large.
+    The side answer is not part of the trace that goes on. Thinking stops when ``agree`` side answers in a row are equal
+    and not None (``stopped_by="converged"``), when it closes by itself, at the cap, or when a piece and its side answer
+    no longer fit the budget. Side answers are charged like all calls. With a budget that counts input, every piece and
+    every side answer reads prompt and thinking again: the cost grows with the square of the length, so choose ``every``
+    large.
 
-    When it helps: models that go on after they know. When not: a model that holds a wrong answer steadily before it
-    finds the right one is stopped at the wrong one; and few possible answers agree by chance, so ask for three.
+    When it helps: models that go on thinking after they know the answer. When not: a model that keeps a wrong answer
+    for a while before it finds the right one is stopped at the wrong one; and where few answers are possible, two agree
+    by chance, so ask for three.
 
     Args:
         every: tokens of thinking between two side answers.
-        agree: equal answers in a row that end it.
+        agree: number of equal side answers in a row that ends the thinking.
         thinking: most tokens of thinking.
         temperature: 0 is greedy.
     """
@@ -40,9 +42,14 @@ def convergence(every: int = 64, agree: int = 3, thinking: int = 1024, temperatu
         for at in range(-(-thinking // every)):
             try:
                 piece = await ask(
-                    task, prompt + trace, most=min(every, thinking - spent), keep=style.answer_tokens,
-                    stop=thinking_stops(task), temperature=temperature, at=at,
-                )  # fmt: skip
+                    task,
+                    prompt + trace,
+                    most=min(every, thinking - spent),
+                    keep=style.answer_tokens,
+                    stop=thinking_stops(task),
+                    temperature=temperature,
+                    at=at,
+                )
                 trace, spent = trace + piece.text, spent + piece.tokens
                 if not piece.tokens and best.answer is not None:
                     return Answer(best.answer, "budget", best.traces)  # the last side answer is as good as another

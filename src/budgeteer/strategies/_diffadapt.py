@@ -1,4 +1,4 @@
-"""DiffAdapt for black boxes: a few short probes, and by their agreement and length one of three ways to go on.
+"""DiffAdapt for black boxes: a few short probes, whose agreement and length choose one of three ways to think.
 
 Paper: "DiffAdapt: Difficulty-Adaptive Reasoning for Token-Efficient LLM Inference", arXiv 2510.19669.
 """
@@ -22,7 +22,13 @@ Level = Literal["easy", "normal", "hard"]
 
 
 class Bundle(NamedTuple):
-    """How a question of one level is solved: temperature, share of the most tokens, text after the question."""
+    """How a question of one level is solved.
+
+    Attributes:
+        temperature: of the trace.
+        share: of ``max_tokens`` that its trace may have, in (0, 1].
+        reminder: text that is added after the question.
+    """
 
     temperature: float
     share: float
@@ -32,7 +38,8 @@ class Bundle(NamedTuple):
 class Thresholds(NamedTuple):
     """Easy: agreement >= sure and length <= short. Hard: agreement < unsure. Normal: all others.
 
-    ``agreement`` is the share of the probes with the most common answer; ``length`` their mean length by their cap.
+    ``agreement`` is the share of the probes with the most common answer; ``length`` is their mean length divided by
+    their cap.
     """
 
     sure: float = 0.75
@@ -41,11 +48,11 @@ class Thresholds(NamedTuple):
 
 
 class Record(NamedTuple):
-    """A question of the past, solved by all three bundles.
+    """An earlier question that was solved with all three bundles.
 
     Attributes:
-        agreement, length: of its probes.
-        score, tokens: of the easy, the normal and the hard bundle.
+        agreement, length: of its probes, as in :class:`Thresholds`.
+        score, tokens: with the easy, the normal and the hard bundle.
     """
 
     agreement: float
@@ -67,12 +74,15 @@ def diffadapt(
     max_tokens: int = 1024,
     inner: Callable[[int, float], Strategy] = direct,
 ) -> Strategy:
-    """Easy: cool and short. Normal: the whole cap. Hard: half of it, "fail fast", for the ceiling is near anyway.
+    """Choose temperature, cap and reminder by the question's level: easy, normal or hard.
 
-    The paper reads the level off the hidden state after prefill with a trained probe. Here ``probes`` samples of at
-    most ``probe_tokens`` each, in one call, take its place: difficulty shows in whether they finish and agree. They
-    are charged; their most common answer stands in where the bundle's trace has none. A budget that does not pay for
-    all probes goes to the normal bundle.
+    Easy questions get a low temperature and a short cap, normal ones the whole cap, hard ones half of it: more thinking
+    would hardly solve them, so they fail fast.
+
+    The paper reads the level from the hidden state after the prompt with a trained probe. Here ``probes`` samples of at
+    most ``probe_tokens`` tokens each, in one call, replace it: difficulty shows in whether they finish and agree. They
+    are charged; their most common answer is used if the bundle's trace has none. If the budget does not cover all
+    probes, the level is normal.
 
     When it helps: many easy questions, and hard ones that more thinking does not solve. When not: accuracy on hard
     questions keeps rising with tokens, then failing fast fails; or questions are alike, then the probes are a loss.
@@ -82,7 +92,7 @@ def diffadapt(
     Args:
         thresholds: from :func:`calibrate`.
         bundles: easy, normal, hard.
-        probes, probe_tokens: how many, and how long each may be.
+        probes, probe_tokens: number of probes, and cap of each.
         max_tokens: cap of a bundle with share 1.
         inner: (max_tokens, temperature) -> strategy that solves the question.
     """
@@ -94,20 +104,26 @@ def diffadapt(
     async def solve(task: Task) -> Answer:
         style = task.style
         prompt = style.prompt(task.question.text)
-        found: list[str | None] = []
+        probed: list[str | None] = []
         level: Level = "normal"
         if task.model.afford(prompt, n=probes, most=probe_tokens, keep=style.answer_tokens) == probe_tokens:
             pieces = await ask_many(
-                task, prompt, probes, most=probe_tokens, keep=style.answer_tokens, stop=style.stop, temperature=1.0,
+                task,
+                prompt,
+                probes,
+                most=probe_tokens,
+                keep=style.answer_tokens,
+                stop=style.stop,
+                temperature=1.0,
                 stage="probe",
-            )  # fmt: skip
-            found = [style.read(piece.text) if piece.ended else None for piece in pieces]
+            )
+            probed = [style.read(piece.text) if piece.ended else None for piece in pieces]
             length = sum(piece.tokens for piece in pieces) / (probes * probe_tokens)
-            level = choose(agreement(found), length, thresholds)
+            level = choose(agreement(probed), length, thresholds)
         bundle = bundles[("easy", "normal", "hard").index(level)]
         asked = replace(style, prompt=lambda q: style.prompt(f"{q} {bundle.reminder}" if bundle.reminder else q))
         strategy = inner(max(1, round(bundle.share * max_tokens)), bundle.temperature)
-        votes = Counter(one for one in found if one is not None)
+        votes = Counter(answer for answer in probed if answer is not None)
         try:
             answer = await strategy.solve(replace(task, style=asked))
         except ModelError as error:
@@ -122,7 +138,7 @@ def diffadapt(
 
 
 def agreement(answers: Sequence[str | None]) -> float:
-    """Share of the most common answer; None agrees with nothing.
+    """Share of the most common answer; None agrees with no answer.
 
     >>> agreement(["7", "7", None, "3"]), agreement([None, None])
     (0.5, 0.0)
@@ -132,7 +148,7 @@ def agreement(answers: Sequence[str | None]) -> float:
 
 
 def choose(agreement: float, length: float, thresholds: Thresholds) -> Level:
-    """The level of a question.
+    """The level of a question, by the agreement and the relative length of its probes.
 
     >>> choose(1.0, 0.4, Thresholds()), choose(0.5, 0.4, Thresholds()), choose(0.25, 1.0, Thresholds())
     ('easy', 'normal', 'hard')
@@ -143,10 +159,11 @@ def choose(agreement: float, length: float, thresholds: Thresholds) -> Level:
 
 
 def calibrate(records: Iterable[Record], tolerance: float = 0.01) -> Thresholds:
-    """The thresholds of fewest tokens on these records whose mean score is that of normal-for-all less ``tolerance``.
+    """The thresholds that use the fewest tokens on these records without losing score.
 
-    They are looked for among the values that occur; ties go to the higher score. Without records, the defaults. The
-    probes' tokens are the same for all and left out: whether probing pays at all is another question.
+    Their mean score is at least that of the normal bundle for all questions, less ``tolerance``. They are searched
+    among the values that occur; ties go to the higher score. Without records, the defaults are returned. The tokens of
+    the probes are the same for all thresholds and are not counted; so it does not say whether probing pays at all.
 
     Raises:
         InvalidInput: the tolerance is negative.

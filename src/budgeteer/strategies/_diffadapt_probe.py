@@ -1,4 +1,4 @@
-"""DiffAdapt with its probe: how warm and how long to think, from the state after the question."""
+"""DiffAdapt with its probe: temperature and cap of the thinking, from the hidden state after the question."""
 
 from __future__ import annotations
 
@@ -17,21 +17,22 @@ if TYPE_CHECKING:
 def diffadapt_probe(
     head: Head | None = None, *, bundles: tuple[Bundle, Bundle, Bundle] = BUNDLES, max_tokens: int = MOST
 ) -> Strategy:
-    """One trace at the temperature and under the cap of its question's class.
+    """One trace with the temperature and the cap of its question's class: easy, normal or hard.
 
-    A probe ``softmax(W2 gelu(W1 h + b1) + b2)`` on the last layer's state h after the question says easy, normal or
-    hard, once, before the first token; no token is spent on it. Classes follow the model's own traces: normal where
-    most are right at a low mean entropy, hard where few are right, easy otherwise. Thinking is closed at ``share`` of
-    the tokens that the budget leaves for it, and the answer asked for. The published bundles have a prompt each, too;
-    that needs a second prefill and is left out here.
+    A probe ``softmax(W2 gelu(W1 h + b1) + b2)`` on the last layer's hidden state h after the question predicts the
+    class once, before the first token; no token is spent on it. Its training labels come from the model's own traces:
+    normal if most are right at a low mean entropy, hard if few are right, easy otherwise. Thinking is closed at
+    ``share`` of the tokens that the budget leaves for it, and the answer asked for. The published bundles also have a
+    prompt each; that needs a second prefill and is left out here.
 
-    Fewer tokens for hard questions is a bet that they are beyond the model: wrong where more thinking solves them. Set
-    ``max_tokens`` to what the longest question needs, or every share of a large budget is more than enough.
+    Fewer tokens for hard questions are right only if the model cannot solve them anyway, and wrong where more thinking
+    solves them. Set ``max_tokens`` to what the longest question needs, or every share of a large budget is more than
+    enough.
 
     Args:
         head: of this very model; None = that of the embedded reasoner.
         bundles: of easy, normal and hard questions.
-        max_tokens: of the trace.
+        max_tokens: cap of the trace.
 
     Source: DiffAdapt: Difficulty-Adaptive Reasoning for Token-Efficient LLM Inference (arXiv 2510.19669).
 

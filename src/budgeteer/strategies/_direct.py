@@ -1,4 +1,4 @@
-"""Direct: one trace, as long as the budget allows. The baseline of all others."""
+"""Direct: one trace, as long as the budget allows. The baseline of all other strategies."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from budgeteer.strategies.kit.trace import ask
 
 
 def direct(max_tokens: int = 1024, temperature: float = 0.0) -> Strategy:
-    """One call with ``max_tokens = min(max_tokens, what the budget leaves)``; what it reads as is the answer.
+    """One call with ``max_tokens = min(max_tokens, what the budget leaves)``; the answer is read from its text.
 
     When it helps: the budget is larger than nearly all traces. When not: a trace that is cut has no answer, and all its
     tokens are wasted.
 
     Args:
-        max_tokens: of the whole trace.
+        max_tokens: cap of the whole trace.
         temperature: 0 is greedy.
     """
 

@@ -1,4 +1,4 @@
-"""DORA: rollouts in proportion to score over directions, not over paths, so that duplicates share."""
+"""DORA: rollouts in proportion to the score of directions, not of paths, so that near-duplicates share."""
 
 from __future__ import annotations
 
@@ -33,26 +33,28 @@ def dora(
 ) -> Strategy:
     """Search by steps in which path j gets ``n w'_j`` rollouts, ``w'_j ~ w_j u_j``.
 
-    w = softmax(R / sharpness) is REBASE's share; u_j = P_jj is how unique the path is, with S the cosines of the
-    paths' embeddings and P the row-wise softmax(S / likeness): about 1 / (size of its cluster). So a direction gets
-    its share once, however many near-duplicates hold it. Rounding is by largest remainder.
+    ``w = softmax(R / sharpness)``, with the scores R, is REBASE's share. ``u_j = P_jj`` says how unique the path is,
+    with S the cosines of the paths' embeddings and P the row-wise softmax(S / likeness): about 1 / (size of its
+    cluster). So a direction gets its share once, however many near-duplicates take it. Rounding is by largest
+    remainder.
 
-    With ``trust`` the shares are spent by :func:`optimal_copies` instead, the exact optimum of the paper's model;
-    trust -> 0 gives every path one rollout first, much trust gives all to the best one.
+    With ``trust``, :func:`optimal_copies` spends the shares instead, the exact optimum of the paper's model;
+    trust -> 0 gives every path one rollout first, much trust gives all rollouts to the best path.
 
     When it helps: duplicates carry no information (a model that repeats itself). When not: many samples of a
-    direction mean that it is right: then REBASE is better. Charge for the embedding if it is a model.
+    direction mean that it is right; then REBASE is better. If the embedding is a model, its tokens are not charged
+    here.
 
     "Every Rollout Counts: Optimal Resource Allocation for Efficient Test-Time Scaling", arXiv 2506.15707. The
     official code rounds REBASE's shares, drops the zeros and only then corrects; this follows the paper.
 
     Args:
-        scorer: one, or its name; of partial traces.
-        n: rollouts.
+        scorer: a scorer of partial traces, or its name.
+        n: rollouts in each round.
         sharpness: temperature of the softmax of the scores, > 0.
-        likeness: temperature of the softmax of the cosines, > 0; 0.01 merges what is within about 0.03.
-        trust: None, or kappa > 0 of the paper's Beta(kappa w, kappa (1 - w)) success rates.
-        embed: None = hashed character trigrams, free of charge.
+        likeness: temperature of the softmax of the cosines, > 0; 0.01 merges paths whose cosine is above about 0.97.
+        trust: None, or kappa > 0 of the paper's success rates Beta(kappa w, kappa (1 - w)).
+        embed: texts -> vectors; None = hashed character trigrams, free of charge.
         step, step_tokens, depth, temperature: as in :func:`budgeteer.strategies.kit.steps.step_search`.
     """
     if not (sharpness > 0 and likeness > 0) or not (trust is None or trust > 0):
@@ -70,7 +72,7 @@ def dora(
 
 
 def uniqueness(vectors: F64, likeness: float) -> F64:
-    """Diagonal [k] of the row-wise softmax(cosines / likeness).
+    """How unique each of k vectors [k, d] is: [k], the diagonal of the row-wise softmax(cosines / likeness).
 
     >>> uniqueness(np.array([[1.0, 0.0], [1.0, 0.0], [0.0, 1.0]]), 0.01).round(3)
     array([0.5, 0.5, 1. ])
@@ -83,11 +85,14 @@ def uniqueness(vectors: F64, likeness: float) -> F64:
 
 
 def optimal_copies(weights: F64, n: int, trust: float) -> I64:
-    """Rollouts [k] that minimise the chance that all fail, ``prod_i prod_{r < B_i} (1 - trust w_i / (trust + r))``.
+    """Rollouts B [k], n in sum, with the smallest probability that all fail.
+
+    It is ``prod_i prod_{r < B_i} (1 - trust w_i / (trust + r))`` for the weights w [k].
+
 
     Direction i succeeds with a rate drawn from Beta(trust w_i, trust (1 - w_i)). The logarithm is separable and each
     rollout's gain falls, so the optimum is greedy: the next rollout to the largest ``w_i / (trust + B_i)``; ties to
-    the first. Between the limits ``B_i ~ (n + k trust) w_i - trust``.
+    the first. Between the limits of ``trust``, ``B_i ~ (n + k trust) w_i - trust``.
 
     >>> optimal_copies(np.array([0.5, 0.3, 0.2]), 10, 1e-9), optimal_copies(np.array([0.5, 0.3, 0.2]), 10, 1e9)
     (array([5, 3, 2]), array([10,  0,  0]))

@@ -14,12 +14,12 @@ from budgeteer.strategies.kit.trace import NOTHING, ask, conclude, raw, thinking
 def elastic(thinking: int = 1024, answer: int | None = None, temperature: float = 0.0) -> Strategy:
     """Two phases: at most ``t`` tokens of thinking, then ``style.close``, then at most ``s`` tokens of answer.
 
-    ``t = min(thinking, what the budget leaves once s are kept)``; a budget below that is all the answer's. Neither
-    phase lends to the other, so the answer's length never depends on how the thinking went.
+    ``t = min(thinking, what the budget leaves once s are kept)``; a budget of s or less is for the answer alone.
+    Neither phase gets tokens of the other, so the answer's length never depends on how the thinking went.
 
     When it helps: answers that are texts or programs, which a cap on the whole trace would cut. When not: a budget that
     counts input, since the second phase reads prompt and thinking again even if the trace closed by itself;
-    :func:`budget_forcing` does not, and is the cheaper of the two for short answers.
+    :func:`budget_forcing` does not then, and costs less for short answers.
 
     Paper: "Scalable Chain of Thoughts via Elastic Reasoning", arXiv 2505.05315; inference only. There the model is also
     trained under such cuts.

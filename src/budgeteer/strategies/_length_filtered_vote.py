@@ -16,7 +16,7 @@ from budgeteer.strategies.kit.trace import ask_many
 
 
 def lines(thinking: str) -> int:
-    """Steps of a trace: its lines that are not blank."""
+    """Number of steps of a text of thinking: its lines that are not blank."""
     return sum(1 for line in thinking.splitlines() if line.strip())
 
 
@@ -29,28 +29,28 @@ def length_filtered_vote(
     max_tokens: int = 1024,
     temperature: float = 1.0,
 ) -> Strategy:
-    """Draw samples while they fit, group them by ``floor(steps / width)``, vote within the surest groups.
+    """Draw samples, group them by ``floor(steps / width)``, and vote within the groups whose answers agree most.
 
-    For each group the entropy of its answers; the ``groups`` groups of lowest entropy vote by majority. A group of one
-    has entropy 0 and would always be chosen: groups smaller than ``minimum`` do not count, unless there is no larger
-    one (then all samples vote). In our evidence groups of one did not hurt, though: equal entropies go to the shorter
-    group, and short chains are the right ones there. Samples are drawn in as few calls as the budget allows; each may
-    be ``max_tokens`` long, and what the earlier ones did not use buys later ones.
+    The ``groups`` groups whose answers have the lowest entropy vote by majority. A group of one sample has entropy 0
+    and would always be chosen: groups smaller than ``minimum`` do not count, unless there is no larger one (then all
+    samples vote). In our evidence groups of one did not hurt, though: of groups with equal entropy the shorter one is
+    chosen, and short chains are right there. Samples are drawn in as few calls as the budget allows; each may be
+    ``max_tokens`` long, and tokens that earlier ones did not use pay for later ones.
 
     When it helps: over all lengths a wrong answer wins, and at some lengths the right one does; wrong answers scatter;
-    several samples a group. When not: accuracy hardly depends on length (then it only loses voters), or a wrong answer
-    is the same one at some length.
+    groups have several samples. When not: accuracy hardly depends on length (then it only loses voters), or the wrong
+    answers at some length are all the same.
 
     Paper: "When More is Less: Understanding Chain-of-Thought Length in LLMs", arXiv 2502.07266 (width 2, 3 groups).
 
     Args:
         samples: most samples.
-        width: steps that a group spans.
-        groups: groups that vote.
-        minimum: smallest size of a group.
-        steps: thinking -> number of steps.
-        max_tokens: of a sample.
-        temperature: of a sample.
+        width: number of steps that a group spans.
+        groups: number of groups that vote.
+        minimum: smallest number of samples of a group.
+        steps: text of the thinking -> its number of steps.
+        max_tokens: cap of a sample.
+        temperature: of the samples.
     """
     if min(samples, width, groups, minimum, max_tokens) < 1:
         raise InvalidInput("length_filtered_vote takes 1 or more samples, width, groups, minimum and max_tokens")
@@ -89,10 +89,15 @@ def length_filtered_vote(
 def filtered_vote(
     answers: Sequence[str | None], sizes: Sequence[int], width: int = 2, groups: int = 3, minimum: int = 2
 ) -> tuple[str | None, float | None]:
-    """(winner, its share of the votes that counted); samples without an answer do not vote.
+    """The winner of the vote and its share of the votes that counted; (None, None) if no sample has an answer.
 
-    Equal entropies: the larger group, then the shorter one. Equal votes: the answer of the surest group, then the one
-    that was drawn first.
+    Of groups with equal entropy the larger one votes, then the shorter one. Of answers with equal votes the one of the
+    group with the lowest entropy wins, then the one that was drawn first.
+
+    Args:
+        answers: [n] of the samples; None does not vote.
+        sizes: [n] number of steps of the samples.
+        width, groups, minimum: as in :func:`length_filtered_vote`.
 
     >>> filtered_vote(["a", "b", "a", "a", "b", "b"], [1, 1, 2, 2, 9, 9], width=1, groups=1)
     ('a', 1.0)

@@ -22,7 +22,7 @@ from budgeteer.strategies.kit.trace import Piece, ask, conclude, thinking_stops
 
 Schedule = Literal["constant", "linear", "polynomial", "exponential", "cosine", "water-filling"]
 LEVELS = (200, 250, 350, 450, 600)
-"""Tokens of a question of level 1 to 5, in the official code."""
+"""Thinking tokens of a question of level 1 to 5, in the official code."""
 
 
 def plan_and_budget(
@@ -34,29 +34,32 @@ def plan_and_budget(
     thinking: int = 1024,
     temperature: float = 0.0,
 ) -> Strategy:
-    """Tokens ``b_j`` in proportion to ``credit_j * s(j)``, by largest remainder; j counts from 0 to N - 1.
+    """Split a question into N parts; part j (from 0) gets tokens ``b_j`` in proportion to ``credit_j * s(j)``.
 
     s(j): constant 1; linear N - j; polynomial (N - j)^2; exponential 0.9^j; cosine 0.5 (1 + cos(pi j / (N - 1))) + 0.1.
-    ``water-filling`` is what they approximate: it minimises ``sum_j credit_j b_j^-decay_j`` exactly, in whole tokens.
+    These schedules approximate ``water-filling``, which minimises ``sum_j credit_j b_j^-decay_j`` exactly. All round to
+    whole tokens by largest remainder.
 
-    A model that continues text (PREFIX, raw prompts) is held to it: it thinks part by part, each under its heading;
-    what a part leaves goes to the next ones; then the answer is forced. Any other gets one prompt that lists the parts,
-    with at most ``3 b_j / 4`` words each, advice that it may ignore. The budget bounds both, planner calls included.
+    A model that continues raw text (PREFIX) has to keep to the split: it thinks part by part, each under its heading;
+    tokens that a part leaves go to the next ones; then the answer is forced. Any other model gets one prompt that lists
+    the parts with at most ``3 b_j / 4`` words each, advice that it may ignore. The budget bounds both, and pays the
+    planner's calls, too.
 
-    When it helps: early parts need most, or the credits are good; problems that fall into parts. When not: the hard
-    part comes late (schedules then lose to constant), the planner costs more than it saves, and a plan that is wrong.
+    When it helps: problems that consist of parts, where early parts need most tokens, or the credits are good. When
+    not: the hard part comes late (then ``constant`` is better), the planner costs more than it saves, or its plan is
+    wrong.
 
     Paper: "Plan and Budget: Effective and Efficient Test-Time Scaling on Large Language Model Reasoning",
-    arXiv 2505.16122. Its closed form ``(c a)^(1 / (a + 1))`` holds for equal decays only. Its code gives what rounding
-    leaves to the largest share, advises in words as if they were tokens, enforces nothing and leaves the planner's
-    tokens out of the bill.
+    arXiv 2505.16122. Its closed form ``(c a)^(1 / (a + 1))`` holds for equal decays only. The official code gives what
+    rounding leaves to the largest share, advises in words as if they were tokens, enforces nothing and does not count
+    the planner's tokens.
 
     Args:
         schedule: how the tokens fall with the part's number.
         planner: None asks the model, see :func:`budgeteer.strategies.kit.planner.model_planner`.
-        levels: thinking tokens by the planner's level 1 to 5, such as LEVELS; None = as many as fit.
+        levels: thinking tokens for the planner's levels 1 to 5, such as LEVELS; None = as many as fit.
         heading: of a part, with ``{number}`` and ``{part}``.
-        end: text with which a part ends by itself.
+        end: text that ends a part early.
         thinking: most tokens of all parts together.
         temperature: 0 is greedy.
     """
@@ -78,9 +81,15 @@ def plan_and_budget(
             if planned == spent:
                 continue
             piece = await ask(
-                task, prompt + trace + head, most=planned - spent, keep=task.style.answer_tokens,
-                stop=(*thinking_stops(task), end), temperature=temperature, stage="part", at=j,
-            )  # fmt: skip
+                task,
+                prompt + trace + head,
+                most=planned - spent,
+                keep=task.style.answer_tokens,
+                stop=(*thinking_stops(task), end),
+                temperature=temperature,
+                stage="part",
+                at=j,
+            )
             if not piece.tokens:
                 by = "budget"
                 break
@@ -102,7 +111,7 @@ def plan_and_budget(
 
 
 def weights(n: int, schedule: Schedule) -> list[float]:
-    """s(j) of n parts.
+    """The weights s(j) of n parts; see :func:`plan_and_budget`.
 
     >>> weights(3, "linear"), weights(3, "polynomial"), [round(s, 2) for s in weights(3, "cosine")]
     ([3.0, 2.0, 1.0], [9.0, 4.0, 1.0], [1.1, 0.6, 0.1])
@@ -119,7 +128,7 @@ def weights(n: int, schedule: Schedule) -> list[float]:
 
 
 def divide(total: int, parts: Sequence[Part], schedule: Schedule) -> list[int]:
-    """Whole tokens of each part, ``total`` together.
+    """Whole tokens of each part, ``total`` in sum.
 
     >>> divide(10, [Part("a", 2.0), Part("b")], "linear")
     [8, 2]
@@ -133,7 +142,10 @@ def divide(total: int, parts: Sequence[Part], schedule: Schedule) -> list[int]:
 
 
 def room(task: Task, prompt: str, heads: Sequence[str], parts: Sequence[Part], schedule: Schedule, cap: int) -> int:
-    """Most tokens of thinking, up to ``cap``, for which all calls fit: each one reads what the earlier ones wrote."""
+    """The most tokens of thinking, up to ``cap``, for which the budget covers all calls.
+
+    Each call reads the prompt and what earlier calls wrote; ``heads`` are the headings of the parts.
+    """
     model = task.model
     sizes = [model.count(head) for head in heads]
     inputs, high = model.count(prompt), model.afford(prompt, most=cap, keep=task.style.answer_tokens)

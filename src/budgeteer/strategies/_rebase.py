@@ -21,17 +21,19 @@ def rebase(
     depth: int = 16,
     temperature: float = 0.8,
 ) -> Strategy:
-    """Search by steps in which path j is continued by ``n softmax(R / sharpness)_j`` rollouts.
+    """Search by steps in which path j with score R_j is continued by ``n softmax(R / sharpness)_j`` rollouts.
 
-    The baseline of :func:`budgeteer.strategies._dora.dora`, and its special case in which no two paths are alike: near
-    duplicates each get a full share, so a direction is favoured for being sampled often. When it helps: duplicates
-    are frequent because they are good. When not: because the model repeats itself.
+    The baseline of :func:`budgeteer.strategies._dora.dora`, and its special case in which no two paths are alike:
+    near-duplicates each get a full share, so a direction that was sampled often gets more.
+
+    When it helps: duplicates are frequent because they are good. When not: they are frequent because the model repeats
+    itself.
 
     "Inference Scaling Laws: An Empirical Analysis of Compute-Optimal Inference", arXiv 2408.00724.
 
     Args:
-        scorer: one, or its name; of partial traces, such as :func:`budgeteer.strategies.kit.score.programmatic`.
-        n: rollouts.
+        scorer: a scorer of partial traces, such as :func:`budgeteer.strategies.kit.score.programmatic`, or its name.
+        n: rollouts in each round.
         sharpness: temperature of the softmax, > 0.
         step, step_tokens, depth, temperature: as in :func:`budgeteer.strategies.kit.steps.step_search`.
     """

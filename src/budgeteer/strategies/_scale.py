@@ -32,7 +32,7 @@ Ask = Callable[[str, Sequence[tuple[str, str]], str], str]
 
 @dataclass(frozen=True, slots=True)
 class _Budget(Exception):
-    """A call of the way did not fit."""
+    """An intermediate call exceeded the budget, or its answer could not be read."""
 
     reason: str
 
@@ -47,16 +47,16 @@ def scale(
     plan_tokens: int = 256,
     temperature: float = 0.6,
 ) -> Strategy:
-    """Sub-problem i is solved with thinking if its difficulty exceeds ``threshold``, else it is answered at once.
+    """Split a question into sub-problems; think about one only if its difficulty exceeds ``threshold``.
 
-    In order; sub-problem i sees the answers of all before it. Without thinking means that the thinking is closed
-    before it began. The last sub-problem always thinks, as in the official code. Planner and ratings are charged,
-    stages "plan" and "judge". The last answer is the answer; when the budget ends before, the whole question is
-    answered without thinking, for which room is kept.
+    Sub-problems are solved in order, and each sees the answers of all before it. To answer without thinking, the
+    thinking is closed before it begins. The last sub-problem always thinks, as in the official code. Outline and
+    ratings are charged, with the stages "plan" and "judge". The answer of the last sub-problem is the answer of the
+    question. If the budget ends before, the whole question is answered without thinking; tokens are kept for that.
 
     When it helps: questions have easy parts on which thinking is wasted, and difficulty can be told beforehand. When
-    not: a wrong early answer is never looked at again, so a threshold that is too high ruins the rest; at the paper's
-    best threshold three quarters of the parts are thought about.
+    not: a wrong early answer is never revised, so a threshold that is too high spoils the rest; at the paper's best
+    threshold the model thinks about three quarters of the parts.
 
     "SCALE: Selective Resource Allocation for Overcoming Performance Bottlenecks in Mathematical Test-time Scaling",
     AAAI 2026 (one outline instead of the best of 8).
@@ -66,8 +66,8 @@ def scale(
         plan: None = the model lists the sub-problems.
         difficulty: None = the model rates each.
         ask: None = the earlier answers are listed before the sub-problem.
-        max_tokens: of the thinking about one sub-problem.
-        plan_tokens: of the outline.
+        max_tokens: cap of the trace of one sub-problem that is thought about.
+        plan_tokens: cap of the outline.
         temperature: of all traces.
     """
     if not 0 <= threshold <= 1:
@@ -115,29 +115,29 @@ def scale(
                 for part in parts[:-1]
             ]
             for part, rate in zip(parts, [*rates, 1.0], strict=True):
-                trace, found = await answer(question_of(whole, known, part), rate > threshold)
+                trace, solved = await answer(question_of(whole, known, part), rate > threshold)
                 traces.append(trace)
-                if found is None:
+                if solved is None:
                     raise _Budget("unanswered")
-                known.append((part, found))
+                known.append((part, solved))
             return Answer(known[-1][1], "done", tuple(traces))
         except _Budget as end:
             stopped = end.reason
         except ModelError as error:
             stopped = f"error: {error}"
         try:
-            trace, found = await answer(whole, False, last=True)
+            trace, guess = await answer(whole, False, last=True)
         except _Budget:
             return Answer(None, "budget", tuple(traces))
         except ModelError as error:
             return Answer(None, f"error: {error}", tuple(traces))
-        return Answer(found, stopped, (*traces, trace))
+        return Answer(guess, stopped, (*traces, trace))
 
     return Strategy(solve, frozenset({PREFIX}))
 
 
 def listed(question: str, known: Sequence[tuple[str, str]], part: str) -> str:
-    """The question, what is known, and the sub-problem."""
+    """The text that asks for a sub-problem: the question, the earlier sub-problems with answers, and ``part``."""
     lines = [f"{done} -> {answer}" for done, answer in known]
     return "\n".join([question, *lines, part]) if part != question or known else question
 
@@ -151,8 +151,8 @@ async def _outline(call: Callable[..., object], question: str, cap: int) -> list
 async def _rate(call: Callable[..., object], question: str, part: str) -> float:
     prompt = RATING.replace("{question}", question).replace("{part}", part)
     text = await call(prompt, 4, "judge", part, stop=("\n",), last=False)  # type: ignore[misc]
-    found = re.search(r"\d+", str(text))
-    return 0.5 if found is None else min(int(found[0]), 10) / 10
+    rating = re.search(r"\d+", str(text))
+    return 0.5 if rating is None else min(int(rating[0]), 10) / 10
 
 
 def _answer(task: Task) -> int:

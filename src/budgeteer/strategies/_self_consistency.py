@@ -13,18 +13,18 @@ def self_consistency(
 ) -> Strategy:
     """n samples, as many as the budget allows; the most frequent answer, ties to the one seen first.
 
-    All samples are one request if their worst case fits the budget, else as many as fit at a time. The confidence is
-    the share of the answered samples that agree.
+    All samples are one request if their worst case fits the budget, else several requests of as many as fit. The
+    confidence is the share of the answer among the samples with an answer.
 
-    When it helps: wrong answers scatter and right ones agree, at any price. When not: the most frequent answer is
-    wrong, which no number of samples mends; and most questions are decided long before the n-th sample
+    When it helps: wrong answers scatter and right ones agree. When not: the most frequent answer is wrong, which no
+    number of samples corrects; and most questions are decided long before the n-th sample
     (:func:`budgeteer.strategies._adaptive_vote.adaptive_vote`).
 
     "Self-Consistency Improves Chain of Thought Reasoning in Language Models", arXiv 2203.11171.
 
     Args:
-        n: samples at most.
-        max_tokens: of one sample.
+        n: most samples.
+        max_tokens: cap of one sample.
         temperature: of the samples, > 0 unless n is 1.
         aggregate: None = majority.
     """

@@ -20,31 +20,51 @@ from budgeteer.strategies.kit.decided import gain, leads
 from budgeteer.strategies.kit.samples import MAX_TOKENS, Sampler
 
 SIZES = (1, 2, 4, 8)
-"""Samples that a question on a menu can be given in one round."""
+"""Numbers of samples that a menu offers for a question in one round."""
 
 
 class Offer(NamedTuple):
-    """What an allocator is shown: the items, and how many samples the options of a menu are (None: units are)."""
+    """What an allocator is shown.
+
+    Attributes:
+        items: one for each question.
+        sizes: samples of each option of the items' menus; None = there is no menu, and a unit is a sample.
+    """
 
     items: Items
     sizes: tuple[int, ...] | None = None
 
 
 class Show(Protocol):
+    """Makes items from what is known of each question."""
+
     def __call__(
         self, keys: tuple[str, ...], counts: Sequence[Sequence[int]], drawn: Sequence[int], cost: F64
     ) -> Offer:
-        """One a question: key, votes of each answer (most first), samples drawn, expected units a sample."""
+        """The offer for n questions.
+
+        Args:
+            keys: [n] ids of the questions.
+            counts: [n] votes of each of a question's answers, most first.
+            drawn: [n] samples drawn so far.
+            cost: [n] expected units of one more sample.
+        """
 
 
 def gains(keys: tuple[str, ...], counts: Sequence[Sequence[int]], drawn: Sequence[int], cost: F64) -> Offer:
-    """A menu of 1, 2, 4 or 8 more samples, worth ``decided.gain``: for allocators of menus."""
-    prices = [[max(1, math.ceil(size * one)) for size in SIZES] for one in cost.tolist()]
+    """Menus of 1, 2, 4 or 8 more samples, for allocators of menus.
+
+    The value of an option is :func:`budgeteer.strategies.kit.decided.gain`.
+    """
+    prices = [[max(1, math.ceil(size * per_sample)) for size in SIZES] for per_sample in cost.tolist()]
     return Offer(Items(keys, menu=Menu.of(prices, [[gain(own, size) for size in SIZES] for own in counts])), SIZES)
 
 
 def agreement(keys: tuple[str, ...], counts: Sequence[Sequence[int]], drawn: Sequence[int], cost: F64) -> Offer:
-    """Columns: p = (v_1 + 1) / (n + 2), the leader's share, as pass rate and sqrt(p (1 - p)) as std."""
+    """Items without menus, for all other allocators.
+
+    With the leader's votes v_1 of n samples, the pass rate is ``p = (v_1 + 1) / (n + 2)`` and std ``sqrt(p (1 - p))``.
+    """
     n = np.array(drawn, np.int64)
     right = np.array([max(own, default=0) for own in counts], np.int64)
     p = (right + 1.0) / (n + 2.0)
@@ -52,6 +72,7 @@ def agreement(keys: tuple[str, ...], counts: Sequence[Sequence[int]], drawn: Seq
 
 
 SHOWN: dict[str, Show] = {"gains": gains, "agreement": agreement}
+"""The ways to show questions to an allocator, by name."""
 
 
 async def split(
@@ -68,35 +89,35 @@ async def split(
     temperature: float = 1.0,
     aggregate: Aggregator | None = None,
 ) -> AsyncIterator[tuple[int, Answer]]:
-    """Answers of all questions from one allowance, as (position, answer), each as soon as it is final.
+    """Answer all questions from one allowance; yields (position, answer), each as soon as it is final.
 
     Every question gets ``first`` samples. Then, in each of ``rounds`` rounds, the allocator splits an equal part of
-    what is left over the questions that are open: items are questions, a unit is a sample and costs what the
-    question's samples cost on average so far, value and spread follow from how far its answers agree. A question is
+    what is left over the questions that are open: items are questions; a unit is a sample and costs what the
+    question's samples cost on average so far; value and spread follow from how far its answers agree. A question is
     final once P(its leader is the most probable answer) is at least ``1 - risk``, at ``most`` samples, or when a
-    verifier accepts an answer; its share goes to the others. The answer is the majority's.
+    verifier accepts an answer; its share goes to the others. The answer is that of the majority.
 
-    Requests of a round run at the same time. Each reserves its worst case, so what does not fit at once is asked for
+    Requests of a round run at the same time. Each reserves its worst case, so requests that do not fit at once are sent
     when the others have settled. On a model that declares SEED the answers are a function of the seeds alone.
 
-    When it helps: questions differ in difficulty and the budget is a few samples each. When not: it is so small that
-    nobody gets more than ``first``, or so large that all are decided.
+    When it helps: questions differ in difficulty and the budget is a few samples each. When not: the budget is so small
+    that no question gets more than ``first`` samples, or so large that all are decided.
 
     The rule for the gain: "Statistical Decision Making for Optimal Budget Allocation in Crowd Labeling", arXiv
-    1403.3080; any allocator of :mod:`budgeteer.allocate` can take its place, ``uniform`` with ``show=agreement`` being
-    the baseline.
+    1403.3080. Any allocator of :mod:`budgeteer.allocate` can take its place; ``uniform`` with ``show=agreement`` is the
+    baseline.
 
     Args:
-        tasks: one a question, with distinct ids; each has a ``Budgeted`` of its own over one common allowance.
-        allocator: None = greedy_marginal, which needs gains.
-        show: what the allocator sees; :func:`gains` for allocators of menus, :func:`agreement` for all others; or one
+        tasks: one for each question, with distinct ids; each has a ``Budgeted`` of its own over one common allowance.
+        allocator: None = greedy_marginal, which needs :func:`gains`.
+        show: what the allocator sees: :func:`gains` for allocators of menus, :func:`agreement` for all others; or one
             of these names.
         first: samples of every question before the first round.
-        most: samples of one question.
-        rounds: of allocation.
-        risk: in [0, 1), of a decided question; 0 decides none before ``most``.
+        most: most samples of one question.
+        rounds: number of rounds of allocation.
+        risk: in [0, 1), that a decided question has another majority; 0 decides none before ``most`` samples.
         verify: stop a question, and answer it, with the first answer whose ``task.check`` is 1.
-        max_tokens: of one sample.
+        max_tokens: cap of one sample.
         temperature: of the samples.
         aggregate: None = majority.
 
@@ -115,7 +136,7 @@ async def split(
     state = None
 
     async def draw(wanted: dict[int, int]) -> None:
-        """In waves, each of what fits at once."""
+        """Draw these samples (question -> number) in waves, each of as many as fit at once."""
         while wanted:
             came = await asyncio.gather(*(samplers[i].once(count) for i, count in wanted.items()))
             for i, got in zip(list(wanted), came, strict=True):
@@ -172,7 +193,7 @@ async def split(
 
 
 def _scarcest(tasks: Sequence[Task]) -> tuple[str, int]:
-    """The kind of unit of which least is left for what was spent, and how much that is."""
+    """The kind of unit of which the least is left, relative to what was spent of it, and how much that is."""
     left = tasks[0].model.remaining
     spent = {kind: sum(task.model.spend.units[kind] for task in tasks) for kind in left}
     kind = min(left, key=lambda kind: left[kind] / max(spent[kind], 1))
@@ -180,7 +201,8 @@ def _scarcest(tasks: Sequence[Task]) -> tuple[str, int]:
 
 
 def _outcomes(tasks: Sequence[Task], samplers: Sequence[Sampler], before: dict[int, int], verify: bool) -> Outcomes:
-    """The new samples; the reward is the verifier's, else 1 for agreeing with the question's leader."""
+    """Outcomes of the samples drawn since ``before`` (question -> number); their reward is the verifier's, else 1 if
+    the sample agrees with the question's leader."""
     keys: list[str] = []
     tokens: list[int] = []
     reward: list[float] = []

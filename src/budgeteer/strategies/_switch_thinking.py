@@ -17,21 +17,21 @@ def switch_thinking(
     temperature: float = 1.0,
     max_tokens: int = MOST,
 ) -> Strategy:
-    """One trace that thinks in mixed embeddings while it is unsure of its way, in tokens while it is sure.
+    """One trace that thinks in mixed embeddings while the model is unsure, and in tokens while it is sure.
 
-    The steer :func:`budgeteer.steer.switch_thinking`: a trace starts latent, fed with the mean embedding of the next
-    token; it goes explicit when the entropy of the next token falls below what it was at the last switch, and latent
-    when it rises above, after ``window`` steps at least. When the count of switches to explicit thinking reaches
-    ``switches``, the thinking is closed and the answer asked for. A mix is far from what most models were trained on:
-    expect the control, not the accuracy, on models that were never shown one.
+    It runs the steer :func:`budgeteer.steer.switch_thinking`: a trace starts latent, fed with the expected embedding of
+    the next token. It becomes explicit when the entropy of the next token falls below its value at the last switch, and
+    latent when it rises above, but not before ``window`` steps. When the number of switches to explicit thinking
+    reaches ``switches``, the thinking is closed and the answer asked for. Most models were never trained on mixed
+    embeddings: on those, expect the control of length, not the accuracy.
 
     Args:
-        switches: C_max, >= 1; None = no cap.
-        window: W, steps, >= 0.
-        alpha, beta: in [0, 1].
-        opening: a marker that is one token; other texts are left out of the mix.
+        switches: C_max of the paper, >= 1; None = no cap.
+        window: W of the paper, steps, >= 0.
+        alpha, beta: weights of the marker in the mix at a switch, in [0, 1]; see the steer.
+        opening: the opening marker of the thinking, if it is one token; other texts are left out of the mix.
         temperature: of the draws, > 0.
-        max_tokens: of the trace.
+        max_tokens: cap of the trace.
 
     Source: SwiReasoning: Switch-Thinking in Latent and Explicit for Pareto-Superior Reasoning LLMs (arXiv 2510.05069).
 

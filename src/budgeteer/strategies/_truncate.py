@@ -8,10 +8,10 @@ from budgeteer.strategies.kit.trace import ask, conclude, raw
 
 
 def truncate(thinking: int = 1024, temperature: float = 0.0) -> Strategy:
-    """Sample at most ``thinking`` tokens; finish the answer if the trace has closed by then, else give none.
+    """Sample at most ``thinking`` tokens; finish the answer if the thinking has closed by then, else give none.
 
-    It is ``budget_forcing(thinking)`` without the forced answer: what one has with a cap alone. It keeps nothing back
-    for an answer, so at an equal budget its thinking may be longer than that of the strategies that do.
+    It is ``budget_forcing(thinking)`` without the forced answer: the effect of a cap alone. It keeps no tokens for an
+    answer, so at an equal budget its thinking may be longer than that of strategies that do.
 
     When it helps: as a baseline, or where a forced answer is worse than none. When not: wherever a guess counts.
 

@@ -16,7 +16,7 @@ from budgeteer.strategies.kit.score import Scorer, scorer_of
 from budgeteer.strategies.kit.steps import extend, force, raw_prompt
 
 LEAST_RATIO = 0.02
-"""Of the budget left: exponents above 1 / 0.02 are greedy in all but name, and would overflow."""
+"""Smallest share of the budget that counts: exponents above 1 / 0.02 are practically greedy, and would overflow."""
 
 
 def value_tree(
@@ -44,10 +44,10 @@ def value_tree(
     "Spend Less, Reason Better: Budget-Aware Value Tree Search for LLM Agents", arXiv 2603.12634.
 
     Args:
-        critic: one, or its name: scores the change that the last step of a trace made, in [-1, 1], such as
-            :func:`budgeteer.strategies.kit.score.progress`; NaN counts as 0. Its calls are charged too.
-        expansions: at most.
-        answers: nodes with an answer that are enough.
+        critic: a scorer or its name. It scores the change that the last step of a trace made, in [-1, 1], such as
+            :func:`budgeteer.strategies.kit.score.progress`; NaN counts as 0. Its calls are charged, too.
+        expansions: most expansions.
+        answers: number of nodes with an answer at which the search stops.
         floor: least value, > 0.
         horizon: expansions over which r falls to 0; None = ``expansions``.
         step: the text that ends a step.
@@ -79,9 +79,16 @@ def value_tree(
             at = int(rng.choice(len(nodes), p=chances(np.array(values), ratio)))
             try:
                 grown = await extend(
-                    task, prompt, nodes[at], 1, step=step, step_tokens=step_tokens, temperature=temperature,
-                    seed=derive(task.seed, "node", number), logprobs=logprobs,
-                )  # fmt: skip
+                    task,
+                    prompt,
+                    nodes[at],
+                    1,
+                    step=step,
+                    step_tokens=step_tokens,
+                    temperature=temperature,
+                    seed=derive(task.seed, "node", number),
+                    logprobs=logprobs,
+                )
             except ModelError as error:
                 stopped = f"error: {error}"
                 break
@@ -112,12 +119,12 @@ def value_tree(
 
 
 def left_of(task: Task, start: dict[str, int]) -> list[float]:
-    """Share of each kind of unit that is left."""
+    """For each kind of unit, the share that is left of what there was at the start (kind -> units)."""
     return [units / start[kind] if start[kind] > 0 else 0.0 for kind, units in task.model.remaining.items()]
 
 
 def chances(values: F64, ratio: float) -> F64:
-    """``V ** (1 / ratio)``, normalised, in logarithms; a ratio below LEAST_RATIO counts as that.
+    """Probability of each node: ``V ** (1 / ratio)``, normalised; a ratio below LEAST_RATIO counts as LEAST_RATIO.
 
     >>> chances(np.array([1.0, 2.0]), 1.0).round(3), chances(np.array([1.0, 2.0]), 0.25).round(3)
     (array([0.333, 0.667]), array([0.059, 0.941]))

@@ -30,7 +30,7 @@ class Table:
         lengths: [l] left edges of bins of remaining length, tokens; the last is open-ended.
         every: tokens between two rows of the table.
         joint: class -> [t, v, l] with row t for samples that are still running after t * every tokens; the last row
-            counts for all later ones.
+            also stands for all later ones.
         finished: class -> [t] mean value of traces that ended within [t * every, (t + 1) * every) tokens.
     """
 
@@ -51,9 +51,18 @@ class Table:
         lengths: tuple[int, ...] = (0, 8, 16, 32, 64, 128),
         every: int = 8,
     ) -> Table:
-        """Count finished traces: [n] tokens, value in [0, 1] and class of each.
+        """Count finished traces.
 
-        Every cell has a share of 1e-3 of the uniform distribution added, so that no length is impossible.
+        A share of 1e-3 of the uniform distribution is added to every row, so that no length is impossible.
+
+        Args:
+            length: [n] tokens of each trace.
+            value: [n] of each trace, in [0, 1].
+            kind: [n] class of each trace's prompt.
+            values, lengths, every: as the attributes.
+
+        Raises:
+            InvalidInput: no traces, or not as many lengths as values and classes.
 
         >>> table = Table.fit([4, 4, 20, 20], [1, 1, 0, 1], ["a"] * 4, lengths=(0, 8, 16), every=8)
         >>> table.joint["a"][1].round(2)[:, 1].tolist()  # after 8 tokens: two run on for 12, half of them right
@@ -67,8 +76,8 @@ class Table:
         grid = np.asarray(values)
         value_bin = np.abs(value[:, None] - grid).argmin(1)
         joint, finished = {}, {}
-        for one in sorted(set(kind)):
-            own = np.array([k == one for k in kind])
+        for name in sorted(set(kind)):
+            own = np.array([k == name for k in kind])
             rows, means = [], []
             for t in range(int(length[own].max()) // every + 1):
                 running = own & (length > t * every)
@@ -78,23 +87,23 @@ class Table:
                 rows.append(counts / counts.sum())
                 ended = own & (length // every == t)
                 means.append(float(value[ended].mean()) if ended.any() else float(value[own].mean()))
-            joint[one], finished[one] = np.array(rows), np.array(means)
+            joint[name], finished[name] = np.array(rows), np.array(means)
         return cls(tuple(values), tuple(lengths), every, joint, finished)
 
     def predict(self, kind: str, tokens: int) -> F64:
-        """[v, l] of a sample that is still running."""
+        """[v, l] p(value, remaining length) of a sample of class ``kind`` that still runs after ``tokens`` tokens."""
         rows = self._of(self.joint, kind)
         return np.asarray(rows[min(tokens // self.every, len(rows) - 1)])
 
     def value(self, kind: str, tokens: int) -> float:
-        """Of a sample that ended with an answer."""
+        """Expected value of a sample of class ``kind`` that ended with an answer after ``tokens`` tokens."""
         means = self._of(self.finished, kind)
         return float(means[min(tokens // self.every, len(means) - 1)])
 
-    def _of(self, what: dict[str, F64], kind: str) -> F64:
-        if kind not in what:
-            raise InvalidInput(f"the table has no class {kind!r}, only {', '.join(sorted(what))}; fit one with it")
-        return what[kind]
+    def _of(self, by_class: dict[str, F64], kind: str) -> F64:
+        if kind not in by_class:
+            raise InvalidInput(f"the table has no class {kind!r}, only {', '.join(sorted(by_class))}; fit one with it")
+        return by_class[kind]
 
 
 def zip_rc(
@@ -108,35 +117,31 @@ def zip_rc(
     trace_tokens: int = 128,
     temperature: float = 1.0,
 ) -> Strategy:
-    """Parallel samples; every few tokens those are ended whose part in the best answer is not worth their tokens.
+    """Parallel samples; every few tokens, samples whose part in the best answer is not worth their tokens are ended.
 
-    For kept samples S, of which A are running, and a cut at length bin B (or none), the utility is
+    Which samples go on, and how many are started, maximises the utility that the steer
+    :func:`budgeteer.steer.zip_rc` states: expected best value of the samples, less the costs of the tokens and of the
+    longest sample. It needs p(v, l), the joint distribution of a sample's value and remaining tokens. The answer is the
+    one whose samples have the largest sum of values.
 
-        G(S, B) = E[max over S of V] - tokens * sum over A of E[T] / D - steps * E[max over A of T] / D,
+    p(v, l) comes from a table or from a head. With a table, the model may be a black box that continues text in
+    parallel streams. With a head on the hidden states, all samples run in one call. If the task has a verifier, it
+    gives finished samples their values.
 
-    V and T being value and remaining tokens of a sample under p(v, l), taken to be independent between samples; with a
-    cut, all mass of length bins >= B counts as value 0 at bin B. D is the mean of tokens so far plus expected remaining
-    ones. The sets searched are unions of a prefix by ascending E[T], a prefix by descending E[V], and the finished
-    samples; ties go to the larger set. How many samples are started is decided alike from the prior, ties to fewer.
-    The answer is that with the largest sum of values over its samples.
-
-    p(v, l) comes from a table, and then the model is a black box that has to continue texts in parallel streams, or
-    from a head on the hidden states, and then all samples run in one call. A verifier, where the task has one, gives
-    finished samples their values. It helps where predictions tell samples apart early; where they do not, it is
-    best-of-n with a rule on how many.
+    Helps where predictions tell samples apart early; where they do not, it is best-of-n with a rule for the number of
+    samples.
 
     Args:
-        table: of the very model and kind of prompt; None = a head.
-        head: for the form with internals; None = that of the embedded reasoner.
+        table: of this very model and kind of prompt; None = use a head.
+        head: of this very model, if there is no table; None = that of the embedded reasoner.
         classify: question text -> class in the table.
-        samples: at most so many in parallel.
-        costs: in value an average sample; both 0 keeps everything.
+        samples: most samples.
+        costs: of tokens, in units of value per average sample; both 0 keeps everything.
         every: tokens between two decisions.
-        trace_tokens: cap of one sample, answer included.
+        trace_tokens: cap of one sample in tokens, answer included.
         temperature: of the draws, > 0.
 
-    Source: Zero-Overhead Introspection for Adaptive Test-Time Compute (arXiv 2512.01457). The utility is that of a
-    script in its code's history; the published one may differ.
+    Source: Zero-Overhead Introspection for Adaptive Test-Time Compute (arXiv 2512.01457).
 
     >>> sorted(zip_rc().needs)
     ['internals']
@@ -162,7 +167,14 @@ def zip_rc(
 
 @dataclass(slots=True)
 class Pool:
-    """Samples that came to an end with an answer, and what it is worth."""
+    """Samples that have ended, and the answers that they voted for.
+
+    Attributes:
+        task: the question.
+        votes: answer -> sum of the values of its samples.
+        known: (value, tokens) of each sample.
+        traces: text of each sample.
+    """
 
     task: Task
     votes: dict[str, float] = field(default_factory=dict)
@@ -170,7 +182,7 @@ class Pool:
     traces: list[str] = field(default_factory=list)
 
     def add(self, text: str, tokens: int, value: float) -> None:
-        """Count one sample; the task's verifier, where there is one, has the last word on its value."""
+        """Add one sample; if the task has a verifier, it replaces ``value``."""
         self.traces.append(text)
         answer = self.task.style.read(text)
         if answer is None:
@@ -181,7 +193,7 @@ class Pool:
         self.known.append((value, tokens))
 
     def answer(self, stopped_by: str) -> Answer:
-        """The answer with most votes, the earliest of equals."""
+        """The answer with the most votes; the one seen first if several have the same."""
         if not self.votes:
             return Answer(None, stopped_by, tuple(self.traces))
         best = max(self.votes, key=lambda answer: self.votes[answer])
@@ -222,7 +234,7 @@ async def _inside(
 async def _outside(
     task: Task, table: Table, kind: str, samples: int, costs: Costs, every: int, trace_tokens: int, temperature: float
 ) -> Answer:
-    """Streams that are read ``every`` tokens at a time, and closed when they are not worth going on."""
+    """Streams that are read ``every`` tokens at a time, and closed when they are not worth their tokens."""
     prompt, pool = task.style.prompt(task.question.text), Pool(task)
     values, tokens = np.array(table.values), middles(table.lengths)
     first = table.predict(kind, 0)
@@ -239,40 +251,45 @@ async def _outside(
                 short = True
                 break
             request = Request(prompt, cap, 1, temperature, task.style.stop, derive(task.seed, "zip-rc", begun))
-            one = Reading(task.model.stream(request))
+            reading = Reading(task.model.stream(request))
             begun += 1
-            await one.read(1)  # reserves; a later one sees what is left
-            going.append(one)
+            await reading.read(1)  # reserves; a later stream sees what is left
+            going.append(reading)
         until = every
         while going:
-            await asyncio.gather(*(one.read(until) for one in going))
-            for one in going:
-                if one.choice is not None:
-                    spent = one.choice.tokens or one.tokens
-                    pool.add(one.choice.text, spent, table.value(kind, spent) if one.choice.finish == STOP else 0.0)
-            going = [one for one in going if one.choice is None]
+            await asyncio.gather(*(reading.read(until) for reading in going))
+            for reading in going:
+                if (choice := reading.choice) is not None:
+                    spent = choice.tokens or reading.tokens
+                    pool.add(choice.text, spent, table.value(kind, spent) if choice.finish == STOP else 0.0)
+            going = [reading for reading in going if reading.choice is None]
             if going:
                 known = np.array(pool.known, np.float64).reshape(-1, 2)
-                joint = np.array([table.predict(kind, one.tokens) for one in going])
-                so_far = np.array([one.tokens for one in going], np.float64)
+                joint = np.array([table.predict(kind, reading.tokens) for reading in going])
+                so_far = np.array([reading.tokens for reading in going], np.float64)
                 keep = decide(joint, so_far, known[:, 0], known[:, 1], values, tokens, costs)
-                for one, kept in zip(going, keep.tolist(), strict=True):
+                for reading, kept in zip(going, keep.tolist(), strict=True):
                     if not kept:
-                        await one.close()
-                going = [one for one, kept in zip(going, keep.tolist(), strict=True) if kept]
+                        await reading.close()
+                going = [reading for reading, kept in zip(going, keep.tolist(), strict=True) if kept]
             until += every
     return pool.answer("budget" if short else "done")
 
 
 class Reading:
-    """A stream of one choice that is read in pieces."""
+    """A stream of one choice that is read in pieces.
+
+    Attributes:
+        tokens: read so far.
+        choice: the whole choice, once the stream has ended; None before.
+    """
 
     def __init__(self, stream: AsyncIterator[Chunk | Response]) -> None:
         self.stream, self.tokens = cast("AsyncGenerator[Chunk | Response]", stream), 0
         self.choice: Choice | None = None
 
     async def read(self, until: int) -> None:
-        """Read on until so many tokens were seen, or its end."""
+        """Read until ``until`` tokens were read in all, or the stream ends."""
         while self.choice is None and self.tokens < until:
             piece = await anext(self.stream)
             if isinstance(piece, Response):
@@ -281,5 +298,5 @@ class Reading:
                 self.tokens += piece.tokens
 
     async def close(self) -> None:
-        """End it here; what was seen is charged."""
+        """End the stream here; what was read is charged."""
         await self.stream.aclose()

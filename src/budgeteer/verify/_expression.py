@@ -205,7 +205,7 @@ def _complex(x: Value) -> complex:
 
 
 def _variable(name: str, point: int) -> Fraction:
-    """Its value at a point: positive at the first, negative at the second, either at the others."""
+    """The value of a variable at a point: positive at the first, negative at the second, either at the others."""
     draw = int.from_bytes(hashlib.blake2b(f"{name} {point}".encode(), digest_size=8).digest(), "big")
     size = Fraction(10_007 + draw % 99_991, 30_011 + (draw >> 20) % 9_973)
     return -size if point == 1 or (point > 1 and draw >> 60 & 1) else size
@@ -301,7 +301,7 @@ class _Parser:
         return value
 
     def argument(self, depth: int) -> Value:
-        """Of a LaTeX command: in braces, or one digit or letter."""
+        """The argument of a LaTeX command: in braces, or one digit or letter."""
         if self.peek() == ("sign", "{"):
             return self.group(depth, "{", "}")
         return self.power(depth + 1)

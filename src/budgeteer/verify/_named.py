@@ -22,8 +22,10 @@ def known() -> dict[str, Method]:
 
 
 def named(text: str) -> Verifier:
-    """The verifier of a name, or of a Python file: ``python:FILE.py`` has ``verify(answer, reference) -> score``, and
-    ``python:FILE.py:NAME`` a function of that name.
+    """The registered verifier of a name, or a function of a Python file.
+
+    ``python:FILE.py`` means its function ``verify(answer, reference) -> score``, ``python:FILE.py:NAME`` its function
+    NAME.
 
     >>> named("number")("1,200", "1200")
     1.0
@@ -42,7 +44,7 @@ def named(text: str) -> Verifier:
 
 
 def identity(text: str) -> str:
-    """What of a verifier decides its scores, as text: its name, and of a Python file the content, too."""
+    """A text that identifies a verifier's scores: its name, and for a Python file a digest of the content, too."""
     if not text.startswith("python:"):
         return text
     path, name = _file_of(text)
@@ -67,37 +69,37 @@ def _function(text: str, path: Path, name: str) -> Callable[..., Any]:
     return registered  # type: ignore[no-any-return]
 
 
-def module_of(path: Path, what: str) -> Any:
-    """The module of a Python file, run once for one content.
+def module_of(path: Path, subject: str) -> Any:
+    """The module of a Python file, which is run once as long as its content stays the same.
 
     Raises:
-        InvalidInput: it cannot be read or raises when it runs; ``what`` begins the message.
+        InvalidInput: it cannot be read or raises when it runs; ``subject`` begins the message.
     """
     try:
         content = path.read_bytes()
     except OSError as error:
-        raise InvalidInput(f"{what}: cannot read {path}: {error}") from error
-    return _run(path.resolve(), hashlib.sha256(content).hexdigest(), what)
+        raise InvalidInput(f"{subject}: cannot read {path}: {error}") from error
+    return _run(path.resolve(), hashlib.sha256(content).hexdigest(), subject)
 
 
 @lru_cache(maxsize=64)
-def _run(path: Path, digest: str, what: str) -> Any:
+def _run(path: Path, digest: str, subject: str) -> Any:
     name = f"budgeteer_user_{path.stem}_{digest[:12]}"
     spec = importlib.util.spec_from_file_location(name, path)
     if spec is None or spec.loader is None:
-        raise InvalidInput(f"{what}: {path} is no Python file; its name ends in .py")
+        raise InvalidInput(f"{subject}: {path} is no Python file; its name ends in .py")
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module  # dataclasses and pickles of the file look their module up
     try:
         spec.loader.exec_module(module)
     except (Exception, SystemExit) as error:  # a script that ends by sys.exit would end the command
         del sys.modules[name]
-        raise InvalidInput(f"{what}: {path} raised {error!r} when it was loaded") from error
+        raise InvalidInput(f"{subject}: {path} raised {error!r} when it was loaded") from error
     return module
 
 
 def _checked(name: str, verifier: Verifier) -> Verifier:
-    """The verifier, whose scores are looked at.
+    """The verifier; errors and impossible scores of it become a VerifierError.
 
     Raises:
         VerifierError: it raised, or its score is not in 0 to 1.

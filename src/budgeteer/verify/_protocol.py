@@ -1,4 +1,4 @@
-"""What a verifier is."""
+"""The verifier protocol."""
 
 from __future__ import annotations
 

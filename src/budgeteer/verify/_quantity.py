@@ -49,8 +49,10 @@ _TENS = {
 }
 _WORDS |= _TENS | {
     f"{tens}{between}{digit}": n + m
-    for tens, n in _TENS.items() for digit, m in list(_WORDS.items())[1:10] for between in "- "
-}  # fmt: skip
+    for tens, n in _TENS.items()
+    for digit, m in list(_WORDS.items())[1:10]
+    for between in "- "
+}
 
 _UNITS = {
     "m": "meter meters metre metres", "km": "kilometer kilometers kilometre kilometres",

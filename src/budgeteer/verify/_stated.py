@@ -1,5 +1,5 @@
 # ruff: noqa: RUF001 -- signs as models write them
-"""The number that a line of text states: what is read of an answer where every reference is a number."""
+"""The number that a line of text states: how an answer is read if every reference is a number."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ def stated(line: str, *, units: bool = False) -> str | None:
     number that change it leave none.
 
     Args:
-        line: as said.
-        units: keep units other than dollars, for references some of which are in dollars.
+        line: of an answer.
+        units: keep units other than dollars, if some references are in dollars.
 
     Returns:
-        The number. The line itself where it states none, for the verifier to judge; None where it leaves open which.
+        The number; the line itself if it states none, for the verifier to judge; None if it is unclear which.
 
     >>> [stated(line) for line in ("She has 1,200 apples left.", "50 - 48 = 2 dollars", "2 1/2", "$5", "1/3")]
     ['1200', '2', '2.5', '5', '1/3']

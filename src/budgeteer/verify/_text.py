@@ -1,5 +1,5 @@
 # ruff: noqa: RUF001 -- signs as models write them; words as a list of words
-"""Texts without decoration: what every verifier but ``exact`` does first."""
+"""Texts without decoration: the first step of every verifier but ``exact``."""
 
 from __future__ import annotations
 

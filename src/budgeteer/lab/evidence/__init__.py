@@ -168,12 +168,12 @@ def label(results: Iterable[Evidence], declared: Mapping[str, Row]) -> list[Evid
     return [replace(result, row=declared[result.name]) for result in measured]
 
 
-def _same_names(names: Sequence[str], declared: Mapping[str, Row], what: str) -> None:
+def _same_names(names: Sequence[str], declared: Mapping[str, Row], subject: str) -> None:
     twice = sorted(name for name, n in Counter(names).items() if n > 1)
     unknown, missing = sorted(set(names) - set(declared)), sorted(set(declared) - set(names))
     if twice or unknown or missing:
         raise InvalidInput(
-            f"{what} other rows than DECLARED says: not declared {unknown}, missing {missing}, twice {twice}; "
+            f"{subject} other rows than DECLARED says: not declared {unknown}, missing {missing}, twice {twice}; "
             "declare each row once, then run the experiments again"
         )
 

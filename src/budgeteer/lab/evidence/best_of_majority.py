@@ -58,7 +58,7 @@ def write(prompt: str, rng: random.Random) -> str:
 
 
 def reward(errors: str) -> Scorer:
-    """Of a trace, with errors that belong to (question, answer)."""
+    """A scorer of traces, whose errors belong to (question, answer)."""
 
     def check(question: str, trace: str) -> float:
         answer = trace.partition("#")[2]

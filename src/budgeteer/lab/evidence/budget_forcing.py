@@ -87,9 +87,14 @@ def forcing(world: str, budget: int, *, ours: Strategy | None = None, seeds: int
     knows = {"early": "Where traces know early", "end": "Where they know at the end only"}[world]
     claim = f"{knows}, a forced answer {'gains accuracy' if gain else 'gains nothing'} (difference)"
     return measured(
-        f"forcing, {world}, {budget}", values, ABOVE_ZERO if gain else NO_GAIN if tight else (-0.001, 0.001),
-        claim=claim, baseline="one trace, cut", budget=f"{budget} tokens of output a question", details=details,
-    )  # fmt: skip
+        f"forcing, {world}, {budget}",
+        values,
+        ABOVE_ZERO if gain else NO_GAIN if tight else (-0.001, 0.001),
+        claim=claim,
+        baseline="one trace, cut",
+        budget=f"{budget} tokens of output a question",
+        details=details,
+    )
 
 
 def wait(world: str, *, seeds: int = 10) -> Evidence:
@@ -102,9 +107,12 @@ def wait(world: str, *, seeds: int = 10) -> Evidence:
         details.append({"accuracy": a, "tokens": tokens, "accuracy of the baseline": b, "its tokens": fewer})
     gains = world == "rising"
     return measured(
-        f"wait, {world}", values, ABOVE_ZERO if gains else NO_GAIN,
+        f"wait, {world}",
+        values,
+        ABOVE_ZERO if gains else NO_GAIN,
         claim=f"Where more thinking {'helps' if gains else 'does not help'}, waiting until 100 tokens "
         f"{'gains accuracy' if gains else 'gains nothing'} (difference)",
-        baseline="the same without a minimum", budget="400 tokens of output a question; fewer are used without",
+        baseline="the same without a minimum",
+        budget="400 tokens of output a question; fewer are used without",
         details=details,
-    )  # fmt: skip
+    )

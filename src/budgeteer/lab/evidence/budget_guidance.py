@@ -131,12 +131,12 @@ def natural(*, informative: bool, seeds: int = 20) -> Evidence:
         ours, free = guided(seed, informative)
         values.append(float((ours <= BUDGET).mean() - (free <= BUDGET).mean()))
     region: Region = ABOVE_ZERO if informative else (-0.02, 0.02)
-    what = "types tell what follows" if informative else "types tell nothing (control)"
+    types = "types tell what follows" if informative else "types tell nothing (control)"
     return measured(
-        f"made-up traces, {what}",
+        f"made-up traces, {types}",
         values,
         region,
-        claim=f"Where {what}, the share of traces that end within the budget "
+        claim=f"Where {types}, the share of traces that end within the budget "
         + ("is larger (difference)" if informative else "is the same (difference, within 2 points)"),
         baseline="hard truncation",
         budget=f"{BUDGET} tokens of thinking",

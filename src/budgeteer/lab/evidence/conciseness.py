@@ -63,11 +63,14 @@ def saturation(endpoint: str, *, ours: Strategy | None = None, seeds: int = 10) 
         values.append(csr(a.output, MOST) - csr(b.output, MOST))
     region: Region = BELOW_ZERO if endpoint == "follows" else (-1e-9, 1e-9)
     return measured(
-        f"saturation, {endpoint}", values, region,
+        f"saturation, {endpoint}",
+        values,
+        region,
         claim=f"On an endpoint that {endpoint} the reminder, CSR@{MOST} "
         f"{'falls' if endpoint == 'follows' else 'stays'} (difference)",
-        baseline="the same question without it", budget=f"at most {MOST} tokens of output",
-    )  # fmt: skip
+        baseline="the same question without it",
+        budget=f"at most {MOST} tokens of output",
+    )
 
 
 def distance(ours: F64, base: F64) -> float:
@@ -85,10 +88,13 @@ def above(endpoint: str, *, ours: Strategy | None = None, seeds: int = 10) -> Ev
         a, b = both(endpoint, seed, ours)
         values.append(distance(a.output, b.output))
     return measured(
-        f"distribution, {endpoint}", values, (-1.0, 0.02),
+        f"distribution, {endpoint}",
+        values,
+        (-1.0, 0.02),
         claim="The distribution of the lengths lies nowhere more than 0.02 above that without (one-sided distance)",
-        baseline="the same question without it", budget=f"at most {MOST} tokens of output",
-    )  # fmt: skip
+        baseline="the same question without it",
+        budget=f"at most {MOST} tokens of output",
+    )
 
 
 def accuracy(endpoint: str, *, seeds: int = 10) -> Evidence:
@@ -98,7 +104,10 @@ def accuracy(endpoint: str, *, seeds: int = 10) -> Evidence:
         a, b = both(endpoint, seed)
         values.append(float((a.score([RIGHT] * QUESTIONS) - b.score([RIGHT] * QUESTIONS)).mean()))
     return measured(
-        f"accuracy, {endpoint}", values, (-0.001, 1.0),
+        f"accuracy, {endpoint}",
+        values,
+        (-0.001, 1.0),
         claim="Accuracy does not fall, as fewer answers are cut (difference)",
-        baseline="the same question without it", budget=f"at most {MOST} tokens of output",
-    )  # fmt: skip
+        baseline="the same question without it",
+        budget=f"at most {MOST} tokens of output",
+    )

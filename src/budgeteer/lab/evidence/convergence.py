@@ -69,10 +69,13 @@ def tokens(kind: str, *, seeds: int = 6) -> Evidence:
         values.append(spent[0] / spent[1])
     counted = "input and output" if kind == "all" else "output"
     return measured(
-        f"tokens of {counted}", values, BELOW_ONE,
-        claim=f"It uses fewer tokens of {counted} (ratio)", baseline="traces that run to their end",
+        f"tokens of {counted}",
+        values,
+        BELOW_ONE,
+        claim=f"It uses fewer tokens of {counted} (ratio)",
+        baseline="traces that run to their end",
         budget="the same questions",
-    )  # fmt: skip
+    )
 
 
 def accuracy(world: str, *, strategy: Strategy | None = None, seeds: int = 6) -> Evidence:
@@ -81,10 +84,13 @@ def accuracy(world: str, *, strategy: Strategy | None = None, seeds: int = 6) ->
         score(run(strategy or ours(), world, seed)) - score(run(budget_forcing(), world, seed)) for seed in range(seeds)
     ]
     return measured(
-        f"accuracy, {world}", values, (-0.05, 1.0),
+        f"accuracy, {world}",
+        values,
+        (-0.05, 1.0),
         claim=f"With {world} wrong answers, it loses less than 5 points (difference)".replace("lure", "alluring"),
-        baseline="traces that run to their end", budget="the same questions",
-    )  # fmt: skip
+        baseline="traces that run to their end",
+        budget="the same questions",
+    )
 
 
 def at_equal_tokens(world: str, *, strategy: Strategy | None = None, seeds: int = 6) -> Evidence:
@@ -101,7 +107,11 @@ def at_equal_tokens(world: str, *, strategy: Strategy | None = None, seeds: int 
         values.append(score(a) - score(b))
         details.append({"tokens": float(a.output.mean()), "tokens of the baseline": float(b.output.mean()), "cap": low})
     return measured(
-        f"equal tokens, {world}", values, ABOVE_ZERO,
+        f"equal tokens, {world}",
+        values,
+        ABOVE_ZERO,
         claim=f"With {world} wrong answers, it is more often right (difference)".replace("lure", "alluring"),
-        baseline="one cap for all, forced answers", budget="equal tokens of output, measured", details=details,
-    )  # fmt: skip
+        baseline="one cap for all, forced answers",
+        budget="equal tokens of output, measured",
+        details=details,
+    )

@@ -121,10 +121,14 @@ def tokens(world: str, *, informative: bool = True, seeds: int = 5) -> Evidence:
         details.append({"accuracy": scores[0], "accuracy of the baseline": scores[1]})
     probes = "informative" if informative else "uninformative"
     return measured(
-        f"tokens, {world}, {probes}", values, BELOW_ONE,
+        f"tokens, {world}, {probes}",
+        values,
+        BELOW_ONE,
         claim=f"With hard questions {world} and probes {probes}, tokens with the probes are fewer (ratio)",
-        baseline="the normal bundle for all", budget="the same questions; accuracy in the details", details=details,
-    )  # fmt: skip
+        baseline="the normal bundle for all",
+        budget="the same questions; accuracy in the details",
+        details=details,
+    )
 
 
 def accuracy(world: str, *, calibrated_on: str = "", seeds: int = 5) -> Evidence:
@@ -141,9 +145,13 @@ def accuracy(world: str, *, calibrated_on: str = "", seeds: int = 5) -> Evidence
         else (f"With hard questions {world}")
     )
     return measured(
-        f"accuracy, {world}", values, region, claim=f"{how}, accuracy is within 2 points (difference)",
-        baseline="the normal bundle for all", budget="the same questions, fewer tokens",
-    )  # fmt: skip
+        f"accuracy, {world}",
+        values,
+        region,
+        claim=f"{how}, accuracy is within 2 points (difference)",
+        baseline="the normal bundle for all",
+        budget="the same questions, fewer tokens",
+    )
 
 
 def fixed(*, seeds: int = 5) -> Evidence:
@@ -158,7 +166,11 @@ def fixed(*, seeds: int = 5) -> Evidence:
         scores = [float(played.score([RIGHT] * QUESTIONS).mean()) for played in (a, b)]
         details.append({"accuracy": scores[0], "accuracy of the baseline": scores[1]})
     return measured(
-        "tokens against fail-fast", values, BELOW_ONE,
+        "tokens against fail-fast",
+        values,
+        BELOW_ONE,
         claim="With hard questions hopeless, tokens are fewer than with half the cap for all (ratio)",
-        baseline="the hard bundle for all", budget="the same questions; accuracy in the details", details=details,
-    )  # fmt: skip
+        baseline="the hard bundle for all",
+        budget="the same questions; accuracy in the details",
+        details=details,
+    )

@@ -39,19 +39,47 @@ def experiments() -> list[Evidence]:
     everyone = "all tokens for every question"
     chance = "the same shares, dealt at random"
     return [
-        measured("tokens", [p[0] for p in played], BELOW_ONE, claim="Fewer tokens are used (ratio)",
-                 baseline=everyone, budget=budget),
-        measured("accuracy", [p[1] for p in played], (-0.01, 1.0), claim="Accuracy loses at most 1 point (difference)",
-                 baseline=everyone, budget=budget),
-        measured("classes", [p[2] for p in played], ABOVE_ZERO, claim="Accuracy is higher than by chance (difference)",
-                 baseline=chance, budget="equal tokens"),
-        measured("classes of noise (control)", [p[2] for p in blind], (-0.005, 0.005),
-                 claim="With classes of noise, accuracy is that of chance (difference, within half a point)",
-                 baseline=chance, budget="equal tokens"),
-        measured("hard questions that tokens solve (control)", [p[1] for p in rising], BELOW_ZERO,
-                 claim="Where hard questions can be solved with more tokens, accuracy falls (difference)",
-                 baseline=everyone, budget=budget),
-    ]  # fmt: skip
+        measured(
+            "tokens",
+            [p[0] for p in played],
+            BELOW_ONE,
+            claim="Fewer tokens are used (ratio)",
+            baseline=everyone,
+            budget=budget,
+        ),
+        measured(
+            "accuracy",
+            [p[1] for p in played],
+            (-0.01, 1.0),
+            claim="Accuracy loses at most 1 point (difference)",
+            baseline=everyone,
+            budget=budget,
+        ),
+        measured(
+            "classes",
+            [p[2] for p in played],
+            ABOVE_ZERO,
+            claim="Accuracy is higher than by chance (difference)",
+            baseline=chance,
+            budget="equal tokens",
+        ),
+        measured(
+            "classes of noise (control)",
+            [p[2] for p in blind],
+            (-0.005, 0.005),
+            claim="With classes of noise, accuracy is that of chance (difference, within half a point)",
+            baseline=chance,
+            budget="equal tokens",
+        ),
+        measured(
+            "hard questions that tokens solve (control)",
+            [p[1] for p in rising],
+            BELOW_ZERO,
+            claim="Where hard questions can be solved with more tokens, accuracy falls (difference)",
+            baseline=everyone,
+            budget=budget,
+        ),
+    ]
 
 
 def play(seed: int, *, noise: float, ceiling: bool) -> tuple[float, float, float]:

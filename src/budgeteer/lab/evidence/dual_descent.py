@@ -365,12 +365,12 @@ def slope(name: str, table: F64, sizes: Sequence[int], region: Region, *, claim:
     )
 
 
-def _by_size(sizes: Sequence[int], table: F64, what: str) -> list[dict[str, Any]]:
+def _by_size(sizes: Sequence[int], table: F64, column_name: str) -> list[dict[str, Any]]:
     """Mean and interval over the seeds of each column."""
     rows = []
     for size, column in zip(sizes, table.T, strict=True):
         over = mean_ci(column)
-        rows.append({"requests": size, what: over.mean, "low": over.low, "high": over.high})
+        rows.append({"requests": size, column_name: over.mean, "low": over.low, "high": over.high})
     return rows
 
 

@@ -62,19 +62,26 @@ def gain(
         scores = [float(r.score(REFERENCE).mean()) for r in (a, b)]
         values.append(scores[0] - scores[1])
         details.append(
-            {"accuracy": scores[0], "tokens": float(a.output.mean()), "accuracy of the baseline": scores[1],
-             "its tokens": float(b.output.mean())}
-        )  # fmt: skip
+            {
+                "accuracy": scores[0],
+                "tokens": float(a.output.mean()),
+                "accuracy of the baseline": scores[1],
+                "its tokens": float(b.output.mean()),
+            }
+        )
     tight = budget < 500
     region: Region = ABOVE_ZERO if tight and informed else (-float("inf"), 0.01) if tight else (-0.001, 0.001)
-    what = "gains accuracy" if tight and informed else "gains nothing"
+    effect = "gains accuracy" if tight and informed else "gains nothing"
     where = "" if informed else ", where only a finished trace knows,"
     return measured(
-        f"{against}, {budget}{'' if informed else ', uninformed'}", values, region,
-        claim=f"A kept budget for answers of {SIZE} tokens{where} {what} (difference)",
+        f"{against}, {budget}{'' if informed else ', uninformed'}",
+        values,
+        region,
+        claim=f"A kept budget for answers of {SIZE} tokens{where} {effect} (difference)",
         baseline={"direct": "one trace, cut", "budget-forcing": "8 tokens for a forced answer"}[against],
-        budget=f"{budget} tokens of output a question", details=details,
-    )  # fmt: skip
+        budget=f"{budget} tokens of output a question",
+        details=details,
+    )
 
 
 def price(*, seeds: int = 10) -> Evidence:
@@ -85,7 +92,10 @@ def price(*, seeds: int = 10) -> Evidence:
         tokens = [float((played.input + played.output).mean()) for played in both]
         values.append(tokens[0] / tokens[1])
     return measured(
-        "price", values, ABOVE_ONE,
+        "price",
+        values,
+        ABOVE_ONE,
         claim="Two phases cost more input and output than one call where traces close by themselves (ratio)",
-        baseline="budget forcing, which leaves such a trace alone", budget="2,000 tokens a question, ample",
-    )  # fmt: skip
+        baseline="budget forcing, which leaves such a trace alone",
+        budget="2,000 tokens a question, ample",
+    )

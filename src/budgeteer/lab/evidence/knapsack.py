@@ -92,14 +92,16 @@ def split(allocator: Allocator, seen: F64, seed: int) -> I64:
     return allocator.allocate(budget, items, allocator.init(items), rng=np.random.default_rng(seed)).units
 
 
-def gain(what: str, how: str, *, alike: bool = False, allocator: Allocator | None = None, seeds: int = 30) -> Evidence:
+def gain(
+    measure: str, how: str, *, alike: bool = False, allocator: Allocator | None = None, seeds: int = 30
+) -> Evidence:
     """Ratio to uniform of the expected number of mixed groups, or of the summed value, under the true rates."""
     values = []
     for seed in range(seeds):
         rng = np.random.default_rng([seed, 3])
         rate = np.full(PROMPTS, 0.3) if alike else spread_rates(rng)
         seen = known(rate, how, rng)
-        score = group_value if what == "value" else mixed
+        score = group_value if measure == "value" else mixed
         ours, theirs = (split(method, seen, seed) for method in (allocator or knapsack(), uniform()))
         values.append(float(score(ours, rate).sum() / score(theirs, rate).sum()))
     null = alike and how == "oracle"
@@ -110,14 +112,14 @@ def gain(what: str, how: str, *, alike: bool = False, allocator: Allocator | Non
         "stale": "pass rates from 8 draws of one epoch ago",
         "smoothed": "pass rates (right + 0.5) / 9 from 8 draws",
     }[how]
-    thing = {"value": "value", "mixed": "expected number of mixed groups"}[what]
+    measured_name = {"value": "value", "mixed": "expected number of mixed groups"}[measure]
     effect = "is within 1 % of" if alike else "exceeds"
     where = ", when all rates are 0.3" if alike else ""
     return measured(
-        f"{what}, {how}" + (", null" if null else ", all alike" if alike else ""),
+        f"{measure}, {how}" + (", null" if null else ", all alike" if alike else ""),
         values,
         region,
-        claim=f"With {of}{where}, the {thing} {effect} uniform's (ratio)",
+        claim=f"With {of}{where}, the {measured_name} {effect} uniform's (ratio)",
         baseline="uniform",
         budget=BUDGET,
     )

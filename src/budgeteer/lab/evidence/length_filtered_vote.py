@@ -76,9 +76,13 @@ def optimum(*, seeds: int = 20) -> Evidence:
             worst = max(worst, abs(float(best) - closed_form(difficulty, capability, context)))
         values.append(worst)
     return measured(
-        "optimum", values, (-1e-9, 1.0), claim="The best whole N lies within a step of the closed form (distance)",
-        baseline="search over all N", budget="none",
-    )  # fmt: skip
+        "optimum",
+        values,
+        (-1e-9, 1.0),
+        claim="The best whole N lies within a step of the closed form (distance)",
+        baseline="search over all N",
+        budget="none",
+    )
 
 
 def draw(world: str, samples: int, seed: int) -> list[tuple[list[str], list[int]]]:
@@ -110,18 +114,25 @@ def vote(world: str, samples: int, *, minimum: int = 2, seeds: int = 10) -> Evid
     pairs = [compare(world, samples, minimum, seed) for seed in range(seeds)]
     region: Region = ABOVE_ZERO if world != "flat" else (-1.0, 0.01)
     return measured(
-        f"{world}, {samples}", [a - b for a, b in pairs], region,
+        f"{world}, {samples}",
+        [a - b for a, b in pairs],
+        region,
         claim=f"Of {samples} samples, accuracy {world} in length, the filtered vote "
         f"{'gains nothing' if world == 'flat' else 'is more often right'} (difference)",
-        baseline="majority of the same samples", budget="equal samples",
+        baseline="majority of the same samples",
+        budget="equal samples",
         details=[{"filtered": a, "plain": b} for a, b in pairs],
-    )  # fmt: skip
+    )
 
 
 def singletons(*, seeds: int = 10) -> Evidence:
     """Accuracy with groups of one, less that with groups of two and more."""
     values = [compare("sharp", 16, 1, seed)[0] - compare("sharp", 16, 2, seed)[0] for seed in range(seeds)]
     return measured(
-        "groups of one", values, BELOW_ZERO, claim="Groups of one, of entropy 0, lower the accuracy (difference)",
-        baseline="groups of two and more", budget="the same 16 samples",
-    )  # fmt: skip
+        "groups of one",
+        values,
+        BELOW_ZERO,
+        claim="Groups of one, of entropy 0, lower the accuracy (difference)",
+        baseline="groups of two and more",
+        budget="the same 16 samples",
+    )

@@ -109,7 +109,7 @@ def error(against: str, *, tokens: bool, alike: bool = False, seeds: int = 12) -
         rows.append(pair)
     mean = np.mean(rows, axis=0)
     region: Region = (-0.01, 0.01) if alike else BELOW_ONE
-    what = "information per token" if tokens else "information"
+    criterion = "information per token" if tokens else "information"
     unit = "1,600 tokens" if tokens else "16 questions"
     effect = "is within 0.01 of" if alike else "is below"
     other = {"random": "that of random questions", "undiscounted": "that of choice by information alone"}[against]
@@ -117,8 +117,8 @@ def error(against: str, *, tokens: bool, alike: bool = False, seeds: int = 12) -
         f"error against {against}, {unit}" + (", alike" if alike else ""),
         values,
         region,
-        claim=f"After {unit}{' that are all alike' * alike}, with questions chosen by {what}, the error of predicted"
-        f" scores {effect} {other} ({'difference' if alike else 'ratio'})",
+        claim=f"After {unit}{' that are all alike' * alike}, with questions chosen by {criterion}, the error of"
+        f" predicted scores {effect} {other} ({'difference' if alike else 'ratio'})",
         baseline="uniform over questions" if against == "random" else "discount = 0",
         budget=f"equal: {unit} a tested model",
         details=[{"design": float(mean[0]), against: float(mean[1])}],

@@ -114,10 +114,13 @@ def total(ours: Schedule, base: Schedule, order: str, *, seeds: int = 10) -> Evi
                 sums[schedule] += float(np.sum(c / np.maximum(units, 1)))
         values.append(sums[ours] / sums[base])
     return measured(
-        f"sum, {ours} to {base}, {order}", values, BELOW_ONE,
+        f"sum, {ours} to {base}, {order}",
+        values,
+        BELOW_ONE,
         claim=f"With errors in {order} order, {ours} leaves a smaller sum of errors than {base} (ratio)",
-        baseline=base, budget=f"{TOKENS} tokens a question",
-    )  # fmt: skip
+        baseline=base,
+        budget=f"{TOKENS} tokens a question",
+    )
 
 
 def solved(ours: Schedule, base: Schedule, order: str, *, credits: bool = True, seeds: int = 6) -> Evidence:
@@ -129,11 +132,15 @@ def solved(ours: Schedule, base: Schedule, order: str, *, credits: bool = True, 
         details.append({"accuracy": a[0], "tokens": a[1], "E3": a[2], "accuracy of the baseline": b[0], "its E3": b[2]})
     loses = order == "rising"
     return measured(
-        f"accuracy, {ours}, {order}", values, BELOW_ZERO if loses else ABOVE_ZERO,
+        f"accuracy, {ours}, {order}",
+        values,
+        BELOW_ZERO if loses else ABOVE_ZERO,
         claim=f"With parts in {order} order, {ours}{'' if credits else ' without credits'} "
         f"{'loses' if loses else 'gains'} accuracy (difference)",
-        baseline=base, budget=f"{TOKENS} tokens of output a question", details=details,
-    )  # fmt: skip
+        baseline=base,
+        budget=f"{TOKENS} tokens of output a question",
+        details=details,
+    )
 
 
 def planner_bill(*, compare: Callable[..., tuple[float, float, float]] = accuracy, seeds: int = 6) -> Evidence:
@@ -143,7 +150,10 @@ def planner_bill(*, compare: Callable[..., tuple[float, float, float]] = accurac
         for seed in range(seeds)
     ]
     return measured(
-        "planner calls", values, ABOVE_ZERO,
+        "planner calls",
+        values,
+        ABOVE_ZERO,
         claim=f"With planner calls of {2 * CALL} tokens on the bill, water-filling still gains accuracy (difference)",
-        baseline="constant, without a planner", budget=f"{TOKENS} tokens of output a question, planner included",
-    )  # fmt: skip
+        baseline="constant, without a planner",
+        budget=f"{TOKENS} tokens of output a question, planner included",
+    )

@@ -66,8 +66,8 @@ def model(dead: float) -> Simulated:
 
 
 def rating(question: str, trace: str, blind: bool) -> float:
-    """Of the last step. Noise belongs to the trace, so that the same step is always rated the same; blind = noise
-    alone."""
+    """The rating of the last step. Noise belongs to the trace, so that the same step is always rated the same; blind =
+    noise alone."""
     noise = random.Random(zlib.crc32(f"{question} {trace}".encode()))
     step = trace.split(";")[-2][0] if ";" in trace and "#" not in trace else "n"
     true = {"f": 0.4, "d": -0.4 if noise.random() < 0.5 else 0.0, "n": 0.0}[step]

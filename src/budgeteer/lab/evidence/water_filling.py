@@ -72,9 +72,11 @@ def error(
         scale, decay, rng = problem(order, seed)
         noise = 0.5 * rng.standard_normal((2, PARTS)) if guessed else np.zeros((2, PARTS))
         seen = Items(
-            tuple(f"p{i}" for i in range(PARTS)), np.ones(PARTS),
-            scale=scale * np.exp(noise[0]), decay=decay * np.exp(noise[1]),
-        )  # fmt: skip
+            tuple(f"p{i}" for i in range(PARTS)),
+            np.ones(PARTS),
+            scale=scale * np.exp(noise[0]),
+            decay=decay * np.exp(noise[1]),
+        )
         ours = (allocator or water_filling()).allocate(TOKENS, seen, (), rng=rng).units.astype(np.float64)
         base = (
             cosine() if against == "cosine" else uniform().allocate(TOKENS, seen, (), rng=rng).units.astype(np.float64)

@@ -90,9 +90,14 @@ def simulate(seed: int, informed: bool, costs: Costs | None, k: int) -> tuple[fl
             if going and costs is not None:
                 known = np.array([(v, n) for v, n, _ in done]).reshape(-1, 2)
                 keep = decide(
-                    np.array([joint(i, t) for i in going]), np.full(len(going), t * EVERY), known[:, 0], known[:, 1],
-                    VALUES, TOKENS, costs,
-                )  # fmt: skip
+                    np.array([joint(i, t) for i in going]),
+                    np.full(len(going), t * EVERY),
+                    known[:, 0],
+                    known[:, 1],
+                    VALUES,
+                    TOKENS,
+                    costs,
+                )
                 spent += t * EVERY * float((~keep).sum())
                 going = [i for i, kept in zip(going, keep.tolist(), strict=True) if kept]
         right += truth[max(done)[2]] if done else 0.0

@@ -10,7 +10,7 @@ from budgeteer.core.errors import InvalidInput
 
 MODULUS = 11
 MOST_STEPS = 1_000
-"""Of a chain; longer ones take long to draw, and no model here has the context for them."""
+"""Most steps of a chain; longer ones take long to draw, and no model here has the context for them."""
 
 
 def prompt_of(start: int, steps: Sequence[tuple[str, int]]) -> str:

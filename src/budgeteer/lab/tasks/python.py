@@ -25,7 +25,7 @@ def is_python(name: str) -> bool:
 
 
 def load(spec: Spec, *, size: int, seed: int, known: Iterable[str]) -> tuple[Environment, str]:
-    """The environment, and what identifies its verifier: the content of its module.
+    """The environment, and a text that identifies its verifier by the content of its module.
 
     Args:
         spec: of the task, without ``verifier``.
@@ -37,21 +37,25 @@ def load(spec: Spec, *, size: int, seed: int, known: Iterable[str]) -> tuple[Env
         InvalidInput: the module or what it makes cannot be used.
     """
     text = str(spec)
-    module, where, what = _module(spec, known)
-    made = getattr(module, what, None)
+    module, where, name = _module(spec, known)
+    made = getattr(module, name, None)
     if made is None:
-        raise UnknownName(f"name in {where}", what, [key for key in vars(module) if not key.startswith("_")])
+        raise UnknownName(f"name in {where}", name, [key for key in vars(module) if not key.startswith("_")])
     if callable(made):
         made = _called(spec, made, spec.values, {"size": size, "seed": seed})
     elif spec.options:
-        raise InvalidInput(f"task {text!r}: {what} is an object and takes no options; a function or class does")
-    return environment(text, what, made), f"python {what} {content_of(module)}"
+        raise InvalidInput(f"task {text!r}: {name} is an object and takes no options; a function or class does")
+    return environment(text, name, made), f"python {name} {content_of(module)}"
 
 
-def environment(text: str, what: str, made: Any) -> Environment:
-    """What was made, if it is an Environment."""
+def environment(text: str, name: str, made: Any) -> Environment:
+    """The object ``made``, if it is an Environment.
+
+    Raises:
+        InvalidInput: it is none; the message names the task ``text`` and the object's ``name``.
+    """
     if not all(hasattr(made, part) for part in ("name", "items", "verify")):
-        raise InvalidInput(f"task {text!r}: {what} is {type(made).__name__} and no Environment (name, items, verify)")
+        raise InvalidInput(f"task {text!r}: {name} is {type(made).__name__} and no Environment (name, items, verify)")
     return cast("Environment", made)
 
 
@@ -65,13 +69,13 @@ def _module(spec: Spec, known: Iterable[str]) -> tuple[ModuleType, str, str]:
     """The module, its path or dotted name, and the name in it."""
     text = str(spec)
     if spec.name.startswith("python:"):
-        where, colon, what = spec.name.removeprefix("python:").rpartition(":")
+        where, colon, name = spec.name.removeprefix("python:").rpartition(":")
         if not colon or not where.endswith(".py"):
             raise InvalidInput(f"task {text!r}: write python:FILE.py:NAME, the name of an Environment in the file")
-        return module_of(Path(where), f"task {text!r}"), where, what
-    where, _, what = spec.name.partition(":")
+        return module_of(Path(where), f"task {text!r}"), where, name
+    where, _, name = spec.name.partition(":")
     try:
-        return importlib.import_module(where), where, what
+        return importlib.import_module(where), where, name
     except ModuleNotFoundError as error:
         if error.name is None or not where.startswith(error.name):
             raise InvalidInput(f"task {text!r}: {where} cannot be imported ({error})") from error

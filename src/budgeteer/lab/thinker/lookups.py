@@ -75,21 +75,23 @@ def _chain(rng: random.Random, level: int) -> Problem:
 def _total(rng: random.Random, level: int) -> Problem:
     things = rng.sample(THINGS, level + 2)
     store = {thing: {"price": str(rng.randint(2, 99)), "stock": str(rng.randint(2, 99))} for thing in things}
-    what = rng.choice(("price", "stock"))
+    attribute = rng.choice(("price", "stock"))
     wanted = things[:level]
 
     def work(w: Working) -> str:
-        other = ["stock" if what == "price" else "price"]
-        numbers = [w.fetch(thing, what, other) for thing in wanted]
+        others = ["stock" if attribute == "price" else "price"]
+        numbers = [w.fetch(thing, attribute, others) for thing in wanted]
         total = _number(numbers[0])
         for number in numbers[1:]:
             total = w.calc(total, "+", _number(number))
         return str(total)
 
-    right = sum(int(store[thing][what]) for thing in wanted)
+    right = sum(int(store[thing][attribute]) for thing in wanted)
     listed = ", ".join(wanted[:-1]) + f" and {wanted[-1]}"
-    question = rng.choice((f"What is the total {what} of {listed}?", f"Add the {what} of {listed}. What is the sum?"))
-    key = f"total {what} " + " ".join(store[thing][what] for thing in wanted)
+    question = rng.choice(
+        (f"What is the total {attribute} of {listed}?", f"Add the {attribute} of {listed}. What is the sum?")
+    )
+    key = f"total {attribute} " + " ".join(store[thing][attribute] for thing in wanted)
     return Problem("lookups", key, question, str(right), level, work, tool=rng.choice(TOOLS), store=store)
 
 

@@ -63,7 +63,7 @@ class Turn:
 
 @dataclass(slots=True)
 class _Record:
-    what: tuple[Any, ...]
+    subject: tuple[Any, ...]
     value: Any
 
 
@@ -155,9 +155,9 @@ class Working:
 
     def fetch(self, record: str, attribute: str, others: Sequence[str]) -> str:
         """Ask the store; an error of the first pass asks for one of ``others`` instead."""
-        what = (record, attribute)
+        subject = (record, attribute)
         known = self._records[self._at] if self._at < len(self._records) else None
-        if self._pass and known is not None and known.what == what:
+        if self._pass and known is not None and known.subject == subject:
             asked, value = known.value
             head = f"{attribute} of {record}: "
             if self._glances(f"fetch {attribute}"):
@@ -170,7 +170,7 @@ class Working:
         else:
             slips = bool(others) and self._slips(f"fetch {attribute}")
             asked = self._rng.choice(others) if slips else attribute
-            self._put(_Record(what, (asked, self._ask(record, asked))))
+            self._put(_Record(subject, (asked, self._ask(record, asked))))
         self._at += 1
         return str(self._records[self._at - 1].value[1])
 
@@ -206,16 +206,16 @@ class Working:
 
     def _step(
         self,
-        what: tuple[Any, ...],
+        subject: tuple[Any, ...],
         fact: str,
         head: str,
         right: Any,
         wrong: Callable[[random.Random], Any],
         slow: Callable[[Any], str],
     ) -> Any:
-        """One step: quickly in the first pass, or where an error before it changed what it is about; else a check."""
+        """One step: quickly in the first pass, or where an error before it changed its subject; else a check."""
         known = self._records[self._at] if self._at < len(self._records) else None
-        if not self._pass or known is None or known.what != what:
+        if not self._pass or known is None or known.subject != subject:
             # a weak fact comes out wrong in the same way every time, so that it is a belief and not noise
             if self._slips(fact):
                 value = wrong(random.Random(f"belief {fact}") if kind_of(fact) == "weak" else self._rng)
@@ -224,7 +224,7 @@ class Working:
             self.say(f"{head}{value}")
             if not self._pass and self._sloppy and self._rng.random() < DETOUR:
                 self.say(self._rng.choice(_DETOURS))
-            self._put(_Record(what, value))
+            self._put(_Record(subject, value))
         elif self._glances(fact):
             value = known.value
             self.say(f"{head}{value} ok")

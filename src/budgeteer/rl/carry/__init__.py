@@ -1,4 +1,4 @@
-"""Rollouts that go on in a later step: one a file."""
+"""Carries, which continue rollouts in a later step: one per file."""
 
 from __future__ import annotations
 

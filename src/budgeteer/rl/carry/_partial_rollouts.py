@@ -21,7 +21,7 @@ def partial_rollouts(most_age: int = 4) -> Carry:
     wasted); does nothing where none is.
 
     Args:
-        most_age: steps, at least 1.
+        most_age: age in steps, at least 1, at which a row is given up.
 
     Raises:
         InvalidInput: an age below 1.

@@ -1,4 +1,4 @@
-"""What the update maximises: a ratio to the policy that sampled, clipped, and a penalty for leaving the start."""
+"""The objective of an update: a clipped ratio to the policy that sampled, and a penalty for leaving the start."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ Penalty = Callable[["Tensor", "Tensor"], "Tensor"]
 
 
 class Loss(NamedTuple):
-    """What the update maximises: the weighted sum of ``ratio``, less ``TrainConfig.kl`` times ``kl``.
+    """The objective that the update maximises: the weighted sum of ``ratio``, less ``TrainConfig.kl`` times ``kl``.
 
     Attributes:
         ratio: surrogate of each token.

@@ -14,9 +14,9 @@ def staircase(factor: float = 0.8, stairs: int = 5, least: float = 0.25) -> Sche
     Helps where an answer has to be found before it can be shortened; does not where short rollouts can find it too.
 
     Args:
-        factor: of each stair, in (0, 1].
-        stairs: of the run, at least 1.
-        least: never below, in (0, 1].
+        factor: by which the value falls at each stair, in (0, 1].
+        stairs: number of stairs of the run, at least 1.
+        least: smallest value, in (0, 1].
 
     Raises:
         InvalidInput: a value outside these.

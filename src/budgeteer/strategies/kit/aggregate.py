@@ -1,8 +1,8 @@
 """Aggregators: one answer out of many samples.
 
 An aggregator ranks the distinct answers, best first: ``(answers, scores) -> list[Ranked]``. Samples without an answer
-(None) do not count. A score is NaN where nobody scored the sample; such samples count only if no sample has a score.
-Ties go to the answer that was seen first.
+(None) do not count. A score of NaN means that the sample has none; such samples count only if no sample has a score.
+Ties go to the answer with more samples, then to the one that was seen first.
 """
 
 from __future__ import annotations
@@ -15,17 +15,18 @@ from budgeteer.core.errors import InvalidInput
 
 
 class Ranked(NamedTuple):
-    """A distinct answer, and what it was ranked by: a share of the votes or a score, in [0, 1] if the scores are."""
+    """A distinct answer, and the weight that ranks it: a share of the votes, or a score (in [0, 1] if scores are)."""
 
     answer: str
     weight: float
 
 
 Aggregator = Callable[[Sequence[str | None], Sequence[float]], list[Ranked]]
+"""(answers [n], scores [n]) -> the distinct answers, best first."""
 
 
 def majority() -> Aggregator:
-    """By number of samples; weights are shares of the samples with an answer. Scores are not looked at.
+    """Rank by number of samples; weights are shares of the samples with an answer. Scores are not used.
 
     "Self-Consistency Improves Chain of Thought Reasoning in Language Models", arXiv 2203.11171.
 
@@ -36,7 +37,7 @@ def majority() -> Aggregator:
 
 
 def weighted_majority() -> Aggregator:
-    """By the sum of the scores of an answer's samples, as a share of all.
+    """Rank by the sum of the scores of an answer's samples, as a share of the sum of all scores.
 
     >>> weighted_majority()(["7", "5", "7"], [0.2, 0.6, 0.2])[0]
     Ranked(answer='5', weight=0.6)
@@ -45,7 +46,7 @@ def weighted_majority() -> Aggregator:
 
 
 def max_score() -> Aggregator:
-    """By the best score of an answer's samples: best of n.
+    """Rank by the best score of an answer's samples: best of n.
 
     >>> [ranked.answer for ranked in max_score()(["7", "5", "7"], [0.2, 0.6, 0.3])]
     ['5', '7']
@@ -54,10 +55,10 @@ def max_score() -> Aggregator:
 
 
 def majority_filter(alpha: float = 0.1) -> Aggregator:
-    """Best-of-Majority: answers with at least a share ``alpha`` of the samples, by their mean score.
+    """Best-of-Majority: rank the answers with at least a share ``alpha`` of the samples by their mean score.
 
-    Which are left out comes after all that are kept; if none is kept, none is left out. ``alpha = 0`` is best of n by
-    mean score, and an alpha above the second most frequent answer's share is the majority.
+    Answers with a smaller share come after all of these; if all have a smaller share, none is moved back. ``alpha = 0``
+    is best of n by mean score, and an alpha above the share of the second most frequent answer is the majority.
 
     "Best-of-Majority: Minimax-Optimal Strategy for Pass@k Inference Scaling", arXiv 2510.03199.
 
@@ -70,15 +71,15 @@ def majority_filter(alpha: float = 0.1) -> Aggregator:
     def rank(answers: Sequence[str | None], scores: Sequence[float]) -> list[Ranked]:
         kept = frequent(answers, alpha)
         ranked = _by(answers, scores, lambda own, every: math.fsum(own) / len(own))
-        return sorted(ranked, key=lambda one: one.answer not in kept)
+        return sorted(ranked, key=lambda entry: entry.answer not in kept)
 
     return rank
 
 
 def frequent(answers: Sequence[str | None], alpha: float) -> set[str]:
-    """The answers that at least a share ``alpha`` of the samples with an answer give; all, if none does."""
+    """The answers with at least a share ``alpha`` of the samples that have an answer; all answers if none has it."""
     shares = majority()(answers, [])
-    return {one.answer for one in shares if one.weight >= alpha} or {one.answer for one in shares}
+    return {share.answer for share in shares if share.weight >= alpha} or {share.answer for share in shares}
 
 
 def _share(own: list[float], every: float) -> float:
@@ -96,4 +97,4 @@ def _by(
     every = math.fsum(score for own in of.values() for score in own)
     ranked = [Ranked(answer, worth(own, every)) for answer, own in of.items()]
     # equal weights: the more frequent answer, then the one seen first (sorting is stable)
-    return sorted(ranked, key=lambda one: (-one.weight, -len(of[one.answer])))
+    return sorted(ranked, key=lambda entry: (-entry.weight, -len(of[entry.answer])))

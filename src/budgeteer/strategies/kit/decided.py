@@ -1,6 +1,6 @@
-"""When is a vote decided: posterior and predictive probabilities of who leads.
+"""When is a vote decided: posterior and predictive probabilities of which answer leads.
 
-Answers are draws from an unknown distribution p over the answers seen so far and one unseen one. The prior is flat,
+Answers are draws from an unknown distribution p over the answers seen so far and one unseen answer. The prior is flat,
 Dirichlet(1, ..., 1), so after the counts v the posterior is Dirichlet(v + 1).
 """
 
@@ -18,9 +18,9 @@ _NODES, _WEIGHTS = np.polynomial.legendre.leggauss(96)
 
 
 def certain(counts: Sequence[int], left: int) -> bool:
-    """Whether no answer can catch up with the leader any more, were all ``left`` further votes for the second.
+    """Whether no answer can reach the leader any more, even if all ``left`` further votes were for the second.
 
-    A tie counts as caught: it would go to the answer seen first, which need not be the leader.
+    A tie counts as reached: it would go to the answer seen first, which need not be the leader.
 
     >>> certain([5, 2], 2), certain([5, 2], 3)
     (True, False)
@@ -30,7 +30,7 @@ def certain(counts: Sequence[int], left: int) -> bool:
 
 
 def leads(counts: Sequence[int]) -> float:
-    """P(the leader's p is the largest of all | counts): whether it is the majority of infinitely many samples.
+    """P(the leader's p is the largest of all | counts): that it is the majority of infinitely many samples.
 
     With independent gamma variables g_j ~ Gamma(v_j + 1), p = g / sum(g), so this is the integral over x of the
     leader's density times the product of the others' distribution functions at x, by Gauss-Legendre with 96 nodes
@@ -65,9 +65,10 @@ def _poisson_cdf(k: int, x: F64, log_x: F64) -> F64:
 
 
 def overtaken(counts: Sequence[int], left: int) -> float:
-    """Bound on P(another answer has more votes than the leader after ``left`` further votes | counts), a tie half.
+    """Upper bound on P(another answer has more votes than the leader after ``left`` further votes | counts).
 
-    The votes to come are a draw from the posterior predictive, the Dirichlet-multinomial. For one rival j, with
+    A tie counts half. The votes to come are a draw from the posterior predictive, the Dirichlet-multinomial. For one
+    rival j, with
     a = v_1 + 1, b = v_j + 1 and c the parameters of all others, the number m of the votes that go to either is
     BetaBinomial(left; a + b, c), and j's part of them BetaBinomial(m; b, a); j passes if
     ``v_j + part > v_1 + m - part``; a tie counts half, since it goes to the answer seen first. That is exact for one
@@ -88,12 +89,13 @@ def overtaken(counts: Sequence[int], left: int) -> float:
 
 
 @lru_cache(1 << 16)
-def _passes(leader: int, rival: int, others: int, left: int) -> float:
+def _passes(leader: int, rival: int, rest: int, left: int) -> float:
+    """P(a rival passes the leader in ``left`` votes), a tie half; ``rest`` is the sum of the other parameters."""
     if rival + left < leader:
         return 0.0
     a, b = leader + 1, rival + 1
     m = np.arange(left + 1)
-    to_either = _beta_binomial(m, left, a + b, others) if others else (m == left).astype(np.float64)
+    to_either = _beta_binomial(m, left, a + b, rest) if rest else (m == left).astype(np.float64)
     total = 0.0
     for votes, chance in zip(m.tolist(), to_either.tolist(), strict=True):
         part = np.arange(max(0, (leader + votes - rival) // 2), votes + 1)
@@ -103,7 +105,7 @@ def _passes(leader: int, rival: int, others: int, left: int) -> float:
 
 
 def gain(counts: Sequence[int], more: int) -> float:
-    """Expected rise of P(the leader is the more probable one of the two most frequent answers) by ``more`` votes.
+    """Expected gain of ``more`` votes in P(the leader is the more probable one of the two most frequent answers).
 
     With a = v_1 + 1 and b = v_2 + 1 that probability is pi(a, b) = P(Beta(max(a, b), min(a, b)) > 1/2). Of the votes
     to come k go to either, BetaBinomial(more; a + b, rest + 1), and j of them to the leader, BetaBinomial(k; a, b);
@@ -142,15 +144,14 @@ def _better(a: int, b: int) -> float:
 
 
 def _beta_binomial(k: I64, n: int, a: int, b: int) -> F64:
-    """P(k of n), [len(k)], for whole a, b >= 1."""
+    """P(k of n) [len(k)] of BetaBinomial(n; a, b), for whole a, b >= 1."""
     f = _log_factorials(n + a + b)
-    return np.asarray(np.exp(
-        f[n] - f[k] - f[n - k] + f[k + a - 1] + f[n - k + b - 1] - f[n + a + b - 1] + f[a + b - 1] - f[a - 1] - f[b - 1]
-    ))  # fmt: skip
+    log_p = f[n] - f[k] - f[n - k] + f[k + a - 1] + f[n - k + b - 1]
+    return np.asarray(np.exp(log_p - f[n + a + b - 1] + f[a + b - 1] - f[a - 1] - f[b - 1]))
 
 
 def _log_factorials(n: int) -> F64:
-    """log k! for k = 0, ..., at least n."""
+    """log k! for k = 0, 1, ... up to at least n."""
     return _table(1 << max(n, 1).bit_length())
 
 

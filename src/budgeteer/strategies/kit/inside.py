@@ -1,4 +1,4 @@
-"""What the strategies that steer a model from inside share: one trace, and the room that its answer has."""
+"""Shared by the strategies that steer a model from inside: one trace, and the tokens that are kept for its answer."""
 
 from __future__ import annotations
 
@@ -10,19 +10,27 @@ from budgeteer.steer.kit import combine
 
 NEEDS = frozenset({INTERNALS})
 MOST = 4096
-"""Tokens of a trace where the budget allows more."""
+"""Cap of a trace in tokens, if the budget allows more."""
 
 
 def with_answer(task: Task, steer: Steer) -> Steer:
-    """The steer, and beside it one that closes the thinking when only the room for the style's marker and answer is
-    left of a request's cap, so that an answer is always asked for."""
+    """The steer together with budget forcing, so that an answer is always asked for.
+
+    Budget forcing closes the thinking when only the tokens for the style's marker and answer are left of the cap.
+    """
     return combine(budget_forcing(reserve=task.style.answer_tokens), steer)
 
 
 async def one_trace(task: Task, steer: Steer | None, *, max_tokens: int, temperature: float) -> Answer:
-    """Sample one trace with a steer, as long as the budget allows, and read it.
+    """Sample one trace with a steer, as long as the budget allows, and read its answer.
 
-    An answer whose thinking was closed by force is ``stopped_by="budget"``.
+    If the steer forced tokens, or the trace reached its cap, the answer has ``stopped_by="budget"``.
+
+    Args:
+        task: the question, its style and its budgeted model.
+        steer: None = none.
+        max_tokens: cap of the trace.
+        temperature: of the draws.
     """
     prompt = task.style.prompt(task.question.text)
     most = task.model.afford(prompt, most=max_tokens)

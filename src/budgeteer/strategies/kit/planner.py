@@ -1,4 +1,4 @@
-"""A plan of sub-questions: two calls that ask a model for it, and readers that survive what it answers."""
+"""A plan of sub-questions: two calls that ask a model for it, and readers that accept whatever it answers."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ class Part(NamedTuple):
     """One sub-question.
 
     Attributes:
-        text: as the model is told.
-        credit: complexity weight, > 0.
-        decay: of its error curve ``credit * tokens^-decay``; only water-filling asks for it.
+        text: the sub-question, as the model reads it.
+        credit: weight of its complexity, > 0.
+        decay: exponent of its error curve ``credit * tokens^-decay``; only water-filling uses it.
     """
 
     text: str
@@ -26,7 +26,7 @@ class Part(NamedTuple):
 
 
 class Plan(NamedTuple):
-    """Sub-questions in their order, and the question's level of difficulty from 1 to 5, or None."""
+    """The sub-questions in order, and the question's level of difficulty from 1 to 5 (None = unknown)."""
 
     parts: tuple[Part, ...]
     level: int | None = None
@@ -48,10 +48,10 @@ _NUMBER = re.compile(r"\d+(?:\.\d+)?")
 
 
 def model_planner(split_tokens: int = 200, grade_tokens: int = 40) -> Planner:
-    """Two calls, both charged: sub-questions, then level and credits.
+    """A planner that asks the model with two calls, both charged: for sub-questions, then for level and credits.
 
-    What cannot be read or afforded is left out: no sub-questions make one part of the whole question, no credits make
-    equal ones.
+    If the answer of a call cannot be read, or the budget does not cover the call, the plan does without it: the whole
+    question is the only part, or all parts have equal credits.
 
     Args:
         split_tokens, grade_tokens: caps of the two calls.
@@ -88,7 +88,7 @@ def read_parts(text: str) -> list[str]:
 
 
 def read_grades(text: str, n: int) -> tuple[int | None, list[float]]:
-    """(level or None, n credits > 0); equal credits if there are not n positive ones.
+    """The level (None if there is none) and n credits > 0; the credits are equal if the text has not n positive ones.
 
     >>> read_grades("3: 50, 30, 20", 3)
     (3, [50.0, 30.0, 20.0])

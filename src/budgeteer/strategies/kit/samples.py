@@ -1,4 +1,4 @@
-"""Samples of one question, as many as the budget allows: what the strategies of this folder draw with."""
+"""Samples of one question, as many as the budget allows."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from budgeteer.models.model import STOP, Choice, Message, Request
 from budgeteer.solve import Answer, Style, Task, derive
 
 MAX_TOKENS = 512
-"""Cap of one sample where a strategy is not given another."""
+"""Default cap of one sample, in tokens."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,9 +19,9 @@ class Sample:
 
     Attributes:
         text: as sampled, from the end of the prompt on.
-        answer: in the style's normal form, None when it has none or was cut before it was complete.
-        tokens: sampled.
-        logprob: mean log-probability of a token, if it was asked for.
+        answer: in the style's normal form; None if there is none, or it was cut before it was complete.
+        tokens: number of generated tokens.
+        logprob: mean log-probability of its tokens, if it was asked for.
     """
 
     text: str
@@ -31,19 +31,19 @@ class Sample:
 
 
 def read(style: Style, text: str, finish: str) -> str | None:
-    """The answer of a trace; None if the trace was cut in the middle of it."""
+    """The answer of a trace, given how it ended; None if it has none or was cut before the answer was complete."""
     rest = style.split(text)[1]
     return style.read(text) if rest is not None and (finish == STOP or style.complete(rest)) else None
 
 
 def mean_logprob(choice: Choice) -> float | None:
-    """Of a choice's tokens; None without any."""
+    """Mean log-probability of a choice's tokens; None if it has none."""
     return sum(choice.logprobs) / len(choice.logprobs) if choice.logprobs else None
 
 
 def most_that_fit(task: Task, prompt: str | tuple[Message, ...], n: int, cap: int) -> int:
     """The largest number of choices up to n, each of up to ``cap`` tokens, for which the budget has room."""
-    low, high, middle = 0, n, n  # all of them fit more often than not
+    low, high, middle = 0, n, n  # usually all of them fit
     while low < high:
         if task.model.afford(prompt, n=middle, most=cap) == cap:
             low = middle
@@ -60,8 +60,9 @@ class Sampler:
     strategies holds the same samples.
 
     Attributes:
-        drawn: in order.
-        stopped: ``""``; ``"budget"`` once the next sample does not fit; ``"error: ..."`` once a call failed for good.
+        drawn: the samples so far, in order.
+        stopped: why no more are drawn: ``"budget"`` once the next sample does not fit, ``"error: ..."`` once a call
+            failed finally; ``""`` before.
     """
 
     def __init__(self, task: Task, *, max_tokens: int, temperature: float, logprobs: bool = False) -> None:
@@ -76,19 +77,20 @@ class Sampler:
 
     @property
     def answers(self) -> list[str | None]:
-        """Of all samples drawn."""
+        """The answers of all samples drawn so far."""
         return [sample.answer for sample in self.drawn]
 
     async def more(self, n: int, *, share: float = 1.0) -> list[Sample]:
-        """Up to n more samples; fewer once the budget ends.
+        """Draw up to n more samples, fewer if the budget ends; returns the new ones.
 
-        A request reserves its worst case, so what does not fit at once is asked for as earlier samples settle. When
-        not even one sample of full length fits, a last one may use what is left, unless that is less than the
-        shortest complete one took.
+        A request reserves its worst case, so samples that do not fit at once are drawn when earlier ones have settled.
+        If not even one sample of full length fits, a last one may use what is left, unless that is less than the
+        shortest complete sample took.
 
         Args:
-            share: below 1, one request only, of at most this share of what fits (but at least one sample): the rest
-                of the budget is for something else that has to be done with each.
+            n: samples.
+            share: if it is below 1, one request only, of at most this share of the samples that fit (but at least one):
+                the rest of the budget is kept, for example to score them.
         """
         new: list[Sample] = []
         while len(new) < n and not self.stopped:
@@ -109,10 +111,10 @@ class Sampler:
         return new
 
     async def once(self, n: int) -> int:
-        """One request of up to n samples of full length, as many as fit now; returns how many came.
+        """Draw up to n samples of full length in one request, as many as fit now; returns how many came.
 
-        Several questions that share an allowance call this at the same time: all reservations are made in the order
-        of the calls, before anything settles, so the outcome does not depend on the speed of the answers.
+        Several questions that share an allowance call this at the same time: all reservations are made in the order of
+        the calls, before any of them settles, so the result does not depend on the speed of the answers.
         """
         count = most_that_fit(self.task, self.prompt, n, self.max_tokens)
         if count == 0 or self.stopped:
@@ -131,7 +133,7 @@ class Sampler:
         request = Request(self.prompt, cap, count, self.temperature, stop, seed=seed, logprobs=self.logprobs)
         response = await self.task.model.generate(request)
         each = (response.usage.output or 0) // max(1, len(response.choices))
-        found = [
+        new = [
             Sample(
                 choice.text,
                 read(self.task.style, choice.text, choice.finish),
@@ -140,14 +142,14 @@ class Sampler:
             )
             for choice in response.choices
         ]
-        self.drawn += found
-        return found
+        self.drawn += new
+        return new
 
     def answer(self, answer: str | None, stopped_by: str = "done", confidence: float | None = None) -> Answer:
-        """The Answer with all traces; what ended the drawing early goes before ``stopped_by``."""
+        """An Answer with the traces of all samples; if drawing ended early, that reason replaces ``stopped_by``."""
         return Answer(answer, self.stopped or stopped_by, traces_of(self.drawn), confidence)
 
 
 def traces_of(samples: Sequence[Sample]) -> tuple[str, ...]:
-    """Their texts."""
+    """The texts of samples."""
     return tuple(sample.text for sample in samples)

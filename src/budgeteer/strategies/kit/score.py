@@ -1,7 +1,7 @@
 """Scorers: how good a trace is, or the beginning of one.
 
-A scorer is bound to a task, which may refuse it before anything is spent; bound, it is a coroutine function that takes
-samples and returns one number each, larger = better, NaN = not known.
+A scorer is first bound to a task; it may refuse the task before anything is spent. Binding returns a coroutine function
+that takes samples and returns a number for each; larger is better, NaN is unknown.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class Scorer(NamedTuple):
     Attributes:
         bind: task -> coroutine function (samples) -> scores.
         needs: see :class:`budgeteer.solve.strategy.Strategy`.
-        charged: it calls the model, so a strategy has to leave budget for it.
+        charged: whether it calls the model, so that a strategy has to leave budget for it.
     """
 
     bind: Callable[[Task], Score]
@@ -52,12 +52,12 @@ class Scorer(NamedTuple):
 
 
 def scorer_of(scorer: Scorer | str) -> Scorer:
-    """A scorer, or a registered one by its name (as a command line gives it), with its defaults."""
+    """The scorer itself, or the registered scorer of this name, with its default options."""
     return cast("Scorer", registry.part_of("scorer", scorer))
 
 
 def verifier() -> Scorer:
-    """``task.check`` of the answer, 0 for a sample without one.
+    """Score by the task's verifier, ``task.check``; 0 for a sample without an answer.
 
     Raises (when bound):
         InvalidInput: the task has no verifier.
@@ -77,7 +77,8 @@ def verifier() -> Scorer:
 
 
 def mean_logprob() -> Scorer:
-    """Geometric mean probability of a sample's tokens, ``exp(mean log p)``, in (0, 1]: how sure the model was."""
+    """Score by the geometric mean probability of a sample's tokens, ``exp(mean log p)`` in (0, 1]: how sure the model
+    was."""
 
     async def score(samples: Sequence[Sample]) -> list[float]:
         return [math.nan if sample.logprob is None else math.exp(sample.logprob) for sample in samples]
@@ -86,7 +87,7 @@ def mean_logprob() -> Scorer:
 
 
 def programmatic(check: Callable[[str, str], float]) -> Scorer:
-    """A function of the question's text and the trace: does it compile, does every step add up.
+    """Score by a function of question and trace: whether it compiles, for example, or whether every step is right.
 
     Args:
         check: (question text, trace) -> score.
@@ -106,35 +107,36 @@ def programmatic(check: Callable[[str, str], float]) -> Scorer:
 def self_evaluation(
     template: str = YES_OR_NO, *, votes: int = 1, max_tokens: int = 4, temperature: float = 0.0
 ) -> Scorer:
-    """The model's own verdict: the share of ``votes`` judgements that say yes. Charged, stage "judge".
+    """Score by the model's own judgement: the share of ``votes`` judgements that say yes. Charged, stage "judge".
 
-    Asked as the style asks: a message where it asks in messages, else raw text.
-    A judgement that says neither does not count; no judgement at all, or none that fits the budget, is NaN.
+    The model is asked in a message if the style asks in messages, else in raw text. A judgement that says neither yes
+    nor no does not count; the score is NaN if none counts, or none fits the budget.
 
     Args:
         template: with ``{question}`` and ``{trace}``.
         votes: judgements of each sample; more than one needs a temperature above 0.
-        max_tokens: of a judgement.
+        max_tokens: cap of a judgement.
+        temperature: of the judgements.
     """
     return _judge(template, _yes, votes, max_tokens, temperature)
 
 
 def progress(template: str = PROGRESS, *, votes: int = 1, max_tokens: int = 4, temperature: float = 0.0) -> Scorer:
-    """The model's word on how much the last step helped, in [-1, 1]: the residual critic of a value tree.
+    """Score by the model's rating of how much the last step helped, in [-1, 1]: the residual critic of a value tree.
 
-    Charged, stage "judge"; arguments as in :func:`self_evaluation`, ratings are whole numbers from -5 to 5.
+    Charged, stage "judge". Arguments as in :func:`self_evaluation`; ratings are whole numbers from -5 to 5.
     """
     return _judge(template, _rating, votes, max_tokens, temperature)
 
 
 def _yes(text: str) -> float:
-    found = re.search(r"\b(yes|no)\b", text, re.IGNORECASE)
-    return math.nan if found is None else float(found[1].lower() == "yes")
+    word = re.search(r"\b(yes|no)\b", text, re.IGNORECASE)
+    return math.nan if word is None else float(word[1].lower() == "yes")
 
 
 def _rating(text: str) -> float:
-    found = re.search(r"[-+]?\d+", text)
-    return math.nan if found is None else max(-5, min(5, int(found[0]))) / 5
+    number = re.search(r"[-+]?\d+", text)
+    return math.nan if number is None else max(-5, min(5, int(number[0]))) / 5
 
 
 def _judge(template: str, parse: Callable[[str], float], votes: int, max_tokens: int, temperature: float) -> Scorer:
@@ -147,8 +149,8 @@ def _judge(template: str, parse: Callable[[str], float], votes: int, max_tokens:
         )
 
     def bind(task: Task) -> Score:
-        async def one(sample: Sample) -> float:
-            # replaced one by one: a trace may hold braces
+        async def judged(sample: Sample) -> float:
+            # not str.format: a trace may hold braces
             text = template.replace("{question}", task.question.text).replace("{trace}", sample.text)
             prompt = text if isinstance(task.style.prompt(task.question.text), str) else (Message("user", text),)
             seed = derive(task.seed, "judge", text)
@@ -157,12 +159,12 @@ def _judge(template: str, parse: Callable[[str], float], votes: int, max_tokens:
                     Request(prompt, max_tokens, votes, temperature, seed=seed), stage="judge"
                 )
             except (BudgetExceeded, ModelError):
-                return math.nan  # nobody judged it
-            said = [value for choice in response.choices if not math.isnan(value := parse(choice.text))]
-            return sum(said) / len(said) if said else math.nan
+                return math.nan  # without a judgement
+            ratings = [value for choice in response.choices if not math.isnan(value := parse(choice.text))]
+            return sum(ratings) / len(ratings) if ratings else math.nan
 
         async def score(samples: Sequence[Sample]) -> list[float]:
-            return list(await asyncio.gather(*map(one, samples)))
+            return list(await asyncio.gather(*map(judged, samples)))
 
         return score
 

@@ -1,4 +1,4 @@
-"""Parallel search step by step: dora, rebase and beam are this loop with another rule for who is continued how often.
+"""Parallel search step by step: dora, rebase and beam are this loop, with different numbers of rollouts for each path.
 
 "Every Rollout Counts: Optimal Resource Allocation for Efficient Test-Time Scaling", arXiv 2506.15707, section 2.
 """
@@ -20,19 +20,23 @@ from budgeteer.strategies.kit.samples import Sample, mean_logprob, most_that_fit
 from budgeteer.strategies.kit.score import Scorer
 
 Copies = Callable[[F64, Sequence[str], int], I64]
-"""(scores [k], texts [k], n) -> how many rollouts continue each of the k paths, [k], in sum n."""
+"""(scores [k], texts [k], n) -> how many rollouts continue each of the k paths: [k], n in sum."""
 
 
 @dataclass(frozen=True, slots=True)
 class Path:
-    """A partial trace: its sample, and whether it ended."""
+    """A partial trace, and whether it has ended."""
 
     sample: Sample
     ended: bool = False
 
 
 def raw_prompt(task: Task) -> str:
-    """The prompt as text that can be continued."""
+    """The prompt of a task, as text that can be continued.
+
+    Raises:
+        InvalidInput: the style asks in messages.
+    """
     prompt = task.style.prompt(task.question.text)
     if not isinstance(prompt, str):
         raise InvalidInput("a search by steps continues raw text; give a style whose prompt is text, not messages")
@@ -40,16 +44,35 @@ def raw_prompt(task: Task) -> str:
 
 
 async def extend(
-    task: Task, prompt: str, path: Sample, n: int, *, step: str, step_tokens: int, temperature: float, seed: int,
+    task: Task,
+    prompt: str,
+    path: Sample,
+    n: int,
+    *,
+    step: str,
+    step_tokens: int,
+    temperature: float,
+    seed: int,
     logprobs: bool = False,
-) -> list[Path]:  # fmt: skip
-    """n continuations of a path by one step, fewer where the budget ends; room is kept to force an answer.
+) -> list[Path]:
+    """Continue a path by one step n times, or fewer if the budget ends; tokens are kept to force an answer.
 
-    A step ends at the text ``step``, which stays part of the path. A path ended when its answer is complete or the
-    model ended it. One that is cut by the cap goes on with the next step.
+    A step ends at the text ``step``, which stays part of the path. A path has ended when its answer is complete or the
+    model ended it. A path that is cut by the cap goes on with the next step.
+
+    Args:
+        task: the question.
+        prompt: its prompt as raw text.
+        path: the trace so far.
+        n: continuations.
+        step: the text that ends a step.
+        step_tokens: cap of one step.
+        temperature: of the draws.
+        seed: of the request.
+        logprobs: whether to ask for log-probabilities.
 
     Raises:
-        ModelError: the call failed for good.
+        ModelError: the call failed finally.
     """
     style, text = task.style, prompt + path.text
     count = most_that_fit(task, text, n, step_tokens)
@@ -64,7 +87,7 @@ async def extend(
         )
     except BudgetExceeded:
         return []
-    found = []
+    paths = []
     each = (response.usage.output or 0) // max(1, len(response.choices))
     for choice in response.choices:
         tokens = each if choice.tokens is None else choice.tokens
@@ -78,12 +101,12 @@ async def extend(
         if logprob is not None and path.logprob is not None and tokens + path.tokens:
             logprob = (logprob * tokens + path.logprob * path.tokens) / (tokens + path.tokens)
         answer = read(style, whole, choice.finish) if closed else None
-        found.append(Path(Sample(whole, answer, path.tokens + tokens, logprob), closed or empty))
-    return found
+        paths.append(Path(Sample(whole, answer, path.tokens + tokens, logprob), closed or empty))
+    return paths
 
 
 async def force(task: Task, prompt: str, path: Sample) -> Sample:
-    """The path with its thinking closed and an answer asked for; unchanged if the budget does not allow that."""
+    """The path with its thinking closed and its answer sampled; unchanged if the budget does not allow that."""
     style = task.style
     closed = path.text if style.split(path.text)[1] is not None else path.text + style.close
     room = task.model.afford(prompt + closed, most=style.answer_tokens)
@@ -106,19 +129,20 @@ def _closing(task: Task) -> int:
 def step_search(
     copies: Copies, scorer: Scorer, n: int, *, step: str, step_tokens: int, depth: int, temperature: float
 ) -> Strategy:
-    """The loop: n rollouts; every round each path that goes on grows by one step, is scored, and is copied or dropped.
+    """A strategy with n rollouts: each round continues every open path by one step, scores it, and copies or drops it.
 
-    Paths that ended go to the pool with their score. The search stops when the pool holds n, when none goes on, after
-    ``depth`` rounds or when the budget ends. The answer is the majority of the pool weighted by score; with an empty
-    pool, the best path's thinking is closed and its answer asked for, for which room is kept.
+    Paths that have ended go to a pool with their score. The search stops when the pool holds n paths, when no path is
+    open, after ``depth`` rounds or when the budget ends. The answer is the majority of the pool weighted by score. If
+    no path in the pool has an answer, the thinking of the best path is closed and its answer asked for; tokens are kept
+    for that.
 
     Args:
-        copies: who is continued how often.
-        scorer: of partial traces; a NaN counts as 0.
-        n: rollouts.
+        copies: how many rollouts continue each path.
+        scorer: of partial traces; NaN counts as 0.
+        n: rollouts in each round.
         step: the text that ends a step.
         step_tokens: cap of one step.
-        depth: rounds at most.
+        depth: most rounds.
         temperature: of the steps.
     """
     if n < 1 or step_tokens < 1 or depth < 1 or not step:
@@ -140,15 +164,24 @@ def step_search(
             for sample, share in zip(active, shares.tolist(), strict=True):
                 wanted[sample.text] = wanted.get(sample.text, 0) + share
                 first.setdefault(sample.text, sample)
-            grown = await asyncio.gather(*(
+            extensions = [
                 extend(
-                    task, prompt, first[text], count, step=step, step_tokens=step_tokens, temperature=temperature,
-                    seed=derive(task.seed, "step", round, text), logprobs=logprobs,
+                    task,
+                    prompt,
+                    first[text],
+                    count,
+                    step=step,
+                    step_tokens=step_tokens,
+                    temperature=temperature,
+                    seed=derive(task.seed, "step", round, text),
+                    logprobs=logprobs,
                 )
-                for text, count in wanted.items() if count
-            ), return_exceptions=True)  # fmt: skip
-            paths = [path for some in grown if isinstance(some, list) for path in some]
-            failed = [some for some in grown if isinstance(some, BaseException)]
+                for text, count in wanted.items()
+                if count
+            ]
+            grown = await asyncio.gather(*extensions, return_exceptions=True)
+            paths = [path for result in grown if isinstance(result, list) for path in result]
+            failed = [result for result in grown if isinstance(result, BaseException)]
             for error in failed:
                 if not isinstance(error, ModelError):
                     raise error
@@ -177,7 +210,7 @@ def step_search(
 
 
 def by_share(shares: F64, n: int) -> I64:
-    """n rollouts by share: largest remainder, ties to the first.
+    """Split n rollouts in proportion to ``shares`` [k]: [k] by largest remainder, ties to the first.
 
     >>> by_share(np.array([0.5, 0.25, 0.25]), 5)
     array([3, 1, 1])
@@ -190,6 +223,6 @@ def by_share(shares: F64, n: int) -> I64:
 
 
 def softmax(scores: F64, temperature: float) -> F64:
-    """exp(scores / temperature), normalised."""
+    """exp(scores / temperature) [k], normalised to sum 1."""
     z = np.exp((scores - scores.max()) / temperature)
     return np.asarray(z / z.sum())

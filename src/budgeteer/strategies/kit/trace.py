@@ -1,4 +1,4 @@
-"""What the strategies share: a call that is made if it fits, and a trace that is brought to its answer."""
+"""Shared by strategies: a call that is made if it fits the budget, and a trace whose answer is asked for."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ Prompt = str | tuple[Message, ...]
 
 
 class Piece(NamedTuple):
-    """What one call added.
+    """The text that one call added.
 
     Attributes:
         text: without the stop text that ended it.
-        tokens: sampled.
-        ended: by itself or at a stop text, not at its cap.
-        clipped: its cap was what the budget left, less than asked for.
+        tokens: number of generated tokens.
+        ended: whether it ended by itself or at a stop text, not at its cap.
+        clipped: whether the budget left a smaller cap than was asked for.
     """
 
     text: str
@@ -33,7 +33,7 @@ class Piece(NamedTuple):
 
 
 NOTHING = Piece("", 0, False, True)
-"""Of a call that did not fit."""
+"""The piece of a call that did not fit the budget."""
 
 
 async def ask(
@@ -47,10 +47,16 @@ async def ask(
     stage: str = "sample",
     at: int = 0,
 ) -> Piece:
-    """One call of at most ``most`` tokens, fewer if the budget says so; NOTHING if not even one fits.
+    """Make one call of at most ``most`` tokens, or fewer if the budget leaves fewer; NOTHING if not even one fits.
 
     Args:
+        task: the question and its budgeted model.
+        prompt: raw text or messages.
+        most: cap of the call.
         keep: tokens of output that have to be left for a later call.
+        stop: texts that end the piece.
+        temperature: of the draws.
+        stage: name of the call's purpose, in records.
         at: number of the call within the question and the stage; its seed follows from it.
     """
     (piece,) = await ask_many(
@@ -71,7 +77,7 @@ async def ask_many(
     stage: str = "sample",
     at: int = 0,
 ) -> tuple[Piece, ...]:
-    """The same with n choices; none if not even a token each fits."""
+    """:func:`ask` with n choices; an empty tuple if not even one token for each fits."""
     cap = task.model.afford(prompt, n=n, most=most, keep=keep)
     if cap < 1:
         return ()
@@ -87,7 +93,7 @@ async def ask_many(
 
 
 def raw(task: Task, strategy: str) -> str:
-    """The prompt, as text that can be continued.
+    """The prompt of a task, as text that can be continued; ``strategy`` is for the error.
 
     Raises:
         InvalidInput: the style asks in messages.
@@ -99,16 +105,20 @@ def raw(task: Task, strategy: str) -> str:
 
 
 def thinking_stops(task: Task) -> tuple[str, ...]:
-    """Texts that end the thinking."""
+    """The texts that end the thinking: the style's stop texts and its closing marker."""
     return (*task.style.stop, task.style.close) if task.style.close else task.style.stop
 
 
 async def conclude(task: Task, prompt: str, trace: str, by: str, *, most: int = 0, temperature: float = 0.0) -> Answer:
-    """The answer that a trace comes to: its thinking is closed if need be, and the answer sampled or finished.
+    """Close the thinking of a trace if it is open, sample or finish its answer, and read that.
 
     Args:
-        by: why the thinking ended.
-        most: tokens of the answer; 0 = the style's.
+        task: the question.
+        prompt: raw text.
+        trace: what followed the prompt so far.
+        by: why the thinking ended; the ``stopped_by`` of the Answer, unless the budget cuts the answer.
+        most: cap of the answer; 0 = the style's ``answer_tokens``.
+        temperature: of the answer.
     """
     style = task.style
     rest = style.split(trace)[1]
