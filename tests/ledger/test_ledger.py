@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -110,7 +111,6 @@ def test_a_ledger_without_a_lock_is_found_out() -> None:
 
     ledger = Racy()
     ledger.open("org", [Limit("all", 60)])
-    from concurrent.futures import ThreadPoolExecutor
 
     def call(_: int) -> bool:
         try:
@@ -445,6 +445,48 @@ def test_a_server_cut_off_refuses_and_goes_on_where_it_was(any_server: RedisServ
         assert ledger.settle(held.id, {"all": 90}).status == "settled"
         assert ledger.remaining("org") == {"all": 870}
         ledger.verify()
+
+
+def test_what_a_server_answered_survives_its_crashes(any_server: RedisServer | PostgresServer) -> None:
+    """Killed in the middle of batches of four callers, who go on with the same ids when it is back."""
+    answered: dict[str, int] = {}
+    stop = threading.Event()
+
+    def until_answered(operation: Callable[[], Any]) -> None:
+        while True:
+            try:
+                operation()
+                return
+            except errors.LedgerUnavailable:
+                time.sleep(0.02)
+
+    def call(number: int) -> None:
+        with connect(any_server.url, timeout=2) as ledger:
+            for i in range(10**6):
+                name, actual = f"c{number}-{i}", i % 13
+                until_answered(lambda name=name: ledger.reserve("org", {"all": 10}, id=name))
+                until_answered(lambda name=name, actual=actual: ledger.settle(name, {"all": actual}))
+                answered[name] = actual
+                if stop.is_set():
+                    return
+
+    with connect(any_server.url) as ledger:
+        ledger.open("org", [Limit("all", 10**9)])
+        with ThreadPoolExecutor(4) as pool:
+            callers = [pool.submit(call, number) for number in range(4)]
+            for _ in range(3):
+                seen = len(answered)
+                while len(answered) < seen + 40:
+                    time.sleep(0.01)
+                any_server.kill()
+                any_server.start()
+            stop.set()
+            for caller in callers:
+                caller.result(60)
+        for name, actual in answered.items():
+            assert ledger.settle(name, {"all": actual}).actual == (("all", actual),)
+        assert ledger.verify().spent == {"org": {"all": sum(answered.values())}}
+        assert ledger.remaining("org") == {"all": 10**9 - sum(answered.values())}
 
 
 def test_a_server_that_hangs_refuses(any_server: RedisServer | PostgresServer) -> None:
