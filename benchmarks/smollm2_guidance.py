@@ -45,7 +45,7 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from scipy.stats import gamma
+from scipy.stats import gamma, spearmanr
 
 from budgeteer.core.errors import InvalidInput
 from budgeteer.core.steer import CONTINUE, STOP, Action, Need, Rows, Snapshot, State, Steer
@@ -262,6 +262,8 @@ def prediction(
             name: {
                 "log_likelihood": float(value[mask].mean()),
                 "correlation": None if name == "constant" else float(np.corrcoef(mean[mask], ell[mask])[0, 1]),
+                # one position whose rate is near 0 moves the correlation, and not that of the ranks
+                "rank_correlation": None if name == "constant" else float(spearmanr(mean[mask], ell[mask]).statistic),
             }
             for name, (value, mean) in guesses.items()
         }
