@@ -17,12 +17,13 @@ from hypothesis import strategies as st  # noqa: E402
 
 from budgeteer.core.errors import InvalidInput, UnknownPrice  # noqa: E402
 from budgeteer.gateway import keys  # noqa: E402
-from budgeteer.gateway.ask import BUDGETS, ROUTES, Ask  # noqa: E402
+from budgeteer.gateway.ask import ROUTES, Ask  # noqa: E402
 from budgeteer.gateway.config import Defaults, Model  # noqa: E402
 from budgeteer.gateway.prepare import prepare  # noqa: E402
 from budgeteer.gateway.refusal import Refused  # noqa: E402
 from budgeteer.metering.call import Metering  # noqa: E402
 from budgeteer.metering.estimate import Bounds  # noqa: E402
+from budgeteer.metering.thinking import BUDGETS, TASK, at  # noqa: E402
 from budgeteer.prices import Price, Rates, of  # noqa: E402
 from helpers.requests import KEY, METERING, MODEL  # noqa: E402
 
@@ -308,7 +309,10 @@ def test_a_key_that_allows_no_reasoning(body, passes):
 
 @pytest.mark.parametrize("budget", [91, 5000, 5000.5, "5000", -1])
 def test_budgets_of_thinking_are_lowered_to_the_keys(budget):
-    for place, name in BUDGETS:
-        body = {place: {name: budget}} if place else {name: budget}
+    for path in BUDGETS:
+        body = budget
+        for name in reversed(path):
+            body = {name: body}
         sent = json.loads(ready({"messages": HI, "max_tokens": 5, **body}, key=SOME).content)
-        assert (sent[place] if place else sent)[name] == 90
+        most = (budget if type(budget) is int and budget > 0 else 20_000) if path in TASK else 90
+        assert at(sent, path) == most, path

@@ -412,7 +412,7 @@ def test_what_is_refused_is_not_sent_back_whole(running):
 
 
 HOSTILE = [
-    "custom_logit_processor", "Custom_Logit_Processor", "custom_params", "logits_processors", "logits_processor",
+    "custom_logit_processor", "Custom_Logit_Processor", "logits_processors", "logits_processor",
     "extra_body", "Extra_Body", "extraBody", "extra-body", "extra_args", "extra_query", "extra_headers", "vllm_xargs",
     "chat_template", "chatTemplate", "chat_template_path", "lora", "lora_path", "lora_request", "lora_name",
     "adapter_id", "kv_transfer_params", "bootstrap_host", "bootstrap_port", "bootstrap_room", "routed_dp_rank",

@@ -36,7 +36,7 @@ def test_the_bound_is_the_bytes_of_what_becomes_prompt():
         math.ceil(1.5 * size(messages=HI)) + 1
     )
     words = Bounds(tokens=lambda text: 7, overhead=0)
-    assert worst_case({"messages": HI, "max_tokens": 1}, words).input == 7
+    assert worst_case({"messages": HI, "max_tokens": 1}, words).input == 3 * (7 + 3) + 2 * (7 + 2) + 3 * 2
 
 
 @given(st.text())

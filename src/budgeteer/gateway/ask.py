@@ -15,18 +15,11 @@ from budgeteer.gateway.accounts import Chain
 from budgeteer.gateway.config import BODY_PARTS, Model
 from budgeteer.gateway.keys import Key
 from budgeteer.gateway.refusal import Refused, shown
-from budgeteer.metering.estimate import HIDDEN, Unseen, bound_of, prompts_of, unseen
+from budgeteer.metering.estimate import SCHEMAS, bound_of, prompts_of, tokens_of
 from budgeteer.metering.reading import CAP_LIKE, CAPS
+from budgeteer.metering.thinking import BUDGETS, EFFORTS, SWITCHES
+from budgeteer.metering.unseen import HIDDEN, Unseen, given, unseen
 
-EFFORTS = (("", "reasoning_effort"), ("reasoning", "effort"), ("output_config", "effort"),
-           ("chat_template_kwargs", "reasoning_effort"))  # fmt: skip
-"""Where a request names a reasoning effort: (object in the body, or "" for the body itself; field)."""
-BUDGETS = (("thinking", "budget_tokens"), ("reasoning", "max_tokens"), ("", "thinking_token_budget"),
-           ("", "thinking_budget"), ("", "thinking_budget_tokens"), ("", "reasoning_budget"))  # fmt: skip
-"""Where a request limits its reasoning in tokens."""
-SWITCHES = (("thinking", "type"), ("reasoning", "enabled"), ("", "enable_thinking"),
-            ("chat_template_kwargs", "enable_thinking"), ("chat_template_kwargs", "thinking"))  # fmt: skip
-"""Where a request turns reasoning on."""
 ROUTES = {
     "chat/completions": ("chat", "openai"),
     "completions": ("completions", "openai"),
@@ -35,17 +28,30 @@ ROUTES = {
     "messages": ("messages", "anthropic"),
 }
 """Path after /v1/ -> operation and dialect."""
+COUNTABLE = frozenset({"document"})
+"""Parts that an upstream's own count of the tokens bounds, though their bytes do not."""
+_COUNTED = 4 * 2**20
+"""Bytes of a body whose tokens are counted; a larger one is no prompt of any model, and would keep the thread busy."""
 _DEEP = 250
 """Levels of nesting that the JSON writer always accepts."""
 _ELSEWHERE = ("models", "route", "fallbacks", "preset", "provider", "plugins")
 """Fields by which a router may call another model or provider, or search; price and bound hold for one model only."""
 _DEARER = {"speed": "standard", "inference_geo": "global"}
 """Fields that change the price -> the value that keeps the ordinary price."""
+_NARROWS = {"data_collection": (str,), "zdr": (bool,), "require_parameters": (bool,), "allow_fallbacks": (bool,),
+            "enforce_distillable_text": (bool,), "max_price": (dict,)}  # fmt: skip
+"""Fields of ``provider`` that only take providers out, by what they do with the data, and their types. Those that
+choose by name, speed or order are not among them, as who names a dear provider names its price."""
 _READ = frozenset({
     "model", "stream", "stream_options", "n", "best_of", "service_tier", "background", "messages", "input", "system",
     "instructions", "prompt", "tools", "prediction", "modalities", "audio", "context_management", *CAP_LIKE, *HIDDEN,
-    *_ELSEWHERE, *_DEARER, *(place or name for place, name in (*BUDGETS, *EFFORTS, *SWITCHES)),
+    *_ELSEWHERE, *_DEARER, *(path[0] for path in (*BUDGETS, *EFFORTS, *SWITCHES)),
 })  # fmt: skip
+_INNER: dict[str, set[str]] = {}
+"""Objects of these fields -> the names in them that the gateway reads."""
+for _path in (*BUDGETS, *EFFORTS, *SWITCHES):
+    if len(_path) > 1:
+        _INNER.setdefault(_path[0], set()).add(_path[1])
 """Fields that the gateway reads; some servers ignore case in names, so other spellings of these are refused."""
 _VALUES = 6
 """Further values that a body may have for each object or array it may have; embeddings of tokens need 300,000."""
@@ -151,6 +157,7 @@ class Ask:
         notes: what policies did, for the header x-budgeteer-policy.
         memo: name of a policy -> what it wants to read again after the request.
         saved: units by kind that an answer from the cache saved.
+        counted: model, as an upstream has it -> tokens of input at most, by that upstream's own count.
         answer: the upstream's whole answer, b"" if it was streamed; None = no answer.
     """
 
@@ -164,6 +171,7 @@ class Ask:
         "cap",
         "chain",
         "changed",
+        "counted",
         "dialect",
         "key",
         "largest",
@@ -191,7 +199,7 @@ class Ask:
         self.model = model
         if not (stream is None or isinstance(stream, bool)):
             raise Refused(400, "invalid_request", f"stream is {shown(stream)}; give true or false")
-        if self.body.get("background"):
+        if given(self.body.get("background")):
             raise Refused(
                 400, "not_metered", "the usage of background responses cannot be read here; leave background out"
             )
@@ -204,6 +212,7 @@ class Ask:
         self.notes: list[str] = []
         self.memo: dict[str, Any] = {}
         self.saved: Mapping[str, int] = {}
+        self.counted: dict[Model, int] = {}
         self.answer: bytes | None = None
         self._unseen: Unseen | None = None
         self._fingerprint = ""
@@ -224,8 +233,17 @@ class Ask:
                 raise Refused(
                     400, "ambiguous_field", f"some servers read {shown(name)} as {folded!r}; give only that field"
                 )
+        for outer, names in _INNER.items():
+            inside = body.get(outer)
+            for name in inside if isinstance(inside, Mapping) else ():
+                if name not in names and len(name) <= 80 and (folded := name.casefold()) in names:
+                    raise Refused(
+                        400,
+                        "ambiguous_field",
+                        f"some servers read {shown(f'{outer}.{name}')} as '{outer}.{folded}'; give only that field",
+                    )
         for name in _ELSEWHERE:
-            if body.get(name):
+            if given(body.get(name)) and not (name == "provider" and _only_narrows(body[name])):
                 raise Refused(
                     400,
                     "not_bounded",
@@ -294,18 +312,35 @@ class Ask:
         return self._fingerprint
 
     def input_bound(self, model: Model) -> int:
-        """An upper bound of the input tokens at a model: the body's bytes, with the model's own bounds for pictures
-        and for input that the body only refers to.
+        """An upper bound of the input tokens at a model: as its upstream counted them, else by its tokenizer or by the
+        body's bytes, with the model's own bounds for input that the body only refers to.
 
         Raises:
             Refused: the model has no bound for such input.
         """
-        parts = self.unseen
-        size = self._size + self.added - sum(len(picture) for picture in parts.data)
+        parts, bounds = self.unseen, model.bounds
+        counted = self.counted.get(model) if self.counted else None
+        if counted is not None and set(parts.hidden) <= COUNTABLE:
+            return counted + bounds.overhead
+        schemas = {name: self.body[name] for name in SCHEMAS if name in self.body}
+        if bounds.tokens is not None and self._size <= _COUNTED:
+            text = tokens_of(self.body, bounds.tokens, parts.data) + self.added
+            again = tokens_of(schemas, bounds.tokens)
+        else:
+            text = self._size + self.added - sum(len(picture) for picture in parts.data)
+            again = len(orjson.dumps(schemas)) if schemas else 0
         try:
-            return bound_of(size, parts, model.bounds)
+            bound = bound_of(text, again, parts, bounds, model.upstream)
         except InvalidInput as error:
             raise Refused(400, "not_bounded", f"{error} of {model.name} in the gateway's file") from None
+        return bound if counted is None else min(bound, max(counted, bounds.max_input or 0) + bounds.overhead)
+
+
+def _only_narrows(provider: Any) -> bool:
+    """Whether all fields of ``provider`` only take providers out."""
+    return isinstance(provider, dict) and all(
+        isinstance(value, _NARROWS.get(name, ())) for name, value in provider.items()
+    )
 
 
 def _only_clears(context: Any) -> bool:

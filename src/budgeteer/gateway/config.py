@@ -36,7 +36,6 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from fractions import Fraction
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -45,6 +44,7 @@ from budgeteer.core.errors import BudgeteerError, InvalidInput
 from budgeteer.core.meter import meter
 from budgeteer.core.urls import check_http, without_password
 from budgeteer.gateway.alerts.rules import Rule, rules_of
+from budgeteer.gateway.bounds import bounds_of
 from budgeteer.gateway.hosts import public
 from budgeteer.gateway.toml import Table, read
 from budgeteer.ledger.address import kind_of
@@ -98,6 +98,7 @@ class Upstream:
             answer, and for its next bytes.
         cancels: whether it stops a call when the connection closes. If not, a call whose client has left is read to
             its end, or charged in full.
+        counts: whether it is asked to count the tokens of large requests (``messages/count_tokens``).
         models: the models that it serves.
     """
 
@@ -110,6 +111,7 @@ class Upstream:
     first_byte_seconds: float
     idle_seconds: float
     cancels: bool
+    counts: bool
     models: tuple[Model, ...]
 
 
@@ -361,12 +363,15 @@ def _upstream(table: Table, env: Mapping[str, str]) -> Upstream:
     outside = parts.scheme == "https" and public(parts.hostname)
     media = tuple(host.casefold() for host in table.texts("media_hosts", ("*",) if outside else ()))
     fields = frozenset(table.texts("allow_fields"))
-    models = [_model(model_table, dialect, cap, fields, media) for model_table in table.tables("models")]
+    models = [_model(model_table, dialect, cap, fields, media, outside) for model_table in table.tables("models")]
     if not models:
         table.fail("models", "is missing; give at least one [[upstreams.models]] with a name")
     names = [name for model in models for name in (model.name, *model.aliases)]
     if twice := {name for name in names if names.count(name) > 1}:
         table.fail("models", f"has {', '.join(sorted(twice))} twice")
+    counts = table.flag("count_tokens", False)
+    if counts and dialect == "openai":
+        table.fail("count_tokens", "is true, but only Anthropic's API has messages/count_tokens; leave it out")
     upstream = Upstream(
         name=table.text("name"),
         base_url=url,
@@ -377,23 +382,18 @@ def _upstream(table: Table, env: Mapping[str, str]) -> Upstream:
         first_byte_seconds=table.number("first_byte_seconds", 300, least=0.01),
         idle_seconds=table.number("idle_seconds", 120, least=0.01),
         cancels=table.flag("cancels", False),
+        counts=counts,
         models=tuple(models),
     )
     table.done()
     return upstream
 
 
-def _model(table: Table, dialect: str, cap: str, fields: frozenset[str], media: tuple[str, ...]) -> Model:
+def _model(
+    table: Table, dialect: str, cap: str, fields: frozenset[str], media: tuple[str, ...], outside: bool
+) -> Model:
     name = table.text("name")
-    margin = table.number("margin", 2 if dialect == "anthropic" else 1, least=1, most=100)
-    bounds = Bounds(
-        margin=Fraction(str(margin)),
-        overhead=table.whole("overhead", 256),
-        image=table.whole("image", 48_169),
-        max_input=table.whole("max_input", None, least=1),
-        max_output=table.whole("max_output", 4096, least=1),
-        hidden_reasoning=table.whole("hidden_reasoning", 0),
-    )
+    bounds = bounds_of(table, dialect, outside)
     upstream, price = table.text("upstream", name), table.text("price", name)
     model = Model(name, table.texts("aliases"), upstream, price, bounds, cap, fields, media)
     table.done()

@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 
 from budgeteer.gateway.hosts import public
 from budgeteer.gateway.refusal import Refused, shown
+from budgeteer.metering.tools import local_shell, plain
 
 _OPENAI = (
     "model", "stream", "stream_options", "temperature", "top_p", "user", "metadata", "seed", "stop", "logit_bias",
@@ -35,7 +36,8 @@ _GENERATION = (
     "response_format", "json_schema", "guided_json", "guided_choice",
     # how much is thought, and how it is shown
     "reasoning_effort", "reasoning", "thinking", "thinking_budget", "thinking_token_budget", "thinking_budget_tokens",
-    "reasoning_budget", "enable_thinking", "include_reasoning", "separate_reasoning", "stream_reasoning",
+    "reasoning_budget", "reasoning_budget_tokens", "max_thinking_tokens", "max_reasoning_tokens", "custom_params",
+    "nvext", "enable_thinking", "include_reasoning", "separate_reasoning", "stream_reasoning",
     "reasoning_format", "verbosity", "output_config",
     # caps by other names, which are left out or refused, and what is refused with a reason of its own
     "max_completion_tokens", "max_tokens", "max_output_tokens", "n_predict", "n_cmpl", "max_new_tokens", "max_length",
@@ -57,7 +59,10 @@ _MESSAGES = (
     "messages", "system", "tools", "tool_choice", "stop_sequences", "cache_control", "compaction", "diagnostics",
     "billing_policy", "fallback_credit_token", "thread", "output_format", "anthropic_version", "anthropic_beta",
 )  # fmt: skip
-_KWARGS = frozenset(f"chat_template_kwargs.{name}" for name in (
+_OBJECTS = ("chat_template_kwargs", "custom_params", "nvext")
+"""Fields whose objects hold fields of a server's own, each of which is known or not."""
+_LIMITS = frozenset({"custom_params.thinking_budget", "nvext.max_thinking_tokens"})
+_KWARGS = _LIMITS | frozenset(f"chat_template_kwargs.{name}" for name in (
     "enable_thinking", "thinking", "reasoning_effort", "thinking_budget", "thinking_mode", "preserve_thinking",
     "clear_thinking", "reasoning_strip", "add_vision_id", "builtin_tools",
 ))  # fmt: skip
@@ -74,16 +79,14 @@ KNOWN: Mapping[str, frozenset[str]] = {
 """Operation -> its fields: those that the providers document, and those of other servers that run no code, load no file
 and reach no host. ``mcp_servers`` and ``container`` are documented but left out: they run code and reach hosts."""
 _FORMATS = frozenset(("text", "json_object", "json_schema"))
-_CLIENTS_TOOLS = ("function", "custom", "computer", "text_editor", "bash", "memory", "local_shell", "apply_patch",
-                  "computer_use", "browser")  # fmt: skip
 _TOOLS = frozenset((
-    *_CLIENTS_TOOLS, "web_search", "web_search_preview", "web_fetch", "file_search", "image_generation", "tool_search",
+    "function", "custom", "computer", "text_editor", "bash", "memory", "local_shell", "apply_patch", "computer_use",
+    "browser", "web_search", "web_search_preview", "web_fetch", "file_search", "image_generation", "tool_search",
     "tool_search_tool_bm25", "tool_search_tool_regex", "namespace",
 ))  # fmt: skip
 """Tools that clients run, or that only search; not those that run code (code_interpreter, code_execution, shell),
-connect to hosts that a request names (mcp) or call a further model (advisor). A date, ``_preview`` or ``_toolset`` at
-the end of a name is ignored."""
-_VERSION = re.compile(r"(_toolset|_preview|_(\d{8}|\d{4}_\d{2}_\d{2}))+$")
+connect to hosts that a request names (mcp) or call a further model (advisor); a shell only if it says that it is the
+client's. A date, ``_preview`` or ``_toolset`` at the end of a name is ignored."""
 _ADDRESSES = frozenset((
     "url", "image_url", "video_url", "audio_url", "file_url", "image", "images", "video", "videos", "audio", "file",
     "files",
@@ -110,15 +113,17 @@ def check_fields(body: Mapping[str, Any], operation: str, more: frozenset[str]) 
     if not body.keys() <= known:
         for name in body.keys() - known - more:
             raise _unknown(name)
-    kwargs = body.get("chat_template_kwargs")
-    if kwargs is not None:
-        if not isinstance(kwargs, Mapping):
-            raise Refused(400, "invalid_request", "chat_template_kwargs is not an object")
-        for name, value in kwargs.items():
-            full = f"chat_template_kwargs.{name}"
+    for outer in _OBJECTS:
+        inside = body.get(outer)
+        if inside is None or outer in more:
+            continue
+        if not isinstance(inside, Mapping):
+            raise Refused(400, "invalid_request", f"{outer} is not an object")
+        for name, value in inside.items():
+            full = f"{outer}.{name}"
             if full in more:
                 continue
-            if full not in known or isinstance(value, dict | list):
+            if full not in (known | _LIMITS) or isinstance(value, dict | list):
                 raise _unknown(full)
     for place in ("response_format", "text"):
         wanted = body.get(place)
@@ -128,7 +133,9 @@ def check_fields(body: Mapping[str, Any], operation: str, more: frozenset[str]) 
         if kind is not None and kind not in _FORMATS and f"{place}.{kind}" not in more:
             raise _unknown(f"{place}.{kind}" if isinstance(kind, str) else f"{place}.type")
     tools = body.get("tools")
-    for tool in tools if isinstance(tools, list) else ():
+    if tools is not None and not isinstance(tools, list):
+        raise Refused(400, "invalid_request", "tools is not a list")
+    for tool in tools or ():
         _check_tool(tool, more)
         if isinstance(tool, Mapping) and isinstance(tool.get("tools"), list):  # a namespace
             for inner in tool["tools"]:
@@ -144,7 +151,7 @@ def _check_tool(tool: Any, more: frozenset[str]) -> None:
         if "name" in tool or "function" in tool:
             return
         kind = next(iter(tool), "")  # as Google names them
-    if isinstance(kind, str) and (kind in _TOOLS or _VERSION.sub("", kind[:80]) in _TOOLS):
+    if isinstance(kind, str) and (kind in _TOOLS or plain(kind) in _TOOLS or (kind == "shell" and local_shell(tool))):
         return
     if f"tools.{kind}" not in more:
         raise _unknown(f"tools.{kind}" if isinstance(kind, str) else "tools.type")

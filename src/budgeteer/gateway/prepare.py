@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import orjson
 
-from budgeteer.gateway.ask import BUDGETS, EFFORTS, SWITCHES, Ask
+from budgeteer.gateway.ask import Ask
 from budgeteer.gateway.config import Model
 from budgeteer.gateway.fields import check_addresses, check_fields
 from budgeteer.gateway.keys import Key
 from budgeteer.gateway.refusal import Refused, shown
 from budgeteer.metering.call import Metering
-from budgeteer.metering.estimate import predicted, totals
+from budgeteer.metering.estimate import beyond, totals, writable
 from budgeteer.metering.reading import CAPS, Reading, ask_for_usage
 from budgeteer.metering.settlement import Planned
+from budgeteer.metering.thinking import BUDGETS, EFFORTS, LEAST_TASK, OFF, SWITCHES, TASK, at, put
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,20 +87,23 @@ def prepare(ask: Ask, model: Model, metering: Metering, dialect_name: str, most:
         if body.get(own_cap) != cap:
             body[own_cap], changed = cap, True
         choices, ask.sent = ask.choices, cap
-        made = choices * (cap + model.bounds.hidden_reasoning + predicted(body))
         changed = _limit_reasoning(body, key) or changed
+        made = choices * (cap + beyond(body, model.bounds))
     hides = ask_for_usage(operation, body)
     service = body.get("service_tier")
-    worst = totals(body, read, made, heard=bool(ask.unseen.hidden))
-    planned = metering.plan(
-        dialect_name,
-        operation,
-        model.price,
-        worst,
-        service if isinstance(service, str) else "",
-        cap=cap,
-        choices=choices,
-    )
+    worst = totals(body, read, made, ask.unseen, writable(body, f"{model.upstream} {model.price}"))
+    try:
+        planned = metering.plan(
+            dialect_name,
+            operation,
+            model.price,
+            worst,
+            service if isinstance(service, str) else "",
+            cap=cap,
+            choices=choices,
+        )
+    except InvalidInput as error:
+        raise Refused(400, "not_bounded", str(error)) from None
     content = orjson.dumps(body) if changed or hides else ask.raw
     reading = Reading(operation, body, metering, hides)
     reading.hides |= model.bounds.hidden_reasoning > 0
@@ -139,32 +142,21 @@ def _limit_reasoning(body: dict[str, Any], key: Key) -> bool:
     if most is None:
         return False
     changed = False
-    for place, name in BUDGETS:
-        value = _at(body, place, name)
-        if value is not None and not (type(value) is int and 0 <= value <= most):  # some take -1 for "no limit"
-            if place:
-                body[place] = {**body[place], name: most}
-            else:
-                body[name] = most
+    for path in BUDGETS:
+        value = at(body, path)
+        largest = max(most, LEAST_TASK) if path in TASK else most
+        if value is not None and not (type(value) is int and 0 <= value <= largest):  # some take -1 for "no limit"
+            put(body, path, largest)
             changed = True
     if most > 0:
         return changed
-    for place, name in (*EFFORTS, *SWITCHES):
-        value = _at(body, place, name)
-        if value in _OFF or (place == "output_config" and _at(body, "thinking", "type") == "disabled"):
+    for path in (*EFFORTS, *SWITCHES):
+        value = at(body, path)
+        if value in OFF or (path[0] == "output_config" and at(body, ("thinking", "type")) == "disabled"):
             continue
         raise Refused(
             400,
             "reasoning_not_allowed",
-            f"{place + '.' if place else ''}{name} {shown(value)} is asked for; this key allows no reasoning",
+            f"{'.'.join(path)} {shown(value)} is asked for; this key allows no reasoning",
         )
     return changed
-
-
-_OFF = (None, False, "none", "disabled")
-
-
-def _at(body: Mapping[str, Any], place: str, name: str) -> Any:
-    """A field of the body (``place`` is ""), or of the object at ``place``; None if it is not there."""
-    outer = body.get(place) if place else body
-    return outer.get(name) if isinstance(outer, Mapping) else None

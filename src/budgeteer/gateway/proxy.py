@@ -19,6 +19,7 @@ from budgeteer.gateway.attempt import Attempt
 from budgeteer.gateway.body import LARGE, Aside, Room, read_body, too_slow
 from budgeteer.gateway.booking import Booking
 from budgeteer.gateway.config import Config, Model
+from budgeteer.gateway.counting import count_input, worth
 from budgeteer.gateway.keyring import KeyRing
 from budgeteer.gateway.keys import Key
 from budgeteer.gateway.live import Live
@@ -273,6 +274,8 @@ class Proxy:
             tried.append(backend)
             live.upstream = backend.name
             name = f"{live.id}.{live.attempts}"
+            if worth(ask, backend, model) and await self.booking.spent(ask) < 1:
+                await count_input(ask, backend, model, self.upstreams, passed)
             prepared, hold = await self.booking.reserve(ask, live, model, name)
             live.attempts += 1
             if live.left:

@@ -9,6 +9,7 @@ from budgeteer.core.errors import MissingExtra, UnknownPrice
 from budgeteer.core.urls import without_password
 from budgeteer.gateway.app import Gateway
 from budgeteer.gateway.config import Config
+from budgeteer.gateway.counting import probe
 from budgeteer.gateway.door import protocol
 from budgeteer.gateway.keyring import run
 
@@ -96,6 +97,10 @@ async def check(config: Config, say: Callable[[str], Any]) -> bool:
         usable &= answers
         hint = "" if answers else "; check base_url and key_env"
         say(f"{'ok    ' if answers else 'FAILED'}  {place}: {status}{hint}")
+        if backend.config.counts:
+            why = await probe(backend, gateway.proxy.upstreams)
+            usable &= not why
+            say(f"{'FAILED' if why else 'ok    '}  {place} counts tokens (count_tokens){': ' + why if why else ''}")
     await gateway.proxy.upstreams.close()
     gateway.store.close()
     gateway.ledger.close()

@@ -13,52 +13,37 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from typing import Any
 
 from budgeteer.core.errors import InvalidInput
 from budgeteer.core.usage import Usage, count
+from budgeteer.metering.thinking import asked_budget
+from budgeteer.metering.tools import switches_search, uses_asked
+from budgeteer.metering.unseen import TEXT, Unseen, given, unseen
 
 CAPS = ("max_completion_tokens", "max_tokens", "max_output_tokens")
 """Fields in which a request says how many tokens may be generated for each of its choices."""
-_PICTURES = {"image_url": "image_url", "input_image": "image_url", "image": "source"}
-"""Types of parts that are a picture, and the field that holds it."""
-_TEXT = frozenset({
-    "text", "input_text", "output_text", "refusal", "thinking", "redacted_thinking", "reasoning_text", "summary_text",
-    "message", "reasoning", "search_result", "function_call", "function_call_output", "custom_tool_call",
-    "custom_tool_call_output", "tool_use", "tool_result",
-})  # fmt: skip
-"""Types of items and parts whose bytes bound their tokens. What a provider reads for any other type is not known."""
-_USUAL = frozenset({
-    "role", "content", "type", "text", "name", "id", "status", "tool_calls", "tool_call_id", "call_id", "arguments",
-    "output", "refusal", "cache_control", "annotations", "logprobs", "reasoning", "reasoning_content", "thinking",
-    "signature", "summary", "encrypted_content", "input", "tool_use_id", "is_error", "function_call", "parts", "source",
-    "detail", "data", "title", "citations",
-})  # fmt: skip
-_MEDIA = frozenset({
-    "image_url", "image", "images", "image_embeds", "image_pil", "audio", "audio_url", "audio_embeds", "input_audio",
-    "video", "videos", "video_url", "video_embeds", "file", "files", "file_id", "file_ids", "file_url", "file_data",
-    "attachments", "multimodal_data",
-})  # fmt: skip
-"""Fields of items and parts that may stand for far more than their bytes; some servers need no type beside them."""
-_OWN_TOOLS = frozenset({"function", "custom"})
 _MOST = 10**30
 """Most units of a call, which may be pico-dollars."""
 _ROUNDED = 1 - 5e-16
 """Factor before rounding up, so that the rounding error of a ratio does not add a unit."""
-HIDDEN = (
-    "previous_response_id", "conversation", "prompt_id", "cached_content", "extra_body", "prompt_embeds", "image_data",
-    "multimodal_data", "mm_processor_kwargs", "media_io_kwargs", "chat_template", "container", "mcp_servers",
-    "thread", "web_search_options", "search_parameters",
-)  # fmt: skip
-"""Fields whose bytes bound nothing: they refer to stored, embedded, searched or fetched input, or to a template."""
 _LONGEST = 16
 """Most characters per token on the average of a text; generous."""
 _REPEATED = re.compile(r"\s+|(.)(?=\1)", re.DOTALL)
-_SHORT = 64
-"""Characters up to which the address of a picture is counted as text."""
+_RUN_LENGTH = 256
+_RUN = re.compile(r"(?<!\S)\S{256,}|(?<!\s)\s{256,}")
+"""Tokenizers take quadratic time for runs of one kind, so long runs are cut; cut text has no fewer tokens."""
+_AROUND_KEY, _AROUND_VALUE = 3, 2
+"""Tokens that a server's template writes around a name and around a value, at most: JSON's punctuation and more."""
+SCHEMAS = ("tools", "functions", "response_format", "output_format", "output_config", "text", "json_schema",
+           "guided_json")  # fmt: skip
+"""Fields that hold descriptions of tools and schemas, which servers write anew for the model."""
+_CACHES = re.compile(r'"(?:cache_control|cachePoint)"\s*:')
+_TTL = re.compile(r'"ttl"\s*:(?!\s*"5m")')
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,22 +52,28 @@ class Bounds:
 
     Attributes:
         tokens: counts the tokens of a text; None takes its UTF-8 bytes, which no byte-level tokenizer exceeds.
-        margin: factor on the input, since servers expand tool schemas into prompts of their own. 2 covers what was
-            measured on Anthropic's API (1.875), 1 the others (arXiv 2606.04056).
+        margin: factor on the whole input, for a counter that is not exact or a tokenizer that is not byte-level.
+        tools_margin: factor on tools and schemas, since servers write them anew for the model. 2 covers what was
+            measured on Anthropic's API (1.875, nested schemas), 1 the others (arXiv 2606.04056).
         overhead: tokens of input that a server adds to any request, such as a default system message.
-        image: tokens of one image. The default is the most expensive one published (gpt-4o-mini, 8 tiles); most are
-            below 2,000.
+        image: tokens of a picture whose size its data does not show, or whose model has no published rule. The default
+            is the most expensive one published (gpt-4o-mini, 8 tiles); most are below 2,000.
+        measured: whether pictures count by their size, by the rule of the provider whose model has such a name; False
+            where a server of your own may give that name to another model.
         max_input: tokens of input of requests that do not show all of it: stored conversations, files, audio. None
             refuses such requests.
         max_output: cap, in tokens, of requests that have none; send it with them, or it bounds nothing. None refuses
             such requests.
-        hidden_reasoning: tokens that the provider generates and bills beyond the cap, for each choice.
+        hidden_reasoning: tokens that the provider generates and bills beyond the cap, for each choice; a larger budget
+            of thinking that a request names counts in its place.
     """
 
     tokens: Callable[[str], int] | None = None
     margin: Fraction = Fraction(1)
+    tools_margin: Fraction = Fraction(1)
     overhead: int = 256
     image: int = 48_169
+    measured: bool = True
     max_input: int | None = None
     max_output: int | None = None
     hidden_reasoning: int = 0
@@ -92,13 +83,30 @@ class Bounds:
             value = getattr(self, name)
             if value is not None:
                 object.__setattr__(self, name, count(f"Bounds.{name}", value))
-        if isinstance(self.margin, bool) or not isinstance(self.margin, int | Fraction) or self.margin < 1:
-            raise InvalidInput(f"Bounds.margin is {self.margin!r}; give a Fraction of 1 or more, such as Fraction(2)")
+        for name in ("margin", "tools_margin"):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int | Fraction) or value < 1:
+                raise InvalidInput(f"Bounds.{name} is {value!r}; give a Fraction of 1 or more, such as Fraction(2)")
 
 
 def count_text(text: str, tokens: Callable[[str], int] | None = None) -> int:
     """Tokens of a text: counted by ``tokens``, or without it bounded by the text's UTF-8 bytes."""
-    return len(text.encode("utf-8", "surrogatepass")) if tokens is None else count("a token count", tokens(text))
+    if tokens is None:
+        return len(text.encode("utf-8", "surrogatepass"))
+    if len(text) < _RUN_LENGTH:
+        return count("a token count", tokens(text))
+    return sum(count("a token count", tokens(piece)) for piece in _pieces(text) if piece)
+
+
+def _pieces(text: str) -> Iterator[str]:
+    """A text without its long runs, and these in pieces."""
+    begin = 0
+    for run in _RUN.finditer(text):
+        yield text[begin : run.start()]
+        begin = run.end()
+        for at in range(run.start(), begin, _RUN_LENGTH):
+            yield text[at : min(at + _RUN_LENGTH, begin)]
+    yield text[begin:]
 
 
 def least_tokens(text: str) -> int:
@@ -138,7 +146,7 @@ def _gather(value: Any, texts: list[str]) -> None:
     elif isinstance(value, list | tuple):
         for part in value:
             _gather(part, texts)
-    elif isinstance(value, Mapping) and str(value.get("type", "text")) in _TEXT:
+    elif isinstance(value, Mapping) and str(value.get("type", "text")) in TEXT:
         for name in ("content", "text"):
             _gather(value.get(name), texts)
 
@@ -164,24 +172,71 @@ def worst_case(request: Mapping[str, Any], bounds: Bounds | None = None) -> Usag
     bounds = bounds or Bounds()
     cap = _cap(request, bounds)
     choices = prompts_of(request) * max(count(name, request.get(name) or 1) for name in ("n", "best_of"))
-    beyond = bounds.hidden_reasoning + predicted(request)
-    read, made = input_bound(request, bounds), choices * (cap + beyond)
-    return totals(request, read, made, heard=bool(unseen(request).hidden))
+    made = choices * (cap + beyond(request, bounds))
+    parts = unseen(request)
+    written = writable(request, str(request.get("model") or ""))
+    return totals(request, input_bound(request, bounds, parts), made, parts, written)
 
 
-def totals(request: Mapping[str, Any], read: int, made: int, heard: bool) -> Usage:
-    """The usage of ``read`` tokens of input and ``made`` of output, where all that may be audio counts as audio.
+def beyond(request: Mapping[str, Any], bounds: Bounds) -> int:
+    """The most tokens of output that a choice may be billed beside its cap: thoughts, if the bounds say that the
+    provider does not cap them, and what is predicted."""
+    thoughts = bounds.hidden_reasoning
+    if thoughts:
+        thoughts = max(thoughts, asked_budget(request))
+    return thoughts + predicted(request)
 
-    Output may be audio if the request asks for speech; input if ``heard``: some of it is not shown.
+
+def totals(
+    request: Mapping[str, Any], read: int, made: int, parts: Unseen, written: tuple[int | None, int | None]
+) -> Usage:
+    """The usage of ``read`` tokens of input and ``made`` of output, with the most that their parts can be.
+
+    Output may be audio if the request asks for speech; input if some of it is not shown. ``counts`` has the uses of
+    tools that the provider may bill.
+
+    Args:
+        request: the body.
+        read, made: tokens.
+        parts: what ``unseen`` returned for the request.
+        written: what ``writable`` returned for it.
     """
+    uses = uses_asked(request, any(switches_search(name) for name in parts.hidden))
     return Usage(
-        input=read, output=made, audio_input=read if heard else None, audio_output=made if speaks(request) else None
+        input=read,
+        output=made,
+        audio_input=read if parts.hidden else None,
+        audio_output=made if speaks(request) else None,
+        written=written[0],
+        written_long=written[1],
+        counts=tuple(uses.items()),
     )
+
+
+def writable(request: Mapping[str, Any], model: str) -> tuple[int | None, int | None]:
+    """Tokens that can be written to the provider's cache, and those for an hour or more: 0 if none can, None if any.
+
+    Claude's cache is written only where ``cache_control`` asks for it, and for an hour only where ``ttl`` does. Others
+    write to theirs without being asked.
+
+    Args:
+        request: the body.
+        model: its name, at the provider or in the price table.
+
+    >>> writable({"messages": []}, "claude-sonnet-4-5"), writable({"cache_control": {}}, "claude-sonnet-4-5")
+    ((0, 0), (None, 0))
+    """
+    if "claude" not in model.lower():
+        return None, None
+    text = json.dumps(dict(request), default=str)
+    if _CACHES.search(text) is None:
+        return 0, 0
+    return None, 0 if _TTL.search(text) is None else None
 
 
 def speaks(request: Mapping[str, Any]) -> bool:
     """Whether a request asks for speech, so that its output may be audio."""
-    return bool(request.get("audio")) or request.get("modalities") not in (None, [], ["text"])
+    return given(request.get("audio")) or request.get("modalities") not in (None, [], ["text"])
 
 
 def prompts_of(request: Mapping[str, Any]) -> int:
@@ -220,104 +275,71 @@ def _cap(request: Mapping[str, Any], bounds: Bounds) -> int:
     return bounds.max_output
 
 
-@dataclass(slots=True)
-class Unseen:
-    """The parts of a request whose bytes do not bound their tokens.
-
-    Attributes:
-        pictures: number of pictures.
-        data: addresses and data of the pictures, which do not count as text.
-        hidden: names of fields and types behind which there is input that the request does not show.
-    """
-
-    pictures: int = 0
-    data: list[str] = field(default_factory=list)
-    hidden: list[str] = field(default_factory=list)
-
-
-def unseen(request: Mapping[str, Any]) -> Unseen:
-    """Collect pictures and hidden input from all that becomes part of the prompt.
-
-    A picture counts as one only where items and parts of messages stand. Its address or data does not count as text;
-    its other bytes do. A type, or a field, that may stand for more than its bytes is hidden input.
-    """
-    parts = Unseen()
-    for name in ("messages", "input", "system", "instructions"):
-        _walk(request.get(name), parts)
-    parts.hidden += [name for name in HIDDEN if request.get(name)]
-    prompt = request.get("prompt")
-    if isinstance(prompt, Mapping) or (isinstance(prompt, list) and any(isinstance(part, Mapping) for part in prompt)):
-        parts.hidden.append("prompt")  # a template stored with the provider, or one with pictures
-    tools = request.get("tools")
-    if isinstance(tools, list) and not all(_own(tool) for tool in tools):
-        parts.hidden.append("tools that the provider runs")
-    return parts
-
-
-def _own(tool: Any) -> bool:
-    """Whether a tool is run by the caller, so that its description is all that is read."""
-    if not isinstance(tool, Mapping):
-        return False
-    kind = tool.get("type")
-    if kind is None:
-        named = "name" in tool or "function" in tool
-        return named and not any(str(name).casefold() == "type" for name in tool if name != "type")
-    return isinstance(kind, str) and kind in _OWN_TOOLS
-
-
-def _walk(value: Any, parts: Unseen) -> None:
-    """Add to ``parts`` from messages, items and parts of any level."""
-    if isinstance(value, list | tuple):
-        for part in value:
-            if not isinstance(part, str | int):
-                _walk(part, parts)
-    if not isinstance(value, Mapping):
-        return
-    kind = value.get("type")
-    if kind is None and value.get("image_url") is not None:
-        kind = "image_url"
-    own: tuple[str, ...] = ()
-    if isinstance(kind, str) and kind in _PICTURES:
-        own = ("image_url", "file_id")
-        parts.pictures += 1
-        if (data := _data(value.get(_PICTURES[kind]))) is not None:
-            parts.data.append(data)
-    elif kind is not None and not (isinstance(kind, str) and kind in _TEXT):
-        parts.hidden.append(str(kind)[:40])
-    for name in value.keys() - _USUAL:
-        if name in _MEDIA:
-            if name not in own and value[name]:
-                parts.hidden.append(name)
-        elif (folded := str(name).casefold()) in _USUAL or folded in _MEDIA:
-            parts.hidden.append(str(name))  # servers differ in whether it is the field that it looks like
-    for name in ("content", "output", "parts"):
-        if not isinstance(inner := value.get(name), str | None):
-            _walk(inner, parts)
-
-
-def _data(place: Any) -> str | None:
-    """The address or the data of a picture, wherever providers put it, if it is long."""
-    if isinstance(place, Mapping):
-        place = place.get("url") or place.get("data")
-    return place if isinstance(place, str) and len(place) > _SHORT else None
-
-
-def input_bound(request: Mapping[str, Any], bounds: Bounds) -> int:
+def input_bound(request: Mapping[str, Any], bounds: Bounds, parts: Unseen | None = None) -> int:
     """The most tokens of input that a request can have; ``worst_case`` adds the output.
+
+    Args:
+        request: the body.
+        bounds: how to bound it.
+        parts: what ``unseen`` returned for the request; None: call it.
 
     Raises:
         InvalidInput: some of its input is not shown, and the bounds do not say what to assume.
     """
-    parts = unseen(request)
+    parts = unseen(request) if parts is None else parts
     left_out = {"model", "stream", "stream_options", "user", "metadata", "n", "best_of", *CAPS}
-    text = json.dumps({k: v for k, v in request.items() if k not in left_out}, ensure_ascii=False, default=str)
-    for data in parts.data:
-        text = text.replace(json.dumps(data, ensure_ascii=False)[1:-1], "", 1)
-    return bound_of(count_text(text, bounds.tokens), parts, bounds)
+    prompt = {name: value for name, value in request.items() if name not in left_out}
+    schemas = {name: prompt[name] for name in SCHEMAS if name in prompt}
+    if bounds.tokens is not None:
+        text, described = tokens_of(prompt, bounds.tokens, parts.data), tokens_of(schemas, bounds.tokens)
+    else:
+        shown = json.dumps(prompt, ensure_ascii=False, default=str)
+        for data in parts.data:
+            shown = shown.replace(json.dumps(data, ensure_ascii=False)[1:-1], "", 1)
+        text = count_text(shown)
+        described = count_text(json.dumps(schemas, ensure_ascii=False, default=str)) if schemas else 0
+    return bound_of(text, described, parts, bounds, str(request.get("model") or ""))
 
 
-def bound_of(text: int, parts: Unseen, bounds: Bounds) -> int:
-    """The most tokens of input, given ``text`` tokens of text and the ``parts`` that are no text.
+def tokens_of(value: Any, tokens: Callable[[str], int], without: Iterable[str] = ()) -> int:
+    """The most tokens of a JSON value: its texts by a counter, and what a template may write around names and values.
+
+    Args:
+        value: the value; numbers and the like count a token for each of their characters.
+        tokens: counts the tokens of a text.
+        without: texts that are left out, each once: the data of pictures.
+
+    >>> tokens_of({"role": "user", "content": "one two"}, lambda text: len(text.split()))
+    17
+    """
+    skipped, total, stack = Counter(without), 0, [value]
+    while stack:
+        item = stack.pop()
+        if isinstance(item, str):
+            if skipped and skipped[item] > 0:
+                skipped[item] -= 1
+            else:
+                total += count_text(item, tokens) + _AROUND_VALUE
+        elif isinstance(item, Mapping):
+            total += _AROUND_VALUE + sum(count_text(str(name), tokens) + _AROUND_KEY for name in item)
+            stack += item.values()
+        elif isinstance(item, list | tuple):
+            total += _AROUND_VALUE
+            stack += item
+        else:
+            total += len(str(item))
+    return total
+
+
+def bound_of(text: int, described: int, parts: Unseen, bounds: Bounds, model: str) -> int:
+    """The most tokens of input.
+
+    Args:
+        text: tokens of all that is text.
+        described: those among them that describe tools and schemas.
+        parts: what is no text.
+        bounds: how to bound it.
+        model: its name at the provider, whose rule counts pictures.
 
     Raises:
         InvalidInput: some of the input is not shown, and the bounds do not say what to assume.
@@ -328,7 +350,9 @@ def bound_of(text: int, parts: Unseen, bounds: Bounds) -> int:
             names = ", ".join(sorted(set(parts.hidden))[:5])
             raise InvalidInput(f"the request's input is not bounded by what it shows ({names}); give max_input")
         most = bounds.max_input
-    return max(most, math.ceil((text + parts.pictures * bounds.image) * bounds.margin)) + bounds.overhead
+    pictures = sum(picture.tokens(model if bounds.measured else "", bounds.image) for picture in parts.pictures)
+    shown = text + (bounds.tools_margin - 1) * described + parts.added + pictures
+    return max(most, math.ceil(shown * bounds.margin)) + bounds.overhead
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,6 +17,8 @@ from budgeteer.metering.call import Metering
 from budgeteer.metering.estimate import count_text, least_tokens, prompts_of, speaks, texts_of, too_few
 from budgeteer.metering.outcome import Outcome, outcome_of_status
 from budgeteer.metering.settlement import Answer
+from budgeteer.metering.thinking import asks
+from budgeteer.metering.tools import uses_told
 
 try:
     from orjson import loads
@@ -210,16 +212,19 @@ class Reading:
         if not isinstance(given, Mapping):
             return None
         try:
-            if self.operation == "messages":
-                return Usage.from_anthropic(*self._usages, given)
-            if self.operation == "responses":
-                return Usage.from_responses(given)
-            usage = Usage.from_llama_cpp(body) if "timings" in body else Usage.from_chat(given)
-            if self.operation == "embeddings":
-                return Usage(input=usage.input, output=0)
-            return usage
+            usage = self._tokens(body, given)
         except InvalidInput:
             return None
+        told = uses_told(self.operation, body)
+        return replace(usage, counts=tuple(told.items())) if told else usage
+
+    def _tokens(self, body: Mapping[str, Any], given: Mapping[str, Any]) -> Usage:
+        if self.operation == "messages":
+            return Usage.from_anthropic(*self._usages, given)
+        if self.operation == "responses":
+            return Usage.from_responses(given)
+        usage = Usage.from_llama_cpp(body) if "timings" in body else Usage.from_chat(given)
+        return Usage(input=usage.input, output=0) if self.operation == "embeddings" else usage
 
     def _believed(self, usage: Usage | None, texts: list[str], full: int) -> Usage | None:
         """The usage, without its output if that is less than the texts must have, and likewise without its input.
@@ -380,15 +385,7 @@ class Told:
 
 def _hidden_asked(body: Mapping[str, Any]) -> bool:
     """Whether a request asks for what may stay unseen: reasoning, speech, predictions that turn out wrong."""
-    effort = body.get("reasoning_effort") or body.get("reasoning")
-    thinking, config = body.get("thinking"), body.get("output_config")
-    return (
-        (bool(effort) and effort not in ("none", {"effort": "none"}))
-        or (isinstance(thinking, Mapping) and thinking.get("type") != "disabled")
-        or (isinstance(config, Mapping) and bool(config.get("effort")))
-        or bool(body.get("prediction"))
-        or speaks(body)
-    )
+    return asks(body) or bool(body.get("prediction")) or speaks(body)
 
 
 def text_of(choice: Any, depth: int = 12) -> str:

@@ -23,6 +23,8 @@ _FIELDS = {
     "audio_input": "input_audio_mtok",
     "audio_output": "output_audio_mtok",
 }
+_USES = {"web_search": "web_searches_kcount", "file_search": "storage_searches_kcount"}
+"""Fees: dollars a thousand uses."""
 _MAKERS = {
     "anthropic": ("claude-",),
     "cohere": ("command", "c4ai-", "embed-", "rerank-"),
@@ -178,7 +180,7 @@ def _price(model: Any, at: datetime) -> Price | None:
         for name, when in _SERVICES.items()
         if when in offered and (price := _tiered(model.get_prices(at, when))) is not None
     }
-    return Price(standard.rates, standard.tiers, services)
+    return Price(standard.rates, standard.tiers, services, standard.fees)
 
 
 def _tiered(prices: Any) -> Price | None:
@@ -194,7 +196,12 @@ def _tiered(prices: Any) -> Price | None:
     def rates(start: int | None) -> Rates:
         return Rates(**{name: _at(value, start) for name, value in given.items()}, request=fee)
 
-    return Price(rates(None), tuple((start, rates(start)) for start in starts))
+    fees = {
+        name: _at(value, None) / 1000
+        for name, key in _USES.items()
+        if (value := getattr(prices, key, None)) is not None
+    }
+    return Price(rates(None), tuple((start, rates(start)) for start in starts), fees=fees)
 
 
 def _at(value: Any, start: int | None) -> Decimal:

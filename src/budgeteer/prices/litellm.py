@@ -27,6 +27,13 @@ _FIELDS = {
     "audio_output": "output_cost_per_audio_token",
     "request": "input_cost_per_request",
 }
+_USES = {
+    "code_session": ("code_interpreter_cost_per_session", 1),
+    "file_search": ("file_search_cost_per_1k_calls", 1000),
+}
+"""Fees: the field, and of how many uses it is."""
+_SEARCH = "search_context_cost_per_query"
+"""The fee of a search, by how much of the found pages is read; the dearest counts."""
 _SERVICES = {"batch": "_batches", "flex": "_flex", "priority": "_priority"}
 _TIER = re.compile(r"input_cost_per_token_above_(\d+)k_tokens")
 _FLOAT = Context(prec=15)
@@ -63,8 +70,23 @@ def _price(entry: Mapping[str, Any]) -> Price | None:
     standard = _of_service(entry, "")
     if standard is None:
         return None
-    services = {name: price for name, end in _SERVICES.items() if (price := _of_service(entry, end)) is not None}
-    return Price(standard.rates, standard.tiers, services)
+    fees = _fees(entry)
+    services = {
+        name: Price(price.rates, price.tiers, fees=fees)
+        for name, end in _SERVICES.items()
+        if (price := _of_service(entry, end)) is not None
+    }
+    return Price(standard.rates, standard.tiers, services, fees)
+
+
+def _fees(entry: Mapping[str, Any]) -> dict[str, Decimal]:
+    """Dollars a use."""
+    fees = {name: _dollars(key, entry[key]) / uses for name, (key, uses) in _USES.items() if entry.get(key) is not None}
+    search = entry.get(_SEARCH)
+    if search:
+        sizes = search.values() if isinstance(search, Mapping) else [search]
+        fees["web_search"] = max(_dollars(_SEARCH, value) for value in sizes)
+    return fees
 
 
 def _of_service(entry: Mapping[str, Any], end: str) -> Price | None:
@@ -105,6 +127,10 @@ def _rates(entry: Mapping[str, Any], above: str, end: str) -> Rates | None:
 
 
 def _per_million(key: str, value: Any) -> Decimal:
+    return _dollars(key, value).scaleb(6)
+
+
+def _dollars(key: str, value: Any) -> Decimal:
     if isinstance(value, bool) or not isinstance(value, Decimal | int):
         raise InvalidInput(f"{key} is {value!r}, not a number")
-    return _FLOAT.create_decimal(value).scaleb(6)
+    return _FLOAT.create_decimal(value)

@@ -8,12 +8,17 @@ from decimal import Decimal
 from fractions import Fraction
 
 from budgeteer.core.errors import InvalidInput
-from budgeteer.core.usage import Usage, count
+from budgeteer.core.usage import MOST, Usage, count
 
 PICO_A_TOKEN = 10**6
 """Pico-dollars a token at one dollar a million tokens."""
 DEAREST = Decimal(10_000)
 """Dollars a million tokens. No model costs more; a price per million read as one per token does."""
+PICO = 10**12
+"""Pico-dollars of a dollar."""
+FEES = ("web_search", "file_search", "code_session", "image")
+"""What a provider may bill by the use: a search of the web, of stored files, a container that runs code, a picture."""
+_DEAREST_FEE = Decimal(100)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,7 +44,6 @@ class Rates:
     audio_output: Decimal | None = None
     request: Decimal = Decimal(0)
     _pico: tuple[int | Fraction, ...] = field(init=False, repr=False, compare=False)
-    _dearest: tuple[tuple[int | Fraction, int | Fraction], ...] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         for f in fields(self):
@@ -73,9 +77,7 @@ class Rates:
             part(self.audio_output, made),
         )
         pico = (read, cached, written, long, heard, made, reasoning, spoken, _pico(self.request))
-        text = (max(read, cached, written, long), max(made, reasoning))
         object.__setattr__(self, "_pico", pico)
-        object.__setattr__(self, "_dearest", (text, (max(text[0], heard), max(text[1], spoken))))
 
     def cost(self, usage: Usage, read: int, made: int) -> int | Fraction:
         """Pico-dollars, each token at the rate of its most special part.
@@ -100,9 +102,22 @@ class Rates:
         )
         return sum([n * rate for n, rate in zip(tokens, self._pico, strict=True) if n])
 
-    def worst(self, read: int, made: int, heard: bool, spoken: bool) -> int | Fraction:
-        """As ``cost``, with every token at the dearest rate of its side; audio rates only where there can be audio."""
-        return read * self._dearest[heard][0] + made * self._dearest[spoken][1] + self._pico[-1]
+    def worst(self, usage: Usage, read: int, made: int) -> int | Fraction:
+        """As ``cost``, with every token at the dearest rate that it can have.
+
+        A part of a side counts unless the usage says that it is 0, and audio only where it says that there can be some.
+        """
+        text, cached, written, long, heard, shown, thought, spoken, request = self._pico
+        reads, makes = [text, cached], [shown, thought]
+        if usage.written != 0:
+            reads.append(written)
+            if usage.written_long != 0:
+                reads.append(long)
+        if usage.audio_input:
+            reads.append(heard)
+        if usage.audio_output:
+            makes.append(spoken)
+        return read * max(reads) + made * max(makes) + request
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,16 +129,23 @@ class Price:
         tiers: (tokens, rates), ascending: if a call has more than this many input tokens, cached ones included, all of
             its tokens have these rates. That is how providers bill; tiers are not marginal.
         services: rates by class of service, such as ``"batch"``, ``"flex"``, ``"priority"``.
+        fees: dollars a use, by the names of FEES, beside the tokens; of a name that is not there nothing is known.
     """
 
     rates: Rates
     tiers: tuple[tuple[int, Rates], ...] = ()
     services: Mapping[str, Price] = field(default_factory=dict)
+    fees: Mapping[str, Decimal] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         starts = [count("the start of a tier", start) for start, _ in self.tiers]
         if starts != sorted(set(starts)):
             raise InvalidInput(f"tiers begin at {starts}; give each start once, ascending")
+        for name, fee in self.fees.items():
+            if name not in FEES:
+                raise InvalidInput(f"there is no fee {name!r}; fees are {', '.join(FEES)}")
+            if isinstance(fee, bool) or not isinstance(fee, Decimal | int) or not 0 <= fee <= _DEAREST_FEE:
+                raise InvalidInput(f"fee {name} is {fee!r}; give a Decimal of 0 to {_DEAREST_FEE} dollars a use")
 
     def cost(self, usage: Usage) -> int:
         """Pico-dollars, rounded up. A part that nobody reported counts as 0: who bills it apart reports it.
@@ -132,18 +154,32 @@ class Price:
             InvalidInput: input or output is unknown.
         """
         read, made = _totals(usage)
-        return _ceil(self._at(read).cost(usage, read, made))
+        return _ceil(self._at(read).cost(usage, read, made)) + (self._uses(usage) if usage.counts else 0)
 
     def worst(self, usage: Usage) -> int:
         """Pico-dollars that this many input and output tokens cost at most, whatever their parts.
 
         A cheaper rate above a tier is not counted on: fewer tokens than the estimate could cost more. A side's audio
-        rate counts when its ``audio_input`` or ``audio_output`` is not 0.
+        rate counts when its ``audio_input`` or ``audio_output`` is not 0, those of the cache unless ``written`` is 0.
+
+        Raises:
+            InvalidInput: a use that has a fee has no limit.
         """
         read, made = _totals(usage)
-        heard, spoken = bool(usage.audio_input), bool(usage.audio_output)
+        for name, uses in usage.counts:
+            if uses >= MOST and self.fees.get(name):
+                raise InvalidInput(
+                    f"each {name} has a fee of ${self.fees[name]}, and the request does not limit how many there are; "
+                    "give the tool max_uses (Messages), or the request max_tool_calls (Responses)"
+                )
         reached = [self.rates, *(rates for start, rates in self.tiers if read > start)]
-        return max(_ceil(rates.worst(read, made, heard, spoken)) for rates in reached)
+        return max(_ceil(rates.worst(usage, read, made)) for rates in reached) + self._uses(usage)
+
+    def _uses(self, usage: Usage) -> int:
+        """Pico-dollars of the uses that have a fee."""
+        return _ceil(
+            sum((Fraction(self.fees[n]) * PICO * uses for n, uses in usage.counts if n in self.fees), Fraction(0))
+        )
 
     def _at(self, read: int) -> Rates:
         reached = self.rates

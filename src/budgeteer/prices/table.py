@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from budgeteer.core.errors import InvalidInput, UnknownPrice
 from budgeteer.core.usage import Usage
 from budgeteer.prices.nearest import Nearest
-from budgeteer.prices.price import Price
+from budgeteer.prices.price import FEES, Price
 
 STANDARD = frozenset({"", "auto", "default", "standard", "standard_only"})
 """Classes of service that have the ordinary price."""
@@ -72,11 +72,17 @@ class PriceTable:
         """Pico-dollars that this much input and output cost at most.
 
         Raises:
-            UnknownPrice: as ``price``; or audio may come out, and what it costs is not known.
+            UnknownPrice: as ``price``; or audio may come out, or tools be used, and what that costs is not known.
+            InvalidInput: a use that has a fee has no limit.
         """
         price = self.price(model, service)
         if usage.audio_output and price.rates.audio_output is None:
             raise UnknownPrice(f"{model}, audio_output", self.source, "its text has one.")
+        for name, uses in usage.counts:
+            if uses and name in FEES and name not in price.fees:
+                raise UnknownPrice(
+                    f"{model}, fee of {name}", self.source, f"add fees.{name} = DOLLARS to a price file."
+                )
         return price.worst(usage)
 
     def first_known(self, models: Sequence[str]) -> str:

@@ -14,6 +14,9 @@ output = 15
 input = 1.25
 output = 5
 
+[models."my-model".fees]        # dollars a use, beside the tokens; 0 where nothing is billed
+web_search = 0.01               # also: file_search, code_session, image
+
 [models."*"]                    # every model that no table holds; without it those are an error
 input = 100
 output = 500
@@ -55,7 +58,7 @@ def load(path: str | Path) -> PriceTable:
 def _price(where: str, entry: Any) -> Price:
     if not isinstance(entry, dict):
         raise InvalidInput(f"prices {where}: {entry!r} is not a table of rates")
-    given = {name: value for name, value in entry.items() if name not in ("tiers", "services")}
+    given = {name: value for name, value in entry.items() if name not in ("tiers", "services", "fees")}
     rates = _rates(where, given)
     tiers = []
     for tier in _typed(where, entry, "tiers", list):
@@ -64,7 +67,15 @@ def _price(where: str, entry: Any) -> Price:
         rest = {name: value for name, value in tier.items() if name != "above"}
         tiers.append((tier["above"], _rates(f"{where}, above {tier['above']}", {**given, **rest})))
     services = _typed(where, entry, "services", dict)
-    return Price(rates, tuple(tiers), {name: _price(f"{where}, {name}", s) for name, s in services.items()})
+    fees = _typed(where, entry, "fees", dict)
+    classes = {
+        name: _price(f"{where}, {name}", {"fees": fees, **s} if isinstance(s, dict) else s)
+        for name, s in services.items()
+    }
+    try:
+        return Price(rates, tuple(tiers), classes, fees)
+    except InvalidInput as error:
+        raise InvalidInput(f"prices {where}: {error}") from None
 
 
 def _typed(where: str, entry: dict[str, Any], key: str, kind: type) -> Any:

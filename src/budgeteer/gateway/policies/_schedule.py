@@ -14,11 +14,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from budgeteer.core.schedule import piecewise
-from budgeteer.gateway.ask import EFFORTS as EFFORTS_AT
 from budgeteer.gateway.ask import Ask
 from budgeteer.gateway.live import Live
 from budgeteer.gateway.policies.protocol import Serving
 from budgeteer.gateway.toml import Table
+from budgeteer.metering.thinking import EFFORTS as EFFORTS_AT
+from budgeteer.metering.thinking import at, put
 
 EFFORTS = ("none", "minimal", "low", "medium", "high", "xhigh", "max")
 
@@ -47,15 +48,15 @@ class Scheduled:
 
     def _lower(self, ask: Ask, most: str) -> None:
         """Lower every effort in the body that is above ``most``, or that is unknown."""
-        for place, name in EFFORTS_AT:
-            outer = ask.body.get(place) if place else ask.body
-            asked = outer.get(name) if isinstance(outer, dict) else None
+        for path in EFFORTS_AT:
+            asked = at(ask.body, path)
             if asked is None or (asked in EFFORTS and EFFORTS.index(asked) <= EFFORTS.index(most)):
                 continue
-            lower = max(most, "low", key=EFFORTS.index) if place == "output_config" else most  # Anthropic's least
+            lower = max(most, "low", key=EFFORTS.index) if path[0] == "output_config" else most  # Anthropic's least
             if lower == asked:
                 continue
-            ask.set(place or name, {**ask.body[place], name: lower} if place else lower)
+            put(ask.body, path, lower)
+            ask.changed = True
             ask.notes.append(f"effort={lower}")
 
     def after(self, ask: Ask, content: bytes | None, live: Live) -> None:
