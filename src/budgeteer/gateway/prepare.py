@@ -7,6 +7,7 @@ from typing import Any
 
 import orjson
 
+from budgeteer.core.errors import InvalidInput
 from budgeteer.gateway.ask import Ask
 from budgeteer.gateway.config import Model
 from budgeteer.gateway.fields import check_addresses, check_fields

@@ -1,7 +1,7 @@
 """The size of a picture, from the first bytes of its data, and the tokens that its provider counts for that size.
 
-The rules are published: platform.claude.com/docs (vision), developers.openai.com (images and vision). Where a page and
-what was billed differ, the larger counts, since a bound is wanted.
+The rules are published: platform.claude.com/docs (vision), developers.openai.com (images and vision). Where the
+documentation and measured bills differ, the larger number of tokens counts.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from fractions import Fraction
 _HEAD = 700_000
 """Characters of base64 that are looked at: the size of a JPEG may stand after half a megabyte of other segments."""
 _MOST = 30_000
-"""Pixels a side; whoever says more is not believed, and the declared bound counts."""
+"""Most pixels of a side; of a picture that says more the size counts as unknown."""
 _CLAUDE = 28
-"""Pixels a side of what is one token of Claude's, and 750 pixels were one in its older models."""
+"""Side, in pixels, of the square that is a token of Claude's; for its older models 750 pixels are a token."""
 _CLAUDE_MOST = 5_000
 """Tokens of the largest picture that Claude reads (documented: 4,784); larger ones are scaled down to it."""
 _PATCH = 32
-"""Pixels a side of a patch of OpenAI's."""
+"""Side, in pixels, of a patch of OpenAI's."""
 _PATCHES = (("nano", Fraction("2.46")), ("", Fraction("1.72")))
 """Tokens a patch of OpenAI's models with this in their names, at the most of the published multipliers."""
 _TILES = (("gpt-4o-mini", 2833, 5667), ("gpt-4o", 85, 170), ("chatgpt-4o", 85, 170), ("gpt-4-turbo", 85, 170),
@@ -68,7 +68,8 @@ def _cells(pixels: int, side: int) -> int:
 def _tiles(width: int, height: int) -> int:
     """Tiles of 512 pixels: the picture is fitted into 2,048 pixels, then its shorter side to 768.
 
-    Whether small pictures are enlarged to that is not written; what is more counts. A pixel is added for rounding.
+    The documentation does not say whether small pictures are enlarged to that, so the larger number of tiles counts. A
+    pixel is added for rounding.
     """
     short, long = sorted((width, height))
     fit = min(Fraction(1), Fraction(2048, long))
@@ -117,8 +118,9 @@ def _png(raw: bytes) -> tuple[int, int]:
     return most
 
 
-def _larger(one: tuple[int, ...], other: tuple[int, ...]) -> tuple[int, int]:
-    return max(one[0], other[0]), max(one[1], other[1])
+def _larger(size: tuple[int, ...], other: tuple[int, ...]) -> tuple[int, int]:
+    """The larger of the widths and of the heights."""
+    return max(size[0], other[0]), max(size[1], other[1])
 
 
 def _gif(raw: bytes) -> tuple[int, int]:

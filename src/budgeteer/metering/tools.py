@@ -13,7 +13,7 @@ from typing import Any
 from budgeteer.core.usage import MOST
 
 UNLIMITED = MOST
-"""The count of uses that nothing in a request limits; a price with a fee for them refuses it."""
+"""The count of uses that a request does not limit; a price that has a fee for them refuses the request."""
 _SCHEMALESS = {
     "bash": 500, "text_editor": 1_500, "memory": 1_500, "computer": 2_000, "browser": 4_000, "shell": 1_500,
     "local_shell": 1_500, "apply_patch": 1_500, "computer_use": 2_000,
@@ -54,13 +54,13 @@ def local_shell(tool: Mapping[str, Any]) -> bool:
 
 
 def client_tokens(tools: Any) -> int | None:
-    """Tokens that a provider adds for tools beyond what they show; None if it runs one of them itself."""
+    """The most tokens that a provider adds to the descriptions of tools; None if it runs one of the tools itself."""
     if tools is None:
         return 0
     if not isinstance(tools, list | tuple):
-        return None  # nobody knows how it is read
+        return None  # how servers read it is not known
     added = [_added(tool) for tool in tools]
-    known = [one for one in added if one is not None]
+    known = [tokens for tokens in added if tokens is not None]
     if len(known) < len(added):
         return None
     return sum(known) + (_PREAMBLE if any(_claudes(tool) for tool in tools) else 0)
@@ -98,7 +98,7 @@ def uses_asked(request: Mapping[str, Any], switched: bool) -> dict[str, int]:
 
     >>> uses_asked({"tools": [{"type": "web_search_20250305", "max_uses": 3}]}, False)
     {'web_search': 3}
-    >>> uses_asked({"tools": [{"type": "file_search"}], "max_tool_calls": 2}, False)
+    >>> uses_asked({"input": "Hi", "tools": [{"type": "file_search"}], "max_tool_calls": 2}, False)
     {'file_search': 2}
     """
     most: dict[str, int] = {}
@@ -178,10 +178,10 @@ def _flat(tools: Any) -> list[Mapping[str, Any]]:
         if isinstance(tool, Mapping):
             flat.append(tool)
             inner = tool.get("tools")
-            flat += [one for one in inner if isinstance(one, Mapping)] if isinstance(inner, list) else []
+            flat += [tool for tool in inner if isinstance(tool, Mapping)] if isinstance(inner, list) else []
     return flat
 
 
 def _limit(value: Any) -> int | None:
-    """A count in JSON that can be one, or None."""
+    """A value of a body if it is a possible count, else None."""
     return value if type(value) is int and 0 <= value < UNLIMITED else None
