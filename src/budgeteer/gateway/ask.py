@@ -233,8 +233,8 @@ class Ask:
                 raise Refused(
                     400, "ambiguous_field", f"some servers read {shown(name)} as {folded!r}; give only that field"
                 )
-        for outer, names in _INNER.items():
-            inside = body.get(outer)
+        for outer in body.keys() & _INNER.keys():
+            inside, names = body[outer], _INNER[outer]
             for name in inside if isinstance(inside, Mapping) else ():
                 if name not in names and len(name) <= 80 and (folded := name.casefold()) in names:
                     raise Refused(

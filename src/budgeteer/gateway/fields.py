@@ -59,7 +59,7 @@ _MESSAGES = (
     "messages", "system", "tools", "tool_choice", "stop_sequences", "cache_control", "compaction", "diagnostics",
     "billing_policy", "fallback_credit_token", "thread", "output_format", "anthropic_version", "anthropic_beta",
 )  # fmt: skip
-_OBJECTS = ("chat_template_kwargs", "custom_params", "nvext")
+_OBJECTS = frozenset(("chat_template_kwargs", "custom_params", "nvext"))
 """Fields whose objects hold fields of a server's own, each of which is known or not."""
 _LIMITS = frozenset({"custom_params.thinking_budget", "nvext.max_thinking_tokens"})
 _KWARGS = _LIMITS | frozenset(f"chat_template_kwargs.{name}" for name in (
@@ -113,8 +113,8 @@ def check_fields(body: Mapping[str, Any], operation: str, more: frozenset[str]) 
     if not body.keys() <= known:
         for name in body.keys() - known - more:
             raise _unknown(name)
-    for outer in _OBJECTS:
-        inside = body.get(outer)
+    for outer in body.keys() & _OBJECTS:
+        inside = body[outer]
         if inside is None or outer in more:
             continue
         if not isinstance(inside, Mapping):

@@ -351,8 +351,10 @@ def bound_of(text: int, described: int, parts: Unseen, bounds: Bounds, model: st
             raise InvalidInput(f"the request's input is not bounded by what it shows ({names}); give max_input")
         most = bounds.max_input
     pictures = sum(picture.tokens(model if bounds.measured else "", bounds.image) for picture in parts.pictures)
-    shown = text + (bounds.tools_margin - 1) * described + parts.added + pictures
-    return max(most, math.ceil(shown * bounds.margin)) + bounds.overhead
+    shown = text + parts.added + pictures
+    if described and bounds.tools_margin != 1:
+        shown += math.ceil((bounds.tools_margin - 1) * described)
+    return max(most, shown if bounds.margin == 1 else math.ceil(shown * bounds.margin)) + bounds.overhead
 
 
 @dataclass(frozen=True, slots=True)

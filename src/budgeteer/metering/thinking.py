@@ -28,6 +28,7 @@ SWITCHES: tuple[Path, ...] = (
     ("chat_template_kwargs", "thinking"),
 )  # fmt: skip
 """Where a request turns thinking on."""
+_FIRST = frozenset(path[0] for path in (*BUDGETS, *EFFORTS, *SWITCHES))
 OFF = (None, False, "none", "disabled")
 """Efforts and switches that ask for none."""
 
@@ -60,6 +61,8 @@ def asked_budget(body: Mapping[str, Any]) -> int:
 
 def asks(body: Mapping[str, Any]) -> bool:
     """Whether a request asks for thinking, which may stay unseen: by a budget, an effort or a switch."""
+    if not body.keys() & _FIRST:
+        return False
     if any(at(body, path) not in (None, 0, False) for path in BUDGETS):
         return True
     if any(at(body, path) not in OFF for path in (*EFFORTS, *SWITCHES)):

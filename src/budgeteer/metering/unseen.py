@@ -32,12 +32,12 @@ _MEDIA = frozenset({
     "attachments", "multimodal_data",
 })  # fmt: skip
 """Fields of items and parts that may stand for far more than their bytes; some servers need no type beside them."""
-HIDDEN = (
+HIDDEN = frozenset((
     "previous_response_id", "conversation", "prompt_id", "cached_content", "extra_body", "prompt_embeds", "image_data",
     "multimodal_data", "mm_processor_kwargs", "media_io_kwargs", "chat_template", "container", "mcp_servers",
     "thread", "web_search_options", "search_parameters", "enable_search", "enable_web_search", "search_options",
     "web_search",
-)  # fmt: skip
+))  # fmt: skip
 """Fields whose bytes bound nothing: they refer to stored, embedded, searched or fetched input, or to a template."""
 _SHORT = 64
 """Characters up to which the address of a picture is counted as text."""
@@ -86,7 +86,7 @@ def unseen(request: Mapping[str, Any]) -> Unseen:
     parts = Unseen()
     for name in ("messages", "input", "system", "instructions"):
         _walk(request.get(name), parts)
-    parts.hidden += [name for name in HIDDEN if given(request.get(name))]
+    parts.hidden += [name for name in request.keys() & HIDDEN if given(request[name])]
     prompt = request.get("prompt")
     if isinstance(prompt, Mapping) or (isinstance(prompt, list) and any(isinstance(part, Mapping) for part in prompt)):
         parts.hidden.append("prompt")  # a template stored with the provider, or one with pictures
