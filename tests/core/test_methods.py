@@ -37,7 +37,7 @@ from budgeteer.core.allocator import Allocator, stateless
 from budgeteer.core.errors import InvalidInput, MissingExtra, UnknownName
 from budgeteer.core.method import PARTS
 from budgeteer.core.plan import whole
-from budgeteer.core.registry import METHODS, Method, get, load, make, meaning_of, of, options_of
+from budgeteer.core.registry import METHODS, Method, explained, get, load, make, meaning_of, of, options_of
 from budgeteer.core.steer import Action, Need
 from budgeteer.models.model import INTERNALS
 from budgeteer.solve import registered
@@ -156,6 +156,22 @@ def test_every_number_that_an_option_takes_is_described(part):
         for name, parameter in options_of(method).items():
             if str(parameter.annotation).startswith(("int", "float")):
                 assert meaning_of(method, name), f"{part} {method.name}: describe {name} under Args of its docstring"
+
+
+def test_what_an_option_takes_is_said_in_words_whatever_its_annotation():
+    """Numbers and texts also where another type of the signature is for type checkers only; none alone says too little."""
+
+    def takes(part, name):
+        return {option["name"]: option["takes"] for option in explained(get(part, name))["options"]}
+
+    for method in METHODS:
+        if importable(method) and not (method.part == "policy" and not importlib.util.find_spec("orjson")):
+            said = {option["takes"] for option in explained(method)["options"]}
+            assert not said & {"int", "float", "str", "bool", "none", "<class 'inspect._empty'>"}, method
+    assert takes("online", "dual-descent")["price"] == "Sequence[float] | None"
+    assert takes("many", "split")["show"] == "gains or agreement"
+    if importlib.util.find_spec("torch"):
+        assert takes("ratio", "clipped") == {"low": "a number", "high": "a number"}
 
 
 def test_registry_reads_entry_points(monkeypatch):

@@ -110,6 +110,11 @@ def test_they_have_a_method_of_every_part_and_each_is_listed_and_checked(install
             assert capsys.readouterr().out == f"{method.part} {method.name}: ok\n"
 
 
+def test_an_option_without_a_type_takes_any_value(installed, capsys):
+    assert cli.main(["methods", "their-router"]) == 0
+    assert "  rate  any value, must be given\n" in capsys.readouterr().out
+
+
 def test_all_of_other_packages_are_checked_and_one_line_says_what_is_broken(installed, capsys):
     assert cli.main(["methods", "--check"]) == 1
     lines = dict(line.split(": ", 1) for line in capsys.readouterr().out.splitlines())

@@ -15,7 +15,7 @@ import re
 import sys
 from collections.abc import Callable, Iterable, Mapping
 from functools import lru_cache, partial
-from types import UnionType
+from types import SimpleNamespace, UnionType
 from typing import Any, Literal, NamedTuple, Union, get_args, get_origin, get_type_hints
 
 from budgeteer.core.errors import InvalidInput, UnknownName
@@ -290,11 +290,15 @@ def _others(method: Method, option: str) -> str:
 
 
 def _hints(factory: Any) -> dict[str, Any]:
-    """Types of a factory's parameters; none where they cannot be evaluated, such as those for type checkers only."""
-    try:
-        return get_type_hints(factory.__init__ if inspect.isclass(factory) else factory)
-    except (NameError, TypeError, AttributeError):
-        return {}
+    """Types of a factory's parameters; without those that cannot be evaluated, such as those for type checkers only."""
+    function = factory.__init__ if inspect.isclass(factory) else factory
+    hints: dict[str, Any] = {}
+    for name, annotation in getattr(function, "__annotations__", {}).items():
+        try:
+            hints |= get_type_hints(SimpleNamespace(__annotations__={name: annotation}), function.__globals__)
+        except (NameError, TypeError, AttributeError):
+            continue
+    return hints
 
 
 def _takes(parameter: inspect.Parameter, hint: Any, value: Any) -> bool:
@@ -324,8 +328,12 @@ def _wanted(parameter: inspect.Parameter, hint: Any) -> str:
     """What an option takes, in words; the annotation where there are none."""
     if isinstance(parameter.default, bool):
         return "true or false"
+    if parameter.annotation is parameter.empty:
+        return "any value"
     said = [*_words(hint), *(_NOUNS[kind] for kind in _kinds(hint) if kind in _NOUNS)]
-    return " or ".join(map(str, said)) or str(parameter.annotation)
+    if said in ([], ["none"]):  # nothing that a command line can write, but the object itself
+        return str(parameter.annotation)
+    return " or ".join(map(str, said))
 
 
 def _declared(entry: Any) -> Method:
