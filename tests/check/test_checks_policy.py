@@ -102,6 +102,6 @@ def test_every_policy_of_the_registry_is_checked():
         check_method(Method("quiet", "policy", f"{__name__}:quiet", "says nothing"))
 
 
-def quiet(table):
+def quiet():
     """Changes requests and says nothing."""
     return broken("left no note")()

@@ -159,7 +159,7 @@ def test_every_number_that_an_option_takes_is_described(part):
 
 
 def test_what_an_option_takes_is_said_in_words_whatever_its_annotation():
-    """Numbers and texts also where another type of the signature is for type checkers only; none alone says too little."""
+    """Numbers and texts also where another type of the signature is for type checkers; none alone says too little."""
 
     def takes(part, name):
         return {option["name"]: option["takes"] for option in explained(get(part, name))["options"]}
@@ -172,6 +172,27 @@ def test_what_an_option_takes_is_said_in_words_whatever_its_annotation():
     assert takes("many", "split")["show"] == "gains or agreement"
     if importlib.util.find_spec("torch"):
         assert takes("ratio", "clipped") == {"low": "a number", "high": "a number"}
+
+
+@pytest.mark.parametrize("method", of("policy").values(), ids=lambda method: method.name)
+def test_the_options_of_a_policy_are_those_that_the_gateway_reads(method):
+    """Each declared option is an argument of the factory and a field of its table, and nothing else is."""
+    pytest.importorskip("orjson")
+    from budgeteer.gateway.policies.options import policy_from
+    from budgeteer.gateway.toml import Table
+
+    said = {option["name"]: option for option in explained(method)["options"]}
+    assert said
+    assert said.keys() == options_of(method).keys()
+    assert all(option["meaning"] and option["takes"] for option in said.values())
+    defaults = {name: option["default"] for name, option in said.items() if option["default"] is not None}
+
+    def made(**given):
+        return policy_from(load(method), Table(given, ("policies", method.name), {}, "x.toml"))
+
+    assert made(**method.arguments) == made(**{**defaults, **method.arguments})  # the defaults are those that are said
+    with pytest.raises(InvalidInput, match=f"policies.{method.name}.other is unknown; known: {sorted(said)[0]}"):
+        made(**method.arguments, other=1)
 
 
 def test_registry_reads_entry_points(monkeypatch):

@@ -320,7 +320,7 @@ def test_policies_are_told_once_of_every_request_that_they_saw_whatever_became_o
         ("[policies.schedule]", "neither max_tokens nor effort"),
         ("[policies.schedule]\nmax_tokens = [[0.5, 3]]", "shares rising from 0"),
         ("[policies.schedule]\nmax_tokens = [[0, 3], [0, 2]]", "shares rising from 0"),
-        ("[policies.schedule]\nmax_tokens = [[0, 0]]", "below 1"),
+        ("[policies.schedule]\nmax_tokens = [[0, 0]]", "max_tokens has 0; give a whole number from 1"),
         ('[policies.schedule]\neffort = [[0, "huge"]]', "'huge'"),
         ("[policies.pace]\nshares = [0.5, 1]", "from 1 downwards"),
         ('[policies.pace]\nwindow = "year"', "choose one of hour, day, month"),
@@ -336,6 +336,8 @@ def test_policies_that_cannot_be(tmp_path, extra, what):
 
 THEIRS = """
 from budgeteer.core.method import Method
+from budgeteer.core.option import REQUIRED, options
+from budgeteer.gateway.policies.options import whole
 from budgeteer.gateway.refusal import Refused
 
 
@@ -353,11 +355,12 @@ class Quiet:
         pass
 
 
-def quiet(options):
-    return Quiet(options.whole("most", least=1))
+@options(whole("most", REQUIRED, "requests that may come", least=1))
+def quiet(*, most):
+    return Quiet(most)
 
 
-def none(options):
+def none():
     return 7
 
 
@@ -390,6 +393,7 @@ def test_a_policy_of_another_package_is_named_in_the_file(tmp_path, upstream, an
     [
         ("[policies.quiet]\nmost = 0", "policies.quiet.most is 0; give a whole number from 1"),
         ("[policies.quiet]\nmost = 1\nleast = 1", "policies.quiet.least is unknown"),
+        ("[policies.quiet]", "policies.quiet.most is missing"),
         ("[policies.nothing]", "policies.nothing cannot be used: policy_of_a_test:none makes a int; return a Policy"),
         (
             "[policies.quite]",

@@ -15,6 +15,7 @@ from budgeteer.core.errors import InvalidInput, ModelError
 from budgeteer.core.joint import Assignment
 from budgeteer.core.method import Method
 from budgeteer.core.online import Online, require_menu
+from budgeteer.core.option import REQUIRED, Option, options
 from budgeteer.core.plan import Plan
 from budgeteer.core.router import Router
 from budgeteer.core.schedule import linear
@@ -334,9 +335,10 @@ class TheirShort:
         """Nothing to learn."""
 
 
-def their_policy(table):
-    """The policy of ``[policies.their-policy]``."""
-    return TheirShort(table.whole("cap", least=1))
+@options(Option("cap", "a whole number from 1", REQUIRED, "output tokens", lambda table: table.whole("cap", least=1)))
+def their_policy(*, cap):
+    """Short answers for all."""
+    return TheirShort(cap)
 
 
 HERE = "theirs_of_a_test"

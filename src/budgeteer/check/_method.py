@@ -91,7 +91,7 @@ def _policy(method: Method, **options: Any) -> None:
     from budgeteer.check._policy import policy_of
 
     settings = method.arguments if isinstance(method.arguments, Mapping) else registry.resolve(method.arguments)()
-    make = policy_of(lambda table: registry.load(method)(table), settings)
+    make = policy_of(registry.load(method), settings)
     check.check_policy(make, **options)
 
 

@@ -35,26 +35,24 @@ _ALIKE = 12
 _FINAL = b'{"id": "answer of %s", "choices": []}'
 
 
-def policy_of(factory: Callable[[Any], Policy], settings: Mapping[str, Any]) -> Callable[[], Policy]:
+def policy_of(factory: Callable[..., Policy], settings: Mapping[str, Any]) -> Callable[[], Policy]:
     """A function that makes a policy from its settings, as the gateway does from the table ``[policies.NAME]``.
 
     Args:
-        factory: of the policy.
+        factory: of the policy, with the options that it declares (``budgeteer.gateway.policies.options``).
         settings: its fields in the file, as Python has them.
 
     Raises:
         MissingExtra: the gateway is not installed.
     """
     try:
+        from budgeteer.gateway.policies.options import policy_from
         from budgeteer.gateway.toml import Table
     except ImportError as error:
         raise MissingExtra("orjson", "gateway") from error
 
     def make() -> Policy:
-        table = Table(_toml(settings), ("policies", "checked"), {}, "the settings of the check")
-        policy = factory(table)
-        table.done()
-        return policy
+        return policy_from(factory, Table(_toml(settings), ("policies", "checked"), {}, "the settings of the check"))
 
     return make
 

@@ -21,6 +21,7 @@ from typing import Any, Literal, NamedTuple, Union, get_args, get_origin, get_ty
 from budgeteer.core.errors import InvalidInput, UnknownName
 from budgeteer.core.method import ITSELF, LATER, PARTS, TAKES, Method
 from budgeteer.core.methods import METHODS
+from budgeteer.core.option import REQUIRED, options_declared
 from budgeteer.core.spec import parse
 
 GROUP = "budgeteer.methods"
@@ -212,7 +213,8 @@ def explained(method: Method) -> dict[str, Any]:
     """What a method's code says of it, as JSON data.
 
     ``about``: the first paragraph of the docstring, and when it helps; ``columns``: those of Items that it reads
-    by name, as far as the names stand in the factory; ``options``: name, takes, default, required, meaning of each.
+    by name, as far as the names stand in the factory; ``options``: name, takes, default, required, meaning of each, as
+    the factory declares them (``core/option.py``), or else from its parameters and docstring.
 
     Raises:
         MissingExtra: the method needs what is not installed.
@@ -242,6 +244,17 @@ def explained(method: Method) -> dict[str, Any]:
         for name, parameter in options_of(method).items()
         if parameter.kind not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
     ]
+    if declared := options_declared(factory):
+        options = [
+            {
+                "name": option.name,
+                "takes": option.takes,
+                "meaning": option.meaning,
+                "default": None if option.default is REQUIRED else _plain(option.default),
+                "required": option.default is REQUIRED,
+            }
+            for option in declared
+        ]
     read = re.findall(r"\bitems\.(?:column\(\s*[\"'])?(cost|std|pass_rate|visits|drawn|right|(?<=[\"'])\w+)\b", code)
     read += ["menu"] if "menu" in method.traits else []
     return {"about": about, "columns": list(dict.fromkeys(read)), "options": options}
@@ -251,6 +264,8 @@ def _plain(value: Any) -> Any:
     """A default as JSON has it; what is no finite number, text or truth value as a text."""
     if value is None or isinstance(value, bool | int | str) or (isinstance(value, float) and abs(value) < float("inf")):
         return value
+    if type(value) is tuple and all(isinstance(entry, int | float) for entry in value):
+        return list(value)
     return getattr(value, "__name__", str(value))
 
 

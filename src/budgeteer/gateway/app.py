@@ -19,6 +19,7 @@ from budgeteer.gateway.config import Config
 from budgeteer.gateway.keyring import KeyRing, run
 from budgeteer.gateway.live import Live
 from budgeteer.gateway.metrics import CONTENT_TYPE, Metrics
+from budgeteer.gateway.policies.options import policy_from
 from budgeteer.gateway.policies.protocol import Policy
 from budgeteer.gateway.proxy import Proxy
 from budgeteer.gateway.record import Record
@@ -72,10 +73,9 @@ def policies_of(config: Config) -> dict[str, Policy]:
             method = registry.get("policy", name)
         except UnknownName:
             table.fail(None, f"is not a policy; known: {', '.join(registry.of('policy'))}")
-        policy = registry.load(method)(table)
+        policy = policy_from(registry.load(method), table)
         if not (callable(getattr(policy, "before", None)) and callable(getattr(policy, "after", None))):
             table.fail(None, f"cannot be used: {method.path} makes a {type(policy).__name__}; return a Policy")
-        table.done()
         made[name] = policy
     return made
 

@@ -12,13 +12,13 @@ from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
 from budgeteer.core.errors import InvalidInput
+from budgeteer.core.option import REQUIRED
 
 T = TypeVar("T")
 Where = tuple[str | int, ...]
 _HEADER = re.compile(r"\s*(\[\[?)\s*(.+?)\s*\]\]?\s*(?:#.*)?$")
 _KEY = re.compile(r"\s*((?:[\w-]+|\"[^\"]*\"|'[^']*')(?:\s*\.\s*(?:[\w-]+|\"[^\"]*\"|'[^']*'))*)\s*=")
 _PART = re.compile(r"\"([^\"]*)\"|'([^']*)'|([\w-]+)")
-_NONE: Any = object()
 
 
 def read(path: str | Path) -> Table:
@@ -82,11 +82,11 @@ class Table:
 
     def _take(self, name: str, default: Any) -> Any:
         self._taken.add(name)
-        if name not in self.data and default is _NONE:
+        if name not in self.data and default is REQUIRED:
             self.fail(name, "is missing")
         return self.data.get(name, default)
 
-    def text(self, name: str, default: Any = _NONE, among: tuple[str, ...] = ()) -> Any:
+    def text(self, name: str, default: Any = REQUIRED, among: tuple[str, ...] = ()) -> Any:
         """A string that is not empty; one of ``among``, if that is given."""
         value = self._take(name, default)
         if value is default:
@@ -104,7 +104,7 @@ class Table:
             self.fail(name, f"is {_shown(value)}; give a list of texts")
         return tuple(value)
 
-    def whole(self, name: str, default: Any = _NONE, least: int = 0, most: int = 10**15) -> Any:
+    def whole(self, name: str, default: Any = REQUIRED, least: int = 0, most: int = 10**15) -> Any:
         """A whole number from ``least`` to ``most``."""
         value = self._take(name, default)
         if value is default:
@@ -113,7 +113,7 @@ class Table:
             self.fail(name, f"is {_shown(value)}; give a whole number from {least:,} to {most:,}")
         return value
 
-    def number(self, name: str, default: Any = _NONE, least: float = 0.0, most: float = 1e9) -> float:
+    def number(self, name: str, default: Any = REQUIRED, least: float = 0.0, most: float = 1e9) -> float:
         """A number from ``least`` to ``most``."""
         value = self._take(name, default)
         if isinstance(value, bool) or not isinstance(value, int | float | Decimal) or not least <= value <= most:
@@ -165,7 +165,7 @@ class Table:
         """(name, table) of all fields, which have to be tables."""
         return [(name, self.table(name)) for name in self.data]
 
-    def parsed(self, name: str, parse: Callable[[str], T], default: Any = _NONE) -> Any:
+    def parsed(self, name: str, parse: Callable[[str], T], default: Any = REQUIRED) -> Any:
         """A string, parsed by a function that raises InvalidInput."""
         text = self.text(name, default)
         return text if text is default else self._parse(name, parse, text)

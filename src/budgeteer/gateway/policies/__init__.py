@@ -1,6 +1,7 @@
 """Policies that save tokens, one a file; each is named in the header ``x-budgeteer-policy`` when it acts.
 
-A policy is registered by a function that builds a :class:`Policy` from its TOML table, ``[policies.NAME]``.
+A policy is registered by a function that declares the options of its TOML table, ``[policies.NAME]``, and makes a
+:class:`Policy` of them.
 """
 
 from __future__ import annotations

@@ -1,13 +1,5 @@
 """Answer a request from memory if an equal one was answered before.
 
-```
-[policies.cache]
-entries = 1000
-bytes = 50_000_000
-seconds = 3600      # since the request of the answer came
-sampled = false     # whether answers of requests without temperature 0 are kept as well
-```
-
 Equal requests have the same key, user, route and body (compared as canonical JSON). Streams are not kept. An answer
 from memory costs nothing: the record's outcome is ``cached``, and ``saved`` is what the answer cost when it was made.
 """
@@ -21,10 +13,11 @@ from dataclasses import dataclass, field
 
 import orjson
 
+from budgeteer.core.option import options
 from budgeteer.gateway.ask import Ask
 from budgeteer.gateway.live import Live
+from budgeteer.gateway.policies.options import flag, number, whole
 from budgeteer.gateway.policies.protocol import Serving
-from budgeteer.gateway.toml import Table
 
 
 @dataclass(slots=True)
@@ -89,11 +82,15 @@ def digest(ask: Ask, *names: str) -> str:
     return hashlib.sha256(orjson.dumps(parts)).hexdigest()
 
 
-def cache(table: Table) -> Cache:
-    """The policy that ``[policies.cache]`` describes."""
-    return Cache(
-        table.whole("entries", 1000, least=1),
-        table.whole("bytes", 50_000_000, least=1000),
-        table.number("seconds", 3600),
-        table.flag("sampled", False),
-    )
+@options(
+    whole("entries", 1000, "the most answers that are kept", least=1),
+    whole("bytes", 50_000_000, "the most bytes of all answers that are kept", least=1000),
+    number("seconds", 3600, "how long an answer is kept, since its request came"),
+    flag("sampled", False, "whether answers of requests without temperature 0 are kept as well"),
+)
+def cache(*, entries: int, bytes: int, seconds: float, sampled: bool) -> Cache:
+    """Answer a request from memory if an equal one of the same key and user was answered before.
+
+    Helps when requests repeat; does not when each is new, or is to be sampled anew.
+    """
+    return Cache(entries, bytes, seconds, sampled)

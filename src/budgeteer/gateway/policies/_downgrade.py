@@ -1,8 +1,6 @@
 """Call a cheaper model when a budget runs low.
 
 ```
-[policies.downgrade]
-above = 0.8                     # spent share of a limit of the request from which on it acts
 [policies.downgrade.models]
 "gpt-4o" = "gpt-4o-mini"
 ```
@@ -13,10 +11,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from budgeteer.core.option import options
 from budgeteer.gateway.ask import Ask
 from budgeteer.gateway.live import Live
+from budgeteer.gateway.policies.options import number, pairs
 from budgeteer.gateway.policies.protocol import Serving
-from budgeteer.gateway.toml import Table
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,10 +43,13 @@ class Downgrade:
         """Do nothing."""
 
 
-def downgrade(table: Table) -> Downgrade:
-    """The policy that ``[policies.downgrade]`` describes."""
-    models = table.table("models")
-    cheaper = {name: models.text(name) for name in models.data}
-    if not cheaper:
-        table.fail("models", 'is empty; give "MODEL" = "CHEAPER MODEL"')
-    return Downgrade(table.number("above", 0.8, most=1), cheaper)
+@options(
+    number("above", 0.8, "spent share of a limit of the request from which on it acts", most=1),
+    pairs("models", "which model is called instead of which", key="MODEL", value="CHEAPER MODEL"),
+)
+def downgrade(*, above: float, models: Mapping[str, str]) -> Downgrade:
+    """Call a cheaper model when a budget runs low.
+
+    Helps when the cheaper model is mostly good enough; does not when its answers have to be made again.
+    """
+    return Downgrade(above, models)

@@ -1,11 +1,5 @@
 """Stop an agent that sends the same request again and again, or whose conversation repeats one tool call.
 
-```
-[policies.loop]
-times = 5           # equal requests of a key, user and session, or equal tool calls in a row
-seconds = 600       # within which equal requests are counted
-```
-
 The request is refused with 429, ``x-should-retry: false`` and the code ``loop_detected``.
 """
 
@@ -17,12 +11,13 @@ from typing import Any
 
 import orjson
 
+from budgeteer.core.option import options
 from budgeteer.gateway.ask import Ask
 from budgeteer.gateway.live import Live
 from budgeteer.gateway.policies._cache import digest
+from budgeteer.gateway.policies.options import number, whole
 from budgeteer.gateway.policies.protocol import Serving
 from budgeteer.gateway.refusal import Refused
-from budgeteer.gateway.toml import Table
 
 _MOST = 10_000
 """The most requests that are remembered."""
@@ -96,6 +91,13 @@ def _list(value: Any) -> list[Any]:
     return value if isinstance(value, list) else []
 
 
-def loop(table: Table) -> Loop:
-    """The policy that ``[policies.loop]`` describes."""
-    return Loop(table.whole("times", 5, least=2), table.number("seconds", 600, least=1))
+@options(
+    whole("times", 5, "equal requests of a key, user and session, or equal tool calls in a row", least=2),
+    number("seconds", 600, "within which equal requests are counted", least=1),
+)
+def loop(*, times: int, seconds: float) -> Loop:
+    """Stop an agent that sends the same request again and again, or whose conversation repeats one tool call.
+
+    Helps against agents that have lost their way; does not when equal requests are meant, such as samples for a vote.
+    """
+    return Loop(times, seconds)

@@ -1,13 +1,5 @@
 """Ask for brevity and lower the cap while many answers of a key and model only end because they reach their cap.
 
-```
-[policies.overflow]
-window = 20         # latest calls of a key and model that are counted
-share = 0.5         # share of them that ended at their cap from which on the policy acts
-cap = 1024          # output tokens a choice while it acts
-remind = true       # whether a sentence that asks for brevity is added to the instructions
-```
-
 The cap-saturation rate and the reminder are those of BenchOverflow. Answers that end at the lower cap count as well, so
 the policy acts until answers end before it again.
 """
@@ -18,10 +10,11 @@ from collections import deque
 from dataclasses import dataclass, field
 from typing import Any
 
+from budgeteer.core.option import options
 from budgeteer.gateway.ask import Ask
 from budgeteer.gateway.live import Live
+from budgeteer.gateway.policies.options import flag, number, whole
 from budgeteer.gateway.policies.protocol import Serving
-from budgeteer.gateway.toml import Table
 
 REMINDER = "Be concise: answer only what is asked, without repetition, and stop when it is answered."
 _MOST = 10_000
@@ -86,11 +79,15 @@ def reminded(ask: Ask) -> None:
     ask.added += 2 * len(REMINDER)
 
 
-def overflow(table: Table) -> Overflow:
-    """The policy that ``[policies.overflow]`` describes."""
-    return Overflow(
-        table.whole("window", 20, least=1),
-        table.number("share", 0.5, 0.01, 1.0),
-        table.whole("cap", 1024, least=1),
-        table.flag("remind", True),
-    )
+@options(
+    whole("window", 20, "latest calls of a key and model that are counted", least=1),
+    number("share", 0.5, "share of them that ended at their cap from which on the policy acts", least=0.01, most=1.0),
+    whole("cap", 1024, "output tokens a choice while it acts", least=1),
+    flag("remind", True, "whether a sentence that asks for brevity is added to the instructions"),
+)
+def overflow(*, window: int, share: float, cap: int, remind: bool) -> Overflow:
+    """Ask for brevity and lower the cap while many answers of a key and model only end because they reach their cap.
+
+    Helps against answers that run on; does not when long answers are what was asked for.
+    """
+    return Overflow(window, share, cap, remind)

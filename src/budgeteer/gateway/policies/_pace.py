@@ -1,14 +1,5 @@
 """Spread a limit over its whole window: output caps are lowered while spending is ahead of the clock.
 
-```
-[policies.pace]
-window = "day"              # "hour", "day" or "month": the outermost limit of this window and kind is paced
-kind = "all"
-requests = 10_000           # requests that are expected in a window
-shares = [1, 0.5, 0.25]     # shares of its cap that a request may be given
-share = 1.0                 # share of the limit that this replica paces
-```
-
 The policy is dual mirror descent (``budgeteer.online._dual_descent``, arXiv 2011.10124), and the shares of the cap are
 its options. The share s of the cap has the value sqrt(s), since the first tokens of an answer are worth most, and the
 cost that calls with this share have had so far (a moving average). The price of a unit rises while spending is ahead of
@@ -23,10 +14,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from budgeteer.core.online import Online
+from budgeteer.core.option import options
 from budgeteer.gateway.ask import Ask
 from budgeteer.gateway.live import Live
+from budgeteer.gateway.policies.options import number, numbers, text, whole
 from budgeteer.gateway.policies.protocol import Serving
-from budgeteer.gateway.toml import Table
 from budgeteer.ledger.limit import bucket, start
 from budgeteer.online import dual_descent
 
@@ -134,15 +126,26 @@ class Pace:
                 track.mean[option] += _MEMORY * (used - track.mean[option])
 
 
-def pace(table: Table) -> Pace:
-    """The policy that ``[policies.pace]`` describes."""
-    shares = table.numbers("shares", (1.0, 0.5, 0.25))
-    if not shares or not all(0 < share <= 1 for share in shares) or sorted(shares, reverse=True) != list(shares):
-        table.fail("shares", f"is {list(shares)}; give shares of the cap, from 1 downwards")
-    return Pace(
-        table.text("window", "day", ("hour", "day", "month")),
-        table.text("kind", "all"),
-        table.whole("requests", 10_000, least=1),
-        shares,
-        table.number("share", 1.0, 1e-6, 1.0),
-    )
+def _fall(shares: tuple[float, ...]) -> bool:
+    return bool(shares) and all(0 < share <= 1 for share in shares) and sorted(shares, reverse=True) == list(shares)
+
+
+@options(
+    text("window", "day", "the outermost limit of this window and kind is paced", among=("hour", "day", "month")),
+    text("kind", "all", "of the paced limit, such as all or money"),
+    whole("requests", 10_000, "requests that are expected in a window", least=1),
+    numbers(
+        "shares",
+        (1.0, 0.5, 0.25),
+        "shares of its cap that a request may be given",
+        takes="shares of the cap, from 1 downwards",
+        fits=_fall,
+    ),
+    number("share", 1.0, "share of the limit that this replica paces", least=1e-6, most=1.0),
+)
+def pace(*, window: str, kind: str, requests: int, shares: tuple[float, ...], share: float) -> Pace:
+    """Spread a limit over its whole window: output caps are lowered while spending is ahead of the clock.
+
+    Helps when traffic would use a limit up early; does not when a limit is never reached.
+    """
+    return Pace(window, kind, requests, shares, share)

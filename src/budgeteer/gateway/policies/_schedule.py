@@ -2,8 +2,8 @@
 
 ```
 [policies.schedule]
-max_tokens = [[0, 8192], [0.5, 2048], [0.9, 256]]     # [spent share, output tokens a choice from there on]
-effort = [[0, "high"], [0.5, "medium"], [0.8, "low"]] # the highest effort; only for requests that name one
+max_tokens = [[0, 8192], [0.5, 2048], [0.9, 256]]
+effort = [[0, "high"], [0.5, "medium"], [0.8, "low"]]
 ```
 """
 
@@ -13,11 +13,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from budgeteer.core.errors import InvalidInput
+from budgeteer.core.option import options
 from budgeteer.core.schedule import piecewise
 from budgeteer.gateway.ask import Ask
 from budgeteer.gateway.live import Live
+from budgeteer.gateway.policies.options import steps
 from budgeteer.gateway.policies.protocol import Serving
-from budgeteer.gateway.toml import Table
 from budgeteer.metering.thinking import EFFORTS as EFFORTS_AT
 from budgeteer.metering.thinking import at, put
 
@@ -63,13 +65,18 @@ class Scheduled:
         """Do nothing."""
 
 
-def schedule(table: Table) -> Scheduled:
-    """The policy that ``[policies.schedule]`` describes."""
-    tokens, efforts = table.pieces("max_tokens", int), table.pieces("effort", str)
-    if not tokens and not efforts:
-        table.fail(None, "has neither max_tokens nor effort; give one")
-    if any(cap < 1 for _, cap in tokens):
-        table.fail("max_tokens", "has a cap below 1")
-    if unknown := [effort for _, effort in efforts if effort not in EFFORTS]:
-        table.fail("effort", f"has {unknown[0]!r}; the efforts are {', '.join(EFFORTS)}")
-    return Scheduled(piecewise(tokens) if tokens else None, piecewise(efforts) if efforts else None)
+@options(
+    steps("max_tokens", "output tokens a choice from each spent share on"),
+    steps("effort", "the highest effort from each spent share on; only for requests that name one", among=EFFORTS),
+)
+def schedule(*, max_tokens: list[tuple[float, int]], effort: list[tuple[float, Any]]) -> Scheduled:
+    """Lower output caps and reasoning efforts by the share of the budget that is spent; give one of the two at least.
+
+    Helps when early requests need no less than late ones; does not when the last ones matter most.
+
+    Raises:
+        InvalidInput: neither is given.
+    """
+    if not max_tokens and not effort:
+        raise InvalidInput("it has neither max_tokens nor effort; give one")
+    return Scheduled(piecewise(max_tokens) if max_tokens else None, piecewise(effort) if effort else None)

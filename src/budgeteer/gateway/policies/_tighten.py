@@ -1,19 +1,14 @@
-"""Lower a request's output cap to what its budget still covers, instead of refusing the request.
-
-```
-[policies.tighten]
-least = 64          # output tokens a choice below which the request is refused nevertheless
-```
-"""
+"""Lower a request's output cap to what its budget still covers, instead of refusing the request."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
+from budgeteer.core.option import options
 from budgeteer.gateway.ask import Ask
 from budgeteer.gateway.live import Live
+from budgeteer.gateway.policies.options import whole
 from budgeteer.gateway.policies.protocol import Serving
-from budgeteer.gateway.toml import Table
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +29,10 @@ class Tighten:
         """Do nothing."""
 
 
-def tighten(table: Table) -> Tighten:
-    """The policy that ``[policies.tighten]`` describes."""
-    return Tighten(table.whole("least", 64, least=1))
+@options(whole("least", 64, "output tokens a choice below which the request is refused nevertheless", least=1))
+def tighten(*, least: int) -> Tighten:
+    """Lower a request's output cap to what its budget still covers, instead of refusing the request.
+
+    Helps when a shorter answer is better than none; does not when only whole answers are of use.
+    """
+    return Tighten(least)
