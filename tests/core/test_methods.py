@@ -178,21 +178,18 @@ def test_what_an_option_takes_is_said_in_words_whatever_its_annotation():
 def test_the_options_of_a_policy_are_those_that_the_gateway_reads(method):
     """Each declared option is an argument of the factory and a field of its table, and nothing else is."""
     pytest.importorskip("orjson")
-    from budgeteer.gateway.policies.options import policy_from
-    from budgeteer.gateway.toml import Table
+    from budgeteer.check import policy_of
 
     said = {option["name"]: option for option in explained(method)["options"]}
     assert said
     assert said.keys() == options_of(method).keys()
     assert all(option["meaning"] and option["takes"] for option in said.values())
-    defaults = {name: option["default"] for name, option in said.items() if option["default"] is not None}
-
-    def made(**given):
-        return policy_from(load(method), Table(given, ("policies", method.name), {}, "x.toml"))
-
-    assert made(**method.arguments) == made(**{**defaults, **method.arguments})  # the defaults are those that are said
-    with pytest.raises(InvalidInput, match=f"policies.{method.name}.other is unknown; known: {sorted(said)[0]}"):
-        made(**method.arguments, other=1)
+    given = dict(method.arguments)
+    if defaults := {name: option["default"] for name, option in said.items() if option["default"] is not None}:
+        filled = policy_of(load(method), {**defaults, **given})()
+        assert filled == policy_of(load(method), given)()  # the defaults are those that are said
+    with pytest.raises(InvalidInput, match=f"policies.checked.other is unknown; known: {min(said)}"):
+        policy_of(load(method), {**given, "other": 1})()
 
 
 def test_registry_reads_entry_points(monkeypatch):
