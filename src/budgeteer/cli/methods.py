@@ -18,8 +18,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "name",
         nargs="?",
-        help="list only the methods of this part, such as allocator; or explain the one of this name, such as neyman: "
-        "its options, the columns it reads, when it helps",
+        metavar="PART|NAME|PART/NAME",
+        help="list only the methods of this part, such as allocator; or explain the one of this name, such as neyman, "
+        "or policy/schedule: its options, the columns it reads, when it helps, and how it is run",
     )
     how = parser.add_mutually_exclusive_group()
     how.add_argument("--json", action="store_true", help="as JSON")
@@ -67,9 +68,13 @@ def _chosen(name: str | None, *, others: bool) -> list[Method]:
         return [method for method in known if not others or method not in METHODS]
     if name in PARTS:
         return [method for method in known if method.part == name]
-    chosen = [method for method in known if method.name == name]
+    part, _, rest = name.rpartition("/")
+    chosen = [method for method in known if method.name == rest and part in ("", method.part)]
     if not chosen:
-        raise UnknownName("part or method", name, [*PARTS, *(method.name for method in known)])
+        names = [method.name for method in known]
+        raise UnknownName(
+            "part or method", name, [*PARTS, *names, *(f"{method.part}/{method.name}" for method in known)]
+        )
     return chosen
 
 
@@ -155,13 +160,16 @@ def _explain(methods: Sequence[Method], *, as_json: bool) -> int:
     """All that is known of the methods of one name."""
     from budgeteer.core import registry
     from budgeteer.core.method import PARTS
+    from budgeteer.core.run import run_of
 
     rows = []
     for method in methods:
         try:
-            rows.append(_row(method) | registry.explained(method))
+            rows.append(_row(method) | registry.explained(method) | {"run": run_of(method)})
         except ImportError as error:  # an extra that is not installed: the entry is known, its code is not
-            rows.append(_row(method) | {"about": f"Options are not known: {error}", "columns": [], "options": None})
+            rows.append(
+                _row(method) | {"run": "", "about": f"Options are not known: {error}", "columns": [], "options": None}
+            )
     if as_json:
         sys.stdout.write(json.dumps(rows, indent=1) + "\n")
         return 0
@@ -179,6 +187,7 @@ def _explain(methods: Sequence[Method], *, as_json: bool) -> int:
             default = "must be given" if option["required"] else f"default {_word(option['default'])}"
             meaning = f": {option['meaning']}" if option["meaning"] else ""
             said.append(f"  {option['name']}  {option['takes']}, {default}{meaning}")
+        said += ["", "run:", *(f"  {line}" for line in row["run"].splitlines())] if row["run"] else []
         sys.stdout.write("\n".join(said) + "\n\n")
     return 0
 
