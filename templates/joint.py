@@ -25,7 +25,7 @@ def random_search(
 ) -> Assignment:
     """The best of the cheapest choice and of ``tries`` random ones that fit the budget.
 
-    Helps as a baseline that any search has to beat; does not when few random choices fit the budget.
+    Helps when a baseline is wanted that any search has to beat; does not when few random choices fit the budget.
 
     Args:
         loss, cost, budget, start, rng: see ``budgeteer.core.joint.Joint``.

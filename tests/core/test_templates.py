@@ -21,6 +21,7 @@ from budgeteer.check._method import CHECKS
 from budgeteer.core.allocator import stateless
 from budgeteer.core.method import PARTS, Method
 from budgeteer.core.plan import ENDED, Items
+from budgeteer.core.run import RUNS, run_of
 from budgeteer.core.steer import Rows, Snapshot
 from budgeteer.lab import evidence as package
 from budgeteer.models.policy import REASONER
@@ -28,17 +29,36 @@ from budgeteer.models.policy import REASONER
 ROOT = Path(__file__).parents[2]
 FACTORIES = {
     "allocator": "cheapest_first",
+    "online": "fixed_price",
+    "joint": "random_search",
+    "rounding": "systematic",
+    "matching": "greedy",
+    "router": "priced",
+    "allowance": "Counting",
+    "steer": "deadline",
+    "meter": "letters",
     "strategy": "second_opinion",
+    "many": "in_turn",
+    "aggregator": "firm_majority",
+    "scorer": "short_first",
+    "verifier": "caseless",
     "reward": "brevity",
     "advantage": "against_the_rest",
+    "importance": "first_tokens",
     "ratio": "capped",
+    "stream": "by_key",
+    "carry": "second_chance",
+    "schedule": "half_cosine",
+    "weight": "root_mean",
     "recipe": "concise",
-    "steer": "deadline",
+    "policy": "short",
     "style": "brackets",
     "task": "Divisible",
 }
 """Template -> the factory in it."""
 TORCH = ("recipe", "reward", "advantage", "ratio")
+WITHOUT_DOCTEST = ("strategy", "recipe", "advantage", "many", "scorer", "importance", "carry", "policy")
+"""Parts whose methods need more than a few lines to be called; tests below call them."""
 
 
 @pytest.fixture
@@ -56,32 +76,46 @@ def copies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 def template(part: str) -> ModuleType:
     if part in TORCH:
         pytest.importorskip("torch")
+    if part == "policy":
+        pytest.importorskip("orjson")
     return importlib.import_module(part)
 
 
 def entry(part: str) -> Method:
     """What somebody else's package declares of its copy."""
-    return Method(
-        FACTORIES[part].replace("_", "-").lower(), part, f"{part}:{FACTORIES[part]}", "what the template does"
-    )
+    name, given = FACTORIES[part].replace("_", "-").lower(), {"budget": 300} if part == "online" else {}
+    return Method(name, part, f"{part}:{FACTORIES[part]}", "what the template does", arguments=given)
 
 
-def test_every_template_is_tested_and_has_its_page() -> None:
-    assert {path.stem for path in (ROOT / "templates").glob("*.py")} == {*FACTORIES, "evidence"}
-    assert set(FACTORIES) <= set(PARTS)
-    for part in FACTORIES:
-        assert f'--8<-- "templates/{part}.py"' in (ROOT / "docs" / "add" / f"{part}.md").read_text()
+def test_every_part_has_its_template_and_its_page() -> None:
+    assert set(FACTORIES) == set(PARTS) == set(RUNS) == set(CHECKS)
+    assert {path.stem for path in (ROOT / "templates").glob("*.py")} == {*PARTS, "evidence"}
+    assert {path.stem for path in (ROOT / "docs" / "add").glob("*.md")} == {*PARTS, "index"}
+    index = (ROOT / "docs" / "add" / "index.md").read_text()
+    for part, does in PARTS.items():
+        assert f"| [{part}]({part}.md) | {does} | `templates/{part}.py` |" in index
+
+
+@pytest.mark.parametrize("part", FACTORIES)
+def test_a_page_has_the_file_the_entry_the_check_and_how_it_is_run(part: str, copies: Path) -> None:
+    template(part)
+    method, page = entry(part), (ROOT / "docs" / "add" / f"{part}.md").read_text()
+    assert f'--8<-- "templates/{part}.py"' in page
+    assert f'Method("{method.name}", "{part}", "my_package.{method.path}", ' in page
+    assert f"check_{part}(" in page
+    assert f"budgeteer methods --check {method.name}" in page
+    assert run_of(method) in page
 
 
 @pytest.mark.parametrize("part", FACTORIES)
 def test_a_copy_is_explained_and_passes_the_check_of_its_part(part: str, copies: Path) -> None:
     module = template(part)
     assert Path(str(module.__file__)).parent == copies
-    assert doctest.testmod(module).failed == 0
-    assert doctest.testmod(module).attempted or part in ("strategy", "recipe", "advantage")
+    tried = doctest.testmod(module)
+    assert tried.failed == 0
+    assert tried.attempted or part in WITHOUT_DOCTEST
     assert "Helps when" in getattr(module, FACTORIES[part]).__doc__ or part == "task"
-    if part in CHECKS:
-        check_method(entry(part))
+    check_method(entry(part))
 
 
 def test_the_allocator_by_hand(copies: Path) -> None:

@@ -100,6 +100,22 @@ def test_the_reference_has_every_public_module(package: str) -> None:
     assert missing == []
 
 
+def test_the_reference_has_what_a_policy_sees() -> None:
+    """Every class of the gateway that the protocol of policies names, how options are declared, and how one refuses."""
+    listed = set(re.findall(r"^::: (\S+)$", (DOCS / "reference" / "gateway.md").read_text(), re.MULTILINE))
+    protocol = (ROOT / "src/budgeteer/gateway/policies/protocol.py").read_text()
+    seen = {f"{module}.{name}" for module, name in re.findall(r"from (budgeteer\.gateway\S+) import (\w+)", protocol)}
+    assert len(seen) == 3
+    policies = "budgeteer.gateway.policies"
+    assert seen | {f"{policies}.protocol", f"{policies}.options", "budgeteer.gateway.refusal.Refused"} <= listed
+    for name in listed:
+        path, _, thing = name.rpartition(".")
+        module = ROOT / "src" / path.replace(".", "/")
+        assert f"class {thing}" in module.with_suffix(".py").read_text() if thing[0].isupper() else module.is_dir(), (
+            name
+        )
+
+
 @pytest.fixture
 def docstrings(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     """tools/docstrings.py, with or without griffe."""

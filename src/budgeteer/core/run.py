@@ -72,8 +72,8 @@ print(meter("NAME")(Usage(input=9, output=20, counts={"NAME": 3})))  # and as a 
     "weight": _TRAIN.format(slot="token_weight"),
     "recipe": "budgeteer train SPEC --budget 200k --out runs/NAME",
     "policy": "budgeteer serve --config gateway.toml    # with the table [policies.NAME] in it",
-    "style": _SOLVE + "--strategy direct --style SPEC --budget 400",
-    "task": "budgeteer solve SPEC --limit 20 --strategy direct --budget 400",
+    "style": _SOLVE + "--strategy direct --style SPEC --model smollm2 --budget 4000",
+    "task": "budgeteer solve SPEC --limit 20 --strategy direct --model smollm2 --budget 4000",
 }
 """Part -> how a method NAME of it is run; SPEC = its name with the options that it needs.
 
