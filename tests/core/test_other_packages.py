@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import importlib
 import json
-import os
-import subprocess
 import sys
+import textwrap
 from dataclasses import replace
 
 import pytest
@@ -15,24 +14,17 @@ from budgeteer import cli
 from budgeteer.core import registry
 from budgeteer.core.errors import InvalidInput, MissingExtra, UnknownName
 from budgeteer.core.method import PARTS
+from budgeteer.core.run import RUNS
 from budgeteer.models.policy import REASONER
 from budgeteer.solve.registered import build
 from helpers import theirs
+from helpers.theirs import budgeteer
 
 pytest.importorskip("torch")
 recipes = pytest.importorskip("budgeteer.rl.recipes")
 SIZES = {"steps": 2, "prompts": 4, "group": 2, "max-tokens": 48, "train-items": 12, "heldout-items": 12}
 SMALL = ["--task", "chains", "--device", "cpu", *(word for k, v in SIZES.items() for word in (f"--{k}", str(v)))]
 needs_reasoner = pytest.mark.skipif(not (REASONER / "model.safetensors").exists(), reason="no embedded reasoner yet")
-
-
-def budgeteer(folder, *arguments, stdin=""):
-    """The command in a process of its own, with the folder on its path."""
-    path = os.pathsep.join([str(folder), *filter(None, sys.path)])
-    code = "import sys; from budgeteer.cli import main; sys.exit(main(sys.argv[1:]))"
-    env = {**os.environ, "PYTHONPATH": path, "THEIRS_MARK": str(folder / "mark")}
-    command = [sys.executable, "-c", code, *arguments]
-    return subprocess.run(command, env=env, input=stdin, capture_output=True, text=True, timeout=280, check=False)
 
 
 @pytest.fixture
@@ -207,11 +199,68 @@ def test_train_takes_their_task_and_names_options_that_it_lacks(installed, tmp_p
 
 
 @needs_reasoner
-def test_train_fills_slots_with_their_reward_and_weight(installed, tmp_path):
+def test_train_fills_every_slot_of_a_recipe_with_theirs(installed, tmp_path):
     pytest.importorskip("reasoning_gym")
-    text = "theirs:reward=their-short,token_weight=their-rows"
-    trained = budgeteer(installed, "train", text, "--budget", "600", "--out", str(tmp_path / "one"), *SMALL)
+    text = (
+        "grpo:steer=their-steer,reward=their-short,advantage=their-signs,importance=their-first,ratio=their-unclipped,"
+        "stream=their-order,carry=their-nothing,lr=their-half,token_weight=their-rows"
+    )
+    out = tmp_path / "one"
+    trained = budgeteer(installed, "train", text, "--budget", "600", "--out", str(out), *SMALL)
     assert trained.returncode == 0, trained.stderr
+    assert trained.stdout.splitlines()[-1] == f"trained policy: {out / 'policy'}"
+
+
+@needs_reasoner
+def test_solve_counts_a_budget_by_their_meter(installed, tmp_path):
+    out = tmp_path / "answers.jsonl"
+    asked = ["their-sums", "--style", "their-plain", "--limit", "1", "--strategy", "direct"]
+    solved = budgeteer(installed, "solve", *asked, "--budget", "letters:400", "--out", str(out))
+    assert solved.returncode == 0, solved.stderr
+    (row,) = [json.loads(line) for line in out.read_text().splitlines()]
+    assert 0 < row["units"] <= 400
+    assert row["units"] == 4 * row["output"]
+
+
+def test_a_gateway_serves_with_their_policy(installed, tmp_path):
+    for needed in ("aiohttp", "orjson", "prometheus_client", "starlette", "uvicorn"):
+        pytest.importorskip(needed)
+    from helpers.gateway_fixture import toml
+    from helpers.upstream import Upstream
+
+    with Upstream() as upstream:
+        config = tmp_path / "gateway.toml"
+        config.write_text(toml([("one", upstream.url, ["echo"], "")], extra="[policies.their-policy]\ncap = 20"))
+        with theirs.serving(installed, config) as url:
+            _, made = theirs.post(f"{url}/admin/api/keys", theirs.ADMIN, {"path": "acme"})
+            body = {"model": "echo", "messages": [{"role": "user", "content": "Hi"}], "max_tokens": 50}
+            headers, _ = theirs.post(f"{url}/v1/chat/completions", made["secret"], body)
+        assert headers["x-budgeteer-policy"] == "short=20"
+        assert upstream.bodies[-1]["max_tokens"] == 20
+
+
+RUN_IN_PYTHON = {
+    "their-threshold": "0 (297.0,)",
+    "their-search": "[1 0]",
+    "their-rounding": "[False  True  True]",
+    "their-matching": "3.5 0",
+    "their-router": "(8, 1) (8, 1)",
+    "their-allowance": "{'all': 980}",
+    "letters": "80",
+}
+"""Method of a part that no command resolves by itself -> what the lines that budgeteer methods shows print."""
+
+
+def test_what_no_command_runs_is_run_by_the_lines_that_methods_shows(installed, capsys):
+    mine = {method.name: method for method in registry.methods() if method.path.startswith("theirs_of_a_test:")}
+    assert {mine[name].part for name in RUN_IN_PYTHON} == {
+        part for part, run in RUNS.items() if not run.startswith("budgeteer ")
+    }
+    for name, printed in RUN_IN_PYTHON.items():
+        assert cli.main(["methods", f"{mine[name].part}/{name}"]) == 0
+        lines = capsys.readouterr().out.partition("\nrun:\n")[2]
+        exec(textwrap.dedent(lines), {})
+        assert capsys.readouterr().out.strip() == printed, name
 
 
 @needs_reasoner

@@ -2,8 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
+import os
 import re
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 SOURCE = Path(__file__).parents[1] / "their_package" / "theirs_of_a_test.py"
 NAMES = tuple(re.findall(r"^([A-Z]+) = Method\(", SOURCE.read_text(), re.MULTILINE))
@@ -21,3 +31,50 @@ def install(folder: Path, **more: str) -> Path:
     lines = [f"{name} = {path}" for name, path in {**names, **more}.items()]
     (info / "entry_points.txt").write_text("\n".join(["[budgeteer.methods]", *lines]) + "\n")
     return folder
+
+
+ADMIN = "admin-secret-0123456789"
+_MAIN = "import sys; from budgeteer.cli import main; sys.exit(main(sys.argv[1:]))"
+
+
+def budgeteer(folder: Path, *arguments: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
+    """The command in a process of its own, with the folder on its path."""
+    command = [sys.executable, "-c", _MAIN, *arguments]
+    return subprocess.run(
+        command, env=_environment(folder), input=stdin, capture_output=True, text=True, timeout=280, check=False
+    )
+
+
+def _environment(folder: Path) -> dict[str, str]:
+    path = os.pathsep.join([str(folder), *filter(None, sys.path)])
+    return {**os.environ, "PYTHONPATH": path, "THEIRS_MARK": str(folder / "mark"), "BUDGETEER_ADMIN_KEY": ADMIN}
+
+
+@contextlib.contextmanager
+def serving(folder: Path, config: Path) -> Iterator[str]:
+    """``budgeteer serve --config FILE`` in a process of its own; its address."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    command = [sys.executable, "-c", _MAIN, "serve", "--config", str(config), "--port", str(port)]
+    process = subprocess.Popen(command, env=_environment(folder), stderr=subprocess.PIPE, text=True)
+    try:
+        deadline = time.monotonic() + 60
+        while True:
+            try:
+                socket.create_connection(("127.0.0.1", port), 1).close()
+                break
+            except OSError:
+                assert process.poll() is None, process.communicate()[1]
+                assert time.monotonic() < deadline
+                time.sleep(0.05)
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        process.terminate()
+        process.communicate(timeout=60)
+
+
+def post(url: str, key: str, body: Mapping[str, Any]) -> tuple[Any, Any]:
+    """(headers, JSON) of an answer."""
+    request = urllib.request.Request(url, json.dumps(body).encode(), {"authorization": f"Bearer {key}"})
+    with urllib.request.urlopen(request, timeout=30) as response:
+        return response.headers, json.load(response)
