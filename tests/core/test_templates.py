@@ -5,13 +5,12 @@ from __future__ import annotations
 import doctest
 import importlib
 import json
-import os
 import shutil
-import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import numpy as np
 import pytest
@@ -25,6 +24,7 @@ from budgeteer.core.run import RUNS, run_of
 from budgeteer.core.steer import Rows, Snapshot
 from budgeteer.lab import evidence as package
 from budgeteer.models.policy import REASONER
+from helpers import theirs
 
 ROOT = Path(__file__).parents[2]
 FACTORIES = {
@@ -198,9 +198,9 @@ def test_the_recipe_ends_answers_and_lowers_long_ones(copies: Path) -> None:
     assert made.steer(None).every == 1
 
 
-@pytest.mark.skipif(not (REASONER / "model.safetensors").exists(), reason="no embedded reasoner yet")
-def test_an_installed_package_of_copies_is_listed_and_run(copies: Path, tmp_path: Path) -> None:
-    pytest.importorskip("torch")
+@pytest.fixture
+def installed(copies: Path) -> Path:
+    """The copies as a package of somebody else, with an entry for each."""
     lines = ["from budgeteer.core.method import Method", *(f"{part} = {entry(part)!r}" for part in FACTORIES)]
     (copies / "mine.py").write_text("\n".join(lines) + "\n")
     info = copies / "mine-1.0.dist-info"
@@ -208,39 +208,118 @@ def test_an_installed_package_of_copies_is_listed_and_run(copies: Path, tmp_path
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: mine\nVersion: 1.0\n")
     points = [f"mine-{part} = mine:{part}" for part in FACTORIES]
     (info / "entry_points.txt").write_text("\n".join(["[budgeteer.methods]", *points]) + "\n")
+    return copies
 
-    def budgeteer(*words: str, stdin: str = "", code: int = 0) -> str:
-        env = {**os.environ, "PYTHONPATH": os.pathsep.join([str(copies), *filter(None, sys.path)])}
-        program = "import sys; from budgeteer.cli import main; sys.exit(main(sys.argv[1:]))"
-        command = [sys.executable, "-c", program, *words]
-        done = subprocess.run(command, env=env, input=stdin, capture_output=True, text=True, timeout=280, check=False)
-        assert done.returncode == code, done.stderr
-        return done.stderr if code else done.stdout
 
-    listed = {(row["part"], row["name"]) for row in json.loads(budgeteer("methods", "--json"))}
-    assert {(part, name.replace("_", "-").lower()) for part, name in FACTORIES.items()} <= listed
+def run(folder: Path, *words: str, stdin: str = "", code: int = 0) -> str:
+    done = theirs.budgeteer(folder, *words, stdin=stdin)
+    assert done.returncode == code, done.stderr
+    return done.stderr if code else done.stdout
+
+
+def rows(file: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in file.read_text().splitlines()]
+
+
+def test_the_copies_are_listed_and_split_a_budget(installed: Path) -> None:
+    listed = {(row["part"], row["name"]) for row in json.loads(run(installed, "methods", "--json"))}
+    assert {(part, entry(part).name) for part in FACTORIES} <= listed
     items = '{"key": "a", "cost": 10}\n{"key": "b", "cost": 1}\n'
-    split = budgeteer("allocate", "-", "--method", "cheapest-first", "--budget", "20", "--json", stdin=items)
+    split = run(installed, "allocate", "-", "--method", "cheapest-first", "--budget", "20", "--json", stdin=items)
     assert json.loads(split)["plan"] == {"a": 0, "b": 4}
-    out = str(tmp_path / "answers.jsonl")
-    solve = ["solve", "chains", "--limit", "1", "--strategy", "second-opinion", "--budget", "400", "--out", out]
-    assert "questions   1" in budgeteer(*solve)
-    asked = ["solve", "divisible:most=3", "--style", "reasoner", "--strategy", "direct", "--budget", "99"]
-    assert "the embedded reasoner knows nothing of 'divisible'" in budgeteer(*asked, code=2)
+
+
+PRINTED = {
+    "online": "0 (297.0,)",
+    "joint": "[1 0]",
+    "rounding": "[False  True  True]",
+    "matching": "3.5 0",
+    "router": "(8, 1) (8, 1)",
+    "allowance": "{'all': 980}",
+    "meter": "80",
+}
+"""What the lines print that run a copy of a part which no command resolves by itself."""
+
+
+def test_a_copy_that_no_command_runs_is_run_by_the_lines_of_its_page(
+    installed: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert PRINTED.keys() == {part for part, how in RUNS.items() if not how.startswith("budgeteer ")}
+    for part, printed in PRINTED.items():
+        exec(run_of(entry(part)), {})
+        assert capsys.readouterr().out.strip() == printed, part
+
+
+needs_reasoner = pytest.mark.skipif(not (REASONER / "model.safetensors").exists(), reason="no embedded reasoner yet")
+
+
+@needs_reasoner
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["--strategy", "second-opinion", "--budget", "400"],
+        ["--strategy", "in-turn", "--budget", "400", "--total"],
+        ["--strategy", "split:aggregate=firm-majority,most=3", "--budget", "4000", "--total"],
+        ["--strategy", "best-of-n:scorer=short-first,n=2", "--budget", "4000"],
+        ["--strategy", "direct", "--verifier", "caseless", "--budget", "letters:900"],
+    ],
+    ids=["strategy", "many", "aggregator", "scorer", "verifier and meter"],
+)
+def test_solve_runs_the_copies(installed: Path, tmp_path: Path, options: list[str]) -> None:
+    pytest.importorskip("torch")
+    pytest.importorskip("reasoning_gym")
+    out = tmp_path / "answers.jsonl"
+    assert "questions   1" in run(installed, "solve", "chains", "--limit", "1", *options, "--out", str(out))
+    (row,) = rows(out)
+    assert row["calls"] > 0
+
+
+def test_solve_asks_the_copy_of_the_task_in_the_copy_of_the_style(installed: Path, tmp_path: Path) -> None:
+    pytest.importorskip("openai")
+    from helpers.provider import Provider, chat, used
+
+    item = template("task").Divisible(1, 0, most=3).items[0]
+    out = tmp_path / "answers.jsonl"
+    with Provider(chat((f"Easy: [[ {item.answer} ]]",), used(60, 9))) as provider:
+        asked = ["solve", "divisible:most=3", "--limit", "1", "--style", "brackets:thinking=false"]
+        how = ["--strategy", "direct", "--model", f"{provider.url}#m", "--budget", "5000", "--out", str(out)]
+        run(installed, *asked, *how)
+        first, second = provider.requests[-1][1]["messages"]
+    assert first["content"] == "Give the answer between [[ and ]]; it is a number."
+    assert second["content"] == item.prompt
+    (row,) = rows(out)
+    assert (row["answer"], row["correct"]) == (item.answer, True)
+
+
+@needs_reasoner
+def test_train_fills_every_slot_with_a_copy(installed: Path, tmp_path: Path) -> None:
+    pytest.importorskip("torch")
+    pytest.importorskip("reasoning_gym")
+    recipe = (
+        "concise:steer=deadline,reward=brevity,advantage=against-the-rest,importance=first-tokens,ratio=capped,"
+        "stream=by-key,carry=second-chance,lr=half-cosine,token_weight=root-mean"
+    )
     sizes = {"steps": 1, "prompts": 4, "group": 2, "max-tokens": 48, "train-items": 12, "heldout-items": 12}
     small = [word for key, value in sizes.items() for word in (f"--{key}", str(value))]
-    train = [
-        "train",
-        "concise:reward=brevity,advantage=against-the-rest,ratio=capped",
-        "--budget",
-        "600",
-        "--task",
-        "chains",
-        "--device",
-        "cpu",
-    ]
     folder = tmp_path / "run"
-    assert str(folder / "policy") in budgeteer(*train, "--out", str(folder), *small)
+    train = ["train", recipe, "--budget", "600", "--task", "chains", "--device", "cpu", "--out", str(folder)]
+    assert str(folder / "policy") in run(installed, *train, *small)
+
+
+def test_a_gateway_serves_with_the_copy_of_the_policy(installed: Path, tmp_path: Path) -> None:
+    for needed in ("aiohttp", "orjson", "prometheus_client", "starlette", "uvicorn"):
+        pytest.importorskip(needed)
+    from helpers.gateway_fixture import toml
+    from helpers.upstream import Upstream
+
+    with Upstream() as upstream:
+        config = tmp_path / "gateway.toml"
+        config.write_text(toml([("one", upstream.url, ["echo"], "")], extra="[policies.short]\ncap = 20"))
+        with theirs.serving(installed, config) as url:
+            _, made = theirs.post(f"{url}/admin/api/keys", theirs.ADMIN, {"path": "acme"})
+            body = {"model": "echo", "messages": [{"role": "user", "content": "Hi"}], "max_tokens": 50}
+            headers, _ = theirs.post(f"{url}/v1/chat/completions", made["secret"], body)
+        assert headers["x-budgeteer-policy"] == "short=20"
 
 
 def test_the_evidence_runs_is_published_and_can_fail(
