@@ -218,8 +218,8 @@ def test_solve_counts_a_budget_by_their_meter(installed, tmp_path):
     solved = budgeteer(installed, "solve", *asked, "--budget", "letters:400", "--out", str(out))
     assert solved.returncode == 0, solved.stderr
     (row,) = [json.loads(line) for line in out.read_text().splitlines()]
-    assert 0 < row["units"] <= 400
-    assert row["units"] == 4 * row["output"]
+    assert row["budget"] == {"letters": 400}
+    assert 0 < row["units"]["letters"] == 4 * row["tokens"]["output"] <= 400
 
 
 def test_a_gateway_serves_with_their_policy(installed, tmp_path):
