@@ -19,12 +19,14 @@ RUNS: dict[str, str] = {
     "allocator": "budgeteer allocate items.jsonl --method SPEC --budget 50k",
     "online": """\
 from budgeteer.core import registry
+
 online = registry.make("online", "NAME"ARGUMENTS)
 option, state = online.step(online.init(), [2.0, 1.0], [(3,), (1,)])  # values [d], costs [d][m] of one request
 print(option, state.left)  # -1 = none of them""",
     "joint": """\
 import numpy as np
 from budgeteer.core import registry
+
 worth, cost = np.array([[1.0, 3.0], [1.0, 2.0]]), np.array([[1.0, 2.0], [1.0, 2.0]])  # [N, K]
 joint = registry.make("joint", "NAME"ARGUMENTS)
 chosen = joint(lambda y: (-float((worth * y).sum()), -worth), cost, 3.0, worth, rng=np.random.default_rng(0))
@@ -32,21 +34,25 @@ print(chosen.choice)  # [N], of summed cost 3 at most""",
     "rounding": """\
 import numpy as np
 from budgeteer.core import registry
+
 print(registry.make("rounding", "NAME")(np.array([0.5, 0.5, 1.0]), np.random.default_rng(0)))  # [n] bool""",
     "matching": """\
 import numpy as np
 from budgeteer.core import registry
+
 plan = registry.make("matching", "NAME")(np.array([[3.0, 1.0], [2.0, 2.0]]), np.array([0.5, 1.0]))  # [n, T], [T]
 print(plan.bound, plan.serve(0, np.array([True, True]), np.random.default_rng(0)))  # -1 = nobody serves""",
     "router": """\
 import numpy as np
 from budgeteer.core import registry
+
 router = registry.make("router", "NAME"ARGUMENTS)
 chosen, weight = router.route(router.init(4), np.random.default_rng(0).random((8, 4)))  # scores [T, E]
 print(chosen.shape, weight.shape)  # [T, K] experts of each token""",
     "allowance": """\
 from budgeteer.core import registry
 from budgeteer.ledger import Limit, MemoryLedger
+
 ledger = MemoryLedger()
 ledger.open("me", [Limit("all", 1000)])
 with registry.make("allowance", "NAME")(ledger, "me", {"all": 500}).reserve({"all": 60}) as call:
@@ -55,6 +61,7 @@ print(ledger.remaining("me"))""",
     "meter": """\
 from budgeteer import Usage
 from budgeteer.core.meter import meter
+
 print(meter("NAME")(Usage(input=9, output=20, counts={"NAME": 3})))  # and as a budget: NAME:400""",
     "steer": _TRAIN.format(slot="steer"),
     "strategy": _SOLVE + "--strategy SPEC --budget 400",
