@@ -9,13 +9,17 @@ import subprocess
 import sys
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
 from budgeteer import cli
+from budgeteer.check._made_up import made_up
 from budgeteer.core import registry
 from budgeteer.core.errors import InvalidInput, MissingExtra, UnknownName
 from budgeteer.core.method import PARTS
 from budgeteer.models.policy import REASONER
+from budgeteer.rl.config import TrainConfig
+from budgeteer.rl.control import Control
 from budgeteer.solve.registered import build
 from helpers import theirs
 
@@ -204,9 +208,26 @@ def test_train_takes_their_task_and_names_options_that_it_lacks(installed, tmp_p
 @needs_reasoner
 def test_train_fills_slots_with_their_reward_and_weight(installed, tmp_path):
     pytest.importorskip("reasoning_gym")
-    text = "theirs:reward=their-short,token_weight=their-rows"
-    trained = budgeteer(installed, "train", text, "--budget", "600", "--out", str(tmp_path / "one"), *SMALL)
+    text = "theirs:reward=their-thrift,token_weight=their-late"  # a column of their own, and one that their task gives
+    small = ["--task", "their-sums", *SMALL[2:]]
+    trained = budgeteer(installed, "train", text, "--budget", "600", "--out", str(tmp_path / "one"), *small)
     assert trained.returncode == 0, trained.stderr
+
+
+def test_columns_that_their_reward_reads_are_shown_and_computed(installed, capsys):
+    assert cli.main(["methods", "their-thrift"]) == 0
+    assert "columns   correct, their_digits, their_larger" in capsys.readouterr().out
+    rollouts = made_up(0)[0].take(np.arange(3))
+    texts = np.array(["7 + 12 = 19", "none", "1"], object)
+    rollouts = replace(rollouts.scored(np.ones(3)), more={"text": texts})
+    rows = rollouts.columns(registry.make("reward", "their-thrift").needs, {"their_larger": np.array([2, 0, 0])})
+    assert rows.column("their_digits", "test").tolist() == [5, 0, 1]
+    np.testing.assert_allclose(registry.make("reward", "their-thrift").score((), rows), [0.97, 1.0, 0.99])
+    said = (
+        r"reads the column 'their_larger' of rollouts \(the larger number of the sum\), and nobody gives it here; train"
+    )
+    with pytest.raises(InvalidInput, match=said):
+        Control(recipes.get("grpo:reward=their-thrift"), TrainConfig(), [(1,)], ["a"], offers=["text"])
 
 
 @needs_reasoner
