@@ -41,7 +41,18 @@ def spoiling(state, rows):
     return rows.correct
 
 
+def unnamed(state, rows):
+    return rows.column("entropy", "unnamed").sum(axis=1)
+
+
+def unequal(state, rows):
+    return rows.correct * (rows.column("closed", "unequal") == rows.column("closed", "unequal")[:1])
+
+
 REWARDS = {
+    "unnamed reads the column 'entropy'": Reward(unnamed),
+    "give a tuple of texts": Reward(lambda state, rows: rows.correct, needs="entropy"),
+    "the order of the rows; group": Reward(unequal, needs=("closed",)),
     "one finite number a row": Reward(lambda state, rows: rows.correct / 0.0),
     "order of the rows": Reward(lambda state, rows: np.cumsum(rows.correct)),
     "numbers of the groups": Reward(lambda state, rows: rows.correct + rows.group),
@@ -68,13 +79,33 @@ def shortening(length, group):
     return length / 1.0
 
 
+def by_place(length, group):
+    return np.ones((len(length), length.max(initial=0))) * np.arange(1.0, len(length) + 1)[:, None]
+
+
+def no_token(length, group):
+    """Weights for what stands behind the ends of the rows only."""
+    return 1.0 * (np.arange(length.max(initial=0)) >= length[:, None])
+
+
 WEIGHTS = {
+    "one weight a row, or one for each of its tokens": lambda length, group: np.ones((len(length), 200)),
     "one finite weight": lambda length, group: -1.0 / length,
     "order of the rows": lambda length, group: np.arange(1.0, len(length) + 1),
     "numbers of the groups": lambda length, group: 1.0 + group,
     "changed the lengths": shortening,
     "nothing would be learnt": lambda length, group: 0.0 * length,
+    "the order of the": by_place,
+    "all weights are 0": no_token,
 }
+
+
+def test_check_weight_takes_weights_of_tokens():
+    def late(length, group):  # nothing is asked of what stands behind the end of a row
+        weight = np.arange(1.0, length.max(initial=0) + 1) / np.maximum(length, 1)[:, None]
+        return np.where(np.arange(length.max(initial=0)) < length[:, None], weight, np.nan)
+
+    check_weight(late)
 
 
 @pytest.mark.parametrize("rule", list(WEIGHTS))

@@ -52,6 +52,37 @@ def test_outcomes_take_new_columns_too() -> None:
         Outcomes(("a", "b"), [5], [1.0, 0.0], [0.0, 1.0], [ENDED, ENDED])
 
 
+def test_columns_of_rollouts_may_be_texts_or_have_an_entry_a_token() -> None:
+    words = Column("words_in_tests", "what it says", text=True)
+    bits = Column("bits_in_tests", "bits of each token", most=8, unknown=True, per_token=True)
+    assert words.checked("rollouts", ["a", ""], ("p", "q")).tolist() == ["a", ""]
+    assert words.checked("rollouts", [], ()).shape == (0,)
+    assert words.allowed() == "a text"
+    given = bits.checked("rollouts", [[1, np.nan], [2, 8]], ("p", "q"))
+    assert given.shape == (2, 2)
+    for column_, values, said in (
+        (words, ["a"], "words_in_tests has 1 texts for 2 keys"),
+        (words, ["a", 7], "words_in_tests is 7 for 'q'; it is a text: what it says"),
+        (bits, [1, 2], r"has shape \(2,\), expected \(2, t\): one value a token of each row"),
+        (bits, [[1, 2], [3, 9]], r"bits_in_tests is 9.0 for 'q'; it is a number from 0 to 8, or null"),
+    ):
+        with pytest.raises(InvalidInput, match=said):
+            column_.checked("rollouts", values, ("p", "q"))
+    whole = Column("whole_in_tests", "a count", per_token=True)
+    with pytest.raises(InvalidInput, match="whole_in_tests is not finite for 'q'"):
+        whole.checked("rollouts", [[1.0, 2.0], [3.0, np.nan]], ("p", "q"))
+    for column_, said in (
+        (words, "only columns of rollouts may"),
+        (Column("made_in_tests", "made", make=len), "only columns of rollouts may"),
+    ):
+        with pytest.raises(InvalidInput, match=said):
+            declare(column_)
+    with pytest.raises(InvalidInput, match="has needs and no make"):
+        declare(Column("made_in_tests", "made", needs=("length",)), "rollouts")
+    with pytest.raises(UnknownName, match="'length'"):
+        declare(Column("made_in_tests", "made", needs=("lenght",), make=len), "rollouts")
+
+
 def test_files_and_the_command_line_take_it(capsys, monkeypatch, tmp_path) -> None:
     lines = ['{"key": "a", "cost": 1, "age_in_tests": 30}', '{"key": "b", "cost": 1, "age_in_tests": 10}']
     assert itemfile.from_jsonl(lines).columns[AGE].tolist() == [30.0, 10.0]

@@ -8,14 +8,18 @@ import sys
 import textwrap
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
 from budgeteer import cli
+from budgeteer.check._made_up import made_up
 from budgeteer.core import registry
 from budgeteer.core.errors import InvalidInput, MissingExtra, UnknownName
 from budgeteer.core.method import PARTS
 from budgeteer.core.run import RUNS
 from budgeteer.models.policy import REASONER
+from budgeteer.rl.config import TrainConfig
+from budgeteer.rl.control import Control
 from budgeteer.solve.registered import build
 from helpers import theirs
 from helpers.theirs import budgeteer
@@ -212,6 +216,14 @@ def test_train_fills_every_slot_of_a_recipe_with_theirs(installed, tmp_path):
 
 
 @needs_reasoner
+def test_their_reward_and_weight_read_a_column_of_their_own_and_one_of_their_task(installed, tmp_path):
+    text = "theirs:reward=their-thrift,token_weight=their-late"
+    small = ["--task", "their-sums", *SMALL[2:]]
+    trained = budgeteer(installed, "train", text, "--budget", "600", "--out", str(tmp_path / "one"), *small)
+    assert trained.returncode == 0, trained.stderr
+
+
+@needs_reasoner
 def test_solve_counts_a_budget_by_their_meter(installed, tmp_path):
     out = tmp_path / "answers.jsonl"
     asked = ["their-sums", "--style", "their-plain", "--limit", "1", "--strategy", "direct"]
@@ -261,6 +273,22 @@ def test_what_no_command_runs_is_run_by_the_lines_that_methods_shows(installed, 
         lines = capsys.readouterr().out.partition("\nrun:\n")[2]
         exec(textwrap.dedent(lines), {})
         assert capsys.readouterr().out.strip() == printed, name
+
+
+def test_columns_that_their_reward_reads_are_shown_and_computed(installed, capsys):
+    assert cli.main(["methods", "their-thrift"]) == 0
+    assert "columns   correct, their_digits, their_larger" in capsys.readouterr().out
+    rollouts = made_up(0)[0].take(np.arange(3))
+    texts = np.array(["7 + 12 = 19", "none", "1"], object)
+    rollouts = replace(rollouts.scored(np.ones(3)), more={"text": texts})
+    rows = rollouts.columns(registry.make("reward", "their-thrift").needs, {"their_larger": np.array([2, 0, 0])})
+    assert rows.column("their_digits", "test").tolist() == [5, 0, 1]
+    np.testing.assert_allclose(registry.make("reward", "their-thrift").score((), rows), [0.97, 1.0, 0.99])
+    said = (
+        r"reads the column 'their_larger' of rollouts \(the larger number of the sum\), and nobody gives it here; train"
+    )
+    with pytest.raises(InvalidInput, match=said):
+        Control(recipes.get("grpo:reward=their-thrift"), TrainConfig(), [(1,)], ["a"], offers=["text"])
 
 
 @needs_reasoner

@@ -27,25 +27,9 @@ from budgeteer.rl.rollouts import Role, Rollouts
 from budgeteer.rl.schedule import rex, staircase
 from budgeteer.rl.stream import domain_ratio
 from budgeteer.steer import answered
+from helpers.rollouts import rows_of
 
 A = np.array
-
-
-def rows_of(tokens, reward=None, group=None, status=None, version=0, cap=9, **more) -> Rollouts:
-    """Rollouts with these tokens, all sampled, of one prompt or of several."""
-    n, width = len(tokens), max(map(len, tokens))
-    length = A([len(row) for row in tokens])
-    within = np.arange(width) < length[:, None]
-    padded = A([row + [0] * (width - len(row)) for row in tokens])
-    group = np.zeros(n, np.int64) if group is None else A(group)
-    reward = np.zeros(n) if reward is None else A(reward, float)
-    role = np.where(within, Role.SAMPLED, Role.NONE).astype(np.int8)
-    return Rollouts(
-        tuple("abc"[: group.max() + 1]), ((1, 2),) * (int(group.max()) + 1), group, padded, length, np.full(n, cap),
-        np.where(within, np.float32(-1), np.float32(np.nan)), role, np.where(within, version, -1).astype(np.int32),
-        np.full(n, ENDED, np.int8) if status is None else A(status, np.int8), np.full(n, -1), np.full(n, -1), reward,
-        reward, np.ones(n), 2, **more,
-    )  # fmt: skip
 
 
 def view_of(rollouts: Rollouts, spent: float = 0.0) -> View:
@@ -314,6 +298,35 @@ def test_weights_of_tokens_reach_the_update() -> None:
     )
     (rows,) = play(plain, 1)
     assert np.array(advantage)[:, 1].tolist() == rows
+
+
+def test_token_weights_of_rows_and_of_tokens_by_hand() -> None:
+    rollouts = rows_of([[7, 8, 9], [5], [4, 3]], [1, 0, 0])
+    advantage = A([1.0, -1.0, 1.0])
+
+    def update(weight, thin=None):
+        recipe = replace(recipes.get("grpo"), token_weight=weight, thin=thin)
+        run = Control(recipe, TrainConfig(), PROMPTS, KEYS)
+        made = run.chosen(rollouts, advantage, A([0, 1, 2]))
+        order = np.argsort(made.rows)
+        return made.rows[order].tolist(), made.scale[order].tolist()
+
+    def discounted(length, group):
+        return np.tile(0.5 ** np.arange(length.max()), (len(length), 1)) / len(length)
+
+    # scale is times the rows that train; behind the end of a row nothing counts, so it may hold anything
+    assert update(discounted) == ([0, 1, 2], [[1.0, 0.5, 0.25]] * 3)
+    assert update(lambda length, group: discounted(length, group)[:, 0]) == ([0, 1, 2], [1.0] * 3)
+    # the two right rows are thinned to one, which stands for both: weight 2, and 2 rows train
+    rows, scale = update(discounted, thin=1.0)
+    assert rows in ([0, 1], [1, 2])
+    by_row = dict(zip(rows, scale, strict=True))
+    assert by_row.pop(1) == pytest.approx([2 / 3, 1 / 3, 1 / 6])
+    assert by_row.popitem()[1] == pytest.approx([4 / 3, 2 / 3, 1 / 3])
+    with pytest.raises(
+        InvalidInput, match=r"has shape \(3, 2\); give one weight a row, \(3,\), or one a token, \(3, 3\)"
+    ):
+        update(lambda length, group: np.ones((3, 2)))
 
 
 def test_every_slot_is_filled_by_name() -> None:

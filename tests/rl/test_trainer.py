@@ -422,7 +422,8 @@ def reinforce(t: Trainer, rollouts: Rollouts, advantage, weight) -> dict[str, to
             logits = model.logits(model(torch.tensor([tokens])))[0, -1] / t.config.temperature
             token = int(rollouts.tokens[i, j])
             if not (rollouts.role == Role.FORCED)[i, j]:
-                total = total - float(weight[i] * advantage[i]) * logits.log_softmax(-1)[token]
+                w = weight[i] if weight.ndim == 1 else weight[i, j]
+                total = total - float(w * advantage[i]) * logits.log_softmax(-1)[token]
             tokens.append(token)
     total.backward()
     return {name: w.grad for name, w in model.named_parameters()}
@@ -481,6 +482,25 @@ def test_the_gradient_is_the_weighted_policy_gradient(token_weight, temperature)
     advantage = np.array([1.0, -1.0, 0.5, 2.0, -0.25, 1.5])
     weight = token_weight(rollouts.length, rollouts.group)
     assert_close(gradients(t, rollouts, advantage), reinforce(t, rollouts, advantage, weight), **LOOSE)
+
+
+def late(length, group):
+    """Token j of a row weighs j + 1; what stands behind the end of a row would be noticed."""
+    weight = np.tile(np.arange(1.0, length.max() + 1), (len(length), 1))
+    return np.where(np.arange(length.max()) < length[:, None], weight, 1e6)
+
+
+def test_weights_of_tokens_are_those_of_the_gradient():
+    t = of_weight(late, max_tokens=6)
+    rollouts = rollouts_of(t, [3, 0, 2])
+    length = np.array([6, 4, 6, 2, 3])
+    role = np.where(np.arange(6) < length[:, None], rollouts.role, Role.NONE).astype(np.int8)
+    rollouts = dataclasses.replace(rollouts, length=length, role=role)
+    advantage, by_place = np.array([1.0, -1.0, 0.5, 2.0, -0.25]), np.arange(1.0, 7.0)
+    # sum_i sum_j (j + 1) A_i grad log pi; the longest of some rows is shorter than the longest of all
+    for rows in (np.arange(5), np.array([1, 3, 4])):
+        weight = np.isin(np.arange(5), rows)[:, None] * by_place
+        assert_close(gradients(t, rollouts, advantage, rows), reinforce(t, rollouts, advantage, weight), **LOOSE)
 
 
 def test_rows_without_advantage_do_not_rescale_the_others():

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from budgeteer.core.allocator import stateless
+from budgeteer.core.column import Column, declare
 from budgeteer.core.environment import Item
 from budgeteer.core.errors import InvalidInput, ModelError
 from budgeteer.core.joint import Assignment
@@ -244,7 +245,13 @@ class TheirSums:
         rng = random.Random(seed)
         pairs = rng.sample([(a, b) for a in range(most + 1) for b in range(most + 1)], size)
         self.items = [
-            Item(f"{a}+{b}", f"Modulo 11, from left to right: {a} + {b} =", str((a + b) % 11)) for a, b in pairs
+            Item(
+                f"{a}+{b}",
+                f"Modulo 11, from left to right: {a} + {b} =",
+                str((a + b) % 11),
+                entry={"their_larger": max(a, b)},
+            )
+            for a, b in pairs
         ]
 
     def verify(self, item, answer):
@@ -254,6 +261,37 @@ class TheirSums:
 def their_short():
     """Right, less a tenth of the share of the cap that was used."""
     return Reward(lambda state, rows: rows.correct - 0.1 * rows.length / rows.max_tokens)
+
+
+DIGITS = declare(
+    Column(
+        "their_digits",
+        "digits that were written",
+        whole=True,
+        needs=("text",),
+        make=lambda rows: [sum(map(str.isdigit, text)) for text in rows.column("text", "their_digits")],
+    ),
+    "rollouts",
+)
+LARGER = declare(
+    Column("their_larger", "the larger number of the sum", "train on the task their-sums", whole=True), "rollouts"
+)
+
+
+def their_thrift(digit=0.01):
+    """Right, less a little for every digit beyond the larger number."""
+
+    def score(state, rows):
+        over = rows.column(DIGITS, "their-thrift") - rows.column(LARGER, "their-thrift")
+        return rows.correct - digit * np.maximum(over, 0)
+
+    return Reward(score, needs=(DIGITS, LARGER))
+
+
+def their_late(length, group):
+    """The tokens at the end of a row weigh more."""
+    longest = int(length.max(initial=0))
+    return np.arange(1.0, longest + 1) / np.maximum(length, 1)[:, None] ** 2 / max(len(length), 1)
 
 
 def their_rows(length, group):
@@ -361,6 +399,7 @@ SCORER = Method("their-brevity", "scorer", f"{HERE}:their_brevity", "short is go
 VERIFIER = Method("their-caseless", "verifier", f"{HERE}:their_caseless", "whatever the case")
 METER = Method("letters", "meter", f"{HERE}:letters", "letters that were written")
 REWARD = Method("their-short", "reward", f"{HERE}:their_short", "less for long rows")
+THRIFT = Method("their-thrift", "reward", f"{HERE}:their_thrift", "less for many digits")
 ADVANTAGE = Method("their-signs", "advantage", f"{HERE}:their_signs", "signs")
 IMPORTANCE = Method("their-first", "importance", f"{HERE}:their_first", "the first tokens")
 RATIO = Method("their-unclipped", "ratio", f"{HERE}:their_unclipped", "no clip")
@@ -368,6 +407,7 @@ STREAM = Method("their-order", "stream", f"{HERE}:their_order", "by key")
 CARRY = Method("their-nothing", "carry", f"{HERE}:their_nothing", "nothing goes on")
 SCHEDULE = Method("their-half", "schedule", f"{HERE}:their_half", "half at the end")
 WEIGHT = Method("their-rows", "weight", f"{HERE}:their_rows", "every row the same")
+LATE = Method("their-late", "weight", f"{HERE}:their_late", "late tokens")
 STYLE = Method("their-plain", "style", f"{HERE}:their_plain", "the question alone")
 TASK = Method("their-sums", "task", f"{HERE}:TheirSums", "sums modulo 11")
 POLICY = Method("their-policy", "policy", f"{HERE}:their_policy", "short answers for all", arguments={"cap": 20})

@@ -16,7 +16,7 @@ from budgeteer.check._carry import check_carry
 from budgeteer.check._common import CheckFailed, same
 from budgeteer.check._made_up import ROWS, made_up
 from budgeteer.check._ratio import check_ratio
-from budgeteer.check._reward import check_reward
+from budgeteer.check._reward import check_reward, made_up_columns
 from budgeteer.check._schedule import check_schedule
 from budgeteer.check._steer import check_steer
 from budgeteer.check._stream import check_stream
@@ -52,7 +52,8 @@ def check_recipe(recipe: Recipe, *, ordered: bool = False, objective: Objective 
             check_reward(recipe.reward, seed=seed)
         except CheckFailed as error:
             raise CheckFailed(f"the recipe's reward: {error}") from error
-        rollouts = replace(rollouts, reward=recipe.reward.score(recipe.reward.init(), rollouts.columns()))
+        columns = made_up_columns(rollouts, recipe.reward.needs, np.random.default_rng([seed, 16]))
+        rollouts = replace(rollouts, reward=recipe.reward.score(recipe.reward.init(), columns))
     steer = recipe.steer_of(view)
     if steer is not None:
         try:

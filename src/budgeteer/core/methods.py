@@ -64,6 +64,8 @@ ELASTIC = _paper("ElasticReasoning")
 WHEN_MORE_IS_LESS = _paper("WhenMoreIsLess")
 BENCH_OVERFLOW = _paper("BenchOverflow")
 THINK_SHORT = _paper("TrainLongThinkShort")
+LASER, ARLCP, ADACTRL, E1 = _paper("LASER"), _paper("ARLCP"), _paper("AdaCtrl"), _paper("e1")
+PEAR, ADATHINK_MED, ARES = _paper("PEAR"), _paper("AdaThink-Med"), _paper("ARES")
 TP_SCHEDULE = _paper("TemporalScheduling")
 REX = _paper("REX")
 APRIEL = _paper("Apriel-Reasoner")
@@ -517,6 +519,15 @@ METHODS: tuple[Method, ...] = (
     # reward
     Method("overlong", "reward", _RW("overlong"), "less for rollouts that come near their cap", DAPO),
     Method("triangular", "reward", _RW("triangular"), "a bonus for half of the cap as the length", THINK_SHORT),
+    Method("laser", "reward", _RW("laser"), "a bonus within a target length that follows difficulty", LASER),
+    Method("arlcp", "reward", _RW("arlcp"), "less for reflection words and length among right rows", ARLCP),
+    Method("adactrl", "reward", _RW("adactrl"), "a tag of difficulty that the model writes, and its length", ADACTRL),
+    Method("e1", "reward", _RW("e1"), "right within the effort that the prompt allows", E1),
+    Method("pear", "reward", _RW("pear"), "less for a thinking of higher entropy than the answer", PEAR),
+    Method(
+        "adathink-med", "reward", _RW("adathink_med"), "lengths by difficulty, measured with certainty", ADATHINK_MED
+    ),
+    Method("ares", "reward", _RW("ares"), "hesitations as the difficulty is worth", ARES),
     # advantage
     Method("grpo", "advantage", _AD("grpo_advantage"), "reward normalised within its prompt", GRPO),
     Method("centred", "advantage", _AD("centred_advantage"), "reward minus the mean of its prompt", DR_GRPO),

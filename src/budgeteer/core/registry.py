@@ -213,8 +213,9 @@ def explained(method: Method) -> dict[str, Any]:
     """What a method's code says of it, as JSON data.
 
     ``about``: the first paragraph of the docstring, and when it helps; ``columns``: those of Items that it reads
-    by name, as far as the names stand in the factory; ``options``: name, takes, default, required, meaning of each, as
-    the factory declares them (``core/option.py``), or else from its parameters and docstring.
+    by name, as far as the names stand in the factory, or of rollouts, for a reward; ``options``: name, takes, default,
+    required, meaning of each, as the factory declares them (``core/option.py``), or else from its parameters and
+    docstring.
 
     Raises:
         MissingExtra: the method needs what is not installed.
@@ -257,6 +258,9 @@ def explained(method: Method) -> dict[str, Any]:
         ]
     read = re.findall(r"\bitems\.(?:column\(\s*[\"'])?(cost|std|pass_rate|visits|drawn|right|(?<=[\"'])\w+)\b", code)
     read += ["menu"] if "menu" in method.traits else []
+    if method.part == "reward":
+        read = re.findall(r"\brows\.(correct|length|group|max_tokens|status)\b", code)
+        read += made(method, **dict(method.arguments) if isinstance(method.arguments, Mapping) else {}).needs
     return {"about": about, "columns": list(dict.fromkeys(read)), "options": options}
 
 

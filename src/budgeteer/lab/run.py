@@ -15,6 +15,7 @@ import numpy as np
 import torch
 
 from budgeteer.core.environment import Environment, Item
+from budgeteer.core.errors import InvalidInput
 from budgeteer.core.plan import F64, I64, right
 from budgeteer.engine.llama import Llama, save
 from budgeteer.lab import pool as pools
@@ -25,8 +26,10 @@ from budgeteer.models.policy import REASONER, Policy, load_policy
 from budgeteer.rl import recipes
 from budgeteer.rl.config import TrainConfig
 from budgeteer.rl.identity import ALGORITHM, digest, fingerprint
-from budgeteer.rl.recipe import Recipe
+from budgeteer.rl.recipe import ENTROPY, TEXT, Recipe
 from budgeteer.rl.recipes.kit import fixed_group
+from budgeteer.rl.reward.protocol import ALWAYS
+from budgeteer.rl.rollouts import OF_SAMPLER
 from budgeteer.rl.sampler import sample
 from budgeteer.rl.step import Progress
 from budgeteer.rl.trainer import Trainer, choose_device
@@ -88,12 +91,12 @@ class RunSpec:
             BudgeteerError: the task, the recipe or the device is not to be had.
         """
         settings = {k: v for k, v in asdict(self).items() if k not in ("config", "model")}
-        pool, folder = self.pool_of_items, Path(self.model)
+        pool, folder, recipe = self.pool_of_items, Path(self.model), recipe_of(self)
         return {
             **asdict(self.config),
             **settings,
             "device": choose_device(self.config.device).type,
-            "parts of the recipe": fingerprint(recipe_of(self)),
+            "parts of the recipe": fingerprint((recipe, recipe.columns())),
             "problems": digest(pool.digest().encode()),
             "weights of the model": _content(folder, ("config.json", "model.safetensors")),
             "tokenizer": _content(folder, ("tokenizer.json",)),
@@ -175,6 +178,27 @@ def recipe_of(spec: RunSpec) -> Recipe:
     return recipe
 
 
+def columns_of(recipe: Recipe, items: Sequence[Item]) -> dict[str, list[Any]]:
+    """The columns that the recipe's reward reads and that the entries of the problems hold, one value a problem.
+    What the sampler or the trainer gives, or is computed from it, is not looked for there.
+
+    Raises:
+        InvalidInput: some problems have the field and others lack it.
+    """
+    held, known = {}, {*ALWAYS, *OF_SAMPLER, ENTROPY, TEXT}
+    for name in (column.name for column in recipe.columns() if column.make is None and column.name not in known):
+        without = [item.key for item in items if name not in item.entry]
+        if len(without) == len(items):
+            continue
+        if without:
+            raise InvalidInput(
+                f"the reward of recipe {recipe.name!r} reads {name!r}, and the entry of problem {without[0]!r} lacks "
+                "it; give it for all problems"
+            )
+        held[name] = [item.entry[name] for item in items]
+    return held
+
+
 def prepare(spec: RunSpec) -> tuple[Trainer, Policy]:
     """The run before its first step: whatever is wrong with its settings and can be seen at once is raised here.
 
@@ -192,8 +216,9 @@ def prepare(spec: RunSpec) -> tuple[Trainer, Policy]:
     def evaluate(model: Llama) -> float:
         return accuracy(policy, model, pool.environment, curve_items, 1, c.max_tokens, seed=10_000 + c.seed)
 
+    recipe = recipe_of(spec)
     trainer = Trainer(
-        recipe_of(spec),
+        recipe,
         c,
         policy.model,
         policy.encode([item.prompt for item in train]),
@@ -203,6 +228,8 @@ def prepare(spec: RunSpec) -> tuple[Trainer, Policy]:
         budget=spec.tokens,
         evaluate=evaluate if c.eval_every else None,
         identity=spec.identity(),
+        decode=policy.decode,
+        columns=columns_of(recipe, train),
     )
     if c.steps:
         trainer.check()

@@ -20,15 +20,18 @@ import json
 import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, replace
+from typing import Any
 
 import numpy as np
 
 from budgeteer.core.allocator import dump_state, load_state
+from budgeteer.core.column import column
 from budgeteer.core.errors import BudgetExceeded, InvalidInput
 from budgeteer.core.plan import ABORTED, CUT, F64, I64, Items, Plan, require_plan
 from budgeteer.rl.config import TrainConfig
 from budgeteer.rl.history import History, estimates, record
-from budgeteer.rl.recipe import Beginnings, Recipe, View
+from budgeteer.rl.recipe import Beginnings, Recipe, View, require_columns
+from budgeteer.rl.reward.protocol import Columns
 from budgeteer.rl.rollouts import Rollouts, per_token
 from budgeteer.rl.step import Progress, Step, Update
 from budgeteer.rl.surrogate import prompt_features
@@ -47,10 +50,13 @@ class Control:
         step_budget: hard cap of sampled tokens of each step; None = no cap of its own. With neither, the allocator of
             a recipe with pace "step" splits in each step what ``config.group`` rollouts a prompt are expected to cost,
             and one with pace "run" takes what it wants.
-        offers: what the trainer computes for recipes that need it, such as ``budgeteer.rl.recipe.ENTROPY``.
+        offers: what the trainer computes for recipes that need it: ``budgeteer.rl.recipe.ENTROPY``, and names of
+            columns of rollouts that it puts into ``Rollouts.more``, such as ``budgeteer.rl.recipe.TEXT``.
+        columns: of the training prompts, for rewards: name of a column of rollouts -> one value a prompt.
 
     Raises:
-        InvalidInput: the recipe needs what the trainer does not offer.
+        InvalidInput: the recipe needs what the trainer does not offer, or a column has a value that it may not have.
+        UnknownName: the reward or ``columns`` name a column that nobody declared.
     """
 
     def __init__(
@@ -63,12 +69,18 @@ class Control:
         budget: int | None = None,
         step_budget: int | None = None,
         offers: Collection[str] = (),
+        columns: Mapping[str, Any] | None = None,
     ) -> None:
-        if missing := sorted(set(recipe.needs) - set(offers)):
+        if missing := sorted(set(recipe.importance.needs) - set(offers)):
             raise InvalidInput(
                 f"recipe {recipe.name!r} needs {', '.join(missing)} of each token, and this trainer gives "
                 f"{', '.join(sorted(offers)) or 'none of it'}; choose a recipe without, or a trainer that has it"
             )
+        self.columns = {
+            name: column(name, "rollouts").checked("rollouts", values, tuple(keys))
+            for name, values in (columns or {}).items()
+        }
+        require_columns(recipe, {*offers, *self.columns})
         self.recipe, self.config = recipe, config
         self.budget, self.step_budget = budget, step_budget
         self.keys = list(keys)
@@ -168,7 +180,7 @@ class Control:
         rollouts = replace(rollouts, status=np.where(short, ABORTED, rollouts.status).astype(np.int8))
         aborted = rollouts.status == ABORTED
         if recipe.reward is not None:
-            columns = rollouts.columns()
+            columns = self._columns_of(rollouts, recipe.reward.needs)
             rollouts = replace(rollouts, reward=recipe.reward.score(self.reward_state, columns))
             self.reward_state = recipe.reward.observe(self.reward_state, columns)
         advantage = recipe.advantage(rollouts, view)
@@ -196,7 +208,7 @@ class Control:
         """Of ``rows`` those that carry gradient, thinned and in the order of the minibatches. With a KL
         penalty all of them do, for the penalty needs no advantage."""
         c, trained = self.config, np.zeros(len(rollouts), np.bool_)
-        scale = self.recipe.token_weight(rollouts.length[rows], rollouts.group[rows])
+        scale = self._scale(rollouts.length[rows], rollouts.group[rows], rollouts.tokens.shape[1])
         size = np.abs(advantage[rows])
         if size.ndim == 2:
             size = np.where(rollouts.sampled[rows], size, 0.0).max(axis=1, initial=0.0)
@@ -204,7 +216,7 @@ class Control:
         rng = np.random.default_rng((c.seed, self.progress.step, 4))
         if self.recipe.thin is not None:
             kept = thin(_of_rows(advantage[rows]), rollouts.group[rows], self.recipe.thin, rng)
-            useful, scale = useful & (kept > 0), scale * kept
+            useful, scale = useful & (kept > 0), _product(kept, scale)
         rows, scale = rows[useful], scale[useful] * useful.sum()
         trained[rows] = True
         order = rng.permutation(len(rows)) if len(rows) else np.zeros(0, np.int64)
@@ -212,6 +224,28 @@ class Control:
         return Update(
             rollouts, rows[order], advantage, scale[order], trained, wasted, self.lr_scale(), self.temperature()
         )
+
+    def _scale(self, length: I64, group: I64, width: int) -> F64:
+        """Weights of the tokens in the loss: [k] of rows, or [k, width] of tokens.
+
+        Raises:
+            InvalidInput: the recipe's token weight has another shape.
+        """
+        scale = self.recipe.token_weight(length, group)
+        if scale.shape == length.shape:
+            return scale
+        longest = int(length.max(initial=0))
+        if scale.shape != (len(length), longest):
+            raise InvalidInput(
+                f"the token weight of recipe {self.recipe.name!r} has shape {scale.shape}; give one weight a row, "
+                f"({len(length)},), or one a token, ({len(length)}, {longest}): as many as the longest row has"
+            )
+        return np.pad(scale, ((0, 0), (0, width - longest)))
+
+    def _columns_of(self, rollouts: Rollouts, needs: Collection[str]) -> Columns:
+        """What the reward looks at, columns of the prompts included."""
+        at = np.array([self._index[key] for key in rollouts.keys], np.int64)[rollouts.group]
+        return rollouts.columns(needs, {name: values[at] for name, values in self.columns.items()})
 
     def done(self, view: View, update: Update) -> None:
         """Count the step and its tokens."""

@@ -6,24 +6,28 @@ the run's checkpoint, so that a run that is killed goes on as the same run.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from budgeteer.core.allocator import Allocator
+from budgeteer.core.column import Column, with_sources
+from budgeteer.core.errors import InvalidInput
 from budgeteer.core.plan import F64, I64, Items, Outcomes, Plan
 from budgeteer.core.schedule import Schedule, constant, flat_then_linear
 from budgeteer.core.steer import Steer
 from budgeteer.rl.history import History, Memory
 from budgeteer.rl.ratio.protocol import Loss
-from budgeteer.rl.reward.protocol import Reward
-from budgeteer.rl.rollouts import Rollouts
+from budgeteer.rl.reward.protocol import ALWAYS, Reward
+from budgeteer.rl.rollouts import OF_SAMPLER, Rollouts
 from budgeteer.rl.weight import token_mean
 
 ENTROPY = "entropy"
 """What a part may need: ``Rollouts.entropy``."""
+TEXT = "text"
+"""What a reward may need: what the model wrote, the column ``text`` of ``Rollouts.more``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +52,8 @@ class View:
 AdvantageFn = Callable[[Rollouts, View], F64]
 """(rollouts, view) -> [n] or [n, t] advantages, aborted rows included."""
 TokenWeightFn = Callable[[I64, I64], F64]
-"""(length [n], group [n]) -> [n] weight of each token of a row."""
+"""(length [n], group [n]) -> weights in the loss, 0 or more: [n], one for all tokens of a row, or [n, t], one a token,
+with t the largest length; what stands behind the end of a row does not count."""
 SteerFn = Callable[[View], Steer]
 """view of the step -> the steer of its rollouts."""
 SelectFn = Callable[[Rollouts, np.random.Generator], I64]
@@ -205,5 +210,32 @@ class Recipe:
 
     @property
     def needs(self) -> tuple[str, ...]:
-        """What the parts need the trainer to compute, such as :data:`ENTROPY`."""
-        return self.importance.needs
+        """What the parts look at beside the sampler's rollouts, such as :data:`ENTROPY` or a column of a reward."""
+        return tuple(dict.fromkeys([*self.importance.needs, *(column.name for column in self.columns())]))
+
+    def columns(self, given: Collection[str] = ()) -> tuple[Column, ...]:
+        """The columns of rollouts that the reward reads, and those that they are computed from.
+
+        Args:
+            given: columns that somebody gives, so that they need not be computed.
+        """
+        return with_sources(self.reward.needs, given) if self.reward else ()
+
+
+def require_columns(recipe: Recipe, given: Collection[str]) -> None:
+    """Refuse a recipe whose reward reads a column that nobody gives.
+
+    Args:
+        given: names of the columns that the trainer and the prompts give beside those of the sampler's rollouts.
+
+    Raises:
+        InvalidInput: names the column, what it holds, and how it is given.
+        UnknownName: the reward names a column that nobody declared.
+    """
+    there = {*ALWAYS, *OF_SAMPLER, *given}
+    for source in recipe.columns(there):
+        if source.name not in there and source.make is None:
+            raise InvalidInput(
+                f"the reward of recipe {recipe.name!r} reads the column {source.name!r} of rollouts "
+                f"({source.meaning}), and nobody gives it here; {source.source}"
+            )

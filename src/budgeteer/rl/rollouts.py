@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields, replace
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field, fields, replace
 from enum import IntEnum
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from budgeteer.core.column import with_sources
+from budgeteer.core.errors import InvalidInput
 from budgeteer.core.plan import F64, I64, Outcomes
 from budgeteer.rl.reward.protocol import Columns
 
@@ -24,6 +27,10 @@ class Role(IntEnum):
     """Put there by a method that steers the decoding; the model reads it, so it is paid for."""
     CARRIED = 3
     """The beginning of the rollout, sampled and paid for in an earlier step."""
+
+
+OF_SAMPLER = ("closed", "answered", "tokens", "sampled", "prompt_key")
+"""The columns that every sampler's rollouts have beside those that a reward always sees."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +56,7 @@ class Rollouts:
         prefill_tokens: prompt tokens computed, once a prompt.
         entropy: [n, t] float32 entropy in nats of the distribution that each token stands for; NaN where it is not
             known. None unless a part of the recipe needs it.
+        more: what else the trainer gives of each row or token, by the names of columns of rollouts: [n] or [n, t].
     """
 
     keys: tuple[str, ...]
@@ -68,6 +76,7 @@ class Rollouts:
     weight: F64
     prefill_tokens: int
     entropy: NDArray[np.float32] | None = None
+    more: Mapping[str, NDArray[Any]] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.group)
@@ -98,9 +107,33 @@ class Rollouts:
         keys = tuple(self.keys[g] for g in self.group)
         return Outcomes(keys, self.length, self.verified, score, self.status)
 
-    def columns(self) -> Columns:
-        """The columns that a reward reads."""
-        return Columns(self.verified, self.length, self.group, self.cap, self.status)
+    def columns(self, needs: Collection[str] = (), given: Mapping[str, NDArray[Any]] | None = None) -> Columns:
+        """The columns that a reward reads.
+
+        Args:
+            needs: columns beside those that are always there; what is computed from others is computed here.
+            given: columns that are not of the rollouts but of their prompts, such as what a task says of each.
+
+        Raises:
+            InvalidInput: nobody gave a column that cannot be computed; the message says which and where it comes from.
+            UnknownName: nobody declared such a column.
+        """
+        own = (self.closed, self.answered, self.tokens, self.sampled * 1, [self.keys[g] for g in self.group])
+        values: dict[str, Any] = {**(given or {}), **self.more, **dict(zip(OF_SAMPLER, own, strict=True))}
+        if self.entropy is not None:
+            values["entropy"] = self.entropy
+        rows = Columns(self.verified, self.length, self.group, self.cap, self.status)
+        for column in with_sources(needs, values):
+            if column.name in rows.columns:
+                continue
+            if column.name not in values and column.make is None:
+                raise InvalidInput(
+                    f"a reward reads the column {column.name!r} of rollouts ({column.meaning}), and nobody gave it; "
+                    f"{column.source}"
+                )
+            made = column.make(rows) if column.make and column.name not in values else values[column.name]
+            rows = rows.with_columns(**{column.name: made})
+        return rows.only(*needs)
 
     def scored(self, verified: F64) -> Rollouts:
         """A copy with the verifier's scores [n], which are the rewards, too."""
@@ -114,7 +147,8 @@ class Rollouts:
     def take(self, rows: NDArray[Any]) -> Rollouts:
         """The rows at these indices, or where ``rows`` [n] is true; the prompts stay."""
         per_row = {f.name: getattr(self, f.name) for f in fields(self)}
-        return replace(self, **{name: a[rows] for name, a in per_row.items() if isinstance(a, np.ndarray)})
+        more = {name: values[rows] for name, values in self.more.items()}
+        return replace(self, more=more, **{name: a[rows] for name, a in per_row.items() if isinstance(a, np.ndarray)})
 
     def begun(self, keys: tuple[str, ...], group: I64, beginnings: list[I64], versions: list[I64]) -> Rollouts:
         """Rows that continue beginnings of earlier steps, as whole rollouts.
@@ -176,11 +210,7 @@ class Rollouts:
             groups.append(np.array([index[k] for k in part.keys], np.int64)[part.group])
         width = max(p.tokens.shape[1] for p in parts)
 
-        def join(name: str) -> Any:
-            arrays = [getattr(p, name) for p in parts]
-            if arrays[0] is None:
-                return None
-            padding = _PADDING.get(name, 0)
+        def joined(arrays: list[NDArray[Any]], padding: Any = 0) -> NDArray[Any]:
             return np.concatenate(
                 [
                     np.pad(a, ((0, 0), (0, width - a.shape[1])), constant_values=padding) if a.ndim == 2 else a
@@ -188,13 +218,18 @@ class Rollouts:
                 ]
             )
 
-        own = {"keys", "prompts", "group", "prefill_tokens"}
+        def join(name: str) -> Any:
+            arrays = [getattr(p, name) for p in parts]
+            return None if arrays[0] is None else joined(arrays, _PADDING.get(name, 0))
+
+        own = {"keys", "prompts", "group", "prefill_tokens", "more"}
         return replace(
             parts[0],
             keys=tuple(index),
             prompts=tuple(prompts),
             group=np.concatenate(groups),
             prefill_tokens=sum(p.prefill_tokens for p in parts),
+            more={name: joined([p.more[name] for p in parts]) for name in parts[0].more},
             **{f.name: join(f.name) for f in fields(Rollouts) if f.name not in own},
         )
 

@@ -31,13 +31,15 @@ from budgeteer.rl.control import Control
 from budgeteer.rl.identity import ALGORITHM, digest, fingerprint
 from budgeteer.rl.logprobs import MICRO, entropies, token_logprobs
 from budgeteer.rl.ratio import Tokens
-from budgeteer.rl.recipe import ENTROPY, Recipe, View
+from budgeteer.rl.recipe import ENTROPY, TEXT, Recipe, View
 from budgeteer.rl.rollouts import Rollouts, per_token
 from budgeteer.rl.sampler import sample
 from budgeteer.rl.step import Progress, Update
 
 ScoreFn = Callable[[I64, list[list[int]]], F64]
 """(prompt index [n], completions as token ids) -> [n] rewards."""
+DecodeFn = Callable[[list[list[int]]], list[str]]
+"""Completions as token ids -> their texts."""
 SAVE_EVERY = 8
 """Steps between checkpoints."""
 
@@ -109,6 +111,8 @@ class Trainer:
             and one with pace "run" takes what it wants.
         identity: what else decides the run and its rewards, such as the content of the task, for checkpoints.
         evaluate: called now and then with the model; returns held-out accuracy. Not on the bill.
+        decode: texts of completions, for rewards that read the column ``text``; None = they are refused.
+        columns: of the training prompts, for rewards: name of a column of rollouts -> one value a prompt.
     """
 
     def __init__(
@@ -125,6 +129,8 @@ class Trainer:
         step_budget: int | None = None,
         evaluate: Callable[[Llama], float] | None = None,
         identity: Mapping[str, Any] | None = None,
+        decode: DecodeFn | None = None,
+        columns: Mapping[str, Any] | None = None,
     ) -> None:
         if len(prompts) < config.prompts:
             raise InvalidInput(f"{len(prompts)} training prompts, {config.prompts} a step asked; lower prompts a step")
@@ -141,8 +147,16 @@ class Trainer:
         self.dtype = DTYPES[config.dtype]
         self._half = self.dtype == torch.bfloat16
         self.prompts = [tuple(map(int, p)) for p in prompts]
+        self.decode, offers = decode, [ENTROPY, *([TEXT] if decode else [])]
         self.control = Control(
-            recipe, config, self.prompts, keys, budget=budget, step_budget=step_budget, offers=[ENTROPY]
+            recipe,
+            config,
+            self.prompts,
+            keys,
+            budget=budget,
+            step_budget=step_budget,
+            offers=offers,
+            columns=columns,
         )
         self.evaluate = evaluate
         self.optimiser = torch.optim.AdamW(
@@ -156,13 +170,14 @@ class Trainer:
         own = {
             **asdict(config),
             "recipe": recipe.name,
-            "parts of the recipe": fingerprint(recipe),
+            "parts of the recipe": fingerprint((recipe, recipe.columns())),
             "tokens": budget,
             "tokens of a step": step_budget,
             "version of the algorithm": ALGORITHM,
         }
         self.identity: dict[str, Any] = {**own, **(identity or {})}
-        self.identity.setdefault("problems", digest(json.dumps([list(keys), self.prompts]).encode()))
+        given = {name: np.asarray(values).tolist() for name, values in self.control.columns.items()}
+        self.identity.setdefault("problems", digest(json.dumps([list(keys), self.prompts, given]).encode()))
         self.identity.setdefault("weights of the model", weights_of(self.model))
 
     @property
@@ -229,8 +244,11 @@ class Trainer:
                 with _phase(clock, "training"), half:
                     part = replace(part, entropy=entropies(self.model, part, work.temperature))
             with _phase(clock, "verifying"):
-                texts = [part.tokens[i, : part.length[i]].tolist() for i in range(len(part))]
-                part = part.scored(self.score(work.picked[part.group], texts))
+                rows = [part.tokens[i, : part.length[i]].tolist() for i in range(len(part))]
+                part = part.scored(self.score(work.picked[part.group], rows))
+                if TEXT in self.recipe.needs:
+                    assert self.decode is not None
+                    part = replace(part, more={TEXT: np.array([*self.decode(rows), ""], object)[:-1]})
             step.add(part)
 
     def _update(self, update: Update) -> None:

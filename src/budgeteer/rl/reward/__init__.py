@@ -8,23 +8,46 @@ from typing import TYPE_CHECKING
 from budgeteer.core.lazy import lazy
 
 if TYPE_CHECKING:
+    from budgeteer.rl.reward._adactrl import adactrl
+    from budgeteer.rl.reward._adathink_med import adathink_med
+    from budgeteer.rl.reward._ares import ares
+    from budgeteer.rl.reward._arlcp import arlcp
+    from budgeteer.rl.reward._e1 import e1
+    from budgeteer.rl.reward._laser import laser
     from budgeteer.rl.reward._overlong import overlong
+    from budgeteer.rl.reward._pear import pear
     from budgeteer.rl.reward._triangular import triangular
-    from budgeteer.rl.reward.protocol import Columns, Reward
+    from budgeteer.rl.reward.protocol import ALWAYS, Columns, Reward
 
 __all__ = [
+    "ALWAYS",
     "Columns",
     "Reward",
+    "adactrl",
+    "adathink_med",
+    "ares",
+    "arlcp",
+    "e1",
+    "laser",
     "overlong",
+    "pear",
     "triangular",
 ]
 
 __getattr__ = lazy(
     __name__,
     {
+        "ALWAYS": "protocol",
         "Columns": "protocol",
         "Reward": "protocol",
+        "adactrl": "_adactrl",
+        "adathink_med": "_adathink_med",
+        "ares": "_ares",
+        "arlcp": "_arlcp",
+        "e1": "_e1",
+        "laser": "_laser",
         "overlong": "_overlong",
+        "pear": "_pear",
         "triangular": "_triangular",
     },
 )

@@ -6,6 +6,7 @@ import numpy as np
 
 from budgeteer.core.errors import InvalidInput
 from budgeteer.core.plan import F64
+from budgeteer.rl.reward.kit import near_cap
 from budgeteer.rl.reward.protocol import Columns, Reward
 
 
@@ -28,9 +29,6 @@ def overlong(share: float = 0.2) -> Reward:
         raise InvalidInput(f"overlong(share={share}); give a share of the cap above 0, at most 1")
 
     def score(state: object, rows: Columns) -> F64:
-        buffer = share * rows.max_tokens
-        return np.asarray(
-            rows.correct + np.clip((rows.max_tokens - buffer - rows.length) / buffer, -1.0, 0.0), np.float64
-        )
+        return np.asarray(rows.correct + near_cap(rows, share), np.float64)
 
     return Reward(score)

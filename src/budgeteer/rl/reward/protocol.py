@@ -2,35 +2,119 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from budgeteer.core.column import column
+from budgeteer.core.errors import InvalidInput
 from budgeteer.core.plan import F64, I64
 
-__all__ = ["Columns", "Reward"]
+__all__ = ["ALWAYS", "Columns", "Reward"]
+
+ALWAYS = ("correct", "length", "group", "max_tokens", "status")
+"""The columns that every reward may read without naming them in its ``needs``."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, init=False)
 class Columns:
-    """One row a rollout.
+    """Rollouts as a reward sees them: one row a rollout, as named columns.
+
+    Which columns there are, what they mean and who gives them is declared in :mod:`budgeteer.core.column`. Five are
+    always there; a reward names the others in its ``needs`` and reads them with :meth:`column`.
+
+    >>> rows = Columns([1.0, 0.0], [3, 9], [0, 0], [9, 9], [1, 4], closed=[2, -1])
+    >>> rows.length.tolist(), rows.column("closed", "my reward").tolist()
+    ([3, 9], [2, -1])
 
     Attributes:
-        correct: [n] the verifier's score.
-        length: [n] sampled tokens.
-        group: [n] number of the row's prompt.
-        max_tokens: [n] cap of the row.
-        status: [n] ENDED, FINISHED, ABORTED or CUT.
+        columns: name -> [n], or [n, t] for columns with an entry a token.
     """
 
-    correct: F64
-    length: I64
-    group: I64
-    max_tokens: I64
-    status: NDArray[np.int8]
+    columns: Mapping[str, NDArray[Any]]
+
+    def __init__(self, correct: Any, length: Any, group: Any, max_tokens: Any, status: Any, **more: Any) -> None:
+        """Columns from their values.
+
+        Args:
+            correct: [n] the verifier's score.
+            length: [n] tokens of the rollout.
+            group: [n] number of the row's prompt.
+            max_tokens: [n] cap of the row.
+            status: [n] ENDED, FINISHED, ABORTED or CUT.
+            more: further columns by name.
+
+        Raises:
+            InvalidInput: a column of another length, or with a value that it may not have.
+            UnknownName: a column that nobody declared.
+        """
+        given = dict(zip(ALWAYS, (correct, length, group, max_tokens, status), strict=True)) | more
+        names = tuple(f"row {i}" for i in range(len(correct)))
+        checked = {name: column(name, "rollouts").checked("rollouts", value, names) for name, value in given.items()}
+        object.__setattr__(self, "columns", checked)
+
+    def __len__(self) -> int:
+        return len(self.columns["correct"])
+
+    @property
+    def correct(self) -> F64:
+        """[n] the verifier's score."""
+        return self.columns["correct"]
+
+    @property
+    def length(self) -> I64:
+        """[n] tokens of the rollout."""
+        return self.columns["length"]
+
+    @property
+    def group(self) -> I64:
+        """[n] number of the row's prompt."""
+        return self.columns["group"]
+
+    @property
+    def max_tokens(self) -> I64:
+        """[n] cap of the row."""
+        return self.columns["max_tokens"]
+
+    @property
+    def status(self) -> NDArray[np.int8]:
+        """[n] ENDED, FINISHED, ABORTED or CUT."""
+        return self.columns["status"]
+
+    def column(self, name: str, by: str) -> NDArray[Any]:
+        """A column that must be there.
+
+        Args:
+            name: of the column.
+            by: the reward that reads it, for the error.
+
+        Raises:
+            InvalidInput: the column is not here; the message says what it holds and how it comes here.
+            UnknownName: nobody declared such a column.
+        """
+        declared = column(name, "rollouts")
+        if name not in self.columns:
+            raise InvalidInput(
+                f"{by} reads the column {name!r} of rollouts ({declared.meaning}); there are only: "
+                f"{', '.join(self.columns)}. Name it in the reward, Reward(score, needs=({name!r},)); where it comes "
+                f"from: {declared.source}"
+            )
+        return self.columns[name]
+
+    def with_columns(self, **more: Any) -> Columns:
+        """The same rows with further or other columns."""
+        return Columns(**{**self.columns, **more})
+
+    def only(self, *names: str) -> Columns:
+        """The same rows with the columns that are always there and those of these names."""
+        return Columns(**{name: self.columns[name] for name in (*ALWAYS, *names)})
+
+    def take(self, rows: NDArray[Any]) -> Columns:
+        """The rows at these indices, or where ``rows`` [n] is true."""
+        return Columns(**{name: values[rows] for name, values in self.columns.items()})
 
 
 def _nothing() -> Any:
@@ -49,9 +133,12 @@ class Reward(NamedTuple):
     Attributes:
         score: ``(state, columns) -> reward [n]``, finite.
         init: ``() -> state``, which survives JSON.
-        observe: ``(state, columns) -> state``, once a step, after ``score``.
+        observe: ``(state, columns) -> state``, once a step, after ``score``; the state is in the run's checkpoint.
+        needs: names of the columns that it reads beside those that are :data:`ALWAYS` there. What the trainer cannot
+            give is refused before the first token.
     """
 
     score: Callable[[Any, Columns], F64]
     init: Callable[[], Any] = _nothing
     observe: Callable[[Any, Columns], Any] = _same
+    needs: tuple[str, ...] = ()

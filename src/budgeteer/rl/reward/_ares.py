@@ -1,0 +1,126 @@
+"""As many hesitations as the prompt's difficulty is worth, measured by entropy (ARES, arXiv 2510.08457)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from budgeteer.core.errors import InvalidInput
+from budgeteer.core.plan import F64, I64, right
+from budgeteer.rl.reward.kit import HARD, MEDIUM, band, pass_rate, sigmoid
+from budgeteer.rl.reward.protocol import Columns, Reward
+
+SLACK, BEND, SOFT, CAP, GAIN = (
+    np.array(row) for row in ((0.15, 0.25, 0.35), (2.0, 3.0, 4.0), (2.0, 2.5, 3.0), (1.0, 1.0, 1.2), (0.6, 0.8, 1.0))
+)
+"""For easy, medium and hard prompts: tolerance as a share of the target, bend of the penalty, softness of the bonus,
+scale of the cap, share of it for wrong rows."""
+
+
+@dataclass(frozen=True, slots=True)
+class Hesitations:
+    """Moving means over the steps; NaN before there was anything.
+
+    Attributes:
+        threshold: entropy in nats from which a window is a hesitation.
+        target: [3] hesitations of a rollout, for easy, medium and hard prompts.
+        strength: [3] most that the term may be.
+    """
+
+    threshold: float
+    target: F64
+    strength: F64
+
+
+def ares(window: int = 4, strength: float = 0.5, keep: float = 0.9) -> Reward:
+    """The score, and a term for the hesitations of a rollout: fewer on easy prompts, more on hard ones.
+
+    A hesitation is a window of ``window`` tokens whose mean entropy is the threshold or more: the moving mean (keeps
+    0.99) of the steps' mean 95th percentile of a row's entropies. With N the row's hesitations, T the target of the
+    prompt's difficulty (bands of its own pass rate, 2/3 and 1/3), d = N - T, a tolerance m = max(1, share * T), and
+    h(x) = x^2 / 2k up to k, then x - k / 2: a right row loses h(d - m) on an easy prompt, h(abs(d) - m) on a medium
+    one, and half of h(-d - m) on a hard one, each over (m + k), times the cap and the cap at most; a right row of a
+    hard prompt with d >= -m gets sigmoid((d + m) / softness) of the cap, and a wrong row tanh((d - m) / 2 softness) of
+    its share, where d > m. The cap of a band moves by 0.05 (mean N - T) a step, within 0 and 2.
+
+    From the paper's code (its text has another sign), with two differences: a target is the moving mean of its band's
+    hesitations instead of the step's own mean, which it would equal by definition; and wrong rows without additional
+    hesitations get nothing, where sigmoid(0) gives them half of the cap. The code counts windows behind listed words
+    only; here every window counts. In the first step the step's own numbers stand in.
+
+    Args:
+        window: tokens, 1 or more.
+        strength: cap at the start, in [0, 2].
+        keep: how much the targets keep at a step, in [0, 1).
+
+    Raises:
+        InvalidInput: a value outside these.
+
+    >>> rows = Columns([1, 1], [12, 12], [0, 0], [99, 99], [1, 1], entropy=[[1.0] * 12, [0.0] * 12])
+    >>> ares().score(Hesitations(0.5, np.zeros(3), np.full(3, 0.5)), rows).round(4).tolist()
+    [0.8333, 1.0]
+    """
+    if not (window >= 1 and 0 <= strength <= 2 and 0 <= keep < 1):
+        raise InvalidInput(
+            f"ares(window={window}, strength={strength}, keep={keep}); give 1 or more tokens, 0 to 2, and 0 or more "
+            "and less than 1"
+        )
+
+    def counted(state: Hesitations, rows: Columns) -> tuple[float, I64]:
+        """The threshold, and [n] hesitations of each row."""
+        entropy, known = _known(rows)
+        threshold = _threshold(rows) if np.isnan(state.threshold) else state.threshold
+        size = -(-entropy.shape[1] // window) * window
+        pad = ((0, 0), (0, size - entropy.shape[1]))
+        blocks = np.pad(np.where(known, entropy, 0.0), pad).reshape(len(rows), size // window, window).sum(axis=2)
+        tokens = np.pad(known, pad).reshape(len(rows), size // window, window).sum(axis=2)
+        return threshold, ((tokens > 0) & (blocks >= threshold * tokens)).sum(axis=1)
+
+    def targets(state: Hesitations, level: I64, count: I64) -> tuple[F64, F64]:
+        """[3] the targets, with the step's own means where there are none, and [3] those means."""
+        own = np.array([count[level == d].mean() if np.any(level == d) else np.nan for d in range(3)], np.float64)
+        return np.where(np.isnan(state.target), own, state.target), own
+
+    def score(state: Hesitations, rows: Columns) -> F64:
+        level, good = band(pass_rate(rows)), right(rows.correct)
+        _, count = counted(state, rows)
+        target = targets(state, level, count)[0][level]
+        over, slack, bend = count - target, np.maximum(1.0, SLACK[level] * target), BEND[level]
+        cap = (state.strength * CAP)[level]
+
+        def lost(beyond: F64) -> F64:
+            x = np.maximum(beyond - slack, 0.0)
+            huber = np.where(x <= bend, x * x / (2 * bend), x - bend / 2)
+            return np.asarray(np.where(level == HARD, 0.5, 1.0) * huber / (slack + bend) * cap, np.float64)
+
+        beyond = np.where(level == HARD, -over, np.where(level == MEDIUM, np.abs(over), over))
+        more = (level == HARD) & (over >= -slack)
+        of_right = np.where(more, sigmoid((over + slack) / SOFT[level]) * cap, -np.minimum(cap, lost(beyond)))
+        of_wrong = np.tanh(np.maximum(over - slack, 0.0) / (2 * SOFT[level])) * cap * GAIN[level]
+        return np.asarray(rows.correct + np.where(good, of_right, of_wrong), np.float64)
+
+    def observe(state: Hesitations, rows: Columns) -> Hesitations:
+        if not len(rows):
+            return state
+        threshold, count = counted(state, rows)
+        old, own = targets(state, band(pass_rate(rows)), count)
+        moved = np.where(np.isnan(own), old, keep * old + (1 - keep) * own)
+        change = np.nan_to_num(0.05 * (own - old))
+        threshold = 0.99 * threshold + 0.01 * _threshold(rows)
+        return Hesitations(threshold, moved, np.clip(state.strength + change, 0.0, 2.0))
+
+    return Reward(score, lambda: Hesitations(np.nan, np.full(3, np.nan), np.full(3, strength)), observe, ("entropy",))
+
+
+def _known(rows: Columns) -> tuple[F64, NDArray[np.bool_]]:
+    """[n, t] entropies, and where they are known."""
+    entropy = rows.column("entropy", "ares")
+    return entropy, (np.arange(entropy.shape[1]) < rows.length[:, None]) & np.isfinite(entropy)
+
+
+def _threshold(rows: Columns) -> float:
+    """Mean over the rows of the 95th percentile of their known entropies; 0 without any."""
+    tops = [np.quantile(row[there], 0.95) for row, there in zip(*_known(rows), strict=True) if there.any()]
+    return float(np.mean(tops)) if tops else 0.0
