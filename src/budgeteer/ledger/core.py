@@ -653,13 +653,14 @@ def exceeded(
     window: str | int | None = None,
     resets_at: int | None = None,
 ) -> BudgetExceeded:
-    """The error of a request that one limit refuses; its hint says how the limit is counted and when there is room."""
-    if window is None:
-        hint = "lower the request or raise the limit"
+    """The error of a request that one limit refuses; its hint says what helps, and when there is room."""
+    if units > limit:
+        hint = "that is more than the whole limit: ask for less, or raise the limit"
+    elif window is None:
+        hint = "ask for less, or raise the limit"
     else:
-        each = f"this {window}" if isinstance(window, str) else f"in the last {window:,} s"
-        when = f", room at {datetime.fromtimestamp(resets_at / 1000, UTC):%Y-%m-%d %H:%M:%S} UTC" if resets_at else ""
-        hint = f"counted {each}{when}"
+        when = f" at {datetime.fromtimestamp(resets_at / 1000, UTC):%Y-%m-%d %H:%M:%S} UTC" if resets_at else " later"
+        hint = f"there is room again{when}"
     return BudgetExceeded(
         kind=kind,
         scope=scope,
@@ -668,5 +669,6 @@ def exceeded(
         limit=limit,
         held=held,
         hint=hint,
+        window=window,
         resets_at=resets_at,
     )

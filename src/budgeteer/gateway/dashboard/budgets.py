@@ -9,7 +9,7 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import Response
 
-from budgeteer.core.meter import MONEY
+from budgeteer.core.amounts import MONEY, noun
 from budgeteer.gateway.dashboard import charts
 from budgeteer.gateway.dashboard.amounts import amount, lasting, short, when
 from budgeteer.gateway.dashboard.charts import Burn
@@ -17,7 +17,6 @@ from budgeteer.gateway.dashboard.common import (
     Shared,
     asked,
     listed,
-    named,
     path_of,
     window_of,
 )
@@ -68,7 +67,7 @@ class Budgets(Shared):
             raise Refused(404, "no_limit", "There is no such limit.")
         title = path_of(path, names)
         drawn, facts = await self._burn(row)
-        limit = amount(kind, row["limit"]) + ("" if kind == MONEY else f" {named(kind)}")
+        limit = amount(kind, row["limit"]) + ("" if kind == MONEY else f" {noun(kind)}")
         body = page(
             "budget",
             title=title,

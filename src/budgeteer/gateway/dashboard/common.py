@@ -8,7 +8,7 @@ from urllib.parse import quote
 
 from starlette.responses import HTMLResponse, Response
 
-from budgeteer.core.meter import MONEY
+from budgeteer.core.amounts import MONEY, noun
 from budgeteer.draw.svg import Part, stacked_bar
 from budgeteer.gateway.config import PARALLEL, Config
 from budgeteer.gateway.dashboard.amounts import amount, lasting, when
@@ -75,7 +75,7 @@ class Shared:
     def records(self, records: Sequence[Record], names: Mapping[str, str], empty: str) -> Html:
         """A table of records; the text ``empty`` if there are none."""
         shown = [column for column in HEADINGS if column.name != "units" or self.kind == MONEY]
-        heads = [named(MONEY) if column.name == "units" else column.heading for column in shown]
+        heads = [noun(MONEY) if column.name == "units" else column.heading for column in shown]
         rows = [[_cell(column, record, names) for column in shown] for record in records]
         numbers = [
             head for head, column in zip(heads, shown, strict=True) if column.kind != "text" and column.unit != MOMENT
@@ -97,7 +97,7 @@ class Shared:
             shown.append(
                 (
                     link(path_of(row["path"], names), "/budget", path=row["path"], kind=kind, window=row["window"]),
-                    named(kind),
+                    noun(kind),
                     window_of(row["window"]),
                     bar,
                     amount(kind, row["left"]),
@@ -119,11 +119,6 @@ def listed(facts: Sequence[tuple[str, object]]) -> Html:
 def problem_of(text: str) -> Html:
     """The error message of a form; nothing if ``text`` is empty."""
     return tag('<p class="problem" role="alert">$text</p>', text=text) if text else Html("")
-
-
-def named(kind: str) -> str:
-    """The name of a kind of units on pages."""
-    return {"all": "tokens", "money": "dollars"}.get(kind, kind)
 
 
 def window_of(window: str) -> str:

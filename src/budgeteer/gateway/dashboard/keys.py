@@ -12,6 +12,7 @@ from urllib.parse import quote
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
+from budgeteer.core.amounts import noun
 from budgeteer.core.errors import InvalidInput
 from budgeteer.gateway.dashboard import charts
 from budgeteer.gateway.dashboard.amounts import short, when
@@ -20,7 +21,6 @@ from budgeteer.gateway.dashboard.common import (
     Shared,
     asked,
     listed,
-    named,
     problem_of,
     times_of,
 )
@@ -111,7 +111,7 @@ class Keys(Shared):
             times,
             step * 1000,
             lambda units: short(kind, units),
-            f"{named(kind)} by stage",
+            f"{noun(kind)} by stage",
         )
         facts = [
             ("id", key.id),
@@ -138,7 +138,7 @@ class Keys(Shared):
             problem=problem_of(problem),
             facts=listed(facts),
             chart=drawn,
-            kind=named(kind),
+            kind=noun(kind),
             balances=self.balances(limited, names),
             recent=self.records(recent.requests, names, "No requests yet."),
             all=link("all its requests", "/requests", key=name),

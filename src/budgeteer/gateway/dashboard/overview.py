@@ -10,16 +10,15 @@ from urllib.parse import quote
 from starlette.requests import Request
 from starlette.responses import Response
 
-from budgeteer.core.meter import MONEY
+from budgeteer.core.amounts import MONEY, dollars, noun
 from budgeteer.gateway import queries
 from budgeteer.gateway.dashboard import charts
-from budgeteer.gateway.dashboard.amounts import amount, dollars, lasting, short
+from budgeteer.gateway.dashboard.amounts import amount, lasting, short
 from budgeteer.gateway.dashboard.common import (
     NO_NAMES,
     RANGES,
     Shared,
     asked,
-    named,
     path_of,
     times_of,
 )
@@ -68,16 +67,16 @@ class Overview(Shared):
         if by == "key":
             rows = [{**row, "key": names.get(row["key"], row["key"])} for row in rows]
         drawn = charts.stacks(rows, by, times)
-        chart = charts.bars(drawn, times, step * 1000, lambda units: short(kind, units), f"{named(kind)} by {by}")
+        chart = charts.bars(drawn, times, step * 1000, lambda units: short(kind, units), f"{noun(kind)} by {by}")
         body = page(
             "overview",
             cards=self._cards(total),
             chart=chart,
-            kind=named(kind),
+            kind=noun(kind),
             by=by,
             said=said,
             ranges=options(((name, f"last {text}") for name, (text, _, _) in RANGES.items()), span),
-            kinds=options(((name, named(name)) for name in self.kinds), kind),
+            kinds=options(((name, noun(name)) for name in self.kinds), kind),
             bys=options(((name, name) for name in BY), by),
             path=path,
             live=self._live(self.queries.live(), names, now, path),
@@ -114,7 +113,7 @@ class Overview(Shared):
         ]
         if total["saved"]:
             main = amount(self.kind, total["saved"].get(self.kind, 0))
-            cards.append(("saved", main, f"{named(self.kind)}, by the cache", "good"))
+            cards.append(("saved", main, f"{noun(self.kind)}, by the cache", "good"))
         if total.get("records_dropped"):
             cards.append(
                 ("records dropped", f"{total['records_dropped']:,}", "the store did not answer for too long", "bad")
@@ -138,7 +137,7 @@ class Overview(Shared):
             )
             for row in rows[:12]
         ]
-        heads = ("account" if by == "scope" else by, named(kind), "share", "requests", "refused")
+        heads = ("account" if by == "scope" else by, noun(kind), "share", "requests", "refused")
         return table(heads, shown, "Nothing yet.", heads[1:])
 
     def _live(self, records: Sequence[Record], names: dict[str, str], now: int, path: str) -> Html:

@@ -7,6 +7,7 @@ import asyncio
 from starlette.requests import Request
 from starlette.responses import Response
 
+from budgeteer.core.amounts import noun
 from budgeteer.gateway.admin import csv_file
 from budgeteer.gateway.dashboard.amounts import amount
 from budgeteer.gateway.dashboard.common import (
@@ -14,7 +15,6 @@ from budgeteer.gateway.dashboard.common import (
     asked,
     fact_of,
     listed,
-    named,
     value_of,
 )
 from budgeteer.gateway.dashboard.html import Html, link, options, page, table
@@ -74,7 +74,7 @@ class Requests(Shared):
         parts = [column for column in COLUMNS if column.name in MAPS]
         kinds = sorted({kind for column in parts for kind in getattr(record, column.name)})
         rows = [
-            (named(kind), *(amount(kind, getattr(record, column.name).get(kind, 0)) for column in parts))
+            (noun(kind), *(amount(kind, getattr(record, column.name).get(kind, 0)) for column in parts))
             for kind in kinds
         ]
         heads = [column.label for column in parts]
@@ -88,6 +88,6 @@ class Requests(Shared):
             return amount(self.kind, value.get(self.kind, 0)) if column.is_json else value_of(column, value)
 
         rows = [[cell(call, column) for column in _ATTEMPT] for call in record.calls]
-        heads = [named(self.kind) if column.is_json else column.label for column in _ATTEMPT]
+        heads = [noun(self.kind) if column.is_json else column.label for column in _ATTEMPT]
         numbers = [head for head, column in zip(heads, _ATTEMPT, strict=True) if column.kind != "text"]
         return table(heads, rows, "No upstream was called.", numbers)
