@@ -5,10 +5,18 @@ from __future__ import annotations
 import re
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 for needed in ("aiohttp", "orjson", "prometheus_client", "starlette", "uvicorn"):
     pytest.importorskip(needed)
 
+from budgeteer.core.errors import InvalidInput  # noqa: E402
+from budgeteer.gateway import config as configs  # noqa: E402
+from budgeteer.gateway import keys  # noqa: E402
+from budgeteer.gateway.config import Defaults  # noqa: E402
+from budgeteer.gateway.of_models import kinds_of, slug  # noqa: E402
+from budgeteer.ledger.limit import Limit  # noqa: E402
 from helpers.gateway_fixture import Running, toml  # noqa: E402
 from helpers.upstream import Upstream, echo, error  # noqa: E402
 
@@ -63,3 +71,145 @@ def test_a_refusal_says_tokens_and_that_waiting_does_not_help(running):
     assert "more than the whole limit" in said
     assert " all" not in said
     assert headers["retry-after"] is None
+
+
+# limits of models and groups
+
+
+def test_a_limit_of_a_model_holds_for_that_model_alone(running):
+    key = running.key("all:10k", path="models", per_model={"echo": ["all:150", "requests:5/60s"]})
+    assert chat(running, key)[0] == 200
+    running.settled()
+    status, _, found = chat(running, key, max_tokens=50)
+    assert (status, found["error"]["code"]) == (402, "budget_exceeded")
+    assert "138 tokens of echo left of 150" in found["error"]["message"]
+    assert found["error"]["budget"]["kind"] == "all.of.echo"
+    for _ in range(3):
+        assert chat(running, key, "other", max_tokens=50)[0] == 200
+    records = running.settled()
+    assert running.spent("models") == 4 * 12  # and nothing twice
+    assert all(set(record["units"]) <= {"all", "money", "requests", "parallel"} for record in records)
+    name = key.split("-")[1]
+    rows = {(row["kind"], row["limit"]): row for row in running.admin(f"keys/{name}")["balances"]}
+    assert rows["all.of.echo", 150]["settled"] == 12
+    assert rows["requests.of.echo", 5]["settled"] == 1
+
+
+def test_a_group_of_models_shares_a_limit_of_a_scope(tmp_path, upstream):
+    served = [("one", upstream.url, ["echo", "other", "third"], "")]
+    more = '[groups]\ncheap = ["echo", "other"]\n[scopes."team"]\nlimits = ["all:10k"]\n[scopes."team".per_model]\n'
+    more += 'cheap = ["requests:2/day", "parallel:1"]'
+    with Running(tmp_path, toml(served, extra=more)) as running:
+        keys = [running.key(path="team") for _ in range(2)]
+        assert chat(running, keys[0], "echo")[0] == 200
+        running.settled()
+        assert chat(running, keys[1], "other")[0] == 200
+        running.settled()
+        status, headers, found = chat(running, keys[0], "other")
+        assert (status, found["error"]["budget"]["scope"]) == (429, "team")
+        assert "0 requests of cheap left of 2/day" in found["error"]["message"]
+        assert int(headers["retry-after"]) > 0
+        assert chat(running, keys[0], "third")[0] == 200
+        running.settled()
+
+
+def test_a_limit_of_a_model_that_is_added_or_taken_away_stops_no_request(running):
+    key = running.key("all:10k", path="later")
+    name = key.split("-")[1]
+    assert chat(running, key)[0] == 200
+    for per_model in ({"echo": ["all:5k"]}, {}, {"other": ["all:1"]}):
+        running.admin(f"keys/{name}", {"per_model": per_model}, method="PATCH")
+        assert chat(running, key)[0] == 200
+    # another replica has limits for a model that this one has not heard of
+    accounts = running.gateway.proxy.accounts
+    stale = running.do(running.gateway.keys.find(key, 0))
+    running.do(
+        running.gateway.ledger.aio.open(stale.scope, [*stale.limits, *kinds_of((("echo", (Limit("all", 900),)),))])
+    )
+    assert accounts.known(accounts.chain(stale))
+    assert chat(running, key)[0] == 200
+    running.settled()
+    assert running.gateway.ledger.remaining(stale.scope)["all.of.echo"] < 900
+
+
+@pytest.mark.parametrize(
+    ("per_model", "says"),
+    [
+        ({"ecko": ["$5"]}, "did you mean 'echo'"),
+        ({"echo": ["output:5"]}, "not counted"),
+        ({"echo": ["all:unlimited"]}, "limits nothing"),
+        ({"echo": ["5k", "6k"]}, "two limits of one kind"),
+        (["echo"], "limits by model or group"),
+        ({"echo": "5k"}, "give a list"),
+    ],
+)
+def test_a_limit_of_a_model_that_would_never_count_is_refused(running, per_model, says):
+    status, _, found = running.call("/admin/api/keys", {"per_model": per_model})
+    assert status == 400
+    assert says in found["error"]["message"]
+
+
+@pytest.mark.parametrize(
+    ("more", "line", "says"),
+    [
+        ('[groups]\necho = ["other"]', 2, "has the name of a model"),
+        ("[groups]\ncheap = []", 2, "is empty"),
+        ('[groups]\ncheap = ["nothing"]', 2, "no upstream serves"),
+        ('[scopes."a".per_model]\necko = ["5k"]', 2, "did you mean 'echo'"),
+        ('[defaults.per_model]\necho = ["output:5k"]', 2, "not counted"),
+    ],
+)
+def test_groups_and_limits_of_models_in_the_file_are_checked(tmp_path, more, line, says):
+    text = more + "\n" + toml([("one", "http://127.0.0.1:9/v1", ["echo", "other"], "")])
+    (tmp_path / "gateway.toml").write_text(text)
+    with pytest.raises(InvalidInput, match=f"line {line}: .*{says}"):
+        configs.load(tmp_path / "gateway.toml", {})
+
+
+@given(st.text(min_size=1, max_size=60), st.text(min_size=1, max_size=60))
+def test_names_of_models_become_kinds_of_their_own(one, two):
+    assert Limit(f"all.of.{slug(one)}", 1).kind.endswith(slug(one))
+    assert one == two or slug(one) != slug(two)
+
+
+# rotation
+
+
+def test_a_rotated_key_keeps_its_account_and_its_old_secret_for_a_while(running):
+    old = running.key("all:10k", path="rotated")
+    name = old.split("-")[1]
+    assert chat(running, old)[0] == 200
+    made = running.admin(f"keys/{name}/rotate", {"overlap": "1h"})
+    new = made["secret"]
+    assert new.split("-")[1] == name
+    assert new != old
+    assert made["key"]["rotated"] > made["key"]["created"] + 3_500_000
+    assert {chat(running, key)[0] for key in (old, new)} == {200}
+    running.settled()
+    assert running.spent(f"rotated/{name}") == 36  # one account
+    last = running.admin(f"keys/{name}/rotate", {"overlap": "0"})["secret"]
+    assert [chat(running, key)[0] for key in (old, new, last)] == [401, 401, 200]
+    running.admin(f"keys/{name}/revoke", {})
+    assert running.call(f"/admin/api/keys/{name}/rotate", {})[0] == 400
+
+
+def test_an_overlap_ends_and_never_grows():
+    key, first = keys.make({}, Defaults((), (), (), (), ("*",), None, None, None), ("all",), 0)
+    key, second = keys.rotated(key, 1000, 0)
+    key, third = keys.rotated(key, 5000, 500)
+
+    def valid(at):
+        return [
+            keys.matches(keys.decode(keys.encode(key)), token.split("-", 2)[2], at) for token in (first, second, third)
+        ]
+
+    assert valid(999) == [True, True, True]
+    assert valid(1000) == [False, True, True]
+    assert valid(5500) == [False, False, True]
+    for n in range(10):
+        key, _ = keys.rotated(key, 9000, 600 + n)
+    assert len(key.earlier) == 4
+    assert keys.rotated(key, 0, 600)[0].earlier == ()
+    for text in ("soon", "day", "-1h"):
+        with pytest.raises(InvalidInput):
+            keys.overlap_of(text)

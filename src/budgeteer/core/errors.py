@@ -69,6 +69,18 @@ class LedgerError(BudgeteerError):
     """A ledger operation that was not carried out; nothing was booked."""
 
 
+class WrongKinds(InvalidInput):
+    """A reservation that names other kinds of units than the accounts of its path.
+
+    Attributes:
+        needed: the kinds that the accounts name.
+    """
+
+    def __init__(self, message: str, needed: Iterable[str]) -> None:
+        self.needed = tuple(needed)
+        super().__init__(message)
+
+
 class UnknownAccount(LedgerError, KeyError):
     """A path with a scope that no account was opened for."""
 

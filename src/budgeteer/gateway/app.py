@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from budgeteer.core import registry
+from budgeteer.core.amounts import MONEY, OF, base
 from budgeteer.core.errors import BudgeteerError, LedgerUnavailable, MissingExtra, UnknownName
-from budgeteer.core.meter import MONEY
 from budgeteer.gateway.alerts.watch import Alerts
 from budgeteer.gateway.asgi import Receive, Scope, Send, reply, show_key, token
 from budgeteer.gateway.ask import ROUTES
@@ -274,7 +274,9 @@ class Gateway:
             live = Live(entry[0], "unknown")
             live.path, live.key = entry[1], entry[1].rpartition("/")[2]
             live.at, live.outcome, live.reason = entry[8], Outcome.FAILED, "the replica was killed"
-            live.units, live.reserved, live.estimated = dict(settled.actual), dict(entry[2]), True
+            live.units = {kind: units for kind, units in settled.actual if OF not in kind}
+            live.reserved = {kind: units for kind, units in entry[2] if OF not in kind}
+            live.estimated = True
             self._take(live.record())
         await run(self.store.beat, name, None)
         _LOG.warning("replica %s is dead; %d calls that it had open are charged in full", name, len(held))
@@ -285,7 +287,7 @@ def _full(entry: core.Entry) -> tuple[Any, ...]:
     from budgeteer.gateway.config import PARALLEL
     from budgeteer.ledger.protocol import settle_command
 
-    amounts = {kind: 0 if kind == PARALLEL else units for kind, units in entry[2]}
+    amounts = {kind: 0 if base(kind) == PARALLEL else units for kind, units in entry[2]}
     return settle_command(entry[0], amounts, {"outcome": Outcome.UNKNOWN, "estimated": "yes"})
 
 

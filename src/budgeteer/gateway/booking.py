@@ -6,10 +6,11 @@ import asyncio
 import itertools
 import logging
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from dataclasses import replace
 from typing import Any
 
+from budgeteer.core.amounts import OF, base
 from budgeteer.core.errors import (
     BudgetExceeded,
     InvalidInput,
@@ -17,11 +18,12 @@ from budgeteer.core.errors import (
     LedgerUnavailable,
     UnknownAccount,
     UnknownReservation,
+    WrongKinds,
 )
-from budgeteer.gateway.accounts import Accounts
+from budgeteer.gateway.accounts import Accounts, model_kinds
 from budgeteer.gateway.ask import Ask
 from budgeteer.gateway.body import Aside
-from budgeteer.gateway.config import PARALLEL, REQUESTS, Config, Model
+from budgeteer.gateway.config import PARALLEL, REQUESTS, Config, Model, names_of
 from budgeteer.gateway.live import Live
 from budgeteer.gateway.prepare import Prepared, prepare
 from budgeteer.ledger import Ledger, MemoryLedger, upkeep
@@ -48,12 +50,22 @@ class Hold(Reserved):
     limits of requests then also hold for clients that only send what upstreams refuse.
     """
 
-    __slots__ = ("_booking", "_done", "_live", "_running")
+    __slots__ = ("_booking", "_done", "_kinds", "_live", "_model", "_running")
 
     def __init__(
-        self, booking: Booking, live: Live, name: str, path: str, planned: Planned, amounts: dict[str, int]
+        self,
+        booking: Booking,
+        live: Live,
+        name: str,
+        path: str,
+        planned: Planned,
+        amounts: dict[str, int],
+        kinds: Collection[str],
+        model: str,
     ) -> None:
-        super().__init__(booking.ledger, path, amounts, name, booking.config.ttl, (PARALLEL,))
+        self._kinds, self._model, groups = kinds, model, booking.config.groups
+        running = [PARALLEL, *(kind for kind in kinds if base(kind) == PARALLEL)]
+        super().__init__(booking.ledger, path, groups.spread(amounts, kinds, model), name, booking.config.ttl, running)
         self._booking, self._live, self._done = booking, live, False
         self._running = Running(booking.metering, planned)
 
@@ -83,11 +95,15 @@ class Hold(Reserved):
         if not self._running.needs_more(0, least):
             return
         try:
-            await self._araise_to({**self.amounts, **self._running.more(least)})
+            await self._araise_to(self._spread({**self.amounts, **self._running.more(least)}))
         except BudgetExceeded as error:
             raise InvalidInput(
                 f"the stream went on beyond its cap, and the budget does not cover it: {error}"
             ) from None
+
+    def _spread(self, amounts: Mapping[str, int]) -> dict[str, int]:
+        """Units of the plain kinds, and with them those of the kinds that are limited by model."""
+        return self._booking.config.groups.spread(amounts, self._kinds, self._model)
 
     def finish(self, answer: Answer) -> None:
         """Book what the attempt used; release the reservation if it did not run and another attempt was counted."""
@@ -115,7 +131,7 @@ class Hold(Reserved):
         for name, value in (("stage", live.stage), ("run", live.session), ("upstream", live.upstream)):
             if value:
                 about[name] = value[:256]
-        booking.book(self._closing(amounts, about, False), live)
+        booking.book(self._closing(self._spread(amounts), about, False), live)
 
 
 class Booking:
@@ -143,6 +159,7 @@ class Booking:
     ) -> None:
         self.config, self.ledger, self.accounts, self.metering = config, ledger, accounts, metering
         self._aside, self._over, self._clock = aside, over, clock
+        self._names = names_of(config.upstreams)
         self._remaining: dict[str, tuple[int, dict[str, int | None]]] = {}
         self._inline = isinstance(ledger, MemoryLedger)
         self._waiting: list[tuple[Command, Live]] = []
@@ -155,7 +172,7 @@ class Booking:
         """
         now, largest = self._clock(), 0.0
         for path, limits in ask.chain:
-            counted = [limit for limit in limits or () if limit.amount and limit.kind in self.config.kinds]
+            counted = [limit for limit in limits or () if limit.amount and self._weighs(limit.kind, ask.model)]
             if not counted:
                 continue
             known = self._remaining.get(path)
@@ -168,6 +185,11 @@ class Booking:
                 if left is not None and limit.amount:
                     largest = max(largest, 1 - left / limit.amount)
         return min(1.0, largest)
+
+    def _weighs(self, kind: str, model: str) -> bool:
+        """Whether a limit of this kind counts tokens or money of a model, by a name or alias of it."""
+        name = self._names.get(model, model)
+        return base(kind) in self.config.kinds and self.config.groups.covers(kind, name)
 
     async def reserve(self, ask: Ask, live: Live, model: Model, name: str) -> tuple[Prepared, Hold]:
         """Prepare an attempt at a model, and reserve the most that it may use.
@@ -182,6 +204,7 @@ class Booking:
             Refused, UnknownPrice: as ``prepare`` raises them.
         """
         most: int | None = None
+        kinds = model_kinds(ask.chain)
         for again in range(4):
             prepared = await self._aside.do(len(ask.raw), prepare, ask, model, self.metering, ask.dialect, most)
             planned = prepared.planned
@@ -189,7 +212,7 @@ class Booking:
                 "bound": planned.worst.input, "choices": planned.choices, "cap": planned.cap, "cap_asked": ask.cap_asked
             }  # fmt: skip
             amounts = {**prepared.planned.amounts, REQUESTS: 0 if live.counted else 1, PARALLEL: 1}
-            hold = Hold(self, live, name, ask.chain[-1][0], prepared.planned, amounts)
+            hold = Hold(self, live, name, ask.chain[-1][0], prepared.planned, amounts, kinds, model.name)
             if not self._inline:
                 self.book_waiting()
             try:
@@ -200,10 +223,15 @@ class Booking:
                 self.accounts.forget(ask.chain)
                 await self.accounts.open(ask.chain)
                 continue
-            except BudgetExceeded as error:
-                if not ask.tightens or error.kind in (REQUESTS, PARALLEL) or again == 3:
+            except WrongKinds as error:  # a replica has just changed the limits of models: what the ledger says counts
+                if again == 3:
                     raise
-                most = await self._affordable(ask, prepared.planned)
+                kinds = tuple(kind for kind in error.needed if OF in kind)
+                continue
+            except BudgetExceeded as error:
+                if not ask.tightens or base(error.kind) in (REQUESTS, PARALLEL) or again == 3:
+                    raise
+                most = await self._affordable(ask, prepared.planned, kinds, model.name)
                 if most < ask.tightens:
                     raise
                 continue
@@ -212,7 +240,7 @@ class Booking:
             return prepared, hold
         raise AssertionError("unreachable")
 
-    async def _affordable(self, ask: Ask, planned: Planned) -> int:
+    async def _affordable(self, ask: Ask, planned: Planned, kinds: Collection[str], model: str) -> int:
         """The output tokens a choice, up to its cap, that the budget covers; by bisection, as prices have steps."""
         left = await self.ledger.aio.remaining(ask.chain[-1][0])
         low, high = 0, planned.cap or 0
@@ -221,7 +249,8 @@ class Booking:
             middle = (low + high + 1) // 2
             made = planned.choices * (middle + hidden)
             usage = replace(planned.worst, output=made, audio_output=planned.worst.audio_output and made)
-            needed = self.metering.most(usage, planned.model, planned.service)
+            plain = self.metering.most(usage, planned.model, planned.service)
+            needed = self.config.groups.spread(plain, kinds, model)
             if all(left[kind] is None or units <= (left[kind] or 0) for kind, units in needed.items()):
                 low = middle
             else:

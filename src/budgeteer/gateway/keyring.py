@@ -58,7 +58,7 @@ class KeyRing:
         if key is None:
             digest(secret)  # takes as long as for a key that exists
             raise _unknown()
-        if not matches(key, secret):
+        if not matches(key, secret, now):
             raise _unknown()
         if key.revoked:
             raise Refused(401, "key_revoked", "this key was revoked")

@@ -19,6 +19,7 @@ _CAP = {"type": ["integer", "null"], "minimum": 0}
 _KEY_FIELDS: dict[str, Any] = {
     "name": {"type": "string", "maxLength": 200},
     **dict.fromkeys(("limits", "per_user", "per_session", "per_tag"), _LIMITS),
+    "per_model": {"type": "object", "additionalProperties": _LIMITS},
     "models": {"type": "array", "items": {"type": "string", "minLength": 1}, "minItems": 1},
     **dict.fromkeys(("max_input", "max_output", "max_reasoning", "expires"), _CAP),
 }
@@ -37,7 +38,14 @@ def _fields(kind: type) -> dict[str, Any]:
 
 
 def _schemas() -> dict[str, Any]:
-    key = {"id": _TEXT, "path": _TEXT, **_KEY_FIELDS, "revoked": {"type": "boolean"}, "created": _WHOLE}
+    key = {
+        "id": _TEXT,
+        "path": _TEXT,
+        **_KEY_FIELDS,
+        "revoked": {"type": "boolean"},
+        "created": _WHOLE,
+        "rotated": _MAYBE,
+    }
     balance = {
         "path": _TEXT,
         "kind": _TEXT,
@@ -131,6 +139,14 @@ def _paths() -> dict[str, Any]:
         "/admin/api/keys/{id}/revoke": {"post": _admin(key, id_parameter, summary="Revoke a key, for good")},
         "/admin/api/keys/{id}/top-up": {
             "post": _admin(key, id_parameter, body=amount, summary="Raise a limit of a key")
+        },
+        "/admin/api/keys/{id}/rotate": {
+            "post": _admin(
+                _object(("key", "secret"), key=_ref("Key"), secret=_TEXT),
+                id_parameter,
+                body=_object(overlap={**_TEXT, "examples": ["24h", "0"]}),
+                summary="Give a key a new secret; its account stays, and the present secret for the overlap",
+            )
         },
         "/admin/api/balances": {
             "get": _admin(balances, *_query("path"), summary="What is used and left of each limit")

@@ -106,17 +106,40 @@ class Queries:
         Returns:
             The key, and its token, which is kept nowhere.
         """
-        key, token = keys.make(about, self._config.defaults, self._config.counted, wall_clock())
+        key, token = keys.make(about, self._config.defaults, self._config.counted, wall_clock(), self._config.groups)
         await run(self._store.add_key, key.id, keys.encode(key))
         return key, token
 
     async def change_key(self, name: str, about: Mapping[str, Any]) -> Key:
         """Set fields of a key; the changed key."""
-        return await self._changed(name, lambda key: keys.changed(key, about, self._config.counted))
+        return await self._changed(
+            name, lambda key: keys.changed(key, about, self._config.counted, self._config.groups)
+        )
 
     async def revoke_key(self, name: str) -> Key:
         """Revoke a key, which cannot be undone; the changed key."""
         return await self._changed(name, lambda key: keys.changed(key, {"revoked": True}, ()))
+
+    async def rotate_key(self, name: str, overlap: object = "") -> tuple[Key, str]:
+        """Give a key a new secret; its account stays.
+
+        Args:
+            name: the key's id.
+            overlap: for how long the present secret stays valid, such as "24h"; "" for 24 hours, "0" for not at all.
+
+        Returns:
+            The changed key, and its new token, which is kept nowhere.
+        """
+        if not isinstance(overlap, str):
+            raise InvalidInput(f"overlap is {overlap!r}; give a text such as '24h', or '0'")
+        spare, made = keys.overlap_of(overlap), ""
+
+        def rotate(key: Key) -> Key:
+            nonlocal made
+            key, made = keys.rotated(key, spare, wall_clock())
+            return key
+
+        return await self._changed(name, rotate), made
 
     async def top_up_key(self, name: str, amount: object) -> Key:
         """Raise a limit of a key by an amount such as "$5" or "500k/day": the one of its kind and window.

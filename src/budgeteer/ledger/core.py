@@ -38,6 +38,7 @@ from budgeteer.core.errors import (
     ReservationClosed,
     UnknownAccount,
     UnknownReservation,
+    WrongKinds,
 )
 from budgeteer.ledger.limit import Amounts, Limit, bucket, check_path, decode_limits, encode_limits, span, start
 
@@ -624,7 +625,7 @@ def wrong_kinds(path: str, chain: Iterable[str], amounts: Amounts) -> InvalidInp
         return InvalidInput(f"no account of {path!r} names a kind; open one with limits, if need be 'all:unlimited'")
     missing, unknown = sorted({*needed} - {*given}), sorted({*given} - {*needed})
     faults = [f"lacks {', '.join(missing)}"] * bool(missing) + [f"has unknown {', '.join(unknown)}"] * bool(unknown)
-    return InvalidInput(f"the reservation at {path!r} {' and '.join(faults)}; name exactly {', '.join(needed)}")
+    return WrongKinds(f"the reservation at {path!r} {' and '.join(faults)}; name exactly {', '.join(needed)}", needed)
 
 
 def _refusal(state: State, now: int, path: str, amounts: Amounts) -> BudgetExceeded:
