@@ -213,3 +213,55 @@ def test_an_overlap_ends_and_never_grows():
     for text in ("soon", "day", "-1h"):
         with pytest.raises(InvalidInput):
             keys.overlap_of(text)
+
+
+# what every answer says
+
+
+def said(headers, name):
+    """The units by kind in a header."""
+    text = headers[f"x-budgeteer-{name}"]
+    return None if text is None else dict(part.split("=") for part in text.split(", "))
+
+
+@pytest.mark.parametrize("ledger", ["memory:", "sqlite"])
+def test_every_answer_says_what_it_cost_what_was_reserved_and_what_is_left(tmp_path, upstream, ledger):
+    (tmp_path / "prices.toml").write_text(PRICES)
+    url = ledger if ledger == "memory:" else str(tmp_path / "ledger.db")
+    served = [("one", upstream.url, ["echo", "broken"], "")]
+    text = toml(served, ledger=url, kinds='["all", "money"]', extra="[policies.cache]\nsampled = true")
+    text = text.replace("shipped = false", 'shipped = false\nfiles = ["prices.toml"]')
+    with Running(tmp_path, text) as running:
+        key = running.key("all:1000", "requests:5/day", per_model={"broken": ["all:2k"]})
+        _, headers, _ = chat(running, key)
+        assert said(headers, "cost") == {"all": "12", "money": "0.0000675"}
+        reserved = said(headers, "reserved")
+        assert reserved.keys() == {"all", "money"}
+        assert int(reserved["all"]) > 100
+        assert said(headers, "left") == {"all": "988", "requests": "4", "all.of.broken": "2000"}
+        running.settled()
+        _, headers, _ = chat(running, key)  # from the cache
+        assert said(headers, "cost") is None
+        assert said(headers, "left")["all"] == "988"
+        _, headers, _ = chat(running, key, stream=True)  # a stream: what is known at its head
+        assert said(headers, "cost") is None
+        held = int(said(headers, "reserved")["all"])
+        assert said(headers, "left")["all"] == str(988 - held)
+        assert said(headers, "left")["requests"] == "3"
+        running.settled()
+        status, headers, _ = chat(running, key, "broken", n=2)  # charged in full, twice
+        assert status == 502
+        assert int(said(headers, "cost")["all"]) == 2 * int(said(headers, "reserved")["all"])
+        running.settled()
+        left = running.gateway.ledger.remaining(running.admin("keys")["keys"][0]["path"] + "/" + key.split("-")[1])
+        status, headers, _ = chat(running, key, max_tokens=10**6)  # refused before anything is reserved
+        assert status == 400
+        assert said(headers, "left")["all"] == str(left["all"])
+        status, headers, _ = chat(running, key, n=50)
+        assert (status, said(headers, "cost"), said(headers, "reserved")) == (402, None, None)
+        assert said(headers, "left")["all"] == str(left["all"])
+
+
+def test_no_stranger_is_told_what_is_left(running):
+    _, headers, _ = chat(running, f"bk-{'0' * 16}-{'x' * 43}")
+    assert not [name for name in headers if name.lower().startswith("x-budgeteer")]

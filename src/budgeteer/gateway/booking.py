@@ -24,6 +24,7 @@ from budgeteer.gateway.accounts import Accounts, model_kinds
 from budgeteer.gateway.ask import Ask
 from budgeteer.gateway.body import Aside
 from budgeteer.gateway.config import PARALLEL, REQUESTS, Config, Model, names_of
+from budgeteer.gateway.left import Left
 from budgeteer.gateway.live import Live
 from budgeteer.gateway.prepare import Prepared, prepare
 from budgeteer.ledger import Ledger, MemoryLedger, upkeep
@@ -32,7 +33,7 @@ from budgeteer.ledger.protocol import Clock, Command
 from budgeteer.ledger.reserved import Reserved
 from budgeteer.metering.call import Metering, Running
 from budgeteer.metering.outcome import Outcome
-from budgeteer.metering.settlement import Answer, Planned, tags
+from budgeteer.metering.settlement import Answer, Planned, Settlement, tags
 
 _LOG = logging.getLogger(__name__)
 _STALE = 500
@@ -50,7 +51,7 @@ class Hold(Reserved):
     limits of requests then also hold for clients that only send what upstreams refuse.
     """
 
-    __slots__ = ("_booking", "_done", "_kinds", "_live", "_model", "_running")
+    __slots__ = ("_booking", "_done", "_kinds", "_live", "_model", "_priced", "_running")
 
     def __init__(
         self,
@@ -67,6 +68,7 @@ class Hold(Reserved):
         running = [PARALLEL, *(kind for kind in kinds if base(kind) == PARALLEL)]
         super().__init__(booking.ledger, path, groups.spread(amounts, kinds, model), name, booking.config.ttl, running)
         self._booking, self._live, self._done = booking, live, False
+        self._priced: tuple[Answer, Settlement] | None = None
         self._running = Running(booking.metering, planned)
 
     async def reserve(self) -> None:
@@ -77,6 +79,8 @@ class Hold(Reserved):
         """
         await self._areserve()
         self._live.open += 1
+        self._booking.left.reserved(self._path, self.amounts)
+        self._live.held = {kind: units for kind, units in self.amounts.items() if OF not in kind}
         self._running.started = time.time_ns()
 
     def _unheard(self, error: LedgerUnavailable) -> None:
@@ -105,6 +109,34 @@ class Hold(Reserved):
         """Units of the plain kinds, and with them those of the kinds that are limited by model."""
         return self._booking.config.groups.spread(amounts, self._kinds, self._model)
 
+    @property
+    def left(self) -> Mapping[str, int | None]:
+        """What is left at its path, by kind, as far as it is known."""
+        return self._booking.left.known(self._path)
+
+    async def look(self) -> None:
+        """Wait a moment for the ledger to say what is left, which it was asked when the call was reserved."""
+        await self._booking.left.wait(self._path)
+
+    def price(self, answer: Answer | None) -> None:
+        """Say in the answer's headers what the request costs, what is reserved for it and what is left.
+
+        Args:
+            answer: that is going to be booked; None = its cost is not known yet, as of a stream.
+        """
+        live = self._live
+        live.room = self.left
+        if answer is None:
+            live.cost = None
+            return
+        self._priced = answer, self._running.settlement(answer)
+        used = self._spread({**self._priced[1].amounts, REQUESTS: self.amounts[REQUESTS], PARALLEL: 0})
+        live.cost = {kind: live.units.get(kind, 0) + units for kind, units in used.items() if OF not in kind}
+        live.room = {
+            kind: left if left is None else left + self.amounts.get(kind, 0) - used.get(kind, 0)
+            for kind, left in live.room.items()
+        }
+
     def finish(self, answer: Answer) -> None:
         """Book what the attempt used; release the reservation if it did not run and another attempt was counted."""
         if self._done:
@@ -112,7 +144,8 @@ class Hold(Reserved):
         self._done = True
         self._end()
         live, booking = self._live, self._booking
-        settlement = self._running.settlement(answer)
+        priced = self._priced
+        settlement = priced[1] if priced and priced[0] is answer else self._running.settlement(answer)
         booking.metering.tell(settlement)
         usage = settlement.usage
         # an upstream may report any number
@@ -120,12 +153,15 @@ class Hold(Reserved):
         wasted = (usage.total or 0) if answer.outcome in (Outcome.CUT, Outcome.UNKNOWN) or live.left else 0
         live.called(answer.outcome, usage, used, settlement.estimated, wasted)
         if answer.outcome == Outcome.REJECTED and live.counted:
+            booking.left.settled(self._path, self.amounts, {})
             booking.book(self._closing(None, {}, True), live)
             return
         amounts = {**used, REQUESTS: self.amounts[REQUESTS], PARALLEL: 0}
         live.counted = True
         live.answered = settlement.response_model or live.answered
         live.charge(amounts, self.amounts, settlement.estimated)
+        live.cost = dict(live.units)
+        booking.left.settled(self._path, self.amounts, self._spread(amounts))
         about = tags(settlement)
         about["attempt"] = str(live.attempts - 1)
         for name, value in (("stage", live.stage), ("run", live.session), ("upstream", live.upstream)):
@@ -145,6 +181,9 @@ class Booking:
         aside: the thread in which large bodies are written.
         over: called with each request that has ended, once all its attempts are booked.
         clock: milliseconds since 1970 (UTC), for the spent share that policies see.
+
+    Attributes:
+        left: what is left of the limits, for the headers of answers.
     """
 
     def __init__(
@@ -162,6 +201,7 @@ class Booking:
         self._names = names_of(config.upstreams)
         self._remaining: dict[str, tuple[int, dict[str, int | None]]] = {}
         self._inline = isinstance(ledger, MemoryLedger)
+        self.left = Left(ledger)
         self._waiting: list[tuple[Command, Live]] = []
         self._booking: set[asyncio.Future[Any]] = set()
 

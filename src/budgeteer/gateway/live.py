@@ -9,10 +9,16 @@ from typing import Any
 
 import orjson
 
+from budgeteer.core.amounts import base
 from budgeteer.core.usage import Usage
+from budgeteer.gateway.config import PARALLEL, REQUESTS
+from budgeteer.gateway.left import header
 from budgeteer.gateway.record import AttemptRecord, Record
 from budgeteer.metering.outcome import Outcome
 from budgeteer.metering.reading import Reading, text_of
+
+_COUNTS = (REQUESTS, PARALLEL)
+"""Kinds that say no more about an answer than that it is one."""
 
 
 class Live:
@@ -37,15 +43,17 @@ class Live:
         said: the prompt and the answer for the log; None if the log does not get them.
         saved: units by kind that an answer from the cache saved.
         bounds: bound, choices, cap and cap_asked of the record, once they are known.
+        cost, held, room: units by kind for the headers of the answer: what is charged (None = not known yet), what was
+            reserved for the last attempt, and what is left of the limits (None = not limited).
         answering: whether bytes of the answer went to the client.
         whole: whether the last event of a stream went to the client, so that it no longer matters who disconnects.
     """
 
     __slots__ = (
-        "answered", "answering", "at", "attempts", "bounds", "calls", "closed", "counted", "deadline", "estimated",
-        "finished",
-        "first_ms", "guard", "id", "key", "left", "model", "ms", "open", "operation", "outcome", "overshoot", "path",
-        "policy", "reading", "reason", "reserved", "said", "saved", "scope", "sending", "session", "stage",
+        "answered", "answering", "at", "attempts", "bounds", "calls", "closed", "cost", "counted", "deadline", "estimated",
+        "finished", "first_ms", "guard", "held", "id", "key", "left", "model", "ms", "open", "operation", "outcome",
+        "overshoot", "path", "policy", "reading", "reason", "reserved", "room", "said", "saved", "scope", "sending",
+        "session", "stage",
         "started", "status", "stream", "tag", "units", "upstream", "usage", "user", "wasted", "whole",
         "why",
     )  # fmt: skip
@@ -68,6 +76,9 @@ class Live:
         self.wasted = self.open = self.ms = 0
         self.first_ms: int | None = None
         self.bounds: dict[str, Any] = {}
+        self.cost: Mapping[str, int] | None = {}
+        self.held: Mapping[str, int] = {}
+        self.room: Mapping[str, int | None] = {}
         self.deadline = float("inf")
         self.guard: asyncio.Timeout | None = None
 
@@ -124,6 +135,10 @@ class Live:
             headers.append((b"x-budgeteer-upstream", self.upstream.encode()))
         if self.policy:
             headers.append((b"x-budgeteer-policy", self.policy.encode()))
+        if self.cost is not None:
+            headers += header("cost", self.cost, [kind for kind in self.cost if kind not in _COUNTS])
+        headers += header("reserved", self.held, [kind for kind in self.held if kind not in _COUNTS])
+        headers += header("left", self.room, [kind for kind in self.room if base(kind) != PARALLEL])
         return headers
 
     def record(self) -> Record:

@@ -154,6 +154,7 @@ class Proxy:
                 if content is not None:
                     live.outcome, live.status, live.policy, live.saved = Outcome.CACHED, 200, name, ask.saved
                     live.log_answer(content)
+                    live.room = await self.booking.left.of(live.path)
                     shape = (b"content-type", b"application/json")
                     return await reply(send, 200, content, [shape, *live.headers()])
             await self._call(ask, live, headers, receive, send)
@@ -354,6 +355,8 @@ class Proxy:
             live.outcome, live.said = Outcome.REFUSED, None
             if self._incoming is not None and live.key:
                 self._incoming.refused(live.operation, live.model, refused.status, refused.code, live.at * 1_000_000)
+        if live.key and refused.status < 500:
+            live.room = await self.booking.left.of(live.path)
         headers = [(b"content-type", b"application/json"), *refused.headers, *live.headers()]
         await reply(send, refused.status, refused.body(dialect), headers)
 
