@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import csv
 import html
-import http.client
 import io
 import re
 import threading
@@ -27,6 +26,7 @@ from budgeteer.gateway.store import SqliteStore  # noqa: E402
 from helpers import servers  # noqa: E402
 from helpers.browser import CHROMIUM, Browser  # noqa: E402
 from helpers.gateway_fixture import ADMIN, Running, toml  # noqa: E402
+from helpers.person import Person  # noqa: E402
 from helpers.upstream import Upstream, echo, error  # noqa: E402
 
 PAGES = ("/", "/budgets", "/budget?path=acme&kind=all&window=", "/requests", "/keys", "/requests.csv")
@@ -44,34 +44,6 @@ def running(tmp_path_factory):
         with Running(folder, text) as running:
             running.upstream = upstream
             yield running
-
-
-class Person:
-    """Somebody with a cookie jar and without a browser."""
-
-    def __init__(self, running, admin=ADMIN):
-        self.running, self.cookie = running, ""
-        self.status, self.headers, self.body = self.post("/login", key=admin)
-        self.cookie = (self.headers.get("set-cookie") or "").partition(";")[0]
-
-    def send(self, method, path, body=None, **headers):
-        link = http.client.HTTPConnection("127.0.0.1", self.running.port, timeout=20)
-        try:
-            link.request(method, path, body, {"cookie": self.cookie, **headers} if self.cookie else headers)
-            answer = link.getresponse()
-            return answer.status, answer.headers, answer.read().decode()
-        finally:
-            link.close()
-
-    def get(self, path):
-        return self.send("GET", path)
-
-    def post(self, path, headers=(), /, **form):
-        kind = {"content-type": "application/x-www-form-urlencoded"}
-        return self.send("POST", path, urlencode(form), **kind, **dict(headers))
-
-    def token(self):
-        return re.search(r'name="token" value="(\w+)"', self.get("/keys")[2])[1]
 
 
 @pytest.fixture(scope="module")
@@ -108,7 +80,7 @@ def chat(running, key, model="echo", **headers):
 def test_nothing_is_shown_to_who_is_not_logged_in(running):
     stranger = Person(running, "wrong")
     assert stranger.status == 401
-    assert "not the admin key" in stranger.body
+    assert "neither the admin key nor a key" in stranger.body
     forged = f"{int(time.time()) + 999}.{'0' * 32}.{'0' * 64}"
     old = f"1.{'0' * 32}"
     old = f"{old}.{session._mac(ADMIN, 'session', old)}"

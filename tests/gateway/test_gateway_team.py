@@ -265,3 +265,43 @@ def test_every_answer_says_what_it_cost_what_was_reserved_and_what_is_left(tmp_p
 def test_no_stranger_is_told_what_is_left(running):
     _, headers, _ = chat(running, f"bk-{'0' * 16}-{'x' * 43}")
     assert not [name for name in headers if name.lower().startswith("x-budgeteer")]
+
+
+# the holder of a key
+
+
+def test_a_holder_sees_limits_balance_and_spending_of_the_own_key_alone(running):
+    running.admin("keys", {"path": "holders", "name": "somebody else", "limits": ["all:777"]})
+    key = running.key("$1/day", path="holders", name="mine", per_model={"echo": ["all:500/60s"]})
+    assert running.call("/v1/budget", key=key)[2]["limits"][0]["text"] == "500 tokens of echo left of 500/60s"
+    assert chat(running, key)[0] == 200
+    running.settled()
+    status, _, found = running.call("/v1/budget", key=key)
+    assert status == 200
+    assert (found["object"], found["key"]["name"], found["key"]["id"]) == ("budget", "mine", key.split("-")[1])
+    assert not {"digest", "earlier", "limits"} & found["key"].keys()
+    scope = f"holders/{key.split('-')[1]}"
+    assert {(row["scope"], row["kind"], row["window"], row["used"], row["left"]) for row in found["limits"]} == {
+        (scope, "money", "day", 67_500_000, 999_932_500_000),
+        (scope, "all.of.echo", "60 s", 12, 488),
+    }
+    assert {row["text"] for row in found["limits"]} == {"$0.999 left of $1/day", "488 tokens of echo left of 500/60s"}
+    for name in ("last_24_hours", "last_30_days"):
+        assert found[name] == {"requests": 1, "refused": 0, "input": 7, "output": 5, "money": 67_500_000}
+    assert "777" not in str(found)
+    assert "somebody else" not in str(found)
+
+
+def test_a_holder_sees_the_limits_above_and_those_of_a_named_user(tmp_path, upstream):
+    more = '[scopes."acme"]\nlimits = ["all:900/day"]'
+    with Running(tmp_path, toml([("one", upstream.url, ["echo"], "")], extra=more)) as running:
+        key = running.key("all:800", per_user=["all:300"])
+        assert [row["limit"] for row in running.call("/v1/budget", key=key)[2]["limits"]] == [900, 800]
+        named = running.call("/v1/budget", key=key, headers={"x-budgeteer-user": "ann"})[2]["limits"]
+        assert [(row["scope"].rpartition("/")[2], row["limit"]) for row in named][2] == ("user:ann", 300)
+
+
+def test_a_budget_is_shown_to_nobody_without_a_key(running):
+    assert running.call("/v1/budget", key=f"bk-{'0' * 16}-{'x' * 43}")[0] == 401
+    assert running.call("/v1/budget", key="admin-secret-0123456789")[0] == 401
+    assert running.call("/v1/budget", {}, running.key("5"))[0] == 405

@@ -94,6 +94,19 @@ def limit(kind: str, units: int, window: str | int | None) -> str:
     return (exact_dollars(units) if base(kind) == MONEY else f"{units:,}") + each
 
 
+def left_of(kind: str, left: int, most: int, window: str | int | None) -> str:
+    """What is left of a limit; rounded down, and never below 0.
+
+    >>> left_of("money", 1_000_000_000, 5 * 10**12, "day"), left_of("requests.of.o3", -3, 60, 60)
+    ('$0.001 left of $5/day', '0 requests of o3 left of 60/60s')
+    """
+    _, _, model = kind.partition(OF)
+    left = max(0, left)
+    if base(kind) != MONEY:
+        return f"{left:,} {noun(kind)} left of {limit(kind, most, window)}"
+    return f"{dollars(left, ROUND_FLOOR)} left of {limit(kind, most, window)}" + (f" of {model}" if model else "")
+
+
 def shortage(kind: str, left: int, requested: int, most: int, window: str | int | None) -> str:
     """Why a limit refuses a request, in units that people use.
 
@@ -104,9 +117,6 @@ def shortage(kind: str, left: int, requested: int, most: int, window: str | int 
     >>> shortage("all", -3, 1200, 500_000, None)
     '0 tokens left of 500,000, this request may use 1,200'
     """
-    _, _, model = kind.partition(OF)
-    left = max(0, left)
-    if base(kind) == MONEY:
-        has, asked = dollars(left, ROUND_FLOOR), f"cost {dollars(requested, ROUND_CEILING)}"
-        return f"{has} left of {limit(kind, most, window)}{f' of {model}' if model else ''}, this request may {asked}"
-    return f"{left:,} {noun(kind)} left of {limit(kind, most, window)}, this request may use {requested:,}"
+    money = base(kind) == MONEY
+    asked = f"cost {dollars(requested, ROUND_CEILING)}" if money else f"use {requested:,}"
+    return f"{left_of(kind, left, most, window)}, this request may {asked}"

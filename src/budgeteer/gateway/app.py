@@ -16,11 +16,12 @@ from budgeteer.gateway.alerts.watch import Alerts
 from budgeteer.gateway.asgi import Receive, Scope, Send, reply, show_key, token
 from budgeteer.gateway.ask import ROUTES
 from budgeteer.gateway.config import Config
+from budgeteer.gateway.holder import LABELS, Holder
 from budgeteer.gateway.keyring import KeyRing, run
 from budgeteer.gateway.live import Live
 from budgeteer.gateway.metrics import CONTENT_TYPE, Metrics
 from budgeteer.gateway.policies.protocol import Policy
-from budgeteer.gateway.proxy import Proxy
+from budgeteer.gateway.proxy import Proxy, label
 from budgeteer.gateway.record import Record
 from budgeteer.gateway.records import Records
 from budgeteer.gateway.refusal import Refused
@@ -151,8 +152,12 @@ class Gateway:
                 answer = next((model for model in models if model["id"] == path[11:]), None)
                 if answer is None:
                     raise Refused(404, "model_not_found", f"there is no model {path[11:]!r} for this key")
-            elif path in _POSTS:
-                raise Refused(405, "method_not_allowed", f"{path} takes POST")
+            elif scope["method"] == "GET" and path == "/v1/budget":
+                labels = {name: label(headers, f"x-budgeteer-{name}".encode()) for name in LABELS}
+                answer = await self._holder.budget(key, labels)
+            elif path in _POSTS or path == "/v1/budget":
+                takes = "POST" if path in _POSTS else "GET"
+                raise Refused(405, "method_not_allowed", f"{path} takes {takes}")
             else:
                 served = ", ".join(sorted(_POSTS))
                 raise Refused(404, "not_metered", f"{path} is not served, as it cannot be metered; use one of {served}")
@@ -175,10 +180,11 @@ class Gateway:
             Route("/openapi.json", self._openapi),
         ]
         queries = Queries(self.config, self.ledger, self.store, self.keys, self.proxy, self.metrics, self.records)
+        self._holder = Holder(queries)
         return [
             *open_routes,
             *admin.routes(queries, self.config.server, self.authorise),
-            *dashboard.routes(queries, self.config),
+            *dashboard.routes(queries, self.config, self.keys),
         ]
 
     async def _health(self, request: Request) -> Response:

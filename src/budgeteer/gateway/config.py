@@ -276,8 +276,8 @@ def load(path: str | Path, environment: Mapping[str, str] | None = None) -> Conf
     logging.done()
     top.done()
     return Config(
-        server, url, kinds, ttl, keep, files, shipped, scopes, defaults, upstreams, policies, log, prompts, otel, alerts,
-        groups,
+        server, url, kinds, ttl, keep, files, shipped, scopes, defaults, upstreams, policies, log, prompts, otel,
+        alerts, groups,
     )  # fmt: skip
 
 

@@ -107,6 +107,11 @@ def encode(key: Key) -> str:
     return json.dumps(values, separators=(",", ":"))
 
 
+def version(key: Key) -> str:
+    """A name of a key's present fields, to notice that somebody has changed them."""
+    return hashlib.sha256(encode(key).encode()).hexdigest()[:16]
+
+
 def decode(text: str) -> Key:
     """The key that :func:`encode` wrote.
 

@@ -54,11 +54,21 @@ def _schemas() -> dict[str, Any]:
         **dict.fromkeys(("settled", "reserved", "overshoot"), _INT),
         **dict.fromkeys(("left", "resets"), _MAYBE),
     }
+    own = {
+        "scope": _TEXT,
+        "kind": _TEXT,
+        "limit": _WHOLE,
+        "window": _TEXT,
+        **dict.fromkeys(("used", "reserved", "left"), _INT),
+        "resets_at": _MAYBE,
+        "text": _TEXT,
+    }
     error = _object(("message", "type", "code"), False, message=_TEXT, type=_TEXT, code=_TEXT, budget=_ANY)
     return {
         "Key": _object(tuple(key), **key),
         "NewKey": _object(path=_TEXT, **_KEY_FIELDS),
         "Balance": _object(tuple(balance), **balance),
+        "OwnLimit": _object(tuple(own), **own),
         "Record": _fields(Record),
         "Attempt": _fields(AttemptRecord),
         "Error": _object(("error",), error=error),
@@ -174,6 +184,17 @@ def _paths() -> dict[str, Any]:
         paths[f"/v1/{route}"] = {"post": _spending(operation, dialect)}
     listed = {"200": _json(_ANY, "Models of the key"), "401": _json(_ref("Error"), "The key is missing or not valid")}
     paths["/v1/models"] = {"get": {"summary": "Models", "security": [{"key": []}], "responses": listed}}
+    sums = _object((), False, **dict.fromkeys(("requests", "refused", "input", "output", "money"), _WHOLE))
+    budget = _object(
+        ("object", "key", "limits", "last_24_hours", "last_30_days"),
+        object=_TEXT,
+        key=_ANY,
+        limits={"type": "array", "items": _ref("OwnLimit")},
+        last_24_hours=sums,
+        last_30_days=sums,
+    )
+    own = {"200": _json(budget, "Limits, balance and spending of the key"), "401": listed["401"]}
+    paths["/v1/budget"] = {"get": {"summary": "The key's own budget", "security": [{"key": []}], "responses": own}}
     return paths
 
 

@@ -11,7 +11,7 @@ import json
 from datetime import UTC, datetime
 from typing import Any
 
-from budgeteer.core.amounts import base, noun
+from budgeteer.core.amounts import base, limit, noun
 from budgeteer.core.errors import BudgeteerError, BudgetExceeded
 from budgeteer.gateway.config import PARALLEL, REQUESTS
 
@@ -114,6 +114,16 @@ def of_budget(error: BudgetExceeded, now: int) -> Refused:
     if wait is not None and (wait <= PATIENCE or kind == REQUESTS) and fits:
         return Refused(429, "rate_limited", str(error), wait, budget)
     return Refused(402, "budget_exceeded", str(error), wait if fits else None, budget)
+
+
+def limit_of(error: BudgetExceeded) -> dict[str, Any]:
+    """The fields of a record that say which limit refused the request."""
+    return {
+        "refused_kind": error.kind,
+        "refused_limit": limit(error.kind, error.limit, error.window),
+        "requested": error.requested,
+        "available": max(0, error.limit - error.used),
+    }
 
 
 def _utc(at: int) -> str:

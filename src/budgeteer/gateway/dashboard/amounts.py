@@ -1,8 +1,6 @@
-"""Write units, times and durations for people."""
+"""Write units and durations for people."""
 
 from __future__ import annotations
-
-from datetime import UTC, datetime
 
 from budgeteer.core.amounts import MONEY, base, dollars
 from budgeteer.draw.svg import compact
@@ -20,11 +18,6 @@ def amount(kind: str, units: float) -> str:
 def short(kind: str, units: float) -> str:
     """Units of a kind in few characters, for the axes of charts."""
     return dollars(units) if base(kind) == MONEY else compact(units)
-
-
-def when(at: int) -> str:
-    """A time (milliseconds since 1970, UTC) as YYYY-MM-DD HH:MM:SS."""
-    return f"{datetime.fromtimestamp(at / 1000, UTC):%Y-%m-%d %H:%M:%S}"
 
 
 def lasting(ms: float | None) -> str:
