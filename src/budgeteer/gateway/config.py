@@ -37,7 +37,6 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 from urllib.parse import urlsplit
 
 from budgeteer.core.errors import BudgeteerError, InvalidInput
@@ -46,7 +45,7 @@ from budgeteer.core.urls import check_http, without_password
 from budgeteer.gateway.alerts.rules import Rule, rules_of
 from budgeteer.gateway.bounds import bounds_of
 from budgeteer.gateway.hosts import public
-from budgeteer.gateway.limits import limits_of
+from budgeteer.gateway.limits import AnyPrice, limits_of
 from budgeteer.gateway.of_models import Groups, PerModel, kinds_of, read_groups, read_limits
 from budgeteer.gateway.toml import Table, read
 from budgeteer.ledger.address import kind_of
@@ -235,7 +234,7 @@ def load(path: str | Path, environment: Mapping[str, str] | None = None) -> Conf
         if kind in (REQUESTS, PARALLEL):
             ledger.fail("kinds", f"has {kind!r}, which is always counted; leave it out")
         try:
-            meter(kind, None if kind != "money" else _AnyPrice())
+            meter(kind, None if kind != "money" else AnyPrice())
         except BudgeteerError as error:
             ledger.fail("kinds", f"has {kind!r}: {error}")
     if not kinds or len(set(kinds)) < len(kinds):
@@ -279,18 +278,6 @@ def load(path: str | Path, environment: Mapping[str, str] | None = None) -> Conf
         server, url, kinds, ttl, keep, files, shipped, scopes, defaults, upstreams, policies, log, prompts, otel,
         alerts, groups,
     )  # fmt: skip
-
-
-class _AnyPrice:
-    """Prices that know no model: they let the kind money be checked before price files are read."""
-
-    def cost(self, usage: Any, model: str, service: str = "") -> int:
-        raise NotImplementedError
-
-    worst = cost
-
-    def first_known(self, models: Sequence[str]) -> str:
-        raise NotImplementedError
 
 
 def _server(table: Table, env: Mapping[str, str]) -> Server:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 from budgeteer.core.errors import InvalidInput
 from budgeteer.gateway.toml import Table
 from budgeteer.ledger.limit import Limit
@@ -22,3 +25,15 @@ def check_kinds(limits: tuple[Limit, ...], kinds: tuple[str, ...]) -> tuple[Limi
         if limit.kind not in kinds:
             raise InvalidInput(f"limits {limit.kind!r}, which is not counted; [ledger] kinds has {', '.join(kinds)}")
     return limits
+
+
+class AnyPrice:
+    """Prices that know no model: they let the kind money be checked before price files are read."""
+
+    def cost(self, usage: Any, model: str, service: str = "") -> int:
+        raise NotImplementedError
+
+    worst = cost
+
+    def first_known(self, models: Sequence[str]) -> str:
+        raise NotImplementedError
