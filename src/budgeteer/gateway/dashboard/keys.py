@@ -106,7 +106,7 @@ class Keys(Shared):
         times, kind = span.times(now), self.kind
         key = await self.queries.key(name)
         balances, spent, recent, known, refused = await asyncio.gather(
-            self.queries.balances(key.scope),
+            self._balances(key),
             self.queries.spend(["time", "stage"], kind, span.step, asked(key=name, **span.filters), span.offset),
             self.queries.requests(asked(key=name), limit=10),
             states(self.queries, [key], now),
@@ -148,6 +148,12 @@ class Keys(Shared):
             actions=actions,
         )
         return self.framed(token, names[name], body, "/keys", status)
+
+    async def _balances(self, key: Key) -> list[dict[str, Any]]:
+        """The limits of a key's account, and of those below it if it has any: only then all accounts are looked at."""
+        if key.per_user or key.per_session or key.per_tag:
+            return await self.queries.balances(key.scope)
+        return await self.queries.balances_of([key.scope])
 
     async def change(self, request: Request, token: str, form: dict[str, str]) -> Response:
         """Set the fields of a key that the form changes."""
