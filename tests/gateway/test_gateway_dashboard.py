@@ -204,20 +204,25 @@ _text = st.text(max_size=20) | st.sampled_from(["-1", "0", "9" * 30, "\x00", "al
 
 @settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
 @given(
-    st.sampled_from(["/", "/budgets", "/budget", "/requests", "/requests.csv", "/keys", "/keys/x", "/requests/x"]),
+    st.sampled_from(["/", "/budgets", "/budget", "/requests", "/requests.csv", "/keys", "/keys/x", "/requests/x",
+                     "/conversation", "/mine", "/mine/conversation", "/mine/requests/x"]),
     st.dictionaries(st.sampled_from([
-        "range", "kind", "by", "path", "window", "since", "until", "before", "key", "status", "refused", "outcome"]),
+        "range", "kind", "by", "path", "window", "since", "until", "before", "key", "status", "refused", "outcome",
+        "from", "to", "search", "state", "page", "name", "conversation"]),
         _text, max_size=4),
     st.dictionaries(st.sampled_from([
         "name", "path", "limits", "per_user", "per_session", "per_tag", "models", "max_input", "max_output",
-        "max_reasoning", "expires", "amount", "sure"]), _text, max_size=4),
+        "max_reasoning", "expires", "amount", "sure", "per_model", "overlap", "seen"]), _text, max_size=4),
 )  # fmt: skip
 def test_no_address_and_no_form_makes_a_page_fail(running, person, path, query, form):
     asked = urlencode({name: one.encode("utf-8", "surrogatepass") for name, one in query.items()})
-    assert person.get(f"{path}?{asked}")[0] < 500
     if not hasattr(running, "token"):
-        running.token = person.token()
-    for action in ("/keys", "/keys/x/top-up", "/keys/x/revoke"):
+        running.token, made = person.token(), running.key("all:500", path="fuzz", name="fuzzed")
+        running.fuzzed, running.holder = made.split("-")[1], Person(running, made)
+    for reader in (person, running.holder):
+        assert reader.get(f"{path.replace('/x', f'/{running.fuzzed}')}?{asked}")[0] < 500
+    for action in ("/keys", "/keys/x/revoke", *(f"/keys/{key}/{name}" for key in ("x", running.fuzzed)
+                              for name in ("top-up", "rotate", "change"))):  # fmt: skip
         assert person.post(action, **{**form, "token": running.token})[0] < 500
     for key in running.admin("keys")["keys"]:
         if key["name"] == form.get("name"):

@@ -116,7 +116,7 @@ def _list(store: Store, config: Config, args: argparse.Namespace) -> int:
         return 0
     rows = [["id", "path", "name", "limits", "models", "state"]]
     rows += [
-        [key.id, key.path, key.name, ", ".join(map(str, key.limits)) or "-", ", ".join(key.models), _state(key)]
+        [key.id, key.path, key.name, ", ".join(map(str, key.all_limits)) or "-", ", ".join(key.models), _state(key)]
         for key in listed
     ]
     widths = [max(len(row[n]) for row in rows) for n in range(len(rows[0]))]
