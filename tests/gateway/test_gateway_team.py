@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 for needed in ("aiohttp", "orjson", "prometheus_client", "starlette", "uvicorn"):
     pytest.importorskip(needed)
 
+from budgeteer.cli import main  # noqa: E402
 from budgeteer.core.errors import InvalidInput  # noqa: E402
 from budgeteer.gateway import config as configs  # noqa: E402
 from budgeteer.gateway import keys  # noqa: E402
@@ -164,6 +165,13 @@ def test_groups_and_limits_of_models_in_the_file_are_checked(tmp_path, more, lin
     (tmp_path / "gateway.toml").write_text(text)
     with pytest.raises(InvalidInput, match=f"line {line}: .*{says}"):
         configs.load(tmp_path / "gateway.toml", {})
+
+
+def test_a_check_of_the_file_names_its_groups(tmp_path, upstream, capsys):
+    text = '[groups]\ncheap = ["echo", "small"]\n' + toml([("one", upstream.url, ["echo", "other"], "")])
+    (tmp_path / "gateway.toml").write_text(text.replace('name = "other"', 'name = "other"\naliases = ["small"]'))
+    assert main(["serve", "--config", str(tmp_path / "gateway.toml"), "--check"]) == 0
+    assert "ok      group cheap: echo, other" in capsys.readouterr().out
 
 
 @given(st.text(min_size=1, max_size=60), st.text(min_size=1, max_size=60))
