@@ -27,7 +27,7 @@ def slug(name: str) -> str:
     """A model's or group's name as part of a kind of units; a name that cannot stand there gets a hash.
 
     >>> slug("gpt-4o"), slug("Qwen/Qwen3:8B")
-    ('gpt-4o', 'qwen-qwen3-8b-ed9e4b10')
+    ('gpt-4o', 'qwen-qwen3-8b-b0fef674')
     """
     if _PLAIN.fullmatch(name):
         return name
