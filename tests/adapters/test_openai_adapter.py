@@ -67,7 +67,7 @@ def test_a_call_reserves_its_worst_case_and_settles_what_it_used():
 
 def test_a_call_that_does_not_fit_is_not_sent_and_not_retried():
     purse = Purse(all=WORST - 1)
-    with Provider(chat(usage=used(1, 1))) as provider, pytest.raises(BudgetExceeded, match="does not cover"):
+    with Provider(chat(usage=used(1, 1))) as provider, pytest.raises(BudgetExceeded, match="left of"):
         client(provider, purse, retries=3).chat.completions.create(**ASK)
     assert (provider.requests, purse.refused, purse.left) == ([], 1, {"all": WORST - 1})
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from decimal import ROUND_CEILING, ROUND_FLOOR
 from fractions import Fraction
 
 import pytest
@@ -9,8 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from budgeteer import Budget
+from budgeteer.core import amounts
 from budgeteer.core.budget import Budgets, Window
 from budgeteer.core.errors import BudgetExceeded, InvalidInput, MissingExtra, UnknownName
+from budgeteer.core.usage import BUCKETS
 
 KINDS = st.sampled_from(["all", "output", "money", "cache_bytes", "input*0.1+output", "input/3+output-cached*0.2"])
 WINDOWS = st.none() | st.sampled_from(["hour", "day", "month"]).map(Window) | st.builds(
@@ -144,13 +147,40 @@ def test_lists():
 
 
 def test_errors_say_what_and_what_to_do():
-    over = BudgetExceeded(kind="tokens", scope="step", used=900, requested=200, limit=1000, hint="raise --budget")
-    assert (
-        str(over)
-        == "step budget of 1,000 tokens does not cover 200 more (900 used, 0 reserved, 100 left); raise --budget"
-    )
-    money = BudgetExceeded(kind="money", scope="acme", used=5 * 10**12, requested=2 * 10**11, limit=5 * 10**12, held=1)
-    assert str(money).startswith("acme budget of $5 does not cover $0.2 more ($4.999999999999 used, ")
+    over = BudgetExceeded(kind="tokens", scope="step", used=900, requested=200, limit=1000, hint="raise it")
+    said = "step: 100 tokens left of 1,000, this request may use 200 (900 tokens used, 0 tokens reserved); raise it"
+    assert str(over) == said
+    money = BudgetExceeded(
+        kind="money", scope="acme", used=4_999_000_000_000, requested=9_896_000_001, limit=5 * 10**12, held=10**9,
+        window="day",
+    )  # fmt: skip
+    assert str(money) == "acme: $0.001 left of $5/day, this request may cost $0.0099 ($4.99 used, $0.001 reserved)"
+    calls = BudgetExceeded(kind="requests", scope="k", used=60, requested=1, limit=60, window=60)
+    assert str(calls) == "k: 0 requests left of 60/60s, this request may use 1 (60 requests used, 0 requests reserved)"
+
+
+def test_every_bucket_of_tokens_has_a_name_for_people():
+    for bucket in BUCKETS:
+        assert amounts.noun(bucket) == f"{bucket.replace('_', ' ')} tokens"
+    assert amounts.noun("all") == "tokens"
+
+
+@given(st.integers(-(10**15), 10**15), st.integers(-(10**15), 10**15))
+def test_what_is_shown_of_a_shortage_shows_a_shortage(left, requested):
+    """However close they are, less is never shown to be left than there is, nor more requested."""
+
+    def read(text):
+        return Fraction(text.replace("$", "").replace(",", ""))
+
+    small, large = min(left, requested), max(left, requested)
+    shown = amounts.dollars(small, ROUND_FLOOR), amounts.dollars(large, ROUND_CEILING)
+    assert read(shown[0]) * 10**12 <= small
+    assert read(shown[1]) * 10**12 >= large
+    assert small == large or read(shown[0]) < read(shown[1])
+
+
+def test_errors_of_names_and_extras_say_what_to_do():
+    over = BudgetExceeded(kind="tokens", scope="step", used=900, requested=200, limit=1000)
     assert (over.used, over.requested, over.limit) == (900, 200, 1000)
     assert "did you mean 'duet'" in str(UnknownName("recipe", "duett", ["duet", "grpo"]))
     assert "known: duet, grpo" in str(UnknownName("recipe", "zzz", ["grpo", "duet"]))

@@ -25,6 +25,7 @@ from budgeteer.gateway.store import RedisStore, SqliteStore  # noqa: E402
 from budgeteer.gateway.stores import connect  # noqa: E402
 from budgeteer.ledger import Limit, MemoryLedger  # noqa: E402
 from budgeteer.ledger import address as ledgers  # noqa: E402
+from budgeteer.ledger.protocol import wall_clock  # noqa: E402
 from helpers import servers  # noqa: E402
 from helpers.gateway_fixture import toml  # noqa: E402
 from helpers.upstream import Upstream  # noqa: E402
@@ -171,6 +172,7 @@ def test_keys_from_the_command_line(tmp_path, capsys):
     file.write_text(toml([("one", "http://127.0.0.1:9/v1", ["m"], "")], ledger=str(tmp_path / "l.db")))
     options = ["--config", str(file)]
     create = ["keys", "create", "acme/search", "--limit", "all:100", "--model", "m", "--max-output", "9", *options]
+    create += ["--per-model", "m=all:50", "--per-model", "m=requests:9/day"]
     assert main([*create, "--expires", "2031-01-02"]) == 0
     token = capsys.readouterr().out.strip()
     name, secret = keys.split(token)
@@ -179,6 +181,12 @@ def test_keys_from_the_command_line(tmp_path, capsys):
     assert (found["id"], found["path"], found["limits"], found["max_output"]) == (name, "acme/search", ["100"], 9)
     assert found["expires"] == 1925078400000
     assert secret not in json.dumps(found)
+    assert found["per_model"] == {"m": ["50", "requests:9/day"]}
+    assert main([*create, "--per-model", "n=5"]) == 2
+    assert "no model and no group" in capsys.readouterr().err
+    assert main(["keys", "rotate", name, "--overlap", "2h", *options]) == 0
+    rotated = keys.split(capsys.readouterr().out.strip())
+    assert rotated[0] == name
     assert main(["keys", "top-up", name, "all:50", *options]) == 0
     assert "150" in capsys.readouterr().out
     assert main(["keys", "top-up", name, "$5", *options]) == 2
@@ -188,8 +196,10 @@ def test_keys_from_the_command_line(tmp_path, capsys):
     assert main(["keys", "revoke", "nobody", *options]) == 2
     store = SqliteStore(tmp_path / "l.db.gateway")
     key = keys.decode(store.get_key(name))
-    assert keys.matches(key, secret)
-    assert not keys.matches(key, secret[:-1] + "!")
+    assert keys.matches(key, rotated[1], wall_clock())
+    assert keys.matches(key, secret, wall_clock())
+    assert not keys.matches(key, secret, wall_clock() + 2 * 3_600_000)
+    assert not keys.matches(key, secret[:-1] + "!", wall_clock())
     assert all(secret not in text for text in store.all_keys())
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import csv
 import html
-import http.client
 import io
 import re
 import threading
@@ -27,6 +26,7 @@ from budgeteer.gateway.store import SqliteStore  # noqa: E402
 from helpers import servers  # noqa: E402
 from helpers.browser import CHROMIUM, Browser  # noqa: E402
 from helpers.gateway_fixture import ADMIN, Running, toml  # noqa: E402
+from helpers.person import Person  # noqa: E402
 from helpers.upstream import Upstream, echo, error  # noqa: E402
 
 PAGES = ("/", "/budgets", "/budget?path=acme&kind=all&window=", "/requests", "/keys", "/requests.csv")
@@ -44,34 +44,6 @@ def running(tmp_path_factory):
         with Running(folder, text) as running:
             running.upstream = upstream
             yield running
-
-
-class Person:
-    """Somebody with a cookie jar and without a browser."""
-
-    def __init__(self, running, admin=ADMIN):
-        self.running, self.cookie = running, ""
-        self.status, self.headers, self.body = self.post("/login", key=admin)
-        self.cookie = (self.headers.get("set-cookie") or "").partition(";")[0]
-
-    def send(self, method, path, body=None, **headers):
-        link = http.client.HTTPConnection("127.0.0.1", self.running.port, timeout=20)
-        try:
-            link.request(method, path, body, {"cookie": self.cookie, **headers} if self.cookie else headers)
-            answer = link.getresponse()
-            return answer.status, answer.headers, answer.read().decode()
-        finally:
-            link.close()
-
-    def get(self, path):
-        return self.send("GET", path)
-
-    def post(self, path, headers=(), /, **form):
-        kind = {"content-type": "application/x-www-form-urlencoded"}
-        return self.send("POST", path, urlencode(form), **kind, **dict(headers))
-
-    def token(self):
-        return re.search(r'name="token" value="(\w+)"', self.get("/keys")[2])[1]
 
 
 @pytest.fixture(scope="module")
@@ -108,7 +80,7 @@ def chat(running, key, model="echo", **headers):
 def test_nothing_is_shown_to_who_is_not_logged_in(running):
     stranger = Person(running, "wrong")
     assert stranger.status == 401
-    assert "not the admin key" in stranger.body
+    assert "neither the admin key nor a key" in stranger.body
     forged = f"{int(time.time()) + 999}.{'0' * 32}.{'0' * 64}"
     old = f"1.{'0' * 32}"
     old = f"{old}.{session._mac(ADMIN, 'session', old)}"
@@ -232,20 +204,25 @@ _text = st.text(max_size=20) | st.sampled_from(["-1", "0", "9" * 30, "\x00", "al
 
 @settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
 @given(
-    st.sampled_from(["/", "/budgets", "/budget", "/requests", "/requests.csv", "/keys", "/keys/x", "/requests/x"]),
+    st.sampled_from(["/", "/budgets", "/budget", "/requests", "/requests.csv", "/keys", "/keys/x", "/requests/x",
+                     "/conversation", "/mine", "/mine/conversation", "/mine/requests/x"]),
     st.dictionaries(st.sampled_from([
-        "range", "kind", "by", "path", "window", "since", "until", "before", "key", "status", "refused", "outcome"]),
+        "range", "kind", "by", "path", "window", "since", "until", "before", "key", "status", "refused", "outcome",
+        "from", "to", "search", "state", "page", "name", "conversation"]),
         _text, max_size=4),
     st.dictionaries(st.sampled_from([
         "name", "path", "limits", "per_user", "per_session", "per_tag", "models", "max_input", "max_output",
-        "max_reasoning", "expires", "amount", "sure"]), _text, max_size=4),
+        "max_reasoning", "expires", "amount", "sure", "per_model", "overlap", "seen"]), _text, max_size=4),
 )  # fmt: skip
 def test_no_address_and_no_form_makes_a_page_fail(running, person, path, query, form):
     asked = urlencode({name: one.encode("utf-8", "surrogatepass") for name, one in query.items()})
-    assert person.get(f"{path}?{asked}")[0] < 500
     if not hasattr(running, "token"):
-        running.token = person.token()
-    for action in ("/keys", "/keys/x/top-up", "/keys/x/revoke"):
+        running.token, made = person.token(), running.key("all:500", path="fuzz", name="fuzzed")
+        running.fuzzed, running.holder = made.split("-")[1], Person(running, made)
+    for reader in (person, running.holder):
+        assert reader.get(f"{path.replace('/x', f'/{running.fuzzed}')}?{asked}")[0] < 500
+    for action in ("/keys", "/keys/x/revoke", *(f"/keys/{key}/{name}" for key in ("x", running.fuzzed)
+                              for name in ("top-up", "rotate", "change"))):  # fmt: skip
         assert person.post(action, **{**form, "token": running.token})[0] < 500
     for key in running.admin("keys")["keys"]:
         if key["name"] == form.get("name"):

@@ -48,11 +48,11 @@ def test_a_call_holds_settles_and_gives_back(ledger: Ledger) -> None:
     assert agent.remaining == {"all": 75}
     assert ledger.remaining("org") == {"all": 9975}
     with (
-        pytest.raises(BudgetExceeded, match=r"org \(allowance\) budget of 100 all ") as caught,
+        pytest.raises(BudgetExceeded, match=r"org \(allowance\): 75 tokens left of 100,") as caught,
         agent.reserve({"all": 76}),
     ):
         pass
-    assert "does not cover 76 more (25 used, 0 reserved, 75 left)" in str(caught.value)
+    assert "this request may use 76 (25 tokens used, 0 tokens reserved); give the Allowance more" in str(caught.value)
     assert (caught.value.kind, caught.value.requested, caught.value.limit) == ("all", 76, 100)
     assert ledger.remaining("org") == {"all": 9975}
 
@@ -76,7 +76,7 @@ def test_a_call_that_fails_is_charged_what_it_said_or_what_it_held(ledger: Ledge
 
 def test_a_refusal_by_the_ledger_leaves_the_allowance_whole(ledger: Ledger) -> None:
     agent = Allowance(ledger, "org", {"all": 50_000})
-    with pytest.raises(BudgetExceeded, match="org budget of 10,000"), agent.reserve({"all": 10_001}):
+    with pytest.raises(BudgetExceeded, match="org: 10,000 tokens left of 10,000"), agent.reserve({"all": 10_001}):
         pass
     assert agent.remaining == {"all": 50_000}
 
@@ -416,5 +416,8 @@ def test_a_refusal_says_limit_used_and_reserved_whatever_happened_before(ledger:
         assert refused(heir, 56) == (100, 35, 10, 56)
         call.release()
     assert refused(heir, 66) == (100, 35, 0, 66)
-    with heir.reserve({"all": 65}) as call, pytest.raises(BudgetExceeded, match=r"\(35 used, 65 reserved, 0 left\)"):
+    with (
+        heir.reserve({"all": 65}) as call,
+        pytest.raises(BudgetExceeded, match=r"0 tokens left of 100, .*35 tokens used, 65"),
+    ):
         call.extend({"all": 66})

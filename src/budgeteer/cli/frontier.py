@@ -28,8 +28,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Measure, write frontier.json and report.html, print the table."""
+    from budgeteer.core.amounts import MONEY
     from budgeteer.core.errors import EndpointDown, InvalidInput
-    from budgeteer.core.meter import MONEY
     from budgeteer.core.spec import parse_all
     from budgeteer.lab import frontier, frontier_report
     from budgeteer.lab.results import write_text

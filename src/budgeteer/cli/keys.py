@@ -35,6 +35,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         ("--per-tag", "of each tag"),
     ):
         sub.add_argument(option, action="append", metavar="LIMIT", help=f"{limited}; may be repeated")
+    sub.add_argument(
+        "--per-model",
+        action="append",
+        metavar="NAME=LIMIT",
+        help="of one model, or of a group of [groups]: gpt-4o=$5/day",
+    )
     sub.add_argument("--model", action="append", help="that it may call (default: all); may be repeated")
     for side in ("input", "output", "reasoning"):
         sub.add_argument(f"--max-{side}", type=int, metavar="N", help=f"tokens of {side} of one request")
@@ -42,6 +48,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     action("list", "all keys, without secrets")
     sub = action("revoke", "end a key for good")
     sub.add_argument("id", help="of the key, as budgeteer keys list shows it")
+    sub = action("rotate", "give a key a new secret; its account and limits stay")
+    sub.add_argument("id", help="of the key, as budgeteer keys list shows it")
+    sub.add_argument(
+        "--overlap",
+        default="24h",
+        metavar="TIME",
+        help="for which the old secret works too: 90m, 24h, 7d, 0 (default 24h)",
+    )
     sub = action("top-up", "raise a key's limit")
     sub.add_argument("id", help="of the key, as budgeteer keys list shows it")
     sub.add_argument("amount", help="$5 or 500k; with a window, $5/day, the limit of that window is raised")
@@ -59,7 +73,7 @@ def run(args: argparse.Namespace) -> int:
         raise InvalidInput("[ledger] url is memory:, whose keys only the gateway itself can make: use its admin API")
     store = connect(config.ledger, config.keep)
     try:
-        actions = {"create": _create, "list": _list, "revoke": _revoke, "top-up": _top_up}
+        actions = {"create": _create, "list": _list, "revoke": _revoke, "top-up": _top_up, "rotate": _rotate}
         return actions[args.action](store, config, args)
     finally:
         store.close()
@@ -80,8 +94,10 @@ def _create(store: Store, config: Config, args: argparse.Namespace) -> int:
         "max_reasoning": args.max_reasoning,
         "expires": None if args.expires is None else _date(args.expires),
     }
+    if args.per_model:
+        given["per_model"] = _per_model(args.per_model)
     about = {"path": args.path, "name": args.name, **{name: each for name, each in given.items() if each is not None}}
-    key, token = keys.make(about, config.defaults, config.counted, wall_clock())
+    key, token = keys.make(about, config.defaults, config.counted, wall_clock(), config.groups)
     store.add_key(key.id, keys.encode(key))
     if args.json:
         sys.stdout.write(json.dumps({"key": keys.public(key), "secret": token}, indent=1) + "\n")
@@ -100,7 +116,7 @@ def _list(store: Store, config: Config, args: argparse.Namespace) -> int:
         return 0
     rows = [["id", "path", "name", "limits", "models", "state"]]
     rows += [
-        [key.id, key.path, key.name, ", ".join(map(str, key.limits)) or "-", ", ".join(key.models), _state(key)]
+        [key.id, key.path, key.name, ", ".join(map(str, key.all_limits)) or "-", ", ".join(key.models), _state(key)]
         for key in listed
     ]
     widths = [max(len(row[n]) for row in rows) for n in range(len(rows[0]))]
@@ -122,6 +138,40 @@ def _revoke(store: Store, config: Config, args: argparse.Namespace) -> int:
     from budgeteer.gateway import keys
 
     return _change(store, args, lambda key: keys.changed(key, {"revoked": True}, ()))
+
+
+def _per_model(pairs: list[str]) -> dict[str, list[str]]:
+    """The limits of each model or group in texts such as ``gpt-4o=$5/day``."""
+    from budgeteer.core.errors import InvalidInput
+
+    found: dict[str, list[str]] = {}
+    for pair in pairs:
+        name, equals, limit = pair.rpartition("=")
+        if not (name and equals and limit):
+            raise InvalidInput(f"--per-model {pair!r} is not NAME=LIMIT; write gpt-4o=$5/day")
+        found.setdefault(name, []).append(limit)
+    return found
+
+
+def _rotate(store: Store, config: Config, args: argparse.Namespace) -> int:
+    from budgeteer.gateway import keys
+    from budgeteer.ledger.protocol import wall_clock
+
+    overlap, now, token = keys.overlap_of(args.overlap), wall_clock(), ""
+
+    def rotate(text: str) -> str:
+        nonlocal token
+        key, token = keys.rotated(keys.decode(text), overlap, now)
+        return keys.encode(key)
+
+    key = keys.decode(store.change_key(args.id, rotate))
+    if args.json:
+        sys.stdout.write(json.dumps({"key": keys.public(key), "secret": token}, indent=1) + "\n")
+    else:
+        sys.stdout.write(f"{token}\n")
+        old = f"the old one works for {args.overlap} more" if overlap else "the old one has ended"
+        sys.stderr.write(f"key {key.id} at {key.scope}; the line above is its new secret, shown this once; {old}\n")
+    return 0
 
 
 def _top_up(store: Store, config: Config, args: argparse.Namespace) -> int:

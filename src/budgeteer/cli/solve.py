@@ -32,9 +32,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Solve, print the rows or the summary."""
+    from budgeteer.core.amounts import MONEY
     from budgeteer.core.budget import Budgets
     from budgeteer.core.errors import EndpointDown, InvalidInput
-    from budgeteer.core.meter import MONEY
     from budgeteer.core.spec import parse
     from budgeteer.solve import Strategy, registered, runner, styles
 

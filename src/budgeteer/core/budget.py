@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Self
 
+from budgeteer.core.amounts import MONEY
 from budgeteer.core.errors import InvalidInput
-from budgeteer.core.meter import MONEY, canonical, exact
+from budgeteer.core.meter import canonical, exact
 from budgeteer.core.usage import count
 
 _SUFFIX = {"": 1, "k": 10**3, "m": 10**6, "b": 10**9}

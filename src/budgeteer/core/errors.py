@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+from decimal import ROUND_FLOOR
+
+from budgeteer.core import amounts
 
 
 class BudgeteerError(Exception):
@@ -29,14 +32,6 @@ class UnknownName(BudgeteerError, KeyError):
         return self.message
 
 
-def _amount(kind: str, units: int) -> str:
-    """Units as people read them: dollars for money, which is counted in pico-dollars."""
-    if kind != "money":
-        return f"{units:,}"
-    whole, rest = divmod(abs(units), 10**12)
-    return ("-" if units < 0 else "") + f"${whole:,}" + (f".{rest:012d}".rstrip("0") if rest else "")
-
-
 class BudgetExceeded(BudgeteerError):
     """A spend that does not fit its budget.
 
@@ -45,6 +40,7 @@ class BudgetExceeded(BudgeteerError):
         scope: which budget, such as ``"step"`` or ``"run"``.
         used, requested, limit: integers in units of ``kind``; a ledger's ``used`` counts open reservations too.
         held: the part of ``used`` that is reserved and may come back when other calls end.
+        window: of the limit: "hour", "day", "month", or the seconds of a rolling one; None = it has none.
         resets_at: when the limit's window makes room, in milliseconds since 1970 (UTC); None: not by waiting.
     """
 
@@ -58,23 +54,31 @@ class BudgetExceeded(BudgeteerError):
         limit: int,
         held: int = 0,
         hint: str = "",
+        window: str | int | None = None,
         resets_at: int | None = None,
     ) -> None:
         self.kind, self.scope, self.used, self.requested, self.limit = kind, scope, used, requested, limit
-        self.held, self.resets_at = held, resets_at
-        unit = "" if kind == "money" else f" {kind}"
-        spent, reserved, left, asked, most = (
-            _amount(kind, units) for units in (used - held, held, limit - used, requested, limit)
-        )
-        text = (
-            f"{scope} budget of {most}{unit} does not cover {asked} more "
-            f"({spent} used, {reserved} reserved, {left} left)"
-        )
+        self.held, self.window, self.resets_at = held, window, resets_at
+        why = amounts.shortage(kind, limit - used, requested, limit, window)
+        spent, reserved = (amounts.amount(kind, units, ROUND_FLOOR) for units in (used - held, held))
+        text = f"{scope}: {why} ({spent} used, {reserved} reserved)"
         super().__init__(f"{text}; {hint}" if hint else text)
 
 
 class LedgerError(BudgeteerError):
     """A ledger operation that was not carried out; nothing was booked."""
+
+
+class WrongKinds(InvalidInput):
+    """A reservation that names other kinds of units than the accounts of its path.
+
+    Attributes:
+        needed: the kinds that the accounts name.
+    """
+
+    def __init__(self, message: str, needed: Iterable[str]) -> None:
+        self.needed = tuple(needed)
+        super().__init__(message)
 
 
 class UnknownAccount(LedgerError, KeyError):

@@ -16,10 +16,10 @@ from fractions import Fraction
 from functools import lru_cache
 from typing import Protocol
 
+from budgeteer.core.amounts import MONEY
 from budgeteer.core.errors import InvalidInput, UnknownName
 from budgeteer.core.usage import BUCKETS, PARTS, Usage
 
-MONEY = "money"
 _TOKEN = re.compile(r"\s*(?:(?P<number>[0-9]{1,18}(?:\.[0-9]{1,18})?)|(?P<name>[a-z][a-z_]*)|(?P<op>[-+*/()]))")
 _NAME = re.compile(r"[a-z][a-z_]*")
 _COUNTED = re.compile(r"(?P<name>[a-z][a-z_]*)(:(?P<argument>[a-z0-9][a-z0-9_.-]{0,63}))?")

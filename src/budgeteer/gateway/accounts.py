@@ -8,6 +8,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from budgeteer.core.amounts import OF
 from budgeteer.core.errors import InvalidInput
 from budgeteer.gateway.keys import Key
 from budgeteer.ledger import Ledger, Limit
@@ -17,6 +18,11 @@ _MOST = 100_000
 _NOT: Any = object()
 Chain = tuple[tuple[str, tuple[Limit, ...] | None], ...]
 """(path, limits) of each account, the outermost first; limits of None leave those of an open account unchanged."""
+
+
+def model_kinds(chain: Chain) -> tuple[str, ...]:
+    """The kinds of units by which accounts limit single models and groups of models."""
+    return tuple({limit.kind: None for _, limits in chain for limit in limits or () if OF in limit.kind})
 
 
 class Accounts:
@@ -55,7 +61,7 @@ class Accounts:
             path = f"{path}/{part}" if path else part
             accounts.append((path, self._scopes.get(path)))
         path = key.scope
-        accounts.append((path, key.limits))
+        accounts.append((path, key.all_limits))
         for label, name, limits in (
             ("user", user, key.per_user),
             ("session", session, key.per_session),

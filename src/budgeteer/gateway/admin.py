@@ -35,6 +35,7 @@ def routes(queries: Queries, server: Server, authorise: Callable[[Request], None
         ("PATCH", "keys/{id}", api.change_key),
         ("POST", "keys/{id}/revoke", api.revoke_key),
         ("POST", "keys/{id}/top-up", api.top_up_key),
+        ("POST", "keys/{id}/rotate", api.rotate_key),
         ("GET", "balances", api.balances),
         ("GET", "spend", api.spend),
         ("GET", "requests", api.requests),
@@ -98,6 +99,11 @@ class _Api:
     async def top_up_key(self, request: Request) -> Response:
         amount = (await self._body(request)).get("amount")
         return _shown(await self.queries.top_up_key(request.path_params["id"], amount))
+
+    async def rotate_key(self, request: Request) -> Response:
+        overlap = (await self._body(request)).get("overlap", "")
+        key, token = await self.queries.rotate_key(request.path_params["id"], overlap)
+        return JSONResponse({"key": keys.public(key), "secret": token})
 
     # money
 

@@ -10,18 +10,19 @@ from collections.abc import Sequence
 from typing import Any
 
 from budgeteer.core import registry
+from budgeteer.core.amounts import MONEY, OF, base
 from budgeteer.core.errors import BudgeteerError, LedgerUnavailable, MissingExtra, UnknownName
-from budgeteer.core.meter import MONEY
 from budgeteer.gateway.alerts.watch import Alerts
 from budgeteer.gateway.asgi import Receive, Scope, Send, reply, show_key, token
 from budgeteer.gateway.ask import ROUTES
 from budgeteer.gateway.config import Config
+from budgeteer.gateway.holder import LABELS, Holder
 from budgeteer.gateway.keyring import KeyRing, run
 from budgeteer.gateway.live import Live
 from budgeteer.gateway.metrics import CONTENT_TYPE, Metrics
 from budgeteer.gateway.policies.options import policy_from
 from budgeteer.gateway.policies.protocol import Policy
-from budgeteer.gateway.proxy import Proxy
+from budgeteer.gateway.proxy import Proxy, label
 from budgeteer.gateway.record import Record
 from budgeteer.gateway.records import Records
 from budgeteer.gateway.refusal import Refused
@@ -151,8 +152,12 @@ class Gateway:
                 answer = next((model for model in models if model["id"] == path[11:]), None)
                 if answer is None:
                     raise Refused(404, "model_not_found", f"there is no model {path[11:]!r} for this key")
-            elif path in _POSTS:
-                raise Refused(405, "method_not_allowed", f"{path} takes POST")
+            elif scope["method"] == "GET" and path == "/v1/budget":
+                labels = {name: label(headers, f"x-budgeteer-{name}".encode()) for name in LABELS}
+                answer = await self._holder.budget(key, labels)
+            elif path in _POSTS or path == "/v1/budget":
+                takes = "POST" if path in _POSTS else "GET"
+                raise Refused(405, "method_not_allowed", f"{path} takes {takes}")
             else:
                 served = ", ".join(sorted(_POSTS))
                 raise Refused(404, "not_metered", f"{path} is not served, as it cannot be metered; use one of {served}")
@@ -175,10 +180,11 @@ class Gateway:
             Route("/openapi.json", self._openapi),
         ]
         queries = Queries(self.config, self.ledger, self.store, self.keys, self.proxy, self.metrics, self.records)
+        self._holder = Holder(queries)
         return [
             *open_routes,
             *admin.routes(queries, self.config.server, self.authorise),
-            *dashboard.routes(queries, self.config),
+            *dashboard.routes(queries, self.config, self.keys),
         ]
 
     async def _health(self, request: Request) -> Response:
@@ -274,7 +280,9 @@ class Gateway:
             live = Live(entry[0], "unknown")
             live.path, live.key = entry[1], entry[1].rpartition("/")[2]
             live.at, live.outcome, live.reason = entry[8], Outcome.FAILED, "the replica was killed"
-            live.units, live.reserved, live.estimated = dict(settled.actual), dict(entry[2]), True
+            live.units = {kind: units for kind, units in settled.actual if OF not in kind}
+            live.reserved = {kind: units for kind, units in entry[2] if OF not in kind}
+            live.estimated = True
             self._take(live.record())
         await run(self.store.beat, name, None)
         _LOG.warning("replica %s is dead; %d calls that it had open are charged in full", name, len(held))
@@ -285,7 +293,7 @@ def _full(entry: core.Entry) -> tuple[Any, ...]:
     from budgeteer.gateway.config import PARALLEL
     from budgeteer.ledger.protocol import settle_command
 
-    amounts = {kind: 0 if kind == PARALLEL else units for kind, units in entry[2]}
+    amounts = {kind: 0 if base(kind) == PARALLEL else units for kind, units in entry[2]}
     return settle_command(entry[0], amounts, {"outcome": Outcome.UNKNOWN, "estimated": "yes"})
 
 

@@ -83,21 +83,24 @@ class Attempt:
                     ended = True
                     live.guard = None
                     return await self._error(status, said, response.headers)
-                headers = live.headers()
-                for name in _PASSED_DOWN:
-                    if name in response.headers:
-                        headers.append((name.encode(), response.headers[name].encode("latin-1")))
+                passed_down = [
+                    (name.encode(), response.headers[name].encode("latin-1"))
+                    for name in _PASSED_DOWN
+                    if name in response.headers
+                ]
                 live.reading = prepared.reading
                 if prepared.reading.is_stream(response.headers.get("content-type", "")):
                     events.streamed = passing = True
-                    await self._pass_on(response, events, headers)
+                    await self.hold.look()
+                    self.hold.price(None)
+                    await self._pass_on(response, events, [*live.headers(), *passed_down])
                     ended = True
                 else:
                     content = await response.read()
                     ended = True
                     backend.answered()
                     live.sending, live.deadline = True, time.monotonic() + self.server.send_seconds
-                    await self._hand_over(status, content, headers)
+                    await self._hand_over(status, content, passed_down)
                 live.guard = None
         except (aiohttp.ClientError, TimeoutError, OSError, InvalidInput) as error:
             live.guard = None
@@ -125,19 +128,24 @@ class Attempt:
                 await send({"type": "http.response.body", "body": b""})
         return None
 
-    async def _hand_over(self, status: int, content: bytes, headers: list[tuple[bytes, bytes]]) -> None:
+    async def _hand_over(self, status: int, content: bytes, passed_down: list[tuple[bytes, bytes]]) -> None:
         """Send a whole answer and book it: right after sending, or during it if the client is slow."""
+        answer = self.prepared.reading.answer(status, content)
 
         def book() -> None:
             if not self.live.finished:
-                self._end(self.prepared.reading.answer(status, content), status, content)
+                self._end(answer, status, content)
 
-        self.live.answering = True
-        booking = asyncio.get_running_loop().call_soon(book)
+        booking: asyncio.Handle | None = None
         try:
-            await reply(self.send, status, content, headers)
+            await self.hold.look()
+            self.hold.price(answer)
+            self.live.answering = True
+            booking = asyncio.get_running_loop().call_soon(book)
+            await reply(self.send, status, content, [*self.live.headers(), *passed_down])
         finally:
-            booking.cancel()
+            if booking is not None:
+                booking.cancel()
             book()
 
     def _end(self, answer: Answer, status: int, content: bytes) -> None:
@@ -204,6 +212,8 @@ class Attempt:
                 502, "upstream_refused", f"the upstream {backend.name!r} refused the gateway ({status})"
             ), False
         live.outcome, live.status, live.reason = Outcome.FAILED, status, "upstream_error"
+        await self.hold.look()
+        live.room = self.hold.left
         shape = [(b"content-type", headers.get("content-type", "application/json").encode("latin-1"))]
         await reply(self.send, status, said, [*live.headers(), *shape, (b"x-should-retry", b"false")])
         return None

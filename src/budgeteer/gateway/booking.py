@@ -6,10 +6,11 @@ import asyncio
 import itertools
 import logging
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from dataclasses import replace
 from typing import Any
 
+from budgeteer.core.amounts import OF, base
 from budgeteer.core.errors import (
     BudgetExceeded,
     InvalidInput,
@@ -17,11 +18,13 @@ from budgeteer.core.errors import (
     LedgerUnavailable,
     UnknownAccount,
     UnknownReservation,
+    WrongKinds,
 )
-from budgeteer.gateway.accounts import Accounts
+from budgeteer.gateway.accounts import Accounts, model_kinds
 from budgeteer.gateway.ask import Ask
 from budgeteer.gateway.body import Aside
-from budgeteer.gateway.config import PARALLEL, REQUESTS, Config, Model
+from budgeteer.gateway.config import PARALLEL, REQUESTS, Config, Model, names_of
+from budgeteer.gateway.left import Left
 from budgeteer.gateway.live import Live
 from budgeteer.gateway.prepare import Prepared, prepare
 from budgeteer.ledger import Ledger, MemoryLedger, upkeep
@@ -30,7 +33,7 @@ from budgeteer.ledger.protocol import Clock, Command
 from budgeteer.ledger.reserved import Reserved
 from budgeteer.metering.call import Metering, Running
 from budgeteer.metering.outcome import Outcome
-from budgeteer.metering.settlement import Answer, Planned, tags
+from budgeteer.metering.settlement import Answer, Planned, Settlement, tags
 
 _LOG = logging.getLogger(__name__)
 _STALE = 500
@@ -48,13 +51,24 @@ class Hold(Reserved):
     limits of requests then also hold for clients that only send what upstreams refuse.
     """
 
-    __slots__ = ("_booking", "_done", "_live", "_running")
+    __slots__ = ("_booking", "_done", "_kinds", "_live", "_model", "_priced", "_running")
 
     def __init__(
-        self, booking: Booking, live: Live, name: str, path: str, planned: Planned, amounts: dict[str, int]
+        self,
+        booking: Booking,
+        live: Live,
+        name: str,
+        path: str,
+        planned: Planned,
+        amounts: dict[str, int],
+        kinds: Collection[str],
+        model: str,
     ) -> None:
-        super().__init__(booking.ledger, path, amounts, name, booking.config.ttl, (PARALLEL,))
+        self._kinds, self._model, groups = kinds, model, booking.config.groups
+        running = [PARALLEL, *(kind for kind in kinds if base(kind) == PARALLEL)]
+        super().__init__(booking.ledger, path, groups.spread(amounts, kinds, model), name, booking.config.ttl, running)
         self._booking, self._live, self._done = booking, live, False
+        self._priced: tuple[Answer, Settlement] | None = None
         self._running = Running(booking.metering, planned)
 
     async def reserve(self) -> None:
@@ -65,6 +79,8 @@ class Hold(Reserved):
         """
         await self._areserve()
         self._live.open += 1
+        self._booking.left.reserved(self._path, self.amounts)
+        self._live.held = {kind: units for kind, units in self.amounts.items() if OF not in kind}
         self._running.started = time.time_ns()
 
     def _unheard(self, error: LedgerUnavailable) -> None:
@@ -83,11 +99,43 @@ class Hold(Reserved):
         if not self._running.needs_more(0, least):
             return
         try:
-            await self._araise_to({**self.amounts, **self._running.more(least)})
+            await self._araise_to(self._spread({**self.amounts, **self._running.more(least)}))
         except BudgetExceeded as error:
             raise InvalidInput(
                 f"the stream went on beyond its cap, and the budget does not cover it: {error}"
             ) from None
+
+    def _spread(self, amounts: Mapping[str, int]) -> dict[str, int]:
+        """Units of the plain kinds, and with them those of the kinds that are limited by model."""
+        return self._booking.config.groups.spread(amounts, self._kinds, self._model)
+
+    @property
+    def left(self) -> Mapping[str, int | None]:
+        """What is left at its path, by kind, as far as it is known."""
+        return self._booking.left.known(self._path)
+
+    async def look(self) -> None:
+        """Wait a moment for the ledger to say what is left, which it was asked when the call was reserved."""
+        await self._booking.left.wait(self._path)
+
+    def price(self, answer: Answer | None) -> None:
+        """Say in the answer's headers what the request costs, what is reserved for it and what is left.
+
+        Args:
+            answer: that is going to be booked; None = its cost is not known yet, as of a stream.
+        """
+        live = self._live
+        live.room = self.left
+        if answer is None:
+            live.cost = None
+            return
+        self._priced = answer, self._running.settlement(answer)
+        used = self._spread({**self._priced[1].amounts, REQUESTS: self.amounts[REQUESTS], PARALLEL: 0})
+        live.cost = {kind: live.units.get(kind, 0) + units for kind, units in used.items() if OF not in kind}
+        live.room = {
+            kind: left if left is None else left + self.amounts.get(kind, 0) - used.get(kind, 0)
+            for kind, left in live.room.items()
+        }
 
     def finish(self, answer: Answer) -> None:
         """Book what the attempt used; release the reservation if it did not run and another attempt was counted."""
@@ -96,7 +144,8 @@ class Hold(Reserved):
         self._done = True
         self._end()
         live, booking = self._live, self._booking
-        settlement = self._running.settlement(answer)
+        priced = self._priced
+        settlement = priced[1] if priced and priced[0] is answer else self._running.settlement(answer)
         booking.metering.tell(settlement)
         usage = settlement.usage
         # an upstream may report any number
@@ -104,18 +153,21 @@ class Hold(Reserved):
         wasted = (usage.total or 0) if answer.outcome in (Outcome.CUT, Outcome.UNKNOWN) or live.left else 0
         live.called(answer.outcome, usage, used, settlement.estimated, wasted)
         if answer.outcome == Outcome.REJECTED and live.counted:
+            booking.left.settled(self._path, self.amounts, {})
             booking.book(self._closing(None, {}, True), live)
             return
         amounts = {**used, REQUESTS: self.amounts[REQUESTS], PARALLEL: 0}
         live.counted = True
         live.answered = settlement.response_model or live.answered
         live.charge(amounts, self.amounts, settlement.estimated)
+        live.cost = dict(live.units)
+        booking.left.settled(self._path, self.amounts, self._spread(amounts))
         about = tags(settlement)
         about["attempt"] = str(live.attempts - 1)
         for name, value in (("stage", live.stage), ("run", live.session), ("upstream", live.upstream)):
             if value:
                 about[name] = value[:256]
-        booking.book(self._closing(amounts, about, False), live)
+        booking.book(self._closing(self._spread(amounts), about, False), live)
 
 
 class Booking:
@@ -129,6 +181,9 @@ class Booking:
         aside: the thread in which large bodies are written.
         over: called with each request that has ended, once all its attempts are booked.
         clock: milliseconds since 1970 (UTC), for the spent share that policies see.
+
+    Attributes:
+        left: what is left of the limits, for the headers of answers.
     """
 
     def __init__(
@@ -143,8 +198,10 @@ class Booking:
     ) -> None:
         self.config, self.ledger, self.accounts, self.metering = config, ledger, accounts, metering
         self._aside, self._over, self._clock = aside, over, clock
+        self._names = names_of(config.upstreams)
         self._remaining: dict[str, tuple[int, dict[str, int | None]]] = {}
         self._inline = isinstance(ledger, MemoryLedger)
+        self.left = Left(ledger)
         self._waiting: list[tuple[Command, Live]] = []
         self._booking: set[asyncio.Future[Any]] = set()
 
@@ -155,7 +212,7 @@ class Booking:
         """
         now, largest = self._clock(), 0.0
         for path, limits in ask.chain:
-            counted = [limit for limit in limits or () if limit.amount and limit.kind in self.config.kinds]
+            counted = [limit for limit in limits or () if limit.amount and self._weighs(limit.kind, ask.model)]
             if not counted:
                 continue
             known = self._remaining.get(path)
@@ -168,6 +225,11 @@ class Booking:
                 if left is not None and limit.amount:
                     largest = max(largest, 1 - left / limit.amount)
         return min(1.0, largest)
+
+    def _weighs(self, kind: str, model: str) -> bool:
+        """Whether a limit of this kind counts tokens or money of a model, by a name or alias of it."""
+        name = self._names.get(model, model)
+        return base(kind) in self.config.kinds and self.config.groups.covers(kind, name)
 
     async def reserve(self, ask: Ask, live: Live, model: Model, name: str) -> tuple[Prepared, Hold]:
         """Prepare an attempt at a model, and reserve the most that it may use.
@@ -182,6 +244,7 @@ class Booking:
             Refused, UnknownPrice: as ``prepare`` raises them.
         """
         most: int | None = None
+        kinds = model_kinds(ask.chain)
         for again in range(4):
             prepared = await self._aside.do(len(ask.raw), prepare, ask, model, self.metering, ask.dialect, most)
             planned = prepared.planned
@@ -189,7 +252,7 @@ class Booking:
                 "bound": planned.worst.input, "choices": planned.choices, "cap": planned.cap, "cap_asked": ask.cap_asked
             }  # fmt: skip
             amounts = {**prepared.planned.amounts, REQUESTS: 0 if live.counted else 1, PARALLEL: 1}
-            hold = Hold(self, live, name, ask.chain[-1][0], prepared.planned, amounts)
+            hold = Hold(self, live, name, ask.chain[-1][0], prepared.planned, amounts, kinds, model.name)
             if not self._inline:
                 self.book_waiting()
             try:
@@ -200,10 +263,15 @@ class Booking:
                 self.accounts.forget(ask.chain)
                 await self.accounts.open(ask.chain)
                 continue
-            except BudgetExceeded as error:
-                if not ask.tightens or error.kind in (REQUESTS, PARALLEL) or again == 3:
+            except WrongKinds as error:  # a replica has just changed the limits of models: what the ledger says counts
+                if again == 3:
                     raise
-                most = await self._affordable(ask, prepared.planned)
+                kinds = tuple(kind for kind in error.needed if OF in kind)
+                continue
+            except BudgetExceeded as error:
+                if not ask.tightens or base(error.kind) in (REQUESTS, PARALLEL) or again == 3:
+                    raise
+                most = await self._affordable(ask, prepared.planned, kinds, model.name)
                 if most < ask.tightens:
                     raise
                 continue
@@ -212,7 +280,7 @@ class Booking:
             return prepared, hold
         raise AssertionError("unreachable")
 
-    async def _affordable(self, ask: Ask, planned: Planned) -> int:
+    async def _affordable(self, ask: Ask, planned: Planned, kinds: Collection[str], model: str) -> int:
         """The output tokens a choice, up to its cap, that the budget covers; by bisection, as prices have steps."""
         left = await self.ledger.aio.remaining(ask.chain[-1][0])
         low, high = 0, planned.cap or 0
@@ -221,7 +289,8 @@ class Booking:
             middle = (low + high + 1) // 2
             made = planned.choices * (middle + hidden)
             usage = replace(planned.worst, output=made, audio_output=planned.worst.audio_output and made)
-            needed = self.metering.most(usage, planned.model, planned.service)
+            plain = self.metering.most(usage, planned.model, planned.service)
+            needed = self.config.groups.spread(plain, kinds, model)
             if all(left[kind] is None or units <= (left[kind] or 0) for kind, units in needed.items()):
                 low = middle
             else:

@@ -37,7 +37,6 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 from urllib.parse import urlsplit
 
 from budgeteer.core.errors import BudgeteerError, InvalidInput
@@ -46,6 +45,8 @@ from budgeteer.core.urls import check_http, without_password
 from budgeteer.gateway.alerts.rules import Rule, rules_of
 from budgeteer.gateway.bounds import bounds_of
 from budgeteer.gateway.hosts import public
+from budgeteer.gateway.limits import AnyPrice, limits_of
+from budgeteer.gateway.of_models import Groups, PerModel, kinds_of, read_groups, read_limits
 from budgeteer.gateway.toml import Table, read
 from budgeteer.ledger.address import kind_of
 from budgeteer.ledger.limit import Limit, check_path
@@ -161,6 +162,7 @@ class Defaults:
     max_input: int | None
     max_output: int | None
     max_reasoning: int | None
+    per_model: PerModel = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,7 +176,7 @@ class Config:
         ttl: seconds after which a reservation that is not renewed counts as abandoned, and is charged.
         keep: how many records of paid requests are kept.
         price_files, shipped_prices: files of prices, and whether those of genai-prices follow them.
-        scopes: path -> limits of that account.
+        scopes: path -> limits of that account, those of models and groups included.
         defaults: of new keys.
         upstreams: the endpoints that requests are sent to.
         policies: name -> its TOML table, in the order of the file; the application builds the policies from them.
@@ -182,6 +184,7 @@ class Config:
         log: whether a JSON line is written for each request.
         prompts: whether that line has the prompt and the answer.
         otel: whether OpenTelemetry spans are recorded.
+        groups: the names of models, and the groups that limits may name.
     """
 
     server: Server
@@ -199,6 +202,7 @@ class Config:
     prompts: bool
     otel: bool
     alerts: tuple[Rule, ...]
+    groups: Groups
 
     @property
     def counted(self) -> tuple[str, ...]:
@@ -230,7 +234,7 @@ def load(path: str | Path, environment: Mapping[str, str] | None = None) -> Conf
         if kind in (REQUESTS, PARALLEL):
             ledger.fail("kinds", f"has {kind!r}, which is always counted; leave it out")
         try:
-            meter(kind, None if kind != "money" else _AnyPrice())
+            meter(kind, None if kind != "money" else AnyPrice())
         except BudgeteerError as error:
             ledger.fail("kinds", f"has {kind!r}: {error}")
     if not kinds or len(set(kinds)) < len(kinds):
@@ -244,21 +248,23 @@ def load(path: str | Path, environment: Mapping[str, str] | None = None) -> Conf
     shipped = prices.flag("shipped", True)
     prices.done()
     counted = (*kinds, REQUESTS, PARALLEL)
-    scopes = {}
-    for name, scope in top.table("scopes").named():
-        try:
-            check_path(name)
-        except InvalidInput as error:
-            scope.fail(None, str(error))
-        scopes[name] = limits_of(scope, "limits", counted)
-        scope.done()
-    defaults = _defaults(top.table("defaults"), counted)
     upstreams = tuple(_upstream(table, env) for table in top.tables("upstreams"))
     if not upstreams:
         top.fail("upstreams", "is missing; give at least one [[upstreams]] with base_url and models")
     names = [upstream.name for upstream in upstreams]
     if twice := {name for name in names if names.count(name) > 1}:
         top.fail("upstreams", f"has {', '.join(sorted(twice))} twice; give each upstream a name of its own")
+    groups = read_groups(top.table("groups"), names_of(upstreams))
+    scopes = {}
+    for name, scope in top.table("scopes").named():
+        try:
+            check_path(name)
+        except InvalidInput as error:
+            scope.fail(None, str(error))
+        per_model = read_limits(scope.table("per_model"), counted, groups)
+        scopes[name] = (*limits_of(scope, "limits", counted), *kinds_of(per_model))
+        scope.done()
+    defaults = _defaults(top.table("defaults"), counted, groups)
     policies = dict(top.table("policies").named())
     alerts = rules_of(top.tables("alerts"), env, kinds, (*kinds, REQUESTS))
     logging = top.table("logging")
@@ -269,37 +275,9 @@ def load(path: str | Path, environment: Mapping[str, str] | None = None) -> Conf
     logging.done()
     top.done()
     return Config(
-        server, url, kinds, ttl, keep, files, shipped, scopes, defaults, upstreams, policies, log, prompts, otel, alerts
-    )
-
-
-class _AnyPrice:
-    """Prices that know no model: they let the kind money be checked before price files are read."""
-
-    def cost(self, usage: Any, model: str, service: str = "") -> int:
-        raise NotImplementedError
-
-    worst = cost
-
-    def first_known(self, models: Sequence[str]) -> str:
-        raise NotImplementedError
-
-
-def limits_of(table: Table, name: str, kinds: tuple[str, ...]) -> tuple[Limit, ...]:
-    """The limits in a field of a table; fails on a kind that is not counted."""
-    limits = table.parsed_all(name, Limit.parse)
-    try:
-        return check_kinds(limits, kinds)
-    except InvalidInput as error:
-        table.fail(name, str(error))
-
-
-def check_kinds(limits: tuple[Limit, ...], kinds: tuple[str, ...]) -> tuple[Limit, ...]:
-    """The same limits; raises InvalidInput if one is of a kind that is not counted."""
-    for limit in limits:
-        if limit.kind not in kinds:
-            raise InvalidInput(f"limits {limit.kind!r}, which is not counted; [ledger] kinds has {', '.join(kinds)}")
-    return limits
+        server, url, kinds, ttl, keep, files, shipped, scopes, defaults, upstreams, policies, log, prompts, otel,
+        alerts, groups,
+    )  # fmt: skip
 
 
 def _server(table: Table, env: Mapping[str, str]) -> Server:
@@ -329,7 +307,17 @@ def _server(table: Table, env: Mapping[str, str]) -> Server:
     return server
 
 
-def _defaults(table: Table, kinds: tuple[str, ...]) -> Defaults:
+def names_of(upstreams: Sequence[Upstream]) -> dict[str, str]:
+    """Name or alias of a model -> the model's name; the first upstream that has the name decides."""
+    found: dict[str, str] = {}
+    for upstream in upstreams:
+        for model in upstream.models:
+            for name in (model.name, *model.aliases):
+                found.setdefault(name, model.name)
+    return found
+
+
+def _defaults(table: Table, kinds: tuple[str, ...], groups: Groups) -> Defaults:
     defaults = Defaults(
         limits=limits_of(table, "limits", kinds),
         per_user=limits_of(table, "per_user", kinds),
@@ -339,6 +327,7 @@ def _defaults(table: Table, kinds: tuple[str, ...]) -> Defaults:
         max_input=table.whole("max_input", None, least=1),
         max_output=table.whole("max_output", None, least=1),
         max_reasoning=table.whole("max_reasoning", None),
+        per_model=read_limits(table.table("per_model"), kinds, groups),
     )
     table.done()
     return defaults

@@ -9,10 +9,16 @@ from typing import Any
 
 import orjson
 
+from budgeteer.core.amounts import base
 from budgeteer.core.usage import Usage
+from budgeteer.gateway.config import PARALLEL, REQUESTS
+from budgeteer.gateway.left import header
 from budgeteer.gateway.record import AttemptRecord, Record
 from budgeteer.metering.outcome import Outcome
 from budgeteer.metering.reading import Reading, text_of
+
+_COUNTS = (REQUESTS, PARALLEL)
+"""Kinds that say no more about an answer than that it is one."""
 
 
 class Live:
@@ -37,17 +43,19 @@ class Live:
         said: the prompt and the answer for the log; None if the log does not get them.
         saved: units by kind that an answer from the cache saved.
         bounds: bound, choices, cap and cap_asked of the record, once they are known.
+        cost, held, room: units by kind for the headers of the answer: what is charged (None = not known yet), what was
+            reserved for the last attempt, and what is left of the limits (None = not limited).
+        refused: the fields of the record that say which limit refused it.
         answering: whether bytes of the answer went to the client.
         whole: whether the last event of a stream went to the client, so that it no longer matters who disconnects.
     """
 
     __slots__ = (
-        "answered", "answering", "at", "attempts", "bounds", "calls", "closed", "counted", "deadline", "estimated",
-        "finished",
-        "first_ms", "guard", "id", "key", "left", "model", "ms", "open", "operation", "outcome", "overshoot", "path",
-        "policy", "reading", "reason", "reserved", "said", "saved", "scope", "sending", "session", "stage",
-        "started", "status", "stream", "tag", "units", "upstream", "usage", "user", "wasted", "whole",
-        "why",
+        "answered", "answering", "at", "attempts", "bounds", "calls", "closed", "conversation", "cost", "counted",
+        "deadline", "estimated", "finished", "first_ms", "guard", "held", "id", "key", "left", "model", "ms", "open",
+        "operation", "outcome", "overshoot", "path", "policy", "reading", "reason", "refused", "reserved", "room",
+        "said", "saved", "scope", "sending", "session", "stage", "started", "status", "stream", "tag", "units",
+        "upstream", "usage", "user", "wasted", "whole", "why",
     )  # fmt: skip
 
     def __init__(self, id: str, operation: str) -> None:
@@ -58,7 +66,7 @@ class Live:
         self.stream = self.estimated = self.left = self.counted = self.closed = self.answering = False
         self.sending = self.finished = self.whole = False
         self.reading: Reading | None = None
-        self.usage = {"input": 0, "output": 0, "cached": 0, "reasoning": 0}
+        self.usage: dict[str, Any] = {"input": 0, "output": 0, "cached": 0, "reasoning": 0}
         self.units: dict[str, int] = {}
         self.reserved: dict[str, int] = {}
         self.overshoot: dict[str, int] = {}
@@ -68,6 +76,11 @@ class Live:
         self.wasted = self.open = self.ms = 0
         self.first_ms: int | None = None
         self.bounds: dict[str, Any] = {}
+        self.refused: dict[str, Any] = {}
+        self.conversation = ""
+        self.cost: Mapping[str, int] | None = {}
+        self.held: Mapping[str, int] = {}
+        self.room: Mapping[str, int | None] = {}
         self.deadline = float("inf")
         self.guard: asyncio.Timeout | None = None
 
@@ -124,6 +137,10 @@ class Live:
             headers.append((b"x-budgeteer-upstream", self.upstream.encode()))
         if self.policy:
             headers.append((b"x-budgeteer-policy", self.policy.encode()))
+        if self.cost is not None:
+            headers += header("cost", self.cost, [kind for kind in self.cost if kind not in _COUNTS])
+        headers += header("reserved", self.held, [kind for kind in self.held if kind not in _COUNTS])
+        headers += header("left", self.room, [kind for kind in self.room if base(kind) != PARALLEL])
         return headers
 
     def record(self) -> Record:
@@ -146,6 +163,8 @@ class Live:
             outcome=self.outcome,
             reason=self.reason,
             scope=self.scope,
+            **self.refused,
+            conversation=self.conversation,
             policy=self.policy,
             **self.usage,
             wasted=self.wasted,

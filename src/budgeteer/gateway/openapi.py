@@ -19,6 +19,7 @@ _CAP = {"type": ["integer", "null"], "minimum": 0}
 _KEY_FIELDS: dict[str, Any] = {
     "name": {"type": "string", "maxLength": 200},
     **dict.fromkeys(("limits", "per_user", "per_session", "per_tag"), _LIMITS),
+    "per_model": {"type": "object", "additionalProperties": _LIMITS},
     "models": {"type": "array", "items": {"type": "string", "minLength": 1}, "minItems": 1},
     **dict.fromkeys(("max_input", "max_output", "max_reasoning", "expires"), _CAP),
 }
@@ -37,7 +38,14 @@ def _fields(kind: type) -> dict[str, Any]:
 
 
 def _schemas() -> dict[str, Any]:
-    key = {"id": _TEXT, "path": _TEXT, **_KEY_FIELDS, "revoked": {"type": "boolean"}, "created": _WHOLE}
+    key = {
+        "id": _TEXT,
+        "path": _TEXT,
+        **_KEY_FIELDS,
+        "revoked": {"type": "boolean"},
+        "created": _WHOLE,
+        "rotated": _MAYBE,
+    }
     balance = {
         "path": _TEXT,
         "kind": _TEXT,
@@ -46,11 +54,21 @@ def _schemas() -> dict[str, Any]:
         **dict.fromkeys(("settled", "reserved", "overshoot"), _INT),
         **dict.fromkeys(("left", "resets"), _MAYBE),
     }
+    own = {
+        "scope": _TEXT,
+        "kind": _TEXT,
+        "limit": _WHOLE,
+        "window": _TEXT,
+        **dict.fromkeys(("used", "reserved", "left"), _INT),
+        "resets_at": _MAYBE,
+        "text": _TEXT,
+    }
     error = _object(("message", "type", "code"), False, message=_TEXT, type=_TEXT, code=_TEXT, budget=_ANY)
     return {
         "Key": _object(tuple(key), **key),
         "NewKey": _object(path=_TEXT, **_KEY_FIELDS),
         "Balance": _object(tuple(balance), **balance),
+        "OwnLimit": _object(tuple(own), **own),
         "Record": _fields(Record),
         "Attempt": _fields(AttemptRecord),
         "Error": _object(("error",), error=error),
@@ -132,6 +150,14 @@ def _paths() -> dict[str, Any]:
         "/admin/api/keys/{id}/top-up": {
             "post": _admin(key, id_parameter, body=amount, summary="Raise a limit of a key")
         },
+        "/admin/api/keys/{id}/rotate": {
+            "post": _admin(
+                _object(("key", "secret"), key=_ref("Key"), secret=_TEXT),
+                id_parameter,
+                body=_object(overlap={**_TEXT, "examples": ["24h", "0"]}),
+                summary="Give a key a new secret; its account stays, and the present secret for the overlap",
+            )
+        },
         "/admin/api/balances": {
             "get": _admin(balances, *_query("path"), summary="What is used and left of each limit")
         },
@@ -158,6 +184,17 @@ def _paths() -> dict[str, Any]:
         paths[f"/v1/{route}"] = {"post": _spending(operation, dialect)}
     listed = {"200": _json(_ANY, "Models of the key"), "401": _json(_ref("Error"), "The key is missing or not valid")}
     paths["/v1/models"] = {"get": {"summary": "Models", "security": [{"key": []}], "responses": listed}}
+    sums = _object((), False, **dict.fromkeys(("requests", "refused", "input", "output", "money"), _WHOLE))
+    budget = _object(
+        ("object", "key", "limits", "last_24_hours", "last_30_days"),
+        object=_TEXT,
+        key=_ANY,
+        limits={"type": "array", "items": _ref("OwnLimit")},
+        last_24_hours=sums,
+        last_30_days=sums,
+    )
+    own = {"200": _json(budget, "Limits, balance and spending of the key"), "401": listed["401"]}
+    paths["/v1/budget"] = {"get": {"summary": "The key's own budget", "security": [{"key": []}], "responses": own}}
     return paths
 
 

@@ -19,13 +19,14 @@ from budgeteer.gateway.attempt import Attempt
 from budgeteer.gateway.body import LARGE, Aside, Room, read_body, too_slow
 from budgeteer.gateway.booking import Booking
 from budgeteer.gateway.config import Config, Model
+from budgeteer.gateway.conversation import conversation_of
 from budgeteer.gateway.counting import count_input, worth
 from budgeteer.gateway.keyring import KeyRing
 from budgeteer.gateway.keys import Key
 from budgeteer.gateway.live import Live
 from budgeteer.gateway.policies.protocol import Policy
 from budgeteer.gateway.record import Record
-from budgeteer.gateway.refusal import Refused, of_budget, shown
+from budgeteer.gateway.refusal import Refused, limit_of, of_budget, shown
 from budgeteer.gateway.upstream import Backend, Upstreams
 from budgeteer.ledger import Ledger
 from budgeteer.ledger.protocol import Clock, wall_clock
@@ -111,7 +112,7 @@ class Proxy:
         except Refused as refused:
             await self._refuse(live, refused, dialect, send)
         except BudgetExceeded as error:
-            live.scope = error.scope
+            live.scope, live.refused = error.scope, limit_of(error)
             self._exceeded(error)
             await self._refuse(live, of_budget(error, wall_clock()), dialect, send)
         except UnknownPrice as error:
@@ -136,9 +137,11 @@ class Proxy:
     ) -> None:
         ask = await self._asked(route, live, key, headers, receive)
         live.stream, live.model = ask.stream, self.upstreams.names.get(ask.model, ask.model[:200])
-        live.user = ask.user = _label(headers, b"x-budgeteer-user") or _user(ask.body)
-        live.session = ask.session = _label(headers, b"x-budgeteer-session")
-        live.tag, live.stage = _label(headers, b"x-budgeteer-tag"), _label(headers, b"x-budgeteer-stage")
+        live.user = ask.user = label(headers, b"x-budgeteer-user") or _user(ask.body)
+        live.session = ask.session = label(headers, b"x-budgeteer-session")
+        named = live.session or await self._aside.do(len(ask.raw), conversation_of, ask.body, key, live.user)
+        live.conversation = named
+        live.tag, live.stage = label(headers, b"x-budgeteer-tag"), label(headers, b"x-budgeteer-stage")
         if self.config.prompts:
             live.said = {"asked": {name: ask.body[name] for name in _ASKED if name in ask.body}}
         ask.largest = max(model.bounds.max_output or 0 for model in self.models(ask))
@@ -154,6 +157,7 @@ class Proxy:
                 if content is not None:
                     live.outcome, live.status, live.policy, live.saved = Outcome.CACHED, 200, name, ask.saved
                     live.log_answer(content)
+                    live.room = await self.booking.left.of(live.path)
                     shape = (b"content-type", b"application/json")
                     return await reply(send, 200, content, [shape, *live.headers()])
             await self._call(ask, live, headers, receive, send)
@@ -354,6 +358,8 @@ class Proxy:
             live.outcome, live.said = Outcome.REFUSED, None
             if self._incoming is not None and live.key:
                 self._incoming.refused(live.operation, live.model, refused.status, refused.code, live.at * 1_000_000)
+        if live.key and refused.status < 500:
+            live.room = await self.booking.left.of(live.path)
         headers = [(b"content-type", b"application/json"), *refused.headers, *live.headers()]
         await reply(send, refused.status, refused.body(dialect), headers)
 
@@ -374,7 +380,8 @@ class Proxy:
         self._aside.close()
 
 
-def _label(headers: Mapping[bytes, bytes], name: bytes) -> str:
+def label(headers: Mapping[bytes, bytes], name: bytes) -> str:
+    """What a header labels a request with, at most 200 characters; "" if it is not there."""
     value = headers.get(name)
     return "" if value is None else value.decode("utf-8", "replace").strip()[:200]
 

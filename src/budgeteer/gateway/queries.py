@@ -9,13 +9,15 @@ from __future__ import annotations
 import asyncio
 import csv
 import io
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from budgeteer.core.amounts import OF
 from budgeteer.core.errors import InvalidInput
 from budgeteer.gateway import keys
 from budgeteer.gateway.config import Config
+from budgeteer.gateway.key_index import KeyIndex
 from budgeteer.gateway.keyring import KeyRing, run
 from budgeteer.gateway.keys import Key
 from budgeteer.gateway.metrics import Metrics
@@ -41,6 +43,8 @@ _SUMS = (*_TOKENS, "estimated")
 _WHOLE = frozenset(column.name for column in COLUMNS if column.kind == "whole")
 LARGEST = 1_000_000
 """The most records in a CSV file."""
+MANY = 500
+"""The most keys that one filter can name."""
 PAGE = 1000
 """The most records in one answer of the API."""
 Asked = Mapping[str, str]
@@ -60,6 +64,10 @@ class Queries:
 
     Args:
         config, ledger, store, ring, proxy, metrics, records: its parts.
+
+    Attributes:
+        accounts: the accounts of its ledger.
+        index: finds keys, and their names.
     """
 
     def __init__(
@@ -74,6 +82,7 @@ class Queries:
     ) -> None:
         self._config, self._ledger, self._store, self._ring = config, ledger, store, ring
         self._proxy, self._metrics, self._records = proxy, metrics, records
+        self.accounts, self.index = proxy.accounts, KeyIndex(store)
         self._few = asyncio.Semaphore(2)  # leaves threads of the pool free for looking up keys
 
     async def _select(self, sql: str, values: Iterable[Any]) -> list[dict[str, Any]]:
@@ -84,7 +93,7 @@ class Queries:
 
     async def keys(self) -> list[Key]:
         """All keys, oldest first."""
-        return sorted((keys.decode(text) for text in await run(self._store.all_keys)), key=lambda key: key.created)
+        return list(await self.index.keys())[::-1]
 
     async def key(self, name: str) -> Key:
         """The key with this id.
@@ -106,17 +115,54 @@ class Queries:
         Returns:
             The key, and its token, which is kept nowhere.
         """
-        key, token = keys.make(about, self._config.defaults, self._config.counted, wall_clock())
+        key, token = keys.make(about, self._config.defaults, self._config.counted, wall_clock(), self._config.groups)
         await run(self._store.add_key, key.id, keys.encode(key))
+        self.index.forget()
         return key, token
 
-    async def change_key(self, name: str, about: Mapping[str, Any]) -> Key:
-        """Set fields of a key; the changed key."""
-        return await self._changed(name, lambda key: keys.changed(key, about, self._config.counted))
+    async def change_key(self, name: str, about: Mapping[str, Any], seen: str | None = None) -> Key:
+        """Set fields of a key; the changed key.
+
+        Args:
+            name: the key's id.
+            about: the new values by field.
+            seen: the key's version, as ``keys.version`` says it, that the changes were made for; None = any.
+
+        Raises:
+            InvalidInput: a value cannot be used, or somebody has changed the key since it was seen.
+        """
+
+        def change(key: Key) -> Key:
+            if seen is not None and seen != keys.version(key):
+                raise InvalidInput("somebody has changed this key meanwhile; look at it again, then change it")
+            return keys.changed(key, about, self._config.counted, self._config.groups)
+
+        return await self._changed(name, change)
 
     async def revoke_key(self, name: str) -> Key:
         """Revoke a key, which cannot be undone; the changed key."""
         return await self._changed(name, lambda key: keys.changed(key, {"revoked": True}, ()))
+
+    async def rotate_key(self, name: str, overlap: object = "") -> tuple[Key, str]:
+        """Give a key a new secret; its account stays.
+
+        Args:
+            name: the key's id.
+            overlap: for how long the present secret stays valid, such as "24h"; "" for 24 hours, "0" for not at all.
+
+        Returns:
+            The changed key, and its new token, which is kept nowhere.
+        """
+        if not isinstance(overlap, str):
+            raise InvalidInput(f"overlap is {overlap!r}; give a text such as '24h', or '0'")
+        spare, made = keys.overlap_of(overlap), ""
+
+        def rotate(key: Key) -> Key:
+            nonlocal made
+            key, made = keys.rotated(key, spare, wall_clock())
+            return key
+
+        return await self._changed(name, rotate), made
 
     async def top_up_key(self, name: str, amount: object) -> Key:
         """Raise a limit of a key by an amount such as "$5" or "500k/day": the one of its kind and window.
@@ -132,8 +178,9 @@ class Queries:
         await self.key(name)
         text = await run(self._store.change_key, name, lambda text: keys.encode(change(keys.decode(text))))
         self._ring.forget(name)
+        self.index.forget()
         key = keys.decode(text)
-        accounts = self._proxy.accounts
+        accounts = self.accounts
         if not (key.per_user or key.per_session or key.per_tag):
             await accounts.open(accounts.chain(key))  # so that balances show the new limits before the next request
         return key
@@ -147,8 +194,13 @@ class Queries:
             return []
         return list(balances(state, path, wall_clock()))
 
+    async def balances_of(self, paths: Collection[str]) -> list[dict[str, Any]]:
+        """The same for some accounts, without those below them; accounts that are not open are left out."""
+        state = await run(self._ledger.accounts, paths)
+        return list(balances(state, "", wall_clock()))
+
     async def spend(
-        self, by: Sequence[str], kind: str = "all", step: int = 3600, asked: Asked = _ALL
+        self, by: Sequence[str], kind: str = "all", step: int = 3600, asked: Asked = _ALL, offset: int = 0
     ) -> list[dict[str, Any]]:
         """Spending in groups.
 
@@ -157,6 +209,7 @@ class Queries:
             kind: a field of tokens (input, output, ...), or a kind of units that the gateway counts.
             step: length of the groups of "time", in seconds.
             asked: filters, from FILTERS.
+            offset: by how much their beginnings are before full steps of UTC, in milliseconds: that of a time zone.
 
         Returns:
             A row for each group: the values of ``by``, and units, requests, refused, estimated (requests) and wasted
@@ -167,17 +220,23 @@ class Queries:
         """
         if not by or not set(by) <= set(BY):
             raise InvalidInput(f"by={','.join(by)}; choose of {', '.join(BY)}")
-        special = {"scope": "path", "time": f"at / {step * 1000} * {step * 1000}"}
+        wide = step * 1000
+        special = {"scope": "path", "time": f"(at + {offset}) / {wide} * {wide} - {offset}"}
         names = ", ".join(f'{special.get(name, name)} AS "{name}"' for name in by)
         values: list[Any] = []
+        plain, of, part = kind.partition(OF)  # a limit of a model or group is the plain kind, of requests of its models
+        models = self._config.groups.members(part) if of else None
         if kind in _TOKENS:
             units = kind
-        elif kind in self._config.counted:
+        elif plain in self._config.counted and (models is not None) == bool(of):
             units = "COALESCE(json_extract(units, ?), 0)"
-            values.append(f'$."{kind}"')
+            values.append(f'$."{plain}"')
         else:
             raise InvalidInput(f"kind={kind}; choose of {', '.join((*_TOKENS, *self._config.counted))}")
         where, more = _where(asked)
+        if models is not None:
+            where += f"{' AND' if where else ' WHERE'} model IN ({', '.join('?' * len(models))})"
+            more.extend(models)
         order = '"time"' if "time" in by else "units DESC"
         sql = (
             f"SELECT {names}, SUM({units}) AS units, COUNT(*) AS requests, "
@@ -189,14 +248,8 @@ class Queries:
     async def summary(self, asked: Asked = _ALL) -> dict[str, Any]:
         """Sums over the records that the filters select, and the state of this replica: running requests, upstreams,
         and what was turned away without a record."""
+        sums = await self.totals(asked)
         where, values = _where(asked)
-        sql = (
-            f"SELECT COUNT(*) AS requests, COALESCE(SUM(outcome = '{Outcome.REFUSED}'), 0) AS refused, "
-            f"COALESCE(SUM(outcome IN ('{Outcome.FAILED}', '{Outcome.CUT}')), 0) AS failed, "
-            "COALESCE(SUM(json_extract(units, '$.money')), 0) AS money, "
-            f"{', '.join(f'COALESCE(SUM({name}), 0) AS {name}' for name in _SUMS)} FROM records{where}"
-        )
-        (sums,) = await self._select(sql, values)
         totals = {}
         for name in ("overshoot", "saved"):
             charged = f"SELECT {name} AS units FROM records{where}{' AND' if where else ' WHERE'} {name} != '{{}}'"
@@ -210,6 +263,18 @@ class Queries:
             "turned_away": dict(self._metrics.away),
             "records_dropped": self._records.dropped,
         }
+
+    async def totals(self, asked: Asked = _ALL) -> dict[str, Any]:
+        """Sums over the records that the filters select."""
+        where, values = _where(asked)
+        sql = (
+            f"SELECT COUNT(*) AS requests, COALESCE(SUM(outcome = '{Outcome.REFUSED}'), 0) AS refused, "
+            f"COALESCE(SUM(outcome IN ('{Outcome.FAILED}', '{Outcome.CUT}')), 0) AS failed, "
+            "COALESCE(SUM(json_extract(units, '$.money')), 0) AS money, "
+            f"{', '.join(f'COALESCE(SUM({name}), 0) AS {name}' for name in _SUMS)} FROM records{where}"
+        )
+        (sums,) = await self._select(sql, values)
+        return sums
 
     def upstreams(self) -> list[dict[str, Any]]:
         """The state of each upstream, as this replica sees it."""
@@ -237,6 +302,19 @@ class Queries:
         if live is None:
             raise Refused(404, "no_request", f"there is no record of {name!r}; old ones are dropped")
         return live.record()
+
+    async def latest(self, ids: Sequence[str]) -> dict[str, Record]:
+        """The latest record of each of these keys that has one."""
+        marks = ", ".join("?" * len(ids))
+        newest = f"SELECT MAX(n) FROM records WHERE key IN ({marks}) GROUP BY key"
+        rows = await self._select(f"SELECT {', '.join(NAMES)} FROM records WHERE n IN ({newest})", ids)
+        return {row["key"]: Record.of_row(row) for row in rows}
+
+    async def refused_since(self, key: str) -> int:
+        """How many requests of a key in a row were refused up to now."""
+        last = f"SELECT MAX(n) FROM records WHERE key = ? AND outcome != '{Outcome.REFUSED}'"
+        sql = f"SELECT COUNT(*) AS refused FROM records WHERE key = ? AND n > COALESCE(({last}), 0)"
+        return int((await self._select(sql, (key, key)))[0]["refused"])
 
     def live(self) -> list[Record]:
         """The records, as far as they are known, of the requests that run in this replica."""
@@ -277,7 +355,11 @@ def _where(asked: Asked) -> tuple[str, list[Any]]:
     conditions: list[str] = []
     values: list[Any] = []
     for name in EQUAL:
-        if name in asked:
+        if name == "key" and "," in asked.get(name, ""):
+            several = asked[name].split(",")[:MANY]
+            conditions.append(f"key IN ({', '.join('?' * len(several))})")
+            values.extend(several)
+        elif name in asked:
             conditions.append(f'"{name}" = ?')
             values.append(number(asked, name, 0) if name in _WHOLE else asked[name])
     for name, condition in (("since", "at >= ?"), ("until", "at < ?"), ("before", "n < ?")):

@@ -1,7 +1,8 @@
 """The error for a client whose request is refused: status, headers and body, so that its library retries if it helps.
 
 The OpenAI and Anthropic libraries retry 408, 409, 429 and 5xx by themselves unless ``x-should-retry`` is "false". So
-the gateway answers 429, with ``Retry-After``, only if waiting a moment helps; a spent budget is 402.
+the gateway answers 429 only if waiting a moment helps; a spent budget is 402, with ``Retry-After`` if its window makes
+room again and ``x-should-retry: false`` in any case.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import json
 from datetime import UTC, datetime
 from typing import Any
 
+from budgeteer.core.amounts import base, limit, noun
 from budgeteer.core.errors import BudgeteerError, BudgetExceeded
 from budgeteer.gateway.config import PARALLEL, REQUESTS
 
@@ -40,8 +42,10 @@ class Refused(BudgeteerError):
     Attributes:
         status: the HTTP status.
         code: the error's code for programs; also ``reason`` of the record.
-        wait: seconds after which a retry may succeed; None = libraries must not retry by themselves.
-        budget: the limit that refused the request, if one did: scope, kind, used, held, requested, limit, resets_at.
+        wait: seconds after which a retry may succeed; None = it does not help. Libraries may retry by themselves after
+            PATIENCE seconds at most, and never after 402.
+        budget: the limit that refused the request, if one did: scope, kind, used, held, requested, limit, window, left,
+            resets_at.
     """
 
     def __init__(
@@ -56,7 +60,7 @@ class Refused(BudgeteerError):
         if self.wait is None:
             closing = [(b"connection", b"close")] if self.status == 401 else []  # strangers keep no connection
             return [*closing, (b"x-should-retry", b"false")]
-        soon = b"true" if self.wait <= PATIENCE else b"false"
+        soon = b"true" if self.wait <= PATIENCE and self.status != 402 else b"false"
         return [(b"retry-after", str(self.wait).encode()), (b"x-should-retry", soon)]
 
     def body(self, dialect: str) -> bytes:
@@ -96,17 +100,30 @@ def of_budget(error: BudgetExceeded, now: int) -> Refused:
         "held": error.held,
         "requested": error.requested,
         "limit": error.limit,
+        "window": "" if error.window is None else str(error.window),
+        "left": error.limit - error.used,
         "resets_at": None if error.resets_at is None else _utc(error.resets_at),
     }
-    if error.kind == PARALLEL:
-        text = f"{error.scope} has {error.limit:,} requests under way, as many as its limit allows"
+    kind, fits = base(error.kind), error.requested <= error.limit
+    if kind == PARALLEL:
+        text = f"{error.scope} has {error.limit:,} {noun(error.kind)}, as many as its limit allows"
         return Refused(429, "too_many_parallel", text, 1, budget)
     if error.held and error.used - error.held + error.requested <= error.limit:
         text = f"{error}; requests under way have reserved what this one needs: try again when they have ended"
         return Refused(429, "budget_reserved", text, 2, budget)
-    if wait is not None and (wait <= PATIENCE or error.kind == REQUESTS) and error.requested <= error.limit:
+    if wait is not None and (wait <= PATIENCE or kind == REQUESTS) and fits:
         return Refused(429, "rate_limited", str(error), wait, budget)
-    return Refused(402, "budget_exceeded", str(error), None, budget)
+    return Refused(402, "budget_exceeded", str(error), wait if fits else None, budget)
+
+
+def limit_of(error: BudgetExceeded) -> dict[str, Any]:
+    """The fields of a record that say which limit refused the request."""
+    return {
+        "refused_kind": error.kind,
+        "refused_limit": limit(error.kind, error.limit, error.window),
+        "requested": error.requested,
+        "available": max(0, error.limit - error.used),
+    }
 
 
 def _utc(at: int) -> str:

@@ -76,6 +76,8 @@ async def check(config: Config, say: Callable[[str], Any]) -> bool:
     usable = True
     await run(gateway.store.get_key, "")
     say(f"ok      ledger {without_password(config.ledger)}, {len(await run(gateway.store.all_keys))} keys")
+    for name, models in (config.groups.groups or {}).items():
+        say(f"ok      group {name}: {', '.join(models)}")
     prices = gateway.proxy.metering.prices
     for backend in gateway.proxy.upstreams.backends:
         if prices is not None:

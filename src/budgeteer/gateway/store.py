@@ -37,8 +37,12 @@ CREATE TABLE IF NOT EXISTS marks (name TEXT PRIMARY KEY, until INTEGER NOT NULL)
 CREATE TABLE IF NOT EXISTS records (
     n INTEGER PRIMARY KEY AUTOINCREMENT, {", ".join(f"{column.name} {column.sql}" for column in COLUMNS)}
 );
+"""
+_INDEXES = f"""
 CREATE UNIQUE INDEX IF NOT EXISTS records_id ON records (id);
 CREATE INDEX IF NOT EXISTS records_at ON records (at);
+CREATE INDEX IF NOT EXISTS records_key ON records (key, n);
+CREATE INDEX IF NOT EXISTS records_conversation ON records (conversation, n) WHERE conversation != '';
 CREATE INDEX IF NOT EXISTS records_paid ON records (n) WHERE {_PAID} > 0;
 CREATE INDEX IF NOT EXISTS records_free ON records (n) WHERE {_PAID} = 0;
 """
@@ -143,6 +147,7 @@ class SqliteStore(Store):
                         f"ALTER TABLE records ADD COLUMN {column.name} {column.sql} DEFAULT {_empty(column)}"
                     )
             self._db.execute("COMMIT")
+            self._db.executescript(_INDEXES)
             self._reader, self._reading = self._db, self._lock
             if self._path != ":memory:":  # a connection of its own: a long SELECT must not keep keys from requests
                 self._reader = sqlite3.connect(self._path, timeout=10, isolation_level=None, check_same_thread=False)

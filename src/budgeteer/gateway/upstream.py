@@ -9,7 +9,7 @@ from typing import Any
 
 from budgeteer.core.errors import MissingExtra
 from budgeteer.core.urls import without_password
-from budgeteer.gateway.config import Model, Upstream
+from budgeteer.gateway.config import Model, Upstream, names_of
 
 try:
     import aiohttp
@@ -96,12 +96,11 @@ class Upstreams:
 
     def __init__(self, configs: Iterable[Upstream]) -> None:
         self.backends = [Backend(config) for config in configs]
+        self.names = names_of([backend.config for backend in self.backends])
         self._serving: dict[tuple[str, str], list[tuple[Backend, Model]]] = {}
-        self.names: dict[str, str] = {}
         for backend in self.backends:
             for model in backend.config.models:
                 for name in (model.name, *model.aliases):
-                    self.names.setdefault(name, model.name)
                     for dialect in ("openai", "anthropic"):
                         if backend.config.dialect in (dialect, "both"):
                             self._serving.setdefault((dialect, name), []).append((backend, model))

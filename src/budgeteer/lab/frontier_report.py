@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from importlib import resources
 from typing import Any
 
-from budgeteer.core.meter import MONEY
+from budgeteer.core.amounts import MONEY
 from budgeteer.draw import svg
 from budgeteer.draw.svg import Line, clean, compact, percent
 

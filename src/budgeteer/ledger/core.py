@@ -38,6 +38,7 @@ from budgeteer.core.errors import (
     ReservationClosed,
     UnknownAccount,
     UnknownReservation,
+    WrongKinds,
 )
 from budgeteer.ledger.limit import Amounts, Limit, bucket, check_path, decode_limits, encode_limits, span, start
 
@@ -624,7 +625,7 @@ def wrong_kinds(path: str, chain: Iterable[str], amounts: Amounts) -> InvalidInp
         return InvalidInput(f"no account of {path!r} names a kind; open one with limits, if need be 'all:unlimited'")
     missing, unknown = sorted({*needed} - {*given}), sorted({*given} - {*needed})
     faults = [f"lacks {', '.join(missing)}"] * bool(missing) + [f"has unknown {', '.join(unknown)}"] * bool(unknown)
-    return InvalidInput(f"the reservation at {path!r} {' and '.join(faults)}; name exactly {', '.join(needed)}")
+    return WrongKinds(f"the reservation at {path!r} {' and '.join(faults)}; name exactly {', '.join(needed)}", needed)
 
 
 def _refusal(state: State, now: int, path: str, amounts: Amounts) -> BudgetExceeded:
@@ -653,13 +654,14 @@ def exceeded(
     window: str | int | None = None,
     resets_at: int | None = None,
 ) -> BudgetExceeded:
-    """The error of a request that one limit refuses; its hint says how the limit is counted and when there is room."""
-    if window is None:
-        hint = "lower the request or raise the limit"
+    """The error of a request that one limit refuses; its hint says what helps, and when there is room."""
+    if units > limit:
+        hint = "that is more than the whole limit: ask for less, or raise the limit"
+    elif window is None:
+        hint = "ask for less, or raise the limit"
     else:
-        each = f"this {window}" if isinstance(window, str) else f"in the last {window:,} s"
-        when = f", room at {datetime.fromtimestamp(resets_at / 1000, UTC):%Y-%m-%d %H:%M:%S} UTC" if resets_at else ""
-        hint = f"counted {each}{when}"
+        when = f" at {datetime.fromtimestamp(resets_at / 1000, UTC):%Y-%m-%d %H:%M:%S} UTC" if resets_at else " later"
+        hint = f"there is room again{when}"
     return BudgetExceeded(
         kind=kind,
         scope=scope,
@@ -668,5 +670,6 @@ def exceeded(
         limit=limit,
         held=held,
         hint=hint,
+        window=window,
         resets_at=resets_at,
     )

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 
+from budgeteer.core.amounts import OF
 from budgeteer.core.budget import CALENDAR, Budget, Window
 from budgeteer.core.errors import InvalidInput
 
@@ -75,6 +76,9 @@ class Limit:
         return cls(budget.kind, budget.amount, window)
 
     def __str__(self) -> str:
+        plain, of, model = self.kind.partition(OF)
+        if of:
+            return f"{Limit(plain, self.amount, self.window)} of {model}"
         if self.amount is None:
             return f"{self.kind}:unlimited"
         window = Window("rolling", self.window) if isinstance(self.window, int) else self.window and Window(self.window)

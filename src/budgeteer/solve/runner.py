@@ -12,9 +12,9 @@ import json
 from collections import Counter
 from collections.abc import Sequence
 
+from budgeteer.core.amounts import MONEY
 from budgeteer.core.budget import Budgets
 from budgeteer.core.errors import BudgeteerError, InvalidInput
-from budgeteer.core.meter import MONEY
 from budgeteer.core.usage import Usage
 from budgeteer.models.model import INTERNALS, PREFIX, Model
 from budgeteer.solve.books import Books

@@ -8,8 +8,8 @@ from datetime import UTC, datetime
 from fractions import Fraction
 from typing import Any
 
+from budgeteer.core.amounts import MONEY
 from budgeteer.core.budget import Window
-from budgeteer.core.meter import MONEY
 from budgeteer.gateway.alerts.rules import Rule
 from budgeteer.gateway.dashboard.amounts import amount
 from budgeteer.ledger import core

@@ -14,11 +14,15 @@ from starlette.routing import BaseRoute, Route
 from budgeteer.core.errors import BudgeteerError, LedgerUnavailable
 from budgeteer.gateway.asgi import show_key
 from budgeteer.gateway.config import Config
-from budgeteer.gateway.dashboard import session
+from budgeteer.gateway.dashboard import mine, session
 from budgeteer.gateway.dashboard.html import asset
 from budgeteer.gateway.dashboard.pages import Pages
+from budgeteer.gateway.dashboard.times import ZONE, zone_of
+from budgeteer.gateway.keyring import KeyRing
+from budgeteer.gateway.keys import Key
 from budgeteer.gateway.queries import Queries
 from budgeteer.gateway.refusal import Refused
+from budgeteer.ledger.protocol import wall_clock
 
 _HEADERS = {
     "content-security-policy": "default-src 'none'; style-src 'self'; script-src 'self'; connect-src 'self'; "
@@ -31,14 +35,15 @@ _HEADERS = {
 }
 _FORM = 65_536
 """The largest form that is read, in bytes."""
+_NO_ADMIN = "No admin key is set: set the environment variable that admin_key_env names and restart the gateway."
 _BAD_FORM = "This form was not sent from a page of this dashboard, or is too large."
 _ASSETS = {"dashboard.css": "text/css", "dashboard.js": "text/javascript", "icon.svg": "image/svg+xml"}
 Form = dict[str, str]
 
 
-def routes(queries: Queries, config: Config) -> list[BaseRoute]:
-    """The routes of one gateway's dashboard."""
-    dashboard = _Dashboard(queries, config)
+def routes(queries: Queries, config: Config, ring: KeyRing) -> list[BaseRoute]:
+    """The routes of one gateway's dashboard; ``ring`` finds the keys of holders who log in."""
+    dashboard = _Dashboard(queries, config, ring)
     pages = dashboard.pages
     shown = [
         ("/", pages.overview),
@@ -46,17 +51,24 @@ def routes(queries: Queries, config: Config) -> list[BaseRoute]:
         ("/budget", pages.budget),
         ("/requests", pages.requests),
         ("/requests/{id}", pages.request),
+        ("/conversation", pages.conversation),
         ("/keys", pages.keys),
         ("/keys/{id}", pages.key),
     ]
     posted = [
         ("/keys", pages.make_key),
         ("/keys/{id}/top-up", pages.top_up),
+        ("/keys/{id}/rotate", pages.rotate),
+        ("/keys/{id}/change", pages.change),
         ("/keys/{id}/revoke", pages.revoke),
     ]
     return [
         Route("/login", dashboard.login, methods=["GET", "POST"]),
         Route("/logout", dashboard.formed(dashboard.logout), methods=["POST"]),
+        Route("/mine", dashboard.held(pages.mine)),
+        Route("/mine/requests/{id}", dashboard.held(pages.my_request)),
+        Route("/mine/conversation", dashboard.held(pages.my_conversation)),
+        Route("/mine/logout", dashboard.leave, methods=["POST"]),
         Route("/requests.csv", dashboard.guarded(pages.csv)),
         *(Route(path, dashboard.guarded(show)) for path, show in shown),
         *(Route(path, dashboard.formed(act), methods=["POST"]) for path, act in posted),
@@ -65,8 +77,8 @@ def routes(queries: Queries, config: Config) -> list[BaseRoute]:
 
 
 class _Dashboard:
-    def __init__(self, queries: Queries, config: Config) -> None:
-        self._server = config.server
+    def __init__(self, queries: Queries, config: Config, ring: KeyRing) -> None:
+        self._server, self._ring = config.server, ring
         self.pages = Pages(queries, config)
 
     def _cookie(self, request: Request) -> str | None:
@@ -84,9 +96,49 @@ class _Dashboard:
             cookie = self._cookie(request)
             if cookie is None:
                 return _sealed(RedirectResponse("/login", 303))
-            return await self._shown(show(request, session.form_token(self._server.admin_key, cookie)))
+            return await self._shown(request, show(request, session.form_token(self._server.admin_key, cookie)))
 
         return endpoint
+
+    async def _holder(self, request: Request) -> tuple[Key, str] | None:
+        """The key and the cookie of a valid session of its holder; None if there is none."""
+        cookie = request.cookies.get(mine.COOKIE, "")
+        key = await self._ring.look(mine.key_of(cookie))
+        if key is None or not mine.valid(key, cookie):
+            return None
+        show_key(request.scope)
+        return key, cookie
+
+    def held(
+        self, show: Callable[[Key, Request, str], Awaitable[Response]]
+    ) -> Callable[[Request], Awaitable[Response]]:
+        """An endpoint that shows a page to the holder of a key, and redirects others to the login."""
+
+        async def endpoint(request: Request) -> Response:
+            return await self._shown(request, self._mine(show, request))
+
+        return endpoint
+
+    async def _mine(self, show: Callable[[Key, Request, str], Awaitable[Response]], request: Request) -> Response:
+        held = await self._holder(request)
+        if held is None:
+            return RedirectResponse("/login", 303)
+        return await show(held[0], request, mine.form_token(*held))
+
+    async def leave(self, request: Request) -> Response:
+        """End the session of a key's holder by deleting its cookie."""
+
+        async def left() -> Response:
+            held, form = await self._holder(request), await self._form(request)
+            if held is not None:
+                given = (form or {}).get("token", "")
+                if _foreign(request) or not hmac.compare_digest(given.encode(), mine.form_token(*held).encode()):
+                    return self.pages.trouble(403, f"{_BAD_FORM} Go back and reload the page.")
+            answer = RedirectResponse("/login", 303)
+            answer.delete_cookie(mine.COOKIE, path="/mine", httponly=True, samesite="strict")
+            return answer
+
+        return await self._shown(request, left())
 
     def formed(
         self, act: Callable[[Request, str, Form], Awaitable[Response]]
@@ -105,11 +157,12 @@ class _Dashboard:
                 or not session.form_valid(self._server.admin_key, cookie, form.pop("token", ""))
             ):
                 return _sealed(self.pages.trouble(403, f"{_BAD_FORM} Go back and reload the page."))
-            return await self._shown(act(request, token, form))
+            return await self._shown(request, act(request, token, form))
 
         return endpoint
 
-    async def _shown(self, made: Awaitable[Response]) -> Response:
+    async def _shown(self, request: Request, made: Awaitable[Response]) -> Response:
+        ZONE.set(zone_of(request.cookies))
         try:
             return _sealed(await made)
         except Refused as error:
@@ -120,25 +173,34 @@ class _Dashboard:
             return _sealed(self.pages.trouble(400, str(error)))
 
     async def login(self, request: Request) -> Response:
-        """Show the login form, or log in with the admin key that it holds."""
+        """Show the login form, or log in with the admin key, or the key of one's own, that it holds."""
         admin = self._server.admin_key
-        if not admin:
-            text = "No admin key is set: set the environment variable that admin_key_env names and restart the gateway."
-            return _sealed(self.pages.login(text, 403))
         if request.method == "GET":
             return _sealed(self.pages.login(""))
         form = await self._form(request)
         if form is None or _foreign(request):
             return _sealed(self.pages.login(_BAD_FORM, 403))
-        if not hmac.compare_digest(form.get("key", "").encode("utf-8", "replace"), admin.encode()):
-            return _sealed(self.pages.login("That is not the admin key.", 401))
+        given = form.get("key", "").strip()
+        if given.startswith("bk-"):
+            return await self._shown(request, self._begin(request, given))
+        if not admin:
+            return _sealed(self.pages.login(_NO_ADMIN, 403))
+        if not hmac.compare_digest(given.encode("utf-8", "replace"), admin.encode()):
+            return _sealed(self.pages.login("That is neither the admin key nor a key of this gateway.", 401))
         answer = RedirectResponse("/", 303)
-        # What a proxy says of TLS is believed here only, where a lie costs no more than the liar's own session.
-        secure = "https" in (request.url.scheme, request.headers.get("x-forwarded-proto"))
-        answer.set_cookie(
-            session.COOKIE, session.begin(admin), max_age=session.LASTS, httponly=True, samesite="strict", secure=secure
-        )
+        _set(request, answer, session.COOKIE, session.begin(admin), session.LASTS, "/")
         return _sealed(answer)
+
+    async def _begin(self, request: Request, token: str) -> Response:
+        """Log the holder of a key in."""
+        try:
+            key = await self._ring.find(token, wall_clock())
+        except Refused as error:
+            return self.pages.login(f"{str(error)[:1].upper()}{str(error)[1:].partition(';')[0]}.", 401)
+        show_key(request.scope)
+        answer = RedirectResponse("/mine", 303)
+        _set(request, answer, mine.COOKIE, mine.begin(key), mine.LASTS, "/mine")
+        return answer
 
     async def logout(self, request: Request, token: str, form: Form) -> Response:
         """End the browser's session by deleting its cookie."""
@@ -170,6 +232,13 @@ class _Dashboard:
         answer = _sealed(Response(asset(f"static/{name}"), media_type=_ASSETS[name]))
         answer.headers["cache-control"] = "no-cache"
         return answer
+
+
+def _set(request: Request, answer: Response, name: str, cookie: str, lasts: int, path: str) -> None:
+    """Set the cookie of a session."""
+    # What a proxy says of TLS is believed here only, where a lie costs no more than the liar's own session.
+    secure = "https" in (request.url.scheme, request.headers.get("x-forwarded-proto"))
+    answer.set_cookie(name, cookie, max_age=lasts, path=path, httponly=True, samesite="strict", secure=secure)
 
 
 def _foreign(request: Request) -> bool:

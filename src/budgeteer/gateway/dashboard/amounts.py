@@ -1,32 +1,9 @@
-"""Write units, times and durations for people."""
+"""Write units and durations for people."""
 
 from __future__ import annotations
 
-import math
-from datetime import UTC, datetime
-from decimal import Decimal
-
-from budgeteer.core.meter import MONEY
+from budgeteer.core.amounts import MONEY, base, dollars
 from budgeteer.draw.svg import compact
-
-_DOLLAR = 10**12
-
-
-def dollars(units: float) -> str:
-    """An amount of pico-dollars (10**-12 dollars) in dollars, with three significant digits below a dollar.
-
-    >>> dollars(0), dollars(1_234_560_000_000_000), dollars(12_345_000_000), dollars(-5e9), dollars(999_999_999_999)
-    ('$0', '$1,234.56', '$0.0123', '-$0.005', '$1.00')
-    """
-    value = Decimal(units) / _DOLLAR
-    if value < 0:
-        return "-" + dollars(-units)
-    if value == 0:
-        return "$0"
-    if value >= Decimal("0.9995"):
-        return f"${value:,.2f}"
-    digits = 2 - math.floor(math.log10(value))
-    return f"${value:.{digits}f}".rstrip("0")
 
 
 def amount(kind: str, units: float) -> str:
@@ -35,17 +12,12 @@ def amount(kind: str, units: float) -> str:
     >>> amount("all", 1234567), amount("money", 5 * 10**12)
     ('1,234,567', '$5.00')
     """
-    return dollars(units) if kind == MONEY else f"{units:,.0f}"
+    return dollars(units) if base(kind) == MONEY else f"{units:,.0f}"
 
 
 def short(kind: str, units: float) -> str:
     """Units of a kind in few characters, for the axes of charts."""
-    return dollars(units) if kind == MONEY else compact(units)
-
-
-def when(at: int) -> str:
-    """A time (milliseconds since 1970, UTC) as YYYY-MM-DD HH:MM:SS."""
-    return f"{datetime.fromtimestamp(at / 1000, UTC):%Y-%m-%d %H:%M:%S}"
+    return dollars(units) if base(kind) == MONEY else compact(units)
 
 
 def lasting(ms: float | None) -> str:

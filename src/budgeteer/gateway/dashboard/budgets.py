@@ -3,32 +3,33 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from starlette.requests import Request
 from starlette.responses import Response
 
-from budgeteer.core.meter import MONEY
+from budgeteer.core.amounts import MONEY, noun
 from budgeteer.gateway.dashboard import charts
-from budgeteer.gateway.dashboard.amounts import amount, lasting, short, when
+from budgeteer.gateway.dashboard.amounts import amount, lasting, short
 from budgeteer.gateway.dashboard.charts import Burn
 from budgeteer.gateway.dashboard.common import (
     Shared,
     asked,
     listed,
-    named,
     path_of,
     window_of,
 )
 from budgeteer.gateway.dashboard.forecast import pace
-from budgeteer.gateway.dashboard.html import Html, link, page, tag
+from budgeteer.gateway.dashboard.html import Html, link, page, pages, tag
+from budgeteer.gateway.dashboard.times import when
+from budgeteer.gateway.queries import number
 from budgeteer.gateway.refusal import Refused
 from budgeteer.ledger.limit import bucket, start
 from budgeteer.ledger.protocol import wall_clock
 
-_LIMITS = 300
-"""The most limits that are listed."""
+_ROWS = 100
+"""Limits on a page."""
 _FINE = 240
 """Steps of time into which the past of a limit is divided."""
 
@@ -41,16 +42,21 @@ class Budgets(Shared):
 
     async def budgets(self, request: Request, token: str) -> Response:
         """The list of limits, those with the largest used share first."""
-        path = request.query_params.get("path", "")
+        query = request.query_params
+        path, search = query.get("path", ""), query.get("search", "")
         balances, names = await asyncio.gather(self.queries.balances(path), self.names())
-        limited = [row for row in balances if row["limit"] is not None]
+        words = search.casefold().split()
+        limited = [row for row in balances if row["limit"] is not None and _says(row, names, words)]
         limited.sort(key=lambda row: -(row["settled"] + row["reserved"]) / max(1, row["limit"]))
-        more = (
-            f"The {_LIMITS:,} limits with the largest used share, of {len(limited):,}."
-            if len(limited) > _LIMITS
-            else f"{len(limited):,} limits."
+        first = (number(query, "page", 1, least=1, most=10**6) - 1) * _ROWS
+        body = page(
+            "budgets",
+            path=path,
+            search=search,
+            limits=self.balances(limited[first : first + _ROWS], names),
+            more=f"{len(limited):,} limits, those with the largest used share first.",
+            pages=pages("/budgets", len(limited), first, _ROWS, path=path, search=search),
         )
-        body = page("budgets", path=path, limits=self.balances(limited[:_LIMITS], names), more=more)
         return self.framed(token, "Budgets", body, "/budgets")
 
     async def budget(self, request: Request, token: str) -> Response:
@@ -68,7 +74,7 @@ class Budgets(Shared):
             raise Refused(404, "no_limit", "There is no such limit.")
         title = path_of(path, names)
         drawn, facts = await self._burn(row)
-        limit = amount(kind, row["limit"]) + ("" if kind == MONEY else f" {named(kind)}")
+        limit = amount(kind, row["limit"]) + ("" if kind == MONEY else f" {noun(kind)}")
         body = page(
             "budget",
             title=title,
@@ -132,6 +138,14 @@ class Budgets(Shared):
         return drawing, _facts(row, ahead, now, forecast.mean / slice_ms * 60_000)
 
 
+def _says(row: Mapping[str, Any], names: Mapping[str, str], words: Sequence[str]) -> bool:
+    """Whether a limit's account, the name of its key or its kind have each of some words."""
+    if not words:
+        return True
+    said = f"{row['path']} {path_of(row['path'], names)} {noun(row['kind'])}".casefold()
+    return all(word in said for word in words)
+
+
 def _facts(row: dict[str, Any], ahead: Sequence[tuple[int, float, float, float]], now: int, minute: float) -> Html:
     """The numbers of a forecast as a list."""
     kind, limit = row["kind"], row["limit"]
@@ -141,7 +155,7 @@ def _facts(row: dict[str, Any], ahead: Sequence[tuple[int, float, float, float]]
         return "not by then" if reached is None else f"in {lasting(reached - now)}"
 
     _, low, mean, high = ahead[-1]
-    ending = f"used by {when(ahead[-1][0])} UTC" if row["window"] else f"used in {lasting(ahead[-1][0] - now)}"
+    ending = f"used by {when(ahead[-1][0])}" if row["window"] else f"used in {lasting(ahead[-1][0] - now)}"
     return listed(
         [
             ("left now", amount(kind, row["left"])),

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 
 from budgeteer.draw.svg import clean, ticks
 from budgeteer.gateway.dashboard.html import Html, tag
+from budgeteer.gateway.dashboard.times import local
 
 WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 760, 230, 84, 8, 12, 30
 SHOWN = 7
@@ -44,12 +44,12 @@ def stacks(rows: Sequence[dict[str, object]], by: str, times: Sequence[int]) -> 
 
 
 def clock(at: float, spread: float) -> str:
-    """A time (milliseconds since 1970, UTC) for the axis of a chart that is ``spread`` milliseconds wide.
+    """A time (milliseconds since 1970) for the axis of a chart that is ``spread`` milliseconds wide.
 
     >>> clock(0, 3_600_000), clock(0, 86_400_000 * 5), clock(0, 60_000)
     ('00:00', '1 Jan', '00:00:00')
     """
-    when = datetime.fromtimestamp(at / 1000, UTC)
+    when = local(at)
     if spread > 2 * 86_400_000:
         return f"{when.day} {when:%b}"
     return f"{when:%H:%M}" if spread >= 15 * 60_000 else f"{when:%H:%M:%S}"

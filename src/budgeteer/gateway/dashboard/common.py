@@ -3,32 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from decimal import ROUND_CEILING
 from typing import Any
 from urllib.parse import quote
 
 from starlette.responses import HTMLResponse, Response
 
-from budgeteer.core.meter import MONEY
+from budgeteer.core.amounts import MONEY, base, dollars, noun
 from budgeteer.draw.svg import Part, stacked_bar
 from budgeteer.gateway.config import PARALLEL, Config
-from budgeteer.gateway.dashboard.amounts import amount, lasting, when
+from budgeteer.gateway.dashboard.amounts import amount, lasting
 from budgeteer.gateway.dashboard.html import Html, join, link, page, table, tag
+from budgeteer.gateway.dashboard.times import when, zone_name
 from budgeteer.gateway.queries import Queries
 from budgeteer.gateway.record import COLUMNS, DURATION, FLAG, MOMENT, Column, Record
 from budgeteer.ledger.protocol import wall_clock
 from budgeteer.metering.outcome import Outcome
 
-RANGES = {
-    "15m": ("15 minutes", 900, 15),
-    "1h": ("hour", 3600, 60),
-    "24h": ("24 hours", 86_400, 1800),
-    "7d": ("7 days", 604_800, 10_800),
-    "30d": ("30 days", 2_592_000, 43_200),
-}
-"""Name in addresses -> (label, its length in seconds, the length of a bar in seconds)."""
 _GOOD, _BAD = (Outcome.OK, Outcome.CACHED), (Outcome.FAILED, Outcome.CUT)
 HEADINGS = [column for column in COLUMNS if column.heading]
 """The fields of records that lists of requests show."""
+PLACES = (("/", "Overview"), ("/budgets", "Budgets"), ("/requests", "Requests"), ("/keys", "Keys"))
+MINE = (("/mine", "My key"),)
+"""The pages in the menu: of administrators, and of a key's holder."""
 NO_NAMES: Mapping[str, str] = {}
 
 
@@ -56,7 +53,7 @@ class Shared:
             here: address of the menu's entry that is marked as the current one.
             status: the HTTP status.
         """
-        places = (("/", "Overview"), ("/budgets", "Budgets"), ("/requests", "Requests"), ("/keys", "Keys"))
+        places, logout = (MINE, "/mine/logout") if here == "/mine" else (PLACES, "/logout")
         menu = join(
             tag(
                 '<a href="$path"$on>$name</a>',
@@ -66,24 +63,28 @@ class Shared:
             )
             for path, name in places
         )
-        return HTMLResponse(page("frame", title=title, menu=menu, token=token, body=body), status)
+        return HTMLResponse(
+            page("frame", title=title, menu=menu, token=token, zone=zone_name(), logout=logout, body=body), status
+        )
 
-    async def names(self) -> dict[str, str]:
+    async def names(self) -> Mapping[str, str]:
         """Id of each key -> its name for people; the id if it has none."""
-        return {key.id: key.name or key.id for key in await self.queries.keys()}
+        return await self.queries.index.names()
 
-    def records(self, records: Sequence[Record], names: Mapping[str, str], empty: str) -> Html:
-        """A table of records; the text ``empty`` if there are none."""
+    def records(self, records: Sequence[Record], names: Mapping[str, str], empty: str, own: bool = False) -> Html:
+        """A table of records; the text ``empty`` if there are none. ``own`` makes it for the holder of their key."""
         shown = [column for column in HEADINGS if column.name != "units" or self.kind == MONEY]
-        heads = [named(MONEY) if column.name == "units" else column.heading for column in shown]
-        rows = [[_cell(column, record, names) for column in shown] for record in records]
+        shown = [column for column in shown if not (own and column.name == "key")]
+        heads = [noun(MONEY) if column.name == "units" else column.heading for column in shown]
+        place = "/mine/requests" if own else "/requests"
+        rows = [[_cell(column, record, names, place) for column in shown] for record in records]
         numbers = [
             head for head, column in zip(heads, shown, strict=True) if column.kind != "text" and column.unit != MOMENT
         ]
         return table(heads, rows, empty, numbers)
 
-    def balances(self, rows: Sequence[dict[str, Any]], names: dict[str, str]) -> Html:
-        """A table of limits, with what is used, held and left of each."""
+    def balances(self, rows: Sequence[dict[str, Any]], names: Mapping[str, str], links: bool = True) -> Html:
+        """A table of limits, with what is used, held and left of each; ``links`` lead to the page of each."""
         shown = []
         for row in rows:
             kind, limit = row["kind"], row["limit"]
@@ -96,8 +97,10 @@ class Shared:
             resets = lasting(row["resets"] - wall_clock()) if row["resets"] else ""
             shown.append(
                 (
-                    link(path_of(row["path"], names), "/budget", path=row["path"], kind=kind, window=row["window"]),
-                    named(kind),
+                    link(path_of(row["path"], names), "/budget", path=row["path"], kind=kind, window=row["window"])
+                    if links
+                    else path_of(row["path"], names),
+                    noun(kind),
                     window_of(row["window"]),
                     bar,
                     amount(kind, row["left"]),
@@ -121,11 +124,6 @@ def problem_of(text: str) -> Html:
     return tag('<p class="problem" role="alert">$text</p>', text=text) if text else Html("")
 
 
-def named(kind: str) -> str:
-    """The name of a kind of units on pages."""
-    return {"all": "tokens", "money": "dollars"}.get(kind, kind)
-
-
 def window_of(window: str) -> str:
     """The name of a limit's window on pages."""
     return window or "in all"
@@ -147,21 +145,46 @@ def outcome_of(record: Record) -> Html:
     )
 
 
-def _cell(column: Column, record: Record, names: Mapping[str, str]) -> object:
+def _cell(column: Column, record: Record, names: Mapping[str, str], place: str) -> object:
     """The cell of a field in a list of requests: the time links to the request, and units are shown as money only."""
     if column.name == "at":
-        return link(when(record.at), f"/requests/{quote(record.id)}")
+        return link(when(record.at), f"{place}/{quote(record.id)}")
     if column.name == "units":
         return amount(MONEY, record.units.get(MONEY, 0))
     return fact_of(column, record, names)
 
 
-def fact_of(column: Column, record: Record, names: Mapping[str, str]) -> object:
-    """The value of a record's field for people: the outcome in colour, the key by its name."""
+def needs(record: Record) -> str:
+    """What the limit that refused a request had left, and what the request may have used; "" if no limit did."""
+    if not record.refused_kind:
+        return ""
+    kind, requested = record.refused_kind, record.requested or 0
+    has = amount(kind, record.available or 0) + ("" if base(kind) == MONEY else f" {noun(kind)}")
+    verb = f"cost {dollars(requested, ROUND_CEILING)}" if base(kind) == MONEY else f"use {requested:,}"
+    return f"{has} left of {record.refused_limit}, may {verb}"
+
+
+def fact_of(column: Column, record: Record, names: Mapping[str, str], own: bool = False) -> object:
+    """The value of a record's field for people: the outcome in colour, the key by its name; what would say nothing of
+    a request without a charge is left out. ``own`` leads nowhere but to pages of the key's holder."""
+    if column.name == "estimated" and not record.paid:
+        return ""
+    if column.name == "reason" and record.refused_kind:
+        return tag('$x <span class="sub">$y</span>', x=record.reason, y=needs(record))
+    if column.name == "refused_kind" and record.refused_kind:
+        return noun(record.refused_kind)
+    if column.name == "scope":
+        return path_of(record.scope, names)
+    if column.name == "conversation" and record.conversation:
+        if own:
+            return link(record.conversation, "/mine/conversation", name=record.conversation)
+        return link(record.conversation, "/conversation", key=record.key, name=record.conversation)
     if column.name == "outcome":
         return outcome_of(record)
     if column.name == "key":
         key = record.key
+        if own:
+            return names.get(key, key)
         return link(names.get(key, key), f"/keys/{quote(key)}") if key else ""
     return value_of(column, getattr(record, column.name))
 
@@ -182,16 +205,3 @@ def value_of(column: Column, value: Any) -> object:
 def asked(**filters: object) -> dict[str, str]:
     """Filters for the gateway's queries, as strings; empty ones are left out."""
     return {name: str(value) for name, value in filters.items() if value not in (None, "")}
-
-
-def times_of(now: int, seconds: int, step: int) -> list[int]:
-    """Where the bars of the last ``seconds`` begin, in milliseconds since 1970 (UTC).
-
-    Args:
-        now: milliseconds since 1970 (UTC).
-        seconds: the time that the chart shows.
-        step: seconds of a bar.
-    """
-    wide = step * 1000
-    last = now // wide * wide
-    return list(range(last - seconds * 1000 + wide, last + 1, wide))

@@ -85,6 +85,28 @@ def table(heads: Sequence[str], rows: Sequence[Sequence[object]], empty: str, nu
     )
 
 
+def pages(path: str, found: int, first: int, rows: int, /, **query: object) -> Html:
+    """Links to the previous and the next page of a list.
+
+    Args:
+        path: of the list.
+        found: how many entries it has.
+        first: the first that is shown, from 0.
+        rows: entries on a page.
+        query: what the list was asked for.
+    """
+    number = first // rows + 1
+    links = []
+    if first > 0:
+        links.append(link("previous", path, **query, page=number - 1))
+    if first + rows < found:
+        links.append(link("next", path, **query, page=number + 1))
+    if not links:
+        return Html("")
+    where = tag('<span class="sub">$a to $b of $n</span>', a=first + 1, b=min(found, first + rows), n=f"{found:,}")
+    return join([*links, where], " ")
+
+
 def options(among: Iterable[tuple[str, str]], chosen: str) -> Html:
     """The options of a select element: (value, text) of each; ``chosen`` is the value that is selected."""
     return join(

@@ -1,38 +1,31 @@
-"""The pages of keys, and the forms that make a key, raise its limit and revoke it."""
+"""The pages of keys, and the forms that make a key, change it, raise its limit, rotate its secret and revoke it."""
 
 from __future__ import annotations
 
 import asyncio
-import re
-from collections.abc import Awaitable, Sequence
-from datetime import UTC, datetime
+from collections.abc import Awaitable, Mapping
 from typing import Any
 from urllib.parse import quote
 
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
+from budgeteer.core.amounts import noun
 from budgeteer.core.errors import InvalidInput
-from budgeteer.gateway.dashboard import charts
-from budgeteer.gateway.dashboard.amounts import short, when
-from budgeteer.gateway.dashboard.common import (
-    RANGES,
-    Shared,
-    asked,
-    listed,
-    named,
-    problem_of,
-    times_of,
-)
-from budgeteer.gateway.dashboard.html import Html, link, page, table, tag
-from budgeteer.gateway.keys import Key
-from budgeteer.ledger.limit import Limit
+from budgeteer.gateway.dashboard import charts, key_form
+from budgeteer.gateway.dashboard.amounts import short
+from budgeteer.gateway.dashboard.common import Shared, asked, listed, problem_of
+from budgeteer.gateway.dashboard.html import Html, link, options, page, pages, table, tag
+from budgeteer.gateway.dashboard.key_form import limits
+from budgeteer.gateway.dashboard.key_state import State, states
+from budgeteer.gateway.dashboard.times import span_of, when
+from budgeteer.gateway.keys import Key, version
+from budgeteer.gateway.queries import number
 from budgeteer.ledger.protocol import wall_clock
 
-_LIMIT_FIELDS = ("limits", "per_user", "per_session", "per_tag")
-_CAPS = ("max_input", "max_output", "max_reasoning")
-_BETWEEN_LIMITS = "(?<![0-9]),|,(?![0-9])"
-"""A comma between digits belongs to the limit, which says whether it may be there."""
+_ROWS = 50
+"""Keys on a page."""
+_STATES = (("", "any"), ("valid", "valid"), ("expired", "expired"), ("revoked", "revoked"))
 
 
 class Keys(Shared):
@@ -43,108 +36,146 @@ class Keys(Shared):
 
     async def keys(self, request: Request, token: str) -> Response:
         """The list of keys."""
-        return await self._key_list(token, {}, "")
+        return await self._key_list(token, request.query_params, {}, "")
 
-    async def _key_list(self, token: str, form: dict[str, str], problem: str, status: int = 200) -> Response:
-        known = await self.queries.keys()
+    async def _key_list(
+        self, token: str, query: Mapping[str, str], form: dict[str, str], problem: str, status: int = 200
+    ) -> Response:
+        now, search, wanted = wall_clock(), query.get("search", ""), query.get("state", "")
+        found = await self.queries.index.find(search, wanted, now)
+        every = await self.queries.index.keys()
+        first = (number(query, "page", 1, least=1, most=10**6) - 1) * _ROWS
+        listed_keys = found[first : first + _ROWS]
+        known = await states(self.queries, listed_keys, now)
         rows = [
             (
                 link(key.name or key.id, f"/keys/{key.id}"),
                 key.path,
-                _limits(key.limits) or "none",
+                known[key.id].html(),
+                limits(key.all_limits) or "none",
                 ", ".join(key.models),
-                _state(key),
                 when(key.created),
             )
-            for key in reversed(known)
+            for key in listed_keys
         ]
-        values = {name: form.get(name, "") for name in ("name", "path", "models", "expires", *_LIMIT_FIELDS, *_CAPS)}
-        opened = Html(" open" if problem or not known else "")
-        heads = ("key", "path", "limits", "models", "state", "made (UTC)")
+        heads = ("key", "path", "state", "limits", "models", "made")
         body = page(
             "keys",
             token=token,
             problem=problem_of(problem),
-            rows=table(heads, rows, "No keys yet."),
-            opened=opened,
-            **values,
+            rows=table(heads, rows, "No such key." if every else "No keys yet."),
+            opened=Html(" open" if problem or not every else ""),
+            path=form.get("path", ""),
+            fields=key_form.fields(form),
+            search=search,
+            states=options(_STATES, wanted),
+            count=f"{len(found):,} of {len(every):,} keys, the newest first.",
+            pages=pages("/keys", len(found), first, _ROWS, search=search, state=wanted),
         )
         return self.framed(token, "Keys", body, "/keys", status)
 
     async def make_key(self, request: Request, token: str, form: dict[str, str]) -> Response:
         """Make a key, and show its secret this once."""
-        about: dict[str, Any] = {"path": form.get("path", "").strip(), "name": form.get("name", "").strip()}
-        for name in (*_LIMIT_FIELDS, "models"):
-            if form.get(name, "").strip():
-                about[name] = _words(form[name], _BETWEEN_LIMITS if name in _LIMIT_FIELDS else ",")
         try:
-            for name in _CAPS:
-                if form.get(name, "").strip():
-                    about[name] = _whole(form[name])
-            if form.get("expires", "").strip():
-                about["expires"] = _moment(form["expires"])
+            about = {**key_form.about(form), "path": form.get("path", "").strip()}
             key, secret = await self.queries.make_key(about)
         except InvalidInput as error:
-            return await self._key_list(token, form, str(error), 400)
-        body = page("made", secret=secret, name=key.name or key.id, id=key.id)
-        return self.framed(token, "New key", body, "/keys", 201)
+            return await self._key_list(token, {}, form, str(error), 400)
+        return self._made(token, key, secret, "New key", "was made.", 201)
+
+    def _made(self, token: str, key: Key, secret: str, heading: str, what: str, status: int) -> Response:
+        text = tag("The key <b>$name</b> $what", name=key.name or key.id, what=what)
+        body = page("made", heading=heading, text=text, secret=secret, id=key.id)
+        return self.framed(token, heading, body, "/keys", status)
 
     async def key(self, request: Request, token: str) -> Response:
-        """One key: its limits, spending and latest requests."""
-        return await self._key_page(token, request.path_params["id"], "")
+        """One key: its state, limits, spending and latest requests."""
+        return await self._key_page(token, request.path_params["id"], request.query_params, "")
 
-    async def _key_page(self, token: str, name: str, problem: str, status: int = 200) -> Response:
+    async def _key_page(
+        self,
+        token: str,
+        name: str,
+        query: Mapping[str, str],
+        problem: str,
+        status: int = 200,
+        form: dict[str, str] | None = None,
+    ) -> Response:
         now = wall_clock()
-        _, seconds, step = RANGES["1h"]
-        times = times_of(now, seconds, step)
+        span = span_of(query, now, "1h")
+        times, kind = span.times(now), self.kind
         key = await self.queries.key(name)
-        balances, spent, recent = await asyncio.gather(
-            self.queries.balances(key.scope),
-            self.queries.spend(["time", "stage"], self.kind, step, asked(key=name, since=times[0])),
+        balances, spent, recent, known, refused = await asyncio.gather(
+            self._balances(key),
+            self.queries.spend(["time", "stage"], kind, span.step, asked(key=name, **span.filters), span.offset),
             self.queries.requests(asked(key=name), limit=10),
+            states(self.queries, [key], now),
+            self.queries.refused_since(name),
         )
         names = {name: key.name or name}
         limited = [row for row in balances if row["limit"] is not None]
-        kind = self.kind
         drawn = charts.bars(
             charts.stacks(spent, "stage", times),
             times,
-            step * 1000,
+            span.step * 1000,
             lambda units: short(kind, units),
-            f"{named(kind)} by stage",
+            f"{noun(kind)} by stage",
         )
-        facts = [
-            ("id", key.id),
-            ("path", key.path),
-            ("state", _state(key)),
-            ("made (UTC)", when(key.created)),
-            ("limits", _limits(key.limits) or "none"),
-            ("each user", _limits(key.per_user)),
-            ("each session", _limits(key.per_session)),
-            ("each tag", _limits(key.per_tag)),
-            ("models", ", ".join(key.models)),
-            *(
-                (f"most {part} a request", f"{cap:,} tokens")
-                for part in ("input", "output", "reasoning")
-                if (cap := getattr(key, f"max_{part}")) is not None
-            ),
-        ]
         actions = Html("")
         if not key.revoked:
-            actions = page("key_actions", token=token, id=key.id, example=next(map(str, key.limits), "$5"))
+            actions = page(
+                "key_actions",
+                token=token,
+                id=key.id,
+                example=next(map(str, key.limits), "$5"),
+                opened=Html(" open" if form is not None else ""),
+                seen=version(key) if form is None else form.get("seen", ""),
+                fields=key_form.fields(key_form.shown(key) if form is None else form),
+            )
         body = page(
             "key",
             title=names[name],
             problem=problem_of(problem),
-            facts=listed(facts),
+            state=banner(known[name], refused),
+            facts=listed(_facts(key, known[name])),
             chart=drawn,
-            kind=named(kind),
+            kind=noun(kind),
+            said=span.said,
+            **span.fields(),
             balances=self.balances(limited, names),
             recent=self.records(recent.requests, names, "No requests yet."),
             all=link("all its requests", "/requests", key=name),
             actions=actions,
         )
         return self.framed(token, names[name], body, "/keys", status)
+
+    async def _balances(self, key: Key) -> list[dict[str, Any]]:
+        """The limits of a key's account, and of those below it if it has any: only then all accounts are looked at."""
+        if key.per_user or key.per_session or key.per_tag:
+            return await self.queries.balances(key.scope)
+        return await self.queries.balances_of([key.scope])
+
+    async def change(self, request: Request, token: str, form: dict[str, str]) -> Response:
+        """Set the fields of a key that the form changes."""
+        name = request.path_params["id"]
+        key = await self.queries.key(name)
+        try:
+            await self.queries.change_key(name, key_form.about(form, key), form.get("seen", ""))
+        except InvalidInput as error:
+            return await self._key_page(token, name, {}, str(error), 400, form)
+        return RedirectResponse(f"/keys/{quote(name)}", 303)
+
+    async def rotate(self, request: Request, token: str, form: dict[str, str]) -> Response:
+        """Give a key a new secret, and show it this once."""
+        name = request.path_params["id"]
+        try:
+            key, secret = await self.queries.rotate_key(name, form.get("overlap", ""))
+        except InvalidInput as error:
+            return await self._key_page(token, name, {}, str(error), 400)
+        what = "has a new secret." + (
+            f" Its earlier one works until {when(max(until for _, until in key.earlier))}." if key.earlier else ""
+        )
+        return self._made(token, key, secret, "New secret", what, 200)
 
     async def top_up(self, request: Request, token: str, form: dict[str, str]) -> Response:
         """Raise a limit of a key by the amount in the form."""
@@ -155,48 +186,43 @@ class Keys(Shared):
         """Revoke a key, if the form confirms it."""
         name = request.path_params["id"]
         if form.get("sure") != "yes":
-            return await self._key_page(token, name, "Nothing was revoked: tick the box to confirm.", 400)
+            return await self._key_page(token, name, {}, "Nothing was revoked: tick the box to confirm.", 400)
         return await self._change(token, name, self.queries.revoke_key(name))
 
     async def _change(self, token: str, name: str, change: Awaitable[Key]) -> Response:
         try:
             await change
         except InvalidInput as error:
-            return await self._key_page(token, name, str(error), 400)
+            return await self._key_page(token, name, {}, str(error), 400)
         return RedirectResponse(f"/keys/{quote(name)}", 303)
 
 
-def _limits(limits: Sequence[Limit]) -> str:
-    return ", ".join(map(str, limits))
+def banner(state: State, refused: int) -> Html:
+    """What stands above a key that refuses its requests; nothing above the others."""
+    if not state.refuses:
+        return Html("")
+    row = f"; the latest {refused:,} requests were refused" if refused > 1 else ""
+    return problem_of(f"This key {state.word if state.word != 'spent' else 'is spent'}: {state.why}{row}.")
 
 
-def _state(key: Key) -> Html:
-    if key.revoked:
-        return tag('<span class="bad">$x</span>', x="revoked")
-    if key.expires is None:
-        return tag('<span class="good">$x</span>', x="valid")
-    gone = key.expires <= wall_clock()
-    return tag(
-        '<span class="$css">$x</span>',
-        css="bad" if gone else "good",
-        x=f"{'expired' if gone else 'valid until'} {when(key.expires)}",
+def _facts(key: Key, state: State) -> list[tuple[str, Any]]:
+    """The fields of a key as names and values."""
+    per_model = "; ".join(f"{name}: {limits(of)}" for name, of in key.per_model)
+    caps = (
+        (f"most {part} a request", f"{cap:,} tokens")
+        for part in ("input", "output", "reasoning")
+        if (cap := getattr(key, f"max_{part}")) is not None
     )
-
-
-def _words(text: str, between: str) -> list[str]:
-    return [word.strip() for word in re.split(rf"\n|{between}", text) if word.strip()]
-
-
-def _whole(text: str) -> int:
-    clean = text.strip()
-    if not re.fullmatch(r"[0-9]{1,3}(?:,[0-9]{3}){1,5}|[0-9][0-9_]{0,17}", clean):
-        raise InvalidInput(f"{text!r} is not a whole number; write 1500 or 1,500.")
-    return int(clean.replace(",", "").replace("_", ""))
-
-
-def _moment(text: str) -> int:
-    try:
-        at = datetime.fromisoformat(text.strip())
-    except ValueError:
-        raise InvalidInput(f"{text!r} is not a date; write 2027-01-31.") from None
-    return int((at if at.tzinfo else at.replace(tzinfo=UTC)).timestamp() * 1000)
+    return [
+        ("id", key.id),
+        ("path", key.path),
+        ("state", state.html()),
+        ("made", when(key.created)),
+        ("limits", limits(key.limits) or "none"),
+        ("of models", per_model),
+        ("each user", limits(key.per_user)),
+        ("each session", limits(key.per_session)),
+        ("each tag", limits(key.per_tag)),
+        ("models", ", ".join(key.models)),
+        *caps,
+    ]

@@ -10,20 +10,18 @@ from urllib.parse import quote
 from starlette.requests import Request
 from starlette.responses import Response
 
-from budgeteer.core.meter import MONEY
+from budgeteer.core.amounts import MONEY, dollars, noun
 from budgeteer.gateway import queries
 from budgeteer.gateway.dashboard import charts
-from budgeteer.gateway.dashboard.amounts import amount, dollars, lasting, short
+from budgeteer.gateway.dashboard.amounts import amount, lasting, short
 from budgeteer.gateway.dashboard.common import (
     NO_NAMES,
-    RANGES,
     Shared,
     asked,
-    named,
     path_of,
-    times_of,
 )
 from budgeteer.gateway.dashboard.html import Html, join, link, options, page, table, tag
+from budgeteer.gateway.dashboard.times import span_of
 from budgeteer.gateway.record import Record
 from budgeteer.gateway.refusal import Refused
 from budgeteer.ledger.protocol import wall_clock
@@ -44,21 +42,20 @@ class Overview(Shared):
             Refused: 400, the address has an unknown range, grouping or kind.
         """
         query = request.query_params
-        span = query.get("range", "15m")
         by, kind, path = query.get("by", "stage"), query.get("kind", self.kind), query.get("path", "")
-        if span not in RANGES or by not in BY or kind not in self.kinds:
-            raise Refused(400, "invalid_request", "There is no such range, grouping or kind.")
-        said, seconds, step = RANGES[span]
+        if by not in BY or kind not in self.kinds:
+            raise Refused(400, "invalid_request", "There is no such grouping or kind.")
         now = wall_clock()
-        times = times_of(now, seconds, step)
-        about = asked(since=times[0], path=path)
+        span = span_of(query, now, "15m")
+        times, step = span.times(now), span.step
+        about = asked(**span.filters, path=path)
         refusals = {**about, "refused": "1"}
         spend = self.queries.spend
         total, refused, names = await asyncio.gather(
             self.queries.summary(about), self.queries.requests(refusals, limit=8), self.names()
         )
         rows, models, stages, scopes, reasons, wasted = await asyncio.gather(
-            spend(["time", by], kind, step, about),
+            spend(["time", by], kind, step, about, span.offset),
             spend(["model"], kind, asked=about),
             spend(["stage"], kind, asked=about),
             spend(["scope"], kind, asked=about),
@@ -68,25 +65,25 @@ class Overview(Shared):
         if by == "key":
             rows = [{**row, "key": names.get(row["key"], row["key"])} for row in rows]
         drawn = charts.stacks(rows, by, times)
-        chart = charts.bars(drawn, times, step * 1000, lambda units: short(kind, units), f"{named(kind)} by {by}")
+        chart = charts.bars(drawn, times, step * 1000, lambda units: short(kind, units), f"{noun(kind)} by {by}")
         body = page(
             "overview",
             cards=self._cards(total),
             chart=chart,
-            kind=named(kind),
+            kind=noun(kind),
             by=by,
-            said=said,
-            ranges=options(((name, f"last {text}") for name, (text, _, _) in RANGES.items()), span),
-            kinds=options(((name, named(name)) for name in self.kinds), kind),
+            said=span.said,
+            **span.fields(),
+            kinds=options(((name, noun(name)) for name in self.kinds), kind),
             bys=options(((name, name) for name in BY), by),
             path=path,
             live=self._live(self.queries.live(), names, now, path),
-            reasons=_reasons(reasons, times[0], names),
+            reasons=_reasons(reasons, span.filters, names),
             refused=self.records(refused.requests, names, "Nothing was refused."),
-            wasted=_wasted(wasted, total["wasted"], total["input"] + total["output"]),
-            models=self._spent(models, "model", kind, times[0]),
-            stages=self._spent(stages, "stage", kind, times[0]),
-            scopes=self._spent(scopes, "scope", kind, times[0], names),
+            wasted=_wasted(wasted, total["wasted"], total["input"] + total["output"], span.filters),
+            models=self._spent(models, "model", kind, span.filters),
+            stages=self._spent(stages, "stage", kind, span.filters),
+            scopes=self._spent(scopes, "scope", kind, span.filters, names),
             upstreams=_upstreams(total["upstreams"]),
         )
         return self.framed(token, "Overview", body, "/")
@@ -114,7 +111,7 @@ class Overview(Shared):
         ]
         if total["saved"]:
             main = amount(self.kind, total["saved"].get(self.kind, 0))
-            cards.append(("saved", main, f"{named(self.kind)}, by the cache", "good"))
+            cards.append(("saved", main, f"{noun(self.kind)}, by the cache", "good"))
         if total.get("records_dropped"):
             cards.append(
                 ("records dropped", f"{total['records_dropped']:,}", "the store did not answer for too long", "bad")
@@ -124,13 +121,18 @@ class Overview(Shared):
         return join(tag(form, label=label, much=much, more=more, css=css) for label, much, more, css in cards)
 
     def _spent(
-        self, rows: Sequence[dict[str, Any]], by: str, kind: str, since: int, names: Mapping[str, str] = NO_NAMES
+        self,
+        rows: Sequence[dict[str, Any]],
+        by: str,
+        kind: str,
+        times: Mapping[str, str],
+        names: Mapping[str, str] = NO_NAMES,
     ) -> Html:
         total = sum(row["units"] or 0 for row in rows) or 1
         filters = {"scope": "path"}
         shown = [
             (
-                link(path_of(row[by], names) or "none", "/requests", **{filters.get(by, by): row[by], "since": since}),
+                link(path_of(row[by], names) or "none", "/requests", **{filters.get(by, by): row[by], **times}),
                 amount(kind, row["units"] or 0),
                 f"{(row['units'] or 0) / total:.1%}",
                 f"{row['requests']:,}",
@@ -138,10 +140,10 @@ class Overview(Shared):
             )
             for row in rows[:12]
         ]
-        heads = ("account" if by == "scope" else by, named(kind), "share", "requests", "refused")
+        heads = ("account" if by == "scope" else by, noun(kind), "share", "requests", "refused")
         return table(heads, shown, "Nothing yet.", heads[1:])
 
-    def _live(self, records: Sequence[Record], names: dict[str, str], now: int, path: str) -> Html:
+    def _live(self, records: Sequence[Record], names: Mapping[str, str], now: int, path: str) -> Html:
         inside = [record for record in records if not path or f"{record.path}/".startswith(f"{path}/")]
         shown = [
             (
@@ -159,10 +161,10 @@ class Overview(Shared):
         )
 
 
-def _reasons(rows: Sequence[dict[str, Any]], since: int, names: Mapping[str, str]) -> Html:
+def _reasons(rows: Sequence[dict[str, Any]], times: Mapping[str, str], names: Mapping[str, str]) -> Html:
     shown = [
         (
-            link(row["reason"], "/requests", refused=1, path=row["scope"], since=since),
+            link(row["reason"], "/requests", refused=1, path=row["scope"], **times),
             path_of(row["scope"], names),
             f"{row['requests']:,}",
         )
@@ -171,7 +173,7 @@ def _reasons(rows: Sequence[dict[str, Any]], since: int, names: Mapping[str, str
     return table(("reason", "at", "requests"), shown, "Nothing was refused.", ("requests",))
 
 
-def _wasted(rows: Sequence[dict[str, Any]], wasted: int, tokens: int) -> Html:
+def _wasted(rows: Sequence[dict[str, Any]], wasted: int, tokens: int, times: Mapping[str, str]) -> Html:
     says: Mapping[str, str] = {
         Outcome.CUT: "streams that the upstream cut",
         Outcome.LEFT: "clients that went away",
@@ -180,7 +182,7 @@ def _wasted(rows: Sequence[dict[str, Any]], wasted: int, tokens: int) -> Html:
     }
     shown = [
         (
-            link(says.get(row["outcome"], row["outcome"]), "/requests", outcome=row["outcome"]),
+            link(says.get(row["outcome"], row["outcome"]), "/requests", outcome=row["outcome"], **times),
             f"{row['units']:,}",
             f"{row['units'] / max(1, tokens):.1%}",
         )

@@ -155,7 +155,7 @@ async def _serve(folder: Path, listener: socket.socket, upstream: str, url: str,
     made = {}
     for caller in traffic.CALLERS:
         about = {"path": caller.path, "name": caller.name, "limits": list(caller.limits)}
-        key, made[caller.name] = keys.make(about, config.defaults, config.counted, wall_clock())
+        key, made[caller.name] = keys.make(about, config.defaults, config.counted, wall_clock(), config.groups)
         gateway.store.add_key(key.id, keys.encode(key))
     serving = server(config, gateway=gateway, host=host, port=port)
     root = f"http://{host}:{port}"

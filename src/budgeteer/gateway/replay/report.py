@@ -7,7 +7,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from budgeteer.gateway.config import Config
-from budgeteer.gateway.dashboard.amounts import amount, when
+from budgeteer.gateway.dashboard.amounts import amount
+from budgeteer.gateway.dashboard.times import when
 from budgeteer.gateway.keys import Key
 from budgeteer.gateway.replay.read import Logged
 from budgeteer.gateway.replay.run import RAN, REFUSED, Result, then_of

@@ -1,6 +1,14 @@
-// Refreshes the elements of a page that have the attribute data-live, in place. Without it, pages show their last load.
+// Tells the server the browser's time zone, and refreshes the elements of a page that have the attribute data-live, in
+// place. Without it, times are UTC and pages show their last load.
 "use strict";
 (() => {
+  const zone = Intl.DateTimeFormat().resolvedOptions().timeZone, cookie = "budgeteer-zone=" + zone;
+  const told = () => document.cookie.split("; ").includes(cookie);
+  if (zone && !told()) {
+    document.cookie = cookie + "; path=/; max-age=31536000; samesite=strict";
+    const shown = document.documentElement.dataset.zone;  // the answer to a form is never the first page
+    if (told() && shown && shown !== zone) return location.reload();
+  }
   const EVERY = 2000, note = document.getElementById("fresh");
   const say = text => { if (note) note.textContent = text; };
 
@@ -27,7 +35,7 @@
         const now = fresh.getElementById(old.id);
         if (now) renew(old, now);
       }
-      say("As of " + new Date().toISOString().slice(11, 19) + " UTC.");
+      say("As of " + new Date().toLocaleTimeString() + ". Times are in " + document.documentElement.dataset.zone + ".");
     } catch (error) {
       say("The gateway does not answer, so this page may be out of date.");
     }
@@ -46,7 +54,13 @@
   if (document.querySelector("[data-live]")) forever();
 
   for (const form of document.querySelectorAll("form[data-submit]"))
-    for (const select of form.querySelectorAll("select")) select.addEventListener("change", () => form.submit());
+    for (const select of form.querySelectorAll("select")) select.addEventListener("change", () => {
+      // a preset that is chosen takes the place of a free range; "free" waits for its two ends
+      const ends = form.querySelectorAll("input[type=datetime-local]");
+      if (select.name === "range" && !select.value) return ends[0].focus();
+      if (select.name === "range") for (const end of ends) end.value = "";
+      form.submit();
+    });
   for (const button of document.querySelectorAll("[data-copy]")) {
     button.hidden = !navigator.clipboard;
     button.addEventListener("click", async () => {
