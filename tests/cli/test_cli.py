@@ -212,6 +212,22 @@ def test_allocate_refuses_a_plan_that_breaks_a_rule(
     assert "allocator 'theirs' made a plan that breaks a rule: " + rule in said.err
 
 
+def test_allocate_shows_the_caps_of_a_plan(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    capping = stateless(lambda budget, items: Plan(items.keys, np.array([2, 1]), 310.0, np.array([70, 0])))
+    monkeypatch.setattr(registry, "make", lambda part, name, **options: capping)
+    path = tmp_path / "items.jsonl"
+    path.write_text('{"key": "a", "cost": 80}\n{"key": "b", "cost": 150}\n')
+    command = ["allocate", str(path), "--method", "theirs", "--budget", "1k"]
+    assert cli.main([*command, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["max_tokens"] == {"a": 70, "b": 0}
+    assert cli.main(command) == 0
+    assert [line.split() for line in capsys.readouterr().out.splitlines()[:3]] == [
+        ["key", "units", "tokens", "max_tokens"], ["a", "2", "160", "70"], ["b", "1", "150", "-"],
+    ]  # fmt: skip
+
+
 def test_allocate_explains_from_standard_input(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -278,6 +278,11 @@ BROKEN = {
         lambda b, items: plan_of(items, np.array([overflowing_count(b, items)] * len(items), np.int64))
     ),
     "units are integers": stateless(lambda b, items: plan_of(items, np.zeros(len(items)))),
+    "Plan.max_tokens has -5": stateless(
+        lambda b, items: dataclasses.replace(
+            plan_of(items, np.zeros(len(items), np.int64)), max_tokens=np.full(len(items), -5)
+        )
+    ),
     "Plan.keys": stateless(drop_keys),
     "expected_cost": stateless(lambda b, items: plan_of(items, np.zeros(len(items), np.int64), cost=1.0)),
     "in place": stateless(mutating),
@@ -292,6 +297,14 @@ BROKEN = {
         lambda state, outcomes: state,
     ),
 }
+
+
+def test_a_plan_takes_a_cap_for_each_key_or_none():
+    units = np.array([1, 2])
+    assert Plan(("a", "b"), units, 3.0).max_tokens.tolist() == [0, 0]
+    assert Plan(("a", "b"), units, 3.0, np.array([5, 0])).max_tokens.tolist() == [5, 0]
+    with pytest.raises(InvalidInput, match=r"Plan.max_tokens has shape \(1,\) for 2 keys"):
+        Plan(("a", "b"), units, 3.0, np.array([5]))
 
 
 @pytest.mark.parametrize("rule", list(BROKEN))

@@ -452,6 +452,22 @@ def test_a_split_spends_on_what_is_contested_and_repeats_itself():
     assert stops == sorted(stops, key="decided".__ne__)
 
 
+def test_a_split_obeys_the_cap_of_a_plan():
+    model = Scripted(lambda prompt, rng: f"a#{rng.choice('12')}\n")
+    even = uniform()
+
+    def capped(budget, items, state, *, rng):
+        plan = even.allocate(budget, items, state, rng=rng)
+        return dataclasses.replace(plan, max_tokens=np.where(np.array(items.keys) == "q1", 6, 0))
+
+    finish(many(model, 1200, 2), even._replace(allocate=capped), show=agreement, first=2, rounds=3, max_tokens=9)
+    asked = {key: [r.max_tokens for r in model.requests if str(r.prompt).startswith(key)] for key in ("q0", "q1")}
+    assert set(asked["q0"]) == {9}
+    assert asked["q1"][0] == 9
+    assert len(asked["q1"]) > 1
+    assert set(asked["q1"][1:]) == {6}
+
+
 def test_a_split_does_not_depend_on_how_fast_answers_come():
     delay = random.Random(0)
 

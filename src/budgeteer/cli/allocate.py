@@ -71,6 +71,8 @@ def run(args: argparse.Namespace) -> int:
             "price": _finite(plan.price),
             "plan": dict(zip(plan.keys, plan.units.tolist(), strict=True)),
         }
+        if plan.max_tokens.any():
+            shown["max_tokens"] = dict(zip(plan.keys, plan.max_tokens.tolist(), strict=True))
         if args.explain:
             shown["why"] = dict(zip(plan.keys, why(items, plan, budget.amount, margin), strict=True))
         sys.stdout.write(json.dumps(shown, allow_nan=False) + "\n")
@@ -104,9 +106,12 @@ def table(items: Items, plan: Plan, budget: int, why: list[str] | None) -> str:
     reasons = [""] * len(items) if why is None else why
     keys = [printable(key) for key in plan.keys]
     width = max([3, *(len(key) for key in keys)])
-    lines = [f"{'key':{width}}  {unit:>7}  {'tokens':>12}" + ("" if why is None else "  why")]
-    for key, n, cost, reason in zip(keys, plan.units.tolist(), costs.tolist(), reasons, strict=True):
-        lines.append(f"{key:{width}}  {n:>7}  {cost:>12,.6g}  {reason}".rstrip())
+    capped = bool(plan.max_tokens.any())
+    caps = [f"  {cap or '-':>10}" if capped else "" for cap in plan.max_tokens.tolist()]
+    head = f"{'key':{width}}  {unit:>7}  {'tokens':>12}" + (f"  {'max_tokens':>10}" if capped else "")
+    lines = [head + ("" if why is None else "  why")]
+    for key, n, cost, cap, reason in zip(keys, plan.units.tolist(), costs.tolist(), caps, reasons, strict=True):
+        lines.append(f"{key:{width}}  {n:>7}  {cost:>12,.6g}{cap}  {reason}".rstrip())
     lines.append("")
     lines.append(f"cost   {plan.expected_cost:,.6g} of {budget:,} tokens")
     if math.isfinite(plan.value):

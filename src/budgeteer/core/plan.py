@@ -232,7 +232,7 @@ class Plan:
     Attributes:
         keys: n item keys.
         units: [n] integer units, >= 0; for items with a menu, the number of the option taken, 0 = none.
-        max_tokens: [n] hard cap of tokens for one unit; 0 = no cap of its own.
+        max_tokens: [n] hard cap of tokens for one unit; 0 = no cap of its own. Empty means 0 for all.
         expected_cost: sum of units * cost (or of the costs of the options taken), in tokens.
         price: tokens' shadow price (the dual variable) at the solution, or NaN.
         value: what the allocator maximises, at this plan, or NaN if it maximises nothing.
@@ -251,15 +251,16 @@ class Plan:
     def __post_init__(self) -> None:
         for name in ("units", "max_tokens"):
             object.__setattr__(self, name, as_column(f"Plan.{name}", getattr(self, name), np.int64))
-        if self.max_tokens.shape != self.units.shape:
+        if self.max_tokens.shape == (0,):
             object.__setattr__(self, "max_tokens", np.zeros(len(self.keys), np.int64))
-        if self.units.shape != (len(self.keys),):
-            raise InvalidInput(f"Plan.units has shape {self.units.shape} for {len(self.keys)} keys")
+        for name in ("units", "max_tokens"):
+            if (shape := getattr(self, name).shape) != (len(self.keys),):
+                raise InvalidInput(f"Plan.{name} has shape {shape} for {len(self.keys)} keys; give one number a key")
 
 
 def fault_of(plan: Plan, items: Items, budget: float) -> str:
     """The first rule that a plan breaks, and how; "" where it keeps all: its keys are the items', its units whole
-    numbers >= 0 (of a menu: numbers of its options), its cost is within the budget and is what it says.
+    numbers >= 0 (of a menu: numbers of its options), its caps >= 0, its cost is within the budget and is what it says.
 
     >>> items = Items(("a", "b"), [10, 20])
     >>> fault_of(Plan(items.keys, np.array([3, 1]), 50.0), items, 40)
@@ -275,6 +276,8 @@ def fault_of(plan: Plan, items: Items, budget: float) -> str:
         return f"Plan.units has {int(plan.units.min())}; units are 0 or more, and fit into int64"
     if items.menu is not None and np.any(plan.units > np.diff(items.menu.indptr)):
         return "Plan.units has an option that is not on its item's menu"
+    if np.any(plan.max_tokens < 0):
+        return f"Plan.max_tokens has {int(plan.max_tokens.min())}; a cap is 1 or more, and 0 is none"
     cost = items.spend(plan.units)
     if cost > budget:
         return f"the plan costs {cost:,.1f} tokens, over its budget of {budget:,}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Literal, NamedTuple, Protocol
 
 import numpy as np
@@ -95,7 +95,8 @@ async def split(
     what is left over the questions that are open: items are questions; a unit is a sample and costs what the
     question's samples cost on average so far; value and spread follow from how far its answers agree. A question is
     final once P(its leader is the most probable answer) is at least ``1 - risk``, at ``most`` samples, or when a
-    verifier accepts an answer; its share goes to the others. The answer is that of the majority.
+    verifier accepts an answer; its share goes to the others. The answer is that of the majority. Where a plan has
+    ``max_tokens``, a sample of that question has at most so many tokens.
 
     Requests of a round run at the same time. Each reserves its worst case, so requests that do not fit at once are sent
     when the others have settled. On a model that declares SEED the answers are a function of the seeds alone.
@@ -135,10 +136,11 @@ async def split(
     open_ = dict.fromkeys(range(len(tasks)))  # in order
     state = None
 
-    async def draw(wanted: dict[int, int]) -> None:
-        """Draw these samples (question -> number) in waves, each of as many as fit at once."""
+    async def draw(wanted: dict[int, int], caps: Mapping[int, int]) -> None:
+        """Draw these samples (question -> number) in waves, each of as many as fit at once; ``caps``: question ->
+        tokens of a sample that the plan allows, 0 = no cap of its own."""
         while wanted:
-            came = await asyncio.gather(*(samplers[i].once(count) for i, count in wanted.items()))
+            came = await asyncio.gather(*(samplers[i].once(count, caps.get(i, 0)) for i, count in wanted.items()))
             for i, got in zip(list(wanted), came, strict=True):
                 wanted[i] -= got
                 if wanted[i] <= 0 or samplers[i].stopped:
@@ -159,7 +161,7 @@ async def split(
         stopped = "decided" if sure else "done" if len(sampler.drawn) >= most else "budget"
         return sampler.answer(ranked[0].answer, stopped, ranked[0].weight) if ranked else sampler.answer(None, stopped)
 
-    await draw(dict.fromkeys(open_, min(first, most)))
+    await draw(dict.fromkeys(open_, min(first, most)), {})
     for number in range(rounds + 1):
         for i in list(open_):
             answer = final(i, number == rounds)
@@ -188,7 +190,7 @@ async def split(
             samples = units if offer.sizes is None else (0, *offer.sizes)[units]
             if samples:
                 wanted[i] = min(samples, most - before[i])
-        await draw(wanted)
+        await draw(wanted, dict(zip(rows, plan.max_tokens.tolist(), strict=True)))
         state = method.observe(state, _outcomes(tasks, samplers, before, verify))
 
 

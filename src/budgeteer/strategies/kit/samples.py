@@ -110,17 +110,22 @@ class Sampler:
                 break
         return new
 
-    async def once(self, n: int) -> int:
+    async def once(self, n: int, most: int = 0) -> int:
         """Draw up to n samples of full length in one request, as many as fit now; returns how many came.
+
+        Args:
+            n: samples.
+            most: tokens of each, if that is below the full length; 0 = the full length.
 
         Several questions that share an allowance call this at the same time: all reservations are made in the order of
         the calls, before any of them settles, so the result does not depend on the speed of the answers.
         """
-        count = most_that_fit(self.task, self.prompt, n, self.max_tokens)
+        cap = min(self.max_tokens, most or self.max_tokens)
+        count = most_that_fit(self.task, self.prompt, n, cap)
         if count == 0 or self.stopped:
             return 0
         try:
-            return len(await self._ask(count, self.max_tokens))
+            return len(await self._ask(count, cap))
         except BudgetExceeded:
             return 0
         except ModelError as error:
