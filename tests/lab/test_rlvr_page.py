@@ -1,4 +1,4 @@
-"""The tables of RL in the docs, and the figures in README, are the ones that benchmarks/rlvr.py makes of the committed rows."""
+"""The tables of RL in the docs and the figures in README are made of the committed rows by benchmarks/rlvr.py."""
 
 from __future__ import annotations
 
