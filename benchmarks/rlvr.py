@@ -288,7 +288,7 @@ BEGIN, END = "<!-- written by benchmarks/rlvr.py -->\n", "<!-- end -->"
 
 
 def short(content: Mapping[str, Any]) -> str:
-    """The table in docs/findings.md: the arms of the main claim with the embedded policy and with one that never rambles."""
+    """The table in docs/findings.md: the arms of the main claim, with the embedded and the tidy policy."""
     lines = [
         f"| recipe at its share of GRPO's tokens | policy | seeds | accuracy | against `{REFERENCE}` "
         f"| against `{STOP}`, same tokens |",

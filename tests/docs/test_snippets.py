@@ -71,11 +71,12 @@ def test_the_python_of_a_page_runs_in_its_order(
     page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     pytest.importorskip("openai")
-    from helpers.provider import Provider, chat, used
+    from helpers.answers import chat, used
+    from helpers.upstream import Upstream
 
     monkeypatch.chdir(tmp_path)
     (tmp_path / "prices.toml").write_text(PRICES)
-    with Provider(chat(usage=used(9, 5))) as provider:
+    with Upstream(chat(usage=used(9, 5))) as provider:
         monkeypatch.setenv("OPENAI_BASE_URL", provider.url)
         monkeypatch.setenv("OPENAI_API_BASE", provider.url)
         monkeypatch.setenv("OPENAI_API_KEY", "none")
