@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import importlib.util
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -185,13 +186,19 @@ def tables(monkeypatch):
 
 
 def head(random_model, outputs, layers, settings):
-    """A random head for a random model."""
+    """A random head for a random model, the same whatever was drawn before."""
+    random = torch.Generator().manual_seed(0)
     inside = internals(*random_model, ends_of(random_model[0]))
     width = layers * random_model[0].config.hidden_size
     shapes = {"w1": (width, 4), "b1": (4,), "w2": (4, outputs), "b2": (outputs,)}
-    weights = {name: torch.randn(shape).double() for name, shape in shapes.items()}
+    weights = {name: torch.randn(shape, generator=random).double() for name, shape in shapes.items()}
     plain = {"mean": torch.zeros(width).double(), "scale": torch.ones(width).double()}
     return Head(weights | plain, inside.fingerprint, settings)
+
+
+def easy(probe):
+    """The probe that finds every question easy, so that its thinking is cut short."""
+    return replace(probe, weights=probe.weights | {"b2": torch.tensor([1e3, 0, 0]).double()})
 
 
 def steers_for(random_model):
@@ -201,7 +208,7 @@ def steers_for(random_model):
         "budget-guidance": lambda: budget_guidance(
             head(random_model, 2 * vocab, 3, {"vocab": vocab, "line_ends": [";"]})
         ),
-        "diffadapt-probe": lambda: diffadapt_probe(head(random_model, 3, 1, {})),
+        "diffadapt-probe": lambda: diffadapt_probe(easy(head(random_model, 3, 1, {}))),
         "zip-rc": lambda: zip_rc(head(random_model, 6, 3, {"values": [0.0, 1.0], "lengths": [0, 8, 16]}), every=4),
         "marker-gate": lambda: marker_gate(4, 10, keep_abort=0.5),
         "budget-forcing": lambda: budget_forcing(9, minimum=4, wait=";;"),
