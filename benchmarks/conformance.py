@@ -20,6 +20,7 @@ import sys
 import tempfile
 import threading
 import time
+from asyncio import StreamWriter
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,7 +35,8 @@ import budgeteer.ledger.reserved as reserved  # noqa: E402
 from budgeteer.adapters.openai import wrap  # noqa: E402
 from budgeteer.ledger import Allowance, Limit, SqliteLedger  # noqa: E402
 from budgeteer.metering.estimate import Bounds  # noqa: E402
-from helpers.provider import Provider, reply, used  # noqa: E402
+from helpers.answers import opened, say, used  # noqa: E402
+from helpers.upstream import Step, Upstream, answer  # noqa: E402
 
 LIMIT, CAP, READ = 100_000, 50, 20
 """The account's units; the cap of an answer; tokens that the provider bills for any prompt."""
@@ -79,80 +81,76 @@ class Bill:
         with self.lock:
             self.units += units
 
-    def answer(self, made: int = 7, says: bool = True, seconds: float = 0.0, **more: Any) -> Callable[..., None]:
+    def answer(self, made: int = 7, says: bool = True, seconds: float = 0.0, **more: Any) -> Step:
         """A whole answer, or the same as a stream; with tools the first one calls one."""
 
-        def step(handler: Any, body: dict[str, Any]) -> None:
+        async def step(server: Upstream, writer: StreamWriter, path: str, body: Any) -> None:
             first = not any(message.get("role") == "tool" for message in body.get("messages", ()))
             self.calls += 1
             self.add(READ + made)
             self.arrived.release()
-            time.sleep(seconds)
+            await asyncio.sleep(seconds)
             message: dict[str, Any] = {"role": "assistant", "content": "Hello there", **more.get("message", {})}
             if body.get("tools") and first:
                 call = {"id": "t1", "type": "function", "function": {"name": "look", "arguments": '{"where": "here"}'}}
                 message = {"role": "assistant", "content": None, "tool_calls": [call]}
             finish = "tool_calls" if "tool_calls" in message else "stop"
             choices = [{"index": i, "finish_reason": finish, "message": message} for i in range(body.get("n") or 1)]
-            answer = {"id": "c", "object": "chat.completion", "created": 1, "model": "m", "choices": choices}
+            found = {"id": "c", "object": "chat.completion", "created": 1, "model": "m", "choices": choices}
             if says:
-                answer["usage"] = used(READ, made, more.get("cached"), more.get("reasoning"))
-            reply(handler, 200, answer)
+                found["usage"] = used(READ, made, more.get("cached"), more.get("reasoning"))
+            await answer(writer, 200, found)
 
         return step
 
-    def embedding(self, handler: Any, body: dict[str, Any]) -> None:
+    async def embedding(self, server: Upstream, writer: StreamWriter, path: str, body: Any) -> None:
         """An embedding of any text."""
         self.add(READ)
         data = [{"object": "embedding", "index": 0, "embedding": [0.5, 0.25]}]
         usage = {"prompt_tokens": READ, "total_tokens": READ}
-        reply(handler, 200, {"object": "list", "model": "m", "data": data, "usage": usage})
+        await answer(writer, 200, {"object": "list", "model": "m", "data": data, "usage": usage})
 
     def words(
         self, n: int, pause: float = 0.0, kind: str = "text/event-stream", end: str = "\n\n", says: bool = True
-    ) -> Callable[..., None]:
+    ) -> Step:
         """A stream of words, billed one by one as long as somebody listens, whatever the cap.
 
         ``kind``: its content type; ``end``: of an event; ``says``: whether it tells its usage.
         """
 
-        def step(handler: Any, body: dict[str, Any]) -> None:
+        async def step(server: Upstream, writer: StreamWriter, path: str, body: Any) -> None:
             self.add(READ)
-            handler.send_response(200)
-            handler.send_header("content-type", kind)
-            handler.send_header("connection", "close")
-            handler.end_headers()
-            handler.close_connection = True
+            opened(writer, kind)
             base = {"id": "c", "object": "chat.completion.chunk", "created": 1, "model": "m"}
 
-            def send(data: Any) -> None:
-                text = data if isinstance(data, str) else json.dumps({**base, **data})
-                handler.wfile.write(f"data: {text}{end}".encode())
-                handler.wfile.flush()
+            async def send(data: Any) -> None:
+                await say(writer, data if isinstance(data, str) else {**base, **data}, end)
 
             for _ in range(n):
                 self.add(1)
                 delta = {"role": "assistant", "content": "word "}
-                send({"choices": [{"index": 0, "delta": delta, "finish_reason": None}]})
-                time.sleep(pause)
-            send({"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]})
+                await send({"choices": [{"index": 0, "delta": delta, "finish_reason": None}]})
+                await asyncio.sleep(pause)
+            await send({"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]})
             if says and (body.get("stream_options") or {}).get("include_usage"):
-                send({"choices": [], "usage": used(READ, n)})
-            send("[DONE]")
+                await send({"choices": [], "usage": used(READ, n)})
+            await send("[DONE]")
+            writer.close()
 
         return step
 
-    def failure(self, handler: Any, body: dict[str, Any]) -> None:
+    async def failure(self, server: Upstream, writer: StreamWriter, path: str, body: Any) -> None:
         """A failure after the whole answer was generated."""
         self.add(READ + 10)
         again = [("retry-after", "0"), ("retry-after-ms", "1")]
-        reply(handler, 500, {"error": {"message": "overloaded", "type": "x"}}, again)
+        await answer(writer, 500, {"error": {"message": "overloaded", "type": "x"}}, again)
 
-    def hangs(self, handler: Any, body: dict[str, Any]) -> None:
+    async def hangs(self, server: Upstream, writer: StreamWriter, path: str, body: Any) -> None:
         """Generates and never answers."""
         self.add(READ + 7)
         self.arrived.release()
-        self.go.wait(60)
+        await asyncio.to_thread(self.go.wait, 60)
+        writer.close()
 
 
 @dataclass(frozen=True)
@@ -380,7 +378,7 @@ async def cell(adapter: str, scenario: Scenario, folder: Path) -> dict[str, Any]
     kept: bool | None = None
     life, reserved.TTL = reserved.TTL, LIFE if scenario.name in ("crash", "long call") else reserved.TTL
     try:
-        with Provider(*scenario.script(bill)) as provider, SqliteLedger(path) as ledger:
+        with Upstream(*scenario.script(bill)) as provider, SqliteLedger(path) as ledger:
             ledger.open("acme", [Limit("all", LIMIT)])
             if scenario.name == "crash":
                 crash(adapter, provider.url, path, bill)

@@ -283,12 +283,12 @@ def picture(name: str, rows: Sequence[Row]) -> str:
 
 
 SHORT = ("real", TIDY), (START, REFERENCE, f"{STOP}@50%", "duet@50%", "prompt-selection@50%")
-"""Pools and arms of README's table."""
+"""Pools and arms of the table in docs/findings.md."""
 BEGIN, END = "<!-- written by benchmarks/rlvr.py -->\n", "<!-- end -->"
 
 
 def short(content: Mapping[str, Any]) -> str:
-    """README's table: the arms of the main claim with the embedded policy and with one that never rambles."""
+    """The table in docs/findings.md: the arms of the main claim, with the embedded and the tidy policy."""
     lines = [
         f"| recipe at its share of GRPO's tokens | policy | seeds | accuracy | against `{REFERENCE}` "
         f"| against `{STOP}`, same tokens |",
@@ -360,8 +360,8 @@ def main() -> int:
     results.write_text(json.dumps(results.to_json(content), indent=1) + "\n", args.target)
     if args.target == TARGET:
         results.write_text(page(content), ROOT / "docs" / "rlvr.md")
-        readme = ROOT / "README.md"
-        results.write_text(between(readme.read_text(), short(content)), readme)
+        findings = ROOT / "docs" / "findings.md"
+        results.write_text(between(findings.read_text(), short(content)), findings)
         results.write_text(picture("real", pools["real"]["runs"]) + "\n", ROOT / "docs" / "curve.svg")
     print(page(content))
     return 0

@@ -14,7 +14,8 @@ from budgeteer.adapters.openai import wrap  # noqa: E402
 from budgeteer.core.errors import BudgetExceeded  # noqa: E402
 from budgeteer.metering.call import Metering  # noqa: E402
 from budgeteer.metering.estimate import Bounds, Estimator, State  # noqa: E402
-from helpers.provider import Provider, chat, error, slow, sse, used  # noqa: E402
+from helpers.answers import chat, slow, sse, used  # noqa: E402
+from helpers.upstream import Upstream, error  # noqa: E402
 
 ASK = {"model": "gpt-4o", "messages": [{"role": "user", "content": "Hi"}], "max_tokens": 50}
 BOUNDS = Bounds(overhead=10)
@@ -32,7 +33,7 @@ def test_calls_streams_and_errors_are_in_the_ledger():
     ledger = account(all=1000)
     with ledgers.Allowance(ledger, "acme", {"all": 800}) as allowance:
         script = [chat(usage=used(12, 7)), sse(["Hel", "lo"], used(12, 5)), error(429), error(500)]
-        with Provider(*script) as provider:
+        with Upstream(*script) as provider:
             base = openai.OpenAI(base_url=provider.url, api_key="x", max_retries=0)
             client = wrap(base, allowance, bounds=BOUNDS)
             client.chat.completions.create(**ASK)
@@ -57,7 +58,7 @@ def test_an_asynchronous_stream_extends_or_is_cut():
         estimator = Estimator(quantile=0.5)
         for cap, fits in ((2000, True), (60, False)):
             script = [chat(usage=used(12, 2))] * 5 if fits else []
-            with Provider(*script, sse(["w "] * 20, used(12, 20), pause=0.002)) as provider:
+            with Upstream(*script, sse(["w "] * 20, used(12, 20), pause=0.002)) as provider:
                 base = openai.AsyncOpenAI(base_url=provider.url, api_key="x", max_retries=0)
                 with ledgers.Allowance(ledger, "acme", {"all": cap}) as allowance:
                     metering = Metering(allowance, bounds=BOUNDS, estimator=estimator, state=state)
@@ -79,7 +80,7 @@ def test_an_asynchronous_stream_extends_or_is_cut():
 
 def test_threads_never_overspend():
     ledger, refused = account(all=500), []
-    with Provider(slow(0.01, chat(usage=used(12, 50)))) as provider:
+    with Upstream(slow(0.01, chat(usage=used(12, 50)))) as provider:
         base = openai.OpenAI(base_url=provider.url, api_key="x", max_retries=0)
         client = wrap(base, ledgers.Allowance(ledger, "acme", {"all": 500}), bounds=BOUNDS)
 

@@ -10,8 +10,9 @@ import pytest
 from budgeteer import Usage
 from budgeteer.core.errors import BudgetExceeded, InvalidInput
 from budgeteer.metering.estimate import Bounds
-from helpers.provider import Provider, chat, error, responses, sse, used
+from helpers.answers import chat, responses, sse, used
 from helpers.purse import Purse
+from helpers.upstream import Upstream, error
 
 BOUNDS = Bounds(overhead=10, max_output=50)
 
@@ -35,7 +36,7 @@ def pydantic_agent(provider, purse, pydantic, **options):
 
 def test_pydantic_ai_runs_on_a_budget(pydantic):
     purse, seen = Purse(all=5000), []
-    with Provider(chat(usage=used(40, 7, cached=4, reasoning=2))) as provider:
+    with Upstream(chat(usage=used(40, 7, cached=4, reasoning=2))) as provider:
         agent = pydantic_agent(provider, purse, pydantic, on_settle=seen.append)
         assert agent.run_sync("Hi").output == "Hello there"
     assert seen[0].usage.total == 47
@@ -47,7 +48,7 @@ def test_pydantic_ai_runs_on_a_budget(pydantic):
 
 def test_pydantic_ai_refuses_before_it_sends(pydantic):
     purse = Purse(all=30)
-    with Provider(chat()) as provider:
+    with Upstream(chat()) as provider:
         agent = pydantic_agent(provider, purse, pydantic)
         with pytest.raises(BudgetExceeded):
             agent.run_sync("Hi")
@@ -60,7 +61,7 @@ def test_pydantic_ai_refuses_before_it_sends(pydantic):
 
 
 def test_pydantic_ai_tools_are_part_of_the_bound(pydantic):
-    with Provider(chat(usage=used(40, 7))) as provider:
+    with Upstream(chat(usage=used(40, 7))) as provider:
         reserved = []
         for described in ("", "A tool described at length. " * 20):
             seen = []
@@ -79,7 +80,7 @@ def test_pydantic_ai_tools_are_part_of_the_bound(pydantic):
 @pytest.mark.parametrize(("status", "outcome"), [(429, "rejected"), (500, "unknown")])
 def test_pydantic_ai_errors(pydantic, status, outcome):
     purse, seen = Purse(all=5000), []
-    with Provider(error(status)) as provider, pytest.raises(pydantic.ModelHTTPError):
+    with Upstream(error(status)) as provider, pytest.raises(pydantic.ModelHTTPError):
         pydantic_agent(provider, purse, pydantic, on_settle=seen.append).run_sync("Hi")
     assert seen[0].outcome == outcome
     assert (purse.left["all"] == 5000) is (outcome == "rejected")
@@ -88,7 +89,7 @@ def test_pydantic_ai_errors(pydantic, status, outcome):
 def test_pydantic_ai_streams_whole_and_left(pydantic):
     async def main():
         purse, seen = Purse(all=5000), []
-        with Provider(sse(["Hel", "lo"], used(12, 7)), sse(["word "] * 50, used(12, 50), pause=0.005)) as provider:
+        with Upstream(sse(["Hel", "lo"], used(12, 7)), sse(["word "] * 50, used(12, 50), pause=0.005)) as provider:
             agent = pydantic_agent(provider, purse, pydantic, on_settle=seen.append)
             async with agent.run_stream("Hi") as result:
                 assert "".join([text async for text in result.stream_text(delta=True)]) == "Hello"
@@ -146,7 +147,7 @@ def test_agents_sdk_runs_on_a_budget(agents):
     async def main():
         purse, seen = Purse(all=5000), []
         agent = agents.Agent(name="a", instructions="Be brief", model="gpt-5")
-        with Provider(responses("Hello", USAGE), chat(usage=used(12, 7))) as provider:
+        with Upstream(responses("Hello", USAGE), chat(usage=used(12, 7))) as provider:
             config = agents_run(provider, purse, agents, on_settle=seen.append)
             assert (await agents.Runner.run(agent, "Hi", run_config=config)).final_output == "Hello"
             config = agents_run(provider, purse, agents, responses_api=False, on_settle=seen.append)
@@ -163,7 +164,7 @@ def test_agents_sdk_refuses_before_it_sends(agents):
     async def main():
         purse = Purse(all=20)
         agent = agents.Agent(name="a", model="gpt-5")
-        with Provider(responses()) as provider:
+        with Upstream(responses()) as provider:
             with pytest.raises(BudgetExceeded):
                 await agents.Runner.run(agent, "Hi", run_config=agents_run(provider, purse, agents))
             with pytest.raises(InvalidInput, match="max_input"):
@@ -187,7 +188,7 @@ def test_agents_sdk_missing_usage_errors_and_streams(agents):
             responses("Hello", USAGE),
             responses("Hello" * 9, pause=0.02),
         ]
-        with Provider(*script) as provider:
+        with Upstream(*script) as provider:
             config = agents_run(provider, purse, agents, on_settle=seen.append)
             await agents.Runner.run(agent, "Hi", run_config=config)
             for _ in range(2):
@@ -223,7 +224,7 @@ def test_agents_sdk_hands_one_allowance_to_all_agents_of_a_run(agents):
     async def main():
         purse = Purse(all=5000)
         calls = responses(usage=USAGE, tool=("ask_inner", '{"input": "what?"}'))
-        with Provider(calls, responses("inside", USAGE), responses("Hello", USAGE)) as provider:
+        with Upstream(calls, responses("inside", USAGE), responses("Hello", USAGE)) as provider:
             config = agents_run(provider, purse, agents)
             inner = agents.Agent(name="inner", model="gpt-5")
             tool = inner.as_tool("ask_inner", "Ask the other")
@@ -250,7 +251,7 @@ def test_agents_sdk_hands_one_allowance_to_all_agents_of_a_run(agents):
 def test_pydantic_ai_bounds_what_is_really_sent(pydantic, settings, sent):
     """The whole body is seen: what settings add to it is reserved, or the call is refused."""
     purse, seen = Purse(all=100_000), []
-    with Provider(chat(("word " * 9,), usage=used(9, 9))) as provider:
+    with Upstream(chat(("word " * 9,), usage=used(9, 9))) as provider:
         agent = pydantic_agent(provider, purse, pydantic, on_settle=seen.append)
         agent.run_sync("Hi")
         agent.run_sync("Hi", model_settings=settings)
@@ -274,7 +275,7 @@ def test_pydantic_ai_refuses_input_that_is_not_shown(pydantic):
     from budgeteer.adapters.pydantic_ai import BudgetedModel
 
     purse = Purse(all=100_000)
-    with Provider(responses(usage=USAGE)) as provider:
+    with Upstream(responses(usage=USAGE)) as provider:
         client = AsyncOpenAI(base_url=provider.url, api_key="x", max_retries=0)
         inner = OpenAIResponsesModel("gpt-5", provider=OpenAIProvider(openai_client=client))
         model = BudgetedModel(InstrumentedModel(inner), purse, bounds=BOUNDS)
@@ -424,7 +425,7 @@ def test_pydantic_ai_meters_every_attempt_of_the_clients_retries(pydantic):
         error(500, AGAIN),
         sse(["Hi"], used(40, 7)),
     ]
-    with Provider(*script) as provider:
+    with Upstream(*script) as provider:
         model = OpenAIChatModel("gpt-4o", provider=OpenAIProvider(openai_client=client_of(provider, 2)))
         agent = pydantic.Agent(BudgetedModel(model, purse, bounds=BOUNDS, on_settle=seen.append))
 
@@ -451,7 +452,7 @@ def test_agents_sdk_meters_every_attempt_of_the_clients_retries(agents):
 
     async def main():
         purse, seen = Purse(all=50_000), []
-        with Provider(error(500, AGAIN), error(500, AGAIN), responses("Hello", USAGE)) as provider:
+        with Upstream(error(500, AGAIN), error(500, AGAIN), responses("Hello", USAGE)) as provider:
             inner = agents.OpenAIProvider(openai_client=client_of(provider, 2))
             mine = BudgetedProvider(purse, inner, bounds=BOUNDS, on_settle=seen.append)
             config = agents.RunConfig(model_provider=mine, tracing_disabled=True)

@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import gc
 import importlib.util
-import json
 import os
 import subprocess
 import sys
@@ -24,8 +23,9 @@ from budgeteer.core.errors import BudgetExceeded, InvalidInput, UnknownPrice  # 
 from budgeteer.metering.call import Metering  # noqa: E402
 from budgeteer.metering.estimate import Bounds, Estimator, worst_case  # noqa: E402
 from budgeteer.prices import Price, Rates, of  # noqa: E402
-from helpers.provider import Provider, chat, error, hang_up, reply, responses, slow, sse, used  # noqa: E402
+from helpers.answers import chat, opened, responses, say, slow, sse, used  # noqa: E402
 from helpers.purse import Purse  # noqa: E402
+from helpers.upstream import Upstream, answer, error, hang_up  # noqa: E402
 
 HI = [{"role": "user", "content": "Hi"}]
 ASK = {"model": "gpt-4o", "messages": HI, "max_tokens": 50}
@@ -52,7 +52,7 @@ def wait_for(seen, n):
 
 def test_a_call_reserves_its_worst_case_and_settles_what_it_used():
     purse, seen = Purse(all=1000), []
-    with Provider(chat(usage=used(12, 7, cached=4, reasoning=2))) as provider:
+    with Upstream(chat(usage=used(12, 7, cached=4, reasoning=2))) as provider:
         answer = client(provider, purse, on_settle=seen.append).chat.completions.create(**ASK)
     assert answer.choices[0].message.content == "Hello there"
     assert purse.left == {"all": 981}
@@ -67,14 +67,14 @@ def test_a_call_reserves_its_worst_case_and_settles_what_it_used():
 
 def test_a_call_that_does_not_fit_is_not_sent_and_not_retried():
     purse = Purse(all=WORST - 1)
-    with Provider(chat(usage=used(1, 1))) as provider, pytest.raises(BudgetExceeded, match="left of"):
+    with Upstream(chat(usage=used(1, 1))) as provider, pytest.raises(BudgetExceeded, match="left of"):
         client(provider, purse, retries=3).chat.completions.create(**ASK)
     assert (provider.requests, purse.refused, purse.left) == ([], 1, {"all": WORST - 1})
 
 
 def test_a_cap_that_the_endpoint_does_not_know_caps_nothing_and_of_two_caps_the_larger_counts():
     purse, seen = Purse(all=1000), []
-    with Provider(chat(usage=used(1, 1))) as provider:
+    with Upstream(chat(usage=used(1, 1))) as provider:
         mine = client(provider, purse, on_settle=seen.append)
         with pytest.raises(InvalidInput, match="max_output_tokens is no cap of chat; give max_completion_tokens or"):
             mine.chat.completions.create(model="gpt-4o", messages=HI, extra_body={"max_output_tokens": 5})
@@ -92,7 +92,7 @@ def test_several_kinds_and_money_at_the_answering_models_price():
         ),
     }
     purse = Purse(output=1000, money=10**12)
-    with Provider(chat(usage=used(12, 7, cached=4)), chat(usage=used(10, 1), service_tier="priority")) as provider:
+    with Upstream(chat(usage=used(12, 7, cached=4)), chat(usage=used(10, 1), service_tier="priority")) as provider:
         mine = client(provider, purse, kinds=("output", "money"), prices=of(rates))
         mine.chat.completions.create(**ASK)
         assert purse.settled[0][0] == {"output": 7, "money": (8 * 2_500_000 + 4 * 1_250_000 + 7 * 10_000_000)}
@@ -108,7 +108,7 @@ def test_several_kinds_and_money_at_the_answering_models_price():
 )
 def test_an_error_is_charged_if_the_model_may_have_run(status, charged):
     purse, seen = Purse(all=1000), []
-    with Provider(error(status)) as provider, pytest.raises(openai.APIStatusError):
+    with Upstream(error(status)) as provider, pytest.raises(openai.APIStatusError):
         client(provider, purse, on_settle=seen.append).chat.completions.create(**ASK)
     assert purse.left == {"all": 1000 - charged}
     assert [s.outcome for s in seen] == (["unknown"] if charged else ["rejected"])
@@ -118,7 +118,7 @@ def test_an_error_is_charged_if_the_model_may_have_run(status, charged):
 def test_every_retry_of_the_client_is_an_attempt_of_its_own():
     purse = Purse(all=1000)
     script = [error(429, [("retry-after-ms", "20")]), error(500, [("retry-after-ms", "1")]), chat(usage=used(12, 7))]
-    with Provider(*script) as provider:
+    with Upstream(*script) as provider:
         client(provider, purse, retries=4).chat.completions.create(**ASK)
     assert len(provider.requests) == 3
     assert purse.released == 1  # 429: refused before the model ran
@@ -130,14 +130,14 @@ def test_every_retry_of_the_client_is_an_attempt_of_its_own():
 
 def test_retries_stop_where_the_budget_does():
     purse = Purse(all=2 * WORST + 5)
-    with Provider(error(500, [("retry-after-ms", "1")])) as provider, pytest.raises(BudgetExceeded):
+    with Upstream(error(500, [("retry-after-ms", "1")])) as provider, pytest.raises(BudgetExceeded):
         client(provider, purse, retries=10).chat.completions.create(**ASK)
     assert len(provider.requests) == 2
 
 
 def test_a_connection_that_was_never_made_is_not_charged_and_a_lost_one_is():
     purse = Purse(all=1000)
-    with Provider(hang_up) as provider, pytest.raises(openai.APIConnectionError):
+    with Upstream(hang_up) as provider, pytest.raises(openai.APIConnectionError):
         client(provider, purse).chat.completions.create(**ASK)
     assert purse.left == {"all": 1000 - WORST}
     with pytest.raises(openai.APIConnectionError):  # the server is gone
@@ -147,7 +147,7 @@ def test_a_connection_that_was_never_made_is_not_charged_and_a_lost_one_is():
 
 def test_a_time_out_is_charged():
     purse = Purse(all=1000)
-    with Provider(slow(0.5, chat(usage=used(1, 1)))) as provider, pytest.raises(openai.APITimeoutError):
+    with Upstream(slow(0.5, chat(usage=used(1, 1)))) as provider, pytest.raises(openai.APITimeoutError):
         client(provider, purse).with_options(timeout=0.05).chat.completions.create(**ASK)
     assert purse.left == {"all": 1000 - WORST}
 
@@ -155,7 +155,7 @@ def test_a_time_out_is_charged():
 @pytest.mark.parametrize("usage", [None, used(12, 0), {"prompt_tokens": -5, "completion_tokens": "x"}, {}])
 def test_a_missing_or_impossible_usage_is_estimated_from_the_text(usage):
     purse, seen = Purse(all=1000), []
-    with Provider(chat(["Hello there"], usage=usage)) as provider:
+    with Upstream(chat(["Hello there"], usage=usage)) as provider:
         client(provider, purse, on_settle=seen.append).chat.completions.create(**ASK)
     assert seen[0].estimated
     assert seen[0].usage.output == len("Hello there")  # a bound: no tokenizer here
@@ -165,7 +165,7 @@ def test_a_missing_or_impossible_usage_is_estimated_from_the_text(usage):
 def test_a_tokenizer_makes_estimates_better():
     purse, seen = Purse(all=1000), []
     bounds = Bounds(overhead=10, tokens=lambda text: len(text.split()))
-    with Provider(chat(["Hello there"])) as provider:
+    with Upstream(chat(["Hello there"])) as provider:
         client(provider, purse, bounds=bounds, on_settle=seen.append).chat.completions.create(**ASK)
     assert seen[0].usage.output == 2
 
@@ -180,7 +180,7 @@ def test_n_choices_are_reserved_and_a_usage_of_one_of_them_is_not_believed():
         chat(["a", "b", "c"], used(12, 50), finish="length"),  # three reached the cap of 50
         chat(["a", "b", "c"], used(12, 100), timings={"predicted_n": 100}),  # llama.cpp
     ]
-    with Provider(*script) as provider:
+    with Upstream(*script) as provider:
         mine = client(provider, purse, on_settle=seen.append)
         for _ in script:
             mine.chat.completions.create(**three)
@@ -191,7 +191,7 @@ def test_n_choices_are_reserved_and_a_usage_of_one_of_them_is_not_believed():
 def test_no_cap_no_call_unless_the_bounds_give_one_which_is_sent():
     purse = Purse(all=1000)
     uncapped = {"model": "gpt-4o", "messages": HI}
-    with Provider(chat(usage=used(12, 7)), responses(usage=None), chat(usage=used(12, 7))) as provider:
+    with Upstream(chat(usage=used(12, 7)), responses(usage=None), chat(usage=used(12, 7))) as provider:
         with pytest.raises(InvalidInput, match="no cap"):
             client(provider, purse).chat.completions.create(**uncapped)
         mine = client(provider, purse, bounds=Bounds(overhead=10, max_output=50))
@@ -206,25 +206,25 @@ def test_no_cap_no_call_unless_the_bounds_give_one_which_is_sent():
 
 def test_what_could_spend_outside_the_meter_is_refused():
     purse = Purse(all=1000)
-    with Provider(chat()) as provider:
+    with Upstream(chat()) as provider:
         mine = client(provider, purse)
         with pytest.raises(InvalidInput, match="is not metered"):
             mine.images.generate(model="dall-e-3", prompt="a cat")
         with pytest.raises(InvalidInput, match="max_input"):
             mine.responses.create(model="gpt-5", input="Hi", max_output_tokens=5, previous_response_id="r1")
         assert list(mine.models.list()) == []  # generates nothing
-    assert [path for path, _ in provider.requests] == ["/v1/models"]
+    assert (provider.requests, provider.gets) == ([], ["/v1/models"])
 
 
 def test_embeddings():
     purse = Purse(all=1000)
 
-    def step(handler, body):
+    async def step(server, writer, path, body):
         data = [{"object": "embedding", "index": 0, "embedding": [0.5]}]
         usage = {"prompt_tokens": 3, "total_tokens": 3}
-        reply(handler, 200, {"object": "list", "model": "e", "data": data, "usage": usage})
+        await answer(writer, 200, {"object": "list", "model": "e", "data": data, "usage": usage})
 
-    with Provider(step) as provider:
+    with Upstream(step) as provider:
         client(provider, purse).embeddings.create(model="e", input="Hi there", encoding_format="float")
     assert purse.settled[0][0] == {"all": 3}
 
@@ -237,7 +237,7 @@ def test_embeddings():
 def test_a_stream_settles_with_its_last_chunk_which_only_who_asked_sees(asks, line_end):
     purse, seen = Purse(all=1000), []
     options = {"stream_options": {"include_usage": True}} if asks else {}
-    with Provider(sse(["Hel", "lo"], used(12, 7), line_end=line_end)) as provider:
+    with Upstream(sse(["Hel", "lo"], used(12, 7), line_end=line_end)) as provider:
         stream = client(provider, purse, on_settle=seen.append).chat.completions.create(**ASK, stream=True, **options)
         chunks = list(stream)
     assert "".join(c.choices[0].delta.content or "" for c in chunks if c.choices) == "Hello"
@@ -251,7 +251,7 @@ def test_a_stream_settles_with_its_last_chunk_which_only_who_asked_sees(asks, li
 def test_a_stream_that_the_provider_cuts_is_charged_what_was_seen():
     purse, seen = Purse(all=1000), []
     cut = sse(["one ", "two ", "three"], used(12, 7), cut_after=2)
-    with Provider(cut, WHOLE, cut) as provider:
+    with Upstream(cut, WHOLE, cut) as provider:
         mine = client(provider, purse, on_settle=seen.append)
         for _ in range(3):
             stream, words = mine.chat.completions.create(**ASK, stream=True), []
@@ -267,7 +267,7 @@ def test_a_stream_that_the_provider_cuts_is_charged_what_was_seen():
 @pytest.mark.parametrize("how", ["close", "with", "forget", "never read"])
 def test_a_stream_that_the_caller_leaves_is_charged_what_was_seen(how):
     purse, seen = Purse(all=1000), []
-    with Provider(WHOLE, sse(["word "] * 40, used(12, 40), pause=0.005)) as provider:
+    with Upstream(WHOLE, sse(["word "] * 40, used(12, 40), pause=0.005)) as provider:
         mine = client(provider, purse, on_settle=seen.append)
         list(mine.chat.completions.create(**ASK, stream=True))
         if how == "with":
@@ -291,7 +291,7 @@ def test_a_stream_that_the_caller_leaves_is_charged_what_was_seen(how):
 
 def test_the_garbage_collector_does_not_settle_under_a_lock_that_it_interrupted():
     purse, seen = Purse(all=1000), []
-    with Provider(sse(["word "] * 40, used(12, 40), pause=0.005)) as provider:
+    with Upstream(sse(["word "] * 40, used(12, 40), pause=0.005)) as provider:
         stream = client(provider, purse, on_settle=seen.append).chat.completions.create(**ASK, stream=True)
         next(iter(stream))
         with purse.lock:
@@ -303,7 +303,7 @@ def test_the_garbage_collector_does_not_settle_under_a_lock_that_it_interrupted(
 
 def test_a_whole_stream_without_usage_is_estimated():
     purse, seen = Purse(all=1000), []
-    with Provider(sse(["Hel", "lo"], None)) as provider:
+    with Upstream(sse(["Hel", "lo"], None)) as provider:
         list(client(provider, purse, on_settle=seen.append).chat.completions.create(**ASK, stream=True))
     assert (seen[0].outcome, seen[0].estimated, seen[0].usage.output) == ("ok", True, 5)
 
@@ -312,14 +312,14 @@ def test_a_cut_stream_of_a_model_that_thinks_unseen_is_charged_in_full():
     purse, seen = Purse(all=1000), []
     cut, whole = sse(["a", "b"], used(12, 7), cut_after=1), sse(["a"], used(12, 9, reasoning=5))
     script = [cut, whole, cut]
-    with Provider(*script) as provider:
+    with Upstream(*script) as provider:
         mine = client(provider, purse, on_settle=seen.append)
         for extra in ({"reasoning_effort": "low"}, {}, {}):
             with contextlib.suppress(openai.APIConnectionError):
                 list(mine.chat.completions.create(**ASK, stream=True, **extra))
     assert [s.usage.output for s in seen] == [50, 9, 50]  # the last: it was seen to think before
     asked = []
-    with Provider(WHOLE, cut) as provider:
+    with Upstream(WHOLE, cut) as provider:
         mine = client(provider, purse, on_settle=asked.append)
         for extra in ({}, {"reasoning_effort": "low"}, {}):
             with contextlib.suppress(openai.APIConnectionError):
@@ -329,7 +329,7 @@ def test_a_cut_stream_of_a_model_that_thinks_unseen_is_charged_in_full():
 
 def test_a_stream_of_several_choices():
     purse, seen = Purse(all=1000), []
-    with Provider(sse(["x" * 40], used(12, 5), choices=3)) as provider:
+    with Upstream(sse(["x" * 40], used(12, 5), choices=3)) as provider:
         list(client(provider, purse, on_settle=seen.append).chat.completions.create(**ASK, n=3, stream=True))
     assert (seen[0].usage.output, seen[0].estimated) == (120, True)  # 120 bytes in 5 tokens: one choice
 
@@ -339,7 +339,7 @@ def test_a_stream_beyond_its_learnt_reservation_extends_it_or_is_cut():
     script = [chat(usage=used(12, 4)) for _ in range(4)] + [sse(["w "] * 30, used(12, 30), pause=0.002)]
     for limit, fits in ((1000, True), (40, False)):
         purse, seen = Purse(all=limit), []
-        with Provider(*script) as provider:
+        with Upstream(*script) as provider:
             metering = Metering(purse, bounds=BOUNDS, estimator=estimator, on_settle=seen.append)
             mine = wrap(openai.OpenAI(base_url=provider.url, api_key="x", max_retries=0), metering)
             if fits:
@@ -360,7 +360,7 @@ def test_a_stream_beyond_its_learnt_reservation_extends_it_or_is_cut():
 
 def test_other_ways_to_call_are_metered_too():
     purse = Purse(all=10_000)
-    with Provider(chat(usage=used(12, 7)), chat(usage=used(12, 7)), sse(["Hi"], used(12, 7))) as provider:
+    with Upstream(chat(usage=used(12, 7)), chat(usage=used(12, 7)), sse(["Hi"], used(12, 7))) as provider:
         mine = client(provider, purse)
         raw = mine.chat.completions.with_raw_response.create(**ASK)
         assert raw.parse().usage.total_tokens == 19
@@ -378,7 +378,7 @@ def test_responses_whole_streamed_and_cut():
         "input_tokens": 20, "output_tokens": 30, "total_tokens": 50, "input_tokens_details": {"cached_tokens": 5},
         "output_tokens_details": {"reasoning_tokens": 25},
     }  # fmt: skip
-    with Provider(responses("Hi", usage, pause=0.03)) as provider:
+    with Upstream(responses("Hi", usage, pause=0.03)) as provider:
         mine = client(provider, purse, on_settle=seen.append)
         ask = {"model": "gpt-5", "input": "Hi", "max_output_tokens": 100}
         assert mine.responses.create(**ask).output_text == "Hi"
@@ -396,7 +396,7 @@ def test_responses_whole_streamed_and_cut():
 
 def test_a_background_response_is_charged_as_reserved():
     purse, seen = Purse(all=10_000), []
-    with Provider(responses("", None, status="queued")) as provider:
+    with Upstream(responses("", None, status="queued")) as provider:
         client(provider, purse, on_settle=seen.append).responses.create(
             model="gpt-5", input="Hi", max_output_tokens=100, background=True
         )
@@ -411,7 +411,7 @@ def test_asynchronous_calls_and_streams():
     async def main():
         purse = Purse(all=10_000)
         script = [chat(usage=used(12, 7)), sse(["Hel", "lo"], used(12, 7)), responses("Hi", None), error(500)]
-        with Provider(*script) as provider:
+        with Upstream(*script) as provider:
             mine = client(provider, purse, sync=False)
             await mine.chat.completions.create(**ASK)
             stream = await mine.chat.completions.create(**ASK, stream=True)
@@ -429,7 +429,7 @@ def test_asynchronous_calls_and_streams():
 def test_a_cancelled_call_is_charged_and_leaves_nothing_held():
     async def main():
         purse = Purse(all=10_000)
-        with Provider(slow(1.0, chat(usage=used(1, 1)))) as provider:
+        with Upstream(slow(1.0, chat(usage=used(1, 1)))) as provider:
             mine = client(provider, purse, sync=False)
             task = asyncio.create_task(mine.chat.completions.create(**ASK))
             while not provider.requests:
@@ -446,7 +446,7 @@ def test_a_cancelled_call_is_charged_and_leaves_nothing_held():
 def test_a_cancelled_stream_is_charged_what_was_seen():
     async def main():
         purse = Purse(all=10_000)
-        with Provider(sse(["word "] * 100, used(12, 40), pause=0.01)) as provider:
+        with Upstream(sse(["word "] * 100, used(12, 40), pause=0.01)) as provider:
             mine = client(provider, purse, sync=False)
 
             async def read():
@@ -470,7 +470,7 @@ def test_a_cancelled_stream_is_charged_what_was_seen():
 def test_many_threads_never_exceed_the_budget():
     limit = 3 * WORST + 30
     purse, outcomes = Purse(all=limit), []
-    with Provider(slow(0.02, chat(usage=used(12, 50)))) as provider:
+    with Upstream(slow(0.02, chat(usage=used(12, 50)))) as provider:
         mine = client(provider, purse)
 
         def call():
@@ -508,7 +508,7 @@ def test_a_watcher_that_fails_does_not_lose_the_answer(caplog):
     def fails(settlement):
         raise RuntimeError("no")
 
-    with Provider(chat(usage=used(12, 7))) as provider:
+    with Upstream(chat(usage=used(12, 7))) as provider:
         assert client(provider, Purse(all=1000), on_settle=fails).chat.completions.create(**ASK).choices
     assert "on_settle failed" in caplog.text
 
@@ -567,7 +567,7 @@ def test_a_stream_that_ignores_its_cap_is_cut_where_the_budget_ends(sync):
     seen, got = [], []
     purse = Purse(all=WORST - 50 + 40)
     ask = {**ASK, "max_tokens": 10, "stream": True}
-    with Provider(sse(["word "] * 2000, used(12, 2000), pause=0.002)) as provider:
+    with Upstream(sse(["word "] * 2000, used(12, 2000), pause=0.002)) as provider:
         mine = client(provider, purse, sync=sync, on_settle=seen.append)
 
         async def call():
@@ -587,7 +587,7 @@ def test_a_stream_that_ignores_its_cap_is_cut_where_the_budget_ends(sync):
 
 def test_a_stream_beyond_its_cap_goes_on_while_the_budget_covers_it():
     purse, seen = Purse(all=5000), []
-    with Provider(sse(["word "] * 200, used(12, 200))) as provider:
+    with Upstream(sse(["word "] * 200, used(12, 200))) as provider:
         mine = client(provider, purse, on_settle=seen.append)
         assert len(list(mine.chat.completions.create(**{**ASK, "max_tokens": 10, "stream": True}))) == 201
     assert (seen[0].usage.total, purse.left, purse.extended > 0) == (212, {"all": 5000 - 212}, True)
@@ -596,24 +596,15 @@ def test_a_stream_beyond_its_cap_goes_on_while_the_budget_covers_it():
 def runs_on(kind, end, words=2000):
     """A stream of words that ignores its cap and says no usage, called ``kind``."""
 
-    def step(handler, body):
-        handler.send_response(200)
-        if kind:
-            handler.send_header("content-type", kind)
-        handler.send_header("connection", "close")
-        handler.end_headers()
-        handler.close_connection = True
+    async def step(server, writer, path, body):
+        opened(writer, kind)
         delta = {"index": 0, "delta": {"content": "word "}, "finish_reason": None}
-        chunk = json.dumps(
-            {"id": "c", "object": "chat.completion.chunk", "created": 1, "model": "m", "choices": [delta]}
-        )
+        chunk = {"id": "c", "object": "chat.completion.chunk", "created": 1, "model": "m", "choices": [delta]}
         for _ in range(words):
-            handler.wfile.write(f"data: {chunk}{end}".encode())
-            handler.wfile.flush()
-            step.sent += 1
-        handler.wfile.write(f"data: [DONE]{end}".encode())
+            await say(writer, chunk, end)
+        await say(writer, "[DONE]", end)
+        writer.close()
 
-    step.sent = 0
     return step
 
 
@@ -629,7 +620,7 @@ def runs_on(kind, end, words=2000):
 def test_a_stream_by_any_name_is_cut_or_charged(sync, kind, end):
     for limit in (WORST - 10, 9000):
         seen, purse, step = [], Purse(all=limit), runs_on(kind, end)
-        with Provider(step) as provider:
+        with Upstream(step) as provider:
             mine = client(provider, purse, sync=sync, on_settle=seen.append)
 
             async def call(mine=mine):

@@ -19,8 +19,9 @@ from opentelemetry.trace import SpanKind, StatusCode  # noqa: E402
 from budgeteer.adapters.openai import wrap  # noqa: E402
 from budgeteer.adapters.otel import recorder  # noqa: E402
 from budgeteer.metering.estimate import Bounds  # noqa: E402
-from helpers.provider import Provider, chat, error, used  # noqa: E402
+from helpers.answers import chat, used  # noqa: E402
 from helpers.purse import Purse  # noqa: E402
+from helpers.upstream import Upstream, error  # noqa: E402
 
 ASK = {"model": "gpt-4o", "messages": [{"role": "user", "content": "Hi"}], "max_tokens": 50}
 
@@ -33,7 +34,7 @@ def recorded():
     tracers.add_span_processor(SimpleSpanProcessor(exporter))
     record = recorder(meter_provider=MeterProvider([reader]), tracer_provider=tracers)
     purse = Purse(all=1000)
-    with Provider(chat(usage=used(12, 7, cached=4, reasoning=2)), error(429), error(500)) as provider:
+    with Upstream(chat(usage=used(12, 7, cached=4, reasoning=2)), error(429), error(500)) as provider:
         base = openai.OpenAI(base_url=provider.url, api_key="x", max_retries=0)
         client = wrap(base, purse, bounds=Bounds(overhead=10), on_settle=record)
         for _ in range(3):
@@ -116,7 +117,7 @@ def test_metrics_without_spans():
     tracers = TracerProvider()
     tracers.add_span_processor(SimpleSpanProcessor(exporter))
     record = recorder(spans=False, meter_provider=MeterProvider([reader]), tracer_provider=tracers)
-    with Provider(chat(usage=used(1, 1))) as provider:
+    with Upstream(chat(usage=used(1, 1))) as provider:
         base = openai.OpenAI(base_url=provider.url, api_key="x", max_retries=0)
         wrap(base, Purse(all=999), on_settle=record).chat.completions.create(**ASK)
     assert not exporter.get_finished_spans()

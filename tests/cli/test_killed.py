@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import random
@@ -15,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from budgeteer.ledger import SqliteLedger
-from helpers.provider import Provider, reply
+from helpers.upstream import Upstream, answer
 
 TESTS = Path(__file__).parents[1]
 
@@ -26,14 +27,14 @@ class Slow:
     def __init__(self, seconds: float) -> None:
         self.seconds, self.asked, self.billed = seconds, Counter(), 0
 
-    def __call__(self, handler, body) -> None:
+    async def __call__(self, server, writer, path, body) -> None:
         rng = random.Random(f"{body['prompt']} {body['seed']}")
         text = ("x" * rng.randint(0, 20) + f"</think>{int(body['prompt'].split()[0]) + 1}\n")[: body["max_tokens"]]
         self.asked[body["prompt"], body["seed"]] += 1
         self.billed += len(body["prompt"]) + len(text)  # from here on it would be billed, whoever is there to read it
-        time.sleep(self.seconds * rng.random())
+        await asyncio.sleep(self.seconds * rng.random())
         usage = {"prompt_tokens": len(body["prompt"]), "completion_tokens": len(text)}
-        reply(handler, 200, {"choices": [{"text": text}], "usage": usage})
+        await answer(writer, 200, {"choices": [{"text": text}], "usage": usage})
 
 
 def start(url: str, out: Path, budget: str, per: str) -> subprocess.Popen[str]:
@@ -47,7 +48,7 @@ def start(url: str, out: Path, budget: str, per: str) -> subprocess.Popen[str]:
 @pytest.mark.parametrize(("budget", "per"), [("300", "question"), ("2k", "total")])
 def test_a_killed_run_goes_on_and_pays_for_nothing_twice(tmp_path, budget, per):
     out, slow, kills = tmp_path / "rows.jsonl", Slow(0.15), 3
-    with Provider(slow) as server:
+    with Upstream(slow) as server:
         for n in range(1, kills + 1):
             child = start(server.url, out, budget, per)
             deadline = time.monotonic() + 60

@@ -132,3 +132,16 @@ def test_a_long_file_has_its_reason_in_the_architecture() -> None:
     long = {path.relative_to(base).as_posix() for path in texts if path.read_bytes().count(b"\n") > LONGEST}
     assert "ledger/ledger.lua" in long
     assert {path for path in long if f"`{path}`" not in reasons} == set()
+
+
+def test_every_package_has_its_tests_in_a_folder_of_its_name() -> None:
+    packages = {package for floor in FLOORS for package in floor}
+    assert {p for p in packages if not list((ROOT / "tests" / p).glob("test_*.py"))} == set()
+
+
+def test_there_is_one_scripted_upstream() -> None:
+    """Other servers of the tests are no upstream: they receive what alerts send."""
+    serving = ("http.server", "start_server(")
+    texts = {path.name: path.read_text(encoding="utf-8") for path in (ROOT / "tests").rglob("*.py")}
+    servers = {name for name, text in texts.items() if any(word in text for word in serving)}
+    assert servers - {Path(__file__).name} == {"upstream.py", "receivers.py"}

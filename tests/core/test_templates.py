@@ -278,11 +278,12 @@ def test_solve_runs_the_copies(installed: Path, tmp_path: Path, options: list[st
 
 def test_solve_asks_the_copy_of_the_task_in_the_copy_of_the_style(installed: Path, tmp_path: Path) -> None:
     pytest.importorskip("openai")
-    from helpers.provider import Provider, chat, used
+    from helpers.answers import chat, used
+    from helpers.upstream import Upstream
 
     item = template("task").Divisible(1, 0, most=3).items[0]
     out = tmp_path / "answers.jsonl"
-    with Provider(chat((f"Easy: [[ {item.answer} ]]",), used(60, 9))) as provider:
+    with Upstream(chat((f"Easy: [[ {item.answer} ]]",), used(60, 9))) as provider:
         asked = ["solve", "divisible:most=3", "--limit", "1", "--style", "brackets:thinking=false"]
         how = ["--strategy", "direct", "--model", f"{provider.url}#m", "--budget", "5000", "--out", str(out)]
         run(installed, *asked, *how)

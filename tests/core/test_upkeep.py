@@ -98,15 +98,16 @@ client.chat.completions.create(model="m", max_tokens=20, messages=[{"role": "use
 
 def test_six_kills_in_mid_call_are_charged_in_full(tmp_path):
     """Each call was billed 20 and nobody was told."""
-    from helpers.provider import Provider
+    from helpers.upstream import Upstream
 
     arrived, hang = threading.Semaphore(0), threading.Event()
 
-    def step(handler, body):
+    async def step(server, writer, path, body):
         arrived.release()
-        hang.wait(30)
+        await asyncio.to_thread(hang.wait, 30)
+        writer.close()
 
-    with SqliteLedger(tmp_path / "l.db") as ledger, Provider(step) as provider:
+    with SqliteLedger(tmp_path / "l.db") as ledger, Upstream(step) as provider:
         ledger.open("acme", [Limit("all", 1000)])
         for _ in range(6):
             child = subprocess.Popen([sys.executable, "-c", CHILD, provider.url, str(tmp_path / "l.db")])

@@ -71,11 +71,12 @@ def test_the_python_of_a_page_runs_in_its_order(
     page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     pytest.importorskip("openai")
-    from helpers.provider import Provider, chat, used
+    from helpers.answers import chat, used
+    from helpers.upstream import Upstream
 
     monkeypatch.chdir(tmp_path)
     (tmp_path / "prices.toml").write_text(PRICES)
-    with Provider(chat(usage=used(9, 5))) as provider:
+    with Upstream(chat(usage=used(9, 5))) as provider:
         monkeypatch.setenv("OPENAI_BASE_URL", provider.url)
         monkeypatch.setenv("OPENAI_API_BASE", provider.url)
         monkeypatch.setenv("OPENAI_API_KEY", "none")
@@ -89,3 +90,14 @@ def test_the_python_of_a_page_runs_in_its_order(
             if ".create(" in text or any(name in text for name in FRAMEWORKS):
                 assert len(provider.requests) == asked + 1
                 assert names["allowance"].remaining["output"] == 100_000 - 5 * (asked + 1)
+
+
+def test_readme_says_what_it_is_how_to_install_it_and_shows_lines_that_run_before_any_figure() -> None:
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert len(text.splitlines()) <= 75
+    assert text.count("![") == 1
+    places = [
+        text.index(part) for part in ("# budgeteer", "pip install .", "```python", "make run", "![", "## Read on")
+    ]
+    assert places == sorted(places)
+    assert "\n|" not in text  # tables of results stand in docs/

@@ -17,7 +17,8 @@ from budgeteer.adapters.openai import wrap  # noqa: E402
 from budgeteer.core.errors import BudgetExceeded  # noqa: E402
 from budgeteer.ledger import Allowance, Limit, MemoryLedger  # noqa: E402
 from budgeteer.metering.estimate import Bounds  # noqa: E402
-from helpers.provider import Provider, chat, sse, used  # noqa: E402
+from helpers.answers import chat, sse, used  # noqa: E402
+from helpers.upstream import Upstream  # noqa: E402
 
 USAGE = used(12, 2)
 BOUNDS = Bounds(max_output=50)
@@ -50,7 +51,7 @@ def langchain_model(metered, **more):
 
 
 def test_langchain():
-    with Provider(chat(usage=USAGE)) as provider:
+    with Upstream(chat(usage=USAGE)) as provider:
         metered = Metered(provider.url)
         model = langchain_model(metered)
         assert model.invoke("Hello").content == "Hello there"
@@ -59,14 +60,14 @@ def test_langchain():
 
 
 def test_langchain_stream():
-    with Provider(sse(["Hello ", "there"], used(12, 2))) as provider:
+    with Upstream(sse(["Hello ", "there"], used(12, 2))) as provider:
         metered = Metered(provider.url)
         text = "".join(str(piece.content) for piece in langchain_model(metered, stream_usage=True).stream("Hello"))
         assert (text, metered.charged) == ("Hello there", 14)
 
 
 def test_langchain_beyond_the_budget():
-    with Provider(chat(usage=USAGE)) as provider:
+    with Upstream(chat(usage=USAGE)) as provider:
         metered = Metered(provider.url, limit=20)
         with pytest.raises(BudgetExceeded):
             langchain_model(metered).invoke("Hello")
@@ -79,7 +80,7 @@ def test_langgraph():
     class State(TypedDict):
         said: Annotated[list[str], operator.add]
 
-    with Provider(chat(usage=USAGE)) as provider:
+    with Upstream(chat(usage=USAGE)) as provider:
         metered = Metered(provider.url)
         model = langchain_model(metered)
 
@@ -100,7 +101,7 @@ def test_langgraph():
 def test_litellm(stream):
     litellm = pytest.importorskip("litellm")
     script = sse(["Hello ", "there"], used(12, 2)) if stream else chat(usage=USAGE)
-    with Provider(script) as provider:
+    with Upstream(script) as provider:
         metered = Metered(provider.url)
         more = {"stream_options": {"include_usage": True}} if stream else {}
         found = litellm.completion(

@@ -11,6 +11,7 @@ import subprocess
 import tempfile
 import time
 from pathlib import Path
+from typing import Any, Self
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 _FLAGS = (
@@ -23,7 +24,7 @@ _GONE = -32000  # what the protocol answers when the page is left before the exp
 class Browser:
     """One page; use as a context manager. Calls block, and raise AssertionError if what they wait for does not come."""
 
-    def __enter__(self):
+    def __enter__(self) -> Self:
         import aiohttp
 
         assert CHROMIUM
@@ -38,9 +39,10 @@ class Browser:
         while not (told.exists() and told.read_text().count("\n")) and time.monotonic() < deadline:
             time.sleep(0.05)
         port = told.read_text().split()[0]
-        self.messages, self._number = [], 0
+        self.messages: list[dict[str, Any]] = []
+        self._number = 0
 
-        async def attach():
+        async def attach() -> None:
             self.session = aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=60))
             async with self.session.get(f"http://127.0.0.1:{port}/json/list") as found:
                 page = next(one for one in await found.json() if one["type"] == "page")
@@ -51,8 +53,8 @@ class Browser:
             self.send(f"{domain}.enable")
         return self
 
-    def __exit__(self, *_):
-        async def detach():
+    def __exit__(self, *_: object) -> None:
+        async def detach() -> None:
             await self.socket.close()
             await self.session.close()
 
@@ -66,28 +68,28 @@ class Browser:
             self.process.wait()
         self.folder.cleanup()
 
-    def send(self, method, **params):
+    def send(self, method: str, **params: Any) -> Any:
         """The result of a command of the protocol."""
         message = self._told(method, params)
         assert "error" not in message, (method, message)
         return message["result"]
 
-    def _told(self, method, params):
+    def _told(self, method: str, params: dict[str, Any]) -> dict[str, Any]:
         """The answer to a command, be it a result or an error."""
         self._number += 1
         number = self._number
 
-        async def talk():
+        async def talk() -> dict[str, Any]:
             await self.socket.send_json({"id": number, "method": method, "params": params})
             while True:
-                message = json.loads((await asyncio.wait_for(self.socket.receive(), 60)).data)
+                message: dict[str, Any] = json.loads((await asyncio.wait_for(self.socket.receive(), 60)).data)
                 if message.get("id") == number:
                     return message
                 self.messages.append(message)
 
         return self.loop.run_until_complete(talk())
 
-    def _tried(self, text):
+    def _tried(self, text: str) -> Any:
         """The value of an expression; nothing if it failed, or if its page went away while it was asked."""
         found = self._told("Runtime.evaluate", {"expression": text, "returnByValue": True})
         if "error" in found:
@@ -95,13 +97,13 @@ class Browser:
         result = found.get("result", {})
         return None if "exceptionDetails" in result else result.get("result", {}).get("value")
 
-    def js(self, text):
+    def js(self, text: str) -> Any:
         """The value of an expression in the page; a promise's once it is kept."""
         found = self.send("Runtime.evaluate", expression=text, returnByValue=True, awaitPromise=True)
         assert "exceptionDetails" not in found, found
         return found["result"].get("value")
 
-    def until(self, text, seconds=30):
+    def until(self, text: str, seconds: float = 30) -> Any:
         """Wait until an expression is true, also across pages."""
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:
@@ -110,22 +112,22 @@ class Browser:
             time.sleep(0.05)
         raise AssertionError(f"{text} did not become true; the page says: {self.text()[:1500]}")
 
-    def open(self, url):
+    def open(self, url: str) -> None:
         """Go to an address."""
         self.js("window.stale = 1")
         self.send("Page.navigate", url=url)
         self.until("!window.stale && document.readyState === 'complete'")
 
-    def text(self):
+    def text(self) -> str:
         """What the page says."""
-        return self.js("document.body ? document.body.innerText : ''")
+        return str(self.js("document.body ? document.body.innerText : ''"))
 
-    def fill(self, selector, value):
+    def fill(self, selector: str, value: str) -> None:
         """Write into a field."""
         at = json.dumps(selector)
         self.js(f"document.querySelector({at}).focus(), document.querySelector({at}).value = {json.dumps(value)}")
 
-    def press(self, selector):
+    def press(self, selector: str) -> None:
         """Click something that leads to another page, and wait for that."""
         self.js("window.stale = 1")
         at = json.dumps(selector)
@@ -133,19 +135,19 @@ class Browser:
         self._tried(f"document.querySelector({at}).click()")
         self.until("!window.stale && document.readyState === 'complete'")
 
-    def shape(self, width, height, dark=False):
+    def shape(self, width: int, height: int, dark: bool = False) -> None:
         """The size of the window, and which colours it prefers."""
         phone = width < 600
         self.send("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=phone)
         scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
         self.send("Emulation.setEmulatedMedia", features=[scheme])
 
-    def picture(self, path):
+    def picture(self, path: str | Path) -> None:
         """A PNG of the window."""
         found = self.send("Page.captureScreenshot", format="png")
         Path(path).write_bytes(base64.b64decode(found["data"]))
 
-    def problems(self):
+    def problems(self) -> list[str]:
         """What the console and the log complain of: exceptions, and what the content security policy stopped."""
         self.js("0")
         found = []

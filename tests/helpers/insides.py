@@ -30,4 +30,8 @@ def ask(
     ledger = MemoryLedger()
     ledger.open("q", [Limit("output", output)])
     budgeted = Budgeted(model, Allowance(ledger, "q", {"output": output}))
-    return asyncio.run(strategy.solve(Task(Question("q", text), budgeted, style, seed))), budgeted
+
+    async def solve() -> Answer:
+        return await strategy.solve(Task(Question("q", text), budgeted, style, seed))
+
+    return asyncio.run(solve()), budgeted

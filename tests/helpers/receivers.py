@@ -106,7 +106,7 @@ class MailServer:
             async def handle_DATA(handler, server: Any, session: Any, envelope: Any) -> str:
                 message = message_from_bytes(envelope.content, policy=policy.default)
                 with self.came:
-                    self.mails.append((list(envelope.rcpt_tos), message))  # type: ignore[arg-type]
+                    self.mails.append((list(envelope.rcpt_tos), message))
                     self.came.notify_all()
                 return "250 taken"
 

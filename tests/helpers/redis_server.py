@@ -27,7 +27,7 @@ class RedisServer:
         assert SERVER, "install redis-server (or valkey-server) to run these tests"
         self.folder = tempfile.TemporaryDirectory()
         self.port = free_port()
-        self.process: subprocess.Popen | None = None
+        self.process: subprocess.Popen[bytes] | None = None
         self.start()
 
     @property

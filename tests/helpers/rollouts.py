@@ -27,12 +27,12 @@ def rows_of(
     length = A([len(row) for row in tokens])
     within = np.arange(width) < length[:, None]
     padded = A([[*row, *[0] * (width - len(row))] for row in tokens])
-    group = np.zeros(n, np.int64) if group is None else A(group)
-    reward = np.zeros(n) if reward is None else A(reward, float)
+    groups = np.zeros(n, np.int64) if group is None else np.asarray(group)
+    rewards = np.zeros(n) if reward is None else np.asarray(reward, float)
     role = np.where(within, Role.SAMPLED, Role.NONE).astype(np.int8)
     return Rollouts(
-        tuple("abc"[: group.max() + 1]), ((1, 2),) * (int(group.max()) + 1), group, padded, length, np.full(n, cap),
+        tuple("abc"[: groups.max() + 1]), ((1, 2),) * (int(groups.max()) + 1), groups, padded, length, np.full(n, cap),
         np.where(within, np.float32(-1), np.float32(np.nan)), role, np.where(within, version, -1).astype(np.int32),
-        np.full(n, ENDED, np.int8) if status is None else A(status, np.int8), np.full(n, -1), np.full(n, -1), reward,
-        reward, np.ones(n), 2, **more,
+        np.full(n, ENDED, np.int8) if status is None else A(status, np.int8), np.full(n, -1), np.full(n, -1), rewards,
+        rewards, np.ones(n), 2, **more,
     )  # fmt: skip

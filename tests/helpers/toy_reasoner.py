@@ -10,12 +10,13 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from budgeteer.core.steer import ABORT, FINISH, Internals, Rows, Snapshot
 from budgeteer.core.steer import STOP as STOPPED
 from budgeteer.core.usage import Usage
 from budgeteer.engine.llama import Llama
-from budgeteer.models.model import INTERNALS, LENGTH, PREFIX, SEED, STOP, Choice, Chunk, Request, Response
+from budgeteer.models.model import INTERNALS, LENGTH, PREFIX, SEED, STOP, Choice, Chunk, Message, Request, Response
 from budgeteer.models.policy import Policy
 
 
@@ -52,7 +53,8 @@ class ToyReasoner:
     def __init__(self, policy: Policy) -> None:
         self.policy, self.inside = policy, internals(policy)
 
-    def count(self, prompt: str) -> int:
+    def count(self, prompt: str | tuple[Message, ...]) -> int:
+        assert isinstance(prompt, str), "it has no chat template"
         return len(self.policy.encode([prompt])[0])
 
     async def generate(self, request: Request) -> Response:
@@ -61,6 +63,7 @@ class ToyReasoner:
 
     def decode(self, request: Request) -> Response:
         model: Llama = self.policy.model
+        assert isinstance(request.prompt, str), "it has no chat template"
         prompt = self.policy.encode([request.prompt])[0]
         marker = tuple(self.inside.encode(request.close)) if request.close else ()
         rows = [Row(i, closed=-1 if marker else 0) for i in range(request.n)]
@@ -103,8 +106,9 @@ class ToyReasoner:
                         p = (score if steered else score / request.temperature).softmax(-1).cumsum(-1)
                         token = int(torch.searchsorted(p, uniform[row.choice][len(row.tokens)] * p[-1], right=True))
                 row.tokens.append(token)
-                soft = action is not None and action.embeddings is not None and (action.soft is None or action.soft[j])
-                fed = action.embeddings[j] if soft else model.embed[token]
+                fed = model.embed[token]
+                if action is not None and action.embeddings is not None and (action.soft is None or action.soft[j]):
+                    fed = action.embeddings[j]
                 inputs[row.choice] = torch.cat([inputs[row.choice], fed[None]])
                 said = "".join(self.inside.pieces[t] for t in row.tokens)
                 length = len(row.tokens)
@@ -129,7 +133,9 @@ class ToyReasoner:
         used = sum(len(row.tokens) for row in rows)
         return Response(tuple(choices), Usage(input=len(prompt), output=used))
 
-    def snapshot(self, request, live, marker, logits, states) -> Snapshot:
+    def snapshot(
+        self, request: Request, live: list[Row], marker: tuple[int, ...], logits: Tensor, states: Tensor
+    ) -> Snapshot:
         return Snapshot.of(
             [len(row.tokens) for row in live],
             row=[row.choice for row in live],

@@ -31,6 +31,7 @@ class Upstream:
 
     Attributes:
         requests: (path, body) of what arrived, in order; ``headers`` and ``raw`` of the last one as well.
+        gets: paths of GET requests, which get an empty list.
         bills: model -> tokens that ran.
         connections: that were made.
         gone: requests whose client went away before their end.
@@ -41,6 +42,7 @@ class Upstream:
         self.script, self.steps = script, {"echo": echo(), **steps}
         self.requests: list[tuple[str, Any]] = []
         self.headers: list[dict[str, str]] = []
+        self.gets: list[str] = []
         self.bills: Counter[str] = Counter()
         self.raw = b""
         self.gone = self.calls = self.connections = self.open = self.most_open = 0
@@ -110,6 +112,7 @@ class Upstream:
                 headers = {k.lower(): v.strip() for k, _, v in (line.partition(":") for line in head[1:] if line)}
                 raw = await reader.readexactly(int(headers.get("content-length", 0)))
                 if method == "GET":
+                    self.gets.append(path)
                     await answer(writer, 200, {"object": "list", "data": []})
                     continue
                 body = json.loads(raw)
@@ -120,7 +123,7 @@ class Upstream:
                 self.calls += 1
                 self.open += 1
                 self.most_open = max(self.most_open, self.open)
-                _MODEL.set(body["model"])
+                _MODEL.set(body.get("model", ""))
                 try:
                     await step(self, writer, path, body)
                 except ConnectionError:

@@ -1,4 +1,4 @@
-"""The tables of RL in README and docs are the ones that benchmarks/rlvr.py makes of the committed rows."""
+"""The tables of RL in the docs and the figures in README are made of the committed rows by benchmarks/rlvr.py."""
 
 from __future__ import annotations
 
@@ -26,9 +26,18 @@ def content(script):
 
 def test_the_pages_hold_the_numbers_of_the_file(script, content):
     assert (ROOT / "docs" / "rlvr.md").read_text() == script.page(content)
-    readme = (ROOT / "README.md").read_text()
-    assert script.between(readme, script.short(content)) == readme
+    findings = (ROOT / "docs" / "findings.md").read_text()
+    assert script.between(findings, script.short(content)) == findings
     assert (ROOT / "docs" / "curve.svg").read_text() == script.picture("real", content["pools"]["real"]["runs"]) + "\n"
+
+
+def test_the_gains_that_readme_names_are_those_of_the_table(script, content):
+    readme = (ROOT / "README.md").read_text()
+    rows = [line for line in script.short(content).splitlines() if line.startswith("| `prompt-selection@50%`")]
+    gains = [line.split("|")[5].strip() for line in rows]
+    assert len(gains) == 2
+    for gain in gains:
+        assert gain in readme.partition("## What it gains")[2].partition("##")[0]
 
 
 def test_the_strongest_plain_baseline_and_the_untrained_policy_stand_in_every_table(script, content):

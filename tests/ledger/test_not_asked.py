@@ -5,8 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
-import threading
-from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import pytest
 
@@ -18,6 +16,7 @@ from budgeteer.models.model import Message, Request
 from budgeteer.models.openai import OpenAI
 from helpers.cli_child import STRATEGIES, Slow, loader
 from helpers.redis_server import free_port
+from helpers.upstream import Upstream, answer
 
 FIVE = ["chains:max_steps=2", "--limit", "5"]
 
@@ -88,39 +87,21 @@ def test_an_endpoint_where_nobody_answers_is_named(monkeypatch, tmp_path, capsys
     assert not said.out
 
 
-class Whole(BaseHTTPRequestHandler):
-    """A server that ignores ``stream``."""
-
-    body: bytes = b""
-
-    def do_POST(self) -> None:
-        self.rfile.read(int(self.headers["content-length"]))
-        self.send_response(200)
-        self.send_header("content-type", "application/json")
-        self.send_header("content-length", str(len(self.body)))
-        self.end_headers()
-        self.wfile.write(self.body)
-
-    def log_message(self, *_: object) -> None:
-        pass
-
-
 def whole(body: object, request: Request):
-    server = HTTPServer(("127.0.0.1", 0), type("Of", (Whole,), {"body": json.dumps(body).encode()}))
-    threading.Thread(target=server.serve_forever, daemon=True).start()
+    """The response of a model whose server ignores ``stream``."""
+
+    async def step(server, writer, path, asked):
+        await answer(writer, 200, body)
 
     async def ask():
-        model = OpenAI(f"http://127.0.0.1:{server.server_port}/v1", "m", capabilities=frozenset({"prefix"}))
-        try:
-            return await model.generate(request)
-        finally:
-            await model.aclose()
+        async with Upstream(step) as server:
+            model = OpenAI(server.url, "m", capabilities=frozenset({"prefix"}))
+            try:
+                return await model.generate(request)
+            finally:
+                await model.aclose()
 
-    try:
-        return asyncio.run(ask())
-    finally:
-        server.shutdown()
-        server.server_close()
+    return asyncio.run(ask())
 
 
 USAGE = {"prompt_tokens": 7, "completion_tokens": 2, "total_tokens": 9}

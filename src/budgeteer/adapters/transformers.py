@@ -24,7 +24,7 @@ from budgeteer.core.steer import Mask, Need, Rows, Steer, require_offered
 from budgeteer.engine.decoder import streams
 from budgeteer.engine.steering import Steering, Ticket
 from budgeteer.engine.table import Table, marks_of_text
-from budgeteer.models.transformers import ends_of, internals
+from budgeteer.models.transformers import ends_of, internals, positions_of
 
 try:
     from transformers import LogitsProcessor, LogitsProcessorList, StoppingCriteria, StoppingCriteriaList
@@ -182,12 +182,11 @@ class Steered:
 
     def _begin(self, prompts: NDArray[Any]) -> tuple[Steering, Ticket]:
         """Make the table of the rows, now that the batch is known; rows of equal prompts are one group."""
-        rows, config = len(prompts), self._model.config.get_text_config()
-        positions = max(int(getattr(config, "max_position_embeddings", 0) or 0), self.max_tokens)
+        rows = len(prompts)
         table = Table(rows, self.max_tokens, [self._marks], self._inside.pieces)
         every, names = np.arange(rows), tuple(map(str, range(rows)))
         table.reset(every, self.max_tokens, self.temperature)
-        table.uniform = streams(self.seed, rows, positions, self.max_tokens)
+        table.uniform = streams(self.seed, rows, positions_of(self._model, self.max_tokens), self.max_tokens)
         steering = Steering(table, self._inside, False)
         group = np.unique(prompts, axis=0, return_inverse=True)[1].reshape(-1)
         ticket = steering.join(self.steer, Rows(names, table.cap.copy(), self.seed), group)

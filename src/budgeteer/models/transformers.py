@@ -28,6 +28,7 @@ from budgeteer.core.errors import CheckpointError, InvalidInput, MissingExtra, M
 from budgeteer.core.plan import CUT, ENDED, I64, RUNNING
 from budgeteer.core.steer import Internals, Need, Rows, require_offered
 from budgeteer.core.usage import Usage
+from budgeteer.engine.decoder import streams
 from budgeteer.engine.steering import Steering, Taken
 from budgeteer.engine.table import Marks, Table, marks_of_text
 from budgeteer.engine.text import until, whole
@@ -289,6 +290,11 @@ def ends_of(model: Any) -> frozenset[int]:
     return frozenset(ends if isinstance(ends, list) else [] if ends is None else [ends])
 
 
+def positions_of(model: Any, cap: int) -> int:
+    """How many numbers of a seed's random stream each row owns: one for each position, at least ``cap``."""
+    return max(int(getattr(model.config.get_text_config(), "max_position_embeddings", 0) or 0), cap)
+
+
 def internals(model: Any, tokenizer: Any, ends: frozenset[int]) -> Internals:
     """What steers are told about a model of transformers. Slow for a large vocabulary: every token is decoded.
 
@@ -325,12 +331,12 @@ class _Choices:
         self.model, self.request = model, request
         n, cap = request.n, request.max_tokens
         seed = secrets.randbits(63) if request.seed is None else request.seed % 2**64
-        generators = (np.random.Generator(np.random.Philox(key=np.array([seed, i], np.uint64))) for i in range(n))
         pieces = () if request.steer is None else model.inside.pieces
         self.table = Table(n, cap, [model.marks(request)], pieces)
         every = np.arange(n)
         self.table.reset(every, cap, request.temperature, scored=request.logprobs)
-        self.table.uniform = np.stack([generator.random(cap, np.float32) for generator in generators])
+        # as in the other engines, so that a choice draws the same numbers in each of them
+        self.table.uniform = streams(seed, n, positions_of(model.model, cap), cap)
         inside = Internals(None, (), -1, _no_text) if request.steer is None else model.inside
         self.steering = Steering(self.table, inside, False)
         self.ticket = None
