@@ -612,9 +612,11 @@ def test_some_accounts_are_read_without_the_others(make: Callable[..., Ledger]) 
         found.accounts["org"].books["all"].spent += 1
         assert ledger.snapshot()[1].accounts["org"].books["all"].spent == 70
         assert not ledger.accounts([]).accounts
+
+
 @pytest.mark.parametrize("window", [None, "day"])
 def test_what_costs_nothing_is_admitted_after_an_overshoot(make: Callable[..., Ledger], window: str | None) -> None:
-    """A free model asks for 0 of a kind whose limit a dear call has overshot; its other kinds are still held to theirs."""
+    """A free model asks for 0 of a kind that a dear call has overshot; its other kinds still have to fit."""
     with make() as ledger:
         ledger.open("org", [Limit("all", 1000), Limit("money", 50, window)])
         dear = ledger.reserve("org", {"all": 10, "money": 50})
