@@ -276,7 +276,7 @@ STATUS = {
 @pytest.fixture(scope="module")
 def misbehaving(tmp_path_factory):
     with Upstream(**{name: step for name, (step, *_) in BAD.items()}) as found:
-        more = "connect_seconds = 0.4\nfirst_byte_seconds = 0.1\nidle_seconds = 0.4"
+        more = "connect_seconds = 0.4\nfirst_byte_seconds = 0.1\nidle_seconds = 0.4\nbreaker = 0"
         with one_upstream(tmp_path_factory.mktemp("bad"), found, BAD, "retries = 0", more) as running:
             yield running, found
 

@@ -269,7 +269,7 @@ def test_policies_are_told_once_of_every_request_that_they_saw_whatever_became_o
     import socket
 
     extra = "[policies.cache]\n[policies.loop]\ntimes = 2"
-    more = "connect_seconds = 0.4\nfirst_byte_seconds = 0.1\nidle_seconds = 0.4"
+    more = "connect_seconds = 0.4\nfirst_byte_seconds = 0.1\nidle_seconds = 0.4\nbreaker = 0"
     steps = {"full": error(503), "picky": error(400), "broken": error(500), "lost": hang_up, "hung": hang,
              "cut": echo(cut_after=2), "slow": echo(words=50, pause=0.05)}  # fmt: skip
     with Upstream(dear=echo(), **steps) as upstream:

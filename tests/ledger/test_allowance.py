@@ -94,6 +94,22 @@ def test_overshoot_lowers_the_balance_below_zero(ledger: Ledger) -> None:
         pass
 
 
+def test_what_costs_nothing_is_admitted_after_an_overshoot() -> None:
+    """A free model asks for no money, and needs none."""
+    ledger = MemoryLedger()
+    ledger.open("org", [Limit("all", 10_000), Limit("money", 10_000)])
+    agent = Allowance(ledger, "org", {"all": 100, "money": 50})
+    with agent.reserve({"all": 10, "money": 40}) as call:
+        call.settle({"all": 10, "money": 60})
+    assert agent.remaining == {"all": 90, "money": -10}
+    with agent.reserve({"all": 10, "money": 0}) as call:
+        call.extend({"all": 15, "money": 0})
+        call.settle({"all": 15, "money": 0})
+    assert agent.remaining == {"all": 75, "money": -10}
+    with pytest.raises(BudgetExceeded), agent.reserve({"all": 10, "money": 1}):
+        pass
+
+
 def test_extend_grows_a_stream(ledger: Ledger) -> None:
     agent = Allowance(ledger, "org", {"all": 100})
     with agent.reserve({"all": 10}) as call:

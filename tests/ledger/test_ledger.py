@@ -612,3 +612,22 @@ def test_some_accounts_are_read_without_the_others(make: Callable[..., Ledger]) 
         found.accounts["org"].books["all"].spent += 1
         assert ledger.snapshot()[1].accounts["org"].books["all"].spent == 70
         assert not ledger.accounts([]).accounts
+
+
+@pytest.mark.parametrize("window", [None, "day"])
+def test_what_costs_nothing_is_admitted_after_an_overshoot(make: Callable[..., Ledger], window: str | None) -> None:
+    """A free model asks for 0 of a kind that a dear call has overshot; its other kinds still have to fit."""
+    with make() as ledger:
+        ledger.open("org", [Limit("all", 1000), Limit("money", 50, window)])
+        dear = ledger.reserve("org", {"all": 10, "money": 50})
+        ledger.settle(dear.id, {"all": 10, "money": 80})
+        assert ledger.remaining("org")["money"] == -30
+        with pytest.raises(errors.BudgetExceeded, match=r"does not cover \$0.000000000001"):
+            ledger.reserve("org", {"all": 10, "money": 1})
+        free = ledger.reserve("org", {"all": 10, "money": 0})
+        ledger.extend(free.id, {"all": 20, "money": 0})
+        assert dict(ledger.settle(free.id, {"all": 20, "money": 0}).actual) == {"all": 20, "money": 0}
+        with pytest.raises(errors.BudgetExceeded) as refused:
+            ledger.reserve("org", {"all": 971, "money": 0})
+        assert refused.value.kind == "all"
+        ledger.verify()

@@ -197,7 +197,7 @@ class Ledgers(RuleBasedStateMachine):
         if not amounts:
             assert self.all("reserve", path, {"all": 1}, id=name)[0] == "InvalidInput"
             return multiple()
-        fits = all(free[kind] is None or units <= free[kind] for kind, units in amounts.items())
+        fits = all(not units or free[kind] is None or units <= free[kind] for kind, units in amounts.items())
         found = self.all("reserve", path, amounts, id=name, ttl=ttl, on_abandon=on_abandon)
         assert (found[0] != "exceeded") == fits, (found, free)
         if not fits:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from decimal import ROUND_CEILING, ROUND_FLOOR, ROUND_HALF_EVEN, Decimal
 
 MONEY = "money"
+LEARNT = "learnt."
+"""Before a kind: the same units, of which a call holds what is learnt instead of its worst case."""
 OF = ".of."
 """Between a kind and the model or group of models that a limit of it counts: ``money.of.gpt-4o``."""
 _PICO = 10**12
@@ -61,13 +63,22 @@ def base(kind: str) -> str:
     return kind.partition(OF)[0]
 
 
+def is_money(kind: str) -> bool:
+    """Whether units of a kind are pico-dollars, be it that of a learnt limit or of one model.
+
+    >>> is_money("learnt.money.of.gpt-4o"), is_money("learnt.all")
+    (True, False)
+    """
+    return base(kind).removeprefix(LEARNT) == MONEY
+
+
 def noun(kind: str) -> str:
     """What units of a kind are called.
 
     >>> [noun(kind) for kind in ("all", "output", "requests", "input*0.1+output", "money.of.gpt-4o")]
     ['tokens', 'output tokens', 'requests', 'units of input*0.1+output', 'dollars of gpt-4o']
     """
-    kind, _, model = kind.partition(OF)
+    kind, _, model = kind.removeprefix(LEARNT).partition(OF)
     name = _NOUNS.get(kind) or (f"units of {kind}" if any(sign in kind for sign in "*+/") else kind)
     return f"{name} of {model}" if model else name
 
@@ -78,7 +89,7 @@ def amount(kind: str, units: float, rounding: str = ROUND_HALF_EVEN) -> str:
     >>> amount("all", 1234567), amount("money", 5 * 10**12), amount("requests.of.o3", 1)
     ('1,234,567 tokens', '$5.00', '1 requests of o3')
     """
-    if base(kind) != MONEY:
+    if not is_money(kind):
         return f"{units:,.0f} {noun(kind)}"
     _, _, model = kind.partition(OF)
     return dollars(units, rounding) + (f" of {model}" if model else "")
@@ -91,7 +102,7 @@ def limit(kind: str, units: int, window: str | int | None) -> str:
     ('$5/day', '60/60s', '500,000')
     """
     each = "" if window is None or window == "" else f"/{window}s" if isinstance(window, int) else f"/{window}"
-    return (exact_dollars(units) if base(kind) == MONEY else f"{units:,}") + each
+    return (exact_dollars(units) if is_money(kind) else f"{units:,}") + each
 
 
 def left_of(kind: str, left: int, most: int, window: str | int | None) -> str:
@@ -102,7 +113,7 @@ def left_of(kind: str, left: int, most: int, window: str | int | None) -> str:
     """
     _, _, model = kind.partition(OF)
     left = max(0, left)
-    if base(kind) != MONEY:
+    if not is_money(kind):
         return f"{left:,} {noun(kind)} left of {limit(kind, most, window)}"
     return f"{dollars(left, ROUND_FLOOR)} left of {limit(kind, most, window)}" + (f" of {model}" if model else "")
 
@@ -117,6 +128,6 @@ def shortage(kind: str, left: int, requested: int, most: int, window: str | int 
     >>> shortage("all", -3, 1200, 500_000, None)
     '0 tokens left of 500,000, this request may use 1,200'
     """
-    money = base(kind) == MONEY
+    money = is_money(kind)
     asked = f"cost {dollars(requested, ROUND_CEILING)}" if money else f"use {requested:,}"
     return f"{left_of(kind, left, most, window)}, this request may {asked}"

@@ -11,13 +11,14 @@ from typing import Any
 
 from budgeteer.core import registry
 from budgeteer.core.amounts import MONEY, OF, base
-from budgeteer.core.errors import BudgeteerError, LedgerUnavailable, MissingExtra, UnknownName
+from budgeteer.core.errors import BudgeteerError, InvalidInput, LedgerUnavailable, MissingExtra, UnknownName
 from budgeteer.gateway.alerts.watch import Alerts
 from budgeteer.gateway.asgi import Receive, Scope, Send, reply, show_key, token
 from budgeteer.gateway.ask import ROUTES
 from budgeteer.gateway.config import Config
 from budgeteer.gateway.holder import LABELS, Holder
 from budgeteer.gateway.keyring import KeyRing, run
+from budgeteer.gateway.learnt import RESERVES
 from budgeteer.gateway.live import Live
 from budgeteer.gateway.metrics import CONTENT_TYPE, Metrics
 from budgeteer.gateway.policies.options import policy_from
@@ -43,6 +44,8 @@ except ImportError as error:
     raise MissingExtra("starlette", "gateway") from error
 
 _LOG = logging.getLogger(__name__)
+_LEARNT = "learnt"
+"""The note of the store that holds what was learnt of answers."""
 BEAT = 5.0
 """Seconds between two heartbeats of a replica."""
 DEAD = 30_000
@@ -100,7 +103,8 @@ class Gateway:
             from budgeteer.adapters.otel import Incoming, recorder
 
             on_settle, incoming = recorder(), Incoming()
-        metering = Metering(None, config.kinds, prices_of(config), on_settle=on_settle)
+        estimator = RESERVES if config.learnt else None
+        metering = Metering(None, config.kinds, prices_of(config), estimator=estimator, on_settle=on_settle)
         self.metrics = Metrics(lambda: len(self.proxy.live), lambda name: name in self.proxy.upstreams.names)
         self.records = Records(self.store, self.metrics, config.log)
         self.alerts = Alerts(config.alerts, self.ledger, self.store, self.metrics.alert)
@@ -233,7 +237,8 @@ class Gateway:
         await send({"type": "lifespan.shutdown.complete"})
 
     async def start(self) -> None:
-        """Charge what dead replicas had reserved, and start the background tasks."""
+        """Charge what dead replicas had reserved, go on from what was learnt, and start the background tasks."""
+        await self._recall()
         await self._beat()
         loops = [self.proxy.tick(), self.records.keep_flushing(), self._keep_beating()]
         if self.config.alerts:
@@ -249,6 +254,8 @@ class Gateway:
         await self.records.flush()
         await self.alerts.stop(10)
         with contextlib.suppress(LedgerUnavailable):
+            await self._keep_learnt()
+        with contextlib.suppress(LedgerUnavailable):
             if not self.proxy.live:
                 await run(self.store.beat, self.proxy.instance, None)
         await self.proxy.upstreams.close()
@@ -260,8 +267,24 @@ class Gateway:
             await asyncio.sleep(BEAT)
             try:
                 await self._beat()
+                await self._keep_learnt()
             except BudgeteerError as error:
                 _LOG.error("%s", error)
+
+    async def _recall(self) -> None:
+        """Go on from what this gateway or another replica has learnt of answers."""
+        text = await run(self.store.note, _LEARNT)
+        if text is not None:
+            try:
+                self.proxy.booking.learnt.read(text)
+            except InvalidInput as error:
+                _LOG.error("%s; it is learnt again from the beginning", error)
+
+    async def _keep_learnt(self) -> None:
+        """Store what was learnt of answers; of several replicas the last one to store it counts."""
+        learnt = self.proxy.booking.learnt
+        if learnt.changed:
+            await run(self.store.set_note, _LEARNT, learnt.to_text())
 
     async def _beat(self) -> None:
         """Send this replica's heartbeat, and charge what replicas without one had reserved."""

@@ -6,7 +6,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import aiohttp
@@ -15,17 +15,21 @@ import orjson
 from budgeteer.core.errors import InvalidInput
 from budgeteer.gateway.asgi import Send, reply
 from budgeteer.gateway.ask import Ask
-from budgeteer.gateway.booking import Hold
+from budgeteer.gateway.booking import BudgetEnded, Hold
+from budgeteer.gateway.conduct import NEVER
 from budgeteer.gateway.config import Server
 from budgeteer.gateway.live import Live
 from budgeteer.gateway.prepare import Prepared
 from budgeteer.gateway.refusal import Refused
 from budgeteer.gateway.upstream import NEVER_SENT, Backend, Upstreams
-from budgeteer.metering.outcome import NOT_RUN, Outcome, outcome_of_status
+from budgeteer.metering.failures import about_account, status_of
+from budgeteer.metering.outcome import NOT_DONE, NOT_RUN, Outcome, outcome_of_status
 from budgeteer.metering.reading import Events
 from budgeteer.metering.settlement import Answer
 
 _LOG = logging.getLogger(__name__)
+_LONGEST_ERROR = 100_000
+"""Bytes of an error at most; larger bodies are answers, and are passed on before they are read."""
 _PASSED_DOWN = ("content-type", "openai-processing-ms", "openai-version")
 Failed = tuple[Refused, bool]
 """The error for the client if no other upstream answers, and whether this one may have run the request."""
@@ -44,6 +48,7 @@ class Attempt:
         hold: the reservation; it is finished here once the upstream has answered or failed.
         send: the ASGI function that sends to the client.
         drain: called when the client has left before the call; it limits how long the answer is still read.
+        began: when the attempt began, on the monotonic clock in seconds.
     """
 
     server: Server
@@ -55,6 +60,7 @@ class Attempt:
     hold: Hold
     send: Send
     drain: Callable[[], None]
+    began: float = field(default_factory=time.monotonic)
 
     async def run(self, passed: dict[str, str]) -> Failed | None:
         """Call the upstream and answer the client.
@@ -95,9 +101,17 @@ class Attempt:
                     self.hold.price(None)
                     await self._pass_on(response, events, [*live.headers(), *passed_down])
                     ended = True
+                    if not live.answering:  # an error in place of the answer, and nothing of it was passed on
+                        live.guard = None
+                        return await self._refused(events, response.headers)
                 else:
                     content = await response.read()
                     ended = True
+                    if _may_be_error(content):
+                        events.rest = content
+                        if events.answer(status, True).error and not _shows(events):
+                            live.guard = None
+                            return await self._refused(events, response.headers)
                     backend.answered()
                     live.sending, live.deadline = True, time.monotonic() + self.server.send_seconds
                     await self._hand_over(status, content, passed_down)
@@ -114,10 +128,13 @@ class Attempt:
                 else:
                     response.close()
         if passing:
-            backend.answered()
             answer = events.answer(200, True)
+            if answer.error < 500:
+                backend.answered()
+            else:
+                backend.failed(began=self.began, outage=answer.error not in NOT_RUN)
             self._end(answer, 200, b"" if events.streamed else events.rest)
-            if answer.outcome == Outcome.CUT and not live.left:
+            if answer.outcome != Outcome.OK and not live.left and (not answer.error or live.inside):
                 await send(
                     {
                         "type": "http.response.body",
@@ -154,26 +171,50 @@ class Attempt:
         live.status, live.finished = status, True
         live.outcome = Outcome.LEFT if live.left else Outcome.OK if answer.outcome == Outcome.OK else Outcome.CUT
         if live.outcome != Outcome.OK:
-            live.reason = live.why or ("client left" if live.left else "the upstream ended the stream early")
-        self.hold.finish(answer)
+            early = "the upstream ended the stream early"
+            if answer.error:
+                early = f"the upstream sent an error ({answer.error})"
+            live.reason = live.why or ("client left" if live.left else early)
+        if answer.outcome == Outcome.UNKNOWN and self.backend.config.conduct.bills_failures == NEVER:
+            answer = Answer(outcome=Outcome.REJECTED)
+        self._book(answer)
         live.log_answer(content)
         self.ask.answer = content if live.outcome == Outcome.OK else None
 
     async def _pass_on(
         self, response: aiohttp.ClientResponse, events: Events, headers: list[tuple[bytes, bytes]]
     ) -> None:
-        """Pass the bytes of a stream on as they come.
+        """Pass the bytes of a stream on as they come, from the first that are no error; a body that is no stream when
+        it is whole. If it is an error, nothing is sent.
 
         After the client has left, the stream is read to its end for its usage; or only up to the first text, if the
         upstream stops the call when its connection closes.
         """
         live, send, config = self.live, self.send, self.backend.config
         idle, slow = config.idle_seconds, self.server.send_seconds
-        live.status, live.answering = response.status, True
-        await send({"type": "http.response.start", "status": response.status, "headers": headers})
+        reading = events.reading
+
+        async def begin() -> None:
+            if not live.answering:
+                live.status, live.answering = response.status, True
+                await send({"type": "http.response.start", "status": response.status, "headers": headers})
+
         async for piece in response.content.iter_any():
             passed = events.feed(piece)
-            await self.hold.extend(events.reading.least)
+            if reading.error is not None and events.streamed:
+                if not live.answering and not reading.chunks:
+                    return
+                if not live.inside and about_account(reading.error):
+                    live.inside, passed = True, b""
+                    _LOG.error("upstream %s: %s", self.backend.name, str(reading.error)[:300])
+            try:
+                await self.hold.extend(reading, config.cancels)
+            except BudgetEnded:
+                await begin()
+                raise
+            if not events.streamed:  # it is passed on when it is whole
+                live.deadline = time.monotonic() + idle
+                continue
             if live.first_ms is None:
                 live.first_ms = int((time.monotonic() - live.started) * 1000)
             if live.left:
@@ -182,31 +223,60 @@ class Attempt:
                     response.close()
                     return
             elif passed:
+                await begin()
                 live.sending, live.deadline = True, time.monotonic() + slow
                 await send({"type": "http.response.body", "body": passed, "more_body": True})
                 live.sending, live.deadline = False, time.monotonic() + idle
                 live.whole = events.reading.done
         tail = events.last()
+        if not events.streamed:
+            tail = events.rest
+            if _may_be_error(tail) and events.answer(200, True).error and not _shows(events):
+                return
+        elif not live.answering and reading.error is not None and not reading.chunks:
+            return
+        await begin()
         if tail and not live.left:
             await send({"type": "http.response.body", "body": tail, "more_body": True})
+
+    async def _refused(self, events: Events, headers: Mapping[str, str]) -> Failed | None:
+        """Handle an error in place of an answer whose status says otherwise, as one with the status that it means."""
+        error = events.reading.error
+        return await self._error(status_of(error), orjson.dumps({"error": error}), headers)
+
+    def _book(self, answer: Answer) -> None:
+        """Book the answer, and count what is charged for a failure whose bill is unknown."""
+        charged = self.hold.finish(answer)
+        if answer.outcome == Outcome.UNKNOWN:
+            self.backend.charged(charged)
 
     async def _error(self, status: int, said: bytes, headers: Mapping[str, str]) -> Failed | None:
         """Handle an error status: pass it to the client if the request caused it, else return it to try another."""
         live, backend = self.live, self.backend
         outcome = Outcome.REJECTED if status < 400 else outcome_of_status(status)
-        self.hold.finish(Answer(outcome=outcome))
+        fails, error = outcome == Outcome.UNKNOWN, _error_of(said)
+        if fails and backend.config.conduct.bills_failures == NEVER:
+            outcome = Outcome.REJECTED
+        self._book(Answer(outcome=outcome))
         wait = _wait(headers)
-        if outcome == Outcome.UNKNOWN:
-            backend.failed()
-            return Refused(502 if status != 504 else 504, "upstream_error", _told(backend, status, said)), True
+        if status == 402 or about_account(error):  # its owner has to act, and no client needs to know
+            backend.failed(began=self.began)
+            _LOG.error("upstream %s answered %d about its account: %s", backend.name, status, str(error)[:300])
+            text = f"the upstream {backend.name!r} refused the gateway ({status})"
+            return Refused(502, "upstream_refused", text), outcome == Outcome.UNKNOWN
+        if fails or status in NOT_DONE:
+            if fails:
+                backend.failed(began=self.began)
+            text = _told(backend, status, error)
+            return Refused(502 if status != 504 else 504, "upstream_error", text), outcome == Outcome.UNKNOWN
         if status in NOT_RUN:
-            backend.failed(wait)
+            backend.failed(wait, self.began, outage=False)
             code = "upstream_limited" if status == 429 else "upstream_overloaded"
             return Refused(
-                429 if status == 429 else 503, code, _told(backend, status, said), max(1, round(wait or 1))
+                429 if status == 429 else 503, code, _told(backend, status, error), max(1, round(wait or 1))
             ), False
         if status < 400 or status in (401, 403):
-            backend.failed()
+            backend.failed(began=self.began)
             _LOG.error("upstream %s answered %d: check its base_url and key", backend.name, status)
             return Refused(
                 502, "upstream_refused", f"the upstream {backend.name!r} refused the gateway ({status})"
@@ -227,20 +297,20 @@ class Attempt:
             return None
         if live.sending:
             live.left = True
-        if not live.left:
-            backend.failed()
+        if not (live.left or isinstance(error, BudgetEnded)):
+            backend.failed(began=self.began)
         if live.answering:  # a stream
             live.outcome, live.reason = Outcome.LEFT if live.left else Outcome.CUT, reason
             if (live.left or live.why or isinstance(error, InvalidInput)) and not backend.config.cancels:
                 events.reading.hides = True  # stopped here only: the upstream generates on, and bills that
-            self.hold.finish(events.answer(200, False))
+            self._book(events.answer(200, False))
             live.log_answer(b"")
             if not live.left:
                 last = _cut(f"the stream was cut ({reason})").event(events.reading.operation)
                 await self.send({"type": "http.response.body", "body": last})
             return None
         never = isinstance(error, NEVER_SENT)
-        self.hold.finish(Answer(outcome=Outcome.REJECTED if never else Outcome.UNKNOWN))
+        self._book(Answer(outcome=Outcome.REJECTED if never else Outcome.UNKNOWN))
         late = isinstance(error, TimeoutError) and not never
         text = f"the upstream {backend.name!r} {'did not answer in time' if late else 'could not be reached'}"
         return Refused(504 if late else 502, "upstream_timeout" if late else "upstream_unreachable", text), not never
@@ -250,15 +320,28 @@ def _cut(text: str) -> Refused:
     return Refused(502, "stream_cut", text)
 
 
-def _told(backend: Backend, status: int, said: bytes) -> str:
-    """An upstream's error in one line."""
-    text: Any = ""
+def _may_be_error(content: bytes) -> bool:
+    """Whether a body may be an error: a cheap look, so that answers are sent before they are read."""
+    return len(content) < _LONGEST_ERROR and b'"error"' in content and content.lstrip().startswith(b"{")
+
+
+def _shows(events: Events) -> bool:
+    """Whether a whole answer shows something, or says that something was generated, in spite of its error."""
+    return events.answer(200, True).outcome == Outcome.CUT
+
+
+def _error_of(said: bytes) -> Any:
+    """The error that a body is, or says; an empty text if it says none."""
     try:
-        error = orjson.loads(said)
-        error = error.get("error", error)
-        text = error.get("message", "") if isinstance(error, dict) else error
-    except (ValueError, AttributeError):
-        pass
+        body = orjson.loads(said)
+    except ValueError:
+        return said[:2000].decode("utf-8", "replace")
+    return body.get("error") or body if isinstance(body, dict) else body
+
+
+def _told(backend: Backend, status: int, error: Any) -> str:
+    """An upstream's error in one line."""
+    text = error.get("message", "") if isinstance(error, dict) else ""
     return f"the upstream {backend.name!r} answered {status}" + (f": {str(text)[:300]}" if text else "")
 
 

@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable, Collection, Mapping
 from dataclasses import replace
 from typing import Any
 
-from budgeteer.core.amounts import OF, base
+from budgeteer.core.amounts import LEARNT, OF, base
 from budgeteer.core.errors import (
     BudgetExceeded,
     InvalidInput,
@@ -24,6 +24,7 @@ from budgeteer.gateway.accounts import Accounts, model_kinds
 from budgeteer.gateway.ask import Ask
 from budgeteer.gateway.body import Aside
 from budgeteer.gateway.config import PARALLEL, REQUESTS, Config, Model, names_of
+from budgeteer.gateway.learnt import Learnt, learnt_amounts, with_learnt
 from budgeteer.gateway.left import Left
 from budgeteer.gateway.live import Live
 from budgeteer.gateway.prepare import Prepared, prepare
@@ -31,8 +32,9 @@ from budgeteer.ledger import Ledger, MemoryLedger, upkeep
 from budgeteer.ledger.limit import MAX_UNITS
 from budgeteer.ledger.protocol import Clock, Command
 from budgeteer.ledger.reserved import Reserved
-from budgeteer.metering.call import Metering, Running
+from budgeteer.metering.call import STEP, Metering, Running
 from budgeteer.metering.outcome import Outcome
+from budgeteer.metering.reading import Reading
 from budgeteer.metering.settlement import Answer, Planned, Settlement, tags
 
 _LOG = logging.getLogger(__name__)
@@ -44,6 +46,10 @@ _RELEASES = 15
 """Attempts to release a reservation, over about a minute; after them nothing waits for the release any longer."""
 
 
+class BudgetEnded(InvalidInput):
+    """The budget does not cover how far a stream has grown."""
+
+
 class Hold(Reserved):
     """The reservation of one attempt. Its owner has to call ``finish`` in any case; later calls do nothing.
 
@@ -51,7 +57,7 @@ class Hold(Reserved):
     limits of requests then also hold for clients that only send what upstreams refuse.
     """
 
-    __slots__ = ("_booking", "_done", "_kinds", "_live", "_model", "_priced", "_running")
+    __slots__ = ("_booking", "_done", "_kinds", "_likely", "_live", "_model", "_prepared", "_priced", "_running")
 
     def __init__(
         self,
@@ -59,17 +65,24 @@ class Hold(Reserved):
         live: Live,
         name: str,
         path: str,
-        planned: Planned,
-        amounts: dict[str, int],
+        model: Model,
+        prepared: Prepared,
         kinds: Collection[str],
-        model: str,
     ) -> None:
-        self._kinds, self._model, groups = kinds, model, booking.config.groups
+        self._kinds, self._model, self._prepared, groups = kinds, model, prepared, booking.config.groups
+        amounts = {
+            **prepared.planned.amounts,
+            **learnt_amounts(prepared.likely, booking.config.learnt),
+            REQUESTS: 0 if live.counted else 1,
+            PARALLEL: 1,
+        }
         running = [PARALLEL, *(kind for kind in kinds if base(kind) == PARALLEL)]
-        super().__init__(booking.ledger, path, groups.spread(amounts, kinds, model), name, booking.config.ttl, running)
+        spread = groups.spread(amounts, kinds, model.name)
+        super().__init__(booking.ledger, path, spread, name, booking.config.ttl, running)
         self._booking, self._live, self._done = booking, live, False
         self._priced: tuple[Answer, Settlement] | None = None
-        self._running = Running(booking.metering, planned)
+        self._running = Running(booking.metering, prepared.planned)
+        self._likely = None if prepared.likely is None else Running(booking.metering, prepared.likely)
 
     async def reserve(self) -> None:
         """Reserve the units of the attempt.
@@ -80,34 +93,59 @@ class Hold(Reserved):
         await self._areserve()
         self._live.open += 1
         self._booking.left.reserved(self._path, self.amounts)
-        self._live.held = {kind: units for kind, units in self.amounts.items() if OF not in kind}
+        self._live.held = _plain(self.amounts)
         self._running.started = time.time_ns()
 
     def _unheard(self, error: LedgerUnavailable) -> None:
         self._live.open += 1
         self._booking.book(("release", self.id), self._live)
 
-    async def extend(self, least: int) -> None:
-        """Reserve more units if a stream has gone beyond its cap.
+    async def extend(self, reading: Reading, cancels: bool) -> None:
+        """Reserve more units if a stream has grown beyond what is held: in learnt limits as it goes beyond what was
+        learnt, in hard ones if it goes beyond its cap.
 
         Args:
-            least: output tokens that the stream has at least by now.
+            reading: of the stream so far.
+            cancels: whether the upstream stops when its connection closes. If it does not, cutting the stream saves
+                nothing: it is passed on, and what a learnt limit has no room for becomes its overshoot.
 
         Raises:
-            InvalidInput: the budget does not cover them.
+            BudgetEnded: the budget does not cover them.
         """
-        if not self._running.needs_more(0, least):
+        if self._likely is not None:
+            await self._extend_likely(self._likely, max(reading.least, reading.likely), cancels)
+        if not self._running.needs_more(0, reading.least):
             return
+        least = reading.least
         try:
             await self._araise_to(self._spread({**self.amounts, **self._running.more(least)}))
         except BudgetExceeded as error:
-            raise InvalidInput(
-                f"the stream went on beyond its cap, and the budget does not cover it: {error}"
-            ) from None
+            raise BudgetEnded(f"the stream went on beyond its cap, and the budget does not cover it: {error}") from None
+
+    async def _extend_likely(self, likely: Running, tokens: int, cancels: bool) -> None:
+        """Reserve more in learnt limits: some tokens ahead, or else what is there by now."""
+        if not likely.needs_more(tokens, tokens):
+            return
+        kinds = self._booking.config.learnt
+        for ahead in (STEP, 0):
+            more = likely.more(tokens, ahead)
+            try:
+                await self._araise_to(self._spread({**self.amounts, **{LEARNT + kind: more[kind] for kind in kinds}}))
+                return
+            except BudgetExceeded as error:
+                refused = error
+        if cancels:
+            raise BudgetEnded(f"the budget ended while the answer was written: {refused}")
+        self._likely = None
 
     def _spread(self, amounts: Mapping[str, int]) -> dict[str, int]:
         """Units of the plain kinds, and with them those of the kinds that are limited by model."""
-        return self._booking.config.groups.spread(amounts, self._kinds, self._model)
+        return self._booking.config.groups.spread(amounts, self._kinds, self._model.name)
+
+    def _used(self, amounts: Mapping[str, int]) -> dict[str, int]:
+        """Units of all kinds that a settlement of these is booked with."""
+        used = {**amounts, REQUESTS: self.amounts[REQUESTS], PARALLEL: 0}
+        return self._spread(with_learnt(used, self._booking.config.learnt))
 
     @property
     def left(self) -> Mapping[str, int | None]:
@@ -130,17 +168,21 @@ class Hold(Reserved):
             live.cost = None
             return
         self._priced = answer, self._running.settlement(answer)
-        used = self._spread({**self._priced[1].amounts, REQUESTS: self.amounts[REQUESTS], PARALLEL: 0})
-        live.cost = {kind: live.units.get(kind, 0) + units for kind, units in used.items() if OF not in kind}
+        used = self._used(self._priced[1].amounts)
+        live.cost = {kind: live.units.get(kind, 0) + units for kind, units in _plain(used).items()}
         live.room = {
             kind: left if left is None else left + self.amounts.get(kind, 0) - used.get(kind, 0)
             for kind, left in live.room.items()
         }
 
-    def finish(self, answer: Answer) -> None:
-        """Book what the attempt used; release the reservation if it did not run and another attempt was counted."""
+    def finish(self, answer: Answer) -> Mapping[str, int]:
+        """Book what the attempt used; release the reservation if it did not run and another attempt was counted.
+
+        Returns:
+            What is charged, by kind; nothing if it was booked before.
+        """
         if self._done:
-            return
+            return {}
         self._done = True
         self._end()
         live, booking = self._live, self._booking
@@ -148,6 +190,8 @@ class Hold(Reserved):
         settlement = priced[1] if priced and priced[0] is answer else self._running.settlement(answer)
         booking.metering.tell(settlement)
         usage = settlement.usage
+        if not settlement.estimated and answer.outcome == Outcome.OK:
+            booking.learnt.ended(self._prepared.planned, self._model, usage.output or 0, self._prepared.chose_cap)
         # an upstream may report any number
         used = {kind: min(units, MAX_UNITS) for kind, units in settlement.amounts.items()}
         wasted = (usage.total or 0) if answer.outcome in (Outcome.CUT, Outcome.UNKNOWN) or live.left else 0
@@ -155,19 +199,26 @@ class Hold(Reserved):
         if answer.outcome == Outcome.REJECTED and live.counted:
             booking.left.settled(self._path, self.amounts, {})
             booking.book(self._closing(None, {}, True), live)
-            return
-        amounts = {**used, REQUESTS: self.amounts[REQUESTS], PARALLEL: 0}
+            return {}
+        spent = {**used, REQUESTS: self.amounts[REQUESTS], PARALLEL: 0}
+        amounts = self._used(used)
         live.counted = True
         live.answered = settlement.response_model or live.answered
-        live.charge(amounts, self.amounts, settlement.estimated)
+        live.charge(spent, self.amounts, settlement.estimated)
         live.cost = dict(live.units)
-        booking.left.settled(self._path, self.amounts, self._spread(amounts))
+        booking.left.settled(self._path, self.amounts, amounts)
         about = tags(settlement)
         about["attempt"] = str(live.attempts - 1)
         for name, value in (("stage", live.stage), ("run", live.session), ("upstream", live.upstream)):
             if value:
                 about[name] = value[:256]
-        booking.book(self._closing(self._spread(amounts), about, False), live)
+        booking.book(self._closing(amounts, about, False), live)
+        return amounts
+
+
+def _plain(amounts: Mapping[str, int]) -> dict[str, int]:
+    """The units without those that are counted again for limits of models, or for learnt ones."""
+    return {kind: units for kind, units in amounts.items() if OF not in kind and not kind.startswith(LEARNT)}
 
 
 class Booking:
@@ -200,6 +251,7 @@ class Booking:
         self._aside, self._over, self._clock = aside, over, clock
         self._names = names_of(config.upstreams)
         self._remaining: dict[str, tuple[int, dict[str, int | None]]] = {}
+        self.learnt = Learnt(metering)
         self._inline = isinstance(ledger, MemoryLedger)
         self.left = Left(ledger)
         self._waiting: list[tuple[Command, Live]] = []
@@ -229,7 +281,7 @@ class Booking:
     def _weighs(self, kind: str, model: str) -> bool:
         """Whether a limit of this kind counts tokens or money of a model, by a name or alias of it."""
         name = self._names.get(model, model)
-        return base(kind) in self.config.kinds and self.config.groups.covers(kind, name)
+        return base(kind).removeprefix(LEARNT) in self.config.kinds and self.config.groups.covers(kind, name)
 
     async def reserve(self, ask: Ask, live: Live, model: Model, name: str) -> tuple[Prepared, Hold]:
         """Prepare an attempt at a model, and reserve the most that it may use.
@@ -246,13 +298,14 @@ class Booking:
         most: int | None = None
         kinds = model_kinds(ask.chain)
         for again in range(4):
-            prepared = await self._aside.do(len(ask.raw), prepare, ask, model, self.metering, ask.dialect, most)
+            prepared = await self._aside.do(
+                len(ask.raw), prepare, ask, model, self.metering, ask.dialect, most, self.learnt
+            )
             planned = prepared.planned
             live.bounds = {
                 "bound": planned.worst.input, "choices": planned.choices, "cap": planned.cap, "cap_asked": ask.cap_asked
             }  # fmt: skip
-            amounts = {**prepared.planned.amounts, REQUESTS: 0 if live.counted else 1, PARALLEL: 1}
-            hold = Hold(self, live, name, ask.chain[-1][0], prepared.planned, amounts, kinds, model.name)
+            hold = Hold(self, live, name, ask.chain[-1][0], model, prepared, kinds)
             if not self._inline:
                 self.book_waiting()
             try:
@@ -269,7 +322,8 @@ class Booking:
                 kinds = tuple(kind for kind in error.needed if OF in kind)
                 continue
             except BudgetExceeded as error:
-                if not ask.tightens or base(error.kind) in (REQUESTS, PARALLEL) or again == 3:
+                learnt = error.kind.startswith(LEARNT)
+                if not ask.tightens or learnt or base(error.kind) in (REQUESTS, PARALLEL) or again == 3:
                     raise
                 most = await self._affordable(ask, prepared.planned, kinds, model.name)
                 if most < ask.tightens:

@@ -1,49 +1,20 @@
-"""The gateway's configuration: a TOML file, read and checked into frozen dataclasses.
-
-```
-[server]
-host = "127.0.0.1"
-port = 8400
-admin_key_env = "BUDGETEER_ADMIN_KEY"
-
-[ledger]
-url = "budgeteer-ledger.db"         # or postgresql://..., redis://..., or memory:
-kinds = ["all", "money"]            # what is counted; limits name these, "requests" or "parallel"
-
-[prices]
-files = ["prices.toml"]             # before those of genai-prices (shipped = true)
-
-[scopes."acme"]
-limits = ["$50/day"]
-
-[defaults]                          # of new keys that do not say otherwise
-limits = ["$5/day", "requests:60/60s", "parallel:8"]
-
-[[upstreams]]
-name = "openai"
-base_url = "https://api.openai.com/v1"
-key_env = "OPENAI_API_KEY"
-
-[[upstreams.models]]
-name = "gpt-4o-mini"
-aliases = ["small"]
-max_output = 16_384
-```
-"""
+"""The gateway's configuration: a TOML file, read and checked into frozen dataclasses; docs/gateway.md describes it."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from budgeteer.core.amounts import LEARNT
 from budgeteer.core.errors import BudgeteerError, InvalidInput
 from budgeteer.core.meter import meter
 from budgeteer.core.urls import check_http, without_password
 from budgeteer.gateway.alerts.rules import Rule, rules_of
 from budgeteer.gateway.bounds import bounds_of
+from budgeteer.gateway.conduct import Conduct, read_conduct, read_default
 from budgeteer.gateway.hosts import public
 from budgeteer.gateway.limits import AnyPrice, limits_of
 from budgeteer.gateway.of_models import Groups, PerModel, kinds_of, read_groups, read_limits
@@ -69,10 +40,11 @@ class Model:
         name, aliases: the names by which clients call it.
         upstream: its name at the upstream.
         price: its name in the price table.
-        bounds: bounds of what its requests can use; ``max_output`` is the largest output cap, and that of requests
-            without one.
+        bounds: bounds of what its requests can use; ``max_output`` is the largest output cap.
+        default_output: the output cap of requests without one; None = ``max_output``, LEARNT = learnt from answers.
         cap: the field in which its upstream takes the output cap of a chat completion.
         fields, media: ``allow_fields`` and ``media_hosts`` of its upstream.
+        conduct: of its upstream.
     """
 
     name: str
@@ -83,6 +55,8 @@ class Model:
     cap: str = "max_tokens"
     fields: frozenset[str] = frozenset()
     media: tuple[str, ...] = ("*",)
+    default_output: int | str | None = None
+    conduct: Conduct = field(default_factory=Conduct)
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +75,7 @@ class Upstream:
             its end, or charged in full.
         counts: whether it is asked to count the tokens of large requests (``messages/count_tokens``).
         models: the models that it serves.
+        conduct: what it bills and says, and when nothing is sent to it.
     """
 
     name: str
@@ -114,6 +89,7 @@ class Upstream:
     cancels: bool
     counts: bool
     models: tuple[Model, ...]
+    conduct: Conduct = field(default_factory=Conduct)
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,6 +149,7 @@ class Config:
         server: where it listens, and what clients may send.
         ledger: URL of the ledger; ``memory:`` keeps it in memory only.
         kinds: kinds of units that are metered; REQUESTS and PARALLEL are counted as well.
+        learnt: those of ``kinds`` that are counted for learnt limits, too.
         ttl: seconds after which a reservation that is not renewed counts as abandoned, and is charged.
         keep: how many records of paid requests are kept.
         price_files, shipped_prices: files of prices, and whether those of genai-prices follow them.
@@ -190,6 +167,7 @@ class Config:
     server: Server
     ledger: str
     kinds: tuple[str, ...]
+    learnt: tuple[str, ...]
     ttl: int
     keep: int
     price_files: tuple[Path, ...]
@@ -207,7 +185,7 @@ class Config:
     @property
     def counted(self) -> tuple[str, ...]:
         """All kinds of units that each reservation has."""
-        return (*self.kinds, REQUESTS, PARALLEL)
+        return (*self.kinds, *(LEARNT + kind for kind in self.learnt), REQUESTS, PARALLEL)
 
 
 def load(path: str | Path, environment: Mapping[str, str] | None = None) -> Config:
@@ -229,7 +207,9 @@ def load(path: str | Path, environment: Mapping[str, str] | None = None) -> Conf
         kind_of(url)
     except InvalidInput as error:
         ledger.fail("url", f"is not usable: {error}")
-    kinds = ledger.texts("kinds", ("all",))
+    named = ledger.texts("kinds", ("all",))
+    kinds = tuple(kind for kind in named if not kind.startswith(LEARNT))
+    learnt = tuple(kind.removeprefix(LEARNT) for kind in named if kind.startswith(LEARNT))
     for kind in kinds:
         if kind in (REQUESTS, PARALLEL):
             ledger.fail("kinds", f"has {kind!r}, which is always counted; leave it out")
@@ -237,8 +217,10 @@ def load(path: str | Path, environment: Mapping[str, str] | None = None) -> Conf
             meter(kind, None if kind != "money" else AnyPrice())
         except BudgeteerError as error:
             ledger.fail("kinds", f"has {kind!r}: {error}")
-    if not kinds or len(set(kinds)) < len(kinds):
-        ledger.fail("kinds", f"is {list(kinds)!r}; give each kind once, such as all and money")
+    if not kinds or len(set(named)) < len(named):
+        ledger.fail("kinds", f"is {list(named)!r}; give each kind once, such as all and money")
+    if missing := [kind for kind in learnt if kind not in kinds]:
+        ledger.fail("kinds", f"has {LEARNT}{missing[0]} without {missing[0]}; add {missing[0]!r} to it")
     ttl = ledger.whole("ttl", 600, least=60, most=86_400)
     keep = ledger.whole("records", 100_000, least=1000, most=10**8)
     ledger.done()
@@ -247,8 +229,8 @@ def load(path: str | Path, environment: Mapping[str, str] | None = None) -> Conf
     files = tuple(folder / name for name in prices.texts("files"))
     shipped = prices.flag("shipped", True)
     prices.done()
-    counted = (*kinds, REQUESTS, PARALLEL)
-    upstreams = tuple(_upstream(table, env) for table in top.tables("upstreams"))
+    counted = (*named, REQUESTS, PARALLEL)
+    upstreams = tuple(_upstream(table, env, counted) for table in top.tables("upstreams"))
     if not upstreams:
         top.fail("upstreams", "is missing; give at least one [[upstreams]] with base_url and models")
     names = [upstream.name for upstream in upstreams]
@@ -275,7 +257,7 @@ def load(path: str | Path, environment: Mapping[str, str] | None = None) -> Conf
     logging.done()
     top.done()
     return Config(
-        server, url, kinds, ttl, keep, files, shipped, scopes, defaults, upstreams, policies, log, prompts, otel,
+        server, url, kinds, learnt, ttl, keep, files, shipped, scopes, defaults, upstreams, policies, log, prompts, otel,
         alerts, groups,
     )  # fmt: skip
 
@@ -333,7 +315,7 @@ def _defaults(table: Table, kinds: tuple[str, ...], groups: Groups) -> Defaults:
     return defaults
 
 
-def _upstream(table: Table, env: Mapping[str, str]) -> Upstream:
+def _upstream(table: Table, env: Mapping[str, str], kinds: tuple[str, ...]) -> Upstream:
     url = table.text("base_url").rstrip("/")
     try:
         parts = urlsplit(check_http(url, "an upstream"))
@@ -352,7 +334,10 @@ def _upstream(table: Table, env: Mapping[str, str]) -> Upstream:
     outside = parts.scheme == "https" and public(parts.hostname)
     media = tuple(host.casefold() for host in table.texts("media_hosts", ("*",) if outside else ()))
     fields = frozenset(table.texts("allow_fields"))
-    models = [_model(model_table, dialect, cap, fields, media, outside) for model_table in table.tables("models")]
+    conduct = read_conduct(table, lambda table, name: limits_of(table, name, kinds))
+    models = [
+        _model(model_table, dialect, cap, fields, media, outside, conduct) for model_table in table.tables("models")
+    ]
     if not models:
         table.fail("models", "is missing; give at least one [[upstreams.models]] with a name")
     names = [name for model in models for name in (model.name, *model.aliases)]
@@ -373,17 +358,25 @@ def _upstream(table: Table, env: Mapping[str, str]) -> Upstream:
         cancels=table.flag("cancels", False),
         counts=counts,
         models=tuple(models),
+        conduct=conduct,
     )
     table.done()
     return upstream
 
 
 def _model(
-    table: Table, dialect: str, cap: str, fields: frozenset[str], media: tuple[str, ...], outside: bool
+    table: Table,
+    dialect: str,
+    cap: str,
+    fields: frozenset[str],
+    media: tuple[str, ...],
+    outside: bool,
+    conduct: Conduct,
 ) -> Model:
     name = table.text("name")
     bounds = bounds_of(table, dialect, outside)
+    default = read_default(table, bounds.max_output or 1)
     upstream, price = table.text("upstream", name), table.text("price", name)
-    model = Model(name, table.texts("aliases"), upstream, price, bounds, cap, fields, media)
+    model = Model(name, table.texts("aliases"), upstream, price, bounds, cap, fields, media, default, conduct)
     table.done()
     return model

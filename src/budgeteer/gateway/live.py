@@ -47,12 +47,13 @@ class Live:
             reserved for the last attempt, and what is left of the limits (None = not limited).
         refused: the fields of the record that say which limit refused it.
         answering: whether bytes of the answer went to the client.
+        inside: whether an error about the upstream's account was kept from the client.
         whole: whether the last event of a stream went to the client, so that it no longer matters who disconnects.
     """
 
     __slots__ = (
         "answered", "answering", "at", "attempts", "bounds", "calls", "closed", "conversation", "cost", "counted",
-        "deadline", "estimated", "finished", "first_ms", "guard", "held", "id", "key", "left", "model", "ms", "open",
+        "deadline", "estimated", "finished", "first_ms", "guard", "held", "id", "inside", "key", "left", "model", "ms", "open",
         "operation", "outcome", "overshoot", "path", "policy", "reading", "reason", "refused", "reserved", "room",
         "said", "saved", "scope", "sending", "session", "stage", "started", "status", "stream", "tag", "units",
         "upstream", "usage", "user", "wasted", "whole", "why",
@@ -64,7 +65,7 @@ class Live:
         self.model = self.upstream = self.answered = self.reason = self.scope = self.policy = self.why = ""
         self.outcome, self.status, self.attempts = Outcome.FAILED, 0, 0
         self.stream = self.estimated = self.left = self.counted = self.closed = self.answering = False
-        self.sending = self.finished = self.whole = False
+        self.sending = self.finished = self.whole = self.inside = False
         self.reading: Reading | None = None
         self.usage: dict[str, Any] = {"input": 0, "output": 0, "cached": 0, "reasoning": 0}
         self.units: dict[str, int] = {}

@@ -21,6 +21,7 @@ CREATE TABLE store.gateway (format integer NOT NULL);
 CREATE TABLE store.keys (id text COLLATE "C" PRIMARY KEY, data text NOT NULL);
 CREATE TABLE store.instances (name text PRIMARY KEY, at bigint NOT NULL);
 CREATE TABLE store.marks (name text PRIMARY KEY, until bigint NOT NULL);
+CREATE TABLE store.notes (name text PRIMARY KEY, text text NOT NULL);
 CREATE TABLE store.records (
     n bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, id text COLLATE "C" NOT NULL UNIQUE, paid boolean NOT NULL,
     data text NOT NULL
@@ -47,6 +48,7 @@ INSERT INTO store.marks VALUES (%s, %s)
 ON CONFLICT (name) DO UPDATE SET until = excluded.until WHERE marks.until <= %s
 """
 _MARK = "INSERT INTO store.marks VALUES (%s, %s) ON CONFLICT (name) DO UPDATE SET until = excluded.until"
+_NOTE = "INSERT INTO store.notes VALUES (%s, %s) ON CONFLICT (name) DO UPDATE SET text = excluded.text"
 _BEAT = "INSERT INTO store.instances VALUES (%s, %s) ON CONFLICT (name) DO UPDATE SET at = excluded.at"
 
 
@@ -148,6 +150,14 @@ class PostgresStore(Store):
             self._link.run(lambda c: c.execute(self._sql("DELETE FROM store.marks WHERE name = %s"), (name,)))
         else:
             self._link.run(lambda c: c.execute(self._sql(_MARK), (name, until)))
+
+    def note(self, name: str) -> str | None:
+        select = self._sql("SELECT text FROM store.notes WHERE name = %s")
+        row = self._link.run(lambda c: c.execute(select, (name,)).fetchone())
+        return None if row is None else str(row[0])
+
+    def set_note(self, name: str, text: str) -> None:
+        self._link.run(lambda c: c.execute(self._sql(_NOTE), (name, text)))
 
     def add(self, records: Sequence[Record]) -> None:
         rows = [

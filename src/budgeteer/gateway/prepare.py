@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import orjson
@@ -12,6 +12,7 @@ from budgeteer.gateway.ask import Ask
 from budgeteer.gateway.config import Model
 from budgeteer.gateway.fields import check_addresses, check_fields
 from budgeteer.gateway.keys import Key
+from budgeteer.gateway.learnt import Learnt, default_cap, group_of
 from budgeteer.gateway.refusal import Refused, shown
 from budgeteer.metering.call import Metering
 from budgeteer.metering.estimate import beyond, totals, writable
@@ -27,17 +28,24 @@ class Prepared:
     Attributes:
         content: the body to send.
         planned: the most that it can use and cost.
+        likely: what it is expected to use and cost at the most, of a share of all calls; None = learnt limits are not
+            counted.
         reading: reads the answer's usage.
+        chose_cap: whether the request had no cap, so that the gateway chose one.
         notes: what was changed, such as the cap that was chosen, for the header x-budgeteer-policy.
     """
 
     content: bytes
     planned: Planned
+    likely: Planned | None
     reading: Reading
+    chose_cap: bool
     notes: tuple[str, ...]
 
 
-def prepare(ask: Ask, model: Model, metering: Metering, dialect_name: str, most: int | None = None) -> Prepared:
+def prepare(
+    ask: Ask, model: Model, metering: Metering, dialect_name: str, most: int | None = None, learnt: Learnt | None = None
+) -> Prepared:
     """Write the body for an upstream's model, and bound what it can cost.
 
     Args:
@@ -46,6 +54,7 @@ def prepare(ask: Ask, model: Model, metering: Metering, dialect_name: str, most:
         metering: counts the units.
         dialect_name: "openai" or "anthropic", for records.
         most: output tokens a choice that the budget still covers; None = no further limit.
+        learnt: what was learnt of answers, for the caps of requests without one; None = nothing.
 
     Raises:
         Refused: the request cannot be bounded, has a field or an address that the upstream may not get, or is above a
@@ -67,18 +76,19 @@ def prepare(ask: Ask, model: Model, metering: Metering, dialect_name: str, most:
             "input_too_large",
             f"the request can be {read:,} tokens of input, since bytes bound tokens; this key allows {key.max_input:,}",
         )
-    made, choices, cap = 0, 1, None
+    made, choices, cap, chose_cap = 0, 1, 0, False
     notes: tuple[str, ...] = ()
     if operation == "embeddings":
         pass
     else:
         given = ask.cap_asked
         largest = min(bound for bound in (model.bounds.max_output, key.max_output) if bound is not None)
-        asked = largest if given is None else given
-        if not ask.tightens:
+        chose_cap = given is None
+        asked = default_cap(model, body, learnt) if given is None else given
+        if given is not None and not ask.tightens:
             _check_cap(ask, asked, model)
         cap = max(1, min(bound for bound in (asked, largest, ask.cap, most) if bound is not None))
-        if cap == largest and (given is None or asked > largest):
+        if cap == min(asked, largest) and (given is None or asked > largest):
             notes = (f"cap={cap}",)
         own_cap = model.cap if operation == "chat" else CAPS[operation][0]
         for name in CAPS[operation]:  # the server may ignore or refuse caps by other names
@@ -90,9 +100,11 @@ def prepare(ask: Ask, model: Model, metering: Metering, dialect_name: str, most:
         choices, ask.sent = ask.choices, cap
         changed = _limit_reasoning(body, key) or changed
         made = choices * (cap + beyond(body, model.bounds))
-    hides = ask_for_usage(operation, body)
+    # a strict server gets what the client sent, and refuses or says what it likes
+    hides = model.conduct.stream_options and ask_for_usage(operation, body)
     service = body.get("service_tier")
     worst = totals(body, read, made, ask.unseen, writable(body, f"{model.upstream} {model.price}"))
+    likely = None
     try:
         planned = metering.plan(
             dialect_name,
@@ -100,15 +112,19 @@ def prepare(ask: Ask, model: Model, metering: Metering, dialect_name: str, most:
             model.price,
             worst,
             service if isinstance(service, str) else "",
-            cap=cap,
+            cap=cap or None,
             choices=choices,
+            group=group_of(cap),
         )
+        if metering.estimator is not None:
+            likely, most_units = planned, metering.most(worst, planned.model, planned.service)
+            planned = replace(planned, reserve=worst, amounts=most_units)
     except InvalidInput as error:
         raise Refused(400, "not_bounded", str(error)) from None
     content = orjson.dumps(body) if changed or hides else ask.raw
-    reading = Reading(operation, body, metering, hides)
+    reading = Reading(operation, body, metering, hides, model.conduct.bills_cost)
     reading.hides |= model.bounds.hidden_reasoning > 0
-    return Prepared(content, planned, reading, notes)
+    return Prepared(content, planned, likely, reading, chose_cap, notes)
 
 
 def _check_cap(ask: Ask, asked: int, model: Model) -> None:

@@ -27,7 +27,7 @@ from budgeteer.gateway.live import Live
 from budgeteer.gateway.policies.protocol import Policy
 from budgeteer.gateway.record import Record
 from budgeteer.gateway.refusal import Refused, limit_of, of_budget, shown
-from budgeteer.gateway.upstream import Backend, Upstreams
+from budgeteer.gateway.upstream import Backend, Upstreams, all_shut
 from budgeteer.ledger import Ledger
 from budgeteer.ledger.protocol import Clock, wall_clock
 from budgeteer.metering.call import Metering
@@ -273,16 +273,25 @@ class Proxy:
             if choice is None and ran and ran <= server.retries:
                 choice = self.upstreams.choose(candidates, ())  # all have failed once: try one of them again
             if choice is None:
+                if not tried:
+                    last = all_shut(candidates)
                 break
             backend, model = choice
             tried.append(backend)
+            trial = backend.tried
             live.upstream = backend.name
             name = f"{live.id}.{live.attempts}"
-            if worth(ask, backend, model) and await self.booking.spent(ask) < 1:
-                await count_input(ask, backend, model, self.upstreams, passed)
-            prepared, hold = await self.booking.reserve(ask, live, model, name)
+            backend.trial |= trial
+            try:
+                if worth(ask, backend, model) and await self.booking.spent(ask) < 1:
+                    await count_input(ask, backend, model, self.upstreams, passed)
+                prepared, hold = await self.booking.reserve(ask, live, model, name)
+            except BaseException:
+                backend.trial &= not trial
+                raise
             live.attempts += 1
             if live.left:
+                backend.trial &= not trial
                 hold.finish(Answer(outcome=Outcome.REJECTED))
                 break
             backend.live += 1
@@ -291,6 +300,7 @@ class Proxy:
                 outcome = await attempt.run(passed)
             finally:
                 backend.live -= 1
+                backend.trial &= not trial
                 hold.finish(Answer(outcome=Outcome.UNKNOWN))
             if outcome is None:
                 return

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from typing import Any
 
@@ -12,8 +13,11 @@ from budgeteer.gateway.config import Config
 from budgeteer.gateway.counting import probe
 from budgeteer.gateway.door import protocol
 from budgeteer.gateway.keyring import run
+from budgeteer.gateway.probe import knows_stream_options
+from budgeteer.gateway.upstream import Backend
 
 try:
+    import aiohttp
     import uvicorn
 except ImportError as error:
     raise MissingExtra("uvicorn", "gateway") from error
@@ -62,6 +66,19 @@ def _add_price(name: str, config: Config) -> str:
     )
 
 
+async def _check_streams(gateway: Gateway, backend: Backend, place: str, say: Callable[[str], Any]) -> bool:
+    """Whether the declared ``stream_options`` of an upstream holds, as far as it can be told."""
+    try:
+        found = await asyncio.wait_for(
+            knows_stream_options(gateway.proxy.upstreams, backend), backend.config.connect_seconds + 30
+        )
+    except (OSError, TimeoutError, ValueError, aiohttp.ClientError):
+        return True
+    if found is not None:
+        say(f"{'ok    ' if found[0] else 'FAILED'}  {place}: {found[1]}")
+    return found is None or found[0]
+
+
 async def check(config: Config, say: Callable[[str], Any]) -> bool:
     """Whether the ledger, the store, all prices and all upstreams can be used.
 
@@ -103,6 +120,7 @@ async def check(config: Config, say: Callable[[str], Any]) -> bool:
             why = await probe(backend, gateway.proxy.upstreams)
             usable &= not why
             say(f"{'FAILED' if why else 'ok    '}  {place} counts tokens (count_tokens){': ' + why if why else ''}")
+        usable &= not answers or await _check_streams(gateway, backend, place, say)
     await gateway.proxy.upstreams.close()
     gateway.store.close()
     gateway.ledger.close()

@@ -34,6 +34,7 @@ _TABLES = f"""
 CREATE TABLE IF NOT EXISTS keys (id TEXT PRIMARY KEY, data TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS instances (name TEXT PRIMARY KEY, at INTEGER NOT NULL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS marks (name TEXT PRIMARY KEY, until INTEGER NOT NULL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS notes (name TEXT PRIMARY KEY, text TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS records (
     n INTEGER PRIMARY KEY AUTOINCREMENT, {", ".join(f"{column.name} {column.sql}" for column in COLUMNS)}
 );
@@ -107,6 +108,14 @@ class Store(ABC):
     @abstractmethod
     def mark(self, name: str, until: int | None) -> None:
         """Set a mark, whoever has set it before, until a time in milliseconds since 1970 (UTC); None removes it."""
+
+    @abstractmethod
+    def note(self, name: str) -> str | None:
+        """The text of a note; None if there is none."""
+
+    @abstractmethod
+    def set_note(self, name: str, text: str) -> None:
+        """Store the text of a note, in place of the one before."""
 
     @abstractmethod
     def add(self, records: Sequence[Record]) -> None:
@@ -209,6 +218,15 @@ class SqliteStore(Store):
             else:
                 self._db.execute("INSERT OR REPLACE INTO marks VALUES (?, ?)", (name, until))
 
+    def note(self, name: str) -> str | None:
+        with self._asking():
+            row = self._db.execute("SELECT text FROM notes WHERE name = ?", (name,)).fetchone()
+        return None if row is None else str(row[0])
+
+    def set_note(self, name: str, text: str) -> None:
+        with self._asking():
+            self._db.execute("INSERT OR REPLACE INTO notes VALUES (?, ?)", (name, text))
+
     def add(self, records: Sequence[Record]) -> None:
         with self._asking():
             self._db.execute("BEGIN IMMEDIATE")
@@ -251,8 +269,9 @@ class RedisStore(Store):
         self._client = redis.Redis.from_url(
             url, decode_responses=True, socket_timeout=5, socket_connect_timeout=5, retry=Retry(NoBackoff(), 1)
         )
-        self._keys, self._instances, self._marks, self._paid, self._free = (
-            f"budgeteer:{{{name}}}:gateway:{part}" for part in ("keys", "instances", "marks", "records", "records:free")
+        self._keys, self._instances, self._marks, self._notes, self._paid, self._free = (
+            f"budgeteer:{{{name}}}:gateway:{part}"
+            for part in ("keys", "instances", "marks", "notes", "records", "records:free")
         )
         self._mirror, self._last = SqliteStore(":memory:", keep), dict.fromkeys((self._paid, self._free), "0-0")
 
@@ -308,6 +327,15 @@ class RedisStore(Store):
                 self._client.delete(f"{self._marks}:{name}")
             else:
                 self._client.set(f"{self._marks}:{name}", "", px=max(1, until - wall_clock()))
+
+    def note(self, name: str) -> str | None:
+        with self._asking():
+            found: Any = self._client.hget(self._notes, name)
+        return None if found is None else str(found)
+
+    def set_note(self, name: str, text: str) -> None:
+        with self._asking():
+            self._client.hset(self._notes, name, text)
 
     def add(self, records: Sequence[Record]) -> None:
         with self._asking(), self._client.pipeline(transaction=False) as pipe:

@@ -113,6 +113,13 @@ class Table:
             self.fail(name, f"is {_shown(value)}; give a whole number from {least:,} to {most:,}")
         return value
 
+    def whole_or(self, name: str, word: str, least: int = 0, most: int = 10**15) -> int | str | None:
+        """A whole number from ``least`` to ``most``, or this word; None if the field is missing."""
+        value: int | str | None = self._take(name, None)
+        if value is None or value == word or (type(value) is int and least <= value <= most):
+            return value
+        self.fail(name, f'is {_shown(value)}; give a whole number from {least:,} to {most:,}, or "{word}"')
+
     def number(self, name: str, default: Any = REQUIRED, least: float = 0.0, most: float = 1e9) -> float:
         """A number from ``least`` to ``most``."""
         value = self._take(name, default)

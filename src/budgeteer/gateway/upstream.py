@@ -10,6 +10,9 @@ from typing import Any
 from budgeteer.core.errors import MissingExtra
 from budgeteer.core.urls import without_password
 from budgeteer.gateway.config import Model, Upstream, names_of
+from budgeteer.gateway.refusal import Refused
+from budgeteer.ledger.core import Window
+from budgeteer.ledger.protocol import wall_clock
 
 try:
     import aiohttp
@@ -30,17 +33,27 @@ class Backend:
     """The state of an upstream: its health, as its answers show it, and how many calls it is running.
 
     After failures in a row the gateway backs off for 1, 2, 4 ... seconds, unless no other upstream serves the model.
+    Failures of calls that ran at the same time are one failure to it. After ``breaker`` failing calls in a row nothing
+    is sent until the back-off ends, and then one call at a time until one is answered.
 
     Attributes:
         config: its configuration.
         failures: failures since the last answer.
         until: end of the back-off, on the monotonic clock in seconds.
         live: calls that are running.
+        broken: calls that failed since the last answer; those that were only refused for load are not counted.
+        trial: whether a call is running that tries an upstream that was left alone.
     """
 
     def __init__(self, config: Upstream) -> None:
         self.config, self.name = config, config.name
-        self.failures, self.until, self.live = 0, 0.0, 0
+        self.failures, self.until, self.live, self.broken, self.trial = 0, 0.0, 0, 0, False
+        self._failed_at = float("-inf")
+        self._charges = [
+            (limit.kind, Window(limit.amount, limit.window))
+            for limit in config.conduct.failure_limits
+            if limit.amount is not None and limit.window is not None
+        ]
         self._urls: dict[str, URL] = {}
         self.timeout = aiohttp.ClientTimeout(total=None, sock_connect=config.connect_seconds)
         self.headers = {"accept-encoding": "identity", "content-type": "application/json"}
@@ -54,15 +67,51 @@ class Backend:
         """Whether no back-off is running."""
         return self.until <= time.monotonic()
 
-    def failed(self, wait: float | None = None) -> None:
-        """Note a failure, and back off for ``wait`` seconds (its Retry-After), or exponentially if that is None."""
+    @property
+    def tried(self) -> bool:
+        """Whether a call now would try an upstream that was left alone."""
+        breaker = self.config.conduct.breaker
+        return 0 < breaker <= self.broken
+
+    def shut(self) -> float | None:
+        """For how many seconds nothing is sent to it; None = it may be called."""
+        now = time.monotonic()
+        wait = max((self._full(kind, window) for kind, window in self._charges), default=0.0)
+        if self.tried and (self.until > now or self.trial):
+            wait = max(wait, self.until - now, 1.0)
+        return wait or None
+
+    def _full(self, kind: str, window: Window) -> float:
+        """Seconds until there is room in a limit of what failures are charged; 0 = there is."""
+        now = wall_clock()
+        over = window.used(now) - window.limit + 1
+        at = window.resets_at(now, over) if over > 0 else None
+        return 0.0 if at is None else max(1.0, (at - now) / 1000)
+
+    def charged(self, amounts: Mapping[str, int]) -> None:
+        """Count what a failure was charged whose bill is unknown."""
+        for kind, window in self._charges:
+            window.add(wall_clock(), amounts.get(kind, 0))
+
+    def failed(self, wait: float | None = None, began: float = float("inf"), outage: bool = True) -> None:
+        """Note a failure, and back off for ``wait`` seconds (its Retry-After), or exponentially if that is None.
+
+        Args:
+            wait: seconds.
+            began: when the call began, on the monotonic clock: one that ran when another failed makes no longer pause.
+            outage: whether it is broken, and not only loaded.
+        """
+        self.broken += outage
+        same, self._failed_at = began < self._failed_at, time.monotonic()
+        if same and wait is None:
+            return
         self.failures += 1
         pause = min(LONGEST_PAUSE, 2.0 ** min(10, self.failures - 1)) if wait is None else min(wait, LONGEST_PAUSE)
         self.until = time.monotonic() + pause
 
     def answered(self) -> None:
         """Note an answer, which ends the back-off."""
-        self.failures, self.until = 0, 0.0
+        self.failures, self.until, self.broken = 0, 0.0, 0
 
     def url(self, route: str) -> URL:
         """The address of a route, such as chat/completions."""
@@ -82,6 +131,7 @@ class Backend:
             "healthy": self.healthy,
             "until": None if self.healthy else int((time.time() + self.until - now) * 1000),
             "failures": self.failures,
+            "shut": self.shut() is not None,
             "live": self.live,
         }
 
@@ -114,11 +164,11 @@ class Upstreams:
         """Choose a candidate that was not tried: by weight among the healthy, else the one whose back-off ends first.
 
         Returns:
-            None if all were tried.
+            None if all were tried, or nothing is sent to them just now.
         """
         if len(candidates) == 1:
-            return None if candidates[0][0] in tried else candidates[0]
-        untried = [candidate for candidate in candidates if candidate[0] not in tried]
+            return None if candidates[0][0] in tried or candidates[0][0].shut() else candidates[0]
+        untried = [candidate for candidate in candidates if candidate[0] not in tried and not candidate[0].shut()]
         if not untried:
             return None
         healthy = [candidate for candidate in untried if candidate[0].healthy]
@@ -167,3 +217,14 @@ class Upstreams:
         if self._session is not None:
             await self._session.close()
             self._session = None
+
+
+def all_shut(candidates: Iterable[tuple[Backend, Model]]) -> Refused:
+    """The error where nothing is sent to any upstream of a model just now."""
+    wait = max(1, round(min(backend.shut() or 1.0 for backend, _ in candidates)))
+    names = ", ".join(repr(backend.name) for backend, _ in candidates)
+    text = (
+        f"nothing is sent to the upstream {names} for {wait:,} s, since its last calls failed (breaker), or since "
+        "failures were charged as much as failure_limits allows"
+    )
+    return Refused(503, "upstream_shut", text, wait)

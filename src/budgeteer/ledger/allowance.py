@@ -258,7 +258,7 @@ class Allowance:
                     raise InvalidInput(
                         f"the call names {', '.join(amounts)} but not {kind}, which this allowance limits"
                     )
-                if amounts[kind] > free:
+                if amounts[kind] and amounts[kind] > free:  # 0 units need no room, even after an overshoot
                     raise self._refusal(kind, amounts[kind])
             for kind in self._free:
                 self._free[kind] -= amounts[kind]

@@ -10,6 +10,7 @@ Rules:
 - An account is a scope: ``acme``, ``acme/search``. A reservation at a path counts in every account of the path.
 - ``spent + held + requested <= limit`` for every limit of every account of the path, else nothing is held. For a limit
   with a window, ``spent`` is what was settled in the window; what is held counts in every window until it is settled.
+  A request of 0 units of a kind needs no room in its limits, which an overshoot may have left below 0.
 - A window whose limit is taken away goes on counting, so that it is not empty when it gets a limit again. It is
   dropped, as limits of its kind change, once nothing in it counts any more.
 - A reservation names exactly the kinds that the path's accounts name: a kind left out would go unmetered, a kind too
@@ -325,6 +326,8 @@ def _reserve(state: State, now: int, command: tuple[str, str, str, Amounts, int,
         books = chain.get(kind)
         if books is None:
             raise wrong_kinds(path, chain, amounts)
+        if not units:  # needs no room, even where an overshoot has left less than none: a free model is served
+            continue
         for book in books:
             if units > book.free or (book.windows and units > book.room(now)):
                 raise _refusal(state, now, path, amounts)
@@ -632,6 +635,8 @@ def _refusal(state: State, now: int, path: str, amounts: Amounts) -> BudgetExcee
     """The outermost limit that does not hold: an inner one would have the caller try again in vain."""
     for account in state.along(path):
         for kind, units in amounts:
+            if not units:
+                continue
             book = account.book(kind)
             if units > book.free:
                 return exceeded(account.path, kind, units, book.limit, book.spent, book.held)

@@ -327,12 +327,13 @@ local function refused(path, amounts)  -- the outermost limit that does not hold
     for _, pair in ipairs(amounts) do
       local kind, units = pair[1], pair[2]
       local found = book(scope, kind)
-      if found.limit and less(sub(sub(found.limit, found.spent), found.held), units) then
+      local some = less(ZERO, units)  -- 0 units need no room
+      if some and found.limit and less(sub(sub(found.limit, found.spent), found.held), units) then
         return {'EXCEEDED', scope, kind, text(units), text(found.limit), text(found.spent), text(found.held), ''}
       end
       for _, window in ipairs(found.windows) do
         local gone = used(window)
-        if less(sub(sub(window.limit, gone), found.held), units) then
+        if some and less(sub(sub(window.limit, gone), found.held), units) then
           local reply = {'EXCEEDED', scope, kind, text(units), text(window.limit), text(gone), text(found.held)}
           reply[8], reply[9] = window.name, int(now)
           for index, n in pairs(window.buckets) do reply[#reply + 1] = index .. ':' .. text(n) end

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 
-from budgeteer.core.amounts import OF
+from budgeteer.core.amounts import LEARNT, OF
 from budgeteer.core.budget import CALENDAR, Budget, Window
 from budgeteer.core.errors import InvalidInput
 
@@ -41,6 +41,8 @@ class Limit:
     Limit(kind='money', amount=5000000000000, window='day')
     >>> [str(Limit.parse(text)) for text in ("500k", "output:1m/3600s", "all:unlimited")]
     ['500k', 'output:1m/3600s', 'all:unlimited']
+    >>> Limit.parse("learnt 500k").kind, str(Limit.parse("learnt $5/day"))
+    ('learnt.all', 'learnt $5/day')
     """
 
     kind: str
@@ -65,7 +67,11 @@ class Limit:
     @classmethod
     def parse(cls, text: str) -> Limit:
         """Read a budget in the notation of :class:`budgeteer.Budget`, such as ``500k`` or ``$5/day``; or
-        ``KIND:unlimited``."""
+        ``KIND:unlimited``; or one of these after ``learnt``."""
+        first, _, rest = text.strip().partition(" ")
+        if first.lower() == "learnt" and rest:
+            found = cls.parse(rest)
+            return cls(LEARNT + found.kind, found.amount, found.window)
         kind, colon, word = text.strip().rpartition(":")
         if word.lower() == "unlimited" and colon:
             return cls(kind, None)
@@ -79,6 +85,8 @@ class Limit:
         plain, of, model = self.kind.partition(OF)
         if of:
             return f"{Limit(plain, self.amount, self.window)} of {model}"
+        if self.kind.startswith(LEARNT):
+            return f"learnt {Limit(self.kind.removeprefix(LEARNT), self.amount, self.window)}"
         if self.amount is None:
             return f"{self.kind}:unlimited"
         window = Window("rolling", self.window) if isinstance(self.window, int) else self.window and Window(self.window)

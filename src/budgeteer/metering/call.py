@@ -12,7 +12,7 @@ from inspect import isawaitable
 from typing import Any
 
 from budgeteer.core.errors import InvalidInput, UnknownPrice
-from budgeteer.core.meter import Prices, meters
+from budgeteer.core.meter import MONEY, Prices, meters
 from budgeteer.core.usage import MOST, Usage
 from budgeteer.metering.estimate import Bounds, Estimator, State
 from budgeteer.metering.outcome import Outcome
@@ -73,10 +73,10 @@ class Metering:
         Raises:
             UnknownPrice: money is counted and the model has no price.
         """
-        reserve, state = worst, self.state
+        reserve, state, group = worst, self.state, model + str(about.get("group", ""))
         if self.estimator is not None and worst.input is not None and worst.output is not None:
-            output = self.estimator.reserve(state, f"{model} output", worst.output)
-            read, made = self.estimator.reserve(state, f"{model} input", worst.input), min(output, worst.output)
+            output = self.estimator.reserve(state, f"{group} output", worst.output)
+            read, made = self.estimator.reserve(state, f"{group} input", worst.input), min(output, worst.output)
             reserve = replace(
                 worst,
                 input=read,
@@ -87,7 +87,7 @@ class Metering:
         amounts = self.most(reserve, model, service)
         if self.estimator is not None:
             for kind, units in amounts.items():
-                amounts[kind] = min(units, self.estimator.reserve(state, f"{model} units of {kind}", units))
+                amounts[kind] = min(units, self.estimator.reserve(state, f"{group} units of {kind}", units))
         return Planned(provider, operation, model, service, worst, reserve, amounts, **about)
 
     def most(self, usage: Usage, model: str, service: str) -> dict[str, int]:
@@ -140,6 +140,8 @@ class Metering:
             amounts = self._fully(planned, answer, usage)
         else:
             amounts = self._charge(planned, answer, usage)
+        if answer.cost is not None and MONEY in amounts:
+            amounts[MONEY] = answer.cost
         if answer.outcome == Outcome.REJECTED:
             amounts = dict.fromkeys(amounts, 0)
         elif not estimated:
@@ -203,13 +205,13 @@ class Metering:
             self._open.add(planned.model)
         if self.estimator is None or usage.input is None or usage.output is None:
             return
-        model = planned.model
-        seen = [(f"{model} {s}", getattr(planned.worst, s) or 0, getattr(usage, s)) for s in ("input", "output")]
+        model, group = planned.model, planned.model + planned.group
+        seen = [(f"{group} {s}", getattr(planned.worst, s) or 0, getattr(usage, s)) for s in ("input", "output")]
         try:
             most = self.most(_as_planned(usage, planned.worst), model, answer.service or planned.service)
         except UnknownPrice:  # served in a class that the model's own price does not list
             most = {}
-        seen += [(f"{model} units of {kind}", units, amounts[kind]) for kind, units in most.items()]
+        seen += [(f"{group} units of {kind}", units, amounts[kind]) for kind, units in most.items()]
         with self._lock:
             for key, bound, actual in seen:
                 self.state = self.estimator.observe(self.state, key, bound, actual)
@@ -291,13 +293,13 @@ class Running:
         """
         return self._covered < least or self._covered < min(tokens, self.planned.worst.output or 0)
 
-    def more(self, tokens: int) -> dict[str, int]:
+    def more(self, tokens: int, ahead: int = STEP) -> dict[str, int]:
         """Units per kind to reserve for a stream that has ``tokens`` tokens of output.
 
-        They are for STEP tokens more, but at most for the call's bound as long as the stream stays within it.
+        They are for ``ahead`` tokens more, but at most for the call's bound as long as the stream stays within it.
         """
         planned, most = self.planned, self.planned.worst.output or 0
-        self._covered = min(most, tokens + STEP) if tokens <= most else tokens + STEP
+        self._covered = min(most, tokens + ahead) if tokens <= most else tokens + ahead
         return self.metering.most(replace(planned.reserve, output=self._covered), planned.model, planned.service)
 
     def settlement(self, answer: Answer) -> Settlement:

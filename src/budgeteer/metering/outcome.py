@@ -32,6 +32,8 @@ class Outcome(StrEnum):
 
 NOT_RUN = frozenset({429, 503, 529})
 """Status codes of an overloaded or limited server, which refused the call before the model ran."""
+NOT_DONE = frozenset({501})
+"""Status codes of a server that does not do at all what is asked."""
 MAY_HAVE_RUN = frozenset({408})
 """Status codes below 500 after which the model may have run all the same."""
 
@@ -39,10 +41,14 @@ MAY_HAVE_RUN = frozenset({408})
 def outcome_of_status(status: int) -> Outcome:
     """How a call ended that was answered with this HTTP status: whether it may have been run, and billed.
 
-    A request that was refused for its content, its sender or for load was not run (REJECTED): 4xx except 408, and 429,
-    503 and 529. After a time-out (408, 504) or an internal failure (500, 502) the client cannot tell: UNKNOWN, which
-    counts as run.
+    A request that was refused for its content, its sender or for load, or that the server does not do at all, was not
+    run (REJECTED): 4xx except 408, and 429, 501, 503 and 529. After a time-out (408, 504) or an internal failure (500,
+    502) the client cannot tell: UNKNOWN, which counts as run.
     """
     if status < 400:
         return Outcome.OK
-    return Outcome.UNKNOWN if (status >= 500 and status not in NOT_RUN) or status in MAY_HAVE_RUN else Outcome.REJECTED
+    return (
+        Outcome.UNKNOWN
+        if (status >= 500 and status not in NOT_RUN | NOT_DONE) or status in MAY_HAVE_RUN
+        else Outcome.REJECTED
+    )

@@ -15,10 +15,12 @@ from budgeteer.core.errors import InvalidInput
 from budgeteer.core.usage import Usage
 from budgeteer.metering.call import Metering
 from budgeteer.metering.estimate import count_text, least_tokens, prompts_of, speaks, texts_of, too_few
+from budgeteer.metering.failures import error_in, status_of
 from budgeteer.metering.outcome import Outcome, outcome_of_status
 from budgeteer.metering.settlement import Answer
 from budgeteer.metering.thinking import asks
 from budgeteer.metering.tools import uses_told
+from budgeteer.metering.usages import Told, cost_of, usages_in
 
 try:
     from orjson import loads
@@ -40,6 +42,8 @@ CAP_LIKE = (
 """Fields that some server reads as a cap, or in place of the cap."""
 _TEXT_BYTES = 8
 """Most bytes of text per token on the average of a choice: a usage with fewer tokens is not believed when n > 1."""
+_LIKELY_BYTES = 3
+"""Bytes of text per token of most texts: English has four, code and other scripts three."""
 _PIECE = 16
 """Most characters of a piece of a stream that counts as one token."""
 _LONGEST_EVENT = 16 * 1024 * 1024
@@ -105,6 +109,7 @@ class Reading:
         body: the request, as sent.
         metering: counts the tokens of texts.
         hides_usage: the client did not ask for the usage of its stream, so it is not passed on.
+        reads_cost: ``usage.cost`` is what the provider bills, in dollars.
 
     Attributes:
         cap, choices: output tokens of a choice (None: no cap), and how many choices the request asks for.
@@ -116,19 +121,32 @@ class Reading:
         hides: whether the request asks for output that may not be shown, such as reasoning.
         least: tokens that were generated for certain: one for each piece of text, and one for a number of bytes that
             are not understood, beyond what an answer may have around its text.
+        likely: tokens that a stream has shown so far, about: one for so many bytes, or one a piece if that is more.
+        error: the error that came in place of the answer, or in the middle of it; None = none.
+        cost: what the provider says that it bills, in pico-dollars, if ``reads_cost``.
     """
 
-    def __init__(self, operation: str, body: Mapping[str, Any], metering: Metering, hides_usage: bool) -> None:
+    def __init__(
+        self,
+        operation: str,
+        body: Mapping[str, Any],
+        metering: Metering,
+        hides_usage: bool,
+        reads_cost: bool = False,
+    ) -> None:
         self.operation, self.metering, self.hides_usage, self._body = operation, metering, hides_usage, body
         self.cap, self.choices = cap_of(operation, body), choices_of(operation, body)
         self.usage: Usage | None = None
         self.model = self.service = ""
         self.text: dict[Any, list[str]] = {}
-        self.chunks = self.full = self.least = 0
+        self.chunks = self.full = self.least = self._bytes = 0
+        self.cost: int | None = None
+        self.error: Any = None
+        self._reads_cost = reads_cost
         self.done = False
         self.hides = _hidden_asked(body)
         self._usages: list[Mapping[str, Any]] = []
-        self._told = Told()
+        self._told: dict[int | None, Told] = {}
         self._odd = self._odd_tokens = 0
         self._around: int | None = None
 
@@ -185,16 +203,24 @@ class Reading:
         self._odd_tokens = tokens
 
     @property
+    def likely(self) -> int:
+        """See the attributes."""
+        return max(self.chunks, -(-self._bytes // _LIKELY_BYTES))
+
+    @property
     def heard(self) -> bool:
         """Whether anything of the answer was understood."""
         return bool(self.text or self.model or self.usage)
 
     def _whole(self, body: dict[str, Any], size: int) -> Answer:
+        self.error = error_in(body)
         if self.operation == "messages":
             choices = [body.get("content")] if isinstance(body.get("content"), list) else None
         else:
             choices = body.get("choices") if isinstance(body.get("choices"), list) else body.get("output")
         usage = self._usage(body)
+        if self.error is not None and not (usage and usage.output) and not any(map(text_of, _list(choices))):
+            return self._failed()
         if usage is None and choices is None:
             return self._unread(size)
         choices = _list(choices)
@@ -202,29 +228,60 @@ class Reading:
         model, service = str(body.get("model") or ""), str(body.get("service_tier") or "")
         told = usage is not None and usage.input is not None and usage.output and usage.reasoning is not None
         if told and len(choices) <= 1 and usage is not None and (usage.output or 0) * _TEXT_BYTES >= size:
-            return Answer(self._read(usage), None, model, service)  # the text would change nothing
+            return Answer(self._read(usage), None, model, service, cost=self.cost)  # the text would change nothing
         texts = [text_of(choice) for choice in choices]
         full = [isinstance(c, Mapping) and c.get("finish_reason") == "length" for c in choices]
-        return self._of(self._believed(usage, texts, full.count(True)), texts, model, service, Outcome.OK)
+        outcome = Outcome.OK if self.error is None else Outcome.CUT
+        return self._of(self._believed(usage, texts, full.count(True)), texts, model, service, outcome)
 
-    def _usage(self, body: Mapping[str, Any]) -> Usage | None:
-        given = body.get("usage")
-        if not isinstance(given, Mapping):
-            return None
+    def _failed(self) -> Answer:
+        """Of an error in place of an answer, whatever status came with it: as of an error with its own status."""
+        status = status_of(self.error)
+        return Answer(outcome=outcome_of_status(status), error=status)
+
+    def _usage(self, body: Mapping[str, Any], streamed: bool = False) -> Usage | None:
+        """The usage that a body tells, or an event and those before it."""
+        if self._reads_cost and (cost := cost_of(body.get("usage"))) is not None:
+            self.cost = cost
         try:
-            usage = self._tokens(body, given)
+            if self.operation == "messages":
+                given = body.get("usage")
+                if not isinstance(given, Mapping):
+                    return None
+                usage = Usage.from_anthropic(*self._usages, given)
+                return replace(usage, counts=tuple(uses_told(self.operation, body).items()))
+            found: dict[int | None, Usage] = {}
+            for choice, given in usages_in(body):
+                if self.operation == "responses":
+                    usage = Usage.from_responses(given)
+                else:
+                    usage = Usage.from_llama_cpp(body) if "timings" in body else Usage.from_chat(given)
+                found[choice] = Usage(input=usage.input, output=0) if self.operation == "embeddings" else usage
         except InvalidInput:
             return None
-        told = uses_told(self.operation, body)
-        return replace(usage, counts=tuple(told.items())) if told else usage
+        if streamed and found:
+            for choice, usage in found.items():
+                told = self._told.setdefault(choice, Told())
+                told.so_far(usage, self.chunks, self._bytes)
+            found = {choice: told.all for choice, told in self._told.items() if told.all is not None}
+        together = self._together(found)
+        uses = uses_told(self.operation, body)
+        return replace(together, counts=tuple(uses.items())) if together is not None and uses else together
 
-    def _tokens(self, body: Mapping[str, Any], given: Mapping[str, Any]) -> Usage:
-        if self.operation == "messages":
-            return Usage.from_anthropic(*self._usages, given)
-        if self.operation == "responses":
-            return Usage.from_responses(given)
-        usage = Usage.from_llama_cpp(body) if "timings" in body else Usage.from_chat(given)
-        return Usage(input=usage.input, output=0) if self.operation == "embeddings" else usage
+    def _together(self, usages: Mapping[int | None, Usage]) -> Usage | None:
+        """One usage of those that stand at choices, if there is none of all: their output is added, and is not known
+        while a choice has none."""
+        if None in usages or not usages:
+            return usages.get(None)
+        usage = max(usages.values(), key=lambda one: one.input or 0)
+        if len(usages) == 1 and self.choices <= 1:
+            return usage
+        made = [one.output for one in usages.values()]
+        if len(made) < self.choices or None in made:
+            return Usage(input=usage.input, cached=usage.cached, written=usage.written)
+        thought = [one.reasoning for one in usages.values()]
+        reasoning = None if None in thought else sum(one or 0 for one in thought)
+        return replace(usage, output=sum(one or 0 for one in made), reasoning=reasoning, audio_output=None)
 
     def _believed(self, usage: Usage | None, texts: list[str], full: int) -> Usage | None:
         """The usage, without its output if that is less than the texts must have, and likewise without its input.
@@ -260,7 +317,10 @@ class Reading:
         by_count = shown if counter is None or (usage and usage.output) else [count_text(t, counter) for t in texts]
         seen = sum(max(1, tokens) for tokens in by_count) if texts else None
         least = 0 if usage and usage.output else max(self.least, sum(map(least_tokens, texts)))
-        return Answer(usage, seen, model, service, outcome, sum(shown), self.hides or None, least)
+        error = 0 if self.error is None else status_of(self.error)
+        return Answer(
+            usage, seen, model, service, outcome, sum(shown), self.hides or None, least, cost=self.cost, error=error
+        )
 
     # streams
 
@@ -276,6 +336,8 @@ class Reading:
         if not isinstance(body, dict):
             self.odd(len(data))
             return True
+        if self.error is None:
+            self.error = error_in(body)
         if self.operation == "messages":
             if str(body.get("type")) not in _MESSAGE_EVENTS:
                 self.odd(len(data))
@@ -299,9 +361,9 @@ class Reading:
                 self.full += choice.get("finish_reason") == "length"
         self.model = str(body.get("model") or self.model)
         self.service = str(body.get("service_tier") or self.service)
-        usage = self._usage(body)
+        usage = self._usage(body, streamed=True)
         if usage is not None:
-            self.usage = self._told.so_far(usage, self.chunks)
+            self.usage = usage
         only_usage = body.get("choices") == [] and body.get("usage") is not None
         return not (only_usage and self.hides_usage)
 
@@ -327,6 +389,7 @@ class Reading:
     def _grow(self, key: Any, text: str) -> None:
         if text:
             self.chunks += 1
+            self._bytes += len(text) if text.isascii() else len(text.encode("utf-8", "surrogatepass"))
             self.least += 1 if len(text) <= _PIECE else least_tokens(text)
             self.text.setdefault(key, []).append(text)
         elif key not in self.text:
@@ -345,42 +408,11 @@ class Reading:
     def at_end(self) -> Answer:
         """What is known of a stream that has ended, whole or cut."""
         texts = self._texts()
-        outcome = Outcome.OK if self.done else Outcome.CUT
+        if self.error is not None and not any(texts) and not (self.usage and self.usage.output):
+            return self._failed()
+        outcome = Outcome.OK if self.done and self.error is None else Outcome.CUT
         usage = self._believed(self.usage, texts, self.full)
         return self._of(usage, texts, self.model, self.service, outcome)
-
-
-class Told:
-    """The usages that the events of a stream report; most streams have one, at their end.
-
-    Some servers report with each event all that was used so far, others what the event added. The former grows whenever
-    text came in between. A usage that falls, or stays although text came, was an addition: then all are summed up,
-    unless the last one is the sum itself.
-    """
-
-    __slots__ = ("_added", "_chunks", "_last", "_sum")
-
-    def __init__(self) -> None:
-        self._last: Usage | None = None
-        self._sum: Usage | None = None
-        self._chunks, self._added = 0, False
-
-    def so_far(self, usage: Usage, chunks: int) -> Usage:
-        """Add a usage that was reported after ``chunks`` pieces of text; returns what all of them say together."""
-        last, before, self._last = self._last, self._sum, usage
-        if last is None or last.output is None or usage.output is None or before is None:
-            self._sum, self._chunks = usage, chunks
-            return usage
-        if usage.output < last.output or (usage.output == last.output and chunks > self._chunks):
-            self._added = True
-        self._chunks = chunks
-        read = max(before, usage, key=lambda report: report.input or 0)
-        both = (before.output or 0) + usage.output
-        thought = None if usage.reasoning is None else (before.reasoning or 0) + usage.reasoning
-        self._sum = replace(
-            read, output=both, reasoning=thought, audio_output=(before.audio_output or 0) + (usage.audio_output or 0)
-        )
-        return self._sum if self._added and usage.output != before.output else usage
 
 
 def _hidden_asked(body: Mapping[str, Any]) -> bool:

@@ -53,6 +53,7 @@ class Planned:
         worst: the most tokens that it can use.
         reserve: the tokens that are reserved, at most ``worst`` unless calls went beyond their bound before.
         amounts: what is reserved, in units per kind.
+        group: calls of a model with the same group are learnt together, such as those with like caps; "" = all.
     """
 
     provider: str
@@ -66,6 +67,7 @@ class Planned:
     cap: int | None = None
     choices: int = 1
     stage: str = ""
+    group: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +84,8 @@ class Answer:
             the bound, the server ignored the cap.
         model, service: as the answer names them.
         outcome: how the attempt ended.
+        cost: what the provider says that it bills, in pico-dollars; None = it is not said, or not credible.
+        error: the HTTP status that an error in place of the answer, or in the middle of it, means; 0 = no error.
     """
 
     usage: Usage | None = None
@@ -92,6 +96,8 @@ class Answer:
     shown: int = 0
     hides: bool | None = None
     least: int = 0
+    cost: int | None = None
+    error: int = 0
 
 
 def tags(settlement: Settlement) -> dict[str, str]:

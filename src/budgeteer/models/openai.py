@@ -30,7 +30,7 @@ from budgeteer.core.urls import check_http, without_password
 from budgeteer.core.usage import Usage
 from budgeteer.metering.estimate import Bounds, count_text, input_bound, texts_of, too_few
 from budgeteer.metering.outcome import NOT_RUN, Outcome, outcome_of_status
-from budgeteer.metering.reading import Told
+from budgeteer.metering.usages import Told
 from budgeteer.models.model import CUT, LENGTH, LOGPROBS, PREFIX, STOP, Choice, Chunk, Message, Request, Response, last
 
 try:
@@ -412,7 +412,9 @@ class _Reply:
                 chunks.append(Chunk(i, text, max(0, new)))
         if event.usage is not None:
             try:
-                self.usage = self.told.so_far(Usage.from_chat(event.usage), sum(self.pieces))
+                size = sum(len(text.encode()) for text in (*self.texts, *self.hidden))
+                self.told.so_far(Usage.from_chat(event.usage), sum(self.pieces), size)
+                self.usage = self.told.all
             except InvalidInput:
                 self.usage = None
         return chunks

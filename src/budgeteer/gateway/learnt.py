@@ -1,0 +1,118 @@
+"""What is learnt of answers: how much of their worst case calls use, and how long answers without a cap become.
+
+A limit is hard, or it is learnt. In a learnt limit a call holds what most calls of its kind used (the quantile of
+:class:`~budgeteer.metering.estimate.Estimator`), more while its stream grows, and is settled with what it used; in a
+hard one it holds its worst case from the start. The ledger keeps a learnt limit of ``all`` as one of the kind
+``learnt.all``, so that both kinds of limits stand in one path and are reserved in one step.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from budgeteer.core.amounts import LEARNT as PREFIX
+from budgeteer.core.errors import InvalidInput
+from budgeteer.gateway.conduct import LEARNT
+from budgeteer.gateway.config import Model
+from budgeteer.metering.call import Metering
+from budgeteer.metering.estimate import Estimator, State
+from budgeteer.metering.settlement import Planned
+from budgeteer.metering.thinking import BUDGETS, TASK, at
+
+RESERVES = Estimator()
+"""Of reservations: 95 of 100 calls use no more."""
+_CAPS = Estimator(quantile=0.99, window=400, rate=0.0)
+"""Of default caps: 99 of 100 answers are no longer, so that one in a hundred is cut short before the cap doubles."""
+_SPARE = 2
+"""A default cap is so many times the learnt length: an answer that is cut short is lost, a longer cap only reserved."""
+
+
+def group_of(cap: int) -> str:
+    """The group of calls whose use is learnt together: caps up to the same power of two.
+
+    >>> group_of(0), group_of(100), group_of(128), group_of(129)
+    (' cap 0', ' cap 128', ' cap 128', ' cap 256')
+    """
+    return f" cap {1 << (cap - 1).bit_length() if cap else 0}"
+
+
+def default_cap(model: Model, body: Mapping[str, Any], learnt: Learnt | None) -> int:
+    """The output cap of a request that gives none: ``default_output`` of the model, and on top of it the tokens that
+    the request allows for thinking, which count as output; at most ``max_output``."""
+    largest = model.bounds.max_output or 1
+    if model.default_output is None:
+        return largest
+    if isinstance(model.default_output, int):
+        default = model.default_output
+    else:
+        default = largest if learnt is None else learnt.cap(model)
+    given = [value for path in BUDGETS if path not in TASK and type(value := at(body, path)) is int]
+    thought = max((value if value >= 0 else largest for value in given), default=0)  # some take -1 for "no limit"
+    return min(largest, default + thought)
+
+
+class Learnt:
+    """What was learnt, by model; safe across threads, and kept as a text.
+
+    Args:
+        metering: learns how much of their bounds calls use, if it has an estimator.
+    """
+
+    def __init__(self, metering: Metering) -> None:
+        self._metering, self._caps, self._lock = metering, State(), threading.Lock()
+        self.changed = False
+
+    def cap(self, model: Model) -> int:
+        """The learnt default cap of a model; ``max_output`` until enough answers were seen."""
+        largest = model.bounds.max_output or 1
+        return min(largest, _SPARE * _CAPS.reserve(self._caps, model.price, largest))
+
+    def ended(self, planned: Planned, model: Model, output: int, chose_cap: bool) -> None:
+        """Take in a whole answer.
+
+        Args:
+            planned: the call.
+            model: that answered.
+            output: tokens of all its choices.
+            chose_cap: whether its cap was chosen here.
+        """
+        self.changed |= self._metering.estimator is not None
+        if model.default_output != LEARNT or not chose_cap:
+            return
+        largest, length = model.bounds.max_output or 1, -(-output // planned.choices)
+        if length >= (planned.cap or largest):  # it was cut short: nobody knows how long it would have become
+            length = largest
+        with self._lock:
+            self._caps = _CAPS.observe(self._caps, model.price, largest, length)
+            self.changed = True
+
+    def to_text(self) -> str:
+        """All that was learnt, as JSON."""
+        self.changed = False
+        return json.dumps({"reserves": self._metering.state.to_json(), "caps": self._caps.to_json()})
+
+    def read(self, text: str) -> None:
+        """Go on from what ``to_text`` wrote.
+
+        Raises:
+            InvalidInput: it is something else.
+        """
+        try:
+            data = json.loads(text)
+            reserves, caps = State.from_json(data["reserves"]), State.from_json(data["caps"])
+        except (ValueError, KeyError, TypeError) as error:
+            raise InvalidInput(f"not what the gateway learnt: {error!r}") from error
+        self._metering.state, self._caps = reserves, caps
+
+
+def learnt_amounts(likely: Planned | None, kinds: Sequence[str]) -> dict[str, int]:
+    """What a call holds in learnt limits, by their kinds in the ledger."""
+    return {} if likely is None else {PREFIX + kind: likely.amounts[kind] for kind in kinds}
+
+
+def with_learnt(amounts: Mapping[str, int], kinds: Sequence[str]) -> dict[str, int]:
+    """The units that were used, in learnt limits as well, by their kinds in the ledger."""
+    return {**amounts, **{PREFIX + kind: amounts[kind] for kind in kinds}}

@@ -1,0 +1,103 @@
+"""Where answers tell their usage, what several of them in a stream come to, and the bill that a provider tells."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from decimal import Decimal, InvalidOperation
+from typing import Any
+
+from budgeteer.core.usage import Usage
+
+_DOLLAR = 10**12
+_MOST_DOLLARS = 1_000_000
+"""No call costs more; a number above it is none of dollars."""
+_TEXT_BYTES = 8
+"""Bytes of text a token, at most, on the average of an answer."""
+
+
+def usages_in(body: Mapping[str, Any]) -> Iterator[tuple[int | None, Mapping[str, Any]]]:
+    """(choice, usage object) wherever providers put it: ``usage``, ``x_groq.usage``, or ``usage`` of each choice; the
+    choice is None for a usage of all of them.
+
+    >>> list(usages_in({"x_groq": {"usage": {"total_tokens": 3}}}))
+    [(None, {'total_tokens': 3})]
+    """
+    groq = body.get("x_groq")
+    for place in (body, groq):
+        given = place.get("usage") if isinstance(place, Mapping) else None
+        if isinstance(given, Mapping):
+            yield None, given
+            return
+    choices = body.get("choices")
+    for n, choice in enumerate(choices if isinstance(choices, list) else ()):
+        given = choice.get("usage") if isinstance(choice, Mapping) else None
+        if isinstance(given, Mapping):
+            index = choice.get("index")
+            yield index if isinstance(index, int) else n, given
+
+
+def cost_of(usage: Any) -> int | None:
+    """What a usage says that the provider bills, from dollars to pico-dollars, rounded up; None if it says nothing that
+    can be. Of a call on the user's own key at the provider's provider, that one's bill is part of it.
+
+    >>> cost_of({"cost": 0.00014}), cost_of({"cost": -1}), cost_of({"cost": True}), cost_of(None)
+    (140000000, None, None, None)
+    """
+    if not isinstance(usage, Mapping):
+        return None
+    cost = _dollars(usage.get("cost"))
+    details = usage.get("cost_details")
+    if cost is not None and usage.get("is_byok") and isinstance(details, Mapping):
+        cost += _dollars(details.get("upstream_inference_cost")) or 0
+    return None if cost is None else math.ceil(cost * _DOLLAR)
+
+
+def _dollars(value: Any) -> Decimal | None:
+    if isinstance(value, bool) or not isinstance(value, int | float | str | Decimal):
+        return None
+    try:
+        dollars = Decimal(str(value))
+    except InvalidOperation:
+        return None
+    return dollars if dollars.is_finite() and 0 <= dollars <= _MOST_DOLLARS else None
+
+
+class Told:
+    """The usages that the events of a stream told, most of them one at its end.
+
+    Some servers tell all that was used so far with each event, others what the event added. The former grows wherever
+    text came in between, or stands still for a moment; what falls, or stays where it is too little for the text so far,
+    was an addition, and is summed up, unless the last one is the sum.
+
+    Attributes:
+        all: what all of them say together.
+    """
+
+    __slots__ = ("_added", "_chunks", "_last", "_sum", "all")
+
+    def __init__(self) -> None:
+        self.all: Usage | None = None
+        self._last: Usage | None = None
+        self._sum: Usage | None = None
+        self._chunks, self._added = 0, False
+
+    def so_far(self, usage: Usage, chunks: int, size: int) -> None:
+        """Take in one, after so many pieces and bytes of text."""
+        last, before, self._last = self._last, self._sum, usage
+        if last is None or last.output is None or usage.output is None or before is None:
+            self._sum, self._chunks, self.all = usage, chunks, usage
+            return
+        stays = usage.output == last.output and chunks > self._chunks
+        little = usage.output * _TEXT_BYTES < size or 2 * usage.output < chunks
+        if usage.output < last.output or (stays and little):
+            self._added = True
+        self._chunks = chunks
+        read = max(before, usage, key=lambda one: one.input or 0)
+        both = (before.output or 0) + usage.output
+        thought = None if usage.reasoning is None else (before.reasoning or 0) + usage.reasoning
+        self._sum = replace(
+            read, output=both, reasoning=thought, audio_output=(before.audio_output or 0) + (usage.audio_output or 0)
+        )
+        self.all = self._sum if self._added and usage.output != before.output else usage
