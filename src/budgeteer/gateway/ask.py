@@ -351,3 +351,10 @@ def _only_clears(context: Any) -> bool:
     return isinstance(edits, list) and all(
         isinstance(edit, dict) and str(edit.get("type")).startswith("clear_") for edit in edits
     )
+
+
+def user_of(body: Mapping[str, Any]) -> str:
+    """The end user that the body names, at most 200 characters; "" if it names none."""
+    metadata = body.get("metadata")
+    user = body.get("user") or (metadata.get("user_id") if isinstance(metadata, dict) else None)
+    return user[:200] if isinstance(user, str) else ""

@@ -15,9 +15,10 @@ import orjson
 from budgeteer.core.errors import InvalidInput
 from budgeteer.gateway.asgi import Send, reply
 from budgeteer.gateway.ask import Ask
-from budgeteer.gateway.booking import BudgetEnded, Hold
+from budgeteer.gateway.booking import Hold
 from budgeteer.gateway.conduct import NEVER
 from budgeteer.gateway.config import Server
+from budgeteer.gateway.learnt import BudgetEnded
 from budgeteer.gateway.live import Live
 from budgeteer.gateway.prepare import Prepared
 from budgeteer.gateway.refusal import Refused

@@ -13,7 +13,6 @@ from typing import Any
 from budgeteer.core.amounts import LEARNT, OF, base
 from budgeteer.core.errors import (
     BudgetExceeded,
-    InvalidInput,
     LedgerError,
     LedgerUnavailable,
     UnknownAccount,
@@ -24,7 +23,7 @@ from budgeteer.gateway.accounts import Accounts, model_kinds
 from budgeteer.gateway.ask import Ask
 from budgeteer.gateway.body import Aside
 from budgeteer.gateway.config import PARALLEL, REQUESTS, Config, Model, names_of
-from budgeteer.gateway.learnt import Learnt, learnt_amounts, with_learnt
+from budgeteer.gateway.learnt import BudgetEnded, Learnt, learnt_amounts, plain, with_learnt
 from budgeteer.gateway.left import Left
 from budgeteer.gateway.live import Live
 from budgeteer.gateway.prepare import Prepared, prepare
@@ -44,10 +43,6 @@ _LINGER = 0.01
 """Seconds that a settlement waits at most for a reservation to share its commit with."""
 _RELEASES = 15
 """Attempts to release a reservation, over about a minute; after them nothing waits for the release any longer."""
-
-
-class BudgetEnded(InvalidInput):
-    """The budget does not cover how far a stream has grown."""
 
 
 class Hold(Reserved):
@@ -93,7 +88,7 @@ class Hold(Reserved):
         await self._areserve()
         self._live.open += 1
         self._booking.left.reserved(self._path, self.amounts)
-        self._live.held = _plain(self.amounts)
+        self._live.held = plain(self.amounts)
         self._running.started = time.time_ns()
 
     def _unheard(self, error: LedgerUnavailable) -> None:
@@ -169,7 +164,7 @@ class Hold(Reserved):
             return
         self._priced = answer, self._running.settlement(answer)
         used = self._used(self._priced[1].amounts)
-        live.cost = {kind: live.units.get(kind, 0) + units for kind, units in _plain(used).items()}
+        live.cost = {kind: live.units.get(kind, 0) + units for kind, units in plain(used).items()}
         live.room = {
             kind: left if left is None else left + self.amounts.get(kind, 0) - used.get(kind, 0)
             for kind, left in live.room.items()
@@ -214,11 +209,6 @@ class Hold(Reserved):
                 about[name] = value[:256]
         booking.book(self._closing(amounts, about, False), live)
         return amounts
-
-
-def _plain(amounts: Mapping[str, int]) -> dict[str, int]:
-    """The units without those that are counted again for limits of models, or for learnt ones."""
-    return {kind: units for kind, units in amounts.items() if OF not in kind and not kind.startswith(LEARNT)}
 
 
 class Booking:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -257,8 +257,8 @@ def load(path: str | Path, environment: Mapping[str, str] | None = None) -> Conf
     logging.done()
     top.done()
     return Config(
-        server, url, kinds, learnt, ttl, keep, files, shipped, scopes, defaults, upstreams, policies, log, prompts, otel,
-        alerts, groups,
+        server, url, kinds, learnt, ttl, keep, files, shipped, scopes, defaults, upstreams, policies, log, prompts,
+        otel, alerts, groups,
     )  # fmt: skip
 
 

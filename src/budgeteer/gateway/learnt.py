@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from budgeteer.core.amounts import LEARNT as PREFIX
+from budgeteer.core.amounts import OF
 from budgeteer.core.errors import InvalidInput
 from budgeteer.gateway.conduct import LEARNT
 from budgeteer.gateway.config import Model
@@ -52,6 +53,10 @@ def default_cap(model: Model, body: Mapping[str, Any], learnt: Learnt | None) ->
     given = [value for path in BUDGETS if path not in TASK and type(value := at(body, path)) is int]
     thought = max((value if value >= 0 else largest for value in given), default=0)  # some take -1 for "no limit"
     return min(largest, default + thought)
+
+
+class BudgetEnded(InvalidInput):
+    """The budget does not cover how far a stream has grown."""
 
 
 class Learnt:
@@ -116,3 +121,8 @@ def learnt_amounts(likely: Planned | None, kinds: Sequence[str]) -> dict[str, in
 def with_learnt(amounts: Mapping[str, int], kinds: Sequence[str]) -> dict[str, int]:
     """The units that were used, in learnt limits as well, by their kinds in the ledger."""
     return {**amounts, **{PREFIX + kind: amounts[kind] for kind in kinds}}
+
+
+def plain(amounts: Mapping[str, int]) -> dict[str, int]:
+    """The units without those that are counted again for limits of models, or for learnt ones."""
+    return {kind: units for kind, units in amounts.items() if OF not in kind and not kind.startswith(PREFIX)}

@@ -53,9 +53,9 @@ class Live:
 
     __slots__ = (
         "answered", "answering", "at", "attempts", "bounds", "calls", "closed", "conversation", "cost", "counted",
-        "deadline", "estimated", "finished", "first_ms", "guard", "held", "id", "inside", "key", "left", "model", "ms", "open",
-        "operation", "outcome", "overshoot", "path", "policy", "reading", "reason", "refused", "reserved", "room",
-        "said", "saved", "scope", "sending", "session", "stage", "started", "status", "stream", "tag", "units",
+        "deadline", "estimated", "finished", "first_ms", "guard", "held", "id", "inside", "key", "left", "model", "ms",
+        "open", "operation", "outcome", "overshoot", "path", "policy", "reading", "reason", "refused", "reserved",
+        "room", "said", "saved", "scope", "sending", "session", "stage", "started", "status", "stream", "tag", "units",
         "upstream", "usage", "user", "wasted", "whole", "why",
     )  # fmt: skip
 

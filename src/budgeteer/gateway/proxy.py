@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from budgeteer.core.errors import BudgetExceeded, InvalidInput, LedgerError, LedgerUnavailable, UnknownPrice
 from budgeteer.gateway.accounts import Accounts
 from budgeteer.gateway.asgi import Receive, Scope, Send, reply, show_key, token
-from budgeteer.gateway.ask import ROUTES, Ask
+from budgeteer.gateway.ask import ROUTES, Ask, user_of
 from budgeteer.gateway.attempt import Attempt
 from budgeteer.gateway.body import LARGE, Aside, Room, read_body, too_slow
 from budgeteer.gateway.booking import Booking
@@ -137,7 +137,7 @@ class Proxy:
     ) -> None:
         ask = await self._asked(route, live, key, headers, receive)
         live.stream, live.model = ask.stream, self.upstreams.names.get(ask.model, ask.model[:200])
-        live.user = ask.user = label(headers, b"x-budgeteer-user") or _user(ask.body)
+        live.user = ask.user = label(headers, b"x-budgeteer-user") or user_of(ask.body)
         live.session = ask.session = label(headers, b"x-budgeteer-session")
         named = live.session or await self._aside.do(len(ask.raw), conversation_of, ask.body, key, live.user)
         live.conversation = named
@@ -394,10 +394,3 @@ def label(headers: Mapping[bytes, bytes], name: bytes) -> str:
     """What a header labels a request with, at most 200 characters; "" if it is not there."""
     value = headers.get(name)
     return "" if value is None else value.decode("utf-8", "replace").strip()[:200]
-
-
-def _user(body: Mapping[str, Any]) -> str:
-    """The end user that the body names, at most 200 characters; "" if it names none."""
-    metadata = body.get("metadata")
-    user = body.get("user") or (metadata.get("user_id") if isinstance(metadata, dict) else None)
-    return user[:200] if isinstance(user, str) else ""

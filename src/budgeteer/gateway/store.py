@@ -16,14 +16,12 @@ from typing import Any
 
 import orjson
 
-from budgeteer.core.errors import BudgeteerError, InvalidInput, LedgerUnavailable, MissingExtra
+from budgeteer.core.errors import InvalidInput, MissingExtra
 from budgeteer.core.urls import without_password
-from budgeteer.gateway.damage import WRONG, damaged_store
+from budgeteer.gateway.damage import Asking
 from budgeteer.gateway.record import COLUMNS, NAMES, PAID, Column, Record
 from budgeteer.ledger.protocol import wall_clock
 
-_DAMAGE = ("malformed", "not a database", "no such table", "no such column", "disk image")
-"""Parts of SQLite's messages about a damaged file."""
 READ = 1000
 """Records that are read from a stream in one call."""
 FREE = 10
@@ -164,8 +162,8 @@ class SqliteStore(Store):
                 self._reader.execute("PRAGMA query_only = ON")
                 self._reading = threading.Lock()
 
-    def _asking(self, reading: bool = False) -> _Asking:
-        return _Asking(self._reading if reading else self._lock, f"the gateway's store {self._path!r}")
+    def _asking(self, reading: bool = False) -> Asking:
+        return Asking(self._reading if reading else self._lock, f"the gateway's store {self._path!r}")
 
     def get_key(self, name: str) -> str | None:
         with self._asking():
@@ -275,8 +273,8 @@ class RedisStore(Store):
         )
         self._mirror, self._last = SqliteStore(":memory:", keep), dict.fromkeys((self._paid, self._free), "0-0")
 
-    def _asking(self) -> _Asking:
-        return _Asking(self._lock, f"the gateway's store at {without_password(self._url)}")
+    def _asking(self) -> Asking:
+        return Asking(self._lock, f"the gateway's store at {without_password(self._url)}")
 
     def get_key(self, name: str) -> str | None:
         with self._asking():
@@ -365,32 +363,6 @@ class RedisStore(Store):
     def close(self) -> None:
         self._client.close()
         self._mirror.close()
-
-
-class _Asking:
-    """Holds a store's lock, and turns errors of the store into LedgerUnavailable."""
-
-    def __init__(self, lock: threading.Lock, place: str) -> None:
-        self._lock, self._place = lock, place
-
-    def __enter__(self) -> None:
-        self._lock.acquire()
-
-    def __exit__(self, kind: Any, error: BaseException | None, at: Any) -> None:
-        self._lock.release()
-        if _is_damage(error):
-            raise damaged_store(self._place, error) from error
-        if isinstance(error, Exception) and not isinstance(error, BudgeteerError):
-            raise LedgerUnavailable(f"{self._place} did not answer ({error}); do not spend") from error
-
-
-def _is_damage(error: BaseException | None) -> bool:
-    """Whether an error shows that the store is damaged."""
-    if isinstance(error, sqlite3.DatabaseError):
-        busy = isinstance(error, sqlite3.OperationalError) and not any(part in str(error) for part in _DAMAGE)
-        return not busy
-    unreadable = isinstance(error, WRONG) and not isinstance(error, BudgeteerError)
-    return unreadable or "WRONGTYPE" in str(error)
 
 
 def _order(id: str) -> tuple[int, ...]:

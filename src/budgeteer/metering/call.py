@@ -11,8 +11,9 @@ from dataclasses import dataclass, field, replace
 from inspect import isawaitable
 from typing import Any
 
+from budgeteer.core.amounts import MONEY
 from budgeteer.core.errors import InvalidInput, UnknownPrice
-from budgeteer.core.meter import MONEY, Prices, meters
+from budgeteer.core.meter import Prices, meters
 from budgeteer.core.usage import MOST, Usage
 from budgeteer.metering.estimate import Bounds, Estimator, State
 from budgeteer.metering.outcome import Outcome
