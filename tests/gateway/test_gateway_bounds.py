@@ -128,8 +128,20 @@ def test_a_large_prompt_is_reserved_at_what_it_can_cost(tmp_path):
         assert upstream.bodies[0] == {"model": "claude", "messages": LARGE["messages"]}
 
 
+async def endless(server, writer, path, body):
+    """A count in an answer that is far too long."""
+    return await answer(writer, 200, {"input_tokens": 150_000, "more": "x" * 100_000})
+
+
+async def elsewhere(server, writer, path, body):
+    """A count beside a redirect."""
+    return await answer(writer, 302, {"input_tokens": 150_000})
+
+
 @pytest.mark.parametrize(
-    "found", [error(500), error(404), hang_up, "many", -1, None, 3, 10**30], ids=lambda found: str(found)[:20]
+    "found",
+    [error(500), error(404), hang_up, "many", -1, None, 3, 10**30, 1.5e5, "150000", True, endless, elsewhere],
+    ids=lambda found: str(found)[:20],
 )
 def test_a_count_that_cannot_be_believed_leaves_the_bytes(tmp_path, found):
     with (

@@ -412,3 +412,27 @@ def test_fees_of_the_shipped_table():
     table = genai.load()
     assert table.price("claude-sonnet-4-5").fees["web_search"] == Decimal("0.01")
     assert table.price("gpt-4o").fees["file_search"] == Decimal("0.0025")
+
+
+@pytest.mark.parametrize(
+    ("budget", "most"),
+    [
+        (8e3, 8_000),
+        ("8000", 8_000),
+        (" 8e3", 8_000),
+        (7999.5, 8_000),
+        ("many", 300),
+        (True, 300),
+        (-1, 300),
+        ([9], 300),
+    ],
+)
+def test_a_budget_of_thinking_counts_as_servers_read_it(budget, most):
+    body = {"model": "m", "max_tokens": 10, "messages": HI, "thinking": {"type": "enabled", "budget_tokens": budget}}
+    assert worst_case(body, Bounds(hidden_reasoning=300)).output == 10 + most
+
+
+@pytest.mark.parametrize("budget", [1e300, float("inf"), 2**63 - 1])
+def test_a_budget_of_thinking_beyond_all_numbers_is_refused(budget):
+    with pytest.raises(InvalidInput, match=r"Usage\.output"):
+        worst_case({"max_tokens": 10, "messages": HI, "thinking_budget": budget}, Bounds(hidden_reasoning=300))

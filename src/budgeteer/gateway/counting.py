@@ -27,6 +27,8 @@ _FROM = 16_384
 _MARGIN = Fraction("1.05")
 """The count "may differ by a small amount" from what is billed, says its documentation."""
 _SECONDS = 20.0
+_ANSWER = 65_536
+"""Bytes of an answer that are read at most; one has about 20."""
 
 
 def worth(ask: Ask, backend: Backend, model: Model) -> bool:
@@ -85,11 +87,23 @@ async def _count(body: Any, backend: Backend, upstreams: Upstreams, headers: Map
     async with asyncio.timeout(_SECONDS):
         response = await upstreams.post(backend, _ROUTE, orjson.dumps(body), headers)
         async with response:
-            content = await response.read()
+            content = await _first(response)
     if response.status != 200:
         raise ValueError(f"it answered {response.status}")
+    if len(content) > _ANSWER:
+        raise ValueError(f"its answer is longer than {_ANSWER:,} bytes")
     answer = orjson.loads(content)
     tokens = answer.get("input_tokens") if isinstance(answer, dict) else None
     if type(tokens) is not int or not 0 <= tokens <= MOST:
         raise ValueError("its answer has no input_tokens")
     return tokens
+
+
+async def _first(response: aiohttp.ClientResponse) -> bytes:
+    """An answer's content, or its beginning if that is longer than any count."""
+    content = b""
+    async for piece in response.content.iter_any():
+        content += piece
+        if len(content) > _ANSWER:
+            break
+    return content
