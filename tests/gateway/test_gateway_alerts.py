@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import logging
 import shutil
+import socket
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from fractions import Fraction
@@ -15,8 +18,9 @@ for needed in ("aiohttp", "orjson", "prometheus_client", "starlette", "uvicorn")
     pytest.importorskip(needed)
 
 from budgeteer.core.errors import InvalidInput  # noqa: E402
-from budgeteer.gateway.alerts import watch  # noqa: E402
+from budgeteer.gateway.alerts import channels, watch  # noqa: E402
 from budgeteer.gateway.alerts.levels import Level  # noqa: E402
+from budgeteer.gateway.alerts.rules import Mail  # noqa: E402
 from budgeteer.gateway.config import load  # noqa: E402
 from budgeteer.gateway.store import SqliteStore  # noqa: E402
 from budgeteer.gateway.stores import connect  # noqa: E402
@@ -320,6 +324,11 @@ def test_of_many_claims_of_a_mark_one_is_had(kind, tmp_path, request):
         ('name = "a"\n[alerts.email]\nhost = "h"\nfrom = "a@b"\nto = ["a@b"]\nuser = "u"', "user and password_env"),
         ('name = "a"\n[alerts.email]\nhost = "h"\nfrom = "a@b"\nto = ["a@b"]\nuser = "u"\npassword_env = "BAD"\n'
          'security = "none"', "password in plain text"),
+        ('name = "a"\n[alerts.email]\nhost = "h"\nfrom = "a@"\nto = ["a@b"]', "from is 'a@'; give addresses"),
+        ('name = "a"\n[alerts.email]\nhost = "h"\nfrom = "a@b"\nto = ["a@[b"]', "give addresses"),
+        ('name = "a"\n[alerts.email]\nhost = "h"\nfrom = "a@b"\nto = ["=?utf-8?q?=0aBcc:x?= <a@b>"]', "addresses"),
+        ('name = "a"\n[alerts.email]\nhost = "h"\nfrom = "a@b"\nto = ["a@b"]\nuser = "u"\npassword_env = "ODD"',
+         "names ODD, whose value has other characters than ASCII"),
         ('name = "a"\nslack = {url = "http://h"}\n[[alerts]]\nname = "a"\nslack = {url = "http://h"}', "of its own"),
     ],
 )  # fmt: skip
@@ -327,8 +336,8 @@ def test_rules_that_cannot_be_used(rule, says, tmp_path):
     path = tmp_path / "gateway.toml"
     path.write_text(toml([("one", "http://127.0.0.1:1/v1", ["m"], "")], extra=f"[[alerts]]\n{rule}"))
     with pytest.raises(InvalidInput, match=says) as error:
-        load(path, {"BAD": "secret value"})
-    assert "secret value" not in str(error.value)
+        load(path, {"BAD": "secret value", "ODD": "secret välue"})
+    assert "secret" not in str(error.value)
 
 
 def test_what_nobody_takes_is_left_to_the_next_that_starts(tmp_path, upstream, monkeypatch):
@@ -342,3 +351,62 @@ def test_what_nobody_takes_is_left_to_the_next_that_starts(tmp_path, upstream, m
         assert len(hook.bodies) == 1
         with gateway(tmp_path, upstream, rules, ledger):
             hook.wait(2)
+
+
+class Slow:
+    """A mail server that sends a byte now and then and never ends its first line; and how often it was called."""
+
+    def __init__(self):
+        self.calls, self.ends = 0, threading.Event()
+        self.socket = socket.create_server(("127.0.0.1", 0))
+        self.port = self.socket.getsockname()[1]
+
+    def serve(self):
+        with contextlib.suppress(OSError):
+            while True:
+                connection = self.socket.accept()[0]
+                self.calls += 1
+                threading.Thread(target=self._answer, args=(connection,), daemon=True).start()
+
+    def _answer(self, connection):
+        with contextlib.suppress(OSError), connection:
+            while not self.ends.wait(0.05):
+                connection.sendall(b"2")
+
+    def __enter__(self):
+        threading.Thread(target=self.serve, daemon=True).start()
+        return self
+
+    def __exit__(self, *_):
+        self.ends.set()
+        self.socket.close()
+
+
+def test_a_mail_server_that_never_ends_its_answer_keeps_nothing_up(monkeypatch):
+    """Not the other mails, and not the end of the process, which waits for threads that are no daemons."""
+    monkeypatch.setattr(channels, "_LONGEST", 0.1)
+    monkeypatch.setattr(channels, "_THREADS", 2)
+    level = Level("r", Fraction(1), "acme", Limit("all", 100, "day"), 100, 0, 10**12 + 1, False, 10**12)
+
+    def mail(port):
+        return Mail("127.0.0.1", port, "none", "", "", "a@example.com", ("b@example.com",))
+
+    async def send():
+        sender = channels.Sender()
+        with pytest.raises(channels.NotDelivered, match=r"did not take the message within 0.1 seconds"):
+            await asyncio.wait_for(sender.send(mail(slow.port), level, "acme"), 5)
+        monkeypatch.setattr(channels, "_LONGEST", 20)
+        await sender.send(mail(server.port), level, "acme")
+        server.wait(1)
+        monkeypatch.setattr(channels, "_LONGEST", 0.1)
+        for says in ("within 0.1 seconds", "2 earlier messages wait for their mail server"):
+            with pytest.raises(channels.NotDelivered, match=says):
+                await sender.send(mail(slow.port), level, "acme")
+        assert slow.calls == 2
+        ours = [thread for thread in threading.enumerate() if thread.name.startswith("budgeteer-alerts")]
+        assert ours
+        assert all(thread.daemon for thread in ours)
+        await sender.close()
+
+    with Slow() as slow, MailServer() as server:
+        asyncio.run(send())

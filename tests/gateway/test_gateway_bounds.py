@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import json
 from dataclasses import replace
@@ -13,6 +14,7 @@ for needed in ("aiohttp", "orjson", "prometheus_client", "starlette", "uvicorn")
 
 from budgeteer.core.errors import InvalidInput  # noqa: E402
 from budgeteer.gateway import config  # noqa: E402
+from budgeteer.gateway import counting as counting_of  # noqa: E402
 from budgeteer.gateway.ask import Ask  # noqa: E402
 from budgeteer.gateway.prepare import prepare  # noqa: E402
 from budgeteer.gateway.refusal import Refused  # noqa: E402
@@ -128,8 +130,20 @@ def test_a_large_prompt_is_reserved_at_what_it_can_cost(tmp_path):
         assert upstream.bodies[0] == {"model": "claude", "messages": LARGE["messages"]}
 
 
+async def endless(server, writer, path, body):
+    """A count in an answer that is far too long."""
+    return await answer(writer, 200, {"input_tokens": 150_000, "more": "x" * 100_000})
+
+
+async def elsewhere(server, writer, path, body):
+    """A count beside a redirect."""
+    return await answer(writer, 302, {"input_tokens": 150_000})
+
+
 @pytest.mark.parametrize(
-    "found", [error(500), error(404), hang_up, "many", -1, None, 3, 10**30], ids=lambda found: str(found)[:20]
+    "found",
+    [error(500), error(404), hang_up, "many", -1, None, 3, 10**30, 1.5e5, "150000", True, endless, elsewhere],
+    ids=lambda found: str(found)[:20],
 )
 def test_a_count_that_cannot_be_believed_leaves_the_bytes(tmp_path, found):
     with (
@@ -137,6 +151,21 @@ def test_a_count_that_cannot_be_believed_leaves_the_bytes(tmp_path, found):
         running(tmp_path, upstream, more="count_tokens = true") as gateway,
     ):
         assert 3.6 * DOLLAR < reserved(gateway, LARGE) < 3.61 * DOLLAR
+
+
+def test_not_every_request_waits_for_a_count_that_hangs(tmp_path, monkeypatch):
+    monkeypatch.setattr(counting_of, "_SECONDS", 0.1)
+
+    async def hangs(server, writer, path, body):
+        await asyncio.sleep(60)
+
+    with (
+        Upstream(claude=counting(hangs)) as upstream,
+        running(tmp_path, upstream, more="count_tokens = true") as gateway,
+    ):
+        for _ in range(3):
+            assert 3.6 * DOLLAR < reserved(gateway, LARGE) < 3.61 * DOLLAR
+        assert [path for path, _ in upstream.requests].count(COUNT) == 1
 
 
 @pytest.mark.parametrize(("found", "said"), [(8, "ok      "), (error(404), "FAILED  "), ("many", "FAILED  ")])

@@ -267,6 +267,42 @@ def test_records_of_an_older_version_and_keys_that_are_gone(tmp_path, upstream):
     assert any("did not record bounds" in line for line in about["not_known"])
 
 
+GOOD = {"event": "request", "id": "a-1", "at": 10**12, "path": "acme", "operation": "chat", "model": "dear"}
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"id": None}, "record 'None' of .* has id 'None'"),
+        ({"id": ""}, "has id ''"),
+        ({"at": "yesterday"}, "has at 'yesterday'"),
+        ({"at": 10**17}, "has at 100000000000000000, after the year 9999"),
+        ({"input": -1}, "has input '-1'"),
+        ({"attempts": True}, "has attempts 'True'"),
+        ({"path": ["acme"]}, "has path"),
+        ({"units": {"all": "5"}}, "has units"),
+        ({"calls": [{"upstream": 5}]}, "has calls.upstream '5'"),
+        ({"asked": "Hi"}, "asked or answer in another form"),
+        ({"answer": [5]}, "asked or answer in another form"),
+    ],
+)
+def test_a_record_with_other_values_is_named(change, says, tmp_path):
+    path = tmp_path / "log.jsonl"
+    path.write_text(json.dumps(GOOD) + "\n")
+    assert len(read(str(path))[0]) == 1
+    path.write_text(json.dumps({**GOOD, **change}) + "\n")
+    with pytest.raises(InvalidInput, match=says):
+        read(str(path))
+
+
+@pytest.mark.parametrize("row", ["a-1,5", "a-1,5,ok,more"])
+def test_a_table_that_is_cut_is_said_to_be(row, tmp_path):
+    path = tmp_path / "requests.csv"
+    path.write_text(f"id,at,outcome\na-0,5,ok\n{row}")
+    with pytest.raises(InvalidInput, match="begins with 'a-1' has other cells than its head"):
+        read(str(path))
+
+
 @pytest.mark.parametrize("server_url", servers.KINDS, indirect=True)
 def test_the_command(tmp_path, upstream, server_url):
     config = tmp_path / "gateway.toml"

@@ -412,3 +412,58 @@ def test_fees_of_the_shipped_table():
     table = genai.load()
     assert table.price("claude-sonnet-4-5").fees["web_search"] == Decimal("0.01")
     assert table.price("gpt-4o").fees["file_search"] == Decimal("0.0025")
+
+
+@pytest.mark.parametrize(
+    ("budget", "most"),
+    [
+        (8e3, 8_000),
+        ("8000", 8_000),
+        (" 8e3", 8_000),
+        (7999.5, 8_000),
+        ("many", 300),
+        (True, 300),
+        (-1, 300),
+        ([9], 300),
+    ],
+)
+def test_a_budget_of_thinking_counts_as_servers_read_it(budget, most):
+    body = {"model": "m", "max_tokens": 10, "messages": HI, "thinking": {"type": "enabled", "budget_tokens": budget}}
+    assert worst_case(body, Bounds(hidden_reasoning=300)).output == 10 + most
+
+
+@pytest.mark.parametrize("budget", [1e300, float("inf"), 2**63 - 1])
+def test_a_budget_of_thinking_beyond_all_numbers_is_refused(budget):
+    with pytest.raises(InvalidInput, match=r"Usage\.output"):
+        worst_case({"max_tokens": 10, "messages": HI, "thinking_budget": budget}, Bounds(hidden_reasoning=300))
+
+
+@pytest.mark.parametrize(
+    "asks",
+    [
+        {"cache_control_injection_points": [{"location": "message", "role": "system"}]},
+        {"system": [{"type": "text", "text": "Hi", "cacheControl": {"type": "ephemeral"}}]},
+        {"system": [{"text": "Hi"}, {"cachePoint": {"type": "default"}}]},
+    ],
+)
+def test_any_spelling_of_what_asks_for_the_cache_counts_its_rate(asks):
+    assert worst_case({"model": "claude-x", "max_tokens": 1, "messages": HI, **asks}, NONE).written is None
+
+
+def test_tools_within_namespaces_of_any_level_have_their_fees():
+    tool = {"type": "web_search_20250305", "name": "web_search", "max_uses": 3}
+    for _ in range(3):
+        tool = {"type": "namespace", "name": "n", "tools": [tool]}
+    assert uses_asked({"tools": [tool]}, False) == {"web_search": 3}
+
+
+@pytest.mark.parametrize(
+    ("model", "uses"),
+    [
+        ("gpt-4o-search-preview", 2), ("gpt-4o-mini-search-preview-2025-03-11", 2), ("openai/gpt-5-search-api", 2),
+        ("gpt-4o", 0), ("my-search-preview", 0), ("gpt-4o-research", 0),
+    ],
+)  # fmt: skip
+def test_a_model_that_always_searches_has_the_fee_of_each_choice(model, uses):
+    body = {"model": model, "max_tokens": 1, "n": 2, "messages": HI}
+    assert dict(worst_case(body, NONE).counts).get("web_search", 0) == uses

@@ -140,3 +140,22 @@ def test_a_request_counts_each_picture_by_its_size():
     assert worst_case(body("claude-sonnet-4-5", data, address), bounds).input > found + UNKNOWN
     assert worst_case(body("some-model", data), bounds).input > UNKNOWN
     assert worst_case(body("claude-sonnet-4-5", data), Bounds(measured=False)).input > UNKNOWN
+
+
+TINY, LARGE = (base64.b64encode(png(side, side)).decode() for side in (1, 8000))
+
+
+@pytest.mark.parametrize(
+    "part",
+    [
+        {"type": "image", "source": {"type": "base64", "url": f"data:image/png;base64,{TINY}", "data": LARGE}},
+        {"type": "image", "source": {"type": "file", "file_id": "file-1", "data": TINY}},
+        {"type": "image", "source": {"type": "base64", "data": TINY}, "image_url": f"data:image/png;base64,{LARGE}"},
+        {"type": "input_image", "image_url": f"data:image/png;base64,{TINY}", "file_id": "file-1"},
+        {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{TINY}"}, "source": {"data": LARGE}},
+    ],
+)
+def test_a_part_with_several_pictures_counts_as_none_that_is_known(part):
+    for inside in ([part], [{"type": "tool_result", "tool_use_id": "t", "content": [part]}]):
+        body = {"model": "claude-sonnet-4-5", "max_tokens": 1, "messages": [{"role": "user", "content": inside}]}
+        assert worst_case(body).input > UNKNOWN

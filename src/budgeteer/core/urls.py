@@ -9,7 +9,7 @@ from budgeteer.core.errors import InvalidInput
 
 _LOGIN = re.compile(r"(?<=postgres:)//.*@|(?<=postgresql:)//.*@|//[^#]*@")
 """Up to the last @ before a fragment, which addresses of PostgreSQL do not have."""
-_PASSWORD = re.compile(r"([?&](?:ssl)?password=)[^&#]*", re.IGNORECASE)
+_PASSWORD = re.compile(r"([?&](?:(?:ssl)?password|passwd|pwd|pass)=)[^&#]*", re.IGNORECASE)
 
 
 def without_password(url: str) -> str:

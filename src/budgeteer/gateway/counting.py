@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Mapping
 from fractions import Fraction
 from math import ceil
@@ -27,11 +28,20 @@ _FROM = 16_384
 _MARGIN = Fraction("1.05")
 """The count "may differ by a small amount" from what is billed, says its documentation."""
 _SECONDS = 20.0
+_PAUSE = 60.0
+"""Seconds without further counts after one that took too long, so that not every request waits for it."""
+_ANSWER = 65_536
+"""Bytes of an answer that are read at most; one has about 20."""
 
 
 def worth(ask: Ask, backend: Backend, model: Model) -> bool:
     """Whether to count the tokens of a request: it is large, or has pictures or documents of unknown size."""
-    if not backend.config.counts or ask.operation != "messages" or model in ask.counted:
+    if (
+        not backend.config.counts
+        or time.monotonic() < backend.uncounted
+        or ask.operation != "messages"
+        or model in ask.counted
+    ):
         return False
     parts = ask.unseen
     return len(ask.raw) >= _FROM or bool(parts.hidden) or any(not picture.width for picture in parts.pictures)
@@ -57,6 +67,8 @@ async def count_input(
     try:
         tokens = await _count(body, backend, upstreams, passed)
     except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
+        if isinstance(error, TimeoutError):
+            backend.uncounted = time.monotonic() + _PAUSE
         _LOG.warning("upstream %s did not count a request: %r", backend.name, error)
         return
     if too_few(tokens, texts_of(ask.body)):
@@ -85,11 +97,23 @@ async def _count(body: Any, backend: Backend, upstreams: Upstreams, headers: Map
     async with asyncio.timeout(_SECONDS):
         response = await upstreams.post(backend, _ROUTE, orjson.dumps(body), headers)
         async with response:
-            content = await response.read()
+            content = await _first(response)
     if response.status != 200:
         raise ValueError(f"it answered {response.status}")
+    if len(content) > _ANSWER:
+        raise ValueError(f"its answer is longer than {_ANSWER:,} bytes")
     answer = orjson.loads(content)
     tokens = answer.get("input_tokens") if isinstance(answer, dict) else None
     if type(tokens) is not int or not 0 <= tokens <= MOST:
         raise ValueError("its answer has no input_tokens")
     return tokens
+
+
+async def _first(response: aiohttp.ClientResponse) -> bytes:
+    """An answer's content, or its beginning if that is longer than any count."""
+    content = b""
+    async for piece in response.content.iter_any():
+        content += piece
+        if len(content) > _ANSWER:
+            break
+    return content

@@ -137,15 +137,15 @@ def check_fields(body: Mapping[str, Any], operation: str, more: frozenset[str]) 
         raise Refused(400, "invalid_request", "tools is not a list")
     for tool in tools or ():
         _check_tool(tool, more)
-        if isinstance(tool, Mapping) and isinstance(tool.get("tools"), list):  # a namespace
-            for inner in tool["tools"]:
-                _check_tool(inner, more)
 
 
 def _check_tool(tool: Any, more: frozenset[str]) -> None:
-    """Refuse a tool that the server runs, unless it only searches."""
+    """Refuse a tool that the server runs, unless it only searches; and those within a namespace."""
     if not isinstance(tool, Mapping):
         raise Refused(400, "invalid_request", "tools has an entry that is not an object")
+    if isinstance(tool.get("tools"), list):  # a namespace
+        for inner in tool["tools"]:
+            _check_tool(inner, more)
     kind = tool.get("type")
     if kind is None:
         if "name" in tool or "function" in tool:

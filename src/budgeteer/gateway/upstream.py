@@ -43,12 +43,13 @@ class Backend:
         live: calls that are running.
         broken: calls that failed since the last answer; those that were only refused for load are not counted.
         trial: whether a call is running that tries an upstream that was left alone.
+        uncounted: until when it is not asked to count tokens, on the monotonic clock in seconds.
     """
 
     def __init__(self, config: Upstream) -> None:
         self.config, self.name = config, config.name
         self.failures, self.until, self.live, self.broken, self.trial = 0, 0.0, 0, 0, False
-        self._failed_at = float("-inf")
+        self._failed_at, self.uncounted = float("-inf"), 0.0
         self._charges = [
             (limit.kind, Window(limit.amount, limit.window))
             for limit in config.conduct.failure_limits

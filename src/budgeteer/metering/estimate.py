@@ -22,7 +22,7 @@ from typing import Any
 from budgeteer.core.errors import InvalidInput
 from budgeteer.core.usage import Usage, count
 from budgeteer.metering.thinking import asked_budget
-from budgeteer.metering.tools import switches_search, uses_asked
+from budgeteer.metering.tools import searches_always, switches_search, uses_asked
 from budgeteer.metering.unseen import TEXT, Unseen, given, unseen
 
 CAPS = ("max_completion_tokens", "max_tokens", "max_output_tokens")
@@ -42,8 +42,9 @@ _AROUND_KEY, _AROUND_VALUE = 3, 2
 SCHEMAS = ("tools", "functions", "response_format", "output_format", "output_config", "text", "json_schema",
            "guided_json")  # fmt: skip
 """Fields that hold descriptions of tools and schemas, which servers write anew for the model."""
-_CACHES = re.compile(r'"(?:cache_control|cachePoint)"\s*:')
-_TTL = re.compile(r'"ttl"\s*:(?!\s*"5m")')
+_CACHES = re.compile(r'"cache_?(?:control|point)\w*"\s*:', re.IGNORECASE)
+"""Anthropic's, Bedrock's and LiteLLM's names of what asks for it."""
+_TTL = re.compile(r'"ttl"\s*:(?!\s*"5m")', re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,7 +202,8 @@ def totals(
         parts: what ``unseen`` returned for the request.
         written: what ``writable`` returned for it.
     """
-    uses = uses_asked(request, any(switches_search(name) for name in parts.hidden))
+    searches = searches_always(request.get("model")) or any(switches_search(name) for name in parts.hidden)
+    uses = uses_asked(request, searches)
     return Usage(
         input=read,
         output=made,

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from math import ceil
 from typing import Any
+
+from budgeteer.core.usage import MOST
 
 Path = tuple[str, ...]
 TASK: tuple[Path, ...] = (("output_config", "task_budget", "total"), ("output_config", "task_budget", "remaining"))
@@ -56,7 +59,19 @@ def put(body: dict[str, Any], path: Path, value: Any) -> None:
 def asked_budget(body: Mapping[str, Any]) -> int:
     """The largest budget of thinking that a request names, in tokens; 0 if it names none."""
     named = [at(body, path) for path in BUDGETS if path not in TASK]
-    return max((value for value in named if type(value) is int), default=0)
+    return max(map(_tokens, named))
+
+
+def _tokens(value: Any) -> int:
+    """Tokens of a budget as servers read it, which take 8e3 and "8000" for 8000; 0 if it is no number above 0."""
+    if isinstance(value, str):
+        try:
+            value = float(value)
+        except ValueError:
+            return 0
+    if isinstance(value, bool) or not isinstance(value, int | float) or not value > 0:
+        return 0
+    return ceil(min(value, MOST))
 
 
 def asks(body: Mapping[str, Any]) -> bool:

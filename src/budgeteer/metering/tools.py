@@ -32,6 +32,7 @@ _FEES = {
 _SWITCHES = ("web_search_options", "search_parameters", "enable_search", "enable_web_search", "search_options",
              "web_search")  # fmt: skip
 """Fields that switch on a search."""
+_SEARCHES = re.compile(r"\bgpt-[\w.]+(?:-\w+)*-search-(?:preview|api)\b")
 _CALLS = {"web_search_call": "web_search", "file_search_call": "file_search", "image_generation_call": "image"}
 """Items of an answer that are a billed use."""
 _FREE_ACTIONS = ("open_page", "find_in_page", "find")
@@ -131,6 +132,15 @@ def switches_search(name: str) -> bool:
     return name in _SWITCHES
 
 
+def searches_always(model: Any) -> bool:
+    """Whether a model searches in every chat completion without being told to, by its name, as OpenAI's do.
+
+    >>> searches_always("gpt-4o-search-preview"), searches_always("gpt-4o")
+    (True, False)
+    """
+    return isinstance(model, str) and _SEARCHES.search(model.lower()) is not None
+
+
 def uses_told(operation: str, body: Mapping[str, Any]) -> dict[str, int]:
     """Billed uses that a whole answer tells of, by fee; a fee that it cannot tell of is left out.
 
@@ -172,13 +182,14 @@ def _free(item: Mapping[str, Any]) -> bool:
 
 
 def _flat(tools: Any) -> list[Mapping[str, Any]]:
-    """Tools, and those within namespaces."""
-    flat: list[Mapping[str, Any]] = []
-    for tool in tools:
+    """Tools, and those within namespaces of any level."""
+    flat, left = [], list(tools)
+    while left:
+        tool = left.pop()
         if isinstance(tool, Mapping):
             flat.append(tool)
             inner = tool.get("tools")
-            flat += [tool for tool in inner if isinstance(tool, Mapping)] if isinstance(inner, list) else []
+            left += inner if isinstance(inner, list | tuple) else []
     return flat
 
 

@@ -13,6 +13,10 @@ _PICTURES = {
     "image_url": "image_url", "input_image": "image_url", "image": "source", "computer_screenshot": "image_url",
 }  # fmt: skip
 """Types of parts that are a picture, and the field that holds it."""
+_PLACES = ("image_url", "source", "file_id")
+"""Fields of a part that may hold a picture or name it."""
+_INSIDE = ("url", "data", "file_id")
+"""The same for fields of the object in one of them."""
 TEXT = frozenset({
     "text", "input_text", "output_text", "refusal", "thinking", "redacted_thinking", "reasoning_text", "summary_text",
     "message", "reasoning", "search_result", "function_call", "function_call_output", "custom_tool_call",
@@ -112,11 +116,8 @@ def _walk(value: Any, parts: Unseen) -> None:
         kind = "image_url"
     own: tuple[str, ...] = ()
     if isinstance(kind, str) and kind in _PICTURES:
-        own = ("image_url", "file_id")
-        data = _data(value.get(_PICTURES[kind]))
-        parts.pictures.append(Picture(*size_of(data)))
-        if len(data) > _SHORT:
-            parts.data.append(data)
+        own = _PLACES
+        _picture(value, _PICTURES[kind], parts)
     elif kind == "document":
         _document(value, parts)
     elif kind is not None and not (isinstance(kind, str) and kind in TEXT):
@@ -130,6 +131,23 @@ def _walk(value: Any, parts: Unseen) -> None:
     for name in ("content", "output", "parts"):
         if not isinstance(inner := value.get(name), str | None):
             _walk(inner, parts)
+
+
+def _picture(part: Mapping[str, Any], usual: str, parts: Unseen) -> None:
+    """Add a picture to ``parts``, and one of unknown size for each further place where another server may read it.
+
+    Args:
+        part: the part.
+        usual: the field where its type has the picture.
+        parts: what is added to.
+    """
+    place = part.get(usual)
+    data = _data(place)
+    several = isinstance(place, Mapping) and sum(place.get(name) is not None for name in _INSIDE) > 1
+    parts.pictures.append(Picture() if several else Picture(*size_of(data)))
+    if len(data) > _SHORT:
+        parts.data.append(data)
+    parts.pictures += [Picture() for name in _PLACES if name != usual and part.get(name) is not None]
 
 
 def _document(part: Mapping[str, Any], parts: Unseen) -> None:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import smtplib
 import ssl
-from concurrent.futures import ThreadPoolExecutor
+import threading
 from email import policy
 from email.message import EmailMessage
 from email.utils import formatdate
@@ -24,6 +25,10 @@ except ImportError as error:
 
 SECONDS = 10
 """Time-out of an attempt by HTTP, and of each step of one by SMTP."""
+_LONGEST = 60.0
+"""Seconds after which an e-mail counts as not delivered."""
+_THREADS = 8
+"""E-mails that are being sent at most, those included that are no longer waited for."""
 _ANSWER = 4096
 """Bytes of an answer that are read at most."""
 
@@ -41,11 +46,11 @@ class NotDelivered(Exception):
 
 
 class Sender:
-    """Sends messages; opens its connections and its thread when it needs them."""
+    """Sends messages; opens its connections and starts its threads when it needs them."""
 
     def __init__(self) -> None:
         self._session: aiohttp.ClientSession | None = None
-        self._thread: ThreadPoolExecutor | None = None
+        self._threads: list[threading.Thread] = []
 
     async def send(self, channel: Channel, level: Level, label: str) -> None:
         """Send one message.
@@ -62,10 +67,45 @@ class Sender:
             body = level.as_json(label) if channel.name == "webhook" else {"text": _slack(level.text(label))}
             await self._post(channel.url, body)
             return
-        if self._thread is None:  # its own: the default threads look up keys, and must not wait for a mail server
-            self._thread = ThreadPoolExecutor(1, "budgeteer-alerts")
+        await self._in_thread(channel, message_of(channel, level, label))
+
+    async def _in_thread(self, channel: Mail, message: EmailMessage) -> None:
+        """Send an e-mail in a thread of its own, which does not keep the process from ending.
+
+        The time-out of smtplib is for each read, so a server that sends a byte now and then would be read for ever;
+        after ``_LONGEST`` seconds the thread is left to itself.
+        """
+        self._threads = [thread for thread in self._threads if thread.is_alive()]
+        if len(self._threads) >= _THREADS:
+            raise NotDelivered(f"{len(self._threads)} earlier messages wait for their mail server")
         loop = asyncio.get_running_loop()
-        await loop.run_in_executor(self._thread, _mail, channel, message_of(channel, level, label))
+        done: asyncio.Future[None] = loop.create_future()
+
+        def end(error: Exception | None) -> None:
+            if not done.done():
+                if error is None:
+                    done.set_result(None)
+                else:
+                    done.set_exception(error)
+
+        def work() -> None:
+            failed: Exception | None = None
+            try:
+                _mail(channel, message)
+            except Exception as error:
+                failed = error
+            with contextlib.suppress(RuntimeError):  # the loop has ended
+                loop.call_soon_threadsafe(end, failed)
+
+        thread = threading.Thread(target=work, name="budgeteer-alerts", daemon=True)
+        self._threads.append(thread)
+        thread.start()
+        try:
+            await asyncio.wait_for(done, _LONGEST)
+        except TimeoutError:
+            raise NotDelivered(
+                f"the mail server {channel.host} did not take the message within {_LONGEST:g} seconds"
+            ) from None
 
     async def _post(self, url: str, body: dict[str, Any]) -> None:
         if self._session is None:
@@ -88,8 +128,6 @@ class Sender:
         """Close connections; an e-mail that is being sent is not waited for."""
         if self._session is not None:
             await self._session.close()
-        if self._thread is not None:
-            self._thread.shutdown(wait=False, cancel_futures=True)
 
 
 def message_of(channel: Mail, level: Level, label: str) -> EmailMessage:
@@ -125,9 +163,8 @@ def _mail(channel: Mail, message: EmailMessage) -> None:
     except smtplib.SMTPResponseException as error:
         raise NotDelivered(f"the mail server {channel.host} answered {error.smtp_code}") from None
     except (smtplib.SMTPException, OSError, ValueError) as error:
-        raise NotDelivered(
-            f"the mail server {channel.host} did not accept it ({type(error).__name__}: {error})"
-        ) from None
+        text = "" if isinstance(error, UnicodeError) else f": {error}"  # which may have letters of the password
+        raise NotDelivered(f"the mail server {channel.host} did not accept it ({type(error).__name__}{text})") from None
 
 
 def _slack(text: str) -> str:

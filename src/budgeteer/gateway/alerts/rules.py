@@ -24,7 +24,7 @@ import fnmatch
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from email.utils import parseaddr
+from email.message import EmailMessage
 from fractions import Fraction
 
 from budgeteer.core.errors import InvalidInput
@@ -185,6 +185,17 @@ def _secret(table: Table, name: str, variable: str, env: Mapping[str, str]) -> s
     return value
 
 
+def _is_address(text: str) -> bool:
+    """Whether a text is an address that can stand in a header, perhaps with a name before it."""
+    message = EmailMessage()
+    try:
+        message["To"] = text
+        addresses = message["To"].addresses
+    except (ValueError, IndexError, AttributeError):  # the parser's, on what it cannot read
+        return False
+    return text.isprintable() and len(addresses) == 1 and all(one.username and one.domain for one in addresses)
+
+
 def _mail(table: Table, env: Mapping[str, str]) -> Mail:
     security = table.text("security", "starttls", tuple(_PORTS))
     user, variable = table.text("user", ""), table.text("password_env", "")
@@ -194,11 +205,16 @@ def _mail(table: Table, env: Mapping[str, str]) -> Mail:
         table.fail("security", "is none, which would send the password in plain text; take starttls or tls")
     to, sender = table.texts("to"), table.text("from")
     for name, addresses in (("from", (sender,)), ("to", to)):
-        if not addresses or not all("@" in parseaddr(one)[1] and one.isprintable() for one in addresses):
+        if not addresses or not all(map(_is_address, addresses)):
             table.fail(name, f"is {sender if name == 'from' else list(to)!r}; give addresses such as ops@example.com")
+    host, password = table.text("host"), _secret(table, "password_env", variable, env) if variable else ""
+    if not user.isascii():
+        table.fail("user", f"is {user!r}; only ASCII can be sent")
+    if not password.isascii():
+        table.fail("password_env", f"names {variable}, whose value has other characters than ASCII and cannot be sent")
     found = Mail(
-        table.text("host"), table.whole("port", _PORTS[security], least=1, most=65_535), security, user,
-        _secret(table, "password_env", variable, env) if variable else "", sender, to,
+        host, table.whole("port", _PORTS[security], least=1, most=65_535), security, user,
+        password, sender, to,
     )  # fmt: skip
     table.done()
     return found

@@ -16,12 +16,15 @@ import orjson
 from budgeteer.core.errors import InvalidInput
 from budgeteer.core.urls import without_password
 from budgeteer.gateway.damage import WRONG
-from budgeteer.gateway.record import COLUMNS, JSON, MAPS, NAMES, Record
+from budgeteer.gateway.record import COLUMNS, JSON, MAPS, NAMES, AttemptRecord, Record, columns
 from budgeteer.gateway.stores import connect, exists
 
 _SQLITE = b"SQLite format 3\x00"
 _WHOLE = frozenset(column.name for column in COLUMNS if column.kind == "whole")
 _OPTIONAL = frozenset(column.name for column in COLUMNS if column.optional)
+_OF_ATTEMPTS = columns(AttemptRecord)
+_LAST = 253_402_300_799_999
+"""The last millisecond of the year 9999."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +71,8 @@ def read(place: str) -> tuple[list[Logged], list[str]]:
         ) from None
     if not requests:
         raise InvalidInput(f"{without_password(place)} has no records of requests; {_HINT}")
+    for logged in requests:
+        _check(logged, without_password(place))
     by_id = {logged.record.id: logged for logged in requests}
     return sorted(by_id.values(), key=lambda logged: _order(logged.record)), keys
 
@@ -76,6 +81,40 @@ _HINT = (
     "give what /admin/api/requests.csv or /admin/api/requests answers, the log's JSON lines, or the gateway's store "
     "(LEDGER.gateway, postgresql://..., redis://...)"
 )
+
+
+def _check(logged: Logged, place: str) -> None:
+    """Refuse a record whose values are not what a gateway writes, as those of a file changed by other programs.
+
+    Raises:
+        InvalidInput: naming the record and the field.
+    """
+    record = logged.record
+    values = {column.name: (column.kind, getattr(record, column.name), column.optional) for column in COLUMNS}
+    values |= {
+        f"calls.{column.name}": (column.kind, getattr(call, column.name), False)
+        for call in record.calls
+        for column in _OF_ATTEMPTS
+    }
+    for name, (kind, value, optional) in values.items():
+        if not (_fits(kind, value) or (optional and value is None)) or (name == "id" and not value):
+            raise InvalidInput(f"record {str(record.id)[:80]!r} of {place} has {name} {str(value)[:80]!r}; {_HINT}")
+    if record.at > _LAST:
+        raise InvalidInput(f"record {record.id!r} of {place} has at {record.at}, after the year 9999; {_HINT}")
+    asked, answer = logged.asked, logged.answer
+    if not isinstance(asked, Mapping) or not all(isinstance(text, str) for text in answer or ()):
+        raise InvalidInput(f"record {record.id!r} of {place} has asked or answer in another form; {_HINT}")
+
+
+def _fits(kind: str, value: object) -> bool:
+    """Whether a value can stand in a column of a kind."""
+    if kind == "text":
+        return isinstance(value, str)
+    if kind == "whole":
+        return type(value) is int and 0 <= value < 2**63
+    if kind == "units":
+        return isinstance(value, Mapping) and all(type(units) is int and units >= 0 for units in value.values())
+    return True  # attempts, whose own columns are looked at
 
 
 def keys_beside(ledger: str) -> list[str]:
@@ -150,6 +189,10 @@ def _logged(data: Mapping[str, Any]) -> Logged:
 
 def _of_cells(row: Mapping[str, str]) -> dict[str, Any]:
     """A record's JSON from its row of the CSV file: see :func:`budgeteer.gateway.queries.Queries.table`."""
+    if None in row or None in row.values():
+        raise ValueError(
+            f"the row that begins with {str(next(iter(row.values())))[:80]!r} has other cells than its head"
+        )
     data: dict[str, Any] = {}
     for head, cell in row.items():
         if head in _WHOLE:
