@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import re
 import sqlite3
 import sys
 import threading
 import time
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -600,3 +602,13 @@ def test_a_password_in_an_address_is_not_shown(tmp_path):
     with pytest.raises(InvalidInput, match=r"http://\*\*\*@127.0.0.1:9") as caught:
         load(tmp_path / "g.toml", {})
     assert "secret" not in str(caught.value)
+
+
+def test_the_documented_install_has_what_the_documented_file_needs(tmp_path):
+    page = (Path(__file__).parents[2] / "docs" / "gateway.md").read_text()
+    extras = re.search(r"^pip install 'budgeteer\[([\w,]+)\]'", page, re.M)[1].split(",")
+    (tmp_path / "g.toml").write_text(re.search(r"```toml\n(\[server\].*?)```", page, re.S)[1])
+    config = load(tmp_path / "g.toml", {"OPENAI_API_KEY": "sk-x"})
+    assert "money" in config.kinds
+    assert config.shipped_prices
+    assert {"gateway", "prices"} <= set(extras)

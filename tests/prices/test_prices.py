@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import json
 import math
+import re
 from collections import Counter
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -168,6 +169,26 @@ def test_an_unknown_price_is_an_error_that_names_the_nearest():
     assert table.with_fallback(dear).price("gpt-4o") != dear
     with pytest.raises(InvalidInput):
         table.price(None)
+
+
+def test_every_name_that_an_error_suggests_has_a_price():
+    pytest.importorskip("genai_prices")
+    shipped = genai.load(at=AT)
+    own = of({"mine-large": Price(Rates(input=D(1), output=D(2)))})
+    for table in (shipped, first_of(own, shipped)):
+        suggested, wanting = 0, []
+        for name in ["openai/text-embedding-3-smal", "mine-lagre", *list(table.names())[::40]]:
+            for wrong in (f"{name[:-1]}~", name.replace("-", "", 1), f"x{name[3:]}"):
+                try:
+                    table.price(wrong)
+                except UnknownPrice as error:
+                    said = re.findall(r"'([^']+)'", error.problem.partition(f"model {wrong!r}")[2])
+                    suggested += len(said)
+                    wanting += [(wrong, other) for other in said if table.find(other) is None]
+        assert suggested > 200
+        assert wanting == []
+    with pytest.raises(UnknownPrice, match=r"did you mean .*'openai/text-embedding-3-small'"):
+        shipped.price("openai/text-embedding-3-smal")
 
 
 def test_every_shipped_id_is_found_by_its_own_name():

@@ -20,6 +20,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--host", help="instead of the file's")
     parser.add_argument("--port", type=int, help="instead of the file's")
     parser.add_argument(
+        "--watch", action="store_true",
+        help="read the file again when it or a price file has changed (SIGHUP does so at any time)",
+    )  # fmt: skip
+    parser.add_argument(
         "--check", action="store_true", help="check the file, the ledger, prices and upstreams, and end"
     )
     parser.add_argument(
@@ -42,18 +46,23 @@ def run(args: argparse.Namespace) -> int:
         from budgeteer.gateway import demo
 
         return demo.run(args.host, args.port, lambda line: sys.stderr.write(line + "\n"))
-    from budgeteer.gateway.config import load
+    from budgeteer.gateway.app import Gateway
+    from budgeteer.gateway.reload import Reloader, read
     from budgeteer.gateway.server import check, server
 
     if args.json and args.replay is None:
         raise InvalidInput("--json is for the result of --replay; give --replay FILE, or leave it out")
-    config = load(args.config)
+    loaded = read(args.config)
+    config = loaded.config
     if args.replay is not None:
         return _replay(config, args.replay, args.json)
     if args.check:
         well = asyncio.run(check(config, lambda line: sys.stdout.write(line + "\n")))
         return 0 if well else 1
-    serving = server(config, host=args.host, port=args.port)
+    gateway = Gateway(config)
+    reloader = Reloader(gateway, args.config, loaded, args.watch, lambda line: sys.stderr.write(f"budgeteer: {line}\n"))
+    gateway.background.append(reloader.keep)
+    serving = server(config, gateway=gateway, host=args.host, port=args.port)
     sys.stderr.write(f"budgeteer: http://{serving.config.host}:{serving.config.port}/v1\n")
     if not config.server.admin_key:
         sys.stderr.write("budgeteer: no admin key is set, so the admin API is off\n")

@@ -41,6 +41,11 @@ class Accounts:
         self._chains: dict[str, tuple[Key, Chain]] = {}
         self._lock = asyncio.Lock()
 
+    def rescope(self, scopes: Mapping[str, tuple[Limit, ...]]) -> None:
+        """Take other limits from the configuration file; accounts get them before their next request."""
+        self._scopes = scopes
+        self._chains.clear()
+
     def chain(self, key: Key, user: str = "", session: str = "", tag: str = "") -> Chain:
         """The accounts that a request is charged to, the outermost first.
 

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import hmac
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from typing import Any
 
 from budgeteer.core import registry
@@ -29,6 +29,7 @@ from budgeteer.gateway.records import Records
 from budgeteer.gateway.refusal import Refused
 from budgeteer.gateway.store import Store
 from budgeteer.gateway.stores import connect
+from budgeteer.gateway.toml import Table
 from budgeteer.ledger import Ledger, address, core
 from budgeteer.ledger.protocol import wall_clock
 from budgeteer.metering.call import Metering
@@ -46,6 +47,7 @@ except ImportError as error:
 _LOG = logging.getLogger(__name__)
 _LEARNT = "learnt"
 """The note of the store that holds what was learnt of answers."""
+_NONE: Mapping[str, tuple[Table, Policy]] = {}
 BEAT = 5.0
 """Seconds between two heartbeats of a replica."""
 DEAD = 30_000
@@ -65,14 +67,21 @@ def prices_of(config: Config) -> PriceTable | None:
     return first_of(*tables)
 
 
-def policies_of(config: Config) -> dict[str, Policy]:
+def policies_of(config: Config, before: Mapping[str, tuple[Table, Policy]] = _NONE) -> dict[str, Policy]:
     """Build the policies of a configuration from their TOML tables: name -> policy, in the order of the file.
+
+    Args:
+        config: the configuration.
+        before: name -> table and policy of the configuration in use; those with the same table are taken over.
 
     Raises:
         InvalidInput: naming the field, its line and what is wrong with it.
     """
     made = {}
     for name, table in config.policies.items():
+        if name in before and before[name][0].data == table.data:
+            made[name] = before[name][1]
+            continue
         try:
             method = registry.get("policy", name)
         except UnknownName:
@@ -90,6 +99,9 @@ class Gateway:
     Args:
         config: the gateway's configuration.
         ledger, store: the ledger and the store to use; None opens those that the configuration names.
+
+    Attributes:
+        background: further tasks, started with the gateway and cancelled at its end.
     """
 
     def __init__(self, config: Config, ledger: Ledger | None = None, store: Store | None = None) -> None:
@@ -119,7 +131,8 @@ class Gateway:
             incoming,
             self.alerts.refused,
         )
-        self._others = Starlette(routes=self._routes(), exception_handlers={BudgeteerError: _failed})
+        self._others = self._application()
+        self.background: list[Callable[[], Coroutine[Any, Any, None]]] = []
         self._tasks: list[asyncio.Task[None]] = []
 
     def _take(self, record: Record, said: dict[str, Any] | None = None) -> None:
@@ -173,6 +186,26 @@ class Gateway:
                 self.metrics.turned_away(refused.code)
             more = [(b"content-type", b"application/json"), *refused.headers]
             await reply(send, refused.status, refused.body(dialect), more)
+
+    async def renew(self, config: Config) -> None:
+        """Serve what comes from now on by another configuration; running requests finish by theirs.
+
+        Args:
+            config: with the ledger, kinds and address of the one in use.
+
+        Raises:
+            BudgeteerError: prices or policies are not usable; nothing is changed then.
+        """
+        before = {name: (self.config.policies[name], policy) for name, policy in self.proxy.policies}
+        policies = await run(policies_of, config, before)
+        metering = self.proxy.metering.repriced(await run(prices_of, config))
+        self.config, self.proxy = config, self.proxy.renewed(config, metering, policies)
+        self.records.log = config.log
+        self.alerts.renew(config.alerts)
+        self._others = self._application()
+
+    def _application(self) -> Starlette:
+        return Starlette(routes=self._routes(), exception_handlers={BudgeteerError: _failed})
 
     def _routes(self) -> Sequence[BaseRoute]:
         from budgeteer.gateway import admin, dashboard
@@ -240,9 +273,8 @@ class Gateway:
         """Charge what dead replicas had reserved, go on from what was learnt, and start the background tasks."""
         await self._recall()
         await self._beat()
-        loops = [self.proxy.tick(), self.records.keep_flushing(), self._keep_beating()]
-        if self.config.alerts:
-            loops.append(self.alerts.keep_watching())
+        loops = [self.proxy.tick(), self.records.keep_flushing(), self._keep_beating(), self.alerts.keep_watching()]
+        loops += [task() for task in self.background]
         self._tasks = [asyncio.ensure_future(loop) for loop in loops]
 
     async def stop(self) -> None:

@@ -7,6 +7,7 @@ import itertools
 import logging
 import time
 from collections.abc import Awaitable, Callable, Collection, Mapping
+from copy import copy
 from dataclasses import replace
 from typing import Any
 
@@ -247,6 +248,13 @@ class Booking:
         self._waiting: list[tuple[Command, Live]] = []
         self._booking: set[asyncio.Future[Any]] = set()
 
+    def renewed(self, config: Config, metering: Metering) -> Booking:
+        """The same bookings for requests by another configuration; what waits to be booked is shared."""
+        other = copy(self)
+        other.config, other.metering, other._names = config, metering, names_of(config.upstreams)
+        self.learnt.follow(metering)
+        return other
+
     async def spent(self, ask: Ask) -> float:
         """The largest spent or reserved share (0 to 1) of the limits of tokens or money that apply to the request.
 
@@ -356,7 +364,8 @@ class Booking:
 
     def book_waiting(self) -> None:
         """Submit all waiting settlements and releases to the ledger now."""
-        waiting, self._waiting = self._waiting, []
+        waiting = self._waiting[:]
+        self._waiting.clear()  # the list stays: bookings of other configurations share it
         for command, live in waiting:
             task = asyncio.ensure_future(self._insist(command, live, self.ledger.submit(command)))
             self._booking.add(task)

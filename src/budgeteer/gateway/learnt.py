@@ -70,6 +70,10 @@ class Learnt:
         self._metering, self._caps, self._lock = metering, State(), threading.Lock()
         self.changed = False
 
+    def follow(self, metering: Metering) -> None:
+        """Go on with another metering, that of a new configuration."""
+        self._metering = metering
+
     def cap(self, model: Model) -> int:
         """The learnt default cap of a model; ``max_output`` until enough answers were seen."""
         largest = model.bounds.max_output or 1

@@ -54,6 +54,13 @@ class Metrics:
         self._estimated = counter("estimated", "Calls whose usage is estimated", about)
         self._attempts = counter("attempts", "Calls to upstreams", ("upstream",))
         self._alerts = counter("alerts", "Attempts to deliver alerts", ("alert", "channel", "result"))
+        self._reloads = counter("config_reloads", "Times that the configuration was read again", ("result",))
+        self._version = Gauge(
+            "budgeteer_config_info", "Version of the configuration in use", ("version",), registry=self._registry
+        )
+        self._loaded = Gauge(
+            "budgeteer_config_loaded_seconds", "When it was read, since 1970 (UTC)", registry=self._registry
+        )
         self._seconds = Histogram(
             "budgeteer_request_seconds", "Time of a request", about, buckets=_SECONDS, registry=self._registry
         )
@@ -101,6 +108,16 @@ class Metrics:
     def alert(self, rule: str, channel: str, result: str) -> None:
         """Count what came of an attempt to deliver an alert."""
         self._of(self._alerts, rule, channel, result).inc()
+
+    def configured(self, version: str) -> None:
+        """Say which version of the configuration is in use from now on."""
+        self._version.clear()
+        self._version.labels(version).set(1)
+        self._loaded.set_to_current_time()
+
+    def reloads(self, result: str) -> None:
+        """Count an attempt to reload the configuration: "loaded" or "refused"."""
+        self._of(self._reloads, result).inc()
 
     def text(self) -> bytes:
         """All metrics in Prometheus' text format."""

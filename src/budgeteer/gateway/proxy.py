@@ -8,6 +8,7 @@ import logging
 import os
 import time
 from collections.abc import Callable, Mapping
+from copy import copy
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -87,6 +88,16 @@ class Proxy:
         self._aside = Aside()
         self.booking = Booking(config, ledger, self.accounts, metering, self._aside, self._over, clock)
         self._number = itertools.count().__next__
+
+    def renewed(self, config: Config, metering: Metering, policies: Mapping[str, Policy]) -> Proxy:
+        """A proxy for the requests that come from now on; those of this one finish as they began. Both share accounts,
+        running requests and connections; upstreams that stay the same keep their health."""
+        other = copy(self)
+        other.config, other.metering, other.policies = config, metering, list(policies.items())
+        other.upstreams = Upstreams(config.upstreams, self.upstreams)
+        other.booking = self.booking.renewed(config, metering)
+        self.accounts.rescope(config.scopes)
+        return other
 
     # a whole request
 

@@ -35,11 +35,12 @@ class Records:
         log: whether each is written to standard error as a JSON line.
 
     Attributes:
+        log: as given; a new configuration changes it.
         dropped: how many were lost because the store did not answer.
     """
 
     def __init__(self, store: Store, metrics: Metrics, log: bool) -> None:
-        self._store, self._metrics, self._log = store, metrics, log
+        self._store, self._metrics, self.log = store, metrics, log
         self._fresh: deque[tuple[Record, dict[str, Any] | None]] = deque()
         self._waiting: deque[Record] = deque()
         self.dropped = 0
@@ -72,7 +73,7 @@ class Records:
         lines = []
         for record, said in fresh:
             self._metrics.count(record)
-            if self._log:
+            if self.log:
                 lines.append(orjson.dumps({"event": "request", **record.as_json(), **(said or {})}).decode() + "\n")
             if len(self._waiting) >= _MOST // 2 and not record.paid:
                 self.dropped += 1

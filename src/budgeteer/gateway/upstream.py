@@ -137,16 +137,53 @@ class Backend:
         }
 
 
+class Connections:
+    """The HTTP session of a gateway, which belongs to the running event loop."""
+
+    def __init__(self) -> None:
+        self._session: aiohttp.ClientSession | None = None
+
+    @property
+    def session(self) -> aiohttp.ClientSession:
+        """The session; it is made at the first use."""
+        if self._session is None:
+            connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=_IDLE_CONNECTION)
+            self._session = aiohttp.ClientSession(
+                connector=connector,
+                timeout=aiohttp.ClientTimeout(total=None),
+                read_bufsize=2**18,
+                skip_auto_headers=("user-agent", "accept"),
+                cookie_jar=aiohttp.DummyCookieJar(),
+            )
+        return self._session
+
+    async def close(self) -> None:
+        """Close all connections."""
+        if self._session is not None:
+            await self._session.close()
+            self._session = None
+
+
 class Upstreams:
     """All upstreams of a gateway.
+
+    Args:
+        configs: as the file has them.
+        before: the upstreams of the configuration before; those that stay the same keep their state, and connections
+            are shared.
 
     Attributes:
         backends: the state of each, in the order of the file.
         names: name or alias of a model -> the model's name.
     """
 
-    def __init__(self, configs: Iterable[Upstream]) -> None:
-        self.backends = [Backend(config) for config in configs]
+    def __init__(self, configs: Iterable[Upstream], before: Upstreams | None = None) -> None:
+        old: list[Backend] = [] if before is None else before.backends
+        known = {backend.name: backend for backend in old}
+        self.backends: list[Backend] = [
+            known[config.name] if config.name in known and known[config.name].config == config else Backend(config)
+            for config in configs
+        ]
         self.names = names_of([backend.config for backend in self.backends])
         self._serving: dict[tuple[str, str], list[tuple[Backend, Model]]] = {}
         for backend in self.backends:
@@ -155,7 +192,7 @@ class Upstreams:
                     for dialect in ("openai", "anthropic"):
                         if backend.config.dialect in (dialect, "both"):
                             self._serving.setdefault((dialect, name), []).append((backend, model))
-        self._session: aiohttp.ClientSession | None = None
+        self._connections: Connections = Connections() if before is None else before._connections
 
     def serving(self, dialect: str, name: str) -> list[tuple[Backend, Model]]:
         """The upstreams that serve a model, by a name or alias of it, in a dialect; each with its form of the model."""
@@ -180,17 +217,8 @@ class Upstreams:
 
     @property
     def session(self) -> aiohttp.ClientSession:
-        """The HTTP session, which belongs to the running event loop; it is made at the first use."""
-        if self._session is None:
-            connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=_IDLE_CONNECTION)
-            self._session = aiohttp.ClientSession(
-                connector=connector,
-                timeout=aiohttp.ClientTimeout(total=None),
-                read_bufsize=2**18,
-                skip_auto_headers=("user-agent", "accept"),
-                cookie_jar=aiohttp.DummyCookieJar(),
-            )
-        return self._session
+        """The HTTP session, which belongs to the running event loop."""
+        return self._connections.session
 
     async def post(
         self, backend: Backend, route: str, content: bytes, headers: Mapping[str, str]
@@ -215,9 +243,7 @@ class Upstreams:
 
     async def close(self) -> None:
         """Close the connections."""
-        if self._session is not None:
-            await self._session.close()
-            self._session = None
+        await self._connections.close()
 
 
 def all_shut(candidates: Iterable[tuple[Backend, Model]]) -> Refused:

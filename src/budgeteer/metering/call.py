@@ -7,6 +7,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
+from copy import copy
 from dataclasses import dataclass, field, replace
 from inspect import isawaitable
 from typing import Any
@@ -90,6 +91,14 @@ class Metering:
             for kind, units in amounts.items():
                 amounts[kind] = min(units, self.estimator.reserve(state, f"{group} units of {kind}", units))
         return Planned(provider, operation, model, service, worst, reserve, amounts, **about)
+
+    def repriced(self, prices: Prices | None) -> Metering:
+        """The same metering with other prices. What was learnt of models is shared, but for which of them show all that
+        they think: another model may go by such a name now."""
+        other = copy(self)
+        other.prices, other._open = prices, set()
+        other._meters = meters(self.kinds, prices)
+        return other
 
     def most(self, usage: Usage, model: str, service: str) -> dict[str, int]:
         """The most units per kind that these tokens can cost.

@@ -51,6 +51,7 @@ class Alerts:
         self, rules: Sequence[Rule], ledger: Ledger, store: Store, count: Callable[[str, str, str], None]
     ) -> None:
         self._rules, self._ledger, self._store, self._count = rules, ledger, store, count
+        self._new = True
         self._spent: set[str] = set()
         self._refused: set[Refusal] = set()
         self._known: dict[str, tuple[int, int]] = {}
@@ -76,11 +77,16 @@ class Alerts:
     # in the background
 
     async def keep_watching(self) -> None:
-        """Look at all accounts once, then for ever at those that something was charged to."""
-        await self._guarded(self._look_at_all)
+        """Look at all accounts when rules are new, then for ever at those that something was charged to."""
         while True:
+            new, self._new = self._new and bool(self._rules), False
+            await self._guarded(self._look_at_all if new else self.look)
             await asyncio.sleep(EVERY)
-            await self._guarded(self.look)
+
+    def renew(self, rules: Sequence[Rule]) -> None:
+        """Go by other rules; what is being delivered goes on."""
+        self._new = rules != self._rules
+        self._rules = rules
 
     async def _guarded(self, look: Callable[[], Awaitable[None]]) -> None:
         try:
