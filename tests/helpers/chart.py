@@ -10,10 +10,11 @@ import hashlib
 import json
 import re
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import yaml
+import yaml  # type: ignore[import-untyped]
 
 CHART = Path(__file__).parents[2] / "deploy" / "helm" / "budgeteer"
 _TOKEN = re.compile(r"\{\{(-?)\s*(.*?)\s*(-?)\}\}", re.S)
@@ -105,7 +106,7 @@ def _required(why: str, value: Any) -> Any:
     return value
 
 
-_FUNCTIONS = {
+_FUNCTIONS: dict[str, Callable[..., Any]] = {
     "default": lambda other, value: value or other,
     "quote": lambda value: json.dumps(str(value)),
     "toYaml": lambda value: yaml.safe_dump(value).rstrip("\n"),
