@@ -338,6 +338,19 @@ def test_every_slot_is_filled_by_name() -> None:
         recipes.get("grpo:ratio=sequences")
 
 
+def test_a_recipe_takes_an_allocator_by_name() -> None:
+    items = Items(("a", "b", "c"), A([10.0, 10.0, 10.0]), std=A([0.1, 0.5, 0.3]))
+    named = recipes.get("grpo:allocator=neyman:min_units=2").allocator
+    for allocator, units in ((named, [2, 8, 5]), (recipes.get("grpo").allocator, [5, 5, 5])):
+        plan = allocator.allocate(150, items, allocator.init(items), rng=np.random.default_rng(0))
+        assert plan.units.tolist() == units
+    config = TrainConfig(steps=1, prompts=3, group=4, max_tokens=10)
+    control = Control(recipes.get("grpo:allocator=elimination"), config, PROMPTS, KEYS, budget=200)
+    assert control.begin().next() is not None
+    with pytest.raises(InvalidInput, match=r"menu-knapsack needs Items\.menu"):
+        Control(recipes.get("grpo:allocator=menu-knapsack"), config, PROMPTS, KEYS, budget=200).begin().next()
+
+
 def test_a_recipe_takes_a_steer_by_name():
     assert recipes.get("grpo:steer=answered").steer is answered()
 

@@ -14,6 +14,7 @@ __all__ = ["UNTRAINED", "get"]
 UNTRAINED = "untrained"
 """The recipe that trains nothing."""
 SLOTS = {
+    "allocator": "allocator",
     "reward": "reward",
     "advantage": "advantage",
     "importance": "importance",
