@@ -13,7 +13,7 @@ from budgeteer.core import registry
 from budgeteer.core.amounts import MONEY, OF, base
 from budgeteer.core.errors import BudgeteerError, InvalidInput, LedgerUnavailable, MissingExtra, UnknownName
 from budgeteer.gateway.alerts.watch import Alerts
-from budgeteer.gateway.asgi import Receive, Scope, Send, reply, show_key, token
+from budgeteer.gateway.asgi import Receive, Scope, Send, label, reply, show_key, token
 from budgeteer.gateway.ask import ROUTES
 from budgeteer.gateway.config import Config
 from budgeteer.gateway.holder import LABELS, Holder
@@ -23,7 +23,7 @@ from budgeteer.gateway.live import Live
 from budgeteer.gateway.metrics import CONTENT_TYPE, Metrics
 from budgeteer.gateway.policies.options import policy_from
 from budgeteer.gateway.policies.protocol import Policy
-from budgeteer.gateway.proxy import Proxy, label
+from budgeteer.gateway.proxy import Proxy
 from budgeteer.gateway.record import Record
 from budgeteer.gateway.records import Records
 from budgeteer.gateway.refusal import Refused

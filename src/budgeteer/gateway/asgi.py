@@ -1,4 +1,4 @@
-"""ASGI for the gateway's files: types, the token of a request, and sending a whole answer."""
+"""ASGI for the gateway's files: types, the token and labels of a request, and sending a whole answer."""
 
 from __future__ import annotations
 
@@ -25,6 +25,12 @@ def token(headers: Mapping[bytes, bytes]) -> str:
     if authorization[:7].lower() == b"bearer ":
         return authorization[7:].strip().decode("latin-1")
     return headers.get(b"x-api-key", b"").decode("latin-1")
+
+
+def label(headers: Mapping[bytes, bytes], name: bytes) -> str:
+    """What a header labels a request with, at most 200 characters; "" if it is not there."""
+    value = headers.get(name)
+    return "" if value is None else value.decode("utf-8", "replace").strip()[:200]
 
 
 async def reply(send: Send, status: int, content: bytes, headers: list[tuple[bytes, bytes]]) -> None:

@@ -8,7 +8,6 @@ import logging
 import time
 from collections.abc import Awaitable, Callable, Collection, Mapping
 from copy import copy
-from dataclasses import replace
 from typing import Any
 
 from budgeteer.core.amounts import LEARNT, OF, base
@@ -20,6 +19,7 @@ from budgeteer.core.errors import (
     UnknownReservation,
     WrongKinds,
 )
+from budgeteer.core.usage import Usage
 from budgeteer.gateway.accounts import Accounts, model_kinds
 from budgeteer.gateway.ask import Ask
 from budgeteer.gateway.body import Aside
@@ -27,7 +27,7 @@ from budgeteer.gateway.config import PARALLEL, REQUESTS, Config, Model, names_of
 from budgeteer.gateway.learnt import BudgetEnded, Learnt, learnt_amounts, plain, with_learnt
 from budgeteer.gateway.left import Left
 from budgeteer.gateway.live import Live
-from budgeteer.gateway.prepare import Prepared, prepare
+from budgeteer.gateway.prepare import Prepared, longest, prepare
 from budgeteer.ledger import Ledger, MemoryLedger, upkeep
 from budgeteer.ledger.limit import MAX_UNITS
 from budgeteer.ledger.protocol import Clock, Command
@@ -333,21 +333,15 @@ class Booking:
         raise AssertionError("unreachable")
 
     async def _affordable(self, ask: Ask, planned: Planned, kinds: Collection[str], model: str) -> int:
-        """The output tokens a choice, up to its cap, that the budget covers; by bisection, as prices have steps."""
+        """The output tokens a choice, up to its cap, that the budget covers."""
         left = await self.ledger.aio.remaining(ask.chain[-1][0])
-        low, high = 0, planned.cap or 0
-        hidden = (planned.worst.output or 0) // planned.choices - high
-        while low < high:
-            middle = (low + high + 1) // 2
-            made = planned.choices * (middle + hidden)
-            usage = replace(planned.worst, output=made, audio_output=planned.worst.audio_output and made)
+
+        def covered(usage: Usage) -> bool:
             plain = self.metering.most(usage, planned.model, planned.service)
             needed = self.config.groups.spread(plain, kinds, model)
-            if all(left[kind] is None or units <= (left[kind] or 0) for kind, units in needed.items()):
-                low = middle
-            else:
-                high = middle - 1
-        return low
+            return all(left[kind] is None or units <= (left[kind] or 0) for kind, units in needed.items())
+
+        return longest(planned, covered)
 
     def book(self, command: Command, live: Live) -> None:
         """Send a settlement or release to the ledger without waiting for it.

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
 import orjson
 
 from budgeteer.core.errors import InvalidInput
+from budgeteer.core.usage import Usage
 from budgeteer.gateway.ask import Ask
 from budgeteer.gateway.config import Model
 from budgeteer.gateway.fields import check_addresses, check_fields
@@ -177,3 +179,22 @@ def _limit_reasoning(body: dict[str, Any], key: Key) -> bool:
             f"{'.'.join(path)} {shown(value)} is asked for; this key allows no reasoning",
         )
     return changed
+
+
+def longest(planned: Planned, covered: Callable[[Usage], bool]) -> int:
+    """The output tokens a choice, at most its cap, with which a call is still covered; 0 if it never is.
+
+    Args:
+        planned: the call at its cap.
+        covered: whether the budget covers such a usage at most. By bisection, as prices have steps.
+    """
+    low, high = 0, planned.cap or 0
+    hidden = (planned.worst.output or 0) // planned.choices - high
+    while low < high:
+        middle = (low + high + 1) // 2
+        made = planned.choices * (middle + hidden)
+        if covered(replace(planned.worst, output=made, audio_output=planned.worst.audio_output and made)):
+            low = middle
+        else:
+            high = middle - 1
+    return low

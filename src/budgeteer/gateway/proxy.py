@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from budgeteer.core.errors import BudgetExceeded, InvalidInput, LedgerError, LedgerUnavailable, UnknownPrice
 from budgeteer.gateway.accounts import Accounts
-from budgeteer.gateway.asgi import Receive, Scope, Send, reply, show_key, token
+from budgeteer.gateway.asgi import Receive, Scope, Send, label, reply, show_key, token
 from budgeteer.gateway.ask import ROUTES, Ask, user_of
 from budgeteer.gateway.attempt import Attempt
 from budgeteer.gateway.body import LARGE, Aside, Room, read_body, too_slow
@@ -344,14 +344,14 @@ class Proxy:
         If the upstream stops a call when its connection closes, a stream is read up to its first text only. Without any
         text it would have to be charged in full, since the model may have reasoned without showing it.
         """
-        now, server = time.monotonic(), self.config.server
+        server = self.config.server
         seen = live.reading is not None and live.reading.chunks > 0
         cancels = any(backend.config.cancels for backend in self.upstreams.backends if backend.name == live.upstream)
         draining = sum(request.left for request in self.live.values())
         if (cancels and (seen or not ask.stream)) or draining > server.drains:
             live.interrupt("client left")
         else:
-            live.deadline = min(live.deadline, now + server.drain_seconds)
+            live.deadline = min(live.deadline, time.monotonic() + server.drain_seconds)
 
     # the end of a request
 
@@ -363,8 +363,7 @@ class Proxy:
             self._over(live)
 
     def _over(self, live: Live) -> None:
-        """Take the record of a request that has ended and is booked. Without a valid key there is no record, since
-        strangers could fill the store with them."""
+        """Record a request that has ended and is booked; without a valid key only count it, as it could be anybody's."""
         if live.key:
             self._record(live.record(), live.said)
         else:
@@ -399,9 +398,3 @@ class Proxy:
         """Wait at most ``seconds`` until all is booked; another replica charges in full what is not booked by then."""
         await self.booking.drained(seconds)
         self._aside.close()
-
-
-def label(headers: Mapping[bytes, bytes], name: bytes) -> str:
-    """What a header labels a request with, at most 200 characters; "" if it is not there."""
-    value = headers.get(name)
-    return "" if value is None else value.decode("utf-8", "replace").strip()[:200]

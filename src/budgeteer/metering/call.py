@@ -15,11 +15,11 @@ from typing import Any
 from budgeteer.core.amounts import MONEY
 from budgeteer.core.errors import InvalidInput, UnknownPrice
 from budgeteer.core.meter import Prices, meters
-from budgeteer.core.usage import MOST, Usage
+from budgeteer.core.usage import Usage
 from budgeteer.metering.estimate import Bounds, Estimator, State
 from budgeteer.metering.outcome import Outcome
 from budgeteer.metering.protocol import Allowance, Handle
-from budgeteer.metering.settlement import Answer, Planned, Settlement, tags
+from budgeteer.metering.settlement import Answer, Planned, Settlement, as_planned, tags, with_uses
 
 STEP = 256
 """Tokens of output by which a stream extends its reservation, so that it does not ask the ledger for every one."""
@@ -142,7 +142,7 @@ class Metering:
                 made, most = max(seen, reserve.output or 0) if unsaid else seen, planned.worst.output or 0
                 made = min(made, most) if answer.least <= most else max(made, answer.least)
                 usage = replace(usage, output=made, reasoning=None, audio_output=None)
-            usage = _with_uses(usage, planned.worst)
+            usage = with_uses(usage, planned.worst)
             estimated = usage is not known
         if estimated and answer.outcome == Outcome.UNKNOWN and answer.least <= (planned.worst.output or 0):
             amounts = dict(planned.amounts)
@@ -218,7 +218,7 @@ class Metering:
         model, group = planned.model, planned.model + planned.group
         seen = [(f"{group} {s}", getattr(planned.worst, s) or 0, getattr(usage, s)) for s in ("input", "output")]
         try:
-            most = self.most(_as_planned(usage, planned.worst), model, answer.service or planned.service)
+            most = self.most(as_planned(usage, planned.worst), model, answer.service or planned.service)
         except UnknownPrice:  # served in a class that the model's own price does not list
             most = {}
         seen += [(f"{group} units of {kind}", units, amounts[kind]) for kind, units in most.items()]
@@ -247,25 +247,6 @@ class Metering:
         if model in self._thinkers:
             return True
         return answer.outcome == Outcome.CUT and model not in self._open
-
-
-def _with_uses(usage: Usage, worst: Usage) -> Usage:
-    """The usage, and of what the answer did not count as many uses as were planned for; the same one if it told all.
-
-    A limit that a price without fees let pass counts nothing.
-    """
-    counted = dict(usage.counts)
-    untold = {name: uses for name, uses in worst.counts if name not in counted and 0 < uses < MOST}
-    return replace(usage, counts=tuple({**counted, **untold}.items())) if untold else usage
-
-
-def _as_planned(usage: Usage, worst: Usage) -> Usage:
-    """These totals with the parts and uses that were planned for, so that both can be compared."""
-    read, made = usage.input or 0, usage.output or 0
-    return replace(
-        worst, input=read, output=made, audio_input=worst.audio_input and min(read, worst.audio_input),
-        audio_output=worst.audio_output and min(made, worst.audio_output),
-    )  # fmt: skip
 
 
 def metering_of(allowance: Allowance | Metering, options: Mapping[str, Any]) -> Metering:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from budgeteer.core.usage import Usage
+from budgeteer.core.usage import MOST, Usage
 from budgeteer.metering.outcome import Outcome
 
 
@@ -110,3 +110,22 @@ def tags(settlement: Settlement) -> dict[str, str]:
         "attempt": str(settlement.attempt),
         **({"stage": settlement.stage} if settlement.stage else {}),
     }
+
+
+def with_uses(usage: Usage, worst: Usage) -> Usage:
+    """The usage, and of what the answer did not count as many uses as were planned for; the same one if it told all.
+
+    A limit that a price without fees let pass counts nothing.
+    """
+    counted = dict(usage.counts)
+    untold = {name: uses for name, uses in worst.counts if name not in counted and 0 < uses < MOST}
+    return replace(usage, counts=tuple({**counted, **untold}.items())) if untold else usage
+
+
+def as_planned(usage: Usage, worst: Usage) -> Usage:
+    """These totals with the parts and uses that were planned for, so that both can be compared."""
+    read, made = usage.input or 0, usage.output or 0
+    return replace(
+        worst, input=read, output=made, audio_input=worst.audio_input and min(read, worst.audio_input),
+        audio_output=worst.audio_output and min(made, worst.audio_output),
+    )  # fmt: skip
