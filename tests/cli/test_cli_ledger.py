@@ -395,7 +395,8 @@ def test_an_address_that_is_no_ledgers_makes_no_file(tmp_path, monkeypatch, caps
     [
         "redis://me:pa55@127.0.0.1:1/0", "redis://127.0.0.1:1/0?password=pa55",
         "postgresql://me:pa55@127.0.0.1:1/x", "postgres://127.0.0.1:1/x?user=me&password=pa55",
-        "postgresql://127.0.0.1:1/x?sslpassword=pa55", "postgresql://me:pa55%zz@127.0.0.1:1/x",
+        "postgresql://127.0.0.1:1/x?sslpassword=pa55", "postgresql://127.0.0.1:1/x?passwd=pa55",
+        "postgresql://me:pa55%zz@127.0.0.1:1/x",
         "postgresql://me:pa55 pa55@127.0.0.1:1/x", "postgresql://me:x@pa55/pa55@127.0.0.1:1/x",
         "postgresql://me:pa55@127.0.0.1:port/x", "postgresql://me:pa55#pa55@127.0.0.1:1/x",
     ],

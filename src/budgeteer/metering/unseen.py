@@ -142,12 +142,15 @@ def _picture(part: Mapping[str, Any], usual: str, parts: Unseen) -> None:
         parts: what is added to.
     """
     place = part.get(usual)
+    others = [Picture() for name in _PLACES if name != usual and part.get(name) is not None]
+    parts.pictures += others
+    if place is None and others:
+        return
     data = _data(place)
     several = isinstance(place, Mapping) and sum(place.get(name) is not None for name in _INSIDE) > 1
     parts.pictures.append(Picture() if several else Picture(*size_of(data)))
     if len(data) > _SHORT:
         parts.data.append(data)
-    parts.pictures += [Picture() for name in _PLACES if name != usual and part.get(name) is not None]
 
 
 def _document(part: Mapping[str, Any], parts: Unseen) -> None:
