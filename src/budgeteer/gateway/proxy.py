@@ -363,7 +363,7 @@ class Proxy:
             self._over(live)
 
     def _over(self, live: Live) -> None:
-        """Record a request that has ended and is booked; without a valid key only count it, as it could be anybody's."""
+        """Record a request that has ended and is booked; without a valid key only count it: strangers send those."""
         if live.key:
             self._record(live.record(), live.said)
         else:
