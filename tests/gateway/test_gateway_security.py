@@ -49,7 +49,7 @@ class Script:
 def running(tmp_path_factory):
     script = Script()
     with Upstream(script=script) as upstream:
-        text = toml([("one", upstream.url, ["echo", "script"], 'key_env = "UPSTREAM_KEY"')],
+        text = toml([("one", upstream.url, ["echo", "script"], 'key_env = "UPSTREAM_KEY"\nbreaker = 0')],
                     server="retries = 0\nreceive_seconds = 1")  # fmt: skip
         with Running(tmp_path_factory.mktemp("security"), text) as running:
             running.upstream, running.script = upstream, script

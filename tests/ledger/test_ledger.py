@@ -622,7 +622,7 @@ def test_what_costs_nothing_is_admitted_after_an_overshoot(make: Callable[..., L
         dear = ledger.reserve("org", {"all": 10, "money": 50})
         ledger.settle(dear.id, {"all": 10, "money": 80})
         assert ledger.remaining("org")["money"] == -30
-        with pytest.raises(errors.BudgetExceeded, match=r"does not cover \$0.000000000001"):
+        with pytest.raises(errors.BudgetExceeded, match=r"org: \$0 left of \$0.00000000005"):
             ledger.reserve("org", {"all": 10, "money": 1})
         free = ledger.reserve("org", {"all": 10, "money": 0})
         ledger.extend(free.id, {"all": 20, "money": 0})
