@@ -39,6 +39,7 @@ bench: $(VENV)/.dev
 	$(BIN)/python benchmarks/ledger.py
 	$(BIN)/python benchmarks/gateway.py $(if $(LITELLM),--litellm $(LITELLM))
 	$(BIN)/python benchmarks/door.py
+	$(BIN)/python benchmarks/learnt_reservations.py
 	$(BIN)/python benchmarks/rlvr.py
 	$(BIN)/python benchmarks/search.py
 	$(BIN)/python benchmarks/steps.py
