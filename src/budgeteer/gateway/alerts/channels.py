@@ -75,13 +75,13 @@ class Sender:
         The time-out of smtplib is for each read, so a server that sends a byte now and then would be read for ever;
         after ``_LONGEST`` seconds the thread is left to itself.
         """
-        self._threads = [thread for thread in self._threads if thread.is_alive()]
         if len(self._threads) >= _THREADS:
             raise NotDelivered(f"{len(self._threads)} earlier messages wait for their mail server")
         loop = asyncio.get_running_loop()
         done: asyncio.Future[None] = loop.create_future()
 
         def end(error: Exception | None) -> None:
+            self._threads.remove(thread)
             if not done.done():
                 if error is None:
                     done.set_result(None)
