@@ -9,7 +9,8 @@ LEARNT = "learnt."
 """Before a kind: the same units, of which a call holds what is learnt instead of its worst case."""
 OF = ".of."
 """Between a kind and the model or group of models that a limit of it counts: ``money.of.gpt-4o``."""
-_PICO = 10**12
+PICO = 10**12
+"""Pico-dollars in a dollar: money is an integer everywhere."""
 _BUCKETS = (
     "input", "output", "reasoning", "cached", "written", "written_long", "audio_input", "audio_output",
 )  # fmt: skip
@@ -34,7 +35,7 @@ def dollars(units: float, rounding: str = ROUND_HALF_EVEN) -> str:
     if units < 0:
         mirrored = {ROUND_CEILING: ROUND_FLOOR, ROUND_FLOOR: ROUND_CEILING}
         return "-" + dollars(-units, mirrored.get(rounding, rounding))
-    value = Decimal(units) / _PICO
+    value = Decimal(units) / PICO
     if value == 0:
         return "$0"
     digits = 2 if value >= 1 else 2 - value.adjusted()
@@ -50,8 +51,24 @@ def exact_dollars(units: int) -> str:
     >>> exact_dollars(5 * 10**12), exact_dollars(-25 * 10**9)
     ('$5', '-$0.025')
     """
-    whole, rest = divmod(abs(units), _PICO)
-    return ("-" if units < 0 else "") + f"${whole:,}" + (f".{rest:012d}".rstrip("0") if rest else "")
+    sign, whole, rest = _exact(units)
+    return f"{sign}${whole:,}{rest}"
+
+
+def exact_number(units: int) -> str:
+    """The same as programs read numbers, without the sign of dollars and without groups.
+
+    >>> exact_number(4_990_000_000_000), exact_number(-25 * 10**9), exact_number(0)
+    ('4.99', '-0.025', '0')
+    """
+    sign, whole, rest = _exact(units)
+    return f"{sign}{whole}{rest}"
+
+
+def _exact(units: int) -> tuple[str, int, str]:
+    """Pico-dollars as a sign, whole dollars, and what follows them."""
+    whole, rest = divmod(abs(units), PICO)
+    return "-" if units < 0 else "", whole, f".{rest:012d}".rstrip("0") if rest else ""
 
 
 def base(kind: str) -> str:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Self
 
-from budgeteer.core.amounts import MONEY
+from budgeteer.core.amounts import MONEY, PICO, exact_number
 from budgeteer.core.errors import InvalidInput
 from budgeteer.core.meter import canonical, exact
 from budgeteer.core.usage import count
@@ -22,8 +22,6 @@ _COMMA = re.compile(r"(?<=[0-9]),(?=[0-9])")
 _ROLLING = re.compile(r"(?P<number>[0-9]{1,9})(?P<unit>[smhd])")
 _SECONDS = {"d": 86_400, "h": 3_600, "m": 60, "s": 1}
 _SEPARATOR = re.compile(r"(?<![0-9]),|,(?![0-9])")
-PICO = 10**12
-"""Pico-dollars in a dollar: money is an integer everywhere."""
 CALENDAR = ("hour", "day", "month")
 """Windows that begin at a full hour, at midnight and on the first of the month, all in UTC."""
 _MOST = 10**40
@@ -146,8 +144,7 @@ class Budget:
             return f"{prefix}{exact(percent) or float(percent)}%{after}"
         assert self.amount is not None
         if self.kind == MONEY:
-            whole, rest = divmod(self.amount, PICO)
-            return f"${whole}" + (f".{rest:012d}".rstrip("0") if rest else "") + after
+            return f"${exact_number(self.amount)}{after}"
         for suffix in ("b", "m", "k"):
             if self.amount and self.amount % _SUFFIX[suffix] == 0:
                 return f"{prefix}{self.amount // _SUFFIX[suffix]}{suffix}{after}"

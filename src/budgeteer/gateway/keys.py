@@ -18,12 +18,10 @@ from budgeteer.gateway.config import Defaults
 from budgeteer.gateway.damage import WRONG, damaged_store
 from budgeteer.gateway.limits import check_kinds
 from budgeteer.gateway.of_models import Groups, PerModel, check, kinds_of
-from budgeteer.ledger.limit import Limit, check_path
+from budgeteer.ledger.limit import LAST, Limit, check_path
 
 _TOKEN = re.compile(r"bk-([0-9a-f]{16})-([\w-]{43})")
 _LIMITS = ("limits", "per_user", "per_session", "per_tag")
-_LAST = 253_402_300_799_999
-"""The last millisecond of the year 9999."""
 _CAPS = ("max_input", "max_output", "max_reasoning")
 _NO_GROUPS = Groups()
 _EARLIER = 4
@@ -194,7 +192,7 @@ def changed(key: Key, about: Mapping[str, Any], kinds: tuple[str, ...], groups: 
             changes[name] = _per_model(value, kinds, groups)
         elif name in _CAPS or name == "expires":
             changes[name] = None if value is None else count(name, value)
-            if name == "expires" and (changes[name] or 0) > _LAST:
+            if name == "expires" and (changes[name] or 0) > LAST:
                 raise InvalidInput(f"expires is {value:,}, after the year 9999; give milliseconds since 1970")
         elif name == "models":
             if not isinstance(value, list) or not value or not all(model and _is_text(model) for model in value):

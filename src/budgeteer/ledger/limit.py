@@ -13,6 +13,8 @@ from budgeteer.core.errors import InvalidInput
 
 MAX_UNITS = 2**62
 """Largest amount or limit, in units; 4.6 million dollars in pico-dollars. Sums stay exact beyond it."""
+LAST = 253_402_300_799_999
+"""The last millisecond of the year 9999, in milliseconds since 1970 (UTC): no time is later."""
 MAX_SCOPES = 16
 SLICES = 60
 """A rolling window is counted in this many slices, so units come back at most 1/60 of the window late, never early."""

@@ -12,13 +12,11 @@ from typing import Any
 
 from budgeteer.core.errors import BudgeteerError
 from budgeteer.ledger import core, journal
-from budgeteer.ledger.limit import check_path, decode_limits, encode_limits
+from budgeteer.ledger.limit import LAST, check_path, decode_limits, encode_limits
 from budgeteer.ledger.protocol import Command
 
 _KEPT = 10_000
 """Most accounts that a process remembers, to save decoding them."""
-_LAST = 253_402_300_799_999
-"""Milliseconds since 1970 of the end of the year 9999."""
 _TYPES = (str, str, str, int, str, str, str, str, int, str)
 _WRONG = (TypeError, ValueError, KeyError, IndexError, AttributeError, OverflowError, RecursionError)
 """Errors that decoding a damaged row raises."""
@@ -147,7 +145,7 @@ def check_meta(row: Sequence[Any] | None) -> tuple[int, str, int]:
     Raises:
         DamagedError: no ledger has written this row.
     """
-    if row is None or tuple(map(type, row)) != (int, str, int) or not (row[0] >= 0 and 0 <= row[2] <= _LAST):
+    if row is None or tuple(map(type, row)) != (int, str, int) or not (row[0] >= 0 and 0 <= row[2] <= LAST):
         raise DamagedError(f"its state is {row!r}")
     return row[0], row[1], row[2]
 

@@ -8,9 +8,9 @@ from dataclasses import replace
 from decimal import Decimal, InvalidOperation
 from typing import Any
 
+from budgeteer.core.amounts import PICO
 from budgeteer.core.usage import Usage
 
-_DOLLAR = 10**12
 _MOST_DOLLARS = 1_000_000
 """No call costs more; a number above it is none of dollars."""
 _TEXT_BYTES = 8
@@ -51,7 +51,7 @@ def cost_of(usage: Any) -> int | None:
     details = usage.get("cost_details")
     if cost is not None and usage.get("is_byok") and isinstance(details, Mapping):
         cost += _dollars(details.get("upstream_inference_cost")) or 0
-    return None if cost is None else math.ceil(cost * _DOLLAR)
+    return None if cost is None else math.ceil(cost * PICO)
 
 
 def _dollars(value: Any) -> Decimal | None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, fields
 from decimal import Decimal
 from fractions import Fraction
 
+from budgeteer.core.amounts import PICO
 from budgeteer.core.errors import InvalidInput
 from budgeteer.core.usage import MOST, Usage, count
 
@@ -14,8 +15,6 @@ PICO_A_TOKEN = 10**6
 """Pico-dollars a token at one dollar a million tokens."""
 DEAREST = Decimal(10_000)
 """Dollars a million tokens. No model costs more; a price per million read as one per token does."""
-PICO = 10**12
-"""Pico-dollars of a dollar."""
 FEES = ("web_search", "file_search", "code_session", "image")
 """What a provider may bill by the use: a search of the web, of stored files, a container that runs code, a picture."""
 _DEAREST_FEE = Decimal(100)

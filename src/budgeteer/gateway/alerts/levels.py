@@ -8,18 +8,15 @@ from datetime import UTC, datetime
 from fractions import Fraction
 from typing import Any
 
-from budgeteer.core.amounts import MONEY
+from budgeteer.core import amounts
 from budgeteer.core.budget import Window
 from budgeteer.gateway.alerts.rules import Rule
 from budgeteer.gateway.dashboard.amounts import amount
 from budgeteer.ledger import core
-from budgeteer.ledger.limit import Limit, bucket, start
+from budgeteer.ledger.limit import LAST, Limit, bucket, start
 
-FOR_EVER = 253_402_300_799_999
-"""When the mark of a limit without a window expires: the last millisecond of the year 9999."""
 _LATER = 86_400_000
 """Milliseconds for which a mark outlives its window, so that replicas with other clocks still see it."""
-_NAMES = {"all": "tokens", "input": "input tokens", "output": "output tokens"}
 Refusal = tuple[str, str, int]
 """A limit that refused a request: path, kind and units."""
 
@@ -64,7 +61,7 @@ class Level:
         """Until when the alert is not sent again; for a rolling window, its length from now on."""
         if self.resets is not None:
             return self.resets + _LATER
-        return self.at + self.limit.window * 1000 if isinstance(self.limit.window, int) else FOR_EVER
+        return self.at + self.limit.window * 1000 if isinstance(self.limit.window, int) else LAST
 
     def text(self, label: str) -> str:
         """The message, one line.
@@ -79,7 +76,9 @@ class Level:
             again = f"resets {_moment(self.resets, window == 'month')}"
         else:
             again = "never resets" if window is None else "a rolling window"
-        spent = f"{amount(kind, self.spent)} of {with_unit(kind, units)}{per} spent ({100 * self.spent // units} %)"
+        spent = (
+            f"{amount(kind, self.spent)} of {amounts.amount(kind, units)}{per} spent ({100 * self.spent // units} %)"
+        )
         return f"{label}: {spent}{refused}, {again}"
 
     def as_json(self, label: str) -> dict[str, Any]:
@@ -115,15 +114,6 @@ def levels(rule: Rule, state: core.State, clock: int, refused: Collection[Refusa
             hit = (path, limit.kind, limit.amount) in refused
             for share in rule.shares:
                 yield Level(rule.name, share, path, limit, spent, book.held, resets, hit, now)
-
-
-def with_unit(kind: str, units: int) -> str:
-    """Units of a kind with their name.
-
-    >>> with_unit("all", 5000), with_unit("money", 5 * 10**12), with_unit("requests", 60)
-    ('5,000 tokens', '$5.00', '60 requests')
-    """
-    return amount(kind, units) if kind == MONEY else f"{amount(kind, units)} {_NAMES.get(kind, kind)}"
 
 
 def _rolling(seconds: int) -> str:

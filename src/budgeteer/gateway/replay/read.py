@@ -18,13 +18,12 @@ from budgeteer.core.urls import without_password
 from budgeteer.gateway.damage import WRONG
 from budgeteer.gateway.record import COLUMNS, JSON, MAPS, NAMES, AttemptRecord, Record, columns
 from budgeteer.gateway.stores import connect, exists
+from budgeteer.ledger.limit import LAST
 
 _SQLITE = b"SQLite format 3\x00"
 _WHOLE = frozenset(column.name for column in COLUMNS if column.kind == "whole")
 _OPTIONAL = frozenset(column.name for column in COLUMNS if column.optional)
 _OF_ATTEMPTS = columns(AttemptRecord)
-_LAST = 253_402_300_799_999
-"""The last millisecond of the year 9999."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +98,7 @@ def _check(logged: Logged, place: str) -> None:
     for name, (kind, value, optional) in values.items():
         if not (_fits(kind, value) or (optional and value is None)) or (name == "id" and not value):
             raise InvalidInput(f"record {str(record.id)[:80]!r} of {place} has {name} {str(value)[:80]!r}; {_HINT}")
-    if record.at > _LAST:
+    if record.at > LAST:
         raise InvalidInput(f"record {record.id!r} of {place} has at {record.at}, after the year 9999; {_HINT}")
     asked, answer = logged.asked, logged.answer
     if not isinstance(asked, Mapping) or not all(isinstance(text, str) for text in answer or ()):

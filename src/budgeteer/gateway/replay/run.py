@@ -17,11 +17,11 @@ from math import ceil
 
 import orjson
 
+from budgeteer.core.amounts import amount
 from budgeteer.core.errors import BudgetExceeded, InvalidInput, UnknownPrice
 from budgeteer.core.meter import meters
 from budgeteer.core.usage import Usage
 from budgeteer.gateway import keys as virtual_keys
-from budgeteer.gateway.alerts.levels import with_unit
 from budgeteer.gateway.app import policies_of, prices_of
 from budgeteer.gateway.booking import Hold
 from budgeteer.gateway.config import Config, Model
@@ -211,7 +211,7 @@ class _Replay:
             running = await self._admit(logged, then, ask, live, asked)
         except BudgetExceeded as error:
             code = of_budget(error, self._now).code
-            self._stopped(record, then, REFUSED, f"{error.scope}: limit of {with_unit(error.kind, error.limit)}", code)
+            self._stopped(record, then, REFUSED, f"{error.scope}: limit of {amount(error.kind, error.limit)}", code)
         except UnknownPrice:
             self._stopped(record, then, REFUSED, "no_price", "no_price")
         except Refused as refused:
