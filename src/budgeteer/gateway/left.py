@@ -7,8 +7,7 @@ import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from budgeteer.core.amounts import MONEY, base
-from budgeteer.core.budget import PICO
+from budgeteer.core.amounts import exact_number, is_money
 from budgeteer.core.errors import BudgeteerError
 from budgeteer.ledger import Ledger
 
@@ -106,20 +105,12 @@ def header(name: str, units: Mapping[str, int | None], kinds: Iterable[str]) -> 
 
     >>> header("left", {"all": 12, "money": 4_990_000_000_000, "requests": None}, ("all", "money", "requests"))
     [(b'x-budgeteer-left', b'all=12, money=4.99')]
+    >>> header("left", {"learnt.money": -25 * 10**9}, ("learnt.money",))
+    [(b'x-budgeteer-left', b'learnt.money=-0.025')]
     """
     shown = [
-        f"{kind}={_dollars(found) if kind.startswith(MONEY) and base(kind) == MONEY else found}"
+        f"{kind}={exact_number(found) if is_money(kind) else found}"
         for kind in kinds
         if (found := units.get(kind)) is not None
     ]
     return [(f"x-budgeteer-{name}".encode(), ", ".join(shown).encode())] if shown else []
-
-
-def _dollars(units: int) -> str:
-    """Pico-dollars in dollars, exactly, as programs read numbers.
-
-    >>> _dollars(4_990_000_000_000), _dollars(-25 * 10**9), _dollars(0)
-    ('4.99', '-0.025', '0')
-    """
-    whole, rest = divmod(abs(units), PICO)
-    return ("-" if units < 0 else "") + (f"{whole}.{rest:012d}".rstrip("0") if rest else str(whole))

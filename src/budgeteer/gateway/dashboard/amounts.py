@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-from budgeteer.core.amounts import MONEY, base, dollars
+from budgeteer.core.amounts import dollars, is_money
 from budgeteer.draw.svg import compact
 
 
 def amount(kind: str, units: float) -> str:
     """Units of a kind; whole, but money in dollars as :func:`dollars` rounds it.
 
-    >>> amount("all", 1234567), amount("money", 5 * 10**12)
-    ('1,234,567', '$5.00')
+    >>> amount("all", 1234567), amount("money", 5 * 10**12), amount("learnt.money", 5 * 10**12)
+    ('1,234,567', '$5.00', '$5.00')
     """
-    return dollars(units) if base(kind) == MONEY else f"{units:,.0f}"
+    return dollars(units) if is_money(kind) else f"{units:,.0f}"
 
 
 def short(kind: str, units: float) -> str:
     """Units of a kind in few characters, for the axes of charts."""
-    return dollars(units) if base(kind) == MONEY else compact(units)
+    return dollars(units) if is_money(kind) else compact(units)
 
 
 def lasting(ms: float | None) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import Response
 
-from budgeteer.core.amounts import MONEY, noun
+from budgeteer.core.amounts import is_money, noun
 from budgeteer.gateway.dashboard import charts
 from budgeteer.gateway.dashboard.amounts import amount, lasting, short
 from budgeteer.gateway.dashboard.charts import Burn
@@ -74,7 +74,7 @@ class Budgets(Shared):
             raise Refused(404, "no_limit", "There is no such limit.")
         title = path_of(path, names)
         drawn, facts = await self._burn(row)
-        limit = amount(kind, row["limit"]) + ("" if kind == MONEY else f" {noun(kind)}")
+        limit = amount(kind, row["limit"]) + ("" if is_money(kind) else f" {noun(kind)}")
         body = page(
             "budget",
             title=title,

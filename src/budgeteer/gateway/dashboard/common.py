@@ -9,7 +9,7 @@ from urllib.parse import quote
 
 from starlette.responses import HTMLResponse, Response
 
-from budgeteer.core.amounts import MONEY, base, dollars, noun
+from budgeteer.core.amounts import MONEY, dollars, is_money, noun
 from budgeteer.draw.svg import Part, stacked_bar
 from budgeteer.gateway.config import PARALLEL, Config
 from budgeteer.gateway.dashboard.amounts import amount, lasting
@@ -159,8 +159,8 @@ def needs(record: Record) -> str:
     if not record.refused_kind:
         return ""
     kind, requested = record.refused_kind, record.requested or 0
-    has = amount(kind, record.available or 0) + ("" if base(kind) == MONEY else f" {noun(kind)}")
-    verb = f"cost {dollars(requested, ROUND_CEILING)}" if base(kind) == MONEY else f"use {requested:,}"
+    has = amount(kind, record.available or 0) + ("" if is_money(kind) else f" {noun(kind)}")
+    verb = f"cost {dollars(requested, ROUND_CEILING)}" if is_money(kind) else f"use {requested:,}"
     return f"{has} left of {record.refused_limit}, may {verb}"
 
 
