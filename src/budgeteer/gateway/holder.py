@@ -12,6 +12,7 @@ from budgeteer.gateway.accounts import Chain
 from budgeteer.gateway.keys import Key, public
 from budgeteer.gateway.queries import Queries
 from budgeteer.ledger.protocol import wall_clock
+from budgeteer.ledger.report import limit_window
 
 _SHOWN = (
     "id", "name", "path", "models", "max_input", "max_output", "max_reasoning", "expires", "created", "rotated",
@@ -66,8 +67,6 @@ class Holder:
 
 def _limit(row: Mapping[str, Any]) -> dict[str, Any]:
     """A limit with what is left of it, for programs and, as ``text``, for people."""
-    window = row["window"].removesuffix(" s")
-    span = int(window) if window.isdigit() else window
     return {
         "scope": row["path"],
         "kind": row["kind"],
@@ -77,5 +76,5 @@ def _limit(row: Mapping[str, Any]) -> dict[str, Any]:
         "reserved": row["reserved"],
         "left": row["left"],
         "resets_at": row["resets"],
-        "text": amounts.left_of(row["kind"], row["left"], row["limit"], span),
+        "text": amounts.left_of(row["kind"], row["left"], row["limit"], limit_window(row)),
     }

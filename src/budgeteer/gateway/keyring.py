@@ -73,10 +73,7 @@ class KeyRing:
             raise _unknown()
         if not matches(key, secret, now):
             raise _unknown()
-        if key.revoked:
-            raise Refused(401, "key_revoked", "this key was revoked")
-        if key.expires is not None and key.expires <= now:
-            raise Refused(401, "key_expired", "this key has expired")
+        check_valid(key, now)
         return key
 
     async def _ask(self, name: str) -> Key | None:
@@ -109,6 +106,18 @@ class KeyRing:
         """Have the key of this id read from the store again at its next request."""
         self._known.pop(name, None)
         self._guessed.pop(name, None)
+
+
+def check_valid(key: Key, now: int) -> None:
+    """Check that a key may be used at a time in milliseconds since 1970 (UTC).
+
+    Raises:
+        Refused: it is revoked or has expired.
+    """
+    if key.revoked:
+        raise Refused(401, "key_revoked", "this key was revoked")
+    if key.expires is not None and key.expires <= now:
+        raise Refused(401, "key_expired", "this key has expired")
 
 
 async def run(call: Callable[..., T], *args: Any) -> T:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -82,6 +82,16 @@ def balances(state: core.State, path: str, clock: int) -> Iterator[dict[str, Any
                     "overshoot": book.over,
                     "resets": start(window.name, bucket(window.name, now) + 1) if window and calendar else None,
                 }
+
+
+def limit_window(row: Mapping[str, Any]) -> str | int:
+    """The window of a row of :func:`balances` as limits have it: "" for none, a calendar window, or seconds.
+
+    >>> limit_window({"window": "day"}), limit_window({"window": "90 s"})
+    ('day', 90)
+    """
+    seconds = row["window"].removesuffix(" s")
+    return int(seconds) if seconds.isdigit() else seconds
 
 
 def charges(lines: Iterable[tuple[str, str]]) -> list[Charge]:

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from budgeteer.core.amounts import noun
 from budgeteer.draw.svg import clean, ticks
+from budgeteer.gateway.dashboard.amounts import short
 from budgeteer.gateway.dashboard.html import Html, tag
 from budgeteer.gateway.dashboard.times import local
 
@@ -53,6 +55,18 @@ def clock(at: float, spread: float) -> str:
     if spread > 2 * 86_400_000:
         return f"{when.day} {when:%b}"
     return f"{when:%H:%M}" if spread >= 15 * 60_000 else f"{when:%H:%M:%S}"
+
+
+def spending(rows: Sequence[dict[str, object]], by: str, times: Sequence[int], step: int, kind: str) -> Html:
+    """What was spent of a kind of units by name, as stacked bars.
+
+    Args:
+        rows, by, times: as for :func:`stacks`.
+        step: the width of a bar in seconds.
+        kind: of the units.
+    """
+    title = f"{noun(kind)} by {by}"
+    return bars(stacks(rows, by, times), times, step * 1000, lambda units: short(kind, units), title)
 
 
 def _frame(low: int, high: int, top: float, text: Callable[[float], str], title: str) -> tuple[list[str], _Scale]:

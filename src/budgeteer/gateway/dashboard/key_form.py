@@ -96,6 +96,12 @@ def _whole(text: str) -> int:
     return int(clean.replace(",", "").replace("_", ""))
 
 
+def caps(key: Key) -> list[tuple[str, str]]:
+    """The caps of a key's requests as names and values."""
+    parts = ((name.removeprefix("max_"), getattr(key, name)) for name in CAPS)
+    return [(f"most {part} a request", f"{cap:,} tokens") for part, cap in parts if cap is not None]
+
+
 def limits(of: Sequence[Limit]) -> str:
     """Limits in a line."""
     return ", ".join(map(str, of))

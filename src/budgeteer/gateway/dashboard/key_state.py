@@ -16,6 +16,8 @@ from budgeteer.gateway.key_index import state_of
 from budgeteer.gateway.keys import Key
 from budgeteer.gateway.queries import Queries
 from budgeteer.gateway.record import Record
+from budgeteer.ledger.limit import check_path
+from budgeteer.ledger.report import limit_window
 from budgeteer.metering.outcome import Outcome
 
 _PASSING = ("too_many_parallel", "budget_reserved", "rate_limited")
@@ -54,7 +56,7 @@ async def states(queries: Queries, keys: Sequence[Key], now: int) -> dict[str, S
     """
     if not keys:
         return {}
-    paths = {key.id: _above(key) for key in keys}
+    paths = {key.id: check_path(key.scope) for key in keys}
     rows: dict[str, list[dict[str, Any]]] = {}
     for row in await queries.balances_of(list(dict.fromkeys(path for chain in paths.values() for path in chain))):
         if row["limit"] is not None and row["kind"].partition(OF)[0] != PARALLEL:
@@ -64,12 +66,6 @@ async def states(queries: Queries, keys: Sequence[Key], now: int) -> dict[str, S
         key.id: _state(key, [row for path in paths[key.id] for row in rows.get(path, ())], latest.get(key.id), now)
         for key in keys
     }
-
-
-def _above(key: Key) -> list[str]:
-    """The paths of a key's account and of those above it, the outermost first."""
-    parts = key.scope.split("/")
-    return ["/".join(parts[: n + 1]) for n in range(len(parts))]
 
 
 def _state(key: Key, rows: Sequence[dict[str, Any]], last: Record | None, now: int) -> State:
@@ -84,7 +80,7 @@ def _state(key: Key, rows: Sequence[dict[str, Any]], last: Record | None, now: i
         row = next((row for row in rows if _same(row, last)), None)
         return State("bad", "refuses requests", f"{why}{_resets(row, now)}", True)
     if spent is not None:
-        left = left_of(spent["kind"], spent["left"], spent["limit"], _window(spent))
+        left = left_of(spent["kind"], spent["left"], spent["limit"], limit_window(spent))
         return State("bad", "spent", f"{left}{_resets(spent, now)}", True)
     until = "valid" if key.expires is None else f"valid until {when(key.expires)}"
     if key.earlier and (ends := max(ends for _, ends in key.earlier)) > now:
@@ -103,11 +99,6 @@ def _again(last: Record, rows: Sequence[Mapping[str, Any]]) -> bool:
 
 def _same(row: Mapping[str, Any], last: Record) -> bool:
     return bool(row["path"] == last.scope and row["kind"] == last.refused_kind)
-
-
-def _window(row: Mapping[str, Any]) -> str | int:
-    window = str(row["window"]).removesuffix(" s")
-    return int(window) if window.isdigit() else window
 
 
 def _resets(row: Mapping[str, Any] | None, now: int) -> str:

@@ -13,10 +13,9 @@ from starlette.responses import RedirectResponse, Response
 from budgeteer.core.amounts import noun
 from budgeteer.core.errors import InvalidInput
 from budgeteer.gateway.dashboard import charts, key_form
-from budgeteer.gateway.dashboard.amounts import short
 from budgeteer.gateway.dashboard.common import Shared, asked, listed, problem_of
 from budgeteer.gateway.dashboard.html import Html, link, options, page, pages, table, tag
-from budgeteer.gateway.dashboard.key_form import limits
+from budgeteer.gateway.dashboard.key_form import caps, limits
 from budgeteer.gateway.dashboard.key_state import State, states
 from budgeteer.gateway.dashboard.times import span_of, when
 from budgeteer.gateway.keys import Key, version
@@ -114,13 +113,6 @@ class Keys(Shared):
         )
         names = {name: key.name or name}
         limited = [row for row in balances if row["limit"] is not None]
-        drawn = charts.bars(
-            charts.stacks(spent, "stage", times),
-            times,
-            span.step * 1000,
-            lambda units: short(kind, units),
-            f"{noun(kind)} by stage",
-        )
         actions = Html("")
         if not key.revoked:
             actions = page(
@@ -138,7 +130,7 @@ class Keys(Shared):
             problem=problem_of(problem),
             state=banner(known[name], refused),
             facts=listed(_facts(key, known[name])),
-            chart=drawn,
+            chart=charts.spending(spent, "stage", times, span.step, kind),
             kind=noun(kind),
             said=span.said,
             **span.fields(),
@@ -208,11 +200,6 @@ def banner(state: State, refused: int) -> Html:
 def _facts(key: Key, state: State) -> list[tuple[str, Any]]:
     """The fields of a key as names and values."""
     per_model = "; ".join(f"{name}: {limits(of)}" for name, of in key.per_model)
-    caps = (
-        (f"most {part} a request", f"{cap:,} tokens")
-        for part in ("input", "output", "reasoning")
-        if (cap := getattr(key, f"max_{part}")) is not None
-    )
     return [
         ("id", key.id),
         ("path", key.path),
@@ -224,5 +211,5 @@ def _facts(key: Key, state: State) -> list[tuple[str, Any]]:
         ("each session", limits(key.per_session)),
         ("each tag", limits(key.per_tag)),
         ("models", ", ".join(key.models)),
-        *caps,
+        *caps(key),
     ]

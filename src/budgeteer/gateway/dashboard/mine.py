@@ -13,9 +13,10 @@ from starlette.responses import Response
 
 from budgeteer.core.amounts import noun
 from budgeteer.gateway.dashboard import charts
-from budgeteer.gateway.dashboard.amounts import amount, short
+from budgeteer.gateway.dashboard.amounts import amount
 from budgeteer.gateway.dashboard.common import asked, listed
 from budgeteer.gateway.dashboard.html import link, page, table
+from budgeteer.gateway.dashboard.key_form import caps
 from budgeteer.gateway.dashboard.key_state import states
 from budgeteer.gateway.dashboard.keys import banner
 from budgeteer.gateway.dashboard.requests import TURNS, Requests
@@ -85,17 +86,11 @@ class Mine(Requests):
             self.queries.refused_since(key.id),
         )
         names = {key.id: key.name or key.id}
-        stacks = charts.stacks(spent, "model", times)
-        chart = charts.bars(stacks, times, span.step * 1000, lambda u: short(kind, u), f"{noun(kind)} by model")
         facts = [
             ("key", key.id),
             ("state", known[key.id].html()),
             ("models", ", ".join(key.models)),
-            *(
-                (f"most {part} a request", f"{cap:,} tokens")
-                for part in ("input", "output", "reasoning")
-                if (cap := getattr(key, f"max_{part}")) is not None
-            ),
+            *caps(key),
             ("valid until", when(key.expires) if key.expires else ""),
             ("requests", f"{total['requests']:,}, {total['refused']:,} refused"),
             ("tokens", f"{total['input']:,} in, {total['output']:,} out"),
@@ -109,7 +104,7 @@ class Mine(Requests):
             title=names[key.id],
             state=banner(known[key.id], refused),
             limits=self.balances(limits, names, links=False),
-            chart=chart,
+            chart=charts.spending(spent, "model", times, span.step, kind),
             kind=noun(kind),
             said=span.said,
             **span.fields(),

@@ -13,7 +13,7 @@ from starlette.responses import Response
 from budgeteer.core.amounts import MONEY, dollars, noun
 from budgeteer.gateway import queries
 from budgeteer.gateway.dashboard import charts
-from budgeteer.gateway.dashboard.amounts import amount, lasting, short
+from budgeteer.gateway.dashboard.amounts import amount, lasting
 from budgeteer.gateway.dashboard.common import (
     NO_NAMES,
     Shared,
@@ -64,12 +64,10 @@ class Overview(Shared):
         )
         if by == "key":
             rows = [{**row, "key": names.get(row["key"], row["key"])} for row in rows]
-        drawn = charts.stacks(rows, by, times)
-        chart = charts.bars(drawn, times, step * 1000, lambda units: short(kind, units), f"{noun(kind)} by {by}")
         body = page(
             "overview",
             cards=self._cards(total),
-            chart=chart,
+            chart=charts.spending(rows, by, times, step, kind),
             kind=noun(kind),
             by=by,
             said=span.said,

@@ -24,7 +24,7 @@ from budgeteer.gateway.dashboard.common import (
     value_of,
 )
 from budgeteer.gateway.dashboard.html import Html, link, options, page, table
-from budgeteer.gateway.dashboard.times import field, span_of, when, zone_name
+from budgeteer.gateway.dashboard.times import ends, field, span_of, when
 from budgeteer.gateway.queries import FILTERS, MANY
 from budgeteer.gateway.record import COLUMNS, MAPS, AttemptRecord, Column, Record, columns
 from budgeteer.gateway.refusal import Refused
@@ -61,7 +61,6 @@ class Requests(Shared):
             span = span_of(times, wall_clock(), "24h")
             filters |= span.filters
             query |= {"since": filters["since"], "until": filters.get("until", "")}
-        times = {"from": _field(query["since"]), "to": _field(query["until"])}
         listed_page = await self.queries.requests(asked(**filters), limit=_ROWS)
         older = Html("")
         if len(listed_page.requests) == _ROWS:
@@ -74,10 +73,9 @@ class Requests(Shared):
             csv=link("CSV", "/requests.csv", **{**filters, "before": ""}),
             problem=problem_of(problem),
             key=names.get(query["key"], query["key"]),
-            zone=zone_name(),
+            ends=ends(_field(query["since"]), _field(query["until"])),
             outcomes=options(outcomes, query["outcome"]),
             **{name: query[name] for name in ("model", "stage", "path", "user", "session")},
-            **times,
         )
         return self.framed(token, "Requests", body, "/requests")
 

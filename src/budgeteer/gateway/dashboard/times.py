@@ -10,7 +10,7 @@ from datetime import UTC, datetime, timedelta, tzinfo
 from zoneinfo import ZoneInfo
 
 from budgeteer.core.errors import InvalidInput
-from budgeteer.gateway.dashboard.html import Html, options
+from budgeteer.gateway.dashboard.html import Html, options, page
 
 COOKIE = "budgeteer-zone"
 """The cookie in which the script tells the browser's time zone."""
@@ -76,6 +76,11 @@ def field(at: int | None) -> str:
     return "" if at is None else f"{local(at):%Y-%m-%dT%H:%M}"
 
 
+def ends(since: str, until: str) -> Html:
+    """The part of a form that has the two ends of a span of time, in the page's time zone."""
+    return page("ends", zone=zone_name(), **{"from": since, "to": until})
+
+
 @dataclass(frozen=True, slots=True)
 class Span:
     """The time that a page shows.
@@ -107,15 +112,13 @@ class Span:
         first, last = ((at + self.offset) // wide * wide - self.offset for at in (self.since, end))
         return list(range(first, last + 1, wide))
 
-    def fields(self) -> dict[str, Html | str]:
+    def fields(self) -> dict[str, Html]:
         """The values of a form that chooses the span: the presets, and the two ends of a free range."""
         presets = [("", "free"), *((name, f"last {said}") for name, (said, _) in RANGES.items())]
         free = not self.range
         return {
             "ranges": options(presets, self.range),
-            "from": field(self.since) if free else "",
-            "to": field(self.until) if free else "",
-            "zone": zone_name(),
+            "ends": ends(field(self.since) if free else "", field(self.until) if free else ""),
         }
 
     @property

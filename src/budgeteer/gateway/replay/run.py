@@ -25,7 +25,7 @@ from budgeteer.gateway import keys as virtual_keys
 from budgeteer.gateway.app import policies_of, prices_of
 from budgeteer.gateway.booking import Hold
 from budgeteer.gateway.config import Config, Model
-from budgeteer.gateway.keyring import KeyRing
+from budgeteer.gateway.keyring import KeyRing, check_valid
 from budgeteer.gateway.keys import Key
 from budgeteer.gateway.live import Live
 from budgeteer.gateway.policies.protocol import Policy
@@ -203,10 +203,7 @@ class _Replay:
         asked: list[Policy] = []
         self._acting = ""
         try:
-            if key.revoked:
-                raise Refused(401, "key_revoked", "this key was revoked")
-            if key.expires is not None and key.expires <= record.at:
-                raise Refused(401, "key_expired", "this key has expired")
+            check_valid(key, record.at)
             ask = RecordedAsk(logged, key)
             running = await self._admit(logged, then, ask, live, asked)
         except BudgetExceeded as error:
