@@ -208,6 +208,24 @@ def test_a_ledger_that_lost_entries_refuses_until_connected_anew(url: str, db: p
         PostgresLedger(url, create=False)
 
 
+@pytest.mark.parametrize("read", ["snapshot", "accounts"])
+def test_what_is_written_while_the_ledger_is_read_is_not_lost(
+    url: str, read: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with opened(url) as ledger:
+        run = ledger._reader.run
+
+        def slowly(work):
+            answer = run(work)
+            ledger.reserve("org", {"all": 1})
+            return answer
+
+        monkeypatch.setattr(ledger._reader, "run", slowly)
+        state = ledger.snapshot()[1] if read == "snapshot" else ledger.accounts(["org"])
+        assert state.accounts["org"].books["all"].held == 0
+        assert ledger.remaining("org") == {"all": 999}
+
+
 def at(url: str, **parts: object) -> str:
     """The address with other parts: user, password, port, database."""
     given = {

@@ -159,14 +159,18 @@ class PostgresLedger(GroupLedger):
     def _sql(self, statement: str) -> bytes:
         return statement.replace("ledger.", f'"{self._name}".').encode()
 
-    def _meta(self, row: tuple[Any, ...] | None) -> tuple[int, str, int]:
-        """Number of journal entries, hash of the last one, time of the last change."""
+    def _meta(self, row: tuple[Any, ...] | None, seen: int = 0) -> tuple[int, str, int]:
+        """Number of journal entries, hash of the last one, time of the last change.
+
+        Raises:
+            LedgerUnavailable: there are fewer entries than the ``seen`` that this process has written before.
+        """
         if row is not None and row[0] != FORMAT:
             raise self._link.of_other_version(f"its format is {row[0]}, not {FORMAT}")
         seq, head, now = self._read(rows.check_meta, row and row[1:])
-        if seq < self._seen:
+        if seq < seen:
             raise LedgerUnavailable(
-                f"{self._link.subject} has lost entries: {self._seen:,} were written, {seq:,} are there. Restore it, "
+                f"{self._link.subject} has lost entries: {seen:,} were written, {seq:,} are there. Restore it, "
                 "or connect anew to go on with what is there"
             )
         return seq, head, now
@@ -193,7 +197,7 @@ class PostgresLedger(GroupLedger):
             read = connection.execute(self._sql(_READ), (given, named, core.SWEEP))
             accounts = connection.execute(self._sql(_ACCOUNTS), (list(map(_key, guessed)),))
             pipeline.sync()  # after a flush alone the server would not see that it waits, and never end it
-            seq, head, booked = self._meta(meta.fetchone())
+            seq, head, booked = self._meta(meta.fetchone(), self._seen)
             (_, _, _, clock, _, _, _, _, swept, _), *found = read.fetchall()
             now = max(clock, booked)
             entries = [self._read(rows.entry_of, row) for row in found]
@@ -259,42 +263,38 @@ class PostgresLedger(GroupLedger):
 
     def snapshot(self) -> tuple[int, core.State]:
         """The number of journal entries, and the accounts and open reservations at that point."""
-
-        def read(connection: Connection) -> list[Any]:
-            with connection.pipeline():
-                connection.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
-                meta = connection.execute(self._sql(_META))
-                accounts = connection.execute(self._sql("SELECT path, limits, books FROM ledger.accounts"))
-                reservations = connection.execute(self._sql(_OPEN))
-                connection.execute("COMMIT")
-            return [meta.fetchone(), accounts.fetchall(), reservations.fetchall()]
-
-        meta, accounts, reservations = self._reader.run(read)
-        state = core.State()
-        seq, _, state.now = self._meta(meta)
-        for path, limits, books in accounts:
-            state.accounts[path] = self._read(rows.account_of, path, limits, books)
+        seq, state, (reservations,) = self._at_once(
+            ("SELECT path, limits, books FROM ledger.accounts", None), (_OPEN, None)
+        )
         for row in reservations:
             state.reservations[row[0]] = self._read(rows.entry_of, row)
         return seq, state
 
     def accounts(self, paths: Collection[str]) -> core.State:
         """A copy of some accounts at one point in time."""
+        return self._at_once((_ACCOUNTS, (list(map(_key, paths)),)))[1]
 
-        def read(connection: Connection) -> list[Any]:
+    def _at_once(self, *queries: tuple[str, tuple[Any, ...] | None]) -> tuple[int, core.State, list[list[Any]]]:
+        """What queries find at one point in time; the first one is for accounts.
+
+        Returns:
+            The number of journal entries, a state with these accounts, and the rows of the other queries.
+        """
+        seen = self._seen  # before the reading begins: another thread may add entries while it is under way
+
+        def read(connection: Connection) -> list[list[Any]]:
             with connection.pipeline():
                 connection.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
-                meta = connection.execute(self._sql(_META))
-                accounts = connection.execute(self._sql(_ACCOUNTS), (list(map(_key, paths)),))
+                cursors = [connection.execute(self._sql(query), values) for query, values in ((_META, None), *queries)]
                 connection.execute("COMMIT")
-            return [meta.fetchone(), accounts.fetchall()]
+            return [cursor.fetchall() for cursor in cursors]
 
-        meta, accounts = self._reader.run(read)
+        meta, accounts, *others = self._reader.run(read)
         state = core.State()
-        _, _, state.now = self._meta(meta)
+        seq, _, state.now = self._meta(meta[0] if meta else None, seen)
         for path, limits, books in accounts:
             state.accounts[path] = self._read(rows.account_of, path, limits, books)
-        return state
+        return seq, state, others
 
     def close(self) -> None:
         """Close the connections."""
