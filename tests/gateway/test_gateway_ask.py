@@ -92,6 +92,17 @@ def _once(pairs):
     return dict(pairs)
 
 
+@pytest.mark.parametrize(
+    ("name", "written"),
+    [("cache_control", (None, 0)), ("cache_c\\u006fntrol", (None, 0)), ("title", (0, 0))],
+)
+def test_escaped_names_do_not_hide_that_the_cache_is_written(name, written):
+    part = '{"type": "text", "text": "Hi", "' + name + '": {"type": "ephemeral"}}'
+    raw = '{"model": "m", "max_tokens": 5, "messages": [{"role": "user", "content": [' + part + "]}]}"
+    found = prepare(Ask("messages", raw.encode(), KEY), replace(MODEL, price="claude-x"), METERING, "anthropic")
+    assert (found.planned.worst.written, found.planned.worst.written_long) == written
+
+
 def test_escaped_names_do_not_hide_a_picture_or_a_cap():
     raw = b'{"model": "m", "max_tok\\u0065ns": 5, "messages": [{"content": ['
     raw += b'{"type": "im\\u0061ge_url", "url": "data:,x"}]}]}'

@@ -105,7 +105,9 @@ def prepare(
     # a strict server gets what the client sent, and refuses or says what it likes
     hides = model.conduct.stream_options and ask_for_usage(operation, body)
     service = body.get("service_tier")
-    worst = totals(body, read, made, ask.unseen, writable(body, f"{model.upstream} {model.price}"))
+    content = orjson.dumps(body) if changed or hides else ask.raw
+    written = writable(f"{model.upstream} {model.price}", lambda: content)
+    worst = totals(body, read, made, ask.unseen, written)
     likely = None
     try:
         planned = metering.plan(
@@ -123,7 +125,6 @@ def prepare(
             planned = replace(planned, reserve=worst, amounts=most_units)
     except InvalidInput as error:
         raise Refused(400, "not_bounded", str(error)) from None
-    content = orjson.dumps(body) if changed or hides else ask.raw
     reading = Reading(operation, body, metering, hides, model.conduct.bills_cost)
     reading.hides |= model.bounds.hidden_reasoning > 0
     return Prepared(content, planned, likely, reading, chose_cap, notes)

@@ -42,9 +42,9 @@ _AROUND_KEY, _AROUND_VALUE = 3, 2
 SCHEMAS = ("tools", "functions", "response_format", "output_format", "output_config", "text", "json_schema",
            "guided_json")  # fmt: skip
 """Fields that hold descriptions of tools and schemas, which servers write anew for the model."""
-_CACHES = re.compile(r'"cache_?(?:control|point)\w*"\s*:', re.IGNORECASE)
+_CACHES = re.compile(rb'"cache_?(?:control|point)\w*"\s*:', re.IGNORECASE)
 """Anthropic's, Bedrock's and LiteLLM's names of what asks for it."""
-_TTL = re.compile(r'"ttl"\s*:(?!\s*"5m")', re.IGNORECASE)
+_TTL = re.compile(rb'"ttl"\s*:(?!\s*"5m")', re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,7 +175,7 @@ def worst_case(request: Mapping[str, Any], bounds: Bounds | None = None) -> Usag
     choices = prompts_of(request) * max(count(name, request.get(name) or 1) for name in ("n", "best_of"))
     made = choices * (cap + beyond(request, bounds))
     parts = unseen(request)
-    written = writable(request, str(request.get("model") or ""))
+    written = writable(str(request.get("model") or ""), lambda: json.dumps(dict(request), default=str).encode())
     return totals(request, input_bound(request, bounds, parts), made, parts, written)
 
 
@@ -215,22 +215,24 @@ def totals(
     )
 
 
-def writable(request: Mapping[str, Any], model: str) -> tuple[int | None, int | None]:
+def writable(model: str, body: Callable[[], bytes]) -> tuple[int | None, int | None]:
     """Tokens that can be written to the provider's cache, and those for an hour or more: 0 if none can, None if any.
 
     Claude's cache is written only where ``cache_control`` asks for it, and for an hour only where ``ttl`` does. Others
     write to theirs without being asked.
 
     Args:
-        request: the body.
         model: its name, at the provider or in the price table.
+        body: returns the request's JSON, without escapes in names; called for Claude only.
 
-    >>> writable({"messages": []}, "claude-sonnet-4-5"), writable({"cache_control": {}}, "claude-sonnet-4-5")
-    ((0, 0), (None, 0))
+    >>> writable("claude-sonnet-4-5", lambda: b'{"messages": []}')
+    (0, 0)
+    >>> writable("claude-sonnet-4-5", lambda: b'{"cache_control": {}}')
+    (None, 0)
     """
     if "claude" not in model.lower():
         return None, None
-    text = json.dumps(dict(request), default=str)
+    text = body()
     if _CACHES.search(text) is None:
         return 0, 0
     return None, 0 if _TTL.search(text) is None else None
