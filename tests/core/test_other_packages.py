@@ -237,18 +237,9 @@ def test_solve_counts_a_budget_by_their_meter(installed, tmp_path):
 def test_a_gateway_serves_with_their_policy(installed, tmp_path):
     for needed in ("aiohttp", "orjson", "prometheus_client", "starlette", "uvicorn"):
         pytest.importorskip(needed)
-    from helpers.gateway_fixture import toml
-    from helpers.upstream import Upstream
-
-    with Upstream() as upstream:
-        config = tmp_path / "gateway.toml"
-        config.write_text(toml([("one", upstream.url, ["echo"], "")], extra="[policies.their-policy]\ncap = 20"))
-        with theirs.serving(installed, config) as url:
-            _, made = theirs.post(f"{url}/admin/api/keys", theirs.ADMIN, {"path": "acme"})
-            body = {"model": "echo", "messages": [{"role": "user", "content": "Hi"}], "max_tokens": 50}
-            headers, _ = theirs.post(f"{url}/v1/chat/completions", made["secret"], body)
-        assert headers["x-budgeteer-policy"] == "short=20"
-        assert upstream.bodies[-1]["max_tokens"] == 20
+    headers, sent = theirs.capped(installed, tmp_path / "gateway.toml", "their-policy")
+    assert headers["x-budgeteer-policy"] == "short=20"
+    assert sent["max_tokens"] == 20
 
 
 RUN_IN_PYTHON = {

@@ -312,17 +312,9 @@ def test_train_fills_every_slot_with_a_copy(installed: Path, tmp_path: Path) -> 
 def test_a_gateway_serves_with_the_copy_of_the_policy(installed: Path, tmp_path: Path) -> None:
     for needed in ("aiohttp", "orjson", "prometheus_client", "starlette", "uvicorn"):
         pytest.importorskip(needed)
-    from helpers.gateway_fixture import toml
-    from helpers.upstream import Upstream
-
-    with Upstream() as upstream:
-        config = tmp_path / "gateway.toml"
-        config.write_text(toml([("one", upstream.url, ["echo"], "")], extra="[policies.short]\ncap = 20"))
-        with theirs.serving(installed, config) as url:
-            _, made = theirs.post(f"{url}/admin/api/keys", theirs.ADMIN, {"path": "acme"})
-            body = {"model": "echo", "messages": [{"role": "user", "content": "Hi"}], "max_tokens": 50}
-            headers, _ = theirs.post(f"{url}/v1/chat/completions", made["secret"], body)
-        assert headers["x-budgeteer-policy"] == "short=20"
+    headers, sent = theirs.capped(installed, tmp_path / "gateway.toml", "short")
+    assert headers["x-budgeteer-policy"] == "short=20"
+    assert sent["max_tokens"] == 20
 
 
 def test_the_evidence_runs_is_published_and_can_fail(

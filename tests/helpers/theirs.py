@@ -78,3 +78,26 @@ def post(url: str, key: str, body: Mapping[str, Any]) -> tuple[Any, Any]:
     request = urllib.request.Request(url, json.dumps(body).encode(), {"authorization": f"Bearer {key}"})
     with urllib.request.urlopen(request, timeout=30) as response:
         return response.headers, json.load(response)
+
+
+def capped(folder: Path, config: Path, policy: str) -> tuple[Any, Any]:
+    """One request for 50 tokens to a gateway whose policy caps them at 20.
+
+    Args:
+        folder: where the policy is installed.
+        config: the file to write the gateway's configuration to.
+        policy: its name.
+
+    Returns:
+        The headers of the answer, and the body that the upstream got.
+    """
+    from helpers.gateway_fixture import toml
+    from helpers.upstream import Upstream
+
+    with Upstream() as upstream:
+        config.write_text(toml([("one", upstream.url, ["echo"], "")], extra=f"[policies.{policy}]\ncap = 20"))
+        with serving(folder, config) as url:
+            _, made = post(f"{url}/admin/api/keys", ADMIN, {"path": "acme"})
+            body = {"model": "echo", "messages": [{"role": "user", "content": "Hi"}], "max_tokens": 50}
+            headers, _ = post(f"{url}/v1/chat/completions", made["secret"], body)
+        return headers, upstream.bodies[-1]

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import aclosing
 from dataclasses import replace
 from typing import Any, cast
@@ -89,34 +89,20 @@ class BudgetedModel(Model):
         conversation_id: str | None,
         prompt: Any,
     ) -> ModelResponse:
+        stored = {
+            "previous_response_id": previous_response_id,
+            "conversation_id": conversation_id,
+            "prompt": prompt,
+        }
         if self._below is not None:
             return await self._below.get_response(
-                system_instructions,
-                input,
-                model_settings,
-                tools,
-                output_schema,
-                handoffs,
-                tracing,
-                previous_response_id=previous_response_id,
-                conversation_id=conversation_id,
-                prompt=prompt,
+                system_instructions, input, model_settings, tools, output_schema, handoffs, tracing, **stored
             )
-        hidden = {"previous_response_id": previous_response_id, "conversation": conversation_id, "prompt": prompt}
-        call, settings = self._call(system_instructions, input, model_settings, tools, output_schema, handoffs, hidden)
+        call, settings = self._call(system_instructions, input, model_settings, tools, output_schema, handoffs, stored)
         await call.astart()
         try:
             response = await self.wrapped.get_response(
-                system_instructions,
-                input,
-                settings,
-                tools,
-                output_schema,
-                handoffs,
-                tracing,
-                previous_response_id=previous_response_id,
-                conversation_id=conversation_id,
-                prompt=prompt,
+                system_instructions, input, settings, tools, output_schema, handoffs, tracing, **stored
             )
         except BaseException as error:
             await call.afinish(_failure(error))
@@ -139,40 +125,26 @@ class BudgetedModel(Model):
         conversation_id: str | None,
         prompt: Any,
     ) -> AsyncIterator[TResponseStreamEvent]:
+        stored = {
+            "previous_response_id": previous_response_id,
+            "conversation_id": conversation_id,
+            "prompt": prompt,
+        }
         if self._below is not None:
             below: Any = self._below.stream_response(
-                system_instructions,
-                input,
-                model_settings,
-                tools,
-                output_schema,
-                handoffs,
-                tracing,
-                previous_response_id=previous_response_id,
-                conversation_id=conversation_id,
-                prompt=prompt,
+                system_instructions, input, model_settings, tools, output_schema, handoffs, tracing, **stored
             )
             async with aclosing(below) as events:
                 async for event in events:
                     yield event
             return
-        hidden = {"previous_response_id": previous_response_id, "conversation": conversation_id, "prompt": prompt}
-        call, settings = self._call(system_instructions, input, model_settings, tools, output_schema, handoffs, hidden)
+        call, settings = self._call(system_instructions, input, model_settings, tools, output_schema, handoffs, stored)
         await call.astart()
         least = 0
         text, usage, answer = "", None, Answer(outcome=Outcome.UNKNOWN)
         try:
             async for event in self.wrapped.stream_response(
-                system_instructions,
-                input,
-                settings,
-                tools,
-                output_schema,
-                handoffs,
-                tracing,
-                previous_response_id=previous_response_id,
-                conversation_id=conversation_id,
-                prompt=prompt,
+                system_instructions, input, settings, tools, output_schema, handoffs, tracing, **stored
             ):
                 delta = getattr(event, "delta", None)
                 if isinstance(delta, str) and delta:
@@ -200,14 +172,13 @@ class BudgetedModel(Model):
         tools: Any,
         schema: Any,
         handoffs: Any,
-        hidden: dict[str, Any],
+        stored: Mapping[str, Any],
     ) -> tuple[Call, ModelSettings]:
         bounds = self.metering.bounds
         if settings.max_tokens is None and bounds.max_output is not None:
             settings = replace(settings, max_tokens=bounds.max_output)
         _check_retries(self.wrapped, settings)
         refuse_unbounded({name: getattr(settings, name) for name in _ADDING}, "")
-        prompt = hidden.pop("prompt")
         request = {
             "instructions": instructions,
             "input": json.loads(json.dumps(input, default=_plain)),
@@ -215,8 +186,9 @@ class BudgetedModel(Model):
             "handoffs": [_tool(handoff) for handoff in handoffs],
             "schema": None if schema is None or schema.is_plain_text() else schema.json_schema(),
             "max_output_tokens": settings.max_tokens,
-            "prompt_id": prompt,
-            **hidden,
+            "prompt_id": stored["prompt"],
+            "previous_response_id": stored["previous_response_id"],
+            "conversation": stored["conversation_id"],
         }
         planned = self.metering.plan("openai", "chat", self.name, worst_case(request, bounds), cap=settings.max_tokens)
         return Call(self.metering, planned), settings

@@ -107,8 +107,15 @@ def kept(running: Config, wanted: Config) -> tuple[Config, list[str]]:
                     f"{where} limits {kind!r}, which the gateway does not count; restart it to change [ledger] kinds"
                 )
     server = replace(wanted.server, **{name: getattr(running.server, name) for name in _DOOR})
-    config = replace(wanted, server=server, ledger=running.ledger, keep=running.keep, otel=running.otel)
-    config = replace(config, kinds=running.kinds, learnt=running.learnt)
+    config = replace(
+        wanted,
+        server=server,
+        ledger=running.ledger,
+        kinds=running.kinds,
+        learnt=running.learnt,
+        keep=running.keep,
+        otel=running.otel,
+    )
     return config, said
 
 

@@ -47,14 +47,7 @@ def table(numbers: Mapping[str, Any]) -> str:
         rows.append(
             [
                 p["strategy"],
-                p["budget"],
-                _interval(p["accuracy"]),
-                compact(p["used"]["mean"]),
-                f"{p['calls']:.1f}",
-                percent(p["answered"]),
-                _e3(p["e3"]),
-                _right(p, numbers),
-                percent(p["saturated"]),
+                *_cells(p, numbers),
                 "first" if difference is None else _difference(difference),
             ]
         )
@@ -140,6 +133,20 @@ def _picture(numbers: Mapping[str, Any]) -> str:
     )
 
 
+def _cells(point: Mapping[str, Any], numbers: Mapping[str, Any]) -> list[str]:
+    """The cells of a point that both tables have, from its budget on."""
+    return [
+        point["budget"],
+        _interval(point["accuracy"]),
+        compact(point["used"]["mean"]),
+        f"{point['calls']:.1f}",
+        percent(point["answered"]),
+        _e3(point["e3"]),
+        _right(point, numbers),
+        percent(point["saturated"]),
+    ]
+
+
 def _table(numbers: Mapping[str, Any]) -> str:
     head = [
         "Strategy",
@@ -158,14 +165,7 @@ def _table(numbers: Mapping[str, Any]) -> str:
     rows = []
     for p in numbers["points"]:
         cells = [
-            p["budget"],
-            _interval(p["accuracy"]),
-            compact(p["used"]["mean"]),
-            f"{p['calls']:.1f}",
-            percent(p["answered"]),
-            _e3(p["e3"]),
-            _right(p, numbers),
-            percent(p["saturated"]),
+            *_cells(p, numbers),
             compact(p["wasted"]),
             compact(p["overshoot"]),
             f"{p['seconds']:.2g}",
