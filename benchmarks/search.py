@@ -38,7 +38,8 @@ from budgeteer.lab.stats import mean_ci
 from budgeteer.lab.tasks.base import THINK_END
 from budgeteer.lab.tasks.chains import MODULUS, Chains
 from budgeteer.ledger import Allowance, Limit, MemoryLedger
-from budgeteer.models.model import LENGTH, LOGPROBS, SEED, STOP, Choice, Chunk, Message, Request, Response
+from budgeteer.models.chat import Prompt
+from budgeteer.models.model import LENGTH, LOGPROBS, SEED, STOP, Choice, Chunk, Request, Response
 from budgeteer.solve import Answer, Budgeted, Question, Strategy, Style, Task
 from budgeteer.strategies import (
     adaptive_vote,
@@ -111,7 +112,7 @@ class Replay:
         self.greedy = dict(zip(drawn_pool["prompts"], drawn_pool["greedy"], strict=True))
         self.at: dict[str, int] = defaultdict(int)
 
-    def count(self, prompt: str | tuple[Message, ...]) -> int:
+    def count(self, prompt: Prompt) -> int:
         return int(self.input[str(prompt)])
 
     async def generate(self, request: Request) -> Response:

@@ -68,8 +68,9 @@ from budgeteer.lab.stats import Paired, crossed, crossed_weights, wilson
 from budgeteer.lab.tasks.files import final
 from budgeteer.lab.tasks.gym import Gym
 from budgeteer.ledger import Allowance, Limit, MemoryLedger
+from budgeteer.models.chat import Prompt
 from budgeteer.models.llama_cpp import LlamaCpp
-from budgeteer.models.model import LENGTH, LOGPROBS, SEED, Choice, Chunk, Message, Model, Request, Response
+from budgeteer.models.model import LENGTH, LOGPROBS, SEED, Choice, Chunk, Model, Request, Response
 from budgeteer.solve import Answer, Budgeted, Question, Strategy, Style, Task, derive
 from budgeteer.solve.lines import Lines
 from budgeteer.solve.styles import Asked, Example, direct, few_shot
@@ -323,7 +324,7 @@ class Replay:
         self.seed = seed
         self.at: dict[str, int] = defaultdict(int)
 
-    def count(self, prompt: str | tuple[Message, ...]) -> int:
+    def count(self, prompt: Prompt) -> int:
         return int(self.rows[str(prompt)]["input"])
 
     async def generate(self, request: Request) -> Response:

@@ -23,7 +23,8 @@ from budgeteer.check import (
 from budgeteer.check import _verifier as verifier_rules
 from budgeteer.core.environment import Item
 from budgeteer.core.errors import InvalidInput
-from budgeteer.models.model import Message, Request
+from budgeteer.models.chat import Message
+from budgeteer.models.model import Request
 from budgeteer.solve import Answer, Style
 from budgeteer.strategies import split
 from budgeteer.strategies.kit.aggregate import Ranked, majority, weighted_majority
@@ -241,7 +242,7 @@ COUNT = itertools.count()
 STYLES = {
     "does not hold the question's text": plain(prompt=lambda text: text.lower()),
     "is another one each time": plain(prompt=lambda text: f"{next(COUNT)} {text}"),
-    "a prompt is a text or a tuple of Message": plain(prompt=lambda text: [Message("user", text)]),
+    "a prompt is a text or a Chat": plain(prompt=lambda text: [Message("user", text)]),
     "it reads None, not '42'": plain(answer=lambda text: None),
     "thinking that is not closed it reads": lambda task: Often(
         prompt=str, answer=str.strip, close="</think>", normal=lambda text: text.strip() or "x"

@@ -12,7 +12,8 @@ from pathlib import Path
 
 from budgeteer.core.errors import ModelError
 from budgeteer.core.usage import Usage
-from budgeteer.models.model import Choice, Chunk, Message, Request, Response
+from budgeteer.models.chat import Prompt, contents
+from budgeteer.models.model import Choice, Chunk, Request, Response
 from budgeteer.solve import Question, Style
 from budgeteer.solve.runner import Settings, run
 from budgeteer.solve.styles import normal
@@ -30,8 +31,8 @@ class Endpoint:
     def __init__(self, url: str) -> None:
         self.url = url
 
-    def count(self, prompt: str | tuple[Message, ...]) -> int:
-        return len(prompt)
+    def count(self, prompt: Prompt) -> int:
+        return sum(map(len, contents(prompt)))
 
     async def generate(self, request: Request) -> Response:
         body = {"prompt": request.prompt, "max_tokens": request.max_tokens, "seed": request.seed}

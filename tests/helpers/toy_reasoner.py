@@ -16,7 +16,8 @@ from budgeteer.core.steer import ABORT, FINISH, Internals, Rows, Snapshot
 from budgeteer.core.steer import STOP as STOPPED
 from budgeteer.core.usage import Usage
 from budgeteer.engine.llama import Llama
-from budgeteer.models.model import INTERNALS, LENGTH, PREFIX, SEED, STOP, Choice, Chunk, Message, Request, Response
+from budgeteer.models.chat import Prompt
+from budgeteer.models.model import INTERNALS, LENGTH, PREFIX, SEED, STOP, Choice, Chunk, Request, Response
 from budgeteer.models.policy import Policy
 
 
@@ -53,7 +54,7 @@ class ToyReasoner:
     def __init__(self, policy: Policy) -> None:
         self.policy, self.inside = policy, internals(policy)
 
-    def count(self, prompt: str | tuple[Message, ...]) -> int:
+    def count(self, prompt: Prompt) -> int:
         assert isinstance(prompt, str), "it has no chat template"
         return len(self.policy.encode([prompt])[0])
 

@@ -12,7 +12,8 @@ from budgeteer import cli
 from budgeteer.core import registry
 from budgeteer.core.errors import ModelError
 from budgeteer.models import openai as endpoint
-from budgeteer.models.model import Message, Request
+from budgeteer.models.chat import Chat, Message
+from budgeteer.models.model import Request
 from budgeteer.models.openai import OpenAI
 from helpers.cli_child import STRATEGIES, Slow, loader
 from helpers.redis_server import free_port
@@ -109,7 +110,7 @@ USAGE = {"prompt_tokens": 7, "completion_tokens": 2, "total_tokens": 9}
 
 def test_a_server_that_ignores_stream_is_read_whole():
     message = {"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": "42."}}
-    found = whole({"choices": [message], "usage": USAGE}, Request((Message("user", "6 * 7"),), 9))
+    found = whole({"choices": [message], "usage": USAGE}, Request(Chat((Message("user", "6 * 7"),)), 9))
     assert (found.choices[0].text, found.choices[0].tokens, found.choices[0].finish) == ("42.", 2, "stop")
     assert (found.usage.input, found.usage.output) == (7, 2)
     text = {"index": 0, "finish_reason": "length", "text": "42."}
@@ -119,4 +120,4 @@ def test_a_server_that_ignores_stream_is_read_whole():
 
 def test_a_server_that_sends_other_json_says_so():
     with pytest.raises(ModelError, match="JSON without choices"):
-        whole({"detail": "no such model"}, Request((Message("user", "6 * 7"),), 9))
+        whole({"detail": "no such model"}, Request(Chat((Message("user", "6 * 7"),)), 9))

@@ -19,8 +19,9 @@ pytest.importorskip("openai")
 from budgeteer.core.errors import CheckpointError, InvalidInput, MissingExtra, ModelError
 from budgeteer.ledger import Allowance, Limit, MemoryLedger
 from budgeteer.models import llama_cpp
+from budgeteer.models.chat import Chat, Message
 from budgeteer.models.llama_cpp import LlamaCpp
-from budgeteer.models.model import LENGTH, STOP, Chunk, Message, Request
+from budgeteer.models.model import LENGTH, STOP, Chunk, Request
 from budgeteer.solve import Budgeted
 
 PROMPT = "Question: 2 + 3\nAnswer: 5\n\nQuestion: 4 + 4\nAnswer:"
@@ -41,7 +42,7 @@ def model(loop):
 
 
 def test_counts_are_those_that_the_server_bills(model, loop) -> None:
-    for prompt in (PROMPT, (Message("user", "Grüße, 4 + 4?"),)):
+    for prompt in (PROMPT, Chat((Message("user", "Grüße, 4 + 4?"),))):
         response = loop.run(model.generate(Request(prompt, 2, seed=1)))
         assert response.usage.input == model.count(prompt)
         assert (response.usage.output, response.choices[0].tokens) == (2, 2)

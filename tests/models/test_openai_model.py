@@ -17,7 +17,8 @@ from budgeteer.core.errors import BudgetExceeded, EndpointDown, InvalidInput, Mo
 from budgeteer.ledger import Allowance, Limit, MemoryLedger
 from budgeteer.metering.estimate import Bounds
 from budgeteer.models import openai as endpoint
-from budgeteer.models.model import CUT, LENGTH, LOGPROBS, PREFIX, STOP, Chunk, Message, Request, Response
+from budgeteer.models.chat import Chat, Message
+from budgeteer.models.model import CUT, LENGTH, LOGPROBS, PREFIX, STOP, Chunk, Request, Response
 from budgeteer.models.openai import OpenAI
 from budgeteer.solve import Budgeted
 from helpers.upstream import Act, Upstream
@@ -64,7 +65,9 @@ def purse(model, units: int, **options) -> Budgeted:
 
 def test_raw_text_goes_to_completions_and_messages_to_chat() -> None:
     async def body(model, upstream):
-        found = [await model.generate(Request(p, 9, stop=("x",), seed=3)) for p in (PROMPT, (Message("user", PROMPT),))]
+        found = [
+            await model.generate(Request(p, 9, stop=("x",), seed=3)) for p in (PROMPT, Chat((Message("user", PROMPT),)))
+        ]
         return found, upstream.bodies
 
     found, bodies = serve(OK, body=body)
@@ -185,7 +188,7 @@ def test_a_stream_that_is_typed_as_json_is_cut_off_at_its_cap() -> None:
 def test_input_is_bounded_by_bytes_or_counted() -> None:
     assert OpenAI("http://x/v1", "m").count("Grüße") == 8
     assert OpenAI("http://x/v1", "m", bounds=WORDS).count("a b c") == 4
-    assert OpenAI("http://x/v1", "m").count((Message("user", "Hi"),)) > len("userHi")
+    assert OpenAI("http://x/v1", "m").count(Chat((Message("user", "Hi"),))) > len("userHi")
 
 
 # -- failures ---------------------------------------------------------------------------------------------------------
@@ -378,10 +381,10 @@ def test_32_calls_at_a_faulty_endpoint_stay_in_the_budget_and_are_never_charged_
 @pytest.mark.parametrize(
     ("prompt", "options", "message"),
     [
-        ((Message("user", "half \ud83d of one"),), {}, "half of a character"),
-        ((Message("user", "Hi"),), {"extra": {"user": "\udc00"}}, "half of a character"),
-        ((Message("user", "Hi"),), {"extra": {"top_p": float("nan")}}, "finite numbers"),
-        ((Message("user", "Hi"),), {"extra": {"stop": {1, 2}}}, "plain values"),
+        (Chat((Message("user", "half \ud83d of one"),)), {}, "half of a character"),
+        (Chat((Message("user", "Hi"),)), {"extra": {"user": "\udc00"}}, "half of a character"),
+        (Chat((Message("user", "Hi"),)), {"extra": {"top_p": float("nan")}}, "finite numbers"),
+        (Chat((Message("user", "Hi"),)), {"extra": {"stop": {1, 2}}}, "plain values"),
     ],
 )
 def test_what_was_never_sent_is_free_and_says_why(prompt, options, message):
@@ -423,7 +426,7 @@ def test_a_password_in_the_address_is_not_shown():
     async def ask():
         model = OpenAI("http://me:secret@127.0.0.1:9/v1", "m", retries=0)
         try:
-            await model.generate(Request((Message("user", "hi"),), 1))
+            await model.generate(Request(Chat((Message("user", "hi"),)), 1))
         finally:
             await model.aclose()
 

@@ -18,7 +18,8 @@ from budgeteer.engine import steering
 from budgeteer.engine.decoder import Decoder, draw
 from budgeteer.ledger import Allowance, Limit, MemoryLedger
 from budgeteer.models import reasoner as engine
-from budgeteer.models.model import LENGTH, LOGPROBS, PREFIX, SEED, STOP, Chunk, Message, Request, Response
+from budgeteer.models.chat import Chat, Message
+from budgeteer.models.model import LENGTH, LOGPROBS, PREFIX, SEED, STOP, Chunk, Request, Response
 from budgeteer.models.policy import Policy, load_policy
 from budgeteer.models.reasoner import Reasoner
 from budgeteer.rl.sampler import sample
@@ -242,7 +243,7 @@ def test_what_is_asked_for_and_not_there_is_a_clear_error() -> None:
     model = Reasoner(POLICY)
     assert model.capabilities >= {PREFIX, LOGPROBS, SEED}
     with pytest.raises(InvalidInput, match="not as messages"):
-        ask(Request((Message("user", "Hi"),), 5))
+        ask(Request(Chat((Message("user", "Hi"),)), 5))
     with pytest.raises(InvalidInput, match="stop text is empty"):
         ask(Request("Hi", 5, stop=("",)))
     with pytest.raises(InvalidInput, match="slots"):

@@ -12,7 +12,8 @@ pytest.importorskip("transformers")
 
 from budgeteer.core.errors import CheckpointError, InvalidInput, ModelError
 from budgeteer.models import transformers
-from budgeteer.models.model import LENGTH, STOP, Chunk, Message, Request, Response
+from budgeteer.models.chat import Chat, Message
+from budgeteer.models.model import LENGTH, STOP, Chunk, Request, Response
 from budgeteer.models.policy import REASONER
 from budgeteer.models.reasoner import Reasoner
 from budgeteer.models.transformers import Transformers
@@ -139,7 +140,7 @@ def test_a_closed_stream_stops_the_sampling(model, loop) -> None:
 def test_what_cannot_be_is_a_clear_error(model, loop, tmp_path, monkeypatch) -> None:
     monkeypatch.setattr(model.tokenizer, "chat_template", None)
     for request, match in (
-        (Request((Message("user", "Hi"),), 3), "chat template"),
+        (Request(Chat((Message("user", "Hi"),)), 3), "chat template"),
         (Request(PROMPT, 600), "exceeds the 512 positions"),
     ):
         with pytest.raises(InvalidInput, match=match):

@@ -13,7 +13,8 @@ from budgeteer.check.scripted import Scripted
 from budgeteer.core.errors import InvalidInput, UnknownName
 from budgeteer.lab import questions
 from budgeteer.lab.tasks.chains import Chains
-from budgeteer.models.model import PREFIX, Message
+from budgeteer.models.chat import Chat, Message
+from budgeteer.models.model import PREFIX
 from budgeteer.solve import Question, styles
 from budgeteer.solve.styles import Asked, Example, choose, normal, style_of
 from helpers import needs
@@ -200,5 +201,6 @@ def test_the_style_that_fits():
 
 def test_chat_is_messages():
     prompt = style_of("chat", Asked("text")).prompt("Why?")
-    assert prompt[-1] == Message("user", "Why?")
+    assert isinstance(prompt, Chat)
+    assert prompt.messages[-1] == Message("user", "Why?")
     assert Question("a", "b").text == "b"

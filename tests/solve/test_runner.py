@@ -16,7 +16,8 @@ from budgeteer.check.scripted import ALL, Scripted
 from budgeteer.core.errors import InvalidInput, ModelError, UnknownPrice
 from budgeteer.core.usage import Usage
 from budgeteer.ledger import SqliteLedger
-from budgeteer.models.model import CUT, INTERNALS, Choice, Message, Request, Response
+from budgeteer.models.chat import Chat, Message
+from budgeteer.models.model import CUT, INTERNALS, Choice, Request, Response
 from budgeteer.prices import Price, Rates, of
 from budgeteer.solve import Answer, Question, Strategy, Style, registered
 from budgeteer.solve.lines import Lines
@@ -197,10 +198,10 @@ def test_a_strategy_that_needs_more_is_refused_before_anything_is_asked(monkeypa
 
 
 def test_what_style_and_task_lack_is_refused_before_anything_is_asked():
-    chat = replace(STYLE, prompt=lambda text: (Message("user", text),))
+    chat = replace(STYLE, prompt=lambda text: Chat((Message("user", text),)))
     model = Scripted(right)
     for strategy, style, match in (
-        (elastic(), chat, "asks in chat messages"),
+        (elastic(), chat, "the style asks in a chat, where scripted cannot: it does not declare 'prefill'"),
         (best_of_n("verifier"), STYLE, "asks a verifier and there is none"),
     ):
         with pytest.raises(InvalidInput, match=match):

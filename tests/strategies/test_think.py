@@ -19,8 +19,10 @@ from budgeteer.check.scripted import Scripted
 from budgeteer.core.errors import InvalidInput
 from budgeteer.core.registry import METHODS, get, load, make
 from budgeteer.ledger import Allowance, Limit, MemoryLedger
-from budgeteer.models.model import SEED, Message
+from budgeteer.models.chat import Chat, Message
+from budgeteer.models.model import PREFILL, PREFIX, SEED
 from budgeteer.solve import Answer, Budgeted, Question, Strategy, Style, Task
+from budgeteer.solve.runner import refuse_needs
 from budgeteer.strategies import (
     budget_forcing,
     conciseness,
@@ -44,7 +46,7 @@ STYLE = Style(
     answer_tokens=4,
     wait="w",
 )
-CHAT = Style(lambda q: (Message("user", q),), STYLE.answer, "|", ("\n",), 4)
+CHAT = Style(lambda q: Chat((Message("user", f"{q}:"),)), STYLE.answer, "|", ("\n",), 4)
 
 
 def script(natural: str, forced: Callable[[str], str] = lambda thinking: "0") -> Scripted:
@@ -283,7 +285,7 @@ def test_a_chat_is_advised_in_words() -> None:
     model = Scripted(lambda prompt, rng: "hm|5\n")
     run(plan_and_budget("constant", fixed(Part("A", 3.0), Part("B")), thinking=80), task(model, style=CHAT))
     (request,) = model.requests
-    text = request.prompt[-1].content  # type: ignore[union-attr]
+    text = request.prompt.messages[-1].content  # type: ignore[union-attr]
     assert "A (at most 45 words)" in text
     assert "B (at most 15 words)" in text
 
@@ -410,19 +412,28 @@ def test_a_large_budget_has_an_answer(name: str) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_black_boxes_and_chats(name: str) -> None:
-    """Without PREFIX and with messages, a strategy works or has said that it needs PREFIX and raw text."""
+    """In a chat, a strategy that continues a trace works where the model declares PREFILL, and is refused elsewhere."""
     strategy = rules(name)
-
-    class Chat(Scripted):
-        capabilities = frozenset({SEED})
-
-    of = task(Chat(lambda prompt, rng: "ab|2\n"), style=CHAT)
-    if strategy.needs:
-        with pytest.raises(InvalidInput, match=r"raw text|prompt is text"):
-            run(strategy, of)
-        assert of.model.spend.calls == 0
+    black_box = Scripted(chatting, capabilities=frozenset({SEED}))
+    if PREFIX in strategy.needs:
+        for capabilities in ({SEED}, {SEED, PREFIX}):
+            model = Scripted(chatting, capabilities=frozenset(capabilities))
+            with pytest.raises(InvalidInput, match="does not declare 'prefill'"):
+                refuse_needs(strategy, model, CHAT, checked=False)
     else:
-        assert run(strategy, of)[0].answer == "2"
+        refuse_needs(strategy, black_box, CHAT, checked=False)
+        assert run(strategy, task(black_box, style=CHAT))[0].answer == "2"
+    goes_on = Scripted(chatting, capabilities=frozenset({SEED, PREFILL}))
+    refuse_needs(strategy, goes_on, CHAT, checked=False)
+    assert run(strategy, task(goes_on, style=CHAT))[0].answer == "2"
+    assert all(isinstance(request.prompt, Chat) for request in goes_on.requests)
+
+
+def chatting(prompt: str, rng: random.Random) -> str:
+    """Thinks two letters, then answers; goes on where it stopped."""
+    begun = prompt.partition(":")[2]
+    whole = "ab|2\n"
+    return whole[len(begun) :] if whole.startswith(begun) else "2\n" if begun.endswith("|") else "|2\n"
 
 
 @pytest.mark.parametrize("name", NAMES)

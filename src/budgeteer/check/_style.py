@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from budgeteer.check._common import CheckFailed
 from budgeteer.core.errors import InvalidInput
-from budgeteer.models.model import Message
+from budgeteer.models.chat import Chat, contents
 from budgeteer.solve.strategy import Style
 from budgeteer.solve.styles import Asked, Example
 
@@ -60,10 +60,9 @@ def check_style(make: MakeStyle, *, seed: int = 0) -> None:
 def _asks(style: Style, again: Style, task: Asked) -> None:
     for question in QUESTIONS:
         prompt = style.prompt(question)
-        messages = (Message("user", prompt),) if isinstance(prompt, str) else prompt
-        if not (isinstance(messages, tuple) and messages and all(isinstance(part, Message) for part in messages)):
-            raise CheckFailed(f"the prompt is {prompt!r}; a prompt is a text or a tuple of Message")
-        if not any(question in message.content for message in messages):
+        if not isinstance(prompt, str | Chat):
+            raise CheckFailed(f"the prompt is {prompt!r}; a prompt is a text or a Chat")
+        if not any(question in text for text in contents(prompt)):
             raise CheckFailed(f"the prompt of {question!r} does not hold the question's text as it is: {prompt!r}")
         if prompt != style.prompt(question) or prompt != again.prompt(question):
             raise CheckFailed(f"the prompt of {question!r} for task {task.name!r} is another one each time")

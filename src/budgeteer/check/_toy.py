@@ -8,7 +8,8 @@ import random
 from budgeteer.check.scripted import Scripted
 from budgeteer.core.errors import InvalidInput, ModelError
 from budgeteer.core.usage import Usage
-from budgeteer.models.model import CUT, PREFIX, STOP, Choice, Message, Request, Response
+from budgeteer.models.chat import Chat, Message, Prompt, contents
+from budgeteer.models.model import CUT, PREFIX, STOP, Choice, Request, Response
 from budgeteer.solve import Question, Style
 
 CLOSE = "</think>"
@@ -71,12 +72,12 @@ def _think(prompt: str, rng: random.Random) -> str:
 def toy_style(*, chat: bool = False) -> Style:
     """How the toy model is asked, in raw text or in messages, and how its traces are read."""
 
-    def prompt(text: str) -> str | tuple[Message, ...]:
-        return (Message("user", text),) if chat else text
+    def prompt(text: str) -> Prompt:
+        return Chat((Message("user", text),)) if chat else text
 
     return Style(prompt, lambda text: text.split("\n", 1)[0].strip() or None, CLOSE, answer_tokens=len(CLOSE) + 4)
 
 
-def text_of(prompt: str | tuple[Message, ...]) -> str:
+def text_of(prompt: Prompt) -> str:
     """The text of a prompt, without the roles of its messages."""
-    return prompt if isinstance(prompt, str) else "".join(message.content for message in prompt)
+    return prompt if isinstance(prompt, str) else "".join(contents(prompt))

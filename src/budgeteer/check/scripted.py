@@ -6,10 +6,12 @@ import random
 from collections.abc import AsyncIterator, Callable
 
 from budgeteer.core.usage import Usage
-from budgeteer.models.model import LENGTH, LOGPROBS, PREFIX, SEED, STOP, Choice, Chunk, Message, Request, Response
+from budgeteer.models.chat import Prompt, contents
+from budgeteer.models.model import LENGTH, LOGPROBS, PREFIX, SEED, STOP, Choice, Chunk, Request, Response
 
 Write = Callable[[str, random.Random], str]
-"""(prompt, generator of this choice) -> all that would follow; of a chat, the prompt is its last message."""
+"""(prompt, generator of this choice) -> all that would follow; of a chat, the prompt is its last message and what the
+model has written so far."""
 ALL = frozenset({PREFIX, LOGPROBS, SEED})
 """What a scripted model can do."""
 
@@ -38,9 +40,9 @@ class Scripted:
         self.requests: list[Request] = []
         """All that were asked, in order."""
 
-    def count(self, prompt: str | tuple[Message, ...]) -> int:
+    def count(self, prompt: Prompt) -> int:
         """Tokens of a prompt, or of all messages of a chat."""
-        text = prompt if isinstance(prompt, str) else self._blank.join(message.content for message in prompt)
+        text = prompt if isinstance(prompt, str) else self._blank.join([*contents(prompt)])
         return len(text.split()) if self._blank else len(text)
 
     async def generate(self, request: Request) -> Response:
@@ -63,7 +65,8 @@ class Scripted:
 
     def _asked(self, request: Request) -> str:
         """The part of a prompt that decides what is written."""
-        return request.prompt if isinstance(request.prompt, str) else request.prompt[-1].content
+        prompt = request.prompt
+        return prompt if isinstance(prompt, str) else prompt.messages[-1].content + prompt.begun
 
     def _generator(self, request: Request, i: int) -> random.Random:
         return random.Random(f"{request.seed} {i} {self._asked(request)}")

@@ -66,7 +66,7 @@ def run(args: argparse.Namespace) -> int:
         try:
             await _solving.probed(args, model)
             style = styles.choose(model, asked.asked) if args.style is None else args.style
-            look = styles.style_of(style, asked.asked)
+            look = styles.style_of(style, asked.asked.by(model))
             measured = await frontier.measure(
                 strategies,
                 budgets,

@@ -58,7 +58,7 @@ def run(args: argparse.Namespace) -> int:
         try:
             await _solving.probed(args, model)
             name = styles.choose(model, asked.asked) if args.style is None else args.style
-            style = styles.style_of(name, asked.asked)
+            style = styles.style_of(name, asked.asked.by(model))
             settings = runner.Settings(
                 per_question=not args.total,
                 seed=args.seed,

@@ -684,6 +684,9 @@ METHODS: tuple[Method, ...] = (
     Method("few-shot", "style", "budgeteer.solve.styles:few_shot", "raw text after worked examples"),
     Method("direct", "style", "budgeteer.solve.styles:direct", "raw text after examples; the model answers at once"),
     Method("chat", "style", "budgeteer.solve.styles:chat", "messages; the answer follows 'Answer:'"),
+    Method(
+        "think", "style", "budgeteer.solve.think:think", "messages; thinking between the tags of the model's template"
+    ),
     # task
     Method("chains", "task", "budgeteer.lab.tasks.chains:Chains", "arithmetic modulo 11, with a known number of steps"),
     Method(

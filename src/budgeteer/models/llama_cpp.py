@@ -24,12 +24,16 @@ import threading
 import time
 import weakref
 from collections import deque
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from budgeteer.core.errors import CheckpointError, InvalidInput, MissingExtra, ModelError
-from budgeteer.models.model import LOGPROBS, PREFIX, SEED, Message, Request
+from budgeteer.models.chat import Prompt, tags_of, template_options, written
+from budgeteer.models.model import LOGPROBS, PREFILL, PREFIX, SEED, Chunk, Request, Response
 from budgeteer.models.openai import OpenAI
 from budgeteer.models.smollm2 import SMOLLM2, smollm2
 
@@ -108,27 +112,42 @@ class LlamaCpp(OpenAI):
             self._stopped()
             raise
         extra = {"top_k": 0, "top_p": 1.0, "min_p": 0.0, "timings_per_token": True, **options.pop("extra", {})}
-        options.setdefault("capabilities", frozenset({PREFIX, LOGPROBS, SEED}))
+        options.setdefault("capabilities", frozenset({PREFIX, PREFILL, LOGPROBS, SEED}))
         options.setdefault("max_concurrency", 4 * slots)
         super().__init__(f"{self.address}/v1", name, api_key="none", extra=extra, reuse=False, **options)
         self._http = httpx2.Client(base_url=self.address, timeout=60.0, trust_env=False)
         self._lock = threading.Lock()
-        self._counted = lru_cache(4096)(self._count)
+        self._counted, self._raw = lru_cache(4096)(self._count), lru_cache(4096)(self._rendered)
+        self.template = str(self._ask("/props")["chat_template"])
+        self.tags = tags_of(self.template)
 
-    def count(self, prompt: str | tuple[Message, ...]) -> int:
+    def count(self, prompt: Prompt) -> int:
         """Input tokens of a prompt, as the server counts them."""
         return self._counted(prompt)
 
-    def _count(self, prompt: str | tuple[Message, ...]) -> int:
-        if isinstance(prompt, str):
-            return len(self._ask("/tokenize", {"content": prompt, "add_special": True})["tokens"])
-        messages = [message._asdict() for message in prompt]
-        return int(self._ask("/v1/chat/completions/input_tokens", {"messages": messages})["input_tokens"])
+    def _count(self, prompt: Prompt) -> int:
+        return len(self._ask("/tokenize", {"content": self._raw(prompt), "add_special": True})["tokens"])
 
-    def _ask(self, path: str, body: dict[str, Any]) -> Any:
+    async def stream(self, request: Request) -> AsyncGenerator[Chunk | Response, None]:
+        """Chunks as they come, then the Response. A chat is sent as the raw text that its template makes of it, so that
+        the thinking comes as it was written, and can be continued."""
+        async with aclosing(super().stream(replace(request, prompt=self._raw(request.prompt)))) as pieces:
+            async for piece in pieces:
+                yield piece
+
+    def _rendered(self, prompt: Prompt) -> str:
+        if isinstance(prompt, str):
+            return prompt
+        messages = [message._asdict() for message in prompt.messages]
+        options = template_options(prompt.thinking, self.template, self.name)
+        rendered = self._ask("/apply-template", {"messages": messages, "chat_template_kwargs": options})["prompt"]
+        return written(str(rendered), prompt.begun, self.tags)
+
+    def _ask(self, path: str, body: dict[str, Any] | None = None) -> Any:
+        """The answer of the server to a question that samples nothing; GET without a body."""
         try:
             with self._lock:
-                response = self._http.post(path, json=body)
+                response = self._http.request("GET" if body is None else "POST", path, json=body)
             response.raise_for_status()
             return response.json()
         except httpx2.HTTPError as error:

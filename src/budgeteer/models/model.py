@@ -10,27 +10,23 @@ from typing import Any, NamedTuple, Protocol
 from budgeteer.core.errors import InvalidInput
 from budgeteer.core.steer import Steer
 from budgeteer.core.usage import Usage
+from budgeteer.models.chat import Prompt
 
 PREFIX = "prefix"
 """The model continues raw text where it stops, so that thinking can be cut and the answer asked for."""
+PREFILL = "prefill"
+"""The model goes on with what it is given as the beginning of its answer (``Chat.begun``): PREFIX for chats."""
 LOGPROBS = "logprobs"
 """The model reports the log-probability of every sampled token."""
 SEED = "seed"
 """The same request with the same seed has the same answer, whatever else is asked at the same time."""
 INTERNALS = "internals"
 """The model runs in this process and shows its internals: a :class:`Request` may carry a steer."""
-CAPABILITIES = frozenset({PREFIX, LOGPROBS, SEED, INTERNALS})
+CAPABILITIES = frozenset({PREFIX, PREFILL, LOGPROBS, SEED, INTERNALS})
 """All capabilities that a model may declare."""
 
 STOP, LENGTH, CUT = "stop", "length", "cut"
 """How a choice ended: by itself or at a stop text; at its cap; before either, since its stream was cut."""
-
-
-class Message(NamedTuple):
-    """One message of a chat: role ``"system"``, ``"user"`` or ``"assistant"``."""
-
-    role: str
-    content: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +34,7 @@ class Request:
     """One call of a model.
 
     Attributes:
-        prompt: raw text that is continued, or the messages of a chat.
+        prompt: raw text that is continued, or a chat (:mod:`budgeteer.models.chat`).
         max_tokens: cap of the tokens of each choice, >= 1.
         n: number of choices, >= 1.
         temperature: >= 0; 0 is greedy.
@@ -50,7 +46,7 @@ class Request:
         close: for a steer, the text that closes the thinking; ``""`` = there is no thinking.
     """
 
-    prompt: str | tuple[Message, ...]
+    prompt: Prompt
     max_tokens: int
     n: int = 1
     temperature: float = 1.0
@@ -62,7 +58,7 @@ class Request:
 
     def __post_init__(self) -> None:
         if not self.prompt:
-            raise InvalidInput("the prompt is empty; give text or messages")
+            raise InvalidInput("the prompt is empty; give text or a chat")
         if self.max_tokens < 1 or self.n < 1:
             raise InvalidInput(f"max_tokens={self.max_tokens} and n={self.n}; both are at least 1")
         if not 0 <= self.temperature < float("inf"):
@@ -116,6 +112,11 @@ async def last(stream: AsyncGenerator[Chunk | Response, None]) -> Response:
     raise AssertionError("a stream ends with its response")
 
 
+def continuing(prompt: Prompt) -> str:
+    """The capability that going on behind the text so far takes: PREFIX for raw text, PREFILL for a chat."""
+    return PREFIX if isinstance(prompt, str) else PREFILL
+
+
 class Model(Protocol):
     """A language model.
 
@@ -123,9 +124,10 @@ class Model(Protocol):
         name: for reports and prices.
         capabilities: some of :data:`CAPABILITIES`. A request that needs another one raises InvalidInput.
 
-    A model may have three further attributes: ``context``, the most tokens of a prompt and its continuation together;
-    ``choices``, the most choices of a request; and ``hides``, whether it was seen to think without showing it, so that
-    a stream that is cut is charged in full.
+    A model may have four further attributes: ``context``, the most tokens of a prompt and its continuation together;
+    ``choices``, the most choices of a request; ``hides``, whether it was seen to think without showing it, so that
+    a stream that is cut is charged in full; and ``tags``, between which it thinks in a chat
+    (:class:`budgeteer.models.chat.Tags`).
     """
 
     @property
@@ -134,7 +136,7 @@ class Model(Protocol):
     @property
     def capabilities(self) -> frozenset[str]: ...
 
-    def count(self, prompt: str | tuple[Message, ...]) -> int:
+    def count(self, prompt: Prompt) -> int:
         """Input tokens of a prompt: exact, or never less than what is billed."""
         ...
 

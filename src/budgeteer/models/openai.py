@@ -31,7 +31,8 @@ from budgeteer.core.usage import Usage
 from budgeteer.metering.estimate import Bounds, count_text, input_bound, texts_of, too_few
 from budgeteer.metering.outcome import NOT_RUN, Outcome, outcome_of_status
 from budgeteer.metering.usages import Told
-from budgeteer.models.model import CUT, LENGTH, LOGPROBS, PREFIX, STOP, Choice, Chunk, Message, Request, Response, last
+from budgeteer.models.chat import Chat, Message, Prompt
+from budgeteer.models.model import CUT, LENGTH, LOGPROBS, PREFIX, STOP, Choice, Chunk, Request, Response, last
 
 try:
     import httpx2
@@ -107,11 +108,11 @@ class OpenAI:
         official = self._client.base_url.host == "api.openai.com"
         self._cap_name = "max_completion_tokens" if official else "max_tokens"
 
-    def count(self, prompt: str | tuple[Message, ...]) -> int:
+    def count(self, prompt: Prompt) -> int:
         """Input tokens of a prompt: counted, or bounded so that no byte-level tokenizer exceeds it."""
         if isinstance(prompt, str):  # one more for a beginning-of-sequence token
             return count_text(prompt, self._bounds.tokens) + 1
-        return input_bound({"messages": [message._asdict() for message in prompt]}, self._bounds)
+        return input_bound({"messages": _messages(prompt)}, self._bounds)
 
     async def generate(self, request: Request) -> Response:
         """All choices of a request. After a cut stream they hold the text that came, with finish ``"cut"``.
@@ -189,7 +190,7 @@ class OpenAI:
                 return await self._client.completions.create(prompt=prompt, max_tokens=most, **body)
             if request.logprobs:
                 body["logprobs"] = True
-            messages: Any = [message._asdict() for message in request.prompt]
+            messages: Any = _messages(request.prompt)
             body[self._cap_name] = request.max_tokens
             return await self._client.chat.completions.create(messages=messages, **body)
         except UnicodeEncodeError as error:  # while the request was written, so it was not sent
@@ -246,7 +247,7 @@ class OpenAI:
         try:
             for capability, request in (
                 (PREFIX, Request("1, 2, 3,", 1, temperature=0.0)),
-                (LOGPROBS, Request((Message("user", "Say yes."),), 1, temperature=0.0, logprobs=True)),
+                (LOGPROBS, Request(Chat((Message("user", "Say yes."),)), 1, temperature=0.0, logprobs=True)),
             ):
                 try:
                     response = await self.generate(request)
@@ -262,6 +263,12 @@ class OpenAI:
     async def aclose(self) -> None:
         """Close the connections."""
         await self._client.close()
+
+
+def _messages(chat: Chat) -> list[dict[str, str]]:
+    """The messages of a chat as the API has them; what the model has written so far is the last one."""
+    begun = [Message("assistant", chat.begun)] if chat.begun else []
+    return [message._asdict() for message in (*chat.messages, *begun)]
 
 
 def _key(given: str | None) -> str:
@@ -396,7 +403,7 @@ class _Reply:
             i, delta = choice.index, getattr(choice, "delta", None) or getattr(choice, "message", None)
             text = (choice.text if delta is None else delta.content) or ""
             thought = getattr(delta, "reasoning_content", None) or getattr(delta, "reasoning", None) or ""
-            before = self._tokens(i)
+            before, shown = self._tokens(i), len(self._trace(i))
             self.texts[i] += text
             self.hidden[i] += thought if isinstance(thought, str) else ""
             self.pieces[i] += bool(text or thought)
@@ -409,7 +416,7 @@ class _Reply:
             new = self._tokens(i) - before
             if text or new > 0:
                 self.seen = True
-                chunks.append(Chunk(i, text, max(0, new)))
+                chunks.append(Chunk(i, self._trace(i)[shown:], max(0, new)))
         if event.usage is not None:
             try:
                 size = sum(len(text.encode()) for text in (*self.texts, *self.hidden))
@@ -418,6 +425,21 @@ class _Reply:
             except InvalidInput:
                 self.usage = None
         return chunks
+
+    def _trace(self, i: int) -> str:
+        """The text of choice i so far: the answer, with the thinking before it if the chat names tags for that.
+
+        An answer that ended without any thinking to be seen stands behind empty tags, since it is an answer.
+        """
+        prompt, text, thought = self.request.prompt, self.texts[i], self.hidden[i]
+        tags = None if isinstance(prompt, str) else prompt.tags
+        if isinstance(prompt, str) or tags is None or tags.close in prompt.begun:
+            return text
+        opened = "" if prompt.begun else f"{tags.open}\n"
+        if thought:
+            return opened + thought + (tags.end + text if text else "")
+        inline = tags.close in text or text.lstrip().startswith(tags.open)
+        return text if inline or self.finish[i] != STOP or not text else f"{opened}{tags.end}{text}"
 
     def _tokens(self, i: int) -> int:
         """Tokens of choice i so far: exact, or counted or bounded, but at least its pieces and at most its cap."""
@@ -450,7 +472,7 @@ class _Reply:
         if usage.output is None and (self.thinks or any(self.hidden)):
             tokens = [None] * request.n  # what it thinks unseen cannot be counted
         made = tuple(
-            Choice(self.texts[i], tokens[i], finish[i], tuple(self.logprobs[i]) if self.logprobs[i] else None)
+            Choice(self._trace(i), tokens[i], finish[i], tuple(self.logprobs[i]) if self.logprobs[i] else None)
             for i in range(request.n)
         )
         return Response(made, usage)

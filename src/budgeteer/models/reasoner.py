@@ -23,7 +23,8 @@ from budgeteer.core.errors import InvalidInput, ModelError
 from budgeteer.core.steer import Internals, Need, require_offered
 from budgeteer.engine.decoder import streams
 from budgeteer.engine.table import Marks, marks_of_text
-from budgeteer.models.model import INTERNALS, LOGPROBS, PREFIX, SEED, Chunk, Message, Request, Response
+from budgeteer.models.chat import Prompt
+from budgeteer.models.model import INTERNALS, LOGPROBS, PREFIX, SEED, Chunk, Request, Response
 from budgeteer.models.policy import Policy, load_policy
 from budgeteer.models.requests import Job, Requests
 
@@ -68,7 +69,7 @@ class Reasoner:
             lambda text: list(self.policy.tokenizer.encode(text, add_special_tokens=False).ids),
         )
 
-    def count(self, prompt: str | tuple[Message, ...]) -> int:
+    def count(self, prompt: Prompt) -> int:
         """Input tokens of a prompt, with the beginning-of-sequence token."""
         if not isinstance(prompt, str):
             raise InvalidInput(f"{self.name} continues raw text; give the prompt as a string, not as messages")

@@ -32,16 +32,17 @@ from budgeteer.engine.decoder import streams
 from budgeteer.engine.steering import Steering, Taken
 from budgeteer.engine.table import Marks, Table, marks_of_text
 from budgeteer.engine.text import until, whole
+from budgeteer.models.chat import Prompt, tags_of, template_options, written
 from budgeteer.models.model import (
     INTERNALS,
     LENGTH,
     LOGPROBS,
+    PREFILL,
     PREFIX,
     SEED,
     STOP,
     Choice,
     Chunk,
-    Message,
     Request,
     Response,
     last,
@@ -94,6 +95,10 @@ class Transformers:
             raise CheckpointError(f"transformers cannot load {path}: {error}") from error
         self.model = model.eval().to(device)
         self.name = name or (path.stem if is_gguf else path.name)
+        template = self.tokenizer.chat_template
+        self.tags = None if template is None else tags_of(template, frozenset(self.tokenizer.get_added_vocab()))
+        if template is not None:
+            self.capabilities |= {PREFILL}
         self.ends = ends_of(self.model)
         self.context = getattr(self.model.config, "max_position_embeddings", None)
         self._worker = ThreadPoolExecutor(1, thread_name_prefix=f"{self.name}-decode")
@@ -102,21 +107,25 @@ class Transformers:
         self._closed = False
         self._read: tuple[list[int], DynamicCache] = [], DynamicCache()
 
-    def count(self, prompt: str | tuple[Message, ...]) -> int:
+    def count(self, prompt: Prompt) -> int:
         """Input tokens of a prompt, including those that the tokenizer or its chat template adds."""
         return len(self._encoded(prompt))
 
-    def _encode(self, prompt: str | tuple[Message, ...]) -> list[int]:
+    def _encode(self, prompt: Prompt) -> list[int]:
         if isinstance(prompt, str):
             ids: list[int] = self.tokenizer(prompt)["input_ids"]
             # some tokenizers close what they encode, and what is at its end has no continuation
             return ids[:-1] if len(ids) > 1 and ids[-1] in self.ends else ids
-        if self.tokenizer.chat_template is None:
+        template = self.tokenizer.chat_template
+        if template is None:
             raise InvalidInput(f"the tokenizer of {self.name} has no chat template; give the prompt as raw text")
-        text = self.tokenizer.apply_chat_template(
-            [message._asdict() for message in prompt], tokenize=False, add_generation_prompt=True
+        text: Any = self.tokenizer.apply_chat_template(
+            [message._asdict() for message in prompt.messages],
+            tokenize=False,
+            add_generation_prompt=True,
+            **template_options(prompt.thinking, template, self.name),
         )
-        return list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
+        return list(self.tokenizer(written(text, prompt.begun, self.tags), add_special_tokens=False)["input_ids"])
 
     @cached_property
     def inside(self) -> Internals:

@@ -15,8 +15,9 @@ from budgeteer.ledger import Allowance
 from budgeteer.metering.call import Call, Metering
 from budgeteer.metering.outcome import Outcome
 from budgeteer.metering.settlement import Answer, Settlement
+from budgeteer.models.chat import Chat, Prompt
 from budgeteer.models.model import CUT as BROKEN
-from budgeteer.models.model import INTERNALS, LOGPROBS, Chunk, Message, Model, Request, Response
+from budgeteer.models.model import INTERNALS, LOGPROBS, PREFILL, Chunk, Model, Request, Response
 
 
 @dataclass(slots=True)
@@ -97,11 +98,11 @@ class Budgeted:
         """Units per kind that can still be reserved."""
         return self.allowance.remaining
 
-    def count(self, prompt: str | tuple[Message, ...]) -> int:
+    def count(self, prompt: Prompt) -> int:
         """Input tokens of a prompt, or an upper bound."""
         return self.model.count(prompt)
 
-    def afford(self, prompt: str | tuple[Message, ...], *, n: int = 1, most: int, keep: int = 0) -> int:
+    def afford(self, prompt: Prompt, *, n: int = 1, most: int, keep: int = 0) -> int:
         """The largest ``max_tokens`` with which a request fits into the budget and into the model's context.
 
         Args:
@@ -218,6 +219,11 @@ class Budgeted:
             raise InvalidInput(f"{self.name} does not report log-probabilities; choose a strategy without them")
         if request.steer is not None and INTERNALS not in self.capabilities:
             raise InvalidInput(f"{self.name} is a black box; choose a strategy that needs no internals")
+        if isinstance(request.prompt, Chat) and request.prompt.begun and PREFILL not in self.capabilities:
+            raise InvalidInput(
+                f"{self.name} does not go on with an answer that it is given; choose a strategy that continues no "
+                f"trace, or declare {PREFILL!r} if it does"
+            )
         worst = Usage(input=self.model.count(request.prompt), output=request.n * request.max_tokens)
         planned = self._metering.plan(
             "budgeteer",

@@ -32,7 +32,8 @@ from budgeteer.ledger.protocol import MAX_SECONDS
 from budgeteer.metering.call import Call
 from budgeteer.metering.outcome import Outcome
 from budgeteer.metering.settlement import Settlement
-from budgeteer.models.model import Choice, Chunk, Message, Model, Request, Response
+from budgeteer.models.chat import Prompt
+from budgeteer.models.model import Choice, Chunk, Model, Request, Response
 from budgeteer.solve.budgeted import Budgeted
 from budgeteer.solve.lines import Lines
 
@@ -131,7 +132,7 @@ class Recorded:
         """That of the model."""
         return self._model.capabilities
 
-    def count(self, prompt: str | tuple[Message, ...]) -> int:
+    def count(self, prompt: Prompt) -> int:
         """Input tokens of a prompt, or an upper bound."""
         return self._model.count(prompt)
 

@@ -16,7 +16,7 @@ from budgeteer.core.amounts import MONEY
 from budgeteer.core.budget import Budgets
 from budgeteer.core.errors import BudgeteerError, InvalidInput
 from budgeteer.core.usage import Usage
-from budgeteer.models.model import INTERNALS, PREFIX, Model
+from budgeteer.models.model import INTERNALS, PREFIX, Model, continuing
 from budgeteer.solve.books import Books
 from budgeteer.solve.loop import Loop
 from budgeteer.solve.settings import TIMEOUT, Pause, Progress, Row, Run, Settings, Together, Weigh, Work
@@ -121,16 +121,22 @@ def refuse_needs(strategy: Strategy, model: Model, style: Style, checked: bool, 
         raise InvalidInput(
             f"the strategy {called} asks a verifier and there is none; give check= (on the command line --oracle)"
         )
-    missing = sorted(strategy.needs - model.capabilities - {CHECK})
+    has = model.capabilities
+    to_continue = continuing(style.prompt("1 + 1"))  # what PREFIX means with this style
+    if to_continue != PREFIX:
+        has = has | {PREFIX} if to_continue in has else has - {PREFIX}
+    missing = strategy.needs - has - {CHECK}
     if missing:
-        works = ", ".join(fitting(model.capabilities)) or "none that is registered"
+        works = ", ".join(fitting(has)) or "none that is registered"
+        if missing == {PREFIX} and to_continue != PREFIX:
+            raise InvalidInput(
+                f"the strategy {called} continues what the model wrote, and the style asks in a chat, where "
+                f"{model.name} cannot: it does not declare {to_continue!r}. Use a style with raw text (few-shot, "
+                f"direct), or one of these strategies: {works}"
+            )
         raise InvalidInput(
-            f"the strategy {called} needs {' and '.join(missing)}, which {model.name} does not have; "
+            f"the strategy {called} needs {' and '.join(sorted(missing))}, which {model.name} does not have; "
             f"these would work: {works}"
-        )
-    if PREFIX in strategy.needs and not isinstance(style.prompt("1 + 1"), str):
-        raise InvalidInput(
-            f"the strategy {called} continues raw text, and the style asks in chat messages; use a style with raw text"
         )
 
 

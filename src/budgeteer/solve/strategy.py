@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from budgeteer.models.model import Message
+from budgeteer.models.chat import Prompt
 from budgeteer.solve.budgeted import Budgeted
 
 CHECK = "check"
@@ -37,16 +37,16 @@ class Style:
     Attributes:
         prompt: question text -> prompt.
         answer: text after ``close`` -> the answer, or None if there is none.
-        close: text that ends the thinking; a strategy that cuts the thinking appends it. ``""``: the model answers
-            without thinking.
+        close: text that ends the thinking. ``""``: the model answers without thinking.
         stop: texts that end a trace.
         answer_tokens: tokens that are enough for ``close`` and the answer.
         wait: text that a strategy appends, instead of ``close``, so that the thinking goes on.
         normal: answer -> its normal form; equal answers have equal normal forms.
         complete: text after ``close`` -> whether the answer is finished, so that sampling can stop.
+        end: what a strategy appends to end the thinking: ``close`` with what stands around it; ``""`` = ``close``.
     """
 
-    prompt: Callable[[str], str | tuple[Message, ...]]
+    prompt: Callable[[str], Prompt]
     answer: Callable[[str], str | None]
     close: str
     stop: tuple[str, ...] = ()
@@ -54,6 +54,22 @@ class Style:
     wait: str = "\nWait"
     normal: Callable[[str], str] = str.strip
     complete: Callable[[str], bool] = field(default=lambda text: "\n" in text)
+    end: str = ""
+
+    @property
+    def closing(self) -> str:
+        """What a strategy appends to end the thinking."""
+        return self.end or self.close
+
+    def closed(self, trace: str) -> str:
+        """A trace whose thinking is open, with its end.
+
+        >>> style = Style(str, str, "</think>", end="\\n</think>\\n\\n")
+        >>> style.closed("So 4") == style.closed("So 4\\n") == "So 4\\n</think>\\n\\n"
+        True
+        """
+        closing = self.closing
+        return trace + (closing.lstrip("\n") if trace.endswith("\n") else closing)
 
     def split(self, trace: str) -> tuple[str, str | None]:
         """The thinking, and the text after the first ``close``; None instead of it if the thinking is not closed."""

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple, Protocol
 
 from budgeteer import verify
 from budgeteer.core import registry
 from budgeteer.core.errors import InvalidInput
 from budgeteer.core.spec import parse
-from budgeteer.models.model import PREFIX, Message
+from budgeteer.models.chat import THINK, Chat, Message, Tags
+from budgeteer.models.model import PREFILL, PREFIX
 from budgeteer.solve.strategy import Style
 
 REASONER = "reasoner"
@@ -37,12 +38,18 @@ class Asked:
         numeric: whether all answers are numbers, so that the number that an answer's line states is the answer.
         examples: worked questions that are not among those asked.
         units: whether some of these numbers are dollars, so that other units are kept for the verifier to refuse.
+        tags: between which the model thinks in a chat; None = its chat template has none.
     """
 
     name: str
     numeric: bool = False
     examples: tuple[Example, ...] = ()
     units: bool = False
+    tags: Tags | None = THINK
+
+    def by(self, model: object) -> Asked:
+        """The task as this model is asked it: with the tags that the model declares, if it declares any."""
+        return replace(self, tags=getattr(model, "tags", self.tags))
 
 
 class Named(Protocol):
@@ -178,7 +185,7 @@ def chat(task: Asked) -> Style:
         return said and read(said)
 
     return Style(
-        lambda text: (Message("system", CHAT), Message("user", text)),
+        lambda text: Chat((Message("system", CHAT), Message("user", text))),
         answer,
         "Answer:",
         answer_tokens=32,
@@ -204,7 +211,8 @@ def style_of(text: str, task: Asked) -> Style:
 def choose(model: Named, task: Asked) -> str:
     """The name of the style that fits a model and a task.
 
-    The embedded reasoner has a style of its own. A model that continues text is asked in raw completions after worked
+    The embedded reasoner has a style of its own. A model whose chat template has tags of thinking is asked in a chat,
+    with the style think. Another model that continues text is asked in raw completions after worked
     examples, with reasoning if the examples have it. Any other model is asked in chat messages.
 
     Raises:
@@ -213,6 +221,8 @@ def choose(model: Named, task: Asked) -> str:
     if model.name == REASONER:
         reasoner(task)
         return REASONER
+    if PREFILL in model.capabilities and getattr(model, "tags", None) is not None:
+        return "think"
     examples = _examples(task)
     if PREFIX not in model.capabilities or not examples:
         return "chat"

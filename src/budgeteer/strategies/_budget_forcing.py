@@ -6,9 +6,10 @@ Paper: "s1: Simple test-time scaling", arXiv 2501.19393.
 from __future__ import annotations
 
 from budgeteer.core.errors import InvalidInput
+from budgeteer.models.chat import continued
 from budgeteer.models.model import PREFIX
 from budgeteer.solve import Answer, Strategy, Task
-from budgeteer.strategies.kit.trace import ask, conclude, raw, thinking_stops
+from budgeteer.strategies.kit.trace import ask, conclude, thinking_stops
 
 
 def budget_forcing(thinking: int = 1024, minimum: int = 0, temperature: float = 0.0) -> Strategy:
@@ -36,7 +37,7 @@ def budget_forcing(thinking: int = 1024, minimum: int = 0, temperature: float = 
         raise InvalidInput(f"budget_forcing(thinking={thinking}, minimum={minimum}); 0 <= minimum <= thinking")
 
     async def solve(task: Task) -> Answer:
-        prompt, style = raw(task, "budget-forcing"), task.style
+        prompt, style = task.style.prompt(task.question.text), task.style
         extends = minimum > 0 and bool(style.close)
         stop = thinking_stops(task) if extends else style.stop
         wait = task.model.count(style.wait) if extends else 0
@@ -44,7 +45,7 @@ def budget_forcing(thinking: int = 1024, minimum: int = 0, temperature: float = 
         while True:
             piece = await ask(
                 task,
-                prompt + trace,
+                continued(prompt, trace),
                 most=thinking - spent,
                 keep=style.answer_tokens,
                 stop=stop,

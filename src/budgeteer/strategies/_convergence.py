@@ -6,9 +6,10 @@ An early exit baseline on answer consistency; no single paper.
 from __future__ import annotations
 
 from budgeteer.core.errors import InvalidInput, ModelError
+from budgeteer.models.chat import continued
 from budgeteer.models.model import PREFIX
 from budgeteer.solve import Answer, Strategy, Task
-from budgeteer.strategies.kit.trace import ask, conclude, raw, thinking_stops
+from budgeteer.strategies.kit.trace import ask, conclude, thinking_stops
 
 
 def convergence(every: int = 64, agree: int = 3, thinking: int = 1024, temperature: float = 0.0) -> Strategy:
@@ -36,14 +37,14 @@ def convergence(every: int = 64, agree: int = 3, thinking: int = 1024, temperatu
         )
 
     async def solve(task: Task) -> Answer:
-        prompt, style = raw(task, "convergence"), task.style
+        prompt, style = task.style.prompt(task.question.text), task.style
         trace, spent, row = "", 0, 0
         best = Answer(None, "budget")
         for at in range(-(-thinking // every)):
             try:
                 piece = await ask(
                     task,
-                    prompt + trace,
+                    continued(prompt, trace),
                     most=min(every, thinking - spent),
                     keep=style.answer_tokens,
                     stop=thinking_stops(task),

@@ -8,7 +8,7 @@ from __future__ import annotations
 from budgeteer.core.errors import InvalidInput
 from budgeteer.models.model import PREFIX
 from budgeteer.solve import Answer, Strategy, Task
-from budgeteer.strategies.kit.trace import NOTHING, ask, conclude, raw, thinking_stops
+from budgeteer.strategies.kit.trace import NOTHING, ask, conclude, thinking_stops
 
 
 def elastic(thinking: int = 1024, answer: int | None = None, temperature: float = 0.0) -> Strategy:
@@ -33,7 +33,7 @@ def elastic(thinking: int = 1024, answer: int | None = None, temperature: float 
         raise InvalidInput(f"elastic(thinking={thinking}, answer={answer}); thinking >= 0 and answer >= 1")
 
     async def solve(task: Task) -> Answer:
-        prompt, style = raw(task, "elastic"), task.style
+        prompt, style = task.style.prompt(task.question.text), task.style
         kept = answer or style.answer_tokens
         piece = NOTHING._replace(clipped=False)
         if style.close and thinking:
@@ -41,6 +41,6 @@ def elastic(thinking: int = 1024, answer: int | None = None, temperature: float 
                 task, prompt, most=thinking, keep=kept, stop=thinking_stops(task), temperature=temperature
             )
         by = piece.stopped_by if style.close else "done"
-        return await conclude(task, prompt, piece.text + style.close, by, most=kept, temperature=temperature)
+        return await conclude(task, prompt, style.closed(piece.text), by, most=kept, temperature=temperature)
 
     return Strategy(solve, frozenset({PREFIX}))

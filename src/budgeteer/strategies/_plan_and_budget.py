@@ -15,7 +15,8 @@ from budgeteer.allocate import proportional, water_filling
 from budgeteer.core.errors import InvalidInput
 from budgeteer.core.plan import Items
 from budgeteer.core.usage import Usage
-from budgeteer.models.model import PREFIX
+from budgeteer.models.chat import Prompt, continued
+from budgeteer.models.model import continuing
 from budgeteer.solve import Answer, Strategy, Task
 from budgeteer.strategies.kit.planner import Part, Planner, model_planner
 from budgeteer.strategies.kit.trace import Piece, ask, conclude, thinking_stops
@@ -71,7 +72,7 @@ def plan_and_budget(
         prompt = task.style.prompt(task.question.text)
         plan = await make(task)
         cap = thinking if levels is None or plan.level is None else min(thinking, levels[plan.level - 1])
-        if not isinstance(prompt, str) or PREFIX not in task.model.capabilities:
+        if continuing(prompt) not in task.model.capabilities:
             return await advised(task, plan.parts, cap)
         heads = [heading.format(number=j, part=part.text) for j, part in enumerate(plan.parts, 1)]
         tokens = divide(room(task, prompt, heads, plan.parts, schedule, cap), plan.parts, schedule)
@@ -82,7 +83,7 @@ def plan_and_budget(
                 continue
             piece = await ask(
                 task,
-                prompt + trace + head,
+                continued(prompt, trace + head),
                 most=planned - spent,
                 keep=task.style.answer_tokens,
                 stop=(*thinking_stops(task), end),
@@ -141,7 +142,7 @@ def divide(total: int, parts: Sequence[Part], schedule: Schedule) -> list[int]:
     return units
 
 
-def room(task: Task, prompt: str, heads: Sequence[str], parts: Sequence[Part], schedule: Schedule, cap: int) -> int:
+def room(task: Task, prompt: Prompt, heads: Sequence[str], parts: Sequence[Part], schedule: Schedule, cap: int) -> int:
     """The most tokens of thinking, up to ``cap``, for which the budget covers all calls.
 
     Each call reads the prompt and what earlier calls wrote; ``heads`` are the headings of the parts.

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
 from budgeteer.core.errors import BudgetExceeded, InvalidInput, ModelError
+from budgeteer.models.chat import Prompt, continued
 from budgeteer.models.model import PREFIX, Request
 from budgeteer.solve import Answer, Strategy, Task, derive
 from budgeteer.strategies.kit.samples import MAX_TOKENS, read
+from budgeteer.strategies.kit.trace import aside
 
 OUTLINE = """Question: {question}
 
@@ -35,6 +37,10 @@ class _Budget(Exception):
     """An intermediate call exceeded the budget, or its answer could not be read."""
 
     reason: str
+
+
+Beside = Callable[[str, int, str, str, str], Awaitable[str]]
+"""(text, cap, stage, what it is about, stop text) -> what the model writes."""
 
 
 def scale(
@@ -76,12 +82,10 @@ def scale(
 
     async def solve(task: Task) -> Answer:
         whole = task.question.text
-        if not isinstance(task.style.prompt(whole), str):
-            raise InvalidInput("scale closes the thinking itself; give a style whose prompt is text, not messages")
         # the answer of last resort
-        kept = task.model.count(task.style.prompt(whole)) + task.model.count(task.style.close) + _answer(task)
+        kept = task.model.count(task.style.prompt(whole)) + task.model.count(task.style.closing) + _answer(task)
 
-        async def call(prompt: str, cap: int, stage: str, about: str, *, stop: tuple[str, ...], last: bool) -> str:
+        async def call(prompt: Prompt, cap: int, stage: str, about: str, *, stop: tuple[str, ...], last: bool) -> str:
             room = task.model.afford(prompt, most=cap, keep=0 if last else kept)
             if room < min(cap, _answer(task)):
                 raise _Budget("budget")
@@ -96,22 +100,24 @@ def scale(
             finish[0] = choice.finish
             return choice.text
 
+        async def beside(text: str, cap: int, stage: str, about: str, stop: str) -> str:
+            return await call(aside(task, text), cap, stage, about, stop=(stop,), last=False)
+
         async def answer(text: str, thinks: bool, *, last: bool = False) -> tuple[str, str | None]:
             prompt = task.style.prompt(text)
-            assert isinstance(prompt, str)
-            start = "" if thinks else task.style.close
+            start = "" if thinks else task.style.closed("")
             cap = max_tokens if thinks else _answer(task)
-            trace = start + await call(prompt + start, cap, "sample", text, stop=task.style.stop, last=last)
+            trace = start + await call(continued(prompt, start), cap, "sample", text, stop=task.style.stop, last=last)
             return trace, read(task.style, trace, finish[0])
 
         finish = [""]
         traces: list[str] = []
         known: list[tuple[str, str]] = []
         try:
-            parts = list(plan(whole)) if plan is not None else await _outline(call, whole, plan_tokens)
+            parts = list(plan(whole)) if plan is not None else await _outline(beside, whole, plan_tokens)
             parts = parts or [whole]
             rates = [
-                difficulty(whole, part) if difficulty is not None else await _rate(call, whole, part)
+                difficulty(whole, part) if difficulty is not None else await _rate(beside, whole, part)
                 for part in parts[:-1]
             ]
             for part, rate in zip(parts, [*rates, 1.0], strict=True):
@@ -142,16 +148,15 @@ def listed(question: str, known: Sequence[tuple[str, str]], part: str) -> str:
     return "\n".join([question, *lines, part]) if part != question or known else question
 
 
-async def _outline(call: Callable[..., object], question: str, cap: int) -> list[str]:
-    text = await call(OUTLINE.replace("{question}", question), cap, "plan", "", stop=("\n\n",), last=False)  # type: ignore[misc]
-    lines = [re.sub(r"^\s*\d+[.)]\s*", "", line).strip() for line in str(text).splitlines()]
+async def _outline(call: Beside, question: str, cap: int) -> list[str]:
+    text = await call(OUTLINE.replace("{question}", question), cap, "plan", "", "\n\n")
+    lines = [re.sub(r"^\s*\d+[.)]\s*", "", line).strip() for line in text.splitlines()]
     return [*[line for line in lines if line][:-1], question]  # the last one is the question itself
 
 
-async def _rate(call: Callable[..., object], question: str, part: str) -> float:
+async def _rate(call: Beside, question: str, part: str) -> float:
     prompt = RATING.replace("{question}", question).replace("{part}", part)
-    text = await call(prompt, 4, "judge", part, stop=("\n",), last=False)  # type: ignore[misc]
-    rating = re.search(r"\d+", str(text))
+    rating = re.search(r"\d+", await call(prompt, 4, "judge", part, "\n"))
     return 0.5 if rating is None else min(int(rating[0]), 10) / 10
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from budgeteer.models.model import PREFIX
 from budgeteer.solve import Answer, Strategy, Task
-from budgeteer.strategies.kit.trace import ask, conclude, raw
+from budgeteer.strategies.kit.trace import ask, conclude
 
 
 def truncate(thinking: int = 1024, temperature: float = 0.0) -> Strategy:
@@ -21,7 +21,7 @@ def truncate(thinking: int = 1024, temperature: float = 0.0) -> Strategy:
     """
 
     async def solve(task: Task) -> Answer:
-        prompt, style = raw(task, "truncate"), task.style
+        prompt, style = task.style.prompt(task.question.text), task.style
         piece = await ask(task, prompt, most=thinking, stop=style.stop, temperature=temperature)
         rest = style.split(piece.text)[1] if piece.tokens else None
         if rest is None:

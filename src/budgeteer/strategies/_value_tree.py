@@ -13,7 +13,7 @@ from budgeteer.solve import Answer, Strategy, Task, derive
 from budgeteer.strategies.kit.aggregate import weighted_majority
 from budgeteer.strategies.kit.samples import Sample, traces_of
 from budgeteer.strategies.kit.score import Scorer, scorer_of
-from budgeteer.strategies.kit.steps import extend, force, raw_prompt
+from budgeteer.strategies.kit.steps import extend, force
 
 LEAST_RATIO = 0.02
 """Smallest share of the budget that counts: exponents above 1 / 0.02 are practically greedy, and would overflow."""
@@ -64,7 +64,7 @@ def value_tree(
     logprobs = LOGPROBS in rates_by.needs
 
     async def solve(task: Task) -> Answer:
-        rate, prompt = rates_by.bind(task), raw_prompt(task)
+        rate, prompt = rates_by.bind(task), task.style.prompt(task.question.text)
         start = task.model.remaining
         rng = np.random.default_rng(derive(task.seed, "tree"))
         nodes, values = [Sample("", None, 0)], [1.0]

@@ -6,9 +6,8 @@ import re
 from collections.abc import Awaitable, Callable
 from typing import NamedTuple
 
-from budgeteer.models.model import Message
 from budgeteer.solve import Task
-from budgeteer.strategies.kit.trace import Prompt, ask
+from budgeteer.strategies.kit.trace import aside, ask
 
 
 class Part(NamedTuple):
@@ -59,10 +58,9 @@ def model_planner(split_tokens: int = 200, grade_tokens: int = 40) -> Planner:
 
     async def plan(task: Task) -> Plan:
         question = task.question.text
-        chat = not isinstance(task.style.prompt(question), str)
 
         async def call(text: str, most: int, stop: tuple[str, ...], at: int) -> str:
-            prompt: Prompt = (Message("user", text),) if chat else text
+            prompt = aside(task, text)
             keep = task.style.answer_tokens
             return (await ask(task, prompt, most=most, keep=keep, stop=stop, temperature=0.0, stage="plan", at=at)).text
 

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from budgeteer.core.errors import BudgetExceeded, InvalidInput, ModelError
-from budgeteer.models.model import STOP, Choice, Message, Request
+from budgeteer.models.chat import Prompt
+from budgeteer.models.model import STOP, Choice, Request
 from budgeteer.solve import Answer, Style, Task, derive
 
 MAX_TOKENS = 512
@@ -41,7 +42,7 @@ def mean_logprob(choice: Choice) -> float | None:
     return sum(choice.logprobs) / len(choice.logprobs) if choice.logprobs else None
 
 
-def most_that_fit(task: Task, prompt: str | tuple[Message, ...], n: int, cap: int) -> int:
+def most_that_fit(task: Task, prompt: Prompt, n: int, cap: int) -> int:
     """The largest number of choices up to n, each of up to ``cap`` tokens, for which the budget has room."""
     low, high, middle = 0, n, n  # usually all of them fit
     while low < high:

@@ -14,10 +14,11 @@ from typing import NamedTuple, cast
 
 from budgeteer.core import registry
 from budgeteer.core.errors import BudgetExceeded, InvalidInput, ModelError
-from budgeteer.models.model import LOGPROBS, Message, Request
+from budgeteer.models.model import LOGPROBS, Request
 from budgeteer.solve import Task, derive
 from budgeteer.solve.strategy import CHECK
 from budgeteer.strategies.kit.samples import Sample
+from budgeteer.strategies.kit.trace import aside
 
 Score = Callable[[Sequence[Sample]], Awaitable[list[float]]]
 
@@ -152,7 +153,7 @@ def _judge(template: str, parse: Callable[[str], float], votes: int, max_tokens:
         async def judged(sample: Sample) -> float:
             # not str.format: a trace may hold braces
             text = template.replace("{question}", task.question.text).replace("{trace}", sample.text)
-            prompt = text if isinstance(task.style.prompt(task.question.text), str) else (Message("user", text),)
+            prompt = aside(task, text)
             seed = derive(task.seed, "judge", text)
             try:
                 response = await task.model.generate(

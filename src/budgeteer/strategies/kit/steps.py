@@ -13,6 +13,7 @@ import numpy as np
 
 from budgeteer.core.errors import BudgetExceeded, InvalidInput, ModelError
 from budgeteer.core.plan import F64, I64
+from budgeteer.models.chat import Prompt, continued
 from budgeteer.models.model import LOGPROBS, PREFIX, STOP, Request
 from budgeteer.solve import Answer, Strategy, Task, derive
 from budgeteer.strategies.kit.aggregate import weighted_majority
@@ -31,21 +32,9 @@ class Path:
     ended: bool = False
 
 
-def raw_prompt(task: Task) -> str:
-    """The prompt of a task, as text that can be continued.
-
-    Raises:
-        InvalidInput: the style asks in messages.
-    """
-    prompt = task.style.prompt(task.question.text)
-    if not isinstance(prompt, str):
-        raise InvalidInput("a search by steps continues raw text; give a style whose prompt is text, not messages")
-    return prompt
-
-
 async def extend(
     task: Task,
-    prompt: str,
+    prompt: Prompt,
     path: Sample,
     n: int,
     *,
@@ -62,7 +51,7 @@ async def extend(
 
     Args:
         task: the question.
-        prompt: its prompt as raw text.
+        prompt: of the question.
         path: the trace so far.
         n: continuations.
         step: the text that ends a step.
@@ -74,7 +63,7 @@ async def extend(
     Raises:
         ModelError: the call failed finally.
     """
-    style, text = task.style, prompt + path.text
+    style, text = task.style, continued(prompt, path.text)
     count = most_that_fit(task, text, n, step_tokens)
     while count and task.model.afford(text, n=count, most=step_tokens, keep=_closing(task)) < step_tokens:
         count -= 1
@@ -105,25 +94,28 @@ async def extend(
     return paths
 
 
-async def force(task: Task, prompt: str, path: Sample) -> Sample:
+async def force(task: Task, prompt: Prompt, path: Sample) -> Sample:
     """The path with its thinking closed and its answer sampled; unchanged if the budget does not allow that."""
     style = task.style
-    closed = path.text if style.split(path.text)[1] is not None else path.text + style.close
-    room = task.model.afford(prompt + closed, most=style.answer_tokens)
+    closed = path.text if style.split(path.text)[1] is not None else style.closed(path.text)
+    text = continued(prompt, closed)
+    room = task.model.afford(text, most=style.answer_tokens)
     if not room:
         return path
-    request = Request(prompt + closed, room, temperature=0.0, stop=style.stop, seed=derive(task.seed, "answer", closed))
+    request = Request(text, room, temperature=0.0, stop=style.stop, seed=derive(task.seed, "answer", closed))
     try:
         response = await task.model.generate(request, stage="answer")
     except (BudgetExceeded, ModelError):
         return path
     choice = response.choices[0]
-    text = closed + choice.text
-    return replace(path, text=text, answer=read(style, text, choice.finish), tokens=path.tokens + (choice.tokens or 0))
+    trace = closed + choice.text
+    return replace(
+        path, text=trace, answer=read(style, trace, choice.finish), tokens=path.tokens + (choice.tokens or 0)
+    )
 
 
 def _closing(task: Task) -> int:
-    return task.model.count(task.style.close) + task.style.answer_tokens if task.style.close else 0
+    return task.model.count(task.style.closing) + task.style.answer_tokens if task.style.close else 0
 
 
 def step_search(
@@ -150,7 +142,7 @@ def step_search(
     logprobs = LOGPROBS in scorer.needs
 
     async def solve(task: Task) -> Answer:
-        score, prompt = scorer.bind(task), raw_prompt(task)
+        score, prompt = scorer.bind(task), task.style.prompt(task.question.text)
         active: list[Sample] = [Sample("", None, 0)]
         shares = np.array([n])
         pool: list[Sample] = []

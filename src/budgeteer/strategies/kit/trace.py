@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from budgeteer.core.errors import BudgetExceeded, InvalidInput
-from budgeteer.models.model import STOP, Message, Request
+from budgeteer.core.errors import BudgetExceeded
+from budgeteer.models.chat import Chat, Message, Prompt, continued
+from budgeteer.models.model import PREFILL, STOP, Request
 from budgeteer.solve import Answer, Task, derive
-
-Prompt = str | tuple[Message, ...]
 
 
 class Piece(NamedTuple):
@@ -51,7 +50,7 @@ async def ask(
 
     Args:
         task: the question and its budgeted model.
-        prompt: raw text or messages.
+        prompt: raw text or a chat.
         most: cap of the call.
         keep: tokens of output that have to be left for a later call.
         stop: texts that end the piece.
@@ -92,16 +91,16 @@ async def ask_many(
     )
 
 
-def raw(task: Task, strategy: str) -> str:
-    """The prompt of a task, as text that can be continued; ``strategy`` is for the error.
+def aside(task: Task, text: str) -> Prompt:
+    """The prompt of a question beside the task's own, for a plan or a judgement: raw text or a chat, as the style asks.
 
-    Raises:
-        InvalidInput: the style asks in messages.
+    A chat model that thinks between tags answers it at once, where it can be told so: its thinking is closed already.
     """
     prompt = task.style.prompt(task.question.text)
     if isinstance(prompt, str):
-        return prompt
-    raise InvalidInput(f"{strategy} continues a trace, and the style asks in chat messages; use a style with raw text")
+        return text
+    skips = prompt.tags is not None and PREFILL in task.model.capabilities
+    return Chat((Message("user", text),), begun=prompt.tags.end if skips and prompt.tags else "")
 
 
 def thinking_stops(task: Task) -> tuple[str, ...]:
@@ -109,12 +108,14 @@ def thinking_stops(task: Task) -> tuple[str, ...]:
     return (*task.style.stop, task.style.close) if task.style.close else task.style.stop
 
 
-async def conclude(task: Task, prompt: str, trace: str, by: str, *, most: int = 0, temperature: float = 0.0) -> Answer:
+async def conclude(
+    task: Task, prompt: Prompt, trace: str, by: str, *, most: int = 0, temperature: float = 0.0
+) -> Answer:
     """Close the thinking of a trace if it is open, sample or finish its answer, and read that.
 
     Args:
         task: the question.
-        prompt: raw text.
+        prompt: of the question.
         trace: what followed the prompt so far.
         by: why the thinking ended; the ``stopped_by`` of the Answer, unless the budget cuts the answer.
         most: cap of the answer; 0 = the style's ``answer_tokens``.
@@ -123,11 +124,13 @@ async def conclude(task: Task, prompt: str, trace: str, by: str, *, most: int = 
     style = task.style
     rest = style.split(trace)[1]
     if rest is None:
-        trace, rest = trace + style.close, ""
+        trace, rest = style.closed(trace), ""
     left = (most or style.answer_tokens) - (task.model.count(rest) if rest else 0)
     piece = NOTHING
     if left > 0:
-        piece = await ask(task, prompt + trace, most=left, stop=style.stop, temperature=temperature, stage="answer")
+        piece = await ask(
+            task, continued(prompt, trace), most=left, stop=style.stop, temperature=temperature, stage="answer"
+        )
     if not rest and not piece.tokens:
         return Answer(None, "budget", (trace,))
     trace += piece.text

@@ -1,0 +1,198 @@
+"""What a model is asked: raw text, or a chat with how it is to think and what it has written so far."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
+
+from budgeteer.core.errors import InvalidInput
+
+
+class Message(NamedTuple):
+    """One message of a chat: role ``"system"``, ``"user"`` or ``"assistant"``."""
+
+    role: str
+    content: str
+
+
+class Tags(NamedTuple):
+    """The texts between which a chat model thinks.
+
+    Attributes:
+        open: begins the thinking; some chat templates write it at the end of the prompt, so a trace may lack it.
+        close: ends the thinking; the answer follows.
+        end: ``close`` as the chat template writes it, with what stands around it: what a caller appends to end the
+            thinking.
+    """
+
+    open: str
+    close: str
+    end: str
+
+
+THINK = Tags("<think>", "</think>", "\n</think>\n\n")
+"""The tags of most models (Qwen3, DeepSeek-R1, GLM, SmolLM3, Nemotron), also for endpoints that send the thinking
+apart from the answer."""
+KNOWN_TAGS = (
+    THINK,
+    Tags("<seed:think>", "</seed:think>", "</seed:think>"),
+    Tags("[THINK]", "[/THINK]", "[/THINK]"),
+    Tags("<thought>", "</thought>", "\n</thought>\n\n"),
+    Tags("<reasoning>", "</reasoning>", "\n</reasoning>\n"),
+    Tags(
+        "<|channel|>analysis<|message|>",
+        "<|channel|>final<|message|>",
+        "<|end|><|start|>assistant<|channel|>final<|message|>",
+    ),
+)
+"""The tags that :func:`tags_of` knows: THINK, those of Seed-OSS, Magistral, EXAONE Deep, and gpt-oss's channels."""
+_HARMONY = "<|channel|>analysis"
+_SWITCHES = ("enable_thinking", "thinking")
+_CODE = re.compile(r"\{[%{].*?[%}]\}", re.DOTALL)
+
+
+def tags_of(template: str, tokens: frozenset[str] = frozenset()) -> Tags | None:
+    """The tags of a model, read from its chat template and from the tokens that were added to its vocabulary.
+
+    >>> tags_of("{{ content.split('</think>')[-1] }}").close
+    '</think>'
+    >>> tags_of("{{ messages }}") is None
+    True
+    """
+    for tags in KNOWN_TAGS:
+        if tags.close in template or (tags.open.startswith(_HARMONY) and _HARMONY in template):
+            return tags
+    return next((tags for tags in KNOWN_TAGS if {tags.open, tags.close} <= tokens), None)
+
+
+def switch_of(template: str) -> str | None:
+    """The variable of a chat template that turns the thinking on and off: ``"enable_thinking"`` or ``"thinking"``;
+    None if it has none."""
+    return next((name for name in _SWITCHES if _reads(template, name)), None)
+
+
+def _reads(template: str, name: str) -> bool:
+    """Whether a statement or an expression of a Jinja template reads the variable.
+
+    >>> _reads("{% if enable_thinking %}", "thinking"), _reads("{% if not thinking %}", "thinking")
+    (False, True)
+    """
+    return any(re.search(rf"(?<![\w.'\"]){name}(?![\w'\"])", code) for code in _CODE.findall(template))
+
+
+@dataclass(frozen=True, slots=True)
+class Thinking:
+    """How a chat model is to think; each part is in the hands of the chat template or of the endpoint.
+
+    Attributes:
+        on: whether it thinks; None = as the model does by itself.
+        effort: word of effort, such as ``"low"``; ``""`` = none.
+        tokens: most tokens of thinking, which the engine enforces; None = no limit.
+    """
+
+    on: bool | None = None
+    effort: str = ""
+    tokens: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.tokens is not None and self.tokens < 0:
+            raise InvalidInput(f"a thinking budget of {self.tokens} tokens; give 0 or more")
+
+
+BY_ITSELF = Thinking()
+"""The model thinks as it does by itself."""
+
+
+@dataclass(frozen=True, slots=True)
+class Chat:
+    """The messages of a chat, and the beginning of what the model answers.
+
+    Attributes:
+        messages: at least one.
+        thinking: how the model is to think.
+        begun: what the assistant has written of its next message; the model goes on behind it, if it declares PREFILL.
+        tags: where an endpoint sends the thinking apart from the answer, the trace is written with these tags round it;
+            None = the text of a choice is the answer alone.
+    """
+
+    messages: tuple[Message, ...]
+    thinking: Thinking = BY_ITSELF
+    begun: str = ""
+    tags: Tags | None = None
+
+    def __post_init__(self) -> None:
+        if not self.messages:
+            raise InvalidInput("a chat without messages; give at least one")
+
+
+Prompt = str | Chat
+"""Raw text that is continued, or a chat."""
+
+
+def continued(prompt: Prompt, text: str) -> Prompt:
+    """The prompt with ``text`` as what the model has written so far.
+
+    >>> continued("1, 2,", " 3,"), continued(Chat((Message("user", "Count."),)), "1").begun
+    ('1, 2, 3,', '1')
+    """
+    return prompt + text if isinstance(prompt, str) else replace(prompt, begun=prompt.begun + text)
+
+
+def contents(prompt: Prompt) -> list[str]:
+    """The texts of a prompt: raw text, or the messages of a chat and what the model has written so far."""
+    if isinstance(prompt, str):
+        return [prompt]
+    return [*(message.content for message in prompt.messages), *([prompt.begun] if prompt.begun else [])]
+
+
+def template_options(thinking: Thinking, template: str, model: str) -> dict[str, Any]:
+    """How a chat template is told how to think: the variables that it reads.
+
+    Args:
+        thinking: as the caller wants it.
+        template: the Jinja source.
+        model: name of the model, for errors.
+
+    Raises:
+        InvalidInput: the template does not read what has to be said, or a limit of tokens is asked for, which no
+            template can keep.
+    """
+    options: dict[str, Any] = {}
+    if thinking.tokens is not None:
+        raise InvalidInput(
+            f"{model} takes no thinking budget with a chat; use a strategy that keeps one, such as budget-forcing"
+        )
+    if thinking.on is not None:
+        switch = switch_of(template)
+        if switch is None:
+            raise InvalidInput(
+                f"the chat template of {model} reads neither {' nor '.join(_SWITCHES)}, so it cannot turn the thinking "
+                f"{'on' if thinking.on else 'off'}; leave that out"
+            )
+        options[switch] = thinking.on
+    if thinking.effort:
+        if not _reads(template, "reasoning_effort"):
+            raise InvalidInput(
+                f"the chat template of {model} does not read reasoning_effort, so {thinking.effort!r} would change "
+                "nothing; leave it out"
+            )
+        options["reasoning_effort"] = thinking.effort
+    return options
+
+
+def written(rendered: str, begun: str, tags: Tags | None) -> str:
+    r"""A rendered chat with what the assistant has written so far.
+
+    If that closes a thinking which nothing opened, since it was cut before its first token, it is opened before.
+
+    >>> written("<|assistant|>", "\n</think>\n\n4", THINK)
+    '<|assistant|><think>\n\n</think>\n\n4'
+    >>> written("<|assistant|><think>\n", "\n</think>\n\n4", THINK)
+    '<|assistant|><think>\n\n</think>\n\n4'
+    """
+    if tags is not None and begun.startswith((tags.end, tags.end.lstrip("\n"))):
+        opened = rendered.rstrip().endswith(tags.open.strip())
+        begun = begun.lstrip("\n")
+        return f"{rendered}\n{begun}" if opened else f"{rendered}{tags.open}\n\n{begun}"
+    return rendered + begun

@@ -1,0 +1,110 @@
+r"""The style of chat models that think: a chat, thinking between tags, and an answer in a box, in a line or at the end.
+
+The trace is what the model writes: ``<think>\n ... \n</think>\n\n`` and the answer, with the tags of the model's own
+chat template. Strategies that cut the thinking append the closing tag and the words that state an answer, and let the
+model go on behind them.
+"""
+
+from __future__ import annotations
+
+import re
+
+from budgeteer import verify
+from budgeteer.core.errors import InvalidInput
+from budgeteer.models.chat import Chat, Message, Thinking
+from budgeteer.solve.strategy import Style
+from budgeteer.solve.styles import Asked, normal
+from budgeteer.verify._text import unwrap
+
+BOX = "Put your final answer within \\boxed{}."
+"""What is asked for after a question whose answer is a number."""
+LINE = "Write the final answer alone on a last line that begins with 'Answer:'."
+"""What is asked for after any other question."""
+_BOX = re.compile(r"\\f?boxed\s*\{")
+_SAYS = re.compile(r"(?:^|\W)(?:answer|result)\s*(?:is|:|=)(?!\w)", re.IGNORECASE)
+
+
+def think(
+    task: Asked,
+    on: bool | None = None,
+    effort: str = "",
+    ask: str | None = None,
+    lead: str | None = None,
+    answer_tokens: int = 48,
+) -> Style:
+    r"""Chat messages for a model that thinks between tags; the answer stands behind them.
+
+    The answer is what the last ``\boxed{}`` holds; without one the last line that says ``answer is`` or ``Answer:``;
+    without one the last line.
+
+    Args:
+        task: what is asked, with the tags of the model.
+        on: whether the model thinks, by the switch of its chat template; None = as it does by itself.
+        effort: word of effort for the chat template, such as ``low``.
+        ask: what follows the question, in a paragraph of its own; None = BOX where all answers are numbers, else LINE.
+        lead: what a strategy writes behind the closing tag when it forces an answer; None = the words that BOX or LINE
+            lead to expect, and nothing after another ``ask``.
+        answer_tokens: tokens that are enough for the closing tag and a forced answer.
+
+    Raises:
+        InvalidInput: the model's chat template has no tags.
+    """
+    tags, thinking = task.tags, Thinking(on, effort)
+    if tags is None:
+        raise InvalidInput(
+            "the model's chat template has no tags of thinking; use the style chat, or a model that thinks"
+        )
+    if ask is None:
+        ask = BOX if task.numeric else LINE
+    if lead is None:
+        lead = {BOX: "The answer is \\boxed{", LINE: "Answer:"}.get(ask, "")
+
+    def prompt(text: str) -> Chat:
+        return Chat((Message("user", f"{text}\n\n{ask}" if ask else text),), thinking, tags=tags)
+
+    def answer(text: str) -> str | None:
+        line = stated(text)
+        if line is None or not task.numeric:
+            return line and (unwrap(line) or None)
+        return verify.stated(line, units=task.units)
+
+    return Style(
+        prompt,
+        answer,
+        tags.close,
+        answer_tokens=answer_tokens,
+        wait="\nWait,",
+        normal=normal,
+        complete=lambda text: boxed(text) is not None,
+        end=tags.end + lead,
+    )
+
+
+def boxed(text: str) -> str | None:
+    r"""What the last closed ``\boxed{}`` of a text holds; None if there is none.
+
+    >>> boxed(r"\boxed{1} or \boxed{\frac{1}{2}}"), boxed(r"\boxed{4")
+    ('\\frac{1}{2}', None)
+    """
+    for begin in reversed(list(_BOX.finditer(text))):
+        depth = 1
+        for i in range(begin.end(), len(text)):
+            depth += {"{": 1, "}": -1}.get(text[i], 0)
+            if not depth:
+                return text[begin.end() : i].strip() or None
+    return None
+
+
+def stated(text: str) -> str | None:
+    r"""The part that states the answer: a box, else the last line that says what the answer is, else the last line.
+
+    >>> stated("It is \\boxed{7}.\nDone."), stated("The answer is 7.\nBye."), stated("**Answer:** 7"), stated("4\n7\n")
+    ('7', 'The answer is 7.', '**Answer:** 7', '7')
+    >>> stated(" \n") is None
+    True
+    """
+    box = boxed(text)
+    if box is not None:
+        return box
+    lines = [line for part in text.splitlines() if (line := part.strip())]
+    return next((line for line in reversed(lines) if _SAYS.search(line)), lines[-1] if lines else None)
