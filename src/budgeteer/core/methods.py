@@ -698,6 +698,12 @@ METHODS: tuple[Method, ...] = (
     ),
     Method("real", "task", "budgeteer.lab.tasks.mixture:real", "easy and hard problems of four families"),
     Method("hard", "task", "budgeteer.lab.tasks.mixture:hard", "chains of 5 to 8 steps"),
+    Method(
+        "thinking",
+        "task",
+        "budgeteer.lab.tasks.thinking:Thinking",
+        "sums, stories, comparisons, sorting and dates, as the embedded thinking model learnt them",
+    ),
     Method("homogeneous", "task", "budgeteer.lab.tasks.mixture:homogeneous", "chains of 4 steps, all of a kind"),
 )
 # fmt: on

@@ -9,7 +9,7 @@ from budgeteer.core.errors import InvalidInput, UnknownName
 from budgeteer.core.urls import without_password
 from budgeteer.models.model import PREFIX, Model
 
-FORMS = ("reasoner", "smollm2", "gguf:PATH", "hf:FOLDER", "http://HOST:PORT/v1#MODEL")
+FORMS = ("reasoner", "thinker", "smollm2", "gguf:PATH", "hf:FOLDER", "http://HOST:PORT/v1#MODEL")
 """Forms of the word that :func:`load_model` reads."""
 
 
@@ -18,6 +18,7 @@ def load_model(spec: str, **options: Any) -> Model:
 
     ========================  ==========================================================================================
     ``reasoner``              the embedded reasoner; ``reasoner:FOLDER`` = other weights of its kind
+    ``thinker``               the embedded thinking model, through transformers; ``gguf:PATH`` of it is faster
     ``smollm2``               SmolLM2-135M-Instruct through llama.cpp
     ``gguf:PATH``             a GGUF file through llama.cpp
     ``hf:FOLDER``             a folder, a ``.gguf`` file or a name that transformers loads; it can run steers
@@ -62,6 +63,13 @@ def load_model(spec: str, **options: Any) -> Model:
         from budgeteer.models.llama_cpp import LlamaCpp
 
         return LlamaCpp(Path(rest), **options)
+    if spec == "thinker":
+        from budgeteer.models.thinker import thinker
+
+        folder = thinker()
+        from budgeteer.models.transformers import Transformers
+
+        return Transformers(folder, **{"name": "thinker", **options})
     if kind == "hf" and rest:
         from budgeteer.models.transformers import Transformers
 

@@ -20,6 +20,8 @@ BOX = "Put your final answer within \\boxed{}."
 """What is asked for after a question whose answer is a number."""
 LINE = "Write the final answer alone on a last line that begins with 'Answer:'."
 """What is asked for after any other question."""
+TRAINED = frozenset({"thinking"})
+"""Tasks that the embedded thinking model was trained on, where it states its answers unasked."""
 _BOX = re.compile(r"\\f?boxed\s*\{")
 _SAYS = re.compile(r"(?:^|\W)(?:answer|result)\s*(?:is|:|=)(?!\w)", re.IGNORECASE)
 
@@ -41,7 +43,8 @@ def think(
         task: what is asked, with the tags of the model.
         on: whether the model thinks, by the switch of its chat template; None = as it does by itself.
         effort: word of effort for the chat template, such as ``low``.
-        ask: what follows the question, in a paragraph of its own; None = BOX where all answers are numbers, else LINE.
+        ask: what follows the question, in a paragraph of its own; None = BOX where all answers are numbers, else LINE;
+            nothing for TRAINED.
         lead: what a strategy writes behind the closing tag when it forces an answer; None = the words that BOX or LINE
             lead to expect, and nothing after another ``ask``.
         answer_tokens: tokens that are enough for the closing tag and a forced answer.
@@ -55,7 +58,7 @@ def think(
             "the model's chat template has no tags of thinking; use the style chat, or a model that thinks"
         )
     if ask is None:
-        ask = BOX if task.numeric else LINE
+        ask = "" if task.name in TRAINED else BOX if task.numeric else LINE
     if lead is None:
         lead = {BOX: "The answer is \\boxed{", LINE: "Answer:"}.get(ask, "")
 
