@@ -41,6 +41,13 @@ def add_solving(parser: argparse.ArgumentParser) -> None:
         "(default: what fits the model and the task)",
     )
     parser.add_argument(
+        "--dialect",
+        default=None,
+        metavar="NAME",
+        help="of an endpoint, for how to think: vllm, sglang, llama.cpp, ollama, nim, openrouter, deepseek, dashscope "
+        "(default openai)",
+    )
+    parser.add_argument(
         "--probe",
         action="store_true",
         help="first ask an endpoint what it can do: two calls of a token, not budgeted",
@@ -87,8 +94,11 @@ def model_of(args: argparse.Namespace) -> Model:
 
     if args.probe and not billed(args.model):
         raise InvalidInput(f"--probe asks an endpoint what it can do; {args.model} says so itself")
-    bare = billed(args.model) and (args.probe or args.style == "chat")
-    return load_model(args.model, **({"capabilities": frozenset()} if bare else {}))
+    if args.dialect is not None and not billed(args.model):
+        raise InvalidInput(f"--dialect says how an endpoint is told to think; {args.model} is none, leave it out")
+    bare = billed(args.model) and (args.probe or (args.style or "").partition(":")[0] in ("chat", "think"))
+    dialect = {} if args.dialect is None else {"dialect": args.dialect}
+    return load_model(args.model, **dialect, **({"capabilities": frozenset()} if bare else {}))
 
 
 async def probed(args: argparse.Namespace, model: Model) -> None:

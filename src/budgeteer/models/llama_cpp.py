@@ -114,7 +114,8 @@ class LlamaCpp(OpenAI):
         extra = {"top_k": 0, "top_p": 1.0, "min_p": 0.0, "timings_per_token": True, **options.pop("extra", {})}
         options.setdefault("capabilities", frozenset({PREFIX, PREFILL, LOGPROBS, SEED}))
         options.setdefault("max_concurrency", 4 * slots)
-        super().__init__(f"{self.address}/v1", name, api_key="none", extra=extra, reuse=False, **options)
+        options |= {"api_key": "none", "extra": extra, "reuse": False, "dialect": "llama.cpp"}
+        super().__init__(f"{self.address}/v1", name, **options)
         self._http = httpx2.Client(base_url=self.address, timeout=60.0, trust_env=False)
         self._lock = threading.Lock()
         self._counted, self._raw = lru_cache(4096)(self._count), lru_cache(4096)(self._rendered)
@@ -131,7 +132,10 @@ class LlamaCpp(OpenAI):
     async def stream(self, request: Request) -> AsyncGenerator[Chunk | Response, None]:
         """Chunks as they come, then the Response. A chat is sent as the raw text that its template makes of it, so that
         the thinking comes as it was written, and can be continued."""
-        async with aclosing(super().stream(replace(request, prompt=self._raw(request.prompt)))) as pieces:
+        prompt = request.prompt
+        if isinstance(prompt, str) or prompt.thinking.tokens is None:  # else the server itself limits the thinking
+            request = replace(request, prompt=self._raw(prompt))
+        async with aclosing(super().stream(request)) as pieces:
             async for piece in pieces:
                 yield piece
 
@@ -139,7 +143,7 @@ class LlamaCpp(OpenAI):
         if isinstance(prompt, str):
             return prompt
         messages = [message._asdict() for message in prompt.messages]
-        options = template_options(prompt.thinking, self.template, self.name)
+        options = template_options(replace(prompt.thinking, tokens=None), self.template, self.name)
         rendered = self._ask("/apply-template", {"messages": messages, "chat_template_kwargs": options})["prompt"]
         return written(str(rendered), prompt.begun, self.tags)
 

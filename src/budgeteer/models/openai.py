@@ -32,7 +32,8 @@ from budgeteer.metering.estimate import Bounds, count_text, input_bound, texts_o
 from budgeteer.metering.outcome import NOT_RUN, Outcome, outcome_of_status
 from budgeteer.metering.usages import Told
 from budgeteer.models.chat import Chat, Message, Prompt
-from budgeteer.models.model import CUT, LENGTH, LOGPROBS, PREFIX, STOP, Choice, Chunk, Request, Response, last
+from budgeteer.models.dialects import dialect_of, fields
+from budgeteer.models.model import CUT, LENGTH, LOGPROBS, PREFILL, PREFIX, STOP, Choice, Chunk, Request, Response, last
 
 try:
     import httpx2
@@ -71,6 +72,8 @@ class OpenAI:
         stall: seconds without a byte after which an attempt counts as hung.
         reuse: keep connections for later calls; False for a server that closes them without saying so.
         name: for reports and prices; None = ``model``.
+        dialect: of the engine, for how to think; a name of :data:`budgeteer.models.dialects.DIALECTS`. One with prefill
+            gives the model PREFILL.
     """
 
     def __init__(
@@ -89,10 +92,13 @@ class OpenAI:
         stall: float = 120.0,
         reuse: bool = True,
         name: str | None = None,
+        dialect: str = "openai",
     ) -> None:
         if max_concurrency < 1 or retries < 0 or min(patience, timeout, stall) <= 0:
             raise InvalidInput("max_concurrency is at least 1, retries at least 0, and all times are above 0")
-        self.name, self.capabilities, self._model = name or model, capabilities, model
+        if dialect_of(dialect).prefill is not None:
+            capabilities |= {PREFILL}
+        self.name, self.capabilities, self._model, self.dialect = name or model, capabilities, model, dialect
         self._bounds, self._extra = bounds or Bounds(), dict(extra or {})
         self._retries, self._patience, self._timeout = retries, patience, timeout
         self._gate = asyncio.Semaphore(max_concurrency)
@@ -192,6 +198,7 @@ class OpenAI:
                 body["logprobs"] = True
             messages: Any = _messages(request.prompt)
             body[self._cap_name] = request.max_tokens
+            body["extra_body"] = {**fields(self.dialect, request.prompt), **self._extra}
             return await self._client.chat.completions.create(messages=messages, **body)
         except UnicodeEncodeError as error:  # while the request was written, so it was not sent
             raise InvalidInput(

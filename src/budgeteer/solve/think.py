@@ -30,6 +30,7 @@ def think(
     task: Asked,
     on: bool | None = None,
     effort: str = "",
+    tokens: int | None = None,
     ask: str | None = None,
     lead: str | None = None,
     answer_tokens: int = 48,
@@ -43,6 +44,7 @@ def think(
         task: what is asked, with the tags of the model.
         on: whether the model thinks, by the switch of its chat template; None = as it does by itself.
         effort: word of effort for the chat template, such as ``low``.
+        tokens: most tokens of thinking, for an engine that enforces it; strategies that cut it need no such help.
         ask: what follows the question, in a paragraph of its own; None = BOX where all answers are numbers, else LINE;
             nothing for TRAINED.
         lead: what a strategy writes behind the closing tag when it forces an answer; None = the words that BOX or LINE
@@ -52,7 +54,7 @@ def think(
     Raises:
         InvalidInput: the model's chat template has no tags.
     """
-    tags, thinking = task.tags, Thinking(on, effort)
+    tags, thinking = task.tags, Thinking(on, effort, tokens)
     if tags is None:
         raise InvalidInput(
             "the model's chat template has no tags of thinking; use the style chat, or a model that thinks"

@@ -1,0 +1,123 @@
+"""How engines and providers are told how to think, in the fields of an OpenAI-compatible chat request.
+
+None of these fields is part of the OpenAI API but ``reasoning_effort``; a server that does not know one ignores it as a
+rule, without a word. :mod:`budgeteer.models.probe` tests what an endpoint really does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from budgeteer.core.errors import InvalidInput, UnknownName
+from budgeteer.models.chat import Chat
+
+Fields = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Dialect:
+    """The fields of one engine; None = it has none for that.
+
+    Attributes:
+        switch: whether to think -> fields.
+        effort: word of effort -> fields.
+        tokens: most tokens of thinking -> fields.
+        prefill: fields with which the engine goes on with the last message, if that is the assistant's.
+    """
+
+    switch: Callable[[bool], Fields] | None = None
+    effort: Callable[[str], Fields] | None = None
+    tokens: Callable[[int], Fields] | None = None
+    prefill: Fields | None = None
+
+
+def _template(on: bool) -> Fields:
+    return {"chat_template_kwargs": {"enable_thinking": on}}
+
+
+def _effort(word: str) -> Fields:
+    return {"reasoning_effort": word}
+
+
+DIALECTS = {
+    "openai": Dialect(effort=_effort),
+    "vllm": Dialect(
+        _template,
+        _effort,
+        lambda n: {"thinking_token_budget": n},
+        {"continue_final_message": True, "add_generation_prompt": False},
+    ),
+    "sglang": Dialect(
+        _template,
+        _effort,
+        lambda n: {"custom_params": {"thinking_budget": n}, "require_reasoning": True},
+        {"continue_final_message": True},
+    ),
+    "llama.cpp": Dialect(_template, _effort, lambda n: {"thinking_budget_tokens": n}, {}),
+    "ollama": Dialect(lambda on: {} if on else {"reasoning_effort": "none"}, _effort),
+    "nim": Dialect(_template, _effort, lambda n: {"nvext": {"max_thinking_tokens": n}}),
+    "openrouter": Dialect(
+        lambda on: {"reasoning": {"enabled": on}},
+        lambda word: {"reasoning": {"effort": word}},
+        lambda n: {"reasoning": {"max_tokens": n}},
+        {},
+    ),
+    "deepseek": Dialect(lambda on: {"thinking": {"type": "enabled" if on else "disabled"}}, _effort),
+    "dashscope": Dialect(lambda on: {"enable_thinking": on}, None, lambda n: {"thinking_budget": n}),
+}
+"""Name of an engine or a provider -> its dialect.
+
+vllm: from 0.20 on, with a reasoning parser. sglang: with ``--enable-strict-thinking``. llama.cpp: also as
+``reasoning_budget_tokens``. dashscope: Qwen's own API.
+"""
+
+
+def dialect_of(name: str) -> Dialect:
+    """The dialect of this name.
+
+    Raises:
+        UnknownName: there is none; the message lists them.
+    """
+    if name not in DIALECTS:
+        raise UnknownName("dialect", name, tuple(DIALECTS))
+    return DIALECTS[name]
+
+
+def fields(name: str, chat: Chat) -> Fields:
+    """The fields that tell an endpoint how to think about a chat, and to go on with what is begun.
+
+    Raises:
+        InvalidInput: the dialect has no field for what is asked.
+
+    >>> from budgeteer.models.chat import Message, Thinking
+    >>> fields("vllm", Chat((Message("user", "Hi"),), Thinking(True, "low", 64)))["thinking_token_budget"]
+    64
+    """
+    dialect, thinking = dialect_of(name), chat.thinking
+    body: Fields = {}
+    for part, value, wanted in (
+        ("switch", thinking.on, "turn the thinking on or off"),
+        ("effort", thinking.effort or None, "name an effort"),
+        ("tokens", thinking.tokens, "limit the tokens of thinking"),
+    ):
+        if value is None:
+            continue
+        field = getattr(dialect, part)
+        if field is None:
+            able = ", ".join(other for other, has in DIALECTS.items() if getattr(has, part))
+            raise InvalidInput(
+                f"the dialect {name} has no field to {wanted}; give the endpoint's own dialect ({able}), or leave that "
+                "out"
+            )
+        for key, told in field(value).items():
+            body[key] = {**body[key], **told} if isinstance(told, dict) and key in body else told
+    if chat.begun:
+        if dialect.prefill is None:
+            raise InvalidInput(
+                f"in the dialect {name} an endpoint does not go on with an answer that it is given; choose a strategy "
+                "that continues no trace, or give the endpoint's own dialect"
+            )
+        body |= dialect.prefill
+    return body
