@@ -6,14 +6,18 @@ rule, without a word. :mod:`budgeteer.models.probe` tests what an endpoint reall
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
 
 from budgeteer.core.errors import InvalidInput, UnknownName
-from budgeteer.models.chat import Chat
+from budgeteer.models.chat import Chat, Thinking
 
 Fields = dict[str, Any]
+Post = Callable[[str, Fields], Awaitable[Any]]
+"""(path on the server, body) -> the JSON that it answers."""
+Render = Callable[[Post, str, list[dict[str, str]], Fields], Awaitable[str]]
+"""(post, model, messages, variables of the chat template) -> the text that the model would read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,13 +28,32 @@ class Dialect:
         switch: whether to think -> fields.
         effort: word of effort -> fields.
         tokens: most tokens of thinking -> fields.
-        prefill: fields with which the engine goes on with the last message, if that is the assistant's.
+        prefill: fields with which the engine goes on with the last message, if that is the assistant's. Many chat
+            templates rewrite such a message, and put an empty thinking before one that is open.
+        render: has the server write the chat as its template does, so that what is begun can follow it as raw text, to
+            the letter; taken before ``prefill``.
     """
 
     switch: Callable[[bool], Fields] | None = None
     effort: Callable[[str], Fields] | None = None
     tokens: Callable[[int], Fields] | None = None
     prefill: Fields | None = None
+    render: Render | None = None
+
+    @property
+    def goes_on(self) -> bool:
+        """Whether the engine goes on with an answer that it is given."""
+        return self.prefill is not None or self.render is not None
+
+
+async def _apply_template(post: Post, model: str, messages: list[dict[str, str]], options: Fields) -> str:
+    return str((await post("/apply-template", {"messages": messages, "chat_template_kwargs": options}))["prompt"])
+
+
+async def _tokenize(post: Post, model: str, messages: list[dict[str, str]], options: Fields) -> str:
+    chat = {"model": model, "messages": messages, "add_generation_prompt": True, "chat_template_kwargs": options}
+    tokens = (await post("/tokenize", chat))["tokens"]
+    return str((await post("/detokenize", {"model": model, "tokens": tokens}))["prompt"])
 
 
 def _template(on: bool) -> Fields:
@@ -47,7 +70,7 @@ DIALECTS = {
         _template,
         _effort,
         lambda n: {"thinking_token_budget": n},
-        {"continue_final_message": True, "add_generation_prompt": False},
+        render=_tokenize,
     ),
     "sglang": Dialect(
         _template,
@@ -55,7 +78,7 @@ DIALECTS = {
         lambda n: {"custom_params": {"thinking_budget": n}, "require_reasoning": True},
         {"continue_final_message": True},
     ),
-    "llama.cpp": Dialect(_template, _effort, lambda n: {"thinking_budget_tokens": n}, {}),
+    "llama.cpp": Dialect(_template, _effort, lambda n: {"thinking_budget_tokens": n}, render=_apply_template),
     "ollama": Dialect(lambda on: {} if on else {"reasoning_effort": "none"}, _effort),
     "nim": Dialect(_template, _effort, lambda n: {"nvext": {"max_thinking_tokens": n}}),
     "openrouter": Dialect(
@@ -91,7 +114,7 @@ def fields(name: str, chat: Chat) -> Fields:
     Raises:
         InvalidInput: the dialect has no field for what is asked.
 
-    >>> from budgeteer.models.chat import Message, Thinking
+    >>> from budgeteer.models.chat import Message
     >>> fields("vllm", Chat((Message("user", "Hi"),), Thinking(True, "low", 64)))["thinking_token_budget"]
     64
     """
@@ -114,10 +137,16 @@ def fields(name: str, chat: Chat) -> Fields:
         for key, told in field(value).items():
             body[key] = {**body[key], **told} if isinstance(told, dict) and key in body else told
     if chat.begun:
-        if dialect.prefill is None:
+        if not dialect.goes_on:
             raise InvalidInput(
                 f"in the dialect {name} an endpoint does not go on with an answer that it is given; choose a strategy "
                 "that continues no trace, or give the endpoint's own dialect"
             )
-        body |= dialect.prefill
+        body |= dialect.prefill or {}
     return body
+
+
+def variables(thinking: Thinking) -> Fields:
+    """How to think, as the variables of a chat template that most engines know."""
+    switch = {} if thinking.on is None else {"enable_thinking": thinking.on}
+    return switch | ({"reasoning_effort": thinking.effort} if thinking.effort else {})

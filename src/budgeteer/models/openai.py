@@ -22,6 +22,7 @@ import random
 import time
 import urllib.request
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from dataclasses import replace
 from email.utils import parsedate_to_datetime
 from typing import Any
 
@@ -31,8 +32,8 @@ from budgeteer.core.usage import Usage
 from budgeteer.metering.estimate import Bounds, count_text, input_bound, texts_of, too_few
 from budgeteer.metering.outcome import NOT_RUN, Outcome, outcome_of_status
 from budgeteer.metering.usages import Told
-from budgeteer.models.chat import Chat, Message, Prompt
-from budgeteer.models.dialects import dialect_of, fields
+from budgeteer.models.chat import Chat, Message, Prompt, written
+from budgeteer.models.dialects import dialect_of, fields, variables
 from budgeteer.models.model import CUT, LENGTH, LOGPROBS, PREFILL, PREFIX, STOP, Choice, Chunk, Request, Response, last
 
 try:
@@ -96,7 +97,7 @@ class OpenAI:
     ) -> None:
         if max_concurrency < 1 or retries < 0 or min(patience, timeout, stall) <= 0:
             raise InvalidInput("max_concurrency is at least 1, retries at least 0, and all times are above 0")
-        if dialect_of(dialect).prefill is not None:
+        if dialect_of(dialect).goes_on:
             capabilities |= {PREFILL}
         self.name, self.capabilities, self._model, self.dialect = name or model, capabilities, model, dialect
         self._bounds, self._extra = bounds or Bounds(), dict(extra or {})
@@ -133,6 +134,7 @@ class OpenAI:
         """Chunks as they come, then the Response; raises what ``generate`` raises."""
         self._check(request)
         async with self._gate:
+            request = replace(request, prompt=await self._prepared(request.prompt))
             attempt = 0
             while True:
                 while (wait := self._resume - time.monotonic()) > 0:
@@ -180,6 +182,28 @@ class OpenAI:
                 raise InvalidInput(f"{self.name} does not {lacking}, or declare {capability!r} if it does")
         if request.steer is not None:
             raise InvalidInput(f"{self.name} is a black box; choose a strategy that needs no internals")
+
+    async def _prepared(self, prompt: Prompt) -> Prompt:
+        """The prompt as it is sent: what is begun follows the chat as raw text, where the server can render that.
+
+        Raises:
+            ModelError: the server does not render it; nothing was sampled.
+        """
+        render = dialect_of(self.dialect).render
+        if isinstance(prompt, str) or not prompt.begun or render is None:
+            return prompt
+        fields(self.dialect, prompt)  # what the engine cannot do is an error here, too
+        messages = [message._asdict() for message in prompt.messages]
+        try:
+            rendered = await render(self._post, self._model, messages, variables(prompt.thinking))
+        except (openai.APIError, httpx2.HTTPError, KeyError, TypeError, ValueError) as error:
+            raise ModelError(f"{self.name} did not render the chat: {error!r}", billed=False) from error
+        return written(rendered, prompt.begun, prompt.tags)
+
+    async def _post(self, path: str, body: dict[str, Any]) -> Any:
+        """What the server answers on a path beside the API's."""
+        root = str(self._client.base_url).rstrip("/").removesuffix("/v1")
+        return await self._client.post(f"{root}{path}", body=body, cast_to=object)
 
     async def _open(self, request: Request) -> Any:
         body: dict[str, Any] = {"model": self._model, "n": request.n, "temperature": request.temperature}
@@ -444,7 +468,8 @@ class _Reply:
             return text
         opened = "" if prompt.begun else f"{tags.open}\n"
         if thought:
-            return opened + thought + (tags.end + text if text else "")
+            end = tags.end.lstrip("\n") if thought.endswith("\n") else tags.end
+            return opened + thought + (end + text if text else "")
         inline = tags.close in text or text.lstrip().startswith(tags.open)
         return text if inline or self.finish[i] != STOP or not text else f"{opened}{tags.end}{text}"
 

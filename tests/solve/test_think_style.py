@@ -1,0 +1,64 @@
+r"""The style think: what is asked, and which part of an answer is read."""
+
+from __future__ import annotations
+
+import pytest
+
+from budgeteer.core.errors import InvalidInput
+from budgeteer.models.chat import THINK, Chat, Thinking, tags_of
+from budgeteer.solve.styles import Asked, choose, style_of
+from budgeteer.solve.think import BOX, LINE
+
+NUMBERS, TEXTS = Asked("gsm8k", numeric=True), Asked("other")
+
+
+def chat_of(style: str, task: Asked) -> Chat:
+    prompt = style_of(style, task).prompt("How many?")
+    assert isinstance(prompt, Chat)
+    return prompt
+
+
+@pytest.mark.parametrize(
+    ("answer", "number", "text"),
+    [
+        ("The answer is \\boxed{42}.", "42", "42"),
+        ("\\boxed{7} no, \\boxed{42}", "42", "42"),
+        ("It is $\\boxed{\\frac{1}{2}}$", "0.5", "\\frac{1}{2}"),
+        ("**Answer:** 42\n\nI hope this helps!", "42", "42"),
+        ("So the final answer is 1,042 apples.\nBye.", "1042", "1,042 apples"),
+        ("6 * 7 is\n42", "42", "42"),
+        ("Answer: Paris", "Answer: Paris", "Paris"),  # where all are numbers, words are left to the verifier
+        ("  \n", None, None),
+    ],
+)
+def test_the_answer_is_the_box_or_the_line_that_says_so_or_the_last_line(
+    answer: str, number: str | None, text: str | None
+) -> None:
+    for task, want in ((NUMBERS, number), (TEXTS, text)):
+        style = style_of("think", task)
+        assert style.read(f"<think>\nI say \\boxed{{1}}\n</think>\n\n{answer}") == want
+        assert style.read(f"<think>\n{answer}") is None  # an answer that is not outside the tags is none
+
+
+def test_what_is_asked_for_is_what_is_led_to() -> None:
+    for task, asks, lead in ((NUMBERS, BOX, "The answer is \\boxed{"), (TEXTS, LINE, "Answer:")):
+        assert chat_of("think", task).messages[-1].content == f"How many?\n\n{asks}"
+        assert style_of("think", task).closed("<think>\nso") == f"<think>\nso\n</think>\n\n{lead}"
+    assert chat_of("think", Asked("thinking")).messages[-1].content == "How many?"
+    assert style_of("think", Asked("thinking")).closed("") == THINK.end
+    assert chat_of("think:on=false,effort=low,tokens=9", TEXTS).thinking == Thinking(False, "low", 9)
+
+
+def test_the_tags_are_those_of_the_model() -> None:
+    class Model:
+        name, capabilities, tags = "m", frozenset({"prefill", "prefix"}), tags_of("[THINK] [/THINK]")
+
+    class Plain(Model):
+        tags = None
+
+    assert style_of("think", TEXTS.by(Model())).close == "[/THINK]"
+    assert choose(Model(), NUMBERS) == "think"
+    assert choose(Plain(), NUMBERS) == "few-shot"
+    with pytest.raises(InvalidInput, match="no tags of thinking; use the style chat"):
+        style_of("think", TEXTS.by(Plain()))
+    assert style_of("think", TEXTS.by(object())).close == "</think>"
