@@ -19,6 +19,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "train": ("budgeteer.cli.train", "train with one recipe under a hard token budget"),
     "solve": ("budgeteer.cli.solve", "answer the questions of a file or a task under a hard token or money budget"),
     "frontier": ("budgeteer.cli.frontier", "accuracy against tokens for several strategies, with a report"),
+    "probe": ("budgeteer.cli.probe", "what an endpoint honours, ignores or breaks: budgets of thinking, usage, seeds"),
     "allocate": ("budgeteer.cli.allocate", "split a budget over the items of a file, and say why"),
     "report": ("budgeteer.cli.report", "render a results.json as a page that stands alone"),
     "ledger": ("budgeteer.cli.ledger", "budgets that cannot be overspent: accounts, balances, spending, the journal"),
