@@ -84,6 +84,11 @@ def prices_of(given: str | None, *, money: bool) -> PriceTable | None:
 
 def billed(model: str) -> bool:
     """Whether a model's calls are billed; those of models that run on this machine are not."""
+    return endpoint(model) or model.startswith("anthropic:")
+
+
+def endpoint(model: str) -> bool:
+    """Whether a model is an OpenAI-compatible endpoint."""
     return model.startswith(("http://", "https://"))
 
 
@@ -92,11 +97,11 @@ def model_of(args: argparse.Namespace) -> Model:
     from budgeteer.core.errors import InvalidInput
     from budgeteer.models.load import load_model
 
-    if args.probe and not billed(args.model):
+    if args.probe and not endpoint(args.model):
         raise InvalidInput(f"--probe asks an endpoint what it can do; {args.model} says so itself")
-    if args.dialect is not None and not billed(args.model):
+    if args.dialect is not None and not endpoint(args.model):
         raise InvalidInput(f"--dialect says how an endpoint is told to think; {args.model} is none, leave it out")
-    bare = billed(args.model) and (args.probe or (args.style or "").partition(":")[0] in ("chat", "think"))
+    bare = endpoint(args.model) and (args.probe or (args.style or "").partition(":")[0] in ("chat", "think"))
     dialect = {} if args.dialect is None else {"dialect": args.dialect}
     return load_model(args.model, **dialect, **({"capabilities": frozenset()} if bare else {}))
 

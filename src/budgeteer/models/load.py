@@ -9,7 +9,7 @@ from budgeteer.core.errors import InvalidInput, UnknownName
 from budgeteer.core.urls import without_password
 from budgeteer.models.model import PREFIX, Model
 
-FORMS = ("reasoner", "thinker", "smollm2", "gguf:PATH", "hf:FOLDER", "http://HOST:PORT/v1#MODEL")
+FORMS = ("reasoner", "thinker", "smollm2", "gguf:PATH", "hf:FOLDER", "anthropic:MODEL", "http://HOST:PORT/v1#MODEL")
 """Forms of the word that :func:`load_model` reads."""
 
 
@@ -22,6 +22,7 @@ def load_model(spec: str, **options: Any) -> Model:
     ``smollm2``               SmolLM2-135M-Instruct through llama.cpp
     ``gguf:PATH``             a GGUF file through llama.cpp
     ``hf:FOLDER``             a folder, a ``.gguf`` file or a name that transformers loads; it can run steers
+    ``anthropic:MODEL``       Claude by its own API; the key from ANTHROPIC_API_KEY
     ``http://H:P/v1#MODEL``   an OpenAI-compatible endpoint (or https); it must continue raw text, as most of them do
     ========================  ==========================================================================================
 
@@ -70,6 +71,10 @@ def load_model(spec: str, **options: Any) -> Model:
         from budgeteer.models.transformers import Transformers
 
         return Transformers(folder, **{"name": "thinker", **options})
+    if kind == "anthropic" and rest:
+        from budgeteer.models.anthropic import Anthropic
+
+        return Anthropic(rest, **options)
     if kind == "hf" and rest:
         from budgeteer.models.transformers import Transformers
 
