@@ -5,7 +5,7 @@ Paper: "Title", arXiv 0000.00000.
 
 from __future__ import annotations
 
-from budgeteer.models.model import Message
+from budgeteer.models.chat import Chat, Message
 from budgeteer.solve.strategy import Style
 from budgeteer.solve.styles import Asked, normal
 
@@ -31,7 +31,7 @@ def brackets(task: Asked, *, thinking: bool = True) -> Style:
         return text.partition("]]")[0].strip() or None
 
     return Style(
-        lambda text: (Message("system", say), Message("user", text)),
+        lambda text: Chat((Message("system", say), Message("user", text))),
         answer,
         "[[",  # what stands before it is the thinking
         answer_tokens=32,

@@ -132,7 +132,8 @@ def refuse_needs(strategy: Strategy, model: Model, style: Style, checked: bool, 
             raise InvalidInput(
                 f"the strategy {called} continues what the model wrote, and the style asks in a chat, where "
                 f"{model.name} cannot: it does not declare {to_continue!r}. Use a style with raw text (few-shot, "
-                f"direct), or one of these strategies: {works}"
+                f"direct), the dialect of the endpoint if it is one of vLLM, SGLang or llama.cpp, or one of these "
+                f"strategies: {works}"
             )
         raise InvalidInput(
             f"the strategy {called} needs {' and '.join(sorted(missing))}, which {model.name} does not have; "
