@@ -34,13 +34,12 @@ from budgeteer.engine.table import Marks, Table, marks_of_text
 from budgeteer.engine.text import until, whole
 from budgeteer.models.model import (
     INTERNALS,
-    LENGTH,
     LOGPROBS,
     PREFIX,
     SEED,
-    STOP,
     Choice,
     Chunk,
+    Finish,
     Message,
     Request,
     Response,
@@ -373,7 +372,7 @@ class _Choices:
             Choice(
                 self.texts[row],
                 int(table.length[row]),
-                LENGTH if table.status[row] == CUT else STOP,
+                Finish.LENGTH if table.status[row] == CUT else Finish.STOP,
                 tuple(table.logprob[row, : table.length[row]].tolist()) if self.request.logprobs else None,
                 int(table.forced[row].sum()),
                 notes[row],

@@ -15,8 +15,7 @@ from budgeteer.ledger import Allowance
 from budgeteer.metering.call import Call, Metering
 from budgeteer.metering.outcome import Outcome
 from budgeteer.metering.settlement import Answer, Settlement
-from budgeteer.models.model import CUT as BROKEN
-from budgeteer.models.model import INTERNALS, LOGPROBS, Chunk, Message, Model, Request, Response
+from budgeteer.models.model import INTERNALS, LOGPROBS, Chunk, Finish, Message, Model, Request, Response
 
 
 @dataclass(slots=True)
@@ -248,7 +247,7 @@ class Budgeted:
 def _answered(response: Response, hides: bool) -> Answer:
     known: Iterable[int | None] = [choice.tokens for choice in response.choices]
     counted = None if any(tokens is None for tokens in known) else sum(tokens or 0 for tokens in known)
-    cut = any(choice.finish == BROKEN for choice in response.choices)
+    cut = any(choice.finish == Finish.CUT for choice in response.choices)
     return Answer(usage=response.usage, seen=counted, outcome=Outcome.CUT if cut else Outcome.OK, hides=hides)
 
 

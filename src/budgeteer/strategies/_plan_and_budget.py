@@ -16,7 +16,7 @@ from budgeteer.core.errors import InvalidInput
 from budgeteer.core.plan import Items
 from budgeteer.core.usage import Usage
 from budgeteer.models.model import PREFIX
-from budgeteer.solve import Answer, Strategy, Task
+from budgeteer.solve import Answer, StoppedBy, Strategy, Task
 from budgeteer.strategies.kit.planner import Part, Planner, model_planner
 from budgeteer.strategies.kit.trace import Piece, ask, conclude, thinking_stops
 
@@ -75,7 +75,7 @@ def plan_and_budget(
             return await advised(task, plan.parts, cap)
         heads = [heading.format(number=j, part=part.text) for j, part in enumerate(plan.parts, 1)]
         tokens = divide(room(task, prompt, heads, plan.parts, schedule, cap), plan.parts, schedule)
-        trace, spent, planned, by = "", 0, 0, "done"
+        trace, spent, planned, by = "", 0, 0, StoppedBy.DONE
         for j, (head, share) in enumerate(zip(heads, tokens, strict=True)):
             planned += share
             if planned == spent:
@@ -91,7 +91,7 @@ def plan_and_budget(
                 at=j,
             )
             if not piece.tokens:
-                by = "budget"
+                by = StoppedBy.BUDGET
                 break
             trace, spent = trace + head + piece.text + end * piece.ended, spent + piece.tokens
         return await conclude(task, prompt, trace, by, temperature=temperature)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from budgeteer.core.errors import BudgetExceeded, InvalidInput
-from budgeteer.models.model import STOP, Message, Request
-from budgeteer.solve import Answer, Task, derive
+from budgeteer.models.model import Finish, Message, Request
+from budgeteer.solve import Answer, StoppedBy, Task, derive
 
 Prompt = str | tuple[Message, ...]
 
@@ -27,9 +27,9 @@ class Piece(NamedTuple):
     clipped: bool
 
     @property
-    def stopped_by(self) -> str:
-        """``"done"``, ``"budget"`` or, at the cap that the strategy set, ``"cap"``."""
-        return "done" if self.ended else "budget" if self.clipped else "cap"
+    def stopped_by(self) -> StoppedBy:
+        """DONE, BUDGET or, at the cap that the strategy set, CAP."""
+        return StoppedBy.DONE if self.ended else StoppedBy.BUDGET if self.clipped else StoppedBy.CAP
 
 
 NOTHING = Piece("", 0, False, True)
@@ -87,7 +87,7 @@ async def ask_many(
     except BudgetExceeded:  # others draw on the same budget and were faster
         return ()
     return tuple(
-        Piece(c.text, task.model.count(c.text) if c.tokens is None else c.tokens, c.finish == STOP, cap < most)
+        Piece(c.text, task.model.count(c.text) if c.tokens is None else c.tokens, c.finish == Finish.STOP, cap < most)
         for c in response.choices
     )
 
@@ -109,7 +109,9 @@ def thinking_stops(task: Task) -> tuple[str, ...]:
     return (*task.style.stop, task.style.close) if task.style.close else task.style.stop
 
 
-async def conclude(task: Task, prompt: str, trace: str, by: str, *, most: int = 0, temperature: float = 0.0) -> Answer:
+async def conclude(
+    task: Task, prompt: str, trace: str, by: StoppedBy, *, most: int = 0, temperature: float = 0.0
+) -> Answer:
     """Close the thinking of a trace if it is open, sample or finish its answer, and read that.
 
     Args:
@@ -129,6 +131,7 @@ async def conclude(task: Task, prompt: str, trace: str, by: str, *, most: int = 
     if left > 0:
         piece = await ask(task, prompt + trace, most=left, stop=style.stop, temperature=temperature, stage="answer")
     if not rest and not piece.tokens:
-        return Answer(None, "budget", (trace,))
+        return Answer(None, StoppedBy.BUDGET, (trace,))
     trace += piece.text
-    return Answer(style.read(trace), "budget" if left > 0 and piece.stopped_by == "budget" else by, (trace,))
+    cut = left > 0 and piece.stopped_by == StoppedBy.BUDGET
+    return Answer(style.read(trace), StoppedBy.BUDGET if cut else by, (trace,))
