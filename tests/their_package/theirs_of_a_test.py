@@ -19,7 +19,6 @@ from budgeteer.core.online import Online, require_menu
 from budgeteer.core.option import REQUIRED, Option, options
 from budgeteer.core.plan import Plan
 from budgeteer.core.router import Router
-from budgeteer.core.schedule import linear
 from budgeteer.core.steer import CONTINUE, FINISH, Action, Steer
 from budgeteer.ledger import Allowance
 from budgeteer.rl.advantage import grpo_advantage
@@ -330,7 +329,7 @@ def their_nothing():
 
 def their_half():
     """Half as much at the end."""
-    return linear(1.0, 0.5)
+    return lambda spent: 1 - 0.5 * spent
 
 
 def advantage(rollouts, view):

@@ -21,8 +21,6 @@ from budgeteer.strategies.kit.planner import Part, Planner, model_planner
 from budgeteer.strategies.kit.trace import Piece, ask, conclude, thinking_stops
 
 Schedule = Literal["constant", "linear", "polynomial", "exponential", "cosine", "water-filling"]
-LEVELS = (200, 250, 350, 450, 600)
-"""Thinking tokens of a question of level 1 to 5, in the official code."""
 
 
 def plan_and_budget(
@@ -57,7 +55,8 @@ def plan_and_budget(
     Args:
         schedule: how the tokens fall with the part's number.
         planner: None asks the model, see :func:`budgeteer.strategies.kit.planner.model_planner`.
-        levels: thinking tokens for the planner's levels 1 to 5, such as LEVELS; None = as many as fit.
+        levels: thinking tokens for the planner's levels 1 to 5, such as the official code's (200, 250,
+            350, 450, 600); None = as many as fit.
         heading: of a part, with ``{number}`` and ``{part}``.
         end: text that ends a part early.
         thinking: most tokens of all parts together.

@@ -29,7 +29,6 @@ if TYPE_CHECKING:
 
     from budgeteer.solve import Strategy
 
-TYPES = ("explore", "verify", "conclude")
 TOKENS = np.array([8, 4, 1])
 NEXT = np.array([[0.6, 0.3, 0.1], [0.2, 0.3, 0.5]])
 """Types that follow explore and verify."""
