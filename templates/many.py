@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Sequence
 
 from budgeteer.core.errors import ModelError
-from budgeteer.solve import Answer, Task
+from budgeteer.solve import Answer, StoppedBy, Task
 from budgeteer.strategies.kit.trace import ask
 
 
@@ -26,9 +26,9 @@ async def in_turn(tasks: Sequence[Task], max_tokens: int = 256) -> AsyncIterator
         try:
             piece = await ask(task, prompt, most=max_tokens, stop=task.style.stop, temperature=0.0)
         except ModelError as error:
-            yield i, Answer(None, f"error: {error}")
+            yield i, Answer(None, StoppedBy.ERROR, error=str(error))
             continue
         if not piece.tokens:  # nothing fitted into what is left
-            yield i, Answer(None, "budget")
+            yield i, Answer(None, StoppedBy.BUDGET)
         else:
             yield i, Answer(task.style.read(piece.text), piece.stopped_by, (piece.text,))

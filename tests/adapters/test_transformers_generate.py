@@ -21,7 +21,7 @@ from budgeteer.core.steer import ABORT, CONTINUE, STOP, Action, Need, Steer  # n
 from budgeteer.engine.head import Head, load_head  # noqa: E402
 from budgeteer.engine.table import Table  # noqa: E402
 from budgeteer.models import transformers as ours  # noqa: E402
-from budgeteer.models.model import LENGTH, Request  # noqa: E402
+from budgeteer.models.model import Finish, Request  # noqa: E402
 from budgeteer.models.policy import REASONER, load_policy  # noqa: E402
 from budgeteer.models.reasoner import Reasoner  # noqa: E402
 from budgeteer.models.transformers import Transformers, ends_of, internals  # noqa: E402
@@ -132,7 +132,7 @@ def test_the_reasoner_and_generate_decide_alike(policy, theirs, name):
     rows, steering = generate(theirs, steer, prompts=QUESTIONS[:1], rows=6)
     assert policy.decode(rows) == [choice.text for choice in choices]
     assert steering.forced.sum(1).tolist() == [choice.forced for choice in choices]
-    assert (steering.status == CUT).tolist() == [choice.finish == LENGTH for choice in choices]
+    assert (steering.status == CUT).tolist() == [choice.finish == Finish.LENGTH for choice in choices]
     if steering.notes is not None:
         for mine, choice in zip(steering.notes, choices, strict=True):
             assert mine["ended"] == choice.notes["ended"]
@@ -310,7 +310,9 @@ def test_our_loop_and_generate_decide_alike(random_model, random_policy, loop, t
             assert [choice.text for choice in choices] == random_policy.decode([tokens for tokens, _, _ in rows]), name
             assert [choice.tokens for choice in choices] == [len(tokens) for tokens, _, _ in rows], name
             assert [choice.forced for choice in choices] == [sum(forced) for _, _, forced in rows], name
-            assert [choice.finish == LENGTH for choice in choices] == [status == CUT for _, status, _ in rows], name
+            assert [choice.finish == Finish.LENGTH for choice in choices] == [status == CUT for _, status, _ in rows], (
+                name
+            )
             same_notes([choice.notes for choice in choices], notes)
     loop.run(model.aclose())
 

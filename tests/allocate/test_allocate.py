@@ -19,7 +19,6 @@ from budgeteer.allocate import (
     elimination,
     floor,
     knapsack,
-    min_group,
     neyman,
     round_to_budget,
     uniform,
@@ -266,9 +265,6 @@ def test_transforms_chain():
     plan = chain(neyman(), floor(3), cap(9), round_to_budget()).allocate(14, items, (), rng=np.random.default_rng(0))
     assert plan.units.tolist() == [3, 3, 8]
     assert plan.expected_cost == 14
-    one = Plan(items.keys, np.array([1, 2, 3]), 6.0)
-    assert min_group(2)(one, 6, items).units.tolist() == [0, 2, 3]
-    assert min_group(2)(one, 6, items).expected_cost == 5
 
 
 @settings(max_examples=50, deadline=None)

@@ -20,7 +20,6 @@ from budgeteer.allocate import (
     greedy_marginal,
     knapsack,
     menu_knapsack,
-    min_group,
     neyman,
     proportional,
     round_to_budget,
@@ -223,7 +222,7 @@ def test_the_bill_of_rounds_with_fractional_costs_is_hard():
 @pytest.mark.parametrize(
     "factory",
     [
-        floor, cap, min_group, neyman, variance, knapsack, selective, elimination,
+        floor, cap, neyman, variance, knapsack, selective, elimination,
         lambda units: uniform(float("nan") if units is None else units), lambda units: neyman(1, units),
         lambda units: variance(2, units), lambda units: knapsack(2, units), lambda units: selective(2, units),
         lambda units: water_filling("power", units),

@@ -116,7 +116,7 @@ BROKEN = {
     "asked other things": moody,
     "normal form": raw,
     "no answer with": silent,
-    "give a reason": dumb,
+    "stopped_by is ''; choose one of done, budget, cap": dumb,
     "every call of the model failed": guessing,
     "it raised TypeError": texts,
 }

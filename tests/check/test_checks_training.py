@@ -150,7 +150,6 @@ RECIPES = {
     "the recipe's token weight": recipe(token_weight=lambda length, group: np.ones(len(length) + 1)),
     "the recipe's reward": recipe(reward=Reward(lambda state, rows: rows.correct[:1])),
     "one that failed": recipe(advantage=aborted_apart, aborted="failure"),
-    "aborted is 'drop'": recipe(aborted="drop"),
     "a row twice": recipe(select=lambda rollouts, rng: np.zeros(4, np.int64)),
     "indices of rows": recipe(select=lambda rollouts, rng: np.arange(4) + len(rollouts)),
     "the same seed": recipe(select=lambda rollouts, rng: RNG.permutation(len(rollouts))),

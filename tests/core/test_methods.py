@@ -18,7 +18,6 @@ from budgeteer.allocate import (
     floor,
     greedy_marginal,
     knapsack,
-    min_group,
     neyman,
     round_to_budget,
     uniform,
@@ -98,7 +97,7 @@ def test_every_part_has_a_check_and_a_method():
         (knapsack(low=1, high=6, fallback=False), objectives.knapsack),
         (water_filling("exponential"), objectives.exponential),
         (elimination(exit="pos"), None),
-        (chain(neyman(), floor(3), cap(9), round_to_budget(), min_group(2)), None),
+        (chain(neyman(), floor(3), cap(9), round_to_budget()), None),
     ],
 )
 def test_options_keep_the_rules(allocator, objective):

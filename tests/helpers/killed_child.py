@@ -13,7 +13,7 @@ from pathlib import Path
 from budgeteer.core.errors import ModelError
 from budgeteer.core.usage import Usage
 from budgeteer.models.chat import Prompt, contents
-from budgeteer.models.model import Choice, Chunk, Request, Response
+from budgeteer.models.model import Choice, Chunk, Finish, Request, Response
 from budgeteer.solve import Question, Style
 from budgeteer.solve.runner import Settings, run
 from budgeteer.solve.styles import normal
@@ -47,7 +47,7 @@ class Endpoint:
         except OSError as error:
             raise ModelError(f"no answer: {error}", billed=True) from error
         usage = Usage(input=answer["usage"]["prompt_tokens"], output=answer["usage"]["completion_tokens"])
-        return Response((Choice(answer["choices"][0]["text"], usage.output, "stop"),), usage)
+        return Response((Choice(answer["choices"][0]["text"], usage.output, Finish.STOP),), usage)
 
     async def stream(self, request: Request) -> AsyncIterator[Chunk | Response]:
         yield await self.generate(request)

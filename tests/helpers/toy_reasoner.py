@@ -17,7 +17,7 @@ from budgeteer.core.steer import STOP as STOPPED
 from budgeteer.core.usage import Usage
 from budgeteer.engine.llama import Llama
 from budgeteer.models.chat import Prompt
-from budgeteer.models.model import INTERNALS, LENGTH, PREFIX, SEED, STOP, Choice, Chunk, Request, Response
+from budgeteer.models.model import INTERNALS, PREFIX, SEED, Choice, Chunk, Finish, Request, Response
 from budgeteer.models.policy import Policy
 
 
@@ -42,7 +42,7 @@ class Row:
     tokens: list[int] = field(default_factory=list)
     queue: list[int] = field(default_factory=list)
     forced: int = 0
-    ended: str | None = None
+    ended: Finish | None = None
 
 
 class ToyReasoner:
@@ -88,7 +88,7 @@ class ToyReasoner:
             for j, row in enumerate(live):
                 decision = 0 if action is None or action.decision is None else int(action.decision[j])
                 if decision in (ABORT, STOPPED) or (decision == FINISH and row.answered >= 0):
-                    row.ended = STOP
+                    row.ended = Finish.STOP
                     continue
                 if decision == FINISH and row.closed < 0 and not row.queue:
                     row.queue = list(marker)
@@ -122,15 +122,15 @@ class ToyReasoner:
                 if row.closed < 0 and request.close in said:
                     row.closed = length
                 if token == self.inside.eos or any(stop in self.text(row) for stop in request.stop):
-                    row.ended = STOP
+                    row.ended = Finish.STOP
                 elif length == request.max_tokens:
-                    row.ended = LENGTH
+                    row.ended = Finish.LENGTH
         notes = steer.report(state) if steer and steer.report else [None] * request.n
         choices = []
         for row, note in zip(rows, notes, strict=True):
             text = self.text(row)
             cut = min([text.index(stop) for stop in request.stop if stop in text], default=len(text))
-            choices.append(Choice(text[:cut], len(row.tokens), row.ended or LENGTH, None, row.forced, note))
+            choices.append(Choice(text[:cut], len(row.tokens), row.ended or Finish.LENGTH, None, row.forced, note))
         used = sum(len(row.tokens) for row in rows)
         return Response(tuple(choices), Usage(input=len(prompt), output=used))
 

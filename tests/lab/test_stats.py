@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from budgeteer.core.errors import InvalidInput
-from budgeteer.lab.stats import Paired, mean_ci, non_inferior, paired, t_quantile
+from budgeteer.lab.stats import Paired, mean_ci, paired, t_quantile
 
 
 def test_worked_paired_interval() -> None:
@@ -51,24 +51,15 @@ def test_coverage(n: int, level: float) -> None:
     assert abs(covered - level) < 4 * math.sqrt(level * (1 - level) / trials)
 
 
-def test_one_seed_has_no_interval_and_shows_nothing() -> None:
+def test_one_seed_has_no_interval() -> None:
     got = paired([0.9], [0.1])
     assert (got.mean, got.n) == (pytest.approx(0.8), 1)
     assert math.isnan(got.low)
     assert math.isnan(got.high)
-    assert not non_inferior(got, margin=0.5)
 
 
 def test_identical_seeds_give_a_point() -> None:
     assert mean_ci([0.25, 0.25, 0.25]) == Paired(0.25, 0.25, 0.25, 3)
-
-
-def test_non_inferior() -> None:
-    interval = Paired(-0.01, -0.03, 0.01, 5)
-    assert non_inferior(interval, margin=0.031)
-    assert not non_inferior(interval, margin=0.03)
-    with pytest.raises(InvalidInput, match="margin"):
-        non_inferior(interval, margin=-0.1)
 
 
 @pytest.mark.parametrize("bad", [[], [0.1, math.nan], [[0.1], [0.2]]])

@@ -16,7 +16,7 @@ from budgeteer.models import anthropic as claude
 from budgeteer.models.anthropic import Anthropic
 from budgeteer.models.chat import THINK, Chat, Message, Thinking, continued
 from budgeteer.models.load import load_model
-from budgeteer.models.model import CUT, LENGTH, STOP, Chunk, Request, Response
+from budgeteer.models.model import Chunk, Finish, Request, Response
 from budgeteer.solve import Budgeted
 from helpers.upstream import Step, Upstream, begin, end, error, event, hang_up
 
@@ -67,7 +67,7 @@ def test_a_chat_is_sent_and_read() -> None:
     assert isinstance(response, Response)
     assert response.choices[0].text == "<think>\n2 + 2\n</think>\n\nIt is 4."
     assert "".join(chunk.text for chunk in chunks if isinstance(chunk, Chunk)) == response.choices[0].text
-    assert (response.choices[0].finish, response.choices[0].tokens) == (STOP, 7)
+    assert (response.choices[0].finish, response.choices[0].tokens) == (Finish.STOP, 7)
     assert response.usage == Usage.from_anthropic({"input_tokens": 9, "output_tokens": 7})
     (body,) = upstream.bodies
     assert body == {
@@ -98,9 +98,9 @@ def test_thinking_in_the_words_of_the_api(thinking: Thinking, sent: dict[str, An
 
 def test_answers_without_thinking_cut_and_full_ones() -> None:
     for step, text, finish, output in (
-        (says("", "4"), "<think>\n\n</think>\n\n4", STOP, 7),
-        (says("so", "", "max_tokens"), "<think>\nso", LENGTH, 7),
-        (says("so", "4 is", None), "<think>\nso\n</think>\n\n4 is", CUT, None),
+        (says("", "4"), "<think>\n\n</think>\n\n4", Finish.STOP, 7),
+        (says("so", "", "max_tokens"), "<think>\nso", Finish.LENGTH, 7),
+        (says("so", "4 is", None), "<think>\nso\n</think>\n\n4 is", Finish.CUT, None),
     ):
         response = ask(step)[0][-1]
         assert isinstance(response, Response)

@@ -21,7 +21,7 @@ from budgeteer.ledger import Allowance, Limit, MemoryLedger
 from budgeteer.models import llama_cpp
 from budgeteer.models.chat import Chat, Message
 from budgeteer.models.llama_cpp import LlamaCpp
-from budgeteer.models.model import LENGTH, STOP, Chunk, Request
+from budgeteer.models.model import Chunk, Finish, Request
 from budgeteer.solve import Budgeted
 
 PROMPT = "Question: 2 + 3\nAnswer: 5\n\nQuestion: 4 + 4\nAnswer:"
@@ -46,7 +46,7 @@ def test_counts_are_those_that_the_server_bills(model, loop) -> None:
         response = loop.run(model.generate(Request(prompt, 2, seed=1)))
         assert response.usage.input == model.count(prompt)
         assert (response.usage.output, response.choices[0].tokens) == (2, 2)
-        assert response.choices[0].finish == LENGTH
+        assert response.choices[0].finish == Finish.LENGTH
 
 
 def test_every_choice_is_counted(model, loop) -> None:
@@ -54,7 +54,7 @@ def test_every_choice_is_counted(model, loop) -> None:
     assert len({c.text for c in response.choices}) > 1
     assert all("\n" not in c.text for c in response.choices)
     for choice in response.choices:
-        assert choice.finish == STOP or choice.tokens == 8
+        assert choice.finish == Finish.STOP or choice.tokens == 8
         assert choice.logprobs
         assert all(p <= 0 for p in choice.logprobs)
         assert 1 <= choice.tokens <= 8

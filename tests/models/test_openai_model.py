@@ -18,7 +18,7 @@ from budgeteer.ledger import Allowance, Limit, MemoryLedger
 from budgeteer.metering.estimate import Bounds
 from budgeteer.models import openai as endpoint
 from budgeteer.models.chat import Chat, Message
-from budgeteer.models.model import CUT, LENGTH, LOGPROBS, PREFIX, STOP, Chunk, Request, Response
+from budgeteer.models.model import LOGPROBS, PREFIX, Chunk, Finish, Request, Response
 from budgeteer.models.openai import OpenAI
 from budgeteer.solve import Budgeted
 from helpers.upstream import Act, Upstream
@@ -73,7 +73,7 @@ def test_raw_text_goes_to_completions_and_messages_to_chat() -> None:
     found, bodies = serve(OK, body=body)
     for response in found:
         assert response.choices[0].text == "w00 w01 w02 w03 w04 w05 "
-        assert (response.choices[0].finish, response.choices[0].tokens) == (STOP, 7)
+        assert (response.choices[0].finish, response.choices[0].tokens) == (Finish.STOP, 7)
         assert (response.usage.input, response.usage.output) == (4, 7)
     assert bodies[0]["prompt"] == PROMPT
     assert bodies[1]["messages"] == [{"role": "user", "content": PROMPT}]
@@ -83,7 +83,7 @@ def test_raw_text_goes_to_completions_and_messages_to_chat() -> None:
 def test_several_choices_keep_their_order() -> None:
     response = ask(OK, request=Request(PROMPT, 3, n=3))
     assert [c.text[:2] for c in response.choices] == ["w0", "w1", "w2"]
-    assert {c.finish for c in response.choices} == {LENGTH}
+    assert {c.finish for c in response.choices} == {Finish.LENGTH}
     assert response.usage.output == 9
 
 
@@ -157,7 +157,7 @@ def test_a_usage_below_what_was_seen_is_not_believed(usage, n, bounds) -> None:
 
 def test_an_endpoint_that_does_not_know_the_cap_is_cut_off() -> None:
     response = ask(Act(words=10**6, ignores_cap=True), request=Request(PROMPT, 9))
-    assert response.choices[0].finish == LENGTH
+    assert response.choices[0].finish == Finish.LENGTH
     assert len(response.choices[0].text.split()) == 10
 
 
@@ -171,7 +171,7 @@ def test_a_stream_that_is_typed_as_json_is_read_as_it_comes() -> None:
 
     texts, response = serve(Act(kind=MISTYPED), body=body)
     assert texts[:6] == [f"w0{word} " for word in range(6)]
-    assert (response.choices[0].finish, response.choices[0].text) == (STOP, "".join(texts))
+    assert (response.choices[0].finish, response.choices[0].text) == (Finish.STOP, "".join(texts))
 
 
 def test_a_stream_that_is_typed_as_json_is_cut_off_at_its_cap() -> None:
@@ -179,10 +179,10 @@ def test_a_stream_that_is_typed_as_json_is_cut_off_at_its_cap() -> None:
         return await model.generate(Request(PROMPT, 9)), upstream.billed
 
     response, billed = serve(Act(words=10**5, ignores_cap=True, kind=MISTYPED), body=body)
-    assert (response.choices[0].finish, len(response.choices[0].text.split())) == (LENGTH, 10)
+    assert (response.choices[0].finish, len(response.choices[0].text.split())) == (Finish.LENGTH, 10)
     assert billed < 10**4
     broken = ask(Act(hang=2, kind=MISTYPED))  # what came before the stream stood still
-    assert (broken.choices[0].finish, broken.choices[0].text) == (CUT, "w00 w01 ")
+    assert (broken.choices[0].finish, broken.choices[0].text) == (Finish.CUT, "w00 w01 ")
 
 
 def test_input_is_bounded_by_bytes_or_counted() -> None:
@@ -197,7 +197,7 @@ def test_input_is_bounded_by_bytes_or_counted() -> None:
 @pytest.mark.parametrize(("act", "came"), [(Act(cut=2), 2), (Act(cut=6), 6), (Act(hang=2), 2)])
 def test_of_a_broken_stream_there_is_what_came(act: Act, came: int) -> None:
     response = ask(act)
-    assert response.choices[0].finish == CUT
+    assert response.choices[0].finish == Finish.CUT
     assert response.choices[0].text.split() == [f"w0{word}" for word in range(came)]
     assert response.usage.output is None
     assert response.choices[0].tokens >= came
@@ -221,7 +221,7 @@ def test_every_attempt_that_may_have_run_is_charged() -> None:
         return response, budgeted, upstream.billed
 
     response, budgeted, billed = serve(Act(status=500, ran=True), Act(hang=0), OK, body=body, bounds=WORDS)
-    assert response.choices[0].finish == STOP
+    assert response.choices[0].finish == Finish.STOP
     assert budgeted.spend.calls == 3
     assert budgeted.remaining["all"] == 1000 - 13 - 13 - 11  # two at their worst, one as counted
     assert budgeted.spend.units["all"] >= billed
@@ -250,7 +250,7 @@ def test_a_stream_is_started_again_only_before_anything_was_seen(units: int, cal
     assert sent == calls
     if calls == 3:
         assert [type(p) for p in found] == [Chunk, Chunk, Response]
-        assert found[-1].choices[0].finish == CUT
+        assert found[-1].choices[0].finish == Finish.CUT
 
 
 @pytest.mark.parametrize(

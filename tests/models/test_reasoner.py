@@ -19,7 +19,7 @@ from budgeteer.engine.decoder import Decoder, draw
 from budgeteer.ledger import Allowance, Limit, MemoryLedger
 from budgeteer.models import reasoner as engine
 from budgeteer.models.chat import Chat, Message
-from budgeteer.models.model import LENGTH, LOGPROBS, PREFIX, SEED, STOP, Chunk, Request, Response
+from budgeteer.models.model import LOGPROBS, PREFIX, SEED, Chunk, Finish, Request, Response
 from budgeteer.models.policy import Policy, load_policy
 from budgeteer.models.reasoner import Reasoner
 from budgeteer.rl.sampler import sample
@@ -127,7 +127,7 @@ def test_greedy_is_the_argmax_at_every_token() -> None:
 def test_log_probabilities_are_those_of_the_model_at_any_temperature() -> None:
     (got,) = ask(Request(QUESTIONS[4], 30, temperature=1.7, logprobs=True, seed=5))
     prompt, tokens = POLICY.encode(QUESTIONS[4:5])[0], POLICY.encode([got.choices[0].text])[0][1:]
-    if got.choices[0].finish == STOP:
+    if got.choices[0].finish == Finish.STOP:
         tokens.append(POLICY.markers.eos)
     with torch.no_grad():
         logits = POLICY.model.logits(POLICY.model(torch.tensor([[*prompt, *tokens]])))[0]
@@ -159,9 +159,9 @@ def test_a_stop_text_ends_a_choice_and_is_not_part_of_it() -> None:
 
 def test_the_cap_ends_a_choice() -> None:
     (got,) = ask(Request(QUESTIONS[5], 4, n=30, seed=4))
-    assert {c.finish for c in got.choices} <= {LENGTH, STOP}
-    assert [c.tokens for c in got.choices if c.finish == LENGTH]
-    assert all(c.tokens == 4 for c in got.choices if c.finish == LENGTH)
+    assert {c.finish for c in got.choices} <= {Finish.LENGTH, Finish.STOP}
+    assert [c.tokens for c in got.choices if c.finish == Finish.LENGTH]
+    assert all(c.tokens == 4 for c in got.choices if c.finish == Finish.LENGTH)
     assert got.usage.output == sum(c.tokens for c in got.choices)
 
 

@@ -13,7 +13,7 @@ pytest.importorskip("transformers")
 from budgeteer.core.errors import CheckpointError, InvalidInput, ModelError
 from budgeteer.models import transformers
 from budgeteer.models.chat import Chat, Message
-from budgeteer.models.model import LENGTH, STOP, Chunk, Request, Response
+from budgeteer.models.model import Chunk, Finish, Request, Response
 from budgeteer.models.policy import REASONER
 from budgeteer.models.reasoner import Reasoner
 from budgeteer.models.transformers import Transformers
@@ -42,7 +42,11 @@ def test_greedy_is_the_reasoners(model, loop) -> None:
     assert got.usage.input == want.usage.input == model.count(PROMPT)
     assert got.usage.output == 2 * want.usage.output
     for choice in got.choices:
-        assert (choice.text, choice.tokens, choice.finish) == (want.choices[0].text, want.choices[0].tokens, STOP)
+        assert (choice.text, choice.tokens, choice.finish) == (
+            want.choices[0].text,
+            want.choices[0].tokens,
+            Finish.STOP,
+        )
         np.testing.assert_allclose(choice.logprobs, want.choices[0].logprobs, atol=2e-4)
 
 
@@ -80,9 +84,9 @@ def test_stop_texts_caps_and_chunks(model, loop) -> None:
         assert sum(c.tokens for c in mine) == choice.tokens <= 40
         assert "".join(c.text for c in mine) == choice.text
         assert "</think>" not in choice.text
-        assert choice.finish == (STOP if choice.tokens < 40 else choice.finish)
+        assert choice.finish == (Finish.STOP if choice.tokens < 40 else choice.finish)
     short = loop.run(model.generate(Request(PROMPT, 3, n=2, seed=5)))
-    assert {(c.finish, c.tokens) for c in short.choices} == {(LENGTH, 3)}
+    assert {(c.finish, c.tokens) for c in short.choices} == {(Finish.LENGTH, 3)}
 
 
 def test_what_prompts_begin_with_is_read_once(model, loop, monkeypatch) -> None:

@@ -17,7 +17,7 @@ from budgeteer.core.registry import make  # noqa: E402
 from budgeteer.core.steer import CONTINUE, Action, Need, Steer  # noqa: E402
 from budgeteer.core.steer import STOP as END  # noqa: E402
 from budgeteer.engine.head import load_head  # noqa: E402
-from budgeteer.models.model import INTERNALS, STOP, Chunk, Request, Response  # noqa: E402
+from budgeteer.models.model import INTERNALS, Chunk, Finish, Request, Response  # noqa: E402
 from budgeteer.models.policy import REASONER  # noqa: E402
 from budgeteer.models.reasoner import Reasoner  # noqa: E402
 from budgeteer.models.transformers import Transformers  # noqa: E402
@@ -124,7 +124,7 @@ def test_a_row_that_its_steer_ends_keeps_what_it_has(model, loop, needs) -> None
     *chunks, response = loop.run(body())
     assert isinstance(response, Response)
     assert [choice.tokens for choice in response.choices] == [0, 1, 2]
-    assert [choice.finish for choice in response.choices] == [STOP] * 3
+    assert [choice.finish for choice in response.choices] == [Finish.STOP] * 3
     assert [choice.text for choice in response.choices] == ["", "7", "7+"]
     assert [len(choice.logprobs or ()) for choice in response.choices] == [0, 1, 2]
     assert response.usage.output == 3

@@ -17,7 +17,7 @@ from budgeteer.core.errors import InvalidInput, ModelError, UnknownPrice
 from budgeteer.core.usage import Usage
 from budgeteer.ledger import SqliteLedger
 from budgeteer.models.chat import Chat, Message
-from budgeteer.models.model import CUT, INTERNALS, Choice, Request, Response
+from budgeteer.models.model import INTERNALS, Choice, Finish, Request, Response
 from budgeteer.prices import Price, Rates, of
 from budgeteer.solve import Answer, Question, Strategy, Style, registered
 from budgeteer.solve.lines import Lines
@@ -150,7 +150,9 @@ class Faulty(Scripted):
             raise ZeroDivisionError("a bug of the model's own")
         if kind == 3 and self.hang:
             await asyncio.sleep(3600)
-        half = Choice(response.choices[0].text[:5], None, CUT)  # a cut stream without usage: the worst case is charged
+        half = Choice(
+            response.choices[0].text[:5], None, Finish.CUT
+        )  # a cut stream without usage: the worst case is charged
         return Response((half,) * request.n, Usage())
 
 

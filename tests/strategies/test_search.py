@@ -17,7 +17,7 @@ from budgeteer.check.scripted import Scripted
 from budgeteer.core.errors import InvalidInput, ModelError
 from budgeteer.ledger import Allowance, Limit, MemoryLedger
 from budgeteer.models.model import Request, Response
-from budgeteer.solve import Answer, Budgeted, Question, Strategy, Style, Task
+from budgeteer.solve import Answer, Budgeted, Question, StoppedBy, Strategy, Style, Task
 from budgeteer.strategies import (
     adaptive_vote,
     beam,
@@ -333,7 +333,7 @@ def test_a_model_that_fails_is_an_error_or_the_best_so_far(name):
 
     after = 0
     answer = run(ALL[name](), task_of(Failing(steps().write)))
-    assert (answer.answer, answer.stopped_by) == (None, "error: gone")
+    assert (answer.answer, answer.stopped_by, answer.error) == (None, StoppedBy.ERROR, "gone")
     after = 2
     answer = run(ALL[name](), task_of(Failing(steps().write), 120))
     assert answer.stopped_by
@@ -498,7 +498,7 @@ def test_a_split_outlives_a_question_that_fails():
             return await super().generate(request)
 
     answers = finish(many(Failing(easy_and_hard().write), 2000, 6), max_tokens=8)
-    assert answers[3] == Answer(None, "error: gone")
+    assert answers[3] == Answer(None, StoppedBy.ERROR, error="gone")
     assert all(answers[i].answer for i in (0, 1, 2, 4, 5))
 
 

@@ -19,14 +19,13 @@ from budgeteer.core.online import Online, require_menu
 from budgeteer.core.option import REQUIRED, Option, options
 from budgeteer.core.plan import Plan
 from budgeteer.core.router import Router
-from budgeteer.core.schedule import linear
 from budgeteer.core.steer import CONTINUE, FINISH, Action, Steer
 from budgeteer.ledger import Allowance
 from budgeteer.rl.advantage import grpo_advantage
 from budgeteer.rl.recipe import Beginnings, Carry, Importance, Stream
 from budgeteer.rl.recipes import grpo
 from budgeteer.rl.reward.protocol import Reward
-from budgeteer.solve import Answer, Strategy, Style
+from budgeteer.solve import Answer, StoppedBy, Strategy, Style
 from budgeteer.strategies.kit.aggregate import Ranked
 from budgeteer.strategies.kit.score import Scorer
 from budgeteer.strategies.kit.trace import ask
@@ -166,7 +165,7 @@ async def first_trace(task, max_tokens):
     style = task.style
     piece = await ask(task, style.prompt(task.question.text), most=max_tokens, stop=style.stop, temperature=0.0)
     if not piece.tokens:
-        return Answer(None, "budget")
+        return Answer(None, StoppedBy.BUDGET)
     return Answer(style.read(piece.text), piece.stopped_by, (piece.text,))
 
 
@@ -185,7 +184,7 @@ async def their_turns(tasks, max_tokens=256):
         try:
             yield i, await first_trace(task, max_tokens)
         except ModelError as error:
-            yield i, Answer(None, f"error: {error}")
+            yield i, Answer(None, StoppedBy.ERROR, error=str(error))
 
 
 def their_count():
@@ -330,7 +329,7 @@ def their_nothing():
 
 def their_half():
     """Half as much at the end."""
-    return linear(1.0, 0.5)
+    return lambda spent: 1 - 0.5 * spent
 
 
 def advantage(rollouts, view):

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from budgeteer.allocate._uniform import uniform
     from budgeteer.allocate._variance import variance
     from budgeteer.allocate._water_filling import water_filling
-    from budgeteer.allocate.transforms import cap, floor, min_group, round_to_budget
+    from budgeteer.allocate.transforms import cap, floor, round_to_budget
 
 __all__ = [
     "Bank",
@@ -36,7 +36,6 @@ __all__ = [
     "greedy_marginal",
     "knapsack",
     "menu_knapsack",
-    "min_group",
     "neyman",
     "optimal_design",
     "pivotal",
@@ -62,7 +61,6 @@ __getattr__ = lazy(
         "greedy_marginal": "_greedy_marginal",
         "knapsack": "_knapsack",
         "menu_knapsack": "_menu_knapsack",
-        "min_group": "transforms",
         "neyman": "_neyman",
         "optimal_design": "_optimal_design",
         "pivotal": "_pivotal",

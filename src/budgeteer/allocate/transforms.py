@@ -11,7 +11,7 @@ from budgeteer.core.allocator import PlanTransform
 from budgeteer.core.errors import InvalidInput
 from budgeteer.core.plan import F64, I64, Items, Plan, spend, whole
 
-__all__ = ["cap", "floor", "min_group", "round_to_budget"]
+__all__ = ["cap", "floor", "round_to_budget"]
 
 NAN = float("nan")
 """A corrected plan is no longer worth what its allocator said."""
@@ -27,12 +27,6 @@ def cap(units: int) -> PlanTransform:
     """At most ``units`` for every item; what this frees stays unspent."""
     whole("cap's units", units)
     return lambda plan, budget, items: _with(plan, np.minimum(plan.units, units), items)
-
-
-def min_group(units: int) -> PlanTransform:
-    """Nothing for items with fewer than ``units``: a group of one has no baseline to learn from."""
-    whole("min_group's units", units)
-    return lambda plan, budget, items: _with(plan, np.where(plan.units < units, 0, plan.units), items)
 
 
 def round_to_budget() -> PlanTransform:

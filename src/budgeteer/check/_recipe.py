@@ -22,7 +22,7 @@ from budgeteer.check._steer import check_steer
 from budgeteer.check._stream import check_stream
 from budgeteer.check._weight import check_weight
 from budgeteer.core.plan import ABORTED, ENDED, I64
-from budgeteer.rl.recipe import Recipe, SelectFn
+from budgeteer.rl.recipe import Aborted, Recipe, SelectFn
 from budgeteer.rl.rollouts import Rollouts
 
 
@@ -31,8 +31,8 @@ def check_recipe(recipe: Recipe, *, ordered: bool = False, objective: Objective 
 
     Rules: the allocator, the steer, the reward, the token weight, the advantage, the importance, the stream and the
     carry keep those of their own checks; the settings are ones that the trainer knows; the selection gives indices of
-    rows, none of them twice, and the same ones with the same seed; with ``aborted="failure"`` an aborted row has the
-    advantage of a row that failed; the arguments are not changed.
+    rows, none of them twice, and the same ones with the same seed; with ``aborted=Aborted.FAILURE`` an aborted row
+    has the advantage of a row that failed; the arguments are not changed.
 
     Args:
         recipe: the recipe to check.
@@ -74,7 +74,7 @@ def check_recipe(recipe: Recipe, *, ordered: bool = False, objective: Objective 
             check(part, seed=seed)
         except CheckFailed as error:
             raise CheckFailed(f"the recipe's {name}: {error}") from error
-    if recipe.aborted == "failure":
+    if recipe.aborted == Aborted.FAILURE:
         failed = replace(rollouts, status=np.where(rollouts.status == ABORTED, ENDED, rollouts.status).astype(np.int8))
         if not np.allclose(recipe.advantage(rollouts, view), recipe.advantage(failed, view)):
             raise CheckFailed("aborted is 'failure', and an aborted row has not the advantage of one that failed")
@@ -86,8 +86,6 @@ def check_recipe(recipe: Recipe, *, ordered: bool = False, objective: Objective 
 
 def _settings(recipe: Recipe) -> None:
     for rule, holds in {
-        f"aborted is {recipe.aborted!r}; it is 'mask' or 'failure'": recipe.aborted in ("mask", "failure"),
-        f"pace is {recipe.pace!r}; it is 'step' or 'run'": recipe.pace in ("step", "run"),
         f"rounds is {recipe.rounds} and oversample {recipe.oversample}; at least 1": recipe.rounds >= 1
         and recipe.oversample >= 1,
         f"thin is {recipe.thin}; None, or at least 1": recipe.thin is None or recipe.thin >= 1,

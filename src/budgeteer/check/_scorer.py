@@ -12,7 +12,7 @@ from budgeteer.check._toy import CLOSE, QUESTION, ToyModel, text_of, toy_style
 from budgeteer.check.scripted import ALL
 from budgeteer.core.errors import InvalidInput
 from budgeteer.ledger import Allowance, Limit, MemoryLedger
-from budgeteer.models.model import CAPABILITIES, STOP, Choice, Request
+from budgeteer.models.model import CAPABILITIES, Choice, Finish, Request
 from budgeteer.solve import Budgeted, Task
 from budgeteer.solve.strategy import CHECK
 from budgeteer.strategies.kit.samples import Sample
@@ -33,7 +33,7 @@ class Judge(ToyModel):
 
     def _choice(self, request: Request, i: int) -> Choice:
         text = random.Random(f"{request.seed} {i} {text_of(request.prompt)}").choice(VERDICTS)[: request.max_tokens]
-        return Choice(text, len(text), STOP, (-0.5,) * len(text) if request.logprobs else None)
+        return Choice(text, len(text), Finish.STOP, (-0.5,) * len(text) if request.logprobs else None)
 
 
 def check_scorer(scorer: Scorer, *, seed: int = 0) -> None:

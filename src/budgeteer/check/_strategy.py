@@ -17,7 +17,7 @@ from budgeteer.models.model import (
     INTERNALS,
     Model,
 )
-from budgeteer.solve import Answer, Budgeted, Question, Strategy, Style, Task
+from budgeteer.solve import Answer, Budgeted, Question, StoppedBy, Strategy, Style, Task
 from budgeteer.solve.runner import Settings, run
 from budgeteer.solve.strategy import CHECK
 
@@ -67,9 +67,7 @@ def check_strategy(
     if model is None:
         answer = _solve(factory, toy(), {"all": ENOUGH}, seed)
         if answer.answer is None:
-            raise CheckFailed(
-                f"no answer with {ENOUGH:,} tokens on a model that answers; it says {answer.stopped_by!r}"
-            )
+            raise CheckFailed(f"no answer with {ENOUGH:,} tokens on a model that answers; it says {answer.reason!r}")
         _same(factory, toy, {"all": ENOUGH}, seed)
         for turn, budget in enumerate((*random_budgets, *[ENOUGH] * 8)):  # other calls fail in every turn
             _solve(factory, toy(0.5, turn=turn), {"all": budget}, seed)
@@ -82,7 +80,7 @@ def check_strategy(
             _solve(factory, box, {"all": budget}, seed, style=toy_style(chat=True))
         answer = _solve(factory, box, {"all": ENOUGH}, seed, style=toy_style(chat=True))
         if answer.answer is None:
-            raise CheckFailed(f"no answer with {ENOUGH:,} tokens on a chat model; it says {answer.stopped_by!r}")
+            raise CheckFailed(f"no answer with {ENOUGH:,} tokens on a chat model; it says {answer.reason!r}")
         return
     try:
         asyncio.run(run([QUESTION], strategy, box, toy_style(), str(ENOUGH), Settings(check=_checked(strategy))))
@@ -132,7 +130,7 @@ def _solve(
             raise CheckFailed(
                 f"{given} it raised {error!r} and lost the answers that it had; return the best"
             ) from error
-        return Answer(None, f"error: {error}")  # nothing to show: the runner makes it the reason
+        return Answer(None, StoppedBy.ERROR, error=str(error))  # nothing to show: the runner makes it the reason
     except Exception as error:
         raise CheckFailed(
             f"{given} it raised {type(error).__name__}: {error}; return the best answer so far"
@@ -155,8 +153,6 @@ def answer_rules(answer: Answer, style: Style, given: str) -> None:
     """The rules that hold for every answer; ``given`` begins the message."""
     if not isinstance(answer, Answer) or not isinstance(answer.answer, str | None):
         raise CheckFailed(f"{given} it returned {answer!r}, no Answer")
-    if not isinstance(answer.stopped_by, str) or not answer.stopped_by:
-        raise CheckFailed(f"{given} stopped_by is {answer.stopped_by!r}; give a reason")
     if answer.answer is not None and style.normal(answer.answer) != answer.answer:
         raise CheckFailed(f"{given} the answer {answer.answer!r} is not in the style's normal form")
     if answer.confidence is not None and not 0 <= answer.confidence <= 1:

@@ -9,7 +9,7 @@ from budgeteer.check.scripted import Scripted
 from budgeteer.core.errors import InvalidInput, ModelError
 from budgeteer.core.usage import Usage
 from budgeteer.models.chat import Chat, Message, Prompt, contents
-from budgeteer.models.model import CUT, PREFIX, STOP, Choice, Request, Response
+from budgeteer.models.model import PREFIX, Choice, Finish, Request, Response
 from budgeteer.solve import Question, Style
 
 CLOSE = "</think>"
@@ -50,11 +50,11 @@ class ToyModel(Scripted):
             raise ModelError("the scripted model fails here", billed=draw < self.fail / 2)
         choices = [self._choice(request, i) for i in range(request.n)]
         if self.fail and draw > 1 - self.fail / 2:
-            choices = [Choice(c.text[: len(c.text) // 2], None, CUT) for c in choices]
+            choices = [Choice(c.text[: len(c.text) // 2], None, Finish.CUT) for c in choices]
         prompt = text_of(request.prompt)
         forced = prompt.startswith(QUESTION.text) and prompt.endswith(CLOSE)
         if forced or prompt == QUESTION.text:
-            texts = [CLOSE * forced + c.text for c in choices if c.finish == STOP]
+            texts = [CLOSE * forced + c.text for c in choices if c.finish == Finish.STOP]
             self.answers += sum(bool(text.partition(CLOSE)[2].strip()) for text in texts)
         output = sum(len(c.text) if c.tokens is None else c.tokens for c in choices)
         usage = Usage(input=self.count(request.prompt), output=output)

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Callable
 
 from budgeteer.core.usage import Usage
 from budgeteer.models.chat import Prompt, contents
-from budgeteer.models.model import LENGTH, LOGPROBS, PREFIX, SEED, STOP, Choice, Chunk, Request, Response
+from budgeteer.models.model import LOGPROBS, PREFIX, SEED, Choice, Chunk, Finish, Request, Response
 
 Write = Callable[[str, random.Random], str]
 """(prompt, generator of this choice) -> all that would follow; of a chat, the prompt is its last message and what the
@@ -76,7 +76,7 @@ class Scripted:
         at, stop = min(((text.index(stop), stop) for stop in request.stop if stop in text), default=(len(text), ""))
         text, ended = text[:at], min(len(stop), 1) if self._blank else len(stop)
         words = text.split(" ") if self._blank else list(text)
-        tokens, finish = max(1, min(len(words) + ended, request.max_tokens)), STOP
+        tokens, finish = max(1, min(len(words) + ended, request.max_tokens)), Finish.STOP
         if len(words) + ended > request.max_tokens:
-            text, finish = self._blank.join(words[: request.max_tokens]), LENGTH
+            text, finish = self._blank.join(words[: request.max_tokens]), Finish.LENGTH
         return Choice(text, tokens, finish, (-0.5,) * tokens if request.logprobs else None)

@@ -178,6 +178,7 @@ def summary(run: Run) -> str:
     """The table at the end of a command: one line for each figure."""
     from budgeteer.draw.svg import compact, percent
     from budgeteer.lab.stats import wilson
+    from budgeteer.solve import StoppedBy
 
     rows, n = run.rows, max(1, len(run.rows))
     graded = [row for row in rows if row["correct"] is not None]
@@ -198,18 +199,25 @@ def summary(run: Run) -> str:
         lines.append(("wasted", f"{amount(kind, wasted)}, on calls that brought no answer"))
     if any("cost" in row for row in rows) and "money" not in run.limit:
         lines.append(("cost", f"${sum(row['cost'] for row in rows):.4f}"))
-    ends = Counter("error" if row["stopped_by"].startswith("error") else row["stopped_by"] for row in rows)
+    ends = Counter(StoppedBy.ERROR if failed(row) else row["stopped_by"] for row in rows)
     lines.append(("stopped by", ", ".join(f"{word} {count}" for word, count in ends.most_common())))
-    errors = Counter(row["stopped_by"] for row in rows if row["stopped_by"].startswith("error"))
+    errors = Counter(row["stopped_by"] for row in rows if failed(row))
     if errors:
-        lines.append(("error", errors.most_common(1)[0][0].removeprefix("error: ")))
+        lines.append(("error", errors.most_common(1)[0][0].removeprefix(f"{StoppedBy.ERROR}: ")))
     lines.append(("seconds", f"{run.seconds:.1f}"))
     return "\n".join(f"{name:<11} {text}" for name, text in lines)
 
 
+def failed(row: Row) -> bool:
+    """Whether an error ended the answer of a question."""
+    from budgeteer.solve import StoppedBy
+
+    return bool(row["stopped_by"].startswith(StoppedBy.ERROR))
+
+
 def unasked(row: Row) -> bool:
     """Whether the model was never called for a question, since no call fitted into its budget."""
-    return row["answer"] is None and not row["calls"] and not row["stopped_by"].startswith("error")
+    return row["answer"] is None and not row["calls"] and not failed(row)
 
 
 async def not_one_fits(rows: Sequence[Row], questions: Sequence[Question], **how: Any) -> str:
@@ -243,9 +251,7 @@ def exactly(kind: str, units: int) -> str:
 
 def all_failed(rows: Sequence[Row]) -> bool:
     """Whether no question has an answer and at least one failed: then the command has failed, too."""
-    return not any(row["answer"] is not None for row in rows) and any(
-        row["stopped_by"].startswith("error") for row in rows
-    )
+    return not any(row["answer"] is not None for row in rows) and any(map(failed, rows))
 
 
 def pausable(work: Callable[[Pause], Awaitable[T]], say: Callable[[str], object]) -> T:

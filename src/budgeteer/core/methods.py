@@ -83,7 +83,7 @@ _R, _RW, _W = partial(_path, "rl.recipes"), partial(_path, "rl.reward"), partial
 _AD, _IM, _RA = partial(_path, "rl.advantage"), partial(_path, "rl.importance"), partial(_path, "rl.ratio")
 _ST, _CA, _SC = partial(_path, "rl.stream"), partial(_path, "rl.carry"), partial(_path, "rl.schedule")
 _P = partial(_path, "gateway.policies")
-_S, _T, _V = partial(_path, "steer"), partial(_path, "strategies"), partial(_path, "verify")
+_S, _T = partial(_path, "steer"), partial(_path, "strategies")
 
 METHODS: tuple[Method, ...] = (
     # allocator

@@ -36,6 +36,11 @@ class Status(IntEnum):
     CUT = 4
     """A token limit or the end of the budget ended it."""
 
+    @property
+    def word(self) -> str:
+        """As results and reports write it, such as ``"ended"``."""
+        return self.name.lower()
+
 
 RUNNING, ENDED, FINISHED, ABORTED, CUT = Status
 

@@ -1,17 +1,9 @@
-"""Schedules: a hyper-parameter as a function of the share of the budget that is spent.
-
-A schedule maps a spent share in [0, 1] to a number; what lies outside is cut off. When all its end points are whole
-numbers, so are its values (rounded), so that it can stand for a count.
-
->>> linear(8, 2)(0.5), linear(1.0, 0.5)(0.5), cosine(8, 2)(1.0)
-(5, 0.75, 2)
-"""
+"""Schedules: a hyper-parameter as a function of the share of the budget that is spent, in [0, 1]."""
 
 from __future__ import annotations
 
 import bisect
 import itertools
-import math
 from collections.abc import Callable, Sequence
 
 from budgeteer.core.errors import InvalidInput
@@ -23,16 +15,6 @@ Schedule = Callable[[float], float]
 def constant(value: float) -> Schedule:
     """The same value throughout."""
     return lambda spent: value
-
-
-def linear(start: float, end: float) -> Schedule:
-    """``start + (end - start) * spent``."""
-    return _between(start, end, lambda spent: spent)
-
-
-def cosine(start: float, end: float) -> Schedule:
-    """``start + (end - start) * (1 - cos(pi * spent)) / 2``: slow at either end."""
-    return _between(start, end, lambda spent: (1 - math.cos(math.pi * spent)) / 2)
 
 
 def piecewise(pieces: Sequence[tuple[float, float]]) -> Schedule:
@@ -57,13 +39,3 @@ def flat_then_linear(start: float, end: float) -> Schedule:
     [1.0, 1.0, 0.55, 0.1]
     """
     return lambda spent: min(1.0, 1 - (1 - end) * (spent - start) / (1 - start))
-
-
-def _between(start: float, end: float, way: Callable[[float], float]) -> Schedule:
-    whole = isinstance(start, int) and isinstance(end, int)
-
-    def at(spent: float) -> float:
-        value = start + (end - start) * way(min(max(spent, 0.0), 1.0))
-        return round(value) if whole else value
-
-    return at

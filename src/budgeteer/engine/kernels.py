@@ -14,9 +14,7 @@ from typing import Any
 import numpy as np
 from numba import float32, int64, njit, prange
 from numba.core.caching import FunctionCache
-from numpy.typing import NDArray
 
-F32 = NDArray[np.float32]
 _LOG2E = np.float32(1.4426950408889634)
 _OPTIONS: dict[str, Any] = {"cache": True, "fastmath": {"nnan", "ninf", "contract", "reassoc", "nsz", "arcp"}}
 

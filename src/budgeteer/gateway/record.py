@@ -16,7 +16,7 @@ import orjson
 from budgeteer.gateway.damage import WRONG, damaged_store
 from budgeteer.metering.outcome import Outcome
 
-MOMENT, DURATION, TOKENS, FLAG, NUMBER, TEXT = "ms since 1970 (UTC)", "ms", "tokens", "0 or 1", "", ""
+MOMENT, DURATION, TOKENS, FLAG = "ms since 1970 (UTC)", "ms", "tokens", "0 or 1"
 """The units that a field can have; pages format its value by them."""
 _TYPES = {
     "str": "text",

@@ -172,11 +172,6 @@ class Table:
         """(name, table) of all fields, which have to be tables."""
         return [(name, self.table(name)) for name in self.data]
 
-    def parsed(self, name: str, parse: Callable[[str], T], default: Any = REQUIRED) -> Any:
-        """A string, parsed by a function that raises InvalidInput."""
-        text = self.text(name, default)
-        return text if text is default else self._parse(name, parse, text)
-
     def parsed_all(self, name: str, parse: Callable[[str], T]) -> tuple[T, ...]:
         """A list of strings, each parsed by a function that raises InvalidInput."""
         return tuple(self._parse(name, parse, text) for text in self.texts(name))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -84,43 +83,6 @@ def wasted(tokens: ArrayLike, answered: Sequence[bool]) -> float:
     spent, have = _pair(tokens, answered)
     total = float(spent.sum())
     return float(spent[have == 0].sum()) / total if total else 0.0
-
-
-def pass_at_k(n: int, right: int, k: int) -> float:
-    """Chance that k of n samples, drawn without replacement, hold a right one: ``1 - C(n - c, k) / C(n, k)``.
-
-    Unbiased for the chance of k fresh samples (arXiv 2107.03374); ``1 - (1 - c / n)^k`` is not.
-    Of 4 samples with 1 right, 3 of the 6 pairs hold it:
-
-    >>> pass_at_k(4, 1, 2)
-    0.5
-    """
-    if not (0 <= right <= n and 1 <= k <= n):
-        raise InvalidInput(f"pass@{k} of {n} samples, {right} right; 0 <= right <= n and 1 <= k <= n")
-    return 1 - math.comb(n - right, k) / math.comb(n, k)
-
-
-def area(tokens: ArrayLike, accuracy: ArrayLike, low: float, high: float) -> float:
-    """Mean accuracy of a frontier over budgets from ``low`` to ``high``, uniform in log tokens.
-
-    A budget buys the best point that costs no more; below the cheapest point, 0. So more points never hurt.
-
-    Args:
-        tokens, accuracy: [n] mean tokens and accuracy of each point, in any order.
-        low, high: 0 < low < high.
-
-    From 100 to 200 tokens 0.4, from 200 to 400 the same, as the point at 300 is worse: the second doubling has 0.4 up
-    to 300 and beyond. From 400 to 800, 0.8. Mean of 0.4, 0.4, 0.8:
-
-    >>> round(area([100, 300, 400], [0.4, 0.3, 0.8], 100, 800), 6)
-    0.533333
-    """
-    spent, right = _pair(tokens, accuracy)
-    if not 0 < low < high:
-        raise InvalidInput(f"area from {low} to {high} tokens; give 0 < low < high")
-    edges = np.unique(np.clip(np.concatenate([[low, high], spent]), low, high))
-    best = [max((a for t, a in zip(spent, right, strict=True) if t <= edge), default=0.0) for edge in edges[:-1]]
-    return float(np.dot(best, np.diff(np.log(edges))) / math.log(high / low))
 
 
 def _column(name: str, values: ArrayLike) -> F64:

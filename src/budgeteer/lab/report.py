@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from budgeteer.core.plan import ABORTED, CUT, ENDED, FINISHED
 from budgeteer.draw import svg
 from budgeteer.draw.svg import Line, Part, clean, compact, percent
 from budgeteer.lab.results import Results, Run, by_seed, labels, to_json, validate, write_text
@@ -451,16 +452,17 @@ def _varied(traces: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 def _trace(trace: dict[str, Any]) -> str:
     words = {
-        "ended": ("ended by itself", "better"),
-        "finished": ("answer complete, stopped", "better"),
-        "aborted": ("aborted, no answer", "worse"),
-        "cut": ("cut by a limit", "unclear"),
+        ENDED: ("ended by itself", "better"),
+        FINISHED: ("answer complete, stopped", "better"),
+        ABORTED: ("aborted, no answer", "worse"),
+        CUT: ("cut by a limit", "unclear"),
     }
-    word, css = words[trace["status"]]
+    status = next(status for status in words if status.word == trace["status"])
+    word, css = words[status]
     completion = clean(_clip(trace["completion"]))
-    if trace["status"] == "aborted":
+    if status == ABORTED:
         completion = f'<del>{completion}</del> <span class="stop">✂ aborted here</span>'
-    elif trace["status"] == "cut":
+    elif status == CUT:
         completion += ' <span class="stop">✂ cut here</span>'
     reward = "unknown" if trace["reward"] is None else f"{trace['reward']:.3g}"
     return (

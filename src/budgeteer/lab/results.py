@@ -15,10 +15,12 @@ from typing import Any
 import numpy as np
 
 from budgeteer.core.errors import InvalidInput, UnknownName
+from budgeteer.core.plan import RUNNING, Status
 from budgeteer.lab.stats import paired
 
 SCHEMA = 1
-STATUSES = ("ended", "finished", "aborted", "cut")
+STATUSES = tuple(status.word for status in Status if status != RUNNING)
+"""How a traced rollout can have ended."""
 
 Results = dict[str, Any]
 Run = dict[str, Any]

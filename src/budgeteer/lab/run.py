@@ -16,10 +16,10 @@ import torch
 
 from budgeteer.core.environment import Environment, Item
 from budgeteer.core.errors import InvalidInput
-from budgeteer.core.plan import F64, I64, right
+from budgeteer.core.plan import F64, I64, Status, right
 from budgeteer.engine.llama import Llama, save
 from budgeteer.lab import pool as pools
-from budgeteer.lab.results import STATUSES, Run
+from budgeteer.lab.results import Run
 from budgeteer.lab.tasks.base import score
 from budgeteer.lab.tasks.named import stamp
 from budgeteer.models.policy import REASONER, Policy, load_policy
@@ -320,7 +320,7 @@ def diagnostics(progress: Progress, policy: Policy, train: Sequence[Item]) -> di
             {
                 "prompt": items[trace["key"]].prompt,
                 "completion": text,
-                "status": STATUSES[trace["status"] - 1],
+                "status": Status(trace["status"]).word,
                 "reward": trace["reward"],
                 "tokens": len(trace["tokens"]),
             }

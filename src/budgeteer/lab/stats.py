@@ -139,26 +139,6 @@ def crossed(values: F64, weights: tuple[F64, F64], *, level: float = 0.95) -> Pa
     return Paired(float(values.mean()), float(low), float(high), values.shape[0])
 
 
-def non_inferior(difference: Paired, margin: float) -> bool:
-    """Whether the interval of ``a - b`` (more is better) lies above ``-margin``: a loses less than the margin.
-
-    An interval that reaches below the margin, or a single seed, shows nothing: the answer is False.
-
-    Args:
-        difference: from :func:`paired`.
-        margin: largest loss that is accepted, >= 0, in the unit of the difference.
-
-    Raises:
-        InvalidInput: the margin is negative or not finite.
-
-    >>> non_inferior(Paired(-0.01, -0.02, 0.0, 5), margin=0.03)
-    True
-    """
-    if not (math.isfinite(margin) and margin >= 0):
-        raise InvalidInput(f"a margin of {margin}; give the largest accepted loss as a number of 0 or more")
-    return difference.low > -margin  # NaN compares False, which is what one seed deserves
-
-
 @lru_cache(maxsize=256)
 def t_quantile(p: float, df: float) -> float:
     """Quantile of Student's t with ``df`` degrees of freedom at probability p in (0, 1), by bisection of the tail.

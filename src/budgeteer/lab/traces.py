@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -48,10 +47,6 @@ def _error_rate(fact: str, style: Style) -> float:
     if u < style.wrong:
         return style.wrong_rate
     return style.shaky_rate if u < style.wrong + style.shaky else 0.0
-
-
-Step = Callable[[], str]
-"""Writes the next step of a solution and moves the solution on."""
 
 
 class _Writer:

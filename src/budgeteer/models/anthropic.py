@@ -19,7 +19,7 @@ from budgeteer.core.usage import Usage
 from budgeteer.metering.estimate import Bounds, count_text, input_bound
 from budgeteer.metering.outcome import NOT_RUN, Outcome, outcome_of_status
 from budgeteer.models.chat import Chat, Message, Prompt
-from budgeteer.models.model import CUT, LENGTH, PREFILL, STOP, Choice, Chunk, Request, Response, last
+from budgeteer.models.model import PREFILL, Choice, Chunk, Finish, Request, Response, last
 
 try:
     import anthropic
@@ -122,8 +122,8 @@ class Anthropic:
                 raise ModelError(f"{self.name}: {type(error).__name__}: {error}", billed=True, again=True) from error
         usage = Usage.from_anthropic(*usages) if usages else Usage()
         self.hides |= bool(chat.thinking.tokens or chat.thinking.on)
-        finish = CUT if ended is None else LENGTH if ended == "max_tokens" else STOP
-        if finish == CUT:  # the count of the output comes with the end
+        finish = Finish.CUT if ended is None else Finish.LENGTH if ended == "max_tokens" else Finish.STOP
+        if finish == Finish.CUT:  # the count of the output comes with the end
             usage = Usage(input=usage.input, cached=usage.cached, written=usage.written)
         tokens = usage.output if usage.output is not None else None if self.hides else bound
         yield Response((Choice(_trace(chat, text, thought, finish), tokens, finish),), usage)
@@ -218,6 +218,6 @@ def _trace(chat: Chat, text: str, thought: str, finish: str) -> str:
     if tags is None or chat.begun:
         return text
     if not thought:
-        return f"{tags.open}\n{tags.end}{text}" if text and finish == STOP else text
+        return f"{tags.open}\n{tags.end}{text}" if text and finish == Finish.STOP else text
     end = tags.end.lstrip("\n") if thought.endswith("\n") else tags.end
     return f"{tags.open}\n{thought}" + (f"{end}{text}" if text else "")

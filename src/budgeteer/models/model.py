@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import Any, NamedTuple, Protocol
 
 from budgeteer.core.errors import InvalidInput
 from budgeteer.core.steer import Steer
 from budgeteer.core.usage import Usage
+from budgeteer.core.words import one_of
 from budgeteer.models.chat import Prompt
 
 PREFIX = "prefix"
@@ -25,8 +27,16 @@ INTERNALS = "internals"
 CAPABILITIES = frozenset({PREFIX, PREFILL, LOGPROBS, SEED, INTERNALS})
 """All capabilities that a model may declare."""
 
-STOP, LENGTH, CUT = "stop", "length", "cut"
-"""How a choice ended: by itself or at a stop text; at its cap; before either, since its stream was cut."""
+
+class Finish(StrEnum):
+    """How a choice ended."""
+
+    STOP = "stop"
+    """By itself, at a stop text, or since a steer ended it."""
+    LENGTH = "length"
+    """At its cap."""
+    CUT = "cut"
+    """Before either, since its stream was cut."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +83,7 @@ class Choice:
         text: without the stop text that ended it.
         tokens: number of generated tokens, including those that ended it. If the endpoint did not count the tokens of
             this choice, a bound by its bytes, which is never too low; None if it hides some.
-        finish: ``"stop"``, ``"length"`` or ``"cut"``.
+        finish: how it ended; the word of a member, such as ``"stop"``, becomes that member.
         logprobs: log-probabilities of the sampled tokens, if they were asked for.
         forced: number of tokens that the request's steer forced; they are counted in ``tokens``.
         notes: what the steer reports about this choice, as JSON data.
@@ -81,10 +91,13 @@ class Choice:
 
     text: str
     tokens: int | None
-    finish: str
+    finish: Finish
     logprobs: tuple[float, ...] | None = None
     forced: int = 0
     notes: Any = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "finish", one_of(Finish, self.finish, "the choice's finish"))
 
 
 @dataclass(frozen=True, slots=True)

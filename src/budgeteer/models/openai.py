@@ -34,7 +34,7 @@ from budgeteer.metering.outcome import NOT_RUN, Outcome, outcome_of_status
 from budgeteer.metering.usages import Told
 from budgeteer.models.chat import Chat, Message, Prompt, written
 from budgeteer.models.dialects import dialect_of, fields, variables
-from budgeteer.models.model import CUT, LENGTH, LOGPROBS, PREFILL, PREFIX, STOP, Choice, Chunk, Request, Response, last
+from budgeteer.models.model import LOGPROBS, PREFILL, PREFIX, Choice, Chunk, Finish, Request, Response, last
 
 try:
     import httpx2
@@ -413,7 +413,7 @@ class _Reply:
         n = request.n
         self.request, self.counter, self.thinks = request, bounds.tokens, thinks
         self.texts, self.hidden, self.pieces = [""] * n, [""] * n, [0] * n
-        self.finish: list[str | None] = [None] * n
+        self.finish: list[Finish | None] = [None] * n
         self.exact: list[int | None] = [None] * n
         self.logprobs: list[list[float]] = [[] for _ in range(n)]
         self.usage: Usage | None = None
@@ -442,7 +442,7 @@ class _Reply:
             if isinstance(sampled, int) and len(choices) == 1:
                 self.exact[i] = max(sampled, self.exact[i] or 0)
             if choice.finish_reason:
-                self.finish[i] = LENGTH if choice.finish_reason == "length" else STOP
+                self.finish[i] = Finish.LENGTH if choice.finish_reason == "length" else Finish.STOP
             self.beyond |= self.pieces[i] > self.request.max_tokens
             new = self._tokens(i) - before
             if text or new > 0:
@@ -471,7 +471,7 @@ class _Reply:
             end = tags.end.lstrip("\n") if thought.endswith("\n") else tags.end
             return opened + thought + (end + text if text else "")
         inline = tags.close in text or text.lstrip().startswith(tags.open)
-        return text if inline or self.finish[i] != STOP or not text else f"{opened}{tags.end}{text}"
+        return text if inline or self.finish[i] != Finish.STOP or not text else f"{opened}{tags.end}{text}"
 
     def _tokens(self, i: int) -> int:
         """Tokens of choice i so far: exact, or counted or bounded, but at least its pieces and at most its cap."""
@@ -485,12 +485,12 @@ class _Reply:
     def response(self) -> Response:
         """The Response, once no more comes."""
         request, usage = self.request, self.usage or Usage()
-        finish = [LENGTH if self.beyond and f is None else f or CUT for f in self.finish]
+        finish = [Finish.LENGTH if self.beyond and f is None else f or Finish.CUT for f in self.finish]
         tokens: list[int | None] = []
         for i in range(request.n):
-            ending = self.exact[i] is None and finish[i] == STOP  # the token that ended it is not in the text
+            ending = self.exact[i] is None and finish[i] == Finish.STOP  # the token that ended it is not in the text
             tokens.append(min(request.max_tokens, self._tokens(i) + ending))
-            if finish[i] == LENGTH:
+            if finish[i] == Finish.LENGTH:
                 tokens[i] = request.max_tokens if self.exact[i] is None else self.exact[i]
         if usage.input is not None and too_few(usage.input, [" ".join(texts_of({"prompt": request.prompt}))]):
             usage = Usage(output=usage.output, reasoning=usage.reasoning)
@@ -509,13 +509,13 @@ class _Reply:
         )
         return Response(made, usage)
 
-    def _least(self, finish: list[str]) -> int:
+    def _least(self, finish: list[Finish]) -> int:
         """The fewest tokens that all choices can have together, by which a usage is judged."""
         least = 0
         for i, how in enumerate(finish):
             text = self.texts[i] + self.hidden[i]
             shown = max(self.pieces[i], -(-len(text.encode("utf-8", "surrogatepass")) // _TEXT_BYTES))
-            least += self.request.max_tokens if how == LENGTH and len(finish) > 1 else shown
+            least += self.request.max_tokens if how == Finish.LENGTH and len(finish) > 1 else shown
         return least
 
 

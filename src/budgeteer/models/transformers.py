@@ -35,14 +35,13 @@ from budgeteer.engine.text import until, whole
 from budgeteer.models.chat import Prompt, tags_of, template_options, written
 from budgeteer.models.model import (
     INTERNALS,
-    LENGTH,
     LOGPROBS,
     PREFILL,
     PREFIX,
     SEED,
-    STOP,
     Choice,
     Chunk,
+    Finish,
     Request,
     Response,
     last,
@@ -382,7 +381,7 @@ class _Choices:
             Choice(
                 self.texts[row],
                 int(table.length[row]),
-                LENGTH if table.status[row] == CUT else STOP,
+                Finish.LENGTH if table.status[row] == CUT else Finish.STOP,
                 tuple(table.logprob[row, : table.length[row]].tolist()) if self.request.logprobs else None,
                 int(table.forced[row].sum()),
                 notes[row],

@@ -30,7 +30,7 @@ from budgeteer.core.errors import BudgetExceeded, InvalidInput
 from budgeteer.core.plan import ABORTED, CUT, F64, I64, Items, Plan, require_plan
 from budgeteer.rl.config import TrainConfig
 from budgeteer.rl.history import History, estimates, record
-from budgeteer.rl.recipe import Beginnings, Recipe, View, require_columns
+from budgeteer.rl.recipe import Aborted, Beginnings, Pace, Recipe, View, require_columns
 from budgeteer.rl.reward.protocol import Columns
 from budgeteer.rl.rollouts import Rollouts, per_token
 from budgeteer.rl.step import Progress, Step, Update
@@ -48,8 +48,8 @@ class Control:
         keys: distinct keys of the training prompts.
         budget: hard cap of sampled tokens of the run; None = no cap.
         step_budget: hard cap of sampled tokens of each step; None = no cap of its own. With neither, the allocator of
-            a recipe with pace "step" splits in each step what ``config.group`` rollouts a prompt are expected to cost,
-            and one with pace "run" takes what it wants.
+            a recipe with pace STEP splits in each step what ``config.group`` rollouts a prompt are expected to cost,
+            and one with pace RUN takes what it wants.
         offers: what the trainer computes for recipes that need it: ``budgeteer.rl.recipe.ENTROPY``, and names of
             columns of rollouts that it puts into ``Rollouts.more``, such as ``budgeteer.rl.recipe.TEXT``.
         columns: of the training prompts, for rewards: name of a column of rollouts -> one value a prompt.
@@ -143,7 +143,7 @@ class Control:
         if self.plan(share, items, self.progress.step, 0).units.any():
             return
         needed = self._least(items)
-        total = needed * (c.steps if recipe.pace == "step" and self.budget is not None else 1)
+        total = needed * (c.steps if recipe.pace == Pace.STEP and self.budget is not None else 1)
         raise BudgetExceeded(
             kind="tokens", scope="step" if self.budget is None else "run", used=0, requested=needed, limit=share,
             hint=f"that buys no rollout; give at least {total:,} tokens or fewer steps",
@@ -197,7 +197,7 @@ class Control:
             picked = np.array([self._index[key] for key in view.items.keys[self._parked_prompts :]], np.int64)
             taken = picked[: self._taken(view.plan.units[self._parked_prompts :])]
             self.stream_state = recipe.stream.observe(self.stream_state, tuple(self.keys), taken, outcomes)
-        masked = short | aborted if recipe.aborted == "mask" else short
+        masked = short | aborted if recipe.aborted == Aborted.MASK else short
         weighted = np.where(masked if weighted.ndim == 1 else masked[:, None], 0.0, weighted)
         rows = np.arange(len(rollouts))
         if recipe.select is not None:
@@ -303,8 +303,8 @@ class Control:
         shares = [] if self.step_budget is None else [self.step_budget]
         if left is not None:
             steps_left = max(self.config.steps - self.progress.step, 1)
-            shares.append(left // steps_left if self.recipe.pace == "step" else left)
-        if not shares and self.recipe.pace == "step":
+            shares.append(left // steps_left if self.recipe.pace == Pace.STEP else left)
+        if not shares and self.recipe.pace == Pace.STEP:
             return math.ceil(self.config.group * self.config.prompts * float(items.cost.mean()))
         return min(shares) if shares else 2**62
 

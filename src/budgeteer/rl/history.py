@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from enum import StrEnum
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from budgeteer.core.plan import ABORTED, F64, I64, Items, Outcomes
+from budgeteer.core.words import one_of
 from budgeteer.rl.surrogate import Ridge
 
 RECENT = 1024
@@ -71,6 +73,15 @@ def lookup(values: F64, where: I64, default: float | F64) -> F64:
     return np.where(where >= 0, values[where], default)
 
 
+class Std(StrEnum):
+    """What a prompt's std is made of."""
+
+    RATE = "rate"
+    """sqrt(p (1 - p)) of its success rate p."""
+    SCORE = "score"
+    """The observed std of A * log-likelihood."""
+
+
 @dataclass(frozen=True, slots=True)
 class Memory:
     """How a prompt's cost, success rate and informativeness are estimated.
@@ -82,7 +93,7 @@ class Memory:
         predict: the prediction is a regression on the prompt's features, for unseen prompts too; else it is the
             pool's mean success, and an unseen prompt has no rate.
         last_only: the success rate is that of the last visit alone.
-        std: ``"score"`` = observed std of A * log-likelihood; ``"rate"`` = sqrt(p (1 - p)).
+        std: what the std is made of; the word of a member, such as ``"score"``, becomes that member.
         cold_std: std of a prompt never measured; NaN = the median of the measured ones.
         std_floor: no std below this.
     """
@@ -92,9 +103,12 @@ class Memory:
     prior: float = 0.0
     predict: bool = False
     last_only: bool = False
-    std: str = "rate"
+    std: Std = Std.RATE
     cold_std: float = float("nan")
     std_floor: float = 0.05
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "std", one_of(Std, self.std, "the memory's std"))
 
 
 def estimates(history: History, items: Items, memory: Memory, features: F64 | None = None) -> Items:
@@ -122,7 +136,7 @@ def estimates(history: History, items: Items, memory: Memory, features: F64 | No
             rate = (lookup(history.right, where, 0.0) + memory.prior * guess) / (n + memory.prior)
             known = memory.predict and len(history.keys) > 0
             rate = np.where((n > 0) | known, rate, np.nan)
-        if memory.std == "rate":
+        if memory.std == Std.RATE:
             p = np.where(np.isfinite(rate), np.clip(rate, 0, 1), 0.5)
             std = np.sqrt(p * (1 - p))
         else:

@@ -9,6 +9,7 @@ import dataclasses
 import hashlib
 import json
 from collections.abc import Mapping
+from enum import StrEnum
 from functools import partial
 from types import CodeType, FunctionType, MethodType
 from typing import Any
@@ -50,6 +51,8 @@ def differences(mine: Mapping[str, Any], theirs: Mapping[str, Any]) -> str:
 
 def _parts(value: Any, seen: dict[int, Any]) -> Any:
     """``value`` as JSON data; ``seen`` holds the functions and objects visited, so that circles end."""
+    if isinstance(value, StrEnum):
+        value = value.value  # the word decides, not what its enum is called
     if value is None or isinstance(value, bool | int | float | str | bytes | np.generic):
         return repr(value)
     if isinstance(value, np.ndarray):

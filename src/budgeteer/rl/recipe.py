@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
+from enum import StrEnum
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -18,6 +19,7 @@ from budgeteer.core.errors import InvalidInput
 from budgeteer.core.plan import F64, I64, Items, Outcomes, Plan
 from budgeteer.core.schedule import Schedule, constant, flat_then_linear
 from budgeteer.core.steer import Steer
+from budgeteer.core.words import one_of
 from budgeteer.rl.history import History, Memory
 from budgeteer.rl.ratio.protocol import Loss
 from budgeteer.rl.reward.protocol import ALWAYS, Reward
@@ -153,6 +155,24 @@ NO_IMPORTANCE = Importance(_ones)
 """Weight 1 for every row."""
 
 
+class Aborted(StrEnum):
+    """What is learnt from a rollout that the steer aborted."""
+
+    MASK = "mask"
+    """Its row carries no gradient but that of a KL penalty."""
+    FAILURE = "failure"
+    """It is a rollout with reward 0."""
+
+
+class Pace(StrEnum):
+    """How a run's budget is spread over its steps."""
+
+    STEP = "step"
+    """Every step to come has an equal share of what is left."""
+    RUN = "run"
+    """A step takes what its allocator wants, and the run ends when the budget does."""
+
+
 @dataclass(frozen=True, slots=True)
 class Recipe:
     """One way to spend a step's tokens and to learn from them.
@@ -173,14 +193,14 @@ class Recipe:
         select: which rows enter the update; None = all.
         thin: the larger side of a group trains on at most this many times the rows of the smaller one, reweighted;
             None = all rows train.
-        aborted: ``"mask"`` = aborted rows carry no gradient but that of a KL penalty; ``"failure"`` = they are rollouts
-            with reward 0.
+        aborted: what is learnt from aborted rollouts.
         weighted_scores: the history's scores use the advantages after importance weights (as DUET's code does).
         kept_lengths: weights of gate-kept rows count in length quantiles.
         rounds: allocation rounds a step.
         oversample: candidate prompts a step, in multiples of the batch.
-        pace: ``"step"`` = an equal share of what is left for every step to come; ``"run"`` = a step takes what its
-            allocator wants and the run ends when the budget does.
+        pace: how the budget is spread over the steps.
+
+    ``aborted`` and ``pace`` take the words of their members, too, such as ``"failure"``.
     """
 
     name: str
@@ -192,17 +212,21 @@ class Recipe:
     memory: Memory = field(default_factory=Memory)
     select: SelectFn | None = None
     thin: float | None = None
-    aborted: str = "mask"
+    aborted: Aborted = Aborted.MASK
     weighted_scores: bool = False
     kept_lengths: bool = False
     rounds: int = 1
     oversample: int = 1
-    pace: str = "step"
+    pace: Pace = Pace.STEP
     reward: Reward | None = None
     loss: Loss = field(default_factory=Loss)
     stream: Stream | None = None
     carry: Carry | None = None
     schedules: Schedules = field(default_factory=Schedules)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "aborted", one_of(Aborted, self.aborted, f"aborted of recipe {self.name!r}"))
+        object.__setattr__(self, "pace", one_of(Pace, self.pace, f"pace of recipe {self.name!r}"))
 
     def steer_of(self, view: View) -> Steer | None:
         """The steer of a step's rollouts."""

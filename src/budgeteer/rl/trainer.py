@@ -107,8 +107,8 @@ class Trainer:
         markers: structural tokens.
         budget: hard cap of sampled tokens of the run; None = no cap.
         step_budget: hard cap of sampled tokens of each step; None = no cap of its own. With neither, the allocator of
-            a recipe with pace "step" splits in each step what ``config.group`` rollouts a prompt are expected to cost,
-            and one with pace "run" takes what it wants.
+            a recipe with pace STEP splits in each step what ``config.group`` rollouts a prompt are expected to cost,
+            and one with pace RUN takes what it wants.
         identity: what else decides the run and its rewards, such as the content of the task, for checkpoints.
         evaluate: called now and then with the model; returns held-out accuracy. Not on the bill.
         decode: texts of completions, for rewards that read the column ``text``; None = they are refused.

@@ -16,8 +16,7 @@ from budgeteer.metering.call import Call, Metering
 from budgeteer.metering.outcome import Outcome
 from budgeteer.metering.settlement import Answer, Settlement
 from budgeteer.models.chat import Chat, Prompt
-from budgeteer.models.model import CUT as BROKEN
-from budgeteer.models.model import INTERNALS, LOGPROBS, PREFILL, Chunk, Model, Request, Response
+from budgeteer.models.model import INTERNALS, LOGPROBS, PREFILL, Chunk, Finish, Model, Request, Response
 
 
 @dataclass(slots=True)
@@ -254,7 +253,7 @@ class Budgeted:
 def _answered(response: Response, hides: bool) -> Answer:
     known: Iterable[int | None] = [choice.tokens for choice in response.choices]
     counted = None if any(tokens is None for tokens in known) else sum(tokens or 0 for tokens in known)
-    cut = any(choice.finish == BROKEN for choice in response.choices)
+    cut = any(choice.finish == Finish.CUT for choice in response.choices)
     return Answer(usage=response.usage, seen=counted, outcome=Outcome.CUT if cut else Outcome.OK, hides=hides)
 
 

@@ -12,7 +12,7 @@ from budgeteer.ledger import Allowance, Limit
 from budgeteer.solve.books import Books, path_of, scope_of
 from budgeteer.solve.record import Held, Named
 from budgeteer.solve.settings import Row, Together, Work
-from budgeteer.solve.strategy import Answer, Question, Strategy, Task, derive
+from budgeteer.solve.strategy import Answer, Question, StoppedBy, Strategy, Task, derive
 
 
 class Answering:
@@ -74,7 +74,7 @@ class Answering:
         share, gone = self._books.root.remaining, Counter[str]()
         models = [self._named(question, held, gone) for question in waiting]
         open_ = dict(enumerate(waiting))
-        reason = "error: the strategy gave no answer"
+        failure = "the strategy gave no answer"
         try:
             pairs = zip(waiting, models, strict=True)
             async for i, answer in strategy([self._task(question, model) for question, model in pairs]):
@@ -82,9 +82,10 @@ class Answering:
         except (LedgerUnavailable, InvalidInput):
             raise
         except Exception as error:
-            reason = _reason(error)
+            failure = _text(error)
+        unanswered = Answer(None, StoppedBy.ERROR, error=failure)
         for i, question in open_.items():
-            self._write(question, Answer(None, reason), models[i], share, gone, time.monotonic() - begin)
+            self._write(question, unanswered, models[i], share, gone, time.monotonic() - begin)
 
     def _write(
         self,
@@ -103,7 +104,7 @@ class Answering:
             "correct": self._correct(question, answer.answer),
             "tokens": {"input": spend.input, "output": spend.output, "reasoning": spend.reasoning},
             "calls": spend.calls,
-            "stopped_by": answer.stopped_by,
+            "stopped_by": answer.reason,
             "seconds": round(seconds, 3),
             "units": {kind: spend.units[kind] + gone.get(kind, 0) for kind in self._books.limit},
             "budget": dict(share),
@@ -117,7 +118,7 @@ class Answering:
         self._written(question, row)
 
     async def _solve(self, question: Question, model: Named) -> Answer:
-        """The strategy's answer. An error inside the strategy becomes an Answer whose ``stopped_by`` tells it."""
+        """The strategy's answer. An error inside the strategy becomes an Answer that tells it."""
         strategy, timeout = self._work.strategy, self._work.settings.timeout
         assert isinstance(strategy, Strategy)
         try:
@@ -129,17 +130,17 @@ class Answering:
         except LedgerUnavailable:
             raise
         except BudgetExceeded:
-            return Answer(None, "budget")
+            return Answer(None, StoppedBy.BUDGET)
         except EndpointDown as error:
             if not self._books.total["calls"] and not any(running.spend.calls for running in self._under_way):
                 raise  # it never answered: no other question will fare better
-            return Answer(None, _reason(error))
+            return Answer(None, StoppedBy.ERROR, error=_text(error))
         except TimeoutError as error:
             if clock.expired():
-                return Answer(None, f"error: no answer within {timeout:g} s")
-            return Answer(None, _reason(error))
+                return Answer(None, StoppedBy.ERROR, error=f"no answer within {timeout:g} s")
+            return Answer(None, StoppedBy.ERROR, error=_text(error))
         except Exception as error:
-            return Answer(None, _reason(error))
+            return Answer(None, StoppedBy.ERROR, error=_text(error))
 
     def _task(self, question: Question, model: Named) -> Task:
         settings = self._work.settings
@@ -153,6 +154,5 @@ class Answering:
         return None if score is None else answer is not None and score >= 1
 
 
-def _reason(error: Exception) -> str:
-    text = " ".join(f"{type(error).__name__}: {error}".split())
-    return f"error: {text[:300]}"
+def _text(error: Exception) -> str:
+    return " ".join(f"{type(error).__name__}: {error}".split())[:300]

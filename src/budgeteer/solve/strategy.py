@@ -5,8 +5,10 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
+from enum import StrEnum
 from typing import NamedTuple
 
+from budgeteer.core.words import one_of
 from budgeteer.models.chat import Prompt
 from budgeteer.solve.budgeted import Budgeted
 
@@ -105,22 +107,54 @@ class Task:
     check: Callable[[str], float] | None = None
 
 
+class StoppedBy(StrEnum):
+    """Why a strategy went no further."""
+
+    DONE = "done"
+    """It did all that it does."""
+    BUDGET = "budget"
+    """The next call did not fit the budget."""
+    CAP = "cap"
+    """The trace reached the cap that the strategy set."""
+    DECIDED = "decided"
+    """More samples would hardly change the answer."""
+    CONVERGED = "converged"
+    """The same answer came several times in a row."""
+    VERIFIED = "verified"
+    """The task's verifier accepts the answer."""
+    UNJUDGED = "unjudged"
+    """All samples were drawn, and not one of them could be scored."""
+    UNANSWERED = "unanswered"
+    """A part of the question got no answer, and the question was asked as a whole."""
+    ERROR = "error"
+    """A call failed finally; :attr:`Answer.error` says how."""
+
+
 @dataclass(frozen=True, slots=True)
 class Answer:
     """The answer of a strategy to one question.
 
     Attributes:
         answer: in the style's normal form; None = there is none, and ``stopped_by`` says why.
-        stopped_by: ``"done"`` (the strategy finished), ``"budget"`` (the next call did not fit the budget), or a word
-            of the strategy's own, such as ``"decided"``.
+        stopped_by: why the strategy went no further; the word of a member, such as ``"done"``, becomes that member.
         traces: the texts that led to it, for reports.
         confidence: in [0, 1], if the strategy has one.
+        error: what failed, if it was stopped by ERROR.
     """
 
     answer: str | None
-    stopped_by: str
+    stopped_by: StoppedBy
     traces: tuple[str, ...] = ()
     confidence: float | None = None
+    error: str = ""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "stopped_by", one_of(StoppedBy, self.stopped_by, "the answer's stopped_by"))
+
+    @property
+    def reason(self) -> str:
+        """Why the strategy went no further, as the rows of a run tell it: ``"done"``, ``"error: no connection"``."""
+        return f"{self.stopped_by}: {self.error}" if self.stopped_by == StoppedBy.ERROR else self.stopped_by.value
 
 
 class Strategy(NamedTuple):

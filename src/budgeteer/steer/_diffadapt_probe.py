@@ -15,8 +15,6 @@ from budgeteer.core.plan import I64
 from budgeteer.core.steer import Action, Need, Rows, Snapshot, Steer, shared
 from budgeteer.steer.kit import Head, decisions, room, thinking
 
-EASY, NORMAL, HARD = 0, 1, 2
-
 
 @dataclass(frozen=True)
 class Bundle:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Literal
 
 from budgeteer.core.errors import InvalidInput
-from budgeteer.solve import Answer, Strategy, Task
+from budgeteer.solve import Answer, StoppedBy, Strategy, Task
 from budgeteer.strategies.kit.aggregate import majority
 from budgeteer.strategies.kit.decided import certain, leads, overtaken
 from budgeteer.strategies.kit.samples import MAX_TOKENS, Sampler
@@ -56,11 +56,11 @@ def adaptive_vote(
 
     async def solve(task: Task) -> Answer:
         samples = Sampler(task, max_tokens=max_tokens, temperature=temperature)
-        stopped = "done"
+        stopped = StoppedBy.DONE
         while (left := n - len(samples.drawn)) and not samples.stopped:
             counts = votes(samples.answers)
             if decided(counts, left):
-                stopped = "decided"
+                stopped = StoppedBy.DECIDED
                 break
             await samples.more(fewest(decided, counts, left))
         ranked = majority()(samples.answers, [0.0] * len(samples.drawn))

@@ -6,7 +6,7 @@ import math
 
 from budgeteer.core.errors import InvalidInput
 from budgeteer.models.model import LOGPROBS
-from budgeteer.solve import Answer, Strategy, Task
+from budgeteer.solve import Answer, StoppedBy, Strategy, Task
 from budgeteer.strategies.kit.aggregate import Aggregator, max_score
 from budgeteer.strategies.kit.samples import MAX_TOKENS, Sampler
 from budgeteer.strategies.kit.score import Scorer, scorer_of
@@ -24,7 +24,7 @@ def best_of_n(
     """n samples, as many as the budget allows, each scored; the answer with the best score, or another aggregator's.
 
     With a scorer that calls the model, samples are drawn in rounds, each of half of what fits, so that budget is left
-    to judge them. A sample without a score counts only if no sample has one (``stopped_by="unjudged"``).
+    to judge them. A sample without a score counts only if no sample has one (stopped by UNJUDGED).
 
     When it helps: the scorer tells right from wrong (a verifier). When not: it is a learnt reward with errors: the
     more samples, the likelier that one of them fools it (:mod:`budgeteer.strategies._best_of_majority`).
@@ -52,15 +52,15 @@ def best_of_n(
         logprobs = LOGPROBS in scores_by.needs
         samples = Sampler(task, max_tokens=max_tokens, temperature=temperature, logprobs=logprobs)
         scores: list[float] = []
-        stopped = "done"
+        stopped = StoppedBy.DONE
         while (left := n - len(samples.drawn)) and not samples.stopped:
             size = min(left, max(1, len(samples.drawn))) if rounds else left
             scores += await score(await samples.more(size, share=0.5 if scores_by.charged else 1.0))
             if any(value >= enough for value in scores):
-                stopped = "decided"
+                stopped = StoppedBy.DECIDED
                 break
         if scores and all(math.isnan(value) for value in scores):
-            stopped = "unjudged"  # a vote of all samples, then
+            stopped = StoppedBy.UNJUDGED  # a vote of all samples, then
         ranked = rank(samples.answers, scores)
         if not ranked:
             return samples.answer(None)

@@ -8,7 +8,7 @@ from __future__ import annotations
 from budgeteer.core.errors import InvalidInput
 from budgeteer.models.chat import continued
 from budgeteer.models.model import PREFIX
-from budgeteer.solve import Answer, Strategy, Task
+from budgeteer.solve import Answer, StoppedBy, Strategy, Task
 from budgeteer.strategies.kit.trace import ask, conclude, thinking_stops
 
 
@@ -60,7 +60,7 @@ def budget_forcing(thinking: int = 1024, minimum: int = 0, temperature: float = 
         if rest is None:
             return await conclude(task, prompt, trace, piece.stopped_by, temperature=temperature)
         if piece.ended or style.complete(rest):
-            return Answer(style.read(trace), "done", (trace,))
-        return await conclude(task, prompt, trace, "done", temperature=temperature)
+            return Answer(style.read(trace), StoppedBy.DONE, (trace,))
+        return await conclude(task, prompt, trace, StoppedBy.DONE, temperature=temperature)
 
     return Strategy(solve, frozenset({PREFIX}))

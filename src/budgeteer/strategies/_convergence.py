@@ -8,7 +8,7 @@ from __future__ import annotations
 from budgeteer.core.errors import InvalidInput, ModelError
 from budgeteer.models.chat import continued
 from budgeteer.models.model import PREFIX
-from budgeteer.solve import Answer, Strategy, Task
+from budgeteer.solve import Answer, StoppedBy, Strategy, Task
 from budgeteer.strategies.kit.trace import ask, conclude, thinking_stops
 
 
@@ -16,7 +16,7 @@ def convergence(every: int = 64, agree: int = 3, thinking: int = 1024, temperatu
     """Think in pieces of ``every`` tokens; after each, close the thinking and sample a short side answer.
 
     The side answer is not part of the trace that goes on. Thinking stops when ``agree`` side answers in a row are equal
-    and not None (``stopped_by="converged"``), when it closes by itself, at the cap, or when a piece and its side answer
+    and not None (stopped by CONVERGED), when it closes by itself, at the cap, or when a piece and its side answer
     no longer fit the budget. Side answers are charged like all calls. With a budget that counts input, every piece and
     every side answer reads prompt and thinking again: the cost grows with the square of the length, so choose ``every``
     large.
@@ -39,7 +39,7 @@ def convergence(every: int = 64, agree: int = 3, thinking: int = 1024, temperatu
     async def solve(task: Task) -> Answer:
         prompt, style = task.style.prompt(task.question.text), task.style
         trace, spent, row = "", 0, 0
-        best = Answer(None, "budget")
+        best = Answer(None, StoppedBy.BUDGET)
         for at in range(-(-thinking // every)):
             try:
                 piece = await ask(
@@ -53,18 +53,19 @@ def convergence(every: int = 64, agree: int = 3, thinking: int = 1024, temperatu
                 )
                 trace, spent = trace + piece.text, spent + piece.tokens
                 if not piece.tokens and best.answer is not None:
-                    return Answer(best.answer, "budget", best.traces)  # the last side answer is as good as another
+                    # the last side answer is as good as another
+                    return Answer(best.answer, StoppedBy.BUDGET, best.traces)
                 side = await conclude(task, prompt, trace, piece.stopped_by, temperature=temperature)
             except ModelError as error:
                 if best.answer is None:
                     raise
-                return Answer(best.answer, f"error: {error}", best.traces)
-            if side.answer is None and side.stopped_by == "budget":
-                return Answer(best.answer, "budget", best.traces or side.traces)
+                return Answer(best.answer, StoppedBy.ERROR, best.traces, error=str(error))
+            if side.answer is None and side.stopped_by == StoppedBy.BUDGET:
+                return Answer(best.answer, StoppedBy.BUDGET, best.traces or side.traces)
             row = row + 1 if side.answer is not None and side.answer == best.answer else 1
             best = side
             if row >= agree:
-                return Answer(best.answer, "converged", best.traces)
+                return Answer(best.answer, StoppedBy.CONVERGED, best.traces)
             if piece.ended or piece.clipped or spent >= thinking:
                 break
         return best

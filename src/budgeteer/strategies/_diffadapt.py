@@ -14,7 +14,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 
 from budgeteer.core.errors import InvalidInput, ModelError
-from budgeteer.solve import Answer, Strategy, Task
+from budgeteer.solve import Answer, StoppedBy, Strategy, Task
 from budgeteer.strategies._direct import direct
 from budgeteer.strategies.kit.trace import ask_many
 
@@ -129,7 +129,7 @@ def diffadapt(
         except ModelError as error:
             if not votes:
                 raise
-            answer = Answer(None, f"error: {error}")
+            answer = Answer(None, StoppedBy.ERROR, error=str(error))
         if answer.answer is None and votes:
             return replace(answer, answer=votes.most_common(1)[0][0])
         return answer

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from budgeteer.core.errors import InvalidInput
-from budgeteer.solve import Answer, Strategy, Task
+from budgeteer.solve import Answer, StoppedBy, Strategy, Task
 from budgeteer.strategies.kit.trace import ask
 
 
@@ -27,7 +27,7 @@ def direct(max_tokens: int = 1024, temperature: float = 0.0) -> Strategy:
             task, style.prompt(task.question.text), most=max_tokens, stop=style.stop, temperature=temperature
         )
         if not piece.tokens:
-            return Answer(None, "budget")
+            return Answer(None, StoppedBy.BUDGET)
         return Answer(style.read(piece.text), piece.stopped_by, (piece.text,))
 
     return Strategy(solve)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from budgeteer.core.errors import InvalidInput
 from budgeteer.models.model import PREFIX
-from budgeteer.solve import Answer, Strategy, Task
+from budgeteer.solve import Answer, StoppedBy, Strategy, Task
 from budgeteer.strategies.kit.trace import NOTHING, ask, conclude, thinking_stops
 
 
@@ -40,7 +40,7 @@ def elastic(thinking: int = 1024, answer: int | None = None, temperature: float 
             piece = await ask(
                 task, prompt, most=thinking, keep=kept, stop=thinking_stops(task), temperature=temperature
             )
-        by = piece.stopped_by if style.close else "done"
+        by = piece.stopped_by if style.close else StoppedBy.DONE
         return await conclude(task, prompt, style.closed(piece.text), by, most=kept, temperature=temperature)
 
     return Strategy(solve, frozenset({PREFIX}))

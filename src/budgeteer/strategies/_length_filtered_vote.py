@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 
 from budgeteer.core.errors import InvalidInput, ModelError
 from budgeteer.core.usage import Usage
-from budgeteer.solve import Answer, Strategy, Task
+from budgeteer.solve import Answer, StoppedBy, Strategy, Task
 from budgeteer.strategies.kit.trace import ask_many
 
 
@@ -60,7 +60,7 @@ def length_filtered_vote(
         prompt = style.prompt(task.question.text)
         inputs = model.count(prompt)
         traces: list[str] = []
-        failed = ""
+        stopped, failure = StoppedBy.BUDGET, ""
         while left := samples - len(traces):
             n = next((n for n in range(left, 0, -1) if model.fits(Usage(input=inputs, output=n * max_tokens))), 0)
             if not n and traces:
@@ -72,16 +72,16 @@ def length_filtered_vote(
             except ModelError as error:
                 if not traces:
                     raise
-                failed = f"error: {error}"  # those that came can vote
+                stopped, failure = StoppedBy.ERROR, str(error)  # those that came can vote
                 break
             traces += [piece.text for piece in pieces]
             if not n or not pieces:
                 break
         answers = [style.read(trace) for trace in traces]
         sizes = [steps(style.split(trace)[0]) for trace in traces]
-        by = failed or ("done" if len(traces) == samples else "budget")
+        by = StoppedBy.DONE if len(traces) == samples else stopped
         winner, share = filtered_vote(answers, sizes, width, groups, minimum)
-        return Answer(winner, by, tuple(traces), share)
+        return Answer(winner, by, tuple(traces), share, failure)
 
     return Strategy(solve)
 

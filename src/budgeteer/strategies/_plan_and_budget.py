@@ -17,13 +17,11 @@ from budgeteer.core.plan import Items
 from budgeteer.core.usage import Usage
 from budgeteer.models.chat import Prompt, continued
 from budgeteer.models.model import continuing
-from budgeteer.solve import Answer, Strategy, Task
+from budgeteer.solve import Answer, StoppedBy, Strategy, Task
 from budgeteer.strategies.kit.planner import Part, Planner, model_planner
 from budgeteer.strategies.kit.trace import Piece, ask, conclude, thinking_stops
 
 Schedule = Literal["constant", "linear", "polynomial", "exponential", "cosine", "water-filling"]
-LEVELS = (200, 250, 350, 450, 600)
-"""Thinking tokens of a question of level 1 to 5, in the official code."""
 
 
 def plan_and_budget(
@@ -58,7 +56,8 @@ def plan_and_budget(
     Args:
         schedule: how the tokens fall with the part's number.
         planner: None asks the model, see :func:`budgeteer.strategies.kit.planner.model_planner`.
-        levels: thinking tokens for the planner's levels 1 to 5, such as LEVELS; None = as many as fit.
+        levels: thinking tokens for the planner's levels 1 to 5, such as the official code's (200, 250,
+            350, 450, 600); None = as many as fit.
         heading: of a part, with ``{number}`` and ``{part}``.
         end: text that ends a part early.
         thinking: most tokens of all parts together.
@@ -76,7 +75,7 @@ def plan_and_budget(
             return await advised(task, plan.parts, cap)
         heads = [heading.format(number=j, part=part.text) for j, part in enumerate(plan.parts, 1)]
         tokens = divide(room(task, prompt, heads, plan.parts, schedule, cap), plan.parts, schedule)
-        trace, spent, planned, by = "", 0, 0, "done"
+        trace, spent, planned, by = "", 0, 0, StoppedBy.DONE
         for j, (head, share) in enumerate(zip(heads, tokens, strict=True)):
             planned += share
             if planned == spent:
@@ -92,7 +91,7 @@ def plan_and_budget(
                 at=j,
             )
             if not piece.tokens:
-                by = "budget"
+                by = StoppedBy.BUDGET
                 break
             trace, spent = trace + head + piece.text + end * piece.ended, spent + piece.tokens
         return await conclude(task, prompt, trace, by, temperature=temperature)

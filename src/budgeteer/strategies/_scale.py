@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 from budgeteer.core.errors import BudgetExceeded, InvalidInput, ModelError
 from budgeteer.models.chat import Prompt, continued
-from budgeteer.models.model import PREFIX, Request
-from budgeteer.solve import Answer, Strategy, Task, derive
+from budgeteer.models.model import PREFIX, Finish, Request
+from budgeteer.solve import Answer, StoppedBy, Strategy, Task, derive
 from budgeteer.strategies.kit.samples import MAX_TOKENS, read
 from budgeteer.strategies.kit.trace import aside
 
@@ -36,7 +36,7 @@ Ask = Callable[[str, Sequence[tuple[str, str]], str], str]
 class _Budget(Exception):
     """An intermediate call exceeded the budget, or its answer could not be read."""
 
-    reason: str
+    reason: StoppedBy
 
 
 Beside = Callable[[str, int, str, str, str], Awaitable[str]]
@@ -88,14 +88,14 @@ def scale(
         async def call(prompt: Prompt, cap: int, stage: str, about: str, *, stop: tuple[str, ...], last: bool) -> str:
             room = task.model.afford(prompt, most=cap, keep=0 if last else kept)
             if room < min(cap, _answer(task)):
-                raise _Budget("budget")
+                raise _Budget(StoppedBy.BUDGET)
             seed = derive(task.seed, stage, about)
             try:
                 response = await task.model.generate(
                     Request(prompt, room, temperature=temperature, stop=stop, seed=seed), stage=stage
                 )
             except BudgetExceeded as error:
-                raise _Budget("budget") from error
+                raise _Budget(StoppedBy.BUDGET) from error
             choice = response.choices[0]
             finish[0] = choice.finish
             return choice.text
@@ -110,7 +110,7 @@ def scale(
             trace = start + await call(continued(prompt, start), cap, "sample", text, stop=task.style.stop, last=last)
             return trace, read(task.style, trace, finish[0])
 
-        finish = [""]
+        finish = [Finish.CUT]
         traces: list[str] = []
         known: list[tuple[str, str]] = []
         try:
@@ -124,20 +124,20 @@ def scale(
                 trace, solved = await answer(question_of(whole, known, part), rate > threshold)
                 traces.append(trace)
                 if solved is None:
-                    raise _Budget("unanswered")
+                    raise _Budget(StoppedBy.UNANSWERED)
                 known.append((part, solved))
-            return Answer(known[-1][1], "done", tuple(traces))
+            return Answer(known[-1][1], StoppedBy.DONE, tuple(traces))
         except _Budget as end:
-            stopped = end.reason
+            stopped, failure = end.reason, ""
         except ModelError as error:
-            stopped = f"error: {error}"
+            stopped, failure = StoppedBy.ERROR, str(error)
         try:
             trace, guess = await answer(whole, False, last=True)
         except _Budget:
-            return Answer(None, "budget", tuple(traces))
+            return Answer(None, StoppedBy.BUDGET, tuple(traces))
         except ModelError as error:
-            return Answer(None, f"error: {error}", tuple(traces))
-        return Answer(guess, stopped, (*traces, trace))
+            return Answer(None, StoppedBy.ERROR, tuple(traces), error=str(error))
+        return Answer(guess, stopped, (*traces, trace), error=failure)
 
     return Strategy(solve, frozenset({PREFIX}))
 

@@ -13,7 +13,7 @@ from budgeteer.allocate import greedy_marginal
 from budgeteer.core.allocator import Allocator
 from budgeteer.core.errors import InvalidInput
 from budgeteer.core.plan import ENDED, F64, Items, Menu, Outcomes, require_plan
-from budgeteer.solve import Answer, Task, derive
+from budgeteer.solve import Answer, StoppedBy, Task, derive
 from budgeteer.strategies._adaptive_vote import votes
 from budgeteer.strategies.kit.aggregate import Aggregator, majority
 from budgeteer.strategies.kit.decided import gain, leads
@@ -153,12 +153,13 @@ async def split(
         if verify and task.check is not None:
             for answer in dict.fromkeys(sampler.answers):
                 if answer is not None and task.check(answer) >= 1:
-                    return sampler.answer(answer, "verified", 1.0)
+                    return sampler.answer(answer, StoppedBy.VERIFIED, 1.0)
         ranked = rank(sampler.answers, [math.nan] * len(sampler.drawn))
         sure = not verify and risk > 0 and leads(votes(sampler.answers)) >= 1 - risk
         if not (last or sure or sampler.stopped or len(sampler.drawn) >= most):
             return None
-        stopped = "decided" if sure else "done" if len(sampler.drawn) >= most else "budget"
+        full = len(sampler.drawn) >= most
+        stopped = StoppedBy.DECIDED if sure else StoppedBy.DONE if full else StoppedBy.BUDGET
         return sampler.answer(ranked[0].answer, stopped, ranked[0].weight) if ranked else sampler.answer(None, stopped)
 
     await draw(dict.fromkeys(open_, min(first, most)), {})

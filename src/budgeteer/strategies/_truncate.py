@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from budgeteer.models.model import PREFIX
-from budgeteer.solve import Answer, Strategy, Task
+from budgeteer.solve import Answer, StoppedBy, Strategy, Task
 from budgeteer.strategies.kit.trace import ask, conclude
 
 
@@ -27,7 +27,7 @@ def truncate(thinking: int = 1024, temperature: float = 0.0) -> Strategy:
         if rest is None:
             return Answer(None, piece.stopped_by, (piece.text,))
         if piece.ended or style.complete(rest):
-            return Answer(style.read(piece.text), "done", (piece.text,))
-        return await conclude(task, prompt, piece.text, "done", temperature=temperature)
+            return Answer(style.read(piece.text), StoppedBy.DONE, (piece.text,))
+        return await conclude(task, prompt, piece.text, StoppedBy.DONE, temperature=temperature)
 
     return Strategy(solve, frozenset({PREFIX}))

@@ -9,7 +9,7 @@ import numpy as np
 from budgeteer.core.errors import InvalidInput, ModelError
 from budgeteer.core.plan import F64
 from budgeteer.models.model import LOGPROBS, PREFIX
-from budgeteer.solve import Answer, Strategy, Task, derive
+from budgeteer.solve import Answer, StoppedBy, Strategy, Task, derive
 from budgeteer.strategies.kit.aggregate import weighted_majority
 from budgeteer.strategies.kit.samples import Sample, traces_of
 from budgeteer.strategies.kit.score import Scorer, scorer_of
@@ -71,7 +71,7 @@ def value_tree(
         seen: set[str] = {""}
         pool: list[Sample] = []
         weights: list[float] = []
-        stopped = "done"
+        stopped, failure = StoppedBy.DONE, ""
         for number in range(expansions):
             if not nodes:
                 break
@@ -90,10 +90,10 @@ def value_tree(
                     logprobs=logprobs,
                 )
             except ModelError as error:
-                stopped = f"error: {error}"
+                stopped, failure = StoppedBy.ERROR, str(error)
                 break
             if not grown:
-                stopped = "budget"
+                stopped = StoppedBy.BUDGET
                 break
             child = grown[0]
             if child.sample.text in seen and not child.ended:
@@ -112,8 +112,8 @@ def value_tree(
         ranked = weighted_majority()([sample.answer for sample in pool], weights)
         if not ranked:
             forced = await force(task, prompt, nodes[int(np.argmax(values))])
-            return Answer(forced.answer, stopped, traces_of([*pool, forced]))
-        return Answer(ranked[0].answer, stopped, traces_of(pool), ranked[0].weight)
+            return Answer(forced.answer, stopped, traces_of([*pool, forced]), error=failure)
+        return Answer(ranked[0].answer, stopped, traces_of(pool), ranked[0].weight, failure)
 
     return Strategy(solve, rates_by.needs | {PREFIX})
 

@@ -11,8 +11,8 @@ import numpy as np
 
 from budgeteer.core.errors import InvalidInput
 from budgeteer.core.plan import F64, I64
-from budgeteer.models.model import PREFIX, STOP, Choice, Chunk, Request, Response
-from budgeteer.solve import Answer, Strategy, Task, derive
+from budgeteer.models.model import PREFIX, Choice, Chunk, Finish, Request, Response
+from budgeteer.solve import Answer, StoppedBy, Strategy, Task, derive
 from budgeteer.steer import zip_rc as steer_samples
 from budgeteer.steer._zip_rc import COSTS, Costs, decide, middles, start
 from budgeteer.strategies.kit.inside import NEEDS, with_answer
@@ -192,7 +192,7 @@ class Pool:
             self.votes[answer] = self.votes.get(answer, 0.0) + value
         self.known.append((value, tokens))
 
-    def answer(self, stopped_by: str) -> Answer:
+    def answer(self, stopped_by: StoppedBy) -> Answer:
         """The answer with the most votes; the one seen first if several have the same."""
         if not self.votes:
             return Answer(None, stopped_by, tuple(self.traces))
@@ -212,7 +212,7 @@ async def _inside(
     while left:
         cap = task.model.afford(prompt, most=trace_tokens)
         if not cap:
-            return pool.answer("budget")
+            return pool.answer(StoppedBy.BUDGET)
         n = max(k for k in range(1, left + 1) if k == 1 or task.model.afford(prompt, n=k, most=cap) == cap)
         if prior is not None:
             n = start(prior, n, np.array([v for v, _ in pool.known]), values, tokens, costs)
@@ -228,7 +228,7 @@ async def _inside(
                 pool.add(choice.text, choice.tokens or 0, choice.notes["value"])
         prior = np.array(response.choices[0].notes["prior"]) if prior is None else prior
         left, wave = left - sum(bool(choice.tokens) for choice in response.choices), wave + 1
-    return pool.answer("done")
+    return pool.answer(StoppedBy.DONE)
 
 
 async def _outside(
@@ -261,7 +261,7 @@ async def _outside(
             for reading in going:
                 if (choice := reading.choice) is not None:
                     spent = choice.tokens or reading.tokens
-                    pool.add(choice.text, spent, table.value(kind, spent) if choice.finish == STOP else 0.0)
+                    pool.add(choice.text, spent, table.value(kind, spent) if choice.finish == Finish.STOP else 0.0)
             going = [reading for reading in going if reading.choice is None]
             if going:
                 known = np.array(pool.known, np.float64).reshape(-1, 2)
@@ -273,7 +273,7 @@ async def _outside(
                         await reading.close()
                 going = [reading for reading, kept in zip(going, keep.tolist(), strict=True) if kept]
             until += every
-    return pool.answer("budget" if short else "done")
+    return pool.answer(StoppedBy.BUDGET if short else StoppedBy.DONE)
 
 
 class Reading:

@@ -29,7 +29,6 @@ if TYPE_CHECKING:
 
     from budgeteer.solve import Strategy
 
-TYPES = ("explore", "verify", "conclude")
 TOKENS = np.array([8, 4, 1])
 NEXT = np.array([[0.6, 0.3, 0.1], [0.2, 0.3, 0.5]])
 """Types that follow explore and verify."""
@@ -194,6 +193,7 @@ def reasoner(seeds: int = 10) -> list[Evidence]:
     from budgeteer.lab.run import one_thread
     from budgeteer.lab.tasks.chains import Chains
     from budgeteer.models.reasoner import Reasoner
+    from budgeteer.solve import StoppedBy
     from budgeteer.strategies import budget_guidance
 
     one_thread()
@@ -214,7 +214,7 @@ def reasoner(seeds: int = 10) -> list[Evidence]:
         env = Chains(QUESTIONS, 700 + seed, min_steps=STEPS, max_steps=STEPS)
         for name, strategy in sides.items():
             asked = ask(model, strategy, env, env.items, output=OUTPUT, seed=700 + seed)
-            whole = np.mean([answer.stopped_by == "done" for answer in asked.answers])
+            whole = np.mean([answer.stopped_by == StoppedBy.DONE for answer in asked.answers])
             outcomes[name].append((float(asked.right.mean()), float(asked.output.mean()), float(whole)))
     means = {name: np.mean(rows, 0) for name, rows in outcomes.items()}
     details = [{"side": name, "accuracy": a, "tokens": t, "ended by itself": w} for name, (a, t, w) in means.items()]

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from budgeteer.allocate import neyman
 from budgeteer.rl.advantage import grpo_advantage, shrunk_advantage
-from budgeteer.rl.history import Memory
-from budgeteer.rl.recipe import NO_IMPORTANCE, Recipe
+from budgeteer.rl.history import Memory, Std
+from budgeteer.rl.recipe import NO_IMPORTANCE, Aborted, Recipe
 from budgeteer.rl.recipes.kit import KEPT, PUBLISHED, duet_gate
 from budgeteer.rl.weight import prompt_mean, token_mean
 
@@ -58,11 +58,11 @@ def duet(
             prior=3.0 if forgetting else 0.0,
             predict=forgetting,
             aborted=weighted_lengths,
-            std="rate" if rate_std else "score",
+            std=Std.RATE if rate_std else Std.SCORE,
             cold_std=float("nan") if median_cold_std else 1.0,
         ),
         thin=2.0 if thinned else None,
-        aborted="failure" if aborted_fail else "mask",
+        aborted=Aborted.FAILURE if aborted_fail else Aborted.MASK,
         weighted_scores=not plain_scores,
         kept_lengths=weighted_lengths,
     )

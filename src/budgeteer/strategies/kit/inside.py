@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from budgeteer.core.steer import Steer
-from budgeteer.models.model import INTERNALS, STOP, Request
-from budgeteer.solve import Answer, Task, derive
+from budgeteer.models.model import INTERNALS, Finish, Request
+from budgeteer.solve import Answer, StoppedBy, Task, derive
 from budgeteer.steer import budget_forcing
 from budgeteer.steer.kit import combine
 
@@ -24,7 +24,7 @@ def with_answer(task: Task, steer: Steer) -> Steer:
 async def one_trace(task: Task, steer: Steer | None, *, max_tokens: int, temperature: float) -> Answer:
     """Sample one trace with a steer, as long as the budget allows, and read its answer.
 
-    If the steer forced tokens, or the trace reached its cap, the answer has ``stopped_by="budget"``.
+    If the steer forced tokens, or the trace reached its cap, the answer is stopped by BUDGET.
 
     Args:
         task: the question, its style and its budgeted model.
@@ -35,7 +35,7 @@ async def one_trace(task: Task, steer: Steer | None, *, max_tokens: int, tempera
     prompt = task.style.prompt(task.question.text)
     most = task.model.afford(prompt, most=max_tokens)
     if not most:
-        return Answer(None, "budget")
+        return Answer(None, StoppedBy.BUDGET)
     request = Request(
         prompt,
         most,
@@ -46,5 +46,5 @@ async def one_trace(task: Task, steer: Steer | None, *, max_tokens: int, tempera
         close=task.style.close,
     )
     choice = (await task.model.generate(request)).choices[0]
-    whole = choice.finish == STOP and not choice.forced
-    return Answer(task.style.read(choice.text), "done" if whole else "budget", (choice.text,))
+    whole = choice.finish == Finish.STOP and not choice.forced
+    return Answer(task.style.read(choice.text), StoppedBy.DONE if whole else StoppedBy.BUDGET, (choice.text,))

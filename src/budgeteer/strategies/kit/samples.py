@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from budgeteer.core.errors import BudgetExceeded, InvalidInput, ModelError
 from budgeteer.models.chat import Prompt
-from budgeteer.models.model import STOP, Choice, Request
-from budgeteer.solve import Answer, Style, Task, derive
+from budgeteer.models.model import Choice, Finish, Request
+from budgeteer.solve import Answer, StoppedBy, Style, Task, derive
 
 MAX_TOKENS = 512
 """Default cap of one sample, in tokens."""
@@ -31,10 +31,10 @@ class Sample:
     logprob: float | None = None
 
 
-def read(style: Style, text: str, finish: str) -> str | None:
+def read(style: Style, text: str, finish: Finish) -> str | None:
     """The answer of a trace, given how it ended; None if it has none or was cut before the answer was complete."""
     rest = style.split(text)[1]
-    return style.read(text) if rest is not None and (finish == STOP or style.complete(rest)) else None
+    return style.read(text) if rest is not None and (finish == Finish.STOP or style.complete(rest)) else None
 
 
 def mean_logprob(choice: Choice) -> float | None:
@@ -62,8 +62,9 @@ class Sampler:
 
     Attributes:
         drawn: the samples so far, in order.
-        stopped: why no more are drawn: ``"budget"`` once the next sample does not fit, ``"error: ..."`` once a call
-            failed finally; ``""`` before.
+        stopped: why no more are drawn: BUDGET once the next sample does not fit, ERROR once a call failed finally;
+            None before.
+        error: of that call.
     """
 
     def __init__(self, task: Task, *, max_tokens: int, temperature: float, logprobs: bool = False) -> None:
@@ -74,7 +75,8 @@ class Sampler:
         if task.model.context is not None:
             self.max_tokens = max(1, min(max_tokens, task.model.context - task.model.count(self.prompt)))
         self.drawn: list[Sample] = []
-        self.stopped = ""
+        self.stopped: StoppedBy | None = None
+        self.error = ""
 
     @property
     def answers(self) -> list[str | None]:
@@ -99,14 +101,14 @@ class Sampler:
             if count == 0:
                 count, cap = 1, self.task.model.afford(self.prompt, most=self.max_tokens)
                 if cap < min((s.tokens for s in self.drawn if s.answer is not None), default=1):
-                    self.stopped = "budget"
+                    self.stopped = StoppedBy.BUDGET
                     break
             try:
                 new += await self._ask(max(1, int(count * share)), cap)
             except BudgetExceeded:  # somebody else on the same allowance was faster
-                self.stopped = "budget"
+                self.stopped = StoppedBy.BUDGET
             except ModelError as error:
-                self.stopped = f"error: {error}"
+                self.stopped, self.error = StoppedBy.ERROR, str(error)
             if share < 1:
                 break
         return new
@@ -130,7 +132,7 @@ class Sampler:
         except BudgetExceeded:
             return 0
         except ModelError as error:
-            self.stopped = f"error: {error}"
+            self.stopped, self.error = StoppedBy.ERROR, str(error)
             return 0
 
     async def _ask(self, count: int, cap: int) -> list[Sample]:
@@ -151,9 +153,11 @@ class Sampler:
         self.drawn += new
         return new
 
-    def answer(self, answer: str | None, stopped_by: str = "done", confidence: float | None = None) -> Answer:
+    def answer(
+        self, answer: str | None, stopped_by: StoppedBy = StoppedBy.DONE, confidence: float | None = None
+    ) -> Answer:
         """An Answer with the traces of all samples; if drawing ended early, that reason replaces ``stopped_by``."""
-        return Answer(answer, self.stopped or stopped_by, traces_of(self.drawn), confidence)
+        return Answer(answer, self.stopped or stopped_by, traces_of(self.drawn), confidence, self.error)
 
 
 def traces_of(samples: Sequence[Sample]) -> tuple[str, ...]:

@@ -14,8 +14,8 @@ import numpy as np
 from budgeteer.core.errors import BudgetExceeded, InvalidInput, ModelError
 from budgeteer.core.plan import F64, I64
 from budgeteer.models.chat import Prompt, continued
-from budgeteer.models.model import LOGPROBS, PREFIX, STOP, Request
-from budgeteer.solve import Answer, Strategy, Task, derive
+from budgeteer.models.model import LOGPROBS, PREFIX, Finish, Request
+from budgeteer.solve import Answer, StoppedBy, Strategy, Task, derive
 from budgeteer.strategies.kit.aggregate import weighted_majority
 from budgeteer.strategies.kit.samples import Sample, mean_logprob, most_that_fit, read, traces_of
 from budgeteer.strategies.kit.score import Scorer
@@ -82,9 +82,9 @@ async def extend(
         tokens = each if choice.tokens is None else choice.tokens
         whole = path.text + choice.text
         rest = style.split(whole)[1]
-        closed = rest is not None and (style.complete(rest) or (choice.finish == STOP and rest.strip() != ""))
-        empty = choice.finish == STOP and not choice.text  # it ended by itself before it wrote anything
-        if not closed and choice.finish == STOP:
+        closed = rest is not None and (style.complete(rest) or (choice.finish == Finish.STOP and rest.strip() != ""))
+        empty = choice.finish == Finish.STOP and not choice.text  # it ended by itself before it wrote anything
+        if not closed and choice.finish == Finish.STOP:
             whole += step
         logprob = mean_logprob(choice)
         if logprob is not None and path.logprob is not None and tokens + path.tokens:
@@ -147,7 +147,7 @@ def step_search(
         shares = np.array([n])
         pool: list[Sample] = []
         weights: list[float] = []
-        stopped = "done"
+        stopped, failure = StoppedBy.DONE, ""
         best = active[0]
         for round in range(depth):
             # equal texts are one request
@@ -178,7 +178,7 @@ def step_search(
                 if not isinstance(error, ModelError):
                     raise error
             if len(paths) < int(shares.sum()):
-                stopped = f"error: {failed[0]}" if failed else "budget"
+                stopped, failure = (StoppedBy.ERROR, str(failed[0])) if failed else (StoppedBy.BUDGET, "")
             if not paths:
                 break
             scores = [0.0 if s != s else s for s in await score([path.sample for path in paths])]
@@ -195,8 +195,8 @@ def step_search(
         ranked = weighted_majority()([sample.answer for sample in pool], weights)
         if not ranked:
             forced = await force(task, prompt, best)
-            return Answer(forced.answer, stopped, traces_of([*pool, forced]))
-        return Answer(ranked[0].answer, stopped, traces_of(pool), ranked[0].weight)
+            return Answer(forced.answer, stopped, traces_of([*pool, forced]), error=failure)
+        return Answer(ranked[0].answer, stopped, traces_of(pool), ranked[0].weight, failure)
 
     return Strategy(solve, scorer.needs | {PREFIX})
 

@@ -6,8 +6,8 @@ from typing import NamedTuple
 
 from budgeteer.core.errors import BudgetExceeded
 from budgeteer.models.chat import Chat, Message, Prompt, continued
-from budgeteer.models.model import PREFILL, STOP, Request
-from budgeteer.solve import Answer, Task, derive
+from budgeteer.models.model import PREFILL, Finish, Request
+from budgeteer.solve import Answer, StoppedBy, Task, derive
 
 
 class Piece(NamedTuple):
@@ -26,9 +26,9 @@ class Piece(NamedTuple):
     clipped: bool
 
     @property
-    def stopped_by(self) -> str:
-        """``"done"``, ``"budget"`` or, at the cap that the strategy set, ``"cap"``."""
-        return "done" if self.ended else "budget" if self.clipped else "cap"
+    def stopped_by(self) -> StoppedBy:
+        """DONE, BUDGET or, at the cap that the strategy set, CAP."""
+        return StoppedBy.DONE if self.ended else StoppedBy.BUDGET if self.clipped else StoppedBy.CAP
 
 
 NOTHING = Piece("", 0, False, True)
@@ -86,7 +86,7 @@ async def ask_many(
     except BudgetExceeded:  # others draw on the same budget and were faster
         return ()
     return tuple(
-        Piece(c.text, task.model.count(c.text) if c.tokens is None else c.tokens, c.finish == STOP, cap < most)
+        Piece(c.text, task.model.count(c.text) if c.tokens is None else c.tokens, c.finish == Finish.STOP, cap < most)
         for c in response.choices
     )
 
@@ -109,7 +109,7 @@ def thinking_stops(task: Task) -> tuple[str, ...]:
 
 
 async def conclude(
-    task: Task, prompt: Prompt, trace: str, by: str, *, most: int = 0, temperature: float = 0.0
+    task: Task, prompt: Prompt, trace: str, by: StoppedBy, *, most: int = 0, temperature: float = 0.0
 ) -> Answer:
     """Close the thinking of a trace if it is open, sample or finish its answer, and read that.
 
@@ -132,6 +132,7 @@ async def conclude(
             task, continued(prompt, trace), most=left, stop=style.stop, temperature=temperature, stage="answer"
         )
     if not rest and not piece.tokens:
-        return Answer(None, "budget", (trace,))
+        return Answer(None, StoppedBy.BUDGET, (trace,))
     trace += piece.text
-    return Answer(style.read(trace), "budget" if left > 0 and piece.stopped_by == "budget" else by, (trace,))
+    cut = left > 0 and piece.stopped_by == StoppedBy.BUDGET
+    return Answer(style.read(trace), StoppedBy.BUDGET if cut else by, (trace,))
