@@ -1,14 +1,20 @@
-"""Cut thinking on the embedded reasoner: forced answers against hard truncation at equal measured tokens.
+"""Thinking budgets and samples on the embedded thinking model, every strategy beside greedy decoding and one request.
 
-300 questions a seed: 150 arithmetic chains modulo 11 (1 to 8 steps), 75 each of reasoning-gym's chain_sum and gcd. Each
-question has its own budget, of output tokens or of input and output ("all"). Hard truncation (``direct``) at budget b
-is the first b tokens of the whole trace, since the reasoner samples the same trace under every cap; so all of its
-budgets are read off one run, and one of them is run for real to check that. "Equal tokens": the cheapest truncation
-that uses at least as many tokens as the strategy did on the same questions. Truncation samples at the strategy's own
-temperature; what samples is compared with greedy truncation at the same budget, too, which is the stronger baseline.
+    python benchmarks/think.py                # writes benchmarks/results/think.json
+    python benchmarks/think.py --only tight   # renews one part of it: tight or wide
+    python benchmarks/think.py --quick        # smoke test: 10 questions, 1 seed, writes nothing without --out
 
-    python benchmarks/think.py [--seeds 5] [--size 300] [--out benchmarks/results/think.json]
-    python benchmarks/think.py --only budget-guidance     # renews the rows of one strategy in the file
+300 held-out problems (sums, stories, comparisons, sorting, dates; all levels), 5 seeds, each question with a budget of
+its own, as ``budgeteer frontier`` runs them (a run that is stopped goes on: ``--folder``). The model is asked in a chat
+through llama.cpp, which reads the file that ``budgeteer lab export --gguf`` writes.
+
+Part ``tight``: budgets of sampled tokens at and below what one trace takes. Greedy decoding is cut by the budget like
+all else; ``truncate`` at the same budget is its equal in name. Part ``wide``: from one trace to 32 samples. ``one
+request`` is self-consistency, which asks for all samples that fit in one request. ``checked`` scores a trace by the
+share of its calculations that are right, without a look at the answer; ``greedy first, checked`` is that check alone:
+the greedy trace if it passes, else samples until one does. Two totals are reported for every point: sampled tokens,
+and with the input of every call. Intervals draw questions and seeds; differences are paired, to greedy and to one
+request at the same budget.
 """
 
 from __future__ import annotations
@@ -16,207 +22,143 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
-import platform
-import time
-from collections.abc import Sequence
+import math
+import re
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from budgeteer.core.environment import Environment, Item
-from budgeteer.core.plan import F64
-from budgeteer.lab import metrics
-from budgeteer.lab.simulated import play
-from budgeteer.lab.stats import mean_ci
-from budgeteer.lab.tasks.base import THINK_END
-from budgeteer.lab.tasks.chains import Chains
-from budgeteer.lab.tasks.gym import Gym
-from budgeteer.models.reasoner import Reasoner
-from budgeteer.solve import Strategy, Style
+from budgeteer.core.budget import Budget
+from budgeteer.lab import frontier, questions
+from budgeteer.lab.results import write_text
+from budgeteer.lab.thinker.export import write_gguf
+from budgeteer.models.llama_cpp import LlamaCpp
+from budgeteer.models.thinker import THINKER
+from budgeteer.solve import Strategy, styles
+from budgeteer.solve.runner import Pause
 from budgeteer.strategies import (
+    adaptive_vote,
+    beam,
+    best_of_n,
     budget_forcing,
-    budget_guidance,
     convergence,
+    diffadapt,
     direct,
+    dora,
     elastic,
+    length_filtered_vote,
+    plan_and_budget,
+    rebase,
+    scale,
+    self_consistency,
+    truncate,
 )
+from budgeteer.strategies.kit.score import mean_logprob, programmatic
+from search import greedy_first
+from steps import table
 
-STYLE = Style(
-    prompt=lambda question: question,
-    answer=lambda rest: rest.partition("\n")[0] or None,
-    close=THINK_END,
-    stop=("\n",),
-    answer_tokens=5,  # a sign, three digits at most and the newline
-)
-CAP, AMPLE, CHECKED = 192, 10_000, 24
-Asked = list[tuple[Environment, Item]]
-Measured = dict[str, float]
+OUT = Path(__file__).parent / "results" / "think.json"
+BUDGETS = {"tight": (48, 80, 112, 160), "wide": (400, 1600, 4000)}
+CAP, MOST = 400, 32
+_WORKED = re.compile(r"(\d+)\s*([-+*/])\s*(\d+)\s*=\s*(-?\d+)")
 
 
-def cases() -> list[tuple[str, float, str, int, Strategy]]:
-    """(strategy, temperature, kind, budget, how)."""
-    compared: list[tuple[str, float, str, int, Strategy]] = [
-        ("budget-forcing", temperature, "output", budget, budget_forcing(CAP, 0, temperature))
-        for temperature in (0.0, 1.0)
-        for budget in (16, 24, 32, 48)
-    ]
-    compared.append(("elastic", 0.0, "output", 24, elastic(CAP)))
-    for budget in (120, 160):
-        compared.append(("budget-forcing", 0.0, "all", budget, budget_forcing(CAP)))
-        compared.append(("elastic", 0.0, "all", budget, elastic(CAP)))
-    compared.append(("convergence", 0.0, "output", 48, convergence(every=16, thinking=CAP)))
-    compared += [
-        ("budget-guidance", temperature, "output", budget, budget_guidance(temperature=temperature, max_tokens=CAP))
-        for temperature in (0.0, 1.0)
-        for budget in (16, 24, 32, 48)
-    ]
-    return compared
+def calculations_hold(question: str, trace: str) -> float:
+    """The share of the calculations of a trace that are right; NaN without any."""
+    right = [_holds(int(a), sign, int(b), int(c)) for a, sign, b, c in _WORKED.findall(trace)]
+    return sum(right) / len(right) if right else math.nan
 
 
-def questions(size: int, seed: int) -> Asked:
-    """The questions of a seed, each with the environment that verifies it."""
-    quarter = size // 4
-    parts: list[Environment] = [
-        Chains(2 * quarter, seed), Gym("chain_sum", quarter, seed), Gym("gcd", quarter, seed)
-    ]  # fmt: skip
-    return [(part, item) for part in parts for item in part.items]
+def _holds(a: int, sign: str, b: int, c: int) -> bool:
+    return {"+": a + b, "-": a - b, "*": a * b, "/": a // b if b and a % b == 0 else None}[sign] == c
 
 
-def right(answers: Sequence[str | None], asked: Asked) -> F64:
-    """1 for each answer that its verifier takes for right; partial credit is none."""
-    pairs = zip(asked, answers, strict=True)
-    return np.array([float(answer is not None and env.verify(item, answer) >= 1.0) for (env, item), answer in pairs])
-
-
-def summary(score: F64, spent: F64, answers: Sequence[str | None]) -> Measured:
-    """Means over the questions of one seed."""
-    answered = [answer is not None for answer in answers]
+def strategies(part: str) -> dict[str, Strategy]:
+    """All that is compared in a part; the first is what differences are taken to."""
+    greedy = direct(CAP, temperature=0.0)
+    if part == "tight":
+        return {
+            "greedy": greedy,
+            "one request": self_consistency(MOST, max_tokens=CAP),
+            "truncate": truncate(CAP),
+            "budget-forcing": budget_forcing(CAP),
+            "elastic": elastic(CAP),
+            "convergence": convergence(every=32, agree=2, thinking=CAP),
+            "plan-and-budget": plan_and_budget(thinking=CAP),
+            "scale": scale(max_tokens=CAP, temperature=0.0),
+        }
     return {
-        "accuracy": float(score.mean()),
-        "tokens": float(spent.mean()),
-        "answered": float(np.mean(answered)),
-        "wasted": metrics.wasted(spent, answered),
-        "e3": metrics.efficiency(score, spent).e3 if spent.any() else 0.0,
+        "greedy": greedy,
+        "one request": self_consistency(MOST, max_tokens=CAP),
+        "adaptive-vote": adaptive_vote(MOST, max_tokens=CAP),
+        "length-filtered-vote": length_filtered_vote(MOST, max_tokens=CAP),
+        "diffadapt": diffadapt(max_tokens=CAP),
+        "best-of-n logprob": best_of_n(mean_logprob(), MOST, max_tokens=CAP),
+        "best-of-n checked": best_of_n(programmatic(calculations_hold), MOST, max_tokens=CAP, enough=1.0),
+        "greedy first, checked": greedy_first(calculations_hold, MOST, max_tokens=CAP),
+        "rebase logprob": rebase(mean_logprob(), 8, step="\n", step_tokens=48, depth=32, temperature=1.0),
+        "dora logprob": dora(mean_logprob(), 8, step="\n", step_tokens=48, depth=32, temperature=1.0),
+        "beam logprob": beam(mean_logprob(), 8, width=2, step="\n", step_tokens=48, depth=32, temperature=1.0),
     }
 
 
-def measure(model: Reasoner, strategy: Strategy, asked: Asked, budget: int, kind: str, seed: int) -> Measured:
-    """One strategy on the questions of one seed."""
-    run = play(strategy, [item.prompt for _, item in asked], STYLE, model, budget=budget, kind=kind, seed=seed)
-    spent = run.output + (run.input if kind == "all" else 0.0)
-    if spent.max() > budget:
-        raise AssertionError(f"a question spent {spent.max()} of {budget} tokens")
-    answers = [a.answer for a in run.answers]
-    return summary(right(answers, asked), spent, answers) | {"calls": float(run.calls.mean())}
+def measure(
+    part: str, budgets: Sequence[int], n: int, seeds: Sequence[int], folder: Path, gguf: Path
+) -> dict[str, Any]:
+    """All numbers of a part."""
+    asked = questions.load("thinking", limit=n, seed=77)
+    model = LlamaCpp(gguf, slots=MOST, context=1024, threads=2, name="thinker")
+    style = styles.style_of("think", asked.asked.by(model))
+    compared = strategies(part)
+
+    def told(cell: frontier.Cell, row: Any, progress: Any) -> None:
+        if progress.done == progress.total:
+            print(f"{cell.strategy}, {cell.budget}, seed {cell.seed}: {progress.correct} right", file=sys.stderr)
+
+    async def work() -> Any:
+        try:
+            return await frontier.measure(
+                compared, [Budget.parse(f"output:{units}") for units in budgets], seeds, asked, model, style,
+                folder / part, about={"benchmark": "think"}, concurrency=48, timeout=600, prices=None, durable=False,
+                pause=Pause(), on_row=told,
+            )  # fmt: skip
+        finally:
+            await model.aclose()
+
+    cells: Mapping[frontier.Cell, Any] = asyncio.run(work())
+    config = {"task": "thinking", "questions": n, "seeds": list(seeds), "style": "think"}
+    results = frontier.analyse(cells, "output", config)
+    first = dict(sorted(cells.items(), key=lambda pair: pair[0].strategy != "one request"))
+    results["differences"] += frontier.analyse(first, "output", config)["differences"]
+    return results
 
 
-class Truncation:
-    """Hard truncation at every cap, from one run of whole traces."""
-
-    def __init__(self, model: Reasoner, asked: Asked, temperature: float, seed: int) -> None:
-        run = play(
-            direct(CAP, temperature), [item.prompt for _, item in asked], STYLE, model,
-            budget=AMPLE, kind="output", seed=seed,
-        )  # fmt: skip
-        self.asked, self.input = asked, run.input
-        self.length = run.output
-        encode, self.decode = model.policy.tokenizer.encode, model.policy.decode
-        self.traces = [encode(a.traces[0], add_special_tokens=False).ids for a in run.answers]
-        self.whole = [a.answer for a in run.answers]
-        self.natural = summary(right(self.whole, asked), self.length, self.whole)
-
-    def at(self, budget: int, kind: str) -> Measured:
-        """What ``direct`` does with this budget a question."""
-        read = self.input if kind == "all" else np.zeros_like(self.input)
-        caps = budget - read
-        texts = self.decode([trace[: max(0, int(cap))] for trace, cap in zip(self.traces, caps, strict=True)])
-        answers = [
-            whole if length <= cap else STYLE.read(text) if cap > 0 else None
-            for whole, length, cap, text in zip(self.whole, self.length, caps, texts, strict=True)
-        ]
-        spent = np.where(caps > 0, np.minimum(self.length, caps) + read, 0.0)
-        return summary(right(answers, self.asked), spent, answers)
-
-    def equal(self, tokens: float, kind: str) -> Measured:
-        """The cheapest that uses at least so many tokens, or the whole traces."""
-        for budget in range(4, 4 * CAP, 2):
-            if (measured := self.at(budget, kind))["tokens"] >= tokens:
-                return measured | {"budget": float(budget)}
-        return self.at(AMPLE, kind) | {"budget": float(AMPLE)}
-
-
-def interval(values: Sequence[float]) -> dict[str, Any]:
-    """Mean, 95 % t interval and the values of all seeds."""
-    over = mean_ci(values)
-    limits = [over.low, over.high] if over.n > 1 else None
-    return {"mean": over.mean, "interval": limits, "seeds": [round(v, 4) for v in values]}
-
-
-def main() -> None:
-    """Measure all and write the file."""
+def main(argv: Sequence[str] | None = None) -> int:
+    """Measure, print the table, write the file."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seeds", type=int, default=5)
-    parser.add_argument("--size", type=int, default=300)
-    parser.add_argument("--out", type=Path, default=Path("benchmarks/results/think.json"))
-    parser.add_argument("--only", help="a strategy: the file's rows of others stay as they are")
-    options = parser.parse_args()
-    wanted = [case for case in cases() if options.only in (None, case[0])]
-    kept = json.loads(options.out.read_text()) if options.only else None
-    if not wanted or (kept and (kept["seeds"], kept["questions"]) != (options.seeds, options.size)):
-        parser.error(f"--only {options.only}: no such strategy, or the file is of other seeds and questions")
-    model, started = Reasoner(), time.time()
-    natural: dict[float, list[Measured]] = {0.0: [], 1.0: []}
-    measured: dict[tuple[str, float, str, int], list[tuple[Measured, Measured, Measured, Measured]]] = {}
-    for seed in range(options.seeds):
-        asked = questions(options.size, 100 + seed)
-        cut = {temperature: Truncation(model, asked, temperature, seed) for temperature in natural}
-        real, read = measure(model, direct(CAP), asked, CHECKED, "output", seed), cut[0.0].at(CHECKED, "output")
-        if any(abs(real[key] - read[key]) > 1e-9 for key in ("accuracy", "tokens", "answered")):
-            raise AssertionError(f"truncation at {CHECKED} tokens: run {real}, read off the whole traces {read}")
-        for temperature, truncation in cut.items():
-            natural[temperature].append(truncation.natural)
-        for name, temperature, kind, budget, strategy in wanted:
-            ours = measure(model, strategy, asked, budget, kind, seed)
-            same, equal = cut[temperature].at(budget, kind), cut[temperature].equal(ours["tokens"], kind)
-            greedy = cut[0.0].at(budget, kind)
-            measured.setdefault((name, temperature, kind, budget), []).append((ours, same, equal, greedy))
-        print(f"{time.time() - started:.0f} s: seed {seed}", flush=True)
-    asyncio.run(model.aclose())
-    rows = []
-    for (name, temperature, kind, budget), sides in measured.items():
-        ours, same, equal, greedy = (list(column) for column in zip(*sides, strict=True))
-        row: dict[str, Any] = {"strategy": name, "temperature": temperature, "kind": kind, "budget": budget}
-        row |= {key: interval([m[key] for m in ours]) for key in ("accuracy", "tokens", "answered")}
-        row |= {key: float(np.mean([m[key] for m in ours])) for key in ("calls", "wasted", "e3")}
-        others_of = {"equal tokens": equal, "the same budget": same}
-        if temperature > 0:
-            others_of["temperature 0 and the same budget"] = greedy
-        for label, others in others_of.items():
-            row[f"truncated at {label}"] = {
-                key: float(np.mean([m[key] for m in others]))
-                for key in ("accuracy", "tokens", "answered", "wasted", "e3")
-            }
-            gains = [m["accuracy"] - o["accuracy"] for m, o in zip(ours, others, strict=True)]
-            row[f"gain at {label}"] = interval(gains)
-        rows.append(row)
-    whole = {
-        f"temperature {t}": {key: interval([m[key] for m in ms]) for key in ("accuracy", "tokens", "answered")}
-        for t, ms in natural.items()
-    }
-    result = {
-        "seeds": options.seeds,
-        "questions": options.size,
-        "python": platform.python_version(),
-        "seconds": round(time.time() - started),
-        "whole traces": whole,
-        "rows": rows,
-    }
-    if kept:
-        result = kept | {"rows": [row for row in kept["rows"] if row["strategy"] != options.only] + rows}
-    options.out.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
-    print(f"written {options.out}")
+    parser.add_argument("--model", type=Path, default=THINKER, help="folder (default: the embedded thinking model)")
+    parser.add_argument("--quick", action="store_true", help="smoke test; the numbers mean nothing")
+    parser.add_argument("--only", choices=tuple(BUDGETS), help="measure one part; the file's other part stays as it is")
+    parser.add_argument("--folder", type=Path, default=Path("runs/think"), help="rows so far (default %(default)s)")
+    parser.add_argument("--out", type=Path, help=f"results file (default: {OUT.name} beside this file; none if quick)")
+    args = parser.parse_args(argv)
+    folder = args.folder / "quick" if args.quick else args.folder
+    out = args.out or (None if args.quick else OUT)
+    old = args.only and out is not None and out.is_file()
+    results: dict[str, Any] = json.loads(out.read_text(encoding="utf-8")) if old and out is not None else {}
+    with tempfile.TemporaryDirectory() as scratch:
+        gguf = Path(scratch) / "thinker.gguf"
+        write_gguf(args.model, gguf)
+        for part in BUDGETS if args.only is None else (args.only,):
+            n, seeds = (10, range(1)) if args.quick else (300, range(5))
+            results[part] = measure(part, BUDGETS[part][: 2 if args.quick else None], n, seeds, folder, gguf)
+            print(table(results[part]))
+    if out is not None:
+        write_text(json.dumps(results, indent=1) + "\n", out)
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())
