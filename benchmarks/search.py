@@ -39,7 +39,7 @@ from budgeteer.lab.tasks.base import THINK_END
 from budgeteer.lab.tasks.chains import MODULUS, Chains
 from budgeteer.ledger import Allowance, Limit, MemoryLedger
 from budgeteer.models.chat import Prompt
-from budgeteer.models.model import LENGTH, LOGPROBS, SEED, STOP, Choice, Chunk, Request, Response
+from budgeteer.models.model import LOGPROBS, SEED, Choice, Chunk, Finish, Request, Response
 from budgeteer.solve import Answer, Budgeted, Question, Strategy, Style, Task
 from budgeteer.strategies import (
     adaptive_vote,
@@ -130,8 +130,8 @@ class Replay:
     def _choice(self, text: str, tokens: int, logprob: float, cap: int) -> Choice:
         closed = THINK_END in text and ("\n" in text.partition(THINK_END)[2] or tokens < CAP)
         if tokens > cap or not closed:
-            return Choice(text.partition(THINK_END)[0], min(tokens, cap), LENGTH, (logprob,) * min(tokens, cap))
-        return Choice(text.split("\n")[0], tokens, STOP, (logprob,) * tokens)
+            return Choice(text.partition(THINK_END)[0], min(tokens, cap), Finish.LENGTH, (logprob,) * min(tokens, cap))
+        return Choice(text.split("\n")[0], tokens, Finish.STOP, (logprob,) * tokens)
 
     async def stream(self, request: Request) -> AsyncIterator[Chunk | Response]:
         yield await self.generate(request)

@@ -70,7 +70,7 @@ from budgeteer.lab.tasks.gym import Gym
 from budgeteer.ledger import Allowance, Limit, MemoryLedger
 from budgeteer.models.chat import Prompt
 from budgeteer.models.llama_cpp import LlamaCpp
-from budgeteer.models.model import LENGTH, LOGPROBS, SEED, Choice, Chunk, Model, Request, Response
+from budgeteer.models.model import LOGPROBS, SEED, Choice, Chunk, Finish, Model, Request, Response
 from budgeteer.solve import Answer, Budgeted, Question, Strategy, Style, Task, derive
 from budgeteer.solve.lines import Lines
 from budgeteer.solve.styles import Asked, Example, direct, few_shot
@@ -340,7 +340,7 @@ class Replay:
 
     def _choice(self, text: str, tokens: int, finish: str, logprob: float, cap: int) -> Choice:
         if tokens > cap:  # how much of the text that was is not known: none of it counts
-            text, tokens, finish = "", cap, LENGTH
+            text, tokens, finish = "", cap, Finish.LENGTH
         return Choice(text, tokens, finish, (logprob,) * tokens)
 
     async def stream(self, request: Request) -> AsyncIterator[Chunk | Response]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import functools
 import itertools
 import math
 import random
@@ -292,6 +293,21 @@ def test_a_search_follows_the_scores(name):
     plain = [run(self_consistency(1, max_tokens=30), task_of(steps(), seed=seed)).answer for seed in range(20)]
     assert sum(answer == "3" for answer in answers) >= 12
     assert sum(answer == "3" for answer in plain) <= 6
+
+
+@pytest.mark.parametrize("make", [rebase, dora, functools.partial(beam, width=2)])
+def test_an_answer_after_the_thinking_may_have_the_texts_that_end_a_step(make):
+    """Lines are the steps of the thinking; the answer has a blank line and three more."""
+    whole = "so\n4\n#\n\nFirst this.\nThe answer is 4.\nBye."
+
+    def write(prompt: str, rng: random.Random) -> str:
+        return whole[len(prompt.partition("=")[2]) :]
+
+    style = Style(str, lambda rest: "4" if "answer is 4" in rest else None, close="#", answer_tokens=40)
+    task = dataclasses.replace(task_of(Scripted(write)), style=dataclasses.replace(style, prompt=lambda q: f"{q}="))
+    searched = run(make(LONG, 2, step="\n", step_tokens=60), task)
+    assert searched.answer == "4"
+    assert set(searched.traces) == {whole}
 
 
 @pytest.mark.parametrize("name", SEARCHES)

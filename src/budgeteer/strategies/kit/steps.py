@@ -47,7 +47,8 @@ async def extend(
     """Continue a path by one step n times, or fewer if the budget ends; tokens are kept to force an answer.
 
     A step ends at the text ``step``, which stays part of the path. A path has ended when its answer is complete or the
-    model ended it. A path that is cut by the cap goes on with the next step.
+    model ended it. A path that is cut by the cap goes on with the next step. An answer, once the thinking is closed, is
+    not made of steps: it may have several lines.
 
     Args:
         task: the question.
@@ -69,7 +70,8 @@ async def extend(
         count -= 1
     if not count:
         return []
-    stops = tuple(dict.fromkeys((step, *style.stop)))
+    answers = style.close != "" and style.split(path.text)[1] is not None
+    stops = style.stop if answers else tuple(dict.fromkeys((step, *style.stop)))
     try:
         response = await task.model.generate(
             Request(text, step_tokens, count, temperature, stops, seed=seed, logprobs=logprobs)
