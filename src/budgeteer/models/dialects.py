@@ -76,7 +76,7 @@ DIALECTS = {
         _template,
         _effort,
         lambda n: {"custom_params": {"thinking_budget": n}, "require_reasoning": True},
-        {"continue_final_message": True},
+        {"continue_final_message": True, "add_generation_prompt": False},
     ),
     "llama.cpp": Dialect(_template, _effort, lambda n: {"thinking_budget_tokens": n}, render=_apply_template),
     "ollama": Dialect(lambda on: {} if on else {"reasoning_effort": "none"}, _effort),
