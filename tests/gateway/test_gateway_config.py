@@ -23,7 +23,8 @@ from budgeteer.gateway.accounts import Accounts  # noqa: E402
 from budgeteer.gateway.app import policies_of  # noqa: E402
 from budgeteer.gateway.config import Defaults, load  # noqa: E402
 from budgeteer.gateway.record import Record  # noqa: E402
-from budgeteer.gateway.store import RedisStore, SqliteStore  # noqa: E402
+from budgeteer.gateway.redis_store import RedisStore  # noqa: E402
+from budgeteer.gateway.store import SqliteStore  # noqa: E402
 from budgeteer.gateway.stores import connect  # noqa: E402
 from budgeteer.ledger import Limit, MemoryLedger  # noqa: E402
 from budgeteer.ledger import address as ledgers  # noqa: E402

@@ -124,6 +124,7 @@ class Reading:
         likely: tokens that a stream has shown so far, about: one for so many bytes, or one a piece if that is more.
         error: the error that came in place of the answer, or in the middle of it; None = none.
         cost: what the provider says that it bills, in pico-dollars, if ``reads_cost``.
+        response: the whole response of the Responses API, once it has come; None = not yet, or of another API.
     """
 
     def __init__(
@@ -142,6 +143,7 @@ class Reading:
         self.chunks = self.full = self.least = self._bytes = 0
         self.cost: int | None = None
         self.error: Any = None
+        self.response: Mapping[str, Any] | None = None
         self._reads_cost = reads_cost
         self.done = False
         self.hides = _hidden_asked(body)
@@ -224,6 +226,8 @@ class Reading:
         if usage is None and choices is None:
             return self._unread(size)
         choices = _list(choices)
+        if self.operation == "responses":
+            self.response = body
         self.odd(-self._odd)  # what was counted while it came is understood
         model, service = str(body.get("model") or ""), str(body.get("service_tier") or "")
         told = usage is not None and usage.input is not None and usage.output and usage.reasoning is not None
@@ -352,7 +356,7 @@ class Reading:
                 self._grow((str(body.get("output_index")), kind), body["delta"])
             if kind in ("response.completed", "response.incomplete", "response.failed") and isinstance(response, dict):
                 self.done = True
-                body = response
+                self.response = body = response
         elif "choices" not in body and "usage" not in body and "error" not in body:
             self.odd(len(data))
         for choice in _list(body.get("choices")):
