@@ -8,11 +8,11 @@ from budgeteer.gateway.refusal import Refused, shown
 from budgeteer.gateway.upstream import Backend, Upstreams
 
 
-def candidates_for(ask: Ask, upstreams: Upstreams) -> list[tuple[Backend, Model]]:
+def serving_for(ask: Ask, upstreams: Upstreams) -> list[tuple[Backend, Model]]:
     """The upstreams that serve the model of a request on its route, each with its form of the model.
 
     Raises:
-        Refused: there is none, the key may not call the model, or none has what the request refers to.
+        Refused: there is none, or the key may not call the model.
     """
     if ask.model not in upstreams.names:
         raise Refused(404, "model_not_found", f"there is no model {shown(ask.model)}; GET /v1/models lists them")
@@ -22,8 +22,19 @@ def candidates_for(ask: Ask, upstreams: Upstreams) -> list[tuple[Backend, Model]
             "model_not_allowed",
             f"this key may not call {shown(ask.model)}; it may {', '.join(ask.key.models)}",
         )
-    if not upstreams.serving(ask.dialect, ask.model):
+    serving = upstreams.serving(ask.dialect, ask.model)
+    if not serving:
         raise Refused(404, "wrong_route", f"{ask.model!r} is not served at /v1/{ask.route}")
+    return serving
+
+
+def candidates_for(ask: Ask, upstreams: Upstreams) -> list[tuple[Backend, Model]]:
+    """The upstreams that can answer a request, once policies have chosen its model.
+
+    Raises:
+        Refused: as ``serving_for`` does, or none has what the request refers to.
+    """
+    serving_for(ask, upstreams)
     serving, held = _holding(ask, ask.model, upstreams), ask.held
     if not serving and held is not None:
         raise Refused(

@@ -20,7 +20,7 @@ from budgeteer.gateway.ask import ROUTES, Ask, user_of
 from budgeteer.gateway.attempt import Attempt
 from budgeteer.gateway.body import LARGE, Aside, Room, read_body, too_slow
 from budgeteer.gateway.booking import Booking
-from budgeteer.gateway.candidates import candidates_for, serves
+from budgeteer.gateway.candidates import candidates_for, serves, serving_for
 from budgeteer.gateway.config import Config, Model
 from budgeteer.gateway.conversation import conversation_of
 from budgeteer.gateway.counting import count_input, worth
@@ -252,7 +252,7 @@ class Proxy:
         Raises:
             Refused: no upstream serves it, or the key may not call it.
         """
-        return [model for _, model in candidates_for(ask, self.upstreams)]
+        return [model for _, model in serving_for(ask, self.upstreams)]
 
     async def spent(self, ask: Ask) -> float:
         """The largest spent or reserved share (0 to 1) of the limits of tokens or money that apply to the request."""
