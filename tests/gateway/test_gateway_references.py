@@ -1,4 +1,4 @@
-"""References to stored responses: bounded by what the gateway has answered, for the key that was answered, and no other."""
+"""References to stored responses: bounded by what the gateway answered to the same key."""
 
 from __future__ import annotations
 
@@ -73,8 +73,7 @@ def turns(client, way, stream, model="m"):
 @pytest.mark.parametrize("stream", [False, True], ids=["whole", "stream"])
 @pytest.mark.parametrize("way", ["previous_response_id", "item_reference", "no type", "whole items"])
 def test_three_turns_with_tools(running, way, stream):
-    """Each way in which a client goes on: what is reserved covers the thoughts that the provider reads again, and is not
-    far above it."""
+    """What is reserved covers the thoughts that the provider reads again, and is not far above it."""
     client = openai.OpenAI(base_url=running.url, api_key=running.key("all:100000"), max_retries=0)
     assert turns(client, way, stream).startswith("It is done.")
     records = running.settled(3)

@@ -27,7 +27,7 @@ class Responses:
     """A step of an :class:`~helpers.upstream.Upstream` that stores what it answers; ``reads`` reads and deletes it.
 
     Args:
-        calls: tools that it calls, one after the other, before it answers a conversation.
+        calls: tools that it calls, one after the other, before it answers what a user said.
         thoughts: tokens that it thinks for each response; 0 = it is no model that thinks.
         prefix: the beginning of its ids.
     """
@@ -64,7 +64,8 @@ class Responses:
             return await answer(writer, 404, {"error": {"message": f"{missing} not found", "type": "x"}})
         read = sum(size for _, size in context)
         n = self._number()
-        done = sum(item.get("type") == "function_call_output" for item, _ in context)
+        asked = max((n for n, (item, _) in enumerate(context) if item.get("role") == "user"), default=0)
+        done = sum(item.get("type") == "function_call_output" for item, _ in context[asked:])
         last: dict[str, Any] = {
             "id": f"{self.prefix}fc_{n}", "type": "function_call", "call_id": f"call_{n}", "name": "add",
             "arguments": json.dumps({"a": n, "b": 1}), "status": "completed",
@@ -103,6 +104,9 @@ class Responses:
         await say("response.created", response={**found, "status": "in_progress", "output": [], "usage": None})
         for index, (item, _) in enumerate(made):
             await say("response.output_item.added", output_index=index, item=item)
+            for part in item.get("content") or ():
+                about = {"item_id": item["id"], "output_index": index, "content_index": 0, "logprobs": []}
+                await say("response.output_text.delta", delta=part["text"], **about)
             await say("response.output_item.done", output_index=index, item=item)
         await say("response.completed", response=found)
         return await end(writer)
