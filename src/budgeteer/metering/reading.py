@@ -20,7 +20,7 @@ from budgeteer.metering.outcome import Outcome, outcome_of_status
 from budgeteer.metering.settlement import Answer
 from budgeteer.metering.thinking import asks
 from budgeteer.metering.tools import uses_told
-from budgeteer.metering.usages import Told, cost_of, usages_in
+from budgeteer.metering.usages import Tellings, cost_of, together, usages_in
 
 try:
     from orjson import loads
@@ -148,7 +148,7 @@ class Reading:
         self.done = False
         self.hides = _hidden_asked(body)
         self._usages: list[Mapping[str, Any]] = []
-        self._told: dict[int | None, Told] = {}
+        self._told = Tellings(self.choices)
         self._odd = self._odd_tokens = 0
         self._around: int | None = None
 
@@ -264,28 +264,11 @@ class Reading:
         except InvalidInput:
             return None
         if streamed and found:
-            for choice, usage in found.items():
-                told = self._told.setdefault(choice, Told())
-                told.so_far(usage, self.chunks, self._bytes)
-            found = {choice: told.all for choice, told in self._told.items() if told.all is not None}
-        together = self._together(found)
+            told = self._told.so_far(found, self.chunks, self._bytes)
+        else:
+            told = together(found, self.choices)
         uses = uses_told(self.operation, body)
-        return replace(together, counts=tuple(uses.items())) if together is not None and uses else together
-
-    def _together(self, usages: Mapping[int | None, Usage]) -> Usage | None:
-        """One usage of those that stand at choices, if there is none of all: their output is added, and is not known
-        while a choice has none."""
-        if None in usages or not usages:
-            return usages.get(None)
-        usage = max(usages.values(), key=lambda one: one.input or 0)
-        if len(usages) == 1 and self.choices <= 1:
-            return usage
-        made = [one.output for one in usages.values()]
-        if len(made) < self.choices or None in made:
-            return Usage(input=usage.input, cached=usage.cached, written=usage.written)
-        thought = [one.reasoning for one in usages.values()]
-        reasoning = None if None in thought else sum(one or 0 for one in thought)
-        return replace(usage, output=sum(one or 0 for one in made), reasoning=reasoning, audio_output=None)
+        return replace(told, counts=tuple(uses.items())) if told is not None and uses else told
 
     def _believed(self, usage: Usage | None, texts: list[str], full: int) -> Usage | None:
         """The usage, without its output if that is less than the texts must have, and likewise without its input.
