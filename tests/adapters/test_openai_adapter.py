@@ -25,6 +25,7 @@ from budgeteer.metering.estimate import Bounds, Estimator, worst_case  # noqa: E
 from budgeteer.prices import Price, Rates, of  # noqa: E402
 from helpers.answers import chat, opened, responses, say, slow, sse, used  # noqa: E402
 from helpers.purse import Purse  # noqa: E402
+from helpers.stored import Responses  # noqa: E402
 from helpers.upstream import Upstream, answer, error, hang_up  # noqa: E402
 
 HI = [{"role": "user", "content": "Hi"}]
@@ -214,6 +215,59 @@ def test_what_could_spend_outside_the_meter_is_refused():
             mine.responses.create(model="gpt-5", input="Hi", max_output_tokens=5, previous_response_id="r1")
         assert list(mine.models.list()) == []  # generates nothing
     assert (provider.requests, provider.gets) == ([], ["/v1/models"])
+
+
+@pytest.mark.parametrize("sync", [True, False], ids=["sync", "async"])
+@pytest.mark.parametrize("stream", [False, True], ids=["whole", "stream"])
+def test_what_clients_were_answered_bounds_their_references(sync, stream):
+    """A second turn by previous_response_id, by item_reference and with whole items, thoughts included; what another
+    endpoint or model answered bounds nothing."""
+    purse, seen = Purse(all=100_000), []
+    kept = Responses(0)
+    with Upstream(kept) as provider, Upstream(kept) as elsewhere:
+        metering = Metering(purse, bounds=BOUNDS, on_settle=seen.append)
+        make = openai.OpenAI if sync else openai.AsyncOpenAI
+        mine, other = (
+            wrap(make(base_url=one.url, api_key="x", max_retries=0), metering) for one in (provider, elsewhere)
+        )
+
+        def ask(input, client=mine, model="gpt-5", **more):
+            about = {"model": model, "input": input, "max_output_tokens": 5000, **more}
+
+            def plain():
+                if not stream:
+                    return client.responses.create(**about)
+                with client.responses.create(**about, stream=True) as events:  # left before its end
+                    return next(event.response for event in events if event.type == "response.completed")
+
+            async def asynchronous():
+                if not stream:
+                    return await client.responses.create(**about)
+                async for event in await client.responses.create(**about, stream=True):
+                    last = event
+                return last.response
+
+            return plain() if sync else runner.run(asynchronous())
+
+        with asyncio.Runner() as runner:
+            first = ask("Hi")
+            items = [item.model_dump(exclude_none=True) for item in first.output]
+            ask("More", previous_response_id=first.id)
+            ask([{"type": "item_reference", "id": item["id"]} for item in items])
+            ask([*items, {"role": "user", "content": "More"}])
+            for more, said in (
+                ({"previous_response_id": "resp_9"}, "previous_response_id 'resp_9' is not among the answers"),
+                ({"previous_response_id": first.id, "client": other}, "is not among the answers"),
+                ({"previous_response_id": first.id, "model": "gpt-4o"}, "is of an answer of gpt-5; call that model"),
+            ):
+                with pytest.raises(InvalidInput, match=said):
+                    ask("More", **more)
+        wait_for(seen, 4)
+    assert elsewhere.calls == 0
+    for settled in seen[1:]:
+        assert 3000 < settled.usage.input <= settled.reserved["all"] - 5000
+        assert settled.usage.total <= settled.reserved["all"]
+    assert purse.left["all"] == 100_000 - provider.billed
 
 
 def test_embeddings():

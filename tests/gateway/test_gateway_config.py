@@ -23,7 +23,8 @@ from budgeteer.gateway.accounts import Accounts  # noqa: E402
 from budgeteer.gateway.app import policies_of  # noqa: E402
 from budgeteer.gateway.config import Defaults, load  # noqa: E402
 from budgeteer.gateway.record import Record  # noqa: E402
-from budgeteer.gateway.store import RedisStore, SqliteStore  # noqa: E402
+from budgeteer.gateway.redis_store import RedisStore  # noqa: E402
+from budgeteer.gateway.store import SqliteStore  # noqa: E402
 from budgeteer.gateway.stores import connect  # noqa: E402
 from budgeteer.ledger import Limit, MemoryLedger  # noqa: E402
 from budgeteer.ledger import address as ledgers  # noqa: E402
@@ -338,6 +339,45 @@ def test_records_of_before_are_read_with_what_they_have(tmp_path, server_url):
         rows = [Record.of_row(row) for row in store.select("SELECT * FROM records ORDER BY n")]
         assert rows == [_record(1), _record(2, saved={"all": 3})]
         store.close()
+
+
+def test_answers_are_kept_for_each_key_until_their_time(store):
+    store.keep_answer("k", {"a": "1", "b": "2"}, 0, 2**42)
+    store.keep_answer("other", {"b": "3"}, 0, 2**42)
+    store.keep_answer("k", {"b": "4"}, 0, 2**42)  # ids of some servers begin again
+    now = int(time.time() * 1000)
+    assert store.answers(["a", "b", "c"], now) == {"a": {"k": "1"}, "b": {"k": "4", "other": "3"}}
+    store.forget_answer("k", "b")
+    store.keep_answer("k", {"late": "5"}, 0, now + 100)
+    time.sleep(0.2)
+    assert store.answers(["a", "b", "late"], now + 200) == {"a": {"k": "1"}, "b": {"other": "3"}}
+
+
+def test_answers_are_bounded_for_each_key_and_for_all(store, monkeypatch):
+    """The oldest are dropped: those of the key that has too many, and of all keys only where all have too many."""
+    module = sys.modules[type(store).__module__]
+    for name, value in (("ANSWERS", 100), ("ANSWERS_OF_KEY", 40), ("TRIM_AFTER", 10)):
+        monkeypatch.setattr(module, name, value)
+    now = int(time.time() * 1000)
+
+    def kept(key):
+        found = store.answers([f"{key}{n}" for n in range(200)], now)
+        return [int(id.removeprefix(key)) for id in found]
+
+    for n in range(30):
+        store.keep_answer("quiet", {f"quiet{n}": "x"}, now, now + 100_000 + n)
+    for n in range(200):
+        store.keep_answer("busy", {f"busy{n}": "x"}, now, now + 200_000 + n)
+    assert sorted(kept("quiet")) == list(range(30))
+    assert 40 <= len(kept("busy")) <= 50
+    assert max(kept("busy")) == 199
+    assert min(kept("busy")) >= 150
+    for later, key in ((300_000, "c"), (400_000, "d"), (500_000, "e")):
+        for n in range(40):
+            store.keep_answer(key, {f"{key}{n}": "x"}, now, now + later + n)
+    assert 100 <= sum(map(len, map(kept, ("quiet", "busy", "c", "d", "e")))) <= 110
+    assert kept("quiet") == []
+    assert len(kept("e")) == 40
 
 
 def test_replicas_are_seen(store):

@@ -1,4 +1,4 @@
-"""More real clients through the gateway: OpenAI's SDK of Node, Pydantic AI, and the OpenAI Agents SDK."""
+"""More real clients through the gateway: OpenAI's and Vercel's SDKs of Node, Pydantic AI, the OpenAI Agents SDK."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ for needed in ("aiohttp", "orjson", "prometheus_client", "starlette", "uvicorn")
     pytest.importorskip(needed)
 
 from helpers.gateway_fixture import Running, toml  # noqa: E402
+from helpers.stored import Responses  # noqa: E402
 from helpers.upstream import Upstream, answer, begin, echo, end, event, usage  # noqa: E402
 
 
@@ -64,21 +65,22 @@ def of(running, path):
 
 @pytest.fixture(scope="module")
 def node(tmp_path_factory):
-    """A folder with the openai package of npm."""
+    """A folder with the packages of npm that the scripts need."""
     if not shutil.which("node") or not shutil.which("npm"):
         pytest.skip("no node and npm in PATH")
     folder = tmp_path_factory.mktemp("node")
     (folder / "package.json").write_text('{"private": true, "type": "module"}')
     try:
         got = subprocess.run(
-            ["npm", "install", "--silent", "--no-audit", "--no-fund", "openai@6"], cwd=folder, timeout=120,
-            capture_output=True, text=True,
+            ["npm", "install", "--silent", "--no-audit", "--no-fund", "openai@6", "ai@6", "@ai-sdk/openai@3", "zod@4"],
+            cwd=folder, timeout=120, capture_output=True, text=True,
         )  # fmt: skip
     except subprocess.TimeoutExpired:
-        pytest.skip("npm install openai did not end within two minutes")
+        pytest.skip("npm install did not end within two minutes")
     if got.returncode:
-        pytest.skip(f"npm install openai failed: {got.stderr[-200:]}")
-    shutil.copy(Path(__file__).parents[1] / "helpers" / "openai_sdk.mjs", folder)
+        pytest.skip(f"npm install failed: {got.stderr[-200:]}")
+    for name in ("openai_sdk.mjs", "ai_sdk.mjs"):
+        shutil.copy(Path(__file__).parents[1] / "helpers" / name, folder)
     return folder
 
 
@@ -104,6 +106,28 @@ def test_the_node_sdk(running, node):
     assert [one["outcome"] for one in records] == ["ok"] * 5 + ["cut", "left"]
     assert sum(one["units"]["all"] for one in records[:5]) == 60
     assert running.spent("node") == sum(one["units"]["all"] for one in records)
+
+
+def test_the_ai_sdk_with_its_default_model(node, tmp_path):
+    """Three turns with tools, the second one streamed: it names what it was answered by the ids of items."""
+    with (
+        Upstream(**{"gpt-5-mini": Responses()}) as upstream,
+        Running(tmp_path, toml([("one", upstream.url, ["gpt-5-mini"], "")], cap=5000)) as running,
+    ):
+        key = running.key("all:1000000")
+        got = subprocess.run(
+            ["node", "ai_sdk.mjs", running.url, key], cwd=node, timeout=120, capture_output=True, text=True
+        )
+        assert got.returncode == 0, got.stderr
+        found = json.loads(got.stdout)
+        assert found["steps"] == [3, 3, 3]
+        assert found["texts"] == ["It is done. " * 20] * 3
+        records = running.settled(9)
+        assert [one["outcome"] for one in records] == ["ok"] * 9
+        assert [one["overshoot"] for one in records] == [{}] * 9
+        assert running.spent() == upstream.billed
+        referred = [part for part in upstream.bodies[-1]["input"] if part.get("type") == "item_reference"]
+        assert len(referred) == 8 + 2  # the thoughts of each answer before, and the two messages
 
 
 # Pydantic AI

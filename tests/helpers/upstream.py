@@ -31,7 +31,8 @@ class Upstream:
 
     Attributes:
         requests: (path, body) of what arrived, in order; ``headers`` and ``raw`` of the last one as well.
-        gets: paths of GET requests, which get an empty list.
+        gets: paths of GET requests, which get an empty list unless ``reads`` answers them.
+        reads: answers GET and DELETE requests, and POSTs without a body; it gets the method in place of a body.
         bills: model -> tokens that ran.
         connections: that were made.
         gone: requests whose client went away before their end.
@@ -43,6 +44,7 @@ class Upstream:
         self.requests: list[tuple[str, Any]] = []
         self.headers: list[dict[str, str]] = []
         self.gets: list[str] = []
+        self.reads: Step | None = None
         self.bills: Counter[str] = Counter()
         self.raw = b""
         self.gone = self.calls = self.connections = self.open = self.most_open = 0
@@ -113,6 +115,10 @@ class Upstream:
                 raw = await reader.readexactly(int(headers.get("content-length", 0)))
                 if method == "GET":
                     self.gets.append(path)
+                if self.reads is not None and not raw:
+                    await self.reads(self, writer, path, method)
+                    continue
+                if method == "GET":
                     await answer(writer, 200, {"object": "list", "data": []})
                     continue
                 body = json.loads(raw)

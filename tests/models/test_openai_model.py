@@ -21,7 +21,8 @@ from budgeteer.models.chat import Chat, Message
 from budgeteer.models.model import LOGPROBS, PREFIX, Chunk, Finish, Request, Response
 from budgeteer.models.openai import OpenAI
 from budgeteer.solve import Budgeted
-from helpers.upstream import Act, Upstream
+from helpers.upstream import Act, Upstream, answer, begin, end, event
+from helpers.upstream import usage as usage_object
 
 PROMPT = "a b c"  # 4 tokens upstream
 WORDS = Bounds(tokens=lambda text: len(text.split()), overhead=0)
@@ -153,6 +154,50 @@ def test_a_usage_below_what_was_seen_is_not_believed(usage, n, bounds) -> None:
     assert spend.estimated == (not told_all)
     if bounds is not None and usage is not None and usage(4, 7, 1)[0]:
         assert spend.units["all"] == billed  # counted by the word, as the endpoint does
+
+
+def _places(n):
+    """Where servers tell the usage of a stream: place -> its last event."""
+    base = {"id": "c", "object": "x", "created": 1, "model": "m"}
+    of_one = [{"index": i, "text": "", "usage": usage_object(4, 7 + i)} for i in range(n)]
+    return {
+        "x_groq": {**base, "choices": [], "x_groq": {"id": "r", "usage": usage_object(4, 7 * n + sum(range(n)))}},
+        "of each choice": {**base, "choices": of_one},
+    }
+
+
+@pytest.mark.parametrize("n", [1, 2])
+@pytest.mark.parametrize("place", _places(1))
+@pytest.mark.parametrize("whole", [False, True], ids=["stream", "whole"])
+def test_usage_in_other_places_is_read_as_the_gateway_reads_it(place, n, whole) -> None:
+    last = _places(n)[place]
+    texts = [{"index": i, "text": "word " * 6, "finish_reason": "stop"} for i in range(n)]
+
+    async def step(server, writer, path, body):
+        if whole:
+            choices = [{**one, **more} for one, more in zip(texts, last["choices"] or texts, strict=True)]
+            for one, text in zip(choices, texts, strict=True):
+                one["text"] = text["text"]
+            return await answer(writer, 200, {**last, "choices": choices})
+        await begin(writer)
+        await event(writer, {**last, "choices": texts, "x_groq": None})
+        await event(writer, last)
+        await event(writer, "[DONE]")
+        return await end(writer)
+
+    response = ask(step, request=Request(PROMPT, 20, n=n))
+    assert (response.usage.input, response.usage.output) == (4, 7 * n + sum(range(n)))
+    assert [choice.text for choice in response.choices] == ["word " * 6] * n
+
+
+def test_a_usage_of_one_of_two_choices_is_not_all_of_it() -> None:
+    async def step(server, writer, path, body):
+        choices = [{"index": i, "text": "word ", "finish_reason": "stop"} for i in range(2)]
+        choices[0]["usage"] = usage_object(4, 7)
+        await answer(writer, 200, {"id": "c", "object": "x", "created": 1, "model": "m", "choices": choices})
+
+    usage = ask(step, request=Request(PROMPT, 20, n=2)).usage
+    assert (usage.input, usage.output) == (4, None)
 
 
 def test_an_endpoint_that_does_not_know_the_cap_is_cut_off() -> None:

@@ -37,7 +37,9 @@ from budgeteer.metering.estimate import cap_name, input_bound, worst_case
 from budgeteer.metering.outcome import Outcome
 from budgeteer.metering.protocol import Allowance
 from budgeteer.metering.reading import CAP_LIKE, CAPS, Events, Reading, ask_for_usage, cap_of, choices_of
+from budgeteer.metering.references import bound, bounded, stored_in
 from budgeteer.metering.settlement import Answer
+from budgeteer.metering.unseen import Unseen, unseen
 
 try:
     import httpx2
@@ -183,7 +185,9 @@ class _Client(httpx2.Client):
         except BaseException as error:
             exchange.call.finish(_failure(error))
             raise
-        exchange.call.finish(exchange.reading.answer(response.status_code, response.content))
+        answer = exchange.reading.answer(response.status_code, response.content)
+        exchange.keep(answer)
+        exchange.call.finish(answer)
         return response
 
     def _follow(self, request: httpx2.Request, options: dict[str, Any]) -> httpx2.Response:
@@ -228,7 +232,9 @@ class _AsyncClient(httpx2.AsyncClient):
         except BaseException as error:
             await exchange.call.afinish(_failure(error))
             raise
-        await exchange.call.afinish(exchange.reading.answer(response.status_code, response.content))
+        answer = exchange.reading.answer(response.status_code, response.content)
+        exchange.keep(answer)
+        await exchange.call.afinish(answer)
         return response
 
     async def _follow(self, request: httpx2.Request, options: dict[str, Any]) -> httpx2.Response:
@@ -323,7 +329,8 @@ class _Prepared:
 
     def __init__(self, request: httpx2.Request, body: dict[str, Any], metering: Metering, operation: str) -> None:
         bounds = metering.bounds
-        changed = False
+        changed = self.opaque = False
+        self.upstream = request.url.netloc.decode("ascii", "replace")
         if operation == "embeddings":
             worst = Usage(input=input_bound(body, bounds), output=0)
         else:
@@ -333,7 +340,9 @@ class _Prepared:
             if cap_name(body) is None and bounds.max_output is not None:
                 body[CAPS[operation][0]] = bounds.max_output
                 changed = True
-            worst = worst_case(body, bounds)
+            parts = _known(unseen(body), metering, self.upstream, str(body.get("model", "")))
+            worst = worst_case(body, bounds, parts)
+            self.opaque = bool(parts.hidden)
         hides_usage = ask_for_usage(operation, body)
         attempt = request.headers.get("x-stainless-retry-count", "0")
         self.planned = metering.plan(
@@ -357,6 +366,26 @@ class _Prepared:
                 content=json.dumps(body).encode(),
                 extensions=request.extensions,
             )
+
+
+def _known(parts: Unseen, metering: Metering, upstream: str, model: str) -> Unseen:
+    """The parts of a request, without references to what clients of this metering were answered.
+
+    Raises:
+        InvalidInput: a reference is to anything else, and the bounds do not say what to assume.
+    """
+    if not parts.references:
+        return parts
+    try:
+        found = bound(parts.references, metering.recent.find([id for _, id in parts.references], upstream))
+        if found.model not in ("", model):
+            name, id = parts.references[0]
+            raise InvalidInput(f"{name} {id[:80]!r} is of an answer of {found.model}; call that model")
+    except InvalidInput as error:
+        if metering.bounds.max_input is None:
+            raise InvalidInput(f"{error}; or give Bounds(max_input=...), the most that such a request reads") from None
+        return parts
+    return bounded(parts, found.tokens)
 
 
 def _route(request: httpx2.Request) -> str | None:
@@ -394,7 +423,18 @@ class _Exchange:
     """A request and what has been read of its answer so far."""
 
     def __init__(self, prepared: _Prepared, call: Call) -> None:
-        self.reading, self.call = prepared.reading, call
+        self.reading, self.call, self._prepared, self._kept = prepared.reading, call, prepared, False
+
+    def keep(self, answer: Answer | None = None) -> None:
+        """Keep what a whole response stands for, once it is there; ``answer``: what was read of it, else of its events
+        so far."""
+        response, prepared = self.reading.response, self._prepared
+        if response is None or self._kept:
+            return
+        self._kept, planned = True, prepared.planned
+        usage = (answer or self.reading.at_end()).usage or Usage()
+        stored = stored_in(response, usage, planned.worst, planned.model, prepared.upstream, prepared.opaque)
+        self.call.metering.recent.add(stored)
 
     def events_of(self, response: httpx2.Response) -> Events:
         """The reader of the response's body."""
@@ -439,10 +479,13 @@ class _Stream(httpx2.SyncByteStream):
             reading, call = self.exchange.reading, self.exchange.call
             if call.needs_more(length := reading.length(), reading.least):
                 call.extend(max(length, reading.least))
+            self.exchange.keep()
             if passed:
                 yield passed
         self.ended = True
-        if rest := self.events.last():
+        rest = self.events.last()
+        self.exchange.keep()
+        if rest:
             yield rest
 
     def close(self) -> None:
@@ -477,10 +520,13 @@ class _AsyncStream(httpx2.AsyncByteStream):
                 reading, call = self.exchange.reading, self.exchange.call
                 if call.needs_more(length := reading.length(), reading.least):
                     await call.aextend(max(length, reading.least))
+                self.exchange.keep()
                 if passed:
                     yield passed
             self.ended = True
-            if rest := self.events.last():
+            rest = self.events.last()
+            self.exchange.keep()
+            if rest:
                 yield rest
         finally:
             await self.aclose()

@@ -13,6 +13,7 @@ from budgeteer.core import registry
 from budgeteer.core.amounts import MONEY, OF, base
 from budgeteer.core.errors import BudgeteerError, InvalidInput, LedgerUnavailable, MissingExtra, UnknownName
 from budgeteer.gateway.alerts.watch import Alerts
+from budgeteer.gateway.answers import Answers
 from budgeteer.gateway.asgi import Receive, Scope, Send, label, reply, show_key, token
 from budgeteer.gateway.ask import ROUTES
 from budgeteer.gateway.config import Config
@@ -28,6 +29,7 @@ from budgeteer.gateway.record import Record
 from budgeteer.gateway.records import Records
 from budgeteer.gateway.refusal import Refused
 from budgeteer.gateway.store import Store
+from budgeteer.gateway.stored import pass_on, route_of
 from budgeteer.gateway.stores import connect
 from budgeteer.gateway.toml import Table
 from budgeteer.ledger import Ledger, address, core
@@ -109,7 +111,7 @@ class Gateway:
         policies = policies_of(config)  # before a ledger is created: an error in the file leaves nothing behind
         self.ledger = address.connect(config.ledger) if ledger is None else ledger
         self.store = connect(config.ledger, config.keep) if store is None else store
-        self.keys = KeyRing(self.store)
+        self.keys, self.answers = KeyRing(self.store), Answers(self.store)
         on_settle = incoming = None
         if config.otel:
             from budgeteer.adapters.otel import Incoming, recorder
@@ -124,6 +126,7 @@ class Gateway:
             config,
             self.ledger,
             self.keys,
+            self.answers,
             metering,
             self._take,
             self.metrics.turned_away,
@@ -162,6 +165,10 @@ class Gateway:
             key = await self.keys.find(token(headers), wall_clock())
             show_key(scope)
             path, names = scope["path"], self.proxy.upstreams.names
+            asked = route_of(scope["method"], path, scope.get("query_string", b""))
+            if asked is not None:
+                status, content = await pass_on(asked, key, self.answers, self.proxy.upstreams)
+                return await reply(send, status, content, [(b"content-type", b"application/json")])
             models = [_model(name) for name in names if key.allows(name) or key.allows(names[name])]
             if scope["method"] == "GET" and path == "/v1/models":
                 answer: Any = {"object": "list", "data": models, "has_more": False}

@@ -17,6 +17,7 @@ from budgeteer.gateway.keys import Key
 from budgeteer.gateway.refusal import Refused, shown
 from budgeteer.metering.estimate import SCHEMAS, bound_of, prompts_of, tokens_of
 from budgeteer.metering.reading import CAP_LIKE, CAPS
+from budgeteer.metering.references import Bound, bounded
 from budgeteer.metering.thinking import BUDGETS, EFFORTS, SWITCHES
 from budgeteer.metering.unseen import HIDDEN, Unseen, given, unseen
 
@@ -159,6 +160,8 @@ class Ask:
         saved: units by kind that an answer from the cache saved.
         counted: model, as an upstream has it -> tokens of input at most, by that upstream's own count.
         answer: the upstream's whole answer, b"" if it was streamed; None = no answer.
+        held: what its references to stored responses stand for; None = it has none, or nothing bounds them.
+        unbounded: why nothing bounds them, and what to send instead; "" if it has none.
     """
 
     __slots__ = (
@@ -173,6 +176,7 @@ class Ask:
         "changed",
         "counted",
         "dialect",
+        "held",
         "key",
         "largest",
         "memo",
@@ -186,6 +190,7 @@ class Ask:
         "session",
         "stream",
         "tightens",
+        "unbounded",
         "user",
     )
 
@@ -215,6 +220,8 @@ class Ask:
         self.counted: dict[Model, int] = {}
         self.answer: bytes | None = None
         self._unseen: Unseen | None = None
+        self.held: Bound | None = None
+        self.unbounded = ""
         self._fingerprint = ""
         self._check()
         _ = self.unseen
@@ -303,6 +310,10 @@ class Ask:
             self._unseen = unseen(self.body)
         return self._unseen
 
+    def recalled(self, held: Bound) -> None:
+        """Take in what the references of the body stand for: they are bounded by it, and bind it to their upstream."""
+        self.held, self._unseen = held, bounded(self.unseen, held.tokens)
+
     @property
     def fingerprint(self) -> str:
         """SHA-256 of the body as it came, written as canonical JSON (sorted keys); hexadecimal."""
@@ -332,7 +343,8 @@ class Ask:
         try:
             bound = bound_of(text, again, parts, bounds, model.upstream)
         except InvalidInput as error:
-            raise Refused(400, "not_bounded", f"{error} of {model.name} in the gateway's file") from None
+            why = f"{self.unbounded}; or set max_input" if self.unbounded else str(error)
+            raise Refused(400, "not_bounded", f"{why} of {model.name} in the gateway's file") from None
         return bound if counted is None else min(bound, max(counted, bounds.max_input or 0) + bounds.overhead)
 
 

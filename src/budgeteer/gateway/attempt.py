@@ -13,11 +13,13 @@ import aiohttp
 import orjson
 
 from budgeteer.core.errors import InvalidInput
+from budgeteer.core.usage import Usage
+from budgeteer.gateway.answers import Answers
 from budgeteer.gateway.asgi import Send, reply
 from budgeteer.gateway.ask import Ask
 from budgeteer.gateway.booking import Hold
 from budgeteer.gateway.conduct import NEVER
-from budgeteer.gateway.config import Server
+from budgeteer.gateway.config import Model, Server
 from budgeteer.gateway.learnt import BudgetEnded
 from budgeteer.gateway.live import Live
 from budgeteer.gateway.prepare import Prepared
@@ -26,6 +28,7 @@ from budgeteer.gateway.upstream import NEVER_SENT, Backend, Upstreams
 from budgeteer.metering.failures import about_account, status_of
 from budgeteer.metering.outcome import NOT_DONE, NOT_RUN, Outcome, outcome_of_status
 from budgeteer.metering.reading import Events
+from budgeteer.metering.references import stored_in
 from budgeteer.metering.settlement import Answer
 
 _LOG = logging.getLogger(__name__)
@@ -43,8 +46,9 @@ class Attempt:
     Attributes:
         server: the settings with the time-outs for clients.
         upstreams: the connections to use.
+        answers: remembers what is answered.
         ask, live: the request, and its state.
-        backend: the upstream to call.
+        backend, model: the upstream to call, and the model as it has it.
         prepared: the body to send, and its bound.
         hold: the reservation; it is finished here once the upstream has answered or failed.
         send: the ASGI function that sends to the client.
@@ -54,14 +58,17 @@ class Attempt:
 
     server: Server
     upstreams: Upstreams
+    answers: Answers
     ask: Ask
     live: Live
     backend: Backend
+    model: Model
     prepared: Prepared
     hold: Hold
     send: Send
     drain: Callable[[], None]
     began: float = field(default_factory=time.monotonic)
+    _kept: bool = field(default=False, init=False)
 
     async def run(self, passed: dict[str, str]) -> Failed | None:
         """Call the upstream and answer the client.
@@ -130,6 +137,7 @@ class Attempt:
                     response.close()
         if passing:
             answer = events.answer(200, True)
+            await self._keep(answer)
             if answer.error < 500:
                 backend.answered()
             else:
@@ -156,6 +164,7 @@ class Attempt:
 
         booking: asyncio.Handle | None = None
         try:
+            await self._keep(answer)
             await self.hold.look()
             self.hold.price(answer)
             self.live.answering = True
@@ -213,6 +222,7 @@ class Attempt:
             except BudgetEnded:
                 await begin()
                 raise
+            await self._keep()
             if not events.streamed:  # it is passed on when it is whole
                 live.deadline = time.monotonic() + idle
                 continue
@@ -230,6 +240,7 @@ class Attempt:
                 live.sending, live.deadline = False, time.monotonic() + idle
                 live.whole = events.reading.done
         tail = events.last()
+        await self._keep()
         if not events.streamed:
             tail = events.rest
             if _may_be_error(tail) and events.answer(200, True).error and not _shows(events):
@@ -239,6 +250,21 @@ class Attempt:
         await begin()
         if tail and not live.left:
             await send({"type": "http.response.body", "body": tail, "more_body": True})
+
+    async def _keep(self, answer: Answer | None = None) -> None:
+        """Remember what references to a whole response stand for, before its client can make one.
+
+        Args:
+            answer: what was read of it; None = of the events so far.
+        """
+        reading, planned = self.prepared.reading, self.prepared.planned
+        if reading.response is None or self._kept:
+            return
+        self._kept = True
+        usage = (answer or reading.at_end()).usage or Usage()
+        opaque = bool(self.ask.unseen.hidden)
+        stored = stored_in(reading.response, usage, planned.worst, self.model.upstream, self.backend.name, opaque)
+        await self.answers.keep(self.ask.key.id, stored)
 
     async def _refused(self, events: Events, headers: Mapping[str, str]) -> Failed | None:
         """Handle an error in place of an answer whose status says otherwise, as one with the status that it means."""

@@ -195,6 +195,33 @@ def _paths() -> dict[str, Any]:
     )
     own = {"200": _json(budget, "Limits, balance and spending of the key"), "401": listed["401"]}
     paths["/v1/budget"] = {"get": {"summary": "The key's own budget", "security": [{"key": []}], "responses": own}}
+    return {**paths, **_stored(listed["401"])}
+
+
+def _stored(unknown_key: dict[str, Any]) -> dict[str, Any]:
+    """The routes of stored responses, which are free."""
+    id_parameter = {"name": "id", "in": "path", "required": True, "schema": {"type": "string", "maxLength": 256}}
+    answers = {
+        "200": _json(_ANY, "What the upstream answers"),
+        "401": unknown_key,
+        **{
+            status: _json(_ref("Error"), text)
+            for status, text in (
+                ("400", "A parameter that is not passed on, or the upstream refuses the request"),
+                ("404", "No such response was made for this key"),
+                ("503", "The gateway's store does not answer"),
+            )
+        },
+    }
+    paths: dict[str, Any] = {}
+    for action, method, summary in (
+        ("", "get", "A stored response"),
+        ("", "delete", "Delete a stored response"),
+        ("/cancel", "post", "Cancel a response"),
+        ("/input_items", "get", "The input of a stored response"),
+    ):
+        about = {"summary": summary, "security": [{"key": []}], "parameters": [id_parameter], "responses": answers}
+        paths.setdefault(f"/v1/responses/{{id}}{action}", {})[method] = about
     return paths
 
 

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import orjson
 
 from budgeteer.gateway.damage import WRONG, damaged_store
 from budgeteer.gateway.record import Record
-from budgeteer.gateway.store import FREE, READ, SqliteStore, Store, no_key
+from budgeteer.gateway.store import ANSWERS, ANSWERS_OF_KEY, FREE, READ, TRIM_AFTER, SqliteStore, Store, no_key
 from budgeteer.ledger.postgres_link import Connection, Link, has_table
 
 FORMAT = 1
@@ -29,6 +29,24 @@ CREATE TABLE store.records (
 CREATE INDEX records_paid ON store.records (paid, n);
 INSERT INTO store.gateway VALUES ({FORMAT})
 """
+_ANSWERS = """
+CREATE TABLE store.answers (
+    n bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, id text COLLATE "C" NOT NULL, key text NOT NULL,
+    until bigint NOT NULL, data text NOT NULL, UNIQUE (id, key)
+);
+CREATE INDEX answers_key ON store.answers (key, n)
+"""
+_KEEP = """
+INSERT INTO store.answers (id, key, until, data)
+SELECT id, %s, %s, data FROM json_to_recordset(%s::json) AS x (id text, data text)
+ON CONFLICT (id, key) DO UPDATE SET until = excluded.until, data = excluded.data
+"""
+_DROP_OF_KEY = """
+DELETE FROM store.answers WHERE key = %s AND n <= (
+    SELECT n FROM store.answers WHERE key = %s ORDER BY n DESC LIMIT 1 OFFSET %s
+)
+"""
+_DROP = "DELETE FROM store.answers WHERE n <= (SELECT n FROM store.answers ORDER BY n DESC LIMIT 1 OFFSET %s)"
 _ADD = """
 INSERT INTO store.records (id, paid, data)
 SELECT * FROM json_to_recordset(%s::json) AS x (id text, paid boolean, data text) ON CONFLICT (id) DO NOTHING
@@ -65,10 +83,12 @@ class PostgresStore(Store):
     """
 
     def __init__(self, url: str, keep: int = 100_000, name: str = "budgeteer") -> None:
-        self._name, self._keep, self._added = name, {True: keep, False: keep // FREE}, 0
+        self._name, self._keep = name, {True: keep, False: keep // FREE}
+        self._added = self._answered = 0
         subject = "the gateway's store"
         self._link, self._reader = (Link(url, subject, _TIMEOUT, by_index=True) for _ in range(2))
         self._link.make(name, "gateway", self._sql(_TABLES).split(b";"))
+        self._link.make(name, "answers", self._sql(_ANSWERS).split(b";"))
         self._link.run(lambda c: self._check(c.execute(self._sql("SELECT format FROM store.gateway")).fetchone()))
         self._mirror, self._last, self._lock = SqliteStore(":memory:", keep), 0, threading.Lock()
 
@@ -158,6 +178,35 @@ class PostgresStore(Store):
 
     def set_note(self, name: str, text: str) -> None:
         self._link.run(lambda c: c.execute(self._sql(_NOTE), (name, text)))
+
+    def keep_answer(self, key: str, known: Mapping[str, str], now: int, until: int) -> None:
+        rows = json.dumps(
+            [{"id": id, "data": known[id]} for id in sorted(known)]
+        )  # in one order: no two wait in a ring
+        self._answered += len(known)
+        trims = self._answered >= TRIM_AFTER
+
+        def write(connection: Connection) -> None:
+            connection.execute(self._sql(_KEEP), (key, until, rows))
+            if trims:
+                connection.execute(self._sql("DELETE FROM store.answers WHERE until <= %s"), (now,))
+                connection.execute(self._sql(_DROP_OF_KEY), (key, key, ANSWERS_OF_KEY))
+                connection.execute(self._sql(_DROP), (ANSWERS,))
+
+        self._link.run(write)
+        if trims:
+            self._answered = 0
+
+    def answers(self, ids: Sequence[str], now: int) -> dict[str, dict[str, str]]:
+        select = self._sql("SELECT id, key, data FROM store.answers WHERE id = ANY(%s) AND until > %s")
+        found: dict[str, dict[str, str]] = {}
+        for id, key, data in self._link.run(lambda c: c.execute(select, (list(ids), now)).fetchall()):
+            found.setdefault(id, {})[key] = data
+        return found
+
+    def forget_answer(self, key: str, id: str) -> None:
+        statement = self._sql("DELETE FROM store.answers WHERE key = %s AND id = %s")
+        self._link.run(lambda c: c.execute(statement, (key, id)))
 
     def add(self, records: Sequence[Record]) -> None:
         rows = [

@@ -14,11 +14,13 @@ from typing import TYPE_CHECKING, Any
 
 from budgeteer.core.errors import BudgetExceeded, InvalidInput, LedgerError, LedgerUnavailable, UnknownPrice
 from budgeteer.gateway.accounts import Accounts
+from budgeteer.gateway.answers import Answers
 from budgeteer.gateway.asgi import Receive, Scope, Send, label, reply, show_key, token
 from budgeteer.gateway.ask import ROUTES, Ask, user_of
 from budgeteer.gateway.attempt import Attempt
 from budgeteer.gateway.body import LARGE, Aside, Room, read_body, too_slow
 from budgeteer.gateway.booking import Booking
+from budgeteer.gateway.candidates import candidates_for, serves, serving_for
 from budgeteer.gateway.config import Config, Model
 from budgeteer.gateway.conversation import conversation_of
 from budgeteer.gateway.counting import count_input, worth
@@ -27,7 +29,7 @@ from budgeteer.gateway.keys import Key
 from budgeteer.gateway.live import Live
 from budgeteer.gateway.policies.protocol import Policy
 from budgeteer.gateway.record import Record
-from budgeteer.gateway.refusal import Refused, limit_of, of_budget, shown
+from budgeteer.gateway.refusal import Refused, limit_of, of_budget
 from budgeteer.gateway.upstream import Backend, Upstreams, all_shut
 from budgeteer.ledger import Ledger
 from budgeteer.ledger.protocol import Clock, wall_clock
@@ -53,6 +55,7 @@ class Proxy:
         config: the gateway's configuration.
         ledger: where units are reserved and settled.
         keys: the keys of its clients.
+        answers: remembers what they were answered.
         metering: counts the units of requests and answers.
         record: called with the record of each request that showed a valid key, once it has ended and is booked, and
             with its prompt and answer if the log gets them.
@@ -68,6 +71,7 @@ class Proxy:
         config: Config,
         ledger: Ledger,
         keys: KeyRing,
+        answers: Answers,
         metering: Metering,
         record: Callable[[Record, dict[str, Any] | None], None],
         turned_away: Callable[[str], None],
@@ -76,7 +80,7 @@ class Proxy:
         exceeded: Callable[[BudgetExceeded], None] = lambda error: None,
         clock: Clock = wall_clock,
     ) -> None:
-        self.config, self.keys, self.metering = config, keys, metering
+        self.config, self.keys, self.answers, self.metering = config, keys, answers, metering
         self.accounts = Accounts(ledger, config.scopes, config.counted)
         self.upstreams = Upstreams(config.upstreams)
         self.policies = list(policies.items())
@@ -155,6 +159,8 @@ class Proxy:
         live.tag, live.stage = label(headers, b"x-budgeteer-tag"), label(headers, b"x-budgeteer-stage")
         if self.config.prompts:
             live.said = {"asked": {name: ask.body[name] for name in _ASKED if name in ask.body}}
+        if ask.unseen.references and ask.operation == "responses":
+            await self.answers.recall(ask)
         ask.largest = max(model.bounds.max_output or 0 for model in self.models(ask))
         ask.chain = self.accounts.chain(key, live.user, live.session, live.tag)
         live.path = ask.chain[-1][0]
@@ -226,25 +232,6 @@ class Proxy:
         finally:
             live.deadline, live.guard = float("inf"), None
 
-    def candidates(self, ask: Ask) -> list[tuple[Backend, Model]]:
-        """The upstreams that serve the model of a request on its route, each with its form of the model.
-
-        Raises:
-            Refused: there is none, or the key may not call the model.
-        """
-        if ask.model not in self.upstreams.names:
-            raise Refused(404, "model_not_found", f"there is no model {shown(ask.model)}; GET /v1/models lists them")
-        if not (ask.key.allows(ask.model) or ask.key.allows(self.upstreams.names[ask.model])):
-            raise Refused(
-                403,
-                "model_not_allowed",
-                f"this key may not call {shown(ask.model)}; it may {', '.join(ask.key.models)}",
-            )
-        serving = self.upstreams.serving(ask.dialect, ask.model)
-        if not serving:
-            raise Refused(404, "wrong_route", f"{ask.model!r} is not served at /v1/{ask.route}")
-        return serving
-
     # for policies: the protocol Serving
 
     def now(self) -> int:
@@ -257,7 +244,7 @@ class Proxy:
 
     def serves(self, ask: Ask, model: str) -> bool:
         """Whether the key of a request may call this model, and an upstream serves it on the request's route."""
-        return ask.key.allows(model) and bool(self.upstreams.serving(ask.dialect, model))
+        return serves(ask, model, self.upstreams)
 
     def models(self, ask: Ask) -> list[Model]:
         """The model that a request asks for, as each upstream that serves it has it.
@@ -265,7 +252,7 @@ class Proxy:
         Raises:
             Refused: no upstream serves it, or the key may not call it.
         """
-        return [model for _, model in self.candidates(ask)]
+        return [model for _, model in serving_for(ask, self.upstreams)]
 
     async def spent(self, ask: Ask) -> float:
         """The largest spent or reserved share (0 to 1) of the limits of tokens or money that apply to the request."""
@@ -275,7 +262,11 @@ class Proxy:
 
     async def _attempts(self, ask: Ask, live: Live, passed: dict[str, str], send: Send) -> None:
         """Call upstreams until one answers; each attempt is reserved and booked by itself."""
-        candidates, server, drain = self.candidates(ask), self.config.server, partial(self._drain, live, ask)
+        candidates, server, drain = (
+            candidates_for(ask, self.upstreams),
+            self.config.server,
+            partial(self._drain, live, ask),
+        )
         tried: list[Backend] = []
         ran = 0
         last = Refused(502, "no_upstream", f"no upstream serves {ask.model!r} just now")
@@ -307,7 +298,9 @@ class Proxy:
                 break
             backend.live += 1
             try:
-                attempt = Attempt(server, self.upstreams, ask, live, backend, prepared, hold, send, drain)
+                attempt = Attempt(
+                    server, self.upstreams, self.answers, ask, live, backend, model, prepared, hold, send, drain
+                )
                 outcome = await attempt.run(passed)
             finally:
                 backend.live -= 1

@@ -1,4 +1,5 @@
-"""The store beside the gateway's ledger: keys, records of requests, heartbeats of replicas, marks of sent alerts.
+"""The store beside the gateway's ledger: keys, records of requests, what references to answers stand for, heartbeats of
+replicas, marks of sent alerts.
 
 Its calls block, so the gateway makes them in threads. Records are queried by SQL of SQLite in all stores: those on a
 server first read the records of all replicas into a table in memory.
@@ -6,33 +7,37 @@ server first read the records of all replicas into a table in memory.
 
 from __future__ import annotations
 
-import json
 import sqlite3
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import orjson
 
-from budgeteer.core.errors import InvalidInput, MissingExtra
-from budgeteer.core.urls import without_password
+from budgeteer.core.errors import InvalidInput
 from budgeteer.gateway.damage import Asking
 from budgeteer.gateway.record import COLUMNS, NAMES, PAID, Column, Record
-from budgeteer.ledger.protocol import wall_clock
 
 READ = 1000
 """Records that are read from a stream in one call."""
 FREE = 10
 """Records of requests without a charge (refused, answered from the cache, rejected) have a limit of their own, lower by
 this factor, so that they cannot push out records of paid requests."""
+ANSWERS, ANSWERS_OF_KEY = 200_000, 20_000
+"""References to answers that are kept, of all keys and of one; each response has one, and so has each of its items."""
+TRIM_AFTER = 256
+"""Answers that are kept between two looks for those above these limits."""
 _PAID = " + ".join(PAID)
 _TABLES = f"""
 CREATE TABLE IF NOT EXISTS keys (id TEXT PRIMARY KEY, data TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS instances (name TEXT PRIMARY KEY, at INTEGER NOT NULL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS marks (name TEXT PRIMARY KEY, until INTEGER NOT NULL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS notes (name TEXT PRIMARY KEY, text TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS answers (
+    n INTEGER PRIMARY KEY AUTOINCREMENT, id TEXT NOT NULL, key TEXT NOT NULL, until INTEGER NOT NULL, data TEXT NOT NULL
+);
 CREATE TABLE IF NOT EXISTS records (
     n INTEGER PRIMARY KEY AUTOINCREMENT, {", ".join(f"{column.name} {column.sql}" for column in COLUMNS)}
 );
@@ -42,6 +47,8 @@ CREATE UNIQUE INDEX IF NOT EXISTS records_id ON records (id);
 CREATE INDEX IF NOT EXISTS records_at ON records (at);
 CREATE INDEX IF NOT EXISTS records_key ON records (key, n);
 CREATE INDEX IF NOT EXISTS records_conversation ON records (conversation, n) WHERE conversation != '';
+CREATE UNIQUE INDEX IF NOT EXISTS answers_id ON answers (id, key);
+CREATE INDEX IF NOT EXISTS answers_key ON answers (key, n);
 CREATE INDEX IF NOT EXISTS records_paid ON records (n) WHERE {_PAID} > 0;
 CREATE INDEX IF NOT EXISTS records_free ON records (n) WHERE {_PAID} = 0;
 """
@@ -116,6 +123,26 @@ class Store(ABC):
         """Store the text of a note, in place of the one before."""
 
     @abstractmethod
+    def keep_answer(self, key: str, known: Mapping[str, str], now: int, until: int) -> None:
+        """Keep what references to an answer stand for.
+
+        The oldest above ANSWERS_OF_KEY of a key, and above ANSWERS of all, are dropped now and then.
+
+        Args:
+            key: the id of the key that got the answer.
+            known: id of the response or of one of its items -> text.
+            now, until: milliseconds since 1970 (UTC); until when it is kept.
+        """
+
+    @abstractmethod
+    def answers(self, ids: Sequence[str], now: int) -> dict[str, dict[str, str]]:
+        """Id -> key -> text, of these ids as far as they are kept."""
+
+    @abstractmethod
+    def forget_answer(self, key: str, id: str) -> None:
+        """Forget what a reference of a key stands for."""
+
+    @abstractmethod
     def add(self, records: Sequence[Record]) -> None:
         """Store records, except those whose id is there already, and delete the oldest above the limit: paid requests
         and those without a charge have a limit each."""
@@ -139,7 +166,7 @@ class SqliteStore(Store):
 
     def __init__(self, path: str | Path, keep: int = 100_000) -> None:
         self._path, self._keep, self._lock = str(path), {"> 0": keep, "= 0": keep // FREE}, threading.Lock()
-        self._added = 0
+        self._added = self._answered = 0
         with self._asking():
             self._db = sqlite3.connect(self._path, timeout=10, isolation_level=None, check_same_thread=False)
             self._db.row_factory = sqlite3.Row
@@ -225,6 +252,35 @@ class SqliteStore(Store):
         with self._asking():
             self._db.execute("INSERT OR REPLACE INTO notes VALUES (?, ?)", (name, text))
 
+    def keep_answer(self, key: str, known: Mapping[str, str], now: int, until: int) -> None:
+        with self._asking():
+            self._db.execute("BEGIN IMMEDIATE")
+            self._db.executemany(
+                "INSERT OR REPLACE INTO answers (id, key, until, data) VALUES (?, ?, ?, ?)",
+                [(id, key, until, text) for id, text in known.items()],
+            )
+            self._answered += len(known)
+            if self._answered >= TRIM_AFTER:
+                self._answered = 0
+                self._db.execute("DELETE FROM answers WHERE until <= ?", (now,))
+                last = "SELECT n FROM answers {} ORDER BY n DESC LIMIT 1 OFFSET ?"
+                of_key = f"DELETE FROM answers WHERE key = ? AND n <= ({last.format('WHERE key = ?')})"
+                self._db.execute(of_key, (key, key, ANSWERS_OF_KEY))
+                self._db.execute(f"DELETE FROM answers WHERE n <= ({last.format('')})", (ANSWERS,))
+            self._db.execute("COMMIT")
+
+    def answers(self, ids: Sequence[str], now: int) -> dict[str, dict[str, str]]:
+        select = "SELECT id, key, data FROM answers WHERE id IN (SELECT value FROM json_each(?)) AND until > ?"
+        found: dict[str, dict[str, str]] = {}
+        with self._asking():
+            for id, key, data in self._db.execute(select, (orjson.dumps(list(ids)).decode(), now)):
+                found.setdefault(id, {})[key] = data
+        return found
+
+    def forget_answer(self, key: str, id: str) -> None:
+        with self._asking():
+            self._db.execute("DELETE FROM answers WHERE key = ? AND id = ?", (key, id))
+
     def add(self, records: Sequence[Record]) -> None:
         with self._asking():
             self._db.execute("BEGIN IMMEDIATE")
@@ -245,129 +301,6 @@ class SqliteStore(Store):
     def close(self) -> None:
         self._reader.close()
         self._db.close()
-
-
-class RedisStore(Store):
-    """A store in the ledger's Redis; records are in two streams, which are read into a table in memory for queries.
-
-    Args:
-        url: of Redis.
-        keep: how many records of paid requests are kept.
-        name: part of the keys in Redis, the same as the ledger's.
-    """
-
-    def __init__(self, url: str, keep: int = 100_000, name: str = "budgeteer") -> None:
-        try:
-            import redis
-            from redis.backoff import NoBackoff
-            from redis.retry import Retry
-        except ImportError as error:
-            raise MissingExtra("redis", "redis") from error
-        self._url, self._keep, self._lock = url, keep, threading.Lock()
-        self._client = redis.Redis.from_url(
-            url, decode_responses=True, socket_timeout=5, socket_connect_timeout=5, retry=Retry(NoBackoff(), 1)
-        )
-        self._keys, self._instances, self._marks, self._notes, self._paid, self._free = (
-            f"budgeteer:{{{name}}}:gateway:{part}"
-            for part in ("keys", "instances", "marks", "notes", "records", "records:free")
-        )
-        self._mirror, self._last = SqliteStore(":memory:", keep), dict.fromkeys((self._paid, self._free), "0-0")
-
-    def _asking(self) -> Asking:
-        return Asking(self._lock, f"the gateway's store at {without_password(self._url)}")
-
-    def get_key(self, name: str) -> str | None:
-        with self._asking():
-            text: Any = self._client.hget(self._keys, name)
-        return None if text is None else str(text)
-
-    def all_keys(self) -> list[str]:
-        with self._asking():
-            texts: Any = self._client.hgetall(self._keys)
-        return [texts[name] for name in sorted(texts)]
-
-    def add_key(self, name: str, data: str) -> None:
-        with self._asking():
-            self._client.hset(self._keys, name, data)
-
-    def change_key(self, name: str, change: Callable[[str], str]) -> str:
-        def replace(pipe: Any) -> str:
-            text = pipe.hget(self._keys, name)
-            if text is None:
-                raise no_key(name)
-            data = change(text)
-            pipe.multi()
-            pipe.hset(self._keys, name, data)
-            return data
-
-        with self._asking():
-            return str(self._client.transaction(replace, self._keys, value_from_callable=True))  # type: ignore[arg-type]
-
-    def beat(self, name: str, at: int | None) -> dict[str, int]:
-        with self._asking():
-            if at is None:
-                self._client.hdel(self._instances, name)
-            else:
-                self._client.hset(self._instances, name, str(at))
-            beats: Any = self._client.hgetall(self._instances)
-        return {replica: int(seen) for replica, seen in beats.items()}
-
-    def claim(self, name: str, now: int, until: int) -> int | None:
-        with self._asking():  # the server drops it in time, by its own clock
-            if self._client.set(f"{self._marks}:{name}", "", nx=True, px=max(1, until - now)):
-                return None
-            left: Any = self._client.pttl(f"{self._marks}:{name}")
-        return now + max(0, int(left))
-
-    def mark(self, name: str, until: int | None) -> None:
-        with self._asking():
-            if until is None:
-                self._client.delete(f"{self._marks}:{name}")
-            else:
-                self._client.set(f"{self._marks}:{name}", "", px=max(1, until - wall_clock()))
-
-    def note(self, name: str) -> str | None:
-        with self._asking():
-            found: Any = self._client.hget(self._notes, name)
-        return None if found is None else str(found)
-
-    def set_note(self, name: str, text: str) -> None:
-        with self._asking():
-            self._client.hset(self._notes, name, text)
-
-    def add(self, records: Sequence[Record]) -> None:
-        with self._asking(), self._client.pipeline(transaction=False) as pipe:
-            for record in records:
-                stream, keep = (self._paid, self._keep) if record.paid else (self._free, self._keep // FREE)
-                pipe.xadd(stream, {"r": orjson.dumps(record.as_json())}, maxlen=keep, approximate=True)
-            pipe.execute()
-
-    def select(self, sql: str, values: Iterable[Any] = ()) -> list[dict[str, Any]]:
-        while True:
-            with self._asking():
-                entries: list[tuple[tuple[int, ...], str, Any]] = []  # (order, stream, (id, record))
-                frontier: tuple[int, ...] | None = None  # up to here both streams are read whole
-                for stream, last in self._last.items():
-                    batch: Any = self._client.xrange(stream, f"({last}", "+", count=READ)
-                    entries += [(_order(id), stream, (id, fields["r"])) for id, fields in batch]
-                    if len(batch) == READ:
-                        ends = _order(batch[-1][0])
-                        frontier = ends if frontier is None else min(frontier, ends)
-                entries = sorted(entry for entry in entries if frontier is None or entry[0] <= frontier)
-                self._last |= {stream: id for _, stream, (id, _) in entries}
-                if entries:
-                    self._mirror.add([Record.of_json(json.loads(text)) for _, _, (_, text) in entries])
-            if frontier is None:
-                return self._mirror.select(sql, values)
-
-    def close(self) -> None:
-        self._client.close()
-        self._mirror.close()
-
-
-def _order(id: str) -> tuple[int, ...]:
-    """The id of a stream's entry in a form that sorts by time."""
-    return tuple(map(int, id.split("-")))
 
 
 def _empty(column: Column) -> str:

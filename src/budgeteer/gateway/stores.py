@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from budgeteer.gateway.store import RedisStore, SqliteStore, Store
+from budgeteer.gateway.redis_store import RedisStore
+from budgeteer.gateway.store import SqliteStore, Store
 from budgeteer.ledger import address
 
 

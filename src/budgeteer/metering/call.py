@@ -19,6 +19,7 @@ from budgeteer.core.usage import Usage
 from budgeteer.metering.estimate import Bounds, Estimator, State
 from budgeteer.metering.outcome import Outcome
 from budgeteer.metering.protocol import Allowance, Handle
+from budgeteer.metering.references import Recent
 from budgeteer.metering.settlement import Answer, Planned, Settlement, as_planned, tags, with_uses
 
 STEP = 256
@@ -43,6 +44,7 @@ class Metering:
         estimator: None reserves the worst case.
         state: what the estimator has learnt; save it with ``state.to_json()`` and pass it in again.
         on_settle: called with every :class:`Settlement`, such as :func:`budgeteer.adapters.otel.recorder`.
+        recent: what its clients were answered, which bounds their references to stored responses.
     """
 
     allowance: Allowance | None
@@ -52,6 +54,7 @@ class Metering:
     estimator: Estimator | None = None
     state: State = field(default_factory=State)
     on_settle: Callable[[Settlement], object] | None = None
+    recent: Recent = field(init=False, repr=False, default_factory=Recent)
     _meters: Any = field(init=False, repr=False)
     _lock: Any = field(init=False, repr=False, default_factory=threading.Lock)
     _thinkers: set[str] = field(init=False, repr=False, default_factory=set)

@@ -152,7 +152,7 @@ def _gather(value: Any, texts: list[str]) -> None:
             _gather(value.get(name), texts)
 
 
-def worst_case(request: Mapping[str, Any], bounds: Bounds | None = None) -> Usage:
+def worst_case(request: Mapping[str, Any], bounds: Bounds | None = None, parts: Unseen | None = None) -> Usage:
     """The most tokens that a request can use: ``Usage(input, output)``, and which of them may be audio.
 
     Input: the JSON of everything that becomes part of the prompt (messages, input, instructions, tools, formats), whose
@@ -162,6 +162,7 @@ def worst_case(request: Mapping[str, Any], bounds: Bounds | None = None) -> Usag
     Args:
         request: the body of a chat completion, completion, Responses or Messages request.
         bounds: how to bound it; None: the defaults of :class:`Bounds`.
+        parts: what ``unseen`` returned for the request; None: call it.
 
     Raises:
         InvalidInput: the request hides its input or has no cap, and the bounds do not say what to assume.
@@ -174,7 +175,7 @@ def worst_case(request: Mapping[str, Any], bounds: Bounds | None = None) -> Usag
     cap = _cap(request, bounds)
     choices = prompts_of(request) * max(count(name, request.get(name) or 1) for name in ("n", "best_of"))
     made = choices * (cap + beyond(request, bounds))
-    parts = unseen(request)
+    parts = unseen(request) if parts is None else parts
     written = writable(str(request.get("model") or ""), lambda: json.dumps(dict(request), default=str).encode())
     return totals(request, input_bound(request, bounds, parts), made, parts, written)
 

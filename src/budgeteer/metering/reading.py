@@ -20,7 +20,7 @@ from budgeteer.metering.outcome import Outcome, outcome_of_status
 from budgeteer.metering.settlement import Answer
 from budgeteer.metering.thinking import asks
 from budgeteer.metering.tools import uses_told
-from budgeteer.metering.usages import Told, cost_of, usages_in
+from budgeteer.metering.usages import Tellings, cost_of, together, usages_in
 
 try:
     from orjson import loads
@@ -124,6 +124,7 @@ class Reading:
         likely: tokens that a stream has shown so far, about: one for so many bytes, or one a piece if that is more.
         error: the error that came in place of the answer, or in the middle of it; None = none.
         cost: what the provider says that it bills, in pico-dollars, if ``reads_cost``.
+        response: the whole response of the Responses API, once it has come; None = not yet, or of another API.
     """
 
     def __init__(
@@ -142,11 +143,12 @@ class Reading:
         self.chunks = self.full = self.least = self._bytes = 0
         self.cost: int | None = None
         self.error: Any = None
+        self.response: Mapping[str, Any] | None = None
         self._reads_cost = reads_cost
         self.done = False
         self.hides = _hidden_asked(body)
         self._usages: list[Mapping[str, Any]] = []
-        self._told: dict[int | None, Told] = {}
+        self._told = Tellings(self.choices)
         self._odd = self._odd_tokens = 0
         self._around: int | None = None
 
@@ -224,6 +226,8 @@ class Reading:
         if usage is None and choices is None:
             return self._unread(size)
         choices = _list(choices)
+        if self.operation == "responses":
+            self.response = body
         self.odd(-self._odd)  # what was counted while it came is understood
         model, service = str(body.get("model") or ""), str(body.get("service_tier") or "")
         told = usage is not None and usage.input is not None and usage.output and usage.reasoning is not None
@@ -260,28 +264,11 @@ class Reading:
         except InvalidInput:
             return None
         if streamed and found:
-            for choice, usage in found.items():
-                told = self._told.setdefault(choice, Told())
-                told.so_far(usage, self.chunks, self._bytes)
-            found = {choice: told.all for choice, told in self._told.items() if told.all is not None}
-        together = self._together(found)
+            told = self._told.so_far(found, self.chunks, self._bytes)
+        else:
+            told = together(found, self.choices)
         uses = uses_told(self.operation, body)
-        return replace(together, counts=tuple(uses.items())) if together is not None and uses else together
-
-    def _together(self, usages: Mapping[int | None, Usage]) -> Usage | None:
-        """One usage of those that stand at choices, if there is none of all: their output is added, and is not known
-        while a choice has none."""
-        if None in usages or not usages:
-            return usages.get(None)
-        usage = max(usages.values(), key=lambda one: one.input or 0)
-        if len(usages) == 1 and self.choices <= 1:
-            return usage
-        made = [one.output for one in usages.values()]
-        if len(made) < self.choices or None in made:
-            return Usage(input=usage.input, cached=usage.cached, written=usage.written)
-        thought = [one.reasoning for one in usages.values()]
-        reasoning = None if None in thought else sum(one or 0 for one in thought)
-        return replace(usage, output=sum(one or 0 for one in made), reasoning=reasoning, audio_output=None)
+        return replace(told, counts=tuple(uses.items())) if told is not None and uses else told
 
     def _believed(self, usage: Usage | None, texts: list[str], full: int) -> Usage | None:
         """The usage, without its output if that is less than the texts must have, and likewise without its input.
@@ -352,7 +339,7 @@ class Reading:
                 self._grow((str(body.get("output_index")), kind), body["delta"])
             if kind in ("response.completed", "response.incomplete", "response.failed") and isinstance(response, dict):
                 self.done = True
-                body = response
+                self.response = body = response
         elif "choices" not in body and "usage" not in body and "error" not in body:
             self.odd(len(data))
         for choice in _list(body.get("choices")):

@@ -30,6 +30,8 @@ _USUAL = frozenset({
     "signature", "summary", "encrypted_content", "input", "tool_use_id", "is_error", "function_call", "parts", "source",
     "detail", "data", "title", "citations",
 })  # fmt: skip
+_SAYS = frozenset({"role", "content", "text", "parts", "output"})
+"""Fields of what says something itself; without any of them and without a type, an id is a reference to an item."""
 _MEDIA = frozenset({
     "image_url", "image", "images", "image_embeds", "image_pil", "audio", "audio_url", "audio_embeds", "input_audio",
     "video", "videos", "video_url", "video_embeds", "file", "files", "file_id", "file_ids", "file_url", "file_data",
@@ -43,6 +45,9 @@ HIDDEN = frozenset((
     "web_search",
 ))  # fmt: skip
 """Fields whose bytes bound nothing: they refer to stored, embedded, searched or fetched input, or to a template."""
+CONTINUED, ITEM, THOUGHTS = "previous_response_id", "item_reference", "reasoning item"
+"""What a request may refer to: a stored response, an item of one, and the thoughts of one. A reasoning item of a stored
+response stands for all that was thought, though it shows only a summary."""
 _SHORT = 64
 """Characters up to which the address of a picture is counted as text."""
 _CITED = 4
@@ -58,12 +63,20 @@ class Unseen:
         data: addresses and data of the pictures, which do not count as text.
         hidden: names of fields and types behind which there is input that the request does not show.
         added: tokens that the provider adds by itself: descriptions of tools that it defines, marks for citations.
+        references: (what it is, id) of what the request refers to; ``hidden`` names each of them as well.
     """
 
     pictures: list[Picture] = field(default_factory=list)
     data: list[str] = field(default_factory=list)
     hidden: list[str] = field(default_factory=list)
     added: int = 0
+    references: list[tuple[str, str]] = field(default_factory=list)
+
+    def refer(self, name: str, id: Any) -> None:
+        """Add a reference; it stays hidden input as long as nothing bounds it."""
+        self.hidden.append(name)
+        if isinstance(id, str) and id:
+            self.references.append((name, id))
 
 
 def given(value: Any) -> bool:
@@ -90,7 +103,9 @@ def unseen(request: Mapping[str, Any]) -> Unseen:
     parts = Unseen()
     for name in ("messages", "input", "system", "instructions"):
         _walk(request.get(name), parts)
-    parts.hidden += [name for name in request.keys() & HIDDEN if given(request[name])]
+    for name in request.keys() & HIDDEN:
+        if given(request[name]):
+            parts.refer(name, request[name] if name == CONTINUED else None)
     prompt = request.get("prompt")
     if isinstance(prompt, Mapping) or (isinstance(prompt, list) and any(isinstance(part, Mapping) for part in prompt)):
         parts.hidden.append("prompt")  # a template stored with the provider, or one with pictures
@@ -120,6 +135,10 @@ def _walk(value: Any, parts: Unseen) -> None:
         _picture(value, _PICTURES[kind], parts)
     elif kind == "document":
         _document(value, parts)
+    elif kind == ITEM or (kind is None and "id" in value and not _SAYS & value.keys()):
+        parts.refer(ITEM, value.get("id"))
+    elif kind == "reasoning" and _is_stored(value):
+        parts.refer(THOUGHTS, value["id"])
     elif kind is not None and not (isinstance(kind, str) and kind in TEXT):
         parts.hidden.append(str(kind)[:40])
     for name in value.keys() - _USUAL:
@@ -131,6 +150,12 @@ def _walk(value: Any, parts: Unseen) -> None:
     for name in ("content", "output", "parts"):
         if not isinstance(inner := value.get(name), str | None):
             _walk(inner, parts)
+
+
+def _is_stored(item: Mapping[str, Any]) -> bool:
+    """Whether a reasoning item stands for thoughts that the provider has stored: it has such an id, and shows none."""
+    id = item.get("id")
+    return isinstance(id, str) and id.startswith("rs_") and not (item.get("encrypted_content") or item.get("content"))
 
 
 def _picture(part: Mapping[str, Any], usual: str, parts: Unseen) -> None:

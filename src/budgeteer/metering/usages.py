@@ -101,3 +101,47 @@ class Told:
             read, output=both, reasoning=thought, audio_output=(before.audio_output or 0) + (usage.audio_output or 0)
         )
         self.all = self._sum if self._added and usage.output != before.output else usage
+
+
+class Tellings:
+    """The usages that the events of a stream told, of all choices or of each.
+
+    Args:
+        choices: that were asked for.
+    """
+
+    __slots__ = ("_choices", "_told")
+
+    def __init__(self, choices: int) -> None:
+        self._choices, self._told = choices, dict[int | None, Told]()
+
+    def so_far(self, found: Mapping[int | None, Usage], chunks: int, size: int) -> Usage | None:
+        """Take in what an event told of each choice, after so many pieces and bytes of text; the usage of all of them,
+        or None if there is none yet."""
+        for choice, usage in found.items():
+            self._told.setdefault(choice, Told()).so_far(usage, chunks, size)
+        return together(
+            {choice: told.all for choice, told in self._told.items() if told.all is not None}, self._choices
+        )
+
+
+def together(usages: Mapping[int | None, Usage], choices: int) -> Usage | None:
+    """One usage of those that stand at choices, if there is none of all: their output is added, and is not known while
+    a choice has none. None if there are no usages.
+
+    >>> together({0: Usage(input=9, output=2), 1: Usage(input=9, output=3)}, 2)
+    Usage(input=9, output=5)
+    >>> together({0: Usage(input=9, output=2)}, 2)
+    Usage(input=9)
+    """
+    if None in usages or not usages:
+        return usages.get(None)
+    usage = max(usages.values(), key=lambda one: one.input or 0)
+    if len(usages) == 1 and choices <= 1:
+        return usage
+    made = [one.output for one in usages.values()]
+    if len(made) < choices or None in made:
+        return Usage(input=usage.input, cached=usage.cached, written=usage.written)
+    thought = [one.reasoning for one in usages.values()]
+    reasoning = None if None in thought else sum(one or 0 for one in thought)
+    return replace(usage, output=sum(one or 0 for one in made), reasoning=reasoning, audio_output=None)

@@ -31,7 +31,7 @@ from budgeteer.core.urls import check_http, without_password
 from budgeteer.core.usage import Usage
 from budgeteer.metering.estimate import Bounds, count_text, input_bound, texts_of, too_few
 from budgeteer.metering.outcome import NOT_RUN, Outcome, outcome_of_status
-from budgeteer.metering.usages import Told
+from budgeteer.metering.usages import Tellings, usages_in
 from budgeteer.models.chat import Chat, Message, Prompt, written
 from budgeteer.models.dialects import dialect_of, fields, variables
 from budgeteer.models.model import LOGPROBS, PREFILL, PREFIX, Choice, Chunk, Finish, Request, Response, last
@@ -417,7 +417,7 @@ class _Reply:
         self.exact: list[int | None] = [None] * n
         self.logprobs: list[list[float]] = [[] for _ in range(n)]
         self.usage: Usage | None = None
-        self.told = Told()
+        self.told = Tellings(n)
         self.seen = self.beyond = False
 
     @property
@@ -448,13 +448,19 @@ class _Reply:
             if text or new > 0:
                 self.seen = True
                 chunks.append(Chunk(i, self._trace(i)[shown:], max(0, new)))
-        if event.usage is not None:
-            try:
+        told = {
+            "usage": _plain(event.usage),
+            "x_groq": _plain(getattr(event, "x_groq", None)),
+            "choices": [{"index": choice.index, "usage": _plain(getattr(choice, "usage", None))} for choice in choices],
+        }
+        try:
+            found = {choice: Usage.from_chat(usage) for choice, usage in usages_in(told)}
+        except InvalidInput:
+            self.usage = None
+        else:
+            if found:
                 size = sum(len(text.encode()) for text in (*self.texts, *self.hidden))
-                self.told.so_far(Usage.from_chat(event.usage), sum(self.pieces), size)
-                self.usage = self.told.all
-            except InvalidInput:
-                self.usage = None
+                self.usage = self.told.so_far(found, sum(self.pieces), size)
         return chunks
 
     def _trace(self, i: int) -> str:
@@ -517,6 +523,11 @@ class _Reply:
             shown = max(self.pieces[i], -(-len(text.encode("utf-8", "surrogatepass")) // _TEXT_BYTES))
             least += self.request.max_tokens if how == Finish.LENGTH and len(finish) > 1 else shown
         return least
+
+
+def _plain(value: Any) -> Any:
+    """A part of an event as JSON has it."""
+    return value.to_dict() if isinstance(value, openai.BaseModel) else value
 
 
 def _logprobs(given: Any) -> list[float]:

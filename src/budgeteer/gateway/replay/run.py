@@ -22,8 +22,10 @@ from budgeteer.core.errors import BudgetExceeded, InvalidInput, UnknownPrice
 from budgeteer.core.meter import meters
 from budgeteer.core.usage import Usage
 from budgeteer.gateway import keys as virtual_keys
+from budgeteer.gateway.answers import Answers
 from budgeteer.gateway.app import policies_of, prices_of
 from budgeteer.gateway.booking import Hold
+from budgeteer.gateway.candidates import candidates_for
 from budgeteer.gateway.config import Config, Model
 from budgeteer.gateway.keyring import KeyRing, check_valid
 from budgeteer.gateway.keys import Key
@@ -152,6 +154,7 @@ class _Replay:
             replace(config, ttl=MAX_SECONDS),  # a running call renews its reservation, so none of them expires
             MemoryLedger(clock=self._clock),
             KeyRing(self._store),
+            Answers(self._store),
             self._metering,
             lambda record, said: None,
             lambda reason: None,
@@ -245,7 +248,7 @@ class _Replay:
         if then == CACHED and record.policy in dict(proxy.policies):
             self._results[record.id] = Result(record, then, CACHED)  # it is not known whether it would answer again
             return None
-        candidates = proxy.candidates(ask)
+        candidates = candidates_for(ask, proxy.upstreams)
         backend, model = next((one for one in candidates if one[0].name == record.upstream), candidates[0])
         live.model, live.upstream = model.name, backend.name
         retried = record.bound is not None and record.attempts > 1
