@@ -26,7 +26,8 @@ import math
 import re
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -60,8 +61,11 @@ from search import greedy_first
 from steps import table
 
 OUT = Path(__file__).parent / "results" / "think.json"
-BUDGETS = {"tight": (48, 80, 112, 160), "wide": (400, 1600, 4000)}
+BUDGETS = {"tight": (64, 96, 128, 192), "wide": (400, 1600, 4800)}
 CAP, MOST = 400, 32
+STYLE = "think:answer_tokens=32"
+SAMPLED = frozenset({"one request"})
+"""Of part tight; the others decode greedily and are run with one seed, whose rows count for every seed."""
 _WORKED = re.compile(r"(\d+)\s*([-+*/])\s*(\d+)\s*=\s*(-?\d+)")
 
 
@@ -109,26 +113,37 @@ def measure(
 ) -> dict[str, Any]:
     """All numbers of a part."""
     asked = questions.load("thinking", limit=n, seed=77)
-    model = LlamaCpp(gguf, slots=MOST, context=1024, threads=2, name="thinker")
-    style = styles.style_of("think", asked.asked.by(model))
+    model = LlamaCpp(gguf, slots=MOST, context=1024, threads=1)
+    style = styles.style_of(STYLE, asked.asked.by(model))
     compared = strategies(part)
 
     def told(cell: frontier.Cell, row: Any, progress: Any) -> None:
         if progress.done == progress.total:
             print(f"{cell.strategy}, {cell.budget}, seed {cell.seed}: {progress.correct} right", file=sys.stderr)
 
-    async def work() -> Any:
+    async def work() -> dict[frontier.Cell, Any]:
+        cells: dict[frontier.Cell, Any] = {}
         try:
-            return await frontier.measure(
-                compared, [Budget.parse(f"output:{units}") for units in budgets], seeds, asked, model, style,
-                folder / part, about={"benchmark": "think"}, concurrency=48, timeout=600, prices=None, durable=False,
-                pause=Pause(), on_row=told,
-            )  # fmt: skip
+            for group, drawn in ((compared.keys() - SAMPLED, seeds[:1]), (compared.keys() & SAMPLED, seeds)):
+                group, drawn = (group, drawn) if part == "tight" else (group, seeds)
+                chosen = {name: strategy for name, strategy in compared.items() if name in group}
+                cells |= await frontier.measure(
+                    chosen, [Budget.parse(f"output:{units}") for units in budgets], drawn, asked, model, style,
+                    folder / part, about={"benchmark": "think"}, concurrency=48, timeout=600, prices=None,
+                    durable=False, pause=Pause(), on_row=told,
+                ) or {}  # fmt: skip
         finally:
             await model.aclose()
+        return cells
 
-    cells: Mapping[frontier.Cell, Any] = asyncio.run(work())
-    config = {"task": "thinking", "questions": n, "seeds": list(seeds), "style": "think"}
+    measured = asyncio.run(work())
+    cells = {
+        (cell := frontier.Cell(name, f"output:{units}", seed)): measured.get(cell, measured.get(replace(cell, seed=0)))
+        for units in budgets
+        for name in compared
+        for seed in seeds
+    }
+    config = {"task": "thinking", "questions": n, "seeds": list(seeds), "style": STYLE}
     results = frontier.analyse(cells, "output", config)
     first = dict(sorted(cells.items(), key=lambda pair: pair[0].strategy != "one request"))
     results["differences"] += frontier.analyse(first, "output", config)["differences"]

@@ -273,6 +273,13 @@ METHODS: tuple[Method, ...] = (
         evidence="budget_forcing",
         arguments={"most": 60, "minimum": 9, "wait": "wait"},
     ),
+    Method(
+        "soft-landing",
+        "steer",
+        _S("soft_landing"),
+        "close thinking where closing is likely, late in its budget",
+        arguments={"most": 60},
+    ),
     Method("truncate", "steer", _S("truncate"), "end rows that think too long", arguments={"most": 60}),
     Method(
         "budget-guidance",

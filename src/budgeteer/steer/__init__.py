@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from budgeteer.steer._diffadapt_probe import diffadapt_probe
     from budgeteer.steer._marker_gate import marker_gate
     from budgeteer.steer._mirostat import mirostat
+    from budgeteer.steer._soft_landing import soft_landing
     from budgeteer.steer._switch_thinking import switch_thinking
     from budgeteer.steer._truncate import truncate
     from budgeteer.steer._zip_rc import zip_rc
@@ -25,6 +26,7 @@ __all__ = [
     "diffadapt_probe",
     "marker_gate",
     "mirostat",
+    "soft_landing",
     "switch_thinking",
     "truncate",
     "zip_rc",
@@ -39,6 +41,7 @@ __getattr__ = lazy(
         "diffadapt_probe": "_diffadapt_probe",
         "marker_gate": "_marker_gate",
         "mirostat": "_mirostat",
+        "soft_landing": "_soft_landing",
         "switch_thinking": "_switch_thinking",
         "truncate": "_truncate",
         "zip_rc": "_zip_rc",
