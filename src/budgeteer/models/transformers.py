@@ -362,11 +362,10 @@ class _Choices:
         chunks = []
         for row in rows.tolist():
             tokens = self.tokens(row)
-            ended = tokens[-1] in self.model.ends
-            if ended:
+            if tokens[-1] in self.model.ends:
                 self.table.status[row] = ENDED
-            text = self.model.text(tokens[:-1] if ended else tokens)
-            text = self.table.before_stop(row, text, self.request.stop)
+                tokens.pop()
+            text = self.table.before_stop(row, self.model.text(tokens), self.request.stop)
             if self.table.status[row] == RUNNING:
                 text = text[: whole(text, self.request.stop)]
             chunks.append(self._show(row, text, 1))
