@@ -31,6 +31,7 @@ PACKAGES = (
     "rl.weight",
     "steer",
     "strategies",
+    "verify",
 )
 HEAD = "# Written by tools/exports.py."
 

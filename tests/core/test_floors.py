@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import importlib
+import runpy
 import subprocess
 import sys
 from functools import cache
@@ -10,6 +12,8 @@ from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
+
+from budgeteer.core.methods import METHODS
 
 ROOT = Path(__file__).resolve().parents[2]
 SOURCE = ROOT / "src"
@@ -121,6 +125,36 @@ def test_policies_do_not_know_the_proxy() -> None:
 def test_exports_are_written_from_the_registry() -> None:
     done = subprocess.run([sys.executable, "tools/exports.py", "--check"], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, f"{done.stdout}{done.stderr}run: python tools/exports.py"
+
+
+def packages_of_methods() -> tuple[str, ...]:
+    """Those whose exports ``tools/exports.py`` writes, such as ``"rl.weight"``."""
+    packages: tuple[str, ...] = runpy.run_path(str(ROOT / "tools/exports.py"))["PACKAGES"]
+    return packages
+
+
+def test_a_package_that_registers_a_method_is_one_of_methods() -> None:
+    """Its methods are in files of their own, and its exports are written from the registry."""
+    homes = set()
+    for method in METHODS:
+        module, _, factory = method.path.partition(":")
+        if (SOURCE / module.replace(".", "/")).is_dir():  # a package that exports it
+            module = getattr(importlib.import_module(module), factory).__module__
+        package, _, file = module.rpartition(".")
+        if file.startswith("_"):
+            homes.add(package)
+    assert homes == {f"budgeteer.{package}" for package in packages_of_methods()}
+
+
+@pytest.mark.parametrize("package", packages_of_methods())
+def test_a_file_with_an_underscore_is_a_method(package: str) -> None:
+    """``_name.py`` registers the method ``name``; a helper's file has no underscore, and no name of an export, which
+    would be the module instead of the function once somebody has imported it."""
+    registered = {method.path for method in METHODS}
+    files = {path.stem for path in (SOURCE / "budgeteer" / package.replace(".", "/")).glob("*.py")} - {"__init__"}
+    methods = {file for file in files if file.startswith("_")}
+    assert {file for file in methods if f"budgeteer.{package}.{file}:{file[1:]}" not in registered} == set()
+    assert (files - methods) & set(importlib.import_module(f"budgeteer.{package}").__all__) == set()
 
 
 def test_a_long_file_has_its_reason_in_the_architecture() -> None:

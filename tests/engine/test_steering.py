@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 torch = pytest.importorskip("torch")
 
+import budgeteer  # noqa: E402
 from budgeteer.core.errors import CheckpointError, InvalidInput  # noqa: E402
-from budgeteer.core.plan import ABORTED, CUT, ENDED, FINISHED, RUNNING  # noqa: E402
+from budgeteer.core.plan import ABORTED, CUT, ENDED, FINISHED, RUNNING, Status  # noqa: E402
 from budgeteer.core.steer import (  # noqa: E402
     ABORT,
     CONTINUE,
@@ -29,7 +31,7 @@ from budgeteer.core.steer import (  # noqa: E402
 from budgeteer.engine.head import load_head  # noqa: E402
 from budgeteer.engine.steering import Steering  # noqa: E402
 from budgeteer.engine.table import Table, marks_of_text  # noqa: E402
-from budgeteer.models.model import Request  # noqa: E402
+from budgeteer.models.model import Finish, Request, finish_of  # noqa: E402
 from budgeteer.models.policy import REASONER, load_policy  # noqa: E402
 from budgeteer.models.reasoner import Reasoner  # noqa: E402
 from budgeteer.steer import budget_forcing, budget_guidance, mirostat, switch_thinking, truncate  # noqa: E402
@@ -347,3 +349,20 @@ def test_states_are_those_of_transformers():
         ours = policy.model.states(policy.model.embed[tokens])
         for mine, other in zip(ours, theirs(tokens, output_hidden_states=True).hidden_states, strict=True):
             torch.testing.assert_close(mine, other, atol=2e-5, rtol=1e-4)
+
+
+def test_a_stop_text_ends_a_row_in_one_place_for_all_engines():
+    table = Table(2, 20, [marks_of_text(INSIDE, (0,), "", ())], INSIDE.pieces)
+    table.reset(np.arange(2), 5, 1.0)
+    assert table.before_stop(0, "7+5=12\n?8", ("?", "\n")) == "7+5=12"
+    assert table.before_stop(1, "7+5=1", ("?", "\n")) == "7+5=1"
+    assert table.status.tolist() == [ENDED, RUNNING]
+    source = Path(budgeteer.__file__).parent
+    readers = {path.name for path in source.rglob("*.py") if "import until" in path.read_text(encoding="utf-8")}
+    assert readers == {"table.py"}
+
+
+def test_a_row_ends_a_choice_as_it_ended_itself():
+    ends = {status: finish_of(status) for status in Status}
+    assert {status for status, finish in ends.items() if finish == Finish.LENGTH} == {CUT}
+    assert set(ends.values()) == {Finish.LENGTH, Finish.STOP}

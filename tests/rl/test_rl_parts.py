@@ -20,12 +20,8 @@ from budgeteer.rl.advantage import group_norm, history_baseline
 from budgeteer.rl.history import History, Memory, estimates, record
 from budgeteer.rl.ratio import Tokens, clipped
 from budgeteer.rl.surrogate import DIMENSIONS, Ridge, prompt_features
-from budgeteer.rl.weight import (
-    prompt_mean,
-    sequence_mean,
-    thin,
-    token_mean,
-)
+from budgeteer.rl.thinning import thin
+from budgeteer.rl.weight import prompt_mean, sequence_mean, token_mean
 
 A = np.array
 

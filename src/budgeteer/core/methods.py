@@ -83,7 +83,7 @@ _R, _RW, _W = partial(_path, "rl.recipes"), partial(_path, "rl.reward"), partial
 _AD, _IM, _RA = partial(_path, "rl.advantage"), partial(_path, "rl.importance"), partial(_path, "rl.ratio")
 _ST, _CA, _SC = partial(_path, "rl.stream"), partial(_path, "rl.carry"), partial(_path, "rl.schedule")
 _P = partial(_path, "gateway.policies")
-_S, _T = partial(_path, "steer"), partial(_path, "strategies")
+_S, _T, _V = partial(_path, "steer"), partial(_path, "strategies"), partial(_path, "verify")
 
 METHODS: tuple[Method, ...] = (
     # allocator
@@ -509,13 +509,11 @@ METHODS: tuple[Method, ...] = (
         "progress", "scorer", "budgeteer.strategies.kit.score:progress", "the model's word on the last step, charged"
     ),
     # verifier
-    Method(
-        "auto", "verifier", "budgeteer.verify:auto", "as what the reference is: number, letter, list, expression, text"
-    ),
-    Method("exact", "verifier", "budgeteer.verify:exact", "the same characters"),
-    Method("number", "verifier", "budgeteer.verify:number", "the same number, exactly, of the same unit"),
-    Method("math", "verifier", "budgeteer.verify:math", "expressions of the same value, wherever they are tried"),
-    Method("choice", "verifier", "budgeteer.verify:choice", "the same letter of multiple choice"),
+    Method("auto", "verifier", _V("auto"), "as what the reference is: number, letter, list, expression, text"),
+    Method("exact", "verifier", _V("exact"), "the same characters"),
+    Method("number", "verifier", _V("number"), "the same number, exactly, of the same unit"),
+    Method("math", "verifier", _V("math"), "expressions of the same value, wherever they are tried"),
+    Method("choice", "verifier", _V("choice"), "the same letter of multiple choice"),
     # meter
     Method("cache", "meter", "budgeteer.core.meter:cache", "entries of a KV cache that are kept"),
     Method("bits", "meter", "budgeteer.core.meter:bits", "bits that numbers are stored in"),

@@ -130,11 +130,6 @@ class Batch:
         self.used = count
         return np.arange(count)
 
-    def end(self, slot: int, status: int) -> None:
-        """End the row in this slot."""
-        self.live[slot] = False
-        self.table.status[self.record[slot]] = status
-
     def _before(self, slots: I64) -> I64:
         """Ask the steers that need no logits about the rows in these slots; the slots of those that they end."""
         if not self.steering.early:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from budgeteer.core.errors import InvalidInput
 from budgeteer.core.plan import CUT, ENDED, I64, RUNNING
 from budgeteer.core.steer import Internals, Mask
+from budgeteer.engine.text import until
 
 ENDS, CLOSES, MAY_CLOSE, ANSWERS, WATCHED = 1, 2, 4, 8, 16
 """Bits of a token: it ends the sequence; it closes the thinking; it may be the last one of a text that does; it
@@ -177,6 +178,13 @@ class Table:
         some = code.nonzero()[0]
         if len(some):
             self._mark(rows[some], code[some], at[some])
+
+    def before_stop(self, row: int, text: str, stops: Sequence[str]) -> str:
+        """The text of a row up to its first stop text; a row that has one ends there, as if by itself."""
+        text, stopped = until(text, stops)
+        if stopped:
+            self.status[row] = ENDED
+        return text
 
     def _mark(self, rows: I64, code: NDArray[np.uint8], at: I64) -> None:
         """What the tokens that were added to these rows [k], now ``at`` [k] long, mean for them."""

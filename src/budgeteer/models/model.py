@@ -9,6 +9,7 @@ from enum import StrEnum
 from typing import Any, NamedTuple, Protocol
 
 from budgeteer.core.errors import InvalidInput
+from budgeteer.core.plan import Status
 from budgeteer.core.steer import Steer
 from budgeteer.core.usage import Usage
 from budgeteer.core.words import one_of
@@ -37,6 +38,11 @@ class Finish(StrEnum):
     """At its cap."""
     CUT = "cut"
     """Before either, since its stream was cut."""
+
+
+def finish_of(status: int) -> Finish:
+    """How a choice ended whose row of a decode batch ended with this :class:`budgeteer.core.plan.Status`."""
+    return Finish.LENGTH if status == Status.CUT else Finish.STOP
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,15 +10,15 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from budgeteer.core.plan import CUT, ENDED, RUNNING
+from budgeteer.core.plan import RUNNING
 from budgeteer.core.steer import Internals, Rows, State
 from budgeteer.core.usage import Usage
 from budgeteer.engine.decoder import compiles
 from budgeteer.engine.loop import Batch, Turn
 from budgeteer.engine.steering import Ticket
 from budgeteer.engine.table import ENDS, WATCHED, Marks, Table
-from budgeteer.engine.text import until, whole
-from budgeteer.models.model import Choice, Chunk, Finish, Request, Response
+from budgeteer.engine.text import whole
+from budgeteer.models.model import Choice, Chunk, Request, Response, finish_of
 from budgeteer.models.policy import Policy
 
 
@@ -182,7 +182,8 @@ class Requests:
         for record in batch.record[turn.ended].tolist():
             row, tokens = self.rows[record], table.tokens[record, : table.length[record]].tolist()
             if row is not None:  # its job was not dropped
-                self._end(record, until(self.policy.decode([tokens])[0], row.job.request.stop)[0], 0)
+                text = table.before_stop(record, self.policy.decode([tokens])[0], row.job.request.stop)
+                self._end(record, text, 0)
         record = batch.record[turn.taken]
         watched = (table.codes[record, table.last[record]] & (WATCHED | ENDS)) > 0
         looked = watched | (table.status[record] != RUNNING)
@@ -195,10 +196,10 @@ class Requests:
         if row is None:  # its job was dropped
             return
         if may_end:
-            text, stopped = until(self.policy.decode([self.table.tokens[record, :n].tolist()])[0], row.job.request.stop)
-            if stopped:
-                self.batch.end(slot, ENDED)
+            text = self.policy.decode([self.table.tokens[record, :n].tolist()])[0]
+            text = self.table.before_stop(record, text, row.job.request.stop)
             if self.table.status[record] != RUNNING:
+                self.batch.live[slot] = False
                 self._end(record, text, 1)
                 return
         if row.job.streamed:
@@ -212,10 +213,9 @@ class Requests:
         job = row.job
         if job.streamed:
             job.tell(Chunk(row.choice, text[row.shown :], tokens))
-        finish = Finish.LENGTH if table.status[record] == CUT else Finish.STOP
         logprobs = tuple(table.logprob[record, :n].tolist()) if job.request.logprobs else None
         forced = int(table.forced[record, :n].sum()) if job.ticket is not None else 0
-        job.choices[row.choice] = Choice(text, n, finish, logprobs, forced)
+        job.choices[row.choice] = Choice(text, n, finish_of(int(table.status[record])), logprobs, forced)
         self._free(record)
         self._complete(job)
 

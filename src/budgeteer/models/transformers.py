@@ -25,13 +25,13 @@ import torch
 from torch import Tensor
 
 from budgeteer.core.errors import CheckpointError, InvalidInput, MissingExtra, ModelError
-from budgeteer.core.plan import CUT, ENDED, I64, RUNNING
+from budgeteer.core.plan import ENDED, I64, RUNNING
 from budgeteer.core.steer import Internals, Need, Rows, require_offered
 from budgeteer.core.usage import Usage
 from budgeteer.engine.decoder import streams
 from budgeteer.engine.steering import Steering, Taken
 from budgeteer.engine.table import Marks, Table, marks_of_text
-from budgeteer.engine.text import until, whole
+from budgeteer.engine.text import whole
 from budgeteer.models.chat import Prompt, tags_of, template_options, written
 from budgeteer.models.model import (
     INTERNALS,
@@ -41,9 +41,9 @@ from budgeteer.models.model import (
     SEED,
     Choice,
     Chunk,
-    Finish,
     Request,
     Response,
+    finish_of,
     last,
 )
 
@@ -362,10 +362,10 @@ class _Choices:
         chunks = []
         for row in rows.tolist():
             tokens = self.tokens(row)
-            ended = tokens[-1] in self.model.ends
-            text, stopped = until(self.model.text(tokens[:-1] if ended else tokens), self.request.stop)
-            if stopped or ended:
+            if tokens[-1] in self.model.ends:
                 self.table.status[row] = ENDED
+                tokens.pop()
+            text = self.table.before_stop(row, self.model.text(tokens), self.request.stop)
             if self.table.status[row] == RUNNING:
                 text = text[: whole(text, self.request.stop)]
             chunks.append(self._show(row, text, 1))
@@ -381,7 +381,7 @@ class _Choices:
             Choice(
                 self.texts[row],
                 int(table.length[row]),
-                Finish.LENGTH if table.status[row] == CUT else Finish.STOP,
+                finish_of(int(table.status[row])),
                 tuple(table.logprob[row, : table.length[row]].tolist()) if self.request.logprobs else None,
                 int(table.forced[row].sum()),
                 notes[row],

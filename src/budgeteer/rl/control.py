@@ -35,7 +35,7 @@ from budgeteer.rl.reward.protocol import Columns
 from budgeteer.rl.rollouts import Rollouts, per_token
 from budgeteer.rl.step import Progress, Step, Update
 from budgeteer.rl.surrogate import prompt_features
-from budgeteer.rl.weight import thin
+from budgeteer.rl.thinning import thin
 
 
 class Control:

@@ -5,13 +5,13 @@ from __future__ import annotations
 
 import re
 
-from budgeteer.verify import _expression
 from budgeteer.verify._choice import choice
-from budgeteer.verify._date import date
 from budgeteer.verify._number import number
-from budgeteer.verify._quantity import quantity
-from budgeteer.verify._sequence import equal, sequence
-from budgeteer.verify._text import clean, closed, identical, read, same, time, unwrap
+from budgeteer.verify.kit import expression
+from budgeteer.verify.kit.date import date
+from budgeteer.verify.kit.quantity import quantity
+from budgeteer.verify.kit.sequence import equal, sequence
+from budgeteer.verify.kit.text import clean, closed, identical, read, same, time, unwrap
 
 _DECIDED = {
     "yes": {"no", "false", "wrong", "incorrect", "untrue", "not", "t", "nope", "never"},
@@ -52,8 +52,8 @@ def auto(answer: str | None, reference: str) -> float:
         return float(same(answer, reference))
     if _LETTER.fullmatch(unwrap(clean(reference))):
         return choice(answer, reference)
-    if _expression.is_expression(wanted):
-        return float(_expression.equal(read(answer), wanted))
+    if expression.is_expression(wanted):
+        return float(expression.equal(read(answer), wanted))
     if sequence(wanted) is not None:
         return float(_elements(read(answer), wanted))
     if wanted.casefold() in _DECIDED and _decides(read(answer).casefold(), wanted.casefold()):
@@ -76,6 +76,6 @@ def _elements(answer: str, reference: str) -> bool:
 def _element(answer: str, reference: str) -> bool:
     if sequence(reference) is not None:
         return _elements(answer, reference)
-    if _expression.is_expression(reference):
-        return identical(answer, reference) or _expression.equal(answer, reference)
+    if expression.is_expression(reference):
+        return identical(answer, reference) or expression.equal(answer, reference)
     return bool(number(answer, reference))

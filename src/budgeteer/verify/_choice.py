@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from budgeteer.verify._text import clean, plain, same, unwrap
+from budgeteer.verify.kit.text import clean, plain, same, unwrap
 
 _LETTER = re.compile(r"(?:(?:option|choice|answer) )?[(\[]? ?([A-Za-z]) ?(?:[)\]]?[.:]?)", re.IGNORECASE)
 _LED = re.compile(

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from budgeteer.verify import _expression
 from budgeteer.verify._number import number
-from budgeteer.verify._sequence import equal, sequence
-from budgeteer.verify._text import identical, read
+from budgeteer.verify.kit import expression
+from budgeteer.verify.kit.sequence import equal, sequence
+from budgeteer.verify.kit.text import identical, read
 
 
 def math(answer: str | None, reference: str) -> float:
@@ -27,6 +27,6 @@ def agree(answer: str, reference: str) -> bool:
     a, b = sequence(answer), sequence(reference)
     if a is not None and b is not None:
         return identical(answer, reference) or equal(a, b, agree)
-    if _expression.is_expression(answer) and _expression.is_expression(reference):
-        return identical(answer, reference) or _expression.equal(answer, reference)
-    return bool(number(answer, reference)) or (a is None and b is None and _expression.equal(answer, reference))
+    if expression.is_expression(answer) and expression.is_expression(reference):
+        return identical(answer, reference) or expression.equal(answer, reference)
+    return bool(number(answer, reference)) or (a is None and b is None and expression.equal(answer, reference))

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from budgeteer.verify._quantity import quantity
-from budgeteer.verify._text import read, same
+from budgeteer.verify.kit.quantity import quantity
+from budgeteer.verify.kit.text import read, same
 
 
 def number(answer: str | None, reference: str) -> float:

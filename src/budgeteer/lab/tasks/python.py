@@ -14,7 +14,7 @@ from typing import Any, cast
 from budgeteer.core.environment import Environment
 from budgeteer.core.errors import BudgeteerError, InvalidInput, UnknownName
 from budgeteer.core.spec import Spec
-from budgeteer.verify._named import module_of
+from budgeteer.verify.names import module_of
 
 _MODULE = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
 

@@ -9,11 +9,10 @@ from budgeteer.core.lazy import lazy
 
 if TYPE_CHECKING:
     from budgeteer.rl.advantage._centred_advantage import centred_advantage
-    from budgeteer.rl.advantage._group_norm import group_norm
     from budgeteer.rl.advantage._grpo_advantage import grpo_advantage
-    from budgeteer.rl.advantage._history_baseline import history_baseline
     from budgeteer.rl.advantage._shrunk_advantage import shrunk_advantage
     from budgeteer.rl.advantage._tempo import tempo
+    from budgeteer.rl.advantage.kit import group_norm, history_baseline
 
 __all__ = [
     "centred_advantage",
@@ -28,9 +27,9 @@ __getattr__ = lazy(
     __name__,
     {
         "centred_advantage": "_centred_advantage",
-        "group_norm": "_group_norm",
+        "group_norm": "kit",
         "grpo_advantage": "_grpo_advantage",
-        "history_baseline": "_history_baseline",
+        "history_baseline": "kit",
         "shrunk_advantage": "_shrunk_advantage",
         "tempo": "_tempo",
     },

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from budgeteer.core.plan import F64
-from budgeteer.rl.advantage._history_baseline import history_baseline
+from budgeteer.rl.advantage.kit import history_baseline
 
 if TYPE_CHECKING:
     from budgeteer.rl.recipe import View

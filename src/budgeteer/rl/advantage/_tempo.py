@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from budgeteer.core.plan import F64
-from budgeteer.rl.advantage._group_norm import group_norm
+from budgeteer.rl.advantage.kit import group_norm
 
 if TYPE_CHECKING:
     from budgeteer.rl.recipe import View

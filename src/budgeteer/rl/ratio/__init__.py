@@ -9,8 +9,8 @@ from budgeteer.core.lazy import lazy
 
 if TYPE_CHECKING:
     from budgeteer.rl.ratio._clipped import clipped
-    from budgeteer.rl.ratio._low_variance import low_variance
     from budgeteer.rl.ratio._sequence import sequence
+    from budgeteer.rl.ratio.kit import low_variance
     from budgeteer.rl.ratio.protocol import Loss, Penalty, Ratio, Tokens
 
 __all__ = [
@@ -31,7 +31,7 @@ __getattr__ = lazy(
         "Ratio": "protocol",
         "Tokens": "protocol",
         "clipped": "_clipped",
-        "low_variance": "_low_variance",
+        "low_variance": "kit",
         "sequence": "_sequence",
     },
 )

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 from budgeteer.rl.ratio._clipped import clipped
-from budgeteer.rl.ratio._low_variance import low_variance
+from budgeteer.rl.ratio.kit import low_variance
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -10,13 +10,11 @@ from budgeteer.core.lazy import lazy
 if TYPE_CHECKING:
     from budgeteer.rl.weight._prompt_mean import prompt_mean
     from budgeteer.rl.weight._sequence_mean import sequence_mean
-    from budgeteer.rl.weight._thin import thin
     from budgeteer.rl.weight._token_mean import token_mean
 
 __all__ = [
     "prompt_mean",
     "sequence_mean",
-    "thin",
     "token_mean",
 ]
 
@@ -25,7 +23,6 @@ __getattr__ = lazy(
     {
         "prompt_mean": "_prompt_mean",
         "sequence_mean": "_sequence_mean",
-        "thin": "_thin",
         "token_mean": "_token_mean",
     },
 )

@@ -12,8 +12,6 @@ import numpy as np
 
 from budgeteer.core.plan import F64, I64
 
-__all__ = ["thin"]
-
 
 def thin(advantage: F64, group: I64, ratio: float, rng: np.random.Generator) -> F64:
     """[n] weight of each row in the update: 0 = left out; the expectation of each is 1.

@@ -7,7 +7,7 @@ import re
 from dataclasses import dataclass, replace
 from fractions import Fraction
 
-from budgeteer.verify import _expression
+from budgeteer.verify.kit import expression
 
 _DIGITS = 400
 """Digits up to which a number is read."""
@@ -128,7 +128,7 @@ class Quantity:
 
 
 def quantity(text: str) -> Quantity | None:
-    """The number that a read text (:func:`budgeteer.verify._text.read`) is; None where it is anything else.
+    """The number that a read text (:func:`budgeteer.verify.kit.text.read`) is; None where it is anything else.
 
     Read are 1,200 and 1 200, -0.5, minus 5, 3/4, 3 1/2, 1e5, 1.5 × 10^3, 12 %, $5, USD 5, $1.2M, 5 million, 42 apples,
     5 km/h, x = 5, (5), forty-two, and 3 + 4 = 7 if both sides agree, to the decimals that are written. Not read are
@@ -158,7 +158,7 @@ def _worked(sides: list[str], result: Quantity, written: str) -> Quantity | None
     places = _PLACES.match(written)
     within = Fraction(1, 2 * 10 ** len(places[1])) if places else Fraction(0)
     for side in sides:
-        value = _expression.value(side.replace("$", ""))
+        value = expression.value(side.replace("$", ""))
         if value is None or abs(value - result.value) > within:
             return None
     return result

@@ -13,7 +13,9 @@ from typing import Any
 from budgeteer.core import registry
 from budgeteer.core.errors import InvalidInput, UnknownName, VerifierError
 from budgeteer.core.method import Method
-from budgeteer.verify._protocol import Verifier
+from budgeteer.verify.protocol import Verifier
+
+__all__ = ["identity", "known", "named"]
 
 
 def known() -> dict[str, Method]:

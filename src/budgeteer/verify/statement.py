@@ -5,8 +5,10 @@ from __future__ import annotations
 
 import re
 
-from budgeteer.verify._quantity import ALTERS, Quantity, alters, quantity
-from budgeteer.verify._text import LONGEST, read
+from budgeteer.verify.kit.quantity import ALTERS, Quantity, alters, quantity
+from budgeteer.verify.kit.text import LONGEST, read
+
+__all__ = ["stated"]
 
 _BEGINS = re.compile(
     r"(?<![^ :=])(?:(?:minus|negative) )?[-+]?(?:US\$|[$€£¥₹]|(?:USD|EUR|GBP|JPY|INR) ?)?[-+]?\.?\d", re.IGNORECASE

@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable
 from typing import NamedTuple
 
-from budgeteer.verify._quantity import quantity
+from budgeteer.verify.kit.quantity import quantity
 
 _AND = re.compile(r",? and ")
 _CLOSES = {"(": ")]", "[": ")]", "{": "}", "<": ">"}
