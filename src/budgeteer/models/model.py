@@ -9,6 +9,7 @@ from enum import StrEnum
 from typing import Any, NamedTuple, Protocol
 
 from budgeteer.core.errors import InvalidInput
+from budgeteer.core.plan import Status
 from budgeteer.core.steer import Steer
 from budgeteer.core.usage import Usage
 from budgeteer.core.words import one_of
@@ -37,6 +38,12 @@ class Finish(StrEnum):
     """At its cap."""
     CUT = "cut"
     """Before either, since its stream was cut."""
+    ABORTED = "aborted"
+    """Before either, since a steer aborted it: it has no answer."""
+
+
+FINISHES = {Status.CUT: Finish.LENGTH, Status.ABORTED: Finish.ABORTED}
+"""How a choice ended whose row ended so; after any other status, as STOP."""
 
 
 @dataclass(frozen=True, slots=True)

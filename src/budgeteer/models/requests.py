@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from budgeteer.core.plan import CUT, ENDED, RUNNING
+from budgeteer.core.plan import ENDED, RUNNING
 from budgeteer.core.steer import Internals, Rows, State
 from budgeteer.core.usage import Usage
 from budgeteer.engine.decoder import compiles
@@ -18,7 +18,7 @@ from budgeteer.engine.loop import Batch, Turn
 from budgeteer.engine.steering import Ticket
 from budgeteer.engine.table import ENDS, WATCHED, Marks, Table
 from budgeteer.engine.text import until, whole
-from budgeteer.models.model import Choice, Chunk, Finish, Request, Response
+from budgeteer.models.model import FINISHES, Choice, Chunk, Finish, Request, Response
 from budgeteer.models.policy import Policy
 
 
@@ -212,7 +212,7 @@ class Requests:
         job = row.job
         if job.streamed:
             job.tell(Chunk(row.choice, text[row.shown :], tokens))
-        finish = Finish.LENGTH if table.status[record] == CUT else Finish.STOP
+        finish = FINISHES.get(table.status[record], Finish.STOP)
         logprobs = tuple(table.logprob[record, :n].tolist()) if job.request.logprobs else None
         forced = int(table.forced[record, :n].sum()) if job.ticket is not None else 0
         job.choices[row.choice] = Choice(text, n, finish, logprobs, forced)

@@ -25,7 +25,7 @@ import torch
 from torch import Tensor
 
 from budgeteer.core.errors import CheckpointError, InvalidInput, MissingExtra, ModelError
-from budgeteer.core.plan import CUT, ENDED, I64, RUNNING
+from budgeteer.core.plan import ENDED, I64, RUNNING
 from budgeteer.core.steer import Internals, Need, Rows, require_offered
 from budgeteer.core.usage import Usage
 from budgeteer.engine.decoder import streams
@@ -34,6 +34,7 @@ from budgeteer.engine.table import Marks, Table, marks_of_text
 from budgeteer.engine.text import until, whole
 from budgeteer.models.chat import Prompt, tags_of, template_options, written
 from budgeteer.models.model import (
+    FINISHES,
     INTERNALS,
     LOGPROBS,
     PREFILL,
@@ -381,7 +382,7 @@ class _Choices:
             Choice(
                 self.texts[row],
                 int(table.length[row]),
-                Finish.LENGTH if table.status[row] == CUT else Finish.STOP,
+                FINISHES.get(table.status[row], Finish.STOP),
                 tuple(table.logprob[row, : table.length[row]].tolist()) if self.request.logprobs else None,
                 int(table.forced[row].sum()),
                 notes[row],
