@@ -56,7 +56,7 @@ def test_json_text_and_identities_show_the_words_themselves(words):
 
 
 def test_the_words_are_those_of_files_that_exist():
-    assert list(Finish) == ["stop", "length", "cut"]
+    assert list(Finish) == ["stop", "length", "cut", "aborted"]
     assert list(Std) == ["rate", "score"]
     assert (list(Aborted), list(Pace)) == (["mask", "failure"], ["step", "run"])
     assert (

@@ -239,8 +239,6 @@ def test_two_steers_on_the_same_rows():
     for _ in range(4):
         step(made, torch.tensor([[0.0, 0, 90, 0, 0]]))
     assert made.table.tokens[0, :4].tolist() == [1, 1, 3, 1]
-    with pytest.raises(InvalidInput, match="asked every 1 tokens"):
-        combine(budget_forcing(2), truncate(3)._replace(every=2))
 
 
 def test_fingerprints_tell_weights_apart():

@@ -88,7 +88,7 @@ class ToyReasoner:
             for j, row in enumerate(live):
                 decision = 0 if action is None or action.decision is None else int(action.decision[j])
                 if decision in (ABORT, STOPPED) or (decision == FINISH and row.answered >= 0):
-                    row.ended = Finish.STOP
+                    row.ended = Finish.ABORTED if decision == ABORT else Finish.STOP
                     continue
                 if decision == FINISH and row.closed < 0 and not row.queue:
                     row.queue = list(marker)

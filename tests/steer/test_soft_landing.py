@@ -6,7 +6,9 @@ from typing import Any
 
 import pytest
 
-torch = pytest.importorskip("torch")
+pytest.importorskip("torch")
+
+import torch
 
 from budgeteer.core.errors import InvalidInput
 from budgeteer.core.steer import CONTINUE, FINISH, Snapshot

@@ -108,7 +108,7 @@ def _heads(args: argparse.Namespace) -> int:
     seen = train(load_policy(args.model or REASONER), args.out, seed=args.seed)
     for name, value in seen.items():
         sys.stdout.write(f"{name}: {value:,.6g}\n")
-    sys.stdout.write(f"the heads are in {args.out.resolve()}; put them beside the model's weights\n")
+    sys.stdout.write(f"the heads are in {args.out.resolve()}; name one with head=FILE\n")
     return 0
 
 

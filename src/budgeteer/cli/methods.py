@@ -159,7 +159,7 @@ def _row(method: Method) -> dict[str, Any]:
 def _explain(methods: Sequence[Method], *, as_json: bool) -> int:
     """All that is known of the methods of one name."""
     from budgeteer.core import registry
-    from budgeteer.core.method import PARTS
+    from budgeteer.core.method import PARTS, SLOTS
     from budgeteer.core.run import run_of
 
     rows = []
@@ -170,6 +170,8 @@ def _explain(methods: Sequence[Method], *, as_json: bool) -> int:
             rows.append(
                 _row(method) | {"run": "", "about": f"Options are not known: {error}", "columns": [], "options": None}
             )
+    for row in rows:
+        row["slots"] = SLOTS.get(row["part"], {})
     if as_json:
         sys.stdout.write(json.dumps(rows, indent=1) + "\n")
         return 0
@@ -187,6 +189,9 @@ def _explain(methods: Sequence[Method], *, as_json: bool) -> int:
             default = "must be given" if option["required"] else f"default {_word(option['default'])}"
             meaning = f": {option['meaning']}" if option["meaning"] else ""
             said.append(f"  {option['name']}  {option['takes']}, {default}{meaning}")
+        if row["slots"]:
+            said += ["", "slots, each filled by the name of a method:"]
+            said += [f"  {slot}  name: {part}" for slot, part in row["slots"].items()]
         said += ["", "run:", *(f"  {line}" for line in row["run"].splitlines())] if row["run"] else []
         sys.stdout.write("\n".join(said) + "\n\n")
     return 0

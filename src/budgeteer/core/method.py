@@ -46,6 +46,50 @@ TAKES = {"scorer": "scorer", "critic": "scorer", "aggregate": "aggregator", "all
 """Argument of a factory that takes a part -> which part."""
 
 
+class Read(NamedTuple):
+    """An argument that a command line gives as the place that it is read from.
+
+    Attributes:
+        takes: what the option takes, in words.
+        example: a value that always works.
+        path: of the function (name of the method, what was given) -> the argument.
+    """
+
+    takes: str
+    example: str
+    path: str
+
+
+READ = {
+    "head": Read(
+        "a FILE that budgeteer lab heads wrote, or reasoner: that of the embedded reasoner",
+        "reasoner",
+        "budgeteer.engine.head:head_of",
+    )
+}
+"""Argument of a factory that is read from a file -> how."""
+
+SLOTS: dict[str, dict[str, str]] = {
+    "recipe": {
+        "allocator": "allocator",
+        "reward": "reward",
+        "advantage": "advantage",
+        "importance": "importance",
+        "token_weight": "weight",
+        "ratio": "ratio",
+        "stream": "stream",
+        "carry": "carry",
+        "temperature": "schedule",
+        "max_tokens": "schedule",
+        "lr": "schedule",
+        "steer": "steer",
+    },
+    "strategy": {"steer": "steer"},
+    "many": {"steer": "steer"},
+}
+"""Part -> slots that every method of it has beside the options of its factory -> the part that fills each."""
+
+
 class Citation(NamedTuple):
     """The paper that a method is from."""
 

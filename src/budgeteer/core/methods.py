@@ -707,7 +707,7 @@ METHODS: tuple[Method, ...] = (
         "thinking",
         "task",
         "budgeteer.lab.tasks.thinking:Thinking",
-        "sums, stories, comparisons, sorting and dates, as the embedded thinking model learnt them",
+        "held-out sums, stories, comparisons, sorting and dates of the thinking model",
     ),
     Method("homogeneous", "task", "budgeteer.lab.tasks.mixture:homogeneous", "chains of 4 steps, all of a kind"),
 )

@@ -19,7 +19,7 @@ from types import SimpleNamespace, UnionType
 from typing import Any, Literal, NamedTuple, Union, get_args, get_origin, get_type_hints
 
 from budgeteer.core.errors import InvalidInput, UnknownName
-from budgeteer.core.method import ITSELF, LATER, PARTS, TAKES, Method
+from budgeteer.core.method import ITSELF, LATER, PARTS, READ, SLOTS, TAKES, Method
 from budgeteer.core.methods import METHODS
 from budgeteer.core.option import REQUIRED, options_declared
 from budgeteer.core.spec import parse
@@ -150,7 +150,7 @@ def part_of(part: str, given: Any) -> Any:
     if missing := _missing(method, spec.values):
         raise InvalidInput(
             f"{part} {given!r} cannot be chosen by its name alone, since it needs {' and '.join(missing)}; write "
-            f"{spec.name}:{missing[0]}=..., or make it in Python and pass it"
+            f"{spec.name}:{missing[0]}=..., {_hint(missing[0])}, or make it in Python and pass it"
         )
     return _made(method, arguments_of(method, spec.values))
 
@@ -168,23 +168,23 @@ def arguments_of(method: Method, options: Mapping[str, Any]) -> dict[str, Any]:
         if key not in settable:
             if any(parameter.kind is parameter.VAR_KEYWORD for parameter in settable.values()):
                 continue
-            if not settable:
+            if not settable and method.part not in SLOTS:
                 raise InvalidInput(
                     f"{method.name}:{key}={value} is not possible: {method.name} has no options{_others(method, key)}"
                 )
-            raise UnknownName(f"option of {method.name}", key, settable)
+            raise UnknownName(f"option of {method.name}", key, [*settable, *SLOTS.get(method.part, ())])
         annotation = str(settable[key].annotation)
         part = TAKES.get(key, "strategy" if annotation.startswith("Strategy") else None)
         if part is not None and isinstance(value, str):
             given[key] = part_of(part, value)
+        elif key in READ and isinstance(value, int | float | str):
+            given[key] = resolve(READ[key].path)(method.name, str(value))
         elif not _takes(settable[key], hints.get(key), value):
             wanted, meaning = _wanted(settable[key], hints.get(key)), meaning_of(method, key)
             said = f"{wanted} ({meaning})" if meaning else wanted
             raise InvalidInput(f"{method.name}:{key}={value} is not possible: {key} is {said}")
     for key in _missing(method, options):
-        names = of(TAKES.get(key, ""))
-        hint = f"one of {', '.join(names)}" if names else "a value"
-        raise InvalidInput(f"{method.name} needs {key}; give {method.name}:{key}=, {hint}")
+        raise InvalidInput(f"{method.name} needs {key}; give {method.name}:{key}=, {_hint(key)}")
     return given
 
 
@@ -296,6 +296,12 @@ def _missing(method: Method, given: Mapping[str, Any]) -> list[str]:
     ]
 
 
+def _hint(option: str) -> str:
+    """What is to be given for an option without a default."""
+    names = of(TAKES.get(option, ""))
+    return f"one of {', '.join(names)}" if names else READ[option].takes if option in READ else "a value"
+
+
 def _others(method: Method, option: str) -> str:
     """Which methods of the same part have this option, as the end of a message."""
     names = []
@@ -347,6 +353,8 @@ def _wanted(parameter: inspect.Parameter, hint: Any) -> str:
     """What an option takes, in words; the annotation where there are none."""
     if isinstance(parameter.default, bool):
         return "true or false"
+    if parameter.name in READ:
+        return READ[parameter.name].takes
     if parameter.annotation is parameter.empty:
         return "any value"
     said = [*_words(hint), *(_NOUNS[kind] for kind in _kinds(hint) if kind in _NOUNS)]

@@ -9,9 +9,10 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
+from typing import Any
 
 from budgeteer.core import registry
-from budgeteer.core.method import Method
+from budgeteer.core.method import READ, Method
 
 _TRAIN = "budgeteer train grpo:{slot}=SPEC --budget 200k --out runs/NAME"
 _SOLVE = "budgeteer solve chains --limit 20 "
@@ -63,7 +64,9 @@ from budgeteer import Usage
 from budgeteer.core.meter import meter
 
 print(meter("NAME")(Usage(input=9, output=20, counts={"NAME": 3})))  # and as a budget: NAME:400""",
-    "steer": _TRAIN.format(slot="steer"),
+    "steer": f"""\
+{_SOLVE}--strategy direct:steer=SPEC --budget 400
+{_TRAIN.format(slot="steer")}    # one that needs neither texts nor embeddings""",
     "strategy": _SOLVE + "--strategy SPEC --budget 400",
     "many": _SOLVE + "--strategy SPEC --budget 8000 --total",
     "aggregator": _SOLVE + "--strategy split:aggregate=SPEC --budget 8000 --total",
@@ -100,7 +103,8 @@ def run_of(method: Method) -> str:
     required = {
         option["name"]: option["takes"] for option in registry.explained(method)["options"] if option["required"]
     }
-    given = method.arguments if isinstance(method.arguments, Mapping) else {}
+    given = {name: READ[name].example for name in required if name in READ}
+    given |= method.arguments if isinstance(method.arguments, Mapping) else {}
     if not run.startswith("budgeteer "):
         arguments = "".join(f", {name}={value!r}" for name, value in given.items())
         return run.replace("ARGUMENTS", arguments).replace("NAME", method.name)
@@ -108,8 +112,13 @@ def run_of(method: Method) -> str:
         return run.replace("NAME", method.name)
     if unwritable := [f"{name} ({takes})" for name, takes in required.items() if name not in given]:
         return f"in Python only, since it needs {' and '.join(unwritable)}: {method.path.replace(':', '.')}"
-    written = ",".join(f"{name}={json.dumps(given[name])}" for name in required)
+    written = ",".join(f"{name}={_written(given[name])}" for name in required)
     spec = f"{method.name}:{written or given['family']}" if written or "family" in given else method.name
     if ":" in spec:  # as an option of another name it stands in quotes
         run = re.sub(r"(\S+=)SPEC", r"""'\1"SPEC"'""", run)
     return run.replace("SPEC", spec).replace("NAME", method.name)
+
+
+def _written(value: Any) -> str:
+    """A value as an option has it: a plain word stands without quotes, so that it may stand inside others."""
+    return value if isinstance(value, str) and value.isidentifier() else json.dumps(value)

@@ -179,7 +179,7 @@ class Snapshot:
         rest = {
             "group": np.zeros(m, np.int64),
             "margin": _no_margin,
-            "tokens": lambda i: last[i : i + 1][last[i] >= 0 :],
+            "tokens": lambda i: last[i : i + 1][: int(last[i] >= 0)],
             "close": lambda i: (),
             "model": Internals(None, (), -1, lambda text: []),
         }

@@ -16,6 +16,9 @@ from budgeteer.core.errors import CheckpointError, InvalidInput
 from budgeteer.core.steer import Internals
 from budgeteer.models.policy import REASONER
 
+WEIGHTS = frozenset({"mean", "scale", "w1", "b1", "w2", "b2"})
+"""Names of the tensors of a head."""
+
 
 @dataclass(frozen=True, eq=False)
 class Head:
@@ -41,9 +44,18 @@ class Head:
         return torch.addmm(self.weights["b2"], self.features(states), self.weights["w2"])
 
     def features(self, states: Tensor) -> Tensor:
-        """[m, d], the layer before the last."""
-        w = self.weights
-        return F.gelu(torch.addmm(w["b1"], (states.flatten(1).to(w["mean"]) - w["mean"]) / w["scale"], w["w1"]))
+        """[m, d], the layer before the last.
+
+        Raises:
+            InvalidInput: it reads another number of states, so it is the head of another method or model.
+        """
+        w, x = self.weights, states.flatten(1)
+        if x.shape[1] != len(w["mean"]):
+            raise InvalidInput(
+                f"the head reads {len(w['mean'])} numbers at a position, and its method shows it {x.shape[1]}; give a "
+                f"head that was trained for this method and model: budgeteer lab heads"
+            )
+        return F.gelu(torch.addmm(w["b1"], (x.to(w["mean"]) - w["mean"]) / w["scale"], w["w1"]))
 
     def check(self, inside: Internals) -> None:
         """Refuse a model that the head was not trained on.
@@ -67,20 +79,40 @@ def save_head(head: Head, path: Path) -> None:
     save_file(tensors, path, metadata={"fingerprint": head.fingerprint, "settings": json.dumps(head.settings)})
 
 
-@lru_cache(maxsize=32)
 def load_head(name: str, folder: Path = REASONER) -> Head:
     """The head ``NAME.safetensors`` of a model's folder; the same object at every call.
 
     Raises:
         CheckpointError: the file is missing or damaged.
     """
+    return read_head(folder / f"{name}.safetensors")
+
+
+def head_of(method: str, given: str) -> Head:
+    """What ``head=`` on a command line means for a method: a file, or ``reasoner``, the embedded reasoner's.
+
+    Raises:
+        CheckpointError: the file is missing or damaged, or the reasoner has no head for this method.
+    """
+    return load_head(method.replace("-", "_")) if given == "reasoner" else read_head(Path(given))
+
+
+@lru_cache(maxsize=32)
+def read_head(path: Path) -> Head:
+    """The head in a file that :func:`save_head` wrote; the same object at every call.
+
+    Raises:
+        CheckpointError: the file is missing or damaged.
+    """
     from safetensors import SafetensorError, safe_open
 
-    path = folder / f"{name}.safetensors"
     try:
         with safe_open(path, framework="pt") as file:
             weights = {key: file.get_tensor(key).double() for key in file.keys()}  # noqa: SIM118 (not a dict)
             about = file.metadata()
+        missing = WEIGHTS - weights.keys()
+        if missing:
+            raise KeyError(f"it has no {', '.join(sorted(missing))}")
         return Head(weights, about["fingerprint"], json.loads(about["settings"]))
     except (OSError, SafetensorError, KeyError, TypeError, json.JSONDecodeError) as error:
         raise CheckpointError(f"cannot read a head in {path}: {error}; make one: budgeteer lab heads") from error

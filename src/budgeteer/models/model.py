@@ -38,11 +38,16 @@ class Finish(StrEnum):
     """At its cap."""
     CUT = "cut"
     """Before either, since its stream was cut."""
+    ABORTED = "aborted"
+    """Before either, since a steer aborted it: it has no answer."""
+
+
+_FINISHES = {Status.CUT: Finish.LENGTH, Status.ABORTED: Finish.ABORTED}
 
 
 def finish_of(status: int) -> Finish:
     """How a choice ended whose row of a decode batch ended with this :class:`budgeteer.core.plan.Status`."""
-    return Finish.LENGTH if status == Status.CUT else Finish.STOP
+    return _FINISHES.get(Status(status), Finish.STOP)
 
 
 @dataclass(frozen=True, slots=True)

@@ -135,9 +135,10 @@ def refuse_needs(strategy: Strategy, model: Model, style: Style, checked: bool, 
                 f"direct), the dialect of the endpoint if it is one of vLLM, SGLang or llama.cpp, or one of these "
                 f"strategies: {works}"
             )
+        where = "; a steer acts inside a model that is decoded here: reasoner or hf:FOLDER" * (INTERNALS in missing)
         raise InvalidInput(
             f"the strategy {called} needs {' and '.join(sorted(missing))}, which {model.name} does not have; "
-            f"these would work: {works}"
+            f"these would work: {works}{where}"
         )
 
 

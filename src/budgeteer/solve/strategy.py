@@ -116,6 +116,8 @@ class StoppedBy(StrEnum):
     """The next call did not fit the budget."""
     CAP = "cap"
     """The trace reached the cap that the strategy set."""
+    ABORTED = "aborted"
+    """A steer ended the trace without an answer."""
     DECIDED = "decided"
     """More samples would hardly change the answer."""
     CONVERGED = "converged"

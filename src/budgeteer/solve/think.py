@@ -14,7 +14,7 @@ from budgeteer.core.errors import InvalidInput
 from budgeteer.models.chat import Chat, Message, Thinking
 from budgeteer.solve.strategy import Style
 from budgeteer.solve.styles import Asked, normal
-from budgeteer.verify._text import unwrap
+from budgeteer.verify.kit.text import unwrap
 
 BOX = "Put your final answer within \\boxed{}."
 """What is asked for after a question whose answer is a number."""

@@ -11,7 +11,7 @@ import numpy as np
 
 from budgeteer.core.errors import InvalidInput
 from budgeteer.core.steer import NOTHING, Action, Need, Snapshot, State, Steer, Tensor, shared
-from budgeteer.steer.kit import Head, room, thinking
+from budgeteer.steer.kit import Head, require_settings, room, thinking
 
 
 @shared
@@ -35,6 +35,7 @@ def budget_guidance(head: Head, *, reserve: int = 0, min_rate: float = 0.0, min_
     """
     if min_rate < 0:
         raise InvalidInput(f"min_rate={min_rate}; it is 0 or more")
+    require_settings(head, "vocab", "line_ends")
 
     def step(state: State, now: Snapshot) -> tuple[Action, State]:
         import torch

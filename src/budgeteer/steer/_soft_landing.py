@@ -31,7 +31,7 @@ def soft_landing(most: int, *, share: float = 0.3, likely: int = 4) -> Steer:
     """
     if most < 1 or not 0 <= share <= 1 or likely < 1:
         raise InvalidInput(
-            f"soft_landing(most={most}, share={share}, likely={likely}); most and likely are at least 1, share is 0 to 1"
+            f"soft_landing(most={most}, share={share}, likely={likely}); most >= 1, share in [0, 1] and likely >= 1"
         )
     begins = most - int(share * most)
 

@@ -14,7 +14,7 @@ import numpy as np
 from budgeteer.core.errors import InvalidInput
 from budgeteer.core.plan import F64, I64
 from budgeteer.core.steer import CONTINUE, STOP, Action, Mask, Need, Rows, Snapshot, Steer, shared
-from budgeteer.steer.kit import Head
+from budgeteer.steer.kit import Head, require_settings
 
 
 @dataclass(frozen=True)
@@ -81,6 +81,7 @@ def zip_rc(head: Head, *, costs: Costs = COSTS, every: int = 8, known: tuple[tup
     """
     if every < 1:
         raise InvalidInput(f"every={every}; give at least 1")
+    require_settings(head, "values", "lengths")
     values = np.array(head.settings["values"])
     shape = len(values), len(head.settings["lengths"])
     lengths = middles(head.settings["lengths"])

@@ -18,17 +18,21 @@ class Piece(NamedTuple):
         tokens: number of generated tokens.
         ended: whether it ended by itself or at a stop text, not at its cap.
         clipped: whether the budget left a smaller cap than was asked for.
+        aborted: whether the request's steer ended it without an answer.
     """
 
     text: str
     tokens: int
     ended: bool
     clipped: bool
+    aborted: bool = False
 
     @property
     def stopped_by(self) -> StoppedBy:
-        """DONE, BUDGET or, at the cap that the strategy set, CAP."""
-        return StoppedBy.DONE if self.ended else StoppedBy.BUDGET if self.clipped else StoppedBy.CAP
+        """DONE, ABORTED by a steer, BUDGET or, at the cap that the strategy set, CAP."""
+        if self.ended or self.aborted:
+            return StoppedBy.DONE if self.ended else StoppedBy.ABORTED
+        return StoppedBy.BUDGET if self.clipped else StoppedBy.CAP
 
 
 NOTHING = Piece("", 0, False, True)
@@ -86,8 +90,14 @@ async def ask_many(
     except BudgetExceeded:  # others draw on the same budget and were faster
         return ()
     return tuple(
-        Piece(c.text, task.model.count(c.text) if c.tokens is None else c.tokens, c.finish == Finish.STOP, cap < most)
-        for c in response.choices
+        Piece(
+            choice.text,
+            task.model.count(choice.text) if choice.tokens is None else choice.tokens,
+            choice.finish == Finish.STOP,
+            cap < most,
+            choice.finish == Finish.ABORTED,
+        )
+        for choice in response.choices
     )
 
 
