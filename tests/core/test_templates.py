@@ -151,8 +151,9 @@ def test_the_style_by_hand(copies: Path) -> None:
     from budgeteer.solve.styles import Asked
 
     style = template("style").brackets(Asked("sums", numeric=True), thinking=False)
-    assert [message.role for message in style.prompt("1 + 1?")] == ["system", "user"]
-    assert "it is a number" in style.prompt("1 + 1?")[0].content
+    messages = style.prompt("1 + 1?").messages
+    assert [message.role for message in messages] == ["system", "user"]
+    assert "it is a number" in messages[0].content
     assert style.split("So [[ 2 ]].") == ("So ", " 2 ]].")
     assert (style.read("So [[ 2.0 ]]."), style.read("So 2."), style.complete("2"), style.complete("2]]")) == (
         "2", None, False, True,

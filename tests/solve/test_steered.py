@@ -34,6 +34,7 @@ STEERS = {
     "budget-forcing": "budget-forcing:most=4,reserve=2",
     "budget-guidance": "budget-guidance:head=reasoner,reserve=6",
     "diffadapt-probe": "diffadapt-probe:head=reasoner,reserve=6",
+    "soft-landing": "soft-landing:most=6,likely=2",
     "marker-gate": "marker-gate:first=4,last=9,keep_abort=0.5",
     "mirostat": "mirostat:target=0.4",
     "switch-thinking": "switch-thinking:window=2",

@@ -29,10 +29,10 @@ from typing import Any
 from budgeteer.core.errors import EndpointDown, InvalidInput, MissingExtra, ModelError
 from budgeteer.core.urls import check_http, without_password
 from budgeteer.core.usage import Usage
-from budgeteer.metering.estimate import Bounds, count_text, input_bound, texts_of, too_few
+from budgeteer.metering.estimate import Bounds, count_text, input_bound, too_few
 from budgeteer.metering.outcome import NOT_RUN, Outcome, outcome_of_status
 from budgeteer.metering.usages import Tellings, usages_in
-from budgeteer.models.chat import Chat, Message, Prompt, written
+from budgeteer.models.chat import Chat, Message, Prompt, contents, written
 from budgeteer.models.dialects import dialect_of, fields, variables
 from budgeteer.models.model import LOGPROBS, PREFILL, PREFIX, Choice, Chunk, Finish, Request, Response, last
 
@@ -498,7 +498,7 @@ class _Reply:
             tokens.append(min(request.max_tokens, self._tokens(i) + ending))
             if finish[i] == Finish.LENGTH:
                 tokens[i] = request.max_tokens if self.exact[i] is None else self.exact[i]
-        if usage.input is not None and too_few(usage.input, [" ".join(texts_of({"prompt": request.prompt}))]):
+        if usage.input is not None and too_few(usage.input, [" ".join(contents(request.prompt))]):
             usage = Usage(output=usage.output, reasoning=usage.reasoning)
         counted = [t for t in self.exact if t is not None]
         if len(counted) == request.n:

@@ -283,8 +283,9 @@ def numbered(name: str) -> tuple[str, int]:
 
 
 def _digest(request: Request, stage: str) -> str:
+    prompt = request.prompt
     content = (
-        request.prompt,
+        prompt if isinstance(prompt, str) else asdict(prompt),
         request.max_tokens,
         request.n,
         request.temperature,
