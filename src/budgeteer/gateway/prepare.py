@@ -125,7 +125,7 @@ def prepare(
             planned = replace(planned, reserve=worst, amounts=most_units)
     except InvalidInput as error:
         raise Refused(400, "not_bounded", str(error)) from None
-    reading = Reading(operation, body, metering, hides, model.conduct.bills_cost)
+    reading = Reading(operation, body, metering, hides, model.conduct.bills_cost, model.bounds)
     reading.hides |= model.bounds.hidden_reasoning > 0
     return Prepared(content, planned, likely, reading, chose_cap, notes)
 

@@ -241,9 +241,9 @@ class Metering:
         """Whether more may have been generated than what was seen of an answer.
 
         A cut answer may hide reasoning, until a whole answer of the model, from a provider that does not count
-        reasoning apart, used no more tokens than it showed bytes. Once reasoning is counted, all answers of the model
-        may hide some. A count of 0 proves nothing: the next question may be harder. A whole answer without its usage is
-        taken to be what it shows, unless the model is known to think.
+        reasoning apart, used no more tokens than what it showed can have. Once reasoning is counted, all answers of the
+        model may hide some. A count of 0 proves nothing: the next question may be harder. A whole answer without its
+        usage is taken to be what it shows, unless the model is known to think.
         """
         if answer.hides is not None:
             return answer.hides
