@@ -229,6 +229,11 @@ class Metering:
             for key, bound, actual in seen:
                 self.state = self.estimator.observe(self.state, key, bound, actual)
 
+    def change_state(self, change: Callable[[State], State]) -> None:
+        """Replace ``state`` by what a function makes of it, so that nothing that is learnt meanwhile is lost."""
+        with self._lock:
+            self.state = change(self.state)
+
     def tell(self, settlement: Settlement) -> None:
         """Pass a settlement to ``on_settle``. Its errors are logged only: the answer is paid for, and must be kept."""
         if self.on_settle is not None:
