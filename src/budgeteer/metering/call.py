@@ -95,6 +95,11 @@ class Metering:
                 amounts[kind] = min(units, self.estimator.reserve(state, f"{group} units of {kind}", units))
         return Planned(provider, operation, model, service, worst, reserve, amounts, **about)
 
+    def at_worst(self, planned: Planned) -> Planned:
+        """The same call, whose worst case is reserved whatever an estimator expects."""
+        amounts = self.most(planned.worst, planned.model, planned.service)
+        return replace(planned, reserve=planned.worst, amounts=amounts)
+
     def repriced(self, prices: Prices | None) -> Metering:
         """The same metering with other prices. What was learnt of models is shared, but for which of them show all that
         they think: another model may go by such a name now."""
