@@ -5,12 +5,14 @@
 
 Three replicas share a SQLite ledger, and 128 clients of each tenant stream from all of them until its budget is gone:
 who is told that others hold the rest (429) asks again after 0.1 s. Answers are lognormal (median 120 tokens, sigma
-0.8), at most the requests' cap of 1,000. The upstream's own count is the truth. Three ways, in turns:
+0.8), at most the requests' cap of 1,000. The upstream's own count is the truth. Four ways, in turns:
 
 - ``hard``: every call reserves its worst case.
 - ``learnt, cut``: a call holds what 95 of 100 calls used, more while its stream grows; the upstream stops when the
   connection closes (``cancels = true``), so the stream is cut where the budget ends.
-- ``learnt``: the same, in front of an upstream that goes on, so that nothing is cut.
+- ``learnt, cut, tokenizer``: the same, and the gateway's file names the model's tokenizer, so that a cut stream is
+  charged its tokens, and those that may have been on their way, rather than its bytes.
+- ``learnt``: as ``learnt, cut``, in front of an upstream that goes on, so that nothing is cut.
 
 Each way begins with calls of another account, as a gateway that has run for a while. ``used`` is what the upstream
 billed beside the budget; ``over`` what of it is above 100 %, of the tenant that went farthest as well.
@@ -32,6 +34,9 @@ from typing import Any
 
 import aiohttp
 import numpy as np
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
+from tokenizers.pre_tokenizers import WhitespaceSplit
 
 from budgeteer.lab.results import machine
 
@@ -41,8 +46,13 @@ from helpers.upstream import Upstream, begin, end, event, usage
 
 OUT = Path(__file__).parent / "results" / "learnt_reservations.json"
 CAP, PROMPT = 1000, 7
-WAYS = {"hard": ("", ""), "learnt, cut": ("learnt ", "cancels = true"), "learnt": ("learnt ", "")}
-"""Way -> what stands before the limit, and what is declared of the upstream."""
+WAYS = {
+    "hard": ("", "", ""),
+    "learnt, cut": ("learnt ", "cancels = true", ""),
+    "learnt, cut, tokenizer": ("learnt ", "cancels = true", 'tokenizer = "tokenizer.json"'),
+    "learnt": ("learnt ", "", ""),
+}
+"""Way -> what stands before the limit, and what is declared of the upstream and of its models."""
 REPLICAS = 3
 
 
@@ -62,6 +72,13 @@ class Size:
     budget: int = 60_000
     seeds: int = 4
     warm: int = 200
+
+
+def tokenizer(folder: Path) -> None:
+    """Write the upstream's tokenizer, of one token a word, beside the gateway's file."""
+    made = Tokenizer(WordLevel({"word": 0, "[UNK]": 1}, unk_token="[UNK]"))
+    made.pre_tokenizer = WhitespaceSplit()
+    made.save(str(folder / "tokenizer.json"))
 
 
 def lengths(rng: random.Random) -> Any:
@@ -135,7 +152,7 @@ async def load(urls: list[str], keys: list[str], warm: str, size: Size) -> Count
 
 def run(way: str, seed: int, size: Size) -> dict[str, Any]:
     """One run of a way."""
-    prefix, declared = WAYS[way]
+    prefix, declared, of_model = WAYS[way]
     models = ["warm", *(f"t{k}" for k in range(size.tenants))]
     step = lengths(random.Random(seed))
     with tempfile.TemporaryDirectory() as name, Upstream(**dict.fromkeys(models, step)) as upstream:
@@ -147,11 +164,12 @@ def run(way: str, seed: int, size: Size) -> dict[str, Any]:
             cap=CAP,
         )
         for model in models:  # all learn for one model
-            text = text.replace(f'name = "{model}"', f'name = "{model}"\nprice = "m"')
+            text = text.replace(f'name = "{model}"', f'name = "{model}"\nprice = "m"\n{of_model}')
         with contextlib.ExitStack() as stack:
             replicas = []
             for k in range(REPLICAS):
                 (folder / str(k)).mkdir()
+                tokenizer(folder / str(k))
                 replicas.append(stack.enter_context(Running(folder / str(k), text)))
             warm = replicas[0].key("1000000000", f"learnt {10**9}", path="warm")
             keys = [replicas[0].key(f"{prefix}{size.budget}", path=f"t{k}") for k in range(size.tenants)]
@@ -176,18 +194,19 @@ def main() -> None:
     """Run all ways in turns, print and write the table."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
     parser.add_argument("--quick", action="store_true", help="one small run of each way")
+    parser.add_argument("--ways", nargs="*", choices=[*WAYS], default=[*WAYS], metavar="WAY", help="default: all")
     parser.add_argument("--out", type=Path, help=f"default {OUT.name} in results, with --quick nothing")
     args = parser.parse_args()
     size = Size(tenants=1, clients=24, budget=12_000, seeds=1, warm=80) if args.quick else Size()
-    runs: dict[str, list[dict[str, Any]]] = {way: [] for way in WAYS}
+    runs: dict[str, list[dict[str, Any]]] = {way: [] for way in args.ways}
     for seed in range(size.seeds):
-        for way in WAYS:
+        for way in args.ways:
             runs[way].append(run(way, seed, size))
             print(way, runs[way][-1], file=sys.stderr, flush=True)
     table = {way: summary(rows, size) for way, rows in runs.items()}
     for way, row in table.items():
         print(
-            f"{way:12} used {row['used']:.1%}  over {row['over']:.2%} (most {row['most_over']:.2%})  "
+            f"{way:22} used {row['used']:.1%}  over {row['over']:.2%} (most {row['most_over']:.2%})  "
             f"told to wait {row['busy']:.0f} times and cut {row['cut']:.1f} a tenant"
         )
     out = args.out or (None if args.quick else OUT)

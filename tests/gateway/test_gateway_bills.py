@@ -12,6 +12,7 @@ for needed in ("aiohttp", "orjson", "prometheus_client", "starlette", "uvicorn")
 from budgeteer.cli import main  # noqa: E402
 from budgeteer.core.usage import Usage  # noqa: E402
 from budgeteer.metering.settlement import Planned  # noqa: E402
+from budgeteer.metering.shown import AROUND, ON_THE_WAY  # noqa: E402
 from helpers.gateway_fixture import Running, toml  # noqa: E402
 from helpers.upstream import Upstream, answer, begin, echo, end, error, event, usage  # noqa: E402
 
@@ -257,6 +258,30 @@ def test_a_stream_grows_its_learnt_reservation_and_is_cut_where_the_budget_ends(
     assert (b"stream_cut" in said, record["outcome"]) == ((True, "cut") if cut else (False, "ok"))
     assert (400 < said.count(b"word") <= 1000) == cut
     assert said.count(b"word") == 3000 or cut
+
+
+def test_a_cut_stream_is_charged_its_tokens_where_the_file_names_the_tokenizer_of_its_model(tmp_path):
+    tokenizers = pytest.importorskip("tokenizers")
+    words = tokenizers.Tokenizer(tokenizers.models.WordLevel({"word": 0, "[UNK]": 1}, unk_token="[UNK]"))
+    words.pre_tokenizer = tokenizers.pre_tokenizers.WhitespaceSplit()
+    words.save(str(tmp_path / "tokenizer.json"))
+    text = toml([("one", "URL", ["m", "long"], "cancels = true")], kinds='["all", "learnt.all"]', cap=5000)
+    text = text.replace('name = "long"', 'name = "long"\nprice = "m"')
+    text = text.replace("overhead = 10", 'overhead = 10\ntokenizer = "tokenizer.json"')
+    with (
+        Upstream(m=echo(), long=echo(words=3000, pause=0.0001)) as upstream,
+        Running(tmp_path, text.replace("URL", upstream.url)) as running,
+    ):
+        key = running.key("learnt 6500")
+        for _ in range(30):
+            assert running.call("/v1/chat/completions", ask(max_tokens=5000), key)[0] == 200
+        running.settled(30)
+        poor = running.key("learnt 1000", path="poor")
+        _, _, said = running.call("/v1/chat/completions", ask("long", stream=True, max_tokens=5000), poor)
+        record = running.settled(31)[-1]
+    sent = said.count(b"word")
+    assert (record["outcome"], 400 < sent <= 1000) == ("cut", True)
+    assert sent + AROUND + ON_THE_WAY <= record["output"] < 1.2 * sent + AROUND + ON_THE_WAY
 
 
 async def strict(server, writer, path, body):

@@ -380,6 +380,18 @@ def test_answers_are_bounded_for_each_key_and_for_all(store, monkeypatch):
     assert len(kept("e")) == 40
 
 
+def test_a_note_is_changed_in_one_transaction(store):
+    store.change_note("n", lambda text: f"{text} 1")
+    store.change_note("n", lambda text: f"{text} 2")
+
+    def refuses(text):
+        raise InvalidInput("no")
+
+    with pytest.raises(InvalidInput, match="no"):
+        store.change_note("n", refuses)
+    assert (store.note("n"), store.note("other")) == ("None 1 2", None)
+
+
 def test_replicas_are_seen(store):
     assert store.beat("a", 5) == {"a": 5}
     assert store.beat("b", 6) == {"a": 5, "b": 6}

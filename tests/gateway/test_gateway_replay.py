@@ -346,3 +346,14 @@ def test_a_database_without_a_store_gets_none(postgres_process):
     assert not exists(url)
     connect(url).close()
     assert exists(url)
+
+
+def test_learnt_limits_are_replayed_too(tmp_path, upstream):
+    """Among the records are refusals of the learnt limit; all is decided again as it was then."""
+    found = text(upstream, tmp_path / "l.db").replace('kinds = ["all", "money"]', 'kinds = ["all", "learnt.all"]')
+    with Running(tmp_path, found) as running:
+        records = run(running, running.key("learnt 500"))
+        assert {one["outcome"] for one in records} == {"ok", "refused"}
+        about = replayed(running, tmp_path / "l.db.gateway")
+        assert (about["replayed"], about["refusals"]) == (14, [])
+        assert any(line.startswith("Learnt limits") for line in about["not_known"])

@@ -242,8 +242,9 @@ def test_state_survives_json(actuals, quantile):
 
 
 @pytest.mark.parametrize(
-    "bad", [None, [], {"m": 1}, {"m": {"ratios": [1]}}, {"m": {"ratios": [-1.0], "level": 0.5}},
-            {"m": {"ratios": [float("nan")], "level": 0.5}}, {"m": {"ratios": [], "level": 2}}],
+    "bad", [None, [], {"m": 1}, {"m": {"ratios": [1]}}, {"m": {"ratios": [-1.0], "level": 0.5, "calls": 1}},
+            {"m": {"ratios": [float("nan")], "level": 0.5, "calls": 1}}, {"m": {"ratios": [], "level": 2, "calls": 0}},
+            {"m": {"ratios": [0.5], "level": 0.5}}, {"m": {"ratios": [0.5], "level": 0.5, "calls": 0}}],
 )  # fmt: skip
 def test_a_state_that_is_none_is_refused(bad):
     with pytest.raises(InvalidInput, match="not the state"):
@@ -254,7 +255,7 @@ def test_states_are_values():
     estimator = Estimator()
     state = learn(estimator, [5])
     estimator.observe(state, "m", 1000, 900)
-    assert state.tracks["m"] == Track((0.005,), 0.95)
+    assert state.tracks["m"] == Track((0.005,), 0.95, 1)
 
 
 @pytest.mark.parametrize("drift", [1.0, 5.0, 0.2])
@@ -287,3 +288,32 @@ def test_the_benchmark_runs_and_nothing_overshoots_its_declared_bound(tmp_path):
             assert row["overshoot_share_of_budget"]["omniscient"] == row["overshoot_share_of_budget"]["bound"] == 0
             shares = row["share_of_omniscient_work"]
             assert shares["bound"]["mean"] < shares["quantile"]["mean"]
+
+
+@given(st.lists(st.integers(0, 90), max_size=9), st.lists(st.integers(0, 90), max_size=9),
+       st.lists(st.integers(0, 90), max_size=9))  # fmt: skip
+def test_merged_states_have_learnt_from_the_calls_of_both(before, mine, theirs):
+    estimator = Estimator(window=50)
+    base = learn(estimator, before)
+
+    def on(actuals):
+        state = base
+        for actual in actuals:
+            state = estimator.observe(state, "m", 1000, actual)
+        return state
+
+    assert estimator.merge(base, on(mine), base) == on(mine)
+    assert estimator.merge(base, base, on(theirs)) == on(theirs)
+    merged = estimator.merge(base, on(mine), on(theirs)).tracks.get("m", Track())
+    assert merged.calls == len(before) + len(mine) + len(theirs)
+    assert sorted(merged.ratios) == sorted(actual / 1000 for actual in before + mine + theirs)
+
+
+def test_of_two_states_with_more_calls_than_the_window_each_keeps_its_share():
+    estimator, base = Estimator(window=10, rate=0), State()
+    mine = theirs = base
+    for n in range(30):
+        mine = estimator.observe(mine, "m", 100, 1)
+        theirs = estimator.observe(theirs, "m", 100, 2) if n < 10 else theirs
+    track = estimator.merge(base, mine, theirs).tracks["m"]
+    assert (track.ratios.count(0.01), track.ratios.count(0.02), track.calls) == (5, 5, 40)

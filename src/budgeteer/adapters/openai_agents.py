@@ -24,10 +24,12 @@ from budgeteer.core.errors import InvalidInput, MissingExtra
 from budgeteer.core.usage import Usage
 from budgeteer.metering.call import Call, Metering, metering_of
 from budgeteer.metering.clients import refuse_unbounded, refuse_unmetered
-from budgeteer.metering.estimate import count_text, least_tokens, worst_case
+from budgeteer.metering.estimate import least_tokens, worst_case
 from budgeteer.metering.outcome import Outcome, outcome_of_status
 from budgeteer.metering.protocol import Allowance
+from budgeteer.metering.reading import TEXT_DELTAS
 from budgeteer.metering.settlement import Answer
+from budgeteer.metering.shown import holds_calls, most_tokens
 
 try:
     import openai
@@ -108,7 +110,8 @@ class BudgetedModel(Model):
             await call.afinish(_failure(error))
             raise
         text = "".join(_text(item) for item in response.output)
-        await call.afinish(self._answer(read_usage(response.usage, text, _asked(input)), text, Outcome.OK))
+        usage, calls = read_usage(response.usage, text, _asked(input)), any(map(_calls, response.output))
+        await call.afinish(self._answer(usage, text, Outcome.OK, calls))
         return response
 
     async def stream_response(
@@ -140,7 +143,7 @@ class BudgetedModel(Model):
             return
         call, settings = self._call(system_instructions, input, model_settings, tools, output_schema, handoffs, stored)
         await call.astart()
-        least = 0
+        least, calls = 0, False
         text, usage, answer = "", None, Answer(outcome=Outcome.UNKNOWN)
         try:
             async for event in self.wrapped.stream_response(
@@ -148,14 +151,14 @@ class BudgetedModel(Model):
             ):
                 delta = getattr(event, "delta", None)
                 if isinstance(delta, str) and delta:
-                    text += delta
+                    text, calls = text + delta, calls or not event.type.endswith(TEXT_DELTAS)
                     least += 1 if len(delta) <= _PIECE else least_tokens(delta)
                     if call.needs_more(least, least):
                         await call.aextend(least)
-                answer = self._answer(usage, text, Outcome.CUT)
+                answer = self._answer(usage, text, Outcome.CUT, calls)
                 if event.type in ("response.completed", "response.incomplete", "response.failed"):
                     usage = read_usage(event.response.usage, text, _asked(input))
-                    answer = self._answer(usage, text, Outcome.OK)
+                    answer = self._answer(usage, text, Outcome.OK, calls)
                 yield event
         except Exception as error:
             if not text and answer.outcome != Outcome.OK:
@@ -193,9 +196,10 @@ class BudgetedModel(Model):
         planned = self.metering.plan("openai", "chat", self.name, worst_case(request, bounds), cap=settings.max_tokens)
         return Call(self.metering, planned), settings
 
-    def _answer(self, usage: Usage | None, text: str, outcome: Outcome) -> Answer:
-        seen = count_text(text, self.metering.bounds.tokens) if text else None
-        return Answer(usage, seen, outcome=outcome, shown=count_text(text), least=least_tokens(text))
+    def _answer(self, usage: Usage | None, text: str, outcome: Outcome, calls: bool) -> Answer:
+        least = least_tokens(text)
+        seen, shown = most_tokens([text] if text else [], self.metering.bounds, calls, least, outcome == Outcome.CUT)
+        return Answer(usage, seen, outcome=outcome, shown=shown, least=least)
 
 
 class BudgetedProvider(ModelProvider):
@@ -292,6 +296,10 @@ def _text(item: Any) -> str:
         return ""
     parts = [part.get("text") or part.get("refusal") or "" for part in fields.get("content") or ()]
     return "".join(parts) + str(fields.get("arguments") or "")
+
+
+def _calls(item: Any) -> bool:
+    return holds_calls(item.model_dump() if hasattr(item, "model_dump") else item)
 
 
 def _failure(error: BaseException) -> Answer:

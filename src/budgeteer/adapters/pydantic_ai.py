@@ -24,10 +24,11 @@ from budgeteer.core.errors import InvalidInput, MissingExtra
 from budgeteer.core.usage import Usage
 from budgeteer.metering.call import Call, Metering, metering_of
 from budgeteer.metering.clients import refuse_unbounded, refuse_unmetered
-from budgeteer.metering.estimate import count_text, least_tokens, worst_case
+from budgeteer.metering.estimate import least_tokens, worst_case
 from budgeteer.metering.outcome import Outcome, outcome_of_status
 from budgeteer.metering.protocol import Allowance
 from budgeteer.metering.settlement import Answer
+from budgeteer.metering.shown import most_tokens
 
 try:
     from pydantic_ai import RunContext
@@ -202,8 +203,10 @@ class BudgetedModel(WrapperModel):
         usage = read_usage(response.usage, text, asked)
         if outcome == Outcome.CUT and usage is not None:
             usage = Usage(input=usage.input, cached=usage.cached, written=usage.written)
-        seen, least = count_text(text, self.metering.bounds.tokens) if text else None, least_tokens(text)
-        return Answer(usage, seen, response.model_name or "", "", outcome, count_text(text), least=least)
+        calls, least = any(part.part_kind == "tool-call" for part in shown), least_tokens(text)
+        cut = outcome == Outcome.CUT
+        seen, most = most_tokens([text] if text else [], self.metering.bounds, calls, least, cut)
+        return Answer(usage, seen, response.model_name or "", "", outcome, most, least=least)
 
 
 def read_usage(usage: RequestUsage, text: str = "", asked: str = "") -> Usage | None:

@@ -7,6 +7,7 @@ import contextlib
 import hmac
 import logging
 from collections.abc import Callable, Coroutine, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from budgeteer.core import registry
@@ -320,10 +321,10 @@ class Gateway:
                 _LOG.error("%s; it is learnt again from the beginning", error)
 
     async def _keep_learnt(self) -> None:
-        """Store what was learnt of answers; of several replicas the last one to store it counts."""
+        """Add what was learnt of answers to what all replicas have stored, and take over what the others learnt."""
         learnt = self.proxy.booking.learnt
         if learnt.changed:
-            await run(self.store.set_note, _LEARNT, learnt.to_text())
+            await run(learnt.share, partial(self.store.change_note, _LEARNT))
 
     async def _beat(self) -> None:
         """Send this replica's heartbeat, and charge what replicas without one had reserved."""

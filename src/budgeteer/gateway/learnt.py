@@ -9,8 +9,9 @@ hard one it holds its worst case from the start. The ledger keeps a learnt limit
 from __future__ import annotations
 
 import json
+import logging
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from budgeteer.core.amounts import LEARNT as PREFIX
@@ -23,6 +24,7 @@ from budgeteer.metering.estimate import Estimator, State
 from budgeteer.metering.settlement import Planned
 from budgeteer.metering.thinking import BUDGETS, TASK, at
 
+_LOG = logging.getLogger(__name__)
 RESERVES = Estimator()
 """Of reservations: 95 of 100 calls use no more."""
 _CAPS = Estimator(quantile=0.99, window=400, rate=0.0)
@@ -68,6 +70,7 @@ class Learnt:
 
     def __init__(self, metering: Metering) -> None:
         self._metering, self._caps, self._lock = metering, State(), threading.Lock()
+        self._stored = State(), State()
         self.changed = False
 
     def follow(self, metering: Metering) -> None:
@@ -100,21 +103,65 @@ class Learnt:
 
     def to_text(self) -> str:
         """All that was learnt, as JSON."""
-        self.changed = False
-        return json.dumps({"reserves": self._metering.state.to_json(), "caps": self._caps.to_json()})
+        return _text(self._metering.state, self._caps)
 
     def read(self, text: str) -> None:
-        """Go on from what ``to_text`` wrote.
+        """Go on from a text that a gateway has stored.
 
         Raises:
             InvalidInput: it is something else.
         """
+        self._stored = self._metering.state, self._caps = _states(text)
+
+    def share(self, store: Callable[[Callable[[str | None], str]], object]) -> None:
+        """Add what was learnt here to what all replicas have stored, and go on from both.
+
+        Args:
+            store: replaces the stored text, None = there is none, by what a function makes of it, in one transaction.
+        """
+        self.changed = False
+        mine = self._metering.state, self._caps
+        merged = mine
+
+        def add(text: str | None) -> str:
+            nonlocal merged
+            theirs = State(), State()
+            try:
+                theirs = theirs if text is None else _states(text)
+            except InvalidInput as error:
+                _LOG.error("%s; it is learnt again from here", error)
+            merged = _merge(self._stored, mine, theirs)
+            return _text(*merged)
+
         try:
-            data = json.loads(text)
-            reserves, caps = State.from_json(data["reserves"]), State.from_json(data["caps"])
-        except (ValueError, KeyError, TypeError) as error:
-            raise InvalidInput(f"not what the gateway learnt: {error!r}") from error
-        self._metering.state, self._caps = reserves, caps
+            store(add)
+        except BaseException:
+            self.changed = True
+            raise
+        with self._lock:
+            self._caps = _CAPS.merge(mine[1], self._caps, merged[1])
+        self._metering.change_state(lambda state: RESERVES.merge(mine[0], state, merged[0]))
+        self._stored = merged
+
+
+_Both = tuple[State, State]
+"""Of reservations, and of default caps."""
+
+
+def _merge(base: _Both, mine: _Both, theirs: _Both) -> _Both:
+    return RESERVES.merge(base[0], mine[0], theirs[0]), _CAPS.merge(base[1], mine[1], theirs[1])
+
+
+def _text(reserves: State, caps: State) -> str:
+    return json.dumps({"reserves": reserves.to_json(), "caps": caps.to_json()})
+
+
+def _states(text: str) -> _Both:
+    try:
+        data = json.loads(text)
+        return State.from_json(data["reserves"]), State.from_json(data["caps"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise InvalidInput(f"not what the gateway learnt: {error!r}") from error
 
 
 def learnt_amounts(likely: Planned | None, kinds: Sequence[str]) -> dict[str, int]:

@@ -176,8 +176,16 @@ class PostgresStore(Store):
         row = self._link.run(lambda c: c.execute(select, (name,)).fetchone())
         return None if row is None else str(row[0])
 
-    def set_note(self, name: str, text: str) -> None:
-        self._link.run(lambda c: c.execute(self._sql(_NOTE), (name, text)))
+    def change_note(self, name: str, change: Callable[[str | None], str]) -> None:
+        def replace(connection: Connection) -> None:
+            connection.execute("BEGIN")
+            connection.execute("SELECT pg_advisory_xact_lock(hashtext(%s))", (name,))  # there may be no row to lock
+            select = self._sql("SELECT text FROM store.notes WHERE name = %s")
+            row = connection.execute(select, (name,)).fetchone()
+            connection.execute(self._sql(_NOTE), (name, change(None if row is None else str(row[0]))))
+            connection.execute("COMMIT")
+
+        self._link.run(replace)
 
     def keep_answer(self, key: str, known: Mapping[str, str], now: int, until: int) -> None:
         rows = json.dumps(

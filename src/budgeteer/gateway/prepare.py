@@ -121,11 +121,10 @@ def prepare(
             group=group_of(cap),
         )
         if metering.estimator is not None:
-            likely, most_units = planned, metering.most(worst, planned.model, planned.service)
-            planned = replace(planned, reserve=worst, amounts=most_units)
+            likely, planned = planned, metering.at_worst(planned)
     except InvalidInput as error:
         raise Refused(400, "not_bounded", str(error)) from None
-    reading = Reading(operation, body, metering, hides, model.conduct.bills_cost)
+    reading = Reading(operation, body, metering, hides, model.conduct.bills_cost, model.bounds)
     reading.hides |= model.bounds.hidden_reasoning > 0
     return Prepared(content, planned, likely, reading, chose_cap, notes)
 

@@ -103,9 +103,14 @@ class RedisStore(Store):
             found: Any = self._client.hget(self._notes, name)
         return None if found is None else str(found)
 
-    def set_note(self, name: str, text: str) -> None:
+    def change_note(self, name: str, change: Callable[[str | None], str]) -> None:
+        def replace(pipe: Any) -> None:
+            text = change(pipe.hget(self._notes, name))
+            pipe.multi()
+            pipe.hset(self._notes, name, text)
+
         with self._asking():
-            self._client.hset(self._notes, name, text)
+            self._client.transaction(replace, self._notes)
 
     def keep_answer(self, key: str, known: Mapping[str, str], now: int, until: int) -> None:
         everyone, mine = f"{self._answers}:all", f"{self._answers}:key:{key}"

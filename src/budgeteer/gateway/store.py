@@ -119,8 +119,11 @@ class Store(ABC):
         """The text of a note; None if there is none."""
 
     @abstractmethod
-    def set_note(self, name: str, text: str) -> None:
-        """Store the text of a note, in place of the one before."""
+    def change_note(self, name: str, change: Callable[[str | None], str]) -> None:
+        """Replace the text of a note, None = there is none, by ``change(text)``, in one transaction.
+
+        ``change`` may be called again where another replica has changed the note meanwhile.
+        """
 
     @abstractmethod
     def keep_answer(self, key: str, known: Mapping[str, str], now: int, until: int) -> None:
@@ -248,9 +251,17 @@ class SqliteStore(Store):
             row = self._db.execute("SELECT text FROM notes WHERE name = ?", (name,)).fetchone()
         return None if row is None else str(row[0])
 
-    def set_note(self, name: str, text: str) -> None:
+    def change_note(self, name: str, change: Callable[[str | None], str]) -> None:
         with self._asking():
-            self._db.execute("INSERT OR REPLACE INTO notes VALUES (?, ?)", (name, text))
+            self._db.execute("BEGIN IMMEDIATE")
+            try:
+                row = self._db.execute("SELECT text FROM notes WHERE name = ?", (name,)).fetchone()
+                text = change(None if row is None else row[0])
+                self._db.execute("INSERT OR REPLACE INTO notes VALUES (?, ?)", (name, text))
+                self._db.execute("COMMIT")
+            except BaseException:
+                self._db.execute("ROLLBACK")
+                raise
 
     def keep_answer(self, key: str, known: Mapping[str, str], now: int, until: int) -> None:
         with self._asking():

@@ -95,6 +95,11 @@ class Metering:
                 amounts[kind] = min(units, self.estimator.reserve(state, f"{group} units of {kind}", units))
         return Planned(provider, operation, model, service, worst, reserve, amounts, **about)
 
+    def at_worst(self, planned: Planned) -> Planned:
+        """The same call, whose worst case is reserved whatever an estimator expects."""
+        amounts = self.most(planned.worst, planned.model, planned.service)
+        return replace(planned, reserve=planned.worst, amounts=amounts)
+
     def repriced(self, prices: Prices | None) -> Metering:
         """The same metering with other prices. What was learnt of models is shared, but for which of them show all that
         they think: another model may go by such a name now."""
@@ -229,6 +234,11 @@ class Metering:
             for key, bound, actual in seen:
                 self.state = self.estimator.observe(self.state, key, bound, actual)
 
+    def change_state(self, change: Callable[[State], State]) -> None:
+        """Replace ``state`` by what a function makes of it, so that nothing that is learnt meanwhile is lost."""
+        with self._lock:
+            self.state = change(self.state)
+
     def tell(self, settlement: Settlement) -> None:
         """Pass a settlement to ``on_settle``. Its errors are logged only: the answer is paid for, and must be kept."""
         if self.on_settle is not None:
@@ -241,9 +251,9 @@ class Metering:
         """Whether more may have been generated than what was seen of an answer.
 
         A cut answer may hide reasoning, until a whole answer of the model, from a provider that does not count
-        reasoning apart, used no more tokens than it showed bytes. Once reasoning is counted, all answers of the model
-        may hide some. A count of 0 proves nothing: the next question may be harder. A whole answer without its usage is
-        taken to be what it shows, unless the model is known to think.
+        reasoning apart, used no more tokens than what it showed can have. Once reasoning is counted, all answers of the
+        model may hide some. A count of 0 proves nothing: the next question may be harder. A whole answer without its
+        usage is taken to be what it shows, unless the model is known to think.
         """
         if answer.hides is not None:
             return answer.hides

@@ -369,10 +369,12 @@ class Track:
     Attributes:
         ratios: actual / bound of the last calls, oldest first.
         level: the quantile in use; feedback moves it around the chosen one so that misses come at the chosen rate.
+        calls: how many calls were observed in all, those that are no longer in ``ratios`` included.
     """
 
     ratios: tuple[float, ...] = ()
     level: float = 0.0
+    calls: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -382,8 +384,8 @@ class State:
     tracks: Mapping[str, Track] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
-        """The state as mappings, lists and numbers: key -> {"ratios", "level"}."""
-        return {key: {"ratios": list(t.ratios), "level": t.level} for key, t in self.tracks.items()}
+        """The state as mappings, lists and numbers: key -> {"ratios", "level", "calls"}."""
+        return {key: {"ratios": list(t.ratios), "level": t.level, "calls": t.calls} for key, t in self.tracks.items()}
 
     @classmethod
     def from_json(cls, data: Any) -> State:
@@ -393,11 +395,15 @@ class State:
             InvalidInput: ``data`` is anything else.
         """
         try:
-            tracks = {str(k): Track(tuple(float(r) for r in v["ratios"]), float(v["level"])) for k, v in data.items()}
+            tracks = {
+                str(key): Track(tuple(map(float, one["ratios"])), float(one["level"]), count("calls", one["calls"]))
+                for key, one in data.items()
+            }
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise InvalidInput(f"not the state of an estimator: {error!r}") from error
         for key, track in tracks.items():
-            if not all(math.isfinite(r) and r >= 0 for r in (*track.ratios, track.level)) or track.level > 1:
+            numbers = all(math.isfinite(r) and r >= 0 for r in (*track.ratios, track.level))
+            if not numbers or track.level > 1 or track.calls < len(track.ratios):
                 raise InvalidInput(f"not the state of an estimator: {key!r} holds impossible numbers")
         return cls(tracks)
 
@@ -457,4 +463,32 @@ class Estimator:
         if track.ratios:
             level = min(1.0, max(0.0, level + self.rate * (missed - (1 - self.quantile))))
         ratios = (*track.ratios, actual / bound)[-self.window :]
-        return replace(state, tracks={**state.tracks, key: Track(ratios, level)})
+        return replace(state, tracks={**state.tracks, key: Track(ratios, level, track.calls + 1)})
+
+    def merge(self, base: State, mine: State, theirs: State) -> State:
+        """The state that has learnt from the calls of two states, which both went on from ``base``.
+
+        The calls of both since ``base`` are added, and the feedback of both to the level. Where they are more than the
+        window holds, each side keeps its share of it; among themselves they have no order in time.
+
+        >>> estimator, base = Estimator(rate=0), State()
+        >>> mine, theirs = estimator.observe(base, "m", 10, 1), estimator.observe(base, "m", 10, 2)
+        >>> estimator.merge(base, mine, theirs).tracks["m"]
+        Track(ratios=(0.2, 0.1), level=0.95, calls=2)
+        """
+        nothing = Track(level=self.quantile)
+        tracks = dict(theirs.tracks)
+        for key, track in mine.tracks.items():
+            began, other = base.tracks.get(key, nothing), theirs.tracks.get(key, nothing)
+            calls = track.calls - began.calls
+            if calls <= 0:
+                continue
+            made, came = min(calls, len(track.ratios)), min(max(0, other.calls - began.calls), len(other.ratios))
+            earlier = other.ratios[: len(other.ratios) - came]
+            if made + came > self.window:
+                made = self.window * made // (made + came)
+                came = self.window - made
+            ratios = earlier + other.ratios[len(other.ratios) - came :] + track.ratios[len(track.ratios) - made :]
+            level = min(1.0, max(0.0, other.level + track.level - began.level))
+            tracks[key] = Track(ratios[-self.window :], level, other.calls + calls)
+        return State(tracks)

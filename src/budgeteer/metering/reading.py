@@ -14,10 +14,11 @@ from typing import Any
 from budgeteer.core.errors import InvalidInput
 from budgeteer.core.usage import Usage
 from budgeteer.metering.call import Metering
-from budgeteer.metering.estimate import count_text, least_tokens, prompts_of, speaks, texts_of, too_few
+from budgeteer.metering.estimate import Bounds, count_text, least_tokens, prompts_of, speaks, texts_of, too_few
 from budgeteer.metering.failures import error_in, status_of
 from budgeteer.metering.outcome import Outcome, outcome_of_status
 from budgeteer.metering.settlement import Answer
+from budgeteer.metering.shown import holds_calls, most_tokens
 from budgeteer.metering.thinking import asks
 from budgeteer.metering.tools import uses_told
 from budgeteer.metering.usages import Tellings, cost_of, together, usages_in
@@ -42,6 +43,7 @@ CAP_LIKE = (
 """Fields that some server reads as a cap, or in place of the cap."""
 _TEXT_BYTES = 8
 """Most bytes of text per token on the average of a choice: a usage with fewer tokens is not believed when n > 1."""
+_BYTES = Bounds()
 _LIKELY_BYTES = 3
 """Bytes of text per token of most texts: English has four, code and other scripts three."""
 _PIECE = 16
@@ -66,6 +68,8 @@ _MESSAGE_EVENTS = frozenset(
         "error",
     }
 )
+TEXT_DELTAS = ("text.delta", "refusal.delta")
+"""Ends of the names of the events of the Responses API that hold text, and nothing of a call of a tool."""
 _SHOWN = (
     "text", "content", "reasoning_content", "reasoning", "refusal", "arguments", "name", "summary", "thinking",
     "partial_json", "message", "delta", "tool_calls", "function",
@@ -107,9 +111,10 @@ class Reading:
     Args:
         operation: chat, completions, responses, embeddings or messages.
         body: the request, as sent.
-        metering: counts the tokens of texts.
+        metering: counts the units of the answer.
         hides_usage: the client did not ask for the usage of its stream, so it is not passed on.
         reads_cost: ``usage.cost`` is what the provider bills, in dollars.
+        bounds: count the tokens of its texts; None: those of ``metering``.
 
     Attributes:
         cap, choices: output tokens of a choice (None: no cap), and how many choices the request asks for.
@@ -121,7 +126,8 @@ class Reading:
         hides: whether the request asks for output that may not be shown, such as reasoning.
         least: tokens that were generated for certain: one for each piece of text, and one for a number of bytes that
             are not understood, beyond what an answer may have around its text.
-        likely: tokens that a stream has shown so far, about: one for so many bytes, or one a piece if that is more.
+        likely: tokens that a stream has shown so far, about: those of its pieces by the tokenizer, without one a token
+            for so many bytes; or one a piece if that is more.
         error: the error that came in place of the answer, or in the middle of it; None = none.
         cost: what the provider says that it bills, in pico-dollars, if ``reads_cost``.
         response: the whole response of the Responses API, once it has come; None = not yet, or of another API.
@@ -134,8 +140,10 @@ class Reading:
         metering: Metering,
         hides_usage: bool,
         reads_cost: bool = False,
+        bounds: Bounds | None = None,
     ) -> None:
         self.operation, self.metering, self.hides_usage, self._body = operation, metering, hides_usage, body
+        self._bounds = metering.bounds if bounds is None else bounds
         self.cap, self.choices = cap_of(operation, body), choices_of(operation, body)
         self.usage: Usage | None = None
         self.model = self.service = ""
@@ -151,6 +159,9 @@ class Reading:
         self._told = Tellings(self.choices)
         self._odd = self._odd_tokens = 0
         self._around: int | None = None
+        self._calls = False
+        self._pieces: list[str] = []
+        self._counted = 0
 
     def answer(self, status: int, content: bytes) -> Answer:
         """What is known of a response that came whole, by its HTTP status and body."""
@@ -207,7 +218,12 @@ class Reading:
     @property
     def likely(self) -> int:
         """See the attributes."""
-        return max(self.chunks, -(-self._bytes // _LIKELY_BYTES))
+        counter = self._bounds.tokens
+        if counter is None or self._calls:
+            return max(self.chunks, -(-self._bytes // _LIKELY_BYTES))
+        self._counted += sum(count_text(piece, counter) for piece in self._pieces)
+        self._pieces.clear()
+        return max(self.chunks, self._counted)
 
     @property
     def heard(self) -> bool:
@@ -234,6 +250,7 @@ class Reading:
         if told and len(choices) <= 1 and usage is not None and (usage.output or 0) * _TEXT_BYTES >= size:
             return Answer(self._read(usage), None, model, service, cost=self.cost)  # the text would change nothing
         texts = [text_of(choice) for choice in choices]
+        self._calls = self._bounds.tokens is not None and holds_calls(choices)
         full = [isinstance(c, Mapping) and c.get("finish_reason") == "length" for c in choices]
         outcome = Outcome.OK if self.error is None else Outcome.CUT
         return self._of(self._believed(usage, texts, full.count(True)), texts, model, service, outcome)
@@ -298,15 +315,17 @@ class Reading:
         return Usage(output=usage.output, reasoning=usage.reasoning, audio_output=usage.audio_output)
 
     def _of(self, usage: Usage | None, texts: list[str], model: str, service: str, outcome: Outcome) -> Answer:
-        """An answer with its usage, and the tokens of its texts, counted or bounded."""
-        shown = [count_text(text) for text in texts]
-        counter = self.metering.bounds.tokens
-        by_count = shown if counter is None or (usage and usage.output) else [count_text(t, counter) for t in texts]
-        seen = sum(max(1, tokens) for tokens in by_count) if texts else None
-        least = 0 if usage and usage.output else max(self.least, sum(map(least_tokens, texts)))
+        """An answer with its usage, and the most tokens that its texts can have been billed as."""
+        told = usage is not None and bool(usage.output)
+        least = 0 if told else max(self.least, sum(map(least_tokens, texts)))
+        bounds = self._bounds
+        if told and usage is not None and usage.reasoning is not None:  # a tokenizer would say nothing more
+            bounds = _BYTES
+        cut = max(1, self.choices) if outcome == Outcome.CUT and self.error is None else 0
+        seen, shown = most_tokens(texts, bounds, self._calls, least, cut)
         error = 0 if self.error is None else status_of(self.error)
         return Answer(
-            usage, seen, model, service, outcome, sum(shown), self.hides or None, least, cost=self.cost, error=error
+            usage, seen, model, service, outcome, shown, self.hides or None, least, cost=self.cost, error=error
         )
 
     # streams
@@ -337,6 +356,7 @@ class Reading:
                 self.odd(len(data))
             if isinstance(body.get("delta"), str):
                 self._grow((str(body.get("output_index")), kind), body["delta"])
+                self._calls |= self._bounds.tokens is not None and not kind.endswith(TEXT_DELTAS)
             if kind in ("response.completed", "response.incomplete", "response.failed") and isinstance(response, dict):
                 self.done = True
                 self.response = body = response
@@ -344,7 +364,7 @@ class Reading:
             self.odd(len(data))
         for choice in _list(body.get("choices")):
             if isinstance(choice, dict):
-                self._grow(_index(choice), text_of(choice))
+                self._grow(_index(choice), text_of(choice), choice)
                 self.full += choice.get("finish_reason") == "length"
         self.model = str(body.get("model") or self.model)
         self.service = str(body.get("service_tier") or self.service)
@@ -371,9 +391,13 @@ class Reading:
         elif kind == "message_stop":
             self.done = True
         else:
-            self._grow(_index(body), text_of(body.get("delta") or body.get("content_block")))
+            part = body.get("delta") or body.get("content_block")
+            self._grow(_index(body), text_of(part), part)
 
-    def _grow(self, key: Any, text: str) -> None:
+    def _grow(self, key: Any, text: str, part: Any = None) -> None:
+        if self._bounds.tokens is not None:
+            self._calls = self._calls or holds_calls(part)
+            self._pieces.append(text)
         if text:
             self.chunks += 1
             self._bytes += len(text) if text.isascii() else len(text.encode("utf-8", "surrogatepass"))
@@ -387,7 +411,7 @@ class Reading:
 
     def length(self) -> int:
         """Tokens of output so far: counted, or without a counter the fewest that there can be."""
-        counter = self.metering.bounds.tokens
+        counter = self._bounds.tokens
         if counter is None:
             return self.least
         return sum(count_text(text, counter) for text in self._texts())

@@ -77,7 +77,7 @@ class Answer:
     Attributes:
         usage: None = not reported, or not credible.
         seen: tokens of output that were seen, counted or bounded; None = no output was seen.
-        shown: bytes of output that were seen.
+        shown: the most tokens that what was seen can have, bytes if nothing counts them; 0 = not known.
         hides: whether more may have been generated than was seen, since thinking was asked for or the model is known to
             think; None = not known.
         least: the fewest tokens of output that there can have been, if the usage does not say. If they are more than

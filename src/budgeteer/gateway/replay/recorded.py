@@ -44,9 +44,19 @@ class RecordedMetering(Metering):
     charge: Units = {}  # noqa: RUF012
 
     def plan(self, provider: str, operation: str, model: str, worst: Usage, service: str = "", **about: Any) -> Planned:
-        """Plan a call; what was reserved then is reserved again where price and cap are the same."""
+        """Plan a call; what was reserved then is reserved again where price and cap are the same.
+
+        Records do not say what learnt limits held: that is what is learnt of the records before.
+        """
         planned = super().plan(provider, operation, model, worst, service, **about)
-        if not self.known or (model, planned.cap) != self.same:
+        return planned if self.estimator is not None else self._as_then(planned)
+
+    def at_worst(self, planned: Planned) -> Planned:
+        """What hard limits hold of a call."""
+        return self._as_then(super().at_worst(planned))
+
+    def _as_then(self, planned: Planned) -> Planned:
+        if not self.known or (planned.model, planned.cap) != self.same:
             return planned
         return replace(planned, amounts={kind: self.known.get(kind, units) for kind, units in planned.amounts.items()})
 

@@ -119,6 +119,10 @@ def _not_known(
         if name in config.policies and silent:
             lines.append(f"{silent:,} requests are without their prompts ([logging] prompts), so it is not known "
                          f"{does}; what the cache answered then, it is assumed to answer now.")  # fmt: skip
+    if config.learnt:
+        lines.append("Learnt limits begin with worst cases, as nothing is known of what was learnt before the first "
+                     "record; and they hold what was learnt from a call's begin to its end: records do not say how "
+                     "streams grew.")  # fmt: skip
     if "schedule" in config.policies:
         lines.append("Efforts of reasoning are not in records: of [policies.schedule] only the caps are replayed.")
     old = sum(result.record.bound is None and result.then == RAN for result in results)

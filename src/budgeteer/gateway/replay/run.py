@@ -29,6 +29,7 @@ from budgeteer.gateway.candidates import candidates_for
 from budgeteer.gateway.config import Config, Model
 from budgeteer.gateway.keyring import KeyRing, check_valid
 from budgeteer.gateway.keys import Key
+from budgeteer.gateway.learnt import RESERVES
 from budgeteer.gateway.live import Live
 from budgeteer.gateway.policies.protocol import Policy
 from budgeteer.gateway.prepare import Prepared
@@ -147,7 +148,8 @@ class _Running:
 class _Replay:
     def __init__(self, config: Config, requests: Sequence[Logged], keys: Mapping[str, Key]) -> None:
         self._config, self._requests, self._keys, self._now = config, requests, keys, 0
-        self._metering = RecordedMetering(None, config.kinds, prices_of(config))
+        estimator = RESERVES if config.learnt else None
+        self._metering = RecordedMetering(None, config.kinds, prices_of(config), estimator=estimator)
         self._meters = meters(config.kinds, self._metering.prices)
         self._store = SqliteStore(":memory:")
         self._proxy = Proxy(
