@@ -12,16 +12,20 @@ from starlette.responses import RedirectResponse, Response
 from starlette.routing import BaseRoute, Route
 
 from budgeteer.core.errors import BudgeteerError, LedgerUnavailable
+from budgeteer.gateway import session
+from budgeteer.gateway.access import Access
 from budgeteer.gateway.asgi import show_key
 from budgeteer.gateway.config import Config
-from budgeteer.gateway.dashboard import mine, session
-from budgeteer.gateway.dashboard.html import asset
-from budgeteer.gateway.dashboard.pages import Pages
+from budgeteer.gateway.dashboard import mine
+from budgeteer.gateway.dashboard.html import Html, asset
+from budgeteer.gateway.dashboard.pages import Pages, login, trouble
 from budgeteer.gateway.dashboard.times import ZONE, zone_of
 from budgeteer.gateway.keyring import KeyRing
 from budgeteer.gateway.keys import Key
 from budgeteer.gateway.queries import Queries
 from budgeteer.gateway.refusal import Refused
+from budgeteer.gateway.roles import Admin
+from budgeteer.gateway.rules import check
 from budgeteer.ledger.protocol import wall_clock
 
 _HEADERS = {
@@ -41,62 +45,78 @@ _ASSETS = {"dashboard.css": "text/css", "dashboard.js": "text/javascript", "icon
 Form = dict[str, str]
 
 
-def routes(queries: Queries, config: Config, ring: KeyRing) -> list[BaseRoute]:
-    """The routes of one gateway's dashboard; ``ring`` finds the keys of holders who log in."""
-    dashboard = _Dashboard(queries, config, ring)
-    pages = dashboard.pages
+def routes(queries: Queries, config: Config, ring: KeyRing, access: Access) -> list[BaseRoute]:
+    """The routes of one gateway's dashboard; ``ring`` finds the keys of holders who log in, ``access`` the admins."""
+    dashboard = _Dashboard(queries, config, ring, access)
     shown = [
-        ("/", pages.overview),
-        ("/budgets", pages.budgets),
-        ("/budget", pages.budget),
-        ("/requests", pages.requests),
-        ("/requests/{id}", pages.request),
-        ("/conversation", pages.conversation),
-        ("/keys", pages.keys),
-        ("/keys/{id}", pages.key),
+        ("/", Pages.overview),
+        ("/budgets", Pages.budgets),
+        ("/budget", Pages.budget),
+        ("/requests", Pages.requests),
+        ("/requests.csv", Pages.csv),
+        ("/requests/{id}", Pages.request),
+        ("/conversation", Pages.conversation),
+        ("/changes", Pages.changes),
+        ("/keys", Pages.keys),
+        ("/keys/{id}", Pages.key),
     ]
     posted = [
-        ("/keys", pages.make_key),
-        ("/keys/{id}/top-up", pages.top_up),
-        ("/keys/{id}/rotate", pages.rotate),
-        ("/keys/{id}/change", pages.change),
-        ("/keys/{id}/revoke", pages.revoke),
+        ("/keys", Pages.make_key),
+        ("/keys/{id}/top-up", Pages.top_up),
+        ("/keys/{id}/rotate", Pages.rotate),
+        ("/keys/{id}/change", Pages.change),
+        ("/keys/{id}/revoke", Pages.revoke),
+        ("/logout", dashboard.logout),
     ]
     return [
         Route("/login", dashboard.login, methods=["GET", "POST"]),
-        Route("/logout", dashboard.formed(dashboard.logout), methods=["POST"]),
-        Route("/mine", dashboard.held(pages.mine)),
-        Route("/mine/requests/{id}", dashboard.held(pages.my_request)),
-        Route("/mine/conversation", dashboard.held(pages.my_conversation)),
+        Route("/mine", dashboard.held(Pages.mine)),
+        Route("/mine/requests/{id}", dashboard.held(Pages.my_request)),
+        Route("/mine/conversation", dashboard.held(Pages.my_conversation)),
         Route("/mine/logout", dashboard.leave, methods=["POST"]),
-        Route("/requests.csv", dashboard.guarded(pages.csv)),
-        *(Route(path, dashboard.guarded(show)) for path, show in shown),
-        *(Route(path, dashboard.formed(act), methods=["POST"]) for path, act in posted),
+        *(Route(path, dashboard.guarded(path, show)) for path, show in shown),
+        *(Route(path, dashboard.formed(path, act), methods=["POST"]) for path, act in posted),
         Route("/static/{name}", dashboard.static),
     ]
 
 
 class _Dashboard:
-    def __init__(self, queries: Queries, config: Config, ring: KeyRing) -> None:
-        self._server, self._ring = config.server, ring
-        self.pages = Pages(queries, config)
+    def __init__(self, queries: Queries, config: Config, ring: KeyRing, access: Access) -> None:
+        self._queries, self._config, self._server = queries, config, config.server
+        self._ring, self._access = ring, access
 
-    def _cookie(self, request: Request) -> str | None:
-        """The cookie of a valid session; None if there is none."""
+    def _session(self, request: Request) -> tuple[Admin, str] | None:
+        """The admin and the cookie of a valid session; None if there is none."""
         cookie = request.cookies.get(session.COOKIE, "")
-        if not session.valid(self._server.admin_key, cookie):
+        admin = self._access.admin(cookie)
+        if admin is None:
             return None
         show_key(request.scope)
-        return cookie
+        return admin, cookie
 
-    def guarded(self, show: Callable[[Request, str], Awaitable[Response]]) -> Callable[[Request], Awaitable[Response]]:
-        """An endpoint that shows a page to logged-in users, and redirects others to the login."""
+    def _pages(self, admin: Admin) -> Pages:
+        """The pages as an admin sees them."""
+        return Pages(self._queries.of(admin), self._config, admin)
+
+    def guarded(
+        self, path: str, show: Callable[[Pages, Request, str], Awaitable[Response]]
+    ) -> Callable[[Request], Awaitable[Response]]:
+        """An endpoint that shows a page to the admins whose role allows it, and redirects others to the login.
+
+        Args:
+            path: of the route.
+            show: makes the page.
+        """
+
+        async def page(request: Request, admin: Admin, cookie: str) -> Response:
+            check(admin, "GET", path)
+            return await show(self._pages(admin), request, self._access.form_token(cookie))
 
         async def endpoint(request: Request) -> Response:
-            cookie = self._cookie(request)
-            if cookie is None:
+            found = self._session(request)
+            if found is None:
                 return _sealed(RedirectResponse("/login", 303))
-            return await self._shown(request, show(request, session.form_token(self._server.admin_key, cookie)))
+            return await self._shown(request, page(request, *found))
 
         return endpoint
 
@@ -110,7 +130,7 @@ class _Dashboard:
         return key, cookie
 
     def held(
-        self, show: Callable[[Key, Request, str], Awaitable[Response]]
+        self, show: Callable[[Pages, Key, Request, str], Awaitable[Response]]
     ) -> Callable[[Request], Awaitable[Response]]:
         """An endpoint that shows a page to the holder of a key, and redirects others to the login."""
 
@@ -119,11 +139,13 @@ class _Dashboard:
 
         return endpoint
 
-    async def _mine(self, show: Callable[[Key, Request, str], Awaitable[Response]], request: Request) -> Response:
+    async def _mine(
+        self, show: Callable[[Pages, Key, Request, str], Awaitable[Response]], request: Request
+    ) -> Response:
         held = await self._holder(request)
         if held is None:
             return RedirectResponse("/login", 303)
-        return await show(held[0], request, mine.form_token(*held))
+        return await show(Pages(self._queries, self._config), held[0], request, mine.form_token(*held))
 
     async def leave(self, request: Request) -> Response:
         """End the session of a key's holder by deleting its cookie."""
@@ -133,7 +155,7 @@ class _Dashboard:
             if held is not None:
                 given = (form or {}).get("token", "")
                 if _foreign(request) or not hmac.compare_digest(given.encode(), mine.form_token(*held).encode()):
-                    return self.pages.trouble(403, f"{_BAD_FORM} Go back and reload the page.")
+                    return trouble(403, f"{_BAD_FORM} Go back and reload the page.")
             answer = RedirectResponse("/login", 303)
             answer.delete_cookie(mine.COOKIE, path="/mine", httponly=True, samesite="strict")
             return answer
@@ -141,23 +163,27 @@ class _Dashboard:
         return await self._shown(request, left())
 
     def formed(
-        self, act: Callable[[Request, str, Form], Awaitable[Response]]
+        self, path: str, act: Callable[[Pages, Request, str, Form], Awaitable[Response]]
     ) -> Callable[[Request], Awaitable[Response]]:
-        """An endpoint that carries out a form, if it was sent from a page of this dashboard by a logged-in user."""
+        """An endpoint that carries out a form, if an admin whose role allows it sent it from a page of this dashboard.
+
+        Args:
+            path: of the route.
+            act: carries it out.
+        """
+
+        async def acted(request: Request, admin: Admin, cookie: str) -> Response:
+            form = await self._form(request)
+            if form is None or _foreign(request) or not self._access.form_valid(cookie, form.pop("token", "")):
+                return trouble(403, f"{_BAD_FORM} Go back and reload the page.")
+            check(admin, "POST", path)
+            return await act(self._pages(admin), request, self._access.form_token(cookie), form)
 
         async def endpoint(request: Request) -> Response:
-            cookie = self._cookie(request)
-            if cookie is None:
+            found = self._session(request)
+            if found is None:
                 return _sealed(RedirectResponse("/login", 303))
-            form = await self._form(request)
-            token = session.form_token(self._server.admin_key, cookie)
-            if (
-                form is None
-                or _foreign(request)
-                or not session.form_valid(self._server.admin_key, cookie, form.pop("token", ""))
-            ):
-                return _sealed(self.pages.trouble(403, f"{_BAD_FORM} Go back and reload the page."))
-            return await self._shown(request, act(request, token, form))
+            return await self._shown(request, acted(request, *found))
 
         return endpoint
 
@@ -166,29 +192,29 @@ class _Dashboard:
         try:
             return _sealed(await made)
         except Refused as error:
-            return _sealed(self.pages.trouble(error.status, str(error)))
+            return _sealed(trouble(error.status, str(error)))
         except LedgerUnavailable:
-            return _sealed(self.pages.trouble(503, "The gateway's store does not answer just now."))
+            return _sealed(trouble(503, "The gateway's store does not answer just now."))
         except BudgeteerError as error:
-            return _sealed(self.pages.trouble(400, str(error)))
+            return _sealed(trouble(400, str(error)))
 
     async def login(self, request: Request) -> Response:
         """Show the login form, or log in with the admin key, or the key of one's own, that it holds."""
-        admin = self._server.admin_key
         if request.method == "GET":
-            return _sealed(self.pages.login(""))
+            return _sealed(self._login(""))
         form = await self._form(request)
         if form is None or _foreign(request):
-            return _sealed(self.pages.login(_BAD_FORM, 403))
+            return _sealed(self._login(_BAD_FORM, 403))
         given = form.get("key", "").strip()
         if given.startswith("bk-"):
             return await self._shown(request, self._begin(request, given))
-        if not admin:
-            return _sealed(self.pages.login(_NO_ADMIN, 403))
-        if not hmac.compare_digest(given.encode("utf-8", "replace"), admin.encode()):
-            return _sealed(self.pages.login("That is neither the admin key nor a key of this gateway.", 401))
+        if not self._access.any_key:
+            return _sealed(self._login(_NO_ADMIN, 403))
+        cookie = self._access.begin(given)
+        if cookie is None:
+            return _sealed(self._login("That is neither the admin key nor a key of this gateway.", 401))
         answer = RedirectResponse("/", 303)
-        _set(request, answer, session.COOKIE, session.begin(admin), session.LASTS, "/")
+        _set(request, answer, session.COOKIE, cookie, session.LASTS, "/")
         return _sealed(answer)
 
     async def _begin(self, request: Request, token: str) -> Response:
@@ -196,13 +222,16 @@ class _Dashboard:
         try:
             key = await self._ring.find(token, wall_clock())
         except Refused as error:
-            return self.pages.login(f"{str(error)[:1].upper()}{str(error)[1:].partition(';')[0]}.", 401)
+            return self._login(f"{str(error)[:1].upper()}{str(error)[1:].partition(';')[0]}.", 401)
         show_key(request.scope)
         answer = RedirectResponse("/mine", 303)
         _set(request, answer, mine.COOKIE, mine.begin(key), mine.LASTS, "/mine")
         return answer
 
-    async def logout(self, request: Request, token: str, form: Form) -> Response:
+    def _login(self, problem: str, status: int = 200) -> Response:
+        return login(problem, Html(""), status)
+
+    async def logout(self, pages: Pages, request: Request, token: str, form: Form) -> Response:
         """End the browser's session by deleting its cookie."""
         answer = RedirectResponse("/login", 303)
         answer.delete_cookie(session.COOKIE, httponly=True, samesite="strict")
@@ -228,7 +257,7 @@ class _Dashboard:
         """A static file: the style sheet, the script or the icon."""
         name = request.path_params["name"]
         if name not in _ASSETS:
-            return _sealed(self.pages.trouble(404, "There is no such file."))
+            return _sealed(trouble(404, "There is no such file."))
         answer = _sealed(Response(asset(f"static/{name}"), media_type=_ASSETS[name]))
         answer.headers["cache-control"] = "no-cache"
         return answer
