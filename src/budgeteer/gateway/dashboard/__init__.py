@@ -13,12 +13,13 @@ from starlette.routing import BaseRoute, Route
 
 from budgeteer.core.errors import BudgeteerError, LedgerUnavailable
 from budgeteer.gateway import session
-from budgeteer.gateway.access import Access
+from budgeteer.gateway.access import SIGN_IN, Access
 from budgeteer.gateway.asgi import show_key
 from budgeteer.gateway.config import Config
 from budgeteer.gateway.dashboard import mine
 from budgeteer.gateway.dashboard.html import Html, asset
 from budgeteer.gateway.dashboard.pages import Pages, login, trouble
+from budgeteer.gateway.dashboard.seal import foreign, sealed, set_cookie
 from budgeteer.gateway.dashboard.times import ZONE, zone_of
 from budgeteer.gateway.keyring import KeyRing
 from budgeteer.gateway.keys import Key
@@ -28,15 +29,6 @@ from budgeteer.gateway.roles import Admin
 from budgeteer.gateway.rules import check
 from budgeteer.ledger.protocol import wall_clock
 
-_HEADERS = {
-    "content-security-policy": "default-src 'none'; style-src 'self'; script-src 'self'; connect-src 'self'; "
-    "img-src 'self' data:; form-action 'self'; base-uri 'none'; frame-ancestors 'none'",
-    "x-content-type-options": "nosniff",
-    "x-frame-options": "DENY",
-    "referrer-policy": "same-origin",
-    "cross-origin-opener-policy": "same-origin",
-    "cache-control": "no-store",
-}
 _FORM = 65_536
 """The largest form that is read, in bytes."""
 _NO_ADMIN = "No admin key is set: set the environment variable that admin_key_env names and restart the gateway."
@@ -68,7 +60,10 @@ def routes(queries: Queries, config: Config, ring: KeyRing, access: Access) -> l
         ("/keys/{id}/revoke", Pages.revoke),
         ("/logout", dashboard.logout),
     ]
+    sign_in = dashboard.sign_in
+    oidc = [] if sign_in is None else [("/oidc/login", sign_in.begin), ("/oidc/callback", sign_in.finish)]
     return [
+        *(Route(path, dashboard.opened(answer)) for path, answer in oidc),
         Route("/login", dashboard.login, methods=["GET", "POST"]),
         Route("/mine", dashboard.held(Pages.mine)),
         Route("/mine/requests/{id}", dashboard.held(Pages.my_request)),
@@ -84,6 +79,19 @@ class _Dashboard:
     def __init__(self, queries: Queries, config: Config, ring: KeyRing, access: Access) -> None:
         self._queries, self._config, self._server = queries, config, config.server
         self._ring, self._access = ring, access
+        self.sign_in = None
+        if config.admins.oidc is not None:
+            from budgeteer.gateway.dashboard.sign_in import SignIn
+
+            self.sign_in = SignIn(config.admins, config.admins.oidc, access)
+
+    def opened(self, answer: Callable[[Request], Awaitable[Response]]) -> Callable[[Request], Awaitable[Response]]:
+        """An endpoint for everybody."""
+
+        async def endpoint(request: Request) -> Response:
+            return await self._shown(request, answer(request))
+
+        return endpoint
 
     def _session(self, request: Request) -> tuple[Admin, str] | None:
         """The admin and the cookie of a valid session; None if there is none."""
@@ -115,7 +123,7 @@ class _Dashboard:
         async def endpoint(request: Request) -> Response:
             found = self._session(request)
             if found is None:
-                return _sealed(RedirectResponse("/login", 303))
+                return sealed(RedirectResponse("/login", 303))
             return await self._shown(request, page(request, *found))
 
         return endpoint
@@ -154,7 +162,7 @@ class _Dashboard:
             held, form = await self._holder(request), await self._form(request)
             if held is not None:
                 given = (form or {}).get("token", "")
-                if _foreign(request) or not hmac.compare_digest(given.encode(), mine.form_token(*held).encode()):
+                if foreign(request) or not hmac.compare_digest(given.encode(), mine.form_token(*held).encode()):
                     return trouble(403, f"{_BAD_FORM} Go back and reload the page.")
             answer = RedirectResponse("/login", 303)
             answer.delete_cookie(mine.COOKIE, path="/mine", httponly=True, samesite="strict")
@@ -174,7 +182,7 @@ class _Dashboard:
 
         async def acted(request: Request, admin: Admin, cookie: str) -> Response:
             form = await self._form(request)
-            if form is None or _foreign(request) or not self._access.form_valid(cookie, form.pop("token", "")):
+            if form is None or foreign(request) or not self._access.form_valid(cookie, form.pop("token", "")):
                 return trouble(403, f"{_BAD_FORM} Go back and reload the page.")
             check(admin, "POST", path)
             return await act(self._pages(admin), request, self._access.form_token(cookie), form)
@@ -182,7 +190,7 @@ class _Dashboard:
         async def endpoint(request: Request) -> Response:
             found = self._session(request)
             if found is None:
-                return _sealed(RedirectResponse("/login", 303))
+                return sealed(RedirectResponse("/login", 303))
             return await self._shown(request, acted(request, *found))
 
         return endpoint
@@ -190,32 +198,32 @@ class _Dashboard:
     async def _shown(self, request: Request, made: Awaitable[Response]) -> Response:
         ZONE.set(zone_of(request.cookies))
         try:
-            return _sealed(await made)
+            return sealed(await made)
         except Refused as error:
-            return _sealed(trouble(error.status, str(error)))
+            return sealed(trouble(error.status, str(error)))
         except LedgerUnavailable:
-            return _sealed(trouble(503, "The gateway's store does not answer just now."))
+            return sealed(trouble(503, "The gateway's store does not answer just now."))
         except BudgeteerError as error:
-            return _sealed(trouble(400, str(error)))
+            return sealed(trouble(400, str(error)))
 
     async def login(self, request: Request) -> Response:
         """Show the login form, or log in with the admin key, or the key of one's own, that it holds."""
         if request.method == "GET":
-            return _sealed(self._login(""))
+            return sealed(self._login(""))
         form = await self._form(request)
-        if form is None or _foreign(request):
-            return _sealed(self._login(_BAD_FORM, 403))
+        if form is None or foreign(request):
+            return sealed(self._login(_BAD_FORM, 403))
         given = form.get("key", "").strip()
         if given.startswith("bk-"):
             return await self._shown(request, self._begin(request, given))
         if not self._access.any_key:
-            return _sealed(self._login(_NO_ADMIN, 403))
+            return sealed(self._login(_NO_ADMIN, 403))
         cookie = self._access.begin(given)
         if cookie is None:
-            return _sealed(self._login("That is neither the admin key nor a key of this gateway.", 401))
+            return sealed(self._login("That is neither the admin key nor a key of this gateway.", 401))
         answer = RedirectResponse("/", 303)
-        _set(request, answer, session.COOKIE, cookie, session.LASTS, "/")
-        return _sealed(answer)
+        set_cookie(request, answer, session.COOKIE, cookie, lasts=session.LASTS, path="/")
+        return sealed(answer)
 
     async def _begin(self, request: Request, token: str) -> Response:
         """Log the holder of a key in."""
@@ -225,15 +233,19 @@ class _Dashboard:
             return self._login(f"{str(error)[:1].upper()}{str(error)[1:].partition(';')[0]}.", 401)
         show_key(request.scope)
         answer = RedirectResponse("/mine", 303)
-        _set(request, answer, mine.COOKIE, mine.begin(key), mine.LASTS, "/mine")
+        set_cookie(request, answer, mine.COOKIE, mine.begin(key), lasts=mine.LASTS, path="/mine")
         return answer
 
     def _login(self, problem: str, status: int = 200) -> Response:
-        return login(problem, Html(""), status)
+        return login(problem, self.sign_in.link() if self.sign_in else Html(""), status)
 
     async def logout(self, pages: Pages, request: Request, token: str, form: Form) -> Response:
         """End the browser's session by deleting its cookie."""
-        answer = RedirectResponse("/login", 303)
+        answer: Response | None = None
+        if self.sign_in and pages.admin and pages.admin.by == SIGN_IN:
+            answer = await self.sign_in.left()
+        if answer is None:
+            answer = RedirectResponse("/login", 303)
         answer.delete_cookie(session.COOKIE, httponly=True, samesite="strict")
         return answer
 
@@ -257,24 +269,7 @@ class _Dashboard:
         """A static file: the style sheet, the script or the icon."""
         name = request.path_params["name"]
         if name not in _ASSETS:
-            return _sealed(trouble(404, "There is no such file."))
-        answer = _sealed(Response(asset(f"static/{name}"), media_type=_ASSETS[name]))
+            return sealed(trouble(404, "There is no such file."))
+        answer = sealed(Response(asset(f"static/{name}"), media_type=_ASSETS[name]))
         answer.headers["cache-control"] = "no-cache"
         return answer
-
-
-def _set(request: Request, answer: Response, name: str, cookie: str, lasts: int, path: str) -> None:
-    """Set the cookie of a session."""
-    # What a proxy says of TLS is believed here only, where a lie costs no more than the liar's own session.
-    secure = "https" in (request.url.scheme, request.headers.get("x-forwarded-proto"))
-    answer.set_cookie(name, cookie, max_age=lasts, path=path, httponly=True, samesite="strict", secure=secure)
-
-
-def _foreign(request: Request) -> bool:
-    """Whether the browser says that another site sent the request."""
-    return request.headers.get("sec-fetch-site", "same-origin") not in ("same-origin", "none")
-
-
-def _sealed(answer: Response) -> Response:
-    answer.headers.update(_HEADERS)
-    return answer
