@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import base64
 import html
 import json
 import re
@@ -27,7 +29,9 @@ from joserfc import jwt  # noqa: E402
 from joserfc.jwk import KeySet, OctKey, RSAKey  # noqa: E402
 
 from budgeteer.gateway import config as configs  # noqa: E402
+from budgeteer.gateway.admins import Oidc  # noqa: E402
 from budgeteer.gateway.app import Gateway  # noqa: E402
+from budgeteer.gateway.oidc import provider as oidc_provider  # noqa: E402
 from budgeteer.gateway.oidc import tokens  # noqa: E402
 from budgeteer.gateway.refusal import Refused  # noqa: E402
 from helpers.gateway_fixture import ADMIN, Running, toml  # noqa: E402
@@ -57,7 +61,14 @@ def setup(provider, admins=ADMINS, **changes):
     about = {"issuer": provider.issuer, "client_id": provider.client_id, "url": URL, **changes}
     lines = "\n".join(f'{name} = "{value}"' for name, value in about.items())
     oidc = f'[oidc]\nclient_secret_env = "OIDC_SECRET"\n{lines}\n'
-    return toml([("one", "http://127.0.0.1:9/v1", ["echo"], "")], extra=admins + oidc)
+    server = "stranger_seconds = 600"  # on a machine that is slow
+    return toml([("one", "http://127.0.0.1:9/v1", ["echo"], "")], server=server, extra=admins + oidc)
+
+
+@pytest.fixture(autouse=True)
+def patience(monkeypatch):
+    """No test fails because the machine is slow."""
+    monkeypatch.setattr(oidc_provider, "_SECONDS", 300.0)
 
 
 def serving(folder, provider, text=None, env=None):
@@ -217,6 +228,16 @@ def test_what_the_provider_declines_is_said(running):
     assert "Another sign-in service" in browser.said
 
 
+def test_claims_that_the_id_token_lacks_are_asked_for(running, provider, monkeypatch):
+    """As the standard has it: with an access token, those of the scopes email and profile come from userinfo."""
+    from oidc_provider_mock import _app
+
+    monkeypatch.setattr(_app.OpenIDCode, "generate_user_info", lambda self, user, scope: {"sub": user.sub})
+    assert Browser(running).sign_in(provider, "ada").status == 200
+    assert Browser(running).sign_in(provider, "bob").status == 200
+    assert Browser(running).sign_in(provider, "eve").status == 403
+
+
 def test_replicas_share_sign_ins_and_the_file_decides_at_each_request(tmp_path, provider):
     with serving(tmp_path / "a", provider) as one, serving(tmp_path / "b", provider) as two:
         ada = Browser(one)
@@ -284,8 +305,6 @@ def test_other_settings_than_the_providers_are_named(tmp_path, provider):
 
 
 def test_the_check_asks_the_provider(tmp_path, provider):
-    import asyncio
-
     from budgeteer.gateway.server import check
 
     for changes, line in (
@@ -367,12 +386,28 @@ def test_only_the_provider_can_sign():
     with pytest.raises(Refused, match="signature"):
         read(token(public, "HS256"))  # the public key as a shared secret
     head, body, _ = token().split(".")
-    import base64
-
     none = base64.urlsafe_b64encode(b'{"alg":"none","kid":"one"}').decode().rstrip("=")
     for text in (f"{none}.{body}.", f"{head}.{body}.", "", "a.b.c", f"{head}.{body}"):
         with pytest.raises(Refused, match="signature"):
             read(text)
+
+
+def test_new_keys_of_the_provider_are_found():
+    oidc = Oidc("https://op", "me", "", "https://gateway", ("openid",))
+    client, asked = oidc_provider.Provider(oidc, frozenset()), []
+
+    async def get(address, **headers):
+        asked.append(address)
+        return SET
+
+    client._get, client._keys = get, KeySet([OTHER]).as_dict(private=False)
+    read = lambda text: asyncio.run(client._read({"jwks_uri": "keys"}, text, "n", ""))  # noqa: E731
+    assert read(token())["sub"] == "ada"
+    assert read(token())["sub"] == "ada"
+    assert asked == ["keys"]
+    with pytest.raises(Refused, match="a key that it does not publish"):
+        read(token(OTHER, kid="two"))
+    assert asked == ["keys"] * 2
 
 
 def test_userinfo_is_of_the_same_person_and_verifies_only_its_own_address():

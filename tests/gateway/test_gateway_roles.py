@@ -89,7 +89,7 @@ def test_every_route_has_a_rule(running):
     assert routes >= OPEN
 
 
-def test_a_route_without_a_rule_is_not_served(running, monkeypatch):
+def test_a_route_without_a_rule_is_not_served():
     """Adding a route and forgetting its rule is an error at its first use, not an open door."""
     someone = Admin("x", (Grant(FULL),), "key")
     with pytest.raises(KeyError):

@@ -35,12 +35,18 @@ _NO_ADMIN = "No admin key is set: set the environment variable that admin_key_en
 _BAD_FORM = "This form was not sent from a page of this dashboard, or is too large."
 _ASSETS = {"dashboard.css": "text/css", "dashboard.js": "text/javascript", "icon.svg": "image/svg+xml"}
 Form = dict[str, str]
+Show = Callable[[Pages, Request, str], Awaitable[Response]]
+"""Makes a page of a request and the token for its forms."""
+Act = Callable[[Pages, Request, str, Form], Awaitable[Response]]
+"""Carries out the form of a request."""
+Held = Callable[[Pages, Key, Request, str], Awaitable[Response]]
+"""Makes a page for the holder of a key."""
 
 
 def routes(queries: Queries, config: Config, ring: KeyRing, access: Access) -> list[BaseRoute]:
     """The routes of one gateway's dashboard; ``ring`` finds the keys of holders who log in, ``access`` the admins."""
     dashboard = _Dashboard(queries, config, ring, access)
-    shown = [
+    shown: list[tuple[str, Show]] = [
         ("/", Pages.overview),
         ("/budgets", Pages.budgets),
         ("/budget", Pages.budget),
@@ -52,7 +58,7 @@ def routes(queries: Queries, config: Config, ring: KeyRing, access: Access) -> l
         ("/keys", Pages.keys),
         ("/keys/{id}", Pages.key),
     ]
-    posted = [
+    posted: list[tuple[str, Act]] = [
         ("/keys", Pages.make_key),
         ("/keys/{id}/top-up", Pages.top_up),
         ("/keys/{id}/rotate", Pages.rotate),
@@ -106,9 +112,7 @@ class _Dashboard:
         """The pages as an admin sees them."""
         return Pages(self._queries.of(admin), self._config, admin)
 
-    def guarded(
-        self, path: str, show: Callable[[Pages, Request, str], Awaitable[Response]]
-    ) -> Callable[[Request], Awaitable[Response]]:
+    def guarded(self, path: str, show: Show) -> Callable[[Request], Awaitable[Response]]:
         """An endpoint that shows a page to the admins whose role allows it, and redirects others to the login.
 
         Args:
@@ -137,9 +141,7 @@ class _Dashboard:
         show_key(request.scope)
         return key, cookie
 
-    def held(
-        self, show: Callable[[Pages, Key, Request, str], Awaitable[Response]]
-    ) -> Callable[[Request], Awaitable[Response]]:
+    def held(self, show: Held) -> Callable[[Request], Awaitable[Response]]:
         """An endpoint that shows a page to the holder of a key, and redirects others to the login."""
 
         async def endpoint(request: Request) -> Response:
@@ -147,9 +149,7 @@ class _Dashboard:
 
         return endpoint
 
-    async def _mine(
-        self, show: Callable[[Pages, Key, Request, str], Awaitable[Response]], request: Request
-    ) -> Response:
+    async def _mine(self, show: Held, request: Request) -> Response:
         held = await self._holder(request)
         if held is None:
             return RedirectResponse("/login", 303)
@@ -170,9 +170,7 @@ class _Dashboard:
 
         return await self._shown(request, left())
 
-    def formed(
-        self, path: str, act: Callable[[Pages, Request, str, Form], Awaitable[Response]]
-    ) -> Callable[[Request], Awaitable[Response]]:
+    def formed(self, path: str, act: Act) -> Callable[[Request], Awaitable[Response]]:
         """An endpoint that carries out a form, if an admin whose role allows it sent it from a page of this dashboard.
 
         Args:

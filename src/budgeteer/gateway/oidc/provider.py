@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
 import time
 from collections.abc import Awaitable, Mapping
 from typing import Any, TypeVar
@@ -10,9 +11,11 @@ from typing import Any, TypeVar
 import httpx2
 from authlib.integrations.base_client.errors import OAuthError
 from authlib.integrations.httpx_client import AsyncOAuth2Client
+from authlib.oauth2.client import OAuth2Client
 
 from budgeteer.gateway.access import value_of
 from budgeteer.gateway.admins import Oidc
+from budgeteer.gateway.keyring import run
 from budgeteer.gateway.oidc import tokens
 from budgeteer.gateway.refusal import Refused
 
@@ -39,20 +42,14 @@ class Provider:
         self._known: tuple[float, Mapping[str, Any]] | None = None
         self._keys: Mapping[str, Any] | None = None
         self._failed: tuple[float, Refused] | None = None
+        self._tls: ssl.SSLContext | None = None
         self._lock = asyncio.Lock()
 
-    def _client(self, metadata: Mapping[str, Any]) -> AsyncOAuth2Client:
-        ways = metadata.get("token_endpoint_auth_methods_supported") or ["client_secret_basic"]
-        way = "client_secret_basic" if "client_secret_basic" in ways else "client_secret_post"
-        return AsyncOAuth2Client(
-            self._oidc.client_id,
-            self._oidc.secret or None,
-            token_endpoint_auth_method=way if self._oidc.secret else "none",
-            scope=" ".join(self._oidc.scopes),
-            redirect_uri=self._oidc.callback,
-            code_challenge_method="S256",
-            timeout=_SECONDS,
-        )
+    async def _http(self) -> dict[str, Any]:
+        """Settings of a client. Certificates are read once, in a thread: that takes tens of milliseconds."""
+        if self._tls is None:
+            self._tls = await run(httpx2.create_ssl_context)
+        return {"verify": self._tls, "timeout": _SECONDS}
 
     async def metadata(self) -> Mapping[str, Any]:
         """What the provider publishes about itself.
@@ -89,7 +86,7 @@ class Provider:
         return found
 
     async def _get(self, address: str, **headers: str) -> dict[str, Any]:
-        async with httpx2.AsyncClient(timeout=_SECONDS) as client:
+        async with httpx2.AsyncClient(**await self._http()) as client:
             answer = await client.get(address, headers={"accept": "application/json", **headers})
         if answer.status_code != 200:
             raise _failed(f"{address} answers {answer.status_code}")
@@ -129,10 +126,16 @@ class Provider:
             state, nonce, verifier: of this sign-in; of the verifier only its hash is sent (PKCE).
         """
         metadata = await self.metadata()
-        async with self._client(metadata) as client:
-            url, _ = client.create_authorization_url(
-                metadata["authorization_endpoint"], state=state, nonce=nonce, code_verifier=verifier
-            )
+        client = OAuth2Client(
+            None, self._oidc.client_id, scope=" ".join(self._oidc.scopes), code_challenge_method="S256"
+        )
+        url, _ = client.create_authorization_url(
+            metadata["authorization_endpoint"],
+            state=state,
+            code_verifier=verifier,
+            nonce=nonce,
+            redirect_uri=self._oidc.callback,
+        )
         return str(url)
 
     async def claims(self, query: Mapping[str, str], nonce: str, verifier: str) -> dict[str, Any]:
@@ -157,9 +160,19 @@ class Provider:
         return await self._in_time(self._exchange(metadata, query.get("code", ""), nonce, verifier))
 
     async def _exchange(self, metadata: Mapping[str, Any], code: str, nonce: str, verifier: str) -> dict[str, Any]:
-        async with self._client(metadata) as client:
+        ways = metadata.get("token_endpoint_auth_methods_supported") or ["client_secret_basic"]
+        way = "client_secret_basic" if "client_secret_basic" in ways else "client_secret_post"
+        secret = self._oidc.secret or None
+        way = way if secret else "none"
+        async with AsyncOAuth2Client(
+            self._oidc.client_id, secret, token_endpoint_auth_method=way, **await self._http()
+        ) as client:
             got = await client.fetch_token(
-                metadata["token_endpoint"], grant_type="authorization_code", code=code, code_verifier=verifier
+                metadata["token_endpoint"],
+                grant_type="authorization_code",
+                code=code,
+                code_verifier=verifier,
+                redirect_uri=self._oidc.callback,
             )
         access = str(got.get("access_token") or "")
         if not isinstance(got.get("id_token"), str):
