@@ -138,6 +138,9 @@ def test_no_prompt_and_no_secret_in_log_store_or_answer(tmp_path, capfd):
             records = running.settled(2)
     logged = capfd.readouterr().err
     lines = [json.loads(line) for line in logged.splitlines() if line.startswith("{")]
+    assert lines[0]["event"] == "change"
+    assert lines[0]["who"] == "admin"
+    lines = lines[1:]
     assert [one["id"] for one in lines] == [one["id"] for one in records]
     assert [one["outcome"] for one in lines] == ["ok", "refused"]
     everything = logged + json.dumps(records) + str([(headers.items(), body) for _, headers, body in answers[1:]])
@@ -174,6 +177,7 @@ def test_prompts_are_in_the_log_where_that_is_asked_for_and_nowhere_else(tmp_pat
     finally:
         server.stop()
     lines = [json.loads(line) for line in capfd.readouterr().err.splitlines() if line.startswith("{")]
+    lines = [one for one in lines if one["event"] == "request"]
     assert {one["id"] for one in lines} == {one["id"] for one in records}
     assert lines[0]["id"] in kept
     lines.sort(key=lambda one: int(one["id"].rpartition("-")[2]))  # as they were made, not as they were booked
@@ -195,7 +199,7 @@ def test_without_an_admin_key_there_is_no_admin(tmp_path):
     from budgeteer.gateway.config import load
 
     with Upstream() as upstream, Running(tmp_path, toml([("one", upstream.url, ["echo"], "")])) as running:
-        running.gateway.config = load(tmp_path / "gateway.toml", {})
+        running.do(running.gateway.renew(load(tmp_path / "gateway.toml", {})))
         for given in ("", "x"):
             assert running.call("/admin/api/keys", None, given)[2]["error"]["code"] == "admin_off"
             assert running.call("/metrics", None, given)[0] == 403

@@ -494,9 +494,9 @@ def test_the_tables_of_a_postgres_store_are_its_own(postgres_process):
             db.execute("INSERT INTO budgeteer.records (id, paid, data) VALUES ('r2', true, '{')")
             with pytest.raises(LedgerUnavailable, match=r"is damaged .*restore the store from a backup"):
                 store.select("SELECT * FROM records")
-            db.execute("UPDATE budgeteer.gateway SET format = 2")
+            db.execute("UPDATE budgeteer.gateway SET format = 1")
             with pytest.raises(
-                LedgerUnavailable, match=r"store at .* is of another version of budgeteer \(its format is 2"
+                LedgerUnavailable, match=r"store at .* is of another version of budgeteer \(its format is 1"
             ):
                 connect(url)
             db.execute("DROP TABLE budgeteer.keys")

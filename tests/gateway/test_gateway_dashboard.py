@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import csv
 import html
 import io
+import json
 import re
 import threading
 import time
@@ -21,7 +23,8 @@ for needed in ("aiohttp", "orjson", "prometheus_client", "starlette", "uvicorn")
     pytest.importorskip(needed)
 
 from budgeteer.core.errors import LedgerUnavailable  # noqa: E402
-from budgeteer.gateway.dashboard import charts, forecast, session  # noqa: E402
+from budgeteer.gateway import session  # noqa: E402
+from budgeteer.gateway.dashboard import charts, forecast  # noqa: E402
 from budgeteer.gateway.store import SqliteStore  # noqa: E402
 from helpers import servers  # noqa: E402
 from helpers.browser import CHROMIUM, Browser  # noqa: E402
@@ -82,9 +85,11 @@ def test_nothing_is_shown_to_who_is_not_logged_in(running):
     assert stranger.status == 401
     assert "neither the admin key nor a key" in stranger.body
     forged = f"{int(time.time()) + 999}.{'0' * 32}.{'0' * 64}"
-    old = f"1.{'0' * 32}"
-    old = f"{old}.{session._mac(ADMIN, 'session', old)}"
-    other = session.begin("another-admin-key-of-old")
+    text, _, _ = Person(running).cookie.partition("=")[2].rpartition(".")
+    about = json.loads(base64.urlsafe_b64decode(text + "=" * (-len(text) % 4)))
+    ended = base64.urlsafe_b64encode(json.dumps({**about, "until": 1}).encode()).decode()
+    old = f"{ended}.{session.sign(ADMIN, 'session', ended)}"
+    other = session.begin("another-admin-key-of-old", about)
     for cookie in (
         "",
         f"budgeteer={forged}",
@@ -120,8 +125,8 @@ def test_a_form_of_another_page_does_nothing(running, person):
     assert person.post("/keys", path="acme", token=other.token())[0] == 403
     assert person.post("/keys", {"sec-fetch-site": "cross-site"}, path="acme", token=token)[0] == 403
     assert person.post("/login", {"sec-fetch-site": "cross-site"}, key=ADMIN)[0] == 403
-    json = {"content-type": "text/plain"}
-    assert person.send("POST", "/keys", urlencode({"path": "acme", "token": token}), **json)[0] == 403
+    plain = {"content-type": "text/plain"}
+    assert person.send("POST", "/keys", urlencode({"path": "acme", "token": token}), **plain)[0] == 403
     assert person.post("/keys", path="acme", token=token, name="x" * 70_000)[0] == 403
     assert len(running.admin("keys")["keys"]) == before
     assert person.post("/logout")[0] == 403
@@ -137,7 +142,7 @@ def test_without_an_admin_key_nobody_gets_in(tmp_path):
     with closed:
         person = Person(closed, "")
         assert person.status == 403
-        person.cookie = f"budgeteer={session.begin('')}"
+        person.cookie = f"budgeteer={session.begin('', {'key': session.sign('', 'key', '')[:32]})}"
         assert person.get("/")[0] == 303
 
 

@@ -19,6 +19,7 @@ from budgeteer.gateway.dashboard import mine, times  # noqa: E402
 from budgeteer.gateway.dashboard.html import asset  # noqa: E402
 from budgeteer.gateway.key_index import KeyIndex  # noqa: E402
 from budgeteer.gateway.record import COLUMNS, Record  # noqa: E402
+from budgeteer.gateway.roles import Admin, Grant  # noqa: E402
 from budgeteer.gateway.store import SqliteStore  # noqa: E402
 from helpers.gateway_fixture import ADMIN, Running, toml  # noqa: E402
 from helpers.page import Page  # noqa: E402
@@ -366,7 +367,8 @@ def test_holders_log_in_where_no_admin_key_is_set(tmp_path):
         closed = Running(tmp_path, toml([("one", upstream.url, ["echo"], "")]))
         closed.config = configs.load(tmp_path / "gateway.toml", {})
         with closed:
-            _, key = closed.do(closed.gateway._holder._queries.make_key({"name": "only me"}))
+            queries = closed.gateway._holder._queries.of(Admin("somebody", (Grant("admin"),), "key"))
+            _, key = closed.do(queries.make_key({"name": "only me"}))
             holder = Person(closed, key)
             assert "only me" in words(holder.get("/mine"))
             assert holder.get("/")[0] == 303

@@ -51,9 +51,9 @@ async def get(path):
     async def send(message):
         pieces.append(message.get("body", b""))
     path, _, query = path.partition("?")
-    from budgeteer.gateway.dashboard import session
+    cookie = gateway._access.begin("a" * 16)
     headers = [(b"authorization", b"Bearer " + b"a" * 16),
-               (b"cookie", f"{session.COOKIE}={session.begin('a' * 16)}".encode())]
+               (b"cookie", f"budgeteer={cookie}".encode())]
     await gateway({"type": "http", "asgi": {"version": "3.0"}, "http_version": "1.1", "method": "GET", "scheme": "http",
                    "path": path, "root_path": "", "query_string": query.encode(), "headers": headers, "client": None,
                    "server": None}, receive, send)

@@ -7,9 +7,12 @@ import json
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from budgeteer.gateway.changes import Author
     from budgeteer.gateway.config import Config
     from budgeteer.gateway.keys import Key
     from budgeteer.gateway.store import Store
@@ -80,9 +83,10 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _create(store: Store, config: Config, args: argparse.Namespace) -> int:
-    from budgeteer.gateway import keys
+    from budgeteer.gateway import changes, keys
     from budgeteer.ledger.protocol import wall_clock
 
+    now = wall_clock()
     given = {
         "limits": args.limit,
         "per_user": args.per_user,
@@ -97,8 +101,8 @@ def _create(store: Store, config: Config, args: argparse.Namespace) -> int:
     if args.per_model:
         given["per_model"] = _per_model(args.per_model)
     about = {"path": args.path, "name": args.name, **{name: each for name, each in given.items() if each is not None}}
-    key, token = keys.make(about, config.defaults, config.counted, wall_clock(), config.groups)
-    store.add_key(key.id, keys.encode(key))
+    key, token = keys.make(about, config.defaults, config.counted, now, config.groups)
+    changes.add(store, key, _author(), now)
     if args.json:
         sys.stdout.write(json.dumps({"key": keys.public(key), "secret": token}, indent=1) + "\n")
     else:
@@ -135,9 +139,9 @@ def _state(key: Key) -> str:
 
 
 def _revoke(store: Store, config: Config, args: argparse.Namespace) -> int:
-    from budgeteer.gateway import keys
+    from budgeteer.gateway import changes, keys
 
-    return _change(store, args, lambda key: keys.changed(key, {"revoked": True}, ()))
+    return _change(store, args, changes.REVOKED, lambda key: keys.changed(key, {"revoked": True}, ()))
 
 
 def _per_model(pairs: list[str]) -> dict[str, list[str]]:
@@ -154,17 +158,17 @@ def _per_model(pairs: list[str]) -> dict[str, list[str]]:
 
 
 def _rotate(store: Store, config: Config, args: argparse.Namespace) -> int:
-    from budgeteer.gateway import keys
+    from budgeteer.gateway import changes, keys
     from budgeteer.ledger.protocol import wall_clock
 
     overlap, now, token = keys.overlap_of(args.overlap), wall_clock(), ""
 
-    def rotate(text: str) -> str:
+    def rotate(key: Key) -> Key:
         nonlocal token
-        key, token = keys.rotated(keys.decode(text), overlap, now)
-        return keys.encode(key)
+        key, token = keys.rotated(key, overlap, now)
+        return key
 
-    key = keys.decode(store.change_key(args.id, rotate))
+    key, _ = changes.alter(store, args.id, _author(), changes.ROTATED, rotate, now)
     if args.json:
         sys.stdout.write(json.dumps({"key": keys.public(key), "secret": token}, indent=1) + "\n")
     else:
@@ -175,15 +179,30 @@ def _rotate(store: Store, config: Config, args: argparse.Namespace) -> int:
 
 
 def _top_up(store: Store, config: Config, args: argparse.Namespace) -> int:
-    from budgeteer.gateway import keys
+    from budgeteer.gateway import changes, keys
 
-    return _change(store, args, lambda key: keys.topped_up(key, args.amount))
+    return _change(store, args, changes.TOPPED_UP, lambda key: keys.topped_up(key, args.amount))
 
 
-def _change(store: Store, args: argparse.Namespace, change: Any) -> int:
-    from budgeteer.gateway import keys
+def _author() -> Author:
+    """The user of this machine who changes a key."""
+    import getpass
+    import socket
 
-    key = keys.decode(store.change_key(args.id, lambda text: keys.encode(change(keys.decode(text)))))
+    from budgeteer.gateway.changes import Author
+
+    try:
+        user = getpass.getuser()
+    except (OSError, KeyError):  # a container's user may have no name
+        user = "somebody"
+    return Author(f"{user}@{socket.gethostname()}", "command line")
+
+
+def _change(store: Store, args: argparse.Namespace, action: str, change: Callable[[Key], Key]) -> int:
+    from budgeteer.gateway import changes, keys
+    from budgeteer.ledger.protocol import wall_clock
+
+    key, _ = changes.alter(store, args.id, _author(), action, change, wall_clock())
     if args.json:
         sys.stdout.write(json.dumps(keys.public(key), indent=1) + "\n")
     else:

@@ -64,7 +64,7 @@ def run(args: argparse.Namespace) -> int:
     gateway.background.append(reloader.keep)
     serving = server(config, gateway=gateway, host=args.host, port=args.port)
     sys.stderr.write(f"budgeteer: http://{serving.config.host}:{serving.config.port}/v1\n")
-    if not config.server.admin_key:
+    if not any(entry.digest for entry in config.admins.entries):
         sys.stderr.write("budgeteer: no admin key is set, so the admin API is off\n")
     if config.prompts:
         sys.stderr.write("budgeteer: the log below has what clients ask and are answered ([logging] prompts)\n")

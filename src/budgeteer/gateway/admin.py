@@ -14,46 +14,53 @@ from starlette.routing import BaseRoute, Route
 
 from budgeteer.core.errors import InvalidInput
 from budgeteer.gateway import keys
+from budgeteer.gateway.access import Access
 from budgeteer.gateway.body import read_body, too_slow
 from budgeteer.gateway.config import Server
-from budgeteer.gateway.queries import LARGEST, PAGE, Queries, number
+from budgeteer.gateway.filters import number
+from budgeteer.gateway.queries import LARGEST, PAGE, Queries
+from budgeteer.gateway.rules import check
 
 
-def routes(queries: Queries, server: Server, authorise: Callable[[Request], None]) -> list[BaseRoute]:
+def routes(queries: Queries, server: Server, access: Access) -> list[BaseRoute]:
     """The routes of one gateway's admin API.
 
     Args:
         queries: the gateway's queries.
         server: the settings that limit the size of a body and the time to receive it.
-        authorise: raises Refused for a request without the admin key.
+        access: tells who asks.
     """
-    api = _Api(queries, server)
-    table: list[tuple[str, str, Callable[[Request], Awaitable[Response]]]] = [
-        ("GET", "keys", api.list_keys),
-        ("POST", "keys", api.make_key),
-        ("GET", "keys/{id}", api.show_key),
-        ("PATCH", "keys/{id}", api.change_key),
-        ("POST", "keys/{id}/revoke", api.revoke_key),
-        ("POST", "keys/{id}/top-up", api.top_up_key),
-        ("POST", "keys/{id}/rotate", api.rotate_key),
-        ("GET", "balances", api.balances),
-        ("GET", "spend", api.spend),
-        ("GET", "requests", api.requests),
-        ("GET", "requests.csv", api.requests_csv),
-        ("GET", "requests/{id}", api.request),
-        ("GET", "live", api.live),
-        ("GET", "summary", api.summary),
-        ("GET", "upstreams", api.upstreams),
+    table: list[tuple[str, str, Callable[[_Api, Request], Awaitable[Response]]]] = [
+        ("GET", "keys", _Api.list_keys),
+        ("POST", "keys", _Api.make_key),
+        ("GET", "keys/{id}", _Api.show_key),
+        ("PATCH", "keys/{id}", _Api.change_key),
+        ("POST", "keys/{id}/revoke", _Api.revoke_key),
+        ("POST", "keys/{id}/top-up", _Api.top_up_key),
+        ("POST", "keys/{id}/rotate", _Api.rotate_key),
+        ("GET", "balances", _Api.balances),
+        ("GET", "spend", _Api.spend),
+        ("GET", "requests", _Api.requests),
+        ("GET", "requests.csv", _Api.requests_csv),
+        ("GET", "requests/{id}", _Api.request),
+        ("GET", "live", _Api.live),
+        ("GET", "summary", _Api.summary),
+        ("GET", "changes", _Api.changes),
+        ("GET", "upstreams", _Api.upstreams),
     ]
 
-    def guarded(answer: Callable[[Request], Awaitable[Response]]) -> Callable[[Request], Awaitable[Response]]:
+    def guarded(
+        method: str, path: str, answer: Callable[[_Api, Request], Awaitable[Response]]
+    ) -> Callable[[Request], Awaitable[Response]]:
         async def endpoint(request: Request) -> Response:
-            authorise(request)
-            return await answer(request)
+            admin = access.bearer(request)
+            check(admin, method, path)
+            return await answer(_Api(queries.of(admin), server), request)
 
         return endpoint
 
-    return [Route(f"/admin/api/{path}", guarded(answer), methods=[method]) for method, path, answer in table]
+    whole = [(method, f"/admin/api/{path}", answer) for method, path, answer in table]
+    return [Route(path, guarded(method, path, answer), methods=[method]) for method, path, answer in whole]
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,6 +143,11 @@ class _Api:
 
     async def live(self, request: Request) -> Response:
         return JSONResponse({"live": [record.as_json() for record in self.queries.live()]})
+
+    async def changes(self, request: Request) -> Response:
+        asked = request.query_params
+        found, more = await self.queries.changes(asked, number(asked, "limit", 100, least=1, most=PAGE))
+        return JSONResponse({"changes": [change.as_json() for change in found], "next": more})
 
     async def upstreams(self, request: Request) -> Response:
         return JSONResponse({"upstreams": self.queries.upstreams()})

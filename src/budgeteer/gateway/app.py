@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import hmac
 import logging
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from functools import partial
@@ -13,6 +12,7 @@ from typing import Any
 from budgeteer.core import registry
 from budgeteer.core.amounts import MONEY, OF, base
 from budgeteer.core.errors import BudgeteerError, InvalidInput, LedgerUnavailable, MissingExtra, UnknownName
+from budgeteer.gateway.access import Access
 from budgeteer.gateway.alerts.watch import Alerts
 from budgeteer.gateway.answers import Answers
 from budgeteer.gateway.asgi import Receive, Scope, Send, label, reply, show_key, token
@@ -29,6 +29,7 @@ from budgeteer.gateway.proxy import Proxy
 from budgeteer.gateway.record import Record
 from budgeteer.gateway.records import Records
 from budgeteer.gateway.refusal import Refused
+from budgeteer.gateway.rules import check
 from budgeteer.gateway.store import Store
 from budgeteer.gateway.stored import pass_on, route_of
 from budgeteer.gateway.stores import connect
@@ -226,10 +227,11 @@ class Gateway:
         ]
         queries = Queries(self.config, self.ledger, self.store, self.keys, self.proxy, self.metrics, self.records)
         self._holder = Holder(queries)
+        self._access = Access(self.config.admins, self.metrics.turned_away)
         return [
             *open_routes,
-            *admin.routes(queries, self.config.server, self.authorise),
-            *dashboard.routes(queries, self.config, self.keys),
+            *admin.routes(queries, self.config.server, self._access),
+            *dashboard.routes(queries, self.config, self.keys, self._access),
         ]
 
     async def _health(self, request: Request) -> Response:
@@ -239,29 +241,13 @@ class Gateway:
 
     async def _metrics(self, request: Request) -> Response:
         if not self.config.server.open_metrics:
-            self.authorise(request)
+            check(self._access.bearer(request), "GET", "/metrics")
         return Response(self.metrics.text(), media_type=CONTENT_TYPE)
 
     async def _openapi(self, request: Request) -> Response:
         from budgeteer.gateway.openapi import document
 
         return JSONResponse(document())
-
-    def authorise(self, request: Request) -> None:
-        """Check that a request shows the admin key; keys are compared in constant time.
-
-        Raises:
-            Refused: 401 for another key or none, 403 if no admin key is set.
-        """
-        expected = self.config.server.admin_key
-        given = token(dict(request.scope["headers"]))
-        if not expected:
-            text = "no admin key is set, so the admin API is off; set the environment variable that admin_key_env names"
-            raise Refused(403, "admin_off", text)
-        if not hmac.compare_digest(given.encode(), expected.encode()):
-            self.metrics.turned_away("invalid_admin_key")
-            raise Refused(401, "invalid_admin_key", "give the admin key: Authorization: Bearer ...")
-        show_key(request.scope)
 
     # start and stop
 

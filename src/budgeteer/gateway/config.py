@@ -12,6 +12,7 @@ from budgeteer.core.amounts import LEARNT
 from budgeteer.core.errors import BudgeteerError, InvalidInput
 from budgeteer.core.meter import meter
 from budgeteer.core.urls import check_http, without_password
+from budgeteer.gateway.admins import Admins, read_admins, read_secret
 from budgeteer.gateway.alerts.rules import Rule, rules_of
 from budgeteer.gateway.bounds import bounds_of
 from budgeteer.gateway.conduct import Conduct, read_conduct, read_default
@@ -162,6 +163,7 @@ class Config:
         prompts: whether that line has the prompt and the answer.
         otel: whether OpenTelemetry spans are recorded.
         groups: the names of models, and the groups that limits may name.
+        admins: who administers it.
     """
 
     server: Server
@@ -181,6 +183,7 @@ class Config:
     otel: bool
     alerts: tuple[Rule, ...]
     groups: Groups
+    admins: Admins
 
     @property
     def counted(self) -> tuple[str, ...]:
@@ -200,7 +203,10 @@ def load(path: str | Path, environment: Mapping[str, str] | None = None) -> Conf
     """
     env = os.environ if environment is None else environment
     top = read(path)
-    server = _server(top.table("server"), env)
+    table = top.table("server")
+    secret = read_secret(table, env)
+    server = _server(table, env)
+    admins = read_admins(top, server.admin_key, secret, env)
     ledger = top.table("ledger")
     url = ledger.text("url", "budgeteer-ledger.db")
     try:
@@ -258,7 +264,7 @@ def load(path: str | Path, environment: Mapping[str, str] | None = None) -> Conf
     top.done()
     return Config(
         server, url, kinds, learnt, ttl, keep, files, shipped, scopes, defaults, upstreams, policies, log, prompts,
-        otel, alerts, groups,
+        otel, alerts, groups, admins,
     )  # fmt: skip
 
 

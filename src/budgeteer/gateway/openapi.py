@@ -6,7 +6,8 @@ from typing import Any
 
 from budgeteer import __version__
 from budgeteer.gateway.ask import ROUTES
-from budgeteer.gateway.queries import BY, FILTERS
+from budgeteer.gateway.filters import FILTERS
+from budgeteer.gateway.queries import BY
 from budgeteer.gateway.record import AttemptRecord, Record, columns
 
 _TEXT: dict[str, Any] = {"type": "string"}
@@ -63,10 +64,12 @@ def _schemas() -> dict[str, Any]:
         "resets_at": _MAYBE,
         "text": _TEXT,
     }
+    change = {"at": _WHOLE, **dict.fromkeys(("who", "by", "action", "key", "path", "name"), _TEXT), "fields": _ANY}
     error = _object(("message", "type", "code"), False, message=_TEXT, type=_TEXT, code=_TEXT, budget=_ANY)
     return {
         "Key": _object(tuple(key), **key),
         "NewKey": _object(path=_TEXT, **_KEY_FIELDS),
+        "Change": _object(tuple(change), **change),
         "Balance": _object(tuple(balance), **balance),
         "OwnLimit": _object(tuple(own), **own),
         "Record": _fields(Record),
@@ -106,7 +109,7 @@ def _admin(
             status: _json(answer, "Done"),
             "400": _json(_ref("Error"), "A value cannot be used"),
             "401": _json(_ref("Error"), "The admin key is missing or wrong"),
-            "403": _json(_ref("Error"), "No admin key is set"),
+            "403": _json(_ref("Error"), "No admin key is set, or the admin's role does not allow it"),
             "404": _json(_ref("Error"), "There is no such key or request"),
             "503": _json(_ref("Error"), "The store does not answer"),
         },
@@ -172,6 +175,14 @@ def _paths() -> dict[str, Any]:
         "/admin/api/live": {"get": _admin(_object(("live",), live=_list("Record")), summary="Requests under way")},
         "/admin/api/summary": {
             "get": _admin(_ANY, *filters, summary="Sums over requests, and the state of this replica")
+        },
+        "/admin/api/changes": {
+            "get": _admin(
+                _object(("changes", "next"), changes=_list("Change"), next={"type": ["string", "null"]}),
+                *_query("key", "limit"),
+                {"name": "before", "in": "query", "schema": _TEXT},
+                summary="Changes of keys, newest first, with who made them",
+            )
         },
         "/admin/api/upstreams": {
             "get": _admin(_object(("upstreams",), upstreams={"type": "array", "items": _ANY}), summary="Upstreams")

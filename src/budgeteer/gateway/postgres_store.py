@@ -11,10 +11,21 @@ import orjson
 
 from budgeteer.gateway.damage import WRONG, damaged_store
 from budgeteer.gateway.record import Record
-from budgeteer.gateway.store import ANSWERS, ANSWERS_OF_KEY, FREE, READ, TRIM_AFTER, SqliteStore, Store, no_key
+from budgeteer.gateway.store import (
+    ANSWERS,
+    ANSWERS_OF_KEY,
+    CHANGES,
+    FREE,
+    READ,
+    TRIM_AFTER,
+    Entry,
+    SqliteStore,
+    Store,
+    no_key,
+)
 from budgeteer.ledger.postgres_link import Connection, Link, has_table
 
-FORMAT = 1
+FORMAT = 2
 _TIMEOUT = 5.0
 _TABLES = f"""
 CREATE TABLE store.gateway (format integer NOT NULL);
@@ -22,6 +33,7 @@ CREATE TABLE store.keys (id text COLLATE "C" PRIMARY KEY, data text NOT NULL);
 CREATE TABLE store.instances (name text PRIMARY KEY, at bigint NOT NULL);
 CREATE TABLE store.marks (name text PRIMARY KEY, until bigint NOT NULL);
 CREATE TABLE store.notes (name text PRIMARY KEY, text text NOT NULL);
+CREATE TABLE store.changes (n bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, data text NOT NULL);
 CREATE TABLE store.records (
     n bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, id text COLLATE "C" NOT NULL UNIQUE, paid boolean NOT NULL,
     data text NOT NULL
@@ -67,6 +79,11 @@ ON CONFLICT (name) DO UPDATE SET until = excluded.until WHERE marks.until <= %s
 """
 _MARK = "INSERT INTO store.marks VALUES (%s, %s) ON CONFLICT (name) DO UPDATE SET until = excluded.until"
 _NOTE = "INSERT INTO store.notes VALUES (%s, %s) ON CONFLICT (name) DO UPDATE SET text = excluded.text"
+_ADD_KEY = "INSERT INTO store.keys VALUES (%s, %s) ON CONFLICT (id) DO UPDATE SET data = excluded.data"
+_KEEP_CHANGE = f"""
+WITH kept AS (INSERT INTO store.changes (data) VALUES (%s) RETURNING n)
+DELETE FROM store.changes WHERE n <= (SELECT n FROM kept) - {CHANGES}
+"""
 _BEAT = "INSERT INTO store.instances VALUES (%s, %s) ON CONFLICT (name) DO UPDATE SET at = excluded.at"
 
 
@@ -119,13 +136,18 @@ class PostgresStore(Store):
         found = self._link.run(lambda c: c.execute(self._sql("SELECT data FROM store.keys ORDER BY id")).fetchall())
         return [row[0] for row in found]
 
-    def add_key(self, name: str, data: str) -> None:
-        statement = self._sql(
-            "INSERT INTO store.keys VALUES (%s, %s) ON CONFLICT (id) DO UPDATE SET data = excluded.data"
-        )
-        self._link.run(lambda c: c.execute(statement, (name, data)))
+    def add_key(self, name: str, data: str, entry: str = "") -> None:
+        def write(connection: Connection) -> None:
+            with connection.pipeline():
+                connection.execute("BEGIN")
+                connection.execute(self._sql(_ADD_KEY), (name, data))
+                if entry:
+                    connection.execute(self._sql(_KEEP_CHANGE), (entry,))
+                connection.execute("COMMIT")
 
-    def change_key(self, name: str, change: Callable[[str], str]) -> str:
+        self._link.run(write)
+
+    def change_key(self, name: str, change: Callable[[str], str], entry: Entry | None = None) -> str:
         def replace(connection: Connection) -> str:
             connection.execute("BEGIN")
             select = self._sql("SELECT data FROM store.keys WHERE id = %s FOR UPDATE")
@@ -135,10 +157,18 @@ class PostgresStore(Store):
             data = change(row[0])
             with connection.pipeline():
                 connection.execute(self._sql("UPDATE store.keys SET data = %s WHERE id = %s"), (data, name))
+                if entry:
+                    connection.execute(self._sql(_KEEP_CHANGE), (entry(row[0], data),))
                 connection.execute("COMMIT")
             return data
 
         return self._link.run(replace)
+
+    def changes(self, before: str, count: int) -> list[tuple[str, str]]:
+        select = self._sql("SELECT n, data FROM store.changes WHERE n < %s ORDER BY n DESC LIMIT %s")
+        first = int(before) if before else 2**63 - 1
+        found = self._link.run(lambda c: c.execute(select, (first, count)).fetchall())
+        return [(str(n), data) for n, data in found]
 
     def beat(self, name: str, at: int | None) -> dict[str, int]:
         def say(connection: Connection) -> list[tuple[Any, ...]]:

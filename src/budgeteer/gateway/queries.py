@@ -10,13 +10,16 @@ import asyncio
 import csv
 import io
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Self
 
 from budgeteer.core.amounts import OF
 from budgeteer.core.errors import InvalidInput
-from budgeteer.gateway import keys
+from budgeteer.gateway import changes, keys
+from budgeteer.gateway.changes import Author, Change
 from budgeteer.gateway.config import Config
+from budgeteer.gateway.filters import Asked, where
 from budgeteer.gateway.key_index import KeyIndex
 from budgeteer.gateway.keyring import KeyRing, run
 from budgeteer.gateway.keys import Key
@@ -25,6 +28,8 @@ from budgeteer.gateway.proxy import Proxy
 from budgeteer.gateway.record import COLUMNS, MAPS, NAMES, Record
 from budgeteer.gateway.records import Records
 from budgeteer.gateway.refusal import Refused
+from budgeteer.gateway.roles import EVERYTHING, NOTHING, Admin
+from budgeteer.gateway.rules import inside
 from budgeteer.gateway.store import Store
 from budgeteer.ledger import Ledger
 from budgeteer.ledger.protocol import wall_clock
@@ -33,21 +38,12 @@ from budgeteer.metering.outcome import Outcome
 
 BY = ("scope", *(column.name for column in COLUMNS if column.groups), "time")
 """What spending can be grouped by; "scope" is the account, which is the field ``path`` of records."""
-EQUAL = tuple(column.name for column in COLUMNS if column.filters)
-"""Fields that filters compare for equality."""
-FILTERS = (*EQUAL, "path", "since", "until", "refused")
-"""All filters: ``path`` also selects the accounts below it, ``since`` and ``until`` are milliseconds since 1970 (UTC),
-and ``refused`` of "1" selects refused requests."""
 _TOKENS = tuple(column.name for column in COLUMNS if column.unit == "tokens")
 _SUMS = (*_TOKENS, "estimated")
-_WHOLE = frozenset(column.name for column in COLUMNS if column.kind == "whole")
 LARGEST = 1_000_000
 """The most records in a CSV file."""
-MANY = 500
-"""The most keys that one filter can name."""
 PAGE = 1000
 """The most records in one answer of the API."""
-Asked = Mapping[str, str]
 _ALL: Asked = {}
 
 
@@ -67,7 +63,7 @@ class Queries:
 
     Attributes:
         accounts: the accounts of its ledger.
-        index: finds keys, and their names.
+        reads: the accounts that are shown: all, unless they are those of an admin.
     """
 
     def __init__(
@@ -82,8 +78,15 @@ class Queries:
     ) -> None:
         self._config, self._ledger, self._store, self._ring = config, ledger, store, ring
         self._proxy, self._metrics, self._records = proxy, metrics, records
-        self.accounts, self.index = proxy.accounts, KeyIndex(store)
+        self.accounts, self._index = proxy.accounts, KeyIndex(store)
+        self.reads, self.changes_at, self._author = EVERYTHING, NOTHING, Author("", "")
         self._few = asyncio.Semaphore(2)  # leaves threads of the pool free for looking up keys
+
+    def of(self, admin: Admin) -> Self:
+        """The queries of an admin: what is outside of the own paths is not shown or counted, and cannot be changed."""
+        own = copy(self)
+        own.reads, own.changes_at, own._author = admin.reads, admin.changes, Author(admin.name, admin.by)
+        return own
 
     async def _select(self, sql: str, values: Iterable[Any]) -> list[dict[str, Any]]:
         async with self._few:
@@ -93,18 +96,31 @@ class Queries:
 
     async def keys(self) -> list[Key]:
         """All keys, oldest first."""
-        return list(await self.index.keys())[::-1]
+        return (await self.find_keys())[::-1]
+
+    async def find_keys(self, text: str = "", state: str = "") -> list[Key]:
+        """The keys whose name, id or path has each word of a text, newest first; ``state`` as for KeyIndex.find."""
+        found = await self._index.find(text, state, wall_clock())
+        return found if self.reads.everything else [key for key in found if self.reads.covers(key.path)]
+
+    async def names(self) -> Mapping[str, str]:
+        """Id of each key -> its name for people; the id if it has none."""
+        if self.reads.everything:
+            return await self._index.names()
+        return {key.id: key.name or key.id for key in await self.find_keys()}
 
     async def key(self, name: str) -> Key:
         """The key with this id.
 
         Raises:
-            Refused: 404, there is no such key.
+            Refused: 404, there is no such key; 403, it is not below the own paths.
         """
         text = await run(self._store.get_key, name)
         if text is None:
             raise Refused(404, "no_key", f"there is no key {name!r}")
-        return keys.decode(text)
+        key = keys.decode(text)
+        inside(self.reads, key.path, f"key {name}")
+        return key
 
     async def make_key(self, about: Mapping[str, Any]) -> tuple[Key, str]:
         """Make a key and store it.
@@ -114,11 +130,33 @@ class Queries:
 
         Returns:
             The key, and its token, which is kept nowhere.
+
+        Raises:
+            Refused: 403, its path is not below the own ones.
         """
-        key, token = keys.make(about, self._config.defaults, self._config.counted, wall_clock(), self._config.groups)
-        await run(self._store.add_key, key.id, keys.encode(key))
-        self.index.forget()
+        now = wall_clock()
+        key, token = keys.make(about, self._config.defaults, self._config.counted, now, self._config.groups)
+        inside(self.changes_at, key.path, f"path {key.path!r}")
+        self._tell(await run(changes.add, self._store, key, self._author, now))
         return key, token
+
+    def _tell(self, change: Change) -> None:
+        """Log a change, and have the lists of keys read again."""
+        self._index.forget()
+        if self._config.log:
+            change.log()
+
+    async def changes(self, asked: Asked = _ALL, limit: int = 100) -> tuple[list[Change], str | None]:
+        """Changes of keys, the newest first, and the value of ``before`` for those that follow; None at the end.
+
+        Args:
+            asked: filters: ``key`` (an id), and ``before``, from an earlier answer.
+            limit: the most that are returned.
+
+        Raises:
+            InvalidInput: ``before`` is of no earlier answer.
+        """
+        return await run(changes.listed, self._store, asked, self.reads, limit)
 
     async def change_key(self, name: str, about: Mapping[str, Any], seen: str | None = None) -> Key:
         """Set fields of a key; the changed key.
@@ -137,11 +175,11 @@ class Queries:
                 raise InvalidInput("somebody has changed this key meanwhile; look at it again, then change it")
             return keys.changed(key, about, self._config.counted, self._config.groups)
 
-        return await self._changed(name, change)
+        return await self._changed(name, changes.CHANGED, change)
 
     async def revoke_key(self, name: str) -> Key:
         """Revoke a key, which cannot be undone; the changed key."""
-        return await self._changed(name, lambda key: keys.changed(key, {"revoked": True}, ()))
+        return await self._changed(name, changes.REVOKED, lambda key: keys.changed(key, {"revoked": True}, ()))
 
     async def rotate_key(self, name: str, overlap: object = "") -> tuple[Key, str]:
         """Give a key a new secret; its account stays.
@@ -162,7 +200,7 @@ class Queries:
             key, made = keys.rotated(key, spare, wall_clock())
             return key
 
-        return await self._changed(name, rotate), made
+        return await self._changed(name, changes.ROTATED, rotate), made
 
     async def top_up_key(self, name: str, amount: object) -> Key:
         """Raise a limit of a key by an amount such as "$5" or "500k/day": the one of its kind and window.
@@ -172,14 +210,13 @@ class Queries:
         """
         if not isinstance(amount, str):
             raise InvalidInput(f"amount is {amount!r}; give a text such as '$5' or '500k'")
-        return await self._changed(name, lambda key: keys.topped_up(key, amount))
+        return await self._changed(name, changes.TOPPED_UP, lambda key: keys.topped_up(key, amount))
 
-    async def _changed(self, name: str, change: Callable[[Key], Key]) -> Key:
-        await self.key(name)
-        text = await run(self._store.change_key, name, lambda text: keys.encode(change(keys.decode(text))))
+    async def _changed(self, name: str, action: str, change: Callable[[Key], Key]) -> Key:
+        inside(self.changes_at, (await self.key(name)).path, f"key {name}")
+        key, made = await run(changes.alter, self._store, name, self._author, action, change, wall_clock())
         self._ring.forget(name)
-        self.index.forget()
-        key = keys.decode(text)
+        self._tell(made)
         accounts = self.accounts
         if not (key.per_user or key.per_session or key.per_tag):
             await accounts.open(accounts.chain(key))  # so that balances show the new limits before the next request
@@ -192,10 +229,13 @@ class Queries:
         _, state = await run(self._ledger.snapshot)
         if path and path not in state.accounts:
             return []
-        return list(balances(state, path, wall_clock()))
+        return [row for row in balances(state, path, wall_clock()) if self.reads.covers(row["path"])]
 
     async def balances_of(self, paths: Collection[str]) -> list[dict[str, Any]]:
-        """The same for some accounts, without those below them; accounts that are not open are left out."""
+        """The same for some accounts, without those below them; accounts that are not open are left out.
+
+        Nothing is hidden: these are the accounts that a key which is shown is charged to, those above it included.
+        """
         state = await run(self._ledger.accounts, paths)
         return list(balances(state, "", wall_clock()))
 
@@ -233,15 +273,15 @@ class Queries:
             values.append(f'$."{plain}"')
         else:
             raise InvalidInput(f"kind={kind}; choose of {', '.join((*_TOKENS, *self._config.counted))}")
-        where, more = _where(asked)
+        clause, more = where(asked, self.reads)
         if models is not None:
-            where += f"{' AND' if where else ' WHERE'} model IN ({', '.join('?' * len(models))})"
+            clause += f"{' AND' if clause else ' WHERE'} model IN ({', '.join('?' * len(models))})"
             more.extend(models)
         order = '"time"' if "time" in by else "units DESC"
         sql = (
             f"SELECT {names}, SUM({units}) AS units, COUNT(*) AS requests, "
             f"SUM(outcome = '{Outcome.REFUSED}') AS refused, SUM(estimated) AS estimated, SUM(wasted) AS wasted "
-            f"FROM records{where} GROUP BY {', '.join(str(n + 1) for n in range(len(by)))} ORDER BY {order}"
+            f"FROM records{clause} GROUP BY {', '.join(str(n + 1) for n in range(len(by)))} ORDER BY {order}"
         )
         return await self._select(sql, [*values, *more])
 
@@ -249,16 +289,22 @@ class Queries:
         """Sums over the records that the filters select, and the state of this replica: running requests, upstreams,
         and what was turned away without a record."""
         sums = await self.totals(asked)
-        where, values = _where(asked)
+        clause, values = where(asked, self.reads)
         totals = {}
         for name in ("overshoot", "saved"):
-            charged = f"SELECT {name} AS units FROM records{where}{' AND' if where else ' WHERE'} {name} != '{{}}'"
+            charged = f"SELECT {name} AS units FROM records{clause}{' AND' if clause else ' WHERE'} {name} != '{{}}'"
             sql = f"SELECT k.key, SUM(k.value) AS units FROM ({charged}) AS r, json_each(r.units) AS k GROUP BY k.key"
             totals[name] = {row["key"]: row["units"] for row in await self._select(sql, values)}
         return {
             **sums,
             **totals,
-            "live": len(self._proxy.live),
+            "live": len(self.live()),
+            **(self._gateway() if self.reads.everything else {}),
+        }
+
+    def _gateway(self) -> dict[str, Any]:
+        """What is of this replica as a whole."""
+        return {
             "upstreams": self.upstreams(),
             "turned_away": dict(self._metrics.away),
             "records_dropped": self._records.dropped,
@@ -266,12 +312,12 @@ class Queries:
 
     async def totals(self, asked: Asked = _ALL) -> dict[str, Any]:
         """Sums over the records that the filters select."""
-        where, values = _where(asked)
+        clause, values = where(asked, self.reads)
         sql = (
             f"SELECT COUNT(*) AS requests, COALESCE(SUM(outcome = '{Outcome.REFUSED}'), 0) AS refused, "
             f"COALESCE(SUM(outcome IN ('{Outcome.FAILED}', '{Outcome.CUT}')), 0) AS failed, "
             "COALESCE(SUM(json_extract(units, '$.money')), 0) AS money, "
-            f"{', '.join(f'COALESCE(SUM({name}), 0) AS {name}' for name in _SUMS)} FROM records{where}"
+            f"{', '.join(f'COALESCE(SUM({name}), 0) AS {name}' for name in _SUMS)} FROM records{clause}"
         )
         (sums,) = await self._select(sql, values)
         return sums
@@ -284,8 +330,8 @@ class Queries:
 
     async def requests(self, asked: Asked = _ALL, limit: int = 100) -> Listed:
         """The newest requests that the filters select; the filter ``before`` takes ``next`` of an earlier answer."""
-        where, values = _where(asked)
-        sql = f"SELECT n, {', '.join(NAMES)} FROM records{where} ORDER BY n DESC LIMIT {limit}"
+        clause, values = where(asked, self.reads)
+        sql = f"SELECT n, {', '.join(NAMES)} FROM records{clause} ORDER BY n DESC LIMIT {limit}"
         rows = await self._select(sql, values)
         return Listed(tuple(Record.of_row(row) for row in rows), rows[-1]["n"] if rows else None)
 
@@ -293,15 +339,15 @@ class Queries:
         """The record of the request with this id, which may still be running in this replica.
 
         Raises:
-            Refused: 404, there is no such record.
+            Refused: 404, there is no such record; 403, it is not of an account below the own paths.
         """
         rows = await self._select(f"SELECT {', '.join(NAMES)} FROM records WHERE id = ?", (name,))
-        if rows:
-            return Record.of_row(rows[0])
         live = self._proxy.live.get(name)
-        if live is None:
+        if not rows and live is None:
             raise Refused(404, "no_request", f"there is no record of {name!r}; old ones are dropped")
-        return live.record()
+        record = Record.of_row(rows[0]) if rows or live is None else live.record()
+        inside(self.reads, record.path, f"request {name}")
+        return record
 
     async def latest(self, ids: Sequence[str]) -> dict[str, Record]:
         """The latest record of each of these keys that has one."""
@@ -319,7 +365,8 @@ class Queries:
     def live(self) -> list[Record]:
         """The records, as far as they are known, of the requests that run in this replica."""
         now = wall_clock()
-        return [replace(live.record(), ms=now - live.at) for live in self._proxy.live.values()]
+        found = (replace(live.record(), ms=now - live.at) for live in self._proxy.live.values())
+        return [record for record in found if self.reads.covers(record.path)]
 
     async def table(self, asked: Asked = _ALL, limit: int = LARGEST) -> str:
         """Requests as CSV: a column for each field; fields of units by kind have one for each kind."""
@@ -348,41 +395,3 @@ def _cells(name: str, record: Record, kinds: Sequence[str]) -> Iterator[Any]:
         yield from (value.get(kind, 0) for kind in kinds)
     elif name != "calls":  # a text that no spreadsheet takes for a formula
         yield f"'{value}" if isinstance(value, str) and value[:1] in ("=", "+", "-", "@", "\t", "\r") else value
-
-
-def _where(asked: Asked) -> tuple[str, list[Any]]:
-    """The WHERE clause of filters, and the values for its placeholders."""
-    conditions: list[str] = []
-    values: list[Any] = []
-    for name in EQUAL:
-        if name == "key" and "," in asked.get(name, ""):
-            several = asked[name].split(",")[:MANY]
-            conditions.append(f"key IN ({', '.join('?' * len(several))})")
-            values.extend(several)
-        elif name in asked:
-            conditions.append(f'"{name}" = ?')
-            values.append(number(asked, name, 0) if name in _WHOLE else asked[name])
-    for name, condition in (("since", "at >= ?"), ("until", "at < ?"), ("before", "n < ?")):
-        if name in asked:
-            conditions.append(condition)
-            values.append(number(asked, name, 0))
-    if path := asked.get("path"):
-        conditions.append("(path = ? OR substr(path, 1, ?) = ?)")
-        values.extend([path, len(path) + 1, f"{path}/"])
-    if asked.get("refused") == "1":
-        conditions.append(f"outcome = '{Outcome.REFUSED}'")
-    return (" WHERE " + " AND ".join(conditions) if conditions else ""), values
-
-
-def number(asked: Asked, name: str, default: int, least: int = 0, most: int = 10**15) -> int:
-    """A filter as a whole number; ``default`` if it is not there.
-
-    Raises:
-        InvalidInput: it is no whole number from ``least`` to ``most``.
-    """
-    text = asked.get(name)
-    if text is None:
-        return default
-    if not (text.isascii() and text.isdigit()) or not least <= int(text) <= most:
-        raise InvalidInput(f"{name}={text}; give a whole number from {least:,} to {most:,}")
-    return int(text)

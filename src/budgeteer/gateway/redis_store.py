@@ -13,7 +13,18 @@ from budgeteer.core.errors import MissingExtra
 from budgeteer.core.urls import without_password
 from budgeteer.gateway.damage import Asking
 from budgeteer.gateway.record import Record
-from budgeteer.gateway.store import ANSWERS, ANSWERS_OF_KEY, FREE, READ, TRIM_AFTER, SqliteStore, Store, no_key
+from budgeteer.gateway.store import (
+    ANSWERS,
+    ANSWERS_OF_KEY,
+    CHANGES,
+    FREE,
+    READ,
+    TRIM_AFTER,
+    Entry,
+    SqliteStore,
+    Store,
+    no_key,
+)
 from budgeteer.ledger.protocol import wall_clock
 
 
@@ -37,9 +48,9 @@ class RedisStore(Store):
         self._client = redis.Redis.from_url(
             url, decode_responses=True, socket_timeout=5, socket_connect_timeout=5, retry=Retry(NoBackoff(), 1)
         )
-        self._keys, self._instances, self._marks, self._notes, self._paid, self._free = (
+        self._keys, self._changes, self._instances, self._marks, self._notes, self._paid, self._free = (
             f"budgeteer:{{{name}}}:gateway:{part}"
-            for part in ("keys", "instances", "marks", "notes", "records", "records:free")
+            for part in ("keys", "changes", "instances", "marks", "notes", "records", "records:free")
         )
         self._answers = f"budgeteer:{{{name}}}:gateway:answers"
         self._answered = 0
@@ -58,11 +69,22 @@ class RedisStore(Store):
             texts: Any = self._client.hgetall(self._keys)
         return [texts[name] for name in sorted(texts)]
 
-    def add_key(self, name: str, data: str) -> None:
-        with self._asking():
-            self._client.hset(self._keys, name, data)
+    def add_key(self, name: str, data: str, entry: str = "") -> None:
+        with self._asking(), self._client.pipeline() as pipe:
+            pipe.hset(self._keys, name, data)
+            self._keep_change(pipe, entry)
+            pipe.execute()
 
-    def change_key(self, name: str, change: Callable[[str], str]) -> str:
+    def _keep_change(self, pipe: Any, entry: str) -> None:
+        if entry:
+            pipe.xadd(self._changes, {"c": entry}, maxlen=CHANGES, approximate=True)
+
+    def changes(self, before: str, count: int) -> list[tuple[str, str]]:
+        with self._asking():
+            found: Any = self._client.xrevrange(self._changes, f"({before}" if before else "+", "-", count=count)
+        return [(id, fields["c"]) for id, fields in found]
+
+    def change_key(self, name: str, change: Callable[[str], str], entry: Entry | None = None) -> str:
         def replace(pipe: Any) -> str:
             text = pipe.hget(self._keys, name)
             if text is None:
@@ -70,6 +92,7 @@ class RedisStore(Store):
             data = change(text)
             pipe.multi()
             pipe.hset(self._keys, name, data)
+            self._keep_change(pipe, entry(text, data) if entry else "")
             return data
 
         with self._asking():

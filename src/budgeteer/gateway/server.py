@@ -6,8 +6,9 @@ import asyncio
 from collections.abc import Callable
 from typing import Any
 
-from budgeteer.core.errors import MissingExtra, UnknownPrice
+from budgeteer.core.errors import BudgeteerError, MissingExtra, UnknownPrice
 from budgeteer.core.urls import without_password
+from budgeteer.gateway.admins import Oidc, described
 from budgeteer.gateway.app import Gateway
 from budgeteer.gateway.config import Config
 from budgeteer.gateway.counting import probe
@@ -79,6 +80,19 @@ async def _check_streams(gateway: Gateway, backend: Backend, place: str, say: Ca
     return found is None or found[0]
 
 
+async def _check_oidc(oidc: Oidc, say: Callable[[str], Any]) -> bool:
+    """Whether the provider where admins sign in answers, and is the one that it has to be."""
+    from budgeteer.gateway.oidc.provider import Provider
+
+    try:
+        await Provider(oidc, frozenset()).metadata()
+    except BudgeteerError as error:
+        say(f"FAILED  sign-in: {error}")
+        return False
+    say(f"ok      sign-in with {oidc.issuer}; it has to know the addresses {oidc.callback} and {oidc.url}/login")
+    return True
+
+
 async def check(config: Config, say: Callable[[str], Any]) -> bool:
     """Whether the ledger, the store, all prices and all upstreams can be used.
 
@@ -95,6 +109,10 @@ async def check(config: Config, say: Callable[[str], Any]) -> bool:
     say(f"ok      ledger {without_password(config.ledger)}, {len(await run(gateway.store.all_keys))} keys")
     for name, models in (config.groups.groups or {}).items():
         say(f"ok      group {name}: {', '.join(models)}")
+    for line in described(config.admins.entries):
+        say(f"ok      admin {line}")
+    if config.admins.oidc is not None:
+        usable &= await _check_oidc(config.admins.oidc, say)
     prices = gateway.proxy.metering.prices
     for backend in gateway.proxy.upstreams.backends:
         if prices is not None:

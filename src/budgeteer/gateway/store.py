@@ -1,5 +1,5 @@
-"""The store beside the gateway's ledger: keys, records of requests, what references to answers stand for, heartbeats of
-replicas, marks of sent alerts.
+"""The store beside the gateway's ledger: keys and their changes, records of requests, what references to answers
+stand for, heartbeats of replicas, marks of sent alerts, notes.
 
 Its calls block, so the gateway makes them in threads. Records are queried by SQL of SQLite in all stores: those on a
 server first read the records of all replicas into a table in memory.
@@ -29,6 +29,10 @@ ANSWERS, ANSWERS_OF_KEY = 200_000, 20_000
 """References to answers that are kept, of all keys and of one; each response has one, and so has each of its items."""
 TRIM_AFTER = 256
 """Answers that are kept between two looks for those above these limits."""
+CHANGES = 100_000
+"""The most changes of keys that are kept."""
+Entry = Callable[[str, str], str]
+"""The texts of a key before and after a change -> the text that is kept about the change."""
 _PAID = " + ".join(PAID)
 _TABLES = f"""
 CREATE TABLE IF NOT EXISTS keys (id TEXT PRIMARY KEY, data TEXT NOT NULL) WITHOUT ROWID;
@@ -38,6 +42,7 @@ CREATE TABLE IF NOT EXISTS notes (name TEXT PRIMARY KEY, text TEXT NOT NULL) WIT
 CREATE TABLE IF NOT EXISTS answers (
     n INTEGER PRIMARY KEY AUTOINCREMENT, id TEXT NOT NULL, key TEXT NOT NULL, until INTEGER NOT NULL, data TEXT NOT NULL
 );
+CREATE TABLE IF NOT EXISTS changes (n INTEGER PRIMARY KEY AUTOINCREMENT, data TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS records (
     n INTEGER PRIMARY KEY AUTOINCREMENT, {", ".join(f"{column.name} {column.sql}" for column in COLUMNS)}
 );
@@ -70,18 +75,32 @@ class Store(ABC):
         """The texts of all keys, ordered by id."""
 
     @abstractmethod
-    def add_key(self, name: str, data: str) -> None:
-        """Store the text of a new key under its id."""
+    def add_key(self, name: str, data: str, entry: str = "") -> None:
+        """Store the text of a new key under its id and, in the same transaction, what is kept about that."""
 
     @abstractmethod
-    def change_key(self, name: str, change: Callable[[str], str]) -> str:
+    def change_key(self, name: str, change: Callable[[str], str], entry: Entry | None = None) -> str:
         """Replace the text of a key by ``change(text)``, in one transaction, so that no other change is lost.
+
+        Args:
+            name: the key's id.
+            change: makes the new text of the old one.
+            entry: makes what is kept about the change, in the same transaction, of both; None keeps nothing.
 
         Returns:
             The new text.
 
         Raises:
             InvalidInput: there is no such key. Errors of ``change`` are passed on, and change nothing.
+        """
+
+    @abstractmethod
+    def changes(self, before: str, count: int) -> list[tuple[str, str]]:
+        """What is kept about changes of keys, the newest first: (cursor, text) of each.
+
+        Args:
+            before: a cursor, to go on after it; "" begins with the newest.
+            count: the most that are returned.
         """
 
     @abstractmethod
@@ -204,11 +223,29 @@ class SqliteStore(Store):
         with self._asking():
             return [row[0] for row in self._db.execute("SELECT data FROM keys ORDER BY id")]
 
-    def add_key(self, name: str, data: str) -> None:
+    def add_key(self, name: str, data: str, entry: str = "") -> None:
         with self._asking():
-            self._db.execute("INSERT INTO keys VALUES (?, ?)", (name, data))
+            self._db.execute("BEGIN IMMEDIATE")
+            try:
+                self._db.execute("INSERT INTO keys VALUES (?, ?)", (name, data))
+                self._keep_change(entry)
+                self._db.execute("COMMIT")
+            except BaseException:
+                self._db.execute("ROLLBACK")
+                raise
 
-    def change_key(self, name: str, change: Callable[[str], str]) -> str:
+    def _keep_change(self, entry: str) -> None:
+        if entry:
+            n = self._db.execute("INSERT INTO changes (data) VALUES (?)", (entry,)).lastrowid or 0
+            self._db.execute("DELETE FROM changes WHERE n <= ?", (n - CHANGES,))
+
+    def changes(self, before: str, count: int) -> list[tuple[str, str]]:
+        first = int(before) if before else 2**63 - 1
+        select = "SELECT n, data FROM changes WHERE n < ? ORDER BY n DESC LIMIT ?"
+        with self._asking():
+            return [(str(row[0]), row[1]) for row in self._db.execute(select, (first, count))]
+
+    def change_key(self, name: str, change: Callable[[str], str], entry: Entry | None = None) -> str:
         with self._asking():
             self._db.execute("BEGIN IMMEDIATE")
             try:
@@ -217,6 +254,7 @@ class SqliteStore(Store):
                     raise no_key(name)
                 data = change(row[0])
                 self._db.execute("UPDATE keys SET data = ? WHERE id = ?", (data, name))
+                self._keep_change(entry(row[0], data) if entry else "")
                 self._db.execute("COMMIT")
             except BaseException:
                 self._db.execute("ROLLBACK")

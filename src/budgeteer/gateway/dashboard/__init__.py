@@ -12,91 +12,123 @@ from starlette.responses import RedirectResponse, Response
 from starlette.routing import BaseRoute, Route
 
 from budgeteer.core.errors import BudgeteerError, LedgerUnavailable
+from budgeteer.gateway import session
+from budgeteer.gateway.access import SIGN_IN, Access
 from budgeteer.gateway.asgi import show_key
 from budgeteer.gateway.config import Config
-from budgeteer.gateway.dashboard import mine, session
-from budgeteer.gateway.dashboard.html import asset
-from budgeteer.gateway.dashboard.pages import Pages
+from budgeteer.gateway.dashboard import mine
+from budgeteer.gateway.dashboard.html import Html, asset
+from budgeteer.gateway.dashboard.pages import Pages, login, trouble
+from budgeteer.gateway.dashboard.seal import foreign, sealed, set_cookie
 from budgeteer.gateway.dashboard.times import ZONE, zone_of
 from budgeteer.gateway.keyring import KeyRing
 from budgeteer.gateway.keys import Key
 from budgeteer.gateway.queries import Queries
 from budgeteer.gateway.refusal import Refused
+from budgeteer.gateway.roles import Admin
+from budgeteer.gateway.rules import check
 from budgeteer.ledger.protocol import wall_clock
 
-_HEADERS = {
-    "content-security-policy": "default-src 'none'; style-src 'self'; script-src 'self'; connect-src 'self'; "
-    "img-src 'self' data:; form-action 'self'; base-uri 'none'; frame-ancestors 'none'",
-    "x-content-type-options": "nosniff",
-    "x-frame-options": "DENY",
-    "referrer-policy": "same-origin",
-    "cross-origin-opener-policy": "same-origin",
-    "cache-control": "no-store",
-}
 _FORM = 65_536
 """The largest form that is read, in bytes."""
 _NO_ADMIN = "No admin key is set: set the environment variable that admin_key_env names and restart the gateway."
 _BAD_FORM = "This form was not sent from a page of this dashboard, or is too large."
 _ASSETS = {"dashboard.css": "text/css", "dashboard.js": "text/javascript", "icon.svg": "image/svg+xml"}
 Form = dict[str, str]
+Show = Callable[[Pages, Request, str], Awaitable[Response]]
+"""Makes a page of a request and the token for its forms."""
+Act = Callable[[Pages, Request, str, Form], Awaitable[Response]]
+"""Carries out the form of a request."""
+Held = Callable[[Pages, Key, Request, str], Awaitable[Response]]
+"""Makes a page for the holder of a key."""
 
 
-def routes(queries: Queries, config: Config, ring: KeyRing) -> list[BaseRoute]:
-    """The routes of one gateway's dashboard; ``ring`` finds the keys of holders who log in."""
-    dashboard = _Dashboard(queries, config, ring)
-    pages = dashboard.pages
-    shown = [
-        ("/", pages.overview),
-        ("/budgets", pages.budgets),
-        ("/budget", pages.budget),
-        ("/requests", pages.requests),
-        ("/requests/{id}", pages.request),
-        ("/conversation", pages.conversation),
-        ("/keys", pages.keys),
-        ("/keys/{id}", pages.key),
+def routes(queries: Queries, config: Config, ring: KeyRing, access: Access) -> list[BaseRoute]:
+    """The routes of one gateway's dashboard; ``ring`` finds the keys of holders who log in, ``access`` the admins."""
+    dashboard = _Dashboard(queries, config, ring, access)
+    shown: list[tuple[str, Show]] = [
+        ("/", Pages.overview),
+        ("/budgets", Pages.budgets),
+        ("/budget", Pages.budget),
+        ("/requests", Pages.requests),
+        ("/requests.csv", Pages.csv),
+        ("/requests/{id}", Pages.request),
+        ("/conversation", Pages.conversation),
+        ("/changes", Pages.changes),
+        ("/keys", Pages.keys),
+        ("/keys/{id}", Pages.key),
     ]
-    posted = [
-        ("/keys", pages.make_key),
-        ("/keys/{id}/top-up", pages.top_up),
-        ("/keys/{id}/rotate", pages.rotate),
-        ("/keys/{id}/change", pages.change),
-        ("/keys/{id}/revoke", pages.revoke),
+    posted: list[tuple[str, Act]] = [
+        ("/keys", Pages.make_key),
+        ("/keys/{id}/top-up", Pages.top_up),
+        ("/keys/{id}/rotate", Pages.rotate),
+        ("/keys/{id}/change", Pages.change),
+        ("/keys/{id}/revoke", Pages.revoke),
+        ("/logout", dashboard.logout),
     ]
+    sign_in = dashboard.sign_in
+    oidc = [] if sign_in is None else [("/oidc/login", sign_in.begin), ("/oidc/callback", sign_in.finish)]
     return [
+        *(Route(path, dashboard.opened(answer)) for path, answer in oidc),
         Route("/login", dashboard.login, methods=["GET", "POST"]),
-        Route("/logout", dashboard.formed(dashboard.logout), methods=["POST"]),
-        Route("/mine", dashboard.held(pages.mine)),
-        Route("/mine/requests/{id}", dashboard.held(pages.my_request)),
-        Route("/mine/conversation", dashboard.held(pages.my_conversation)),
+        Route("/mine", dashboard.held(Pages.mine)),
+        Route("/mine/requests/{id}", dashboard.held(Pages.my_request)),
+        Route("/mine/conversation", dashboard.held(Pages.my_conversation)),
         Route("/mine/logout", dashboard.leave, methods=["POST"]),
-        Route("/requests.csv", dashboard.guarded(pages.csv)),
-        *(Route(path, dashboard.guarded(show)) for path, show in shown),
-        *(Route(path, dashboard.formed(act), methods=["POST"]) for path, act in posted),
+        *(Route(path, dashboard.guarded(path, show)) for path, show in shown),
+        *(Route(path, dashboard.formed(path, act), methods=["POST"]) for path, act in posted),
         Route("/static/{name}", dashboard.static),
     ]
 
 
 class _Dashboard:
-    def __init__(self, queries: Queries, config: Config, ring: KeyRing) -> None:
-        self._server, self._ring = config.server, ring
-        self.pages = Pages(queries, config)
+    def __init__(self, queries: Queries, config: Config, ring: KeyRing, access: Access) -> None:
+        self._queries, self._config, self._server = queries, config, config.server
+        self._ring, self._access = ring, access
+        self.sign_in = None
+        if config.admins.oidc is not None:
+            from budgeteer.gateway.dashboard.sign_in import SignIn
 
-    def _cookie(self, request: Request) -> str | None:
-        """The cookie of a valid session; None if there is none."""
-        cookie = request.cookies.get(session.COOKIE, "")
-        if not session.valid(self._server.admin_key, cookie):
-            return None
-        show_key(request.scope)
-        return cookie
+            self.sign_in = SignIn(config.admins, config.admins.oidc, access)
 
-    def guarded(self, show: Callable[[Request, str], Awaitable[Response]]) -> Callable[[Request], Awaitable[Response]]:
-        """An endpoint that shows a page to logged-in users, and redirects others to the login."""
+    def opened(self, answer: Callable[[Request], Awaitable[Response]]) -> Callable[[Request], Awaitable[Response]]:
+        """An endpoint for everybody."""
 
         async def endpoint(request: Request) -> Response:
-            cookie = self._cookie(request)
-            if cookie is None:
-                return _sealed(RedirectResponse("/login", 303))
-            return await self._shown(request, show(request, session.form_token(self._server.admin_key, cookie)))
+            return await self._shown(request, answer(request))
+
+        return endpoint
+
+    def _session(self, request: Request) -> tuple[Admin, str] | None:
+        """The admin and the cookie of a valid session; None if there is none."""
+        cookie = request.cookies.get(session.COOKIE, "")
+        admin = self._access.admin(cookie)
+        if admin is None:
+            return None
+        show_key(request.scope)
+        return admin, cookie
+
+    def _pages(self, admin: Admin) -> Pages:
+        """The pages as an admin sees them."""
+        return Pages(self._queries.of(admin), self._config, admin)
+
+    def guarded(self, path: str, show: Show) -> Callable[[Request], Awaitable[Response]]:
+        """An endpoint that shows a page to the admins whose role allows it, and redirects others to the login.
+
+        Args:
+            path: of the route.
+            show: makes the page.
+        """
+
+        async def page(request: Request, admin: Admin, cookie: str) -> Response:
+            check(admin, "GET", path)
+            return await show(self._pages(admin), request, self._access.form_token(cookie))
+
+        async def endpoint(request: Request) -> Response:
+            found = self._session(request)
+            if found is None:
+                return sealed(RedirectResponse("/login", 303))
+            return await self._shown(request, page(request, *found))
 
         return endpoint
 
@@ -109,9 +141,7 @@ class _Dashboard:
         show_key(request.scope)
         return key, cookie
 
-    def held(
-        self, show: Callable[[Key, Request, str], Awaitable[Response]]
-    ) -> Callable[[Request], Awaitable[Response]]:
+    def held(self, show: Held) -> Callable[[Request], Awaitable[Response]]:
         """An endpoint that shows a page to the holder of a key, and redirects others to the login."""
 
         async def endpoint(request: Request) -> Response:
@@ -119,11 +149,11 @@ class _Dashboard:
 
         return endpoint
 
-    async def _mine(self, show: Callable[[Key, Request, str], Awaitable[Response]], request: Request) -> Response:
+    async def _mine(self, show: Held, request: Request) -> Response:
         held = await self._holder(request)
         if held is None:
             return RedirectResponse("/login", 303)
-        return await show(held[0], request, mine.form_token(*held))
+        return await show(Pages(self._queries, self._config), held[0], request, mine.form_token(*held))
 
     async def leave(self, request: Request) -> Response:
         """End the session of a key's holder by deleting its cookie."""
@@ -132,79 +162,88 @@ class _Dashboard:
             held, form = await self._holder(request), await self._form(request)
             if held is not None:
                 given = (form or {}).get("token", "")
-                if _foreign(request) or not hmac.compare_digest(given.encode(), mine.form_token(*held).encode()):
-                    return self.pages.trouble(403, f"{_BAD_FORM} Go back and reload the page.")
+                if foreign(request) or not hmac.compare_digest(given.encode(), mine.form_token(*held).encode()):
+                    return trouble(403, f"{_BAD_FORM} Go back and reload the page.")
             answer = RedirectResponse("/login", 303)
             answer.delete_cookie(mine.COOKIE, path="/mine", httponly=True, samesite="strict")
             return answer
 
         return await self._shown(request, left())
 
-    def formed(
-        self, act: Callable[[Request, str, Form], Awaitable[Response]]
-    ) -> Callable[[Request], Awaitable[Response]]:
-        """An endpoint that carries out a form, if it was sent from a page of this dashboard by a logged-in user."""
+    def formed(self, path: str, act: Act) -> Callable[[Request], Awaitable[Response]]:
+        """An endpoint that carries out a form, if an admin whose role allows it sent it from a page of this dashboard.
+
+        Args:
+            path: of the route.
+            act: carries it out.
+        """
+
+        async def acted(request: Request, admin: Admin, cookie: str) -> Response:
+            form = await self._form(request)
+            if form is None or foreign(request) or not self._access.form_valid(cookie, form.pop("token", "")):
+                return trouble(403, f"{_BAD_FORM} Go back and reload the page.")
+            check(admin, "POST", path)
+            return await act(self._pages(admin), request, self._access.form_token(cookie), form)
 
         async def endpoint(request: Request) -> Response:
-            cookie = self._cookie(request)
-            if cookie is None:
-                return _sealed(RedirectResponse("/login", 303))
-            form = await self._form(request)
-            token = session.form_token(self._server.admin_key, cookie)
-            if (
-                form is None
-                or _foreign(request)
-                or not session.form_valid(self._server.admin_key, cookie, form.pop("token", ""))
-            ):
-                return _sealed(self.pages.trouble(403, f"{_BAD_FORM} Go back and reload the page."))
-            return await self._shown(request, act(request, token, form))
+            found = self._session(request)
+            if found is None:
+                return sealed(RedirectResponse("/login", 303))
+            return await self._shown(request, acted(request, *found))
 
         return endpoint
 
     async def _shown(self, request: Request, made: Awaitable[Response]) -> Response:
         ZONE.set(zone_of(request.cookies))
         try:
-            return _sealed(await made)
+            return sealed(await made)
         except Refused as error:
-            return _sealed(self.pages.trouble(error.status, str(error)))
+            return sealed(trouble(error.status, str(error)))
         except LedgerUnavailable:
-            return _sealed(self.pages.trouble(503, "The gateway's store does not answer just now."))
+            return sealed(trouble(503, "The gateway's store does not answer just now."))
         except BudgeteerError as error:
-            return _sealed(self.pages.trouble(400, str(error)))
+            return sealed(trouble(400, str(error)))
 
     async def login(self, request: Request) -> Response:
         """Show the login form, or log in with the admin key, or the key of one's own, that it holds."""
-        admin = self._server.admin_key
         if request.method == "GET":
-            return _sealed(self.pages.login(""))
+            return sealed(self._login(""))
         form = await self._form(request)
-        if form is None or _foreign(request):
-            return _sealed(self.pages.login(_BAD_FORM, 403))
+        if form is None or foreign(request):
+            return sealed(self._login(_BAD_FORM, 403))
         given = form.get("key", "").strip()
         if given.startswith("bk-"):
             return await self._shown(request, self._begin(request, given))
-        if not admin:
-            return _sealed(self.pages.login(_NO_ADMIN, 403))
-        if not hmac.compare_digest(given.encode("utf-8", "replace"), admin.encode()):
-            return _sealed(self.pages.login("That is neither the admin key nor a key of this gateway.", 401))
+        if not self._access.any_key:
+            return sealed(self._login(_NO_ADMIN, 403))
+        cookie = self._access.begin(given)
+        if cookie is None:
+            return sealed(self._login("That is neither the admin key nor a key of this gateway.", 401))
         answer = RedirectResponse("/", 303)
-        _set(request, answer, session.COOKIE, session.begin(admin), session.LASTS, "/")
-        return _sealed(answer)
+        set_cookie(request, answer, session.COOKIE, cookie, lasts=session.LASTS, path="/")
+        return sealed(answer)
 
     async def _begin(self, request: Request, token: str) -> Response:
         """Log the holder of a key in."""
         try:
             key = await self._ring.find(token, wall_clock())
         except Refused as error:
-            return self.pages.login(f"{str(error)[:1].upper()}{str(error)[1:].partition(';')[0]}.", 401)
+            return self._login(f"{str(error)[:1].upper()}{str(error)[1:].partition(';')[0]}.", 401)
         show_key(request.scope)
         answer = RedirectResponse("/mine", 303)
-        _set(request, answer, mine.COOKIE, mine.begin(key), mine.LASTS, "/mine")
+        set_cookie(request, answer, mine.COOKIE, mine.begin(key), lasts=mine.LASTS, path="/mine")
         return answer
 
-    async def logout(self, request: Request, token: str, form: Form) -> Response:
+    def _login(self, problem: str, status: int = 200) -> Response:
+        return login(problem, self.sign_in.link() if self.sign_in else Html(""), status)
+
+    async def logout(self, pages: Pages, request: Request, token: str, form: Form) -> Response:
         """End the browser's session by deleting its cookie."""
-        answer = RedirectResponse("/login", 303)
+        answer: Response | None = None
+        if self.sign_in and pages.admin and pages.admin.by == SIGN_IN:
+            answer = await self.sign_in.left()
+        if answer is None:
+            answer = RedirectResponse("/login", 303)
         answer.delete_cookie(session.COOKIE, httponly=True, samesite="strict")
         return answer
 
@@ -228,24 +267,7 @@ class _Dashboard:
         """A static file: the style sheet, the script or the icon."""
         name = request.path_params["name"]
         if name not in _ASSETS:
-            return _sealed(self.pages.trouble(404, "There is no such file."))
-        answer = _sealed(Response(asset(f"static/{name}"), media_type=_ASSETS[name]))
+            return sealed(trouble(404, "There is no such file."))
+        answer = sealed(Response(asset(f"static/{name}"), media_type=_ASSETS[name]))
         answer.headers["cache-control"] = "no-cache"
         return answer
-
-
-def _set(request: Request, answer: Response, name: str, cookie: str, lasts: int, path: str) -> None:
-    """Set the cookie of a session."""
-    # What a proxy says of TLS is believed here only, where a lie costs no more than the liar's own session.
-    secure = "https" in (request.url.scheme, request.headers.get("x-forwarded-proto"))
-    answer.set_cookie(name, cookie, max_age=lasts, path=path, httponly=True, samesite="strict", secure=secure)
-
-
-def _foreign(request: Request) -> bool:
-    """Whether the browser says that another site sent the request."""
-    return request.headers.get("sec-fetch-site", "same-origin") not in ("same-origin", "none")
-
-
-def _sealed(answer: Response) -> Response:
-    answer.headers.update(_HEADERS)
-    return answer

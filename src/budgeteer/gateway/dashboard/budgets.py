@@ -23,7 +23,7 @@ from budgeteer.gateway.dashboard.common import (
 from budgeteer.gateway.dashboard.forecast import pace
 from budgeteer.gateway.dashboard.html import Html, link, page, pages, tag
 from budgeteer.gateway.dashboard.times import when
-from budgeteer.gateway.queries import number
+from budgeteer.gateway.filters import number
 from budgeteer.gateway.refusal import Refused
 from budgeteer.ledger.limit import bucket, start
 from budgeteer.ledger.protocol import wall_clock

@@ -17,13 +17,20 @@ from budgeteer.gateway.dashboard.html import Html, join, link, page, table, tag
 from budgeteer.gateway.dashboard.times import when, zone_name
 from budgeteer.gateway.queries import Queries
 from budgeteer.gateway.record import COLUMNS, DURATION, FLAG, MOMENT, Column, Record
+from budgeteer.gateway.roles import Admin
 from budgeteer.ledger.protocol import wall_clock
 from budgeteer.metering.outcome import Outcome
 
 _GOOD, _BAD = (Outcome.OK, Outcome.CACHED), (Outcome.FAILED, Outcome.CUT)
 HEADINGS = [column for column in COLUMNS if column.heading]
 """The fields of records that lists of requests show."""
-PLACES = (("/", "Overview"), ("/budgets", "Budgets"), ("/requests", "Requests"), ("/keys", "Keys"))
+PLACES = (
+    ("/", "Overview"),
+    ("/budgets", "Budgets"),
+    ("/requests", "Requests"),
+    ("/keys", "Keys"),
+    ("/changes", "Changes"),
+)
 MINE = (("/mine", "My key"),)
 """The pages in the menu: of administrators, and of a key's holder."""
 NO_NAMES: Mapping[str, str] = {}
@@ -36,10 +43,11 @@ class Shared:
         queries: the gateway's queries.
         kinds: the kinds of units that pages show.
         kind: the kind that they show unless another is chosen: money if it is counted.
+        admin: who looks at them; None = the holder of a key.
     """
 
-    def __init__(self, queries: Queries, config: Config) -> None:
-        self.queries = queries
+    def __init__(self, queries: Queries, config: Config, admin: Admin | None = None) -> None:
+        self.queries, self.admin = queries, admin
         self.kinds = [kind for kind in config.counted if kind != PARALLEL]
         self.kind = MONEY if MONEY in config.kinds else config.kinds[0]
 
@@ -63,13 +71,13 @@ class Shared:
             )
             for path, name in places
         )
-        return HTMLResponse(
-            page("frame", title=title, menu=menu, token=token, zone=zone_name(), logout=logout, body=body), status
-        )
+        who = tag('<span class="sub">$who</span> ', who=self.admin) if self.admin else Html("")
+        frame = {"title": title, "menu": menu, "token": token, "zone": zone_name(), "logout": logout, "who": who}
+        return HTMLResponse(page("frame", **frame, body=body), status)
 
     async def names(self) -> Mapping[str, str]:
         """Id of each key -> its name for people; the id if it has none."""
-        return await self.queries.index.names()
+        return await self.queries.names()
 
     def records(self, records: Sequence[Record], names: Mapping[str, str], empty: str, own: bool = False) -> Html:
         """A table of records; the text ``empty`` if there are none. ``own`` makes it for the holder of their key."""

@@ -18,8 +18,9 @@ from budgeteer.gateway.dashboard.html import Html, link, options, page, pages, t
 from budgeteer.gateway.dashboard.key_form import caps, limits
 from budgeteer.gateway.dashboard.key_state import State, states
 from budgeteer.gateway.dashboard.times import span_of, when
+from budgeteer.gateway.filters import number
 from budgeteer.gateway.keys import Key, version
-from budgeteer.gateway.queries import number
+from budgeteer.gateway.roles import NOTHING, Reach
 from budgeteer.ledger.protocol import wall_clock
 
 _ROWS = 50
@@ -33,6 +34,11 @@ class Keys(Shared):
     Each method takes the request, the token for the page's forms and, if it carries out a form, the form's fields.
     """
 
+    @property
+    def _changes(self) -> Reach:
+        """Where the reader may make and change keys."""
+        return self.admin.changes if self.admin else NOTHING
+
     async def keys(self, request: Request, token: str) -> Response:
         """The list of keys."""
         return await self._key_list(token, request.query_params, {}, "")
@@ -41,8 +47,8 @@ class Keys(Shared):
         self, token: str, query: Mapping[str, str], form: dict[str, str], problem: str, status: int = 200
     ) -> Response:
         now, search, wanted = wall_clock(), query.get("search", ""), query.get("state", "")
-        found = await self.queries.index.find(search, wanted, now)
-        every = await self.queries.index.keys()
+        found = await self.queries.find_keys(search, wanted)
+        every = await self.queries.find_keys()
         first = (number(query, "page", 1, least=1, most=10**6) - 1) * _ROWS
         listed_keys = found[first : first + _ROWS]
         known = await states(self.queries, listed_keys, now)
@@ -58,14 +64,20 @@ class Keys(Shared):
             for key in listed_keys
         ]
         heads = ("key", "path", "state", "limits", "models", "made")
+        new, reach = Html(""), self._changes
+        if reach.paths:
+            new = page(
+                "new_key",
+                token=token,
+                opened=Html(" open" if problem or not every else ""),
+                path=form.get("path", reach.paths[0]),
+                fields=key_form.fields(form),
+            )
         body = page(
             "keys",
-            token=token,
             problem=problem_of(problem),
+            new=new,
             rows=table(heads, rows, "No such key." if every else "No keys yet."),
-            opened=Html(" open" if problem or not every else ""),
-            path=form.get("path", ""),
-            fields=key_form.fields(form),
             search=search,
             states=options(_STATES, wanted),
             count=f"{len(found):,} of {len(every):,} keys, the newest first.",
@@ -114,7 +126,7 @@ class Keys(Shared):
         names = {name: key.name or name}
         limited = [row for row in balances if row["limit"] is not None]
         actions = Html("")
-        if not key.revoked:
+        if not key.revoked and self._changes.covers(key.path):
             actions = page(
                 "key_actions",
                 token=token,
@@ -137,6 +149,7 @@ class Keys(Shared):
             balances=self.balances(limited, names),
             recent=self.records(recent.requests, names, "No requests yet."),
             all=link("all its requests", "/requests", key=name),
+            changes=link("its changes", "/changes", key=name),
             actions=actions,
         )
         return self.framed(token, names[name], body, "/keys", status)

@@ -31,6 +31,8 @@ _OFTEN, _NEVER = ("stage", "model", "key", "scope"), ("outcome", "reason", "time
 BY = (*_OFTEN, *(name for name in queries.BY if name not in _OFTEN and name not in _NEVER))
 """What the chart can be grouped by."""
 
+NOT_SHOWN = Html('<p class="note">Shown to admins of the whole gateway.</p>')
+
 
 class Overview(Shared):
     """The first page."""
@@ -82,7 +84,7 @@ class Overview(Shared):
             models=self._spent(models, "model", kind, span.filters),
             stages=self._spent(stages, "stage", kind, span.filters),
             scopes=self._spent(scopes, "scope", kind, span.filters, names),
-            upstreams=_upstreams(total["upstreams"]),
+            upstreams=_upstreams(total["upstreams"]) if "upstreams" in total else NOT_SHOWN,
         )
         return self.framed(token, "Overview", body, "/")
 

@@ -25,7 +25,7 @@ from budgeteer.gateway.dashboard.common import (
 )
 from budgeteer.gateway.dashboard.html import Html, link, options, page, table
 from budgeteer.gateway.dashboard.times import ends, field, span_of, when
-from budgeteer.gateway.queries import FILTERS, MANY
+from budgeteer.gateway.filters import FILTERS, MANY
 from budgeteer.gateway.record import COLUMNS, MAPS, AttemptRecord, Column, Record, columns
 from budgeteer.gateway.refusal import Refused
 from budgeteer.ledger.protocol import wall_clock
@@ -83,7 +83,7 @@ class Requests(Shared):
         """The ids of the keys that a text names: by their id, else by a part of their name, id or path."""
         if not text or text in names:
             return [text] if text else []
-        found = await self.queries.index.find(text, "", wall_clock())
+        found = await self.queries.find_keys(text)
         exactly = [key for key in found if key.name.casefold() == text.strip().casefold()]
         return [key.id for key in exactly or found]
 
