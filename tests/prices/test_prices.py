@@ -389,7 +389,7 @@ def test_litellms_file(tmp_path):
     assert table.cost(usage, "c") == (80 * 400 + 10 * 500 + 10 * 800 + 25 * 1600 + 5 * 4000) * 1000
     assert table.cost(Usage(input=256_001, output=1), "b") == (256_001 * 1200 + 4800) * 1000
     with pytest.raises(UnknownPrice):
-        table.price("image")
+        table.price("image", "batch")
     with pytest.raises(UnknownPrice):
         table.price("sample_spec")
 

@@ -204,7 +204,7 @@ def _of_pictures(prices: Any) -> Price | None:
 
 
 def _tiered(prices: Any) -> Price | None:
-    """Per-field tiers as one list of whole rates; None for a model without a price by the token, character or second."""
+    """Per-field tiers as one list of whole rates; None for a model without a price by token, character or second."""
     given = {ours: value for ours, theirs in _FIELDS.items() if (value := getattr(prices, theirs, None)) is not None}
     if "input" not in given:
         alone = {

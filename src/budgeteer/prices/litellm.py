@@ -91,7 +91,8 @@ def _fees(entry: Mapping[str, Any]) -> dict[str, Decimal]:
     fees = {name: _dollars(key, entry[key]) / uses for name, (key, uses) in _USES.items() if entry.get(key) is not None}
     if entry.get("mode") in _ALONE:
         name, keys = _ALONE[entry["mode"]]
-        fees |= {name: _dollars(key, entry[key]) for key in reversed(keys) if entry.get(key)}
+        if (key := next((key for key in keys if entry.get(key)), None)) is not None:
+            fees[name] = _dollars(key, entry[key])
     search = entry.get(_SEARCH)
     if search:
         sizes = search.values() if isinstance(search, Mapping) else [search]

@@ -17,8 +17,8 @@ DEAREST = Decimal(10_000)
 """Dollars a million tokens. No model costs more; a price per million read as one per token does."""
 FEES = ("web_search", "file_search", "code_session", "image", "picture_token", "character", "second", "search_unit")
 """What a provider may bill by the use: a search of the web, of stored files, a container that runs code, a picture that
-is made; what a token of a picture that is read costs more than one of text; a character that is spoken, a second of sound
-that is heard, a search unit of a reranker (a query with as many documents as its provider counts as one)."""
+is made; what a token of a picture that is read costs more than one of text; a character that is spoken, a second of
+sound that is heard, a search unit of a reranker (a query with as many documents as its provider counts as one)."""
 PICTURES = "images"
 """The class of service in which a model that is priced by the token makes pictures: their tokens have a rate of their
 own."""
