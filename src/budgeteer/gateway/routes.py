@@ -59,13 +59,14 @@ ROUTES: Mapping[str, Route] = {
 """Path after /v1/ -> its route."""
 _BATCHES = (
     "a batch runs for up to a day after its request has ended, and nothing here holds a reservation for so long; "
-    "send its lines as single requests (service_tier flex has the price of a batch at OpenAI)"
+    "send its requests one by one"
 )
+_FLEX = f"{_BATCHES} (service_tier flex has the price of a batch at OpenAI)"
 _KEPT = "what a provider stores or trains is billed by the day or by jobs, which no limit here counts"
 NOT_SERVED: Mapping[str, str] = {
-    "batches": _BATCHES,
+    "batches": _FLEX,
     "messages/batches": _BATCHES,
-    "files": f"files are not kept for batches or tools: {_BATCHES}",
+    "files": f"send files inside the requests that read them. They are kept for batches, too: {_FLEX}",
     "images/variations": "send the picture to /v1/images/edits instead",
     "realtime": "a session is no single request; use /v1/audio/transcriptions, /v1/audio/speech and /v1/responses",
     "videos": "videos are billed by the second of what is made, which no answer of this API counts",
