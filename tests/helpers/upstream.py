@@ -17,6 +17,8 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any, Self
 
+from helpers.forms import read_form
+
 _MODEL: ContextVar[str] = ContextVar("model", default="")
 Step = Callable[["Upstream", StreamWriter, str, Any], Awaitable[None]]
 Headers = Iterable[tuple[str, str]]
@@ -121,7 +123,7 @@ class Upstream:
                 if method == "GET":
                     await answer(writer, 200, {"object": "list", "data": []})
                     continue
-                body = json.loads(raw)
+                body = json.loads(raw) if raw.startswith(b"{") else read_form(raw, headers.get("content-type", ""))
                 step = self.script[min(self.calls, len(self.script) - 1)] if self.script else self.steps[body["model"]]
                 self.requests.append((path, body))
                 self.raw = raw

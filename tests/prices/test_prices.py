@@ -247,8 +247,8 @@ def test_where_the_maker_is_not_clear_the_error_lists_what_to_write():
     with pytest.raises(UnknownPrice, match=r"write 'zai/glm-4\.7' or 'zhipuai/glm-4\.7'") as caught:
         first_of(of({}), table).price("glm-4.7")
     assert "'glm-4.7'" not in str(caught.value).partition("; ")[2]
-    with pytest.raises(UnknownPrice, match="without a price by the token"):
-        table.price("whisper-large-v3")
+    with pytest.raises(UnknownPrice, match="without a price by the token, character or second"):
+        table.price("mistral-ocr-2503")
 
 
 def test_an_unknown_name_is_compared_with_few(monkeypatch):
@@ -380,7 +380,7 @@ def test_litellms_file(tmp_path):
     path = tmp_path / "model_prices.json"
     path.write_text(LITELLM)
     table = litellm.load(path)
-    assert set(table.names()) == {"a", "b", "c"}
+    assert set(table.names()) == {"a", "b", "c", "image"}
     assert table.cost(Usage(input=1000, output=100, cached=600), "a") == (400 * 1250 + 600 * 125 + 100 * 10_000) * 1000
     assert table.cost(Usage(input=200_001, output=1, cached=1), "a") == (200_000 * 2500 + 250 + 15_000) * 1000
     assert table.cost(Usage(input=1000, output=100), "a", "batch") == (1000 * 625 + 100 * 5000) * 1000
@@ -389,7 +389,7 @@ def test_litellms_file(tmp_path):
     assert table.cost(usage, "c") == (80 * 400 + 10 * 500 + 10 * 800 + 25 * 1600 + 5 * 4000) * 1000
     assert table.cost(Usage(input=256_001, output=1), "b") == (256_001 * 1200 + 4800) * 1000
     with pytest.raises(UnknownPrice):
-        table.price("image")
+        table.price("image", "batch")
     with pytest.raises(UnknownPrice):
         table.price("sample_spec")
 
@@ -411,3 +411,43 @@ def test_ones_own_prices_go_first():
     assert [table.cost(usage, name) // 10**6 for name in ("m", "n", "o")] == [1, 2, 9]
     assert json.dumps(sorted(table.names())) == '["m", "m", "n"]'
     assert table.source == "mine, then theirs"
+
+
+def test_models_that_are_sold_by_the_character_second_or_picture_are_priced_by_that_alone(tmp_path):
+    pytest.importorskip("genai_prices")
+    table = genai.load(at=AT)
+    spoken = Usage(input=0, output=0, counts={"character": 1_000_000})
+    assert table.worst(spoken, "tts-1") == table.cost(spoken, "tts-1") == 15 * 10**12
+    assert table.cost(Usage(input=0, output=0, counts={"second": 3600}), "whisper-1") == 36 * 10**10
+    with pytest.raises(UnknownPrice, match="it has a price by character"):  # a chat with it has no price
+        table.worst(Usage(input=5, output=5), "tts-1")
+    drawn = Usage(input=30, output=1000, counts={"picture_token": 20})  # 10 of text, 20 of a picture
+    assert table.cost(drawn, "gpt-image-1", "images") == (10 * 5 + 20 * 10 + 1000 * 40) * 10**6
+    assert table.cost(Usage(input=0, output=1000), "gpt-image-1.5", "images") == 1000 * 32 * 10**6
+    path = tmp_path / "prices.toml"
+    path.write_text('[models."rerank-v3.5".fees]\nsearch_unit = 0.002\n')
+    own = user.load(path)
+    assert own.cost(Usage(input=900, output=0, counts={"search_unit": 3}), "rerank-v3.5") == 6 * 10**9
+    with pytest.raises(UnknownPrice, match="it has a price by search_unit"):
+        own.worst(Usage(input=5, output=5), "rerank-v3.5")
+
+
+def test_litellm_prices_by_the_use(tmp_path):
+    entries = {
+        "tts": {"mode": "audio_speech", "input_cost_per_character": 1.5e-05},
+        "whisper": {"mode": "audio_transcription", "input_cost_per_second": 0.0001, "output_cost_per_second": 0.0},
+        "drawer": {"mode": "image_generation", "output_cost_per_image": 0.04},
+        "ranker": {"mode": "rerank", "input_cost_per_query": 0.002, "input_cost_per_token": 0.0,
+                   "output_cost_per_token": 0.0},
+        "film": {"mode": "video_generation", "output_cost_per_second": 0.1},
+    }  # fmt: skip
+    path = tmp_path / "prices.json"
+    path.write_text(json.dumps(entries))
+    table = litellm.load(path)
+    for model, unit, pico in (
+        ("tts", "character", 15 * 10**6), ("whisper", "second", 10**8), ("drawer", "image", 4 * 10**10),
+        ("ranker", "search_unit", 2 * 10**9),
+    ):  # fmt: skip
+        assert table.cost(Usage(input=0, output=0, counts={unit: 1}), model) == pico
+    with pytest.raises(UnknownPrice):
+        table.price("film")

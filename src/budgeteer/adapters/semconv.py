@@ -39,8 +39,12 @@ COUNTERS: dict[str, str] = {
 }
 """Bucket -> counter of billable tokens."""
 
-OPERATIONS = {"completions": "text_completion", "embeddings": "embeddings"}
-"""Ours -> the conventions'; all others are ``chat``."""
+OPERATIONS = {
+    "completions": "text_completion", "embeddings": "embeddings",
+    **{name: name for name in ("count_tokens", "moderations", "rerank", "images", "image_edits", "speech",
+                               "transcriptions", "translations")},
+}  # fmt: skip
+"""Ours -> the conventions', which have no names for those that make no text; all others are ``chat``."""
 
 OUTCOME = "budgeteer.outcome"
 ESTIMATED = "budgeteer.estimated"

@@ -16,7 +16,6 @@ from budgeteer.gateway.access import Access
 from budgeteer.gateway.alerts.watch import Alerts
 from budgeteer.gateway.answers import Answers
 from budgeteer.gateway.asgi import Receive, Scope, Send, label, reply, show_key, token
-from budgeteer.gateway.ask import ROUTES
 from budgeteer.gateway.config import Config
 from budgeteer.gateway.holder import LABELS, Holder
 from budgeteer.gateway.keyring import KeyRing, run
@@ -29,6 +28,7 @@ from budgeteer.gateway.proxy import Proxy
 from budgeteer.gateway.record import Record
 from budgeteer.gateway.records import Records
 from budgeteer.gateway.refusal import Refused
+from budgeteer.gateway.routes import ROUTES, why_not
 from budgeteer.gateway.rules import check
 from budgeteer.gateway.store import Store
 from budgeteer.gateway.stored import pass_on, route_of
@@ -185,8 +185,7 @@ class Gateway:
                 takes = "POST" if path in _POSTS else "GET"
                 raise Refused(405, "method_not_allowed", f"{path} takes {takes}")
             else:
-                served = ", ".join(sorted(_POSTS))
-                raise Refused(404, "not_metered", f"{path} is not served, as it cannot be metered; use one of {served}")
+                raise Refused(404, "not_metered", f"{path} is not served: {why_not(path[4:])}")
             body = JSONResponse(answer).body
             await reply(send, 200, bytes(body), [(b"content-type", b"application/json")])
         except BudgeteerError as error:

@@ -13,26 +13,22 @@ from budgeteer.core.errors import InvalidInput
 from budgeteer.core.usage import count
 from budgeteer.gateway.accounts import Chain
 from budgeteer.gateway.config import BODY_PARTS, Model
+from budgeteer.gateway.forms import Part, fields_of, parse_form
 from budgeteer.gateway.keys import Key
 from budgeteer.gateway.refusal import Refused, shown
+from budgeteer.gateway.routes import ROUTES
 from budgeteer.metering.estimate import SCHEMAS, bound_of, prompts_of, tokens_of
 from budgeteer.metering.reading import CAP_LIKE, CAPS
 from budgeteer.metering.references import Bound, bounded
 from budgeteer.metering.thinking import BUDGETS, EFFORTS, SWITCHES
 from budgeteer.metering.unseen import HIDDEN, Unseen, given, unseen
 
-ROUTES = {
-    "chat/completions": ("chat", "openai"),
-    "completions": ("completions", "openai"),
-    "responses": ("responses", "openai"),
-    "embeddings": ("embeddings", "openai"),
-    "messages": ("messages", "anthropic"),
-}
-"""Path after /v1/ -> operation and dialect."""
 COUNTABLE = frozenset({"document"})
 """Parts that an upstream's own count of the tokens bounds, though their bytes do not."""
 _COUNTED = 4 * 2**20
 """Bytes of a body whose tokens are counted; a larger one is no prompt of any model, and would keep the thread busy."""
+_MODERATION = "omni-moderation-latest"
+"""The model that OpenAI takes where a request for moderation names none."""
 _DEEP = 250
 """Levels of nesting that the JSON writer always accepts."""
 _ELSEWHERE = ("models", "route", "fallbacks", "preset", "provider", "plugins")
@@ -142,6 +138,7 @@ class Ask:
 
     Attributes:
         operation, dialect, route: such as chat, openai and chat/completions.
+        parts: of a form; () if the body is JSON.
         body: the parsed JSON object; change it by ``set`` and ``drop``.
         changed: whether the body was changed, so that it is written again instead of sent as it came.
         raw: the body's bytes as they came.
@@ -183,6 +180,7 @@ class Ask:
         "model",
         "notes",
         "operation",
+        "parts",
         "raw",
         "route",
         "saved",
@@ -194,17 +192,26 @@ class Ask:
         "user",
     )
 
-    def __init__(self, route: str, raw: bytes, key: Key, parts: int = BODY_PARTS) -> None:
-        self.operation, self.dialect = ROUTES[route]
+    def __init__(self, route: str, raw: bytes, key: Key, parts: int = BODY_PARTS, content_type: str = "") -> None:
+        about = ROUTES[route]
+        self.operation, self.dialect = about.operation, about.dialect
         self.route, self.raw, self.key = route, raw, key
-        self.body, self._size, self.changed = parse(raw, parts)
+        self.parts: tuple[Part, ...] = ()
+        if about.form:
+            self.parts = parse_form(raw, content_type)
+            self.body, self._size, self.changed = fields_of(self.parts), len(raw), True
+        else:
+            self.body, self._size, self.changed = parse(raw, parts)
+        if self.operation == "moderations" and self.body.get("model") is None:
+            self.set("model", _MODERATION)
+        generates = self.operation in CAPS
         model, stream = self.body.get("model"), self.body.get("stream")
         if not isinstance(model, str) or not model:
             raise Refused(400, "invalid_request", f"model is {shown(model)}; name one of GET /v1/models")
         self.model = model
         if not (stream is None or isinstance(stream, bool)):
             raise Refused(400, "invalid_request", f"stream is {shown(stream)}; give true or false")
-        if given(self.body.get("background")):
+        if generates and given(self.body.get("background")):  # of a picture it is a colour
             raise Refused(
                 400, "not_metered", "the usage of background responses cannot be read here; leave background out"
             )
@@ -224,6 +231,8 @@ class Ask:
         self.unbounded = ""
         self._fingerprint = ""
         self._check()
+        if not generates:
+            return
         _ = self.unseen
         for name in CAP_LIKE:  # caps of other operations are left out
             if name in self.body and name not in CAPS[self.operation]:
@@ -300,7 +309,9 @@ class Ask:
     @property
     def cap_asked(self) -> int | None:
         """The output cap of a choice that it names, the smallest if it names several; None = none."""
-        named = [count(name, self.body[name]) for name in CAPS[self.operation] if self.body.get(name) is not None]
+        named = [
+            count(name, self.body[name]) for name in CAPS.get(self.operation, ()) if self.body.get(name) is not None
+        ]
         return min(named, default=None)
 
     @property

@@ -22,18 +22,21 @@ from budgeteer.gateway.conduct import NEVER
 from budgeteer.gateway.config import Model, Server
 from budgeteer.gateway.learnt import BudgetEnded
 from budgeteer.gateway.live import Live
-from budgeteer.gateway.prepare import Prepared
+from budgeteer.gateway.prepared import Prepared
 from budgeteer.gateway.refusal import Refused
 from budgeteer.gateway.upstream import NEVER_SENT, Backend, Upstreams
 from budgeteer.metering.failures import about_account, status_of
 from budgeteer.metering.outcome import NOT_DONE, NOT_RUN, Outcome, outcome_of_status
-from budgeteer.metering.reading import Events
+from budgeteer.metering.reading import CAPS, Events
 from budgeteer.metering.references import stored_in
 from budgeteer.metering.settlement import Answer
 
 _LOG = logging.getLogger(__name__)
 _LONGEST_ERROR = 100_000
 """Bytes of an error at most; larger bodies are answers, and are passed on before they are read."""
+_JSON = "application/json"
+_NO_ROUTE = (404, 405, 501)
+"""Statuses with which servers answer at a route that they do not have."""
 _PASSED_DOWN = ("content-type", "openai-processing-ms", "openai-version")
 Failed = tuple[Refused, bool]
 """The error for the client if no other upstream answers, and whether this one may have run the request."""
@@ -89,7 +92,8 @@ class Attempt:
             async with asyncio.timeout(None) as live.guard:
                 if live.left:
                     self.drain()
-                response = await self.upstreams.post(backend, ask.route, prepared.content, passed)
+                headers = passed if prepared.kind == _JSON else {**passed, "content-type": prepared.kind}
+                response = await self.upstreams.post(backend, ask.route, prepared.content, headers)
                 status = response.status
                 live.deadline = time.monotonic() + config.idle_seconds
                 if status >= 300:
@@ -279,7 +283,7 @@ class Attempt:
 
     async def _error(self, status: int, said: bytes, headers: Mapping[str, str]) -> Failed | None:
         """Handle an error status: pass it to the client if the request caused it, else return it to try another."""
-        live, backend = self.live, self.backend
+        live, backend, ask = self.live, self.backend, self.ask
         outcome = Outcome.REJECTED if status < 400 else outcome_of_status(status)
         fails, error = outcome == Outcome.UNKNOWN, _error_of(said)
         if fails and backend.config.conduct.bills_failures == NEVER:
@@ -291,6 +295,9 @@ class Attempt:
             _LOG.error("upstream %s answered %d about its account: %s", backend.name, status, str(error)[:300])
             text = f"the upstream {backend.name!r} refused the gateway ({status})"
             return Refused(502, "upstream_refused", text), outcome == Outcome.UNKNOWN
+        if status in _NO_ROUTE and ask.operation not in CAPS and not _about_model(error):
+            text = f"the upstream {backend.name!r} answered {status} at /v1/{ask.route}: it does not serve this route"
+            return Refused(404, "route_not_served", f"{text}; send this to a model of another upstream"), False
         if fails or status in NOT_DONE:
             if fails:
                 backend.failed(began=self.began)
@@ -364,6 +371,11 @@ def _error_of(said: bytes) -> Any:
     except ValueError:
         return said[:2000].decode("utf-8", "replace")
     return body.get("error") or body if isinstance(body, dict) else body
+
+
+def _about_model(error: Any) -> bool:
+    """Whether an error says that there is no such model, rather than no such route."""
+    return isinstance(error, dict) and "model" in f"{error.get('code')} {error.get('message')}".lower()
 
 
 def _told(backend: Backend, status: int, error: Any) -> str:

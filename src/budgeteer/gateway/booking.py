@@ -27,7 +27,8 @@ from budgeteer.gateway.config import PARALLEL, REQUESTS, Config, Model, names_of
 from budgeteer.gateway.learnt import BudgetEnded, Learnt, learnt_amounts, plain, with_learnt
 from budgeteer.gateway.left import Left
 from budgeteer.gateway.live import Live
-from budgeteer.gateway.prepare import Prepared, longest, prepare
+from budgeteer.gateway.prepare import longest, prepare
+from budgeteer.gateway.prepared import Prepared
 from budgeteer.ledger import Ledger, MemoryLedger, upkeep
 from budgeteer.ledger.limit import MAX_UNITS
 from budgeteer.ledger.protocol import Clock, Command

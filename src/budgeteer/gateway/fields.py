@@ -59,6 +59,11 @@ _MESSAGES = (
     "messages", "system", "tools", "tool_choice", "stop_sequences", "cache_control", "compaction", "diagnostics",
     "billing_policy", "fallback_credit_token", "thread", "output_format", "anthropic_version", "anthropic_beta",
 )  # fmt: skip
+_PICTURES = (
+    "model", "prompt", "n", "size", "quality", "response_format", "user", "background", "moderation", "stream",
+    "partial_images", "safety_identifier",
+)  # fmt: skip
+_SOUND = ("model", "prompt", "response_format", "temperature")
 _OBJECTS = frozenset(("chat_template_kwargs", "custom_params", "nvext"))
 """Fields whose objects hold fields of a server's own, each of which is known or not."""
 _LIMITS = frozenset({"custom_params.thinking_budget", "nvext.max_thinking_tokens"})
@@ -71,6 +76,21 @@ KNOWN: Mapping[str, frozenset[str]] = {
     "completions": frozenset((*_OPENAI, *_GENERATION, "prompt", "suffix", "echo", "add_special_tokens")),
     "responses": frozenset((*_OPENAI, *_GENERATION, *_RESPONSES)),
     "messages": frozenset((*_OPENAI, *_GENERATION, *_MESSAGES)),
+    "count_tokens": frozenset((*_OPENAI, *_GENERATION, *_MESSAGES)),
+    "moderations": frozenset(("model", "input", "user", "metadata", "safety_identifier")),
+    "rerank": frozenset((
+        "model", "query", "documents", "top_n", "top_k", "return_documents", "rank_fields", "max_chunks_per_doc",
+        "max_tokens_per_doc", "truncation", "truncate", "truncate_prompt_tokens", "user",
+    )),
+    "images": frozenset(("output_format", "output_compression", "style", *_PICTURES)),
+    "image_edits": frozenset(("output_format", "output_compression", "input_fidelity", *_PICTURES)),
+    "speech": frozenset((
+        "model", "input", "voice", "instructions", "response_format", "speed", "stream_format", "user",
+    )),
+    "transcriptions": frozenset(("language", "stream", "timestamp_granularities[]", "include[]", "chunking_strategy",
+                                 "known_speaker_names[]",
+                                 *_SOUND)),
+    "translations": frozenset(_SOUND),
     "embeddings": frozenset((
         *_OPENAI, "input", "dimensions", "encoding_format", "truncate_prompt_tokens", "add_special_tokens", "normalize",
         "input_type", "task", "truncate", "background", "models", "route", "fallbacks", "preset", "provider", "plugins",

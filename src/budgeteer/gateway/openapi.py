@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 from budgeteer import __version__
-from budgeteer.gateway.ask import ROUTES
 from budgeteer.gateway.filters import FILTERS
 from budgeteer.gateway.queries import BY
 from budgeteer.gateway.record import AttemptRecord, Record, columns
+from budgeteer.gateway.routes import ROUTES, Route
+from budgeteer.metering.reading import CAPS
 
 _TEXT: dict[str, Any] = {"type": "string"}
 _WHOLE: dict[str, Any] = {"type": "integer", "minimum": 0}
@@ -191,8 +192,8 @@ def _paths() -> dict[str, Any]:
             "get": {"summary": "Whether the gateway serves", "responses": {"200": {"description": "It serves"}}}
         },
     }
-    for route, (operation, dialect) in ROUTES.items():
-        paths[f"/v1/{route}"] = {"post": _spending(operation, dialect)}
+    for path, route in ROUTES.items():
+        paths[f"/v1/{path}"] = {"post": _spending(route)}
     listed = {"200": _json(_ANY, "Models of the key"), "401": _json(_ref("Error"), "The key is missing or not valid")}
     paths["/v1/models"] = {"get": {"summary": "Models", "security": [{"key": []}], "responses": listed}}
     sums = _object((), False, **dict.fromkeys(("requests", "refused", "input", "output", "money"), _WHOLE))
@@ -236,18 +237,31 @@ def _stored(unknown_key: dict[str, Any]) -> dict[str, Any]:
     return paths
 
 
-def _spending(operation: str, dialect: str) -> dict[str, Any]:
+_CONTENT = {
+    "chat": "messages", "messages": "messages", "count_tokens": "messages", "completions": "prompt", "images": "prompt",
+    "image_edits": "prompt", "rerank": "query",
+}  # fmt: skip
+"""Operation -> the field that holds what is asked; of all others it is input."""
+
+
+def _spending(route: Route) -> dict[str, Any]:
     """A route that is passed on to an upstream; of the provider's fields only those that are metered are described."""
-    content = {"chat": "messages", "messages": "messages", "completions": "prompt"}.get(operation, "input")
+    operation, generates = route.operation, bool(CAPS.get(route.operation))
+    file = "image" if operation == "image_edits" else "file"
+    content = file if route.form and file == "file" else _CONTENT.get(operation, "input")
     cap = {"chat": "max_completion_tokens", "responses": "max_output_tokens"}.get(operation, "max_tokens")
     message = _object(("role", "content"), False, role={"enum": ["user", "assistant"]}, content=_TEXT)
     said = {"type": "array", "items": message} if content == "messages" else _TEXT
     fields: dict[str, Any] = {"model": _TEXT, content: said}
-    if operation != "embeddings":
+    if operation == "rerank":
+        fields["documents"] = {"type": "array", "items": {"type": ["string", "object"]}, "minItems": 1}
+    if route.form:
+        fields[file] = {"type": "string", "contentMediaType": "application/octet-stream"}
+    if generates:
         fields |= {"stream": {"type": "boolean"}, cap: {"type": "integer", "minimum": 1}}
     if operation in ("chat", "completions"):
         fields["n"] = {"type": "integer", "minimum": 1}
-    error = _ref("Error") if dialect == "openai" else _ANY
+    error = _ref("Error") if route.dialect == "openai" else _ANY
     refusals = {
         "400": "Not bounded, above a cap, or not JSON", "401": "The key is missing or not valid",
         "402": "A budget is spent", "403": "The key may not call this model", "404": "There is no such model",
@@ -258,17 +272,22 @@ def _spending(operation: str, dialect: str) -> dict[str, Any]:
         {"name": f"x-budgeteer-{label}", "in": "header", "schema": _TEXT}
         for label in ("user", "session", "tag", "stage")
     ]
-    streamed: dict[str, Any] = {"text/event-stream": {}} if operation != "embeddings" else {}
+    streamed: dict[str, Any] = {"text/event-stream": {}} if generates else {}
+    answer: dict[str, Any] = {"application/json": {"schema": _ANY}, **streamed}
+    if operation == "speech":
+        answer = {"audio/*": {}}
+    kind = "multipart/form-data" if route.form else "application/json"
     return {
         "summary": f"{operation}, as the provider has it",
+        "description": f"Reserved: {route.bounded}. Charged: {route.settled}.",
         "security": [{"key": []}],
         "parameters": labels,
         "requestBody": {
             "required": True,
-            "content": {"application/json": {"schema": _object(("model", content), False, **fields)}},
+            "content": {kind: {"schema": _object(("model", content), False, **fields)}},
         },
         "responses": {
-            "200": {"description": "The answer", "content": {"application/json": {"schema": _ANY}, **streamed}},
+            "200": {"description": "The answer", "content": answer},
             **{status: _json(error, text) for status, text in refusals.items()},
         },
     }

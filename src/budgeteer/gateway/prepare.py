@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import orjson
@@ -11,38 +11,19 @@ import orjson
 from budgeteer.core.errors import InvalidInput
 from budgeteer.core.usage import Usage
 from budgeteer.gateway.ask import Ask
+from budgeteer.gateway.bounding import BOUNDINGS
 from budgeteer.gateway.config import Model
 from budgeteer.gateway.fields import check_addresses, check_fields
 from budgeteer.gateway.keys import Key
 from budgeteer.gateway.learnt import Learnt, default_cap, group_of
+from budgeteer.gateway.prepared import Prepared
 from budgeteer.gateway.refusal import Refused, shown
+from budgeteer.gateway.uses import prepare_use
 from budgeteer.metering.call import Metering
 from budgeteer.metering.estimate import beyond, totals, writable
 from budgeteer.metering.reading import CAPS, Reading, ask_for_usage
 from budgeteer.metering.settlement import Planned
 from budgeteer.metering.thinking import BUDGETS, EFFORTS, LEAST_TASK, OFF, SWITCHES, TASK, at, put
-
-
-@dataclass(frozen=True, slots=True)
-class Prepared:
-    """An attempt that is ready to be sent.
-
-    Attributes:
-        content: the body to send.
-        planned: the most that it can use and cost.
-        likely: what it is expected to use and cost at the most, of a share of all calls; None = learnt limits are not
-            counted.
-        reading: reads the answer's usage.
-        chose_cap: whether the request had no cap, so that the gateway chose one.
-        notes: what was changed, such as the cap that was chosen, for the header x-budgeteer-policy.
-    """
-
-    content: bytes
-    planned: Planned
-    likely: Planned | None
-    reading: Reading
-    chose_cap: bool
-    notes: tuple[str, ...]
 
 
 def prepare(
@@ -64,6 +45,8 @@ def prepare(
         UnknownPrice: money is counted and the model has no price.
     """
     operation, key = ask.operation, ask.key
+    if operation in BOUNDINGS:
+        return prepare_use(ask, model, metering, BOUNDINGS[operation])
     check_fields(ask.body, operation, model.fields)
     if ask.unseen.pictures or ask.unseen.hidden:
         check_addresses(ask.body, model.media)

@@ -16,7 +16,7 @@ from budgeteer.core.errors import BudgetExceeded, InvalidInput, LedgerError, Led
 from budgeteer.gateway.accounts import Accounts
 from budgeteer.gateway.answers import Answers
 from budgeteer.gateway.asgi import Receive, Scope, Send, label, reply, show_key, token
-from budgeteer.gateway.ask import ROUTES, Ask, user_of
+from budgeteer.gateway.ask import Ask, user_of
 from budgeteer.gateway.attempt import Attempt
 from budgeteer.gateway.body import LARGE, Aside, Room, read_body, too_slow
 from budgeteer.gateway.booking import Booking
@@ -30,11 +30,13 @@ from budgeteer.gateway.live import Live
 from budgeteer.gateway.policies.protocol import Policy
 from budgeteer.gateway.record import Record
 from budgeteer.gateway.refusal import Refused, limit_of, of_budget
+from budgeteer.gateway.routes import ROUTES
 from budgeteer.gateway.upstream import Backend, Upstreams, all_shut
 from budgeteer.ledger import Ledger
 from budgeteer.ledger.protocol import Clock, wall_clock
 from budgeteer.metering.call import Metering
 from budgeteer.metering.outcome import Outcome
+from budgeteer.metering.reading import CAPS
 from budgeteer.metering.settlement import Answer
 
 if TYPE_CHECKING:
@@ -115,8 +117,8 @@ class Proxy:
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         route = scope["path"][4:]
-        operation, dialect = ROUTES[route]
-        live = Live(f"{self.instance}-{self._number()}", operation)
+        dialect = ROUTES[route].dialect
+        live = Live(f"{self.instance}-{self._number()}", ROUTES[route].operation)
         try:
             headers = dict(scope["headers"])
             key = await self.keys.find(token(headers), live.at)
@@ -167,8 +169,9 @@ class Proxy:
         if not self.accounts.known(ask.chain):
             await self.accounts.open(ask.chain)
         called = 0
+        policies = self.policies if ask.operation in CAPS else []  # they decide on the text that a model makes
         try:
-            for name, policy in self.policies:
+            for name, policy in policies:
                 called += 1
                 content = await policy.before(ask, self)
                 if content is not None:
@@ -179,7 +182,7 @@ class Proxy:
                     return await reply(send, 200, content, [shape, *live.headers()])
             await self._call(ask, live, headers, receive, send)
         finally:
-            for name, policy in self.policies[:called]:
+            for name, policy in policies[:called]:
                 try:
                     policy.after(ask, ask.answer, live)
                 except Exception:  # the client has its answer, and the other policies have to be called as well
@@ -207,14 +210,15 @@ class Proxy:
 
         try:
             raw = await self._body(live, headers, receive, take)
-            return await self._aside.do(len(raw), self._read, route, raw, key)
+            kind = headers.get(b"content-type", b"").decode("latin-1")
+            return await self._aside.do(len(raw), self._read, route, raw, key, kind)
         finally:
             self.room.give(key.id, taken)
 
-    def _read(self, route: str, raw: bytes, key: Key) -> Ask:
+    def _read(self, route: str, raw: bytes, key: Key, content_type: str) -> Ask:
         """Parse a body, and do all other work over its bytes that needs no account."""
-        ask = Ask(route, raw, key, self.config.server.body_parts)
-        if self.policies and len(raw) >= LARGE:
+        ask = Ask(route, raw, key, self.config.server.body_parts, content_type)
+        if self.policies and not ask.parts and len(raw) >= LARGE:
             _ = ask.fingerprint  # computed here, in the thread, since policies use it
         return ask
 

@@ -108,6 +108,11 @@ class Metering:
         other._meters = meters(self.kinds, prices)
         return other
 
+    @property
+    def counted(self) -> tuple[str, ...]:
+        """The kinds of units of every call, as they are printed."""
+        return tuple(meter.kind for meter in self._meters)
+
     def most(self, usage: Usage, model: str, service: str) -> dict[str, int]:
         """The most units per kind that these tokens can cost.
 
@@ -152,17 +157,19 @@ class Metering:
                 usage = replace(usage, output=made, reasoning=None, audio_output=None)
             usage = with_uses(usage, planned.worst)
             estimated = usage is not known
-        if estimated and answer.outcome == Outcome.UNKNOWN and answer.least <= (planned.worst.output or 0):
+        if planned.free:
+            usage, estimated, amounts = Usage(input=0, output=0), False, dict.fromkeys(planned.amounts, 0)
+        elif estimated and answer.outcome == Outcome.UNKNOWN and answer.least <= (planned.worst.output or 0):
             amounts = dict(planned.amounts)
         elif unsaid:
             amounts = self._fully(planned, answer, usage)
         else:
             amounts = self._charge(planned, answer, usage)
-        if answer.cost is not None and MONEY in amounts:
+        if answer.cost is not None and MONEY in amounts and not planned.free:
             amounts[MONEY] = answer.cost
         if answer.outcome == Outcome.REJECTED:
             amounts = dict.fromkeys(amounts, 0)
-        elif not estimated:
+        elif not (estimated or planned.free):
             self._learn(planned, answer, usage, amounts)
         return Settlement(
             planned.provider,

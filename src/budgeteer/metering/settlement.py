@@ -54,6 +54,7 @@ class Planned:
         reserve: the tokens that are reserved, at most ``worst`` unless calls went beyond their bound before.
         amounts: what is reserved, in units per kind.
         group: calls of a model with the same group are learnt together, such as those with like caps; "" = all.
+        free: whether nothing is charged for it, whatever its answer says.
     """
 
     provider: str
@@ -68,6 +69,7 @@ class Planned:
     choices: int = 1
     stage: str = ""
     group: str = ""
+    free: bool = False
 
 
 @dataclass(frozen=True, slots=True)

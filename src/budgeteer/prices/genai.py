@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from datetime import UTC, datetime
 from decimal import Decimal
 from functools import lru_cache
 from typing import Any
 
 from budgeteer.core.errors import MissingExtra
-from budgeteer.prices.price import Price, Rates
+from budgeteer.prices.price import PICTURES, Price, Rates
 from budgeteer.prices.table import PriceTable
 
 _FIELDS = {
@@ -25,6 +26,8 @@ _FIELDS = {
 }
 _USES = {"web_search": "web_searches_kcount", "file_search": "storage_searches_kcount"}
 """Fees: dollars a thousand uses."""
+_ALONE = {"character": ("input_mchars", 10**6), "second": ("input_audio_hours", 3600)}
+"""Fees of models that are not priced by the token: the field, and of how many uses it is."""
 _MAKERS = {
     "anthropic": ("claude-",),
     "cohere": ("command", "c4ai-", "embed-", "rerank-"),
@@ -135,25 +138,25 @@ class _Catalogue:
         return self.ids[provider.id].get(name) or provider.find_model(name, all_providers=self.providers)
 
     def _selling(self, name: str) -> list[str]:
-        """Providers that sell a model of exactly this name by the token."""
-        return [provider for provider in self.sellers.get(name, ()) if _by_token(self.ids[provider][name])]
+        """Providers that sell a model of exactly this name by the token, character or second."""
+        return [provider for provider in self.sellers.get(name, ()) if _is_priced(self.ids[provider][name])]
 
     def why(self, name: str) -> str | None:
-        """What to write instead of a name that several sell, or that nobody sells by the token."""
+        """What to write instead of a name that several sell, or that nobody sells by what is counted here."""
         name = name.lower()
         sellers = self._selling(name)
         if len(sellers) > 1:
             return f"several sell it; write {' or '.join(repr(f'{seller}/{name}') for seller in sellers)}."
         first, _, rest = name.partition("/")
         if name in self.sellers or rest in self.ids.get(first, {}):
-            return "the table has it, but without a price by the token."
+            return "the table has it, but without a price by the token, character or second."
         return None
 
     def names(self) -> Iterator[str]:
         """Names that have a price, each as it can be written."""
         for provider, models in self.ids.items():
             for name, model in models.items():
-                if _by_token(model):
+                if _is_priced(model):
                     yield f"{provider}/{model.id}"
                     selling = self._selling(name)
                     if len(selling) == 1 or _maker(name) in selling:
@@ -165,9 +168,10 @@ def _maker(name: str) -> str | None:
     return next((maker for maker, begins in _MAKERS.items() if name.startswith(begins)), None)
 
 
-def _by_token(model: Any) -> bool:
+def _is_priced(model: Any) -> bool:
+    fields = ("input_mtok", *(key for key, _ in _ALONE.values()))
     prices = model.prices if isinstance(model.prices, list) else [model.prices]
-    return any(getattr(getattr(price, "prices", price), "input_mtok", None) is not None for price in prices)
+    return any(getattr(getattr(price, "prices", price), key, None) is not None for price in prices for key in fields)
 
 
 def _price(model: Any, at: datetime) -> Price | None:
@@ -180,14 +184,35 @@ def _price(model: Any, at: datetime) -> Price | None:
         for name, when in _SERVICES.items()
         if when in offered and (price := _tiered(model.get_prices(at, when))) is not None
     }
-    return Price(standard.rates, standard.tiers, services, standard.fees)
+    if (drawn := _of_pictures(model.get_prices(at))) is not None:
+        services[PICTURES] = drawn
+    return Price(standard.rates, standard.tiers, services, standard.fees, standard.by_token)
+
+
+def _of_pictures(prices: Any) -> Price | None:
+    """The price of a model where it makes pictures; None if their tokens have no rates of their own."""
+    text, read, made = (getattr(prices, f"{name}_mtok", None) for name in ("input", "input_image", "output_image"))
+    if text is None or (read is None and made is None):
+        return None
+    whole = _tiered(prices)
+    if whole is None:
+        return None
+    more = max(Decimal(0), _at(text if read is None else read, None) - _at(text, None)).scaleb(-6)
+    rate = whole.rates.output if made is None else _at(made, None)
+    rates = replace(whole.rates, output=rate, reasoning=None, audio_output=None)
+    return Price(rates, fees={**whole.fees, "picture_token": more})
 
 
 def _tiered(prices: Any) -> Price | None:
-    """Per-field tiers as one list of whole rates; None for a model that is not priced by token."""
+    """Per-field tiers as one list of whole rates; None for a model without a price by token, character or second."""
     given = {ours: value for ours, theirs in _FIELDS.items() if (value := getattr(prices, theirs, None)) is not None}
     if "input" not in given:
-        return None
+        alone = {
+            name: _at(value, None) / uses
+            for name, (key, uses) in _ALONE.items()
+            if (value := getattr(prices, key, None)) is not None
+        }
+        return Price(Rates(input=Decimal(0), output=Decimal(0)), fees=alone, by_token=False) if alone else None
     given.setdefault("output", Decimal(0))  # embeddings and the like generate nothing
     starts = sorted({tier.start for value in given.values() for tier in getattr(value, "tiers", ())})
     requests = getattr(prices, "requests_kcount", None)

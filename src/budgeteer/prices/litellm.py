@@ -1,6 +1,6 @@
 """LiteLLM's price file, ``model_prices_and_context_window.json``: dollars per token, as binary floats in text.
 
-Models that are not priced by token (but by image, second or page) are left out, so that asking for one is an error.
+Models that are priced by what is not counted here (video, pages) are left out, so that asking for one is an error.
 """
 
 from __future__ import annotations
@@ -32,6 +32,13 @@ _USES = {
     "file_search": ("file_search_cost_per_1k_calls", 1000),
 }
 """Fees: the field, and of how many uses it is."""
+_ALONE = {
+    "audio_speech": ("character", ("input_cost_per_character",)),
+    "audio_transcription": ("second", ("input_cost_per_second", "output_cost_per_second")),
+    "image_generation": ("image", ("output_cost_per_image", "input_cost_per_image")),
+    "rerank": ("search_unit", ("input_cost_per_query",)),
+}
+"""Mode of a model -> its fee, and the fields that may hold it, the first of them that is not 0."""
 _SEARCH = "search_context_cost_per_query"
 """The fee of a search, by how much of the found pages is read; the dearest counts."""
 _SERVICES = {"batch": "_batches", "flex": "_flex", "priority": "_priority"}
@@ -67,10 +74,10 @@ def load(path: str | Path) -> PriceTable:
 
 
 def _price(entry: Mapping[str, Any]) -> Price | None:
-    standard = _of_service(entry, "")
+    standard, fees = _of_service(entry, ""), _fees(entry)
     if standard is None:
-        return None
-    fees = _fees(entry)
+        alone = bool(fees) and entry.get("mode") in _ALONE
+        return Price(Rates(input=Decimal(0), output=Decimal(0)), fees=fees, by_token=False) if alone else None
     services = {
         name: Price(price.rates, price.tiers, fees=fees)
         for name, end in _SERVICES.items()
@@ -82,6 +89,10 @@ def _price(entry: Mapping[str, Any]) -> Price | None:
 def _fees(entry: Mapping[str, Any]) -> dict[str, Decimal]:
     """Dollars a use."""
     fees = {name: _dollars(key, entry[key]) / uses for name, (key, uses) in _USES.items() if entry.get(key) is not None}
+    if entry.get("mode") in _ALONE:
+        name, keys = _ALONE[entry["mode"]]
+        if (key := next((key for key in keys if entry.get(key)), None)) is not None:
+            fees[name] = _dollars(key, entry[key])
     search = entry.get(_SEARCH)
     if search:
         sizes = search.values() if isinstance(search, Mapping) else [search]

@@ -15,8 +15,13 @@ PICO_A_TOKEN = 10**6
 """Pico-dollars a token at one dollar a million tokens."""
 DEAREST = Decimal(10_000)
 """Dollars a million tokens. No model costs more; a price per million read as one per token does."""
-FEES = ("web_search", "file_search", "code_session", "image")
-"""What a provider may bill by the use: a search of the web, of stored files, a container that runs code, a picture."""
+FEES = ("web_search", "file_search", "code_session", "image", "picture_token", "character", "second", "search_unit")
+"""What a provider may bill by the use: a search of the web, of stored files, a container that runs code, a picture that
+is made; what a token of a picture that is read costs more than one of text; a character that is spoken, a second of
+sound that is heard, a search unit of a reranker (a query with as many documents as its provider counts as one)."""
+PICTURES = "images"
+"""The class of service in which a model that is priced by the token makes pictures: their tokens have a rate of their
+own."""
 _DEAREST_FEE = Decimal(100)
 
 
@@ -129,12 +134,14 @@ class Price:
             its tokens have these rates. That is how providers bill; tiers are not marginal.
         services: rates by class of service, such as ``"batch"``, ``"flex"``, ``"priority"``.
         fees: dollars a use, by the names of FEES, beside the tokens; of a name that is not there nothing is known.
+        by_token: whether its tokens have a price. If not, only calls whose uses are counted have one.
     """
 
     rates: Rates
     tiers: tuple[tuple[int, Rates], ...] = ()
     services: Mapping[str, Price] = field(default_factory=dict)
     fees: Mapping[str, Decimal] = field(default_factory=dict)
+    by_token: bool = True
 
     def __post_init__(self) -> None:
         starts = [count("the start of a tier", start) for start, _ in self.tiers]

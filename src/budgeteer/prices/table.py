@@ -78,6 +78,10 @@ class PriceTable:
         price = self.price(model, service)
         if usage.audio_output and price.rates.audio_output is None:
             raise UnknownPrice(f"{model}, audio_output", self.source, "its text has one.")
+        if not price.by_token and not any(name in price.fees for name, _ in usage.counts):
+            raise UnknownPrice(
+                f"{model}, tokens", self.source, f"it has a price by {' and '.join(sorted(price.fees))}."
+            )
         for name, uses in usage.counts:
             if uses and name in FEES and name not in price.fees:
                 raise UnknownPrice(

@@ -15,7 +15,10 @@ input = 1.25
 output = 5
 
 [models."my-model".fees]        # dollars a use, beside the tokens; 0 where nothing is billed
-web_search = 0.01               # also: file_search, code_session, image
+web_search = 0.01               # also: file_search, code_session, image, character, second, search_unit
+
+[models."rerank-v3.5".fees]     # a model without input and output is priced by the use alone
+search_unit = 0.002
 
 [models."*"]                    # every model that no table holds; without it those are an error
 input = 100
@@ -59,7 +62,9 @@ def _price(where: str, entry: Any) -> Price:
     if not isinstance(entry, dict):
         raise InvalidInput(f"prices {where}: {entry!r} is not a table of rates")
     given = {name: value for name, value in entry.items() if name not in ("tiers", "services", "fees")}
-    rates = _rates(where, given)
+    fees = _typed(where, entry, "fees", dict)
+    by_token = bool(given) or not fees
+    rates = _rates(where, given) if by_token else Rates(input=Decimal(0), output=Decimal(0))
     tiers = []
     for tier in _typed(where, entry, "tiers", list):
         if not isinstance(tier, dict) or "above" not in tier:
@@ -67,13 +72,12 @@ def _price(where: str, entry: Any) -> Price:
         rest = {name: value for name, value in tier.items() if name != "above"}
         tiers.append((tier["above"], _rates(f"{where}, above {tier['above']}", {**given, **rest})))
     services = _typed(where, entry, "services", dict)
-    fees = _typed(where, entry, "fees", dict)
     classes = {
         name: _price(f"{where}, {name}", {"fees": fees, **s} if isinstance(s, dict) else s)
         for name, s in services.items()
     }
     try:
-        return Price(rates, tuple(tiers), classes, fees)
+        return Price(rates, tuple(tiers), classes, fees, by_token)
     except InvalidInput as error:
         raise InvalidInput(f"prices {where}: {error}") from None
 

@@ -9,18 +9,19 @@ from typing import Any
 import orjson
 
 from budgeteer.core.usage import Usage
-from budgeteer.gateway.ask import ROUTES, Ask
+from budgeteer.gateway.ask import Ask
 from budgeteer.gateway.config import Model
 from budgeteer.gateway.keys import Key
 from budgeteer.gateway.record import Record
 from budgeteer.gateway.replay.read import Logged
+from budgeteer.gateway.routes import ROUTES
 from budgeteer.metering.call import Metering
 from budgeteer.metering.reading import CAPS
 from budgeteer.metering.settlement import Answer, Planned, Settlement
 
 Units = Mapping[str, int]
-ROUTE_OF = {operation: route for route, (operation, _) in ROUTES.items()}
-"""Operation -> path after /v1/."""
+ROUTE_OF = {about.operation: route for route, about in ROUTES.items() if about.operation in CAPS}
+"""Operation that is bounded by its text and cap -> path after /v1/."""
 _PROMPT_FIELD = {
     "chat": "messages",
     "messages": "messages",

@@ -32,7 +32,7 @@ from budgeteer.gateway.keys import Key
 from budgeteer.gateway.learnt import RESERVES
 from budgeteer.gateway.live import Live
 from budgeteer.gateway.policies.protocol import Policy
-from budgeteer.gateway.prepare import Prepared
+from budgeteer.gateway.prepared import Prepared
 from budgeteer.gateway.proxy import Proxy
 from budgeteer.gateway.record import Record
 from budgeteer.gateway.refusal import Refused, of_budget
