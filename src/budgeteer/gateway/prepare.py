@@ -16,6 +16,7 @@ from budgeteer.gateway.fields import check_addresses, check_fields
 from budgeteer.gateway.keys import Key
 from budgeteer.gateway.learnt import Learnt, default_cap, group_of
 from budgeteer.gateway.refusal import Refused, shown
+from budgeteer.gateway.translate.fields import check_translated
 from budgeteer.metering.call import Metering
 from budgeteer.metering.estimate import beyond, totals, writable
 from budgeteer.metering.reading import CAPS, Reading, ask_for_usage
@@ -65,6 +66,8 @@ def prepare(
     """
     operation, key = ask.operation, ask.key
     check_fields(ask.body, operation, model.fields)
+    if model.translated:
+        check_translated(ask.body, operation)
     if ask.unseen.pictures or ask.unseen.hidden:
         check_addresses(ask.body, model.media)
     body = dict(ask.body)
