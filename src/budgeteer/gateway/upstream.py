@@ -13,7 +13,7 @@ from budgeteer.gateway.ask import ROUTES
 from budgeteer.gateway.config import Model, Upstream, names_of
 from budgeteer.gateway.refusal import Refused
 from budgeteer.gateway.translate.caller import Caller
-from budgeteer.gateway.translate.fields import OPERATIONS
+from budgeteer.gateway.translate.fields import takes
 from budgeteer.ledger.core import Window
 from budgeteer.ledger.protocol import wall_clock
 
@@ -136,7 +136,8 @@ class Backend:
 
     def takes(self, operation: str) -> bool:
         """Whether it takes an operation of its dialect."""
-        return self.caller is None or operation in OPERATIONS
+        driver = self.config.driver
+        return driver is None or takes(driver.provider, operation)
 
     def url(self, route: str) -> URL:
         """The address of a route, such as chat/completions."""

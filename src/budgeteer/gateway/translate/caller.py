@@ -26,6 +26,11 @@ _OPERATION = {"chat/completions": "chat", "messages": "messages", "responses": "
 _NAMES = {"ollama": "ollama_chat", "vertex": "vertex_ai"}
 """Providers whose name at LiteLLM is another."""
 _NO_KEY = "none"
+_OF_OLLAMA = {
+    "litellm_provider": "ollama_chat", "mode": "chat", "input_cost_per_token": 0.0, "output_cost_per_token": 0.0,
+    "supports_function_calling": True,
+}  # fmt: skip
+"""What LiteLLM is told of Ollama's models."""
 _LONGEST = 300
 
 
@@ -108,7 +113,8 @@ class Caller:
             return Translated(200, "text/event-stream", wire, b"", _pieces(operation, first, events, wire))
         except Exception as error:  # LiteLLM raises errors of every kind; the wire knows what has happened
             wire.close()
-            return _refused(operation, wire, _cleaned(str(error), self._key))
+            text, sure = _cleaned(str(error), self._key), getattr(error, "status_code", 0) == 400
+            return _refused(operation, wire, text, not_sent=not wire.sent and (sure or bool(wire.problem)))
         except BaseException:
             wire.close()
             raise
@@ -119,6 +125,8 @@ class Caller:
 
         litellm, provider = _litellm(), self._driver.provider
         model = str(body["model"])
+        if provider == "ollama":  # else LiteLLM asks the server about the model (/api/show), beside this connection
+            litellm.model_cost.setdefault(f"ollama_chat/{model.lower()}", _OF_OLLAMA)
         client: Any = AsyncHTTPHandler(transport=wire, follow_redirects=False)
         if provider == "openai":
             from openai import AsyncOpenAI
@@ -193,8 +201,11 @@ def _whole(operation: str, answer: dict[str, Any], wire: Wire) -> Translated:
     return Translated(200, "application/json", wire, orjson.dumps(shapes.whole(operation, answer, wire.witness)))
 
 
-def _refused(operation: str, wire: Wire, why: str) -> Translated:
-    """The error in place of an answer: the provider's, the connection's or the translation's."""
+def _refused(operation: str, wire: Wire, why: str, not_sent: bool = False) -> Translated:
+    """The error in place of an answer: the provider's, the connection's or the translation's.
+
+    ``not_sent``: the translation refused the request, so that it cost nothing.
+    """
     if wire.error is not None:
         raise wire.error
     witness = wire.witness
@@ -206,7 +217,7 @@ def _refused(operation: str, wire: Wire, why: str) -> Translated:
         )
     if witness.error is not None:
         return Translated(200, "application/json", wire, orjson.dumps({"error": witness.error}))
-    if not wire.sent and (wire.problem or why):
+    if not_sent:
         return Translated(400, "application/json", wire, shapes.refusal(operation, 400, wire.problem or why))
     return _unread(operation, wire, why)
 

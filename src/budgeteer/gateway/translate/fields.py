@@ -7,7 +7,9 @@ from typing import Any
 
 from budgeteer.gateway.refusal import Refused, shown
 
-OPERATIONS = ("chat", "messages", "responses")
+OPERATIONS: Mapping[str, tuple[str, ...]] = {"anthropic": ("chat", "responses"), "openai": ("chat", "messages")}
+"""Provider -> operations that are translated for it; all three for the others. What a provider speaks itself needs no
+driver."""
 _PASSED: Mapping[str, frozenset[str]] = {
     "chat": frozenset((
         "messages", "tools", "tool_choice", "parallel_tool_calls", "temperature", "top_p", "n", "stop", "max_tokens",
@@ -31,6 +33,11 @@ _KEPT = frozenset((
 ))  # fmt: skip
 """Fields that are read here, or that change no answer: they are not passed on."""
 _CLIENT_RUN = ("function", "custom", None)
+
+
+def takes(provider: str, operation: str) -> bool:
+    """Whether an operation is translated for a provider."""
+    return operation in OPERATIONS.get(provider, tuple(_PASSED))
 
 
 def check_translated(body: Mapping[str, Any], operation: str) -> None:

@@ -49,7 +49,7 @@ def passed(operation: str, event: dict[str, Any], witness: Witness) -> dict[str,
         if not witness.ended:
             return None
         return {**event, "response": whole(operation, event["response"], witness)}
-    return event
+    return None if kind.endswith(".done") and witness.over and not witness.ended else event
 
 
 def _chunk(event: dict[str, Any], witness: Witness) -> dict[str, Any] | None:

@@ -32,6 +32,7 @@ class Witness:
 
     Attributes:
         ended: whether the provider said why its answer ended.
+        over: whether all bytes were read.
         told: whether it told its usage.
         usage: what it told that it used so far, where a stream tells that before its end; None = not yet.
         error: the error that it told in place of the answer or in its middle; None = none.
@@ -39,7 +40,7 @@ class Witness:
 
     def __init__(self, lines: bool, binary: bool = False) -> None:
         self._lines, self._binary = lines, binary
-        self.ended = self.told = False
+        self.ended = self.over = self.told = False
         self.usage: Usage | None = None
         self.error: Any = None
         self._rest = b""
@@ -62,7 +63,7 @@ class Witness:
 
     def last(self) -> None:
         """Read what is left at the end."""
-        rest, self._rest = self._rest, b""
+        rest, self._rest, self.over = self._rest, b"", True
         if not self._binary:
             self._line(rest)
 
