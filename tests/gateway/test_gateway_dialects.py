@@ -163,3 +163,129 @@ def test_a_budget_that_is_spent_sends_nothing(gate, servers, dialect, client):
     assert one.ask(client) == 402
     assert not one.server.requests
     assert one.spent() == 0
+
+
+def checked(tmp_path, capsys, text):
+    from budgeteer.cli import main
+
+    path = tmp_path / "gateway.toml"
+    path.write_text(text)
+    return main(["serve", "--config", str(path), "--check"]), capsys.readouterr()
+
+
+GOOGLE = """[ledger]
+url = "memory:"
+[[upstreams]]
+name = "google"
+driver = "litellm"
+provider = "gemini"
+"""
+MODEL = """[[upstreams.models]]
+name = "g"
+"""
+
+
+def test_check_says_what_the_driver_is(tmp_path, capsys):
+    done, printed = checked(tmp_path, capsys, GOOGLE + MODEL)
+    assert done == 0
+    assert "upstream google at gemini's usual address: driver litellm 1." in printed.out
+    assert "provider gemini; it was not called" in printed.out
+
+
+@pytest.mark.parametrize(
+    ("lines", "told"),
+    [
+        ('dialect = "openai"\n', "line 7: upstreams[0].dialect does not go with driver"),
+        ('media_hosts = ["*"]\n', "line 7: upstreams[0].media_hosts does not go with driver"),
+        ("bills_cost = true\n", "line 7: upstreams[0].bills_cost does not go with driver"),
+        ('[upstreams.provider_options]\napi_base = "x"\n', "provider_options.api_base"),
+    ],
+)
+def test_settings_that_do_not_go_with_a_driver_are_named(tmp_path, capsys, lines, told):
+    done, printed = checked(tmp_path, capsys, GOOGLE + lines + MODEL)
+    assert done != 0
+    assert told in printed.err
+
+
+@pytest.mark.parametrize("field", ["fallbacks", "api_base", "mock_response", "num_retries", "top_k"])
+def test_settings_of_the_translator_are_no_fields_of_requests(gate, servers, field):
+    one = case(gate, servers, "gemini", Said())
+    assert one.ask("chat", **{field: "flex"}) == 400
+    assert not one.server.requests
+    assert not one.record["units"]
+
+
+def test_a_request_whose_cap_is_lost_in_translation_is_not_sent(gate, servers, monkeypatch):
+    from budgeteer.gateway.translate import caller
+
+    kept = caller.fields_of
+    monkeypatch.setattr(caller, "fields_of", lambda *a: {k: v for k, v in kept(*a).items() if k != "max_tokens"})
+    one = case(gate, servers, "gemini", Said())
+    assert one.ask("chat") == 400
+    assert "does not keep the cap of 20 output tokens" in one.text
+    assert not one.server.requests
+    assert one.spent("all") == 0
+
+
+@EVERY
+@pytest.mark.parametrize("stream", [False, True], ids=["plain", "stream"])
+def test_a_usage_that_was_not_told_is_not_made_up(gate, servers, dialect, client, stream):
+    """LiteLLM counts by itself then, or gives up; the charge is on the safe side, and says that it is estimated."""
+    one = case(gate, servers, dialect, Said(cached=0, tells=False))
+    one.ask(client, stream)
+    assert one.spent() >= one.server.billed
+    assert one.record["estimated"]
+
+
+def test_what_was_written_for_an_hour_is_told_apart():
+    """It has a dearer price."""
+    from budgeteer.core.usage import Usage
+    from budgeteer.gateway.translate.shapes import whole
+    from budgeteer.gateway.translate.witness import Witness
+
+    times = {"ephemeral_5m_input_tokens": 1, "ephemeral_1h_input_tokens": 4}
+    details = {"cached_tokens": 2, "cache_creation_tokens": 5, "cache_creation_token_details": times}
+    usage = {"prompt_tokens": 9, "completion_tokens": 3, "total_tokens": 12, "prompt_tokens_details": details}
+    witness = Witness(False)
+    witness.told = True
+    found = whole("chat", {"usage": {**usage, "cache_creation_input_tokens": 5, "cost": 1.0}}, witness)
+    read = Usage.from_chat(found["usage"])
+    assert (read.input, read.cached, read.written, read.written_long, read.output) == (9, 2, 5, 4, 3)
+    assert "cost" not in found["usage"]
+
+
+def test_the_real_clients_of_both_dialects(gate, servers):
+    openai, anthropic = pytest.importorskip("openai"), pytest.importorskip("anthropic")
+    one = case(gate, servers, "anthropic", Said())
+    claude = openai.OpenAI(base_url=gate.url, api_key=one.key, max_retries=0)
+    hi = [{"role": "user", "content": "Hi"}]
+    chat = claude.chat.completions.create(model="anthropic-m", messages=hi, max_tokens=20)
+    assert chat.choices[0].message.content == "word word word "
+    assert (chat.usage.prompt_tokens, chat.usage.completion_tokens) == (9, 3)
+    assert chat.usage.prompt_tokens_details.cached_tokens == 2
+    two = case(gate, servers, "openai", Said(cut=None))
+    gpt = anthropic.Anthropic(base_url=gate.root, api_key=two.key, max_retries=0)
+    with gpt.messages.stream(model="openai-m", messages=hi, max_tokens=20) as stream:
+        assert stream.get_final_text() == "word word word "
+        assert stream.get_final_message().usage.output_tokens == 3
+    three = case(gate, servers, "openai", Said(words=8, cut=3))
+    cut = anthropic.Anthropic(base_url=gate.root, api_key=three.key, max_retries=0)
+    with pytest.raises(anthropic.APIError), cut.messages.stream(model="openai-m", messages=hi, max_tokens=20) as stream:
+        stream.get_final_text()
+    gate.settled()
+    assert (one.spent(), two.spent()) == (12, 12)
+    assert three.spent() >= three.server.billed
+
+
+def test_an_input_of_0_that_a_translator_writes_first_is_no_usage():
+    """A cut stream of a request whose tokens its text does not show would cost no input else."""
+    from budgeteer.metering.call import Metering
+    from budgeteer.metering.reading import Reading
+
+    picture = {"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": "aGk="}}
+    body = {"messages": [{"role": "user", "content": [picture]}], "max_tokens": 20, "stream": True}
+    reading = Reading("messages", body, Metering(None, ("all",), None), False)
+    start = {"type": "message_start", "message": {"model": "m", "usage": {"input_tokens": 0, "output_tokens": 0}}}
+    reading.event(json.dumps(start).encode())
+    reading.event(b'{"type": "content_block_delta", "index": 0, "delta": {"text": "word"}}')
+    assert reading.at_end().usage is None

@@ -47,12 +47,13 @@ def _litellm() -> Any:
         import litellm
     except ImportError as error:
         raise MissingExtra("litellm", "litellm") from error
-    for name, value in {
+    settings: dict[str, Any] = {
         "telemetry": False, "suppress_debug_info": True, "drop_params": False, "modify_params": False, "num_retries": 0,
         "cache": None, "callbacks": [], "success_callback": [], "failure_callback": [], "input_callback": [],
         "disable_hf_tokenizer_download": True, "use_chat_completions_url_for_anthropic_messages": True,
         "turn_off_message_logging": True,
-    }.items():  # fmt: skip
+    }  # fmt: skip
+    for name, value in settings.items():
         setattr(litellm, name, value)
     return litellm
 
@@ -131,11 +132,12 @@ class Caller:
         if provider == "openai":
             from openai import AsyncOpenAI
 
+            http: Any = httpx.AsyncClient(transport=wire, trust_env=False)
             client = AsyncOpenAI(
                 api_key=self._key or None,
                 base_url=self._base_url or None,
                 max_retries=0,
-                http_client=httpx.AsyncClient(transport=wire, trust_env=False),
+                http_client=http,
             )
         call = {
             "chat": litellm.acompletion, "messages": litellm.anthropic_messages, "responses": litellm.aresponses,
