@@ -139,6 +139,10 @@ def test_a_stream_that_is_cut_is_never_charged_less_than_billed(gate, servers, d
     assert one.text.count("word ") == 3
     assert one.record["outcome"] == "cut"
     assert one.spent() >= one.server.billed
+    if dialect == "gemini":  # each of its events tells all so far
+        assert (one.spent("input"), one.spent("output")) == (said.read, said.thought + 3)
+    if dialect == "anthropic":  # its first event tells the input
+        assert one.spent("input") == said.read
     for finish in ('"stop"', "end_turn", "message_stop", "response.completed", "[DONE]"):
         assert finish not in one.text
 

@@ -278,9 +278,9 @@ async def _pieces(
             if (passed := shapes.passed(operation, event, witness)) is not None:
                 yield shapes.event_of(passed, operation)
     except Exception:  # of every kind, as LiteLLM raises them
-        if wire.error is not None:
-            raise wire.error from None
-        if witness.ended and witness.error is None:
+        if wire.error is None and witness.ended and witness.error is None:
             witness.error = {"message": "the provider's answer was not understood", "code": 502}
     for piece in shapes.ending(operation, witness):
         yield piece
+    if wire.error is not None and operation != "responses":  # whose last event says so already
+        raise wire.error
