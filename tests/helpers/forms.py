@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import email
+import email.message
 from typing import Any
 
 
@@ -13,6 +13,7 @@ def read_form(raw: bytes, content_type: str) -> dict[str, Any]:
     parts = message.get_payload()
     assert isinstance(parts, list)
     for part in parts:
+        assert isinstance(part, email.message.Message)
         name = part.get_param("name", header="content-disposition")
         data = part.get_payload(decode=True)
         assert isinstance(name, str)

@@ -34,6 +34,7 @@ from budgeteer.gateway.store import Store
 from budgeteer.gateway.stored import pass_on, route_of
 from budgeteer.gateway.stores import connect
 from budgeteer.gateway.toml import Table
+from budgeteer.gateway.translate.caller import about
 from budgeteer.ledger import Ledger, address, core
 from budgeteer.ledger.protocol import wall_clock
 from budgeteer.metering.call import Metering
@@ -204,6 +205,8 @@ class Gateway:
         Raises:
             BudgeteerError: prices or policies are not usable; nothing is changed then.
         """
+        for driver in {upstream.driver for upstream in config.upstreams if upstream.driver is not None}:
+            await run(about, driver)  # imported here, since that takes seconds
         before = {name: (self.config.policies[name], policy) for name, policy in self.proxy.policies}
         policies = await run(policies_of, config, before)
         metering = self.proxy.metering.repriced(await run(prices_of, config))

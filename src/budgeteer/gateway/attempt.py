@@ -7,7 +7,7 @@ import logging
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import aiohttp
 import orjson
@@ -30,6 +30,9 @@ from budgeteer.metering.outcome import NOT_DONE, NOT_RUN, Outcome, outcome_of_st
 from budgeteer.metering.reading import CAPS, Events
 from budgeteer.metering.references import stored_in
 from budgeteer.metering.settlement import Answer
+
+if TYPE_CHECKING:
+    from budgeteer.gateway.upstream import Response
 
 _LOG = logging.getLogger(__name__)
 _LONGEST_ERROR = 100_000
@@ -85,7 +88,7 @@ class Attempt:
         ask, live, backend, prepared, send = self.ask, self.live, self.backend, self.prepared, self.send
         config = backend.config
         live.why, live.deadline = "", time.monotonic() + config.connect_seconds + config.first_byte_seconds
-        response: aiohttp.ClientResponse | None = None
+        response: Response | None = None
         events = Events(prepared.reading, False)
         ended = passing = False
         try:
@@ -93,7 +96,7 @@ class Attempt:
                 if live.left:
                     self.drain()
                 headers = passed if prepared.kind == _JSON else {**passed, "content-type": prepared.kind}
-                response = await self.upstreams.post(backend, ask.route, prepared.content, headers)
+                response = await self.upstreams.call(backend, ask.route, prepared.content, headers)
                 status = response.status
                 live.deadline = time.monotonic() + config.idle_seconds
                 if status >= 300:
@@ -195,9 +198,7 @@ class Attempt:
         live.log_answer(content)
         self.ask.answer = content if live.outcome == Outcome.OK else None
 
-    async def _pass_on(
-        self, response: aiohttp.ClientResponse, events: Events, headers: list[tuple[bytes, bytes]]
-    ) -> None:
+    async def _pass_on(self, response: Response, events: Events, headers: list[tuple[bytes, bytes]]) -> None:
         """Pass the bytes of a stream on as they come, from the first that are no error; a body that is no stream when
         it is whole. If it is an error, nothing is sent.
 

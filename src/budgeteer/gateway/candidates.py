@@ -22,7 +22,7 @@ def serving_for(ask: Ask, upstreams: Upstreams) -> list[tuple[Backend, Model]]:
             "model_not_allowed",
             f"this key may not call {shown(ask.model)}; it may {', '.join(ask.key.models)}",
         )
-    serving = upstreams.serving(ask.dialect, ask.model)
+    serving = upstreams.serving(ask.operation, ask.model)
     if not serving:
         raise Refused(404, "wrong_route", f"{ask.model!r} is not served at /v1/{ask.route}")
     return serving
@@ -53,7 +53,7 @@ def serves(ask: Ask, model: str, upstreams: Upstreams) -> bool:
 
 def _holding(ask: Ask, model: str, upstreams: Upstreams) -> list[tuple[Backend, Model]]:
     """The upstreams of a model that have what a request refers to, which tokens of another model do not bound."""
-    serving, held = upstreams.serving(ask.dialect, model), ask.held
+    serving, held = upstreams.serving(ask.operation, model), ask.held
     if held is None:
         return serving
     return [one for one in serving if one[0].name == held.upstream and held.model in ("", one[1].upstream)]

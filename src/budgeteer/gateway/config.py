@@ -4,22 +4,21 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from urllib.parse import urlsplit
 
 from budgeteer.core.amounts import LEARNT
 from budgeteer.core.errors import BudgeteerError, InvalidInput
 from budgeteer.core.meter import meter
-from budgeteer.core.urls import check_http, without_password
 from budgeteer.gateway.admins import Admins, read_admins, read_secret
 from budgeteer.gateway.alerts.rules import Rule, rules_of
 from budgeteer.gateway.bounds import bounds_of
 from budgeteer.gateway.conduct import Conduct, read_conduct, read_default
-from budgeteer.gateway.hosts import public
+from budgeteer.gateway.hosts import public, read_address
 from budgeteer.gateway.limits import AnyPrice, limits_of
 from budgeteer.gateway.of_models import Groups, PerModel, kinds_of, read_groups, read_limits
 from budgeteer.gateway.toml import Table, read
+from budgeteer.gateway.translate.driver import Driver, read_driver
 from budgeteer.ledger.address import kind_of
 from budgeteer.ledger.limit import Limit, check_path
 from budgeteer.metering.estimate import Bounds
@@ -46,6 +45,7 @@ class Model:
         cap: the field in which its upstream takes the output cap of a chat completion.
         fields, media: ``allow_fields`` and ``media_hosts`` of its upstream.
         conduct: of its upstream.
+        translated: whether its upstream has a driver.
     """
 
     name: str
@@ -58,6 +58,7 @@ class Model:
     media: tuple[str, ...] = ("*",)
     default_output: int | str | None = None
     conduct: Conduct = field(default_factory=Conduct)
+    translated: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +78,7 @@ class Upstream:
         counts: whether it is asked to count the tokens of large requests (``messages/count_tokens``).
         models: the models that it serves.
         conduct: what it bills and says, and when nothing is sent to it.
+        driver: how it is called, if it speaks none of these dialects; ``base_url`` may be "" then.
     """
 
     name: str
@@ -91,6 +93,7 @@ class Upstream:
     counts: bool
     models: tuple[Model, ...]
     conduct: Conduct = field(default_factory=Conduct)
+    driver: Driver | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -322,27 +325,23 @@ def _defaults(table: Table, kinds: tuple[str, ...], groups: Groups) -> Defaults:
 
 
 def _upstream(table: Table, env: Mapping[str, str], kinds: tuple[str, ...]) -> Upstream:
-    url = table.text("base_url").rstrip("/")
-    try:
-        parts = urlsplit(check_http(url, "an upstream"))
-    except InvalidInput as error:
-        table.fail("base_url", f"is {without_password(url)!r}: {error}")
-    if not parts.hostname or parts.query or parts.fragment:
-        table.fail("base_url", f"is {without_password(url)!r}; give http(s)://host[:port]/v1")
+    driver = read_driver(table)
+    url, parts = read_address(table, driver is None)
     variable = table.text("key_env", None)
     if variable is not None and not env.get(variable):
         table.fail("key_env", f"names {variable}, which is not set in the environment")
-    dialect = table.text("dialect", "openai", DIALECTS)
+    dialect = table.text("dialect", "openai" if driver is None else "both", DIALECTS)
     # OpenAI's reasoning models refuse the older name of the cap; many other servers do not know the newer one
-    newer = parts.hostname.endswith(_NEWER_CAP)
+    newer = driver is None and (parts.hostname or "").endswith(_NEWER_CAP)
     cap = table.text("cap", "max_completion_tokens" if newer else "max_tokens", CAPS["chat"])
     # a provider outside fetches from its own network; a server inside would fetch from ours
-    outside = parts.scheme == "https" and public(parts.hostname)
-    media = tuple(host.casefold() for host in table.texts("media_hosts", ("*",) if outside else ()))
+    outside = parts.scheme == "https" and public(parts.hostname or "") if url else driver != Driver("ollama")
+    media = tuple(host.casefold() for host in table.texts("media_hosts", ("*",) if outside and driver is None else ()))
     fields = frozenset(table.texts("allow_fields"))
     conduct = read_conduct(table, lambda table, name: limits_of(table, name, kinds))
     models = [
-        _model(model_table, dialect, cap, fields, media, outside, conduct) for model_table in table.tables("models")
+        replace(_model(model_table, dialect, cap, fields, media, outside, conduct), translated=driver is not None)
+        for model_table in table.tables("models")
     ]
     if not models:
         table.fail("models", "is missing; give at least one [[upstreams.models]] with a name")
@@ -365,6 +364,7 @@ def _upstream(table: Table, env: Mapping[str, str], kinds: tuple[str, ...]) -> U
         counts=counts,
         models=tuple(models),
         conduct=conduct,
+        driver=driver,
     )
     table.done()
     return upstream

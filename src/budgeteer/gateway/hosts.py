@@ -1,9 +1,14 @@
-"""Tell hosts of the public internet from those of a private network."""
+"""Addresses of upstreams, and which hosts are of the public internet and not of a private network."""
 
 from __future__ import annotations
 
 import ipaddress
 import re
+from urllib.parse import SplitResult, urlsplit
+
+from budgeteer.core.errors import InvalidInput
+from budgeteer.core.urls import check_http, without_password
+from budgeteer.gateway.toml import Table
 
 _PLAIN = re.compile(r"[a-z0-9]([a-z0-9-]*[a-z0-9])?(\.[a-z0-9]([a-z0-9-]*[a-z0-9])?)*\.[a-z]([a-z0-9-]*[a-z0-9])")
 _PRIVATE = (".localhost", ".local", ".internal", ".intranet", ".lan", ".home", ".corp", ".private", ".home.arpa",
@@ -24,3 +29,21 @@ def public(host: str) -> bool:
     except ValueError:
         pass
     return len(host) < 254 and bool(_PLAIN.fullmatch(host)) and not f".{host}".endswith(_PRIVATE)
+
+
+def read_address(table: Table, needed: bool) -> tuple[str, SplitResult]:
+    """The address of an upstream from its table, as a text and in parts; "" if it is missing and not needed.
+
+    Raises:
+        InvalidInput: naming the field, its line and what is wrong with it.
+    """
+    url = (table.text("base_url") if needed else table.text("base_url", "")).rstrip("/")
+    if not url and not needed:
+        return "", urlsplit("")
+    try:
+        parts = urlsplit(check_http(url, "an upstream"))
+    except InvalidInput as error:
+        table.fail("base_url", f"is {without_password(url)!r}: {error}")
+    if not parts.hostname or parts.query or parts.fragment:
+        table.fail("base_url", f"is {without_password(url)!r}; give http(s)://host[:port]/v1")
+    return url, parts

@@ -18,6 +18,7 @@ from budgeteer.gateway.keys import Key
 from budgeteer.gateway.learnt import Learnt, default_cap, group_of
 from budgeteer.gateway.prepared import Prepared
 from budgeteer.gateway.refusal import Refused, shown
+from budgeteer.gateway.translate.fields import check_translated
 from budgeteer.gateway.uses import prepare_use
 from budgeteer.metering.call import Metering
 from budgeteer.metering.estimate import beyond, totals, writable
@@ -48,6 +49,8 @@ def prepare(
     if operation in BOUNDINGS:
         return prepare_use(ask, model, metering, BOUNDINGS[operation])
     check_fields(ask.body, operation, model.fields)
+    if model.translated:
+        check_translated(ask.body, operation)
     if ask.unseen.pictures or ask.unseen.hidden:
         check_addresses(ask.body, model.media)
     body = dict(ask.body)

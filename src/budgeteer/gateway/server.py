@@ -15,6 +15,7 @@ from budgeteer.gateway.counting import probe
 from budgeteer.gateway.door import protocol
 from budgeteer.gateway.keyring import run
 from budgeteer.gateway.probe import knows_stream_options
+from budgeteer.gateway.translate.caller import about
 from budgeteer.gateway.upstream import Backend
 
 try:
@@ -123,7 +124,10 @@ async def check(config: Config, say: Callable[[str], Any]) -> bool:
                     usable = False
                     say(f"FAILED  price of {model.name} at {backend.name}: {error.problem}")
                     say(_add_price(model.price, config))
-        place = f"upstream {backend.name} at {without_password(backend.config.base_url)}"
+        place = f"upstream {backend.name} at {backend.place}"
+        if backend.config.driver is not None:
+            say(f"ok      {place}: {about(backend.config.driver)}; it was not called")
+            continue
         try:
             status = await gateway.proxy.upstreams.models(backend)
         except (OSError, TimeoutError, ValueError) as error:

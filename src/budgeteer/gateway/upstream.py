@@ -5,12 +5,15 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from budgeteer.core.errors import MissingExtra
 from budgeteer.core.urls import without_password
 from budgeteer.gateway.config import Model, Upstream, names_of
 from budgeteer.gateway.refusal import Refused
+from budgeteer.gateway.routes import ROUTES
+from budgeteer.gateway.translate.caller import Caller
+from budgeteer.gateway.translate.fields import takes
 from budgeteer.ledger.core import Window
 from budgeteer.ledger.protocol import wall_clock
 
@@ -29,6 +32,12 @@ NEVER_SENT = (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError, aioh
 """Errors that occur before a request is sent, so that it did not run."""
 
 
+if TYPE_CHECKING:
+    from budgeteer.gateway.translate.caller import Translated
+
+    Response = aiohttp.ClientResponse | Translated
+
+
 class Backend:
     """The state of an upstream: its health, as its answers show it, and how many calls it is running.
 
@@ -44,6 +53,10 @@ class Backend:
         broken: calls that failed since the last answer; those that were only refused for load are not counted.
         trial: whether a call is running that tries an upstream that was left alone.
         uncounted: until when it is not asked to count tokens, on the monotonic clock in seconds.
+        caller: calls it by a driver; None = it is sent requests as they are.
+
+    Raises:
+        MissingExtra: what its driver needs is not installed.
     """
 
     def __init__(self, config: Upstream) -> None:
@@ -56,12 +69,19 @@ class Backend:
             if limit.amount is not None and limit.window is not None
         ]
         self._urls: dict[str, URL] = {}
+        self.caller = None if config.driver is None else Caller(config.driver, config.base_url, config.key)
         self.timeout = aiohttp.ClientTimeout(total=None, sock_connect=config.connect_seconds)
         self.headers = {"accept-encoding": "identity", "content-type": "application/json"}
         if config.key:
             self.headers["authorization"] = f"Bearer {config.key}"
             if config.dialect != "openai":
                 self.headers["x-api-key"] = config.key
+
+    @property
+    def place(self) -> str:
+        """Its address without a password, or its provider."""
+        url, driver = self.config.base_url, self.config.driver
+        return without_password(url) if url or driver is None else f"{driver.provider}'s usual address"
 
     @property
     def healthy(self) -> bool:
@@ -114,6 +134,11 @@ class Backend:
         """Note an answer, which ends the back-off."""
         self.failures, self.until, self.broken = 0, 0.0, 0
 
+    def takes(self, operation: str) -> bool:
+        """Whether it takes an operation of its dialect."""
+        driver = self.config.driver
+        return driver is None or takes(driver.provider, operation)
+
     def url(self, route: str) -> URL:
         """The address of a route, such as chat/completions."""
         url = self._urls.get(route)
@@ -126,7 +151,7 @@ class Backend:
         now = time.monotonic()
         return {
             "name": self.name,
-            "base_url": without_password(self.config.base_url),
+            "base_url": self.place,
             "dialect": self.config.dialect,
             "models": [model.name for model in self.config.models],
             "healthy": self.healthy,
@@ -189,14 +214,15 @@ class Upstreams:
         for backend in self.backends:
             for model in backend.config.models:
                 for name in (model.name, *model.aliases):
-                    for dialect in ("openai", "anthropic"):
-                        if backend.config.dialect in (dialect, "both"):
-                            self._serving.setdefault((dialect, name), []).append((backend, model))
+                    for route in ROUTES.values():
+                        if backend.config.dialect in (route.dialect, "both") and backend.takes(route.operation):
+                            self._serving.setdefault((route.operation, name), []).append((backend, model))
         self._connections: Connections = Connections() if before is None else before._connections
 
-    def serving(self, dialect: str, name: str) -> list[tuple[Backend, Model]]:
-        """The upstreams that serve a model, by a name or alias of it, in a dialect; each with its form of the model."""
-        return self._serving.get((dialect, name), [])
+    def serving(self, operation: str, name: str) -> list[tuple[Backend, Model]]:
+        """The upstreams that serve a model, by a name or alias of it, for an operation such as chat; each with its form
+        of the model."""
+        return self._serving.get((operation, name), [])
 
     def choose(self, candidates: list[tuple[Backend, Model]], tried: Iterable[Backend]) -> tuple[Backend, Model] | None:
         """Choose a candidate that was not tried: by weight among the healthy, else the one whose back-off ends first.
@@ -219,6 +245,12 @@ class Upstreams:
     def session(self) -> aiohttp.ClientSession:
         """The HTTP session, which belongs to the running event loop."""
         return self._connections.session
+
+    async def call(self, backend: Backend, route: str, content: bytes, headers: Mapping[str, str]) -> Response:
+        """Send a request as ``post`` does, or by the upstream's driver."""
+        if backend.caller is None:
+            return await self.post(backend, route, content, headers)
+        return await backend.caller.post(self.session, backend.timeout, route, content)
 
     async def post(
         self, backend: Backend, route: str, content: bytes, headers: Mapping[str, str]

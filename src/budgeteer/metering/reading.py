@@ -380,7 +380,7 @@ class Reading:
         if kind == "message_start" and isinstance(message, dict):
             self.model = str(message.get("model") or self.model)
             usage = self._usage(message)
-            if usage is not None:
+            if usage is not None and usage.input != 0:  # a translator writes 0 before the provider has counted
                 self._usages.append(message["usage"])
                 self.service = str(message["usage"].get("service_tier") or self.service)
                 self.usage = Usage(
