@@ -31,20 +31,22 @@ def streamed(pieces: Any) -> dict[str, Any]:
     return {"text": "".join(texts), "several": len(texts) > 1}
 
 
-def refused(call: Callable[[], Any], status: Callable[[Any], Any] = lambda error: error.status_code) -> dict[str, Any]:
-    """What the client raises where the budget is spent: its class, the status, and whether it says why.
-
-    Args:
-        call: asks on the spent budget.
-        status: the HTTP status of the error.
-    """
+def refused(call: Callable[[], Any]) -> dict[str, Any]:
+    """What the client raises where the budget is spent, by a call: its class, the status, and whether it says why."""
     try:
         said = call()
     except Exception as error:
         name = f"{type(error).__module__}.{type(error).__qualname__}".removesuffix(".")
         says = "tokens left of" in str(error)
-        return {"error": name, "status": status(error), "says": says, "message": str(error)[:500]}
+        return {"error": name, "status": status_of(error), "says": says, "message": str(error)[:500]}
     return {"failed": f"no error, but {said!r}"}
+
+
+def status_of(error: Any) -> int | None:
+    """The HTTP status of an error, or of what caused it."""
+    while error is not None and not hasattr(error, "status_code"):
+        error = error.__cause__
+    return getattr(error, "status_code", None)
 
 
 def run(**cases: Callable[[], dict[str, Any]]) -> None:

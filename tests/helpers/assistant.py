@@ -1,7 +1,7 @@
 """A scripted assistant for real clients, in the dialect that it is asked in: chat completions, Responses or Messages.
 
 It greets; it adds two numbers with the tool ``add`` where it is offered and says what came out; where a schema is asked
-for, or another tool is offered, it fills that with what it knows of Ada. It keeps to what the three APIs document, since
+for, or another tool is offered, it fills that with what it knows of Ada. It keeps to what the three APIs document, as
 clients look closely: a stream has all of its events, a reference must be to an item that was answered.
 """
 

@@ -19,8 +19,8 @@ import threading
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +35,7 @@ ENVIRONMENTS = ROOT / ".venv-clients"
 UV = ENVIRONMENTS / "uv" / "bin" / "uv"
 LIMIT, POOR = 1_000_000, 10_000
 """Tokens of a key's account; of that whose budget gets spent."""
-PATIENCE = 120.0
+PATIENCE = 300.0
 """Seconds that a case may take, imports included."""
 
 
@@ -49,6 +49,8 @@ class Client:
         title: for the documentation.
         error: the class that it raises when the budget is spent.
         more: cases beyond those of every client.
+        own: case -> what comes of it, where that is not what it is elsewhere.
+        again: cases that are refused once, and asked again in another way by the client itself.
         late: case -> why it fails as yet.
     """
 
@@ -57,7 +59,9 @@ class Client:
     title: str
     error: str
     more: tuple[str, ...] = ()
-    late: tuple[tuple[str, str], ...] = ()
+    own: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    again: tuple[str, ...] = ()
+    late: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def node(self) -> bool:
@@ -85,20 +89,31 @@ CASES = {
     "turns": {"texts": ["It is 3.", "It is 7.", "It is 11."], "called": [[1, 2], [3, 4], [5, 6]]},
 }
 """What comes of each case: five of every client, then the Responses API, and three turns with tools."""
+_LATER = "references to stored responses and items are not bounded yet"
 COMMON = ("chat", "stream", "tools", "structured", "spent")
 CLIENTS = (
-    Client("openai", "openai", "OpenAI, Python", "openai.APIStatusError", ("responses", "turns")),
-    Client("openai-node", "openai", "OpenAI, Node", "APIError", ("responses", "turns")),
-    Client("anthropic", "anthropic", "Anthropic, Python", "anthropic.APIStatusError"),
-    Client("anthropic-node", "@anthropic-ai/sdk", "Anthropic, Node", "APIError"),
-    Client("vercel-ai", "ai", "Vercel AI SDK", "AI_APICallError", ("turns",)),
-    Client("langchain", "langchain-openai", "LangChain", "openai.APIStatusError"),
-    Client("langgraph", "langgraph", "LangGraph", "openai.APIStatusError"),
+    Client(
+        "openai", "openai", "OpenAI, Python", "openai.APIStatusError", ("responses", "turns"), late={"turns": _LATER}
+    ),
+    Client("openai-node", "openai", "OpenAI, Node", "APIError", ("responses", "turns"), late={"turns": _LATER}),
+    Client("anthropic", "anthropic", "Anthropic, Python", "anthropic.PaymentRequiredError", again=("tools",)),
+    Client("anthropic-node", "@anthropic-ai/sdk", "Anthropic, Node", "PaymentRequiredError", again=("tools",)),
+    Client("vercel-ai", "ai", "Vercel AI SDK", "AI_APICallError", ("turns",), late={"turns": _LATER}),
+    Client("langchain", "langchain-openai", "LangChain", "openai.APIStatusError", ("turns",)),
+    Client("langgraph", "langgraph", "LangGraph", "openai.APIStatusError", ("turns",)),
     Client("llamaindex", "llama-index-core", "LlamaIndex", "openai.APIStatusError"),
-    Client("instructor", "instructor", "instructor", "instructor.core.exceptions.InstructorRetryException"),
-    Client("dspy", "dspy", "DSPy", "litellm.exceptions.APIError"),
+    Client(
+        "instructor",
+        "instructor",
+        "instructor",
+        "instructor.v2.core.errors.InstructorRetryException",
+        own={"stream": {**PERSON, "several": True}},
+    ),
+    Client("dspy", "dspy", "DSPy", "dspy.utils.exceptions.LMBillingError"),
     Client("smolagents", "smolagents", "smolagents", "openai.APIStatusError"),
-    Client("pydantic-ai", "pydantic-ai-slim", "pydantic-ai", "pydantic_ai.exceptions.ModelHTTPError"),
+    Client(
+        "pydantic-ai", "pydantic-ai-slim", "pydantic-ai", "pydantic_ai.exceptions.ModelQuotaExceededError", ("turns",)
+    ),
     Client("openai-agents", "openai-agents", "OpenAI Agents", "openai.APIStatusError", ("turns",)),
     Client("litellm", "litellm", "LiteLLM SDK", "litellm.exceptions.APIError"),
 )
@@ -180,7 +195,9 @@ class Bench:
         """Ask with a key until its budget is spent."""
         for words in (1000, 200, 1):
             messages = [{"role": "user", "content": "word " * words}]
-            while self.ask("/v1/chat/completions", key, {"model": MODEL, "messages": messages, "max_tokens": 4})[0] == 200:
+            while (
+                self.ask("/v1/chat/completions", key, {"model": MODEL, "messages": messages, "max_tokens": 4})[0] == 200
+            ):
                 pass
 
     def counts(self, path: str) -> Counts:
@@ -236,12 +253,12 @@ class Row:
     """What came of a case.
 
     Attributes:
-        client, case: names.
+        client, case: of which it is.
         found: what the program said.
         cost: what was billed, charged, served and refused for it.
     """
 
-    client: str
+    client: Client
     case: str
     found: dict[str, Any]
     cost: Counts
@@ -251,19 +268,17 @@ class Row:
         """What is wrong; "" = nothing."""
         if "failed" in self.found:
             return str(self.found["failed"])
-        wanted: dict[str, Any] = {**CASES[self.case]}
+        wanted = {**self.client.own.get(self.case, CASES[self.case])}
         if self.case == "spent":
-            (client,) = (one for one in CLIENTS if one.name == self.client)
-            wanted["error"] = client.error
+            wanted["error"] = self.client.error
         found = {name: self.found.get(name) for name in wanted}
         if found != wanted:
             return f"{self.found} is not {wanted}"
         cost = self.cost
         if cost.charged != cost.billed:
             return f"charged {cost.charged}, billed {cost.billed}"
-        if self.case == "spent" and (cost.served, cost.refused) != (0, 1):
-            return f"asked {cost.served + cost.refused} times, served {cost.served} times"
-        if self.case != "spent" and (cost.refused or not cost.served):
+        refused = self.case == "spent" or self.case in self.client.again
+        if cost.refused != refused or (cost.served == 0) != (self.case == "spent"):
             return f"{cost.served} requests were served and {cost.refused} refused"
         return ""
 
@@ -325,7 +340,7 @@ class Program:
         else:
             self.errors.seek(0)
             found = {"failed": f"no answer; {self.errors.read()[-2000:]}"}
-        return Row(self.client.name, case, found, self.bench.counts(path).since(before))
+        return Row(self.client, case, found, self.bench.counts(path).since(before))
 
 
 def rows(client: Client, bench: Bench) -> Iterator[Row]:
