@@ -44,9 +44,12 @@ def refused(call: Callable[[], Any]) -> dict[str, Any]:
 
 def status_of(error: Any) -> int | None:
     """The HTTP status of an error, or of what caused it."""
-    while error is not None and not hasattr(error, "status_code"):
+    while error is not None:
+        for name in ("status_code", "status"):
+            if hasattr(error, name):
+                return getattr(error, name)
         error = error.__cause__
-    return getattr(error, "status_code", None)
+    return None
 
 
 def run(**cases: Callable[[], dict[str, Any]]) -> None:
