@@ -50,7 +50,5 @@ def programs(bench):
 
 
 @pytest.mark.parametrize(("client", "case"), CASES, ids=[f"{client.name}-{case}" for client, case in CASES])
-def test_a_client(client, case, programs, request):
-    if case in client.late:
-        request.applymarker(pytest.mark.xfail(reason=client.late[case], strict=True))
+def test_a_client(client, case, programs):
     assert programs(client).do(case).fault == ""

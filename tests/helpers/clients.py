@@ -51,7 +51,6 @@ class Client:
         more: cases beyond those of every client.
         own: case -> what comes of it, where that is not what it is elsewhere.
         again: cases that are refused once, and asked again in another way by the client itself.
-        late: case -> why it fails as yet.
     """
 
     name: str
@@ -61,7 +60,6 @@ class Client:
     more: tuple[str, ...] = ()
     own: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     again: tuple[str, ...] = ()
-    late: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def node(self) -> bool:
@@ -89,16 +87,13 @@ CASES = {
     "turns": {"texts": ["It is 3.", "It is 7.", "It is 11."], "called": [[1, 2], [3, 4], [5, 6]]},
 }
 """What comes of each case: five of every client, then the Responses API, and three turns with tools."""
-_LATER = "references to stored responses and items are not bounded yet"
 COMMON = ("chat", "stream", "tools", "structured", "spent")
 CLIENTS = (
-    Client(
-        "openai", "openai", "OpenAI, Python", "openai.APIStatusError", ("responses", "turns"), late={"turns": _LATER}
-    ),
-    Client("openai-node", "openai", "OpenAI, Node", "APIError", ("responses", "turns"), late={"turns": _LATER}),
+    Client("openai", "openai", "OpenAI, Python", "openai.APIStatusError", ("responses", "turns")),
+    Client("openai-node", "openai", "OpenAI, Node", "APIError", ("responses", "turns")),
     Client("anthropic", "anthropic", "Anthropic, Python", "anthropic.PaymentRequiredError", again=("tools",)),
     Client("anthropic-node", "@anthropic-ai/sdk", "Anthropic, Node", "PaymentRequiredError", again=("tools",)),
-    Client("vercel-ai", "ai", "Vercel AI SDK", "AI_APICallError", ("turns",), late={"turns": _LATER}),
+    Client("vercel-ai", "ai", "Vercel AI SDK", "AI_APICallError", ("turns",)),
     Client("langchain", "langchain-openai", "LangChain", "openai.APIStatusError", ("turns",)),
     Client("langgraph", "langgraph", "LangGraph", "openai.APIStatusError", ("turns",)),
     Client("llamaindex", "llama-index-core", "LlamaIndex", "openai.APIStatusError"),
