@@ -59,8 +59,8 @@ def page(found: list[dict[str, Any]]) -> str:
         "its schema. Where the budget is spent it is the client's own error, which says how much is left, after",
         "one request: none of them asks again. `-`: not among the cases of this client.", "",
         "`make test-clients` runs all cells as tests; `make clients` writes this page and",
-        "`benchmarks/results/clients.json`. A new client is a folder in `tests/clients` with its pinned environment and",
-        "a program, and an entry of `CLIENTS` in `tests/helpers/clients.py`.", "",
+        "`benchmarks/results/clients.json`. A new client is a folder in `tests/clients` with its pinned environment",
+        "and a program, and an entry of `CLIENTS` in `tests/helpers/clients.py`.", "",
         "| client | package | " + " | ".join(TITLES[case] for case in CASES) + " |", "|---|---|" + "---|" * len(CASES),
     ]  # fmt: skip
     for row in found:

@@ -300,7 +300,7 @@ def _responses_events(reply: Reply) -> Iterator[tuple[str | None, Any]]:
     at: Json = {"output_index": 0, "item_id": item["id"]}
     yield one("response.created", response=begun)
     yield one("response.in_progress", response=begun)
-    empty = {"arguments": ""} if reply.said.tool else {"content": []}
+    empty: Json = {"arguments": ""} if reply.said.tool else {"content": []}
     yield one("response.output_item.added", output_index=0, item={**item, "status": "in_progress", **empty})
     if reply.said.tool:
         for piece in reply.said.pieces:

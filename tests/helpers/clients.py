@@ -77,7 +77,7 @@ class Client:
         return pinned[1]
 
 
-CASES = {
+CASES: dict[str, Mapping[str, Any]] = {
     "chat": {"text": GREETING},
     "stream": {"text": GREETING, "several": True},
     "tools": {"text": "It is 5.", "called": [[2, 3]]},
@@ -141,8 +141,8 @@ def install(client: Client) -> list[str]:
     if not client.node:
         return [str(interpreter), str(source / "run.py")]
     # modules are looked for beside the file that imports them
-    for file in (source / "run.mjs", PROGRAMS / "cases.mjs"):
-        shutil.copy(file, folder)
+    for module in (source / "run.mjs", PROGRAMS / "cases.mjs"):
+        shutil.copy(module, folder)
     return [str(interpreter), str(folder / "run.mjs")]
 
 
@@ -263,7 +263,7 @@ class Row:
         """What is wrong; "" = nothing."""
         if "failed" in self.found:
             return str(self.found["failed"])
-        wanted = {**self.client.own.get(self.case, CASES[self.case])}
+        wanted = dict(self.client.own.get(self.case, CASES[self.case]))
         if self.case == "spent":
             wanted["error"] = self.client.error
         found = {name: self.found.get(name) for name in wanted}
