@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install -qq --disable-pip-version-check -c constraints.txt
 STEP := @$(BIN)/python tools/step.py
 
-.PHONY: run test test-slow test-frameworks fresh-clone lint bench conformance evidence screenshots docs clean
+.PHONY: run test test-slow test-frameworks test-clients fresh-clone lint bench conformance clients evidence screenshots docs clean
 
 # the demonstration: four arms and the untrained policy, three seeds, a table and a report
 run: $(VENV)/.lab
@@ -22,6 +22,11 @@ test-slow: $(VENV)/.dev
 # frameworks on a wrapped client, which have many dependencies, in an environment of their own
 test-frameworks: .venv-frameworks/.done
 	.venv-frameworks/bin/python -m pytest -m frameworks tests/frameworks
+
+# real clients through the gateway, each in a pinned environment of its own in .venv-clients, which the first run
+# installs (about 1.5 GB); needs npm for those of Node
+test-clients: $(VENV)/.dev .venv-clients/uv/bin/uv
+	$(BIN)/python -m pytest -m clients tests/clients
 
 # both installations from a fresh clone, without a compiler on the path; downloads about 1 GB
 fresh-clone:
@@ -53,6 +58,10 @@ bench: $(VENV)/.dev
 # what every adapter charges beside what was billed: docs/conformance.md
 conformance: $(VENV)/.dev
 	$(BIN)/python benchmarks/conformance.py
+
+# the same, and what each case cost: docs/clients.md
+clients: $(VENV)/.dev .venv-clients/uv/bin/uv
+	$(BIN)/python benchmarks/clients.py
 
 evidence: $(VENV)/.lab
 	$(BIN)/budgeteer evidence --all
@@ -92,5 +101,9 @@ $(VENV)/.docs: $(VENV)/bin/python pyproject.toml
 		--disable-pip-version-check -e '.[openai]' pytest pytest-timeout langchain-openai langgraph litellm
 	@touch $@
 
+.venv-clients/uv/bin/uv:
+	@$(PYTHON) tools/step.py 'install: uv, in .venv-clients/uv' $(PYTHON) -m venv .venv-clients/uv
+	@.venv-clients/uv/bin/python -m pip install -qq --disable-pip-version-check uv==0.13.9
+
 clean:
-	rm -rf $(VENV) .venv-frameworks runs site
+	rm -rf $(VENV) .venv-frameworks .venv-clients runs site

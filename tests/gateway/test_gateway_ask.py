@@ -241,6 +241,19 @@ def test_max_input_is_what_is_hidden_at_most():
     assert ready({"messages": HI}, model=model).planned.worst.input < 200
 
 
+def test_anthropics_libraries_are_told_to_send_a_stored_conversation_whole():
+    """Their tool runners read these details, and ask again without a thread."""
+    body = {"messages": HI, "max_tokens": 50, "thread": {"type": "create"}}
+    with pytest.raises(Refused, match="thread") as refused:
+        ready(body, "messages")
+    details = {"error_code": "thread_unsupported_request", "unsupported": ["thread"]}
+    assert json.loads(refused.value.body("anthropic"))["error"]["details"] == details
+    with pytest.raises(Refused) as refused:
+        ready({**body, "thread": None, "tools": [{"type": "web_search"}]}, "messages")
+    assert "details" not in json.loads(refused.value.body("anthropic"))["error"]
+    assert ready(body, "messages", replace(MODEL, bounds=Bounds(max_output=100, max_input=9000))).planned.worst.input
+
+
 def test_choices_of_routes_that_have_none_are_left_out():
     found = ready({"input": "Hi", "n": 8, "best_of": 9, "max_output_tokens": 10}, "responses")
     assert found.planned.worst.output == 10

@@ -29,6 +29,8 @@ _COUNTED = 4 * 2**20
 """Bytes of a body whose tokens are counted; a larger one is no prompt of any model, and would keep the thread busy."""
 _MODERATION = "omni-moderation-latest"
 """The model that OpenAI takes where a request for moderation names none."""
+_UNTHREADED = {"error_code": "thread_unsupported_request", "unsupported": ["thread"]}
+"""Details of the refusal of a conversation that Anthropic stores: its tool runners then send the messages whole."""
 _DEEP = 250
 """Levels of nesting that the JSON writer always accepts."""
 _ELSEWHERE = ("models", "route", "fallbacks", "preset", "provider", "plugins")
@@ -355,7 +357,9 @@ class Ask:
             bound = bound_of(text, again, parts, bounds, model.upstream)
         except InvalidInput as error:
             why = f"{self.unbounded}; or set max_input" if self.unbounded else str(error)
-            raise Refused(400, "not_bounded", f"{why} of {model.name} in the gateway's file") from None
+            details = _UNTHREADED if "thread" in parts.hidden else None
+            message = f"{why} of {model.name} in the gateway's file"
+            raise Refused(400, "not_bounded", message, details=details) from None
         return bound if counted is None else min(bound, max(counted, bounds.max_input or 0) + bounds.overhead)
 
 

@@ -46,13 +46,15 @@ class Refused(BudgeteerError):
             PATIENCE seconds at most, and never after 402.
         budget: the limit that refused the request, if one did: scope, kind, used, held, requested, limit, window, left,
             resets_at.
+        details: what Anthropic's libraries read to ask again in another way; None = nothing.
     """
 
     def __init__(
-        self, status: int, code: str, message: str, wait: int | None = None, budget: dict[str, Any] | None = None
-    ) -> None:
+        self, status: int, code: str, message: str, wait: int | None = None, budget: dict[str, Any] | None = None,
+        details: dict[str, Any] | None = None,
+    ) -> None:  # fmt: skip
         super().__init__(message if len(message) <= _LONGEST else f"{message[:_LONGEST]}...")
-        self.status, self.code, self.wait, self.budget = status, code, wait, budget
+        self.status, self.code, self.wait, self.budget, self.details = status, code, wait, budget, details
 
     @property
     def headers(self) -> list[tuple[bytes, bytes]]:
@@ -68,6 +70,8 @@ class Refused(BudgeteerError):
         more = {} if self.budget is None else {"budget": self.budget}
         if dialect == "anthropic":
             kind = _ANTHROPIC.get(self.status, "api_error")
+            if self.details is not None:
+                more["details"] = self.details
             content: dict[str, Any] = {"type": "error", "error": {"type": kind, "message": str(self), **more}}
         else:
             kind = _OPENAI.get(self.status, "invalid_request_error" if self.status < 500 else "api_error")
