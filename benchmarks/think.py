@@ -37,7 +37,7 @@ from budgeteer.lab.results import write_text
 from budgeteer.lab.thinker.export import write_gguf
 from budgeteer.models.llama_cpp import LlamaCpp
 from budgeteer.models.thinker import THINKER
-from budgeteer.solve import Strategy, styles
+from budgeteer.solve import Answer, Strategy, Task, styles
 from budgeteer.solve.runner import Pause
 from budgeteer.strategies import (
     adaptive_vote,
@@ -79,12 +79,23 @@ def _holds(a: int, sign: str, b: int, c: int) -> bool:
     return {"+": a + b, "-": a - b, "*": a * b, "/": a // b if b and a % b == 0 else None}[sign] == c
 
 
+def asked_so(strategy: Strategy, style: str) -> Strategy:
+    """The strategy, asking in another style."""
+
+    async def solve(task: Task) -> Answer:
+        return await strategy.solve(replace(task, style=styles.style_of(style, styles.Asked("thinking"))))
+
+    return Strategy(solve, strategy.needs)
+
+
 def strategies(part: str) -> dict[str, Strategy]:
     """All that is compared in a part; the first is what differences are taken to."""
     greedy = direct(CAP, temperature=0.0)
     if part == "tight":
         return {
             "greedy": greedy,
+            "greedy, low effort": asked_so(greedy, "think:effort=low"),
+            "greedy, no thinking": asked_so(greedy, "think:on=false"),
             "one request": self_consistency(MOST, max_tokens=CAP),
             "truncate": truncate(CAP),
             "budget-forcing": budget_forcing(CAP),
@@ -95,6 +106,7 @@ def strategies(part: str) -> dict[str, Strategy]:
         }
     return {
         "greedy": greedy,
+        "greedy, low effort": asked_so(greedy, "think:effort=low"),
         "one request": self_consistency(MOST, max_tokens=CAP),
         "adaptive-vote": adaptive_vote(MOST, max_tokens=CAP),
         "length-filtered-vote": length_filtered_vote(MOST, max_tokens=CAP),

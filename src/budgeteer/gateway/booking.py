@@ -98,8 +98,7 @@ class Hold(Reserved):
         self._booking.book(("release", self.id), self._live)
 
     async def extend(self, reading: Reading, cancels: bool) -> None:
-        """Reserve more units if a stream has grown beyond what is held: in learnt limits as it goes beyond what was
-        learnt, in hard ones if it goes beyond its cap.
+        """Reserve more units if a stream has grown beyond what is held: what was learnt, or in hard limits its cap.
 
         Args:
             reading: of the stream so far.
