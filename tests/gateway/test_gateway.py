@@ -177,7 +177,7 @@ def test_bodies_that_are_no_json_and_routes_that_nothing_meters_are_refused(runn
     key = running.key("all:1000", path="h")
     for raw in (b"", b"{", b"[]", b'"x"', b"\xff", b"[" * 40_000):
         assert running.call("/v1/chat/completions", raw, key)[0] == 400
-    assert running.call("/v1/images/generations", ask(), key)[2]["error"]["code"] == "not_metered"
+    assert running.call("/v1/images/variations", ask(), key)[2]["error"]["code"] == "not_metered"
     assert running.call("/v1/chat/completions", None, key)[0] == 405
 
 

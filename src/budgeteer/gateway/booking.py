@@ -386,9 +386,8 @@ class Booking:
                 return
 
     def _booked(self, live: Live, entry: Any) -> None:
-        if entry is not None:
-            for kind, units in entry[7]:
-                live.overshoot[kind] = live.overshoot.get(kind, 0) + units
+        for kind, units in () if entry is None else entry[7]:
+            live.overshoot[kind] = live.overshoot.get(kind, 0) + units
         live.open -= 1
         if live.closed and not live.open:
             self._over(live)
