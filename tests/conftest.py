@@ -26,6 +26,9 @@ else:
     settings.load_profile("fixed")  # the command line's --hypothesis-profile comes later
 
 
+collect_ignore_glob = ["clients/*/run.py", "clients/cases.py"]  # programs for environments of their own
+
+
 @pytest.fixture(autouse=True)
 def same_number_of_threads() -> Iterator[None]:
     """Sums of floats depend on it: a test that changes it fails here, not a later one that compares weights."""

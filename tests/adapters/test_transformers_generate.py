@@ -35,6 +35,7 @@ from budgeteer.steer import (  # noqa: E402
     diffadapt_probe,
     marker_gate,
     mirostat,
+    soft_landing,
     switch_thinking,
     truncate,
     zip_rc,
@@ -213,6 +214,7 @@ def steers_for(random_model):
         "marker-gate": lambda: marker_gate(4, 10, keep_abort=0.5),
         "budget-forcing": lambda: budget_forcing(9, minimum=4, wait=";;"),
         "truncate": lambda: truncate(9),
+        "soft-landing": lambda: soft_landing(12, share=0.5, likely=random_model[0].config.vocab_size // 2),
         "answered": lambda: combine(budget_forcing(4), answered()),
     }
     return {name: made.get(name, lambda m=method: example(m)) for name, method in registry.of("steer").items()}

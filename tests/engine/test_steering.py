@@ -363,4 +363,5 @@ def test_a_stop_text_ends_a_row_in_one_place_for_all_engines():
 def test_a_row_ends_a_choice_as_it_ended_itself():
     ends = {status: finish_of(status) for status in Status}
     assert {status for status, finish in ends.items() if finish == Finish.LENGTH} == {CUT}
-    assert set(ends.values()) == {Finish.LENGTH, Finish.STOP}
+    assert {status for status, finish in ends.items() if finish == Finish.ABORTED} == {ABORTED}
+    assert set(ends.values()) == {Finish.LENGTH, Finish.STOP, Finish.ABORTED}

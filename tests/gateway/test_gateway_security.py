@@ -90,8 +90,9 @@ def api(running):
     for path, methods in raw["paths"].items():
         # models that there are, so that requests get somewhere
         if path.startswith("/v1/") and "requestBody" in methods.get("post", {}):
-            body = methods["post"]["requestBody"]["content"]["application/json"]["schema"]
-            body["properties"]["model"] = {"type": "string", "enum": ["echo", "nothing", "http://127.0.0.1/"]}
+            for content in methods["post"]["requestBody"]["content"].values():  # JSON, or a form with files
+                models = {"type": "string", "enum": ["echo", "nothing", "http://127.0.0.1/"]}
+                content["schema"]["properties"]["model"] = models
     return schemathesis.openapi.from_dict(raw)
 
 
