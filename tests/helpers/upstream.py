@@ -270,6 +270,11 @@ def echo(
                 "data": [{"object": "embedding", "index": 0, "embedding": [0.5]}],
             }
             return await answer(writer, 200, {**found, "usage": {"prompt_tokens": prompt, "total_tokens": prompt}})
+        if path.endswith("/count_tokens"):  # free
+            return await answer(writer, 200, {"input_tokens": prompt})
+        if path.endswith("/moderations"):  # reads, and writes nothing
+            server.billed += prompt
+            return await answer(writer, 200, {"id": "m", "results": [], "usage": usage(prompt, 0)})
         if path.endswith("/responses"):
             return await _responses(server, writer, body, n, prompt)
         if path.endswith("/messages"):
