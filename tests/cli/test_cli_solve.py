@@ -173,6 +173,16 @@ def test_frontier(model, tmp_path, capsys):
     assert len(model.requests) == asked
 
 
+def test_a_frontier_of_an_endpoint_that_never_answers_says_so_and_prints_no_zeros(tmp_path, capsys):
+    questions = tmp_path / "q.jsonl"
+    questions.write_text('{"question": "1 + 1", "answer": "2"}\n')
+    asked = ["frontier", "direct", str(questions), "--budgets", "2000", "--model", "http://127.0.0.1:9/v1#m"]
+    assert cli.main([*asked, "--timeout", "0.3", "--seeds", "1", "--out", str(tmp_path / "out")]) == 1
+    shown = capsys.readouterr()
+    assert "error: direct@2k: none of 1 questions was answered: no answer within 0.3 s" in shown.err
+    assert shown.out == ""
+
+
 def test_a_frontier_may_ask_the_references(model, tmp_path, capsys):
     command = ["frontier", "once,best-of-n:scorer=verifier,n=4", "chains:max_steps=2", "--budgets", "400", "--seeds"]
     command += ["1", "--limit", "12", "--out", str(tmp_path)]

@@ -254,6 +254,11 @@ def all_failed(rows: Sequence[Row]) -> bool:
     return not any(row["answer"] is not None for row in rows) and any(map(failed, rows))
 
 
+def why_failed(rows: Sequence[Row]) -> str:
+    """The reason of the first question that failed; ``""`` if none did."""
+    return next((str(row["stopped_by"]).removeprefix("error: ") for row in rows if failed(row)), "")
+
+
 def pausable(work: Callable[[Pause], Awaitable[T]], say: Callable[[str], object]) -> T:
     """Run a coroutine; the first Ctrl-C lets the questions under way end, the second one interrupts them."""
     from budgeteer.solve.runner import Pause

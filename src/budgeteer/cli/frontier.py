@@ -129,6 +129,14 @@ def run(args: argparse.Namespace) -> int:
     if all(_solving.unasked(row) for rows in measured.values() for row in rows):
         sys.stderr.write("".join(f"error: {text}; give larger --budgets\n" for text in missed))
         return 1
+    failed = dict.fromkeys(
+        f"{cell.strategy}@{cell.budget}: none of {len(rows)} questions was answered: {_solving.why_failed(rows)}"
+        for cell, rows in measured.items()
+        if _solving.all_failed(rows)
+    )
+    if all(_solving.all_failed(rows) for rows in measured.values()):  # no table of zeros
+        sys.stderr.write("".join(f"error: {text}\n" for text in failed))
+        return 1
     config = {
         "task": args.source,
         "questions": len(asked.questions),
@@ -148,5 +156,5 @@ def run(args: argparse.Namespace) -> int:
     sys.stdout.write(
         f"{frontier_report.table(numbers)}\n\nnumbers: {numbers_path.resolve()}\nreport: {page.resolve()}\n"
     )
-    sys.stderr.write("".join(f"{text}\n" for text in missed))
-    return int(all(_solving.all_failed(rows) for rows in measured.values()))
+    sys.stderr.write("".join(f"{text}\n" for text in [*missed, *failed]))
+    return 0
