@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 from budgeteer.core.errors import InvalidInput
 from budgeteer.core.urls import without_password
@@ -25,17 +26,26 @@ def kind_of(address: str) -> str:
             or else the path of an SQLite file.
 
     Raises:
-        InvalidInput: a URL with another scheme, which would otherwise be taken for the name of a file.
+        InvalidInput: a URL with another scheme, which would otherwise be taken for the name of a file, or one whose
+            host or port cannot be.
 
     >>> kind_of("redis://127.0.0.1/0"), kind_of("postgresql://db/spending"), kind_of("spending/ledger.db")
     ('redis', 'postgres', 'sqlite')
     """
     if address == "memory:":
         return MEMORY
-    if address.startswith(_POSTGRES):
-        return POSTGRES
-    if address.startswith(_REDIS):
-        return REDIS
+    if address.startswith((*_POSTGRES, *_REDIS)):
+        kind = POSTGRES if address.startswith(_POSTGRES) else REDIS
+        try:
+            parts = urlsplit(address)
+            if "," not in parts.netloc:  # PostgreSQL takes several hosts
+                _ = parts.port  # the stores' clients find these faults only as they connect
+        except ValueError as error:
+            form = "postgresql://HOST:PORT/DATABASE" if kind == POSTGRES else "redis://HOST:PORT/0"
+            raise InvalidInput(
+                f"the ledger's address {without_password(address)!r} cannot be used ({error}); write {form}"
+            ) from error
+        return kind
     if _OTHER.match(address):
         raise InvalidInput(
             f"no ledger is kept at {without_password(address)!r}; give the path of an SQLite file, redis://HOST:PORT/0 "
