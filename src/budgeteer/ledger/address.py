@@ -40,11 +40,12 @@ def kind_of(address: str) -> str:
             parts = urlsplit(address)
             if "," not in parts.netloc:  # PostgreSQL takes several hosts
                 _ = parts.port  # the stores' clients find these faults only as they connect
-        except ValueError as error:
+        except ValueError:  # its text may hold a part of a password
             form = "postgresql://HOST:PORT/DATABASE" if kind == POSTGRES else "redis://HOST:PORT/0"
             raise InvalidInput(
-                f"the ledger's address {without_password(address)!r} cannot be used ({error}); write {form}"
-            ) from error
+                f"the ledger's address {without_password(address)!r} cannot be used: its host or port cannot be; write "
+                f"{form}, with %23 for a # in a password"
+            ) from None
         return kind
     if _OTHER.match(address):
         raise InvalidInput(
