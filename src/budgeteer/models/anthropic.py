@@ -18,7 +18,7 @@ from budgeteer.core.urls import check_http, without_password
 from budgeteer.core.usage import Usage
 from budgeteer.metering.estimate import Bounds, count_text, input_bound
 from budgeteer.metering.outcome import NOT_RUN, Outcome, outcome_of_status
-from budgeteer.models.chat import Chat, Message, Prompt
+from budgeteer.models.chat import Chat, Message, Prompt, traced
 from budgeteer.models.model import PREFILL, Choice, Chunk, Finish, Request, Response, last
 
 try:
@@ -112,7 +112,7 @@ class Anthropic:
                     elif event.type == "message_delta":
                         usages.append(event.usage)
                         ended = event.delta.stop_reason
-                    whole = _trace(chat, text, thought, "")
+                    whole = traced(chat, thought, text, stopped=False)
                     now = min(request.max_tokens, count_text(text + thought, self._bounds.tokens))
                     if now > bound or whole != trace:
                         yield Chunk(0, whole[len(trace) :], now - bound)
@@ -126,7 +126,7 @@ class Anthropic:
         if finish == Finish.CUT:  # the count of the output comes with the end
             usage = Usage(input=usage.input, cached=usage.cached, written=usage.written)
         tokens = usage.output if usage.output is not None else None if self.hides else bound
-        yield Response((Choice(_trace(chat, text, thought, finish), tokens, finish),), usage)
+        yield Response((Choice(traced(chat, thought, text, stopped=finish == Finish.STOP), tokens, finish),), usage)
 
     def _checked(self, request: Request) -> Chat:
         if isinstance(request.prompt, str):
@@ -210,14 +210,3 @@ def _split(chat: Chat) -> tuple[str, list[dict[str, str]]]:
     if chat.begun:
         rest.append(Message("assistant", chat.begun.rstrip()))  # the API refuses blanks at the end
     return system, [message._asdict() for message in rest]
-
-
-def _trace(chat: Chat, text: str, thought: str, finish: str) -> str:
-    """The trace: the thinking between its tags, and the answer; see :class:`budgeteer.models.chat.Chat`."""
-    tags = chat.tags
-    if tags is None or chat.begun:
-        return text
-    if not thought:
-        return f"{tags.open}\n{tags.end}{text}" if text and finish == Finish.STOP else text
-    end = tags.end.lstrip("\n") if thought.endswith("\n") else tags.end
-    return f"{tags.open}\n{thought}" + (f"{end}{text}" if text else "")

@@ -30,6 +30,14 @@ class Tags(NamedTuple):
     close: str
     end: str
 
+    def ended(self, thought: str) -> str:
+        r"""Thinking with its end; a line break at its end is the first of the end's own.
+
+        >>> THINK.ended("so") == THINK.ended("so\n") == "so\n</think>\n\n"
+        True
+        """
+        return thought + (self.end.lstrip("\n") if thought.endswith("\n") else self.end)
+
 
 THINK = Tags("<think>", "</think>", "\n</think>\n\n")
 """The tags of most models (Qwen3, DeepSeek-R1, GLM, SmolLM3, Nemotron), also for endpoints that send the thinking
@@ -144,6 +152,32 @@ def contents(prompt: Prompt) -> list[str]:
     if isinstance(prompt, str):
         return [prompt]
     return [*(message.content for message in prompt.messages), *([prompt.begun] if prompt.begun else [])]
+
+
+def traced(prompt: Prompt, thought: str, text: str, *, stopped: bool) -> str:
+    r"""The trace of an answer whose thinking came apart: what :class:`Chat` says of its ``tags``.
+
+    An answer that ended by itself without any thinking to be seen stands behind empty tags, since it is an answer; a
+    text that has the tags already is left as it is, and so is one whose thinking was closed before it.
+
+    Args:
+        prompt: that was asked.
+        thought: thinking so far.
+        text: answer so far.
+        stopped: whether it ended by itself.
+
+    >>> chat = Chat((Message("user", "2 + 2?"),), tags=THINK)
+    >>> traced(chat, "so", "4", stopped=True), traced(chat, "", "4", stopped=True), traced(chat, "", "4", stopped=False)
+    ('<think>\nso\n</think>\n\n4', '<think>\n\n</think>\n\n4', '4')
+    """
+    tags = None if isinstance(prompt, str) else prompt.tags
+    if isinstance(prompt, str) or tags is None or tags.close in prompt.begun:
+        return text
+    opened = "" if prompt.begun else f"{tags.open}\n"
+    if thought:
+        return opened + (tags.ended(thought) + text if text else thought)
+    inline = tags.close in text or text.lstrip().startswith(tags.open)
+    return text if inline or not stopped or not text else f"{opened}{tags.end}{text}"
 
 
 def template_options(thinking: Thinking, template: str, model: str) -> dict[str, Any]:

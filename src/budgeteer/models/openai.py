@@ -32,7 +32,7 @@ from budgeteer.core.usage import Usage
 from budgeteer.metering.estimate import Bounds, count_text, input_bound, too_few
 from budgeteer.metering.outcome import NOT_RUN, Outcome, outcome_of_status
 from budgeteer.metering.usages import Tellings, usages_in
-from budgeteer.models.chat import Chat, Message, Prompt, contents, written
+from budgeteer.models.chat import Chat, Message, Prompt, contents, traced, written
 from budgeteer.models.dialects import dialect_of, fields, variables
 from budgeteer.models.model import LOGPROBS, PREFILL, PREFIX, Choice, Chunk, Finish, Request, Response, last
 
@@ -464,20 +464,8 @@ class _Reply:
         return chunks
 
     def _trace(self, i: int) -> str:
-        """The text of choice i so far: the answer, with the thinking before it if the chat names tags for that.
-
-        An answer that ended without any thinking to be seen stands behind empty tags, since it is an answer.
-        """
-        prompt, text, thought = self.request.prompt, self.texts[i], self.hidden[i]
-        tags = None if isinstance(prompt, str) else prompt.tags
-        if isinstance(prompt, str) or tags is None or tags.close in prompt.begun:
-            return text
-        opened = "" if prompt.begun else f"{tags.open}\n"
-        if thought:
-            end = tags.end.lstrip("\n") if thought.endswith("\n") else tags.end
-            return opened + thought + (end + text if text else "")
-        inline = tags.close in text or text.lstrip().startswith(tags.open)
-        return text if inline or self.finish[i] != Finish.STOP or not text else f"{opened}{tags.end}{text}"
+        """The text of choice i so far: the answer, with the thinking before it if the chat names tags for that."""
+        return traced(self.request.prompt, self.hidden[i], self.texts[i], stopped=self.finish[i] == Finish.STOP)
 
     def _tokens(self, i: int) -> int:
         """Tokens of choice i so far: exact, or counted or bounded, but at least its pieces and at most its cap."""

@@ -14,7 +14,7 @@ from budgeteer.core.errors import InvalidInput
 from budgeteer.models.chat import Chat, Message, Thinking
 from budgeteer.solve.strategy import Style
 from budgeteer.solve.styles import Asked, normal
-from budgeteer.verify.kit.text import unwrap
+from budgeteer.verify.kit.text import boxes, unwrap
 
 BOX = "Put your final answer within \\boxed{}."
 """What is asked for after a question whose answer is a number."""
@@ -22,7 +22,6 @@ LINE = "Write the final answer alone on a last line that begins with 'Answer:'."
 """What is asked for after any other question."""
 TRAINED = frozenset({"thinking"})
 """Tasks that the embedded thinking model was trained on, where it states its answers unasked."""
-_BOX = re.compile(r"\\f?boxed\s*\{")
 _SAYS = re.compile(r"(?:^|\W)(?:answer|result)\s*(?:is|:|=)(?!\w)", re.IGNORECASE)
 
 
@@ -91,13 +90,8 @@ def boxed(text: str) -> str | None:
     >>> boxed(r"\boxed{1} or \boxed{\frac{1}{2}}"), boxed(r"\boxed{4")
     ('\\frac{1}{2}', None)
     """
-    for begin in reversed(list(_BOX.finditer(text))):
-        depth = 1
-        for i in range(begin.end(), len(text)):
-            depth += {"{": 1, "}": -1}.get(text[i], 0)
-            if not depth:
-                return text[begin.end() : i].strip() or None
-    return None
+    contents = boxes(text)
+    return (contents[-1] or None) if contents else None
 
 
 def stated(text: str) -> str | None:

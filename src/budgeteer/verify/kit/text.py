@@ -16,6 +16,7 @@ _SAME = str.maketrans({
     **dict.fromkeys("\u00ad\u200b\u200e\u200f\u2060\ufe0e\ufe0f\ufeff"),  # not to be seen
     "\u2018": "'", "\u2019": "'", "\u201c": '"', "\u201d": '"', "\u00b5": "\u03bc",
 })  # fmt: skip
+_BOX = re.compile(r"\\f?boxed\s*\{")
 _BOLD = re.compile(r"(?<![\w*])\*\*([^*]+)\*\*(?![\w*])")
 _HEADED = re.compile(r"#{1,6} (?=\S)")
 _SAID = re.compile(
@@ -109,15 +110,25 @@ def unwrap(text: str) -> str:
 
 def _boxed(text: str) -> str:
     """What stands in the box, where there is one, or several of the same content."""
-    contents = set()
-    for start in re.finditer(r"\\f?boxed ?\{", text):
+    contents = set(boxes(text))
+    return contents.pop() if len(contents) == 1 else text
+
+
+def boxes(text: str) -> list[str]:
+    r"""What the closed ``\boxed{}`` of a text hold, in their order.
+
+    >>> boxes(r"\boxed{1}, \fboxed{ \frac{1}{2} } and \boxed{4")
+    ['1', '\\frac{1}{2}']
+    """
+    contents = []
+    for start in _BOX.finditer(text):
         depth = 1
         for i in range(start.end(), len(text)):
             depth += {"{": 1, "}": -1}.get(text[i], 0)
             if not depth:
-                contents.add(text[start.end() : i].strip())
+                contents.append(text[start.end() : i].strip())
                 break
-    return contents.pop() if len(contents) == 1 else text
+    return contents
 
 
 def plain(text: str) -> str:
