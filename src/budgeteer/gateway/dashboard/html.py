@@ -45,6 +45,18 @@ def page(name: str, /, **values: object) -> Html:
     return Html(_template(name).substitute({key: safe(value) for key, value in values.items()}))
 
 
+def narrow(name: str, title: str, /, *, head: Html | None = None, **values: object) -> Html:
+    """A whole page of one column, without the menu: a template inside the frame of those that are seen before and after
+    a session.
+
+    Args:
+        name, values: of :func:`page`.
+        title: of the window.
+        head: further elements of the head.
+    """
+    return page("narrow", title=title, head=head or Html(""), inner=page(name, **values))
+
+
 @cache
 def _template(name: str) -> Template:
     return Template(asset(f"templates/{name}.html").decode())

@@ -7,7 +7,7 @@ from starlette.responses import HTMLResponse, Response
 from budgeteer.gateway.dashboard.budgets import Budgets
 from budgeteer.gateway.dashboard.changes import Changes
 from budgeteer.gateway.dashboard.common import problem_of
-from budgeteer.gateway.dashboard.html import Html, page
+from budgeteer.gateway.dashboard.html import Html, narrow
 from budgeteer.gateway.dashboard.keys import Keys
 from budgeteer.gateway.dashboard.mine import Mine
 from budgeteer.gateway.dashboard.overview import Overview
@@ -25,9 +25,9 @@ def login(problem: str, sign_in: Html, status: int = 200) -> Response:
         sign_in: the link to the provider where admins sign in.
         status: the HTTP status.
     """
-    return HTMLResponse(page("login", problem=problem_of(problem), sign_in=sign_in), status)
+    return HTMLResponse(narrow("login", "Log in", problem=problem_of(problem), sign_in=sign_in), status)
 
 
 def trouble(status: int, message: str) -> Response:
     """The page that shows an error."""
-    return HTMLResponse(page("trouble", message=message), status)
+    return HTMLResponse(narrow("trouble", "Trouble", message=message), status)

@@ -16,7 +16,7 @@ from budgeteer.gateway import session
 from budgeteer.gateway.access import Access, value_of
 from budgeteer.gateway.admins import Admins, Oidc
 from budgeteer.gateway.asgi import show_key
-from budgeteer.gateway.dashboard.html import Html, page, tag
+from budgeteer.gateway.dashboard.html import Html, narrow, tag
 from budgeteer.gateway.dashboard.seal import set_cookie
 from budgeteer.gateway.oidc.provider import Provider
 from budgeteer.gateway.refusal import Refused
@@ -25,6 +25,7 @@ COOKIE = "budgeteer-oidc"
 _LASTS = 600
 """Seconds in which a sign-in has to be finished."""
 _SHOWN = 200
+_TO_OVERVIEW = Html('<meta http-equiv="refresh" content="0; url=/">\n')
 
 
 class SignIn:
@@ -84,7 +85,7 @@ class SignIn:
             raise Refused(403, "not_an_admin", self._unknown(claims, verified))
         show_key(request.scope)
         # A page, not a redirect: browsers withhold a strict cookie as long as another site has led them here.
-        answer = HTMLResponse(page("signed_in"))
+        answer = HTMLResponse(narrow("signed_in", "Signed in", head=_TO_OVERVIEW))
         set_cookie(request, answer, session.COOKIE, cookie, lasts=session.LASTS, path="/", tls=self._tls)
         answer.delete_cookie(COOKIE, path="/oidc", httponly=True, samesite="lax")
         return answer
@@ -112,4 +113,6 @@ class SignIn:
             address = await self._provider.left()
         except BudgeteerError:
             return None
-        return HTMLResponse(page("signed_out", address=address, host=self._oidc.host)) if address else None
+        return (
+            HTMLResponse(narrow("signed_out", "Logged out", address=address, host=self._oidc.host)) if address else None
+        )
