@@ -240,10 +240,11 @@ def test_a_learnt_limit_holds_what_calls_use_and_a_hard_one_their_worst_case(tmp
         assert running.spent(kind="learnt.all") == running.spent(kind="all") == upstream.billed == 40 * 12
 
 
-@pytest.mark.parametrize(("declared", "cut"), [("cancels = true", True), ("", False)])
-def test_a_stream_grows_its_learnt_reservation_and_is_cut_where_the_budget_ends(tmp_path, declared, cut):
-    text = toml([("one", "URL", ["m", "long"], declared)], kinds='["all", "learnt.all"]', cap=5000)
-    text = text.replace('name = "long"', 'name = "long"\nprice = "m"')
+def long_stream(tmp_path, text):
+    """What a stream of 3,000 words brings a learnt limit of 1,000 tokens after 30 short calls, and its record.
+
+    ``text`` is the file of the gateway, with URL for the upstream's address.
+    """
     with (
         Upstream(m=echo(), long=echo(words=3000, pause=0.0001)) as upstream,
         Running(tmp_path, text.replace("URL", upstream.url)) as running,
@@ -255,6 +256,14 @@ def test_a_stream_grows_its_learnt_reservation_and_is_cut_where_the_budget_ends(
         poor = running.key("learnt 1000", path="poor")
         _, _, said = running.call("/v1/chat/completions", ask("long", stream=True, max_tokens=5000), poor)
         record = running.settled(31)[-1]
+    return said, record
+
+
+@pytest.mark.parametrize(("declared", "cut"), [("cancels = true", True), ("", False)])
+def test_a_stream_grows_its_learnt_reservation_and_is_cut_where_the_budget_ends(tmp_path, declared, cut):
+    text = toml([("one", "URL", ["m", "long"], declared)], kinds='["all", "learnt.all"]', cap=5000)
+    text = text.replace('name = "long"', 'name = "long"\nprice = "m"')
+    said, record = long_stream(tmp_path, text)
     assert (b"stream_cut" in said, record["outcome"]) == ((True, "cut") if cut else (False, "ok"))
     assert (400 < said.count(b"word") <= 1000) == cut
     assert said.count(b"word") == 3000 or cut
@@ -268,17 +277,7 @@ def test_a_cut_stream_is_charged_its_tokens_where_the_file_names_the_tokenizer_o
     text = toml([("one", "URL", ["m", "long"], "cancels = true")], kinds='["all", "learnt.all"]', cap=5000)
     text = text.replace('name = "long"', 'name = "long"\nprice = "m"')
     text = text.replace("overhead = 10", 'overhead = 10\ntokenizer = "tokenizer.json"')
-    with (
-        Upstream(m=echo(), long=echo(words=3000, pause=0.0001)) as upstream,
-        Running(tmp_path, text.replace("URL", upstream.url)) as running,
-    ):
-        key = running.key("learnt 6500")
-        for _ in range(30):
-            assert running.call("/v1/chat/completions", ask(max_tokens=5000), key)[0] == 200
-        running.settled(30)
-        poor = running.key("learnt 1000", path="poor")
-        _, _, said = running.call("/v1/chat/completions", ask("long", stream=True, max_tokens=5000), poor)
-        record = running.settled(31)[-1]
+    said, record = long_stream(tmp_path, text)
     sent = said.count(b"word")
     assert (record["outcome"], 400 < sent <= 1000) == ("cut", True)
     assert sent + AROUND + ON_THE_WAY <= record["output"] < 1.2 * sent + AROUND + ON_THE_WAY
