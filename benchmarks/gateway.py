@@ -151,8 +151,10 @@ def answers(process: subprocess.Popen[str], url: str, log: Path, seconds: float 
 
 
 @contextlib.contextmanager
-def budgeteer(core: int, folder: Path, name: str, ledger: str, upstream: int) -> Iterator[Variant]:
-    """`budgeteer serve` with its defaults, a ledger, and two keys."""
+def budgeteer(
+    core: int, folder: Path, name: str, ledger: str, upstream: int, source: Path = SOURCE
+) -> Iterator[Variant]:
+    """`budgeteer serve` of the version in ``source`` with its defaults, a ledger, and two keys."""
     port = free_port()
     (folder / f"{name}.toml").write_text(f"""
 [ledger]
@@ -167,7 +169,7 @@ name = "{MODEL}"
 max_output = 16_384
 """)
     log = folder / f"{name}.log"
-    environment = {**os.environ, "BUDGETEER_ADMIN_KEY": ADMIN, "UPSTREAM_KEY": "sk-upstream", "PYTHONPATH": str(SOURCE)}
+    environment = {**os.environ, "BUDGETEER_ADMIN_KEY": ADMIN, "UPSTREAM_KEY": "sk-upstream", "PYTHONPATH": str(source)}
     program = "import sys; from budgeteer.cli import main; sys.exit(main())"
     command = [sys.executable, "-c", program, "serve", "--config", str(folder / f"{name}.toml"), "--port", str(port)]
     with log.open("w") as out, running(core, command, env=environment, stdout=out, stderr=out) as process:

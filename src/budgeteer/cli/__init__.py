@@ -10,7 +10,6 @@ import os
 import sys
 from collections.abc import Sequence
 
-from budgeteer.cli import _numbers, _outputs
 from budgeteer.cli._printed import printable
 from budgeteer.core.errors import BudgeteerError, UnknownName
 
@@ -123,6 +122,8 @@ def _run(name: str, arguments: list[str]) -> int:
         return 0
     if name not in COMMANDS:
         raise UnknownName("command", name, COMMANDS)
+    from budgeteer.cli import _numbers, _outputs  # here, as the commands are: help does without
+
     module_name, text = COMMANDS[name]
     module = importlib.import_module(module_name)
     parser = argparse.ArgumentParser(prog=f"budgeteer {name}", description=text)

@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable
-from decimal import ROUND_FLOOR
-
-from budgeteer.core import amounts
 
 
 class BudgeteerError(Exception):
@@ -21,6 +17,8 @@ class UnknownName(BudgeteerError, KeyError):
     """A name that no registry holds; the message lists the nearest known ones."""
 
     def __init__(self, kind: str, name: str, known: Iterable[str]) -> None:
+        import difflib  # here: most programs never need it, and all of them import this module
+
         self.kind, self.name = kind, name
         self.known = sorted(known)
         near = difflib.get_close_matches(name, self.known, n=3, cutoff=0.4)
@@ -59,6 +57,10 @@ class BudgetExceeded(BudgeteerError):
     ) -> None:
         self.kind, self.scope, self.used, self.requested, self.limit = kind, scope, used, requested, limit
         self.held, self.window, self.resets_at = held, window, resets_at
+        from decimal import ROUND_FLOOR  # here, as above
+
+        from budgeteer.core import amounts
+
         why = amounts.shortage(kind, limit - used, requested, limit, window)
         spent, reserved = (amounts.amount(kind, units, ROUND_FLOOR) for units in (used - held, held))
         text = f"{scope}: {why} ({spent} used, {reserved} reserved)"

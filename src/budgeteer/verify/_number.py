@@ -7,12 +7,12 @@ from budgeteer.verify.kit.text import read, same
 
 
 def number(answer: str | None, reference: str) -> float:
-    """1 when both are equal numbers, of the same unit or one of them without, or else the same text.
+    """1 when both are equal numbers, of units that convert exactly or one of them without, or else the same text.
 
-    A percentage is its value (12 % = 0.12, not 12). Nothing is rounded and no unit is converted.
+    A percentage is its value (12 % = 0.12, not 12). Nothing is rounded.
 
     >>> number("$1,200.00", "1200"), number("3/4", "0.75"), number("1/4", "3/4"), number("5000 m", "5 km")
-    (1.0, 1.0, 0.0, 0.0)
+    (1.0, 1.0, 0.0, 1.0)
     """
     if answer is None:
         return 0.0

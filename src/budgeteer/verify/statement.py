@@ -82,14 +82,17 @@ def _altered(text: str) -> bool:
 
 def _written(stated_quantity: Quantity, units: bool) -> str:
     """A quantity in plain digits, a fraction where decimals would not end."""
-    value, places = stated_quantity.value, _places(stated_quantity.value.denominator)
+    value, unit = stated_quantity.value, stated_quantity.unit
+    if units and unit == "cent":
+        value, unit = value / 100, "$"
+    places = _places(value.denominator)
     if places is None:
         number = str(value)
     else:
         digits = str(abs(value.numerator) * (10**places // value.denominator)).rjust(places + 1, "0")
         cut = len(digits) - places
         number = ("-" if value < 0 else "") + digits[:cut] + ("." + digits[cut:] if places else "")
-    return number + (f" {stated_quantity.unit}" if units and stated_quantity.unit not in ("", "$") else "")
+    return number + (f" {unit}" if units and unit not in ("", "$") else "")
 
 
 def _places(denominator: int) -> int | None:

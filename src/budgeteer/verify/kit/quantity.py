@@ -54,6 +54,24 @@ _WORDS |= _TENS | {
     for between in "- "
 }
 
+_PARTS = {
+    word: n
+    for n, words in enumerate(
+        "half halves,third thirds,quarter quarters fourth fourths,fifth fifths,sixth sixths,seventh sevenths,"
+        "eighth eighths,ninth ninths,tenth tenths".split(","),
+        start=2,
+    )
+    for word in words.split()
+}
+_SPOKEN = {word: Fraction(n) for word, n in _WORDS.items()} | {
+    f"{count}{between}{part}": Fraction(_WORDS.get(count, 1), n)
+    for part, n in _PARTS.items()
+    for count in ("a", *list(_WORDS)[1:10])
+    for between in "- "
+}
+_SPOKEN["half"] = Fraction(1, 2)  # a third alone is an ordinal
+"""Numbers and fractions in words."""
+
 _UNITS = {
     "m": "meter meters metre metres", "km": "kilometer kilometers kilometre kilometres",
     "cm": "centimeter centimeters centimetre centimetres", "mm": "millimeter millimeters millimetre millimetres",
@@ -70,6 +88,22 @@ _UNITS = {
     "£": "GBP gbp",
     "¥": "JPY jpy yen", "₹": "INR inr rupee rupees", "cent": "¢ cents",
 }  # fmt: skip
+_SIZES = {
+    "m": {
+        "km": "1000", "cm": "1/100", "mm": "1/1000", "μm": "1e-6", "nm": "1e-9", "inch": "0.0254", "foot": "0.3048",
+        "yard": "0.9144", "mile": "1609.344",
+    },
+    "g": {"kg": "1000", "mg": "1/1000", "pound": "453.59237", "ounce": "28.349523125"},
+    "s": {"ms": "1/1000", "minute": "60", "h": "3600", "day": "86400", "week": "604800"},
+    "l": {"ml": "1/1000"}, "J": {"kJ": "1000", "kWh": "3600000"}, "W": {"kW": "1000", "MW": "1e6", "mW": "1/1000"},
+    "Pa": {"kPa": "1000"}, "Hz": {"kHz": "1000", "MHz": "1e6", "GHz": "1e9"}, "cal": {"kcal": "1000"},
+    "$": {"cent": "1/100"}, "month": {"year": "12"},
+}  # fmt: skip
+_SIZE = {unit: (Fraction(size), base) for base, units in _SIZES.items() for unit, size in units.items()} | {
+    "mph": (Fraction("1609.344") / 3600, "m/s"),
+    "kph": (Fraction(1000, 3600), "m/s"),
+}
+"""Unit -> how many of another one it is, exactly. Bytes (1,000 or 1,024) and degrees (no common zero) are left out."""
 _CANONICAL = {alias: unit for unit, others in _UNITS.items() for alias in (unit, *others.split())}
 ALTERS = frozenset(
     # other numbers, parts and multiples
@@ -119,12 +153,28 @@ class Quantity:
     name: str = ""
 
     def equals(self, other: Quantity) -> bool:
-        """Equal numbers, of the same unit or one of them without; nothing is converted."""
-        return (
-            self.value == other.value
-            and (self.unit == other.unit or not self.unit or not other.unit)
-            and (self.name == other.name or not self.name or not other.name)
-        )
+        """Equal numbers of the same unit, of units that are exact multiples (1,000 m, 1 km), or one of them without."""
+        if self.name and other.name and self.name != other.name:
+            return False
+        if not self.unit or not other.unit or self.unit == other.unit:
+            return self.value == other.value
+        (a, unit), (b, others) = _in_base(self.unit), _in_base(other.unit)
+        return unit == others and self.value * a == other.value * b
+
+
+def _in_base(unit: str) -> tuple[Fraction, str]:
+    """How many of the base units a unit is, part by part: ``km/h`` is 5/18 ``m/s``."""
+    size, based = Fraction(1), []
+    for factor in unit.split(" "):
+        parts = []
+        for position, part in enumerate(factor.split("/")):
+            name, _, power = part.partition("^")
+            of, base = _SIZE.get(name, (Fraction(1), name))
+            exponent = int(power or 1)
+            size *= of ** (-exponent if position else exponent)
+            parts.append(base + (f"^{power}" if power else ""))
+        based.append("/".join(parts))
+    return size, " ".join(based)
 
 
 def quantity(text: str) -> Quantity | None:
@@ -168,8 +218,8 @@ def _plain(text: str) -> Quantity | None:
     """The number that a text without brackets, name and working is."""
     minus = _MINUS.match(text)
     text = text[minus.end() :] if minus else text
-    if text.casefold() in _WORDS:
-        return Quantity(Fraction(_WORDS[text.casefold()]) * (-1 if minus else 1))
+    if text.casefold() in _SPOKEN:
+        return Quantity(_SPOKEN[text.casefold()] * (-1 if minus else 1))
     signs = _SIGNED.match(text)
     if signs is None or (signs["a"] and signs["b"]) or (minus and (signs["a"] or signs["b"])):
         return None
