@@ -13,13 +13,14 @@ import weakref
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from budgeteer.core.errors import AllowanceError, BudgetExceeded, IdConflict, InvalidInput, LedgerUnavailable
-from budgeteer.ledger import Allowance, Ledger, Limit, MemoryLedger, SqliteLedger
+from budgeteer.ledger import Allowance, Ledger, Limit, MemoryLedger, SqliteLedger, upkeep
 from budgeteer.ledger.address import connect
 from helpers import servers
 
@@ -437,3 +438,25 @@ def test_a_refusal_says_limit_used_and_reserved_whatever_happened_before(ledger:
         pytest.raises(BudgetExceeded, match=r"0 tokens left of 100, .*35 tokens used, 65"),
     ):
         call.extend({"all": 66})
+
+
+def test_an_answer_is_kept_when_somebody_elses_ledger_breaks_at_settlement() -> None:
+    class Broken(MemoryLedger):
+        breaks = False
+
+        def execute(self, command: Any) -> Any:
+            if self.breaks:
+                raise ConnectionResetError("the store went away")
+            return super().execute(command)
+
+    ledger = Broken()
+    ledger.open("org", [Limit("all", 100)])
+    agent = Allowance(ledger, "org", {"all": 100})
+    with agent.reserve({"all": 60}) as call:
+        ledger.breaks = True
+        call.settle({"all": 7})  # no error: what was paid for is not lost
+    ledger.breaks = False
+    assert ledger.remaining("org")["all"] == 40  # held until it is booked
+    upkeep.here().pay(ledger)
+    agent.close()
+    assert ledger.remaining("org")["all"] == 93

@@ -20,7 +20,7 @@ class UnknownName(BudgeteerError, KeyError):
         import difflib  # here: most programs never need it, and all of them import this module
 
         self.kind, self.name = kind, name
-        self.known = sorted(known)
+        self.known = sorted(set(known))
         near = difflib.get_close_matches(name, self.known, n=3, cutoff=0.4)
         hint = f"did you mean {' or '.join(map(repr, near))}?" if near else f"known: {', '.join(self.known)}"
         self.message = f"unknown {kind} {name!r}; {hint}"

@@ -127,7 +127,7 @@ class Reserved:
                 self.reservation = self.ledger.release(self.id)
             else:
                 self.reservation = self.ledger.settle(self.id, actual, tags=tags)
-        except (LedgerUnavailable, ReservationClosed) as error:
+        except (LedgerUnavailable, OSError, ReservationClosed) as error:  # OSError: of somebody else's ledger
             self._not_booked(error, actual, tags, released)
 
     async def _abook(self, actual: Mapping[str, int] | None, tags: Mapping[str, str], released: bool) -> None:
@@ -136,7 +136,7 @@ class Reserved:
         booking = ledger.release(self.id) if released else ledger.settle(self.id, actual, tags=tags)
         try:
             self.reservation = await booking
-        except (LedgerUnavailable, ReservationClosed) as error:
+        except (LedgerUnavailable, OSError, ReservationClosed) as error:  # OSError: of somebody else's ledger
             self._not_booked(error, actual, tags, released)
 
     def _not_booked(self, error: BaseException, *closing: Any) -> None:

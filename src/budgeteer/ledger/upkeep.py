@@ -140,7 +140,7 @@ def _booked(ledger: Ledger, command: Command) -> bool:
     """Whether the ledger answered."""
     try:
         ledger.execute(command)
-    except LedgerUnavailable:
+    except (LedgerUnavailable, OSError):
         return False
     except (ReservationClosed, UnknownReservation) as error:  # of a release: it was never made, or is charged already
         if command[0] != "release":
