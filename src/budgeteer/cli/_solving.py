@@ -259,8 +259,12 @@ def why_failed(rows: Sequence[Row]) -> str:
     return next((str(row["stopped_by"]).removeprefix("error: ") for row in rows if failed(row)), "")
 
 
-def pausable(work: Callable[[Pause], Awaitable[T]], say: Callable[[str], object]) -> T:
-    """Run a coroutine; the first Ctrl-C lets the questions under way end, the second one interrupts them."""
+def pausable(work: Callable[[Pause], Awaitable[T]], live: Live) -> T | None:
+    """Run a coroutine; the first Ctrl-C lets the questions under way end, the second one interrupts them.
+
+    None, with a line on standard error, where the endpoint does not answer.
+    """
+    from budgeteer.core.errors import EndpointDown
     from budgeteer.solve.runner import Pause
 
     async def main() -> T:
@@ -271,7 +275,7 @@ def pausable(work: Callable[[Pause], Awaitable[T]], say: Callable[[str], object]
                 pause.hard.set()
             else:
                 pause.soft.set()
-                say("pausing: questions under way are ended first; once more to break them off")
+                live.draw("pausing: questions under way are ended first; once more to break them off")
 
         with contextlib.suppress(NotImplementedError, ValueError, RuntimeError):  # not here, or not the main thread
             loop.add_signal_handler(signal.SIGINT, interrupt)
@@ -281,7 +285,14 @@ def pausable(work: Callable[[Pause], Awaitable[T]], say: Callable[[str], object]
             with contextlib.suppress(NotImplementedError, ValueError, RuntimeError):
                 loop.remove_signal_handler(signal.SIGINT)
 
-    return asyncio.run(main())
+    try:
+        return asyncio.run(main())
+    except EndpointDown as error:
+        live.close()
+        sys.stderr.write(f"error: {error}\n")
+        return None
+    finally:
+        live.close()
 
 
 def command(name: str, positional: list[str], options: Mapping[str, object]) -> str:

@@ -29,7 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Measure, write frontier.json and report.html, print the table."""
     from budgeteer.core.amounts import MONEY
-    from budgeteer.core.errors import EndpointDown, InvalidInput
+    from budgeteer.core.errors import InvalidInput
     from budgeteer.core.spec import parse_all
     from budgeteer.lab import frontier, frontier_report
     from budgeteer.lab.results import write_text
@@ -103,14 +103,10 @@ def run(args: argparse.Namespace) -> int:
         finally:
             await model.aclose()
 
-    try:
-        style, measured, missed = _solving.pausable(work, live.draw)
-    except EndpointDown as error:
-        live.close()
-        sys.stderr.write(f"error: {error}\n")
+    done = _solving.pausable(work, live)
+    if done is None:
         return 1
-    finally:
-        live.close()
+    style, measured, missed = done
     if measured is None:
         again = _solving.command(
             "frontier",

@@ -34,7 +34,7 @@ def run(args: argparse.Namespace) -> int:
     """Solve, print the rows or the summary."""
     from budgeteer.core.amounts import MONEY
     from budgeteer.core.budget import Budgets
-    from budgeteer.core.errors import EndpointDown, InvalidInput
+    from budgeteer.core.errors import InvalidInput
     from budgeteer.core.spec import parse
     from budgeteer.solve import Strategy, registered, runner, styles
 
@@ -99,14 +99,10 @@ def run(args: argparse.Namespace) -> int:
         finally:
             await model.aclose()
 
-    try:
-        outcome, missed, why = _solving.pausable(work, live.draw)
-    except EndpointDown as error:
-        live.close()
-        sys.stderr.write(f"error: {error}\n")
+    done = _solving.pausable(work, live)
+    if done is None:
         return 1
-    finally:
-        live.close()
+    outcome, missed, why = done
     if missed and len(missed) == len(outcome.rows) and not outcome.paused:
         each = "; a question's share of --total" if args.total else ""
         sys.stderr.write(f"error: none of {len(missed)} questions was asked: {why}{each}; give a larger --budget\n")

@@ -10,6 +10,7 @@ from typing import Any
 from budgeteer.core.amounts import MONEY
 from budgeteer.draw import svg
 from budgeteer.draw.svg import Line, clean, compact, percent
+from budgeteer.draw.text import ruled
 
 SHOWN = 4
 """Traces of one answer that are shown."""
@@ -51,14 +52,7 @@ def table(numbers: Mapping[str, Any]) -> str:
                 "first" if difference is None else _difference(difference),
             ]
         )
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = [
-        "  ".join(
-            cell.ljust(w) if i == 0 else cell.rjust(w) for i, (cell, w) in enumerate(zip(row, widths, strict=True))
-        )
-        for row in rows
-    ]
-    return "\n".join([lines[0], "-" * len(lines[0]), *lines[1:]])
+    return ruled(rows)
 
 
 def render(numbers: Mapping[str, Any], traces: Sequence[Mapping[str, Any]]) -> str:

@@ -16,6 +16,7 @@ import numpy as np
 from budgeteer.core.plan import ABORTED, CUT, ENDED, FINISHED
 from budgeteer.draw import svg
 from budgeteer.draw.svg import Line, Part, clean, compact, percent
+from budgeteer.draw.text import ruled
 from budgeteer.lab.results import Results, Run, by_seed, labels, to_json, validate, write_text
 from budgeteer.lab.stats import Paired, mean_ci
 
@@ -88,14 +89,7 @@ def table(results: Results) -> str:
         if stop:
             row.append(_difference(stop[arm.name]) if arm.name in stop else "-")
         rows.append(row)
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = [
-        "  ".join(
-            cell.ljust(w) if i == 0 else cell.rjust(w) for i, (cell, w) in enumerate(zip(row, widths, strict=True))
-        )
-        for row in rows
-    ]
-    return "\n".join([lines[0], "-" * len(lines[0]), *lines[1:]])
+    return ruled(rows)
 
 
 def write_report(results: Results, path: Path | str) -> Path:

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from budgeteer.draw.text import columns
 from budgeteer.gateway.config import Config
 from budgeteer.gateway.dashboard.amounts import amount
 from budgeteer.gateway.dashboard.times import when
@@ -171,21 +172,21 @@ def as_text(about: Mapping[str, Any]) -> str:
         [label, *(amount(kind, about[name][kind]) for kind in kinds)]
         for label, name in (("charged then", "charged_then"), ("charged now", "charged_now"), ("saved", "saved"))
     ]
-    lines += _table(head, rows)
+    lines += columns([head, *rows])
     shown = [row for row in about["keys"] if any(row[name] for name in CHANGES) or any(row["saved"].values())]
     if shown:
         used = [name for name in CHANGES if about["changes"][name]]
-        lines += ["", *_table(
+        lines += ["", *columns([
             ["key", "requests", *used, *(f"saved {_named(kind)}" for kind in kinds)],
-            [[_label(row), f"{row['requests']:,}", *(f"{row[name]:,}" for name in used),
+            *[[_label(row), f"{row['requests']:,}", *(f"{row[name]:,}" for name in used),
               *(amount(kind, row["saved"][kind]) for kind in kinds)] for row in shown],
-        )]  # fmt: skip
+        ])]  # fmt: skip
     if about["policies"]:
-        lines += ["", *_table(
+        lines += ["", *columns([
             ["by", "requests", "refused", *(f"saved {_named(kind)}" for kind in kinds)],
-            [[row["by"], f"{row['requests']:,}", f"{row['refused']:,}",
+            *[[row["by"], f"{row['requests']:,}", f"{row['refused']:,}",
               *(amount(kind, row["saved"][kind]) for kind in kinds)] for row in about["policies"]],
-        )]  # fmt: skip
+        ])]  # fmt: skip
     lines += ["", "What a replay cannot know, and assumes:", *(f"- {line}" for line in about["not_known"])]
     return "\n".join(lines) + "\n"
 
@@ -197,14 +198,3 @@ def _named(kind: str) -> str:
 def _label(row: Mapping[str, Any]) -> str:
     scope = row["name"] or row["key"]
     return f"{row['path']}/{scope}" if row["path"] else scope
-
-
-def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
-    """Columns of text, the first to the left and the others to the right."""
-    cells = [list(head), *map(list, rows)]
-    widths = [max(len(row[n]) for row in cells) for n in range(len(head))]
-    return [
-        "  ".join(cell.ljust(width) if n == 0 else cell.rjust(width)
-                  for n, (cell, width) in enumerate(zip(row, widths, strict=True))).rstrip()
-        for row in cells
-    ]  # fmt: skip
