@@ -71,6 +71,13 @@ REX = _paper("REX")
 APRIEL = _paper("Apriel-Reasoner")
 TEMPO_TREE = _paper("TreeGRPO-credit")
 RING = _paper("IcePop+C3PO++")
+RLOO = Citation(
+    "Back to Basics: Revisiting REINFORCE Style Optimization for Learning from Human Feedback in LLMs", "2402.14740"
+)
+REINFORCE_PP = Citation("REINFORCE++: Stabilizing Critic-Free Policy Optimization", "2501.03262")
+PASS_AT_K = Citation(
+    "Pass@k Training for Adaptively Balancing Exploration and Exploitation of Large Reasoning Models", "2508.10751"
+)
 DR_GRPO = Citation("Understanding R1-Zero-Like Training: A Critical Perspective", "2503.20783")
 GSPO = Citation("Group Sequence Policy Optimization", "2507.18071")
 FORKING = Citation(
@@ -537,6 +544,9 @@ METHODS: tuple[Method, ...] = (
     Method("grpo", "advantage", _AD("grpo_advantage"), "reward normalised within its prompt", GRPO),
     Method("centred", "advantage", _AD("centred_advantage"), "reward minus the mean of its prompt", DR_GRPO),
     Method("shrunk", "advantage", _AD("shrunk_advantage"), "reward minus a mean shrunk to the prompt's history"),
+    Method("rloo", "advantage", _AD("rloo"), "reward minus the mean of the prompt's other rollouts", RLOO),
+    Method("batch-scaled", "advantage", _AD("batch_scaled"), "centred in its prompt, one scale for all", REINFORCE_PP),
+    Method("pass-at-k", "advantage", _AD("pass_at_k"), "what a rollout adds to the best of k", PASS_AT_K),
     Method("tempo", "advantage", _AD("tempo"), "credit for the tokens at which rollouts part", TEMPO_TREE),
     # importance
     Method("high-entropy", "importance", _IM("high_entropy"), "only the tokens of largest entropy", FORKING),

@@ -8,17 +8,23 @@ from typing import TYPE_CHECKING
 from budgeteer.core.lazy import lazy
 
 if TYPE_CHECKING:
+    from budgeteer.rl.advantage._batch_scaled import batch_scaled
     from budgeteer.rl.advantage._centred_advantage import centred_advantage
     from budgeteer.rl.advantage._grpo_advantage import grpo_advantage
+    from budgeteer.rl.advantage._pass_at_k import pass_at_k
+    from budgeteer.rl.advantage._rloo import rloo
     from budgeteer.rl.advantage._shrunk_advantage import shrunk_advantage
     from budgeteer.rl.advantage._tempo import tempo
     from budgeteer.rl.advantage.kit import group_norm, history_baseline
 
 __all__ = [
+    "batch_scaled",
     "centred_advantage",
     "group_norm",
     "grpo_advantage",
     "history_baseline",
+    "pass_at_k",
+    "rloo",
     "shrunk_advantage",
     "tempo",
 ]
@@ -26,10 +32,13 @@ __all__ = [
 __getattr__ = lazy(
     __name__,
     {
+        "batch_scaled": "_batch_scaled",
         "centred_advantage": "_centred_advantage",
         "group_norm": "kit",
         "grpo_advantage": "_grpo_advantage",
         "history_baseline": "kit",
+        "pass_at_k": "_pass_at_k",
+        "rloo": "_rloo",
         "shrunk_advantage": "_shrunk_advantage",
         "tempo": "_tempo",
     },

@@ -1,0 +1,100 @@
+"""Advantages of ragged groups: each against the plain sum over its definition, and where groups go wrong."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from budgeteer.check._made_up import made_up
+from budgeteer.core.errors import InvalidInput
+from budgeteer.core.plan import F64, I64
+from budgeteer.rl.advantage import batch_scaled, centred_advantage, grpo_advantage, pass_at_k, rloo
+from budgeteer.rl.rollouts import Rollouts
+
+ROLLOUTS, VIEW = made_up(0)
+A = np.array
+
+
+def rows(reward: list[float], group: list[int]) -> Rollouts:
+    """Rollouts with these rewards in these groups, in this order."""
+    made = ROLLOUTS.take(np.arange(len(ROLLOUTS)) < len(reward))
+    values = A(reward, np.float64)
+    return replace(made, group=A(group, np.int64), reward=values, verified=values)
+
+
+def subsets(reward: F64, group: I64, k: int) -> F64:
+    """Pass@k's advantage by listing every subset."""
+    advantage = np.zeros(len(reward))
+    for g in set(group.tolist()):
+        members = np.flatnonzero(group == g).tolist()
+        if len(members) <= k:
+            continue
+        best = {chosen: max(reward[list(chosen)]) for chosen in itertools.combinations(members, k)}
+        mean = np.mean(list(best.values()))
+        deviation = math.sqrt(mean * (1 - mean))
+        for i in members if deviation > 1e-9 else []:
+            advantage[i] = (np.mean([value for chosen, value in best.items() if i in chosen]) - mean) / deviation
+    return advantage
+
+
+def test_rloo_by_hand():
+    # group 0: 1, 0, 0.5 -> means of the others 0.25, 0.75, 0.5; group 1 alone; group 2 all equal
+    given = rows([1, 7, 0, 0.5, 2, 2], [0, 1, 0, 0, 2, 2])
+    np.testing.assert_allclose(rloo(given, VIEW), [0.75, 0, -0.75, 0, 0, 0], atol=1e-12)
+
+
+def test_one_scale_for_the_batch_by_hand():
+    # centred: group 0 0.5, -0.5; group 1 0; group 2 0.25, 0.25, 0.25, -0.75; their mean square is (0.5 + 0.75) / 7
+    given = rows([1, 3, 0, 1, 1, 1, 0], [0, 1, 0, 2, 2, 2, 2])
+    scale = math.sqrt(1.25 / 7)
+    wanted = A([0.5, 0, -0.5, 0.25, 0.25, 0.25, -0.75]) / scale
+    np.testing.assert_allclose(batch_scaled(given, VIEW), wanted)
+    assert not batch_scaled(rows([1, 1, 0], [0, 0, 1]), VIEW).any()  # nothing differs within a prompt
+
+
+def test_pass_at_k_by_hand():
+    # 1 of 4 right, k = 2: all wrong in 3 of 6 pairs, R = 1/2 = S; every pair of the right row is right: (1 - 1/2) / S;
+    # a wrong row is with the right one in 1 of its 3 pairs: (1/3 - 1/2) / S
+    given = rows([0, 1, 0, 0], [0, 0, 0, 0])
+    np.testing.assert_allclose(pass_at_k(given, VIEW, k=2), [-1 / 3, 1, -1 / 3, -1 / 3])
+
+
+@pytest.mark.parametrize("k", [1, 2, 3, 4, 7])
+def test_pass_at_k_is_the_mean_over_all_subsets(k):
+    rng = np.random.default_rng(k)
+    group = rng.integers(0, 6, 33)
+    reward = (rng.random(33) < 0.3).astype(float)
+    given = rows(reward.tolist(), group.tolist())
+    np.testing.assert_allclose(pass_at_k(given, VIEW, k=k), subsets(reward, group, k), atol=1e-9)
+    if k == 1:
+        np.testing.assert_allclose(pass_at_k(given, VIEW, k=1), grpo_advantage(given, VIEW), atol=1e-9)
+
+
+def test_pass_at_k_refuses_a_k_below_one():
+    with pytest.raises(InvalidInput, match="k=0; give 1 or more"):
+        pass_at_k(ROLLOUTS, VIEW, k=0)
+
+
+@pytest.mark.parametrize("advantage", [grpo_advantage, centred_advantage, rloo, batch_scaled, pass_at_k])
+@pytest.mark.parametrize("reward", [0.0, 1.0])
+def test_what_has_no_baseline_has_no_gradient(advantage, reward):
+    """A rollout that is alone, and a prompt whose rollouts are alike, beside one that has both."""
+    group = [0, 1, 1, 1, 2, 2, 2, 2, 2, 2]
+    given = rows([reward, reward, reward, reward, 1, 0, 0, 0, 1, 0], group)
+    value = advantage(given, VIEW)
+    assert not value[:4].any()
+    assert value[4] > 0 > value[5]
+    assert abs(value[4:].sum()) < 1e-9
+
+
+@pytest.mark.parametrize("advantage", [grpo_advantage, centred_advantage, rloo, pass_at_k])
+def test_a_prompt_alone_counts(advantage):
+    """What other prompts drew, and how many rows of other prompts there are, changes nothing."""
+    own = [1, 0, 0, 1, 0]
+    alone = advantage(rows(own, [0] * 5), VIEW)
+    beside = advantage(rows([1, *own, 0, 0, 1], [1, *[0] * 5, 2, 2, 2]), VIEW)
+    np.testing.assert_allclose(beside[1:6], alone)
