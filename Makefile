@@ -42,7 +42,7 @@ bench: $(VENV)/.dev
 	$(BIN)/python benchmarks/allocate.py
 	$(BIN)/python benchmarks/sampler.py
 	$(BIN)/python benchmarks/ledger.py
-	$(BIN)/python benchmarks/gateway.py $(if $(LITELLM),--litellm $(LITELLM))
+	$(BIN)/python benchmarks/gateway.py $(if $(LITELLM),--litellm $(LITELLM)) $(if $(PORTKEY),--portkey $(PORTKEY))
 	$(BIN)/python benchmarks/door.py
 	$(BIN)/python benchmarks/learnt_reservations.py
 	$(BIN)/python benchmarks/rlvr.py

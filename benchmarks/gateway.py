@@ -1,8 +1,9 @@
 """What a gateway costs: the time it adds to a call, requests a second of one core, streamed tokens a second and memory,
-of budgeteer's and of the LiteLLM proxy, with a key that has a budget, in the same run.
+of budgeteer's with a key that has a budget, of the LiteLLM proxy and of Portkey's gateway, in the same run.
 
     python benchmarks/gateway.py                          # writes benchmarks/results/gateway.json
-    python benchmarks/gateway.py --litellm VENV/bin/python    # with the peer, in a virtual environment of its own
+    python benchmarks/gateway.py --litellm VENV/bin/python    # with that peer, in a virtual environment of its own
+    python benchmarks/gateway.py --portkey FOLDER             # with that one: the folder of `npm install`
     python benchmarks/gateway.py --quick                  # smoke test: small; writes nothing without --out
 
 One upstream that answers at once and one client (benchmarks/gateway_load.py) share a core; the gateways have another
@@ -13,11 +14,15 @@ is left of it (LiteLLM goes on for up to half a minute with requests whose calle
 one is measured on). Processor time comes from /proc and leaves out what other jobs of the machine took, which requests
 a second and latencies do not.
 
-The peer is installed by `pip install 'litellm[proxy]!=1.107.0' && python -m compileall -q SITE_PACKAGES` (1.107.0 is
+LiteLLM is installed by `pip install 'litellm[proxy]!=1.107.0' && python -m compileall -q SITE_PACKAGES` (1.107.0 is
 said to have been compromised). Its virtual keys need Postgres and Prisma's query engine, a binary that is downloaded.
 `litellm` here has keys that `custom_auth` hands it, each with a `max_budget`, and `custom_auth_run_common_checks`: the
 budget is checked, reserved from and charged in memory on every request, and nothing is written to a database, where
 budgeteer's ledgers other than `memory` book durably. `litellm, no budget` is the proxy with its master key only.
+
+Portkey's gateway is installed by `npm install` of a package.json with the dependency `@portkey-ai/gateway` and the
+override `"@hono/node-server": "1.13.7"`: with the version that it takes by itself all its streams fail on Node 20. It
+has neither keys nor budgets nor prices: what it costs is that of passing a request on.
 """
 
 from __future__ import annotations
@@ -35,8 +40,8 @@ import sys
 import tempfile
 import time
 import urllib.request
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -45,6 +50,7 @@ from ledger import fsync_milliseconds
 
 OUT = Path(__file__).parent / "results" / "gateway.json"
 LOAD = Path(__file__).parent / "gateway_load.py"
+PORTKEY = Path("node_modules", "@portkey-ai", "gateway")
 MODEL = "gpt-4o-mini"
 ADMIN = "sk-admin-0123456789abcdef"
 SOURCE = Path(__file__).parents[1] / "src"
@@ -74,6 +80,7 @@ class Variant:
         key: has a budget that does not run out.
         poor: has a budget of about ten requests; "" = there is none.
         pids: whose processor time and memory counts.
+        headers: that every request needs.
     """
 
     name: str
@@ -81,6 +88,7 @@ class Variant:
     key: str
     poor: str
     pids: tuple[int, ...]
+    headers: Mapping[str, str] = field(default_factory=dict)
     idle_bytes: int = 0
 
 
@@ -227,6 +235,17 @@ def litellm(core: int, folder: Path, name: str, python: str, upstream: int, budg
 
 
 @contextlib.contextmanager
+def portkey(core: int, installed: Path, folder: Path, upstream: int) -> Iterator[Variant]:
+    """Portkey's gateway, which takes the provider and its address from a request's headers."""
+    port, log = free_port(), folder / "portkey.log"
+    command = ["node", str(installed / PORTKEY / "build" / "start-server.js"), f"--port={port}", "--headless"]
+    with log.open("w") as out, running(core, command, stdout=out, stderr=out) as process:
+        answers(process, f"http://127.0.0.1:{port}/", log)
+        headers = {"x-portkey-provider": "openai", "x-portkey-custom-host": f"http://127.0.0.1:{upstream}/v1"}
+        yield Variant("portkey, no budget", port, "sk-upstream", "", (process.pid,), headers)
+
+
+@contextlib.contextmanager
 def redis(core: int, folder: Path) -> Iterator[tuple[str, int]]:
     """A redis-server with an append-only file synced every second: URL and process."""
     binary = shutil.which("redis-server") or shutil.which("valkey-server")
@@ -245,7 +264,7 @@ def redis(core: int, folder: Path) -> Iterator[tuple[str, int]]:
 
 def load(core: int, variant: Variant, **task: Any) -> dict[str, Any]:
     """What the client saw of one load, and the gateway's processor time."""
-    task = {"port": variant.port, "key": variant.key, "body": ASKED, **task}
+    task = {"port": variant.port, "key": variant.key, "headers": dict(variant.headers), "body": ASKED, **task}
     before = processor_seconds(variant.pids)
     command = pinned(core, [sys.executable, str(LOAD), "client"])
     done = subprocess.run(command, input=json.dumps(task), capture_output=True, text=True, timeout=300)
@@ -350,7 +369,7 @@ def measure(client_core: int, variants: list[Variant], rounds: int, seconds: flo
     return measured
 
 
-def run(python: str | None, quick: bool) -> dict[str, Any]:
+def run(python: str | None, node: Path | None, quick: bool) -> dict[str, Any]:
     """All measurements."""
     cores = sorted(os.sched_getaffinity(0))
     client_core, core = cores[0], cores[-1]
@@ -381,6 +400,10 @@ def run(python: str | None, quick: bool) -> dict[str, Any]:
             version = subprocess.run([python, "-c", code], capture_output=True, text=True, check=True).stdout.strip()
             for name, budgets in (("litellm", True), ("litellm, no budget", False)):
                 variants.append(stack.enter_context(litellm(core, folder, name, python, upstream, budgets)))
+        if node is None:
+            print("portkey skipped: give --portkey FOLDER, in which npm has installed @portkey-ai/gateway")
+        else:
+            variants.append(stack.enter_context(portkey(core, node, folder, upstream)))
         for variant in variants:
             variant.idle_bytes = resident_bytes(variant.pids)
         results = measure(client_core, variants, rounds, seconds, quick)
@@ -400,6 +423,7 @@ def run(python: str | None, quick: bool) -> dict[str, Any]:
         "versions": {
             "python": platform.python_version(),
             "litellm": version,
+            "portkey": node and json.loads((node / PORTKEY / "package.json").read_text())["version"],
             **{name: metadata.version(name) for name in ("uvicorn", "uvloop", "httptools", "aiohttp", "orjson")},
         },
     }
@@ -408,7 +432,7 @@ def run(python: str | None, quick: bool) -> dict[str, Any]:
 def ratios(variants: dict[str, Any]) -> dict[str, dict[str, float]]:
     """How many requests of ours the core handles for one of the peer's: by the clock, and by processor time."""
     times = {}
-    for peer in ("litellm", "litellm, no budget"):
+    for peer in ("litellm", "litellm, no budget", "portkey, no budget"):
         for ours in ("memory", "sqlite", "redis"):
             if peer in variants and ours in variants:
                 a, b = variants[ours]["16 connections"], variants[peer]["16 connections"]
@@ -424,10 +448,11 @@ def main() -> None:
     """Measure, print, write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--litellm", metavar="PYTHON", help="interpreter of an environment with litellm[proxy]")
+    parser.add_argument("--portkey", metavar="FOLDER", type=Path, help="where npm has installed @portkey-ai/gateway")
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--out", type=Path, default=None)
     args = parser.parse_args()
-    results = run(args.litellm, args.quick)
+    results = run(args.litellm, args.portkey, args.quick)
     results["times_the_peer"] = ratios(results["variants"])
     for name, row in results["variants"].items():
         print(name)

@@ -78,7 +78,8 @@ class Connection:
     def __init__(self, task: dict[str, Any]) -> None:
         self._port, body = task["port"], json.dumps(task["body"]).encode()
         head = f"POST /v1/chat/completions HTTP/1.1\r\nhost: 127.0.0.1:{self._port}\r\nauthorization: Bearer "
-        head += f"{task['key']}\r\ncontent-type: application/json\r\ncontent-length: {len(body)}\r\n\r\n"
+        head += f"{task['key']}\r\ncontent-type: application/json\r\ncontent-length: {len(body)}\r\n"
+        head += "".join(f"{name}: {value}\r\n" for name, value in task.get("headers", {}).items()) + "\r\n"
         self._request = head.encode() + body
         self._reader: asyncio.StreamReader | None = None
 
