@@ -143,7 +143,10 @@ class Budget:
                 f"$0,50, and between several budgets a comma with a space"
             )
         if match is None or (colon and not kind_text) or (at and not slash):
-            raise InvalidInput(f"budget {text!r} is not in the notation; write 500k, output:1m, $5, 50% or $5/day")
+            raise InvalidInput(
+                f"budget {text!r} is not in the notation; write 500k, output:1m, $5, 50%, $5/day or "
+                "$5/day@Europe/Berlin"
+            )
         number, suffix = Fraction(match["number"].replace("_", "").replace(",", "")), match["suffix"]
         if match["money"] and (colon or suffix == "%"):
             raise InvalidInput(f"budget {text!r} mixes money with a kind or a percentage; write $5 alone")

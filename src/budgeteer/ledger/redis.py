@@ -129,6 +129,8 @@ class RedisLedger(GroupLedger):
                 lua = importlib.resources.files("budgeteer.ledger").joinpath("ledger.lua").read_text()
                 self._script = self._client.register_script(lua)
             return question(self._client)
+        except UnknownZone as error:
+            raise self._no_zone(error) from error
         except (redis.RedisError, OSError, ValueError) as error:
             if any(part in str(error) for part in _DAMAGE):
                 raise self._damaged(error) from error
@@ -185,8 +187,11 @@ class RedisLedger(GroupLedger):
         try:
             self._zones |= {window: zoned(window, now) for window in windows}
         except UnknownZone as error:
-            return no_zone(f"the ledger {self._name!r} at {self._shown}", error)
+            return self._no_zone(error)
         return _AGAIN
+
+    def _no_zone(self, error: UnknownZone) -> LedgerUnavailable:
+        return no_zone(f"the ledger {self._name!r} at {self._shown}", error)
 
     def _late(self) -> LedgerUnavailable:
         return LedgerUnavailable(
@@ -247,7 +252,7 @@ class RedisLedger(GroupLedger):
         try:
             return int(seq), _state(int(now), accounts, books, reservations)
         except UnknownZone as error:
-            raise no_zone(f"the ledger {self._name!r} at {self._shown}", error) from error
+            raise self._no_zone(error) from error
         except (ValueError, TypeError, KeyError, IndexError) as error:
             raise self._damaged(repr(error)) from error
 
@@ -273,7 +278,7 @@ class RedisLedger(GroupLedger):
         try:
             return _state(int(now), limits, books, {})
         except UnknownZone as error:
-            raise no_zone(f"the ledger {self._name!r} at {self._shown}", error) from error
+            raise self._no_zone(error) from error
         except (ValueError, TypeError, KeyError, IndexError) as error:
             raise self._damaged(repr(error)) from error
 
