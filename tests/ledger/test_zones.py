@@ -110,6 +110,9 @@ def spend(ledger: Ledger, units: int, path: str = "org") -> None:
         ("day@America/Sao_Paulo", "2018-11-04T12:00Z", "2018-11-04T03:00Z", "2018-11-05T02:00Z"),  # begins at 01:00
         ("day@Asia/Beirut", "2026-10-24T20:59Z", "2026-10-23T21:00Z", "2026-10-24T22:00Z"),  # 23:59 twice
         ("day@Pacific/Apia", "2011-12-30T10:00Z", "2011-12-30T10:00Z", "2011-12-31T10:00Z"),  # after the 29th
+        # at 00:01 clocks were put forward to 01:01: the hour from 01:00 began then
+        ("hour@America/St_Johns", "2010-03-14T03:31Z", "2010-03-14T03:31Z", "2010-03-14T04:30Z"),
+        ("hour@America/St_Johns", "2010-03-14T03:30:59Z", "2010-03-14T03:30Z", "2010-03-14T03:31Z"),
         # at 00:01 clocks were set back to 23:01 of the day before: Sunday has begun, and goes on
         ("day@America/St_Johns", "2010-11-07T02:45Z", "2010-11-07T02:30Z", "2010-11-08T03:30Z"),
         ("day@America/St_Johns", "2010-11-07T03:00Z", "2010-11-07T02:30Z", "2010-11-08T03:30Z"),
