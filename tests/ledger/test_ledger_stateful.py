@@ -42,11 +42,15 @@ LIMITS = st.one_of(
 )
 
 
-def local(window: str, at: int) -> str:
-    """The hour, day or month of a calendar window that a moment is in, as text that sorts."""
+def local(window: str, at: int) -> int:
+    """The number of the hour, day or month of a calendar window that a moment is in."""
     unit, _, zone = window.partition("@")
-    length = {"hour": 13, "day": 10, "month": 7}[unit]
-    return datetime.fromtimestamp(at / 1000, ZoneInfo(zone) if zone else UTC).isoformat()[:length]
+    shown = datetime.fromtimestamp(at / 1000, ZoneInfo(zone) if zone else UTC)
+    return {
+        "hour": shown.toordinal() * 24 + shown.hour,
+        "day": shown.toordinal(),
+        "month": shown.year * 12 + shown.month,
+    }[unit]
 
 
 class Model:
@@ -56,7 +60,9 @@ class Model:
         self.limits: dict[str, dict[tuple, int | None]] = {}
         self.spent: list[tuple[str, str, int, int]] = []  # path, kind, units, at
         self.since: dict[tuple, int] = {}  # (path, kind and window) that counts -> length of `spent` when it began
-        self.carried: dict[tuple, list[tuple[int, int]]] = defaultdict(list)  # the same -> units of other zones, at
+        self.carried: dict[tuple, list[tuple]] = defaultdict(
+            list
+        )  # the same -> (length of `spent`, units of others, at)
         self.reset_at: dict[str, int] = defaultdict(int)  # path -> length of `spent` at the reset
         self.calls: dict[str, dict] = {}
         self.now = self.booked_at = 0
@@ -87,20 +93,32 @@ class Model:
 
     def used(self, scope: str, key: tuple) -> int:
         kind, window = key
-        used = sum(units for units, at in self.carried[scope, key] if self.counts(window, at))
-        for i, (path, of, units, at) in enumerate(self.spent):
+        carried = defaultdict(list)
+        for i, units, at in self.carried[scope, key]:
+            carried[i].append((units, at))
+        found = []
+        for i, (path, of, units, at) in enumerate([*self.spent, ("", "", 0, 0)]):
+            found += carried[i]
             if of != kind or not (path + "/").startswith(scope + "/") or i < self.reset_at[scope]:
                 continue
-            if window is not None and (i < self.since[scope, key] or not self.counts(window, at)):
-                continue
-            used += units
-        return used
+            if window is None or i >= self.since[scope, key]:
+                found.append((units, at))
+        if window is None:
+            return sum(units for units, _ in found)
+        if "@" not in str(window):
+            return sum(units for units, at in found if self.counts(window, at))
+        counted: dict[int, int] = {}  # where the next day has begun, be it by a clock that went back, units go there
+        for units, at in found:
+            day = local(window, at)
+            day += day + 1 in counted
+            if units:
+                counted = {other: sum_ for other, sum_ in counted.items() if other >= day}
+                counted[day] = counted.get(day, 0) + units
+        return sum(units for day, units in counted.items() if day >= local(window, self.now))
 
     def counts(self, window: str | int, at: int) -> bool:
         if isinstance(window, str):
-            return local(window, at) >= local(
-                window, self.now
-            )  # later ones: after a reset the clock may have gone back
+            return local(window, at) >= local(window, self.now)  # later: a reset takes a clock that went back
         width = -(-window * 1000 // 60)
         return at // width > self.now // width - (-(-window * 1000 // width) + 1)
 
@@ -192,7 +210,8 @@ class Ledgers(RuleBasedStateMachine):
             self.model.since.setdefault((path, key), len(self.model.spent))
         for key, most in {key: self.same_unit(path, key) for key in new if key not in before}.items():
             if most > self.model.used(path, key):
-                self.model.carried[path, key].append((most - self.model.used(path, key), self.model.now))
+                more = most - self.model.used(path, key)
+                self.model.carried[path, key].append((len(self.model.spent), more, self.model.now))
 
     def same_unit(self, path: str, key: tuple) -> int:
         """The most that a window of the unit of a calendar window holds, in whatever time zone."""

@@ -295,6 +295,48 @@ def test_replicas_whose_clocks_differ_near_midnight(store: Open) -> None:
         first.verify()
 
 
+def test_replicas_whose_time_zone_databases_differ_spend_no_day_twice(
+    store: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second one believes that Berlin is an hour further ahead of UTC."""
+    clock, real = Clock("2026-01-10T22:30Z"), windows.zoned
+    if isinstance(first := store(clock), MemoryLedger):
+        pytest.skip("a memory ledger is of one process")
+
+    def ahead(window: str, now: int) -> tuple[int, int, int]:
+        index, begins, ends = real(window, now + HOUR)
+        return index, begins - HOUR, ends - HOUR
+
+    def believe(zoned: Callable[[str, int], tuple[int, int, int]]) -> None:
+        windows._current.clear()
+        monkeypatch.setattr(windows, "zoned", zoned)
+        monkeypatch.setattr("budgeteer.ledger.redis.zoned", zoned)
+
+    with first, store(clock) as second:
+        first.open("org", [Limit.parse("100/day@Europe/Berlin")])
+        spend(first, 100)
+        believe(ahead)
+        spend(second, 1)
+        believe(real)
+        assert first.remaining("org")["all"] <= 0
+        believe(ahead)
+        spend(second, 30)
+        spend(second, 0)
+        for _ in range(3):
+            believe(real)
+            while (left := first.remaining("org")["all"] or 0) > 0:
+                spend(first, min(20, left))
+            spend(first, 0)
+            believe(ahead)
+            assert second.remaining("org") == {"all": 0}, "what was spent there counts in the day that has begun here"
+            spend(second, 0)
+        believe(real)
+        clock.set("2026-01-10T23:00Z")
+        assert first.remaining("org") == {"all": 0}
+        clock.set("2026-01-11T23:00Z")
+        assert first.remaining("org") == {"all": 100}
+
+
 def test_a_clock_that_goes_back_over_midnight_gives_no_day_again(store: Open) -> None:
     clock = Clock("2026-06-10T21:00Z")
     with store(clock) as ledger:

@@ -25,9 +25,9 @@ def check_ledger(make_ledger: Callable[..., Ledger]) -> None:
     charged in full, or released if it was reserved so, and can be settled late; calendar and rolling windows follow the
     given clock, never give units back early, and keep their counts while other limits are added and removed; windows in
     a time zone follow its clocks, and another zone keeps what was used; a clock that goes back changes nothing;
-    integers are exact far beyond 2^53; a wrong path, kind, id or amount is a typed error; competing threads and coroutines never
-    exceed a limit, and what is charged is the sum of the actuals; some accounts are read as the snapshot has them; the
-    journal verifies.
+    integers are exact far beyond 2^53; a wrong path, kind, id or amount is a typed error; competing threads and
+    coroutines never exceed a limit, and what is charged is the sum of the actuals; some accounts are read as the
+    snapshot has them; the journal verifies.
 
     Args:
         make_ledger: called as ``make_ledger(clock=clock)``; returns a new, empty ledger. ``clock()`` is milliseconds.

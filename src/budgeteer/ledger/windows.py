@@ -30,10 +30,11 @@ _current: dict[str, tuple[int, int, int]] = {}
 class Window:
     """What was settled in a window, by bucket of time."""
 
-    __slots__ = ("buckets", "limit", "name", "span")
+    __slots__ = ("buckets", "limit", "name", "span", "zoned")
 
     def __init__(self, limit: int, name: str | int) -> None:
         self.limit, self.name, self.span = limit, name, span(name)
+        self.zoned = isinstance(name, str) and "@" in name
         self.buckets: dict[int, int] = {}
 
     def used(self, now: int) -> int:
@@ -42,8 +43,16 @@ class Window:
         return sum(units for index, units in self.buckets.items() if index > oldest)
 
     def add(self, now: int, units: int) -> None:
-        """Book units, and drop the buckets that no longer count."""
+        """Book units, and drop the buckets that no longer count.
+
+        Processes may have different time zone databases. So in a time zone, units go into the next bucket if another
+        process has begun it, and no units begin none: else what counts there and here would be dropped in turn.
+        """
         index = bucket(self.name, now)
+        if self.zoned:
+            if not units:
+                return
+            index += index + 1 in self.buckets
         for expired in [earlier for earlier in self.buckets if earlier <= index - self.span]:
             del self.buckets[expired]
         if units:
