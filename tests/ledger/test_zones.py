@@ -316,6 +316,10 @@ def test_replicas_whose_time_zone_databases_differ_spend_no_day_twice(
         first.open("org", [Limit.parse("100/day@Europe/Berlin")])
         spend(first, 100)
         believe(ahead)
+        spend(second, 0)
+        believe(real)
+        assert first.remaining("org") == {"all": 0}
+        believe(ahead)
         spend(second, 1)
         believe(real)
         assert first.remaining("org") == {"all": 99}, "what it spends from now on is of the day that has begun there"
