@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import tempfile
 from collections import defaultdict
+from datetime import UTC, datetime
 from pathlib import Path
+from random import Random
+from zoneinfo import ZoneInfo
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -22,13 +25,32 @@ BIG = 10**17
 SERVERS = [kind for kind in servers.KINDS if not servers.why_not(kind)]
 """Those that are installed; what needs another is skipped, with the reason, elsewhere."""
 PATHS = ["a", "a/b", "a/b/c", "a/d"]
+JUMPS = [1, 2, 60, 88, 89, 90, 91, 599, 600, 1800, 3600, 7200, 82_800, 86_400, 90_000, -3000]
 TOKENS = st.one_of(st.integers(0, 25), st.integers(0, 25), st.integers(0, 150))
 MONEY = st.one_of(st.sampled_from([BIG // 7, 10**9, 10**9 - 1, 1]), st.integers(0, BIG))
+ZONED = ["day@Europe/Berlin", "day@America/New_York", "hour@Asia/Kolkata", "month@Pacific/Auckland"]
+STARTS = [
+    20_000 * DAY,
+    1_729_980_000_000,  # 2024-10-27 00:00 in Berlin, a day of 25 hours
+    1_741_496_340_000,  # 2025-03-08 23:59 in New York, before a day of 23 hours
+    1_743_418_740_000,  # 2025-03-31 23:59 in Auckland, before a new month there
+]
 LIMITS = st.one_of(
-    st.builds(Limit, st.just("all"), st.integers(40, 200), st.sampled_from([None, "day", "hour", 90, 90])),
-    st.builds(Limit, st.just("money"), st.integers(BIG, 4 * BIG), st.sampled_from([None, "day", "hour", 90])),
+    st.builds(Limit, st.just("all"), st.integers(40, 200), st.sampled_from([None, "day", "hour", 90, 90, *ZONED])),
+    st.builds(Limit, st.just("money"), st.integers(BIG, 4 * BIG), st.sampled_from([None, "day", "hour", 90, *ZONED])),
     st.builds(Limit, st.sampled_from(["all", "money"]), st.none()),
 )
+
+
+def local(window: str, at: int) -> int:
+    """The number of the hour, day or month of a calendar window that a moment is in."""
+    unit, _, zone = window.partition("@")
+    shown = datetime.fromtimestamp(at / 1000, ZoneInfo(zone) if zone else UTC)
+    return {
+        "hour": shown.toordinal() * 24 + shown.hour,
+        "day": shown.toordinal(),
+        "month": shown.year * 12 + shown.month,
+    }[unit]
 
 
 class Model:
@@ -38,6 +60,9 @@ class Model:
         self.limits: dict[str, dict[tuple, int | None]] = {}
         self.spent: list[tuple[str, str, int, int]] = []  # path, kind, units, at
         self.since: dict[tuple, int] = {}  # (path, kind and window) that counts -> length of `spent` when it began
+        self.carried: dict[tuple, list[tuple]] = defaultdict(
+            list
+        )  # the same -> (length of `spent`, units of others, at)
         self.reset_at: dict[str, int] = defaultdict(int)  # path -> length of `spent` at the reset
         self.calls: dict[str, dict] = {}
         self.now = self.booked_at = 0
@@ -68,19 +93,32 @@ class Model:
 
     def used(self, scope: str, key: tuple) -> int:
         kind, window = key
-        used = 0
-        for i, (path, of, units, at) in enumerate(self.spent):
+        carried = defaultdict(list)
+        for i, units, at in self.carried[scope, key]:
+            carried[i].append((units, at))
+        found = []
+        for i, (path, of, units, at) in enumerate([*self.spent, ("", "", 0, 0)]):
+            found += carried[i]
             if of != kind or not (path + "/").startswith(scope + "/") or i < self.reset_at[scope]:
                 continue
-            if window is not None and (i < self.since[scope, key] or not self.counts(window, at)):
-                continue
-            used += units
-        return used
+            if window is None or i >= self.since[scope, key]:
+                found.append((units, at))
+        if window is None:
+            return sum(units for units, _ in found)
+        if "@" not in str(window):
+            return sum(units for units, at in found if self.counts(window, at))
+        counted: dict[int, int] = {}  # where the next day has begun, be it by a clock that went back, units go there
+        for units, at in found:
+            day = local(window, at)
+            day += day + 1 in counted
+            if units:
+                counted = {other: sum_ for other, sum_ in counted.items() if other >= day}
+                counted[day] = counted.get(day, 0) + units
+        return sum(units for day, units in counted.items() if day >= local(window, self.now))
 
     def counts(self, window: str | int, at: int) -> bool:
-        if window in ("day", "hour"):
-            length = DAY if window == "day" else DAY // 24
-            return at // length >= self.now // length  # later ones: after a reset the clock may have gone back
+        if isinstance(window, str):
+            return local(window, at) >= local(window, self.now)  # later: a reset takes a clock that went back
         width = -(-window * 1000 // 60)
         return at // width > self.now // width - (-(-window * 1000 // width) + 1)
 
@@ -120,9 +158,9 @@ class Ledgers(RuleBasedStateMachine):
 
     ids = Bundle("ids")
 
-    @initialize()
-    def make(self) -> None:
-        self.clock = 20_000 * DAY
+    @initialize(start=st.sampled_from(STARTS))
+    def make(self, start: int) -> None:
+        self.clock = start
         self.folder = tempfile.TemporaryDirectory()
         now = lambda: self.clock  # noqa: E731
         known = 3600 * 24 * 3000  # forgetting old ids has a test of its own
@@ -167,8 +205,24 @@ class Ledgers(RuleBasedStateMachine):
         for at, key in [*self.model.since]:
             if at == path and key[0] in changed and key not in self.model.limits[path] and not self.model.used(at, key):
                 del self.model.since[at, key]
+                self.model.carried.pop((at, key), None)
         for key in self.model.limits[path]:
             self.model.since.setdefault((path, key), len(self.model.spent))
+        for key, most in {key: self.same_unit(path, key) for key in new if key not in before}.items():
+            if most > self.model.used(path, key):
+                more = most - self.model.used(path, key)
+                self.model.carried[path, key].append((len(self.model.spent), more, self.model.now))
+
+    def same_unit(self, path: str, key: tuple) -> int:
+        """The most that a window of the unit of a calendar window holds, in whatever time zone."""
+        if not isinstance(key[1], str):
+            return 0
+        unit = key[1].partition("@")[0]
+        return max(
+            self.model.used(at, (kind, window))
+            for at, (kind, window) in self.model.since
+            if at == path and kind == key[0] and isinstance(window, str) and window.partition("@")[0] == unit
+        )
 
     @rule(
         path=st.sampled_from(PATHS),
@@ -177,7 +231,7 @@ class Ledgers(RuleBasedStateMachine):
     def change_limits(self, path: str, limits: list[Limit]) -> None:
         self.set_limits(path, limits)
 
-    @rule(seconds=st.one_of(st.integers(1, 100), st.sampled_from([1, 2, 60, 88, 89, 90, 91, 599, 600, 86_400, -3000])))
+    @rule(seconds=st.one_of(st.integers(1, 100), st.sampled_from(JUMPS)))
     def jump(self, seconds: int) -> None:
         self.clock += seconds * 1000
 
@@ -299,6 +353,8 @@ class Ledgers(RuleBasedStateMachine):
         self.model.now = self.clock
         self.model.booked()
         self.model.reset_at[path] = len(self.model.spent)
+        for key in [key for key in self.model.carried if key[0] == path]:
+            del self.model.carried[key]
 
     @rule()
     def unknown(self) -> None:
@@ -324,3 +380,47 @@ Ledgers.TestCase.settings = settings(
 
 
 TestLedgers = pytest.mark.usefixtures(*(f"{kind}_process" for kind in SERVERS))(Ledgers.TestCase)
+
+
+@pytest.mark.usefixtures(*(f"{kind}_process" for kind in SERVERS))
+@pytest.mark.parametrize("seed", [*range(3), *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(3, 40))])
+def test_limits_that_move_between_time_zones(seed: int) -> None:
+    """The same machine, for windows: limits of few units that change often, and a clock that runs far."""
+    random = Random(seed)
+    ledgers = Ledgers()
+    ledgers.make(random.choice(STARTS))
+    windows = ["day", "hour", "month", *ZONED, *random.sample(ZONED, 2), 90, None]
+    names: list[str] = []
+
+    def limits() -> list[Limit]:
+        chosen = random.sample(sorted({*windows}, key=str), random.randint(1, 3))
+        return [Limit("all", random.randint(40, 200), window) for window in chosen]
+
+    def spend(path: str) -> None:
+        name = ledgers.spend(path, random.randint(1, 25), BIG // 9, random.randint(-3, 3))
+        names.extend([name] if isinstance(name, str) else [])
+
+    try:
+        for path in PATHS:
+            ledgers.set_limits(path, limits())
+        for _ in range(60):
+            match random.choice(
+                ["limits", "limits", "jump", "jump", "spend", "spend", "spend", "leave", "late", "reset"]
+            ):
+                case "limits":
+                    ledgers.set_limits(random.choice(PATHS[:3]), limits())
+                case "jump":
+                    ledgers.jump(random.choice(JUMPS))
+                case "spend":
+                    spend(random.choice(PATHS))
+                case "leave":  # to be abandoned while other windows run
+                    name = ledgers.reserve(random.choice(PATHS), 5, 5, random.choice([5, 700]), "charge")
+                    names.extend([name] if isinstance(name, str) else [])
+                case "late" if names:
+                    ledgers.settle(random.choice(names), random.randint(1, 9), BIG // 8)
+                case "reset" if random.random() < 0.3:
+                    ledgers.reset(random.choice(PATHS))
+            ledgers.balances()
+        ledgers.verify()
+    finally:
+        ledgers.teardown()

@@ -23,10 +23,11 @@ def check_ledger(make_ledger: Callable[..., Ledger]) -> None:
     Rules: a reservation is held in all scopes of its path or in none, and the outermost limit refuses; an id is charged
     once, whatever is repeated; an actual above its reservation is booked, as overshoot; an abandoned reservation is
     charged in full, or released if it was reserved so, and can be settled late; calendar and rolling windows follow the
-    given clock, never give units back early, and keep their counts while other limits are added and removed; a clock
-    that goes back changes nothing; integers are exact far beyond 2^53; a wrong path, kind, id or amount is a typed
-    error; competing threads and coroutines never exceed a limit, and what is charged is the sum of the actuals; some
-    accounts are read as the snapshot has them; the journal verifies.
+    given clock, never give units back early, and keep their counts while other limits are added and removed; windows in
+    a time zone follow its clocks, and another zone keeps what was used; a clock that goes back changes nothing;
+    integers are exact far beyond 2^53; a wrong path, kind, id or amount is a typed error; competing threads and
+    coroutines never exceed a limit, and what is charged is the sum of the actuals; some accounts are read as the
+    snapshot has them; the journal verifies.
 
     Args:
         make_ledger: called as ``make_ledger(clock=clock)``; returns a new, empty ledger. ``clock()`` is milliseconds.
@@ -35,6 +36,7 @@ def check_ledger(make_ledger: Callable[..., Ledger]) -> None:
         _ledger_scopes,
         _ledger_ids,
         _ledger_time,
+        _ledger_zones,
         _ledger_abandoned,
         _ledger_numbers,
         _ledger_input,
@@ -162,6 +164,27 @@ def _ledger_time(ledger: Ledger, now: list[int]) -> None:
         now[0] += step
         ledger.settle(ledger.reserve("org", {"all": 30}).id, {"all": 30})
     expect(ledger.remaining("org"), {"all": 10}, "what is booked while the clock is back counts in the latest window")
+
+
+def _ledger_zones(ledger: Ledger, now: list[int]) -> None:
+    from budgeteer.ledger.limit import Limit
+
+    now[0] = 1_792_969_199_999  # 2026-10-25 23:59:59.999 in Berlin, on a day of 25 hours; 22:59:59.999 UTC
+    ledger.open("org", [Limit("all", 100, "day@Europe/Berlin"), Limit("all", 150, "hour@Asia/Kolkata")])
+    ledger.settle(ledger.reserve("org", {"all": 80}).id)
+    refused = refuses(errors.BudgetExceeded, "over the day of a zone", ledger.reserve, "org", {"all": 21})
+    expect(refused.resets_at, now[0] + 1, "a day in a time zone ends at midnight there")
+    now[0] += 1
+    expect(ledger.remaining("org"), {"all": 70}, "a new day there frees the day, not an hour that goes on elsewhere")
+    ledger.settle(ledger.reserve("org", {"all": 30}).id)
+    refused = refuses(errors.BudgetExceeded, "over the hour of a zone", ledger.reserve, "org", {"all": 41})
+    expect(refused.resets_at, now[0] + 1_800_000, "hours begin where the minute there is 0")
+    now[0] += 1_800_000
+    expect(ledger.remaining("org"), {"all": 70}, "an hour there is over, the day is not")
+    ledger.open("org", [Limit("all", 100, "day"), Limit("all", 150, "month")])
+    expect(ledger.remaining("org"), {"all": 70}, "another zone keeps what was used")
+    now[0] += 1_800_000
+    expect(ledger.remaining("org"), {"all": 100}, "it ends at midnight of the other zone")
 
 
 def _ledger_abandoned(ledger: Ledger, now: list[int]) -> None:

@@ -12,6 +12,7 @@ from budgeteer.core.amounts import MONEY, PICO, exact_number
 from budgeteer.core.errors import InvalidInput
 from budgeteer.core.meter import canonical, exact
 from budgeteer.core.usage import count
+from budgeteer.core.zones import zone_named
 
 _SUFFIX = {"": 1, "k": 10**3, "m": 10**6, "b": 10**9}
 _GROUPED = r"[1-9][0-9]{0,2}(?:,[0-9]{3}){1,9}"
@@ -23,7 +24,7 @@ _ROLLING = re.compile(r"(?P<number>[0-9]{1,9})(?P<unit>[smhd])")
 _SECONDS = {"d": 86_400, "h": 3_600, "m": 60, "s": 1}
 _SEPARATOR = re.compile(r"(?<![0-9]),|,(?![0-9])")
 CALENDAR = ("hour", "day", "month")
-"""Windows that begin at a full hour, at midnight and on the first of the month, all in UTC."""
+"""Windows that begin at a full hour, at midnight and on the first of the month: in UTC, or in a time zone."""
 _MOST = 10**40
 
 
@@ -32,15 +33,19 @@ class Window:
     """The time after which a budget is whole again.
 
     Attributes:
-        unit: ``"hour"``, ``"day"``, ``"month"`` (of the calendar, UTC) or ``"rolling"`` (the last ``seconds``).
+        unit: ``"hour"``, ``"day"``, ``"month"`` (of the calendar) or ``"rolling"`` (the last ``seconds``).
         seconds: length of a rolling window, 0 for the others.
+        zone: name of the time zone of a calendar window, such as ``"Europe/Berlin"``; ``""`` is UTC.
 
     >>> Window.parse("day"), Window.parse("90m")
-    (Window(unit='day', seconds=0), Window(unit='rolling', seconds=5400))
+    (Window(unit='day', seconds=0, zone=''), Window(unit='rolling', seconds=5400, zone=''))
+    >>> str(Window.parse("day@europe/berlin"))
+    'day@Europe/Berlin'
     """
 
     unit: str
     seconds: int = 0
+    zone: str = ""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "seconds", count("Window.seconds", self.seconds))
@@ -48,19 +53,37 @@ class Window:
             raise InvalidInput(f"window {self.unit!r} is none of {', '.join(CALENDAR)}, rolling")
         if (self.unit == "rolling") != (self.seconds > 0):
             raise InvalidInput(f"a {self.unit} window of {self.seconds} s; a rolling one has seconds, no other has")
+        if self.zone and self.unit == "rolling":
+            raise InvalidInput(f"a rolling window has no time zone; leave @{self.zone} out")
+        if self.zone:
+            zone = zone_named(self.zone)
+            object.__setattr__(self, "zone", "" if zone == "UTC" else zone)
 
     @classmethod
     def parse(cls, text: str) -> Window:
-        """Read ``hour``, ``day``, ``month`` or a rolling ``90s``, ``15m``, ``6h``, ``7d``."""
-        if text in CALENDAR:
-            return cls(text)
-        match = _ROLLING.fullmatch(text)
+        """Read ``hour``, ``day``, ``month``, perhaps with ``@`` and a time zone, or a rolling ``90s``, ``15m``, ``7d``.
+
+        Raises:
+            InvalidInput: the text is not in the notation.
+            UnknownZone: this machine's database does not have the time zone.
+        """
+        name, at, zone = text.partition("@")
+        if at and not zone:
+            raise InvalidInput(f"window {text!r} lacks its time zone; write /day@Europe/Berlin, or /day for UTC")
+        if name in CALENDAR:
+            return cls(name, zone=zone)
+        match = _ROLLING.fullmatch(name)
         if match is None or int(match["number"]) == 0:
-            raise InvalidInput(f"window {text!r} is not in the notation; write /hour, /day, /month, or /90s, /15m, /7d")
-        return cls("rolling", int(match["number"]) * _SECONDS[match["unit"]])
+            raise InvalidInput(
+                f"window {text!r} is not in the notation; write /hour, /day, /month, /day@Europe/Berlin, or /90s, "
+                "/15m, /7d"
+            )
+        return cls("rolling", int(match["number"]) * _SECONDS[match["unit"]], zone)
 
     def __str__(self) -> str:
-        return f"{self.seconds}s" if self.unit == "rolling" else self.unit
+        if self.unit == "rolling":
+            return f"{self.seconds}s"
+        return f"{self.unit}@{self.zone}" if self.zone else self.unit
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +102,8 @@ class Budget:
     284500
     >>> str(Budget.parse("$2.50")), str(Budget.parse("input*0.1+output:500k/day"))
     ('$2.5', 'input*0.1+output:500k/day')
+    >>> str(Budget.parse("$5/day@Europe/Berlin"))
+    '$5/day@Europe/Berlin'
     """
 
     kind: str = "all"
@@ -106,8 +131,10 @@ class Budget:
 
         Raises:
             InvalidInput: the text is not in the notation, or is not a whole number of units.
+            UnknownZone: the window is in a time zone that this machine's database does not have.
         """
-        kind_text, colon, rest = text.strip().lower().rpartition(":")
+        written, at, zone = text.strip().partition("@")
+        kind_text, colon, rest = written.lower().rpartition(":")
         amount_text, slash, window_text = rest.partition("/")
         match = _AMOUNT.fullmatch(amount_text)
         if match is None and _COMMA.search(amount_text):
@@ -115,13 +142,16 @@ class Budget:
                 f"budget {text!r}: commas only group thousands, as in 1,000; decimals have a point: write $0.50, not "
                 f"$0,50, and between several budgets a comma with a space"
             )
-        if match is None or (colon and not kind_text):
-            raise InvalidInput(f"budget {text!r} is not in the notation; write 500k, output:1m, $5, 50% or $5/day")
+        if match is None or (colon and not kind_text) or (at and not slash):
+            raise InvalidInput(
+                f"budget {text!r} is not in the notation; write 500k, output:1m, $5, 50%, $5/day or "
+                "$5/day@Europe/Berlin"
+            )
         number, suffix = Fraction(match["number"].replace("_", "").replace(",", "")), match["suffix"]
         if match["money"] and (colon or suffix == "%"):
             raise InvalidInput(f"budget {text!r} mixes money with a kind or a percentage; write $5 alone")
         kind = MONEY if match["money"] else kind_text or "all"
-        window = Window.parse(window_text) if slash else None
+        window = Window.parse(window_text + at + zone) if slash else None
         if suffix == "%":
             return cls(kind, fraction=number / 100, window=window)
         units = number * _SUFFIX[suffix] * (PICO if match["money"] else 1)

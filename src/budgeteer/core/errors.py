@@ -13,6 +13,10 @@ class InvalidInput(BudgeteerError, ValueError):
     """An argument, file or item that cannot be used as given."""
 
 
+class UnknownZone(InvalidInput):
+    """A time zone that this machine's database does not have."""
+
+
 class UnknownName(BudgeteerError, KeyError):
     """A name that no registry holds; the message lists the nearest known ones."""
 
@@ -38,7 +42,8 @@ class BudgetExceeded(BudgeteerError):
         scope: which budget, such as ``"step"`` or ``"run"``.
         used, requested, limit: integers in units of ``kind``; a ledger's ``used`` counts open reservations too.
         held: the part of ``used`` that is reserved and may come back when other calls end.
-        window: of the limit: "hour", "day", "month", or the seconds of a rolling one; None = it has none.
+        window: of the limit: "hour", "day", "month", one of these in a time zone ("day@Europe/Berlin"), or the seconds
+            of a rolling one; None = it has none.
         resets_at: when the limit's window makes room, in milliseconds since 1970 (UTC); None: not by waiting.
     """
 

@@ -12,13 +12,14 @@ from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from budgeteer.core.budget import Window
-from budgeteer.core.errors import InvalidInput
+from budgeteer.core.errors import InvalidInput, UnknownZone
 from budgeteer.core.usage import count
 from budgeteer.gateway.config import Defaults
 from budgeteer.gateway.damage import WRONG, damaged_store
 from budgeteer.gateway.limits import check_kinds
 from budgeteer.gateway.of_models import Groups, PerModel, check, kinds_of
 from budgeteer.ledger.limit import LAST, Limit, check_path
+from budgeteer.ledger.protocol import no_zone
 
 _TOKEN = re.compile(r"bk-([0-9a-f]{16})-([\w-]{43})")
 _LIMITS = ("limits", "per_user", "per_session", "per_tag")
@@ -114,7 +115,7 @@ def decode(text: str) -> Key:
     """The key that :func:`encode` wrote.
 
     Raises:
-        LedgerUnavailable: the text is of no key, so the store is damaged.
+        LedgerUnavailable: the text is of no key, so the store is damaged; or a limit's time zone is not known here.
     """
     try:
         values = json.loads(text)
@@ -124,6 +125,8 @@ def decode(text: str) -> Key:
         values["per_model"] = tuple((name, tuple(map(Limit.parse, limits))) for name, limits in per_model)
         values["earlier"] = tuple((str(digest), int(until)) for digest, until in values.get("earlier", ()))
         return Key(**{**values, "models": tuple(values["models"])})
+    except UnknownZone as error:
+        raise no_zone("a key in the gateway's store", error) from error
     except WRONG as error:
         raise damaged_store("a key in the gateway's store", repr(error)) from error
 

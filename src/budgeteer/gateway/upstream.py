@@ -14,8 +14,8 @@ from budgeteer.gateway.refusal import Refused
 from budgeteer.gateway.routes import ROUTES
 from budgeteer.gateway.translate.caller import Caller
 from budgeteer.gateway.translate.fields import takes
-from budgeteer.ledger.core import Window
 from budgeteer.ledger.protocol import wall_clock
+from budgeteer.ledger.windows import Window
 
 try:
     import aiohttp

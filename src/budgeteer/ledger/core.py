@@ -13,6 +13,8 @@ Rules:
   A request of 0 units of a kind needs no room in its limits, which an overshoot may have left below 0.
 - A window whose limit is taken away goes on counting, so that it is not empty when it gets a limit again. It is
   dropped, as limits of its kind change, once nothing in it counts any more.
+- A calendar window that gets a limit begins with the most that an account's windows of its unit hold, in whatever time
+  zone, so that nobody gets a second budget by another zone.
 - A reservation names exactly the kinds that the path's accounts name: a kind left out would go unmetered, a kind too
   many is a typing error.
 - An id is charged at most once. What is settled above the reservation is booked, and counted as overshoot. After
@@ -28,7 +30,6 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable, Mapping
-from datetime import UTC, datetime
 from heapq import heappop, heappush
 from typing import Any, NamedTuple
 
@@ -41,7 +42,8 @@ from budgeteer.core.errors import (
     UnknownReservation,
     WrongKinds,
 )
-from budgeteer.ledger.limit import Amounts, Limit, bucket, check_path, decode_limits, encode_limits, span, start
+from budgeteer.ledger.limit import Amounts, Limit, check_path, decode_limits, encode_limits
+from budgeteer.ledger.windows import Window, moment, unit_of
 
 OPEN, SETTLED, RELEASED, EXPIRED = "open", "settled", "released", "expired"
 ACCOUNT, RESET = "account", "reset"
@@ -91,44 +93,6 @@ garbage collector leaves those of plain values alone, however long the journal g
 """
 
 
-class Window:
-    """What was settled in a window, by bucket of time."""
-
-    __slots__ = ("buckets", "limit", "name", "span")
-
-    def __init__(self, limit: int, name: str | int) -> None:
-        self.limit, self.name, self.span = limit, name, span(name)
-        self.buckets: dict[int, int] = {}
-
-    def used(self, now: int) -> int:
-        """Units settled in the window that ends now."""
-        oldest = bucket(self.name, now) - self.span
-        return sum(units for index, units in self.buckets.items() if index > oldest)
-
-    def add(self, now: int, units: int) -> None:
-        """Book units, and drop the buckets that no longer count."""
-        index = bucket(self.name, now)
-        for expired in [earlier for earlier in self.buckets if earlier <= index - self.span]:
-            del self.buckets[expired]
-        if units:
-            self.buckets[index] = self.buckets.get(index, 0) + units
-
-    def copy(self) -> Window:
-        """An independent copy."""
-        copied = Window(self.limit, self.name)
-        copied.buckets = dict(self.buckets)
-        return copied
-
-    def resets_at(self, now: int, needed: int) -> int | None:
-        """When ``needed`` units will have left the window; None if the window holds fewer."""
-        oldest = bucket(self.name, now) - self.span
-        for index in sorted(index for index in self.buckets if index > oldest):
-            needed -= self.buckets[index]
-            if needed <= 0:
-                return start(self.name, index + self.span)
-        return None
-
-
 class Book:
     """The balance of one kind in one account.
 
@@ -168,12 +132,20 @@ class Book:
         self.limit = limit
 
     def set_windows(self, limits: Iterable[tuple[str | int, int]], now: int) -> None:
-        """Change the limits with a window; what the windows have counted stays."""
-        kept = {window.name: window for window in self.counted}
+        """Change the limits with a window; what the windows have counted stays.
+
+        A calendar window that had no limit before holds at least what another one of its unit holds.
+        """
+        kept, limited = {window.name: window for window in self.counted}, {window.name for window in self.windows}
         windows = []
         for name, limit in limits:
             window = kept.pop(name, None) or Window(limit, name)
             window.limit = limit
+            unit = None if name in limited else unit_of(name)
+            others = [other.used(now) for other in self.counted if unit and unit_of(other.name) == unit]
+            missing = max(others) - window.used(now) if others else 0
+            if missing > 0:
+                window.add(now, missing)
             windows.append(window)
         self.windows = tuple(windows)
         self.counted = (*windows, *(window for window in kept.values() if window.used(now)))
@@ -665,7 +637,7 @@ def exceeded(
     elif window is None:
         hint = "ask for less, or raise the limit"
     else:
-        when = f" at {datetime.fromtimestamp(resets_at / 1000, UTC):%Y-%m-%d %H:%M:%S} UTC" if resets_at else " later"
+        when = f" at {moment(resets_at, window)}" if resets_at else " later"
         hint = f"there is room again{when}"
     return BudgetExceeded(
         kind=kind,

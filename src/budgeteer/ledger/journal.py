@@ -15,7 +15,7 @@ import hashlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-from budgeteer.core.errors import BudgeteerError, JournalBroken
+from budgeteer.core.errors import BudgeteerError, JournalBroken, UnknownZone
 from budgeteer.ledger import core
 from budgeteer.ledger.limit import Amounts
 
@@ -92,6 +92,7 @@ def replay(lines: Iterable[tuple[str, str]], algorithm: str, head: str | None = 
 
     Raises:
         JournalBroken: names the first line that does not hold.
+        UnknownZone: a limit's window is in a time zone that this machine's database does not have.
     """
     make, before, count = getattr(hashlib, algorithm), GENESIS, 0
     state, met = core.State(), head is None
@@ -110,7 +111,7 @@ def replay(lines: Iterable[tuple[str, str]], algorithm: str, head: str | None = 
             before_it = dict(known[6]) if known is not None else {}
             core.apply(state, entry)
         except (ValueError, BudgeteerError) as error:
-            if isinstance(error, JournalBroken):
+            if isinstance(error, JournalBroken | UnknownZone):
                 raise
             raise JournalBroken(f"journal line {count:,} cannot be booked: {error}") from error
         if entry[4] == core.SETTLED:
@@ -155,7 +156,8 @@ def compare(rebuilt: core.State, stored: core.State) -> None:
             for window in sorted({*counts[0], *counts[1]}, key=str):
                 a_count, b_count = (count.get(window) for count in counts)
                 if a_count != b_count:
-                    raise JournalBroken(f"{path!r} window {window} of {kind}: journal {a_count}, store {b_count}")
+                    hint = "; or it was booked with another time zone database" if "@" in str(window) else ""
+                    raise JournalBroken(f"{path!r} window {window} of {kind}: journal {a_count}, store {b_count}{hint}")
     # (path, amounts, expires); the amounts first asked are not in the journal once a reservation was extended
     held = [{r[0]: r[1:4] for r in state.reservations.values() if r[4] == core.OPEN} for state in (rebuilt, stored)]
     for name in sorted(held[0].keys() | held[1].keys()):

@@ -3,8 +3,11 @@
 --   accounts      path -> limits "kind amount window,..."  ("-" for none)
 --   books         path TAB kind -> "spent held over|window bucket:units bucket:units|..."
 --   reservations  id -> path TAB amounts TAB expires TAB status TAB asked TAB actual TAB over TAB at TAB detail
--- ARGV: clock (milliseconds, "" = the server's), remember (milliseconds), entries that the caller has seen, operation,
--- its arguments. The reply is one line of fields separated by tabs: entries in the journal, status, and what belongs to it.
+-- ARGV: clock (milliseconds, "" = the server's), remember (milliseconds), entries that the caller has seen, buckets of
+-- windows in time zones ("window bucket begins ends,..."), operation, its arguments. The reply is one line of fields separated
+-- by tabs: entries in the journal, status, and what belongs to it.
+-- All is read before anything is written. Redis knows no time zones, so if a bucket that is needed was not given, or is not
+-- that of the server's time, nothing is written, and the reply ZONES has the time and the windows for the caller to look up.
 -- Units reach 2^62, beyond Lua's exact 2^53, so an integer is {hi, lo} = hi * 10^9 + lo, 0 <= lo < 10^9.
 
 local META, ACCOUNTS, BOOKS, RESERVATIONS, DUE, CLOSED, JOURNAL = unpack(KEYS)
@@ -80,12 +83,30 @@ local function month(day)
   return (era * 400 + year - 1970) * 12 + math.floor((5 * of_year + 2) / 153) + 2
 end
 
+-- what the caller says of windows in time zones, and those that it has to say more of
+local given, missing
+local function zoned(window, now)
+  if not given then
+    given, missing = {}, {}
+    for name, index, begins, ends in string.gmatch(ARGV[4], '([^ ,]+) (%S+) (%S+) ([^ ,]+)') do
+      given[name] = {index = tonumber(index), begins = tonumber(begins), ends = tonumber(ends)}
+    end
+  end
+  local found = given[window]
+  if found and found.begins <= now and now < found.ends then return found.index end
+  missing[window] = true
+  return 0
+end
+
 local function bucket(window, now)
   if window == 'hour' then return math.floor(now / 3600000) end
   if window == 'day' then return math.floor(now / 86400000) end
   if window == 'month' then return month(math.floor(now / 86400000)) end
+  if string.find(window, '@', 1, true) then return zoned(window, now) end
   return math.floor(now / math.ceil(tonumber(window) * 1000 / 60))
 end
+
+local function unit_of(window) return string.match(window, '^(%a+)') end  -- nil for a rolling one
 
 local function span(window)
   local seconds = tonumber(window)
@@ -105,11 +126,13 @@ if ARGV[1] == '' then
 else
   clock = tonumber(ARGV[1])
 end
-local remember, operation = tonumber(ARGV[2]), ARGV[4]
+local remember, operation = tonumber(ARGV[2]), ARGV[5]
 
 local function int(n) return string.format('%d', n) end
 
-local accounts, books, lines, dirty, paths = {}, {}, {}, {}, {}
+local accounts, books, lines, dirty, paths, records = {}, {}, {}, {}, {}, {}
+local writes = {}  -- calls of Redis, made at the end
+local function put(...) writes[#writes + 1] = {...} end
 
 local function limits_of(line)  -- list of {kind, amount or false, window or false}; false if there is no line
   if not line then return false end
@@ -201,7 +224,7 @@ local function book(path, kind)
   return found
 end
 
-local function save()
+local function save()  -- balances
   local fields = {}
   for key in pairs(dirty) do
     local found = books[key]
@@ -210,15 +233,16 @@ local function save()
       line = line .. '|' .. window.name
       for index, units in pairs(window.buckets) do line = line .. ' ' .. index .. ':' .. text(units) end
     end
+    lines[key] = line
     fields[#fields + 1] = key
     fields[#fields + 1] = line
     if #fields >= 1000 then
-      redis.call('HSET', BOOKS, unpack(fields))
+      put('HSET', BOOKS, unpack(fields))
       fields = {}
     end
   end
-  if #fields > 0 then redis.call('HSET', BOOKS, unpack(fields)) end
-  redis.call('HSET', META, 'seq', int(seq), 'head', head, 'now', int(now))
+  if #fields > 0 then put('HSET', BOOKS, unpack(fields)) end
+  dirty = {}
 end
 
 local function used(window)
@@ -231,6 +255,10 @@ end
 
 local function window_add(window, units)
   local index = bucket(window.name, now)
+  if string.find(window.name, '@', 1, true) then  -- callers may have different time zone databases, see windows.py
+    if not less(ZERO, units) then return end
+    if window.buckets[int(index + 1)] then index = index + 1 end
+  end
   for other in pairs(window.buckets) do
     if tonumber(other) <= index - span(window.name) then window.buckets[other] = nil end
   end
@@ -273,12 +301,13 @@ end
 local function log(status, id, path, amounts, expires, actual, over, detail)
   local line = table.concat({int(seq), int(now), status, id, path, amounts, expires, actual, over, detail}, '\t')
   head = redis.sha1hex(head .. line)
-  redis.call('RPUSH', JOURNAL, head .. line)
+  put('RPUSH', JOURNAL, head .. line)
   seq = seq + 1
 end
 
 local function read(id)
-  local line = redis.call('HGET', RESERVATIONS, id)
+  local line = records[id]
+  if line == nil then line = redis.call('HGET', RESERVATIONS, id) end
   if not line then return nil end
   local f = split(line)
   return {
@@ -292,14 +321,14 @@ local function answer(r)
 end
 
 local function write(r, was)  -- was: its status before, nil if there was none
-  local line = {r.path, r.amounts, r.expires, r.status, r.asked, r.actual, r.over, r.at, r.detail}
-  redis.call('HSET', RESERVATIONS, r.id, table.concat(line, '\t'))
+  records[r.id] = table.concat({r.path, r.amounts, r.expires, r.status, r.asked, r.actual, r.over, r.at, r.detail}, '\t')
+  put('HSET', RESERVATIONS, r.id, records[r.id])
   if r.status == 'open' then
-    redis.call('ZADD', DUE, r.expires, r.id)
-    if was and was ~= 'open' then redis.call('ZREM', CLOSED, r.id) end
+    put('ZADD', DUE, r.expires, r.id)
+    if was and was ~= 'open' then put('ZREM', CLOSED, r.id) end
   else
-    if was == 'open' then redis.call('ZREM', DUE, r.id) end
-    redis.call('ZADD', CLOSED, r.at, r.id)
+    if was == 'open' then put('ZREM', DUE, r.id) end
+    put('ZADD', CLOSED, r.at, r.id)
   end
   log(r.status, r.id, r.path, r.amounts, r.expires, r.actual, r.over, r.detail)
 end
@@ -377,14 +406,28 @@ local function open(path, limits)
   local before = redis.call('HGET', ACCOUNTS, path)
   if before and (limits == '*' or limits == before) then return {'OK'} end
   if limits == '*' then limits = '' end
-  local kinds = {}
+  local kinds, limited = {}, {}
   for kind in string.gmatch((before or '') .. ',' .. limits, '([^ ,]+) [^ ,]+ [^ ,]+') do kinds[kind] = true end
-  redis.call('HSET', ACCOUNTS, path, limits)
-  if next(dirty) then save() end  -- what expired in this call
-  accounts[path], books, lines, dirty, paths = nil, {}, {}, {}, {}
-  -- a window that is new starts empty, as book() reads it; one without a limit goes on while something in it counts
+  for _, limit in ipairs(limits_of(before) or {}) do
+    if limit[3] then limited[limit[1] .. ' ' .. limit[3]] = true end
+  end
+  put('HSET', ACCOUNTS, path, limits)
+  save()  -- what expired in this call
+  accounts[path], books, paths = limits_of(limits), {}, {}
+  -- a window that is new starts with the most that one of its unit holds, in whatever time zone, else empty, as book()
+  -- reads it; one without a limit goes on while something in it counts
   for kind in pairs(kinds) do
-    local found = book(path, kind)
+    local found, most = book(path, kind), {}
+    for _, window in ipairs(found.counted) do
+      local unit = unit_of(window.name)
+      local gone = unit and used(window)
+      if unit and (not most[unit] or less(most[unit], gone)) then most[unit] = gone end
+    end
+    for _, window in ipairs(found.windows) do
+      local unit = unit_of(window.name)
+      local more = unit and not limited[kind .. ' ' .. window.name] and sub(most[unit], used(window))
+      if more and less(ZERO, more) then window_add(window, more) end
+    end
     local counted = {}
     for _, window in ipairs(found.counted) do
       if window.limit or less(ZERO, used(window)) then counted[#counted + 1] = window end
@@ -529,13 +572,23 @@ if operation ~= 'reset' then
   for _, id in ipairs(redis.call('ZRANGEBYSCORE', DUE, '-inf', int(now), 'LIMIT', 0, 1000)) do abandon(read(id)) end
   local old = redis.call('ZRANGEBYSCORE', CLOSED, '-inf', int(now - remember), 'LIMIT', 0, 1000)
   if #old > 0 then
-    redis.call('HDEL', RESERVATIONS, unpack(old))
-    redis.call('ZREM', CLOSED, unpack(old))
+    put('HDEL', RESERVATIONS, unpack(old))
+    put('ZREM', CLOSED, unpack(old))
+    for _, id in ipairs(old) do records[id] = false end
   end
 end
 local operations = {
   open = open, reserve = reserve, settle = settle, extend = extend, release = release, remaining = remaining, reset = reset,
 }
-local reply = operations[operation](unpack(ARGV, 5))
-if seq ~= before_seq then save() end
+local reply = operations[operation](unpack(ARGV, 6))
+if missing and next(missing) then
+  local names = {}
+  for name in pairs(missing) do names[#names + 1] = name end
+  return int(before_seq) .. '\tZONES\t' .. int(now) .. '\t' .. table.concat(names, '\t')
+end
+if seq ~= before_seq then
+  save()
+  put('HSET', META, 'seq', int(seq), 'head', head, 'now', int(now))
+end
+for _, write in ipairs(writes) do redis.call(unpack(write)) end
 return int(seq) .. '\t' .. table.concat(reply, '\t')

@@ -1,4 +1,4 @@
-"""Limits, their windows, paths of scopes and amounts: what a ledger's input may look like, checked in one place."""
+"""Limits, paths of scopes and amounts: what a ledger's input may look like, checked in one place."""
 
 from __future__ import annotations
 
@@ -16,8 +16,6 @@ MAX_UNITS = 2**62
 LAST = 253_402_300_799_999
 """The last millisecond of the year 9999, in milliseconds since 1970 (UTC): no time is later."""
 MAX_SCOPES = 16
-SLICES = 60
-"""A rolling window is counted in this many slices, so units come back at most 1/60 of the window late, never early."""
 
 Amounts = tuple[tuple[str, int], ...]
 """Units per kind, sorted by kind."""
@@ -37,12 +35,13 @@ class Limit:
     Attributes:
         kind: such as all, input, output (tokens) or money (pico-dollars).
         amount: integer units; None counts the kind without limiting it.
-        window: None (for the account's life), "hour", "day", "month" (calendar, UTC) or rolling seconds.
+        window: None (for the account's life), "hour", "day", "month" (calendar, UTC), one of these in a time zone, such
+            as "day@Europe/Berlin", or rolling seconds.
 
     >>> Limit.parse("$5/day")
     Limit(kind='money', amount=5000000000000, window='day')
-    >>> [str(Limit.parse(text)) for text in ("500k", "output:1m/3600s", "all:unlimited")]
-    ['500k', 'output:1m/3600s', 'all:unlimited']
+    >>> [str(Limit.parse(text)) for text in ("500k", "output:1m/3600s", "all:unlimited", "$5/day@Europe/Berlin")]
+    ['500k', 'output:1m/3600s', 'all:unlimited', '$5/day@Europe/Berlin']
     >>> Limit.parse("learnt 500k").kind, str(Limit.parse("learnt $5/day"))
     ('learnt.all', 'learnt $5/day')
     """
@@ -56,12 +55,14 @@ class Limit:
         if self.amount is not None:
             check_units(self.amount, f"the limit of {self.kind}")
         window = self.window
-        if isinstance(window, bool) or not (
-            window is None or window in CALENDAR or (isinstance(window, int) and 0 < window <= 10 * 366 * 86_400)
+        if isinstance(window, str) and window.partition("@")[0] in CALENDAR:
+            object.__setattr__(self, "window", str(Window.parse(window)))  # as the time zone is spelt
+        elif window is not None and (
+            isinstance(window, bool) or not isinstance(window, int) or not 0 < window <= 10 * 366 * 86_400
         ):
             raise InvalidInput(
-                f"window {window!r} is none of hour, day, month, None (no window) or a whole number of seconds up to "
-                "ten years"
+                f"window {window!r} is none of hour, day, month (or one of these in a time zone, such as "
+                "day@Europe/Berlin), None (no window) or a whole number of seconds up to ten years"
             )
         if self.amount is None and window is not None:
             raise InvalidInput(f"an unlimited {self.kind} has no window; leave the window out")
@@ -80,7 +81,7 @@ class Limit:
         budget = Budget.parse(text)
         if budget.amount is None:
             raise InvalidInput(f"limit {text!r} is a share; a ledger's limit is absolute, such as 500k or $5/day")
-        window = (budget.window.seconds or budget.window.unit) if budget.window else None
+        window = (budget.window.seconds or str(budget.window)) if budget.window else None
         return cls(budget.kind, budget.amount, window)
 
     def __str__(self) -> str:
@@ -91,69 +92,9 @@ class Limit:
             return f"learnt {Limit(self.kind.removeprefix(LEARNT), self.amount, self.window)}"
         if self.amount is None:
             return f"{self.kind}:unlimited"
-        window = Window("rolling", self.window) if isinstance(self.window, int) else self.window and Window(self.window)
+        rolling = isinstance(self.window, int)
+        window = Window("rolling", self.window) if rolling else self.window and Window.parse(self.window)
         return str(Budget(self.kind, self.amount, window=window or None))
-
-
-def bucket(window: str | int, now: int) -> int:
-    """Number of the bucket that ``now`` (milliseconds since 1970) falls into.
-
-    A bucket of a calendar window is one hour, day or month; a bucket of a rolling window is 1/60 of it.
-
-    >>> bucket("day", 86_400_000), bucket("month", 86_400_000 * 31), bucket(60, 59_999)
-    (1, 1, 59)
-    """
-    if window == "hour":
-        return now // 3_600_000
-    if window == "day":
-        return now // 86_400_000
-    if window == "month":
-        return _month(now // 86_400_000)
-    assert isinstance(window, int)
-    return now // _width(window)
-
-
-def span(window: str | int) -> int:
-    """Number of buckets that count in a window, the current one included."""
-    # One more than fit, because the oldest is only partly outside: units must never come back early.
-    return -(-window * 1000 // _width(window)) + 1 if isinstance(window, int) else 1
-
-
-def start(window: str | int, index: int) -> int:
-    """First millisecond (since 1970, UTC) of bucket ``index``.
-
-    >>> all(bucket("month", start("month", m)) == m > bucket("month", start("month", m) - 1) for m in range(3000))
-    True
-    """
-    if window == "hour":
-        return index * 3_600_000
-    if window == "day":
-        return index * 86_400_000
-    if window == "month":
-        return _first_day(index) * 86_400_000
-    assert isinstance(window, int)
-    return index * _width(window)
-
-
-def _width(seconds: int) -> int:
-    return -(-seconds * 1000 // SLICES)
-
-
-def _month(day: int) -> int:
-    """Months from January 1970 to the day (days since 1 January 1970), Gregorian.
-
-    The years are counted from 1 March 0000, so that the leap day is the last of its year.
-    """
-    era, of_era = divmod(day + 719_468, 146_097)
-    year = (of_era - of_era // 1460 + of_era // 36_524 - of_era // 146_096) // 365
-    of_year = of_era - (365 * year + year // 4 - year // 100)
-    return (era * 400 + year - 1970) * 12 + (5 * of_year + 2) // 153 + 2
-
-
-def _first_day(month: int) -> int:
-    year, since_march = divmod(month + 1970 * 12 - 2, 12)
-    era, of_era = divmod(year, 400)
-    return era * 146_097 + 365 * of_era + of_era // 4 - of_era // 100 + (153 * since_march + 2) // 5 - 719_468
 
 
 def check_kind(kind: object) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib.resources
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from budgeteer.core.errors import (
@@ -14,12 +14,14 @@ from budgeteer.core.errors import (
     ReservationClosed,
     UnknownAccount,
     UnknownReservation,
+    UnknownZone,
 )
 from budgeteer.core.urls import without_password
 from budgeteer.ledger import core, journal
 from budgeteer.ledger.group import GroupLedger
 from budgeteer.ledger.limit import check_name, decode_limits, encode_limits
-from budgeteer.ledger.protocol import REMEMBER, Clock, Command, check_seconds, damaged
+from budgeteer.ledger.protocol import REMEMBER, Clock, Command, check_seconds, damaged, no_zone
+from budgeteer.ledger.windows import Window, zoned
 
 if TYPE_CHECKING:
     import redis
@@ -28,12 +30,20 @@ _KEYS = ("meta", "accounts", "books", "reservations", "due", "closed", "journal"
 _PAGE = 10_000
 _DAMAGE = ("WRONGTYPE", "user_script")
 """What Redis says where a key is not of the ledger's type, or holds what the script cannot read."""
+_ZONES = 64
+"""Most windows in time zones that a process goes on telling with each command, because commands have needed them."""
+_TRIES = 5
+"""Most times that a command is sent again: each time the server's clock may have come to other windows meanwhile."""
+_AGAIN = object()
+"""The outcome of a command that is to be sent again, with more windows."""
 
 
 class RedisLedger(GroupLedger):
     """A ledger for replicas on several machines.
 
-    Each operation is one Lua script and one round trip, which concurrent operations share.
+    Each operation is one Lua script and one round trip, which concurrent operations share. Redis has no time zones, so
+    the script is told the buckets of windows in time zones. An operation that needs one which it was not told takes a
+    round trip more, at its first use and when a window ends, and comes after those that it was sent with.
 
     All keys carry the hash tag ``{name}``, so a cluster keeps a ledger on one node. Time is the server's, so replicas
     need no common clock. If the server does not answer, or answers from a state older than one seen before (a restart
@@ -93,6 +103,7 @@ class RedisLedger(GroupLedger):
 
     def _fresh(self) -> None:
         super()._fresh()
+        self._zones: dict[str, tuple[int, int, int]] = {}  # window -> its bucket, as windows.zoned() returns it
         self._client: redis.Redis | None = None
         self._script: Any = None
 
@@ -118,6 +129,8 @@ class RedisLedger(GroupLedger):
                 lua = importlib.resources.files("budgeteer.ledger").joinpath("ledger.lua").read_text()
                 self._script = self._client.register_script(lua)
             return question(self._client)
+        except UnknownZone as error:
+            raise self._no_zone(error) from error
         except (redis.RedisError, OSError, ValueError) as error:
             if any(part in str(error) for part in _DAMAGE):
                 raise self._damaged(error) from error
@@ -126,9 +139,28 @@ class RedisLedger(GroupLedger):
             ) from error
 
     def run_batch(self, commands: Sequence[Command]) -> list[Any]:
-        """Carry out commands in one round trip."""
+        """Carry out commands in one round trip; those that have to tell more of windows in time zones, in another."""
+        if len(self._zones) > _ZONES:
+            self._zones.clear()
+        outcomes = self._send(commands)
+        for _ in range(_TRIES):
+            waiting = [n for n, outcome in enumerate(outcomes) if outcome is _AGAIN]
+            if not waiting:
+                break
+            try:
+                later = self._send([commands[n] for n in waiting])
+            except LedgerUnavailable as error:  # the others have been carried out
+                later = [LedgerUnavailable(*error.args) for _ in waiting]
+            for n, outcome in zip(waiting, later, strict=True):
+                outcomes[n] = outcome
+        return [self._late() if outcome is _AGAIN else outcome for outcome in outcomes]
+
+    def _send(self, commands: Sequence[Command]) -> list[Any]:
+        """Outcomes of commands, or _AGAIN for one to send again, in one round trip."""
         clock = "" if self._clock is None else str(self._clock())
-        arguments = [[clock, str(self._remember), str(self._seen), *_arguments(command)] for command in commands]
+        zones = ",".join([f"{name} {index} {begins} {ends}" for name, (index, begins, ends) in self._zones.items()])
+        before = [clock, str(self._remember), str(self._seen), zones]
+        arguments = [[*before, *_arguments(command)] for command in commands]
 
         def send(client: redis.Redis) -> list[Any]:
             from redis.exceptions import NoScriptError, ResponseError
@@ -150,6 +182,23 @@ class RedisLedger(GroupLedger):
         replies = self._ask(send)
         return [self._outcome(command, reply) for command, reply in zip(commands, replies, strict=True)]
 
+    def _learn(self, now: int, windows: Iterable[str]) -> Any:
+        """Look up the buckets that the script has to be told, at the ledger's time."""
+        try:
+            self._zones |= {window: zoned(window, now) for window in windows}
+        except UnknownZone as error:
+            return self._no_zone(error)
+        return _AGAIN
+
+    def _no_zone(self, error: UnknownZone) -> LedgerUnavailable:
+        return no_zone(f"the ledger {self._name!r} at {self._shown}", error)
+
+    def _late(self) -> LedgerUnavailable:
+        return LedgerUnavailable(
+            f"the ledger at {self._shown} was asked {_TRIES + 1} times, and each time its clock had come to other "
+            "windows; do not spend"
+        )
+
     def _damaged(self, why: object) -> LedgerUnavailable:
         return damaged(f"the ledger {self._name!r} at {self._shown}", why)
 
@@ -166,6 +215,8 @@ class RedisLedger(GroupLedger):
                 "to go on with what is there"
             )
         self._seen = max(self._seen, int(seq))
+        if status == "ZONES":
+            return self._learn(int(rest[0]), rest[1:])
         if status == "OK":
             return _result(command[0], rest)
         return _error(status, command, rest)
@@ -200,6 +251,8 @@ class RedisLedger(GroupLedger):
             raise LedgerUnavailable(f"there is no ledger {self._name!r} at {self._shown} any more")
         try:
             return int(seq), _state(int(now), accounts, books, reservations)
+        except UnknownZone as error:
+            raise self._no_zone(error) from error
         except (ValueError, TypeError, KeyError, IndexError) as error:
             raise self._damaged(repr(error)) from error
 
@@ -224,6 +277,8 @@ class RedisLedger(GroupLedger):
             raise LedgerUnavailable(f"there is no ledger {self._name!r} at {self._shown} any more")
         try:
             return _state(int(now), limits, books, {})
+        except UnknownZone as error:
+            raise self._no_zone(error) from error
         except (ValueError, TypeError, KeyError, IndexError) as error:
             raise self._damaged(repr(error)) from error
 
@@ -294,7 +349,7 @@ def _error(status: str, command: Command, rest: list[str]) -> Exception:
         short = int(spent) + int(held) + int(units) - int(limit)
         if not name:
             return core.exceeded(scope, kind, int(units), int(limit), int(spent), int(held))
-        window = core.Window(int(limit), int(name) if name.isdigit() else name)
+        window = Window(int(limit), int(name) if name.isdigit() else name)
         window.buckets = {int(index): int(n) for index, n in (pair.split(":") for pair in more[1:])}
         at = window.resets_at(int(more[0]), short)
         return core.exceeded(scope, kind, int(units), int(limit), int(spent), int(held), window.name, at)

@@ -16,7 +16,7 @@ from typing import Any
 
 from budgeteer.core.errors import InvalidInput, JournalBroken
 from budgeteer.ledger import core, journal
-from budgeteer.ledger.limit import bucket, start
+from budgeteer.ledger.windows import Window, bucket, start
 
 UNKNOWN = "unknown"
 KEYS = ("scope", "model", "stage")
@@ -64,7 +64,7 @@ def balances(state: core.State, path: str, clock: int) -> Iterator[dict[str, Any
         if path and not (scope + "/").startswith(path + "/"):
             continue
         for kind, book in sorted(state.accounts[scope].books.items()):
-            windows: list[core.Window | None] = [*book.windows]
+            windows: list[Window | None] = [*book.windows]
             if book.limit != core.UNLIMITED or not windows:
                 windows.insert(0, None)
             for window in windows:

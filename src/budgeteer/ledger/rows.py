@@ -10,10 +10,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from budgeteer.core.errors import BudgeteerError
+from budgeteer.core.errors import BudgeteerError, UnknownZone
 from budgeteer.ledger import core, journal
 from budgeteer.ledger.limit import LAST, check_path, decode_limits, encode_limits
-from budgeteer.ledger.protocol import Command
+from budgeteer.ledger.protocol import Command, no_zone
 
 _KEPT = 10_000
 """Most accounts that a process remembers, to save decoding them."""
@@ -175,6 +175,8 @@ def account_of(path: str, limits: str, books: str) -> core.Account:
         if not (type(path) is type(limits) is type(books) is str):
             raise TypeError("a field is no text")
         return _read_account(path, limits, books)
+    except UnknownZone as error:
+        raise no_zone(f"account {path!r}", error) from error
     except _WRONG as error:
         raise DamagedError(f"account {path!r} cannot be read: {error}") from error
 

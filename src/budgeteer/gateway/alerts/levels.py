@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from fractions import Fraction
 from typing import Any
 
@@ -13,7 +12,8 @@ from budgeteer.core.budget import Window
 from budgeteer.gateway.alerts.rules import Rule
 from budgeteer.gateway.dashboard.amounts import amount
 from budgeteer.ledger import core
-from budgeteer.ledger.limit import LAST, Limit, bucket, start
+from budgeteer.ledger.limit import LAST, Limit
+from budgeteer.ledger.windows import bucket, moment, start, unit_of
 
 _LATER = 86_400_000
 """Milliseconds for which a mark outlives its window, so that replicas with other clocks still see it."""
@@ -73,7 +73,7 @@ class Level:
         per = "" if window is None else f"/{window if isinstance(window, str) else _rolling(window)}"
         refused = " and a request was refused" if self.refused else ""
         if self.resets is not None:
-            again = f"resets {_moment(self.resets, window == 'month')}"
+            again = f"resets {moment(self.resets, window, '%Y-%m-%d %H:%M' if unit_of(window) == 'month' else '%H:%M')}"
         else:
             again = "never resets" if window is None else "a rolling window"
         spent = (
@@ -126,7 +126,3 @@ def _rolling(seconds: int) -> str:
         if seconds % size == 0:
             return f"{seconds // size}{unit}"
     return str(Window("rolling", seconds))
-
-
-def _moment(at: int, dated: bool) -> str:
-    return f"{datetime.fromtimestamp(at / 1000, UTC):{'%Y-%m-%d %H:%M' if dated else '%H:%M'}} UTC"

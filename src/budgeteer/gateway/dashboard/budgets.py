@@ -25,8 +25,8 @@ from budgeteer.gateway.dashboard.html import Html, link, page, pages, tag
 from budgeteer.gateway.dashboard.times import when
 from budgeteer.gateway.filters import number
 from budgeteer.gateway.refusal import Refused
-from budgeteer.ledger.limit import bucket, start
 from budgeteer.ledger.protocol import wall_clock
+from budgeteer.ledger.windows import bucket, start
 
 _ROWS = 100
 """Limits on a page."""

@@ -19,7 +19,7 @@ from budgeteer.gateway.ask import Ask
 from budgeteer.gateway.live import Live
 from budgeteer.gateway.policies.options import number, numbers, text, whole
 from budgeteer.gateway.policies.protocol import Serving
-from budgeteer.ledger.limit import bucket, start
+from budgeteer.ledger.windows import bucket, start, unit_of
 from budgeteer.online import dual_descent
 
 _MEMORY = 0.1
@@ -31,6 +31,7 @@ class _Track:
     """One paced limit in one window; ``at`` is when its latest request came (seconds since 1970), ``mean`` the average
     units of a call by share."""
 
+    window: str
     index: int
     online: Online
     state: Any
@@ -43,7 +44,7 @@ class Pace:
     """Paces limits; the attributes are those of the TOML table.
 
     Attributes:
-        window, kind: the limits that are paced.
+        window, kind: the limits that are paced, those of windows in time zones included.
         requests: requests that are expected in a window.
         shares: shares of the cap, from 1 downwards.
         share: share of the limit that this replica paces.
@@ -68,24 +69,27 @@ class Pace:
         """
         for path, limits in ask.chain:
             for limit in limits or ():
-                if limit.kind == self.kind and limit.window == self.window and limit.amount:
-                    index = bucket(self.window, now)
+                window = limit.window
+                if (
+                    limit.kind == self.kind
+                    and isinstance(window, str)
+                    and unit_of(window) == self.window
+                    and limit.amount
+                ):
+                    index = bucket(window, now)
                     track = self.tracks.get(path)
-                    if track is None or track.index != index:
+                    if track is None or (track.window, track.index) != (window, index):
                         price = None if track is None else track.state.price
                         budget = limit.amount * self.share
                         online = dual_descent((budget,), self.requests, price=price)
-                        begin = start(self.window, index) / 1000
-                        at = max(begin, now / 1000 - self._seconds(index) / self.requests)
+                        begin = start(window, index) / 1000
+                        at = max(begin, now / 1000 - _seconds(window, index) / self.requests)
                         mean = [] if track is None else track.mean
-                        track = self.tracks[path] = _Track(index, online, online.init(), at, mean)
+                        track = self.tracks[path] = _Track(window, index, online, online.init(), at, mean)
                         if not track.mean:
                             track.mean = [budget / self.requests * share for share in self.shares]
                     return path, track
         return None
-
-    def _seconds(self, index: int) -> float:
-        return (start(self.window, index + 1) - start(self.window, index)) / 1000
 
     async def before(self, ask: Ask, serving: Serving) -> None:
         """Choose the share of the cap that the request gets."""
@@ -94,7 +98,7 @@ class Pace:
         if paced is None or ask.operation == "embeddings":
             return
         path, track = paced
-        passed = max(0.0, now / 1000 - track.at) / self._seconds(track.index)
+        passed = max(0.0, now / 1000 - track.at) / _seconds(track.window, track.index)
         track.at = now / 1000
         values = [math.sqrt(share) for share in self.shares]
         option, track.state = track.online.step(track.state, values, [(mean,) for mean in track.mean], share=passed)
@@ -126,12 +130,21 @@ class Pace:
                 track.mean[option] += _MEMORY * (used - track.mean[option])
 
 
+def _seconds(window: str, index: int) -> float:
+    return (start(window, index + 1) - start(window, index)) / 1000
+
+
 def _fall(shares: tuple[float, ...]) -> bool:
     return bool(shares) and all(0 < share <= 1 for share in shares) and sorted(shares, reverse=True) == list(shares)
 
 
 @options(
-    text("window", "day", "the outermost limit of this window and kind is paced", among=("hour", "day", "month")),
+    text(
+        "window",
+        "day",
+        "the outermost limit of this window, in any time zone, and kind is paced",
+        among=("hour", "day", "month"),
+    ),
     text("kind", "all", "of the paced limit, such as all or money"),
     whole("requests", 10_000, "requests that are expected in a window", least=1),
     numbers(
