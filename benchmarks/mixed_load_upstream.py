@@ -24,8 +24,8 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 from helpers.dialects import DIALECTS, Said
 from helpers.upstream import PAYER, Upstream, answer, begin, echo, error, event
 
-SILENT = 8.0
-"""Seconds without a word, more than the gateway waits for (its time-outs are 4 s)."""
+SILENT, PAUSE = 15.0, 0.004
+"""Seconds without a word, more than the gateway waits for (its time-outs are 10 s); and between two words."""
 FAULTS: dict[str, tuple[float, bool]] = {
     "slow": (4.0, True),
     "no usage": (2.0, False),
@@ -147,7 +147,7 @@ class Endpoint(Upstream):
             self.billed += read + made
         step = echo(
             words=cap + 20 if fault == "runs past its cap" else words, prompt=read, cut_after=cut,
-            pause=0.1 if fault == "slow" else 0.0, delay=1.0 if fault == "slow" else 0.0,
+            pause=0.1 if fault == "slow" else PAUSE, delay=1.0 if fault == "slow" else 0.0,
             reports=fault != "no usage", keeps_cap=fault != "runs past its cap",
             **({"completion_tokens": -3} if fault == "impossible usage" else {}),
         )  # fmt: skip
