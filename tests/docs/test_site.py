@@ -138,3 +138,11 @@ def test_docstrings_become_markdown(docstrings: ModuleType) -> None:
         "A `a.Plan`, \\[n] of ``x[0]``.\n\n    ```pycon\n    >>> f()\n    [1, 2]\n    ```\n\nMore.\n\n"
         "```pycon\n>>> g()\n[3]\n```"
     )
+
+
+def test_the_first_paragraph_of_a_docstring_is_one_line(docstrings: ModuleType) -> None:
+    assert docstrings.summed("Called once, also if\nall fails.\n\nArgs:\n    x: y.") == (
+        "Called once, also if all fails.\n\nArgs:\n    x: y."
+    )
+    for text in ("One line.", "Either:\n- a\n- b\n\nMore.", "Text\n>>> f()\n1", ""):
+        assert docstrings.summed(text) == text
