@@ -1,7 +1,7 @@
 """For the reference of the site: docstrings as Markdown that MkDocs draws as they were meant.
 
-Sphinx roles such as ``:class:`Plan``` become code, examples (``>>>``) become code blocks, and square brackets in the
-text, which are shapes and intervals here, do not become links.
+The first paragraph becomes one line. Sphinx roles such as ``:class:`Plan``` become code, examples (``>>>``) become code
+blocks, and square brackets in the text, which are shapes and intervals here, do not become links.
 """
 
 from __future__ import annotations
@@ -31,6 +31,13 @@ def markdown(text: str) -> str:
     return "\n".join([*lines, f"{indent}```"] if example else lines)
 
 
+def summed(text: str) -> str:
+    """A docstring with its first paragraph, if it is plain text, in one line: lists of members show the first line."""
+    first, blank, rest = text.partition("\n\n")
+    plain = all(re.match(r"\w|[`(:]", line) for line in first.split("\n"))
+    return (" ".join(first.split()) if plain else first) + blank + rest
+
+
 def _prose(line: str) -> str:
     parts = CODE.split(ROLE.sub(r"`\1`", line))
     parts[::2] = [part.replace("[", "\\[") for part in parts[::2]]
@@ -43,4 +50,4 @@ class Docstrings(griffe.Extension):
     def on_object(self, *, obj: griffe.Object, **kwargs: Any) -> None:
         """Rewrite the docstring of one module, class, function or attribute."""
         if obj.docstring is not None:
-            obj.docstring.value = markdown(obj.docstring.value)
+            obj.docstring.value = markdown(summed(obj.docstring.value))

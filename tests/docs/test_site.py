@@ -47,9 +47,10 @@ def anchors(text: str) -> set[str]:
 
 
 def broken(page: Path, text: str) -> list[str]:
-    """The links of a page that lead nowhere."""
-    found = []
-    for link in LINK.findall(FENCE.sub("", text)):
+    """The links of a page that lead nowhere, and what MkDocs takes for a cross-reference ("[d][m]" outside of code)."""
+    plain = FENCE.sub("", text)
+    found = re.findall(r"\[[^\[\]\n]+\]\[[^\[\]\n]*\]", re.sub(r"`[^`\n]*`", "", plain))
+    for link in LINK.findall(plain):
         if re.match(r"\w+:", link):
             continue
         name, _, anchor = link.partition("#")
@@ -80,6 +81,7 @@ def test_broken_links_are_found() -> None:
     ]  # fmt: skip
     assert broken(page, "[a](../../Makefile)") == ["../../Makefile leaves docs/, so it is broken on the site"]
     assert broken(page, "```\n[a](nowhere.md)\n```\n") == []
+    assert broken(page, "costs [d][m] of `[d][m]`") == ["[d][m]"]
 
 
 @pytest.mark.parametrize("package", PACKAGES)
@@ -136,3 +138,11 @@ def test_docstrings_become_markdown(docstrings: ModuleType) -> None:
         "A `a.Plan`, \\[n] of ``x[0]``.\n\n    ```pycon\n    >>> f()\n    [1, 2]\n    ```\n\nMore.\n\n"
         "```pycon\n>>> g()\n[3]\n```"
     )
+
+
+def test_the_first_paragraph_of_a_docstring_is_one_line(docstrings: ModuleType) -> None:
+    assert docstrings.summed("Called once, also if\nall fails.\n\nArgs:\n    x: y.") == (
+        "Called once, also if all fails.\n\nArgs:\n    x: y."
+    )
+    for text in ("One line.", "Either:\n- a\n- b\n\nMore.", "Text\n>>> f()\n1", ""):
+        assert docstrings.summed(text) == text

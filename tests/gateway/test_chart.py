@@ -13,6 +13,7 @@ for needed in ("aiohttp", "orjson", "prometheus_client", "starlette", "uvicorn",
 
 import yaml  # noqa: E402
 
+from budgeteer.core.errors import InvalidInput  # noqa: E402
 from budgeteer.gateway.config import load  # noqa: E402
 from helpers import chart  # noqa: E402
 
@@ -85,6 +86,33 @@ def test_values_take_their_places(manifests):
     assert pod["imagePullSecrets"] == [{"name": "pull"}]
     changed = manifests(secret={**KEYS, "OPENAI_API_KEY": "sk-other"})["Deployment"]
     assert changed["spec"]["template"]["metadata"] != found["Deployment"]["spec"]["template"]["metadata"]
+
+
+def test_replicas_get_the_secret_that_signs_sessions(manifests, tmp_path):
+    """Admins without an admin key: the gateway does not start without it, and every pod has the same one."""
+    default = yaml.safe_load((chart.CHART / "values.yaml").read_text())["files"]["gateway.toml"]
+    admin = f'[[admins]]\nname = "Ada"\nrole = "admin"\nkey_sha256 = "{"0" * 64}"\n'
+    secret = {"BUDGETEER_SESSION_SECRET": "s" * 32, "OPENAI_API_KEY": "sk-upstream"}
+    found = manifests(secret=secret, files={"gateway.toml": default + admin})
+    told = found["Secret"]["stringData"]
+    assert told == secret
+    (tmp_path / "gateway.toml").write_text(found["ConfigMap"]["data"]["gateway.toml"])
+    config = load(tmp_path / "gateway.toml", told)
+    assert (config.server.admin_key, config.admins.secret) == ("", secret["BUDGETEER_SESSION_SECRET"])
+    with pytest.raises(InvalidInput, match="set BUDGETEER_SESSION_SECRET"):
+        load(tmp_path / "gateway.toml", {"OPENAI_API_KEY": "sk-upstream"})
+    other = manifests(secret={**secret, "BUDGETEER_SESSION_SECRET": "t" * 32}, files={"gateway.toml": default + admin})
+    changed, before = (one["Deployment"]["spec"]["template"]["metadata"]["annotations"] for one in (other, found))
+    assert changed != before  # the pods are made anew, since a running process keeps its environment
+
+
+def test_the_values_name_each_secret_that_the_gateway_reads_by_itself():
+    """Variables whose names stand in the code are in the comment of `secret`; others are named in gateway.toml."""
+    known = set()
+    for path in (ROOT / "src" / "budgeteer" / "gateway").rglob("*.py"):
+        known |= set(re.findall(r'"(BUDGETEER_\w+)"', path.read_text()))
+    assert known >= {"BUDGETEER_ADMIN_KEY", "BUDGETEER_SESSION_SECRET"}
+    assert known <= set(re.findall(r"^#  (\w+):", (chart.CHART / "values.yaml").read_text(), re.M))
 
 
 def test_the_image_has_to_be_named(manifests):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import time
 
@@ -11,7 +12,7 @@ for needed in ("aiohttp", "orjson", "prometheus_client", "starlette", "uvicorn")
     pytest.importorskip(needed)
 
 from helpers.gateway_fixture import ADMIN, Running, toml  # noqa: E402
-from helpers.upstream import Upstream, begin, echo, error, event, hang, hang_up, in_turn  # noqa: E402
+from helpers.upstream import Upstream, begin, echo, end, error, event, hang, hang_up, in_turn  # noqa: E402
 
 HI = [{"role": "user", "content": "Hi"}]
 
@@ -372,17 +373,44 @@ def test_another_upstream_that_makes_less_takes_over_with_a_lower_cap(tmp_path):
             assert running.call("/v1/chat/completions", ask(model="m", max_tokens=51), key)[0] == 400
 
 
-def leave(running, key, **body):
-    """A client of a stream that goes away after its first text."""
+def leave(running, key, before=False, **body):
+    """A client of a stream that goes away after its first text; ``before``: as soon as its request is sent."""
     import socket
 
     body = json.dumps(ask(stream=True, max_tokens=50, **body)).encode()
     head = f"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {key}\r\n"
     client = socket.create_connection(("127.0.0.1", running.port))
     client.sendall(f"{head}content-length: {len(body)}\r\n\r\n".encode() + body)
-    while b"word" not in client.recv(65536):
+    while not before and b"word" not in client.recv(65536):
         pass
+    while before and not running.gateway.proxy.live:
+        time.sleep(0.005)
     client.close()
+
+
+@pytest.mark.parametrize("cancels", ["cancels = true", ""])
+@pytest.mark.parametrize("fails", [False, True])
+def test_a_client_that_leaves_a_stream_before_its_first_text_is_charged_too(tmp_path, cancels, fails):
+    """Nothing was passed on to it, which is no error in place of an answer, even if an error follows the text."""
+
+    async def late(server, writer, path, body):
+        await asyncio.sleep(0.3)
+        if not fails:
+            return await echo(words=50, pause=0.01)(server, writer, path, body)
+        server.billed += 8
+        await begin(writer)
+        said = {"choices": [{"index": 0, "delta": {"content": "word "}, "finish_reason": None}]}
+        overloaded = {"error": {"message": "Overloaded", "type": "overloaded_error", "code": 529}}
+        await event(writer, f"{json.dumps(said)}\n\ndata: {json.dumps(overloaded)}")  # in one piece
+        await end(writer)
+
+    with Upstream(late=late) as upstream, one_upstream(tmp_path, upstream, ["late"], more=cancels) as running:
+        leave(running, running.key("all:9000"), before=True, model="late")
+        (record,) = running.settled(1)
+        assert record["outcome"] == "left"
+        assert [call["outcome"] for call in record["calls"]] != ["rejected"]
+        assert running.spent() == record["units"]["all"] == record["wasted"] >= upstream.billed > 0
+        assert running.gateway.proxy.upstreams.backends[0].failures == fails
 
 
 def test_a_client_that_leaves_a_stream_ends_it_where_that_stops_it_and_is_charged_what_was_seen(tmp_path):

@@ -17,6 +17,7 @@ for needed in ("aiohttp", "orjson", "prometheus_client", "starlette", "uvicorn")
 
 from budgeteer.gateway.ask import Ask, check_parts  # noqa: E402
 from budgeteer.gateway.body import Room, read_body  # noqa: E402
+from budgeteer.gateway.door import _Transport  # noqa: E402
 from budgeteer.gateway.fields import KNOWN, check_addresses, check_fields  # noqa: E402
 from budgeteer.gateway.hosts import public  # noqa: E402
 from budgeteer.gateway.keyring import KeyRing  # noqa: E402
@@ -42,6 +43,34 @@ def running(tmp_path_factory):
             running.upstream = upstream
             running.alice = running.key("all:100000", path="door", per_user=["100000"])
             yield running
+
+
+def test_a_stranger_that_resets_its_connection_before_the_answer_is_no_fault():
+    """A body that has not arrived, and a socket that is gone when the answer to it has been written."""
+
+    class Gone:
+        def __init__(self):
+            self.did = []
+
+        def __getattr__(self, name):
+            def do(*_):
+                self.did.append(name)
+                if name == "write_eof":
+                    raise OSError(107, "Transport endpoint is not connected")
+
+            return do
+
+        def is_closing(self):
+            return False
+
+    gone = Gone()
+    transport = _Transport(gone, types.SimpleNamespace(call_later=lambda *_: None, call_soon=lambda *_: None))
+    transport.unread = True
+    transport.write(b"HTTP/1.1 401 X\r\n\r\n")
+    transport.write(b"no such key")
+    transport.close()
+    assert gone.did == ["write", "write_eof", "abort"]
+    assert transport.is_closing()
 
 
 def talk(running, *pieces, most=3_000_000):

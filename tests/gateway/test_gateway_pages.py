@@ -540,6 +540,10 @@ def test_every_table_scrolls_inside(running, person):
         for path in paths:
             body = reader.get(path)[2]
             assert body.count("<table") == body.count('<div class="scroll" tabindex="0"><table') > 0, path
+            for wide, heads, rows in re.findall(r'<table( class="wide")?>(.*?)<tbody>(.*?)</tbody>', body, re.S):
+                named = re.findall(r'<th scope="col"[^>]*>(.*?)</th>', heads)
+                for row in rows.split("</tr>")[:-1]:  # on a phone each cell stands beside its heading
+                    assert re.findall(r'<td[^>]* data-head="(.*?)"', row) == (named if wide else []), path
             assert '<meta name="viewport" content="width=device-width, initial-scale=1">' in body
 
 

@@ -19,7 +19,8 @@ from typing import Any, Self
 
 from helpers.forms import read_form
 
-_MODEL: ContextVar[str] = ContextVar("model", default="")
+PAYER: ContextVar[str] = ContextVar("payer", default="")
+"""Whom the running request is billed to: its model, unless its step says otherwise."""
 Step = Callable[["Upstream", StreamWriter, str, Any], Awaitable[None]]
 Headers = Iterable[tuple[str, str]]
 
@@ -35,7 +36,7 @@ class Upstream:
         requests: (path, body) of what arrived, in order; ``headers`` and ``raw`` of the last one as well.
         gets: paths of GET requests, which get an empty list unless ``reads`` answers them.
         reads: answers GET and DELETE requests, and POSTs without a body; it gets the method in place of a body.
-        bills: model -> tokens that ran.
+        bills: model (or whom a step names in ``PAYER``) -> tokens that ran.
         connections: that were made.
         gone: requests whose client went away before their end.
         open, most_open: requests under way now, and at the most.
@@ -64,7 +65,7 @@ class Upstream:
 
     @billed.setter
     def billed(self, total: int) -> None:
-        self.bills[_MODEL.get()] += total - self.billed
+        self.bills[PAYER.get()] += total - self.billed
 
     async def _listen(self) -> None:
         self.server = await asyncio.start_server(self._serve, "127.0.0.1", 0, backlog=2000, limit=2**20)
@@ -131,7 +132,7 @@ class Upstream:
                 self.calls += 1
                 self.open += 1
                 self.most_open = max(self.most_open, self.open)
-                _MODEL.set(body.get("model", ""))
+                PAYER.set(body.get("model", ""))
                 try:
                     await step(self, writer, path, body)
                 except ConnectionError:
@@ -276,9 +277,9 @@ def echo(
             server.billed += prompt
             return await answer(writer, 200, {"id": "m", "results": [], "usage": usage(prompt, 0)})
         if path.endswith("/responses"):
-            return await _responses(server, writer, body, n, prompt)
+            return await _responses(server, writer, body, n, prompt, pause, cut_after, reports)
         if path.endswith("/messages"):
-            return await _messages(server, writer, body, n, prompt, pause, cut_after)
+            return await _messages(server, writer, body, n, prompt, pause, cut_after, reports)
         counted = usage(prompt, n if counts_one else n * choices, **more)
         base = {"id": "c", "created": 1, "model": model_name}
         finish = "length" if n == cap else "stop"
@@ -320,11 +321,13 @@ def echo(
     return step
 
 
-async def _responses(server: Upstream, writer: StreamWriter, body: Any, n: int, prompt: int) -> None:
-    server.billed += prompt + n
+async def _responses(
+    server: Upstream, writer: StreamWriter, body: Any, n: int, prompt: int, pause: float, cut_after: int | None,
+    reports: bool,
+) -> None:  # fmt: skip
     text = " ".join(["word"] * n)
     message = {
-        "id": "m", "type": "message", "role": "assistant", "status": "completed",
+        "id": f"m{server.calls}", "type": "message", "role": "assistant", "status": "completed",
         "content": [{"type": "output_text", "text": text, "annotations": []}],
     }  # fmt: skip
     counted = {
@@ -332,20 +335,28 @@ async def _responses(server: Upstream, writer: StreamWriter, body: Any, n: int, 
         "input_tokens_details": {"cached_tokens": 0}, "output_tokens_details": {"reasoning_tokens": 0},
     }  # fmt: skip
     found = {
-        "id": "r", "object": "response", "created_at": 1, "model": "echo-1", "status": "completed", "output": [message],
-        "parallel_tool_calls": True, "tool_choice": "auto", "tools": [], "usage": counted,
+        "id": f"r{server.calls}", "object": "response", "created_at": 1, "model": "echo-1", "status": "completed",
+        "output": [message], "parallel_tool_calls": True, "tool_choice": "auto", "tools": [],
+        "usage": counted if reports else None,
     }  # fmt: skip
     if not body.get("stream"):
-        return await answer(writer, 200, found)
+        server.billed += prompt + n
+        return writer.close() if cut_after is not None else await answer(writer, 200, found)
+    server.billed += prompt
     await begin(writer)
     made = {"type": "response.created", "sequence_number": 0, "response": {**found, "output": [], "usage": None}}
     await event(writer, made, "response.created")
     for i in range(n):
+        if i == cut_after:
+            return writer.close()
         delta = {
             "type": "response.output_text.delta", "sequence_number": i + 1, "output_index": 0, "content_index": 0,
-            "item_id": "m", "delta": "word ", "logprobs": [],
+            "item_id": message["id"], "delta": "word ", "logprobs": [],
         }  # fmt: skip
         await event(writer, delta, str(delta["type"]))
+        server.billed += 1
+        if pause:
+            await asyncio.sleep(pause)
     await event(
         writer, {"type": "response.completed", "sequence_number": n + 1, "response": found}, "response.completed"
     )
@@ -353,19 +364,24 @@ async def _responses(server: Upstream, writer: StreamWriter, body: Any, n: int, 
 
 
 async def _messages(
-    server: Upstream, writer: StreamWriter, body: Any, n: int, prompt: int, pause: float, cut_after: int | None
+    server: Upstream, writer: StreamWriter, body: Any, n: int, prompt: int, pause: float, cut_after: int | None,
+    reports: bool,
 ) -> None:  # fmt: skip
     """As Anthropic does: the input without what the cache gave, the output's count only at the end."""
     first = {"input_tokens": prompt - 3, "cache_read_input_tokens": 3, "cache_creation_input_tokens": 0}
     base = {"id": "m", "type": "message", "role": "assistant", "model": "echo-1", "stop_sequence": None}
     if not body.get("stream"):
         server.billed += prompt + n
+        if cut_after is not None:
+            return writer.close()
         content = [{"type": "text", "text": " ".join(["word"] * n)}]
-        found = {**base, "content": content, "stop_reason": "end_turn", "usage": {**first, "output_tokens": n}}
-        return await answer(writer, 200, found)
+        found = {**base, "content": content, "stop_reason": "end_turn"}
+        return await answer(writer, 200, {**found, "usage": {**first, "output_tokens": n}} if reports else found)
     await begin(writer)
     server.billed += prompt
-    start: dict[str, Any] = {**base, "content": [], "stop_reason": None, "usage": {**first, "output_tokens": 1}}
+    start: dict[str, Any] = {**base, "content": [], "stop_reason": None}
+    if reports:
+        start["usage"] = {**first, "output_tokens": 1}
     await event(writer, {"type": "message_start", "message": start}, "message_start")
     block = {"type": "content_block_start", "index": 0, "content_block": {"type": "text", "text": ""}}
     await event(writer, block, str(block["type"]))
@@ -378,8 +394,8 @@ async def _messages(
         if pause:
             await asyncio.sleep(pause)
     await event(writer, {"type": "content_block_stop", "index": 0}, "content_block_stop")
-    stop = {"stop_reason": "end_turn", "stop_sequence": None}
-    await event(writer, {"type": "message_delta", "delta": stop, "usage": {"output_tokens": n}}, "message_delta")
+    stop: dict[str, Any] = {"type": "message_delta", "delta": {"stop_reason": "end_turn", "stop_sequence": None}}
+    await event(writer, {**stop, "usage": {"output_tokens": n}} if reports else stop, "message_delta")
     await event(writer, {"type": "message_stop"}, "message_stop")
     return await end(writer)
 

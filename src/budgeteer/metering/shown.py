@@ -41,7 +41,7 @@ def most_tokens(
     """The most tokens that an answer can have been billed, and the most that what it showed can have.
 
     Each text counts by the tokenizer, its margin, and what stands around it; by bytes without a tokenizer, or where the
-    answer calls tools.
+    answer calls tools. A text that was cut has more: what was on its way when nobody read any more.
 
     Args:
         texts: of the choices or items.
@@ -54,14 +54,16 @@ def most_tokens(
         None for the first if there are no texts; 0 for the second if a tokenizer cannot say it, as of calls of tools.
 
     >>> words = Bounds(tokens=lambda text: len(text.split()))
-    >>> most_tokens(["one two"], words), most_tokens(["one two"], words, cut=1), most_tokens(["one two"], Bounds())
-    ((6, 6), (38, 6), (7, 7))
+    >>> most_tokens(["one two"], words), most_tokens(["one two"], words, cut=1)
+    ((6, 6), (38, 6))
+    >>> most_tokens(["one two"], Bounds()), most_tokens(["one two"], Bounds(), cut=1)
+    ((7, 7), (39, 7))
     """
     if bounds.tokens is None or calls:
         shown = [count_text(text) for text in texts]
     else:
         shown = [math.ceil(count_text(text, bounds.tokens) * bounds.margin) + AROUND for text in texts]
     seen = sum(max(1, tokens) for tokens in shown) if texts else None
-    if seen is not None and bounds.tokens is not None:
-        seen = max(seen, least) + ON_THE_WAY * cut
+    if seen is not None:
+        seen = (seen if bounds.tokens is None else max(seen, least)) + ON_THE_WAY * cut
     return seen, 0 if calls and bounds.tokens is not None else sum(shown)

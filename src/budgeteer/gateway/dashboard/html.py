@@ -10,6 +10,9 @@ from urllib.parse import urlencode
 
 from budgeteer.draw.svg import clean
 
+_NARROW, _NARROW_TEXTS = 6, 3
+"""Columns, and columns of text, that fit beside each other on a phone."""
+
 
 class Html(str):
     """A string that is HTML, so that it is not escaped."""
@@ -75,7 +78,9 @@ def link(text: object, path: str, /, **query: object) -> Html:
 
 
 def table(heads: Sequence[str], rows: Sequence[Sequence[object]], empty: str, numbers: Iterable[str] = ()) -> Html:
-    """A table that scrolls sideways if it is wide; without rows, the text ``empty``.
+    """A table that scrolls sideways if it is too wide; without rows, the text ``empty``.
+
+    One with many columns is a list of its rows on a phone, each cell below the other with its heading.
 
     Args:
         heads: the columns' headings.
@@ -87,13 +92,16 @@ def table(heads: Sequence[str], rows: Sequence[Sequence[object]], empty: str, nu
         return tag('<p class="note">$empty</p>', empty=empty)
     right = [' class="n"' if head in numbers else "" for head in heads]
     top = "".join(f'<th scope="col"{css}>{safe(head)}</th>' for head, css in zip(heads, right, strict=True))
+    wide = len(heads) > _NARROW or right.count("") > _NARROW_TEXTS
+    named = [f'{css} data-head="{safe(head)}"' if wide else css for head, css in zip(heads, right, strict=True)]
     body = "".join(
-        "<tr>" + "".join(f"<td{css}>{safe(cell)}</td>" for cell, css in zip(row, right, strict=True)) + "</tr>"
+        "<tr>" + "".join(f"<td{about}>{safe(cell)}</td>" for cell, about in zip(row, named, strict=True)) + "</tr>"
         for row in rows
     )
+    css = ' class="wide"' if wide else ""
     # Focusable, so that the keyboard can scroll it.
     return Html(
-        f'<div class="scroll" tabindex="0"><table><thead><tr>{top}</tr></thead><tbody>{body}</tbody></table></div>'
+        f'<div class="scroll" tabindex="0"><table{css}><thead><tr>{top}</tr></thead><tbody>{body}</tbody></table></div>'
     )
 
 
