@@ -67,6 +67,7 @@ THINK_SHORT = _paper("TrainLongThinkShort")
 LASER, ARLCP, ADACTRL, E1 = _paper("LASER"), _paper("ARLCP"), _paper("AdaCtrl"), _paper("e1")
 PEAR, ADATHINK_MED, ARES = _paper("PEAR"), _paper("AdaThink-Med"), _paper("ARES")
 TP_SCHEDULE = _paper("TemporalScheduling")
+SEELE = _paper("SEELE")
 REX = _paper("REX")
 APRIEL = _paper("Apriel-Reasoner")
 TEMPO_TREE = _paper("TreeGRPO-credit")
@@ -82,6 +83,7 @@ _A, _O, _J = partial(_path, "allocate"), partial(_path, "online"), partial(_path
 _R, _RW, _W = partial(_path, "rl.recipes"), partial(_path, "rl.reward"), partial(_path, "rl.weight")
 _AD, _IM, _RA = partial(_path, "rl.advantage"), partial(_path, "rl.importance"), partial(_path, "rl.ratio")
 _ST, _CA, _SC = partial(_path, "rl.stream"), partial(_path, "rl.carry"), partial(_path, "rl.schedule")
+_VA = partial(_path, "rl.variant")
 _P = partial(_path, "gateway.policies")
 _S, _T, _V = partial(_path, "steer"), partial(_path, "strategies"), partial(_path, "verify")
 
@@ -548,6 +550,10 @@ METHODS: tuple[Method, ...] = (
     Method("domain-ratio", "stream", _ST("domain_ratio"), "domains in fixed shares of completed rollouts", APRIEL),
     # carry
     Method("partial-rollouts", "carry", _CA("partial_rollouts"), "rows cut by a step's budget go on", RING),
+    # variant
+    Method("falling-budget", "variant", _VA("falling_budget"), "a falling length, said in the prompt", THINK_SHORT),
+    Method("effort", "variant", _VA("effort"), "a share of the usual thinking, said in the prompt", E1),
+    Method("seele", "variant", _VA("seele"), "a hint as long as the prompt needs to be half right", SEELE),
     # schedule
     Method("rex", "schedule", _SC("rex"), "a reflected exponential, above a straight line", REX),
     Method("staircase", "schedule", _SC("staircase"), "falls by a factor at every stair", THINK_SHORT),
@@ -655,9 +661,10 @@ METHODS: tuple[Method, ...] = (
         "train-long-think-short",
         "recipe",
         _R("train_long_think_short"),
-        "GRPO under a cap that falls, with a bonus for length",
+        "GRPO with a target length that falls",
         THINK_SHORT,
     ),
+    Method("seele", "recipe", _R("seele"), "GRPO with hints that bring each prompt to half right", SEELE),
     Method("uniform-answer-stop", "recipe", _R("uniform_answer_stop"), "GRPO whose rows end once answered"),
     # policy
     Method("cache", "policy", _P("cache"), "answers an equal request from memory"),

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from budgeteer.rl.recipes._prompt_selection import prompt_selection
     from budgeteer.rl.recipes._reinforce_ada_balance import reinforce_ada_balance
     from budgeteer.rl.recipes._reinforce_ada_pos import reinforce_ada_pos
+    from budgeteer.rl.recipes._seele import seele
     from budgeteer.rl.recipes._tempo_rl import tempo_rl
     from budgeteer.rl.recipes._tp_schedule import tp_schedule
     from budgeteer.rl.recipes._train_long_think_short import train_long_think_short
@@ -46,6 +47,7 @@ __all__ = [
     "prompt_selection",
     "reinforce_ada_balance",
     "reinforce_ada_pos",
+    "seele",
     "tempo_rl",
     "tp_schedule",
     "train_long_think_short",
@@ -73,6 +75,7 @@ __getattr__ = lazy(
         "prompt_selection": "_prompt_selection",
         "reinforce_ada_balance": "_reinforce_ada_balance",
         "reinforce_ada_pos": "_reinforce_ada_pos",
+        "seele": "_seele",
         "tempo_rl": "_tempo_rl",
         "tp_schedule": "_tp_schedule",
         "train_long_think_short": "_train_long_think_short",
