@@ -151,9 +151,7 @@ def test_schedules_by_hand() -> None:
     assert [rex()(z) for z in (0, 0.5, 1)] == pytest.approx([1, 2 / 3, 0])
     assert all(rex()(s) > 1 - s for s in (0.1, 0.5, 0.9))
     assert [staircase(0.5, 4, 0.2)(s) for s in (0, 0.24, 0.25, 0.5, 0.75, 1)] == [1, 1, 0.5, 0.25, 0.2, 0.2]
-    control = Control(
-        recipes.get("train-long-think-short:asked=false"), TrainConfig(steps=10, max_tokens=50), [(1,)], ["a"]
-    )
+    control = Control(recipes.get("train-long-think-short"), TrainConfig(steps=10, max_tokens=50), [(1,)], ["a"])
     caps = []
     for step in range(10):
         control.progress.step = step
@@ -255,7 +253,7 @@ def play(control: Control, steps: int) -> list[list[float]]:
     return advantages
 
 
-RUNS = ["c3po", "domain-mix", "forking-tokens", "tp-schedule", "tempo", "train-long-think-short:asked=false", "gspo"]
+RUNS = ["c3po", "domain-mix", "forking-tokens", "tp-schedule", "tempo", "train-long-think-short", "gspo"]
 
 
 @pytest.mark.parametrize("name", [*RUNS, "duet:carry=partial-rollouts,stream=domain-ratio"])

@@ -12,14 +12,16 @@ import pytest
 from budgeteer.core.errors import InvalidInput
 from budgeteer.core.plan import CUT, ENDED, Items, Plan
 from budgeteer.rl import recipes
+from budgeteer.rl.advantage import hbpo_advantage
 from budgeteer.rl.asked import Wording, varied
 from budgeteer.rl.carry import partial_rollouts
 from budgeteer.rl.config import TrainConfig
 from budgeteer.rl.control import Control
 from budgeteer.rl.history import History
 from budgeteer.rl.recipe import Variant, Variants, View
+from budgeteer.rl.reward import hbpo
 from budgeteer.rl.rollouts import Role, Rollouts
-from budgeteer.rl.variant import effort, falling_budget, seele
+from budgeteer.rl.variant import effort, falling_budget, seele, split_budgets
 from budgeteer.rl.variant._seele import Curve, fit
 from helpers.rollouts import rows_of
 
@@ -146,6 +148,30 @@ def test_efforts_are_drawn_for_a_prompt_and_said_there() -> None:
     assert shares == {0.25, 0.5, 0.75, 1.0}
 
 
+def test_a_prompts_rollouts_take_the_budgets_in_turns() -> None:
+    variants = split_budgets("In {tokens}. ").vary((), view_of([4, 0, 3]), RNG)  # of a cap of 40
+    target = variants.columns["target"].tolist()
+    assert sorted(target[:4]) == [5, 10, 20, 25]
+    assert (target[:4] * 2)[target.index(5) :][:4] == [5, 10, 20, 25]
+    assert len(set(target[4:])) == 3
+    assert variants.hint == tuple(f"In {int(tokens)}. " for tokens in target)
+
+
+def test_hbpo_by_hand() -> None:
+    # cap 8 of sampled tokens (10 with a head of 2), targets 4 and 2; the rows have sampled 4, 6, 4 and 2 tokens
+    rollouts = rows_of([[1] * 6, [1] * 8, [1] * 6, [1] * 4], [1, 1, 0, 1], cap=10)
+    role = np.where(np.arange(8) < 2, Role.HINT, rollouts.role).astype(np.int8)
+    rollouts = dataclasses.replace(rollouts, role=role, more={"target": A([4.0, 4.0, 2.0, 2.0])})
+    cos = [4 * math.cos(math.pi * n / 16) for n in range(9)]
+    reward = hbpo().score((), rollouts.columns(hbpo().needs))
+    worth = [cos[4], cos[6] - 2 / 8, 0, cos[2]]
+    assert reward.tolist() == pytest.approx(worth)
+    advantage = hbpo_advantage(dataclasses.replace(rollouts, reward=reward), view_of([4, 0, 0]))
+    mean, std = np.mean(worth), np.std(worth)
+    within = [(worth[0] + worth[1]) / 2 - cos[4]] * 2 + [worth[3] / 2 - cos[2]] * 2
+    assert advantage.tolist() == pytest.approx([(r - mean) / std + a for r, a in zip(worth, within, strict=True)])
+
+
 def test_the_share_of_a_solution_by_hand() -> None:
     curve = Curve(k=8.0, mu=-0.4, b=0.1)
     assert curve(0.4) == pytest.approx(0.1 + 0.9 / 2)
@@ -247,7 +273,9 @@ def play(control: Control, steps: int) -> list[list[float]]:
     return advantages
 
 
-@pytest.mark.parametrize("name", ["seele", "train-long-think-short", "grpo:variant=effort,reward=e1"])
+@pytest.mark.parametrize(
+    "name", ["seele", "train-long-think-short:asked=true", "hbpo", "grpo:variant=effort,reward=e1"]
+)
 def test_a_run_that_is_resumed_is_the_same_run(name) -> None:
     def fresh() -> Control:
         config = TrainConfig(steps=6, prompts=2, group=8, max_tokens=10)

@@ -67,7 +67,7 @@ THINK_SHORT = _paper("TrainLongThinkShort")
 LASER, ARLCP, ADACTRL, E1 = _paper("LASER"), _paper("ARLCP"), _paper("AdaCtrl"), _paper("e1")
 PEAR, ADATHINK_MED, ARES = _paper("PEAR"), _paper("AdaThink-Med"), _paper("ARES")
 TP_SCHEDULE = _paper("TemporalScheduling")
-SEELE = _paper("SEELE")
+SEELE, HBPO = _paper("SEELE"), _paper("HBPO")
 REX = _paper("REX")
 APRIEL = _paper("Apriel-Reasoner")
 TEMPO_TREE = _paper("TreeGRPO-credit")
@@ -530,6 +530,7 @@ METHODS: tuple[Method, ...] = (
     Method("arlcp", "reward", _RW("arlcp"), "less for reflection words and length among right rows", ARLCP),
     Method("adactrl", "reward", _RW("adactrl"), "a tag of difficulty that the model writes, and its length", ADACTRL),
     Method("e1", "reward", _RW("e1"), "right within the effort that the prompt allows", E1),
+    Method("hbpo", "reward", _RW("hbpo"), "right within a target length, or beyond it for less", HBPO),
     Method("pear", "reward", _RW("pear"), "less for a thinking of higher entropy than the answer", PEAR),
     Method(
         "adathink-med", "reward", _RW("adathink_med"), "lengths by difficulty, measured with certainty", ADATHINK_MED
@@ -539,6 +540,7 @@ METHODS: tuple[Method, ...] = (
     Method("grpo", "advantage", _AD("grpo_advantage"), "reward normalised within its prompt", GRPO),
     Method("centred", "advantage", _AD("centred_advantage"), "reward minus the mean of its prompt", DR_GRPO),
     Method("shrunk", "advantage", _AD("shrunk_advantage"), "reward minus a mean shrunk to the prompt's history"),
+    Method("hbpo", "advantage", _AD("hbpo_advantage"), "between the targets of a prompt, and within each", HBPO),
     Method("tempo", "advantage", _AD("tempo"), "credit for the tokens at which rollouts part", TEMPO_TREE),
     # importance
     Method("high-entropy", "importance", _IM("high_entropy"), "only the tokens of largest entropy", FORKING),
@@ -553,7 +555,8 @@ METHODS: tuple[Method, ...] = (
     # variant
     Method("falling-budget", "variant", _VA("falling_budget"), "a falling length, said in the prompt", THINK_SHORT),
     Method("effort", "variant", _VA("effort"), "a share of the usual thinking, said in the prompt", E1),
-    Method("seele", "variant", _VA("seele"), "a hint as long as the prompt needs to be half right", SEELE),
+    Method("split-budgets", "variant", _VA("split_budgets"), "budgets shared out over a prompt's rollouts", HBPO),
+    Method("seele", "variant", _VA("seele"), "a hint as long as the prompt needs to be half right", SEELE, "seele"),
     # schedule
     Method("rex", "schedule", _SC("rex"), "a reflected exponential, above a straight line", REX),
     Method("staircase", "schedule", _SC("staircase"), "falls by a factor at every stair", THINK_SHORT),
@@ -664,7 +667,8 @@ METHODS: tuple[Method, ...] = (
         "GRPO with a target length that falls",
         THINK_SHORT,
     ),
-    Method("seele", "recipe", _R("seele"), "GRPO with hints that bring each prompt to half right", SEELE),
+    Method("hbpo", "recipe", _R("hbpo"), "GRPO over budgets that a prompt's rollouts share out", HBPO),
+    Method("seele", "recipe", _R("seele"), "GRPO with hints that bring each prompt to half right", SEELE, "seele"),
     Method("uniform-answer-stop", "recipe", _R("uniform_answer_stop"), "GRPO whose rows end once answered"),
     # policy
     Method("cache", "policy", _P("cache"), "answers an equal request from memory"),

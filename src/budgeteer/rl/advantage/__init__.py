@@ -10,6 +10,7 @@ from budgeteer.core.lazy import lazy
 if TYPE_CHECKING:
     from budgeteer.rl.advantage._centred_advantage import centred_advantage
     from budgeteer.rl.advantage._grpo_advantage import grpo_advantage
+    from budgeteer.rl.advantage._hbpo_advantage import hbpo_advantage
     from budgeteer.rl.advantage._shrunk_advantage import shrunk_advantage
     from budgeteer.rl.advantage._tempo import tempo
     from budgeteer.rl.advantage.kit import group_norm, history_baseline
@@ -18,6 +19,7 @@ __all__ = [
     "centred_advantage",
     "group_norm",
     "grpo_advantage",
+    "hbpo_advantage",
     "history_baseline",
     "shrunk_advantage",
     "tempo",
@@ -29,6 +31,7 @@ __getattr__ = lazy(
         "centred_advantage": "_centred_advantage",
         "group_norm": "kit",
         "grpo_advantage": "_grpo_advantage",
+        "hbpo_advantage": "_hbpo_advantage",
         "history_baseline": "kit",
         "shrunk_advantage": "_shrunk_advantage",
         "tempo": "_tempo",

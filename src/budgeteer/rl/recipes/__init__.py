@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from budgeteer.rl.recipes._forking_tokens import forking_tokens
     from budgeteer.rl.recipes._grpo import grpo
     from budgeteer.rl.recipes._gspo import gspo
+    from budgeteer.rl.recipes._hbpo import hbpo
     from budgeteer.rl.recipes._knapsack_rl import knapsack_rl
     from budgeteer.rl.recipes._prompt_selection import prompt_selection
     from budgeteer.rl.recipes._reinforce_ada_balance import reinforce_ada_balance
@@ -43,6 +44,7 @@ __all__ = [
     "get",
     "grpo",
     "gspo",
+    "hbpo",
     "knapsack_rl",
     "prompt_selection",
     "reinforce_ada_balance",
@@ -71,6 +73,7 @@ __getattr__ = lazy(
         "get": "named",
         "grpo": "_grpo",
         "gspo": "_gspo",
+        "hbpo": "_hbpo",
         "knapsack_rl": "_knapsack_rl",
         "prompt_selection": "_prompt_selection",
         "reinforce_ada_balance": "_reinforce_ada_balance",

@@ -11,14 +11,14 @@ from budgeteer.rl.schedule import staircase
 from budgeteer.rl.variant import falling_budget
 
 
-def train_long_think_short(asked: bool = True) -> Recipe:
-    """GRPO with a target length that falls in stairs, said in the prompt and paid for (arXiv 2508.08940).
+def train_long_think_short(asked: bool = False) -> Recipe:
+    """GRPO with a bonus for a target length that falls in stairs (arXiv 2508.08940).
 
     Args:
-        asked: say it in the prompt. If not, the cap of a rollout falls, to twice the target, and the prompt says
-            nothing: for models that do not follow such words, and to save tokens for certain.
+        asked: say the target in the prompt, as the paper does. If not, the cap of a rollout falls, to twice the target:
+            that saves tokens for certain, and suits models that follow no such words, such as the embedded reasoner.
     """
     made = replace(grpo(), name="train-long-think-short", reward=triangular())
-    return (
-        replace(made, variant=falling_budget()) if asked else replace(made, schedules=Schedules(max_tokens=staircase()))
-    )
+    if asked:
+        return replace(made, variant=falling_budget())
+    return replace(made, schedules=Schedules(max_tokens=staircase()))

@@ -11,11 +11,13 @@ if TYPE_CHECKING:
     from budgeteer.rl.variant._effort import effort
     from budgeteer.rl.variant._falling_budget import falling_budget
     from budgeteer.rl.variant._seele import seele
+    from budgeteer.rl.variant._split_budgets import split_budgets
 
 __all__ = [
     "effort",
     "falling_budget",
     "seele",
+    "split_budgets",
 ]
 
 __getattr__ = lazy(
@@ -24,5 +26,6 @@ __getattr__ = lazy(
         "effort": "_effort",
         "falling_budget": "_falling_budget",
         "seele": "_seele",
+        "split_budgets": "_split_budgets",
     },
 )
