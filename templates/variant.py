@@ -15,7 +15,7 @@ from budgeteer.rl.rollouts import Rollouts
 def nudged(text: str = "Wait, ") -> Variant:
     """Every second rollout of a run begins with ``text``: a head of the answer that carries no gradient.
 
-    Helps to see more of what follows such words; does not when the model writes them anyway.
+    Helps when the model hardly ever writes such words and should learn what to do after them; does not when it does.
 
     Args:
         text: the head of the answer.
