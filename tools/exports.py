@@ -28,6 +28,7 @@ PACKAGES = (
     "rl.reward",
     "rl.schedule",
     "rl.stream",
+    "rl.variant",
     "rl.weight",
     "steer",
     "strategies",

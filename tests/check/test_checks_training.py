@@ -20,13 +20,14 @@ from budgeteer.check import (
     check_reward,
     check_schedule,
     check_stream,
+    check_variant,
     check_weight,
 )
 from budgeteer.core.meter import Counted
 from budgeteer.core.steer import Steer
 from budgeteer.rl.advantage import grpo_advantage
 from budgeteer.rl.carry import partial_rollouts
-from budgeteer.rl.recipe import Beginnings, Carry, Importance, Recipe, Stream
+from budgeteer.rl.recipe import Beginnings, Carry, Importance, Recipe, Stream, Variant, Variants
 from budgeteer.rl.reward.protocol import Reward
 from budgeteer.rl.stream import domain_ratio
 
@@ -199,6 +200,32 @@ def emptied(waiting, rollouts, step):
     return partial_rollouts().park(waiting, rollouts, step)[0], Beginnings.empty()
 
 
+def rows_in(view):
+    return int(view.plan.units.sum())
+
+
+def said(**columns):
+    """The same for all rows."""
+    return Variant(
+        lambda state, view, rng: Variants(
+            prefix=("so",) * rows_in(view), columns={name: np.full(rows_in(view), x) for name, x in columns.items()}
+        )
+    )
+
+
+def spoiled(state, rollouts):
+    rollouts.verified[:] = 0
+    return state
+
+
+def last_seen(state, rollouts):
+    return int(rollouts.length[-1]) if len(rollouts) else state
+
+
+def last_said(state, view, rng):
+    return Variants(hint=(str(state),) * rows_in(view))
+
+
 @dataclasses.dataclass
 class Fixed:
     """A meter that measures the same whatever was consumed, and thinks that the worst case is 1."""
@@ -236,6 +263,17 @@ MUTANTS = {
     "not what was parked": (check_carry, Carry(emptied)),
     "was not cut": (check_carry, Carry(lambda waiting, rows, step: (np.ones(len(rows), np.bool_), waiting))),
     "one truth value": (check_carry, Carry(lambda waiting, rows, step: (np.arange(len(rows)), waiting))),
+    "no Variant": (check_variant, lambda state, view, rng: Variants()),
+    "a trainer can give solution": (check_variant, said()._replace(needs=("weather",))),
+    "give Variants": (check_variant, Variant(lambda state, view, rng: ("so",) * rows_in(view))),
+    "entries of suffix for": (check_variant, Variant(lambda state, view, rng: Variants(suffix=("so",)))),
+    "and gives names effort": (check_variant, said()._replace(gives=("effort",))),
+    "vary's column: .*effort is 2": (check_variant, said(effort=2.0)._replace(gives=("effort",))),
+    "vary's column: .*'colour'": (check_variant, said(colour=2.0)._replace(gives=("colour",))),
+    "draw from rng only": (check_variant, Variant(lambda *given: last_said(RNG.random(), *given[1:]))),
+    "rollouts gave another state: observe": (check_variant, said()._replace(observe=lambda *given: RNG.random())),
+    "vary or observe changed": (check_variant, said()._replace(observe=spoiled)),
+    "changes with the order of the rows; group by Rollouts": (check_variant, Variant(last_said, lambda: 0, last_seen)),
     "finite number, 0 or more": (check_schedule, lambda spent: 0.5 - spent),
     "it keeps no memory": (check_schedule, lambda spent: RNG.random() + 1),
     "starts at 0": (check_schedule, lambda spent: spent),

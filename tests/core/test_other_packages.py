@@ -217,7 +217,7 @@ def test_train_fills_every_slot_of_a_recipe_with_theirs(installed, tmp_path):
 
 @needs_reasoner
 def test_their_reward_and_weight_read_a_column_of_their_own_and_one_of_their_task(installed, tmp_path):
-    text = "theirs:reward=their-thrift,token_weight=their-late"
+    text = "theirs:reward=their-thrift,token_weight=their-late,variant=their-words"
     small = ["--task", "their-sums", *SMALL[2:]]
     trained = budgeteer(installed, "train", text, "--budget", "600", "--out", str(tmp_path / "one"), *small)
     assert trained.returncode == 0, trained.stderr

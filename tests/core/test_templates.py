@@ -49,6 +49,7 @@ FACTORIES = {
     "ratio": "capped",
     "stream": "by_key",
     "carry": "second_chance",
+    "variant": "nudged",
     "schedule": "half_cosine",
     "weight": "root_mean",
     "recipe": "concise",
@@ -58,7 +59,7 @@ FACTORIES = {
 }
 """Template -> the factory in it."""
 TORCH = ("recipe", "reward", "advantage", "ratio")
-WITHOUT_DOCTEST = ("strategy", "recipe", "advantage", "many", "scorer", "importance", "carry", "policy")
+WITHOUT_DOCTEST = ("strategy", "recipe", "advantage", "many", "scorer", "importance", "carry", "variant", "policy")
 """Parts whose methods need more than a few lines to be called; tests below call them."""
 
 
@@ -296,12 +297,13 @@ def test_solve_asks_the_copy_of_the_task_in_the_copy_of_the_style(installed: Pat
 
 
 @needs_reasoner
-def test_train_fills_every_slot_with_a_copy(installed: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("variant", [False, True])
+def test_train_fills_every_slot_with_a_copy(installed: Path, tmp_path: Path, variant: bool) -> None:
     pytest.importorskip("torch")
     pytest.importorskip("reasoning_gym")
     recipe = (
         "concise:steer=deadline,reward=brevity,advantage=against-the-rest,importance=first-tokens,ratio=capped,"
-        "stream=by-key,carry=second-chance,lr=half-cosine,token_weight=root-mean"
+        f"stream=by-key,{'variant=nudged' if variant else 'carry=second-chance'},lr=half-cosine,token_weight=root-mean"
     )
     sizes = {"steps": 1, "prompts": 4, "group": 2, "max-tokens": 48, "train-items": 12, "heldout-items": 12}
     small = [word for key, value in sizes.items() for word in (f"--{key}", str(value))]

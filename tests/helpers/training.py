@@ -10,6 +10,7 @@ import numpy as np
 
 from budgeteer.core.plan import F64, I64
 from budgeteer.rl import recipes
+from budgeteer.rl.asked import Wording
 from budgeteer.rl.config import TrainConfig
 from budgeteer.rl.recipe import Recipe
 from budgeteer.rl.trainer import Trainer
@@ -18,6 +19,17 @@ from helpers.toys import MARKERS, toy_model
 SIZE = 12
 PROMPTS = [(0, 5 + i, *([6] * (i % 4))) for i in range(SIZE)]
 KEYS = [f"prompt {i}" for i in range(SIZE)]
+
+
+def spelled(texts: Sequence[str]) -> list[list[int]]:
+    """A token a letter."""
+    return [[5 + ord(letter) % 15 for letter in text] for text in texts]
+
+
+WORDING = Wording(
+    KEYS, lambda texts: [[0, *ids] for ids in spelled(texts)], spelled, [("ab", "c;")[: 1 + i % 2] for i in range(SIZE)]
+)
+"""What the prompts say, for recipes with a variant."""
 
 
 def even_sum(index: I64, rows: Sequence[Sequence[int]]) -> F64:
@@ -39,5 +51,6 @@ def build(
     **options: Any,
 ) -> Trainer:
     options.setdefault("budget", 800)
+    options.setdefault("wording", WORDING)
     recipe = recipes.get(recipe) if isinstance(recipe, str) else recipe
     return Trainer(recipe, c or config(), toy_model(seed_of_model), PROMPTS, KEYS, reward, MARKERS, **options)

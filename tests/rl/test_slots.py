@@ -22,7 +22,7 @@ from budgeteer.rl.control import Control
 from budgeteer.rl.history import History
 from budgeteer.rl.importance import high_entropy, temporal
 from budgeteer.rl.recipe import ENTROPY, Beginnings, Importance, View
-from budgeteer.rl.reward import Columns, overlong, triangular
+from budgeteer.rl.reward import overlong, triangular
 from budgeteer.rl.rollouts import Role, Rollouts
 from budgeteer.rl.schedule import rex, staircase
 from budgeteer.rl.stream import domain_ratio
@@ -172,8 +172,11 @@ def test_lr_and_temperature_follow_the_recipe() -> None:
 
 
 def test_the_triangle_by_hand() -> None:
-    rows = Columns(A([1.0, 0.0, 1.0]), A([10, 40, 30]), np.zeros(3, np.int64), np.full(3, 40), np.full(3, ENDED))
-    assert triangular(1.0).score((), rows).tolist() == [1.5, 0.0, 1.5]
+    needs = triangular().needs
+    rollouts = rows_of([[1] * 10, [1] * 40, [1] * 30], [1, 0, 1], cap=40)
+    assert triangular(1.0).score((), rollouts.columns(needs)).tolist() == [1.5, 0.0, 1.5]  # around half of the cap
+    asked = replace(rollouts, more={"target": A([10.0, 30.0, 15.0])})
+    assert triangular(1.0).score((), asked.columns(needs)).tolist() == pytest.approx([2.0, 2 / 3, 1.0])
 
 
 # -- carry ------------------------------------------------------------------------------------------------------------

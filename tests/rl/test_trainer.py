@@ -140,10 +140,10 @@ def test_every_token_is_trained_wasted_or_completed_without_gradient(name, kl):
     for row, rollouts, rows in zip(p.steps_log, kept, learnt, strict=True):
         trained = np.isin(np.arange(len(rollouts)), list(rows))
         lost = (rollouts.status == ABORTED) & ~trained
-        assert row["trained"] == rollouts.length[trained].sum()
-        assert row["wasted"] == rollouts.length[lost].sum() == sum(w for _, w, _ in row["by_key"].values())
+        assert row["trained"] == rollouts.billed[trained].sum()
+        assert row["wasted"] == rollouts.billed[lost].sum() == sum(w for _, w, _ in row["by_key"].values())
         if t.recipe.carry is None:  # else beginnings were paid for in an earlier step
-            assert row["used"] == row["trained"] + row["wasted"] + rollouts.length[~trained & ~lost].sum()
+            assert row["used"] == row["trained"] + row["wasted"] + rollouts.billed[~trained & ~lost].sum()
     assert p.trained + p.wasted <= p.used == sum(row["used"] for row in p.steps_log)
 
 
@@ -312,7 +312,7 @@ from pathlib import Path
 sys.path.insert(0, {tests!r})
 import conftest
 from helpers import training
-t = training.build("duet", c=training.config(steps=5))
+t = training.build(sys.argv[2], c=training.config(steps=5))
 def on_step(progress):
     if progress.step == 3:
         os.kill(os.getpid(), signal.SIGKILL)
@@ -321,11 +321,12 @@ t.run(Path(sys.argv[1]), on_step, save_every=2)
 """
 
 
-def test_a_killed_run_resumes_to_the_same_weights(tmp_path):
+@pytest.mark.parametrize("name", ["duet", "seele"])
+def test_a_killed_run_resumes_to_the_same_weights(name, tmp_path):
     code = KILLED.format(tests=str(Path(__file__).parents[1]))
-    done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], timeout=120, env={**os.environ})
+    done = subprocess.run([sys.executable, "-c", code, str(tmp_path), name], timeout=120, env={**os.environ})
     assert done.returncode == -signal.SIGKILL
-    resumed, whole = build("duet", c=config(steps=5)), build("duet", c=config(steps=5))
+    resumed, whole = build(name, c=config(steps=5)), build(name, c=config(steps=5))
     starts = []
     resumed.run(tmp_path, lambda p: bool(starts.append(p.step)) or True)
     assert starts == [3, 4, 5]  # step 3 was lost with the process and is done again

@@ -22,7 +22,7 @@ from budgeteer.core.router import Router
 from budgeteer.core.steer import CONTINUE, FINISH, Action, Steer
 from budgeteer.ledger import Allowance
 from budgeteer.rl.advantage import grpo_advantage
-from budgeteer.rl.recipe import Beginnings, Carry, Importance, Stream
+from budgeteer.rl.recipe import Beginnings, Carry, Importance, Stream, Variant, Variants
 from budgeteer.rl.recipes import grpo
 from budgeteer.rl.reward.protocol import Reward
 from budgeteer.solve import Answer, StoppedBy, Strategy, Style
@@ -327,6 +327,11 @@ def their_nothing():
     return Carry(lambda waiting, rollouts, step: (np.zeros(len(rollouts), np.bool_), Beginnings.empty()))
 
 
+def their_words(text="Now: "):
+    """A word before every prompt."""
+    return Variant(lambda state, view, rng: Variants(prefix=(text,) * int(view.plan.units.sum())))
+
+
 def their_half():
     """Half as much at the end."""
     return lambda spent: 1 - 0.5 * spent
@@ -404,6 +409,7 @@ IMPORTANCE = Method("their-first", "importance", f"{HERE}:their_first", "the fir
 RATIO = Method("their-unclipped", "ratio", f"{HERE}:their_unclipped", "no clip")
 STREAM = Method("their-order", "stream", f"{HERE}:their_order", "by key")
 CARRY = Method("their-nothing", "carry", f"{HERE}:their_nothing", "nothing goes on")
+VARIANT = Method("their-words", "variant", f"{HERE}:their_words", "a word first")
 SCHEDULE = Method("their-half", "schedule", f"{HERE}:their_half", "half at the end")
 WEIGHT = Method("their-rows", "weight", f"{HERE}:their_rows", "every row the same")
 LATE = Method("their-late", "weight", f"{HERE}:their_late", "late tokens")

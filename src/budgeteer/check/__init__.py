@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from budgeteer.check._stream import check_stream
     from budgeteer.check._style import check_style
     from budgeteer.check._task import check_task
+    from budgeteer.check._variant import check_variant
     from budgeteer.check._verifier import check_verifier
     from budgeteer.check._weight import check_weight
 
@@ -72,6 +73,7 @@ __all__ = [
     "check_stream",
     "check_style",
     "check_task",
+    "check_variant",
     "check_verifier",
     "check_weight",
     "policy_of",
@@ -108,6 +110,7 @@ __getattr__ = lazy(
         "check_strategy": "_strategy",
         "check_style": "_style",
         "check_task": "_task",
+        "check_variant": "_variant",
         "check_verifier": "_verifier",
         "check_weight": "_weight",
         "policy_of": "_policy",

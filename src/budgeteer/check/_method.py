@@ -116,6 +116,7 @@ CHECKS: Mapping[str, Callable[..., None]] = {
     "ratio": _plain("check_ratio"),
     "stream": _plain("check_stream"),
     "carry": _plain("check_carry"),
+    "variant": _plain("check_variant"),
     "schedule": _plain("check_schedule"),
     "weight": _plain("check_weight"),
     "recipe": _recipe,

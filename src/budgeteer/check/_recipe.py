@@ -20,6 +20,7 @@ from budgeteer.check._reward import check_reward, made_up_columns
 from budgeteer.check._schedule import check_schedule
 from budgeteer.check._steer import check_steer
 from budgeteer.check._stream import check_stream
+from budgeteer.check._variant import check_variant
 from budgeteer.check._weight import check_weight
 from budgeteer.core.plan import ABORTED, ENDED, I64
 from budgeteer.rl.recipe import Aborted, Recipe, SelectFn
@@ -29,10 +30,10 @@ from budgeteer.rl.rollouts import Rollouts
 def check_recipe(recipe: Recipe, *, ordered: bool = False, objective: Objective | None = None, seed: int = 0) -> None:
     """Look at a recipe part by part, and raise :class:`CheckFailed` at the first broken rule.
 
-    Rules: the allocator, the steer, the reward, the token weight, the advantage, the importance, the stream and the
-    carry keep those of their own checks; the settings are ones that the trainer knows; the selection gives indices of
-    rows, none of them twice, and the same ones with the same seed; with ``aborted=Aborted.FAILURE`` an aborted row
-    has the advantage of a row that failed; the arguments are not changed.
+    Rules: the allocator, the steer, the reward, the token weight, the advantage, the importance, the stream, the
+    carry and the variant keep those of their own checks; the settings are ones that the trainer knows; the selection
+    gives indices of rows, none of them twice, and the same ones with the same seed; with ``aborted=Aborted.FAILURE`` an
+    aborted row has the advantage of a row that failed; the arguments are not changed.
 
     Args:
         recipe: the recipe to check.
@@ -65,6 +66,7 @@ def check_recipe(recipe: Recipe, *, ordered: bool = False, objective: Objective 
         ("token weight", check_weight, recipe.token_weight), ("advantage", check_advantage, recipe.advantage),
         ("importance", check_importance, recipe.importance), ("ratio", check_ratio, recipe.loss.ratio),
         ("stream", check_stream, recipe.stream), ("carry", check_carry, recipe.carry),
+        ("variant", check_variant, recipe.variant),
         *((name, check_schedule, getattr(recipe.schedules, name)) for name in ("temperature", "max_tokens", "lr")),
     ]  # fmt: skip
     for name, check, part in parts:

@@ -272,6 +272,19 @@ for _column in (
     Column("tokens", "token ids", _SAMPLER, whole=True, per_token=True),
     Column("sampled", "1 where the policy sampled the token in this step", _SAMPLER, True, most=1, per_token=True),
     Column(
+        "effort",
+        "share of the usual thinking that the prompt allows",
+        "use a variant that says it in the prompt (variant=effort), or put it into the entry of every problem (a field "
+        "effort in each row of the file that --task names), and say it in the prompt",
+        most=1.0,
+    ),
+    Column(
+        "target",
+        "tokens that the row was asked to have; half of its cap where nobody asked",
+        "use a variant that says it in the prompt, such as falling-budget",
+        make=lambda rows: rows.max_tokens / 2,
+    ),
+    Column(
         "entropy",
         "entropy in nats of the policy where it drew the token; NaN where it is not known",
         "use a trainer that computes it, as budgeteer.rl.trainer does, and name it in the offers of its Control",

@@ -20,6 +20,7 @@ class Item:
         answer: reference answer as text; None where it is not known.
         level: what the task calls its difficulty, for breakdowns.
         entry: what the verifier needs beyond the answer.
+        solution: steps of a worked solution, as the head of an answer has them; () = none is known.
     """
 
     key: str
@@ -27,6 +28,7 @@ class Item:
     answer: str | None
     level: str = ""
     entry: dict[str, Any] = field(default_factory=dict)
+    solution: tuple[str, ...] = ()
 
 
 class Environment(Protocol):

@@ -67,6 +67,7 @@ THINK_SHORT = _paper("TrainLongThinkShort")
 LASER, ARLCP, ADACTRL, E1 = _paper("LASER"), _paper("ARLCP"), _paper("AdaCtrl"), _paper("e1")
 PEAR, ADATHINK_MED, ARES = _paper("PEAR"), _paper("AdaThink-Med"), _paper("ARES")
 TP_SCHEDULE = _paper("TemporalScheduling")
+SEELE, HBPO = _paper("SEELE"), _paper("HBPO")
 REX = _paper("REX")
 APRIEL = _paper("Apriel-Reasoner")
 TEMPO_TREE = _paper("TreeGRPO-credit")
@@ -89,6 +90,7 @@ _A, _O, _J = partial(_path, "allocate"), partial(_path, "online"), partial(_path
 _R, _RW, _W = partial(_path, "rl.recipes"), partial(_path, "rl.reward"), partial(_path, "rl.weight")
 _AD, _IM, _RA = partial(_path, "rl.advantage"), partial(_path, "rl.importance"), partial(_path, "rl.ratio")
 _ST, _CA, _SC = partial(_path, "rl.stream"), partial(_path, "rl.carry"), partial(_path, "rl.schedule")
+_VA = partial(_path, "rl.variant")
 _P = partial(_path, "gateway.policies")
 _S, _T, _V = partial(_path, "steer"), partial(_path, "strategies"), partial(_path, "verify")
 
@@ -535,6 +537,7 @@ METHODS: tuple[Method, ...] = (
     Method("arlcp", "reward", _RW("arlcp"), "less for reflection words and length among right rows", ARLCP),
     Method("adactrl", "reward", _RW("adactrl"), "a tag of difficulty that the model writes, and its length", ADACTRL),
     Method("e1", "reward", _RW("e1"), "right within the effort that the prompt allows", E1),
+    Method("hbpo", "reward", _RW("hbpo"), "right within a target length, or beyond it for less", HBPO),
     Method("pear", "reward", _RW("pear"), "less for a thinking of higher entropy than the answer", PEAR),
     Method(
         "adathink-med", "reward", _RW("adathink_med"), "lengths by difficulty, measured with certainty", ADATHINK_MED
@@ -547,6 +550,7 @@ METHODS: tuple[Method, ...] = (
     Method("rloo", "advantage", _AD("rloo"), "reward minus the mean of the prompt's other rollouts", RLOO),
     Method("batch-scaled", "advantage", _AD("batch_scaled"), "centred in its prompt, one scale for all", REINFORCE_PP),
     Method("pass-at-k", "advantage", _AD("pass_at_k"), "what a rollout adds to the best of k", PASS_AT_K),
+    Method("hbpo", "advantage", _AD("hbpo_advantage"), "between the targets of a prompt, and within each", HBPO),
     Method("tempo", "advantage", _AD("tempo"), "credit for the tokens at which rollouts part", TEMPO_TREE),
     # importance
     Method("high-entropy", "importance", _IM("high_entropy"), "only the tokens of largest entropy", FORKING),
@@ -558,6 +562,11 @@ METHODS: tuple[Method, ...] = (
     Method("domain-ratio", "stream", _ST("domain_ratio"), "domains in fixed shares of completed rollouts", APRIEL),
     # carry
     Method("partial-rollouts", "carry", _CA("partial_rollouts"), "rows cut by a step's budget go on", RING),
+    # variant
+    Method("falling-budget", "variant", _VA("falling_budget"), "a falling length, said in the prompt", THINK_SHORT),
+    Method("effort", "variant", _VA("effort"), "a share of the usual thinking, said in the prompt", E1),
+    Method("split-budgets", "variant", _VA("split_budgets"), "budgets shared out over a prompt's rollouts", HBPO),
+    Method("seele", "variant", _VA("seele"), "a hint as long as the prompt needs to be half right", SEELE, "seele"),
     # schedule
     Method("rex", "schedule", _SC("rex"), "a reflected exponential, above a straight line", REX),
     Method("staircase", "schedule", _SC("staircase"), "falls by a factor at every stair", THINK_SHORT),
@@ -665,9 +674,11 @@ METHODS: tuple[Method, ...] = (
         "train-long-think-short",
         "recipe",
         _R("train_long_think_short"),
-        "GRPO under a cap that falls, with a bonus for length",
+        "GRPO with a target length that falls",
         THINK_SHORT,
     ),
+    Method("hbpo", "recipe", _R("hbpo"), "GRPO over budgets that a prompt's rollouts share out", HBPO),
+    Method("seele", "recipe", _R("seele"), "GRPO with hints that bring each prompt to half right", SEELE, "seele"),
     Method("uniform-answer-stop", "recipe", _R("uniform_answer_stop"), "GRPO whose rows end once answered"),
     # policy
     Method("cache", "policy", _P("cache"), "answers an equal request from memory"),

@@ -78,6 +78,7 @@ print(meter("NAME")(Usage(input=9, output=20, counts={"NAME": 3})))  # and as a 
     "ratio": _TRAIN.format(slot="ratio"),
     "stream": _TRAIN.format(slot="stream"),
     "carry": _TRAIN.format(slot="carry"),
+    "variant": _TRAIN.format(slot="variant"),
     "schedule": _TRAIN.format(slot="lr"),
     "weight": _TRAIN.format(slot="token_weight"),
     "recipe": "budgeteer train SPEC --budget 200k --out runs/NAME",

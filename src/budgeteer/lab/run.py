@@ -24,6 +24,7 @@ from budgeteer.lab.tasks.base import score
 from budgeteer.lab.tasks.named import stamp
 from budgeteer.models.policy import REASONER, Policy, load_policy
 from budgeteer.rl import recipes
+from budgeteer.rl.asked import Wording
 from budgeteer.rl.config import TrainConfig
 from budgeteer.rl.identity import ALGORITHM, digest, fingerprint
 from budgeteer.rl.recipe import ENTROPY, TEXT, Recipe
@@ -180,12 +181,12 @@ def recipe_of(spec: RunSpec) -> Recipe:
 
 def columns_of(recipe: Recipe, items: Sequence[Item]) -> dict[str, list[Any]]:
     """The columns that the recipe's reward reads and that the entries of the problems hold, one value a problem.
-    What the sampler or the trainer gives, or is computed from it, is not looked for there.
+    What the sampler, the trainer or a variant gives, or is computed from it, is not looked for there.
 
     Raises:
         InvalidInput: some problems have the field and others lack it.
     """
-    held, known = {}, {*ALWAYS, *OF_SAMPLER, ENTROPY, TEXT}
+    held, known = {}, {*ALWAYS, *OF_SAMPLER, ENTROPY, TEXT, *(recipe.variant.gives if recipe.variant else ())}
     for name in (column.name for column in recipe.columns() if column.make is None and column.name not in known):
         without = [item.key for item in items if name not in item.entry]
         if len(without) == len(items):
@@ -197,6 +198,15 @@ def columns_of(recipe: Recipe, items: Sequence[Item]) -> dict[str, list[Any]]:
             )
         held[name] = [item.entry[name] for item in items]
     return held
+
+
+def wording_of(policy: Policy, items: Sequence[Item]) -> Wording:
+    """The texts of the problems, their solutions, and how the policy's tokenizer reads texts."""
+
+    def write(texts: Sequence[str]) -> list[list[int]]:
+        return [ids[1:] for ids in policy.encode(texts)]  # without the beginning of a sequence
+
+    return Wording([item.prompt for item in items], policy.encode, write, [item.solution for item in items])
 
 
 def prepare(spec: RunSpec) -> tuple[Trainer, Policy]:
@@ -230,6 +240,7 @@ def prepare(spec: RunSpec) -> tuple[Trainer, Policy]:
         identity=spec.identity(),
         decode=policy.decode,
         columns=columns_of(recipe, train),
+        wording=wording_of(policy, train),
     )
     if c.steps:
         trainer.check()

@@ -27,7 +27,8 @@ import numpy as np
 from budgeteer.core.allocator import dump_state, load_state
 from budgeteer.core.column import column
 from budgeteer.core.errors import BudgetExceeded, InvalidInput
-from budgeteer.core.plan import ABORTED, CUT, F64, I64, Items, Plan, require_plan
+from budgeteer.core.plan import ABORTED, F64, I64, Items, Plan, require_plan
+from budgeteer.rl.asked import Asked, Wording, require_wording, varied
 from budgeteer.rl.config import TrainConfig
 from budgeteer.rl.history import History, estimates, record
 from budgeteer.rl.recipe import Aborted, Beginnings, Pace, Recipe, View, require_columns
@@ -53,6 +54,7 @@ class Control:
         offers: what the trainer computes for recipes that need it: ``budgeteer.rl.recipe.ENTROPY``, and names of
             columns of rollouts that it puts into ``Rollouts.more``, such as ``budgeteer.rl.recipe.TEXT``.
         columns: of the training prompts, for rewards: name of a column of rollouts -> one value a prompt.
+        wording: the prompts' texts and how texts become tokens, for recipes with a variant.
 
     Raises:
         InvalidInput: the recipe needs what the trainer does not offer, or a column has a value that it may not have.
@@ -70,6 +72,7 @@ class Control:
         step_budget: int | None = None,
         offers: Collection[str] = (),
         columns: Mapping[str, Any] | None = None,
+        wording: Wording | None = None,
     ) -> None:
         if missing := sorted(set(recipe.importance.needs) - set(offers)):
             raise InvalidInput(
@@ -81,6 +84,9 @@ class Control:
             for name, values in (columns or {}).items()
         }
         require_columns(recipe, {*offers, *self.columns})
+        require_wording(recipe, wording)
+        self.wording = wording
+        self.solutions = dict(zip(keys, (wording and wording.solutions) or (), strict=False))
         self.recipe, self.config = recipe, config
         self.budget, self.step_budget = budget, step_budget
         self.keys = list(keys)
@@ -90,6 +96,7 @@ class Control:
         self.state = recipe.allocator.init(Items((), np.zeros(0)))
         self.reward_state = recipe.reward.init() if recipe.reward else ()
         self.stream_state = recipe.stream.init() if recipe.stream else ()
+        self.variant_state = recipe.variant.init() if recipe.variant else ()
         self.beginnings = Beginnings.empty()
         self._parked_prompts = 0
         self.progress = Progress()
@@ -119,7 +126,21 @@ class Control:
         """What the parts of the recipe may look at now."""
         spent = self.spent()
         cap = max(1, math.floor(self.config.max_tokens * self.recipe.schedules.max_tokens(spent)))
-        return View(items, plan, self.history, cap, spent)
+        return View(items, plan, self.history, cap, spent, self.solutions)
+
+    def asked(self, picked: I64, view: View, turn: int) -> Asked | None:
+        """The requests of a round with a variant, None without one.
+
+        Args:
+            picked: indices of the view's prompts.
+            turn: number of the round in its step.
+        """
+        if self.recipe.variant is None or self.wording is None:
+            return None
+        rng = np.random.default_rng((self.config.seed, self.progress.step, turn, 5))
+        variants = self.recipe.variant.vary(self.variant_state, view, rng)
+        texts = [self.wording.texts[i] for i in picked.tolist()]
+        return varied(variants, view.plan.units, texts, self.wording, self.recipe.name)
 
     def plan(self, budget: int, items: Items, step: int, turn: int) -> Plan:
         """The allocator's plan of a round, verified: recipes may have the allocators of other packages.
@@ -176,7 +197,7 @@ class Control:
             parked = int(rollouts.paid[waits].sum())
             rollouts = rollouts.take(~waits)
         # a row that the end of the budget cut short never had its chance: wasted, no gradient, no place in the history
-        short = (rollouts.status == CUT) & (rollouts.length < rollouts.cap)
+        short = rollouts.short
         rollouts = replace(rollouts, status=np.where(short, ABORTED, rollouts.status).astype(np.int8))
         aborted = rollouts.status == ABORTED
         if recipe.reward is not None:
@@ -253,8 +274,8 @@ class Control:
         p.cursor += self._taken(units[self._parked_prompts :])
         p.planned += view.plan.expected_cost
         p.used += rollouts.used + update.parked
-        p.wasted += int(rollouts.length[update.wasted].sum())
-        p.trained += int(rollouts.length[update.trained].sum())
+        p.wasted += int(rollouts.billed[update.wasted].sum())
+        p.trained += int(rollouts.billed[update.trained].sum())
         p.prefill += rollouts.prefill_tokens
         self._log(view, update)
         p.step += 1
@@ -266,6 +287,7 @@ class Control:
             "allocator": json.dumps(dump_state(self.state)),
             "reward": json.dumps(dump_state(self.reward_state)),
             "stream": json.dumps(dump_state(self.stream_state)),
+            "variant": json.dumps(dump_state(self.variant_state)),
             "beginnings": json.dumps(dump_state(self.beginnings)),
             "progress": json.dumps(asdict(self.progress)),
         }
@@ -276,6 +298,7 @@ class Control:
         self.state = load_state(self.state, json.loads(content["allocator"]))
         self.reward_state = load_state(self.reward_state, json.loads(content["reward"]))
         self.stream_state = load_state(self.stream_state, json.loads(content["stream"]))
+        self.variant_state = load_state(self.variant_state, json.loads(content["variant"]))
         self.beginnings = load_state(self.beginnings, json.loads(content["beginnings"]))
         self.progress = Progress(**json.loads(content["progress"]))
 
@@ -333,7 +356,7 @@ class Control:
         for g, key in enumerate(rollouts.keys):
             rows = rollouts.group == g
             if rows.any():
-                used, lost = (int(rollouts.length[part].sum()) for part in (rows, rows & wasted))
+                used, lost = (int(rollouts.billed[part].sum()) for part in (rows, rows & wasted))
                 level[key] = [used, lost, int(rows.sum())]
         mixed = 0
         for g in range(len(rollouts.keys)):
@@ -342,8 +365,8 @@ class Control:
         p.steps_log.append({
             "step": p.step,
             "used": rollouts.used + update.parked,
-            "wasted": int(rollouts.length[wasted].sum()),
-            "trained": int(rollouts.length[trained].sum()),
+            "wasted": int(rollouts.billed[wasted].sum()),
+            "trained": int(rollouts.billed[trained].sum()),
             "rollouts": len(rollouts),
             "mixed": mixed,
             "reward": float(rollouts.reward.mean()) if len(rollouts) else 0.0,

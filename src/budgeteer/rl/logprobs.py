@@ -65,7 +65,7 @@ def entropies(model: Llama, rollouts: Rollouts, temperature: float) -> NDArray[n
     within = np.arange(width) < rollouts.length[:, None]
     for rows in np.array_split(np.arange(len(rollouts)), max(1, within.size // MICRO)):
         if len(rows):
-            prompts = [rollouts.prompts[g] for g in rollouts.group[rows]]
+            prompts = rollouts.prompts_of(rows)
             with torch.no_grad():
                 logp = completion_logprobs(model, prompts, rollouts.tokens[rows], rollouts.length[rows], temperature)
             part = values[rows]

@@ -6,7 +6,7 @@ the run's checkpoint, so that a run that is killed goes on as the same run.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, NamedTuple
@@ -30,6 +30,8 @@ ENTROPY = "entropy"
 """What a part may need: ``Rollouts.entropy``."""
 TEXT = "text"
 """What a reward may need: what the model wrote, the column ``text`` of ``Rollouts.more``."""
+SOLUTION = "solution"
+"""What a variant may need: a worked solution of every prompt, :attr:`View.solutions`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +44,7 @@ class View:
         history: everything seen before this step.
         max_tokens: hard cap of a rollout.
         spent: share of the run that is done, 0 to 1: of its steps or of its budget, whichever is more.
+        solutions: key -> steps of a worked solution, for variants that need :data:`SOLUTION`.
     """
 
     items: Items
@@ -49,6 +52,7 @@ class View:
     history: History
     max_tokens: int
     spent: float = 0.0
+    solutions: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
 
 AdvantageFn = Callable[[Rollouts, View], F64]
@@ -133,6 +137,51 @@ class Carry(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
+class Variants:
+    """What n rows are asked with besides their prompts. The rows are those of a view's plan: ``plan.units[0]`` of its
+    first item, then those of the next one. ``()`` = no text for any row.
+
+    Attributes:
+        prefix, suffix: n texts before and behind the text of the prompt.
+        hint: n texts at the head of the answer, such as the first part of a solution, which the rollout continues. They
+            carry no gradient and are not on the bill: they are computed with the prompt.
+        columns: of rollouts, name -> [n], for rewards and for ``observe``.
+    """
+
+    prefix: tuple[str, ...] = ()
+    suffix: tuple[str, ...] = ()
+    hint: tuple[str, ...] = ()
+    columns: Mapping[str, Any] = field(default_factory=dict)
+
+
+def _nothing() -> Any:
+    return ()
+
+
+def _same(state: Any, rollouts: Rollouts) -> Any:
+    return state
+
+
+class Variant(NamedTuple):
+    """What rollouts are asked with besides their prompts.
+
+    Attributes:
+        vary: ``(state, view, rng) -> Variants`` of the rows of ``view.plan``; once a round.
+        init: ``() -> state``, which survives JSON.
+        observe: ``(state, rollouts) -> state``, once a round, with its verified rows, the variant's own columns in
+            ``Rollouts.more`` and the step in ``version``; rows that the end of a budget cut short are left out.
+        needs: what the trainer must give, such as :data:`SOLUTION`; refused before the first token where it cannot.
+        gives: names of the columns that it gives.
+    """
+
+    vary: Callable[[Any, View, np.random.Generator], Variants]
+    init: Callable[[], Any] = _nothing
+    observe: Callable[[Any, Rollouts], Any] = _same
+    needs: tuple[str, ...] = ()
+    gives: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Schedules:
     """Factors of the run's settings over the share of the run that is done (:attr:`View.spent`).
 
@@ -188,6 +237,7 @@ class Recipe:
             the cap.
         stream: which prompts come next; None = epochs in random order.
         carry: which rollouts go on in a later step; None = none.
+        variant: what rollouts are asked with besides their prompts; None = nothing.
         schedules: of temperature, cap and learning rate.
         memory: how earlier steps become estimates.
         select: which rows enter the update; None = all.
@@ -201,6 +251,9 @@ class Recipe:
         pace: how the budget is spread over the steps.
 
     ``aborted`` and ``pace`` take the words of their members, too, such as ``"failure"``.
+
+    Raises:
+        InvalidInput: another word, or a carry and a variant in one recipe.
     """
 
     name: str
@@ -222,11 +275,17 @@ class Recipe:
     loss: Loss = field(default_factory=Loss)
     stream: Stream | None = None
     carry: Carry | None = None
+    variant: Variant | None = None
     schedules: Schedules = field(default_factory=Schedules)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "aborted", one_of(Aborted, self.aborted, f"aborted of recipe {self.name!r}"))
         object.__setattr__(self, "pace", one_of(Pace, self.pace, f"pace of recipe {self.name!r}"))
+        if self.carry is not None and self.variant is not None:
+            raise InvalidInput(
+                f"recipe {self.name!r} has a carry and a variant; a rollout that goes on in a later step would not be "
+                "asked as it was, so leave one of them out"
+            )
 
     def steer_of(self, view: View) -> Steer | None:
         """The steer of a step's rollouts."""
@@ -256,7 +315,7 @@ def require_columns(recipe: Recipe, given: Collection[str]) -> None:
         InvalidInput: names the column, what it holds, and how it is given.
         UnknownName: the reward names a column that nobody declared.
     """
-    there = {*ALWAYS, *OF_SAMPLER, *given}
+    there = {*ALWAYS, *OF_SAMPLER, *given, *(recipe.variant.gives if recipe.variant else ())}
     for source in recipe.columns(there):
         if source.name not in there and source.make is None:
             raise InvalidInput(

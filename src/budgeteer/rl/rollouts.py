@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from enum import IntEnum
 from typing import Any
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from budgeteer.core.column import with_sources
 from budgeteer.core.errors import InvalidInput
-from budgeteer.core.plan import F64, I64, Outcomes
+from budgeteer.core.plan import CUT, F64, I64, Outcomes
 from budgeteer.rl.reward.protocol import Columns
 
 
@@ -27,6 +27,8 @@ class Role(IntEnum):
     """Put there by a method that steers the decoding; the model reads it, so it is paid for."""
     CARRIED = 3
     """The beginning of the rollout, sampled and paid for in an earlier step."""
+    HINT = 4
+    """The head of the answer, which a variant put there: computed with the prompt, and never sampled."""
 
 
 OF_SAMPLER = ("closed", "answered", "tokens", "sampled", "prompt_key")
@@ -39,7 +41,7 @@ class Rollouts:
 
     Attributes:
         keys: g prompt keys; a group is all rows with the same ``group``, in any order and number.
-        prompts: g prompts as token ids.
+        prompts: g prompts as token ids; where the rows of a group were asked differently, that of one of them.
         group: [n] index into keys.
         tokens: [n, t] int64 tokens, right-padded.
         length: [n] tokens of each row, whatever their role.
@@ -56,7 +58,9 @@ class Rollouts:
         prefill_tokens: prompt tokens computed, once a prompt.
         entropy: [n, t] float32 entropy in nats of the distribution that each token stands for; NaN where it is not
             known. None unless a part of the recipe needs it.
-        more: what else the trainer gives of each row or token, by the names of columns of rollouts: [n] or [n, t].
+        more: what else the trainer or a variant gives of each row or token, by the names of columns of rollouts: [n] or
+            [n, t].
+        asked: n prompts, where rows were asked with more than the prompts of their keys; None = with these.
     """
 
     keys: tuple[str, ...]
@@ -77,6 +81,7 @@ class Rollouts:
     prefill_tokens: int
     entropy: NDArray[np.float32] | None = None
     more: Mapping[str, NDArray[Any]] = field(default_factory=dict)
+    asked: tuple[tuple[int, ...], ...] | None = None
 
     def __len__(self) -> int:
         return len(self.group)
@@ -87,15 +92,32 @@ class Rollouts:
         return np.equal(self.role, Role.SAMPLED)
 
     @property
+    def billed(self) -> I64:
+        """[n] tokens of each row that are on the bill of this step or an earlier one: all but hints."""
+        hints: I64 = np.equal(self.role, Role.HINT).sum(1)
+        return self.length - hints
+
+    @property
     def paid(self) -> I64:
-        """[n] tokens of each row on this step's bill: all but those carried from earlier steps."""
+        """[n] tokens of each row on this step's bill: neither hints nor what earlier steps sampled."""
         carried: I64 = np.equal(self.role, Role.CARRIED).sum(1)
-        return self.length - carried
+        return self.billed - carried
 
     @property
     def used(self) -> int:
         """Number of tokens on this step's bill, including beginnings of aborted rows and forced tokens."""
         return int(self.paid.sum())
+
+    @property
+    def short(self) -> NDArray[np.bool_]:
+        """[n] whether the end of a budget cut the row before its own cap: it never had its chance."""
+        return np.equal(self.status, CUT) & (self.length < self.cap)
+
+    def prompts_of(self, rows: I64) -> list[tuple[int, ...]]:
+        """The prompts [k] that the rows [k] of these indices were asked."""
+        if self.asked is not None:
+            return [self.asked[i] for i in rows.tolist()]
+        return [self.prompts[g] for g in self.group[rows].tolist()]
 
     @property
     def counts(self) -> I64:
@@ -105,7 +127,7 @@ class Rollouts:
     def outcomes(self, score: F64) -> Outcomes:
         """The outcomes that an allocator observes; score [n] as in Outcomes."""
         keys = tuple(self.keys[g] for g in self.group)
-        return Outcomes(keys, self.length, self.verified, score, self.status)
+        return Outcomes(keys, self.billed, self.verified, score, self.status)
 
     def columns(self, needs: Collection[str] = (), given: Mapping[str, NDArray[Any]] | None = None) -> Columns:
         """The columns that a reward reads.
@@ -148,18 +170,20 @@ class Rollouts:
         """The rows at these indices, or where ``rows`` [n] is true; the prompts stay."""
         per_row = {f.name: getattr(self, f.name) for f in fields(self)}
         more = {name: values[rows] for name, values in self.more.items()}
-        return replace(self, more=more, **{name: a[rows] for name, a in per_row.items() if isinstance(a, np.ndarray)})
+        kept = {name: a[rows] for name, a in per_row.items() if isinstance(a, np.ndarray)}
+        asked = None if self.asked is None else tuple(self.prompts_of(np.arange(len(self))[rows]))
+        return replace(self, more=more, asked=asked, **kept)
 
-    def begun(self, keys: tuple[str, ...], group: I64, beginnings: list[I64], versions: list[I64]) -> Rollouts:
-        """Rows that continue beginnings of earlier steps, as whole rollouts.
+    def begun(self, keys: tuple[str, ...], group: I64, beginnings: Sequence[I64], versions: Sequence[I64]) -> Rollouts:
+        """Rows that continue beginnings of earlier steps or hints, as whole rollouts.
 
         Args:
             keys: distinct keys of the prompts, in the order of ``group``.
-            group: [n] index of each row into these.
-            beginnings: n arrays of token ids, which stand at the end of this object's prompts, one prompt a row.
-            versions: n arrays: when each of those tokens was sampled.
+            group: [r] index into these of each of this object's prompts, which are requests of their own here.
+            beginnings: r arrays of token ids, which stand at the end of those prompts.
+            versions: r arrays: when each of those tokens was sampled; -1 for the tokens of hints.
         """
-        order = self.group  # each row has a prompt of its own here
+        order = self.group
         size = np.array([len(beginnings[i]) for i in order], np.int64)
         width = int((size + self.length).max(initial=1))
         place = np.arange(width)
@@ -174,9 +198,8 @@ class Rollouts:
 
         first = np.concatenate([beginnings[i] for i in order]) if len(order) else np.zeros(0, np.int64)
         when = np.concatenate([versions[i] for i in order]) if len(order) else np.zeros(0, np.int64)
-        prompts: dict[int, tuple[int, ...]] = {}
-        for i in order.tolist():
-            prompts[int(group[i])] = self.prompts[i][: len(self.prompts[i]) - len(beginnings[i])]
+        requests = [prompt[: len(prompt) - len(begun)] for prompt, begun in zip(self.prompts, beginnings, strict=True)]
+        prompts = {int(group[i]): requests[i] for i in order.tolist()}
         return replace(
             self,
             keys=keys,
@@ -186,10 +209,11 @@ class Rollouts:
             length=size + self.length,
             cap=size + self.cap,
             logprob=joined(self.logprob, np.nan, np.nan),
-            role=joined(self.role, Role.CARRIED, Role.NONE),
+            role=joined(self.role, np.where(when >= 0, Role.CARRIED, Role.HINT), Role.NONE),
             version=joined(self.version, when, -1),
             closed=np.where(self.closed >= 0, self.closed + size, -1),
             answered=np.where(self.answered >= 0, self.answered + size, -1),
+            asked=tuple(requests[i] for i in order.tolist()),
         )
 
     @staticmethod
@@ -222,7 +246,10 @@ class Rollouts:
             arrays = [getattr(p, name) for p in parts]
             return None if arrays[0] is None else joined(arrays, _PADDING.get(name, 0))
 
-        own = {"keys", "prompts", "group", "prefill_tokens", "more"}
+        asked = None
+        if any(part.asked is not None for part in parts):
+            asked = tuple(prompt for part in parts for prompt in part.prompts_of(np.arange(len(part))))
+        own = {"keys", "prompts", "group", "prefill_tokens", "more", "asked"}
         return replace(
             parts[0],
             keys=tuple(index),
@@ -230,6 +257,7 @@ class Rollouts:
             group=np.concatenate(groups),
             prefill_tokens=sum(p.prefill_tokens for p in parts),
             more={name: joined([p.more[name] for p in parts]) for name in parts[0].more},
+            asked=asked,
             **{f.name: join(f.name) for f in fields(Rollouts) if f.name not in own},
         )
 

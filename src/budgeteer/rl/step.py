@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from budgeteer.core.plan import F64, I64, Plan, right
 from budgeteer.core.steer import Steer
+from budgeteer.rl.asked import Asked, continuing
 from budgeteer.rl.recipe import Beginnings, View
 from budgeteer.rl.rollouts import Rollouts
 
@@ -57,14 +58,13 @@ class Round:
     Attributes:
         picked: [m] indices of the step's prompts.
         view: the prompts as items, and the plan: units and cap of each.
-        max_tokens: [m] cap of a rollout.
+        max_tokens: [k] cap of a rollout of each request.
         steer: ends, forces or bends rows while they run; None = they end by themselves or at the cap.
         budget: hard cap of the tokens of this round; None = none.
         seed: of the sampler.
         temperature: of sampling.
-        beginnings: None for new rollouts. Else the round continues these rows, one each: row i has the prompt
-            ``picked[rows_of[i]]`` and the tokens of beginning i behind it, and may have ``max_tokens[i]`` more.
-        rows_of: [k] index of each beginning's prompt into ``picked``.
+        asked: the requests, where they are more than the prompts: of a variant, or of rows that were begun in earlier
+            steps; None = one a prompt, k = m.
     """
 
     picked: I64
@@ -74,8 +74,7 @@ class Round:
     budget: int | None
     seed: int
     temperature: float = 1.0
-    beginnings: Beginnings | None = None
-    rows_of: I64 = field(default_factory=lambda: np.zeros(0, np.int64))
+    asked: Asked | None = None
 
     def requests(self, prompts: Sequence[Sequence[int]]) -> tuple[list[str], list[tuple[int, ...]], I64]:
         """What a sampler is asked for: keys, prompts as token ids, and rollouts of each.
@@ -84,20 +83,11 @@ class Round:
             prompts: token ids of all training prompts.
         """
         keys, own = list(self.view.items.keys), [tuple(prompts[i]) for i in self.picked.tolist()]
-        if self.beginnings is None:
-            return keys, own, self.view.plan.units
-        rows = self.beginnings
-        begun = [own[g] + tuple(rows.tokens[i, : rows.length[i]].tolist()) for i, g in enumerate(self.rows_of.tolist())]
-        return [keys[g] for g in self.rows_of.tolist()], begun, np.ones(len(rows), np.int64)
+        return (keys, own, self.view.plan.units) if self.asked is None else self.asked.requests(keys, own)
 
     def whole(self, sampled: Rollouts) -> Rollouts:
         """What the sampler gave for :meth:`requests`, as whole rollouts of the step's prompts."""
-        rows = self.beginnings
-        if rows is None:
-            return sampled
-        size = range(len(rows))
-        tokens, versions = ([a[i, : rows.length[i]] for i in size] for a in (rows.tokens, rows.version))
-        return sampled.begun(self.view.items.keys, self.rows_of, tokens, versions)
+        return sampled if self.asked is None else self.asked.whole(sampled, self.view.items.keys)
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,10 +145,11 @@ class Step:
             self._turn = recipe.rounds
             return None
         view = own.view(self._items, plan)
-        caps_of_rows = np.where(plan.max_tokens > 0, np.minimum(plan.max_tokens, view.max_tokens), view.max_tokens)
+        caps = np.where(plan.max_tokens > 0, np.minimum(plan.max_tokens, view.max_tokens), view.max_tokens)
         seed = (c.seed * 100_003 + own.progress.step) * 64 + self._turn
-        steer = recipe.steer_of(view)
-        self._round = Round(self._picked, view, caps_of_rows, steer, self._hard(), seed, own.temperature())
+        steer, asked = recipe.steer_of(view), own.asked(self._picked, view, self._turn)
+        caps = caps if asked is None else caps[asked.of]
+        self._round = Round(self._picked, view, caps, steer, self._hard(), seed, own.temperature(), asked)
         return self._round
 
     def _hard(self) -> int | None:
@@ -190,8 +181,7 @@ class Step:
             self._hard(),
             seed,
             own.temperature(),
-            rows,
-            rows_of[order],
+            continuing(rows, rows_of[order]),
         )
 
     def add(self, part: Rollouts) -> None:
@@ -205,6 +195,9 @@ class Step:
             self._continue = False
             self._total[: self._front] += part.counts
             return
+        own, variant = self._control, self._control.recipe.variant
+        if variant is not None:
+            own.variant_state = variant.observe(own.variant_state, part.take(~part.short))
         self._total += part.counts
         good = np.bincount(part.group, right(part.verified), minlength=len(self._items)).astype(np.int64)
         drawn, before = self._items.columns["drawn"], self._items.columns["right"]

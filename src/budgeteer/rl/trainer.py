@@ -26,12 +26,13 @@ from budgeteer.core.steer import Snapshot, State, Steer
 from budgeteer.engine.llama import Llama
 from budgeteer.models.policy import Markers
 from budgeteer.rl import checkpoint
+from budgeteer.rl.asked import Wording
 from budgeteer.rl.config import TrainConfig
 from budgeteer.rl.control import Control
 from budgeteer.rl.identity import ALGORITHM, digest, fingerprint
 from budgeteer.rl.logprobs import MICRO, entropies, token_logprobs
 from budgeteer.rl.ratio import Tokens
-from budgeteer.rl.recipe import ENTROPY, TEXT, Recipe, View
+from budgeteer.rl.recipe import ENTROPY, SOLUTION, TEXT, Recipe, View
 from budgeteer.rl.rollouts import Rollouts, per_token
 from budgeteer.rl.sampler import sample
 from budgeteer.rl.step import Progress, Update
@@ -113,6 +114,7 @@ class Trainer:
         evaluate: called now and then with the model; returns held-out accuracy. Not on the bill.
         decode: texts of completions, for rewards that read the column ``text``; None = they are refused.
         columns: of the training prompts, for rewards: name of a column of rollouts -> one value a prompt.
+        wording: the prompts' texts and how texts become tokens, for recipes with a variant; None = they are refused.
     """
 
     def __init__(
@@ -131,10 +133,13 @@ class Trainer:
         identity: Mapping[str, Any] | None = None,
         decode: DecodeFn | None = None,
         columns: Mapping[str, Any] | None = None,
+        wording: Wording | None = None,
     ) -> None:
         if len(prompts) < config.prompts:
             raise InvalidInput(f"{len(prompts)} training prompts, {config.prompts} a step asked; lower prompts a step")
         longest, positions = max(map(len, prompts)) + config.max_tokens, model.config.max_position_embeddings
+        if recipe.variant and wording and wording.solutions and SOLUTION in recipe.variant.needs:
+            longest += max(map(len, wording.write(["".join(steps) for steps in wording.solutions])))
         if longest > positions:
             raise InvalidInput(
                 f"the longest prompt with {config.max_tokens} tokens of a rollout makes {longest}; the model has "
@@ -157,6 +162,7 @@ class Trainer:
             step_budget=step_budget,
             offers=offers,
             columns=columns,
+            wording=wording,
         )
         self.evaluate = evaluate
         self.optimiser = torch.optim.AdamW(
@@ -178,6 +184,9 @@ class Trainer:
         self.identity: dict[str, Any] = {**own, **(identity or {})}
         given = {name: np.asarray(values).tolist() for name, values in self.control.columns.items()}
         self.identity.setdefault("problems", digest(json.dumps([list(keys), self.prompts, given]).encode()))
+        if recipe.variant and wording:
+            said = [list(wording.texts), [list(steps) for steps in wording.solutions or ()]]
+            self.identity["texts of the problems"] = digest(json.dumps(said).encode())
         self.identity.setdefault("weights of the model", weights_of(self.model))
 
     @property
@@ -248,7 +257,7 @@ class Trainer:
                 part = part.scored(self.score(work.picked[part.group], rows))
                 if TEXT in self.recipe.needs:
                     assert self.decode is not None
-                    part = replace(part, more={TEXT: np.array([*self.decode(rows), ""], object)[:-1]})
+                    part = replace(part, more={**part.more, TEXT: np.array([*self.decode(rows), ""], object)[:-1]})
             step.add(part)
 
     def _update(self, update: Update) -> None:
@@ -261,7 +270,7 @@ class Trainer:
         for part in np.array_split(np.arange(len(rows)), min(c.minibatches, len(rows))):
             self.optimiser.zero_grad(set_to_none=True)
             lengths = rollouts.length[rows[part]] + np.array(
-                [len(rollouts.prompts[g]) for g in rollouts.group[rows[part]]]
+                [len(prompt) for prompt in rollouts.prompts_of(rows[part])]
             )
             part = part[np.argsort(lengths, kind="stable")]
             lengths = np.sort(lengths)
@@ -282,7 +291,7 @@ class Trainer:
     def _backward(self, update: Update, rows: I64, scale: F64) -> None:
         """The gradient of some rows; ``scale`` [k] or [k, t] is the weight of their tokens."""
         c, device, loss, rollouts = self.config, self.model.device, self.recipe.loss, update.rollouts
-        prompts = [rollouts.prompts[g] for g in rollouts.group[rows]]
+        prompts = rollouts.prompts_of(rows)
         tokens, length = rollouts.tokens[rows], rollouts.length[rows]
         with torch.autocast(device.type, torch.bfloat16, enabled=self._half):
             logprob, mask = token_logprobs(self.model, prompts, tokens, length, update.temperature)

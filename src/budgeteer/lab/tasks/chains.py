@@ -31,6 +31,20 @@ def apply(a: int, op: str, b: int) -> int:
     return {"+": a + b, "-": a - b, "*": a * b}[op] % MODULUS
 
 
+def worked(start: int, steps: Sequence[tuple[str, int]]) -> tuple[tuple[str, ...], int]:
+    """The steps of a chain as texts, and its value.
+
+    >>> worked(7, [("+", 5), ("*", 3)])
+    (('7+5=1;', '1*3=3;'), 3)
+    """
+    value, texts = start, []
+    for op, b in steps:
+        result = apply(value, op, b)
+        texts.append(f"{value}{op}{b}={result};")
+        value = result
+    return tuple(texts), value
+
+
 def draw(rng: random.Random, n: int) -> tuple[int, list[tuple[str, int]]]:
     """A random chain of n steps; operands 1 to 10 (0 would make a product trivial)."""
     return rng.randrange(MODULUS), [(rng.choice("+-*"), rng.randrange(1, MODULUS)) for _ in range(n)]
@@ -77,11 +91,10 @@ class Chains:
         while len(items) < size:
             n = min_steps + len(items) % (max_steps - min_steps + 1)
             start, steps = draw(rng, n)
-            value = start
-            for op, b in steps:
-                value = apply(value, op, b)
+            solution, value = worked(start, steps)
             prompt = prompt_of(start, steps)
-            items.setdefault(prompt, Item(f"chains:{prompt[31:-2]}", prompt, str(value), level=str(n)))
+            key = f"chains:{prompt[31:-2]}"
+            items.setdefault(prompt, Item(key, prompt, str(value), level=str(n), solution=solution))
         self.items: Sequence[Item] = list(items.values())
 
     def verify(self, item: Item, answer: str | None) -> float:

@@ -31,6 +31,7 @@ def read(source: str, question: str, answer: str, limit: int | None) -> tuple[st
         source: path, or ``-`` for JSON lines on standard input.
         question, answer: names of the fields. An answer with ``####`` keeps what follows it; rows without one become
             items without a reference. A field ``id`` names the item.
+            A field ``solution``, a text or a list of texts, has the steps of a worked one.
         limit: the first so many.
 
     Raises:
@@ -61,12 +62,25 @@ def read(source: str, question: str, answer: str, limit: int | None) -> tuple[st
         given = row.get(answer)
         reference = None if given is None or given == "" else final(str(given))
         answered |= reference is not None
-        items[key] = Item(key, text, reference, name, dict(row))
+        solution = _steps(row.get("solution"), f"{where}, {place}")
+        items[key] = Item(key, text, reference, name, dict(row), solution)
     if not items:
         raise InvalidInput(f"{where} holds no questions; give a row with a field {question!r} for each")
     if not answered and answer != "answer":
         raise InvalidInput(f"{where}: no row has a field {answer!r}; they have {_listed(fields)}; see --answer-field")
     return name, list(items.values())
+
+
+def _steps(given: Any, place: str) -> tuple[str, ...]:
+    """Steps of a row's worked solution: the lines of a text, or a list of texts.
+
+    Raises:
+        InvalidInput: neither.
+    """
+    steps = given.splitlines(keepends=True) if isinstance(given, str) else given or ()
+    if not isinstance(steps, list | tuple) or not all(isinstance(step, str) for step in steps):
+        raise InvalidInput(f"{place}: field 'solution' holds {_short(given)}; give a text, or a list of its steps")
+    return tuple(steps)
 
 
 def fields_of(items: Iterable[Item]) -> str:

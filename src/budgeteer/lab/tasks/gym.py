@@ -13,6 +13,7 @@ from typing import Any
 
 from budgeteer.core.environment import Item
 from budgeteer.core.errors import InvalidInput, MissingExtra, UnknownName
+from budgeteer.lab.tasks.worked import SOLUTIONS
 
 FAMILIES: dict[str, dict[str, Any]] = {
     "chain_sum": {"min_digits": 1, "max_digits": 1, "min_terms": 2, "max_terms": 8},
@@ -105,7 +106,9 @@ class Gym:
             entry = self._data[index]
             question = entry["question"]
             if question not in items:
-                items[question] = Item(f"{family}:{question}", question, str(entry["answer"]), family, entry)
+                solution = SOLUTIONS[family](entry["metadata"]) if family in SOLUTIONS else ()
+                key, answer = f"{family}:{question}", str(entry["answer"])
+                items[question] = Item(key, question, answer, family, entry, solution)
             if len(items) == size:
                 break
             if time.monotonic() > end:

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from budgeteer.rl.advantage._batch_scaled import batch_scaled
     from budgeteer.rl.advantage._centred_advantage import centred_advantage
     from budgeteer.rl.advantage._grpo_advantage import grpo_advantage
+    from budgeteer.rl.advantage._hbpo_advantage import hbpo_advantage
     from budgeteer.rl.advantage._pass_at_k import pass_at_k
     from budgeteer.rl.advantage._rloo import rloo
     from budgeteer.rl.advantage._shrunk_advantage import shrunk_advantage
@@ -22,6 +23,7 @@ __all__ = [
     "centred_advantage",
     "group_norm",
     "grpo_advantage",
+    "hbpo_advantage",
     "history_baseline",
     "pass_at_k",
     "rloo",
@@ -36,6 +38,7 @@ __getattr__ = lazy(
         "centred_advantage": "_centred_advantage",
         "group_norm": "kit",
         "grpo_advantage": "_grpo_advantage",
+        "hbpo_advantage": "_hbpo_advantage",
         "history_baseline": "kit",
         "pass_at_k": "_pass_at_k",
         "rloo": "_rloo",

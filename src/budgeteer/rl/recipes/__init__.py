@@ -17,10 +17,12 @@ if TYPE_CHECKING:
     from budgeteer.rl.recipes._forking_tokens import forking_tokens
     from budgeteer.rl.recipes._grpo import grpo
     from budgeteer.rl.recipes._gspo import gspo
+    from budgeteer.rl.recipes._hbpo import hbpo
     from budgeteer.rl.recipes._knapsack_rl import knapsack_rl
     from budgeteer.rl.recipes._prompt_selection import prompt_selection
     from budgeteer.rl.recipes._reinforce_ada_balance import reinforce_ada_balance
     from budgeteer.rl.recipes._reinforce_ada_pos import reinforce_ada_pos
+    from budgeteer.rl.recipes._seele import seele
     from budgeteer.rl.recipes._tempo_rl import tempo_rl
     from budgeteer.rl.recipes._tp_schedule import tp_schedule
     from budgeteer.rl.recipes._train_long_think_short import train_long_think_short
@@ -42,10 +44,12 @@ __all__ = [
     "get",
     "grpo",
     "gspo",
+    "hbpo",
     "knapsack_rl",
     "prompt_selection",
     "reinforce_ada_balance",
     "reinforce_ada_pos",
+    "seele",
     "tempo_rl",
     "tp_schedule",
     "train_long_think_short",
@@ -69,10 +73,12 @@ __getattr__ = lazy(
         "get": "named",
         "grpo": "_grpo",
         "gspo": "_gspo",
+        "hbpo": "_hbpo",
         "knapsack_rl": "_knapsack_rl",
         "prompt_selection": "_prompt_selection",
         "reinforce_ada_balance": "_reinforce_ada_balance",
         "reinforce_ada_pos": "_reinforce_ada_pos",
+        "seele": "_seele",
         "tempo_rl": "_tempo_rl",
         "tp_schedule": "_tp_schedule",
         "train_long_think_short": "_train_long_think_short",

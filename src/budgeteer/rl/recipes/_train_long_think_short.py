@@ -8,9 +8,17 @@ from budgeteer.rl.recipe import Recipe, Schedules
 from budgeteer.rl.recipes._grpo import grpo
 from budgeteer.rl.reward import triangular
 from budgeteer.rl.schedule import staircase
+from budgeteer.rl.variant import falling_budget
 
 
-def train_long_think_short() -> Recipe:
-    """GRPO under a cap that falls in stairs, with a bonus for half of it as the length (arXiv 2508.08940)."""
-    schedules = Schedules(max_tokens=staircase())
-    return replace(grpo(), name="train-long-think-short", schedules=schedules, reward=triangular())
+def train_long_think_short(asked: bool = False) -> Recipe:
+    """GRPO with a bonus for a target length that falls in stairs (arXiv 2508.08940).
+
+    Args:
+        asked: say the target in the prompt, as the paper does. If not, the cap of a rollout falls, to twice the target:
+            that saves tokens for certain, and suits models that follow no such words, such as the embedded reasoner.
+    """
+    made = replace(grpo(), name="train-long-think-short", reward=triangular())
+    if asked:
+        return replace(made, variant=falling_budget())
+    return replace(made, schedules=Schedules(max_tokens=staircase()))

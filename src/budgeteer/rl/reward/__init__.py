@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from budgeteer.rl.reward._ares import ares
     from budgeteer.rl.reward._arlcp import arlcp
     from budgeteer.rl.reward._e1 import e1
+    from budgeteer.rl.reward._hbpo import hbpo
     from budgeteer.rl.reward._laser import laser
     from budgeteer.rl.reward._overlong import overlong
     from budgeteer.rl.reward._pear import pear
@@ -28,6 +29,7 @@ __all__ = [
     "ares",
     "arlcp",
     "e1",
+    "hbpo",
     "laser",
     "overlong",
     "pear",
@@ -45,6 +47,7 @@ __getattr__ = lazy(
         "ares": "_ares",
         "arlcp": "_arlcp",
         "e1": "_e1",
+        "hbpo": "_hbpo",
         "laser": "_laser",
         "overlong": "_overlong",
         "pear": "_pear",

@@ -4,21 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from budgeteer.core.column import Column, declare
 from budgeteer.core.plan import F64
 from budgeteer.rl.reward.kit import group_mean
 from budgeteer.rl.reward.protocol import Columns, Reward
-
-EFFORT = declare(
-    Column(
-        "effort",
-        "share of the usual thinking that the prompt allows",
-        "put it into the entry of every problem (a field effort in each row of the file that --task names), and say it "
-        "in the prompt",
-        most=1.0,
-    ),
-    "rollouts",
-)
 
 
 def e1() -> Reward:
@@ -37,9 +25,9 @@ def e1() -> Reward:
     """
 
     def score(state: object, rows: Columns) -> F64:
-        closed, effort = rows.column("closed", "e1"), rows.column(EFFORT, "e1")
+        closed, effort = rows.column("closed", "e1"), rows.column("effort", "e1")
         thinking = np.where(closed >= 0, closed - 1, rows.length)
         within = (effort >= 1) | (thinking <= effort * group_mean(thinking, rows.group) + 1e-9)
         return np.where(within, rows.correct, 0.0)
 
-    return Reward(score, needs=("closed", EFFORT))
+    return Reward(score, needs=("closed", "effort"))

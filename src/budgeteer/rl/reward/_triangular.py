@@ -10,11 +10,11 @@ from budgeteer.rl.reward.protocol import Columns, Reward
 
 
 def triangular(bonus: float = 0.5) -> Reward:
-    """The verifier's score plus ``bonus`` times a triangle over the length: 0 at 0, 1 at half the cap, 0 at the cap.
+    """The verifier's score plus ``bonus`` times a triangle over the length: 0 at 0, 1 at a target, 0 at twice that.
 
-    With the target B = cap / 2 the triangle is ``length / B`` up to B and ``2 - length / B`` from there to 2B, the cap.
-    Use it with a schedule of the cap (``max_tokens=staircase``). Helps to bring lengths to a target; punishes answers
-    that are right and shorter, too.
+    With the target B the triangle is ``length / B`` up to B and ``2 - length / B`` from there to 2B. B is what the row
+    was asked for (``variant=falling-budget``), or else half of its cap (with ``max_tokens=staircase``). Helps to bring
+    lengths to a target; punishes answers that are right and shorter, too.
 
     Args:
         bonus: 0 or more.
@@ -24,7 +24,8 @@ def triangular(bonus: float = 0.5) -> Reward:
 
     >>> from budgeteer.core.plan import ENDED
     >>> cap, status = np.full(3, 100), np.full(3, ENDED, np.int8)
-    >>> rows = Columns(np.array([1.0, 1.0, 0.0]), np.array([25, 50, 75]), np.zeros(3, np.int64), cap, status)
+    >>> asked = {"target": [50, 50, 50]}
+    >>> rows = Columns(np.array([1.0, 1.0, 0.0]), np.array([25, 50, 75]), np.zeros(3, np.int64), cap, status, **asked)
     >>> triangular().score((), rows).tolist()
     [1.25, 1.5, 0.25]
     """
@@ -32,7 +33,7 @@ def triangular(bonus: float = 0.5) -> Reward:
         raise InvalidInput(f"triangular(bonus={bonus}); give 0 or more")
 
     def score(state: object, rows: Columns) -> F64:
-        x = 2 * rows.length / rows.max_tokens
+        x = rows.length / np.maximum(rows.column("target", "triangular"), 1e-9)
         return np.asarray(rows.correct + bonus * np.clip(np.minimum(x, 2 - x), 0.0, 1.0), np.float64)
 
-    return Reward(score)
+    return Reward(score, needs=("target",))

@@ -1,0 +1,152 @@
+"""Requests that are more than prompts: what variants add to them, and answers that are begun already. NumPy only."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from budgeteer.core.errors import InvalidInput
+from budgeteer.core.plan import I64
+from budgeteer.rl.recipe import SOLUTION, Beginnings, Recipe, Variants
+from budgeteer.rl.rollouts import Rollouts
+
+Encode = Callable[[Sequence[str]], Sequence[Sequence[int]]]
+"""Texts -> token ids of each."""
+
+
+class Wording(NamedTuple):
+    """The texts of a run's prompts, and how a text becomes tokens: what variants are made with.
+
+    Attributes:
+        texts: of the training prompts.
+        ask: texts of prompts -> token ids, as those of the prompts were made: with a beginning-of-sequence token or a
+            chat template, if there is one.
+        write: texts within an answer -> token ids, nothing added.
+        solutions: steps of a worked solution of each training prompt, written as the model writes them; None = nobody
+            has them.
+    """
+
+    texts: Sequence[str]
+    ask: Encode
+    write: Encode
+    solutions: Sequence[tuple[str, ...]] | None = None
+
+
+def require_wording(recipe: Recipe, wording: Wording | None) -> None:
+    """Refuse a recipe whose variant needs texts or solutions that nobody gives.
+
+    Raises:
+        InvalidInput: says what is missing, and how it is given.
+    """
+    if recipe.variant is None:
+        return
+    if wording is None:
+        raise InvalidInput(
+            f"recipe {recipe.name!r} has a variant, which changes the texts of prompts, and this trainer knows tokens "
+            "only; give it wording= (`budgeteer train` does), or choose a recipe without a variant"
+        )
+    if unknown := sorted(set(recipe.variant.needs) - {SOLUTION}):
+        raise InvalidInput(f"the variant of recipe {recipe.name!r} needs {', '.join(unknown)}; it may need {SOLUTION}")
+    if SOLUTION in recipe.variant.needs and not (wording.solutions and all(wording.solutions)):
+        raise InvalidInput(
+            f"the variant of recipe {recipe.name!r} shows the first part of a worked solution, and not every problem "
+            "of this task has one; chains and the pools have them; in a file of your own, give each row a field "
+            "solution, a list of the texts of its steps"
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """k requests of a round.
+
+    Attributes:
+        of: [k] index of each request's prompt into those of the round, ascending.
+        units: [k] rollouts of each.
+        prompts: k prompts as token ids; None = the round's own.
+        heads: k arrays of token ids at the head of the answer, behind which the sampler goes on.
+        versions: k arrays: when each of these was sampled; -1 = never, it is of a hint.
+        columns: of rollouts, name -> [k].
+    """
+
+    of: I64
+    units: I64
+    prompts: Sequence[tuple[int, ...] | None]
+    heads: Sequence[I64]
+    versions: Sequence[I64]
+    columns: Mapping[str, Any] = field(default_factory=dict)
+
+    def requests(self, keys: Sequence[str], own: Sequence[tuple[int, ...]]) -> tuple[list[str], list[Any], I64]:
+        """Keys, prompts with the heads of the answers as token ids, and rollouts of each request.
+
+        Args:
+            keys, own: of the round's prompts.
+        """
+        of = self.of.tolist()
+        prompts = [own[g] if prompt is None else prompt for g, prompt in zip(of, self.prompts, strict=True)]
+        heads = [tuple(head.tolist()) for head in self.heads]
+        return [keys[g] for g in of], [p + head for p, head in zip(prompts, heads, strict=True)], self.units
+
+    def whole(self, sampled: Rollouts, keys: tuple[str, ...]) -> Rollouts:
+        """What the sampler gave for :meth:`requests`, as rollouts of the round's prompts, with the columns."""
+        rows = {name: np.asarray(values)[sampled.group] for name, values in self.columns.items()}
+        return replace(sampled.begun(keys, self.of, self.heads, self.versions), more={**sampled.more, **rows})
+
+
+def continuing(beginnings: Beginnings, of: I64) -> Asked:
+    """The requests that continue rows of earlier steps, one each.
+
+    Args:
+        of: index of each row's prompt into those of the round, ascending.
+    """
+    rows = range(len(beginnings))
+    heads, versions = ([a[i, : beginnings.length[i]] for i in rows] for a in (beginnings.tokens, beginnings.version))
+    return Asked(of, np.ones(len(of), np.int64), [None] * len(of), heads, versions)
+
+
+def varied(variants: Variants, units: I64, texts: Sequence[str], wording: Wording, by: str) -> Asked:
+    """The requests of a round with a variant; rows of a prompt that are asked alike are one request.
+
+    Args:
+        variants: of the rows.
+        units: [m] rollouts of each prompt of the round.
+        texts: of these prompts.
+        by: name of the recipe, for errors.
+
+    Raises:
+        InvalidInput: another number of texts or entries of a column than there are rows, or a text that is none.
+    """
+    prompt, n = np.repeat(np.arange(len(units)), units), int(units.sum())
+    given = {name: getattr(variants, name) or ("",) * n for name in ("prefix", "suffix", "hint")}
+    for name, values in (given | dict(variants.columns)).items():
+        if len(values) != n:
+            raise InvalidInput(
+                f"the variant of recipe {by!r} gave {len(values)} of {name} for {n} rows; give one a row"
+            )
+        if name in ("prefix", "suffix", "hint") and not all(isinstance(text, str) for text in values):
+            raise InvalidInput(f"the variant of recipe {by!r} gave a {name} that is no text; give texts")
+    columns = {name: np.asarray(values) for name, values in variants.columns.items()}
+    asked = list(zip(prompt.tolist(), *given.values(), *columns.values(), strict=True))
+    first: dict[tuple[Any, ...], int] = {}
+    for row, request in enumerate(asked):
+        first.setdefault(request, row)
+    units_of = Counter(asked)
+    rows = list(first.values())
+    of = prompt[rows]
+    changed = [row for row in rows if given["prefix"][row] or given["suffix"][row]]
+    spoken = [given["prefix"][row] + texts[int(prompt[row])] + given["suffix"][row] for row in changed]
+    prompts = dict(zip(changed, wording.ask(spoken) if spoken else [], strict=True))
+    hinted = [row for row in rows if given["hint"][row]]
+    heads = dict(zip(hinted, wording.write([given["hint"][row] for row in hinted]) if hinted else [], strict=True))
+    begun = [np.array(heads.get(row, ()), np.int64) for row in rows]
+    return Asked(
+        of,
+        np.array([units_of[request] for request in first], np.int64),
+        [tuple(map(int, prompts[row])) if row in prompts else None for row in rows],
+        begun,
+        [np.full(len(head), -1) for head in begun],
+        {name: values[rows] for name, values in columns.items()},
+    )
