@@ -36,9 +36,9 @@ def check_variant(variant: Variant, *, seed: int = 0) -> None:
     """
     if not isinstance(variant, Variant):
         raise CheckFailed(f"the factory made {variant!r}, no Variant")
-    for name, given in (("needs", variant.needs), ("gives", variant.gives)):
-        if isinstance(given, str) or not all(isinstance(text, str) for text in given):
-            raise CheckFailed(f"{name} is {given!r}; give a tuple of texts")
+    for name, named in (("needs", variant.needs), ("gives", variant.gives)):
+        if isinstance(named, str) or not all(isinstance(text, str) for text in named):
+            raise CheckFailed(f"{name} is {named!r}; give a tuple of texts")
     if unknown := set(variant.needs) - {SOLUTION}:
         raise CheckFailed(f"needs has {', '.join(sorted(unknown))}; a trainer can give {SOLUTION}")
     state, rng = variant.init(), np.random.default_rng([seed, 17])

@@ -20,5 +20,11 @@ def seele(rounds: int = 4, round_units: int = 2, target: float = 0.5) -> Recipe:
         round_units: rollouts a prompt of each round; the budget of a step may buy fewer.
         target: accuracy that hints aim at.
     """
-    parts = {"advantage": centred_advantage, "variant": hints(target), "rounds": rounds}
-    return replace(grpo(), name="seele", allocator=uniform(round_units), **parts)
+    return replace(
+        grpo(),
+        name="seele",
+        allocator=uniform(round_units),
+        advantage=centred_advantage,
+        variant=hints(target),
+        rounds=rounds,
+    )
