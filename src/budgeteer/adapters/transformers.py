@@ -100,6 +100,7 @@ class Steered:
             "top_k": 0,
             "top_p": 1.0,
             "num_beams": 1,
+            "suppress_tokens": None,  # the steer sees their logits; they are excluded here afterwards
         }
 
     @property

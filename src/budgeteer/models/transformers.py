@@ -98,7 +98,8 @@ class Transformers:
         self.tags = None if template is None else tags_of(template, frozenset(self.tokenizer.get_added_vocab()))
         if template is not None:
             self.capabilities |= {PREFILL}
-        self.ends = ends_of(self.model)
+        self.folder = path if path.is_dir() else path.parent if is_gguf else None
+        self.ends, self.never = ends_of(self.model), never_of(self.model)
         self.context = getattr(self.model.config, "max_position_embeddings", None)
         self._worker = ThreadPoolExecutor(1, thread_name_prefix=f"{self.name}-decode")
         self._encoded = lru_cache(4096)(self._encode)
@@ -298,6 +299,11 @@ def ends_of(model: Any) -> frozenset[int]:
     return frozenset(ends if isinstance(ends, list) else [] if ends is None else [ends])
 
 
+def never_of(model: Any) -> tuple[int, ...]:
+    """Ids of the tokens that a transformers model says are never drawn, such as a head in its vocabulary rows."""
+    return tuple(getattr(model.generation_config, "suppress_tokens", None) or ())
+
+
 def positions_of(model: Any, cap: int) -> int:
     """How many numbers of a seed's random stream each row owns: one for each position, at least ``cap``."""
     return max(int(getattr(model.config.get_text_config(), "max_position_embeddings", 0) or 0), cap)
@@ -329,6 +335,7 @@ def internals(model: Any, tokenizer: Any, ends: frozenset[int]) -> Internals:
         pieces,
         min(ends, default=-1),
         lambda content: list(tokenizer(content, add_special_tokens=False)["input_ids"]),
+        never_of(model),
     )
 
 
@@ -345,7 +352,7 @@ class _Choices:
         self.table.reset(every, cap, request.temperature, scored=request.logprobs)
         # as in the other engines, so that a choice draws the same numbers in each of them
         self.table.uniform = streams(seed, n, positions_of(model.model, cap), cap)
-        inside = Internals(None, (), -1, _no_text) if request.steer is None else model.inside
+        inside = Internals(None, (), -1, _no_text, model.never) if request.steer is None else model.inside
         self.steering = Steering(self.table, inside, False)
         self.ticket = None
         if request.steer is not None:

@@ -11,7 +11,7 @@ import numpy as np
 
 from budgeteer.core.errors import InvalidInput
 from budgeteer.core.steer import NOTHING, Action, Need, Snapshot, State, Steer, Tensor, shared
-from budgeteer.steer.kit import Head, require_settings, room, thinking
+from budgeteer.steer.kit import Head, read_by, require_settings, room, thinking
 
 
 @shared
@@ -48,7 +48,7 @@ def budget_guidance(head: Head, *, reserve: int = 0, min_rate: float = 0.0, min_
         if not len(some):
             return NOTHING, state
         vocab = head.settings["vocab"]
-        gamma = torch.nn.functional.softplus(head(now.hidden[some])) + 1e-4
+        gamma = torch.nn.functional.softplus(head(read_by(head, now, some))) + 1e-4
         # the closing marker is thinking, too
         marker = np.array([len(now.close(i)) for i in some.tolist()])
         left = np.maximum(room(now.cap[some], reserve) + marker - now.length[some], 1)
@@ -68,7 +68,7 @@ def budget_guidance(head: Head, *, reserve: int = 0, min_rate: float = 0.0, min_
         out[some] = guided.to(out.dtype)
         return Action(logits=out, drawn=steered), state
 
-    needs = frozenset({Need.TOKENS, Need.MARKERS, Need.TEXT, Need.LOGITS, Need.HIDDEN})
+    needs = frozenset({Need.TOKENS, Need.MARKERS, Need.TEXT, Need.LOGITS, head.reads})
     return Steer(lambda rows: (), step, needs)
 
 

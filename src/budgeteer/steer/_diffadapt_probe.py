@@ -13,7 +13,7 @@ import numpy as np
 from budgeteer.core.errors import InvalidInput
 from budgeteer.core.plan import I64
 from budgeteer.core.steer import Action, Need, Rows, Snapshot, Steer, shared
-from budgeteer.steer.kit import Head, decisions, room, thinking
+from budgeteer.steer.kit import Head, decisions, read_by, room, thinking
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ def diffadapt_probe(head: Head, *, reserve: int = 0, bundles: tuple[Bundle, Bund
         new = np.flatnonzero(state.kind[now.row] < 0)
         if len(new):
             kind = state.kind.copy()
-            kind[now.row[new]] = head(now.hidden[new, -1:]).argmax(-1).tolist()
+            kind[now.row[new]] = head(read_by(head, now, new, slice(-1, None))).argmax(-1).tolist()
             state = Classes(kind)
         mine = state.kind[now.row]
         finish = thinking(now) & (now.length >= share[mine] * room(now.cap, reserve))
@@ -76,4 +76,4 @@ def diffadapt_probe(head: Head, *, reserve: int = 0, bundles: tuple[Bundle, Bund
     def report(state: Classes) -> list[Any]:
         return [{"class": kind} for kind in state.kind.tolist()]
 
-    return Steer(init, step, frozenset({Need.TOKENS, Need.MARKERS, Need.LOGITS, Need.HIDDEN}), report=report)
+    return Steer(init, step, frozenset({Need.TOKENS, Need.MARKERS, Need.LOGITS, head.reads}), report=report)
