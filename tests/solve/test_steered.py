@@ -165,7 +165,7 @@ def test_thinking_that_was_closed_in_an_earlier_call_is_closed(model) -> None:
         ("direct:steer=answered:often=2", "unknown option of answered 'often'; known: every"),
         ("direct:steer=answered,every=2", "every is an option of answered, not of direct; write steer=answered:e"),
         ("direct:steer=marker-gate", "it needs first and last; write marker-gate:first=..."),
-        ("direct:steer=zip-rc", "needs head; write zip-rc:head=..., a FILE that budgeteer lab heads wrote, or"),
+        ("direct:steer=zip-rc", "needs head; write zip-rc:head=..., a FILE that budgeteer heads train wrote, the"),
         ("direct:steer=zip-rc:head=none.safetensors", "cannot read a head in none.safetensors"),
         ("zip-rc:head=none.safetensors", "cannot read a head in none.safetensors"),
         ("budget-guidance:head=3", "cannot read a head in 3"),
@@ -303,7 +303,7 @@ def test_methods_says_how_a_steer_and_a_slot_are_used(capsys) -> None:
     assert cli.main(["methods", "steer/zip-rc"]) == 0
     said = capsys.readouterr().out
     assert (
-        "head  a FILE that budgeteer lab heads wrote, or reasoner: that of the embedded reasoner, must be given" in said
+        "head  a FILE that budgeteer heads train wrote, the FOLDER of a model with heads beside it, or reasoner" in said
     )
     assert cli.main(["methods", "strategy/direct"]) == 0
     assert "slots, each filled by the name of a method:\n  steer  name: steer\n" in capsys.readouterr().out

@@ -46,8 +46,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--form",
         choices=tuple(FORMS),
         default="flat",
-        help="flat: a hidden layer on the states of all layers; layers: attention over them; vocabulary: unused rows of "
-        "the model's vocabulary, for engines that show no states (default %(default)s)",
+        help="flat: a hidden layer on the states of all layers; layers: attention over them; vocabulary: unused rows "
+        "of the model's vocabulary, for engines that show no states (default %(default)s)",
     )
     train.add_argument("--width", type=int, default=None, help="of a head (default 64, of layers 768)")
     train.add_argument("--depth", type=int, default=12, help="blocks of the form layers (default %(default)s)")

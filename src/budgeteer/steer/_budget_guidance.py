@@ -60,12 +60,14 @@ def budget_guidance(head: Head, *, reserve: int = 0, min_rate: float = 0.0, min_
             min_mode=min_mode,
         )
         logits = now.logits[some]
+        logits[:, list(now.model.never)] = -math.inf
+        logits = logits[:, :vocab]  # rows that were added to the model for heads belong to no token
         guided = torch.log_softmax(logits.float(), -1) + factor.log()
         best = logits.argmax(-1, keepdim=True)
         nothing = torch.isneginf(guided).all(-1, keepdim=True)
         guided.scatter_(-1, best, torch.where(nothing, 0.0, guided.gather(-1, best)))
         out = now.logits.new_full(now.logits.shape, -math.inf)
-        out[some] = guided.to(out.dtype)
+        out[some, :vocab] = guided.to(out.dtype)
         return Action(logits=out, drawn=steered), state
 
     needs = frozenset({Need.TOKENS, Need.MARKERS, Need.TEXT, Need.LOGITS, head.reads})

@@ -43,8 +43,9 @@ class Form:
 
     @property
     def rate(self) -> float:
-        """Learning rate: the official code's 1e-4 at a width of 768 for the encoder, more for a narrower one."""
-        return 1e-4 * 768 / self.width if self.name == "layers" else 3e-3
+        """Learning rate: the official code's 1e-4 at a width of 768 for the encoder, more for a narrower one, and most
+        for the linear form."""
+        return {"layers": 1e-4 * 768 / self.width, "vocabulary": 1e-2}.get(self.name, 3e-3)
 
     def start(
         self, states: Tensor, outputs: int, generator: torch.Generator, fingerprint: str, settings: dict[str, Any]

@@ -61,7 +61,9 @@ def train_guidance(
         InvalidInput: no positions.
     """
     if not len(token):
-        raise InvalidInput("no trace has thinking that a head for guidance could learn from; ask in a style that has it")
+        raise InvalidInput(
+            "no trace has thinking that a head for guidance could learn from; ask in a style that has it"
+        )
     log_left = torch.from_numpy(np.log(left + 1.0)).float()
     # [vocab] which Gamma a token has; the shared one is the last
     count = np.bincount(token, minlength=vocab)

@@ -212,7 +212,7 @@ async def _sampled(
         "length": torch.from_numpy(length),
         "closed": torch.from_numpy(closed),
         "right": torch.tensor([np.nan if score is None else score for score in scores], dtype=torch.float64),
-        "entropy": torch.from_numpy(seen.entropy / np.maximum(seen.steps, 1)),
+        "entropy": torch.from_numpy(seen.entropy / np.maximum(seen.steps, 1)).float(),
         "row": torch.from_numpy(row),
         "index": torch.from_numpy(index),
         "token": torch.from_numpy(token),
@@ -248,7 +248,8 @@ class Seen:
 
     def look(self, now: Snapshot) -> None:
         """Take note of rows before their next token, and of the token that they took before it."""
-        entropy = torch.special.entr(now.logits.float().softmax(-1)).sum(-1).tolist()
+        # in double precision: how many rows are beside a row must not show in what is kept
+        entropy = torch.special.entr(now.logits.double().softmax(-1)).sum(-1).tolist()
         for i, row in enumerate(now.row.tolist()):
             at, kept = int(now.length[i]), self.reservoir[row]
             if now.closed[i] > 0:
@@ -318,7 +319,9 @@ def _read(files: Sequence[Path], questions: Sequence[Question]) -> Traces:
             tensors["trace"] = tensors["row"] + rows
             rows += len(tensors["length"])
         except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
-            raise CheckpointError(f"cannot read traces in {file}: {error}; remove the file to sample it anew") from error
+            raise CheckpointError(
+                f"cannot read traces in {file}: {error}; remove the file to sample it anew"
+            ) from error
         if name != question.id:
             raise CheckpointError(f"{file} holds traces of {name!r}, not of {question.id!r}; choose another folder")
         found.append(tensors)

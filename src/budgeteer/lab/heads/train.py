@@ -74,8 +74,8 @@ def train(
 ) -> tuple[list[Trained], dict[str, float]]:
     """Collect traces, train heads on four fifths of the questions, try them on the rest, and write them.
 
-    In the form ``vocabulary``, ``out`` becomes a copy of the model with its heads in ``out/heads``; otherwise ``out`` is
-    the folder of the heads.
+    In the form ``vocabulary``, ``out`` becomes a copy of the model with its heads in ``out/heads``; otherwise it is the
+    folder of the heads.
 
     Args:
         model: that shows its internals.
@@ -135,7 +135,9 @@ def _check(model: Model, asked: QuestionSet, how: Training, out: Path) -> None:
         if not hasattr(model, "tokenizer"):
             raise InvalidInput(f"{model.name} is not run by transformers, which writes the copy of it; give hf:FOLDER")
         if out == getattr(model, "folder", None):
-            raise InvalidInput(f"{out} holds the model itself, and the form vocabulary writes a copy; give another --out")
+            raise InvalidInput(
+                f"{out} holds the model itself, and the form vocabulary writes a copy; give another --out"
+            )
 
 
 def _one(kind: str, ours: Traces, other: Traces, inside: Any, how: Training) -> tuple[str, Head, Held]:
