@@ -187,7 +187,7 @@ class Steering:
         """
         t, at, effect = self.table, np.arange(len(record)), None
         if self.late:
-            effect = self._after(record, logits, hidden)
+            effect = self.after(record, logits, hidden)
             going = t.status[record] == RUNNING
             if not going.all():
                 at, record, logits = at[going], record[going], logits[torch.from_numpy(going).to(logits.device)]
@@ -294,8 +294,8 @@ class Steering:
             t.closing[row] = len(t.close_of(row))
             t.forcing = True
 
-    def _after(self, record: I64, logits: Tensor, hidden: Tensor | None) -> Effect | None:
-        """Ask the steers that need the logits [m, V]; None: they leave these as they are."""
+    def after(self, record: I64, logits: Tensor, hidden: Tensor | None) -> Effect | None:
+        """Ask the steers of these rows [m] that need the logits [m, V]; None: they leave these as they are."""
         effect, m = None, len(record)
         for group in self.late:
             at = self._due(group, record)

@@ -317,26 +317,30 @@ def internals(model: Any, tokenizer: Any, ends: frozenset[int]) -> Internals:
         tokenizer: the model's.
         ends: ids of the tokens that end a sequence.
     """
+    with torch.inference_mode():
+        layer = model.get_input_embeddings()
+        # the output of the layer, since some layers scale their weights
+        embed = layer(torch.arange(layer.num_embeddings, device=model.device)).float().cpu()
+    # without an end of sequence there is nothing that a steer could mistake for it
+    return Internals(
+        embed,
+        pieces_of(tokenizer, len(embed), ends),
+        min(ends, default=-1),
+        lambda content: list(tokenizer(content, add_special_tokens=False)["input_ids"]),
+        never_of(model),
+    )
+
+
+def pieces_of(tokenizer: Any, size: int, ends: frozenset[int]) -> tuple[str, ...]:
+    """The text of each of ``size`` token ids; ``""`` for those that end a sequence."""
     newline = tokenizer("\n", add_special_tokens=False)["input_ids"]
 
     def text(tokens: Sequence[int]) -> str:
         return str(tokenizer.decode(list(tokens), skip_special_tokens=False))
 
-    with torch.inference_mode():
-        layer = model.get_input_embeddings()
-        # the output of the layer, since some layers scale their weights
-        embed = layer(torch.arange(layer.num_embeddings, device=model.device)).float().cpu()
     # as they read after a newline, since some tokenizers drop a space at the beginning
     before = len(text(newline))
-    pieces = tuple("" if i in ends else text([*newline, i])[before:] for i in range(len(embed)))
-    # without an end of sequence there is nothing that a steer could mistake for it
-    return Internals(
-        embed,
-        pieces,
-        min(ends, default=-1),
-        lambda content: list(tokenizer(content, add_special_tokens=False)["input_ids"]),
-        never_of(model),
-    )
+    return tuple("" if i in ends else text([*newline, i])[before:] for i in range(size))
 
 
 class _Choices:
