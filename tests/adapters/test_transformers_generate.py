@@ -24,7 +24,8 @@ from budgeteer.models import transformers as ours  # noqa: E402
 from budgeteer.models.model import Finish, Request  # noqa: E402
 from budgeteer.models.policy import REASONER, load_policy  # noqa: E402
 from budgeteer.models.reasoner import Reasoner  # noqa: E402
-from budgeteer.models.transformers import Transformers, ends_of, internals  # noqa: E402
+from budgeteer.models.inside import ends_of, internals  # noqa: E402
+from budgeteer.models.transformers import Transformers  # noqa: E402
 from budgeteer.rl.rollouts import Role  # noqa: E402
 from budgeteer.rl.sampler import OFFERED as TRAINING  # noqa: E402
 from budgeteer.rl.sampler import sample  # noqa: E402

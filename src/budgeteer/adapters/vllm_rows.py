@@ -23,7 +23,7 @@ from budgeteer.engine.head import HEADS, Head, load_head
 from budgeteer.engine.steering import Steering, Ticket
 from budgeteer.engine.table import Table, marks_of_text
 from budgeteer.models.chat import tags_of
-from budgeteer.models.transformers import pieces_of
+from budgeteer.models.inside import pieces_of
 
 _NO_TOKEN = -1
 """What vLLM puts where it has not yet read which token was sampled."""
