@@ -165,9 +165,7 @@ def trained(kind, ours, form):
             states, ours.token[at], left, **about(3), steps=150, seed=0, batch=256, form=form
         )
     if kind == "zip-rc":
-        return introspection.train_introspection(
-            ours, "x", lengths=(0, 4, 8, 16), steps=60 if form.name == "layers" else 150, seed=0, form=form
-        )
+        return introspection.train_introspection(ours, "x", lengths=(0, 4, 8, 16), steps=150, seed=0, form=form)
     return difficulty.train_difficulty(ours, "x", steps=150, seed=0, form=form.name)
 
 

@@ -22,7 +22,6 @@ from budgeteer.core.errors import CheckpointError, InvalidInput, ModelError  # n
 from budgeteer.core.steer import Snapshot  # noqa: E402
 from budgeteer.engine.head import HEADS, load_head, own_head, save_head  # noqa: E402
 from budgeteer.engine.vocabulary_head import LinearHead  # noqa: E402
-from budgeteer.lab.heads import traces  # noqa: E402
 from budgeteer.lab.heads.fit import Form, outputs_of  # noqa: E402
 from budgeteer.lab.heads.traces import UNKNOWN, Collection, Seen, collect  # noqa: E402
 from budgeteer.lab.heads.vocabulary import write_into  # noqa: E402
@@ -146,8 +145,7 @@ class Counted:
         return await self.inner.generate(request)
 
 
-def test_a_collection_goes_on_where_it_stopped(whole, tmp_path, monkeypatch) -> None:
-    monkeypatch.setattr(traces, "AT_ONCE", 1)
+def test_a_collection_goes_on_where_it_stopped(whole, tmp_path) -> None:
     broken, after = Counted(fails=4), Counted()
     with pytest.raises(ModelError, match="out of memory"):
         gathered(tmp_path, broken)
@@ -171,7 +169,6 @@ def test_killed_with_the_hard_signal(whole, tmp_path) -> None:
         "import sys; sys.path[:0] = sys.argv[2:]\n"
         "from pathlib import Path\n"
         "from lab import test_heads_of_models as t\n"
-        "t.traces.AT_ONCE = 1\n"
         "t.gathered(Path(sys.argv[1]))\n"
     )
     paths = [str(Path(__file__).parents[1]), *sys.path]

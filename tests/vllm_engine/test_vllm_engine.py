@@ -117,6 +117,8 @@ def test_samples_of_a_group_and_rows_that_are_never_drawn(engine) -> None:
 
 
 @pytest.mark.parametrize("steer", ["switch-thinking", "nothing", "zip-rc:head=x", "budget-forcing:most=-1"])
-def test_what_cannot_be_steered_is_a_value_error(steer, engine) -> None:
-    with pytest.raises(ValueError, match=r"does not offer|unknown steer|cannot name a file|most=-1"):
+def test_what_cannot_be_steered_is_refused_when_it_is_asked(steer, engine) -> None:
+    from vllm.exceptions import VLLMValidationError as refused  # answered with 400 by the server
+
+    with pytest.raises(refused, match=r"does not offer|unknown steer|cannot name a file|most=-1"):
         said(engine, steer)

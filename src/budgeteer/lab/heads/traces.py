@@ -27,8 +27,6 @@ from budgeteer.models.model import INTERNALS, Finish, Model, Request
 from budgeteer.solve.folders import lock, same_settings
 from budgeteer.solve.strategy import Question, Style, derive
 
-AT_ONCE = 16
-"""Questions under way at the same time, where the model decodes several requests together."""
 UNKNOWN = -1
 """The token that came next, where no step saw it."""
 
@@ -155,26 +153,15 @@ def collect(
         settings = {name: str(getattr(how, name)) for name in Collection.__dataclass_fields__}
         same_settings(folder / "settings.json", {**identity, **settings})
         missing = [i for i, file in enumerate(files) if not file.exists()]
-        done = len(files) - len(missing)
-        progress(done, len(files))
-
-        async def one(i: int, slots: asyncio.Semaphore) -> None:
-            nonlocal done
-            async with slots:
-                _write(files[i], *await _sampled(model, style, questions[i], grade, how))
-                done += 1
-                progress(done, len(files))
+        progress(len(files) - len(missing), len(files))
 
         async def every() -> None:
-            slots = asyncio.Semaphore(AT_ONCE)
-            async with asyncio.TaskGroup() as tasks:
-                for i in missing:
-                    tasks.create_task(one(i, slots))
+            # one question at a time: the last bits of states depend on how many rows are decoded together
+            for left, i in zip(range(len(missing) - 1, -1, -1), missing, strict=True):
+                _write(files[i], *await _sampled(model, style, questions[i], grade, how))
+                progress(len(files) - left, len(files))
 
-        try:
-            asyncio.run(every())
-        except ExceptionGroup as errors:
-            raise errors.exceptions[0] from errors
+        asyncio.run(every())
     return _read(files, questions)
 
 
