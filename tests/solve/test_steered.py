@@ -43,6 +43,8 @@ STEERS = {
 }
 """Registered steer -> as a command line gives it."""
 
+OWN = REASONER / HEADS
+
 
 @pytest.fixture(scope="module")
 def model(loop):
@@ -170,8 +172,8 @@ def test_thinking_that_was_closed_in_an_earlier_call_is_closed(model) -> None:
         ("zip-rc:head=none.safetensors", "cannot read a head in none.safetensors"),
         ("budget-guidance:head=3", "cannot read a head in 3"),
         (f"direct:steer=zip-rc:head={REASONER / 'model.safetensors'}", "cannot read a head in "),
-        (f"direct:steer=zip-rc:head={REASONER / HEADS / 'diffadapt_probe.safetensors'}", "says nothing of values and lengths"),
-        (f"direct:steer=budget-guidance:head={REASONER / HEADS / 'zip_rc.safetensors'}", "says nothing of vocab and line_ends"),
+        (f"direct:steer=zip-rc:head={OWN / 'diffadapt_probe.safetensors'}", "says nothing of values and lengths"),
+        (f"direct:steer=budget-guidance:head={OWN / 'zip_rc.safetensors'}", "says nothing of vocab and line_ends"),
     ],
 )  # fmt: skip
 def test_a_steer_that_cannot_be_made_is_refused_before_anything_is_asked(text, message) -> None:
@@ -194,7 +196,7 @@ def test_a_server_is_refused_before_it_is_asked(capsys) -> None:
 
 
 def test_a_head_of_another_method_with_the_same_settings_is_refused_at_its_first_row(model) -> None:
-    probe = head_of("diffadapt-probe", str(REASONER / HEADS / "zip_rc.safetensors"))
+    probe = head_of("diffadapt-probe", str(OWN / "zip_rc.safetensors"))
     with pytest.raises(InvalidInput, match=r"the head reads \d+ numbers at a position, and its method shows it \d+"):
         ask(steered(direct(), diffadapt_probe(probe)), model, output=60)
 
@@ -313,7 +315,7 @@ def test_methods_says_how_a_steer_and_a_slot_are_used(capsys) -> None:
 def test_the_line_that_methods_shows_runs(capsys, tmp_path, monkeypatch) -> None:
     """With the options of a steer nested in those of a strategy, and its head in a file."""
     pytest.importorskip("reasoning_gym")
-    shutil.copy(REASONER / HEADS / "zip_rc.safetensors", tmp_path / "head.safetensors")
+    shutil.copy(OWN / "zip_rc.safetensors", tmp_path / "head.safetensors")
     monkeypatch.chdir(tmp_path)
     spec = 'direct:max_tokens=90,steer="zip-rc:head=head.safetensors,every=4"'
     out = Path("answers.jsonl")

@@ -80,7 +80,11 @@ def train_difficulty(traces: Traces, fingerprint: str, *, steps: int, seed: int,
     def loss(features: Tensor, chosen: Tensor) -> Tensor:
         return F.cross_entropy(features @ head.weights["w2"] + head.weights["b2"], target[chosen])
 
-    return fit(head, states, loss, steps=steps, seed=seed, batch=BATCH, rate=made.rate)
+    aside = None
+    if len(accuracy) > 1:
+        aside = np.zeros(len(accuracy), np.bool_)
+        aside[np.unique(traces.group[traces.trace[traces.aside(seed=seed)]])] = True
+    return fit(head, states, loss, steps=steps, seed=seed, batch=BATCH, rate=made.rate, aside=aside)
 
 
 def held_difficulty(head: Head, trained: Traces, other: Traces) -> Held:

@@ -12,12 +12,15 @@ from torch import Tensor
 
 from budgeteer.core.errors import Diverged, InvalidInput
 from budgeteer.core.plan import F64, I64
+from budgeteer.core.steer import Mask
 from budgeteer.engine.head import Head
 from budgeteer.engine.layer_head import LayerHead, initial
 from budgeteer.engine.vocabulary_head import LinearHead
 from budgeteer.lab.stats import Paired, paired
 
 BATCH = 2048
+LOOKS = 30
+"""How often the loss on positions that are set aside is looked at."""
 FORMS = ("flat", "layers", "vocabulary")
 """Forms of a head: see :mod:`budgeteer.engine.head`."""
 
@@ -100,8 +103,12 @@ def fit(
     seed: int,
     batch: int = BATCH,
     rate: float = 3e-3,
+    aside: Mask | None = None,
 ) -> Head:
     """AdamW on ``loss(features [b, d], index [b])``, the learning rate warmed up over 5 % and down to 0.
+
+    With positions aside, the weights that are kept are those of the smallest loss on them, which is looked at LOOKS
+    times: traces of few questions are soon learnt by heart.
 
     Args:
         head: its weights that training changes are trained in place.
@@ -110,13 +117,18 @@ def fit(
         steps, batch: number of updates, and positions of each.
         seed: of the batches.
         rate: highest learning rate.
+        aside: [N] positions that are not trained on.
 
     Raises:
         Diverged: the loss is not finite.
     """
+    own = torch.arange(len(states)) if aside is None else torch.from_numpy(np.flatnonzero(~aside))
+    others = None if aside is None or not aside.any() else torch.from_numpy(np.flatnonzero(aside))
+    best, kept = float("inf"), {}
     trained = [head.weights[name].requires_grad_(True) for name in head.trained]
     optimiser = torch.optim.AdamW(trained, lr=rate)
-    for step, chosen in enumerate(_batches(len(states), batch, steps, seed)):
+    for step, drawn in enumerate(_batches(len(own), batch, steps, seed)):
+        chosen = own[drawn]
         share = min(1.0, (step + 1) / (0.05 * steps), 2 * (steps - step) / steps)
         optimiser.param_groups[0]["lr"] = rate * share
         value = loss(head.features(states[chosen].float()), chosen)
@@ -126,8 +138,14 @@ def fit(
         optimiser.zero_grad()
         value.backward()  # type: ignore[no-untyped-call]
         optimiser.step()
+        if others is not None and (step + 1) % max(1, steps // LOOKS) == 0:
+            with torch.no_grad():
+                now = float(loss(head.features(states[others].float()), others))
+            if now < best:
+                best, kept = now, {name: head.weights[name].detach().clone() for name in head.trained}
     for weight in trained:
         weight.requires_grad_(False)
+    head.weights.update(kept)
     return head
 
 

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from budgeteer.core.errors import InvalidInput
 from budgeteer.core.plan import I64
+from budgeteer.core.steer import Mask
 from budgeteer.engine.head import Head
 from budgeteer.lab.heads.fit import BATCH, FLAT, Form, Held, fit, held, outputs_of
 from budgeteer.lab.heads.traces import Traces
@@ -41,6 +42,7 @@ def train_guidance(
     batch: int = BATCH,
     often: int = 0,
     form: Form = FLAT,
+    aside: Mask | None = None,
 ) -> Head:
     """Gamma(shape, rate) of log(L + 1) for every next token, L = tokens of thinking still to come, that one included.
 
@@ -56,6 +58,7 @@ def train_guidance(
         often: tokens that came next fewer times share one Gamma, since nothing is known of each of them. With the 0 of
             a small vocabulary every token has its own. In vocabulary rows, ROWS - 1 tokens at most have their own.
         form: of the head.
+        aside: [N] positions by which the training is stopped, see :func:`budgeteer.lab.heads.fit.fit`.
 
     Raises:
         InvalidInput: no positions.
@@ -90,7 +93,7 @@ def train_guidance(
         )
         return -log_density(shape, rate, ell).mean()
 
-    fit(head, states, loss, steps=steps, seed=seed, batch=batch, rate=form.rate)
+    fit(head, states, loss, steps=steps, seed=seed, batch=batch, rate=form.rate, aside=aside)
     for name in ("w2", "b2"):
         head.weights[name] = gain * head.weights[name]
     head.weights["columns"] = torch.from_numpy(np.concatenate([own, kinds + own]))

@@ -64,7 +64,8 @@ def train_introspection(
         logits = (features @ first.weights["w2"] + first.weights["b2"])[:, 0]
         return F.binary_cross_entropy_with_logits(logits, good[chosen])
 
-    fit(first, traces.states, guess, steps=steps // 2, seed=seed, rate=form.rate)
+    aside = traces.aside(seed=seed) if len(traces.questions) > 1 else None
+    fit(first, traces.states, guess, steps=steps // 2, seed=seed, rate=form.rate, aside=aside)
     settings = {"values": VALUES, "lengths": lengths}
     head = form.start(traces.states, len(VALUES) * len(lengths), generator, fingerprint, settings)
     slot = torch.from_numpy(labels(first, traces, lengths))
@@ -72,7 +73,8 @@ def train_introspection(
     def joint(features: Tensor, chosen: Tensor) -> Tensor:
         return F.cross_entropy(features @ head.weights["w2"] + head.weights["b2"], slot[chosen])
 
-    return Introspection(fit(head, traces.states, joint, steps=steps, seed=seed, rate=form.rate), first)
+    fit(head, traces.states, joint, steps=steps, seed=seed, rate=form.rate, aside=aside)
+    return Introspection(head, first)
 
 
 def labels(first: Head, traces: Traces, lengths: tuple[int, ...]) -> I64:

@@ -101,6 +101,17 @@ class Traces:
         inside = (self.index < self.closed[self.trace]) & (self.token != UNKNOWN)
         return inside, (self.closed[self.trace] - self.index)[inside]
 
+    def aside(self, *, share: float = 0.2, seed: int = 0) -> Mask:
+        """[N] positions of some questions, drawn at random: those by which a training is stopped."""
+        return np.asarray(self._some(share, seed)[self.group[self.trace]])
+
+    def _some(self, share: float, seed: int) -> Mask:
+        """[g] a share of the questions, at least one."""
+        g = len(self.questions)
+        some = np.zeros(g, np.bool_)
+        some[np.random.default_rng(seed).permutation(g)[: max(1, round(share * g))]] = True
+        return some
+
     def split(self, *, share: float = 0.2, seed: int = 0) -> tuple[Traces, Traces]:
         """(traces to train on, held-out ones), by question.
 
@@ -110,8 +121,7 @@ class Traces:
         g = len(self.questions)
         if g < 2:
             raise InvalidInput(f"traces of {g} questions cannot be split into some to train on and some held out")
-        held = np.zeros(g, np.bool_)
-        held[np.random.default_rng(seed).permutation(g)[: max(1, round(share * g))]] = True
+        held = self._some(share, seed)
         return self.of(~held), self.of(held)
 
 

@@ -156,6 +156,7 @@ def _one(kind: str, ours: Traces, other: Traces, inside: Any, how: Training) -> 
             seed=seed,
             often=OFTEN,
             form=how.form,
+            aside=ours.aside(seed=seed)[at] if len(ours.questions) > 1 else None,
         )
         return kind, guidance, held_guidance(guidance, ours, other)
     if kind == "zip-rc":
