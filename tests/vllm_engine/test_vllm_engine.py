@@ -1,7 +1,7 @@
 """Steers inside the real vLLM on the CPU: the text is that of transformers with the same steer, decoded greedily.
 
-It comes in an environment of its own: ``make test-vllm``. When its worker starts, vLLM 0.32 looks at the contents of all
-modules, and fails at those of llvmlite; so nothing that loads numba is imported before.
+It comes in an environment of its own: ``make test-vllm``. When its worker starts, vLLM 0.32 looks at the contents of
+all modules, and fails at those of llvmlite; so nothing that loads numba is imported before.
 """
 
 from __future__ import annotations
