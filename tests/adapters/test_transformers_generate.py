@@ -21,10 +21,11 @@ from budgeteer.core.steer import ABORT, CONTINUE, STOP, Action, Need, Steer  # n
 from budgeteer.engine.head import Head, load_head  # noqa: E402
 from budgeteer.engine.table import Table  # noqa: E402
 from budgeteer.models import transformers as ours  # noqa: E402
+from budgeteer.models.inside import ends_of, internals  # noqa: E402
 from budgeteer.models.model import Finish, Request  # noqa: E402
 from budgeteer.models.policy import REASONER, load_policy  # noqa: E402
 from budgeteer.models.reasoner import Reasoner  # noqa: E402
-from budgeteer.models.transformers import Transformers, ends_of, internals  # noqa: E402
+from budgeteer.models.transformers import Transformers  # noqa: E402
 from budgeteer.rl.rollouts import Role  # noqa: E402
 from budgeteer.rl.sampler import OFFERED as TRAINING  # noqa: E402
 from budgeteer.rl.sampler import sample  # noqa: E402

@@ -334,7 +334,7 @@ def test_a_head_refuses_other_weights():
 
 
 def test_a_head_that_is_not_there(tmp_path):
-    with pytest.raises(CheckpointError, match="budgeteer lab heads"):
+    with pytest.raises(CheckpointError, match="budgeteer heads train"):
         load_head("budget_guidance", tmp_path)
 
 

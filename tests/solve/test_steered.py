@@ -18,7 +18,7 @@ from budgeteer.core import registry
 from budgeteer.core.errors import CheckpointError, InvalidInput, UnknownName
 from budgeteer.core.run import run_of
 from budgeteer.core.steer import ABORT, CONTINUE, Action, Snapshot, Steer
-from budgeteer.engine.head import head_of, load_head, save_head
+from budgeteer.engine.head import HEADS, head_of, load_head, save_head
 from budgeteer.models.chat import Chat, Message, Thinking
 from budgeteer.models.model import INTERNALS, LOGPROBS, PREFILL, PREFIX, SEED, Finish, Request
 from budgeteer.models.policy import REASONER
@@ -42,6 +42,8 @@ STEERS = {
     "zip-rc": "zip-rc:head=reasoner,every=4",
 }
 """Registered steer -> as a command line gives it."""
+
+OWN = REASONER / HEADS
 
 
 @pytest.fixture(scope="module")
@@ -165,13 +167,13 @@ def test_thinking_that_was_closed_in_an_earlier_call_is_closed(model) -> None:
         ("direct:steer=answered:often=2", "unknown option of answered 'often'; known: every"),
         ("direct:steer=answered,every=2", "every is an option of answered, not of direct; write steer=answered:e"),
         ("direct:steer=marker-gate", "it needs first and last; write marker-gate:first=..."),
-        ("direct:steer=zip-rc", "needs head; write zip-rc:head=..., a FILE that budgeteer lab heads wrote, or"),
+        ("direct:steer=zip-rc", "needs head; write zip-rc:head=..., a FILE that budgeteer heads train wrote, the"),
         ("direct:steer=zip-rc:head=none.safetensors", "cannot read a head in none.safetensors"),
         ("zip-rc:head=none.safetensors", "cannot read a head in none.safetensors"),
         ("budget-guidance:head=3", "cannot read a head in 3"),
         (f"direct:steer=zip-rc:head={REASONER / 'model.safetensors'}", "cannot read a head in "),
-        (f"direct:steer=zip-rc:head={REASONER / 'diffadapt_probe.safetensors'}", "says nothing of values and lengths"),
-        (f"direct:steer=budget-guidance:head={REASONER / 'zip_rc.safetensors'}", "says nothing of vocab and line_ends"),
+        (f"direct:steer=zip-rc:head={OWN / 'diffadapt_probe.safetensors'}", "says nothing of values and lengths"),
+        (f"direct:steer=budget-guidance:head={OWN / 'zip_rc.safetensors'}", "says nothing of vocab and line_ends"),
     ],
 )  # fmt: skip
 def test_a_steer_that_cannot_be_made_is_refused_before_anything_is_asked(text, message) -> None:
@@ -194,7 +196,7 @@ def test_a_server_is_refused_before_it_is_asked(capsys) -> None:
 
 
 def test_a_head_of_another_method_with_the_same_settings_is_refused_at_its_first_row(model) -> None:
-    probe = head_of("diffadapt-probe", str(REASONER / "zip_rc.safetensors"))
+    probe = head_of("diffadapt-probe", str(OWN / "zip_rc.safetensors"))
     with pytest.raises(InvalidInput, match=r"the head reads \d+ numbers at a position, and its method shows it \d+"):
         ask(steered(direct(), diffadapt_probe(probe)), model, output=60)
 
@@ -303,7 +305,7 @@ def test_methods_says_how_a_steer_and_a_slot_are_used(capsys) -> None:
     assert cli.main(["methods", "steer/zip-rc"]) == 0
     said = capsys.readouterr().out
     assert (
-        "head  a FILE that budgeteer lab heads wrote, or reasoner: that of the embedded reasoner, must be given" in said
+        "head  a FILE that budgeteer heads train wrote, the FOLDER of a model with heads beside it, or reasoner" in said
     )
     assert cli.main(["methods", "strategy/direct"]) == 0
     assert "slots, each filled by the name of a method:\n  steer  name: steer\n" in capsys.readouterr().out
@@ -313,7 +315,7 @@ def test_methods_says_how_a_steer_and_a_slot_are_used(capsys) -> None:
 def test_the_line_that_methods_shows_runs(capsys, tmp_path, monkeypatch) -> None:
     """With the options of a steer nested in those of a strategy, and its head in a file."""
     pytest.importorskip("reasoning_gym")
-    shutil.copy(REASONER / "zip_rc.safetensors", tmp_path / "head.safetensors")
+    shutil.copy(OWN / "zip_rc.safetensors", tmp_path / "head.safetensors")
     monkeypatch.chdir(tmp_path)
     spec = 'direct:max_tokens=90,steer="zip-rc:head=head.safetensors,every=4"'
     out = Path("answers.jsonl")

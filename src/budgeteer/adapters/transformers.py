@@ -24,7 +24,7 @@ from budgeteer.core.steer import Mask, Need, Rows, Steer, require_offered
 from budgeteer.engine.decoder import streams
 from budgeteer.engine.steering import Steering, Ticket
 from budgeteer.engine.table import Table, marks_of_text
-from budgeteer.models.transformers import ends_of, internals, positions_of
+from budgeteer.models.inside import ends_of, internals, positions_of
 
 try:
     from transformers import LogitsProcessor, LogitsProcessorList, StoppingCriteria, StoppingCriteriaList
@@ -100,6 +100,7 @@ class Steered:
             "top_k": 0,
             "top_p": 1.0,
             "num_beams": 1,
+            "suppress_tokens": None,  # the steer sees their logits; they are excluded here afterwards
         }
 
     @property

@@ -19,6 +19,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "solve": ("budgeteer.cli.solve", "answer the questions of a file or a task under a hard token or money budget"),
     "frontier": ("budgeteer.cli.frontier", "accuracy against tokens for several strategies, with a report"),
     "probe": ("budgeteer.cli.probe", "what an endpoint honours, ignores or breaks: budgets of thinking, usage, seeds"),
+    "heads": ("budgeteer.cli.heads", "train small heads on a model: for guidance, ZIP-RC and difficulty"),
     "allocate": ("budgeteer.cli.allocate", "split a budget over the items of a file, and say why"),
     "report": ("budgeteer.cli.report", "render a results.json as a page that stands alone"),
     "ledger": ("budgeteer.cli.ledger", "budgets that cannot be overspent: accounts, balances, spending, the journal"),
@@ -27,7 +28,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "methods": ("budgeteer.cli.methods", "all methods: part, paper, what each decides, verdict so far"),
     "papers": ("budgeteer.cli.papers", "the papers this is about, and how much of each is here"),
     "evidence": ("budgeteer.cli.evidence", "run the experiments behind a method's claims"),
-    "lab": ("budgeteer.cli.lab", "rebuild the embedded reasoner, profile a pool"),
+    "lab": ("budgeteer.cli.lab", "rebuild the embedded models, profile a pool"),
 }
 """Name -> module and one line of help. A module has ``add_arguments(parser)`` and ``run(args) -> int``."""
 

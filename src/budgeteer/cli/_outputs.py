@@ -16,6 +16,8 @@ OUTPUTS: dict[tuple[str, str], str] = {
     ("compare", "out"): FOLDER,
     ("evidence", "out"): FOLDER,
     ("frontier", "out"): FOLDER,
+    ("heads", "out"): FOLDER,
+    ("heads", "traces"): FOLDER,
     ("lab", "gguf"): FILE,
     ("lab", "out"): FOLDER,
     ("ledger", "out"): FILE_ONLY,

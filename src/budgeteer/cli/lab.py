@@ -27,10 +27,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     defaults = " or ".join(f"{steps} for the {model}" for model, steps in STEPS.items())
     pretrain.add_argument("--steps", type=int, default=None, help=f"optimiser steps (default {defaults})")
     pretrain.add_argument("--seed", type=int, default=0, help="of everything random (default %(default)s)")
-    heads = commands.add_parser("heads", help="train the heads of a reasoner on its own traces, from nothing")
-    heads.add_argument("--model", type=Path, default=None, help="folder (default: the embedded reasoner)")
-    heads.add_argument("--out", type=Path, default=Path("runs/heads"), help="folder (default %(default)s)")
-    heads.add_argument("--seed", type=int, default=0, help="of everything random (default %(default)s)")
     export = commands.add_parser("export", help="write the thinking model in the format of another engine")
     export.add_argument(
         "--model", default="thinker", help="thinker, the embedded one, or a folder of its kind (default %(default)s)"
@@ -48,7 +44,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Run the tool."""
-    return {"pretrain": _pretrain, "heads": _heads, "export": _export, "profile": _profile}[args.tool](args)
+    return {"pretrain": _pretrain, "export": _export, "profile": _profile}[args.tool](args)
 
 
 def _pretrain(args: argparse.Namespace) -> int:
@@ -98,17 +94,6 @@ def _pretrain_reasoner(steps: int, seed: int, out: Path) -> int:
 
     pretrain(config, out, progress)
     sys.stdout.write(f"\nthe reasoner is in {out.resolve()}\n")
-    return 0
-
-
-def _heads(args: argparse.Namespace) -> int:
-    from budgeteer.lab.heads import train
-    from budgeteer.models.policy import REASONER, load_policy
-
-    seen = train(load_policy(args.model or REASONER), args.out, seed=args.seed)
-    for name, value in seen.items():
-        sys.stdout.write(f"{name}: {value:,.6g}\n")
-    sys.stdout.write(f"the heads are in {args.out.resolve()}; name one with head=FILE\n")
     return 0
 
 

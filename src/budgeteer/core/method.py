@@ -63,7 +63,8 @@ class Read(NamedTuple):
 
 READ = {
     "head": Read(
-        "a FILE that budgeteer lab heads wrote, or reasoner: that of the embedded reasoner",
+        "a FILE that budgeteer heads train wrote, the FOLDER of a model with heads beside it, or reasoner: that of the "
+        "embedded reasoner",
         "reasoner",
         "budgeteer.engine.head:head_of",
     )

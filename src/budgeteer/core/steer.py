@@ -83,12 +83,15 @@ class Internals:
         pieces: text of each token id; ``()`` where the engine does not offer :attr:`Need.TEXT`.
         eos: id of the end-of-sequence token, -1 = there is none.
         encode: text -> token ids, without a beginning-of-sequence token.
+        never: ids that are never drawn, whatever their logits: those of a head in unused vocabulary rows. Steers see
+            their logits.
     """
 
     embed: Tensor
     pieces: tuple[str, ...]
     eos: int
     encode: Callable[[str], list[int]]
+    never: tuple[int, ...] = ()
 
     @cached_property
     def fingerprint(self) -> str:

@@ -1,4 +1,13 @@
-"""Small heads on the hidden states of a frozen model: what they read, and how they are kept beside it."""
+"""Small heads on a frozen model: what they read, and how they are kept beside it.
+
+A head has one of three forms. All of them end in a matrix ``w2`` [d, K] and a vector ``b2`` [K], and predict what
+their method (budget guidance, ZIP-RC, DiffAdapt) needs to know.
+
+- ``flat`` (:class:`Head`): one hidden layer on the states of all layers side by side.
+- ``layers`` (:class:`budgeteer.engine.layer_head.LayerHead`): attention over the layers.
+- ``vocabulary`` (:class:`budgeteer.engine.vocabulary_head.VocabularyHead`): unused vocabulary rows of the model itself,
+  so that it is computed with the logits, and also where hidden states cannot be seen.
+"""
 
 from __future__ import annotations
 
@@ -13,11 +22,13 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from budgeteer.core.errors import CheckpointError, InvalidInput
-from budgeteer.core.steer import Internals
+from budgeteer.core.steer import Internals, Need
 from budgeteer.models.policy import REASONER
 
-WEIGHTS = frozenset({"mean", "scale", "w1", "b1", "w2", "b2"})
-"""Names of the tensors of a head."""
+HEADS = "heads"
+"""Name of the folder with the heads of a model, inside the model's own."""
+KINDS = {"budget_guidance": "guidance", "zip_rc": "zip-rc", "diffadapt_probe": "difficulty"}
+"""Name of a head's file -> what ``budgeteer heads train`` calls it."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,17 +42,29 @@ class Head:
 
     Attributes:
         weights: ``mean``, ``scale`` [F], ``w1`` [F, d], ``b1`` [d], ``w2`` [d, K], ``b2`` [K]; F = layers * hidden.
+            With ``columns`` [M], the result has the columns of [K] that these numbers name: outputs that are shared.
         fingerprint: of the model that it was trained on.
-        settings: what its method has to know about it, as JSON data.
+        settings: what its method has to know about it, as JSON data; ``form`` names its form.
     """
 
     weights: dict[str, Tensor]
     fingerprint: str
     settings: dict[str, Any]
 
+    @property
+    def reads(self) -> Need:
+        """What of a snapshot it is called with: :attr:`Need.HIDDEN` or :attr:`Need.LOGITS`."""
+        return Need.HIDDEN
+
+    @property
+    def trained(self) -> tuple[str, ...]:
+        """Names of the weights that training changes."""
+        return ("w1", "b1", "w2", "b2")
+
     def __call__(self, states: Tensor) -> Tensor:
-        """[m, K] of states [m, layers, hidden]."""
-        return torch.addmm(self.weights["b2"], self.features(states), self.weights["w2"])
+        """[m, K] (or [m, M]) of states [m, layers, hidden]."""
+        out = torch.addmm(self.weights["b2"], self.features(states), self.weights["w2"])
+        return self.shared(out)
 
     def features(self, states: Tensor) -> Tensor:
         """[m, d], the layer before the last.
@@ -51,11 +74,13 @@ class Head:
         """
         w, x = self.weights, states.flatten(1)
         if x.shape[1] != len(w["mean"]):
-            raise InvalidInput(
-                f"the head reads {len(w['mean'])} numbers at a position, and its method shows it {x.shape[1]}; give a "
-                f"head that was trained for this method and model: budgeteer lab heads"
-            )
+            raise other_size(len(w["mean"]), x.shape[1])
         return F.gelu(torch.addmm(w["b1"], (x.to(w["mean"]) - w["mean"]) / w["scale"], w["w1"]))
+
+    def shared(self, out: Tensor) -> Tensor:
+        """[m, M] outputs that share columns of [m, K]; as they are if nothing is shared."""
+        columns = self.weights.get("columns")
+        return out if columns is None else out[:, columns]
 
     def check(self, inside: Internals) -> None:
         """Refuse a model that the head was not trained on.
@@ -66,8 +91,16 @@ class Head:
         if inside.fingerprint != self.fingerprint:
             raise InvalidInput(
                 f"the head was trained on a model with fingerprint {self.fingerprint}, this one has "
-                f"{inside.fingerprint}; train one for it: budgeteer lab heads"
+                f"{inside.fingerprint}; train one for it: budgeteer heads train"
             )
+
+
+def other_size(reads: int, shown: int) -> InvalidInput:
+    """The error of a head that is shown what it does not read."""
+    return InvalidInput(
+        f"the head reads {reads} numbers at a position, and its method shows it {shown}; give a head that was trained "
+        f"for this method and model: budgeteer heads train"
+    )
 
 
 def save_head(head: Head, path: Path) -> None:
@@ -79,8 +112,8 @@ def save_head(head: Head, path: Path) -> None:
     save_file(tensors, path, metadata={"fingerprint": head.fingerprint, "settings": json.dumps(head.settings)})
 
 
-def load_head(name: str, folder: Path = REASONER) -> Head:
-    """The head ``NAME.safetensors`` of a model's folder; the same object at every call.
+def load_head(name: str, folder: Path = REASONER / HEADS) -> Head:
+    """The head ``NAME.safetensors`` of a folder, by default of the embedded reasoner's; the same object at every call.
 
     Raises:
         CheckpointError: the file is missing or damaged.
@@ -89,12 +122,47 @@ def load_head(name: str, folder: Path = REASONER) -> Head:
 
 
 def head_of(method: str, given: str) -> Head:
-    """What ``head=`` on a command line means for a method: a file, or ``reasoner``, the embedded reasoner's.
+    """What ``head=`` on a command line means for a method.
+
+    Args:
+        method: its name, such as ``"zip-rc"``.
+        given: a file; a folder of heads, or of a model that has them beside it; ``reasoner``, the embedded reasoner's.
 
     Raises:
-        CheckpointError: the file is missing or damaged, or the reasoner has no head for this method.
+        CheckpointError: the file is missing or damaged, or the folder has no head for this method.
     """
-    return load_head(method.replace("-", "_")) if given == "reasoner" else read_head(Path(given))
+    name = method.replace("-", "_")
+    if given == "reasoner":
+        return load_head(name)
+    path = Path(given)
+    if path.is_dir():
+        return load_head(name, path / HEADS if (path / HEADS).is_dir() else path)
+    return read_head(path)
+
+
+def own_head(model: Any, name: str) -> Head:
+    """The head that lies beside a model.
+
+    Args:
+        model: with the attributes ``name`` and ``folder`` (:class:`budgeteer.models.model.Model`).
+        name: of the file, without its ending.
+
+    Raises:
+        CheckpointError: there is none.
+    """
+    folder: Path | None = getattr(model, "folder", None)
+    kind = KINDS[name]
+    if folder is None:
+        raise CheckpointError(
+            f"{model.name} is no folder on this machine that could have a head beside it; give head=FILE, which "
+            f"budgeteer heads train {kind} writes"
+        )
+    if not (folder / HEADS / f"{name}.safetensors").is_file():
+        raise CheckpointError(
+            f"{model.name} has no {name}.safetensors in {folder / HEADS}; train it with budgeteer heads train {kind} "
+            f"--model ... --questions FILE, or give head=FILE"
+        )
+    return load_head(name, folder / HEADS)
 
 
 @lru_cache(maxsize=32)
@@ -108,11 +176,30 @@ def read_head(path: Path) -> Head:
 
     try:
         with safe_open(path, framework="pt") as file:
-            weights = {key: file.get_tensor(key).double() for key in file.keys()}  # noqa: SIM118 (not a dict)
+            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a dict)
             about = file.metadata()
-        missing = WEIGHTS - weights.keys()
+        settings = json.loads(about["settings"])
+        kind, needed = _form(settings)
+        missing = needed - tensors.keys()
         if missing:
             raise KeyError(f"it has no {', '.join(sorted(missing))}")
-        return Head(weights, about["fingerprint"], json.loads(about["settings"]))
-    except (OSError, SafetensorError, KeyError, TypeError, json.JSONDecodeError) as error:
-        raise CheckpointError(f"cannot read a head in {path}: {error}; make one: budgeteer lab heads") from error
+        weights = {key: tensor.double() if tensor.is_floating_point() else tensor for key, tensor in tensors.items()}
+        return kind(weights, about["fingerprint"], settings)
+    except (OSError, SafetensorError, KeyError, TypeError, AttributeError, json.JSONDecodeError) as error:
+        raise CheckpointError(f"cannot read a head in {path}: {error}; make one: budgeteer heads train") from error
+
+
+def _form(settings: dict[str, Any]) -> tuple[type[Head], set[str]]:
+    """The class of a head, and the tensors that its file has to have."""
+    from budgeteer.engine.layer_head import LayerHead
+    from budgeteer.engine.vocabulary_head import VocabularyHead
+
+    forms: dict[str, tuple[type[Head], set[str]]] = {
+        "flat": (Head, {"mean", "scale", "w1", "b1", "w2", "b2"}),
+        "layers": (LayerHead, {"cls", "project.weight", "project.bias", "w2", "b2"}),
+        "vocabulary": (VocabularyHead, {"b2", "columns"}),
+    }
+    form = settings.get("form", "flat")
+    if form not in forms:
+        raise KeyError(f"its form {form!r} is none of {', '.join(forms)}")
+    return forms[form]

@@ -187,7 +187,7 @@ class Steering:
         """
         t, at, effect = self.table, np.arange(len(record)), None
         if self.late:
-            effect = self._after(record, logits, hidden)
+            effect = self.after(record, logits, hidden)
             going = t.status[record] == RUNNING
             if not going.all():
                 at, record, logits = at[going], record[going], logits[torch.from_numpy(going).to(logits.device)]
@@ -195,6 +195,8 @@ class Steering:
                     effect = _some(effect, going)
                 if not len(at):
                     return Taken(at, at, None, None)
+        if self.model.never:
+            logits, effect = self._without_never(logits, effect)
         where = t.length[record]
         uniform = t.uniform[record, where]
         if slots is None:
@@ -225,6 +227,17 @@ class Steering:
         if effect is None:
             return Taken(at, token, None, None)
         return Taken(at, token, effect.soft if effect.embeddings is not None else None, effect.embeddings)
+
+    def _without_never(self, logits: Tensor, effect: Effect | None) -> tuple[Tensor, Effect | None]:
+        """The logits, and those of the steers, without the tokens that are never drawn."""
+        never, shown = list(self.model.never), logits
+        logits = logits.clone()
+        logits[:, never] = -torch.inf
+        if effect is not None and effect.logits is not shown:
+            effect.logits[:, never] = -torch.inf  # a copy, as the engine's own are not written to
+        elif effect is not None:
+            effect.logits = logits
+        return logits, effect
 
     def _due(self, group: Group, record: I64) -> I64:
         """Places of the rows that a steer is to be asked about now."""
@@ -281,8 +294,8 @@ class Steering:
             t.closing[row] = len(t.close_of(row))
             t.forcing = True
 
-    def _after(self, record: I64, logits: Tensor, hidden: Tensor | None) -> Effect | None:
-        """Ask the steers that need the logits [m, V]; None: they leave these as they are."""
+    def after(self, record: I64, logits: Tensor, hidden: Tensor | None) -> Effect | None:
+        """Ask the steers of these rows [m] that need the logits [m, V]; None: they leave these as they are."""
         effect, m = None, len(record)
         for group in self.late:
             at = self._due(group, record)

@@ -148,10 +148,11 @@ class Model(Protocol):
         name: for reports and prices.
         capabilities: some of :data:`CAPABILITIES`. A request that needs another one raises InvalidInput.
 
-    A model may have four further attributes: ``context``, the most tokens of a prompt and its continuation together;
+    A model may have further attributes: ``context``, the most tokens of a prompt and its continuation together;
     ``choices``, the most choices of a request; ``hides``, whether it was seen to think without showing it, so that
-    a stream that is cut is charged in full; and ``tags``, between which it thinks in a chat
-    (:class:`budgeteer.models.chat.Tags`).
+    a stream that is cut is charged in full; ``tags``, between which it thinks in a chat
+    (:class:`budgeteer.models.chat.Tags`); ``folder``, where its files are, with its heads in a folder beside them; and
+    ``inside``, what its steers are told about it (:class:`budgeteer.core.steer.Internals`).
     """
 
     @property

@@ -38,12 +38,14 @@ class Policy:
         tokenizer: a ``tokenizers.Tokenizer``.
         markers: token ids of end-of-sequence, end of thinking and end of the answer (a newline).
         bos: token id that begins every prompt.
+        folder: that it was loaded from; None = none.
     """
 
     model: Llama
     tokenizer: Any
     markers: Markers
     bos: int
+    folder: Path | None = None
 
     def encode(self, prompts: Sequence[str]) -> list[list[int]]:
         """Token ids of each prompt, with the beginning-of-sequence token."""
@@ -83,4 +85,4 @@ def load_policy(folder: Path = REASONER) -> Policy:
     if think_end is None or len(newline) != 1:
         raise CheckpointError(f"the tokenizer in {folder} needs '</think>' and a newline as single tokens")
     config = model.config
-    return Policy(model, tokenizer, Markers(config.eos_token_id, think_end, newline[0]), config.bos_token_id)
+    return Policy(model, tokenizer, Markers(config.eos_token_id, think_end, newline[0]), config.bos_token_id, folder)

@@ -54,6 +54,7 @@ class Reasoner:
         if slots < 1:
             raise InvalidInput(f"slots is {slots}; give at least 1")
         self.name, self.policy, self.slots = name, policy or load_policy(), slots
+        self.folder = self.policy.folder
         self.context = self.policy.model.config.max_position_embeddings
         self._wake = threading.Condition()
         self._inbox: list[tuple[Job, bool]] = []

@@ -33,6 +33,7 @@ from budgeteer.engine.steering import Steering, Taken
 from budgeteer.engine.table import Marks, Table, marks_of_text
 from budgeteer.engine.text import whole
 from budgeteer.models.chat import Prompt, tags_of, template_options, written
+from budgeteer.models.inside import ends_of, internals, never_of, positions_of
 from budgeteer.models.model import (
     INTERNALS,
     LOGPROBS,
@@ -98,7 +99,8 @@ class Transformers:
         self.tags = None if template is None else tags_of(template, frozenset(self.tokenizer.get_added_vocab()))
         if template is not None:
             self.capabilities |= {PREFILL}
-        self.ends = ends_of(self.model)
+        self.folder = path if path.is_dir() else path.parent if is_gguf else None
+        self.ends, self.never = ends_of(self.model), never_of(self.model)
         self.context = getattr(self.model.config, "max_position_embeddings", None)
         self._worker = ThreadPoolExecutor(1, thread_name_prefix=f"{self.name}-decode")
         self._encoded = lru_cache(4096)(self._encode)
@@ -292,46 +294,6 @@ class Transformers:
         await asyncio.to_thread(self._worker.shutdown)
 
 
-def ends_of(model: Any) -> frozenset[int]:
-    """Ids of the tokens that end a sequence of a transformers model."""
-    ends = model.generation_config.eos_token_id
-    return frozenset(ends if isinstance(ends, list) else [] if ends is None else [ends])
-
-
-def positions_of(model: Any, cap: int) -> int:
-    """How many numbers of a seed's random stream each row owns: one for each position, at least ``cap``."""
-    return max(int(getattr(model.config.get_text_config(), "max_position_embeddings", 0) or 0), cap)
-
-
-def internals(model: Any, tokenizer: Any, ends: frozenset[int]) -> Internals:
-    """What steers are told about a model of transformers. Slow for a large vocabulary: every token is decoded.
-
-    Args:
-        model: a causal language model.
-        tokenizer: the model's.
-        ends: ids of the tokens that end a sequence.
-    """
-    newline = tokenizer("\n", add_special_tokens=False)["input_ids"]
-
-    def text(tokens: Sequence[int]) -> str:
-        return str(tokenizer.decode(list(tokens), skip_special_tokens=False))
-
-    with torch.inference_mode():
-        layer = model.get_input_embeddings()
-        # the output of the layer, since some layers scale their weights
-        embed = layer(torch.arange(layer.num_embeddings, device=model.device)).float().cpu()
-    # as they read after a newline, since some tokenizers drop a space at the beginning
-    before = len(text(newline))
-    pieces = tuple("" if i in ends else text([*newline, i])[before:] for i in range(len(embed)))
-    # without an end of sequence there is nothing that a steer could mistake for it
-    return Internals(
-        embed,
-        pieces,
-        min(ends, default=-1),
-        lambda content: list(tokenizer(content, add_special_tokens=False)["input_ids"]),
-    )
-
-
 class _Choices:
     """The choices of one request while they are decoded: rows 0, 1, ... of a table, and the text of each."""
 
@@ -345,7 +307,7 @@ class _Choices:
         self.table.reset(every, cap, request.temperature, scored=request.logprobs)
         # as in the other engines, so that a choice draws the same numbers in each of them
         self.table.uniform = streams(seed, n, positions_of(model.model, cap), cap)
-        inside = Internals(None, (), -1, _no_text) if request.steer is None else model.inside
+        inside = Internals(None, (), -1, _no_text, model.never) if request.steer is None else model.inside
         self.steering = Steering(self.table, inside, False)
         self.ticket = None
         if request.steer is not None:

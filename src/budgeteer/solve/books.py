@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import json
-import os
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -13,6 +11,7 @@ from pathlib import Path
 from budgeteer.core.errors import InvalidInput
 from budgeteer.ledger import Allowance, Ledger, Limit, MemoryLedger, SqliteLedger, core, journal
 from budgeteer.ledger.protocol import MAX_SECONDS
+from budgeteer.solve.folders import lock, same_settings
 from budgeteer.solve.lines import Lines
 from budgeteer.solve.record import Calls, numbered
 from budgeteer.solve.settings import Row, Work
@@ -56,8 +55,14 @@ class Books:
         limits = [Limit(kind, units) for kind, units in self.limit.items()]
         if out is not None:
             folder = out.with_name(out.name + ".run")
-            _lock(folder, stack)
-            _same(folder / "settings.json", identity, out)  # first: opening cuts off a torn last line
+            lock(folder, stack)
+            settings = folder / "settings.json"
+            if not settings.exists() and out.exists() and out.stat().st_size:
+                raise InvalidInput(
+                    f"{out} is not empty, and there is no {settings} with its settings and what was spent: choose "
+                    f"another output, or put that back"
+                )
+            same_settings(settings, identity)  # first: opening cuts off a torn last line
             self._output = Lines(out, sync=True)
             stack.callback(self._output.close)
             known = {question.id for question in work.questions}
@@ -169,44 +174,3 @@ def path_of(question: Question) -> str:
 def scope_of(name: str) -> str:
     """The account's scope for a question's id: a digest, since ids may hold characters that scopes may not."""
     return "q-" + hashlib.blake2b(name.encode("utf-8", "surrogatepass"), digest_size=12).hexdigest()
-
-
-def _lock(folder: Path, stack: contextlib.ExitStack) -> None:
-    """Lock the folder for one process at a time; the kernel releases the lock when a process dies."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        file = stack.enter_context((folder / "lock").open("a"))
-    except OSError as error:
-        raise InvalidInput(f"cannot write beside the output: {error}") from error
-    try:
-        import fcntl
-    except ImportError:  # Windows
-        return
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        raise InvalidInput(f"another process is writing to {folder}; wait for it or stop it") from error
-
-
-def _same(path: Path, identity: Mapping[str, str], out: Path) -> None:
-    """Refuse to resume a run with other settings than it began with."""
-    if not path.exists():
-        if out.exists() and out.stat().st_size:
-            raise InvalidInput(
-                f"{out} is not empty, and there is no {path} with its settings and what was spent: choose another "
-                f"output, or put that back"
-            )
-        whole = path.with_suffix(".tmp")
-        whole.write_text(json.dumps(dict(identity), indent=1) + "\n", encoding="utf-8")
-        os.replace(whole, path)
-        return
-    try:
-        before = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise InvalidInput(f"cannot read {path}: {error}") from error
-    for name in sorted({*before, *identity}):
-        if before.get(name) != identity.get(name):
-            raise InvalidInput(
-                f"this output was begun with {name} = {before.get(name)!r}, not {identity.get(name)!r}; go on with the "
-                f"same settings, or choose another output"
-            )

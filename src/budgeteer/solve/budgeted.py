@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Iterable
 from contextlib import aclosing
 from dataclasses import dataclass, replace
 from functools import reduce
+from pathlib import Path
 
 from budgeteer.core.errors import BudgetExceeded, InvalidInput, ModelError
 from budgeteer.core.meter import Prices
@@ -80,6 +81,12 @@ class Budgeted:
         """The most tokens of a prompt and its continuation together; None if the model does not know."""
         context: int | None = getattr(self.model, "context", None)
         return context
+
+    @property
+    def folder(self) -> Path | None:
+        """Where the files of the model are; None if it is none of this machine."""
+        folder: Path | None = getattr(self.model, "folder", None)
+        return folder
 
     @property
     def _choices(self) -> int | None:

@@ -11,7 +11,7 @@ import numpy as np
 
 from budgeteer.core.errors import InvalidInput
 from budgeteer.core.steer import NOTHING, Action, Need, Snapshot, State, Steer, Tensor, shared
-from budgeteer.steer.kit import Head, require_settings, room, thinking
+from budgeteer.steer.kit import Head, read_by, require_settings, room, thinking
 
 
 @shared
@@ -48,7 +48,7 @@ def budget_guidance(head: Head, *, reserve: int = 0, min_rate: float = 0.0, min_
         if not len(some):
             return NOTHING, state
         vocab = head.settings["vocab"]
-        gamma = torch.nn.functional.softplus(head(now.hidden[some])) + 1e-4
+        gamma = torch.nn.functional.softplus(head(read_by(head, now, some))) + 1e-4
         # the closing marker is thinking, too
         marker = np.array([len(now.close(i)) for i in some.tolist()])
         left = np.maximum(room(now.cap[some], reserve) + marker - now.length[some], 1)
@@ -60,15 +60,17 @@ def budget_guidance(head: Head, *, reserve: int = 0, min_rate: float = 0.0, min_
             min_mode=min_mode,
         )
         logits = now.logits[some]
+        logits[:, list(now.model.never)] = -math.inf
+        logits = logits[:, :vocab]  # rows that were added to the model for heads belong to no token
         guided = torch.log_softmax(logits.float(), -1) + factor.log()
         best = logits.argmax(-1, keepdim=True)
         nothing = torch.isneginf(guided).all(-1, keepdim=True)
         guided.scatter_(-1, best, torch.where(nothing, 0.0, guided.gather(-1, best)))
         out = now.logits.new_full(now.logits.shape, -math.inf)
-        out[some] = guided.to(out.dtype)
+        out[some, :vocab] = guided.to(out.dtype)
         return Action(logits=out, drawn=steered), state
 
-    needs = frozenset({Need.TOKENS, Need.MARKERS, Need.TEXT, Need.LOGITS, Need.HIDDEN})
+    needs = frozenset({Need.TOKENS, Need.MARKERS, Need.TEXT, Need.LOGITS, head.reads})
     return Steer(lambda rows: (), step, needs)
 
 

@@ -12,8 +12,8 @@ import numpy as np
 
 from budgeteer.core.errors import InvalidInput
 from budgeteer.core.plan import I64
-from budgeteer.core.steer import Action, Need, Rows, Snapshot, Steer, shared
-from budgeteer.steer.kit import Head, decisions, room, thinking
+from budgeteer.core.steer import STOP, Action, Need, Rows, Snapshot, Steer, shared
+from budgeteer.steer.kit import Head, decisions, read_by, room, thinking
 
 
 @dataclass(frozen=True)
@@ -58,22 +58,40 @@ def diffadapt_probe(head: Head, *, reserve: int = 0, bundles: tuple[Bundle, Bund
         raise InvalidInput(f"bundles are {bundles}; give temperatures above 0 and shares in (0, 1]")
     heat, share = (np.array([getattr(bundle, name) for bundle in bundles]) for name in ("temperature", "share"))
 
-    def init(rows: Rows) -> Classes:
-        return Classes(np.full(len(rows.keys), -1))
-
     def step(state: Classes, now: Snapshot) -> tuple[Action, Classes]:
-        head.check(now.model)
-        new = np.flatnonzero(state.kind[now.row] < 0)
-        if len(new):
-            kind = state.kind.copy()
-            kind[now.row[new]] = head(now.hidden[new, -1:]).argmax(-1).tolist()
-            state = Classes(kind)
+        state = _seen(head, state, now)
         mine = state.kind[now.row]
         finish = thinking(now) & (now.length >= share[mine] * room(now.cap, reserve))
         temperature = now.logits.new_tensor(heat[mine].tolist())
         return Action(decisions(finish), logits=now.logits / temperature[:, None]), state
 
-    def report(state: Classes) -> list[Any]:
-        return [{"class": kind} for kind in state.kind.tolist()]
+    return Steer(_begin, step, frozenset({Need.TOKENS, Need.MARKERS, Need.LOGITS, head.reads}), report=_report)
 
-    return Steer(init, step, frozenset({Need.TOKENS, Need.MARKERS, Need.LOGITS, Need.HIDDEN}), report=report)
+
+@shared
+def class_alone(head: Head) -> Steer:
+    """STOP every row before its first token, and report its ``"class"``: what a question is, before it is asked."""
+
+    def step(state: Classes, now: Snapshot) -> tuple[Action, Classes]:
+        return Action(np.full(len(now.row), STOP, np.int8)), _seen(head, state, now)
+
+    return Steer(_begin, step, frozenset({Need.TOKENS, Need.LOGITS, head.reads}), report=_report)
+
+
+def _begin(rows: Rows) -> Classes:
+    return Classes(np.full(len(rows.keys), -1))
+
+
+def _seen(head: Head, state: Classes, now: Snapshot) -> Classes:
+    """The state with the classes of the rows that have none yet."""
+    head.check(now.model)
+    new = np.flatnonzero(state.kind[now.row] < 0)
+    if not len(new):
+        return state
+    kind = state.kind.copy()
+    kind[now.row[new]] = head(read_by(head, now, new, slice(-1, None))).argmax(-1).tolist()
+    return Classes(kind)
+
+
+def _report(state: Classes) -> list[Any]:
+    return [{"class": kind} for kind in state.kind.tolist()]

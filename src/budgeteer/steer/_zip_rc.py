@@ -14,7 +14,7 @@ import numpy as np
 from budgeteer.core.errors import InvalidInput
 from budgeteer.core.plan import F64, I64
 from budgeteer.core.steer import CONTINUE, STOP, Action, Mask, Need, Rows, Snapshot, Steer, shared
-from budgeteer.steer.kit import Head, require_settings
+from budgeteer.steer.kit import Head, read_by, require_settings
 
 
 @dataclass(frozen=True)
@@ -95,7 +95,8 @@ def zip_rc(head: Head, *, costs: Costs = COSTS, every: int = 8, known: tuple[tup
         head.check(now.model)
         tokens, ended = state.tokens.copy(), state.ended.copy()
         joint, prior = state.joint.copy(), state.prior.copy()
-        joint[now.row] = head(now.hidden).softmax(-1).cpu().numpy().reshape(len(now.row), *shape)
+        every_row = np.arange(len(now.row))
+        joint[now.row] = head(read_by(head, now, every_row)).softmax(-1).cpu().numpy().reshape(len(now.row), *shape)
         tokens[now.row] = now.length
         begun = now.row[now.length == 0]
         prior[begun] = joint[begun]
@@ -129,7 +130,7 @@ def zip_rc(head: Head, *, costs: Costs = COSTS, every: int = 8, known: tuple[tup
             )
         ]
 
-    return Steer(init, step, frozenset({Need.TOKENS, Need.HIDDEN}), report=report)
+    return Steer(init, step, frozenset({Need.TOKENS, head.reads}), report=report)
 
 
 def middles(lengths: Sequence[int]) -> F64:

@@ -19,6 +19,7 @@ from budgeteer.core.steer import (
     Action,
     Internals,
     Mask,
+    Need,
     Rows,
     Snapshot,
     State,
@@ -29,17 +30,21 @@ from budgeteer.core.steer import (
 
 
 class Head(Protocol):
-    """A small network on the hidden states, such as :class:`budgeteer.engine.head.Head`.
+    """A small network on a frozen model, such as :class:`budgeteer.engine.head.Head`.
 
     Attributes:
         settings: what its method has to know about it.
+        reads: :attr:`Need.HIDDEN` or :attr:`Need.LOGITS`: what it is called with.
     """
 
     @property
     def settings(self) -> dict[str, Any]: ...
 
+    @property
+    def reads(self) -> Need: ...
+
     def __call__(self, states: Tensor) -> Tensor:
-        """[m, K] of states [m, layers, hidden]."""
+        """[m, K] of hidden states [m, layers, hidden], or of logits [m, V]."""
         ...
 
     def check(self, inside: Internals) -> None:
@@ -56,8 +61,13 @@ def require_settings(head: Head, *names: str) -> None:
     if missing := [name for name in names if name not in head.settings]:
         raise InvalidInput(
             f"the head says nothing of {' and '.join(missing)}, so it was trained for another method; give the one "
-            f"that budgeteer lab heads wrote for this method"
+            f"that budgeteer heads train wrote for this method"
         )
+
+
+def read_by(head: Head, now: Snapshot, rows: I64, layers: slice = slice(None)) -> Tensor:
+    """What a head is called with for some rows of a snapshot: their logits, or their states of these layers."""
+    return now.logits[rows] if head.reads == Need.LOGITS else now.hidden[rows][:, layers]
 
 
 def room(cap: I64, reserve: int) -> I64:

@@ -35,7 +35,7 @@ def budget_guidance(
     it tells nothing about that.
 
     Args:
-        head: of this very model; None = that of the embedded reasoner.
+        head: of this very model; None = the one that lies beside it (``budgeteer heads train``).
         min_rate: filter on the rate. The official code has 10, which suits lengths in thousands; a Gamma of short and
             uncertain lengths has a lower rate, and all tokens would be masked.
         min_mode: filter on the mode, tokens.
@@ -51,10 +51,10 @@ def budget_guidance(
         raise InvalidInput(f"min_rate={min_rate}, temperature={temperature}; both are 0 or more")
 
     async def solve(task: Task) -> Answer:
-        from budgeteer.engine.head import load_head
+        from budgeteer.engine.head import own_head
 
         steer = guide(
-            head or load_head("budget_guidance"),
+            head or own_head(task.model, "budget_guidance"),
             reserve=task.style.answer_tokens,
             min_rate=min_rate,
             min_mode=min_mode,

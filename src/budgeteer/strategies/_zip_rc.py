@@ -133,7 +133,7 @@ def zip_rc(
 
     Args:
         table: of this very model and kind of prompt; None = use a head.
-        head: of this very model, if there is no table; None = that of the embedded reasoner.
+        head: of this very model, if there is no table; None = the one that lies beside it (``budgeteer heads train``).
         classify: question text -> class in the table.
         samples: most samples.
         costs: of tokens, in units of value per average sample; both 0 keeps everything.
@@ -153,9 +153,11 @@ def zip_rc(
         )
 
     async def inside(task: Task) -> Answer:
-        from budgeteer.engine.head import load_head
+        from budgeteer.engine.head import own_head
 
-        return await _inside(task, head or load_head("zip_rc"), samples, costs, every, trace_tokens, temperature)
+        return await _inside(
+            task, head or own_head(task.model, "zip_rc"), samples, costs, every, trace_tokens, temperature
+        )
 
     async def outside(task: Task) -> Answer:
         assert table is not None

@@ -1,0 +1,1 @@
+"""Heads of any model that shows its internals: traces are collected, a head is trained on them and kept."""
