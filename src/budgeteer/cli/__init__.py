@@ -20,6 +20,8 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "solve": ("budgeteer.cli.solve", "answer the questions of a file or a task under a hard token or money budget"),
     "frontier": ("budgeteer.cli.frontier", "accuracy against tokens for several strategies, with a report"),
     "probe": ("budgeteer.cli.probe", "what an endpoint honours, ignores or breaks: budgets of thinking, usage, seeds"),
+    "profile": ("budgeteer.cli.profile", "how fast a model is on this machine, and how often right at which length"),
+    "plan": ("budgeteer.cli.plan", "model, length and number of samples for a deadline or an amount of energy"),
     "allocate": ("budgeteer.cli.allocate", "split a budget over the items of a file, and say why"),
     "report": ("budgeteer.cli.report", "render a results.json as a page that stands alone"),
     "ledger": ("budgeteer.cli.ledger", "budgets that cannot be overspent: accounts, balances, spending, the journal"),

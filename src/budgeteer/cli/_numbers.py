@@ -51,6 +51,7 @@ RANGES = {
     "n": Range(1, 1_000_000_000),
     "port": Range(0, 65_535, why="0 = a free one"),
     "prompts": Range(1, 1_000_000),
+    "repeats": Range(1, 1_000),
     "rollouts": Range(1, 10_000),
     "seed": _SEED,
     "seeds": Range(1, 10_000, why="2 or more for an interval"),

@@ -65,7 +65,13 @@ READ = {
         "a FILE that budgeteer lab heads wrote, or reasoner: that of the embedded reasoner",
         "reasoner",
         "budgeteer.engine.head:head_of",
-    )
+    ),
+    "device": Read(
+        "a FILE that budgeteer profile device wrote, or a published profile: jetson-orin-1.5b, jetson-orin-8b, "
+        "jetson-orin-14b",
+        "jetson-orin-1.5b",
+        "budgeteer.models.device:device_of",
+    ),
 }
 """Argument of a factory that is read from a file -> how."""
 

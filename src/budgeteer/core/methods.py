@@ -61,6 +61,7 @@ DIFFADAPT = _paper("DiffAdapt")
 MIROSTAT = _paper("Mirostat")
 S1 = Citation("s1: Simple test-time scaling", "2501.19393")
 ELASTIC = _paper("ElasticReasoning")
+EDGE_REASONING = _paper("EdgeReasoning")
 WHEN_MORE_IS_LESS = _paper("WhenMoreIsLess")
 BENCH_OVERFLOW = _paper("BenchOverflow")
 THINK_SHORT = _paper("TrainLongThinkShort")
@@ -417,6 +418,13 @@ METHODS: tuple[Method, ...] = (
     ),
     Method("mirostat", "strategy", _T("mirostat"), "draws at a set surprise a token", MIROSTAT, evidence="mirostat"),
     Method("direct", "strategy", _T("direct"), "one trace, as long as the budget allows"),
+    Method(
+        "deadline",
+        "strategy",
+        _T("deadline"),
+        "length and samples by a deadline and measured speed",
+        EDGE_REASONING,
+    ),
     Method("truncate", "strategy", _T("truncate"), "thinking cut at its cap, no answer forced"),
     Method(
         "budget-forcing",

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from budgeteer.strategies._budget_guidance import budget_guidance
     from budgeteer.strategies._conciseness import conciseness
     from budgeteer.strategies._convergence import convergence
+    from budgeteer.strategies._deadline import deadline
     from budgeteer.strategies._diffadapt import diffadapt
     from budgeteer.strategies._diffadapt_probe import diffadapt_probe
     from budgeteer.strategies._direct import direct
@@ -42,6 +43,7 @@ __all__ = [
     "budget_guidance",
     "conciseness",
     "convergence",
+    "deadline",
     "diffadapt",
     "diffadapt_probe",
     "direct",
@@ -71,6 +73,7 @@ __getattr__ = lazy(
         "budget_guidance": "_budget_guidance",
         "conciseness": "_conciseness",
         "convergence": "_convergence",
+        "deadline": "_deadline",
         "diffadapt": "_diffadapt",
         "diffadapt_probe": "_diffadapt_probe",
         "direct": "_direct",
