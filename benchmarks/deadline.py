@@ -105,7 +105,7 @@ def main() -> None:
     found = asyncio.run(measured(5, 5) if args.quick else measured(200, 150))
     out = args.out or (None if args.quick else OUT)
     if out is not None:
-        write_text(out, json.dumps(found, indent=1) + "\n")
+        write_text(json.dumps(found, indent=1) + "\n", out)
 
 
 if __name__ == "__main__":

@@ -22,6 +22,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "probe": ("budgeteer.cli.probe", "what an endpoint honours, ignores or breaks: budgets of thinking, usage, seeds"),
     "profile": ("budgeteer.cli.profile", "how fast a model is on this machine, and how often right at which length"),
     "plan": ("budgeteer.cli.plan", "model, length and number of samples for a deadline or an amount of energy"),
+    "stages": ("budgeteer.cli.stages", "model and number of samples of each stage of a pipeline, within a budget"),
     "allocate": ("budgeteer.cli.allocate", "split a budget over the items of a file, and say why"),
     "report": ("budgeteer.cli.report", "render a results.json as a page that stands alone"),
     "ledger": ("budgeteer.cli.ledger", "budgets that cannot be overspent: accounts, balances, spending, the journal"),

@@ -36,6 +36,7 @@ class Range:
 _SEED = Range(0, 2**31 - 1)
 _TOKENS = Range(1, 2**62)
 RANGES = {
+    "batch": Range(1, 100_000),
     "concurrency": Range(1, 10_000),
     "first_seed": _SEED,
     "group": Range(1, 100_000),
@@ -59,6 +60,7 @@ RANGES = {
     "task_seed": _SEED,
     "timeout": Range(0, 10**9, above=True),
     "train_items": Range(1, 10_000_000),
+    "trials": Range(1, 100_000),
     "workers": Range(1, 1_024),
 }
 """Option, as argparse names it -> what it takes. A number that means the same has the same name in all commands."""

@@ -32,6 +32,10 @@ PLAN_AND_BUDGET = _paper("Plan-and-Budget")
 BUDGETED_THOMPSON = Citation("Thompson Sampling for Budgeted Multi-armed Bandits", "1505.00146")
 SUCCESSIVE_HALVING = Citation("Non-stochastic Best Arm Identification and Hyperparameter Optimization", "1502.07943")
 ABILITY_ESTIMATION = _paper("AbilityEstimation")
+AGENT_TTS = _paper("AgentTTS")
+CLEAR = Citation(
+    "The Shadow Price of Reasoning: Economic Perspective on Optimal Budget Allocation for LLMs", "2606.03092"
+)
 DUAL_MIRROR_DESCENT = _paper("DualMirrorDescent")
 AGENT_KNAPSACK = _paper("AgentKnapsack")
 RCO = _paper("RCO")
@@ -154,6 +158,14 @@ METHODS: tuple[Method, ...] = (
         objective="budgeteer.check.objectives:water_filling",
     ),
     Method(
+        "clear",
+        "allocator",
+        _A("clear"),
+        "units behind thresholds by a shadow price, or none",
+        CLEAR,
+        objective="budgeteer.check.objectives:clear",
+    ),
+    Method(
         "greedy-marginal",
         "allocator",
         _A("greedy_marginal"),
@@ -231,6 +243,13 @@ METHODS: tuple[Method, ...] = (
         RCO,
         evidence="riemannian",
         arguments={"steps": 40},
+    ),
+    Method(
+        "agent-tts",
+        "joint",
+        _J("agent_tts"),
+        "model and samples of each stage of a pipeline",
+        AGENT_TTS,
     ),
     # rounding
     Method(
@@ -471,6 +490,13 @@ METHODS: tuple[Method, ...] = (
         "one budget over many questions, where samples may matter",
         CROWD_LABELING,
         evidence="split",
+    ),
+    Method(
+        "clear-many",
+        "many",
+        _T("clear_many"),
+        "one budget over many questions: the length each needs, or none",
+        CLEAR,
     ),
     # aggregator
     Method(

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from budgeteer.strategies._best_of_n import best_of_n
     from budgeteer.strategies._budget_forcing import budget_forcing
     from budgeteer.strategies._budget_guidance import budget_guidance
+    from budgeteer.strategies._clear_many import clear_many
     from budgeteer.strategies._conciseness import conciseness
     from budgeteer.strategies._convergence import convergence
     from budgeteer.strategies._deadline import deadline
@@ -41,6 +42,7 @@ __all__ = [
     "best_of_n",
     "budget_forcing",
     "budget_guidance",
+    "clear_many",
     "conciseness",
     "convergence",
     "deadline",
@@ -71,6 +73,7 @@ __getattr__ = lazy(
         "best_of_n": "_best_of_n",
         "budget_forcing": "_budget_forcing",
         "budget_guidance": "_budget_guidance",
+        "clear_many": "_clear_many",
         "conciseness": "_conciseness",
         "convergence": "_convergence",
         "deadline": "_deadline",
