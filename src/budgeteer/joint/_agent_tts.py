@@ -157,54 +157,50 @@ def first_trials(space: Space) -> list[tuple[int, ...]]:
 
 
 def observations(space: Space, trials: Sequence[Trial], wanted: int, rng: np.random.Generator) -> list[tuple[int, ...]]:
-    """The paper's three observations as moves from the best trials, the most promising stages first.
+    """The paper's three observations as moves from the three best trials, the best first.
 
-    Around each of the three best trials: the same stage with another model's option of the next lower or equal cost
+    The same stage with another model's option of the next lower or equal cost
     (1); a step more or fewer samples of the same model (2); and a step up at one stage that a step down at another one
     pays for (3).
     """
-    cost, family = space.cost, space.family
-    found: list[tuple[int, ...]] = []
+    tried, found = {trial.choice for trial in trials}, dict[tuple[int, ...], None]()
     for trial in sorted(trials, key=lambda t: (t.loss, space.of(t.choice)))[:3]:
-        moves: list[list[tuple[int, int]]] = []
-        steps: dict[int, list[tuple[int, int]]] = {}
-        for stage, have in enumerate(trial.choice):
-            row = cost[stage]
-            for f in np.unique(family).tolist():
-                mine = np.flatnonzero(family == f)
-                mine = mine[np.argsort(row[mine], kind="stable")]
-                if f == family[have]:
-                    at = int(np.flatnonzero(mine == have)[0])
-                    near = [int(mine[i]) for i in (at + 1, at - 1) if 0 <= i < len(mine)]
-                    steps[stage] = [(stage, option) for option in near]
-                    moves += [[step] for step in steps[stage]]
-                else:
-                    below = mine[row[mine] <= max(row[have], row[mine].min())]
-                    moves.append([(stage, int(below[-1]))])
-        for a, b in itertools.permutations(steps, 2):
-            moves += [[up, down] for up in steps[a] for down in steps[b] if cost[up] > cost[a, trial.choice[a]]]
-        rng.shuffle(moves)
-        for move in moves:
-            choice = list(trial.choice)
-            for stage, option in move:
-                choice[stage] = option
-            found.append(tuple(choice))
-    tried = {trial.choice for trial in trials}
-    new = [c for c in dict.fromkeys(found) if c not in tried and space.of(c) <= space.budget]
-    return sorted(new, key=lambda c: _expected(space, trials, c))[:wanted]
+        near = [c for c in _around(space, trial.choice) if c not in tried and space.of(c) <= space.budget]
+        rng.shuffle(near)
+        found |= dict.fromkeys(sorted(near, key=lambda c: _promise(space, trials, c)))
+    return list(found)[:wanted]
 
 
-def _expected(space: Space, trials: Sequence[Trial], choice: tuple[int, ...]) -> float:
-    """The loss of a pipeline if stages did not touch each other: the mean, and what each option was seen to change."""
-    values = np.array([trial.loss for trial in trials])
-    mean, total = float(values.mean()), 0.0
+def _around(space: Space, choice: tuple[int, ...]) -> list[tuple[int, ...]]:
+    """The pipelines that one of the three moves makes of a pipeline."""
+    cost, family = space.cost, space.family
+    moves: list[list[tuple[int, int]]] = []
+    steps: dict[int, list[tuple[int, int]]] = {}
+    for stage, have in enumerate(choice):
+        row = cost[stage]
+        for f in np.unique(family).tolist():
+            mine = np.flatnonzero(family == f)
+            mine = mine[np.argsort(row[mine], kind="stable")]
+            if f == family[have]:
+                at = int(np.flatnonzero(mine == have)[0])
+                steps[stage] = [(stage, int(mine[i])) for i in (at + 1, at - 1) if 0 <= i < len(mine)]
+                moves += [[step] for step in steps[stage]]
+            else:
+                below = mine[row[mine] <= max(row[have], row[mine].min())]
+                moves.append([(stage, int(below[-1]))])
+    for a, b in itertools.permutations(steps, 2):
+        moves += [[up, down] for up in steps[a] for down in steps[b] if cost[up] > cost[a, choice[a]]]
+    return [tuple(dict([*enumerate(choice), *move]).values()) for move in moves]
+
+
+def _promise(space: Space, trials: Sequence[Trial], choice: tuple[int, ...]) -> float:
+    """The sum over stages of the smallest loss that was seen with this option, or else with its model; 0 if neither."""
+    total = 0.0
     for stage, option in enumerate(choice):
-        same = np.array([trial.choice[stage] == option for trial in trials])
-        model = np.array([space.family[trial.choice[stage]] == space.family[option] for trial in trials])
-        for known, weight in ((same, 2.0), (model, 1.0)):
-            if known.any():
-                total += weight * (float(values[known].mean()) - mean) / 3
-    return mean + total
+        same = [trial.loss for trial in trials if trial.choice[stage] == option]
+        model = [trial.loss for trial in trials if space.family[trial.choice[stage]] == space.family[option]]
+        total += min(same or model or [0.0])
+    return total
 
 
 def _random(

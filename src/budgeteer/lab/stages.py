@@ -208,10 +208,14 @@ class Runner:
     async def _vote(self, way: str, n: int, text: str, most: int) -> str:
         """The answer of most of n samples; one sample is greedy; ``""`` if there is none."""
         style, model = self.style(way), self.models[self.pipeline.ways[way].model]
-        request = Request(style.prompt(text), most, n, 1.0 if n > 1 else 0.0, style.stop, derive(self.seed, way, text))
-        response = await model.generate(request)
+        prompt, seed = style.prompt(text), derive(self.seed, way, text)
+        response = await model.generate(Request(prompt, most, n, 1.0 if n > 1 else 0.0, style.stop, seed))
         self.tokens += response.usage.output or 0
-        answers = [read(style, choice.text, choice.finish) for choice in response.choices]
+        off = isinstance(prompt, Chat) and prompt.thinking.on is False  # then a trace begins behind the closing tag
+        answers = [
+            read(style, choice.text if not off else style.close + choice.text.split(style.close)[-1], choice.finish)
+            for choice in response.choices
+        ]
         ranked = majority()(answers, [float("nan")] * len(answers))
         return ranked[0].answer if ranked else ""
 
