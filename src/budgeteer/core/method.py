@@ -66,6 +66,11 @@ READ = {
         "reasoner",
         "budgeteer.engine.head:head_of",
     ),
+    "traces": Read(
+        "a FILE of traces, OUT.run/traces.jsonl of budgeteer solve --traces --out OUT, or none",
+        "none",
+        "budgeteer.strategies._cot_x:traces_of",
+    ),
     "device": Read(
         "a FILE that budgeteer profile device wrote, or a published profile: jetson-orin-1.5b, jetson-orin-8b, "
         "jetson-orin-14b",

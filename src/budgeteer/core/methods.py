@@ -33,6 +33,7 @@ BUDGETED_THOMPSON = Citation("Thompson Sampling for Budgeted Multi-armed Bandits
 SUCCESSIVE_HALVING = Citation("Non-stochastic Best Arm Identification and Hyperparameter Optimization", "1502.07943")
 ABILITY_ESTIMATION = _paper("AbilityEstimation")
 AGENT_TTS = _paper("AgentTTS")
+COT_X = _paper("CoT-X")
 CLEAR = Citation(
     "The Shadow Price of Reasoning: Economic Perspective on Optimal Budget Allocation for LLMs", "2606.03092"
 )
@@ -437,6 +438,13 @@ METHODS: tuple[Method, ...] = (
     ),
     Method("mirostat", "strategy", _T("mirostat"), "draws at a set surprise a token", MIROSTAT, evidence="mirostat"),
     Method("direct", "strategy", _T("direct"), "one trace, as long as the budget allows"),
+    Method(
+        "cot-x",
+        "strategy",
+        _T("cot_x"),
+        "which parts of another model's trace are read",
+        COT_X,
+    ),
     Method(
         "deadline",
         "strategy",

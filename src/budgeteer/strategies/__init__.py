@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from budgeteer.strategies._clear_many import clear_many
     from budgeteer.strategies._conciseness import conciseness
     from budgeteer.strategies._convergence import convergence
+    from budgeteer.strategies._cot_x import cot_x
     from budgeteer.strategies._deadline import deadline
     from budgeteer.strategies._diffadapt import diffadapt
     from budgeteer.strategies._diffadapt_probe import diffadapt_probe
@@ -45,6 +46,7 @@ __all__ = [
     "clear_many",
     "conciseness",
     "convergence",
+    "cot_x",
     "deadline",
     "diffadapt",
     "diffadapt_probe",
@@ -76,6 +78,7 @@ __getattr__ = lazy(
         "clear_many": "_clear_many",
         "conciseness": "_conciseness",
         "convergence": "_convergence",
+        "cot_x": "_cot_x",
         "deadline": "_deadline",
         "diffadapt": "_diffadapt",
         "diffadapt_probe": "_diffadapt_probe",
