@@ -252,6 +252,13 @@ METHODS: tuple[Method, ...] = (
         "model and samples of each stage of a pipeline",
         AGENT_TTS,
     ),
+    Method(
+        "gaussian-process",
+        "joint",
+        _J("gaussian_process"),
+        "which pairs of models are worth a trial",
+        COT_X,
+    ),
     # rounding
     Method(
         "pivotal", "rounding", _A("pivotal"), "whole choices from fractions, exact total", PIVOTAL, evidence="pivotal"

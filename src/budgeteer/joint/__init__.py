@@ -9,10 +9,12 @@ from budgeteer.core.lazy import lazy
 
 if TYPE_CHECKING:
     from budgeteer.joint._agent_tts import agent_tts
+    from budgeteer.joint._gaussian_process import gaussian_process
     from budgeteer.joint._riemannian import riemannian
 
 __all__ = [
     "agent_tts",
+    "gaussian_process",
     "riemannian",
 ]
 
@@ -20,6 +22,7 @@ __getattr__ = lazy(
     __name__,
     {
         "agent_tts": "_agent_tts",
+        "gaussian_process": "_gaussian_process",
         "riemannian": "_riemannian",
     },
 )

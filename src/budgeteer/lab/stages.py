@@ -26,7 +26,7 @@ import json
 import re
 import string
 import tomllib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -172,12 +172,14 @@ class Runner:
         pipeline: with the options to choose from.
         models: those of the ways, by name.
         seed: of the samples.
+        run: runs a coroutine; clients of endpoints need the same event loop for all calls (``asyncio.Runner().run``).
         tokens: sampled so far.
     """
 
     pipeline: Pipeline
     models: Mapping[str, Model]
     seed: int = 0
+    run: Callable[[Coroutine[Any, Any, Any]], Any] = asyncio.run
     tokens: int = 0
     _asked: dict[tuple[str, int, str, int], str] = field(default_factory=dict)
 
@@ -189,7 +191,7 @@ class Runner:
 
     def score(self, choice: Sequence[int], rows: Sequence[Mapping[str, str]]) -> float:
         """The share of the questions that a pipeline answers right."""
-        return float(np.mean(asyncio.run(self._all(choice, rows))))
+        return float(np.mean(self.run(self._all(choice, rows))))
 
     async def _all(self, choice: Sequence[int], rows: Sequence[Mapping[str, str]]) -> list[float]:
         return list(await asyncio.gather(*(self._one(choice, row) for row in rows)))
@@ -224,7 +226,13 @@ OBSERVED = """Known of such searches: 1. Each stage has a model that suits it be
 point, and then no more or even harm. 3. What one stage gets changes what is best for the others."""
 
 
-def agent(model: Model, pipeline: Pipeline, max_tokens: int = 1024) -> Propose:
+def agent(
+    model: Model,
+    pipeline: Pipeline,
+    *,
+    run: Callable[[Coroutine[Any, Any, Any]], Any] = asyncio.run,
+    max_tokens: int = 1024,
+) -> Propose:
     """An agent that is a language model: it is told the options, their costs and the first and last trials, and answers
     with JSON lists of option numbers. What cannot be read proposes nothing."""
 
@@ -245,8 +253,8 @@ def agent(model: Model, pipeline: Pipeline, max_tokens: int = 1024) -> Propose:
         lines += [OBSERVED, f"Answer with a JSON list of {wanted} new lists of options, and nothing else."]
         text = "\n".join(lines)
         prompt = text if PREFIX in model.capabilities else Chat((Message("user", text),))
-        answer = asyncio.run(model.generate(Request(prompt, max_tokens, temperature=0.0))).choices[0].text
-        return proposals(answer)
+        response = run(model.generate(Request(prompt, max_tokens, temperature=0.0)))
+        return proposals(response.choices[0].text)
 
     return propose
 
