@@ -211,5 +211,5 @@ def _random(
     if k**n <= 4096:
         every = [c for c in itertools.product(range(k), repeat=n) if c not in seen and space.of(c) <= space.budget]
         return [every[i] for i in rng.permutation(len(every))[:wanted].tolist()]
-    drawn = {tuple(rng.integers(0, k, n).tolist()) for _ in range(200 * wanted)}
+    drawn: set[tuple[int, ...]] = {tuple(row) for row in rng.integers(0, k, (200 * wanted, n)).tolist()}
     return [c for c in sorted(drawn) if c not in seen and space.of(c) <= space.budget][:wanted]

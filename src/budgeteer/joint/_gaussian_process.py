@@ -129,4 +129,4 @@ def _affordable(cost: F64, budget: float, rng: np.random.Generator) -> I64:
         every = np.array(list(itertools.product(range(k), repeat=n)), np.int64)
     else:
         every = np.unique(np.vstack([cost.argmin(axis=1), rng.integers(0, k, (_MANY, n))]), axis=0)
-    return every[cost[np.arange(n), every].sum(axis=1) <= budget]
+    return np.asarray(every[cost[np.arange(n), every].sum(axis=1) <= budget])

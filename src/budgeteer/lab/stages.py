@@ -44,6 +44,9 @@ from budgeteer.solve.styles import Asked, choose, style_of
 from budgeteer.strategies.kit.aggregate import majority
 from budgeteer.strategies.kit.samples import read
 
+AT_ONCE = 8
+"""Questions under way at the same time."""
+
 
 @dataclass(frozen=True, slots=True)
 class Way:
@@ -194,7 +197,13 @@ class Runner:
         return float(np.mean(self.run(self._all(choice, rows))))
 
     async def _all(self, choice: Sequence[int], rows: Sequence[Mapping[str, str]]) -> list[float]:
-        return list(await asyncio.gather(*(self._one(choice, row) for row in rows)))
+        gate = asyncio.Semaphore(AT_ONCE)
+
+        async def one(row: Mapping[str, str]) -> float:
+            async with gate:
+                return await self._one(choice, row)
+
+        return list(await asyncio.gather(*map(one, rows)))
 
     async def _one(self, choice: Sequence[int], row: Mapping[str, str]) -> float:
         known, answer = dict(row), ""

@@ -125,6 +125,7 @@ def options(
                 "its accuracy: budgeteer profile accuracy"
             )
         slack = 1 - device.latency.error
+        pairs: list[tuple[int, int, Accuracy | None]]
         if device.accuracy:
             timed = {entry.parallel for entry in device.latency.decode}
             pairs = [(a.tokens, a.parallel, a) for a in device.accuracy if a.parallel in timed and a.tokens <= most]
