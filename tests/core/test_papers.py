@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import re
 import subprocess
@@ -13,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from budgeteer import cli
+from budgeteer.cli import lab
 from budgeteer.core import registry
 from budgeteer.core.errors import UnknownName
 from budgeteer.core.papers import LEVELS, Paper, matching, page, paper, papers
@@ -20,6 +22,17 @@ from budgeteer.lab import evidence
 
 ROOT = Path(__file__).parents[2]
 SOURCES = sorted((ROOT / "src" / "budgeteer").rglob("*.py"))
+
+
+def tools() -> set[str]:
+    """The names of the tools of ``budgeteer lab``, which carry papers that analyse and decide nothing."""
+    parser = argparse.ArgumentParser()
+    lab.add_arguments(parser)
+    (commands,) = (action for action in parser._actions if isinstance(action, argparse._SubParsersAction))
+    return set(commands.choices)
+
+
+TOOLS = tools()
 
 
 def faults(one: Paper) -> list[str]:
@@ -34,6 +47,7 @@ def faults(one: Paper) -> list[str]:
     carrying = [method for method in registry.METHODS if method.name in one.methods]
     citing = {m.name for m in registry.METHODS if m.citation and m.citation.title == one.title}
     run = {method.name for method in carrying if callable(registry.load(method))}
+    run |= {name for name in one.methods if name.removeprefix("lab:") in TOOLS and name.startswith("lab:")}
     if run != set(one.methods):
         found.append(f"the registry does not run {set(one.methods) - run}")
     if not citing <= set(one.methods):
@@ -57,6 +71,7 @@ def test_rows_that_claim_too_much_are_refused() -> None:
     assert faults(replace(open_one, level="part", here="a part", missing="the rest"))
     assert faults(replace(open_one, level="whole", here="all of it", methods=("heavy-hitters",)))  # nobody runs it
     assert faults(replace(open_one, methods=("mirostat",)))  # open, and yet carried
+    assert faults(replace(paper("AllForOne"), methods=("lab:no-such-tool",)))
     assert faults(replace(whole, methods=("mirostat", "no-such-method")))
     assert faults(replace(whole, missing="something"))
     assert faults(replace(whole, level="part"))  # and does not say what is missing

@@ -9,6 +9,7 @@ from budgeteer.core.lazy import lazy
 
 if TYPE_CHECKING:
     from budgeteer.allocate._budgeted_max_min import budgeted_max_min
+    from budgeteer.allocate._clear import clear
     from budgeteer.allocate._dynamic_sampling import dynamic_sampling
     from budgeteer.allocate._elimination import elimination
     from budgeteer.allocate._greedy_marginal import greedy_marginal
@@ -30,6 +31,7 @@ __all__ = [
     "Bank",
     "budgeted_max_min",
     "cap",
+    "clear",
     "dynamic_sampling",
     "elimination",
     "floor",
@@ -55,6 +57,7 @@ __getattr__ = lazy(
         "Bank": "_optimal_design",
         "budgeted_max_min": "_budgeted_max_min",
         "cap": "transforms",
+        "clear": "_clear",
         "dynamic_sampling": "_dynamic_sampling",
         "elimination": "_elimination",
         "floor": "transforms",

@@ -100,6 +100,7 @@ def _items(n: int, seed: int, ties: bool = False) -> Items:
         right=np.asarray(rng.binomial(drawn, np.nan_to_num(rate, nan=0.5)), dtype=np.int64),
         scale=rng.gamma(1.0, 1.0, n),
         decay=rng.uniform(0.3, 2.0, n),
+        threshold=rng.uniform(0.0, 9.0, n),
     )
     if not ties:
         return items
@@ -129,7 +130,14 @@ def _ends(items: Items) -> Items:
     ends = np.array([0.0, 2.0**-1000, 1.0, 2.0**500])
     rate, count = np.array([0.0, 1.0, np.nan, 2.0**-60]), np.zeros(4, np.int64)
     return items.with_columns(
-        std=ends, scale=ends[::-1].copy(), decay=ends, pass_rate=rate, visits=count, drawn=count, right=count
+        std=ends,
+        scale=ends[::-1].copy(),
+        decay=ends,
+        threshold=ends,
+        pass_rate=rate,
+        visits=count,
+        drawn=count,
+        right=count,
     )
 
 
@@ -210,7 +218,7 @@ def _check_refusals(allocator: Allocator, items: Items, seed: int) -> None:
             priced = partial(_menu_with, items, np.full(len(cost), number), value, rows)
             refuses(errors.InvalidInput, f"costs of {number} on a menu are refused", allocate, priced)
             continue
-        for name in ("cost", "std", "scale", "decay", "pass_rate"):
+        for name in ("cost", "std", "scale", "decay", "threshold", "pass_rate"):
             if (number == 0 and name != "cost") or (math.isnan(number) and name == "pass_rate"):
                 continue
             columns: dict[str, Any] = {name: np.full(len(items), number)}

@@ -35,6 +35,12 @@ def exponential(items: Items, units: I64) -> float:
     return -math.fsum(items.column("scale", "the objective") * np.exp(-items.column("decay", "the objective") * units))
 
 
+def clear(items: Items, units: I64) -> float:
+    """The sum of ``(x / 64) exp(1 - x / 64)`` with x the units beyond the thresholds."""
+    x = np.maximum(units - items.column("threshold", "the objective"), 0) / 64
+    return math.fsum(x * np.exp(1 - x))
+
+
 def knapsack(items: Items, units: I64) -> float:
     """Probability of a mixed group times p (1 - p)^2, summed (Knapsack RL)."""
     rate = _seen(items)

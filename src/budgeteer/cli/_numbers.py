@@ -36,6 +36,7 @@ class Range:
 _SEED = Range(0, 2**31 - 1)
 _TOKENS = Range(1, 2**62)
 RANGES = {
+    "batch": Range(1, 100_000),
     "concurrency": Range(1, 10_000),
     "depth": Range(1, 1_000),
     "first_seed": _SEED,
@@ -53,6 +54,7 @@ RANGES = {
     "port": Range(0, 65_535, why="0 = a free one"),
     "positions": Range(1, 1_000_000),
     "prompts": Range(1, 1_000_000),
+    "repeats": Range(1, 1_000),
     "rollouts": Range(1, 10_000),
     "seed": _SEED,
     "seeds": Range(1, 10_000, why="2 or more for an interval"),
@@ -62,6 +64,7 @@ RANGES = {
     "timeout": Range(0, 10**9, above=True),
     "train_items": Range(1, 10_000_000),
     "width": Range(1, 100_000),
+    "trials": Range(1, 100_000),
     "workers": Range(1, 1_024),
 }
 """Option, as argparse names it -> what it takes. A number that means the same has the same name in all commands."""

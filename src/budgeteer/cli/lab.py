@@ -32,6 +32,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--model", default="thinker", help="thinker, the embedded one, or a folder of its kind (default %(default)s)"
     )
     export.add_argument("--gguf", type=Path, required=True, metavar="FILE", help="file for llama.cpp to write")
+    last = commands.add_parser("last-token", help="how late, and at which token, a model computes the answer of a sum")
+    last.add_argument("--model", default="thinker", help="thinker, hf:FOLDER or a name (default %(default)s)")
+    last.add_argument("--template", default="{a}+{b}=", help="raw text with fields for numbers (default %(default)s)")
+    last.add_argument("--low", type=int, default=10, help="smallest number (default %(default)s)")
+    last.add_argument("--high", type=int, default=99, help="largest number (default %(default)s)")
+    last.add_argument("--limit", type=int, default=200, help="prompts (default %(default)s)")
+    last.add_argument("--seed", type=int, default=0, help="of the prompts (default %(default)s)")
+    last.add_argument("--json", action="store_true", help="as JSON")
     profile = commands.add_parser("profile", help="pass rates of a pool under a policy, as RLVR diagnostics show them")
     add_task(profile, "real")
     profile.add_argument("--task-seed", type=int, default=0, help="seed of the problems (default %(default)s)")
@@ -44,7 +52,41 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Run the tool."""
-    return {"pretrain": _pretrain, "export": _export, "profile": _profile}[args.tool](args)
+    tools = {
+        "pretrain": _pretrain,
+        "export": _export,
+        "last-token": _last_token,
+        "profile": _profile,
+    }
+    return tools[args.tool](args)
+
+
+def _last_token(args: argparse.Namespace) -> int:
+    import json
+
+    from budgeteer.core.errors import InvalidInput
+    from budgeteer.lab import last_token
+    from budgeteer.models.load import load_model
+    from budgeteer.models.transformers import Transformers
+
+    if not 0 <= args.low < args.high:
+        raise InvalidInput(f"--low {args.low}, --high {args.high}; give two numbers, the smaller one first")
+    loaded = load_model(args.model)
+    if not isinstance(loaded, Transformers):
+        raise InvalidInput(f"{args.model} shows no layers here; give thinker or hf:FOLDER")
+    prompts = last_token.prompts_of(args.template, range(args.low, args.high + 1), args.limit, args.seed)
+    ids = last_token.encoded(loaded.tokenizer, prompts)
+    depth = len(last_token.layers_of(loaded.model))
+    settings = [(wait, transfer) for wait in range(depth) for transfer in range(depth - wait + 1)]
+    found = last_token.faithfulness(loaded.model.float(), ids, settings)
+    if args.json:
+        sys.stdout.write(json.dumps([flow._asdict() for flow in found]) + "\n")
+        return 0
+    sys.stdout.write(
+        f"prompts with the whole model's next token, {len(ids)} such as {prompts[0]!r}, {depth} layers\n\n"
+        f"{last_token.render(found)}\n"
+    )
+    return 0
 
 
 def _pretrain(args: argparse.Namespace) -> int:

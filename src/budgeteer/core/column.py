@@ -254,6 +254,7 @@ for _column in (
     Column("pass_rate", "estimated success probability", _HISTORY, most=1.0, unknown=True),
     Column("scale", "error after one unit, of an error curve that falls with the units"),
     Column("decay", "how fast the error falls: the exponent of that curve"),
+    Column("threshold", "units below which an item is of no use at all"),
     Column("visits", "earlier steps in which the item got units", _HISTORY, whole=True),
     Column("drawn", "units already drawn for the item in this step", _ROUNDS, whole=True),
     Column("right", "how many of the drawn units succeeded", _ROUNDS, whole=True),

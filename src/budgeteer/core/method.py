@@ -67,7 +67,18 @@ READ = {
         "embedded reasoner",
         "reasoner",
         "budgeteer.engine.head:head_of",
-    )
+    ),
+    "traces": Read(
+        "a FILE of traces, OUT.run/traces.jsonl of budgeteer solve --traces --out OUT, or none",
+        "none",
+        "budgeteer.strategies._cot_x:traces_of",
+    ),
+    "device": Read(
+        "a FILE that budgeteer profile device wrote, or a published profile: jetson-orin-1.5b, jetson-orin-8b, "
+        "jetson-orin-14b",
+        "jetson-orin-1.5b",
+        "budgeteer.models.device:device_of",
+    ),
 }
 """Argument of a factory that is read from a file -> how."""
 

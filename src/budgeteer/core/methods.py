@@ -32,6 +32,11 @@ PLAN_AND_BUDGET = _paper("Plan-and-Budget")
 BUDGETED_THOMPSON = Citation("Thompson Sampling for Budgeted Multi-armed Bandits", "1505.00146")
 SUCCESSIVE_HALVING = Citation("Non-stochastic Best Arm Identification and Hyperparameter Optimization", "1502.07943")
 ABILITY_ESTIMATION = _paper("AbilityEstimation")
+AGENT_TTS = _paper("AgentTTS")
+COT_X = _paper("CoT-X")
+CLEAR = Citation(
+    "The Shadow Price of Reasoning: Economic Perspective on Optimal Budget Allocation for LLMs", "2606.03092"
+)
 DUAL_MIRROR_DESCENT = _paper("DualMirrorDescent")
 AGENT_KNAPSACK = _paper("AgentKnapsack")
 RCO = _paper("RCO")
@@ -61,6 +66,7 @@ DIFFADAPT = _paper("DiffAdapt")
 MIROSTAT = _paper("Mirostat")
 S1 = Citation("s1: Simple test-time scaling", "2501.19393")
 ELASTIC = _paper("ElasticReasoning")
+EDGE_REASONING = _paper("EdgeReasoning")
 WHEN_MORE_IS_LESS = _paper("WhenMoreIsLess")
 BENCH_OVERFLOW = _paper("BenchOverflow")
 THINK_SHORT = _paper("TrainLongThinkShort")
@@ -162,6 +168,14 @@ METHODS: tuple[Method, ...] = (
         objective="budgeteer.check.objectives:water_filling",
     ),
     Method(
+        "clear",
+        "allocator",
+        _A("clear"),
+        "units behind thresholds by a shadow price, or none",
+        CLEAR,
+        objective="budgeteer.check.objectives:clear",
+    ),
+    Method(
         "greedy-marginal",
         "allocator",
         _A("greedy_marginal"),
@@ -239,6 +253,20 @@ METHODS: tuple[Method, ...] = (
         RCO,
         evidence="riemannian",
         arguments={"steps": 40},
+    ),
+    Method(
+        "agent-tts",
+        "joint",
+        _J("agent_tts"),
+        "model and samples of each stage of a pipeline",
+        AGENT_TTS,
+    ),
+    Method(
+        "gaussian-process",
+        "joint",
+        _J("gaussian_process"),
+        "which pairs of models are worth a trial",
+        COT_X,
     ),
     # rounding
     Method(
@@ -426,6 +454,20 @@ METHODS: tuple[Method, ...] = (
     ),
     Method("mirostat", "strategy", _T("mirostat"), "draws at a set surprise a token", MIROSTAT, evidence="mirostat"),
     Method("direct", "strategy", _T("direct"), "one trace, as long as the budget allows"),
+    Method(
+        "cot-x",
+        "strategy",
+        _T("cot_x"),
+        "which parts of another model's trace are read",
+        COT_X,
+    ),
+    Method(
+        "deadline",
+        "strategy",
+        _T("deadline"),
+        "length and samples by a deadline and measured speed",
+        EDGE_REASONING,
+    ),
     Method("truncate", "strategy", _T("truncate"), "thinking cut at its cap, no answer forced"),
     Method(
         "budget-forcing",
@@ -472,6 +514,13 @@ METHODS: tuple[Method, ...] = (
         "one budget over many questions, where samples may matter",
         CROWD_LABELING,
         evidence="split",
+    ),
+    Method(
+        "clear-many",
+        "many",
+        _T("clear_many"),
+        "one budget over many questions: the length each needs, or none",
+        CLEAR,
     ),
     # aggregator
     Method(

@@ -14,8 +14,11 @@ if TYPE_CHECKING:
     from budgeteer.strategies._best_of_n import best_of_n
     from budgeteer.strategies._budget_forcing import budget_forcing
     from budgeteer.strategies._budget_guidance import budget_guidance
+    from budgeteer.strategies._clear_many import clear_many
     from budgeteer.strategies._conciseness import conciseness
     from budgeteer.strategies._convergence import convergence
+    from budgeteer.strategies._cot_x import cot_x
+    from budgeteer.strategies._deadline import deadline
     from budgeteer.strategies._diffadapt import diffadapt
     from budgeteer.strategies._diffadapt_probe import diffadapt_probe
     from budgeteer.strategies._direct import direct
@@ -40,8 +43,11 @@ __all__ = [
     "best_of_n",
     "budget_forcing",
     "budget_guidance",
+    "clear_many",
     "conciseness",
     "convergence",
+    "cot_x",
+    "deadline",
     "diffadapt",
     "diffadapt_probe",
     "direct",
@@ -69,8 +75,11 @@ __getattr__ = lazy(
         "best_of_n": "_best_of_n",
         "budget_forcing": "_budget_forcing",
         "budget_guidance": "_budget_guidance",
+        "clear_many": "_clear_many",
         "conciseness": "_conciseness",
         "convergence": "_convergence",
+        "cot_x": "_cot_x",
+        "deadline": "_deadline",
         "diffadapt": "_diffadapt",
         "diffadapt_probe": "_diffadapt_probe",
         "direct": "_direct",

@@ -172,7 +172,7 @@ async def split(
         rows = [i for i in open_ if samplers[i].drawn]
         if number == rounds or not rows:
             continue
-        kind, left = _scarcest(tasks)
+        kind, left = scarcest(tasks)
         offer = shown(
             tuple(tasks[i].question.id for i in rows),
             [votes(samplers[i].answers) for i in rows],
@@ -195,7 +195,7 @@ async def split(
         state = method.observe(state, _outcomes(tasks, samplers, before, verify))
 
 
-def _scarcest(tasks: Sequence[Task]) -> tuple[str, int]:
+def scarcest(tasks: Sequence[Task]) -> tuple[str, int]:
     """The kind of unit of which the least is left, relative to what was spent of it, and how much that is."""
     left = tasks[0].model.remaining
     spent = {kind: sum(task.model.spend.units[kind] for task in tasks) for kind in left}

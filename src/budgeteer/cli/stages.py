@@ -1,0 +1,90 @@
+"""budgeteer stages: which model and how many samples each stage of a pipeline gets from a budget."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Arguments of the command."""
+    parser.add_argument("pipeline", type=Path, metavar="PIPELINE.toml", help="ways and stages (docs/stages.md)")
+    parser.add_argument("questions", type=Path, metavar="FILE.jsonl", help="rows with an answer, to try pipelines on")
+    parser.add_argument("--budget", type=float, required=True, help="weighted tokens of one question")
+    parser.add_argument("--trials", type=int, default=30, help="pipelines to try (default %(default)s)")
+    parser.add_argument("--batch", type=int, default=5, help="proposals at a time (default %(default)s)")
+    parser.add_argument(
+        "--search",
+        choices=("agent-tts", "gaussian-process"),
+        default="agent-tts",
+        help="proposals of an agent or its rules, or expected improvement (default %(default)s)",
+    )
+    parser.add_argument("--agent", default=None, metavar="MODEL", help="that proposes (default: the paper's rules)")
+    parser.add_argument("--heldout", type=Path, default=None, metavar="FILE.jsonl", help="rows to test the best one on")
+    parser.add_argument("--seed", type=int, default=0, help="of samples and draws (default %(default)s)")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Search, print a line a trial, and the best pipeline."""
+    import asyncio
+
+    import numpy as np
+
+    from budgeteer.core.errors import InvalidInput
+    from budgeteer.joint import agent_tts, gaussian_process
+    from budgeteer.lab import stages
+    from budgeteer.lab.stats import wilson
+    from budgeteer.models.load import load_model
+
+    if not 0 < args.budget < 1e300 or args.trials < 1 or args.batch < 1:
+        raise InvalidInput(f"--budget {args.budget:g}, --trials {args.trials}, --batch {args.batch}; give more than 0")
+    if args.agent is not None and args.search != "agent-tts":
+        raise InvalidInput(f"--search {args.search} asks no agent; leave --agent out")
+    pipeline = stages.load(args.pipeline)
+    rows = stages.rows_of(args.questions, pipeline)
+    heldout = None if args.heldout is None else stages.rows_of(args.heldout, pipeline)
+    models = {way.model: load_model(way.model) for way in pipeline.ways.values()}
+    proposer = None if args.agent is None else models.get(args.agent) or load_model(args.agent)
+    loop = asyncio.Runner()  # one for all calls: clients of endpoints belong to a loop
+    try:
+        runner = stages.Runner(pipeline, models, args.seed, loop.run)
+        counted = next(iter(models.values()))
+        known = {**rows[0], **{stage.name: rows[0]["answer"] for stage in pipeline.stages}}
+        prompts = [float(counted.count(stage.prompt.format_map(known))) for stage in pipeline.stages]
+
+        def tell(choice: list[int], right: float) -> None:
+            named = ", ".join(f"{stage}: {what}" for stage, what in pipeline.named(choice).items())
+            sys.stdout.write(f"{right:6.1%}  {named}\n")
+            sys.stdout.flush()
+
+        cost = pipeline.costs(prompts)
+        loss, rng = stages.evaluation(runner, rows, tell), np.random.default_rng(args.seed)
+        if args.search == "gaussian-process":
+            found = gaussian_process(loss, cost, args.budget, cost * 0, rng=rng, trials=args.trials)
+        else:
+            found = agent_tts(
+                loss,
+                cost,
+                args.budget,
+                cost * 0,
+                rng=rng,
+                family=pipeline.family.tolist(),
+                propose=None if proposer is None else stages.agent(proposer, pipeline, run=loop.run),
+                trials=args.trials,
+                batch=args.batch,
+            )
+        best = ", ".join(f"{stage}: {what}" for stage, what in pipeline.named(found.choice.tolist()).items())
+        spent = sum(float(row[k]) for row, k in zip(cost, found.choice.tolist(), strict=True))
+        lines = [f"\nbest       {best}", f"cost       {spent:,.6g} of {args.budget:,.6g} weighted tokens a question"]
+        lines.append(f"right      {1 - found.loss:.1%} of the {len(rows)} questions that chose it")
+        if heldout is not None:
+            share = wilson(round(runner.score(found.choice.tolist(), heldout) * len(heldout)), len(heldout))
+            lines.append(f"held out   {share.mean:.1%} [{share.low:.1%}, {share.high:.1%}] of {len(heldout)}")
+        lines.append(f"search     {found.calls} pipelines, {runner.tokens:,} tokens sampled")
+        sys.stdout.write("\n".join(lines) + "\n")
+    finally:
+        for model in {id(m): m for m in (*models.values(), proposer) if m is not None}.values():
+            loop.run(model.aclose())
+        loop.close()
+    return 0
