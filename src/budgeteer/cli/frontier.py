@@ -77,6 +77,7 @@ def run(args: argparse.Namespace) -> int:
                 args.out,
                 about={"style": style, "oracle": "yes" if args.oracle else "no", "verifier": asked.task.identity},
                 oracle=args.oracle,
+                pass_at=args.pass_at,
                 concurrency=args.concurrency,
                 timeout=args.timeout,
                 prices=prices,
@@ -148,6 +149,7 @@ def run(args: argparse.Namespace) -> int:
         "strategies": list(strategies),
         "concurrency": args.concurrency,
         "oracle": args.oracle,
+        "pass at": args.pass_at,
     }
     numbers = frontier.analyse(measured, budgets[0].kind, config)
     numbers_path = write_text(frontier.to_text(numbers), args.out / "frontier.json")

@@ -65,6 +65,7 @@ def run(args: argparse.Namespace) -> int:
                 concurrency=args.concurrency,
                 timeout=args.timeout,
                 grade=asked.grade,
+                pass_at=args.pass_at,
                 check=asked.score if args.oracle else None,
                 prices=prices,
                 out=args.out,
@@ -111,7 +112,7 @@ def run(args: argparse.Namespace) -> int:
         each = "; a question's share of --total" if args.total else ""
         sys.stderr.write(f"error: none of {len(missed)} questions was asked: {why}{each}; give a larger --budget\n")
         return 1
-    (sys.stdout if args.out else sys.stderr).write(_solving.summary(outcome) + "\n")
+    (sys.stdout if args.out else sys.stderr).write(_solving.summary(outcome, args.pass_at) + "\n")
     if missed:
         sys.stderr.write(f"{len(missed)} of {len(outcome.rows)} questions were not asked: {why}\n")
     if not outcome.paused:

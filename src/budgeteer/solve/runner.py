@@ -96,6 +96,7 @@ async def run(
         "budget": str(budget),
         "seed": str(settings.seed),
         "per": "question" if settings.per_question else "total",
+        **({"pass at": str(settings.pass_at)} if settings.pass_at > 1 else {}),
         **about,
     }
     work = Work(tuple(questions), strategy, model, style, amounts, limit, settings)
@@ -160,8 +161,8 @@ def _check(questions: Sequence[Question], settings: Settings) -> None:
         raise InvalidInput(f"timeout is {timeout}; give seconds above 0, or None for no limit")
     if not questions:
         raise InvalidInput("no questions; give at least one")
-    if concurrency < 1:
-        raise InvalidInput(f"concurrency is {concurrency}; give at least 1")
+    if concurrency < 1 or settings.pass_at < 1:
+        raise InvalidInput(f"concurrency is {concurrency}, pass_at is {settings.pass_at}; give at least 1 of each")
     twice = [name for name, n in Counter(question.id for question in questions).items() if n > 1]
     if twice:
         raise InvalidInput(f"{len(twice)} ids are there more than once, such as {twice[0]!r}; make ids distinct")
