@@ -22,13 +22,13 @@ def best_of_majority(
     """n samples; the answers with at least a share ``alpha`` of them are candidates, best mean score first.
 
     A run that is scored by Pass@k submits the first k candidates, fewer if fewer are frequent enough; any other run the
-    first one. If no answer has the share, all are candidates. Scoring comes after counting, so a scorer that calls the model is asked only about answers that can still win, and
-    about ``judged`` samples of each; drawing leaves half of the budget for that. Answers without a score rank below
-    those with one; if no answer has a score, the majority wins.
+    first one. If no answer has the share, all are candidates. Scoring comes after counting, so a scorer that calls the
+    model is asked only about answers that can still win, and about ``judged`` samples of each; drawing leaves half of
+    the budget for that. Answers without a score rank below those with one, the more frequent ones first.
 
-    The paper: with C* = 1 / P(right answer), ``alpha = 3 / (4 C*)``; its regret falls as 1 / sqrt(k) and does not grow
-    with n, while that of best of n does once rare wrong answers are scored too high. C* is not known: alpha is to be
-    tuned, and below 1 / n it filters nothing.
+    The paper: with C* = 1 / P(right answer), ``alpha = 3 / (4 C*)``; what the scorer's errors cost falls as 1 / sqrt(k)
+    and does not grow with n, while that of best of n does once rare wrong answers are scored too high. C* is not known:
+    alpha is to be tuned, and below 1 / n it filters nothing.
 
     When it helps: a scorer with errors, and many samples. When not: the scorer is right (best of n finds answers that
     are rarer than alpha), or the most frequent answers are right anyway: compare with ``self-consistency``, whose

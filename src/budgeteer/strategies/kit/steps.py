@@ -198,8 +198,8 @@ def step_search(
         if not ranked:
             forced = await force(task, prompt, best)
             return Answer(forced.answer, stopped, traces_of([*pool, forced]), error=failure)
-        answers = tuple(entry.answer for entry in ranked)
-        return Answer(answers[0], stopped, traces_of(pool), ranked[0].weight, failure, answers)
+        candidates = tuple(entry.answer for entry in ranked)
+        return Answer(candidates[0], stopped, traces_of(pool), ranked[0].weight, failure, candidates)
 
     return Strategy(solve, scorer.needs | {PREFIX})
 
