@@ -94,6 +94,31 @@ def billed(model: str) -> bool:
     return endpoint(model) or model.startswith("anthropic:")
 
 
+def durable(model: str, *strategies: object) -> bool:
+    """Whether some calls of a run are billed: those of its model, or those of another one that a strategy asks."""
+    from budgeteer.solve import Strategy
+
+    if billed(model):
+        return True
+    others = [other for strategy in strategies if isinstance(strategy, Strategy) for other in strategy.models]
+    if not others:
+        return False
+    from budgeteer.models.anthropic import Anthropic
+    from budgeteer.models.openai import OpenAI
+
+    return any(isinstance(other, OpenAI | Anthropic) for other in others)
+
+
+async def close(model: Model, *strategies: object) -> None:
+    """Close a run's model and the others that its strategies ask."""
+    from budgeteer.solve import Strategy
+
+    await model.aclose()
+    for strategy in strategies:
+        for other in strategy.models if isinstance(strategy, Strategy) else ():
+            await other.aclose()
+
+
 def endpoint(model: str) -> bool:
     """Whether a model is an OpenAI-compatible endpoint."""
     return model.startswith(("http://", "https://"))

@@ -81,7 +81,7 @@ def run(args: argparse.Namespace) -> int:
                 concurrency=args.concurrency,
                 timeout=args.timeout,
                 prices=prices,
-                durable=_solving.billed(args.model),
+                durable=_solving.durable(args.model, *strategies.values()),
                 pause=pause,
                 on_row=on_row,
             )
@@ -102,7 +102,7 @@ def run(args: argparse.Namespace) -> int:
                     missed[cell.strategy, cell.budget] = f"{cell.strategy}@{cell.budget}: {part}: {why}"
             return style, measured, list(missed.values())
         finally:
-            await model.aclose()
+            await _solving.close(model, *strategies.values())
 
     try:
         style, measured, missed = _solving.pausable(work, live.draw)

@@ -69,7 +69,7 @@ def run(args: argparse.Namespace) -> int:
                 check=asked.score if args.oracle else None,
                 prices=prices,
                 out=args.out,
-                durable=_solving.billed(args.model),
+                durable=_solving.durable(args.model, strategy),
                 traces=args.traces,
                 on_row=on_row,
                 pause=pause,
@@ -98,7 +98,7 @@ def run(args: argparse.Namespace) -> int:
                 ),
             )
         finally:
-            await model.aclose()
+            await _solving.close(model, strategy)
 
     try:
         outcome, missed, why = _solving.pausable(work, live.draw)

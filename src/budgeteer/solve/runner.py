@@ -74,7 +74,9 @@ async def run(
         EndpointDown: no call could be sent, since the model's address does not answer.
     """
     about, prices = settings.about, settings.prices
-    durable = INTERNALS not in model.capabilities if settings.durable is None else settings.durable
+    models = (model, *(strategy.models if isinstance(strategy, Strategy) else ()))
+    here = all(INTERNALS in one.capabilities for one in models)
+    durable = not here if settings.durable is None else settings.durable
     if isinstance(strategy, Strategy):
         refuse_needs(strategy, model, style, settings.check is not None, about.get("strategy", ""))
     elif settings.per_question or (durable and settings.out is not None):
@@ -87,7 +89,8 @@ async def run(
     if MONEY in amounts and prices is None:
         raise InvalidInput("a money budget needs prices; give a price table, such as budgeteer.prices.genai.load()")
     if prices is not None:
-        prices.cost(Usage(input=0, output=0), model.name)  # an unknown price is an error now, not in the middle
+        for one in models:  # an unknown price is an error now, not in the middle
+            prices.cost(Usage(input=0, output=0), one.name)
     limit = {kind: units * (len(questions) if settings.per_question else 1) for kind, units in amounts.items()}
     identity = {
         "durable": "yes" if durable else "no",

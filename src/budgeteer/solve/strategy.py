@@ -11,6 +11,7 @@ from typing import NamedTuple
 from budgeteer.core.errors import InvalidInput
 from budgeteer.core.words import one_of
 from budgeteer.models.chat import Prompt
+from budgeteer.models.model import Model
 from budgeteer.solve.budgeted import Budgeted
 
 CHECK = "check"
@@ -183,10 +184,12 @@ class Strategy(NamedTuple):
         solve: coroutine function. It never raises for lack of budget: it returns the best answer so far.
         needs: capabilities of the model without which it cannot work (:mod:`budgeteer.models.model`), and CHECK if it
             asks the task's verifier. If one is missing, the runner refuses the strategy before anything is spent.
+        models: other models that it asks, through :meth:`Budgeted.other`; whoever closes the task's model closes them.
     """
 
     solve: Callable[[Task], Awaitable[Answer]]
     needs: frozenset[str] = frozenset()
+    models: tuple[Model, ...] = ()
 
 
 def derive(seed: int, *parts: object) -> int:
