@@ -152,7 +152,7 @@ def test_fewest_asks_for_no_sample_in_vain():
 def test_self_consistency_by_hand():
     model = listed("a#4\n", "b#5\n", "c#4\n", "no answer")
     answer = run(self_consistency(4, max_tokens=10), task := task_of(model))
-    assert answer == Answer("4", "done", ("a#4", "b#5", "c#4", "no answer"), 2 / 3)
+    assert answer == Answer("4", "done", ("a#4", "b#5", "c#4", "no answer"), 2 / 3, candidates=("4", "5"))
     # one request: the prompt of 4 once, traces of 4, 4, 4 (newline included) and 9
     assert len(model.requests) == 1
     assert task.model.spend.units == {"all": 4 + 21}

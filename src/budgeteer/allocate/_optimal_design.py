@@ -84,7 +84,10 @@ def optimal_design(
     When not: the model does not hold, or the token price of a question is what makes it informative. With
     ``discount`` = 1 cheap questions are taken even when they tell little; 0 counts questions instead of tokens.
 
-    Paper: "Cost-Efficient Estimation of General Abilities Across Benchmarks", arXiv 2604.01418.
+    ``budgeteer lab ability`` fits a bank to the answers of other models and calls this.
+
+    Paper: "Cost-Efficient Estimation of General Abilities Across Benchmarks", arXiv 2604.01418. The paper's own text of
+    the formulas was not seen: these are the standard ones of optimal design for its model.
 
     Args:
         bank: the questions; items must be in it.

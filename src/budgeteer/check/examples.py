@@ -3,6 +3,7 @@ names."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -53,3 +54,12 @@ def samples() -> dict[str, Any]:
 def programmatic() -> dict[str, Any]:
     """A function that likes short traces."""
     return {"check": lambda question, trace: 1 / (1 + len(trace))}
+
+
+def rewards() -> dict[str, Any]:
+    """A reward model that likes short steps."""
+
+    async def rate(question: str, traces: Sequence[Sequence[str]]) -> list[list[float] | None]:
+        return [[1 / (1 + len(step)) for step in steps] for steps in traces]
+
+    return {"model": rate}

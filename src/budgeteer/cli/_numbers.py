@@ -51,6 +51,7 @@ RANGES = {
     "max_reasoning": _TOKENS,
     "max_tokens": Range(1, 1_000_000),
     "n": Range(1, 1_000_000_000),
+    "pass_at": Range(1, 1_000_000),
     "port": Range(0, 65_535, why="0 = a free one"),
     "positions": Range(1, 1_000_000),
     "prompts": Range(1, 1_000_000),

@@ -56,6 +56,13 @@ def add_solving(parser: argparse.ArgumentParser) -> None:
         "--limit", type=int, default=None, metavar="N", help="the first N questions; of a task, N of it"
     )
     add_reading(parser)
+    parser.add_argument(
+        "--pass-at",
+        type=int,
+        default=1,
+        metavar="K",
+        help="a question counts as right if one of the first K candidates of the strategy is (default %(default)s)",
+    )
     parser.add_argument("--task-seed", type=int, default=0, help="seed of a task's questions (default %(default)s)")
     parser.add_argument("--concurrency", type=int, default=8, help="questions at once (default %(default)s)")
     parser.add_argument("--timeout", type=float, default=600.0, help="seconds a question (default %(default)g)")
@@ -85,6 +92,31 @@ def prices_of(given: str | None, *, money: bool) -> PriceTable | None:
 def billed(model: str) -> bool:
     """Whether a model's calls are billed; those of models that run on this machine are not."""
     return endpoint(model) or model.startswith("anthropic:")
+
+
+def durable(model: str, *strategies: object) -> bool:
+    """Whether some calls of a run are billed: those of its model, or those of another one that a strategy asks."""
+    from budgeteer.solve import Strategy
+
+    if billed(model):
+        return True
+    others = [other for strategy in strategies if isinstance(strategy, Strategy) for other in strategy.models]
+    if not others:
+        return False
+    from budgeteer.models.anthropic import Anthropic
+    from budgeteer.models.openai import OpenAI
+
+    return any(isinstance(other, OpenAI | Anthropic) for other in others)
+
+
+async def close(model: Model, *strategies: object) -> None:
+    """Close a run's model and the others that its strategies ask."""
+    from budgeteer.solve import Strategy
+
+    await model.aclose()
+    for strategy in strategies:
+        for other in strategy.models if isinstance(strategy, Strategy) else ():
+            await other.aclose()
 
 
 def endpoint(model: str) -> bool:
@@ -174,8 +206,12 @@ def amount(kind: str, units: int) -> str:
     return f"${units / 10**12:.4f}" if kind == "money" else f"{compact(units)} {kind}"
 
 
-def summary(run: Run) -> str:
-    """The table at the end of a command: one line for each figure."""
+def summary(run: Run, pass_at: int = 1) -> str:
+    """The table at the end of a command: one line for each figure.
+
+    Args:
+        pass_at: k of Pass@k, by which the rows were graded.
+    """
     from budgeteer.draw.svg import compact, percent
     from budgeteer.lab.stats import wilson
     from budgeteer.solve import StoppedBy
@@ -185,7 +221,8 @@ def summary(run: Run) -> str:
     lines = [("questions", f"{len(rows)}, {sum(row['answer'] is not None for row in rows)} with an answer")]
     if graded:
         share = wilson(sum(row["correct"] for row in graded), len(graded))
-        lines.append(("accuracy", f"{percent(share.mean)} [{percent(share.low)}, {percent(share.high)}]"))
+        measure = "accuracy" if pass_at == 1 else f"pass@{pass_at}"
+        lines.append((measure, f"{percent(share.mean)} [{percent(share.low)}, {percent(share.high)}]"))
     tokens = {name: sum(row["tokens"][name] for row in rows) for name in ("input", "output", "reasoning")}
     reasoning = f", {compact(tokens['reasoning'])} of it reasoning" if tokens["reasoning"] else ""
     lines.append(("tokens", f"{compact(tokens['input'])} in, {compact(tokens['output'])} out{reasoning}"))

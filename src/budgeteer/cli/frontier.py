@@ -77,10 +77,11 @@ def run(args: argparse.Namespace) -> int:
                 args.out,
                 about={"style": style, "oracle": "yes" if args.oracle else "no", "verifier": asked.task.identity},
                 oracle=args.oracle,
+                pass_at=args.pass_at,
                 concurrency=args.concurrency,
                 timeout=args.timeout,
                 prices=prices,
-                durable=_solving.billed(args.model),
+                durable=_solving.durable(args.model, *strategies.values()),
                 pause=pause,
                 on_row=on_row,
             )
@@ -101,7 +102,7 @@ def run(args: argparse.Namespace) -> int:
                     missed[cell.strategy, cell.budget] = f"{cell.strategy}@{cell.budget}: {part}: {why}"
             return style, measured, list(missed.values())
         finally:
-            await model.aclose()
+            await _solving.close(model, *strategies.values())
 
     done = _solving.pausable(work, live)
     if done is None:
@@ -144,6 +145,7 @@ def run(args: argparse.Namespace) -> int:
         "strategies": list(strategies),
         "concurrency": args.concurrency,
         "oracle": args.oracle,
+        "pass at": args.pass_at,
     }
     numbers = frontier.analyse(measured, budgets[0].kind, config)
     numbers_path = write_text(frontier.to_text(numbers), args.out / "frontier.json")

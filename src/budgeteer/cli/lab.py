@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 import time
+from dataclasses import asdict
 from pathlib import Path
 
 from budgeteer.cli._options import add_task, task_of
+from budgeteer.cli._printed import printable
 
 STEPS = {"reasoner": 5000, "thinker": 7200}
 """Of PretrainConfig and ThinkerConfig, whose modules are too slow to import for a help text."""
@@ -40,6 +43,26 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     last.add_argument("--limit", type=int, default=200, help="prompts (default %(default)s)")
     last.add_argument("--seed", type=int, default=0, help="of the prompts (default %(default)s)")
     last.add_argument("--json", action="store_true", help="as JSON")
+    ability = commands.add_parser("ability", help="estimate a model by few questions, from the answers of other models")
+    ability.add_argument(
+        "responses", metavar="FILE", help="a response matrix: a row a model, its name in the column model, 1 and 0"
+    )
+    ability.add_argument(
+        "--questions", default=None, metavar="FILE", help="key, cost in tokens, and group of the questions"
+    )
+    ability.add_argument(
+        "--answers",
+        default=None,
+        metavar="FILE",
+        help="key and right (1 or 0) of the answers of the tested model so far",
+    )
+    ability.add_argument(
+        "--budget", default="0", help="tokens of the questions to ask next; their number, where none has a cost"
+    )
+    ability.add_argument(
+        "--discount", type=float, default=1.0, help="exponent of the cost: 0 counts questions (default %(default)s)"
+    )
+    ability.add_argument("--json", action="store_true", help="one JSON object")
     profile = commands.add_parser("profile", help="pass rates of a pool under a policy, as RLVR diagnostics show them")
     add_task(profile, "real")
     profile.add_argument("--task-seed", type=int, default=0, help="seed of the problems (default %(default)s)")
@@ -55,6 +78,7 @@ def run(args: argparse.Namespace) -> int:
     tools = {
         "pretrain": _pretrain,
         "export": _export,
+        "ability": _ability,
         "last-token": _last_token,
         "profile": _profile,
     }
@@ -149,4 +173,46 @@ def _profile(args: argparse.Namespace) -> int:
         sys.stderr.write(
             f"--items is {args.items:,}, but {args.task} has {profiled.prompts:,}: all of them were taken\n"
         )
+    return 0
+
+
+def _ability(args: argparse.Namespace) -> int:
+    from budgeteer.core.budget import Budget
+    from budgeteer.core.errors import InvalidInput
+    from budgeteer.lab import ability
+
+    budget = Budget.parse(args.budget)
+    if budget.amount is None or budget.kind != "all" or budget.window is not None:
+        raise InvalidInput(f"--budget {args.budget!r} must be a number of tokens here, such as 20k")
+    known = ability.responses(args.responses)
+    questions = ability.About() if args.questions is None else ability.about(args.questions)
+    answers = {} if args.answers is None else ability.answered(args.answers)
+    if unpriced := [key for key in known.keys if key not in questions.cost] if questions.cost else []:
+        raise InvalidInput(f"{len(unpriced)} questions have no cost, such as {unpriced[0]!r}; give all or none")
+    bank, fit = ability.fitted(known, questions)
+    found = ability.estimate(bank, questions, answers, budget.amount, discount=args.discount)
+    if args.json:
+        shown = {
+            "models": len(known.models),
+            "questions": len(known.keys),
+            "rounds": len(fit.loss),
+            "ability": found.ability.tolist(),
+            "deviation": found.deviation.tolist(),
+            "scores": [asdict(score) for score in found.scores],
+            "ask": list(found.ask),
+            "tokens": found.tokens,
+        }
+        sys.stdout.write(json.dumps(shown) + "\n")
+        return 0
+    sys.stdout.write(f"calibrated on {len(known.models):,} models and {len(known.keys):,} questions\n")
+    general, sure = float(found.ability[0]), float(found.deviation[0])
+    sys.stdout.write(f"ability  {general:+.2f}, standard deviation {sure:.2f}, from {len(answers)} answers\n")
+    width = max(len(score.name) for score in found.scores)
+    for score in found.scores:
+        about = f"{score.answered} of {score.questions} answered"
+        sys.stdout.write(f"{score.name:{width}}  {score.mean:6.1%} +- {score.deviation:.1%}  {about}\n")
+    if budget.amount:
+        unit = "tokens" if questions.cost else "questions"
+        sys.stdout.write(f"ask next ({found.tokens:,.6g} of {budget.amount:,} {unit}):\n")
+        sys.stdout.write("".join(f"  {printable(key)}\n" for key in found.ask))
     return 0

@@ -65,10 +65,11 @@ def run(args: argparse.Namespace) -> int:
                 concurrency=args.concurrency,
                 timeout=args.timeout,
                 grade=asked.grade,
+                pass_at=args.pass_at,
                 check=asked.score if args.oracle else None,
                 prices=prices,
                 out=args.out,
-                durable=_solving.billed(args.model),
+                durable=_solving.durable(args.model, strategy),
                 traces=args.traces,
                 on_row=on_row,
                 pause=pause,
@@ -97,7 +98,7 @@ def run(args: argparse.Namespace) -> int:
                 ),
             )
         finally:
-            await model.aclose()
+            await _solving.close(model, strategy)
 
     done = _solving.pausable(work, live)
     if done is None:
@@ -107,7 +108,7 @@ def run(args: argparse.Namespace) -> int:
         each = "; a question's share of --total" if args.total else ""
         sys.stderr.write(f"error: none of {len(missed)} questions was asked: {why}{each}; give a larger --budget\n")
         return 1
-    (sys.stdout if args.out else sys.stderr).write(_solving.summary(outcome) + "\n")
+    (sys.stdout if args.out else sys.stderr).write(_solving.summary(outcome, args.pass_at) + "\n")
     if missed:
         sys.stderr.write(f"{len(missed)} of {len(outcome.rows)} questions were not asked: {why}\n")
     if not outcome.paused:

@@ -566,6 +566,20 @@ METHODS: tuple[Method, ...] = (
     Method(
         "progress", "scorer", "budgeteer.strategies.kit.score:progress", "the model's word on the last step, charged"
     ),
+    Method(
+        "process-reward",
+        "scorer",
+        "budgeteer.strategies.kit.reward:process_reward",
+        "a process reward model's word on every step",
+        arguments="budgeteer.check.examples:rewards",
+    ),
+    Method(
+        "reward-model",
+        "scorer",
+        "budgeteer.strategies.kit.reward:reward_model",
+        "a reward model's word on the whole trace",
+        arguments="budgeteer.check.examples:rewards",
+    ),
     # verifier
     Method("auto", "verifier", _V("auto"), "as what the reference is: number, letter, list, expression, text"),
     Method("exact", "verifier", _V("exact"), "the same characters"),

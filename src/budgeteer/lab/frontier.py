@@ -80,11 +80,13 @@ async def measure(
     pause: Pause,
     on_row: Callable[[Cell, Row, Progress], None],
     oracle: bool = False,
+    pass_at: int = 1,
 ) -> dict[Cell, tuple[Row, ...]] | None:
     """Rows of every cell; cells that are in the folder already are not measured again. None: the run was paused.
 
     Args:
         oracle: whether the strategies' verifier compares with the references.
+        pass_at: k of Pass@k: how many of a strategy's candidates count.
 
     Raises:
         InvalidInput: a strategy needs what the model lacks; found out before anything is spent.
@@ -105,6 +107,7 @@ async def measure(
                     concurrency=concurrency,
                     timeout=timeout,
                     grade=asked.grade,
+                    pass_at=pass_at,
                     check=asked.score if oracle else None,
                     prices=prices,
                     out=cell.path(folder),

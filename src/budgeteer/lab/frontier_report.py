@@ -32,7 +32,7 @@ def table(numbers: Mapping[str, Any]) -> str:
         [
             "strategy",
             "budget",
-            "accuracy",
+            _measure(numbers),
             numbers["kind"],
             "calls",
             "answered",
@@ -95,6 +95,8 @@ def _head(numbers: Mapping[str, Any]) -> str:
     n, seeds = numbers["questions"], len(numbers["seeds"])
     lead = f"{n} questions, {seeds} {'seed' if seeds == 1 else 'seeds'}, the same for all. Every token of every call "
     lead += "is counted, planning and judging included."
+    if _measure(numbers) != "accuracy":
+        lead += f" A question counts as right if one of the first {numbers['config']['pass at']} candidates is."
     said = "; ".join(parts) or f"{first}, measured alone"
     return (
         "<header>\n<h1>budgeteer: accuracy against tokens</h1>\n"
@@ -113,14 +115,14 @@ def _picture(numbers: Mapping[str, Any]) -> str:
     label = "tokens a question" if numbers["kind"] == "all" else f"{numbers['kind']} a question"
     chart = svg.line_chart(
         lines,
-        title="Accuracy against what was used",
+        title=f"{_measure(numbers).capitalize()} against what was used",
         x_label=f"{label} (measured, log scale)",
         x_text=compact,
         log=True,
         spread="95 % interval",
     )
     return (
-        "<section>\n<h2>Accuracy by what was used</h2>\n"
+        f"<section>\n<h2>{_measure(numbers).capitalize()} by what was used</h2>\n"
         '<p class="note">A point is one strategy at one budget: what it used, not what it was allowed. Bands are 95 % '
         "bootstrap intervals over questions and seeds, point by point.</p>\n"
         f'<ul class="legend">{legend}</ul>\n<figure class="card">{chart}</figure>\n</section>'
@@ -145,7 +147,7 @@ def _table(numbers: Mapping[str, Any]) -> str:
     head = [
         "Strategy",
         "Budget",
-        "Accuracy",
+        _measure(numbers).capitalize(),
         f"Used ({numbers['kind']})",
         "Calls",
         "Answered",
@@ -270,6 +272,12 @@ def _interval(estimate: Mapping[str, float]) -> str:
 
 def _difference(estimate: Mapping[str, float]) -> str:
     return f"{100 * estimate['mean']:+.1f} [{100 * estimate['low']:+.1f}, {100 * estimate['high']:+.1f}]"
+
+
+def _measure(numbers: Mapping[str, Any]) -> str:
+    """What the share of right answers is called: ``pass@k`` where k candidates of an answer counted."""
+    k = numbers["config"].get("pass at", 1)
+    return "accuracy" if k == 1 else f"pass@{k}"
 
 
 def _per(numbers: Mapping[str, Any]) -> tuple[float, str]:

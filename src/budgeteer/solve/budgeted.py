@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import operator
 from collections.abc import AsyncIterator, Iterable
 from contextlib import aclosing
@@ -81,6 +82,12 @@ class Budgeted:
         """The most tokens of a prompt and its continuation together; None if the model does not know."""
         context: int | None = getattr(self.model, "context", None)
         return context
+
+    def other(self, model: Model) -> Budgeted:
+        """Another model behind the same budget: its calls are reserved, charged and counted with those of this one."""
+        twin = copy.copy(self)
+        twin.model = model
+        return twin
 
     @property
     def folder(self) -> Path | None:

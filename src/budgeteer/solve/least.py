@@ -38,6 +38,15 @@ class _Silent:
         yield  # makes it a generator
 
 
+class _Asked(Budgeted):
+    """A budgeted model that is silent, as are the others that a strategy asks."""
+
+    def other(self, model: Model) -> Budgeted:
+        """The other model, silent."""
+        silent: Any = _Silent(model)
+        return super().other(silent)
+
+
 async def least(
     kind: str,
     question: Question,
@@ -71,7 +80,7 @@ async def least(
         with Allowance(ledger, "q", amounts) as allowance:
             silent: Any = _Silent(model)
             try:
-                await strategy.solve(Task(question, Budgeted(silent, allowance, prices=prices), style, seed, check))
+                await strategy.solve(Task(question, _Asked(silent, allowance, prices=prices), style, seed, check))
             except _Admitted:
                 return True
             except BudgeteerError:

@@ -101,7 +101,7 @@ class Answering:
         row: Row = {
             "id": question.id,
             "answer": answer.answer,
-            "correct": self._correct(question, answer.answer),
+            "correct": self._correct(question, answer),
             "tokens": {"input": spend.input, "output": spend.output, "reasoning": spend.reasoning},
             "calls": spend.calls,
             "stopped_by": answer.reason,
@@ -112,6 +112,8 @@ class Answering:
             "estimated": spend.estimated,
             "confidence": answer.confidence,
         }
+        if self._work.settings.pass_at > 1:
+            row["submitted"] = list(answer.submitted(self._work.settings.pass_at))
         if self._prices is not None:
             row["cost"] = model.cost / 10**12
         self._books.keep(question, row, answer)
@@ -148,10 +150,12 @@ class Answering:
         verify = None if check is None else lambda answer: check(question, answer)
         return Task(question, model, self._work.style, derive(settings.seed, question.id), verify)
 
-    def _correct(self, question: Question, answer: str | None) -> bool | None:
-        grade = self._work.settings.grade
-        score = None if grade is None else grade(question, answer)
-        return None if score is None else answer is not None and score >= 1
+    def _correct(self, question: Question, answer: Answer) -> bool | None:
+        """Whether one of the answers that count is right; None without a reference."""
+        grade, k = self._work.settings.grade, self._work.settings.pass_at
+        if grade is None or grade(question, None) is None:
+            return None
+        return any((grade(question, one) or 0.0) >= 1 for one in answer.submitted(k))
 
 
 def _text(error: Exception) -> str:

@@ -14,6 +14,7 @@ from the output: whoever removes a row wants the question to be asked again.
 from __future__ import annotations
 
 import asyncio
+import copy
 import hashlib
 import json
 from collections import Counter
@@ -244,7 +245,8 @@ class Named(Budgeted):
         held: Any = allowance if isinstance(allowance, Held) else Held(allowance, calls.recording)
         super().__init__(Recorded(model, calls) if calls.recording else model, held, prices=prices)
         self._right, self._calls, self._scope, self._used = allowance, calls, scope, used
-        self._owed: dict[str, int] | None = dict(gone) or None
+        self._owed = dict(gone)  # one for all models of the question, as are the other records
+        self._beside = ""
         self._seen: Counter[str] = Counter()
         self._prices = prices
         self.wasted = {kind: gone.get(kind, 0) for kind in allowance.remaining}
@@ -252,7 +254,7 @@ class Named(Budgeted):
 
     async def _start(self, request: Request, stage: str, attempt: int) -> Call:
         if self._calls.recording:
-            stem = f"{self._scope}.{_digest(request, stage)}"
+            stem = f"{self._scope}.{_digest(request, stage, self._beside)}"
             known, at = self._calls.on_record(stem), self._seen[stem]
             self._seen[stem] += 1
             if at < len(known):
@@ -260,12 +262,19 @@ class Named(Budgeted):
             else:
                 number = max(self._used.get(stem, 0), known[-1] + 1 if known else 0) + at - len(known)
             name = f"{stem}.{number}"
-            if self._owed is not None and at >= len(known):
+            if self._owed and at >= len(known):
                 # calls on record see the budget as it was at the time, or their requests would not be the same
-                self._right.hold(self._owed)
-                self._owed = None
+                self._right.hold(dict(self._owed))
+                self._owed.clear()
             _CALL.set(name)
         return await super()._start(request, stage, attempt)
+
+    def other(self, model: Model) -> Named:
+        """Another model behind the same budget, whose calls have names of their own."""
+        twin = copy.copy(self)
+        twin.model = Recorded(model, self._calls) if self._calls.recording else model
+        twin._beside = model.name
+        return twin
 
     def _book(self, settlement: Settlement) -> None:
         super()._book(settlement)
@@ -282,7 +291,8 @@ def numbered(name: str) -> tuple[str, int]:
     return stem, int(number)
 
 
-def _digest(request: Request, stage: str) -> str:
+def _digest(request: Request, stage: str, beside: str = "") -> str:
+    """A digest of a request, its stage and the name of the model, where that is not the run's."""
     prompt = request.prompt
     content = (
         prompt if isinstance(prompt, str) else asdict(prompt),
@@ -293,6 +303,7 @@ def _digest(request: Request, stage: str) -> str:
         request.seed,
         request.logprobs,
         stage,
+        *([beside] if beside else []),
     )
     return hashlib.blake2b(json.dumps(content).encode(), digest_size=12).hexdigest()
 

@@ -74,7 +74,9 @@ async def run(
         EndpointDown: no call could be sent, since the model's address does not answer.
     """
     about, prices = settings.about, settings.prices
-    durable = INTERNALS not in model.capabilities if settings.durable is None else settings.durable
+    models = (model, *(strategy.models if isinstance(strategy, Strategy) else ()))
+    here = all(INTERNALS in one.capabilities for one in models)
+    durable = not here if settings.durable is None else settings.durable
     if isinstance(strategy, Strategy):
         refuse_needs(strategy, model, style, settings.check is not None, about.get("strategy", ""))
     elif settings.per_question or (durable and settings.out is not None):
@@ -87,7 +89,8 @@ async def run(
     if MONEY in amounts and prices is None:
         raise InvalidInput("a money budget needs prices; give a price table, such as budgeteer.prices.genai.load()")
     if prices is not None:
-        prices.cost(Usage(input=0, output=0), model.name)  # an unknown price is an error now, not in the middle
+        for one in models:  # an unknown price is an error now, not in the middle
+            prices.cost(Usage(input=0, output=0), one.name)
     limit = {kind: units * (len(questions) if settings.per_question else 1) for kind, units in amounts.items()}
     identity = {
         "durable": "yes" if durable else "no",
@@ -96,6 +99,7 @@ async def run(
         "budget": str(budget),
         "seed": str(settings.seed),
         "per": "question" if settings.per_question else "total",
+        **({"pass at": str(settings.pass_at)} if settings.pass_at > 1 else {}),
         **about,
     }
     work = Work(tuple(questions), strategy, model, style, amounts, limit, settings)
@@ -160,8 +164,8 @@ def _check(questions: Sequence[Question], settings: Settings) -> None:
         raise InvalidInput(f"timeout is {timeout}; give seconds above 0, or None for no limit")
     if not questions:
         raise InvalidInput("no questions; give at least one")
-    if concurrency < 1:
-        raise InvalidInput(f"concurrency is {concurrency}; give at least 1")
+    if concurrency < 1 or settings.pass_at < 1:
+        raise InvalidInput(f"concurrency is {concurrency}, pass_at is {settings.pass_at}; give at least 1 of each")
     twice = [name for name, n in Counter(question.id for question in questions).items() if n > 1]
     if twice:
         raise InvalidInput(f"{len(twice)} ids are there more than once, such as {twice[0]!r}; make ids distinct")

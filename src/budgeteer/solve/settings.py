@@ -92,6 +92,7 @@ class Settings:
         concurrency: most questions at once.
         timeout: seconds for each question; None: no limit.
         grade: scores answers for the column ``correct``; the strategy never sees it.
+        pass_at: k of Pass@k: ``correct`` says whether one of the first k candidates of an Answer is right.
         check: a verifier that strategies may use.
         weigh: weights of the shares of a total budget; None: equal shares.
         prices: for money, and to report costs.
@@ -110,6 +111,7 @@ class Settings:
     concurrency: int = 8
     timeout: float | None = TIMEOUT
     grade: Grade | None = None
+    pass_at: int = 1
     check: Callable[[Question, str], float] | None = None
     weigh: Weigh | None = None
     prices: Prices | None = None

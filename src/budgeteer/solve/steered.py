@@ -10,7 +10,7 @@ from typing import Any
 from budgeteer.core.errors import InvalidInput
 from budgeteer.core.steer import Steer
 from budgeteer.models.chat import Chat
-from budgeteer.models.model import INTERNALS, Chunk, Request, Response
+from budgeteer.models.model import INTERNALS, Chunk, Model, Request, Response
 from budgeteer.solve.budgeted import Budgeted
 from budgeteer.solve.settings import Together
 from budgeteer.solve.strategy import Answer, Strategy, Task
@@ -36,7 +36,7 @@ def steered(strategy: Strategy, steer: Steer) -> Strategy:
     async def solve(task: Task) -> Answer:
         return await strategy.solve(_with(task, steer))
 
-    return Strategy(solve, strategy.needs | {INTERNALS})
+    return Strategy(solve, strategy.needs | {INTERNALS}, strategy.models)
 
 
 def steered_together(strategy: Together, steer: Steer) -> Together:
@@ -77,6 +77,10 @@ class Steered(Budgeted):
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._inner, name)
+
+    def other(self, model: Model) -> Budgeted:
+        """Another model behind the same budget, whose calls are not steered."""
+        return self._inner.other(model)
 
     async def generate(self, request: Request, *, stage: str = "sample") -> Response:
         """As the model's own, with the steer."""

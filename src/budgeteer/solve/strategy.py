@@ -8,8 +8,10 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import NamedTuple
 
+from budgeteer.core.errors import InvalidInput
 from budgeteer.core.words import one_of
 from budgeteer.models.chat import Prompt
+from budgeteer.models.model import Model
 from budgeteer.solve.budgeted import Budgeted
 
 CHECK = "check"
@@ -142,6 +144,8 @@ class Answer:
         traces: the texts that led to it, for reports.
         confidence: in [0, 1], if the strategy has one.
         error: what failed, if it was stopped by ERROR.
+        candidates: all answers that it would submit, distinct, best first, for a run that is scored by Pass@k; the
+            first one is ``answer``. () = ``answer`` alone.
     """
 
     answer: str | None
@@ -149,9 +153,23 @@ class Answer:
     traces: tuple[str, ...] = ()
     confidence: float | None = None
     error: str = ""
+    candidates: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "stopped_by", one_of(StoppedBy, self.stopped_by, "the answer's stopped_by"))
+        if self.candidates and (self.candidates[0] != self.answer or len(set(self.candidates)) < len(self.candidates)):
+            raise InvalidInput(
+                f"the candidates {self.candidates[:3]!r} are not distinct, or do not begin with the answer "
+                f"{self.answer!r}; give distinct answers, best first"
+            )
+
+    def submitted(self, k: int) -> tuple[str, ...]:
+        """The first k candidates; the answer alone where there are no others, and nothing without an answer.
+
+        >>> Answer("7", "done", candidates=("7", "5", "9")).submitted(2), Answer("7", "done").submitted(2)
+        (('7', '5'), ('7',))
+        """
+        return self.candidates[:k] or (() if self.answer is None else (self.answer,))
 
     @property
     def reason(self) -> str:
@@ -166,10 +184,12 @@ class Strategy(NamedTuple):
         solve: coroutine function. It never raises for lack of budget: it returns the best answer so far.
         needs: capabilities of the model without which it cannot work (:mod:`budgeteer.models.model`), and CHECK if it
             asks the task's verifier. If one is missing, the runner refuses the strategy before anything is spent.
+        models: other models that it asks, through :meth:`Budgeted.other`; whoever closes the task's model closes them.
     """
 
     solve: Callable[[Task], Awaitable[Answer]]
     needs: frozenset[str] = frozenset()
+    models: tuple[Model, ...] = ()
 
 
 def derive(seed: int, *parts: object) -> int:

@@ -63,8 +63,7 @@ def adaptive_vote(
                 stopped = StoppedBy.DECIDED
                 break
             await samples.more(fewest(decided, counts, left))
-        ranked = majority()(samples.answers, [0.0] * len(samples.drawn))
-        return samples.answer(ranked[0].answer, stopped, ranked[0].weight) if ranked else samples.answer(None)
+        return samples.best(majority()(samples.answers, [0.0] * len(samples.drawn)), stopped)
 
     return Strategy(solve)
 

@@ -1,4 +1,4 @@
-"""Best-of-Majority: among the answers that are frequent enough, the one with the best score wins."""
+"""Best-of-Majority: of the answers that are frequent enough, those with the best scores are submitted."""
 
 from __future__ import annotations
 
@@ -19,20 +19,23 @@ def best_of_majority(
     max_tokens: int = MAX_TOKENS,
     temperature: float = 1.0,
 ) -> Strategy:
-    """n samples; of the answers with at least a share ``alpha`` of them, the one with the best mean score.
+    """n samples; the answers with at least a share ``alpha`` of them are candidates, best mean score first.
 
-    Scoring comes after counting, so a scorer that calls the model is asked only about answers that can still win, and
-    about ``judged`` samples of each; drawing leaves half of the budget for that. Answers without a score rank below
-    those with one; if no answer has a score, the majority wins.
+    A run that is scored by Pass@k submits the first k candidates, fewer if fewer are frequent enough; any other run the
+    first one. If no answer has the share, all are candidates. Scoring comes after counting, so a scorer that calls the
+    model is asked only about answers that can still win, and about ``judged`` samples of each; drawing leaves half of
+    the budget for that. Answers without a score rank below those with one, the more frequent ones first.
 
-    The paper: with C* = 1 / P(right answer), ``alpha = 3 / (4 C*)``; its regret does not grow with n, while that of
-    best of n does once rare wrong answers are scored too high. C* is not known: alpha is to be tuned, and below 1 / n
-    it filters nothing.
+    The paper: with C* = 1 / P(right answer), ``alpha = 3 / (4 C*)``; what the scorer's errors cost falls as 1 / sqrt(k)
+    and does not grow with n, while that of best of n does once rare wrong answers are scored too high. C* is not known:
+    alpha is to be tuned, and below 1 / n it filters nothing.
 
     When it helps: a scorer with errors, and many samples. When not: the scorer is right (best of n finds answers that
-    are rarer than alpha), or the most frequent answer is right anyway.
+    are rarer than alpha), or the most frequent answers are right anyway: compare with ``self-consistency``, whose
+    first k candidates are the k most frequent answers.
 
-    "Best-of-Majority: Minimax-Optimal Strategy for Pass@k Inference Scaling", arXiv 2510.03199.
+    "Best-of-Majority: Minimax-Optimal Strategy for Pass@k Inference Scaling", arXiv 2510.03199. The paper scores
+    answers; here an answer's score is the mean over its samples, since their traces differ.
 
     Args:
         scorer: a scorer or its name; see :mod:`budgeteer.strategies.kit.score`.
@@ -70,13 +73,10 @@ def best_of_majority(
         if len(kept) > 1:
             for i, value in zip(rows, await score([samples.drawn[i] for i in rows]), strict=True):
                 scores[i] = value
-        if any(value == value for value in scores):
-            ranked = rank(samples.answers, scores)
-        else:
-            ranked = majority()(samples.answers, scores)
-        if not ranked:
-            return samples.answer(None)
-        return samples.answer(ranked[0].answer, confidence=min(1.0, max(0.0, ranked[0].weight)))
+        scored = rank(samples.answers, scores) if any(value == value for value in scores) else []
+        known = {entry.answer for entry in scored}
+        rest = [entry for entry in majority()(samples.answers, scores) if entry.answer not in known]
+        return samples.best([entry for entry in (*scored, *rest) if entry.answer in kept])
 
     return Strategy(solve, scores_by.needs)
 

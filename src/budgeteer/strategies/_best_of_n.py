@@ -61,9 +61,6 @@ def best_of_n(
                 break
         if scores and all(math.isnan(value) for value in scores):
             stopped = StoppedBy.UNJUDGED  # a vote of all samples, then
-        ranked = rank(samples.answers, scores)
-        if not ranked:
-            return samples.answer(None)
-        return samples.answer(ranked[0].answer, stopped, min(1.0, max(0.0, ranked[0].weight)))
+        return samples.best(rank(samples.answers, scores), stopped)
 
     return Strategy(solve, scores_by.needs)

@@ -33,4 +33,4 @@ def conciseness(inner: Strategy | None = None, reminder: str = REMINDER) -> Stra
         prompt = task.style.prompt
         return await chosen.solve(replace(task, style=replace(task.style, prompt=lambda q: prompt(f"{q} {reminder}"))))
 
-    return Strategy(solve, chosen.needs)
+    return Strategy(solve, chosen.needs, chosen.models)

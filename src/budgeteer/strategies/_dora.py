@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import heapq
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
 from budgeteer.core.errors import InvalidInput
 from budgeteer.core.plan import F64, I64
+from budgeteer.models.embedder import Embed, embedder
 from budgeteer.solve import Strategy
 from budgeteer.strategies.kit.score import Scorer, scorer_of
 from budgeteer.strategies.kit.steps import by_share, softmax, step_search
-
-Embed = Callable[[Sequence[str]], F64]
-"""Texts [k] -> vectors [k, d]."""
 
 
 def dora(
@@ -25,7 +23,7 @@ def dora(
     sharpness: float = 0.1,
     likeness: float = 0.01,
     trust: float | None = None,
-    embed: Embed | None = None,
+    embed: Embed | str | None = None,
     step: str = "\n\n",
     step_tokens: int = 256,
     depth: int = 16,
@@ -42,24 +40,26 @@ def dora(
     trust -> 0 gives every path one rollout first, much trust gives all rollouts to the best path.
 
     When it helps: duplicates carry no information (a model that repeats itself). When not: many samples of a
-    direction mean that it is right; then REBASE is better. If the embedding is a model, its tokens are not charged
-    here.
+    direction mean that it is right; then REBASE is better. A process reward model
+    (``scorer="process-reward:model=..."``) and an embedding model run beside the budget: their tokens are not charged.
 
-    "Every Rollout Counts: Optimal Resource Allocation for Efficient Test-Time Scaling", arXiv 2506.15707. The
-    official code rounds REBASE's shares, drops the zeros and only then corrects; this follows the paper.
+    "Every Rollout Counts: Optimal Resource Allocation for Efficient Test-Time Scaling", arXiv 2506.15707, with
+    BGE-M3 and a process reward model of 7B; give those by name, the defaults are free of charge. The official code
+    rounds REBASE's shares, drops the zeros and only then corrects; this follows the paper.
 
     Args:
-        scorer: a scorer of partial traces, or its name.
+        scorer: a scorer of partial traces, or its name, such as ``process-reward:model=hf:FOLDER``.
         n: rollouts in each round.
         sharpness: temperature of the softmax of the scores, > 0.
         likeness: temperature of the softmax of the cosines, > 0; 0.01 merges paths whose cosine is above about 0.97.
         trust: None, or kappa > 0 of the paper's success rates Beta(kappa w, kappa (1 - w)).
-        embed: texts -> vectors; None = hashed character trigrams, free of charge.
+        embed: a sentence encoder, by folder or name, such as ``BAAI/bge-m3``; in Python also a function texts ->
+            vectors; None = hashed character trigrams.
         step, step_tokens, depth, temperature: as in :func:`budgeteer.strategies.kit.steps.step_search`.
     """
     if not (sharpness > 0 and likeness > 0) or not (trust is None or trust > 0):
         raise InvalidInput(f"dora(sharpness={sharpness}, likeness={likeness}, trust={trust}); all are > 0")
-    vectors = trigrams if embed is None else embed
+    vectors = trigrams if embed is None else embedder(embed) if isinstance(embed, str) else embed
 
     def copies(scores: F64, texts: Sequence[str], n: int) -> I64:
         share = softmax(scores, sharpness) * uniqueness(vectors(texts), likeness)

@@ -35,7 +35,6 @@ def self_consistency(
     async def solve(task: Task) -> Answer:
         samples = Sampler(task, max_tokens=max_tokens, temperature=temperature)
         await samples.more(n)
-        ranked = rank(samples.answers, [float("nan")] * len(samples.drawn))
-        return samples.answer(ranked[0].answer, confidence=ranked[0].weight) if ranked else samples.answer(None)
+        return samples.best(rank(samples.answers, [float("nan")] * len(samples.drawn)))
 
     return Strategy(solve)

@@ -160,7 +160,7 @@ async def split(
             return None
         full = len(sampler.drawn) >= most
         stopped = StoppedBy.DECIDED if sure else StoppedBy.DONE if full else StoppedBy.BUDGET
-        return sampler.answer(ranked[0].answer, stopped, ranked[0].weight) if ranked else sampler.answer(None, stopped)
+        return sampler.best(ranked, stopped)
 
     await draw(dict.fromkeys(open_, min(first, most)), {})
     for number in range(rounds + 1):

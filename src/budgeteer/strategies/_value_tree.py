@@ -113,7 +113,8 @@ def value_tree(
         if not ranked:
             forced = await force(task, prompt, nodes[int(np.argmax(values))])
             return Answer(forced.answer, stopped, traces_of([*pool, forced]), error=failure)
-        return Answer(ranked[0].answer, stopped, traces_of(pool), ranked[0].weight, failure)
+        candidates = tuple(entry.answer for entry in ranked)
+        return Answer(candidates[0], stopped, traces_of(pool), ranked[0].weight, failure, candidates)
 
     return Strategy(solve, rates_by.needs | {PREFIX})
 

@@ -4,7 +4,8 @@ The right answer has chance 1/20 (C* = 20), eight common wrong ones share 0.35, 
 for the right answer and 0 for others, plus an error: "inflated", one rare answer in ten has reward 2; "small",
 normal noise of 0.05 an answer. alpha = 3 / (4 C*). 40 questions a seed; every question has its own errors. The right
 answer is the likeliest of all here, so a model that decoded greedily to it would need no samples: what is tested is the
-rule, not whether it pays.
+rule, not whether it pays. Pass@3 counts a question as right if one of the first three candidates is: the three best
+scores, the three most frequent answers, or the three best scores among frequent answers.
 """
 
 from __future__ import annotations
@@ -34,8 +35,11 @@ DECLARED = declare(
         "inflated errors, 200 samples, majority",
         "growth of best of n",
         "growth of best of majority",
+        "inflated errors, 200 samples, best of n, Pass@3",
+        "inflated errors, 200 samples, majority, Pass@3",
+        "falling regret",
     ),
-    controls=("small errors, 50 samples, best of n",),
+    controls=("small errors, 50 samples, best of n", "small errors, 50 samples, best of n, Pass@3"),
 )
 
 
@@ -47,6 +51,10 @@ def experiments() -> list[Evidence]:
         growth("best of n", BELOW_ZERO),
         growth("best of majority", ABOVE_ZERO),
         gain("small", 50, "best of n", BELOW_ZERO),
+        gain("inflated", 200, "best of n", ABOVE_ZERO, k=3),
+        gain("inflated", 200, "majority", ABOVE_ZERO, k=3),
+        falling_regret(),
+        gain("small", 50, "best of n", BELOW_ZERO, k=3),
     ]
 
 
@@ -77,20 +85,23 @@ def strategy(name: str, errors: str, n: int) -> Strategy:
     return self_consistency(n) if name == "majority" else best_of_majority(reward(errors), n, alpha=ALPHA)
 
 
-def accuracy(strategy: Strategy, seed: int) -> float:
-    """Share of right answers; questions are named by the seed, so that each has errors of its own."""
+def accuracy(strategy: Strategy, seed: int, k: int = 1) -> float:
+    """Pass@k over the questions, which are named by the seed, so that each has errors of its own."""
     tasks = tasks_of(Simulated(write), (f"{seed}-{i}" for i in range(QUESTIONS)), seed)
-    return float(np.mean([answer.answer == "R" for answer in answers_of(strategy, tasks)]))
+    return float(np.mean(["R" in answer.submitted(k) for answer in answers_of(strategy, tasks)]))
 
 
-def gain(errors: str, n: int, other: str, region: Region, *, ours: Strategy | None = None, seeds: int = 6) -> Evidence:
-    """Accuracy minus another strategy's with the same samples. With small errors the filter can only drop the truth."""
+def gain(
+    errors: str, n: int, other: str, region: Region, *, k: int = 1, ours: Strategy | None = None, seeds: int = 6
+) -> Evidence:
+    """Pass@k minus another strategy's with the same samples. With small errors the filter can only drop the truth."""
     mine = strategy("best of majority", errors, n) if ours is None else ours
+    measure = "accuracy" if k == 1 else f"Pass@{k}"
     return measured(
-        f"{errors} errors, {n} samples, {other}",
-        [accuracy(mine, seed) - accuracy(strategy(other, errors, n), seed) for seed in range(seeds)],
+        f"{errors} errors, {n} samples, {other}" + f", {measure}" * (k > 1),
+        [accuracy(mine, seed, k) - accuracy(strategy(other, errors, n), seed, k) for seed in range(seeds)],
         region,
-        claim=f"With {errors} errors and {n} samples its accuracy is {'above' if region == ABOVE_ZERO else 'below'}"
+        claim=f"With {errors} errors and {n} samples its {measure} is {'above' if region == ABOVE_ZERO else 'below'}"
         f" that of {other} (difference)",
         baseline=other,
         budget=f"the same {n} samples",
@@ -108,4 +119,18 @@ def growth(name: str, region: Region, *, seeds: int = 6) -> Evidence:
         " 400 samples (difference)",
         baseline="itself with 20 samples",
         budget="400 samples against 20",
+    )
+
+
+def falling_regret(*, seeds: int = 6) -> Evidence:
+    """Pass@10 minus Pass@1 with 50 samples under inflated errors: more candidates, less regret."""
+    ours = strategy("best of majority", "inflated", 50)
+    return measured(
+        "falling regret",
+        [accuracy(ours, seed, 10) - accuracy(ours, seed) for seed in range(seeds)],
+        ABOVE_ZERO,
+        claim="With inflated errors and 50 samples ten candidates hold the right answer more often than one (Pass@10"
+        " minus Pass@1)",
+        baseline="itself with one candidate",
+        budget="the same 50 samples",
     )

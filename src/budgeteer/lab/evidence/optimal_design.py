@@ -5,6 +5,9 @@ difficulties normal, costs 100 * exp(normal) tokens; the calibrated parameters a
 0.15. Tested models have standard normal abilities. The targets are the mean scores on 8 held-out tasks of 40
 questions each, predicted at the posterior mode; the error is the mean absolute error over tasks, against expected
 scores. Four rounds, each of a quarter of the budget.
+
+Calibrated: 120 questions in two groups, item parameters fitted to the simulated answers of 60 models, 25 further models
+are asked 16 questions in four rounds; the error is that of the share of right answers to all 120.
 """
 
 from __future__ import annotations
@@ -14,7 +17,8 @@ import numpy as np
 from budgeteer.allocate import Bank, optimal_design, uniform
 from budgeteer.core.allocator import Allocator
 from budgeteer.core.plan import ENDED, F64, Items, Outcomes
-from budgeteer.lab.evidence import BELOW_ONE, Evidence, Region, declare, measured
+from budgeteer.lab.ability import About, Responses, estimate, fitted
+from budgeteer.lab.evidence import BELOW_ONE, BELOW_ZERO, Evidence, Region, declare, measured
 
 QUESTIONS, ABILITIES, TASKS, EACH, MODELS = 1000, 4, 8, 40, 8
 
@@ -24,6 +28,8 @@ DECLARED = declare(
         "error against random, 16 questions",
         "error against random, 1,600 tokens",
         "error against undiscounted, 1,600 tokens",
+        "error against random, calibrated",
+        "error against the share of random, calibrated",
     ),
     controls=("error against random, 16 questions, alike",),
 )
@@ -36,6 +42,7 @@ def experiments() -> list[Evidence]:
         error("random", tokens=True),
         error("undiscounted", tokens=True, seeds=36),
         error("random", tokens=False, alike=True, seeds=72),
+        *calibrated(),
     ]
 
 
@@ -123,3 +130,42 @@ def error(against: str, *, tokens: bool, alike: bool = False, seeds: int = 12) -
         budget=f"equal: {unit} a tested model",
         details=[{"design": float(mean[0]), against: float(mean[1])}],
     )
+
+
+def calibrated(*, seeds: int = 8) -> list[Evidence]:
+    """Errors of chosen questions minus those of random ones, with a bank that was fitted to answers."""
+    chosen, random, share = (np.zeros(seeds) for _ in range(3))
+    for seed in range(seeds):
+        rng = np.random.default_rng([seed, 45])
+        slope, n = np.zeros((120, 3)), 120
+        slope[:, 0], slope[np.arange(n), 1 + np.arange(n) % 2] = rng.lognormal(0, 0.4, n), 0.5
+        chance = 1 / (1 + np.exp(-(rng.normal(size=(85, 3)) @ slope.T - rng.normal(0, 1.5, n))))
+        right = (rng.random(chance.shape) < chance).astype(np.float64)
+        keys = tuple(f"q{i:03d}" for i in range(n))
+        known = About(group={key: "ab"[i % 2] for i, key in enumerate(keys)})
+        bank, _ = fitted(Responses(tuple(map(str, range(60))), keys, right[:60]), known)
+        for row in right[60:]:
+            truth, answers = dict(zip(keys, row.tolist(), strict=True)), dict[str, float]()
+            for _ in range(4):
+                answers |= {key: truth[key] for key in estimate(bank, known, answers, 4).ask}
+            drawn = {key: truth[key] for key in rng.permutation(keys)[:16].tolist()}
+            chosen[seed] += abs(estimate(bank, known, answers, 0).scores[0].mean - row.mean()) / 25
+            random[seed] += abs(estimate(bank, known, drawn, 0).scores[0].mean - row.mean()) / 25
+            share[seed] += abs(np.mean(list(drawn.values())) - row.mean()) / 25
+    said = [{"chosen": chosen.mean(), "random": random.mean(), "share of random": share.mean()}]
+    return [
+        measured(
+            f"error against {name}, calibrated",
+            (chosen - theirs).tolist(),
+            BELOW_ZERO,
+            claim="With item parameters fitted to the answers of 60 models, 16 chosen questions predict the score of a"
+            f" further model better than {words} (difference of mean absolute errors)",
+            baseline=words,
+            budget="16 questions",
+            details=said,
+        )
+        for name, theirs, words in (
+            ("random", random, "16 random ones with the same item parameters"),
+            ("the share of random", share, "the share of right answers to 16 random ones"),
+        )
+    ]

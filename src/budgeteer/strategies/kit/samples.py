@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from budgeteer.core.errors import BudgetExceeded, InvalidInput, ModelError
 from budgeteer.models.chat import Prompt
 from budgeteer.models.model import Choice, Finish, Request
 from budgeteer.solve import Answer, StoppedBy, Style, Task, derive
+from budgeteer.strategies.kit.aggregate import Ranked
 
 MAX_TOKENS = 512
 """Default cap of one sample, in tokens."""
@@ -158,6 +159,17 @@ class Sampler:
     ) -> Answer:
         """An Answer with the traces of all samples; if drawing ended early, that reason replaces ``stopped_by``."""
         return Answer(answer, self.stopped or stopped_by, traces_of(self.drawn), confidence, self.error)
+
+    def best(self, ranked: Sequence[Ranked], stopped_by: StoppedBy = StoppedBy.DONE) -> Answer:
+        """An Answer with the first of the ranked answers and all of them as candidates; without one if there is none.
+
+        The confidence is the first one's weight, where that is in [0, 1], else the nearer end.
+        """
+        if not ranked:
+            return self.answer(None, stopped_by)
+        first = ranked[0]
+        answer = self.answer(first.answer, stopped_by, min(1.0, max(0.0, first.weight)))
+        return replace(answer, candidates=tuple(entry.answer for entry in ranked))
 
 
 def traces_of(samples: Sequence[Sample]) -> tuple[str, ...]:

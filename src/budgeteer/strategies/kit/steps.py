@@ -198,7 +198,8 @@ def step_search(
         if not ranked:
             forced = await force(task, prompt, best)
             return Answer(forced.answer, stopped, traces_of([*pool, forced]), error=failure)
-        return Answer(ranked[0].answer, stopped, traces_of(pool), ranked[0].weight, failure)
+        candidates = tuple(entry.answer for entry in ranked)
+        return Answer(candidates[0], stopped, traces_of(pool), ranked[0].weight, failure, candidates)
 
     return Strategy(solve, scorer.needs | {PREFIX})
 

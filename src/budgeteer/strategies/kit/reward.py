@@ -1,0 +1,81 @@
+"""Scorers that are models of their own: a process reward model, which rates every step, and one of whole answers."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+
+from budgeteer.core.errors import InvalidInput
+from budgeteer.models.reward import Rewards, rewards_of
+from budgeteer.solve import Task
+from budgeteer.strategies.kit.samples import Sample
+from budgeteer.strategies.kit.score import Score, Scorer
+
+REDUCE: dict[str, Callable[[Sequence[float]], float]] = {
+    "last": lambda rewards: rewards[-1],
+    "min": min,
+    "product": math.prod,
+    "mean": lambda rewards: math.fsum(rewards) / len(rewards),
+}
+"""How the rewards of the steps become the score of a trace."""
+
+
+def process_reward(model: Rewards | str, *, step: str = "\n\n", separator: str = "\n", reduce: str = "last") -> Scorer:
+    """Score a trace, or the beginning of one, by a process reward model's rewards of its steps.
+
+    The model runs beside the budget: its tokens are not charged. A trace without a step has no score.
+
+    Args:
+        model: ``hf:FOLDER`` is a token classifier of Hugging Face, as TRL's PRMTrainer makes them;
+            ``http://HOST:PORT#NAME`` one behind vLLM's ``/pooling``; in Python also a coroutine function (question,
+            steps of each trace) -> the reward of each step.
+        step: text between the steps of a trace; give the search the same one.
+        separator: what the model was trained to see behind each step, such as ``<extra_0>``.
+        reduce: ``last`` (as in DORA and REBASE), ``min``, ``product`` or ``mean`` of the steps' rewards.
+
+    Raises:
+        InvalidInput: there is no such reduction, or the model has none of these forms.
+        MissingExtra, CheckpointError: the model cannot be loaded.
+    """
+    if reduce not in REDUCE or not step:
+        raise InvalidInput(f"reduce={reduce!r}, step={step!r}; give one of {', '.join(REDUCE)}, and a text")
+    return _scorer(
+        rewards_of(model, steps=True, separator=separator) if isinstance(model, str) else model,
+        lambda trace: [text for part in trace.split(step) if (text := part.strip())],
+        REDUCE[reduce],
+    )
+
+
+def reward_model(model: Rewards | str, *, separator: str = "\n") -> Scorer:
+    """Score whole traces by a reward model; larger is better.
+
+    The model runs beside the budget: its tokens are not charged. An empty trace has no score.
+
+    Args:
+        model: as in :func:`process_reward`, but a sequence classifier of Hugging Face, or an endpoint with one row a
+            text.
+        separator: between question and trace, where the model has no chat template.
+
+    Raises:
+        InvalidInput: the model has none of these forms.
+        MissingExtra, CheckpointError: the model cannot be loaded.
+    """
+    rate = rewards_of(model, steps=False, separator=separator) if isinstance(model, str) else model
+    return _scorer(rate, lambda trace: [trace] if trace.strip() else [], REDUCE["last"])
+
+
+def _scorer(rate: Rewards, steps_of: Callable[[str], list[str]], reduce: Callable[[Sequence[float]], float]) -> Scorer:
+    def bind(task: Task) -> Score:
+        async def score(samples: Sequence[Sample]) -> list[float]:
+            steps = [steps_of(sample.text) for sample in samples]
+            wanted = [i for i, own in enumerate(steps) if own]
+            scores = [math.nan] * len(samples)
+            rated = await rate(task.question.text, [steps[i] for i in wanted]) if wanted else []
+            for i, rewards in zip(wanted, rated, strict=True):
+                if rewards is not None:
+                    scores[i] = reduce(rewards)
+            return scores
+
+        return score
+
+    return Scorer(bind)
