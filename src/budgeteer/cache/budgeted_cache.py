@@ -31,7 +31,7 @@ class Account:
 
     Attributes:
         kept: entries that are held, one a token, layer and key-value head.
-        total: entries that a cache without a budget would hold.
+        total: entries that a cache without a budget would hold, padding included.
         bytes: of the storages that are held between calls: keys, values, slots, what a score remembers.
         full_bytes: of keys and values of ``total`` entries.
         peak_bytes: the most that was held at a time, with what a layer needs while it grows or is cut.
@@ -142,8 +142,15 @@ class BudgetedCache(Cache):  # type: ignore[misc]
         if not self._waiting:
             return
         waiting, self._waiting = self._waiting, []
-        scores, size = tuple(entry[1] for entry in waiting), tuple(entry[2] for entry in waiting)
-        groups = Groups(scores, size, waiting[0][0].index, len(self.layers))
+        first = waiting[0][0]
+        alike = [layer.index for layer in self.layers if layer.window == first.window]
+        groups = Groups(
+            scores=tuple(worth for _, worth, _ in waiting),
+            size=tuple(size for _, _, size in waiting),
+            tokens=tuple(capped(layer.tokens, self._footprint(layer)) for layer, _, _ in waiting),
+            layer=alike.index(first.index),
+            layers=len(alike),
+        )
         for (layer, worth, _), counts in zip(waiting, self.selected.split.sizes(groups), strict=True):
             before = layer.bytes()
             layer.keep(self.selected.keep(worth, counts))
@@ -175,11 +182,11 @@ class BudgetedCache(Cache):  # type: ignore[misc]
         """What is held now, measured."""
         kept = total = full = 0
         for layer in self.layers:
-            if layer.storage is None or layer.tokens is None:
+            if layer.storage is None:
                 continue
             whole = layer.storage.whole()
-            tokens = capped(layer.tokens, self._footprint(layer))
-            entries = int(tokens.sum()) * whole["keys"].shape[1]
+            rows, heads = whole["keys"].shape[:2]
+            entries = rows * heads * (layer.seen if layer.window is None else min(layer.seen, layer.window - 1))
             kept, total = kept + layer.entries(), total + entries
             full += entries * sum(whole[n].shape[-1] * whole[n].element_size() for n in ("keys", "values"))
         return Account(kept, total, sum(layer.bytes() for layer in self.layers), full, self.peak)

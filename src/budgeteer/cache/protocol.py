@@ -85,12 +85,14 @@ class Groups(NamedTuple):
     Attributes:
         scores: for each layer [B, K, n]: -inf = no entry, +inf = always kept.
         size: for each layer [B] int64: entries that a head of it would keep if all kept equally many.
-        layer: index of the first of these layers.
-        layers: how many layers the model has.
+        tokens: for each layer [B] int64: entries that a head of it would have if nothing had ever been dropped.
+        layer: index of the first of these layers among those of its kind: all that read everything, or all that slide.
+        layers: how many layers of that kind the model has.
     """
 
     scores: tuple[Tensor, ...]
     size: tuple[Tensor, ...]
+    tokens: tuple[Tensor, ...]
     layer: int
     layers: int
 
@@ -100,7 +102,7 @@ class Split(NamedTuple):
 
     Attributes:
         sizes: ``(groups) -> for each layer [B, K] int64``. No head keeps fewer than it must (+inf) or more than it has,
-            and a row keeps no more than its size times the heads, summed over the layers. Pure; rows are independent.
+        and a row keeps no more than its size times the heads, summed over the layers. Pure; rows are independent.
         together: False = asked for one layer at a time, as soon as it was read; True = once for all layers, at the end
             of the call. Until then all of them are held.
     """

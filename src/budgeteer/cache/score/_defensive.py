@@ -21,8 +21,8 @@ def defensive(window: int = 32, kernel: int = 5, mass: float = 0.9, every: int =
     1. smooth a over ``kernel`` neighbours, and scale each row back to its own sum;
     2. R_i = max over the group's heads and the queries of a; then R_i = max(R_i, mean over i of R);
     3. R_i = R_i n_i / (sum over key-value heads of n_i), n_i = mean over the group's heads of ||v_i W_O||_1;
-    4. the fewest entries that hold ``mass`` of the mean attention, less what the window itself holds of it, are worth
-       as much as the best of the layer, as far as a head has places beside its window.
+    4. the most-read entries, as long as their sum of the mean attention is below ``mass`` less what the window holds of
+       it, are worth as much as the best of the layer, as far as a head has places beside its window.
 
     Helps when what matters changes after the observed queries: an entry that one of them needed is not averaged away.
     Heads of a layer compete for its places (``split=ada-kv:safe=0``, the default); with ``split=layers`` all layers do,
@@ -76,7 +76,7 @@ def _moved(cells: Cells) -> Tensor:
 
 
 def _secured(mean: Tensor, mass: float, places: Tensor) -> Tensor:
-    """[B, K, n]: the fewest entries that hold ``mass`` of the attention, the window's share counted, at most places."""
+    """[B, K, n]: the most-read entries whose sum is below ``mass``, the window's share counted; at most ``places``."""
     held = mean.sum(-1, keepdim=True)  # of the prefix; the window holds the rest of 1
     threshold = mass - (1 - held).mean(dim=(1, 2), keepdim=True)
     order = (mean / held.clamp(min=1e-30)).sort(dim=-1, descending=True, stable=True)

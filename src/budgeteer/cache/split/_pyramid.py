@@ -14,7 +14,7 @@ from budgeteer.core.errors import InvalidInput
 def pyramid(beta: float = 20.0) -> Split:
     """Let the sizes of the layers fall in a straight line from the first to the last; heads of a layer are equal.
 
-    Formula, with L layers, a mean size s, m entries of a head and p that are protected: low = s / beta, high = 2 s - low;
+    Formula, with L layers, a mean size s, m tokens and p that are protected: low = s / beta, high = 2 s - low;
     if high > m - p: high = m - p, low = 2 s - high. Layer l keeps high - l (high - low) / (L - 1), rounded such that
     layers l and L - 1 - l together keep 2 s. Where low < p the line does not fit, and every layer keeps s.
     Helps when low layers read widely and high ones read little.
@@ -30,19 +30,20 @@ def pyramid(beta: float = 20.0) -> Split:
         for place, (scores, size) in enumerate(zip(groups.scores, groups.size, strict=True)):
             has = (scores > float("-inf")).sum(-1)
             must = (scores == float("inf")).sum(-1)
-            line = _line(groups.layer + place, groups.layers, size, has.amin(1), must.amax(1), beta)
+            most = groups.tokens[place] - must.amax(1)
+            line = _line(groups.layer + place, groups.layers, size, most, must.amax(1), beta)
             found.append(has.minimum(line[:, None]))
         return tuple(found)
 
     return Split(sizes)
 
 
-def _line(layer: int, layers: int, size: Tensor, has: Tensor, must: Tensor, beta: float) -> Tensor:
+def _line(layer: int, layers: int, size: Tensor, most: Tensor, must: Tensor, beta: float) -> Tensor:
     """[B] int64: the size of a layer."""
     mirrored = layer >= (layers + 1) // 2
     place = layers - 1 - layer if mirrored else layer
-    mean, most = size.double(), (has - must).double()
-    high = (2 * mean - mean / beta).minimum(most)
+    mean = size.double()
+    high = (2 * mean - mean / beta).minimum(most.double())
     low = 2 * mean - high
     step = (high - low) / max(layers - 1, 1)
     up = (high - place * step).round().long()
