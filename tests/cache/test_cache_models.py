@@ -1,4 +1,4 @@
-"""Budgeted caches on small random models of transformers: against the same model with masks, row by row and chunk by chunk."""
+"""Budgeted caches on small random models of transformers: against the same model with masks, by rows and by chunks."""
 
 from __future__ import annotations
 
@@ -7,9 +7,11 @@ from itertools import pairwise
 
 import pytest
 
-torch = pytest.importorskip("torch")
-transformers = pytest.importorskip("transformers")
+pytest.importorskip("torch")
+pytest.importorskip("transformers")
 
+import torch
+import transformers
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from budgeteer import Budget
@@ -91,7 +93,7 @@ def test_a_full_budget_gives_the_same_bits(kind: str, attention: str) -> None:
 
 
 def masked(made, ids, mask, dropped, prompt: int, window_of):
-    """Logits of the whole text in one pass without a cache, where tokens from ``prompt`` on do not see dropped slots."""
+    """Logits of the whole text in one pass without a cache; tokens from ``prompt`` on do not see dropped slots."""
     rows, length = ids.shape
     reference = copy.deepcopy(made)
     places = torch.arange(length)
@@ -150,7 +152,9 @@ def test_a_row_beside_others_and_behind_padding_is_the_row_alone(kind: str, meth
         alone = {name: given[row : row + 1, padded:] for name, given in inputs.items()}
         one = generate(made, inputs=alone, new=12, past_key_values=BudgetedCache(made, "50%", method))
         assert torch.equal(one.sequences[0, -12:], both.sequences[row, -12:])
-        torch.testing.assert_close(torch.stack(one.logits)[:, 0], torch.stack(both.logits)[:, row], atol=2e-4, rtol=1e-3)
+        torch.testing.assert_close(
+            torch.stack(one.logits)[:, 0], torch.stack(both.logits)[:, row], atol=2e-4, rtol=1e-3
+        )
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -222,7 +226,10 @@ def test_a_prompt_in_chunks(kind: str, method: str) -> None:
     with torch.no_grad():
         wanted = made(**inputs, past_key_values=whole).logits
         for start, stop in pairwise((0, 13, 26, 40)):
-            piece = {"input_ids": inputs["input_ids"][:, start:stop], "attention_mask": inputs["attention_mask"][:, :stop]}
+            piece = {
+                "input_ids": inputs["input_ids"][:, start:stop],
+                "attention_mask": inputs["attention_mask"][:, :stop],
+            }
             found = made(**piece, past_key_values=parts).logits
             torch.testing.assert_close(found, wanted[:, start:stop], atol=1e-4, rtol=1e-3)
             made(**piece, past_key_values=small)
@@ -230,7 +237,9 @@ def test_a_prompt_in_chunks(kind: str, method: str) -> None:
     assert small.get_seq_length() == 40
     if kind == "Llama" and method != "random":
         at_once = generate(made, inputs=inputs, past_key_values=BudgetedCache(made, "100%", method))
-        pieces = generate(made, inputs=inputs, past_key_values=BudgetedCache(made, "100%", method), prefill_chunk_size=9)
+        pieces = generate(
+            made, inputs=inputs, past_key_values=BudgetedCache(made, "100%", method), prefill_chunk_size=9
+        )
         assert torch.equal(at_once.sequences, pieces.sequences)
 
 
@@ -248,7 +257,9 @@ def test_several_turns_keep_positions_and_the_budget() -> None:
     torch.testing.assert_close(found, wanted[:, 45:], atol=2e-4, rtol=1e-3)
     assert cache.get_seq_length() == 55
     assert cache.account().kept == 12 * (55 * 2 // 5)
-    again = generate(made, inputs={"input_ids": ids, "attention_mask": torch.ones_like(ids)}, past_key_values=_read(made))
+    again = generate(
+        made, inputs={"input_ids": ids, "attention_mask": torch.ones_like(ids)}, past_key_values=_read(made)
+    )
     assert again.sequences.shape == (2, 55 + 8)
 
 
@@ -283,7 +294,7 @@ def test_bytes_are_measured_and_within_two_percent_of_the_budget(method: str, dt
 
 
 def test_the_peak_is_the_full_cache_only_where_all_layers_wait() -> None:
-    """With a layer at a time: all but one are small when the last one is whole, and it is there twice while it is cut."""
+    """A layer at a time: the others are small when the last one is whole, and it is there twice while it is cut."""
     made, peaks = model(num_hidden_layers=8), {}
     for split in ("uniform", "ada-kv", "layers"):
         cache = BudgetedCache(made, "25%", f"knorm:split={split}")
@@ -327,7 +338,9 @@ def test_the_context_manager_gives_every_new_cache_a_budget() -> None:
 
 def test_two_models_and_two_caches_at_a_time() -> None:
     first, second, inputs = model(), model("Qwen3"), prompts()
-    wanted = [generate(made, inputs=inputs, past_key_values=BudgetedCache(made, "50%", "h2o")) for made in (first, second)]
+    wanted = [
+        generate(made, inputs=inputs, past_key_values=BudgetedCache(made, "50%", "h2o")) for made in (first, second)
+    ]
     caches = [BudgetedCache(made, "50%", "h2o") for made in (first, second, first)]
     positions = (inputs["attention_mask"].cumsum(-1) - 1).clamp(min=0)
     with torch.no_grad():

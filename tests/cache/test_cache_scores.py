@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 
-torch = pytest.importorskip("torch")
+pytest.importorskip("torch")
+
+import torch
 
 from budgeteer.cache import Cells, Groups
 from budgeteer.cache.score import defensive, h2o, knorm, random, recent, snapkv, streaming_llm, tova
@@ -109,8 +112,6 @@ def test_snapkv_is_the_smoothed_mean_of_the_window(padded: int) -> None:
 
 
 def _cut(cells: Cells, window: int) -> Cells:
-    from dataclasses import replace
-
     return replace(cells, valid=cells.valid[..., : TOKENS - window])
 
 
@@ -119,8 +120,6 @@ def test_tova_is_the_mean_of_all_heads_even_where_they_hold_different_entries() 
     wanted = [[sum(read(cells, b, h, 0)[i] for h in range(HEADS)) / HEADS for i in range(TOKENS)] for b in range(ROWS)]
     close(tova().score(cells, NOTHING), [[row] * KV_HEADS for row in wanted], cells)
     # the second head holds every entry but slot 3, behind a place without one
-    from dataclasses import replace
-
     order = torch.tensor([3, *(i for i in range(TOKENS) if i != 3)])
     keys, slots, valid = cells.keys.clone(), cells.slots.clone(), cells.valid.clone()
     keys[:, 1], slots[:, 1] = keys[:, 1, order], slots[:, 1, order]
@@ -150,8 +149,6 @@ def test_knorm_recent_and_streaming_llm_by_hand() -> None:
 
 
 def test_random_is_uniform_differs_by_seed_layer_and_head_and_stays() -> None:
-    from dataclasses import replace
-
     long = replace(made(), slots=torch.arange(20_000).expand(1, 2, -1), keys=torch.zeros(1, 2, 20_000, 1))
     found = random().score(long, NOTHING)
     for head in found[0]:
@@ -207,8 +204,6 @@ def test_defensive_step_by_step(seed: int, mass: float, size: int) -> None:
 
 
 def test_defensive_says_what_it_needs() -> None:
-    from dataclasses import replace
-
     with pytest.raises(InvalidInput, match="output projection"):
         defensive().score(replace(made(), output=None), NOTHING)
 

@@ -1,8 +1,8 @@
 """The way into a model: its attention goes through :func:`attend`, which knows the cache that was just updated.
 
 ``attach(model)`` gives the model's attention modules a copy of their configuration that names this implementation. The
-model's own configuration, its masks and whoever reads it stay as they are, and a call without a budgeted cache goes on to
-the implementation that the model had. Nothing is replaced for other models.
+model's own configuration, its masks and whoever reads it stay as they are, and a call without a budgeted cache goes on
+to the implementation that the model had. Nothing is replaced for other models.
 """
 
 from __future__ import annotations
@@ -75,10 +75,10 @@ def attend(
         base: Callable[..., Any] = sys.modules[type(module).__module__].eager_attention_forward
     else:
         base = ALL_ATTENTION_FUNCTIONS[name]
-    cache, layer = getattr(updated, "by", None) or (None, None)
-    if cache is None:
+    by = getattr(updated, "by", None)
+    if by is None:
         return base(module, query, key, value, attention_mask, *args, **kwargs)  # type: ignore[no-any-return]
-    updated.by = None
+    (cache, layer), updated.by = by, None
     if layer.index != module.layer_idx:
         raise InvalidInput(f"layer {module.layer_idx} attends after the cache of layer {layer.index} was updated")
     if name not in OFFERED:

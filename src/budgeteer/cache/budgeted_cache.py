@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from torch import Tensor
 
@@ -49,11 +49,20 @@ class Account:
         return self.kept / self.total if self.total else 0.0
 
 
-class BudgetedCache(Cache):  # type: ignore[misc]
+class _Waiting(NamedTuple):
+    """A layer whose scores are known, and whose size is not yet."""
+
+    layer: BudgetedLayer
+    scores: Tensor
+    size: Tensor
+    tokens: Tensor
+
+
+class BudgetedCache(Cache):
     """A cache that drops what a method thinks least worth, down to a budget, and gives the memory back.
 
-    Pass it as ``past_key_values`` (``cache`` in the newest transformers), to ``generate`` or to the model. A new prompt,
-    or a part of one, goes through the whole attention and is then cut down to the budget; what is generated is added, and
+    Pass it as ``past_key_values`` (``cache`` in the newest transformers) to ``generate`` or to the model. A prompt, or
+    a part of one, goes through the whole attention and is then cut down to the budget; what is generated is added, and
     cut down too where the method chooses while decoding. Positions stay those of the text.
 
     Args:
@@ -68,6 +77,8 @@ class BudgetedCache(Cache):  # type: ignore[misc]
         UnknownName: no such method.
     """
 
+    layers: list[BudgetedLayer]  # type: ignore[assignment]
+
     def __init__(self, model: Any, budget: Budget | str, method: str | Selection = "snapkv", *, seed: int = 0) -> None:
         self.budget, self.selected = parsed(budget), selection(method)
         if self.budget.amount is not None and self.budget.kind != "bytes":
@@ -75,23 +86,24 @@ class BudgetedCache(Cache):  # type: ignore[misc]
         windows = _windows(model)
         attach(model, len(windows))
         layers = [BudgetedLayer(i, len(windows), w, self.selected, seed) for i, w in enumerate(windows)]
-        super().__init__(layers=layers)
+        super().__init__(layers=list(layers))
         self.reset()
 
     def reset(self) -> None:
         """Forget everything, for another prompt."""
         for layer in self.layers:
             layer.reset()
-        self.peak, self._waiting = 0, list[tuple[BudgetedLayer, Tensor, Tensor]]()
+        self.peak, self._waiting = 0, list[_Waiting]()
         self._size: Tensor | None = None
-        self._due, self._steps, self._open = False, 0, None
+        self._due, self._steps = False, 0
+        self._open: int | None = None
 
     def update(self, key_states: Tensor, value_states: Tensor, layer_idx: int, *args: Any, **kwargs: Any) -> Any:
         """Add the keys and values of a layer, and return those that its queries may read."""
         if self._open is not None:
             raise InvalidInput(
-                f"the attention of layer {self._open} did not go through transformers' attention functions; this model, "
-                "or another one than the cache was made for, cannot have a budget"
+                f"the attention of layer {self._open} did not go through transformers' attention functions; the cache "
+                "was made for another model, or this one cannot have a budget"
             )
         layer = self.layers[layer_idx]
         before = layer.bytes()
@@ -118,16 +130,18 @@ class BudgetedCache(Cache):  # type: ignore[misc]
 
     def choose(self, layer: BudgetedLayer, seen: Seen, mask: Tensor | None) -> None:
         """After the attention of a layer: keep what the budget leaves."""
-        assert self._size is not None and layer.tokens is not None
+        assert self._size is not None
+        assert layer.tokens is not None
         score, observed = self.selected.score, layer.watch(seen)
         footprint = self._footprint(layer)
         size = capped(self._size.to(layer.tokens.device), footprint)
-        over = not layer.intact or bool((size < capped(layer.tokens, footprint)).any())
+        tokens = capped(layer.tokens, footprint)
+        over = not layer.intact or bool((size < tokens).any())
         if score.observe is not None:
             layer.remember(layer.cells(seen, mask, size))
         if self._due and over:
             cells = layer.cells(observed, mask, size)
-            self._waiting.append((layer, self.selected.scores(cells, layer.memory()), size))
+            self._waiting.append(_Waiting(layer, self.selected.scores(cells, layer.memory()), size, tokens))
             if not self.selected.split.together:
                 self._cut()
         elif not self.selected.split.together:
@@ -142,25 +156,25 @@ class BudgetedCache(Cache):  # type: ignore[misc]
         if not self._waiting:
             return
         waiting, self._waiting = self._waiting, []
-        first = waiting[0][0]
+        first = waiting[0].layer
         alike = [layer.index for layer in self.layers if layer.window == first.window]
         groups = Groups(
-            scores=tuple(worth for _, worth, _ in waiting),
-            size=tuple(size for _, _, size in waiting),
-            tokens=tuple(capped(layer.tokens, self._footprint(layer)) for layer, _, _ in waiting),
+            scores=tuple(each.scores for each in waiting),
+            size=tuple(each.size for each in waiting),
+            tokens=tuple(each.tokens for each in waiting),
             layer=alike.index(first.index),
             layers=len(alike),
         )
-        for (layer, worth, _), counts in zip(waiting, self.selected.split.sizes(groups), strict=True):
-            before = layer.bytes()
-            layer.keep(self.selected.keep(worth, counts))
+        for each, counts in zip(waiting, self.selected.split.sizes(groups), strict=True):
+            before = each.layer.bytes()
+            each.layer.keep(self.selected.keep(each.scores, counts))
             self._measure(before)
 
     def _enough(self, size: int) -> None:
         if size < (least := self.selected.protected(size)):
             raise InvalidInput(
-                f"budget {self.budget} leaves {size} tokens a head, and {self.selected.name} always keeps {least}; give a "
-                "larger budget, or a method that protects less, such as snapkv:window=8"
+                f"budget {self.budget} leaves {size} tokens a head, and {self.selected.name} always keeps {least}; "
+                "give a larger budget, or a method that protects less, such as snapkv:window=8"
             )
 
     def _footprint(self, layer: BudgetedLayer) -> Footprint:
@@ -194,15 +208,15 @@ class BudgetedCache(Cache):  # type: ignore[misc]
 
 def _windows(model: Any) -> list[int | None]:
     """The window of each layer, None for one that reads everything."""
-    plain = {DynamicLayer: False, DynamicSlidingWindowLayer: True}
-    layers = DynamicCache(config=model.config).layers
+    plain = (DynamicLayer, DynamicSlidingWindowLayer)
+    layers: list[Any] = DynamicCache(config=model.config).layers
     if not layers or not all(type(layer) in plain for layer in layers):
         kinds = sorted({type(layer).__name__ for layer in layers if type(layer) not in plain})
         raise InvalidInput(
             f"{type(model).__name__} has no standard cache ({', '.join(kinds) or 'no layers'}); a budget needs full or "
             "sliding attention in every layer, no state-space, recurrent, shared or latent ones"
         )
-    return [layer.sliding_window if plain[type(layer)] else None for layer in layers]
+    return [layer.sliding_window if layer.is_sliding else None for layer in layers]
 
 
 @contextmanager

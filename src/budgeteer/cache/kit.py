@@ -1,14 +1,18 @@
-"""What scores and splits share: attention of the observed queries, sums over groups of heads, competition for places."""
+"""What scores and splits share: attention of the observed queries, groups of heads, ranks, competition for places."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-import torch
-from torch import Tensor
-from torch.nn import functional
-
 from budgeteer.cache.protocol import Cells
+from budgeteer.core.errors import MissingExtra
+
+try:
+    import torch
+    from torch import Tensor
+    from torch.nn import functional
+except ImportError as error:
+    raise MissingExtra("torch", "hf") from error
 
 BLOCK = 128
 """Queries whose attention is computed at a time, so that n x n probabilities never stand in memory."""
@@ -67,6 +71,11 @@ def smoothed(scores: Tensor, kernel: int) -> Tensor:
     return functional.avg_pool1d(flat, kernel, stride=1, padding=kernel // 2).reshape(scores.shape)
 
 
+def ranks(scores: Tensor) -> Tensor:
+    """The rank of each score in the last dimension: 0 = the highest; ties are won by the earlier one."""
+    return scores.argsort(dim=-1, descending=True, stable=True).argsort(dim=-1)
+
+
 def compete(scores: Sequence[Tensor], total: Tensor) -> tuple[Tensor, ...]:
     """The sizes of heads when their entries compete for ``total`` places a row: each has as many as it wins.
 
@@ -80,8 +89,6 @@ def compete(scores: Sequence[Tensor], total: Tensor) -> tuple[Tensor, ...]:
         For each layer [B, K] int64.
     """
     flat = torch.cat([layer.flatten(1) for layer in scores], dim=1)
-    order = flat.argsort(dim=1, descending=True, stable=True)
-    places = torch.arange(flat.shape[1], device=flat.device) < total[:, None]
-    won = torch.zeros_like(flat, dtype=torch.bool).scatter_(1, order, places) & (flat > float("-inf"))
-    parts = won.split([layer[0].numel() for layer in scores], dim=1)
+    won = (ranks(flat) < total[:, None]) & (flat > float("-inf"))
+    parts = torch.split(won, [layer[0].numel() for layer in scores], dim=1)
     return tuple(part.reshape(layer.shape).sum(-1) for part, layer in zip(parts, scores, strict=True))

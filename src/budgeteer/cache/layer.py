@@ -32,11 +32,11 @@ class Seen(NamedTuple):
     output: Callable[[], Tensor | None]
 
 
-class BudgetedLayer(CacheLayerMixin):  # type: ignore[misc]
+class BudgetedLayer(CacheLayerMixin):  # type: ignore[no-untyped-call]
     """The entries of one layer.
 
-    Until something is dropped it holds what transformers' own layer would hold, and the model's own mask is used, so that
-    attention is the same to the bit.
+    Until something is dropped it holds what transformers' own layer would hold, and the model's own mask is used, so
+    that attention is the same to the bit.
 
     Attributes:
         seen: tokens that went through the layer, padding included.
@@ -48,7 +48,7 @@ class BudgetedLayer(CacheLayerMixin):  # type: ignore[misc]
     is_croppable = False
 
     def __init__(self, index: int, layers: int, window: int | None, selected: Selection, seed: int) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.index, self.layers, self.window, self.selected, self.seed = index, layers, window, selected, seed
         self.is_sliding = window is not None
         self.reset()
@@ -86,7 +86,7 @@ class BudgetedLayer(CacheLayerMixin):  # type: ignore[misc]
         return self.seen
 
     def get_mask_sizes(self, query_length: int | Tensor) -> tuple[int, int]:
-        """Length and offset of the mask as if nothing had been dropped; :meth:`mask` then takes the columns it needs."""
+        """Length and offset of the mask as if nothing had been dropped; :meth:`mask` takes the columns it needs."""
         asked = query_length if isinstance(query_length, int) else query_length.shape[0]  # before transformers 5
         offset = 0 if self.window is None else max(self.seen - self.window + 1, 0)
         return self.seen - offset + asked, offset
@@ -198,7 +198,7 @@ class BudgetedLayer(CacheLayerMixin):  # type: ignore[misc]
         return torch.empty(0) if column is None else column
 
     def watch(self, seen: Seen) -> Seen:
-        """The last queries that the score wants to see; between calls they are held only where it chooses while decoding."""
+        """The last queries that the score wants to see; held between calls only where it chooses while decoding."""
         window = self.selected.score.window
         if window is None:
             return seen

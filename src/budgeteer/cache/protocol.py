@@ -1,16 +1,17 @@
 """What a score and a split of a KV cache are, and what they see.
 
-Shapes: B rows (sequences), H query heads, K key-value heads, n entries of a head, q queries, d width of a head. A *slot* is
-the index of a token in its row, padding included; it is also an entry's age. Query head h reads key-value head h // (H / K).
+Shapes: B rows (sequences), H query heads, K key-value heads, n entries of a head, q queries, d width of a head. A
+*slot* is the index of a token in its row, padding included. Query head h reads key-value head h // (H / K).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-from torch import Tensor
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,8 +56,8 @@ class Score(NamedTuple):
     """How much each entry is worth, with what it has to remember of earlier calls.
 
     Attributes:
-        score: ``(cells, memory) -> [B, K, n]``, finite; the highest are kept. What it says where ``valid`` is False does
-            not matter. Pure; a row's scores do not depend on the other rows.
+        score: ``(cells, memory) -> [B, K, n]``, finite; the highest are kept. What it says where ``valid`` is False
+            does not matter. Pure; a row's scores do not depend on the other rows.
         observe: ``(cells, memory) -> memory``, [B, K, n, remembers] float32, zero for new entries: what a call adds to
             the statistics of the entries, asked after every call. None = nothing is remembered.
         remembers: numbers an entry that ``observe`` keeps; they count as memory of the cache.

@@ -7,6 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from budgeteer.cache.kit import ranks
 from budgeteer.cache.protocol import Cells, Score, Split
 from budgeteer.core import registry
 from budgeteer.core.errors import InvalidInput
@@ -28,7 +29,7 @@ class Selection(NamedTuple):
     split: Split
 
     def protected(self, size: int) -> int:
-        """The least that a head has to keep when heads keep ``size`` entries on the mean: what is always kept, and one."""
+        """What a head always keeps when heads keep ``size`` entries on the mean, and at least 1."""
         newest = max(self.score.recent, int(self.score.recent_share * size))
         return max(self.score.first + newest, 1)
 
@@ -40,7 +41,9 @@ class Selection(NamedTuple):
         """
         scores = self.score.score(cells, memory)
         if scores.shape != cells.valid.shape:
-            raise InvalidInput(f"{self.name}: the score has shape {tuple(scores.shape)}, not {tuple(cells.valid.shape)}")
+            raise InvalidInput(
+                f"{self.name}: the score has shape {tuple(scores.shape)}, not {tuple(cells.valid.shape)}"
+            )
         if not bool(torch.isfinite(scores[cells.valid]).all()):
             raise InvalidInput(f"{self.name}: the score is not finite; is the model's attention?")
         ahead = cells.valid.long().cumsum(-1)
@@ -53,10 +56,7 @@ class Selection(NamedTuple):
 
     def keep(self, scores: Tensor, sizes: Tensor) -> Tensor:
         """[B, K, n] bool: the ``sizes`` [B, K] best entries of each head; ties are won by the earlier one."""
-        order = scores.argsort(dim=-1, descending=True, stable=True)
-        ranks = torch.arange(scores.shape[-1], device=scores.device).expand_as(scores)
-        best = torch.zeros_like(scores, dtype=torch.bool).scatter_(-1, order, ranks < sizes[:, :, None])
-        return best & (scores > float("-inf"))
+        return (ranks(scores) < sizes[:, :, None]) & (scores > float("-inf"))
 
 
 def selection(method: str | Selection) -> Selection:

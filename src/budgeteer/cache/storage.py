@@ -1,7 +1,7 @@
 """How the entries of one layer lie in memory: a rectangle, or heads of their own lengths one behind the other.
 
-Both hold *columns*, tensors by name with one row an entry: keys, values, what a score remembers. ``slots`` says where an
-entry stands in its row of tokens, -1 that none is there.
+Both hold *columns*, tensors by name with one row an entry: keys, values, what a score remembers. ``slots`` says where
+an entry stands in its row of tokens, -1 that none is there.
 """
 
 from __future__ import annotations

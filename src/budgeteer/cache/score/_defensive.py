@@ -5,12 +5,14 @@ Paper: "Taming the Fragility of KV Cache Eviction in LLM Inference", arXiv 2510.
 
 from __future__ import annotations
 
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING
 
-from budgeteer.cache.kit import attention, before, observers, of_groups, smoothed
+from budgeteer.cache.kit import attention, before, observers, of_groups, ranks, smoothed
 from budgeteer.cache.protocol import Cells, Score
 from budgeteer.core.errors import InvalidInput
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 def defensive(window: int = 32, kernel: int = 5, mass: float = 0.9, every: int = 0) -> Score:
@@ -54,7 +56,7 @@ def defensive(window: int = 32, kernel: int = 5, mass: float = 0.9, every: int =
         mean = read.sum(dim=(2, 3)) / (observers(cells)[:, None, None] * read.shape[2])
         secured = _secured(mean, mass, (cells.size - window).clamp(min=0)) & prefix
         best = (risk * prefix).amax(dim=(1, 2), keepdim=True)
-        return torch.where(secured, best, risk)
+        return best.where(secured, risk)
 
     return Score(score, window=window, recent=window, every=every, split="ada-kv:safe=0")
 
@@ -63,12 +65,12 @@ def _moved(cells: Cells) -> Tensor:
     """[B, K, n]: the share of each head in the norms of v W_O of one token."""
     if cells.output is None:
         raise InvalidInput(
-            "defensive needs the layer's output projection (a Linear named o_proj, dense or out_proj), and this model's "
-            "attention has none; choose snapkv"
+            "defensive needs the layer's output projection (a Linear named o_proj, dense or out_proj), and this "
+            "model's attention has none; choose snapkv"
         )
     kv_heads = cells.keys.shape[1]
     group = cells.output.shape[0] // kv_heads
-    norms = torch.zeros(cells.values.shape[:3], device=cells.values.device)
+    norms = cells.values.new_zeros(cells.values.shape[:3]).float()
     for head in range(cells.output.shape[0]):  # head by head: v W_O of all heads at once would be large
         moved = cells.values[:, head // group].float() @ cells.output[head].float()
         norms[:, head // group] += moved.abs().sum(-1) / group
@@ -79,7 +81,6 @@ def _secured(mean: Tensor, mass: float, places: Tensor) -> Tensor:
     """[B, K, n]: the most-read entries whose sum is below ``mass``, the window's share counted; at most ``places``."""
     held = mean.sum(-1, keepdim=True)  # of the prefix; the window holds the rest of 1
     threshold = mass - (1 - held).mean(dim=(1, 2), keepdim=True)
-    order = (mean / held.clamp(min=1e-30)).sort(dim=-1, descending=True, stable=True)
-    count = (order.values.cumsum(-1) < threshold).sum(-1, keepdim=True).minimum(places[:, None, None])
-    ranks = torch.arange(mean.shape[-1], device=mean.device).expand_as(mean)
-    return torch.zeros_like(mean, dtype=torch.bool).scatter_(-1, order.indices, ranks < count)
+    ordered = (mean / held.clamp(min=1e-30)).sort(dim=-1, descending=True).values
+    count = (ordered.cumsum(-1) < threshold).sum(-1, keepdim=True).minimum(places[:, None, None])
+    return ranks(mean) < count

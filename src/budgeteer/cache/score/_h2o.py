@@ -5,12 +5,14 @@ Paper: "H2O: Heavy-Hitter Oracle for Efficient Generative Inference of Large Lan
 
 from __future__ import annotations
 
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from budgeteer.cache.kit import blocks, of_groups
 from budgeteer.cache.protocol import Cells, Score
 from budgeteer.core.errors import InvalidInput
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 def h2o(recent_share: float = 0.5, every: int = 1) -> Score:
@@ -31,10 +33,9 @@ def h2o(recent_share: float = 0.5, every: int = 1) -> Score:
 
 def _observe(cells: Cells, memory: Tensor) -> Tensor:
     kv_heads = cells.keys.shape[1]
-    read = torch.zeros_like(memory[..., 0])
     for block in blocks(cells):
-        read += of_groups(block.sum(2), kv_heads).mean(2)
-    return memory + read[..., None]
+        memory = memory + of_groups(block.sum(2), kv_heads).mean(2)[..., None]
+    return memory
 
 
 def _score(cells: Cells, memory: Tensor) -> Tensor:

@@ -5,20 +5,22 @@ Paper: "A Simple and Effective L2 Norm-Based Strategy for KV Cache Compression",
 
 from __future__ import annotations
 
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from budgeteer.cache.protocol import Cells, Score
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 def knorm() -> Score:
     """Keep the entries whose keys have the smallest norm.
 
     Formula: score_i = -||k_i||_2.
-    Helps when there are no queries to look at and memory is to be had without any attention; it reads the keys only. Nothing
-    is protected.
+    Helps when no attention is to be computed for the choice: it reads the keys only. Nothing is protected.
     """
     return Score(_score)
 
 
 def _score(cells: Cells, memory: Tensor) -> Tensor:
-    return -cells.keys.float().norm(dim=-1)
+    return -cells.keys.float().square().sum(-1).sqrt()

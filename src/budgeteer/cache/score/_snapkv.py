@@ -5,18 +5,21 @@ Paper: "SnapKV: LLM Knows What You are Looking for Before Generation", arXiv 240
 
 from __future__ import annotations
 
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from budgeteer.cache.kit import attention, before, observers, of_groups, smoothed
 from budgeteer.cache.protocol import Cells, Score
 from budgeteer.core.errors import InvalidInput
 
+if TYPE_CHECKING:
+    from torch import Tensor
+
 
 def snapkv(window: int = 32, kernel: int = 5, every: int = 0) -> Score:
     """Keep what the last queries read on the mean, smoothed over neighbours, and the last entries themselves.
 
-    Formula: s_i = mean over the query heads of a group and over the last ``window`` queries of a[h, q, i], then the mean
-    over ``kernel`` neighbours; a is softmax attention with the window's own entries in its sum.
+    Formula: s_i = mean over the query heads of a group and over the last ``window`` queries of a[h, q, i], then the
+    mean over ``kernel`` neighbours; a is softmax attention with the window's own entries in its sum.
     Helps when the prompt ends with the question. When the question comes after the choice, it keeps what the end of the
     context happened to look at.
 

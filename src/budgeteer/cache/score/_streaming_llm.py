@@ -5,9 +5,12 @@ Paper: "Efficient Streaming Language Models with Attention Sinks", arXiv 2309.17
 
 from __future__ import annotations
 
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from budgeteer.cache.protocol import Cells, Score
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 def streaming_llm(sinks: int = 4, every: int = 1) -> Score:

@@ -5,10 +5,13 @@ Paper: "Transformers are Multi-State RNNs", arXiv 2401.06104.
 
 from __future__ import annotations
 
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from budgeteer.cache.kit import attention, of_groups
 from budgeteer.cache.protocol import Cells, Score
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 def tova(every: int = 1) -> Score:

@@ -5,21 +5,23 @@ Paper: "Ada-KV: Optimizing KV Cache Eviction by Adaptive Budget Allocation", arX
 
 from __future__ import annotations
 
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING
 
-from budgeteer.cache.kit import compete
+from budgeteer.cache.kit import compete, ranks
 from budgeteer.cache.protocol import Groups, Split
 from budgeteer.core.errors import InvalidInput
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 def ada_kv(safe: float = 0.2) -> Split:
     """Give each head of a layer as many places as its entries win against those of the other heads.
 
-    Formula: the first floor(safe x size) entries of each head, by score, are sure of a place; the best of all the others
-    take what is left of size x heads.
-    Helps when few heads read widely and the others read a handful of entries; scores of different heads have to mean the
-    same, as attention does.
+    Formula: the best floor(safe x size) entries of each head are sure of a place; the best of all the others take what
+    is left of size x heads.
+    Helps when few heads read widely and the others read a handful of entries; scores of different heads have to mean
+    the same, as attention does.
 
     Args:
         safe: share of the mean size that every head keeps, 0 to 1.
@@ -38,7 +40,5 @@ def ada_kv(safe: float = 0.2) -> Split:
 
 def _secured(scores: Tensor, sure: Tensor) -> Tensor:
     """The scores, with +inf for the first ``sure`` [B] entries of each head."""
-    order = scores.argsort(dim=-1, descending=True, stable=True)
-    ranks = torch.arange(scores.shape[-1], device=scores.device).expand_as(scores)
-    first = torch.zeros_like(scores, dtype=torch.bool).scatter_(-1, order, ranks < sure[:, None, None])
+    first = ranks(scores) < sure[:, None, None]
     return scores.masked_fill(first & (scores > float("-inf")), float("inf"))

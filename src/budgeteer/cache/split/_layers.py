@@ -5,10 +5,13 @@ Paper: "Taming the Fragility of KV Cache Eviction in LLM Inference" (its Layer-D
 
 from __future__ import annotations
 
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from budgeteer.cache.kit import compete
 from budgeteer.cache.protocol import Groups, Split
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 def layers() -> Split:
@@ -22,6 +25,5 @@ def layers() -> Split:
 
 
 def _sizes(groups: Groups) -> tuple[Tensor, ...]:
-    total = sum(size * scores.shape[1] for scores, size in zip(groups.scores, groups.size, strict=True))
-    assert isinstance(total, Tensor)
-    return compete(groups.scores, total)
+    places = [size * scores.shape[1] for scores, size in zip(groups.scores, groups.size, strict=True)]
+    return compete(groups.scores, sum(places[1:], start=places[0]))

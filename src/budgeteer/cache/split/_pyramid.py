@@ -5,10 +5,13 @@ Paper: "PyramidKV: Dynamic KV Cache Compression based on Pyramidal Information F
 
 from __future__ import annotations
 
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from budgeteer.cache.protocol import Groups, Split
 from budgeteer.core.errors import InvalidInput
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 def pyramid(beta: float = 20.0) -> Split:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from budgeteer.cache.protocol import Groups, Split
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 def uniform() -> Split:
