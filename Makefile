@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install -qq --disable-pip-version-check -c constraints.txt
 STEP := @$(BIN)/python tools/step.py
 
-.PHONY: run test test-slow test-frameworks test-clients fresh-clone lint bench conformance clients evidence screenshots docs clean
+.PHONY: run test test-slow test-frameworks test-kvpress test-clients fresh-clone lint bench conformance clients evidence screenshots docs clean
 
 # the demonstration: four arms and the untrained policy, three seeds, a table and a report
 run: $(VENV)/.lab
@@ -22,6 +22,10 @@ test-slow: $(VENV)/.dev
 # frameworks on a wrapped client, which have many dependencies, in an environment of their own
 test-frameworks: .venv-frameworks/.done
 	.venv-frameworks/bin/python -m pytest -m frameworks tests/frameworks
+
+# what budgeted caches keep, against kvpress in an environment of its own, since it needs transformers below 5.3
+test-kvpress: .venv-kvpress/.done
+	PYTHONPATH=src .venv-kvpress/bin/python tests/cache/against_kvpress.py
 
 # real clients through the gateway, each in a pinned environment of its own in .venv-clients, which the first run
 # installs (about 1.5 GB); needs npm for those of Node

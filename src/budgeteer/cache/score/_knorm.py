@@ -23,4 +23,6 @@ def knorm() -> Score:
 
 
 def _score(cells: Cells, memory: Tensor) -> Tensor:
-    return -cells.keys.float().square().sum(-1).sqrt()
+    import torch
+
+    return -torch.linalg.vector_norm(cells.keys.float(), dim=-1)
