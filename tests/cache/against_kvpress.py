@@ -1,8 +1,8 @@
 """What is kept, against kvpress, in an environment of its own that has it: ``python tests/cache/against_kvpress.py``.
 
 kvpress needs transformers below 5.3, so that this is no test of the suite: ``make test-kvpress`` makes the environment.
-Random models of three architectures read a random prompt; each press and the method here have to keep the same entries of
-every layer and head. The sizes are those at which both round to the same number of entries.
+Random models of three architectures read a random prompt; each press and the method here have to keep the same entries
+of every layer and head. The sizes are those at which both round to the same number of entries.
 """
 
 from __future__ import annotations
