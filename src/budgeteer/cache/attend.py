@@ -8,6 +8,7 @@ to the implementation that the model had. Nothing is replaced for other models.
 from __future__ import annotations
 
 import copy
+import inspect
 import sys
 import threading
 from collections.abc import Callable
@@ -56,6 +57,11 @@ def attach(model: Any, layers: int) -> None:
                 copies[id(own)]._attn_implementation_internal = NAME
                 copies[id(own)].budgeteer_original = own
             module.config = copies[id(own)]
+
+
+def argument_of(model: Any) -> str:
+    """The name of a model's argument for its cache: ``cache`` in the newest transformers, else ``past_key_values``."""
+    return "cache" if "cache" in inspect.signature(model.forward).parameters else "past_key_values"
 
 
 def _is_layer(module: nn.Module) -> bool:

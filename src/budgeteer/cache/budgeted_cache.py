@@ -17,7 +17,7 @@ try:
 except ImportError as error:
     raise MissingExtra("transformers", "hf") from error
 
-from budgeteer.cache.attend import attach, updated
+from budgeteer.cache.attend import argument_of, attach, updated
 from budgeteer.cache.layer import BudgetedLayer, Seen
 from budgeteer.cache.protocol import Groups
 from budgeteer.cache.selecting import Selection, selection
@@ -227,13 +227,14 @@ def budgeted(model: Any, budget: Budget | str, method: str | Selection = "snapkv
     already holds something is used as it is. Arguments and errors are those of :class:`BudgetedCache`.
     """
     BudgetedCache(model, budget, method, seed=seed)  # refuses what cannot be before anything is computed
+    wanted = argument_of(model)
 
     def hook(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        name = "cache" if "cache" in kwargs else "past_key_values"
-        given = kwargs.get(name)
+        given = next((kwargs[name] for name in (wanted, "past_key_values") if kwargs.get(name) is not None), None)
         empty = given is None or (type(given) is DynamicCache and given.get_seq_length() == 0)
         if kwargs.get("use_cache") is not False and empty:
-            kwargs = {**kwargs, name: BudgetedCache(model, budget, method, seed=seed)}
+            others = {name: value for name, value in kwargs.items() if name != "past_key_values"}
+            kwargs = {**others, wanted: BudgetedCache(model, budget, method, seed=seed)}
         return args, kwargs
 
     handle = model.register_forward_pre_hook(hook, with_kwargs=True)

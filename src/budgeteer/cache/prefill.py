@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from budgeteer.cache.attend import updated
+from budgeteer.cache.attend import argument_of, updated
 from budgeteer.cache.budgeted_cache import BudgetedCache
 from budgeteer.cache.layer import BudgetedLayer, Seen
 
@@ -27,11 +27,11 @@ class Prefill(BudgetedCache):
     def __init__(self, model: Any, ids: Tensor, attention_mask: Tensor | None = None) -> None:
         self.read: list[tuple[Tensor, Tensor, Seen, Tensor | None]] = []
         super().__init__(model, "100%", "recent")
-        places = {} if attention_mask is None else {"position_ids": (attention_mask.cumsum(-1) - 1).clamp(min=0)}
+        given: dict[str, Any] = {"input_ids": ids, "attention_mask": attention_mask, argument_of(model): self}
+        if attention_mask is not None:
+            given["position_ids"] = (attention_mask.cumsum(-1) - 1).clamp(min=0)
         with torch.no_grad():
-            result = model(
-                input_ids=ids, attention_mask=attention_mask, past_key_values=self, logits_to_keep=1, **places
-            )
+            result = model(**given, logits_to_keep=1)
         self.logits: Tensor = result.logits[:, -1]
 
     def choose(self, layer: BudgetedLayer, seen: Seen, mask: Tensor | None) -> None:

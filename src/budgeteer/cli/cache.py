@@ -49,14 +49,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Evaluate, and print a row for each method and budget."""
-    from budgeteer.core.errors import InvalidInput
+    from budgeteer.core.errors import InvalidInput, UnknownName
     from budgeteer.lab import cache_eval
-    from budgeteer.lab.needles import samples
+    from budgeteer.lab.needles import TASKS, samples
 
     if args.length < 1 or args.samples < 2:
         raise InvalidInput(f"--length {args.length} --samples {args.samples}; give 1 token and 2 samples or more")
     budgets = [budget.strip() for budget in args.budgets.split(",")]
     tasks = [task.strip() for task in args.tasks.split(",")]
+    if unknown := [task for task in tasks if task not in TASKS]:
+        raise UnknownName("task of a cache", unknown[0], TASKS)
     cache_eval.check(args.methods, budgets, args.length)
     loaded = _model(args.model, args.device)
 

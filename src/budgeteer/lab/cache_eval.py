@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from budgeteer.cache import BudgetedCache, selection
+from budgeteer.cache.attend import argument_of
 from budgeteer.cache.prefill import Prefill
 from budgeteer.cache.size import parsed
 from budgeteer.core.errors import InvalidInput
@@ -129,7 +130,7 @@ def _answer(model: Any, cache: BudgetedCache, rest: list[int], answer: list[int]
 
 def _read(model: Any, cache: BudgetedCache, ids: list[int], device: Any) -> Tensor:
     """[q, vocabulary] logits after tokens that go through the cache."""
-    logits: Tensor = model(input_ids=torch.tensor([ids], device=device), past_key_values=cache).logits
+    logits: Tensor = model(input_ids=torch.tensor([ids], device=device), **{argument_of(model): cache}).logits
     return logits[0]
 
 
