@@ -5,7 +5,8 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install -qq --disable-pip-version-check -c constraints.txt
 STEP := @$(BIN)/python tools/step.py
 
-.PHONY: run test test-slow test-frameworks test-vllm test-clients fresh-clone lint bench conformance clients evidence screenshots docs clean
+.PHONY: run test test-slow test-frameworks test-vllm test-kvpress test-clients fresh-clone lint bench conformance clients evidence \
+	screenshots docs clean
 
 # the demonstration: four arms and the untrained policy, three seeds, a table and a report
 run: $(VENV)/.lab
@@ -26,6 +27,10 @@ test-frameworks: .venv-frameworks/.done
 # steers inside the real vLLM on the CPU, in an environment of its own (about 3 GB)
 test-vllm: .venv-vllm/.done
 	VLLM_CPU_KVCACHE_SPACE=1 .venv-vllm/bin/python -m pytest -m vllm --timeout 1800 tests/vllm_engine
+
+# what budgeted caches keep, against kvpress in an environment of its own, since it needs transformers below 5.3
+test-kvpress: .venv-kvpress/.done
+	PYTHONPATH=src .venv-kvpress/bin/python tests/cache/against_kvpress.py
 
 # real clients through the gateway, each in a pinned environment of its own in .venv-clients, which the first run
 # installs (about 1.5 GB); needs npm for those of Node

@@ -17,6 +17,8 @@ from budgeteer.core.methods import METHODS  # noqa: E402
 
 PACKAGES = (
     "allocate",
+    "cache.score",
+    "cache.split",
     "gateway.policies",
     "joint",
     "online",

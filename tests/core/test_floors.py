@@ -26,7 +26,7 @@ FLOORS = (
     {"engine", "models"},
     {"adapters"},
     {"solve"},
-    {"strategies", "rl"},
+    {"strategies", "rl", "cache"},
     {"gateway"},
     {"check"},
     {"lab"},

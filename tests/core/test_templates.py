@@ -56,9 +56,11 @@ FACTORIES = {
     "policy": "short",
     "style": "brackets",
     "task": "Divisible",
+    "score": "large_values",
+    "split": "lend",
 }
 """Template -> the factory in it."""
-TORCH = ("recipe", "reward", "advantage", "ratio")
+TORCH = ("recipe", "reward", "advantage", "ratio", "score", "split")
 WITHOUT_DOCTEST = ("strategy", "recipe", "advantage", "many", "scorer", "importance", "carry", "variant", "policy")
 """Parts whose methods need more than a few lines to be called; tests below call them."""
 

@@ -337,6 +337,27 @@ def their_half():
     return lambda spent: 1 - 0.5 * spent
 
 
+def their_oldest():
+    """The oldest entries."""
+    from budgeteer.cache import Score
+
+    return Score(lambda cells, memory: -cells.slots.double())
+
+
+def their_half_of_it():
+    """Every head keeps half of what it may, or what it must."""
+    from budgeteer.cache import Split
+
+    def sizes(groups):
+        has = [((scores > float("-inf")).sum(-1), (scores == float("inf")).sum(-1)) for scores in groups.scores]
+        return tuple(
+            (size[:, None] // 2).clamp(min=0).minimum(most).maximum(must)
+            for size, (most, must) in zip(groups.size, has, strict=True)
+        )
+
+    return Split(sizes)
+
+
 def advantage(rollouts, view):
     MARK.write_text("a run of theirs is busy")
     return SCALE * grpo_advantage(rollouts, view)
@@ -416,6 +437,8 @@ LATE = Method("their-late", "weight", f"{HERE}:their_late", "late tokens")
 STYLE = Method("their-plain", "style", f"{HERE}:their_plain", "the question alone")
 TASK = Method("their-sums", "task", f"{HERE}:TheirSums", "sums modulo 11")
 POLICY = Method("their-policy", "policy", f"{HERE}:their_policy", "short answers for all", arguments={"cap": 20})
+SCORE = Method("their-oldest", "score", f"{HERE}:their_oldest", "the oldest entries")
+SPLIT = Method("their-half-of-it", "split", f"{HERE}:their_half_of_it", "half of what may be kept")
 RECIPE = Method("theirs", "recipe", f"{HERE}:recipe", "GRPO of theirs")
 BROKEN = Method("theirs-broken", "recipe", f"{HERE}:broken_recipe", "fails in its first step")
 NONE = Method("theirs-none", "recipe", f"{HERE}:no_recipe", "makes something else")

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from budgeteer.check._allocator import check_allocator
     from budgeteer.check._allowance import check_allowance
     from budgeteer.check._carry import check_carry
+    from budgeteer.check._cells import check_score, check_split
     from budgeteer.check._common import CheckFailed
     from budgeteer.check._joint import check_joint
     from budgeteer.check._ledger import check_ledger
@@ -67,7 +68,9 @@ __all__ = [
     "check_rounding",
     "check_router",
     "check_schedule",
+    "check_score",
     "check_scorer",
+    "check_split",
     "check_steer",
     "check_strategy",
     "check_stream",
@@ -105,7 +108,9 @@ __getattr__ = lazy(
         "check_reward": "_reward",
         "check_rounding": "_rounding",
         "check_router": "_router",
+        "check_score": "_cells",
         "check_scorer": "_scorer",
+        "check_split": "_cells",
         "check_steer": "_steer",
         "check_strategy": "_strategy",
         "check_style": "_style",

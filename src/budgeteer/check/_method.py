@@ -122,6 +122,8 @@ CHECKS: Mapping[str, Callable[..., None]] = {
     "recipe": _recipe,
     "style": _plain("check_style"),
     "task": _task,
+    "score": _plain("check_score"),
+    "split": _plain("check_split"),
     "policy": _policy,
 }
 """Part -> its check of a method."""

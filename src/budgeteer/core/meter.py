@@ -161,7 +161,7 @@ class Counted:
 
 
 def cache() -> Meter:
-    """Entries of a KV cache that are kept: one a token, layer and head."""
+    """Tokens whose entries a KV cache keeps: the mean over its layers and heads, as :mod:`budgeteer.cache` has them."""
     return Counted("cache")
 
 

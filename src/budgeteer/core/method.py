@@ -34,6 +34,8 @@ PARTS: dict[str, str] = {
     "policy": "saves tokens of the gateway's requests",
     "style": "says how a model is asked and how its answers are read",
     "task": "makes problems and verifies their answers",
+    "score": "says how much each entry of a KV cache is worth",
+    "split": "says how many entries of a KV cache each layer and head keeps",
 }
 """Part -> what a method of it does."""
 
@@ -98,6 +100,7 @@ SLOTS: dict[str, dict[str, str]] = {
         "lr": "schedule",
         "steer": "steer",
     },
+    "score": {"split": "split"},
     "strategy": {"steer": "steer"},
     "many": {"steer": "steer"},
 }

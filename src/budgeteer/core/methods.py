@@ -91,12 +91,22 @@ FORKING = Citation(
     "Beyond the 80/20 Rule: High-Entropy Minority Tokens Drive Effective Reinforcement Learning for LLM Reasoning",
     "2506.01939",
 )
+STREAMING_LLM = Citation("Efficient Streaming Language Models with Attention Sinks", "2309.17453")
+KNORM = Citation("A Simple and Effective L2 Norm-Based Strategy for KV Cache Compression", "2406.11430")
+TOVA = Citation("Transformers are Multi-State RNNs", "2401.06104")
+SNAPKV = Citation("SnapKV: LLM Knows What You are Looking for Before Generation", "2404.14469")
+ADA_KV = Citation(
+    "Ada-KV: Optimizing KV Cache Eviction by Adaptive Budget Allocation for Efficient LLM Inference", "2407.11550"
+)
+PYRAMID_KV = Citation("PyramidKV: Dynamic KV Cache Compression based on Pyramidal Information Funneling", "2406.02069")
+H2O, DEFENSIVE = _paper("H2O"), _paper("DefensiveKV")
 
 _A, _O, _J = partial(_path, "allocate"), partial(_path, "online"), partial(_path, "joint")
 _R, _RW, _W = partial(_path, "rl.recipes"), partial(_path, "rl.reward"), partial(_path, "rl.weight")
 _AD, _IM, _RA = partial(_path, "rl.advantage"), partial(_path, "rl.importance"), partial(_path, "rl.ratio")
 _ST, _CA, _SC = partial(_path, "rl.stream"), partial(_path, "rl.carry"), partial(_path, "rl.schedule")
 _VA = partial(_path, "rl.variant")
+_CS, _CP = partial(_path, "cache.score"), partial(_path, "cache.split")
 _P = partial(_path, "gateway.policies")
 _S, _T, _V = partial(_path, "steer"), partial(_path, "strategies"), partial(_path, "verify")
 
@@ -794,5 +804,19 @@ METHODS: tuple[Method, ...] = (
         "held-out sums, stories, comparisons, sorting and dates of the thinking model",
     ),
     Method("homogeneous", "task", "budgeteer.lab.tasks.mixture:homogeneous", "chains of 4 steps, all of a kind"),
+    # score
+    Method("random", "score", _CS("random"), "entries at random: the control"),
+    Method("recent", "score", _CS("recent"), "the newest entries: a sliding window"),
+    Method("streaming-llm", "score", _CS("streaming_llm"), "the first entries and the newest", STREAMING_LLM),
+    Method("knorm", "score", _CS("knorm"), "keys of a small norm", KNORM),
+    Method("tova", "score", _CS("tova"), "what the newest query reads", TOVA),
+    Method("snapkv", "score", _CS("snapkv"), "what the last queries read on the mean", SNAPKV),
+    Method("h2o", "score", _CS("h2o"), "what was read most so far, and the newest entries", H2O),
+    Method("defensive", "score", _CS("defensive"), "what any of the last queries read, times its value", DEFENSIVE),
+    # split
+    Method("uniform", "split", _CP("uniform"), "every head keeps equally many"),
+    Method("pyramid", "split", _CP("pyramid"), "low layers keep more than high ones", PYRAMID_KV),
+    Method("ada-kv", "split", _CP("ada_kv"), "the heads of a layer compete", ADA_KV),
+    Method("layers", "split", _CP("layers"), "the heads of all layers compete", DEFENSIVE),
 )
 # fmt: on

@@ -1,0 +1,39 @@
+"""Budgets of a KV cache: which entries each layer and head keeps, on any decoder of transformers."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from budgeteer.core.lazy import lazy
+
+if TYPE_CHECKING:
+    from budgeteer.cache.budgeted_cache import Account, BudgetedCache, budgeted
+    from budgeteer.cache.protocol import Cells, Groups, Score, Split
+    from budgeteer.cache.selecting import Selection, selection
+
+__all__ = [
+    "Account",
+    "BudgetedCache",
+    "Cells",
+    "Groups",
+    "Score",
+    "Selection",
+    "Split",
+    "budgeted",
+    "selection",
+]
+
+__getattr__ = lazy(
+    __name__,
+    {
+        "Account": "budgeted_cache",
+        "BudgetedCache": "budgeted_cache",
+        "Cells": "protocol",
+        "Groups": "protocol",
+        "Score": "protocol",
+        "Selection": "selecting",
+        "Split": "protocol",
+        "budgeted": "budgeted_cache",
+        "selection": "selecting",
+    },
+)

@@ -1,0 +1,128 @@
+"""The way into a model: its attention goes through :func:`attend`, which knows the cache that was just updated.
+
+``attach(model)`` gives the model's attention modules a copy of their configuration that names this implementation. The
+model's own configuration, its masks and whoever reads it stay as they are, and a call without a budgeted cache goes on
+to the implementation that the model had. Nothing is replaced for other models.
+"""
+
+from __future__ import annotations
+
+import copy
+import inspect
+import sys
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+
+from budgeteer.cache.layer import Seen, readable
+from budgeteer.core.errors import InvalidInput
+
+NAME = "budgeteer"
+"""Of the attention implementation."""
+OFFERED = ("eager", "sdpa")
+"""Implementations that take a mask of their own for each head, which unequal heads need."""
+_PROJECTIONS = ("o_proj", "dense", "out_proj")
+
+updated = threading.local()
+"""``updated.by`` = (cache, layer) between the update of a layer and its attention, in one thread."""
+
+
+def attach(model: Any, layers: int) -> None:
+    """Lead the attention of a model's ``layers`` layers through :func:`attend`. A second call changes nothing.
+
+    Raises:
+        InvalidInput: its attention modules cannot be told, or its attention implementation takes no such masks.
+    """
+    found = [module for module in model.modules() if "Attention" in type(module).__name__ and _is_layer(module)]
+    if sorted(module.layer_idx for module in found) != list(range(layers)):
+        raise InvalidInput(
+            f"{type(model).__name__}: a budgeted cache needs one attention module with layer_idx a layer, found "
+            f"{len(found)} in {layers} layers; models with shared, cross or state-space layers are not supported"
+        )
+    copies: dict[int, Any] = {}
+    for module in found:
+        own = module.config
+        if _original(module) is own:
+            if own._attn_implementation not in OFFERED:
+                raise InvalidInput(
+                    f"attention {own._attn_implementation!r} cannot read heads of unequal lengths; load the model with "
+                    "attn_implementation='sdpa', or call model.set_attn_implementation('sdpa')"
+                )
+            if id(own) not in copies:
+                copies[id(own)] = copy.copy(own)
+                copies[id(own)]._attn_implementation_internal = NAME
+                copies[id(own)].budgeteer_original = own
+            module.config = copies[id(own)]
+
+
+def argument_of(model: Any) -> str:
+    """The name of a model's argument for its cache: ``cache`` in the newest transformers, else ``past_key_values``."""
+    return "cache" if "cache" in inspect.signature(model.forward).parameters else "past_key_values"
+
+
+def _is_layer(module: nn.Module) -> bool:
+    return isinstance(getattr(module, "layer_idx", None), int) and hasattr(module, "config")
+
+
+def _original(module: Any) -> Any:
+    return getattr(module.config, "budgeteer_original", module.config)
+
+
+def attend(
+    module: Any, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, *args: Any, **kwargs: Any
+) -> tuple[Tensor, Tensor | None]:
+    """The attention of one layer, and then the choice of what is kept of it."""
+    name = _original(module)._attn_implementation
+    if name == "eager":
+        base: Callable[..., Any] = sys.modules[type(module).__module__].eager_attention_forward
+    else:
+        base = ALL_ATTENTION_FUNCTIONS[name]
+    by = getattr(updated, "by", None)
+    if by is None:
+        return base(module, query, key, value, attention_mask, *args, **kwargs)  # type: ignore[no-any-return]
+    (cache, layer), updated.by = by, None
+    if layer.index != module.layer_idx:
+        raise InvalidInput(f"layer {module.layer_idx} attends after the cache of layer {layer.index} was updated")
+    if name not in OFFERED:
+        raise InvalidInput(f"attention was set to {name!r} behind a budgeted cache; use one of {', '.join(OFFERED)}")
+    asked = query.shape[2]
+    seen = Seen(
+        query.detach(),
+        _valid(attention_mask, query.shape[0], asked, query.device),
+        kwargs.get("scaling") or query.shape[-1] ** -0.5,
+        kwargs.get("softcap"),
+        lambda: _output(module, query.shape[1], value.shape[-1]),
+    )
+    with torch.no_grad():
+        cache.prepare(layer, seen)
+        mask = attention_mask
+        if not layer.intact:
+            mask = layer.mask(attention_mask, asked, query.shape[1], query.dtype if name == "eager" else None)
+    result = base(module, query, key, value, mask, *args, **kwargs)
+    with torch.no_grad():
+        cache.choose(layer, seen, attention_mask)
+    return result  # type: ignore[no-any-return]
+
+
+def _valid(mask: Tensor | None, rows: int, asked: int, device: torch.device) -> Tensor:
+    """[B, q]: the queries that are no padding: those that read themselves."""
+    if mask is None:
+        return torch.ones(rows, asked, dtype=torch.bool, device=device)
+    own = readable(mask[:, 0, :, -asked:])
+    return own.diagonal(dim1=-2, dim2=-1).expand(rows, asked)
+
+
+def _output(module: Any, heads: int, width: int) -> Tensor | None:
+    """[H, d of values, D]: the output projection, where it is a Linear of a known name."""
+    for name in _PROJECTIONS:
+        weight = getattr(getattr(module, name, None), "weight", None)
+        if isinstance(weight, Tensor) and weight.dim() == 2 and weight.shape[1] == heads * width:
+            return weight.detach().T.reshape(heads, width, -1)
+    return None
+
+
+ALL_ATTENTION_FUNCTIONS.register(NAME, attend)

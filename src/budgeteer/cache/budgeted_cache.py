@@ -1,0 +1,244 @@
+"""A KV cache with a budget, for any decoder of transformers with the standard cache."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from torch import Tensor
+
+from budgeteer.core.budget import Budget
+from budgeteer.core.errors import InvalidInput, MissingExtra
+
+try:
+    from transformers.cache_utils import Cache, DynamicCache, DynamicLayer, DynamicSlidingWindowLayer
+except ImportError as error:
+    raise MissingExtra("transformers", "hf") from error
+
+from budgeteer.cache.attend import argument_of, attach, updated
+from budgeteer.cache.layer import BudgetedLayer, Seen
+from budgeteer.cache.protocol import Groups
+from budgeteer.cache.selecting import Selection, selection
+from budgeteer.cache.size import Footprint, capped, parsed, sizes
+from budgeteer.cache.storage import Rectangle, held
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """What a cache holds, measured.
+
+    Attributes:
+        kept: entries that are held, one a token, layer and key-value head.
+        total: entries that a cache without a budget would hold, padding included.
+        bytes: of the storages that are held between calls: keys, values, slots, what a score remembers.
+        full_bytes: of keys and values of ``total`` entries.
+        peak_bytes: the most that was held at a time, with what a layer needs while it grows or is cut.
+    """
+
+    kept: int
+    total: int
+    bytes: int
+    full_bytes: int
+    peak_bytes: int
+
+    @property
+    def share(self) -> float:
+        """Entries held, of those of a full cache."""
+        return self.kept / self.total if self.total else 0.0
+
+
+class _Waiting(NamedTuple):
+    """A layer whose scores are known, and whose size is not yet."""
+
+    layer: BudgetedLayer
+    scores: Tensor
+    size: Tensor
+    tokens: Tensor
+
+
+class BudgetedCache(Cache):
+    """A cache that drops what a method thinks least worth, down to a budget, and gives the memory back.
+
+    Pass it as ``past_key_values`` (``cache`` in the newest transformers) to ``generate`` or to the model. A prompt, or
+    a part of one, goes through the whole attention and is then cut down to the budget; what is generated is added, and
+    cut down too where the method chooses while decoding. Positions stay those of the text.
+
+    Args:
+        model: a decoder of transformers; its attention is led through :mod:`budgeteer.cache.attend` from then on.
+        budget: tokens (``"2k"``, ``"cache:2k"``: entries of each layer and head, on the mean), bytes of the whole cache
+            (``"bytes:64m"``) or a share of the tokens so far (``"25%"``).
+        method: a score of the registry with its options and its split, such as ``"snapkv:split=pyramid"``.
+        seed: of methods that draw at random.
+
+    Raises:
+        InvalidInput: a budget below what the method always keeps, or a model without the standard cache.
+        UnknownName: no such method.
+    """
+
+    layers: list[BudgetedLayer]  # type: ignore[assignment]
+
+    def __init__(self, model: Any, budget: Budget | str, method: str | Selection = "snapkv", *, seed: int = 0) -> None:
+        self.budget, self.selected = parsed(budget), selection(method)
+        if self.budget.amount is not None and self.budget.kind != "bytes":
+            self._enough(self.budget.amount)
+        windows = _windows(model)
+        attach(model, len(windows))
+        layers = [BudgetedLayer(i, len(windows), w, self.selected, seed) for i, w in enumerate(windows)]
+        super().__init__(layers=list(layers))
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget everything, for another prompt."""
+        for layer in self.layers:
+            layer.reset()
+        self.peak, self._waiting = 0, list[_Waiting]()
+        self._size: Tensor | None = None
+        self._due, self._steps = False, 0
+        self._open: int | None = None
+
+    def update(self, key_states: Tensor, value_states: Tensor, layer_idx: int, *args: Any, **kwargs: Any) -> Any:
+        """Add the keys and values of a layer, and return those that its queries may read."""
+        if self._open is not None:
+            raise InvalidInput(
+                f"the attention of layer {self._open} did not go through transformers' attention functions; the cache "
+                "was made for another model, or this one cannot have a budget"
+            )
+        layer = self.layers[layer_idx]
+        before = layer.bytes()
+        keys, values = layer.update(key_states, value_states)
+        self._measure(before + (0 if isinstance(layer.storage, Rectangle) else held([keys, values])))
+        self._open, updated.by = layer_idx, (self, layer)
+        return keys, values
+
+    def prepare(self, layer: BudgetedLayer, seen: Seen) -> None:
+        """Before the attention of a layer: refuse what cannot be kept within the budget before more is computed."""
+        self._open = None
+        tokens = layer.count(seen.valid)
+        if layer.index:
+            return
+        asked = seen.queries.shape[2]
+        self._steps = 0 if asked > 1 else self._steps + 1
+        every = self.selected.score.every
+        self._due = asked > 1 or (every > 0 and self._steps % every == 0)
+        self._size = sizes(self.budget, tokens, self._footprints(layer))
+        if self._due:
+            short = self._size < tokens
+            if bool(short.any()):
+                self._enough(int(self._size[short].min()))
+
+    def choose(self, layer: BudgetedLayer, seen: Seen, mask: Tensor | None) -> None:
+        """After the attention of a layer: keep what the budget leaves."""
+        assert self._size is not None
+        assert layer.tokens is not None
+        score, observed = self.selected.score, layer.watch(seen)
+        footprint = self._footprint(layer)
+        size = capped(self._size.to(layer.tokens.device), footprint)
+        tokens = capped(layer.tokens, footprint)
+        over = not layer.intact or bool((size < tokens).any())
+        if score.observe is not None:
+            layer.remember(layer.cells(seen, mask, size))
+        if self._due and over:
+            cells = layer.cells(observed, mask, size)
+            self._waiting.append(_Waiting(layer, self.selected.scores(cells, layer.memory()), size, tokens))
+            if not self.selected.split.together:
+                self._cut()
+        elif not self.selected.split.together:
+            layer.slide()
+        if self.selected.split.together and layer.index == len(self.layers) - 1:
+            self._cut()
+            for each in self.layers:
+                each.slide()
+
+    def _cut(self) -> None:
+        """Split the places of the layers that wait, and drop what has none."""
+        if not self._waiting:
+            return
+        waiting, self._waiting = self._waiting, []
+        first = waiting[0].layer
+        alike = [layer.index for layer in self.layers if layer.window == first.window]
+        groups = Groups(
+            scores=tuple(each.scores for each in waiting),
+            size=tuple(each.size for each in waiting),
+            tokens=tuple(each.tokens for each in waiting),
+            layer=alike.index(first.index),
+            layers=len(alike),
+        )
+        for each, counts in zip(waiting, self.selected.split.sizes(groups), strict=True):
+            before = each.layer.bytes()
+            each.layer.keep(self.selected.keep(each.scores, counts))
+            self._measure(before)
+
+    def _enough(self, size: int) -> None:
+        if size < (least := self.selected.protected(size)):
+            raise InvalidInput(
+                f"budget {self.budget} leaves {size} tokens a head, and {self.selected.name} always keeps {least}; "
+                "give a larger budget, or a method that protects less, such as snapkv:window=8"
+            )
+
+    def _footprint(self, layer: BudgetedLayer) -> Footprint:
+        assert layer.storage is not None
+        columns = layer.storage.whole().values()
+        rows, heads = next(iter(columns)).shape[:2]
+        entry = sum(column.shape[-1] * column.element_size() for column in columns) + 4  # 4: its slot
+        return Footprint(rows * heads * entry, None if layer.window is None else layer.window - 1)
+
+    def _footprints(self, first: BudgetedLayer) -> list[Footprint]:
+        """Of all layers, which are as wide as the first one."""
+        each = self._footprint(first)
+        return [each._replace(most=None if la.window is None else la.window - 1) for la in self.layers]
+
+    def _measure(self, beside: int = 0) -> None:
+        self.peak = max(self.peak, sum(layer.bytes() for layer in self.layers) + beside)
+
+    def account(self) -> Account:
+        """What is held now, measured."""
+        kept = total = full = 0
+        for layer in self.layers:
+            if layer.storage is None:
+                continue
+            whole = layer.storage.whole()
+            rows, heads = whole["keys"].shape[:2]
+            entries = rows * heads * (layer.seen if layer.window is None else min(layer.seen, layer.window - 1))
+            kept, total = kept + layer.entries(), total + entries
+            full += entries * sum(whole[n].shape[-1] * whole[n].element_size() for n in ("keys", "values"))
+        return Account(kept, total, sum(layer.bytes() for layer in self.layers), full, self.peak)
+
+
+def _windows(model: Any) -> list[int | None]:
+    """The window of each layer, None for one that reads everything."""
+    plain = (DynamicLayer, DynamicSlidingWindowLayer)
+    layers: list[Any] = DynamicCache(config=model.config).layers
+    if not layers or not all(type(layer) in plain for layer in layers):
+        kinds = sorted({type(layer).__name__ for layer in layers if type(layer) not in plain})
+        raise InvalidInput(
+            f"{type(model).__name__} has no standard cache ({', '.join(kinds) or 'no layers'}); a budget needs full or "
+            "sliding attention in every layer, no state-space, recurrent, shared or latent ones"
+        )
+    return [layer.sliding_window if layer.is_sliding else None for layer in layers]
+
+
+@contextmanager
+def budgeted(model: Any, budget: Budget | str, method: str | Selection = "snapkv", *, seed: int = 0) -> Iterator[None]:
+    """Give every new cache of the model a budget: ``with budgeted(model, "25%"): model.generate(**inputs)``.
+
+    A call without a cache, or with an empty one, gets a :class:`BudgetedCache`, which the model returns. A cache that
+    already holds something is used as it is. Arguments and errors are those of :class:`BudgetedCache`.
+    """
+    BudgetedCache(model, budget, method, seed=seed)  # refuses what cannot be before anything is computed
+    wanted = argument_of(model)
+
+    def hook(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        given = next((kwargs[name] for name in (wanted, "past_key_values") if kwargs.get(name) is not None), None)
+        empty = given is None or (type(given) is DynamicCache and given.get_seq_length() == 0)
+        if kwargs.get("use_cache") is not False and empty:
+            others = {name: value for name, value in kwargs.items() if name != "past_key_values"}
+            kwargs = {**others, wanted: BudgetedCache(model, budget, method, seed=seed)}
+        return args, kwargs
+
+    handle = model.register_forward_pre_hook(hook, with_kwargs=True)
+    try:
+        yield
+    finally:
+        handle.remove()

@@ -1,0 +1,94 @@
+"""What scores and splits share: attention of the observed queries, groups of heads, ranks, competition for places."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from budgeteer.cache.protocol import Cells
+from budgeteer.core.errors import MissingExtra
+
+try:
+    import torch
+    from torch import Tensor
+    from torch.nn import functional
+except ImportError as error:
+    raise MissingExtra("torch", "hf") from error
+
+BLOCK = 128
+"""Queries whose attention is computed at a time, so that n x n probabilities never stand in memory."""
+
+
+def attention(cells: Cells, start: int = 0, stop: int | None = None) -> Tensor:
+    """What queries start..stop read of each entry: softmax over the entries that each of them sees.
+
+    Formula: a[h, q, i] = softmax over i of scaling q.k_i, over valid entries of slots <= that of the query, and within
+    the window of a sliding layer. Queries that are padding read nothing.
+
+    Returns:
+        [B, H, queries, n] float32; rows sum to 1, or to 0 for padding.
+    """
+    queries = cells.queries[:, :, start:stop].float()
+    slots, known = cells.query_slots[start:stop], cells.query_valid[:, start:stop]
+    rows, heads, asked, width = queries.shape
+    kv_heads = cells.keys.shape[1]
+    grouped = queries.reshape(rows, kv_heads, heads // kv_heads, asked, width)
+    logits = (grouped @ cells.keys.float().transpose(-1, -2)[:, :, None]) * cells.scaling
+    if cells.softcap is not None:
+        logits = cells.softcap * torch.tanh(logits / cells.softcap)
+    age = slots[:, None] - cells.slots[:, :, None, :]
+    seen = (age >= 0) & cells.valid[:, :, None, :]
+    if cells.window is not None:
+        seen &= age < cells.window
+    read = torch.softmax(logits.masked_fill(~seen[:, :, None], float("-inf")), dim=-1)
+    read = torch.where(known[:, None, None, :, None], read, 0.0).nan_to_num(0.0)
+    return read.reshape(rows, heads, asked, -1)
+
+
+def blocks(cells: Cells) -> Iterator[Tensor]:
+    """:func:`attention` of all observed queries, a block of them at a time."""
+    for start in range(0, cells.queries.shape[2], BLOCK):
+        yield attention(cells, start, start + BLOCK)
+
+
+def observers(cells: Cells) -> Tensor:
+    """[B] float32: how many of the observed queries are no padding, at least 1."""
+    return cells.query_valid.sum(-1).clamp(min=1).float()
+
+
+def of_groups(heads: Tensor, kv_heads: int) -> Tensor:
+    """[B, H, ...] as [B, K, H / K, ...]: the query heads of each key-value head."""
+    return heads.reshape(heads.shape[0], kv_heads, -1, *heads.shape[2:])
+
+
+def before(cells: Cells, recent: int) -> Tensor:
+    """[B, K, n]: the valid entries that are not among the newest ``recent`` slots."""
+    return cells.valid & (cells.slots <= cells.query_slots[-1] - recent)
+
+
+def smoothed(scores: Tensor, kernel: int) -> Tensor:
+    """The mean over ``kernel`` neighbouring entries, zeros beyond the ends; [..., n]."""
+    flat = scores.reshape(-1, 1, scores.shape[-1])
+    return functional.avg_pool1d(flat, kernel, stride=1, padding=kernel // 2).reshape(scores.shape)
+
+
+def ranks(scores: Tensor) -> Tensor:
+    """The rank of each score in the last dimension: 0 = the highest; ties are won by the earlier one."""
+    return scores.argsort(dim=-1, descending=True, stable=True).argsort(dim=-1)
+
+
+def compete(scores: Sequence[Tensor], total: Tensor) -> tuple[Tensor, ...]:
+    """The sizes of heads when their entries compete for ``total`` places a row: each has as many as it wins.
+
+    Ties are won by the earlier layer, head and entry.
+
+    Args:
+        scores: for each layer [B, K, n]; -inf never wins.
+        total: [B] int64 places.
+
+    Returns:
+        For each layer [B, K] int64.
+    """
+    flat = torch.cat([layer.flatten(1) for layer in scores], dim=1)
+    won = (ranks(flat) < total[:, None]) & (flat > float("-inf"))
+    parts = torch.split(won, [layer[0].numel() for layer in scores], dim=1)
+    return tuple(part.reshape(layer.shape).sum(-1) for part, layer in zip(parts, scores, strict=True))

@@ -1,0 +1,246 @@
+"""One layer of a budgeted cache: its entries, the mask of its attention, and what is kept after it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from transformers.cache_utils import CacheLayerMixin
+
+from budgeteer.cache.protocol import Cells
+from budgeteer.cache.selecting import Selection
+from budgeteer.cache.storage import Columns, Rectangle, Storage, held, kept
+from budgeteer.core.errors import InvalidInput
+
+
+class Seen(NamedTuple):
+    """What the queries of a call are, beside the queries themselves.
+
+    Attributes:
+        queries: [B, H, q, d].
+        valid: [B, q]; False = padding.
+        scaling, softcap: of the logits.
+        output: function that gives [H, d of values, D] of the output projection, or None.
+    """
+
+    queries: Tensor
+    valid: Tensor
+    scaling: float
+    softcap: float | None
+    output: Callable[[], Tensor | None]
+
+
+class BudgetedLayer(CacheLayerMixin):  # type: ignore[no-untyped-call]
+    """The entries of one layer.
+
+    Until something is dropped it holds what transformers' own layer would hold, and the model's own mask is used, so
+    that attention is the same to the bit.
+
+    Attributes:
+        seen: tokens that went through the layer, padding included.
+        tokens: [B], those that are no padding; None before the first call.
+        intact: nothing was dropped but what a sliding window left behind.
+    """
+
+    is_compileable = False
+    is_croppable = False
+
+    def __init__(self, index: int, layers: int, window: int | None, selected: Selection, seed: int) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.index, self.layers, self.window, self.selected, self.seed = index, layers, window, selected, seed
+        self.is_sliding = window is not None
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget everything."""
+        self.storage: Storage | None = None
+        self.seen, self.intact, self.is_initialized = 0, True, False
+        self.tokens: Tensor | None = None
+        self.watched: tuple[Tensor, Tensor] | None = None
+
+    # what transformers asks of a layer
+
+    def lazy_initialization(self, key_states: Tensor, value_states: Tensor | None = None) -> None:
+        self.is_initialized = True
+
+    def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
+        """Add the entries of a call; [B, K, n, d] of all that its queries may read."""
+        new: Columns = {"keys": key_states, "values": value_states}
+        if self.selected.score.remembers:
+            shape = (*key_states.shape[:3], self.selected.score.remembers)
+            new["memory"] = torch.zeros(shape, dtype=torch.float32, device=key_states.device)
+        if self.storage is None:
+            # a copy, since the values of some models are a part of a larger tensor
+            self.storage = Rectangle({name: torch.cat([c[:, :, :0], c], dim=2) for name, c in new.items()})
+            self.is_initialized = True
+        else:
+            self.storage.append(new)
+        self.seen += key_states.shape[2]
+        whole = self.storage.whole()
+        return whole["keys"], whole["values"]
+
+    def get_seq_length(self) -> int:
+        """Tokens seen, so that the next one gets its true position, whatever was dropped."""
+        return self.seen
+
+    def get_mask_sizes(self, query_length: int | Tensor) -> tuple[int, int]:
+        """Length and offset of the mask as if nothing had been dropped; :meth:`mask` takes the columns it needs."""
+        asked = query_length if isinstance(query_length, int) else query_length.shape[0]  # before transformers 5
+        offset = 0 if self.window is None else max(self.seen - self.window + 1, 0)
+        return self.seen - offset + asked, offset
+
+    def get_max_length(self) -> int:
+        return -1 if self.window is None else self.window
+
+    get_max_cache_shape = get_max_length  # its name before transformers 5
+
+    def _refused(self, what: str, *args: Any, **kwargs: Any) -> Any:
+        raise InvalidInput(
+            f"a budgeted cache cannot be {what}, since entries that were dropped do not come back; generate with "
+            "num_beams=1 and without an assistant model or prompt lookup, or without a budget"
+        )
+
+    def reorder_cache(self, beam_idx: Tensor) -> None:
+        self._refused("reordered for beam search")
+
+    def crop(self, *args: Any, **kwargs: Any) -> None:
+        self._refused("cut back, as assisted decoding does")
+
+    def activate_past_recording(self) -> None:
+        self._refused("cut back, as assisted decoding does")
+
+    def batch_repeat_interleave(self, repeats: int) -> None:
+        self._refused("repeated")
+
+    def batch_select_indices(self, indices: Tensor) -> None:
+        self._refused("taken apart by rows")
+
+    # attention
+
+    def mask(self, given: Tensor | None, asked: int, heads: int, additive: torch.dtype | None) -> Tensor | None:
+        """The mask of a call's attention over the entries that are held.
+
+        Args:
+            given: the model's own mask, [B or 1, 1, q, length of :meth:`get_mask_sizes`]; None = everything is read.
+            asked: q, the queries of the call, whose entries are already held.
+            heads: H.
+            additive: dtype of a mask that is added to logits, None for one of bool.
+
+        Returns:
+            [B, H, q, n], or None where every query reads every entry.
+        """
+        assert self.storage is not None
+        slots = self.storage.slots(self.seen)
+        old = slots[..., : slots.shape[-1] - asked]
+        queries = torch.arange(self.seen - asked, self.seen, device=slots.device)
+        seen = (old >= 0)[:, :, None, :].expand(-1, -1, asked, -1)
+        if self.window is not None:
+            seen = seen & (queries[:, None] - old[:, :, None, :] < self.window)
+        if given is None and asked == 1 and bool(seen.all()):
+            return None
+        shape = (*slots.shape[:2], asked, asked)
+        new = seen.new_ones(asked, asked).tril() if given is None else readable(given)[..., -asked:]
+        seen = torch.cat([seen, new.expand(shape)], dim=-1).repeat_interleave(heads // slots.shape[1], dim=1)
+        if additive is None:
+            return seen
+        least = torch.finfo(additive).min
+        return torch.zeros(seen.shape, dtype=additive, device=seen.device).masked_fill(~seen, least)
+
+    # what is kept
+
+    def count(self, valid: Tensor) -> Tensor:
+        """Add a call's tokens, [B, q], and return the [B] tokens of each row so far."""
+        before = 0 if self.tokens is None else self.tokens
+        self.tokens = before + valid.sum(-1)
+        return self.tokens
+
+    def cells(self, seen: Seen, mask: Tensor | None, size: Tensor) -> Cells:
+        """What a score sees after a call; the queries are those of the call."""
+        assert self.storage is not None
+        slots, asked, whole = self.storage.slots(self.seen), seen.queries.shape[2], self.storage.whole()
+        valid = slots >= 0
+        if self.window is not None:
+            valid &= slots > self.seen - self.window  # what the next token can read
+        if mask is not None:
+            known = readable(mask).any(dim=2)[:, 0].expand(slots.shape[0], -1)  # padding is read by nobody
+            offset = self.seen - known.shape[-1]
+            inside = (slots - offset).clamp(min=0)
+            valid &= known.gather(1, inside.flatten(1)).reshape(slots.shape) | (slots < offset)
+        return Cells(
+            keys=whole["keys"],
+            values=whole["values"],
+            slots=slots,
+            valid=valid,
+            queries=seen.queries,
+            query_slots=torch.arange(self.seen - asked, self.seen, device=slots.device),
+            query_valid=seen.valid,
+            scaling=seen.scaling,
+            size=size,
+            layer=self.index,
+            layers=self.layers,
+            seed=self.seed,
+            softcap=seen.softcap,
+            window=self.window,
+            output=seen.output(),
+        )
+
+    def remember(self, cells: Cells) -> None:
+        """Add what a call's queries read to the memory of the entries."""
+        assert self.storage is not None
+        if self.selected.score.observe is not None:
+            self.storage.replace("memory", self.selected.score.observe(cells, self.storage.whole()["memory"]))
+
+    def memory(self) -> Tensor:
+        assert self.storage is not None
+        column = self.storage.whole().get("memory")
+        return torch.empty(0) if column is None else column
+
+    def watch(self, seen: Seen) -> Seen:
+        """The last queries that the score wants to see; held between calls only where it chooses while decoding."""
+        window = self.selected.score.window
+        if window is None:
+            return seen
+        queries, valid = seen.queries, seen.valid
+        if self.watched is not None:
+            queries = torch.cat([self.watched[0], queries], dim=2)
+            valid = torch.cat([self.watched[1], valid], dim=1)
+        queries, valid = queries[:, :, -window:], valid[:, -window:]
+        if self.selected.score.every and window > 1:
+            self.watched = queries.clone(), valid.clone()
+        return seen._replace(queries=queries, valid=valid)
+
+    def keep(self, keep: Tensor) -> None:
+        """Hold the entries where ``keep`` [B, K, n] is True, and no others."""
+        assert self.storage is not None
+        if not bool(keep.all()):
+            self.storage = kept(self.storage.whole(), self.storage.slots(self.seen), keep)
+            self.intact = False
+
+    def slide(self) -> None:
+        """Drop what a sliding window has left behind."""
+        if self.window is None or self.storage is None:
+            return
+        most = self.window - 1
+        whole = self.storage.whole()
+        if whole["keys"].shape[2] <= most:
+            return
+        if self.intact:
+            self.storage = Rectangle({name: column[:, :, -most:].clone() for name, column in whole.items()})
+        else:
+            slots = self.storage.slots(self.seen)
+            self.storage = kept(whole, slots, slots > self.seen - self.window)
+
+    def bytes(self) -> int:
+        """Bytes that are held between calls."""
+        return held([*(self.storage.tensors() if self.storage else ()), *(self.watched or ())])
+
+    def entries(self) -> int:
+        """Entries that are held, of all rows and heads."""
+        return 0 if self.storage is None else int((self.storage.slots(self.seen) >= 0).sum())
+
+
+def readable(mask: Tensor) -> Tensor:
+    """A mask of bool, or one that is added to logits, as bool."""
+    return mask if mask.dtype == torch.bool else mask > torch.finfo(mask.dtype).min / 2

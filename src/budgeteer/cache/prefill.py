@@ -1,0 +1,52 @@
+"""One prefill for many caches: a prompt is read once, and each method then chooses from what was read."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from budgeteer.cache.attend import argument_of, updated
+from budgeteer.cache.budgeted_cache import BudgetedCache
+from budgeteer.cache.layer import BudgetedLayer, Seen
+
+
+class Prefill(BudgetedCache):
+    """A full cache that records what each layer read, so that :meth:`into` can fill budgeted caches from it.
+
+    A filled cache is, to the bit, the one that reads the prompt itself in one call. Queries, keys and values of all
+    layers are held, which is more than a full cache.
+
+    Args:
+        model: as for a :class:`BudgetedCache`; the caches have to be of the same model.
+        ids: [B, q] tokens of the prompt.
+        attention_mask: [B, q], 0 = padding; None = there is none.
+    """
+
+    def __init__(self, model: Any, ids: Tensor, attention_mask: Tensor | None = None) -> None:
+        self.read: list[tuple[Tensor, Tensor, Seen, Tensor | None]] = []
+        super().__init__(model, "100%", "recent")
+        given: dict[str, Any] = {"input_ids": ids, "attention_mask": attention_mask, argument_of(model): self}
+        if attention_mask is not None:
+            given["position_ids"] = (attention_mask.cumsum(-1) - 1).clamp(min=0)
+        with torch.no_grad():
+            result = model(**given, logits_to_keep=1)
+        self.logits: Tensor = result.logits[:, -1]
+
+    def choose(self, layer: BudgetedLayer, seen: Seen, mask: Tensor | None) -> None:
+        """Record what a layer read, before a sliding one lets go of it."""
+        assert layer.storage is not None
+        whole = layer.storage.whole()
+        self.read.append((whole["keys"], whole["values"], seen, mask))
+        super().choose(layer, seen, mask)
+
+    def into(self, cache: BudgetedCache) -> BudgetedCache:
+        """Fill an empty cache as if the prompt went through it, and return it."""
+        with torch.no_grad():
+            for index, (keys, values, seen, mask) in enumerate(self.read):
+                cache.update(keys, values, index)
+                updated.by = None
+                cache.prepare(cache.layers[index], seen)
+                cache.choose(cache.layers[index], seen, mask)
+        return cache

@@ -1,0 +1,112 @@
+"""What a score and a split of a KV cache are, and what they see.
+
+Shapes: B rows (sequences), H query heads, K key-value heads, n entries of a head, q queries, d width of a head. A
+*slot* is the index of a token in its row, padding included. Query head h reads key-value head h // (H / K).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class Cells:
+    """The entries of one layer, after its attention, and the queries that read them.
+
+    Attributes:
+        keys: [B, K, n, d], rotated to their true positions, in the order of their slots.
+        values: [B, K, n, d of values].
+        slots: [B, K, n] int64.
+        valid: [B, K, n]; False = no entry stands there (padding of the prompt, or of a head with fewer entries).
+        queries: [B, H, q, d], rotated: those of the call, or the last :attr:`Score.window`.
+        query_slots: [q] int64.
+        query_valid: [B, q]; False = padding.
+        scaling: factor of the products of queries and keys.
+        size: [B] int64, how many entries a head of this layer will keep on the mean.
+        layer, layers: index of the layer, and how many there are.
+        seed: of random choices.
+        softcap: cap of the logits, or None.
+        window: of a sliding layer: a query reads this many slots, its own included; None = all.
+        output: [H, d of values, D], the part of each head in the layer's output projection; None = unknown.
+    """
+
+    keys: Tensor
+    values: Tensor
+    slots: Tensor
+    valid: Tensor
+    queries: Tensor
+    query_slots: Tensor
+    query_valid: Tensor
+    scaling: float
+    size: Tensor
+    layer: int
+    layers: int
+    seed: int = 0
+    softcap: float | None = None
+    window: int | None = None
+    output: Tensor | None = None
+
+
+class Score(NamedTuple):
+    """How much each entry is worth, with what it has to remember of earlier calls.
+
+    Attributes:
+        score: ``(cells, memory) -> [B, K, n]``, finite; the highest are kept. What it says where ``valid`` is False
+            does not matter. Pure; a row's scores do not depend on the other rows.
+        observe: ``(cells, memory) -> memory``, [B, K, n, remembers] float32, zero for new entries: what a call adds to
+            the statistics of the entries, asked after every call. None = nothing is remembered.
+        remembers: numbers an entry that ``observe`` keeps; they count as memory of the cache.
+        window: ``score`` sees the last so many queries; None = all those of the call.
+        first: so many entries at a row's beginning are always kept (attention sinks).
+        recent: so many of the newest entries are always kept.
+        recent_share: the newest entries that are always kept, as a share of what a head keeps.
+        every: 0 = choose after prompts only; k = after every k generated tokens, too.
+        split: name of the split that the method's paper has.
+    """
+
+    score: Callable[[Cells, Tensor], Tensor]
+    observe: Callable[[Cells, Tensor], Tensor] | None = None
+    remembers: int = 0
+    window: int | None = None
+    first: int = 0
+    recent: int = 0
+    recent_share: float = 0.0
+    every: int = 0
+    split: str = "uniform"
+
+
+class Groups(NamedTuple):
+    """What a split divides: the entries of one layer, or of all of them.
+
+    Attributes:
+        scores: for each layer [B, K, n]: -inf = no entry, +inf = always kept.
+        size: for each layer [B] int64: entries that a head of it would keep if all kept equally many.
+        tokens: for each layer [B] int64: entries that a head of it would have if nothing had ever been dropped.
+        layer: index of the first of these layers among those of its kind: all that read everything, or all that slide.
+        layers: how many layers of that kind the model has.
+    """
+
+    scores: tuple[Tensor, ...]
+    size: tuple[Tensor, ...]
+    tokens: tuple[Tensor, ...]
+    layer: int
+    layers: int
+
+
+class Split(NamedTuple):
+    """How many entries each layer and head keeps.
+
+    Attributes:
+        sizes: ``(groups) -> for each layer [B, K] int64``. No head keeps fewer than it must (+inf) or more than it has,
+        and a row keeps no more than its size times the heads, summed over the layers. Pure; rows are independent.
+        together: False = asked for one layer at a time, as soon as it was read; True = once for all layers, at the end
+            of the call. Until then all of them are held.
+    """
+
+    sizes: Callable[[Groups], tuple[Tensor, ...]]
+    together: bool = False

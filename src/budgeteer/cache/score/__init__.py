@@ -1,0 +1,43 @@
+"""Scores of the entries of a KV cache: one a file."""
+
+from __future__ import annotations
+
+# Written by tools/exports.py.
+from typing import TYPE_CHECKING
+
+from budgeteer.core.lazy import lazy
+
+if TYPE_CHECKING:
+    from budgeteer.cache.score._defensive import defensive
+    from budgeteer.cache.score._h2o import h2o
+    from budgeteer.cache.score._knorm import knorm
+    from budgeteer.cache.score._random import random
+    from budgeteer.cache.score._recent import recent
+    from budgeteer.cache.score._snapkv import snapkv
+    from budgeteer.cache.score._streaming_llm import streaming_llm
+    from budgeteer.cache.score._tova import tova
+
+__all__ = [
+    "defensive",
+    "h2o",
+    "knorm",
+    "random",
+    "recent",
+    "snapkv",
+    "streaming_llm",
+    "tova",
+]
+
+__getattr__ = lazy(
+    __name__,
+    {
+        "defensive": "_defensive",
+        "h2o": "_h2o",
+        "knorm": "_knorm",
+        "random": "_random",
+        "recent": "_recent",
+        "snapkv": "_snapkv",
+        "streaming_llm": "_streaming_llm",
+        "tova": "_tova",
+    },
+)

@@ -1,0 +1,77 @@
+"""A selection: which score, which split, and when; read from ``NAME:option=value,split=NAME``."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from budgeteer.cache.kit import ranks
+from budgeteer.cache.protocol import Cells, Score, Split
+from budgeteer.core import registry
+from budgeteer.core.errors import InvalidInput
+from budgeteer.core.slots import filled
+from budgeteer.core.spec import parse
+
+
+class Selection(NamedTuple):
+    """What a budgeted cache keeps. What it does not keep is dropped.
+
+    Attributes:
+        name: as it was given.
+        score: how much each entry is worth, and when to choose.
+        split: how many entries each layer and head keeps.
+    """
+
+    name: str
+    score: Score
+    split: Split
+
+    def protected(self, size: int) -> int:
+        """What a head always keeps when heads keep ``size`` entries on the mean, and at least 1."""
+        newest = max(self.score.recent, int(self.score.recent_share * size))
+        return max(self.score.first + newest, 1)
+
+    def scores(self, cells: Cells, memory: Tensor) -> Tensor:
+        """[B, K, n] float32 or float64: -inf where no entry is, +inf for what is always kept.
+
+        Raises:
+            InvalidInput: the score has another shape, or is not finite where an entry is.
+        """
+        scores = self.score.score(cells, memory)
+        if scores.shape != cells.valid.shape:
+            raise InvalidInput(
+                f"{self.name}: the score has shape {tuple(scores.shape)}, not {tuple(cells.valid.shape)}"
+            )
+        if not bool(torch.isfinite(scores[cells.valid]).all()):
+            raise InvalidInput(f"{self.name}: the score is not finite; is the model's attention?")
+        ahead = cells.valid.long().cumsum(-1)
+        behind = ahead[:, :, -1:] - ahead
+        newest = (cells.size * self.score.recent_share).long().clamp(min=self.score.recent)[:, None, None]
+        # a sliding layer forgets its first entries, and then protects none
+        passed = cells.window is not None and int(cells.query_slots[-1]) >= cells.window
+        always = cells.valid & ((behind < newest) | (ahead <= (0 if passed else self.score.first)))
+        return scores.masked_fill(~cells.valid, float("-inf")).masked_fill(always, float("inf"))
+
+    def keep(self, scores: Tensor, sizes: Tensor) -> Tensor:
+        """[B, K, n] bool: the ``sizes`` [B, K] best entries of each head; ties are won by the earlier one."""
+        return (ranks(scores) < sizes[:, :, None]) & (scores > float("-inf"))
+
+
+def selection(method: str | Selection) -> Selection:
+    """Read ``NAME``, ``NAME:option=value``, ``NAME:split=NAME``, or pass a Selection on.
+
+    Raises:
+        UnknownName: no score or split has this name, or it has no such option.
+        InvalidInput: a value that an option does not take.
+
+    >>> selection("snapkv:window=16,split=pyramid").score.window
+    16
+    """
+    if isinstance(method, Selection):
+        return method
+    spec = parse(method, "score")
+    options, slots = filled(spec, "score")
+    score: Score = registry.make("score", spec.name, **options)
+    return Selection(method, score, slots.get("split") or registry.part_of("split", score.split))

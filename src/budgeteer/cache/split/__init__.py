@@ -1,0 +1,31 @@
+"""Splits of a KV cache over layers and heads: one a file."""
+
+from __future__ import annotations
+
+# Written by tools/exports.py.
+from typing import TYPE_CHECKING
+
+from budgeteer.core.lazy import lazy
+
+if TYPE_CHECKING:
+    from budgeteer.cache.split._ada_kv import ada_kv
+    from budgeteer.cache.split._layers import layers
+    from budgeteer.cache.split._pyramid import pyramid
+    from budgeteer.cache.split._uniform import uniform
+
+__all__ = [
+    "ada_kv",
+    "layers",
+    "pyramid",
+    "uniform",
+]
+
+__getattr__ = lazy(
+    __name__,
+    {
+        "ada_kv": "_ada_kv",
+        "layers": "_layers",
+        "pyramid": "_pyramid",
+        "uniform": "_uniform",
+    },
+)

@@ -1,0 +1,192 @@
+"""The rules of scores and splits of a KV cache; needs torch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import fields, replace
+from typing import Any
+
+from budgeteer.cache.protocol import Cells, Groups, Score, Split
+from budgeteer.check._common import CheckFailed
+from budgeteer.core import registry
+from budgeteer.core.errors import MissingExtra
+
+try:
+    import torch
+    from torch import Tensor
+except ImportError as error:
+    raise MissingExtra("torch", "hf") from error
+
+ROWS, HEADS, KV_HEADS, TOKENS, WIDTH, MODEL, LAYERS = 3, 4, 2, 40, 8, 12, 4
+PADDED = 6
+"""Tokens of padding before the first row's first entry."""
+
+
+def check_score(score: Score, *, seed: int = 0) -> None:
+    """Score made-up entries of a cache, and raise :class:`CheckFailed` at the first broken rule.
+
+    Rules: a score gives one finite number an entry, [B, K, n], in half precision too; the same entries get the same
+    scores; a row's scores do not depend on other rows, an entry's not on what stands where no entry is; what was given
+    is not changed; ``observe`` gives a memory of [B, K, n, remembers] float32 and is there where something is
+    remembered; what is protected, ``window`` and ``every`` are in range; ``split`` names a split of the registry.
+
+    Args:
+        score: the score to check.
+        seed: of the entries.
+    """
+    if not isinstance(score, Score):
+        raise CheckFailed(f"the factory made {score!r}, no Score")
+    if min(score.first, score.recent, score.every) < 0 or not 0 <= score.recent_share <= 1:
+        raise CheckFailed("first, recent and every are 0 or more, and recent_share is a share from 0 to 1")
+    if score.window is not None and score.window < 1:
+        raise CheckFailed(f"Score.window is {score.window}; give the number of queries to see, or None for the call's")
+    if (score.observe is None) != (score.remembers == 0):
+        raise CheckFailed("a score with observe remembers 1 number an entry or more, one without remembers none")
+    if not isinstance(registry.part_of("split", score.split), Split):
+        raise CheckFailed(f"Score.split is {score.split!r}, which makes no Split")
+    cells = _cells(seed, TOKENS if score.window is None else min(score.window, TOKENS))
+    whole = _scored(score, cells)
+    if not torch.equal(whole, _scored(score, cells)):
+        raise CheckFailed("the same entries got other scores; draw from Cells.seed only, and keep no state")
+    for row in range(ROWS):
+        alone = _scored(score, _rows(cells, slice(row, row + 1)))
+        if not torch.allclose(alone, whole[row : row + 1], atol=1e-5, rtol=1e-4):
+            raise CheckFailed(
+                "the scores of a row change with the other rows; reduce over heads, queries and entries only"
+            )
+    spoiled = {name: getattr(cells, name).masked_fill(~cells.valid[..., None], 7.0) for name in ("keys", "values")}
+    if not torch.allclose(_scored(score, replace(cells, **spoiled)), whole, atol=1e-5, rtol=1e-4):
+        raise CheckFailed("scores change with keys or values where no entry is; look at Cells.valid")
+    half = {name: getattr(cells, name).bfloat16() for name in ("keys", "values", "queries")}
+    _scored(score, replace(cells, **half))
+
+
+def check_split(split: Split, *, seed: int = 0) -> None:
+    """Split made-up budgets over heads, and raise :class:`CheckFailed` at the first broken rule.
+
+    Rules: sizes are whole numbers, [B, K] for each layer that was given; a head keeps all that it must and no more than
+    it has; a row keeps no more than its budget, summed over the layers; the same scores give the same sizes; rows do
+    not depend on each other; the scores are not changed.
+
+    Args:
+        split: the split to check.
+        seed: of the scores.
+    """
+    if not isinstance(split, Split):
+        raise CheckFailed(f"the factory made {split!r}, no Split")
+    for sizes in ((8, 20, 33), (2, 2, 40), (5, 5, 5)):
+        groups = _groups(seed, sizes)
+        whole = _sizes(split, groups)
+        if not all(torch.equal(a, b) for a, b in zip(whole, _sizes(split, groups), strict=True)):
+            raise CheckFailed("the same scores gave other sizes; a split keeps no state and draws nothing")
+        for row in range(ROWS):
+            one = slice(row, row + 1)
+            alone = _sizes(
+                split,
+                groups._replace(
+                    scores=tuple(scores[one] for scores in groups.scores),
+                    size=tuple(size[one] for size in groups.size),
+                    tokens=tuple(tokens[one] for tokens in groups.tokens),
+                ),
+            )
+            if not all(torch.equal(a, b[one]) for a, b in zip(alone, whole, strict=True)):
+                raise CheckFailed("the sizes of a row change with the other rows")
+
+
+def _cells(seed: int, queries: int) -> Cells:
+    rng = torch.Generator().manual_seed(seed)
+    valid = torch.ones(ROWS, TOKENS, dtype=torch.bool)
+    valid[0, :PADDED] = False
+    return Cells(
+        keys=torch.randn(ROWS, KV_HEADS, TOKENS, WIDTH, generator=rng),
+        values=torch.randn(ROWS, KV_HEADS, TOKENS, WIDTH, generator=rng),
+        slots=torch.arange(TOKENS).expand(ROWS, KV_HEADS, -1),
+        valid=valid[:, None].expand(-1, KV_HEADS, -1),
+        queries=torch.randn(ROWS, HEADS, queries, WIDTH, generator=rng),
+        query_slots=torch.arange(TOKENS - queries, TOKENS),
+        query_valid=valid[:, TOKENS - queries :],
+        scaling=WIDTH**-0.5,
+        size=torch.full((ROWS,), TOKENS // 2),
+        layer=1,
+        layers=LAYERS,
+        seed=seed,
+        output=torch.randn(HEADS, WIDTH, MODEL, generator=rng),
+    )
+
+
+def _rows(cells: Cells, rows: slice) -> Cells:
+    """Some rows; what has none stays."""
+    without = ("query_slots", "output")
+    found = {f.name: getattr(cells, f.name) for f in fields(cells) if f.name not in without}
+    return replace(cells, **{name: value[rows] for name, value in found.items() if isinstance(value, Tensor)})
+
+
+def _unchanged(function: Callable[[], Any], given: list[Tensor], what: str) -> Any:
+    before = [tensor.clone() for tensor in given]
+    result = function()
+    if not all(torch.equal(a, b) for a, b in zip(before, given, strict=True)):
+        raise CheckFailed(f"{what} changed what it was given; copy before writing")
+    return result
+
+
+def _scored(score: Score, cells: Cells) -> Tensor:
+    given = [getattr(cells, f.name) for f in fields(cells) if isinstance(getattr(cells, f.name), Tensor)]
+    shape = cells.valid.shape
+    memory = torch.zeros(*shape, score.remembers)
+    if score.observe is not None:
+        observe = score.observe
+        memory = _unchanged(lambda: observe(cells, memory), [*given, memory], "observe")
+        if memory.shape != (*shape, score.remembers) or memory.dtype != torch.float32:
+            raise CheckFailed(
+                f"observe gave {tuple(memory.shape)} of {memory.dtype}; the memory is [B, K, n, remembers] of float32"
+            )
+    scores: Tensor = _unchanged(lambda: score.score(cells, memory), [*given, memory], "the score")
+    if scores.shape != shape:
+        raise CheckFailed(f"the score gave {tuple(scores.shape)} for entries of {tuple(shape)}; one number an entry")
+    if not bool(torch.isfinite(scores[cells.valid]).all()):
+        raise CheckFailed("a score is not finite; what is always kept is said by first, recent and recent_share")
+    return torch.where(cells.valid, scores.double(), 0.0)
+
+
+def _groups(seed: int, sizes: tuple[int, ...]) -> Groups:
+    """Layers and heads that are unequally concentrated; the last two entries are protected, and a head lacks some."""
+    rng, layers = torch.Generator().manual_seed(seed), []
+    for layer in range(LAYERS):
+        steep = torch.tensor([1.0, 4.0 + layer])[:, None]
+        scores = torch.rand(ROWS, KV_HEADS, TOKENS, generator=rng) ** steep
+        scores[1, 0, : 4 * layer] = float("-inf")
+        scores[..., -2:] = float("inf")
+        layers.append(scores)
+    size, tokens = torch.tensor(sizes), torch.full((ROWS,), TOKENS)
+    return Groups(tuple(layers), (size,) * LAYERS, (tokens,) * LAYERS, 0, LAYERS)
+
+
+def _sizes(split: Split, groups: Groups) -> tuple[Tensor, ...]:
+    """The sizes of all layers: asked for together, or one layer at a time."""
+    asked = [groups]
+    if not split.together:
+        asked = [
+            Groups((scores,), (size,), (tokens,), place, groups.layers)
+            for place, (scores, size, tokens) in enumerate(zip(*groups[:3], strict=True))
+        ]
+    found: list[Tensor] = []
+    for each in asked:
+        given = [*each.scores, *each.size]
+        sizes = _unchanged(lambda each=each: split.sizes(each), given, "the split")  # type: ignore[misc]
+        if len(sizes) != len(each.scores):
+            raise CheckFailed(f"the split gave sizes for {len(sizes)} layers, and {len(each.scores)} were asked for")
+        found += sizes
+    for scores, sizes in zip(groups.scores, found, strict=True):
+        if sizes.shape != scores.shape[:2] or sizes.dtype != torch.int64:
+            raise CheckFailed(
+                f"sizes are {tuple(sizes.shape)} of {sizes.dtype}; one int64 a row and head, {tuple(scores.shape[:2])}"
+            )
+        must, has = (scores == float("inf")).sum(-1), (scores > float("-inf")).sum(-1)
+        if bool((sizes < must).any()):
+            raise CheckFailed("a head keeps fewer entries than are protected (+inf)")
+        if bool((sizes > has).any()):
+            raise CheckFailed("a head keeps more entries than it has (those above -inf)")
+    kept = sum((sizes.sum(-1) for sizes in found[1:]), start=found[0].sum(-1))
+    if bool((kept > groups.size[0] * KV_HEADS * LAYERS).any()):
+        raise CheckFailed("a row keeps more than its budget: size x heads, summed over the layers")
+    return tuple(found)

@@ -1,0 +1,168 @@
+"""What a budget of the KV cache costs: tasks in the manner of RULER, one prefill for all methods and budgets.
+
+An answer is right where each of its tokens is the model's first choice after those before it: what greedy decoding
+would have written. With the question *known*, the choice is made after context and question; *unknown*, after the
+context, and the question comes later, as the next turn does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from budgeteer.cache import BudgetedCache, selection
+from budgeteer.cache.attend import argument_of
+from budgeteer.cache.prefill import Prefill
+from budgeteer.cache.size import parsed
+from budgeteer.core.errors import InvalidInput
+from budgeteer.lab.needles import Sample
+from budgeteer.lab.stats import mean_ci, paired, wilson
+
+FULL = "full"
+"""Name of the cache without a budget, which each method is compared with."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """One sample with one cache.
+
+    Attributes:
+        task, method, budget: of it.
+        known: whether the question was known when the choice was made.
+        right: the whole answer is what the model would write.
+        logprob: of the answer, nats a token.
+        kept: entries that were held when the answer began, of those of a full cache.
+        bytes: that were held then.
+        peak: of the bytes while the prompt was read.
+    """
+
+    task: str
+    method: str
+    budget: str
+    known: bool
+    right: bool
+    logprob: float
+    kept: float
+    bytes: int
+    peak: int
+
+
+def check(methods: Sequence[str], budgets: Sequence[str], length: int) -> None:
+    """Refuse what cannot be, before anything is computed.
+
+    Raises:
+        InvalidInput: a budget that is smaller than what a method always keeps of a text of ``length`` tokens, or a name
+            that stands twice.
+        UnknownName: no such method.
+    """
+    for names in (methods, budgets):
+        if len(set(names)) < len(names):
+            raise InvalidInput(f"{', '.join(names)}: one stands twice; name each once")
+    for method in methods:
+        selected = selection(method)
+        for budget in budgets:
+            given = parsed(budget)
+            if given.kind == "bytes":
+                continue
+            size = given.of(length)
+            if size < length and size < selected.protected(size):
+                raise InvalidInput(
+                    f"{budget} of {length} tokens leaves {size} a head, and {method} always keeps "
+                    f"{selected.protected(size)}; give a larger budget or longer texts"
+                )
+
+
+def evaluate(
+    model: Any,
+    encode: Callable[[str, bool], list[int]],
+    samples: Sequence[Sample],
+    methods: Sequence[str],
+    budgets: Sequence[str],
+    *,
+    known: Sequence[bool] = (True, False),
+    seed: int = 0,
+) -> Iterator[Answered]:
+    """Answer samples with a full cache and with each method and budget.
+
+    Args:
+        model: a decoder of transformers.
+        encode: ``(text, first) -> ids``; ``first`` = at the beginning of a text, where some tokenizers add a token.
+        samples: texts and questions.
+        methods: scores of the registry, with options.
+        budgets: as a cache has them.
+        known: whether the question is known when the choice is made; both by default.
+        seed: of methods that draw at random.
+    """
+    device = next(model.parameters()).device
+    for sample in samples:
+        context, question = encode(sample.context, True), encode(sample.question, False)
+        answer = encode(sample.answer, False)
+        for knows in known:
+            prompt, rest = ([*context, *question[:-1]], question[-1:]) if knows else (context, question)
+            read = Prefill(model, torch.tensor([prompt], device=device))
+            arms = [(FULL, "100%", "recent"), *((method, budget, method) for method in methods for budget in budgets)]
+            for name, budget, method in arms:
+                cache = BudgetedCache(model, budget, method, seed=seed)
+                read.into(cache)
+                held = cache.account()
+                logprobs, right = _answer(model, cache, rest, answer, device)
+                yield Answered(
+                    sample.task, name, budget, knows, right, logprobs / len(answer), held.share, held.bytes,
+                    held.peak_bytes,
+                )  # fmt: skip
+
+
+def _answer(model: Any, cache: BudgetedCache, rest: list[int], answer: list[int], device: Any) -> tuple[float, bool]:
+    """Sum of the log-probabilities of an answer, and whether each token is the first choice."""
+    with torch.no_grad():
+        logits = [_read(model, cache, rest, device)[-1:]]
+        if len(answer) > 1:
+            pieces = [[token] for token in answer[:-1]] if cache.selected.score.every else [answer[:-1]]
+            logits += [_read(model, cache, piece, device) for piece in pieces]
+    found, wanted = torch.cat(logits).float(), torch.tensor(answer, device=device)
+    logprobs = found.log_softmax(-1).gather(1, wanted[:, None])
+    return float(logprobs.sum()), bool((found.argmax(-1) == wanted).all())
+
+
+def _read(model: Any, cache: BudgetedCache, ids: list[int], device: Any) -> Tensor:
+    """[q, vocabulary] logits after tokens that go through the cache."""
+    logits: Tensor = model(input_ids=torch.tensor([ids], device=device), **{argument_of(model): cache}).logits
+    return logits[0]
+
+
+def table(answered: Sequence[Answered]) -> list[dict[str, Any]]:
+    """A row for each method, budget and way to ask: shares of right answers by task and in all, with intervals.
+
+    ``right`` is over all samples with Wilson's 95 % interval, ``lost`` the mean difference of log-probabilities to the
+    full cache on the same samples, nats a token, with a paired t interval.
+    """
+    rows = []
+    tasks = list(dict.fromkeys(each.task for each in answered))
+    arms = list(dict.fromkeys((each.known, each.method, each.budget) for each in answered))
+    full = {knows: [e.logprob for e in answered if e.known == knows and e.method == FULL] for knows, *_ in arms}
+    for knows, method, budget in arms:
+        mine = [each for each in answered if (each.known, each.method, each.budget) == (knows, method, budget)]
+        by_task = {task: [e.right for e in mine if e.task == task] for task in tasks}
+        rows.append(
+            {
+                "method": method,
+                "budget": budget,
+                "known": knows,
+                "samples": len(mine),
+                "right": _interval(wilson(sum(each.right for each in mine), len(mine))),
+                "tasks": {task: sum(right) / len(right) for task, right in by_task.items()},
+                "lost": _interval(paired(full[knows], [each.logprob for each in mine])),
+                "kept": mean_ci([each.kept for each in mine]).mean,
+                "bytes": round(mean_ci([each.bytes for each in mine]).mean),
+                "peak": round(mean_ci([each.peak for each in mine]).mean),
+            }
+        )
+    return rows
+
+
+def _interval(estimate: Any) -> dict[str, float]:
+    return {name: value for name, value in asdict(estimate).items() if name != "n"}

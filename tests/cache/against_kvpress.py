@@ -1,0 +1,134 @@
+"""What is kept, against kvpress, in an environment of its own that has it: ``python tests/cache/against_kvpress.py``.
+
+kvpress needs transformers below 5.3, so that this is no test of the suite: ``make test-kvpress`` makes the environment.
+Random models of three architectures read a random prompt; each press and the method here have to keep the same entries
+of every layer and head. The sizes are those at which both round to the same number of entries.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+import transformers
+from kvpress import (
+    AdaKVPress,
+    KnormPress,
+    ObservedAttentionPress,
+    PyramidKVPress,
+    SnapKVPress,
+    StreamingLLMPress,
+    TOVAPress,
+)
+
+from budgeteer.cache import BudgetedCache
+
+TOKENS = 200
+SIZES = {
+    "vocab_size": 512, "hidden_size": 64, "intermediate_size": 48, "num_hidden_layers": 4, "num_attention_heads": 4,
+    "num_key_value_heads": 2, "max_position_embeddings": 512, "pad_token_id": 0,
+}  # fmt: skip
+PRESSES: dict[str, tuple[Any, str]] = {
+    "knorm": (KnormPress, "sdpa"),
+    "streaming-llm": (StreamingLLMPress, "sdpa"),
+    "tova": (TOVAPress, "sdpa"),
+    "snapkv:window=16": (lambda ratio: SnapKVPress(ratio, window_size=16), "sdpa"),
+    "snapkv:window=8,kernel=7": (lambda ratio: SnapKVPress(ratio, window_size=8, kernel_size=7), "sdpa"),
+    "snapkv:window=8,split=pyramid": (lambda ratio: PyramidKVPress(ratio, window_size=8), "sdpa"),
+    "snapkv:window=8,split=pyramid:beta=3": (lambda ratio: PyramidKVPress(ratio, window_size=8, beta=3), "sdpa"),
+    "knorm:split=ada-kv": (lambda ratio: AdaKVPress(KnormPress(ratio)), "sdpa"),
+    "snapkv:window=16,split=ada-kv": (lambda ratio: AdaKVPress(SnapKVPress(ratio, window_size=16)), "sdpa"),
+    "snapkv:window=16,split=ada-kv:safe=0.5": (
+        lambda ratio: AdaKVPress(SnapKVPress(ratio, window_size=16), alpha_safeguard=0.5), "sdpa",
+    ),
+}  # fmt: skip
+"""Method here -> the press, and the attention that it wants."""
+
+
+def models() -> Iterator[Any]:
+    for kind in ("Llama", "Qwen3", "Phi3"):
+        extra = {"head_dim": 16} if kind == "Qwen3" else {}
+        torch.manual_seed(5)
+        configuration = getattr(transformers, f"{kind}Config")(**SIZES, **extra)
+        model = getattr(transformers, f"{kind}ForCausalLM")(configuration).eval()
+        for name, weight in model.named_parameters():  # attention that is not nearly uniform
+            if "q_proj" in name or "k_proj" in name or "qkv_proj" in name:
+                weight.data *= 5
+            if "k_norm" in name:  # with weights of 1 all keys have one norm
+                weight.data += torch.randn_like(weight) / 4
+        yield model
+
+
+def of_kvpress(model: Any, press: Any, ids: torch.Tensor) -> list[list[list[int]]]:
+    """For each layer and head the entries that a press keeps."""
+    full, cut = transformers.DynamicCache(), transformers.DynamicCache()
+    with torch.no_grad():
+        model(ids, past_key_values=full)
+        with press(model):
+            model(ids, past_key_values=cut)
+    found = []
+    modules = [layer.self_attn for layer in model.model.layers]
+    for whole, kept, module in zip(full.layers, cut.layers, modules, strict=True):
+        masked = getattr(module, "masked_key_indices", None)
+        heads = []
+        for head in range(whole.keys.shape[1]):
+            if masked is None:
+                same = (kept.keys[0, head][:, None] == whole.keys[0, head][None]).all(-1)
+                heads.append(sorted(same.nonzero()[:, 1].tolist()))
+            else:
+                gone = {int(i) for h, i in zip(*masked[1:], strict=True) if int(h) == head}
+                heads.append([i for i in range(TOKENS) if i not in gone])
+        module.masked_key_indices = None
+        found.append(heads)
+    return found
+
+
+def of_budgeteer(model: Any, method: str, ids: torch.Tensor, budget: str) -> list[list[list[int]]]:
+    cache = BudgetedCache(model, budget, method)
+    with torch.no_grad():
+        model(ids, past_key_values=cache)
+    slots = [layer.storage.slots(layer.seen)[0] for layer in cache.layers if layer.storage is not None]
+    return [[head[head >= 0].tolist() for head in layer] for layer in slots]
+
+
+def of_observed_attention(model: Any, ids: torch.Tensor) -> float:
+    """How far the sums of h2o, each over its number of observers, are from kvpress's observed attention."""
+    model.set_attn_implementation("eager")
+    cache, worst = BudgetedCache(model, "100%", "h2o"), 0.0
+    with torch.no_grad():
+        model(ids, past_key_values=cache)
+        attentions = model(ids, output_attentions=True, past_key_values=transformers.DynamicCache()).attentions
+        for layer, read in zip(cache.layers, attentions, strict=True):
+            keys = layer.storage.whole()["keys"] if layer.storage is not None else None
+            wanted = ObservedAttentionPress(0.5).score(None, None, keys, None, read, None)
+            found = layer.memory()[..., 0] / torch.arange(TOKENS, 0, -1)
+            worst = max(worst, float((found - wanted).abs().max()))
+    model.set_attn_implementation("sdpa")
+    return worst
+
+
+def main() -> int:
+    failed = 0
+    # no token twice: in the first layer its keys would have one norm, and knorm's ties are anybody's
+    ids = 3 + torch.randperm(509, generator=torch.Generator().manual_seed(1))[None, :TOKENS]
+    for model in models():
+        kind = type(model).__name__
+        for method, (press, attention) in PRESSES.items():
+            model.set_attn_implementation(attention)
+            for ratio, budget in ((0.5, "50%"), (0.75, "25%")):
+                theirs = of_kvpress(model, press(ratio), ids)
+                ours = of_budgeteer(model, method, ids, budget)
+                pairs = [(set(a), set(b)) for x, y in zip(theirs, ours, strict=True) for a, b in zip(x, y, strict=True)]
+                other, entries = sum(len(a ^ b) for a, b in pairs), sum(len(a) for a, _ in pairs)
+                failed += other > 0
+                sys.stdout.write(f"{kind:18} {method:40} {budget:4} {entries:5} entries, {other} of one side only\n")
+        distance = of_observed_attention(model, ids)
+        failed += distance > 1e-4
+        sys.stdout.write(f"{kind:18} h2o / observers against ObservedAttentionPress: {distance:.1e} apart at most\n")
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

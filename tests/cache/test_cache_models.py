@@ -1,0 +1,440 @@
+"""Budgeted caches on small random models of transformers: against the same model with masks, by rows and by chunks."""
+
+from __future__ import annotations
+
+import copy
+from itertools import pairwise
+
+import pytest
+
+pytest.importorskip("torch")
+pytest.importorskip("transformers")
+
+import torch
+import transformers
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+
+from budgeteer import Budget
+from budgeteer.cache import BudgetedCache, budgeted
+from budgeteer.core.errors import InvalidInput, UnknownName
+
+pytestmark = pytest.mark.filterwarnings("ignore:.past_key_values.:FutureWarning")
+SIZES = {
+    "vocab_size": 97, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 3, "num_attention_heads": 4,
+    "num_key_value_heads": 2, "max_position_embeddings": 512, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2,
+}  # fmt: skip
+SLIDING = {"sliding_window": 16, "layer_types": ["sliding_attention", "full_attention", "sliding_attention"]}
+MODELS = {
+    "Llama": {},
+    "Qwen3": {"head_dim": 8},
+    "Mistral": {"sliding_window": 16},
+    "Gemma2": {"head_dim": 8, **SLIDING},  # caps its logits
+    "Gemma3": {"head_dim": 8, **SLIDING},
+    "Phi": {},
+    "Phi3": {},  # its keys and values are parts of one tensor
+    "Qwen2Moe": {"moe_intermediate_size": 16, "num_experts": 4, "shared_expert_intermediate_size": 16},
+}
+METHODS = (
+    "random", "recent", "streaming-llm:sinks=2", "knorm", "tova", "snapkv:window=4", "h2o", "defensive:window=4",
+    "snapkv:window=4,split=pyramid:beta=2", "knorm:split=ada-kv", "defensive:window=4,split=layers",
+)  # fmt: skip
+
+
+def model(kind: str = "Llama", attention: str = "sdpa", **changes):
+    configuration = getattr(transformers, {"Gemma3": "Gemma3TextConfig"}.get(kind, f"{kind}Config"))
+    torch.manual_seed(3)
+    made = getattr(transformers, f"{kind}ForCausalLM")(configuration(**{**SIZES, **MODELS[kind], **changes})).eval()
+    for name, weight in made.named_parameters():  # attention that is not nearly uniform
+        if "q_proj" in name or "k_proj" in name or "qkv_proj" in name:
+            weight.data *= 6
+    made.set_attn_implementation(attention)
+    return made
+
+
+def prompts(rows: int = 2, tokens: int = 40, padded: int = 7, seed: int = 0):
+    ids = torch.randint(3, 97, (rows, tokens), generator=torch.Generator().manual_seed(seed))
+    mask = torch.ones_like(ids)
+    ids[0, :padded], mask[0, :padded] = 0, 0
+    return {"input_ids": ids, "attention_mask": mask}
+
+
+GENERATE = {"do_sample": False, "return_dict_in_generate": True, "output_logits": True}
+
+
+def generate(given, new: int = 8, **options):
+    inputs = options.pop("inputs", None) or prompts()
+    with torch.no_grad():
+        return given.generate(**inputs, max_new_tokens=new, min_new_tokens=new, **GENERATE, **options)
+
+
+def held(cache) -> list:
+    """For each layer, row and head, the slots that are held."""
+    found = []
+    for layer in cache.layers:
+        slots = layer.storage.slots(layer.seen)
+        found.append([[head[head >= 0].tolist() for head in row] for row in slots])
+    return found
+
+
+@pytest.mark.parametrize("attention", ["sdpa", "eager"])
+@pytest.mark.parametrize("kind", MODELS)
+def test_a_full_budget_gives_the_same_bits(kind: str, attention: str) -> None:
+    if (kind, attention) == ("Gemma2", "sdpa"):
+        pytest.skip("sdpa of transformers does not cap logits")
+    plain = generate(model(kind, attention), new=12)
+    made = model(kind, attention)
+    for method in ("h2o", "defensive:window=4,split=layers"):
+        cache = BudgetedCache(made, "100%", method)
+        found = generate(made, new=12, past_key_values=cache)
+        assert all(torch.equal(a, b) for a, b in zip(plain.logits, found.logits, strict=True))
+        assert cache.account().share == 1.0
+    again = generate(made, new=12)  # and without a budget the model is as it was
+    assert all(torch.equal(a, b) for a, b in zip(plain.logits, again.logits, strict=True))
+
+
+def masked(made, ids, mask, dropped, prompt: int, window_of):
+    """Logits of the whole text in one pass without a cache; tokens from ``prompt`` on do not see dropped slots."""
+    rows, length = ids.shape
+    reference = copy.deepcopy(made)
+    places = torch.arange(length)
+    for layer in reference.modules():
+        if hasattr(layer, "layer_idx"):
+            layer.config = copy.copy(layer.config)
+            layer.config._attn_implementation_internal = "masked_reference"
+
+    def attend(module, query, key, value, attention_mask, scaling=None, softcap=None, **kwargs):
+        group = query.shape[1] // key.shape[1]
+        out = torch.zeros_like(query)
+        for b in range(rows):
+            for h in range(query.shape[1]):
+                logits = (query[b, h] @ key[b, h // group].T) * scaling
+                logits = softcap * torch.tanh(logits / softcap) if softcap else logits
+                seen = (places[:, None] >= places) & mask[b].bool()
+                if window_of(module.layer_idx) is not None:
+                    seen = seen & (places[:, None] - places < window_of(module.layer_idx))
+                seen[prompt:, dropped[module.layer_idx][b][h // group]] = False
+                out[b, h] = torch.softmax(logits.masked_fill(~seen, -1e30), -1) @ value[b, h // group]
+        return out.transpose(1, 2).contiguous(), None
+
+    ALL_ATTENTION_FUNCTIONS.register("masked_reference", attend)
+    with torch.no_grad():
+        positions = (mask.cumsum(-1) - 1).clamp(min=0)
+        return reference(input_ids=ids, attention_mask=mask, position_ids=positions, use_cache=False).logits
+
+
+@pytest.mark.parametrize("method", ["snapkv:window=4", "knorm:split=ada-kv", "defensive:window=4,split=layers"])
+@pytest.mark.parametrize("kind", MODELS)
+def test_after_the_choice_it_is_the_model_that_does_not_see_what_was_dropped(kind: str, method: str) -> None:
+    """Masks, true positions, groups of heads, padding and heads of unequal lengths, against loops over heads."""
+    made, inputs = model(kind, "eager" if kind == "Gemma2" else "sdpa"), prompts()
+    dropped, cache = [], BudgetedCache(made, "40%", method)
+    with torch.no_grad():
+        made(**inputs, past_key_values=cache, position_ids=(inputs["attention_mask"].cumsum(-1) - 1).clamp(min=0))
+    windows = [layer.window for layer in cache.layers]
+    for of_layer, window in zip(held(cache), windows, strict=True):
+        first = 0 if window is None else 40 - window + 1
+        dropped.append([[sorted(set(range(first, 40)) - set(head)) for head in row] for row in of_layer])
+    assert any(head for row in dropped[1] for head in row)
+    found = generate(made, inputs=inputs, past_key_values=BudgetedCache(made, "40%", method))
+    mask = torch.cat([inputs["attention_mask"], torch.ones(2, 8, dtype=torch.long)], dim=1)
+    wanted = masked(model(kind, "eager"), found.sequences, mask, dropped, 40, windows.__getitem__)
+    torch.testing.assert_close(torch.stack(found.logits, 1), wanted[:, 39:-1], atol=2e-4, rtol=1e-3)
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("kind", ["Llama", "Gemma3"])
+def test_a_row_beside_others_and_behind_padding_is_the_row_alone(kind: str, method: str) -> None:
+    if method == "random":
+        pytest.skip("its draws are by slot, and padding counts as slots")
+    made, inputs = model(kind), prompts()
+    both = generate(made, inputs=inputs, new=12, past_key_values=BudgetedCache(made, "50%", method))
+    for row, padded in enumerate([7, 0]):
+        alone = {name: given[row : row + 1, padded:] for name, given in inputs.items()}
+        one = generate(made, inputs=alone, new=12, past_key_values=BudgetedCache(made, "50%", method))
+        assert torch.equal(one.sequences[0, -12:], both.sequences[row, -12:])
+        torch.testing.assert_close(
+            torch.stack(one.logits)[:, 0], torch.stack(both.logits)[:, row], atol=2e-4, rtol=1e-3
+        )
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_the_budget_holds_and_what_is_always_kept_is_kept(method: str) -> None:
+    made, inputs = model(), prompts(padded=0)
+    cache = BudgetedCache(made, "cache:16", method)
+    with torch.no_grad():
+        made(**inputs, past_key_values=cache)
+        assert cache.account().kept == 2 * 2 * 3 * 16  # rows, heads, layers
+        score = cache.selected.score
+        newest = max(score.recent, int(16 * score.recent_share))
+        for row in (row for layer in held(cache) for row in layer):
+            for head in row:
+                assert head == sorted(set(head))
+                assert set(range(score.first)) | set(range(40 - newest, 40)) <= set(head)
+        sizes = []
+        for _ in range(5):
+            made(input_ids=inputs["input_ids"][:, :1], past_key_values=cache)
+            sizes.append(cache.account().kept // 12)
+    assert sizes == ([16] * 5 if score.every == 1 else [17, 18, 19, 20, 21])
+    if "split" not in method and score.split == "uniform":
+        assert {len(head) for layer in held(cache) for row in layer for head in row} == {sizes[-1]}
+    if score.every == 1 and method in ("recent", "streaming-llm:sinks=2"):
+        assert held(cache)[0][0][0] == [*range(score.first), *range(45 - 16 + score.first, 45)]
+
+
+def test_while_decoding_the_choice_is_made_every_so_many_tokens() -> None:
+    made, inputs, sizes = model(), prompts(padded=0), []
+    cache = BudgetedCache(made, "cache:16", "snapkv:window=4,every=3")
+    with torch.no_grad():
+        made(**inputs, past_key_values=cache)
+        for _ in range(7):
+            made(input_ids=inputs["input_ids"][:, :1], past_key_values=cache)
+            sizes.append(cache.account().kept // 12)
+    assert sizes == [17, 18, 16, 17, 18, 16, 17]
+
+
+def test_h2o_remembers_over_steps_what_each_entry_was_read() -> None:
+    """The running sums, against attention that is computed anew from what was held at each step."""
+    made, inputs = model(attention="eager"), prompts(rows=1, padded=0)
+    cache, sums = BudgetedCache(made, "cache:16", "h2o"), {}
+    with torch.no_grad():
+        ids, before = inputs["input_ids"], [[[]] * 2] * 3
+        for step in range(30):
+            result = made(input_ids=ids, past_key_values=cache, output_attentions=True)
+            asked = ids.shape[1]
+            for layer in range(3):
+                for head in range(2):
+                    read = result.attentions[layer][0, 2 * head : 2 * head + 2].sum(1).mean(0)
+                    start = 0 if not step else 39 + step
+                    for slot, value in zip([*before[layer][head], *range(start, start + asked)], read, strict=True):
+                        sums[layer, head, slot] = sums.get((layer, head, slot), 0.0) + float(value)
+            before = [of_layer[0] for of_layer in held(cache)]
+            ids = result.logits[:, -1:].argmax(-1)
+    for layer in range(3):
+        memory = cache.layers[layer].memory()[0, :, :, 0]
+        for head in range(2):
+            wanted = [sums[layer, head, slot] for slot in before[layer][head]]
+            torch.testing.assert_close(memory[head], torch.tensor(wanted), atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("kind", ["Llama", "Gemma3"])
+def test_a_prompt_in_chunks(kind: str, method: str) -> None:
+    """With a full budget it is the prompt at once; with less, no chunk leaves more than the budget."""
+    made, inputs = model(kind), prompts(padded=0)
+    whole, parts = BudgetedCache(made, "100%", method), BudgetedCache(made, "100%", method)
+    small = BudgetedCache(made, "50%", method)
+    with torch.no_grad():
+        wanted = made(**inputs, past_key_values=whole).logits
+        for start, stop in pairwise((0, 13, 26, 40)):
+            piece = {
+                "input_ids": inputs["input_ids"][:, start:stop],
+                "attention_mask": inputs["attention_mask"][:, :stop],
+            }
+            found = made(**piece, past_key_values=parts).logits
+            torch.testing.assert_close(found, wanted[:, start:stop], atol=1e-4, rtol=1e-3)
+            made(**piece, past_key_values=small)
+            assert small.account().kept <= (stop // 2) * 12
+    assert small.get_seq_length() == 40
+    if kind == "Llama" and method != "random":
+        at_once = generate(made, inputs=inputs, past_key_values=BudgetedCache(made, "100%", method))
+        pieces = generate(
+            made, inputs=inputs, past_key_values=BudgetedCache(made, "100%", method), prefill_chunk_size=9
+        )
+        assert torch.equal(at_once.sequences, pieces.sequences)
+
+
+def test_several_turns_keep_positions_and_the_budget() -> None:
+    """The second turn reads what the first one left, at the true positions: as the model with masks does."""
+    made, inputs = model(), prompts(padded=0)
+    cache = BudgetedCache(made, "40%", "snapkv:window=4,split=ada-kv")
+    first = generate(made, inputs=inputs, new=6, past_key_values=cache)
+    kept = held(cache)  # what was chosen at the end of the prompt, and the five tokens that were read since
+    ids = torch.cat([first.sequences, prompts(tokens=9, padded=0, seed=5)["input_ids"]], dim=1)
+    with torch.no_grad():
+        found = made(input_ids=ids[:, 45:], past_key_values=cache).logits  # the last generated token was not read yet
+    dropped = [[[sorted(set(range(45)) - set(head)) for head in row] for row in layer] for layer in kept]
+    wanted = masked(model(), ids, torch.ones_like(ids), dropped, 40, lambda layer: None)
+    torch.testing.assert_close(found, wanted[:, 45:], atol=2e-4, rtol=1e-3)
+    assert cache.get_seq_length() == 55
+    assert cache.account().kept == 12 * (55 * 2 // 5)
+    again = generate(
+        made, inputs={"input_ids": ids, "attention_mask": torch.ones_like(ids)}, past_key_values=_read(made)
+    )
+    assert again.sequences.shape == (2, 55 + 8)
+
+
+def _read(made):
+    """A cache that has read the first turn of a conversation."""
+    cache = BudgetedCache(made, "40%", "snapkv:window=4")
+    generate(made, inputs=prompts(padded=0), new=6, past_key_values=cache)
+    return cache
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("method", METHODS)
+def test_bytes_are_measured_and_within_two_percent_of_the_budget(method: str, dtype) -> None:
+    made = model(hidden_size=256, head_dim=128).to(dtype)
+    inputs = prompts(rows=2, tokens=400, padded=0)
+    entry = 2 * 128 * dtype.itemsize
+    full = 2 * 2 * 3 * 400 * entry
+    cache = BudgetedCache(made, "25%", method)
+    with torch.no_grad():
+        made(**inputs, past_key_values=cache)
+    account = cache.account()
+    assert (account.full_bytes, account.kept, account.total) == (full, 1200, 4800)
+    memory = 4 * account.kept * cache.selected.score.remembers
+    watched = sum(t.nbytes for layer in cache.layers for t in layer.watched or ())
+    assert 0.25 * full <= account.bytes - memory - watched <= 1.02 * 0.25 * full
+    assert account.bytes + full // 12 < account.peak_bytes
+    # bytes are a budget, too: all that is held, memory of the score included
+    cache = BudgetedCache(made, Budget.parse(f"bytes:{full // 4}"), method)
+    with torch.no_grad():
+        made(**inputs, past_key_values=cache)
+    assert 0.96 * full // 4 < cache.account().bytes - watched <= full // 4 + 200
+
+
+def test_the_peak_is_the_full_cache_only_where_all_layers_wait() -> None:
+    """A layer at a time: the others are small when the last one is whole, and it is there twice while it is cut."""
+    made, peaks = model(num_hidden_layers=8), {}
+    for split in ("uniform", "ada-kv", "layers"):
+        cache = BudgetedCache(made, "25%", f"knorm:split={split}")
+        with torch.no_grad():
+            made(**prompts(tokens=200, padded=0), past_key_values=cache)
+        account = cache.account()
+        peaks[split] = account.peak_bytes / account.full_bytes
+    assert peaks["uniform"] < (7 * 0.25 + 1 + 0.25) / 8 * 1.1
+    assert peaks["ada-kv"] < (7 * 0.25 + 1 + 0.25) / 8 * 1.1
+    assert 1 < peaks["layers"] < 1.1
+
+
+def test_a_sliding_layer_holds_its_window_at_most_and_less_on_a_smaller_budget() -> None:
+    made = model("Gemma3")
+    for budget, wanted in (("cache:30", [15, 30, 15]), ("cache:10", [10, 10, 10])):
+        cache = BudgetedCache(made, budget, "knorm")
+        with torch.no_grad():
+            made(**prompts(padded=0), past_key_values=cache)
+            assert [len(layer[0][0]) for layer in held(cache)] == wanted
+            for _ in range(20):
+                made(input_ids=torch.tensor([[5], [6]]), past_key_values=cache)
+        for layer, of_layer in zip(cache.layers, held(cache), strict=True):
+            if layer.window:
+                assert all(slot > 60 - layer.window for row in of_layer for head in row for slot in head)
+                assert len(of_layer[0][0]) == 15
+
+
+def test_the_context_manager_gives_every_new_cache_a_budget() -> None:
+    made, inputs = model(), prompts()
+    wanted = generate(made, inputs=inputs, past_key_values=BudgetedCache(made, "50%", "h2o"))
+    with budgeted(made, "50%", method="h2o"):
+        found = generate(made, inputs=inputs)
+        with torch.no_grad():
+            cache = made(input_ids=inputs["input_ids"]).past_key_values
+            unused = made(input_ids=inputs["input_ids"], use_cache=False).past_key_values
+    assert torch.equal(found.sequences, wanted.sequences)
+    assert isinstance(found.past_key_values, BudgetedCache)
+    assert (cache.account().share, unused) == (0.5, None)
+    assert not isinstance(generate(made, inputs=inputs).past_key_values, BudgetedCache)
+
+
+def test_two_models_and_two_caches_at_a_time() -> None:
+    first, second, inputs = model(), model("Qwen3"), prompts()
+    wanted = [
+        generate(made, inputs=inputs, past_key_values=BudgetedCache(made, "50%", "h2o")) for made in (first, second)
+    ]
+    caches = [BudgetedCache(made, "50%", "h2o") for made in (first, second, first)]
+    positions = (inputs["attention_mask"].cumsum(-1) - 1).clamp(min=0)
+    with torch.no_grad():
+        for made, cache in zip((first, second, first), caches, strict=True):
+            made(**inputs, past_key_values=cache, position_ids=positions)
+        logits = [
+            made(
+                input_ids=want.sequences[:, 40:41],
+                attention_mask=torch.cat([inputs["attention_mask"], torch.ones(2, 1, dtype=torch.long)], 1),
+                past_key_values=cache,
+                position_ids=positions[:, -1:] + 1,
+            ).logits
+            for made, want, cache in zip((first, second, first), [*wanted, wanted[0]], caches, strict=True)
+        ]
+    for found, want in zip(logits, [*wanted, wanted[0]], strict=True):
+        torch.testing.assert_close(found[:, 0], want.logits[1], atol=1e-5, rtol=1e-5)
+
+
+# what cannot be
+
+
+def test_beams_and_assistants_are_refused() -> None:
+    made, inputs = model(), prompts(rows=1, padded=0)
+    for options in ({"num_beams": 2}, {"assistant_model": model()}, {"prompt_lookup_num_tokens": 3}):
+        with pytest.raises(InvalidInput, match="num_beams=1 and without an assistant"), torch.no_grad():
+            made.generate(**inputs, max_new_tokens=6, past_key_values=BudgetedCache(made, "50%", "knorm"), **options)
+    cache = BudgetedCache(made, "50%", "knorm")
+    for call in (lambda: cache.batch_repeat_interleave(2), lambda: cache.batch_select_indices(torch.tensor([0]))):
+        with pytest.raises(InvalidInput, match="budgeted cache cannot be"):
+            call()
+
+
+@pytest.mark.parametrize(
+    ("budget", "method", "says"),
+    [
+        ("cache:8", "snapkv", "leaves 8 tokens a head, and snapkv always keeps 32"),
+        ("4", "streaming-llm:every=0", None),
+        ("3", "streaming-llm", "always keeps 4"),
+        ("0%", "knorm", "is not positive"),
+        ("101%", "knorm", "up to 100%"),
+        ("bytes:25%", "knorm", "up to 100%"),
+        ("$5", "knorm", "a cache has no budget of"),
+        ("2k/day", "knorm", "a cache has no budget of"),
+        ("0", "knorm", "leaves 0 tokens a head"),
+        ("50%", "knorm:window=3", "has no options|unknown option"),
+        ("50%", "snap", "unknown score 'snap'"),
+        ("50%", "knorm:split=half", "unknown split 'half'"),
+        ("50%", "knorm:safe=0.5,split=ada-kv", "write split=ada-kv:safe=0.5"),
+    ],
+)
+def test_a_budget_or_a_method_that_cannot_be_is_refused_before_anything_is_computed(budget, method, says) -> None:
+    made = model()
+    if says is None:
+        BudgetedCache(made, budget, method)
+        return
+    with pytest.raises((InvalidInput, UnknownName), match=says):
+        BudgetedCache(made, budget, method)
+    with pytest.raises((InvalidInput, UnknownName), match=says), budgeted(made, budget, method):
+        pass
+
+
+def test_a_share_that_is_too_small_for_the_prompt_is_refused_in_its_first_layer() -> None:
+    made, layers = model(), []
+    made.model.layers[1].register_forward_hook(lambda *args: layers.append(1))
+    with pytest.raises(InvalidInput, match="25% leaves 8 tokens a head, and snapkv:window=9 always keeps 9"):
+        generate(made, past_key_values=BudgetedCache(made, "25%", "snapkv:window=9"))
+    assert not layers
+    short = generate(made, inputs=prompts(tokens=20, padded=0), past_key_values=BudgetedCache(made, "100%", "snapkv"))
+    assert short.sequences.shape == (2, 28)  # nothing has to go, so that nothing is too small
+
+
+def test_models_without_a_standard_cache_are_refused() -> None:
+    hybrid = transformers.JambaConfig(
+        vocab_size=97, hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4,
+        num_key_value_heads=2, attn_layer_period=2, attn_layer_offset=1, num_experts=1, use_mamba_kernels=False,
+    )  # fmt: skip
+    with pytest.raises(InvalidInput, match="state-space"):
+        BudgetedCache(transformers.JambaForCausalLM(hybrid), "50%")
+    made = model()
+    made.set_attn_implementation("flex_attention")
+    with pytest.raises(InvalidInput, match="attn_implementation='sdpa'"):
+        BudgetedCache(made, "50%")
+
+
+def test_a_cache_of_another_model_is_refused_and_a_used_one_goes_on() -> None:
+    made, inputs = model(), prompts(padded=0)
+    cache = BudgetedCache(made, "50%", "knorm")
+    with pytest.raises(InvalidInput, match="did not go through"), torch.no_grad():
+        model()(**inputs, past_key_values=cache)
+    cache = BudgetedCache(made, "50%", "knorm")
+    with torch.no_grad():
+        one = made(**inputs, past_key_values=cache).logits
+        made(**{**inputs, "attention_mask": torch.ones(2, 80, dtype=torch.long)}, past_key_values=cache)
+        assert cache.get_seq_length() == 80
+        cache.reset()
+        assert (cache.account().bytes, cache.get_seq_length()) == (0, 0)
+        assert torch.equal(made(**inputs, past_key_values=cache).logits, one)

@@ -1,0 +1,95 @@
+"""Checks of scores and splits of a KV cache: each rule against one that breaks it."""
+
+from __future__ import annotations
+
+import pytest
+
+pytest.importorskip("torch")
+
+import torch
+
+from budgeteer.cache import Score, Split
+from budgeteer.check import CheckFailed, check_score, check_split
+
+RNG = torch.Generator().manual_seed(0)
+
+
+def norm(cells, memory):
+    return -cells.keys.float().square().sum(-1)
+
+
+def spoiling(cells, memory):
+    cells.values.zero_()
+    return norm(cells, memory)
+
+
+def overflowing(cells, memory):
+    """Finite in single precision, not in half."""
+    return norm(cells, memory) if cells.keys.dtype == torch.float32 else norm(cells, memory) / 0
+
+
+def adding_in_place(cells, memory):
+    return memory.add_(1.0)
+
+
+SCORES = {
+    "no Score": norm,
+    "0 or more": Score(norm, recent=-1),
+    "share from 0 to 1": Score(norm, recent_share=1.5),
+    "number of queries to see": Score(norm, window=0),
+    "remembers 1 number": Score(norm, remembers=2),
+    "without remembers none": Score(norm, lambda cells, memory: memory),
+    "split": Score(norm, split="nobody"),
+    "one number an entry": Score(lambda cells, memory: norm(cells, memory)[:, :1]),
+    "not finite": Score(lambda cells, memory: norm(cells, memory) / 0),
+    "is not finite": Score(overflowing),
+    "keep no state": Score(lambda cells, memory: norm(cells, memory) + torch.rand(1, generator=RNG)),
+    "with the other rows": Score(lambda cells, memory: norm(cells, memory) / norm(cells, memory).sum()),
+    "where no entry is": Score(lambda cells, memory: norm(cells, memory) - norm(cells, memory).mean(-1, keepdim=True)),
+    "the score changed": Score(spoiling),
+    "observe changed": Score(norm, adding_in_place, remembers=1),
+    "of float32": Score(norm, lambda cells, memory: memory.double(), remembers=1),
+    r"observe gave \(3, 2, 40\)": Score(norm, lambda cells, memory: memory[..., 0], remembers=1),
+}
+
+
+@pytest.mark.parametrize("rule", SCORES)
+def test_check_score_rejects_what_breaks_the_rule(rule: str) -> None:
+    with pytest.raises((CheckFailed, LookupError), match=rule):
+        check_score(SCORES[rule])
+
+
+def given(change=lambda sizes: sizes):
+    """A split of equal sizes, changed."""
+
+    def sizes(groups):
+        return tuple(
+            change((scores > float("-inf")).sum(-1).minimum(size[:, None]))
+            for scores, size in zip(groups.scores, groups.size, strict=True)
+        )
+
+    return Split(sizes)
+
+
+def erasing(groups):
+    groups.scores[0].fill_(0.0)
+    return tuple((scores == float("inf")).sum(-1) for scores in groups.scores)
+
+
+SPLITS = {
+    "no Split": erasing,
+    "sizes for 0 layers": Split(lambda groups: ()),
+    "one int64": given(lambda sizes: sizes.double()),
+    "fewer entries than are protected": given(lambda sizes: sizes * 0),
+    "more entries than it has": given(lambda sizes: sizes + 40),
+    "more than its budget": given(lambda sizes: sizes + (sizes < 30).long()),
+    "keeps no state": given(lambda sizes: sizes - torch.randint(0, 2, (1,), generator=RNG) * (sizes > 3)),
+    "with the other rows": given(lambda sizes: sizes - (len(sizes) > 1) * (sizes > 3).long()),
+    "the split changed": Split(erasing),
+}
+
+
+@pytest.mark.parametrize("rule", SPLITS)
+def test_check_split_rejects_what_breaks_the_rule(rule: str) -> None:
+    with pytest.raises(CheckFailed, match=rule):
+        check_split(SPLITS[rule])

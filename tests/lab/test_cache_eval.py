@@ -1,0 +1,187 @@
+"""Texts with needles, and the evaluation of caches on them: one prefill for all, answers as greedy decoding writes."""
+
+from __future__ import annotations
+
+import json
+import re
+
+import pytest
+
+pytest.importorskip("torch")
+pytest.importorskip("transformers")
+
+import torch
+import transformers
+
+from budgeteer import cli
+from budgeteer.cache import BudgetedCache
+from budgeteer.cache.prefill import Prefill
+from budgeteer.core.errors import InvalidInput, UnknownName
+from budgeteer.lab import cache_eval
+from budgeteer.lab.needles import TASKS, Sample, samples
+
+pytestmark = pytest.mark.filterwarnings("ignore:.past_key_values.:FutureWarning")
+
+
+def words(text: str) -> int:
+    return len(text.split())
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_texts_hold_the_answer_at_any_place_and_are_as_long_as_asked(task: str) -> None:
+    made = samples(task, 40, 120, words, seed=2)
+    assert made == samples(task, 60, 120, words, seed=2)[:40]
+    assert made != samples(task, 40, 120, words, seed=3)
+    places = []
+    for sample in made:
+        assert 0.9 * 120 <= words(sample.context + sample.question) <= 120
+        number = sample.answer.strip()
+        assert re.fullmatch("[0-9]{4}", number)
+        places.append(sample.context.index(number) / len(sample.context))
+        if task == "variables":  # follow the chain, as a reader does
+            value = dict(re.findall(r"VAR (\w+) = (?:VAR )?(\w+)\.", sample.context))
+            found = re.search(r"VAR (\w+) holds", sample.question)[1]
+            while found in value:
+                found = value[found]
+            assert found == number
+            assert len(value) == 6
+        else:
+            key = re.search(r"number for (\w+) is$", sample.question)[1]
+            assert re.findall(rf"number for {key} is ([0-9]+)", sample.context) == [number]
+            assert sample.context.count("special magic number") == (1 if task == "single" else 4)
+    assert min(places) < 0.25 < 0.4 < max(places)
+
+
+def test_what_no_text_can_be_is_refused() -> None:
+    with pytest.raises(UnknownName, match="multikey"):
+        samples("multikeys", 1, 100, words)
+    with pytest.raises(InvalidInput, match="larger length"):
+        samples("multikey", 1, 20, words)
+
+
+@pytest.fixture(scope="module")
+def model():
+    torch.manual_seed(3)
+    configuration = transformers.LlamaConfig(
+        vocab_size=128, hidden_size=32, intermediate_size=48, num_hidden_layers=3, num_attention_heads=4,
+        num_key_value_heads=2, max_position_embeddings=2048, pad_token_id=0, bos_token_id=1, eos_token_id=2,
+    )  # fmt: skip
+    made = transformers.LlamaForCausalLM(configuration).eval()
+    for name, weight in made.named_parameters():
+        if "q_proj" in name or "k_proj" in name:
+            weight.data *= 6
+    return made
+
+
+def encode(text: str, first: bool) -> list[int]:
+    return [1] * first + [3 + ord(letter) % 125 for letter in text]
+
+
+@pytest.mark.parametrize("method", ["snapkv:window=4,split=ada-kv", "h2o", "defensive:window=4,split=layers"])
+def test_a_cache_filled_from_a_prefill_is_the_one_that_read_it(model, method: str) -> None:
+    ids = torch.randint(3, 97, (2, 50), generator=torch.Generator().manual_seed(0))
+    mask = torch.ones_like(ids)
+    mask[0, :6] = 0
+    places = (mask.cumsum(-1) - 1).clamp(min=0)
+    read, cache = Prefill(model, ids, mask), BudgetedCache(model, "30%", method)
+    with torch.no_grad():
+        wanted = model(input_ids=ids, attention_mask=mask, position_ids=places, past_key_values=cache).logits[:, -1]
+    torch.testing.assert_close(read.logits, wanted, atol=1e-6, rtol=1e-6)
+    for _ in range(2):  # and a prefill can be used again
+        filled = read.into(BudgetedCache(model, "30%", method))
+        assert filled.account() == cache.account()
+        for a, b in zip(filled.layers, cache.layers, strict=True):
+            assert torch.equal(a.storage.slots(50), b.storage.slots(50))
+            assert all(torch.equal(x, y) for x, y in zip(a.storage.tensors(), b.storage.tensors(), strict=True))
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_right_is_what_greedy_decoding_writes(model, known: bool) -> None:
+    """The answer is taken from a run of generate with the same cache, and then spoiled in its last token."""
+    context, question, methods = "a text of some words, " * 4, " and so", ["h2o", "snapkv:window=4"]
+    for method in methods:
+        cache = BudgetedCache(model, "40%", method)
+        head, tail = encode(context, True), encode(question, False)
+        prompt = [*head, *tail[:-1]] if known else head
+        with torch.no_grad():
+            model(input_ids=torch.tensor([prompt]), past_key_values=cache)
+            rest = tail[-1:] if known else tail
+            token = model(input_ids=torch.tensor([rest]), past_key_values=cache).logits[0, -1].argmax()
+            written = [int(token)]
+            for _ in range(2):
+                token = model(input_ids=token[None, None], past_key_values=cache).logits[0, -1].argmax()
+                written.append(int(token))
+        for answer, right in ((written, True), ([*written[:-1], (written[-1] + 1) % 128], False)):
+
+            def coded(text: str, first: bool, answer: list[int] = answer) -> list[int]:
+                return answer if text == "ANSWER" else encode(text, first)
+
+            given = [Sample("single", context, question, "ANSWER")]
+            full, one = cache_eval.evaluate(model, coded, given, [method], ["40%"], known=[known])
+            assert (one.right, one.method, one.known, full.method, full.kept) == (right, method, known, "full", 1.0)
+            assert one.kept == int(0.4 * len(prompt)) / len(prompt)
+            assert one.logprob < 0
+
+
+def test_the_table_by_hand() -> None:
+    def row(task, method, budget, right, logprob):
+        return cache_eval.Answered(task, method, budget, True, right, logprob, 0.25, 100, 200)
+
+    answered = [
+        row("single", "full", "100%", True, -0.1), row("single", "h2o", "25%", True, -0.2),
+        row("single", "full", "100%", True, -0.3), row("single", "h2o", "25%", False, -1.4),
+        row("multikey", "full", "100%", False, -0.5), row("multikey", "h2o", "25%", False, -0.6),
+    ]  # fmt: skip
+    full, h2o = cache_eval.table(answered)
+    assert (full["right"]["mean"], full["tasks"], full["lost"]["mean"]) == (
+        2 / 3,
+        {"single": 1.0, "multikey": 0.0},
+        0.0,
+    )
+    assert (h2o["right"]["mean"], h2o["tasks"]) == (1 / 3, {"single": 0.5, "multikey": 0.0})
+    # differences 0.1, 1.1, 0.1: mean 13 / 30, s = 1 / sqrt(3), t of 2 degrees 4.303: +- 1.434
+    assert h2o["lost"]["mean"] == pytest.approx(13 / 30)
+    assert h2o["lost"]["high"] == pytest.approx(13 / 30 + 4.3027 / 3, abs=1e-3)
+
+
+def test_the_command_refuses_before_it_loads_a_model(capsys) -> None:
+    for arguments, says in (
+        (["--budgets", "5%", "--methods", "snapkv"], "snapkv always keeps 32"),
+        (["--methods", "h2o", "h2o"], "name each once"),
+        (["--methods", "snap"], "unknown score 'snap'"),
+        (["--samples", "1"], "2 samples or more"),
+        (["--budgets", "5/day"], "a cache has no budget of"),
+    ):
+        assert cli.main(["cache", "eval", "nobody", *arguments]) == 2
+        assert says in capsys.readouterr().err
+    assert cli.main(["cache", "eval", "gguf:x"]) == 2
+    assert "give smollm2, thinker or hf:FOLDER" in capsys.readouterr().err
+
+
+def test_the_command_on_a_folder(model, tmp_path, capsys) -> None:
+    tokenizers = pytest.importorskip("tokenizers")
+    letters = tokenizers.Tokenizer(tokenizers.models.BPE({chr(i): i for i in range(128)}, []))
+    tokenizer = transformers.PreTrainedTokenizerFast(tokenizer_object=letters, unk_token=chr(0))
+    tokenizer.save_pretrained(tmp_path / "model")
+    model.save_pretrained(tmp_path / "model")
+    out = tmp_path / "out.json"
+    asked = [
+        "--methods",
+        "h2o",
+        "knorm:split=ada-kv",
+        "--budgets",
+        "50%,cache:200",
+        "--samples",
+        "2",
+        "--length",
+        "600",
+    ]
+    assert cli.main(["cache", "eval", f"hf:{tmp_path / 'model'}", *asked, "--tasks", "single", "--out", str(out)]) == 0
+    printed = capsys.readouterr().out
+    assert printed.count("knorm:split=ada-kv") == 4
+    rows = json.loads(out.read_text())["rows"]
+    assert [(row["method"], row["budget"], row["known"]) for row in rows][:2] == [
+        ("full", "100%", True), ("h2o", "50%", True),
+    ]  # fmt: skip
+    assert len(rows) == 10
+    assert all(0.48 < row["kept"] <= 0.5 for row in rows if row["budget"] == "50%")
