@@ -14,7 +14,7 @@ import copy
 import importlib.util
 import secrets
 import threading
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -311,15 +311,26 @@ def internals(model: Any, tokenizer: Any, ends: frozenset[int]) -> Internals:
         tokenizer: the model's.
         ends: ids of the tokens that end a sequence.
     """
-    newline = tokenizer("\n", add_special_tokens=False)["input_ids"]
-
-    def text(tokens: Sequence[int]) -> str:
-        return str(tokenizer.decode(list(tokens), skip_special_tokens=False))
-
     with torch.inference_mode():
         layer = model.get_input_embeddings()
         # the output of the layer, since some layers scale their weights
         embed = layer(torch.arange(layer.num_embeddings, device=model.device)).float().cpu()
+    return internals_of_text(tokenizer, ends, embed)
+
+
+def internals_of_text(tokenizer: Any, ends: Iterable[int], embed: Tensor) -> Internals:
+    """What steers are told about texts and tokens.
+
+    Args:
+        tokenizer: the model's.
+        ends: ids of the tokens that end a sequence.
+        embed: [V, h]; h may be 0 where no steer reads embeddings.
+    """
+    newline, ends = tokenizer("\n", add_special_tokens=False)["input_ids"], frozenset(ends)
+
+    def text(tokens: Sequence[int]) -> str:
+        return str(tokenizer.decode(list(tokens), skip_special_tokens=False))
+
     # as they read after a newline, since some tokenizers drop a space at the beginning
     before = len(text(newline))
     pieces = tuple("" if i in ends else text([*newline, i])[before:] for i in range(len(embed)))

@@ -168,9 +168,14 @@ class Control:
 
         The order, which all trainers share: rows that the end of the budget cut short count as aborted, rewards,
         advantages, importance weights, outcomes for history and allocator, masks, selection, thinning. Before all that,
-        the recipe's carry takes away what goes on in a later step.
+        rows without a score (NaN) leave: their tokens are wasted, and nothing is known of their prompts. And the
+        recipe's carry takes away what goes on in a later step.
         """
         c, recipe, parked = self.config, self.recipe, 0
+        scored = ~np.isnan(rollouts.verified)
+        lost = int(rollouts.paid[~scored].sum())
+        if not scored.all():
+            rollouts = rollouts.take(scored)
         if recipe.carry is not None:
             waits, self.beginnings = recipe.carry.park(self.beginnings, rollouts, self.progress.step)
             parked = int(rollouts.paid[waits].sum())
@@ -202,7 +207,7 @@ class Control:
         rows = np.arange(len(rollouts))
         if recipe.select is not None:
             rows = recipe.select(rollouts, np.random.default_rng((c.seed, self.progress.step, 3)))
-        return replace(self.chosen(rollouts, weighted, rows), parked=parked)
+        return replace(self.chosen(rollouts, weighted, rows), parked=parked, lost=lost)
 
     def chosen(self, rollouts: Rollouts, advantage: F64, rows: I64) -> Update:
         """Of ``rows`` those that carry gradient, thinned and in the order of the minibatches. With a KL
@@ -214,15 +219,28 @@ class Control:
             size = np.where(rollouts.sampled[rows], size, 0.0).max(axis=1, initial=0.0)
         useful = np.ones(len(rows), np.bool_) if c.kl > 0 else size > 1e-9
         rng = np.random.default_rng((c.seed, self.progress.step, 4))
+        share = np.zeros(len(rollouts))
+        share[rows] = 1.0
+        chosen = share > 0
         if self.recipe.thin is not None:
             kept = thin(_of_rows(advantage[rows]), rollouts.group[rows], self.recipe.thin, rng)
+            share[rows] = kept
             useful, scale = useful & (kept > 0), _product(kept, scale)
         rows, scale = rows[useful], scale[useful] * useful.sum()
         trained[rows] = True
         order = rng.permutation(len(rows)) if len(rows) else np.zeros(0, np.int64)
         wasted = (rollouts.status == ABORTED) & ~trained
         return Update(
-            rollouts, rows[order], advantage, scale[order], trained, wasted, self.lr_scale(), self.temperature()
+            rollouts,
+            rows[order],
+            advantage,
+            scale[order],
+            trained,
+            wasted,
+            chosen,
+            share,
+            self.lr_scale(),
+            self.temperature(),
         )
 
     def _scale(self, length: I64, group: I64, width: int) -> F64:
@@ -252,8 +270,8 @@ class Control:
         p, units, rollouts = self.progress, view.plan.units, update.rollouts
         p.cursor += self._taken(units[self._parked_prompts :])
         p.planned += view.plan.expected_cost
-        p.used += rollouts.used + update.parked
-        p.wasted += int(rollouts.length[update.wasted].sum())
+        p.used += rollouts.used + update.parked + update.lost
+        p.wasted += int(rollouts.length[update.wasted].sum()) + update.lost
         p.trained += int(rollouts.length[update.trained].sum())
         p.prefill += rollouts.prefill_tokens
         self._log(view, update)
@@ -305,7 +323,11 @@ class Control:
             steps_left = max(self.config.steps - self.progress.step, 1)
             shares.append(left // steps_left if self.recipe.pace == Pace.STEP else left)
         if not shares and self.recipe.pace == Pace.STEP:
-            return math.ceil(self.config.group * self.config.prompts * float(items.cost.mean()))
+            full = math.ceil(self.config.group * self.config.prompts * float(items.cost.mean()))
+            if len(items) == self.config.prompts:  # rounding must not take one rollout away from the whole groups
+                once = items.spend(np.ones(len(items), np.int64))
+                full += int(full / once) < self.config.group
+            return full
         return min(shares) if shares else 2**62
 
     def candidates(self) -> tuple[I64, int, Items]:
@@ -341,8 +363,8 @@ class Control:
             mixed += int(len(r) > 1 and r.min() != r.max())
         p.steps_log.append({
             "step": p.step,
-            "used": rollouts.used + update.parked,
-            "wasted": int(rollouts.length[wasted].sum()),
+            "used": rollouts.used + update.parked + update.lost,
+            "wasted": int(rollouts.length[wasted].sum()) + update.lost,
             "trained": int(rollouts.length[trained].sum()),
             "rollouts": len(rollouts),
             "mixed": mixed,
