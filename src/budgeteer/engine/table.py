@@ -224,4 +224,5 @@ class Table:
         """Whether the row holds a complete answer behind its thinking."""
         pattern, end = self.marks[self.kind[row]].answer, int(self.length[row])
         tail = self.tokens[row, max(int(self.closed[row]), end - LOOKS_BACK) : end]
-        return pattern is not None and pattern.search("".join(self.pieces[token] for token in tail.tolist())) is not None
+        text = "".join(self.pieces[token] for token in tail.tolist())
+        return pattern is not None and pattern.search(text) is not None
