@@ -53,6 +53,7 @@ class Control:
         offers: what the trainer computes for recipes that need it: ``budgeteer.rl.recipe.ENTROPY``, and names of
             columns of rollouts that it puts into ``Rollouts.more``, such as ``budgeteer.rl.recipe.TEXT``.
         columns: of the training prompts, for rewards: name of a column of rollouts -> one value a prompt.
+        bounded: with a budget, too, an allocator of pace STEP splits no more than without one.
 
     Raises:
         InvalidInput: the recipe needs what the trainer does not offer, or a column has a value that it may not have.
@@ -70,6 +71,7 @@ class Control:
         step_budget: int | None = None,
         offers: Collection[str] = (),
         columns: Mapping[str, Any] | None = None,
+        bounded: bool = False,
     ) -> None:
         if missing := sorted(set(recipe.importance.needs) - set(offers)):
             raise InvalidInput(
@@ -82,7 +84,7 @@ class Control:
         }
         require_columns(recipe, {*offers, *self.columns})
         self.recipe, self.config = recipe, config
-        self.budget, self.step_budget = budget, step_budget
+        self.budget, self.step_budget, self.bounded = budget, step_budget, bounded
         self.keys = list(keys)
         self.features = prompt_features(prompts)
         self._index = {key: i for i, key in enumerate(self.keys)}
@@ -322,13 +324,17 @@ class Control:
         if left is not None:
             steps_left = max(self.config.steps - self.progress.step, 1)
             shares.append(left // steps_left if self.recipe.pace == Pace.STEP else left)
-        if not shares and self.recipe.pace == Pace.STEP:
-            full = math.ceil(self.config.group * self.config.prompts * float(items.cost.mean()))
-            if len(items) == self.config.prompts:  # rounding must not take one rollout away from the whole groups
-                once = items.spend(np.ones(len(items), np.int64))
-                full += int(full / once) < self.config.group
-            return full
+        if (self.bounded or not shares) and self.recipe.pace == Pace.STEP:
+            shares.append(self._full(items))
         return min(shares) if shares else 2**62
+
+    def _full(self, items: Items) -> int:
+        """Tokens that ``config.group`` rollouts a prompt are expected to cost."""
+        full = math.ceil(self.config.group * self.config.prompts * float(items.cost.mean()))
+        if len(items) == self.config.prompts:  # rounding must not take one rollout away from the whole groups
+            once = items.spend(np.ones(len(items), np.int64))
+            full += int(full / once) < self.config.group
+        return full
 
     def candidates(self) -> tuple[I64, int, Items]:
         """The step's candidate prompts as indices, how many of them are there to be continued (they come first), and

@@ -58,8 +58,8 @@ class BudgetedGRPOTrainer(GRPOTrainer):  # type: ignore[misc, unused-ignore]
         args: those of ``GRPOTrainer``.
         recipe: a recipe or its name, such as ``"duet"`` or ``"duet:thinned=false"``. With ``"grpo"`` and no budget the
             losses and weights are those of ``GRPOTrainer``.
-        budget: most tokens that the run generates, such as ``"2m"``; None = no limit. It is never exceeded, and the run
-            stops when it buys no rollout any more.
+        budget: most tokens that the run generates, such as ``"2m"``; None = no limit. It is never exceeded, each
+            generation has an equal share of what is left, and the run stops when it buys no rollout any more.
         step_budget: most tokens of one generation (``generation_batch_size`` rollouts in TRL).
         verifier: name of the reward function that says how right a completion is, for allocators and selection; None =
             the weighted sum of all functions. Values outside [0, 1] count as the nearer end.
@@ -140,9 +140,8 @@ class BudgetedGRPOTrainer(GRPOTrainer):  # type: ignore[misc, unused-ignore]
             parts = replace(parts, stream=trl_order(self._size, self.shuffle_dataset))
         if recipe.advantage is grpo_advantage:
             parts = replace(parts, advantage=self._advantage)
-        made = Control(
-            parts, config, self._ids, keys, budget=budget, step_budget=step_budget, offers=[ENTROPY, TEXT]
-        )  # fmt: skip
+        tokens, offers = {"budget": budget, "step_budget": step_budget}, [ENTROPY, TEXT]
+        made = Control(parts, config, self._ids, keys, **tokens, offers=offers, bounded=True)
         self._recipe = recipe
         self._identity = {
             "recipe": recipe.name,
@@ -346,7 +345,7 @@ class BudgetedGRPOTrainer(GRPOTrainer):  # type: ignore[misc, unused-ignore]
         return due and (work is None or work.budget == 0)
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
-        # before TRL's files: a folder whose last file is there has this one, too
+        # before TRL's files: a checkpoint that was written to its end has this one, too
         folder = Path(self._get_output_dir(trial=trial)) / f"checkpoint-{self.state.global_step}"
         half = self._step % (self.args.steps_per_generation * self.num_iterations) != 0
         content = {
@@ -363,10 +362,10 @@ class BudgetedGRPOTrainer(GRPOTrainer):  # type: ignore[misc, unused-ignore]
         if checkpoint_folder is None:
             return
         path = self._state_file(Path(checkpoint_folder))
-        if not path.exists() or not (path.parent / "trainer_state.json").exists():
+        if not path.exists():
             raise CheckpointError(
-                f"{path.parent} is no complete checkpoint of BudgetedGRPOTrainer (it was made by another trainer, or "
-                "the run was killed while it was written); resume from an earlier one"
+                f"{path.parent} has no {path.name}: it was not written by BudgetedGRPOTrainer with as many processes; "
+                "resume from a checkpoint of this run"
             )
         checkpoint.same_run(path, self._identity)
         content = torch.load(path, map_location=self.accelerator.device, weights_only=True)
