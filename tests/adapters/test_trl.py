@@ -341,7 +341,7 @@ def test_a_resumed_run_has_the_weights_of_an_unbroken_one(folder, tmp_path, reci
     with pytest.raises(CheckpointError, match=r"of another run \(.*tokens: 900 here, 700 there"):
         trained(folder, args, recipe=recipe, budget=900, resume=resume)
     (tmp_path / "checkpoint-2" / "budgeteer-0.pt").unlink()
-    with pytest.raises(CheckpointError, match="has no budgeteer-0.pt"):
+    with pytest.raises(CheckpointError, match="has no budgeteer-0"):
         trained(folder, args, recipe=recipe, budget=700, resume=str(tmp_path / "checkpoint-2"))
 
 

@@ -170,14 +170,11 @@ class Control:
 
         The order, which all trainers share: rows that the end of the budget cut short count as aborted, rewards,
         advantages, importance weights, outcomes for history and allocator, masks, selection, thinning. Before all that,
-        rows without a score (NaN) leave: their tokens are wasted, and nothing is known of their prompts. And the
-        recipe's carry takes away what goes on in a later step.
+        rows without a score (NaN) are dropped as wasted, and the recipe's carry takes away what goes on later.
         """
         c, recipe, parked = self.config, self.recipe, 0
         scored = ~np.isnan(rollouts.verified)
-        lost = int(rollouts.paid[~scored].sum())
-        if not scored.all():
-            rollouts = rollouts.take(scored)
+        lost, rollouts = int(rollouts.paid[~scored].sum()), rollouts.take(scored)
         if recipe.carry is not None:
             waits, self.beginnings = recipe.carry.park(self.beginnings, rollouts, self.progress.step)
             parked = int(rollouts.paid[waits].sum())
@@ -241,8 +238,8 @@ class Control:
             wasted,
             chosen,
             share,
-            self.lr_scale(),
-            self.temperature(),
+            lr_scale=self.lr_scale(),
+            temperature=self.temperature(),
         )
 
     def _scale(self, length: I64, group: I64, width: int) -> F64:
@@ -330,11 +327,10 @@ class Control:
 
     def _full(self, items: Items) -> int:
         """Tokens that ``config.group`` rollouts a prompt are expected to cost."""
-        full = math.ceil(self.config.group * self.config.prompts * float(items.cost.mean()))
-        if len(items) == self.config.prompts:  # rounding must not take one rollout away from the whole groups
-            once = items.spend(np.ones(len(items), np.int64))
-            full += int(full / once) < self.config.group
-        return full
+        group, prompts, once = self.config.group, self.config.prompts, items.spend(np.ones(len(items), np.int64))
+        full = math.ceil(group * prompts * float(items.cost.mean()))
+        # rounding must not take one rollout away from whole groups
+        return full + (len(items) == prompts and int(full / once) < group)
 
     def candidates(self) -> tuple[I64, int, Items]:
         """The step's candidate prompts as indices, how many of them are there to be continued (they come first), and

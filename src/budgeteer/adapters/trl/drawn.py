@@ -112,7 +112,7 @@ class Drawn:
         of_rows = rewards.new_full((count, rewards.shape[1]), float("nan"))
         of_rows[: len(rows)] = rewards[torch.from_numpy(rows).to(rewards.device)]
         prompt_ids = [self.prompt_ids[i] if i >= 0 else blank.prompt_ids for i in numbers]
-        generated = (prompt_ids, ids, mask, completions, None, {}, None, [])
+        generated: tuple[Any, ...] = (prompt_ids, ids, mask, completions, None, {}, None, [])
         return Ready([self.inputs[i] if i >= 0 else blank.inputs for i in numbers], generated, of_rows, kept)
 
 

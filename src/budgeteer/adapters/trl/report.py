@@ -49,7 +49,7 @@ def of_rewards(rewards: Tensor, weights: Tensor, names: Sequence[str]) -> dict[s
         weights: [f].
         names: of the functions.
     """
-    said = {}
+    said: dict[str, Tensor] = {}
     for name, column in zip(names, rewards.T, strict=True):
         said |= {f"rewards/{name}/mean": torch.nanmean(column), f"rewards/{name}/std": nanstd(column)}
     total = total_of(rewards, weights)
