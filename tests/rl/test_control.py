@@ -107,3 +107,28 @@ def test_a_rewards_state_goes_on_and_the_history_sees_the_verifier() -> None:
     assert (after.reward_state, after.progress.step, after.left()) == (6, 1, of.left())
     assert np.array_equal(step(after).advantage, step(of).advantage)
     assert json.dumps(after.state_dict()) == json.dumps(of.state_dict())
+
+
+def test_rows_that_nobody_scored_are_wasted_and_teach_nothing() -> None:
+    of = control(recipes.get("grpo"), budget=None)
+    begun = of.begin()
+    work = begun.next()
+    rollouts = drawn(
+        work, right=lambda i: np.nan if i < 3 else i % 2 == 0
+    )  # all of prompt 0, and one of two of prompt 1
+    begun.add(rollouts)
+    update = of.learn(*begun.collected())
+    of.done(begun.collected()[1], update)
+    keys = work.view.items.keys
+    assert (update.lost, len(update.rollouts)) == (3 * 8, len(rollouts) - 3)
+    assert (of.progress.used, of.progress.wasted) == (8 * len(rollouts), 3 * 8)
+    assert set(of.history.keys) == set(keys[1:])
+    assert of.history.rollouts[of.history.keys.index(keys[1])] == 1
+    assert not update.trained[update.rollouts.group == 1].any()  # alone it has no baseline
+    assert update.trained[update.rollouts.group > 1].all()
+
+
+def test_a_bounded_step_plans_no_more_than_whole_groups() -> None:
+    for bounded, most in ((False, 24), (True, 8)):
+        work = control(recipes.get("grpo"), budget=450, bounded=bounded).begin().next()
+        assert work.view.plan.units.sum() == most  # 450 / 3 steps / 6 tokens a rollout, or 4 prompts of 2

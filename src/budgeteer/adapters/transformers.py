@@ -11,7 +11,7 @@ own stream of random numbers, and ``generate`` takes the token that was drawn.
 from __future__ import annotations
 
 import secrets
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -19,11 +19,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from budgeteer.core.errors import InvalidInput, MissingExtra
-from budgeteer.core.plan import ENDED, I64, RUNNING
-from budgeteer.core.steer import Mask, Need, Rows, Steer, require_offered
+from budgeteer.core.plan import CUT, ENDED, F64, I64, RUNNING
+from budgeteer.core.steer import Internals, Mask, Need, Rows, Steer, require_offered
 from budgeteer.engine.decoder import streams
 from budgeteer.engine.steering import Steering, Ticket
-from budgeteer.engine.table import Table, marks_of_text
+from budgeteer.engine.table import Marks, Table, marks_of_text
 from budgeteer.models.inside import ends_of, internals, positions_of
 
 try:
@@ -35,6 +35,20 @@ OFFERED = frozenset(Need)
 """What a steer may need here: everything."""
 
 
+class Part(NamedTuple):
+    """The rows of one call of ``generate``, as a part of all rows that a steer knows.
+
+    Attributes:
+        rows: all n rows.
+        group: [n] for :attr:`budgeteer.core.steer.Snapshot.group`.
+        first: number of the call's first row among them.
+    """
+
+    rows: Rows
+    group: I64
+    first: int
+
+
 def steered(
     model: Any,
     tokenizer: Any,
@@ -44,6 +58,7 @@ def steered(
     temperature: float = 1.0,
     seed: int | None = None,
     close: str = "</think>",
+    answer: str = "",
 ) -> Steered:
     """Prepare one call of ``model.generate`` in which a steer decides about the rows.
 
@@ -56,19 +71,33 @@ def steered(
             would change what a steer decided.
         seed: row r draws from the random stream (seed, r); None = a random seed.
         close: text that closes the thinking; ``""`` = there is no thinking.
+        answer: regular expression of a complete answer, such as ``</answer>``; ``""`` = a line is one.
 
     Raises:
-        InvalidInput: the steer needs what ``generate`` does not offer, or a cap below 1.
+        InvalidInput: the steer needs what ``generate`` does not offer, a cap below 1, or no regular expression.
     """
     require_offered(steer, OFFERED, "generate")
     if max_tokens < 1 or not 0 <= temperature < float("inf"):
         raise InvalidInput(f"max_tokens={max_tokens}, temperature={temperature}; give at least 1, and 0 or more")
-    seed = secrets.randbits(63) if seed is None else seed % 2**64
-    return Steered(model, tokenizer, steer, max_tokens, temperature, seed, close)
+    ends = ends_of(model)
+    inside = internals(model, tokenizer, ends)
+    marks = marks_of_text(inside, sorted(ends), close, (), answer)
+    return Steered(model, steer, inside, marks, caps=np.array([max_tokens]), temperature=temperature, seed=seed)
 
 
 class Steered:
     """A steer in one call of ``generate``.
+
+    Args:
+        model: a causal language model.
+        steer: ends rows, forces tokens or changes logits.
+        inside: what the steer is told about the model.
+        marks: what tokens mean for a row.
+        caps: cap of new tokens, [1] or one for each row.
+        temperature: of the draws.
+        seed: of the random streams; None = a random seed.
+        budget: no more than this many tokens in all; rows that still run then are CUT. None = no limit.
+        part: the call's rows among those that the steer knows; None = they are all.
 
     Attributes:
         kwargs: keyword arguments for ``generate``. Other stopping criteria, or logits processors to run before the
@@ -76,14 +105,24 @@ class Steered:
     """
 
     def __init__(
-        self, model: Any, tokenizer: Any, steer: Steer, max_tokens: int, temperature: float, seed: int, close: str
+        self,
+        model: Any,
+        steer: Steer,
+        inside: Internals,
+        marks: Marks,
+        *,
+        caps: I64,
+        temperature: float,
+        seed: int | None,
+        budget: int | None = None,
+        part: Part | None = None,
     ) -> None:
-        self.steer, self.max_tokens, self.temperature, self.seed = steer, max_tokens, temperature, seed
-        self._model, ends = model, ends_of(model)
-        self._inside = internals(model, tokenizer, ends)
-        self._marks = marks_of_text(self._inside, sorted(ends), close, ())
+        self.steer, self.caps, self.temperature = steer, caps, temperature
+        self.seed = secrets.randbits(63) if seed is None else seed % 2**64
+        self._model, self._inside, self._marks = model, inside, marks
+        self._budget, self._part = budget, part
         pad = model.generation_config.pad_token_id
-        self._padding = pad if pad is not None else max(self._inside.eos, 0)
+        self._padding = pad if pad is not None else max(inside.eos, 0)
         self._begun: tuple[Steering, Ticket] | None = None
         self._over = False
         self._hidden: Tensor | None = None
@@ -92,7 +131,7 @@ class Steered:
         self.kwargs: dict[str, Any] = {
             "logits_processor": LogitsProcessorList([_Processor(self)]),
             "stopping_criteria": StoppingCriteriaList([_Criteria(self)]),
-            "max_new_tokens": max_tokens,
+            "max_new_tokens": int(caps.max()),
             "pad_token_id": self._padding,
             # several rows a prompt are only allowed with draws; the one token that is left is drawn for certain
             "do_sample": True,
@@ -104,19 +143,32 @@ class Steered:
         }
 
     @property
+    def table(self) -> Table:
+        """What is known of each row: its tokens, marks and log-probabilities."""
+        return self._rows()[0].table
+
+    @property
+    def weight(self) -> F64:
+        """[rows] importance weight of each row, 1 unless the steer kept it by chance."""
+        steering, ticket = self._rows()
+        if self.steer.kept_weight is None:
+            return np.ones(len(steering.table.length))
+        return self.steer.kept_weight(ticket.group.state)[steering.place]
+
+    @property
     def length(self) -> I64:
         """[rows] number of new tokens of each row; what ``generate`` returns after them is padding."""
-        return self._rows()[0].table.length
+        return self.table.length
 
     @property
     def status(self) -> NDArray[np.int8]:
         """[rows] how each row stands or ended, a :class:`budgeteer.core.plan.Status`."""
-        return self._rows()[0].table.status
+        return self.table.status
 
     @property
     def forced(self) -> Mask:
         """[rows, max_tokens] which tokens the steer forced, instead of a draw."""
-        return self._rows()[0].table.forced
+        return self.table.forced
 
     @property
     def notes(self) -> list[Any] | None:
@@ -162,6 +214,7 @@ class Steered:
         table.length[lost] -= 1
         table.status[lost] = ENDED
         steering.before(np.flatnonzero(table.status == RUNNING))
+        self._spend(table)
         self._raise(steering)
         over: Mask = table.status != RUNNING
         if over.all():
@@ -183,19 +236,30 @@ class Steered:
 
     def _begin(self, prompts: NDArray[Any]) -> tuple[Steering, Ticket]:
         """Make the table of the rows, now that the batch is known; rows of equal prompts are one group."""
-        rows = len(prompts)
-        table = Table(rows, self.max_tokens, [self._marks], self._inside.pieces)
-        every, names = np.arange(rows), tuple(map(str, range(rows)))
-        table.reset(every, self.max_tokens, self.temperature)
-        table.uniform = streams(self.seed, rows, positions_of(self._model, self.max_tokens), self.max_tokens)
+        rows, width = len(prompts), int(self.caps.max())
+        caps, every = np.broadcast_to(self.caps, rows).copy(), np.arange(rows)
+        part = self._part
+        if part is None:
+            group = np.unique(prompts, axis=0, return_inverse=True)[1].reshape(-1)
+            part = Part(Rows(tuple(map(str, range(rows))), caps.copy(), self.seed), group, 0)
+        table = Table(rows, width, [self._marks], self._inside.pieces)
+        table.reset(every, caps, self.temperature)
+        numbers = streams(self.seed, part.first + rows, positions_of(self._model, width), width)
+        table.uniform = numbers[part.first :]
         steering = Steering(table, self._inside, False)
-        group = np.unique(prompts, axis=0, return_inverse=True)[1].reshape(-1)
-        ticket = steering.join(self.steer, Rows(names, table.cap.copy(), self.seed), group)
-        steering.start(ticket, 0, every)
+        ticket = steering.join(self.steer, part.rows, part.group)
+        steering.start(ticket, part.first, every)
         self._begun = steering, ticket
         steering.before(every)
+        self._spend(table)
         self._raise(steering)
         return self._begun
+
+    def _spend(self, table: Table) -> None:
+        """Cut all running rows if the budget does not pay one more token for each."""
+        running = table.status == RUNNING
+        if self._budget is not None and int(table.length.sum() + running.sum()) > self._budget:
+            table.status[running] = CUT
 
     def _raise(self, steering: Steering) -> None:
         for error, _ in steering.failures:

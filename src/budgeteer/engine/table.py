@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -13,9 +14,11 @@ from budgeteer.core.plan import CUT, ENDED, I64, RUNNING
 from budgeteer.core.steer import Internals, Mask
 from budgeteer.engine.text import until
 
-ENDS, CLOSES, MAY_CLOSE, ANSWERS, WATCHED = 1, 2, 4, 8, 16
+ENDS, CLOSES, MAY_CLOSE, ANSWERS, WATCHED, MAY_ANSWER = 1, 2, 4, 8, 16, 32
 """Bits of a token: it ends the sequence; it closes the thinking; it may be the last one of a text that does; it
-completes an answer; it may complete a stop text."""
+completes an answer; it may complete a stop text; it may be the last one of an answer."""
+LOOKS_BACK = 256
+"""Tokens at the end of a row among which an answer is looked for."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -26,11 +29,13 @@ class Marks:
         codes: [V] uint8, the bits of each token.
         close: tokens that close the thinking when they are forced; ``()`` = there is no thinking.
         text: that closes the thinking; ``""`` = single tokens do.
+        answer: pattern of a complete answer, behind the thinking; None = single tokens complete it.
     """
 
     codes: NDArray[np.uint8]
     close: tuple[int, ...]
     text: str = ""
+    answer: re.Pattern[str] | None = None
 
 
 def marks_of_tokens(vocab: int, eos: int, think_end: int, answer_end: int) -> Marks:
@@ -42,7 +47,7 @@ def marks_of_tokens(vocab: int, eos: int, think_end: int, answer_end: int) -> Ma
     return Marks(codes, (think_end,))
 
 
-def marks_of_text(model: Internals, ends: Sequence[int], close: str, stop: Sequence[str]) -> Marks:
+def marks_of_text(model: Internals, ends: Sequence[int], close: str, stop: Sequence[str], answer: str = "") -> Marks:
     """The marks of a request: a text closes the thinking, a line is the answer, and texts end the row.
 
     Args:
@@ -50,10 +55,15 @@ def marks_of_text(model: Internals, ends: Sequence[int], close: str, stop: Seque
         ends: ids of the tokens that end the sequence.
         close: ``""`` = there is no thinking.
         stop: the stop texts.
+        answer: regular expression of a complete answer; ``""`` = a line is one.
 
     Raises:
-        InvalidInput: an empty stop text.
+        InvalidInput: an empty stop text, or ``answer`` is no regular expression.
     """
+    try:
+        pattern = re.compile(answer) if answer else None
+    except re.error as error:
+        raise InvalidInput(f"the pattern of an answer, {answer!r}, is no regular expression: {error}") from error
     if not all(stop):
         raise InvalidInput("a stop text is empty; leave it out")
     last = {text[-1] for text in stop}
@@ -61,14 +71,16 @@ def marks_of_text(model: Internals, ends: Sequence[int], close: str, stop: Seque
     for i, piece in enumerate(model.pieces):
         if last and ("\ufffd" in piece or not last.isdisjoint(piece)):
             codes[i] |= WATCHED
-        if "\n" in piece:
+        if pattern is not None:
+            codes[i] |= MAY_ANSWER
+        elif "\n" in piece:
             codes[i] |= ANSWERS
         if close and close in piece:
             codes[i] |= CLOSES
         elif close and close[-1] in piece:
             codes[i] |= MAY_CLOSE
     codes[list(ends)] |= ENDS
-    return Marks(codes, tuple(model.encode(close)) if close else (), close)
+    return Marks(codes, tuple(model.encode(close)) if close else (), close, pattern)
 
 
 class Table:
@@ -190,7 +202,10 @@ class Table:
         """What the tokens that were added to these rows [k], now ``at`` [k] long, mean for them."""
         closed = self.closed[rows]
         ended = (code & ENDS) > 0
-        complete = (closed >= 0) & (self.answered[rows] < 0) & ((code & (ENDS | ANSWERS)) > 0)
+        open_ = (closed >= 0) & (self.answered[rows] < 0)
+        complete = open_ & ((code & (ENDS | ANSWERS)) > 0)
+        for i in (open_ & ~complete & ((code & MAY_ANSWER) > 0)).nonzero()[0].tolist():
+            complete[i] = self._answers(int(rows[i]))
         self.answered[rows[complete]] = at[complete]
         newly = ((code & (CLOSES | MAY_CLOSE)) > 0) & (closed < 0)
         for i in (newly & ((code & CLOSES) == 0)).nonzero()[0].tolist():
@@ -204,3 +219,10 @@ class Table:
         # pieces are at least one character long, save for special tokens
         tail = self.tokens[row, max(0, int(self.length[row]) - len(text)) : self.length[row]]
         return text in "".join(self.pieces[token] for token in tail.tolist())
+
+    def _answers(self, row: int) -> bool:
+        """Whether the row holds a complete answer behind its thinking."""
+        pattern, end = self.marks[self.kind[row]].answer, int(self.length[row])
+        tail = self.tokens[row, max(int(self.closed[row]), end - LOOKS_BACK) : end]
+        text = "".join(self.pieces[token] for token in tail.tolist())
+        return pattern is not None and pattern.search(text) is not None

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from budgeteer.core.steer import Internals
 
@@ -38,17 +39,29 @@ def internals(model: Any, tokenizer: Any, ends: frozenset[int]) -> Internals:
         layer = model.get_input_embeddings()
         # the output of the layer, since some layers scale their weights
         embed = layer(torch.arange(layer.num_embeddings, device=model.device)).float().cpu()
+    return internals_of_text(tokenizer, ends, embed, never_of(model))
+
+
+def internals_of_text(tokenizer: Any, ends: Collection[int], embed: Tensor, never: tuple[int, ...] = ()) -> Internals:
+    """What steers are told about texts and tokens.
+
+    Args:
+        tokenizer: the model's.
+        ends: ids of the tokens that end a sequence.
+        embed: [V, h]; h may be 0 where no steer reads embeddings.
+        never: ids of the tokens that are never drawn.
+    """
     # without an end of sequence there is nothing that a steer could mistake for it
     return Internals(
         embed,
         pieces_of(tokenizer, len(embed), ends),
         min(ends, default=-1),
         lambda content: list(tokenizer(content, add_special_tokens=False)["input_ids"]),
-        never_of(model),
+        never,
     )
 
 
-def pieces_of(tokenizer: Any, size: int, ends: frozenset[int]) -> tuple[str, ...]:
+def pieces_of(tokenizer: Any, size: int, ends: Collection[int]) -> tuple[str, ...]:
     """The text of each of ``size`` token ids; ``""`` for those that end a sequence."""
     newline = tokenizer("\n", add_special_tokens=False)["input_ids"]
 

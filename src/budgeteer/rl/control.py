@@ -55,6 +55,7 @@ class Control:
             columns of rollouts that it puts into ``Rollouts.more``, such as ``budgeteer.rl.recipe.TEXT``.
         columns: of the training prompts, for rewards: name of a column of rollouts -> one value a prompt.
         wording: the prompts' texts and how texts become tokens, for recipes with a variant.
+        bounded: with a budget, too, an allocator of pace STEP splits no more than without one.
 
     Raises:
         InvalidInput: the recipe needs what the trainer does not offer, or a column has a value that it may not have.
@@ -73,6 +74,7 @@ class Control:
         offers: Collection[str] = (),
         columns: Mapping[str, Any] | None = None,
         wording: Wording | None = None,
+        bounded: bool = False,
     ) -> None:
         if missing := sorted(set(recipe.importance.needs) - set(offers)):
             raise InvalidInput(
@@ -88,7 +90,7 @@ class Control:
         self.wording = wording
         self.solutions = dict(zip(keys, (wording and wording.solutions) or (), strict=False))
         self.recipe, self.config = recipe, config
-        self.budget, self.step_budget = budget, step_budget
+        self.budget, self.step_budget, self.bounded = budget, step_budget, bounded
         self.keys = list(keys)
         self.features = prompt_features(prompts)
         self._index = {key: i for i, key in enumerate(self.keys)}
@@ -189,9 +191,11 @@ class Control:
 
         The order, which all trainers share: rows that the end of the budget cut short count as aborted, rewards,
         advantages, importance weights, outcomes for history and allocator, masks, selection, thinning. Before all that,
-        the recipe's carry takes away what goes on in a later step.
+        rows without a score (NaN) are dropped as wasted, and the recipe's carry takes away what goes on later.
         """
         c, recipe, parked = self.config, self.recipe, 0
+        scored = ~np.isnan(rollouts.verified)
+        lost, rollouts = int(rollouts.paid[~scored].sum()), rollouts.take(scored)
         if recipe.carry is not None:
             waits, self.beginnings = recipe.carry.park(self.beginnings, rollouts, self.progress.step)
             parked = int(rollouts.paid[waits].sum())
@@ -223,7 +227,7 @@ class Control:
         rows = np.arange(len(rollouts))
         if recipe.select is not None:
             rows = recipe.select(rollouts, np.random.default_rng((c.seed, self.progress.step, 3)))
-        return replace(self.chosen(rollouts, weighted, rows), parked=parked)
+        return replace(self.chosen(rollouts, weighted, rows), parked=parked, lost=lost)
 
     def chosen(self, rollouts: Rollouts, advantage: F64, rows: I64) -> Update:
         """Of ``rows`` those that carry gradient, thinned and in the order of the minibatches. With a KL
@@ -235,15 +239,28 @@ class Control:
             size = np.where(rollouts.sampled[rows], size, 0.0).max(axis=1, initial=0.0)
         useful = np.ones(len(rows), np.bool_) if c.kl > 0 else size > 1e-9
         rng = np.random.default_rng((c.seed, self.progress.step, 4))
+        share = np.zeros(len(rollouts))
+        share[rows] = 1.0
+        chosen = share > 0
         if self.recipe.thin is not None:
             kept = thin(_of_rows(advantage[rows]), rollouts.group[rows], self.recipe.thin, rng)
+            share[rows] = kept
             useful, scale = useful & (kept > 0), _product(kept, scale)
         rows, scale = rows[useful], scale[useful] * useful.sum()
         trained[rows] = True
         order = rng.permutation(len(rows)) if len(rows) else np.zeros(0, np.int64)
         wasted = (rollouts.status == ABORTED) & ~trained
         return Update(
-            rollouts, rows[order], advantage, scale[order], trained, wasted, self.lr_scale(), self.temperature()
+            rollouts,
+            rows[order],
+            advantage,
+            scale[order],
+            trained,
+            wasted,
+            chosen,
+            share,
+            lr_scale=self.lr_scale(),
+            temperature=self.temperature(),
         )
 
     def _scale(self, length: I64, group: I64, width: int) -> F64:
@@ -273,8 +290,8 @@ class Control:
         p, units, rollouts = self.progress, view.plan.units, update.rollouts
         p.cursor += self._taken(units[self._parked_prompts :])
         p.planned += view.plan.expected_cost
-        p.used += rollouts.used + update.parked
-        p.wasted += int(rollouts.billed[update.wasted].sum())
+        p.used += rollouts.used + update.parked + update.lost
+        p.wasted += int(rollouts.billed[update.wasted].sum()) + update.lost
         p.trained += int(rollouts.billed[update.trained].sum())
         p.prefill += rollouts.prefill_tokens
         self._log(view, update)
@@ -327,9 +344,16 @@ class Control:
         if left is not None:
             steps_left = max(self.config.steps - self.progress.step, 1)
             shares.append(left // steps_left if self.recipe.pace == Pace.STEP else left)
-        if not shares and self.recipe.pace == Pace.STEP:
-            return math.ceil(self.config.group * self.config.prompts * float(items.cost.mean()))
+        if (self.bounded or not shares) and self.recipe.pace == Pace.STEP:
+            shares.append(self._full(items))
         return min(shares) if shares else 2**62
+
+    def _full(self, items: Items) -> int:
+        """Tokens that ``config.group`` rollouts a prompt are expected to cost."""
+        group, prompts, once = self.config.group, self.config.prompts, items.spend(np.ones(len(items), np.int64))
+        full = math.ceil(group * prompts * float(items.cost.mean()))
+        # rounding must not take one rollout away from whole groups
+        return full + (len(items) == prompts and int(full / once) < group)
 
     def candidates(self) -> tuple[I64, int, Items]:
         """The step's candidate prompts as indices, how many of them are there to be continued (they come first), and
@@ -364,8 +388,8 @@ class Control:
             mixed += int(len(r) > 1 and r.min() != r.max())
         p.steps_log.append({
             "step": p.step,
-            "used": rollouts.used + update.parked,
-            "wasted": int(rollouts.billed[wasted].sum()),
+            "used": rollouts.used + update.parked + update.lost,
+            "wasted": int(rollouts.billed[wasted].sum()) + update.lost,
             "trained": int(rollouts.billed[trained].sum()),
             "rollouts": len(rollouts),
             "mixed": mixed,

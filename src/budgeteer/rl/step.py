@@ -95,16 +95,20 @@ class Update:
     """What to learn from a step's rollouts.
 
     Attributes:
-        rollouts: all n rows, with their rewards; those that the end of the budget cut short count as aborted.
+        rollouts: all n rows that were scored, with their rewards; those that the end of the budget cut short count as
+            aborted.
         rows: [k] rows that carry gradient, in the order of the minibatches.
         advantage: [n] or [n, t] of all rows, importance weights included, 0 where masked.
         scale: [k] or [k, t] weight of each token of ``rows``; sums over ``minibatches`` parts are means over the part's
             rows.
         trained: [n] whether a row is among ``rows``.
         wasted: [n] aborted or cut short, and without gradient.
+        chosen: [n] whether the recipe's selection chose the row; the means of the loss are over these.
+        share: [n] how many of the chosen rows a row stands for: 0 = it was left out, 1 where nothing was thinned.
         lr_scale: factor on the learning rate.
         temperature: of sampling, and of the update's probabilities.
         parked: tokens of this step's bill in rows that go on in a later step; these rows are not among ``rollouts``.
+        lost: tokens of rows that nobody scored; neither are these.
     """
 
     rollouts: Rollouts
@@ -113,9 +117,12 @@ class Update:
     scale: F64
     trained: NDArray[np.bool_]
     wasted: NDArray[np.bool_]
+    chosen: NDArray[np.bool_]
+    share: F64
     lr_scale: float = 1.0
     temperature: float = 1.0
     parked: int = 0
+    lost: int = 0
 
 
 class Step:

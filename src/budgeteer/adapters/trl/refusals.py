@@ -1,0 +1,149 @@
+"""What the trainer refuses when it is made, so that nothing that was asked for is silently left out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from datasets import IterableDataset
+from transformers import ProcessorMixin
+
+from budgeteer.adapters.trl.sampling import OFFERED
+from budgeteer.adapters.trl.update import TOKEN_MEANS
+from budgeteer.core.budget import Budget
+from budgeteer.core.errors import InvalidInput
+from budgeteer.core.plan import whole
+from budgeteer.core.steer import require_offered
+from budgeteer.rl.advantage import grpo_advantage
+from budgeteer.rl.ratio import Loss
+from budgeteer.rl.recipe import Recipe, Schedules, View
+from budgeteer.rl.weight import prompt_mean, token_mean
+
+_POINTS = np.linspace(0, 1, 41).tolist()
+
+
+def tokens_of(name: str, budget: int | str | None) -> int | None:
+    """A budget of generated tokens: a number, or a text such as ``2m``.
+
+    Raises:
+        InvalidInput: a share, money, a window, or nothing above 0.
+    """
+    if budget is None:
+        return None
+    if isinstance(budget, str):
+        parsed = Budget.parse(budget)
+        if parsed.amount is None or parsed.kind not in ("all", "output") or parsed.window is not None:
+            raise InvalidInput(f"{name}={budget!r}; give a number of generated tokens, such as 300_000, '300k' or '2m'")
+        budget = parsed.amount
+    return whole(name, budget, 1)
+
+
+def refuse_arguments(given: Mapping[str, Any]) -> None:
+    """Refuse arguments of ``GRPOTrainer`` that would be ignored.
+
+    Args:
+        given: name -> value of the arguments that were given.
+
+    Raises:
+        InvalidInput: says what is not offered.
+    """
+    args = given.get("args")
+    asked = {
+        "tools": given.get("tools"),
+        "environment_factory": given.get("environment_factory"),
+        "rollout_func": given.get("rollout_func"),
+        "use_vllm": getattr(args, "use_vllm", False),
+        "use_transformers_continuous_batching": getattr(args, "use_transformers_continuous_batching", False),
+        "deepspeed": getattr(args, "deepspeed", None),
+        "fsdp": getattr(args, "fsdp", None),
+    }
+    if refused := [name for name, value in asked.items() if value]:
+        raise InvalidInput(
+            f"BudgetedGRPOTrainer does not offer {', '.join(refused)}: rollouts are made by transformers' generate, "
+            "with a whole model on each process; leave it out, or train with TRL's own GRPOTrainer"
+        )
+    if isinstance(given.get("train_dataset"), IterableDataset):
+        raise InvalidInput(
+            "BudgetedGRPOTrainer needs a data set with a length, since it chooses among its prompts; this one is an "
+            "IterableDataset: load it without streaming"
+        )
+    if isinstance(given.get("processing_class"), ProcessorMixin):
+        raise InvalidInput("BudgetedGRPOTrainer trains on texts; pass the tokenizer instead of a processor of images")
+
+
+def refuse_recipe(recipe: Recipe, args: Any) -> None:
+    """Refuse a recipe with parts that TRL decides or that this trainer lacks, and settings that a recipe would ignore.
+
+    Args:
+        recipe: to train with.
+        args: the ``GRPOConfig``.
+
+    Raises:
+        InvalidInput: says what to set instead.
+    """
+    name = f"recipe {recipe.name!r}"
+    if recipe.carry is not None:
+        raise InvalidInput(f"{name} continues rollouts in later steps, which this trainer does not offer")
+    if recipe.loss != Loss():
+        raise InvalidInput(
+            f"{name} has a loss of its own, and here the loss is TRL's: choose another recipe and set loss_type, "
+            "epsilon and importance_sampling_level of GRPOConfig (GSPO is importance_sampling_level='sequence')"
+        )
+    default, own = Schedules(), recipe.schedules
+    if any(own.temperature(x) != 1 for x in _POINTS):
+        raise InvalidInput(f"{name} changes the temperature over the run, and TRL's is fixed; choose another recipe")
+    if any(own.lr(x) != default.lr(x) for x in _POINTS):
+        raise InvalidInput(f"{name} has a schedule of the learning rate; set TRL's lr_scheduler_type instead")
+    if recipe.token_weight not in (token_mean, prompt_mean):
+        if args.loss_type not in TOKEN_MEANS:
+            raise InvalidInput(
+                f"{name} weighs tokens by itself, and loss_type={args.loss_type!r} does so, too; set one of "
+                f"{', '.join(sorted(TOKEN_MEANS))}"
+            )
+        if recipe.token_weight(np.array([2, 1]), np.array([0, 0])).ndim != 1:
+            raise InvalidInput(f"{name} has a weight for each token; this trainer takes one a rollout")
+    if recipe.advantage is not grpo_advantage and (args.scale_rewards, args.multi_objective_aggregation) != (
+        "group", "sum_then_normalize",
+    ):  # fmt: skip
+        raise InvalidInput(
+            f"{name} has an advantage of its own; leave scale_rewards and multi_objective_aggregation at their defaults"
+        )
+    if recipe.steer is None:
+        return
+    plain = {"top_p": 1.0, "top_k": 0, "min_p": None, "repetition_penalty": 1.0, "generation_kwargs": None}
+    changed = [key for key, value in plain.items() if (getattr(args, key) or None) != (value or None)]
+    if changed:
+        raise InvalidInput(
+            f"{name} has a steer, which draws from the model's own distribution; leave {', '.join(changed)} at the "
+            "default"
+        )
+
+
+def refuse_steer(recipe: Recipe, view: View) -> None:
+    """Refuse a steer that needs what training with TRL does not offer."""
+    if (steer := recipe.steer_of(view)) is not None:
+        require_offered(steer, OFFERED, "training with TRL")
+
+
+def refuse_prompts(prompts: list[list[int]], most: int, positions: int | None) -> None:
+    """Refuse prompts that are empty, or that leave no room for a completion.
+
+    Args:
+        prompts: token ids.
+        most: ``max_completion_length``.
+        positions: of the model; None = it does not say.
+
+    Raises:
+        InvalidInput: names the row of the data set.
+    """
+    length = np.array([len(ids) for ids in prompts], np.int64)
+    if not length.all():
+        raise InvalidInput(f"the prompt in row {int(np.argmin(length))} of the data set has no tokens")
+    if positions and int(length.max()) + most > positions:
+        row = int(np.argmax(length))
+        raise InvalidInput(
+            f"the prompt in row {row} of the data set has {length[row]:,} tokens, and with "
+            f"max_completion_length={most:,} that exceeds the model's {positions:,} positions; drop long prompts or "
+            "lower max_completion_length"
+        )

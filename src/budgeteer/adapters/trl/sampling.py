@@ -1,0 +1,244 @@
+"""Rollouts by ``model.generate`` as TRL calls it, with caps by row, a hard budget and steers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import partial
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from transformers import StoppingCriteria, StoppingCriteriaList
+
+from budgeteer.adapters.transformers import Part, Steered
+from budgeteer.core.plan import CUT, ENDED, I64, RUNNING
+from budgeteer.core.steer import Internals, Need, Rows
+from budgeteer.engine.table import Marks, Table, marks_of_text
+from budgeteer.models.inside import internals_of_text
+from budgeteer.rl.rollouts import Role, Rollouts
+from budgeteer.rl.step import Round
+
+OFFERED = frozenset({Need.TOKENS, Need.MARKERS, Need.TEXT, Need.MARGIN, Need.LOGITS})
+"""What a steer may need in training with TRL: nothing that depends on weights, which change."""
+ANSWER = r"\\boxed\{(?:[^{}]|\{(?:[^{}]|\{[^{}]*\})*\})*\}|</answer>"
+"""A complete answer, as in DUET's code: a box with two levels of braces in it, or the end of an answer tag."""
+
+
+class Row(NamedTuple):
+    """One rollout as it comes out of ``generate``.
+
+    Attributes:
+        number: of the row among all rows of the round.
+        tokens, logprob, forced: [length]; ``logprob`` is None where the engine does not tell.
+        closed, answered: length at which the thinking was closed and the answer complete, -1 = never.
+    """
+
+    number: int
+    tokens: list[int]
+    status: int
+    closed: int
+    answered: int
+    logprob: list[float] | None
+    forced: list[bool]
+    weight: float
+
+
+class Capped(StoppingCriteria):  # type: ignore[misc, unused-ignore]
+    """Ends rows at their caps, and all rows when the budget does not pay one more token for each.
+
+    Args:
+        caps: [rows] most tokens of each.
+        ends: ids of the tokens that end a sequence.
+        budget: of all rows together, at least one token for each; None = no limit.
+    """
+
+    def __init__(self, caps: I64, ends: Sequence[int], budget: int | None) -> None:
+        self.caps, self.ends, self.budget = caps, np.asarray(ends), budget
+        self.length = np.zeros(len(caps), np.int64)
+        self.status = np.full(len(caps), RUNNING, np.int8)
+        self.kwargs = {"stopping_criteria": StoppingCriteriaList([self])}
+
+    def __call__(self, input_ids: Tensor, scores: Any, **kwargs: Any) -> Tensor:
+        running = self.status == RUNNING
+        self.length += running
+        ended = running & np.isin(input_ids[:, -1].cpu().numpy(), self.ends)
+        self.status[running & (self.length >= self.caps)] = CUT
+        self.status[ended] = ENDED
+        running = self.status == RUNNING
+        if self.budget is not None and int(self.length.sum() + running.sum()) > self.budget:
+            self.status[running] = CUT
+        return torch.from_numpy(self.status != RUNNING).to(input_ids.device)
+
+
+class Sampling:
+    """How the rows of a round are generated.
+
+    Args:
+        tokenizer: of the model.
+        vocabulary: rows of the model's embedding.
+        ends: ids of the tokens that end a sequence.
+        close: text that closes the thinking, ``""`` = there is none.
+        answer: regular expression of a complete answer.
+        temperature: of the draws.
+    """
+
+    def __init__(
+        self, tokenizer: Any, vocabulary: int, ends: Sequence[int], close: str, answer: str, temperature: float
+    ) -> None:
+        self.ends, self.temperature = list(ends), temperature
+        self._made: tuple[Internals, Marks] | None = None
+        self._of = tokenizer, vocabulary, close, answer
+        marks_of_text(Internals(None, (), -1, lambda text: []), (), "", (), answer)  # refuses what is no pattern
+
+    def inside(self) -> tuple[Internals, Marks]:
+        """What a steer knows of the model and what tokens mean; every token is decoded for it, once."""
+        if self._made is None:
+            tokenizer, vocabulary, close, answer = self._of
+            inside = internals_of_text(tokenizer, self.ends, torch.zeros(vocabulary, 0))
+            self._made = inside, marks_of_text(inside, self.ends, close, (), answer)
+        return self._made
+
+    def watch(self, model: Any, work: Round, group: I64, rows: I64, budget: int | None) -> Capped | Steered:
+        """What ends the rows of one call of ``generate``.
+
+        Args:
+            model: that generates.
+            work: the round.
+            group: [n] of all its rows, indices of their prompts.
+            rows: consecutive ones of these, which the call generates.
+            budget: of the call; None = no limit.
+        """
+        caps = work.max_tokens[group]
+        if work.steer is None:
+            return Capped(caps[rows], self.ends, budget)
+        keys = tuple(work.view.items.keys[g] for g in group.tolist())
+        part = Part(Rows(keys, caps, work.seed), group, int(rows[0]))
+        return Steered(
+            model, work.steer, *self.inside(), caps=caps[rows], temperature=self.temperature, seed=work.seed,
+            budget=budget, part=part,
+        )  # fmt: skip
+
+    def rows(self, watch: Capped | Steered, numbers: I64, tokens: list[list[int]]) -> list[Row]:
+        """The rows of a call of ``generate``.
+
+        Args:
+            watch: of the call.
+            numbers: of the rows in their round.
+            tokens: as TRL cut them, at the first end of sequence; padding may stand behind a row that ended otherwise.
+        """
+        made = []
+        for i, number in enumerate(numbers.tolist()):
+            n = int(watch.length[i])
+            if isinstance(watch, Capped):
+                made.append(Row(number, tokens[i][:n], int(watch.status[i]), -1, -1, None, [False] * n, 1.0))
+                continue
+            t = watch.table
+            made.append(
+                Row(
+                    number, t.tokens[i, :n].tolist(), int(t.status[i]), int(t.closed[i]), int(t.answered[i]),
+                    t.logprob[i, :n].tolist(), t.forced[i, :n].tolist(), float(watch.weight[i]),
+                )
+            )  # fmt: skip
+        return made
+
+    def marked(self, rows: list[Row]) -> list[Row]:
+        """The rows with the lengths at which thinking and answer were complete; plain generation does not tell."""
+        inside, marks = self.inside()
+        n, width = len(rows), max((len(row.tokens) for row in rows), default=1)
+        table = Table(n, max(width, 1), [marks], inside.pieces)
+        table.reset(np.arange(n), width + 1, 1.0)
+        length = np.array([len(row.tokens) for row in rows], np.int64)
+        padded = _padded([row.tokens for row in rows], 0, np.int64)
+        for t in range(width):
+            at = np.flatnonzero(length > t)
+            table.record(at, padded[at, t], np.zeros(len(at), np.float32), None, None)
+        return [
+            row._replace(closed=int(table.closed[i]), answered=int(table.answered[i])) for i, row in enumerate(rows)
+        ]
+
+
+def rollouts_of(
+    rows: list[Row], work: Round, group: I64, prompts: Mapping[int, Sequence[int]] | Sequence[Sequence[int]]
+) -> Rollouts:
+    """Rows of a round as rollouts, not scored yet.
+
+    Args:
+        rows: those that were started.
+        work: the round.
+        group: [n] of all rows of the round.
+        prompts: token ids of all training prompts.
+    """
+    of = group[np.array([row.number for row in rows], np.int64)]
+    length = np.array([len(row.tokens) for row in rows], np.int64)
+    tokens = _padded([row.tokens for row in rows], 0, np.int64)
+    within = np.arange(tokens.shape[1]) < length[:, None]
+    forced = _padded([row.forced for row in rows], False, np.bool_)
+    known = [row.logprob if row.logprob is not None else [float("nan")] * len(row.tokens) for row in rows]
+    role = np.where(within, np.where(forced, Role.FORCED, Role.SAMPLED), Role.NONE).astype(np.int8)
+    asked = [tuple(prompts[i]) for i in work.picked.tolist()]
+    ones = np.ones(len(rows))
+
+    def of_rows(name: str, dtype: Any) -> NDArray[Any]:
+        return np.array([getattr(row, name) for row in rows], dtype)
+
+    return Rollouts(
+        keys=work.view.items.keys,
+        prompts=tuple(asked),
+        group=of,
+        tokens=tokens,
+        length=length,
+        cap=work.max_tokens[of],
+        logprob=np.where(role == Role.SAMPLED, _padded(known, np.nan, np.float32), np.float32(np.nan)),
+        role=role,
+        version=np.full(role.shape, -1, np.int32),
+        status=of_rows("status", np.int8),
+        closed=of_rows("closed", np.int64),
+        answered=of_rows("answered", np.int64),
+        verified=np.nan * ones,
+        reward=np.nan * ones,
+        weight=of_rows("weight", np.float64),
+        prefill_tokens=sum(len(asked[g]) for g in np.unique(of).tolist()),
+    )
+
+
+@contextmanager
+def also(model: Any, kwargs: Mapping[str, Any]) -> Iterator[None]:
+    """Within the block ``model.generate`` is called with these arguments, too."""
+    own = model.__dict__.get("generate")
+    model.generate = partial(model.generate, **kwargs)
+    try:
+        yield
+    finally:
+        del model.generate
+        if own is not None:
+            model.generate = own
+
+
+@contextmanager
+def setting(of: Any, **values: Any) -> Iterator[None]:
+    """Attributes with these values within the block."""
+    before = {name: getattr(of, name) for name in values}
+    for name, value in values.items():
+        setattr(of, name, value)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            setattr(of, name, value)
+
+
+def chunks(first: int, last: int, size: int) -> Iterator[I64]:
+    """The numbers from ``first`` to ``last - 1``, at most ``size`` at a time."""
+    for start in range(first, last, size):
+        yield np.arange(start, min(start + size, last))
+
+
+def _padded(rows: Sequence[Sequence[Any]], fill: Any, dtype: Any) -> NDArray[Any]:
+    width = max((len(row) for row in rows), default=1)
+    made = np.full((len(rows), max(width, 1)), fill, dtype)
+    for i, row in enumerate(rows):
+        made[i, : len(row)] = row
+    return made

@@ -1,0 +1,388 @@
+"""TRL's ``GRPOTrainer`` under a token budget: one step of a recipe is one generation of TRL."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import math
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from budgeteer.core.errors import CheckpointError, InvalidInput, MissingExtra
+
+try:
+    import torch
+    from accelerate.utils import gather_object
+    from torch import Tensor
+    from transformers import TrainerCallback
+    from trl import GRPOTrainer
+except ImportError as error:
+    raise MissingExtra("trl", "trl") from error
+
+from budgeteer.adapters.trl.drawn import Blank, Drawn, Ready, completions_of
+from budgeteer.adapters.trl.measure import measured
+from budgeteer.adapters.trl.order import on_one_process, trl_order
+from budgeteer.adapters.trl.refusals import (
+    refuse_arguments,
+    refuse_prompts,
+    refuse_recipe,
+    refuse_steer,
+    tokens_of,
+)
+from budgeteer.adapters.trl.report import of_lengths, of_rewards, replace_content, total_of
+from budgeteer.adapters.trl.sampling import ANSWER, Row, Sampling, also, chunks, rollouts_of, setting
+from budgeteer.adapters.trl.update import Advantages, filled, trl_advantages, weighted
+from budgeteer.core.plan import ABORTED, CUT, F64, I64, Plan
+from budgeteer.models.chat import tags_of
+from budgeteer.rl import checkpoint, recipes
+from budgeteer.rl.advantage import grpo_advantage
+from budgeteer.rl.config import TrainConfig
+from budgeteer.rl.control import Control
+from budgeteer.rl.history import Std
+from budgeteer.rl.identity import digest, fingerprint
+from budgeteer.rl.recipe import ENTROPY, TEXT, Recipe, View
+from budgeteer.rl.rollouts import Rollouts
+from budgeteer.rl.step import Round, Update
+
+REWARD = "reward of function {}"
+"""Name of the column of rollouts with the rewards of one function."""
+
+
+class BudgetedGRPOTrainer(GRPOTrainer):  # type: ignore[misc, unused-ignore]
+    """``trl.GRPOTrainer`` whose rollouts are allotted, steered and learnt from as a recipe says, within a budget.
+
+    Args:
+        args: those of ``GRPOTrainer``.
+        recipe: a recipe or its name, such as ``"duet"`` or ``"duet:thinned=false"``. With ``"grpo"`` and no budget the
+            losses and weights are those of ``GRPOTrainer``.
+        budget: most tokens that the run generates, such as ``"2m"``; None = no limit. It is never exceeded, each
+            generation has an equal share of what is left, and the run stops when it buys no rollout any more.
+        step_budget: most tokens of one generation (``generation_batch_size`` rollouts in TRL).
+        verifier: name of the reward function that says how right a completion is, for allocators and selection; None =
+            the weighted sum of all functions. Values outside [0, 1] count as the nearer end.
+        answer: regular expression of a complete answer, for recipes that stop at it.
+        close: text that closes the thinking before the answer, ``""`` = there is none; None = as in the chat template.
+        kwargs: those of ``GRPOTrainer``.
+
+    Raises:
+        InvalidInput: something that this trainer does not offer, or a prompt that does not fit into the model.
+        BudgetExceeded: a budget that buys no rollout in the first step.
+    """
+
+    def __init__(
+        self,
+        *args: Any,
+        recipe: str | Recipe = "grpo",
+        budget: int | str | None = None,
+        step_budget: int | str | None = None,
+        verifier: str | None = None,
+        answer: str = ANSWER,
+        close: str | None = None,
+        **kwargs: Any,
+    ) -> None:
+        refuse_arguments(inspect.signature(GRPOTrainer.__init__).bind(self, *args, **kwargs).arguments)
+        self._ready: Ready | None = None
+        super().__init__(*args, **kwargs)
+        chosen = recipes.get(recipe) if isinstance(recipe, str) else recipe
+        refuse_recipe(chosen, self.args)
+        if verifier is not None and verifier not in self.reward_func_names:
+            raise InvalidInput(f"verifier={verifier!r}; the reward functions are {', '.join(self.reward_func_names)}")
+        self._verifier = None if verifier is None else self.reward_func_names.index(verifier)
+        self._size = self.args.generation_batch_size // self.num_generations
+        self._rows = self.train_dataset
+        if self.args.remove_unused_columns:
+            self._rows = self._remove_unused_columns(self._rows, description="training")
+        if len(self._rows) < self._size:
+            raise InvalidInput(
+                f"{len(self._rows)} prompts, {self._size} a generation asked; lower generation_batch_size or raise "
+                "num_generations"
+            )
+        self._ids = self._tokenized()
+        config = self.model.config.get_text_config()
+        refuse_prompts(self._ids, self.max_completion_length, getattr(config, "max_position_embeddings", None))
+        tags = tags_of(str(self._tokenizer.chat_template or ""))
+        close = (tags.close if tags else "") if close is None else close
+        vocabulary = self.accelerator.unwrap_model(self.model).get_input_embeddings().num_embeddings
+        self._sampling = Sampling(self._tokenizer, vocabulary, self.eos_token_ids, close, answer, self.temperature)
+        self.spending = self._control(chosen, tokens_of("budget", budget), tokens_of("step_budget", step_budget))
+        self.add_callback(_Stop(self))
+
+    # -- what is known before the first step ----------------------------------------------------------------------
+
+    def _tokenized(self) -> list[list[int]]:
+        """Token ids of all training prompts."""
+        if "prompt" not in self._rows.column_names:
+            raise InvalidInput(f"the data set has no column 'prompt', only {', '.join(self._rows.column_names)}")
+        prompts, ids = self._rows["prompt"], []
+        for first in range(0, len(prompts), 1000):
+            ids += [list(map(int, row)) for row in self._tokenize_prompts(list(prompts[first : first + 1000]))[0]]
+        return ids
+
+    def _control(self, recipe: Recipe, budget: int | None, step_budget: int | None) -> Control:
+        a, every = self.args, self.args.steps_per_generation * self.num_iterations
+        epoch = len(self._rows) // self._size * every  # micro-batches
+        steps = a.max_steps * a.gradient_accumulation_steps if a.max_steps > 0 else a.num_train_epochs * epoch
+        config = TrainConfig(
+            steps=math.ceil(steps / every), prompts=self._size, group=self.num_generations, seed=a.seed,
+            max_tokens=self.max_completion_length, temperature=self.temperature, eval_every=0,
+        )  # fmt: skip
+        keys = [str(i) for i in range(len(self._rows))]
+        if "key" in self._rows.column_names:
+            keys = [str(key) for key in self._rows["key"]]
+            if len(set(keys)) < len(keys):
+                raise InvalidInput("the column 'key' of the data set repeats; give each row a key of its own")
+        self._own_rewards = recipe.reward is not None
+        parts = replace(recipe, allocator=on_one_process(recipe.allocator))
+        if recipe.stream is None:
+            parts = replace(parts, stream=trl_order(self._size, self.shuffle_dataset))
+        if recipe.advantage is grpo_advantage:
+            parts = replace(parts, advantage=self._advantage)
+        tokens, offers = {"budget": budget, "step_budget": step_budget}, [ENTROPY, TEXT]
+        made = Control(parts, config, self._ids, keys, **tokens, offers=offers, bounded=True)
+        self._recipe = recipe
+        self._identity = {
+            "recipe": recipe.name,
+            "parts of the recipe": fingerprint((recipe, recipe.columns())),
+            "tokens": budget,
+            "tokens of a step": step_budget,
+            "prompts of a step": self._size,
+            "rollouts of a prompt": self.num_generations,
+            "processes": self.accelerator.num_processes,
+            "problems": digest(json.dumps([keys, self._ids]).encode()),
+        }
+        _, _, items = made.candidates()
+        refuse_steer(recipe, made.view(items, Plan(items.keys, np.zeros(len(items), np.int64), 0.0)))
+        if budget is not None or step_budget is not None:
+            made.check()
+        return made
+
+    # -- one step -------------------------------------------------------------------------------------------------
+
+    def _generate_and_score_completions(self, inputs: Any) -> Any:
+        if not self.model.training:
+            return super()._generate_and_score_completions(inputs)
+        step, drawn = self.spending.begin(), Drawn()
+        while (work := step.next()) is not None and (part := self._round(work, drawn)) is not None:
+            step.add(part)
+        collected = step.collected()
+        if collected is None:  # in the middle of an optimiser step: the next one is not begun
+            return self._batch(drawn, np.zeros(0, np.int64), np.zeros(0), 0)
+        rollouts, view = collected
+        update = self.spending.learn(rollouts, view)
+        chosen = weighted(update, self._recipe, self.loss_type, self._multiple())
+        scored = np.flatnonzero(~np.isnan(rollouts.verified))
+        loss_tokens = int(update.rollouts.sampled[chosen.over].sum())
+        if self.mask_truncated_completions:
+            cut = chosen.over[update.rollouts.status[chosen.over] == CUT]
+            loss_tokens -= int(update.rollouts.sampled[cut].sum())
+        batch = self._batch(drawn, scored[chosen.rows], chosen.advantage, loss_tokens)
+        self.spending.done(view, update)
+        self._report(drawn, rollouts, update, scored)
+        return batch
+
+    def _multiple(self) -> int:
+        return int(self.accelerator.num_processes * self.args.steps_per_generation)
+
+    def _round(self, work: Round, drawn: Drawn) -> Rollouts | None:
+        """Generate and score a round; None: the budget pays no token of it."""
+        units = work.view.plan.units
+        group = np.repeat(np.arange(len(units)), units)
+        mine, processes, n = self.accelerator.process_index, self.accelerator.num_processes, len(group)
+        first, last = n * mine // processes, n * (mine + 1) // processes
+        budget = None if work.budget is None else work.budget * (last - first) // n
+        own: list[Row] = []
+        for numbers in chunks(first, last, self.args.per_device_train_batch_size * self.args.steps_per_generation):
+            left = None if budget is None else budget - sum(len(row.tokens) for row in own)
+            numbers = numbers[:left]
+            if len(numbers):
+                own += self._generated(work, group, numbers, left)
+        rows = gather_object(own)
+        if not rows:
+            return None
+        if {"closed", "answered"} & {column.name for column in self._recipe.columns()} and work.steer is None:
+            rows = self._sampling.marked(rows)
+        part = rollouts_of(rows, work, group, self._ids)
+        logprobs = self._recipe.memory.std == Std.SCORE and work.steer is None
+        if logprobs or ENTROPY in self._recipe.needs:
+            part = measured(self, part, logprobs)
+        return self._scored(part, work.picked[part.group], rows, drawn)
+
+    def _generated(self, work: Round, group: I64, numbers: I64, budget: int | None) -> list[Row]:
+        """The rows of these numbers, by one call of ``generate``."""
+        model = self.accelerator.unwrap_model(self.model_wrapped)
+        prompts = [self._ids[i] for i in work.picked[group[numbers]].tolist()]
+        watch = self._sampling.watch(model, work, group, numbers, budget)
+        with also(model, watch.kwargs):
+            tokens, _ = self._generate_single_turn(prompts, None, {}, self.num_generations)
+        return self._sampling.rows(watch, numbers, tokens)
+
+    def _scored(self, part: Rollouts, index: I64, rows: list[Row], drawn: Drawn) -> Rollouts:
+        """The rollouts with their rewards; each process scores an equal number of rows."""
+        n, mine = len(part), self.accelerator.process_index
+        inputs = [dict(self._rows[i]) for i in index.tolist()]
+        ids = [row.tokens for row in rows]
+        prompt_ids = [self._ids[i] for i in index.tolist()]
+        completions = completions_of(self.processing_class, inputs[0]["prompt"], prompt_ids, ids)
+        each = -(-n // self.accelerator.num_processes)
+        own = np.minimum(np.arange(mine * each, (mine + 1) * each), n - 1).tolist()
+        of_own = [[values[i] for i in own] for values in (inputs, completions, ids)]
+        prompts = [row["prompt"] for row in of_own[0]]
+        rewards = self._calculate_rewards(of_own[0], prompts, of_own[1], of_own[2])[:n]
+        if torch.isinf(rewards).any():
+            name = self.reward_func_names[int(torch.isinf(rewards).any(0).nonzero()[0])]
+            raise InvalidInput(f"the reward function {name!r} returned an infinite reward; return a number or None")
+        names = sorted(set(gather_object(list(self._pending_extra_logs))))
+        logged = [gather_object(self._pending_extra_logs.get(name, [None] * each))[:n] for name in names]
+        self._pending_extra_logs.clear()
+        drawn.add(inputs, prompt_ids, rows, completions, rewards, dict(zip(names, logged, strict=True)))
+        total = total_of(rewards, self.reward_weights)
+        verified = total if self._verifier is None else rewards[:, self._verifier]
+        columns = {REWARD.format(i): rewards[:, i].cpu().numpy() for i in range(rewards.shape[1])}
+        if TEXT in self._recipe.needs:
+            texts = self.processing_class.batch_decode(ids, skip_special_tokens=True)
+            columns[TEXT] = np.array([*texts, ""], object)[:-1]
+        part = part.scored(np.clip(verified.cpu().numpy().astype(np.float64), 0, 1))
+        return replace(part, reward=total.cpu().numpy().astype(np.float64), more=columns)
+
+    def _advantage(self, rollouts: Rollouts, view: View) -> F64:
+        """[n] TRL's advantages, as its configuration says."""
+        return np.asarray(self._advantages(rollouts).value.cpu().numpy(), np.float64)
+
+    def _advantages(self, rollouts: Rollouts) -> Advantages:
+        if self._own_rewards:
+            columns, weights = [rollouts.reward], torch.ones(1)
+        else:
+            columns = [rollouts.more[REWARD.format(i)] for i in range(len(self.reward_funcs))]
+            weights = self.reward_weights
+        rewards = torch.from_numpy(np.stack(columns, 1).astype(np.float32)).to(self.accelerator.device)
+        return trl_advantages(rewards, weights, rollouts.group, self.scale_rewards, self.multi_objective_aggregation)
+
+    # -- what TRL trains on ---------------------------------------------------------------------------------------
+
+    def _batch(self, drawn: Drawn, rows: I64, advantage: F64, loss_tokens: int) -> dict[str, Any]:
+        """TRL's batch of some of the drawn rows, filled up with rows that carry nothing.
+
+        Args:
+            rows: [k] of what was drawn.
+            advantage: [k] or [k, t].
+            loss_tokens: that losses which are means over tokens are means over.
+        """
+        count = filled(len(rows), self._multiple())
+        each = count // self.accelerator.num_processes
+        own = slice(self.accelerator.process_index * each, (self.accelerator.process_index + 1) * each)
+        device = self.accelerator.device
+        rewards = torch.cat([torch.zeros(0, len(self.reward_funcs), device=device), *drawn.rewards])
+        blank = Blank(dict(self._rows[0]), self._ids[0], self.eos_token_ids[0])
+        self._ready = ready = drawn.ready(rows, count, own, blank, rewards)
+        try:
+            with setting(self, num_generations=1, mask_truncated_completions=False):
+                batch: dict[str, Any] = super()._generate_and_score_completions(ready.inputs)
+        finally:
+            self._ready = None
+        hidden = ready.hidden(self.mask_truncated_completions)
+        batch["completion_mask"][torch.tensor(hidden, device=device)] = 0
+        batch["num_items_in_batch"] = torch.tensor(loss_tokens, device=device)
+        width = batch["completion_ids"].shape[1]
+        full = np.zeros((count, *advantage.shape[1:]))
+        full[: len(rows)] = advantage
+        if full.ndim == 2:
+            full = np.pad(full[:, :width], ((0, 0), (0, max(width - full.shape[1], 0))))
+        batch["advantages"] = torch.from_numpy(full[own].astype(np.float32)).to(device)
+        return batch
+
+    def _generate(self, prompts: list[Any]) -> tuple[Any, ...]:
+        return super()._generate(prompts) if self._ready is None else self._ready.generated
+
+    def _calculate_rewards(self, inputs: Any, prompts: Any, completions: Any, completion_ids_list: Any) -> Tensor:
+        if self._ready is not None:
+            return self._ready.rewards
+        rewards: Tensor = super()._calculate_rewards(inputs, prompts, completions, completion_ids_list)
+        return rewards
+
+    # -- what is logged -------------------------------------------------------------------------------------------
+
+    def _report(self, drawn: Drawn, rollouts: Rollouts, update: Update, scored: I64) -> None:
+        """Log all rollouts of a generation, where TRL's own code has logged those that are trained on."""
+        metrics, rewards = self._metrics["train"], torch.cat(drawn.rewards)
+        self.state.num_input_tokens_seen += sum(map(len, drawn.prompt_ids)) + rollouts.used
+        metrics["num_tokens"] = [self.state.num_input_tokens_seen]
+        new = of_lengths(rollouts.length, rollouts.status)
+        new |= {"budget/rollouts": len(rollouts), "budget/aborted": float((rollouts.status == ABORTED).mean())}
+        again = of_rewards(rewards, self.reward_weights, self.reward_func_names)
+        again["frac_reward_zero_std"] = float(self._advantages(rollouts).no_spread.float().mean())
+        for name, value in new.items():
+            metrics[name].append(value)
+        for name, value in again.items():
+            metrics[name][-1:] = [value]
+        advantage = np.zeros(len(rollouts))
+        advantage[scored] = update.advantage if update.advantage.ndim == 1 else update.advantage.mean(1)
+        replace_content(self._logs["prompt"], [row["prompt"] for row in drawn.inputs])
+        replace_content(self._logs["completion"], drawn.completions)
+        replace_content(self._logs["advantages"], advantage.tolist())
+        for name, column in zip(self.reward_func_names, rewards.T, strict=True):
+            replace_content(self._logs["rewards"][name], column.tolist())
+        for name, values in drawn.extra.items():
+            replace_content(self._logs["extra"][name], values)
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Log what TRL does, and the run's tokens so far: planned, used, trained, wasted, and left of the budget."""
+        if self.model.training:
+            p, left = self.spending.progress, self.spending.left()
+            now = {"planned": p.planned, "used": p.used, "trained": p.trained, "wasted": p.wasted}
+            for name, value in (now if left is None else {**now, "left": left}).items():
+                self._metrics["train"][f"budget/{name}"] = [value]
+        super().log(logs, start_time)
+
+    # -- the end of the budget, checkpoints -----------------------------------------------------------------------
+
+    def exhausted(self) -> bool:
+        """Whether the next generation is due and the budget buys none."""
+        due = self._step % (self.args.steps_per_generation * self.num_iterations) == 0
+        work = self.spending.begin().next() if due else None
+        return due and (work is None or work.budget == 0)
+
+    def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        # before TRL's files: a checkpoint that was written to its end has this one, too
+        folder = Path(self._get_output_dir(trial=trial)) / f"checkpoint-{self.state.global_step}"
+        half = self._step % (self.args.steps_per_generation * self.num_iterations) != 0
+        content = {
+            "identity": json.dumps(self._identity),
+            **self.spending.state_dict(),
+            "micro-batches": self._step,
+            "generation": self._buffered_inputs if half else None,
+        }
+        checkpoint.save(self._state_file(folder), content)
+        super()._save_checkpoint(model, trial)
+
+    def _load_optimizer_and_scheduler(self, checkpoint_folder: Any) -> None:
+        super()._load_optimizer_and_scheduler(checkpoint_folder)
+        if checkpoint_folder is None:
+            return
+        path = self._state_file(Path(checkpoint_folder))
+        if not path.exists():
+            raise CheckpointError(
+                f"{path.parent} has no {path.name}: it was not written by BudgetedGRPOTrainer with as many processes; "
+                "resume from a checkpoint of this run"
+            )
+        checkpoint.same_run(path, self._identity)
+        content = torch.load(path, map_location=self.accelerator.device, weights_only=True)
+        self.spending.load_state_dict(content)
+        self._step, self._buffered_inputs = content["micro-batches"], content["generation"]
+
+    def _state_file(self, folder: Path) -> Path:
+        return folder / f"budgeteer-{self.accelerator.process_index}.pt"
+
+
+class _Stop(TrainerCallback):  # type: ignore[misc, unused-ignore]
+    """Ends the training when the budget buys no rollout any more."""
+
+    def __init__(self, trainer: BudgetedGRPOTrainer) -> None:
+        self.trainer = trainer
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> Any:
+        if self.trainer.exhausted():
+            control.should_training_stop = True
+        return control

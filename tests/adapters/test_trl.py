@@ -1,0 +1,458 @@
+"""TRL's trainer with recipes: without one it is TRL's own, and with one its groups, losses and budgets are exact."""
+
+from __future__ import annotations
+
+import math
+import os
+import random
+import signal
+import statistics
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+pytest.importorskip("trl")
+
+import transformers  # noqa: E402
+from datasets import Dataset  # noqa: E402
+from trl import GRPOTrainer  # noqa: E402
+
+from budgeteer.adapters.trl import BudgetedGRPOTrainer  # noqa: E402
+from budgeteer.adapters.trl.order import Taken, trl_order  # noqa: E402
+from budgeteer.adapters.trl.update import trl_advantages, weighted  # noqa: E402
+from budgeteer.core.allocator import stateless  # noqa: E402
+from budgeteer.core.errors import BudgeteerError, BudgetExceeded, CheckpointError, InvalidInput  # noqa: E402
+from budgeteer.core.plan import ABORTED, Plan  # noqa: E402
+from budgeteer.rl import recipes  # noqa: E402
+from budgeteer.rl.recipe import Aborted  # noqa: E402
+from budgeteer.rl.step import Update  # noqa: E402
+from budgeteer.rl.weight import prompt_mean  # noqa: E402
+from budgeteer.steer import budget_forcing, marker_gate  # noqa: E402
+from helpers.rollouts import rows_of  # noqa: E402
+from helpers.trl_tiny import DATA, config, letters, odd, tiny, trained, weights  # noqa: E402
+
+LOSSES = ["dapo", "grpo", "vespo", "bnpo", "dr_grpo", "cispo", "sapo", "luspo"]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    torch.set_num_threads(1)
+    return tiny(tmp_path_factory.mktemp("tiny"))
+
+
+def losses(trainer) -> list[float]:
+    return [row["loss"] for row in trainer.state.log_history if "loss" in row]
+
+
+@pytest.mark.parametrize("seed", [pytest.param(i, marks=pytest.mark.slow if i > 1 else []) for i in range(8)])
+def test_grpo_without_a_budget_is_trls_own(folder, tmp_path, seed) -> None:
+    """Bit by bit: losses, weights and metrics after three steps, with settings drawn at random; some cross an epoch. A
+    budget that is more than the run costs changes nothing."""
+    draw = random.Random(seed)
+    settings = {
+        "loss_type": LOSSES[seed],
+        "gradient_accumulation_steps": draw.choice([1, 2, 4]),
+        "steps_per_generation": draw.choice([1, 2, 4]),
+        "num_iterations": draw.choice([1, 2]),
+        "num_generations": draw.choice([2, 4]),
+        "beta": draw.choice([0.0, 0.05]),
+        "scale_rewards": draw.choice(["group", "batch", "none"]),
+        "multi_objective_aggregation": draw.choice(["sum_then_normalize", "normalize_then_sum"]),
+        "mask_truncated_completions": draw.choice([True, False]),
+        "top_p": draw.choice([1.0, 0.9]),
+        "seed": seed,
+    }
+    theirs = trained(folder, config(tmp_path, **settings), kind=GRPOTrainer)
+    ours = trained(folder, config(tmp_path, **settings), budget=None if seed % 2 else "1m")
+    assert torch.equal(weights(theirs), weights(ours))
+    for mine, other in zip(ours.state.log_history[:-1], theirs.state.log_history[:-1], strict=True):
+        for name in other.keys() - {"step_time"}:
+            assert mine[name] == pytest.approx(other[name], rel=1e-6, nan_ok=True), name
+
+
+def plain_advantages(rewards, group, scale):
+    """TRL's documented formula in plain Python, one group at a time."""
+    total = [None if all(math.isnan(r) for r in row) else sum(r for r in row if not math.isnan(r)) for row in rewards]
+    known = [t for t in total if t is not None]
+    out = []
+    for mine, g in zip(total, group, strict=True):
+        peers = [t for t, h in zip(total, group, strict=True) if h == g and t is not None]
+        values = peers if scale == "group" else known
+        if mine is None or (scale == "group" and len(values) < 2):
+            out.append(0.0)
+            continue
+        out.append((mine - statistics.mean(peers)) / (1 if scale == "none" else statistics.stdev(values) + 1e-4))
+    return out
+
+
+@pytest.mark.parametrize("scale", ["group", "batch", "none"])
+def test_the_advantages_of_ragged_groups(scale) -> None:
+    """Groups of one, all equal, with unscored rows, and in any order of rows."""
+    rng, nan = np.random.default_rng(3), math.nan
+    group = rng.permutation(np.repeat(np.arange(5), [1, 3, 4, 2, 6]))
+    rewards = rng.integers(0, 3, (len(group), 2)).astype(float)
+    rewards[group == 2] = 1.0
+    rewards[np.flatnonzero(group == 4)[:2]] = nan
+    rewards[np.flatnonzero(group == 1)[0], 0] = nan
+    got = trl_advantages(torch.tensor(rewards), torch.ones(2), group, scale, "sum_then_normalize")
+    assert got.value.tolist() == pytest.approx(plain_advantages(rewards.tolist(), group.tolist(), scale), abs=1e-6)
+
+
+def ragged(*units, **more):
+    """GRPO with these rollouts of the step's prompts."""
+
+    def allocate(budget, items):
+        given = np.resize(np.array(units), len(items))
+        return Plan(items.keys, given, items.spend(given))
+
+    return replace(recipes.get("grpo"), allocator=stateless(lambda budget, items: allocate(budget, items)), **more)
+
+
+@pytest.mark.parametrize(
+    ("loss", "mean"),
+    [
+        ("dapo", "of prompts"),
+        ("grpo", "plain"),
+        *[
+            pytest.param(*case, marks=pytest.mark.slow)
+            for case in [("dapo", "plain"), ("grpo", "of prompts"), ("dr_grpo", "plain")]
+        ],
+    ],
+)
+def test_a_step_of_ragged_groups_is_the_gradient_computed_row_by_row(folder, tmp_path, loss, mean) -> None:
+    """One step of SGD against a loop over single rows without padding, micro-batches or TRL's loss."""
+    recipe = ragged(1, 5, 3, **({"token_weight": prompt_mean} if mean == "of prompts" else {}))
+    seen: list = []
+
+    def reward(prompts, completion_ids, **columns):
+        seen.extend(zip(prompts, completion_ids, strict=True))
+        return [sum(ids) % 7 / 7 for ids in completion_ids]
+
+    settings = {"per_device_train_batch_size": 6, "num_generations": 4, "max_steps": 1, "loss_type": loss}
+    args = config(tmp_path, **settings, optim="sgd", learning_rate=0.5, max_grad_norm=0.0, scale_rewards="none")
+    made = trained(folder, args, recipe=recipe, reward_funcs=reward)
+    assert len(seen) == 9  # of prompts with 1, 5 and 3 rollouts
+
+    model = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
+    group = [[p for p, _ in seen].index(prompt) for prompt, _ in seen]
+    right = [sum(ids) % 7 / 7 for _, ids in seen]
+    tokens, count, prompts = sum(len(ids) for _, ids in seen), len(seen), len(set(group))
+    for i, (prompt, ids) in enumerate(seen):
+        peers = [r for r, g in zip(right, group, strict=True) if g == group[i]]
+        advantage = right[i] - sum(peers) / len(peers)
+        before = tokenizer(prompt)["input_ids"]
+        logits = model(torch.tensor([before + ids])).logits[0, len(before) - 1 : -1]
+        logprob = logits.log_softmax(-1)[torch.arange(len(ids)), torch.tensor(ids)].sum()
+        weight = {"dapo": 1 / tokens, "grpo": 1 / count / len(ids), "dr_grpo": 1 / count / 12}[loss]
+        if mean == "of prompts":
+            weight *= count / prompts / len(peers)
+        (-advantage * weight * logprob).backward()
+    expected = torch.cat([(p - 0.5 * p.grad).detach().flatten() for p in model.parameters()])
+    assert torch.allclose(weights(made), expected, atol=2e-6)
+    assert not torch.allclose(weights(made), torch.cat([p.detach().flatten() for p in model.parameters()]), atol=1e-4)
+
+
+def test_thinned_rows_are_stood_for_in_the_means() -> None:
+    """The factor of each row by hand: six rows of one group, of which one is left out and another stands for two; a
+    seventh was aborted."""
+    rollouts = rows_of([[1] * n for n in (4, 1, 2, 3, 1, 1, 9)])
+    all_of_them, n = np.ones(7, bool), 7
+    share = np.array([0.0, 2, 1, 1, 1, 1, 1])
+    update = Update(rollouts, np.arange(n), np.ones(n), share, all_of_them, np.arange(n) == 6, all_of_them, share)
+    for loss, factor in {"dapo": 1.0, "grpo": 8 / 6, "bnpo": 8 / 12}.items():
+        got = weighted(update, recipes.get("grpo"), loss, 4)
+        assert got.rows.tolist() == [1, 2, 3, 4, 5]
+        assert got.over.tolist() == [0, 1, 2, 3, 4, 5]
+        assert got.advantage.tolist() == pytest.approx([2 * factor, *[factor] * 4])
+
+
+class Counting:
+    """A reward function that counts the tokens it sees."""
+
+    __name__ = "counting"
+
+    def __init__(self) -> None:
+        self.tokens: list[int] = []
+
+    def __call__(self, completion_ids, **columns):
+        self.tokens.append(sum(map(len, completion_ids)))
+        return [float(ids[0] % 2) if ids else 0.0 for ids in completion_ids]
+
+
+@pytest.mark.parametrize(
+    ("recipe", "budget", "step_budget"),
+    [
+        ("grpo", 100, None),
+        ("duet", 150, None),
+        *[
+            pytest.param(*case, marks=pytest.mark.slow)
+            for case in [("grpo", 333, None), ("grpo", None, 40), ("reinforce-ada-pos", 250, 70)]
+        ],
+    ],
+)
+def test_no_budget_is_ever_exceeded(folder, tmp_path, recipe, budget, step_budget) -> None:
+    counting = Counting()
+    args = config(tmp_path, max_steps=6, per_device_train_batch_size=8)
+    made = trained(folder, args, reward_funcs=counting, recipe=recipe, budget=budget, step_budget=step_budget)
+    progress = made.spending.progress
+    assert progress.used == sum(counting.tokens) > 0
+    assert progress.used <= (budget or math.inf)
+    assert all(row["used"] <= (step_budget or math.inf) for row in progress.steps_log)
+    last = [row for row in made.state.log_history if "loss" in row][-1]
+    assert last["budget/used"] == progress.used
+    assert last["budget/trained"] + last["budget/wasted"] <= last["budget/used"]
+    if budget:
+        assert last["budget/left"] == budget - progress.used
+
+
+def test_the_run_stops_when_the_budget_buys_nothing_more(folder, tmp_path) -> None:
+    made = trained(folder, config(tmp_path, max_steps=50), recipe=replace(recipes.get("grpo"), pace="run"), budget=90)
+    assert made.state.global_step < 50
+    assert 90 - 15 <= made.spending.progress.used <= 90
+    assert np.isfinite(losses(made)).all()
+
+
+def test_a_rollout_ends_at_its_answer_and_forced_tokens_are_not_trained_on(folder, tmp_path) -> None:
+    texts: list[str] = []
+
+    def reward(completions, **columns):
+        texts.extend(completions)
+        return [float("e" in text) for text in completions]
+
+    args = config(tmp_path, max_completion_length=24, max_steps=1)
+    trained(folder, args, recipe="uniform-answer-stop", answer="e", close="", reward_funcs=reward)
+    stopped = [text for text in texts if "e" in text]
+    assert stopped
+    assert all("e" not in text[: text.index("e")] and len(text) - text.index("e") < 12 for text in stopped)
+
+    forced = replace(recipes.get("grpo"), steer=budget_forcing(6, reserve=2))
+    masks = []
+
+    class Watching(BudgetedGRPOTrainer):
+        def _compute_loss(self, model, inputs):
+            masks.append(inputs.get("tool_mask"))
+            return super()._compute_loss(model, inputs)
+
+    chat = Dataset.from_list([{"prompt": [{"role": "user", "content": row["prompt"]}], "n": 1} for row in DATA])
+    reward = lambda completions, **columns: [0.5 for _ in completions]  # noqa: E731
+    trained(folder, args, kind=Watching, recipe=forced, train_dataset=chat, reward_funcs=reward)
+    assert any(mask is not None and (mask == 0).any() for mask in masks)
+
+
+def test_a_group_whose_rows_are_all_aborted_changes_nothing(folder, tmp_path) -> None:
+    """The gate aborts every row after three tokens: all is wasted, and SGD without decay leaves the weights."""
+    gate = marker_gate(0.0, 3.0, keep_abort=1e-9)
+    recipe = replace(recipes.get("grpo"), steer=gate, aborted=Aborted.MASK)
+    args = config(tmp_path, optim="sgd", learning_rate=1.0, max_steps=2)
+    made = trained(folder, args, recipe=recipe, answer="no text has this", close="")
+    p = made.spending.progress
+    aborted = [row for row in p.traces if row["status"] == ABORTED]
+    assert aborted
+    assert p.wasted > 0
+    start = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    same = torch.equal(weights(made), torch.cat([w.detach().flatten() for w in start.parameters()]))
+    assert same == (p.trained == 0)
+
+
+@pytest.mark.parametrize("said", [None, pytest.param(math.nan, marks=pytest.mark.slow)])
+def test_rows_without_a_reward_teach_nothing(folder, tmp_path, said) -> None:
+    """All rows: no gradient, wasted, and no place in the history. Some: the others are GRPO among themselves."""
+    nothing = lambda completions, **columns: [said for _ in completions]  # noqa: E731
+    args = config(tmp_path, optim="sgd", learning_rate=1.0)
+    made = trained(folder, args, reward_funcs=nothing, recipe="duet", close="")
+    p = made.spending.progress
+    assert p.used == p.wasted > 0
+    assert made.spending.history.keys == ()
+    start = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    assert torch.equal(weights(made), torch.cat([w.detach().flatten() for w in start.parameters()]))
+
+
+def test_chats_lora_and_a_named_verifier(folder, tmp_path) -> None:
+    peft = pytest.importorskip("peft")
+    chat = Dataset.from_list([{"prompt": [{"role": "user", "content": row["prompt"]}], "n": row["n"]} for row in DATA])
+
+    def even(completion_ids, **columns):
+        return [float(ids[0] % 2 == 0) for ids in completion_ids]
+
+    def short(completions, **columns):
+        assert all(message[0]["role"] == "assistant" for message in completions)
+        return [-float(len(message[0]["content"])) for message in completions]
+
+    settings = {"train_dataset": chat, "peft_config": peft.LoraConfig(r=2), "recipe": "knapsack", "verifier": "even"}
+    made = trained(folder, config(tmp_path, beta=0.01), reward_funcs=[even, short], **settings)
+    changed = {name for name, p in made.model.named_parameters() if p.requires_grad}
+    assert changed
+    assert all("lora" in name for name in changed)
+    assert 0 <= made.spending.history.right.sum() <= made.spending.history.rollouts.sum()
+
+
+def test_completions_and_their_columns_are_logged_for_all_rollouts(folder, tmp_path) -> None:
+    pandas = pytest.importorskip("pandas")
+
+    def reward(completion_ids, log_extra, log_metric, **columns):
+        log_extra("first", [ids[0] for ids in completion_ids])
+        log_metric("mine", 2.0)
+        return [float(ids[0] % 2) for ids in completion_ids]
+
+    args = config(tmp_path, log_completions=True, max_steps=2, per_device_train_batch_size=8)
+    made = trained(folder, args, recipe="reinforce-ada-balance", reward_funcs=reward, step_budget=100)
+    table = pandas.read_parquet(tmp_path / "completions" / "completions_00001.parquet")
+    assert len(table) == min(made.spending.progress.steps_log[0]["rollouts"], 16)
+    assert (table["first"] % 2 == table["reward"]).all()
+    assert [row["mine"] for row in made.state.log_history if "mine" in row] == [2.0, 2.0]
+
+
+@pytest.mark.slow
+def test_what_a_recipe_reads_beside_rewards(folder, tmp_path) -> None:
+    """Entropies, log-probabilities and marks of plain rollouts: by one more pass, and from their texts."""
+    for recipe in ("forking-tokens", "grpo:reward=pear", "grpo:reward=adactrl"):
+        made = trained(folder, config(tmp_path, max_steps=2), recipe=recipe, close="")
+        assert np.isfinite(losses(made)).all()
+        assert made.spending.progress.trained > 0
+    scores = replace(recipes.get("duet-published"), steer=None)
+    made = trained(folder, config(tmp_path, max_steps=2), recipe=scores)
+    assert (made.spending.history.std_count > 0).any()
+
+
+@pytest.mark.parametrize(
+    ("recipe", "settings"),
+    [
+        ("duet", {"num_iterations": 2, "steps_per_generation": 3, "max_steps": 5}),
+        pytest.param("grpo", {"max_steps": 7}, marks=pytest.mark.slow),
+        pytest.param("reinforce-ada-balance", {"steps_per_generation": 4, "max_steps": 7}, marks=pytest.mark.slow),
+    ],
+)
+def test_a_resumed_run_has_the_weights_of_an_unbroken_one(folder, tmp_path, recipe, settings) -> None:
+    """From a checkpoint within a generation, too, whose rollouts are in it."""
+    args = config(tmp_path, save_strategy="steps", save_steps=1, **settings)
+    whole = trained(folder, args, recipe=recipe, budget=700)
+    for step in (2, 4):
+        resume = str(tmp_path / f"checkpoint-{step}")
+        again = trained(folder, config(tmp_path / "b", **settings), recipe=recipe, budget=700, resume=resume)
+        assert torch.equal(weights(whole), weights(again))
+        assert whole.spending.progress.used == again.spending.progress.used
+    with pytest.raises(CheckpointError, match=r"of another run \(.*tokens: 900 here, 700 there"):
+        trained(folder, args, recipe=recipe, budget=900, resume=resume)
+    (tmp_path / "checkpoint-2" / "budgeteer-0.pt").unlink()
+    with pytest.raises(CheckpointError, match="has no budgeteer-0"):
+        trained(folder, args, recipe=recipe, budget=700, resume=str(tmp_path / "checkpoint-2"))
+
+
+@pytest.mark.parametrize(
+    ("more", "settings", "message"),
+    [
+        ({"tools": [print]}, {}, "does not offer tools"),
+        ({"rollout_func": print}, {}, "does not offer rollout_func"),
+        ({}, {"use_vllm": True}, "does not offer use_vllm"),
+        ({"train_dataset": DATA.to_iterable_dataset()}, {}, "load it without streaming"),
+        ({"recipe": "gspo"}, {}, "importance_sampling_level"),
+        ({"recipe": "c3po"}, {}, "later steps"),
+        ({"recipe": "grpo:lr=rex"}, {}, "lr_scheduler_type"),
+        ({"recipe": "grpo:temperature=staircase"}, {}, "TRL's is fixed"),
+        ({"recipe": "duet"}, {"top_p": 0.9}, "leave top_p at the default"),
+        ({"recipe": "tempo"}, {"scale_rewards": "batch"}, "leave scale_rewards"),
+        ({"recipe": "grpo:token_weight=sequence-mean"}, {"loss_type": "grpo"}, "set one of cispo, dapo, vespo"),
+        ({"recipe": "grpo:reward=e1"}, {}, "nobody gives it here"),
+        ({"recipe": "grop"}, {}, "did you mean"),
+        ({"verifier": "right"}, {}, "the reward functions are letters, odd"),
+        ({"budget": "50%"}, {}, "a number of generated tokens"),
+        ({"budget": "$5"}, {}, "a number of generated tokens"),
+        ({"budget": 0}, {}, "budget is 0"),
+        ({"budget": 3}, {}, "buys no rollout; give at least"),
+        ({"step_budget": 3}, {}, "buys no rollout; give at least"),
+        ({"recipe": "duet", "answer": "(", "close": ""}, {}, "no regular expression"),
+        ({}, {"max_completion_length": 250}, "row 0 of the data set has .* 256 positions"),
+        ({}, {"gradient_accumulation_steps": 16}, "12 prompts, 16 a generation"),
+        ({"train_dataset": DATA.rename_column("prompt", "question")}, {}, "no column 'prompt'"),
+        ({"train_dataset": DATA.add_column("key", ["a"] * len(DATA))}, {}, "repeats"),
+    ],
+)
+def test_what_is_not_offered_is_refused_when_the_trainer_is_made(folder, tmp_path, more, settings, message) -> None:
+    given = {"reward_funcs": [letters, odd], "train_dataset": DATA, **more}
+    with pytest.raises(BudgeteerError, match=message):
+        BudgetedGRPOTrainer(str(folder), args=config(tmp_path, **settings), **given)
+
+
+def test_an_infinite_reward_and_one_that_raises(folder, tmp_path) -> None:
+    endless = lambda completions, **columns: [math.inf for _ in completions]  # noqa: E731
+    endless.__name__ = "endless"
+    with pytest.raises(InvalidInput, match="'endless' returned an infinite reward"):
+        trained(folder, config(tmp_path), reward_funcs=endless)
+
+    def broken(completions, **columns):
+        raise ArithmeticError("of the verifier itself")
+
+    with pytest.raises(ArithmeticError, match="of the verifier itself"):
+        trained(folder, config(tmp_path), reward_funcs=broken)
+
+
+def test_equal_prompts_are_groups_of_their_own_and_padding_is_no_token(folder, tmp_path) -> None:
+    """Rows of equal prompts are told apart by their place; a tokenizer without a pad token pads with the end."""
+    tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
+    tokenizer.pad_token = None
+    same, counting = Dataset.from_list([{"prompt": "What?"}] * 4), Counting()
+    more = {"train_dataset": same, "processing_class": tokenizer, "reward_funcs": counting, "budget": 60}
+    made = trained(folder, config(tmp_path, max_steps=1), **more)
+    assert len(made.spending.history.keys) == 2  # prompts a generation
+    assert made.spending.progress.used == sum(counting.tokens) <= 60
+
+
+def test_the_order_of_prompts_is_trls() -> None:
+    from trl.trainer.utils import RepeatSampler
+
+    theirs = RepeatSampler(range(7), mini_repeat_count=1, batch_size=2, seed=5)
+    epochs = [list(theirs), list(theirs)]
+    stream = trl_order(2, shuffle=True)
+    ours = [stream.pick(Taken(2 * i), tuple("abcdefg"), 2, 5).tolist() for i in range(6)]
+    assert ours == [epoch[i : i + 2] for epoch in epochs for i in (0, 2, 4)]
+    assert len(set(stream.pick(Taken(4), tuple("abcdefg"), 6, 5).tolist())) == 6
+
+
+CHILD = [sys.executable, "-m", "helpers.trl_tiny"]
+ENVIRONMENT = {**os.environ, "PYTHONPATH": os.pathsep.join([str(Path(__file__).parents[1]), *sys.path])}
+
+
+@pytest.mark.slow
+def test_two_processes_plan_and_learn_as_one(folder, tmp_path) -> None:
+    """Over gloo: rows draw by their number, so the plans, rollouts and rewards are those of one process; the weights
+    differ by the order of sums alone."""
+    for processes in (1, 2):
+        out = tmp_path / str(processes)
+        launch = [sys.executable, "-m", "torch.distributed.run", f"--nproc-per-node={processes}", "--master-port=29517"]
+        child = [*launch, *CHILD[1:], str(folder), "uniform-stop", "3", str(out), str(2 // processes)]
+        subprocess.run(child, env=ENVIRONMENT, check=True)
+    one, two = (torch.load(tmp_path / name / "end.pt") for name in "12")
+    assert one["log"] == two["log"]
+    assert torch.allclose(one["weights"], two["weights"], atol=1e-5)
+
+
+@pytest.mark.slow
+def test_killed_and_resumed_it_has_the_weights_of_an_unbroken_run(folder, tmp_path) -> None:
+    def command(out):
+        return [*CHILD, str(folder), "duet", "6", str(out), "2", "300"]
+
+    subprocess.run(command(tmp_path / "whole"), env=ENVIRONMENT, check=True)
+    child = subprocess.Popen(command(tmp_path / "killed"), env=ENVIRONMENT)
+    while not (tmp_path / "killed" / "checkpoint-3" / "trainer_state.json").exists():
+        assert child.poll() is None
+        time.sleep(0.01)
+    child.send_signal(signal.SIGKILL)
+    child.wait()
+    assert not (tmp_path / "killed" / "end.pt").exists()
+    subprocess.run(command(tmp_path / "killed"), env=ENVIRONMENT, check=True)
+    whole, again = (torch.load(tmp_path / name / "end.pt") for name in ("whole", "killed"))
+    assert torch.equal(whole["weights"], again["weights"])
+
+
+def test_a_budget_below_one_rollout_says_how_much_would_do(folder, tmp_path) -> None:
+    with pytest.raises(BudgetExceeded, match="give at least") as raised:
+        BudgetedGRPOTrainer(str(folder), [letters, odd], config(tmp_path), DATA, budget=3)
+    least = int(str(raised.value).split("give at least ")[1].split(" ")[0].replace(",", ""))
+    BudgetedGRPOTrainer(str(folder), [letters, odd], config(tmp_path), DATA, budget=least)

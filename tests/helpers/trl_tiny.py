@@ -1,0 +1,93 @@
+"""A random Llama of two layers, a data set and reward functions for tests of the trainer for TRL, and a run to kill.
+
+python -m helpers.trl_tiny FOLDER RECIPE STEPS OUT ACCUMULATION [BUDGET]
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from datasets import Dataset
+from trl import GRPOConfig
+
+import budgeteer.models
+from budgeteer.adapters.trl import BudgetedGRPOTrainer
+
+THINKER = Path(budgeteer.models.__file__).parent / "assets" / "thinker"
+DATA = Dataset.from_list([{"prompt": f"What is {a} plus {b}?", "n": a} for a in range(4) for b in range(3)])
+
+
+def tiny(folder: Path) -> Path:
+    """A model that ends after about nine tokens, with the tokenizer of the thinking model."""
+    torch.manual_seed(0)
+    config = transformers.LlamaConfig(
+        vocab_size=1024, hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=2,
+        num_key_value_heads=2, max_position_embeddings=256, eos_token_id=1017, pad_token_id=1015, bos_token_id=None,
+        initializer_range=0.3,
+    )  # fmt: skip
+    model = transformers.LlamaForCausalLM(config)
+    model.generation_config.eos_token_id = [1017, *range(0, 1000, 9)]
+    model.save_pretrained(folder)
+    transformers.AutoTokenizer.from_pretrained(THINKER).save_pretrained(folder)
+    return folder
+
+
+def letters(completions: list[Any], **columns: Any) -> list[float]:
+    """A reward of a text, in [0, 0.8]."""
+    return [len(set(text)) % 5 / 5 for text in completions]
+
+
+def odd(completion_ids: list[list[int]], n: list[int], **columns: Any) -> list[float | None]:
+    """Whether the first token is odd; None for every third one."""
+    return [None if ids[0] % 3 == 0 else float(ids[0] % 2) for ids in completion_ids]
+
+
+def config(out: Path, **settings: Any) -> GRPOConfig:
+    """A short run on the CPU."""
+    given = {
+        "per_device_train_batch_size": 4, "gradient_accumulation_steps": 2, "num_generations": 4, "max_steps": 3,
+        "max_completion_length": 12, "learning_rate": 1e-3, "save_strategy": "no", "seed": 0, "logging_steps": 1,
+    }  # fmt: skip
+    fixed = {"report_to": [], "bf16": False, "use_cpu": True, "disable_tqdm": True, "gradient_checkpointing": False}
+    return GRPOConfig(output_dir=str(out), **fixed, **given | settings)
+
+
+def trained(model: Any, args: GRPOConfig, *, kind: Any = BudgetedGRPOTrainer, resume: Any = None, **more: Any) -> Any:
+    """A trainer that has trained."""
+    logging.disable(logging.WARNING)
+    folder = model if isinstance(model, Path) else THINKER
+    given = {"reward_funcs": [letters, odd], "train_dataset": DATA}
+    tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
+    made = kind(
+        str(model) if isinstance(model, Path) else model, args=args, **{"processing_class": tokenizer} | given | more
+    )
+    made.train(resume_from_checkpoint=resume)
+    return made
+
+
+def weights(trainer: Any) -> torch.Tensor:
+    """All weights in one row."""
+    return torch.cat([p.detach().flatten() for p in trainer.accelerator.unwrap_model(trainer.model).parameters()])
+
+
+def main() -> None:
+    """Train, with a checkpoint after each step; go on from the last one if there is one."""
+    folder, recipe, steps, out = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]), Path(sys.argv[4])
+    complete = [path.parent for path in out.glob("checkpoint-*/trainer_state.json")]
+    last = max(complete, key=lambda path: int(path.name.partition("-")[2]), default=None)
+    settings = {"max_steps": steps, "save_strategy": "steps", "save_steps": 1, "num_iterations": 2}
+    settings["gradient_accumulation_steps"] = int(sys.argv[5])
+    budget = sys.argv[6] if len(sys.argv) > 6 else None
+    made = trained(folder, config(out, **settings), recipe=recipe, budget=budget, resume=str(last) if last else None)
+    if made.accelerator.is_main_process:
+        torch.save({"weights": weights(made), "log": made.spending.progress.steps_log}, out / "end.pt")
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    main()
