@@ -48,7 +48,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="LIMIT",
-        help="500k, output:1m/hour, $5/day, all:9k/90s, all:unlimited",
+        help="500k, output:1m/hour, $5/day, $5/day@Europe/Berlin, all:9k/90s, all:unlimited",
     )
     sub = action("show", "limits and balances of accounts", rows=True)
     sub.add_argument("path", nargs="?", default="", help="only this account and those below")

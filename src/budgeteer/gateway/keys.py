@@ -19,7 +19,7 @@ from budgeteer.gateway.damage import WRONG, damaged_store
 from budgeteer.gateway.limits import check_kinds
 from budgeteer.gateway.of_models import Groups, PerModel, check, kinds_of
 from budgeteer.ledger.limit import LAST, Limit, check_path
-from budgeteer.ledger.protocol import no_zone
+from budgeteer.ledger.windows import no_zone
 
 _TOKEN = re.compile(r"bk-([0-9a-f]{16})-([\w-]{43})")
 _LIMITS = ("limits", "per_user", "per_session", "per_tag")

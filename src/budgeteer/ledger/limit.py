@@ -92,9 +92,11 @@ class Limit:
             return f"learnt {Limit(self.kind.removeprefix(LEARNT), self.amount, self.window)}"
         if self.amount is None:
             return f"{self.kind}:unlimited"
-        rolling = isinstance(self.window, int)
-        window = Window("rolling", self.window) if rolling else self.window and Window.parse(self.window)
-        return str(Budget(self.kind, self.amount, window=window or None))
+        if isinstance(self.window, int):
+            window: Window | None = Window("rolling", self.window)
+        else:
+            window = Window.parse(self.window) if self.window else None
+        return str(Budget(self.kind, self.amount, window=window))
 
 
 def check_kind(kind: object) -> str:

@@ -12,7 +12,7 @@ from functools import lru_cache
 from json.encoder import encode_basestring_ascii as _quoted
 from typing import Any, Literal, Self
 
-from budgeteer.core.errors import InvalidInput, JournalBroken, LedgerUnavailable, UnknownZone
+from budgeteer.core.errors import InvalidInput, JournalBroken, LedgerUnavailable
 from budgeteer.ledger import core, journal
 from budgeteer.ledger.core import Reservation
 from budgeteer.ledger.limit import Limit, check_amounts, check_id, check_limits, check_path, known_id
@@ -384,18 +384,6 @@ def damaged(store: str, fault: object) -> LedgerUnavailable:
     return LedgerUnavailable(
         f"{store} is damaged ({fault}): do not spend. Stop what uses it, keep a copy, and restore it from a backup; "
         "budgeteer ledger export shows what of its journal can still be read"
-    )
-
-
-def no_zone(place: str, error: UnknownZone) -> LedgerUnavailable:
-    """The error of a ledger with limits in a time zone that this machine does not know.
-
-    Args:
-        place: such as ``the ledger 'l.db'``.
-        error: which zone that is.
-    """
-    return LedgerUnavailable(
-        f"{place} cannot be used from this machine, so do not spend: it has limits in a time zone, and there is {error}"
     )
 
 

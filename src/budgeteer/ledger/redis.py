@@ -20,8 +20,8 @@ from budgeteer.core.urls import without_password
 from budgeteer.ledger import core, journal
 from budgeteer.ledger.group import GroupLedger
 from budgeteer.ledger.limit import check_name, decode_limits, encode_limits
-from budgeteer.ledger.protocol import REMEMBER, Clock, Command, check_seconds, damaged, no_zone
-from budgeteer.ledger.windows import Window, zoned
+from budgeteer.ledger.protocol import REMEMBER, Clock, Command, check_seconds, damaged
+from budgeteer.ledger.windows import Window, no_zone, zoned
 
 if TYPE_CHECKING:
     import redis

@@ -13,7 +13,8 @@ from typing import Any
 from budgeteer.core.errors import BudgeteerError, UnknownZone
 from budgeteer.ledger import core, journal
 from budgeteer.ledger.limit import LAST, check_path, decode_limits, encode_limits
-from budgeteer.ledger.protocol import Command, no_zone
+from budgeteer.ledger.protocol import Command
+from budgeteer.ledger.windows import no_zone
 
 _KEPT = 10_000
 """Most accounts that a process remembers, to save decoding them."""

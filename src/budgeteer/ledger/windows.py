@@ -11,6 +11,7 @@ from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
+from budgeteer.core.errors import LedgerUnavailable, UnknownZone
 from budgeteer.ledger.limit import LAST
 
 if TYPE_CHECKING:
@@ -154,6 +155,18 @@ def moment(at: int, window: str | int | None, form: str = "%Y-%m-%d %H:%M:%S") -
     """
     name = window.partition("@")[2] if isinstance(window, str) else ""
     return f"{datetime.fromtimestamp(at / 1000, _zone(name) if name else UTC):{form}} {name or 'UTC'}"
+
+
+def no_zone(place: str, error: UnknownZone) -> LedgerUnavailable:
+    """The error of a ledger with limits in a time zone that this machine does not know.
+
+    Args:
+        place: such as ``the ledger 'l.db'``.
+        error: which zone that is.
+    """
+    return LedgerUnavailable(
+        f"{place} cannot be used from this machine, so do not spend: it has limits in a time zone, and there is {error}"
+    )
 
 
 @lru_cache(1024)
