@@ -146,7 +146,8 @@ def mixed_groups(*, seeds: int = 4) -> Evidence:
         "mixed groups",
         ours[:, 0] - other[:, 0],
         ABOVE_ZERO,
-        claim="On chains of 5 to 8 steps, the share of prompts with right and wrong rollouts exceeds that of no hints",
+        claim="On chains of 5 to 8 steps, the share of prompts with right and wrong rollouts exceeds that "
+        "without hints",
         baseline="the same recipe without hints",
         budget=f"{TOKENS:,} sampled tokens",
         details=tuple(
