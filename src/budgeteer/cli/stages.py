@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 
@@ -53,7 +54,7 @@ def run(args: argparse.Namespace) -> int:
         known = {**rows[0], **{stage.name: rows[0]["answer"] for stage in pipeline.stages}}
         prompts = [float(counted.count(stage.prompt.format_map(known))) for stage in pipeline.stages]
 
-        def tell(choice: list[int], right: float) -> None:
+        def tell(choice: Sequence[int], right: float) -> None:
             named = ", ".join(f"{stage}: {what}" for stage, what in pipeline.named(choice).items())
             sys.stdout.write(f"{right:6.1%}  {named}\n")
             sys.stdout.flush()

@@ -105,7 +105,10 @@ def means(model: Any, ids: Tensor, layer: int, batch: int = 256) -> Tensor:
     The first position has only itself to look at, so its mean is its own state.
     """
     states = torch.cat(
-        [model(part, output_hidden_states=True, use_cache=False).hidden_states[layer] for part in ids.split(batch)]
+        [
+            model(part, output_hidden_states=True, use_cache=False).hidden_states[layer]
+            for part in torch.split(ids, batch)
+        ]
     )
     out = torch.empty_like(states)
     for position in range(ids.shape[1]):
@@ -180,13 +183,15 @@ def faithfulness(
     if any(not (0 <= wait < depth and 0 <= transfer <= depth - wait) for wait, transfer in settings):
         raise InvalidInput(f"wait and transfer are {list(settings)}; the model has {depth} layers")
     every = ids if background is None else torch.cat([ids, background])
-    whole = torch.cat([model(part, use_cache=False).logits[:, -1].argmax(-1) for part in ids.split(batch)])
+    whole = torch.cat([model(part, use_cache=False).logits[:, -1].argmax(-1) for part in torch.split(ids, batch)])
     found = []
     for wait, pairs in itertools.groupby(sorted(settings), key=lambda pair: pair[0]):
         states = means(model, every, wait, batch)[: len(ids)]
         for _, transfer in pairs:
             same = 0
-            for part, own, want in zip(ids.split(batch), states.split(batch), whole.split(batch), strict=True):
+            for part, own, want in zip(
+                torch.split(ids, batch), torch.split(states, batch), torch.split(whole, batch), strict=True
+            ):
                 with restricted(model, part, own, wait, transfer):
                     logits = model(part, attention_mask=torch.ones_like(part), use_cache=False).logits
                 same += int((logits[:, -1].argmax(-1) == want).sum())

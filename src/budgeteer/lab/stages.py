@@ -122,10 +122,7 @@ def load(path: Path) -> Pipeline:
     try:
         data = tomllib.loads(path.read_text(encoding="utf-8"))
         ways = {name: Way(**way) for name, way in data.pop("ways").items()}
-        stages = tuple(
-            Stage(**{key: tuple(value) if isinstance(value, list) else value for key, value in stage.items()})
-            for stage in data.pop("stages")
-        )
+        stages = tuple(_stage(stage) for stage in data.pop("stages"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError, KeyError, TypeError, AttributeError) as error:
         raise InvalidInput(f"cannot read a pipeline in {path}: {error}; it has tables ways and stages") from error
     for stage in stages:
@@ -140,6 +137,11 @@ def load(path: Path) -> Pipeline:
     if not all(isinstance(way.weight, int | float) and 0 < way.weight < 1e12 for way in ways.values()):
         raise InvalidInput(f"{path}: a way's weight is above 0")
     return Pipeline(ways, stages)
+
+
+def _stage(table: dict[str, Any]) -> Stage:
+    given: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in table.items()}
+    return Stage(**given)
 
 
 def rows_of(path: Path, pipeline: Pipeline) -> list[dict[str, str]]:
