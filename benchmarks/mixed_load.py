@@ -64,7 +64,7 @@ ENDS = {"chat/completions": (b"data: [DONE]",), "responses": (b"response.complet
 """What a whole stream ends with; one that was cut ends with an error."""
 ALLOWED = {
     "usual": {200, 402, 429, 502, 503, 504}, "again": {200, 402, 429, 502, 503, 504}, "no key": {401},
-    "impossible body": {400, 403, 404, 413, 429, 402},
+    "impossible body": {400, 403, 404, 413, 429, 402, 503},
 }  # fmt: skip
 """Statuses that a client may see; 401 as well where its key was revoked."""
 ANSWERED = ("field twice", "cap too large")
@@ -387,7 +387,7 @@ def compare(books: dict[str, list[int]], rows: Sequence[dict[str, Any]]) -> dict
 
     Args:
         books: job -> [billed, whether every attempt told its usage, attempts].
-        rows: of the records: tag (the job), units and calls (JSON), outcome, estimated.
+        rows: of the records: tag (the job), units and calls (JSON), outcome, reason, estimated.
     """
     charged, calls = Counter[str](), Counter[str]()
     left, estimated, unheard, answered = set[str](), set[str](), set[str](), set[str]()
@@ -398,7 +398,7 @@ def compare(books: dict[str, list[int]], rows: Sequence[dict[str, Any]]) -> dict
         for group, holds in (
             (left, row["outcome"] == "left"),
             (estimated, row["estimated"]),
-            (unheard, any(call["outcome"] == "unknown" for call in made)),
+            (unheard, row["reason"] == "timed out" or any(call["outcome"] == "unknown" for call in made)),
             (answered, row["outcome"] == "ok"),
         ):
             if holds:
@@ -492,7 +492,7 @@ def books_of(folder: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     held = sum(book.held for account in state.accounts.values() for book in account.books.values())
     ledger.close()
     store = SqliteStore(folder / "ledger.db.gateway")
-    rows = store.select("SELECT tag, units, calls, outcome, estimated FROM records WHERE tag != ''")
+    rows = store.select("SELECT tag, units, calls, outcome, reason, estimated FROM records WHERE tag != ''")
     (count,) = store.select("SELECT COUNT(*) AS n FROM records")
     store.close()
     book = state.accounts["team"].books["all"]

@@ -34,7 +34,7 @@ def main() -> None:
             shots = (
                 ("dashboard-light", "/", 1200, 1180, False),
                 ("dashboard-dark", "/?by=key&kind=all", 1200, 1180, True),
-                ("dashboard-phone", "/", 380, 860, True),
+                ("dashboard-phone", "/", 390, 860, True),
                 ("dashboard-budget", f"/budget?path=acme/support/{key['id']}&kind=all&window=hour", 1200, 820, False),
             )
             for name, path, width, height, dark in shots:

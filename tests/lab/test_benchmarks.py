@@ -281,13 +281,14 @@ def test_the_mixed_load_compares_each_job_with_its_bill(monkeypatch):
     monkeypatch.syspath_prepend(str(BENCHMARKS))
     import mixed_load as script
 
-    def row(tag, units, *outcomes, estimated=0, ended="ok"):
+    def row(tag, units, *outcomes, estimated=0, ended="ok", reason=""):
         calls = json.dumps([{"outcome": one} for one in outcomes])
         units = json.dumps({"all": units})
-        return {"tag": tag, "units": units, "calls": calls, "outcome": ended, "estimated": estimated}
+        return {"tag": tag, "units": units, "calls": calls, "outcome": ended, "reason": reason, "estimated": estimated}
 
     # billed, whether all usage was told, attempts
     books = {
+        "10": [9, 1, 1],
         "1": [10, 1, 1],
         "2": [5, 0, 2],
         "3": [7, 1, 1],
@@ -301,6 +302,7 @@ def test_the_mixed_load_compares_each_job_with_its_bill(monkeypatch):
         row("2", 50, "cut", "ok", estimated=1), row("3", 6, "ok"), row("4", 20, "ok", estimated=1),
         row("5", 30, "unknown", estimated=1, ended="left"), row("6", 2, "cut", estimated=1),
         row("7", 40, "unknown", "ok", estimated=1), row("8", 4, "ok"), row("9", 4, "unknown", ended="left"),
+        row("10", 9, "cut", estimated=1, ended="cut", reason="timed out"),
     ]  # fmt: skip
     found = script.compare(books, rows)
     assert found["exact_and_not_equal"] == ["3"]
@@ -308,8 +310,8 @@ def test_the_mixed_load_compares_each_job_with_its_bill(monkeypatch):
     assert found["told_and_estimated"] == ["4"]
     assert found["answered_without_a_call"] == ["8"]
     assert (found["exact"], found["billed_exact"], found["charged_exact"]) == (2, 17, 16)
-    assert (found["estimated"], found["billed_estimated"], found["charged_estimated"]) == (5, 31, 142)
-    assert (found["attempts"], found["calls"], found["told_but_left_or_timed_out"]) == (8, 12, 2)
+    assert (found["estimated"], found["billed_estimated"], found["charged_estimated"]) == (6, 40, 151)
+    assert (found["attempts"], found["calls"], found["told_but_left_or_timed_out"]) == (9, 13, 3)
 
 
 @pytest.mark.slow
