@@ -124,7 +124,8 @@ def fit(
     """
     own = torch.arange(len(states)) if aside is None else torch.from_numpy(np.flatnonzero(~aside))
     others = None if aside is None or not aside.any() else torch.from_numpy(np.flatnonzero(aside))
-    best, kept = float("inf"), {}
+    best = float("inf")
+    kept: dict[str, Tensor] = {}
     trained = [head.weights[name].requires_grad_(True) for name in head.trained]
     optimiser = torch.optim.AdamW(trained, lr=rate)
     for step, drawn in enumerate(_batches(len(own), batch, steps, seed)):

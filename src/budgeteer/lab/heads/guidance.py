@@ -5,6 +5,7 @@ Paper: "Steering LLM Thinking with Budget Guidance", arXiv 2506.13752.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -25,6 +26,8 @@ OFTEN = 20
 """Tokens that came next fewer times than this share one Gamma."""
 ROWS = 64
 """Most Gammas of a head in vocabulary rows, which are two rows each."""
+SHAPE = 1000.0
+"""Largest shape that a training begins with."""
 LEAST = 1e-4
 """Added to shape and rate, which are above 0."""
 
@@ -80,9 +83,11 @@ def train_guidance(
     settings = {"vocab": vocab, "line_ends": tuple(line_ends)}
     head = form.start(states, 2 * kinds, generator, fingerprint, settings)
     gain = 1.0 if form.name == "layers" else GAIN  # its last maps have no bias that could start sane
-    if form.name != "layers":  # shape and rate of a plausible length
-        head.weights["b2"][:kinds] = 20.0 / GAIN
-        head.weights["b2"][kinds:] = 20.0 / GAIN / float(log_left.mean())
+    if form.name != "layers":  # the best constant
+        shape, rate = likeliest(log_left)
+        most = min(1.0, SHAPE / shape)
+        for own_half, value in ((slice(None, kinds), shape * most), (slice(kinds, None), rate * most)):
+            head.weights["b2"][own_half] = (value + math.log(-math.expm1(-value))) / GAIN  # softplus turned round
 
     def loss(features: Tensor, chosen: Tensor) -> Tensor:
         next_kind, ell = kind[chosen], log_left[chosen]
