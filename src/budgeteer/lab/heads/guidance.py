@@ -27,7 +27,7 @@ OFTEN = 20
 ROWS = 64
 """Most Gammas of a head in vocabulary rows, which are two rows each."""
 RATE = 3e-3
-"""Largest learning rate, since the gain multiplies what a step does."""
+"""Largest learning rate where there is a gain, which multiplies what a step does."""
 SHAPE = 1000.0
 """Largest shape that a training begins with."""
 LEAST = 1e-4
@@ -100,7 +100,16 @@ def train_guidance(
         )
         return -log_density(shape, rate, ell).mean()
 
-    fit(head, states, loss, steps=steps, seed=seed, batch=batch, rate=min(form.rate, RATE), aside=aside)
+    fit(
+        head,
+        states,
+        loss,
+        steps=steps,
+        seed=seed,
+        batch=batch,
+        rate=form.rate if gain == 1 else min(form.rate, RATE),
+        aside=aside,
+    )
     for name in ("w2", "b2"):
         head.weights[name] = gain * head.weights[name]
     head.weights["columns"] = torch.from_numpy(np.concatenate([own, kinds + own]))
