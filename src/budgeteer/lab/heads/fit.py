@@ -124,10 +124,23 @@ def fit(
     """
     own = torch.arange(len(states)) if aside is None else torch.from_numpy(np.flatnonzero(~aside))
     others = None if aside is None or not aside.any() else torch.from_numpy(np.flatnonzero(aside))
-    best, kept = float("inf"), {}
+    best = float("inf")
+    kept: dict[str, Tensor] = {}
     trained = [head.weights[name].requires_grad_(True) for name in head.trained]
     optimiser = torch.optim.AdamW(trained, lr=rate)
+
+    def look() -> None:
+        nonlocal best, kept
+        if others is None:
+            return
+        with torch.no_grad():
+            now = float(loss(head.features(states[others].float()), others))
+        if now < best:
+            best, kept = now, {name: head.weights[name].detach().clone() for name in head.trained}
+
     for step, drawn in enumerate(_batches(len(own), batch, steps, seed)):
+        if step % max(1, steps // LOOKS) == 0:
+            look()
         chosen = own[drawn]
         share = min(1.0, (step + 1) / (0.05 * steps), 2 * (steps - step) / steps)
         optimiser.param_groups[0]["lr"] = rate * share
@@ -138,11 +151,7 @@ def fit(
         optimiser.zero_grad()
         value.backward()  # type: ignore[no-untyped-call]
         optimiser.step()
-        if others is not None and (step + 1) % max(1, steps // LOOKS) == 0:
-            with torch.no_grad():
-                now = float(loss(head.features(states[others].float()), others))
-            if now < best:
-                best, kept = now, {name: head.weights[name].detach().clone() for name in head.trained}
+    look()
     for weight in trained:
         weight.requires_grad_(False)
     head.weights.update(kept)

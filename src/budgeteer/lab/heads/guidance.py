@@ -5,6 +5,7 @@ Paper: "Steering LLM Thinking with Budget Guidance", arXiv 2506.13752.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -20,11 +21,15 @@ from budgeteer.lab.heads.fit import BATCH, FLAT, Form, Held, fit, held, outputs_
 from budgeteer.lab.heads.traces import Traces
 
 GAIN = 16.0
-"""On the last layer while it is trained: a sure prediction has a shape of hundreds."""
+"""On the last layer while it is trained: a sure prediction has a shape of hundreds. None in the form layers."""
 OFTEN = 20
 """Tokens that came next fewer times than this share one Gamma."""
 ROWS = 64
 """Most Gammas of a head in vocabulary rows, which are two rows each."""
+RATE = 3e-3
+"""Largest learning rate where there is a gain, which multiplies what a step does."""
+SHAPE = 1000.0
+"""Largest shape that a training begins with."""
 LEAST = 1e-4
 """Added to shape and rate, which are above 0."""
 
@@ -79,10 +84,12 @@ def train_guidance(
     generator = torch.Generator().manual_seed(seed)
     settings = {"vocab": vocab, "line_ends": tuple(line_ends)}
     head = form.start(states, 2 * kinds, generator, fingerprint, settings)
-    gain = 1.0 if form.name == "layers" else GAIN  # its last maps have no bias that could start sane
-    if form.name != "layers":  # shape and rate of a plausible length
-        head.weights["b2"][:kinds] = 20.0 / GAIN
-        head.weights["b2"][kinds:] = 20.0 / GAIN / float(log_left.mean())
+    gain = 1.0 if form.name == "layers" else GAIN
+    if form.name != "layers":  # begin as the best constant; the maps of the encoder have no bias that could be it
+        shape, rate = likeliest(log_left)
+        most = min(1.0, SHAPE / shape)
+        for own_half, value in ((slice(None, kinds), shape * most), (slice(kinds, None), rate * most)):
+            head.weights["b2"][own_half] = (value + math.log(-math.expm1(-value))) / gain  # softplus turned round
 
     def loss(features: Tensor, chosen: Tensor) -> Tensor:
         next_kind, ell = kind[chosen], log_left[chosen]
@@ -93,7 +100,16 @@ def train_guidance(
         )
         return -log_density(shape, rate, ell).mean()
 
-    fit(head, states, loss, steps=steps, seed=seed, batch=batch, rate=form.rate, aside=aside)
+    fit(
+        head,
+        states,
+        loss,
+        steps=steps,
+        seed=seed,
+        batch=batch,
+        rate=form.rate if gain == 1 else min(form.rate, RATE),
+        aside=aside,
+    )
     for name in ("w2", "b2"):
         head.weights[name] = gain * head.weights[name]
     head.weights["columns"] = torch.from_numpy(np.concatenate([own, kinds + own]))
