@@ -87,7 +87,8 @@ def online_matching(value: F64, chance: F64, discards: bool = False) -> Proposal
     proof of 0.678 of the best online method rests on discarding: free resources are given up so that they are free
     with exact and negatively correlated chances. ``discards`` does that; the paper's own wording of the step was not
     seen, so the step is one with these properties, and the ratio is measured (``budgeteer evidence pivotal``). It is
-    for the proof: in the mean, what is given up is lost. The paper draws the values of a request from several types,
+    for the proof: what is given up is lost (8 small instances of equal values: 0.955 of the best with it, 0.974
+    without). The paper draws the values of a request from several types,
     and posts prices that are truthful; here a request has one type, and there are no prices.
 
     Args:
