@@ -102,3 +102,20 @@ def test_on_the_reasoner_thinking_is_never_shorter_with_more_switches():
 def test_bad_settings_are_refused():
     with pytest.raises(InvalidInput, match="switches=0"):
         switch_thinking(0)
+
+
+def test_symbols_are_fed_as_tokens_and_change_no_mode():
+    """a and b are single letters, so each step is an explicit one; a word is not."""
+    shares = [0.5, 0.1, 0.2, 0.3, 0.05]
+    plain, symbols = play(steer(), shares), play(steer(symbols=True), shares)
+    assert [mode for _, mode in symbols] == [mode for _, mode in plain]
+    assert any(action.soft[0] for action, _ in plain)
+    assert not any(action.soft[0] for action, _ in symbols)
+    words = Internals(torch.eye(6), ("", "|", "and", "b", "\n", "^"), EOS, INSIDE.encode)
+    p = torch.tensor([[0.0, 0.0, 0.6, 0.4, 0.0, 0.0]])
+    it = steer(symbols=True)
+    state = it.init(Rows(("a",), np.array([100]), 0))
+    for likeliest, soft in ((p, True), (p.flip(0)[:, [0, 1, 3, 2, 4, 5]], False)):
+        now = Snapshot.of([0], cap=100, closed=-1, logits=likeliest.log(), model=words, close=lambda i: (CLOSE,))
+        action, _ = it.step(state, now)
+        assert bool(action.soft[0]) is soft

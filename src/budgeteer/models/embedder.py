@@ -71,7 +71,7 @@ def _pooling(name: str) -> str:
     """How the model says that it pools."""
     path = Path(name) / POOLING
     if not Path(name).is_dir():
-        from transformers.utils import cached_file
+        from transformers.utils.hub import cached_file
 
         found = cached_file(
             name, POOLING, _raise_exceptions_for_missing_entries=False, _raise_exceptions_for_connection_errors=False

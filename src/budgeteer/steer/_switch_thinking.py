@@ -6,7 +6,9 @@ Paper: "SwiReasoning: Switch-Thinking in Latent and Explicit for Pareto-Superior
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 
@@ -14,6 +16,9 @@ from budgeteer.core.errors import InvalidInput
 from budgeteer.core.plan import F64, I64
 from budgeteer.core.steer import Action, Internals, Mask, Need, Rows, Snapshot, Steer, Tensor, shared
 from budgeteer.steer.kit import decisions, thinking
+
+_SYMBOL = re.compile(r"\d[\d.,]*|[A-Za-z]|\\[A-Za-z]+|[-+*/=<>^_%!|&$(){}\[\]\u00b1\u00b7\u00d7\u00f7\u2200-\u22ff]+")
+"""A number, a single letter, a LaTeX command, or operators and brackets."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +41,7 @@ def switch_thinking(
     alpha: float = 1.0,
     beta: float = 0.7,
     opening: str = "<think>",
+    symbols: bool = False,
 ) -> Steer:
     """Think in mixed embeddings while the model is unsure of its way, in tokens while it is sure.
 
@@ -49,15 +55,17 @@ def switch_thinking(
 
     The official code's lock looks at drawn tokens only, so it closes the thinking more than once. Here a closed row
     stays explicit, and the marker and the end of the sequence are never taken latently (the model would not see them):
-    where the likeliest token is one of them, the step is an explicit one. Symbols of mathematics that the code may
-    feed explicitly are not special here. A mix is far from what most models were trained on: expect the control, not
-    the accuracy, on models that were never shown one.
+    where the likeliest token is one of them, the step is an explicit one. So it is, with ``symbols``, where the
+    likeliest token is a symbol of mathematics (the code looks at the drawn one); modes and switches stay as they are.
+    A mix is far from what most models were trained on: expect the control, not the accuracy, on models that were never
+    shown one.
 
     Args:
         switches: C_max, >= 1; None = no cap.
         window: W, steps, >= 0.
         alpha, beta: in [0, 1].
         opening: a marker that is one token; other texts are left out of the mix.
+        symbols: whether numbers, single letters, operators and LaTeX commands are always fed as tokens.
     """
     if not (0 <= alpha <= 1 and 0 <= beta <= 1 and window >= 0 and (switches is None or switches >= 1)):
         raise InvalidInput(
@@ -85,6 +93,7 @@ def switch_thinking(
         warm = np.where(now.temperature > 0, now.temperature, 1.0).tolist()
         tempered = now.logits / now.logits.new_tensor(warm)[:, None]
         soft, finish, open_ = np.zeros(len(now.row), np.bool_), np.zeros(len(now.row), np.bool_), thinking(now)
+        exact = _symbols(now.model.pieces) if symbols else frozenset[int]()
         for i, row in enumerate(now.row.tolist()):
             marker = now.close(i)
             endings = [token for token in (now.model.eos, *marker[:1]) if token >= 0]
@@ -114,12 +123,23 @@ def switch_thinking(
                 embeddings[i] = _blend(now.model, embeddings[i], tokens, alpha + (1 - alpha) * float(share))
             elif switched and not marked:
                 embeddings[i] = _blend(now.model, embeddings[i], marker, beta + (1 - beta) * float(share))
-            soft[i] = latent[row] or (switched and not marked)
+            soft[i] = (latent[row] or (switched and not marked)) and likeliest[i] not in exact
         action = Action(decisions(finish), logits=tempered, drawn=soft.copy(), embeddings=embeddings, soft=soft)
         return action, Mode(begun, latent, reference, dwell, count)
 
     needs = frozenset({Need.TOKENS, Need.MARKERS, Need.TEXT, Need.LOGITS, Need.EMBEDDINGS})
     return Steer(init, step, needs)
+
+
+@lru_cache(8)
+def _symbols(pieces: tuple[str, ...]) -> frozenset[int]:
+    """Ids of the tokens that are symbols of mathematics.
+
+    >>> pieces = ("7", " 42", "x", " +", "\\\\frac", "})", "the", " wait", "\\n", "")
+    >>> [pieces[i] for i in sorted(_symbols(pieces))]
+    ['7', ' 42', 'x', ' +', '\\\\frac', '})']
+    """
+    return frozenset(i for i, piece in enumerate(pieces) if _SYMBOL.fullmatch(piece.strip()))
 
 
 def _blend(model: Internals, mix: Tensor, marker: list[int] | tuple[int, ...], share: float) -> Tensor:

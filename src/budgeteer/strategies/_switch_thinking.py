@@ -14,6 +14,7 @@ def switch_thinking(
     alpha: float = 1.0,
     beta: float = 0.7,
     opening: str = "<think>",
+    symbols: bool = False,
     temperature: float = 1.0,
     max_tokens: int = MOST,
 ) -> Strategy:
@@ -30,6 +31,7 @@ def switch_thinking(
         window: W of the paper, steps, >= 0.
         alpha, beta: weights of the marker in the mix at a switch, in [0, 1]; see the steer.
         opening: the opening marker of the thinking, if it is one token; other texts are left out of the mix.
+        symbols: whether numbers, single letters, operators and LaTeX commands are always fed as tokens.
         temperature: of the draws, > 0.
         max_tokens: cap of the trace.
 
@@ -38,7 +40,7 @@ def switch_thinking(
     >>> sorted(switch_thinking(3).needs)
     ['internals']
     """
-    steer = switch(switches, window=window, alpha=alpha, beta=beta, opening=opening)
+    steer = switch(switches, window=window, alpha=alpha, beta=beta, opening=opening, symbols=symbols)
 
     async def solve(task: Task) -> Answer:
         return await one_trace(task, with_answer(task, steer), max_tokens=max_tokens, temperature=temperature)
