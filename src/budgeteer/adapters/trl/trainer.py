@@ -228,8 +228,8 @@ class BudgetedGRPOTrainer(GRPOTrainer):  # type: ignore[misc, unused-ignore]
         completions = completions_of(self.processing_class, inputs[0]["prompt"], prompt_ids, ids)
         each = -(-n // self.accelerator.num_processes)
         own = np.minimum(np.arange(mine * each, (mine + 1) * each), n - 1).tolist()
-        examples, written, tokens = ([values[i] for i in own] for values in (inputs, completions, ids))
-        prompts = [row["prompt"] for row in examples]
+        written, tokens = [completions[i] for i in own], [ids[i] for i in own]
+        prompts, examples = [inputs[i]["prompt"] for i in own], [inputs[i] for i in own]
         rewards = self._calculate_rewards(examples, prompts, written, tokens)[:n]
         if torch.isinf(rewards).any():
             name = self.reward_func_names[int(torch.isinf(rewards).any(0).nonzero()[0])]
