@@ -63,6 +63,7 @@ bench: $(VENV)/.dev
 	$(BIN)/python benchmarks/estimate.py $(if $(DATA),--data $(DATA))
 	$(BIN)/python benchmarks/smollm2.py $(if $(DATA),--data $(DATA))
 	$(BIN)/python benchmarks/smollm2_guidance.py
+	$(BIN)/python benchmarks/trl_overhead.py
 
 # what every adapter charges beside what was billed: docs/conformance.md
 conformance: $(VENV)/.dev

@@ -34,6 +34,7 @@ def random_model(folder: Path, kind: str, *, rows: int = 1024, tied: bool = True
     config = CONFIGS[kind](
         **SIZES, vocab_size=rows, tie_word_embeddings=tied, eos_token_id=end, pad_token_id=end, bos_token_id=None
     )
-    transformers.AutoModelForCausalLM.from_config(config).save_pretrained(folder)
+    model: Any = transformers.AutoModelForCausalLM
+    model.from_config(config).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder

@@ -173,7 +173,8 @@ class Engine:
 
     def _first(self, new: list[Running], preempted: bool) -> None:
         empty = [i for i, request in enumerate(self.batch) if preempted or (request is not None and request.done)]
-        removed, added, moved = set(empty), [], []
+        removed, moved = set(empty), []
+        added: list[tuple[int, Any, list[int] | None, list[int]]] = []
         for request in new:
             if empty:
                 index = empty.pop(0)
@@ -209,7 +210,7 @@ class Engine:
         self._sample(rows, self.processor.apply(self._logits(rows)))
 
     def _shown(self, request: Running) -> list[int]:
-        return Hiding(request.output) if self.how.get("hidden") else request.output  # type: ignore[return-value]
+        return Hiding(request.output) if self.how.get("hidden") else request.output
 
     # V2: slots that are used again, rows in another order at every step, tokens in a buffer
 

@@ -129,6 +129,6 @@ def test_rows_that_nobody_scored_are_wasted_and_teach_nothing() -> None:
 
 
 def test_a_bounded_step_plans_no_more_than_whole_groups() -> None:
-    for bounded, most in ((False, 24), (True, 8)):
+    for bounded, most in ((False, 25), (True, 8)):
         work = control(recipes.get("grpo"), budget=450, bounded=bounded).begin().next()
-        assert work.view.plan.units.sum() == most  # 450 / 3 steps / 6 tokens a rollout, or 4 prompts of 2
+        assert work.view.plan.units.sum() == most  # 150 tokens of 6 a rollout, or 4 prompts of 2

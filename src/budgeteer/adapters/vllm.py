@@ -68,7 +68,7 @@ class Budgeteer(*_interfaces()):  # type: ignore[misc]
     def __init__(self, vllm_config: Any, *where: Any) -> None:
         """``where`` is (device, is_pin_memory) in the V1 runner, and (req_states,) in V2."""
         self._config = vllm_config
-        self._requests = where[0] if len(where) == 1 else None
+        self._requests: Any = where[0] if len(where) == 1 else None
         self._batch: dict[int, tuple[Hashable, list[int]]] = {}
         self._made: Rows | None = None
         self._numbers = 0

@@ -140,8 +140,8 @@ class BudgetedGRPOTrainer(GRPOTrainer):  # type: ignore[misc, unused-ignore]
             parts = replace(parts, stream=trl_order(self._size, self.shuffle_dataset))
         if recipe.advantage is grpo_advantage:
             parts = replace(parts, advantage=self._advantage)
-        tokens, offers = {"budget": budget, "step_budget": step_budget}, [ENTROPY, TEXT]
-        made = Control(parts, config, self._ids, keys, **tokens, offers=offers, bounded=True)
+        tokens: dict[str, Any] = {"budget": budget, "step_budget": step_budget, "bounded": True}
+        made = Control(parts, config, self._ids, keys, offers=[ENTROPY, TEXT], **tokens)
         self._recipe = recipe
         self._identity = {
             "recipe": recipe.name,
@@ -228,9 +228,9 @@ class BudgetedGRPOTrainer(GRPOTrainer):  # type: ignore[misc, unused-ignore]
         completions = completions_of(self.processing_class, inputs[0]["prompt"], prompt_ids, ids)
         each = -(-n // self.accelerator.num_processes)
         own = np.minimum(np.arange(mine * each, (mine + 1) * each), n - 1).tolist()
-        of_own = [[values[i] for i in own] for values in (inputs, completions, ids)]
-        prompts = [row["prompt"] for row in of_own[0]]
-        rewards = self._calculate_rewards(of_own[0], prompts, of_own[1], of_own[2])[:n]
+        written, tokens = [completions[i] for i in own], [ids[i] for i in own]
+        prompts, examples = [inputs[i]["prompt"] for i in own], [inputs[i] for i in own]
+        rewards = self._calculate_rewards(examples, prompts, written, tokens)[:n]
         if torch.isinf(rewards).any():
             name = self.reward_func_names[int(torch.isinf(rewards).any(0).nonzero()[0])]
             raise InvalidInput(f"the reward function {name!r} returned an infinite reward; return a number or None")

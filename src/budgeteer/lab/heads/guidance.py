@@ -151,5 +151,5 @@ def held_guidance(head: Head, trained: Traces, other: Traces) -> Held:
     shape, rate = (both[:, shift : shift + vocab].gather(1, token)[:, 0].double() for shift in (0, vocab))
     k, r = (torch.tensor(value, dtype=torch.double) for value in likeliest(torch.from_numpy(np.log(own + 1.0))))
     question = other.group[other.trace[inside]]
-    losses = (-log_density(*both, ell).numpy() for both in ((shape, rate), (k, r)))
-    return held("negative log-density of the thinking still to come", *losses, question)
+    own_loss, constant = (-log_density(*gamma, ell).numpy() for gamma in ((shape, rate), (k, r)))
+    return held("negative log-density of the thinking still to come", own_loss, constant, question)
