@@ -25,4 +25,5 @@ def knorm() -> Score:
 def _score(cells: Cells, memory: Tensor) -> Tensor:
     import torch
 
-    return -torch.linalg.vector_norm(cells.keys.float(), dim=-1)
+    norms: Tensor = torch.linalg.vector_norm(cells.keys.float(), dim=-1)
+    return -norms
