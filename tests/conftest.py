@@ -26,7 +26,8 @@ else:
     settings.load_profile("fixed")  # the command line's --hypothesis-profile comes later
 
 
-collect_ignore_glob = ["clients/*/run.py", "clients/cases.py"]  # programs for environments of their own
+# programs for environments of their own
+collect_ignore_glob = ["clients/*/run.py", "clients/cases.py", "cache/against_kvpress.py"]
 
 
 @pytest.fixture(autouse=True)

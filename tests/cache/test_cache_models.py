@@ -40,6 +40,14 @@ METHODS = (
 )  # fmt: skip
 
 
+QUICK = ("Llama", "Gemma3", "snapkv:window=4,split=pyramid:beta=2", "h2o", "defensive:window=4,split=layers")
+"""Architectures and methods of every run; the others are tried with what is slow."""
+
+
+def quick(names):
+    return [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in names]
+
+
 def model(kind: str = "Llama", attention: str = "sdpa", **changes):
     configuration = getattr(transformers, {"Gemma3": "Gemma3TextConfig"}.get(kind, f"{kind}Config"))
     torch.manual_seed(3)
@@ -76,8 +84,8 @@ def held(cache) -> list:
     return found
 
 
-@pytest.mark.parametrize("attention", ["sdpa", "eager"])
-@pytest.mark.parametrize("kind", MODELS)
+@pytest.mark.parametrize("attention", ["sdpa", pytest.param("eager", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("kind", quick(MODELS))
 def test_a_full_budget_gives_the_same_bits(kind: str, attention: str) -> None:
     if (kind, attention) == ("Gemma2", "sdpa"):
         pytest.skip("sdpa of transformers does not cap logits")
@@ -122,8 +130,8 @@ def masked(made, ids, mask, dropped, prompt: int, window_of):
         return reference(input_ids=ids, attention_mask=mask, position_ids=positions, use_cache=False).logits
 
 
-@pytest.mark.parametrize("method", ["snapkv:window=4", "knorm:split=ada-kv", "defensive:window=4,split=layers"])
-@pytest.mark.parametrize("kind", MODELS)
+@pytest.mark.parametrize("method", quick(["snapkv:window=4", "knorm:split=ada-kv", "defensive:window=4,split=layers"]))
+@pytest.mark.parametrize("kind", ["Gemma2", *quick(name for name in MODELS if name != "Gemma2")])
 def test_after_the_choice_it_is_the_model_that_does_not_see_what_was_dropped(kind: str, method: str) -> None:
     """Masks, true positions, groups of heads, padding and heads of unequal lengths, against loops over heads."""
     made, inputs = model(kind, "eager" if kind == "Gemma2" else "sdpa"), prompts()
@@ -141,8 +149,8 @@ def test_after_the_choice_it_is_the_model_that_does_not_see_what_was_dropped(kin
     torch.testing.assert_close(torch.stack(found.logits, 1), wanted[:, 39:-1], atol=2e-4, rtol=1e-3)
 
 
-@pytest.mark.parametrize("method", METHODS)
-@pytest.mark.parametrize("kind", ["Llama", "Gemma3"])
+@pytest.mark.parametrize("method", quick(METHODS))
+@pytest.mark.parametrize("kind", ["Llama", pytest.param("Gemma3", marks=pytest.mark.slow)])
 def test_a_row_beside_others_and_behind_padding_is_the_row_alone(kind: str, method: str) -> None:
     if method == "random":
         pytest.skip("its draws are by slot, and padding counts as slots")
@@ -216,7 +224,7 @@ def test_h2o_remembers_over_steps_what_each_entry_was_read() -> None:
             torch.testing.assert_close(memory[head], torch.tensor(wanted), atol=1e-4, rtol=1e-4)
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", quick(METHODS))
 @pytest.mark.parametrize("kind", ["Llama", "Gemma3"])
 def test_a_prompt_in_chunks(kind: str, method: str) -> None:
     """With a full budget it is the prompt at once; with less, no chunk leaves more than the budget."""

@@ -117,8 +117,8 @@ def _cells(seed: int, queries: int) -> Cells:
 def _rows(cells: Cells, rows: slice) -> Cells:
     """Some rows; what has none stays."""
     without = ("query_slots", "output")
-    held = {f.name: getattr(cells, f.name) for f in fields(cells) if f.name not in without}
-    some: dict[str, Any] = {name: value[rows] for name, value in held.items() if isinstance(value, Tensor)}
+    found: dict[str, Any] = {f.name: getattr(cells, f.name) for f in fields(cells) if f.name not in without}
+    some: dict[str, Any] = {name: value[rows] for name, value in found.items() if isinstance(value, Tensor)}
     return replace(cells, **some)
 
 

@@ -25,5 +25,5 @@ def knorm() -> Score:
 def _score(cells: Cells, memory: Tensor) -> Tensor:
     import torch
 
-    norm: Tensor = torch.linalg.vector_norm(cells.keys.float(), dim=-1)
-    return -norm
+    norms: Tensor = torch.linalg.vector_norm(cells.keys.float(), dim=-1)
+    return -norms
