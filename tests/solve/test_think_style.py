@@ -62,3 +62,10 @@ def test_the_tags_are_those_of_the_model() -> None:
     with pytest.raises(InvalidInput, match="no tags of thinking; use the style chat"):
         style_of("think", TEXTS.by(Plain()))
     assert style_of("think", TEXTS.by(object())).close == "</think>"
+
+
+def test_a_thinking_that_is_switched_off_leaves_an_answer_without_tags() -> None:
+    style = style_of("think:on=false", NUMBERS)
+    assert (style.close, style.closer) == ("", "")
+    for trace in ("It is \\boxed{42}.", "<think>\n\n</think>\n\n\\boxed{42}", "6 * 7 is\n42"):
+        assert style.read(trace) == "42"

@@ -72,15 +72,16 @@ def think(
             return line and (unwrap(line) or None)
         return verify.stated(line, units=task.units)
 
+    # the chat template closes a thinking that is switched off, so that no tag is left for the trace
     return Style(
         prompt,
         answer,
-        tags.close,
+        "" if on is False else tags.close,
         answer_tokens=answer_tokens,
         wait="\nWait,",
         normal=normal,
         complete=lambda text: boxed(text) is not None,
-        end=tags.end + lead,
+        end="" if on is False else tags.end + lead,
     )
 
 
