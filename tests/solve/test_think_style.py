@@ -66,6 +66,6 @@ def test_the_tags_are_those_of_the_model() -> None:
 
 def test_a_thinking_that_is_switched_off_leaves_an_answer_without_tags() -> None:
     style = style_of("think:on=false", NUMBERS)
-    assert (style.close, style.closer) == ("", "")
+    assert (style.close, style.closing) == ("", "")
     for trace in ("It is \\boxed{42}.", "<think>\n\n</think>\n\n\\boxed{42}", "6 * 7 is\n42"):
         assert style.read(trace) == "42"
