@@ -21,7 +21,7 @@ from budgeteer.models.policy import REASONER
 from budgeteer.rl.config import TrainConfig
 from budgeteer.rl.control import Control
 from budgeteer.solve.registered import build
-from helpers import theirs
+from helpers import needs, theirs
 from helpers.theirs import budgeteer
 
 pytest.importorskip("torch")
@@ -152,7 +152,7 @@ def test_what_cannot_be_checked_is_not_ok(installed, capsys, monkeypatch):
 )
 def test_solve_runs_their_strategies_splits_scorers_aggregators_and_verifiers(installed, strategy, options, tmp_path):
     out = tmp_path / "answers.jsonl"
-    pytest.importorskip("reasoning_gym")
+    needs.reasoning_gym()
     solved = budgeteer(
         installed,
         "solve",
@@ -193,7 +193,7 @@ def test_solve_and_frontier_ask_their_task_in_their_style(installed, tmp_path):
 
 @needs_reasoner
 def test_train_takes_their_task_and_names_options_that_it_lacks(installed, tmp_path):
-    pytest.importorskip("reasoning_gym")
+    needs.reasoning_gym()
     small = ["--task", "their-sums", *SMALL[2:]]
     trained = budgeteer(installed, "train", "grpo", "--budget", "600", "--out", str(tmp_path / "one"), *small)
     assert trained.returncode == 0, trained.stderr
@@ -204,7 +204,7 @@ def test_train_takes_their_task_and_names_options_that_it_lacks(installed, tmp_p
 
 @needs_reasoner
 def test_train_fills_every_slot_of_a_recipe_with_theirs(installed, tmp_path):
-    pytest.importorskip("reasoning_gym")
+    needs.reasoning_gym()
     text = (
         "grpo:steer=their-steer,reward=their-short,advantage=their-signs,importance=their-first,ratio=their-unclipped,"
         "stream=their-order,carry=their-nothing,lr=their-half,token_weight=their-rows"
@@ -284,7 +284,7 @@ def test_columns_that_their_reward_reads_are_shown_and_computed(installed, capsy
 
 @needs_reasoner
 def test_train_compare_allocate_and_solve_run_them(installed, tmp_path):
-    pytest.importorskip("reasoning_gym")
+    needs.reasoning_gym()
     trained = budgeteer(installed, "train", "theirs", "--budget", "600", "--out", str(tmp_path / "one"), *SMALL)
     assert trained.returncode == 0, trained.stderr
     assert trained.stdout.splitlines()[-1] == f"trained policy: {tmp_path / 'one' / 'policy'}"
@@ -308,7 +308,7 @@ def test_train_compare_allocate_and_solve_run_them(installed, tmp_path):
 
 @needs_reasoner
 def test_the_first_failure_ends_a_comparison_and_the_busy_run_pauses_at_a_checkpoint(installed, tmp_path):
-    pytest.importorskip("reasoning_gym")
+    needs.reasoning_gym()
     small = [*SMALL, "--steps", "5000"]
     out = tmp_path / "out"
     done = budgeteer(

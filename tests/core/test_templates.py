@@ -25,7 +25,7 @@ from budgeteer.core.run import RUNS, run_of
 from budgeteer.core.steer import Rows, Snapshot
 from budgeteer.lab import evidence as package
 from budgeteer.models.policy import REASONER
-from helpers import theirs
+from helpers import needs, theirs
 
 ROOT = Path(__file__).parents[2]
 FACTORIES = {
@@ -273,7 +273,7 @@ needs_reasoner = pytest.mark.skipif(not (REASONER / "model.safetensors").exists(
 )
 def test_solve_runs_the_copies(installed: Path, tmp_path: Path, options: list[str]) -> None:
     pytest.importorskip("torch")
-    pytest.importorskip("reasoning_gym")
+    needs.reasoning_gym()
     out = tmp_path / "answers.jsonl"
     assert "questions   1" in run(installed, "solve", "chains", "--limit", "1", *options, "--out", str(out))
     (row,) = rows(out)
@@ -302,7 +302,7 @@ def test_solve_asks_the_copy_of_the_task_in_the_copy_of_the_style(installed: Pat
 @pytest.mark.parametrize("variant", [False, True])
 def test_train_fills_every_slot_with_a_copy(installed: Path, tmp_path: Path, variant: bool) -> None:
     pytest.importorskip("torch")
-    pytest.importorskip("reasoning_gym")
+    needs.reasoning_gym()
     recipe = (
         "concise:steer=deadline,reward=brevity,advantage=against-the-rest,importance=first-tokens,ratio=capped,"
         f"stream=by-key,{'variant=nudged' if variant else 'carry=second-chance'},lr=half-cosine,token_weight=root-mean"

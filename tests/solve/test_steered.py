@@ -27,6 +27,7 @@ from budgeteer.solve.steered import Steered, steered
 from budgeteer.steer import answered, budget_guidance, diffadapt_probe, zip_rc
 from budgeteer.steer.kit import combine
 from budgeteer.strategies import direct
+from helpers import needs
 from helpers.insides import QUESTION, STYLE, ask, reasoner
 
 STEERS = {
@@ -314,7 +315,7 @@ def test_methods_says_how_a_steer_and_a_slot_are_used(capsys) -> None:
 @pytest.mark.skipif(not (REASONER / "model.safetensors").exists(), reason="no embedded reasoner yet")
 def test_the_line_that_methods_shows_runs(capsys, tmp_path, monkeypatch) -> None:
     """With the options of a steer nested in those of a strategy, and its head in a file."""
-    pytest.importorskip("reasoning_gym")
+    needs.reasoning_gym()
     shutil.copy(OWN / "zip_rc.safetensors", tmp_path / "head.safetensors")
     monkeypatch.chdir(tmp_path)
     spec = 'direct:max_tokens=90,steer="zip-rc:head=head.safetensors,every=4"'
