@@ -105,9 +105,15 @@ $(VENV)/.docs: $(VENV)/bin/python pyproject.toml
 		--disable-pip-version-check -e '.[openai]' pytest pytest-timeout langchain-openai langgraph litellm
 	@touch $@
 
+.venv-kvpress/.done: pyproject.toml
+	@$(PYTHON) tools/step.py 'install: an environment in .venv-kvpress' $(PYTHON) -m venv .venv-kvpress
+	@$(PYTHON) tools/step.py 'install: kvpress and the transformers that it needs' .venv-kvpress/bin/python -m pip \
+		install -qq --disable-pip-version-check numpy kvpress==0.5.5 transformers==5.2.0
+	@touch $@
+
 .venv-clients/uv/bin/uv:
 	@$(PYTHON) tools/step.py 'install: uv, in .venv-clients/uv' $(PYTHON) -m venv .venv-clients/uv
 	@.venv-clients/uv/bin/python -m pip install -qq --disable-pip-version-check uv==0.13.9
 
 clean:
-	rm -rf $(VENV) .venv-frameworks .venv-clients runs site
+	rm -rf $(VENV) .venv-frameworks .venv-kvpress .venv-clients runs site
