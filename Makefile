@@ -120,9 +120,15 @@ $(VENV)/.docs: $(VENV)/bin/python pyproject.toml
 	@.venv-vllm/bin/python -m pip install -qq --disable-pip-version-check --no-deps -e .
 	@touch $@
 
+.venv-kvpress/.done: pyproject.toml
+	@$(PYTHON) tools/step.py 'install: an environment in .venv-kvpress' $(PYTHON) -m venv .venv-kvpress
+	@$(PYTHON) tools/step.py 'install: kvpress and the transformers that it needs' .venv-kvpress/bin/python -m pip \
+		install -qq --disable-pip-version-check numpy kvpress==0.5.5 transformers==5.2.0
+	@touch $@
+
 .venv-clients/uv/bin/uv:
 	@$(PYTHON) tools/step.py 'install: uv, in .venv-clients/uv' $(PYTHON) -m venv .venv-clients/uv
 	@.venv-clients/uv/bin/python -m pip install -qq --disable-pip-version-check uv==0.13.9
 
 clean:
-	rm -rf $(VENV) .venv-frameworks .venv-vllm .venv-clients runs site
+	rm -rf $(VENV) .venv-frameworks .venv-vllm .venv-kvpress .venv-clients runs site
