@@ -60,6 +60,9 @@ bench: $(VENV)/.dev
 	$(BIN)/python benchmarks/think.py
 	$(BIN)/python benchmarks/thinker.py
 	$(BIN)/python benchmarks/models.py
+	$(BIN)/python benchmarks/clear.py
+	$(BIN)/python benchmarks/cot_x.py
+	$(BIN)/python benchmarks/deadline.py
 	$(BIN)/python benchmarks/estimate.py $(if $(DATA),--data $(DATA))
 	$(BIN)/python benchmarks/smollm2.py $(if $(DATA),--data $(DATA))
 	$(BIN)/python benchmarks/smollm2_guidance.py

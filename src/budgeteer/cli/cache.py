@@ -8,8 +8,6 @@ import sys
 from pathlib import Path
 from typing import Any
 
-METHODS = "random,recent,streaming-llm,knorm,tova,snapkv,h2o,defensive"
-
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of the command."""
@@ -19,7 +17,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     evaluated.add_argument(
         "--methods",
         nargs="+",
-        default=METHODS.split(","),
+        default=None,
         metavar="METHOD",
         help="scores of a cache, with options and split, such as snapkv:window=16 (default: all)",
     )
@@ -49,6 +47,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Evaluate, and print a row for each method and budget."""
+    from budgeteer.core import registry
     from budgeteer.core.errors import InvalidInput, UnknownName
     from budgeteer.lab import cache_eval
     from budgeteer.lab.needles import TASKS, samples
@@ -59,6 +58,7 @@ def run(args: argparse.Namespace) -> int:
     tasks = [task.strip() for task in args.tasks.split(",")]
     if unknown := [task for task in tasks if task not in TASKS]:
         raise UnknownName("task of a cache", unknown[0], TASKS)
+    args.methods = args.methods or list(registry.of("score"))
     cache_eval.check(args.methods, budgets, args.length)
     loaded = _model(args.model, args.device)
 

@@ -28,7 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Print what fits, the best first, and the command that runs the best; exit code 1 if nothing fits."""
     from budgeteer.core.errors import InvalidInput
-    from budgeteer.models.device import device_of, options
+    from budgeteer.models.device import PUBLISHED, device_of, options
 
     seconds = duration(args.deadline)
     if args.prompt_tokens is not None and args.prompt_tokens < 1:
@@ -60,7 +60,9 @@ def run(args: argparse.Namespace) -> int:
         )
     lines += ["", "seconds: of the longest answer, with the margin of the fit's error"]
     best = found[0]
-    if best.right is None and len(found) > 1:
+    if best.device.model in PUBLISHED:
+        lines.append("a published profile is of a machine that is not here: budgeteer profile device makes this one's")
+    elif best.right is None and len(found) > 1:
         lines.append("which of them is right more often is not measured: budgeteer profile accuracy")
     else:
         lines.append(

@@ -107,6 +107,7 @@ def run_of(method: Method) -> str:
         option["name"]: option["takes"] for option in registry.explained(method)["options"] if option["required"]
     }
     given = {name: READ[name].example for name in required if name in READ}
+    given |= {name: name.upper() for name, takes in required.items() if takes == "a text"}  # such as model=MODEL
     given |= method.arguments if isinstance(method.arguments, Mapping) else {}
     if not run.startswith("budgeteer "):
         arguments = "".join(f", {name}={value!r}" for name, value in given.items())
