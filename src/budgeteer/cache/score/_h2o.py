@@ -1,6 +1,6 @@
 """H2O: entries that were read most so far, and the newest ones.
 
-Paper: "H2O: Heavy-Hitter Oracle for Efficient Generative Inference of Large Language Models", arXiv 2306.14048.
+Paper: "H_2O: Heavy-Hitter Oracle for Efficient Generative Inference of Large Language Models", arXiv 2306.14048.
 """
 
 from __future__ import annotations
