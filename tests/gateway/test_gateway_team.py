@@ -260,6 +260,7 @@ def test_every_answer_says_what_it_cost_what_was_reserved_and_what_is_left(tmp_p
         status, headers, _ = chat(running, key, "broken", n=2)  # charged in full, twice
         assert status == 502
         assert int(said(headers, "cost")["all"]) == 2 * int(said(headers, "reserved")["all"])
+        assert said(headers, "left") is None  # docs/gateway.md: not on errors of 500 or above
         running.settled()
         left = running.gateway.ledger.remaining(running.admin("keys")["keys"][0]["path"] + "/" + key.split("-")[1])
         status, headers, _ = chat(running, key, max_tokens=10**6)  # refused before anything is reserved
@@ -268,6 +269,9 @@ def test_every_answer_says_what_it_cost_what_was_reserved_and_what_is_left(tmp_p
         status, headers, _ = chat(running, key, n=50)
         assert (status, said(headers, "cost"), said(headers, "reserved")) == (402, None, None)
         assert said(headers, "left")["all"] == str(left["all"])
+        for path in ("/v1/models", "/v1/budget", "/v1/nothing"):
+            _, headers, _ = running.call(path, key=key)
+            assert not [name for name in headers if name.lower().startswith("x-budgeteer")], path
 
 
 def test_no_stranger_is_told_what_is_left(running):
