@@ -46,20 +46,20 @@ _FIRST: dict[int, weakref.ref[Any]] = {}
 
 def _interfaces() -> tuple[type, ...]:
     """The base classes of logits processors that this vLLM has: each runner takes subclasses of its own one only."""
-    found: list[type] = []
+    bases: list[type] = []
     try:
         from vllm.v1.sample.logits_processor.interface import LogitsProcessor as First
 
-        found.append(First)
+        bases.append(First)
     except ImportError:
         pass
     try:
         from vllm.v1.worker.gpu.sample.logits_processor import LogitsProcessor as Second
 
-        found.append(Second)
+        bases.append(Second)
     except ImportError:
         pass
-    return tuple(found) or (object,)  # without vLLM, there is nobody to make one
+    return tuple(bases) or (object,)  # without vLLM, there is nobody to make one
 
 
 class Budgeteer(*_interfaces()):  # type: ignore[misc]
@@ -117,12 +117,12 @@ class Budgeteer(*_interfaces()):  # type: ignore[misc]
                 self._numbers += 1
                 self._batch[index] = (self._numbers, tokens)
                 self._rows().add(self._numbers, asked, params)
-        for one, other, direction in batch_update.moved:
-            mine, theirs = self._batch.pop(one, None), self._batch.pop(other, None)
+        for index, other, direction in batch_update.moved:
+            mine, theirs = self._batch.pop(index, None), self._batch.pop(other, None)
             if mine is not None:
                 self._batch[other] = mine
             if theirs is not None and direction.name == "SWAP":
-                self._batch[one] = theirs
+                self._batch[index] = theirs
             elif theirs is not None:
                 self._rows().remove(theirs[0])
 
@@ -166,7 +166,7 @@ class Budgeteer(*_interfaces()):  # type: ignore[misc]
         if not self._made.knows(ctx.idx_mapping_np.tolist()):
             return []
         slots, last, states = ctx.expanded_idx_mapping.tolist(), ctx.pos.tolist(), self._requests
-        found: list[tuple[int, Hashable, Sequence[int]]] = []
+        steered: list[tuple[int, Hashable, Sequence[int]]] = []
         for row, slot in enumerate(slots):
             if not self._made.knows([slot]):
                 continue
@@ -175,8 +175,8 @@ class Budgeteer(*_interfaces()):  # type: ignore[misc]
                 continue
             if slots.count(slot) > 1:
                 self._made.refuse(slot, "speculative decoding samples several tokens at once")
-            found.append((row, slot, states.all_token_ids.gpu[slot, begin:end].tolist()))
-        return found
+            steered.append((row, slot, states.all_token_ids.gpu[slot, begin:end].tolist()))
+        return steered
 
     def _rows(self) -> Rows:
         if self._made is None:

@@ -56,8 +56,8 @@ class Asked:
         for text in self.steers:
             spec = _spec(text)
             needed = {"head": head(spec.name)} if "head" in options_of(registry.get("steer", spec.name)) else {}
-            one = self._made(spec, **needed)
-            whole = one if whole is None else combine(whole, one)
+            steer = self._made(spec, **needed)
+            whole = steer if whole is None else combine(whole, steer)
         assert whole is not None
         return whole
 

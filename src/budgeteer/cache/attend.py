@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-from budgeteer.cache.layer import Seen, readable
+from budgeteer.cache.layer import Call, readable
 from budgeteer.core.errors import InvalidInput
 
 NAME = "budgeteer"
@@ -37,14 +37,14 @@ def attach(model: Any, layers: int) -> None:
     Raises:
         InvalidInput: its attention modules cannot be told, or its attention implementation takes no such masks.
     """
-    found = [module for module in model.modules() if "Attention" in type(module).__name__ and _is_layer(module)]
-    if sorted(module.layer_idx for module in found) != list(range(layers)):
+    attentions = [module for module in model.modules() if "Attention" in type(module).__name__ and _is_layer(module)]
+    if sorted(module.layer_idx for module in attentions) != list(range(layers)):
         raise InvalidInput(
             f"{type(model).__name__}: a budgeted cache needs one attention module with layer_idx a layer, found "
-            f"{len(found)} in {layers} layers; models with shared, cross or state-space layers are not supported"
+            f"{len(attentions)} in {layers} layers; models with shared, cross or state-space layers are not supported"
         )
     copies: dict[int, Any] = {}
-    for module in found:
+    for module in attentions:
         own = module.config
         if _original(module) is own:
             if own._attn_implementation not in OFFERED:
@@ -90,7 +90,7 @@ def attend(
     if name not in OFFERED:
         raise InvalidInput(f"attention was set to {name!r} behind a budgeted cache; use one of {', '.join(OFFERED)}")
     asked = query.shape[2]
-    seen = Seen(
+    call = Call(
         query.detach(),
         _valid(attention_mask, query.shape[0], asked, query.device),
         kwargs.get("scaling") or query.shape[-1] ** -0.5,
@@ -98,13 +98,13 @@ def attend(
         lambda: _output(module, query.shape[1], value.shape[-1]),
     )
     with torch.no_grad():
-        cache.prepare(layer, seen)
+        cache.prepare(layer, call)
         mask = attention_mask
         if not layer.intact:
             mask = layer.mask(attention_mask, asked, query.shape[1], query.dtype if name == "eager" else None)
     result = base(module, query, key, value, mask, *args, **kwargs)
     with torch.no_grad():
-        cache.choose(layer, seen, attention_mask)
+        cache.choose(layer, call, attention_mask)
     return result  # type: ignore[no-any-return]
 
 

@@ -18,7 +18,7 @@ except ImportError as error:
     raise MissingExtra("transformers", "hf") from error
 
 from budgeteer.cache.attend import argument_of, attach, updated
-from budgeteer.cache.layer import BudgetedLayer, Seen
+from budgeteer.cache.layer import BudgetedLayer, Call
 from budgeteer.cache.protocol import Groups
 from budgeteer.cache.selecting import Selection, selection
 from budgeteer.cache.size import Footprint, capped, parsed, sizes
@@ -112,13 +112,13 @@ class BudgetedCache(Cache):
         self._open, updated.by = layer_idx, (self, layer)
         return keys, values
 
-    def prepare(self, layer: BudgetedLayer, seen: Seen) -> None:
+    def prepare(self, layer: BudgetedLayer, call: Call) -> None:
         """Before the attention of a layer: refuse what cannot be kept within the budget before more is computed."""
         self._open = None
-        tokens = layer.count(seen.valid)
+        tokens = layer.count(call.valid)
         if layer.index:
             return
-        asked = seen.queries.shape[2]
+        asked = call.queries.shape[2]
         self._steps = 0 if asked > 1 else self._steps + 1
         every = self.selected.score.every
         self._due = asked > 1 or (every > 0 and self._steps % every == 0)
@@ -128,17 +128,17 @@ class BudgetedCache(Cache):
             if bool(short.any()):
                 self._enough(int(self._size[short].min()))
 
-    def choose(self, layer: BudgetedLayer, seen: Seen, mask: Tensor | None) -> None:
+    def choose(self, layer: BudgetedLayer, call: Call, mask: Tensor | None) -> None:
         """After the attention of a layer: keep what the budget leaves."""
         assert self._size is not None
         assert layer.tokens is not None
-        score, observed = self.selected.score, layer.watch(seen)
+        score, observed = self.selected.score, layer.watch(call)
         footprint = self._footprint(layer)
         size = capped(self._size.to(layer.tokens.device), footprint)
         tokens = capped(layer.tokens, footprint)
         over = not layer.intact or bool((size < tokens).any())
         if score.observe is not None:
-            layer.remember(layer.cells(seen, mask, size))
+            layer.remember(layer.cells(call, mask, size))
         if self._due and over:
             cells = layer.cells(observed, mask, size)
             self._waiting.append(_Waiting(layer, self.selected.scores(cells, layer.memory()), size, tokens))

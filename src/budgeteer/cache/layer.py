@@ -15,8 +15,8 @@ from budgeteer.cache.storage import Columns, Rectangle, Storage, held, kept
 from budgeteer.core.errors import InvalidInput
 
 
-class Seen(NamedTuple):
-    """What the queries of a call are, beside the queries themselves.
+class Call(NamedTuple):
+    """The queries of one call of the model, and what turns them into attention.
 
     Attributes:
         queries: [B, H, q, d].
@@ -135,18 +135,18 @@ class BudgetedLayer(CacheLayerMixin):  # type: ignore[no-untyped-call]
         slots = self.storage.slots(self.seen)
         old = slots[..., : slots.shape[-1] - asked]
         queries = torch.arange(self.seen - asked, self.seen, device=slots.device)
-        seen = (old >= 0)[:, :, None, :].expand(-1, -1, asked, -1)
+        allowed = (old >= 0)[:, :, None, :].expand(-1, -1, asked, -1)
         if self.window is not None:
-            seen = seen & (queries[:, None] - old[:, :, None, :] < self.window)
-        if given is None and asked == 1 and bool(seen.all()):
+            allowed = allowed & (queries[:, None] - old[:, :, None, :] < self.window)
+        if given is None and asked == 1 and bool(allowed.all()):
             return None
         shape = (*slots.shape[:2], asked, asked)
-        new = seen.new_ones(asked, asked).tril() if given is None else readable(given)[..., -asked:]
-        seen = torch.cat([seen, new.expand(shape)], dim=-1).repeat_interleave(heads // slots.shape[1], dim=1)
+        new = allowed.new_ones(asked, asked).tril() if given is None else readable(given)[..., -asked:]
+        allowed = torch.cat([allowed, new.expand(shape)], dim=-1).repeat_interleave(heads // slots.shape[1], dim=1)
         if additive is None:
-            return seen
+            return allowed
         least = torch.finfo(additive).min
-        return torch.zeros(seen.shape, dtype=additive, device=seen.device).masked_fill(~seen, least)
+        return torch.zeros(allowed.shape, dtype=additive, device=allowed.device).masked_fill(~allowed, least)
 
     # what is kept
 
@@ -156,10 +156,10 @@ class BudgetedLayer(CacheLayerMixin):  # type: ignore[no-untyped-call]
         self.tokens = before + valid.sum(-1)
         return self.tokens
 
-    def cells(self, seen: Seen, mask: Tensor | None, size: Tensor) -> Cells:
+    def cells(self, call: Call, mask: Tensor | None, size: Tensor) -> Cells:
         """What a score sees after a call; the queries are those of the call."""
         assert self.storage is not None
-        slots, asked, whole = self.storage.slots(self.seen), seen.queries.shape[2], self.storage.whole()
+        slots, asked, whole = self.storage.slots(self.seen), call.queries.shape[2], self.storage.whole()
         valid = slots >= 0
         if self.window is not None:
             valid &= slots > self.seen - self.window  # what the next token can read
@@ -173,17 +173,17 @@ class BudgetedLayer(CacheLayerMixin):  # type: ignore[no-untyped-call]
             values=whole["values"],
             slots=slots,
             valid=valid,
-            queries=seen.queries,
+            queries=call.queries,
             query_slots=torch.arange(self.seen - asked, self.seen, device=slots.device),
-            query_valid=seen.valid,
-            scaling=seen.scaling,
+            query_valid=call.valid,
+            scaling=call.scaling,
             size=size,
             layer=self.index,
             layers=self.layers,
             seed=self.seed,
-            softcap=seen.softcap,
+            softcap=call.softcap,
             window=self.window,
-            output=seen.output(),
+            output=call.output(),
         )
 
     def remember(self, cells: Cells) -> None:
@@ -193,23 +193,24 @@ class BudgetedLayer(CacheLayerMixin):  # type: ignore[no-untyped-call]
             self.storage.replace("memory", self.selected.score.observe(cells, self.storage.whole()["memory"]))
 
     def memory(self) -> Tensor:
+        """[B, K, n, remembers] float32: what the score remembers of each entry; empty where it remembers nothing."""
         assert self.storage is not None
         column = self.storage.whole().get("memory")
         return torch.empty(0) if column is None else column
 
-    def watch(self, seen: Seen) -> Seen:
+    def watch(self, call: Call) -> Call:
         """The last queries that the score wants to see; held between calls only where it chooses while decoding."""
         window = self.selected.score.window
         if window is None:
-            return seen
-        queries, valid = seen.queries, seen.valid
+            return call
+        queries, valid = call.queries, call.valid
         if self.watched is not None:
             queries = torch.cat([self.watched[0], queries], dim=2)
             valid = torch.cat([self.watched[1], valid], dim=1)
         queries, valid = queries[:, :, -window:], valid[:, -window:]
         if self.selected.score.every and window > 1:
             self.watched = queries.clone(), valid.clone()
-        return seen._replace(queries=queries, valid=valid)
+        return call._replace(queries=queries, valid=valid)
 
     def keep(self, keep: Tensor) -> None:
         """Hold the entries where ``keep`` [B, K, n] is True, and no others."""

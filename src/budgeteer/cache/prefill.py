@@ -9,7 +9,7 @@ from torch import Tensor
 
 from budgeteer.cache.attend import argument_of, updated
 from budgeteer.cache.budgeted_cache import BudgetedCache
-from budgeteer.cache.layer import BudgetedLayer, Seen
+from budgeteer.cache.layer import BudgetedLayer, Call
 
 
 class Prefill(BudgetedCache):
@@ -25,7 +25,7 @@ class Prefill(BudgetedCache):
     """
 
     def __init__(self, model: Any, ids: Tensor, attention_mask: Tensor | None = None) -> None:
-        self.read: list[tuple[Tensor, Tensor, Seen, Tensor | None]] = []
+        self.read: list[tuple[Tensor, Tensor, Call, Tensor | None]] = []
         super().__init__(model, "100%", "recent")
         given: dict[str, Any] = {"input_ids": ids, "attention_mask": attention_mask, argument_of(model): self}
         if attention_mask is not None:
@@ -34,19 +34,19 @@ class Prefill(BudgetedCache):
             result = model(**given, logits_to_keep=1)
         self.logits: Tensor = result.logits[:, -1]
 
-    def choose(self, layer: BudgetedLayer, seen: Seen, mask: Tensor | None) -> None:
+    def choose(self, layer: BudgetedLayer, call: Call, mask: Tensor | None) -> None:
         """Record what a layer read, before a sliding one lets go of it."""
         assert layer.storage is not None
         whole = layer.storage.whole()
-        self.read.append((whole["keys"], whole["values"], seen, mask))
-        super().choose(layer, seen, mask)
+        self.read.append((whole["keys"], whole["values"], call, mask))
+        super().choose(layer, call, mask)
 
     def into(self, cache: BudgetedCache) -> BudgetedCache:
         """Fill an empty cache as if the prompt went through it, and return it."""
         with torch.no_grad():
-            for index, (keys, values, seen, mask) in enumerate(self.read):
+            for index, (keys, values, call, mask) in enumerate(self.read):
                 cache.update(keys, values, index)
                 updated.by = None
-                cache.prepare(cache.layers[index], seen)
-                cache.choose(cache.layers[index], seen, mask)
+                cache.prepare(cache.layers[index], call)
+                cache.choose(cache.layers[index], call, mask)
         return cache

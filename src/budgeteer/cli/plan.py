@@ -42,21 +42,22 @@ def run(args: argparse.Namespace) -> int:
         raise InvalidInput(f"{missing} does not know its power; profile it with --watts or --energy, or drop --joules")
     found = options((device for _, device in devices), seconds, prompt=args.prompt_tokens, joules=args.joules)
     if args.json:
-        sys.stdout.write(json.dumps([_row(known[id(one.device)], one) for one in found], indent=1) + "\n")
+        sys.stdout.write(json.dumps([_row(known[id(option.device)], option) for option in found], indent=1) + "\n")
         return int(not found)
     if not found:
         sys.stderr.write(f"error: nothing answers within {seconds:g} s here, the error of the fit included\n")
         return 1
     width = max(len(name) for name in known.values())
     lines = [f"{'profile':{width}}  {'samples':>7} {'cap':>7} {'seconds':>8} {'joules':>8}  right"]
-    for one in found:
-        row = _row(known[id(one.device)], one)
-        energy = "-" if row["joules"] is None else f"{one.joules:.3g}"
+    for option in found:
+        row = _row(known[id(option.device)], option)
+        energy = "-" if row["joules"] is None else f"{option.joules:.3g}"
         share = "not measured"
-        if one.right is not None:
-            share = f"{100 * one.right.right:.1f} % [{100 * one.right.low:.1f}, {100 * one.right.high:.1f}]"
+        if option.right is not None:
+            share = f"{100 * option.right.right:.1f} % [{100 * option.right.low:.1f}, {100 * option.right.high:.1f}]"
         lines.append(
-            f"{row['profile']:{width}}  {one.parallel:>7} {one.tokens:>7} {one.seconds:>8.3g} {energy:>8}  {share}"
+            f"{row['profile']:{width}}  {option.parallel:>7} {option.tokens:>7} {option.seconds:>8.3g} {energy:>8}  "
+            f"{share}"
         )
     lines += ["", "seconds: of the longest answer, with the margin of the fit's error"]
     best = found[0]
@@ -73,15 +74,15 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _row(name: str, one: Any) -> dict[str, Any]:
+def _row(name: str, option: Any) -> dict[str, Any]:
     return {
         "profile": name,
-        "model": one.device.model,
-        "samples": one.parallel,
-        "tokens": one.tokens,
-        "seconds": one.seconds,
-        "joules": None if math.isnan(one.joules) else one.joules,
-        "right": None if one.right is None else one.right.right,
+        "model": option.device.model,
+        "samples": option.parallel,
+        "tokens": option.tokens,
+        "seconds": option.seconds,
+        "joules": None if math.isnan(option.joules) else option.joules,
+        "right": None if option.right is None else option.right.right,
     }
 
 

@@ -54,12 +54,12 @@ def numbers(given: str, option: str) -> list[int]:
     from budgeteer.core.errors import InvalidInput
 
     try:
-        found = sorted({int(part) for part in given.split(",")})
+        counts = sorted({int(part) for part in given.split(",")})
     except ValueError:
-        found = [0]
-    if found[0] < 1 or found[-1] > 1_000_000:
+        counts = [0]
+    if counts[0] < 1 or counts[-1] > 1_000_000:
         raise InvalidInput(f"{option} {given!r} are no numbers from 1 to 1,000,000; write 16,64")
-    return found
+    return counts
 
 
 def _device(args: argparse.Namespace) -> int:
@@ -79,9 +79,9 @@ def _device(args: argparse.Namespace) -> int:
     joules = power.meter() if args.energy else None
     model = load_model(args.model)
 
-    def tell(done: int, of: int) -> None:
-        if done % 10 == 0 or done == of:
-            sys.stderr.write(f"{done} of {of} calls\n")
+    def tell(done: int, total: int) -> None:
+        if done % 10 == 0 or done == total:
+            sys.stderr.write(f"{done} of {total} calls\n")
 
     async def work() -> timing.Measured:
         try:
@@ -172,12 +172,12 @@ def _accuracy(args: argparse.Namespace) -> int:
             await model.aclose()
 
     drawn = asyncio.run(work())
-    found = capped.curves(drawn, lengths, parallel, lambda question, answer: asked.grade(question, answer) or 0.0)
-    longest = max(one.prompt for one in drawn)
-    device.save(replace(profile, accuracy=found, source=args.source, prompt=longest), args.profile)
+    points = capped.curves(drawn, lengths, parallel, lambda question, answer: asked.grade(question, answer) or 0.0)
+    longest = max(question.prompt for question in drawn)
+    device.save(replace(profile, accuracy=points, source=args.source, prompt=longest), args.profile)
     lines = [f"{'samples':>7} {'cap':>6} {'tokens used':>12}  right"]
-    for one in found:
-        share = f"{100 * one.right:.1f} % [{100 * one.low:.1f}, {100 * one.high:.1f}]"
-        lines.append(f"{one.parallel:>7} {one.tokens:>6} {one.used:>12.1f}  {share}")
+    for point in points:
+        share = f"{100 * point.right:.1f} % [{100 * point.low:.1f}, {100 * point.high:.1f}]"
+        lines.append(f"{point.parallel:>7} {point.tokens:>6} {point.used:>12.1f}  {share}")
     sys.stdout.write("\n".join(lines) + f"\nwritten: {args.profile}\n")
     return 0

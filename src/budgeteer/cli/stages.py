@@ -62,9 +62,9 @@ def run(args: argparse.Namespace) -> int:
         cost = pipeline.costs(prompts)
         loss, rng = stages.evaluation(runner, rows, tell), np.random.default_rng(args.seed)
         if args.search == "gaussian-process":
-            found = gaussian_process(loss, cost, args.budget, cost * 0, rng=rng, trials=args.trials)
+            winner = gaussian_process(loss, cost, args.budget, cost * 0, rng=rng, trials=args.trials)
         else:
-            found = agent_tts(
+            winner = agent_tts(
                 loss,
                 cost,
                 args.budget,
@@ -75,14 +75,14 @@ def run(args: argparse.Namespace) -> int:
                 trials=args.trials,
                 batch=args.batch,
             )
-        best = ", ".join(f"{stage}: {what}" for stage, what in pipeline.named(found.choice.tolist()).items())
-        spent = sum(float(row[k]) for row, k in zip(cost, found.choice.tolist(), strict=True))
+        best = ", ".join(f"{stage}: {what}" for stage, what in pipeline.named(winner.choice.tolist()).items())
+        spent = sum(float(row[k]) for row, k in zip(cost, winner.choice.tolist(), strict=True))
         lines = [f"\nbest       {best}", f"cost       {spent:,.6g} of {args.budget:,.6g} weighted tokens a question"]
-        lines.append(f"right      {1 - found.loss:.1%} of the {len(rows)} questions that chose it")
+        lines.append(f"right      {1 - winner.loss:.1%} of the {len(rows)} questions that chose it")
         if heldout is not None:
-            share = wilson(round(runner.score(found.choice.tolist(), heldout) * len(heldout)), len(heldout))
+            share = wilson(round(runner.score(winner.choice.tolist(), heldout) * len(heldout)), len(heldout))
             lines.append(f"held out   {share.mean:.1%} [{share.low:.1%}, {share.high:.1%}] of {len(heldout)}")
-        lines.append(f"search     {found.calls} pipelines, {runner.tokens:,} tokens sampled")
+        lines.append(f"search     {winner.calls} pipelines, {runner.tokens:,} tokens sampled")
         sys.stdout.write("\n".join(lines) + "\n")
     finally:
         for model in {id(m): m for m in (*models.values(), proposer) if m is not None}.values():

@@ -127,16 +127,16 @@ def answered(path: str) -> dict[str, float]:
     Raises:
         InvalidInput: a row without one of them, an entry that is no share, or a question twice.
     """
-    found: dict[str, float] = {}
+    share_right: dict[str, float] = {}
     for where, fields in rows.read(path):
         key = fields.get("key")
-        if key in (None, "") or str(key) in found:
+        if key in (None, "") or str(key) in share_right:
             raise InvalidInput(f"{path}, {where}: {'no key' if key in (None, '') else f'{key!r} stands there twice'}")
         share = _share(fields.get("right"), path, where, "right")
         if math.isnan(share):
             raise InvalidInput(f"{path}, {where}: no field 'right'; write 1 or 0")
-        found[str(key)] = share
-    return found
+        share_right[str(key)] = share
+    return share_right
 
 
 def _number(entry: Any, path: str, where: str, name: str) -> float:

@@ -44,7 +44,7 @@ async def draw(
     """A greedy trace and ``samples`` others of every question, each of at most ``tokens`` tokens."""
     gate, done = asyncio.Semaphore(concurrency), 0
 
-    async def one(question: Question) -> Drawn:
+    async def draw_question(question: Question) -> Drawn:
         nonlocal done
         async with gate:
             most = 2 * (samples + 1) * (tokens + model.count(style.prompt(question.text)))
@@ -64,7 +64,7 @@ async def draw(
             on_question(done)
             return Drawn(question, model.count(sampler.prompt), sets[0], sets[1])
 
-    return list(await asyncio.gather(*map(one, asked.questions)))
+    return list(await asyncio.gather(*map(draw_question, asked.questions)))
 
 
 def curves(
@@ -89,28 +89,28 @@ def curves(
     Raises:
         InvalidInput: no questions, or too few samples were drawn.
     """
-    if not drawn or max(parallel, default=0) > max(1, min(len(one.warm) for one in drawn)):
+    if not drawn or max(parallel, default=0) > max(1, min(len(samples.warm) for samples in drawn)):
         raise InvalidInput(f"votes of {max(parallel, default=0)} samples need as many of every question")
-    found = []
+    points = []
     for k in parallel:
         for most in lengths:
-            per = np.array([_question(one, most, k, grade) for one in drawn])
+            per = np.array([_question(samples, most, k, grade) for samples in drawn])
             right = mean_ci(per[:, 0])
             low, high = (right.mean, right.mean) if right.n == 1 else (right.low, right.high)
-            found.append(
+            points.append(
                 Accuracy(most, k, right.mean, max(0.0, low), min(1.0, high), *per[:, 1:].mean(axis=0).tolist())
             )
-    return tuple(found)
+    return tuple(points)
 
 
-def _question(one: Drawn, most: int, k: int, grade: Callable[[Question, str | None], float]) -> F64:
+def _question(drawn: Drawn, most: int, k: int, grade: Callable[[Question, str | None], float]) -> F64:
     """Score, tokens and longest sample of one question: means over its groups of k samples."""
-    pool = one.greedy if k == 1 else one.warm
+    pool = drawn.greedy if k == 1 else drawn.warm
     groups = [pool[at : at + k] for at in range(0, len(pool) - k + 1, k)]
     rank, rows = majority(), []
     for group in groups:
         answers = [sample.answer if sample.tokens <= most else None for sample in group]
         ranked = rank(answers, [float("nan")] * len(group))
         used = [min(sample.tokens, most) for sample in group]
-        rows.append([grade(one.question, ranked[0].answer if ranked else None), sum(used), max(used)])
+        rows.append([grade(drawn.question, ranked[0].answer if ranked else None), sum(used), max(used)])
     return np.asarray(np.mean(rows, axis=0))

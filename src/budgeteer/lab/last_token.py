@@ -184,7 +184,7 @@ def faithfulness(
         raise InvalidInput(f"wait and transfer are {list(settings)}; the model has {depth} layers")
     every = ids if background is None else torch.cat([ids, background])
     whole = torch.cat([model(part, use_cache=False).logits[:, -1].argmax(-1) for part in torch.split(ids, batch)])
-    found = []
+    flows = []
     for wait, pairs in itertools.groupby(sorted(settings), key=lambda pair: pair[0]):
         states = means(model, every, wait, batch)[: len(ids)]
         for _, transfer in pairs:
@@ -195,16 +195,16 @@ def faithfulness(
                 with restricted(model, part, own, wait, transfer):
                     logits = model(part, attention_mask=torch.ones_like(part), use_cache=False).logits
                 same += int((logits[:, -1].argmax(-1) == want).sum())
-            found.append(Flow(wait, transfer, same / len(ids)))
-    return found
+            flows.append(Flow(wait, transfer, same / len(ids)))
+    return flows
 
 
-def render(found: Sequence[Flow]) -> str:
+def render(flows: Sequence[Flow]) -> str:
     """A table: a line for each wait, a column for each transfer."""
-    by_pair = {(flow.wait, flow.transfer): flow.faithful for flow in found}
-    transfers = sorted({flow.transfer for flow in found})
+    by_pair = {(flow.wait, flow.transfer): flow.faithful for flow in flows}
+    transfers = sorted({flow.transfer for flow in flows})
     lines = ["wait \\ transfer " + "".join(f"{transfer:>7}" for transfer in transfers)]
-    for wait in sorted({flow.wait for flow in found}):
+    for wait in sorted({flow.wait for flow in flows}):
         cells = [f"{100 * by_pair[wait, t]:>6.1f}%" if (wait, t) in by_pair else f"{'-':>7}" for t in transfers]
         lines.append(f"{wait:>15} " + "".join(cells))
     return "\n".join(lines)

@@ -116,7 +116,7 @@ def options(
     """
     if not seconds > 0 or not joules > 0:
         raise InvalidInput(f"a deadline of {seconds} s and {joules} joules; give more than 0 of both")
-    found = []
+    fitting = []
     for device in devices:
         length = device.prompt if prompt is None else prompt
         if length < 1:
@@ -140,13 +140,16 @@ def options(
             took = device.latency.seconds(length, tokens, parallel) / slack
             energy = device.joules(length, tokens, parallel)
             if took <= seconds and (energy <= joules or joules == math.inf):
-                found.append(Option(device, tokens, parallel, took, energy, right))
-    measured = sorted((one for one in found if one.right), key=lambda one: (-_right(one), one.parallel, one.seconds))
-    return [*measured, *(one for one in found if not one.right)]
+                fitting.append(Option(device, tokens, parallel, took, energy, right))
+    measured = sorted(
+        (option for option in fitting if option.right),
+        key=lambda option: (-_right(option), option.parallel, option.seconds),
+    )
+    return [*measured, *(option for option in fitting if not option.right)]
 
 
-def _right(one: Option) -> float:
-    return one.right.right if one.right else 0.0
+def _right(option: Option) -> float:
+    return option.right.right if option.right else 0.0
 
 
 def _published(name: str, prefill: tuple[float, float, float], step: float) -> Device:
@@ -186,20 +189,20 @@ def load(path: Path) -> Device:
         CheckpointError: the file is missing, or is no profile.
     """
     try:
-        data: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        if data.pop("schema") != SCHEMA:
+        profile: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        if profile.pop("schema") != SCHEMA:
             raise KeyError(f"its schema is not {SCHEMA}")
-        curves = data.pop("latency")
+        curves = profile.pop("latency")
         latency = Latency(
             tuple(curves["prefill"]),
             curves["pad"],
             tuple(Decode(*entry) for entry in curves["decode"]),
             curves["error"],
         )
-        accuracy = tuple(Accuracy(*entry) for entry in data.pop("accuracy"))
-        watts = data.pop("watts")
-        device = Device(data.pop("model"), latency, None if watts is None else tuple(watts), accuracy)
-        return replace(device, **data)
+        accuracy = tuple(Accuracy(*entry) for entry in profile.pop("accuracy"))
+        watts = profile.pop("watts")
+        device = Device(profile.pop("model"), latency, None if watts is None else tuple(watts), accuracy)
+        return replace(device, **profile)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise CheckpointError(
             f"cannot read a profile in {path}: {error}; make one: budgeteer profile device"

@@ -73,10 +73,10 @@ def _pooling(name: str) -> str:
     if not Path(name).is_dir():
         from transformers.utils.hub import cached_file
 
-        found = cached_file(
+        cached = cached_file(
             name, POOLING, _raise_exceptions_for_missing_entries=False, _raise_exceptions_for_connection_errors=False
         )
-        path = Path(found or "")
+        path = Path(cached or "")
     if not path.is_file():
         return MEAN
     said = json.loads(path.read_text(encoding="utf-8"))

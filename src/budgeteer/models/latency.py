@@ -154,9 +154,9 @@ def mean_error(latency: Latency, calls: Sequence[Timed]) -> float:
 
 
 def _fit(calls: Sequence[Timed]) -> Latency:
-    one = [call for call in calls if call.tokens == 1 and call.parallel == 1]
-    prompt = np.array([call.prompt for call in one], np.float64)
-    timed = np.array([call.seconds for call in one])
+    short = [call for call in calls if call.tokens == 1 and call.parallel == 1]
+    prompt = np.array([call.prompt for call in short], np.float64)
+    timed = np.array([call.seconds for call in short])
 
     def at(pad: int) -> tuple[float, F64]:
         padded = np.ceil(prompt / pad) * pad
@@ -172,8 +172,8 @@ def _fit(calls: Sequence[Timed]) -> Latency:
         contexts = np.array([call.prompt * (call.tokens - 1) + call.tokens * (call.tokens - 1) / 2 for call in same])
         beyond = np.array([call.seconds - prefill.first(call.prompt) for call in same])
         whole = np.array([call.seconds for call in same])
-        _, found = nonnegative(np.stack([steps, contexts], 1) / whole[:, None], beyond / whole)
-        decode.append(Decode(parallel, *found.tolist()))
+        _, coefficients = nonnegative(np.stack([steps, contexts], 1) / whole[:, None], beyond / whole)
+        decode.append(Decode(parallel, *coefficients.tolist()))
     return Latency((a, b, c), pad, tuple(decode))
 
 

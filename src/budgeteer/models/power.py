@@ -16,15 +16,15 @@ def counters(folder: Path = POWERCAP) -> tuple[Path, ...]:
 
     A package includes its cores; subzones (``intel-rapl:0:0``) are left out, or they would be counted twice.
     """
-    found = []
+    readable = []
     for zone in sorted(folder.glob("intel-rapl:[0-9]*")):
         if zone.name.count(":") == 1:
             try:
                 int((zone / "energy_uj").read_text())
             except (OSError, ValueError):
                 continue
-            found.append(zone)
-    return tuple(found)
+            readable.append(zone)
+    return tuple(readable)
 
 
 def meter(folder: Path = POWERCAP) -> Callable[[], float]:

@@ -142,9 +142,9 @@ class EndpointRewards:
     async def __call__(self, question: str, traces: Sequence[Sequence[str]]) -> list[list[float] | None]:
         """The rewards, one call a trace."""
         async with self._http.AsyncClient(timeout=self.timeout) as client:
-            return list(await asyncio.gather(*(self._one(client, question, steps) for steps in traces)))
+            return list(await asyncio.gather(*(self._rewards(client, question, steps) for steps in traces)))
 
-    async def _one(self, client: Any, question: str, steps: Sequence[str]) -> list[float] | None:
+    async def _rewards(self, client: Any, question: str, steps: Sequence[str]) -> list[float] | None:
         answer = "".join(step + self.separator for step in steps) if self.steps else self.separator.join(steps)
         chat = [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
         try:

@@ -23,7 +23,7 @@ def measured(trainer: Any, part: Rollouts, logprobs: bool) -> Rollouts:
     """
     width, device, size = part.tokens.shape[1], trainer.accelerator.device, trainer.args.per_device_train_batch_size
     mine = np.array_split(np.arange(len(part)), trainer.accelerator.num_processes)[trainer.accelerator.process_index]
-    found = []
+    own = []
     for first in range(0, len(mine), size):
         some = mine[first : first + size]
         prompts = [torch.tensor(part.prompts[g]) for g in part.group[some].tolist()]
@@ -36,8 +36,8 @@ def measured(trainer: Any, part: Rollouts, logprobs: bool) -> Rollouts:
             logprob, entropy, _ = trainer._get_per_token_logps_and_entropies(
                 trainer.model, ids, mask, width, compute_entropy=True
             )
-        found += list(zip(logprob.float().cpu().numpy(), entropy.float().cpu().numpy(), strict=True))
-    pairs = gather_object(found)
+        own += list(zip(logprob.float().cpu().numpy(), entropy.float().cpu().numpy(), strict=True))
+    pairs = gather_object(own)
     logprob, entropy = (np.stack([pair[i] for pair in pairs]) for i in (0, 1))
     return replace(
         part,

@@ -57,7 +57,7 @@ def of_rewards(rewards: Tensor, weights: Tensor, names: Sequence[str]) -> dict[s
     return {name: float(value) for name, value in said.items()}
 
 
-def replace_content(of: Any, values: Sequence[Any]) -> None:
+def replace_content(log: Any, values: Sequence[Any]) -> None:
     """Let one of TRL's logs of completions hold these values alone, as far as they fit."""
-    of.clear()
-    of.extend(values)
+    log.clear()
+    log.extend(values)

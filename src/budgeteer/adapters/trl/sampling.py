@@ -171,7 +171,7 @@ def rollouts_of(
         group: [n] of all rows of the round.
         prompts: token ids of all training prompts.
     """
-    of = group[np.array([row.number for row in rows], np.int64)]
+    prompt_index = group[np.array([row.number for row in rows], np.int64)]
     length = np.array([len(row.tokens) for row in rows], np.int64)
     tokens = _padded([row.tokens for row in rows], 0, np.int64)
     within = np.arange(tokens.shape[1]) < length[:, None]
@@ -187,10 +187,10 @@ def rollouts_of(
     return Rollouts(
         keys=work.view.items.keys,
         prompts=tuple(asked),
-        group=of,
+        group=prompt_index,
         tokens=tokens,
         length=length,
-        cap=work.max_tokens[of],
+        cap=work.max_tokens[prompt_index],
         logprob=np.where(role == Role.SAMPLED, _padded(known, np.nan, np.float32), np.float32(np.nan)),
         role=role,
         version=np.full(role.shape, -1, np.int32),
@@ -200,12 +200,12 @@ def rollouts_of(
         verified=np.nan * ones,
         reward=np.nan * ones,
         weight=of_rows("weight", np.float64),
-        prefill_tokens=sum(len(asked[g]) for g in np.unique(of).tolist()),
+        prefill_tokens=sum(len(asked[g]) for g in np.unique(prompt_index).tolist()),
     )
 
 
 @contextmanager
-def also(model: Any, kwargs: Mapping[str, Any]) -> Iterator[None]:
+def generating_with(model: Any, kwargs: Mapping[str, Any]) -> Iterator[None]:
     """Within the block ``model.generate`` is called with these arguments, too."""
     own = model.__dict__.get("generate")
     model.generate = partial(model.generate, **kwargs)
@@ -218,16 +218,16 @@ def also(model: Any, kwargs: Mapping[str, Any]) -> Iterator[None]:
 
 
 @contextmanager
-def setting(of: Any, **values: Any) -> Iterator[None]:
+def setting(target: Any, **values: Any) -> Iterator[None]:
     """Attributes with these values within the block."""
-    before = {name: getattr(of, name) for name in values}
+    before = {name: getattr(target, name) for name in values}
     for name, value in values.items():
-        setattr(of, name, value)
+        setattr(target, name, value)
     try:
         yield
     finally:
         for name, value in before.items():
-            setattr(of, name, value)
+            setattr(target, name, value)
 
 
 def chunks(first: int, last: int, size: int) -> Iterator[I64]:

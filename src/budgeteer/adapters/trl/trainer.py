@@ -33,7 +33,7 @@ from budgeteer.adapters.trl.refusals import (
     tokens_of,
 )
 from budgeteer.adapters.trl.report import of_lengths, of_rewards, replace_content, total_of
-from budgeteer.adapters.trl.sampling import ANSWER, Row, Sampling, also, chunks, rollouts_of, setting
+from budgeteer.adapters.trl.sampling import ANSWER, Row, Sampling, chunks, generating_with, rollouts_of, setting
 from budgeteer.adapters.trl.update import Advantages, filled, trl_advantages, weighted
 from budgeteer.core.plan import ABORTED, CUT, F64, I64, Plan
 from budgeteer.models.chat import tags_of
@@ -215,7 +215,7 @@ class BudgetedGRPOTrainer(GRPOTrainer):  # type: ignore[misc, unused-ignore]
         model = self.accelerator.unwrap_model(self.model_wrapped)
         prompts = [self._ids[i] for i in work.picked[group[numbers]].tolist()]
         watch = self._sampling.watch(model, work, group, numbers, budget)
-        with also(model, watch.kwargs):
+        with generating_with(model, watch.kwargs):
             tokens, _ = self._generate_single_turn(prompts, None, {}, self.num_generations)
         return self._sampling.rows(watch, numbers, tokens)
 

@@ -29,14 +29,14 @@ def pyramid(beta: float = 20.0) -> Split:
         raise InvalidInput(f"pyramid: beta={beta}; give a number >= 1")
 
     def sizes(groups: Groups) -> tuple[Tensor, ...]:
-        found = []
+        kept = []
         for place, (scores, size) in enumerate(zip(groups.scores, groups.size, strict=True)):
             has = (scores > float("-inf")).sum(-1)
             must = (scores == float("inf")).sum(-1)
             most = groups.tokens[place] - must.amax(1)
             line = _line(groups.layer + place, groups.layers, size, most, must.amax(1), beta)
-            found.append(has.minimum(line[:, None]))
-        return tuple(found)
+            kept.append(has.minimum(line[:, None]))
+        return tuple(kept)
 
     return Split(sizes)
 

@@ -77,7 +77,7 @@ class Traces:
     states: Tensor
     token: I64
 
-    def of(self, questions: Mask) -> Traces:
+    def of_questions(self, questions: Mask) -> Traces:
         """The traces of some questions [g]."""
         kept = questions[self.group]
         number = np.cumsum(kept) - 1
@@ -122,7 +122,7 @@ class Traces:
         if g < 2:
             raise InvalidInput(f"traces of {g} questions cannot be split into some to train on and some held out")
         held = self._some(share, seed)
-        return self.of(~held), self.of(held)
+        return self.of_questions(~held), self.of_questions(held)
 
 
 def collect(
@@ -306,7 +306,7 @@ def _write(path: Path, tensors: dict[str, Tensor], notes: dict[str, Any]) -> Non
 def _read(files: Sequence[Path], questions: Sequence[Question]) -> Traces:
     from safetensors import SafetensorError, safe_open
 
-    found: list[dict[str, Tensor]] = []
+    parts: list[dict[str, Tensor]] = []
     rows = 0
     for file, question in zip(files, questions, strict=True):
         try:
@@ -321,20 +321,20 @@ def _read(files: Sequence[Path], questions: Sequence[Question]) -> Traces:
             ) from error
         if name != question.id:
             raise CheckpointError(f"{file} holds traces of {name!r}, not of {question.id!r}; choose another folder")
-        found.append(tensors)
+        parts.append(tensors)
 
     def joined(name: str) -> Any:
-        return torch.cat([tensors[name] for tensors in found]).numpy()
+        return torch.cat([tensors[name] for tensors in parts]).numpy()
 
     return Traces(
         tuple(question.id for question in questions),
-        np.repeat(np.arange(len(found)), [len(tensors["length"]) for tensors in found]),
+        np.repeat(np.arange(len(parts)), [len(tensors["length"]) for tensors in parts]),
         joined("length"),
         joined("closed"),
         joined("right"),
         joined("entropy"),
         joined("trace"),
         joined("index"),
-        torch.cat([tensors["states"] for tensors in found]),
+        torch.cat([tensors["states"] for tensors in parts]),
         joined("token"),
     )

@@ -96,9 +96,9 @@ def train(
     style = styles.style_of(name, asked.asked.by(model))
     inside = model.inside  # type: ignore[attr-defined]
     identity = {"model": inside.fingerprint, "questions": asked.task.digest(), "style": name}
-    found = collect(model, style, asked.questions, asked.grade, how.collection, traces, identity, progress)
-    ours, other = found.split(seed=how.seed)
-    made = [_one(kind, ours, other, inside, how) for kind in how.kinds]
+    collected = collect(model, style, asked.questions, asked.grade, how.collection, traces, identity, progress)
+    ours, other = collected.split(seed=how.seed)
+    made = [_train_kind(kind, ours, other, inside, how) for kind in how.kinds]
     if how.form.name == "vocabulary":
         linear = {FILES[kind]: head for kind, head, _ in made if isinstance(head, LinearHead)}
         write_into(model, linear, out)
@@ -108,13 +108,13 @@ def train(
         for kind, head, _ in made:
             save_head(head, folder / f"{FILES[kind]}.safetensors")
     seen = {
-        "traces": float(len(found.length)),
-        "positions": float(len(found.trace)),
-        "tokens a trace": float(found.length.mean()),
-        "thinking of it": float(found.closed.mean()),
+        "traces": float(len(collected.length)),
+        "positions": float(len(collected.trace)),
+        "tokens a trace": float(collected.length.mean()),
+        "thinking of it": float(collected.closed.mean()),
     }
-    if not np.isnan(found.right).any():
-        seen["right"] = float(found.right.mean())
+    if not np.isnan(collected.right).any():
+        seen["right"] = float(collected.right.mean())
     return [Trained(kind, folder / f"{FILES[kind]}.safetensors", result) for kind, _, result in made], seen
 
 
@@ -140,7 +140,7 @@ def _check(model: Model, asked: QuestionSet, how: Training, out: Path) -> None:
             )
 
 
-def _one(kind: str, ours: Traces, other: Traces, inside: Any, how: Training) -> tuple[str, Head, Held]:
+def _train_kind(kind: str, ours: Traces, other: Traces, inside: Any, how: Training) -> tuple[str, Head, Held]:
     fingerprint, seed = inside.fingerprint, how.seed
     if kind == "guidance":
         at, left = ours.thinking()
