@@ -65,7 +65,7 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
 def test_unknown_command_suggests(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["comapre"]) == 2
     captured = capsys.readouterr()
-    assert captured.err == "error: unknown command 'comapre'; did you mean 'compare' or 'probe' or 'papers'?\n"
+    assert captured.err == "error: unknown command 'comapre'; did you mean 'compare' or 'probe' or 'cache'?\n"
     assert captured.out == ""
 
 

@@ -190,7 +190,7 @@ def test_old_columns_are_dropped_under_rows_that_live_on() -> None:
     """Hot rows seldom end: enough of them, starting at other times, to pass the last column several times."""
     policy = Policy(toy_model(), POLICY.tokenizer, POLICY.markers, POLICY.bos)
     prompts = ["\n" * k for k in range(1, 9)]
-    requests = [Request(p, 100 - 7 * (k % 8), n=3, seed=k, temperature=5.0) for k, p in enumerate(prompts * 3)]
+    requests = [Request(p, 100 - 7 * (k % 8), n=3, seed=k, temperature=5.0) for k, p in enumerate(prompts * 5)]
     fed = []
     original = Decoder.shift
 
@@ -200,7 +200,7 @@ def test_old_columns_are_dropped_under_rows_that_live_on() -> None:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Decoder, "shift", counted)
-        crowd = ask(*requests, slots=8, policy=policy)
+        crowd = ask(*requests, slots=16, policy=policy)
     assert fed
     assert crowd == [r for request in requests for r in ask(request, policy=policy)]
 

@@ -326,7 +326,7 @@ def test_hints_carry_no_gradient_and_the_rest_that_of_the_prompt_it_was_asked() 
     rollouts = dataclasses.replace(rollouts, role=role, logprob=old, asked=asked)
     advantage, scale = A([1.0, -2.0]), A([0.5, 0.25])
     every = np.ones(2, np.bool_)
-    trainer._backward(Update(rollouts, A([0, 1]), advantage, scale, every, ~every), A([0, 1]), scale)
+    trainer._backward(Update(rollouts, A([0, 1]), advantage, scale, every, ~every, every, np.ones(2)), A([0, 1]), scale)
     got = [p.grad.clone() for p in trainer.model.parameters()]
     trainer.model.zero_grad()
     logprob, _ = token_logprobs(trainer.model, asked, rollouts.tokens, rollouts.length, 1.0)

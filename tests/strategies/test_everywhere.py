@@ -31,17 +31,17 @@ from helpers.upstream import Upstream, echo
 
 BUDGET = 160
 CONTINUE = {
-    "truncate", "budget-forcing", "elastic", "convergence", "scale", "dora", "rebase", "beam", "value-tree",
+    "truncate", "budget-forcing", "elastic", "convergence", "scale", "dora", "rebase", "beam", "value-tree", "cot-x",
 }  # fmt: skip
 """They go on with a trace that was cut."""
 INSIDE = {"mirostat", "switch-thinking", "budget-guidance", "zip-rc", "diffadapt-probe"}
 """They need a model that runs in this process."""
 HEADS = {"budget-guidance", "zip-rc", "diffadapt-probe"}
-"""They need a head that was trained for the model; the shipped ones are the reasoner's."""
+"""They need a head beside the model; the shipped ones are beside the reasoner."""
 KINDS = {
     # style -> what is refused, and why
-    "transformers chat": ("think", dict.fromkeys(HEADS, "the head was trained on a model with fingerprint")),
-    "transformers raw": ("few-shot", dict.fromkeys(HEADS, "the head was trained on a model with fingerprint")),
+    "transformers chat": ("think", dict.fromkeys(HEADS, "thinker has no ")),
+    "transformers raw": ("few-shot", dict.fromkeys(HEADS, "thinker has no ")),
     "llama.cpp chat": ("think", dict.fromkeys(INSIDE, "needs internals")),
     "llama.cpp raw": ("few-shot", dict.fromkeys(INSIDE, "needs internals")),
     "endpoint chat, dialect": ("think", dict.fromkeys(INSIDE, "needs internals")),

@@ -9,7 +9,7 @@ import pytest
 pytest.importorskip("torch")
 
 from budgeteer.check.scripted import Scripted
-from budgeteer.core.errors import InvalidInput
+from budgeteer.core.errors import CheckpointError, InvalidInput
 from budgeteer.core.registry import make
 from helpers.insides import ask, reasoner
 
@@ -44,5 +44,6 @@ def test_the_same_seed_gives_the_same_answer(model, name):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_black_box_is_refused(name):
-    with pytest.raises(InvalidInput, match="black box"):
+    # one that has a head of its own to look for does not find it
+    with pytest.raises((InvalidInput, CheckpointError), match="black box|could have a head beside it"):
         ask(make("strategy", name), Scripted(lambda prompt, rng: "1</think>1\n"), output=100)

@@ -13,6 +13,7 @@ from budgeteer.core.errors import InvalidInput
 FOLDER, FILE, FILE_ONLY = "folder", "file", "file, in a folder that is there"
 OUTPUTS: dict[tuple[str, str], str] = {
     ("allocate", "plot"): FILE_ONLY,
+    ("cache", "out"): FILE_ONLY,
     ("compare", "out"): FOLDER,
     ("evidence", "out"): FOLDER,
     ("frontier", "out"): FOLDER,
@@ -21,6 +22,7 @@ OUTPUTS: dict[tuple[str, str], str] = {
     ("lab", "gguf"): FILE,
     ("lab", "out"): FOLDER,
     ("ledger", "out"): FILE_ONLY,
+    ("profile", "out"): FILE,
     ("report", "out"): FILE,
     ("solve", "out"): FILE,
     ("train", "out"): FOLDER,

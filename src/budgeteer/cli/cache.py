@@ -52,8 +52,8 @@ def run(args: argparse.Namespace) -> int:
     from budgeteer.lab import cache_eval
     from budgeteer.lab.needles import TASKS, samples
 
-    if args.length < 1 or args.samples < 2:
-        raise InvalidInput(f"--length {args.length} --samples {args.samples}; give 1 token and 2 samples or more")
+    if args.samples < 2:
+        raise InvalidInput(f"--samples is {args.samples}; give 2 samples or more, for an interval")
     budgets = [budget.strip() for budget in args.budgets.split(",")]
     tasks = [task.strip() for task in args.tasks.split(",")]
     if unknown := [task for task in tasks if task not in TASKS]:

@@ -31,12 +31,8 @@ def run(args: argparse.Namespace) -> int:
     from budgeteer.models.device import PUBLISHED, device_of, options
 
     seconds = duration(args.deadline)
-    if args.prompt_tokens is not None and args.prompt_tokens < 1:
-        raise InvalidInput(f"--prompt-tokens is {args.prompt_tokens}; give 1 or more")
     devices = [(name, device_of("plan", name)) for name in args.profiles]
     known = {id(device): name for name, device in devices}
-    if not args.joules > 0:
-        raise InvalidInput(f"--joules is {args.joules:g}; give more than 0")
     if args.joules != math.inf and any(device.watts is None for _, device in devices):
         missing = next(name for name, device in devices if device.watts is None)
         raise InvalidInput(f"{missing} does not know its power; profile it with --watts or --energy, or drop --joules")

@@ -38,8 +38,6 @@ def run(args: argparse.Namespace) -> int:
     from budgeteer.lab.stats import wilson
     from budgeteer.models.load import load_model
 
-    if not 0 < args.budget < 1e300 or args.trials < 1 or args.batch < 1:
-        raise InvalidInput(f"--budget {args.budget:g}, --trials {args.trials}, --batch {args.batch}; give more than 0")
     if args.agent is not None and args.search != "agent-tts":
         raise InvalidInput(f"--search {args.search} asks no agent; leave --agent out")
     pipeline = stages.load(args.pipeline)

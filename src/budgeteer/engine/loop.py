@@ -38,8 +38,8 @@ class Batch:
         table: what is kept of the rows.
         inside: what steers are told about the model.
         compiled: use the compiled kernels.
-        granule: rows of a forward pass are rounded up to a multiple of it. The matrix products of 4 or more rows give
-            each row the same bits as those of any other multiple of 4.
+        granule: rows of a forward pass are rounded up to a multiple of it. The matrix products of 16 or more rows give
+            each row the same bits as those of any other multiple of 16 (seen on three kinds of processors).
 
     Attributes:
         live: [slots] whether a slot has a row that runs.

@@ -52,9 +52,9 @@ def gaussian_process(
     >>> table = np.array([[0.9, 0.6, 0.8], [0.5, 0.2, 0.4], [0.8, 0.5, 0.7]])  # source, target -> wrong answers
     >>> def wrong(y):
     ...     return float(y[0] @ table @ y[1]), np.zeros((2, 3))
-    >>> found = gaussian_process(wrong, np.ones((2, 3)), 2.0, np.zeros((2, 3)), rng=np.random.default_rng(0), trials=5)
+    >>> found = gaussian_process(wrong, np.ones((2, 3)), 2.0, np.zeros((2, 3)), rng=np.random.default_rng(0), trials=6)
     >>> found.choice.tolist(), found.calls
-    ([1, 1], 5)
+    ([1, 1], 6)
     """
     table, logits = np.asarray(cost, np.float64), np.asarray(start, np.float64)
     if table.ndim != 2 or logits.shape != table.shape or not np.all(np.isfinite(table) & (table >= 0)):

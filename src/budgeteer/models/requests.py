@@ -90,7 +90,7 @@ class Requests:
     def __init__(self, policy: Policy, slots: int, inside: Internals) -> None:
         self.policy, model = policy, policy.model
         positions = model.config.max_position_embeddings
-        granule = 4  # with fewer than 4 rows the BLAS takes another path, whose last bits differ
+        granule = 16  # with few rows (3, or 10, by processor) the BLAS takes other paths, whose last bits differ
         self.slots = slots = -(-slots // granule) * granule
         plain = Marks(np.zeros(model.config.vocab_size, np.uint8), ())
         self.table = Table(slots, positions, [plain] * slots, inside.pieces)
