@@ -13,7 +13,8 @@ from budgeteer import cli
 from budgeteer.check.scripted import Scripted
 from budgeteer.core.errors import InvalidInput
 from budgeteer.joint import agent_tts
-from budgeteer.joint._agent_tts import Space, Trial, first_trials, observations
+from budgeteer.joint._agent_tts import first_trials, observations
+from budgeteer.joint.kit import Space, Trial
 from budgeteer.lab import stages
 from budgeteer.models import load as models_load
 

@@ -17,7 +17,7 @@ from torch import Tensor
 from budgeteer.adapters.vllm_asked import Asked
 from budgeteer.core.errors import BudgeteerError, CheckpointError
 from budgeteer.core.plan import I64, RUNNING
-from budgeteer.core.steer import Internals
+from budgeteer.core.steer import Internals, fingerprint_of
 from budgeteer.core.steer import Rows as Began
 from budgeteer.engine.head import HEADS, Head, load_head
 from budgeteer.engine.steering import Steering, Ticket
@@ -54,7 +54,7 @@ class Served(Internals):
             with safe_open(file, framework="pt") as opened:
                 for name in opened.keys():  # noqa: SIM118 (not a dict)
                     if name.endswith(("embed_tokens.weight", "wte.weight")):
-                        return Internals(opened.get_tensor(name).float(), (), -1, list).fingerprint  # type: ignore[arg-type]
+                        return fingerprint_of(opened.get_tensor(name).float())
         raise CheckpointError(f"{self.folder} has no safetensors file with input embeddings, so no head can be trusted")
 
 

@@ -8,6 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from budgeteer.core.bisection import largest
 from budgeteer.core.budget import Budget
 from budgeteer.core.errors import InvalidInput
 
@@ -62,11 +63,7 @@ def _of_bytes(amount: int, most: int, layers: Sequence[Footprint]) -> int:
     def taken(size: int) -> int:
         return sum(layer.bytes * (size if layer.most is None else min(size, layer.most)) for layer in layers)
 
-    low, high = 0, most
-    while low < high:
-        middle = (low + high + 1) // 2
-        low, high = (middle, high) if taken(middle) <= amount else (low, middle - 1)
-    return low
+    return largest(lambda size: taken(size) <= amount, most)
 
 
 def capped(size: Tensor, layer: Footprint) -> Tensor:

@@ -9,17 +9,14 @@ from pathlib import Path
 from typing import Any
 
 from budgeteer.cli._options import add_reading, task_of
-
-KINDS = ("guidance", "zip-rc", "difficulty")
-"""What a head is for; the values of ``budgeteer.engine.head.KINDS``, whose module is too slow to import here."""
-FORMS = {"flat": 64, "layers": 768, "vocabulary": 0}
-"""Form of a head -> its width unless another one is given."""
+from budgeteer.engine.kinds import FORMS, KINDS
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of the command."""
     from budgeteer.lab.tasks.named import HELP
 
+    kinds = tuple(KINDS.values())
     commands = parser.add_subparsers(dest="tool", required=True, metavar="TOOL")
     train = commands.add_parser(
         "train",
@@ -27,7 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         description="Collects traces of a model on questions, trains heads on four fifths of the questions, measures "
         "them on the rest, and writes them beside the model. The same command goes on where it was stopped.",
     )
-    train.add_argument("kinds", nargs="+", choices=KINDS, metavar="KIND", help=f"some of {', '.join(KINDS)}")
+    train.add_argument("kinds", nargs="+", choices=kinds, metavar="KIND", help=f"some of {', '.join(kinds)}")
     train.add_argument("--model", required=True, help="hf:FOLDER, thinker, reasoner or reasoner:FOLDER")
     train.add_argument("--questions", required=True, metavar="FILE|TASK", help=HELP)
     add_reading(train)

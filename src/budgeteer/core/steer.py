@@ -74,6 +74,11 @@ LATE = frozenset({Need.LOGITS, Need.HIDDEN, Need.EMBEDDINGS})
 """Needs of the steers that are asked after the next token's logits were computed."""
 
 
+def fingerprint_of(embed: Any) -> str:
+    """The fingerprint of a model by its input embeddings [V, h], a torch tensor."""
+    return hashlib.blake2b(embed.detach().cpu().numpy().tobytes(), digest_size=8).hexdigest()
+
+
 @dataclass(frozen=True, eq=False)
 class Internals:
     """What an engine tells a steer about its model.
@@ -96,7 +101,7 @@ class Internals:
     @cached_property
     def fingerprint(self) -> str:
         """A fingerprint of the weights, so that a head that was trained on other ones is refused."""
-        return hashlib.blake2b(self.embed.detach().cpu().numpy().tobytes(), digest_size=8).hexdigest()
+        return fingerprint_of(self.embed)
 
 
 @dataclass(frozen=True, slots=True)

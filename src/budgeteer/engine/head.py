@@ -23,12 +23,11 @@ from torch import Tensor
 
 from budgeteer.core.errors import CheckpointError, InvalidInput
 from budgeteer.core.steer import Internals, Need
+from budgeteer.engine.kinds import KINDS
 from budgeteer.models.policy import REASONER
 
 HEADS = "heads"
 """Name of the folder with the heads of a model, inside the model's own."""
-KINDS = {"budget_guidance": "guidance", "zip_rc": "zip-rc", "diffadapt_probe": "difficulty"}
-"""Name of a head's file -> what ``budgeteer heads train`` calls it."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from budgeteer.core.bisection import largest
 from budgeteer.core.errors import InvalidInput, UnknownName
 from budgeteer.core.plan import F64
 
@@ -110,10 +111,8 @@ def _sample(task: str, length: int, size: Callable[[str], int], rng: np.random.G
             filler.insert(place, needle)
         return INTRODUCTION + " ".join(filler)
 
-    places, low, high = rng.random(len(needles)), 0, length
+    places = rng.random(len(needles))
     if size(text(0, places) + question) > length:
         raise InvalidInput(f"{length} tokens do not hold the needles of {task}; give a larger length")
-    while low < high:  # the most sentences that fit
-        middle = (low + high + 1) // 2
-        low, high = (middle, high) if size(text(middle, places) + question) <= length else (low, middle - 1)
-    return Sample(task, text(low, places), question, answer)
+    sentences = largest(lambda count: size(text(count, places) + question) <= length, length)
+    return Sample(task, text(sentences, places), question, answer)

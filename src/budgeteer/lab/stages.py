@@ -36,7 +36,7 @@ import numpy as np
 from budgeteer import verify
 from budgeteer.core.errors import InvalidInput
 from budgeteer.core.plan import F64, I64
-from budgeteer.joint._agent_tts import Propose, Space, Trial
+from budgeteer.joint.kit import Propose, Space, Trial
 from budgeteer.models.chat import Chat, Message
 from budgeteer.models.model import PREFIX, Model, Request
 from budgeteer.solve import Style, derive

@@ -23,6 +23,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from budgeteer.core.bisection import largest
 from budgeteer.core.errors import InvalidInput
 from budgeteer.core.plan import F64
 
@@ -111,11 +112,7 @@ class Latency:
         >>> orin.most_tokens(128, 2.0)  # 1 + floor((2 - 0.04885) / 0.024)
         82
         """
-        low, high = 0, most
-        while low < high:
-            middle = (low + high + 1) // 2
-            low, high = (middle, high) if self.seconds(prompt, middle, parallel) <= seconds else (low, middle - 1)
-        return low
+        return largest(lambda tokens: self.seconds(prompt, tokens, parallel) <= seconds, most)
 
 
 def fit(calls: Sequence[Timed]) -> Latency:

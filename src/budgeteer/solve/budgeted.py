@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from functools import reduce
 from pathlib import Path
 
+from budgeteer.core.bisection import largest
 from budgeteer.core.errors import BudgetExceeded, InvalidInput, ModelError
 from budgeteer.core.meter import Prices
 from budgeteer.core.usage import Usage
@@ -139,11 +140,7 @@ class Budgeted:
             most = min(most, self.context - inputs - keep)
         if most < 1 or fits(most):  # the common case
             return max(most, 0)
-        low, high = 0, most - 1
-        while low < high:
-            middle = (low + high + 1) // 2
-            low, high = (middle, high) if fits(middle) else (low, middle - 1)
-        return low
+        return largest(fits, most - 1)
 
     def fits(self, *calls: Usage) -> bool:
         """Whether calls with these input and output tokens fit into what is left, all of them together."""

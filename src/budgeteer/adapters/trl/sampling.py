@@ -33,7 +33,9 @@ class Row(NamedTuple):
     Attributes:
         number: of the row among all rows of the round.
         tokens, logprob, forced: [length]; ``logprob`` is None where the engine does not tell.
+        status: how it ended, a :class:`budgeteer.core.plan.Status`.
         closed, answered: length at which the thinking was closed and the answer complete, -1 = never.
+        weight: importance weight, 1 unless a gate kept the row by chance.
     """
 
     number: int

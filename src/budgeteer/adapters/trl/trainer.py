@@ -266,6 +266,7 @@ class BudgetedGRPOTrainer(GRPOTrainer):  # type: ignore[misc, unused-ignore]
         """TRL's batch of some of the drawn rows, filled up with rows that carry nothing.
 
         Args:
+            drawn: all rollouts of the step.
             rows: [k] of what was drawn.
             advantage: [k] or [k, t].
             loss_tokens: that losses which are means over tokens are means over.

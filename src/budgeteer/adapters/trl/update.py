@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from trl.trainer.utils import nanstd
 
+from budgeteer.adapters.trl.report import total_of
 from budgeteer.core.plan import F64, I64
 from budgeteer.rl.recipe import Recipe
 from budgeteer.rl.rollouts import per_token
@@ -51,7 +52,6 @@ def trl_advantages(rewards: Tensor, weights: Tensor, group: I64, scale: str, agg
     >>> [round(value, 3) for value in got.value.tolist()]
     [0.333, 0.0, 0.333, -0.667, 0.0]
     """
-    unscored = torch.isnan(rewards).all(dim=1)
     at, place = torch.from_numpy(group).to(rewards.device), torch.from_numpy(_places(group)).to(rewards.device)
 
     def table(values: Tensor) -> Tensor:
@@ -60,16 +60,11 @@ def trl_advantages(rewards: Tensor, weights: Tensor, group: I64, scale: str, agg
         made[at, place] = values
         return made
 
-    def total(values: Tensor) -> Tensor:
-        summed = (values * weights.to(values.device).unsqueeze(0)).nansum(dim=1)
-        summed[unscored] = torch.nan
-        return summed
-
     def spread(values: Tensor) -> Tensor:
         return nanstd(values).expand_as(values) if values.numel() > 1 else torch.zeros_like(values)
 
     if aggregation == "sum_then_normalize":
-        reward = total(rewards)
+        reward = total_of(rewards, weights)
         grouped = table(reward)
         std = spread(reward) if scale == "batch" else nanstd(grouped, dim=1)[at]
         value = reward - torch.nanmean(grouped, dim=1)[at]
@@ -77,8 +72,11 @@ def trl_advantages(rewards: Tensor, weights: Tensor, group: I64, scale: str, agg
             value = value / (std + 1e-4)
     else:
         grouped = table(rewards)
+        unscored = torch.isnan(rewards).all(dim=1)
         mean, deviation = torch.nanmean(grouped, dim=1, keepdim=True), nanstd(grouped, dim=1, keepdim=True)
-        reward = total(((grouped - mean) / (deviation + 1e-4))[at, place])
+        normalised = ((grouped - mean) / (deviation + 1e-4))[at, place]
+        normalised[torch.isnan(normalised) & ~unscored[:, None]] = 0.0  # a score without another one in its group
+        reward = total_of(normalised, weights)
         std = spread(reward)
         value = (reward - torch.nanmean(reward)) / (std + 1e-4)
     return Advantages(torch.nan_to_num(value, nan=0.0), torch.isclose(std, torch.zeros_like(std)))

@@ -14,6 +14,7 @@ from budgeteer.core.errors import Diverged, InvalidInput
 from budgeteer.core.plan import F64, I64
 from budgeteer.core.steer import Mask
 from budgeteer.engine.head import Head
+from budgeteer.engine.kinds import FORMS
 from budgeteer.engine.layer_head import LayerHead, initial
 from budgeteer.engine.vocabulary_head import LinearHead
 from budgeteer.lab.stats import Paired, paired
@@ -21,8 +22,6 @@ from budgeteer.lab.stats import Paired, paired
 BATCH = 2048
 LOOKS = 30
 """How often the loss on positions that are set aside is looked at."""
-FORMS = ("flat", "layers", "vocabulary")
-"""Forms of a head: see :mod:`budgeteer.engine.head`."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 
 from budgeteer.core.errors import InvalidInput
-from budgeteer.engine.head import HEADS, KINDS, Head, save_head
+from budgeteer.engine.head import HEADS, Head, save_head
+from budgeteer.engine.kinds import KINDS
 from budgeteer.engine.vocabulary_head import LinearHead
 from budgeteer.lab.heads.difficulty import held_difficulty, train_difficulty
 from budgeteer.lab.heads.fit import FLAT, Form, Held

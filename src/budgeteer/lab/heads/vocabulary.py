@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from budgeteer.core.errors import CheckpointError, InvalidInput
-from budgeteer.core.steer import Internals
+from budgeteer.core.steer import fingerprint_of
 from budgeteer.engine.head import HEADS, save_head
 from budgeteer.engine.vocabulary_head import LinearHead, VocabularyHead
 
@@ -68,7 +68,7 @@ def write_into(model: Any, heads: Mapping[str, LinearHead], folder: Path) -> dic
         raise CheckpointError(f"cannot write the model with its heads to {folder}: {error}") from error
     with torch.inference_mode():
         embed = embedding(torch.arange(embedding.num_embeddings, device=net.device)).float().cpu()
-    fingerprint = Internals(embed, (), -1, list).fingerprint  # type: ignore[arg-type]
+    fingerprint = fingerprint_of(embed)
     made = {name: VocabularyHead(head.weights, fingerprint, head.settings) for name, head in made.items()}
     for name, head in made.items():
         save_head(head, folder / HEADS / f"{name}.safetensors")
@@ -81,7 +81,7 @@ def _try(net: Any, heads: Mapping[str, tuple[torch.Tensor, torch.Tensor, Vocabul
     Raises:
         InvalidInput: they differ: the model caps or scales its logits.
     """
-    tokens = torch.from_numpy(np.random.default_rng(0).integers(0, min(1000, heads_start(heads)), (1, 24)))
+    tokens = torch.from_numpy(np.random.default_rng(0).integers(0, min(1000, _first_row(heads)), (1, 24)))
     with torch.inference_mode():
         out = net(input_ids=tokens.to(net.device), output_hidden_states=True)
     logits, state = out.logits[0].float().cpu(), out.hidden_states[-1][0].float().cpu()
@@ -95,6 +95,6 @@ def _try(net: Any, heads: Mapping[str, tuple[torch.Tensor, torch.Tensor, Vocabul
             )
 
 
-def heads_start(heads: Mapping[str, tuple[torch.Tensor, torch.Tensor, VocabularyHead]]) -> int:
+def _first_row(heads: Mapping[str, tuple[torch.Tensor, torch.Tensor, VocabularyHead]]) -> int:
     """The first row of the heads: all tokens are below it."""
     return min(int(head.settings["slots"]) for _, _, head in heads.values())

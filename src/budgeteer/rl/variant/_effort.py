@@ -12,9 +12,9 @@ from budgeteer.rl.variant.kit import filled
 def effort(levels: int = 4, text: str = "{percent}%: ", behind: bool = False) -> Variant:
     """Draw an effort of 1/levels, 2/levels, ..., 1 for each prompt, say it there, and give it as the column ``effort``.
 
-    All rows of a prompt's round share it, since the reward ``e1`` compares their lengths with each other. The law by
-    which the paper draws efforts was not to be read: equal chances are this project's choice, and they mix prompts of
-    effort 1 in, without which lengths fall at every step.
+    All rows of a prompt's round share it, since the reward ``e1`` compares their lengths with each other. By which
+    law the paper draws efforts could not be found in it: equal chances are this project's choice, and they mix prompts
+    of effort 1 in, without which lengths fall at every step.
 
     Args:
         levels: 1 or more.

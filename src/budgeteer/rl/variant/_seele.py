@@ -99,7 +99,8 @@ def seele(target: float = 0.5) -> Variant:
 
     Helps with prompts that are hardly ever solved; those that are solved anyway go without a hint. What is learnt is
     learnt from hinted prompts, so that it has to carry over to bare ones. The paper's log-likelihood of the hint
-    (weight 0.001) is not here. Its fit is a local least-squares search whose start was not to be read.
+    (weight 0.001) is not here. Its fit is a local least-squares search whose
+    start could not be found in the paper.
 
     Args:
         target: accuracy, in (0, 1).
