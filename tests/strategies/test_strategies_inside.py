@@ -45,5 +45,5 @@ def test_the_same_seed_gives_the_same_answer(model, name):
 @pytest.mark.parametrize("name", NAMES)
 def test_a_black_box_is_refused(name):
     # one that has a head of its own to look for does not find it
-    with pytest.raises((InvalidInput, CheckpointError), match="black box|could have a head beside it"):
+    with pytest.raises((InvalidInput, CheckpointError), match=r"black box|could have a head beside it"):
         ask(make("strategy", name), Scripted(lambda prompt, rng: "1</think>1\n"), output=100)
