@@ -658,7 +658,7 @@ def test_a_password_in_an_address_is_not_shown(tmp_path):
 
 def test_the_documented_install_has_what_the_documented_file_needs(tmp_path):
     page = (Path(__file__).parents[2] / "docs" / "gateway.md").read_text()
-    extras = re.search(r"^pip install 'budgeteer\[([\w,]+)\]'", page, re.M)[1].split(",")
+    extras = re.search(r"^pip install '\.\[([\w,]+)\]'", page, re.M)[1].split(",")
     (tmp_path / "g.toml").write_text(re.search(r"```toml\n(\[server\].*?)```", page, re.S)[1])
     config = load(tmp_path / "g.toml", {"OPENAI_API_KEY": "sk-x"})
     assert "money" in config.kinds

@@ -115,5 +115,5 @@ def test_published_profiles_can_be_planned_with(capsys: pytest.CaptureFixture[st
     said = capsys.readouterr().out
     # (5 - 0.0468 - 256^2 * 1.56e-7) / 0.0239 = 207 steps
     assert "208" in said
-    assert "not measured: budgeteer profile accuracy" in said
+    assert "a machine that is not here: budgeteer profile device" in said
     assert "to use it" not in said
