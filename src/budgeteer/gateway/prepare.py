@@ -8,6 +8,7 @@ from typing import Any
 
 import orjson
 
+from budgeteer.core.bisection import largest
 from budgeteer.core.errors import InvalidInput
 from budgeteer.core.usage import Usage
 from budgeteer.gateway.ask import Ask
@@ -174,13 +175,11 @@ def longest(planned: Planned, covered: Callable[[Usage], bool]) -> int:
         planned: the call at its cap.
         covered: whether the budget covers such a usage at most. By bisection, as prices have steps.
     """
-    low, high = 0, planned.cap or 0
-    hidden = (planned.worst.output or 0) // planned.choices - high
-    while low < high:
-        middle = (low + high + 1) // 2
-        made = planned.choices * (middle + hidden)
-        if covered(replace(planned.worst, output=made, audio_output=planned.worst.audio_output and made)):
-            low = middle
-        else:
-            high = middle - 1
-    return low
+    cap = planned.cap or 0
+    hidden = (planned.worst.output or 0) // planned.choices - cap
+
+    def fits(tokens: int) -> bool:
+        made = planned.choices * (tokens + hidden)
+        return covered(replace(planned.worst, output=made, audio_output=planned.worst.audio_output and made))
+
+    return largest(fits, cap)

@@ -14,7 +14,7 @@ import numpy as np
 from budgeteer.core.errors import InvalidInput
 from budgeteer.core.joint import Array, Assignment
 from budgeteer.core.plan import F64, whole
-from budgeteer.joint.kit import Propose, Space, Trial
+from budgeteer.joint.kit import Propose, Space, Trial, searched
 
 
 def agent_tts(
@@ -59,13 +59,7 @@ def agent_tts(
     >>> found.choice.tolist(), found.calls
     ([1, 2], 6)
     """
-    table, logits = np.asarray(cost, np.float64), np.asarray(start, np.float64)
-    if table.ndim != 2 or logits.shape != table.shape or not np.all(np.isfinite(table) & (table >= 0)):
-        raise InvalidInput(f"agent_tts needs finite costs [N, K] >= 0 and logits of their shape; got {table.shape}")
-    if not np.all(np.isfinite(logits)):
-        raise InvalidInput("agent_tts got logits that are not finite; it does not use them, so give zeros")
-    if not table.min(axis=1).sum() <= budget:  # nan, too
-        raise InvalidInput(f"a budget of {budget}; the cheapest pipeline costs {table.min(axis=1).sum():g}")
+    table = searched("agent_tts", cost, budget, start)
     n, k = table.shape
     models = np.arange(k) if not len(family) else np.asarray(family, np.int64)
     if models.shape != (k,) or whole("trials", trials) < 1 or whole("batch", batch) < 1:

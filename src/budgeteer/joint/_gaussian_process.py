@@ -11,6 +11,7 @@ import numpy as np
 from budgeteer.core.errors import InvalidInput
 from budgeteer.core.joint import Array, Assignment
 from budgeteer.core.plan import F64, I64, whole
+from budgeteer.joint.kit import searched
 
 _MANY = 4096
 """Choices beyond which candidates are drawn instead of listed."""
@@ -56,13 +57,7 @@ def gaussian_process(
     >>> found.choice.tolist(), found.calls
     ([1, 1], 6)
     """
-    table, logits = np.asarray(cost, np.float64), np.asarray(start, np.float64)
-    if table.ndim != 2 or logits.shape != table.shape or not np.all(np.isfinite(table) & (table >= 0)):
-        raise InvalidInput(f"gaussian_process needs finite costs [N, K] >= 0 and logits of their shape; {table.shape}")
-    if not np.all(np.isfinite(logits)):
-        raise InvalidInput("gaussian_process got logits that are not finite; it does not use them, so give zeros")
-    if not table.min(axis=1).sum() <= budget:  # nan, too
-        raise InvalidInput(f"a budget of {budget}; the cheapest choice costs {table.min(axis=1).sum():g}")
+    table = searched("gaussian_process", cost, budget, start)
     if whole("trials", trials) < 1 or whole("first", first) < 1 or not 0 < noise < math.inf:
         raise InvalidInput(
             f"gaussian_process(trials={trials}, first={first}, noise={noise}); give 1 or more, noise > 0"

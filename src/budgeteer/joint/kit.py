@@ -1,4 +1,4 @@
-"""What the agents that search pipelines see and say."""
+"""What searches of whole choices share: their arguments, and what agents that search pipelines see and say."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from budgeteer.core.errors import InvalidInput
+from budgeteer.core.joint import Array
 from budgeteer.core.plan import F64, I64
 
 
@@ -43,3 +45,25 @@ class Space(NamedTuple):
 Propose = Callable[[Space, Sequence[Trial], int, np.random.Generator], Sequence[Sequence[int]]]
 """(space, trials so far, how many are wanted, generator) -> pipelines to try next; those that are no choice, were tried
 or cost more than the budget are left out."""
+
+
+def searched(method: str, cost: Array, budget: float, start: Array) -> F64:
+    """[N, K] costs of a search that reads no logits, checked with its other arguments.
+
+    Args:
+        method: its name, for errors.
+        cost: [N, K], finite and >= 0.
+        budget: that the cheapest choice has to fit.
+        start: [N, K] logits, finite.
+
+    Raises:
+        InvalidInput: costs, logits or a budget that cannot be used.
+    """
+    table, logits = np.asarray(cost, np.float64), np.asarray(start, np.float64)
+    if table.ndim != 2 or logits.shape != table.shape or not np.all(np.isfinite(table) & (table >= 0)):
+        raise InvalidInput(f"{method} needs finite costs [N, K] >= 0 and logits of their shape; got {table.shape}")
+    if not np.all(np.isfinite(logits)):
+        raise InvalidInput(f"{method} got logits that are not finite; it does not use them, so give zeros")
+    if not table.min(axis=1).sum() <= budget:  # nan, too
+        raise InvalidInput(f"a budget of {budget}; the cheapest choice costs {table.min(axis=1).sum():g}")
+    return table

@@ -12,6 +12,7 @@ from typing import Literal, get_args
 import numpy as np
 
 from budgeteer.allocate import proportional, water_filling
+from budgeteer.core.bisection import largest
 from budgeteer.core.errors import InvalidInput
 from budgeteer.core.plan import Items
 from budgeteer.core.usage import Usage
@@ -154,17 +155,14 @@ def room(task: Task, prompt: Prompt, heads: Sequence[str], parts: Sequence[Part]
     else:
         pull = np.array([part.credit for part in parts]) * weights(len(parts), schedule)
     shares = (pull / max(float(pull.sum()), 1e-300)).tolist()
-    low = 0
-    while low < high:
-        middle = (low + high + 1) // 2
+
+    def fits(thinking: int) -> bool:
         read, calls = inputs, []
         for size, share in zip(sizes, shares, strict=True):
-            tokens = math.ceil(share * middle - 1e-9)  # divide() itself is too slow for every step of this search
+            tokens = math.ceil(share * thinking - 1e-9)  # divide() itself is too slow for every step of this search
             read += size
             calls.append(Usage(input=read, output=tokens))
             read += tokens
-        if model.fits(*calls, Usage(input=read, output=task.style.answer_tokens)):
-            low = middle
-        else:
-            high = middle - 1
-    return low
+        return model.fits(*calls, Usage(input=read, output=task.style.answer_tokens))
+
+    return largest(fits, high)
