@@ -14,6 +14,7 @@ from typing import Any
 from budgeteer.core.errors import InvalidInput
 from budgeteer.core.usage import Usage
 from budgeteer.metering.call import Metering
+from budgeteer.metering.deltas import TEXT_DELTAS, Delta, Frame, delta_in, frame_of
 from budgeteer.metering.estimate import Bounds, count_text, least_tokens, prompts_of, speaks, texts_of, too_few
 from budgeteer.metering.failures import error_in, status_of
 from budgeteer.metering.outcome import Outcome, outcome_of_status
@@ -54,6 +55,8 @@ _AROUND = 4096
 _ODD_BYTES, _ODD_BYTES_SCORED = 16, 4096
 """Bytes that count as one token where they are not understood; the second with log-probabilities, which are long."""
 _BOM = b"\xef\xbb\xbf"
+_FRAMES = 8
+"""Frames that are tried for the events of a stream in vain."""
 _FIELDS = (b"event:", b"id:", b"retry:", b":")
 """Beginnings of the lines of an event that are not its data."""
 _MESSAGE_EVENTS = frozenset(
@@ -68,8 +71,6 @@ _MESSAGE_EVENTS = frozenset(
         "error",
     }
 )
-TEXT_DELTAS = ("text.delta", "refusal.delta")
-"""Ends of the names of the events of the Responses API that hold text, and nothing of a call of a tool."""
 _SHOWN = (
     "text", "content", "reasoning_content", "reasoning", "refusal", "arguments", "name", "summary", "thinking",
     "partial_json", "message", "delta", "tool_calls", "function",
@@ -131,6 +132,7 @@ class Reading:
         error: the error that came in place of the answer, or in the middle of it; None = none.
         cost: what the provider says that it bills, in pico-dollars, if ``reads_cost``.
         response: the whole response of the Responses API, once it has come; None = not yet, or of another API.
+        delta: the text of the last event, if it had nothing else to say.
     """
 
     def __init__(
@@ -152,6 +154,7 @@ class Reading:
         self.cost: int | None = None
         self.error: Any = None
         self.response: Mapping[str, Any] | None = None
+        self.delta: Delta | None = None
         self._reads_cost = reads_cost
         self.done = False
         self.hides = _hidden_asked(body)
@@ -332,6 +335,7 @@ class Reading:
 
     def event(self, data: bytes) -> bool:
         """Read the data of one event; returns whether to pass the event on to the client."""
+        self.delta = None
         if data.startswith(b"[DONE]"):
             self.done = True
             return True
@@ -341,6 +345,11 @@ class Reading:
             body = None
         if not isinstance(body, dict):
             self.odd(len(data))
+            return True
+        self.delta = delta_in(self.operation, body)
+        if self.delta is not None:
+            self._named(body)
+            self.grow(*self.delta)
             return True
         if self.error is None:
             self.error = error_in(body)
@@ -355,7 +364,7 @@ class Reading:
             if not kind.startswith(("response.", "error", "keepalive")):
                 self.odd(len(data))
             if isinstance(body.get("delta"), str):
-                self._grow((str(body.get("output_index")), kind), body["delta"])
+                self.grow((str(body.get("output_index")), kind), body["delta"])
                 self._calls |= self._bounds.tokens is not None and not kind.endswith(TEXT_DELTAS)
             if kind in ("response.completed", "response.incomplete", "response.failed") and isinstance(response, dict):
                 self.done = True
@@ -364,15 +373,18 @@ class Reading:
             self.odd(len(data))
         for choice in _list(body.get("choices")):
             if isinstance(choice, dict):
-                self._grow(_index(choice), text_of(choice), choice)
+                self.grow(_index(choice), text_of(choice), choice)
                 self.full += choice.get("finish_reason") == "length"
-        self.model = str(body.get("model") or self.model)
-        self.service = str(body.get("service_tier") or self.service)
+        self._named(body)
         usage = self._usage(body, streamed=True)
         if usage is not None:
             self.usage = usage
         only_usage = body.get("choices") == [] and body.get("usage") is not None
         return not (only_usage and self.hides_usage)
+
+    def _named(self, body: Mapping[str, Any]) -> None:
+        self.model = str(body.get("model") or self.model)
+        self.service = str(body.get("service_tier") or self.service)
 
     def _message(self, body: dict[str, Any]) -> None:
         """Read an event of Anthropic's: the usage at the start holds the input only, those at the end hold all."""
@@ -392,9 +404,15 @@ class Reading:
             self.done = True
         else:
             part = body.get("delta") or body.get("content_block")
-            self._grow(_index(body), text_of(part), part)
+            self.grow(_index(body), text_of(part), part)
 
-    def _grow(self, key: Any, text: str, part: Any = None) -> None:
+    def grow(self, key: Any, text: str, part: Any = None) -> None:
+        """Add a piece of text to the choice or item of a key.
+
+        Args:
+            key, text: the piece.
+            part: what it stood in, which may be a call of a tool.
+        """
         if self._bounds.tokens is not None:
             self._calls = self._calls or holds_calls(part)
             self._pieces.append(text)
@@ -469,6 +487,8 @@ class Events:
         self.reading, self.streamed, self.rest = reading, streamed, b""
         self._early, self._begun, self._returns = True, False, False  # before anything is understood; carriage returns
         self._split: bool | None = None
+        self._frame: Frame | None = None
+        self._frames = 0
 
     def feed(self, piece: bytes) -> bytes:
         """Read a piece; returns the bytes to pass on to the client: whole events, as they came.
@@ -539,17 +559,42 @@ class Events:
 
     def _take(self, block: bytes) -> bool:
         """Hand an event to the reading; returns whether to pass it on."""
+        frame, reading = self._frame, self.reading
+        if frame is not None and (text := frame.text(block)) is not None:
+            self._frames = 0
+            reading.grow(frame.key, text)
+            return True
+        data, odd = self._data(block)
+        if odd:
+            reading.odd(odd)
+        if data is None:
+            return True
+        passed = reading.event(data)
+        if reading.delta is None or odd:
+            self._frame = None
+        elif self._frames < _FRAMES and not (frame is not None and frame.holds(block)):
+            self._frames += 1
+            self._frame = frame_of(block, reading.delta, self._delta)
+        return passed
+
+    def _data(self, block: bytes) -> tuple[bytes | None, int]:
+        """The data of an event, None if it has none, and its bytes that are not understood."""
         if block.startswith(b"data:"):
             line = block[5:].strip()
             if b"\n" not in line and not (self._returns and b"\r" in line):
-                return self.reading.event(line)
-        fields = []
+                return line, 0
+        fields, odd = [], 0
         for line in block.removeprefix(_BOM).splitlines():
             if line.startswith(b"data:"):
                 fields.append(line[5:].strip())
             elif line and not line.startswith(_FIELDS):
-                self.reading.odd(len(line))
-        return self.reading.event(b"\n".join(fields)) if fields else True
+                odd += len(line)
+        return b"\n".join(fields) if fields else None, odd
+
+    def _delta(self, block: bytes) -> Delta | None:
+        data, odd = self._data(block)
+        body = loads(data) if data is not None and not odd else None
+        return delta_in(self.reading.operation, body) if isinstance(body, dict) else None
 
     def answer(self, status: int, ended: bool) -> Answer:
         """What is known of the answer once no more comes; ``ended`` says whether it came whole."""
