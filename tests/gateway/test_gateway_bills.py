@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -201,6 +203,41 @@ def test_a_default_cap_of_its_own(tmp_path, declared, cap):
         running.call("/v1/chat/completions", {**plain, "thinking_token_budget": 300}, key)
     assert [body["max_tokens"] for body in upstream.bodies] == [cap, 5000, min(5000, cap + 300)]
     assert headers["x-budgeteer-policy"] == f"cap={cap}"
+
+
+@pytest.mark.parametrize(("declared", "sent"), [("", 3), ("default_output = 4096", 8)])
+def test_eight_at_once_on_half_a_million_tokens(tmp_path, declared, sent):
+    """With a ceiling of 128k three are admitted; a default cap of its own lets all of them pass."""
+    text = toml([("one", "URL", ["m"], "")], cap=128_000) + f"\n{declared}"
+    with Upstream(m=echo(delay=1.0)) as upstream, Running(tmp_path, text.replace("URL", upstream.url)) as running:
+        key, barrier = running.key("500k"), threading.Barrier(8)
+
+        def one(_):
+            barrier.wait()
+            return running.call("/v1/chat/completions", {"model": "m", "messages": HI}, key)[0]
+
+        with ThreadPoolExecutor(8) as pool:
+            assert sorted(pool.map(one, range(8))) == [200] * sent + [429] * (8 - sent)
+        assert upstream.calls == sent
+
+
+def test_a_free_model_answers_after_an_overshoot_of_the_budget(tmp_path):
+    (tmp_path / "p.toml").write_text(
+        '[models."dear"]\ninput = 1\noutput = 100\n[models."free"]\ninput = 0\noutput = 0\n'
+    )
+    text = toml([("one", "URL", ["dear", "free"], "")], kinds='["money"]')
+    text = text.replace("shipped = false", 'shipped = false\nfiles = ["p.toml"]')
+    with (
+        Upstream(dear=says(chat(usage=usage(7, 5000))), free=echo()) as upstream,
+        Running(tmp_path, text.replace("URL", upstream.url)) as running,
+    ):
+        key = running.key("$0.01")
+        found = [running.call("/v1/chat/completions", ask(name), key) for name in ("dear", "dear", "free", "dear")]
+        records = running.settled(4)
+    assert [status for status, _, _ in found] == [200, 402, 200, 402]
+    assert [record["units"].get("money", 0) for record in records] == [500_007_000_000, 0, 0, 0]
+    assert records[0]["overshoot"]["money"] == 500_007_000_000 - records[0]["reserved"]["money"]
+    assert found[2][1]["x-budgeteer-left"] == "money=-0.490007"
 
 
 def test_a_learnt_default_cap_grows_where_answers_are_cut_short_and_survives_a_restart(tmp_path):
