@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import importlib
 import sys
+from types import SimpleNamespace
 
 import pytest
 
@@ -13,6 +15,8 @@ for needed in ("aiohttp", "orjson", "prometheus_client", "starlette", "uvicorn")
 from budgeteer.core.errors import InvalidInput  # noqa: E402
 from budgeteer.gateway.app import Gateway, policies_of  # noqa: E402
 from budgeteer.gateway.config import load  # noqa: E402
+from budgeteer.gateway.policies import loop  # noqa: E402
+from budgeteer.gateway.refusal import Refused  # noqa: E402
 from helpers import theirs  # noqa: E402
 from helpers.gateway_fixture import Running, toml  # noqa: E402
 from helpers.upstream import Upstream, echo, error, hang, hang_up  # noqa: E402
@@ -419,3 +423,25 @@ def test_gateways_of_one_configuration_share_no_policy(tmp_path):
     config = load(tmp_path / "g.toml", {})
     one, two = policies_of(config)["cache"], policies_of(config)["cache"]
     assert one is not two
+
+
+def test_requests_of_long_ago_are_forgotten_by_the_loop_policy():
+    repeats, now = loop(times=2, seconds=10), [0]
+    serving = SimpleNamespace(now=lambda: now[0])
+
+    def make(n, at):
+        now[0] = at * 1000
+        request = SimpleNamespace(
+            chain=[("a",)], route="chat", fingerprint=str(n), user="", session="", operation="chat", body={}
+        )
+        asyncio.run(repeats.before(request, serving))
+
+    for n in range(30):
+        make(n, at=1)
+    make(0, at=9)
+    with pytest.raises(Refused, match="came 2 times"):
+        make(0, at=11)
+    assert len(repeats.seen) == 30
+    make(0, at=12)  # the one at 1 is over
+    make(31, at=23)
+    assert [len(when) for when in repeats.seen.values()] == [1]

@@ -5,7 +5,7 @@ The request is refused with 429, ``x-should-retry: false`` and the code ``loop_d
 
 from __future__ import annotations
 
-from collections import OrderedDict, deque
+from collections import OrderedDict
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -30,29 +30,29 @@ class Loop:
     Attributes:
         times: how often a request may be made within ``seconds``, and a tool call in a row; the next is refused.
         seconds: how long a request is counted.
-        seen: hash of a request -> when it was made, on the monotonic clock in seconds.
+        seen: hash of a request -> when it was made, in milliseconds since 1970 (UTC); the latest at the end.
     """
 
     times: int
     seconds: float
-    seen: OrderedDict[str, deque[int]] = field(default_factory=OrderedDict)
+    seen: OrderedDict[str, list[int]] = field(default_factory=OrderedDict)
 
     async def before(self, ask: Ask, serving: Serving) -> None:
         """Refuse a request that repeats others too often."""
         if ask.operation == "embeddings":
             return
         name, now = digest(ask, ask.user, ask.session), serving.now()
-        when = self.seen.setdefault(name, deque())
-        self.seen.move_to_end(name)
-        while when and when[0] < now - self.seconds * 1000:
-            when.popleft()
-        if len(self.seen) > _MOST:
-            self.seen.popitem(last=False)
+        oldest = now - self.seconds * 1000
+        when = [made for made in self.seen.get(name, ()) if made >= oldest]
         if len(when) >= self.times:
             raise Refused(429, "loop_detected", f"the same request came {len(when):,} times within {self.seconds:g} s")
         if (row := repeated_calls(ask.body)) >= self.times:
             raise Refused(429, "loop_detected", f"the conversation ends with the same tool call {row:,} times in a row")
         when.append(now)
+        self.seen[name] = when
+        self.seen.move_to_end(name)
+        while len(self.seen) > _MOST or next(iter(self.seen.values()))[-1] < oldest:
+            self.seen.popitem(last=False)
 
     def after(self, ask: Ask, content: bytes | None, live: Live) -> None:
         """Do nothing."""
