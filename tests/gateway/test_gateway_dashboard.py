@@ -454,6 +454,25 @@ def test_nine_in_ten_windows_end_within_the_band(share):
 # in a browser
 
 
+def crawled(page, running, start, width):
+    """Open one page of each kind that links lead to from a first one, and check that it fits a width; their kinds."""
+    seen, left = {}, [start]
+    page.shape(width, 800, dark=width == 390)
+    while left:
+        url = left.pop(0)
+        kind = re.sub(r"(requests|keys)/[^/]+$", r"\1/ID", url.split("?")[0])
+        if kind in seen or kind.startswith(("/static", "/requests.csv")):
+            continue
+        seen[kind] = url
+        page.open(running.root + url)
+        page.js("document.querySelectorAll('details').forEach(one => { one.open = true; })")
+        assert page.js("document.documentElement.scrollWidth") <= width, (width, url)
+        # nothing has to be scrolled sideways either: wide tables are lists on a phone
+        assert page.js("[...document.querySelectorAll('.scroll')].every(e => e.scrollWidth <= e.clientWidth)"), url
+        left += page.js("[...document.querySelectorAll('a[href^=\"/\"]')].map(one => one.getAttribute('href'))")
+    return set(seen)
+
+
 @pytest.mark.skipif(CHROMIUM is None, reason="no chromium in PATH")
 def test_a_person_makes_a_key_watches_it_spend_hits_the_cap_and_exports(running, tmp_path):
     with Browser() as page:
@@ -506,19 +525,18 @@ def test_a_person_makes_a_key_watches_it_spend_hits_the_cap_and_exports(running,
         running.settled()
         rows = list(csv.DictReader((tmp_path / "requests.csv").open()))
         assert sum(int(row["units_all"]) for row in rows) == running.spent("seen") <= 150
-        # a browser that wants neither script nor a wide screen
-        for width in (380, 1200):
-            for path in ("/", "/budgets", "/requests", "/keys", f"/keys/{secret.split('-')[1]}"):
-                page.shape(width, 800, dark=width == 380)
-                page.open(running.root + path)
-                page.js("document.querySelectorAll('details').forEach(one => { one.open = true; })")
-                assert page.js("document.documentElement.scrollWidth") <= width, (width, path)
-                # nothing has to be scrolled sideways either: wide tables are lists on a phone
-                assert page.js("[...document.querySelectorAll('.scroll')].every(e => e.scrollWidth <= e.clientWidth)")
+        pages = crawled(page, running, "/", 1200)
+        kinds = "/ /budgets /budget /requests /requests/ID /conversation /changes /keys /keys/ID"
+        assert set(kinds.split()) <= pages
+        assert crawled(page, running, "/", 390) == pages
         assert page.problems() == []
         page.open(f"{running.root}/")
         page.press("header form button")
         assert "Admin key" in page.text()
+        page.fill("input[name=key]", secret)
+        page.press("form button")
+        assert crawled(page, running, "/mine", 390) == {"/", "/mine", "/mine/requests/ID", "/mine/conversation"}
+        assert page.problems() == []
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="no chromium in PATH")
