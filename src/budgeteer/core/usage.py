@@ -215,6 +215,8 @@ def count(name: str, value: Any, most: int = MOST) -> int:
     Raises:
         InvalidInput: a bool, a float (NaN included), a text, a negative or an absurdly large number.
     """
+    if type(value) is int and 0 <= value <= most:
+        return value
     try:
         whole = operator.index(value)
     except TypeError:

@@ -147,7 +147,7 @@ def _gather(value: Any, texts: list[str]) -> None:
     elif isinstance(value, list | tuple):
         for part in value:
             _gather(part, texts)
-    elif isinstance(value, Mapping) and str(value.get("type", "text")) in TEXT:
+    elif (type(value) is dict or isinstance(value, Mapping)) and str(value.get("type", "text")) in TEXT:
         for name in ("content", "text"):
             _gather(value.get(name), texts)
 

@@ -460,7 +460,7 @@ def text_of(choice: Any, depth: int = 12) -> str:
         return ""
     if isinstance(choice, list):
         return "".join([text_of(part, depth - 1) for part in choice])
-    if not isinstance(choice, Mapping):
+    if type(choice) is not dict and not isinstance(choice, Mapping):
         return ""
     return "".join([text_of(choice[name], depth - 1) for name in _SHOWN if name in choice])
 

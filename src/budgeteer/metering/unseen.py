@@ -124,7 +124,7 @@ def _walk(value: Any, parts: Unseen) -> None:
         for part in value:
             if not isinstance(part, str | int):
                 _walk(part, parts)
-    if not isinstance(value, Mapping):
+    if type(value) is not dict and not isinstance(value, Mapping):
         return
     kind = value.get("type")
     if kind is None and value.get("image_url") is not None:
