@@ -224,7 +224,15 @@ def written(rendered: str, begun: str, tags: Tags | None) -> str:
     '<|assistant|><think>\n\n</think>\n\n4'
     >>> written("<|assistant|><think>\n", "\n</think>\n\n4", THINK)
     '<|assistant|><think>\n\n</think>\n\n4'
+
+    Where the template opens the thinking, it is not opened twice.
+
+    >>> written("<|assistant|><think>\n", "<think>\n2 + 2", THINK)
+    '<|assistant|><think>\n2 + 2'
     """
+    if tags is not None and begun.startswith(tags.open) and rendered.rstrip().endswith(tags.open):
+        begun = begun.removeprefix(tags.open)
+        return rendered + (begun.removeprefix("\n") if rendered.endswith("\n") else begun)
     if tags is not None and begun.startswith((tags.end, tags.end.lstrip("\n"))):
         opened = rendered.rstrip().endswith(tags.open.strip())
         begun = begun.lstrip("\n")
