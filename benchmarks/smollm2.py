@@ -82,8 +82,8 @@ from budgeteer.strategies import (
     split,
 )
 from budgeteer.strategies._split import agreement, gains
-from budgeteer.strategies.kit.aggregate import weighted_majority
-from budgeteer.strategies.kit.score import mean_logprob, programmatic
+from budgeteer.strategies.aggregator import weighted_majority
+from budgeteer.strategies.scorer import mean_logprob, programmatic
 from budgeteer.verify import auto
 from search import greedy_first
 

@@ -38,7 +38,7 @@ from budgeteer.strategies import (
     self_consistency,
     value_tree,
 )
-from budgeteer.strategies.kit.score import Scorer, mean_logprob, programmatic
+from budgeteer.strategies.scorer import Scorer, mean_logprob, programmatic
 from search import greedy_first, passes, steps_hold
 
 OUT = Path(__file__).parent / "results" / "steps.json"

@@ -56,7 +56,7 @@ from budgeteer.strategies import (
     self_consistency,
     truncate,
 )
-from budgeteer.strategies.kit.score import mean_logprob, programmatic
+from budgeteer.strategies.scorer import mean_logprob, programmatic
 from search import greedy_first
 from steps import table
 

@@ -6,8 +6,7 @@ import pytest
 
 from budgeteer.core.errors import InvalidInput
 from budgeteer.models.chat import THINK, Chat, Thinking, tags_of
-from budgeteer.solve.styles import Asked, choose, style_of
-from budgeteer.solve.think import BOX, LINE
+from budgeteer.solve.styles import BOX, LINE, Asked, choose, style_of
 
 NUMBERS, TEXTS = Asked("gsm8k", numeric=True), Asked("other")
 

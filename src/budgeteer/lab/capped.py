@@ -16,7 +16,7 @@ from budgeteer.ledger import Allowance, Limit, MemoryLedger
 from budgeteer.models.device import Accuracy
 from budgeteer.models.model import Model
 from budgeteer.solve import Budgeted, Question, Style, Task, derive
-from budgeteer.strategies.kit.aggregate import majority
+from budgeteer.strategies.aggregator import majority
 from budgeteer.strategies.kit.samples import Sample, Sampler
 
 

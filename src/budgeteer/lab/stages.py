@@ -41,7 +41,7 @@ from budgeteer.models.chat import Chat, Message
 from budgeteer.models.model import PREFIX, Model, Request
 from budgeteer.solve import Style, derive
 from budgeteer.solve.styles import Asked, choose, style_of
-from budgeteer.strategies.kit.aggregate import majority
+from budgeteer.strategies.aggregator import majority
 from budgeteer.strategies.kit.samples import read
 
 AT_ONCE = 8

@@ -5,7 +5,7 @@ from __future__ import annotations
 from budgeteer.core.errors import InvalidInput
 from budgeteer.models.device import PUBLISHED, Device, options
 from budgeteer.solve import Answer, StoppedBy, Strategy, Task
-from budgeteer.strategies.kit.aggregate import majority
+from budgeteer.strategies.aggregator import majority
 from budgeteer.strategies.kit.samples import Sampler
 
 
