@@ -264,6 +264,7 @@ METHODS: tuple[Method, ...] = (
         RCO,
         evidence="riemannian",
         arguments={"steps": 40},
+        traits=("gradient",),
     ),
     Method(
         "agent-tts",
