@@ -111,9 +111,16 @@ def evaluate(
                 held = cache.account()
                 logprobs, right = _answer(model, cache, rest, answer, device)
                 yield Answered(
-                    sample.task, name, budget, knows, right, logprobs / len(answer), held.share, held.bytes,
+                    sample.task,
+                    name,
+                    budget,
+                    knows,
+                    right,
+                    logprobs / len(answer),
+                    held.share,
+                    held.bytes,
                     held.peak_bytes,
-                )  # fmt: skip
+                )
 
 
 def _answer(model: Any, cache: BudgetedCache, rest: list[int], answer: list[int], device: Any) -> tuple[float, bool]:

@@ -231,9 +231,14 @@ class PostgresLedger(GroupLedger):
     def _write(self, connection: Connection, changes: rows.Changes, swept: int) -> None:
         accounts = [(_key(row[0]), *row) for row in changes.accounts]
         values = (
-            _json(_ACCOUNT, accounts), _json(_RESERVATION, changes.reservations), _json(_LINE, changes.journal),
-            changes.seq, changes.head, changes.now, swept,
-        )  # fmt: skip
+            _json(_ACCOUNT, accounts),
+            _json(_RESERVATION, changes.reservations),
+            _json(_LINE, changes.journal),
+            changes.seq,
+            changes.head,
+            changes.now,
+            swept,
+        )
         connection.execute(self._sql(_WRITE), values)
         if abs(changes.now - self._forgot) >= 1000:  # once a second: reading leaves them out anyway
             self._forgot = changes.now

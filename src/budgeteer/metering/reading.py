@@ -37,9 +37,16 @@ CAPS: dict[str, tuple[str, ...]] = {
 }
 """Operation -> the fields in which it caps its output; the first is the one to write."""
 CAP_LIKE = (
-    "max_completion_tokens", "max_tokens", "max_output_tokens", "n_predict", "n_cmpl", "max_new_tokens", "max_length",
-    "num_predict", "num_return_sequences",
-)  # fmt: skip
+    "max_completion_tokens",
+    "max_tokens",
+    "max_output_tokens",
+    "n_predict",
+    "n_cmpl",
+    "max_new_tokens",
+    "max_length",
+    "num_predict",
+    "num_return_sequences",
+)
 """Fields that some server reads as a cap, or in place of the cap."""
 _TEXT_BYTES = 8
 """Most bytes of text per token on the average of a choice: a usage with fewer tokens is not believed when n > 1."""

@@ -217,9 +217,13 @@ async def budget(end: Endpoint, dialect: str, plain: Seen) -> Finding:
     feature, alone = "thinking budget", plain.thought_tokens()
     if DIALECTS[dialect].tokens is None:
         tried = ", ".join(name for name, known in DIALECTS.items() if known.tokens is not None)
-        return Finding(feature, Verdict.IGNORED if alone > THOUGHT + SLACK else Verdict.UNKNOWN,
-                       f"no field limits it ({tried} were tried)" if alone > THOUGHT + SLACK
-                       else f"it thinks {alone} tokens by itself, too few to tell")  # fmt: skip
+        return Finding(
+            feature,
+            Verdict.IGNORED if alone > THOUGHT + SLACK else Verdict.UNKNOWN,
+            f"no field limits it ({tried} were tried)"
+            if alone > THOUGHT + SLACK
+            else f"it thinks {alone} tokens by itself, too few to tell",
+        )
     if alone <= THOUGHT + SLACK:
         return Finding(feature, Verdict.UNKNOWN, f"it thinks {alone} tokens by itself, too few to tell")
     seen = await end.chat(Chat((Message("user", QUESTION),), Thinking(tokens=THOUGHT)), ROOM, dialect, temperature=0.0)

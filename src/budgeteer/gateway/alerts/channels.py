@@ -139,10 +139,14 @@ def message_of(channel: Mail, level: Level, label: str) -> EmailMessage:
     found["Message-ID"] = f"<{digest}@budgeteer>"
     found["Auto-Submitted"] = "auto-generated"
     lines = [
-        level.text(label), "", f"Account: {level.path}", f"Limit: {level.limit}",
-        f"Alert: {level.rule}, at {100 * float(level.share):g} % of the limit", "",
+        level.text(label),
+        "",
+        f"Account: {level.path}",
+        f"Limit: {level.limit}",
+        f"Alert: {level.rule}, at {100 * float(level.share):g} % of the limit",
+        "",
         "This alert is sent once for this limit, share and window.",
-    ]  # fmt: skip
+    ]
     found.set_content("\n".join(lines))
     return found
 

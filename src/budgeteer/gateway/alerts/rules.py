@@ -213,8 +213,7 @@ def _mail(table: Table, env: Mapping[str, str]) -> Mail:
     if not password.isascii():
         table.fail("password_env", f"names {variable}, whose value has other characters than ASCII and cannot be sent")
     found = Mail(
-        host, table.whole("port", _PORTS[security], least=1, most=65_535), security, user,
-        password, sender, to,
-    )  # fmt: skip
+        host, table.whole("port", _PORTS[security], least=1, most=65_535), security, user, password, sender, to
+    )
     table.done()
     return found

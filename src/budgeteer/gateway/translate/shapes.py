@@ -73,9 +73,14 @@ def ending(operation: str, witness: Witness) -> list[bytes]:
         told = None if usage is None else _told(usage, "input", "output")
         error = {"code": "server_error", "message": EARLY}
         response = {
-            "id": "resp_cut", "object": "response", "created_at": 0, "status": "failed", "error": error, "output": [],
+            "id": "resp_cut",
+            "object": "response",
+            "created_at": 0,
+            "status": "failed",
+            "error": error,
+            "output": [],
             "usage": told,
-        }  # fmt: skip
+        }
         return [event_of({"type": "response.failed", "response": response}, operation)]
     if usage is None:
         return []

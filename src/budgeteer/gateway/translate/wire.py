@@ -13,9 +13,9 @@ from yarl import URL
 from budgeteer.core.errors import InvalidInput
 from budgeteer.gateway.translate.witness import Witness
 
-_CAPS = frozenset((
-    "max_tokens", "max_completion_tokens", "max_output_tokens", "maxOutputTokens", "maxTokens", "num_predict",
-))  # fmt: skip
+_CAPS = frozenset(
+    ("max_tokens", "max_completion_tokens", "max_output_tokens", "maxOutputTokens", "maxTokens", "num_predict")
+)
 """What providers call the output cap, at the top of a request or in an object there."""
 _DROPPED = frozenset(("host", "connection", "content-length", "accept-encoding", "transfer-encoding"))
 _LONGEST_ERROR = 1024 * 1024
