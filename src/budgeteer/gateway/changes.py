@@ -150,18 +150,18 @@ def listed(store: Store, asked: Asked, reach: Reach, limit: int) -> tuple[list[C
     Raises:
         InvalidInput: ``before`` is of no earlier answer.
     """
-    found: list[Change] = []
+    changes: list[Change] = []
     before, wanted = asked.get("before", ""), asked.get("key", "")
     if before and not _CURSOR.fullmatch(before):
         raise InvalidInput(f"before={before}; give the value of next of an earlier answer")
     while True:
         page = store.changes(before, _PAGE)
         for cursor, text in page:
-            one = decode(text)
-            if reach.covers(one.path) and wanted in ("", one.key):
-                found.append(one)
-                if len(found) == limit:
-                    return found, cursor
+            entry = decode(text)
+            if reach.covers(entry.path) and wanted in ("", entry.key):
+                changes.append(entry)
+                if len(changes) == limit:
+                    return changes, cursor
         if len(page) < _PAGE:
-            return found, None
+            return changes, None
         before = page[-1][0]

@@ -100,8 +100,8 @@ class Queries:
 
     async def find_keys(self, text: str = "", state: str = "") -> list[Key]:
         """The keys whose name, id or path has each word of a text, newest first; ``state`` as for KeyIndex.find."""
-        found = await self._index.find(text, state, wall_clock())
-        return found if self.reads.everything else [key for key in found if self.reads.covers(key.path)]
+        matching = await self._index.find(text, state, wall_clock())
+        return matching if self.reads.everything else [key for key in matching if self.reads.covers(key.path)]
 
     async def names(self) -> Mapping[str, str]:
         """Id of each key -> its name for people; the id if it has none."""
@@ -365,8 +365,8 @@ class Queries:
     def live(self) -> list[Record]:
         """The records, as far as they are known, of the requests that run in this replica."""
         now = wall_clock()
-        found = (replace(live.record(), ms=now - live.at) for live in self._proxy.live.values())
-        return [record for record in found if self.reads.covers(record.path)]
+        records = (replace(live.record(), ms=now - live.at) for live in self._proxy.live.values())
+        return [record for record in records if self.reads.covers(record.path)]
 
     async def table(self, asked: Asked = _ALL, limit: int = LARGEST) -> str:
         """Requests as CSV: a column for each field; fields of units by kind have one for each kind."""

@@ -52,11 +52,11 @@ class Loaded:
 def version_of(path: Path, prices: tuple[Path, ...]) -> str:
     """The version of a configuration's files; raises InvalidInput if one cannot be read."""
     digest = hashlib.sha256()
-    for one in (path, *prices):
+    for file in (path, *prices):
         try:
-            content = one.read_bytes()
+            content = file.read_bytes()
         except OSError as error:
-            raise InvalidInput(f"{one} cannot be read: {error}") from error
+            raise InvalidInput(f"{file} cannot be read: {error}") from error
         digest.update(len(content).to_bytes(8) + content)
     return digest.hexdigest()[:12]
 

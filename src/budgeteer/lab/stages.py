@@ -196,18 +196,18 @@ class Runner:
 
     def score(self, choice: Sequence[int], rows: Sequence[Mapping[str, str]]) -> float:
         """The share of the questions that a pipeline answers right."""
-        return float(np.mean(self.run(self._all(choice, rows))))
+        return float(np.mean(self.run(self._scores(choice, rows))))
 
-    async def _all(self, choice: Sequence[int], rows: Sequence[Mapping[str, str]]) -> list[float]:
+    async def _scores(self, choice: Sequence[int], rows: Sequence[Mapping[str, str]]) -> list[float]:
         gate = asyncio.Semaphore(AT_ONCE)
 
-        async def one(row: Mapping[str, str]) -> float:
+        async def limited(row: Mapping[str, str]) -> float:
             async with gate:
-                return await self._one(choice, row)
+                return await self._graded(choice, row)
 
-        return list(await asyncio.gather(*map(one, rows)))
+        return list(await asyncio.gather(*map(limited, rows)))
 
-    async def _one(self, choice: Sequence[int], row: Mapping[str, str]) -> float:
+    async def _graded(self, choice: Sequence[int], row: Mapping[str, str]) -> float:
         known, answer = dict(row), ""
         for stage, option in zip(self.pipeline.stages, choice, strict=True):
             way, n = self.pipeline.options[option]

@@ -265,8 +265,8 @@ class RedisLedger(GroupLedger):
 
         def read(client: redis.Redis) -> Any:
             now: Any = client.hget(self._keys[0], "now")
-            found: Any = client.hmget(self._keys[1], wanted) if wanted else []
-            limits = {path: text for path, text in zip(wanted, found, strict=True) if text is not None}
+            texts: Any = client.hmget(self._keys[1], wanted) if wanted else []
+            limits = {path: text for path, text in zip(wanted, texts, strict=True) if text is not None}
             kinds = [
                 f"{path}\t{kind}"
                 for path, text in limits.items()

@@ -404,8 +404,10 @@ class State:
         """
         try:
             tracks = {
-                str(key): Track(tuple(map(float, one["ratios"])), float(one["level"]), count("calls", one["calls"]))
-                for key, one in data.items()
+                str(key): Track(
+                    tuple(map(float, saved["ratios"])), float(saved["level"]), count("calls", saved["calls"])
+                )
+                for key, saved in data.items()
             }
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise InvalidInput(f"not the state of an estimator: {error!r}") from error

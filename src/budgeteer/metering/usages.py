@@ -94,7 +94,7 @@ class Told:
         if usage.output < last.output or (stays and little):
             self._added = True
         self._chunks = chunks
-        read = max(before, usage, key=lambda one: one.input or 0)
+        read = max(before, usage, key=lambda told: told.input or 0)
         both = (before.output or 0) + usage.output
         thought = None if usage.reasoning is None else (before.reasoning or 0) + usage.reasoning
         self._sum = replace(
@@ -115,10 +115,10 @@ class Tellings:
     def __init__(self, choices: int) -> None:
         self._choices, self._told = choices, dict[int | None, Told]()
 
-    def so_far(self, found: Mapping[int | None, Usage], chunks: int, size: int) -> Usage | None:
+    def so_far(self, reported: Mapping[int | None, Usage], chunks: int, size: int) -> Usage | None:
         """Take in what an event told of each choice, after so many pieces and bytes of text; the usage of all of them,
         or None if there is none yet."""
-        for choice, usage in found.items():
+        for choice, usage in reported.items():
             self._told.setdefault(choice, Told()).so_far(usage, chunks, size)
         return together(
             {choice: told.all for choice, told in self._told.items() if told.all is not None}, self._choices
@@ -136,12 +136,12 @@ def together(usages: Mapping[int | None, Usage], choices: int) -> Usage | None:
     """
     if None in usages or not usages:
         return usages.get(None)
-    usage = max(usages.values(), key=lambda one: one.input or 0)
+    usage = max(usages.values(), key=lambda told: told.input or 0)
     if len(usages) == 1 and choices <= 1:
         return usage
-    made = [one.output for one in usages.values()]
+    made = [told.output for told in usages.values()]
     if len(made) < choices or None in made:
         return Usage(input=usage.input, cached=usage.cached, written=usage.written)
-    thought = [one.reasoning for one in usages.values()]
-    reasoning = None if None in thought else sum(one or 0 for one in thought)
-    return replace(usage, output=sum(one or 0 for one in made), reasoning=reasoning, audio_output=None)
+    thought = [told.reasoning for told in usages.values()]
+    reasoning = None if None in thought else sum(tokens or 0 for tokens in thought)
+    return replace(usage, output=sum(tokens or 0 for tokens in made), reasoning=reasoning, audio_output=None)

@@ -155,7 +155,7 @@ class Answering:
         grade, k = self._work.settings.grade, self._work.settings.pass_at
         if grade is None or grade(question, None) is None:
             return None
-        return any((grade(question, one) or 0.0) >= 1 for one in answer.submitted(k))
+        return any((grade(question, text) or 0.0) >= 1 for text in answer.submitted(k))
 
 
 def _text(error: Exception) -> str:

@@ -120,7 +120,7 @@ def levels(rule: Rule, state: core.State, clock: int, refused: Collection[Refusa
             if not limit.amount or limit.kind not in rule.kinds:
                 continue
             book, window = account.book(limit.kind), limit.window
-            counted = next((one for one in book.windows if one.name == window), None)
+            counted = next((counter for counter in book.windows if counter.name == window), None)
             spent = book.spent if counted is None else counted.used(now)
             resets = start(window, bucket(window, now) + 1) if isinstance(window, str) else None
             hit = (path, limit.kind, limit.amount) in refused

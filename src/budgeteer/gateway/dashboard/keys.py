@@ -47,10 +47,10 @@ class Keys(Shared):
         self, token: str, query: Mapping[str, str], form: dict[str, str], problem: str, status: int = 200
     ) -> Response:
         now, search, wanted = wall_clock(), query.get("search", ""), query.get("state", "")
-        found = await self.queries.find_keys(search, wanted)
+        matching = await self.queries.find_keys(search, wanted)
         every = await self.queries.find_keys()
         first = (number(query, "page", 1, least=1, most=10**6) - 1) * _ROWS
-        listed_keys = found[first : first + _ROWS]
+        listed_keys = matching[first : first + _ROWS]
         known = await states(self.queries, listed_keys, now)
         rows = [
             (
@@ -80,8 +80,8 @@ class Keys(Shared):
             rows=table(heads, rows, "No such key." if every else "No keys yet."),
             search=search,
             states=options(_STATES, wanted),
-            count=f"{len(found):,} of {len(every):,} keys, the newest first.",
-            pages=pages("/keys", len(found), first, _ROWS, search=search, state=wanted),
+            count=f"{len(matching):,} of {len(every):,} keys, the newest first.",
+            pages=pages("/keys", len(matching), first, _ROWS, search=search, state=wanted),
         )
         return self.framed(token, "Keys", body, "/keys", status)
 

@@ -116,8 +116,8 @@ def _capped(content: bytes, cap: int) -> bool:
     except ValueError:
         return False
     inner = body.values() if isinstance(body, dict) else ()
-    found: list[Any] = []
+    caps: list[Any] = []
     for part in (body, *inner):
         if isinstance(part, dict):
-            found += [part[name] for name in _CAPS if name in part]
-    return bool(found) and all(type(value) is int and 0 < value <= cap for value in found)
+            caps += [part[name] for name in _CAPS if name in part]
+    return bool(caps) and all(type(value) is int and 0 < value <= cap for value in caps)
