@@ -81,7 +81,7 @@ def measure(kind: str, n: int, seeds: Sequence[int], folder: Path) -> dict[str, 
     """All numbers of a part."""
     asked = questions.load("chains:min_steps=1,max_steps=8", limit=n, seed=77)
     model = Reasoner()
-    style = styles.style_of(styles.choose(model, asked.asked), asked.asked.by(model))
+    style = styles.style_of(styles.choose(model, asked.info), asked.info.by(model))
 
     def told(cell: frontier.Cell, row: Any, progress: Any) -> None:
         if progress.done == progress.total:

@@ -28,7 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Print what fits, the best first, and the command that runs the best; exit code 1 if nothing fits."""
     from budgeteer.core.errors import InvalidInput
-    from budgeteer.models.device import PUBLISHED, device_of, options
+    from budgeteer.models.device import PUBLISHED, configurations, device_of
 
     seconds = duration(args.deadline)
     devices = [(name, device_of("plan", name)) for name in args.profiles]
@@ -36,7 +36,7 @@ def run(args: argparse.Namespace) -> int:
     if args.joules != math.inf and any(device.watts is None for _, device in devices):
         missing = next(name for name, device in devices if device.watts is None)
         raise InvalidInput(f"{missing} does not know its power; profile it with --watts or --energy, or drop --joules")
-    fitting = options((device for _, device in devices), seconds, prompt=args.prompt_tokens, joules=args.joules)
+    fitting = configurations((device for _, device in devices), seconds, prompt=args.prompt_tokens, joules=args.joules)
     if args.json:
         sys.stdout.write(json.dumps([_row(known[id(option.device)], option) for option in fitting], indent=1) + "\n")
         return int(not fitting)

@@ -14,7 +14,7 @@ import orjson
 from budgeteer.core.errors import InvalidInput
 from budgeteer.gateway import keys
 from budgeteer.gateway.damage import WRONG, damaged_store
-from budgeteer.gateway.filters import Asked
+from budgeteer.gateway.filters import Query
 from budgeteer.gateway.keys import Key, public
 from budgeteer.gateway.roles import Reach
 from budgeteer.gateway.store import Store
@@ -138,7 +138,7 @@ def decode(text: str) -> Change:
         raise damaged_store("a change in the gateway's store", repr(error)) from error
 
 
-def listed(store: Store, asked: Asked, reach: Reach, limit: int) -> tuple[list[Change], str | None]:
+def listed(store: Store, asked: Query, reach: Reach, limit: int) -> tuple[list[Change], str | None]:
     """Changes of keys, the newest first, and the value of ``before`` for those that follow; None at the end.
 
     Args:

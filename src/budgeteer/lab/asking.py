@@ -56,7 +56,7 @@ def solve_each(
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class AskedQuestions:
     """n questions that were asked.
 
     Attributes:
@@ -82,7 +82,7 @@ def ask(
     seed: int,
     style: Style = STYLE,
     check: bool = False,
-) -> Asked:
+) -> AskedQuestions:
     """Ask all questions at the same time, each with a budget of ``output`` sampled tokens.
 
     Args:
@@ -95,7 +95,7 @@ def ask(
 
     answered = solve_each(strategy, model, map(case, items), style, kind="output", budget=output)
     usage = [spend.usage for _, spend in answered]
-    return Asked(
+    return AskedQuestions(
         tuple(answer for answer, _ in answered),
         np.array([environment.verify(item, answer.answer) for item, (answer, _) in zip(items, answered, strict=True)]),
         np.array([use.output for use in usage]),

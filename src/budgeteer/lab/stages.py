@@ -40,7 +40,7 @@ from budgeteer.joint.kit import Propose, Space, Trial
 from budgeteer.models.chat import Chat, Message
 from budgeteer.models.model import PREFIX, Model, Request
 from budgeteer.solve import Style, derive
-from budgeteer.solve.styles import Asked, choose, style_of
+from budgeteer.solve.styles import TaskInfo, choose, style_of
 from budgeteer.strategies.aggregator import majority
 from budgeteer.strategies.kit.samples import read
 
@@ -191,7 +191,7 @@ class Runner:
     def style(self, way: str) -> Style:
         """How a way is asked."""
         own = self.pipeline.ways[way]
-        model, asked = self.models[own.model], Asked("stages", True)
+        model, asked = self.models[own.model], TaskInfo("stages", True)
         return style_of(own.style or choose(model, asked.by(model)), asked.by(model))
 
     def score(self, choice: Sequence[int], rows: Sequence[Mapping[str, str]]) -> float:

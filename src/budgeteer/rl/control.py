@@ -28,7 +28,7 @@ from budgeteer.core.allocator import dump_state, load_state
 from budgeteer.core.column import column
 from budgeteer.core.errors import BudgetExceeded, InvalidInput
 from budgeteer.core.plan import ABORTED, F64, I64, Items, Plan, require_plan
-from budgeteer.rl.asked import Asked, Wording, require_wording, varied
+from budgeteer.rl.asked import RoundRequests, Wording, require_wording, varied
 from budgeteer.rl.config import TrainConfig
 from budgeteer.rl.history import History, estimates, record
 from budgeteer.rl.recipe import Aborted, Beginnings, Pace, Recipe, View, require_columns
@@ -130,7 +130,7 @@ class Control:
         cap = max(1, math.floor(self.config.max_tokens * self.recipe.schedules.max_tokens(spent)))
         return View(items, plan, self.history, cap, spent, self.solutions)
 
-    def asked(self, picked: I64, view: View, turn: int) -> Asked | None:
+    def asked(self, picked: I64, view: View, turn: int) -> RoundRequests | None:
         """The requests of a round with a variant, None without one.
 
         Args:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from budgeteer.core.errors import InvalidInput
-from budgeteer.models.device import PUBLISHED, Device, options
+from budgeteer.models.device import PUBLISHED, Device, configurations
 from budgeteer.solve import Answer, StoppedBy, Strategy, Task
 from budgeteer.strategies.aggregator import majority
 from budgeteer.strategies.kit.samples import Sampler
@@ -41,7 +41,7 @@ def deadline(
 
     async def solve(task: Task) -> Answer:
         length = task.model.count(task.style.prompt(task.question.text))
-        fitting = options([profile], seconds, prompt=max(1, length), most=max_tokens)
+        fitting = configurations([profile], seconds, prompt=max(1, length), most=max_tokens)
         if not fitting:
             return Answer(None, StoppedBy.CAP)
         best = fitting[0]

@@ -16,7 +16,7 @@ from budgeteer.gateway.dashboard import charts, key_form
 from budgeteer.gateway.dashboard.common import Shared, asked, listed, problem_of
 from budgeteer.gateway.dashboard.html import Html, link, options, page, pages, table, tag
 from budgeteer.gateway.dashboard.key_form import caps, limits
-from budgeteer.gateway.dashboard.key_state import State, states
+from budgeteer.gateway.dashboard.key_state import KeyState, states
 from budgeteer.gateway.dashboard.times import span_of, when
 from budgeteer.gateway.filters import number
 from budgeteer.gateway.keys import Key, version
@@ -202,7 +202,7 @@ class Keys(Shared):
         return RedirectResponse(f"/keys/{quote(name)}", 303)
 
 
-def banner(state: State, refused: int) -> Html:
+def banner(state: KeyState, refused: int) -> Html:
     """What stands above a key that refuses its requests; nothing above the others."""
     if not state.refuses:
         return Html("")
@@ -210,7 +210,7 @@ def banner(state: State, refused: int) -> Html:
     return problem_of(f"This key {state.word if state.word != 'spent' else 'is spent'}: {state.why}{row}.")
 
 
-def _facts(key: Key, state: State) -> list[tuple[str, Any]]:
+def _facts(key: Key, state: KeyState) -> list[tuple[str, Any]]:
     """The fields of a key as names and values."""
     per_model = "; ".join(f"{name}: {limits(of)}" for name, of in key.per_model)
     return [

@@ -16,15 +16,15 @@ if TYPE_CHECKING:
     from budgeteer.solve.styles.examples import EXAMPLES
     from budgeteer.solve.styles.kit import first_line, normal
     from budgeteer.solve.styles.named import choose, style_of
-    from budgeteer.solve.styles.protocol import Asked, Example
+    from budgeteer.solve.styles.protocol import Example, TaskInfo
 
 __all__ = [
     "BOX",
     "EXAMPLES",
     "LINE",
     "REASONER",
-    "Asked",
     "Example",
+    "TaskInfo",
     "chat",
     "choose",
     "direct",
@@ -43,8 +43,8 @@ __getattr__ = lazy(
         "EXAMPLES": "examples",
         "LINE": "_think",
         "REASONER": "_reasoner",
-        "Asked": "protocol",
         "Example": "protocol",
+        "TaskInfo": "protocol",
         "chat": "_chat",
         "choose": "named",
         "direct": "_direct",

@@ -5,12 +5,12 @@ from __future__ import annotations
 from budgeteer.models.chat import Chat, Message
 from budgeteer.solve.strategy import Style
 from budgeteer.solve.styles.kit import normal, reader
-from budgeteer.solve.styles.protocol import Asked
+from budgeteer.solve.styles.protocol import TaskInfo
 
 CHAT = "Think step by step, briefly. Then write the final answer alone on a last line that begins with 'Answer:'."
 
 
-def chat(task: Asked) -> Style:
+def chat(task: TaskInfo) -> Style:
     """Chat messages; the answer is on the line of ``Answer:``, or on the next one."""
     read = reader(task)
 

@@ -6,10 +6,10 @@ from budgeteer.core.errors import InvalidInput
 from budgeteer.solve.strategy import Style
 from budgeteer.solve.styles.examples import examples_of
 from budgeteer.solve.styles.kit import normal, reader
-from budgeteer.solve.styles.protocol import Asked
+from budgeteer.solve.styles.protocol import TaskInfo
 
 
-def direct(task: Asked) -> Style:
+def direct(task: TaskInfo) -> Style:
     """A raw completion after examples without reasoning: the model answers at once.
 
     Raises:

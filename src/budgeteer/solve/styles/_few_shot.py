@@ -6,10 +6,10 @@ from budgeteer.core.errors import InvalidInput
 from budgeteer.solve.strategy import Style
 from budgeteer.solve.styles.examples import examples_of
 from budgeteer.solve.styles.kit import normal, reader
-from budgeteer.solve.styles.protocol import Asked
+from budgeteer.solve.styles.protocol import TaskInfo
 
 
-def few_shot(task: Asked) -> Style:
+def few_shot(task: TaskInfo) -> Style:
     """A raw completion after worked examples with reasoning; ``Answer:`` closes the thinking.
 
     Raises:

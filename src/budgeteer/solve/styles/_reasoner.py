@@ -5,7 +5,7 @@ from __future__ import annotations
 from budgeteer.core.errors import InvalidInput
 from budgeteer.solve.strategy import Style
 from budgeteer.solve.styles.kit import first_line, normal
-from budgeteer.solve.styles.protocol import Asked
+from budgeteer.solve.styles.protocol import TaskInfo
 
 __all__ = ["REASONER", "reasoner"]
 
@@ -23,7 +23,7 @@ _TRAINED = {
 """Tasks that the embedded reasoner was trained on -> tokens of their longest ``</think>`` and answer."""
 
 
-def reasoner(task: Asked) -> Style:
+def reasoner(task: TaskInfo) -> Style:
     """The question alone; the thinking ends with ``</think>``, the answer is the first line after it.
 
     Raises:

@@ -14,7 +14,7 @@ from budgeteer.core.errors import InvalidInput
 from budgeteer.models.chat import Chat, Message, Thinking
 from budgeteer.solve.strategy import Style
 from budgeteer.solve.styles.kit import normal
-from budgeteer.solve.styles.protocol import Asked
+from budgeteer.solve.styles.protocol import TaskInfo
 from budgeteer.verify.kit.text import boxes, unwrap
 
 __all__ = ["BOX", "LINE", "think"]
@@ -29,7 +29,7 @@ _SAYS = re.compile(r"(?:^|\W)(?:answer|result)\s*(?:is|:|=)(?!\w)", re.IGNORECAS
 
 
 def think(
-    task: Asked,
+    task: TaskInfo,
     on: bool | None = None,
     effort: str = "",
     tokens: int | None = None,

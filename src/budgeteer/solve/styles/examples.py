@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from budgeteer.solve.styles.protocol import Asked, Example
+from budgeteer.solve.styles.protocol import Example, TaskInfo
 
 __all__ = ["EXAMPLES"]
 
@@ -79,6 +79,6 @@ EXAMPLES: dict[str, tuple[Example, ...]] = {
 """Task -> our own worked examples; ``numbers`` and ``text`` are for questions of a file."""
 
 
-def examples_of(task: Asked) -> Sequence[Example]:
+def examples_of(task: TaskInfo) -> Sequence[Example]:
     """The examples that a task brings; without any, ours for the task, else ours for its kind of answer."""
     return task.examples or EXAMPLES.get(task.name) or EXAMPLES["numbers" if task.numeric else "text"]

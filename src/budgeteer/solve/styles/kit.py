@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable
 
 from budgeteer import verify
-from budgeteer.solve.styles.protocol import Asked
+from budgeteer.solve.styles.protocol import TaskInfo
 
 __all__ = ["first_line", "normal"]
 
@@ -40,7 +40,7 @@ def first_line(text: str) -> str | None:
     return text.split("\n", 1)[0].strip() or None
 
 
-def reader(task: Asked) -> Callable[[str], str | None]:
+def reader(task: TaskInfo) -> Callable[[str], str | None]:
     """The reader of an answer's line: if all answers are numbers, it returns the number that the line states
     (:func:`budgeteer.verify.stated`), else the line as it is."""
     if not task.numeric:

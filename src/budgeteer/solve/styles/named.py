@@ -11,12 +11,12 @@ from budgeteer.models.model import PREFILL, PREFIX
 from budgeteer.solve.strategy import Style
 from budgeteer.solve.styles._reasoner import REASONER, reasoner
 from budgeteer.solve.styles.examples import examples_of
-from budgeteer.solve.styles.protocol import Asked
+from budgeteer.solve.styles.protocol import TaskInfo
 
 __all__ = ["choose", "style_of"]
 
 
-class Named(Protocol):
+class ModelTraits(Protocol):
     """The attributes of a model that decide the style."""
 
     @property
@@ -26,7 +26,7 @@ class Named(Protocol):
     def capabilities(self) -> frozenset[str]: ...
 
 
-def style_of(text: str, task: Asked) -> Style:
+def style_of(text: str, task: TaskInfo) -> Style:
     """The registered style of this name, for a task; options follow it as in ``NAME:key=value``.
 
     Raises:
@@ -40,7 +40,7 @@ def style_of(text: str, task: Asked) -> Style:
     return made
 
 
-def choose(model: Named, task: Asked) -> str:
+def choose(model: ModelTraits, task: TaskInfo) -> str:
     """The name of the style that fits a model and a task.
 
     The embedded reasoner has a style of its own. A model whose chat template has tags of thinking is asked in a chat,

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from budgeteer.models.chat import THINK, Tags
 
-__all__ = ["Asked", "Example"]
+__all__ = ["Example", "TaskInfo"]
 
 
 class Example(NamedTuple):
@@ -19,7 +19,7 @@ class Example(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class TaskInfo:
     """What a style has to know about a task.
 
     Attributes:
@@ -36,6 +36,6 @@ class Asked:
     units: bool = False
     tags: Tags | None = THINK
 
-    def by(self, model: object) -> Asked:
+    def by(self, model: object) -> TaskInfo:
         """The task as this model is asked it: with the tags that the model declares, if it declares any."""
         return replace(self, tags=getattr(model, "tags", self.tags))
