@@ -38,8 +38,10 @@ class Answers:
         self._store = store
 
     async def keep(self, key: str, stored: Sequence[Stored]) -> None:
-        """Remember what references to an answer to a key stand for. Without an answer of the store they are refused
-        later, but this answer is handed over."""
+        """Remember what references to these answers to a key stand for.
+
+        If the store does not take them in time, later references to them are refused; the client gets the answer all
+        the same."""
         known = {answer.id: answer.to_text() for answer in stored if _ID.fullmatch(answer.id)}
         if not known:
             return
@@ -49,8 +51,8 @@ class Answers:
         await asyncio.wait((writing,), timeout=_PATIENCE)
 
     async def find(self, ids: Sequence[str], key: str) -> dict[str, Stored | None]:
-        """Id -> what is known of it: None if only other keys were answered so. Ids that nobody was answered are left
-        out.
+        """Id -> what a reference to it stands for; None if the answer with this id went to other keys only. Ids of no
+        answer are left out.
 
         Raises:
             LedgerUnavailable: the store does not answer, or is damaged.

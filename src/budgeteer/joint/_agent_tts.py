@@ -93,7 +93,12 @@ def agent_tts(
 
 
 def first_trials(space: Space) -> list[tuple[int, ...]]:
-    """For each stage and model: what a unit of budget buys of it there, and one sample of a model at the others."""
+    """The trials that come first: for each stage and each model, as many samples of the model at that stage as one unit
+    of budget buys (the cost of one sample of the dearest model), and one sample of one model at every other stage.
+
+    Returns:
+        Choices [N], one a stage and model; without those that the budget does not pay.
+    """
     cost, family = space.cost, space.family
     cheapest = {f: np.where(family == f, cost, np.inf).argmin(axis=1) for f in np.unique(family).tolist()}
     single = np.stack([cost[np.arange(len(cost)), own] for own in cheapest.values()])  # [models, N]
@@ -116,11 +121,14 @@ def first_trials(space: Space) -> list[tuple[int, ...]]:
 
 
 def observations(space: Space, trials: Sequence[Trial], wanted: int, rng: np.random.Generator) -> list[tuple[int, ...]]:
-    """The paper's three observations as moves from the three best trials, the best first.
+    """The paper's three observations as moves from the three best trials, the best trial first.
 
-    The same stage with another model's option of the next lower or equal cost
-    (1); a step more or fewer samples of the same model (2); and a step up at one stage that a step down at another one
-    pays for (3).
+    1. Another model at one stage, with its option of the next lower or equal cost.
+    2. A step more or fewer samples of the same model at one stage.
+    3. A step up at one stage, which a step down at another stage pays for.
+
+    Returns:
+        At most ``wanted`` choices that fit the budget and were not tried.
     """
     tried, proposals = {trial.choice for trial in trials}, dict[tuple[int, ...], None]()
     for trial in sorted(trials, key=lambda t: (t.loss, space.of(t.choice)))[:3]:

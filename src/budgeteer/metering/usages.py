@@ -39,8 +39,10 @@ def usages_in(body: Mapping[str, Any]) -> Iterator[tuple[int | None, Mapping[str
 
 
 def cost_of(usage: Any) -> int | None:
-    """What a usage says that the provider bills, from dollars to pico-dollars, rounded up; None if it says nothing that
-    can be. Of a call on the user's own key at the provider's provider, that one's bill is part of it.
+    """The bill that a usage object states (``cost``, in dollars), in pico-dollars, rounded up; None if it states none,
+    or one that is negative or no number.
+
+    Where a router called another provider with the user's own key (``is_byok``), that provider's bill is added.
 
     >>> cost_of({"cost": 0.00014}), cost_of({"cost": -1}), cost_of({"cost": True}), cost_of(None)
     (140000000, None, None, None)
@@ -67,12 +69,12 @@ def _dollars(value: Any) -> Decimal | None:
 class Told:
     """The usages that the events of a stream told, most of them one at its end.
 
-    Some servers tell all that was used so far with each event, others what the event added. The former grows wherever
-    text came in between, or stands still for a moment; what falls, or stays where it is too little for the text so far,
-    was an addition, and is summed up, unless the last one is the sum.
+    Some servers tell with each event all that was used so far; others tell what the event added. A total grows, or
+    stands still for a moment. A number that falls, or that stands still although it is too small for the text so far,
+    is an addition. Additions are summed up, unless the last event tells their sum.
 
     Attributes:
-        all: what all of them say together.
+        all: the usage that follows from all events.
     """
 
     __slots__ = ("_added", "_chunks", "_last", "_sum", "all")

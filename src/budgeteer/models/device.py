@@ -100,9 +100,9 @@ def configurations(
     """What fits a deadline and a budget of energy, the best first.
 
     Every measured pair of cap and number of samples whose longest answer is predicted to be done in time, the error of
-    the fit included: ``predicted / (1 - error) <= seconds``. A device without measured accuracy has one option for each
-    number of choices: the longest answer that fits. Order: measured ones by accuracy, then fewer samples, then fewer
-    seconds; the unmeasured ones behind them as they are given.
+    the fit included: ``predicted / (1 - error) <= seconds``. A device without measured accuracy has one configuration
+    for each number of samples: the longest answer that fits. Order: measured ones by accuracy, then fewer samples, then
+    fewer seconds; the unmeasured ones behind them as they are given.
 
     Args:
         devices: what can be chosen.

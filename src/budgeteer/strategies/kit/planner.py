@@ -32,6 +32,7 @@ class Decomposition(NamedTuple):
 
 
 Planner = Callable[[Task], Awaitable[Decomposition]]
+"""Task -> its sub-questions; a coroutine function, whose calls are charged to the task."""
 
 SPLIT = (
     "Split this problem into 2 to 5 sub-questions, one a line, numbered. Do not solve it.\n\nProblem: {question}\n"
