@@ -64,7 +64,7 @@ async def equal(tasks: Sequence[Task], budget: int) -> dict[int, str | None]:
 async def one_seed(model: Model, seed: int, limit: int) -> dict[str, dict[str, float]]:
     """Share -> arm -> accuracy."""
     asked = questions.load("chains:min_steps=1,max_steps=8", limit=limit, seed=seed)
-    style = styles.style_of("reasoner", asked.asked.by(model))
+    style = styles.style_of("reasoner", asked.info.by(model))
     free = tasks_of(model, style, asked, limit * MOST)
     samplers = [Sampler(task, max_tokens=MOST, temperature=0.0) for task in free]
     await asyncio.gather(*(sampler.once(1) for sampler in samplers))

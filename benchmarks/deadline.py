@@ -71,7 +71,7 @@ async def measured(limit: int, seen: int) -> dict[str, Any]:
     """Everything that is written."""
     model = load_model("reasoner")
     asked = questions.load("chains", limit=limit, seed=0)
-    style = styles.style_of("reasoner", asked.asked.by(model))
+    style = styles.style_of("reasoner", asked.info.by(model))
     device, error = await profiled(model, style, seen)
     rows = []
     for seconds in DEADLINES:

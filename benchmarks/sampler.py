@@ -29,7 +29,7 @@ from budgeteer.engine.llama import Llama
 from budgeteer.lab import pool
 from budgeteer.lab.results import installed, machine, to_json, write_text
 from budgeteer.lab.run import rewards
-from budgeteer.models.policy import REASONER, Policy, load_policy
+from budgeteer.models.policy import REASONER, LlamaPolicy, load_policy
 from budgeteer.rl import recipes
 from budgeteer.rl.config import TrainConfig
 from budgeteer.rl.sampler import sample
@@ -106,7 +106,7 @@ def left_padded(prompts: Sequence[Sequence[int]], pad: int) -> tuple[torch.Tenso
 
 
 def variants(
-    policy: Policy, items: Sequence[Item], group: int, max_tokens: int
+    policy: LlamaPolicy, items: Sequence[Item], group: int, max_tokens: int
 ) -> dict[str, Callable[[int], np.ndarray[Any, Any]]]:
     """Name -> function of a seed that samples the batch and gives the [n] lengths of its rollouts."""
     from transformers import AutoModelForCausalLM
@@ -194,7 +194,7 @@ def generation(settings: Settings) -> list[dict[str, Any]]:
     return rows
 
 
-def our_steps(settings: Settings, policy: Policy, problems: pool.Pool, seed: int) -> Trainer:
+def our_steps(settings: Settings, policy: LlamaPolicy, problems: pool.Pool, seed: int) -> Trainer:
     """A trainer of plain GRPO with a fixed group and one update a step."""
     count, group = settings.train_batch
     config = TrainConfig(

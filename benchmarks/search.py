@@ -49,9 +49,9 @@ from budgeteer.strategies import (
     split,
 )
 from budgeteer.strategies._split import agreement, gains
-from budgeteer.strategies.kit.aggregate import weighted_majority
+from budgeteer.strategies.aggregator import weighted_majority
 from budgeteer.strategies.kit.samples import Sampler, traces_of
-from budgeteer.strategies.kit.score import mean_logprob, programmatic
+from budgeteer.strategies.scorer import mean_logprob, programmatic
 
 ROOT = Path(__file__).resolve().parents[1]
 OUT = ROOT / "benchmarks" / "results" / "search.json"

@@ -73,7 +73,7 @@ from budgeteer.models.llama_cpp import LlamaCpp
 from budgeteer.models.model import LOGPROBS, SEED, Choice, Chunk, Finish, Model, Request, Response
 from budgeteer.solve import Answer, Budgeted, Question, Strategy, Style, Task, derive
 from budgeteer.solve.lines import Lines
-from budgeteer.solve.styles import Asked, Example, direct, few_shot
+from budgeteer.solve.styles import Example, TaskInfo, direct, few_shot
 from budgeteer.strategies import (
     adaptive_vote,
     best_of_n,
@@ -82,8 +82,8 @@ from budgeteer.strategies import (
     split,
 )
 from budgeteer.strategies._split import agreement, gains
-from budgeteer.strategies.kit.aggregate import weighted_majority
-from budgeteer.strategies.kit.score import mean_logprob, programmatic
+from budgeteer.strategies.aggregator import weighted_majority
+from budgeteer.strategies.scorer import mean_logprob, programmatic
 from budgeteer.verify import auto
 from search import greedy_first
 
@@ -166,7 +166,7 @@ def gym(
     """A family of reasoning-gym; the worked examples are problems of its own that are not asked, or our own ones."""
     drawn = Gym(family, size + SHOTS, 0, **settings)
     shots, asked = drawn.items[:SHOTS], drawn.items[SHOTS:]
-    numeric = Asked(family, True, () if reasoning else tuple(Example(i.prompt, "", i.answer) for i in shots))
+    numeric = TaskInfo(family, True, () if reasoning else tuple(Example(i.prompt, "", i.answer) for i in shots))
 
     def right(number: int, answer: str | None) -> bool:
         return answer is not None and drawn.verify(asked[number], answer) >= 1
@@ -204,7 +204,7 @@ def data_families(folder: Path, wiki: int, calculations: int) -> list[Family]:
     """Part (c)."""
     rows = read(folder / "twowiki_100" / "questions.jsonl.gz")[:wiki]
     asked = [(" ".join((*row["gold_sentences"], row["question"])), row["answers"]) for row in rows]
-    style = replace(direct(Asked("2WikiMultihopQA", examples=TWOWIKI)), normal=words)
+    style = replace(direct(TaskInfo("2WikiMultihopQA", examples=TWOWIKI)), normal=words)
 
     def listed(number: int, answer: str | None) -> bool:
         return answer is not None and answer in {words(answered) for answered in asked[number][1]}
@@ -215,7 +215,7 @@ def data_families(folder: Path, wiki: int, calculations: int) -> list[Family]:
     def equal(number: int, answer: str | None) -> bool:
         return answer == sums[number][1]
 
-    by_sum = direct(Asked("calculations", True, tuple(Example(text, "", answer) for text, answer in shots)))
+    by_sum = direct(TaskInfo("calculations", True, tuple(Example(text, "", answer) for text, answer in shots)))
     return [
         Family("2WikiMultihopQA", "data", style, asked, listed, grounded, 16),
         Family("GSM8K calculations", "data", by_sum, sums, equal, works_out),
@@ -284,7 +284,7 @@ async def pool(families: Sequence[Family], seeds: int, path: Path, hopeless: Seq
     if todo or solved:
         model, begin, tokens = LlamaCpp(slots=SAMPLES, context=1024), time.monotonic(), 0
         try:
-            style = few_shot(Asked("GSM8K", True))
+            style = few_shot(TaskInfo("GSM8K", True))
             for number in solved:
                 prompt = style.prompt(hopeless[number]["question"])
                 choice = (await model.generate(Request(prompt, 160, 1, 0.0, style.stop))).choices[0]

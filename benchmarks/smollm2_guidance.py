@@ -56,7 +56,7 @@ from budgeteer.models.model import Request
 from budgeteer.models.smollm2 import smollm2
 from budgeteer.models.transformers import Transformers
 from budgeteer.solve.lines import Lines
-from budgeteer.solve.styles import Asked, Example, few_shot
+from budgeteer.solve.styles import Example, TaskInfo, few_shot
 from budgeteer.steer import budget_forcing, budget_guidance
 from budgeteer.steer.kit import combine
 
@@ -80,7 +80,7 @@ EXAMPLES = (
     worked(34, 5, True, True), worked(7, 62, False, False), worked(51, 8, True, False), worked(6, 43, True, True),
     worked(83, 4, False, False), worked(25, 2, False, True),
 )  # fmt: skip
-STYLE = replace(few_shot(Asked("sums", True, EXAMPLES)), answer_tokens=7)
+STYLE = replace(few_shot(TaskInfo("sums", True, EXAMPLES)), answer_tokens=7)
 
 
 def problems() -> list[tuple[str, str]]:

@@ -38,7 +38,7 @@ from budgeteer.strategies import (
     self_consistency,
     value_tree,
 )
-from budgeteer.strategies.kit.score import Scorer, mean_logprob, programmatic
+from budgeteer.strategies.scorer import Scorer, mean_logprob, programmatic
 from search import greedy_first, passes, steps_hold
 
 OUT = Path(__file__).parent / "results" / "steps.json"
@@ -81,7 +81,7 @@ def measure(kind: str, n: int, seeds: Sequence[int], folder: Path) -> dict[str, 
     """All numbers of a part."""
     asked = questions.load("chains:min_steps=1,max_steps=8", limit=n, seed=77)
     model = Reasoner()
-    style = styles.style_of(styles.choose(model, asked.asked), asked.asked.by(model))
+    style = styles.style_of(styles.choose(model, asked.info), asked.info.by(model))
 
     def told(cell: frontier.Cell, row: Any, progress: Any) -> None:
         if progress.done == progress.total:

@@ -56,7 +56,7 @@ from budgeteer.strategies import (
     self_consistency,
     truncate,
 )
-from budgeteer.strategies.kit.score import mean_logprob, programmatic
+from budgeteer.strategies.scorer import mean_logprob, programmatic
 from search import greedy_first
 from steps import table
 
@@ -83,7 +83,7 @@ def asked_so(strategy: Strategy, style: str) -> Strategy:
     """The strategy, asking in another style."""
 
     async def solve(task: Task) -> Answer:
-        return await strategy.solve(replace(task, style=styles.style_of(style, styles.Asked("thinking"))))
+        return await strategy.solve(replace(task, style=styles.style_of(style, styles.TaskInfo("thinking"))))
 
     return Strategy(solve, strategy.needs)
 
@@ -126,7 +126,7 @@ def measure(
     """All numbers of a part."""
     asked = questions.load("thinking", limit=n, seed=77)
     model = LlamaCpp(gguf, slots=MOST, context=1024, threads=1)
-    style = styles.style_of(STYLE, asked.asked.by(model))
+    style = styles.style_of(STYLE, asked.info.by(model))
     compared = strategies(part)
 
     def told(cell: frontier.Cell, row: Any, progress: Any) -> None:

@@ -20,7 +20,7 @@ from typing import Any
 
 from budgeteer.lab.stats import wilson
 from budgeteer.lab.thinker.conversations import FAMILIES, problem
-from budgeteer.lab.thinker.evaluate import Asked, Asker
+from budgeteer.lab.thinker.evaluate import Asker, ProblemResult
 from budgeteer.lab.thinker.problem import Problem
 from budgeteer.models.thinker import THINKER
 
@@ -43,7 +43,7 @@ def problems(each: int, seed: int) -> list[Problem]:
     return list(chosen.values())
 
 
-def row(asked: Sequence[Asked], **about: Any) -> dict[str, Any]:
+def row(asked: Sequence[ProblemResult], **about: Any) -> dict[str, Any]:
     """One line of the result."""
     share = wilson(sum(answer.right for answer in asked), len(asked))
     return {
@@ -59,7 +59,7 @@ def row(asked: Sequence[Asked], **about: Any) -> dict[str, Any]:
     }
 
 
-def broken_down(asked: Sequence[Asked], of: Sequence[Problem], **about: Any) -> list[dict[str, Any]]:
+def broken_down(asked: Sequence[ProblemResult], of: Sequence[Problem], **about: Any) -> list[dict[str, Any]]:
     """All problems together, by family, and by family and level."""
     rows = [row(asked, **about, family="all", level="all")]
     for family, module in FAMILIES.items():

@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Sequence
 
 from budgeteer.core.errors import InvalidInput
-from budgeteer.strategies.kit.aggregate import Aggregator, Ranked
+from budgeteer.strategies.aggregator import Aggregator, Ranked
 
 
 def firm_majority(margin: float = 0.0) -> Aggregator:

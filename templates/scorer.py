@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from budgeteer.solve import Task
 from budgeteer.strategies.kit.samples import Sample
-from budgeteer.strategies.kit.score import Score, Scorer
+from budgeteer.strategies.scorer import Score, Scorer
 
 
 def short_first() -> Scorer:

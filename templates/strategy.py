@@ -6,7 +6,7 @@ Paper: "Title", arXiv 0000.00000.
 from __future__ import annotations
 
 from budgeteer.solve import Answer, Strategy, Task
-from budgeteer.strategies.kit.aggregate import majority
+from budgeteer.strategies.aggregator import majority
 from budgeteer.strategies.kit.samples import Sampler
 
 

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from budgeteer.models.chat import Chat, Message
 from budgeteer.solve.strategy import Style
-from budgeteer.solve.styles import Asked, normal
+from budgeteer.solve.styles import TaskInfo, normal
 
 
-def brackets(task: Asked, *, thinking: bool = True) -> Style:
+def brackets(task: TaskInfo, *, thinking: bool = True) -> Style:
     """Chat messages; the answer is what stands between ``[[`` and ``]]``.
 
     Helps when a model follows instructions but writes sentences around its answer; does not when it ignores them.
@@ -19,7 +19,7 @@ def brackets(task: Asked, *, thinking: bool = True) -> Style:
         task: what is asked for, such as whether all answers are numbers.
         thinking: whether the model is asked to think first.
 
-    >>> style = brackets(Asked("text"))
+    >>> style = brackets(TaskInfo("text"))
     >>> style.read("Whales breathe air, so [[ a mammal ]]"), style.read("Whales breathe air")
     ('a mammal', None)
     """

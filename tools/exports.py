@@ -32,42 +32,50 @@ PACKAGES = (
     "rl.stream",
     "rl.variant",
     "rl.weight",
+    "solve.styles",
     "steer",
     "strategies",
+    "strategies.aggregator",
+    "strategies.scorer",
     "verify",
 )
 HEAD = "# Written by tools/exports.py."
 
 
+def order(name: str) -> tuple[int, str]:
+    """Constants, classes, functions, each by the alphabet: the order of ruff."""
+    return (0 if name.isupper() else 1 if name[0].isupper() else 2), name
+
+
 def exports(package: str) -> dict[str, str]:
     """Name -> file of a package, such as ``{"neyman": "_neyman"}``."""
-    found = {}
+    files = {}
     for method in METHODS:
         module, _, factory = method.path.partition(":")
         home, _, file = module.rpartition(".")
         if home == f"budgeteer.{package}":
-            found[factory] = file
+            files[factory] = file
     for path in sorted((ROOT / "src/budgeteer" / package.replace(".", "/")).glob("*.py")):
         if path.name == "__init__.py":
             continue
         for node in ast.parse(path.read_text(encoding="utf-8")).body:
             if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "__all__":
-                found |= dict.fromkeys(ast.literal_eval(node.value), path.stem)
-    return dict(sorted(found.items()))
+                files |= dict.fromkeys(ast.literal_eval(node.value), path.stem)
+    return {name: files[name] for name in sorted(files, key=order)}
 
 
 def text(package: str) -> str:
     """What ``__init__.py`` of a package has to hold."""
     path = ROOT / "src/budgeteer" / package.replace(".", "/") / "__init__.py"
     doc = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8")), clean=False)
-    found, files = exports(package), {}
-    for name, file in found.items():
-        files.setdefault(file, []).append(name)
+    homes, names_of = exports(package), {}
+    for name, file in homes.items():
+        names_of.setdefault(file, []).append(name)
     imports = []
-    for file, names in sorted(files.items()):
+    for file, names in sorted(names_of.items()):
         imports.append(f"    from budgeteer.{package}.{file} import {', '.join(names)}")
-    listed = [f'    "{name}",' for name in found]
-    home = [f'        "{name}": "{file}",' for name, file in found.items()]
+    listed = [f'    "{name}",' for name in homes]
+    home = [f'        "{name}": "{file}",' for name, file in homes.items()]
     return "\n".join([
         f'"""{doc}"""', "", "from __future__ import annotations", "", HEAD, "from typing import TYPE_CHECKING", "",
         "from budgeteer.core.lazy import lazy", "", "if TYPE_CHECKING:", *imports, "", "__all__ = [", *listed, "]", "",

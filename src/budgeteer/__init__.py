@@ -16,9 +16,21 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 __all__ = [
-    "Allocator", "Budget", "BudgetExceeded", "BudgeteerError", "Budgets", "InvalidInput", "Items", "Menu", "Outcomes",
-    "Plan", "Steer", "Usage", "chain", "stateless",
-]  # fmt: skip
+    "Allocator",
+    "Budget",
+    "BudgetExceeded",
+    "BudgeteerError",
+    "Budgets",
+    "InvalidInput",
+    "Items",
+    "Menu",
+    "Outcomes",
+    "Plan",
+    "Steer",
+    "Usage",
+    "chain",
+    "stateless",
+]
 
 __getattr__ = lazy(
     __name__,

@@ -27,8 +27,8 @@ from budgeteer.models.chat import Message
 from budgeteer.models.model import Request
 from budgeteer.solve import Answer, Style
 from budgeteer.strategies import split
-from budgeteer.strategies.kit.aggregate import Ranked, majority, weighted_majority
-from budgeteer.strategies.kit.score import Scorer, mean_logprob, self_evaluation, verifier
+from budgeteer.strategies.aggregator import Ranked, majority, weighted_majority
+from budgeteer.strategies.scorer import Scorer, mean_logprob, self_evaluation, verifier
 from budgeteer.verify import exact
 
 RNG = np.random.default_rng(0)

@@ -151,9 +151,9 @@ def test_the_reward_by_hand(copies: Path) -> None:
 
 
 def test_the_style_by_hand(copies: Path) -> None:
-    from budgeteer.solve.styles import Asked
+    from budgeteer.solve.styles import TaskInfo
 
-    style = template("style").brackets(Asked("sums", numeric=True), thinking=False)
+    style = template("style").brackets(TaskInfo("sums", numeric=True), thinking=False)
     messages = style.prompt("1 + 1?").messages
     assert [message.role for message in messages] == ["system", "user"]
     assert "it is a number" in messages[0].content

@@ -18,10 +18,10 @@ from budgeteer.core.usage import Usage
 from budgeteer.engine.llama import Llama
 from budgeteer.models.chat import Prompt
 from budgeteer.models.model import INTERNALS, PREFIX, SEED, Choice, Chunk, Finish, Request, Response
-from budgeteer.models.policy import Policy
+from budgeteer.models.policy import LlamaPolicy
 
 
-def internals(policy: Policy) -> Internals:
+def internals(policy: LlamaPolicy) -> Internals:
     size = policy.model.config.vocab_size
     pieces = tuple(policy.tokenizer.decode([i], skip_special_tokens=False) for i in range(size))
     return Internals(
@@ -51,7 +51,7 @@ class ToyReasoner:
     name = "toy-reasoner"
     capabilities = frozenset({PREFIX, SEED, INTERNALS})
 
-    def __init__(self, policy: Policy) -> None:
+    def __init__(self, policy: LlamaPolicy) -> None:
         self.policy, self.inside = policy, internals(policy)
 
     def count(self, prompt: Prompt) -> int:

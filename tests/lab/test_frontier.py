@@ -30,7 +30,7 @@ def measure(folder, model, strategies=None, **more):
     strategies = strategies or {"once": once(), "vote:n=5": vote(n=5)}
     options = {"about": {}, "concurrency": 4, "timeout": 60, "prices": None, "durable": False, "pause": Pause()}
     options |= {"on_row": lambda cell, row, progress: None} | more
-    style = style_of("reasoner", asked.asked)
+    style = style_of("reasoner", asked.info)
     return asked, asyncio.run(frontier.measure(strategies, BUDGETS, [0, 1, 2], asked, model, style, folder, **options))
 
 

@@ -23,7 +23,7 @@ from budgeteer.core.steer import Snapshot  # noqa: E402
 from budgeteer.engine.head import HEADS, load_head, own_head, save_head  # noqa: E402
 from budgeteer.engine.vocabulary_head import LinearHead  # noqa: E402
 from budgeteer.lab.heads.fit import Form, outputs_of  # noqa: E402
-from budgeteer.lab.heads.traces import UNKNOWN, Collection, Seen, collect  # noqa: E402
+from budgeteer.lab.heads.traces import UNKNOWN, Collection, WatchedRows, collect  # noqa: E402
 from budgeteer.lab.heads.vocabulary import write_into  # noqa: E402
 from budgeteer.models.chat import Chat, Message  # noqa: E402
 from budgeteer.models.model import Request  # noqa: E402
@@ -97,7 +97,7 @@ def test_a_sample_of_positions_is_even_and_keeps_the_first() -> None:
     counts, tries, n, keep = np.zeros(12), 600, 12, 4
     inside = None
     for seed in range(tries):
-        seen = Seen(1, keep, seed)
+        seen = WatchedRows(1, keep, seed)
         for t in range(n):
             hidden, logits = torch.full((1, 1, 1), float(t)), torch.zeros(1, 3)
             seen.look(Snapshot.of([t], last=t + 100 if t else -1, hidden=hidden, logits=logits))
@@ -313,9 +313,9 @@ def test_train_solve_and_be_bound_to_the_weights(form, folder, asked, tmp_path, 
 
 def chat_style():
     from budgeteer.models.chat import THINK
-    from budgeteer.solve.styles import Asked, style_of
+    from budgeteer.solve.styles import TaskInfo, style_of
 
-    return style_of("think", Asked("sums", numeric=True, tags=THINK))
+    return style_of("think", TaskInfo("sums", numeric=True, tags=THINK))
 
 
 def test_the_thinking_model_by_its_name(asked, tmp_path, capsys) -> None:

@@ -138,7 +138,7 @@ def test_pools_hold_the_problems_that_the_results_were_made_with(task, seed, tra
 def test_questions_are_what_they_were(task, digest):
     needs.reasoning_gym()
     asked = questions.load(task, limit=40, seed=77)
-    rows = [[q.id, q.text, asked.references[q.id]] for q in asked.questions] + [list(map(list, asked.asked.examples))]
+    rows = [[q.id, q.text, asked.references[q.id]] for q in asked.questions] + [list(map(list, asked.info.examples))]
     assert hashlib.sha256(json.dumps(rows).encode()).hexdigest()[:16] == digest
 
 
@@ -167,7 +167,7 @@ def test_files_of_all_formats_hold_the_same(tmp_path, name, bom):
     asked = questions.load(path)
     assert [q.text for q in asked.questions] == [row["question"] for row in ROWS]
     assert list(asked.references.values()) == [str(2 * i) for i in range(40)]
-    assert asked.asked.numeric
+    assert asked.info.numeric
     assert [q.id for q in asked.questions][:2] == [f"{bom}x:1", f"{bom}x:2"]
     made = pool.build(path, 0, 30, 10)
     assert (len(made.train), len(made.heldout)) == (30, 10)

@@ -11,7 +11,10 @@ import pytest
 
 from budgeteer import cli
 from budgeteer.check.scripted import Scripted
+from budgeteer.core import registry
 from budgeteer.core.errors import InvalidInput
+from budgeteer.core.joint import Assignment
+from budgeteer.core.method import Method
 from budgeteer.joint import agent_tts
 from budgeteer.joint._agent_tts import first_trials, observations
 from budgeteer.joint.kit import Space, Trial
@@ -170,6 +173,46 @@ def test_the_command_finds_the_way_that_is_right(folder: Path, capsys: pytest.Ca
     assert "right      100.0% of the 3 questions" in said
     assert "held out   100.0%" in said
     assert "search     4 pipelines" in said
+
+
+def dearest_first(loss, cost, budget, start, *, rng, family=(), trials=1, most=2):  # type: ignore[no-untyped-def]
+    """A joint method of somebody else: the dearest choices that fit, ``most`` of them; it notes what it was given."""
+    GIVEN.update(family=family, trials=trials, most=most)
+    every = [c for c in itertools.product(range(cost.shape[1]), repeat=len(cost)) if paid(cost, c) <= budget]
+    tried = sorted(every, key=lambda c: -paid(cost, c))[:most]
+    values = [loss(np.eye(cost.shape[1])[list(c)])[0] for c in tried]
+    best = np.array(tried[int(np.argmin(values))])
+    return Assignment(best, best, min(values), len(tried))
+
+
+GIVEN: dict[str, object] = {}
+
+
+def paid(cost: np.ndarray, choice: tuple[int, ...]) -> float:
+    return sum(float(row[k]) for row, k in zip(cost, choice, strict=True))
+
+
+def test_any_joint_method_of_the_registry_searches(
+    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    theirs = Method("dearest-first", "joint", f"{__name__}:dearest_first", "the dearest choices")
+    monkeypatch.setattr(registry, "METHODS", (*registry.METHODS, theirs))
+    command = ["stages", str(folder / "p.toml"), str(folder / "q.jsonl"), "--budget", "200"]
+    assert cli.main([*command, "--search", "dearest-first:most=3", "--trials", "7"]) == 0
+    said = capsys.readouterr().out
+    assert "search     3 pipelines" in said
+    assert "best       half: slow x 3, more: quick x 1" in said
+    assert GIVEN == {"family": [0, 0, 1, 1], "trials": 7, "most": 3}
+    assert cli.main([*command, "--search", "dearest-first", "--batch", "2"]) == 2
+    assert "--search dearest-first has no option batch; leave --batch out" in capsys.readouterr().err
+
+
+def test_the_gaussian_process_searches_with_its_options(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    command = ["stages", str(folder / "p.toml"), str(folder / "q.jsonl"), "--budget", "200"]
+    assert cli.main([*command, "--search", "gaussian-process:first=2", "--trials", "4"]) == 0
+    said = capsys.readouterr().out
+    assert "best       half: slow x 1, more: quick x 1" in said or "best       half: slow x 3" in said
+    assert "right      100.0% of the 3 questions" in said
 
 
 def test_an_agent_is_told_options_costs_and_trials() -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from budgeteer.core.errors import CheckpointError, InvalidInput
-from budgeteer.models.device import PUBLISHED, Accuracy, Device, device_of, load, options, save
+from budgeteer.models.device import PUBLISHED, Accuracy, Device, configurations, device_of, load, save
 from budgeteer.models.latency import Decode, Latency
 
 LATENCY = Latency((0.0, 1e-4, 0.01), 1, (Decode(1, 0.01, 0.0), Decode(4, 0.02, 0.0)), error=0.2)
@@ -30,7 +30,7 @@ def worked(tokens: int, parallel: int) -> float:
 @pytest.mark.parametrize("seconds", [0.1, 0.2, 0.3, 0.5, 1.0])
 def test_the_best_that_fits(seconds: float) -> None:
     fits = [one for one in SEEN if worked(one.tokens, one.parallel) <= seconds]
-    found = options([DEVICE], seconds)
+    found = configurations([DEVICE], seconds)
     assert {(one.tokens, one.parallel) for one in found} == {(one.tokens, one.parallel) for one in fits}
     assert [one.right.right for one in found if one.right] == sorted((one.right for one in fits), reverse=True)
     assert all(one.seconds == pytest.approx(worked(one.tokens, one.parallel)) for one in found)
@@ -39,31 +39,31 @@ def test_the_best_that_fits(seconds: float) -> None:
 def test_energy_is_power_times_time_and_a_limit_of_it() -> None:
     # 10 W * 0.02 s + 20 W * 9 * 0.01 s
     assert DEVICE.joules(100, 10) == pytest.approx(0.2 + 1.8)
-    assert [one.tokens for one in options([DEVICE], 9.0, joules=2.1)] == [10]
-    assert options([replace(DEVICE, watts=None)], 9.0, joules=2.1) == []
-    assert math.isnan(options([replace(DEVICE, watts=None)], 9.0)[0].joules)
+    assert [one.tokens for one in configurations([DEVICE], 9.0, joules=2.1)] == [10]
+    assert configurations([replace(DEVICE, watts=None)], 9.0, joules=2.1) == []
+    assert math.isnan(configurations([replace(DEVICE, watts=None)], 9.0)[0].joules)
 
 
 def test_without_accuracy_the_longest_answer_for_each_number_of_choices() -> None:
-    found = options([replace(DEVICE, accuracy=())], 1.0)
+    found = configurations([replace(DEVICE, accuracy=())], 1.0)
     # 0.8 s: 0.02 + 78 steps of 0.01, or 39 of 0.02
     assert [(one.parallel, one.tokens) for one in found] == [(1, 79), (4, 40)]
-    both = options([replace(DEVICE, accuracy=()), DEVICE], 1.0)
+    both = configurations([replace(DEVICE, accuracy=()), DEVICE], 1.0)
     assert [one.right is None for one in both[-2:]] == [True, True]
     assert both[0].right is not None
 
 
 def test_the_longer_the_prompt_the_shorter_the_answer() -> None:
     bare = replace(DEVICE, accuracy=())
-    assert options([bare], 1.0, prompt=1100)[0].tokens == 79 - 10
+    assert configurations([bare], 1.0, prompt=1100)[0].tokens == 79 - 10
 
 
 def test_unknown_lengths_and_no_time_are_refused() -> None:
     with pytest.raises(InvalidInput, match="--prompt-tokens"):
-        options([replace(DEVICE, prompt=0)], 1.0)
+        configurations([replace(DEVICE, prompt=0)], 1.0)
     for seconds in (0.0, -1.0, math.nan):
         with pytest.raises(InvalidInput, match="deadline"):
-            options([DEVICE], seconds)
+            configurations([DEVICE], seconds)
 
 
 def test_a_profile_survives_its_file(tmp_path: Path) -> None:

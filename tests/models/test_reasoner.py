@@ -20,7 +20,7 @@ from budgeteer.ledger import Allowance, Limit, MemoryLedger
 from budgeteer.models import reasoner as engine
 from budgeteer.models.chat import Chat, Message
 from budgeteer.models.model import LOGPROBS, PREFIX, SEED, Chunk, Finish, Request, Response
-from budgeteer.models.policy import Policy, load_policy
+from budgeteer.models.policy import LlamaPolicy, load_policy
 from budgeteer.models.reasoner import Reasoner
 from budgeteer.rl.sampler import sample
 from budgeteer.solve import Budgeted
@@ -31,7 +31,7 @@ QUESTIONS = [f"Find the Greatest Common Divisor (GCD) of these numbers: [{a}, {b
 POLICY = load_policy()
 
 
-def run(body, slots: int = 256, policy: Policy = POLICY):
+def run(body, slots: int = 256, policy: LlamaPolicy = POLICY):
     """What ``body(model)`` returns, in a loop of its own."""
 
     async def whole():
@@ -188,7 +188,7 @@ def test_the_end_of_the_positions_is_reached_and_not_passed() -> None:
 
 def test_old_columns_are_dropped_under_rows_that_live_on() -> None:
     """Hot rows seldom end: enough of them, starting at other times, to pass the last column several times."""
-    policy = Policy(toy_model(), POLICY.tokenizer, POLICY.markers, POLICY.bos)
+    policy = LlamaPolicy(toy_model(), POLICY.tokenizer, POLICY.markers, POLICY.bos)
     prompts = ["\n" * k for k in range(1, 9)]
     requests = [Request(p, 100 - 7 * (k % 8), n=3, seed=k, temperature=5.0) for k, p in enumerate(prompts * 5)]
     fed = []

@@ -20,8 +20,8 @@ from budgeteer.models.reward import ClassifierRewards, EndpointRewards, rewards_
 from budgeteer.models.thinker import THINKER
 from budgeteer.solve import Question
 from budgeteer.strategies._dora import uniqueness
-from budgeteer.strategies.kit.reward import process_reward, reward_model
 from budgeteer.strategies.kit.samples import Sample
+from budgeteer.strategies.scorer import process_reward, reward_model
 from helpers.cli_child import Slow, loader
 from helpers.upstream import Upstream, answer
 

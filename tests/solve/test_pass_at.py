@@ -15,7 +15,7 @@ from budgeteer.core.errors import InvalidInput
 from budgeteer.solve import Answer, Question, Style
 from budgeteer.solve.runner import Settings, run
 from budgeteer.strategies import best_of_majority, best_of_n, direct, self_consistency
-from budgeteer.strategies.kit.score import programmatic, self_evaluation
+from budgeteer.strategies.scorer import programmatic, self_evaluation
 from helpers.cli_child import Slow, loader
 
 STYLE = Style(lambda q: f"{q}=", lambda rest: rest.strip() or None, close="#", stop=("\n",), answer_tokens=4)

@@ -16,7 +16,7 @@ from budgeteer.lab.tasks.chains import Chains
 from budgeteer.models.chat import Chat, Message
 from budgeteer.models.model import PREFIX
 from budgeteer.solve import Question, styles
-from budgeteer.solve.styles import Asked, Example, choose, normal, style_of
+from budgeteer.solve.styles import Example, TaskInfo, choose, normal, style_of
 from helpers import needs
 
 
@@ -35,7 +35,7 @@ def test_plain_lines_and_gsm8k(tmp_path):
     found = questions.load(path)
     assert [q.id for q in found.questions] == ["a", "some:2", "7"]
     assert found.references == {"a": "4", "some:2": "2.5"}
-    assert found.asked == Asked("some", numeric=True)
+    assert found.info == TaskInfo("some", numeric=True)
     a, half, why = found.questions
     assert (found.grade(a, "4"), found.grade(a, "5"), found.grade(a, None)) == (1.0, 0.0, 0.0)
     assert found.grade(half, "it is 2.50") == 1.0
@@ -51,7 +51,7 @@ def test_gz_and_standard_input(tmp_path, monkeypatch):
     for source in (str(tmp_path / "x.jsonl.gz"), "-"):
         found = questions.load(source)
         assert found.grade(found.questions[0], "paris") == 1.0
-        assert not found.asked.numeric
+        assert not found.info.numeric
 
 
 @pytest.mark.parametrize(
@@ -94,19 +94,19 @@ def test_chains():
     assert [(q.id, q.text) for q in found.questions] == [(item.key, item.prompt) for item in want]
     assert [found.grade(q, item.answer) for q, item in zip(found.questions, want, strict=True)] == [1.0] * 10
     assert found.grade(found.questions[0], None) == 0.0
-    assert found.asked == Asked("chains", numeric=True)
+    assert found.info == TaskInfo("chains", numeric=True)
 
 
 def test_reasoning_gym_with_its_own_verifier_and_examples():
     needs.reasoning_gym()
     known = questions.load("gym:gcd", limit=5)
     assert [known.grade(q, known.references[q.id]) for q in known.questions] == [1.0] * 5
-    assert known.asked.examples == ()
+    assert known.info.examples == ()
     other = questions.load("gym:basic_arithmetic", limit=5)
-    shots = other.asked.examples
+    shots = other.info.examples
     assert len(shots) == 4
     assert not {shot.question for shot in shots} & {q.text for q in other.questions}
-    style = style_of("direct", other.asked)
+    style = style_of("direct", other.info)
     assert style.prompt("1 + 1 =").endswith(f"Answer: {shots[-1].answer}\n\nQuestion: 1 + 1 =\nAnswer:")
 
 
@@ -151,7 +151,7 @@ def test_reasoning_gym_with_its_own_verifier_and_examples():
     ],
 )
 def test_answers_are_read(name, task, trace, answer):
-    assert style_of(name, Asked(task, numeric=task == "numbers")).read(trace) == answer
+    assert style_of(name, TaskInfo(task, numeric=task == "numbers")).read(trace) == answer
 
 
 def test_numbers_have_one_form():
@@ -166,7 +166,7 @@ def test_numbers_have_one_form():
 
 def test_a_few_shot_prompt_ends_where_the_model_goes_on():
     shots = (Example("1 + 1?", "1 and 1 are 2.", "2"),)
-    style = style_of("few-shot", Asked("sums", True, shots))
+    style = style_of("few-shot", TaskInfo("sums", True, shots))
     assert style.prompt("2 + 2?") == (
         "Question: 1 + 1?\nReasoning: 1 and 1 are 2.\nAnswer: 2\n\nQuestion: 2 + 2?\nReasoning:"
     )
@@ -175,7 +175,7 @@ def test_a_few_shot_prompt_ends_where_the_model_goes_on():
 
 def test_every_example_is_read_by_its_own_style():
     for name, examples in styles.EXAMPLES.items():
-        style = style_of("few-shot", Asked(name, numeric=name != "text"))
+        style = style_of("few-shot", TaskInfo(name, numeric=name != "text"))
         for example in examples:
             assert style.read(f" {example.reasoning}\nAnswer: {example.answer}\n\nQuestion:") == example.answer
 
@@ -187,20 +187,20 @@ def test_the_style_that_fits():
             self.name, self.capabilities = name, frozenset(capabilities)
 
     reasoner, base, box = Named("reasoner", PREFIX), Named("base", PREFIX), Named("gpt")
-    assert choose(reasoner, Asked("gcd", True)) == "reasoner"
-    assert choose(base, Asked("gcd", True)) == "few-shot"
-    assert choose(base, Asked("other", True, (Example("a", "", "1"),))) == "direct"
-    assert choose(box, Asked("gcd", True)) == "chat"
+    assert choose(reasoner, TaskInfo("gcd", True)) == "reasoner"
+    assert choose(base, TaskInfo("gcd", True)) == "few-shot"
+    assert choose(base, TaskInfo("other", True, (Example("a", "", "1"),))) == "direct"
+    assert choose(box, TaskInfo("gcd", True)) == "chat"
     with pytest.raises(InvalidInput, match=r"trained on chains, .*--model smollm2"):
-        choose(reasoner, Asked("gsm8k", True))
+        choose(reasoner, TaskInfo("gsm8k", True))
     with pytest.raises(InvalidInput, match="no worked examples"):
-        style_of("few-shot", Asked("other", True, (Example("a", "", "1"),)))
+        style_of("few-shot", TaskInfo("other", True, (Example("a", "", "1"),)))
     with pytest.raises(UnknownName, match="few-shot"):
-        style_of("fewshot", Asked("gcd"))
+        style_of("fewshot", TaskInfo("gcd"))
 
 
 def test_chat_is_messages():
-    prompt = style_of("chat", Asked("text")).prompt("Why?")
+    prompt = style_of("chat", TaskInfo("text")).prompt("Why?")
     assert isinstance(prompt, Chat)
     assert prompt.messages[-1] == Message("user", "Why?")
     assert Question("a", "b").text == "b"

@@ -6,13 +6,12 @@ import pytest
 
 from budgeteer.core.errors import InvalidInput
 from budgeteer.models.chat import THINK, Chat, Thinking, tags_of
-from budgeteer.solve.styles import Asked, choose, style_of
-from budgeteer.solve.think import BOX, LINE
+from budgeteer.solve.styles import BOX, LINE, TaskInfo, choose, style_of
 
-NUMBERS, TEXTS = Asked("gsm8k", numeric=True), Asked("other")
+NUMBERS, TEXTS = TaskInfo("gsm8k", numeric=True), TaskInfo("other")
 
 
-def chat_of(style: str, task: Asked) -> Chat:
+def chat_of(style: str, task: TaskInfo) -> Chat:
     prompt = style_of(style, task).prompt("How many?")
     assert isinstance(prompt, Chat)
     return prompt
@@ -44,8 +43,8 @@ def test_what_is_asked_for_is_what_is_led_to() -> None:
     for task, asks, lead in ((NUMBERS, BOX, "The answer is \\boxed{"), (TEXTS, LINE, "Answer:")):
         assert chat_of("think", task).messages[-1].content == f"How many?\n\n{asks}"
         assert style_of("think", task).closed("<think>\nso") == f"<think>\nso\n</think>\n\n{lead}"
-    assert chat_of("think", Asked("thinking")).messages[-1].content == "How many?"
-    assert style_of("think", Asked("thinking")).closed("") == THINK.end
+    assert chat_of("think", TaskInfo("thinking")).messages[-1].content == "How many?"
+    assert style_of("think", TaskInfo("thinking")).closed("") == THINK.end
     assert chat_of("think:on=false,effort=low,tokens=9", TEXTS).thinking == Thinking(False, "low", 9)
 
 

@@ -95,7 +95,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Any]]:
 
 
 def solved(model: Any, style: str, name: str) -> Run:
-    look = styles.style_of(style, ASKED.asked.by(model))
+    look = styles.style_of(style, ASKED.info.by(model))
 
     async def whole() -> Run:
         try:

@@ -36,7 +36,7 @@ from budgeteer.strategies import (
 )
 from budgeteer.strategies._diffadapt import Bundle, Record, Thresholds, calibrate, choose
 from budgeteer.strategies._length_filtered_vote import entropy, filtered_vote
-from budgeteer.strategies.kit.planner import Part, Plan
+from budgeteer.strategies.kit.planner import Decomposition, Part
 
 STYLE = Style(
     prompt=lambda question: question + ":",
@@ -229,8 +229,8 @@ def test_vote_buys_new_samples_with_what_the_first_left() -> None:
 
 
 def fixed(*parts: Part, level: int | None = None):  # type: ignore[no-untyped-def]
-    async def plan(of: Task) -> Plan:
-        return Plan(parts, level)
+    async def plan(of: Task) -> Decomposition:
+        return Decomposition(parts, level)
 
     return plan
 

@@ -26,9 +26,9 @@ from budgeteer.rl.recipe import Beginnings, Carry, Importance, Stream, Variant, 
 from budgeteer.rl.recipes import grpo
 from budgeteer.rl.reward.protocol import Reward
 from budgeteer.solve import Answer, StoppedBy, Strategy, Style
-from budgeteer.strategies.kit.aggregate import Ranked
-from budgeteer.strategies.kit.score import Scorer
+from budgeteer.strategies.aggregator import Ranked
 from budgeteer.strategies.kit.trace import ask
+from budgeteer.strategies.scorer import Scorer
 
 SCALE = 1.0
 MARK = Path(os.environ.get("THEIRS_MARK", os.devnull))

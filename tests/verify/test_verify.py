@@ -17,7 +17,7 @@ from budgeteer import verify
 from budgeteer.core import registry
 from budgeteer.core.errors import InvalidInput, UnknownName, VerifierError
 from budgeteer.lab import questions
-from budgeteer.solve.styles import Asked, style_of
+from budgeteer.solve.styles import TaskInfo, style_of
 
 SIGNS = {"<NBSP>": "\u00a0", "<THIN>": "\u2009", "<EMPTY>": "", "<NL>": "\n", "<BOM>": "\ufeff", "<ZERO>": "\u200b"}
 NAMES = ["auto", "choice", "exact", "math", "number"]
@@ -52,7 +52,7 @@ def test_a_pair_is_graded_the_same_when_a_style_has_read_it(style, tmp_path):
         path = tmp_path / "one.jsonl"
         path.write_text(json.dumps({"question": "?", "answer": row["reference"]}) + "\n")
         asked = questions.load(str(path))
-        known = Asked("chains") if style == "reasoner" else asked.asked
+        known = TaskInfo("chains") if style == "reasoner" else asked.info
         look = style_of(style, known)
         said = look.read(f"{look.close or 'Answer:'} {row['answer']}\n" if look.close else f" {row['answer']}\n")
         if asked.grade(asked.questions[0], said) != float(row["expected"]):

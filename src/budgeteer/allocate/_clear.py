@@ -64,9 +64,9 @@ def clear(width: float = 64.0) -> Allocator:
         best, worth = nobody, 0.0
         for count in range(first, min(first + _EXTRA, len(can)) + 1):
             units = market.whole(market.shared(entered[:count], budget), entered[:count], budget)
-            found = math.fsum(market.use(units).tolist())
-            if found > worth:
-                best, worth = nobody.copy(), found
+            value = math.fsum(market.use(units).tolist())
+            if value > worth:
+                best, worth = nobody.copy(), value
                 best[can] = units
             elif count > first:
                 break

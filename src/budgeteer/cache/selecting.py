@@ -11,7 +11,7 @@ from budgeteer.cache.kit import ranks
 from budgeteer.cache.protocol import Cells, Score, Split
 from budgeteer.core import registry
 from budgeteer.core.errors import InvalidInput
-from budgeteer.core.slots import filled
+from budgeteer.core.slots import options_and_slots
 from budgeteer.core.spec import parse
 
 
@@ -72,6 +72,6 @@ def selection(method: str | Selection) -> Selection:
     if isinstance(method, Selection):
         return method
     spec = parse(method, "score")
-    options, slots = filled(spec, "score")
+    options, slots = options_and_slots(spec, "score")
     score: Score = registry.make("score", spec.name, **options)
     return Selection(method, score, slots.get("split") or registry.part_of("split", score.split))

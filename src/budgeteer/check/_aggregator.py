@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from budgeteer.check._common import CheckFailed
-from budgeteer.strategies.kit.aggregate import Aggregator, Ranked
+from budgeteer.strategies.aggregator import Aggregator, Ranked
 
 ANSWERS = ("7", "5", "12", "none of these")
 """Their numbers of samples are 5, 3, 2 and 1: no ties."""

@@ -80,16 +80,16 @@ def check_split(split: Split, *, seed: int = 0) -> None:
         if not all(torch.equal(a, b) for a, b in zip(whole, _sizes(split, groups), strict=True)):
             raise CheckFailed("the same scores gave other sizes; a split keeps no state and draws nothing")
         for row in range(ROWS):
-            one = slice(row, row + 1)
+            only = slice(row, row + 1)
             alone = _sizes(
                 split,
                 groups._replace(
-                    scores=tuple(scores[one] for scores in groups.scores),
-                    size=tuple(size[one] for size in groups.size),
-                    tokens=tuple(tokens[one] for tokens in groups.tokens),
+                    scores=tuple(scores[only] for scores in groups.scores),
+                    size=tuple(size[only] for size in groups.size),
+                    tokens=tuple(tokens[only] for tokens in groups.tokens),
                 ),
             )
-            if not all(torch.equal(a, b[one]) for a, b in zip(alone, whole, strict=True)):
+            if not all(torch.equal(a, b[only]) for a, b in zip(alone, whole, strict=True)):
                 raise CheckFailed("the sizes of a row change with the other rows")
 
 
@@ -117,8 +117,8 @@ def _cells(seed: int, queries: int) -> Cells:
 def _rows(cells: Cells, rows: slice) -> Cells:
     """Some rows; what has none stays."""
     without = ("query_slots", "output")
-    found: dict[str, Any] = {f.name: getattr(cells, f.name) for f in fields(cells) if f.name not in without}
-    some: dict[str, Any] = {name: value[rows] for name, value in found.items() if isinstance(value, Tensor)}
+    tensors: dict[str, Any] = {f.name: getattr(cells, f.name) for f in fields(cells) if f.name not in without}
+    some: dict[str, Any] = {name: value[rows] for name, value in tensors.items() if isinstance(value, Tensor)}
     return replace(cells, **some)
 
 
@@ -170,14 +170,14 @@ def _sizes(split: Split, groups: Groups) -> tuple[Tensor, ...]:
             Groups((scores,), (size,), (tokens,), place, groups.layers)
             for place, (scores, size, tokens) in enumerate(zip(*groups[:3], strict=True))
         ]
-    found: list[Tensor] = []
+    sizes_of_all: list[Tensor] = []
     for each in asked:
         given = [*each.scores, *each.size]
         sizes = _unchanged(lambda each=each: split.sizes(each), given, "the split")  # type: ignore[misc]
         if len(sizes) != len(each.scores):
             raise CheckFailed(f"the split gave sizes for {len(sizes)} layers, and {len(each.scores)} were asked for")
-        found += sizes
-    for scores, sizes in zip(groups.scores, found, strict=True):
+        sizes_of_all += sizes
+    for scores, sizes in zip(groups.scores, sizes_of_all, strict=True):
         if sizes.shape != scores.shape[:2] or sizes.dtype != torch.int64:
             raise CheckFailed(
                 f"sizes are {tuple(sizes.shape)} of {sizes.dtype}; one int64 a row and head, {tuple(scores.shape[:2])}"
@@ -187,7 +187,7 @@ def _sizes(split: Split, groups: Groups) -> tuple[Tensor, ...]:
             raise CheckFailed("a head keeps fewer entries than are protected (+inf)")
         if bool((sizes > has).any()):
             raise CheckFailed("a head keeps more entries than it has (those above -inf)")
-    kept = sum((sizes.sum(-1) for sizes in found[1:]), start=found[0].sum(-1))
+    kept = sum((sizes.sum(-1) for sizes in sizes_of_all[1:]), start=sizes_of_all[0].sum(-1))
     if bool((kept > groups.size[0] * KV_HEADS * LAYERS).any()):
         raise CheckFailed("a row keeps more than its budget: size x heads, summed over the layers")
-    return tuple(found)
+    return tuple(sizes_of_all)

@@ -63,12 +63,15 @@ def check_recipe(recipe: Recipe, *, ordered: bool = False, objective: Objective 
             raise CheckFailed(f"the recipe's steer: {error}") from error
     given = copy.deepcopy(view)
     parts: list[tuple[str, Callable[..., None], Any]] = [
-        ("token weight", check_weight, recipe.token_weight), ("advantage", check_advantage, recipe.advantage),
-        ("importance", check_importance, recipe.importance), ("ratio", check_ratio, recipe.loss.ratio),
-        ("stream", check_stream, recipe.stream), ("carry", check_carry, recipe.carry),
+        ("token weight", check_weight, recipe.token_weight),
+        ("advantage", check_advantage, recipe.advantage),
+        ("importance", check_importance, recipe.importance),
+        ("ratio", check_ratio, recipe.loss.ratio),
+        ("stream", check_stream, recipe.stream),
+        ("carry", check_carry, recipe.carry),
         ("variant", check_variant, recipe.variant),
         *((name, check_schedule, getattr(recipe.schedules, name)) for name in ("temperature", "max_tokens", "lr")),
-    ]  # fmt: skip
+    ]
     for name, check, part in parts:
         if part is None or (check is check_ratio and importlib.util.find_spec("torch") is None):
             continue

@@ -16,7 +16,7 @@ from budgeteer.models.model import CAPABILITIES, Choice, Finish, Request
 from budgeteer.solve import Budgeted, Task
 from budgeteer.solve.strategy import CHECK
 from budgeteer.strategies.kit.samples import Sample
-from budgeteer.strategies.kit.score import Scorer
+from budgeteer.strategies.scorer import Scorer
 
 ENOUGH = 100_000
 VERDICTS = ("Yes", "No", "3", "-2", "Well")

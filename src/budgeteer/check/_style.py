@@ -8,15 +8,15 @@ from budgeteer.check._common import CheckFailed
 from budgeteer.core.errors import InvalidInput
 from budgeteer.models.chat import Chat, contents
 from budgeteer.solve.strategy import Style
-from budgeteer.solve.styles import Asked, Example
+from budgeteer.solve.styles import Example, TaskInfo
 
-MakeStyle = Callable[[Asked], Style]
+MakeStyle = Callable[[TaskInfo], Style]
 TASKS = (
-    Asked("chains", numeric=True),
-    Asked("numbers", numeric=True),
-    Asked("text"),
-    Asked("sums", numeric=True, examples=(Example("1 + 1?", "One and one are two.", "2"),), units=True),
-    Asked("names", examples=(Example("Who?", "", "She"),)),
+    TaskInfo("chains", numeric=True),
+    TaskInfo("numbers", numeric=True),
+    TaskInfo("text"),
+    TaskInfo("sums", numeric=True, examples=(Example("1 + 1?", "One and one are two.", "2"),), units=True),
+    TaskInfo("names", examples=(Example("Who?", "", "She"),)),
 )
 QUESTIONS = ("How many legs have 7 spiders?", "3 + 4 =", 'Say {this} "as it is": \\n 100%')
 THINKING = "Some steps, one after the other"
@@ -57,7 +57,7 @@ def check_style(make: MakeStyle, *, seed: int = 0) -> None:
         raise CheckFailed(f"every task was refused ({', '.join(task.name for task in TASKS)}); accept one of them")
 
 
-def _asks(style: Style, again: Style, task: Asked) -> None:
+def _asks(style: Style, again: Style, task: TaskInfo) -> None:
     for question in QUESTIONS:
         prompt = style.prompt(question)
         if not isinstance(prompt, str | Chat):

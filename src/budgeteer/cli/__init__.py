@@ -37,9 +37,18 @@ COMMANDS: dict[str, tuple[str, str]] = {
 """Name -> module and one line of help. A module has ``add_arguments(parser)`` and ``run(args) -> int``."""
 
 _DISK = (
-    errno.EACCES, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EISDIR, errno.ENAMETOOLONG, errno.ENOENT, errno.ENOSPC,
-    errno.ENOTDIR, errno.EPERM, errno.EROFS,
-)  # fmt: skip
+    errno.EACCES,
+    errno.EDQUOT,
+    errno.EFBIG,
+    errno.EIO,
+    errno.EISDIR,
+    errno.ENAMETOOLONG,
+    errno.ENOENT,
+    errno.ENOSPC,
+    errno.ENOTDIR,
+    errno.EPERM,
+    errno.EROFS,
+)
 """What files and disks refuse, and the user can change."""
 
 _DESCRIPTION = """\

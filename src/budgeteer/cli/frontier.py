@@ -65,8 +65,8 @@ def run(args: argparse.Namespace) -> int:
     async def work(pause: Any) -> Any:
         try:
             await _solving.probed(args, model)
-            style = styles.choose(model, asked.asked) if args.style is None else args.style
-            look = styles.style_of(style, asked.asked.by(model))
+            style = styles.choose(model, asked.info) if args.style is None else args.style
+            look = styles.style_of(style, asked.info.by(model))
             measured = await frontier.measure(
                 strategies,
                 budgets,

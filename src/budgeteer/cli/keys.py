@@ -148,13 +148,13 @@ def _per_model(pairs: list[str]) -> dict[str, list[str]]:
     """The limits of each model or group in texts such as ``gpt-4o=$5/day``."""
     from budgeteer.core.errors import InvalidInput
 
-    found: dict[str, list[str]] = {}
+    limits: dict[str, list[str]] = {}
     for pair in pairs:
         name, equals, limit = pair.rpartition("=")
         if not (name and equals and limit):
             raise InvalidInput(f"--per-model {pair!r} is not NAME=LIMIT; write gpt-4o=$5/day")
-        found.setdefault(name, []).append(limit)
-    return found
+        limits.setdefault(name, []).append(limit)
+    return limits
 
 
 def _rotate(store: Store, config: Config, args: argparse.Namespace) -> int:

@@ -102,13 +102,13 @@ def _last_token(args: argparse.Namespace) -> int:
     ids = last_token.encoded(loaded.tokenizer, prompts)
     depth = len(last_token.layers_of(loaded.model))
     settings = [(wait, transfer) for wait in range(depth) for transfer in range(depth - wait + 1)]
-    found = last_token.faithfulness(loaded.model.float(), ids, settings)
+    flows = last_token.faithfulness(loaded.model.float(), ids, settings)
     if args.json:
-        sys.stdout.write(json.dumps([flow._asdict() for flow in found]) + "\n")
+        sys.stdout.write(json.dumps([flow._asdict() for flow in flows]) + "\n")
         return 0
     sys.stdout.write(
         f"prompts with the whole model's next token, {len(ids)} such as {prompts[0]!r}, {depth} layers\n\n"
-        f"{last_token.render(found)}\n"
+        f"{last_token.render(flows)}\n"
     )
     return 0
 
@@ -190,29 +190,29 @@ def _ability(args: argparse.Namespace) -> int:
     if unpriced := [key for key in known.keys if key not in questions.cost] if questions.cost else []:
         raise InvalidInput(f"{len(unpriced)} questions have no cost, such as {unpriced[0]!r}; give all or none")
     bank, fit = ability.fitted(known, questions)
-    found = ability.estimate(bank, questions, answers, budget.amount, discount=args.discount)
+    estimate = ability.estimate(bank, questions, answers, budget.amount, discount=args.discount)
     if args.json:
         shown = {
             "models": len(known.models),
             "questions": len(known.keys),
             "rounds": len(fit.loss),
-            "ability": found.ability.tolist(),
-            "deviation": found.deviation.tolist(),
-            "scores": [asdict(score) for score in found.scores],
-            "ask": list(found.ask),
-            "tokens": found.tokens,
+            "ability": estimate.ability.tolist(),
+            "deviation": estimate.deviation.tolist(),
+            "scores": [asdict(score) for score in estimate.scores],
+            "ask": list(estimate.ask),
+            "tokens": estimate.tokens,
         }
         sys.stdout.write(json.dumps(shown) + "\n")
         return 0
     sys.stdout.write(f"calibrated on {len(known.models):,} models and {len(known.keys):,} questions\n")
-    general, sure = float(found.ability[0]), float(found.deviation[0])
+    general, sure = float(estimate.ability[0]), float(estimate.deviation[0])
     sys.stdout.write(f"ability  {general:+.2f}, standard deviation {sure:.2f}, from {len(answers)} answers\n")
-    width = max(len(score.name) for score in found.scores)
-    for score in found.scores:
+    width = max(len(score.name) for score in estimate.scores)
+    for score in estimate.scores:
         about = f"{score.answered} of {score.questions} answered"
         sys.stdout.write(f"{score.name:{width}}  {score.mean:6.1%} +- {score.deviation:.1%}  {about}\n")
     if budget.amount:
         unit = "tokens" if questions.cost else "questions"
-        sys.stdout.write(f"ask next ({found.tokens:,.6g} of {budget.amount:,} {unit}):\n")
-        sys.stdout.write("".join(f"  {printable(key)}\n" for key in found.ask))
+        sys.stdout.write(f"ask next ({estimate.tokens:,.6g} of {budget.amount:,} {unit}):\n")
+        sys.stdout.write("".join(f"  {printable(key)}\n" for key in estimate.ask))
     return 0

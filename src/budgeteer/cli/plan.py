@@ -28,7 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Print what fits, the best first, and the command that runs the best; exit code 1 if nothing fits."""
     from budgeteer.core.errors import InvalidInput
-    from budgeteer.models.device import PUBLISHED, device_of, options
+    from budgeteer.models.device import PUBLISHED, configurations, device_of
 
     seconds = duration(args.deadline)
     devices = [(name, device_of("plan", name)) for name in args.profiles]
@@ -36,16 +36,16 @@ def run(args: argparse.Namespace) -> int:
     if args.joules != math.inf and any(device.watts is None for _, device in devices):
         missing = next(name for name, device in devices if device.watts is None)
         raise InvalidInput(f"{missing} does not know its power; profile it with --watts or --energy, or drop --joules")
-    found = options((device for _, device in devices), seconds, prompt=args.prompt_tokens, joules=args.joules)
+    fitting = configurations((device for _, device in devices), seconds, prompt=args.prompt_tokens, joules=args.joules)
     if args.json:
-        sys.stdout.write(json.dumps([_row(known[id(option.device)], option) for option in found], indent=1) + "\n")
-        return int(not found)
-    if not found:
+        sys.stdout.write(json.dumps([_row(known[id(option.device)], option) for option in fitting], indent=1) + "\n")
+        return int(not fitting)
+    if not fitting:
         sys.stderr.write(f"error: nothing answers within {seconds:g} s here, the error of the fit included\n")
         return 1
     width = max(len(name) for name in known.values())
     lines = [f"{'profile':{width}}  {'samples':>7} {'cap':>7} {'seconds':>8} {'joules':>8}  right"]
-    for option in found:
+    for option in fitting:
         row = _row(known[id(option.device)], option)
         energy = "-" if row["joules"] is None else f"{option.joules:.3g}"
         share = "not measured"
@@ -56,10 +56,10 @@ def run(args: argparse.Namespace) -> int:
             f"{share}"
         )
     lines += ["", "seconds: of the longest answer, with the margin of the fit's error"]
-    best = found[0]
+    best = fitting[0]
     if best.device.model in PUBLISHED:
         lines.append("a published profile is of a machine that is not here: budgeteer profile device makes this one's")
-    elif best.right is None and len(found) > 1:
+    elif best.right is None and len(fitting) > 1:
         lines.append("which of them is right more often is not measured: budgeteer profile accuracy")
     else:
         lines.append(

@@ -44,8 +44,8 @@ def run(args: argparse.Namespace) -> int:
     key = os.environ.get("OPENAI_API_KEY") or "none"
     report = asyncio.run(probe(url, model, api_key=key, dialect=args.dialect, timeout=args.timeout, on_finding=tell))
     if args.json:
-        found = {**asdict(report), "findings": [finding._asdict() for finding in report.findings]}
-        sys.stdout.write(json.dumps(found, indent=1, ensure_ascii=False) + "\n")
+        shown = {**asdict(report), "findings": [finding._asdict() for finding in report.findings]}
+        sys.stdout.write(json.dumps(shown, indent=1, ensure_ascii=False) + "\n")
         return 0
     thinks = report.verdict("thinking shown") == Verdict.HONOURED
     options = f" --dialect {report.dialect}" * (report.dialect != "openai") + " --style think" * thinks

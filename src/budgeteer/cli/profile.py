@@ -152,8 +152,8 @@ def _accuracy(args: argparse.Namespace) -> int:
 
     async def work() -> list[capped.Drawn]:
         try:
-            name = styles.choose(model, asked.asked) if args.style is None else args.style
-            style = styles.style_of(name, asked.asked.by(model))
+            name = styles.choose(model, asked.info) if args.style is None else args.style
+            style = styles.style_of(name, asked.info.by(model))
             return await capped.draw(
                 model,
                 style,

@@ -20,17 +20,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--host", help="instead of the file's")
     parser.add_argument("--port", type=int, help="instead of the file's")
     parser.add_argument(
-        "--watch", action="store_true",
+        "--watch",
+        action="store_true",
         help="read the file again when it or a price file has changed (SIGHUP does so at any time)",
-    )  # fmt: skip
+    )
     parser.add_argument(
         "--check", action="store_true", help="check the file, the ledger, prices and upstreams, and end"
     )
     parser.add_argument(
-        "--replay", metavar="FILE",
+        "--replay",
+        metavar="FILE",
         help="report what this configuration's limits, keys and policies would do with the recorded requests of FILE, "
         "and end: the CSV or JSON of the admin API's requests, the log, LEDGER.gateway, or a store's address",
-    )  # fmt: skip
+    )
     parser.add_argument("--json", action="store_true", help="the result of --replay as JSON")
     parser.add_argument(
         "--demo", action="store_true", help="look at it: a small model, three keys and callers; no file is needed"

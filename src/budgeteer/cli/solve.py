@@ -57,8 +57,8 @@ def run(args: argparse.Namespace) -> int:
     async def work(pause: Any) -> tuple[runner.Run, list[runner.Row], str]:
         try:
             await _solving.probed(args, model)
-            name = styles.choose(model, asked.asked) if args.style is None else args.style
-            style = styles.style_of(name, asked.asked.by(model))
+            name = styles.choose(model, asked.info) if args.style is None else args.style
+            style = styles.style_of(name, asked.info.by(model))
             settings = runner.Settings(
                 per_question=not args.total,
                 seed=args.seed,

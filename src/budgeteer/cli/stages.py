@@ -6,6 +6,14 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from budgeteer.core.method import Method
+
+
+TRIALS = 30
+"""Pipelines to try, of a method that takes their number."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -13,13 +21,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("pipeline", type=Path, metavar="PIPELINE.toml", help="ways and stages (docs/stages.md)")
     parser.add_argument("questions", type=Path, metavar="FILE.jsonl", help="rows with an answer, to try pipelines on")
     parser.add_argument("--budget", type=float, required=True, help="weighted tokens of one question")
-    parser.add_argument("--trials", type=int, default=30, help="pipelines to try (default %(default)s)")
-    parser.add_argument("--batch", type=int, default=5, help="proposals at a time (default %(default)s)")
+    parser.add_argument("--trials", type=int, default=None, help=f"pipelines to try (default: {TRIALS})")
+    parser.add_argument("--batch", type=int, default=None, help="proposals at a time (default: that of the method)")
     parser.add_argument(
         "--search",
-        choices=("agent-tts", "gaussian-process"),
         default="agent-tts",
-        help="proposals of an agent or its rules, or expected improvement (default %(default)s)",
+        metavar="SPEC",
+        help="a joint method that needs no gradient, NAME:option=value: budgeteer methods joint (default %(default)s)",
     )
     parser.add_argument("--agent", default=None, metavar="MODEL", help="that proposes (default: the paper's rules)")
     parser.add_argument("--heldout", type=Path, default=None, metavar="FILE.jsonl", help="rows to test the best one on")
@@ -32,14 +40,12 @@ def run(args: argparse.Namespace) -> int:
 
     import numpy as np
 
-    from budgeteer.core.errors import InvalidInput
-    from budgeteer.joint import agent_tts, gaussian_process
+    from budgeteer.core import registry
     from budgeteer.lab import stages
     from budgeteer.lab.stats import wilson
     from budgeteer.models.load import load_model
 
-    if args.agent is not None and args.search != "agent-tts":
-        raise InvalidInput(f"--search {args.search} asks no agent; leave --agent out")
+    method, options = _search(args)
     pipeline = stages.load(args.pipeline)
     rows = stages.rows_of(args.questions, pipeline)
     heldout = None if args.heldout is None else stages.rows_of(args.heldout, pipeline)
@@ -59,20 +65,11 @@ def run(args: argparse.Namespace) -> int:
 
         cost = pipeline.costs(prompts)
         loss, rng = stages.evaluation(runner, rows, tell), np.random.default_rng(args.seed)
-        if args.search == "gaussian-process":
-            winner = gaussian_process(loss, cost, args.budget, cost * 0, rng=rng, trials=args.trials)
-        else:
-            winner = agent_tts(
-                loss,
-                cost,
-                args.budget,
-                cost * 0,
-                rng=rng,
-                family=pipeline.family.tolist(),
-                propose=None if proposer is None else stages.agent(proposer, pipeline, run=loop.run),
-                trials=args.trials,
-                batch=args.batch,
-            )
+        if "family" in registry.options_of(method):
+            options["family"] = pipeline.family.tolist()
+        if proposer is not None:
+            options["propose"] = stages.agent(proposer, pipeline, run=loop.run)
+        winner = registry.make("joint", method.name, **options)(loss, cost, args.budget, cost * 0, rng=rng)
         best = ", ".join(f"{stage}: {what}" for stage, what in pipeline.named(winner.choice.tolist()).items())
         spent = sum(float(row[k]) for row, k in zip(cost, winner.choice.tolist(), strict=True))
         lines = [f"\nbest       {best}", f"cost       {spent:,.6g} of {args.budget:,.6g} weighted tokens a question"]
@@ -87,3 +84,35 @@ def run(args: argparse.Namespace) -> int:
             loop.run(model.aclose())
         loop.close()
     return 0
+
+
+def _search(args: argparse.Namespace) -> tuple[Method, dict[str, Any]]:
+    """The joint method of ``--search``, and the options of it that stand in its name or in the command's own flags.
+
+    Raises:
+        UnknownName: no joint method has the name, or it has no such option.
+        InvalidInput: it needs a gradient, or does not take what a flag gives.
+    """
+    from budgeteer.core import registry
+    from budgeteer.core.errors import InvalidInput
+    from budgeteer.core.spec import parse
+
+    spec = parse(args.search, "joint")
+    method = registry.get("joint", spec.name)
+    if "gradient" in method.traits:
+        raise InvalidInput(f"--search {spec.name} follows the gradient of a loss, and a pipeline has none")
+    takes, options = registry.options_of(method), dict(spec.values)
+    for name, flag, given in (
+        ("trials", "--trials", args.trials),
+        ("batch", "--batch", args.batch),
+        ("propose", "--agent", args.agent),
+    ):
+        if given is not None and name not in takes:
+            raise InvalidInput(f"--search {spec.name} has no option {name}; leave {flag} out")
+        if given is not None and name in options:
+            raise InvalidInput(f"{flag} and --search {args.search} both say {name}; leave one of them out")
+    if "trials" in takes:
+        options.setdefault("trials", TRIALS if args.trials is None else args.trials)
+    if args.batch is not None:
+        options["batch"] = args.batch
+    return method, registry.arguments_of(method, options)

@@ -11,13 +11,13 @@ OF = ".of."
 """Between a kind and the model or group of models that a limit of it counts: ``money.of.gpt-4o``."""
 PICO = 10**12
 """Pico-dollars in a dollar: money is an integer everywhere."""
-_BUCKETS = (
-    "input", "output", "reasoning", "cached", "written", "written_long", "audio_input", "audio_output",
-)  # fmt: skip
+_BUCKETS = ("input", "output", "reasoning", "cached", "written", "written_long", "audio_input", "audio_output")
 _NOUNS = {
-    "all": "tokens", MONEY: "dollars", "parallel": "requests at once",
+    "all": "tokens",
+    MONEY: "dollars",
+    "parallel": "requests at once",
     **{bucket: f"{bucket.replace('_', ' ')} tokens" for bucket in _BUCKETS},
-}  # fmt: skip
+}
 
 
 def dollars(units: float, rounding: str = ROUND_HALF_EVEN) -> str:

@@ -129,8 +129,9 @@ class Method:
         arguments: of its factory, for the shared checks, where it has no defaults or slow ones: a mapping, or the path
             of a function that makes one. The name of a part stands for the part, as on the command line
             (``{"scorer": "verifier"}``).
-        traits: what the shared checks have to know: ``"menu"``, an allocator of menus; ``"ordered"``, one to which the
-            order of the items is a preference, or a recipe with such a one.
+        traits: what the shared checks and commands have to know: ``"menu"``, an allocator of menus; ``"ordered"``, one
+            to which the order of the items is a preference, or a recipe with such a one; ``"gradient"``, a joint method
+            that follows the gradient of its loss.
         objective: path of a function ``(items, units) -> value`` of what an allocator, or that of a recipe, says that
             it maximises, written from its docstring and not from its code; ``""`` where it states no value of its own.
     """

@@ -107,7 +107,8 @@ _AD, _IM, _RA = partial(_path, "rl.advantage"), partial(_path, "rl.importance"),
 _ST, _CA, _SC = partial(_path, "rl.stream"), partial(_path, "rl.carry"), partial(_path, "rl.schedule")
 _VA = partial(_path, "rl.variant")
 _CS, _CP = partial(_path, "cache.score"), partial(_path, "cache.split")
-_P = partial(_path, "gateway.policies")
+_P, _SY = partial(_path, "gateway.policies"), partial(_path, "solve.styles")
+_AG, _SR = partial(_path, "strategies.aggregator"), partial(_path, "strategies.scorer")
 _S, _T, _V = partial(_path, "steer"), partial(_path, "strategies"), partial(_path, "verify")
 
 METHODS: tuple[Method, ...] = (
@@ -263,6 +264,7 @@ METHODS: tuple[Method, ...] = (
         RCO,
         evidence="riemannian",
         arguments={"steps": 40},
+        traits=("gradient",),
     ),
     Method(
         "agent-tts",
@@ -536,57 +538,53 @@ METHODS: tuple[Method, ...] = (
     Method(
         "majority",
         "aggregator",
-        "budgeteer.strategies.kit.aggregate:majority",
+        _AG("majority"),
         "the most frequent answer",
         SELF_CONSISTENCY,
     ),
     Method(
         "weighted-majority",
         "aggregator",
-        "budgeteer.strategies.kit.aggregate:weighted_majority",
+        _AG("weighted_majority"),
         "the answer of most score in sum",
     ),
-    Method("max-score", "aggregator", "budgeteer.strategies.kit.aggregate:max_score", "the answer of the best sample"),
+    Method("max-score", "aggregator", _AG("max_score"), "the answer of the best sample"),
     Method(
         "majority-filter",
         "aggregator",
-        "budgeteer.strategies.kit.aggregate:majority_filter",
+        _AG("majority_filter"),
         "the best score of frequent answers",
         BEST_OF_MAJORITY,
         evidence="best_of_majority",
     ),
     # scorer
-    Method("verifier", "scorer", "budgeteer.strategies.kit.score:verifier", "the task's own check of an answer"),
-    Method(
-        "mean-logprob", "scorer", "budgeteer.strategies.kit.score:mean_logprob", "how sure the model was of its tokens"
-    ),
+    Method("verifier", "scorer", _SR("verifier"), "the task's own check of an answer"),
+    Method("mean-logprob", "scorer", _SR("mean_logprob"), "how sure the model was of its tokens"),
     Method(
         "programmatic",
         "scorer",
-        "budgeteer.strategies.kit.score:programmatic",
+        _SR("programmatic"),
         "a function of question and trace",
         arguments="budgeteer.check.examples:programmatic",
     ),
     Method(
         "self-evaluation",
         "scorer",
-        "budgeteer.strategies.kit.score:self_evaluation",
+        _SR("self_evaluation"),
         "the model's own yes or no, charged",
     ),
-    Method(
-        "progress", "scorer", "budgeteer.strategies.kit.score:progress", "the model's word on the last step, charged"
-    ),
+    Method("progress", "scorer", _SR("progress"), "the model's word on the last step, charged"),
     Method(
         "process-reward",
         "scorer",
-        "budgeteer.strategies.kit.reward:process_reward",
+        _SR("process_reward"),
         "a process reward model's word on every step",
         arguments="budgeteer.check.examples:rewards",
     ),
     Method(
         "reward-model",
         "scorer",
-        "budgeteer.strategies.kit.reward:reward_model",
+        _SR("reward_model"),
         "a reward model's word on the whole trace",
         arguments="budgeteer.check.examples:rewards",
     ),
@@ -777,15 +775,13 @@ METHODS: tuple[Method, ...] = (
     Method(
         "reasoner",
         "style",
-        "budgeteer.solve.styles:reasoner",
+        _SY("reasoner"),
         "the question alone; thinking ends with </think>",
     ),
-    Method("few-shot", "style", "budgeteer.solve.styles:few_shot", "raw text after worked examples"),
-    Method("direct", "style", "budgeteer.solve.styles:direct", "raw text after examples; the model answers at once"),
-    Method("chat", "style", "budgeteer.solve.styles:chat", "messages; the answer follows 'Answer:'"),
-    Method(
-        "think", "style", "budgeteer.solve.think:think", "messages; thinking between the tags of the model's template"
-    ),
+    Method("few-shot", "style", _SY("few_shot"), "raw text after worked examples"),
+    Method("direct", "style", _SY("direct"), "raw text after examples; the model answers at once"),
+    Method("chat", "style", _SY("chat"), "messages; the answer follows 'Answer:'"),
+    Method("think", "style", _SY("think"), "messages; thinking between the tags of the model's template"),
     # task
     Method("chains", "task", "budgeteer.lab.tasks.chains:Chains", "arithmetic modulo 11, with a known number of steps"),
     Method(

@@ -53,5 +53,5 @@ def options(*declared: Option) -> Callable[[Factory], Factory]:
 
 def options_declared(factory: Any) -> tuple[Option, ...]:
     """The options that a factory declares; none where it declares nothing."""
-    found: tuple[Option, ...] = getattr(factory, _DECLARED, ())
-    return found
+    declared: tuple[Option, ...] = getattr(factory, _DECLARED, ())
+    return declared

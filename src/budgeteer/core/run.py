@@ -90,7 +90,8 @@ print(meter("NAME")(Usage(input=9, output=20, counts={"NAME": 3})))  # and as a 
 }
 """Part -> how a method NAME of it is run; SPEC = its name with the options that it needs.
 
-No command resolves online, joint, rounding, matching, router, allowance."""
+No command resolves online, rounding, matching, router, allowance. ``budgeteer stages --search SPEC`` runs a joint
+method on pipelines, if it needs no gradient; the lines of Python run each of them."""
 
 
 def run_of(method: Method) -> str:

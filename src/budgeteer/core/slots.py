@@ -10,7 +10,7 @@ from budgeteer.core.method import SLOTS
 from budgeteer.core.spec import Spec, parse
 
 
-def filled(spec: Spec, part: str) -> tuple[dict[str, Any], dict[str, Any]]:
+def options_and_slots(spec: Spec, part: str) -> tuple[dict[str, Any], dict[str, Any]]:
     """The options of a method's own factory, and the methods that fill its slots, by slot.
 
     A slot takes the name of a method of its part (:data:`budgeteer.core.method.SLOTS`), with options of its own

@@ -60,9 +60,15 @@ class Usage:
             pairs = sorted((str(kind), count(f"Usage.counts[{kind!r}]", units)) for kind, units in counted)
             object.__setattr__(self, "counts", tuple(pairs))
         for value in (
-            self.input, self.output, self.cached, self.written, self.written_long, self.reasoning, self.audio_input,
+            self.input,
+            self.output,
+            self.cached,
+            self.written,
+            self.written_long,
+            self.reasoning,
+            self.audio_input,
             self.audio_output,
-        ):  # fmt: skip
+        ):
             if value is not None and not (type(value) is int and 0 <= value <= MOST):  # the rule costs no call
                 self._count()
                 break
@@ -139,9 +145,12 @@ class Usage:
         last: dict[str, Any] = {}
         for usage in usages:
             for name in (
-                "input_tokens", "output_tokens", "cache_read_input_tokens", "cache_creation_input_tokens",
+                "input_tokens",
+                "output_tokens",
+                "cache_read_input_tokens",
+                "cache_creation_input_tokens",
                 "cache_creation",
-            ):  # fmt: skip
+            ):
                 value = _get(usage, name)
                 if value is not None:
                     last[name] = value

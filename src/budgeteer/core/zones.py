@@ -28,7 +28,7 @@ def zone_named(text: str) -> str:
     if not known:
         raise UnknownZone(f"no time zone {text!r}: this machine has no time zone database; pip install tzdata")
     near = difflib.get_close_matches(text.casefold(), known, n=3)
-    hint = f"did you mean {' or '.join(known[one] for one in near)}?" if near else "write one such as Europe/Berlin"
+    hint = f"did you mean {' or '.join(known[match] for match in near)}?" if near else "write one such as Europe/Berlin"
     raise UnknownZone(f"no time zone {text!r} in this machine's database; {hint}")
 
 

@@ -39,11 +39,11 @@ class Access:
 
     def _of_key(self, key: str) -> Entry | None:
         """The admin with a key; the digests are compared in constant time, each of them."""
-        digest, found = digest_of(key), None
+        digest, owner = digest_of(key), None
         for entry in self._admins.entries:
             if entry.digest and hmac.compare_digest(entry.digest, digest):
-                found = entry
-        return found
+                owner = entry
+        return owner
 
     def bearer(self, request: Request) -> Admin:
         """The admin whose key a request of the API shows.
@@ -102,18 +102,18 @@ class Access:
         if not self._provider or about["at"] != self._provider:
             return None
         email, told = about.get("email", ""), about["claims"]
-        found = [
+        entries = [
             entry
             for entry in self._admins.entries
             if entry.signs_in
             and (not entry.email or entry.email.casefold() == email.casefold())
             and all([name, value] in told for name, value in entry.claims)
         ]
-        if not found:
+        if not entries:
             return None
-        name = next((entry.name for entry in found if entry.email), "")
+        name = next((entry.name for entry in entries if entry.email), "")
         who = " ".join(filter(None, (name or about.get("name", ""), f"<{email or about['sub']}>")))
-        return Admin(who, tuple(grant for entry in found for grant in entry.grants), SIGN_IN)
+        return Admin(who, tuple(grant for entry in entries for grant in entry.grants), SIGN_IN)
 
     def form_token(self, cookie: str) -> str:
         """The token of the forms of a session's pages."""
@@ -149,5 +149,5 @@ def has(claims: Mapping[str, Any], name: str, value: str) -> bool:
     >>> has({"groups": ["a", "b"]}, "groups", "b"), has({"hd": "acme.com"}, "hd", "acme"), has({}, "hd", "")
     (True, False, False)
     """
-    found = value_of(claims, name)
-    return value in found if isinstance(found, list) else found == value
+    claim = value_of(claims, name)
+    return value in claim if isinstance(claim, list) else claim == value

@@ -146,8 +146,8 @@ class _Api:
 
     async def changes(self, request: Request) -> Response:
         asked = request.query_params
-        found, more = await self.queries.changes(asked, number(asked, "limit", 100, least=1, most=PAGE))
-        return JSONResponse({"changes": [change.as_json() for change in found], "next": more})
+        changes, more = await self.queries.changes(asked, number(asked, "limit", 100, least=1, most=PAGE))
+        return JSONResponse({"changes": [change.as_json() for change in changes], "next": more})
 
     async def upstreams(self, request: Request) -> Response:
         return JSONResponse({"upstreams": self.queries.upstreams()})

@@ -38,9 +38,11 @@ class Answers:
         self._store = store
 
     async def keep(self, key: str, stored: Sequence[Stored]) -> None:
-        """Remember what references to an answer to a key stand for. Without an answer of the store they are refused
-        later, but this answer is handed over."""
-        known = {one.id: one.to_text() for one in stored if _ID.fullmatch(one.id)}
+        """Remember what references to these answers to a key stand for.
+
+        If the store does not take them in time, later references to them are refused; the client gets the answer all
+        the same."""
+        known = {answer.id: answer.to_text() for answer in stored if _ID.fullmatch(answer.id)}
         if not known:
             return
         now = wall_clock()
@@ -49,8 +51,8 @@ class Answers:
         await asyncio.wait((writing,), timeout=_PATIENCE)
 
     async def find(self, ids: Sequence[str], key: str) -> dict[str, Stored | None]:
-        """Id -> what is known of it: None if only other keys were answered so. Ids that nobody was answered are left
-        out.
+        """Id -> what a reference to it stands for; None if the answer with this id went to other keys only. Ids of no
+        answer are left out.
 
         Raises:
             LedgerUnavailable: the store does not answer, or is damaged.
@@ -58,9 +60,9 @@ class Answers:
         asked = [id for id in dict.fromkeys(ids) if _ID.fullmatch(id)]
         if not asked:
             return {}
-        found = await run(self._store.answers, asked, wall_clock())
+        texts = await run(self._store.answers, asked, wall_clock())
         try:
-            return {id: Stored.of_text(id, by_key[key]) if key in by_key else None for id, by_key in found.items()}
+            return {id: Stored.of_text(id, by_key[key]) if key in by_key else None for id, by_key in texts.items()}
         except (ValueError, TypeError) as error:
             raise damaged_store("an answer in the gateway's store", repr(error)) from error
 
@@ -79,13 +81,13 @@ class Answers:
         known = await self.find([id for _, id in references], ask.key.id)
         mine = {id: stored for id, stored in known.items() if stored is not None}
         try:
-            found: Bound | None = bound(references, mine)
+            bounds: Bound | None = bound(references, mine)
         except InvalidInput as error:
             if len(mine) < len(known):  # never passed on, whatever the model's bounds are: it is another key's text
                 raise Refused(400, "not_bounded", str(error)) from None
-            found, ask.unbounded = None, str(error)
-        if found is not None:
-            ask.recalled(found)
+            bounds, ask.unbounded = None, str(error)
+        if bounds is not None:
+            ask.recalled(bounds)
 
     async def forget(self, key: str, id: str) -> None:
         """Forget a response of a key, which is deleted."""

@@ -37,8 +37,14 @@ _ELSEWHERE = ("models", "route", "fallbacks", "preset", "provider", "plugins")
 """Fields by which a router may call another model or provider, or search; price and bound hold for one model only."""
 _DEARER = {"speed": "standard", "inference_geo": "global"}
 """Fields that change the price -> the value that keeps the ordinary price."""
-_NARROWS = {"data_collection": (str,), "zdr": (bool,), "require_parameters": (bool,), "allow_fallbacks": (bool,),
-            "enforce_distillable_text": (bool,), "max_price": (dict,)}  # fmt: skip
+_NARROWS = {
+    "data_collection": (str,),
+    "zdr": (bool,),
+    "require_parameters": (bool,),
+    "allow_fallbacks": (bool,),
+    "enforce_distillable_text": (bool,),
+    "max_price": (dict,),
+}
 """Fields of ``provider`` that only take providers out, by what they do with the data, and their types. Those that
 choose by name, speed or order are not among them, as who names a dear provider names its price."""
 _READ = frozenset({

@@ -56,4 +56,4 @@ def _holding(ask: Ask, model: str, upstreams: Upstreams) -> list[tuple[Backend, 
     serving, held = upstreams.serving(ask.operation, model), ask.held
     if held is None:
         return serving
-    return [one for one in serving if one[0].name == held.upstream and held.model in ("", one[1].upstream)]
+    return [place for place in serving if place[0].name == held.upstream and held.model in ("", place[1].upstream)]

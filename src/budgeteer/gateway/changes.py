@@ -14,7 +14,7 @@ import orjson
 from budgeteer.core.errors import InvalidInput
 from budgeteer.gateway import keys
 from budgeteer.gateway.damage import WRONG, damaged_store
-from budgeteer.gateway.filters import Asked
+from budgeteer.gateway.filters import Query
 from budgeteer.gateway.keys import Key, public
 from budgeteer.gateway.roles import Reach
 from budgeteer.gateway.store import Store
@@ -138,7 +138,7 @@ def decode(text: str) -> Change:
         raise damaged_store("a change in the gateway's store", repr(error)) from error
 
 
-def listed(store: Store, asked: Asked, reach: Reach, limit: int) -> tuple[list[Change], str | None]:
+def listed(store: Store, asked: Query, reach: Reach, limit: int) -> tuple[list[Change], str | None]:
     """Changes of keys, the newest first, and the value of ``before`` for those that follow; None at the end.
 
     Args:
@@ -150,18 +150,18 @@ def listed(store: Store, asked: Asked, reach: Reach, limit: int) -> tuple[list[C
     Raises:
         InvalidInput: ``before`` is of no earlier answer.
     """
-    found: list[Change] = []
+    changes: list[Change] = []
     before, wanted = asked.get("before", ""), asked.get("key", "")
     if before and not _CURSOR.fullmatch(before):
         raise InvalidInput(f"before={before}; give the value of next of an earlier answer")
     while True:
         page = store.changes(before, _PAGE)
         for cursor, text in page:
-            one = decode(text)
-            if reach.covers(one.path) and wanted in ("", one.key):
-                found.append(one)
-                if len(found) == limit:
-                    return found, cursor
+            entry = decode(text)
+            if reach.covers(entry.path) and wanted in ("", entry.key):
+                changes.append(entry)
+                if len(changes) == limit:
+                    return changes, cursor
         if len(page) < _PAGE:
-            return found, None
+            return changes, None
         before = page[-1][0]

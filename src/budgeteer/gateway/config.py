@@ -300,12 +300,12 @@ def _server(table: Table, env: Mapping[str, str]) -> Server:
 
 def names_of(upstreams: Sequence[Upstream]) -> dict[str, str]:
     """Name or alias of a model -> the model's name; the first upstream that has the name decides."""
-    found: dict[str, str] = {}
+    names: dict[str, str] = {}
     for upstream in upstreams:
         for model in upstream.models:
             for name in (model.name, *model.aliases):
-                found.setdefault(name, model.name)
-    return found
+                names.setdefault(name, model.name)
+    return names
 
 
 def _defaults(table: Table, kinds: tuple[str, ...], groups: Groups) -> Defaults:

@@ -60,9 +60,19 @@ _MESSAGES = (
     "billing_policy", "fallback_credit_token", "thread", "output_format", "anthropic_version", "anthropic_beta",
 )  # fmt: skip
 _PICTURES = (
-    "model", "prompt", "n", "size", "quality", "response_format", "user", "background", "moderation", "stream",
-    "partial_images", "safety_identifier",
-)  # fmt: skip
+    "model",
+    "prompt",
+    "n",
+    "size",
+    "quality",
+    "response_format",
+    "user",
+    "background",
+    "moderation",
+    "stream",
+    "partial_images",
+    "safety_identifier",
+)
 _SOUND = ("model", "prompt", "response_format", "temperature")
 _OBJECTS = frozenset(("chat_template_kwargs", "custom_params", "nvext"))
 """Fields whose objects hold fields of a server's own, each of which is known or not."""

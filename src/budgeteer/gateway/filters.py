@@ -18,11 +18,11 @@ and ``refused`` of "1" selects refused requests."""
 _WHOLE = frozenset(column.name for column in COLUMNS if column.kind == "whole")
 MANY = 500
 """The most keys that one filter can name."""
-Asked = Mapping[str, str]
+Query = Mapping[str, str]
 _BELOW = "(path = ? OR substr(path, 1, ?) = ?)"
 
 
-def where(asked: Asked, reach: Reach = EVERYTHING) -> tuple[str, list[Any]]:
+def where(asked: Query, reach: Reach = EVERYTHING) -> tuple[str, list[Any]]:
     """The WHERE clause of filters, and the values for its placeholders.
 
     Args:
@@ -61,7 +61,7 @@ def _below(path: str) -> list[Any]:
     return [path, len(path) + 1, f"{path}/"]
 
 
-def number(asked: Asked, name: str, default: int, least: int = 0, most: int = 10**15) -> int:
+def number(asked: Query, name: str, default: int, least: int = 0, most: int = 10**15) -> int:
     """A filter as a whole number; ``default`` if it is not there.
 
     Raises:

@@ -14,9 +14,7 @@ from budgeteer.gateway.queries import Queries
 from budgeteer.ledger.protocol import wall_clock
 from budgeteer.ledger.report import limit_window
 
-_SHOWN = (
-    "id", "name", "path", "models", "max_input", "max_output", "max_reasoning", "expires", "created", "rotated",
-)  # fmt: skip
+_SHOWN = ("id", "name", "path", "models", "max_input", "max_output", "max_reasoning", "expires", "created", "rotated")
 """Fields of a key that its holder sees; its limits are in the rows of balances."""
 _TIMES = (("last_24_hours", 86_400_000), ("last_30_days", 30 * 86_400_000))
 LABELS = ("user", "session", "tag")

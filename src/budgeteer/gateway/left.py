@@ -83,10 +83,10 @@ class Left:
 
     async def _ask(self, path: str) -> None:
         try:
-            found = await self._ledger.aio.remaining(path)
+            left = await self._ledger.aio.remaining(path)
             if len(self._read) >= _MOST:
                 self._read.clear()
-            self._read[path] = _Reading(time.monotonic(), found)
+            self._read[path] = _Reading(time.monotonic(), left)
         except BudgeteerError:
             self._read.pop(path, None)
         finally:
@@ -109,8 +109,8 @@ def header(name: str, units: Mapping[str, int | None], kinds: Iterable[str]) -> 
     [(b'x-budgeteer-left', b'learnt.money=-0.025')]
     """
     shown = [
-        f"{kind}={exact_number(found) if is_money(kind) else found}"
+        f"{kind}={exact_number(amount) if is_money(kind) else amount}"
         for kind in kinds
-        if (found := units.get(kind)) is not None
+        if (amount := units.get(kind)) is not None
     ]
     return [(f"x-budgeteer-{name}".encode(), ", ".join(shown).encode())] if shown else []

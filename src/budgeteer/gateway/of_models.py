@@ -61,8 +61,8 @@ class Groups:
         for name, models in (self.groups or {}).items():
             if slug(name) == part:
                 return models
-        found = tuple(model for model in self.models if slug(model) == part)
-        return found or None
+        matching = tuple(model for model in self.models if slug(model) == part)
+        return matching or None
 
     def check(self, names: Iterable[str]) -> None:
         """Check that each name is that of a model or group.
@@ -133,15 +133,15 @@ def read_limits(table: Table, kinds: tuple[str, ...], groups: Groups) -> PerMode
     Raises:
         InvalidInput: naming the field, its line and what is wrong with it.
     """
-    found = []
+    limits_of = []
     for name in sorted(table.data):
         limits = table.parsed_all(name, Limit.parse)
         try:
             groups.check([name])
-            found.append((name, check(name, limits, kinds)))
+            limits_of.append((name, check(name, limits, kinds)))
         except InvalidInput as error:
             table.fail(name, str(error))
-    return tuple(found)
+    return tuple(limits_of)
 
 
 def check(name: str, limits: tuple[Limit, ...], kinds: tuple[str, ...]) -> tuple[Limit, ...]:

@@ -238,9 +238,14 @@ def _stored(unknown_key: dict[str, Any]) -> dict[str, Any]:
 
 
 _CONTENT = {
-    "chat": "messages", "messages": "messages", "count_tokens": "messages", "completions": "prompt", "images": "prompt",
-    "image_edits": "prompt", "rerank": "query",
-}  # fmt: skip
+    "chat": "messages",
+    "messages": "messages",
+    "count_tokens": "messages",
+    "completions": "prompt",
+    "images": "prompt",
+    "image_edits": "prompt",
+    "rerank": "query",
+}
 """Operation -> the field that holds what is asked; of all others it is input."""
 
 
@@ -263,11 +268,17 @@ def _spending(route: Route) -> dict[str, Any]:
         fields["n"] = {"type": "integer", "minimum": 1}
     error = _ref("Error") if route.dialect == "openai" else _ANY
     refusals = {
-        "400": "Not bounded, above a cap, or not JSON", "401": "The key is missing or not valid",
-        "402": "A budget is spent", "403": "The key may not call this model", "404": "There is no such model",
-        "413": "The body is too large", "429": "Try again later", "502": "No upstream answered",
-        "503": "The ledger does not answer", "504": "The upstream was too slow",
-    }  # fmt: skip
+        "400": "Not bounded, above a cap, or not JSON",
+        "401": "The key is missing or not valid",
+        "402": "A budget is spent",
+        "403": "The key may not call this model",
+        "404": "There is no such model",
+        "413": "The body is too large",
+        "429": "Try again later",
+        "502": "No upstream answered",
+        "503": "The ledger does not answer",
+        "504": "The upstream was too slow",
+    }
     labels = [
         {"name": f"x-budgeteer-{label}", "in": "header", "schema": _TEXT}
         for label in ("user", "session", "tag", "stage")

@@ -113,9 +113,9 @@ class PostgresStore(Store):
     def exists(url: str, name: str = "budgeteer") -> bool:
         """Whether there is a store; none is created."""
         link = Link(url, "the gateway's store", _TIMEOUT)
-        found = link.run(lambda connection: has_table(connection, name, "gateway"))
+        exists = link.run(lambda connection: has_table(connection, name, "gateway"))
         link.close()
-        return found
+        return exists
 
     def _sql(self, statement: str) -> bytes:
         return statement.replace("store.", f'"{self._name}".').encode()
@@ -133,8 +133,8 @@ class PostgresStore(Store):
         return None if row is None else str(row[0])
 
     def all_keys(self) -> list[str]:
-        found = self._link.run(lambda c: c.execute(self._sql("SELECT data FROM store.keys ORDER BY id")).fetchall())
-        return [row[0] for row in found]
+        rows = self._link.run(lambda c: c.execute(self._sql("SELECT data FROM store.keys ORDER BY id")).fetchall())
+        return [row[0] for row in rows]
 
     def add_key(self, name: str, data: str, entry: str = "") -> None:
         def write(connection: Connection) -> None:
@@ -167,8 +167,8 @@ class PostgresStore(Store):
     def changes(self, before: str, count: int) -> list[tuple[str, str]]:
         select = self._sql("SELECT n, data FROM store.changes WHERE n < %s ORDER BY n DESC LIMIT %s")
         first = int(before) if before else 2**63 - 1
-        found = self._link.run(lambda c: c.execute(select, (first, count)).fetchall())
-        return [(str(n), data) for n, data in found]
+        rows = self._link.run(lambda c: c.execute(select, (first, count)).fetchall())
+        return [(str(n), data) for n, data in rows]
 
     def beat(self, name: str, at: int | None) -> dict[str, int]:
         def say(connection: Connection) -> list[tuple[Any, ...]]:
@@ -237,10 +237,10 @@ class PostgresStore(Store):
 
     def answers(self, ids: Sequence[str], now: int) -> dict[str, dict[str, str]]:
         select = self._sql("SELECT id, key, data FROM store.answers WHERE id = ANY(%s) AND until > %s")
-        found: dict[str, dict[str, str]] = {}
+        texts: dict[str, dict[str, str]] = {}
         for id, key, data in self._link.run(lambda c: c.execute(select, (list(ids), now)).fetchall()):
-            found.setdefault(id, {})[key] = data
-        return found
+            texts.setdefault(id, {})[key] = data
+        return texts
 
     def forget_answer(self, key: str, id: str) -> None:
         statement = self._sql("DELETE FROM store.answers WHERE key = %s AND id = %s")
@@ -273,14 +273,14 @@ class PostgresStore(Store):
         query = self._sql("SELECT n, data FROM store.records WHERE n > %s ORDER BY n LIMIT %s")
         while True:
             with self._lock:
-                found = self._reader.run(lambda c: c.execute(query, (self._last, READ)).fetchall())
+                rows = self._reader.run(lambda c: c.execute(query, (self._last, READ)).fetchall())
                 try:
-                    self._mirror.add([Record.of_json(orjson.loads(data)) for _, data in found])
+                    self._mirror.add([Record.of_json(orjson.loads(data)) for _, data in rows])
                 except WRONG as error:
                     raise damaged_store(self._link.subject, error) from error
-                if found:
-                    self._last = found[-1][0]
-            if len(found) < READ:
+                if rows:
+                    self._last = rows[-1][0]
+            if len(rows) < READ:
                 return self._mirror.select(sql, values)
 
     def close(self) -> None:

@@ -24,8 +24,11 @@ async def knows_stream_options(upstreams: Upstreams, backend: Backend) -> tuple[
         return None
     model = config.models[0]
     body = {
-        "model": model.upstream, "messages": [{"role": "user", "content": "Hi"}], "stream": True, model.cap: _OUTPUT,
-    }  # fmt: skip
+        "model": model.upstream,
+        "messages": [{"role": "user", "content": "Hi"}],
+        "stream": True,
+        model.cap: _OUTPUT,
+    }
     status, said = await _stream(upstreams, backend, {**body, "stream_options": {"include_usage": True}})
     declared = config.conduct.stream_options
     if status == 200:

@@ -19,7 +19,7 @@ from budgeteer.core.errors import InvalidInput
 from budgeteer.gateway import changes, keys
 from budgeteer.gateway.changes import Author, Change
 from budgeteer.gateway.config import Config
-from budgeteer.gateway.filters import Asked, where
+from budgeteer.gateway.filters import Query, where
 from budgeteer.gateway.key_index import KeyIndex
 from budgeteer.gateway.keyring import KeyRing, run
 from budgeteer.gateway.keys import Key
@@ -44,7 +44,7 @@ LARGEST = 1_000_000
 """The most records in a CSV file."""
 PAGE = 1000
 """The most records in one answer of the API."""
-_ALL: Asked = {}
+_ALL: Query = {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,8 +100,8 @@ class Queries:
 
     async def find_keys(self, text: str = "", state: str = "") -> list[Key]:
         """The keys whose name, id or path has each word of a text, newest first; ``state`` as for KeyIndex.find."""
-        found = await self._index.find(text, state, wall_clock())
-        return found if self.reads.everything else [key for key in found if self.reads.covers(key.path)]
+        matching = await self._index.find(text, state, wall_clock())
+        return matching if self.reads.everything else [key for key in matching if self.reads.covers(key.path)]
 
     async def names(self) -> Mapping[str, str]:
         """Id of each key -> its name for people; the id if it has none."""
@@ -146,7 +146,7 @@ class Queries:
         if self._config.log:
             change.log()
 
-    async def changes(self, asked: Asked = _ALL, limit: int = 100) -> tuple[list[Change], str | None]:
+    async def changes(self, asked: Query = _ALL, limit: int = 100) -> tuple[list[Change], str | None]:
         """Changes of keys, the newest first, and the value of ``before`` for those that follow; None at the end.
 
         Args:
@@ -240,7 +240,7 @@ class Queries:
         return list(balances(state, "", wall_clock()))
 
     async def spend(
-        self, by: Sequence[str], kind: str = "all", step: int = 3600, asked: Asked = _ALL, offset: int = 0
+        self, by: Sequence[str], kind: str = "all", step: int = 3600, asked: Query = _ALL, offset: int = 0
     ) -> list[dict[str, Any]]:
         """Spending in groups.
 
@@ -285,7 +285,7 @@ class Queries:
         )
         return await self._select(sql, [*values, *more])
 
-    async def summary(self, asked: Asked = _ALL) -> dict[str, Any]:
+    async def summary(self, asked: Query = _ALL) -> dict[str, Any]:
         """Sums over the records that the filters select, and the state of this replica: running requests, upstreams,
         and what was turned away without a record."""
         sums = await self.totals(asked)
@@ -310,7 +310,7 @@ class Queries:
             "records_dropped": self._records.dropped,
         }
 
-    async def totals(self, asked: Asked = _ALL) -> dict[str, Any]:
+    async def totals(self, asked: Query = _ALL) -> dict[str, Any]:
         """Sums over the records that the filters select."""
         clause, values = where(asked, self.reads)
         sql = (
@@ -328,7 +328,7 @@ class Queries:
 
     # requests
 
-    async def requests(self, asked: Asked = _ALL, limit: int = 100) -> Listed:
+    async def requests(self, asked: Query = _ALL, limit: int = 100) -> Listed:
         """The newest requests that the filters select; the filter ``before`` takes ``next`` of an earlier answer."""
         clause, values = where(asked, self.reads)
         sql = f"SELECT n, {', '.join(NAMES)} FROM records{clause} ORDER BY n DESC LIMIT {limit}"
@@ -365,10 +365,10 @@ class Queries:
     def live(self) -> list[Record]:
         """The records, as far as they are known, of the requests that run in this replica."""
         now = wall_clock()
-        found = (replace(live.record(), ms=now - live.at) for live in self._proxy.live.values())
-        return [record for record in found if self.reads.covers(record.path)]
+        records = (replace(live.record(), ms=now - live.at) for live in self._proxy.live.values())
+        return [record for record in records if self.reads.covers(record.path)]
 
-    async def table(self, asked: Asked = _ALL, limit: int = LARGEST) -> str:
+    async def table(self, asked: Query = _ALL, limit: int = LARGEST) -> str:
         """Requests as CSV: a column for each field; fields of units by kind have one for each kind."""
         kinds = self._config.counted
         listed = await self.requests(asked, limit)

@@ -81,8 +81,8 @@ class RedisStore(Store):
 
     def changes(self, before: str, count: int) -> list[tuple[str, str]]:
         with self._asking():
-            found: Any = self._client.xrevrange(self._changes, f"({before}" if before else "+", "-", count=count)
-        return [(id, fields["c"]) for id, fields in found]
+            entries: Any = self._client.xrevrange(self._changes, f"({before}" if before else "+", "-", count=count)
+        return [(id, fields["c"]) for id, fields in entries]
 
     def change_key(self, name: str, change: Callable[[str], str], entry: Entry | None = None) -> str:
         def replace(pipe: Any) -> str:
@@ -123,8 +123,8 @@ class RedisStore(Store):
 
     def note(self, name: str) -> str | None:
         with self._asking():
-            found: Any = self._client.hget(self._notes, name)
-        return None if found is None else str(found)
+            text: Any = self._client.hget(self._notes, name)
+        return None if text is None else str(text)
 
     def change_note(self, name: str, change: Callable[[str | None], str]) -> None:
         def replace(pipe: Any) -> None:
@@ -168,8 +168,8 @@ class RedisStore(Store):
         with self._asking(), self._client.pipeline(transaction=False) as pipe:
             for id in ids:
                 pipe.hgetall(f"{self._answers}:id:{id}")
-            found = pipe.execute()
-        return {id: dict(by_key) for id, by_key in zip(ids, found, strict=True) if by_key}
+            hashes = pipe.execute()
+        return {id: dict(by_key) for id, by_key in zip(ids, hashes, strict=True) if by_key}
 
     def forget_answer(self, key: str, id: str) -> None:
         with self._asking():

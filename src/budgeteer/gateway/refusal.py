@@ -20,10 +20,16 @@ PATIENCE = 60
 _LONGEST = 2000
 """The most characters of a message, since it may contain what a client sent."""
 _ANTHROPIC = {
-    400: "invalid_request_error", 401: "authentication_error", 402: "billing_error", 403: "permission_error",
-    404: "not_found_error", 413: "request_too_large", 429: "rate_limit_error", 503: "overloaded_error",
+    400: "invalid_request_error",
+    401: "authentication_error",
+    402: "billing_error",
+    403: "permission_error",
+    404: "not_found_error",
+    413: "request_too_large",
+    429: "rate_limit_error",
+    503: "overloaded_error",
     504: "timeout_error",
-}  # fmt: skip
+}
 _OPENAI = {401: "authentication_error", 402: "insufficient_quota", 403: "permission_error", 429: "rate_limit_error"}
 
 
@@ -50,9 +56,14 @@ class Refused(BudgeteerError):
     """
 
     def __init__(
-        self, status: int, code: str, message: str, wait: int | None = None, budget: dict[str, Any] | None = None,
+        self,
+        status: int,
+        code: str,
+        message: str,
+        wait: int | None = None,
+        budget: dict[str, Any] | None = None,
         details: dict[str, Any] | None = None,
-    ) -> None:  # fmt: skip
+    ) -> None:
         super().__init__(message if len(message) <= _LONGEST else f"{message[:_LONGEST]}...")
         self.status, self.code, self.wait, self.budget, self.details = status, code, wait, budget, details
 

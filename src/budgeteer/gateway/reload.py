@@ -24,8 +24,15 @@ EVERY = 2.0
 """Seconds between two looks at a file that is watched."""
 _TRIES = 3
 _DOOR = (
-    "host", "port", "body_bytes", "header_bytes", "receive_seconds", "strangers", "stranger_seconds", "drain_seconds",
-)  # fmt: skip
+    "host",
+    "port",
+    "body_bytes",
+    "header_bytes",
+    "receive_seconds",
+    "strangers",
+    "stranger_seconds",
+    "drain_seconds",
+)
 """Fields of ``[server]`` that belong to the open socket and to what guards it."""
 
 
@@ -45,11 +52,11 @@ class Loaded:
 def version_of(path: Path, prices: tuple[Path, ...]) -> str:
     """The version of a configuration's files; raises InvalidInput if one cannot be read."""
     digest = hashlib.sha256()
-    for one in (path, *prices):
+    for file in (path, *prices):
         try:
-            content = one.read_bytes()
+            content = file.read_bytes()
         except OSError as error:
-            raise InvalidInput(f"{one} cannot be read: {error}") from error
+            raise InvalidInput(f"{file} cannot be read: {error}") from error
         digest.update(len(content).to_bytes(8) + content)
     return digest.hexdigest()[:12]
 
@@ -97,9 +104,7 @@ def kept(running: Config, wanted: Config) -> tuple[Config, list[str]]:
     defaults = wanted.defaults
     given = {f'[scopes."{path}"]': limits for path, limits in wanted.scopes.items()}
     of_models = (limit for _, limits in defaults.per_model for limit in limits)
-    given["[defaults]"] = (
-        *defaults.limits, *defaults.per_user, *defaults.per_session, *defaults.per_tag, *of_models,
-    )  # fmt: skip
+    given["[defaults]"] = (*defaults.limits, *defaults.per_user, *defaults.per_session, *defaults.per_tag, *of_models)
     for where, limits in given.items():
         for limit in limits:
             if (kind := base(limit.kind)) not in running.counted:
@@ -132,9 +137,14 @@ class Reloader:
     """
 
     def __init__(
-        self, gateway: Gateway, path: Path, loaded: Loaded, watch: bool, say: Callable[[str], object],
+        self,
+        gateway: Gateway,
+        path: Path,
+        loaded: Loaded,
+        watch: bool,
+        say: Callable[[str], object],
         environment: Mapping[str, str] | None = None,
-    ) -> None:  # fmt: skip
+    ) -> None:
         self._gateway, self._path, self._watch, self._say, self._env = gateway, path, watch, say, environment
         self.version = loaded.version
         self._tried = self._looked = loaded.version

@@ -71,14 +71,14 @@ def _add_price(name: str, config: Config) -> str:
 async def _check_streams(gateway: Gateway, backend: Backend, place: str, say: Callable[[str], Any]) -> bool:
     """Whether the declared ``stream_options`` of an upstream holds, as far as it can be told."""
     try:
-        found = await asyncio.wait_for(
+        verdict = await asyncio.wait_for(
             knows_stream_options(gateway.proxy.upstreams, backend), backend.config.connect_seconds + 30
         )
     except (OSError, TimeoutError, ValueError, aiohttp.ClientError):
         return True
-    if found is not None:
-        say(f"{'ok    ' if found[0] else 'FAILED'}  {place}: {found[1]}")
-    return found is None or found[0]
+    if verdict is not None:
+        say(f"{'ok    ' if verdict[0] else 'FAILED'}  {place}: {verdict[1]}")
+    return verdict is None or verdict[0]
 
 
 async def _check_oidc(oidc: Oidc, say: Callable[[str], Any]) -> bool:

@@ -320,11 +320,11 @@ class SqliteStore(Store):
 
     def answers(self, ids: Sequence[str], now: int) -> dict[str, dict[str, str]]:
         select = "SELECT id, key, data FROM answers WHERE id IN (SELECT value FROM json_each(?)) AND until > ?"
-        found: dict[str, dict[str, str]] = {}
+        texts: dict[str, dict[str, str]] = {}
         with self._asking():
             for id, key, data in self._db.execute(select, (orjson.dumps(list(ids)).decode(), now)):
-                found.setdefault(id, {})[key] = data
-        return found
+                texts.setdefault(id, {})[key] = data
+        return texts
 
     def forget_answer(self, key: str, id: str) -> None:
         with self._asking():

@@ -50,10 +50,10 @@ def route_of(method: str, path: str, query: bytes) -> Route | None:
     Raises:
         Refused: it is not passed on.
     """
-    found = _ROUTE.fullmatch(path)
-    if found is None or found[1] in (".", ".."):
+    match = _ROUTE.fullmatch(path)
+    if match is None or match[1] in (".", ".."):
         return None
-    id, action = found.groups()
+    id, action = match.groups()
     if method not in _METHODS[action]:
         if method == "POST" and not action:  # such as /v1/responses/compact, which calls a model
             return None
@@ -75,7 +75,7 @@ async def pass_on(route: Route, key: Key, answers: Answers, upstreams: Upstreams
     stored = (await answers.find([route.id], key.id)).get(route.id)
     if stored is None or stored.id != stored.response:
         raise Refused(404, "response_not_found", f"no response {shown(route.id)} is remembered for this key")
-    backend = next((one for one in upstreams.backends if one.name == stored.upstream), None)
+    backend = next((other for other in upstreams.backends if other.name == stored.upstream), None)
     if backend is None:
         text = f"the upstream that made {shown(route.id)} is no longer in the gateway's file"
         raise Refused(404, "response_not_found", text)

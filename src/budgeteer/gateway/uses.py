@@ -172,8 +172,8 @@ def whole(value: Any) -> int | None:
 def inside(body: Mapping[str, Any], *names: str) -> Mapping[str, Any]:
     """The object at a path of names; an empty one if there is none."""
     for name in names:
-        found = body.get(name)
-        if not isinstance(found, Mapping):
+        value = body.get(name)
+        if not isinstance(value, Mapping):
             return {}
-        body = found
+        body = value
     return body

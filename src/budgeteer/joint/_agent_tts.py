@@ -55,8 +55,8 @@ def agent_tts(
     >>> def wrong(y):  # the second stage needs its large model (options 2, 3), the first one samples of its small one
     ...     return 1 - 0.4 * y[0, 1] - 0.5 * y[1, 2] - 0.4 * y[1, 3], np.zeros((2, 4))
     >>> cost = np.array([[1.0, 2, 4, 8], [1.0, 2, 4, 8]])
-    >>> found = agent_tts(wrong, cost, 6.0, cost * 0, rng=np.random.default_rng(0), family=[0, 0, 1, 1], trials=6)
-    >>> found.choice.tolist(), found.calls
+    >>> best = agent_tts(wrong, cost, 6.0, cost * 0, rng=np.random.default_rng(0), family=[0, 0, 1, 1], trials=6)
+    >>> best.choice.tolist(), best.calls
     ([1, 2], 6)
     """
     table = searched("agent_tts", cost, budget, start)
@@ -93,16 +93,21 @@ def agent_tts(
 
 
 def first_trials(space: Space) -> list[tuple[int, ...]]:
-    """For each stage and model: what a unit of budget buys of it there, and one sample of a model at the others."""
+    """The trials that come first: for each stage and each model, as many samples of the model at that stage as one unit
+    of budget buys (the cost of one sample of the dearest model), and one sample of one model at every other stage.
+
+    Returns:
+        Choices [N], one a stage and model; without those that the budget does not pay.
+    """
     cost, family = space.cost, space.family
-    one = {f: np.where(family == f, cost, np.inf).argmin(axis=1) for f in np.unique(family).tolist()}
-    single = np.stack([cost[np.arange(len(cost)), own] for own in one.values()])  # [models, N]
+    cheapest = {f: np.where(family == f, cost, np.inf).argmin(axis=1) for f in np.unique(family).tolist()}
+    single = np.stack([cost[np.arange(len(cost)), own] for own in cheapest.values()])  # [models, N]
     single[single > space.budget] = -1.0  # not offered, or never affordable
-    dearest = np.stack([*one.values()])[single.argmax(axis=0), np.arange(len(cost))]
-    found = []
+    dearest = np.stack([*cheapest.values()])[single.argmax(axis=0), np.arange(len(cost))]
+    trials = []
     for stage, row in enumerate(cost):
         unit = float(row[dearest[stage]])
-        for f in one:
+        for f in cheapest:
             fits = np.flatnonzero((family == f) & (row <= unit))
             if not len(fits):
                 continue
@@ -110,24 +115,27 @@ def first_trials(space: Space) -> list[tuple[int, ...]]:
                 choice = others.copy()
                 choice[stage] = fits[row[fits].argmax()]
                 if space.of(choice.tolist()) <= space.budget:
-                    found.append(tuple(choice.tolist()))
+                    trials.append(tuple(choice.tolist()))
                     break
-    return found
+    return trials
 
 
 def observations(space: Space, trials: Sequence[Trial], wanted: int, rng: np.random.Generator) -> list[tuple[int, ...]]:
-    """The paper's three observations as moves from the three best trials, the best first.
+    """The paper's three observations as moves from the three best trials, the best trial first.
 
-    The same stage with another model's option of the next lower or equal cost
-    (1); a step more or fewer samples of the same model (2); and a step up at one stage that a step down at another one
-    pays for (3).
+    1. Another model at one stage, with its option of the next lower or equal cost.
+    2. A step more or fewer samples of the same model at one stage.
+    3. A step up at one stage, which a step down at another stage pays for.
+
+    Returns:
+        At most ``wanted`` choices that fit the budget and were not tried.
     """
-    tried, found = {trial.choice for trial in trials}, dict[tuple[int, ...], None]()
+    tried, proposals = {trial.choice for trial in trials}, dict[tuple[int, ...], None]()
     for trial in sorted(trials, key=lambda t: (t.loss, space.of(t.choice)))[:3]:
         near = [c for c in _around(space, trial.choice) if c not in tried and space.of(c) <= space.budget]
         rng.shuffle(near)
-        found |= dict.fromkeys(sorted(near, key=lambda c: _promise(space, trials, c)))
-    return list(found)[:wanted]
+        proposals |= dict.fromkeys(sorted(near, key=lambda c: _promise(space, trials, c)))
+    return list(proposals)[:wanted]
 
 
 def _around(space: Space, choice: tuple[int, ...]) -> list[tuple[int, ...]]:

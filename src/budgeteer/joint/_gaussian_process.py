@@ -53,8 +53,8 @@ def gaussian_process(
     >>> table = np.array([[0.9, 0.6, 0.8], [0.5, 0.2, 0.4], [0.8, 0.5, 0.7]])  # source, target -> wrong answers
     >>> def wrong(y):
     ...     return float(y[0] @ table @ y[1]), np.zeros((2, 3))
-    >>> found = gaussian_process(wrong, np.ones((2, 3)), 2.0, np.zeros((2, 3)), rng=np.random.default_rng(0), trials=6)
-    >>> found.choice.tolist(), found.calls
+    >>> best = gaussian_process(wrong, np.ones((2, 3)), 2.0, np.zeros((2, 3)), rng=np.random.default_rng(0), trials=6)
+    >>> best.choice.tolist(), best.calls
     ([1, 1], 6)
     """
     table = searched("gaussian_process", cost, budget, start)

@@ -28,7 +28,13 @@ STYLE = Style(
 
 
 class Case(NamedTuple):
-    """A question, the seed of its samples, and the verifier that a strategy may ask."""
+    """A question to a strategy.
+
+    Attributes:
+        question: what is asked.
+        seed: of the samples.
+        check: answer -> score in [0, 1], the verifier that the strategy may ask; None = it has none.
+    """
 
     question: Question
     seed: int
@@ -38,9 +44,15 @@ class Case(NamedTuple):
 def solve_each(
     strategy: Strategy, model: Model, cases: Iterable[Case], style: Style, *, kind: str, budget: int
 ) -> list[tuple[Answer, Spend]]:
-    """Answer all at the same time, each with ``budget`` units of ``kind`` (``"output"`` or ``"all"``) of its own.
+    """Answer all cases at the same time, each with a budget of its own; the answers and what they used, in order.
 
-    The model is shared; its event loop ends with the call.
+    The event loop of the model ends with the call.
+
+    Args:
+        strategy, model, style: how all cases are answered.
+        cases: the questions.
+        kind: of the budget's units: ``"output"`` or ``"all"``.
+        budget: units of each case.
     """
 
     async def answered(case: Case) -> tuple[Answer, Spend]:
@@ -56,7 +68,7 @@ def solve_each(
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class AskedQuestions:
     """n questions that were asked.
 
     Attributes:
@@ -82,7 +94,7 @@ def ask(
     seed: int,
     style: Style = STYLE,
     check: bool = False,
-) -> Asked:
+) -> AskedQuestions:
     """Ask all questions at the same time, each with a budget of ``output`` sampled tokens.
 
     Args:
@@ -95,7 +107,7 @@ def ask(
 
     answered = solve_each(strategy, model, map(case, items), style, kind="output", budget=output)
     usage = [spend.usage for _, spend in answered]
-    return Asked(
+    return AskedQuestions(
         tuple(answer for answer, _ in answered),
         np.array([environment.verify(item, answer.answer) for item, (answer, _) in zip(items, answered, strict=True)]),
         np.array([use.output for use in usage]),

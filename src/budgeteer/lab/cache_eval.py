@@ -111,9 +111,16 @@ def evaluate(
                 held = cache.account()
                 logprobs, right = _answer(model, cache, rest, answer, device)
                 yield Answered(
-                    sample.task, name, budget, knows, right, logprobs / len(answer), held.share, held.bytes,
+                    sample.task,
+                    name,
+                    budget,
+                    knows,
+                    right,
+                    logprobs / len(answer),
+                    held.share,
+                    held.bytes,
                     held.peak_bytes,
-                )  # fmt: skip
+                )
 
 
 def _answer(model: Any, cache: BudgetedCache, rest: list[int], answer: list[int], device: Any) -> tuple[float, bool]:
@@ -123,9 +130,9 @@ def _answer(model: Any, cache: BudgetedCache, rest: list[int], answer: list[int]
         if len(answer) > 1:
             pieces = [[token] for token in answer[:-1]] if cache.selected.score.every else [answer[:-1]]
             logits += [_read(model, cache, piece, device) for piece in pieces]
-    found, wanted = torch.cat(logits).float(), torch.tensor(answer, device=device)
-    logprobs = found.log_softmax(-1).gather(1, wanted[:, None])
-    return float(logprobs.sum()), bool((found.argmax(-1) == wanted).all())
+    rows, wanted = torch.cat(logits).float(), torch.tensor(answer, device=device)
+    logprobs = rows.log_softmax(-1).gather(1, wanted[:, None])
+    return float(logprobs.sum()), bool((rows.argmax(-1) == wanted).all())
 
 
 def _read(model: Any, cache: BudgetedCache, ids: list[int], device: Any) -> Tensor:

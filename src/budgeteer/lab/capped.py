@@ -16,12 +16,19 @@ from budgeteer.ledger import Allowance, Limit, MemoryLedger
 from budgeteer.models.device import Accuracy
 from budgeteer.models.model import Model
 from budgeteer.solve import Budgeted, Question, Style, Task, derive
-from budgeteer.strategies.kit.aggregate import majority
+from budgeteer.strategies.aggregator import majority
 from budgeteer.strategies.kit.samples import Sample, Sampler
 
 
 class Drawn(NamedTuple):
-    """The samples of one question: one greedy trace, and others at the temperature."""
+    """The samples of one question.
+
+    Attributes:
+        question: that was asked.
+        prompt: its tokens, as it was asked.
+        greedy: one greedy trace.
+        warm: the traces at the temperature.
+    """
 
     question: Question
     prompt: int
@@ -41,7 +48,21 @@ async def draw(
     concurrency: int = 8,
     on_question: Callable[[int], object] = lambda done: None,
 ) -> list[Drawn]:
-    """A greedy trace and ``samples`` others of every question, each of at most ``tokens`` tokens."""
+    """Sample one greedy trace and ``samples`` others of every question.
+
+    Args:
+        model, style: who is asked, and how.
+        asked: the questions.
+        tokens: cap of each trace.
+        samples: traces of a question at the temperature, >= 0.
+        temperature: of these.
+        seed: of the draws.
+        concurrency: questions at the same time.
+        on_question: called with the number of questions that are done.
+
+    Raises:
+        InvalidInput: the model failed on a question.
+    """
     gate, done = asyncio.Semaphore(concurrency), 0
 
     async def draw_question(question: Question) -> Drawn:

@@ -12,9 +12,16 @@ from budgeteer.core.errors import InvalidInput, UnknownName
 from budgeteer.core.plan import F64
 
 FILLER = (
-    "The grass is green.", "The sky is blue.", "The sun is yellow.", "Here we go.", "There and back again.",
-    "The river runs to the sea.", "It rained in the night.", "A dog barks far away.", "The train was late.",
-)  # fmt: skip
+    "The grass is green.",
+    "The sky is blue.",
+    "The sun is yellow.",
+    "Here we go.",
+    "There and back again.",
+    "The river runs to the sea.",
+    "It rained in the night.",
+    "A dog barks far away.",
+    "The train was late.",
+)
 KEYS = (
     "apple", "bridge", "candle", "desert", "engine", "forest", "garden", "harbor", "island", "jacket", "kitchen",
     "ladder", "mirror", "needle", "orange", "pencil", "quarry", "ribbon", "saddle", "tunnel", "violin", "window",

@@ -11,7 +11,7 @@ from budgeteer.lab.tasks.gym import FAMILIES
 from budgeteer.lab.tasks.named import Task, parse
 from budgeteer.lab.tasks.named import load as load_task
 from budgeteer.solve.strategy import Question
-from budgeteer.solve.styles import Asked, Example, normal
+from budgeteer.solve.styles import Example, TaskInfo, normal
 
 SIZE = 100
 """Questions of a generated task, unless a limit is given."""
@@ -25,14 +25,14 @@ class QuestionSet:
     Attributes:
         questions: with distinct ids.
         references: id -> reference answer; a question without one is not graded.
-        asked: what a style has to know.
+        info: what a style has to know of the task.
         task: verifies answers.
         items: id -> problem.
     """
 
     questions: tuple[Question, ...]
     references: Mapping[str, str]
-    asked: Asked
+    info: TaskInfo
     task: Task
     items: Mapping[str, Item]
 
@@ -67,8 +67,8 @@ def load(source: str, *, limit: int | None = None, seed: int = 0) -> QuestionSet
     references = {item.key: item.answer for item in items.values() if item.answer is not None}
     numeric = bool(references) and all(_is_number(answer) for answer in references.values())
     units = any("$" in answer for answer in references.values())
-    asked = Asked(task.name, numeric, _examples(source, task, size, seed), units)
-    return QuestionSet(tuple(Question(i.key, i.prompt) for i in items.values()), references, asked, task, items)
+    info = TaskInfo(task.name, numeric, _examples(source, task, size, seed), units)
+    return QuestionSet(tuple(Question(i.key, i.prompt) for i in items.values()), references, info, task, items)
 
 
 def _examples(source: str, task: Task, size: int, seed: int) -> tuple[Example, ...]:

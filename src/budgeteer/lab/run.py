@@ -22,7 +22,7 @@ from budgeteer.lab import pool as pools
 from budgeteer.lab.results import Run
 from budgeteer.lab.tasks.base import score
 from budgeteer.lab.tasks.named import stamp
-from budgeteer.models.policy import REASONER, Policy, load_policy
+from budgeteer.models.policy import REASONER, LlamaPolicy, load_policy
 from budgeteer.rl import recipes
 from budgeteer.rl.asked import Wording
 from budgeteer.rl.config import TrainConfig
@@ -128,14 +128,14 @@ def _pool(name: str, seed: int, train: int, heldout: int, files: tuple[tuple[str
     return pools.build(name, seed, train, heldout)
 
 
-def rewards(policy: Policy, environment: Environment, items: Sequence[Item], rows: Sequence[Sequence[int]]) -> F64:
+def rewards(policy: LlamaPolicy, environment: Environment, items: Sequence[Item], rows: Sequence[Sequence[int]]) -> F64:
     """[n] rewards of completions, items[i] being the problem of row i."""
     texts = policy.decode(rows)
     return np.array([score(environment, item, text) for item, text in zip(items, texts, strict=True)], np.float64)
 
 
 def accuracy(
-    policy: Policy,
+    policy: LlamaPolicy,
     model: Llama,
     environment: Environment,
     items: Sequence[Item],
@@ -200,7 +200,7 @@ def columns_of(recipe: Recipe, items: Sequence[Item]) -> dict[str, list[Any]]:
     return held
 
 
-def wording_of(policy: Policy, items: Sequence[Item]) -> Wording:
+def wording_of(policy: LlamaPolicy, items: Sequence[Item]) -> Wording:
     """The texts of the problems, their solutions, and how the policy's tokenizer reads texts."""
 
     def write(texts: Sequence[str]) -> list[list[int]]:
@@ -209,7 +209,7 @@ def wording_of(policy: Policy, items: Sequence[Item]) -> Wording:
     return Wording([item.prompt for item in items], policy.encode, write, [item.solution for item in items])
 
 
-def prepare(spec: RunSpec) -> tuple[Trainer, Policy]:
+def prepare(spec: RunSpec) -> tuple[Trainer, LlamaPolicy]:
     """The run before its first step: whatever is wrong with its settings and can be seen at once is raised here.
 
     Raises:
@@ -305,7 +305,7 @@ def level_of(item: Item) -> str:
     return f"{family} {item.level}" if item.level.isdigit() else item.level or family
 
 
-def diagnostics(progress: Progress, policy: Policy, train: Sequence[Item]) -> dict[str, Any]:
+def diagnostics(progress: Progress, policy: LlamaPolicy, train: Sequence[Item]) -> dict[str, Any]:
     """What the report draws, from a run's log."""
     items = {item.key: item for item in train}
     levels: dict[str, dict[str, int]] = defaultdict(lambda: {"used": 0, "wasted": 0, "rollouts": 0})

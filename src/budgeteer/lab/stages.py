@@ -40,8 +40,8 @@ from budgeteer.joint.kit import Propose, Space, Trial
 from budgeteer.models.chat import Chat, Message
 from budgeteer.models.model import PREFIX, Model, Request
 from budgeteer.solve import Style, derive
-from budgeteer.solve.styles import Asked, choose, style_of
-from budgeteer.strategies.kit.aggregate import majority
+from budgeteer.solve.styles import TaskInfo, choose, style_of
+from budgeteer.strategies.aggregator import majority
 from budgeteer.strategies.kit.samples import read
 
 AT_ONCE = 8
@@ -50,7 +50,13 @@ AT_ONCE = 8
 
 @dataclass(frozen=True, slots=True)
 class Way:
-    """How a stage can be asked."""
+    """How a stage can be asked.
+
+    Attributes:
+        model: as ``--model`` names it.
+        style: as ``--style`` names it; None = the one that fits the model.
+        weight: what one token costs, beside the tokens of other ways.
+    """
 
     model: str
     style: str | None = None
@@ -59,7 +65,16 @@ class Way:
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """A step of a pipeline; its options are its ways, each with each number of samples."""
+    """A step of a pipeline. Its options are its ways, each with each number of samples.
+
+    Attributes:
+        name: under which later prompts name its answer.
+        prompt: with fields in braces: those of a question's row, and the names of earlier stages.
+        ways: names of the ways that may be chosen.
+        samples: numbers of samples that may be chosen; several samples vote.
+        tokens: that one sample takes, about; the cost of an option is computed from it.
+        max_tokens: cap of one sample.
+    """
 
     name: str
     prompt: str
@@ -71,7 +86,12 @@ class Stage:
 
 @dataclass(frozen=True, slots=True)
 class Pipeline:
-    """Stages in their order, and the ways that they name."""
+    """Stages in their order, and the ways that they name.
+
+    Attributes:
+        ways: name -> way.
+        stages: the answer of the last one is the answer of the pipeline.
+    """
 
     ways: Mapping[str, Way]
     stages: tuple[Stage, ...]
@@ -191,23 +211,28 @@ class Runner:
     def style(self, way: str) -> Style:
         """How a way is asked."""
         own = self.pipeline.ways[way]
-        model, asked = self.models[own.model], Asked("stages", True)
+        model, asked = self.models[own.model], TaskInfo("stages", True)
         return style_of(own.style or choose(model, asked.by(model)), asked.by(model))
 
     def score(self, choice: Sequence[int], rows: Sequence[Mapping[str, str]]) -> float:
-        """The share of the questions that a pipeline answers right."""
-        return float(np.mean(self.run(self._all(choice, rows))))
+        """The share of the questions that a pipeline answers right.
 
-    async def _all(self, choice: Sequence[int], rows: Sequence[Mapping[str, str]]) -> list[float]:
+        Args:
+            choice: [N] the option of each stage, an index into ``pipeline.options``.
+            rows: the questions, as :func:`rows_of` reads them.
+        """
+        return float(np.mean(self.run(self._scores(choice, rows))))
+
+    async def _scores(self, choice: Sequence[int], rows: Sequence[Mapping[str, str]]) -> list[float]:
         gate = asyncio.Semaphore(AT_ONCE)
 
-        async def one(row: Mapping[str, str]) -> float:
+        async def limited(row: Mapping[str, str]) -> float:
             async with gate:
-                return await self._one(choice, row)
+                return await self._graded(choice, row)
 
-        return list(await asyncio.gather(*map(one, rows)))
+        return list(await asyncio.gather(*map(limited, rows)))
 
-    async def _one(self, choice: Sequence[int], row: Mapping[str, str]) -> float:
+    async def _graded(self, choice: Sequence[int], row: Mapping[str, str]) -> float:
         known, answer = dict(row), ""
         for stage, option in zip(self.pipeline.stages, choice, strict=True):
             way, n = self.pipeline.options[option]
@@ -244,8 +269,15 @@ def agent(
     run: Callable[[Coroutine[Any, Any, Any]], Any] = asyncio.run,
     max_tokens: int = 1024,
 ) -> Propose:
-    """An agent that is a language model: it is told the options, their costs and the first and last trials, and answers
-    with JSON lists of option numbers. What cannot be read proposes nothing."""
+    """An agent that is a language model. It is told the options, their costs and trials (the first, best and last
+    ones), and answers with JSON lists of option numbers. From an answer that cannot be read comes no proposal.
+
+    Args:
+        model: that proposes; its tokens are not charged.
+        pipeline: that is searched.
+        run: runs a coroutine, as in :class:`Runner`.
+        max_tokens: cap of an answer.
+    """
 
     def propose(space: Space, trials: Sequence[Trial], wanted: int, rng: np.random.Generator) -> list[list[int]]:
         shown = trials if len(trials) <= 12 else [*trials[:2], *sorted(trials, key=lambda t: t.loss)[:5], *trials[-5:]]
@@ -282,7 +314,14 @@ def proposals(text: str) -> list[list[int]]:
 def evaluation(
     runner: Runner, rows: Sequence[Mapping[str, str]], on_trial: Callable[[Sequence[int], float], object]
 ) -> Callable[[Any], tuple[float, F64]]:
-    """The loss of a pipeline for a joint method: the share of wrong answers. It has no gradient."""
+    """The loss of a pipeline for a joint method: the share of wrong answers. Its gradient is 0 everywhere, so it is for
+    methods that follow none.
+
+    Args:
+        runner: of the pipeline.
+        rows: the questions.
+        on_trial: called with the choice and its share of right answers.
+    """
 
     def loss(y: Any) -> tuple[float, F64]:
         choice = np.asarray(y).argmax(axis=1).tolist()

@@ -73,8 +73,8 @@ class Limit:
         ``KIND:unlimited``; or one of these after ``learnt``."""
         first, _, rest = text.strip().partition(" ")
         if first.lower() == "learnt" and rest:
-            found = cls.parse(rest)
-            return cls(LEARNT + found.kind, found.amount, found.window)
+            limit = cls.parse(rest)
+            return cls(LEARNT + limit.kind, limit.amount, limit.window)
         kind, colon, word = text.strip().rpartition(":")
         if word.lower() == "unlimited" and colon:
             return cls(kind, None)

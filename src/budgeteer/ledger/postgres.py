@@ -198,9 +198,9 @@ class PostgresLedger(GroupLedger):
             accounts = connection.execute(self._sql(_ACCOUNTS), (list(map(_key, guessed)),))
             pipeline.sync()  # after a flush alone the server would not see that it waits, and never end it
             seq, head, booked = self._meta(meta.fetchone(), self._seen)
-            (_, _, _, clock, _, _, _, _, swept, _), *found = read.fetchall()
+            (_, _, _, clock, _, _, _, _, swept, _), *reservations = read.fetchall()
             now = max(clock, booked)
-            entries = [self._read(rows.entry_of, row) for row in found]
+            entries = [self._read(rows.entry_of, row) for row in reservations]
             loaded = {entry[0]: entry for entry in entries if entry[4] == core.OPEN or entry[8] > now - self._remember}
             due = [entry for entry in loaded.values() if entry[4] == core.OPEN and entry[3] <= now]
             state = rows.state_of(booked, sorted(due, key=lambda entry: (entry[3], entry[0])), loaded)
@@ -231,9 +231,14 @@ class PostgresLedger(GroupLedger):
     def _write(self, connection: Connection, changes: rows.Changes, swept: int) -> None:
         accounts = [(_key(row[0]), *row) for row in changes.accounts]
         values = (
-            _json(_ACCOUNT, accounts), _json(_RESERVATION, changes.reservations), _json(_LINE, changes.journal),
-            changes.seq, changes.head, changes.now, swept,
-        )  # fmt: skip
+            _json(_ACCOUNT, accounts),
+            _json(_RESERVATION, changes.reservations),
+            _json(_LINE, changes.journal),
+            changes.seq,
+            changes.head,
+            changes.now,
+            swept,
+        )
         connection.execute(self._sql(_WRITE), values)
         if abs(changes.now - self._forgot) >= 1000:  # once a second: reading leaves them out anyway
             self._forgot = changes.now
@@ -254,12 +259,12 @@ class PostgresLedger(GroupLedger):
         last = 1 << 62 if stop is None else stop
         query = self._sql(_LINES)
         while True:
-            found = self._reader.run(partial(_rows, query, (first, last, _PAGE)))
-            for _, line, digest in found:
+            page = self._reader.run(partial(_rows, query, (first, last, _PAGE)))
+            for _, line, digest in page:
                 yield line, digest
-            if len(found) < _PAGE:
+            if len(page) < _PAGE:
                 return
-            first = found[-1][0] + 1
+            first = page[-1][0] + 1
 
     def snapshot(self) -> tuple[int, core.State]:
         """The number of journal entries, and the accounts and open reservations at that point."""

@@ -139,9 +139,11 @@ class Link:
         connection.deadline = time.monotonic() + self._timeout
         milliseconds = max(2, int(self._patience * 1000))
         settings = {
-            "statement_timeout": str(milliseconds), "idle_in_transaction_session_timeout": str(milliseconds // 2),
-            "jit": "off", **({"enable_seqscan": "off"} if self._by_index else {}),
-        }  # fmt: skip
+            "statement_timeout": str(milliseconds),
+            "idle_in_transaction_session_timeout": str(milliseconds // 2),
+            "jit": "off",
+            **({"enable_seqscan": "off"} if self._by_index else {}),
+        }
         for name, value in settings.items():
             connection.execute("SELECT set_config(%s, %s, false)", (name, value))
         return connection

@@ -265,10 +265,13 @@ class RedisLedger(GroupLedger):
 
         def read(client: redis.Redis) -> Any:
             now: Any = client.hget(self._keys[0], "now")
-            found: Any = client.hmget(self._keys[1], wanted) if wanted else []
-            limits = {path: text for path, text in zip(wanted, found, strict=True) if text is not None}
-            kinds = [f"{path}\t{kind}" for path, text in limits.items() for kind in
-                     dict.fromkeys(limit.kind for limit in decode_limits(text))]  # fmt: skip
+            texts: Any = client.hmget(self._keys[1], wanted) if wanted else []
+            limits = {path: text for path, text in zip(wanted, texts, strict=True) if text is not None}
+            kinds = [
+                f"{path}\t{kind}"
+                for path, text in limits.items()
+                for kind in dict.fromkeys(limit.kind for limit in decode_limits(text))
+            ]
             lines: Any = client.hmget(self._keys[2], kinds) if kinds else []
             return now, limits, {key: line for key, line in zip(kinds, lines, strict=True) if line is not None}
 

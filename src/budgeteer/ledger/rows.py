@@ -104,13 +104,13 @@ def state_of(now: int, due: Iterable[core.Entry], loaded: Mapping[str, core.Entr
 
 def outcomes(state: core.State, clock: int, remember: int, commands: Iterable[Command]) -> list[Any]:
     """Results of commands, or the errors that refuse them."""
-    found: list[Any] = []
+    results: list[Any] = []
     for command in commands:
         try:
-            found.append(core.run(state, clock, remember, command))
+            results.append(core.run(state, clock, remember, command))
         except BudgeteerError as refused:
-            found.append(refused)
-    return found
+            results.append(refused)
+    return results
 
 
 def changes(

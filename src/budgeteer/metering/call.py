@@ -144,9 +144,13 @@ class Metering:
             usage = known
             if known.input is None:
                 usage = replace(
-                    usage, input=reserve.input, cached=None, written=None, written_long=None,
+                    usage,
+                    input=reserve.input,
+                    cached=None,
+                    written=None,
+                    written_long=None,
                     audio_input=reserve.audio_input,
-                )  # fmt: skip
+                )
             if known.output is None:
                 made, most = max(seen, reserve.output or 0) if unsaid else seen, planned.worst.output or 0
                 made = min(made, most) if answer.least <= most else max(made, answer.least)

@@ -39,8 +39,16 @@ _RUN = re.compile(r"(?<!\S)\S{256,}|(?<!\s)\s{256,}")
 """Tokenizers take quadratic time for runs of one kind, so long runs are cut; cut text has no fewer tokens."""
 _AROUND_KEY, _AROUND_VALUE = 3, 2
 """Tokens that a server's template writes around a name and around a value, at most: JSON's punctuation and more."""
-SCHEMAS = ("tools", "functions", "response_format", "output_format", "output_config", "text", "json_schema",
-           "guided_json")  # fmt: skip
+SCHEMAS = (
+    "tools",
+    "functions",
+    "response_format",
+    "output_format",
+    "output_config",
+    "text",
+    "json_schema",
+    "guided_json",
+)
 """Fields that hold descriptions of tools and schemas, which servers write anew for the model."""
 _CACHES = re.compile(rb'"cache_?(?:control|point)\w*"\s*:', re.IGNORECASE)
 """Anthropic's, Bedrock's and LiteLLM's names of what asks for it."""
@@ -396,8 +404,10 @@ class State:
         """
         try:
             tracks = {
-                str(key): Track(tuple(map(float, one["ratios"])), float(one["level"]), count("calls", one["calls"]))
-                for key, one in data.items()
+                str(key): Track(
+                    tuple(map(float, saved["ratios"])), float(saved["level"]), count("calls", saved["calls"])
+                )
+                for key, saved in data.items()
             }
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise InvalidInput(f"not the state of an estimator: {error!r}") from error

@@ -10,21 +10,30 @@ _NAMED = {
     400: ("invalid_request_error", "bad_request", "badrequesterror", "context_length_exceeded", "invalid_prompt"),
     401: ("authentication_error", "invalid_api_key"),
     402: (
-        "billing_error", "insufficient_quota", "insufficient_balance", "insufficient_balance_error",
+        "billing_error",
+        "insufficient_quota",
+        "insufficient_balance",
+        "insufficient_balance_error",
         "insufficient_credits",
-        "exceeded_current_quota_error", "billing_hard_limit_reached", "billing_not_active", "payment_required",
+        "exceeded_current_quota_error",
+        "billing_hard_limit_reached",
+        "billing_not_active",
+        "payment_required",
     ),
     403: ("permission_error", "permission_denied"),
     404: ("not_found_error", "model_not_found"),
     413: ("request_too_large",),
     429: (
-        "rate_limit_error", "rate_limit_exceeded", "rate_limit_reached_error", "too_many_requests",
+        "rate_limit_error",
+        "rate_limit_exceeded",
+        "rate_limit_reached_error",
+        "too_many_requests",
         "engine_overloaded_error",
     ),
     503: ("service_unavailable", "service_unavailable_error"),
     504: ("timeout_error",),
     529: ("overloaded_error", "overloaded"),
-}  # fmt: skip
+}
 _STATUS = {name: status for status, names in _NAMED.items() for name in names}
 """Type or code of an error -> the status that its provider gives it elsewhere."""
 _ACCOUNT = re.compile(

@@ -24,8 +24,14 @@ _PATCH = 32
 """Side, in pixels, of a patch of OpenAI's."""
 _PATCHES = (("nano", Fraction("2.46")), ("", Fraction("1.72")))
 """Tokens a patch of OpenAI's models with this in their names, at the most of the published multipliers."""
-_TILES = (("gpt-4o-mini", 2833, 5667), ("gpt-4o", 85, 170), ("chatgpt-4o", 85, 170), ("gpt-4-turbo", 85, 170),
-          ("gpt-4.5", 85, 170), ("computer-use-preview", 85, 170))  # fmt: skip
+_TILES = (
+    ("gpt-4o-mini", 2833, 5667),
+    ("gpt-4o", 85, 170),
+    ("chatgpt-4o", 85, 170),
+    ("gpt-4-turbo", 85, 170),
+    ("gpt-4.5", 85, 170),
+    ("computer-use-preview", 85, 170),
+)
 """Models of OpenAI's that count tiles of 512 pixels: (beginning of the name, tokens of a picture, tokens a tile)."""
 _OPENAI = ("gpt-", "chatgpt-", "o1", "o3", "o4", "computer-use-")
 _START_OF_FRAME = frozenset({*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC})

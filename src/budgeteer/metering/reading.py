@@ -38,9 +38,16 @@ CAPS: dict[str, tuple[str, ...]] = {
 }
 """Operation -> the fields in which it caps its output; the first is the one to write."""
 CAP_LIKE = (
-    "max_completion_tokens", "max_tokens", "max_output_tokens", "n_predict", "n_cmpl", "max_new_tokens", "max_length",
-    "num_predict", "num_return_sequences",
-)  # fmt: skip
+    "max_completion_tokens",
+    "max_tokens",
+    "max_output_tokens",
+    "n_predict",
+    "n_cmpl",
+    "max_new_tokens",
+    "max_length",
+    "num_predict",
+    "num_return_sequences",
+)
 """Fields that some server reads as a cap, or in place of the cap."""
 _TEXT_BYTES = 8
 """Most bytes of text per token on the average of a choice: a usage with fewer tokens is not believed when n > 1."""
@@ -274,19 +281,19 @@ class Reading:
                     return None
                 usage = Usage.from_anthropic(*self._usages, given)
                 return replace(usage, counts=tuple(uses_told(self.operation, body).items()))
-            found: dict[int | None, Usage] = {}
+            usages: dict[int | None, Usage] = {}
             for choice, given in usages_in(body):
                 if self.operation == "responses":
                     usage = Usage.from_responses(given)
                 else:
                     usage = Usage.from_llama_cpp(body) if "timings" in body else Usage.from_chat(given)
-                found[choice] = Usage(input=usage.input, output=0) if self.operation == "embeddings" else usage
+                usages[choice] = Usage(input=usage.input, output=0) if self.operation == "embeddings" else usage
         except InvalidInput:
             return None
-        if streamed and found:
-            told = self._told.so_far(found, self.chunks, self._bytes)
+        if streamed and usages:
+            told = self._told.so_far(usages, self.chunks, self._bytes)
         else:
-            told = together(found, self.choices)
+            told = together(usages, self.choices)
         uses = uses_told(self.operation, body)
         return replace(told, counts=tuple(uses.items())) if told is not None and uses else told
 

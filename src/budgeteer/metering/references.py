@@ -180,9 +180,9 @@ class Recent:
     def add(self, stored: Iterable[Stored]) -> None:
         """Keep these, and drop the oldest above the limit."""
         with self._lock:
-            for one in stored:
-                self._known.pop((one.upstream, one.id), None)
-                self._known[one.upstream, one.id] = one
+            for answer in stored:
+                self._known.pop((answer.upstream, answer.id), None)
+                self._known[answer.upstream, answer.id] = answer
             while len(self._known) > self._most:
                 self._known.popitem(last=False)
 

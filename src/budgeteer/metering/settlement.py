@@ -128,6 +128,9 @@ def as_planned(usage: Usage, worst: Usage) -> Usage:
     """These totals with the parts and uses that were planned for, so that both can be compared."""
     read, made = usage.input or 0, usage.output or 0
     return replace(
-        worst, input=read, output=made, audio_input=worst.audio_input and min(read, worst.audio_input),
+        worst,
+        input=read,
+        output=made,
+        audio_input=worst.audio_input and min(read, worst.audio_input),
         audio_output=worst.audio_output and min(made, worst.audio_output),
-    )  # fmt: skip
+    )

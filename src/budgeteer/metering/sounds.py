@@ -171,12 +171,14 @@ def _mp4(data: bytes) -> Fraction | None:
         if name != b"moov":
             continue
         for inner, at, stop in _boxes(data, begin, end):
-            found = _mp4_header(data, at) if inner == b"mvhd" else None
+            seconds = _mp4_header(data, at) if inner == b"mvhd" else None
             if inner == b"trak":
                 tracks = [_boxes(data, a, b) for box, a, b in _boxes(data, at, stop) if box == b"mdia"]
-                found = next((_mp4_header(data, a) for track in tracks for box, a, _ in track if box == b"mdhd"), None)
-            if found is not None:
-                longest = max(found, longest or found)
+                seconds = next(
+                    (_mp4_header(data, a) for track in tracks for box, a, _ in track if box == b"mdhd"), None
+                )
+            if seconds is not None:
+                longest = max(seconds, longest or seconds)
     return longest or None
 
 

@@ -14,22 +14,36 @@ TASK: tuple[Path, ...] = (("output_config", "task_budget", "total"), ("output_co
 LEAST_TASK = 20_000
 """Tokens of the smallest budget of a task that Anthropic takes."""
 BUDGETS: tuple[Path, ...] = (
-    ("thinking", "budget_tokens"), ("reasoning", "max_tokens"), ("thinking_token_budget",), ("thinking_budget",),
-    ("thinking_budget_tokens",), ("reasoning_budget",), ("reasoning_budget_tokens",), ("max_thinking_tokens",),
-    ("max_reasoning_tokens",), ("chat_template_kwargs", "thinking_budget"), ("custom_params", "thinking_budget"),
-    ("nvext", "max_thinking_tokens"), *TASK,
-)  # fmt: skip
+    ("thinking", "budget_tokens"),
+    ("reasoning", "max_tokens"),
+    ("thinking_token_budget",),
+    ("thinking_budget",),
+    ("thinking_budget_tokens",),
+    ("reasoning_budget",),
+    ("reasoning_budget_tokens",),
+    ("max_thinking_tokens",),
+    ("max_reasoning_tokens",),
+    ("chat_template_kwargs", "thinking_budget"),
+    ("custom_params", "thinking_budget"),
+    ("nvext", "max_thinking_tokens"),
+    *TASK,
+)
 """Where a request limits its thinking in tokens: the names of the objects, then of the field. In order: Anthropic,
 OpenRouter, vLLM, Qwen, llama.cpp (three), others (two), templates, SGLang, NVIDIA Dynamo, Anthropic's tasks."""
 EFFORTS: tuple[Path, ...] = (
-    ("reasoning_effort",), ("reasoning", "effort"), ("output_config", "effort"),
+    ("reasoning_effort",),
+    ("reasoning", "effort"),
+    ("output_config", "effort"),
     ("chat_template_kwargs", "reasoning_effort"),
-)  # fmt: skip
+)
 """Where a request names an effort."""
 SWITCHES: tuple[Path, ...] = (
-    ("thinking", "type"), ("reasoning", "enabled"), ("enable_thinking",), ("chat_template_kwargs", "enable_thinking"),
+    ("thinking", "type"),
+    ("reasoning", "enabled"),
+    ("enable_thinking",),
+    ("chat_template_kwargs", "enable_thinking"),
     ("chat_template_kwargs", "thinking"),
-)  # fmt: skip
+)
 """Where a request turns thinking on."""
 _FIRST = frozenset(path[0] for path in (*BUDGETS, *EFFORTS, *SWITCHES))
 OFF = (None, False, "none", "disabled")

@@ -15,9 +15,16 @@ from budgeteer.core.usage import MOST
 UNLIMITED = MOST
 """The count of uses that a request does not limit; a price that has a fee for them refuses the request."""
 _SCHEMALESS = {
-    "bash": 500, "text_editor": 1_500, "memory": 1_500, "computer": 2_000, "browser": 4_000, "shell": 1_500,
-    "local_shell": 1_500, "apply_patch": 1_500, "computer_use": 2_000,
-}  # fmt: skip
+    "bash": 500,
+    "text_editor": 1_500,
+    "memory": 1_500,
+    "computer": 2_000,
+    "browser": 4_000,
+    "shell": 1_500,
+    "local_shell": 1_500,
+    "apply_patch": 1_500,
+    "computer_use": 2_000,
+}
 """Tools that clients run whose description the provider holds -> its tokens at most. Published: bash 245, text editor
 700, computer 735 and 499 more in the prompt; the others are not published, and rounded up generously."""
 _PREAMBLE = 1_000
@@ -25,12 +32,21 @@ _PREAMBLE = 1_000
 _VERSION = re.compile(r"(_toolset|_preview|_(\d{8}|\d{4}_\d{2}_\d{2}))+$")
 _DATED = re.compile(r"_\d{8}$")
 _FEES = {
-    "web_search": "web_search", "file_search": "file_search", "code_interpreter": "code_session",
-    "code_execution": "code_session", "image_generation": "image",
-}  # fmt: skip
+    "web_search": "web_search",
+    "file_search": "file_search",
+    "code_interpreter": "code_session",
+    "code_execution": "code_session",
+    "image_generation": "image",
+}
 """Tools that a provider runs and bills by the use, by their types without version."""
-_SWITCHES = ("web_search_options", "search_parameters", "enable_search", "enable_web_search", "search_options",
-             "web_search")  # fmt: skip
+_SWITCHES = (
+    "web_search_options",
+    "search_parameters",
+    "enable_search",
+    "enable_web_search",
+    "search_options",
+    "web_search",
+)
 """Fields that switch on a search."""
 _SEARCHES = re.compile(r"\bgpt-[\w.]+(?:-\w+)*-search-(?:preview|api)\b")
 _CALLS = {"web_search_call": "web_search", "file_search_call": "file_search", "image_generation_call": "image"}

@@ -10,8 +10,11 @@ from budgeteer.metering.pictures import Picture, size_of
 from budgeteer.metering.tools import client_tokens
 
 _PICTURES = {
-    "image_url": "image_url", "input_image": "image_url", "image": "source", "computer_screenshot": "image_url",
-}  # fmt: skip
+    "image_url": "image_url",
+    "input_image": "image_url",
+    "image": "source",
+    "computer_screenshot": "image_url",
+}
 """Types of parts that are a picture, and the field that holds it."""
 _PLACES = ("image_url", "source", "file_id")
 """Fields of a part that may hold a picture or name it."""
@@ -182,9 +185,11 @@ def _document(part: Mapping[str, Any], parts: Unseen) -> None:
     """Add a document to ``parts``: plain text and parts are shown, any other source is hidden."""
     source = part.get("source")
     kind = source.get("type") if isinstance(source, Mapping) else None
-    if not isinstance(source, Mapping) or kind not in ("text", "content") or source.keys() - {
-        "type", "media_type", "data", "content",
-    }:  # fmt: skip
+    if (
+        not isinstance(source, Mapping)
+        or kind not in ("text", "content")
+        or source.keys() - {"type", "media_type", "data", "content"}
+    ):
         parts.hidden.append("document")
         return
     inside = source.get("data" if kind == "text" else "content")

@@ -39,8 +39,10 @@ def usages_in(body: Mapping[str, Any]) -> Iterator[tuple[int | None, Mapping[str
 
 
 def cost_of(usage: Any) -> int | None:
-    """What a usage says that the provider bills, from dollars to pico-dollars, rounded up; None if it says nothing that
-    can be. Of a call on the user's own key at the provider's provider, that one's bill is part of it.
+    """The bill that a usage object states (``cost``, in dollars), in pico-dollars, rounded up; None if it states none,
+    or one that is negative or no number.
+
+    Where a router called another provider with the user's own key (``is_byok``), that provider's bill is added.
 
     >>> cost_of({"cost": 0.00014}), cost_of({"cost": -1}), cost_of({"cost": True}), cost_of(None)
     (140000000, None, None, None)
@@ -67,12 +69,12 @@ def _dollars(value: Any) -> Decimal | None:
 class Told:
     """The usages that the events of a stream told, most of them one at its end.
 
-    Some servers tell all that was used so far with each event, others what the event added. The former grows wherever
-    text came in between, or stands still for a moment; what falls, or stays where it is too little for the text so far,
-    was an addition, and is summed up, unless the last one is the sum.
+    Some servers tell with each event all that was used so far; others tell what the event added. A total grows, or
+    stands still for a moment. A number that falls, or that stands still although it is too small for the text so far,
+    is an addition. Additions are summed up, unless the last event tells their sum.
 
     Attributes:
-        all: what all of them say together.
+        all: the usage that follows from all events.
     """
 
     __slots__ = ("_added", "_chunks", "_last", "_sum", "all")
@@ -94,7 +96,7 @@ class Told:
         if usage.output < last.output or (stays and little):
             self._added = True
         self._chunks = chunks
-        read = max(before, usage, key=lambda one: one.input or 0)
+        read = max(before, usage, key=lambda told: told.input or 0)
         both = (before.output or 0) + usage.output
         thought = None if usage.reasoning is None else (before.reasoning or 0) + usage.reasoning
         self._sum = replace(
@@ -115,10 +117,10 @@ class Tellings:
     def __init__(self, choices: int) -> None:
         self._choices, self._told = choices, dict[int | None, Told]()
 
-    def so_far(self, found: Mapping[int | None, Usage], chunks: int, size: int) -> Usage | None:
+    def so_far(self, reported: Mapping[int | None, Usage], chunks: int, size: int) -> Usage | None:
         """Take in what an event told of each choice, after so many pieces and bytes of text; the usage of all of them,
         or None if there is none yet."""
-        for choice, usage in found.items():
+        for choice, usage in reported.items():
             self._told.setdefault(choice, Told()).so_far(usage, chunks, size)
         return together(
             {choice: told.all for choice, told in self._told.items() if told.all is not None}, self._choices
@@ -136,12 +138,12 @@ def together(usages: Mapping[int | None, Usage], choices: int) -> Usage | None:
     """
     if None in usages or not usages:
         return usages.get(None)
-    usage = max(usages.values(), key=lambda one: one.input or 0)
+    usage = max(usages.values(), key=lambda told: told.input or 0)
     if len(usages) == 1 and choices <= 1:
         return usage
-    made = [one.output for one in usages.values()]
+    made = [told.output for told in usages.values()]
     if len(made) < choices or None in made:
         return Usage(input=usage.input, cached=usage.cached, written=usage.written)
-    thought = [one.reasoning for one in usages.values()]
-    reasoning = None if None in thought else sum(one or 0 for one in thought)
-    return replace(usage, output=sum(one or 0 for one in made), reasoning=reasoning, audio_output=None)
+    thought = [told.reasoning for told in usages.values()]
+    reasoning = None if None in thought else sum(tokens or 0 for tokens in thought)
+    return replace(usage, output=sum(tokens or 0 for tokens in made), reasoning=reasoning, audio_output=None)

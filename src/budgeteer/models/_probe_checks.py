@@ -89,8 +89,8 @@ def usage(hello: Seen) -> Finding:
 
 
 async def choices(end: Endpoint) -> Finding:
-    one = Chat((Message("user", "Name a colour."),))
-    seen = await end.chat(one, 12, n=3, temperature=1.0)
+    question = Chat((Message("user", "Name a colour."),))
+    seen = await end.chat(question, 12, n=3, temperature=1.0)
     if refused := _refused("n", seen):
         return refused
     if len(seen.texts) < 3:
@@ -103,8 +103,8 @@ async def choices(end: Endpoint) -> Finding:
 
 
 async def seed(end: Endpoint) -> Finding:
-    one = Chat((Message("user", "Write one sentence about anything you like."),))
-    first, again, other = [await end.chat(one, 16, temperature=1.0, seed=seed) for seed in (7, 7, 8)]
+    question = Chat((Message("user", "Write one sentence about anything you like."),))
+    first, again, other = [await end.chat(question, 16, temperature=1.0, seed=seed) for seed in (7, 7, 8)]
     for seen in (first, again, other):
         if refused := _refused("seed", seen):
             return refused
@@ -217,9 +217,13 @@ async def budget(end: Endpoint, dialect: str, plain: Seen) -> Finding:
     feature, alone = "thinking budget", plain.thought_tokens()
     if DIALECTS[dialect].tokens is None:
         tried = ", ".join(name for name, known in DIALECTS.items() if known.tokens is not None)
-        return Finding(feature, Verdict.IGNORED if alone > THOUGHT + SLACK else Verdict.UNKNOWN,
-                       f"no field limits it ({tried} were tried)" if alone > THOUGHT + SLACK
-                       else f"it thinks {alone} tokens by itself, too few to tell")  # fmt: skip
+        return Finding(
+            feature,
+            Verdict.IGNORED if alone > THOUGHT + SLACK else Verdict.UNKNOWN,
+            f"no field limits it ({tried} were tried)"
+            if alone > THOUGHT + SLACK
+            else f"it thinks {alone} tokens by itself, too few to tell",
+        )
     if alone <= THOUGHT + SLACK:
         return Finding(feature, Verdict.UNKNOWN, f"it thinks {alone} tokens by itself, too few to tell")
     seen = await end.chat(Chat((Message("user", QUESTION),), Thinking(tokens=THOUGHT)), ROOM, dialect, temperature=0.0)

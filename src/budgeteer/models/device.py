@@ -69,7 +69,7 @@ class Device:
         return self.watts[0] * first + self.watts[1] * (self.latency.seconds(prompt, tokens, parallel) - first)
 
 
-class Option(NamedTuple):
+class Configuration(NamedTuple):
     """A way to answer: the model, a cap of tokens and a number of samples.
 
     Attributes:
@@ -89,20 +89,20 @@ class Option(NamedTuple):
     right: Accuracy | None
 
 
-def options(
+def configurations(
     devices: Iterable[Device],
     seconds: float,
     *,
     prompt: int | None = None,
     joules: float = math.inf,
     most: int = 1_000_000,
-) -> list[Option]:
+) -> list[Configuration]:
     """What fits a deadline and a budget of energy, the best first.
 
     Every measured pair of cap and number of samples whose longest answer is predicted to be done in time, the error of
-    the fit included: ``predicted / (1 - error) <= seconds``. A device without measured accuracy has one option for each
-    number of choices: the longest answer that fits. Order: measured ones by accuracy, then fewer samples, then fewer
-    seconds; the unmeasured ones behind them as they are given.
+    the fit included: ``predicted / (1 - error) <= seconds``. A device without measured accuracy has one configuration
+    for each number of samples: the longest answer that fits. Order: measured ones by accuracy, then fewer samples, then
+    fewer seconds; the unmeasured ones behind them as they are given.
 
     Args:
         devices: what can be chosen.
@@ -140,7 +140,7 @@ def options(
             took = device.latency.seconds(length, tokens, parallel) / slack
             energy = device.joules(length, tokens, parallel)
             if took <= seconds and (energy <= joules or joules == math.inf):
-                fitting.append(Option(device, tokens, parallel, took, energy, right))
+                fitting.append(Configuration(device, tokens, parallel, took, energy, right))
     measured = sorted(
         (option for option in fitting if option.right),
         key=lambda option: (-_right(option), option.parallel, option.seconds),
@@ -148,7 +148,7 @@ def options(
     return [*measured, *(option for option in fitting if not option.right)]
 
 
-def _right(option: Option) -> float:
+def _right(option: Configuration) -> float:
     return option.right.right if option.right else 0.0
 
 

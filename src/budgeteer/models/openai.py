@@ -454,13 +454,13 @@ class _Reply:
             "choices": [{"index": choice.index, "usage": _plain(getattr(choice, "usage", None))} for choice in choices],
         }
         try:
-            found = {choice: Usage.from_chat(usage) for choice, usage in usages_in(told)}
+            usages = {choice: Usage.from_chat(usage) for choice, usage in usages_in(told)}
         except InvalidInput:
             self.usage = None
         else:
-            if found:
+            if usages:
                 size = sum(len(text.encode()) for text in (*self.texts, *self.hidden))
-                self.usage = self.told.so_far(found, sum(self.pieces), size)
+                self.usage = self.told.so_far(usages, sum(self.pieces), size)
         return chunks
 
     def _trace(self, i: int) -> str:

@@ -30,7 +30,7 @@ class Markers:
 
 
 @dataclass(frozen=True, slots=True)
-class Policy:
+class LlamaPolicy:
     """A model with its tokenizer.
 
     Attributes:
@@ -61,7 +61,7 @@ class Policy:
         return list(self.tokenizer.decode_batch(rows, skip_special_tokens=False))
 
 
-def load_policy(folder: Path = REASONER) -> Policy:
+def load_policy(folder: Path = REASONER) -> LlamaPolicy:
     """Load the policy from a folder with a Llama whose tokenizer has the token ``</think>``.
 
     Args:
@@ -85,4 +85,6 @@ def load_policy(folder: Path = REASONER) -> Policy:
     if think_end is None or len(newline) != 1:
         raise CheckpointError(f"the tokenizer in {folder} needs '</think>' and a newline as single tokens")
     config = model.config
-    return Policy(model, tokenizer, Markers(config.eos_token_id, think_end, newline[0]), config.bos_token_id, folder)
+    return LlamaPolicy(
+        model, tokenizer, Markers(config.eos_token_id, think_end, newline[0]), config.bos_token_id, folder
+    )

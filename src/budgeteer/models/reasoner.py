@@ -25,7 +25,7 @@ from budgeteer.engine.decoder import streams
 from budgeteer.engine.table import Marks, marks_of_text
 from budgeteer.models.chat import Prompt
 from budgeteer.models.model import INTERNALS, LOGPROBS, PREFIX, SEED, Chunk, Request, Response
-from budgeteer.models.policy import Policy, load_policy
+from budgeteer.models.policy import LlamaPolicy, load_policy
 from budgeteer.models.requests import Job, Requests
 
 _IDLE = 5.0
@@ -50,7 +50,7 @@ class Reasoner:
 
     capabilities = frozenset({PREFIX, LOGPROBS, SEED, INTERNALS})
 
-    def __init__(self, policy: Policy | None = None, slots: int = 256, *, name: str = "reasoner") -> None:
+    def __init__(self, policy: LlamaPolicy | None = None, slots: int = 256, *, name: str = "reasoner") -> None:
         if slots < 1:
             raise InvalidInput(f"slots is {slots}; give at least 1")
         self.name, self.policy, self.slots = name, policy or load_policy(), slots

@@ -19,7 +19,7 @@ from budgeteer.engine.steering import Ticket
 from budgeteer.engine.table import ENDS, WATCHED, Marks, Table
 from budgeteer.engine.text import whole
 from budgeteer.models.model import Choice, Chunk, Request, Response, finish_of
-from budgeteer.models.policy import Policy
+from budgeteer.models.policy import LlamaPolicy
 
 
 @dataclass(slots=True, eq=False)
@@ -87,7 +87,7 @@ class Requests:
         inside: what steers are told about the model.
     """
 
-    def __init__(self, policy: Policy, slots: int, inside: Internals) -> None:
+    def __init__(self, policy: LlamaPolicy, slots: int, inside: Internals) -> None:
         self.policy, model = policy, policy.model
         positions = model.config.max_position_embeddings
         granule = 16  # with few rows (3, or 10, by processor) the BLAS takes other paths, whose last bits differ

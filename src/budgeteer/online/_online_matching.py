@@ -70,9 +70,9 @@ class Proposals:
         matched = upto - np.concatenate([[0.0], upto[:-1]])
         left = 1 - q * matched
         coin = np.divide(q * (chance - matched), left, out=np.zeros(len(free)), where=left > 1e-12)
-        found = np.zeros(len(free), np.bool_)
-        found[order] = (rng.random(len(free)) < coin) & free[order]
-        return found
+        dropped = np.zeros(len(free), np.bool_)
+        dropped[order] = (rng.random(len(free)) < coin) & free[order]
+        return dropped
 
 
 def online_matching(value: F64, chance: F64, discards: bool = False) -> Proposals:

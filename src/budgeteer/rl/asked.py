@@ -60,7 +60,7 @@ def require_wording(recipe: Recipe, wording: Wording | None) -> None:
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class RoundRequests:
     """k requests of a round.
 
     Attributes:
@@ -96,7 +96,7 @@ class Asked:
         return replace(sampled.begun(keys, self.of, self.heads, self.versions), more={**sampled.more, **rows})
 
 
-def continuing(beginnings: Beginnings, of: I64) -> Asked:
+def continuing(beginnings: Beginnings, of: I64) -> RoundRequests:
     """The requests that continue rows of earlier steps, one each.
 
     Args:
@@ -104,10 +104,10 @@ def continuing(beginnings: Beginnings, of: I64) -> Asked:
     """
     rows = range(len(beginnings))
     heads, versions = ([a[i, : beginnings.length[i]] for i in rows] for a in (beginnings.tokens, beginnings.version))
-    return Asked(of, np.ones(len(of), np.int64), [None] * len(of), heads, versions)
+    return RoundRequests(of, np.ones(len(of), np.int64), [None] * len(of), heads, versions)
 
 
-def varied(variants: Variants, units: I64, texts: Sequence[str], wording: Wording, by: str) -> Asked:
+def varied(variants: Variants, units: I64, texts: Sequence[str], wording: Wording, by: str) -> RoundRequests:
     """The requests of a round with a variant; rows of a prompt that are asked alike are one request.
 
     Args:
@@ -142,7 +142,7 @@ def varied(variants: Variants, units: I64, texts: Sequence[str], wording: Wordin
     hinted = [row for row in rows if given["hint"][row]]
     heads = dict(zip(hinted, wording.write([given["hint"][row] for row in hinted]) if hinted else [], strict=True))
     begun = [np.array(heads.get(row, ()), np.int64) for row in rows]
-    return Asked(
+    return RoundRequests(
         of,
         np.array([units_of[request] for request in first], np.int64),
         [tuple(map(int, prompts[row])) if row in prompts else None for row in rows],

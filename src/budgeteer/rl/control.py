@@ -28,7 +28,7 @@ from budgeteer.core.allocator import dump_state, load_state
 from budgeteer.core.column import column
 from budgeteer.core.errors import BudgetExceeded, InvalidInput
 from budgeteer.core.plan import ABORTED, F64, I64, Items, Plan, require_plan
-from budgeteer.rl.asked import Asked, Wording, require_wording, varied
+from budgeteer.rl.asked import RoundRequests, Wording, require_wording, varied
 from budgeteer.rl.config import TrainConfig
 from budgeteer.rl.history import History, estimates, record
 from budgeteer.rl.recipe import Aborted, Beginnings, Pace, Recipe, View, require_columns
@@ -130,7 +130,7 @@ class Control:
         cap = max(1, math.floor(self.config.max_tokens * self.recipe.schedules.max_tokens(spent)))
         return View(items, plan, self.history, cap, spent, self.solutions)
 
-    def asked(self, picked: I64, view: View, turn: int) -> Asked | None:
+    def asked(self, picked: I64, view: View, turn: int) -> RoundRequests | None:
         """The requests of a round with a variant, None without one.
 
         Args:
@@ -168,9 +168,13 @@ class Control:
         needed = self._least(items)
         total = needed * (c.steps if recipe.pace == Pace.STEP and self.budget is not None else 1)
         raise BudgetExceeded(
-            kind="tokens", scope="step" if self.budget is None else "run", used=0, requested=needed, limit=share,
+            kind="tokens",
+            scope="step" if self.budget is None else "run",
+            used=0,
+            requested=needed,
+            limit=share,
             hint=f"that buys no rollout; give at least {total:,} tokens or fewer steps",
-        )  # fmt: skip
+        )
 
     def _least(self, items: Items) -> int:
         """Tokens with which the allocator buys something in the first step."""
@@ -386,17 +390,19 @@ class Control:
         for g in range(len(rollouts.keys)):
             r = rollouts.verified[rollouts.group == g]
             mixed += int(len(r) > 1 and r.min() != r.max())
-        p.steps_log.append({
-            "step": p.step,
-            "used": rollouts.used + update.parked + update.lost,
-            "wasted": int(rollouts.billed[wasted].sum()) + update.lost,
-            "trained": int(rollouts.billed[trained].sum()),
-            "rollouts": len(rollouts),
-            "mixed": mixed,
-            "reward": float(rollouts.reward.mean()) if len(rollouts) else 0.0,
-            "counts": {str(int(u)): int(n) for u, n in zip(counts, occurrences, strict=True)},
-            "by_key": level,
-        })  # fmt: skip
+        p.steps_log.append(
+            {
+                "step": p.step,
+                "used": rollouts.used + update.parked + update.lost,
+                "wasted": int(rollouts.billed[wasted].sum()) + update.lost,
+                "trained": int(rollouts.billed[trained].sum()),
+                "rollouts": len(rollouts),
+                "mixed": mixed,
+                "reward": float(rollouts.reward.mean()) if len(rollouts) else 0.0,
+                "counts": {str(int(u)): int(n) for u, n in zip(counts, occurrences, strict=True)},
+                "by_key": level,
+            }
+        )
         chosen = np.linspace(0, len(rollouts) - 1, min(6, len(rollouts))).astype(int).tolist()
         stopped = np.flatnonzero(rollouts.status == ABORTED)[:3].tolist()
         p.traces = [

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from budgeteer.core.plan import F64, I64, Plan, right
 from budgeteer.core.steer import Steer
-from budgeteer.rl.asked import Asked, continuing
+from budgeteer.rl.asked import RoundRequests, continuing
 from budgeteer.rl.recipe import Beginnings, View
 from budgeteer.rl.rollouts import Rollouts
 
@@ -74,7 +74,7 @@ class Round:
     budget: int | None
     seed: int
     temperature: float = 1.0
-    asked: Asked | None = None
+    asked: RoundRequests | None = None
 
     def requests(self, prompts: Sequence[Sequence[int]]) -> tuple[list[str], list[tuple[int, ...]], I64]:
         """What a sampler is asked for: keys, prompts as token ids, and rollouts of each.

@@ -38,7 +38,7 @@ class _Silent:
         yield  # makes it a generator
 
 
-class _Asked(Budgeted):
+class _SilentBudgeted(Budgeted):
     """A budgeted model that is silent, as are the others that a strategy asks."""
 
     def other(self, model: Model) -> Budgeted:
@@ -80,7 +80,9 @@ async def least(
         with Allowance(ledger, "q", amounts) as allowance:
             silent: Any = _Silent(model)
             try:
-                await strategy.solve(Task(question, _Asked(silent, allowance, prices=prices), style, seed, check))
+                await strategy.solve(
+                    Task(question, _SilentBudgeted(silent, allowance, prices=prices), style, seed, check)
+                )
             except _Admitted:
                 return True
             except BudgeteerError:

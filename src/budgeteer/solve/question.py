@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from budgeteer.core.errors import BudgetExceeded, EndpointDown, InvalidInput, LedgerUnavailable
 from budgeteer.ledger import Allowance, Limit
 from budgeteer.solve.books import Books, path_of, scope_of
-from budgeteer.solve.record import Held, Named
+from budgeteer.solve.record import Named, NamedAllowance
 from budgeteer.solve.settings import Row, Together, Work
 from budgeteer.solve.strategy import Answer, Question, StoppedBy, Strategy, Task, derive
 
@@ -29,7 +29,7 @@ class Answering:
         self._prices = work.settings.prices
         self._under_way: set[Named] = set()
 
-    def _named(self, question: Question, allowance: Allowance | Held, gone: Mapping[str, int]) -> Named:
+    def _named(self, question: Question, allowance: Allowance | NamedAllowance, gone: Mapping[str, int]) -> Named:
         """The budgeted model for one question, whose calls have names."""
         books = self._books
         return Named(
@@ -70,7 +70,7 @@ class Answering:
         waiting = [question for question in self._work.questions if question.id not in self._books.rows]
         if not waiting:
             return
-        held, begin = Held(self._books.root, named=False), time.monotonic()
+        held, begin = NamedAllowance(self._books.root, named=False), time.monotonic()
         share, gone = self._books.root.remaining, Counter[str]()
         models = [self._named(question, held, gone) for question in waiting]
         open_ = dict(enumerate(waiting))
@@ -155,7 +155,7 @@ class Answering:
         grade, k = self._work.settings.grade, self._work.settings.pass_at
         if grade is None or grade(question, None) is None:
             return None
-        return any((grade(question, one) or 0.0) >= 1 for one in answer.submitted(k))
+        return any((grade(question, text) or 0.0) >= 1 for text in answer.submitted(k))
 
 
 def _text(error: Exception) -> str:

@@ -194,7 +194,7 @@ class Recorded:
         """Does nothing: the owner of the model closes it."""
 
 
-class Held:
+class NamedAllowance:
     """An allowance whose reservations have the names of their calls as ids, and do not expire."""
 
     def __init__(self, allowance: Allowance, named: bool) -> None:
@@ -234,7 +234,7 @@ class Named(Budgeted):
     def __init__(
         self,
         model: Model,
-        allowance: Allowance | Held,
+        allowance: Allowance | NamedAllowance,
         *,
         prices: Prices | None,
         calls: Calls,
@@ -242,7 +242,7 @@ class Named(Budgeted):
         used: Mapping[str, int],
         gone: Mapping[str, int],
     ) -> None:
-        held: Any = allowance if isinstance(allowance, Held) else Held(allowance, calls.recording)
+        held: Any = allowance if isinstance(allowance, NamedAllowance) else NamedAllowance(allowance, calls.recording)
         super().__init__(Recorded(model, calls) if calls.recording else model, held, prices=prices)
         self._right, self._calls, self._scope, self._used = allowance, calls, scope, used
         self._owed = dict(gone)  # one for all models of the question, as are the other records

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from budgeteer.core import registry
 from budgeteer.core.errors import InvalidInput
-from budgeteer.core.slots import filled
+from budgeteer.core.slots import options_and_slots
 from budgeteer.core.spec import Spec, parse
 from budgeteer.solve.runner import Together
 from budgeteer.solve.steered import steered, steered_together
@@ -30,7 +30,7 @@ def build(named: Spec | str) -> Strategy | Together:
     """
     spec = parse(named, "strategy") if isinstance(named, str) else named
     part = "many" if spec.name in registry.of("many") else "strategy"
-    options, slots = filled(spec, part)
+    options, slots = options_and_slots(spec, part)
     made = registry.make(part, spec.name, **options)
     if part == "many":
         together: Together = made

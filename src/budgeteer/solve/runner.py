@@ -75,7 +75,7 @@ async def run(
     """
     about, prices = settings.about, settings.prices
     models = (model, *(strategy.models if isinstance(strategy, Strategy) else ()))
-    here = all(INTERNALS in one.capabilities for one in models)
+    here = all(INTERNALS in asked.capabilities for asked in models)
     durable = not here if settings.durable is None else settings.durable
     if isinstance(strategy, Strategy):
         refuse_needs(strategy, model, style, settings.check is not None, about.get("strategy", ""))
@@ -89,8 +89,8 @@ async def run(
     if MONEY in amounts and prices is None:
         raise InvalidInput("a money budget needs prices; give a price table, such as budgeteer.prices.genai.load()")
     if prices is not None:
-        for one in models:  # an unknown price is an error now, not in the middle
-            prices.cost(Usage(input=0, output=0), one.name)
+        for asked in models:  # an unknown price is an error now, not in the middle
+            prices.cost(Usage(input=0, output=0), asked.name)
     limit = {kind: units * (len(questions) if settings.per_question else 1) for kind, units in amounts.items()}
     identity = {
         "durable": "yes" if durable else "no",

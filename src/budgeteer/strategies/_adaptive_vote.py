@@ -8,7 +8,7 @@ from typing import Literal
 
 from budgeteer.core.errors import InvalidInput
 from budgeteer.solve import Answer, StoppedBy, Strategy, Task
-from budgeteer.strategies.kit.aggregate import majority
+from budgeteer.strategies.aggregator import majority
 from budgeteer.strategies.kit.decided import certain, leads, overtaken
 from budgeteer.strategies.kit.samples import MAX_TOKENS, Sampler
 

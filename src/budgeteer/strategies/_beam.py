@@ -9,8 +9,8 @@ import numpy as np
 from budgeteer.core.errors import InvalidInput
 from budgeteer.core.plan import F64, I64
 from budgeteer.solve import Strategy
-from budgeteer.strategies.kit.score import Scorer, scorer_of
 from budgeteer.strategies.kit.steps import step_search
+from budgeteer.strategies.scorer import Scorer, scorer_of
 
 
 def beam(

@@ -5,9 +5,9 @@ from __future__ import annotations
 from budgeteer.core.errors import InvalidInput
 from budgeteer.models.model import LOGPROBS
 from budgeteer.solve import Answer, Strategy, Task
-from budgeteer.strategies.kit.aggregate import frequent, majority, majority_filter
+from budgeteer.strategies.aggregator import frequent, majority, majority_filter
 from budgeteer.strategies.kit.samples import MAX_TOKENS, Sampler
-from budgeteer.strategies.kit.score import Scorer, scorer_of
+from budgeteer.strategies.scorer import Scorer, scorer_of
 
 
 def best_of_majority(
@@ -38,7 +38,7 @@ def best_of_majority(
     answers; here an answer's score is the mean over its samples, since their traces differ.
 
     Args:
-        scorer: a scorer or its name; see :mod:`budgeteer.strategies.kit.score`.
+        scorer: a scorer or its name; see :mod:`budgeteer.strategies.scorer`.
         n: most samples.
         alpha: least share of the samples with an answer.
         judged: samples of an answer that a charged scorer is asked about; other scorers score all.

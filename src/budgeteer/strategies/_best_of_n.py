@@ -7,9 +7,9 @@ import math
 from budgeteer.core.errors import InvalidInput
 from budgeteer.models.model import LOGPROBS
 from budgeteer.solve import Answer, StoppedBy, Strategy, Task
-from budgeteer.strategies.kit.aggregate import Aggregator, max_score
+from budgeteer.strategies.aggregator import Aggregator, max_score
 from budgeteer.strategies.kit.samples import MAX_TOKENS, Sampler
-from budgeteer.strategies.kit.score import Scorer, scorer_of
+from budgeteer.strategies.scorer import Scorer, scorer_of
 
 
 def best_of_n(
@@ -30,7 +30,7 @@ def best_of_n(
     more samples, the likelier that one of them fools it (:mod:`budgeteer.strategies._best_of_majority`).
 
     Args:
-        scorer: a scorer or its name; see :mod:`budgeteer.strategies.kit.score`.
+        scorer: a scorer or its name; see :mod:`budgeteer.strategies.scorer`.
         n: most samples.
         max_tokens: cap of one sample.
         temperature: of the samples.

@@ -69,7 +69,7 @@ async def clear_many(
                 break
 
     def open_ones() -> list[int]:
-        return [i for i, one in enumerate(samplers) if not _answer(one) and not one.stopped]
+        return [i for i, sampler in enumerate(samplers) if not _answer(sampler) and not sampler.stopped]
 
     short = np.argsort(prompt, kind="stable")[: max(2, (len(tasks) + 1) // 2)]
     count = min(len(short), max(2, min(pilot, len(tasks) // 4)))

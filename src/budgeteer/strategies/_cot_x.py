@@ -107,14 +107,14 @@ def traces_of(method: str, given: str) -> dict[str, str]:
     """
     if given == "none":
         return {}
-    found: dict[str, str] = {}
+    traces: dict[str, str] = {}
     try:
         for line in Path(given).read_text(encoding="utf-8").splitlines():
             row = json.loads(line)
             if row["traces"]:
-                found[str(row["id"])] = str(row["traces"][0])
+                traces[str(row["id"])] = str(row["traces"][0])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise CheckpointError(
             f"cannot read traces in {given}: {error}; budgeteer solve --traces --out OUT writes OUT.run/traces.jsonl"
         ) from error
-    return found
+    return traces

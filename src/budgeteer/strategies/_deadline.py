@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from budgeteer.core.errors import InvalidInput
-from budgeteer.models.device import PUBLISHED, Device, options
+from budgeteer.models.device import PUBLISHED, Device, configurations
 from budgeteer.solve import Answer, StoppedBy, Strategy, Task
-from budgeteer.strategies.kit.aggregate import majority
+from budgeteer.strategies.aggregator import majority
 from budgeteer.strategies.kit.samples import Sampler
 
 
@@ -41,10 +41,10 @@ def deadline(
 
     async def solve(task: Task) -> Answer:
         length = task.model.count(task.style.prompt(task.question.text))
-        found = options([profile], seconds, prompt=max(1, length), most=max_tokens)
-        if not found:
+        fitting = configurations([profile], seconds, prompt=max(1, length), most=max_tokens)
+        if not fitting:
             return Answer(None, StoppedBy.CAP)
-        best = found[0]
+        best = fitting[0]
         warm = temperature if best.parallel > 1 else 0.0
         samples = Sampler(task, max_tokens=best.tokens, temperature=warm)
         await samples.once(best.parallel)

@@ -12,8 +12,8 @@ from budgeteer.core.errors import InvalidInput
 from budgeteer.core.plan import F64, I64
 from budgeteer.models.embedder import Embed, embedder
 from budgeteer.solve import Strategy
-from budgeteer.strategies.kit.score import Scorer, scorer_of
 from budgeteer.strategies.kit.steps import by_share, softmax, step_search
+from budgeteer.strategies.scorer import Scorer, scorer_of
 
 
 def dora(

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from budgeteer.core.errors import InvalidInput
 from budgeteer.core.plan import F64, I64
 from budgeteer.solve import Strategy
-from budgeteer.strategies.kit.score import Scorer, scorer_of
 from budgeteer.strategies.kit.steps import by_share, softmax, step_search
+from budgeteer.strategies.scorer import Scorer, scorer_of
 
 
 def rebase(
@@ -32,7 +32,7 @@ def rebase(
     "Inference Scaling Laws: An Empirical Analysis of Compute-Optimal Inference", arXiv 2408.00724.
 
     Args:
-        scorer: a scorer of partial traces, such as :func:`budgeteer.strategies.kit.score.programmatic`, or its name.
+        scorer: a scorer of partial traces, such as :func:`budgeteer.strategies.scorer.programmatic`, or its name.
         n: rollouts in each round.
         sharpness: temperature of the softmax, > 0.
         step, step_tokens, depth, temperature: as in :func:`budgeteer.strategies.kit.steps.step_search`.

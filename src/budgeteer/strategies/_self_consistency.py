@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from budgeteer.core.errors import InvalidInput
 from budgeteer.solve import Answer, Strategy, Task
-from budgeteer.strategies.kit.aggregate import Aggregator, majority
+from budgeteer.strategies.aggregator import Aggregator, majority
 from budgeteer.strategies.kit.samples import MAX_TOKENS, Sampler
 
 

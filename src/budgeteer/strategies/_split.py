@@ -15,7 +15,7 @@ from budgeteer.core.errors import InvalidInput
 from budgeteer.core.plan import ENDED, F64, Items, Menu, Outcomes, require_plan
 from budgeteer.solve import Answer, StoppedBy, Task, derive
 from budgeteer.strategies._adaptive_vote import votes
-from budgeteer.strategies.kit.aggregate import Aggregator, majority
+from budgeteer.strategies.aggregator import Aggregator, majority
 from budgeteer.strategies.kit.decided import gain, leads
 from budgeteer.strategies.kit.samples import MAX_TOKENS, Sampler
 

@@ -10,10 +10,10 @@ from budgeteer.core.errors import InvalidInput, ModelError
 from budgeteer.core.plan import F64
 from budgeteer.models.model import LOGPROBS, PREFIX
 from budgeteer.solve import Answer, StoppedBy, Strategy, Task, derive
-from budgeteer.strategies.kit.aggregate import weighted_majority
+from budgeteer.strategies.aggregator import weighted_majority
 from budgeteer.strategies.kit.samples import Sample, traces_of
-from budgeteer.strategies.kit.score import Scorer, scorer_of
 from budgeteer.strategies.kit.steps import extend, force
+from budgeteer.strategies.scorer import Scorer, scorer_of
 
 LEAST_RATIO = 0.02
 """Smallest share of the budget that counts: exponents above 1 / 0.02 are practically greedy, and would overflow."""
@@ -45,7 +45,7 @@ def value_tree(
 
     Args:
         critic: a scorer or its name. It scores the change that the last step of a trace made, in [-1, 1], such as
-            :func:`budgeteer.strategies.kit.score.progress`; NaN counts as 0. Its calls are charged, too.
+            :func:`budgeteer.strategies.scorer.progress`; NaN counts as 0. Its calls are charged, too.
         expansions: most expansions.
         answers: number of nodes with an answer at which the search stops.
         floor: least value, > 0.

@@ -84,8 +84,8 @@ def calibrate(right: F64, groups: Sequence[str] | None = None, *, rounds: int = 
     slope[:, 0] = beta[:, 0]
     if names:
         slope[np.arange(len(slope)), 1 + member] = beta[:, 1]
-    found = [weight[0] @ grid.points[:, 0], *([w @ grid.points[:, 1] for w in weight] if names else [])]
-    return Calibrated(slope, beta[:, 2].copy(), tuple(losses), np.stack(found, 1))
+    abilities = [weight[0] @ grid.points[:, 0], *([w @ grid.points[:, 1] for w in weight] if names else [])]
+    return Calibrated(slope, beta[:, 2].copy(), tuple(losses), np.stack(abilities, 1))
 
 
 class _Grid:

@@ -132,19 +132,23 @@ class Sender:
 
 def message_of(channel: Mail, level: Level, label: str) -> EmailMessage:
     """The e-mail about a level. Its Message-ID depends on the alert only, so that programs can drop a second copy."""
-    found = EmailMessage(policy.SMTP.clone(max_line_length=900))  # the subject is one line
-    found["Subject"] = f"budgeteer: {level.text(label)}"
-    found["From"], found["To"], found["Date"] = channel.sender, ", ".join(channel.to), formatdate()
+    message = EmailMessage(policy.SMTP.clone(max_line_length=900))  # the subject is one line
+    message["Subject"] = f"budgeteer: {level.text(label)}"
+    message["From"], message["To"], message["Date"] = channel.sender, ", ".join(channel.to), formatdate()
     digest = hashlib.sha256(f"{level.name} {level.until}".encode()).hexdigest()[:32]
-    found["Message-ID"] = f"<{digest}@budgeteer>"
-    found["Auto-Submitted"] = "auto-generated"
+    message["Message-ID"] = f"<{digest}@budgeteer>"
+    message["Auto-Submitted"] = "auto-generated"
     lines = [
-        level.text(label), "", f"Account: {level.path}", f"Limit: {level.limit}",
-        f"Alert: {level.rule}, at {100 * float(level.share):g} % of the limit", "",
+        level.text(label),
+        "",
+        f"Account: {level.path}",
+        f"Limit: {level.limit}",
+        f"Alert: {level.rule}, at {100 * float(level.share):g} % of the limit",
+        "",
         "This alert is sent once for this limit, share and window.",
-    ]  # fmt: skip
-    found.set_content("\n".join(lines))
-    return found
+    ]
+    message.set_content("\n".join(lines))
+    return message
 
 
 def _mail(channel: Mail, message: EmailMessage) -> None:

@@ -84,11 +84,23 @@ class Level:
     def as_json(self, label: str) -> dict[str, Any]:
         """The body for a webhook; units are integers, money is in pico-dollars."""
         return {
-            "event": "budget_alert", "id": self.name, "alert": self.rule, "share": float(self.share),
-            "path": self.path, "label": label, "kind": self.limit.kind, "limit": str(self.limit),
-            "amount": self.limit.amount, "window": self.limit.window, "spent": self.spent, "held": self.held,
-            "refused": self.refused, "resets": self.resets, "at": self.at, "text": self.text(label),
-        }  # fmt: skip
+            "event": "budget_alert",
+            "id": self.name,
+            "alert": self.rule,
+            "share": float(self.share),
+            "path": self.path,
+            "label": label,
+            "kind": self.limit.kind,
+            "limit": str(self.limit),
+            "amount": self.limit.amount,
+            "window": self.limit.window,
+            "spent": self.spent,
+            "held": self.held,
+            "refused": self.refused,
+            "resets": self.resets,
+            "at": self.at,
+            "text": self.text(label),
+        }
 
 
 def levels(rule: Rule, state: core.State, clock: int, refused: Collection[Refusal] = ()) -> Iterator[Level]:
@@ -108,7 +120,7 @@ def levels(rule: Rule, state: core.State, clock: int, refused: Collection[Refusa
             if not limit.amount or limit.kind not in rule.kinds:
                 continue
             book, window = account.book(limit.kind), limit.window
-            counted = next((one for one in book.windows if one.name == window), None)
+            counted = next((counter for counter in book.windows if counter.name == window), None)
             spent = book.spent if counted is None else counted.used(now)
             resets = start(window, bucket(window, now) + 1) if isinstance(window, str) else None
             hit = (path, limit.kind, limit.amount) in refused

@@ -105,13 +105,13 @@ def rules_of(
     Raises:
         InvalidInput: naming the field, its line and what is wrong with it.
     """
-    found: list[Rule] = []
+    rules: list[Rule] = []
     for table in tables:
         rule = _rule(table, env, usual, possible)
-        if any(rule.name == other.name for other in found):
+        if any(rule.name == other.name for other in rules):
             table.fail("name", f"is {rule.name!r}, as that of another one; give each of [[alerts]] a name of its own")
-        found.append(rule)
-    return tuple(found)
+        rules.append(rule)
+    return tuple(rules)
 
 
 def _rule(table: Table, env: Mapping[str, str], usual: tuple[str, ...], possible: tuple[str, ...]) -> Rule:
@@ -119,7 +119,7 @@ def _rule(table: Table, env: Mapping[str, str], usual: tuple[str, ...], possible
     if not _NAME.fullmatch(name):
         table.fail("name", f"is {name!r}; give up to 64 letters, digits or . _ -")
     shares = table.numbers("shares", SHARES)
-    if not shares or not all(0 < one <= 1 for one in shares) or list(shares) != sorted(set(shares)):
+    if not shares or not all(0 < part <= 1 for part in shares) or list(shares) != sorted(set(shares)):
         table.fail("shares", f"is {list(shares)}; give rising shares of a limit above 0 and up to 1, such as {SHARES}")
     kinds = table.texts("kinds", usual)
     if not kinds or (unknown := [kind for kind in kinds if kind not in possible]):
@@ -193,7 +193,9 @@ def _is_address(text: str) -> bool:
         addresses = message["To"].addresses
     except (ValueError, IndexError, AttributeError):  # the parser's, on what it cannot read
         return False
-    return text.isprintable() and len(addresses) == 1 and all(one.username and one.domain for one in addresses)
+    return (
+        text.isprintable() and len(addresses) == 1 and all(address.username and address.domain for address in addresses)
+    )
 
 
 def _mail(table: Table, env: Mapping[str, str]) -> Mail:
@@ -212,9 +214,6 @@ def _mail(table: Table, env: Mapping[str, str]) -> Mail:
         table.fail("user", f"is {user!r}; only ASCII can be sent")
     if not password.isascii():
         table.fail("password_env", f"names {variable}, whose value has other characters than ASCII and cannot be sent")
-    found = Mail(
-        host, table.whole("port", _PORTS[security], least=1, most=65_535), security, user,
-        password, sender, to,
-    )  # fmt: skip
+    mail = Mail(host, table.whole("port", _PORTS[security], least=1, most=65_535), security, user, password, sender, to)
     table.done()
-    return found
+    return mail

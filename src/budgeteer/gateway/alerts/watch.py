@@ -172,8 +172,9 @@ class Alerts:
                     self._count(level.rule, channel.name, "given up")
                     _LOG.error("alert %s by %s is given up: %s: %s", level.rule, channel.name, level.text(label), error)
                     break
-                _LOG.warning("alert %s by %s is not delivered, next attempt in %g s: %s",
-                             level.rule, channel.name, wait, error)  # fmt: skip
+                _LOG.warning(
+                    "alert %s by %s is not delivered, next attempt in %g s: %s", level.rule, channel.name, wait, error
+                )
                 with contextlib.suppress(BudgeteerError):
                     await run(self._store.mark, name, now + int(wait * 1000) + LEASE)
                 with contextlib.suppress(TimeoutError):

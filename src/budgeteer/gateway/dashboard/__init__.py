@@ -125,10 +125,10 @@ class _Dashboard:
             return await show(self._pages(admin), request, self._access.form_token(cookie))
 
         async def endpoint(request: Request) -> Response:
-            found = self._session(request)
-            if found is None:
+            signed_in = self._session(request)
+            if signed_in is None:
                 return sealed(RedirectResponse("/login", 303))
-            return await self._shown(request, page(request, *found))
+            return await self._shown(request, page(request, *signed_in))
 
         return endpoint
 
@@ -186,10 +186,10 @@ class _Dashboard:
             return await act(self._pages(admin), request, self._access.form_token(cookie), form)
 
         async def endpoint(request: Request) -> Response:
-            found = self._session(request)
-            if found is None:
+            signed_in = self._session(request)
+            if signed_in is None:
                 return sealed(RedirectResponse("/login", 303))
-            return await self._shown(request, acted(request, *found))
+            return await self._shown(request, acted(request, *signed_in))
 
         return endpoint
 

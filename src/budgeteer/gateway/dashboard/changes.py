@@ -24,9 +24,9 @@ class Changes(Shared):
         """The changes of keys, newest first."""
         query = request.query_params
         key = query.get("key", "")
-        found, more = await self.queries.changes(asked(key=key, before=query.get("before", "")), _ROWS)
+        changes, more = await self.queries.changes(asked(key=key, before=query.get("before", "")), _ROWS)
         older = link("older", "/changes", key=key, before=more) if more else Html("")
-        body = page("changes", rows=changes_table(found), older=older, key=key)
+        body = page("changes", rows=changes_table(changes), older=older, key=key)
         return self.framed(token, "Changes", body, "/changes")
 
 

@@ -105,12 +105,12 @@ def table(heads: Sequence[str], rows: Sequence[Sequence[object]], empty: str, nu
     )
 
 
-def pages(path: str, found: int, first: int, rows: int, /, **query: object) -> Html:
+def pages(path: str, entries: int, first: int, rows: int, /, **query: object) -> Html:
     """Links to the previous and the next page of a list.
 
     Args:
         path: of the list.
-        found: how many entries it has.
+        entries: how many it has.
         first: the first that is shown, from 0.
         rows: entries on a page.
         query: what the list was asked for.
@@ -119,11 +119,11 @@ def pages(path: str, found: int, first: int, rows: int, /, **query: object) -> H
     links = []
     if first > 0:
         links.append(link("previous", path, **query, page=number - 1))
-    if first + rows < found:
+    if first + rows < entries:
         links.append(link("next", path, **query, page=number + 1))
     if not links:
         return Html("")
-    where = tag('<span class="sub">$a to $b of $n</span>', a=first + 1, b=min(found, first + rows), n=f"{found:,}")
+    where = tag('<span class="sub">$a to $b of $n</span>', a=first + 1, b=min(entries, first + rows), n=f"{entries:,}")
     return join([*links, where], " ")
 
 

@@ -44,7 +44,7 @@ def about(form: dict[str, str], before: Key | None = None) -> dict[str, Any]:
     Raises:
         InvalidInput: a field cannot be read.
     """
-    found: dict[str, Any] = {}
+    changed: dict[str, Any] = {}
     was = {} if before is None else shown(before)
     for name in FIELDS:
         text = form.get(name, "").strip()
@@ -52,8 +52,8 @@ def about(form: dict[str, str], before: Key | None = None) -> dict[str, Any]:
             continue
         if before is not None and (name not in form or _lines(form[name]) == _lines(was[name])):
             continue
-        found[name] = _read(name, text)
-    return found
+        changed[name] = _read(name, text)
+    return changed
 
 
 def _read(name: str, text: str) -> Any:
@@ -80,13 +80,13 @@ def _words(text: str, between: str) -> list[str]:
 
 
 def _per_model(text: str) -> dict[str, list[str]]:
-    found: dict[str, list[str]] = {}
+    limits_of: dict[str, list[str]] = {}
     for line in filter(str.strip, text.splitlines()):
         name, equals, limit = line.rpartition("=")
         if not (equals and name.strip() and limit.strip()):
             raise InvalidInput(f"{line.strip()!r} is not a limit of a model; write gpt-4o = $5/day")
-        found.setdefault(name.strip(), []).append(limit.strip())
-    return found
+        limits_of.setdefault(name.strip(), []).append(limit.strip())
+    return limits_of
 
 
 def _whole(text: str) -> int:

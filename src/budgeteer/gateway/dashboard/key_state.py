@@ -25,7 +25,7 @@ _PASSING = ("too_many_parallel", "budget_reserved", "rate_limited")
 
 
 @dataclass(frozen=True, slots=True)
-class State:
+class KeyState:
     """The state of a key.
 
     Attributes:
@@ -46,7 +46,7 @@ class State:
         return tag('$shown<div class="sub">$why</div>', shown=shown, why=self.why) if self.why else shown
 
 
-async def states(queries: Queries, keys: Sequence[Key], now: int) -> dict[str, State]:
+async def states(queries: Queries, keys: Sequence[Key], now: int) -> dict[str, KeyState]:
     """The state of each of some keys, by id.
 
     Args:
@@ -68,24 +68,24 @@ async def states(queries: Queries, keys: Sequence[Key], now: int) -> dict[str, S
     }
 
 
-def _state(key: Key, rows: Sequence[dict[str, Any]], last: Record | None, now: int) -> State:
+def _state(key: Key, rows: Sequence[dict[str, Any]], last: Record | None, now: int) -> KeyState:
     plain = state_of(key, now)
     if plain == "revoked":
-        return State("bad", "revoked")
+        return KeyState("bad", "revoked")
     if plain == "expired":
-        return State("bad", f"expired {when(key.expires or 0)}")
+        return KeyState("bad", f"expired {when(key.expires or 0)}")
     spent = next((row for row in rows if row["left"] <= 0 and OF not in row["kind"]), None)
     if last is not None and last.outcome == Outcome.REFUSED and _again(last, rows):
         why = f"{last.reason}: {needs(last)}" if last.refused_kind else last.reason
         row = next((row for row in rows if _same(row, last)), None)
-        return State("bad", "refuses requests", f"{why}{_resets(row, now)}", True)
+        return KeyState("bad", "refuses requests", f"{why}{_resets(row, now)}", True)
     if spent is not None:
         left = left_of(spent["kind"], spent["left"], spent["limit"], limit_window(spent))
-        return State("bad", "spent", f"{left}{_resets(spent, now)}", True)
+        return KeyState("bad", "spent", f"{left}{_resets(spent, now)}", True)
     until = "valid" if key.expires is None else f"valid until {when(key.expires)}"
     if key.earlier and (ends := max(ends for _, ends in key.earlier)) > now:
-        return State("good", until, f"an earlier secret works until {when(ends)}")
-    return State("good", until)
+        return KeyState("good", until, f"an earlier secret works until {when(ends)}")
+    return KeyState("good", until)
 
 
 def _again(last: Record, rows: Sequence[Mapping[str, Any]]) -> bool:

@@ -16,7 +16,7 @@ from budgeteer.gateway.dashboard import charts, key_form
 from budgeteer.gateway.dashboard.common import Shared, asked, listed, problem_of
 from budgeteer.gateway.dashboard.html import Html, link, options, page, pages, table, tag
 from budgeteer.gateway.dashboard.key_form import caps, limits
-from budgeteer.gateway.dashboard.key_state import State, states
+from budgeteer.gateway.dashboard.key_state import KeyState, states
 from budgeteer.gateway.dashboard.times import span_of, when
 from budgeteer.gateway.filters import number
 from budgeteer.gateway.keys import Key, version
@@ -47,10 +47,10 @@ class Keys(Shared):
         self, token: str, query: Mapping[str, str], form: dict[str, str], problem: str, status: int = 200
     ) -> Response:
         now, search, wanted = wall_clock(), query.get("search", ""), query.get("state", "")
-        found = await self.queries.find_keys(search, wanted)
+        matching = await self.queries.find_keys(search, wanted)
         every = await self.queries.find_keys()
         first = (number(query, "page", 1, least=1, most=10**6) - 1) * _ROWS
-        listed_keys = found[first : first + _ROWS]
+        listed_keys = matching[first : first + _ROWS]
         known = await states(self.queries, listed_keys, now)
         rows = [
             (
@@ -80,8 +80,8 @@ class Keys(Shared):
             rows=table(heads, rows, "No such key." if every else "No keys yet."),
             search=search,
             states=options(_STATES, wanted),
-            count=f"{len(found):,} of {len(every):,} keys, the newest first.",
-            pages=pages("/keys", len(found), first, _ROWS, search=search, state=wanted),
+            count=f"{len(matching):,} of {len(every):,} keys, the newest first.",
+            pages=pages("/keys", len(matching), first, _ROWS, search=search, state=wanted),
         )
         return self.framed(token, "Keys", body, "/keys", status)
 
@@ -202,7 +202,7 @@ class Keys(Shared):
         return RedirectResponse(f"/keys/{quote(name)}", 303)
 
 
-def banner(state: State, refused: int) -> Html:
+def banner(state: KeyState, refused: int) -> Html:
     """What stands above a key that refuses its requests; nothing above the others."""
     if not state.refuses:
         return Html("")
@@ -210,7 +210,7 @@ def banner(state: State, refused: int) -> Html:
     return problem_of(f"This key {state.word if state.word != 'spent' else 'is spent'}: {state.why}{row}.")
 
 
-def _facts(key: Key, state: State) -> list[tuple[str, Any]]:
+def _facts(key: Key, state: KeyState) -> list[tuple[str, Any]]:
     """The fields of a key as names and values."""
     per_model = "; ".join(f"{name}: {limits(of)}" for name, of in key.per_model)
     return [

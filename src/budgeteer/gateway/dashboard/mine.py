@@ -124,16 +124,16 @@ class Mine(Requests):
         record = await self.queries.request(request.path_params["id"])
         if record.key != key.id:
             raise Refused(404, "no_request", f"there is no record of {record.id!r}; old ones are dropped")
-        body = self.one(record, {key.id: key.name or key.id}, own=True)
+        body = self.all_fields(record, {key.id: key.name or key.id}, own=True)
         return self.framed(token, "Request", body, "/mine")
 
     async def my_conversation(self, key: Key, request: Request, token: str) -> Response:
         """The requests of a conversation of the own key, the oldest first."""
         name = request.query_params.get("name", "")
         filters = {"key": key.id, "conversation": name}
-        found, total = await asyncio.gather(self.queries.requests(filters, limit=TURNS), self.queries.totals(filters))
-        if not name or not found.requests:
+        listed, total = await asyncio.gather(self.queries.requests(filters, limit=TURNS), self.queries.totals(filters))
+        if not name or not listed.requests:
             raise Refused(404, "no_conversation", "There is no such conversation.")
         names = {key.id: key.name or key.id}
-        body = page("conversation", name=name, **self.turns(found.requests, total, names, own=True))
+        body = page("conversation", name=name, **self.turns(listed.requests, total, names, own=True))
         return self.framed(token, "Conversation", body, "/mine")

@@ -51,11 +51,11 @@ class Requests(Shared):
         """The list of requests, newest first."""
         query = {name: request.query_params.get(name, "") for name in (*FILTERS, "before")}
         names, problem = await self.names(), ""
-        filters, found = dict(query), await self._keys_of(query["key"], names)
+        filters, matching = dict(query), await self._keys_of(query["key"], names)
         if query["key"]:
-            filters["key"] = ",".join(found[:MANY]) or "-"
-        if len(found) > MANY:
-            problem = f"{len(found):,} keys match; the requests of {MANY} of them are shown: write more of the name."
+            filters["key"] = ",".join(matching[:MANY]) or "-"
+        if len(matching) > MANY:
+            problem = f"{len(matching):,} keys match; the requests of {MANY} of them are shown: write more of the name."
         times = {name: request.query_params.get(name, "") for name in ("from", "to")}
         if any(times.values()):
             span = span_of(times, wall_clock(), "24h")
@@ -83,9 +83,9 @@ class Requests(Shared):
         """The ids of the keys that a text names: by their id, else by a part of their name, id or path."""
         if not text or text in names:
             return [text] if text else []
-        found = await self.queries.find_keys(text)
-        exactly = [key for key in found if key.name.casefold() == text.strip().casefold()]
-        return [key.id for key in exactly or found]
+        keys = await self.queries.find_keys(text)
+        exactly = [key for key in keys if key.name.casefold() == text.strip().casefold()]
+        return [key.id for key in exactly or keys]
 
     async def conversation(self, request: Request, token: str) -> Response:
         """The requests of one conversation, the oldest first, with what it has cost by each of them."""
@@ -166,9 +166,9 @@ class Requests(Shared):
     async def request(self, request: Request, token: str) -> Response:
         """One request with all fields of its record."""
         record, names = await asyncio.gather(self.queries.request(request.path_params["id"]), self.names())
-        return self.framed(token, "Request", self.one(record, names), "/requests")
+        return self.framed(token, "Request", self.all_fields(record, names), "/requests")
 
-    def one(self, record: Record, names: Mapping[str, str], own: bool = False) -> Html:
+    def all_fields(self, record: Record, names: Mapping[str, str], own: bool = False) -> Html:
         """All fields of a record; ``own`` makes the page for the holder of its key."""
         facts = [(column.label, fact_of(column, record, names, own)) for column in _FACTS]
         units, calls = self._units(record), self._calls(record)

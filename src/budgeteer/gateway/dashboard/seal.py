@@ -23,9 +23,16 @@ def sealed(answer: Response) -> Response:
 
 
 def set_cookie(
-    request: Request, answer: Response, name: str, cookie: str, *, lasts: int, path: str, tls: bool = False,
+    request: Request,
+    answer: Response,
+    name: str,
+    cookie: str,
+    *,
+    lasts: int,
+    path: str,
+    tls: bool = False,
     lax: bool = False,
-) -> None:  # fmt: skip
+) -> None:
     """Set a cookie that only this site gets and no script can read.
 
     Args:

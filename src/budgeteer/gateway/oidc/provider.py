@@ -64,36 +64,36 @@ class Provider:
             if self._failed is not None and self._failed[0] > now:
                 raise self._failed[1]
             try:
-                found = await self._in_time(self._discover())
+                metadata = await self._in_time(self._discover())
             except Refused as error:
                 self._failed = now + _AGAIN, error
                 raise
-            self._known, self._keys = (now + _FRESH, found), None
-            return found
+            self._known, self._keys = (now + _FRESH, metadata), None
+            return metadata
 
     async def _discover(self) -> Mapping[str, Any]:
         issuer = self._oidc.issuer
-        found = await self._get(f"{issuer.rstrip('/')}/.well-known/openid-configuration")
-        if found.get("issuer") != issuer:
-            named = str(found.get("issuer"))[:200]
+        metadata = await self._get(f"{issuer.rstrip('/')}/.well-known/openid-configuration")
+        if metadata.get("issuer") != issuer:
+            named = str(metadata.get("issuer"))[:200]
             raise _failed(f"[oidc] issuer is {issuer!r}, but the service there names itself {named!r}: write it so")
         for name in _NEEDED:
-            address = found.get(name)
+            address = metadata.get(name)
             if not isinstance(address, str) or not address.startswith(("https://", "http://")):
                 raise _failed(f"The sign-in service {issuer} does not say its {name}")
             if issuer.startswith("https://") and not address.startswith("https://"):
                 raise _failed(f"The sign-in service {issuer} has a {name} without TLS: {address[:200]}")
-        return found
+        return metadata
 
     async def _get(self, address: str, **headers: str) -> dict[str, Any]:
         async with httpx2.AsyncClient(**await self._http()) as client:
             answer = await client.get(address, headers={"accept": "application/json", **headers})
         if answer.status_code != 200:
             raise _failed(f"{address} answers {answer.status_code}")
-        found = answer.json()
-        if not isinstance(found, dict):
+        body = answer.json()
+        if not isinstance(body, dict):
             raise _failed(f"{address} answers something else than a JSON object")
-        return found
+        return body
 
     async def _in_time(self, asking: Awaitable[T]) -> T:
         """The result of asking the provider, with all its failures as one kind of error."""

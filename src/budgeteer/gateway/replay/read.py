@@ -155,14 +155,14 @@ def _written(text: str) -> list[Logged]:
         try:
             whole = orjson.loads(text)
         except ValueError:  # the log: an object a line, and other lines between them
-            return [_logged(one) for one in _lines(text) if one.get("event") == "request"]
+            return [_logged(entry) for entry in _lines(text) if entry.get("event") == "request"]
         if isinstance(whole, dict):
             whole = whole.get("requests", [whole])
-        return [_logged(one) for one in whole]
+        return [_logged(entry) for entry in whole]
     rows = csv.DictReader(io.StringIO(text, newline=""))
     if rows.fieldnames is None or not {"id", "at", "outcome"} <= set(rows.fieldnames):
         requests = [
-            _logged(one) for one in _lines(text) if one.get("event") == "request"
+            _logged(entry) for entry in _lines(text) if entry.get("event") == "request"
         ]  # a log that begins with text
         if not requests:
             raise ValueError("it is neither JSON nor a table with the columns id, at and outcome")
@@ -174,11 +174,11 @@ def _lines(text: str) -> Iterable[dict[str, Any]]:
     for line in text.splitlines():
         if line.startswith("{"):
             try:
-                one = orjson.loads(line)
+                entry = orjson.loads(line)
             except ValueError:
                 continue
-            if isinstance(one, dict):
-                yield one
+            if isinstance(entry, dict):
+                yield entry
 
 
 def _logged(data: Mapping[str, Any]) -> Logged:

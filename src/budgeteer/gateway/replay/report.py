@@ -79,10 +79,18 @@ def _by_key(results: Iterable[Result], kinds: Sequence[str], keys: Mapping[str, 
     for result in results:
         record = result.record
         known = keys.get(record.key)
-        row = rows.setdefault(record.key, {
-            "key": record.key, "name": known.name if known else "", "path": known.path if known else "",
-            "requests": 0, **dict.fromkeys(CHANGES, 0), "saved": dict.fromkeys(kinds, 0), "saved_tokens": 0,
-        })  # fmt: skip
+        row = rows.setdefault(
+            record.key,
+            {
+                "key": record.key,
+                "name": known.name if known else "",
+                "path": known.path if known else "",
+                "requests": 0,
+                **dict.fromkeys(CHANGES, 0),
+                "saved": dict.fromkeys(kinds, 0),
+                "saved_tokens": 0,
+            },
+        )
         row["requests"] += 1
         if result.change:
             row[result.change] += 1
@@ -96,9 +104,10 @@ def _by_policy(results: Iterable[Result], kinds: Sequence[str]) -> list[dict[str
     rows: dict[str, dict[str, Any]] = {}
     for result in results:
         for saving in result.savings:
-            row = rows.setdefault(saving.by, {
-                "by": saving.by, "requests": 0, "refused": 0, "saved": dict.fromkeys(kinds, 0), "saved_tokens": 0,
-            })  # fmt: skip
+            row = rows.setdefault(
+                saving.by,
+                {"by": saving.by, "requests": 0, "refused": 0, "saved": dict.fromkeys(kinds, 0), "saved_tokens": 0},
+            )
             row["requests"] += 1
             row["refused"] += result.now == REFUSED
             row["saved_tokens"] += saving.tokens
@@ -118,27 +127,37 @@ def _not_known(
         ("loop", "which of them the loop policy would stop"),
     ):
         if name in config.policies and silent:
-            lines.append(f"{silent:,} requests are without their prompts ([logging] prompts), so it is not known "
-                         f"{does}; what the cache answered then, it is assumed to answer now.")  # fmt: skip
+            lines.append(
+                f"{silent:,} requests are without their prompts ([logging] prompts), so it is not known "
+                f"{does}; what the cache answered then, it is assumed to answer now."
+            )
     if config.learnt:
-        lines.append("Learnt limits begin with worst cases, as nothing is known of what was learnt before the first "
-                     "record; and they hold what was learnt from a call's begin to its end: records do not say how "
-                     "streams grew.")  # fmt: skip
+        lines.append(
+            "Learnt limits begin with worst cases, as nothing is known of what was learnt before the first "
+            "record; and they hold what was learnt from a call's begin to its end: records do not say how "
+            "streams grew."
+        )
     if "schedule" in config.policies:
         lines.append("Efforts of reasoning are not in records: of [policies.schedule] only the caps are replayed.")
     old = sum(result.record.bound is None and result.then == RAN for result in results)
     if old:
-        lines.append(f"{old:,} records were written by a version that did not record bounds: only limits and keys are "
-                     "replayed for them, not policies.")  # fmt: skip
+        lines.append(
+            f"{old:,} records were written by a version that did not record bounds: only limits and keys are "
+            "replayed for them, not policies."
+        )
     unknown = sorted({result.record.key for result in results if result.record.key not in keys})
     if unknown:
         shown = ", ".join(unknown[:5]) + (", ..." if len(unknown) > 5 else "")
-        lines.append(f"{len(unknown):,} keys are not in the store of [ledger] url; they are assumed to have the limits "
-                     f"of [defaults]: {shown}.")  # fmt: skip
+        lines.append(
+            f"{len(unknown):,} keys are not in the store of [ledger] url; they are assumed to have the limits "
+            f"of [defaults]: {shown}."
+        )
     guessed = sum(result.estimated for result in results)
     if guessed:
-        lines.append(f"{guessed:,} requests were refused then: they are assumed to use the average share of their "
-                     "reservation that the other requests used, in their average time.")  # fmt: skip
+        lines.append(
+            f"{guessed:,} requests were refused then: they are assumed to use the average share of their "
+            "reservation that the other requests used, in their average time."
+        )
     longer = sum(
         result.change == "longer" and result.record.output >= (result.record.cap or 0) * (result.record.choices or 1)
         for result in results
@@ -176,17 +195,29 @@ def as_text(about: Mapping[str, Any]) -> str:
     shown = [row for row in about["keys"] if any(row[name] for name in CHANGES) or any(row["saved"].values())]
     if shown:
         used = [name for name in CHANGES if about["changes"][name]]
-        lines += ["", *columns([
-            ["key", "requests", *used, *(f"saved {_named(kind)}" for kind in kinds)],
-            *[[_label(row), f"{row['requests']:,}", *(f"{row[name]:,}" for name in used),
-              *(amount(kind, row["saved"][kind]) for kind in kinds)] for row in shown],
-        ])]  # fmt: skip
+        head = ["key", "requests", *used, *(f"saved {_named(kind)}" for kind in kinds)]
+        rows = [
+            [
+                _label(row),
+                f"{row['requests']:,}",
+                *(f"{row[name]:,}" for name in used),
+                *(amount(kind, row["saved"][kind]) for kind in kinds),
+            ]
+            for row in shown
+        ]
+        lines += ["", *columns([head, *rows])]
     if about["policies"]:
-        lines += ["", *columns([
-            ["by", "requests", "refused", *(f"saved {_named(kind)}" for kind in kinds)],
-            *[[row["by"], f"{row['requests']:,}", f"{row['refused']:,}",
-              *(amount(kind, row["saved"][kind]) for kind in kinds)] for row in about["policies"]],
-        ])]  # fmt: skip
+        head = ["by", "requests", "refused", *(f"saved {_named(kind)}" for kind in kinds)]
+        rows = [
+            [
+                row["by"],
+                f"{row['requests']:,}",
+                f"{row['refused']:,}",
+                *(amount(kind, row["saved"][kind]) for kind in kinds),
+            ]
+            for row in about["policies"]
+        ]
+        lines += ["", *columns([head, *rows])]
     lines += ["", "What a replay cannot know, and assumes:", *(f"- {line}" for line in about["not_known"])]
     return "\n".join(lines) + "\n"
 

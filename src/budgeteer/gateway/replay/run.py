@@ -251,7 +251,7 @@ class _Replay:
             self._results[record.id] = Result(record, then, CACHED)  # it is not known whether it would answer again
             return None
         candidates = candidates_for(ask, proxy.upstreams)
-        backend, model = next((one for one in candidates if one[0].name == record.upstream), candidates[0])
+        backend, model = next((pair for pair in candidates if pair[0].name == record.upstream), candidates[0])
         live.model, live.upstream = model.name, backend.name
         retried = record.bound is not None and record.attempts > 1
         self._metering.known = record.saved if then == CACHED else {} if retried else record.reserved

@@ -27,9 +27,12 @@ _NAMES = {"ollama": "ollama_chat", "vertex": "vertex_ai"}
 """Providers whose name at LiteLLM is another."""
 _NO_KEY = "none"
 _OF_OLLAMA = {
-    "litellm_provider": "ollama_chat", "mode": "chat", "input_cost_per_token": 0.0, "output_cost_per_token": 0.0,
+    "litellm_provider": "ollama_chat",
+    "mode": "chat",
+    "input_cost_per_token": 0.0,
+    "output_cost_per_token": 0.0,
     "supports_function_calling": True,
-}  # fmt: skip
+}
 """What LiteLLM is told of Ollama's models."""
 _LONGEST = 300
 
@@ -48,11 +51,20 @@ def _litellm() -> Any:
     except ImportError as error:
         raise MissingExtra("litellm", "litellm") from error
     settings: dict[str, Any] = {
-        "telemetry": False, "suppress_debug_info": True, "drop_params": False, "modify_params": False, "num_retries": 0,
-        "cache": None, "callbacks": [], "success_callback": [], "failure_callback": [], "input_callback": [],
-        "disable_hf_tokenizer_download": True, "use_chat_completions_url_for_anthropic_messages": True,
+        "telemetry": False,
+        "suppress_debug_info": True,
+        "drop_params": False,
+        "modify_params": False,
+        "num_retries": 0,
+        "cache": None,
+        "callbacks": [],
+        "success_callback": [],
+        "failure_callback": [],
+        "input_callback": [],
+        "disable_hf_tokenizer_download": True,
+        "use_chat_completions_url_for_anthropic_messages": True,
         "turn_off_message_logging": True,
-    }  # fmt: skip
+    }
     for name, value in settings.items():
         setattr(litellm, name, value)
     return litellm
@@ -139,9 +151,8 @@ class Caller:
                 max_retries=0,
                 http_client=http,
             )
-        call = {
-            "chat": litellm.acompletion, "messages": litellm.anthropic_messages, "responses": litellm.aresponses,
-        }[operation]  # fmt: skip
+        calls = {"chat": litellm.acompletion, "messages": litellm.anthropic_messages, "responses": litellm.aresponses}
+        call = calls[operation]
         more: dict[str, Any] = {"stream_options": {"include_usage": True}} if streamed and operation == "chat" else {}
         if operation == "chat":
             more["max_retries"] = 0

@@ -11,8 +11,13 @@ LITELLM = "litellm"
 _AWS = ("aws_region_name", "aws_profile_name", "aws_role_name", "aws_session_name", "aws_bedrock_runtime_endpoint")
 _VERTEX = ("vertex_project", "vertex_location", "vertex_credentials")
 PROVIDERS: Mapping[str, tuple[str, ...]] = {
-    "anthropic": (), "bedrock": _AWS, "gemini": (), "ollama": (), "openai": (), "vertex": _VERTEX,
-}  # fmt: skip
+    "anthropic": (),
+    "bedrock": _AWS,
+    "gemini": (),
+    "ollama": (),
+    "openai": (),
+    "vertex": _VERTEX,
+}
 """Providers -> their options. Each is one whose requests LiteLLM sends through the connection that it is handed."""
 _NATIVE = ("dialect", "cap", "media_hosts", "allow_fields", "count_tokens", "bills_cost", "stream_options")
 """Settings of upstreams that get what the client sent."""

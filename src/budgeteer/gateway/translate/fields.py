@@ -27,10 +27,20 @@ _PASSED: Mapping[str, frozenset[str]] = {
 }  # fmt: skip
 """Operation -> the fields that are translated. LiteLLM takes its own settings by name as well, such as another address,
 key or model to fall back to, so this is a list of what may be passed and not of what may not."""
-_KEPT = frozenset((
-    "model", "stream", "stream_options", "user", "metadata", "store", "safety_identifier", "prompt_cache_key",
-    "prompt_cache_retention", "include",
-))  # fmt: skip
+_KEPT = frozenset(
+    (
+        "model",
+        "stream",
+        "stream_options",
+        "user",
+        "metadata",
+        "store",
+        "safety_identifier",
+        "prompt_cache_key",
+        "prompt_cache_retention",
+        "include",
+    )
+)
 """Fields that are read here, or that change no answer: they are not passed on."""
 _CLIENT_RUN = ("function", "custom", None)
 

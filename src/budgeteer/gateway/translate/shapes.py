@@ -19,16 +19,16 @@ EARLY = "the provider ended the stream early"
 
 def plain(answer: Any) -> dict[str, Any]:
     """An object of LiteLLM's as JSON has it, without what is None."""
-    found: dict[str, Any] = answer if isinstance(answer, dict) else answer.model_dump(mode="json", exclude_none=True)
-    return found
+    fields: dict[str, Any] = answer if isinstance(answer, dict) else answer.model_dump(mode="json", exclude_none=True)
+    return fields
 
 
 def whole(operation: str, answer: dict[str, Any], witness: Witness) -> dict[str, Any]:
     """A whole answer, with the usage only if the provider told one."""
     usage = answer.get("usage") if witness.told else None
     if operation == "chat":
-        found = {name: answer[name] for name in _CHAT if name in answer}
-        return found if usage is None else {**found, "usage": _chat_usage(usage)}
+        kept = {name: answer[name] for name in _CHAT if name in answer}
+        return kept if usage is None else {**kept, "usage": _chat_usage(usage)}
     if usage is None:
         usage = dict(_UNKNOWN) if operation == "messages" else None
     elif operation == "responses":
@@ -53,13 +53,13 @@ def passed(operation: str, event: dict[str, Any], witness: Witness) -> dict[str,
 
 
 def _chunk(event: dict[str, Any], witness: Witness) -> dict[str, Any] | None:
-    found = {name: event[name] for name in _CHAT if name in event}
+    kept = {name: event[name] for name in _CHAT if name in event}
     if not event.get("choices"):
         told = witness.told and witness.ended and event.get("usage") is not None
-        return {**found, "choices": [], "usage": _chat_usage(event["usage"])} if told else None
+        return {**kept, "choices": [], "usage": _chat_usage(event["usage"])} if told else None
     if not witness.ended and any(choice.get("finish_reason") for choice in event["choices"]):
         return None
-    return found
+    return kept
 
 
 def ending(operation: str, witness: Witness) -> list[bytes]:
@@ -73,9 +73,14 @@ def ending(operation: str, witness: Witness) -> list[bytes]:
         told = None if usage is None else _told(usage, "input", "output")
         error = {"code": "server_error", "message": EARLY}
         response = {
-            "id": "resp_cut", "object": "response", "created_at": 0, "status": "failed", "error": error, "output": [],
+            "id": "resp_cut",
+            "object": "response",
+            "created_at": 0,
+            "status": "failed",
+            "error": error,
+            "output": [],
             "usage": told,
-        }  # fmt: skip
+        }
         return [event_of({"type": "response.failed", "response": response}, operation)]
     if usage is None:
         return []
@@ -91,10 +96,10 @@ def ending(operation: str, witness: Witness) -> list[bytes]:
 
 def _told(usage: Usage, read: str, made: str) -> dict[str, Any]:
     """A usage as OpenAI writes it, of what is known of it."""
-    found: dict[str, Any] = {f"{read}_tokens": usage.input}
+    told: dict[str, Any] = {f"{read}_tokens": usage.input}
     if usage.output is not None:
-        found |= {f"{made}_tokens": usage.output, f"{made}_tokens_details": {"reasoning_tokens": usage.reasoning}}
-    return found | {f"{read}_tokens_details": {"cached_tokens": usage.cached, "cache_write_tokens": usage.written}}
+        told |= {f"{made}_tokens": usage.output, f"{made}_tokens_details": {"reasoning_tokens": usage.reasoning}}
+    return told | {f"{read}_tokens_details": {"cached_tokens": usage.cached, "cache_write_tokens": usage.written}}
 
 
 def event_of(event: Mapping[str, Any], operation: str) -> bytes:
@@ -121,32 +126,32 @@ def refusal(operation: str, status: int, message: str, error: Any = None) -> byt
 def _chat_usage(usage: Mapping[str, Any]) -> dict[str, Any]:
     """A usage of LiteLLM's as OpenAI writes it, without its own additions; what was written for an hour keeps its
     place."""
-    found = {name: usage[name] for name in ("prompt_tokens", "completion_tokens", "total_tokens") if name in usage}
+    told = {name: usage[name] for name in ("prompt_tokens", "completion_tokens", "total_tokens") if name in usage}
     made = usage.get("completion_tokens_details") or {}
-    found["prompt_tokens_details"] = _read(usage, usage.get("prompt_tokens_details") or {})
-    found["completion_tokens_details"] = {
+    told["prompt_tokens_details"] = _read(usage, usage.get("prompt_tokens_details") or {})
+    told["completion_tokens_details"] = {
         name: made[name] for name in ("reasoning_tokens", "audio_tokens") if made.get(name) is not None
     }
-    return found
+    return told
 
 
 def _responses_usage(usage: Mapping[str, Any]) -> dict[str, Any]:
-    found = {name: usage[name] for name in ("input_tokens", "output_tokens", "total_tokens") if name in usage}
-    found["input_tokens_details"] = {"cached_tokens": 0, **_read(usage, usage.get("input_tokens_details") or {})}
+    told = {name: usage[name] for name in ("input_tokens", "output_tokens", "total_tokens") if name in usage}
+    told["input_tokens_details"] = {"cached_tokens": 0, **_read(usage, usage.get("input_tokens_details") or {})}
     reasoning = (usage.get("output_tokens_details") or {}).get("reasoning_tokens")
-    return {**found, "output_tokens_details": {"reasoning_tokens": reasoning or 0}}
+    return {**told, "output_tokens_details": {"reasoning_tokens": reasoning or 0}}
 
 
 def _read(usage: Mapping[str, Any], details: Mapping[str, Any]) -> dict[str, Any]:
     """The parts of the input: cached, audio, and written to the cache."""
-    found: dict[str, Any] = {
+    parts: dict[str, Any] = {
         name: details[name] for name in ("cached_tokens", "audio_tokens") if details.get(name) is not None
     }
     written = details.get("cache_write_tokens") or usage.get("cache_creation_input_tokens")
     if written is not None:
-        found["cache_write_tokens"] = written
+        parts["cache_write_tokens"] = written
         by_time = details.get("cache_creation_token_details")
         long = by_time.get("ephemeral_1h_input_tokens") if isinstance(by_time, Mapping) else None
         if long:
-            found["cache_write_tokens_details"] = {"ttl_12h_tokens": long}
-    return found
+            parts["cache_write_tokens_details"] = {"ttl_12h_tokens": long}
+    return parts

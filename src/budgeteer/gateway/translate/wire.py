@@ -13,9 +13,9 @@ from yarl import URL
 from budgeteer.core.errors import InvalidInput
 from budgeteer.gateway.translate.witness import Witness
 
-_CAPS = frozenset((
-    "max_tokens", "max_completion_tokens", "max_output_tokens", "maxOutputTokens", "maxTokens", "num_predict",
-))  # fmt: skip
+_CAPS = frozenset(
+    ("max_tokens", "max_completion_tokens", "max_output_tokens", "maxOutputTokens", "maxTokens", "num_predict")
+)
 """What providers call the output cap, at the top of a request or in an object there."""
 _DROPPED = frozenset(("host", "connection", "content-length", "accept-encoding", "transfer-encoding"))
 _LONGEST_ERROR = 1024 * 1024
@@ -116,8 +116,8 @@ def _capped(content: bytes, cap: int) -> bool:
     except ValueError:
         return False
     inner = body.values() if isinstance(body, dict) else ()
-    found: list[Any] = []
+    caps: list[Any] = []
     for part in (body, *inner):
         if isinstance(part, dict):
-            found += [part[name] for name in _CAPS if name in part]
-    return bool(found) and all(type(value) is int and 0 < value <= cap for value in found)
+            caps += [part[name] for name in _CAPS if name in part]
+    return bool(caps) and all(type(value) is int and 0 < value <= cap for value in caps)

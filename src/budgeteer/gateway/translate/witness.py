@@ -117,7 +117,7 @@ def _mappings(value: Any) -> list[Mapping[str, Any]]:
 
 def _safely(read: Any, usage: Any) -> Usage | None:
     try:
-        found: Usage = read(usage)
+        told: Usage = read(usage)
     except InvalidInput:
         return None
-    return found
+    return told

@@ -23,7 +23,7 @@ from budgeteer.strategies import (
     best_of_n,
     self_consistency,
 )
-from budgeteer.strategies.kit.score import Scorer, programmatic
+from budgeteer.strategies.scorer import Scorer, programmatic
 
 QUESTIONS, COVERAGE = 40, 20
 ALPHA = 3 / (4 * COVERAGE)

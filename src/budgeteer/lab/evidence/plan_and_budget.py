@@ -22,7 +22,7 @@ from budgeteer.lab.thinkers import RIGHT, STYLE
 from budgeteer.solve import Task
 from budgeteer.strategies import plan_and_budget
 from budgeteer.strategies._plan_and_budget import Schedule, divide
-from budgeteer.strategies.kit.planner import Part, Plan, Planner
+from budgeteer.strategies.kit.planner import Decomposition, Part, Planner
 from budgeteer.strategies.kit.trace import ask
 
 QUESTIONS, PARTS, TOKENS, CALL = 60, 4, 400, 120
@@ -66,11 +66,11 @@ def curves(seed: int, question: str, order: str) -> F64:
 def planner(seed: int, order: str, *, credits: bool, called: bool) -> Planner:
     """Hands out the parts, with the true c as credits or with equal ones."""
 
-    async def plan(task: Task) -> Plan:
+    async def plan(task: Task) -> Decomposition:
         for at in range(2 * called):
             await ask(task, "plan:" + "x" * at, most=CALL, stop=(), temperature=0.0, stage="plan", at=at)
         c = curves(seed, task.question.text, order)
-        return Plan(tuple(Part(str(j), float(c[j]) if credits else 1.0) for j in range(PARTS)))
+        return Decomposition(tuple(Part(str(j), float(c[j]) if credits else 1.0) for j in range(PARTS)))
 
     return plan
 

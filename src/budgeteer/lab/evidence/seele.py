@@ -77,10 +77,24 @@ def hinted(variant: Variant, accuracy: Accuracy, seed: int) -> float:
         right = rng.binomial(1, rate[group]).astype(np.float64)
         role, nothing = np.full((n, 1), Role.SAMPLED, np.int8), np.full(n, -1)
         rows = Rollouts(
-            KEYS, ((1,),) * PROMPTS, group, ones[:, None], ones, 2 * ones, np.zeros((n, 1), np.float32), role,
-            np.full((n, 1), turn // ROUNDS, np.int32), np.full(n, ENDED, np.int8), nothing, nothing, right, right,
-            np.ones(n), 0, more=variants.columns,
-        )  # fmt: skip
+            KEYS,
+            ((1,),) * PROMPTS,
+            group,
+            ones[:, None],
+            ones,
+            2 * ones,
+            np.zeros((n, 1), np.float32),
+            role,
+            np.full((n, 1), turn // ROUNDS, np.int32),
+            np.full(n, ENDED, np.int8),
+            nothing,
+            nothing,
+            right,
+            right,
+            np.ones(n),
+            0,
+            more=variants.columns,
+        )
         state = variant.observe(state, rows)
     return float(np.mean(signals))
 

@@ -18,7 +18,7 @@ import numpy as np
 from budgeteer.lab.evidence import ABOVE_ZERO, Evidence, Region, declare, measured
 from budgeteer.lab.simulated import Simulated, answers_of, tasks_of
 from budgeteer.strategies import rebase, value_tree
-from budgeteer.strategies.kit.score import Scorer, programmatic
+from budgeteer.strategies.scorer import Scorer, programmatic
 
 QUESTIONS, LEVELS, EXPANSIONS = 30, 4, 24
 DEAD = (0.1, 0.25, 0.4)

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from budgeteer.core.plan import F64, I64, right
 from budgeteer.engine.head import Head
-from budgeteer.lab.heads.fit import Form, Held, fit, held, outputs_of
+from budgeteer.lab.heads.fit import Form, HeldOut, fit, held, outputs_of
 from budgeteer.lab.heads.traces import Traces
 
 CLASSES = 3
@@ -87,7 +87,7 @@ def train_difficulty(traces: Traces, fingerprint: str, *, steps: int, seed: int,
     return fit(head, states, loss, steps=steps, seed=seed, batch=BATCH, rate=made.rate, aside=aside)
 
 
-def held_difficulty(head: Head, trained: Traces, other: Traces) -> Held:
+def held_difficulty(head: Head, trained: Traces, other: Traces) -> HeldOut:
     """Cross-entropy of the class, beside the frequencies of the classes."""
     cuts = Thresholds(*(head.settings[name] for name in ("alpha", "beta", "gamma")))
     own, theirs = (cuts.classes(*measured(traces)) for traces in (trained, other))

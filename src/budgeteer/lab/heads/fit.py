@@ -170,7 +170,7 @@ def outputs_of(head: Head, states: Tensor, part: int = 4096) -> Tensor:
 
 
 @dataclass(frozen=True, slots=True)
-class Held:
+class HeldOut:
     """How a head does on held-out questions.
 
     Attributes:
@@ -192,10 +192,10 @@ class Held:
         )
 
 
-def held(what: str, head: F64, constant: F64, question: I64) -> Held:
+def held(what: str, head: F64, constant: F64, question: I64) -> HeldOut:
     """Losses [N] of a head and of a constant at positions of these questions [N], as means of each question."""
     g = int(question.max()) + 1
     count = np.bincount(question, minlength=g)
     some = count > 0
     mine, theirs = (np.bincount(question, loss, g)[some] / count[some] for loss in (head, constant))
-    return Held(what, float(mine.mean()), float(theirs.mean()), paired(mine, theirs))
+    return HeldOut(what, float(mine.mean()), float(theirs.mean()), paired(mine, theirs))

@@ -17,7 +17,7 @@ from budgeteer.core.errors import InvalidInput
 from budgeteer.core.plan import I64
 from budgeteer.core.steer import Mask
 from budgeteer.engine.head import Head
-from budgeteer.lab.heads.fit import BATCH, FLAT, Form, Held, fit, held, outputs_of
+from budgeteer.lab.heads.fit import BATCH, FLAT, Form, HeldOut, fit, held, outputs_of
 from budgeteer.lab.heads.traces import Traces
 
 GAIN = 16.0
@@ -138,7 +138,7 @@ def likeliest(ell: Tensor) -> tuple[float, float]:
     return float(k), float(k) / float(ell.mean())
 
 
-def held_guidance(head: Head, trained: Traces, other: Traces) -> Held:
+def held_guidance(head: Head, trained: Traces, other: Traces) -> HeldOut:
     """Negative log-density of log(L + 1) given the token that came next, beside one Gamma of all lengths."""
     _, own = trained.thinking()
     inside, left = other.thinking()

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from budgeteer.core.plan import I64, right
 from budgeteer.engine.head import Head
-from budgeteer.lab.heads.fit import FLAT, Form, Held, fit, held, outputs_of
+from budgeteer.lab.heads.fit import FLAT, Form, HeldOut, fit, held, outputs_of
 from budgeteer.lab.heads.traces import Traces
 
 VALUES = tuple(i / 6 for i in range(7))
@@ -95,7 +95,7 @@ def labels(first: Head, traces: Traces, lengths: tuple[int, ...]) -> I64:
     return np.asarray(value_bin * len(lengths) + np.searchsorted(lengths, left, side="right") - 1)
 
 
-def held_introspection(made: Introspection, trained: Traces, other: Traces) -> Held:
+def held_introspection(made: Introspection, trained: Traces, other: Traces) -> HeldOut:
     """Cross-entropy of the joint bin, whose value is that of the first round, beside the frequencies of the bins."""
     lengths = tuple(made.head.settings["lengths"])
     own, theirs = (labels(made.first, traces, lengths) for traces in (trained, other))

@@ -183,7 +183,7 @@ async def _sampled(
     how: Collection,
 ) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """(tensors, notes) of one question's traces."""
-    seen = Seen(how.rollouts, how.positions, derive(how.seed, "positions", question.id))
+    seen = WatchedRows(how.rollouts, how.positions, derive(how.seed, "positions", question.id))
     request = Request(
         style.prompt(question.text),
         how.max_tokens,
@@ -219,7 +219,7 @@ async def _sampled(
 
 
 @dataclass(eq=False)
-class Seen:
+class WatchedRows:
     """What a watching steer saw of n rows: a sample of the positions of each, drawn while nobody knows how many there
     will be (reservoir sampling), and sums over all of them.
 
@@ -279,7 +279,7 @@ class Seen:
         return row, index, torch.stack([entry[2] for entry in entries]), token
 
 
-def watching(seen: Seen) -> Steer:
+def watching(seen: WatchedRows) -> Steer:
     """A steer that changes nothing and tells ``seen`` what it sees."""
 
     def init(rows: Rows) -> State:

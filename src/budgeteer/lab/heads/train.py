@@ -14,7 +14,7 @@ from budgeteer.engine.head import HEADS, Head, save_head
 from budgeteer.engine.kinds import KINDS
 from budgeteer.engine.vocabulary_head import LinearHead
 from budgeteer.lab.heads.difficulty import held_difficulty, train_difficulty
-from budgeteer.lab.heads.fit import FLAT, Form, Held
+from budgeteer.lab.heads.fit import FLAT, Form, HeldOut
 from budgeteer.lab.heads.guidance import OFTEN, held_guidance, train_guidance
 from budgeteer.lab.heads.introspection import held_introspection, length_bins, train_introspection
 from budgeteer.lab.heads.traces import Collection, Traces, collect
@@ -62,7 +62,7 @@ class Trained:
 
     kind: str
     path: Path
-    held: Held
+    held: HeldOut
 
 
 def train(
@@ -93,8 +93,8 @@ def train(
         InvalidInput: questions without references or too few of them, a model that cannot have such heads.
     """
     _check(model, asked, how, out)
-    name = styles.choose(model, asked.asked) if how.style is None else how.style
-    style = styles.style_of(name, asked.asked.by(model))
+    name = styles.choose(model, asked.info) if how.style is None else how.style
+    style = styles.style_of(name, asked.info.by(model))
     inside = model.inside  # type: ignore[attr-defined]
     identity = {"model": inside.fingerprint, "questions": asked.task.digest(), "style": name}
     collected = collect(model, style, asked.questions, asked.grade, how.collection, traces, identity, progress)
@@ -141,7 +141,7 @@ def _check(model: Model, asked: QuestionSet, how: Training, out: Path) -> None:
             )
 
 
-def _train_kind(kind: str, ours: Traces, other: Traces, inside: Any, how: Training) -> tuple[str, Head, Held]:
+def _train_kind(kind: str, ours: Traces, other: Traces, inside: Any, how: Training) -> tuple[str, Head, HeldOut]:
     fingerprint, seed = inside.fingerprint, how.seed
     if kind == "guidance":
         at, left = ours.thinking()

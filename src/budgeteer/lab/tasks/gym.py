@@ -19,9 +19,14 @@ FAMILIES: dict[str, dict[str, Any]] = {
     "chain_sum": {"min_digits": 1, "max_digits": 1, "min_terms": 2, "max_terms": 8},
     "gcd": {"min_numbers": 2, "max_numbers": 2, "min_value": 1, "max_value": 30},
     "number_filtering": {
-        "min_numbers": 2, "max_numbers": 6, "min_decimals": 0, "max_decimals": 0, "min_value": -20, "max_value": 20,
+        "min_numbers": 2,
+        "max_numbers": 6,
+        "min_decimals": 0,
+        "max_decimals": 0,
+        "min_value": -20,
+        "max_value": 20,
     },
-}  # fmt: skip
+}
 """Families that the embedded reasoner was pretrained on, with the settings that fit its size."""
 MOST, MOST_VALUE = 1_000, 10**15
 """Bounds of settings that are sizes, where the family's own are not above a hundredth of it, and that are values."""

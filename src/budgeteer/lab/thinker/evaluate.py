@@ -24,7 +24,7 @@ _CALL = re.compile(r"<tool_call>\n(.*?)\n</tool_call>", re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class ProblemResult:
     """What became of one problem.
 
     Attributes:
@@ -125,7 +125,7 @@ class Asker:
         budget: int | None = None,
         temperature: float = 0.0,
         seed: int = 0,
-    ) -> list[Asked]:
+    ) -> list[ProblemResult]:
         """Answers in the order of the problems.
 
         Args:
@@ -145,7 +145,9 @@ class Asker:
         for start in range(0, len(order), self._batch):
             self._answer([rows[i] for i in order[start : start + self._batch]], thinks, budget, temperature)
         return [
-            Asked(row.answer, row.answer == row.problem.answer, row.thought, row.said, row.forced, "".join(row.texts))
+            ProblemResult(
+                row.answer, row.answer == row.problem.answer, row.thought, row.said, row.forced, "".join(row.texts)
+            )
             for row in rows
         ]
 

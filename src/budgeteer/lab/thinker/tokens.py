@@ -97,7 +97,7 @@ def write_tokenizer(tokenizer: Any, folder: Path) -> None:
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class EncodedConversation:
     """A conversation to train on.
 
     Attributes:
@@ -123,12 +123,12 @@ class Encoder:
         self._think = tokenizer.token_to_id("<think>")
         self._end = tokenizer.token_to_id("<|im_end|>")
 
-    def rows(self, chats: Sequence[Conversation]) -> list[Row]:
+    def rows(self, chats: Sequence[Conversation]) -> list[EncodedConversation]:
         """One row a conversation; those beyond ``LONGEST`` tokens are cut there."""
         encoded = self._tokenizer.encode_batch([render(chat) for chat in chats])
         return [self._row(e.ids[:LONGEST], chat) for e, chat in zip(encoded, chats, strict=True)]
 
-    def _row(self, ids: list[int], chat: Conversation) -> Row:
+    def _row(self, ids: list[int], chat: Conversation) -> EncodedConversation:
         said, i, begin = [False] * len(ids), 0, self._opening
         while i < len(ids):
             if ids[i] != self._think or ids[max(0, i - len(begin)) : i] != begin:  # a turn before has no think block
@@ -139,4 +139,4 @@ class Encoder:
             end = ids.index(self._end, i) + 1 if self._end in ids[i:] else len(ids)
             said[i:end] = [True] * (end - i)
             i = end
-        return Row(ids, said)
+        return EncodedConversation(ids, said)

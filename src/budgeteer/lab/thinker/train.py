@@ -23,7 +23,15 @@ from torch import Tensor
 from budgeteer.core.errors import CheckpointError, MissingExtra
 from budgeteer.lab.optimiser import Optimiser
 from budgeteer.lab.thinker.conversations import conversations
-from budgeteer.lab.thinker.tokens import CONTROL, LONGEST, Encoder, Row, build_tokenizer, render, write_tokenizer
+from budgeteer.lab.thinker.tokens import (
+    CONTROL,
+    LONGEST,
+    EncodedConversation,
+    Encoder,
+    build_tokenizer,
+    render,
+    write_tokenizer,
+)
 from budgeteer.rl import checkpoint
 
 CHUNK, SAVE_EVERY, TELL_EVERY = 2048, 100, 20
@@ -100,7 +108,7 @@ def build_model(config: ThinkerConfig, vocabulary: int, end: int, pad: int) -> A
     return Qwen3ForCausalLM(shape)
 
 
-def collate(rows: list[Row], prompt_weight: float, pad: int) -> Batch:
+def collate(rows: list[EncodedConversation], prompt_weight: float, pad: int) -> Batch:
     """Rows padded on the right."""
     width = max(len(row.ids) for row in rows)
     tokens = torch.full((len(rows), width), pad)
@@ -116,7 +124,7 @@ def _chunk(config: ThinkerConfig, encoder: Encoder, pad: int, index: int) -> lis
     """Batches of chunk ``index``: conversations of similar length together, in random order."""
     rows = encoder.rows(list(conversations(config.seed, index * CHUNK, CHUNK)))
     rows.sort(key=lambda row: len(row.ids))
-    groups: list[list[Row]] = [[]]
+    groups: list[list[EncodedConversation]] = [[]]
     for row in rows:
         if (len(groups[-1]) + 1) * len(row.ids) > config.tokens and groups[-1]:
             groups.append([])

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from budgeteer.core import registry
 from budgeteer.core.errors import InvalidInput
-from budgeteer.core.slots import filled
+from budgeteer.core.slots import options_and_slots
 from budgeteer.core.spec import parse
 from budgeteer.rl.recipe import Recipe
 
@@ -32,7 +32,7 @@ def get(text: str) -> Recipe:
     """
     spec = parse(text, "recipe")
     method = registry.get("recipe", spec.name)
-    options, slots = filled(spec, "recipe")
+    options, slots = options_and_slots(spec, "recipe")
     made = registry.make("recipe", spec.name, **options)
     if not isinstance(made, Recipe):
         raise InvalidInput(f"recipe {text!r}: {method.path} makes a {type(made).__name__}; return a Recipe")

@@ -24,14 +24,15 @@ class Part(NamedTuple):
     decay: float = 1.0
 
 
-class Plan(NamedTuple):
+class Decomposition(NamedTuple):
     """The sub-questions in order, and the question's level of difficulty from 1 to 5 (None = unknown)."""
 
     parts: tuple[Part, ...]
     level: int | None = None
 
 
-Planner = Callable[[Task], Awaitable[Plan]]
+Planner = Callable[[Task], Awaitable[Decomposition]]
+"""Task -> its sub-questions; a coroutine function, whose calls are charged to the task."""
 
 SPLIT = (
     "Split this problem into 2 to 5 sub-questions, one a line, numbered. Do not solve it.\n\nProblem: {question}\n"
@@ -56,7 +57,7 @@ def model_planner(split_tokens: int = 200, grade_tokens: int = 40) -> Planner:
         split_tokens, grade_tokens: caps of the two calls.
     """
 
-    async def plan(task: Task) -> Plan:
+    async def plan(task: Task) -> Decomposition:
         question = task.question.text
 
         async def call(text: str, most: int, stop: tuple[str, ...], at: int) -> str:
@@ -66,12 +67,12 @@ def model_planner(split_tokens: int = 200, grade_tokens: int = 40) -> Planner:
 
         lines = read_parts(await call(SPLIT.format(question=question), split_tokens, ("\n\n",), 0))
         if len(lines) < 2:
-            return Plan((Part(question),))
+            return Decomposition((Part(question),))
         listed = "\n".join(f"{j}. {line}" for j, line in enumerate(lines, 1))
         level, credits = read_grades(
             await call(GRADE.format(question=question, parts=listed), grade_tokens, ("\n\n",), 1), len(lines)
         )
-        return Plan(tuple(Part(line, credit) for line, credit in zip(lines, credits, strict=True)), level)
+        return Decomposition(tuple(Part(line, credit) for line, credit in zip(lines, credits, strict=True)), level)
 
     return plan
 

@@ -9,7 +9,7 @@ from budgeteer.core.errors import BudgetExceeded, InvalidInput, ModelError
 from budgeteer.models.chat import Prompt
 from budgeteer.models.model import Choice, Finish, Request
 from budgeteer.solve import Answer, StoppedBy, Style, Task, derive
-from budgeteer.strategies.kit.aggregate import Ranked
+from budgeteer.strategies.aggregator import Ranked
 
 MAX_TOKENS = 512
 """Default cap of one sample, in tokens."""

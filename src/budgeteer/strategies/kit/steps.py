@@ -16,9 +16,9 @@ from budgeteer.core.plan import F64, I64
 from budgeteer.models.chat import Prompt, continued
 from budgeteer.models.model import LOGPROBS, PREFIX, Finish, Request
 from budgeteer.solve import Answer, StoppedBy, Strategy, Task, derive
-from budgeteer.strategies.kit.aggregate import weighted_majority
+from budgeteer.strategies.aggregator import weighted_majority
 from budgeteer.strategies.kit.samples import Sample, mean_logprob, most_that_fit, read, traces_of
-from budgeteer.strategies.kit.score import Scorer
+from budgeteer.strategies.scorer import Scorer
 
 Copies = Callable[[F64, Sequence[str], int], I64]
 """(scores [k], texts [k], n) -> how many rollouts continue each of the k paths: [k], n in sum."""

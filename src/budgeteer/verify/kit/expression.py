@@ -36,8 +36,18 @@ _TOKEN = re.compile(
     r"\s*(?:(?P<number>\d{1,3}(?:,\d{3})+(?:\.\d+)?|\d+(?:\.\d+)?|\.\d+)|(?P<name>\\[A-Za-z]+|[A-Za-z]+|[πθαβγλμσω√])"
     r"|(?P<sign>\*\*|[-+*/^(){}\[\]×·÷_%=]))"
 )
-_GREEK = {"π": "pi", "θ": "theta", "α": "alpha", "β": "beta", "γ": "gamma", "λ": "lambda", "μ": "mu", "σ": "sigma",
-          "ω": "omega", "√": "sqrt"}  # fmt: skip
+_GREEK = {
+    "π": "pi",
+    "θ": "theta",
+    "α": "alpha",
+    "β": "beta",
+    "γ": "gamma",
+    "λ": "lambda",
+    "μ": "mu",
+    "σ": "sigma",
+    "ω": "omega",
+    "√": "sqrt",
+}
 _SYMBOLS = frozenset(
     "alpha beta gamma delta epsilon theta lambda mu nu rho sigma tau phi psi omega Delta Omega".split()
 )

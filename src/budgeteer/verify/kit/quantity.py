@@ -29,9 +29,19 @@ _PERCENT = re.compile(r" ?(?:%|percent|per cent)", re.IGNORECASE)
 _MAGNITUDE = re.compile(r" ?(hundred|thousand|million|billion|trillion)(?![a-z])|k(?![a-zA-Z])", re.IGNORECASE)
 _OF_MONEY = re.compile(r" ?(k|mn|m|bn|b|tn|t)(?![a-z])", re.IGNORECASE)
 _MAGNITUDES = {
-    "hundred": 2, "thousand": 3, "million": 6, "billion": 9, "trillion": 12, "k": 3, "m": 6, "mn": 6, "b": 9, "bn": 9,
-    "t": 12, "tn": 12,
-}  # fmt: skip
+    "hundred": 2,
+    "thousand": 3,
+    "million": 6,
+    "billion": 9,
+    "trillion": 12,
+    "k": 3,
+    "m": 6,
+    "mn": 6,
+    "b": 9,
+    "bn": 9,
+    "t": 12,
+    "tn": 12,
+}
 _NAMED = re.compile(r"(\\?[A-Za-z]+(?:_(?:\w|\{\w+\}))?) ?= ?(.+)")
 _WORKED = re.compile(r"([\d .,+\-*/×·÷()^$%=]+)= ?(?=[^=]+$)")
 _PLACES = re.compile(r"\$?-?[\d,]*\.(\d+)")

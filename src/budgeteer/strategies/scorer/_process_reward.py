@@ -1,4 +1,4 @@
-"""Scorers that are models of their own: a process reward model, which rates every step, and one of whole answers."""
+"""A scorer: a process reward model, which rates every step."""
 
 from __future__ import annotations
 
@@ -7,9 +7,8 @@ from collections.abc import Callable, Sequence
 
 from budgeteer.core.errors import InvalidInput
 from budgeteer.models.reward import Rewards, rewards_of
-from budgeteer.solve import Task
-from budgeteer.strategies.kit.samples import Sample
-from budgeteer.strategies.kit.score import Score, Scorer
+from budgeteer.strategies.scorer.protocol import Scorer
+from budgeteer.strategies.scorer.rewarded import rewarded
 
 REDUCE: dict[str, Callable[[Sequence[float]], float]] = {
     "last": lambda rewards: rewards[-1],
@@ -39,43 +38,8 @@ def process_reward(model: Rewards | str, *, step: str = "\n\n", separator: str =
     """
     if reduce not in REDUCE or not step:
         raise InvalidInput(f"reduce={reduce!r}, step={step!r}; give one of {', '.join(REDUCE)}, and a text")
-    return _scorer(
+    return rewarded(
         rewards_of(model, steps=True, separator=separator) if isinstance(model, str) else model,
         lambda trace: [text for part in trace.split(step) if (text := part.strip())],
         REDUCE[reduce],
     )
-
-
-def reward_model(model: Rewards | str, *, separator: str = "\n") -> Scorer:
-    """Score whole traces by a reward model; larger is better.
-
-    The model runs beside the budget: its tokens are not charged. An empty trace has no score.
-
-    Args:
-        model: as in :func:`process_reward`, but a sequence classifier of Hugging Face, or an endpoint with one row a
-            text.
-        separator: between question and trace, where the model has no chat template.
-
-    Raises:
-        InvalidInput: the model has none of these forms.
-        MissingExtra, CheckpointError: the model cannot be loaded.
-    """
-    rate = rewards_of(model, steps=False, separator=separator) if isinstance(model, str) else model
-    return _scorer(rate, lambda trace: [trace] if trace.strip() else [], REDUCE["last"])
-
-
-def _scorer(rate: Rewards, steps_of: Callable[[str], list[str]], reduce: Callable[[Sequence[float]], float]) -> Scorer:
-    def bind(task: Task) -> Score:
-        async def score(samples: Sequence[Sample]) -> list[float]:
-            steps = [steps_of(sample.text) for sample in samples]
-            wanted = [i for i, own in enumerate(steps) if own]
-            scores = [math.nan] * len(samples)
-            rated = await rate(task.question.text, [steps[i] for i in wanted]) if wanted else []
-            for i, rewards in zip(wanted, rated, strict=True):
-                if rewards is not None:
-                    scores[i] = reduce(rewards)
-            return scores
-
-        return score
-
-    return Scorer(bind)

@@ -13,8 +13,11 @@ from budgeteer import verify
 from budgeteer.core.errors import InvalidInput
 from budgeteer.models.chat import Chat, Message, Thinking
 from budgeteer.solve.strategy import Style
-from budgeteer.solve.styles import Asked, normal
+from budgeteer.solve.styles.kit import normal
+from budgeteer.solve.styles.protocol import TaskInfo
 from budgeteer.verify.kit.text import boxes, unwrap
+
+__all__ = ["BOX", "LINE", "think"]
 
 BOX = "Put your final answer within \\boxed{}."
 """What is asked for after a question whose answer is a number."""
@@ -26,7 +29,7 @@ _SAYS = re.compile(r"(?:^|\W)(?:answer|result)\s*(?:is|:|=)(?!\w)", re.IGNORECAS
 
 
 def think(
-    task: Asked,
+    task: TaskInfo,
     on: bool | None = None,
     effort: str = "",
     tokens: int | None = None,

@@ -1,0 +1,29 @@
+"""A style: a raw completion after examples without reasoning."""
+
+from __future__ import annotations
+
+from budgeteer.core.errors import InvalidInput
+from budgeteer.solve.strategy import Style
+from budgeteer.solve.styles.examples import examples_of
+from budgeteer.solve.styles.kit import normal, reader
+from budgeteer.solve.styles.protocol import TaskInfo
+
+
+def direct(task: TaskInfo) -> Style:
+    """A raw completion after examples without reasoning: the model answers at once.
+
+    Raises:
+        InvalidInput: no examples are known for the task.
+    """
+    examples = examples_of(task)
+    if not examples:
+        raise InvalidInput(f"no examples for {task.name!r}; give some, or take the style chat")
+    shots = "".join(f"Question: {e.question}\nAnswer: {e.answer}\n\n" for e in examples)
+    return Style(
+        lambda text: f"{shots}Question: {text}\nAnswer:",
+        reader(task),
+        "",
+        stop=("\n",),
+        answer_tokens=24,
+        normal=normal,
+    )

@@ -1,0 +1,30 @@
+"""A style: a raw completion after worked examples with reasoning."""
+
+from __future__ import annotations
+
+from budgeteer.core.errors import InvalidInput
+from budgeteer.solve.strategy import Style
+from budgeteer.solve.styles.examples import examples_of
+from budgeteer.solve.styles.kit import normal, reader
+from budgeteer.solve.styles.protocol import TaskInfo
+
+
+def few_shot(task: TaskInfo) -> Style:
+    """A raw completion after worked examples with reasoning; ``Answer:`` closes the thinking.
+
+    Raises:
+        InvalidInput: no examples with reasoning are known for the task.
+    """
+    examples = examples_of(task)
+    if not any(example.reasoning for example in examples):
+        raise InvalidInput(f"no worked examples for {task.name!r}; give some, or take the style direct or chat")
+    shots = "".join(f"Question: {e.question}\nReasoning: {e.reasoning}\nAnswer: {e.answer}\n\n" for e in examples)
+    return Style(
+        lambda text: f"{shots}Question: {text}\nReasoning:",
+        reader(task),
+        "\nAnswer:",
+        stop=("\n\n", "\nQuestion:"),
+        answer_tokens=24,
+        wait=" Wait,",
+        normal=normal,
+    )
