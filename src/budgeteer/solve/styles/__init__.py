@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from budgeteer.solve.styles._direct import direct
     from budgeteer.solve.styles._few_shot import few_shot
     from budgeteer.solve.styles._reasoner import REASONER, reasoner
-    from budgeteer.solve.styles._think import BOX, LINE, think
+    from budgeteer.solve.styles._think import BOX, LINE, stated, think
     from budgeteer.solve.styles.examples import EXAMPLES
     from budgeteer.solve.styles.kit import first_line, normal
     from budgeteer.solve.styles.named import choose, style_of
@@ -32,6 +32,7 @@ __all__ = [
     "first_line",
     "normal",
     "reasoner",
+    "stated",
     "style_of",
     "think",
 ]
@@ -52,6 +53,7 @@ __getattr__ = lazy(
         "first_line": "kit",
         "normal": "kit",
         "reasoner": "_reasoner",
+        "stated": "_think",
         "style_of": "named",
         "think": "_think",
     },

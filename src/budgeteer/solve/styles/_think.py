@@ -17,7 +17,7 @@ from budgeteer.solve.styles.kit import normal
 from budgeteer.solve.styles.protocol import TaskInfo
 from budgeteer.verify.kit.text import boxes, unwrap
 
-__all__ = ["BOX", "LINE", "think"]
+__all__ = ["BOX", "LINE", "stated", "think"]
 
 BOX = "Put your final answer within \\boxed{}."
 """What is asked for after a question whose answer is a number."""
