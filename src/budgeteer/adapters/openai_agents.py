@@ -24,10 +24,10 @@ from budgeteer.core.errors import InvalidInput, MissingExtra
 from budgeteer.core.usage import Usage
 from budgeteer.metering.call import Call, Metering, metering_of
 from budgeteer.metering.clients import refuse_unbounded, refuse_unmetered
+from budgeteer.metering.deltas import TEXT_DELTAS
 from budgeteer.metering.estimate import least_tokens, worst_case
 from budgeteer.metering.outcome import Outcome, outcome_of_status
 from budgeteer.metering.protocol import Allowance
-from budgeteer.metering.reading import TEXT_DELTAS
 from budgeteer.metering.settlement import Answer
 from budgeteer.metering.shown import holds_calls, most_tokens
 
