@@ -15,7 +15,7 @@ from budgeteer.gateway.translate import shapes
 from budgeteer.gateway.translate.driver import Driver
 from budgeteer.gateway.translate.fields import fields_of
 from budgeteer.gateway.translate.witness import Witness
-from budgeteer.metering.reading import cap_of
+from budgeteer.metering.reading import cap_of, choices_of
 
 if TYPE_CHECKING:
     import aiohttp
@@ -101,7 +101,7 @@ class Caller:
 
         body, operation = orjson.loads(content), _OPERATION[route]
         streamed = bool(body.get("stream"))
-        witness = Witness(streamed, streamed and self._driver.provider == "bedrock")
+        witness = Witness(streamed, streamed and self._driver.provider == "bedrock", choices_of(operation, body))
         wire = Wire(session, timeout, cap_of(operation, body) or 0, witness)
         try:
             answer = await self._call(operation, body, streamed, wire)
@@ -280,7 +280,7 @@ async def _pieces(
     except Exception:  # of every kind, as LiteLLM raises them
         if wire.error is None and witness.ended and witness.error is None:
             witness.error = {"message": "the provider's answer was not understood", "code": 502}
-    for piece in shapes.ending(operation, witness):
+    for piece in shapes.ending(operation, witness, wire.error is not None):
         yield piece
     if wire.error is not None and operation != "responses":  # whose last event says so already
         raise wire.error
