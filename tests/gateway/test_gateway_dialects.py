@@ -339,3 +339,26 @@ def test_an_input_of_0_that_a_translator_writes_first_is_no_usage():
     reading.event(json.dumps(start).encode())
     reading.event(b'{"type": "content_block_delta", "index": 0, "delta": {"text": "word"}}')
     assert reading.at_end().usage is None
+
+
+@pytest.mark.parametrize("stream", [False, True], ids=["plain", "stream"])
+@pytest.mark.parametrize("provider", ["gemini", "bedrock"])
+def test_a_key_that_the_translator_does_not_find_costs_nothing(
+    tmp_path, servers, monkeypatch, provider, stream, caplog
+):
+    """Its client learns neither why nor where the gateway's code lies."""
+    for name in ("GEMINI_API_KEY", "GOOGLE_API_KEY", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "none"))
+    text = toml({provider: servers[provider].url.removesuffix("/v1")}).replace('key_env = "UPSTREAM_KEY"', "")
+    servers[provider].requests.clear()
+    with Running(tmp_path, text) as running:
+        body = {"model": f"{provider}-m", "messages": [{"role": "user", "content": "Hi"}], "stream": stream}
+        status, _, found = running.call("/v1/chat/completions", body, running.key("9000"))
+        (record,) = running.settled(1)
+    assert (status, found["error"]["code"]) == (502, "upstream_refused")
+    assert "Traceback" not in str(found)
+    assert record["units"]["all"] == 0
+    assert not servers[provider].requests
+    assert "check its base_url and key: {" in caplog.text
