@@ -106,6 +106,15 @@ def test_a_usage_beside_text_is_a_lower_bound_of_a_cut_answer(operation, events,
         assert answer.seen == 40 + ON_THE_WAY
 
 
+def test_a_cost_so_far_is_not_that_of_a_cut_answer():
+    so_far = {**TEXT, "usage": {**TOLD["usage"], "cost": 0.001}}
+    for events, cost in (([so_far], None), ([so_far, {**so_far, "choices": []}], 10**9)):
+        reading = Reading("chat", BODY, Metering(None), False, reads_cost=True)
+        for event in events:
+            reading.event(json.dumps(event).encode())
+        assert reading.at_end().cost == cost
+
+
 def test_the_usages_of_two_choices_are_final_once_both_have_ended():
     one, two = ({"choices": [{"index": n, "delta": {}, "finish_reason": "stop"}], **TOLD} for n in (0, 1))
     assert read("chat", one, body={**BODY, "n": 2})[1].usage.output is None

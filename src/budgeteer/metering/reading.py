@@ -320,14 +320,21 @@ class Reading:
         return Usage(output=usage.output, reasoning=usage.reasoning, audio_output=usage.audio_output)
 
     def _of(
-        self, usage: Usage | None, texts: list[str], model: str, service: str, outcome: Outcome, so_far: int = 0
+        self,
+        usage: Usage | None,
+        texts: list[str],
+        model: str,
+        service: str,
+        outcome: Outcome,
+        so_far: int | None = None,
     ) -> Answer:
         """An answer with its usage, and the most tokens that its texts can have been billed as.
 
-        ``so_far`` is the output that a stream had told when it was cut: its bill is no less.
+        ``so_far`` is the output that a stream had told when it was cut: it is billed no less, and not the cost that
+        it had told; None = it told nothing, or all.
         """
         told = usage is not None and bool(usage.output)
-        least = 0 if told else max(self.least, so_far, sum(map(least_tokens, texts)))
+        least = 0 if told else max(self.least, so_far or 0, sum(map(least_tokens, texts)))
         bounds = self._bounds
         if told and usage is not None and usage.reasoning is not None:  # a tokenizer would say nothing more
             bounds = _BYTES
@@ -336,9 +343,8 @@ class Reading:
         if so_far:
             seen = max(seen or 0, so_far + ON_THE_WAY * cut)
         error = 0 if self.error is None else status_of(self.error)
-        return Answer(
-            usage, seen, model, service, outcome, shown, self.hides or None, least, cost=self.cost, error=error
-        )
+        cost = self.cost if so_far is None else None
+        return Answer(usage, seen, model, service, outcome, shown, self.hides or None, least, cost=cost, error=error)
 
     # streams
 
@@ -453,7 +459,7 @@ class Reading:
         if self.error is not None and not any(texts) and not (self.usage and self.usage.output):
             return self._failed()
         outcome = Outcome.OK if self.done and self.error is None else Outcome.CUT
-        usage, so_far = self._believed(self.usage, texts, self.full), 0
+        usage, so_far = self._believed(self.usage, texts, self.full), None
         if outcome == Outcome.CUT and self._partial and usage is not None:
             so_far = usage.output or 0
             usage = replace(usage, output=None, reasoning=None, audio_output=None)
