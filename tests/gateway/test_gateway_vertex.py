@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import threading
-from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import pytest
 
@@ -25,7 +23,7 @@ from cryptography.hazmat.primitives.asymmetric import rsa  # noqa: E402
 
 from helpers.dialects import DIALECTS, Said  # noqa: E402
 from helpers.gateway_fixture import Running  # noqa: E402
-from helpers.upstream import Upstream  # noqa: E402
+from helpers.upstream import Upstream, answer  # noqa: E402
 
 BODIES = {
     "chat/completions": {"messages": [{"role": "user", "content": "Hi"}], "max_tokens": 20},
@@ -72,31 +70,17 @@ max_output = 40
 """
 
 
-class Tokens(BaseHTTPRequestHandler):
-    """Gives an access token for whatever it is asked."""
-
-    def do_POST(self):
-        self.rfile.read(int(self.headers["content-length"]))
-        said = json.dumps({"access_token": "ya29.scripted", "expires_in": 3600, "token_type": "Bearer"}).encode()
-        self.send_response(200)
-        self.send_header("content-type", "application/json")
-        self.send_header("content-length", str(len(said)))
-        self.end_headers()
-        self.wfile.write(said)
-
-    def log_message(self, *_):
-        pass
+async def gives_a_token(server, writer, path, body):
+    await answer(writer, 200, {"access_token": "ya29.scripted", "expires_in": 3600, "token_type": "Bearer"})
 
 
 @pytest.fixture
 def gate(tmp_path):
-    with HTTPServer(("127.0.0.1", 0), Tokens) as tokens, Upstream(GEMINI.says(Said())) as vertex:
-        threading.Thread(target=tokens.serve_forever, daemon=True).start()
+    with Upstream(gives_a_token) as tokens, Upstream(GEMINI.says(Said())) as vertex:
         credentials = tmp_path / "account.json"
-        credentials.write_text(service_account(f"http://127.0.0.1:{tokens.server_port}/token"))
+        credentials.write_text(service_account(tokens.url.removesuffix("/v1") + "/token"))
         with Running(tmp_path, config(vertex.url.removesuffix("/v1"), credentials)) as running:
             yield running, vertex
-        tokens.shutdown()
 
 
 @pytest.mark.parametrize("route", BODIES)
