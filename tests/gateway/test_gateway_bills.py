@@ -16,7 +16,7 @@ from budgeteer.core.usage import Usage  # noqa: E402
 from budgeteer.metering.settlement import Planned  # noqa: E402
 from budgeteer.metering.shown import AROUND, ON_THE_WAY  # noqa: E402
 from helpers.gateway_fixture import Running, toml  # noqa: E402
-from helpers.upstream import Upstream, answer, begin, echo, end, error, event, usage  # noqa: E402
+from helpers.upstream import Upstream, answer, begin, echo, end, error, event, hang, usage  # noqa: E402
 
 PLANNED = Planned("openai", "chat", "m", "", Usage(input=9, output=100), Usage(), {}, cap=100)
 HI = [{"role": "user", "content": "Hi"}]
@@ -77,6 +77,33 @@ def test_usage_in_other_places_is_billed_exactly(tmp_path, name):
         assert running.call("/v1/chat/completions", ask(**change), running.key("9000"))[0] == 200
         (record,) = running.settled(1)
         assert (record["units"]["all"], record["estimated"]) == (billed, 0)
+
+
+def counting(then, ran):
+    """A stream whose events tell the usage so far; after five words it hangs or drops, and ``ran`` more are billed."""
+
+    async def step(server, writer, path, body):
+        await begin(writer)
+        for n in range(1, 6):
+            await event(writer, {**chunk("word "), "usage": usage(7, n)})
+        server.billed += 7 + 5 + ran
+        return writer.close() if then == "drops" else await hang(server, writer, path, body)
+
+    return step
+
+
+@pytest.mark.parametrize("then", ["drops", "hangs"])
+def test_a_usage_so_far_is_not_that_of_a_cut_answer(tmp_path, then):
+    """What came after it, or goes on since only the gateway stopped, is billed as well."""
+    text = [("one", "URL", ["m"], "idle_seconds = 1")]
+    with (
+        Upstream(m=counting(then, ran=15)) as upstream,
+        Running(tmp_path, toml(text).replace("URL", upstream.url)) as running,
+    ):
+        assert running.call("/v1/chat/completions", ask(stream=True), running.key("9000"))[0] == 200
+        (record,) = running.settled(1)
+    assert (record["outcome"], record["estimated"]) == ("cut", 1)
+    assert record["units"]["all"] == 7 + 20 == upstream.billed
 
 
 @pytest.mark.parametrize(("declared", "charged"), [("bills_cost = true", 140_000_000), ("", 12 * 10**6)])

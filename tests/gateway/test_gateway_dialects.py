@@ -9,7 +9,7 @@ import pytest
 for needed in ("aiohttp", "orjson", "prometheus_client", "starlette", "uvicorn", "litellm"):
     pytest.importorskip(needed)
 
-from helpers.dialects import DIALECTS, Said  # noqa: E402
+from helpers.dialects import DIALECTS, Said, events_of, frame_of, pieces  # noqa: E402
 from helpers.gateway_fixture import Running  # noqa: E402
 from helpers.upstream import Upstream, error  # noqa: E402
 
@@ -139,12 +139,58 @@ def test_a_stream_that_is_cut_is_never_charged_less_than_billed(gate, servers, d
     assert one.text.count("word ") == 3
     assert one.record["outcome"] == "cut"
     assert one.spent() >= one.server.billed
-    if dialect == "gemini":  # each of its events tells all so far
-        assert (one.spent("input"), one.spent("output")) == (said.read, said.thought + 3)
-    if dialect == "anthropic":  # its first event tells the input
-        assert one.spent("input") == said.read
+    if dialect in ("gemini", "anthropic"):  # their first events tell the input, and nothing tells what was cut off
+        assert (one.spent("input"), one.spent("output")) == (said.read, 20)
     for finish in ('"stop"', "end_turn", "message_stop", "response.completed", "[DONE]"):
         assert finish not in one.text
+
+
+def gemini_chunk(index, made, **end):
+    counts = {"promptTokenCount": 9, "candidatesTokenCount": made, "totalTokenCount": 9 + made}
+    candidate = {"index": index, "content": {"role": "model", "parts": [{"text": "word "}]}, **end}
+    return events_of({"candidates": [candidate], "modelVersion": "m", "usageMetadata": counts})
+
+
+def openai_chunk(index, **end):
+    choice = {"index": index, "delta": {"content": "word "}, "finish_reason": None, **end}
+    return events_of({"id": "c", "object": "chat.completion.chunk", "created": 1, "model": "m", "choices": [choice]})
+
+
+HALF = {
+    "gemini": [gemini_chunk(0, 1), gemini_chunk(1, 2), gemini_chunk(0, 3, finishReason="STOP"), gemini_chunk(1, 4)],
+    "openai": [openai_chunk(0), openai_chunk(1), openai_chunk(0, finish_reason="stop"), openai_chunk(1)],
+}
+
+
+@pytest.mark.parametrize("dialect", HALF)
+@pytest.mark.parametrize("clean", [False, True], ids=["connection drops", "ends as if all was said"])
+def test_an_answer_of_two_choices_has_not_ended_with_the_first(gate, servers, dialect, clean):
+    one = case(gate, servers, dialect, pieces(DIALECTS[dialect].kind, HALF[dialect], 9 + 2 * 20, clean))
+    assert one.ask("chat", stream=True, n=2) == 200
+    assert one.record["outcome"] == "cut"
+    assert one.record["estimated"]
+    assert one.spent() >= one.server.billed
+    assert "[DONE]" not in one.text
+
+
+SAID_WHY = {
+    "openai": [openai_chunk(0), openai_chunk(0, finish_reason="stop")],
+    "bedrock": [
+        frame_of("messageStart", {"role": "assistant"}),
+        frame_of("contentBlockDelta", {"contentBlockIndex": 0, "delta": {"text": "word "}}),
+        frame_of("messageStop", {"stopReason": "end_turn"}),
+    ],
+}
+
+
+@pytest.mark.parametrize("dialect", SAID_WHY)
+def test_a_connection_that_drops_before_the_usage_cuts_the_stream(gate, servers, dialect):
+    """The model may have thought unseen, which the usage would have told."""
+    one = case(gate, servers, dialect, pieces(DIALECTS[dialect].kind, SAID_WHY[dialect], 9 + 20, False))
+    assert one.ask("chat", stream=True) == 200
+    assert one.record["outcome"] == "cut"
+    assert one.spent("output") == 20
+    assert "[DONE]" not in one.text
 
 
 @EVERY
@@ -293,3 +339,26 @@ def test_an_input_of_0_that_a_translator_writes_first_is_no_usage():
     reading.event(json.dumps(start).encode())
     reading.event(b'{"type": "content_block_delta", "index": 0, "delta": {"text": "word"}}')
     assert reading.at_end().usage is None
+
+
+@pytest.mark.parametrize("stream", [False, True], ids=["plain", "stream"])
+@pytest.mark.parametrize("provider", ["gemini", "bedrock"])
+def test_a_key_that_the_translator_does_not_find_costs_nothing(
+    tmp_path, servers, monkeypatch, provider, stream, caplog
+):
+    """Its client learns neither why nor where the gateway's code lies."""
+    for name in ("GEMINI_API_KEY", "GOOGLE_API_KEY", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "none"))
+    text = toml({provider: servers[provider].url.removesuffix("/v1")}).replace('key_env = "UPSTREAM_KEY"', "")
+    servers[provider].requests.clear()
+    with Running(tmp_path, text) as running:
+        body = {"model": f"{provider}-m", "messages": [{"role": "user", "content": "Hi"}], "stream": stream}
+        status, _, found = running.call("/v1/chat/completions", body, running.key("9000"))
+        (record,) = running.settled(1)
+    assert (status, found["error"]["code"]) == (502, "upstream_refused")
+    assert "Traceback" not in str(found)
+    assert record["units"]["all"] == 0
+    assert not servers[provider].requests
+    assert "check its base_url and key: {" in caplog.text

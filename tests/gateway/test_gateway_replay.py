@@ -26,7 +26,7 @@ from budgeteer.gateway.stores import connect  # noqa: E402
 from budgeteer.metering.outcome import Outcome  # noqa: E402
 from helpers import servers  # noqa: E402
 from helpers.gateway_fixture import Running, toml  # noqa: E402
-from helpers.upstream import Upstream, echo  # noqa: E402
+from helpers.upstream import Upstream, answer, echo  # noqa: E402
 
 MODELS = ("dear", "cheap", "long")
 
@@ -112,6 +112,45 @@ def test_the_same_file_changes_nothing(policy, tmp_path, upstream):
             assert (about["saved"], about["saved_tokens"]) == ({"all": 0, "money": 0}, 0)
             assert about["charged_now"]["all"] == running.spent() > 0
             assert "no changes" in as_text(about)
+
+
+async def speaks(server, writer, path, body):
+    await answer(writer, 200, {"sound": "..."})
+
+
+@pytest.mark.parametrize("learnt", [False, True], ids=["hard", "learnt"])
+def test_what_makes_no_text_takes_its_share_of_the_limits(learnt, tmp_path):
+    """Speech and a free moderation use up the requests and the money that a chat is refused for, then and now."""
+    prices = '[models."cheap"]\ninput = 1\noutput = 5\n[models."tts".fees]\ncharacter = 0.001\n'
+    (tmp_path / "p.toml").write_text(prices)
+    with Upstream(cheap=echo(words=20), tts=speaks, **{"omni-moderation-latest": speaks}) as upstream:
+        served = [("one", upstream.url, ["cheap", "tts", "omni-moderation-latest"], "")]
+        kinds = '["all", "money", "learnt.money"]' if learnt else '["all", "money"]'
+        config = toml(served, ledger=str(tmp_path / "ledger.db"), kinds=kinds)
+        config = config.replace("shipped = false", 'shipped = false\nfiles = ["p.toml"]')
+        with Running(tmp_path, config) as running:
+            key = running.key("learnt $0.35/day" if learnt else "$0.35/day", "requests:4/day")
+            speech = {"model": "tts", "voice": "v", "input": "!" * 300}
+            chat = {"model": "cheap", "messages": [{"role": "user", "content": "Hi"}], "max_tokens": 9}
+            found = [
+                running.call(f"/v1/{route}", body, key)[0]
+                for route, body in (
+                    ("audio/speech", speech),
+                    ("audio/speech", speech),
+                    ("moderations", {"input": "Hi"}),
+                    ("chat/completions", chat),
+                    ("audio/speech", {**speech, "input": "!" * 40}),
+                    ("chat/completions", chat),
+                )
+            ]
+            assert found == [200, 402, 200, 200, 200, 429]
+            running.settled(6)
+            about = replayed(running, tmp_path / "ledger.db.gateway")
+            assert (about["replayed"], about["not_replayed"]) == (5, {"budget_exceeded": 1})
+            assert not any(about["changes"].values()), about["changes"]
+            assert about["charged_now"] == about["charged_then"]
+            assert about["charged_now"]["money"] == running.spent(kind="money") > 340 * 10**9
+            assert "3 requests make no text" in as_text(about)
 
 
 LIMITS = ("all:350/day", "$0.0014", "all:350/day", "$0.0014", "all:350/day")

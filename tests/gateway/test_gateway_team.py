@@ -260,9 +260,10 @@ def test_every_answer_says_what_it_cost_what_was_reserved_and_what_is_left(tmp_p
         status, headers, _ = chat(running, key, "broken", n=2)  # charged in full, twice
         assert status == 502
         assert int(said(headers, "cost")["all"]) == 2 * int(said(headers, "reserved")["all"])
-        assert said(headers, "left") is None  # docs/gateway.md: not on errors of 500 or above
+        told = said(headers, "left")["all"]
         running.settled()
         left = running.gateway.ledger.remaining(running.admin("keys")["keys"][0]["path"] + "/" + key.split("-")[1])
+        assert told == str(left["all"])
         status, headers, _ = chat(running, key, max_tokens=10**6)  # refused before anything is reserved
         assert status == 400
         assert said(headers, "left")["all"] == str(left["all"])
@@ -272,6 +273,17 @@ def test_every_answer_says_what_it_cost_what_was_reserved_and_what_is_left(tmp_p
         for path in ("/v1/models", "/v1/budget", "/v1/nothing"):
             _, headers, _ = running.call(path, key=key)
             assert not [name for name in headers if name.lower().startswith("x-budgeteer")], path
+
+
+def test_what_is_left_is_said_where_nothing_is_sent_to_an_upstream(tmp_path, upstream):
+    with Running(tmp_path, toml([("one", upstream.url, ["broken"], "breaker = 1")])) as running:
+        key = running.key("all:1000")
+        assert chat(running, key, "broken")[0] == 502
+        (record,) = running.settled(1)
+        status, headers, answer = chat(running, key, "broken")
+        assert (status, answer["error"]["code"]) == (503, "upstream_shut")
+        assert said(headers, "left") == {"all": str(1000 - record["units"]["all"])}
+        assert (said(headers, "cost"), said(headers, "reserved")) == (None, None)
 
 
 def test_no_stranger_is_told_what_is_left(running):

@@ -10,7 +10,7 @@ import binascii
 import json
 import struct
 from asyncio import StreamWriter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -101,7 +101,24 @@ class Dialect:
         return step
 
 
-def _events(*bodies: Any, named: bool = False) -> bytes:
+def pieces(kind: str, content: Sequence[bytes], billed: int, clean: bool) -> Step:
+    """Answers with these pieces of a stream and bills so much; then the connection drops, unless its end is clean."""
+
+    async def step(server: Upstream, writer: StreamWriter, path: str, body: Any) -> None:
+        server.billed += billed
+        writer.write(f"HTTP/1.1 200 OK\r\ncontent-type: {kind}\r\ntransfer-encoding: chunked\r\n\r\n".encode())
+        for piece in content:
+            writer.write(b"%x\r\n%s\r\n" % (len(piece), piece))
+        writer.write(b"0\r\n\r\n" if clean else b"")
+        await writer.drain()
+        if not clean:
+            writer.close()
+
+    return step
+
+
+def events_of(*bodies: Any, named: bool = False) -> bytes:
+    """Server-sent events, with their type as their name if they are ``named``."""
     return b"".join(
         (f"event: {body['type']}\n".encode() if named else b"") + b"data: " + json.dumps(body).encode() + b"\n\n"
         for body in bodies
@@ -127,7 +144,7 @@ def _gemini_stream(said: Said) -> Iterator[tuple[bytes, int]]:
     for n in range(1, count + 1):
         made = said.words if said.tool else n
         billed = (said.words if said.tool else 1) + (said.thought if n == 1 else 0)
-        yield _events(_gemini(said, "word ", made, n == count)), billed
+        yield events_of(_gemini(said, "word ", made, n == count)), billed
 
 
 def _ollama(said: Said, text: str, last: bool, tool: bool = False) -> dict[str, Any]:
@@ -165,11 +182,11 @@ def _anthropic(said: Said) -> dict[str, Any]:
 def _anthropic_stream(said: Said) -> Iterator[tuple[bytes, int]]:
     whole = _anthropic(said)
     start = {**whole, "content": [], "stop_reason": None, "usage": {**whole["usage"], "output_tokens": 1}}
-    yield _events({"type": "message_start", "message": start}, named=True), 0
+    yield events_of({"type": "message_start", "message": start}, named=True), 0
     block = (
         {"type": "tool_use", "id": "t1", "name": "weather", "input": {}} if said.tool else {"type": "text", "text": ""}
     )
-    yield _events({"type": "content_block_start", "index": 0, "content_block": block}, named=True), 0
+    yield events_of({"type": "content_block_start", "index": 0, "content_block": block}, named=True), 0
     for _ in range(1 if said.tool else said.words):
         delta = (
             {"type": "input_json_delta", "partial_json": json.dumps(ARGUMENTS)}
@@ -177,10 +194,10 @@ def _anthropic_stream(said: Said) -> Iterator[tuple[bytes, int]]:
             else {"type": "text_delta", "text": "word "}
         )
         billed = said.words if said.tool else 1
-        yield _events({"type": "content_block_delta", "index": 0, "delta": delta}, named=True), billed
+        yield events_of({"type": "content_block_delta", "index": 0, "delta": delta}, named=True), billed
     stop = {"stop_reason": whole["stop_reason"], "stop_sequence": None}
     end = {"type": "message_delta", "delta": stop, "usage": {"output_tokens": said.made}}
-    yield _events({"type": "content_block_stop", "index": 0}, end, {"type": "message_stop"}, named=True), 0
+    yield events_of({"type": "content_block_stop", "index": 0}, end, {"type": "message_stop"}, named=True), 0
 
 
 def _openai_usage(said: Said) -> dict[str, Any]:
@@ -210,11 +227,11 @@ def _openai_stream(said: Said) -> Iterator[tuple[bytes, int]]:
     for n in range(1 if said.tool else said.words):
         delta = {"tool_calls": [_call(0)]} if said.tool else {"content": "word "}
         billed = (said.words if said.tool else 1) + (said.thought if n == 0 else 0)
-        yield _events({**base, "choices": [{"index": 0, "delta": delta, "finish_reason": None}]}), billed
+        yield events_of({**base, "choices": [{"index": 0, "delta": delta, "finish_reason": None}]}), billed
     finish = "tool_calls" if said.tool else "stop"
-    yield _events({**base, "choices": [{"index": 0, "delta": {}, "finish_reason": finish}]}), 0
+    yield events_of({**base, "choices": [{"index": 0, "delta": {}, "finish_reason": finish}]}), 0
     if said.tells:
-        yield _events({**base, "choices": [], "usage": _openai_usage(said)}), 0
+        yield events_of({**base, "choices": [], "usage": _openai_usage(said)}), 0
     yield b"data: [DONE]\n\n", 0
 
 
@@ -235,7 +252,7 @@ def _bedrock(said: Said) -> dict[str, Any]:
     return {**found, "usage": _bedrock_usage(said)} if said.tells else found
 
 
-def _frame(kind: str, body: Mapping[str, Any]) -> bytes:
+def frame_of(kind: str, body: Mapping[str, Any]) -> bytes:
     """An event of AWS's: lengths, checksums, headers and a payload."""
     headers = b""
     for name, value in ((":event-type", kind), (":content-type", "application/json"), (":message-type", "event")):
@@ -247,17 +264,17 @@ def _frame(kind: str, body: Mapping[str, Any]) -> bytes:
 
 
 def _bedrock_stream(said: Said) -> Iterator[tuple[bytes, int]]:
-    yield _frame("messageStart", {"role": "assistant"}), 0
+    yield frame_of("messageStart", {"role": "assistant"}), 0
     if said.tool:
         start = {"toolUse": {"toolUseId": "t1", "name": "weather"}}
-        yield _frame("contentBlockStart", {"contentBlockIndex": 0, "start": start}), 0
+        yield frame_of("contentBlockStart", {"contentBlockIndex": 0, "start": start}), 0
     for _ in range(1 if said.tool else said.words):
         delta: dict[str, Any] = {"toolUse": {"input": json.dumps(ARGUMENTS)}} if said.tool else {"text": "word "}
-        yield _frame("contentBlockDelta", {"contentBlockIndex": 0, "delta": delta}), said.words if said.tool else 1
-    yield _frame("contentBlockStop", {"contentBlockIndex": 0}), 0
-    yield _frame("messageStop", {"stopReason": "tool_use" if said.tool else "end_turn"}), 0
+        yield frame_of("contentBlockDelta", {"contentBlockIndex": 0, "delta": delta}), said.words if said.tool else 1
+    yield frame_of("contentBlockStop", {"contentBlockIndex": 0}), 0
+    yield frame_of("messageStop", {"stopReason": "tool_use" if said.tool else "end_turn"}), 0
     if said.tells:
-        yield _frame("metadata", {"usage": _bedrock_usage(said), "metrics": {"latencyMs": 1}}), 0
+        yield frame_of("metadata", {"usage": _bedrock_usage(said), "metrics": {"latencyMs": 1}}), 0
 
 
 def _gemini_cap(body: Mapping[str, Any]) -> int:

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import email.message
 from typing import Any
+from urllib.parse import parse_qsl
 
 
 def read_form(raw: bytes, content_type: str) -> dict[str, Any]:
     """Text fields as texts, files as (name, bytes)."""
+    if content_type.startswith("application/x-www-form-urlencoded"):
+        return dict(parse_qsl(raw.decode()))
     message = email.message_from_bytes(b"content-type: " + content_type.encode() + b"\r\n\r\n" + raw)
     body: dict[str, Any] = {}
     parts = message.get_payload()

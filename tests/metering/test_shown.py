@@ -78,3 +78,44 @@ def test_a_model_that_bills_more_than_it_shows_is_charged_its_reservation_when_i
     assert charged(4 + AROUND) == 500  # fewer tokens than bytes, but more than were shown: some are hidden
     assert metering.settlement(metering.plan("openai", "chat", "m7", Usage(input=10, output=20)),
                                Answer(seen=66, outcome=Outcome.CUT)).usage.output == 20  # fmt: skip
+
+
+FINAL = {"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]}
+TOLD = {"usage": {"prompt_tokens": 5, "completion_tokens": 40, "total_tokens": 45}}
+DELTA = {"type": "message_delta", "usage": {"input_tokens": 5, "output_tokens": 40}}
+
+
+@pytest.mark.parametrize(
+    ("operation", "events", "final"),
+    [
+        ("chat", [{**TEXT, **TOLD}], False),
+        ("chat", [TEXT, {"choices": [], **TOLD}], True),
+        ("chat", [TEXT, {**FINAL, **TOLD}], True),
+        ("chat", [{**TEXT, **TOLD}, FINAL], False),  # what came between is not counted
+        ("messages", [{**DELTA, "delta": {"stop_reason": None}}], False),
+        ("messages", [{**DELTA, "delta": {"stop_reason": "end_turn"}}], True),
+    ],
+)
+def test_a_usage_beside_text_is_a_lower_bound_of_a_cut_answer(operation, events, final):
+    _, answer = read(operation, *events)
+    assert answer.outcome == Outcome.CUT
+    assert answer.usage.input == 5
+    assert answer.usage.output == (40 if final else None)
+    if not final:
+        assert answer.least == 40
+        assert answer.seen == 40 + ON_THE_WAY
+
+
+def test_a_cost_so_far_is_not_that_of_a_cut_answer():
+    so_far = {**TEXT, "usage": {**TOLD["usage"], "cost": 0.001}}
+    for events, cost in (([so_far], None), ([so_far, {**so_far, "choices": []}], 10**9)):
+        reading = Reading("chat", BODY, Metering(None), False, reads_cost=True)
+        for event in events:
+            reading.event(json.dumps(event).encode())
+        assert reading.at_end().cost == cost
+
+
+def test_the_usages_of_two_choices_are_final_once_both_have_ended():
+    one, two = ({"choices": [{"index": n, "delta": {}, "finish_reason": "stop"}], **TOLD} for n in (0, 1))
+    assert read("chat", one, body={**BODY, "n": 2})[1].usage.output is None
+    assert read("chat", one, two, body={**BODY, "n": 2})[1].usage.output == 40

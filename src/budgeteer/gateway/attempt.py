@@ -316,7 +316,8 @@ class Attempt:
             ), False
         if status < 400 or status in (401, 403):
             backend.failed(began=self.began)
-            _LOG.error("upstream %s answered %d: check its base_url and key", backend.name, status)
+            about = str(error)[:300]
+            _LOG.error("upstream %s answered %d: check its base_url and key: %s", backend.name, status, about)
             return Refused(
                 502, "upstream_refused", f"the upstream {backend.name!r} refused the gateway ({status})"
             ), False

@@ -48,6 +48,8 @@ _TICK = 0.1
 _PASSED_UP = (b"anthropic-version", b"anthropic-beta", b"openai-beta", b"traceparent", b"user-agent")
 _ASKED = ("system", "instructions", "messages", "input", "prompt")
 """Fields of bodies that hold the prompt."""
+_LEDGER_GONE = ("ledger_unavailable", "ledger_error")
+"""Refusals whose answers do not say what is left, since nobody can read it."""
 
 
 class Proxy:
@@ -375,7 +377,7 @@ class Proxy:
             live.outcome, live.said = Outcome.REFUSED, None
             if self._incoming is not None and live.key:
                 self._incoming.refused(live.operation, live.model, refused.status, refused.code, live.at * 1_000_000)
-        if live.key and refused.status < 500:
+        if live.key and refused.code not in _LEDGER_GONE:
             live.room = await self.booking.left.of(live.path)
         headers = [(b"content-type", b"application/json"), *refused.headers, *live.headers()]
         await reply(send, refused.status, refused.body(dialect), headers)

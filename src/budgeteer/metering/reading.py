@@ -19,7 +19,7 @@ from budgeteer.metering.estimate import Bounds, count_text, least_tokens, prompt
 from budgeteer.metering.failures import error_in, status_of
 from budgeteer.metering.outcome import Outcome, outcome_of_status
 from budgeteer.metering.settlement import Answer
-from budgeteer.metering.shown import holds_calls, most_tokens
+from budgeteer.metering.shown import ON_THE_WAY, holds_calls, most_tokens
 from budgeteer.metering.thinking import asks
 from budgeteer.metering.tools import uses_told
 from budgeteer.metering.usages import Tellings, cost_of, together, usages_in
@@ -170,6 +170,8 @@ class Reading:
         self._odd = self._odd_tokens = 0
         self._around: int | None = None
         self._calls = False
+        self._ended: set[int] = set()
+        self._partial = False
         self._pieces: list[str] = []
         self._counted = 0
 
@@ -324,19 +326,32 @@ class Reading:
             return usage
         return Usage(output=usage.output, reasoning=usage.reasoning, audio_output=usage.audio_output)
 
-    def _of(self, usage: Usage | None, texts: list[str], model: str, service: str, outcome: Outcome) -> Answer:
-        """An answer with its usage, and the most tokens that its texts can have been billed as."""
+    def _of(
+        self,
+        usage: Usage | None,
+        texts: list[str],
+        model: str,
+        service: str,
+        outcome: Outcome,
+        so_far: int | None = None,
+    ) -> Answer:
+        """An answer with its usage, and the most tokens that its texts can have been billed as.
+
+        ``so_far`` is the output that a stream had told when it was cut: it is billed no less, and not the cost that
+        it had told; None = it told nothing, or all.
+        """
         told = usage is not None and bool(usage.output)
-        least = 0 if told else max(self.least, sum(map(least_tokens, texts)))
+        least = 0 if told else max(self.least, so_far or 0, sum(map(least_tokens, texts)))
         bounds = self._bounds
         if told and usage is not None and usage.reasoning is not None:  # a tokenizer would say nothing more
             bounds = _BYTES
         cut = max(1, self.choices) if outcome == Outcome.CUT and self.error is None else 0
         seen, shown = most_tokens(texts, bounds, self._calls, least, cut)
+        if so_far:
+            seen = max(seen or 0, so_far + ON_THE_WAY * cut)
         error = 0 if self.error is None else status_of(self.error)
-        return Answer(
-            usage, seen, model, service, outcome, shown, self.hides or None, least, cost=self.cost, error=error
-        )
+        cost = self.cost if so_far is None else None
+        return Answer(usage, seen, model, service, outcome, shown, self.hides or None, least, cost=cost, error=error)
 
     # streams
 
@@ -374,7 +389,7 @@ class Reading:
                 self.grow((str(body.get("output_index")), kind), body["delta"])
                 self._calls |= self._bounds.tokens is not None and not kind.endswith(TEXT_DELTAS)
             if kind in ("response.completed", "response.incomplete", "response.failed") and isinstance(response, dict):
-                self.done = True
+                self.done, self._partial = True, False
                 self.response = body = response
         elif "choices" not in body and "usage" not in body and "error" not in body:
             self.odd(len(data))
@@ -382,10 +397,13 @@ class Reading:
             if isinstance(choice, dict):
                 self.grow(_index(choice), text_of(choice), choice)
                 self.full += choice.get("finish_reason") == "length"
+                if choice.get("finish_reason"):
+                    self._ended.add(_index(choice))
         self._named(body)
         usage = self._usage(body, streamed=True)
         if usage is not None:
             self.usage = usage
+            self._partial = bool(body.get("choices")) and len(self._ended) < self.choices
         only_usage = body.get("choices") == [] and body.get("usage") is not None
         return not (only_usage and self.hides_usage)
 
@@ -407,6 +425,7 @@ class Reading:
                 )
         elif kind == "message_delta":
             self.usage = self._usage(body) or self.usage
+            self._partial = not (isinstance(body.get("delta"), Mapping) and body["delta"].get("stop_reason"))
         elif kind == "message_stop":
             self.done = True
         else:
@@ -447,8 +466,11 @@ class Reading:
         if self.error is not None and not any(texts) and not (self.usage and self.usage.output):
             return self._failed()
         outcome = Outcome.OK if self.done and self.error is None else Outcome.CUT
-        usage = self._believed(self.usage, texts, self.full)
-        return self._of(usage, texts, self.model, self.service, outcome)
+        usage, so_far = self._believed(self.usage, texts, self.full), None
+        if outcome == Outcome.CUT and self._partial and usage is not None:
+            so_far = usage.output or 0
+            usage = replace(usage, output=None, reasoning=None, audio_output=None)
+        return self._of(usage, texts, self.model, self.service, outcome, so_far)
 
 
 def _hidden_asked(body: Mapping[str, Any]) -> bool:

@@ -20,8 +20,9 @@ from budgeteer.metering.reading import CAPS
 from budgeteer.metering.settlement import Answer, Planned, Settlement
 
 Units = Mapping[str, int]
-ROUTE_OF = {about.operation: route for route, about in ROUTES.items() if about.operation in CAPS}
-"""Operation that is bounded by its text and cap -> path after /v1/."""
+ROUTE_OF = {about.operation: route for route, about in ROUTES.items()}
+"""Operation -> path after /v1/."""
+_NOTHING = Usage(input=0, output=0)
 _PROMPT_FIELD = {
     "chat": "messages",
     "messages": "messages",
@@ -37,11 +38,13 @@ class RecordedMetering(Metering):
     Attributes:
         known: units that were reserved for the next request; empty if the record does not say.
         same: price and cap of the request then; with another price or cap its reservation is planned as usual.
+        whole: whether only the record says what the next request holds, since it makes no text.
         charge: units of the next settlement.
     """
 
     known: Units = {}  # noqa: RUF012
     same: tuple[str, int | None] = ("", None)
+    whole: bool = False
     charge: Units = {}  # noqa: RUF012
 
     def plan(self, provider: str, operation: str, model: str, worst: Usage, service: str = "", **about: Any) -> Planned:
@@ -49,11 +52,16 @@ class RecordedMetering(Metering):
 
         Records do not say what learnt limits held: that is what is learnt of the records before.
         """
+        if self.whole:  # free: today's price is not asked for, since its charge is on record, too
+            amounts = {kind: self.known.get(kind, 0) for kind in self.counted}
+            return Planned(provider, operation, model, service, _NOTHING, _NOTHING, amounts, **about, free=True)
         planned = super().plan(provider, operation, model, worst, service, **about)
         return planned if self.estimator is not None else self._as_then(planned)
 
     def at_worst(self, planned: Planned) -> Planned:
         """What hard limits hold of a call."""
+        if planned.free:
+            return planned
         return self._as_then(super().at_worst(planned))
 
     def _as_then(self, planned: Planned) -> Planned:
@@ -79,6 +87,11 @@ class RecordedAsk(Ask):
     def __init__(self, logged: Logged, key: Key) -> None:
         record = logged.record
         self._bound = record.bound or 0
+        if record.operation not in CAPS:  # its body is not known: that of an embedding stands for it
+            super().__init__(ROUTE_OF["embeddings"], orjson.dumps({"model": record.model, "input": record.id}), key)
+            self.operation, self.route = record.operation, ROUTE_OF[record.operation]
+            self.user, self.session = record.user, record.session
+            return
         # without the prompts, no two requests may look equal to the cache or the loop policy
         asked = logged.asked or {_PROMPT_FIELD[record.operation]: _placeholder(record)}
         body: dict[str, Any] = {"model": record.model, "stream": bool(record.stream), **asked}
@@ -88,6 +101,10 @@ class RecordedAsk(Ask):
             body[CAPS[record.operation][0]] = record.cap_asked
         super().__init__(ROUTE_OF[record.operation], orjson.dumps(body), key)
         self.user, self.session = record.user, record.session
+
+    def without_body(self) -> None:
+        """Have nobody read the body, once it is known which upstreams serve the operation."""
+        self.operation = "embeddings"
 
     def input_bound(self, model: Model) -> int:
         """The bound of the record."""

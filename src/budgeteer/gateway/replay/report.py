@@ -14,6 +14,7 @@ from budgeteer.gateway.keys import Key
 from budgeteer.gateway.replay.read import Logged
 from budgeteer.gateway.replay.run import RAN, REFUSED, Result, then_of
 from budgeteer.metering.outcome import Outcome
+from budgeteer.metering.reading import CAPS
 
 CHANGES = {
     "refused": "refused today, not refused then",
@@ -145,6 +146,12 @@ def _not_known(
             f"{old:,} records were written by a version that did not record bounds: only limits and keys are "
             "replayed for them, not policies."
         )
+    uses = sum(result.record.operation not in CAPS for result in results)
+    if uses:
+        lines.append(
+            f"{uses:,} requests make no text (pictures, sound, moderations and the like): they are assumed to "
+            "reserve and cost what they did then, whatever today's prices are."
+        )
     unknown = sorted({result.record.key for result in results if result.record.key not in keys})
     if unknown:
         shown = ", ".join(unknown[:5]) + (", ..." if len(unknown) > 5 else "")
@@ -179,7 +186,7 @@ def as_text(about: Mapping[str, Any]) -> str:
     ]
     if about["not_replayed"]:
         reasons = ", ".join(f"{name} {n:,}" for name, n in about["not_replayed"].items())
-        lines.append(f"not replayed, because they never reached the limits: {reasons}")
+        lines.append(f"not replayed, because their records do not say what they would reserve: {reasons}")
     lines.append("")
     if not any(about["changes"].values()):
         lines.append("no changes")

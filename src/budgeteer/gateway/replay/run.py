@@ -42,6 +42,7 @@ from budgeteer.gateway.store import SqliteStore
 from budgeteer.ledger import MemoryLedger
 from budgeteer.ledger.protocol import MAX_SECONDS
 from budgeteer.metering.outcome import Outcome
+from budgeteer.metering.reading import CAPS
 from budgeteer.metering.settlement import Answer, Planned
 
 RAN, REFUSED, CACHED = "ran", "refused", "cached"
@@ -105,14 +106,16 @@ class Result:
 
 
 def then_of(record: Record) -> str | None:
-    """Whether a request RAN, was REFUSED or CACHED; None if it never reached the limits, and cannot be replayed."""
+    """Whether a request RAN, was REFUSED or CACHED; None if its record does not say what it would reserve: it never
+    reached the limits, or was refused and makes no text."""
     if record.operation not in ROUTE_OF:
         return None
     if record.outcome == Outcome.CACHED:
         return CACHED
     if record.attempts or record.paid:
         return RAN
-    return REFUSED if record.bound is not None and record.outcome == Outcome.REFUSED else None
+    known = record.bound is not None and record.operation in CAPS
+    return REFUSED if known and record.outcome == Outcome.REFUSED else None
 
 
 def replay(config: Config, requests: Sequence[Logged], keys: Mapping[str, Key]) -> list[Result]:
@@ -237,7 +240,8 @@ class _Replay:
         if not proxy.accounts.known(ask.chain):
             await proxy.accounts.open(ask.chain)
         changed_by = dict.fromkeys(("model", "cap", "tightens"), "")
-        for name, policy in proxy.policies if record.bound is not None else ():
+        text = record.operation in CAPS
+        for name, policy in proxy.policies if text and record.bound is not None else ():
             before = {attribute: getattr(ask, attribute) for attribute in changed_by}
             asked.append(policy)
             self._acting = name
@@ -254,8 +258,12 @@ class _Replay:
         backend, model = next((pair for pair in candidates if pair[0].name == record.upstream), candidates[0])
         live.model, live.upstream = model.name, backend.name
         retried = record.bound is not None and record.attempts > 1
+        self._metering.whole = not text
         self._metering.known = record.saved if then == CACHED else {} if retried else record.reserved
-        if record.bound is None:
+        if not text:
+            ask.without_body()
+            self._metering.known = record.units if retried else record.reserved
+        elif record.bound is None:
             self._metering.same = model.price, usual_cap(ask, model)
         else:
             self._metering.same = self._price_then(record), record.cap
@@ -294,7 +302,8 @@ class _Replay:
         savings: list[Saving] = []
         if then == RAN:
             units = _charged(record, kinds)
-            if price != (price_then := self._price_then(record)):
+            text = record.operation in CAPS
+            if text and price != (price_then := self._price_then(record)):
                 units = self._changed(units, usage, price_then, usage, price, running.model_by, savings)
             shorter = _shortened(usage, record, planned, running.model)
             if shorter != usage:

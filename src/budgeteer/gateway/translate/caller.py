@@ -15,7 +15,7 @@ from budgeteer.gateway.translate import shapes
 from budgeteer.gateway.translate.driver import Driver
 from budgeteer.gateway.translate.fields import fields_of
 from budgeteer.gateway.translate.witness import Witness
-from budgeteer.metering.reading import cap_of
+from budgeteer.metering.reading import cap_of, choices_of
 
 if TYPE_CHECKING:
     import aiohttp
@@ -35,6 +35,9 @@ _OF_OLLAMA = {
 }
 """What LiteLLM is told of Ollama's models."""
 _LONGEST = 300
+_NO_ACCESS = 401
+"""The status of a call that LiteLLM does not send for what the request has no part in: mostly a key or credentials that
+it does not find, or a library that it needs to read them."""
 
 
 @cache
@@ -113,7 +116,7 @@ class Caller:
 
         body, operation = orjson.loads(content), _OPERATION[route]
         streamed = bool(body.get("stream"))
-        witness = Witness(streamed, streamed and self._driver.provider == "bedrock")
+        witness = Witness(streamed, streamed and self._driver.provider == "bedrock", choices_of(operation, body))
         wire = Wire(session, timeout, cap_of(operation, body) or 0, witness)
         try:
             answer = await self._call(operation, body, streamed, wire)
@@ -126,8 +129,10 @@ class Caller:
             return Translated(200, "text/event-stream", wire, b"", _pieces(operation, first, events, wire))
         except Exception as error:  # LiteLLM raises errors of every kind; the wire knows what has happened
             wire.close()
-            text, sure = _cleaned(str(error), self._key), getattr(error, "status_code", 0) == 400
-            return _refused(operation, wire, text, not_sent=not wire.sent and (sure or bool(wire.problem)))
+            unsent = 0
+            if not wire.sent:
+                unsent = 400 if wire.problem or getattr(error, "status_code", 0) == 400 else _NO_ACCESS
+            return _refused(operation, wire, _cleaned(str(error), self._key), unsent)
         except BaseException:
             wire.close()
             raise
@@ -214,10 +219,10 @@ def _whole(operation: str, answer: dict[str, Any], wire: Wire) -> Translated:
     return Translated(200, "application/json", wire, orjson.dumps(shapes.whole(operation, answer, wire.witness)))
 
 
-def _refused(operation: str, wire: Wire, why: str, not_sent: bool = False) -> Translated:
+def _refused(operation: str, wire: Wire, why: str, unsent: int = 0) -> Translated:
     """The error in place of an answer: the provider's, the connection's or the translation's.
 
-    ``not_sent``: the translation refused the request, so that it cost nothing.
+    ``unsent``: the status of an error of the translation before it sent anything, so that it cost nothing; 0 = another.
     """
     if wire.error is not None:
         raise wire.error
@@ -230,8 +235,8 @@ def _refused(operation: str, wire: Wire, why: str, not_sent: bool = False) -> Tr
         )
     if witness.error is not None:
         return Translated(200, "application/json", wire, orjson.dumps({"error": witness.error}))
-    if not_sent:
-        return Translated(400, "application/json", wire, shapes.refusal(operation, 400, wire.problem or why))
+    if unsent:
+        return Translated(unsent, "application/json", wire, shapes.refusal(operation, unsent, wire.problem or why))
     return _unread(operation, wire, why)
 
 
@@ -253,7 +258,8 @@ def _error_in(body: bytes) -> Any:
 
 
 def _cleaned(text: str, key: str) -> str:
-    """An error of LiteLLM's without the upstream's key."""
+    """An error of LiteLLM's without the upstream's key, and without the lines of code that it adds."""
+    text = text.split("\nTraceback", 1)[0].strip()
     return (text.replace(key, "***") if key else text)[:_LONGEST]
 
 
@@ -291,7 +297,7 @@ async def _pieces(
     except Exception:  # of every kind, as LiteLLM raises them
         if wire.error is None and witness.ended and witness.error is None:
             witness.error = {"message": "the provider's answer was not understood", "code": 502}
-    for piece in shapes.ending(operation, witness):
+    for piece in shapes.ending(operation, witness, wire.error is not None):
         yield piece
     if wire.error is not None and operation != "responses":  # whose last event says so already
         raise wire.error

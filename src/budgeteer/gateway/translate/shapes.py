@@ -62,15 +62,17 @@ def _chunk(event: dict[str, Any], witness: Witness) -> dict[str, Any] | None:
     return kept
 
 
-def ending(operation: str, witness: Witness) -> list[bytes]:
-    """What follows the last event: the usual end, or for a stream that was cut what is known of its usage."""
+def ending(operation: str, witness: Witness, broken: bool) -> list[bytes]:
+    """What follows the last event: the usual end, or for a stream that was cut the input, if it is known.
+
+    ``broken`` says whether the connection broke: then the usage would still have come, if it has not.
+    """
     if witness.error is not None:
         return [failure(operation, witness.error)]
-    if witness.ended:
+    if witness.ended and not (broken and not witness.told):
         return [b"data: [DONE]\n\n"] if operation == "chat" else []
     usage = witness.usage
     if operation == "responses":
-        told = None if usage is None else _told(usage, "input", "output")
         error = {"code": "server_error", "message": EARLY}
         response = {
             "id": "resp_cut",
@@ -79,27 +81,24 @@ def ending(operation: str, witness: Witness) -> list[bytes]:
             "status": "failed",
             "error": error,
             "output": [],
-            "usage": told,
+            "usage": None if usage is None else _read_of(usage, "input"),
         }
         return [event_of({"type": "response.failed", "response": response}, operation)]
     if usage is None:
         return []
     if operation == "chat":
         chunk = {"id": "cut", "object": "chat.completion.chunk", "created": 0, "choices": []}
-        return [event_of({**chunk, "usage": _told(usage, "prompt", "completion")}, operation)]
+        return [event_of({**chunk, "usage": _read_of(usage, "prompt")}, operation)]
     cached = usage.cached or 0
-    counts = {"input_tokens": (usage.input or 0) - cached, "cache_read_input_tokens": cached}
+    counts = {"input_tokens": (usage.input or 0) - cached, "cache_read_input_tokens": cached, "output_tokens": 0}
     delta = {"stop_reason": None, "stop_sequence": None}
-    counts["output_tokens"] = usage.output or 0
     return [event_of({"type": "message_delta", "delta": delta, "usage": counts}, operation)]
 
 
-def _told(usage: Usage, read: str, made: str) -> dict[str, Any]:
-    """A usage as OpenAI writes it, of what is known of it."""
-    told: dict[str, Any] = {f"{read}_tokens": usage.input}
-    if usage.output is not None:
-        told |= {f"{made}_tokens": usage.output, f"{made}_tokens_details": {"reasoning_tokens": usage.reasoning}}
-    return told | {f"{read}_tokens_details": {"cached_tokens": usage.cached, "cache_write_tokens": usage.written}}
+def _read_of(usage: Usage, read: str) -> dict[str, Any]:
+    """The input as OpenAI writes it in a usage."""
+    details = {"cached_tokens": usage.cached, "cache_write_tokens": usage.written}
+    return {f"{read}_tokens": usage.input, f"{read}_tokens_details": details}
 
 
 def event_of(event: Mapping[str, Any], operation: str) -> bytes:

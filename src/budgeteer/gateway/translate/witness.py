@@ -7,7 +7,7 @@ tokens itself where no usage came. What decides about bills is therefore read he
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import orjson
@@ -29,17 +29,19 @@ class Witness:
     Args:
         lines: whether a body of the answer is one of lines, as streams are; else it is one JSON object.
         binary: whether the events are AWS's.
+        choices: how many answers were asked for.
 
     Attributes:
-        ended: whether the provider said why its answer ended.
+        ended: whether the provider said why its answer ended, for each choice.
         over: whether all bytes were read.
         told: whether it told its usage.
-        usage: what it told that it used so far, where a stream tells that before its end; None = not yet.
+        usage: the input that it told before its end, as some do in a stream; None = not yet.
         error: the error that it told in place of the answer or in its middle; None = none.
     """
 
-    def __init__(self, lines: bool, binary: bool = False) -> None:
-        self._lines, self._binary = lines, binary
+    def __init__(self, lines: bool, binary: bool = False, choices: int = 1) -> None:
+        self._lines, self._binary, self._choices = lines, binary, choices
+        self._stopped: set[Any] = set()
         self.ended = self.over = self.told = False
         self.usage: Usage | None = None
         self.error: Any = None
@@ -86,25 +88,29 @@ class Witness:
         if isinstance(inner, Mapping) and body.get("type") in ("response.completed", "response.incomplete"):
             self.ended, self.told = True, self.told or isinstance(inner.get("usage"), Mapping)
         choices = [*_mappings(body.get("candidates")), *_mappings(body.get("choices"))]
-        stops = [choice.get("finishReason") or choice.get("finish_reason") for choice in choices]
-        delta = body.get("delta")
-        if isinstance(delta, Mapping) and body.get("type") == "message_delta":
-            stops.append(delta.get("stop_reason"))
-        feedback = body.get("promptFeedback")
-        if isinstance(feedback, Mapping) and feedback.get("blockReason"):  # Gemini's: there are no candidates then
-            stops.append("blocked")
-        self.ended = self.ended or any(stops) or body.get("done") is True
+        self._stopped |= {
+            choice.get("index", n)
+            for n, choice in enumerate(choices)
+            if choice.get("finishReason") or choice.get("finish_reason")
+        }
+        delta, feedback = body.get("delta"), body.get("promptFeedback")
+        stop = isinstance(delta, Mapping) and body.get("type") == "message_delta" and delta.get("stop_reason")
+        blocked = isinstance(feedback, Mapping) and feedback.get(
+            "blockReason"
+        )  # Gemini's: there are no candidates then
+        stopped = len(self._stopped) >= self._choices
+        self.ended = self.ended or stopped or bool(stop or blocked) or body.get("done") is True
         self._use(body, inner)
 
     def _use(self, body: Mapping[str, Any], inner: Any) -> None:
-        """Read the usage: Gemini's events tell all so far, Anthropic's first one the input."""
+        """Read the usage: Gemini's events tell all so far, of which the input is known for good; Anthropic's first one
+        tells the input."""
         gemini = body.get("usageMetadata")
         if isinstance(gemini, Mapping):
             self.told = True
-            self.usage = _safely(Usage.from_gemini, gemini) or self.usage
+            self.usage = _input(Usage.from_gemini, gemini) or self.usage
         elif body.get("type") == "message_start" and isinstance(inner, Mapping):
-            first = _safely(Usage.from_anthropic, inner.get("usage"))
-            self.usage = None if first is None else Usage(input=first.input, cached=first.cached, written=first.written)
+            self.usage = _input(Usage.from_anthropic, inner.get("usage"))
         elif isinstance(body.get("usage"), Mapping) or (
             type(body.get("eval_count")) is int and type(body.get("prompt_eval_count")) is int
         ):
@@ -115,9 +121,9 @@ def _mappings(value: Any) -> list[Mapping[str, Any]]:
     return [part for part in value if isinstance(part, Mapping)] if isinstance(value, list) else []
 
 
-def _safely(read: Any, usage: Any) -> Usage | None:
+def _input(read: Callable[[Any], Usage], usage: Any) -> Usage | None:
     try:
-        told: Usage = read(usage)
+        told = read(usage)
     except InvalidInput:
         return None
-    return told
+    return Usage(input=told.input, cached=told.cached, written=told.written)
