@@ -14,7 +14,7 @@ run: $(VENV)/.lab
 
 # property tests draw the same examples every time
 test: $(VENV)/.dev
-	$(BIN)/python -m pytest -n 2
+	$(BIN)/python -m pytest -n 3
 
 # what takes minutes, and the property tests on examples that differ every time
 test-slow: $(VENV)/.dev

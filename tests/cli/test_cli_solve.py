@@ -219,7 +219,7 @@ def wait_for_a_row(out):
         time.sleep(0.02)
 
 
-@pytest.mark.parametrize("per", ["--per-question", "--total"])
+@pytest.mark.parametrize("per", [pytest.param("--per-question", marks=pytest.mark.slow), "--total"])
 def test_a_killed_local_run_ends_as_if_it_had_not_been(tmp_path, per):
     out, whole = tmp_path / "killed.jsonl", tmp_path / "whole.jsonl"
     arguments = ["solve", "chains:max_steps=2", "--strategy", "vote:n=3", "--limit", "30", "--concurrency", "3", per]
