@@ -28,7 +28,7 @@ try:
     from verl.utils.checkpoint.checkpoint_manager import find_latest_ckpt_path
 except ImportError as error:
     raise ImportError(
-        f"budgeteer.adapters.verl.manager needs verl 0.9 and TransferQueue ({error}); install verl as its documentation says"
+        f"budgeteer.adapters.verl.manager needs verl 0.9 and TransferQueue ({error}); install verl as its pages say"
     ) from error
 
 FILE = "budgeteer.json"

@@ -89,8 +89,8 @@ def refuse(config: Any) -> None:
     v1 = trainer.get("v1") or {}
     if not trainer.get("use_v1", True) or v1.get("trainer_mode", "sync") != "sync":
         raise InvalidInput(
-            "budgeteer splits the rollouts of a step among its prompts, and verl's asynchronous trainers submit one prompt "
-            "when another one ends; set trainer.use_v1=true and trainer.v1.trainer_mode=sync"
+            "budgeteer splits the rollouts of a step among its prompts, and verl's asynchronous trainers submit one "
+            "prompt when another one ends; set trainer.use_v1=true and trainer.v1.trainer_mode=sync"
         )
     if (algorithm.get("filter_groups") or {}).get("enable", False):
         raise InvalidInput(
