@@ -26,7 +26,9 @@ def install(maker: Any = None) -> None:
         maker: the class; None = OpenRLHF's ``RemoteExperienceMaker``.
     """
     if maker is None:
-        from openrlhf.trainer.ppo_utils.experience_maker import RemoteExperienceMaker as maker
+        from openrlhf.trainer.ppo_utils.experience_maker import RemoteExperienceMaker
+
+        maker = RemoteExperienceMaker
     maker.compute_advantages_and_returns = compute_advantages_and_returns
 
 
@@ -59,7 +61,7 @@ def compute_advantages_and_returns(self: Any, experiences: list[Any]) -> list[An
     length = torch.cat([part.action_mask.sum(-1) for part in experiences])
     value = torch.from_numpy(advantages(method, rewards.double().cpu().numpy(), keys, length=length.cpu().numpy()))
     sizes = [len(part.rewards) for part in experiences]
-    for part, own in zip(experiences, value.to(rewards).split(sizes), strict=True):
+    for part, own in zip(experiences, torch.split(value.to(rewards), sizes), strict=True):
         reward = compute_reward(
             own, self.kl_ctl.value, part.kl, action_mask=part.action_mask, reward_clip_range=args.reward.clip_range
         )

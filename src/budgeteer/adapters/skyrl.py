@@ -26,7 +26,9 @@ def register(registry: Any = None) -> list[str]:
         The names.
     """
     if registry is None:
-        from skyrl.backends.skyrl_train.utils.ppo_utils import AdvantageEstimatorRegistry as registry
+        from skyrl.backends.skyrl_train.utils.ppo_utils import AdvantageEstimatorRegistry
+
+        registry = AdvantageEstimatorRegistry
     names = [PREFIX + name for name in ESTIMATORS]
     there = set(registry.list_available())
     for name in names:
