@@ -28,7 +28,7 @@ test-frameworks: .venv-frameworks/.done
 test-vllm: .venv-vllm/.done
 	VLLM_CPU_KVCACHE_SPACE=1 .venv-vllm/bin/python -m pytest -m vllm --timeout 1800 tests/vllm_engine
 
-# the adapter in verl's own loop on the CPU, in an environment of its own (about 1.5 GB); no model is trained
+# the adapter in verl's own loop on the CPU, in an environment of its own (about 2 GB); no model is trained
 test-verl: .venv-verl/.done
 	.venv-verl/bin/python -m pytest -m verl --timeout 600 tests/verl_trainer
 
@@ -131,9 +131,9 @@ $(VENV)/.docs: $(VENV)/bin/python pyproject.toml
 .venv-verl/.done: pyproject.toml
 	@$(PYTHON) tools/step.py 'install: an environment in .venv-verl' $(PYTHON) -m venv .venv-verl
 	@$(PYTHON) tools/step.py 'install: verl' .venv-verl/bin/python -m pip install -qq --disable-pip-version-check \
-		-c constraints.txt -e '.[rl]' pytest pytest-timeout accelerate cachetools codetiming datasets dill fastapi \
-		'hydra-core==1.3.8' msgspec 'numpy>=2' pandas peft pyarrow pyzmq 'ray==2.60.0' 'tensordict==0.10.0' \
-		'torchdata==0.11.0' transformers
+		-c constraints.txt -e '.[rl]' pytest pytest-timeout accelerate aiohttp cachetools codetiming datasets dill \
+		fastapi 'hydra-core==1.3.8' msgspec 'numpy>=2' pandas peft pillow pyarrow pyzmq 'ray==2.60.0' \
+		'tensordict==0.10.0' 'torchdata==0.11.0' transformers uvicorn
 	@.venv-verl/bin/python -m pip install -qq --disable-pip-version-check --no-deps 'verl==0.9.1' 'TransferQueue==0.1.11'
 	@touch $@
 
