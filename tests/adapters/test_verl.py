@@ -113,13 +113,26 @@ def test_the_worst_case_never_exceeds_a_budget():
     assert 4000 < made.spent.used <= 5000
 
 
-def test_a_budget_below_one_multiple_says_what_it_takes():
+def test_a_budget_below_one_multiple_says_what_it_takes(caplog):
     with pytest.raises(BudgetExceeded, match=r"run: .*a step takes 960 tokens at least \(16 rollouts\)"):
         numbers(budget=900, multiple=16).plan(list("abcdefgh"))
+    # it buys a step, but by the first guess not one in each of the four
+    assert numbers(budget=3800, multiple=16).plan(list("abcdefgh")).sum() == 16
+    assert "its share of the budget is 950; unless responses are shorter" in caplog.text
     with pytest.raises(BudgetExceeded, match=r"step: .*a step takes 120 tokens at least"):
         numbers(step_budget=100).plan(["a"])
-    # less than an equal share pays it, but the run can: the smallest step
-    assert numbers(budget=1000, multiple=16).plan(list("abcdefgh")).sum() == 16
+
+
+def test_a_later_step_may_take_more_than_its_share():
+    made, keys = numbers(budget=3900, multiple=16), list("abcdefgh")
+    observed(made, keys, made.plan(keys), [0.5] * 8, 70)  # 1,120 used; a step takes 1,120 now, and its share is 926
+    assert made.plan(keys).sum() == 16
+    observed(made, keys, [2] * 8, [0.5] * 8, 70)
+    assert made.plan(keys).sum() == 16
+    observed(made, keys, [2] * 8, [0.5] * 8, 70)
+    assert made.spent.used == 3360
+    with pytest.raises(BudgetExceeded, match=r"run: 540 tokens left of 3,900.*3,360 tokens used"):
+        made.plan(keys)
 
 
 def test_an_allocator_moves_rollouts_to_prompts_that_teach():
@@ -168,6 +181,15 @@ def test_a_run_in_the_loop(queue, tmp_path):
     last = run.groups[-1]
     assert min(last[i] for i in mixed) >= max(n for i, n in enumerate(last) if i not in mixed)
     assert not queue.partitions["train"]
+
+
+@pytest.mark.parametrize("recipe", ["grpo", "vip", "knapsack", "grpo:allocator=neyman"])
+def test_recipes_that_only_allocate(queue, tmp_path, recipe):
+    run = trainer(queue, tmp_path, recipe=recipe, step_budget="2k")
+    for _ in range(3):
+        run.train(PROMPTS)
+        assert 0 < sum(run.groups[-1]) <= 32
+        assert run.padded == 0
 
 
 def test_it_resumes_as_the_same_run(queue, tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -16,6 +17,8 @@ from budgeteer.core.errors import BudgetExceeded
 from budgeteer.core.plan import F64, I64, Items, Outcomes, require_plan
 from budgeteer.rl.history import History, estimates, record
 from budgeteer.rl.recipe import Pace, Recipe
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,15 +102,7 @@ class Numbers:
         )
         if s.worst_case:
             items = items.with_columns(cost=np.full(n, float(s.cap)))
-        needed = self._least(items.cost)
-        share = max(self._share(items), needed)
-        left = self._left()
-        if share > left:
-            used = 0 if s.budget is None else done.used
-            raise BudgetExceeded(
-                kind="tokens", scope="step" if s.budget is None else "run", used=used, requested=needed,
-                limit=used + left, hint=f"a step takes {needed:,} tokens at least ({s.multiple} rollouts)",
-            )  # fmt: skip
+        share = self._affordable(items)
         rng = np.random.default_rng((s.seed, done.step, 2))
         made = s.recipe.allocator.allocate(share, items, self.state, rng=rng)
         wanted = require_plan(made, items, share, f"the allocator of recipe {s.recipe.name!r}").units
@@ -118,6 +113,28 @@ class Numbers:
         done.planned += float(units @ items.cost)
         done.rollouts += int(units.sum())
         return units
+
+    def _affordable(self, items: Items) -> int:
+        """The step's share, raised to what the smallest step takes.
+
+        Raises:
+            BudgetExceeded: that is not left.
+        """
+        s, used = self.settings, 0 if self.settings.budget is None else self.spent.used
+        needed, share, left = self._least(items.cost), self._share(items), self._left()
+        least = f"a step takes {needed:,} tokens at least ({s.multiple} rollouts)"
+        if needed > left:
+            raise BudgetExceeded(
+                kind="tokens", scope="step" if s.budget is None else "run", used=used, requested=needed,
+                limit=used + left, hint=f"{least}; give more, or a lower multiple",
+            )  # fmt: skip
+        if share < needed and self.spent.step == 0:
+            logger.warning(
+                "%s by the first guess of lengths, and its share of the budget is %d; unless responses are shorter, "
+                "the run ends early: give more tokens, fewer steps, or a lower budgeteer.multiple",
+                least, share,
+            )  # fmt: skip
+        return max(share, needed)
 
     def _left(self) -> int:
         """Tokens that this step may take at most."""
