@@ -6,8 +6,10 @@ answers with made-up tokens.
 
 from __future__ import annotations
 
+import shlex
 import sys
 from importlib.resources import files
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -24,12 +26,16 @@ from omegaconf import OmegaConf  # noqa: E402
 from verl.experimental.agent_loop import AgentLoopOutput  # noqa: E402
 from verl.experimental.agent_loop.agent_loop import AgentLoopMetrics  # noqa: E402
 from verl.trainer.ppo import core_algos  # noqa: E402
+from verl.trainer.ppo.utils import need_critic, need_reference_policy  # noqa: E402
 from verl.trainer.ppo.v1.agent_loop_tq import AgentLoopWorkerTQ  # noqa: E402
 from verl.trainer.ppo.v1.trainer_sync import PPOTrainerSync  # noqa: E402
 from verl.utils import tensordict_utils as td  # noqa: E402
+from verl.utils.config import validate_config  # noqa: E402
+from verl.utils.import_utils import load_class_from_fqn  # noqa: E402
 from verl.workers.config import FSDPActorConfig  # noqa: E402
 
 from budgeteer.adapters.verl.manager import BudgetedAgentLoopManager, SaveNumbers  # noqa: E402
+from budgeteer.adapters.verl.settings import settings_of  # noqa: E402
 
 PAIRS = {"grpo": "grpo", "rloo": "rloo", "opo": "opo"}
 
@@ -209,6 +215,22 @@ def config_of(folder, *more):
     ]  # fmt: skip
     with initialize_config_dir(str(files("verl") / "trainer" / "config"), version_base=None):
         return compose("ppo_trainer", overrides=overrides)
+
+
+def test_the_examples_command_is_a_configuration_of_verl():
+    """The overrides of ``examples/verl_budget.sh``, composed and checked by verl as it does before a run."""
+    text = (Path(__file__).parents[2] / "examples" / "verl_budget.sh").read_text("utf-8")
+    words = shlex.split(text.split("verl.trainer.main_ppo")[1].replace("\\\n", " "))
+    given = [word.replace("$MODEL", "m").replace("$TRAIN", "t").replace("$VAL", "v") for word in words if "=" in word]
+    with initialize_config_dir(str(files("verl") / "trainer" / "config"), version_base=None):
+        config = compose("ppo_trainer", overrides=given)
+    validate_config(config, use_reference_policy=need_reference_policy(config), use_critic=need_critic(config))
+    settings = settings_of(config)
+    assert (settings.budget, settings.group, settings.multiple, settings.steps) == (30_000_000, 8, 256, 100)
+    assert (
+        load_class_from_fqn(config.actor_rollout_ref.rollout.agent.agent_loop_manager_class) is BudgetedAgentLoopManager
+    )
+    assert load_class_from_fqn(config.trainer.checkpoint_callback_class) is SaveNumbers
 
 
 def test_a_run_in_verls_loop(cluster, tmp_path):
