@@ -255,6 +255,14 @@ def test_parts_of_a_session_are_one_rollout(queue, tmp_path):
     assert (manager.numbers.history.right.tolist(), manager.numbers.spent.used) == ([1.0], 103)
 
 
+def test_a_step_of_which_nothing_was_learnt_is_said(queue, tmp_path, caplog):
+    run = trainer(queue, tmp_path)
+    run.agent_loop_manager.generate_sequences(run.batch(PROMPTS))
+    assert not caplog.text
+    run.agent_loop_manager.generate_sequences(run.batch(PROMPTS))
+    assert "no advantages were computed of the step before" in caplog.text
+
+
 def test_registration_is_done_by_the_import_and_once(queue):
     package = importlib.import_module("budgeteer.adapters.verl")
     algos = sys.modules["verl.trainer.ppo.core_algos"]

@@ -66,6 +66,8 @@ class BudgetedAgentLoopManager(AgentLoopManagerTQ):  # type: ignore[misc, unused
         if not td.get(prompts, "validate", False):
             if NUMBER in prompts:
                 raise InvalidInput(f"the data set has a field {NUMBER}, which the allocator is to write; remove it")
+            if self._waiting:
+                logger.warning("no advantages were computed of the step before; nothing was learnt from it")
             keys = keys_of(td.get(prompts, "raw_prompt"))
             units = self.numbers.plan(keys)
             self._waiting = dict(zip(map(str, td.get(prompts, "uid")), keys, strict=True))
