@@ -149,10 +149,11 @@ def test_rewards_of_another_range_are_rates():
     assert made.history.right.tolist() == [1.0, 0.75]
 
 
-def test_state_survives_json():
-    made, keys = numbers("vip", budget=9600, multiple=4), list("abcd")
+@pytest.mark.parametrize("recipe", ["vip", "grpo:allocator=thompson"])  # the second one has an allocator with a state
+def test_state_survives_json(recipe):
+    made, keys = numbers(recipe, budget=9600, multiple=4), list("abcd")
     observed(made, keys, made.plan(keys), [0, 1, 0.5, 0.75], 40)
-    again = numbers("vip", budget=9600, multiple=4)
+    again = numbers(recipe, budget=9600, multiple=4)
     again.load_state_dict(made.state_dict())
     assert again.plan(keys).tolist() == made.plan(keys).tolist()
     assert again.state_dict() == made.state_dict()
