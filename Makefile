@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install -qq --disable-pip-version-check -c constraints.txt
 STEP := @$(BIN)/python tools/step.py
 
-.PHONY: run test test-slow test-frameworks test-vllm test-kvpress test-clients fresh-clone lint bench conformance clients evidence \
+.PHONY: run test test-slow test-frameworks test-vllm test-verl test-kvpress test-clients fresh-clone lint bench conformance clients evidence \
 	screenshots docs clean
 
 # the demonstration: four arms and the untrained policy, three seeds, a table and a report
@@ -27,6 +27,10 @@ test-frameworks: .venv-frameworks/.done
 # steers inside the real vLLM on the CPU, in an environment of its own (about 3 GB)
 test-vllm: .venv-vllm/.done
 	VLLM_CPU_KVCACHE_SPACE=1 .venv-vllm/bin/python -m pytest -m vllm --timeout 1800 tests/vllm_engine
+
+# the adapter in verl's own loop on the CPU, in an environment of its own (about 2 GB); no model is trained
+test-verl: .venv-verl/.done
+	.venv-verl/bin/python -m pytest -m verl --timeout 600 tests/verl_trainer
 
 # what budgeted caches keep, against kvpress in an environment of its own, since it needs transformers below 5.3
 test-kvpress: .venv-kvpress/.done
@@ -123,6 +127,16 @@ $(VENV)/.docs: $(VENV)/bin/python pyproject.toml
 	@.venv-vllm/bin/python -m pip install -qq --disable-pip-version-check --no-deps -e .
 	@touch $@
 
+# verl asks for packages of GPUs that are not needed here; antlr4 4.9.3 comes as sources in Python only
+.venv-verl/.done: pyproject.toml
+	@$(PYTHON) tools/step.py 'install: an environment in .venv-verl' $(PYTHON) -m venv .venv-verl
+	@$(PYTHON) tools/step.py 'install: verl' .venv-verl/bin/python -m pip install -qq --disable-pip-version-check \
+		-c constraints.txt -e '.[rl]' pytest pytest-timeout accelerate aiohttp cachetools codetiming datasets dill \
+		fastapi 'hydra-core==1.3.8' msgspec 'numpy>=2' pandas peft pillow pyarrow pyzmq 'ray==2.60.0' \
+		'tensordict==0.10.0' 'torchdata==0.11.0' transformers uvicorn
+	@.venv-verl/bin/python -m pip install -qq --disable-pip-version-check --no-deps 'verl==0.9.1' 'TransferQueue==0.1.11'
+	@touch $@
+
 .venv-kvpress/.done: pyproject.toml
 	@$(PYTHON) tools/step.py 'install: an environment in .venv-kvpress' $(PYTHON) -m venv .venv-kvpress
 	@$(PYTHON) tools/step.py 'install: kvpress and the transformers that it needs' .venv-kvpress/bin/python -m pip \
@@ -134,4 +148,4 @@ $(VENV)/.docs: $(VENV)/bin/python pyproject.toml
 	@.venv-clients/uv/bin/python -m pip install -qq --disable-pip-version-check uv==0.13.9
 
 clean:
-	rm -rf $(VENV) .venv-frameworks .venv-vllm .venv-kvpress .venv-clients runs site
+	rm -rf $(VENV) .venv-frameworks .venv-vllm .venv-verl .venv-kvpress .venv-clients runs site

@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 
 from budgeteer.check._made_up import made_up
-from budgeteer.core.errors import InvalidInput
+from budgeteer.core.errors import InvalidInput, UnknownName
 from budgeteer.core.plan import F64, I64
-from budgeteer.rl.advantage import batch_scaled, centred_advantage, grpo_advantage, pass_at_k, rloo
+from budgeteer.rl.advantage import batch_scaled, centred_advantage, grpo_advantage, opo, pass_at_k, rloo
 from budgeteer.rl.rollouts import Rollouts
+from budgeteer.rl.rows import GROUPED, advantages
 
 ROLLOUTS, VIEW = made_up(0)
 A = np.array
@@ -79,16 +80,17 @@ def test_pass_at_k_refuses_a_k_below_one():
         pass_at_k(ROLLOUTS, VIEW, k=0)
 
 
-@pytest.mark.parametrize("advantage", [grpo_advantage, centred_advantage, rloo, batch_scaled, pass_at_k])
+@pytest.mark.parametrize("advantage", [grpo_advantage, centred_advantage, rloo, batch_scaled, opo, pass_at_k])
 @pytest.mark.parametrize("reward", [0.0, 1.0])
 def test_what_has_no_baseline_has_no_gradient(advantage, reward):
     """A rollout that is alone, and a prompt whose rollouts are alike, beside one that has both."""
     group = [0, 1, 1, 1, 2, 2, 2, 2, 2, 2]
     given = rows([reward, reward, reward, reward, 1, 0, 0, 0, 1, 0], group)
     value = advantage(given, VIEW)
-    assert not value[:4].any()
+    np.testing.assert_allclose(value[:4], 0, atol=1e-12)
     assert value[4] > 0 > value[5]
-    assert abs(value[4:].sum()) < 1e-9
+    if advantage is not opo:  # its baseline weighs rows by length
+        assert abs(value[4:].sum()) < 1e-9
 
 
 @pytest.mark.parametrize("advantage", [grpo_advantage, centred_advantage, rloo, pass_at_k])
@@ -98,3 +100,60 @@ def test_a_prompt_alone_counts(advantage):
     alone = advantage(rows(own, [0] * 5), VIEW)
     beside = advantage(rows([1, *own, 0, 0, 1], [1, *[0] * 5, 2, 2, 2]), VIEW)
     np.testing.assert_allclose(beside[1:6], alone)
+
+
+def test_the_deviation_of_a_sample_by_hand():
+    # 1, 0, 0: mean 1/3, squares 4/9 + 1/9 + 1/9 = 2/3 over 2 rows
+    value = grpo_advantage(rows([1, 0, 0, 1], [0, 0, 0, 1]), VIEW, unbiased=True)
+    np.testing.assert_allclose(value, A([2 / 3, -1 / 3, -1 / 3, 0]) / math.sqrt(1 / 3))
+
+
+# -- rows of other trainers --------------------------------------------------------------------------------------------
+
+
+def test_opo_by_hand():
+    # group a: (3 * 1 + 1 * 0 + 4 * 0.5) / 8 = 0.625; b is alone; c all equal
+    value = advantages("opo", [1, 7, 0, 0.5, 2, 2], list("abaacc"), length=[3, 2, 1, 4, 5, 9])
+    np.testing.assert_allclose(value, [0.375, 0, -0.625, -0.125, 0, 0], atol=1e-12)
+
+
+@pytest.mark.parametrize("method", GROUPED)
+def test_rows_that_do_not_count_change_nothing(method):
+    """Padding of a prompt of its own, a rejected row of a group, a row that nobody scored, and a row left out."""
+    reward, keys, length = [1, 0, 0, 0, 0, 0, 1, 0], list("aaaaabbb"), [4, 2, 5, 3, 1, 2, 2, 6]
+    plain = advantages(method, reward, keys, length=length)
+    more = advantages(
+        method, [*reward, 0, 1, math.nan, 1], [*keys, "pad", "a", "b", "b"], length=[*length, 0, 0, 3, 3],
+        counted=[True] * 11 + [False],
+    )  # fmt: skip
+    np.testing.assert_allclose(more[:8], plain)
+    assert not more[8:].any()
+    assert plain.any()
+
+
+@pytest.mark.parametrize("method", GROUPED)
+def test_rows_have_the_advantages_of_rollouts(method):
+    """What other trainers get is what a recipe trains with."""
+    rng = np.random.default_rng(3)
+    group, reward = rng.integers(0, 5, 33), rng.integers(0, 2, 33).astype(float)
+    given = rows(reward.tolist(), group.tolist())
+    part = dict(zip(GROUPED, (grpo_advantage, centred_advantage, rloo, batch_scaled, opo, pass_at_k), strict=True))[
+        method
+    ]
+    sampled = given.sampled.sum(1)
+    np.testing.assert_allclose(advantages(method, reward, [f"p{g}" for g in group], length=sampled), part(given, VIEW))
+
+
+def test_rows_are_refused():
+    assert advantages("rloo", [], []).shape == (0,)
+    assert not advantages("rloo", [math.nan, 1], ["a", "b"], length=[1, 0]).any()
+    with pytest.raises(InvalidInput, match="'tempo' reads more of a rollout"):
+        advantages("tempo", [1, 0], ["a", "a"])
+    with pytest.raises(InvalidInput, match="k=0; give 1 or more"):
+        advantages("pass-at-k:k=0", [1, 0], ["a", "a"])
+    with pytest.raises(InvalidInput, match=r"length has shape \(1,\) for 2 rows"):
+        advantages("rloo", [1, 0], ["a", "a"], length=[1])
+    with pytest.raises(InvalidInput, match="a reward is infinite"):
+        advantages("rloo", [math.inf, 0], ["a", "a"])
+    with pytest.raises(UnknownName, match="did you mean 'rloo'"):
+        advantages("rlo", [1, 0], ["a", "a"])

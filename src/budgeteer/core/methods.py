@@ -82,6 +82,7 @@ RLOO = Citation(
     "Back to Basics: Revisiting REINFORCE Style Optimization for Learning from Human Feedback in LLMs", "2402.14740"
 )
 REINFORCE_PP = Citation("REINFORCE++: Stabilizing Critic-Free Policy Optimization", "2501.03262")
+OPO = Citation("On-Policy RL with Optimal Reward Baseline", "2505.23585")
 PASS_AT_K = Citation(
     "Pass@k Training for Adaptively Balancing Exploration and Exploitation of Large Reasoning Models", "2508.10751"
 )
@@ -620,6 +621,7 @@ METHODS: tuple[Method, ...] = (
     Method("shrunk", "advantage", _AD("shrunk_advantage"), "reward minus a mean shrunk to the prompt's history"),
     Method("rloo", "advantage", _AD("rloo"), "reward minus the mean of the prompt's other rollouts", RLOO),
     Method("batch-scaled", "advantage", _AD("batch_scaled"), "centred in its prompt, one scale for all", REINFORCE_PP),
+    Method("opo", "advantage", _AD("opo"), "reward minus the prompt's mean weighted by length", OPO),
     Method("pass-at-k", "advantage", _AD("pass_at_k"), "what a rollout adds to the best of k", PASS_AT_K),
     Method("hbpo", "advantage", _AD("hbpo_advantage"), "between the targets of a prompt, and within each", HBPO),
     Method("tempo", "advantage", _AD("tempo"), "credit for the tokens at which rollouts part", TEMPO_TREE),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from budgeteer.core.budget import Budget
 from budgeteer.core.errors import InvalidInput
 from budgeteer.core.plan import whole
 
@@ -51,3 +52,19 @@ class TrainConfig:
             value = getattr(self, name)
             if not (math.isfinite(value) and value >= 0):
                 raise InvalidInput(f"TrainConfig.{name} is {value}; give a finite number, 0 or more")
+
+
+def tokens_of(name: str, budget: int | str | None) -> int | None:
+    """A budget of generated tokens: a number, or a text such as ``2m``.
+
+    Raises:
+        InvalidInput: a share, money, a window, or nothing above 0.
+    """
+    if budget is None:
+        return None
+    if isinstance(budget, str):
+        parsed = Budget.parse(budget)
+        if parsed.amount is None or parsed.kind not in ("all", "output") or parsed.window is not None:
+            raise InvalidInput(f"{name}={budget!r}; give a number of generated tokens, such as 300_000, '300k' or '2m'")
+        budget = parsed.amount
+    return whole(name, budget, 1)

@@ -11,9 +11,7 @@ from transformers import ProcessorMixin
 
 from budgeteer.adapters.trl.sampling import OFFERED
 from budgeteer.adapters.trl.update import TOKEN_MEANS
-from budgeteer.core.budget import Budget
 from budgeteer.core.errors import InvalidInput
-from budgeteer.core.plan import whole
 from budgeteer.core.steer import require_offered
 from budgeteer.rl.advantage import grpo_advantage
 from budgeteer.rl.ratio import Loss
@@ -21,22 +19,6 @@ from budgeteer.rl.recipe import Recipe, Schedules, View
 from budgeteer.rl.weight import prompt_mean, token_mean
 
 _POINTS = np.linspace(0, 1, 41).tolist()
-
-
-def tokens_of(name: str, budget: int | str | None) -> int | None:
-    """A budget of generated tokens: a number, or a text such as ``2m``.
-
-    Raises:
-        InvalidInput: a share, money, a window, or nothing above 0.
-    """
-    if budget is None:
-        return None
-    if isinstance(budget, str):
-        parsed = Budget.parse(budget)
-        if parsed.amount is None or parsed.kind not in ("all", "output") or parsed.window is not None:
-            raise InvalidInput(f"{name}={budget!r}; give a number of generated tokens, such as 300_000, '300k' or '2m'")
-        budget = parsed.amount
-    return whole(name, budget, 1)
 
 
 def refuse_arguments(given: Mapping[str, Any]) -> None:

@@ -30,7 +30,6 @@ from budgeteer.adapters.trl.refusals import (
     refuse_prompts,
     refuse_recipe,
     refuse_steer,
-    tokens_of,
 )
 from budgeteer.adapters.trl.report import of_lengths, of_rewards, replace_content, total_of
 from budgeteer.adapters.trl.sampling import ANSWER, Row, Sampling, chunks, generating_with, rollouts_of, setting
@@ -39,7 +38,7 @@ from budgeteer.core.plan import ABORTED, CUT, F64, I64, Plan
 from budgeteer.models.chat import tags_of
 from budgeteer.rl import checkpoint, recipes
 from budgeteer.rl.advantage import grpo_advantage
-from budgeteer.rl.config import TrainConfig
+from budgeteer.rl.config import TrainConfig, tokens_of
 from budgeteer.rl.control import Control
 from budgeteer.rl.history import Std
 from budgeteer.rl.identity import digest, fingerprint

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from budgeteer.rl.advantage._centred_advantage import centred_advantage
     from budgeteer.rl.advantage._grpo_advantage import grpo_advantage
     from budgeteer.rl.advantage._hbpo_advantage import hbpo_advantage
+    from budgeteer.rl.advantage._opo import opo
     from budgeteer.rl.advantage._pass_at_k import pass_at_k
     from budgeteer.rl.advantage._rloo import rloo
     from budgeteer.rl.advantage._shrunk_advantage import shrunk_advantage
@@ -25,6 +26,7 @@ __all__ = [
     "grpo_advantage",
     "hbpo_advantage",
     "history_baseline",
+    "opo",
     "pass_at_k",
     "rloo",
     "shrunk_advantage",
@@ -40,6 +42,7 @@ __getattr__ = lazy(
         "grpo_advantage": "_grpo_advantage",
         "hbpo_advantage": "_hbpo_advantage",
         "history_baseline": "kit",
+        "opo": "_opo",
         "pass_at_k": "_pass_at_k",
         "rloo": "_rloo",
         "shrunk_advantage": "_shrunk_advantage",

@@ -12,6 +12,12 @@ if TYPE_CHECKING:
     from budgeteer.rl.rollouts import Rollouts
 
 
-def grpo_advantage(rollouts: Rollouts, view: View) -> F64:
-    """[n] reward minus the mean of its prompt's rollouts, divided by their standard deviation; aborted ones count."""
-    return group_norm(rollouts.reward, rollouts.group, len(rollouts.keys))
+def grpo_advantage(rollouts: Rollouts, view: View, *, unbiased: bool = False) -> F64:
+    """[n] reward minus the mean of its prompt's rollouts, divided by their standard deviation; aborted ones count.
+
+    Args:
+        unbiased: divide by the standard deviation of a sample (n - 1), as TRL, verl, SkyRL, slime and OpenRLHF do; else
+            by that of a population (n). They differ by sqrt(n / (n - 1)): where groups are ragged, small ones weigh
+            less with it.
+    """
+    return group_norm(rollouts.reward, rollouts.group, len(rollouts.keys), unbiased=unbiased)

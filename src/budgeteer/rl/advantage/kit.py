@@ -9,7 +9,7 @@ from budgeteer.core.plan import F64, I64
 __all__ = ["group_norm", "history_baseline"]
 
 
-def group_norm(reward: F64, group: I64, groups: int, *, scale: bool = True) -> F64:
+def group_norm(reward: F64, group: I64, groups: int, *, scale: bool = True, unbiased: bool = False) -> F64:
     """GRPO's advantage (arXiv 2402.03300): A_i = (r_i - mean of the group) / (std of the group).
 
     Groups are by index, not by position.
@@ -18,7 +18,8 @@ def group_norm(reward: F64, group: I64, groups: int, *, scale: bool = True) -> F
     implementations give a group of one its raw reward.)
 
     Args:
-        reward: [n]; group: [n] in [0, groups); scale: divide by the population std (False = Dr.GRPO's form).
+        reward: [n]; group: [n] in [0, groups); scale: divide by the std (False = Dr.GRPO's form).
+        unbiased: the std is that of a sample (over n - 1 rows) instead of a population (over n).
 
     Returns:
         [n] advantages.
@@ -31,7 +32,8 @@ def group_norm(reward: F64, group: I64, groups: int, *, scale: bool = True) -> F
     centred = reward - mean[group]
     if not scale:
         return centred
-    std = np.sqrt(np.bincount(group, centred**2, minlength=groups) / count)
+    over = np.maximum(count - 1, 1) if unbiased else count
+    std = np.sqrt(np.bincount(group, centred**2, minlength=groups) / over)
     return np.divide(centred, std[group], out=np.zeros_like(centred), where=std[group] > 1e-8)
 
 
