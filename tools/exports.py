@@ -19,6 +19,7 @@ PACKAGES = (
     "allocate",
     "cache.score",
     "cache.split",
+    "context",
     "gateway.policies",
     "joint",
     "online",

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from budgeteer.context.fill import by_score
 from budgeteer.core.allocator import stateless
 from budgeteer.core.column import Column, declare
 from budgeteer.core.environment import Item
@@ -384,6 +385,11 @@ def no_recipe():
     return 7
 
 
+def their_shortest():
+    """Keep the shortest pieces."""
+    return by_score(lambda question, texts: np.array([-float(len(text)) for text in texts]))
+
+
 class TheirShort:
     """Short answers for all."""
 
@@ -439,6 +445,7 @@ TASK = Method("their-sums", "task", f"{HERE}:TheirSums", "sums modulo 11")
 POLICY = Method("their-policy", "policy", f"{HERE}:their_policy", "short answers for all", arguments={"cap": 20})
 SCORE = Method("their-oldest", "score", f"{HERE}:their_oldest", "the oldest entries")
 SPLIT = Method("their-half-of-it", "split", f"{HERE}:their_half_of_it", "half of what may be kept")
+REDUCER = Method("their-shortest", "reducer", f"{HERE}:their_shortest", "the shortest pieces")
 RECIPE = Method("theirs", "recipe", f"{HERE}:recipe", "GRPO of theirs")
 BROKEN = Method("theirs-broken", "recipe", f"{HERE}:broken_recipe", "fails in its first step")
 NONE = Method("theirs-none", "recipe", f"{HERE}:no_recipe", "makes something else")

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from budgeteer.check._policy import check_policy, policy_of
     from budgeteer.check._ratio import check_ratio
     from budgeteer.check._recipe import check_recipe
+    from budgeteer.check._reducer import check_reducer
     from budgeteer.check._reward import check_reward
     from budgeteer.check._rounding import check_rounding
     from budgeteer.check._router import check_router
@@ -64,6 +65,7 @@ __all__ = [
     "check_policy",
     "check_ratio",
     "check_recipe",
+    "check_reducer",
     "check_reward",
     "check_rounding",
     "check_router",
@@ -105,6 +107,7 @@ __getattr__ = lazy(
         "check_online": "_online",
         "check_policy": "_policy",
         "check_recipe": "_recipe",
+        "check_reducer": "_reducer",
         "check_reward": "_reward",
         "check_rounding": "_rounding",
         "check_router": "_router",

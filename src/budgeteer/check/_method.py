@@ -124,6 +124,7 @@ CHECKS: Mapping[str, Callable[..., None]] = {
     "task": _task,
     "score": _plain("check_score"),
     "split": _plain("check_split"),
+    "reducer": _plain("check_reducer"),
     "policy": _policy,
 }
 """Part -> its check of a method."""

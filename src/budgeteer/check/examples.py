@@ -3,6 +3,7 @@ names."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -63,3 +64,36 @@ def rewards() -> dict[str, Any]:
         return [[1 / (1 + len(step)) for step in steps] for steps in traces]
 
     return {"model": rate}
+
+
+def encode() -> dict[str, Any]:
+    """An encoder that counts words."""
+    from budgeteer.context.encode import words
+
+    return {"encode": words}
+
+
+def rerank() -> dict[str, Any]:
+    """A reranker that compares counted words."""
+    from budgeteer.context.encode import cosine, words
+
+    return {"rerank": cosine(words)}
+
+
+def surprise() -> dict[str, Any]:
+    """A surprise that grows with the length of a word."""
+    return {"surprise": lambda text: [(w.start(), w.end(), float(len(w.group()))) for w in re.finditer(r"\S+", text)]}
+
+
+def attribute() -> dict[str, Any]:
+    """An attribution by how rare a word is."""
+    from budgeteer.context.attribution import rarity
+
+    return {"attribute": rarity}
+
+
+def summarise() -> dict[str, Any]:
+    """A summary of first sentences."""
+    from budgeteer.context._summary import first_sentences
+
+    return {"summarise": first_sentences}

@@ -86,11 +86,18 @@ print(meter("NAME")(Usage(input=9, output=20, counts={"NAME": 3})))  # and as a 
     "style": _SOLVE + "--strategy direct --style SPEC --model smollm2 --budget 4000",
     "score": "budgeteer cache eval smollm2 --methods SPEC --budgets 25%",
     "split": "budgeteer cache eval smollm2 --methods snapkv:split=SPEC --budgets 25%",
+    "reducer": """\
+from budgeteer.context.protocol import counter
+from budgeteer.core import registry
+
+talk = [{"role": "user", "content": text} for text in ("It is red.", "It is an old cat.", "What is it?")]
+reduce = registry.make("reducer", "NAME"ARGUMENTS)
+print(len(reduce(talk, 22, counter(lambda text: len(text.split())))))  # messages that are left""",
     "task": "budgeteer solve SPEC --limit 20 --strategy direct --model smollm2 --budget 4000",
 }
 """Part -> how a method NAME of it is run; SPEC = its name with the options that it needs.
 
-No command resolves online, joint, rounding, matching, router, allowance."""
+No command resolves online, joint, rounding, matching, router, allowance, reducer."""
 
 
 def run_of(method: Method) -> str:
