@@ -33,6 +33,7 @@ PACKAGES = (
     "rl.stream",
     "rl.variant",
     "rl.weight",
+    "route",
     "steer",
     "strategies",
     "verify",

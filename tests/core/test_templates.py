@@ -59,6 +59,7 @@ FACTORIES = {
     "score": "large_values",
     "split": "lend",
     "reducer": "named",
+    "route": "straight",
 }
 """Template -> the factory in it."""
 TORCH = ("recipe", "reward", "advantage", "ratio", "score", "split")

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from budgeteer.check._reducer import check_reducer
     from budgeteer.check._reward import check_reward
     from budgeteer.check._rounding import check_rounding
+    from budgeteer.check._route import check_route
     from budgeteer.check._router import check_router
     from budgeteer.check._schedule import check_schedule
     from budgeteer.check._scorer import check_scorer
@@ -68,6 +69,7 @@ __all__ = [
     "check_reducer",
     "check_reward",
     "check_rounding",
+    "check_route",
     "check_router",
     "check_schedule",
     "check_score",
@@ -110,6 +112,7 @@ __getattr__ = lazy(
         "check_reducer": "_reducer",
         "check_reward": "_reward",
         "check_rounding": "_rounding",
+        "check_route": "_route",
         "check_router": "_router",
         "check_score": "_cells",
         "check_scorer": "_scorer",

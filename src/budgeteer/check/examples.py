@@ -97,3 +97,23 @@ def summarise() -> dict[str, Any]:
     from budgeteer.context._summary import first_sentences
 
     return {"summarise": first_sentences}
+
+
+def router_file() -> dict[str, Any]:
+    """A router in a file, for the gateway of :func:`budgeteer.check.check_policy`; it is gone when the process ends."""
+    import atexit
+    import shutil
+    import tempfile
+    from pathlib import Path
+
+    from budgeteer.route.saved import fitted, save
+    from budgeteer.route.table import Table
+
+    folder = Path(tempfile.mkdtemp())
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    prompts = [" ".join(map(str, np.random.default_rng(n).integers(0, 9, 8))) for n in range(24)]
+    hard = np.array([float("7" in prompt) for prompt in prompts])
+    score, cost = np.stack([1 - hard, np.ones(24)], axis=1), np.tile([1.0, 4.0], (24, 1))
+    table = Table(("small", "large"), score, cost, np.full((24, 2), np.nan), {"prompt": tuple(prompts)})
+    save(fitted("classifier:penalty=0.1", table, 2.5), folder / "router.json")
+    return {"file": str(folder / "router.json")}

@@ -67,6 +67,7 @@ RANGES = {
     "samples": Range(0, 1_000_000),
     "seed": _SEED,
     "seeds": Range(1, 10_000, why="2 or more for an interval"),
+    "splits": Range(1, 10_000, why="2 or more for an interval"),
     "steps": Range(1, 10_000_000),
     "task_seed": _SEED,
     "temperature": Range(0, 1_000, above=True),

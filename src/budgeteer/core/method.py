@@ -37,6 +37,7 @@ PARTS: dict[str, str] = {
     "score": "says how much each entry of a KV cache is worth",
     "split": "says how many entries of a KV cache each layer and head keeps",
     "reducer": "makes messages fit a budget of tokens",
+    "route": "says which model answers a request",
 }
 """Part -> what a method of it does."""
 

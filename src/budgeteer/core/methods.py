@@ -105,6 +105,7 @@ ADA_KV = Citation(
 )
 PYRAMID_KV = Citation("PyramidKV: Dynamic KV Cache Compression based on Pyramidal Information Funneling", "2406.02069")
 H2O, DEFENSIVE = _paper("H2O"), _paper("DefensiveKV")
+ROUTING_SURVEY = _paper("RoutingSurvey")
 BM25S = Citation("BM25S: Orders of magnitude faster lexical search via eager sparse scoring", "2407.03618")
 SELECTIVE_CONTEXT = Citation(
     "Compressing Context to Enhance Inference Efficiency of Large Language Models", "2310.06201"
@@ -116,7 +117,7 @@ _AD, _IM, _RA = partial(_path, "rl.advantage"), partial(_path, "rl.importance"),
 _ST, _CA, _SC = partial(_path, "rl.stream"), partial(_path, "rl.carry"), partial(_path, "rl.schedule")
 _VA = partial(_path, "rl.variant")
 _CS, _CP = partial(_path, "cache.score"), partial(_path, "cache.split")
-_CX = partial(_path, "context")
+_CX, _RO = partial(_path, "context"), partial(_path, "route")
 _P = partial(_path, "gateway.policies")
 _S, _T, _V = partial(_path, "steer"), partial(_path, "strategies"), partial(_path, "verify")
 
@@ -773,6 +774,7 @@ METHODS: tuple[Method, ...] = (
         "a cheaper model when a budget runs low",
         arguments={"models": {"large": "small"}},
     ),
+    Method("route", "policy", _P("route"), "the model that a fitted router chooses", arguments=_example("router_file")),
     Method(
         "schedule",
         "policy",
@@ -883,6 +885,25 @@ METHODS: tuple[Method, ...] = (
         "what an agent of a team sees, by role, stage and age",
         _paper("RCR-Router"),
         arguments=_example("encode"),
+    ),
+    # route
+    Method("similarity", "route", _RO("similarity"), "models that did well on like requests", ROUTING_SURVEY),
+    Method("classifier", "route", _RO("classifier"), "the model of the best predicted score", ROUTING_SURVEY),
+    Method("cascade", "route", _RO("cascade"), "cheap first, dearer where its answer looks wrong", ROUTING_SURVEY),
+    Method("bandit", "route", _RO("bandit"), "LinUCB, learnt from one model a request", ROUTING_SURVEY),
+    Method(
+        "pareto-bandit",
+        "route",
+        _RO("pareto_bandit"),
+        "a bandit that paces dollars and forgets",
+        Citation("ParetoBandit: Budget-Paced Adaptive Routing for Non-Stationary LLM Serving", "2604.00136"),
+    ),
+    Method(
+        "boundary",
+        "route",
+        _RO("boundary"),
+        "the large model where the small one fails and it does not",
+        _paper("BudgetAwareRouting"),
     ),
 )
 # fmt: on

@@ -93,6 +93,7 @@ from budgeteer.core import registry
 talk = [{"role": "user", "content": text} for text in ("It is red.", "It is an old cat.", "What is it?")]
 reduce = registry.make("reducer", "NAME"ARGUMENTS)
 print(len(reduce(talk, 22, counter(lambda text: len(text.split())))))  # messages that are left""",
+    "route": "budgeteer route eval TABLE.csv --methods SPEC",
     "task": "budgeteer solve SPEC --limit 20 --strategy direct --model smollm2 --budget 4000",
 }
 """Part -> how a method NAME of it is run; SPEC = its name with the options that it needs.
