@@ -5,7 +5,7 @@
 
 DATA has a row a question: question, answers, gold_sentences, candidate_sentences (2WikiMultihopQA, Apache 2.0). A
 prompt is one message with the candidates, a line each in an order drawn from the seed, and one with the question. The
-budget is that of the whole prompt; tokens are those of SmolLM2's tokenizer (--tokenizer), or words where there is none.
+budget is that of the whole prompt; tokens are those of SmolLM2's tokenizer (--tokenizer), or words.
 
 ``recall`` is the share of the gold sentences that the prompt has whole, ``both`` the share of questions with all of
 them, ``answer`` the share of questions whose answer stands in the kept candidates, of those with an answer that is not
@@ -21,6 +21,7 @@ import argparse
 import gzip
 import json
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +61,7 @@ def cached(encode: Encode) -> Encode:
     known: dict[str, Any] = {}
 
     def read(texts: Sequence[str]) -> Any:
+        texts = [text.strip() for text in texts]
         new = list(dict.fromkeys(text for text in texts if text not in known))
         known.update(zip(new, encode(new) if new else [], strict=True))
         return np.array([known[text] for text in texts])
@@ -134,18 +136,18 @@ def reducers(encode: Encode | None, folder: str | None, model: str | None) -> di
 
 
 def tokens_by(tokenizer: str | None) -> Callable[[str], int]:
-    """Text -> tokens, of a GGUF file or a folder; without one, words."""
+    """Text -> tokens, by a tokenizer.json; without one, words. Texts of pieces are counted once."""
     if tokenizer is None:
         return lambda text: len(text.split())
-    from transformers import AutoTokenizer
+    from tokenizers import Tokenizer
 
-    path = Path(tokenizer)
-    made: Any = (
-        AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name)
-        if path.suffix == ".gguf"
-        else AutoTokenizer.from_pretrained(tokenizer)
-    )
-    return lambda text: len(made(text, add_special_tokens=False)["input_ids"])
+    made = Tokenizer.from_file(tokenizer)
+
+    @lru_cache(1 << 16)
+    def tokens(text: str) -> int:
+        return len(made.encode(text, add_special_tokens=False).ids)
+
+    return tokens
 
 
 def prompt(row: dict[str, Any], seed: int, place: int) -> list[Message]:
@@ -187,7 +189,7 @@ def main() -> None:
     parser.add_argument("data", type=Path)
     parser.add_argument("--encoder", default=None, help="folder or name of a sentence encoder (all-MiniLM-L6-v2)")
     parser.add_argument("--model", default=None, help="folder or name of a causal model, for self-information")
-    parser.add_argument("--tokenizer", default=None, help="folder, or a GGUF file; default: words")
+    parser.add_argument("--tokenizer", default=None, help="a tokenizer.json; default: words")
     parser.add_argument("--limit", type=int, default=None, help="first questions only")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--quick", action="store_true")
@@ -250,8 +252,16 @@ def main() -> None:
                     **({"read": read[name]} if name in read else {}),
                 }
             )
+        _write(args, rows, asked, results)
+
+
+def _write(args: argparse.Namespace, rows: Sequence[Any], asked: Sequence[bool], results: list[dict[str, Any]]) -> None:
+    """What is there so far: a budget takes minutes."""
     about = {"questions": len(rows), "with_an_answer_in_them": sum(asked), "seed": args.seed, "random_seeds": SEEDS}
-    about |= {"tokenizer": args.tokenizer and Path(args.tokenizer).name, "model": args.model and Path(args.model).name}
+    about |= {
+        "tokenizer": args.tokenizer and Path(args.tokenizer).parent.name,
+        "model": args.model and Path(args.model).name,
+    }
     out = args.out or (None if args.quick else OUT)
     if out is not None:
         out.write_text(json.dumps({"about": about, "rows": results}, indent=1) + "\n", encoding="utf-8")

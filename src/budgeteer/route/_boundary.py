@@ -48,7 +48,7 @@ def boundary(thrift: float = 0.5, steps: int = 200, penalty: float = 3.0) -> Rou
     Args:
         thrift: what a saved call of the large model is worth, 0 to 1, in solved requests.
         steps: of the gradient ascent, 0 or more.
-        penalty: of the squared weights, above 0.
+        penalty: of the squared weights of the warm start, and of the squared distance from it afterwards, above 0.
 
     >>> x, score = np.tile([[1.0, -1.0], [1.0, 1.0]], (40, 1)), np.tile([[1.0, 1.0], [0.0, 1.0]], (40, 1))
     >>> route = boundary()
@@ -103,17 +103,17 @@ def _advantages(easy: np.ndarray, large: np.ndarray, thrift: float) -> tuple[F64
 
 
 def _ascend(w: F64, x: F64, small: F64, large: F64, penalty: float, steps: int) -> F64:
-    """Gradient ascent on mean(pi A_large + (1 - pi) A_small) - penalty / 2n |w|^2, steps halved until it rises."""
-    n, rate = len(x), 4.0
+    """Gradient ascent on mean(pi A_large + (1 - pi) A_small) - penalty / 2n |w - w0|^2, steps halved until it rises."""
+    n, rate, begin = len(x), 4.0, w
 
     def value(w: F64) -> float:
         pi = sigmoid(x @ w)
-        return float((pi * large + (1 - pi) * small).mean() - penalty / (2 * n) * (w @ w))
+        return float((pi * large + (1 - pi) * small).mean() - penalty / (2 * n) * ((w - begin) @ (w - begin)))
 
     now = value(w)
     for _ in range(steps):
         pi = sigmoid(x @ w)
-        gradient = x.T @ (pi * (1 - pi) * (large - small)) / n - penalty / n * w
+        gradient = x.T @ (pi * (1 - pi) * (large - small)) / n - penalty / n * (w - begin)
         while rate > 1e-6 and value(w + rate * gradient) < now:
             rate /= 2
         if rate <= 1e-6:

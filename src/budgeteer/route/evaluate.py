@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -16,7 +17,7 @@ from budgeteer.route.table import Table
 
 FOLDS = 4
 """In which the price of a budget is found: each row is routed by what was learnt from the others."""
-_DOUBLINGS, _HALVINGS = 60, 30
+_POWERS, _HALVINGS = 100, 25
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,21 +111,26 @@ def prices_of(route: Route, outcomes: Outcomes, budgets: Sequence[float], seed: 
 
 
 def _lowest(spent: Callable[[float], float], budget: float, first: float, least: float) -> float:
-    """The lowest price at which ``spent`` is within a budget, by doubling from ``first`` and halving."""
+    """The lowest price at which ``spent`` is within a budget: between powers of two, then halved in its logarithm."""
     if spent(0.0) <= budget:
         return 0.0
-    low, high = 0.0, first
-    for _ in range(_DOUBLINGS):
+    high = first
+    for _ in range(_POWERS):
         if spent(high) <= budget:
             break
-        low, high = high, high * 2
+        high *= 2
     else:
         raise InvalidInput(
             f"no price keeps this route within {budget:g} dollars a request; the cheapest model costs {least:g} on the "
             "mean"
         )
+    low = high / 2
+    for _ in range(_POWERS):
+        if spent(low) > budget:
+            break
+        low, high = low / 2, low
     for _ in range(_HALVINGS):
-        middle = (low + high) / 2
+        middle = math.sqrt(low * high)
         low, high = (low, middle) if spent(middle) <= budget else (middle, high)
     return high
 
