@@ -55,7 +55,7 @@ def similarity(neighbours: int = 20) -> Route:
         for begin in range(0, len(x), _BLOCK):
             part = x[begin : begin + _BLOCK]
             distance = (part**2).sum(1)[:, None] - 2 * part @ state.x.T + (state.x**2).sum(1)
-            near = np.argsort(distance, axis=1, kind="stable")[:, :k]
+            near = np.argpartition(distance, k - 1, axis=1)[:, :k]
             score[begin : begin + _BLOCK] = state.score[near].mean(axis=1)
             cost[begin : begin + _BLOCK] = state.cost[near].mean(axis=1)
         return best(score, cost)
