@@ -62,7 +62,7 @@ def cached(encode: Encode) -> Encode:
 
     def read(texts: Sequence[str]) -> Any:
         texts = [text.strip() for text in texts]
-        new = list(dict.fromkeys(text for text in texts if text not in known))
+        new = sorted(dict.fromkeys(text for text in texts if text not in known), key=len)  # batches of like lengths
         known.update(zip(new, encode(new) if new else [], strict=True))
         return np.array([known[text] for text in texts])
 
