@@ -49,6 +49,7 @@ RANGES = {
     "joules": Range(0, math.inf, above=True),
     "kl": Range(0, 1_000, why="0 = no penalty"),
     "length": Range(1, 10_000_000),
+    "level": Range(1e-6, 1 - 1e-6),
     "limit": Range(1, 1_000_000_000),
     "low": Range(0, 1_000_000_000),
     "lr": Range(0, 1, above=True),

@@ -72,7 +72,7 @@ def pareto_bandit(explore: float = 0.05, forget: float = 0.997, prior: float = 2
         check_width(outcomes.x, state.b.shape[1])
         if not budget > 0:
             raise InvalidInput(f"a budget of {budget} dollars a request; give a number above 0")
-        inverse, b = np.linalg.inv(state.a), state.b.copy()
+        a, b, inverse = state.a.copy(), state.b.copy(), np.linalg.inv(state.a)
         low, high = float(state.cost.min()), float(state.cost.max())
         positive = max(low, high * 1e-6, 1e-300)
         span = np.log(max(high, positive)) - np.log(positive)
@@ -90,8 +90,8 @@ def pareto_bandit(explore: float = 0.05, forget: float = 0.997, prior: float = 2
                 value = np.where((state.cost <= ceiling) | (state.cost == low), value, -np.inf)
             model = int(np.argmax(value))
             kept = forget ** (row - last[model])
-            a = kept * np.linalg.inv(inverse[model]) + np.outer(x, x) + floor * (row - last[model])
-            inverse[model] = np.linalg.inv(a)
+            a[model] = kept * a[model] + np.outer(x, x) + floor * (row - last[model])
+            inverse[model] = np.linalg.inv(a[model])
             b[model] = kept * b[model] + outcomes.score[row, model] * x
             last[model], final[row] = row, model
             mean = (1 - SMOOTHING) * mean + SMOOTHING * float(outcomes.cost[row, model])
