@@ -14,7 +14,7 @@ from budgeteer.context.attribution import rarity
 from budgeteer.context.encode import cosine, encode_of, rerank_of, words
 from budgeteer.context.fill import by_score, filled, in_order, weighted
 from budgeteer.context.pieces import OMITTED, cut, talk_of
-from budgeteer.context.protocol import counter, texts_of
+from budgeteer.context.protocol import chat_counter, counter, texts_of
 from budgeteer.core import registry
 from budgeteer.core.errors import InvalidInput, UnknownName
 
@@ -45,7 +45,11 @@ def test_pieces_joined_are_the_text_and_none_is_too_long(text, longest):
 
 
 def call(name, what="find"):
-    return {"role": "assistant", "content": None, "tool_calls": [{"id": name, "function": {"name": what}}]}
+    return {
+        "role": "assistant",
+        "content": None,
+        "tool_calls": [{"id": name, "function": {"name": what, "arguments": "{}"}}],
+    }
 
 
 def result(name, text):
@@ -168,6 +172,25 @@ def test_filling_is_within_the_budget_and_leaves_no_room_whatever_joining_pieces
         rest = set(range(len(talk.pieces))) - set(chosen)
         if joins <= 0:  # the sum of the pieces is never too low, and the whole is counted before one is left out
             assert all(count(talk.keep([*chosen, number])) > budget for number in rest)
+
+
+def test_a_budget_holds_by_the_template_of_a_real_model():
+    transformers = pytest.importorskip("transformers")
+    from budgeteer.models.thinker import thinker
+
+    tokenizer = transformers.AutoTokenizer.from_pretrained(str(thinker()))
+    count = chat_counter(tokenizer)
+    system = {"role": "system", "content": "Be brief, and add."}
+    said = "The first number is 17.\nThe second one is 25, and odd.\n" * 6
+    messages = [system, *user(said), call("a"), result("a", said), *user("What is 17 + 25?")]
+    ids = tokenizer.apply_chat_template(messages, return_dict=False, add_generation_prompt=True)
+    assert count(messages) == len(ids)
+    least = count([system, *user("What is 17 + 25?")])
+    for budget in range(least, count(messages) + 9, 23):
+        for reduce in (random(), recency(), middle_out(), frugal(rarity)):
+            assert count(reduce(messages, budget, count)) <= budget
+        assert count(recency()(messages, budget, count)) > budget - 60  # a piece and what wraps a message are smaller
+    assert recency()(messages, count(messages), count) == messages
 
 
 def test_what_does_not_fit_is_passed_over_and_smaller_pieces_follow():

@@ -31,7 +31,7 @@ def counter(tokens: Callable[[str], int], *, message: int = 4, request: int = 3)
     """A counter made of a count of texts: texts, calls of tools and other parts, and so many tokens a message.
 
     It is exact for a template that wraps every message in equally many tokens, as most do. Where the template is at
-    hand, count with it: ``lambda messages: len(tokenizer.apply_chat_template(messages, add_generation_prompt=True))``.
+    hand, count with :func:`chat_counter`.
     A part that is no text counts as its JSON, which is too much for a picture inside it and too little for its address.
 
     Args:
@@ -45,6 +45,21 @@ def counter(tokens: Callable[[str], int], *, message: int = 4, request: int = 3)
 
     def count(messages: Sequence[Message]) -> int:
         return request + sum(message + sum(map(tokens, texts_of(one))) for one in messages)
+
+    return count
+
+
+def chat_counter(tokenizer: Any) -> Count:
+    """A counter of a tokenizer of transformers: the tokens of its chat template, with the beginning of the answer.
+
+    Args:
+        tokenizer: with ``apply_chat_template``; its ``tokenize=True`` gives other types in other versions, so that the
+            text is made first.
+    """
+
+    def count(messages: Sequence[Message]) -> int:
+        text = tokenizer.apply_chat_template(list(messages), tokenize=False, add_generation_prompt=True)
+        return len(tokenizer(text, add_special_tokens=False)["input_ids"])
 
     return count
 
