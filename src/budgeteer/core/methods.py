@@ -873,10 +873,16 @@ METHODS: tuple[Method, ...] = (
         _CX("carrot"),
         "the combination of pieces a reranker likes best, by tree search",
         _paper("CORAG"),
+        evidence="carrot",
         arguments=_example("rerank"),
     ),
     Method(
-        "marginal", "reducer", _CX("marginal"), "piece by piece what a reranker gains", arguments=_example("rerank")
+        "marginal",
+        "reducer",
+        _CX("marginal"),
+        "piece by piece what a reranker gains",
+        evidence="carrot",
+        arguments=_example("rerank"),
     ),
     Method(
         "rcr",
