@@ -61,6 +61,9 @@ BROKEN = {
     "without its call before it": then(lambda kept: [m for m in kept if "tool_calls" not in m]),
     "lost its result": then(lambda kept: [m for m in kept if m["role"] != "tool"]),
     "kept no more than what has to stay": nothing,
+    "a question without context": lambda messages, budget, count: (
+        messages[1:] if len(messages) == 2 else recency()(messages, budget, count)
+    ),
     "a budget of 0": lenient(lambda messages, budget: budget == 0),
     "a budget of 2.5": lenient(lambda messages, budget: budget == 2.5),
     "a budget of True": lenient(lambda messages, budget: budget is True),

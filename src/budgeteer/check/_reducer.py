@@ -24,8 +24,8 @@ def check_reducer(reducer: Reducer, *, seed: int = 0) -> None:
     Rules: the result is within the budget, by the counter that was given; the messages that were given are not changed,
     and give the same result again; system messages and the question stay as they were; messages keep their order; a
     result of a tool stands behind its call, and a call keeps the results it had; a budget for everything keeps more
-    than what has to stay; a budget below what has to stay, or that is no whole number from 1, no messages, and a result
-    without its call are refused with InvalidInput.
+    than what has to stay, and a question without context comes back as it is; a budget below what has to stay, or that
+    is no whole number from 1, no messages, and a result without its call are refused with InvalidInput.
 
     Args:
         reducer: the reducer to check.
@@ -46,6 +46,9 @@ def check_reducer(reducer: Reducer, *, seed: int = 0) -> None:
                 raise CheckFailed("a budget for everything kept no more than what has to stay; keep what fits")
             if bare > 1:
                 refuses(InvalidInput, "a budget below what has to stay is refused", reducer, messages, bare - 1, count)
+    alone = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Which cats like bees?"}]
+    if _reduced(reducer, alone, count(alone), count) != alone:
+        raise CheckFailed("a question without context came back changed; there may be nothing to choose from")
     for bad in (0, -1, 2.5, True):
         refuses(InvalidInput, f"a budget of {bad} is refused", reducer, messages, bad, count)
     refuses(InvalidInput, "no messages are refused", reducer, [], 100, count)
