@@ -11,7 +11,8 @@ llmrouter_scores (LLMRouter, MIT: nine open models on 14 tasks). Three tables ar
 - ``mmlu``: every third question; whole subjects are held out; of the questions only their lengths are there; an answer
   counts as 5 tokens;
 - ``llmrouter``: whole tasks are held out; lengths and words of the questions; an answer counts as 250 tokens. The
-  questions that stand in both parts of the source are dropped.
+  questions that stand in both parts of the source are dropped. ``llmrouter-rows`` holds out questions of the same
+  tasks, and the task is a feature.
 
 Prices in dollars a million tokens: Mixtral 0.24 in and out, GPT-4 10 and 30, those of llmrouter as its source has them.
 ``shuffled`` is the classifier on features of other requests: what is above the mix there is chance.
@@ -23,7 +24,7 @@ import argparse
 import csv
 import gzip
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -93,12 +94,11 @@ def llmrouter(folder: Path) -> Table:
     return Table(models, score, cost, np.full(score.shape, np.nan), fields)
 
 
-def shuffled(table: Table) -> Table:
+def shuffled(table: Table, group: str | None) -> Table:
     """Every request with the features of another one; its group, its cost and its scores stay."""
     order = np.random.default_rng(0).permutation(len(table))
-    groups = ("subject", "task")
     fields = {
-        name: values if name in groups else tuple(values[i] for i in order) for name, values in table.fields.items()
+        name: values if name == group else tuple(values[i] for i in order) for name, values in table.fields.items()
     }
     return Table(table.models, table.score, table.cost, table.signal, fields)
 
@@ -113,17 +113,32 @@ def rows_of(table: Table, methods: Sequence[str], splits: int, group: str | None
     return [row.to_json() for row in measure(table, methods, SHARES, count=splits, group=group, tell=tell)]
 
 
+READERS: dict[str, tuple[Callable[[Path], Table], str | None]] = {
+    "gsm8k": (gsm8k, None),
+    "mmlu": (mmlu, "subject"),
+    "llmrouter": (llmrouter, "task"),
+    "llmrouter-rows": (llmrouter, None),
+}
+"""Name -> how the table is read, and the column whose values are held out whole; None = rows."""
+TABLES = list(READERS)
+
+
 def main() -> None:
     """Run and write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--splits", type=int, default=10)
+    parser.add_argument("--splits", type=int, default=5)
+    parser.add_argument("--tables", nargs="+", choices=TABLES, default=TABLES)
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--out", type=Path, default=None)
     args = parser.parse_args()
     splits = 2 if args.quick else args.splits
     found: dict[str, Any] = {"splits": splits, "tables": {}}
-    for name, read, group in (("gsm8k", gsm8k, None), ("mmlu", mmlu, "subject"), ("llmrouter", llmrouter, "task")):
+    out = args.out or (None if args.quick else OUT)
+    if out is not None and out.exists() and args.tables != TABLES:
+        found = json.loads(out.read_text())  # the other tables stay
+    for name in args.tables:
+        read, group = READERS[name]
         table = read(args.folder)
         if args.quick:
             table = table.take(np.arange(0, len(table), len(table) // 150))
@@ -131,14 +146,13 @@ def main() -> None:
         rows = rows_of(table, methods, splits, group, name)
         rows += [
             {**row, "method": "shuffled"}
-            for row in rows_of(shuffled(table), ["classifier"], splits, group, f"{name} shuffled")
+            for row in rows_of(shuffled(table, group), ["classifier"], splits, group, f"{name} shuffled")
         ]
         models = {
             model: {"score": float(score), "dollars": float(cost)}
             for model, score, cost in zip(table.models, table.score.mean(axis=0), table.cost.mean(axis=0), strict=True)
         }
         found["tables"][name] = {"requests": len(table), "held out": group or "rows", "models": models, "rows": rows}
-        out = args.out or (None if args.quick else OUT)
         if out is not None:
             out.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
 

@@ -81,7 +81,7 @@ def carrot(
 
         def score(choices: Sequence[Choice]) -> list[float]:
             texts = ["".join(talk.lines(choice)) for choice in choices]
-            return np.asarray(rerank(talk.question, texts), np.float64).tolist()
+            return [float(value) for value in rerank(talk.question, texts)]
 
         scored = search(first, cost, score, room, iterations, explore, frugality)
         ranked = sorted(scored, key=lambda choice: (-scored[choice], len(choice), choice))
@@ -122,7 +122,7 @@ def search(
         path = [root]
         while path[-1].children:
             parent = path[-1]
-            path.append(max(parent.children or (), key=lambda child, parent=parent: worth(parent, child)))  # type: ignore[misc]
+            path.append(max(parent.children or (), key=lambda child, parent=parent: worth(parent, child)))
         leaf = path[-1]
         if leaf.children is None:
             more = [tuple(sorted((*leaf.choice, piece))) for piece in pieces if piece not in leaf.choice]
