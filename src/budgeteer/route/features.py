@@ -17,6 +17,8 @@ from budgeteer.core.plan import F64
 PROMPT = "prompt"
 BUCKETS = 128
 """Numbers into which the words of a prompt are hashed."""
+LONGEST = 20_000
+"""Characters of a prompt whose words are counted: whoever routes for many may not be held up by one."""
 _WORD = re.compile(r"[^\W_]+|[^\w\s]")
 
 
@@ -90,7 +92,7 @@ def learnt(fields: Mapping[str, Sequence[Any]], without: Sequence[str] = ()) -> 
 
 def _hashed(text: str) -> list[float]:
     """Counted words in buckets, 1 + ln(count), scaled to length 1, and the logarithms of characters and words."""
-    words = _WORD.findall(text.lower())
+    words = _WORD.findall(text[:LONGEST].lower())
     vector = [0.0] * BUCKETS
     for word in words:
         vector[zlib.crc32(word.encode()) % BUCKETS] += 1
