@@ -17,6 +17,7 @@ from budgeteer.context.pieces import OMITTED, cut, talk_of
 from budgeteer.context.protocol import chat_counter, counter, texts_of
 from budgeteer.core import registry
 from budgeteer.core.errors import InvalidInput, UnknownName
+from budgeteer.core.run import run_of
 
 COUNT = counter(lambda text: len(text.split()))
 
@@ -477,3 +478,12 @@ def test_options_are_read_from_a_name():
 def test_options_out_of_range_are_refused(name, options):
     with pytest.raises(InvalidInput, match=f"{name}:"):
         registry.make("reducer", name, **options)
+
+
+@pytest.mark.parametrize("method", registry.of("reducer").values(), ids=lambda method: method.name)
+def test_each_is_run_by_the_lines_that_methods_shows(method, capsys):
+    try:
+        exec(run_of(method), {})
+    except ImportError as error:
+        pytest.skip(str(error))
+    assert 1 <= int(capsys.readouterr().out) <= 3
