@@ -45,7 +45,10 @@ def check_route(route: Route, *, seed: int = 0) -> None:
         raise CheckFailed("fit changed the outcomes it was given; copy before writing")
     if not same(state, route.fit(known, np.random.default_rng(1))):
         raise CheckFailed("the same outcomes and seed gave another state")
-    back = load_state(state, json.loads(json.dumps(dump_state(state))))
+    try:
+        back = load_state(state, json.loads(json.dumps(dump_state(state))))
+    except TypeError as error:
+        raise CheckFailed(f"the state does not go into JSON: {error}") from error
     if not same(back, state):
         raise CheckFailed("the state did not survive JSON")
     spent, gains = [], []
@@ -53,10 +56,11 @@ def check_route(route: Route, *, seed: int = 0) -> None:
         routed = _routed(route, state, test.x, test.signal, price)
         if not same(routed, _routed(route, back, test.x, test.signal, price)):
             raise CheckFailed("the same state gave other models")
-        hidden = np.where(routed.paid & (not route.before), test.signal, np.nan)
-        if not same(routed, _routed(route, state, test.x, hidden, price)):
-            what = "any signal" if route.before else "the signal of a model that is not paid"
-            raise CheckFailed(f"models change with {what}: nobody knows it yet")
+        for unknown in (np.nan, 0.0, 1.0):
+            hidden = np.where(routed.paid & (not route.before), test.signal, unknown)
+            if not same(routed, _routed(route, state, test.x, hidden, price)):
+                what = "any signal" if route.before else "the signal of a model that is not paid"
+                raise CheckFailed(f"models change with {what}: nobody knows it yet")
         spent.append(dollars(routed, test))
         gains.append(score(routed, test) - hull(test, spent[-1]))
     if any(later > earlier + 1e-9 for earlier, later in pairwise(spent)):
