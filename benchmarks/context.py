@@ -190,6 +190,7 @@ def main() -> None:
     parser.add_argument("--encoder", default=None, help="folder or name of a sentence encoder (all-MiniLM-L6-v2)")
     parser.add_argument("--model", default=None, help="folder or name of a causal model, for self-information")
     parser.add_argument("--tokenizer", default=None, help="a tokenizer.json; default: words")
+    parser.add_argument("--budgets", type=int, nargs="+", default=BUDGETS)
     parser.add_argument("--limit", type=int, default=None, help="first questions only")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--quick", action="store_true")
@@ -209,7 +210,7 @@ def main() -> None:
         for row, there in zip(rows, full, strict=True)
     ]
     results = []
-    for budget in BUDGETS:
+    for budget in args.budgets:
         found: dict[str, list[dict[str, float]]] = {"full": full}
         read: dict[str, float] = {}
         found["oracle"] = [
