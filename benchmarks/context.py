@@ -264,8 +264,16 @@ def _write(args: argparse.Namespace, rows: Sequence[Any], asked: Sequence[bool],
         "model": args.model and Path(args.model).name,
     }
     out = args.out or (None if args.quick else OUT)
-    if out is not None:
-        out.write_text(json.dumps({"about": about, "rows": results}, indent=1) + "\n", encoding="utf-8")
+    if out is None:
+        return
+    kept: list[dict[str, Any]] = []
+    if out.exists():
+        before = json.loads(out.read_text(encoding="utf-8"))
+        if before["about"] == about:  # of the same questions: other budgets stay
+            measured_now = {row["budget"] for row in results}
+            kept = [row for row in before["rows"] if row["budget"] not in measured_now]
+    found = sorted([*kept, *results], key=lambda row: row["budget"])
+    out.write_text(json.dumps({"about": about, "rows": found}, indent=1) + "\n", encoding="utf-8")
 
 
 def _read(reduce: Any) -> int:

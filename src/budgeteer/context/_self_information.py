@@ -78,9 +78,10 @@ def surprise_by(name: str, *, window: int = 512) -> Surprise:
         raise MissingExtra("transformers", "hf") from error
     try:
         tokenizer: Any = AutoTokenizer.from_pretrained(name)
-        model: Any = AutoModelForCausalLM.from_pretrained(name).eval()
+        loaded: Any = AutoModelForCausalLM.from_pretrained(name)
     except (OSError, ValueError) as error:
         raise CheckpointError(f"cannot load {name!r} as a causal model: {str(error).splitlines()[0]}") from error
+    model: Any = loaded.eval()
 
     def surprise(text: str) -> list[Span]:
         encoded = tokenizer(text, return_offsets_mapping=True, add_special_tokens=False)
