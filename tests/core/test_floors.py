@@ -25,7 +25,7 @@ FLOORS = (
     {"online", "joint", "steer"},
     {"engine", "models"},
     {"solve"},
-    {"strategies", "rl", "cache"},
+    {"strategies", "rl", "cache", "context", "route"},
     {"adapters"},
     {"gateway"},
     {"check"},

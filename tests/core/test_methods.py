@@ -36,7 +36,7 @@ from budgeteer.core.allocator import Allocator, stateless
 from budgeteer.core.errors import InvalidInput, MissingExtra, UnknownName
 from budgeteer.core.method import PARTS
 from budgeteer.core.plan import whole
-from budgeteer.core.registry import METHODS, Method, explained, get, load, make, meaning_of, of, options_of
+from budgeteer.core.registry import METHODS, Method, explained, get, load, make, meaning_of, of, options_of, resolve
 from budgeteer.core.steer import Action, Need
 from budgeteer.models.model import INTERNALS
 from budgeteer.solve import registered
@@ -183,7 +183,7 @@ def test_the_options_of_a_policy_are_those_that_the_gateway_reads(method):
     assert said
     assert said.keys() == options_of(method).keys()
     assert all(option["meaning"] and option["takes"] for option in said.values())
-    given = dict(method.arguments)
+    given = dict(resolve(method.arguments)() if isinstance(method.arguments, str) else method.arguments)
     if defaults := {name: option["default"] for name, option in said.items() if option["default"] is not None}:
         filled = policy_of(load(method), {**defaults, **given})()
         assert filled == policy_of(load(method), given)()  # the defaults are those that are said

@@ -250,6 +250,7 @@ RUN_IN_PYTHON = {
     "their-router": "(8, 1) (8, 1)",
     "their-allowance": "{'all': 980}",
     "letters": "80",
+    "their-shortest": "2",
 }
 """Method of a part that no command resolves by itself -> what the lines that budgeteer methods shows print."""
 

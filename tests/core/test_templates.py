@@ -58,6 +58,8 @@ FACTORIES = {
     "task": "Divisible",
     "score": "large_values",
     "split": "lend",
+    "reducer": "named",
+    "route": "straight",
 }
 """Template -> the factory in it."""
 TORCH = ("recipe", "reward", "advantage", "ratio", "score", "split")
@@ -243,6 +245,7 @@ PRINTED = {
     "router": "(8, 1) (8, 1)",
     "allowance": "{'all': 980}",
     "meter": "80",
+    "reducer": "2",
 }
 """What the lines print that run a copy of a part which no command resolves by itself."""
 

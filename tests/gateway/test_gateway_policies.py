@@ -96,6 +96,67 @@ def test_downgrade_acts_at_its_threshold(tmp_path, upstream):
         assert of_a == ["long", "long", "long", "cheap"]
 
 
+def router(tmp_path, method="classifier:penalty=0.1", **columns):
+    """One that calls "dear" where the prompt says hard, in a file."""
+    import numpy as np
+
+    from budgeteer.route.saved import fitted, save
+    from budgeteer.route.table import Table
+
+    hard = np.arange(40) % 2
+    prompts = tuple(f"a {'hard' if one else 'plain'} question" for one in hard)
+    score, cost = np.stack([1.0 - hard, np.ones(40)], axis=1), np.tile([1.0, 9.0], (40, 1))
+    made = Table(("cheap", "dear"), score, cost, np.tile([0.5, 0.5], (40, 1)), {"prompt": prompts, **columns})
+    save(fitted(method, made, 5.5), tmp_path / "router.json")
+    return tmp_path / "router.json"
+
+
+def test_a_router_chooses_by_the_last_text_and_cheaper_as_the_budget_is_spent(tmp_path, upstream):
+    file = router(tmp_path)
+    with policy(tmp_path, upstream, f'[policies.route]\nfile = "{file}"') as running:
+        key = running.key("all:1000")
+
+        def did(text, model="dear", key=key, **more):
+            said = [{"role": "system", "content": "a plain answer"}, {"role": "user", "content": text}]
+            status, notes, _ = call(running, key, ask(model=model, messages=said, max_tokens=9, **more))
+            assert status == 200
+            return notes, upstream.requests[-1][1]["model"]
+
+        assert did("a hard question") == (None, "dear")
+        assert did("a plain question") == ("route=cheap", "cheap")
+        assert did("a hard question", "cheap") == ("route=dear", "dear")
+        assert did("a plain question", "long") == (None, "long")  # none of the router's
+        only = running.key("all:1000", models=["dear"])
+        assert did("a plain question", key=only) == (None, "dear")  # the key may not call the other
+        little = running.key("all:300", path="b")
+        for _ in range(3):  # 57 each
+            call(running, little, ask(model="long"))
+            running.settled()
+        running.gateway.proxy.booking._remaining.clear()
+        hard = [{"role": "user", "content": "a hard question"}]
+        assert call(running, little, ask(messages=hard, max_tokens=9))[:2] == (200, "route=cheap")
+    (chosen,) = [each for name, each in running.gateway.proxy.policies if name == "route"]
+    prices = [chosen.price(spent) for spent in (0.0, 0.5, 0.9, 1.0)]
+    assert prices[0] == chosen.router.price
+    assert prices[1] == pytest.approx(prices[0] + 1 / 8)  # a score more for the whole difference of the costs
+    assert prices == sorted(prices)
+    assert chosen.router.choose({"prompt": ["a hard question"]}, prices[3]).tolist() == [0]
+
+
+def test_routers_that_a_policy_cannot_use(tmp_path):
+    for made, what in (
+        (router(tmp_path, "cascade"), "looks at an answer before it chooses"),
+        (router(tmp_path, size=tuple(map(float, range(40)))), "fit it with --ignore"),
+        (tmp_path / "gone.json", "cannot read a router"),
+    ):
+        text = toml([("one", "http://127.0.0.1:9", ["m"], "")], extra=f'[policies.route]\nfile = "{made}"')
+        if made.exists():
+            router(tmp_path, **({"method": "cascade"} if "answer" in what else {"size": tuple(map(float, range(40)))}))
+        (tmp_path / "g.toml").write_text(text)
+        with pytest.raises(InvalidInput, match=what):
+            policies_of(load(tmp_path / "g.toml", {}))
+
+
 def test_a_cheaper_model_that_makes_less_lowers_the_cap(tmp_path, upstream):
     """The same request is served before and after the threshold; above what the model asked for makes it is refused."""
     extra = '[policies.downgrade]\nabove = 0.5\n[policies.downgrade.models]\nlong = "cheap"'

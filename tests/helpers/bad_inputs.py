@@ -21,6 +21,8 @@ base_url = "http://127.0.0.1:9/v1"
 [[upstreams.models]]
 name = "m"
 """
+ROUTES = "prompt,score:a,score:b,cost:a,cost:b\n" + "".join(f"p{i},{i % 2},1,1,4\n" for i in range(1, 25))
+"""A table of scores and costs."""
 
 
 def write_files(tmp: Path) -> None:
@@ -53,6 +55,8 @@ def write_files(tmp: Path) -> None:
         "badurl.toml": GATEWAY.replace("{tmp}", str(tmp)).replace("127.0.0.1:9", "[::1"),
         "badport.toml": GATEWAY.replace("{tmp}", str(tmp)).replace("127.0.0.1:9", "x:99999"),
         "mysql.toml": '[ledger]\nurl = "mysql://x"\n', "nan.toml": "[server]\nreceive_seconds = nan\n",
+        "turns.csv": "run,cost_usd\n" + "".join(f"r{i % 9},{1 + i}\n" for i in range(27)),
+        "routes.csv": ROUTES, "badroutes.csv": ROUTES.replace(",1,1,1,4", ",x,1,1,4", 1),
         "head.csv": "key,cost,std\n", "textcost.csv": "key,cost,std\na,ten,1\n",
         "badlimit.toml": GATEWAY.replace("{tmp}", str(tmp)) + '[scopes."a"]\nlimits = ["x"]\n',
     }  # fmt: skip

@@ -440,3 +440,54 @@ def test_the_smollm2_guidance_benchmark_trains_asks_and_goes_on(tmp_path):
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "answers-102.jsonl").read_bytes() == kept
     assert json.loads(out.read_text())["table"] == found["table"]
+
+
+@pytest.mark.slow
+def test_the_benchmark_of_reducers_runs_on_a_small_table(tmp_path):
+    pytest.importorskip("bm25s")
+    rows = [
+        {
+            "question": f"Which city has the river {i}?",
+            "answers": [f"City{i}"],
+            "gold_sentences": [f"The river {i} flows through City{i}."],
+            "candidate_sentences": [
+                f"The {w} number {j} is old and {'very ' * (j % 5)}tall." for w in ("tower", "tree") for j in range(40)
+            ]
+            + [f"The river {i} flows through City{i}."],
+        }
+        for i in range(4)
+    ]
+    data, out = tmp_path / "data.jsonl", tmp_path / "out.json"
+    data.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    command = [sys.executable, str(BENCHMARKS / "context.py"), str(data), "--quick", "--out", str(out)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=280)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(out.read_text())
+    recall = {(row["reducer"], row["budget"]): row["recall"]["mean"] for row in found["rows"]}
+    assert recall["bm25", 256] == recall["oracle", 256] == recall["full", 256] == 1.0
+    assert recall["random", 256] < 1.0
+    assert all(row["tokens"] <= row["budget"] for row in found["rows"] if row["reducer"] not in ("full", "random"))
+
+
+@pytest.mark.slow
+def test_the_benchmark_of_routes_runs_on_small_tables(tmp_path):
+    import csv
+    import gzip
+
+    (tmp_path / "routellm_gsm8k_mmlu").mkdir()
+    with gzip.open(tmp_path / "routellm_gsm8k_mmlu/gsm8k.jsonl.gz", "wt") as file:
+        for i in range(160):
+            row = {"prompt": f"add {i}" * (1 + i % 4), "mixtral_correct": i % 4 < 2, "gpt4_correct": True}
+            file.write(json.dumps({**row, "mixtral_response_chars": 90 + i, "gpt4_response_chars": 80}) + "\n")
+    with gzip.open(tmp_path / "routellm_gsm8k_mmlu/mmlu.csv.gz", "wt", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["subject", "prompt_chars", "mixtral_correct", "gpt4_correct"])
+        writer.writerows([f"s{i % 7}", 50 + i % 90, i % 2, 1] for i in range(600))
+    out = tmp_path / "out.json"
+    command = [sys.executable, str(BENCHMARKS / "route.py"), str(tmp_path), "--quick", "--out", str(out)]
+    done = subprocess.run([*command, "--tables", "gsm8k", "mmlu"], capture_output=True, text=True, timeout=280)
+    assert done.returncode == 0, done.stderr
+    tables = json.loads(out.read_text())["tables"]
+    assert set(tables) == {"gsm8k", "mmlu"}
+    gains = {(row["method"], row["share"]): row["gain"] for row in tables["gsm8k"]["rows"]}
+    assert gains["classifier", 0.5] > gains["shuffled", 0.5]

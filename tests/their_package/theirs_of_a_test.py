@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from budgeteer.context.fill import by_score
 from budgeteer.core.allocator import stateless
 from budgeteer.core.column import Column, declare
 from budgeteer.core.environment import Item
@@ -25,6 +26,8 @@ from budgeteer.rl.advantage import grpo_advantage
 from budgeteer.rl.recipe import Beginnings, Carry, Importance, Stream, Variant, Variants
 from budgeteer.rl.recipes import grpo
 from budgeteer.rl.reward.protocol import Reward
+from budgeteer.route.kit import ridge
+from budgeteer.route.protocol import Route, best, check_width
 from budgeteer.solve import Answer, StoppedBy, Strategy, Style
 from budgeteer.strategies.aggregator import Ranked
 from budgeteer.strategies.kit.trace import ask
@@ -384,6 +387,32 @@ def no_recipe():
     return 7
 
 
+def their_shortest():
+    """Keep the shortest pieces."""
+    return by_score(lambda question, texts: np.array([-float(len(text)) for text in texts]))
+
+
+@dataclass(frozen=True)
+class TheirLine:
+    """Weights of scores and mean costs."""
+
+    score: object
+    cost: object
+
+
+def their_line():
+    """Predict scores by a straight line."""
+
+    def fit(outcomes, rng):
+        return TheirLine(ridge(outcomes.x, outcomes.score, 1.0), outcomes.cost.mean(axis=0))
+
+    def route(state, x, signal):
+        check_width(x, len(state.score))
+        return best(x @ state.score, np.tile(state.cost, (len(x), 1)))
+
+    return Route(fit, route)
+
+
 class TheirShort:
     """Short answers for all."""
 
@@ -439,6 +468,8 @@ TASK = Method("their-sums", "task", f"{HERE}:TheirSums", "sums modulo 11")
 POLICY = Method("their-policy", "policy", f"{HERE}:their_policy", "short answers for all", arguments={"cap": 20})
 SCORE = Method("their-oldest", "score", f"{HERE}:their_oldest", "the oldest entries")
 SPLIT = Method("their-half-of-it", "split", f"{HERE}:their_half_of_it", "half of what may be kept")
+REDUCER = Method("their-shortest", "reducer", f"{HERE}:their_shortest", "the shortest pieces")
+ROUTE = Method("their-line", "route", f"{HERE}:their_line", "a straight line")
 RECIPE = Method("theirs", "recipe", f"{HERE}:recipe", "GRPO of theirs")
 BROKEN = Method("theirs-broken", "recipe", f"{HERE}:broken_recipe", "fails in its first step")
 NONE = Method("theirs-none", "recipe", f"{HERE}:no_recipe", "makes something else")

@@ -31,8 +31,10 @@ if TYPE_CHECKING:
     from budgeteer.check._policy import check_policy, policy_of
     from budgeteer.check._ratio import check_ratio
     from budgeteer.check._recipe import check_recipe
+    from budgeteer.check._reducer import check_reducer
     from budgeteer.check._reward import check_reward
     from budgeteer.check._rounding import check_rounding
+    from budgeteer.check._route import check_route
     from budgeteer.check._router import check_router
     from budgeteer.check._schedule import check_schedule
     from budgeteer.check._scorer import check_scorer
@@ -64,8 +66,10 @@ __all__ = [
     "check_policy",
     "check_ratio",
     "check_recipe",
+    "check_reducer",
     "check_reward",
     "check_rounding",
+    "check_route",
     "check_router",
     "check_schedule",
     "check_score",
@@ -105,8 +109,10 @@ __getattr__ = lazy(
         "check_online": "_online",
         "check_policy": "_policy",
         "check_recipe": "_recipe",
+        "check_reducer": "_reducer",
         "check_reward": "_reward",
         "check_rounding": "_rounding",
+        "check_route": "_route",
         "check_router": "_router",
         "check_score": "_cells",
         "check_scorer": "_scorer",

@@ -124,6 +124,8 @@ CHECKS: Mapping[str, Callable[..., None]] = {
     "task": _task,
     "score": _plain("check_score"),
     "split": _plain("check_split"),
+    "reducer": _plain("check_reducer"),
+    "route": _plain("check_route"),
     "policy": _policy,
 }
 """Part -> its check of a method."""

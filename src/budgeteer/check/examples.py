@@ -3,6 +3,7 @@ names."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -63,3 +64,56 @@ def rewards() -> dict[str, Any]:
         return [[1 / (1 + len(step)) for step in steps] for steps in traces]
 
     return {"model": rate}
+
+
+def encode() -> dict[str, Any]:
+    """An encoder that counts words."""
+    from budgeteer.context.encode import words
+
+    return {"encode": words}
+
+
+def rerank() -> dict[str, Any]:
+    """A reranker that compares counted words."""
+    from budgeteer.context.encode import cosine, words
+
+    return {"rerank": cosine(words)}
+
+
+def surprise() -> dict[str, Any]:
+    """A surprise that grows with the length of a word."""
+    return {"surprise": lambda text: [(w.start(), w.end(), float(len(w.group()))) for w in re.finditer(r"\S+", text)]}
+
+
+def attribute() -> dict[str, Any]:
+    """An attribution by how rare a word is."""
+    from budgeteer.context.attribution import rarity
+
+    return {"attribute": rarity}
+
+
+def summarise() -> dict[str, Any]:
+    """A summary of first sentences."""
+    from budgeteer.context._summary import first_sentences
+
+    return {"summarise": first_sentences}
+
+
+def router_file() -> dict[str, Any]:
+    """A router in a file, for the gateway of :func:`budgeteer.check.check_policy`; it is gone when the process ends."""
+    import atexit
+    import shutil
+    import tempfile
+    from pathlib import Path
+
+    from budgeteer.route.saved import fitted, save
+    from budgeteer.route.table import Table
+
+    folder = Path(tempfile.mkdtemp())
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    prompts = [" ".join(map(str, np.random.default_rng(n).integers(0, 9, 8))) for n in range(24)]
+    hard = np.array([float("7" in prompt) for prompt in prompts])
+    score, cost = np.stack([1 - hard, np.ones(24)], axis=1), np.tile([1.0, 4.0], (24, 1))
+    table = Table(("small", "large"), score, cost, np.full((24, 2), np.nan), {"prompt": tuple(prompts)})
+    save(fitted("classifier:penalty=0.1", table, 2.5), folder / "router.json")
+    return {"file": str(folder / "router.json")}

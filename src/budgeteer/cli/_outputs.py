@@ -24,6 +24,7 @@ OUTPUTS: dict[tuple[str, str], str] = {
     ("ledger", "out"): FILE_ONLY,
     ("profile", "out"): FILE,
     ("report", "out"): FILE,
+    ("route", "out"): FILE_ONLY,
     ("solve", "out"): FILE,
     ("train", "out"): FOLDER,
     ("train", "save_model"): FOLDER,

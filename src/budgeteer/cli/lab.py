@@ -63,6 +63,24 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--discount", type=float, default=1.0, help="exponent of the cost: 0 counts questions (default %(default)s)"
     )
     ability.add_argument("--json", action="store_true", help="one JSON object")
+    forecast = commands.add_parser("forecast", help="what a run of an agent will cost, from its first turns")
+    forecast.add_argument("runs", metavar="FILE", help="whole runs: a row a turn, in order (JSON lines, CSV, Parquet)")
+    forecast.add_argument(
+        "--of", default=None, metavar="FILE", help="runs that go on: forecast these (default: measure on held-out runs)"
+    )
+    forecast.add_argument("--run", default="run", metavar="COLUMN,...", help="what names a run (default %(default)s)")
+    forecast.add_argument("--cost", default="cost_usd", metavar="COLUMN", help="cost of a turn (default %(default)s)")
+    forecast.add_argument(
+        "--columns", default="", metavar="COLUMN,...", help="further numbers of a turn, such as prompt_tokens"
+    )
+    forecast.add_argument("--group", default=None, metavar="COLUMN", help="what alike runs have in common: their task")
+    forecast.add_argument(
+        "--turns", default="5,10,20", metavar="N,...", help="first turns to look at, to measure (default %(default)s)"
+    )
+    forecast.add_argument("--level", type=float, default=0.9, help="of the intervals (default %(default)s)")
+    forecast.add_argument("--splits", type=int, default=10, help="random splits, to measure (default %(default)s)")
+    forecast.add_argument("--seed", type=int, default=0, help="of the splits (default %(default)s)")
+    forecast.add_argument("--json", action="store_true", help="as JSON")
     profile = commands.add_parser("profile", help="pass rates of a pool under a policy, as RLVR diagnostics show them")
     add_task(profile, "real")
     profile.add_argument("--task-seed", type=int, default=0, help="seed of the problems (default %(default)s)")
@@ -79,6 +97,7 @@ def run(args: argparse.Namespace) -> int:
         "pretrain": _pretrain,
         "export": _export,
         "ability": _ability,
+        "forecast": _forecast,
         "last-token": _last_token,
         "profile": _profile,
     }
@@ -215,4 +234,60 @@ def _ability(args: argparse.Namespace) -> int:
         unit = "tokens" if questions.cost else "questions"
         sys.stdout.write(f"ask next ({estimate.tokens:,.6g} of {budget.amount:,} {unit}):\n")
         sys.stdout.write("".join(f"  {printable(key)}\n" for key in estimate.ask))
+    return 0
+
+
+def _forecast(args: argparse.Namespace) -> int:
+    from budgeteer.core.errors import InvalidInput
+    from budgeteer.lab import forecast
+
+    def listed(text: str) -> list[str]:
+        return [word.strip() for word in text.split(",") if word.strip()]
+
+    if not listed(args.run):
+        raise InvalidInput("--run names no column; give those that name a run, such as run,instance_id")
+    columns = (listed(args.run), args.cost, args.group, listed(args.columns))
+    known = forecast.read(args.runs, *columns)
+    if args.of is not None:
+        going = forecast.read(args.of, *columns)
+        found = [
+            {"run": key, "turns": len(cost), "spent": float(cost.sum())}
+            | forecast.forecast(known, going.take([i]), len(cost), level=args.level)[0]._asdict()
+            for i, (key, cost) in enumerate(zip(going.keys, going.cost, strict=True))
+        ]
+        if args.json:
+            sys.stdout.write(json.dumps(found) + "\n")
+            return 0
+        for row in found:
+            sys.stdout.write(
+                f"{printable(str(row['run']))}: {row['cost']:.4g} [{row['low']:.4g}, {row['high']:.4g}], of which "
+                f"{row['spent']:.4g} are spent in {row['turns']} turns\n"
+            )
+        return 0
+    try:
+        turns = [int(word) for word in listed(args.turns)]
+    except ValueError:
+        turns = []
+    if not turns or min(turns) < 1 or args.splits < 2:
+        raise InvalidInput(
+            f"--turns {args.turns}, --splits {args.splits}; give whole numbers from 1 such as 5,10, "
+            "and 2 splits or more"
+        )
+    if not args.json:
+        sys.stdout.write(
+            f"{len(known.keys):,} runs; beside each number that of the mean of other runs\n"
+            "turns  in the interval      upper / lower    error of ln cost   better by\n"
+        )
+
+    def tell(row: forecast.Quality) -> None:
+        if not args.json:
+            sys.stdout.write(
+                f"{row.turns:5}  {row.coverage:6.1%} ({row.blind_coverage:6.1%})  {row.ratio:6.2f} "
+                f"({row.blind_ratio:6.2f})  {row.error:6.3f} ({row.blind_error:6.3f})    {row.gain:+.3f} "
+                f"[{row.low:+.3f}, {row.high:+.3f}]\n"
+            )
+
+    rows = forecast.evaluate(known, turns, splits=args.splits, level=args.level, seed=args.seed, tell=tell)
+    if args.json:
+        sys.stdout.write(json.dumps([row._asdict() for row in rows]) + "\n")
     return 0

@@ -36,6 +36,8 @@ PARTS: dict[str, str] = {
     "task": "makes problems and verifies their answers",
     "score": "says how much each entry of a KV cache is worth",
     "split": "says how many entries of a KV cache each layer and head keeps",
+    "reducer": "makes messages fit a budget of tokens",
+    "route": "says which model answers a request",
 }
 """Part -> what a method of it does."""
 
@@ -80,6 +82,32 @@ READ = {
         "jetson-orin-14b",
         "jetson-orin-1.5b",
         "budgeteer.models.device:device_of",
+    ),
+    "encode": Read(
+        "words (TF-IDF), or a FOLDER or name of a sentence encoder of transformers",
+        "words",
+        "budgeteer.context.encode:encode_of",
+    ),
+    "rerank": Read(
+        "words (TF-IDF), or a FOLDER or name of a cross-encoder or a sentence encoder of transformers",
+        "words",
+        "budgeteer.context.encode:rerank_of",
+    ),
+    "surprise": Read(
+        "thinker, or a FOLDER or name of a causal model of transformers",
+        "thinker",
+        "budgeteer.context._self_information:surprise_of",
+    ),
+    "attribute": Read(
+        "rarity, or a FOLDER or name of an encoder of BERT's build",
+        "rarity",
+        "budgeteer.context.attribution:attribute_of",
+    ),
+    "summarise": Read(
+        "first (the first sentence of every line), or package.module:function of a function "
+        "(what is dropped, question, tokens) -> summary",
+        "first",
+        "budgeteer.context._summary:summarise_of",
     ),
 }
 """Argument of a factory that is read from a file -> how."""

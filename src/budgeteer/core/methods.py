@@ -22,6 +22,11 @@ def _path(package: str, name: str) -> str:
     return f"budgeteer.{package}._{name}:{name}"
 
 
+def _example(name: str) -> str:
+    """The function of ``budgeteer.check.examples`` that makes arguments for the shared checks."""
+    return f"budgeteer.check.examples:{name}"
+
+
 # fmt: off: a table
 DUET = _paper("DUET")
 KNAPSACK_RL = _paper("Knapsack-RL")
@@ -101,6 +106,11 @@ ADA_KV = Citation(
 )
 PYRAMID_KV = Citation("PyramidKV: Dynamic KV Cache Compression based on Pyramidal Information Funneling", "2406.02069")
 H2O, DEFENSIVE = _paper("H2O"), _paper("DefensiveKV")
+ROUTING_SURVEY = _paper("RoutingSurvey")
+BM25S = Citation("BM25S: Orders of magnitude faster lexical search via eager sparse scoring", "2407.03618")
+SELECTIVE_CONTEXT = Citation(
+    "Compressing Context to Enhance Inference Efficiency of Large Language Models", "2310.06201"
+)
 
 _A, _O, _J = partial(_path, "allocate"), partial(_path, "online"), partial(_path, "joint")
 _R, _RW, _W = partial(_path, "rl.recipes"), partial(_path, "rl.reward"), partial(_path, "rl.weight")
@@ -108,6 +118,7 @@ _AD, _IM, _RA = partial(_path, "rl.advantage"), partial(_path, "rl.importance"),
 _ST, _CA, _SC = partial(_path, "rl.stream"), partial(_path, "rl.carry"), partial(_path, "rl.schedule")
 _VA = partial(_path, "rl.variant")
 _CS, _CP = partial(_path, "cache.score"), partial(_path, "cache.split")
+_CX, _RO = partial(_path, "context"), partial(_path, "route")
 _P, _SY = partial(_path, "gateway.policies"), partial(_path, "solve.styles")
 _AG, _SR = partial(_path, "strategies.aggregator"), partial(_path, "strategies.scorer")
 _S, _T, _V = partial(_path, "steer"), partial(_path, "strategies"), partial(_path, "verify")
@@ -763,6 +774,7 @@ METHODS: tuple[Method, ...] = (
         "a cheaper model when a budget runs low",
         arguments={"models": {"large": "small"}},
     ),
+    Method("route", "policy", _P("route"), "the model that a fitted router chooses", arguments=_example("router_file")),
     Method(
         "schedule",
         "policy",
@@ -816,5 +828,86 @@ METHODS: tuple[Method, ...] = (
     Method("pyramid", "split", _CP("pyramid"), "low layers keep more than high ones", PYRAMID_KV),
     Method("ada-kv", "split", _CP("ada_kv"), "the heads of a layer compete", ADA_KV),
     Method("layers", "split", _CP("layers"), "the heads of all layers compete", DEFENSIVE),
+    # reducer
+    Method("random", "reducer", _CX("random"), "pieces at random: the control"),
+    Method("recency", "reducer", _CX("recency"), "the newest text: a sliding window"),
+    Method("middle-out", "reducer", _CX("middle_out"), "the beginning and the end"),
+    Method("bm25", "reducer", _CX("bm25"), "what shares rare words with the question", BM25S),
+    Method("mmr", "reducer", _CX("mmr"), "like the question, unlike what is kept", arguments=_example("encode")),
+    Method(
+        "diverse",
+        "reducer",
+        _CX("diverse"),
+        "like the question, of many kinds, little repeated",
+        _paper("RetrievalDiversity"),
+        arguments=_example("encode"),
+    ),
+    Method(
+        "summary",
+        "reducer",
+        _CX("summary"),
+        "the newest text after a summary of the rest",
+        arguments=_example("summarise"),
+    ),
+    Method(
+        "self-information",
+        "reducer",
+        _CX("self_information"),
+        "the words that a language model did not expect",
+        SELECTIVE_CONTEXT,
+        arguments=_example("surprise"),
+    ),
+    Method(
+        "frugal",
+        "reducer",
+        _CX("frugal"),
+        "the words that an encoder's reading rests on",
+        _paper("FrugalPrompt"),
+        arguments=_example("attribute"),
+    ),
+    Method(
+        "carrot",
+        "reducer",
+        _CX("carrot"),
+        "the combination of pieces a reranker likes best, by tree search",
+        _paper("CORAG"),
+        evidence="carrot",
+        arguments=_example("rerank"),
+    ),
+    Method(
+        "marginal",
+        "reducer",
+        _CX("marginal"),
+        "piece by piece what a reranker gains",
+        evidence="carrot",
+        arguments=_example("rerank"),
+    ),
+    Method(
+        "rcr",
+        "reducer",
+        _CX("rcr"),
+        "what an agent of a team sees, by role, stage and age",
+        _paper("RCR-Router"),
+        arguments=_example("encode"),
+    ),
+    # route
+    Method("similarity", "route", _RO("similarity"), "models that did well on like requests", ROUTING_SURVEY),
+    Method("classifier", "route", _RO("classifier"), "the model of the best predicted score", ROUTING_SURVEY),
+    Method("cascade", "route", _RO("cascade"), "cheap first, dearer where its answer looks wrong", ROUTING_SURVEY),
+    Method("bandit", "route", _RO("bandit"), "LinUCB, learnt from one model a request", ROUTING_SURVEY),
+    Method(
+        "pareto-bandit",
+        "route",
+        _RO("pareto_bandit"),
+        "a bandit that paces dollars and forgets",
+        Citation("ParetoBandit: Budget-Paced Adaptive Routing for Non-Stationary LLM Serving", "2604.00136"),
+    ),
+    Method(
+        "boundary",
+        "route",
+        _RO("boundary"),
+        "the large model where the small one fails and it does not",
+        _paper("BudgetAwareRouting"),
+    ),
 )
 # fmt: on

@@ -86,12 +86,20 @@ print(meter("NAME")(Usage(input=9, output=20, counts={"NAME": 3})))  # and as a 
     "style": _SOLVE + "--strategy direct --style SPEC --model smollm2 --budget 4000",
     "score": "budgeteer cache eval smollm2 --methods SPEC --budgets 25%",
     "split": "budgeteer cache eval smollm2 --methods snapkv:split=SPEC --budgets 25%",
+    "reducer": """\
+from budgeteer.context.protocol import counter
+from budgeteer.core import registry
+
+talk = [{"role": "user", "content": text} for text in ("It is red.", "It is an old cat.", "What is it?")]
+reduce = registry.make("reducer", "NAME"ARGUMENTS)
+print(len(reduce(talk, 22, counter(lambda text: len(text.split())))))  # messages that are left""",
+    "route": "budgeteer route eval TABLE.csv --methods SPEC",
     "task": "budgeteer solve SPEC --limit 20 --strategy direct --model smollm2 --budget 4000",
 }
 """Part -> how a method NAME of it is run; SPEC = its name with the options that it needs.
 
-No command resolves online, rounding, matching, router, allowance. ``budgeteer stages --search SPEC`` runs a joint
-method on pipelines, if it needs no gradient; the lines of Python run each of them."""
+No command resolves online, rounding, matching, router, allowance, reducer. ``budgeteer stages --search SPEC`` runs a
+joint method on pipelines, if it needs no gradient; the lines of Python run each of them."""
 
 
 def run_of(method: Method) -> str:

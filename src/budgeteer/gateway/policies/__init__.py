@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from budgeteer.gateway.policies._loop import loop
     from budgeteer.gateway.policies._overflow import overflow
     from budgeteer.gateway.policies._pace import pace
+    from budgeteer.gateway.policies._route import route
     from budgeteer.gateway.policies._schedule import schedule
     from budgeteer.gateway.policies._tighten import tighten
     from budgeteer.gateway.policies.protocol import Policy, Serving
@@ -29,6 +30,7 @@ __all__ = [
     "loop",
     "overflow",
     "pace",
+    "route",
     "schedule",
     "tighten",
 ]
@@ -43,6 +45,7 @@ __getattr__ = lazy(
         "loop": "_loop",
         "overflow": "_overflow",
         "pace": "_pace",
+        "route": "_route",
         "schedule": "_schedule",
         "tighten": "_tighten",
     },

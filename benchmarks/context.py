@@ -1,0 +1,290 @@
+"""What reducers keep of the evidence, at equal tokens: 2WikiMultihopQA with about 100 candidate sentences a question.
+
+    python benchmarks/context.py DATA.jsonl.gz --encoder FOLDER    # writes benchmarks/results/context.json
+    python benchmarks/context.py DATA.jsonl.gz --quick             # smoke test: few questions, no models
+
+DATA has a row a question: question, answers, gold_sentences, candidate_sentences (2WikiMultihopQA, Apache 2.0). A
+prompt is one message with the candidates, a line each in an order drawn from the seed, and one with the question. The
+budget is that of the whole prompt; tokens are those of SmolLM2's tokenizer (--tokenizer), or words.
+
+``recall`` is the share of the gold sentences that the prompt has whole, ``both`` the share of questions with all of
+them, ``answer`` the share of questions whose answer stands in the kept candidates, of those with an answer that is not
+yes or no and stands in the candidates at all. ``minus_random`` and ``minus_bm25`` are paired differences of ``recall``
+over questions. ``full`` is the whole prompt whatever the budget, ``oracle`` keeps gold sentences first. No model
+answers. Rerankers and encoders read text of their own: ``read`` counts the words that a reranker was given a question,
+which is not in the budget.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gzip
+import json
+from collections.abc import Callable, Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from budgeteer.context import (
+    bm25,
+    carrot,
+    diverse,
+    frugal,
+    marginal,
+    middle_out,
+    mmr,
+    random,
+    rcr,
+    recency,
+    self_information,
+    summary,
+)
+from budgeteer.context._self_information import surprise_by
+from budgeteer.context._summary import first_sentences
+from budgeteer.context.attribution import globenc, rarity
+from budgeteer.context.encode import cosine, encode_of, words
+from budgeteer.context.fill import by_score
+from budgeteer.context.protocol import Count, Encode, Message, Reducer, Rerank, counter
+from budgeteer.lab.stats import mean_ci, paired, wilson
+
+ROOT = Path(__file__).resolve().parents[1]
+OUT = ROOT / "benchmarks" / "results" / "context.json"
+BUDGETS = (256, 512, 1024, 2048)
+SEEDS = 5
+"""Of the random control."""
+
+
+def cached(encode: Encode) -> Encode:
+    """An encoder that reads each text once."""
+    known: dict[str, Any] = {}
+
+    def read(texts: Sequence[str]) -> Any:
+        texts = [text.strip() for text in texts]
+        new = sorted(dict.fromkeys(text for text in texts if text not in known), key=len)  # batches of like lengths
+        known.update(zip(new, encode(new) if new else [], strict=True))
+        return np.array([known[text] for text in texts])
+
+    return read
+
+
+def mean_of_lines(encode: Encode) -> Rerank:
+    """A reranker that compares the question with the mean vector of a text's lines."""
+
+    def rerank(question: str, texts: Sequence[str]) -> Any:
+        asked = encode([question])[0]
+        means = np.array([encode(text.splitlines()).mean(axis=0) for text in texts])
+        return means @ asked / (np.linalg.norm(means, axis=1) * np.linalg.norm(asked))
+
+    return rerank
+
+
+class Reading:
+    """Counts the words that a reranker reads."""
+
+    def __init__(self, rerank: Rerank) -> None:
+        self.rerank, self.words = rerank, 0
+
+    def __call__(self, question: str, texts: Sequence[str]) -> Any:
+        self.words += sum(len(text.split()) for text in texts)
+        return self.rerank(question, texts)
+
+
+def once(weigh: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """Weights of words, computed once a text: they do not depend on the budget."""
+    known: dict[Any, Any] = {}
+
+    def read(given: Any) -> Any:
+        key = given if isinstance(given, str) else tuple(given)
+        if key not in known:
+            known[key] = weigh(given)
+        return known[key]
+
+    return read
+
+
+def reducers(encode: Encode | None, folder: str | None, model: str | None) -> dict[str, Reducer]:
+    """The methods that are compared, by name."""
+    plain = Reading(cosine(words))
+    made: dict[str, Any] = {
+        "recency": recency(),
+        "middle-out": middle_out(),
+        "bm25": bm25(),
+        "words": mmr(words, 1.0),
+        "mmr words": mmr(words),
+        "carrot words": carrot(plain),
+        "marginal words": marginal(plain),
+        "rcr words": rcr(words),
+        "frugal rarity": frugal(once(rarity)),
+        "summary first": summary(first_sentences),
+    }
+    if encode is not None and folder is not None:
+        lines = Reading(mean_of_lines(encode))
+        made |= {
+            "encoder": mmr(encode, 1.0),
+            "mmr encoder": mmr(encode),
+            "diverse encoder": diverse(encode),
+            "carrot encoder": carrot(lines),
+            "marginal encoder": marginal(lines),
+            "rcr encoder": rcr(encode),
+            "frugal globenc": frugal(once(globenc(folder))),
+        }
+    if model is not None:
+        made["self-information"] = self_information(once(surprise_by(model)))
+    return made
+
+
+def tokens_by(tokenizer: str | None) -> Callable[[str], int]:
+    """Text -> tokens, by a tokenizer.json; without one, words. Texts of pieces are counted once."""
+    if tokenizer is None:
+        return lambda text: len(text.split())
+    from tokenizers import Tokenizer
+
+    made = Tokenizer.from_file(tokenizer)
+
+    @lru_cache(1 << 16)
+    def tokens(text: str) -> int:
+        return len(made.encode(text, add_special_tokens=False).ids)
+
+    return tokens
+
+
+def prompt(row: dict[str, Any], seed: int, place: int) -> list[Message]:
+    """The candidates in a drawn order, and the question."""
+    order = np.random.default_rng([seed, place]).permutation(len(row["candidate_sentences"]))
+    lines = [" ".join(row["candidate_sentences"][i].split()) for i in order]
+    return [
+        {"role": "system", "content": "Answer the question from these sentences."},
+        {"role": "user", "content": "\n".join(lines)},
+        {"role": "user", "content": row["question"]},
+    ]
+
+
+def measured(row: dict[str, Any], kept: Sequence[Message], count: Count) -> dict[str, float]:
+    """What of the evidence is in a prompt."""
+    context = "\n".join(message["content"] for message in kept[1:-1])
+    lines = {line.strip() for line in context.splitlines()}
+    gold = {" ".join(sentence.split()) for sentence in row["gold_sentences"]}
+    there = [sentence in lines for sentence in gold]
+    answer = any(answer.lower() in context.lower() for answer in row["answers"])
+    return {"recall": float(np.mean(there)), "both": all(there), "answer": answer, "tokens": count(kept)}
+
+
+def oracle(row: dict[str, Any]) -> Reducer:
+    """Keep the gold sentences first."""
+    gold = {" ".join(sentence.split()) for sentence in row["gold_sentences"]}
+    return by_score(lambda question, texts: np.array([float(text.strip() in gold) for text in texts]))
+
+
+def interval(values: Any) -> dict[str, float]:
+    """A mean over questions with its interval."""
+    found = mean_ci(values)
+    return {"mean": found.mean, "low": found.low, "high": found.high}
+
+
+def main() -> None:
+    """Run and write."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("data", type=Path)
+    parser.add_argument("--encoder", default=None, help="folder or name of a sentence encoder (all-MiniLM-L6-v2)")
+    parser.add_argument("--model", default=None, help="folder or name of a causal model, for self-information")
+    parser.add_argument("--tokenizer", default=None, help="a tokenizer.json; default: words")
+    parser.add_argument("--budgets", type=int, nargs="+", default=BUDGETS)
+    parser.add_argument("--limit", type=int, default=None, help="first questions only")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--quick", action="store_true")
+    parser.add_argument("--out", type=Path, default=None)
+    args = parser.parse_args()
+    opened = gzip.open if args.data.suffix == ".gz" else open
+    with opened(args.data, "rt", encoding="utf-8") as file:
+        rows = [json.loads(line) for line in file][: 4 if args.quick else args.limit]
+    count = counter(tokens_by(args.tokenizer))
+    encode = None if args.encoder is None else cached(encode_of("benchmark", args.encoder))
+    methods = reducers(encode, args.encoder, args.model)
+    readers = {"carrot words", "marginal words", "carrot encoder", "marginal encoder"} & set(methods)
+    prompts = [prompt(row, args.seed, place) for place, row in enumerate(rows)]
+    full = [measured(row, messages, count) for row, messages in zip(rows, prompts, strict=True)]
+    asked = [
+        row["answers"][0].lower() not in ("yes", "no") and bool(there["answer"])
+        for row, there in zip(rows, full, strict=True)
+    ]
+    results = []
+    for budget in args.budgets:
+        found: dict[str, list[dict[str, float]]] = {"full": full}
+        read: dict[str, float] = {}
+        found["oracle"] = [
+            measured(row, oracle(row)(messages, budget, count), count)
+            for row, messages in zip(rows, prompts, strict=True)
+        ]
+        for seed in range(SEEDS):
+            name = f"random {seed}"
+            found[name] = [
+                measured(row, random(seed)(messages, budget, count), count)
+                for row, messages in zip(rows, prompts, strict=True)
+            ]
+        for name, reduce in methods.items():
+            before = {key: _read(methods[key]) for key in readers}
+            found[name] = [
+                measured(row, reduce(messages, budget, count), count)
+                for row, messages in zip(rows, prompts, strict=True)
+            ]
+            if name in readers:
+                read[name] = (_read(methods[name]) - before[name]) / len(rows)
+            print(f"{budget:5} {name:18} {np.mean([one['recall'] for one in found[name]]):6.1%}", flush=True)
+        control = np.mean([[one["recall"] for one in found.pop(f"random {seed}")] for seed in range(SEEDS)], axis=0)
+        results.append({"reducer": "random", "budget": budget, "recall": interval(control)})
+        rival = [one["recall"] for one in found["bm25"]]
+        for name, each in found.items():
+            recall = [one["recall"] for one in each]
+            right = [bool(one["answer"]) for one, counts in zip(each, asked, strict=True) if counts]
+            both = wilson(sum(bool(one["both"]) for one in each), len(each))
+            answer = wilson(sum(right), len(right))
+            results.append(
+                {
+                    "reducer": name,
+                    "budget": budget,
+                    "tokens": float(np.mean([one["tokens"] for one in each])),
+                    "recall": interval(recall),
+                    "both": {"mean": both.mean, "low": both.low, "high": both.high},
+                    "answer": {"mean": answer.mean, "low": answer.low, "high": answer.high},
+                    "minus_random": _difference(recall, control),
+                    "minus_bm25": _difference(recall, rival),
+                    **({"read": read[name]} if name in read else {}),
+                }
+            )
+        _write(args, rows, asked, results)
+
+
+def _write(args: argparse.Namespace, rows: Sequence[Any], asked: Sequence[bool], results: list[dict[str, Any]]) -> None:
+    """What is there so far: a budget takes minutes."""
+    about = {"questions": len(rows), "with_an_answer_in_them": sum(asked), "seed": args.seed, "random_seeds": SEEDS}
+    about |= {
+        "tokenizer": args.tokenizer and Path(args.tokenizer).parent.name,
+        "model": args.model and Path(args.model).name,
+    }
+    out = args.out or (None if args.quick else OUT)
+    if out is None:
+        return
+    kept: list[dict[str, Any]] = []
+    if out.exists():
+        before = json.loads(out.read_text(encoding="utf-8"))
+        if before["about"] == about:  # of the same questions: other budgets stay
+            measured_now = {row["budget"] for row in results}
+            kept = [row for row in before["rows"] if row["budget"] not in measured_now]
+    found = sorted([*kept, *results], key=lambda row: row["budget"])
+    out.write_text(json.dumps({"about": about, "rows": found}, indent=1) + "\n", encoding="utf-8")
+
+
+def _read(reduce: Any) -> int:
+    """Words that the reranker of a method has read so far."""
+    return next((cell.cell_contents.words for cell in reduce.__closure__ if isinstance(cell.cell_contents, Reading)), 0)
+
+
+def _difference(values: Sequence[float], others: Any) -> dict[str, float]:
+    found = paired(values, others)
+    return {"mean": found.mean, "low": found.low, "high": found.high}
+
+
+if __name__ == "__main__":
+    main()

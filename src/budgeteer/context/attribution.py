@@ -1,0 +1,149 @@
+"""How much each token of a text counts for an encoder's reading of it: GlobEnc; or how rare it is.
+
+Paper: "GlobEnc: Quantifying Global Token Attribution by Incorporating the Whole Encoder Layer in Transformers",
+arXiv 2205.03286.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections import Counter
+from typing import TYPE_CHECKING, Any
+
+from budgeteer.context.fill import Span
+from budgeteer.core.errors import CheckpointError, InvalidInput, MissingExtra
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from torch import Tensor
+
+RARITY = "rarity"
+_WORD = re.compile(r"\w+")
+
+
+def attribute_of(method: str, given: str) -> Callable[[list[str]], list[list[Span]]]:
+    """The attribution of an option: ``rarity``, or GlobEnc by the folder or name of an encoder of BERT's build.
+
+    Raises:
+        MissingExtra: transformers is not installed.
+        CheckpointError: there is no such model.
+        InvalidInput: the model is of another build.
+    """
+    return rarity if given == RARITY else globenc(given)
+
+
+def rarity(texts: list[str]) -> list[list[Span]]:
+    """-ln of the share of a word in all texts: an attribution without a model.
+
+    >>> [[round(weight, 2) for _, _, weight in spans] for spans in rarity(["a cat", "a dog"])]
+    [[0.69, 1.39], [0.69, 1.39]]
+    """
+    found = [list(_WORD.finditer(text.lower())) for text in texts]
+    seen = Counter(word.group() for row in found for word in row)
+    return [[(w.start(), w.end(), math.log(seen.total() / seen[w.group()])) for w in row] for row in found]
+
+
+def globenc(name: str) -> Callable[[list[str]], list[list[Span]]]:
+    """GlobEnc's attribution to the first token's final state, each text by itself, scaled to 0 to 1 within it.
+
+    Args:
+        name: folder or name of a BERT, RoBERTa or other encoder of that build, with or without a head.
+    """
+    try:
+        import torch
+        from transformers import AutoModel, AutoTokenizer
+    except ImportError as error:
+        raise MissingExtra("transformers", "hf") from error
+    try:
+        tokenizer: Any = AutoTokenizer.from_pretrained(name)
+        model: Any = AutoModel.from_pretrained(name, attn_implementation="eager").eval()
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"cannot load {name!r} as an encoder: {str(error).splitlines()[0]}") from error
+    if not hasattr(getattr(model, "encoder", None), "layer") or not hasattr(model.encoder.layer[0], "attention"):
+        raise InvalidInput(f"{name} is a {model.config.model_type}; give an encoder of BERT's build")
+    longest = min(model.config.max_position_embeddings - 2, 512)
+
+    def attribute(texts: list[str]) -> list[list[Span]]:
+        found = []
+        for text in texts:
+            encoded = tokenizer(
+                text, return_offsets_mapping=True, truncation=True, max_length=longest, return_tensors="pt"
+            )
+            places = encoded.pop("offset_mapping")[0].tolist()
+            with torch.no_grad():
+                share = rollout(model, **encoded)
+            real = [place for place, (begin, end) in enumerate(places) if end > begin]  # special tokens have no text
+            weights = share[real]
+            spread = float(weights.max() - weights.min()) if real else 0.0
+            scaled = ((weights - weights.min()) / spread).tolist() if spread else [1.0] * len(real)
+            found.append([(places[place][0], places[place][1], w) for place, w in zip(real, scaled, strict=True)])
+        return found
+
+    return attribute
+
+
+def rollout(model: Any, **encoded: Tensor) -> Tensor:
+    """How much of the first token's final state comes from each input token, [T]; they sum to 1.
+
+    Formula: A_l[i, j] = norm of what token j puts into state i of layer l, rows scaled to sum 1; the result is row 0 of
+    A_L ... A_1.
+    """
+    output = model(**encoded, output_attentions=True, output_hidden_states=True)
+    total = None
+    for layer, attention, state in zip(model.encoder.layer, output.attentions, output.hidden_states[:-1], strict=True):
+        norm = shares(layer, attention[0], state[0])[0].norm(dim=-1).double()
+        norm = norm / norm.sum(-1, keepdim=True)
+        total = norm if total is None else norm @ total
+    if total is None:
+        raise InvalidInput("an encoder without layers attributes nothing")
+    row: Tensor = total[0]
+    return row
+
+
+def shares(layer: Any, attention: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+    """What each token puts into each state of a layer.
+
+    Formula: z[i, j] = sum over heads h of alpha_h[i, j] W_O^h W_V^h x_j + [i = j] x_i; layer normalisation is linear
+    once its standard deviation is known, so LN1 maps z to z' = (z - mean z) / sd_i * gamma. LN2 is applied likewise
+    with the deviation that it has after the feed-forward network, whose own output belongs to no token (GlobEnc's
+    N_Enc).
+
+    Args:
+        layer: of a BERT.
+        attention: [H, T, T].
+        state: [T, d], the layer's input.
+
+    Returns:
+        [T, T, d] shares after LN2, and [T, T, d] those after LN1; beside the latter, what LN1 makes of the biases
+        completes its output.
+    """
+    heads, tokens, _ = attention.shape
+    inner, outer = layer.attention.self, layer.attention.output
+    width = inner.value.weight.shape[0] // heads
+    value = (state @ inner.value.weight.T).view(tokens, heads, width)
+    out = outer.dense.weight.view(-1, heads, width)
+    moved = _einsum("jhw,dhw->hjd", value, out)
+    mixed = _einsum("hij,hjd->ijd", attention, moved)
+    index = range(tokens)
+    mixed[index, index] += state
+    bias = inner.value.bias @ outer.dense.weight.T + outer.dense.bias
+    before = mixed.sum(1) + bias
+    first = _normed(mixed, before, outer.LayerNorm)
+    middle = outer.LayerNorm(before)
+    after = layer.output.dense(layer.intermediate(middle)) + middle
+    return _normed(first, after, layer.output.LayerNorm), first
+
+
+def _einsum(how: str, *given: Tensor) -> Tensor:
+    import torch
+
+    return torch.einsum(how, *given)
+
+
+def _normed(parts: Tensor, whole: Tensor, norm: Any) -> Tensor:
+    """Parts [T, T, d] of sums [T, d] after a layer normalisation, without its bias."""
+    deviation = (whole.var(-1, unbiased=False) + norm.eps).sqrt()
+    scaled: Tensor = (parts - parts.mean(-1, keepdim=True)) / deviation[:, None, None] * norm.weight
+    return scaled

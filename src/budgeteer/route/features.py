@@ -1,0 +1,107 @@
+"""What describes a request, as numbers: hashed words of its prompt, categories, numbers."""
+
+from __future__ import annotations
+
+import math
+import re
+import zlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from budgeteer.core.errors import InvalidInput
+from budgeteer.core.plan import F64
+
+PROMPT = "prompt"
+BUCKETS = 128
+"""Numbers into which the words of a prompt are hashed."""
+LONGEST = 20_000
+"""Characters of a prompt whose words are counted: whoever routes for many may not be held up by one."""
+_WORD = re.compile(r"[^\W_]+|[^\w\s]")
+
+
+@dataclass(frozen=True, slots=True)
+class Features:
+    """How columns become numbers; made from the training rows alone.
+
+    Attributes:
+        prompt: whether there is a prompt.
+        numbers: column -> (mean, standard deviation).
+        categories: column -> its values in the training rows; another value is none of them.
+    """
+
+    prompt: bool
+    numbers: Mapping[str, tuple[float, float]]
+    categories: Mapping[str, tuple[str, ...]]
+
+    def of(self, fields: Mapping[str, Sequence[Any]]) -> F64:
+        """Features [n, d]; the first is 1.
+
+        Raises:
+            InvalidInput: a column is missing.
+        """
+        wanted = [*([PROMPT] if self.prompt else ()), *self.numbers, *self.categories]
+        if missing := [column for column in wanted if column not in fields]:
+            raise InvalidInput(f"the router reads {', '.join(missing)}, which the requests do not have")
+        n = len(fields[wanted[0]]) if wanted else 0
+        columns: list[F64] = [np.ones((n, 1))]
+        if self.prompt:
+            columns.append(np.array([_hashed(str(text)) for text in fields[PROMPT]]).reshape(n, -1))
+        for column, (mean, deviation) in self.numbers.items():
+            columns.append(((np.asarray(fields[column], np.float64) - mean) / (deviation or 1.0))[:, None])
+        for column, values in self.categories.items():
+            columns.append(
+                np.array([[str(given) == value for value in values] for given in fields[column]], np.float64)
+            )
+        return np.concatenate(columns, axis=1)
+
+    def to_json(self) -> dict[str, Any]:
+        """As JSON data."""
+        return {"prompt": self.prompt, "numbers": dict(self.numbers), "categories": dict(self.categories)}
+
+    @classmethod
+    def from_json(cls, data: Any) -> Features:
+        """Read back what :meth:`to_json` gave."""
+        numbers = {name: (float(mean), float(deviation)) for name, (mean, deviation) in data["numbers"].items()}
+        categories = {name: tuple(map(str, values)) for name, values in data["categories"].items()}
+        return cls(bool(data["prompt"]), numbers, categories)
+
+
+def learnt(fields: Mapping[str, Sequence[Any]], without: Sequence[str] = ()) -> Features:
+    """The features of a table's columns.
+
+    Args:
+        fields: column -> values.
+        without: columns that do not describe a request, such as its id.
+
+    Raises:
+        InvalidInput: no column is left.
+    """
+    left = {name: values for name, values in fields.items() if name not in without}
+    if not left:
+        raise InvalidInput("no column describes the requests; give a prompt, a category or a number")
+    texts = {name: values for name, values in left.items() if any(isinstance(value, str) for value in values)}
+    numbers = {
+        name: (float(np.mean(values)), float(np.std(values))) for name, values in left.items() if name not in texts
+    }
+    categories = {name: tuple(sorted(set(map(str, values)))) for name, values in texts.items() if name != PROMPT}
+    return Features(PROMPT in texts, numbers, categories)
+
+
+def _hashed(text: str) -> list[float]:
+    """Counted words in buckets, 1 + ln(count), scaled to length 1, and the logarithms of characters and words."""
+    words = _WORD.findall(text[:LONGEST].lower())
+    vector = [0.0] * BUCKETS
+    for word in words:
+        vector[zlib.crc32(word.encode()) % BUCKETS] += 1
+    vector = [1 + math.log(count) if count else 0.0 for count in vector]
+    norm = math.sqrt(sum(value * value for value in vector)) or 1.0
+    digits = sum(word.isdigit() for word in words)
+    return [
+        *(value / norm for value in vector),
+        math.log1p(len(text)) / 5,
+        math.log1p(len(words)) / 5,
+        math.log1p(digits),
+    ]

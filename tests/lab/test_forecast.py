@@ -1,0 +1,126 @@
+"""Forecasts of runs: the interval's formula again in a loop, coverage on made-up runs, files."""
+
+from __future__ import annotations
+
+import json
+import math
+
+import numpy as np
+import pytest
+
+from budgeteer import cli
+from budgeteer.core.errors import InvalidInput
+from budgeteer.lab.forecast import PENALTY, Runs, evaluate, features, forecast, read
+
+
+def made_up(n, seed=0, told=1.0):
+    """Runs whose turns cost about as much as their first ones, as far as ``told`` goes."""
+    rng = np.random.default_rng(seed)
+    level = np.exp(rng.normal(size=n))
+    costs = []
+    for i in range(n):
+        turns = int(rng.integers(12, 30))
+        first = level[i] ** told * np.exp(0.1 * rng.normal(size=10))
+        costs.append(np.concatenate([first, level[i] * np.exp(0.1 * rng.normal(size=turns - 10))]))
+    keys = tuple(f"r{i}" for i in range(n))
+    return Runs(keys, keys, tuple(costs), {})
+
+
+def test_features_by_hand():
+    runs = Runs(("a",), ("a",), (np.array([1.0, 3.0, 99.0]),), {"tokens": (np.array([2.0, 2.0, 9.0]),)})
+    np.testing.assert_allclose(features(runs, 2), [[1, math.log(4), math.log(1.5), math.log(4), 0]], atol=1e-9)
+    assert features(runs, 0).tolist() == [[1.0]]
+
+
+@pytest.mark.parametrize("level", [0.8, 0.9])
+def test_the_interval_is_the_jackknife_plus(level):
+    known, new, turns = made_up(25), made_up(4, seed=1), 5
+    x, y = features(known, turns), np.array([math.log(cost[turns:].sum()) for cost in known.cost])
+    mean, deviation = x[:, 1:].mean(0), x[:, 1:].std(0)
+
+    def scaled(given):
+        return np.column_stack([np.ones(len(given)), (given[:, 1:] - mean) / deviation])
+
+    def fitted(rows):
+        weights = np.diag([0.0, *[PENALTY] * len(mean)])
+        a = scaled(x)[rows]
+        return np.linalg.solve(a.T @ a + weights, a.T @ y[rows])
+
+    z = scaled(features(new, turns))
+    found = forecast(known, new, turns, level=level)
+    for k in range(4):
+        low, high = [], []
+        for i in range(25):
+            w = fitted([j for j in range(25) if j != i])
+            residual = abs(y[i] - scaled(x)[i] @ w)
+            low.append(z[k] @ w - residual)
+            high.append(z[k] @ w + residual)
+        spent = new.cost[k][:turns].sum()
+        alpha = 1 - level
+        assert found[k].low == pytest.approx(spent + math.exp(sorted(low)[math.floor(alpha * 26) - 1]))
+        assert found[k].high == pytest.approx(spent + math.exp(sorted(high)[math.ceil((1 - alpha) * 26) - 1]))
+        assert found[k].cost == pytest.approx(spent + math.exp(z[k] @ fitted(range(25))))
+        assert spent < found[k].low < found[k].cost < found[k].high
+
+
+def test_few_runs_give_an_interval_without_limits_and_too_few_none():
+    found = forecast(made_up(12), made_up(1, seed=3), 3, level=0.99)
+    assert found[0].high == math.inf
+    with pytest.raises(InvalidInput, match="9 known runs or groups have more than 3 turns; give 10"):
+        forecast(made_up(9), made_up(1), 3)
+    with pytest.raises(InvalidInput, match="a level of 1"):
+        forecast(made_up(12), made_up(1), 3, level=1)
+
+
+def test_runs_of_one_group_are_left_out_together():
+    """Each run twice: by itself a repetition would make residuals of nearly 0."""
+    once = made_up(15, told=0.0)
+    twice = Runs(tuple("ab"[i % 2] + once.keys[i // 2] for i in range(30)), tuple(once.keys[i // 2] for i in range(30)),
+                 tuple(once.cost[i // 2] for i in range(30)), {})  # fmt: skip
+    apart = Runs(twice.keys, twice.keys, twice.cost, {})
+    new = made_up(1, seed=9, told=0.0)
+    whole, leaky = (forecast(each, new, 5, level=0.8)[0] for each in (twice, apart))
+    assert whole.high / whole.low > leaky.high / leaky.low
+
+
+def test_intervals_cover_and_turns_that_tell_narrow_them():
+    (told,) = evaluate(made_up(90), [5], splits=6, level=0.8)
+    assert 0.7 < told.coverage < 0.92
+    assert 0.7 < told.blind_coverage < 0.92
+    assert told.ratio < 0.5 * told.blind_ratio
+    assert told.low > 0
+    (untold,) = evaluate(made_up(90, told=0.0), [5], splits=6, level=0.8)
+    assert untold.low < 0.05
+    assert untold.ratio > 0.7 * untold.blind_ratio
+
+
+def write(path, runs, turns=None):
+    rows = [
+        {"run": key, "task": key, "cost_usd": value, "n": i}
+        for key, cost in zip(runs.keys, runs.cost, strict=True)
+        for i, value in enumerate(cost[:turns].tolist())
+    ]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+def test_the_command_measures_and_forecasts(tmp_path, capsys):
+    whole = write(tmp_path / "whole.jsonl", made_up(40))
+    going = write(tmp_path / "going.jsonl", made_up(2, seed=5), 6)
+    assert cli.main(["lab", "forecast", str(whole), "--turns", "4,6", "--splits", "3", "--group", "task"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith("40 runs")
+    assert [line.split()[0] for line in lines[2:]] == ["4", "6"]
+    assert cli.main(["lab", "forecast", str(whole), "--of", str(going), "--columns", "n", "--json"]) == 0
+    rows = json.loads(capsys.readouterr().out)
+    assert [(row["run"], row["turns"]) for row in rows] == [("r0", 6), ("r1", 6)]
+    assert all(row["spent"] < row["low"] < row["cost"] < row["high"] for row in rows)
+    assert cli.main(["lab", "forecast", str(whole), "--of", str(going)]) == 0
+    assert capsys.readouterr().out.startswith("r0: ")
+
+
+def test_runs_that_cost_nothing_are_refused(tmp_path):
+    path = tmp_path / "free.csv"
+    path.write_text("run,cost_usd\na,0\n")
+    with pytest.raises(InvalidInput, match="the run 'a' costs nothing"):
+        read(str(path), ["run"], "cost_usd", None, [])
