@@ -60,12 +60,7 @@ def run(args: argparse.Namespace) -> int:
         raise UnknownName("task of a cache", unknown[0], TASKS)
     args.methods = args.methods or list(registry.of("score"))
     cache_eval.check(args.methods, budgets, args.length)
-    loaded = _model(args.model, args.device)
-
-    def encode(text: str, first: bool) -> list[int]:
-        ids: list[int] = loaded.tokenizer(text, add_special_tokens=first)["input_ids"]
-        return ids[:-1] if first and len(ids) > 1 and ids[-1] in loaded.ends else ids
-
+    model, encode = cache_eval.opened(args.model, args.device)
     made = [
         sample
         for task in tasks
@@ -73,7 +68,7 @@ def run(args: argparse.Namespace) -> int:
     ]
     known = {"known": (True,), "unknown": (False,), "both": (True, False)}[args.question]
     answered, arms = [], (1 + len(args.methods) * len(budgets)) * len(known)
-    for each in cache_eval.evaluate(loaded.model, encode, made, args.methods, budgets, known=known, seed=args.seed):
+    for each in cache_eval.evaluate(model, encode, made, args.methods, budgets, known=known, seed=args.seed):
         answered.append(each)
         if len(answered) % arms == 0 and sys.stderr.isatty():
             sys.stderr.write(f"\r{len(answered) // arms} of {len(made)} texts")
@@ -84,22 +79,6 @@ def run(args: argparse.Namespace) -> int:
         settings = {name: value for name, value in vars(args).items() if name not in ("out", "action")}
         args.out.write_text(json.dumps({"settings": settings, "rows": rows}, indent=1) + "\n", encoding="utf-8")
     return 0
-
-
-def _model(spec: str, device: str) -> Any:
-    from budgeteer.core.errors import InvalidInput
-    from budgeteer.models.load import load_model
-
-    if spec == "smollm2":  # by this name load_model takes llama.cpp, whose cache is its own
-        from budgeteer.models.smollm2 import smollm2
-
-        spec = f"hf:{smollm2()}"
-    if spec != "thinker" and not spec.startswith("hf:"):
-        raise InvalidInput(
-            f"{spec!r} does not run in transformers, so that its cache is out of reach; "
-            "give smollm2, thinker or hf:FOLDER"
-        )
-    return load_model(spec, device=device)
 
 
 def _printed(rows: list[dict[str, Any]], tasks: list[str], known: bool) -> str:
