@@ -4,7 +4,7 @@
     python benchmarks/cache.py --quick              # smoke test: few texts, writes nothing without --out
 
 Texts are those of ``budgeteer cache eval`` (in the manner of RULER): one needle, four needles that differ in their
-key, a chain of variables; five seeds of them. A prompt is read once for all methods and budgets. An answer is right
+key (and, with --tasks, a chain of variables); five seeds of them. A prompt is read once for all methods and budgets. An answer is right
 where greedy decoding would write it. Each text is asked twice: the question *known* when the choice is made, and
 *unknown*, coming after it. Baselines are the full cache, the newest entries (``recent``) and entries at random.
 
@@ -12,7 +12,7 @@ One JSON line an answer is kept in ``--folder`` (runs/cache), a file for each mo
 included, goes on where it was; a method that is named later is added to the texts that are there, the others are not
 computed again. A line knows its text by (length, task, seed, number).
 
-About an hour on one core for SmolLM2-135M with 1024 tokens; the embedded thinking model takes a tenth of that. It was
+About an hour on one core for SmolLM2-135M with 768 tokens; the embedded thinking model takes a tenth of that. It was
 not trained to find anything in a text, so that for it only the loss of log-probability means something.
 """
 
@@ -21,7 +21,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -38,8 +38,10 @@ METHODS = (
     "snapkv:split=pyramid", "snapkv:split=ada-kv",
 )  # fmt: skip
 BUDGETS = ("50%", "25%", "12.5%", "6.25%")
-MODELS = {"smollm2": 1024, "thinker": 640}
+MODELS = {"smollm2": 768, "thinker": 640}
 """Name -> tokens of a text."""
+ASKED = ("single", "multikey")
+"""Tasks; SmolLM2-135M does not follow a chain of variables with a full cache either."""
 
 
 class Text(NamedTuple):
@@ -87,16 +89,15 @@ class Rows:
         return [m for m in methods if any((text, known, m, budget) not in self.answers for budget in budgets)]
 
 
-def texts(length: int, seeds: int, each: int, size: Any) -> list[Text]:
-    """``each`` texts a task and seed; all tasks of the first number of every seed come first."""
-    made = {
-        (task, seed): samples(task, each, length, size, seed=seed) for task in TASKS for seed in range(seeds)
-    }  # fmt: skip
+def texts(length: int, args: argparse.Namespace, size: Callable[[str], int]) -> list[Text]:
+    """``--each`` texts a task and seed; all tasks of the first number of every seed come first."""
+    seeds = range(args.seeds)
+    made = {(task, seed): samples(task, args.each, length, size, seed=seed) for task in args.tasks for seed in seeds}
     return [
         Text((length, task, seed, number), made[task, seed][number])
-        for number in range(each)
-        for seed in range(seeds)
-        for task in TASKS
+        for number in range(args.each)
+        for seed in seeds
+        for task in args.tasks
     ]
 
 
@@ -104,7 +105,7 @@ def answer(spec: str, length: int, args: argparse.Namespace) -> list[Answered]:
     """All answers of a model, those that are missing computed now."""
     cache_eval.check(args.methods, args.budgets, length)
     model, encode = cache_eval.opened(spec)
-    wanted = texts(length, args.seeds, args.each, lambda text: len(encode(text, True)))
+    wanted = texts(length, args, lambda text: len(encode(text, True)))
     rows = Rows(args.folder / f"{spec}.jsonl")
     rows.cut()
     for place, text in enumerate(wanted):
@@ -141,6 +142,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--models", nargs="+", default=list(MODELS), help="smollm2, thinker (default: both)")
     parser.add_argument("--methods", nargs="+", default=list(METHODS), help="scores with options and split")
     parser.add_argument("--budgets", nargs="+", default=list(BUDGETS), help="shares of the cache")
+    parser.add_argument("--tasks", nargs="+", default=list(ASKED), choices=TASKS, help="what is hidden in the texts")
     parser.add_argument("--seeds", type=int, default=5, help="of the texts (default %(default)s)")
     parser.add_argument("--each", type=int, default=2, help="texts a task and seed (default %(default)s)")
     parser.add_argument("--folder", type=Path, default=Path("runs/cache"), help="of the answers (default %(default)s)")
@@ -160,7 +162,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "quick": args.quick,
         "machine": machine(),
         "versions": installed(("torch", "transformers", "numpy")),
-        "settings": {"seeds": args.seeds, "each": args.each, "tasks": list(TASKS)},
+        "settings": {"seeds": args.seeds, "each": args.each, "tasks": args.tasks},
         "models": found,
     }
     out = args.out or (None if args.quick else OUT)

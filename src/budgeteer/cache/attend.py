@@ -18,8 +18,14 @@ import torch
 from torch import Tensor, nn
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-from budgeteer.cache.layer import Call, readable
+from budgeteer.cache.layer import BudgetedLayer, Call, readable
+from budgeteer.cache.storage import Ragged, held
 from budgeteer.core.errors import InvalidInput
+
+try:
+    from budgeteer.cache import kernels
+except ImportError:  # without numba
+    kernels = None  # type: ignore[assignment]
 
 NAME = "budgeteer"
 """Of the attention implementation."""
@@ -99,13 +105,39 @@ def attend(
     )
     with torch.no_grad():
         cache.prepare(layer, call)
-        mask = attention_mask
+        result, mask = None, attention_mask
         if not layer.intact:
-            mask = layer.mask(attention_mask, asked, query.shape[1], query.dtype if name == "eager" else None)
-    result = base(module, query, key, value, mask, *args, **kwargs)
+            if name == "sdpa" and not module.training and kwargs.get("s_aux") is None:
+                result = decoded(layer, call)
+            if result is None:
+                key, value = layer.read()
+                cache.measure(layer, held([key, value]))
+                mask = layer.mask(attention_mask, asked, query.shape[1], query.dtype if name == "eager" else None)
+    if result is None:
+        result = base(module, query, key, value, mask, *args, **kwargs)
     with torch.no_grad():
         cache.choose(layer, call, attention_mask)
     return result  # type: ignore[no-any-return]
+
+
+def decoded(layer: BudgetedLayer, call: Call) -> tuple[Tensor, None] | None:
+    """Attention of one query a row over heads of any lengths, compiled; None where that is not for this call.
+
+    It is for float32 on the CPU, with numba (extra ``fast``), in a layer that reads everything it holds.
+    """
+    queries, storage = call.queries, layer.storage
+    one = queries.shape[2] == 1 and bool(call.valid.all()) and layer.window is None and call.softcap is None
+    usual = queries.device.type == "cpu" and queries.dtype == torch.float32
+    if kernels is None or not (one and usual and isinstance(storage, Ragged)):
+        return None
+    ends = storage.lengths.flatten().cumsum(0)
+    flat, tail = storage.flat, storage.tail
+    out = queries.new_empty(*queries.shape[:2], flat["values"].shape[-1])
+    kernels.decode(
+        queries[:, :, 0].contiguous().numpy(), flat["keys"].numpy(), flat["values"].numpy(), ends.numpy(),
+        tail["keys"].numpy(), tail["values"].numpy(), call.scaling, out.numpy(),
+    )  # fmt: skip
+    return out[:, None], None
 
 
 def _valid(mask: Tensor | None, rows: int, asked: int, device: torch.device) -> Tensor:

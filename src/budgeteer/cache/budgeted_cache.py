@@ -22,7 +22,7 @@ from budgeteer.cache.layer import BudgetedLayer, Call
 from budgeteer.cache.protocol import Groups
 from budgeteer.cache.selecting import Selection, selection
 from budgeteer.cache.size import Footprint, capped, parsed, sizes
-from budgeteer.cache.storage import Rectangle, held
+from budgeteer.cache.storage import held
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +94,7 @@ class BudgetedCache(Cache):
         for layer in self.layers:
             layer.reset()
         self.peak, self._waiting = 0, list[_Waiting]()
+        self._held = [0] * len(self.layers)
         self._size: Tensor | None = None
         self._due, self._steps = False, 0
         self._open: int | None = None
@@ -106,9 +107,9 @@ class BudgetedCache(Cache):
                 "was made for another model, or this one cannot have a budget"
             )
         layer = self.layers[layer_idx]
-        before = layer.bytes()
+        before = held(layer.storage.heads().values()) if layer.storage else 0
         keys, values = layer.update(key_states, value_states)
-        self._measure(before + (0 if isinstance(layer.storage, Rectangle) else held([keys, values])))
+        self.measure(layer, before)
         self._open, updated.by = layer_idx, (self, layer)
         return keys, values
 
@@ -145,11 +146,11 @@ class BudgetedCache(Cache):
             if not self.selected.split.together:
                 self._cut()
         elif not self.selected.split.together:
-            layer.slide()
+            self._slide(layer)
         if self.selected.split.together and layer.index == len(self.layers) - 1:
             self._cut()
             for each in self.layers:
-                each.slide()
+                self._slide(each)
 
     def _cut(self) -> None:
         """Split the places of the layers that wait, and drop what has none."""
@@ -168,7 +169,7 @@ class BudgetedCache(Cache):
         for each, counts in zip(waiting, self.selected.split.sizes(groups), strict=True):
             before = each.layer.bytes()
             each.layer.keep(self.selected.keep(each.scores, counts))
-            self._measure(before)
+            self.measure(each.layer, before)
 
     def _enough(self, size: int) -> None:
         if size < (least := self.selected.protected(size)):
@@ -179,7 +180,7 @@ class BudgetedCache(Cache):
 
     def _footprint(self, layer: BudgetedLayer) -> Footprint:
         assert layer.storage is not None
-        columns = layer.storage.whole().values()
+        columns = layer.storage.heads().values()
         rows, heads = next(iter(columns)).shape[:2]
         entry = sum(column.shape[-1] * column.element_size() for column in columns) + 4  # 4: its slot
         return Footprint(rows * heads * entry, None if layer.window is None else layer.window - 1)
@@ -189,8 +190,14 @@ class BudgetedCache(Cache):
         each = self._footprint(first)
         return [each._replace(most=None if la.window is None else la.window - 1) for la in self.layers]
 
-    def _measure(self, beside: int = 0) -> None:
-        self.peak = max(self.peak, sum(layer.bytes() for layer in self.layers) + beside)
+    def _slide(self, layer: BudgetedLayer) -> None:
+        if layer.slide():
+            self.measure(layer)
+
+    def measure(self, layer: BudgetedLayer, beside: int = 0) -> None:
+        """After a layer changed: what all hold, and the most so far, with ``beside`` bytes for a moment."""
+        self._held[layer.index] = layer.bytes()
+        self.peak = max(self.peak, sum(self._held) + beside)
 
     def account(self) -> Account:
         """What is held now, measured."""
@@ -198,11 +205,11 @@ class BudgetedCache(Cache):
         for layer in self.layers:
             if layer.storage is None:
                 continue
-            whole = layer.storage.whole()
-            rows, heads = whole["keys"].shape[:2]
+            columns = layer.storage.heads()
+            rows, heads = columns["keys"].shape[:2]
             entries = rows * heads * (layer.seen if layer.window is None else min(layer.seen, layer.window - 1))
             kept, total = kept + layer.entries(), total + entries
-            full += entries * sum(whole[n].shape[-1] * whole[n].element_size() for n in ("keys", "values"))
+            full += entries * sum(columns[n].shape[-1] * columns[n].element_size() for n in ("keys", "values"))
         return Account(kept, total, sum(layer.bytes() for layer in self.layers), full, self.peak)
 
 

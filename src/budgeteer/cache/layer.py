@@ -66,7 +66,12 @@ class BudgetedLayer(CacheLayerMixin):  # type: ignore[no-untyped-call]
         self.is_initialized = True
 
     def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
-        """Add the entries of a call; [B, K, n, d] of all that its queries may read."""
+        """Add the entries of a call.
+
+        Returns:
+            [B, K, n, d] of all that its queries may read, or, once something was dropped, of the new ones: the
+            attention then takes the others from the storage.
+        """
         new: Columns = {"keys": key_states, "values": value_states}
         if self.selected.score.remembers:
             shape = (*key_states.shape[:3], self.selected.score.remembers)
@@ -78,6 +83,11 @@ class BudgetedLayer(CacheLayerMixin):  # type: ignore[no-untyped-call]
         else:
             self.storage.append(new)
         self.seen += key_states.shape[2]
+        return self.read() if self.intact else (key_states, value_states)
+
+    def read(self) -> tuple[Tensor, Tensor]:
+        """[B, K, n, d] keys and values of all entries."""
+        assert self.storage is not None
         whole = self.storage.whole()
         return whole["keys"], whole["values"]
 
@@ -219,19 +229,22 @@ class BudgetedLayer(CacheLayerMixin):  # type: ignore[no-untyped-call]
             self.storage = kept(self.storage.whole(), self.storage.slots(self.seen), keep)
             self.intact = False
 
-    def slide(self) -> None:
-        """Drop what a sliding window has left behind."""
+    def slide(self) -> bool:
+        """Drop what a sliding window has left behind; whether there was any."""
         if self.window is None or self.storage is None:
-            return
-        most = self.window - 1
-        whole = self.storage.whole()
-        if whole["keys"].shape[2] <= most:
-            return
+            return False
         if self.intact:
-            self.storage = Rectangle({name: column[:, :, -most:].clone() for name, column in whole.items()})
-        else:
-            slots = self.storage.slots(self.seen)
-            self.storage = kept(whole, slots, slots > self.seen - self.window)
+            if self.storage.since < self.window:
+                return False
+            last = {name: column[:, :, 1 - self.window :].clone() for name, column in self.storage.heads().items()}
+            self.storage = Rectangle(last)
+            return True
+        slots = self.storage.slots(self.seen)
+        inside = slots > self.seen - self.window
+        if bool((inside == (slots >= 0)).all()):
+            return False
+        self.storage = kept(self.storage.whole(), slots, inside)
+        return True
 
     def bytes(self) -> int:
         """Bytes that are held between calls."""
