@@ -4,9 +4,10 @@
     python benchmarks/cache.py --quick              # smoke test: few texts, writes nothing without --out
 
 Texts are those of ``budgeteer cache eval`` (in the manner of RULER): one needle, four needles that differ in their
-key (and, with --tasks, a chain of variables); five seeds of them. A prompt is read once for all methods and budgets. An answer is right
-where greedy decoding would write it. Each text is asked twice: the question *known* when the choice is made, and
-*unknown*, coming after it. Baselines are the full cache, the newest entries (``recent``) and entries at random.
+key (and, with --tasks, a chain of variables); five seeds of them. A prompt is read once for all methods and budgets.
+An answer is right where greedy decoding would write it. Each text is asked twice: the question *known* when the choice
+is made, and *unknown*, coming after it. Baselines are the full cache, the newest entries (``recent``) and entries at
+random.
 
 One JSON line an answer is kept in ``--folder`` (runs/cache), a file for each model. A run that was stopped, kill -9
 included, goes on where it was; a method that is named later is added to the texts that are there, the others are not

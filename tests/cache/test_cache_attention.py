@@ -8,7 +8,7 @@ import pytest
 
 pytest.importorskip("torch")
 pytest.importorskip("transformers")
-numba = pytest.importorskip("numba")
+pytest.importorskip("numba")
 
 import numpy as np
 import torch

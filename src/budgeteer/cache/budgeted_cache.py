@@ -20,6 +20,7 @@ except ImportError as error:
 from budgeteer.cache.attend import argument_of, attach, updated
 from budgeteer.cache.layer import BudgetedLayer, Call
 from budgeteer.cache.protocol import Groups
+from budgeteer.cache.replay import attach_replay
 from budgeteer.cache.selecting import Selection, selection
 from budgeteer.cache.size import Footprint, capped, parsed, sizes
 from budgeteer.cache.storage import held
@@ -58,6 +59,16 @@ class _Waiting(NamedTuple):
     tokens: Tensor
 
 
+class _Unread(NamedTuple):
+    """A layer that chooses when its prompt has been read again, and the call that it chooses after."""
+
+    layer: BudgetedLayer
+    call: Call
+    mask: Tensor | None
+    size: Tensor
+    tokens: Tensor
+
+
 class BudgetedCache(Cache):
     """A cache that drops what a method thinks least worth, down to a budget, and gives the memory back.
 
@@ -85,6 +96,13 @@ class BudgetedCache(Cache):
             self._enough(self.budget.amount)
         windows = _windows(model)
         attach(model, len(windows))
+        if self.selected.score.replays:
+            if any(window is not None for window in windows):
+                raise InvalidInput(
+                    f"{self.selected.name} reads a prompt twice, and layers with a sliding window do not see its first "
+                    "reading; choose another method for this model"
+                )
+            attach_replay(model, argument_of(model))
         layers = [BudgetedLayer(i, len(windows), w, self.selected, seed) for i, w in enumerate(windows)]
         super().__init__(layers=list(layers))
         self.reset()
@@ -93,7 +111,8 @@ class BudgetedCache(Cache):
         """Forget everything, for another prompt."""
         for layer in self.layers:
             layer.reset()
-        self.peak, self._waiting = 0, list[_Waiting]()
+        self.peak, self._waiting, self._unread = 0, list[_Waiting](), list[_Unread]()
+        self.listening = False
         self._held = [0] * len(self.layers)
         self._size: Tensor | None = None
         self._due, self._steps = False, 0
@@ -117,8 +136,13 @@ class BudgetedCache(Cache):
         """Before the attention of a layer: refuse what cannot be kept within the budget before more is computed."""
         self._open = None
         tokens = layer.count(call.valid)
-        if layer.index:
+        if layer.index or self.listening:
             return
+        if self._unread:
+            raise InvalidInput(
+                f"{self.selected.name} reads a prompt twice, after a call of the model that the cache was made for; call "
+                f"that model, not a part of it"
+            )
         asked = call.queries.shape[2]
         self._steps = 0 if asked > 1 else self._steps + 1
         every = self.selected.score.every
@@ -138,19 +162,41 @@ class BudgetedCache(Cache):
         size = capped(self._size.to(layer.tokens.device), footprint)
         tokens = capped(layer.tokens, footprint)
         over = not layer.intact or bool((size < tokens).any())
-        if score.observe is not None:
+        if score.observe is not None and self.listening == score.replays:
             layer.remember(layer.cells(call, mask, size))
-        if self._due and over:
-            cells = layer.cells(observed, mask, size)
-            self._waiting.append(_Waiting(layer, self.selected.scores(cells, layer.memory()), size, tokens))
-            if not self.selected.split.together:
-                self._cut()
+        if self.listening:
+            layer.forget(call)
+            self.measure(layer)
+        elif self._due and over and score.replays:
+            last = call._replace(queries=call.queries[:, :, -1:].clone(), valid=call.valid[:, -1:])
+            self._unread.append(_Unread(layer, last, mask, size, tokens))
+        elif self._due and over:
+            self._weigh(layer, observed, mask, size, tokens)
         elif not self.selected.split.together:
             self._slide(layer)
         if self.selected.split.together and layer.index == len(self.layers) - 1:
             self._cut()
             for each in self.layers:
                 self._slide(each)
+
+    @property
+    def unread(self) -> bool:
+        """Whether a prompt has to be read a second time before the choice."""
+        return bool(self._unread)
+
+    def settle(self) -> None:
+        """Choose, now that the prompt has been read a second time."""
+        unread, self._unread = self._unread, []
+        for each in unread:
+            self._weigh(*each)
+        self._cut()
+
+    def _weigh(self, layer: BudgetedLayer, call: Call, mask: Tensor | None, size: Tensor, tokens: Tensor) -> None:
+        """Score the entries of a layer; drop what has no place, unless the split wants all layers first."""
+        scores = self.selected.scores(layer.cells(call, mask, size), layer.memory())
+        self._waiting.append(_Waiting(layer, scores, size, tokens))
+        if not self.selected.split.together:
+            self._cut()
 
     def _cut(self) -> None:
         """Split the places of the layers that wait, and drop what has none."""

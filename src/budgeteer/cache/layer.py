@@ -202,6 +202,13 @@ class BudgetedLayer(CacheLayerMixin):  # type: ignore[no-untyped-call]
         if self.selected.score.observe is not None:
             self.storage.replace("memory", self.selected.score.observe(cells, self.storage.whole()["memory"]))
 
+    def forget(self, call: Call) -> None:
+        """Drop the entries of a call, the newest ones, as if it had not been."""
+        assert self.storage is not None and self.tokens is not None
+        asked = call.valid.shape[1]
+        self.storage.forget(asked)
+        self.seen, self.tokens = self.seen - asked, self.tokens - call.valid.sum(-1)
+
     def memory(self) -> Tensor:
         """[B, K, n, remembers] float32: what the score remembers of each entry; empty where it remembers nothing."""
         assert self.storage is not None

@@ -67,6 +67,8 @@ class Score(NamedTuple):
         recent_share: the newest entries that are always kept, as a share of what a head keeps.
         every: 0 = choose after prompts only; k = after every k generated tokens, too.
         split: name of the split that the method's paper has.
+        replays: a prompt is read a second time before the choice, and ``observe`` sees that reading alone; what it says
+            of the second reading's own entries is dropped with them.
     """
 
     score: Callable[[Cells, Tensor], Tensor]
@@ -78,6 +80,7 @@ class Score(NamedTuple):
     recent_share: float = 0.0
     every: int = 0
     split: str = "uniform"
+    replays: bool = False
 
 
 class Groups(NamedTuple):

@@ -40,6 +40,10 @@ class Storage:
         """Set a column, [B, K, n, width]."""
         raise NotImplementedError
 
+    def forget(self, count: int) -> None:
+        """Drop the newest ``count`` entries, none of which was chosen."""
+        raise NotImplementedError
+
     def heads(self) -> dict[str, Tensor]:
         """[B, K, entries that came since, width] of each column: rows, heads, widths and types without the rest."""
         raise NotImplementedError
@@ -65,6 +69,11 @@ def _recent(seen: int, since: int, like: Tensor) -> Tensor:
     return counted.expand(*like.shape[:2], since)
 
 
+def _without(columns: Columns, count: int) -> Columns:
+    """Columns without their last entries; the memory behind these is freed."""
+    return {name: column[:, :, : column.shape[2] - count].clone() for name, column in columns.items()}
+
+
 class Rectangle(Storage):
     """All heads of all rows hold all entries that came: the layout of transformers' own cache."""
 
@@ -85,6 +94,10 @@ class Rectangle(Storage):
 
     def replace(self, name: str, column: Tensor) -> None:
         self.columns[name] = column
+
+    def forget(self, count: int) -> None:
+        self.columns = _without(self.columns, count)
+        self.since -= count
 
     def heads(self) -> dict[str, Tensor]:
         return self.columns
@@ -137,6 +150,10 @@ class Ragged(Storage):
     def replace(self, name: str, column: Tensor) -> None:
         self.flat[name] = column[:, :, : self.longest][self._places()]
         self.tail[name] = column[:, :, self.longest :].clone()
+
+    def forget(self, count: int) -> None:
+        self.tail = _without(self.tail, count)
+        self.since -= count
 
     def heads(self) -> dict[str, Tensor]:
         return self.tail

@@ -99,6 +99,7 @@ ADA_KV = Citation(
     "Ada-KV: Optimizing KV Cache Eviction by Adaptive Budget Allocation for Efficient LLM Inference", "2407.11550"
 )
 PYRAMID_KV = Citation("PyramidKV: Dynamic KV Cache Compression based on Pyramidal Information Funneling", "2406.02069")
+KV_ZIP = Citation("KVzip: Query-Agnostic KV Cache Compression with Context Reconstruction", "2505.23416")
 H2O, DEFENSIVE = _paper("H2O"), _paper("DefensiveKV")
 
 _A, _O, _J = partial(_path, "allocate"), partial(_path, "online"), partial(_path, "joint")
@@ -812,6 +813,7 @@ METHODS: tuple[Method, ...] = (
     Method("tova", "score", _CS("tova"), "what the newest query reads", TOVA),
     Method("snapkv", "score", _CS("snapkv"), "what the last queries read on the mean", SNAPKV),
     Method("h2o", "score", _CS("h2o"), "what was read most so far, and the newest entries", H2O),
+    Method("kvzip", "score", _CS("kvzip"), "what is read when the context is written once more", KV_ZIP),
     Method("defensive", "score", _CS("defensive"), "what any of the last queries read, times its value", DEFENSIVE),
     # split
     Method("uniform", "split", _CP("uniform"), "every head keeps equally many"),

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from budgeteer.cache.score._defensive import defensive
     from budgeteer.cache.score._h2o import h2o
     from budgeteer.cache.score._knorm import knorm
+    from budgeteer.cache.score._kvzip import kvzip
     from budgeteer.cache.score._random import random
     from budgeteer.cache.score._recent import recent
     from budgeteer.cache.score._snapkv import snapkv
@@ -21,6 +22,7 @@ __all__ = [
     "defensive",
     "h2o",
     "knorm",
+    "kvzip",
     "random",
     "recent",
     "snapkv",
@@ -34,6 +36,7 @@ __getattr__ = lazy(
         "defensive": "_defensive",
         "h2o": "_h2o",
         "knorm": "_knorm",
+        "kvzip": "_kvzip",
         "random": "_random",
         "recent": "_recent",
         "snapkv": "_snapkv",
