@@ -12,8 +12,8 @@ pytest.importorskip("torch")
 import torch
 
 from budgeteer.cache import Cells, Groups
-from budgeteer.cache.score import defensive, h2o, knorm, random, recent, snapkv, streaming_llm, tova
-from budgeteer.cache.split import ada_kv, layers, pyramid, uniform
+from budgeteer.cache.score import defensive, h2o, knorm, prefix_kv, random, recent, snapkv, streaming_llm, tova
+from budgeteer.cache.split import ada_kv, layers, prefix, pyramid, uniform
 from budgeteer.core.errors import InvalidInput
 
 ROWS, HEADS, KV_HEADS, TOKENS, WIDTH, MODEL = 2, 6, 2, 23, 4, 5
@@ -261,6 +261,66 @@ def test_layers_is_a_competition_of_all(seed: int) -> None:
         wanted = [[won.count(KV_HEADS * place + k) for k in range(KV_HEADS)] for place in range(3)]
         assert [sizes[b].tolist() for sizes in found] == wanted
         assert sum(map(sum, wanted)) == size * KV_HEADS * 3
+
+
+def test_prefix_kv_sums_what_all_heads_read() -> None:
+    cells = made(5, padded=3)
+    wanted = [
+        [sum(read(cells, b, h, q)[i] for h in range(HEADS) for q in range(TOKENS)) / HEADS for i in range(TOKENS)]
+        for b in range(ROWS)
+    ]
+    score = prefix_kv()
+    memory = score.observe(cells, torch.zeros(ROWS, KV_HEADS, TOKENS, 1))
+    close(score.score(cells, memory), [[row] * KV_HEADS for row in wanted], cells)
+    assert (score.first, score.recent, score.split) == (4, 1, "prefix")
+
+
+def bisected(layers: list[list[float]], total: int) -> list[int]:
+    """The sizes of the paper: the largest p that the total allows, by bisection; what is left is not given out."""
+
+    def sizes(p: float) -> list[int]:
+        found = []
+        for layer in layers:
+            ordered, held, k = sorted(layer, reverse=True), 0.0, 0
+            while k < len(ordered) and held / sum(layer) < p:
+                held, k = held + ordered[k], k + 1
+            found.append(k)
+        return found
+
+    low, high = 0.0, 1.0
+    for _ in range(60):
+        middle = (low + high) / 2
+        low, high = (middle, high) if sum(sizes(middle)) <= total else (low, middle)
+    return sizes(low)
+
+
+@pytest.mark.parametrize("size", [4, 6, 9])
+def test_prefix_finds_one_share_for_all_layers(size: int) -> None:
+    rng = torch.Generator().manual_seed(size)
+    exponents, tokens, must = (0.1, 0.7, 1.5, 3.0), 12, 2
+    scores = []
+    for exponent in exponents:  # Zipf: the first layer reads widely, the last one a few entries
+        mean = torch.arange(1, tokens + 1).double() ** -exponent
+        mean = mean[torch.randperm(tokens, generator=rng)]
+        layer = (mean + torch.tensor([[0.2], [-0.2]]) * mean).repeat(1, 1, 1)  # two heads with this mean
+        layer[..., -must:] = float("inf")
+        scores.append(layer)
+    limit = torch.tensor([size])
+    given = Groups(tuple(scores), (limit,) * 4, (torch.tensor([tokens]),) * 4, 0, 4)
+    found = [sizes[0].tolist() for sizes in prefix().sizes(given)]
+    assert all(a == b for a, b in found)
+    sizes = [a for a, _ in found]
+    assert sum(sizes) == 4 * size
+    free = [layer[0, :, :-must].mean(0).tolist() for layer in scores]
+    least = bisected(free, 4 * (size - must))
+    assert all(k - must >= wanted for k, wanted in zip(sizes, least, strict=True))
+    assert sum(sizes) - 4 * must - sum(least) < len(exponents)  # ties of the bisection, given out here
+
+    def shares(counts: list[int]) -> list[float]:
+        return [sum(sorted(f, reverse=True)[: k - must]) / sum(f) for f, k in zip(free, counts, strict=True)]
+
+    assert min(shares(sizes)) > min(shares([size] * 4))
+    assert sizes == sorted(sizes, reverse=True)
 
 
 def test_uniform_gives_what_a_head_has_at_most() -> None:

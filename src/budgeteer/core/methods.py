@@ -100,7 +100,7 @@ ADA_KV = Citation(
 )
 PYRAMID_KV = Citation("PyramidKV: Dynamic KV Cache Compression based on Pyramidal Information Funneling", "2406.02069")
 KV_ZIP = Citation("KVzip: Query-Agnostic KV Cache Compression with Context Reconstruction", "2505.23416")
-H2O, DEFENSIVE = _paper("H2O"), _paper("DefensiveKV")
+H2O, DEFENSIVE, PREFIX_KV = _paper("H2O"), _paper("DefensiveKV"), _paper("PrefixKV")
 
 _A, _O, _J = partial(_path, "allocate"), partial(_path, "online"), partial(_path, "joint")
 _R, _RW, _W = partial(_path, "rl.recipes"), partial(_path, "rl.reward"), partial(_path, "rl.weight")
@@ -813,12 +813,14 @@ METHODS: tuple[Method, ...] = (
     Method("tova", "score", _CS("tova"), "what the newest query reads", TOVA),
     Method("snapkv", "score", _CS("snapkv"), "what the last queries read on the mean", SNAPKV),
     Method("h2o", "score", _CS("h2o"), "what was read most so far, and the newest entries", H2O),
+    Method("prefix-kv", "score", _CS("prefix_kv"), "what was read most so far, the same in all heads", PREFIX_KV),
     Method("kvzip", "score", _CS("kvzip"), "what is read when the context is written once more", KV_ZIP),
     Method("defensive", "score", _CS("defensive"), "what any of the last queries read, times its value", DEFENSIVE),
     # split
     Method("uniform", "split", _CP("uniform"), "every head keeps equally many"),
     Method("pyramid", "split", _CP("pyramid"), "low layers keep more than high ones", PYRAMID_KV),
     Method("ada-kv", "split", _CP("ada_kv"), "the heads of a layer compete", ADA_KV),
+    Method("prefix", "split", _CP("prefix"), "layers hold the same share of their attention", PREFIX_KV),
     Method("layers", "split", _CP("layers"), "the heads of all layers compete", DEFENSIVE),
 )
 # fmt: on

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from budgeteer.cache.score._h2o import h2o
     from budgeteer.cache.score._knorm import knorm
     from budgeteer.cache.score._kvzip import kvzip
+    from budgeteer.cache.score._prefix_kv import prefix_kv
     from budgeteer.cache.score._random import random
     from budgeteer.cache.score._recent import recent
     from budgeteer.cache.score._snapkv import snapkv
@@ -23,6 +24,7 @@ __all__ = [
     "h2o",
     "knorm",
     "kvzip",
+    "prefix_kv",
     "random",
     "recent",
     "snapkv",
@@ -37,6 +39,7 @@ __getattr__ = lazy(
         "h2o": "_h2o",
         "knorm": "_knorm",
         "kvzip": "_kvzip",
+        "prefix_kv": "_prefix_kv",
         "random": "_random",
         "recent": "_recent",
         "snapkv": "_snapkv",
