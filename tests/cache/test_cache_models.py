@@ -36,7 +36,8 @@ MODELS = {
 }
 METHODS = (
     "random", "recent", "streaming-llm:sinks=2", "knorm", "tova", "snapkv:window=4", "h2o", "defensive:window=4",
-    "snapkv:window=4,split=pyramid:beta=2", "knorm:split=ada-kv", "defensive:window=4,split=layers", "prefix-kv:every=1",
+    "snapkv:window=4,split=pyramid:beta=2", "knorm:split=ada-kv", "defensive:window=4,split=layers",
+    "prefix-kv:every=1",
 )  # fmt: skip
 
 

@@ -94,7 +94,7 @@ class BudgetedCache(Cache):
         self.budget, self.selected = parsed(budget), selection(method)
         if self.budget.amount is not None and self.budget.kind != "bytes":
             self._enough(self.budget.amount)
-        windows = _windows(model)
+        windows = windows_of(model)
         attach(model, len(windows))
         if self.selected.score.replays:
             if any(window is not None for window in windows):
@@ -140,8 +140,8 @@ class BudgetedCache(Cache):
             return
         if self._unread:
             raise InvalidInput(
-                f"{self.selected.name} reads a prompt twice, after a call of the model that the cache was made for; call "
-                f"that model, not a part of it"
+                f"{self.selected.name} reads a prompt twice, after a call of the model that the cache was made for; "
+                "call that model, not a part of it"
             )
         asked = call.queries.shape[2]
         self._steps = 0 if asked > 1 else self._steps + 1
@@ -259,7 +259,7 @@ class BudgetedCache(Cache):
         return Account(kept, total, sum(layer.bytes() for layer in self.layers), full, self.peak)
 
 
-def _windows(model: Any) -> list[int | None]:
+def windows_of(model: Any) -> list[int | None]:
     """The window of each layer, None for one that reads everything."""
     plain = (DynamicLayer, DynamicSlidingWindowLayer)
     layers: list[Any] = DynamicCache(config=model.config).layers

@@ -204,7 +204,8 @@ class BudgetedLayer(CacheLayerMixin):  # type: ignore[no-untyped-call]
 
     def forget(self, call: Call) -> None:
         """Drop the entries of a call, the newest ones, as if it had not been."""
-        assert self.storage is not None and self.tokens is not None
+        assert self.storage is not None
+        assert self.tokens is not None
         asked = call.valid.shape[1]
         self.storage.forget(asked)
         self.seen, self.tokens = self.seen - asked, self.tokens - call.valid.sum(-1)

@@ -35,8 +35,8 @@ def replay(model: Any, cache: BudgetedCache, argument: str, given: dict[str, Any
     mask: Tensor | None = given.get("attention_mask")
     if name is None or (mask is not None and mask.dim() != 2):
         raise InvalidInput(
-            f"{cache.selected.name} reads a prompt twice: give the model input_ids or inputs_embeds, and no mask or one "
-            "of [rows, tokens]"
+            f"{cache.selected.name} reads a prompt twice: give the model input_ids or inputs_embeds, and no mask or "
+            "one of [rows, tokens]"
         )
     whole = given[name]
     cache.listening = True
