@@ -15,6 +15,7 @@ import torch
 import transformers
 from kvpress import (
     AdaKVPress,
+    ExpectedAttentionPress,
     KnormPress,
     ObservedAttentionPress,
     PyramidKVPress,
@@ -38,6 +39,10 @@ PRESSES: dict[str, tuple[Any, str]] = {
     "snapkv:window=8,kernel=7": (lambda ratio: SnapKVPress(ratio, window_size=8, kernel_size=7), "sdpa"),
     "snapkv:window=8,split=pyramid": (lambda ratio: PyramidKVPress(ratio, window_size=8), "sdpa"),
     "snapkv:window=8,split=pyramid:beta=3": (lambda ratio: PyramidKVPress(ratio, window_size=8, beta=3), "sdpa"),
+    "expected-attention": (ExpectedAttentionPress, "sdpa"),
+    "expected-attention:sinks=2,future=64": (
+        lambda ratio: ExpectedAttentionPress(ratio, n_sink=2, n_future_positions=64), "sdpa",
+    ),
     "knorm:split=ada-kv": (lambda ratio: AdaKVPress(KnormPress(ratio)), "sdpa"),
     "snapkv:window=16,split=ada-kv": (lambda ratio: AdaKVPress(SnapKVPress(ratio, window_size=16)), "sdpa"),
     "snapkv:window=16,split=ada-kv:safe=0.5": (

@@ -9,10 +9,22 @@ import pytest
 
 pytest.importorskip("torch")
 
+import numpy as np
 import torch
 
 from budgeteer.cache import Cells, Groups
-from budgeteer.cache.score import defensive, h2o, knorm, prefix_kv, random, recent, snapkv, streaming_llm, tova
+from budgeteer.cache.score import (
+    defensive,
+    expected_attention,
+    h2o,
+    knorm,
+    prefix_kv,
+    random,
+    recent,
+    snapkv,
+    streaming_llm,
+    tova,
+)
 from budgeteer.cache.split import ada_kv, layers, prefix, pyramid, uniform
 from budgeteer.core.errors import InvalidInput
 
@@ -39,6 +51,7 @@ def made(seed: int = 0, *, padded: int = 0, queries: int = TOKENS, size: int = 1
         layer=1,
         layers=4,
         output=torch.randn(HEADS, WIDTH, MODEL, generator=rng),
+        frequencies=torch.tensor([0.7, 0.05]),
     )
 
 
@@ -263,6 +276,41 @@ def test_layers_is_a_competition_of_all(seed: int) -> None:
         assert sum(map(sum, wanted)) == size * KV_HEADS * 3
 
 
+@pytest.mark.parametrize("padded", [0, 5])
+def test_expected_attention_is_the_mean_of_a_normal_query_at_the_next_positions(padded: int) -> None:
+    """By complex numbers, and the closed form against queries that are drawn."""
+    cells, sinks, future = made(6, padded=padded), 2, 7
+    found = expected_attention(sinks=sinks, future=future).score(cells, NOTHING)
+    turn = [sum(np.exp(1j * f * (TOKENS + step)) for step in range(future)) / future for f in (0.7, 0.05)]
+    for b in range(ROWS):
+        start = padded if b == 0 else 0
+        for k in range(KV_HEADS):
+            rest, total = range(start + sinks, TOKENS), np.zeros(TOKENS)
+            keys = cells.keys[b, k].double().numpy()
+            for h in range(k * GROUP, (k + 1) * GROUP):
+                asked = cells.queries[b, h, start + sinks :].double().numpy()
+                pairs = asked[:, :2] + 1j * asked[:, 2:]
+                pairs = pairs * np.exp(-1j * np.outer(range(start + sinks, TOKENS), (0.7, 0.05)))  # before rotation
+                plain = np.concatenate([pairs.real, pairs.imag], axis=1)
+                rotation = np.zeros((4, 4))
+                for i in range(2):
+                    c, s = turn[i].real, turn[i].imag
+                    rotation[i, i], rotation[i, i + 2], rotation[i + 2, i], rotation[i + 2, i + 2] = c, -s, s, c
+                mean, spread = rotation @ plain.mean(0), rotation @ np.cov(plain.T, bias=True) @ rotation.T
+                logits = np.array(
+                    [0.6 * keys[i] @ mean + 0.18 * keys[i] @ spread @ keys[i] for i in rest]
+                )  # 0.18 = 0.6^2 / 2
+                raised = np.exp(logits - logits.max())
+                total[start + sinks :] += raised / raised.sum() / GROUP
+            wanted = total * np.linalg.norm(cells.values[b, k].double().numpy(), axis=1)
+            np.testing.assert_allclose(found[b, k, start:].numpy(), wanted[start:], atol=1e-5, rtol=1e-4)
+    drawn = np.random.default_rng(0).multivariate_normal(mean, spread, 400_000)
+    sampled = np.exp(0.6 * drawn @ keys[TOKENS - 5]).mean()
+    assert sampled == pytest.approx(np.exp(logits[-5]), rel=0.1)
+    with pytest.raises(InvalidInput, match="choose snapkv or kvzip"):
+        expected_attention().score(replace(cells, frequencies=None), NOTHING)
+
+
 def test_prefix_kv_sums_what_all_heads_read() -> None:
     cells = made(5, padded=3)
     wanted = [
@@ -346,6 +394,7 @@ def test_pyramid_by_hand() -> None:
     "make",
     [
         lambda: snapkv(kernel=4), lambda: snapkv(window=0), lambda: defensive(mass=1.5), lambda: h2o(recent_share=2.0),
+        lambda: expected_attention(future=0),
         lambda: ada_kv(safe=-0.1), lambda: pyramid(beta=0.5),
     ],
 )  # fmt: skip

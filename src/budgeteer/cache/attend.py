@@ -65,6 +65,22 @@ def attach(model: Any, layers: int) -> None:
             module.config = copies[id(own)]
 
 
+def frequencies_of(model: Any) -> Tensor | None:
+    """[r / 2] of the rotation of queries and keys, as :class:`Cells` have it; None where it is of another kind.
+
+    Asked of the rotary embedding itself: one set of frequencies for all layers that does not change with the length of
+    the text, and halves of a head as pairs.
+    """
+    rotary = [module for module in model.modules() if isinstance(getattr(module, "inv_freq", None), Tensor)]
+    if len(rotary) != 1 or getattr(rotary[0], "rope_type", "default") not in ("default", "linear", "llama3", "yarn"):
+        return None
+    halves = getattr(sys.modules[type(rotary[0]).__module__], "rotate_half", None)
+    if halves is None or halves(torch.arange(4.0)).tolist() != [-2.0, -3.0, 0.0, 1.0]:
+        return None
+    found: Tensor = rotary[0].inv_freq
+    return found
+
+
 def argument_of(model: Any) -> str:
     """The name of a model's argument for its cache: ``cache`` in the newest transformers, else ``past_key_values``."""
     return "cache" if "cache" in inspect.signature(model.forward).parameters else "past_key_values"
@@ -78,6 +94,7 @@ def _original(module: Any) -> Any:
     return getattr(module.config, "budgeteer_original", module.config)
 
 
+@torch.compiler.disable  # type: ignore[misc]
 def attend(
     module: Any, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, *args: Any, **kwargs: Any
 ) -> tuple[Tensor, Tensor | None]:

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor
 
 from budgeteer.core.budget import Budget
@@ -17,7 +18,7 @@ try:
 except ImportError as error:
     raise MissingExtra("transformers", "hf") from error
 
-from budgeteer.cache.attend import argument_of, attach, updated
+from budgeteer.cache.attend import argument_of, attach, frequencies_of, updated
 from budgeteer.cache.layer import BudgetedLayer, Call
 from budgeteer.cache.protocol import Groups
 from budgeteer.cache.replay import attach_replay
@@ -105,6 +106,9 @@ class BudgetedCache(Cache):
             attach_replay(model, argument_of(model))
         layers = [BudgetedLayer(i, len(windows), w, self.selected, seed) for i, w in enumerate(windows)]
         super().__init__(layers=list(layers))
+        frequencies = frequencies_of(model)
+        for layer in layers:
+            layer.frequencies = frequencies
         self.reset()
 
     def reset(self) -> None:
@@ -118,6 +122,7 @@ class BudgetedCache(Cache):
         self._due, self._steps = False, 0
         self._open: int | None = None
 
+    @torch.compiler.disable  # type: ignore[misc]
     def update(self, key_states: Tensor, value_states: Tensor, layer_idx: int, *args: Any, **kwargs: Any) -> Any:
         """Add the keys and values of a layer, and return those that its queries may read."""
         if self._open is not None:

@@ -71,6 +71,18 @@ def smoothed(scores: Tensor, kernel: int) -> Tensor:
     return functional.avg_pool1d(flat, kernel, stride=1, padding=kernel // 2).reshape(scores.shape)
 
 
+def turned(vectors: Tensor, steps: Tensor, frequencies: Tensor) -> Tensor:
+    """Vectors [..., q, d] rotated on by ``steps`` [q] positions; ``frequencies`` [r / 2], d >= r.
+
+    Numbers i and i + r / 2 of a vector are a pair, which turns by steps x frequency; those from r on stay.
+    """
+    angle = steps[:, None].double() * frequencies.double()
+    cos, sin = angle.cos().to(vectors.dtype), angle.sin().to(vectors.dtype)
+    half = frequencies.shape[0]
+    a, b = vectors[..., :half], vectors[..., half : 2 * half]
+    return torch.cat([a * cos - b * sin, b * cos + a * sin, vectors[..., 2 * half :]], dim=-1)
+
+
 def over_heads(cells: Cells, scores: Tensor) -> Tensor:
     """The mean of [B, K, n] over heads, by slot, since after a split the n-th entry of one head is not that of another.
 

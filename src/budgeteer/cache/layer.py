@@ -51,6 +51,7 @@ class BudgetedLayer(CacheLayerMixin):  # type: ignore[no-untyped-call]
         super().__init__()  # type: ignore[no-untyped-call]
         self.index, self.layers, self.window, self.selected, self.seed = index, layers, window, selected, seed
         self.is_sliding = window is not None
+        self.frequencies: Tensor | None = None
         self.reset()
 
     def reset(self) -> None:
@@ -194,6 +195,7 @@ class BudgetedLayer(CacheLayerMixin):  # type: ignore[no-untyped-call]
             softcap=call.softcap,
             window=self.window,
             output=call.output(),
+            frequencies=self.frequencies,
         )
 
     def remember(self, cells: Cells) -> None:

@@ -33,6 +33,8 @@ class Cells:
         softcap: cap of the logits, or None.
         window: of a sliding layer: a query reads this many slots, its own included; None = all.
         output: [H, d of values, D], the part of each head in the layer's output projection; None = unknown.
+        frequencies: [r / 2] of the rotation of keys and queries: a pair (i, i + r / 2) turns by position x frequency;
+            None = unknown, or not of this kind.
     """
 
     keys: Tensor
@@ -50,6 +52,7 @@ class Cells:
     softcap: float | None = None
     window: int | None = None
     output: Tensor | None = None
+    frequencies: Tensor | None = None
 
 
 class Score(NamedTuple):

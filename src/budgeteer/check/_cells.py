@@ -111,12 +111,13 @@ def _cells(seed: int, queries: int) -> Cells:
         layers=LAYERS,
         seed=seed,
         output=torch.randn(HEADS, WIDTH, MODEL, generator=rng),
+        frequencies=0.3 ** torch.arange(WIDTH / 2),
     )
 
 
 def _rows(cells: Cells, rows: slice) -> Cells:
     """Some rows; what has none stays."""
-    without = ("query_slots", "output")
+    without = ("query_slots", "output", "frequencies")
     found: dict[str, Any] = {f.name: getattr(cells, f.name) for f in fields(cells) if f.name not in without}
     some: dict[str, Any] = {name: value[rows] for name, value in found.items() if isinstance(value, Tensor)}
     return replace(cells, **some)

@@ -99,6 +99,9 @@ ADA_KV = Citation(
     "Ada-KV: Optimizing KV Cache Eviction by Adaptive Budget Allocation for Efficient LLM Inference", "2407.11550"
 )
 PYRAMID_KV = Citation("PyramidKV: Dynamic KV Cache Compression based on Pyramidal Information Funneling", "2406.02069")
+EXPECTED_ATTENTION = Citation(
+    "Expected Attention: KV Cache Compression by Estimating Attention from Future Queries Distribution", "2510.00636"
+)
 KV_ZIP = Citation("KVzip: Query-Agnostic KV Cache Compression with Context Reconstruction", "2505.23416")
 H2O, DEFENSIVE, PREFIX_KV = _paper("H2O"), _paper("DefensiveKV"), _paper("PrefixKV")
 
@@ -814,6 +817,13 @@ METHODS: tuple[Method, ...] = (
     Method("snapkv", "score", _CS("snapkv"), "what the last queries read on the mean", SNAPKV),
     Method("h2o", "score", _CS("h2o"), "what was read most so far, and the newest entries", H2O),
     Method("prefix-kv", "score", _CS("prefix_kv"), "what was read most so far, the same in all heads", PREFIX_KV),
+    Method(
+        "expected-attention",
+        "score",
+        _CS("expected_attention"),
+        "what queries that have not come yet read on the mean",
+        EXPECTED_ATTENTION,
+    ),
     Method("kvzip", "score", _CS("kvzip"), "what is read when the context is written once more", KV_ZIP),
     Method("defensive", "score", _CS("defensive"), "what any of the last queries read, times its value", DEFENSIVE),
     # split

@@ -9,6 +9,7 @@ from budgeteer.core.lazy import lazy
 
 if TYPE_CHECKING:
     from budgeteer.cache.score._defensive import defensive
+    from budgeteer.cache.score._expected_attention import expected_attention
     from budgeteer.cache.score._h2o import h2o
     from budgeteer.cache.score._knorm import knorm
     from budgeteer.cache.score._kvzip import kvzip
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "defensive",
+    "expected_attention",
     "h2o",
     "knorm",
     "kvzip",
@@ -36,6 +38,7 @@ __getattr__ = lazy(
     __name__,
     {
         "defensive": "_defensive",
+        "expected_attention": "_expected_attention",
         "h2o": "_h2o",
         "knorm": "_knorm",
         "kvzip": "_kvzip",
