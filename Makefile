@@ -81,7 +81,7 @@ conformance: $(VENV)/.dev
 clients: $(VENV)/.dev .venv-clients/uv/bin/uv
 	$(BIN)/python benchmarks/clients.py
 
-evidence: $(VENV)/.lab
+evidence: $(VENV)/.dev
 	$(BIN)/budgeteer evidence --all
 
 # the pictures of docs/dashboard.md; needs chromium

@@ -35,8 +35,8 @@ from budgeteer.lab.results import installed, machine, to_json, write_text
 
 OUT = Path(__file__).parent / "results" / "cache.json"
 METHODS = (
-    "recent", "random", "streaming-llm", "knorm", "tova", "snapkv", "h2o", "defensive", "defensive:split=layers",
-    "snapkv:split=pyramid", "snapkv:split=ada-kv",
+    "recent", "random", "streaming-llm", "knorm", "tova", "snapkv", "h2o", "expected-attention", "prefix-kv", "kvzip",
+    "defensive", "defensive:split=layers", "kvzip:split=uniform", "snapkv:split=pyramid", "snapkv:split=ada-kv",
 )  # fmt: skip
 BUDGETS = ("50%", "25%", "12.5%", "6.25%")
 MODELS = {"smollm2": 768, "thinker": 640}
@@ -145,7 +145,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--budgets", nargs="+", default=list(BUDGETS), help="shares of the cache")
     parser.add_argument("--tasks", nargs="+", default=list(ASKED), choices=TASKS, help="what is hidden in the texts")
     parser.add_argument("--seeds", type=int, default=5, help="of the texts (default %(default)s)")
-    parser.add_argument("--each", type=int, default=2, help="texts a task and seed (default %(default)s)")
+    parser.add_argument("--each", type=int, default=1, help="texts a task and seed (default %(default)s)")
     parser.add_argument("--folder", type=Path, default=Path("runs/cache"), help="of the answers (default %(default)s)")
     parser.add_argument("--quick", action="store_true", help="smoke test: two texts a task of the thinking model")
     parser.add_argument("--out", type=Path, help=f"results file (default: {OUT.name} beside this file; none if quick)")

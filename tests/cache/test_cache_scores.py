@@ -15,6 +15,7 @@ import torch
 from budgeteer.cache import Cells, Groups
 from budgeteer.cache.score import (
     defensive,
+    ems,
     expected_attention,
     h2o,
     knorm,
@@ -311,6 +312,31 @@ def test_expected_attention_is_the_mean_of_a_normal_query_at_the_next_positions(
         expected_attention().score(replace(cells, frequencies=None), NOTHING)
 
 
+def test_ems_is_the_larger_of_what_all_and_the_last_queries_read() -> None:
+    cells, window = made(7, padded=3), 6
+    changes = {
+        "queries": cells.queries[:, :, -window:], "query_slots": cells.query_slots[-window:],
+        "query_valid": cells.query_valid[:, -window:],
+    }  # fmt: skip
+    last, score, prefix, wanted, larger = replace(cells, **changes), ems(window=window), TOKENS - window, [], set()
+    for b in range(ROWS):
+        rows = []
+        for k in range(KV_HEADS):
+            heads = range(k * GROUP, (k + 1) * GROUP)
+            by = [[sum(column) / GROUP for column in zip(*(read(cells, b, h, q) for h in heads), strict=True)]
+                  for q in range(TOKENS)]  # fmt: skip
+            whole = [sum(row[i] for row in by) for i in range(prefix)]
+            local = [sum(row[i] for row in by[prefix:]) / window for i in range(prefix)]
+            scale = sum(local) / sum(whole)
+            rows.append([max(x, y * scale) for x, y in zip(local, whole, strict=True)])
+            larger |= {x > y * scale for x, y in zip(local, whole, strict=True)}
+        wanted.append(rows)
+    assert larger == {True, False}
+    memory = score.observe(cells, torch.zeros(ROWS, KV_HEADS, TOKENS, 1))
+    close(score.score(last, memory)[..., :prefix], wanted, _cut(cells, window))
+    assert (score.recent, score.window, score.rest) == (window, window, "merge")
+
+
 def test_prefix_kv_sums_what_all_heads_read() -> None:
     cells = made(5, padded=3)
     wanted = [
@@ -394,7 +420,7 @@ def test_pyramid_by_hand() -> None:
     "make",
     [
         lambda: snapkv(kernel=4), lambda: snapkv(window=0), lambda: defensive(mass=1.5), lambda: h2o(recent_share=2.0),
-        lambda: expected_attention(future=0),
+        lambda: expected_attention(future=0), lambda: ems(window=0),
         lambda: ada_kv(safe=-0.1), lambda: pyramid(beta=0.5),
     ],
 )  # fmt: skip

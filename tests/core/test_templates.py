@@ -58,9 +58,10 @@ FACTORIES = {
     "task": "Divisible",
     "score": "large_values",
     "split": "lend",
+    "rest": "into_last",
 }
 """Template -> the factory in it."""
-TORCH = ("recipe", "reward", "advantage", "ratio", "score", "split")
+TORCH = ("recipe", "reward", "advantage", "ratio", "score", "split", "rest")
 WITHOUT_DOCTEST = ("strategy", "recipe", "advantage", "many", "scorer", "importance", "carry", "variant", "policy")
 """Parts whose methods need more than a few lines to be called; tests below call them."""
 

@@ -219,7 +219,7 @@ class BudgetedCache(Cache):
         )
         for each, counts in zip(waiting, self.selected.split.sizes(groups), strict=True):
             before = each.layer.bytes()
-            each.layer.keep(self.selected.keep(each.scores, counts))
+            each.layer.keep(self.selected.keep(each.scores, counts), each.scores > float("-inf"))
             self.measure(each.layer, before)
 
     def _enough(self, size: int) -> None:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from transformers.cache_utils import CacheLayerMixin
 
-from budgeteer.cache.protocol import Cells
+from budgeteer.cache.protocol import Cells, Leaving
 from budgeteer.cache.selecting import Selection
 from budgeteer.cache.storage import Columns, Rectangle, Storage, held, kept
 from budgeteer.core.errors import InvalidInput
@@ -232,12 +232,17 @@ class BudgetedLayer(CacheLayerMixin):  # type: ignore[no-untyped-call]
             self.watched = queries.clone(), valid.clone()
         return call._replace(queries=queries, valid=valid)
 
-    def keep(self, keep: Tensor) -> None:
-        """Hold the entries where ``keep`` [B, K, n] is True, and no others."""
+    def keep(self, keep: Tensor, valid: Tensor) -> None:
+        """Hold the entries where ``keep`` [B, K, n] is True, and no others, which go where the method says."""
         assert self.storage is not None
-        if not bool(keep.all()):
-            self.storage = kept(self.storage.whole(), self.storage.slots(self.seen), keep)
-            self.intact = False
+        if bool(keep.all()):
+            return
+        whole, slots, fold = self.storage.whole(), self.storage.slots(self.seen), self.selected.rest.fold
+        if fold is not None:
+            keys, values = fold(Leaving(whole["keys"], whole["values"], slots, valid, keep, self.frequencies))
+            whole = {**whole, "keys": keys, "values": values}
+        self.storage = kept(whole, slots, keep)
+        self.intact = False
 
     def slide(self) -> bool:
         """Drop what a sliding window has left behind; whether there was any."""

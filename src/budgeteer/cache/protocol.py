@@ -1,4 +1,4 @@
-"""What a score and a split of a KV cache are, and what they see.
+"""What a score, a split and a rest of a KV cache are, and what they see.
 
 Shapes: B rows (sequences), H query heads, K key-value heads, n entries of a head, q queries, d width of a head. A
 *slot* is the index of a token in its row, padding included. Query head h reads key-value head h // (H / K).
@@ -70,6 +70,7 @@ class Score(NamedTuple):
         recent_share: the newest entries that are always kept, as a share of what a head keeps.
         every: 0 = choose after prompts only; k = after every k generated tokens, too.
         split: name of the split that the method's paper has.
+        rest: name of what becomes of the rest in the method's paper.
         replays: a prompt is read a second time before the choice, and ``observe`` sees that reading alone; what it says
             of the second reading's own entries is dropped with them.
     """
@@ -83,6 +84,7 @@ class Score(NamedTuple):
     recent_share: float = 0.0
     every: int = 0
     split: str = "uniform"
+    rest: str = "drop"
     replays: bool = False
 
 
@@ -116,3 +118,34 @@ class Split(NamedTuple):
 
     sizes: Callable[[Groups], tuple[Tensor, ...]]
     together: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Leaving:
+    """The entries of one layer when some of them leave.
+
+    Attributes:
+        keys, values: [B, K, n, d] and [B, K, n, d of values], as :class:`Cells` has them.
+        slots: [B, K, n] int64.
+        valid: [B, K, n]; False = no entry stands there.
+        keep: [B, K, n]; True = the entry stays.
+        frequencies: of the rotation of keys, as :class:`Cells` has them, or None.
+    """
+
+    keys: Tensor
+    values: Tensor
+    slots: Tensor
+    valid: Tensor
+    keep: Tensor
+    frequencies: Tensor | None = None
+
+
+class Rest(NamedTuple):
+    """What becomes of the entries that are not kept.
+
+    Attributes:
+        fold: ``(leaving) -> (keys, values)``, of which the kept entries stay, with what they took in. Pure; rows are
+            independent. None = the rest is dropped.
+    """
+
+    fold: Callable[[Leaving], tuple[Tensor, Tensor]] | None = None

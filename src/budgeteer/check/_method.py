@@ -124,6 +124,7 @@ CHECKS: Mapping[str, Callable[..., None]] = {
     "task": _task,
     "score": _plain("check_score"),
     "split": _plain("check_split"),
+    "rest": _plain("check_rest"),
     "policy": _policy,
 }
 """Part -> its check of a method."""

@@ -36,6 +36,7 @@ PARTS: dict[str, str] = {
     "task": "makes problems and verifies their answers",
     "score": "says how much each entry of a KV cache is worth",
     "split": "says how many entries of a KV cache each layer and head keeps",
+    "rest": "says what becomes of the entries of a KV cache that are not kept",
 }
 """Part -> what a method of it does."""
 
@@ -100,7 +101,7 @@ SLOTS: dict[str, dict[str, str]] = {
         "lr": "schedule",
         "steer": "steer",
     },
-    "score": {"split": "split"},
+    "score": {"split": "split", "rest": "rest"},
     "strategy": {"steer": "steer"},
     "many": {"steer": "steer"},
 }

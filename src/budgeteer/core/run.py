@@ -86,6 +86,7 @@ print(meter("NAME")(Usage(input=9, output=20, counts={"NAME": 3})))  # and as a 
     "style": _SOLVE + "--strategy direct --style SPEC --model smollm2 --budget 4000",
     "score": "budgeteer cache eval smollm2 --methods SPEC --budgets 25%",
     "split": "budgeteer cache eval smollm2 --methods snapkv:split=SPEC --budgets 25%",
+    "rest": "budgeteer cache eval smollm2 --methods snapkv:rest=SPEC --budgets 25%",
     "task": "budgeteer solve SPEC --limit 20 --strategy direct --model smollm2 --budget 4000",
 }
 """Part -> how a method NAME of it is run; SPEC = its name with the options that it needs.

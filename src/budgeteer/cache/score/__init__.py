@@ -9,6 +9,7 @@ from budgeteer.core.lazy import lazy
 
 if TYPE_CHECKING:
     from budgeteer.cache.score._defensive import defensive
+    from budgeteer.cache.score._ems import ems
     from budgeteer.cache.score._expected_attention import expected_attention
     from budgeteer.cache.score._h2o import h2o
     from budgeteer.cache.score._knorm import knorm
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "defensive",
+    "ems",
     "expected_attention",
     "h2o",
     "knorm",
@@ -38,6 +40,7 @@ __getattr__ = lazy(
     __name__,
     {
         "defensive": "_defensive",
+        "ems": "_ems",
         "expected_attention": "_expected_attention",
         "h2o": "_h2o",
         "knorm": "_knorm",
