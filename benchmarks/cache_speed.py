@@ -4,7 +4,8 @@
     python benchmarks/cache_speed.py --quick --out FILE   # smoke test; without kvpress its rows are left out
 
 A model with random weights and the shape of SmolLM2-135M reads 8,192 random tokens, once a variant; then all variants
-decode in turns, so that what else the machine does hits all of them. ``step`` is the time of one token over the full
+decode in turns, so that what else the machine does hits all of them. With fewer ``--layers`` its vocabulary is smaller
+in proportion, so that a layer has the same share of the time. ``step`` is the time of one token over the full
 cache's in the same turn: the median, and the lowest and highest of three parts of the turns. ``prefill`` is the time of
 reading the prompt over that of the full cache. Both as CPU time of the process, the steadier one, and as wall time.
 ``bytes`` are those of the storages that keys and values hold after the prompt, over those of the full cache. kvpress's
@@ -40,17 +41,21 @@ except ImportError:
 
 OUT = Path(__file__).parent / "results" / "cache_speed.json"
 SHAPE = {
-    "vocab_size": 49152, "hidden_size": 576, "intermediate_size": 1536, "num_attention_heads": 9,
+    "hidden_size": 576, "intermediate_size": 1536, "num_attention_heads": 9,
     "num_key_value_heads": 3, "max_position_embeddings": 16384,
 }  # fmt: skip
-METHODS = ("snapkv", "snapkv:split=ada-kv", "defensive", "knorm", "h2o:every=0")
+LAYERS, VOCABULARY = 30, 49152
+METHODS = ("snapkv", "snapkv:split=ada-kv", "defensive", "knorm")
 FULL = "full cache"
 
 
 def built(layers: int) -> Any:
     """A random model whose attention is not nearly uniform."""
     torch.manual_seed(0)
-    made = transformers.LlamaForCausalLM(transformers.LlamaConfig(**SHAPE, num_hidden_layers=layers)).eval()
+    config = transformers.LlamaConfig(
+        **SHAPE, num_hidden_layers=layers, vocab_size=VOCABULARY * layers // LAYERS
+    )  # fmt: skip
+    made = transformers.LlamaForCausalLM(config).eval()
     for name, weight in made.named_parameters():
         if "q_proj" in name or "k_proj" in name:
             weight.data *= 5
@@ -94,7 +99,8 @@ def timed(function: Callable[[], Any]) -> tuple[float, float]:
 
 def measure(model: Any, tokens: int, steps: int, keep: float) -> list[dict[str, Any]]:
     """One row a variant."""
-    ids = torch.randint(3, SHAPE["vocab_size"], (1, tokens), generator=torch.Generator().manual_seed(1))
+    vocabulary = model.config.vocab_size
+    ids = torch.randint(3, vocabulary, (1, tokens), generator=torch.Generator().manual_seed(1))
     caches, modules, prefill, size = {}, {}, {}, {}
     attentions = [layer.self_attn for layer in model.model.layers]
     given = variants(model, keep)
@@ -137,7 +143,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Measure, print the table, write the file."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--tokens", type=int, default=8192, help="of the prompt (default %(default)s)")
-    parser.add_argument("--layers", type=int, default=30, help="of the model (default %(default)s)")
+    parser.add_argument("--layers", type=int, default=LAYERS, help="of the model (default %(default)s)")
     parser.add_argument("--steps", type=int, default=15, help="tokens that are decoded (default %(default)s)")
     parser.add_argument("--keep", type=float, default=0.25, help="share of the cache (default %(default)s)")
     parser.add_argument("--quick", action="store_true", help="smoke test; the numbers mean nothing")
