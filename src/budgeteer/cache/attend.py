@@ -94,7 +94,7 @@ def _original(module: Any) -> Any:
     return getattr(module.config, "budgeteer_original", module.config)
 
 
-@torch.compiler.disable  # type: ignore[misc]
+@torch.compiler.disable  # type: ignore[untyped-decorator]
 def attend(
     module: Any, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, *args: Any, **kwargs: Any
 ) -> tuple[Tensor, Tensor | None]:
@@ -134,7 +134,7 @@ def attend(
         result = base(module, query, key, value, mask, *args, **kwargs)
     with torch.no_grad():
         cache.choose(layer, call, attention_mask)
-    return result  # type: ignore[no-any-return]
+    return result
 
 
 def decoded(layer: BudgetedLayer, call: Call) -> tuple[Tensor, None] | None:

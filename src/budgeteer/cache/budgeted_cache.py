@@ -122,7 +122,7 @@ class BudgetedCache(Cache):
         self._due, self._steps = False, 0
         self._open: int | None = None
 
-    @torch.compiler.disable  # type: ignore[misc]
+    @torch.compiler.disable  # type: ignore[untyped-decorator]
     def update(self, key_states: Tensor, value_states: Tensor, layer_idx: int, *args: Any, **kwargs: Any) -> Any:
         """Add the keys and values of a layer, and return those that its queries may read."""
         if self._open is not None:

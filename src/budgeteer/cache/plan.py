@@ -104,11 +104,19 @@ def described(path: Path) -> Any:
         config = transformers.AutoConfig.from_pretrained(file)
         kind = getattr(transformers, (config.architectures or ["none"])[0], None)
         with torch.device("meta"):
-            model = transformers.AutoModelForCausalLM.from_config(config) if kind is None else kind(config)
+            model = _causal(config) if kind is None else kind(config)
     except (ValueError, KeyError, TypeError, OSError) as error:
         raise InvalidInput(f"{file}: transformers makes no language model of it: {str(error)[:200]}") from error
     model.tie_weights()
     return model
+
+
+def _causal(config: Any) -> Any:
+    """A language model of a configuration that does not name its class."""
+    import transformers
+
+    made: Any = transformers.AutoModelForCausalLM
+    return made.from_config(config)
 
 
 def fit(

@@ -60,7 +60,8 @@ def attach_replay(model: Any, argument: str) -> None:
         return
 
     def hook(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
-        cache = next((kwargs[name] for name in (argument, "past_key_values") if kwargs.get(name) is not None), None)
+        given = (kwargs[name] for name in (argument, "past_key_values") if kwargs.get(name) is not None)
+        cache: Any = next(given, None)
         if getattr(cache, "unread", False) and not cache.listening:
             named = {**({"input_ids": args[0]} if args else {}), **kwargs}
             replay(module, cache, argument, named)

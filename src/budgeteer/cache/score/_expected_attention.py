@@ -46,7 +46,8 @@ def expected_attention(sinks: int = 4, future: int = 512) -> Score:
         logits = logits + cells.scaling**2 / 2 * ((keys @ of_groups(spread, kv_heads)) * keys).sum(-1)
         rest = cells.valid & (cells.valid.long().cumsum(-1) > sinks)
         read = torch.softmax(logits.masked_fill(~rest[:, :, None], float("-inf")), dim=-1).nan_to_num(0.0)
-        return read.mean(2) * torch.linalg.vector_norm(cells.values.float(), dim=-1)
+        norms: Tensor = torch.linalg.vector_norm(cells.values.float(), dim=-1)
+        return read.mean(2) * norms
 
     return Score(score, first=sinks)
 
