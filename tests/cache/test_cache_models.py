@@ -434,6 +434,14 @@ def test_models_without_a_standard_cache_are_refused() -> None:
         BudgetedCache(made, "50%")
 
 
+def test_methods_that_need_the_rotation_of_a_model_are_refused_where_it_is_not_known() -> None:
+    made = model("Gemma3")  # its layers have two sets of frequencies
+    for method in ("expected-attention", "streaming-llm:rest=ema"):
+        with pytest.raises(InvalidInput, match="how queries and keys are rotated"):
+            BudgetedCache(made, "50%", method)
+        BudgetedCache(model(), "50%", method)
+
+
 def test_a_cache_of_another_model_is_refused_and_a_used_one_goes_on() -> None:
     made, inputs = model(), prompts(padded=0)
     cache = BudgetedCache(made, "50%", "knorm")

@@ -107,6 +107,11 @@ class BudgetedCache(Cache):
         layers = [BudgetedLayer(i, len(windows), w, self.selected, seed) for i, w in enumerate(windows)]
         super().__init__(layers=list(layers))
         frequencies = frequencies_of(model)
+        if frequencies is None and (self.selected.score.rotation or self.selected.rest.rotation):
+            raise InvalidInput(
+                f"{self.selected.name} needs to know how queries and keys are rotated: one set of frequencies for all "
+                f"layers, halves of a head as pairs. {type(model).__name__} does not show that; choose another method"
+            )
         for layer in layers:
             layer.frequencies = frequencies
         self.reset()

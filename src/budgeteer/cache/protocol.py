@@ -73,6 +73,7 @@ class Score(NamedTuple):
         rest: name of what becomes of the rest in the method's paper.
         replays: a prompt is read a second time before the choice, and ``observe`` sees that reading alone; what it says
             of the second reading's own entries is dropped with them.
+        rotation: it uses ``Cells.frequencies``; a model without them is refused before anything is computed.
     """
 
     score: Callable[[Cells, Tensor], Tensor]
@@ -86,6 +87,7 @@ class Score(NamedTuple):
     split: str = "uniform"
     rest: str = "drop"
     replays: bool = False
+    rotation: bool = False
 
 
 class Groups(NamedTuple):
@@ -146,6 +148,8 @@ class Rest(NamedTuple):
     Attributes:
         fold: ``(leaving) -> (keys, values)``, of which the kept entries stay, with what they took in. Pure; rows are
             independent. None = the rest is dropped.
+        rotation: it uses ``Leaving.frequencies``; a model without them is refused before anything is computed.
     """
 
     fold: Callable[[Leaving], tuple[Tensor, Tensor]] | None = None
+    rotation: bool = False

@@ -20,7 +20,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         default=None,
         metavar="METHOD",
-        help="scores of a cache, with options and split, such as snapkv:window=16 (default: all)",
+        help="scores of a cache, with options and split, such as snapkv:window=16 (default: all that fit the model)",
     )
     evaluated.add_argument(
         "--budgets",
@@ -175,9 +175,9 @@ def _evaluate(args: argparse.Namespace) -> int:
     tasks = [task.strip() for task in args.tasks.split(",")]
     if unknown := [task for task in tasks if task not in TASKS]:
         raise UnknownName("task of a cache", unknown[0], TASKS)
-    args.methods = args.methods or list(registry.of("score"))
-    cache_eval.check(args.methods, budgets, args.length)
+    cache_eval.check(args.methods or list(registry.of("score")), budgets, args.length)
     model, encode = cache_eval.opened(args.model, args.device)
+    args.methods = args.methods or cache_eval.possible(model, list(registry.of("score")))
     made = [
         sample
         for task in tasks

@@ -104,6 +104,18 @@ def opened(spec: str, device: str = "cpu") -> tuple[Any, Callable[[str, bool], l
     return loaded.model, encode
 
 
+def possible(model: Any, methods: Sequence[str]) -> list[str]:
+    """The methods that a model can have: not all read a prompt twice, or show how they rotate their queries."""
+    found = []
+    for method in methods:
+        try:
+            BudgetedCache(model, "100%", method)
+        except InvalidInput:
+            continue
+        found.append(method)
+    return found
+
+
 def evaluate(
     model: Any,
     encode: Callable[[str, bool], list[int]],

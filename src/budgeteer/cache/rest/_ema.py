@@ -30,11 +30,7 @@ def ema(alpha: float = 0.999, sinks: int = 4) -> Rest:
         raise InvalidInput(f"ema: alpha={alpha}, sinks={sinks}; give alpha from 0 to 1 and sinks >= 1")
 
     def fold(leaving: Leaving) -> tuple[Tensor, Tensor]:
-        if leaving.frequencies is None:
-            raise InvalidInput(
-                "rest=ema needs to know how keys are rotated, and this model does not show it; choose rest=drop or "
-                "rest=merge"
-            )
+        assert leaving.frequencies is not None  # Rest.rotation
         keys, values = leaving.keys.clone(), leaving.values.clone()
         gone = leaving.valid & ~leaving.keep
         place = leaving.keep.long().cumsum(-1) * leaving.keep
@@ -52,7 +48,7 @@ def ema(alpha: float = 0.999, sinks: int = 4) -> Rest:
                 column.scatter_(2, where, (stays * column.gather(2, where).double() + taken).to(column.dtype))
         return keys, values
 
-    return Rest(fold)
+    return Rest(fold, rotation=True)
 
 
 def _turned(keys: Tensor, steps: Tensor, frequencies: Tensor) -> Tensor:

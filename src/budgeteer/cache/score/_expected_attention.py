@@ -34,11 +34,7 @@ def expected_attention(sinks: int = 4, future: int = 512) -> Score:
         raise InvalidInput(f"expected-attention: sinks={sinks}, future={future}; give sinks >= 0 and future >= 1")
 
     def score(cells: Cells, memory: Tensor) -> Tensor:
-        if cells.frequencies is None:
-            raise InvalidInput(
-                "expected-attention needs to know how queries are rotated, and this model does not show it; choose "
-                "snapkv or kvzip"
-            )
+        assert cells.frequencies is not None  # Score.rotation
         mean, spread = _future(cells, sinks, future, cells.frequencies)
         kv_heads = cells.keys.shape[1]
         keys = cells.keys.float()[:, :, None]  # [B, K, 1, n, d]
@@ -49,7 +45,7 @@ def expected_attention(sinks: int = 4, future: int = 512) -> Score:
         norms: Tensor = torch.linalg.vector_norm(cells.values.float(), dim=-1)
         return read.mean(2) * norms
 
-    return Score(score, first=sinks)
+    return Score(score, first=sinks, rotation=True)
 
 
 def _future(cells: Cells, sinks: int, future: int, frequencies: Tensor) -> tuple[Tensor, Tensor]:
