@@ -5,7 +5,8 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install -qq --disable-pip-version-check -c constraints.txt
 STEP := @$(BIN)/python tools/step.py
 
-.PHONY: run test test-slow test-frameworks test-vllm test-verl test-kvpress test-clients fresh-clone lint bench conformance clients evidence \
+.PHONY: run test test-slow test-frameworks test-vllm test-verl test-kvpress test-clients fresh-clone lint bench bench-cache conformance \
+	clients evidence \
 	screenshots docs clean
 
 # the demonstration: four arms and the untrained policy, three seeds, a table and a report
@@ -35,6 +36,10 @@ test-verl: .venv-verl/.done
 # what budgeted caches keep, against kvpress in an environment of its own, since it needs transformers below 5.3
 test-kvpress: .venv-kvpress/.done
 	PYTHONPATH=src .venv-kvpress/bin/python tests/cache/against_kvpress.py
+
+# time and bytes of budgeted caches beside kvpress, in the same environment
+bench-cache: .venv-kvpress/.done
+	PYTHONPATH=src OMP_NUM_THREADS=1 NUMBA_NUM_THREADS=1 .venv-kvpress/bin/python benchmarks/cache_speed.py
 
 # real clients through the gateway, each in a pinned environment of its own in .venv-clients, which the first run
 # installs (about 1.5 GB); needs npm for those of Node
@@ -71,6 +76,7 @@ bench: $(VENV)/.dev
 	$(BIN)/python benchmarks/smollm2.py $(if $(DATA),--data $(DATA))
 	$(BIN)/python benchmarks/smollm2_guidance.py
 	$(BIN)/python benchmarks/trl_overhead.py
+	$(BIN)/python benchmarks/cache.py
 
 # what every adapter charges beside what was billed: docs/conformance.md
 conformance: $(VENV)/.dev
@@ -80,7 +86,7 @@ conformance: $(VENV)/.dev
 clients: $(VENV)/.dev .venv-clients/uv/bin/uv
 	$(BIN)/python benchmarks/clients.py
 
-evidence: $(VENV)/.lab
+evidence: $(VENV)/.dev
 	$(BIN)/budgeteer evidence --all
 
 # the pictures of docs/dashboard.md; needs chromium
@@ -140,7 +146,7 @@ $(VENV)/.docs: $(VENV)/bin/python pyproject.toml
 .venv-kvpress/.done: pyproject.toml
 	@$(PYTHON) tools/step.py 'install: an environment in .venv-kvpress' $(PYTHON) -m venv .venv-kvpress
 	@$(PYTHON) tools/step.py 'install: kvpress and the transformers that it needs' .venv-kvpress/bin/python -m pip \
-		install -qq --disable-pip-version-check numpy kvpress==0.5.5 transformers==5.2.0
+		install -qq --disable-pip-version-check numpy numba kvpress==0.5.5 transformers==5.2.0
 	@touch $@
 
 .venv-clients/uv/bin/uv:

@@ -17,6 +17,7 @@ from budgeteer.core.methods import METHODS  # noqa: E402
 
 PACKAGES = (
     "allocate",
+    "cache.rest",
     "cache.score",
     "cache.split",
     "context",

@@ -15,7 +15,9 @@ import torch
 import transformers
 from kvpress import (
     AdaKVPress,
+    ExpectedAttentionPress,
     KnormPress,
+    MergingPress,
     ObservedAttentionPress,
     PyramidKVPress,
     SnapKVPress,
@@ -38,6 +40,10 @@ PRESSES: dict[str, tuple[Any, str]] = {
     "snapkv:window=8,kernel=7": (lambda ratio: SnapKVPress(ratio, window_size=8, kernel_size=7), "sdpa"),
     "snapkv:window=8,split=pyramid": (lambda ratio: PyramidKVPress(ratio, window_size=8), "sdpa"),
     "snapkv:window=8,split=pyramid:beta=3": (lambda ratio: PyramidKVPress(ratio, window_size=8, beta=3), "sdpa"),
+    "expected-attention": (ExpectedAttentionPress, "sdpa"),
+    "expected-attention:sinks=2,future=64": (
+        lambda ratio: ExpectedAttentionPress(ratio, n_sink=2, n_future_positions=64), "sdpa",
+    ),
     "knorm:split=ada-kv": (lambda ratio: AdaKVPress(KnormPress(ratio)), "sdpa"),
     "snapkv:window=16,split=ada-kv": (lambda ratio: AdaKVPress(SnapKVPress(ratio, window_size=16)), "sdpa"),
     "snapkv:window=16,split=ada-kv:safe=0.5": (
@@ -109,6 +115,26 @@ def of_observed_attention(model: Any, ids: torch.Tensor) -> float:
     return worst
 
 
+def of_merging(model: Any, ids: torch.Tensor, threshold: float) -> float:
+    """How far the values of ``knorm:rest=merge`` are from those of kvpress's merging press."""
+    full, cut = transformers.DynamicCache(), transformers.DynamicCache()
+    cache, worst = BudgetedCache(model, "50%", f"knorm:rest=merge:threshold={threshold}"), 0.0
+    with torch.no_grad():
+        model(ids, past_key_values=full)
+        with MergingPress(KnormPress(0.5), similarity_threshold=threshold)(model):
+            model(ids, past_key_values=cut)
+        model(ids, past_key_values=cache)
+    for whole, theirs, layer in zip(full.layers, cut.layers, cache.layers, strict=True):
+        assert layer.storage is not None
+        slots, values = layer.storage.slots(layer.seen)[0], layer.storage.whole()["values"][0]
+        for head in range(values.shape[0]):
+            same = (theirs.keys[0, head][:, None] == whole.keys[0, head][None]).all(-1)
+            order = same.nonzero()[:, 1].argsort()
+            assert same.nonzero()[order, 1].tolist() == slots[head].tolist()
+            worst = max(worst, float((theirs.values[0, head][order] - values[head]).abs().max()))
+    return worst
+
+
 def main() -> int:
     failed = 0
     # no token twice: in the first layer its keys would have one norm, and knorm's ties are anybody's
@@ -124,6 +150,10 @@ def main() -> int:
                 other, entries = sum(len(a ^ b) for a, b in pairs), sum(len(a) for a, _ in pairs)
                 failed += other > 0
                 sys.stdout.write(f"{kind:18} {method:40} {budget:4} {entries:5} entries, {other} of one side only\n")
+        for threshold in (0.0, 0.5):
+            distance = of_merging(model, ids, threshold)
+            failed += distance > 1e-4
+            sys.stdout.write(f"{kind:18} knorm:rest=merge:threshold={threshold}: {distance:.1e} apart at most\n")
         distance = of_observed_attention(model, ids)
         failed += distance > 1e-4
         sys.stdout.write(f"{kind:18} h2o / observers against ObservedAttentionPress: {distance:.1e} apart at most\n")

@@ -37,6 +37,7 @@ MODELS = {
 METHODS = (
     "random", "recent", "streaming-llm:sinks=2", "knorm", "tova", "snapkv:window=4", "h2o", "defensive:window=4",
     "snapkv:window=4,split=pyramid:beta=2", "knorm:split=ada-kv", "defensive:window=4,split=layers",
+    "prefix-kv:every=1",
 )  # fmt: skip
 
 
@@ -433,6 +434,14 @@ def test_models_without_a_standard_cache_are_refused() -> None:
         BudgetedCache(made, "50%")
 
 
+def test_methods_that_need_the_rotation_of_a_model_are_refused_where_it_is_not_known() -> None:
+    made = model("Gemma3")  # its layers have two sets of frequencies
+    for method in ("expected-attention", "streaming-llm:rest=ema"):
+        with pytest.raises(InvalidInput, match="how queries and keys are rotated"):
+            BudgetedCache(made, "50%", method)
+        BudgetedCache(model(), "50%", method)
+
+
 def test_a_cache_of_another_model_is_refused_and_a_used_one_goes_on() -> None:
     made, inputs = model(), prompts(padded=0)
     cache = BudgetedCache(made, "50%", "knorm")
@@ -446,3 +455,35 @@ def test_a_cache_of_another_model_is_refused_and_a_used_one_goes_on() -> None:
         cache.reset()
         assert (cache.account().bytes, cache.get_seq_length()) == (0, 0)
         assert torch.equal(made(**inputs, past_key_values=cache).logits, one)
+
+
+def test_an_empty_prompt_is_the_model_s_own_error_and_spoils_nothing() -> None:
+    made, inputs = model(), prompts(padded=0)
+    cache, empty = BudgetedCache(made, "50%", "knorm"), torch.zeros(2, 0, dtype=torch.long)
+    for given in ({}, {"past_key_values": cache}):
+        with pytest.raises(RuntimeError, match="0 elements"), torch.no_grad():
+            made(input_ids=empty, **given)
+    with torch.no_grad():
+        found = made(**inputs, past_key_values=cache).logits
+        assert torch.equal(found, made(**inputs, past_key_values=BudgetedCache(made, "50%", "knorm")).logits)
+    one = inputs["input_ids"][:, :1]  # of one token nothing can be kept at 50 %: nothing is dropped before a second one
+    with torch.no_grad():
+        cache = BudgetedCache(made, "50%", "knorm")
+        made(input_ids=one, past_key_values=cache)
+    assert cache.account().kept == cache.account().total == 12
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["knorm:split=ada-kv", "kvzip"])
+def test_a_compiled_model_gives_the_same(method: str) -> None:
+    """What the cache does is left out of the compilation, since the number of entries changes."""
+    made, inputs = model(), prompts(padded=0)
+    ids, found = inputs["input_ids"], []
+    for run in (made, torch.compile(made, backend="eager")):
+        cache = BudgetedCache(made, "40%", method)
+        with torch.no_grad():
+            logits = [run(input_ids=ids, past_key_values=cache).logits]
+            logits += [run(input_ids=ids[:, i : i + 1], past_key_values=cache).logits for i in range(2)]
+        found.append((torch.cat(logits, dim=1), held(cache)))
+    torch.testing.assert_close(found[0][0], found[1][0], atol=1e-5, rtol=1e-5)
+    assert found[0][1] == found[1][1]

@@ -9,11 +9,24 @@ import pytest
 
 pytest.importorskip("torch")
 
+import numpy as np
 import torch
 
 from budgeteer.cache import Cells, Groups
-from budgeteer.cache.score import defensive, h2o, knorm, random, recent, snapkv, streaming_llm, tova
-from budgeteer.cache.split import ada_kv, layers, pyramid, uniform
+from budgeteer.cache.score import (
+    defensive,
+    ems,
+    expected_attention,
+    h2o,
+    knorm,
+    prefix_kv,
+    random,
+    recent,
+    snapkv,
+    streaming_llm,
+    tova,
+)
+from budgeteer.cache.split import ada_kv, layers, prefix, pyramid, uniform
 from budgeteer.core.errors import InvalidInput
 
 ROWS, HEADS, KV_HEADS, TOKENS, WIDTH, MODEL = 2, 6, 2, 23, 4, 5
@@ -39,6 +52,7 @@ def made(seed: int = 0, *, padded: int = 0, queries: int = TOKENS, size: int = 1
         layer=1,
         layers=4,
         output=torch.randn(HEADS, WIDTH, MODEL, generator=rng),
+        frequencies=torch.tensor([0.7, 0.05]),
     )
 
 
@@ -263,6 +277,125 @@ def test_layers_is_a_competition_of_all(seed: int) -> None:
         assert sum(map(sum, wanted)) == size * KV_HEADS * 3
 
 
+@pytest.mark.parametrize("padded", [0, 5])
+def test_expected_attention_is_the_mean_of_a_normal_query_at_the_next_positions(padded: int) -> None:
+    """By complex numbers, and the closed form against queries that are drawn."""
+    cells, sinks, future = made(6, padded=padded), 2, 7
+    found = expected_attention(sinks=sinks, future=future).score(cells, NOTHING)
+    turn = [sum(np.exp(1j * f * (TOKENS + step)) for step in range(future)) / future for f in (0.7, 0.05)]
+    for b in range(ROWS):
+        start = padded if b == 0 else 0
+        for k in range(KV_HEADS):
+            rest, total = range(start + sinks, TOKENS), np.zeros(TOKENS)
+            keys = cells.keys[b, k].double().numpy()
+            for h in range(k * GROUP, (k + 1) * GROUP):
+                asked = cells.queries[b, h, start + sinks :].double().numpy()
+                pairs = asked[:, :2] + 1j * asked[:, 2:]
+                pairs = pairs * np.exp(-1j * np.outer(range(start + sinks, TOKENS), (0.7, 0.05)))  # before rotation
+                plain = np.concatenate([pairs.real, pairs.imag], axis=1)
+                rotation = np.zeros((4, 4))
+                for i in range(2):
+                    c, s = turn[i].real, turn[i].imag
+                    rotation[i, i], rotation[i, i + 2], rotation[i + 2, i], rotation[i + 2, i + 2] = c, -s, s, c
+                mean, spread = rotation @ plain.mean(0), rotation @ np.cov(plain.T, bias=True) @ rotation.T
+                logits = np.array(
+                    [0.6 * keys[i] @ mean + 0.18 * keys[i] @ spread @ keys[i] for i in rest]
+                )  # 0.18 = 0.6^2 / 2
+                raised = np.exp(logits - logits.max())
+                total[start + sinks :] += raised / raised.sum() / GROUP
+            wanted = total * np.linalg.norm(cells.values[b, k].double().numpy(), axis=1)
+            np.testing.assert_allclose(found[b, k, start:].numpy(), wanted[start:], atol=1e-5, rtol=1e-4)
+    drawn = np.random.default_rng(0).multivariate_normal(mean, spread, 400_000)
+    sampled = np.exp(0.6 * drawn @ keys[TOKENS - 5]).mean()
+    assert sampled == pytest.approx(np.exp(logits[-5]), rel=0.1)
+    assert expected_attention().rotation
+
+
+def test_ems_is_the_larger_of_what_all_and_the_last_queries_read() -> None:
+    cells, window = made(7, padded=3), 6
+    changes = {
+        "queries": cells.queries[:, :, -window:], "query_slots": cells.query_slots[-window:],
+        "query_valid": cells.query_valid[:, -window:],
+    }  # fmt: skip
+    last, score, prefix, wanted, larger = replace(cells, **changes), ems(window=window), TOKENS - window, [], set()
+    for b in range(ROWS):
+        rows = []
+        for k in range(KV_HEADS):
+            heads = range(k * GROUP, (k + 1) * GROUP)
+            by = [[sum(column) / GROUP for column in zip(*(read(cells, b, h, q) for h in heads), strict=True)]
+                  for q in range(TOKENS)]  # fmt: skip
+            whole = [sum(row[i] for row in by) for i in range(prefix)]
+            local = [sum(row[i] for row in by[prefix:]) / window for i in range(prefix)]
+            scale = sum(local) / sum(whole)
+            rows.append([max(x, y * scale) for x, y in zip(local, whole, strict=True)])
+            larger |= {x > y * scale for x, y in zip(local, whole, strict=True)}
+        wanted.append(rows)
+    assert larger == {True, False}
+    memory = score.observe(cells, torch.zeros(ROWS, KV_HEADS, TOKENS, 1))
+    close(score.score(last, memory)[..., :prefix], wanted, _cut(cells, window))
+    assert (score.recent, score.window, score.rest) == (window, window, "merge")
+
+
+def test_prefix_kv_sums_what_all_heads_read() -> None:
+    cells = made(5, padded=3)
+    wanted = [
+        [sum(read(cells, b, h, q)[i] for h in range(HEADS) for q in range(TOKENS)) / HEADS for i in range(TOKENS)]
+        for b in range(ROWS)
+    ]
+    score = prefix_kv()
+    memory = score.observe(cells, torch.zeros(ROWS, KV_HEADS, TOKENS, 1))
+    close(score.score(cells, memory), [[row] * KV_HEADS for row in wanted], cells)
+    assert (score.first, score.recent, score.split) == (4, 1, "prefix")
+
+
+def bisected(layers: list[list[float]], total: int) -> list[int]:
+    """The sizes of the paper: the largest p that the total allows, by bisection; what is left is not given out."""
+
+    def sizes(p: float) -> list[int]:
+        found = []
+        for layer in layers:
+            ordered, held, k = sorted(layer, reverse=True), 0.0, 0
+            while k < len(ordered) and held / sum(layer) < p:
+                held, k = held + ordered[k], k + 1
+            found.append(k)
+        return found
+
+    low, high = 0.0, 1.0
+    for _ in range(60):
+        middle = (low + high) / 2
+        low, high = (middle, high) if sum(sizes(middle)) <= total else (low, middle)
+    return sizes(low)
+
+
+@pytest.mark.parametrize("size", [4, 6, 9])
+def test_prefix_finds_one_share_for_all_layers(size: int) -> None:
+    rng = torch.Generator().manual_seed(size)
+    exponents, tokens, must = (0.1, 0.7, 1.5, 3.0), 12, 2
+    scores = []
+    for exponent in exponents:  # Zipf: the first layer reads widely, the last one a few entries
+        mean = torch.arange(1, tokens + 1).double() ** -exponent
+        mean = mean[torch.randperm(tokens, generator=rng)]
+        layer = (mean + torch.tensor([[0.2], [-0.2]]) * mean).repeat(1, 1, 1)  # two heads with this mean
+        layer[..., -must:] = float("inf")
+        scores.append(layer)
+    limit = torch.tensor([size])
+    given = Groups(tuple(scores), (limit,) * 4, (torch.tensor([tokens]),) * 4, 0, 4)
+    found = [sizes[0].tolist() for sizes in prefix().sizes(given)]
+    assert all(a == b for a, b in found)
+    sizes = [a for a, _ in found]
+    assert sum(sizes) == 4 * size
+    free = [layer[0, :, :-must].mean(0).tolist() for layer in scores]
+    least = bisected(free, 4 * (size - must))
+    assert all(k - must >= wanted for k, wanted in zip(sizes, least, strict=True))
+    assert sum(sizes) - 4 * must - sum(least) < len(exponents)  # ties of the bisection, given out here
+
+    def shares(counts: list[int]) -> list[float]:
+        return [sum(sorted(f, reverse=True)[: k - must]) / sum(f) for f, k in zip(free, counts, strict=True)]
+
+    assert min(shares(sizes)) > min(shares([size] * 4))
+    assert sizes == sorted(sizes, reverse=True)
+
+
 def test_uniform_gives_what_a_head_has_at_most() -> None:
     assert [sizes.tolist() for sizes in uniform().sizes(groups(0, [9, 4], count=1))] == [[[9, 8], [4, 4]]]
 
@@ -286,6 +419,7 @@ def test_pyramid_by_hand() -> None:
     "make",
     [
         lambda: snapkv(kernel=4), lambda: snapkv(window=0), lambda: defensive(mass=1.5), lambda: h2o(recent_share=2.0),
+        lambda: expected_attention(future=0), lambda: ems(window=0),
         lambda: ada_kv(safe=-0.1), lambda: pyramid(beta=0.5),
     ],
 )  # fmt: skip

@@ -1,4 +1,4 @@
-"""Checks of scores and splits of a KV cache: each rule against one that breaks it."""
+"""Checks of scores, splits and rests of a KV cache: each rule against one that breaks it."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ pytest.importorskip("torch")
 
 import torch
 
-from budgeteer.cache import Score, Split
-from budgeteer.check import CheckFailed, check_score, check_split
+from budgeteer.cache import Rest, Score, Split
+from budgeteer.check import CheckFailed, check_rest, check_score, check_split
 
 RNG = torch.Generator().manual_seed(0)
 
@@ -40,6 +40,7 @@ SCORES = {
     "remembers 1 number": Score(norm, remembers=2),
     "without remembers none": Score(norm, lambda cells, memory: memory),
     "split": Score(norm, split="nobody"),
+    "rest": Score(norm, rest="nobody"),
     "one number an entry": Score(lambda cells, memory: norm(cells, memory)[:, :1]),
     "not finite": Score(lambda cells, memory: norm(cells, memory) / 0),
     "is not finite": Score(overflowing),
@@ -93,3 +94,42 @@ SPLITS = {
 def test_check_split_rejects_what_breaks_the_rule(rule: str) -> None:
     with pytest.raises(CheckFailed, match=rule):
         check_split(SPLITS[rule])
+
+
+def folded(change):
+    """A rest that adds to the values of kept entries what it makes of those that leave."""
+
+    def fold(leaving):
+        gone = (leaving.valid & ~leaving.keep)[..., None]
+        return leaving.keys, leaving.values + change(leaving, leaving.values * gone)
+
+    return Rest(fold)
+
+
+def zeroing(leaving):
+    leaving.values.zero_()
+    return leaving.keys, leaving.values
+
+
+RESTS = {
+    "no Rest": zeroing,
+    "keep shape and type": Rest(lambda leaving: (leaving.keys[..., :1], leaving.values)),
+    "keys came back": Rest(lambda leaving: (leaving.keys.double(), leaving.values)),
+    "values of a kept entry are not finite": Rest(lambda leaving: (leaving.keys, leaving.values / 0)),
+    "keeps no state": folded(lambda leaving, gone: torch.rand(1, generator=RNG)),
+    "with the other rows": folded(lambda leaving, gone: gone.mean()),
+    "where no entry is": folded(lambda leaving, gone: leaving.values.mean(2, keepdim=True) * gone.any(2, keepdim=True)),
+    "nothing left": folded(lambda leaving, gone: 1.0),
+    "the rest changed": Rest(zeroing),
+}
+
+
+@pytest.mark.parametrize("rule", RESTS)
+def test_check_rest_rejects_what_breaks_the_rule(rule: str) -> None:
+    with pytest.raises(CheckFailed, match=rule):
+        check_rest(RESTS[rule])
+
+
+def test_check_rest_accepts_a_mean_and_nothing() -> None:
+    check_rest(Rest())
+    check_rest(folded(lambda leaving, gone: gone.mean(2, keepdim=True)))

@@ -60,9 +60,10 @@ FACTORIES = {
     "split": "lend",
     "reducer": "named",
     "route": "straight",
+    "rest": "into_last",
 }
 """Template -> the factory in it."""
-TORCH = ("recipe", "reward", "advantage", "ratio", "score", "split")
+TORCH = ("recipe", "reward", "advantage", "ratio", "score", "split", "rest")
 WITHOUT_DOCTEST = ("strategy", "recipe", "advantage", "many", "scorer", "importance", "carry", "variant", "policy")
 """Parts whose methods need more than a few lines to be called; tests below call them."""
 

@@ -8,7 +8,7 @@ from budgeteer.core.lazy import lazy
 
 if TYPE_CHECKING:
     from budgeteer.cache.budgeted_cache import Account, BudgetedCache, budgeted
-    from budgeteer.cache.protocol import Cells, Groups, Score, Split
+    from budgeteer.cache.protocol import Cells, Groups, Leaving, Rest, Score, Split
     from budgeteer.cache.selecting import Selection, selection
 
 __all__ = [
@@ -16,6 +16,8 @@ __all__ = [
     "BudgetedCache",
     "Cells",
     "Groups",
+    "Leaving",
+    "Rest",
     "Score",
     "Selection",
     "Split",
@@ -30,6 +32,8 @@ __getattr__ = lazy(
         "BudgetedCache": "budgeted_cache",
         "Cells": "protocol",
         "Groups": "protocol",
+        "Leaving": "protocol",
+        "Rest": "protocol",
         "Score": "protocol",
         "Selection": "selecting",
         "Split": "protocol",

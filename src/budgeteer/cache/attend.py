@@ -18,8 +18,14 @@ import torch
 from torch import Tensor, nn
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-from budgeteer.cache.layer import Call, readable
+from budgeteer.cache.layer import BudgetedLayer, Call, readable
+from budgeteer.cache.storage import Ragged, held
 from budgeteer.core.errors import InvalidInput
+
+try:
+    from budgeteer.cache import kernels
+except ImportError:  # without numba
+    kernels = None  # type: ignore[assignment]
 
 NAME = "budgeteer"
 """Of the attention implementation."""
@@ -59,6 +65,22 @@ def attach(model: Any, layers: int) -> None:
             module.config = copies[id(own)]
 
 
+def frequencies_of(model: Any) -> Tensor | None:
+    """[r / 2] of the rotation of queries and keys, as :class:`Cells` have it; None where it is of another kind.
+
+    Asked of the rotary embedding itself: one set of frequencies for all layers that does not change with the length of
+    the text, and halves of a head as pairs.
+    """
+    rotary = [module for module in model.modules() if isinstance(getattr(module, "inv_freq", None), Tensor)]
+    if len(rotary) != 1 or getattr(rotary[0], "rope_type", "default") not in ("default", "linear", "llama3", "yarn"):
+        return None
+    halves = getattr(sys.modules[type(rotary[0]).__module__], "rotate_half", None)
+    if halves is None or halves(torch.arange(4.0)).tolist() != [-2.0, -3.0, 0.0, 1.0]:
+        return None
+    found: Tensor = rotary[0].inv_freq
+    return found
+
+
 def argument_of(model: Any) -> str:
     """The name of a model's argument for its cache: ``cache`` in the newest transformers, else ``past_key_values``."""
     return "cache" if "cache" in inspect.signature(model.forward).parameters else "past_key_values"
@@ -72,6 +94,7 @@ def _original(module: Any) -> Any:
     return getattr(module.config, "budgeteer_original", module.config)
 
 
+@torch.compiler.disable  # type: ignore[untyped-decorator]
 def attend(
     module: Any, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, *args: Any, **kwargs: Any
 ) -> tuple[Tensor, Tensor | None]:
@@ -99,13 +122,39 @@ def attend(
     )
     with torch.no_grad():
         cache.prepare(layer, call)
-        mask = attention_mask
+        result, mask = None, attention_mask
         if not layer.intact:
-            mask = layer.mask(attention_mask, asked, query.shape[1], query.dtype if name == "eager" else None)
-    result = base(module, query, key, value, mask, *args, **kwargs)
+            if name == "sdpa" and not module.training and kwargs.get("s_aux") is None:
+                result = decoded(layer, call)
+            if result is None:
+                key, value = layer.read()
+                cache.measure(layer, held([key, value]))
+                mask = layer.mask(attention_mask, asked, query.shape[1], query.dtype if name == "eager" else None)
+    if result is None:
+        result = base(module, query, key, value, mask, *args, **kwargs)
     with torch.no_grad():
         cache.choose(layer, call, attention_mask)
-    return result  # type: ignore[no-any-return]
+    return result
+
+
+def decoded(layer: BudgetedLayer, call: Call) -> tuple[Tensor, None] | None:
+    """Attention of one query a row over heads of any lengths, compiled; None where that is not for this call.
+
+    It is for float32 on the CPU, with numba (extra ``fast``), in a layer that reads everything it holds.
+    """
+    queries, storage = call.queries, layer.storage
+    one = queries.shape[2] == 1 and bool(call.valid.all()) and layer.window is None and call.softcap is None
+    usual = queries.device.type == "cpu" and queries.dtype == torch.float32
+    if kernels is None or not (one and usual and isinstance(storage, Ragged)):
+        return None
+    ends = storage.lengths.flatten().cumsum(0)
+    flat, tail = storage.flat, storage.tail
+    out = queries.new_empty(*queries.shape[:2], flat["values"].shape[-1])
+    kernels.decode(
+        queries[:, :, 0].contiguous().numpy(), flat["keys"].numpy(), flat["values"].numpy(), ends.numpy(),
+        tail["keys"].numpy(), tail["values"].numpy(), call.scaling, out.numpy(),
+    )  # fmt: skip
+    return out[:, None], None
 
 
 def _valid(mask: Tensor | None, rows: int, asked: int, device: torch.device) -> Tensor:

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor
 
 from budgeteer.core.budget import Budget
@@ -17,12 +18,13 @@ try:
 except ImportError as error:
     raise MissingExtra("transformers", "hf") from error
 
-from budgeteer.cache.attend import argument_of, attach, updated
+from budgeteer.cache.attend import argument_of, attach, frequencies_of, updated
 from budgeteer.cache.layer import BudgetedLayer, Call
 from budgeteer.cache.protocol import Groups
+from budgeteer.cache.replay import attach_replay
 from budgeteer.cache.selecting import Selection, selection
 from budgeteer.cache.size import Footprint, capped, parsed, sizes
-from budgeteer.cache.storage import Rectangle, held
+from budgeteer.cache.storage import held
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +60,16 @@ class _Waiting(NamedTuple):
     tokens: Tensor
 
 
+class _Unread(NamedTuple):
+    """A layer that chooses when its prompt has been read again, and the call that it chooses after."""
+
+    layer: BudgetedLayer
+    call: Call
+    mask: Tensor | None
+    size: Tensor
+    tokens: Tensor
+
+
 class BudgetedCache(Cache):
     """A cache that drops what a method thinks least worth, down to a budget, and gives the memory back.
 
@@ -83,21 +95,39 @@ class BudgetedCache(Cache):
         self.budget, self.selected = parsed(budget), selection(method)
         if self.budget.amount is not None and self.budget.kind != "bytes":
             self._enough(self.budget.amount)
-        windows = _windows(model)
+        windows = windows_of(model)
         attach(model, len(windows))
+        if self.selected.score.replays:
+            if any(window is not None for window in windows):
+                raise InvalidInput(
+                    f"{self.selected.name} reads a prompt twice, and layers with a sliding window do not see its first "
+                    "reading; choose another method for this model"
+                )
+            attach_replay(model, argument_of(model))
         layers = [BudgetedLayer(i, len(windows), w, self.selected, seed) for i, w in enumerate(windows)]
         super().__init__(layers=list(layers))
+        frequencies = frequencies_of(model)
+        if frequencies is None and (self.selected.score.rotation or self.selected.rest.rotation):
+            raise InvalidInput(
+                f"{self.selected.name} needs to know how queries and keys are rotated: one set of frequencies for all "
+                f"layers, halves of a head as pairs. {type(model).__name__} does not show that; choose another method"
+            )
+        for layer in layers:
+            layer.frequencies = frequencies
         self.reset()
 
     def reset(self) -> None:
         """Forget everything, for another prompt."""
         for layer in self.layers:
             layer.reset()
-        self.peak, self._waiting = 0, list[_Waiting]()
+        self.peak, self._waiting, self._unread = 0, list[_Waiting](), list[_Unread]()
+        self.listening = False
+        self._held = [0] * len(self.layers)
         self._size: Tensor | None = None
         self._due, self._steps = False, 0
         self._open: int | None = None
 
+    @torch.compiler.disable  # type: ignore[untyped-decorator]
     def update(self, key_states: Tensor, value_states: Tensor, layer_idx: int, *args: Any, **kwargs: Any) -> Any:
         """Add the keys and values of a layer, and return those that its queries may read."""
         if self._open is not None:
@@ -106,9 +136,9 @@ class BudgetedCache(Cache):
                 "was made for another model, or this one cannot have a budget"
             )
         layer = self.layers[layer_idx]
-        before = layer.bytes()
+        before = held(layer.storage.heads().values()) if layer.storage else 0
         keys, values = layer.update(key_states, value_states)
-        self._measure(before + (0 if isinstance(layer.storage, Rectangle) else held([keys, values])))
+        self.measure(layer, before)
         self._open, updated.by = layer_idx, (self, layer)
         return keys, values
 
@@ -116,8 +146,13 @@ class BudgetedCache(Cache):
         """Before the attention of a layer: refuse what cannot be kept within the budget before more is computed."""
         self._open = None
         tokens = layer.count(call.valid)
-        if layer.index:
+        if layer.index or self.listening:
             return
+        if self._unread:
+            raise InvalidInput(
+                f"{self.selected.name} reads a prompt twice, after a call of the model that the cache was made for; "
+                "call that model, not a part of it"
+            )
         asked = call.queries.shape[2]
         self._steps = 0 if asked > 1 else self._steps + 1
         every = self.selected.score.every
@@ -137,19 +172,41 @@ class BudgetedCache(Cache):
         size = capped(self._size.to(layer.tokens.device), footprint)
         tokens = capped(layer.tokens, footprint)
         over = not layer.intact or bool((size < tokens).any())
-        if score.observe is not None:
+        if score.observe is not None and self.listening == score.replays:
             layer.remember(layer.cells(call, mask, size))
-        if self._due and over:
-            cells = layer.cells(observed, mask, size)
-            self._waiting.append(_Waiting(layer, self.selected.scores(cells, layer.memory()), size, tokens))
-            if not self.selected.split.together:
-                self._cut()
+        if self.listening:
+            layer.forget(call)
+            self.measure(layer)
+        elif self._due and over and score.replays:
+            last = call._replace(queries=call.queries[:, :, -1:].clone(), valid=call.valid[:, -1:])
+            self._unread.append(_Unread(layer, last, mask, size, tokens))
+        elif self._due and over:
+            self._weigh(layer, observed, mask, size, tokens)
         elif not self.selected.split.together:
-            layer.slide()
+            self._slide(layer)
         if self.selected.split.together and layer.index == len(self.layers) - 1:
             self._cut()
             for each in self.layers:
-                each.slide()
+                self._slide(each)
+
+    @property
+    def unread(self) -> bool:
+        """Whether a prompt has to be read a second time before the choice."""
+        return bool(self._unread)
+
+    def settle(self) -> None:
+        """Choose, now that the prompt has been read a second time."""
+        unread, self._unread = self._unread, []
+        for each in unread:
+            self._weigh(*each)
+        self._cut()
+
+    def _weigh(self, layer: BudgetedLayer, call: Call, mask: Tensor | None, size: Tensor, tokens: Tensor) -> None:
+        """Score the entries of a layer; drop what has no place, unless the split wants all layers first."""
+        scores = self.selected.scores(layer.cells(call, mask, size), layer.memory())
+        self._waiting.append(_Waiting(layer, scores, size, tokens))
+        if not self.selected.split.together:
+            self._cut()
 
     def _cut(self) -> None:
         """Split the places of the layers that wait, and drop what has none."""
@@ -167,8 +224,8 @@ class BudgetedCache(Cache):
         )
         for each, counts in zip(waiting, self.selected.split.sizes(groups), strict=True):
             before = each.layer.bytes()
-            each.layer.keep(self.selected.keep(each.scores, counts))
-            self._measure(before)
+            each.layer.keep(self.selected.keep(each.scores, counts), each.scores > float("-inf"))
+            self.measure(each.layer, before)
 
     def _enough(self, size: int) -> None:
         if size < (least := self.selected.protected(size)):
@@ -179,7 +236,7 @@ class BudgetedCache(Cache):
 
     def _footprint(self, layer: BudgetedLayer) -> Footprint:
         assert layer.storage is not None
-        columns = layer.storage.whole().values()
+        columns = layer.storage.heads().values()
         rows, heads = next(iter(columns)).shape[:2]
         entry = sum(column.shape[-1] * column.element_size() for column in columns) + 4  # 4: its slot
         return Footprint(rows * heads * entry, None if layer.window is None else layer.window - 1)
@@ -189,8 +246,14 @@ class BudgetedCache(Cache):
         each = self._footprint(first)
         return [each._replace(most=None if la.window is None else la.window - 1) for la in self.layers]
 
-    def _measure(self, beside: int = 0) -> None:
-        self.peak = max(self.peak, sum(layer.bytes() for layer in self.layers) + beside)
+    def _slide(self, layer: BudgetedLayer) -> None:
+        if layer.slide():
+            self.measure(layer)
+
+    def measure(self, layer: BudgetedLayer, beside: int = 0) -> None:
+        """After a layer changed: what all hold, and the most so far, with ``beside`` bytes for a moment."""
+        self._held[layer.index] = layer.bytes()
+        self.peak = max(self.peak, sum(self._held) + beside)
 
     def account(self) -> Account:
         """What is held now, measured."""
@@ -198,15 +261,15 @@ class BudgetedCache(Cache):
         for layer in self.layers:
             if layer.storage is None:
                 continue
-            whole = layer.storage.whole()
-            rows, heads = whole["keys"].shape[:2]
+            columns = layer.storage.heads()
+            rows, heads = columns["keys"].shape[:2]
             entries = rows * heads * (layer.seen if layer.window is None else min(layer.seen, layer.window - 1))
             kept, total = kept + layer.entries(), total + entries
-            full += entries * sum(whole[n].shape[-1] * whole[n].element_size() for n in ("keys", "values"))
+            full += entries * sum(columns[n].shape[-1] * columns[n].element_size() for n in ("keys", "values"))
         return Account(kept, total, sum(layer.bytes() for layer in self.layers), full, self.peak)
 
 
-def _windows(model: Any) -> list[int | None]:
+def windows_of(model: Any) -> list[int | None]:
     """The window of each layer, None for one that reads everything."""
     plain = (DynamicLayer, DynamicSlidingWindowLayer)
     layers: list[Any] = DynamicCache(config=model.config).layers

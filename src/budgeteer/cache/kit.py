@@ -71,6 +71,29 @@ def smoothed(scores: Tensor, kernel: int) -> Tensor:
     return functional.avg_pool1d(flat, kernel, stride=1, padding=kernel // 2).reshape(scores.shape)
 
 
+def turned(vectors: Tensor, steps: Tensor, frequencies: Tensor) -> Tensor:
+    """Vectors [..., q, d] rotated on by ``steps`` [q] positions; ``frequencies`` [r / 2], d >= r.
+
+    Numbers i and i + r / 2 of a vector are a pair, which turns by steps x frequency; those from r on stay.
+    """
+    angle = steps[:, None].double() * frequencies.double()
+    cos, sin = angle.cos().to(vectors.dtype), angle.sin().to(vectors.dtype)
+    half = frequencies.shape[0]
+    a, b = vectors[..., :half], vectors[..., half : 2 * half]
+    return torch.cat([a * cos - b * sin, b * cos + a * sin, vectors[..., 2 * half :]], dim=-1)
+
+
+def over_heads(cells: Cells, scores: Tensor) -> Tensor:
+    """The mean of [B, K, n] over heads, by slot, since after a split the n-th entry of one head is not that of another.
+
+    A head that does not hold a slot counts as 0 there; what stands where no entry is counts nowhere.
+    """
+    slots = cells.slots.clamp(min=0).flatten(1)
+    by_slot = scores.new_zeros(scores.shape[0], int(cells.query_slots[-1]) + 1)
+    by_slot = by_slot.scatter_add_(1, slots, scores.masked_fill(~cells.valid, 0.0).flatten(1))
+    return by_slot.gather(1, slots).reshape(scores.shape) / scores.shape[1]
+
+
 def ranks(scores: Tensor) -> Tensor:
     """The rank of each score in the last dimension: 0 = the highest; ties are won by the earlier one."""
     return scores.argsort(dim=-1, descending=True, stable=True).argsort(dim=-1)

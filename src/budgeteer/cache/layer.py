@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from transformers.cache_utils import CacheLayerMixin
 
-from budgeteer.cache.protocol import Cells
+from budgeteer.cache.protocol import Cells, Leaving
 from budgeteer.cache.selecting import Selection
 from budgeteer.cache.storage import Columns, Rectangle, Storage, held, kept
 from budgeteer.core.errors import InvalidInput
@@ -51,6 +51,7 @@ class BudgetedLayer(CacheLayerMixin):  # type: ignore[no-untyped-call]
         super().__init__()  # type: ignore[no-untyped-call]
         self.index, self.layers, self.window, self.selected, self.seed = index, layers, window, selected, seed
         self.is_sliding = window is not None
+        self.frequencies: Tensor | None = None
         self.reset()
 
     def reset(self) -> None:
@@ -66,7 +67,12 @@ class BudgetedLayer(CacheLayerMixin):  # type: ignore[no-untyped-call]
         self.is_initialized = True
 
     def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
-        """Add the entries of a call; [B, K, n, d] of all that its queries may read."""
+        """Add the entries of a call.
+
+        Returns:
+            [B, K, n, d] of all that its queries may read, or, once something was dropped, of the new ones: the
+            attention then takes the others from the storage.
+        """
         new: Columns = {"keys": key_states, "values": value_states}
         if self.selected.score.remembers:
             shape = (*key_states.shape[:3], self.selected.score.remembers)
@@ -78,6 +84,11 @@ class BudgetedLayer(CacheLayerMixin):  # type: ignore[no-untyped-call]
         else:
             self.storage.append(new)
         self.seen += key_states.shape[2]
+        return self.read() if self.intact else (key_states, value_states)
+
+    def read(self) -> tuple[Tensor, Tensor]:
+        """[B, K, n, d] keys and values of all entries."""
+        assert self.storage is not None
         whole = self.storage.whole()
         return whole["keys"], whole["values"]
 
@@ -184,6 +195,7 @@ class BudgetedLayer(CacheLayerMixin):  # type: ignore[no-untyped-call]
             softcap=call.softcap,
             window=self.window,
             output=call.output(),
+            frequencies=self.frequencies,
         )
 
     def remember(self, cells: Cells) -> None:
@@ -191,6 +203,14 @@ class BudgetedLayer(CacheLayerMixin):  # type: ignore[no-untyped-call]
         assert self.storage is not None
         if self.selected.score.observe is not None:
             self.storage.replace("memory", self.selected.score.observe(cells, self.storage.whole()["memory"]))
+
+    def forget(self, call: Call) -> None:
+        """Drop the entries of a call, the newest ones, as if it had not been."""
+        assert self.storage is not None
+        assert self.tokens is not None
+        asked = call.valid.shape[1]
+        self.storage.forget(asked)
+        self.seen, self.tokens = self.seen - asked, self.tokens - call.valid.sum(-1)
 
     def memory(self) -> Tensor:
         """[B, K, n, remembers] float32: what the score remembers of each entry; empty where it remembers nothing."""
@@ -212,26 +232,34 @@ class BudgetedLayer(CacheLayerMixin):  # type: ignore[no-untyped-call]
             self.watched = queries.clone(), valid.clone()
         return call._replace(queries=queries, valid=valid)
 
-    def keep(self, keep: Tensor) -> None:
-        """Hold the entries where ``keep`` [B, K, n] is True, and no others."""
+    def keep(self, keep: Tensor, valid: Tensor) -> None:
+        """Hold the entries where ``keep`` [B, K, n] is True, and no others, which go where the method says."""
         assert self.storage is not None
-        if not bool(keep.all()):
-            self.storage = kept(self.storage.whole(), self.storage.slots(self.seen), keep)
-            self.intact = False
+        if bool(keep.all()):
+            return
+        whole, slots, fold = self.storage.whole(), self.storage.slots(self.seen), self.selected.rest.fold
+        if fold is not None:
+            keys, values = fold(Leaving(whole["keys"], whole["values"], slots, valid, keep, self.frequencies))
+            whole = {**whole, "keys": keys, "values": values}
+        self.storage = kept(whole, slots, keep)
+        self.intact = False
 
-    def slide(self) -> None:
-        """Drop what a sliding window has left behind."""
+    def slide(self) -> bool:
+        """Drop what a sliding window has left behind; whether there was any."""
         if self.window is None or self.storage is None:
-            return
-        most = self.window - 1
-        whole = self.storage.whole()
-        if whole["keys"].shape[2] <= most:
-            return
+            return False
         if self.intact:
-            self.storage = Rectangle({name: column[:, :, -most:].clone() for name, column in whole.items()})
-        else:
-            slots = self.storage.slots(self.seen)
-            self.storage = kept(whole, slots, slots > self.seen - self.window)
+            if self.storage.since < self.window:
+                return False
+            last = {name: column[:, :, 1 - self.window :].clone() for name, column in self.storage.heads().items()}
+            self.storage = Rectangle(last)
+            return True
+        slots = self.storage.slots(self.seen)
+        inside = slots > self.seen - self.window
+        if bool((inside == (slots >= 0)).all()):
+            return False
+        self.storage = kept(self.storage.whole(), slots, inside)
+        return True
 
     def bytes(self) -> int:
         """Bytes that are held between calls."""

@@ -10,6 +10,7 @@ from torch import Tensor
 from budgeteer.cache.attend import argument_of, updated
 from budgeteer.cache.budgeted_cache import BudgetedCache
 from budgeteer.cache.layer import BudgetedLayer, Call
+from budgeteer.cache.replay import replay
 
 
 class Prefill(BudgetedCache):
@@ -26,8 +27,10 @@ class Prefill(BudgetedCache):
 
     def __init__(self, model: Any, ids: Tensor, attention_mask: Tensor | None = None) -> None:
         self.read: list[tuple[Tensor, Tensor, Call, Tensor | None]] = []
+        self._model, self._heard = model, dict[Any, list[Tensor]]()
+        self._given: dict[str, Any] = {"input_ids": ids, "attention_mask": attention_mask}
         super().__init__(model, "100%", "recent")
-        given: dict[str, Any] = {"input_ids": ids, "attention_mask": attention_mask, argument_of(model): self}
+        given: dict[str, Any] = {**self._given, argument_of(model): self}
         if attention_mask is not None:
             given["position_ids"] = (attention_mask.cumsum(-1) - 1).clamp(min=0)
         with torch.no_grad():
@@ -49,4 +52,17 @@ class Prefill(BudgetedCache):
                 updated.by = None
                 cache.prepare(cache.layers[index], call)
                 cache.choose(cache.layers[index], call, mask)
+        if cache.unread:
+            self._replay(cache)
         return cache
+
+    def _replay(self, cache: BudgetedCache) -> None:
+        """Have the prompt read a second time, once for all budgets and splits of a score."""
+        observe = cache.selected.score.observe
+        if observe not in self._heard:
+            replay(self._model, cache, argument_of(self._model), self._given)
+            self._heard[observe] = [layer.memory().clone() for layer in cache.layers]
+        for layer, memory in zip(cache.layers, self._heard[observe], strict=True):
+            assert layer.storage is not None
+            layer.storage.replace("memory", memory)
+        cache.settle()

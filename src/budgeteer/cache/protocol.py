@@ -1,4 +1,4 @@
-"""What a score and a split of a KV cache are, and what they see.
+"""What a score, a split and a rest of a KV cache are, and what they see.
 
 Shapes: B rows (sequences), H query heads, K key-value heads, n entries of a head, q queries, d width of a head. A
 *slot* is the index of a token in its row, padding included. Query head h reads key-value head h // (H / K).
@@ -33,6 +33,8 @@ class Cells:
         softcap: cap of the logits, or None.
         window: of a sliding layer: a query reads this many slots, its own included; None = all.
         output: [H, d of values, D], the part of each head in the layer's output projection; None = unknown.
+        frequencies: [r / 2] of the rotation of keys and queries: a pair (i, i + r / 2) turns by position x frequency;
+            None = unknown, or not of this kind.
     """
 
     keys: Tensor
@@ -50,6 +52,7 @@ class Cells:
     softcap: float | None = None
     window: int | None = None
     output: Tensor | None = None
+    frequencies: Tensor | None = None
 
 
 class Score(NamedTuple):
@@ -67,6 +70,10 @@ class Score(NamedTuple):
         recent_share: the newest entries that are always kept, as a share of what a head keeps.
         every: 0 = choose after prompts only; k = after every k generated tokens, too.
         split: name of the split that the method's paper has.
+        rest: name of what becomes of the rest in the method's paper.
+        replays: a prompt is read a second time before the choice, and ``observe`` sees that reading alone; what it says
+            of the second reading's own entries is dropped with them.
+        rotation: it uses ``Cells.frequencies``; a model without them is refused before anything is computed.
     """
 
     score: Callable[[Cells, Tensor], Tensor]
@@ -78,6 +85,9 @@ class Score(NamedTuple):
     recent_share: float = 0.0
     every: int = 0
     split: str = "uniform"
+    rest: str = "drop"
+    replays: bool = False
+    rotation: bool = False
 
 
 class Groups(NamedTuple):
@@ -110,3 +120,36 @@ class Split(NamedTuple):
 
     sizes: Callable[[Groups], tuple[Tensor, ...]]
     together: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Leaving:
+    """The entries of one layer when some of them leave.
+
+    Attributes:
+        keys, values: [B, K, n, d] and [B, K, n, d of values], as :class:`Cells` has them.
+        slots: [B, K, n] int64.
+        valid: [B, K, n]; False = no entry stands there.
+        keep: [B, K, n]; True = the entry stays.
+        frequencies: of the rotation of keys, as :class:`Cells` has them, or None.
+    """
+
+    keys: Tensor
+    values: Tensor
+    slots: Tensor
+    valid: Tensor
+    keep: Tensor
+    frequencies: Tensor | None = None
+
+
+class Rest(NamedTuple):
+    """What becomes of the entries that are not kept.
+
+    Attributes:
+        fold: ``(leaving) -> (keys, values)``, of which the kept entries stay, with what they took in. Pure; rows are
+            independent. None = the rest is dropped.
+        rotation: it uses ``Leaving.frequencies``; a model without them is refused before anything is computed.
+    """
+
+    fold: Callable[[Leaving], tuple[Tensor, Tensor]] | None = None
+    rotation: bool = False

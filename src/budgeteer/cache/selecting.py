@@ -1,4 +1,4 @@
-"""A selection: which score, which split, and when; read from ``NAME:option=value,split=NAME``."""
+"""A selection: score, split, what becomes of the rest, and when; read from ``NAME:option=value,split=NAME``."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from budgeteer.cache.kit import ranks
-from budgeteer.cache.protocol import Cells, Score, Split
+from budgeteer.cache.protocol import Cells, Rest, Score, Split
 from budgeteer.core import registry
 from budgeteer.core.errors import InvalidInput
 from budgeteer.core.slots import options_and_slots
@@ -16,17 +16,19 @@ from budgeteer.core.spec import parse
 
 
 class Selection(NamedTuple):
-    """What a budgeted cache keeps. What it does not keep is dropped.
+    """What a budgeted cache keeps, and what becomes of the rest.
 
     Attributes:
         name: as it was given.
         score: how much each entry is worth, and when to choose.
         split: how many entries each layer and head keeps.
+        rest: what becomes of the others.
     """
 
     name: str
     score: Score
     split: Split
+    rest: Rest = Rest()
 
     def protected(self, size: int) -> int:
         """What a head always keeps when heads keep ``size`` entries on the mean, and at least 1."""
@@ -74,4 +76,5 @@ def selection(method: str | Selection) -> Selection:
     spec = parse(method, "score")
     options, slots = options_and_slots(spec, "score")
     score: Score = registry.make("score", spec.name, **options)
-    return Selection(method, score, slots.get("split") or registry.part_of("split", score.split))
+    split, rest = (slots.get(part) or registry.part_of(part, getattr(score, part)) for part in ("split", "rest"))
+    return Selection(method, score, split, rest)

@@ -1,4 +1,4 @@
-"""How the entries of one layer lie in memory: a rectangle, or heads of their own lengths one behind the other.
+"""How the entries of one layer lie in memory: a rectangle until some are dropped, then heads one behind the other.
 
 Both hold *columns*, tensors by name with one row an entry: keys, values, what a score remembers. ``slots`` says where
 an entry stands in its row of tokens, -1 that none is there.
@@ -18,10 +18,8 @@ Columns = dict[str, Tensor]
 class Storage:
     """The entries of a layer: those that were chosen, and behind them those that came since.
 
-    ``chosen`` has the slots of the former, ``since`` counts the latter, whose slots follow each other.
+    ``since`` counts the latter, whose slots follow each other.
     """
-
-    columns: Columns
 
     def __init__(self) -> None:
         self.since = 0
@@ -40,6 +38,14 @@ class Storage:
 
     def replace(self, name: str, column: Tensor) -> None:
         """Set a column, [B, K, n, width]."""
+        raise NotImplementedError
+
+    def forget(self, count: int) -> None:
+        """Drop the newest ``count`` entries, none of which was chosen."""
+        raise NotImplementedError
+
+    def heads(self) -> dict[str, Tensor]:
+        """[B, K, entries that came since, width] of each column: rows, heads, widths and types without the rest."""
         raise NotImplementedError
 
     def tensors(self) -> Iterable[Tensor]:
@@ -63,13 +69,18 @@ def _recent(seen: int, since: int, like: Tensor) -> Tensor:
     return counted.expand(*like.shape[:2], since)
 
 
-class Rectangle(Storage):
-    """All heads of all rows hold equally many entries: the layout of transformers' own cache."""
+def _without(columns: Columns, count: int) -> Columns:
+    """Columns without their last entries; the memory behind these is freed."""
+    return {name: column[:, :, : column.shape[2] - count].clone() for name, column in columns.items()}
 
-    def __init__(self, columns: Columns, chosen: Tensor | None = None, since: int | None = None) -> None:
+
+class Rectangle(Storage):
+    """All heads of all rows hold all entries that came: the layout of transformers' own cache."""
+
+    def __init__(self, columns: Columns) -> None:
         super().__init__()
-        self.columns, self.chosen = columns, chosen
-        self.since = columns["keys"].shape[2] if since is None else since
+        self.columns = columns
+        self.since = columns["keys"].shape[2]
 
     def append(self, new: Columns) -> None:
         self.columns = {name: torch.cat([column, new[name]], dim=2) for name, column in self.columns.items()}
@@ -79,20 +90,28 @@ class Rectangle(Storage):
         return self.columns
 
     def slots(self, seen: int) -> Tensor:
-        since = _recent(seen, self.since, self.columns["keys"])
-        return since if self.chosen is None else torch.cat([self.chosen.long(), since], dim=2)
+        return _recent(seen, self.since, self.columns["keys"])
 
     def replace(self, name: str, column: Tensor) -> None:
         self.columns[name] = column
 
+    def forget(self, count: int) -> None:
+        self.columns = _without(self.columns, count)
+        self.since -= count
+
+    def heads(self) -> dict[str, Tensor]:
+        return self.columns
+
     def tensors(self) -> Iterable[Tensor]:
-        return [*self.columns.values(), *([] if self.chosen is None else [self.chosen])]
+        return self.columns.values()
 
 
 class Ragged(Storage):
     """Heads of any lengths one behind the other, [entries, width], and a rectangle of the entries that came since.
 
-    Attention and scores see a rectangle, which is made for one layer at a time and not kept.
+    A token that is decoded appends to the second part only, so that what was chosen is never copied. The compiled
+    attention of one query reads both parts where they lie; everything else sees a rectangle, which is made for one
+    layer at a time and not kept.
     """
 
     def __init__(self, flat: Columns, chosen: Tensor, lengths: Tensor) -> None:
@@ -100,45 +119,49 @@ class Ragged(Storage):
         super().__init__()
         self.flat, self.chosen, self.lengths = flat, chosen, lengths
         self.tail = {name: column.new_empty(*lengths.shape, 0, column.shape[-1]) for name, column in flat.items()}
+        self.longest = int(lengths.max())
+        self.even = bool((lengths == self.longest).all())
 
     def append(self, new: Columns) -> None:
         self.tail = {name: torch.cat([column, new[name]], dim=2) for name, column in self.tail.items()}
         self.since += new["keys"].shape[2]
 
+    def _rectangle(self, flat: Tensor, nothing: float) -> Tensor:
+        """[B, K, longest, ...] of [N, ...]: the entries of each head at its end, and ``nothing`` before them."""
+        shape = (*self.lengths.shape, self.longest, *flat.shape[1:])
+        if self.even:
+            return flat.reshape(shape)
+        head = flat.new_full(shape, nothing)
+        head[self._places()] = flat
+        return head
+
     def _places(self) -> Tensor:
-        """[B, K, longest] bool: where the entries of each head stand in a rectangle, at its end."""
-        longest = int(self.lengths.max())
-        return torch.arange(longest, device=self.lengths.device) >= longest - self.lengths[:, :, None]
+        """[B, K, longest] bool: where the entries of each head stand in a rectangle."""
+        counted = torch.arange(self.longest, device=self.lengths.device)
+        return counted >= self.longest - self.lengths[:, :, None]
 
     def whole(self) -> Columns:
-        places, columns = self._places(), {}
-        for name, flat in self.flat.items():
-            head = flat.new_zeros(*places.shape, flat.shape[-1])
-            head[places] = flat
-            columns[name] = torch.cat([head, self.tail[name]], dim=2)
-        return columns
+        return {name: torch.cat([self._rectangle(f, 0), self.tail[name]], dim=2) for name, f in self.flat.items()}
 
     def slots(self, seen: int) -> Tensor:
-        places = self._places()
-        head = torch.full(places.shape, -1, device=places.device)
-        head[places] = self.chosen.long()
+        head = self._rectangle(self.chosen.long(), -1)
         return torch.cat([head, _recent(seen, self.since, head)], dim=2)
 
     def replace(self, name: str, column: Tensor) -> None:
-        places = self._places()
-        self.flat[name] = column[:, :, : places.shape[-1]][places]
-        self.tail[name] = column[:, :, places.shape[-1] :].clone()
+        self.flat[name] = column[:, :, : self.longest][self._places()]
+        self.tail[name] = column[:, :, self.longest :].clone()
+
+    def forget(self, count: int) -> None:
+        self.tail = _without(self.tail, count)
+        self.since -= count
+
+    def heads(self) -> dict[str, Tensor]:
+        return self.tail
 
     def tensors(self) -> Iterable[Tensor]:
         return [*self.flat.values(), *self.tail.values(), self.chosen, self.lengths]
 
 
-def kept(columns: Columns, slots: Tensor, keep: Tensor) -> Storage:
+def kept(columns: Columns, slots: Tensor, keep: Tensor) -> Ragged:
     """New storage of the entries where ``keep`` [B, K, n] is True; nothing of the old one is held on to."""
-    lengths = keep.sum(-1)
-    chosen = slots[keep].int()
-    flat = {name: column[keep] for name, column in columns.items()}
-    if bool((lengths == lengths[0, 0]).all()):
-        shape = (*lengths.shape, int(lengths[0, 0]))
-        return Rectangle({name: c.reshape(*shape, c.shape[-1]) for name, c in flat.items()}, chosen.reshape(shape), 0)
-    return Ragged(flat, chosen, lengths)
+    return Ragged({name: column[keep] for name, column in columns.items()}, slots[keep].int(), keep.sum(-1))

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from budgeteer.check._allocator import check_allocator
     from budgeteer.check._allowance import check_allowance
     from budgeteer.check._carry import check_carry
-    from budgeteer.check._cells import check_score, check_split
+    from budgeteer.check._cells import check_rest, check_score, check_split
     from budgeteer.check._common import CheckFailed
     from budgeteer.check._joint import check_joint
     from budgeteer.check._ledger import check_ledger
@@ -67,6 +67,7 @@ __all__ = [
     "check_ratio",
     "check_recipe",
     "check_reducer",
+    "check_rest",
     "check_reward",
     "check_rounding",
     "check_route",
@@ -116,6 +117,7 @@ __getattr__ = lazy(
         "check_router": "_router",
         "check_score": "_cells",
         "check_scorer": "_scorer",
+        "check_rest": "_cells",
         "check_split": "_cells",
         "check_steer": "_steer",
         "check_strategy": "_strategy",

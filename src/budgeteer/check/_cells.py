@@ -1,4 +1,4 @@
-"""The rules of scores and splits of a KV cache; needs torch."""
+"""The rules of scores, splits and rests of a KV cache; needs torch."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import fields, replace
 from typing import Any
 
-from budgeteer.cache.protocol import Cells, Groups, Score, Split
+from budgeteer.cache.protocol import Cells, Groups, Leaving, Rest, Score, Split
 from budgeteer.check._common import CheckFailed
 from budgeteer.core import registry
 from budgeteer.core.errors import MissingExtra
@@ -28,7 +28,8 @@ def check_score(score: Score, *, seed: int = 0) -> None:
     Rules: a score gives one finite number an entry, [B, K, n], in half precision too; the same entries get the same
     scores; a row's scores do not depend on other rows, an entry's not on what stands where no entry is; what was given
     is not changed; ``observe`` gives a memory of [B, K, n, remembers] float32 and is there where something is
-    remembered; what is protected, ``window`` and ``every`` are in range; ``split`` names a split of the registry.
+    remembered; what is protected, ``window`` and ``every`` are in range; ``split`` and ``rest`` name methods of the
+    registry.
 
     Args:
         score: the score to check.
@@ -44,6 +45,8 @@ def check_score(score: Score, *, seed: int = 0) -> None:
         raise CheckFailed("a score with observe remembers 1 number an entry or more, one without remembers none")
     if not isinstance(registry.part_of("split", score.split), Split):
         raise CheckFailed(f"Score.split is {score.split!r}, which makes no Split")
+    if not isinstance(registry.part_of("rest", score.rest), Rest):
+        raise CheckFailed(f"Score.rest is {score.rest!r}, which makes no Rest")
     cells = _cells(seed, TOKENS if score.window is None else min(score.window, TOKENS))
     whole = _scored(score, cells)
     if not torch.equal(whole, _scored(score, cells)):
@@ -93,6 +96,70 @@ def check_split(split: Split, *, seed: int = 0) -> None:
                 raise CheckFailed("the sizes of a row change with the other rows")
 
 
+def check_rest(rest: Rest, *, seed: int = 0) -> None:
+    """Let made-up entries of a cache leave, and raise :class:`CheckFailed` at the first broken rule.
+
+    Rules: keys and values come back with their shape and type, finite where an entry is kept, in half precision too;
+    where nothing leaves nothing changes; the same entries give the same result; a row's result does not depend on other
+    rows, nor on what stands where no entry is; what was given is not changed.
+
+    Args:
+        rest: what becomes of the entries.
+        seed: of the entries.
+    """
+    if not isinstance(rest, Rest):
+        raise CheckFailed(f"the factory made {rest!r}, no Rest")
+    if rest.fold is None:
+        return
+    leaving = _leaving(seed)
+    whole = _folded(rest, leaving)
+    if not _same(whole, _folded(rest, leaving), 0.0):
+        raise CheckFailed("the same entries gave another result; a rest keeps no state and draws nothing")
+    for row in range(ROWS):
+        one = slice(row, row + 1)
+        alone = _folded(rest, _rows(leaving, one))
+        if not _same(alone, tuple(column[one] for column in whole), 1e-5):
+            raise CheckFailed("the result of a row changes with the other rows")
+    spoiled = {name: getattr(leaving, name).masked_fill(~leaving.valid[..., None], 7.0) for name in ("keys", "values")}
+    if not _same(_folded(rest, replace(leaving, **spoiled)), whole, 1e-5):
+        raise CheckFailed("the result changes with keys or values where no entry is; look at Leaving.valid")
+    staying = replace(leaving, keep=leaving.valid)
+    kept = tuple(torch.where(leaving.valid[..., None], each, 0) for each in (leaving.keys, leaving.values))
+    if not _same(_folded(rest, staying), kept, 0.0):
+        raise CheckFailed("nothing left, and kept entries changed")
+    half = {name: getattr(leaving, name).bfloat16() for name in ("keys", "values")}
+    _folded(rest, replace(leaving, **half))
+
+
+def _leaving(seed: int) -> Leaving:
+    """Entries of which every head keeps the first four, the last three and some between."""
+    cells = _cells(seed, 1)
+    drawn = torch.rand(cells.valid.shape, generator=torch.Generator().manual_seed(seed + 1))
+    place = cells.valid.long().cumsum(-1)
+    keep = cells.valid & ((drawn < 0.3) | (place <= 4) | (place > place[..., -1:] - 3))
+    return Leaving(cells.keys, cells.values, cells.slots, cells.valid, keep, cells.frequencies)
+
+
+def _folded(rest: Rest, leaving: Leaving) -> tuple[Tensor, Tensor]:
+    """Keys and values of kept entries, 0 elsewhere."""
+    assert rest.fold is not None
+    fold = rest.fold
+    given = [getattr(leaving, f.name) for f in fields(leaving)]
+    found = _unchanged(lambda: fold(leaving), given, "the rest")
+    columns = []
+    for name, before, after in zip(("keys", "values"), (leaving.keys, leaving.values), found, strict=True):
+        if after.shape != before.shape or after.dtype != before.dtype:
+            raise CheckFailed(f"{name} came back as {tuple(after.shape)} of {after.dtype}; keep shape and type")
+        if not bool(torch.isfinite(after[leaving.keep]).all()):
+            raise CheckFailed(f"{name} of a kept entry are not finite")
+        columns.append(torch.where(leaving.keep[..., None], after, 0))
+    return columns[0], columns[1]
+
+
+def _same(ours: tuple[Tensor, ...], theirs: tuple[Tensor, ...], tolerance: float) -> bool:
+    return all(torch.allclose(a, b, atol=tolerance, rtol=tolerance) for a, b in zip(ours, theirs, strict=True))
+
+
 def _cells(seed: int, queries: int) -> Cells:
     rng = torch.Generator().manual_seed(seed)
     valid = torch.ones(ROWS, TOKENS, dtype=torch.bool)
@@ -111,12 +178,13 @@ def _cells(seed: int, queries: int) -> Cells:
         layers=LAYERS,
         seed=seed,
         output=torch.randn(HEADS, WIDTH, MODEL, generator=rng),
+        frequencies=0.3 ** torch.arange(WIDTH / 2),
     )
 
 
-def _rows(cells: Cells, rows: slice) -> Cells:
-    """Some rows; what has none stays."""
-    without = ("query_slots", "output")
+def _rows(cells: Any, rows: slice) -> Any:
+    """Some rows of :class:`Cells` or :class:`Leaving`; what has none stays."""
+    without = ("query_slots", "output", "frequencies")
     tensors: dict[str, Any] = {f.name: getattr(cells, f.name) for f in fields(cells) if f.name not in without}
     some: dict[str, Any] = {name: value[rows] for name, value in tensors.items() if isinstance(value, Tensor)}
     return replace(cells, **some)

@@ -126,6 +126,7 @@ CHECKS: Mapping[str, Callable[..., None]] = {
     "split": _plain("check_split"),
     "reducer": _plain("check_reducer"),
     "route": _plain("check_route"),
+    "rest": _plain("check_rest"),
     "policy": _policy,
 }
 """Part -> its check of a method."""

@@ -37,7 +37,9 @@ _SEED = Range(0, 2**31 - 1)
 _TOKENS = Range(1, 2**62)
 RANGES = {
     "batch": Range(1, 100_000),
+    "bits": Range(1, 64),
     "budget": Range(0, 2**62, above=True),
+    "cache_bits": Range(1, 64),
     "concurrency": Range(1, 10_000),
     "depth": Range(1, 1_000),
     "discount": Range(0, 100),

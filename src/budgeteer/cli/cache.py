@@ -1,17 +1,18 @@
-"""budgeteer cache: what a budget of the KV cache costs in quality, and what it frees."""
+"""budgeteer cache: what a budget of the KV cache costs in quality and frees in bytes, and what fits into a memory."""
 
 from __future__ import annotations
 
 import argparse
 import json
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of the command."""
-    commands = parser.add_subparsers(dest="action", required=True, metavar="eval")
+    commands = parser.add_subparsers(dest="action", required=True, metavar="{eval,plan}")
     evaluated = commands.add_parser("eval", help="answer questions about long texts with each method and budget")
     evaluated.add_argument("model", metavar="MODEL", help="smollm2, thinker or hf:FOLDER; it runs in transformers")
     evaluated.add_argument(
@@ -19,7 +20,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         default=None,
         metavar="METHOD",
-        help="scores of a cache, with options and split, such as snapkv:window=16 (default: all)",
+        help="scores of a cache, with options and split, such as snapkv:window=16 (default: all that fit the model)",
     )
     evaluated.add_argument(
         "--budgets",
@@ -43,10 +44,126 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     evaluated.add_argument("--seed", type=int, default=0, help="of texts and random methods (default %(default)s)")
     evaluated.add_argument("--device", default="cpu", help="such as cuda (default %(default)s)")
     evaluated.add_argument("--out", type=Path, metavar="FILE", help="results as JSON")
+    planned = commands.add_parser("plan", help="what of weights and cache fits into a memory, from the configuration")
+    planned.add_argument("model", metavar="MODEL", help="hf:FOLDER, a config.json, smollm2 or thinker")
+    planned.add_argument("--gpu", required=True, metavar="SIZE", help="its memory, such as 24GB (10^9) or 24GiB (2^30)")
+    planned.add_argument("--context", required=True, metavar="TOKENS", help="of a sequence, such as 32k")
+    planned.add_argument("--batch", type=int, default=1, metavar="N", help="sequences at a time (default %(default)s)")
+    planned.add_argument("--bits", type=int, default=16, metavar="N", help="of a weight (default %(default)s)")
+    planned.add_argument(
+        "--cache-bits", type=int, default=16, metavar="N", help="of a number in the cache (default %(default)s)"
+    )
+    planned.add_argument("--reserve", default="10%", metavar="SHARE", help="of the memory for all else (default 10%%)")
+    planned.add_argument(
+        "--measured", type=Path, metavar="FILE", help="of cache eval --out: what the share that fits costs in quality"
+    )
+    planned.add_argument("--json", action="store_true", help="what fits as JSON")
 
 
 def run(args: argparse.Namespace) -> int:
-    """Evaluate, and print a row for each method and budget."""
+    """Evaluate or plan."""
+    return _plan(args) if args.action == "plan" else _evaluate(args)
+
+
+def _plan(args: argparse.Namespace) -> int:
+    """Print what fits; exit code 1 if the weights alone do not."""
+    from budgeteer.cache.plan import fit, shape_of, size_of
+    from budgeteer.core.budget import Budget
+    from budgeteer.core.errors import InvalidInput
+
+    context, reserve = Budget.parse(args.context), Budget.parse(args.reserve)
+    if context.kind != "all" or not context.amount or context.window:
+        raise InvalidInput(f"--context is {args.context}; give tokens, such as 32k")
+    if reserve.fraction is None or reserve.kind != "all" or reserve.fraction >= 1:
+        raise InvalidInput(f"--reserve is {args.reserve}; give a share below 100%")
+    memory, measured = size_of(args.gpu), _measured(args.measured)
+    shape = shape_of(*_described(args.model))
+    found = fit(
+        shape, memory, context.amount, args.batch, bits=args.bits, cache_bits=args.cache_bits, reserve=reserve.fraction
+    )
+    best = _promised(measured, float(found.share))
+    if args.json:
+        sys.stdout.write(json.dumps({**asdict(found), "share": float(found.share), "measured": best}, indent=1) + "\n")
+        return int(found.free == 0)
+    slides = sum(window is not None for window in shape.windows)
+    said = [
+        f"weights       {_gigabytes(found.weights)}, {shape.parameters:,} parameters of {args.bits} bits",
+        f"cache         {found.token:,} bytes a token, {len(shape.windows)} layers, {slides} of them slide",
+        f"free          {_gigabytes(found.free)} of {_gigabytes(memory)}, without {args.reserve} and the weights",
+        f"full cache    {_gigabytes(found.full)} for {args.batch} x {context.amount:,} tokens",
+    ]
+    if found.free == 0:
+        said.append("the weights do not fit: give a larger memory, fewer --bits, or a smaller reserve")
+    else:
+        fits = f"{float(found.share):.1%} of the cache, {found.tokens:,} tokens a head"
+        said += [
+            f"what fits     {fits if found.share < 1 else 'the full cache'}",
+            f"without       {found.batch:,} x {context.amount:,} tokens, or {args.batch} x {found.context:,}",
+        ]
+    for row in best:
+        asked = "known" if row["known"] else "unknown"
+        said.append(
+            f"at {row['budget']:>6}     {row['method']}, question {asked}: right {row['right']['mean']:.0%}, log p "
+            f"lost {row['lost']['mean']:.2f} [{row['lost']['low']:.2f}, {row['lost']['high']:.2f}]"
+        )
+    sys.stdout.write("\n".join(said) + "\n")
+    return int(found.free == 0)
+
+
+def _gigabytes(count: int) -> str:
+    return f"{count / 1e9:,.2f} GB"
+
+
+def _described(spec: str) -> tuple[Any, list[int | None]]:
+    """A model without its weights, and the window of each layer."""
+    from budgeteer.cache.budgeted_cache import windows_of
+    from budgeteer.cache.plan import described
+    from budgeteer.core.errors import InvalidInput
+    from budgeteer.models.thinker import thinker
+
+    if spec.startswith(("http://", "https://", "anthropic:")):
+        raise InvalidInput(
+            f"{spec!r}: the cache of an endpoint is its server's; give the model that it serves, hf:FOLDER"
+        )
+    if spec == "smollm2":
+        from budgeteer.lab.cache_eval import opened
+
+        model = opened(spec)[0]
+    else:
+        model = described(thinker() if spec == "thinker" else Path(spec.removeprefix("hf:")))
+    return model, windows_of(model)
+
+
+def _measured(file: Path | None) -> list[dict[str, Any]]:
+    """The rows of an evaluation."""
+    from budgeteer.core.errors import InvalidInput
+
+    if file is None:
+        return []
+    try:
+        rows: list[dict[str, Any]] = json.loads(file.read_text(encoding="utf-8"))["rows"]
+        assert all({"method", "budget", "known", "right", "lost"} <= row.keys() for row in rows)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, AssertionError) as error:
+        raise InvalidInput(f"{file} holds no evaluation; make one: budgeteer cache eval MODEL --out {file}") from error
+    return rows
+
+
+def _promised(rows: list[dict[str, Any]], share: float) -> list[dict[str, Any]]:
+    """The two best methods at the largest measured budget within a share, with the question known and unknown."""
+    from budgeteer.core.budget import Budget
+
+    found: list[dict[str, Any]] = []
+    for known in (True, False):
+        sized = [(Budget.parse(row["budget"]).fraction or 2, row) for row in rows if row["known"] == known]
+        within = [(float(size), row) for size, row in sized if size <= share]
+        largest = max((size for size, _ in within), default=0.0)
+        fitting = [row for size, row in within if size == largest]
+        found += sorted(fitting, key=lambda row: float(row["lost"]["mean"]))[:2]
+    return found
+
+
+def _evaluate(args: argparse.Namespace) -> int:
+    """Answer questions, and print a row for each method and budget."""
     from budgeteer.core import registry
     from budgeteer.core.errors import InvalidInput, UnknownName
     from budgeteer.lab import cache_eval
@@ -58,14 +175,9 @@ def run(args: argparse.Namespace) -> int:
     tasks = [task.strip() for task in args.tasks.split(",")]
     if unknown := [task for task in tasks if task not in TASKS]:
         raise UnknownName("task of a cache", unknown[0], TASKS)
-    args.methods = args.methods or list(registry.of("score"))
-    cache_eval.check(args.methods, budgets, args.length)
-    loaded = _model(args.model, args.device)
-
-    def encode(text: str, first: bool) -> list[int]:
-        ids: list[int] = loaded.tokenizer(text, add_special_tokens=first)["input_ids"]
-        return ids[:-1] if first and len(ids) > 1 and ids[-1] in loaded.ends else ids
-
+    cache_eval.check(args.methods or list(registry.of("score")), budgets, args.length)
+    model, encode = cache_eval.opened(args.model, args.device)
+    args.methods = args.methods or cache_eval.possible(model, list(registry.of("score")))
     made = [
         sample
         for task in tasks
@@ -73,7 +185,7 @@ def run(args: argparse.Namespace) -> int:
     ]
     known = {"known": (True,), "unknown": (False,), "both": (True, False)}[args.question]
     answered, arms = [], (1 + len(args.methods) * len(budgets)) * len(known)
-    for each in cache_eval.evaluate(loaded.model, encode, made, args.methods, budgets, known=known, seed=args.seed):
+    for each in cache_eval.evaluate(model, encode, made, args.methods, budgets, known=known, seed=args.seed):
         answered.append(each)
         if len(answered) % arms == 0 and sys.stderr.isatty():
             sys.stderr.write(f"\r{len(answered) // arms} of {len(made)} texts")
@@ -84,22 +196,6 @@ def run(args: argparse.Namespace) -> int:
         settings = {name: value for name, value in vars(args).items() if name not in ("out", "action")}
         args.out.write_text(json.dumps({"settings": settings, "rows": rows}, indent=1) + "\n", encoding="utf-8")
     return 0
-
-
-def _model(spec: str, device: str) -> Any:
-    from budgeteer.core.errors import InvalidInput
-    from budgeteer.models.load import load_model
-
-    if spec == "smollm2":  # by this name load_model takes llama.cpp, whose cache is its own
-        from budgeteer.models.smollm2 import smollm2
-
-        spec = f"hf:{smollm2()}"
-    if spec != "thinker" and not spec.startswith("hf:"):
-        raise InvalidInput(
-            f"{spec!r} does not run in transformers, so that its cache is out of reach; "
-            "give smollm2, thinker or hf:FOLDER"
-        )
-    return load_model(spec, device=device)
 
 
 def _printed(rows: list[dict[str, Any]], tasks: list[str], known: bool) -> str:

@@ -38,6 +38,7 @@ PARTS: dict[str, str] = {
     "split": "says how many entries of a KV cache each layer and head keeps",
     "reducer": "makes messages fit a budget of tokens",
     "route": "says which model answers a request",
+    "rest": "says what becomes of the entries of a KV cache that are not kept",
 }
 """Part -> what a method of it does."""
 
@@ -128,7 +129,7 @@ SLOTS: dict[str, dict[str, str]] = {
         "lr": "schedule",
         "steer": "steer",
     },
-    "score": {"split": "split"},
+    "score": {"split": "split", "rest": "rest"},
     "strategy": {"steer": "steer"},
     "many": {"steer": "steer"},
 }

@@ -105,7 +105,12 @@ ADA_KV = Citation(
     "Ada-KV: Optimizing KV Cache Eviction by Adaptive Budget Allocation for Efficient LLM Inference", "2407.11550"
 )
 PYRAMID_KV = Citation("PyramidKV: Dynamic KV Cache Compression based on Pyramidal Information Funneling", "2406.02069")
-H2O, DEFENSIVE = _paper("H2O"), _paper("DefensiveKV")
+H2O, DEFENSIVE, PREFIX_KV = _paper("H2O"), _paper("DefensiveKV"), _paper("PrefixKV")
+EXPECTED_ATTENTION = Citation(
+    "Expected Attention: KV Cache Compression by Estimating Attention from Future Queries Distribution", "2510.00636"
+)
+KV_ZIP = Citation("KVzip: Query-Agnostic KV Cache Compression with Context Reconstruction", "2505.23416")
+EMS, REWARD_FORCING = _paper("EMS"), _paper("RewardForcing-EMASink")
 ROUTING_SURVEY = _paper("RoutingSurvey")
 BM25S = Citation("BM25S: Orders of magnitude faster lexical search via eager sparse scoring", "2407.03618")
 SELECTIVE_CONTEXT = Citation(
@@ -117,7 +122,7 @@ _R, _RW, _W = partial(_path, "rl.recipes"), partial(_path, "rl.reward"), partial
 _AD, _IM, _RA = partial(_path, "rl.advantage"), partial(_path, "rl.importance"), partial(_path, "rl.ratio")
 _ST, _CA, _SC = partial(_path, "rl.stream"), partial(_path, "rl.carry"), partial(_path, "rl.schedule")
 _VA = partial(_path, "rl.variant")
-_CS, _CP = partial(_path, "cache.score"), partial(_path, "cache.split")
+_CS, _CP, _CR = partial(_path, "cache.score"), partial(_path, "cache.split"), partial(_path, "cache.rest")
 _CX, _RO = partial(_path, "context"), partial(_path, "route")
 _P, _SY = partial(_path, "gateway.policies"), partial(_path, "solve.styles")
 _AG, _SR = partial(_path, "strategies.aggregator"), partial(_path, "strategies.scorer")
@@ -816,17 +821,57 @@ METHODS: tuple[Method, ...] = (
     Method("homogeneous", "task", "budgeteer.lab.tasks.mixture:homogeneous", "chains of 4 steps, all of a kind"),
     # score
     Method("random", "score", _CS("random"), "entries at random: the control"),
-    Method("recent", "score", _CS("recent"), "the newest entries: a sliding window"),
-    Method("streaming-llm", "score", _CS("streaming_llm"), "the first entries and the newest", STREAMING_LLM),
-    Method("knorm", "score", _CS("knorm"), "keys of a small norm", KNORM),
-    Method("tova", "score", _CS("tova"), "what the newest query reads", TOVA),
-    Method("snapkv", "score", _CS("snapkv"), "what the last queries read on the mean", SNAPKV),
-    Method("h2o", "score", _CS("h2o"), "what was read most so far, and the newest entries", H2O),
-    Method("defensive", "score", _CS("defensive"), "what any of the last queries read, times its value", DEFENSIVE),
+    Method("recent", "score", _CS("recent"), "the newest entries: a sliding window", evidence="kv_cache"),
+    Method(
+        "streaming-llm",
+        "score",
+        _CS("streaming_llm"),
+        "the first entries and the newest",
+        STREAMING_LLM,
+        evidence="kv_cache",
+    ),
+    Method("knorm", "score", _CS("knorm"), "keys of a small norm", KNORM, evidence="kv_cache"),
+    Method("tova", "score", _CS("tova"), "what the newest query reads", TOVA, evidence="kv_cache"),
+    Method("snapkv", "score", _CS("snapkv"), "what the last queries read on the mean", SNAPKV, evidence="kv_cache"),
+    Method("h2o", "score", _CS("h2o"), "what was read most so far, and the newest entries", H2O, evidence="kv_cache"),
+    Method(
+        "prefix-kv",
+        "score",
+        _CS("prefix_kv"),
+        "what was read most so far, the same in all heads",
+        PREFIX_KV,
+        evidence="kv_cache",
+    ),
+    Method(
+        "expected-attention",
+        "score",
+        _CS("expected_attention"),
+        "what queries that have not come yet read on the mean",
+        EXPECTED_ATTENTION,
+        evidence="kv_cache",
+    ),
+    Method("ems", "score", _CS("ems"), "what all queries or the last ones read; the rest is merged", EMS),
+    Method(
+        "kvzip",
+        "score",
+        _CS("kvzip"),
+        "what is read when the context is written once more",
+        KV_ZIP,
+        evidence="kv_cache",
+    ),
+    Method(
+        "defensive",
+        "score",
+        _CS("defensive"),
+        "what any of the last queries read, times its value",
+        DEFENSIVE,
+        evidence="kv_cache",
+    ),
     # split
     Method("uniform", "split", _CP("uniform"), "every head keeps equally many"),
     Method("pyramid", "split", _CP("pyramid"), "low layers keep more than high ones", PYRAMID_KV),
     Method("ada-kv", "split", _CP("ada_kv"), "the heads of a layer compete", ADA_KV),
+    Method("prefix", "split", _CP("prefix"), "layers hold the same share of their attention", PREFIX_KV),
     Method("layers", "split", _CP("layers"), "the heads of all layers compete", DEFENSIVE),
     # reducer
     Method("random", "reducer", _CX("random"), "pieces at random: the control"),
@@ -909,5 +954,9 @@ METHODS: tuple[Method, ...] = (
         "the large model where the small one fails and it does not",
         _paper("BudgetAwareRouting"),
     ),
+    # rest
+    Method("drop", "rest", _CR("drop"), "nothing: it is dropped"),
+    Method("merge", "rest", _CR("merge"), "values go into the most similar kept entries", EMS),
+    Method("ema", "rest", _CR("ema"), "an exponential mean in the first entries", REWARD_FORCING),
 )
 # fmt: on

@@ -94,6 +94,7 @@ talk = [{"role": "user", "content": text} for text in ("It is red.", "It is an o
 reduce = registry.make("reducer", "NAME"ARGUMENTS)
 print(len(reduce(talk, 22, counter(lambda text: len(text.split())))))  # messages that are left""",
     "route": "budgeteer route eval TABLE.csv --methods SPEC",
+    "rest": "budgeteer cache eval smollm2 --methods snapkv:rest=SPEC --budgets 25%",
     "task": "budgeteer solve SPEC --limit 20 --strategy direct --model smollm2 --budget 4000",
 }
 """Part -> how a method NAME of it is run; SPEC = its name with the options that it needs.

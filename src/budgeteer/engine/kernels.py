@@ -16,11 +16,12 @@ from numba import float32, int64, njit, prange
 from numba.core.caching import FunctionCache
 
 _LOG2E = np.float32(1.4426950408889634)
-_OPTIONS: dict[str, Any] = {"cache": True, "fastmath": {"nnan", "ninf", "contract", "reassoc", "nsz", "arcp"}}
+OPTIONS: dict[str, Any] = {"cache": True, "fastmath": {"nnan", "ninf", "contract", "reassoc", "nsz", "arcp"}}
+"""Of every kernel: sums may be reordered, so that they vectorise; infinities and NaN are not looked for."""
 
 
-@njit(inline="always", **_OPTIONS)
-def _exp_inplace(x, whole, n):  # type: ignore[no-untyped-def]
+@njit(inline="always", **OPTIONS)
+def exp_inplace(x, whole, n):  # type: ignore[no-untyped-def]
     """x[:n] := exp(x[:n]) for x <= 0, relative error < 4e-6; whole is int32 scratch. Simple loops vectorise."""
     for i in range(n):
         y = max(x[i], np.float32(-87.0)) * _LOG2E
@@ -40,7 +41,7 @@ def _exp_inplace(x, whole, n):  # type: ignore[no-untyped-def]
         x[i] *= scale[i]
 
 
-@njit(parallel=True, **_OPTIONS)
+@njit(parallel=True, **OPTIONS)
 def norm_rows(x, weight, eps, out):  # type: ignore[no-untyped-def]
     """out := x / sqrt(mean(x^2) + eps) * weight, row by row; x, out [rows, n], weight [n], all float32."""
     n = np.float32(x.shape[1])
@@ -54,7 +55,7 @@ def norm_rows(x, weight, eps, out):  # type: ignore[no-untyped-def]
             to[i] = row[i] * scale * weight[i]
 
 
-@njit(parallel=True, **_OPTIONS)
+@njit(parallel=True, **OPTIONS)
 def silu_rows(gate_up, out):  # type: ignore[no-untyped-def]
     """out := silu(gate) * up, row by row; gate_up [rows, 2 n] float32, out [rows, n] float32."""
     n = out.shape[1]
@@ -63,13 +64,13 @@ def silu_rows(gate_up, out):  # type: ignore[no-untyped-def]
         whole = np.empty(n, np.int32)
         for i in range(n):
             to[i] = -abs(gate[i])
-        _exp_inplace(to, whole, n)
+        exp_inplace(to, whole, n)
         for i in range(n):  # sigmoid(z) = 1 / (1 + e) for z >= 0 and e / (1 + e) below, with e = exp(-|z|)
             e = to[i]
             to[i] = gate[i] * up[i] * (np.float32(1) if gate[i] >= 0 else e) / (np.float32(1) + e)
 
 
-@njit(parallel=True, **_OPTIONS)
+@njit(parallel=True, **OPTIONS)
 def decode_attention(  # type: ignore[no-untyped-def]
     qkv, cos, sin, position, start, column, k_cache, v_cache, group, offset, k_prompt, v_prompt, heads, out
 ):
@@ -128,7 +129,7 @@ def decode_attention(  # type: ignore[no-untyped-def]
                     top = max(top, scores[t])
                 for t in range(n):
                     scores[t] -= top
-                _exp_inplace(scores, whole, n)
+                exp_inplace(scores, whole, n)
                 total = np.float32(0)
                 for t in range(n):
                     total += scores[t]
@@ -144,7 +145,7 @@ def decode_attention(  # type: ignore[no-untyped-def]
                     out[r, q0 + i] = o * inverse
 
 
-@njit(parallel=True, **_OPTIONS)
+@njit(parallel=True, **OPTIONS)
 def prefill_attention(qkv, cos, sin, k_prompt, v_prompt, heads, out):  # type: ignore[no-untyped-def]
     """Rotate q and k of one prompt, write k and v to the end of its shared cache, and attend causally.
 
@@ -185,7 +186,7 @@ def prefill_attention(qkv, cos, sin, k_prompt, v_prompt, heads, out):  # type: i
                 top = max(top, scores[t])
             for t in range(seen):
                 scores[t] -= top
-            _exp_inplace(scores, whole, seen)
+            exp_inplace(scores, whole, seen)
             total = np.float32(0)
             for t in range(seen):
                 total += scores[t]
@@ -198,7 +199,7 @@ def prefill_attention(qkv, cos, sin, k_prompt, v_prompt, heads, out):  # type: i
                 out[r, q0 + i] = o * inverse
 
 
-@njit(parallel=True, **_OPTIONS)
+@njit(parallel=True, **OPTIONS)
 def sample_rows(logits, inverse_temperature, uniform, token, logprob, margin):  # type: ignore[no-untyped-def]
     """Draw one token a row by inverse transform, with its log-probability and the distribution's margin.
 
@@ -218,7 +219,7 @@ def sample_rows(logits, inverse_temperature, uniform, token, logprob, margin):  
             top = max(top, logits[r, i])
         for i in range(vocab):
             p[i] = (logits[r, i] - top) * inverse
-        _exp_inplace(p, whole, vocab)
+        exp_inplace(p, whole, vocab)
         total = np.float32(0)
         for i in range(vocab):
             total += p[i]

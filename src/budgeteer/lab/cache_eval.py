@@ -21,6 +21,8 @@ from budgeteer.cache.size import parsed
 from budgeteer.core.errors import InvalidInput
 from budgeteer.lab.needles import Sample
 from budgeteer.lab.stats import mean_ci, paired, wilson
+from budgeteer.models.load import load_model
+from budgeteer.models.smollm2 import smollm2
 
 FULL = "full"
 """Name of the cache without a budget, which each method is compared with."""
@@ -74,6 +76,44 @@ def check(methods: Sequence[str], budgets: Sequence[str], length: int) -> None:
                     f"{budget} of {length} tokens leaves {size} a head, and {method} always keeps "
                     f"{selected.protected(size)}; give a larger budget or longer texts"
                 )
+
+
+def opened(spec: str, device: str = "cpu") -> tuple[Any, Callable[[str, bool], list[int]]]:
+    """A model in transformers, and what turns a text into tokens; True = the text begins the sequence.
+
+    Args:
+        spec: ``smollm2``, ``thinker`` or ``hf:FOLDER``.
+        device: such as ``cuda``.
+
+    Raises:
+        InvalidInput: another kind of model, whose cache is out of reach.
+    """
+    if spec == "smollm2":  # by this name load_model takes llama.cpp, whose cache is its own
+        spec = f"hf:{smollm2()}"
+    if spec != "thinker" and not spec.startswith("hf:"):
+        raise InvalidInput(
+            f"{spec!r} does not run in transformers, so that its cache is out of reach; "
+            "give smollm2, thinker or hf:FOLDER"
+        )
+    loaded: Any = load_model(spec, device=device)
+
+    def encode(text: str, first: bool) -> list[int]:
+        ids: list[int] = loaded.tokenizer(text, add_special_tokens=first)["input_ids"]
+        return ids[:-1] if first and len(ids) > 1 and ids[-1] in loaded.ends else ids
+
+    return loaded.model, encode
+
+
+def possible(model: Any, methods: Sequence[str]) -> list[str]:
+    """The methods that a model can have: not all read a prompt twice, or show how they rotate their queries."""
+    found = []
+    for method in methods:
+        try:
+            BudgetedCache(model, "100%", method)
+        except InvalidInput:
+            continue
+        found.append(method)
+    return found
 
 
 def evaluate(

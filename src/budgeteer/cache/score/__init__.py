@@ -9,8 +9,12 @@ from budgeteer.core.lazy import lazy
 
 if TYPE_CHECKING:
     from budgeteer.cache.score._defensive import defensive
+    from budgeteer.cache.score._ems import ems
+    from budgeteer.cache.score._expected_attention import expected_attention
     from budgeteer.cache.score._h2o import h2o
     from budgeteer.cache.score._knorm import knorm
+    from budgeteer.cache.score._kvzip import kvzip
+    from budgeteer.cache.score._prefix_kv import prefix_kv
     from budgeteer.cache.score._random import random
     from budgeteer.cache.score._recent import recent
     from budgeteer.cache.score._snapkv import snapkv
@@ -19,8 +23,12 @@ if TYPE_CHECKING:
 
 __all__ = [
     "defensive",
+    "ems",
+    "expected_attention",
     "h2o",
     "knorm",
+    "kvzip",
+    "prefix_kv",
     "random",
     "recent",
     "snapkv",
@@ -32,8 +40,12 @@ __getattr__ = lazy(
     __name__,
     {
         "defensive": "_defensive",
+        "ems": "_ems",
+        "expected_attention": "_expected_attention",
         "h2o": "_h2o",
         "knorm": "_knorm",
+        "kvzip": "_kvzip",
+        "prefix_kv": "_prefix_kv",
         "random": "_random",
         "recent": "_recent",
         "snapkv": "_snapkv",

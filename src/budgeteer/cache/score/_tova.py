@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from budgeteer.cache.kit import attention, of_groups
+from budgeteer.cache.kit import attention, of_groups, over_heads
 from budgeteer.cache.protocol import Cells, Score
 
 if TYPE_CHECKING:
@@ -28,8 +28,4 @@ def tova(every: int = 1) -> Score:
 
 
 def _score(cells: Cells, memory: Tensor) -> Tensor:
-    kv_heads, slots = cells.keys.shape[1], cells.slots.clamp(min=0).flatten(1)
-    read = of_groups(attention(cells)[:, :, -1], kv_heads).sum(2) / cells.queries.shape[1]
-    # by slot, since after a split over heads the n-th entry of one head is not that of another
-    by_slot = read.new_zeros(read.shape[0], int(cells.query_slots[-1]) + 1)
-    return by_slot.scatter_add_(1, slots, read.flatten(1)).gather(1, slots).reshape(read.shape)
+    return over_heads(cells, of_groups(attention(cells)[:, :, -1], cells.keys.shape[1]).mean(2))

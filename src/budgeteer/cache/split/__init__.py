@@ -10,12 +10,14 @@ from budgeteer.core.lazy import lazy
 if TYPE_CHECKING:
     from budgeteer.cache.split._ada_kv import ada_kv
     from budgeteer.cache.split._layers import layers
+    from budgeteer.cache.split._prefix import prefix
     from budgeteer.cache.split._pyramid import pyramid
     from budgeteer.cache.split._uniform import uniform
 
 __all__ = [
     "ada_kv",
     "layers",
+    "prefix",
     "pyramid",
     "uniform",
 ]
@@ -25,6 +27,7 @@ __getattr__ = lazy(
     {
         "ada_kv": "_ada_kv",
         "layers": "_layers",
+        "prefix": "_prefix",
         "pyramid": "_pyramid",
         "uniform": "_uniform",
     },

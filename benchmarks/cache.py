@@ -1,0 +1,176 @@
+"""What budgets of the KV cache cost: every method at four budgets, on texts with something to find.
+
+    python benchmarks/cache.py                      # answers, then writes benchmarks/results/cache.json
+    python benchmarks/cache.py --quick              # smoke test: few texts, writes nothing without --out
+
+Texts are those of ``budgeteer cache eval`` (in the manner of RULER): one needle, four needles that differ in their
+key (and, with --tasks, a chain of variables); five seeds of them. A prompt is read once for all methods and budgets.
+An answer is right where greedy decoding would write it. Each text is asked twice: the question *known* when the choice
+is made, and *unknown*, coming after it. Baselines are the full cache, the newest entries (``recent``) and entries at
+random.
+
+One JSON line an answer is kept in ``--folder`` (runs/cache), a file for each model. A run that was stopped, kill -9
+included, goes on where it was; a method that is named later is added to the texts that are there, the others are not
+computed again. A line knows its text by (length, task, seed, number).
+
+About an hour on one core for SmolLM2-135M with 768 tokens; the embedded thinking model takes a tenth of that. It was
+not trained to find anything in a text, so that for it only the loss of log-probability means something.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from budgeteer.core.errors import InvalidInput
+from budgeteer.lab import cache_eval
+from budgeteer.lab.cache_eval import FULL, Answered
+from budgeteer.lab.needles import TASKS, Sample, samples
+from budgeteer.lab.results import installed, machine, to_json, write_text
+
+OUT = Path(__file__).parent / "results" / "cache.json"
+METHODS = (
+    "recent", "random", "streaming-llm", "knorm", "tova", "snapkv", "h2o", "expected-attention", "prefix-kv", "kvzip",
+    "defensive", "defensive:split=layers", "kvzip:split=uniform", "snapkv:split=pyramid", "snapkv:split=ada-kv",
+)  # fmt: skip
+BUDGETS = ("50%", "25%", "12.5%", "6.25%")
+MODELS = {"smollm2": 768, "thinker": 640}
+"""Name -> tokens of a text."""
+ASKED = ("single", "multikey")
+"""Tasks; SmolLM2-135M does not follow a chain of variables with a full cache either."""
+
+
+class Text(NamedTuple):
+    """A text, and what names it.
+
+    Attributes:
+        name: (length, task, seed, number).
+        sample: it.
+    """
+
+    name: tuple[int, str, int, int]
+    sample: Sample
+
+
+class Rows:
+    """Answers of one model in a file, one a line, found by text, whether the question is known, method and budget."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.answers: dict[tuple[Any, ...], Answered] = {}
+        if path.exists():
+            for line in path.read_bytes().split(b"\n")[:-1]:  # the last one was cut, or is empty
+                row = json.loads(line)
+                self._hold(tuple(row.pop("text")), Answered(**row))
+
+    def _hold(self, text: tuple[Any, ...], answer: Answered) -> None:
+        self.answers[text, answer.known, answer.method, answer.budget] = answer
+
+    def cut(self) -> None:
+        """Drop what a stopped run left of its last line."""
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        whole = self.path.read_bytes() if self.path.exists() else b""
+        self.path.write_bytes(whole[: whole.rfind(b"\n") + 1])
+
+    def add(self, text: tuple[Any, ...], answer: Answered) -> None:
+        """Keep an answer, on disk first."""
+        if (text, answer.known, answer.method, answer.budget) in self.answers:
+            return
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps({"text": text, **asdict(answer)}) + "\n")
+        self._hold(text, answer)
+
+    def missing(self, text: tuple[Any, ...], known: bool, methods: Sequence[str], budgets: Sequence[str]) -> list[str]:
+        """The methods that lack an answer."""
+        return [m for m in methods if any((text, known, m, budget) not in self.answers for budget in budgets)]
+
+
+def texts(length: int, args: argparse.Namespace, size: Callable[[str], int]) -> list[Text]:
+    """``--each`` texts a task and seed; all tasks of the first number of every seed come first."""
+    seeds = range(args.seeds)
+    made = {(task, seed): samples(task, args.each, length, size, seed=seed) for task in args.tasks for seed in seeds}
+    return [
+        Text((length, task, seed, number), made[task, seed][number])
+        for number in range(args.each)
+        for seed in seeds
+        for task in args.tasks
+    ]
+
+
+def answer(spec: str, length: int, args: argparse.Namespace) -> list[Answered]:
+    """All answers of a model, those that are missing computed now."""
+    cache_eval.check(args.methods, args.budgets, length)
+    model, encode = cache_eval.opened(spec)
+    wanted = texts(length, args, lambda text: len(encode(text, True)))
+    rows = Rows(args.folder / f"{spec}.jsonl")
+    rows.cut()
+    for place, text in enumerate(wanted):
+        for known in (True, False):
+            methods = rows.missing(text.name, known, args.methods, args.budgets)
+            if not methods:
+                continue
+            given = [text.sample]
+            for each in cache_eval.evaluate(
+                model, encode, given, methods, args.budgets, known=(known,), seed=text.name[2]
+            ):
+                rows.add(text.name, each)
+        sys.stderr.write(f"{spec}: {place + 1} of {len(wanted)} texts\n")
+    arms = [(FULL, "100%"), *((method, budget) for method in args.methods for budget in args.budgets)]
+    return [rows.answers[text.name, known, *arm] for text in wanted for known in (True, False) for arm in arms]
+
+
+def printed(spec: str, rows: Sequence[dict[str, Any]]) -> str:
+    """The results of a model for people, best first within a budget."""
+    lines = [f"{spec}: right, log p lost in nats a token, both with 95 % intervals; entries kept"]
+    for row in sorted(rows, key=lambda row: (not row["known"], row["budget"], row["lost"]["mean"])):
+        right, lost = row["right"], row["lost"]
+        said = f"{'known' if row['known'] else 'unknown':8}{row['budget']:>7}  {row['method']:26}"
+        lines.append(
+            f"{said} {right['mean']:5.0%} [{right['low']:4.0%}, {right['high']:4.0%}]  "
+            f"{lost['mean']:6.2f} [{lost['low']:5.2f}, {lost['high']:5.2f}]  {row['kept']:.1%}"
+        )
+    return "\n".join(lines)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Answer, print the tables, write the file."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--models", nargs="+", default=list(MODELS), help="smollm2, thinker (default: both)")
+    parser.add_argument("--methods", nargs="+", default=list(METHODS), help="scores with options and split")
+    parser.add_argument("--budgets", nargs="+", default=list(BUDGETS), help="shares of the cache")
+    parser.add_argument("--tasks", nargs="+", default=list(ASKED), choices=TASKS, help="what is hidden in the texts")
+    parser.add_argument("--seeds", type=int, default=5, help="of the texts (default %(default)s)")
+    parser.add_argument("--each", type=int, default=1, help="texts a task and seed (default %(default)s)")
+    parser.add_argument("--folder", type=Path, default=Path("runs/cache"), help="of the answers (default %(default)s)")
+    parser.add_argument("--quick", action="store_true", help="smoke test: two texts a task of the thinking model")
+    parser.add_argument("--out", type=Path, help=f"results file (default: {OUT.name} beside this file; none if quick)")
+    args = parser.parse_args(argv)
+    if args.quick:
+        args.models, args.seeds, args.each = ["thinker"], 2, 1
+    if unknown := [name for name in args.models if name not in MODELS]:
+        raise InvalidInput(f"no model {unknown[0]!r} here; give {', '.join(MODELS)}")
+    found = {}
+    for spec in args.models:
+        rows = cache_eval.table(answer(spec, MODELS[spec], args))
+        found[spec] = {"length": MODELS[spec], "rows": rows}
+        sys.stdout.write(printed(spec, rows) + "\n")
+    results = {
+        "quick": args.quick,
+        "machine": machine(),
+        "versions": installed(("torch", "transformers", "numpy")),
+        "settings": {"seeds": args.seeds, "each": args.each, "tasks": args.tasks},
+        "models": found,
+    }
+    out = args.out or (None if args.quick else OUT)
+    if out is not None:
+        write_text(json.dumps(to_json(results), indent=1) + "\n", out)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

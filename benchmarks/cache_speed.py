@@ -1,0 +1,179 @@
+"""Time and bytes of decoding with a quarter of the cache, beside the full cache and kvpress, in one process.
+
+    make bench-cache                                      # in kvpress's environment, since it pins transformers
+    python benchmarks/cache_speed.py --quick --out FILE   # smoke test; without kvpress its rows are left out
+
+A model with random weights and the shape of SmolLM2-135M reads 8,192 random tokens, once a variant; then all variants
+decode in turns, so that what else the machine does hits all of them. With fewer ``--layers`` its vocabulary is smaller
+in proportion, so that a layer has the same share of the time. ``step`` is the time of one token over the full
+cache's in the same turn: the median, and the lowest and highest of three parts of the turns. ``prefill`` is the time of
+reading the prompt over that of the full cache. Both as CPU time of the process, the steadier one, and as wall time.
+``bytes`` are those of the storages that keys and values hold after the prompt, over those of the full cache. kvpress's
+AdaKV masks what it does not keep, so that it holds all of it.
+
+About ten minutes on an idle core.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+import warnings
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import transformers
+
+from budgeteer.cache import BudgetedCache
+from budgeteer.cache.storage import held
+from budgeteer.lab.results import installed, machine, to_json, write_text
+
+try:
+    import kvpress
+except ImportError:
+    kvpress = None
+
+OUT = Path(__file__).parent / "results" / "cache_speed.json"
+SHAPE = {
+    "hidden_size": 576, "intermediate_size": 1536, "num_attention_heads": 9,
+    "num_key_value_heads": 3, "max_position_embeddings": 16384,
+}  # fmt: skip
+LAYERS, VOCABULARY = 30, 49152
+METHODS = ("snapkv", "snapkv:split=ada-kv", "defensive", "knorm")
+FULL = "full cache"
+
+
+def built(layers: int) -> Any:
+    """A random model whose attention is not nearly uniform."""
+    torch.manual_seed(0)
+    config = transformers.LlamaConfig(
+        **SHAPE, num_hidden_layers=layers, vocab_size=VOCABULARY * layers // LAYERS
+    )  # fmt: skip
+    made = transformers.LlamaForCausalLM(config).eval()
+    for name, weight in made.named_parameters():
+        if "q_proj" in name or "k_proj" in name:
+            weight.data *= 5
+    return made
+
+
+def variants(model: Any, keep: float) -> dict[str, tuple[Callable[[], Any], Callable[[], Any]]]:
+    """Name -> (a new cache, the context in which the prompt is read)."""
+
+    def plain() -> Any:
+        return transformers.DynamicCache(config=model.config)
+
+    found: dict[str, tuple[Callable[[], Any], Callable[[], Any]]] = {FULL: (plain, nullcontext)}
+    for method in METHODS:
+        found[method] = (lambda method=method: BudgetedCache(model, f"{keep:.2%}", method), nullcontext)
+    if kvpress is not None:
+        gone = 1 - keep
+        presses = {
+            "kvpress SnapKV": kvpress.SnapKVPress(gone, window_size=32),
+            "kvpress AdaKV of SnapKV": kvpress.AdaKVPress(kvpress.SnapKVPress(gone, window_size=32)),
+            "kvpress Knorm": kvpress.KnormPress(gone),
+        }
+        for name, press in presses.items():
+            found[name] = (plain, lambda press=press: press(model))
+    return found
+
+
+def bytes_of(cache: Any) -> int:
+    """Bytes that are held by a cache."""
+    if isinstance(cache, BudgetedCache):
+        return cache.account().bytes
+    return held([tensor for layer in cache.layers for tensor in (layer.keys, layer.values)])
+
+
+def timed(function: Callable[[], Any]) -> tuple[float, float]:
+    """CPU and wall seconds."""
+    wall, cpu = time.perf_counter(), time.process_time()
+    function()
+    return time.process_time() - cpu, time.perf_counter() - wall
+
+
+def measure(model: Any, tokens: int, steps: int, keep: float) -> list[dict[str, Any]]:
+    """One row a variant."""
+    vocabulary = model.config.vocab_size
+    ids = torch.randint(3, vocabulary, (1, tokens), generator=torch.Generator().manual_seed(1))
+    caches, modules, prefill, size = {}, {}, {}, {}
+    attentions = [layer.self_attn for layer in model.model.layers]
+    given = variants(model, keep)
+    for name, (make, context) in given.items():
+        caches[name] = make()
+        with torch.no_grad(), context():
+            prefill[name] = timed(lambda name=name: model(ids, past_key_values=caches[name], logits_to_keep=1))
+        size[name] = bytes_of(caches[name])
+        modules[name] = [getattr(each, "masked_key_indices", None) for each in attentions]
+        for each in attentions:
+            each.masked_key_indices = None
+        sys.stderr.write(f"{name}: read in {prefill[name][1]:.1f} s\n")
+    took: dict[str, list[tuple[float, float]]] = {name: [] for name in given}
+    for step in range(-1, steps):
+        for name in list(given) if step % 2 else list(given)[::-1]:
+            for each, masked in zip(attentions, modules[name], strict=True):
+                each.masked_key_indices = masked  # kvpress keeps it in the module
+            where = torch.tensor([[tokens + step + 1]])
+            with torch.no_grad():
+                seconds = timed(
+                    lambda name=name, where=where: model(ids[:, :1], past_key_values=caches[name], position_ids=where)
+                )
+            if step >= 0:
+                took[name].append(seconds)
+    rows = []
+    for name in given:
+        row: dict[str, Any] = {"variant": name, "bytes": size[name] / size[FULL]}
+        for place, clock in enumerate(("cpu", "wall")):
+            mine, full = (np.array([each[place] for each in took[which]]) for which in (name, FULL))
+            parts = [float(np.median(part)) for part in np.array_split(mine / full, 3)]
+            row[clock] = {
+                "step": float(np.median(mine / full)), "low": min(parts), "high": max(parts),
+                "step_ms": float(np.median(mine) * 1e3), "prefill": prefill[name][place] / prefill[FULL][place],
+            }  # fmt: skip
+        rows.append(row)
+    return rows
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Measure, print the table, write the file."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--tokens", type=int, default=8192, help="of the prompt (default %(default)s)")
+    parser.add_argument("--layers", type=int, default=LAYERS, help="of the model (default %(default)s)")
+    parser.add_argument("--steps", type=int, default=15, help="tokens that are decoded (default %(default)s)")
+    parser.add_argument("--keep", type=float, default=0.25, help="share of the cache (default %(default)s)")
+    parser.add_argument("--quick", action="store_true", help="smoke test; the numbers mean nothing")
+    parser.add_argument("--out", type=Path, help=f"results file (default: {OUT.name} beside this file; none if quick)")
+    args = parser.parse_args(argv)
+    if args.quick:
+        args.tokens, args.layers, args.steps = 256, 2, 3
+    warnings.filterwarnings("ignore", category=FutureWarning)
+    torch.set_num_threads(1)
+    before = machine()
+    rows = measure(built(args.layers), args.tokens, args.steps, args.keep)
+    results = {
+        "quick": args.quick,
+        "machine": before,
+        "versions": installed(("torch", "transformers", "numba", "kvpress")),
+        "settings": {name: getattr(args, name) for name in ("tokens", "layers", "steps", "keep")} | {"threads": 1},
+        "variants": rows,
+    }
+    sys.stdout.write("variant                    step (CPU)              wall   ms CPU  prefill  bytes\n")
+    for row in rows:
+        cpu, wall = row["cpu"], row["wall"]
+        sys.stdout.write(
+            f"{row['variant']:25} {cpu['step']:5.2f} [{cpu['low']:.2f}, {cpu['high']:.2f}]  {wall['step']:12.2f}  "
+            f"{cpu['step_ms']:6.1f}  {cpu['prefill']:7.2f}  {row['bytes']:5.1%}\n"
+        )
+    out = args.out or (None if args.quick else OUT)
+    if out is not None:
+        write_text(json.dumps(to_json(results), indent=1) + "\n", out)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
