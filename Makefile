@@ -5,8 +5,8 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install -qq --disable-pip-version-check -c constraints.txt
 STEP := @$(BIN)/python tools/step.py
 
-.PHONY: run test test-slow test-frameworks test-vllm test-verl test-kvpress test-clients fresh-clone lint bench bench-cache conformance \
-	clients evidence \
+.PHONY: run test test-slow test-frameworks test-vllm test-verl test-kvpress test-clients fresh-clone lint bench bench-cache \
+	conformance clients evidence \
 	screenshots docs clean
 
 # the demonstration: four arms and the untrained policy, three seeds, a table and a report
