@@ -49,6 +49,10 @@ TAKES = {"scorer": "scorer", "critic": "scorer", "aggregate": "aggregator", "all
 """Argument of a factory that takes a part -> which part."""
 
 
+SUMS = {"reward": "budgeteer.rl.reward.sums:from_text"}
+"""Part -> path of the function that makes one method of several, written ``NAME+NAME`` or ``NAME+0.5*NAME``."""
+
+
 class Read(NamedTuple):
     """An argument that a command line gives as the place that it is read from.
 

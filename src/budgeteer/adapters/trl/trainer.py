@@ -312,6 +312,7 @@ class BudgetedGRPOTrainer(GRPOTrainer):  # type: ignore[misc, unused-ignore]
         metrics["num_tokens"] = [self.state.num_input_tokens_seen]
         new = of_lengths(rollouts.length, rollouts.status)
         new |= {"budget/rollouts": len(rollouts), "budget/aborted": float((rollouts.status == ABORTED).mean())}
+        new |= {f"budget/reward/{name}": mean for name, mean in self.spending.terms.items()}
         again = of_rewards(rewards, self.reward_weights, self.reward_func_names)
         again["frac_reward_zero_std"] = float(self._advantages(rollouts).no_spread.float().mean())
         for name, value in new.items():

@@ -5,8 +5,8 @@ from __future__ import annotations
 from budgeteer.core.errors import InvalidInput
 
 
-def filled(text: str, **numbers: int) -> str:
-    """``text`` with the numbers where their names stand in braces; other braces stay.
+def filled(text: str, **values: int | str) -> str:
+    """``text`` with the values where their names stand in braces; other braces stay.
 
     Raises:
         InvalidInput: a name that does not stand there.
@@ -14,8 +14,8 @@ def filled(text: str, **numbers: int) -> str:
     >>> filled("Use {tokens} tokens for {x}.", tokens=40)
     'Use 40 tokens for {x}.'
     """
-    for name, number in numbers.items():
+    for name, value in values.items():
         if "{" + name + "}" not in text:
-            raise InvalidInput(f"the text {text!r} does not say {{{name}}}; write it where the number is to stand")
-        text = text.replace("{" + name + "}", str(number))
+            raise InvalidInput(f"the text {text!r} does not say {{{name}}}; write it where the value is to stand")
+        text = text.replace("{" + name + "}", str(value))
     return text
