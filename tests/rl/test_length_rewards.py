@@ -238,7 +238,7 @@ def counted(name: str, *texts: str) -> list[int]:
 
 
 def test_words_are_counted_by_language() -> None:
-    assert counted("reflections", "Wait, so. But wait!", "waiting butter", "Warte, aber nein", "等等，不对。") == [
+    assert counted("reflections", "Wait, so. But wait!", "waiting butter", "Warte, aber nein", "等等不对") == [
         3,
         0,
         2,
@@ -367,5 +367,5 @@ def test_a_falling_budget_without_stairs() -> None:
     ],
 )  # fmt: skip
 def test_values_out_of_range_are_refused(make) -> None:
-    with pytest.raises(InvalidInput, match="give|finite"):
+    with pytest.raises(InvalidInput, match=r"give|finite"):
         make()

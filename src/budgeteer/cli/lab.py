@@ -63,6 +63,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--discount", type=float, default=1.0, help="exponent of the cost: 0 counts questions (default %(default)s)"
     )
     ability.add_argument("--json", action="store_true", help="one JSON object")
+    commands.add_parser("hacking", help="what each reward of training pays for that nobody wants, on made-up rollouts")
     profile = commands.add_parser("profile", help="pass rates of a pool under a policy, as RLVR diagnostics show them")
     add_task(profile, "real")
     profile.add_argument("--task-seed", type=int, default=0, help="seed of the problems (default %(default)s)")
@@ -79,10 +80,18 @@ def run(args: argparse.Namespace) -> int:
         "pretrain": _pretrain,
         "export": _export,
         "ability": _ability,
+        "hacking": _hacking,
         "last-token": _last_token,
         "profile": _profile,
     }
     return tools[args.tool](args)
+
+
+def _hacking(args: argparse.Namespace) -> int:
+    from budgeteer.lab import hacking
+
+    sys.stdout.write(f"{hacking.legend()}\n\n{hacking.table()}\n")
+    return 0
 
 
 def _last_token(args: argparse.Namespace) -> int:

@@ -14,7 +14,8 @@ def filled(spec: Spec, part: str) -> tuple[dict[str, Any], dict[str, Any]]:
     """The options of a method's own factory, and the methods that fill its slots, by slot.
 
     A slot takes the name of a method of its part (:data:`budgeteer.core.method.SLOTS`), with options of its own
-    (``direct:steer=truncate:most=60``; several of them in quotes: ``direct:steer="budget-forcing:most=60,reserve=8"``), and that of a reward several (``grpo:reward=laser+0.5*pear``).
+    (``direct:steer=truncate:most=60``; several of them in quotes: ``direct:steer="budget-forcing:most=60,reserve=8"``),
+    and that of a reward a sum of several (``grpo:reward=laser+0.5*pear``).
     An option of the factory that has the name of a slot is the factory's.
 
     Args:

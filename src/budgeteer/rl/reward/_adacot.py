@@ -7,8 +7,8 @@ import numpy as np
 from budgeteer.core.column import Column, declare
 from budgeteer.core.errors import InvalidInput
 from budgeteer.core.plan import F64
-from budgeteer.rl.reward.protocol import Columns, Reward, of_terms
 from budgeteer.rl.reward.counted import DELIBERATE
+from budgeteer.rl.reward.protocol import Columns, Reward, of_terms
 
 NEEDS_THINKING = declare(
     Column(

@@ -6,9 +6,9 @@ import numpy as np
 
 from budgeteer.core.errors import InvalidInput
 from budgeteer.core.plan import F64, right
+from budgeteer.rl.reward.counted import DELIBERATE
 from budgeteer.rl.reward.kit import group_mean, near_cap
 from budgeteer.rl.reward.protocol import Columns, Reward, of_terms
-from budgeteer.rl.reward.counted import DELIBERATE
 
 
 def adaptive_deep(bonus: float = 0.5, margin: float = 0.0, share: float = 0.2) -> Reward:

@@ -7,9 +7,9 @@ from numpy.typing import NDArray
 
 from budgeteer.core.errors import InvalidInput
 from budgeteer.core.plan import F64, I64, right
+from budgeteer.rl.reward.counted import REFLECTIONS
 from budgeteer.rl.reward.kit import group_mean, numbered, sigmoid
 from budgeteer.rl.reward.protocol import Columns, Reward
-from budgeteer.rl.reward.counted import REFLECTIONS
 
 
 def arlcp(penalty: float = 0.2, some: int = 40, many: int = 80) -> Reward:

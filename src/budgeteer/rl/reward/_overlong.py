@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from budgeteer.core.errors import InvalidInput
 from budgeteer.rl.reward.kit import near_cap
-from budgeteer.rl.reward.protocol import Columns, Reward, of_terms
+from budgeteer.rl.reward.protocol import Reward, of_terms
 
 
 def overlong(share: float = 0.2) -> Reward:

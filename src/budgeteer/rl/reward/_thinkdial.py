@@ -6,9 +6,9 @@ import numpy as np
 
 from budgeteer.core.errors import InvalidInput
 from budgeteer.core.plan import F64, right
+from budgeteer.rl.reward.counted import LEAKS
 from budgeteer.rl.reward.kit import between
 from budgeteer.rl.reward.protocol import Columns, Reward, of_terms
-from budgeteer.rl.reward.counted import LEAKS
 
 
 def thinkdial(medium: float = 0.5, low: float = 1.0, leak: float = 0.5) -> Reward:

@@ -6,9 +6,9 @@ import numpy as np
 
 from budgeteer.core.errors import InvalidInput
 from budgeteer.core.plan import F64, right
+from budgeteer.rl.reward.counted import DELIBERATE
 from budgeteer.rl.reward.kit import group_sum
 from budgeteer.rl.reward.protocol import Columns, Reward, of_terms
-from budgeteer.rl.reward.counted import DELIBERATE
 
 
 def visionthink(price: float = 0.1, least: float = 0.2, tidy: float = 0.5) -> Reward:

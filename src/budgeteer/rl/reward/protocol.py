@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from budgeteer.core.column import column
+from budgeteer.core.column import column, with_sources
 from budgeteer.core.errors import InvalidInput
 from budgeteer.core.plan import F64, I64
 
@@ -107,6 +107,30 @@ class Columns:
     def with_columns(self, **more: Any) -> Columns:
         """The same rows with further or other columns."""
         return Columns(**{**self.columns, **more})
+
+    def completed(self, needs: Collection[str], given: Mapping[str, Any]) -> Columns:
+        """The columns that are always there and those of ``needs``: as given, or computed from others.
+
+        Args:
+            needs: names of columns.
+            given: values of columns by name; more than needed may be there.
+
+        Raises:
+            InvalidInput: nobody gave a column that cannot be computed; the message says which and where it comes from.
+            UnknownName: nobody declared such a column.
+        """
+        rows = self
+        for each in with_sources(needs, given):
+            if each.name in rows.columns:
+                continue
+            if each.name not in given and each.make is None:
+                raise InvalidInput(
+                    f"a reward reads the column {each.name!r} of rollouts ({each.meaning}), and nobody gave it; "
+                    f"{each.source}"
+                )
+            made = each.make(rows) if each.make and each.name not in given else given[each.name]
+            rows = rows.with_columns(**{each.name: made})
+        return rows.only(*needs)
 
     def only(self, *names: str) -> Columns:
         """The same rows with the columns that are always there and those of these names."""
