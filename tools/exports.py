@@ -34,6 +34,7 @@ PACKAGES = (
     "rl.weight",
     "steer",
     "strategies",
+    "tuning",
     "verify",
 )
 HEAD = "# Written by tools/exports.py."

@@ -26,7 +26,7 @@ FLOORS = (
     {"engine", "models"},
     {"solve"},
     {"strategies", "rl", "cache"},
-    {"adapters"},
+    {"adapters", "tuning"},
     {"gateway"},
     {"check"},
     {"lab"},

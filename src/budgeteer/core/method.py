@@ -31,6 +31,7 @@ PARTS: dict[str, str] = {
     "schedule": "moves a setting of a run over the share of it that is done",
     "weight": "says how much each token of a rollout weighs in the loss",
     "recipe": "spends a training step's tokens and learns from them",
+    "tuning": "makes training examples out of a model's own traces",
     "policy": "saves tokens of the gateway's requests",
     "style": "says how a model is asked and how its answers are read",
     "task": "makes problems and verifies their answers",

@@ -81,6 +81,7 @@ RING = _paper("IcePop+C3PO++")
 RMT, ADAPTIVE_DEEP, ADACOT = _paper("RMT"), _paper("AdaptiveDeepReasoning"), _paper("AdaCoT")
 TRAAC, THINKDIAL, VISIONTHINK = _paper("TRAAC"), _paper("ThinkDial"), _paper("VisionThink")
 FORCED_RL = _paper("BudgetForcing-RL")
+ADAR1, BRAKING = _paper("AdaR1"), _paper("SelfBrakingTuning")
 L1 = Citation("L1: Controlling How Long A Reasoning Model Thinks With Reinforcement Learning", "2503.04697")
 KIMI = Citation("Kimi k1.5: Scaling Reinforcement Learning with LLMs", "2501.12599")
 O1_PRUNER = Citation("O1-Pruner: Length-Harmonizing Fine-Tuning for O1-Like Reasoning Pruning", "2501.12570")
@@ -122,6 +123,7 @@ _VA = partial(_path, "rl.variant")
 _CS, _CP = partial(_path, "cache.score"), partial(_path, "cache.split")
 _P = partial(_path, "gateway.policies")
 _S, _T, _V = partial(_path, "steer"), partial(_path, "strategies"), partial(_path, "verify")
+_TU = partial(_path, "tuning")
 
 METHODS: tuple[Method, ...] = (
     # allocator
@@ -795,6 +797,11 @@ METHODS: tuple[Method, ...] = (
     Method("hbpo", "recipe", _R("hbpo"), "GRPO over budgets that a prompt's rollouts share out", HBPO),
     Method("seele", "recipe", _R("seele"), "GRPO with hints that bring each prompt to half right", SEELE, "seele"),
     Method("uniform-answer-stop", "recipe", _R("uniform_answer_stop"), "GRPO whose rows end once answered"),
+    # tuning
+    Method("adar1", "tuning", _TU("adar1"), "pairs: short or long as the question needs, then the shortest", ADAR1),
+    Method("adacot", "tuning", _TU("adacot"), "a label whether a question needs thinking, and such an answer", ADACOT),
+    Method("thinkdial", "tuning", _TU("thinkdial"), "one thinking cut for three modes of effort", THINKDIAL),
+    Method("self-braking", "tuning", _TU("self_braking"), "traces that stop when they repeat themselves", BRAKING),
     # policy
     Method("cache", "policy", _P("cache"), "answers an equal request from memory"),
     Method("loop", "policy", _P("loop"), "stops an agent that asks the same again and again"),

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
+from budgeteer.adapters.trl.masking import masked
 from budgeteer.adapters.trl.rewarding import RewardFunction, reward
 from budgeteer.adapters.trl.trainer import BudgetedGRPOTrainer
 
-__all__ = ["BudgetedGRPOTrainer", "RewardFunction", "reward"]
+__all__ = ["BudgetedGRPOTrainer", "RewardFunction", "masked", "reward"]
