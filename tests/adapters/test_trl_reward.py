@@ -155,3 +155,15 @@ def test_data_sets_become_columns() -> None:
         answer=[row["answer"]] * 2, effort=[row["effort"]] * 2,
     )  # fmt: skip
     assert got == [1.5, 0.5]
+
+
+def test_a_recipe_reads_columns_of_the_data_set_too(folder, tmp_path) -> None:
+    """Modes of effort stand in the data set; without them the same recipe is refused."""
+    settings = {"recipe": "grpo:reward=thinkdial+adacot", "reward_funcs": [even]}
+    made = trained(folder, config(tmp_path, max_steps=1), train_dataset=LABELLED, **settings)
+    (row,) = made.spending.progress.steps_log
+    assert {*row["terms"]} == {"thinkdial", "adacot"}
+    logged = next(row for row in made.state.log_history if "loss" in row)
+    assert logged["budget/reward/thinkdial"] == pytest.approx(row["terms"]["thinkdial"])
+    with pytest.raises(InvalidInput, match="column 'effort'"):
+        trained(folder, config(tmp_path, max_steps=1), train_dataset=DATA, **settings)

@@ -180,8 +180,6 @@ def test_thinkdial_wants_every_mode_to_be_right() -> None:
 
 
 def test_beginnings_end_between_words() -> None:
-    _, model = built(adacot(1), lambda prompt, rng: "4.")
-
     class Counting:
         count = staticmethod(len)
 

@@ -87,9 +87,9 @@ def run(args: argparse.Namespace) -> int:
     lines = gathered(work / "questions.jsonl.run" / "traces.jsonl", [row["id"] for row in done.rows])
     write(args.out, lines)
     used = len({json.loads(line)["id"] for line in lines})
+    of = f"of {used:,} of {len(done.rows):,} questions"
     sys.stdout.write(
-        f"examples    {len(lines):,} of kind {builder.kind}, of {used:,} of {len(done.rows):,} questions, in {args.out}\n"
-        f"{_solving.summary(done)}\n"
+        f"examples    {len(lines):,} of kind {builder.kind}, {of}, in {args.out}\n{_solving.summary(done)}\n"
     )
     if done.paused:
         again = _solving.command(
@@ -106,8 +106,12 @@ def run(args: argparse.Namespace) -> int:
         sys.stderr.write(f"paused; to go on: {again}\n")
         return 130
     if not lines:
-        why = _solving.why_failed(done.rows) or "no question has the traces that an example takes"
-        sys.stderr.write(f"error: there is no example: {why}; the questions may be too hard, or the budget too small\n")
+        why = _solving.why_failed(done.rows) or (
+            "no question has the traces that an example takes; try easier questions, or more traces of each"
+            if any(row["calls"] for row in done.rows)
+            else "not one trace of full length fits into a question's share; give a larger --budget, or smaller max_tokens"
+        )
+        sys.stderr.write(f"error: there is no example: {why}\n")
         return 1
     return 0
 

@@ -12,8 +12,8 @@ from budgeteer.tuning.kit import MAX_TOKENS, ended, example, graded, steps_of, t
 from budgeteer.tuning.protocol import SFT, Builder, Built
 
 MARKERS = (
-    "another", "alternatively", "backtrack", "but", "check", "double-check", "hmm", "however", "hold on", "let me verify",
-    "perhaps", "recheck", "wait",
+    "another", "alternatively", "backtrack", "but", "check", "double-check", "hmm", "however", "hold on",
+    "let me verify", "perhaps", "recheck", "wait",
 )  # fmt: skip
 """Phrases that mark overthinking. The repository of the paper has 25, of which ten could be seen; three are added."""
 BRAKE = "I have come to the same answer more than once, so I stop here."

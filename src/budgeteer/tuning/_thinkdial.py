@@ -5,7 +5,7 @@ from __future__ import annotations
 from budgeteer.core.errors import InvalidInput
 from budgeteer.models.chat import EFFORTS
 from budgeteer.models.model import PREFIX
-from budgeteer.rl.variant.kit import filled
+from budgeteer.core.words import filled
 from budgeteer.solve import Task
 from budgeteer.solve.strategy import CHECK
 from budgeteer.tuning.kit import MAX_TOKENS, beginning, ended, example, traces

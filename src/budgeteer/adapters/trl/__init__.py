@@ -1,4 +1,7 @@
-"""TRL's GRPOTrainer under a token budget: one import to change, and a recipe to name; rewards as functions for TRL's own."""
+"""TRL's GRPOTrainer under a token budget: one import to change, and a recipe to name.
+
+Rewards as functions for TRL's own trainer, and examples with masked spans for its SFTTrainer, are beside it.
+"""
 
 from __future__ import annotations
 

@@ -44,7 +44,8 @@ from budgeteer.rl.control import Control
 from budgeteer.rl.history import Std
 from budgeteer.rl.identity import digest, fingerprint
 from budgeteer.rl.recipe import ENTROPY, TEXT, Recipe, View
-from budgeteer.rl.rollouts import Rollouts
+from budgeteer.rl.reward import ALWAYS
+from budgeteer.rl.rollouts import OF_SAMPLER, Rollouts
 from budgeteer.rl.step import Round, Update
 
 REWARD = "reward of function {}"
@@ -141,7 +142,9 @@ class BudgetedGRPOTrainer(GRPOTrainer):  # type: ignore[misc, unused-ignore]
         if recipe.advantage is grpo_advantage:
             parts = replace(parts, advantage=self._advantage)
         tokens: dict[str, Any] = {"budget": budget, "step_budget": step_budget, "bounded": True}
-        made = Control(parts, config, self._ids, keys, offers=[ENTROPY, TEXT], **tokens)
+        asked = {source.name for source in recipe.columns()} - {*ALWAYS, *OF_SAMPLER, ENTROPY, TEXT}
+        columns = {name: list(self._rows[name]) for name in asked & {*self._rows.column_names}}
+        made = Control(parts, config, self._ids, keys, offers=[ENTROPY, TEXT], columns=columns, **tokens)
         self._recipe = recipe
         self._identity = {
             "recipe": recipe.name,

@@ -6,7 +6,7 @@ import numpy as np
 
 from budgeteer.core.errors import InvalidInput
 from budgeteer.rl.recipe import Variant, Variants, View
-from budgeteer.rl.variant.kit import filled
+from budgeteer.core.words import filled
 
 
 def drawn_budget(low: float = 0.1, high: float = 1.0, text: str = "{tokens}: ", behind: bool = False) -> Variant:

@@ -6,7 +6,7 @@ import numpy as np
 
 from budgeteer.core.errors import InvalidInput
 from budgeteer.rl.recipe import Variant, Variants, View
-from budgeteer.rl.variant.kit import filled
+from budgeteer.core.words import filled
 
 
 def effort(levels: int = 4, text: str = "{percent}%: ", behind: bool = False) -> Variant:

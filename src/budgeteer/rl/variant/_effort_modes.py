@@ -6,7 +6,7 @@ import numpy as np
 
 from budgeteer.models.chat import EFFORTS
 from budgeteer.rl.recipe import Variant, Variants, View
-from budgeteer.rl.variant.kit import filled
+from budgeteer.core.words import filled
 
 
 def effort_modes(text: str = "{effort}: ", behind: bool = False) -> Variant:

@@ -9,7 +9,7 @@ import numpy as np
 from budgeteer.core.errors import InvalidInput
 from budgeteer.rl.recipe import Variant, Variants, View
 from budgeteer.rl.schedule import decay, staircase
-from budgeteer.rl.variant.kit import filled
+from budgeteer.core.words import filled
 
 
 def falling_budget(
