@@ -25,6 +25,7 @@ from budgeteer.rl.reward import (
     adaptive_deep,
     alp,
     cosine,
+    e1,
     kimi,
     l1,
     o1_pruner,
@@ -369,3 +370,33 @@ def test_a_falling_budget_without_stairs() -> None:
 def test_values_out_of_range_are_refused(make) -> None:
     with pytest.raises(InvalidInput, match=r"give|finite"):
         make()
+
+
+def test_success_gates_another_reward() -> None:
+    rows = rows_of([1, 1, 0, 0, 0.4], [10, 30, 10, 30, 10])
+    assert score(registry.part_of("reward", "right-only"), rows) == [1.5, 0.5, 0.0, 0.0, 0.4]
+    gated = registry.part_of("reward", "right-only:inner=o1-pruner")
+    rows = rows.with_columns(reference_length=[20.0] * 5, reference_rate=[0.5] * 5)
+    assert score(gated, rows) == pytest.approx([2.0, 20 / 30 - 1 + 1, 0, 0, 0.4])
+    with pytest.raises(UnknownName):
+        registry.part_of("reward", "right-only:inner=kimy")
+
+
+def test_e1_may_remember_the_length_at_full_effort() -> None:
+    def seen(length, effort, key="a"):
+        n = len(length)
+        return rows_of([1] * n, length, closed=[-1] * n, effort=[effort] * n, prompt_key=[key] * n)
+
+    method = e1(keep=0.5)
+    state = method.init()
+    assert score(method, seen([10, 20], 0.5), state) == [0, 0]  # nothing is known: their own mean, 15
+    state = method.observe(state, seen([10, 20], 0.5))
+    assert state.keys == ()  # lengths at other efforts are not remembered
+    state = method.observe(state, seen([20, 40], 1.0))
+    state = method.observe(state, seen([10, 10], 1.0))
+    assert state.length.tolist() == [20.0]  # 30, then half of 30 and 10
+    assert score(method, seen([10, 11], 0.5), state) == [1, 0]
+    assert score(method, seen([5, 15], 0.5, "b"), state) == [1, 0]  # another prompt: its own mean, 10
+    assert "prompt_key" not in e1().needs
+    with pytest.raises(InvalidInput, match="less than 1"):
+        e1(keep=1)

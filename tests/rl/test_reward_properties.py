@@ -14,7 +14,15 @@ from budgeteer.rl.advantage.kit import group_norm
 from budgeteer.rl.reward import Columns, Reward
 
 NAMES = sorted(registry.of("reward"))
-MORE = ["adactrl:hard=true", "l1:at_most=true", "laser:explore=false", "laser:target=0.4", "kimi+0.5*pear"]
+MORE = [
+    "adactrl:hard=true",
+    "e1:keep=0.9",
+    "right-only:inner=laser",
+    "l1:at_most=true",
+    "laser:explore=false",
+    "laser:target=0.4",
+    "kimi+0.5*pear",
+]
 OF_THE_BATCH = {"adathink-med": "scales entropies to [0, 1] over the rows of the step"}
 """Rewards of a row that depend on other prompts of the same step."""
 BELOW_WRONG = {"hbpo": "a right answer far beyond its target loses more than it gets"}

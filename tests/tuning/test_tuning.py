@@ -13,10 +13,11 @@ from budgeteer.ledger import Allowance, Limit, MemoryLedger
 from budgeteer.models.chat import THINK, Chat, Message
 from budgeteer.models.model import PREFILL
 from budgeteer.solve import Budgeted, Question, Style, Task
-from budgeteer.tuning import PREFERENCE, SFT, Built, adacot, adar1, refuse_example, self_braking, thinkdial
+from budgeteer.tuning import Built, adacot, adar1, refuse_example, self_braking, thinkdial
 from budgeteer.tuning._adar1 import chosen, of_groups, within
 from budgeteer.tuning._self_braking import BRAKE, Braked, braked, marked, overthinking
 from budgeteer.tuning.kit import Trace, beginning, steps_of, traces
+from budgeteer.tuning.protocol import PREFERENCE, SFT
 
 OPEN, END = "<think>\n", "\n</think>\n\n"
 

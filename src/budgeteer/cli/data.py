@@ -109,7 +109,8 @@ def run(args: argparse.Namespace) -> int:
         why = _solving.why_failed(done.rows) or (
             "no question has the traces that an example takes; try easier questions, or more traces of each"
             if any(row["calls"] for row in done.rows)
-            else "not one trace of full length fits into a question's share; give a larger --budget, or smaller max_tokens"
+            else "not one trace of full length fits into a question's share; "
+            "give a larger --budget, or smaller max_tokens"
         )
         sys.stderr.write(f"error: there is no example: {why}\n")
         return 1

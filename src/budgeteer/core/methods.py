@@ -652,6 +652,7 @@ METHODS: tuple[Method, ...] = (
     Method("shorter-better", "reward", _RW("shorter_better"), "as long as the shortest right answer", SHORTER_BETTER),
     Method("alp", "reward", _RW("alp"), "a price of length that grows with the pass rate", ALP),
     Method("cosine", "reward", _RW("cosine"), "a cosine over the length, up for wrong answers", DEMYSTIFYING),
+    Method("right-only", "reward", _RW("right_only"), "another reward, for right answers only"),
     Method("repetition", "reward", _RW("repetition"), "less for what is said again, to add to others", DEMYSTIFYING),
     # advantage
     Method("grpo", "advantage", _AD("grpo_advantage"), "reward normalised within its prompt", GRPO),

@@ -19,13 +19,12 @@ from types import SimpleNamespace, UnionType
 from typing import Any, Literal, NamedTuple, Union, get_args, get_origin, get_type_hints
 
 from budgeteer.core.errors import InvalidInput, UnknownName
-from budgeteer.core.method import ITSELF, LATER, PARTS, READ, SLOTS, SUMS, TAKES, Method
+from budgeteer.core.method import ITSELF, LATER, PARTS, READ, SLOTS, SUMS, TAKES, Method, is_sum
 from budgeteer.core.methods import METHODS
 from budgeteer.core.option import REQUIRED, options_declared
 from budgeteer.core.spec import parse
 
 GROUP = "budgeteer.methods"
-_SUM = re.compile(r"^\s*\d[\d.]*\s*\*|\+\s*(?:\d[\d.]*\s*\*\s*)?[A-Za-z]")
 """Entry point group of methods outside this package; each entry point loads to a :class:`Method`."""
 _NOUNS = {int: "a whole number", float: "a number", str: "a text", bool: "true or false", type(None): "none"}
 
@@ -156,15 +155,6 @@ def part_of(part: str, given: Any) -> Any:
             f"{spec.name}:{missing[0]}=..., {_hint(missing[0])}, or make it in Python and pass it"
         )
     return _made(method, arguments_of(method, spec.values))
-
-
-def is_sum(part: str, text: str) -> bool:
-    """Whether a text names several methods of a part that are to be added up, or one with a weight.
-
-    >>> is_sum("reward", "laser+pear"), is_sum("reward", "laser:bonus=1e+1"), is_sum("steer", "answered+truncate")
-    (True, False, False)
-    """
-    return part in SUMS and _SUM.search(text) is not None
 
 
 def arguments_of(method: Method, options: Mapping[str, Any]) -> dict[str, Any]:

@@ -6,7 +6,7 @@ from typing import Any
 
 from budgeteer.core import registry
 from budgeteer.core.errors import InvalidInput
-from budgeteer.core.method import SLOTS
+from budgeteer.core.method import SLOTS, is_sum
 from budgeteer.core.spec import Spec, parse
 
 
@@ -42,7 +42,7 @@ def _refuse_option_of_a_part(spec: Spec, named: dict[str, str], slots: dict[str,
         InvalidInput: it is such an option.
     """
     for slot, text in named.items():
-        if registry.is_sum(slots[slot], text):
+        if is_sum(slots[slot], text):
             continue
         part = parse(text, slots[slot])
         if option in registry.options_of(registry.get(slots[slot], part.name)):

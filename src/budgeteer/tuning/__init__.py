@@ -12,13 +12,11 @@ if TYPE_CHECKING:
     from budgeteer.tuning._adar1 import adar1
     from budgeteer.tuning._self_braking import self_braking
     from budgeteer.tuning._thinkdial import thinkdial
-    from budgeteer.tuning.protocol import Builder, Built, PREFERENCE, SFT, as_strategy, refuse_example
+    from budgeteer.tuning.protocol import Builder, Built, as_strategy, refuse_example
 
 __all__ = [
     "Builder",
     "Built",
-    "PREFERENCE",
-    "SFT",
     "adacot",
     "adar1",
     "as_strategy",
@@ -32,8 +30,6 @@ __getattr__ = lazy(
     {
         "Builder": "protocol",
         "Built": "protocol",
-        "PREFERENCE": "protocol",
-        "SFT": "protocol",
         "adacot": "_adacot",
         "adar1": "_adar1",
         "as_strategy": "protocol",

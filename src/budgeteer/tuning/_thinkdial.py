@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from budgeteer.core.errors import InvalidInput
+from budgeteer.core.words import filled
 from budgeteer.models.chat import EFFORTS
 from budgeteer.models.model import PREFIX
-from budgeteer.core.words import filled
 from budgeteer.solve import Task
 from budgeteer.solve.strategy import CHECK
 from budgeteer.tuning.kit import MAX_TOKENS, beginning, ended, example, traces

@@ -11,7 +11,7 @@ from budgeteer.models.model import Model
 from budgeteer.solve import Answer, StoppedBy, Strategy, Task
 from budgeteer.solve.strategy import CHECK
 
-__all__ = ["PREFERENCE", "SFT", "Builder", "Built", "as_strategy", "refuse_example"]
+__all__ = ["Builder", "Built", "as_strategy", "refuse_example"]
 
 SFT, PREFERENCE = "sft", "preference"
 """Kinds of examples: ``prompt`` and ``completion``; ``prompt``, ``chosen`` and ``rejected``."""

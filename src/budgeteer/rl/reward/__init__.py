@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from budgeteer.rl.reward._overlong import overlong
     from budgeteer.rl.reward._pear import pear
     from budgeteer.rl.reward._repetition import repetition
+    from budgeteer.rl.reward._right_only import right_only
     from budgeteer.rl.reward._shorter_better import shorter_better
     from budgeteer.rl.reward._thinkdial import thinkdial
     from budgeteer.rl.reward._traac import traac
@@ -55,6 +56,7 @@ __all__ = [
     "overlong",
     "pear",
     "repetition",
+    "right_only",
     "shorter_better",
     "summed",
     "thinkdial",
@@ -87,6 +89,7 @@ __getattr__ = lazy(
         "overlong": "_overlong",
         "pear": "_pear",
         "repetition": "_repetition",
+        "right_only": "_right_only",
         "shorter_better": "_shorter_better",
         "summed": "sums",
         "thinkdial": "_thinkdial",

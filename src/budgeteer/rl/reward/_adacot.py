@@ -4,22 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from budgeteer.core.column import Column, declare
 from budgeteer.core.errors import InvalidInput
 from budgeteer.core.plan import F64
 from budgeteer.rl.reward.counted import DELIBERATE
 from budgeteer.rl.reward.protocol import Columns, Reward, of_terms
-
-NEEDS_THINKING = declare(
-    Column(
-        "needs_thinking",
-        "1 for a prompt that is labelled to need thinking, 0 for one that can be answered at once",
-        "put it into the entry of every problem; budgeteer data adacot labels them by the model's own answers",
-        whole=True,
-        most=1,
-    ),
-    "rollouts",
-)
 
 
 def adacot(missed: float = 0.3, needless: float = 0.3, untidy: float = 1.0) -> Reward:
@@ -45,7 +33,7 @@ def adacot(missed: float = 0.3, needless: float = 0.3, untidy: float = 1.0) -> R
         raise InvalidInput(f"adacot(missed={missed}, needless={needless}, untidy={untidy}); give 0 or more")
 
     def terms(state: object, rows: Columns) -> dict[str, F64]:
-        needed = rows.column(NEEDS_THINKING, "adacot") > 0
+        needed = rows.column("needs_thinking", "adacot") > 0
         there = rows.column(DELIBERATE, "adacot") > 0
         return {
             "correct": rows.correct,
@@ -54,4 +42,4 @@ def adacot(missed: float = 0.3, needless: float = 0.3, untidy: float = 1.0) -> R
             "format": np.where(rows.column("answered", "adacot") < 0, -untidy, 0.0),
         }
 
-    return of_terms(terms, needs=(NEEDS_THINKING, DELIBERATE, "answered"))
+    return of_terms(terms, needs=("needs_thinking", DELIBERATE, "answered"))

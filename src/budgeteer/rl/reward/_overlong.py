@@ -18,6 +18,7 @@ def overlong(share: float = 0.2) -> Reward:
 
     >>> from budgeteer.core.plan import ENDED
     >>> import numpy as np
+    >>> from budgeteer.rl.reward import Columns
     >>> cap, status = np.full(3, 100), np.full(3, ENDED, np.int8)
     >>> rows = Columns(np.array([1.0, 1.0, 0.0]), np.array([80, 90, 100]), np.zeros(3, np.int64), cap, status)
     >>> overlong().score((), rows).tolist()

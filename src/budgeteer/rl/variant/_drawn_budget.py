@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from budgeteer.core.errors import InvalidInput
-from budgeteer.rl.recipe import Variant, Variants, View
 from budgeteer.core.words import filled
+from budgeteer.rl.recipe import Variant, Variants, View
 
 
 def drawn_budget(low: float = 0.1, high: float = 1.0, text: str = "{tokens}: ", behind: bool = False) -> Variant:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
+from budgeteer.core.words import filled
 from budgeteer.models.chat import EFFORTS
 from budgeteer.rl.recipe import Variant, Variants, View
-from budgeteer.core.words import filled
 
 
 def effort_modes(text: str = "{effort}: ", behind: bool = False) -> Variant:

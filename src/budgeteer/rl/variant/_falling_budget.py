@@ -7,9 +7,9 @@ import math
 import numpy as np
 
 from budgeteer.core.errors import InvalidInput
+from budgeteer.core.words import filled
 from budgeteer.rl.recipe import Variant, Variants, View
 from budgeteer.rl.schedule import decay, staircase
-from budgeteer.core.words import filled
 
 
 def falling_budget(
