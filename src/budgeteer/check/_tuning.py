@@ -57,6 +57,7 @@ def check_tuning(builder: Builder, *, seed: int = 0, budgets: int = 8) -> None:
 
 def _built(builder: Builder, budget: int, seed: int, *, fail: float = 0.0, chat: bool = False) -> Built:
     model, ledger = ToyModel(ALL | CAPABILITIES, seed=seed, fail=fail), MemoryLedger()
+    model.write = _think
     ledger.open("check", [Limit("all", budget)])
     with Allowance(ledger, "check", {"all": budget}) as allowance:
         budgeted = Budgeted(model, allowance)
@@ -72,6 +73,13 @@ def _built(builder: Builder, budget: int, seed: int, *, fail: float = 0.0, chat:
     if not isinstance(built, Built):
         raise CheckFailed(f"build returned {str(built)[:80]!r}, no Built")
     return built
+
+
+def _think(prompt: str, rng: random.Random) -> str:
+    """Some steps, their end, and mostly the right answer; the answer alone behind a thinking that is closed."""
+    closed = CLOSE in prompt.rpartition(QUESTION.text)[2]
+    steps = "" if closed else "one more step\n" * rng.randint(1, 9) + CLOSE
+    return f"{steps}{rng.choice('44445')}\n"
 
 
 def _example(kind: str, one: Any) -> None:
