@@ -54,7 +54,9 @@ def adacot(
         best = [min(right, key=lambda trace: trace.tokens)]
         if always and not needed:
             best += [trace for trace in long if trace.right][:1]
-        label = {"needs_thinking": int(needed), "question": task.question.text}
-        return Built(tuple(example(task, trace.text, **label) for trace in best), best[0].answer)
+        examples = (
+            example(task, trace.text, needs_thinking=int(needed), question=task.question.text) for trace in best
+        )
+        return Built(tuple(examples), best[0].answer)
 
     return Builder(build, SFT, frozenset({CHECK, PREFIX}))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from typing import Any, NamedTuple
 
 from budgeteer.core.errors import InvalidInput
@@ -42,7 +42,7 @@ class Builder(NamedTuple):
         models: other models that it asks, through ``task.model.other``.
     """
 
-    build: Callable[[Task], Awaitable[Built]]
+    build: Callable[[Task], Coroutine[Any, Any, Built]]
     kind: str = SFT
     needs: frozenset[str] = frozenset({CHECK})
     models: tuple[Model, ...] = ()

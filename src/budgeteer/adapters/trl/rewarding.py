@@ -90,7 +90,9 @@ class RewardFunction:
         given = self._right(prompts=prompts, completions=completions, completion_ids=completion_ids, **more)
         correct = np.array([np.nan if value is None else value for value in given], np.float64)
         known = np.flatnonzero(~np.isnan(correct))
-        rows = self._columns([list(completion_ids[i]) for i in known], known, prompts, completions, correct, more)
+        rows = self._columns(
+            [list(completion_ids[i]) for i in known.tolist()], known, prompts, completions, correct, more
+        )
         if self._reward.terms is not None and "log_metric" in more:
             for term, mean in self._reward.means(self.state, rows).items():
                 more["log_metric"](f"{self.__name__}/{term}", mean)
@@ -112,7 +114,7 @@ class RewardFunction:
     ) -> Columns:
         """What the reward reads of the rows ``known``."""
         keys = [str(key) for key in more["key"]] if "key" in more else [json.dumps(prompt) for prompt in prompts]
-        keys = [keys[i] for i in known]
+        keys = [keys[i] for i in known.tolist()]
         length = np.array([len(row) for row in ids], np.int64)
         tokens = np.zeros((len(ids), int(length.max(initial=1))), np.int64)
         for i, row in enumerate(ids):
@@ -120,11 +122,11 @@ class RewardFunction:
         ended = np.array([bool(row) and row[-1] in self._ends for row in ids], np.bool_)
         sources = with_sources(self._reward.needs, ())
         given: dict[str, Any] = {
-            source.name: [more[source.name][i] for i in known] for source in sources if source.name in more
+            source.name: [more[source.name][i] for i in known.tolist()] for source in sources if source.name in more
         }
         given |= {"tokens": tokens, "prompt_key": keys}
         given["sampled"] = (np.arange(tokens.shape[1]) < length[:, None]) * 1
-        given[TEXT] = self._texts(ids, [completions[i] for i in known])
+        given[TEXT] = self._texts(ids, [completions[i] for i in known.tolist()])
         if self._marks and self._sampling is not None:
             plain = [Row(i, row, ENDED, -1, -1, None, [], 1.0) for i, row in enumerate(ids)]
             marked = self._sampling.marked(plain)

@@ -95,7 +95,7 @@ def adathink_med(trust: float = 0.5, weight: float = 0.5, hardest: float = 0.3) 
         lost = COST * rows.column(REPEATED, "adathink_med")
         return {
             "correct": rows.correct,
-            "format": weight * complete,
+            "format": np.where(complete, weight, 0.0),
             "length": weight * length,
             "repetition": np.asarray(-weight * lost, np.float64),
         }

@@ -38,6 +38,6 @@ def shorter_better(correct: float = 2.0, slope: float = 4.0) -> Reward:
         np.minimum.at(shortest, index[good], rows.length[good])
         best = np.where(np.isfinite(shortest[index]), shortest[index], group_mean(rows.length, rows.group))
         far = share_of_cap(np.abs(rows.length - best), rows)
-        return {"correct": correct * good, "length": np.asarray(-slope * far, np.float64)}
+        return {"correct": np.asarray(correct * good, np.float64), "length": np.asarray(-slope * far, np.float64)}
 
     return of_terms(terms)

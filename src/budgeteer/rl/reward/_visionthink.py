@@ -42,7 +42,7 @@ def visionthink(price: float = 0.1, least: float = 0.2, tidy: float = 0.5) -> Re
 
     def terms(state: object, rows: Columns) -> dict[str, F64]:
         good, expensive = right(rows.correct), rows.column(DELIBERATE, "visionthink") > 0
-        at_once, all_right = (group_sum(mask * 1.0, rows.group) for mask in (good & ~expensive, good))
+        at_once, all_right = (group_sum(mask.astype(np.float64), rows.group) for mask in (good & ~expensive, good))
         enough = at_once >= least * all_right - 1e-9
         enough &= all_right > 0
         return {
