@@ -24,7 +24,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--seed", type=int, default=0, help="of the traces (default %(default)s)")
     _solving.add_solving(parser)
-    parser.set_defaults(model=None)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -37,8 +36,6 @@ def run(args: argparse.Namespace) -> int:
     from budgeteer.solve import runner, styles
     from budgeteer.tuning.protocol import Builder, as_strategy
 
-    if args.model is None:
-        raise InvalidInput("give --model: whose traces the examples are made of, such as thinker or hf:FOLDER")
     spec = parse(args.name, "tuning").plain()
     builder = registry.part_of("tuning", str(spec))
     if not isinstance(builder, Builder):
