@@ -40,6 +40,7 @@ PACKAGES = (
     "strategies",
     "strategies.aggregator",
     "strategies.scorer",
+    "tuning",
     "verify",
 )
 HEAD = "# Written by tools/exports.py."

@@ -20,6 +20,7 @@ from budgeteer.check import (
     check_reward,
     check_schedule,
     check_stream,
+    check_tuning,
     check_variant,
     check_weight,
 )
@@ -290,3 +291,65 @@ def test_checks_of_parts_reject_what_breaks_the_rule(rule):
         pytest.importorskip("torch")
     with np.errstate(all="ignore"), pytest.raises(CheckFailed, match=rule):
         check(mutant)
+
+
+# builders of training examples
+
+
+def builder(example=None, kind="sft", spend=False, restless=False):
+    """A builder that samples two traces and makes this example of the first right one."""
+    from budgeteer.tuning import Builder, Built
+    from budgeteer.tuning.kit import traces
+
+    async def build(task):
+        drawn = await traces(task, 2, most=200, temperature=1.0)
+        if spend:  # around the budget
+            from budgeteer.models.model import Request
+
+            await task.model.model.generate(Request(task.style.prompt(task.question.text), 200, 1, 1.0))
+        made = [example(task, trace) for trace in drawn if trace.right][:1]
+        if restless and made:
+            made[0]["id"] += str(RNG.random())
+        return Built(tuple(made))
+
+    return Builder(build, kind)
+
+
+def sound(task, trace):
+    from budgeteer.tuning.kit import example
+
+    return example(task, trace.text)
+
+
+def wrong(task, trace):
+    return {**sound(task, trace), "completion": "</think>5\n"}
+
+
+TUNING = {
+    "no Builder": lambda: 3,
+    "kind is 'other'": lambda: builder(sound, kind="other"),
+    "tokens were used of a budget": lambda: builder(sound, spend=True),
+    "the same seed gave other examples": lambda: builder(sound, restless=True),
+    "no question had an example": lambda: builder(lambda task, trace: None)._replace(build=nothing),
+    "not as TRL reads it": lambda: builder(lambda task, trace: {"id": "q", "prompt": "a"}),
+    "whose answer is not the reference": lambda: builder(wrong),
+    "prefers an answer to itself": lambda: builder(
+        lambda task, trace: {"id": "q", "prompt": "a", "chosen": trace.text, "rejected": trace.text}, kind="preference"
+    ),
+}  # fmt: skip
+
+
+async def nothing(task):
+    from budgeteer.tuning import Built
+
+    return Built(())
+
+
+@pytest.mark.parametrize("rule", list(TUNING))
+def test_check_tuning_rejects_what_breaks_the_rule(rule):
+    with pytest.raises(CheckFailed, match=rule):
+        check_tuning(TUNING[rule]())
+
+
+def test_check_tuning_accepts_one_that_keeps_them():
+    check_tuning(builder(sound))

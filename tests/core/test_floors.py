@@ -26,7 +26,7 @@ FLOORS = (
     {"engine", "models"},
     {"solve"},
     {"strategies", "rl", "cache", "context", "route"},
-    {"adapters"},
+    {"adapters", "tuning"},
     {"gateway"},
     {"check"},
     {"lab"},

@@ -53,6 +53,7 @@ FACTORIES = {
     "schedule": "half_cosine",
     "weight": "root_mean",
     "recipe": "concise",
+    "tuning": "shortest_right",
     "policy": "short",
     "style": "brackets",
     "task": "Divisible",
@@ -64,7 +65,9 @@ FACTORIES = {
 }
 """Template -> the factory in it."""
 TORCH = ("recipe", "reward", "advantage", "ratio", "score", "split", "rest")
-WITHOUT_DOCTEST = ("strategy", "recipe", "advantage", "many", "scorer", "importance", "carry", "variant", "policy")
+WITHOUT_DOCTEST = (
+    "strategy", "recipe", "advantage", "many", "scorer", "importance", "carry", "variant", "tuning", "policy",
+)  # fmt: skip
 """Parts whose methods need more than a few lines to be called; tests below call them."""
 
 

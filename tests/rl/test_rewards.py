@@ -23,7 +23,7 @@ from budgeteer.rl.recipe import ENTROPY, TEXT
 from budgeteer.rl.reward import Columns, Reward, adactrl, adathink_med, ares, arlcp, e1, laser, overlong, pear
 from budgeteer.rl.reward._adathink_med import Usual
 from budgeteer.rl.reward._ares import Hesitations
-from budgeteer.rl.reward._laser import looping
+from budgeteer.rl.reward.counted import looping
 from helpers.rollouts import rows_of as rollouts_of
 
 A = np.array
@@ -269,7 +269,8 @@ def played(control: Control, steps: int) -> list[list[float]]:
 @pytest.mark.parametrize("name", sorted(registry.of("reward")))
 def test_a_run_with_any_reward_is_resumed_to_the_same_run(name) -> None:
     def fresh() -> Control:
-        return run_of(name, budget=500, offers=[ENTROPY, TEXT], columns={"effort": [0.5 + i / 10 for i in range(6)]})
+        columns = {"effort": [0.5 + i / 10 for i in range(6)], "needs_thinking": [0, 1] * 3}
+        return run_of(name, budget=500, offers=[ENTROPY, TEXT], columns=columns)
 
     straight, first, second = fresh(), fresh(), fresh()
     whole = played(straight, 5)

@@ -68,3 +68,15 @@ def test_a_thinking_that_is_switched_off_leaves_an_answer_without_tags() -> None
     assert (style.close, style.closing) == ("", "")
     for trace in ("It is \\boxed{42}.", "<think>\n\n</think>\n\n\\boxed{42}", "6 * 7 is\n42"):
         assert style.read(trace) == "42"
+
+
+def test_efforts_are_asked_for_by_the_words_that_were_trained() -> None:
+    said = chat_of('think:effort=low,said="Effort {effort}. "', TEXTS)
+    assert said.messages[0].content.startswith("Effort low. ")
+    assert said.thinking == Thinking()  # the chat template is told nothing
+    assert chat_of('think:effort=medium,said="{percent}%: "', TEXTS).messages[0].content.startswith("50%: ")
+    assert chat_of('think:effort="70",said="{percent}%: "', TEXTS).messages[0].content.startswith("70%: ")
+    with pytest.raises(InvalidInput, match="none is given"):
+        chat_of('think:said="Effort {effort}. "', TEXTS)
+    with pytest.raises(InvalidInput, match="does not say"):
+        chat_of('think:effort=low,said="Think hard. "', TEXTS)

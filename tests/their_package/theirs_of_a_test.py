@@ -32,6 +32,8 @@ from budgeteer.solve import Answer, StoppedBy, Strategy, Style
 from budgeteer.strategies.aggregator import Ranked
 from budgeteer.strategies.kit.trace import ask
 from budgeteer.strategies.scorer import Scorer
+from budgeteer.tuning import Builder, Built
+from budgeteer.tuning.kit import example, traces
 
 SCALE = 1.0
 MARK = Path(os.environ.get("THEIRS_MARK", os.devnull))
@@ -260,6 +262,16 @@ class TheirSums:
         return float(answer == item.answer)
 
 
+def their_first_right(n=2):
+    """The first right trace is the example."""
+
+    async def build(task):
+        drawn = await traces(task, n, most=200, temperature=1.0)
+        return Built(tuple(example(task, trace.text) for trace in drawn if trace.right)[:1])
+
+    return Builder(build)
+
+
 def their_short():
     """Right, less a tenth of the share of the cap that was used."""
     return Reward(lambda state, rows: rows.correct - 0.1 * rows.length / rows.max_tokens)
@@ -463,6 +475,7 @@ VARIANT = Method("their-words", "variant", f"{HERE}:their_words", "a word first"
 SCHEDULE = Method("their-half", "schedule", f"{HERE}:their_half", "half at the end")
 WEIGHT = Method("their-rows", "weight", f"{HERE}:their_rows", "every row the same")
 LATE = Method("their-late", "weight", f"{HERE}:their_late", "late tokens")
+TUNING = Method("their-first-right", "tuning", f"{HERE}:their_first_right", "the first right trace")
 STYLE = Method("their-plain", "style", f"{HERE}:their_plain", "the question alone")
 TASK = Method("their-sums", "task", f"{HERE}:TheirSums", "sums modulo 11")
 POLICY = Method("their-policy", "policy", f"{HERE}:their_policy", "short answers for all", arguments={"cap": 20})

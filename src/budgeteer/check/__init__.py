@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from budgeteer.check._stream import check_stream
     from budgeteer.check._style import check_style
     from budgeteer.check._task import check_task
+    from budgeteer.check._tuning import check_tuning
     from budgeteer.check._variant import check_variant
     from budgeteer.check._verifier import check_verifier
     from budgeteer.check._weight import check_weight
@@ -81,6 +82,7 @@ __all__ = [
     "check_stream",
     "check_style",
     "check_task",
+    "check_tuning",
     "check_variant",
     "check_verifier",
     "check_weight",
@@ -123,6 +125,7 @@ __getattr__ = lazy(
         "check_strategy": "_strategy",
         "check_style": "_style",
         "check_task": "_task",
+        "check_tuning": "_tuning",
         "check_variant": "_variant",
         "check_verifier": "_verifier",
         "check_weight": "_weight",

@@ -120,6 +120,7 @@ CHECKS: Mapping[str, Callable[..., None]] = {
     "schedule": _plain("check_schedule"),
     "weight": _plain("check_weight"),
     "recipe": _recipe,
+    "tuning": _plain("check_tuning"),
     "style": _plain("check_style"),
     "task": _task,
     "score": _plain("check_score"),

@@ -20,6 +20,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "frontier": ("budgeteer.cli.frontier", "accuracy against tokens for several strategies, with a report"),
     "probe": ("budgeteer.cli.probe", "what an endpoint honours, ignores or breaks: budgets of thinking, usage, seeds"),
     "heads": ("budgeteer.cli.heads", "train small heads on a model: for guidance, ZIP-RC and difficulty"),
+    "data": ("budgeteer.cli.data", "training examples out of a model's own traces, for TRL's trainers"),
     "profile": ("budgeteer.cli.profile", "how fast a model is on this machine, and how often right at which length"),
     "plan": ("budgeteer.cli.plan", "model, length and number of samples for a deadline or an amount of energy"),
     "stages": ("budgeteer.cli.stages", "model and number of samples of each stage of a pipeline, within a budget"),

@@ -15,6 +15,7 @@ OUTPUTS: dict[tuple[str, str], str] = {
     ("allocate", "plot"): FILE_ONLY,
     ("cache", "out"): FILE_ONLY,
     ("compare", "out"): FOLDER,
+    ("data", "out"): FILE,
     ("evidence", "out"): FOLDER,
     ("frontier", "out"): FOLDER,
     ("heads", "out"): FOLDER,

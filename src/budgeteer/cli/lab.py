@@ -81,6 +81,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     forecast.add_argument("--splits", type=int, default=10, help="random splits, to measure (default %(default)s)")
     forecast.add_argument("--seed", type=int, default=0, help="of the splits (default %(default)s)")
     forecast.add_argument("--json", action="store_true", help="as JSON")
+    commands.add_parser("hacking", help="what each reward of training pays for that nobody wants, on made-up rollouts")
     profile = commands.add_parser("profile", help="pass rates of a pool under a policy, as RLVR diagnostics show them")
     add_task(profile, "real")
     profile.add_argument("--task-seed", type=int, default=0, help="seed of the problems (default %(default)s)")
@@ -98,10 +99,18 @@ def run(args: argparse.Namespace) -> int:
         "export": _export,
         "ability": _ability,
         "forecast": _forecast,
+        "hacking": _hacking,
         "last-token": _last_token,
         "profile": _profile,
     }
     return tools[args.tool](args)
+
+
+def _hacking(args: argparse.Namespace) -> int:
+    from budgeteer.lab import hacking
+
+    sys.stdout.write(f"{hacking.legend()}\n\n{hacking.table()}\n")
+    return 0
 
 
 def _last_token(args: argparse.Namespace) -> int:

@@ -280,6 +280,13 @@ for _column in (
         most=1.0,
     ),
     Column(
+        "needs_thinking",
+        "1 for a prompt that is labelled to need thinking, 0 for one that can be answered at once",
+        "put it into the entry of every problem; budgeteer data adacot labels them by the model's own answers",
+        whole=True,
+        most=1,
+    ),
+    Column(
         "target",
         "tokens that the row was asked to have; half of its cap where nobody asked",
         "use a variant that says it in the prompt, such as falling-budget",

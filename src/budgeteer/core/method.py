@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -31,6 +32,7 @@ PARTS: dict[str, str] = {
     "schedule": "moves a setting of a run over the share of it that is done",
     "weight": "says how much each token of a rollout weighs in the loss",
     "recipe": "spends a training step's tokens and learns from them",
+    "tuning": "makes training examples out of a model's own traces",
     "policy": "saves tokens of the gateway's requests",
     "style": "says how a model is asked and how its answers are read",
     "task": "makes problems and verifies their answers",
@@ -50,6 +52,11 @@ LATER = {"task": ("size", "seed", "family")}
 
 TAKES = {"scorer": "scorer", "critic": "scorer", "aggregate": "aggregator", "allocator": "allocator"}
 """Argument of a factory that takes a part -> which part."""
+
+
+SUMS = {"reward": "budgeteer.rl.reward.sums:from_text"}
+"""Part -> path of the function that makes one method of several, written ``NAME+NAME`` or ``NAME+0.5*NAME``."""
+_SUM = re.compile(r"^\s*\d[\d.]*\s*\*|\+\s*(?:\d[\d.]*\s*\*\s*)?[A-Za-z]")
 
 
 class Read(NamedTuple):
@@ -174,3 +181,12 @@ class Method:
     arguments: Mapping[str, Any] | str = field(default_factory=dict, hash=False)
     traits: tuple[str, ...] = ()
     objective: str = ""
+
+
+def is_sum(part: str, text: str) -> bool:
+    """Whether a text names several methods of a part that are to be added up, or one with a weight.
+
+    >>> is_sum("reward", "laser+pear"), is_sum("reward", "laser:bonus=1e+1"), is_sum("steer", "answered+truncate")
+    (True, False, False)
+    """
+    return part in SUMS and _SUM.search(text) is not None

@@ -83,6 +83,20 @@ REX = _paper("REX")
 APRIEL = _paper("Apriel-Reasoner")
 TEMPO_TREE = _paper("TreeGRPO-credit")
 RING = _paper("IcePop+C3PO++")
+RMT, ADAPTIVE_DEEP, ADACOT = _paper("RMT"), _paper("AdaptiveDeepReasoning"), _paper("AdaCoT")
+TRAAC, THINKDIAL, VISIONTHINK = _paper("TRAAC"), _paper("ThinkDial"), _paper("VisionThink")
+FORCED_RL = _paper("BudgetForcing-RL")
+ADAR1, BRAKING = _paper("AdaR1"), _paper("SelfBrakingTuning")
+L1 = Citation("L1: Controlling How Long A Reasoning Model Thinks With Reinforcement Learning", "2503.04697")
+KIMI = Citation("Kimi k1.5: Scaling Reinforcement Learning with LLMs", "2501.12599")
+O1_PRUNER = Citation("O1-Pruner: Length-Harmonizing Fine-Tuning for O1-Like Reasoning Pruning", "2501.12570")
+SHORTER_BETTER = Citation(
+    "ShorterBetter: Guiding Reasoning Models to Find Optimal Inference Length for Efficient Reasoning", "2504.21370"
+)
+ALP = Citation(
+    "Just Enough Thinking: Efficient Reasoning with Adaptive Length Penalties Reinforcement Learning", "2506.05256"
+)
+DEMYSTIFYING = Citation("Demystifying Long Chain-of-Thought Reasoning in LLMs", "2502.03373")
 RLOO = Citation(
     "Back to Basics: Revisiting REINFORCE Style Optimization for Learning from Human Feedback in LLMs", "2402.14740"
 )
@@ -127,6 +141,7 @@ _CX, _RO = partial(_path, "context"), partial(_path, "route")
 _P, _SY = partial(_path, "gateway.policies"), partial(_path, "solve.styles")
 _AG, _SR = partial(_path, "strategies.aggregator"), partial(_path, "strategies.scorer")
 _S, _T, _V = partial(_path, "steer"), partial(_path, "strategies"), partial(_path, "verify")
+_TU = partial(_path, "tuning")
 
 METHODS: tuple[Method, ...] = (
     # allocator
@@ -345,6 +360,14 @@ METHODS: tuple[Method, ...] = (
         _S("soft_landing"),
         "close thinking where closing is likely, late in its budget",
         arguments={"most": 60},
+    ),
+    Method(
+        "two-budgets",
+        "steer",
+        _S("two_budgets"),
+        "one budget for the thinking, another for the answer",
+        ELASTIC,
+        arguments={"think": 40, "answer": 12},
     ),
     Method("truncate", "steer", _S("truncate"), "end rows that think too long", arguments={"most": 60}),
     Method(
@@ -631,6 +654,21 @@ METHODS: tuple[Method, ...] = (
         "adathink-med", "reward", _RW("adathink_med"), "lengths by difficulty, measured with certainty", ADATHINK_MED
     ),
     Method("ares", "reward", _RW("ares"), "hesitations as the difficulty is worth", ARES),
+    Method("adaptive-deep", "reward", _RW("adaptive_deep"), "short or long, as the prompt needs", ADAPTIVE_DEEP),
+    Method("adacot", "reward", _RW("adacot"), "thinking where the prompt is labelled to need it", ADACOT),
+    Method("traac", "reward", _RW("traac"), "no longer than prompts of this difficulty usually take", TRAAC),
+    Method("thinkdial", "reward", _RW("thinkdial"), "short as the mode asks, no thinking in the answer", THINKDIAL),
+    Method(
+        "visionthink", "reward", _RW("visionthink"), "a price on the way that the prompt does not need", VISIONTHINK
+    ),
+    Method("l1", "reward", _RW("l1"), "as long as the prompt asks, or at most so long", L1),
+    Method("kimi", "reward", _RW("kimi"), "shorter than the prompt's other rollouts", KIMI),
+    Method("o1-pruner", "reward", _RW("o1_pruner"), "shorter than the reference, and no worse", O1_PRUNER),
+    Method("shorter-better", "reward", _RW("shorter_better"), "as long as the shortest right answer", SHORTER_BETTER),
+    Method("alp", "reward", _RW("alp"), "a price of length that grows with the pass rate", ALP),
+    Method("cosine", "reward", _RW("cosine"), "a cosine over the length, up for wrong answers", DEMYSTIFYING),
+    Method("right-only", "reward", _RW("right_only"), "another reward, for right answers only"),
+    Method("repetition", "reward", _RW("repetition"), "less for what is said again, to add to others", DEMYSTIFYING),
     # advantage
     Method("grpo", "advantage", _AD("grpo_advantage"), "reward normalised within its prompt", GRPO),
     Method("centred", "advantage", _AD("centred_advantage"), "reward minus the mean of its prompt", DR_GRPO),
@@ -654,11 +692,15 @@ METHODS: tuple[Method, ...] = (
     # variant
     Method("falling-budget", "variant", _VA("falling_budget"), "a falling length, said in the prompt", THINK_SHORT),
     Method("effort", "variant", _VA("effort"), "a share of the usual thinking, said in the prompt", E1),
+    Method("effort-modes", "variant", _VA("effort_modes"), "low, medium or high, said in the prompt", THINKDIAL),
+    Method("drawn-budget", "variant", _VA("drawn_budget"), "a length drawn at random, said in the prompt", L1),
+    Method("both-kinds", "variant", _VA("both_kinds"), "long and short in turns, said in the prompt", ADAPTIVE_DEEP),
     Method("split-budgets", "variant", _VA("split_budgets"), "budgets shared out over a prompt's rollouts", HBPO),
     Method("seele", "variant", _VA("seele"), "a hint as long as the prompt needs to be half right", SEELE, "seele"),
     # schedule
     Method("rex", "schedule", _SC("rex"), "a reflected exponential, above a straight line", REX),
     Method("staircase", "schedule", _SC("staircase"), "falls by a factor at every stair", THINK_SHORT),
+    Method("decay", "schedule", _SC("decay"), "falls evenly in its logarithm", RMT),
     # weight
     Method("token-mean", "weight", _W("token_mean"), "every token of the batch weighs the same", DAPO),
     Method("sequence-mean", "weight", _W("sequence_mean"), "every rollout weighs the same", GRPO),
@@ -766,9 +808,17 @@ METHODS: tuple[Method, ...] = (
         "GRPO with a target length that falls",
         THINK_SHORT,
     ),
+    Method("elastic", "recipe", _R("elastic"), "GRPO with one budget to think and one to answer", ELASTIC),
+    Method("budget-forcing", "recipe", _R("budget_forcing_rl"), "GRPO whose thinking is forced into bounds", FORCED_RL),
+    Method("dr-grpo", "recipe", _R("dr_grpo"), "GRPO without division by deviation and length", DR_GRPO),
     Method("hbpo", "recipe", _R("hbpo"), "GRPO over budgets that a prompt's rollouts share out", HBPO),
     Method("seele", "recipe", _R("seele"), "GRPO with hints that bring each prompt to half right", SEELE, "seele"),
     Method("uniform-answer-stop", "recipe", _R("uniform_answer_stop"), "GRPO whose rows end once answered"),
+    # tuning
+    Method("adar1", "tuning", _TU("adar1"), "pairs: short or long as the question needs, then the shortest", ADAR1),
+    Method("adacot", "tuning", _TU("adacot"), "a label whether a question needs thinking, and such an answer", ADACOT),
+    Method("thinkdial", "tuning", _TU("thinkdial"), "one thinking cut for three modes of effort", THINKDIAL),
+    Method("self-braking", "tuning", _TU("self_braking"), "traces that stop when they repeat themselves", BRAKING),
     # policy
     Method("cache", "policy", _P("cache"), "answers an equal request from memory"),
     Method("loop", "policy", _P("loop"), "stops an agent that asks the same again and again"),

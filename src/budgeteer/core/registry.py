@@ -19,7 +19,7 @@ from types import SimpleNamespace, UnionType
 from typing import Any, Literal, NamedTuple, Union, get_args, get_origin, get_type_hints
 
 from budgeteer.core.errors import InvalidInput, UnknownName
-from budgeteer.core.method import ITSELF, LATER, PARTS, READ, SLOTS, TAKES, Method
+from budgeteer.core.method import ITSELF, LATER, PARTS, READ, SLOTS, SUMS, TAKES, Method, is_sum
 from budgeteer.core.methods import METHODS
 from budgeteer.core.option import REQUIRED, options_declared
 from budgeteer.core.spec import parse
@@ -145,6 +145,8 @@ def part_of(part: str, given: Any) -> Any:
     """
     if not isinstance(given, str):
         return given
+    if is_sum(part, given):
+        return resolve(SUMS[part])(given)
     spec = parse(given, part)
     method = get(part, spec.name)
     if missing := _missing(method, spec.values):

@@ -82,6 +82,7 @@ print(meter("NAME")(Usage(input=9, output=20, counts={"NAME": 3})))  # and as a 
     "schedule": _TRAIN.format(slot="lr"),
     "weight": _TRAIN.format(slot="token_weight"),
     "recipe": "budgeteer train SPEC --budget 200k --out runs/NAME",
+    "tuning": "budgeteer data SPEC --model thinker --questions thinking --limit 20 --budget 60k --out NAME.jsonl",
     "policy": "budgeteer serve --config gateway.toml    # with the table [policies.NAME] in it",
     "style": _SOLVE + "--strategy direct --style SPEC --model smollm2 --budget 4000",
     "score": "budgeteer cache eval smollm2 --methods SPEC --budgets 25%",

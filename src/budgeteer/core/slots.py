@@ -6,7 +6,7 @@ from typing import Any
 
 from budgeteer.core import registry
 from budgeteer.core.errors import InvalidInput
-from budgeteer.core.method import SLOTS
+from budgeteer.core.method import SLOTS, is_sum
 from budgeteer.core.spec import Spec, parse
 
 
@@ -14,7 +14,8 @@ def options_and_slots(spec: Spec, part: str) -> tuple[dict[str, Any], dict[str, 
     """The options of a method's own factory, and the methods that fill its slots, by slot.
 
     A slot takes the name of a method of its part (:data:`budgeteer.core.method.SLOTS`), with options of its own
-    (``direct:steer=truncate:most=60``; several of them in quotes: ``direct:steer="budget-forcing:most=60,reserve=8"``).
+    (``direct:steer=truncate:most=60``; several of them in quotes: ``direct:steer="budget-forcing:most=60,reserve=8"``),
+    and that of a reward a sum of several (``grpo:reward=laser+0.5*pear``).
     An option of the factory that has the name of a slot is the factory's.
 
     Args:
@@ -41,6 +42,8 @@ def _refuse_option_of_a_part(spec: Spec, named: dict[str, str], slots: dict[str,
         InvalidInput: it is such an option.
     """
     for slot, text in named.items():
+        if is_sum(slots[slot], text):
+            continue
         part = parse(text, slots[slot])
         if option in registry.options_of(registry.get(slots[slot], part.name)):
             written = f"{slot}={part.name}:{option}={dict(spec.options)[option]}"

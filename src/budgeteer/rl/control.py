@@ -57,6 +57,9 @@ class Control:
         wording: the prompts' texts and how texts become tokens, for recipes with a variant.
         bounded: with a budget, too, an allocator of pace STEP splits no more than without one.
 
+    Attributes:
+        terms: mean of each named term of the recipe's reward over the rows of the latest step.
+
     Raises:
         InvalidInput: the recipe needs what the trainer does not offer, or a column has a value that it may not have.
         UnknownName: the reward or ``columns`` name a column that nobody declared.
@@ -101,6 +104,7 @@ class Control:
         self.variant_state = recipe.variant.init() if recipe.variant else ()
         self.beginnings = Beginnings.empty()
         self._parked_prompts = 0
+        self.terms: dict[str, float] = {}
         self.progress = Progress()
 
     def begin(self) -> Step:
@@ -211,6 +215,7 @@ class Control:
         if recipe.reward is not None:
             columns = self._columns_of(rollouts, recipe.reward.needs)
             rollouts = replace(rollouts, reward=recipe.reward.score(self.reward_state, columns))
+            self.terms = recipe.reward.means(self.reward_state, columns)
             self.reward_state = recipe.reward.observe(self.reward_state, columns)
         advantage = recipe.advantage(rollouts, view)
         weighted = _product(advantage, recipe.importance.weigh(rollouts, view))
@@ -399,6 +404,7 @@ class Control:
                 "rollouts": len(rollouts),
                 "mixed": mixed,
                 "reward": float(rollouts.reward.mean()) if len(rollouts) else 0.0,
+                "terms": dict(self.terms),
                 "counts": {str(int(u)): int(n) for u, n in zip(counts, occurrences, strict=True)},
                 "by_key": level,
             }

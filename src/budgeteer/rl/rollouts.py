@@ -10,8 +10,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from budgeteer.core.column import with_sources
-from budgeteer.core.errors import InvalidInput
 from budgeteer.core.plan import CUT, F64, I64, Outcomes
 from budgeteer.rl.reward.protocol import Columns
 
@@ -145,17 +143,7 @@ class Rollouts:
         if self.entropy is not None:
             values["entropy"] = self.entropy
         rows = Columns(self.verified, self.length, self.group, self.cap, self.status)
-        for column in with_sources(needs, values):
-            if column.name in rows.columns:
-                continue
-            if column.name not in values and column.make is None:
-                raise InvalidInput(
-                    f"a reward reads the column {column.name!r} of rollouts ({column.meaning}), and nobody gave it; "
-                    f"{column.source}"
-                )
-            made = column.make(rows) if column.make and column.name not in values else values[column.name]
-            rows = rows.with_columns(**{column.name: made})
-        return rows.only(*needs)
+        return rows.completed(needs, values)
 
     def scored(self, verified: F64) -> Rollouts:
         """A copy with the verifier's scores [n], which are the rewards, too."""

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from budgeteer.steer._soft_landing import soft_landing
     from budgeteer.steer._switch_thinking import switch_thinking
     from budgeteer.steer._truncate import truncate
+    from budgeteer.steer._two_budgets import two_budgets
     from budgeteer.steer._zip_rc import zip_rc
 
 __all__ = [
@@ -29,6 +30,7 @@ __all__ = [
     "soft_landing",
     "switch_thinking",
     "truncate",
+    "two_budgets",
     "zip_rc",
 ]
 
@@ -44,6 +46,7 @@ __getattr__ = lazy(
         "soft_landing": "_soft_landing",
         "switch_thinking": "_switch_thinking",
         "truncate": "_truncate",
+        "two_budgets": "_two_budgets",
         "zip_rc": "_zip_rc",
     },
 )

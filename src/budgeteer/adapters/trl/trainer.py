@@ -43,7 +43,8 @@ from budgeteer.rl.control import Control
 from budgeteer.rl.history import Std
 from budgeteer.rl.identity import digest, fingerprint
 from budgeteer.rl.recipe import ENTROPY, TEXT, Recipe, View
-from budgeteer.rl.rollouts import Rollouts
+from budgeteer.rl.reward import ALWAYS
+from budgeteer.rl.rollouts import OF_SAMPLER, Rollouts
 from budgeteer.rl.step import Round, Update
 
 REWARD = "reward of function {}"
@@ -140,7 +141,9 @@ class BudgetedGRPOTrainer(GRPOTrainer):  # type: ignore[misc, unused-ignore]
         if recipe.advantage is grpo_advantage:
             parts = replace(parts, advantage=self._advantage)
         tokens: dict[str, Any] = {"budget": budget, "step_budget": step_budget, "bounded": True}
-        made = Control(parts, config, self._ids, keys, offers=[ENTROPY, TEXT], **tokens)
+        asked = {source.name for source in recipe.columns()} - {*ALWAYS, *OF_SAMPLER, ENTROPY, TEXT}
+        columns = {name: list(self._rows[name]) for name in asked & {*self._rows.column_names}}
+        made = Control(parts, config, self._ids, keys, offers=[ENTROPY, TEXT], columns=columns, **tokens)
         self._recipe = recipe
         self._identity = {
             "recipe": recipe.name,
@@ -311,6 +314,7 @@ class BudgetedGRPOTrainer(GRPOTrainer):  # type: ignore[misc, unused-ignore]
         metrics["num_tokens"] = [self.state.num_input_tokens_seen]
         new = of_lengths(rollouts.length, rollouts.status)
         new |= {"budget/rollouts": len(rollouts), "budget/aborted": float((rollouts.status == ABORTED).mean())}
+        new |= {f"budget/reward/{name}": mean for name, mean in self.spending.terms.items()}
         again = of_rewards(rewards, self.reward_weights, self.reward_func_names)
         again["frac_reward_zero_std"] = float(self._advantages(rollouts).no_spread.float().mean())
         for name, value in new.items():

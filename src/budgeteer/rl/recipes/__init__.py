@@ -8,12 +8,15 @@ from typing import TYPE_CHECKING
 from budgeteer.core.lazy import lazy
 
 if TYPE_CHECKING:
+    from budgeteer.rl.recipes._budget_forcing_rl import budget_forcing_rl
     from budgeteer.rl.recipes._c3po import c3po
     from budgeteer.rl.recipes._dapo import dapo
     from budgeteer.rl.recipes._domain_mix import domain_mix
+    from budgeteer.rl.recipes._dr_grpo import dr_grpo
     from budgeteer.rl.recipes._duet import duet
     from budgeteer.rl.recipes._duet_allocation import duet_allocation
     from budgeteer.rl.recipes._duet_published import duet_published
+    from budgeteer.rl.recipes._elastic import elastic
     from budgeteer.rl.recipes._forking_tokens import forking_tokens
     from budgeteer.rl.recipes._grpo import grpo
     from budgeteer.rl.recipes._gspo import gspo
@@ -34,12 +37,15 @@ if TYPE_CHECKING:
 
 __all__ = [
     "UNTRAINED",
+    "budget_forcing_rl",
     "c3po",
     "dapo",
     "domain_mix",
+    "dr_grpo",
     "duet",
     "duet_allocation",
     "duet_published",
+    "elastic",
     "forking_tokens",
     "get",
     "grpo",
@@ -63,12 +69,15 @@ __getattr__ = lazy(
     __name__,
     {
         "UNTRAINED": "named",
+        "budget_forcing_rl": "_budget_forcing_rl",
         "c3po": "_c3po",
         "dapo": "_dapo",
         "domain_mix": "_domain_mix",
+        "dr_grpo": "_dr_grpo",
         "duet": "_duet",
         "duet_allocation": "_duet_allocation",
         "duet_published": "_duet_published",
+        "elastic": "_elastic",
         "forking_tokens": "_forking_tokens",
         "get": "named",
         "grpo": "_grpo",

@@ -7,7 +7,7 @@ import numpy as np
 from budgeteer.core.errors import InvalidInput
 from budgeteer.core.plan import F64, right
 from budgeteer.rl.reward.kit import near_cap, numbered, pass_rate
-from budgeteer.rl.reward.protocol import Columns, Reward
+from budgeteer.rl.reward.protocol import Columns, Reward, of_terms
 
 TAGS = ("[Easy]", "[Hard]")
 
@@ -42,7 +42,7 @@ def adactrl(length: float = 0.5, tag: float = 0.5, *, hard: bool = False) -> Rew
     if not (length >= 0 and tag >= 0):
         raise InvalidInput(f"adactrl(length={length}, tag={tag}); give weights of 0 or more")
 
-    def score(state: object, rows: Columns) -> F64:
+    def terms(state: object, rows: Columns) -> dict[str, F64]:
         good, texts = right(rows.correct), rows.column("text", "adactrl").tolist()
         easy, named_hard = (np.array([text.startswith(name) for text in texts], np.bool_) for name in TAGS)
         deserved = np.where(pass_rate(rows) > 0.625 + 1e-9, easy, named_hard)
@@ -52,6 +52,11 @@ def adactrl(length: float = 0.5, tag: float = 0.5, *, hard: bool = False) -> Rew
         short = 0.5 * (1 + np.cos(np.pi * rows.length / longest[index]))
         lengths = np.where(easy, short, 1 - short) * deserved if hard else short * (easy & good)
         calibration = np.where(deserved, 1.0, np.where(easy | named_hard, 0.0, -1.0))
-        return np.where(good, 1.0, -1.0) + near_cap(rows, 1 / 6) + length * lengths + tag * calibration
+        return {
+            "correct": np.where(good, 1.0, -1.0),
+            "cap": near_cap(rows, 1 / 6),
+            "length": np.asarray(length * lengths, np.float64),
+            "tag": tag * calibration,
+        }
 
-    return Reward(score, needs=("text",))
+    return of_terms(terms, needs=("text",))

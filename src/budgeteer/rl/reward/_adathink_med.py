@@ -7,43 +7,14 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from budgeteer.core.column import Column, declare
 from budgeteer.core.errors import InvalidInput
 from budgeteer.core.plan import F64, right
+from budgeteer.rl.reward.counted import REPEATED
 from budgeteer.rl.reward.kit import group_mean
-from budgeteer.rl.reward.protocol import Columns, Reward
+from budgeteer.rl.reward.protocol import Columns, Reward, of_terms
 
-LONGEST, KEEP, COST = 40, 0.9, 0.05
-"""Tokens of what counts as a repetition, how much moving means keep, and what a repeated token costs."""
-
-
-def repeated_share(tokens: list[int], size: int) -> float:
-    """Share of the tokens that lie in an n-gram of ``size`` tokens that stood before.
-
-    >>> repeated_share([1, 2, 3, 1, 2, 4], 2)
-    0.3333333333333333
-    """
-    seen: set[tuple[int, ...]] = set()
-    inside = np.zeros(len(tokens), np.bool_)
-    for at in range(len(tokens) - size + 1):
-        gram = tuple(tokens[at : at + size])
-        if gram in seen:
-            inside[at : at + size] = True
-        seen.add(gram)
-    return float(inside.mean()) if len(tokens) else 0.0
-
-
-def _repeated(rows: Columns) -> list[float]:
-    tokens = rows.column("tokens", "repeated")
-    return [repeated_share(row[:n].tolist(), LONGEST) for row, n in zip(tokens, rows.length.tolist(), strict=True)]
-
-
-REPEATED = declare(
-    Column(
-        "repeated", f"share of tokens in {LONGEST}-grams that stood before", most=1, needs=("tokens",), make=_repeated
-    ),
-    "rollouts",
-)
+KEEP, COST = 0.9, 0.05
+"""How much moving means keep, and what a repeated token costs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,9 +83,9 @@ def adathink_med(trust: float = 0.5, weight: float = 0.5, hardest: float = 0.3) 
         own = np.array([lengths.mean() if len(lengths) else np.nan for lengths in kinds], np.float64)
         return Usual(threshold, np.where(np.isnan(state.length), own, state.length)), Usual(quantile, own)
 
-    def score(state: Usual, rows: Columns) -> F64:
+    def terms(state: Usual, rows: Columns) -> dict[str, F64]:
         if not len(rows):
-            return np.zeros(0)
+            return {"correct": rows.correct}
         certain, difficulty = measured(rows)
         usual, _ = before_and_now(state, rows, difficulty)
         hard, good = difficulty >= usual.threshold, right(rows.correct)
@@ -122,7 +93,12 @@ def adathink_med(trust: float = 0.5, weight: float = 0.5, hardest: float = 0.3) 
         length = np.where(good & ~hard, np.maximum(0, 1 - x), np.where(~good & hard, np.minimum(1, x - 1), 0.0))
         complete = rows.column("answered", "adathink_med") >= 0
         lost = COST * rows.column(REPEATED, "adathink_med")
-        return np.asarray(rows.correct + weight * complete + weight * (length - lost), np.float64)
+        return {
+            "correct": rows.correct,
+            "format": np.where(complete, weight, 0.0),
+            "length": weight * length,
+            "repetition": np.asarray(-weight * lost, np.float64),
+        }
 
     def observe(state: Usual, rows: Columns) -> Usual:
         if not len(rows):
@@ -132,7 +108,7 @@ def adathink_med(trust: float = 0.5, weight: float = 0.5, hardest: float = 0.3) 
         threshold = KEEP * old.threshold + (1 - KEEP) * now.threshold
         return Usual(threshold, np.where(np.isnan(now.length), old.length, moved))
 
-    return Reward(score, lambda: Usual(np.nan, np.full(2, np.nan)), observe, needs=("entropy", "answered", REPEATED))
+    return of_terms(terms, lambda: Usual(np.nan, np.full(2, np.nan)), observe, needs=("entropy", "answered", REPEATED))
 
 
 def _top_fifth(entropy: NDArray[np.floating]) -> float:

@@ -2,38 +2,14 @@
 
 from __future__ import annotations
 
-import re
-
 import numpy as np
 from numpy.typing import NDArray
 
-from budgeteer.core.column import Column, declare
 from budgeteer.core.errors import InvalidInput
 from budgeteer.core.plan import F64, I64, right
+from budgeteer.rl.reward.counted import REFLECTIONS
 from budgeteer.rl.reward.kit import group_mean, numbered, sigmoid
 from budgeteer.rl.reward.protocol import Columns, Reward
-
-_WORDS = re.compile(
-    r"\b(wait|alternatively|hold on|another thought|verify|think again|but|however|alternative|check|double-check|oh"
-    r"|hmm)\b",
-    re.IGNORECASE,
-)
-
-
-def _count(rows: Columns) -> list[int]:
-    return [len(_WORDS.findall(text)) for text in rows.column("text", "reflections")]
-
-
-REFLECTIONS = declare(
-    Column(
-        "reflections",
-        "words of reflection in the text: wait, hmm, check, ...",
-        whole=True,
-        needs=("text",),
-        make=_count,
-    ),
-    "rollouts",
-)
 
 
 def arlcp(penalty: float = 0.2, some: int = 40, many: int = 80) -> Reward:

@@ -22,8 +22,9 @@ def hbpo() -> Reward:
 
     Short right answers are worth most under a small budget, long ones under a large one, so that prompts part by the
     length that they need. Use it with ``variant=split-budgets`` and ``advantage=hbpo``. Helps where lengths differ by
-    what a prompt needs; wrong answers of all lengths are worth 0, so hard prompts learn nothing about length. The form
-    is the paper's; its code takes the smaller of the two for every right answer.
+    what a prompt needs; wrong answers of all lengths are worth 0, so hard prompts learn nothing about length, and right
+    ones near the cap with a small target are worth less than that (down to -1). The form is the paper's; its code takes
+    the smaller of the two for every right answer.
 
     >>> length, sampled = np.array([20, 60, 20]), np.arange(60) < [[20], [60], [20]]
     >>> rows = Columns([1, 1, 0], length, [0] * 3, [80] * 3, [1] * 3, target=[40] * 3, sampled=sampled * 1)

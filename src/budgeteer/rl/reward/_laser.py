@@ -6,45 +6,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from budgeteer.core.column import Column, declare
 from budgeteer.core.errors import InvalidInput
 from budgeteer.core.plan import F64, I64, right
+from budgeteer.rl.reward.counted import LOOPING
 from budgeteer.rl.reward.kit import band, pass_rate
 from budgeteer.rl.reward.protocol import Columns, Reward
 
 GRID = 16
 """Candidates of a target: multiples of a sixteenth of the cap, as 1,024 of 16,384 tokens are."""
-
-
-def looping(tokens: list[int]) -> bool:
-    """Whether a text repeats itself: some n-gram comes several times, two of them nearer than a third of the text.
-
-    As in the paper's code, n-grams are of 2 tokens below 30, of 3 below 100, else of 4, and several is 2 times below
-    200 tokens, else 3. Unlike there, n-grams of one token over and over count.
-
-    >>> looping([1, 2, 3, 4, 5, 6, 7, 8, 9, 10]), looping([1, 2, 1, 2, 3, 4, 5, 6, 7, 8])
-    (False, True)
-    """
-    length = len(tokens)
-    size = 2 if length < 30 else 3 if length < 100 else 4
-    seen: dict[tuple[int, ...], list[int]] = {}
-    for at in range(length - size + 1):
-        places = seen.setdefault(tuple(tokens[at : at + size]), [])
-        places.append(at)
-        if len(places) >= (2 if length < 200 else 3) and min(np.diff(places)) < length // 3:
-            return True
-    return False
-
-
-def _looping(rows: Columns) -> list[int]:
-    tokens = rows.column("tokens", "looping")
-    return [looping(row[:size].tolist()) * 1 for row, size in zip(tokens, rows.length, strict=True)]
-
-
-LOOPING = declare(
-    Column("looping", "1 for a row that repeats itself", whole=True, most=1, needs=("tokens",), make=_looping),
-    "rollouts",
-)
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import numpy as np
-
 from budgeteer.core.errors import InvalidInput
-from budgeteer.core.plan import F64
 from budgeteer.rl.reward.kit import near_cap
-from budgeteer.rl.reward.protocol import Columns, Reward
+from budgeteer.rl.reward.protocol import Reward, of_terms
 
 
 def overlong(share: float = 0.2) -> Reward:
@@ -20,6 +17,8 @@ def overlong(share: float = 0.2) -> Reward:
         share: of the cap that is the buffer, in (0, 1].
 
     >>> from budgeteer.core.plan import ENDED
+    >>> import numpy as np
+    >>> from budgeteer.rl.reward import Columns
     >>> cap, status = np.full(3, 100), np.full(3, ENDED, np.int8)
     >>> rows = Columns(np.array([1.0, 1.0, 0.0]), np.array([80, 90, 100]), np.zeros(3, np.int64), cap, status)
     >>> overlong().score((), rows).tolist()
@@ -28,7 +27,4 @@ def overlong(share: float = 0.2) -> Reward:
     if not 0 < share <= 1:
         raise InvalidInput(f"overlong(share={share}); give a share of the cap above 0, at most 1")
 
-    def score(state: object, rows: Columns) -> F64:
-        return np.asarray(rows.correct + near_cap(rows, share), np.float64)
-
-    return Reward(score)
+    return of_terms(lambda state, rows: {"correct": rows.correct, "length": near_cap(rows, share)})

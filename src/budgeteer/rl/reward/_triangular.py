@@ -6,21 +6,23 @@ import numpy as np
 
 from budgeteer.core.errors import InvalidInput
 from budgeteer.core.plan import F64
-from budgeteer.rl.reward.protocol import Columns, Reward
+from budgeteer.rl.reward.protocol import Columns, Reward, of_terms
 
 
-def triangular(bonus: float = 0.5) -> Reward:
-    """The verifier's score plus ``bonus`` times a triangle over the length: 0 at 0, 1 at a target, 0 at twice that.
+def triangular(bonus: float = 0.5, tidy: float = 0.0) -> Reward:
+    """The verifier's score, ``bonus`` times a triangle over the length (0 at 0, 1 at a target, 0 at twice that), and
+    ``tidy`` for a complete answer.
 
     With the target B the triangle is ``length / B`` up to B and ``2 - length / B`` from there to 2B. B is what the row
     was asked for (``variant=falling-budget``), or else half of its cap (with ``max_tokens=staircase``). Helps to bring
-    lengths to a target; punishes answers that are right and shorter, too.
+    lengths to a target; punishes answers that are right and shorter, too, and pays wrong ones of the target length.
+    RMT's ``(1 - w) * c + w * triangle`` is this with ``bonus = w / (1 - w)``, up to a factor.
 
     Args:
-        bonus: 0 or more.
+        bonus, tidy: 0 or more; what the papers have could not be seen.
 
     Raises:
-        InvalidInput: a bonus below 0.
+        InvalidInput: a value below 0.
 
     >>> from budgeteer.core.plan import ENDED
     >>> cap, status = np.full(3, 100), np.full(3, ENDED, np.int8)
@@ -29,11 +31,14 @@ def triangular(bonus: float = 0.5) -> Reward:
     >>> triangular().score((), rows).tolist()
     [1.25, 1.5, 0.25]
     """
-    if not bonus >= 0:
-        raise InvalidInput(f"triangular(bonus={bonus}); give 0 or more")
+    if not (bonus >= 0 and tidy >= 0):
+        raise InvalidInput(f"triangular(bonus={bonus}, tidy={tidy}); give 0 or more")
 
-    def score(state: object, rows: Columns) -> F64:
+    def terms(state: object, rows: Columns) -> dict[str, F64]:
         x = rows.length / np.maximum(rows.column("target", "triangular"), 1e-9)
-        return np.asarray(rows.correct + bonus * np.clip(np.minimum(x, 2 - x), 0.0, 1.0), np.float64)
+        made = {"correct": rows.correct, "length": bonus * np.clip(np.minimum(x, 2 - x), 0.0, 1.0)}
+        if tidy:
+            made["format"] = np.where(rows.column("answered", "triangular") >= 0, tidy, 0.0)
+        return made
 
-    return Reward(score, needs=("target",))
+    return of_terms(terms, needs=("target", "answered") if tidy else ("target",))

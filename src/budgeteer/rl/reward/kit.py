@@ -32,6 +32,31 @@ def group_mean(values: NDArray[Any], group: I64, where: NDArray[np.bool_] | None
     return np.asarray((total / np.maximum(count, 1))[index], np.float64)
 
 
+def group_sum(values: F64, group: I64) -> F64:
+    """[n] sum of ``values`` over each row's group."""
+    index, groups = numbered(group)
+    return np.asarray(np.bincount(index, values, minlength=groups)[index], np.float64)
+
+
+def between(values: I64, group: I64) -> F64:
+    """[n] 1/2 for the least of its group, -1/2 for the largest, a line between them; 0 where all are equal.
+
+    >>> between(np.array([10, 20, 30, 7]), np.array([4, 4, 4, 1])).tolist()
+    [0.5, 0.0, -0.5, 0.0]
+    """
+    index, groups = numbered(group)
+    low, high = np.full(groups, np.inf), np.full(groups, -np.inf)
+    np.minimum.at(low, index, values)
+    np.maximum.at(high, index, values)
+    width = (high - low)[index]
+    return np.asarray(np.where(width > 0, 0.5 - (values - low[index]) / np.where(width > 0, width, 1), 0.0), np.float64)
+
+
+def share_of_cap(tokens: NDArray[Any], rows: Columns) -> F64:
+    """[n] tokens as a share of each row's cap."""
+    return np.asarray(tokens / np.maximum(rows.max_tokens, 1), np.float64)
+
+
 def pass_rate(rows: Columns) -> F64:
     """[n] share of right rows in each row's group."""
     return group_mean(right(rows.correct) * 1.0, rows.group)

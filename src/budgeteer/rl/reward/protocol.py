@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from budgeteer.core.column import column
+from budgeteer.core.column import column, with_sources
 from budgeteer.core.errors import InvalidInput
 from budgeteer.core.plan import F64, I64
 
-__all__ = ["ALWAYS", "Columns", "Reward"]
+__all__ = ["ALWAYS", "Columns", "Reward", "of_terms"]
 
 ALWAYS = ("correct", "length", "group", "max_tokens", "status")
 """The columns that every reward may read without naming them in its ``needs``."""
@@ -108,6 +108,30 @@ class Columns:
         """The same rows with further or other columns."""
         return Columns(**{**self.columns, **more})
 
+    def completed(self, needs: Collection[str], given: Mapping[str, Any]) -> Columns:
+        """The columns that are always there and those of ``needs``: as given, or computed from others.
+
+        Args:
+            needs: names of columns.
+            given: values of columns by name; more than needed may be there.
+
+        Raises:
+            InvalidInput: nobody gave a column that cannot be computed; the message says which and where it comes from.
+            UnknownName: nobody declared such a column.
+        """
+        rows = self
+        for each in with_sources(needs, given):
+            if each.name in rows.columns:
+                continue
+            if each.name not in given and each.make is None:
+                raise InvalidInput(
+                    f"a reward reads the column {each.name!r} of rollouts ({each.meaning}), and nobody gave it; "
+                    f"{each.source}"
+                )
+            made = each.make(rows) if each.make and each.name not in given else given[each.name]
+            rows = rows.with_columns(**{each.name: made})
+        return rows.only(*needs)
+
     def only(self, *names: str) -> Columns:
         """The same rows with the columns that are always there and those of these names."""
         return Columns(**{name: self.columns[name] for name in (*ALWAYS, *names)})
@@ -136,9 +160,38 @@ class Reward(NamedTuple):
         observe: ``(state, columns) -> state``, once a step, after ``score``; the state is in the run's checkpoint.
         needs: names of the columns that it reads beside those that are :data:`ALWAYS` there. What the trainer cannot
             give is refused before the first token.
+        terms: ``(state, columns) -> name -> [n]``, the terms of which ``score`` is the sum, for logs; None = it has
+            one. :func:`of_terms` and :func:`budgeteer.rl.reward.summed` make rewards that have them.
     """
 
     score: Callable[[Any, Columns], F64]
     init: Callable[[], Any] = _nothing
     observe: Callable[[Any, Columns], Any] = _same
     needs: tuple[str, ...] = ()
+    terms: Callable[[Any, Columns], Mapping[str, F64]] | None = None
+
+    def means(self, state: Any, columns: Columns) -> dict[str, float]:
+        """The mean of each term over the rows, for logs; nothing for a reward without named terms, or without rows."""
+        if self.terms is None or not len(columns):
+            return {}
+        return {name: float(np.mean(values)) for name, values in self.terms(state, columns).items()}
+
+
+def of_terms(
+    terms: Callable[[Any, Columns], Mapping[str, F64]],
+    init: Callable[[], Any] = _nothing,
+    observe: Callable[[Any, Columns], Any] = _same,
+    needs: tuple[str, ...] = (),
+) -> Reward:
+    """A reward that is the sum of named terms.
+
+    >>> rows = Columns([1.0, 0.0], [3, 9], [0, 0], [9, 9], [1, 4])
+    >>> brief = of_terms(lambda state, rows: {"correct": rows.correct, "length": -rows.length / 10})
+    >>> brief.score((), rows).tolist(), brief.terms((), rows)["length"].tolist()
+    ([0.7, -0.9], [-0.3, -0.9])
+    """
+
+    def score(state: Any, rows: Columns) -> F64:
+        return np.asarray(sum(terms(state, rows).values()), np.float64)
+
+    return Reward(score, init, observe, needs, terms)

@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING
 from budgeteer.core.lazy import lazy
 
 if TYPE_CHECKING:
+    from budgeteer.rl.schedule._decay import decay
     from budgeteer.rl.schedule._rex import rex
     from budgeteer.rl.schedule._staircase import staircase
 
 __all__ = [
+    "decay",
     "rex",
     "staircase",
 ]
@@ -19,6 +21,7 @@ __all__ = [
 __getattr__ = lazy(
     __name__,
     {
+        "decay": "_decay",
         "rex": "_rex",
         "staircase": "_staircase",
     },

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from budgeteer.core.errors import InvalidInput
+from budgeteer.core.words import filled
 from budgeteer.rl.recipe import Variant, Variants, View
-from budgeteer.rl.variant.kit import filled
 
 
 def effort(levels: int = 4, text: str = "{percent}%: ", behind: bool = False) -> Variant:

@@ -7,9 +7,9 @@ import math
 import numpy as np
 
 from budgeteer.core.errors import InvalidInput
+from budgeteer.core.words import filled
 from budgeteer.rl.recipe import Variant, Variants, View
-from budgeteer.rl.schedule import staircase
-from budgeteer.rl.variant.kit import filled
+from budgeteer.rl.schedule import decay, staircase
 
 
 def falling_budget(
@@ -17,6 +17,7 @@ def falling_budget(
     factor: float = 0.8,
     stairs: int = 5,
     least: float = 0.25,
+    rate: float | None = None,
     text: str = "{tokens}: ",
     behind: bool = False,
 ) -> Variant:
@@ -29,6 +30,8 @@ def falling_budget(
     Args:
         first: the target at the start, as a share of the cap of a rollout, in (0, 1].
         factor, stairs, least: of the fall, as in :func:`budgeteer.rl.schedule.staircase`.
+        rate: fall without stairs, to this factor at the end, as in :func:`budgeteer.rl.schedule.decay` (RMT, arXiv
+            2509.24375, has 0.2, ``least=0`` and "use exactly {tokens} tokens").
         text: with ``{tokens}`` where the number stands, such as "Think for about {tokens} tokens. "; before the prompt,
             or ``behind`` it. The embedded reasoner knows no English: the bare number of the default disturbs it least.
 
@@ -37,7 +40,7 @@ def falling_budget(
     """
     if not 0 < first <= 1:
         raise InvalidInput(f"falling_budget(first={first}); give a share of the cap in (0, 1]")
-    fall = staircase(factor, stairs, least)
+    fall = staircase(factor, stairs, least) if rate is None else decay(rate, least)
     filled(text, tokens=1)
 
     def vary(state: object, view: View, rng: np.random.Generator) -> Variants:

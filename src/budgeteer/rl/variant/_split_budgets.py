@@ -6,8 +6,8 @@ import math
 
 import numpy as np
 
+from budgeteer.core.words import filled
 from budgeteer.rl.recipe import Variant, Variants, View
-from budgeteer.rl.variant.kit import filled
 
 SHARES = (1 / 8, 1 / 4, 1 / 2, 5 / 8)
 """Budgets as shares of a rollout's cap: 512, 1024, 2048 and 2560 of 4096 tokens in the paper."""

@@ -11,7 +11,8 @@ import re
 
 from budgeteer import verify
 from budgeteer.core.errors import InvalidInput
-from budgeteer.models.chat import Chat, Message, Thinking
+from budgeteer.core.words import filled
+from budgeteer.models.chat import EFFORTS, Chat, Message, Thinking
 from budgeteer.solve.strategy import Style
 from budgeteer.solve.styles.kit import normal
 from budgeteer.solve.styles.protocol import TaskInfo
@@ -36,6 +37,7 @@ def think(
     ask: str | None = None,
     lead: str | None = None,
     answer_tokens: int = 48,
+    said: str = "",
 ) -> Style:
     r"""Chat messages for a model that thinks between tags; the answer stands behind them.
 
@@ -45,18 +47,23 @@ def think(
     Args:
         task: what is asked, with the tags of the model.
         on: whether the model thinks, by the switch of its chat template; None = as it does by itself.
-        effort: word of effort for the chat template, such as ``low``.
+        effort: word of effort for the chat template, such as ``low``; with ``said``, for that text.
         tokens: most tokens of thinking, for an engine that enforces it; strategies that cut it need no such help.
         ask: what follows the question, in a paragraph of its own; None = BOX where all answers are numbers, else LINE;
             nothing for TRAINED.
         lead: what a strategy writes behind the closing tag when it forces an answer; None = the words that BOX or LINE
             lead to expect, and nothing after another ``ask``.
         answer_tokens: tokens that are enough for the closing tag and a forced answer.
+        said: what stands before the question, with ``{effort}`` where the word of effort stands or ``{percent}`` for
+            its share of the usual thinking, for a model that was trained with such a text (``variant=effort-modes``,
+            ``variant=effort``); the chat template is told no effort then.
 
     Raises:
-        InvalidInput: the model's chat template has no tags.
+        InvalidInput: the model's chat template has no tags, or ``said`` has no place for an effort, or no effort is
+            given.
     """
-    tags, thinking = task.tags, Thinking(on, effort, tokens)
+    tags, thinking = task.tags, Thinking(on, "" if said else effort, tokens)
+    lead_in = _said(said, effort) if said else ""
     if tags is None:
         raise InvalidInput(
             "the model's chat template has no tags of thinking; use the style chat, or a model that thinks"
@@ -67,7 +74,7 @@ def think(
         lead = {BOX: "The answer is \\boxed{", LINE: "Answer:"}.get(ask, "")
 
     def prompt(text: str) -> Chat:
-        return Chat((Message("user", f"{text}\n\n{ask}" if ask else text),), thinking, tags=tags)
+        return Chat((Message("user", lead_in + (f"{text}\n\n{ask}" if ask else text)),), thinking, tags=tags)
 
     def answer(text: str) -> str | None:
         line = stated(text)
@@ -86,6 +93,20 @@ def think(
         complete=lambda text: boxed(text) is not None,
         end="" if on is False else tags.end + lead,
     )
+
+
+def _said(text: str, effort: str) -> str:
+    """The text that says an effort, as a model was trained with it.
+
+    >>> _said("{effort}: ", "low"), _said("{percent}%: ", "low"), _said("{percent}%: ", "70")
+    ('low: ', '25%: ', '70%: ')
+    """
+    if not effort:
+        raise InvalidInput(f"said={text!r} is to say an effort, and none is given; give effort=low, medium or high")
+    if "{percent}" not in text:
+        return filled(text, effort=effort)
+    share = round(100 * EFFORTS[effort]) if effort in EFFORTS else effort
+    return filled(text, percent=share)
 
 
 def boxed(text: str) -> str | None:

@@ -1,0 +1,40 @@
+"""Examples for supervised and preference training out of a model's own traces: one builder a file."""
+
+from __future__ import annotations
+
+# Written by tools/exports.py.
+from typing import TYPE_CHECKING
+
+from budgeteer.core.lazy import lazy
+
+if TYPE_CHECKING:
+    from budgeteer.tuning._adacot import adacot
+    from budgeteer.tuning._adar1 import adar1
+    from budgeteer.tuning._self_braking import self_braking
+    from budgeteer.tuning._thinkdial import thinkdial
+    from budgeteer.tuning.protocol import Builder, Built, as_strategy, refuse_example
+
+__all__ = [
+    "Builder",
+    "Built",
+    "adacot",
+    "adar1",
+    "as_strategy",
+    "refuse_example",
+    "self_braking",
+    "thinkdial",
+]
+
+__getattr__ = lazy(
+    __name__,
+    {
+        "Builder": "protocol",
+        "Built": "protocol",
+        "adacot": "_adacot",
+        "adar1": "_adar1",
+        "as_strategy": "protocol",
+        "refuse_example": "protocol",
+        "self_braking": "_self_braking",
+        "thinkdial": "_thinkdial",
+    },
+)

@@ -1,0 +1,169 @@
+"""Rewards as reward functions of TRL: the numbers of our own trainer on the same rollouts, and TRL's loop with them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+pytest.importorskip("trl")
+
+import transformers  # noqa: E402
+from datasets import Dataset  # noqa: E402
+from trl import GRPOTrainer  # noqa: E402
+
+from budgeteer.adapters.trl import reward  # noqa: E402
+from budgeteer.core import registry  # noqa: E402
+from budgeteer.core.errors import InvalidInput, UnknownName  # noqa: E402
+from budgeteer.rl.recipe import ENTROPY  # noqa: E402
+from helpers.trl_tiny import DATA, config, tiny, trained  # noqa: E402
+
+LABELLED = DATA.map(lambda row: {"effort": 0.25 * (1 + row["n"]), "needs_thinking": row["n"] % 2, "n": row["n"]})
+NAMES = sorted(
+    name
+    for name, method in registry.of("reward").items()
+    if method.path.startswith("budgeteer.") and ENTROPY not in registry.part_of("reward", name).needs
+)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    torch.set_num_threads(1)
+    return tiny(tmp_path_factory.mktemp("tiny"))
+
+
+def even(completion_ids, **columns):
+    """A score in {0, 1/2, 1} of the first token; nothing for every seventh."""
+    return [None if ids[0] % 7 == 0 else ids[0] % 3 / 2 for ids in completion_ids]
+
+
+@pytest.fixture(scope="module")
+def steps(folder, tmp_path_factory):
+    """Rollouts of two steps of our trainer for TRL, with the texts of their prompts."""
+    out = tmp_path_factory.mktemp("steps")
+    seen = []
+    from budgeteer.rl.control import Control
+
+    learn = Control.learn
+
+    def spy(self, rollouts, view):
+        seen.append(rollouts)
+        return learn(self, rollouts, view)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Control, "learn", spy)
+        trained(
+            folder, config(out, max_steps=2), recipe="grpo:reward=arlcp+laser", close="",
+            train_dataset=LABELLED, reward_funcs=[even],
+        )  # fmt: skip
+    assert len(seen) == 2
+    return seen
+
+
+@pytest.mark.parametrize("name", [*NAMES, "kimi+0.5*laser"])
+def test_the_numbers_are_those_of_our_trainer(folder, steps, name) -> None:
+    """The same rollouts, through ``Control``'s columns and through TRL's arguments, over two steps of the state."""
+    tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
+    ends = transformers.GenerationConfig.from_pretrained(folder).eos_token_id
+    function = reward(name, max_tokens=12, tokenizer=tokenizer, right=even, close="", ends=ends)
+    own, state = registry.part_of("reward", name), None
+    for rollouts in steps:
+        scored = rollouts.take(~np.isnan(rollouts.verified))
+        at = np.array([int(key) for key in scored.keys])[scored.group]
+        prompts = {field: np.array(LABELLED[field])[at] for field in ("effort", "needs_thinking")}
+        columns = scored.columns(own.needs, prompts)
+        state = own.init() if state is None else state
+        want = own.score(state, columns)
+        state = own.observe(state, columns)
+        every = np.array([int(key) for key in rollouts.keys])[rollouts.group]
+        rows = {field: [LABELLED[field][i] for i in every.tolist()] for field in ("prompt", "effort", "needs_thinking")}
+        ids = [row[:n].tolist() for row, n in zip(rollouts.tokens, rollouts.length, strict=True)]
+        texts = tokenizer.batch_decode(ids, skip_special_tokens=True)
+        got = function(prompts=rows.pop("prompt"), completions=texts, completion_ids=ids, **rows)
+        assert [value is None for value in got] == np.isnan(rollouts.verified).tolist()
+        np.testing.assert_allclose([value for value in got if value is not None], want, atol=1e-12)
+
+
+def test_trl_trains_with_it_and_logs_its_terms(folder, tmp_path) -> None:
+    tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
+    function = reward("kimi+overlong:share=0.5", max_tokens=12, tokenizer=tokenizer, right=even)
+    made = trained(folder, config(tmp_path, max_steps=2), kind=GRPOTrainer, reward_funcs=[function])
+    rows = [row for row in made.state.log_history if "loss" in row]
+    for row in rows:
+        terms = [row[f"{function.__name__}/{term}"] for term in ("kimi", "overlong")]
+        assert sum(terms) == pytest.approx(row[f"rewards/{function.__name__}/mean"], abs=1e-5)
+
+
+def test_the_state_goes_on_where_it_was_kept(folder) -> None:
+    tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
+
+    def fresh():
+        return reward("laser", max_tokens=12, tokenizer=tokenizer, right=lambda completions, **_: [1.0] * 4, close="")
+
+    said = {"prompts": ["a"] * 4, "completions": ["b"] * 4, "completion_ids": [[5] * n for n in (2, 3, 4, 9)]}
+    first, second = fresh(), fresh()
+    assert (first.state.target == 1).all()
+    first(**said)
+    assert first.state.target[0] < 1  # all are right: the band of easy prompts
+    second.load_state_dict(json.loads(json.dumps(first.state_dict())))
+    assert first(**said) == second(**said)
+
+
+def test_a_completion_is_compared_with_the_reference_of_the_data_set() -> None:
+    function = reward("kimi:weight=0", max_tokens=99)
+    said = ["<think>5</think>It is \\boxed{4}", "The answer is 5."]
+    chats = [[{"role": "assistant", "content": text}] for text in said]
+    for completions in (said, chats):
+        got = function(
+            prompts=["2+2?", "2+2?"], completions=completions, completion_ids=[[1], [2]], answer=["4", 4]
+        )  # fmt: skip
+        assert got == [1.0, 0.0]
+    with pytest.raises(InvalidInput, match="no column 'answer'"):
+        function(prompts=["a"], completions=["b"], completion_ids=[[1]])
+
+
+def test_equal_prompts_with_keys_of_their_own_are_groups_of_their_own() -> None:
+    function = reward("kimi", max_tokens=99, right=lambda completions, **_: [1.0, 1.0])
+    said = {"prompts": ["a", "a"], "completions": ["b", "c"], "completion_ids": [[1], [1, 2]]}
+    assert function(**said) == [1.5, 0.5]
+    assert function(**said, key=[1, 2]) == [1.0, 1.0]
+
+
+def test_what_cannot_be_had_is_refused_when_the_function_is_made() -> None:
+    with pytest.raises(InvalidInput, match="reads the entropy of each token"):
+        reward("pear", max_tokens=9)
+    with pytest.raises(InvalidInput, match="give the model's tokenizer"):
+        reward("kimi+laser", max_tokens=9)
+    with pytest.raises(InvalidInput, match="max_completion_length"):
+        reward("kimi", max_tokens=0)
+    with pytest.raises(UnknownName, match="did you mean 'kimi'"):
+        reward("kimy", max_tokens=9)
+    labels = reward("thinkdial", max_tokens=9, right=lambda completions, **_: [1.0])
+    with pytest.raises(InvalidInput, match="column 'effort'"):
+        labels(prompts=["a"], completions=["b"], completion_ids=[[1]])
+
+
+def test_data_sets_become_columns() -> None:
+    data = Dataset.from_list([{"prompt": "a", "answer": "4", "effort": 0.25}])
+    function = reward("thinkdial:leak=0", max_tokens=99)
+    row = data[0]
+    got = function(
+        prompts=[row["prompt"]] * 2, completions=["4", "It is 4"], completion_ids=[[1], [2, 3]],
+        answer=[row["answer"]] * 2, effort=[row["effort"]] * 2,
+    )  # fmt: skip
+    assert got == [1.5, 0.5]
+
+
+def test_a_recipe_reads_columns_of_the_data_set_too(folder, tmp_path) -> None:
+    """Modes of effort stand in the data set; without them the same recipe is refused."""
+    settings = {"recipe": "grpo:reward=thinkdial+adacot", "reward_funcs": [even]}
+    made = trained(folder, config(tmp_path, max_steps=1), train_dataset=LABELLED, **settings)
+    (row,) = made.spending.progress.steps_log
+    assert {*row["terms"]} == {"thinkdial", "adacot"}
+    logged = next(row for row in made.state.log_history if "loss" in row)
+    assert logged["budget/reward/thinkdial"] == pytest.approx(row["terms"]["thinkdial"])
+    with pytest.raises(InvalidInput, match="column 'effort'"):
+        trained(folder, config(tmp_path, max_steps=1), train_dataset=DATA, **settings)

@@ -1,0 +1,317 @@
+"""Builders of training examples on scripted models and traces worked by hand, and the command under a budget."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+
+import pytest
+
+from budgeteer.check.scripted import ALL, Scripted
+from budgeteer.core.errors import InvalidInput
+from budgeteer.ledger import Allowance, Limit, MemoryLedger
+from budgeteer.models.chat import THINK, Chat, Message
+from budgeteer.models.model import PREFILL
+from budgeteer.solve import Budgeted, Question, Style, Task
+from budgeteer.tuning import Built, adacot, adar1, refuse_example, self_braking, thinkdial
+from budgeteer.tuning._adar1 import chosen, of_groups, within
+from budgeteer.tuning._self_braking import BRAKE, Braked, braked, marked, overthinking
+from budgeteer.tuning.kit import Trace, beginning, steps_of, traces
+from budgeteer.tuning.protocol import PREFERENCE, SFT
+
+OPEN, END = "<think>\n", "\n</think>\n\n"
+
+
+def style(chat: bool = True) -> Style:
+    def prompt(text):
+        return Chat((Message("user", text),), tags=THINK) if chat else text
+
+    return Style(
+        prompt, lambda text: (text.split() or [None])[-1], THINK.close, answer_tokens=20, end=END,
+        complete=lambda text: text.endswith("."), normal=lambda text: text.rstrip("."),
+    )  # fmt: skip
+
+
+def built(builder, write, *, budget=10**6, chat=True, question="2+2?", reference="4", seed=0):
+    """What a builder makes of a model that writes so; (Built, model)."""
+    model, ledger = Scripted(write, capabilities=ALL | {PREFILL}), MemoryLedger()
+    ledger.open("t", [Limit("all", budget)])
+    with Allowance(ledger, "t", {"all": budget}) as allowance:
+        task = Task(
+            Question("q", question), Budgeted(model, allowance), style(chat), seed, lambda a: float(a == reference)
+        )
+        return asyncio.run(builder.build(task)), model
+
+
+def short(prompt: str) -> bool:
+    return prompt.endswith(f"{OPEN}{END}")
+
+
+def text(example, field="completion"):
+    return example[field] if isinstance(example[field], str) else example[field][-1]["content"]
+
+
+# -- Ada-R1 ------------------------------------------------------------------------------------------------------------
+
+
+def kind(*rights: tuple[bool, int]) -> list[Trace]:
+    return [Trace(f"{i}:{right}:{tokens}", tokens, "4", right) for i, (right, tokens) in enumerate(rights)]
+
+
+def test_long_is_preferred_by_more_than_half_a_trace() -> None:
+    four = kind((True, 9), (True, 9), (False, 9), (False, 9))
+    one_less = kind((True, 1), (False, 1), (False, 1), (False, 1))
+    assert chosen(four, one_less) == (four, one_less)  # 1/4 > 1/8
+    assert chosen(one_less, four) == (four, one_less)
+    assert chosen(four, kind((True, 1), (True, 1), (False, 1), (False, 1)))[0] is not four  # as good: short
+
+
+def test_group_pairs_take_right_ones_before_wrong_ones_of_the_other_kind() -> None:
+    kept, other = kind((True, 3), (False, 4), (True, 5)), kind((True, 6), (False, 7), (False, 8))
+    pairs = of_groups(kept, other, 99, random.Random(0))
+    assert {(a.tokens, b.tokens) for a, b in pairs} == {(3, 7), (3, 8), (5, 7), (5, 8)}
+    assert len(of_groups(kept, other, 3, random.Random(0))) == 3
+    right = kind((True, 6))  # no wrong one: right ones of the other kind
+    assert {b.tokens for _, b in of_groups(kept, right, 9, random.Random(0))} == {6}
+
+
+def test_instance_pairs_take_the_shortest_right_one_before_the_longest() -> None:
+    mixed = kind((True, 5), (True, 3), (False, 2), (False, 9), (False, 7))
+    assert [(a.tokens, b.tokens) for a, b in within(mixed, 2)] == [(3, 9), (3, 7)]
+    good = kind((True, 5), (True, 3), (True, 9), (True, 3))
+    assert [(a.tokens, b.tokens) for a, b in within(good, 2)] == [(3, 9), (3, 5)]
+    assert within(kind((False, 1)), 2) == []
+
+
+@pytest.mark.parametrize("chat", [True, False])
+def test_adar1_on_a_question_that_needs_no_thinking(chat) -> None:
+    def write(prompt, rng):
+        begun = short(prompt) or prompt.endswith(END)
+        return "4." if begun else f"{OPEN}{'so ' * rng.randint(1, 5)}{END}4."
+
+    made, model = built(adar1(4, group_pairs=2, instance_pairs=1), write, chat=chat)
+    assert {example["level"] for example in made.examples} == {"group"}  # short ones are all alike
+    assert len(made.examples) == 2
+    for example in made.examples:
+        refuse_example(PREFERENCE, example)
+        assert text(example, "chosen").endswith(f"{END}4.")
+        assert "so " in text(example, "rejected")
+    assert [request.n for request in model.requests] == [4, 4]
+    assert made.answer == "4"
+
+
+def test_adar1_has_no_pairs_where_nothing_is_right_and_prefers_long_where_only_that_is() -> None:
+    wrong, _ = built(adar1(2), lambda prompt, rng: "5." if short(prompt) else f"{OPEN}a{END}5.")
+    assert wrong == Built((), "5")
+    made, _ = built(
+        adar1(3, instance_pairs=1),
+        lambda prompt, rng: "5." if short(prompt) else f"{OPEN}{'a' * rng.randint(1, 9)}{END}4.",
+    )
+    levels = [example["level"] for example in made.examples]
+    assert levels.count("group") == 3  # of three right ones, with one wrong text
+    for example in made.examples:
+        if example["level"] == "group":
+            assert text(example, "rejected") == f"{OPEN}{END}5."
+        else:
+            assert len(text(example, "chosen")) < len(text(example, "rejected"))
+
+
+# -- AdaCoT ------------------------------------------------------------------------------------------------------------
+
+
+def test_adacot_labels_by_answers_without_thinking() -> None:
+    def easy(prompt, rng):
+        return "4." if short(prompt) else f"{OPEN}long{END}4."
+
+    made, model = built(adacot(4), easy)
+    (example,) = made.examples
+    assert (example["needs_thinking"], text(example)) == (0, f"{OPEN}{END}4.")
+    assert len(model.requests) == 1  # it is not asked to think
+    refuse_example(SFT, example)
+    both, _ = built(adacot(4, always=True), easy)
+    assert [text(one) for one in both.examples] == [f"{OPEN}{END}4.", f"{OPEN}long{END}4."]
+
+    made, _ = built(adacot(4), lambda prompt, rng: "5." if short(prompt) else f"{OPEN}long{END}4.")
+    (example,) = made.examples
+    assert (example["needs_thinking"], text(example)) == (1, f"{OPEN}long{END}4.")
+    made, _ = built(adacot(4), lambda prompt, rng: "5." if short(prompt) else f"{OPEN}long{END}5.")
+    assert made == Built((), "5")
+
+
+def test_adacot_counts_the_share() -> None:
+    """Half of the answers without thinking are right."""
+    answers = iter(["4.", "5."] * 50)
+
+    def write(prompt, rng):
+        return next(answers) if short(prompt) else f"{OPEN}long{END}4."
+
+    assert built(adacot(4, enough=0.5), write)[0].examples[0]["needs_thinking"] == 0
+    assert built(adacot(4, enough=0.51), write)[0].examples[0]["needs_thinking"] == 1
+
+
+# -- ThinkDial ---------------------------------------------------------------------------------------------------------
+
+
+def test_thinkdial_cuts_the_thinking_to_its_shares() -> None:
+    words = "a1 a2 a3 a4 a5 a6 a7 a8 a9"  # a token is a character
+
+    def write(prompt, rng):
+        return "4." if prompt.endswith(END) else f"{OPEN}{words}{END}4."
+
+    made, _ = built(thinkdial(1, text="Effort {effort}. "), write)
+    assert [example["effort"] for example in made.examples] == ["high", "medium", "low"]
+    asked = [example["prompt"][-1]["content"] for example in made.examples]
+    assert asked == [f"Effort {word}. 2+2?" for word in ("high", "medium", "low")]
+    thinking = f"{OPEN}{words}\n"  # 8 + 26 + 1 characters: 17 and 8 of them
+    high, medium, low = (text(example).partition("</think>")[0] for example in made.examples)
+    assert high == thinking
+    assert medium == f"{OPEN}a1 a2 a3\nThat is enough to answer.\n"
+    assert low == "<think>\nTime is almost up, so I answer now.\n"
+    for example in made.examples:
+        refuse_example(SFT, example)
+        assert text(example).endswith("4.")
+
+
+def test_thinkdial_wants_every_mode_to_be_right() -> None:
+    def write(prompt, rng):
+        return ("5." if "almost" in prompt else "4.") if prompt.endswith(END) else f"{OPEN}a b c d e{END}4."
+
+    assert built(thinkdial(1), write)[0] == Built((), "4")
+    assert built(thinkdial(1), lambda prompt, rng: f"{OPEN}a b c{END}5.")[0] == Built((), "5")
+
+
+def test_beginnings_end_between_words() -> None:
+    class Counting:
+        count = staticmethod(len)
+
+    task = type("T", (), {"model": Counting})()
+    assert [beginning(task, "ab cd ef", n) for n in (8, 7, 5, 4, 2, 1, 0)] == [
+        "ab cd ef",
+        "ab cd",
+        "ab cd",
+        "ab",
+        "ab",
+        "",
+        "",
+    ]
+
+
+# -- Self-braking ------------------------------------------------------------------------------------------------------
+
+
+def test_the_score_by_hand() -> None:
+    assert overthinking(1, 1, 0.0) == 0
+    assert overthinking(3, 4, 0.2) == pytest.approx(0.1 * 0.2 + 0.9 * 0.25)
+    assert marked("Wait, that is it. Hmm! But waiting") == pytest.approx(3 / 7)
+
+
+def test_steps_join_to_the_thinking() -> None:
+    for thinking in ("a\n\nb\n \nc", "a\nb\n\nc", "a", "a\nb\n", ""):
+        assert "".join(steps_of(thinking)) == thinking
+    assert steps_of("one\n\ntwo\nthree") == ["one\n\n", "two\nthree"]
+    assert steps_of("one\ntwo\n") == ["one\n", "two\n"]
+
+
+def test_dynamic_braking_by_hand() -> None:
+    # the answer is in step 8 of 12; without markers the score of m steps is 0.9 (1 - 8/m):
+    # 9: 0.1, 10: 0.18, 11: 0.245..., 12: 0.3; the threshold 0.2 masks the 11th, 0.25 brakes before the 12th
+    steps = [f"s{i} " for i in range(1, 13)]
+    right = [i == 7 for i in range(12)]
+    assert braked(steps, right, 0.2, exact=False) == Braked("".join(steps[:10]), "s11 ")
+    assert braked(steps[:11], right[:11], 0.2, exact=False) is None  # it ends before
+    assert braked(steps, [False] * 12, 0.2, exact=False) is None
+    # 1 of 2 is at once 0.45: nothing is masked
+    assert braked(["a ", "b "], [True, False], 0.2, exact=False) == Braked("a ", "")
+
+
+def test_exact_braking_keeps_the_second_solution() -> None:
+    steps = ["a. ", "b 4. ", "c. ", "d 4. ", "e one. Two! Three. ", "f. "]
+    right = [False, True, False, True, False, False]
+    assert braked(steps, right, 0.2, exact=True) == Braked("a. b 4. c. d 4. ", "e one. Two! ")
+    alone = [False, True, False, False, False, False]
+    assert braked(steps, alone, 0.2, exact=True) == Braked("a. b 4. ", "c. ")
+    assert braked(steps, [False] * 5 + [True], 0.2, exact=True) is None  # right at its end
+
+
+@pytest.mark.parametrize("exact", [False, True])
+def test_self_braking_writes_what_it_says(exact) -> None:
+    thinking = "so 4.\nWait, check again.\nand 4.\nHmm, what if?\nand 4."
+
+    def write(prompt, rng):
+        return f"{OPEN}{thinking}{END}It is 4."
+
+    made, _ = built(self_braking(1, exact=exact), write)
+    (example,) = made.examples
+    refuse_example(SFT, example)
+    said = text(example)
+    assert example["braked"]
+    assert said.endswith(f"\n\n{BRAKE}{END}It is 4.")
+    if exact:
+        assert said.startswith(f"{OPEN}so 4.\nWait, check again.\nand 4.\nHmm, what if?\n\n{BRAKE}")
+        ((begin, end),) = example["masked"]
+        assert said[begin:end] == "Hmm, what if?"
+    else:
+        assert said.startswith(f"{OPEN}so 4.\n\n{BRAKE}")
+        assert example["masked"] == []
+
+
+def test_a_trace_that_does_not_overthink_stays_as_it_is() -> None:
+    whole = f"{OPEN}first.\nthen.\nso 4.{END}4."
+    made, _ = built(self_braking(1), lambda prompt, rng: whole)
+    assert [(text(one), one["masked"], one["braked"]) for one in made.examples] == [(whole, [], False)]
+    assert built(self_braking(1), lambda prompt, rng: f"{OPEN}so{END}5.")[0] == Built((), "5")
+
+
+# -- what all share ----------------------------------------------------------------------------------------------------
+
+
+def test_traces_are_as_many_as_the_budget_has_room_for() -> None:
+    async def build(task):
+        return await traces(task, 4, most=50, temperature=1.0)
+
+    class Asking:
+        def __init__(self):
+            self.build = build
+
+    def write(prompt, rng):
+        return f"{OPEN}a{END}4."
+
+    for budget, count in ((10**4, 4), (153, 2), (154, 3), (54, 1), (53, 0)):  # 4 of the prompt, 50 for each
+        made, model = built(Asking(), write, budget=budget)
+        assert len(made) == count == sum(request.n for request in model.requests), budget
+
+
+def test_a_trace_that_is_cut_is_not_right() -> None:
+    async def build(task):
+        return await traces(task, 1, most=len(OPEN) + 1 + len(END) + 1, temperature=1.0)
+
+    made, _ = built(type("A", (), {"build": staticmethod(build)})(), lambda prompt, rng: f"{OPEN}a{END}42.")
+    assert [(trace.answer, trace.right) for trace in made] == [(None, False)]  # "4" so far
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: adar1(0), lambda: adar1(group_pairs=-1), lambda: adacot(enough=0), lambda: adacot(0),
+        lambda: thinkdial(0), lambda: thinkdial(text="no word"), lambda: self_braking(threshold=1),
+        lambda: self_braking(0),
+    ],
+)  # fmt: skip
+def test_values_out_of_range_are_refused(make) -> None:
+    with pytest.raises(InvalidInput, match=r"give|write"):
+        make()
+
+
+@pytest.mark.parametrize(
+    ("example", "field"),
+    [
+        ({"id": "q", "prompt": "a"}, "completion"),
+        ({"id": "q", "prompt": "", "completion": "b"}, "prompt"),
+        ({"id": "q", "prompt": "a", "completion": ["b"]}, "completion"),
+        ({"id": "q", "prompt": "a", "completion": [{"role": "assistant"}]}, "completion"),
+        ({"prompt": "a", "completion": "b"}, "id"),
+    ],
+)
+def test_what_trl_could_not_read_is_refused(example, field) -> None:
+    with pytest.raises(InvalidInput, match=f"{field}="):
+        refuse_example(SFT, example)
