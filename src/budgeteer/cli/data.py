@@ -56,7 +56,7 @@ def run(args: argparse.Namespace) -> int:
     async def build(pause: Any) -> runner.Run:
         try:
             await _solving.probed(args, model)
-            name = styles.choose(model, asked.asked) if args.style is None else args.style
+            name = styles.choose(model, asked.info) if args.style is None else args.style
             settings = runner.Settings(
                 per_question=False,
                 seed=args.seed,
@@ -71,7 +71,7 @@ def run(args: argparse.Namespace) -> int:
                 pause=pause,
                 about={"strategy": str(spec), "style": name, "verifier": asked.task.identity},
             )
-            style = styles.style_of(name, asked.asked.by(model))
+            style = styles.style_of(name, asked.info.by(model))
             return await runner.run(asked.questions, strategy, model, style, budget, settings)
         finally:
             await _solving.close(model, strategy)
