@@ -491,3 +491,30 @@ def test_the_benchmark_of_routes_runs_on_small_tables(tmp_path):
     assert set(tables) == {"gsm8k", "mmlu"}
     gains = {(row["method"], row["share"]): row["gain"] for row in tables["gsm8k"]["rows"]}
     assert gains["classifier", 0.5] > gains["shuffled", 0.5]
+
+
+def test_answers_of_the_cache_benchmark_are_found_again_after_kill_9(tmp_path):
+    pytest.importorskip("transformers")
+    spec = importlib.util.spec_from_file_location("cache_benchmark", BENCHMARKS / "cache.py")
+    script = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(script)
+    path, text = tmp_path / "rows" / "model.jsonl", (640, "single", 0, 0)
+
+    def answered(method, budget):
+        return script.Answered("single", method, budget, True, True, -0.5, 0.25, 10, 20)
+
+    rows = script.Rows(path)
+    rows.cut()
+    for budget in ("50%", "25%"):
+        rows.add(text, answered("h2o", budget))
+    rows.add(text, answered("tova", "50%"))
+    with path.open("a") as file:
+        file.write('{"text": [640, "sing')
+    again = script.Rows(path)
+    again.cut()
+    assert again.answers == rows.answers
+    assert again.missing(text, True, ["h2o", "tova", "snapkv"], ["50%", "25%"]) == ["tova", "snapkv"]
+    assert again.missing(text, False, ["h2o"], ["50%"]) == ["h2o"]
+    again.add(text, answered("h2o", "50%"))  # is there
+    again.add(text, answered("tova", "25%"))
+    assert path.read_text().count("\n") == len(script.Rows(path).answers) == 4
