@@ -172,7 +172,8 @@ class AgentBudget:
     # calls of a model
 
     def turns(self, request: Mapping[str, Any], *, tools: bool, model: str = "", provider: str = "") -> Iterator[Turn]:
-        """What a call may be: as it is asked, and, if the ledger refuses that, the last answer, and none.
+        """What a call may be: as it is asked, and each time that the ledger refuses it, less: a last answer, a shorter
+        one, none.
 
         Args:
             request: messages, tools and cap, as :func:`budgeteer.metering.estimate.worst_case` reads them.
@@ -181,11 +182,15 @@ class AgentBudget:
         """
         first = self._turn(request, tools, model, provider)
         yield first
-        if first.planned is not None and first.why == "":
-            yield self._last(
-                request, tools, model, provider, "another spent it meanwhile, or an account above has no more"
-            )
-        yield Turn(None, False, 0, why="an account above, or another agent, left nothing")
+        if first.planned is not None:
+            cap = first.cap
+            if first.why == "":
+                last = self._last(request, tools, model, provider, "what was left was spent meanwhile")
+                yield last
+                cap = last.cap
+            if cap // 2 >= _SHORTEST:
+                yield self._last(request, tools, model, provider, "what was left was spent meanwhile", cap // 2)
+        yield Turn(None, False, 0, why="what was left was spent meanwhile")
 
     def answer(
         self,
@@ -256,10 +261,14 @@ class AgentBudget:
             here.context, here.model = context, model
         return Turn(whole, True, worst.output or 0, f"Budget left: {told(free)}." if self.show else "")
 
-    def _last(self, request: Mapping[str, Any], tools: bool, model: str, provider: str, why: str) -> Turn:
-        """The last answer: without tools, and no longer than what is left."""
+    def _last(
+        self, request: Mapping[str, Any], tools: bool, model: str, provider: str, why: str, most: int | None = None
+    ) -> Turn:
+        """The last answer: without tools, and no longer than what is left, and than ``most`` tokens."""
         free = self._here.allowance.remaining
-        bounds, most = self.metering.bounds, next((request[name] for name in CAPS if request.get(name)), None)
+        bounds = self.metering.bounds
+        asked = next((request[name] for name in CAPS if request.get(name)), bounds.max_output) or 1
+        most = min(asked, asked if most is None else most)
         bare = {name: value for name, value in request.items() if name not in (*CAPS, "tools")}
         least = worst_case({**bare, "note": LAST, CAPS[0]: 1}, bounds)
 
@@ -267,15 +276,14 @@ class AgentBudget:
             worst = replace(least, output=(least.output or 0) + cap - 1)
             return self.metering.plan(provider, "chat", model, worst, cap=cap)
 
-        most = bounds.max_output if most is None else most
-        cap = largest(lambda n: not lacking(free, plan(n).amounts), most or 0)
-        if cap < min(_SHORTEST, most or 0) or not cap:
-            return Turn(None, False, 0, why=lacking(free, plan(min(_SHORTEST, most or 1)).amounts) or why)
+        cap = largest(lambda n: not lacking(free, plan(n).amounts), most)
+        if cap < min(_SHORTEST, most):
+            return Turn(None, False, 0, why=lacking(free, plan(min(_SHORTEST, most)).amounts) or why)
         return Turn(plan(cap), False, cap, LAST if tools else "", why)
 
-    def _after(self, context: int, model: str) -> dict[str, int]:
-        """Units of a last answer that reads so many tokens."""
-        return self.metering.most(Usage(input=context, output=self.last), model, "")
+    def _after(self, context: int, model: str) -> Mapping[str, int]:
+        """Units to keep for a last answer that reads so many tokens."""
+        return self.metering.plan("", "chat", model, Usage(input=context, output=self.last)).amounts
 
     # calls of tools, and sub-agents in them
 
