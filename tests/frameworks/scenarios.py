@@ -36,7 +36,9 @@ class World:
 
     def __init__(self, make: Callable[..., Ask], arm: str, **options: Any) -> None:
         self.make, self.ran, self.depth, self.arm = make, 0, 0, arm
-        self.budget = AgentBudget.parse(f"{TOKENS}, tool:search:20", bounds=BOUNDS, **options) if arm == "budget" else None
+        self.budget = (
+            AgentBudget.parse(f"{TOKENS}, tool:search:20", bounds=BOUNDS, **options) if arm == "budget" else None
+        )
 
     def agent(self, name: str, *tools: Callable[..., Any], stream: bool = False) -> Ask:
         limit = None if self.budget is not None else STEPS

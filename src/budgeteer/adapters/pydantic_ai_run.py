@@ -112,7 +112,9 @@ class AgentModel(WrapperModel):
         self, messages: list[ModelMessage], settings: ModelSettings | None, parameters: ModelRequestParameters
     ) -> dict[str, Any]:
         """What the budget has to know of the request."""
-        cap = {**(self.wrapped.settings or {}), **(settings or {})}.get("max_tokens", self.budget.metering.bounds.max_output)
+        cap = {**(self.wrapped.settings or {}), **(settings or {})}.get(
+            "max_tokens", self.budget.metering.bounds.max_output
+        )
         body = shown(messages, replace(parameters, output_tools=[]), cap)
         body["output_tools"] = [(tool.name, tool.parameters_json_schema) for tool in parameters.output_tools]
         return {
