@@ -21,7 +21,7 @@ from budgeteer.metering.agents import AgentBudget
 from budgeteer.metering.estimate import Bounds
 
 BASE_URL, MODEL = os.environ["BASE_URL"], os.environ["MODEL"]
-TOKENS = 12_000
+TOKENS = 40_000
 """The budget of a run."""
 STEPS = 6
 """The framework's own limit, in whatever it counts."""
@@ -37,7 +37,7 @@ class World:
     def __init__(self, make: Callable[..., Ask], arm: str, **options: Any) -> None:
         self.make, self.ran, self.depth, self.arm = make, 0, 0, arm
         self.budget = (
-            AgentBudget.parse(f"{TOKENS}, tool:search:20", bounds=BOUNDS, **options) if arm == "budget" else None
+            AgentBudget.parse(f"{TOKENS}, tool:search:30", bounds=BOUNDS, **options) if arm == "budget" else None
         )
 
     def agent(self, name: str, *tools: Callable[..., Any], stream: bool = False) -> Ask:
