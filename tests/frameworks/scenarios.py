@@ -1,8 +1,8 @@
 """What the programs of the frameworks share: twelve scenarios for agents that any framework can make.
 
 A program has one function ``make(name, tools, budget, limit, stream)`` that returns an agent as a function from a
-question to an answer, which may be a coroutine function; ``run(make)`` reads lines of JSON, ``{"scenario", "arm"}``, and
-writes what came of each. See tests/helpers/frameworks.py, which runs the programs.
+question to an answer, which may be a coroutine function; ``run(make)`` reads lines of JSON, ``{"scenario", "arm"}``,
+and writes what came of each. See tests/helpers/frameworks.py, which runs the programs.
 """
 
 from __future__ import annotations
@@ -192,7 +192,7 @@ def do(make: Callable[..., Ask], scenario: str, arm: str) -> dict[str, Any]:
     """What comes of a scenario: the answer or the error, how often tools ran, and what was charged."""
     world, ask, question = SCENARIOS[scenario](make, arm)
     text, error = "", ""
-    for _ in range(2 if scenario == "retries" else 1):  # whoever asked tries again
+    for _ in range(50 if scenario == "retries" else 1):  # whoever asked tries again
         try:
             said = asyncio.run(ask(question)) if inspect.iscoroutinefunction(ask) else ask(question)
             text, error = str(said), ""

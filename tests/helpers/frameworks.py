@@ -2,20 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
-import json
-import os
-import queue
-import subprocess
-import tempfile
-import threading
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-from helpers.brain import MODEL, Brain
-from helpers.upstream import Upstream
 
 ROOT = Path(__file__).parents[2]
 PROGRAMS = ROOT / "tests" / "frameworks"

@@ -18,15 +18,15 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from typing import Any
 
-from budgeteer.core.errors import InvalidInput, MissingExtra
+from budgeteer.adapters.wrapped import refuse_retries, wrapped
+from budgeteer.core.errors import MissingExtra
 from budgeteer.core.usage import Usage
 from budgeteer.metering.agents import AgentBudget
 from budgeteer.metering.call import Call, Metering
 from budgeteer.metering.calling import ametered, metered, outcome_of
-from budgeteer.metering.clients import refuse_unmetered
 from budgeteer.metering.estimate import least_tokens, worst_case
 from budgeteer.metering.outcome import Outcome
-from budgeteer.metering.results import fitted
+from budgeteer.metering.results import Fitting, fitted
 from budgeteer.metering.settlement import Answer
 from budgeteer.metering.shown import answer_of, credible
 from budgeteer.metering.turn import Turn
@@ -100,14 +100,13 @@ def budgeted(model: BaseChatModel, budget: AgentBudget | Metering) -> BaseChatMo
     if isinstance(model, BudgetedChatModel):
         return model
     metering = budget.metering if isinstance(budget, AgentBudget) else budget
-    client, waiting = getattr(model, "root_client", None), getattr(model, "root_async_client", None)
+    client, waiting = (wrapped(getattr(model, name, None), metering) for name in ("root_client", "root_async_client"))
     if client is not None and waiting is not None:
-        return _below(model, client, waiting, metering)
-    if getattr(model, "max_retries", 0) != 0:
-        raise InvalidInput(
-            f"{type(model).__name__} retries where no attempt can be metered; give it max_retries=0, and retry by a "
-            "ModelRetryMiddleware before this one"
+        new = {"root_client": client, "root_async_client": waiting}
+        return model.model_copy(
+            update={**new, "client": client.chat.completions, "async_client": waiting.chat.completions}
         )
+    refuse_retries(model)
     return BudgetedChatModel(wrapped=model, metering=metering)
 
 
@@ -214,18 +213,6 @@ class _Seen:
         return _read(self.message, self.metering, Outcome.OK if self.whole else Outcome.CUT)
 
 
-def _below(model: Any, client: Any, waiting: Any, metering: Metering) -> Any:
-    """A copy of a model of langchain-openai with its clients wrapped, unless they are so already."""
-    from budgeteer.adapters.openai import wrap
-
-    if getattr(getattr(client, "_client", None), "metering", None) is metering:
-        return model
-    refuse_unmetered(client)
-    client, waiting = wrap(client, metering), wrap(waiting, metering)
-    new = {"root_client": client, "root_async_client": waiting}
-    return model.model_copy(update={**new, "client": client.chat.completions, "async_client": waiting.chat.completions})
-
-
 def _asked(request: ModelRequest, model: BaseChatModel, turn: Turn) -> ModelRequest:
     """The request as the turn allows it."""
     name = next((name for name in _CAPS if name in type(request.model).model_fields), "max_tokens")
@@ -256,23 +243,23 @@ def _refused(call: Any) -> Callable[[str], ToolMessage]:
     return lambda text: ToolMessage(text, tool_call_id=call["id"], name=call["name"], status="error")
 
 
-def _fit(result: Any, cut: Callable[[str], str]) -> Any:
+def _fit(result: Any, room: Fitting) -> Any:
     """A message of a tool, or a command of the graph, whose texts fit."""
     if isinstance(result, ToolMessage):
         result.content = (
-            cut(result.content)
+            room.cut(result.content)
             if isinstance(result.content, str)
-            else [fitted(part, cut) if isinstance(part, str) else _fit_part(part, cut) for part in result.content]
+            else [fitted(part, room) if isinstance(part, str) else _fit_part(part, room) for part in result.content]
         )
         return result
     update = getattr(result, "update", None)
     for message in (update or {}).get("messages", ()) if isinstance(update, dict) else ():
-        _fit(message, cut)
+        _fit(message, room)
     return result
 
 
-def _fit_part(part: dict[str, Any], cut: Callable[[str], str]) -> dict[str, Any]:
-    return {**part, "text": cut(part["text"])} if isinstance(part.get("text"), str) else part
+def _fit_part(part: dict[str, Any], room: Fitting) -> dict[str, Any]:
+    return {**part, "text": room.cut(part["text"])} if isinstance(part.get("text"), str) else part
 
 
 def _body(model: Any, messages: Sequence[Any], tools: Sequence[Any], settings: dict[str, Any]) -> dict[str, Any]:

@@ -1,8 +1,8 @@
 """Budgets for agents of pydantic-ai: ``Agent(model, tools=tools, capabilities=[Spending(budget)])``.
 
 Every request of the agent is one that the budget covers, the last one without its tools; its calls of tools are counted
-and cut; see :mod:`budgeteer.metering.agents`. A sub-agent, called from a tool, gets the capability with the same budget.
-Where the output has to be an object, an agent whose model cannot be asked any more raises BudgetExceeded: there is no
+and cut; see :mod:`budgeteer.metering.agents`. A sub-agent, called from a tool, gets the capability with the same
+budget. Where the output has to be an object, an agent whose model cannot be asked any more raises BudgetExceeded: there is no
 object to end with.
 """
 
@@ -16,6 +16,7 @@ from typing import Any
 from budgeteer.adapters.pydantic_ai import BudgetedModel, shown
 from budgeteer.core.errors import BudgetExceeded, MissingExtra
 from budgeteer.metering.agents import REFUSALS, AgentBudget
+from budgeteer.metering.results import Fitting, fitted
 from budgeteer.metering.turn import Turn
 
 try:
@@ -112,7 +113,8 @@ class AgentModel(WrapperModel):
         self, messages: list[ModelMessage], settings: ModelSettings | None, parameters: ModelRequestParameters
     ) -> dict[str, Any]:
         """What the budget has to know of the request."""
-        cap = {**(self.wrapped.settings or {}), **(settings or {})}.get(
+        limited = {**(self.wrapped.settings or {}), **(settings or {})}
+        cap = limited.get("max_tokens", self.budget.metering.bounds.max_output)
             "max_tokens", self.budget.metering.bounds.max_output
         )
         body = shown(messages, replace(parameters, output_tools=[]), cap)
@@ -151,9 +153,7 @@ def _stopped(text: str, parameters: ModelRequestParameters) -> ModelResponse:
     return ModelResponse([TextPart(text)])
 
 
-def _fit(result: Any, cut: Any) -> Any:
-    from budgeteer.metering.results import fitted
-
-    return replace(result, return_value=fitted(result.return_value, cut)) if isinstance(result, ToolReturn) else fitted(
-        result, cut
+def _fit(result: Any, room: Fitting) -> Any:
+    return replace(result, return_value=fitted(result.return_value, room)) if isinstance(result, ToolReturn) else fitted(
+        result, room
     )  # fmt: skip

@@ -11,6 +11,7 @@ from __future__ import annotations
 import copy
 from typing import Any
 
+from budgeteer.adapters.wrapped import wrapped
 from budgeteer.core.errors import MissingExtra
 from budgeteer.core.usage import Usage
 from budgeteer.metering.agents import AgentBudget
@@ -84,11 +85,17 @@ class AgentModel(Model):  # type: ignore[misc]
             messages=messages, tools_to_call_from=tools_to_call_from, custom_role_conversions=getattr(
                 self.asked, "custom_role_conversions", None), convert_images_to_image_urls=True, **more
         )  # fmt: skip
-        body = {name: body[name] for name in ("messages", "tools", "max_tokens", "max_completion_tokens") if name in body}
+        body = {
+            name: body[name] for name in ("messages", "tools", "max_tokens", "max_completion_tokens") if name in body
+        }
 
         def send(turn: Turn) -> ChatMessage:
             limited = {**more, "max_tokens": turn.cap}
-            said = [*messages, ChatMessage(MessageRole.USER, [{"type": "text", "text": turn.note}])] if turn.note else messages
+            said = (
+                [*messages, ChatMessage(MessageRole.USER, [{"type": "text", "text": turn.note}])]
+                if turn.note
+                else messages
+            )
             if turn.tools:
                 return self.wrapped.generate(said, stop_sequences, response_format, tools_to_call_from, **limited)
             answer = self.wrapped.generate(said, stop_sequences, None, None, **limited)
@@ -137,14 +144,9 @@ def _metered(tool: Any, budget: AgentBudget) -> Any:
 
 def _below(model: Any, budget: AgentBudget) -> Any:
     """A copy of a model with its OpenAI client wrapped; the model itself if it has none."""
-    try:
-        import openai
-    except ImportError:
-        return model
-    from budgeteer.adapters.openai import wrap
-
-    if not isinstance(getattr(model, "client", None), openai.OpenAI):
+    client = wrapped(getattr(model, "client", None), budget.metering)
+    if client is None:
         return model
     copied = copy.copy(model)
-    copied.client = wrap(model.client, budget.metering)
+    copied.client = client
     return copied

@@ -38,7 +38,7 @@ from budgeteer.metering.call import Metering
 from budgeteer.metering.calling import ametered, metered
 from budgeteer.metering.estimate import CAPS, Bounds, worst_case
 from budgeteer.metering.patience import GivenUp, awaited, waited
-from budgeteer.metering.results import Room, fitted
+from budgeteer.metering.results import Fitting, Room, fitted
 from budgeteer.metering.settlement import Answer, Planned
 from budgeteer.metering.turn import Turn, lacking, said, told, units_of
 
@@ -62,15 +62,68 @@ class _Agent:
     Attributes:
         of: the budget that it belongs to.
         allowance: what it spends from.
-        context: most tokens of input that its conversation can have by now, results of tools included.
+        context: most tokens of input that its conversation can have by now, results of tools included; None: its model
+            was not asked yet.
         model: that it asked last, which prices the last answer.
     """
 
     of: AgentBudget
     allowance: Allowance
-    context: int = 0
+    context: int | None = None
     model: str = ""
     lock: Any = field(default_factory=threading.RLock)
+
+    def after(self, more: int) -> Mapping[str, int]:
+        """Units to keep for a last answer that reads the conversation and so many tokens more."""
+        if self.context is None:
+            return {}
+        usage = Usage(input=self.context + more, output=self.of.last)
+        return self.of.metering.plan("", "chat", self.model, usage).amounts
+
+
+class _Result:
+    """What a call of a tool may return: what the last answer can still read, within the size that it reserved."""
+
+    def __init__(self, here: _Agent, held: Held, name: str) -> None:
+        self._here, self._held, self._name = here, held, name
+        self._sizes = [units for kind, units in held.amounts.items() if kind.startswith("bytes")]
+        self._taken = 0
+        self._settle()
+
+    def cut(self, text: str) -> str:
+        """As much of a text as there is room for."""
+        with self._here.lock:
+            room = self._room()
+            kept = room.cut(text)
+            self._take(room.taken)
+        return kept
+
+    def whole(self, text: str) -> bool:
+        """Whether there is room for all of a text, which then takes it."""
+        with self._here.lock:
+            room = self._room()
+            fits = room.whole(text)
+            self._take(room.taken)
+        return fits
+
+    def _room(self) -> Room:
+        here, free = self._here, self._here.allowance.remaining
+        most = min([here.of.max_result, *self._sizes]) - self._taken
+        return Room(largest(lambda n: not lacking(free, here.after(n)), most))
+
+    def _take(self, size: int) -> None:
+        self._taken += size
+        if self._here.context is not None:
+            self._here.context += size
+        if self._sizes:
+            self._settle()
+
+    def _settle(self) -> None:
+        used = {
+            kind: 0 if units == 0 else self._taken if kind.startswith("bytes") else units
+            for kind, units in self._held.amounts.items()
+        }
+        self._held.settle(used, operation="execute_tool", tool=self._name[:256])
 
 
 class AgentBudget:
@@ -156,7 +209,8 @@ class AgentBudget:
     def __str__(self) -> str:
         left = self._root.allowance.remaining
         return ", ".join(
-            f"{units_of(kind, left[kind])} of {units_of(kind, units)}" for kind, units in self._granted.items()
+            f"{units_of(kind, left[kind])} of {units_of(kind, units).removeprefix(f'{kind}: ')}"
+            for kind, units in self._granted.items()
         )
 
     def close(self) -> None:
@@ -253,7 +307,7 @@ class AgentBudget:
         whole = self.metering.plan(provider, "chat", model, worst, cap=worst.output)
         context = (worst.input or 0) + (worst.output or 0)
         free = here.allowance.remaining
-        after = self._after(context + _ROOM, model) if tools else {}
+        after = _Agent(self, here.allowance, context, model).after(_ROOM) if tools else {}
         why = lacking(free, whole.amounts, after)
         if why:
             return self._last(request, tools, model, provider, why)
@@ -281,10 +335,6 @@ class AgentBudget:
             return Turn(None, False, 0, why=lacking(free, plan(min(_SHORTEST, most)).amounts) or why)
         return Turn(plan(cap), False, cap, LAST if tools else "", why)
 
-    def _after(self, context: int, model: str) -> Mapping[str, int]:
-        """Units to keep for a last answer that reads so many tokens."""
-        return self.metering.plan("", "chat", model, Usage(input=context, output=self.last)).amounts
-
     # calls of tools, and sub-agents in them
 
     def use(
@@ -292,7 +342,7 @@ class AgentBudget:
         name: str,
         function: Callable[[], T],
         *,
-        fit: Callable[[Any, Callable[[str], str]], Any] = fitted,
+        fit: Callable[[Any, Fitting], Any] = fitted,
         refused: Callable[[str], Any] = str,
     ) -> Any:
         """Call a tool.
@@ -300,7 +350,7 @@ class AgentBudget:
         Args:
             name: of the tool; it counts in lower case.
             function: calls it.
-            fit: (result, cut) -> the result whose texts went through ``cut``.
+            fit: (result, room) -> as much of the result as there is room for.
             refused: makes a result of a text that says why there is no other.
 
         Returns:
@@ -308,9 +358,9 @@ class AgentBudget:
         """
         here = self._here
         try:
-            with self._reserve(here, name) as held, self._inside(here, name, held):
+            with self._reserve(here, name) as held, self._inside(here, name, held) as room:
                 result = function() if self.patience is None else waited(function, self.patience)
-                return fit(result, lambda text: self._cut(here, name, held, text))
+                return fit(result, room)
         except REFUSALS as error:
             return refused(f"[{name} was not called: {said(error)}; go on without it]")
         except GivenUp:
@@ -321,16 +371,16 @@ class AgentBudget:
         name: str,
         function: Callable[[], Awaitable[T]],
         *,
-        fit: Callable[[Any, Callable[[str], str]], Any] = fitted,
+        fit: Callable[[Any, Fitting], Any] = fitted,
         refused: Callable[[str], Any] = str,
     ) -> Any:
         """``use`` of a coroutine function."""
         here = self._here
         try:
             async with self._reserve(here, name) as held:
-                with self._inside(here, name, held):
+                with self._inside(here, name, held) as room:
                     result = await (function() if self.patience is None else awaited(function, self.patience))
-                    return fit(result, lambda text: self._cut(here, name, held, text))
+                    return fit(result, room)
         except REFUSALS as error:
             return refused(f"[{name} was not called: {said(error)}; go on without it]")
         except GivenUp:
@@ -352,41 +402,27 @@ class AgentBudget:
         return here.allowance.reserve(amounts)
 
     @contextmanager
-    def _inside(self, here: _Agent, name: str, held: Held) -> Iterator[None]:
+    def _inside(self, here: _Agent, name: str, held: Held) -> Iterator[_Result]:
         """Charge the call, and let all that is spent inside a sub-agent's tool come from its part."""
-        used = {kind: units if kind.startswith("tool") else 0 for kind, units in held.amounts.items()}
-        held.settle(used, operation="execute_tool", tool=name[:256])
+        room = _Result(here, held, name)
         part = self._parts.get(name)
         if part is None:
-            yield
+            yield room
             return
         with here.lock:
             free = here.allowance.remaining
             amounts = {kind: part[kind].of(max(0, free[kind])) if kind in part else 0 for kind in free}
-            why = lacking(free, amounts, self._after(here.context + _ROOM, here.model))
+            why = lacking(free, amounts, here.after(_ROOM))
             if why:
                 held.release()
                 raise AllowanceError(why)
             child = _child(here.allowance, name, amounts)
         token = _HERE.set(_Agent(self, child))
         try:
-            yield
+            yield room
         finally:
             _HERE.reset(token)
             child.close()
-
-    def _cut(self, here: _Agent, name: str, held: Held, text: str) -> str:
-        with here.lock:
-            free = here.allowance.remaining
-            reads = largest(lambda n: not lacking(free, self._after(here.context + n, here.model)), self.max_result)
-            sizes = [units for kind, units in held.amounts.items() if kind.startswith("bytes")]
-            room = Room(min([reads, *sizes]))
-            kept = room.cut(text)
-            here.context += room.taken
-        if sizes:
-            used = {k: min(units, room.taken) if k.startswith("bytes") else units for k, units in held.amounts.items()}
-            held.settle(used, operation="execute_tool", tool=name[:256])
-        return kept
 
     def _part(self, name: str, text: str) -> dict[str, Budget]:
         part = {budget.kind: budget for budget in Budgets.parse(text)}

@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 from budgeteer.core.bisection import largest
 
 _NOTE = "\n[cut: {size:,} characters are more than the budget leaves room for]"
+
+
+class Fitting(Protocol):
+    """What decides how much of a result is let through."""
+
+    def cut(self, text: str) -> str:
+        """As much of a text as there is room for."""
+
+    def whole(self, text: str) -> bool:
+        """Whether there is room for all of a text, which then takes it."""
 
 
 @dataclass(slots=True)
@@ -42,25 +51,29 @@ class Room:
         self.left, self.taken = self.left - size, self.taken + size
         return kept
 
+    def whole(self, text: str) -> bool:
+        """Whether there is room for all of a text, which then takes it."""
+        size = size_of(text)
+        if size > self.left:
+            return False
+        self.left, self.taken = self.left - size, self.taken + size
+        return True
+
 
 def size_of(text: str) -> int:
     """Bytes of a text inside JSON."""
     return len(json.dumps(text, ensure_ascii=False).encode("utf-8", "surrogatepass")) - 2
 
 
-def fitted(result: Any, cut: Callable[[str], str]) -> Any:
+def fitted(result: Any, room: Fitting) -> Any:
     """A result as it is if it fits, else as much of its text as does; of bytes always the text.
 
-    Args:
-        result: of a tool.
-        cut: cuts a text, such as :meth:`Room.cut`.
-
     >>> room = Room(30)
-    >>> fitted({"a": 1}, room.cut), fitted(b"\\xff\\xfe", room.cut), fitted("x" * 99, room.cut)
+    >>> fitted({"a": 1}, room), fitted(b"\\xff\\xfe", room), fitted("x" * 99, room)
     ({'a': 1}, '[2 bytes that are no', '')
     """
     text = text_of(result)
-    kept = cut(text)
+    kept = room.cut(text)
     return result if kept == text and not isinstance(result, bytes | bytearray | memoryview) else kept
 
 
