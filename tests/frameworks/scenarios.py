@@ -15,6 +15,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 from budgeteer.metering.agents import AgentBudget
@@ -31,14 +32,18 @@ PART = "25%"
 Ask = Callable[[str], Any]
 
 
+def counted(text: str) -> int:
+    """Tokens as the provider counts them: a tokenizer that is known, where the arm ``budget`` has bytes."""
+    return len(text.encode()) // 4 + 1
+
+
 class World:
     """The tools of a scenario, and how often they ran."""
 
     def __init__(self, make: Callable[..., Ask], arm: str, **options: Any) -> None:
         self.make, self.ran, self.depth, self.arm = make, 0, 0, arm
-        self.budget = (
-            AgentBudget.parse(f"{TOKENS}, tool:search:30", bounds=BOUNDS, **options) if arm == "budget" else None
-        )
+        bounds = replace(BOUNDS, tokens=counted) if arm == "counted" else BOUNDS
+        self.budget = None if arm == "own" else AgentBudget.parse(f"{TOKENS}, tool:search:30", bounds=bounds, **options)
 
     def agent(self, name: str, *tools: Callable[..., Any], stream: bool = False) -> Ask:
         limit = None if self.budget is not None else STEPS

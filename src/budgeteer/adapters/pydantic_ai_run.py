@@ -2,8 +2,8 @@
 
 Every request of the agent is one that the budget covers, the last one without its tools; its calls of tools are counted
 and cut; see :mod:`budgeteer.metering.agents`. A sub-agent, called from a tool, gets the capability with the same
-budget. Where the output has to be an object, an agent whose model cannot be asked any more raises BudgetExceeded: there is no
-object to end with.
+budget. Where the output has to be an object, an agent whose model cannot be asked any more raises BudgetExceeded: there
+is no object to end with.
 """
 
 from __future__ import annotations
@@ -115,8 +115,6 @@ class AgentModel(WrapperModel):
         """What the budget has to know of the request."""
         limited = {**(self.wrapped.settings or {}), **(settings or {})}
         cap = limited.get("max_tokens", self.budget.metering.bounds.max_output)
-            "max_tokens", self.budget.metering.bounds.max_output
-        )
         body = shown(messages, replace(parameters, output_tools=[]), cap)
         body["output_tools"] = [(tool.name, tool.parameters_json_schema) for tool in parameters.output_tools]
         return {
@@ -154,6 +152,6 @@ def _stopped(text: str, parameters: ModelRequestParameters) -> ModelResponse:
 
 
 def _fit(result: Any, room: Fitting) -> Any:
-    return replace(result, return_value=fitted(result.return_value, room)) if isinstance(result, ToolReturn) else fitted(
-        result, room
-    )  # fmt: skip
+    if isinstance(result, ToolReturn):
+        return replace(result, return_value=fitted(result.return_value, room))
+    return fitted(result, room)

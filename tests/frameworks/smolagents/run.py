@@ -20,4 +20,5 @@ def make(name, tools, budget=None, limit=None, stream=False):
     return ask
 
 
-run(make)
+if __name__ == "__main__":
+    run(make)
