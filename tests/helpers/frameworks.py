@@ -82,6 +82,7 @@ FRAMEWORKS = (
     Framework("pydantic-ai", "pydantic-ai-slim", "pydantic-ai", "`UsageLimits(total_tokens_limit=40_000)`"),
     Framework("smolagents", "smolagents", "smolagents", "`max_steps=6`"),
     Framework("llamaindex", "llama-index-core", "LlamaIndex", "`max_iterations=6`"),
+    Framework("autogen", "autogen-agentchat", "AutoGen", "`max_tool_iterations=6`"),
 )
 
 
