@@ -38,7 +38,7 @@ from budgeteer.metering.call import Metering
 from budgeteer.metering.calling import ametered, metered
 from budgeteer.metering.estimate import CAPS, Bounds, worst_case
 from budgeteer.metering.patience import GivenUp, awaited, waited
-from budgeteer.metering.results import Fitting, Room, fitted
+from budgeteer.metering.results import Fitting, Room, fitted, size_of
 from budgeteer.metering.settlement import Answer, Planned
 from budgeteer.metering.turn import Turn, lacking, said, told, units_of
 
@@ -50,6 +50,10 @@ LAST = "Your budget for further steps is spent. Answer now with what you have, w
 _BOUNDS = Bounds(max_output=1024)
 _ROOM = 256
 """Bytes of results of tools that a call with tools has to leave room for; without any it would learn nothing."""
+_FRAME = 160
+"""Bytes around a message: its role, identifiers, and what JSON writes around calls of tools."""
+_BYTES = 4
+"""Bytes of a token that the model wrote, when it is read again."""
 _SHORTEST = 16
 """Tokens of output below which a last answer is not worth its prompt."""
 _HERE: ContextVar[_Agent | None] = ContextVar("budgeteer_agent", default=None)
@@ -77,8 +81,19 @@ class _Agent:
         """Units to keep for a last answer that reads the conversation and so many tokens more."""
         if self.context is None:
             return {}
-        usage = Usage(input=self.context + more, output=self.of.last)
+        usage = Usage(input=self.context + more + _FRAME + len(LAST), output=self.of.last)
         return self.of.metering.plan("", "chat", self.model, usage).amounts
+
+    def read(self, size: int) -> None:
+        """Its conversation has so many bytes more."""
+        with self.lock:
+            if self.context is not None:
+                self.context += size
+
+    def told(self, text: str) -> str:
+        """A text that it gets in place of a result."""
+        self.read(size_of(text) + _FRAME)
+        return text
 
 
 class _Result:
@@ -86,8 +101,9 @@ class _Result:
 
     def __init__(self, here: _Agent, held: Held, name: str) -> None:
         self._here, self._held, self._name = here, held, name
-        self._sizes = [units for kind, units in held.amounts.items() if kind.startswith("bytes")]
+        self._sizes = [units for kind, units in held.amounts.items() if kind.startswith("bytes") and units]
         self._taken = 0
+        here.read(_FRAME)
         self._settle()
 
     def cut(self, text: str) -> str:
@@ -113,8 +129,7 @@ class _Result:
 
     def _take(self, size: int) -> None:
         self._taken += size
-        if self._here.context is not None:
-            self._here.context += size
+        self._here.read(size)
         if self._sizes:
             self._settle()
 
@@ -143,8 +158,8 @@ class AgentBudget:
         options: further ones of :class:`budgeteer.metering.call.Metering`: prices, estimator, state, on_settle.
 
     Hard: what is held and spent never exceeds the allowance, as far as the bounds of requests hold. A last answer is
-    affordable for each agent that has its allowance or part for itself; agents that share one may leave each other
-    none.
+    affordable for each agent that has its allowance or part for itself, unless calls failed, which are charged, too, or
+    a token that the model wrote has more than 4 bytes on the average; agents that share one may leave each other none.
 
     >>> budget = AgentBudget.parse("20k, turns:5, tool:search:1")
     >>> budget.use("search", lambda: "found"), budget.use("search", lambda: "never run")[:44]
@@ -305,7 +320,8 @@ class AgentBudget:
         here = self._here
         worst = worst_case(request, self.metering.bounds)
         whole = self.metering.plan(provider, "chat", model, worst, cap=worst.output)
-        context = (worst.input or 0) + (worst.output or 0)
+        written = (worst.output or 0) * (1 if self.metering.bounds.tokens is not None else _BYTES)
+        context = (worst.input or 0) + written + _FRAME
         free = here.allowance.remaining
         after = _Agent(self, here.allowance, context, model).after(_ROOM) if tools else {}
         why = lacking(free, whole.amounts, after)
@@ -362,9 +378,9 @@ class AgentBudget:
                 result = function() if self.patience is None else waited(function, self.patience)
                 return fit(result, room)
         except REFUSALS as error:
-            return refused(f"[{name} was not called: {said(error)}; go on without it]")
+            return refused(here.told(f"[{name} was not called: {said(error)}; go on without it]"))
         except GivenUp:
-            return refused(f"[{name} gave no answer within {self.patience:g} s; go on without it]")
+            return refused(here.told(f"[{name} gave no answer within {self.patience:g} s; go on without it]"))
 
     async def ause(
         self,
@@ -382,9 +398,9 @@ class AgentBudget:
                     result = await (function() if self.patience is None else awaited(function, self.patience))
                     return fit(result, room)
         except REFUSALS as error:
-            return refused(f"[{name} was not called: {said(error)}; go on without it]")
+            return refused(here.told(f"[{name} was not called: {said(error)}; go on without it]"))
         except GivenUp:
-            return refused(f"[{name} gave no answer within {self.patience:g} s; go on without it]")
+            return refused(here.told(f"[{name} gave no answer within {self.patience:g} s; go on without it]"))
 
     @property
     def _here(self) -> _Agent:
