@@ -60,11 +60,11 @@ def page(rows: list[dict[str, Any]]) -> str:
     ended = [row for row in own if row["error"]]
     lines = [
         "# Agents of frameworks on a budget", "",
-        f"Twelve scenarios, each with a budget of {TOKENS:,} tokens, by agents of real frameworks in pinned environments",
-        "of their own, with a scripted model over HTTP that never stops calling tools by itself. It counts what it bills:",
-        "a token for four bytes of a request, and one for each word of an answer. A cell says how many calls of tools",
-        "ran, the tokens that were billed, what is over the budget, and the error that ended the run, if one did. How to",
-        "set it up: [agents](agents.md).", "",
+        f"Twelve scenarios, each with a budget of {TOKENS:,} tokens, by agents of real frameworks in pinned",
+        "environments of their own, with a scripted model over HTTP that never stops calling tools by itself. It bills",
+        "a token for four bytes of a request, and one for each word of an answer. A cell says how many",
+        "calls of tools ran, the tokens that were billed, what is over the budget, and the error that ended the run,",
+        "if one did. How to set it up: [agents](agents.md).", "",
         "`make frameworks` writes this page and `benchmarks/results/frameworks.json`; `make test-frameworks` runs the",
         "first two tables as tests. A new framework is a folder in `tests/frameworks` and an entry of `FRAMEWORKS` in",
         "`tests/helpers/frameworks.py`.", "",

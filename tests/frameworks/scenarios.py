@@ -22,7 +22,7 @@ from budgeteer.metering.agents import AgentBudget
 from budgeteer.metering.estimate import Bounds
 
 BASE_URL, MODEL = os.environ["BASE_URL"], os.environ["MODEL"]
-TOKENS = 40_000
+TOKENS = 12_000
 """The budget of a run."""
 STEPS = 6
 """The framework's own limit, in whatever it counts."""
@@ -43,7 +43,7 @@ class World:
     def __init__(self, make: Callable[..., Ask], arm: str, **options: Any) -> None:
         self.make, self.ran, self.depth, self.arm = make, 0, 0, arm
         bounds = replace(BOUNDS, tokens=counted) if arm == "counted" else BOUNDS
-        self.budget = None if arm == "own" else AgentBudget.parse(f"{TOKENS}, tool:search:30", bounds=bounds, **options)
+        self.budget = None if arm == "own" else AgentBudget.parse(f"{TOKENS}, tool:search:20", bounds=bounds, **options)
 
     def agent(self, name: str, *tools: Callable[..., Any], stream: bool = False) -> Ask:
         limit = None if self.budget is not None else STEPS
@@ -204,8 +204,8 @@ def do(make: Callable[..., Ask], scenario: str, arm: str) -> dict[str, Any]:
             break
         except Exception as raised:
             error = f"{type(raised).__name__}: {str(raised)[:200]}"
-            if os.environ.get("SHOW"):
-                traceback.print_exc()
+            if "500" not in error and "overloaded" not in error:
+                break
     found: dict[str, Any] = {"text": text[:200], "error": error, "ran": world.ran}
     if world.budget is not None:
         allowance = world.budget.allowance
