@@ -160,3 +160,18 @@ def test_tools_of_an_mcp_server():
         assert budget.allowance.remaining["bytes"] >= 0
 
     asyncio.run(main())
+
+
+def test_the_page_is_what_was_measured(monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    import frameworks
+
+    rows = json.loads((ROOT / "benchmarks" / "results" / "frameworks.json").read_text())["rows"]
+    assert (ROOT / "docs" / "frameworks.md").read_text() == frameworks.page(rows)
+    assert {(row["framework"], row["scenario"], row["arm"]) for row in rows} == {
+        (one.name, scenario, arm)
+        for one in frameworks.FRAMEWORKS
+        for scenario in frameworks.SCENARIOS
+        for arm in frameworks.arms_of(scenario)
+    }
+    assert [fault(row) for row in rows if row["arm"] != "own" and fault(row)] == []

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from helpers.frameworks import FRAMEWORKS, SCENARIOS, Framework, Program, fault
+from helpers.frameworks import FRAMEWORKS, SCENARIOS, Framework, Program, arms_of, fault
 
 pytestmark = [pytest.mark.frameworks, pytest.mark.timeout(900)]
 
@@ -26,9 +26,7 @@ def programs():
         program.__exit__()
 
 
-CASES = [
-    (framework, scenario, arm) for framework in FRAMEWORKS for scenario in SCENARIOS for arm in ("budget", "counted")
-]
+CASES = [(one, name, arm) for one in FRAMEWORKS for name in SCENARIOS for arm in arms_of(name) if arm != "own"]
 
 
 @pytest.mark.parametrize(

@@ -41,9 +41,9 @@ def tree_chart(branches: Sequence[Branch], title: str) -> str:
     height = 56 + _ROW * len(branches)
     drawn = [f'<text class="label" x="12" y="20">{clean(title)}</text>']
     for i, (name, fill) in enumerate(zip(_NAMES, _FILLS, strict=True)):
-        x = _LEFT + 130 * i
-        drawn.append(f'<rect x="{x}" y="28" width="10" height="10" fill="{fill}"/>')
-        drawn.append(f'<text x="{x + 15}" y="37">{name}</text>')
+        left = _LEFT + 130 * i
+        drawn.append(f'<rect x="{left}" y="28" width="10" height="10" fill="{fill}"/>')
+        drawn.append(f'<text x="{left + 15}" y="37">{name}</text>')
     for row, branch in enumerate(branches):
         y, x, at = 50 + _ROW * row, float(_LEFT), 12 + 14 * branch.depth
         if branch.depth:
