@@ -23,7 +23,7 @@ test-slow: $(VENV)/.dev
 # frameworks on a wrapped client, in one environment; agents within a budget, each framework in a pinned environment of
 # its own in .venv-frameworks, which the first run installs (about 2 GB)
 test-frameworks: .venv-frameworks/wrapped/.done $(VENV)/.dev .venv-clients/uv/bin/uv
-	.venv-frameworks/wrapped/bin/python -m pytest -m frameworks tests/frameworks/test_frameworks.py
+	.venv-frameworks/wrapped/bin/python -m pytest -m frameworks tests/frameworks/test_frameworks.py tests/frameworks/test_langchain_models.py
 	$(BIN)/python -m pytest -m frameworks tests/frameworks/test_agent_frameworks.py
 
 # steers inside the real vLLM on the CPU, in an environment of its own (about 3 GB)
