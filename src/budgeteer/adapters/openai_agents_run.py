@@ -41,7 +41,8 @@ def spending(agent: Agent[Any], budget: AgentBudget, provider: ModelProvider | N
         budget: shared by all agents of a run.
         provider: of its model, if it has only the name of one; None: the SDK's MultiProvider.
     """
-    return _spending(agent, budget, provider or MultiProvider(), {})
+    own: Agent[Any] = _spending(agent, budget, provider or MultiProvider(), {})
+    return own
 
 
 def _spending(agent: Any, budget: AgentBudget, provider: ModelProvider, done: dict[int, Any]) -> Any:

@@ -113,7 +113,7 @@ class AgentModel(WrapperModel):
         self, messages: list[ModelMessage], settings: ModelSettings | None, parameters: ModelRequestParameters
     ) -> dict[str, Any]:
         """What the budget has to know of the request."""
-        limited = {**(self.wrapped.settings or {}), **(settings or {})}
+        limited: ModelSettings = {**(self.wrapped.settings or {}), **(settings or {})}
         cap = limited.get("max_tokens", self.budget.metering.bounds.max_output)
         body = shown(messages, replace(parameters, output_tools=[]), cap)
         body["output_tools"] = [(tool.name, tool.parameters_json_schema) for tool in parameters.output_tools]

@@ -327,8 +327,9 @@ class AgentBudget:
         why = lacking(free, whole.amounts, after)
         if why:
             return self._last(request, tools, model, provider, why)
-        with here.lock:
-            here.context, here.model = context, model
+        if tools:  # else it is no step of the agent itself, or its last one
+            with here.lock:
+                here.context, here.model = context, model
         return Turn(whole, True, worst.output or 0, f"Budget left: {told(free)}." if self.show else "")
 
     def _last(
