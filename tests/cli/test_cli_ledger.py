@@ -416,3 +416,27 @@ def test_an_export_that_is_none(tmp_path, capsys, row):
     (tmp_path / "j").write_text(row + "\n")
     assert cli.main(["ledger", "verify", "--journal", str(tmp_path / "j")]) == 2
     assert "cannot read the export" in capsys.readouterr().err
+
+
+def test_tree_shows_who_was_given_spent_and_holds_what(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from budgeteer.metering.agents import AgentBudget
+
+    path, picture = str(tmp_path / "l.db"), tmp_path / "run.svg"
+    with SqliteLedger(path) as ledger:
+        text, parts = "50k, tool:search:20", {"scout": "8k, tool:search:5"}
+        budget = AgentBudget.parse(text, ledger=ledger, path="acme/run-1", parts=parts)
+        for _ in range(2):
+            budget.use("scout", lambda: budget.use("search", lambda: "found"))
+    found = rows(capsys, "tree", "--ledger", path, "--kind", "tool:search")
+    assert [(row["agent"], row["parts"], row["given"], row["spent"], row["back"]) for row in found] == [
+        ("acme", 0, None, 2, None), ("acme/run-1", 1, 20, 2, 18), ("acme/run-1/scout", 2, 10, 2, 8),
+    ]  # fmt: skip
+    assert cli.main(["ledger", "tree", "acme/run-1", "--ledger", path, "--out", str(picture)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines] == ["agent", "run-1", "scout"]
+    assert lines[2].startswith("  scout ")
+    assert picture.read_text().startswith("<svg")
+    assert cli.main(["ledger", "tree", "nobody", "--ledger", path]) == 2
+    assert "nothing of the kind 'all' was reserved at 'nobody'" in capsys.readouterr().err
+    assert cli.main(["ledger", "tree", "--ledger", path, "--kind", "money"]) == 0
+    assert capsys.readouterr().out == "nothing yet\n"

@@ -100,7 +100,9 @@ def test_files_and_the_command_line_take_it(capsys, monkeypatch, tmp_path) -> No
     assert column(AGE).meaning.startswith("days")
 
 
-@pytest.mark.parametrize("kind", ["cache", "bits", "tiles", "turns", "tool", "tool:search", "joules"])
+@pytest.mark.parametrize(
+    "kind", ["cache", "bits", "tiles", "turns", "tool", "tool:search", "bytes", "bytes:search", "joules"]
+)
 def test_what_a_budget_parses_can_be_metered(kind) -> None:
     budget = Budget.parse(f"{kind}:512")
     assert (budget.kind, budget.amount) == (kind, 512)

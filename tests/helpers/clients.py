@@ -123,27 +123,33 @@ def install(client: Client) -> list[str]:
     Needs uv at ``UV``, or npm. Packages come from wherever these are set up to look.
     """
     source, folder = PROGRAMS / client.name, ENVIRONMENTS / client.name
-    pins = source / ("package-lock.json" if client.node else "requirements.txt")
-    done = folder / ".done"
-    interpreter = folder / ("node_modules/.bin/node" if client.node else "bin/python")
+    if not client.node:
+        return [str(environment(source / "requirements.txt", folder)), str(source / "run.py")]
+    pins, done = source / "package-lock.json", folder / ".done"
     if not done.exists() or done.read_text() != pins.read_text():
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
-        if client.node:
-            for file in ("package.json", "package-lock.json"):
-                shutil.copy(source / file, folder)
-            # the one package whose script has to run brings the Node that the others need
-            _do(["npm", "ci", "--no-audit", "--no-fund", "--loglevel=error"], folder)
-        else:
-            _do([str(UV), "venv", "-q", "--clear", "--python", sys.executable, str(folder)], ROOT)
-            _do([str(UV), "pip", "sync", "-q", "--python", str(interpreter), str(pins)], ROOT)
+        for file in ("package.json", "package-lock.json"):
+            shutil.copy(source / file, folder)
+        # the one package whose script has to run brings the Node that the others need
+        _do(["npm", "ci", "--no-audit", "--no-fund", "--loglevel=error"], folder)
         done.write_text(pins.read_text())
-    if not client.node:
-        return [str(interpreter), str(source / "run.py")]
     # modules are looked for beside the file that imports them
     for module in (source / "run.mjs", PROGRAMS / "cases.mjs"):
         shutil.copy(module, folder)
-    return [str(interpreter), str(folder / "run.mjs")]
+    return [str(folder / "node_modules/.bin/node"), str(folder / "run.mjs")]
+
+
+def environment(pins: Path, folder: Path) -> Path:
+    """The interpreter of an environment with these packages, which is made unless it is there as pinned."""
+    done, interpreter = folder / ".done", folder / "bin" / "python"
+    if not done.exists() or done.read_text() != pins.read_text():
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+        _do([str(UV), "venv", "-q", "--clear", "--python", sys.executable, str(folder)], ROOT)
+        _do([str(UV), "pip", "sync", "-q", "--python", str(interpreter), str(pins)], ROOT)
+        done.write_text(pins.read_text())
+    return interpreter
 
 
 def _do(command: list[str], folder: Path) -> None:

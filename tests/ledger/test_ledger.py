@@ -52,6 +52,19 @@ def test_every_store_follows_the_rules(make: Callable[..., Ledger]) -> None:
     check_ledger(make)
 
 
+def test_calls_of_a_tool_have_a_limit_of_their_own(make: Callable[..., Ledger]) -> None:
+    with make() as ledger:
+        ledger.open("team", [Limit.parse("tool:search:2"), Limit("all", 100)])
+        ledger.settle(ledger.reserve("team", {"all": 0, "tool:search": 1}).id)
+        held = ledger.reserve("team", {"all": 9, "tool:search": 1})
+        with pytest.raises(errors.BudgetExceeded) as refused:
+            ledger.reserve("team", {"all": 0, "tool:search": 1})
+        assert (refused.value.kind, refused.value.limit) == ("tool:search", 2)
+        ledger.release(held.id)
+        assert ledger.remaining("team")["tool:search"] == 1
+        assert ledger.verify().spent == {"team": {"all": 0, "tool:search": 1}}
+
+
 def test_a_new_kind_of_limit_counts_at_once_in_what_was_used_before(ledger: Ledger) -> None:
     ledger.open("org/team")
     ledger.settle(ledger.reserve("org/team", {"all": 10}).id)

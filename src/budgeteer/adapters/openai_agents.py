@@ -29,7 +29,7 @@ from budgeteer.metering.estimate import least_tokens, worst_case
 from budgeteer.metering.outcome import Outcome, outcome_of_status
 from budgeteer.metering.protocol import Allowance
 from budgeteer.metering.settlement import Answer
-from budgeteer.metering.shown import holds_calls, most_tokens
+from budgeteer.metering.shown import answer_of, holds_calls
 
 try:
     import openai
@@ -182,24 +182,12 @@ class BudgetedModel(Model):
             settings = replace(settings, max_tokens=bounds.max_output)
         _check_retries(self.wrapped, settings)
         refuse_unbounded({name: getattr(settings, name) for name in _ADDING}, "")
-        request = {
-            "instructions": instructions,
-            "input": json.loads(json.dumps(input, default=_plain)),
-            "tools": [_tool(tool) for tool in tools],
-            "handoffs": [_tool(handoff) for handoff in handoffs],
-            "schema": None if schema is None or schema.is_plain_text() else schema.json_schema(),
-            "max_output_tokens": settings.max_tokens,
-            "prompt_id": stored["prompt"],
-            "previous_response_id": stored["previous_response_id"],
-            "conversation": stored["conversation_id"],
-        }
+        request = shown(instructions, input, settings.max_tokens, tools, schema, handoffs, stored)
         planned = self.metering.plan("openai", "chat", self.name, worst_case(request, bounds), cap=settings.max_tokens)
         return Call(self.metering, planned), settings
 
     def _answer(self, usage: Usage | None, text: str, outcome: Outcome, calls: bool) -> Answer:
-        least = least_tokens(text)
-        seen, shown = most_tokens([text] if text else [], self.metering.bounds, calls, least, outcome == Outcome.CUT)
-        return Answer(usage, seen, outcome=outcome, shown=shown, least=least)
+        return answer_of(usage, text, self.metering.bounds, calls=calls, outcome=outcome)
 
 
 class BudgetedProvider(ModelProvider):
@@ -238,6 +226,29 @@ def _metered_below(model: Model, metering: Metering) -> Model | None:
         return cast(Model, copied)
     refuse_unmetered(client)
     return None
+
+
+def shown(
+    instructions: str | None,
+    input: Any,
+    cap: int | None,
+    tools: Any,
+    schema: Any,
+    handoffs: Any,
+    stored: Mapping[str, Any],
+) -> dict[str, Any]:
+    """A request as far as its cost goes, as :func:`budgeteer.metering.estimate.worst_case` reads it."""
+    return {
+        "instructions": instructions,
+        "input": json.loads(json.dumps(input, default=_plain)),
+        "tools": [_tool(tool) for tool in tools],
+        "handoffs": [_tool(handoff) for handoff in handoffs],
+        "schema": None if schema is None or schema.is_plain_text() else schema.json_schema(),
+        "max_output_tokens": cap,
+        "prompt_id": stored["prompt"],
+        "previous_response_id": stored["previous_response_id"],
+        "conversation": stored["conversation_id"],
+    }
 
 
 def _check_retries(model: Model, settings: ModelSettings) -> None:

@@ -28,7 +28,7 @@ from budgeteer.metering.estimate import least_tokens, worst_case
 from budgeteer.metering.outcome import Outcome, outcome_of_status
 from budgeteer.metering.protocol import Allowance
 from budgeteer.metering.settlement import Answer
-from budgeteer.metering.shown import most_tokens
+from budgeteer.metering.shown import answer_of
 
 try:
     from pydantic_ai import RunContext
@@ -45,6 +45,8 @@ except ImportError as error:
 
 _HIDDEN = {"google_cached_content": "cached_content", "xai_previous_response_id": "previous_response_id"}
 """Settings that stand for input which the request does not show -> the name of such a field in a request."""
+_UNSENT = frozenset({"timestamp", "usage", "run_id", "conversation_id", "workspace_ref", "history_digest"})
+"""Fields of messages and parts that no provider is sent."""
 _PIECE = 16
 """Most characters of a delta that counts as one token."""
 
@@ -169,20 +171,7 @@ class BudgetedModel(WrapperModel):
         cap = merged.get("max_tokens")
         if cap is None and bounds.max_output is not None:
             cap = merged["max_tokens"] = bounds.max_output
-        files: list[dict[str, str]] = []
-        request = {
-            "history": _shown(json.loads(ModelMessagesTypeAdapter.dump_json(messages)), files),
-            "messages": files,
-            "tools": [
-                {"name": tool.name, "description": tool.description, "parameters": tool.parameters_json_schema}
-                for tool in (*parameters.function_tools, *parameters.output_tools)
-            ]
-            + [{"type": tool.kind} for tool in parameters.native_tools],
-            "output": str(parameters.output_object),
-            "instructions": str(getattr(parameters, "instruction_parts", None)),
-            "max_tokens": cap,
-            **hidden,
-        }
+        request = {**shown(messages, parameters, cap), **hidden}
         worst = worst_case(request, bounds)
         planned = self.metering.plan(
             self.wrapped.system,
@@ -203,10 +192,27 @@ class BudgetedModel(WrapperModel):
         usage = read_usage(response.usage, text, asked)
         if outcome == Outcome.CUT and usage is not None:
             usage = Usage(input=usage.input, cached=usage.cached, written=usage.written)
-        calls, least = any(part.part_kind == "tool-call" for part in shown), least_tokens(text)
-        cut = outcome == Outcome.CUT
-        seen, most = most_tokens([text] if text else [], self.metering.bounds, calls, least, cut)
-        return Answer(usage, seen, response.model_name or "", "", outcome, most, least=least)
+        calls = any(part.part_kind == "tool-call" for part in shown)
+        return answer_of(
+            usage, text, self.metering.bounds, calls=calls, outcome=outcome, model=response.model_name or ""
+        )
+
+
+def shown(messages: list[ModelMessage], parameters: ModelRequestParameters, cap: int | None) -> dict[str, Any]:
+    """A request as far as its cost goes, as :func:`budgeteer.metering.estimate.worst_case` reads it."""
+    files: list[dict[str, str]] = []
+    return {
+        "history": _shown(json.loads(ModelMessagesTypeAdapter.dump_json(messages)), files),
+        "messages": files,
+        "tools": [
+            {"name": tool.name, "description": tool.description, "parameters": tool.parameters_json_schema}
+            for tool in (*parameters.function_tools, *parameters.output_tools)
+        ]
+        + [{"type": tool.kind} for tool in parameters.native_tools],
+        "output": str(parameters.output_object),
+        "instructions": str(getattr(parameters, "instruction_parts", None)),
+        "max_tokens": cap,
+    }
 
 
 def read_usage(usage: RequestUsage, text: str = "", asked: str = "") -> Usage | None:
@@ -251,7 +257,9 @@ def _shown(value: Any, files: list[dict[str, str]]) -> Any:
         if kind in ("audio-url", "video-url", "document-url", "binary", "uploaded-file"):
             files.append({"type": "file"})
             return None
-        return {name: _shown(inner, files) for name, inner in value.items()}
+        return {
+            name: _shown(inner, files) for name, inner in value.items() if inner is not None and name not in _UNSENT
+        }
     return [_shown(inner, files) for inner in value] if isinstance(value, list) else value
 
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 DEFAULT = "budgeteer-ledger.db"
 
 
-_LOOK = ("show", "top", "spend", "export", "verify")
+_LOOK = ("show", "top", "spend", "tree", "export", "verify")
 """Actions that write nothing to the ledger."""
 
 
@@ -62,6 +62,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     sub.add_argument("--kind", default="all", help="kind of units (default all)")
     sub.add_argument("--runs", action="store_true", help="quantiles over runs (tag 'run', else path) instead")
     sub.add_argument("--forecast", metavar="RUN", help="what this run will have used when it ends, from the other runs")
+    sub = action("tree", "which agent was given, spent and holds what, as a tree", rows=True)
+    sub.add_argument("path", nargs="?", default="", help="only this account and those below")
+    sub.add_argument("--kind", default="all", help="kind of units (default all)")
+    sub.add_argument("--out", type=Path, default=None, help="file of a picture, in SVG")
     sub = action("export", "the journal, one JSON object a line with text and hash, or as CSV")
     sub.add_argument("--csv", action="store_true", help="settlements as CSV")
     sub.add_argument("--out", type=Path, default=None, help="file (default: standard output)")
@@ -84,6 +88,7 @@ def run(args: argparse.Namespace) -> int:
             "show": _show,
             "top": _top,
             "spend": _spend,
+            "tree": _tree,
             "export": _export,
             "verify": _verify,
             "reset": _reset,
@@ -181,6 +186,43 @@ def _spend(ledger: Ledger, args: argparse.Namespace) -> int:
             }
             rows.append({args.by: "total", "kind": args.kind, **total, "share": 1.0, "mean_share": 1.0})
         _emit(rows, args)
+    return 0
+
+
+def _tree(ledger: Ledger, args: argparse.Namespace) -> int:
+    from budgeteer.core.errors import InvalidInput
+    from budgeteer.draw.tree import Branch, tree_chart
+    from budgeteer.ledger.tree import Node, tree
+
+    def walk(nodes: list[Node], depth: int) -> Iterator[tuple[Node, int]]:
+        for node in nodes:
+            yield node, depth
+            yield from walk(node.children, depth + 1)
+
+    found = list(walk(tree(ledger.lines(), args.kind), 0))
+    if args.path:
+        top = next((depth for node, depth in found if node.path == args.path), None)
+        if top is None:
+            raise InvalidInput(f"nothing of the kind {args.kind!r} was reserved at {args.path!r}; see ledger tree")
+        found = [(node, depth - top) for node, depth in found if f"{node.path}/".startswith(f"{args.path}/")]
+    told = args.json or args.csv
+    rows = [
+        {
+            "agent": node.path if told else "  " * depth + node.path.rpartition("/")[2], "kind": args.kind,
+            "parts": node.parts, "calls": node.calls, "given": node.given, "spent": node.spent, "held": node.held,
+            "back": node.back,
+        }
+        for node, depth in found
+    ]  # fmt: skip
+    if args.out is not None:
+        shown = [_cell("spent", node.spent, {"kind": args.kind}) for node, _ in found]
+        given = [f" of {_cell('given', node.given, {'kind': args.kind})}" if node.parts else "" for node, _ in found]
+        branches = [
+            Branch(node.path.rpartition("/")[2], depth, (node.spent, node.held, node.back or 0), spent + of)
+            for (node, depth), spent, of in zip(found, shown, given, strict=True)
+        ]
+        args.out.write_text(tree_chart(branches, f"{args.path or 'all accounts'}: {args.kind}"), encoding="utf-8")
+    _emit(rows, args)
     return 0
 
 
@@ -288,7 +330,7 @@ def _cell(name: str, value: Any, row: dict[str, Any]) -> str:
     if isinstance(value, float):
         return f"{value:.1%}"
     if isinstance(value, int):
-        counts = ("calls", "estimated", "runs")
+        counts = ("calls", "estimated", "parts", "runs")
         return _money(value) if row.get("kind") == "money" and name not in counts else f"{value:,}"
     return str(value)
 

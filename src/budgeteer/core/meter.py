@@ -190,6 +190,11 @@ def tool(name: str = "") -> Meter:
     return Counted(f"tool:{name}" if name else "tool")
 
 
+def returned(name: str = "") -> Meter:
+    """Bytes that all tools returned (``bytes``), or the tool of this name (``bytes:search``)."""
+    return Counted(f"bytes:{name}" if name else "bytes")
+
+
 def meter(kind: str, prices: Prices | None = None) -> Meter:
     """The meter of a kind of budget.
 

@@ -640,6 +640,7 @@ METHODS: tuple[Method, ...] = (
     Method("tiles", "meter", "budgeteer.core.meter:tiles", "tiles or visual tokens of an image"),
     Method("turns", "meter", "budgeteer.core.meter:turns", "turns of an agent"),
     Method("tool", "meter", "budgeteer.core.meter:tool", "calls of tools, or of one: tool:search"),
+    Method("bytes", "meter", "budgeteer.core.meter:returned", "bytes that tools return, or one: bytes:search"),
     Method("joules", "meter", "budgeteer.core.meter:joules", "energy"),
     # reward
     Method("overlong", "reward", _RW("overlong"), "less for rollouts that come near their cap", DAPO),

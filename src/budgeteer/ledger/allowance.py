@@ -97,18 +97,23 @@ class Allowance:
         return Call(self, amounts, id, ttl, on_abandon)
 
     @overload
-    def share(self, parts: Sequence[int] | Sequence[Mapping[str, int]]) -> list[Allowance]: ...
+    def share(
+        self, parts: Sequence[int] | Sequence[Mapping[str, int]], *, tags: Mapping[str, str] | None = None
+    ) -> list[Allowance]: ...
 
     @overload
-    def share(self, parts: Mapping[str, int] | Mapping[str, Mapping[str, int]]) -> dict[str, Allowance]: ...
+    def share(
+        self, parts: Mapping[str, int] | Mapping[str, Mapping[str, int]], *, tags: Mapping[str, str] | None = None
+    ) -> dict[str, Allowance]: ...
 
-    def share(self, parts: Any) -> list[Allowance] | dict[str, Allowance]:
+    def share(self, parts: Any, *, tags: Mapping[str, str] | None = None) -> list[Allowance] | dict[str, Allowance]:
         """Split what is left among children; what a child does not use comes back when it closes.
 
         Args:
             parts: one for each child. Integers are weights: all that is left is split by them to the unit, by largest
                 remainder. Mappings are amounts, units per kind, and the rest stays here. A mapping from names gives
                 every child a scope of its own under this path; it is opened on first use, without limits of its own.
+            tags: put on every settlement of the children, beside and before those of this allowance.
 
         Returns:
             The children, as a list, or by name if ``parts`` has names.
@@ -124,6 +129,7 @@ class Allowance:
             raise InvalidInput("share got no parts; give a weight or amounts for each child")
         weights = all(isinstance(part, int) for part in slices)
         amounts = [] if weights else [dict(check_amounts(part)) for part in slices]
+        encode_tags(tags := {**self._tags, **(tags or {})})
         with self._tree.lock:
             self._check()
             if weights:
@@ -141,7 +147,7 @@ class Allowance:
             extra = sorted({kind for part in amounts for kind in part} - self._free.keys())
             if extra:
                 raise InvalidInput(f"the parts name {', '.join(extra)}, which this allowance does not hold")
-            children = [self._child(path, part) for path, part in zip(paths, amounts, strict=True)]
+            children = [self._child(path, part, tags) for path, part in zip(paths, amounts, strict=True)]
             for part in amounts:
                 for kind, units in part.items():
                     self._free[kind] -= units
@@ -163,7 +169,7 @@ class Allowance:
         path = self._path if scope is None else self._below(scope)
         with self._tree.lock:
             self._check()
-            heir = self._child(path, self._free)
+            heir = self._child(path, self._free, self._tags)
             heir._granted, heir._held = self._granted, self._held
             heir._parent = self._parent
             if self._parent is not None:
@@ -220,8 +226,8 @@ class Allowance:
             raise InvalidInput(f"{name!r} is on the path {self._path!r} already: that delegation would be a circle")
         return check_path(f"{self._path}/{name}")[-1]
 
-    def _child(self, path: str, amounts: Mapping[str, int]) -> Allowance:
-        child = Allowance(self._ledger, path, dict.fromkeys(amounts, 0), tags=self._tags)
+    def _child(self, path: str, amounts: Mapping[str, int], tags: Mapping[str, str]) -> Allowance:
+        child = Allowance(self._ledger, path, dict.fromkeys(amounts, 0), tags=tags)
         child._free, child._granted, child._tree, child._parent = dict(amounts), dict(amounts), self._tree, self
         return child
 

@@ -23,7 +23,7 @@ Amounts = tuple[tuple[str, int], ...]
 _SEEN: set[str] = set()
 """Kinds that were checked."""
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,31}")
-_KIND = re.compile(r"[a-z][a-z0-9_.*/+-]{0,127}")
+_KIND = re.compile(r"[a-z][a-z0-9_.*/+-]{0,127}(:[a-z0-9][a-z0-9_.-]{0,63})?")
 _SCOPE = re.compile(r"[\w.@:+=-]{1,128}")
 _ID = re.compile(r"[\w.@:+=/-]{1,256}")
 

@@ -44,6 +44,7 @@ class Metering:
         estimator: None reserves the worst case.
         state: what the estimator has learnt; save it with ``state.to_json()`` and pass it in again.
         on_settle: called with every :class:`Settlement`, such as :func:`budgeteer.adapters.otel.recorder`.
+        counts: what a call counts of each kind that is no token, such as ``{"turns": 1, "tool:search": 0}``.
         recent: what its clients were answered, which bounds their references to stored responses.
     """
 
@@ -54,6 +55,7 @@ class Metering:
     estimator: Estimator | None = None
     state: State = field(default_factory=State)
     on_settle: Callable[[Settlement], object] | None = None
+    counts: Mapping[str, int] = field(default_factory=dict)
     recent: Recent = field(init=False, repr=False, default_factory=Recent)
     _meters: Any = field(init=False, repr=False)
     _lock: Any = field(init=False, repr=False, default_factory=threading.Lock)
@@ -78,6 +80,7 @@ class Metering:
         Raises:
             UnknownPrice: money is counted and the model has no price.
         """
+        worst = self._counted(worst)
         reserve, state, group = worst, self.state, model + str(about.get("group", ""))
         if self.estimator is not None and worst.input is not None and worst.output is not None:
             output = self.estimator.reserve(state, f"{group} output", worst.output)
@@ -119,7 +122,12 @@ class Metering:
         Raises:
             UnknownPrice: money is counted and the model has no price.
         """
+        usage = self._counted(usage)
         return {meter.kind: meter.worst(usage, model, service) for meter in self._meters}
+
+    def _counted(self, usage: Usage) -> Usage:
+        """The usage with what each call counts, unless it says otherwise."""
+        return replace(usage, counts={**self.counts, **dict(usage.counts)}) if self.counts else usage  # type: ignore[arg-type]
 
     def settlement(self, planned: Planned, answer: Answer, started: int = 0, ended: int = 0) -> Settlement:
         """What to charge for a call. A number that the provider did not report is estimated, never taken to be 0:
@@ -134,7 +142,7 @@ class Metering:
             answer: what is known of it now.
             started, ended: nanoseconds since 1970 (UTC).
         """
-        known = answer.usage or Usage()
+        known = self._counted(answer.usage or Usage())
         unsaid = False
         if answer.outcome == Outcome.REJECTED:
             usage, estimated = Usage(input=0, output=0), False

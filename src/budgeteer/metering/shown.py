@@ -6,7 +6,10 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from budgeteer.metering.estimate import Bounds, count_text
+from budgeteer.core.usage import Usage
+from budgeteer.metering.estimate import Bounds, count_text, least_tokens
+from budgeteer.metering.outcome import Outcome
+from budgeteer.metering.settlement import Answer
 
 ON_THE_WAY = 32
 """Tokens that a server may have generated beyond the last that came, before it noticed that nobody reads any more."""
@@ -67,3 +70,33 @@ def most_tokens(
     if seen is not None:
         seen = (seen if bounds.tokens is None else max(seen, least)) + ON_THE_WAY * cut
     return seen, 0 if calls and bounds.tokens is not None else sum(shown)
+
+
+def answer_of(
+    usage: Usage | None, text: str, bounds: Bounds, *, calls: bool = False, outcome: Outcome = Outcome.OK,
+    model: str = "",
+) -> Answer:  # fmt: skip
+    """What is known of a call of which a framework shows the usage and the text.
+
+    Args:
+        usage: as reported; None = not reported, or not credible.
+        text: of the answer, the arguments of calls of tools included.
+        bounds: whose tokenizer and margin count.
+        calls: whether the answer holds calls of tools.
+        outcome: how the call ended.
+        model: as the answer names it.
+    """
+    least = least_tokens(text)
+    seen, shown = most_tokens([text] if text else [], bounds, calls, least, outcome == Outcome.CUT)
+    return Answer(usage, seen, model, outcome=outcome, shown=shown, least=least)
+
+
+def credible(usage: Usage | None, text: str, asked: str = "") -> Usage | None:
+    """The usage; None if it is smaller than the answer, or what was asked, must have needed.
+
+    >>> credible(Usage(input=9, output=0), "Hello"), credible(Usage(input=9, output=2), "Hello")
+    (None, Usage(input=9, output=2))
+    """
+    if usage is None or (usage.input or 0) < max(1, least_tokens(asked)) or (usage.output or 0) < least_tokens(text):
+        return None
+    return usage

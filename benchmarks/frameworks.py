@@ -1,0 +1,118 @@
+"""Agents of real frameworks, on a budget and on their own limits: ``python benchmarks/frameworks.py``.
+
+Twelve scenarios with a scripted model over HTTP, which counts what it bills: a token for four bytes of a request, and
+one for each word of an answer. Each framework runs in a pinned environment of its own. The arm ``budget`` bounds
+requests by bytes, ``counted`` by a tokenizer that is known, and ``own`` is the framework's own limit, with no budget.
+Writes ``docs/frameworks.md`` and ``benchmarks/results/frameworks.json``. Nothing is drawn at random.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT / "tests"))
+
+from helpers.frameworks import FRAMEWORKS, SCENARIOS, TOKENS, Program, arms_of, fault  # noqa: E402
+
+RESULTS = ROOT / "benchmarks" / "results" / "frameworks.json"
+HEADS = {
+    "budget": "A budget, requests bounded by their bytes",
+    "counted": "A budget, requests counted by the model's tokenizer",
+    "own": "The frameworks' own limits, no budget",
+}
+
+
+def measure(names: list[str]) -> list[dict[str, Any]]:
+    """All rows of some frameworks; each is printed as it comes."""
+    rows = []
+    for framework in FRAMEWORKS:
+        if framework.name not in names:
+            continue
+        with Program(framework) as program:
+            for scenario in SCENARIOS:
+                for arm in arms_of(scenario):
+                    row = {**program.do(scenario, arm), "version": framework.version}
+                    print(json.dumps(row), flush=True)
+                    rows.append(row)
+    return rows
+
+
+def cell(row: dict[str, Any] | None) -> str:
+    """Calls of tools that ran, tokens billed, what was over, and how it ended if there was no answer."""
+    if row is None:
+        return "-"
+    over = row["billed"] - TOKENS
+    found = f"{row['ran']}: {row['billed']:,}" + (f" **(+{over:,})**" if over > 0 else "")
+    return found if row["text"] and not row["error"] else f"{found}, `{row['error'].partition(':')[0] or 'no answer'}`"
+
+
+def page(rows: list[dict[str, Any]]) -> str:
+    """The tables for the documentation."""
+    by = {(row["framework"], row["scenario"], row["arm"]): row for row in rows}
+    ours = [row for row in rows if row["arm"] != "own"]
+    own = [row for row in rows if row["arm"] == "own"]
+    over = [row for row in own if row["billed"] > TOKENS]
+    ended = [row for row in own if row["error"]]
+    lines = [
+        "# Agents of frameworks on a budget", "",
+        f"Twelve scenarios, each with a budget of {TOKENS:,} tokens, by agents of real frameworks in pinned",
+        "environments of their own, with a scripted model over HTTP that never stops calling tools by itself. It bills",
+        "a token for four bytes of a request, and one for each word of an answer. A cell says how many",
+        "calls of tools ran, the tokens that were billed, what is over the budget, and the error that ended the run,",
+        "if one did. How to set it up: [agents](agents.md).", "",
+        "`make frameworks` writes this page and `benchmarks/results/frameworks.json`; `make test-frameworks` runs the",
+        "first two tables as tests. A new framework is a folder in `tests/frameworks` and an entry of `FRAMEWORKS` in",
+        "`tests/helpers/frameworks.py`.", "",
+        f"- On a budget, {sum(row['billed'] > TOKENS for row in ours)} of {len(ours)} runs went over it;",
+        f"  {sum(not row['text'] for row in ours)} ended without an answer, all of them by an error of a tool that the",
+        "  framework lets through. What was charged is never below what was billed.",
+        "- The frameworks' own limits count steps of an agent, set to 6 here, and know nothing of tokens; pydantic-ai",
+        "  counts tokens, after each request unless it is told to count before. So they bound something else, and",
+        "  where a run stayed below the budget that is by the size of its steps.",
+        f"  {len(over)} of {len(own)} runs went over; at the worst",
+        f"  {max((row['billed'] for row in own), default=0):,} tokens were billed. {len(ended)} ended by an error in",
+        "  place of an answer.",
+        "- smolagents asks with a prompt of 4 kB, which leaves room for a step or two within such a budget.",
+        "- Bytes bound tokens four to one here, so that a budget by bytes stops early; with the model's tokenizer more",
+        "  of it is used (`Bounds(tokens=...)`).",
+        "- Where requests fail after they were generated, each attempt is charged what was reserved, since it may be",
+        "  billed: that uses up a budget sooner, and can leave nothing for a last answer.", "",
+    ]  # fmt: skip
+    for arm, head in HEADS.items():
+        shown = [one for one in FRAMEWORKS if any(key[0] == one.name and key[2] == arm for key in by)]
+        if arm == "own":
+            names = [f"{one.title} {one.limit}" for one in shown]
+        else:
+            names = [f"{one.title} {by[one.name, 'loop', arm]['version']}" for one in shown]
+        lines += [f"## {head}", "", "| scenario | " + " | ".join(names) + " |", "|---|" + "---|" * len(names)]
+        for scenario, what in SCENARIOS.items():
+            if arm not in arms_of(scenario):
+                continue
+            cells = [cell(by.get((one.name, scenario, arm))) for one in shown]
+            lines.append(f"| {scenario}: {what} | " + " | ".join(cells) + " |")
+        lines.append("")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    every = [framework.name for framework in FRAMEWORKS]
+    parser.add_argument("names", nargs="*", default=every, help="frameworks to measure anew; the others are kept")
+    names = parser.parse_args().names
+    kept = json.loads(RESULTS.read_text())["rows"] if RESULTS.exists() else []
+    rows = [row for row in kept if row["framework"] not in names and row["framework"] in every] + measure(names)
+    faults = {f"{row['framework']}, {row['scenario']}, {row['arm']}": fault(row) for row in rows if row["arm"] != "own"}
+    for name, wrong in faults.items():
+        if wrong:
+            print(f"{name}: {wrong}", file=sys.stderr)
+    RESULTS.write_text(json.dumps({"command": "python benchmarks/frameworks.py", "rows": rows}, indent=1) + "\n")
+    (ROOT / "docs" / "frameworks.md").write_text(page(rows))
+
+
+if __name__ == "__main__":
+    main()

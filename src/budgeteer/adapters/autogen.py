@@ -1,0 +1,184 @@
+"""Budgets for agents of AutoGen (agentchat): ``agent = spending(AssistantAgent(...), budget)``.
+
+Every call of the agent's model is one that the budget covers, the last one without tools; its calls of tools are
+counted and cut; see :mod:`budgeteer.metering.agents`. Models that are called elsewhere, by a selector or a summary, are
+wrapped: ``AgentModel(client, budget)``. A model that calls through a client of openai 3 or newer is metered there, each
+attempt by itself; another one must not retry by itself (``max_retries=0``).
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import AsyncIterator, Mapping, Sequence
+from typing import Any
+
+from budgeteer.adapters.wrapped import refuse_retries, wrapped
+from budgeteer.core.errors import MissingExtra
+from budgeteer.core.usage import Usage
+from budgeteer.metering.agents import REFUSALS, AgentBudget
+from budgeteer.metering.call import Call
+from budgeteer.metering.calling import outcome_of
+from budgeteer.metering.outcome import Outcome
+from budgeteer.metering.settlement import Answer
+from budgeteer.metering.shown import answer_of, credible
+from budgeteer.metering.turn import Turn
+
+try:
+    from autogen_agentchat.agents import AssistantAgent
+    from autogen_core.models import ChatCompletionClient, CreateResult, RequestUsage, UserMessage
+except ImportError as error:
+    raise MissingExtra("autogen_agentchat", "autogen") from error
+
+
+def spending(agent: AssistantAgent, budget: AgentBudget) -> AssistantAgent:
+    """The same agent, from now on within a budget.
+
+    Args:
+        agent: its model is replaced, and its tools, which no other agent may use.
+        budget: shared by all agents of a run.
+    """
+    if not isinstance(agent._model_client, AgentModel):
+        agent._model_client = AgentModel(agent._model_client, budget)
+        for tool in agent._tools:
+            tool.run_json = _metered(tool, budget)
+    return agent
+
+
+def _metered(tool: Any, budget: AgentBudget) -> Any:
+    call = tool.run_json
+
+    async def run_json(*given: Any, **named: Any) -> Any:
+        return await budget.ause(tool.name, lambda: call(*given, **named))
+
+    return run_json
+
+
+class AgentModel(ChatCompletionClient):  # type: ignore[misc]
+    """A client whose calls are what an agent's budget covers; what is not overridden here is that of the client.
+
+    Args:
+        client: of any provider.
+        budget: of the run.
+    """
+
+    def __init__(self, client: Any, budget: AgentBudget) -> None:
+        self.asked, self.wrapped, self.budget = client, client, budget
+        inner = wrapped(getattr(client, "_client", None), budget.metering)
+        if inner is None:
+            refuse_retries(getattr(client, "_client", None))
+        else:
+            self.wrapped = copy.copy(client)
+            self.wrapped._client = inner
+
+    async def create(self, messages: Sequence[Any], **more: Any) -> CreateResult:
+        async def send(turn: Turn) -> CreateResult:
+            said, limited = _limited(messages, more, turn)
+            result = await self.wrapped.create(said, **limited)
+            if not turn.tools and not isinstance(result.content, str):
+                return result.model_copy(update={"content": result.thought or turn.stopped, "finish_reason": "stop"})
+            return result
+
+        read = self._read if self.wrapped is self.asked else None
+        return await self.budget.aanswer(send=send, stop=_stopped, read=read, **self._about(messages, more))
+
+    async def create_stream(self, messages: Sequence[Any], **more: Any) -> AsyncIterator[str | CreateResult]:
+        for turn in self.budget.turns(**self._about(messages, more)):
+            if turn.planned is None:
+                yield turn.stopped
+                yield _stopped(turn.stopped)
+                return
+            said, limited = _limited(messages, more, turn)
+            call = None if self.wrapped is not self.asked else Call(self.budget.metering, turn.planned)
+            answer, begun = Answer(outcome=Outcome.UNKNOWN), False
+            try:
+                if call is not None:
+                    await call.astart()
+                async for piece in self.wrapped.create_stream(said, **limited):
+                    begun = True
+                    if isinstance(piece, CreateResult):
+                        answer = self._read(piece)
+                    yield piece
+                return
+            except REFUSALS:
+                if begun:
+                    raise
+            except Exception as error:
+                answer = Answer(outcome=outcome_of(error))
+                raise
+            finally:
+                if call is not None:
+                    await call.afinish(answer)
+
+    def _about(self, messages: Sequence[Any], more: Mapping[str, Any]) -> dict[str, Any]:
+        """What the budget has to know of the call."""
+        tools = [getattr(tool, "schema", tool) for tool in more.get("tools", ())]
+        settings = {**getattr(self.asked, "_create_args", {}), **more.get("extra_create_args", {})}
+        cap = settings.get("max_tokens", self.budget.metering.bounds.max_output)
+        body = {
+            "messages": [_shown(message) for message in messages],
+            "tools": [{"type": "function", "function": dict(tool)} for tool in tools],
+            "max_tokens": cap,
+            "output": str(more.get("json_output") or ""),
+        }
+        return {"request": body, "tools": bool(tools), "model": str(settings.get("model", ""))}
+
+    def _read(self, result: CreateResult) -> Answer:
+        if result.cached:
+            return Answer(outcome=Outcome.REJECTED)  # the model was not asked
+        calls = not isinstance(result.content, str)
+        text = result.content if isinstance(result.content, str) else "".join(
+            f"{call.name}{call.arguments}" for call in result.content
+        )  # fmt: skip
+        usage = Usage(input=result.usage.prompt_tokens, output=result.usage.completion_tokens)
+        return answer_of(credible(usage, text), text, self.budget.metering.bounds, calls=calls)
+
+    async def close(self) -> None:
+        await self.wrapped.close()
+
+    def actual_usage(self) -> RequestUsage:
+        return self.wrapped.actual_usage()
+
+    def total_usage(self) -> RequestUsage:
+        return self.wrapped.total_usage()
+
+    def count_tokens(self, messages: Sequence[Any], **more: Any) -> int:
+        return int(self.wrapped.count_tokens(messages, **more))
+
+    def remaining_tokens(self, messages: Sequence[Any], **more: Any) -> int:
+        return int(self.wrapped.remaining_tokens(messages, **more))
+
+    @property
+    def capabilities(self) -> Any:
+        return self.wrapped.capabilities
+
+    @property
+    def model_info(self) -> Any:
+        return self.wrapped.model_info
+
+
+def _limited(messages: Sequence[Any], more: Mapping[str, Any], turn: Turn) -> tuple[Sequence[Any], dict[str, Any]]:
+    """Messages and settings as the turn allows them."""
+    limited = {**more, "extra_create_args": {**more.get("extra_create_args", {}), "max_tokens": turn.cap}}
+    if turn.note:
+        messages = [*messages, UserMessage(content=turn.note, source="budget")]
+    return messages, limited if turn.tools else {**limited, "tools": [], "tool_choice": "auto"}
+
+
+def _shown(message: Any) -> dict[str, Any]:
+    """A message as far as its cost goes."""
+    parts = message.content if isinstance(message.content, list) else [message.content]
+    return {"role": message.type, "content": [_part(part) for part in parts], "name": getattr(message, "source", "")}
+
+
+def _part(part: Any) -> Any:
+    if isinstance(part, str):
+        return part
+    fields = part.model_dump() if hasattr(part, "model_dump") else getattr(part, "__dict__", {})
+    texts = [value for value in fields.values() if isinstance(value, str)]
+    return json.dumps(texts) if texts else {"type": "image"}
+
+
+def _stopped(text: str) -> CreateResult:
+    usage = RequestUsage(prompt_tokens=0, completion_tokens=0)
+    return CreateResult(finish_reason="stop", content=text, usage=usage, cached=False)

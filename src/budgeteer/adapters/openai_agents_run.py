@@ -1,0 +1,204 @@
+"""Budgets for agents of the OpenAI Agents SDK: ``agent = spending(Agent(...), budget)``, and run it as before.
+
+Every call of the agent's model is one that the budget covers, the last one without tools and handoffs; its calls of
+function tools are counted and cut; see :mod:`budgeteer.metering.agents`. Agents that it hands over to come along. An
+agent that is used as a tool is made one by ``spending`` first. Tools that the provider runs are refused, unless the
+bounds say what they may read; tools of MCP servers are metered by :mod:`budgeteer.adapters.mcp`.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from typing import Any, cast
+
+from budgeteer.adapters.openai_agents import BudgetedModel, shown
+from budgeteer.core.errors import BudgetExceeded, MissingExtra
+from budgeteer.metering.agents import REFUSALS, AgentBudget
+from budgeteer.metering.turn import Turn
+
+try:
+    from agents import Agent, FunctionTool, Handoff, Model, ModelProvider, ModelSettings, MultiProvider, Tool
+    from agents.items import ModelResponse, TResponseStreamEvent
+    from agents.usage import Usage
+    from openai.types.responses import (
+        Response,
+        ResponseCompletedEvent,
+        ResponseFunctionToolCall,
+        ResponseOutputMessage,
+        ResponseOutputText,
+    )
+except ImportError as error:
+    raise MissingExtra("agents", "openai-agents") from error
+
+
+def spending(agent: Agent[Any], budget: AgentBudget, provider: ModelProvider | None = None) -> Agent[Any]:
+    """The agent, and all that it hands over to, on a budget.
+
+    Args:
+        agent: it stays as it is.
+        budget: shared by all agents of a run.
+        provider: of its model, if it has only the name of one; None: the SDK's MultiProvider.
+    """
+    own: Agent[Any] = _spending(agent, budget, provider or MultiProvider(), {})
+    return own
+
+
+def _spending(agent: Any, budget: AgentBudget, provider: ModelProvider, done: dict[int, Any]) -> Any:
+    if isinstance(agent, Handoff) or id(agent) in done:
+        return done.get(id(agent), agent)
+    model = agent.model if isinstance(agent.model, Model) else provider.get_model(agent.model)
+    own = done[id(agent)] = agent.clone(
+        model=model if isinstance(model, AgentModel) else AgentModel(model, budget),
+        tools=[metered_tool(tool, budget) for tool in agent.tools],
+    )
+    own.handoffs = [_spending(other, budget, provider, done) for other in agent.handoffs]
+    return own
+
+
+def metered_tool(tool: Tool, budget: AgentBudget) -> Tool:
+    """A copy of a function tool whose calls are counted, and whose results are cut; other tools as they are."""
+    if not isinstance(tool, FunctionTool):
+        return tool
+    call, copied = tool.on_invoke_tool, copy.copy(tool)
+
+    async def invoke(context: Any, arguments: str) -> Any:
+        return await budget.ause(tool.name, lambda: call(context, arguments))
+
+    copied.on_invoke_tool = invoke
+    return copied
+
+
+class AgentModel(Model):
+    """A model whose calls are what an agent's budget covers.
+
+    Args:
+        model: of the SDK.
+        budget: of the run.
+    """
+
+    def __init__(self, model: Model, budget: AgentBudget) -> None:
+        self.wrapped = model if isinstance(model, BudgetedModel) else BudgetedModel(model, budget.metering)
+        self.budget = budget
+
+    async def close(self) -> None:
+        await self.wrapped.close()
+
+    def get_retry_advice(self, request: Any) -> Any:
+        return self.wrapped.get_retry_advice(request)
+
+    async def get_response(
+        self,
+        system_instructions: str | None,
+        input: Any,
+        model_settings: ModelSettings,
+        tools: list[Any],
+        output_schema: Any,
+        handoffs: list[Any],
+        tracing: Any,
+        **stored: Any,
+    ) -> ModelResponse:
+        async def send(turn: Turn) -> ModelResponse:
+            asked = _asked(input, model_settings, tools, handoffs, turn)
+            response = await self.wrapped.get_response(
+                system_instructions, asked[0], asked[1], asked[2], output_schema, asked[3], tracing, **stored
+            )
+            if not turn.tools:
+                response.output = _final(response.output, turn)
+            return response
+
+        return await self.budget.aanswer(
+            send=send,
+            stop=lambda text: ModelResponse(output=[_message(text, output_schema)], usage=Usage(), response_id=None),
+            **self._about(system_instructions, input, model_settings, tools, output_schema, handoffs, stored),
+        )
+
+    async def stream_response(
+        self,
+        system_instructions: str | None,
+        input: Any,
+        model_settings: ModelSettings,
+        tools: list[Any],
+        output_schema: Any,
+        handoffs: list[Any],
+        tracing: Any,
+        **stored: Any,
+    ) -> AsyncIterator[TResponseStreamEvent]:
+        about = self._about(system_instructions, input, model_settings, tools, output_schema, handoffs, stored)
+        for turn in self.budget.turns(**about):
+            if turn.planned is None:
+                yield _completed(_message(turn.stopped, output_schema))
+                return
+            begun = False
+            asked = _asked(input, model_settings, tools, handoffs, turn)
+            try:
+                async for event in self.wrapped.stream_response(
+                    system_instructions, asked[0], asked[1], asked[2], output_schema, asked[3], tracing, **stored
+                ):
+                    begun = True
+                    if isinstance(event, ResponseCompletedEvent) and not turn.tools:
+                        event.response.output = _final(event.response.output, turn)
+                    yield event
+                return
+            except REFUSALS:
+                if begun:
+                    raise
+
+    def _about(
+        self,
+        instructions: Any,
+        input: Any,
+        settings: ModelSettings,
+        tools: Any,
+        schema: Any,
+        handoffs: Any,
+        stored: Any,
+    ) -> dict[str, Any]:
+        """What the budget has to know of the call."""
+        bounds = self.budget.metering.bounds
+        cap = bounds.max_output if settings.max_tokens is None else settings.max_tokens
+        body = shown(instructions, input, cap, tools, schema, handoffs, stored)
+        body["tools"] += body.pop("handoffs")
+        return {"request": body, "tools": bool(tools or handoffs), "model": self.wrapped.name, "provider": "openai"}
+
+
+def _asked(
+    input: Any, settings: ModelSettings, tools: list[Any], handoffs: list[Any], turn: Turn
+) -> tuple[Any, ModelSettings, list[Any], list[Any]]:
+    """Input, settings, tools and handoffs as the turn allows them."""
+    settings = replace(settings, max_tokens=turn.cap)
+    if turn.note:
+        said = {"role": "user", "content": turn.note}
+        input = [{"role": "user", "content": input}, said] if isinstance(input, str) else [*input, said]
+    if turn.tools:
+        return input, settings, tools, handoffs
+    return input, replace(settings, tool_choice=None, parallel_tool_calls=None), [], []
+
+
+def _final(output: list[Any], turn: Turn) -> list[Any]:
+    """The items of a last answer without calls of tools that it was not given."""
+    kept = [item for item in output if not isinstance(item, ResponseFunctionToolCall)]
+    return output if len(kept) == len(output) else [*kept, _message(turn.stopped, None)]
+
+
+def _message(text: str, schema: Any) -> ResponseOutputMessage:
+    """The text that an agent ends with in place of an answer.
+
+    Raises:
+        BudgetExceeded: the answer has to be an object.
+    """
+    if schema is not None and not schema.is_plain_text():
+        raise BudgetExceeded(kind="all", scope="agent", used=0, requested=1, limit=0, hint=text)
+    part = ResponseOutputText(text=text, type="output_text", annotations=[])
+    return ResponseOutputMessage(id="budget", content=[part], role="assistant", status="completed", type="message")
+
+
+def _completed(message: ResponseOutputMessage) -> TResponseStreamEvent:
+    response = Response(
+        id="budget", created_at=0, model="none", object="response", output=[message], parallel_tool_calls=False,
+        tool_choice="none", tools=[],
+    )  # fmt: skip
+    return cast(TResponseStreamEvent, ResponseCompletedEvent(
+        response=response, sequence_number=0, type="response.completed"
+    ))  # fmt: skip

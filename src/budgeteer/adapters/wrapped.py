@@ -1,0 +1,41 @@
+"""The OpenAI client inside a framework's model, wrapped where that can be done."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from budgeteer.core.errors import InvalidInput, MissingExtra
+from budgeteer.metering.call import Metering
+
+
+def wrapped(client: Any, metering: Metering) -> Any:
+    """A wrapped client, whose every attempt is metered; None if this is no client of openai 3 or newer.
+
+    Args:
+        client: that a framework's model calls through, or anything else.
+        metering: how its calls are reserved and charged.
+    """
+    try:
+        import openai
+
+        from budgeteer.adapters.openai import wrap
+    except (ImportError, MissingExtra):
+        return None
+    if not isinstance(client, openai.OpenAI | openai.AsyncOpenAI):
+        return None
+    if getattr(getattr(client, "_client", None), "metering", None) is metering:
+        return client
+    return wrap(client, metering)
+
+
+def refuse_retries(model: Any) -> None:
+    """Refuse a model that retries where no attempt can be metered.
+
+    Raises:
+        InvalidInput: its ``max_retries`` is not 0.
+    """
+    if getattr(model, "max_retries", 0) != 0:
+        raise InvalidInput(
+            f"{type(model).__name__} retries where no attempt can be metered; give it max_retries=0, or a model that "
+            "calls through a client of openai 3 or newer"
+        )

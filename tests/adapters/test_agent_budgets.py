@@ -1,0 +1,177 @@
+"""Agents within a budget, by the frameworks that are installed here, before a scripted model; and tools of MCP servers.
+
+All twelve scenarios, with all frameworks: ``make test-frameworks``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import importlib.util
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+from budgeteer.core.errors import BudgetExceeded
+from budgeteer.metering.agents import AgentBudget
+from budgeteer.metering.estimate import Bounds
+from helpers.brain import MODEL, Brain
+from helpers.frameworks import fault
+from helpers.upstream import Upstream
+
+ROOT = Path(__file__).parents[2]
+NEEDS = {"openai-agents": "agents", "pydantic-ai": "pydantic_ai"}
+
+
+@pytest.fixture
+def provider():
+    with Upstream(Brain()) as provider:
+        yield provider
+
+
+@pytest.fixture(params=NEEDS)
+def make(request, provider, monkeypatch):
+    """Makes agents of a framework, as its program in tests/frameworks does."""
+    pytest.importorskip(NEEDS[request.param])
+    pytest.importorskip("openai")
+    monkeypatch.setenv("BASE_URL", provider.url)
+    monkeypatch.setenv("MODEL", MODEL)
+    monkeypatch.syspath_prepend(str(ROOT / "tests" / "frameworks"))
+    monkeypatch.delitem(sys.modules, "scenarios", raising=False)
+    spec = importlib.util.spec_from_file_location("program", ROOT / "tests/frameworks" / request.param / "run.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.make
+
+
+@pytest.mark.parametrize("scenario", ["stream", "fan-out", "megabytes", "aborted child", "recursion"])
+def test_an_agent_stays_within_its_budget(make, provider, scenario, monkeypatch):
+    import scenarios
+
+    monkeypatch.setattr(scenarios, "TOKENS", 8_000)
+    row = scenarios.do(make, scenario, "budget")
+    assert fault({**row, "scenario": scenario, "billed": provider.billed}) == ""
+    assert row["charged"] == provider.billed <= 8_000
+
+
+def search(query: str) -> str:
+    """Search for something.
+
+    Args:
+        query: what to search for.
+    """
+    return "nothing yet"
+
+
+def test_the_last_answer_is_asked_without_tools_and_told_why(make, provider):
+    budget = AgentBudget.parse("100k, turns:3, tool:search:1", bounds=Bounds(overhead=64, max_output=96))
+    assert asyncio.run(make("agent", [search], budget=budget)("do: search")) == "Done with 2 findings."
+    assert [bool(body.get("tools")) for body in provider.bodies] == [True, True, False]
+    last = provider.bodies[-1]["messages"]
+    assert "budget" in json.dumps(last[-1])
+    assert "tool:search: 0 of 1 left" in json.dumps(last[-2])
+    assert budget.spent["turns"] == 3
+    assert asyncio.run(make("agent", [search], budget=budget)("do: search")).startswith("[stopped: the budget")
+    assert len(provider.bodies) == 3
+
+
+def test_an_agent_whose_answer_is_an_object_cannot_end_with_a_text(provider):
+    pytest.importorskip("pydantic_ai")
+    import agents
+    from openai import AsyncOpenAI
+    from pydantic import BaseModel
+    from pydantic_ai import Agent
+    from pydantic_ai.models.test import TestModel
+
+    from budgeteer.adapters.openai_agents_run import spending
+    from budgeteer.adapters.pydantic_ai_run import Spending
+
+    class Person(BaseModel):
+        name: str
+
+    budget = AgentBudget.parse("100")
+    with pytest.raises(BudgetExceeded, match="does not cover another answer"):
+        Agent(TestModel(), output_type=Person, capabilities=[Spending(budget)]).run_sync("Hi")
+    model = agents.OpenAIChatCompletionsModel(MODEL, AsyncOpenAI(base_url=provider.url, api_key="x"))
+    agent = spending(agents.Agent("a", model=model, output_type=Person), budget)
+    with pytest.raises(BudgetExceeded, match="does not cover another answer"):
+        asyncio.run(agents.Runner.run(agent, "Hi", run_config=agents.RunConfig(tracing_disabled=True)))
+    assert provider.requests == []
+
+
+def test_agents_that_are_handed_over_to_come_along(provider):
+    agents = pytest.importorskip("agents")
+    from budgeteer.adapters.openai_agents_run import AgentModel, spending
+
+    tool = agents.function_tool(search)
+    second = agents.Agent("second", model="gpt-4o", tools=[tool])
+    first = agents.Agent("first", model="gpt-4o", handoffs=[second])
+    second.handoffs = [first]
+    own = spending(first, AgentBudget.parse("10k"), agents.OpenAIProvider(api_key="x", base_url=provider.url))
+    assert first.handoffs == [second]
+    assert isinstance(own.handoffs[0].model, AgentModel)
+    assert own.handoffs[0].handoffs == [own]
+    assert own.handoffs[0].tools[0] is not tool
+    assert (own.handoffs[0].tools[0].name, second.tools) == ("search", [tool])
+
+
+def test_tools_of_an_mcp_server():
+    pytest.importorskip("mcp")
+    from mcp import Client
+    from mcp.server.mcpserver import Image, MCPServer
+
+    from budgeteer.adapters.mcp import spending
+
+    server = MCPServer("test")
+
+    @server.tool()
+    def find(query: str) -> str:
+        return "found " * 1_000
+
+    def picture():
+        return Image(data=b"\x89PNG" + b"x" * 3_000, format="png")
+
+    picture.__annotations__["return"] = Image  # which the server looks for among the names of this module
+    server.tool()(picture)
+
+    @server.tool()
+    def fails() -> str:
+        raise ValueError("no such thing")
+
+    async def main():
+        budget = AgentBudget.parse("10k, tool:find:2, bytes:9k")
+        async with Client(server) as client:
+            mine = spending(client, budget)
+            assert [tool.name for tool in (await mine.list_tools()).tools] == ["find", "picture", "fails"]
+            first = await mine.call_tool("find", {"query": "x"})
+            assert (first.content[0].text, first.is_error) == ("found " * 1_000, False)
+            left = budget.allowance.remaining["bytes"]
+            assert left <= 3_000
+            image = await mine.call_tool("picture")
+            assert image.content[0].text.startswith("[image of 4,")
+            assert (await mine.call_tool("fails")).is_error
+            second = await mine.call_tool("find", {"query": "x"})
+            assert second.content[0].text.endswith("characters are more than the budget leaves room for]")
+            third = await mine.call_tool("find", {"query": "x"})
+            assert third.is_error
+            assert third.content[0].text.startswith("[find was not called: ")
+        assert budget.spent["tool:find"] == 2
+        assert budget.allowance.remaining["bytes"] >= 0
+
+    asyncio.run(main())
+
+
+def test_the_page_is_what_was_measured(monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    import frameworks
+
+    rows = json.loads((ROOT / "benchmarks" / "results" / "frameworks.json").read_text())["rows"]
+    assert (ROOT / "docs" / "frameworks.md").read_text() == frameworks.page(rows)
+    assert {(row["framework"], row["scenario"], row["arm"]) for row in rows} == {
+        (one.name, scenario, arm)
+        for one in frameworks.FRAMEWORKS
+        for scenario in frameworks.SCENARIOS
+        for arm in frameworks.arms_of(scenario)
+    }
+    assert [fault(row) for row in rows if row["arm"] != "own" and fault(row)] == []

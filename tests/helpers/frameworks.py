@@ -1,0 +1,172 @@
+"""Agent frameworks on a budget: their environments, the programs in ``tests/frameworks``, what each scenario cost.
+
+A program reads a scenario and an arm, lets an agent of its framework do it before the scripted model of
+:mod:`helpers.brain`, and writes what came of it. The arm ``budget`` has a budget whose requests are bounded by bytes,
+``counted`` one that knows the tokenizer, and ``own`` the framework's own limit.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import queue
+import re
+import subprocess
+import sys
+import tempfile
+import threading
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from helpers.brain import MODEL, Brain
+from helpers.clients import environment
+from helpers.upstream import Upstream
+
+ROOT = Path(__file__).parents[2]
+PROGRAMS = ROOT / "tests" / "frameworks"
+ENVIRONMENTS = ROOT / ".venv-frameworks"
+PATIENCE = 180.0
+"""Seconds that a scenario may take, imports included."""
+TOKENS = 12_000
+"""The budget of every run."""
+SCENARIOS = {
+    "loop": "searches for as long as it may",
+    "parallel tools": "six searches at once",
+    "stream": "the loop, streamed",
+    "retries": "each request fails once after it was generated; whoever asked tries again",
+    "fan-out": "three sub-agents at once, each with a part, in a loop",
+    "summariser": "a tool that asks a model itself",
+    "growing context": "each search returns 1.2 kB",
+    "aborted child": "a sub-agent whose tool raises",
+    "megabytes": "a search returns 3 MB",
+    "tool that raises": "each search raises",
+    "tool that hangs": "each search hangs; given up after 0.2 s",
+    "recursion": "an agent that asks itself",
+}
+
+
+@dataclass(frozen=True)
+class Framework:
+    """A framework.
+
+    Attributes:
+        name: of its folder in ``tests/frameworks``; without a ``requirements.txt`` there it runs in this environment.
+        package: whose version is told.
+        title: for the documentation.
+        limit: its own limit that is measured beside the budget.
+    """
+
+    name: str
+    package: str
+    title: str
+    limit: str
+
+    @property
+    def python(self) -> Path:
+        """The interpreter of its environment, which is made where it is missing."""
+        pins = PROGRAMS / self.name / "requirements.txt"
+        return environment(pins, ENVIRONMENTS / self.name) if pins.exists() else Path(sys.executable)
+
+    @property
+    def version(self) -> str:
+        """The version of its package that is pinned, or installed."""
+        pins = PROGRAMS / self.name / "requirements.txt"
+        if not pins.exists():
+            from importlib.metadata import version
+
+            return version(self.package)
+        pinned = re.search(rf"^{self.package}==([^\s;]+)", pins.read_text(), re.MULTILINE)
+        assert pinned, f"{self.name}: requirements.txt pins no {self.package}"
+        return pinned[1]
+
+
+FRAMEWORKS = (
+    Framework("langchain", "langchain", "LangChain", "`ModelCallLimitMiddleware(run_limit=6)`"),
+    Framework("openai-agents", "openai-agents", "OpenAI Agents", "`max_turns=6`"),
+    Framework("pydantic-ai", "pydantic-ai-slim", "pydantic-ai", "`UsageLimits(total_tokens_limit=12_000)`"),
+    Framework("smolagents", "smolagents", "smolagents", "`max_steps=6`"),
+    Framework("llamaindex", "llama-index-core", "LlamaIndex", "`max_iterations=6`"),
+    Framework("autogen", "autogen-agentchat", "AutoGen", "`max_tool_iterations=6`"),
+)
+
+
+class Program:
+    """A framework's program in its environment, before a scripted model; use as a context manager."""
+
+    def __init__(self, framework: Framework) -> None:
+        self.framework, self.brain = framework, Brain()
+
+    def __enter__(self) -> Program:
+        folder = PROGRAMS / self.framework.name
+        self.upstream = Upstream(self.brain).__enter__()
+        self._home = tempfile.TemporaryDirectory()
+        variables = {
+            "PATH": os.environ["PATH"], "HOME": self._home.name, "PYTHONPATH": f"{ROOT / 'src'}:{PROGRAMS}",
+            "OMP_NUM_THREADS": "1", "BASE_URL": self.upstream.url, "MODEL": MODEL, "OPENAI_API_KEY": "x",
+            "OTEL_SDK_DISABLED": "true", "CREWAI_DISABLE_TELEMETRY": "true",
+        }  # fmt: skip
+        self.errors = tempfile.TemporaryFile("w+")
+        self.process = subprocess.Popen(
+            [str(self.framework.python), str(folder / "run.py")], env=variables, cwd=self._home.name,
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.errors, text=True,
+        )  # fmt: skip
+        self._lines: queue.Queue[str] = queue.Queue()
+        threading.Thread(target=self._read, daemon=True).start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.process.kill()
+        self.process.wait()
+        self.upstream.__exit__()
+        self.errors.close()
+        self._home.cleanup()
+
+    def _read(self) -> None:
+        assert self.process.stdout
+        for line in self.process.stdout:
+            self._lines.put(line)
+        self._lines.put("")
+
+    def do(self, scenario: str, arm: str) -> dict[str, Any]:
+        """What came of a scenario: what was billed, how often tools ran, the answer or the error, what was charged."""
+        self.brain.fails = scenario == "retries"
+        self.brain.failed.clear()
+        billed, asked = self.upstream.billed, self.brain.calls
+        assert self.process.stdin
+        self.process.stdin.write(json.dumps({"scenario": scenario, "arm": arm}) + "\n")
+        self.process.stdin.flush()
+        try:
+            line = self._lines.get(timeout=PATIENCE)
+        except queue.Empty:
+            line = ""
+        if not line:
+            self.errors.seek(0)
+            raise RuntimeError(f"{self.framework.name}, {scenario}, {arm}: no answer; {self.errors.read()[-2000:]}")
+        found: dict[str, Any] = json.loads(line)
+        row = {"framework": self.framework.name, "scenario": scenario, "arm": arm}
+        return {**row, "billed": self.upstream.billed - billed, "calls": self.brain.calls - asked, **found}
+
+
+def arms_of(scenario: str) -> tuple[str, ...]:
+    """The arms of a scenario: a tool that hangs has no end of its own, and a tokenizer matters to a few only."""
+    known = scenario in ("loop", "parallel tools", "growing context")
+    return ("budget", *(("counted",) if known else ()), *(() if scenario == "tool that hangs" else ("own",)))
+
+
+def fault(row: dict[str, Any]) -> str:
+    """What is wrong with a row of an arm with a budget; "" = nothing."""
+    if "failed" in row:
+        return str(row["failed"])
+    if row["billed"] > TOKENS:
+        return f"{row['billed']} tokens were billed, {TOKENS} were given"
+    if row["charged"] < row["billed"] or row["charged"] > TOKENS:
+        return f"{row['charged']} tokens were charged, {row['billed']} billed"
+    if row["held"]:
+        return f"{row['held']} tokens are still held"
+    if not row["ran"] and row["scenario"] != "recursion":  # where a part that is not to be had is refused at once
+        return "no tool ran"
+    may_raise = row["scenario"] in ("aborted child", "tool that raises")
+    if not row["text"] and not (may_raise and row["error"]):
+        return f"no answer; {row['error']}"
+    return ""
