@@ -13,6 +13,7 @@ import numpy as np
 
 from budgeteer.core import registry
 from budgeteer.core.plan import ENDED
+from budgeteer.rl.reward import counted  # noqa: F401 (declares columns that any reward may name)
 from budgeteer.rl.reward.protocol import Columns, Reward
 
 CAP = 1000

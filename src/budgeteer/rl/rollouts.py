@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from budgeteer.core.plan import CUT, F64, I64, Outcomes
+from budgeteer.rl.reward import counted  # noqa: F401 (declares columns that any reward may name)
 from budgeteer.rl.reward.protocol import Columns
 
 
