@@ -53,7 +53,7 @@ def statements(body: list[ast.stmt]) -> Iterator[ast.stmt]:
         yield node
         checking = isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test)
         if isinstance(node, ast.If | ast.Try | ast.With):
-            blocks = [] if checking else [node.body]
+            blocks: list[list[ast.stmt]] = [] if checking else [node.body]
             blocks += [getattr(node, "orelse", []), getattr(node, "finalbody", [])]
             blocks += [handler.body for handler in getattr(node, "handlers", [])]
             for block in blocks:
