@@ -7,6 +7,7 @@ import importlib
 import runpy
 import subprocess
 import sys
+from collections.abc import Iterator
 from functools import cache
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
@@ -46,18 +47,38 @@ def modules() -> dict[str, Path]:
     return found
 
 
-def imports(name: str, *, inside: bool) -> set[str]:
-    """Modules of ours that a module imports: at its head, or anywhere."""
-    tree = ast.parse(modules()[name].read_text(encoding="utf-8"))
+def statements(body: list[ast.stmt]) -> Iterator[ast.stmt]:
+    """What runs when a module is imported: its head, and what stands under ``if``, ``try`` and ``with`` there."""
+    for node in body:
+        yield node
+        checking = isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test)
+        if isinstance(node, ast.If | ast.Try | ast.With):
+            blocks: list[list[ast.stmt]] = [] if checking else [node.body]
+            blocks += [getattr(node, "orelse", []), getattr(node, "finalbody", [])]
+            blocks += [handler.body for handler in getattr(node, "handlers", [])]
+            for block in blocks:
+                yield from statements(block)
+
+
+def imported(text: str, *, inside: bool) -> set[str]:
+    """Modules of ours that a text imports: when it is imported itself, or anywhere in it."""
+    tree = ast.parse(text)
     found = set()
-    for node in ast.walk(tree) if inside else tree.body:
-        if isinstance(node, ast.ImportFrom) and node.module and not node.level:
+    for node in ast.walk(tree) if inside else statements(tree.body):
+        if isinstance(node, ast.ImportFrom):
+            assert node.module, "an import is relative; write the whole name"
+            assert not node.level, "an import is relative; write the whole name"
             for alias in node.names:
                 whole = f"{node.module}.{alias.name}"
                 found.add(whole if whole in modules() else node.module)
         elif isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
-    return {other for other in found if other in modules() and other != name}
+    return found & modules().keys()
+
+
+def imports(name: str, *, inside: bool) -> set[str]:
+    """Modules of ours that a module imports: at its head, or anywhere."""
+    return imported(modules()[name].read_text(encoding="utf-8"), inside=inside) - {name}
 
 
 def floor(name: str) -> int | None:
@@ -82,11 +103,40 @@ def test_no_import_runs_upwards(inside: bool) -> None:
     assert up == set()
 
 
+def test_no_room_takes_names_from_the_roof() -> None:
+    """``from budgeteer import neyman`` would reach every floor unseen; only evidence and commands write as users do."""
+    above = {name for name in modules() if "budgeteer" in imports(name, inside=True)}
+    assert {name for name in above if not name.startswith(("budgeteer.lab.evidence.", "budgeteer.cli"))} == {
+        "budgeteer.gateway.openapi"  # the version that its document names
+    }
+
+
+def test_imports_are_found_wherever_they_stand() -> None:
+    text = """
+import budgeteer.core.plan
+if TYPE_CHECKING:
+    from budgeteer.lab import arms
+else:
+    from budgeteer.core import spec
+try:
+    from budgeteer.core.usage import Usage
+except ImportError:
+    import budgeteer.core.meter
+def f():
+    from budgeteer.lab.run import Run
+"""
+    head = {f"budgeteer.core.{name}" for name in ("plan", "spec", "usage", "meter")}
+    assert imported(text, inside=False) == head
+    assert imported(text, inside=True) == head | {"budgeteer.lab.arms", "budgeteer.lab.run"}
+    with pytest.raises(AssertionError, match="relative"):
+        imported("from ..lab import run", inside=True)
+
+
 def test_packages_of_one_floor_do_not_import_each_other() -> None:
     """But for engine and models, which are one room with two doors."""
     across = set()
     for name in modules():
-        for other in imports(name, inside=False):
+        for other in imports(name, inside=True):
             packages = {name.split(".")[1], other.split(".")[1]} if floor(name) == floor(other) is not None else set()
             if len(packages) == 2 and packages != {"engine", "models"}:
                 across.add((name, other))

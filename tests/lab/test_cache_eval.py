@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import re
+import sys
 
 import pytest
 
@@ -19,6 +21,7 @@ from budgeteer.cache.prefill import Prefill
 from budgeteer.core.errors import InvalidInput, UnknownName
 from budgeteer.lab import cache_eval
 from budgeteer.lab.needles import TASKS, Sample, samples
+from helpers import theirs
 
 pytestmark = pytest.mark.filterwarnings("ignore:.past_key_values.:FutureWarning")
 
@@ -158,7 +161,9 @@ def test_the_command_refuses_before_it_loads_a_model(capsys) -> None:
     assert "give smollm2, thinker or hf:FOLDER" in capsys.readouterr().err
 
 
-def test_the_command_on_a_folder(model, tmp_path, capsys) -> None:
+def test_the_command_on_a_folder_with_methods_of_another_package(model, tmp_path, capsys, monkeypatch) -> None:
+    monkeypatch.syspath_prepend(str(theirs.install(tmp_path / "site")))
+    importlib.invalidate_caches()
     tokenizers = pytest.importorskip("tokenizers")
     letters = tokenizers.Tokenizer(tokenizers.models.BPE({chr(i): i for i in range(128)}, []))
     tokenizer = transformers.PreTrainedTokenizerFast(tokenizer_object=letters, unk_token=chr(0))
@@ -169,6 +174,7 @@ def test_the_command_on_a_folder(model, tmp_path, capsys) -> None:
         "--methods",
         "h2o",
         "knorm:split=ada-kv",
+        "their-oldest:split=their-half-of-it",
         "--budgets",
         "50%,cache:200",
         "--samples",
@@ -183,5 +189,8 @@ def test_the_command_on_a_folder(model, tmp_path, capsys) -> None:
     assert [(row["method"], row["budget"], row["known"]) for row in rows][:2] == [
         ("full", "100%", True), ("h2o", "50%", True),
     ]  # fmt: skip
-    assert len(rows) == 10
-    assert all(0.48 < row["kept"] <= 0.5 for row in rows if row["budget"] == "50%")
+    assert len(rows) == 14
+    mine = "their-oldest:split=their-half-of-it"  # its split keeps half of what the budget allows
+    assert all(0.48 < row["kept"] <= 0.5 for row in rows if row["budget"] == "50%" and row["method"] != mine)
+    assert all(0.24 < row["kept"] <= 0.25 for row in rows if row["budget"] == "50%" and row["method"] == mine)
+    sys.modules.pop("theirs_of_a_test", None)

@@ -230,6 +230,11 @@ def test_every_strategy_inside_the_model_runs_and_keeps_its_budget(model, name) 
 # GGUF files
 
 
+def test_a_folder_that_is_not_there_is_no_name(tmp_path) -> None:
+    with pytest.raises(CheckpointError, match=r"/gone is not there; give a folder with a model"):
+        Transformers(tmp_path / "gone")
+
+
 def test_a_gguf_file_that_is_none(tmp_path, monkeypatch) -> None:
     pytest.importorskip("gguf")
     path = tmp_path / "no.gguf"

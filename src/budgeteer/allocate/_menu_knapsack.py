@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from budgeteer.allocate.kit import menu as _menu
-from budgeteer.allocate.kit.menu import Block, Relaxed, blocks, relax, score
+from budgeteer.allocate.kit.menu import EPS, Block, Relaxed, blocks, relax, score
 from budgeteer.allocate.kit.solve import menu_plan, menu_rule, whole_budget
 from budgeteer.core.allocator import Allocator
 from budgeteer.core.errors import MissingExtra
@@ -22,8 +22,6 @@ PAIRS = 64
 """Most pairs looked at one by one."""
 STATES = 4_000_000
 """Most states of the core's dynamic program, over all its stages: about 100 MB."""
-EPS = 2.0**-51
-"""What is worth less than this share of a plan's value is lost when its values are summed."""
 NO_RANK = np.zeros(0, np.int64)
 
 

@@ -87,6 +87,8 @@ class Transformers:
                 if importlib.util.find_spec(needed) is None:
                     raise MissingExtra(needed, "hf")
             options = {"gguf_file": path.name}
+        if (path.is_absolute() or is_gguf) and not path.exists():  # transformers takes it for a name, and says so
+            raise CheckpointError(f"{path} is not there; give a folder with a model, or a .gguf file")
         source = str(path.parent if is_gguf else path)
         try:
             self.tokenizer = transformers.AutoTokenizer.from_pretrained(source, **options)

@@ -14,8 +14,7 @@ import numba
 import numpy as np
 from numba import njit
 
-from budgeteer.allocate._menu_knapsack import EPS
-from budgeteer.allocate.kit.menu import ROUNDING
+from budgeteer.allocate.kit.menu import EPS, ROUNDING
 
 FIRST = 1 << 5
 """Places that growing arrays begin with: few, since small blocks of memory are had at once."""

@@ -31,6 +31,8 @@ SAMPLED = 4096
 """From so many items on, the first prices come from a sample."""
 ROUNDING = 2.0**-52
 """Times the number of an item's options and a value: sums of as many gains are off by less."""
+EPS = 2.0**-51
+"""What is worth less than this share of a plan's value is lost when its values are summed."""
 
 
 @dataclass(frozen=True, slots=True)
