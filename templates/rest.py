@@ -17,7 +17,7 @@ def into_last() -> Rest:
     """Add a hundredth of the mean of the dropped values to the value of the last entry that is kept.
 
     Formula: v_last = v_last + 0.01 x mean over dropped entries of v.
-    Helps nobody; it shows the form.
+    Helps when nothing else is at hand: it shows the form.
 
     >>> into_last().fold is not None
     True
@@ -30,4 +30,4 @@ def _fold(leaving: Leaving) -> tuple[Tensor, Tensor]:
     mean = (leaving.values * gone[..., None]).sum(2) / gone.sum(-1, keepdim=True).clamp(min=1)
     place = leaving.keep.long().cumsum(-1)
     last = leaving.keep & (place == place[..., -1:])
-    return leaving.keys, leaving.values + 0.01 * last[..., None] * mean[:, :, None]
+    return leaving.keys, leaving.values + 0.01 * last[..., None].to(mean.dtype) * mean[:, :, None]

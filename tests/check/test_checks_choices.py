@@ -236,8 +236,8 @@ class Generous(Allowance):
 class Forgetful(Allowance):
     """Its children do not give back what they leave over."""
 
-    def _child(self, path, amounts):
-        child = super()._child(path, amounts)
+    def _child(self, path, amounts, tags):
+        child = super()._child(path, amounts, tags)
         child._parent = None
         return child
 
@@ -248,7 +248,7 @@ class Kept(Allowance):
     def _check(self):
         pass
 
-    def _child(self, path, amounts):
+    def _child(self, path, amounts, tags):
         child = Kept(self._ledger, path, dict.fromkeys(amounts, 0))
         child._free, child._granted, child._tree, child._parent = dict(amounts), dict(amounts), self._tree, self
         return child

@@ -174,7 +174,7 @@ def test_the_command_on_a_folder_with_methods_of_another_package(model, tmp_path
         "--methods",
         "h2o",
         "knorm:split=ada-kv",
-        "their-oldest:split=their-half-of-it",
+        "their-oldest:split=their-half-of-it,rest=their-fade",
         "--budgets",
         "50%,cache:200",
         "--samples",
@@ -190,7 +190,7 @@ def test_the_command_on_a_folder_with_methods_of_another_package(model, tmp_path
         ("full", "100%", True), ("h2o", "50%", True),
     ]  # fmt: skip
     assert len(rows) == 14
-    mine = "their-oldest:split=their-half-of-it"  # its split keeps half of what the budget allows
+    mine = "their-oldest:split=their-half-of-it,rest=their-fade"  # its split keeps half of what the budget allows
     assert all(0.48 < row["kept"] <= 0.5 for row in rows if row["budget"] == "50%" and row["method"] != mine)
     assert all(0.24 < row["kept"] <= 0.25 for row in rows if row["budget"] == "50%" and row["method"] == mine)
     sys.modules.pop("theirs_of_a_test", None)

@@ -373,6 +373,17 @@ def their_half_of_it():
     return Split(sizes)
 
 
+def their_fade():
+    """What is kept gets a thousandth less of its value for each entry that was dropped."""
+    from budgeteer.cache import Rest
+
+    def fold(leaving):
+        gone = (leaving.valid & ~leaving.keep).sum(-1)
+        return leaving.keys, leaving.values * (0.999**gone)[..., None, None].to(leaving.values.dtype)
+
+    return Rest(fold)
+
+
 def advantage(rollouts, view):
     MARK.write_text("a run of theirs is busy")
     return SCALE * grpo_advantage(rollouts, view)
@@ -481,6 +492,7 @@ TASK = Method("their-sums", "task", f"{HERE}:TheirSums", "sums modulo 11")
 POLICY = Method("their-policy", "policy", f"{HERE}:their_policy", "short answers for all", arguments={"cap": 20})
 SCORE = Method("their-oldest", "score", f"{HERE}:their_oldest", "the oldest entries")
 SPLIT = Method("their-half-of-it", "split", f"{HERE}:their_half_of_it", "half of what may be kept")
+REST = Method("their-fade", "rest", f"{HERE}:their_fade", "values of what is kept fade a little")
 REDUCER = Method("their-shortest", "reducer", f"{HERE}:their_shortest", "the shortest pieces")
 ROUTE = Method("their-line", "route", f"{HERE}:their_line", "a straight line")
 RECIPE = Method("theirs", "recipe", f"{HERE}:recipe", "GRPO of theirs")
