@@ -27,7 +27,13 @@ else:
 
 
 # programs for environments of their own
-collect_ignore_glob = ["clients/*/run.py", "clients/cases.py", "cache/against_kvpress.py"]
+collect_ignore_glob = [
+    "clients/*/run.py",
+    "clients/cases.py",
+    "frameworks/*/run.py",
+    "frameworks/scenarios.py",
+    "cache/against_kvpress.py",
+]
 
 
 @pytest.fixture(autouse=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import logging
 import subprocess
 import sys
 from dataclasses import replace
@@ -22,6 +23,12 @@ torch = pytest.importorskip("torch")
 HARD, EASY, MIXED = "hard", "easy", "mixed"
 PROMPTS = [f"{kind} {i}" for i, kind in enumerate([HARD, EASY, MIXED, MIXED, EASY, HARD, MIXED, EASY])]
 A = np.array
+
+
+@pytest.fixture(autouse=True)
+def warnings_are_logged(monkeypatch):
+    """Other tests turn warnings off for good."""
+    monkeypatch.setattr(logging.root.manager, "disable", logging.NOTSET)
 
 
 @pytest.fixture

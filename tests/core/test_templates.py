@@ -306,7 +306,7 @@ def test_solve_asks_the_copy_of_the_task_in_the_copy_of_the_style(installed: Pat
 
 
 @needs_reasoner
-@pytest.mark.parametrize("variant", [False, True])
+@pytest.mark.parametrize("variant", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_train_fills_every_slot_with_a_copy(installed: Path, tmp_path: Path, variant: bool) -> None:
     pytest.importorskip("torch")
     needs.reasoning_gym()

@@ -19,7 +19,7 @@ ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 FRAMEWORKS = ("langchain_openai", "litellm")
-AGENTS = ("agents", "autogen_agentchat", "langchain", "llama_index", "mcp", "pydantic_ai", "smolagents")
+AGENTS = ("agents", "autogen_agentchat", "langchain", "llama_index.core", "mcp", "pydantic_ai", "smolagents")
 NEEDS = ("openai", "transformers", "trl", *FRAMEWORKS, *AGENTS)
 """Modules that a snippet may import and that are not installed everywhere; it is skipped without."""
 PRICES = '[models."gpt-4o-mini"]\ninput = 0.15\noutput = 0.60\n'
@@ -27,6 +27,15 @@ PRICES = '[models."gpt-4o-mini"]\ninput = 0.15\noutput = 0.60\n'
 
 def blocks(page: Path, *languages: str) -> list[str]:
     return [text for language, text in BLOCK.findall(page.read_text(encoding="utf-8")) if language in languages]
+
+
+def installed(name: str) -> bool:
+    """Whether a module is there; a folder of its name on the path is none."""
+    try:
+        spec = importlib.util.find_spec(name)
+    except ModuleNotFoundError:
+        return False
+    return spec is not None and spec.origin is not None
 
 
 def command_lines() -> list[tuple[str, str]]:
@@ -83,7 +92,7 @@ def test_the_python_of_a_page_runs_in_its_order(
         monkeypatch.setenv("OPENAI_API_KEY", "none")
         names: dict[str, Any] = {"OpenAI": importlib.import_module("openai").OpenAI}
         for number, text in enumerate(blocks(page, "python"), 1):
-            missing = [name for name in NEEDS if re.search(rf"\b{name}\b", text) and not importlib.util.find_spec(name)]
+            missing = [name for name in NEEDS if re.search(rf"\b{name}\b", text) and not installed(name)]
             if missing:
                 continue
             asked = len(provider.requests)

@@ -462,7 +462,7 @@ def test_a_policy_of_another_package_is_named_in_the_file(tmp_path, upstream, an
         ("[policies.nothing]", "policies.nothing cannot be used: policy_of_a_test:none makes a int; return a Policy"),
         (
             "[policies.quite]",
-            "policies.quite is not a policy; known: cache, loop, downgrade, schedule, pace, overflow, tight",
+            "policies.quite is not a policy; known: cache, loop, downgrade, route, schedule, pace, overflow, tight",
         ),
     ],
 )

@@ -176,6 +176,7 @@ def test_torch_gives_what_numpy_gives():
     assert np.allclose(softmax(theirs.logits).numpy(), softmax(ours.logits), atol=1e-6)
 
 
+@pytest.mark.slow
 def test_rco_verdicts_can_fail(monkeypatch):
     assert rco_evidence.against_proxy(0.5, (20, 5), "choice", seeds=4).verdict == "shown"
     honest = rco_evidence.riemannian

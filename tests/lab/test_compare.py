@@ -299,7 +299,7 @@ BASE_GRPO = replace(BASE, recipe="grpo", budget="900", tokens=900)
 ENDLESS = replace(BASE, config=replace(BASE.config, steps=10**5, eval_every=0))
 
 
-@pytest.mark.parametrize("times", [1, 2])
+@pytest.mark.parametrize("times", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_ctrl_c_pauses_at_a_checkpoint_and_twice_stops_at_once(tmp_path, times):
     def on_update(update):
         if update.state == "running" and not pressed:

@@ -20,6 +20,7 @@ def test_it_is_small() -> None:
     assert 1_000_000 <= sum(w.numel() for w in Asker(THINKER).model.parameters()) <= 3_000_000
 
 
+@pytest.mark.slow
 def test_more_thinking_is_right_more_often() -> None:
     asker, asked = Asker(THINKER), [problem(3, i, "test", "words", 3) for i in range(48)]
     cut, low, high = (

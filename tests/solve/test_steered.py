@@ -40,6 +40,7 @@ STEERS = {
     "mirostat": "mirostat:target=0.4",
     "switch-thinking": "switch-thinking:window=2",
     "truncate": "truncate:most=8",
+    "two-budgets": "two-budgets:think=8,answer=4",
     "zip-rc": "zip-rc:head=reasoner,every=4",
 }
 """Registered steer -> as a command line gives it."""

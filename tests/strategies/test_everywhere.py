@@ -108,7 +108,9 @@ def solved(model: Any, style: str, name: str) -> Run:
     return asyncio.run(whole())
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    "kind", [pytest.param(kind, marks=[pytest.mark.slow] * (kind == "transformers chat")) for kind in KINDS]
+)
 def test_a_strategy_runs_or_says_why_not(made: dict[str, Any], kind: str) -> None:
     style, refused = KINDS[kind]
     for name in of("strategy"):

@@ -42,11 +42,12 @@ def rcr(encode: Encode, role: str = "", stage: str = "", uses: str = "", rounds:
     >>> from budgeteer.context.protocol import counter
     >>> memory = [
     ...     {"role": "user", "name": "planner", "content": "Find the date.", "metadata": {"stage": "plan", "round": 1}},
-    ...     {"role": "user", "name": "searcher", "content": "It was 1912.", "metadata": {"stage": "search", "round":
-    1}}, ...     {"role": "user", "content": "Write the answer."}, ... ]
+    ...     {"role": "user", "name": "searcher", "content": "1912.", "metadata": {"stage": "search", "round": 1}},
+    ...     {"role": "user", "content": "Write the answer."},
+    ... ]
     >>> writer = rcr(words, role="writer", stage="search", uses="searcher")
     >>> [item["content"] for item in writer(memory, 17, counter(lambda text: len(text.split())))]
-    ['It was 1912.', 'Write the answer.']
+    ['1912.', 'Write the answer.']
     """
     if not rounds > 0:
         raise InvalidInput(f"rcr:rounds={rounds}; give a number above 0")
