@@ -262,6 +262,7 @@ def test_the_tokenizer_keeps_every_trace():
         assert (ids[-1] == policy.markers.eos) == completion.endswith("<eos>")
 
 
+@pytest.mark.slow
 def test_the_main_pool_looks_like_real_rlvr_pools():
     """Published diagnostics: of 8 rollouts a prompt, about 40 % of prompts are all right and 20 % all wrong."""
     from budgeteer.lab.profile import profile, render
