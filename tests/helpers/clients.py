@@ -160,6 +160,20 @@ def _do(command: list[str], folder: Path) -> None:
 # running
 
 
+def lines_of(process: subprocess.Popen[str]) -> queue.Queue[str]:
+    """The lines that a program prints, as they come; an empty one when it has ended."""
+    lines: queue.Queue[str] = queue.Queue()
+
+    def read() -> None:
+        assert process.stdout
+        for line in process.stdout:
+            lines.put(line)
+        lines.put("")
+
+    threading.Thread(target=read, daemon=True).start()
+    return lines
+
+
 class Bench:
     """A gateway in a process of its own before a scripted upstream; use as a context manager."""
 
@@ -305,8 +319,7 @@ class Program:
             command, env=environment, cwd=self._home.name, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
             stderr=self.errors, text=True,
         )  # fmt: skip
-        self._lines: queue.Queue[str] = queue.Queue()
-        threading.Thread(target=self._read, daemon=True).start()
+        self._lines = lines_of(self.process)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -318,12 +331,6 @@ class Program:
             self.process.kill()
         self.errors.close()
         self._home.cleanup()
-
-    def _read(self) -> None:
-        assert self.process.stdout
-        for line in self.process.stdout:
-            self._lines.put(line)
-        self._lines.put("")
 
     def do(self, case: str) -> Row:
         """Run a case."""

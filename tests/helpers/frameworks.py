@@ -14,13 +14,12 @@ import re
 import subprocess
 import sys
 import tempfile
-import threading
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from helpers.brain import MODEL, Brain
-from helpers.clients import environment
+from helpers.clients import environment, lines_of
 from helpers.upstream import Upstream
 
 ROOT = Path(__file__).parents[2]
@@ -111,8 +110,7 @@ class Program:
             [str(self.framework.python), str(folder / "run.py")], env=variables, cwd=self._home.name,
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.errors, text=True,
         )  # fmt: skip
-        self._lines: queue.Queue[str] = queue.Queue()
-        threading.Thread(target=self._read, daemon=True).start()
+        self._lines = lines_of(self.process)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -121,12 +119,6 @@ class Program:
         self.upstream.__exit__()
         self.errors.close()
         self._home.cleanup()
-
-    def _read(self) -> None:
-        assert self.process.stdout
-        for line in self.process.stdout:
-            self._lines.put(line)
-        self._lines.put("")
 
     def do(self, scenario: str, arm: str) -> dict[str, Any]:
         """What came of a scenario: what was billed, how often tools ran, the answer or the error, what was charged."""

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import sys
 from pathlib import Path
 from typing import Any
 
 from budgeteer.cli import _solving
+from budgeteer.lab.results import write_text
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -82,7 +82,7 @@ def run(args: argparse.Namespace) -> int:
         return 1
     live.close()
     lines = gathered(work / "questions.jsonl.run" / "traces.jsonl", [row["id"] for row in done.rows])
-    write(args.out, lines)
+    write_text("".join(line + "\n" for line in lines), args.out)
     used = len({json.loads(line)["id"] for line in lines})
     of = f"of {used:,} of {len(done.rows):,} questions"
     sys.stdout.write(
@@ -123,10 +123,3 @@ def gathered(traces: Path, ids: list[str]) -> list[str]:
             row = json.loads(line)
             found[row["id"]] = row["traces"]
     return [example for name in ids for example in found.get(name, [])]
-
-
-def write(out: Path, lines: list[str]) -> None:
-    """Write lines to a file that is there whole or not at all."""
-    part = out.with_name(out.name + ".part")
-    part.write_text("".join(line + "\n" for line in lines), encoding="utf-8")
-    os.replace(part, out)

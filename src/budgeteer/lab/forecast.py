@@ -18,6 +18,7 @@ from budgeteer.core import rows
 from budgeteer.core.errors import InvalidInput
 from budgeteer.core.plan import F64, I64
 from budgeteer.lab.routing import corrected
+from budgeteer.route.kit import ridge
 
 PENALTY = 1.0
 """Of the squared weights of standardised features."""
@@ -166,9 +167,9 @@ def forecast(known: Runs, new: Runs, turns: int, *, level: float = 0.9, blind: b
 
 
 def _ridge(x: F64, y: F64) -> F64:
-    penalty = PENALTY * np.eye(x.shape[1])
-    penalty[0, 0] = 0.0  # the mean is not shrunk
-    return np.asarray(np.linalg.solve(x.T @ x + penalty, x.T @ y))
+    penalty = np.full(x.shape[1], PENALTY)
+    penalty[0] = 0.0  # the mean is not shrunk
+    return ridge(x, y, penalty)
 
 
 class Quality(NamedTuple):

@@ -12,8 +12,10 @@ written.
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 from budgeteer.core.errors import BudgeteerError, JournalBroken, UnknownZone
 from budgeteer.ledger import core
@@ -72,6 +74,23 @@ def decode(line: str) -> tuple[int, core.Entry]:
     held = decode_amounts(amounts)
     charged, more = decode_amounts(actual), decode_amounts(over) if over else ()
     return int(seq), (name, path, held, int(expires), status, held, charged, more, int(at), detail)
+
+
+def entries(lines: Iterable[tuple[str, str]]) -> Iterator[tuple[core.Entry, dict[str, Any]]]:
+    """The entries of (line, hash) pairs from the first line, each with a settlement's tags; hashes are not checked.
+
+    Raises:
+        JournalBroken: a line cannot be read.
+    """
+    for number, (line, _) in enumerate(lines):
+        try:
+            entry = decode(line)[1]
+            tags = json.loads(entry[9]) if entry[4] == core.SETTLED and entry[9] else {}
+        except ValueError as error:
+            raise JournalBroken(
+                f"journal line {number:,} cannot be read ({error}); budgeteer ledger verify tells what still holds"
+            ) from error
+        yield entry, tags
 
 
 def chain(lines: Iterable[str], algorithm: str = "sha256", before: str = GENESIS) -> Iterator[str]:

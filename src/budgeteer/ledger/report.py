@@ -8,13 +8,12 @@ comes from a quantile of past runs, and from what a run has used so far, not fro
 
 from __future__ import annotations
 
-import json
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from budgeteer.core.errors import InvalidInput, JournalBroken
+from budgeteer.core.errors import InvalidInput
 from budgeteer.ledger import core, journal
 from budgeteer.ledger.windows import Window, bucket, start
 
@@ -105,14 +104,7 @@ def charges(lines: Iterable[tuple[str, str]]) -> list[Charge]:
     """
     settled: list[Charge] = []
     abandoned: dict[str, int] = {}
-    for number, (line, _) in enumerate(lines):
-        try:
-            _, (name, path, held, _, status, _, actual, over, at, detail) = journal.decode(line)
-            tags = json.loads(detail) if status == core.SETTLED and detail else {}
-        except ValueError as error:
-            raise JournalBroken(
-                f"journal line {number:,} cannot be read ({error}); budgeteer ledger verify tells what still holds"
-            ) from error
+    for (name, path, held, _, status, _, actual, over, at, detail), tags in journal.entries(lines):
         if status == core.SETTLED:
             run, model, stage = tags.get("run") or path, tags.get("model") or UNKNOWN, tags.get("stage") or UNKNOWN
             estimated = tags.get("estimated") == "yes"

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-from budgeteer.core.errors import JournalBroken
 from budgeteer.ledger import core, journal
+from budgeteer.ledger.limit import check_path
 
 
 @dataclass(slots=True)
@@ -52,14 +51,7 @@ def tree(lines: Iterable[tuple[str, str]], kind: str) -> list[Node]:
     """
     calls: dict[str, tuple[str, str, int]] = {}  # id -> path, status, units
     given: dict[str, dict[str, int]] = {}  # path -> part -> units
-    for number, (line, _) in enumerate(lines):
-        try:
-            _, (name, path, held, _, status, _, actual, _, _, detail) = journal.decode(line)
-            tags = json.loads(detail) if status == core.SETTLED and detail else {}
-        except ValueError as error:
-            raise JournalBroken(
-                f"journal line {number:,} cannot be read ({error}); budgeteer ledger verify tells what still holds"
-            ) from error
+    for (name, path, held, _, status, _, actual, *_), tags in journal.entries(lines):
         amounts = dict(actual if status == core.SETTLED else held)
         if name and kind in amounts:
             calls[name] = (path, status, amounts[kind])
@@ -71,7 +63,7 @@ def tree(lines: Iterable[tuple[str, str]], kind: str) -> list[Node]:
     for path, status, units in calls.values():
         if status not in (core.SETTLED, core.OPEN):
             continue
-        for scope in _scopes(path):
+        for scope in check_path(path):
             node = nodes.setdefault(scope, Node(scope))
             if status == core.SETTLED:
                 node.calls, node.spent = node.calls + 1, node.spent + units
@@ -84,11 +76,6 @@ def tree(lines: Iterable[tuple[str, str]], kind: str) -> list[Node]:
         above = path.rpartition("/")[0]
         (nodes[above].children if above in nodes else roots).append(nodes[path])
     return roots
-
-
-def _scopes(path: str) -> list[str]:
-    names = path.split("/")
-    return ["/".join(names[: n + 1]) for n in range(len(names))]
 
 
 def _given(text: str) -> dict[str, int]:

@@ -108,19 +108,19 @@ class _Result:
 
     def cut(self, text: str) -> str:
         """As much of a text as there is room for."""
-        with self._here.lock:
-            room = self._room()
-            kept = room.cut(text)
-            self._take(room.taken)
-        return kept
+        return self._fitted(lambda room: room.cut(text))
 
     def whole(self, text: str) -> bool:
         """Whether there is room for all of a text, which then takes it."""
+        return self._fitted(lambda room: room.whole(text))
+
+    def _fitted(self, fit: Callable[[Room], T]) -> T:
+        """What ``fit`` makes of the room that there is, of which it takes some."""
         with self._here.lock:
             room = self._room()
-            fits = room.whole(text)
+            made = fit(room)
             self._take(room.taken)
-        return fits
+        return made
 
     def _room(self) -> Room:
         here, free = self._here, self._here.allowance.remaining
@@ -378,10 +378,8 @@ class AgentBudget:
             with self._reserve(here, name) as held, self._inside(here, name, held) as room:
                 result = function() if self.patience is None else waited(function, self.patience)
                 return fit(result, room)
-        except REFUSALS as error:
-            return refused(here.told(f"[{name} was not called: {said(error)}; go on without it]"))
-        except GivenUp:
-            return refused(here.told(f"[{name} gave no answer within {self.patience:g} s; go on without it]"))
+        except (*REFUSALS, GivenUp) as error:
+            return refused(here.told(self._why_not(name, error)))
 
     async def ause(
         self,
@@ -398,15 +396,19 @@ class AgentBudget:
                 with self._inside(here, name, held) as room:
                     result = await (function() if self.patience is None else awaited(function, self.patience))
                     return fit(result, room)
-        except REFUSALS as error:
-            return refused(here.told(f"[{name} was not called: {said(error)}; go on without it]"))
-        except GivenUp:
-            return refused(here.told(f"[{name} gave no answer within {self.patience:g} s; go on without it]"))
+        except (*REFUSALS, GivenUp) as error:
+            return refused(here.told(self._why_not(name, error)))
 
     @property
     def _here(self) -> _Agent:
         here = _HERE.get()
         return here if here is not None and here.of is self else self._root
+
+    def _why_not(self, name: str, error: BaseException) -> str:
+        """What the model reads in place of a result."""
+        if isinstance(error, GivenUp):
+            return f"[{name} gave no answer within {self.patience:g} s; go on without it]"
+        return f"[{name} was not called: {said(error)}; go on without it]"
 
     def _reserve(self, here: _Agent, name: str) -> Held:
         free, tool = here.allowance.remaining, name.lower()

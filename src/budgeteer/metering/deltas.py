@@ -43,7 +43,7 @@ def delta_in(operation: str, body: Mapping[str, Any]) -> Delta | None:
     if operation == "messages":
         if body.keys() != _BLOCK or body["type"] != "content_block_delta":
             return None
-        return _one(body["index"], body["delta"])
+        return _piece(body["index"], body["delta"])
     if operation == "responses":
         kind, text = body.get("type"), body.get("delta")
         if not isinstance(kind, str) or not isinstance(text, str) or not body.keys() <= _RESPONSE:
@@ -58,11 +58,11 @@ def delta_in(operation: str, body: Mapping[str, Any]) -> Delta | None:
         return None
     if "text" in choice:
         text = choice["text"]
-        return _one(choice.get("index"), {"text": text}) if "delta" not in choice else None
-    return _one(choice.get("index"), choice.get("delta"))
+        return _piece(choice.get("index"), {"text": text}) if "delta" not in choice else None
+    return _piece(choice.get("index"), choice.get("delta"))
 
 
-def _one(key: Any, part: Any) -> Delta | None:
+def _piece(key: Any, part: Any) -> Delta | None:
     """The text of a delta that has one at most."""
     if type(part) is not dict or (type(key) is not int and key is not None):
         return None

@@ -7,8 +7,9 @@ import numpy as np
 from budgeteer.core.plan import F64
 
 
-def ridge(x: F64, y: F64, penalty: float) -> F64:
-    """Weights [d, m] that minimise the squared error of x w [n, m] plus ``penalty`` |w|^2."""
+def ridge(x: F64, y: F64, penalty: float | F64) -> F64:
+    """Weights [d, m] that minimise the squared error of x w [n, m] plus ``penalty`` |w|^2; a penalty [d] is one of each
+    row of w."""
     return np.asarray(np.linalg.solve(x.T @ x + penalty * np.eye(x.shape[1]), x.T @ y))
 
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from budgeteer.core.bisection import largest
 from budgeteer.core.errors import InvalidInput
 from budgeteer.models.chat import Chat, Prompt, Tags, continued
 from budgeteer.solve import Task
@@ -159,11 +160,5 @@ def steps_of(thinking: str) -> list[str]:
 def beginning(task: Task, text: str, tokens: int) -> str:
     """The longest beginning of a text that ends between words and has at most so many tokens by the model's count."""
     ends = [match.end() for match in re.finditer(r"\S+", text)]
-    low, high = 0, len(ends)
-    while low < high:
-        middle = (low + high + 1) // 2
-        if task.model.count(text[: ends[middle - 1]]) <= tokens:
-            low = middle
-        else:
-            high = middle - 1
-    return text[: ends[low - 1]] if low else ""
+    words = largest(lambda n: task.model.count(text[: ends[n - 1]]) <= tokens, len(ends))
+    return text[: ends[words - 1]] if words else ""
