@@ -59,6 +59,20 @@ def test_a_package_brings_its_evidence_and_evidence_that_leads_nowhere_is_flagge
         assert why in said
 
 
+def test_a_fault_of_a_method_is_laid_to_the_package_that_brings_it(installed, tmp_path, capsys, monkeypatch):
+    monkeypatch.delenv("BUDGETEER_TRACEBACK", raising=False)
+    (tmp_path / "items.csv").write_text("name,value,cost\na,1,1\n")
+    command = ["allocate", str(tmp_path / "items.csv"), "--budget", "1", "--method"]
+    theirs_module = importlib.import_module("theirs_of_a_test")
+    exec("def their_uniform(): return {}['gone']", theirs_module.__dict__)
+    assert cli.main([*command, "their-uniform"]) == 70
+    said = capsys.readouterr().err
+    assert said.startswith("error: a fault of theirs_of_a_test (not budgeteer's), please report it: KeyError: 'gone' (")
+    monkeypatch.setattr("budgeteer.allocate._uniform.uniform", lambda: {}["gone"])
+    assert cli.main([*command, "uniform"]) == 70
+    assert capsys.readouterr().err.startswith("error: a fault of budgeteer, please report it: ")
+
+
 def test_a_recipe_of_another_package_is_got_by_name(installed):
     assert recipes.get("theirs").name == "theirs"
     assert recipes.get("duet:exact=false").name == "duet:exact=false"

@@ -7,6 +7,7 @@ import contextlib
 import errno
 import importlib
 import os
+import re
 import sys
 from collections.abc import Sequence
 
@@ -123,8 +124,20 @@ def main(argv: Sequence[str] | None = None) -> int:
         if os.environ.get("BUDGETEER_TRACEBACK"):
             raise
         said = " ".join(f"{type(error).__name__}: {error}".split())[:500]
-        _say(f"a fault of budgeteer, please report it: {said} (BUDGETEER_TRACEBACK=1 shows where it came from)")
+        _say(f"a fault of {_owner(error)}, please report it: {said} (BUDGETEER_TRACEBACK=1 shows where it came from)")
         return 70
+
+
+def _owner(error: Exception) -> str:
+    """Whose fault it is: that of another package whose method was running, or budgeteer's."""
+    from traceback import walk_tb
+
+    from budgeteer.core import registry
+    from budgeteer.core.methods import METHODS
+
+    theirs = {re.split("[.:]", method.path)[0] for method in registry.methods()[len(METHODS) :]}
+    ran = [str(frame.f_globals.get("__name__")) for frame, _ in walk_tb(error.__traceback__)]
+    return next((f"{name} (not budgeteer's)" for name in reversed(ran) if name.split(".")[0] in theirs), "budgeteer")
 
 
 def _run(name: str, arguments: list[str]) -> int:
