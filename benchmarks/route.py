@@ -15,7 +15,9 @@ llmrouter_scores (LLMRouter, MIT: nine open models on 14 tasks). Three tables ar
   tasks, and the task is a feature.
 
 Prices in dollars a million tokens: Mixtral 0.24 in and out, GPT-4 10 and 30, those of llmrouter as its source has them.
-``shuffled`` is the classifier on features of other requests: what is above the mix there is chance.
+``shuffled`` is the classifier on features of other requests: what is above the mix there is chance. ``task alone`` and
+``length alone`` are the classifier with that one feature: what a table of the best model by task, or a threshold on the
+length, would do.
 """
 
 from __future__ import annotations
@@ -24,6 +26,7 @@ import argparse
 import csv
 import gzip
 import json
+import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -113,6 +116,16 @@ def rows_of(table: Table, methods: Sequence[str], splits: int, group: str | None
     return [row.to_json() for row in measure(table, methods, SHARES, count=splits, group=group, tell=tell)]
 
 
+def alone(table: Table) -> tuple[str, Table]:
+    """The table with the plainest feature that it has, and a name for it."""
+    if "prompt" in table.fields:
+        fields: dict[str, tuple[Any, ...]] = {
+            "log_chars": tuple(math.log1p(len(text)) for text in table.fields["prompt"])
+        }
+        return "length alone", Table(table.models, table.score, table.cost, table.signal, fields)
+    return "task alone", Table(table.models, table.score, table.cost, table.signal, {"task": table.fields["task"]})
+
+
 READERS: dict[str, tuple[Callable[[Path], Table], str | None]] = {
     "gsm8k": (gsm8k, None),
     "mmlu": (mmlu, "subject"),
@@ -148,6 +161,9 @@ def main() -> None:
             {**row, "method": "shuffled"}
             for row in rows_of(shuffled(table, group), ["classifier"], splits, group, f"{name} shuffled")
         ]
+        if group is None:
+            method, plain = alone(table)
+            rows += [{**row, "method": method} for row in rows_of(plain, ["classifier"], splits, None, f"{name} alone")]
         models = {
             model: {"score": float(score), "dollars": float(cost)}
             for model, score, cost in zip(table.models, table.score.mean(axis=0), table.cost.mean(axis=0), strict=True)

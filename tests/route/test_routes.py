@@ -115,6 +115,18 @@ def test_features_are_made_of_the_training_rows():
         made.of({"prompt": ["a"]})
     with pytest.raises(InvalidInput, match="no column describes"):
         learnt({"id": (1, 2)}, ["id"])
+    with pytest.raises(InvalidInput, match="no column 'idd' to leave out; the requests have id"):
+        learnt({"id": (1, 2)}, ["idd"])
+
+
+def test_a_text_that_is_another_one_in_most_rows_is_no_category():
+    few, many = (f"q{i % 30}" for i in range(40)), tuple(f"q{i % 31}" for i in range(40))
+    assert len(learnt({"question": tuple(few)}).categories["question"]) == 30
+    with pytest.raises(
+        InvalidInput, match="'question' has 31 values in 40 rows, too many for a category; call it prompt"
+    ):
+        learnt({"question": many})
+    assert learnt({"prompt": many, "question": many}, ["question"]).categories == {}
 
 
 def test_tables_are_read_from_csv_and_json_lines(tmp_path):
@@ -130,6 +142,8 @@ def test_tables_are_read_from_csv_and_json_lines(tmp_path):
     rows = [{"n": 3, "score:a": 1, "score:b": 0.5, "cost:a": 0.1, "cost:b": 2} for _ in range(2)]
     lines.write_text("\n".join(map(json.dumps, rows)))
     assert dict(read(str(lines)).fields) == {"n": (3.0, 3.0)}
+    path.write_text("prompt,score:a,score:b,cost:a,cost:b\n12,1,0.5,0.1,2\n7,0,1,0.2,3\n")
+    assert dict(read(str(path)).fields) == {"prompt": ("12", "7")}  # a prompt is a text, whatever stands in it
 
 
 GOOD = {"score:a": 1, "cost:a": 1, "score:b": 1, "cost:b": 1}
@@ -144,6 +158,7 @@ GOOD = {"score:a": 1, "cost:a": 1, "score:b": 1, "cost:b": 1}
         ([{"score:a": 2, "cost:a": 1, "score:b": 1, "cost:b": 1}], "score:a is 2; give a finite number from 0 to 1"),
         ([{"score:a": 1, "cost:a": "x", "score:b": 1, "cost:b": 1}], "cost:a is 'x'"),
         ([{"score:a": 1, "cost:a": float("nan"), "score:b": 1, "cost:b": 1}], "cost:a is nan"),
+        ([{**GOOD, "cost:a": -1}], "cost:a is -1; give a finite number from 0$"),
         ([{"t": 1, **GOOD}, GOOD], "line 2 has no t"),
         ([[1]], "give an object"),
     ],
@@ -316,6 +331,17 @@ def test_the_price_of_a_budget_is_the_lowest_that_keeps_it(route):
         prices_of(route, known.take(np.arange(5)), [1.0])
 
 
+@pytest.mark.parametrize("route", [similarity(), classifier(), pareto_bandit(), boundary()], ids=range(4))
+def test_the_cheapest_model_s_own_price_is_a_budget(route):
+    made = outcomes(60, 2)
+    known = Outcomes(made.x, made.score, np.tile([0.0001, 0.004], (60, 1)), made.signal)
+    (price,) = prices_of(route, known, [0.0001])
+    routed = route.route(route.fit(known, RNG), known.x, known.signal)(price)
+    assert dollars(routed, known) < 0.0005  # the large model hardly ever answers
+    with pytest.raises(InvalidInput, match="no price keeps this route within 9"):
+        prices_of(route, known, [0.00009])
+
+
 def table(n=240, models=3, seed=0):
     made = outcomes(n, models, seed, noise=0.05)
     fields = {"hard": tuple(made.x[:, 1].tolist()), "task": tuple(f"t{i % 6}" for i in range(n))}
@@ -334,6 +360,14 @@ def test_splits_hold_out_whole_groups():
     assert first == again
     with pytest.raises(InvalidInput, match="no column 'kind'; it has hard, task"):
         next(splits(made, 1, "kind", 0))
+    with pytest.raises(InvalidInput, match="the table has 2 requests; give 3 or more"):
+        next(splits(made.take(np.arange(2)), 1, None, 0))
+
+
+def test_models_that_cost_nothing_leave_nothing_to_save():
+    made = replace(table(), cost=np.zeros((240, 3)))
+    with pytest.raises(InvalidInput, match="no model costs anything"):
+        measure(made, ["classifier"], (0.5,), count=2)
 
 
 def test_measuring_says_what_is_above_the_mix_of_single_models():

@@ -71,10 +71,13 @@ def _eval(args: argparse.Namespace, table: Table) -> int:
 
     if args.splits < 2:
         raise InvalidInput(f"--splits is {args.splits}; give 2 or more, for an interval")
+    given = [share.strip() for share in args.shares.split(",")]
     try:
-        shares = [float(share.strip().removesuffix("%")) / 100 for share in args.shares.split(",")]
+        shares = [float(share.removesuffix("%")) / 100 for share in given]
     except ValueError:
-        raise InvalidInput(f"--shares is {args.shares!r}; give shares such as 10%,50%") from None
+        shares = []
+    if not shares or not all(share.endswith("%") for share in given):  # 0.5 may be meant as a half
+        raise InvalidInput(f"--shares is {args.shares!r}; give shares such as 10%,50%")
     methods = args.methods
     if methods is None:
         told = not np.isnan(table.signal).all()

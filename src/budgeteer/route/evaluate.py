@@ -112,6 +112,7 @@ def prices_of(route: Route, outcomes: Outcomes, budgets: Sequence[float], seed: 
 
 def _lowest(spent: Callable[[float], float], budget: float, first: float, least: float) -> float:
     """The lowest price at which ``spent`` is within a budget: between powers of two, then halved in its logarithm."""
+    budget *= 1 + 1e-9  # a mean of equal costs is rounded, and the cheapest model's own price is a budget
     if spent(0.0) <= budget:
         return 0.0
     high = first
@@ -138,6 +139,8 @@ def _lowest(spent: Callable[[float], float], budget: float, first: float, least:
 def budgets_of(outcomes: Outcomes, shares: Sequence[float]) -> list[float]:
     """Dollars a request at shares of the way from the cheapest to the dearest model."""
     mean = outcomes.cost.mean(axis=0)
+    if not mean.any():
+        raise InvalidInput("no model costs anything, so that there is nothing to save; give dollars in cost:MODEL")
     return [float(mean.min() + share * (mean.max() - mean.min())) for share in shares]
 
 
@@ -158,7 +161,8 @@ def splits(table: Table, count: int, group: str | None, seed: int) -> Iterator[t
     )
     names = np.unique(labels)
     if len(names) < 3:
-        raise InvalidInput(f"{len(names)} rows or groups of {group}; give 3 or more, so that a third can be held out")
+        what = "requests" if group is None else f"values of {group}"
+        raise InvalidInput(f"the table has {len(names)} {what}; give 3 or more, so that a third can be held out")
     for number in range(count):
         drawn = np.random.default_rng([seed, 7, number]).permutation(names)
         held = np.isin(labels, drawn[: max(1, len(names) // 3)])

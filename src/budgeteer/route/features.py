@@ -19,6 +19,8 @@ BUCKETS = 128
 """Numbers into which the words of a prompt are hashed."""
 LONGEST = 20_000
 """Characters of a prompt whose words are counted: whoever routes for many may not be held up by one."""
+MANY = 30
+"""Values that a category may have in any table; in a large one it may have half as many as there are rows."""
 _WORD = re.compile(r"[^\W_]+|[^\w\s]")
 
 
@@ -77,8 +79,10 @@ def learnt(fields: Mapping[str, Sequence[Any]], without: Sequence[str] = ()) -> 
         without: columns that do not describe a request, such as its id.
 
     Raises:
-        InvalidInput: no column is left.
+        InvalidInput: no column is left, one of ``without`` is none, or a text is another one in most rows.
     """
+    if unknown := [name for name in without if name not in fields]:
+        raise InvalidInput(f"no column {unknown[0]!r} to leave out; the requests have {', '.join(fields) or 'none'}")
     left = {name: values for name, values in fields.items() if name not in without}
     if not left:
         raise InvalidInput("no column describes the requests; give a prompt, a category or a number")
@@ -87,6 +91,12 @@ def learnt(fields: Mapping[str, Sequence[Any]], without: Sequence[str] = ()) -> 
         name: (float(np.mean(values)), float(np.std(values))) for name, values in left.items() if name not in texts
     }
     categories = {name: tuple(sorted(set(map(str, values)))) for name, values in texts.items() if name != PROMPT}
+    for name, values in categories.items():
+        if len(values) > max(MANY, len(texts[name]) / 2):  # what was learnt of one value says nothing of the next
+            raise InvalidInput(
+                f"column {name!r} has {len(values):,} values in {len(texts[name]):,} rows, too many for a category; "
+                f"call it {PROMPT} if it is the text of the request, or ignore it"
+            )
     return Features(PROMPT in texts, numbers, categories)
 
 

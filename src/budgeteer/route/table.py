@@ -12,6 +12,7 @@ import numpy as np
 from budgeteer.core import rows
 from budgeteer.core.errors import InvalidInput
 from budgeteer.core.plan import F64, I64
+from budgeteer.route.features import PROMPT
 
 SCORE, COST, SIGNAL = "score:", "cost:", "signal:"
 
@@ -75,7 +76,8 @@ def read(source: str) -> Table:
             if column not in row or row[column] is None:
                 raise InvalidInput(f"{where} has no {column}; give it in every row, or in none")
             fields[column].append(row[column])
-    return Table(models, score, cost, signal, {column: _column(values) for column, values in fields.items()})
+    made = {name: tuple(map(str, values)) if name == PROMPT else _column(values) for name, values in fields.items()}
+    return Table(models, score, cost, signal, made)
 
 
 def _number(row: Any, column: str, where: str, least: float, most: float) -> float:
@@ -85,7 +87,8 @@ def _number(row: Any, column: str, where: str, least: float, most: float) -> flo
     except (TypeError, ValueError):
         raise InvalidInput(f"{where}: {column} is {given!r}; give a number") from None
     if not (math.isfinite(value) and least <= value <= most):
-        raise InvalidInput(f"{where}: {column} is {given}; give a finite number from {least:g} to {most:g}")
+        bounds = [f" from {least:g}" * math.isfinite(least), f" to {most:g}" * math.isfinite(most)]
+        raise InvalidInput(f"{where}: {column} is {given}; give a finite number{''.join(bounds)}")
     return value
 
 
