@@ -328,6 +328,32 @@ def test_the_model_is_told_what_is_left():
     assert turn(budget).note == "Budget left: all: 10,000, tool:search: 3."
 
 
+def test_what_the_model_is_told_is_reserved_too():
+    told = turn(AgentBudget.parse("10k, tool:search:3", bounds=WORDS, show=True)).planned
+    silent = turn(AgentBudget.parse("10k, tool:search:3", bounds=WORDS)).planned
+    assert told.amounts["all"] >= silent.amounts["all"] + 6  # "Budget left: all: 10,000, tool:search: 3."
+    assert told.worst.output == silent.worst.output
+
+
+def test_an_answer_that_cannot_be_read_is_charged_and_no_longer_held():
+    ledger = MemoryLedger()
+    budget = AgentBudget.parse("10k", ledger=ledger, path="run", bounds=WORDS)
+    units = turn(budget, tools=False).planned.amounts["all"]
+
+    async def send(_):
+        return 0
+
+    def unreadable(_):
+        raise KeyError("usage")
+
+    with pytest.raises(KeyError):
+        budget.answer(request(), lambda _: 0, str, tools=False, read=unreadable)
+    with pytest.raises(KeyError):
+        asyncio.run(budget.aanswer(request(), send, str, tools=False, read=unreadable))
+    settled = [line.split("\t") for line, _ in ledger.lines() if line.split("\t")[2] == "settled"]
+    assert [entry[7] for entry in settled] == [f"all {units}"] * 2
+
+
 @pytest.mark.parametrize(
     ("text", "options", "message"),
     [
@@ -336,6 +362,18 @@ def test_the_model_is_told_what_is_left():
         ("10k", {"parts": {"ask": "5, turns:3"}}, "names turns, which the budget does not have"),
         ("10k, turns:5", {"parts": {"ask": "5"}}, "lacks turns"),
         ("10k, nonsense:5", {}, "nonsense"),
+        (
+            "10k",
+            {"parts": {"agent": "25%"}},
+            "booked in the ledger as agent/agent; rename the tool, or give another path=",
+        ),
+        ("10k", {"parts": {"a/b": "25%"}}, "booked in the ledger as agent/a/b"),
+        ("10k", {"parts": {"ask me": "25%"}}, "has the scope 'ask me'; scopes are"),
+        ("10k", {"last": -5}, "last is -5"),
+        ("10k", {"last": float("nan")}, "last is nan"),
+        ("10k", {"max_result": -1}, "max_result is -1"),
+        ("10k", {"patience": 0}, "patience is 0; give seconds above 0"),
+        ("10k", {"patience": float("nan")}, "patience is nan"),
     ],
 )
 def test_bad_budgets_are_refused_at_once(text, options, message):

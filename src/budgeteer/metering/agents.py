@@ -29,7 +29,7 @@ from budgeteer.core.bisection import largest
 from budgeteer.core.budget import Budget, Budgets
 from budgeteer.core.errors import AllowanceError, BudgetExceeded, InvalidInput
 from budgeteer.core.meter import Counted, meter
-from budgeteer.core.usage import Usage
+from budgeteer.core.usage import Usage, count
 from budgeteer.ledger import Allowance, Ledger, Limit, MemoryLedger
 from budgeteer.ledger.allowance import Call as Held
 from budgeteer.ledger.limit import check_path
@@ -178,12 +178,16 @@ class AgentBudget:
         bounds: Bounds | None = None,
         **options: Any,
     ) -> None:
+        count("last", last)
+        count("max_result", max_result)
+        if patience is not None and not 0 < patience < threading.TIMEOUT_MAX:
+            raise InvalidInput(f"patience is {patience}; give seconds above 0, or None to wait for ever")
         self._granted = allowance.remaining
         read = {kind: meter(kind, options.get("prices")) for kind in self._granted}
         counts = {kind: int(kind == "turns") for kind, one in read.items() if isinstance(one, Counted)}
         self.metering = Metering(_Here(self), tuple(read), bounds=bounds or _BOUNDS, counts=counts, **options)
         self.last, self.max_result, self.patience, self.show = last, max_result, patience, show
-        self._parts = {name: self._part(name, text) for name, text in (parts or {}).items()}
+        self._parts = {name: self._part(allowance.path, name, text) for name, text in (parts or {}).items()}
         self._root = _Agent(self, allowance)
 
     @classmethod
@@ -318,11 +322,12 @@ class AgentBudget:
 
     def _turn(self, request: Mapping[str, Any], tools: bool, model: str, provider: str) -> Turn:
         here = self._here
-        worst = worst_case(request, self.metering.bounds)
+        free = here.allowance.remaining
+        note = f"Budget left: {told(free)}." if self.show else ""
+        worst = worst_case({**request, "note": note} if note else request, self.metering.bounds)
         whole = self.metering.plan(provider, "chat", model, worst, cap=worst.output)
         written = (worst.output or 0) * (1 if self.metering.bounds.tokens is not None else _BYTES)
         context = (worst.input or 0) + written + _FRAME
-        free = here.allowance.remaining
         after = _Agent(self, here.allowance, context, model).after(_ROOM) if tools else {}
         why = lacking(free, whole.amounts, after)
         if why:
@@ -330,7 +335,7 @@ class AgentBudget:
         if tools:  # else it is no step of the agent itself, or its last one
             with here.lock:
                 here.context, here.model = context, model
-        return Turn(whole, True, worst.output or 0, f"Budget left: {told(free)}." if self.show else "")
+        return Turn(whole, True, worst.output or 0, note)
 
     def _last(
         self, request: Mapping[str, Any], tools: bool, model: str, provider: str, why: str, most: int | None = None
@@ -443,7 +448,12 @@ class AgentBudget:
             _HERE.reset(token)
             child.close()
 
-    def _part(self, name: str, text: str) -> dict[str, Budget]:
+    def _part(self, path: str, name: str, text: str) -> dict[str, Budget]:
+        if "/" in name or name in path.split("/"):
+            raise InvalidInput(
+                f"the part of {name} is booked in the ledger as {path}/{name}; rename the tool, or give another path="
+            )
+        check_path(f"{path}/{name}")
         part = {budget.kind: budget for budget in Budgets.parse(text)}
         shares = [budget for budget in part.values() if budget.amount is None]
         if len(shares) == 1:

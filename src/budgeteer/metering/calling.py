@@ -30,7 +30,12 @@ def metered(metering: Metering, planned: Planned, send: Callable[[], T], read: C
     except BaseException as error:
         call.finish(Answer(outcome=outcome_of(error)))
         raise
-    call.finish(read(response))
+    try:
+        answer = read(response)
+    except BaseException:  # it has run, and nobody knows what it used
+        call.finish(Answer(outcome=Outcome.UNKNOWN))
+        raise
+    call.finish(answer)
     return response
 
 
@@ -44,7 +49,12 @@ async def ametered(
     except BaseException as error:
         await call.afinish(Answer(outcome=outcome_of(error)))
         raise
-    await call.afinish(read(response))
+    try:
+        answer = read(response)
+    except BaseException:
+        await call.afinish(Answer(outcome=Outcome.UNKNOWN))
+        raise
+    await call.afinish(answer)
     return response
 
 
