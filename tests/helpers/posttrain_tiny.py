@@ -1,4 +1,4 @@
-"""A random Qwen3 of two layers with an untied head and no chat template, problems and a verifier in files, and a run to kill.
+"""A random Qwen3 of two layers with an untied head and no chat template, problems and a verifier, a run to kill.
 
 python -m helpers.posttrain_tiny FOLDER OUT [BUDGET]
 """
@@ -33,7 +33,7 @@ def qwen3(folder: Path, dtype: torch.dtype = torch.float32) -> Path:
     torch.manual_seed(1)
     config = transformers.Qwen3Config(
         vocab_size=1024, hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=2, head_dim=16,
-        num_key_value_heads=1, max_position_embeddings=256, eos_token_id=1017, pad_token_id=None, bos_token_id=None,
+        num_key_value_heads=1, max_position_embeddings=512, eos_token_id=1017, pad_token_id=None, bos_token_id=None,
         initializer_range=0.3, tie_word_embeddings=False,
     )  # fmt: skip
     model: Any = transformers.Qwen3ForCausalLM(config)
@@ -57,7 +57,7 @@ def settings(model: Path, task: str, **more: Any) -> Settings:
     """A short run on the CPU."""
     given: dict[str, Any] = {
         "recipe": "duet", "budget": "900", "tokens": 900, "heldout": 8, "steps": 4, "prompts": 4, "group": 4,
-        "max_tokens": 12, "lr": 1e-2, "device": "cpu",
+        "max_tokens": 12, "lr": 1e-2, "device": "cpu", "style": "direct",
     }  # fmt: skip
     return Settings(str(model), **{"task": task, **given, **more})
 

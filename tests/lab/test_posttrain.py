@@ -1,4 +1,4 @@
-"""Training of any causal model of transformers: untied heads, no chat template, adapters, verifiers that break, resuming."""
+"""Training of any causal model: untied heads, no chat template, adapters, verifiers that break, resuming."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -24,6 +25,7 @@ from budgeteer.lab.posttrain import run as running  # noqa: E402
 from budgeteer.lab.posttrain.run import posttrain, summary  # noqa: E402
 from budgeteer.lab.posttrain.settings import Lora  # noqa: E402
 from budgeteer.models.transformers import Transformers  # noqa: E402
+from budgeteer.verify.sandbox import Sandbox  # noqa: E402
 from helpers.posttrain_tiny import files, qwen3, settings  # noqa: E402
 from helpers.trl_tiny import THINKER  # noqa: E402
 
@@ -82,7 +84,7 @@ def test_a_run_keeps_its_budget_and_leaves_results_logs_and_a_model(whole, model
 def test_the_same_command_again_trains_nothing_and_another_one_is_refused(whole, model, task) -> None:
     before = (whole / "results.json").read_text()
     assert posttrain(settings(model, task), whole, whole / "policy") == json.loads(before)
-    with pytest.raises(InvalidInput, match="of another run .*kl: 0.5 here, 0.0 there"):
+    with pytest.raises(InvalidInput, match=r"of another run .*kl: 0\.5 here, 0\.0 there"):
         posttrain(settings(model, task, kl=0.5), whole, whole / "policy")
 
 
@@ -103,18 +105,20 @@ def test_a_paused_run_goes_on_to_the_same_weights(whole, model, task, tmp_path) 
 @pytest.mark.parametrize("tokens", [250, None])
 def test_what_ended_and_was_not_saved_is_saved_without_another_step(model, task, tmp_path, monkeypatch, tokens) -> None:
     """Killed after the last checkpoint: of a budget that is used up, and of steps that are done."""
-    run = settings(model, task, tokens=tokens, steps=2 if tokens is None else 50)
+    more = {"steps": 2} if tokens is None else {"steps": 50, "recipe": "dapo"}  # dapo takes what it wants
+    run = settings(model, task, tokens=tokens, **more)
     kept: list = []
 
     def killed(built, policy, settings) -> None:
         kept.append({name: p.detach().clone() for name, p in built.trainer.model.named_parameters()})
         raise KeyboardInterrupt
 
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+    with monkeypatch.context() as patch:
         patch.setattr(running, "_save", killed)
-        posttrain(run, tmp_path, tmp_path / "policy")
+        with pytest.raises(KeyboardInterrupt):
+            posttrain(run, tmp_path, tmp_path / "policy")
     document = posttrain(run, tmp_path, tmp_path / "policy")
-    assert tokens is None or document["runs"][0]["tokens"]["used"] <= tokens
+    assert tokens is None or tokens - 12 < document["runs"][0]["tokens"]["used"] <= tokens
     end = policy_of(tmp_path)
     assert all(torch.equal(end[name], value) for name, value in kept[0].items())
 
@@ -136,7 +140,7 @@ def test_an_adapter_is_merged_into_a_model_of_the_stored_type(task, tmp_path) ->
 def test_chats_are_asked_through_the_template_and_answers_read_behind_the_thinking(tmp_path) -> None:
     rows = [{"question": f"What is {a} plus {b}?", "answer": str(a + b)} for a in range(4) for b in range(4)]
     (tmp_path / "my.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    run = settings(THINKER, f"{tmp_path / 'my.jsonl'}:verifier=math", steps=1, max_tokens=64, tokens=None)
+    run = settings(THINKER, f"{tmp_path / 'my.jsonl'}:verifier=math", steps=1, max_tokens=64, tokens=None, style=None)
     document = posttrain(run, tmp_path, tmp_path / "policy")
     assert document["config"]["style"] == "think"
     written = lines(tmp_path / "samples.jsonl")
@@ -151,12 +155,12 @@ def test_chats_are_asked_through_the_template_and_answers_read_behind_the_thinki
         ("def verify(answer, reference): raise KeyError(answer)", True),
         ("def verify(answer, reference): return float('nan')", True),
         ("def verify(answer, reference): return None", True),
-        ("import time\ndef verify(answer, reference): time.sleep(60)", True),
+        ("import time\ndef verify(answer, reference): time.sleep(60 * (len(answer) % 2))", True),
         ("def verify(answer, reference): return 0", False),
     ],
 )
 def test_a_verifier_that_fails_gives_0_and_is_counted(model, tmp_path, monkeypatch, content, failures) -> None:
-    monkeypatch.setattr("budgeteer.verify.sandbox.SECONDS", 0.02)
+    monkeypatch.setattr("budgeteer.lab.posttrain.problems.Sandbox", partial(Sandbox, seconds=0.2))
     said: list[str] = []
     run = settings(model, files(tmp_path, content), recipe="grpo", steps=1, heldout=2, prompts=2, group=2, tokens=None)
     document = posttrain(run, tmp_path / "out", tmp_path / "out" / "policy", say=said.append)
@@ -170,7 +174,7 @@ def test_a_verifier_that_fails_gives_0_and_is_counted(model, tmp_path, monkeypat
     ("more", "error", "message"),
     [
         ({"tokens": 3}, BudgetExceeded, "buys no rollout; give at least"),
-        ({"max_tokens": 250}, InvalidInput, "256 positions"),
+        ({"max_tokens": 500}, InvalidInput, "512 positions"),
         ({"recipe": "grop"}, UnknownName, "did you mean"),
         ({"recipe": "hbpo"}, InvalidInput, "without a variant"),
         ({"recipe": "c3po"}, InvalidInput, "later steps"),
@@ -199,8 +203,8 @@ def test_what_cannot_run_is_refused_before_the_first_token(model, task, tmp_path
 def test_equal_questions_are_one_and_long_ones_are_named(model, tmp_path) -> None:
     task = files(tmp_path)
     path = tmp_path / "my.jsonl"
-    path.write_text(path.read_text() * 2 + json.dumps({"question": "no " * 300, "answer": "1"}) + "\n")
-    with pytest.raises(InvalidInput, match=r"row \d+ of the data set has .* 256 positions"):
+    path.write_text(path.read_text() * 2 + json.dumps({"question": "no " * 600, "answer": "1"}) + "\n")
+    with pytest.raises(InvalidInput, match=r"row \d+ of the data set has .* 512 positions"):
         posttrain(settings(model, task), tmp_path / "out", tmp_path / "out" / "policy")
 
 

@@ -109,7 +109,7 @@ def _quiet() -> None:
 
     from transformers.utils import logging
 
-    logging.set_verbosity_error()
+    logging.set_verbosity_error()  # type: ignore[no-untyped-call, unused-ignore]
     logging.disable_progress_bar()  # type: ignore[no-untyped-call, unused-ignore]
     warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
 

@@ -68,7 +68,6 @@ def run(args: argparse.Namespace) -> int:
     if path.exists() and _trained(path, settings) and (policy / "model.safetensors").exists():
         sys.stdout.write("this run was done before; nothing was trained\n")
         return shown_run(report.table(results.read(path)), path, page, policy)
-    log = RunLog(out, spec.name, settings, loggers)
     one_thread()
     lines, interrupts = Lines(1), 0
 
@@ -86,9 +85,8 @@ def run(args: argparse.Namespace) -> int:
 
     before = signal.signal(signal.SIGINT, interrupt)
     try:
-        record = execute(spec, out, on_step, policy, log)
+        record = execute(spec, out, on_step, policy, lambda: RunLog(out, spec.name, settings, loggers))
     finally:
-        log.close()
         signal.signal(signal.SIGINT, before)
         lines.close()
     if record is None:

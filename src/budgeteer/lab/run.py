@@ -253,7 +253,7 @@ def execute(
     folder: Path | None = None,
     on_step: Callable[[Progress, TrainConfig], bool] | None = None,
     save_model: Path | None = None,
-    log: RunLog | None = None,
+    opened: Callable[[], RunLog] | None = None,
 ) -> Run | None:
     """Do one run; None when it was paused (its checkpoint is in ``folder``).
 
@@ -262,10 +262,10 @@ def execute(
         folder: for checkpoints; None = none.
         on_step: called after each step; returning False pauses.
         save_model: write the trained policy, with its tokenizer, to this folder.
-        log: of the run's steps; None = none.
+        opened: opens the log of the run's steps, once nothing is wrong with its settings; None = there is none.
     """
     trainer, policy = prepare(spec)
-    c, pool = trainer.config, spec.pool_of_items
+    c, pool, log = trainer.config, spec.pool_of_items, None if opened is None else opened()
     items = {item.key: item for item in pool.train}
     stopped = False
 
@@ -276,7 +276,11 @@ def execute(
         stopped = on_step is not None and not on_step(progress, c)
         return not stopped
 
-    progress = trainer.run(folder, step)
+    try:
+        progress = trainer.run(folder, step)
+    finally:
+        if log is not None:
+            log.close()
     if stopped and progress.step < c.steps:
         return None
     final = accuracy(

@@ -48,7 +48,7 @@ def tensorboard(folder: Path, name: str, config: Mapping[str, Any]) -> Logger:
     def step(number: int, metrics: Mapping[str, float]) -> None:
         nonlocal writer
         if writer is None:
-            writer = SummaryWriter(str(folder / "tensorboard"), purge_step=number)  # type: ignore[no-untyped-call]
+            writer = SummaryWriter(str(folder / "tensorboard"), purge_step=number)
             writer.add_text("config", f"```json\n{json.dumps(to_json(config), indent=1)}\n```", number)
         for key, value in metrics.items():
             writer.add_scalar(key, value, number)

@@ -1,8 +1,8 @@
 """A user's verifier in a process of its own, with limits of time, memory and output.
 
-For training: a verifier is called for every rollout, on whatever a model writes, and may run it. One that hangs, eats the
-memory, prints without end or ends its process costs that answer's score and not the run. It is a guard against accidents and
-no jail: the code can read what its user can, and reach the network.
+For training: a verifier is called for every rollout, on whatever a model writes, and may run it. One that hangs, eats
+the memory, prints without end or ends its process costs that answer's score and not the run. It is a guard against
+accidents and no jail: the code can read what its user can, and reach the network.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ _KEPT = ("PATH", "PYTHONPATH", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "VIRTUAL_ENV
 
 
 class Sandbox:
-    """``verify(answer, reference) -> score`` of a Python file, called in a process that is ended when it takes too long.
+    """``verify(answer, reference) -> score`` of a Python file, in a process that is ended when it takes too long.
 
     Called like a verifier. What the file keeps between calls is lost when its process was ended.
 

@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from datasets import Dataset
@@ -36,7 +36,7 @@ class Built:
         trainer: TRL's, with a recipe.
         asked: the problems.
         grader: of completions.
-        ends, stored: ids of the tokens that end a sequence, and the type of the weights, as the model's folder has them.
+        ends, stored: ids of the tokens that end a sequence, and the type of the weights, as the folder has them.
     """
 
     trainer: BudgetedGRPOTrainer
@@ -165,7 +165,11 @@ def _adapter(lora: Lora) -> Any:
         raise MissingExtra("peft", "lora") from error
     targets: Any = lora.targets if lora.targets == "all-linear" else lora.targets.split("+")
     return LoraConfig(
-        r=lora.r, lora_alpha=lora.alpha, lora_dropout=lora.dropout, target_modules=targets, task_type="CAUSAL_LM"
+        r=lora.r,
+        lora_alpha=cast(Any, lora.alpha),
+        lora_dropout=lora.dropout,
+        target_modules=targets,
+        task_type="CAUSAL_LM",
     )
 
 

@@ -18,11 +18,8 @@ from budgeteer.models.model import PREFILL, PREFIX
 from budgeteer.models.transformers import tags_in
 from budgeteer.rl.identity import digest
 from budgeteer.solve import Style, styles
-from budgeteer.solve.styles import Example, TaskInfo
 from budgeteer.verify.sandbox import Sandbox
 
-SHOTS = 4
-"""Training problems that a model without a chat template is shown with their answers."""
 SAID = 5
 """Failures of a verifier that are reported one by one."""
 
@@ -73,8 +70,8 @@ class _Traits(NamedTuple):
 def asked(settings: Settings, tokenizer: Any) -> Asked:
     """The problems of a run.
 
-    A verifier ``python:FILE.py`` runs in a process with limits. A tokenizer without a chat template asks in raw text
-    after worked examples: those that come with the task, else SHOTS problems of the training part.
+    A verifier ``python:FILE.py`` runs in a process with limits. With a chat template a model is asked in chats, without
+    one in raw text after worked examples.
 
     Raises:
         BudgeteerError: of the task, the verifier or the style.
@@ -84,25 +81,21 @@ def asked(settings: Settings, tokenizer: Any) -> Asked:
     sandbox = Sandbox(verifier) if own and verifier is not None else None
     task = str(spec) if own else settings.task
     pool = pools.build(task, settings.task_seed, settings.train, settings.heldout)
-    train, plain = pool.train, tokenizer.chat_template is None
+    plain = tokenizer.chat_template is None
     references = [item.answer for item in (*pool.train, *pool.heldout) if item.answer is not None]
-    examples = examples_of(task, pool.environment, len(train) + len(pool.heldout), settings.task_seed)
+    examples = examples_of(task, pool.environment, len(pool.train) + len(pool.heldout), settings.task_seed)
     info = info_of(pool.environment.name, references, examples)
-    traits = _Traits("", frozenset({PREFIX} if plain else {PREFIX, PREFILL}), tags_in(tokenizer))
+    traits = _Traits("", frozenset({PREFIX if plain else PREFILL}), tags_in(tokenizer))
     info = info.by(traits)
     name = settings.style or styles.choose(traits, info)
-    if plain and name == "chat" and settings.style is None:
-        shown, train = train[:SHOTS], train[SHOTS:]
-        examples = tuple(Example(item.prompt, "", item.answer or "") for item in shown)
-        name, info = "direct", TaskInfo(info.name, info.numeric, examples, info.units, info.tags)
     style = styles.style_of(name, info)
-    first = style.prompt((train or pool.heldout)[0].prompt)
+    first = style.prompt(pool.train[0].prompt)
     template = {}
     if isinstance(first, Chat):
         if plain:
             raise InvalidInput(
-                f"the tokenizer of {settings.model} has no chat template, which the style {name!r} needs; leave --style "
-                "out or set it to direct or few-shot"
+                f"the tokenizer of {settings.model} has no chat template, which the style {name!r} needs; leave "
+                "--style out or set it to direct or few-shot"
             )
         template = template_options(first.thinking, tokenizer.chat_template, settings.model)
 
@@ -111,9 +104,9 @@ def asked(settings: Settings, tokenizer: Any) -> Asked:
             return verified(pool.environment, item, answer)
         return 0.0 if item.answer is None else sandbox(answer, item.answer)
 
-    contents = [str(len(train)), pool.digest(), verify.identity(verifier) if own and verifier is not None else ""]
+    contents = [pool.digest(), verify.identity(verifier) if own and verifier is not None else ""]
     return Asked(
-        train,
+        pool.train,
         pool.heldout,
         style,
         name,
