@@ -15,6 +15,10 @@ if TYPE_CHECKING:
     from budgeteer.lab.workers import Update
 
 
+RAY = """run on the machines of this Ray cluster, such as 10.0.0.1:6379 or auto, one a core at once; budgeteer and the
+files of models and tasks have to be there, at the same paths"""
+
+
 class Default(NamedTuple):
     """An option of training.
 
