@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install -qq --disable-pip-version-check -c constraints.txt
 STEP := @$(BIN)/python tools/step.py
 
-.PHONY: run test test-slow test-frameworks test-vllm test-verl test-kvpress test-clients fresh-clone lint bench bench-cache \
+.PHONY: run test test-slow test-frameworks test-vllm test-verl test-ray test-kvpress test-clients fresh-clone lint bench bench-cache \
 	conformance clients frameworks evidence \
 	screenshots docs clean
 
@@ -34,6 +34,10 @@ test-vllm: .venv-vllm/.done
 # the adapter in verl's own loop on the CPU, in an environment of its own (about 2 GB); no model is trained
 test-verl: .venv-verl/.done
 	.venv-verl/bin/python -m pytest -m verl --timeout 600 tests/verl_trainer
+
+# runs and cells on a local Ray cluster of two nodes, in an environment of its own (about 1.5 GB)
+test-ray: .venv-ray/.done
+	.venv-ray/bin/python -m pytest -m ray --timeout 600 tests/ray_cluster
 
 # what budgeted caches keep, against kvpress in an environment of its own, since it needs transformers below 5.3
 test-kvpress: .venv-kvpress/.done
@@ -149,6 +153,12 @@ $(VENV)/.docs: $(VENV)/bin/python pyproject.toml
 	@.venv-verl/bin/python -m pip install -qq --disable-pip-version-check --no-deps 'verl==0.9.1' 'TransferQueue==0.1.11'
 	@touch $@
 
+.venv-ray/.done: pyproject.toml
+	@$(PYTHON) tools/step.py 'install: an environment in .venv-ray' $(PYTHON) -m venv .venv-ray
+	@$(PYTHON) tools/step.py 'install: Ray' .venv-ray/bin/python -m pip install -qq --disable-pip-version-check \
+		-c constraints.txt -e '.[lab]' pytest pytest-timeout 'ray==2.60.0'
+	@touch $@
+
 .venv-kvpress/.done: pyproject.toml
 	@$(PYTHON) tools/step.py 'install: an environment in .venv-kvpress' $(PYTHON) -m venv .venv-kvpress
 	@$(PYTHON) tools/step.py 'install: kvpress and the transformers that it needs' .venv-kvpress/bin/python -m pip \
@@ -160,4 +170,4 @@ $(VENV)/.docs: $(VENV)/bin/python pyproject.toml
 	@.venv-clients/uv/bin/python -m pip install -qq --disable-pip-version-check uv==0.13.9
 
 clean:
-	rm -rf $(VENV) .venv-frameworks .venv-vllm .venv-verl .venv-kvpress .venv-clients runs site
+	rm -rf $(VENV) .venv-frameworks .venv-vllm .venv-verl .venv-ray .venv-kvpress .venv-clients runs site

@@ -6,33 +6,66 @@ import argparse
 import shutil
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
     from budgeteer.lab.run import RunSpec
     from budgeteer.lab.workers import Update
 
 
-def add_training(parser: argparse.ArgumentParser) -> None:
-    """Add the options that all runs of a comparison share."""
+RAY = """run on the machines of this Ray cluster, such as 10.0.0.1:6379 or auto, one a core at once; budgeteer and the
+files of models and tasks have to be there, at the same paths"""
+
+
+class Default(NamedTuple):
+    """An option of training.
+
+    Attributes:
+        kind: of its value.
+        own: default of embedded policies; those of TrainConfig and RunSpec, whose modules are too slow to import here.
+        hf: default with ``--model hf:FOLDER``, where it is another one.
+        meaning: in a few words.
+    """
+
+    kind: Callable[[str], Any]
+    own: Any
+    hf: Any
+    meaning: str
+
+
+TRAINING = {
+    "steps": Default(int, 48, 100, "training steps"),
+    "prompts": Default(int, 32, 8, "prompts a step"),
+    "group": Default(int, 8, 8, "rollouts a prompt of the uniform reference"),
+    "max_tokens": Default(int, 96, 512, "cap of one rollout, in tokens"),
+    "lr": Default(float, 5e-4, "1e-6, with --lora 1e-5", "learning rate"),
+    "kl": Default(float, 0.0, 0.0, "weight of the KL penalty"),
+    "train_items": Default(int, 512, "all that are not held out", "training problems"),
+    "heldout_items": Default(int, 1024, 100, "held-out problems"),
+    "task_seed": Default(int, 0, 0, "seed of the problems and of their split"),
+    "device": Default(str, "auto", "auto", "cpu, cuda or auto"),
+    "dtype": Default(str, "auto", "auto", "float32, bfloat16 or auto"),
+}
+
+
+def add_training(parser: argparse.ArgumentParser, *, hf: bool = False) -> None:
+    """Add the options that all runs of a comparison share.
+
+    Args:
+        parser: of the command.
+        hf: the command trains models of transformers, too.
+    """
     group = parser.add_argument_group("task and training")
     add_task(group, "real")
-    group.add_argument("--model", type=Path, default=None, help="folder of a Llama policy (default: the embedded one)")
-    for option, kind, default, meaning in (
-        ("--steps", int, 48, "training steps"),
-        ("--prompts", int, 32, "prompts a step"),
-        ("--group", int, 8, "rollouts a prompt of the uniform reference"),
-        ("--max-tokens", int, 96, "cap of one rollout, in tokens"),
-        ("--lr", float, 5e-4, "learning rate"),
-        ("--kl", float, 0.0, "weight of the KL penalty"),
-        ("--train-items", int, 512, "training problems"),
-        ("--heldout-items", int, 1024, "held-out problems"),
-        ("--task-seed", int, 0, "seed of the problems and of their split"),
-        ("--device", str, "auto", "cpu, cuda or auto"),
-        ("--dtype", str, "auto", "float32, bfloat16 or auto"),
-    ):  # the defaults of TrainConfig and RunSpec, whose modules are too slow to import for a help text
-        group.add_argument(option, type=kind, default=default, help=f"{meaning} (default %(default)s)")
+    model = "folder of a Llama policy (default: the embedded one)"
+    if hf:
+        model += ", or hf:FOLDER, any causal model of transformers"
+    group.add_argument("--model", type=Path, default=None, help=model)
+    for name, (kind, own, other, meaning) in TRAINING.items():
+        said = f"default {own}; with hf: {other}" if hf and own != other else f"default {own}"
+        group.add_argument("--" + name.replace("_", "-"), type=kind, default=None, help=f"{meaning} ({said})")
 
 
 def add_task(parser: Any, default: str) -> None:
@@ -70,6 +103,14 @@ def spec_of(args: argparse.Namespace, recipe: str, budget: str, tokens: int | No
     from budgeteer.models.policy import REASONER
     from budgeteer.rl.config import TrainConfig
 
+    if str(args.model or "").startswith("hf:"):
+        raise InvalidInput(
+            f"--model {args.model}: models of transformers are trained by `budgeteer train`; here give a folder of a "
+            "Llama policy"
+        )
+    for name, default in TRAINING.items():
+        if getattr(args, name) is None:
+            setattr(args, name, default.own)
     if args.prompts > args.train_items:
         raise InvalidInput(
             f"--prompts is {args.prompts} and --train-items is {args.train_items}; a step takes distinct problems, so "
@@ -97,6 +138,14 @@ def spec_of(args: argparse.Namespace, recipe: str, budget: str, tokens: int | No
         heldout=args.heldout_items,
         model=str(args.model or REASONER),
     )
+
+
+def shown_run(table: str, path: Path, page: Path, policy: Path) -> int:
+    """Print a run's table and where everything of it is."""
+    sys.stdout.write(
+        f"{table}\n\nresults: {path.resolve()}\nreport: {page.resolve()}\ntrained policy: {policy.resolve()}\n"
+    )
+    return 0
 
 
 class Lines:

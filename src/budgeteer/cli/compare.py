@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import argparse
 import sys
+from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 
-from budgeteer.cli._options import Lines, add_training, spec_of
+from budgeteer.cli._options import RAY, Lines, add_training, spec_of
 
 OUT = """folder of the results, the report and the checkpoints; calling again with it does what is missing, with other
 settings it is refused. Trained policies are not kept: budgeteer train keeps one (default %(default)s)"""
@@ -24,6 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--first-seed", type=int, default=0, help="first seed (default %(default)s)")
     parser.add_argument("--out", type=Path, default=Path("runs/compare"), help=OUT)
     parser.add_argument("--workers", type=int, default=None, help="processes at once (default: one a core)")
+    parser.add_argument("--ray", default=None, metavar="ADDRESS", help=RAY)
     add_training(parser)
 
 
@@ -32,7 +35,7 @@ def run(args: argparse.Namespace) -> int:
     # before PyTorch is imported, which takes seconds
     sys.stderr.write(f"{' '.join(args.arms)}: {args.seeds} seeds, in {args.out}; what is finished there is kept\n")
     sys.stderr.flush()
-    from budgeteer.lab import report
+    from budgeteer.lab import on_ray, report
     from budgeteer.lab.arms import Arm, with_references
     from budgeteer.lab.claim import claim
     from budgeteer.lab.compare import compare
@@ -46,7 +49,17 @@ def run(args: argparse.Namespace) -> int:
         lines.say(f"{reason}: the other runs pause at the end of their step; Ctrl-C again stops at once")
 
     try:
-        results = compare(arms, seeds, base, args.out, workers=args.workers, on_update=lines, on_pause=on_pause)
+        with nullcontext() if args.ray is None else on_ray.cluster(args.ray) as ray:
+            results = compare(
+                arms,
+                seeds,
+                base,
+                args.out,
+                workers=args.workers if ray is None or args.workers else on_ray.cores(ray),
+                on_update=lines,
+                on_pause=on_pause,
+                elsewhere=None if ray is None else partial(on_ray.starter, ray),
+            )
     except KeyboardInterrupt:
         lines.close()
         sys.stderr.write("paused; the same command continues where it stopped\n")

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from budgeteer.cli import _solving
+from budgeteer.cli._options import RAY
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -23,6 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--first-seed", type=int, default=0, help="first seed (default %(default)s)")
     parser.add_argument("--out", type=Path, default=Path("runs/frontier"), help="folder (default %(default)s)")
     parser.add_argument("--oracle", action="store_true", help="the references serve as the verifier of strategies")
+    parser.add_argument("--ray", default=None, metavar="ADDRESS", help=RAY)
     _solving.add_solving(parser)
 
 
@@ -44,6 +46,8 @@ def run(args: argparse.Namespace) -> int:
             raise InvalidInput(f"{spec.name} answers all questions together; a frontier's budgets are of one question")
         strategies[str(spec)] = made
     budgets = frontier.budgets_of(args.budgets)
+    if args.ray is not None:
+        _on_ray(args, list(strategies), [str(budget) for budget in budgets])
     seeds = list(range(args.first_seed, args.first_seed + args.seeds))
     prices = _solving.prices_of(args.prices, money=budgets[0].kind == MONEY)
     asked = _solving.questions_of(args)
@@ -156,3 +160,66 @@ def run(args: argparse.Namespace) -> int:
     )
     sys.stderr.write("".join(f"{text}\n" for text in [*missed, *failed]))
     return 0
+
+
+def _on_ray(args: argparse.Namespace, strategies: list[str], budgets: list[str]) -> None:
+    """Measure all cells on a Ray cluster, each by this command for one cell; what they wrote is in ``--out`` then.
+
+    Raises:
+        InvalidInput: a model whose calls are billed, or questions on standard input.
+        BudgeteerError: a cell failed; the others are kept.
+    """
+    import itertools
+
+    from budgeteer.core.errors import InvalidInput
+    from budgeteer.lab import on_ray
+    from budgeteer.lab.frontier import Cell
+
+    if _solving.billed(args.model):
+        raise InvalidInput(
+            f"--ray measures models that run on the machines of a cluster; calls of {args.model} are billed, and their "
+            "answers are kept on one machine: leave --ray out and raise --concurrency"
+        )
+    if args.source == "-":
+        raise InvalidInput("--ray reads the questions on several machines; write standard input to a file and name it")
+    if Path(args.source).exists():
+        args.source = str(Path(args.source).resolve())
+    numbers = range(args.first_seed, args.first_seed + args.seeds)
+    jobs = []
+    for budget, strategy, seed in itertools.product(budgets, strategies, numbers):
+        path = Cell(strategy, budget, seed).path(args.out)
+        own = vars(args) | {"strategies": strategy, "budgets": budget, "first_seed": seed, "seeds": 1, "ray": None}
+        jobs.append((own, on_ray.packed([path, path.with_name(path.name + ".run")], args.out)))
+    with on_ray.cluster(args.ray) as ray:
+        for count, content in enumerate(on_ray.cells(ray, jobs, on_ray.cores(ray), measured_cell), 1):
+            on_ray.unpacked(content, args.out)
+            sys.stderr.write(f"{count} of {len(jobs)} cells are done\n")
+
+
+def measured_cell(given: dict[str, Any], before: bytes) -> bytes:
+    """One cell on a machine of a cluster; what it wrote.
+
+    Args:
+        given: arguments of the command for this cell.
+        before: what was written of it before.
+
+    Raises:
+        BudgeteerError: nothing was measured.
+    """
+    import contextlib
+    import io
+    import tempfile
+
+    from budgeteer.core.errors import BudgeteerError
+    from budgeteer.lab import on_ray
+    from budgeteer.lab.run import one_thread
+
+    one_thread()
+    said = io.StringIO()
+    with tempfile.TemporaryDirectory() as name, contextlib.redirect_stderr(said), contextlib.redirect_stdout(said):
+        out = Path(name)
+        on_ray.unpacked(before, out)
+        run(argparse.Namespace(**given | {"out": out}))
+        if not list(out.glob("rows/*.jsonl")):
+            raise BudgeteerError(said.getvalue().strip() or "a cell wrote no rows")
+        return on_ray.packed([out / "rows"], out)

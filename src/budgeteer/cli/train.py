@@ -8,12 +8,16 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from budgeteer.cli._options import Lines, add_training, spec_of
+from budgeteer.cli import _posttrain
+from budgeteer.cli._options import Lines, add_training, shown_run, spec_of
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of the command."""
-    parser.add_argument("recipe", help="such as grpo, duet, vip, or one of another package; see budgeteer methods")
+    parser.add_argument(
+        "recipe", nargs="?", help="such as grpo, duet, vip, or one of another package; see budgeteer methods"
+    )
+    parser.add_argument("--recipe", dest="named_recipe", metavar="RECIPE", default=None, help="the same, as an option")
     parser.add_argument(
         "--budget",
         default=None,
@@ -32,33 +36,38 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--save-model", type=Path, default=None, help="folder of the trained policy (default: OUT/policy)"
     )
-    add_training(parser)
+    parser.add_argument(
+        "--log",
+        default="",
+        metavar="NAMES",
+        help="where metrics go beside OUT/metrics.jsonl: tensorboard, wandb, trackio, joined by commas",
+    )
+    add_training(parser, hf=True)
+    _posttrain.add_arguments(parser)
 
 
 def run(args: argparse.Namespace) -> int:
     """Train, write results.json, the report and the policy, print the table and where they are."""
-    from budgeteer.core.budget import Budget
-    from budgeteer.core.errors import InvalidInput
     from budgeteer.lab import report, results
     from budgeteer.lab.run import UNCAPPED, execute, one_thread
+    from budgeteer.lab.runlog import RunLog, names_of
     from budgeteer.lab.workers import Update
     from budgeteer.rl import recipes
 
-    recipes.get(args.recipe)
-    tokens, shown = None, UNCAPPED
-    if args.budget is not None:
-        budget = Budget.parse(args.budget)
-        if budget.amount is None or budget.kind not in ("all", "output"):
-            raise InvalidInput(f"--budget {args.budget!r} must be a number of tokens here; percentages are for compare")
-        tokens, shown = budget.amount, str(budget)
-    spec = spec_of(args, args.recipe, shown, tokens, args.seed)
+    recipe = _recipe(args)
+    recipes.get(recipe)
+    loggers, (tokens, budget) = names_of(args.log), _budget(args.budget)
+    shown = budget or UNCAPPED
+    if _posttrain.asked(args):
+        return _posttrain.run(args, recipe, shown, tokens, loggers)
+    spec = spec_of(args, recipe, shown, tokens, args.seed)
     out: Path = args.out or Path("runs") / "train" / spec.name
     policy: Path = args.save_model or out / "policy"
     path, page, settings = out / "results.json", out / "report.html", results.to_json(spec.identity())
     results.require_writable(out)
     if path.exists() and _trained(path, settings) and (policy / "model.safetensors").exists():
         sys.stdout.write("this run was done before; nothing was trained\n")
-        return _show(report.table(results.read(path)), path, page, policy)
+        return shown_run(report.table(results.read(path)), path, page, policy)
     one_thread()
     lines, interrupts = Lines(1), 0
 
@@ -76,7 +85,7 @@ def run(args: argparse.Namespace) -> int:
 
     before = signal.signal(signal.SIGINT, interrupt)
     try:
-        record = execute(spec, out, on_step, policy)
+        record = execute(spec, out, on_step, policy, lambda: RunLog(out, spec.name, settings, loggers))
     finally:
         signal.signal(signal.SIGINT, before)
         lines.close()
@@ -93,7 +102,40 @@ def run(args: argparse.Namespace) -> int:
     results.write(document, path)
     (out / "checkpoint.pt").unlink(missing_ok=True)
     report.write_report(document, page)
-    return _show(report.table(document), path, page, policy)
+    return shown_run(report.table(document), path, page, policy)
+
+
+def _recipe(args: argparse.Namespace) -> str:
+    """The recipe's name, wherever it stands.
+
+    Raises:
+        InvalidInput: it stands nowhere, or two are there.
+    """
+    from budgeteer.core.errors import InvalidInput
+
+    named: str | None = args.named_recipe
+    if args.recipe is not None and named is not None:
+        raise InvalidInput(f"two recipes, {args.recipe!r} and --recipe {named}; give one")
+    if args.recipe is None and named is None:
+        raise InvalidInput("no recipe; give one, such as duet: budgeteer methods recipe lists them")
+    return str(args.recipe if named is None else named)
+
+
+def _budget(text: str | None) -> tuple[int | None, str | None]:
+    """A budget as a number of tokens and as it is shown; None = there is none.
+
+    Raises:
+        InvalidInput: a share, or money.
+    """
+    from budgeteer.core.budget import Budget
+    from budgeteer.core.errors import InvalidInput
+
+    if text is None:
+        return None, None
+    budget = Budget.parse(text)
+    if budget.amount is None or budget.kind not in ("all", "output"):
+        raise InvalidInput(f"--budget {text!r} must be a number of tokens here; percentages are for compare")
+    return budget.amount, str(budget)
 
 
 def _trained(path: Path, settings: dict[str, Any]) -> bool:
@@ -111,11 +153,3 @@ def _trained(path: Path, settings: dict[str, Any]) -> bool:
     if different:
         raise InvalidInput(f"{path} is the result of another run ({different}); choose another --out")
     return True
-
-
-def _show(table: str, path: Path, page: Path, policy: Path) -> int:
-    """Print the table and where everything is."""
-    sys.stdout.write(
-        f"{table}\n\nresults: {path.resolve()}\nreport: {page.resolve()}\ntrained policy: {policy.resolve()}\n"
-    )
-    return 0

@@ -13,8 +13,8 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, replace
+from functools import partial
 from multiprocessing.connection import Connection, wait
-from multiprocessing.context import SpawnProcess
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ from budgeteer.core.errors import BudgeteerError, InvalidInput
 from budgeteer.lab import results as records
 from budgeteer.lab.arms import Arm, pairs, with_references
 from budgeteer.lab.run import REFERENCE, RunSpec, prepare
-from budgeteer.lab.workers import End, Update, interrupts, start
+from budgeteer.lab.workers import End, Pause, Start, Update, Worker, checkpoint_of, interrupts, start
 from budgeteer.rl.checkpoint import same_run
 from budgeteer.rl.identity import differences
 from budgeteer.rl.trainer import choose_device
@@ -79,7 +79,7 @@ def _check(specs: Sequence[RunSpec], folder: Path) -> None:
             skip = {"tokens"} if mine.get("tokens") is None else set()
             _same(path, _without(mine, skip), {k: theirs.get(k) for k in _without(mine, skip)})
     for spec in specs:
-        path = folder / "checkpoints" / spec.name / "checkpoint.pt"
+        path = checkpoint_of(spec, folder)
         if path.exists():
             mine = named[f"{spec.name}.json"]
             same_run(path, _without(mine, {"tokens"} if spec.tokens is None else set()))
@@ -98,6 +98,7 @@ def compare(
     workers: int | None = None,
     on_update: Callable[[Update], None] | None = None,
     on_pause: Callable[[str], None] | None = None,
+    elsewhere: Callable[[Path, Pause], Start] | None = None,
 ) -> records.Results:
     """Run every arm for every seed and compare them pairwise over seeds.
 
@@ -109,6 +110,7 @@ def compare(
         workers: processes at once; None = one a core.
         on_update: called with news of the runs.
         on_pause: called with the reason when the running ones are asked to pause at the end of their step.
+        elsewhere: (folder, pause) -> what starts a worker; None = workers are processes of this machine.
 
     Returns:
         The content of ``results.json``, also written there.
@@ -133,11 +135,12 @@ def compare(
     waiting: list[tuple[Arm, int]] = [(arm, seed) for arm in arms for seed in seeds]
     waiting.sort(key=lambda job: job[0] != reference)
     done: dict[tuple[Arm, int], records.Run] = {}
-    workers_of: dict[Connection, SpawnProcess] = {}
+    workers_of: dict[Connection, Worker] = {}
     busy: dict[Connection, tuple[Arm, int, RunSpec]] = {}
     context = mp.get_context("spawn")
     pause = context.Event()
     limit = workers or os.cpu_count() or 1
+    started = partial(start, context, folder, pause) if elsewhere is None else elsewhere(folder, pause)
     failure: str | None = None
 
     def cap(arm: Arm, seed: int) -> int | bool | None:
@@ -151,7 +154,7 @@ def compare(
         return True if ref is None else budget.of(int(ref["tokens"]["used"]))
 
     def begin() -> Connection:
-        link, process = start(context, folder, pause)
+        link, process = started()
         workers_of[link] = process
         return link
 

@@ -31,26 +31,31 @@ class Pool:
         return digest((*self.train, *self.heldout), f"{self.environment.identity} {len(self.train)}")
 
 
-def build(task: str, seed: int, train: int, heldout: int) -> Pool:
+MADE = 512
+"""Training problems of a generated task, where all that are left are asked for."""
+
+
+def build(task: str, seed: int, train: int | None, heldout: int) -> Pool:
     """A task's problems, split at random.
 
     Args:
         task: as :mod:`budgeteer.lab.tasks.named` reads it.
         seed: of the problems and of the split.
-        train, heldout: number of items of each part.
+        train, heldout: number of items of each part; ``train=None`` = all that are not held out, of a task that makes
+            as many as it is asked for MADE.
 
     Raises:
         UnknownName: no such task, with the nearest names.
         InvalidInput: too few distinct problems, or some without an answer.
     """
     for option, number in (("--train-items", train), ("--heldout-items", heldout)):
-        if number < 1:
+        if number is not None and number < 1:
             raise InvalidInput(f"{option} is {number}; give at least 1")
     source = parse(task)[0].name
     if source == STDIN or Path(source).is_fifo():
         stream = "standard input" if source == STDIN else f"the pipe {source}"
         raise InvalidInput(f"training reads its task more than once; write {stream} to a file and name that")
-    total = train + heldout
+    total = (MADE if train is None else train) + heldout
     loaded = load(task, size=total, seed=seed)
     if not loaded.counted and (bare := [item for item in loaded.items if item.answer is None]):
         raise InvalidInput(
@@ -62,6 +67,9 @@ def build(task: str, seed: int, train: int, heldout: int) -> Pool:
         seen.setdefault(item.prompt, item)
     items = sorted(seen.values(), key=lambda item: item.key)
     random.Random(f"split-{seed}").shuffle(items)
+    if train is None:
+        train = MADE if loaded.counted else max(len(items) - heldout, 1)
+        total = train + heldout
     if len(items) < total:
         short = total - len(items)
         if short > 0.02 * total or len(items) <= heldout:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 from budgeteer.core.environment import Item, verified
@@ -65,13 +65,23 @@ def load(source: str, *, limit: int | None = None, seed: int = 0) -> QuestionSet
     task = load_task(source, size=size, seed=seed, limit=limit)
     items = {item.key: item for item in task.items[:limit]}
     references = {item.key: item.answer for item in items.values() if item.answer is not None}
-    numeric = bool(references) and all(_is_number(answer) for answer in references.values())
-    units = any("$" in answer for answer in references.values())
-    info = TaskInfo(task.name, numeric, _examples(source, task, size, seed), units)
+    info = info_of(task.name, references.values(), examples_of(source, task, size, seed))
     return QuestionSet(tuple(Question(i.key, i.prompt) for i in items.values()), references, info, task, items)
 
 
-def _examples(source: str, task: Task, size: int, seed: int) -> tuple[Example, ...]:
+def info_of(name: str, references: Collection[str], examples: tuple[Example, ...] = ()) -> TaskInfo:
+    """What a style has to know of a task.
+
+    Args:
+        name: of the task.
+        references: all that are known.
+        examples: that a style may show.
+    """
+    numeric = bool(references) and all(_is_number(answer) for answer in references)
+    return TaskInfo(name, numeric, examples, any("$" in answer for answer in references))
+
+
+def examples_of(source: str, task: Task, size: int, seed: int) -> tuple[Example, ...]:
     """Answers of other problems, for families of which there are no worked examples of ours."""
     if not parse(source)[0].name.startswith("gym:") or task.name in FAMILIES:
         return ()

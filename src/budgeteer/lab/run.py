@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
@@ -20,6 +20,7 @@ from budgeteer.core.plan import F64, I64, Status, right
 from budgeteer.engine.llama import Llama, save
 from budgeteer.lab import pool as pools
 from budgeteer.lab.results import Run
+from budgeteer.lab.runlog import RunLog
 from budgeteer.lab.tasks.base import score
 from budgeteer.lab.tasks.named import stamp
 from budgeteer.models.policy import REASONER, LlamaPolicy, load_policy
@@ -33,7 +34,7 @@ from budgeteer.rl.reward.protocol import ALWAYS
 from budgeteer.rl.rollouts import OF_SAMPLER
 from budgeteer.rl.sampler import sample
 from budgeteer.rl.step import Progress
-from budgeteer.rl.trainer import Trainer, choose_device
+from budgeteer.rl.trainer import DecodeFn, Trainer, choose_device
 from budgeteer.steer import answered
 
 REFERENCE = "grpo@100%"
@@ -252,6 +253,7 @@ def execute(
     folder: Path | None = None,
     on_step: Callable[[Progress, TrainConfig], bool] | None = None,
     save_model: Path | None = None,
+    opened: Callable[[], RunLog] | None = None,
 ) -> Run | None:
     """Do one run; None when it was paused (its checkpoint is in ``folder``).
 
@@ -260,17 +262,25 @@ def execute(
         folder: for checkpoints; None = none.
         on_step: called after each step; returning False pauses.
         save_model: write the trained policy, with its tokenizer, to this folder.
+        opened: opens the log of the run's steps, once nothing is wrong with its settings; None = there is none.
     """
     trainer, policy = prepare(spec)
-    c, pool = trainer.config, spec.pool_of_items
+    c, pool, log = trainer.config, spec.pool_of_items, None if opened is None else opened()
+    items = {item.key: item for item in pool.train}
     stopped = False
 
     def step(progress: Progress) -> bool:
         nonlocal stopped
+        if log is not None:
+            log.step(progress.step, metrics(progress, spec.tokens), samples(progress, policy.decode, items))
         stopped = on_step is not None and not on_step(progress, c)
         return not stopped
 
-    progress = trainer.run(folder, step)
+    try:
+        progress = trainer.run(folder, step)
+    finally:
+        if log is not None:
+            log.close()
     if stopped and progress.step < c.steps:
         return None
     final = accuracy(
@@ -295,8 +305,21 @@ def execute(
         },
         "seconds": progress.seconds,
         "curve": curve,
-        "diagnostics": diagnostics(progress, policy, pool.train),
+        "diagnostics": diagnostics(progress, policy.decode, pool.train),
     }
+
+
+def metrics(progress: Progress, budget: int | None) -> dict[str, float]:
+    """A step's metrics, by the names that TRL's adapter gives them."""
+    row = progress.steps_log[-1]
+    found = {f"budget/{name}": float(getattr(progress, name)) for name in ("planned", "used", "trained", "wasted")}
+    if budget is not None:
+        found["budget/left"] = float(budget - progress.used)
+    found |= {"budget/rollouts": row["rollouts"], "reward": row["reward"], "mixed_groups": row["mixed"]}
+    found |= {f"budget/reward/{name}": float(mean) for name, mean in row["terms"].items()}
+    if progress.curve:
+        found["heldout_accuracy"] = progress.curve[-1]["accuracy"]
+    return found
 
 
 def level_of(item: Item) -> str:
@@ -305,7 +328,7 @@ def level_of(item: Item) -> str:
     return f"{family} {item.level}" if item.level.isdigit() else item.level or family
 
 
-def diagnostics(progress: Progress, policy: LlamaPolicy, train: Sequence[Item]) -> dict[str, Any]:
+def diagnostics(progress: Progress, decode: DecodeFn, train: Sequence[Item]) -> dict[str, Any]:
     """What the report draws, from a run's log."""
     items = {item.key: item for item in train}
     levels: dict[str, dict[str, int]] = defaultdict(lambda: {"used": 0, "wasted": 0, "rollouts": 0})
@@ -315,7 +338,6 @@ def diagnostics(progress: Progress, policy: LlamaPolicy, train: Sequence[Item]) 
             level["used"] += used
             level["wasted"] += wasted
             level["rollouts"] += rollouts
-    texts = policy.decode([t["tokens"] for t in progress.traces])
     return {
         "tokens_by_level": dict(sorted(levels.items())),
         "rollouts_per_prompt": [{"step": row["step"], "counts": row["counts"]} for row in progress.steps_log],
@@ -327,14 +349,26 @@ def diagnostics(progress: Progress, policy: LlamaPolicy, train: Sequence[Item]) 
         "mixed_groups": sum(row["mixed"] for row in progress.steps_log),
         "rollouts": sum(row["rollouts"] for row in progress.steps_log),
         "prefill_tokens": progress.prefill,
-        "traces": [
-            {
-                "prompt": items[trace["key"]].prompt,
-                "completion": text,
-                "status": Status(trace["status"]).word,
-                "reward": trace["reward"],
-                "tokens": len(trace["tokens"]),
-            }
-            for trace, text in zip(progress.traces, texts, strict=True)
-        ],
+        "traces": samples(progress, decode, items),
     }
+
+
+def samples(progress: Progress, decode: DecodeFn, items: Mapping[str, Item]) -> list[dict[str, Any]]:
+    """Some rollouts of the last step, as texts.
+
+    Args:
+        progress: of the run.
+        decode: token ids of completions -> their texts.
+        items: key -> training problem.
+    """
+    texts = decode([t["tokens"] for t in progress.traces])
+    return [
+        {
+            "prompt": items[trace["key"]].prompt,
+            "completion": text,
+            "status": Status(trace["status"]).word,
+            "reward": trace["reward"],
+            "tokens": len(trace["tokens"]),
+        }
+        for trace, text in zip(progress.traces, texts, strict=True)
+    ]

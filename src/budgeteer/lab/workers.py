@@ -7,14 +7,14 @@ import os
 import signal
 import threading
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
-from multiprocessing.context import SpawnContext, SpawnProcess
+from multiprocessing.context import SpawnContext
 from multiprocessing.synchronize import Event
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from budgeteer.core.errors import BudgeteerError
 from budgeteer.lab import results as records
@@ -22,7 +22,7 @@ from budgeteer.lab.run import RunSpec, execute, one_thread
 from budgeteer.rl.config import TrainConfig
 from budgeteer.rl.step import Progress
 
-_WORKER_ENVIRONMENT = {
+ENVIRONMENT = {
     **dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1"),
     # glibc: keep freed memory instead of giving it back and faulting it in again at every operator
     "MALLOC_MMAP_THRESHOLD_": str(1 << 25),
@@ -53,6 +53,31 @@ class End:
     error: str | None
 
 
+class Pause(Protocol):
+    """Says whether runs are to end at a checkpoint."""
+
+    def is_set(self) -> bool: ...
+
+
+class Worker(Protocol):
+    """Somewhere that runs are done, one after the other; a link takes specifications and brings news.
+
+    Attributes:
+        exitcode: of a process that died.
+    """
+
+    @property
+    def exitcode(self) -> int | None: ...
+
+    def join(self) -> None: ...
+
+    def terminate(self) -> None: ...
+
+
+Start = Callable[[], tuple[Connection, Worker]]
+"""Starts a worker."""
+
+
 def _worker(link: Connection, folder: Path, pause: Event) -> None:
     """Body of a worker process: takes specifications from ``link`` and sends news back until it is closed."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides when to pause
@@ -63,8 +88,11 @@ def _worker(link: Connection, folder: Path, pause: Event) -> None:
         except EOFError:
             return
         try:
-            if not pause.is_set():
-                _work(spec, folder, link, pause)
+            run = None if pause.is_set() else work(spec, folder, link.send, pause)
+            if run is not None:
+                run["identity"] = spec.identity()
+                keep(run, spec, folder)
+                link.send(done(spec))
             link.send(End(None))
         except BudgeteerError as error:
             link.send(End(f"{spec.name}: {error}"))
@@ -72,29 +100,48 @@ def _worker(link: Connection, folder: Path, pause: Event) -> None:
             link.send(End(f"{spec.name}: {traceback.format_exc()}"))
 
 
-def _work(spec: RunSpec, folder: Path, link: Connection, pause: Event) -> None:
-    """One run; the result goes to a file, news to ``link``."""
+def work(spec: RunSpec, folder: Path, send: Callable[[Update], None], pause: Pause) -> records.Run | None:
+    """One run; None: it was paused.
+
+    Args:
+        spec: what to run.
+        folder: of the comparison; the checkpoint is in it.
+        send: takes the news.
+        pause: once it is set, the run ends at a checkpoint.
+    """
 
     def tell(progress: Progress | None, state: str) -> None:
         last = progress.curve[-1]["accuracy"] if progress and progress.curve else float("nan")
         step, used, seconds = (progress.step, progress.used, progress.seconds) if progress else (0, 0, 0.0)
-        link.send(Update(spec.name, step, spec.config.steps, used, spec.tokens, seconds, last, state))
+        send(Update(spec.name, step, spec.config.steps, used, spec.tokens, seconds, last, state))
 
     def on_step(progress: Progress, config: TrainConfig) -> bool:
         tell(progress, "running")
         return not pause.is_set()
 
-    run = execute(spec, folder / "checkpoints" / spec.name, on_step)
+    run = execute(spec, checkpoint_of(spec, folder).parent, on_step)
     if run is None:
         tell(None, "paused")
-        return
-    run["identity"] = spec.identity()
+    return run
+
+
+def keep(run: records.Run, spec: RunSpec, folder: Path) -> None:
+    """Write a run's result to the folder of the comparison; its checkpoint goes."""
     records.write_text(json.dumps(records.to_json(run)), folder / "runs" / f"{spec.name}.json")
-    (folder / "checkpoints" / spec.name / "checkpoint.pt").unlink(missing_ok=True)
-    tell(None, "done")
+    checkpoint_of(spec, folder).unlink(missing_ok=True)
 
 
-def start(context: SpawnContext, folder: Path, pause: Event) -> tuple[Connection, SpawnProcess]:
+def checkpoint_of(spec: RunSpec, folder: Path) -> Path:
+    """The checkpoint of a run in the folder of a comparison."""
+    return folder / "checkpoints" / spec.name / "checkpoint.pt"
+
+
+def done(spec: RunSpec) -> Update:
+    """The news that a run is done."""
+    return Update(spec.name, 0, spec.config.steps, 0, spec.tokens, 0.0, float("nan"), "done")
+
+
+def start(context: SpawnContext, folder: Path, pause: Event) -> tuple[Connection, Worker]:
     """Start a worker: the link that takes specifications and brings news, and its process.
 
     Args:
@@ -104,8 +151,8 @@ def start(context: SpawnContext, folder: Path, pause: Event) -> tuple[Connection
     """
     ours, theirs = context.Pipe()
     process = context.Process(target=_worker, args=(theirs, folder, pause), daemon=True)
-    before = {name: os.environ.get(name) for name in _WORKER_ENVIRONMENT}  # set for the child alone
-    os.environ.update(_WORKER_ENVIRONMENT)
+    before = {name: os.environ.get(name) for name in ENVIRONMENT}  # set for the child alone
+    os.environ.update(ENVIRONMENT)
     with _unheard():
         process.start()
     for name, value in before.items():

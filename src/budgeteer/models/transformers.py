@@ -32,7 +32,7 @@ from budgeteer.engine.decoder import streams
 from budgeteer.engine.steering import Steering, Taken
 from budgeteer.engine.table import Marks, Table, marks_of_text
 from budgeteer.engine.text import whole
-from budgeteer.models.chat import Prompt, tags_of, template_options, written
+from budgeteer.models.chat import Prompt, Tags, tags_of, template_options, written
 from budgeteer.models.inside import ends_of, internals, never_of, positions_of
 from budgeteer.models.model import (
     INTERNALS,
@@ -60,6 +60,40 @@ _BLOCK = 64
 """Tokens of a prompt that are read at once."""
 
 
+def pretrained(path: str | Path, dtype: Any = "auto") -> tuple[Any, Any]:
+    """The tokenizer and the model of a folder, a ``.gguf`` file (its weights are dequantised), or a name.
+
+    Args:
+        path: what transformers is to load.
+        dtype: of the weights; ``"auto"`` = as they are stored.
+
+    Raises:
+        CheckpointError: transformers cannot load it.
+        MissingExtra: a package that reads GGUF files is not installed.
+    """
+    path, options = Path(path), {}
+    is_gguf = path.suffix == ".gguf"
+    if is_gguf:
+        for needed in ("gguf", "accelerate"):  # transformers reads such a file with them
+            if importlib.util.find_spec(needed) is None:
+                raise MissingExtra(needed, "hf")
+        options = {"gguf_file": path.name}
+    if (path.is_absolute() or is_gguf) and not path.exists():  # transformers takes it for a name, and says so
+        raise CheckpointError(f"{path} is not there; give a folder with a model, or a .gguf file")
+    source = str(path.parent if is_gguf else path)
+    try:
+        tokenizer = transformers.AutoTokenizer.from_pretrained(source, **options)
+        return tokenizer, transformers.AutoModelForCausalLM.from_pretrained(source, dtype=dtype, **options)
+    except Exception as error:  # transformers raises whatever its parts raise
+        raise CheckpointError(f"transformers cannot load {path}: {error}") from error
+
+
+def tags_in(tokenizer: Any) -> Tags | None:
+    """The tags of thinking of a tokenizer's chat template; None: it has no template, or the template has no tags."""
+    template = tokenizer.chat_template
+    return None if template is None else tags_of(template, frozenset(tokenizer.get_added_vocab()))
+
+
 class Transformers:
     """A model and its tokenizer from a folder, a GGUF file or by name. Messages need a chat template in the tokenizer.
 
@@ -80,26 +114,12 @@ class Transformers:
     capabilities = frozenset({PREFIX, LOGPROBS, SEED, INTERNALS})
 
     def __init__(self, path: str | Path, *, device: str = "cpu", name: str | None = None) -> None:
-        path, options = Path(path), {}
-        is_gguf = path.suffix == ".gguf"
-        if is_gguf:
-            for needed in ("gguf", "accelerate"):  # transformers reads such a file with them
-                if importlib.util.find_spec(needed) is None:
-                    raise MissingExtra(needed, "hf")
-            options = {"gguf_file": path.name}
-        if (path.is_absolute() or is_gguf) and not path.exists():  # transformers takes it for a name, and says so
-            raise CheckpointError(f"{path} is not there; give a folder with a model, or a .gguf file")
-        source = str(path.parent if is_gguf else path)
-        try:
-            self.tokenizer = transformers.AutoTokenizer.from_pretrained(source, **options)
-            model: Any = transformers.AutoModelForCausalLM.from_pretrained(source, dtype="auto", **options)
-        except Exception as error:  # transformers raises whatever its parts raise
-            raise CheckpointError(f"transformers cannot load {path}: {error}") from error
+        self.tokenizer, model = pretrained(path)
+        path, is_gguf = Path(path), Path(path).suffix == ".gguf"
         self.model = model.eval().to(device)
         self.name = name or (path.stem if is_gguf else path.name)
-        template = self.tokenizer.chat_template
-        self.tags = None if template is None else tags_of(template, frozenset(self.tokenizer.get_added_vocab()))
-        if template is not None:
+        self.tags = tags_in(self.tokenizer)
+        if self.tokenizer.chat_template is not None:
             self.capabilities |= {PREFILL}
         self.folder = path if path.is_dir() else path.parent if is_gguf else None
         self.ends, self.never = ends_of(self.model), never_of(self.model)

@@ -37,7 +37,7 @@ def named(text: str) -> Verifier:
         InvalidInput: the file cannot be loaded or has no such function.
     """
     if text.startswith("python:"):
-        path, name = _file_of(text)
+        path, name = file_of(text)
         return _checked(text, _function(text, path, name))
     registered = known()
     if text not in registered:
@@ -49,14 +49,15 @@ def identity(text: str) -> str:
     """A text that identifies a verifier's scores: its name, and for a Python file a digest of the content, too."""
     if not text.startswith("python:"):
         return text
-    path, name = _file_of(text)
+    path, name = file_of(text)
     try:
         return f"python:{name}:{hashlib.sha256(path.read_bytes()).hexdigest()}"
     except OSError as error:
         raise InvalidInput(f"verifier {text!r}: cannot read {path}: {error}") from error
 
 
-def _file_of(text: str) -> tuple[Path, str]:
+def file_of(text: str) -> tuple[Path, str]:
+    """The file and the name of the function in ``python:FILE.py`` or ``python:FILE.py:NAME``."""
     rest = text.removeprefix("python:")
     path, colon, name = rest.rpartition(":")
     if colon and path.endswith(".py"):

@@ -363,9 +363,16 @@ class BudgetedGRPOTrainer(GRPOTrainer):  # type: ignore[misc, unused-ignore]
 
     def _load_optimizer_and_scheduler(self, checkpoint_folder: Any) -> None:
         super()._load_optimizer_and_scheduler(checkpoint_folder)
-        if checkpoint_folder is None:
-            return
-        path = self._state_file(Path(checkpoint_folder))
+        if checkpoint_folder is not None:
+            self.resumed(Path(checkpoint_folder))
+
+    def resumed(self, folder: Path) -> None:
+        """Go on from the state of the recipe and the budget in a checkpoint.
+
+        Raises:
+            CheckpointError: it has none, or it is of another run.
+        """
+        path = self._state_file(folder)
         if not path.exists():
             raise CheckpointError(
                 f"{path.parent} has no {path.name}: it was not written by BudgetedGRPOTrainer with as many processes; "

@@ -1,0 +1,245 @@
+"""Training of any causal model: untied heads, no chat template, adapters, verifiers that break, resuming."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+torch = pytest.importorskip("torch")
+pytest.importorskip("trl")
+
+import transformers  # noqa: E402
+from safetensors.torch import load_file  # noqa: E402
+
+from budgeteer.core.errors import BudgeteerError, BudgetExceeded, CheckpointError, InvalidInput, UnknownName  # noqa: E402
+from budgeteer.lab import report, results  # noqa: E402
+from budgeteer.lab.posttrain import run as running  # noqa: E402
+from budgeteer.lab.posttrain.run import posttrain, summary  # noqa: E402
+from budgeteer.lab.posttrain.settings import Lora  # noqa: E402
+from budgeteer.models.transformers import Transformers  # noqa: E402
+from budgeteer.verify.sandbox import Sandbox  # noqa: E402
+from helpers.posttrain_tiny import files, qwen3, settings  # noqa: E402
+from helpers.trl_tiny import THINKER  # noqa: E402
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory) -> Path:
+    torch.set_num_threads(1)
+    return qwen3(tmp_path_factory.mktemp("qwen3"))
+
+
+@pytest.fixture(scope="module")
+def task(tmp_path_factory) -> str:
+    return files(tmp_path_factory.mktemp("task"))
+
+
+def lines(path: Path) -> list[dict]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def policy_of(folder: Path) -> dict:
+    return load_file(folder / "policy" / "model.safetensors")
+
+
+@pytest.fixture(scope="module")
+def whole(model, task, tmp_path_factory) -> Path:
+    """An unbroken run."""
+    out = tmp_path_factory.mktemp("whole")
+    posttrain(settings(model, task), out, out / "policy", save_every=1)
+    return out
+
+
+def test_a_run_keeps_its_budget_and_leaves_results_logs_and_a_model(whole, model) -> None:
+    document = results.read(whole / "results.json")
+    run = document["runs"][0]
+    assert 0 < run["tokens"]["used"] <= 900
+    steps = lines(whole / "metrics.jsonl")
+    assert [row["step"] for row in steps] == list(range(1, len(steps) + 1))
+    assert steps[-1]["budget/used"] == run["tokens"]["used"]
+    assert sum(row["verifier_failures"] for row in steps) == run["diagnostics"]["verifier_failures"] > 0
+    heldout = json.loads((whole / "heldout.json").read_text())
+    for when in ("before", "after"):
+        assert len(heldout[when]["scores"]) == 8
+        assert max(heldout[when]["tokens"]) <= 12  # the cap of training
+    assert not set(heldout["before"]["keys"]) & {row["prompt"] for row in lines(whole / "samples.jsonl")}
+    assert all("\n" not in row["completion"] for row in lines(whole / "samples.jsonl"))  # where `direct` ends
+    assert not (whole / "checkpoints").exists()
+    assert "before" in summary(whole)
+    assert "duet@900" in report.render(document)
+    start, end = load_file(model / "model.safetensors"), policy_of(whole)
+    assert start.keys() == end.keys()
+    assert not torch.equal(start["lm_head.weight"], end["lm_head.weight"])  # untied, and trained
+    asked = Transformers(whole / "policy")
+    assert asked.ends == {1017}  # the tokens with a line break end nothing outside training
+
+
+def test_the_same_command_again_trains_nothing_and_another_one_is_refused(whole, model, task) -> None:
+    before = (whole / "results.json").read_text()
+    assert posttrain(settings(model, task), whole, whole / "policy") == json.loads(before)
+    with pytest.raises(InvalidInput, match=r"of another run .*kl: 0\.5 here, 0\.0 there"):
+        posttrain(settings(model, task, kl=0.5), whole, whole / "policy")
+
+
+def test_a_paused_run_goes_on_to_the_same_weights(whole, model, task, tmp_path) -> None:
+    paused = posttrain(
+        settings(model, task), tmp_path, tmp_path / "policy", on_step=lambda progress, accuracy: progress.step < 2
+    )
+    assert paused is None
+    assert len(lines(tmp_path / "metrics.jsonl")) == 2
+    assert posttrain(settings(model, task), tmp_path, tmp_path / "policy", save_every=1) is not None
+    mine, theirs = policy_of(tmp_path), policy_of(whole)
+    assert all(torch.equal(mine[name], theirs[name]) for name in theirs)
+    for kind in ("metrics", "samples"):
+        ours, other = lines(tmp_path / f"{kind}.jsonl"), lines(whole / f"{kind}.jsonl")
+        assert [{**row, "step_time": 0} for row in ours] == [{**row, "step_time": 0} for row in other]
+
+
+@pytest.mark.parametrize("tokens", [250, None])
+def test_what_ended_and_was_not_saved_is_saved_without_another_step(model, task, tmp_path, monkeypatch, tokens) -> None:
+    """Killed after the last checkpoint: of a budget that is used up, and of steps that are done."""
+    more = {"steps": 2} if tokens is None else {"steps": 50, "recipe": "dapo"}  # dapo takes what it wants
+    run = settings(model, task, tokens=tokens, **more)
+    kept: list = []
+
+    def killed(built, policy, settings) -> None:
+        kept.append({name: p.detach().clone() for name, p in built.trainer.model.named_parameters()})
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(running, "_save", killed)
+        with pytest.raises(KeyboardInterrupt):
+            posttrain(run, tmp_path, tmp_path / "policy")
+    document = posttrain(run, tmp_path, tmp_path / "policy")
+    assert tokens is None or tokens - 12 < document["runs"][0]["tokens"]["used"] <= tokens
+    end = policy_of(tmp_path)
+    assert all(torch.equal(end[name], value) for name, value in kept[0].items())
+
+
+def test_an_adapter_is_merged_into_a_model_of_the_stored_type(task, tmp_path) -> None:
+    pytest.importorskip("peft")
+    base = qwen3(tmp_path / "base", torch.bfloat16)
+    run = settings(base, task, recipe="grpo", steps=1, lora="r=4,targets=q_proj+v_proj", tokens=None)
+    posttrain(run, tmp_path / "out", tmp_path / "out" / "policy")
+    start, end = load_file(base / "model.safetensors"), policy_of(tmp_path / "out")
+    assert {value.dtype for value in end.values()} == {torch.bfloat16}
+    assert start.keys() == end.keys()
+    changed = {name for name in start if not torch.equal(start[name], end[name])}
+    assert changed
+    assert all(name.endswith(("q_proj.weight", "v_proj.weight")) for name in changed)
+    assert (tmp_path / "out" / "policy-adapter" / "adapter_config.json").exists()
+
+
+def test_chats_are_asked_through_the_template_and_answers_read_behind_the_thinking(tmp_path) -> None:
+    rows = [{"question": f"What is {a} plus {b}?", "answer": str(a + b)} for a in range(4) for b in range(4)]
+    (tmp_path / "my.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    run = settings(THINKER, f"{tmp_path / 'my.jsonl'}:verifier=math", steps=1, max_tokens=64, tokens=None, style=None)
+    document = posttrain(run, tmp_path, tmp_path / "policy")
+    assert document["config"]["style"] == "think"
+    written = lines(tmp_path / "samples.jsonl")
+    right = [row for row in written if row["reward"] == 1]
+    assert right
+    assert all("</think>" in row["completion"] and "boxed{" in row["completion"] for row in right)
+
+
+@pytest.mark.parametrize(
+    ("content", "failures"),
+    [
+        ("def verify(answer, reference): raise KeyError(answer)", True),
+        ("def verify(answer, reference): return float('nan')", True),
+        ("def verify(answer, reference): return None", True),
+        ("import time\ndef verify(answer, reference): time.sleep(60 * (len(answer) % 2))", True),
+        ("def verify(answer, reference): return 0", False),
+    ],
+)
+def test_a_verifier_that_fails_gives_0_and_is_counted(model, tmp_path, monkeypatch, content, failures) -> None:
+    monkeypatch.setattr("budgeteer.lab.posttrain.problems.Sandbox", partial(Sandbox, seconds=0.2))
+    said: list[str] = []
+    run = settings(model, files(tmp_path, content), recipe="grpo", steps=1, heldout=2, prompts=2, group=2, tokens=None)
+    document = posttrain(run, tmp_path / "out", tmp_path / "out" / "policy", say=said.append)
+    assert document["runs"][0]["accuracy"] == 0
+    assert (document["runs"][0]["diagnostics"]["verifier_failures"] > 0) == failures
+    assert bool(said) == failures
+    assert len(said) <= 5
+
+
+@pytest.mark.parametrize(
+    ("more", "error", "message"),
+    [
+        ({"tokens": 3}, BudgetExceeded, "buys no rollout; give at least"),
+        ({"max_tokens": 500}, InvalidInput, "512 positions"),
+        ({"recipe": "grop"}, UnknownName, "did you mean"),
+        ({"recipe": "hbpo"}, InvalidInput, "without a variant"),
+        ({"recipe": "c3po"}, InvalidInput, "later steps"),
+        ({"style": "think"}, InvalidInput, "no tags of thinking"),
+        ({"style": "chat"}, InvalidInput, "no chat template"),
+        ({"heldout": 40}, InvalidInput, "30 distinct problems"),
+        ({"prompts": 28}, InvalidInput, "prompts, 28 a generation"),
+        ({"lora": "r=0"}, InvalidInput, "r is 0"),
+        ({"lora": "rank=4"}, UnknownName, "option of --lora"),
+        ({"device": "cpu:0"}, InvalidInput, "CUDA_VISIBLE_DEVICES"),
+        ({"dtype": "int8"}, UnknownName, "dtype"),
+        ({"model": "/nowhere/at/all"}, CheckpointError, "is not there"),
+        ({"task": "python"}, InvalidInput, "cannot read"),
+    ],
+)
+def test_what_cannot_run_is_refused_before_the_first_token(model, task, tmp_path, more, error, message) -> None:
+    if more.get("task") == "python":
+        more = {"task": task.replace("verify.py", "none.py")}
+    run = settings(model, **{"task": task, **more}) if "model" not in more else settings(Path(more["model"]), task)
+    with pytest.raises(error, match=message) as raised:
+        posttrain(run, tmp_path, tmp_path / "policy")
+    assert isinstance(raised.value, BudgeteerError)
+    assert not (tmp_path / "heldout.json").exists()
+
+
+def test_equal_questions_are_one_and_long_ones_are_named(model, tmp_path) -> None:
+    task = files(tmp_path)
+    path = tmp_path / "my.jsonl"
+    path.write_text(path.read_text() * 2 + json.dumps({"question": "no " * 600, "answer": "1"}) + "\n")
+    with pytest.raises(InvalidInput, match=r"row \d+ of the data set has .* 512 positions"):
+        posttrain(settings(model, task), tmp_path / "out", tmp_path / "out" / "policy")
+
+
+def test_a_tokenizer_without_an_end_is_refused(model, task, tmp_path) -> None:
+    folder = qwen3(tmp_path / "endless")
+    tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
+    tokenizer.eos_token = None
+    tokenizer.save_pretrained(folder)
+    with pytest.raises(InvalidInput, match="has no end of a sequence"):
+        posttrain(settings(folder, task), tmp_path / "out", tmp_path / "out" / "policy")
+
+
+def test_an_adapter_in_words() -> None:
+    assert Lora.parse("r=8,alpha=4,dropout=0.1") == Lora(8, 4, 0.1, "all-linear")
+    assert Lora.parse("") == Lora(16, 32, 0.0, "all-linear")
+    for text in ("r=x", "r=2.5", "r=true", "alpha=x", "dropout=1", "targets=3", "r"):
+        with pytest.raises(BudgeteerError):
+            Lora.parse(text)
+
+
+@pytest.mark.slow
+def test_killed_and_resumed_it_has_the_weights_of_an_unbroken_run(model, tmp_path) -> None:
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(["src", "tests"]), "OMP_NUM_THREADS": "1"}
+
+    def command(out: Path) -> list[str]:
+        return [sys.executable, "-m", "helpers.posttrain_tiny", str(model), str(out)]
+
+    subprocess.run(command(tmp_path / "whole"), env=environment, check=True)
+    child = subprocess.Popen(command(tmp_path / "killed"), env=environment)
+    while not (tmp_path / "killed" / "checkpoints" / "checkpoint-3" / "trainer_state.json").exists():
+        assert child.poll() is None
+        time.sleep(0.01)
+    child.send_signal(signal.SIGKILL)
+    child.wait()
+    assert not (tmp_path / "killed" / "results.json").exists()
+    subprocess.run(command(tmp_path / "killed"), env=environment, check=True)
+    mine, theirs = policy_of(tmp_path / "killed"), policy_of(tmp_path / "whole")
+    assert all(torch.equal(mine[name], theirs[name]) for name in theirs)
