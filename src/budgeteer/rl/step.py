@@ -172,7 +172,11 @@ class Step:
         rows_of = np.array([number[key] for key in rows.keys], np.int64)
         order = np.argsort(rows_of, kind="stable")
         rows = Beginnings(
-            tuple(rows.keys[i] for i in order), rows.tokens[order], rows.length[order], rows.version[order]
+            tuple(rows.keys[i] for i in order),
+            rows.tokens[order],
+            rows.length[order],
+            rows.version[order],
+            rows.logprobs[order],
         )
         items = self._items.take(np.arange(self._front))
         units = np.bincount(rows_of, minlength=self._front).astype(np.int64)
