@@ -144,9 +144,9 @@ def mixed(rollouts: Rollouts, kept: Kept, prompts: Mapping[str, tuple[int, ...]]
 def success_pool() -> Replay:
     """A prompt all of whose rollouts fail gets its latest success of an earlier step beside them.
 
-    From DART (arXiv 2509.23866). The pool holds one success a prompt. Helps where prompts are solved now and then: their failures get something to
-    be compared with. Does nothing for prompts that were never solved; the paper begins with successes that were
-    collected before.
+    From DART (arXiv 2509.23866). The pool holds one success a prompt. Helps where prompts are solved now and then:
+    their failures get something to be compared with. Does nothing for prompts that were never solved; the paper begins
+    with successes that were collected before.
     """
 
     def draw(kept: Kept, rollouts: Rollouts, step: int) -> tuple[Kept, Kept]:

@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING
 from budgeteer.core.lazy import lazy
 
 if TYPE_CHECKING:
+    from budgeteer.rl.importance._down_sampled import down_sampled
     from budgeteer.rl.importance._high_entropy import high_entropy
     from budgeteer.rl.importance._temporal import temporal
 
 __all__ = [
+    "down_sampled",
     "high_entropy",
     "temporal",
 ]
@@ -19,6 +21,7 @@ __all__ = [
 __getattr__ = lazy(
     __name__,
     {
+        "down_sampled": "_down_sampled",
         "high_entropy": "_high_entropy",
         "temporal": "_temporal",
     },

@@ -10,6 +10,8 @@ from budgeteer.core.lazy import lazy
 if TYPE_CHECKING:
     from budgeteer.rl.recipes._budget_forcing_rl import budget_forcing_rl
     from budgeteer.rl.recipes._c3po import c3po
+    from budgeteer.rl.recipes._c_grpo import c_grpo
+    from budgeteer.rl.recipes._d3s import d3s
     from budgeteer.rl.recipes._dapo import dapo
     from budgeteer.rl.recipes._domain_mix import domain_mix
     from budgeteer.rl.recipes._dr_grpo import dr_grpo
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
     from budgeteer.rl.recipes._gspo import gspo
     from budgeteer.rl.recipes._hbpo import hbpo
     from budgeteer.rl.recipes._knapsack_rl import knapsack_rl
+    from budgeteer.rl.recipes._mopps_rl import mopps_rl
     from budgeteer.rl.recipes._prompt_selection import prompt_selection
     from budgeteer.rl.recipes._reinforce_ada_balance import reinforce_ada_balance
     from budgeteer.rl.recipes._reinforce_ada_pos import reinforce_ada_pos
@@ -39,6 +42,8 @@ __all__ = [
     "UNTRAINED",
     "budget_forcing_rl",
     "c3po",
+    "c_grpo",
+    "d3s",
     "dapo",
     "domain_mix",
     "dr_grpo",
@@ -52,6 +57,7 @@ __all__ = [
     "gspo",
     "hbpo",
     "knapsack_rl",
+    "mopps_rl",
     "prompt_selection",
     "reinforce_ada_balance",
     "reinforce_ada_pos",
@@ -71,6 +77,8 @@ __getattr__ = lazy(
         "UNTRAINED": "named",
         "budget_forcing_rl": "_budget_forcing_rl",
         "c3po": "_c3po",
+        "c_grpo": "_c_grpo",
+        "d3s": "_d3s",
         "dapo": "_dapo",
         "domain_mix": "_domain_mix",
         "dr_grpo": "_dr_grpo",
@@ -84,6 +92,7 @@ __getattr__ = lazy(
         "gspo": "_gspo",
         "hbpo": "_hbpo",
         "knapsack_rl": "_knapsack_rl",
+        "mopps_rl": "_mopps_rl",
         "prompt_selection": "_prompt_selection",
         "reinforce_ada_balance": "_reinforce_ada_balance",
         "reinforce_ada_pos": "_reinforce_ada_pos",
