@@ -83,7 +83,7 @@ REX = _paper("REX")
 APRIEL = _paper("Apriel-Reasoner")
 TEMPO_TREE = _paper("TreeGRPO-credit")
 RING = _paper("IcePop+C3PO++")
-D3S = _paper("D3S")
+D3S, BRPO, DART = _paper("D3S"), _paper("AnytimeReasoner-BRPO"), _paper("DART")
 MOPPS = Citation(
     "Can Prompt Difficulty be Online Predicted for Accelerating RL Finetuning of Reasoning Models?", "2507.04632"
 )
@@ -692,6 +692,7 @@ METHODS: tuple[Method, ...] = (
     Method("opo", "advantage", _AD("opo"), "reward minus the prompt's mean weighted by length", OPO),
     Method("pass-at-k", "advantage", _AD("pass_at_k"), "what a rollout adds to the best of k", PASS_AT_K),
     Method("hbpo", "advantage", _AD("hbpo_advantage"), "between the targets of a prompt, and within each", HBPO),
+    Method("brpo", "advantage", _AD("brpo"), "by the answers that thinking gives wherever it is cut", BRPO),
     Method("tempo", "advantage", _AD("tempo"), "credit for the tokens at which rollouts part", TEMPO_TREE),
     # importance
     Method("high-entropy", "importance", _IM("high_entropy"), "only the tokens of largest entropy", FORKING),
@@ -819,6 +820,7 @@ METHODS: tuple[Method, ...] = (
     Method("domain-mix", "recipe", _R("domain_mix"), "GSPO on domains in equal completed shares", APRIEL),
     Method("c-grpo", "recipe", _R("c_grpo"), "rounds until a calibrated pass rate is reached", C_GRPO),
     Method("mopps", "recipe", _R("mopps_rl"), "a curriculum by Thompson sampling, rows end once answered", MOPPS),
+    Method("brpo", "recipe", _R("brpo_rl"), "rewards at several thinking budgets of each rollout", BRPO),
     Method("d3s", "recipe", _R("d3s"), "GRPO on the rollouts and tokens of most signal", D3S),
     Method("c3po", "recipe", _R("c3po"), "GRPO whose cut rollouts go on in the next step", RING),
     Method(

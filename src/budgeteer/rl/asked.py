@@ -42,6 +42,11 @@ def require_wording(recipe: Recipe, wording: Wording | None) -> None:
     Raises:
         InvalidInput: says what is missing, and how it is given.
     """
+    if recipe.branch is not None and wording is None:
+        raise InvalidInput(
+            f"recipe {recipe.name!r} closes the thinking of its rollouts with a text, and this trainer knows tokens "
+            "only; give it wording= (`budgeteer train` does), or choose a recipe without a branch"
+        )
     if recipe.variant is None:
         return
     if wording is None:

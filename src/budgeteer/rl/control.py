@@ -29,6 +29,7 @@ from budgeteer.core.column import column
 from budgeteer.core.errors import BudgetExceeded, InvalidInput
 from budgeteer.core.plan import ABORTED, F64, I64, Items, Plan, require_plan
 from budgeteer.rl.asked import RoundRequests, Wording, require_wording, varied
+from budgeteer.rl.branch import answers_of, branched
 from budgeteer.rl.config import TrainConfig
 from budgeteer.rl.history import History, estimates, record
 from budgeteer.rl.recipe import Aborted, Beginnings, Pace, Recipe, View, require_columns
@@ -228,10 +229,10 @@ class Control:
         loglik = np.where(rollouts.sampled, rollouts.logprob, np.float32(0))
         seen = weighted if recipe.weighted_scores else advantage
         score = seen * loglik.sum(1) if seen.ndim == 1 else (seen * loglik).sum(1)
-        seen_first = ~short & ~rollouts.replayed
+        seen_first = ~short & ~rollouts.replayed & ~branched(rollouts)
         kept_weight = rollouts.weight[seen_first] if recipe.kept_lengths else None
         # the history is kept in verified rewards: an aborted row is a failure there only if the recipe says so
-        outcomes = rollouts.outcomes(score).take(seen_first)
+        outcomes = answers_of(rollouts, rollouts.outcomes(score)).take(seen_first)
         self.history = record(self.history, outcomes, recipe.memory, kept_weight, self._features_of)
         self.state = recipe.allocator.observe(self.state, outcomes)
         if recipe.stream is not None:

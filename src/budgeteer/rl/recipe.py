@@ -20,6 +20,7 @@ from budgeteer.core.plan import F64, I64, Items, Outcomes, Plan
 from budgeteer.core.schedule import Schedule, constant, flat_then_linear
 from budgeteer.core.steer import Steer
 from budgeteer.core.words import one_of
+from budgeteer.rl.branch import Branch
 from budgeteer.rl.history import History, Memory
 from budgeteer.rl.ratio.protocol import Loss
 from budgeteer.rl.replay import Replay
@@ -252,6 +253,7 @@ class Recipe:
         variant: what rollouts are asked with besides their prompts; None = nothing.
         schedules: of temperature, cap and learning rate.
         replay: which rollouts of earlier steps are learnt from again; None = none.
+        branch: answers from rollouts whose thinking is cut, after the rounds of a step; None = none.
         memory: how earlier steps become estimates.
         select: which rows enter the update; None = all.
         thin: the larger side of a group trains on at most this many times the rows of the smaller one, reweighted;
@@ -266,7 +268,9 @@ class Recipe:
     ``aborted`` and ``pace`` take the words of their members, too, such as ``"failure"``.
 
     Raises:
-        InvalidInput: another word, a carry and a variant in one recipe, or a replay with a variant or a reward.
+        InvalidInput: another word, or parts that do not go together: a carry and a variant, a replay with a variant or
+        a
+            reward, a branch with a variant, carry or replay.
     """
 
     name: str
@@ -291,6 +295,7 @@ class Recipe:
     variant: Variant | None = None
     schedules: Schedules = field(default_factory=Schedules)
     replay: Replay | None = None
+    branch: Branch | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "aborted", one_of(Aborted, self.aborted, f"aborted of recipe {self.name!r}"))
@@ -299,6 +304,11 @@ class Recipe:
             raise InvalidInput(
                 f"recipe {self.name!r} has a carry and a variant; a rollout that goes on in a later step would not be "
                 "asked as it was, so leave one of them out"
+            )
+        if self.branch is not None and (self.variant is not None or self.carry is not None or self.replay is not None):
+            raise InvalidInput(
+                f"recipe {self.name!r} branches its rollouts, which goes with no variant, carry or replay; leave "
+                "them out"
             )
         if self.replay is not None and (self.variant is not None or self.reward is not None):
             raise InvalidInput(

@@ -7,7 +7,7 @@ policy has moved since. NumPy only.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -138,7 +138,7 @@ def mixed(rollouts: Rollouts, kept: Kept, prompts: Mapping[str, tuple[int, ...]]
         prefill_tokens=0,
         entropy=None if rollouts.entropy is None else kept.entropy.astype(np.float32),
     )
-    return Rollouts.concatenate([rollouts, replace(rows, asked=None)])
+    return Rollouts.concatenate([rollouts, rows])
 
 
 def success_pool() -> Replay:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from budgeteer.core.lazy import lazy
 
 if TYPE_CHECKING:
+    from budgeteer.rl.recipes._brpo_rl import brpo_rl
     from budgeteer.rl.recipes._budget_forcing_rl import budget_forcing_rl
     from budgeteer.rl.recipes._c3po import c3po
     from budgeteer.rl.recipes._c_grpo import c_grpo
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "UNTRAINED",
+    "brpo_rl",
     "budget_forcing_rl",
     "c3po",
     "c_grpo",
@@ -75,6 +77,7 @@ __getattr__ = lazy(
     __name__,
     {
         "UNTRAINED": "named",
+        "brpo_rl": "_brpo_rl",
         "budget_forcing_rl": "_budget_forcing_rl",
         "c3po": "_c3po",
         "c_grpo": "_c_grpo",
