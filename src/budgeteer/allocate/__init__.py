@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from budgeteer.allocate._budgeted_max_min import budgeted_max_min
     from budgeteer.allocate._clear import clear
     from budgeteer.allocate._conformal import conformal
+    from budgeteer.allocate._curated import curated
     from budgeteer.allocate._dynamic_sampling import dynamic_sampling
     from budgeteer.allocate._elimination import elimination
     from budgeteer.allocate._greedy_marginal import greedy_marginal
@@ -35,6 +36,7 @@ __all__ = [
     "cap",
     "clear",
     "conformal",
+    "curated",
     "dynamic_sampling",
     "elimination",
     "floor",
@@ -63,6 +65,7 @@ __getattr__ = lazy(
         "cap": "transforms",
         "clear": "_clear",
         "conformal": "_conformal",
+        "curated": "_curated",
         "dynamic_sampling": "_dynamic_sampling",
         "elimination": "_elimination",
         "floor": "transforms",

@@ -124,8 +124,8 @@ def conformal(
 def thresholds_of(scores: F64, margin: float) -> F64:
     """[g] thresholds of scores [m, g], m >= 1; the last column decides the miscoverage level.
 
-    >>> thresholds_of(np.array([[0.5, 0.25], [1.0, 0.75], [1.0, 1.0]]), 0.05)
-    array([1. , 0.75])
+    >>> thresholds_of(np.array([[0.5, 0.25], [1.0, 0.75], [1.0, 1.0]]), 0.2)
+    array([1.  , 0.75])
     """
     solve_rate = float((scores[:, -1] < 1 - 1e-9).mean())
     delta = min(max(1 - solve_rate + margin, DELTA[0]), DELTA[1])

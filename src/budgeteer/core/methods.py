@@ -195,6 +195,7 @@ METHODS: tuple[Method, ...] = (
         REINFORCE_ADA,
         evidence="reinforce_ada",
     ),
+    Method("curated", "allocator", _A("curated"), "fewer for what is solved, caps from past successes", DART),
     Method("probing", "allocator", _A("probing"), "a small group first, more where it was mixed or may be"),
     Method(
         "conformal",
@@ -697,10 +698,12 @@ METHODS: tuple[Method, ...] = (
     # importance
     Method("high-entropy", "importance", _IM("high_entropy"), "only the tokens of largest entropy", FORKING),
     Method("temporal", "importance", _IM("temporal"), "the ends of rollouts first, all of them later", TP_SCHEDULE),
+    Method("high-entropy-steps", "importance", _IM("high_entropy_steps"), "only the steps of largest entropy", DART),
     Method("down-sampled", "importance", _IM("down_sampled"), "rollouts, then tokens, of the most signal", D3S),
     # ratio
     Method("clipped", "ratio", _RA("clipped"), "the token's own ratio, clipped", DAPO),
     Method("sequence", "ratio", _RA("sequence"), "one ratio for the whole rollout, clipped", GSPO),
+    Method("truncated", "ratio", _RA("truncated"), "the token's own ratio as a weight, up to a bound", DART),
     Method("icepop", "ratio", _RA("icepop"), "the token's own ratio, none outside two bounds", RING),
     # stream
     Method("domain-ratio", "stream", _ST("domain_ratio"), "domains in fixed shares of completed rollouts", APRIEL),
@@ -821,8 +824,9 @@ METHODS: tuple[Method, ...] = (
     Method("c-grpo", "recipe", _R("c_grpo"), "rounds until a calibrated pass rate is reached", C_GRPO),
     Method("mopps", "recipe", _R("mopps_rl"), "a curriculum by Thompson sampling, rows end once answered", MOPPS),
     Method("brpo", "recipe", _R("brpo_rl"), "rewards at several thinking budgets of each rollout", BRPO),
+    Method("dart", "recipe", _R("dart"), "rollouts, caps, a pool of successes and steps by difficulty", DART),
     Method("d3s", "recipe", _R("d3s"), "GRPO on the rollouts and tokens of most signal", D3S),
-    Method("c3po", "recipe", _R("c3po"), "GRPO whose cut rollouts go on in the next step", RING),
+    Method("c3po", "recipe", _R("c3po"), "GRPO whose cut rollouts go on and are learnt from whole", RING),
     Method(
         "train-long-think-short",
         "recipe",

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from budgeteer.rl.ratio._clipped import clipped
     from budgeteer.rl.ratio._icepop import icepop
     from budgeteer.rl.ratio._sequence import sequence
+    from budgeteer.rl.ratio._truncated import truncated
     from budgeteer.rl.ratio.kit import low_variance
     from budgeteer.rl.ratio.protocol import Loss, Penalty, Ratio, Tokens
 
@@ -23,6 +24,7 @@ __all__ = [
     "icepop",
     "low_variance",
     "sequence",
+    "truncated",
 ]
 
 __getattr__ = lazy(
@@ -36,5 +38,6 @@ __getattr__ = lazy(
         "icepop": "_icepop",
         "low_variance": "kit",
         "sequence": "_sequence",
+        "truncated": "_truncated",
     },
 )

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from budgeteer.rl.recipes._c_grpo import c_grpo
     from budgeteer.rl.recipes._d3s import d3s
     from budgeteer.rl.recipes._dapo import dapo
+    from budgeteer.rl.recipes._dart import dart
     from budgeteer.rl.recipes._domain_mix import domain_mix
     from budgeteer.rl.recipes._dr_grpo import dr_grpo
     from budgeteer.rl.recipes._duet import duet
@@ -47,6 +48,7 @@ __all__ = [
     "c_grpo",
     "d3s",
     "dapo",
+    "dart",
     "domain_mix",
     "dr_grpo",
     "duet",
@@ -83,6 +85,7 @@ __getattr__ = lazy(
         "c_grpo": "_c_grpo",
         "d3s": "_d3s",
         "dapo": "_dapo",
+        "dart": "_dart",
         "domain_mix": "_domain_mix",
         "dr_grpo": "_dr_grpo",
         "duet": "_duet",
