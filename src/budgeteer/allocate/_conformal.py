@@ -46,7 +46,8 @@ def conformal(
     ``ceil((m + 1) (1 - delta))``-th smallest of them at k, with ``delta = 1 - solve rate + margin``, at least 0.05 and
     at most 0.95; the solve rate is the share of the m that had a success at the end of the grid. Call it once a round,
     a round a number of the grid, with the columns ``drawn`` and ``right`` and the tokens that are left. What does not
-    fit the budget is left out at random. ``Plan.value`` and ``gap`` are NaN.
+    fit the budget is left out at random. A step that cannot pay one prompt to the end of the grid draws the first
+    number and calibrates nothing. ``Plan.value`` and ``gap`` are NaN.
 
     This is C-GRPO as the package trl-cgrpo has it, with its score ``pass_rate``. Its own default compares answers
     without a verifier, which an allocator does not see. There, calibration uses prompts that are held out, and what it
@@ -100,6 +101,8 @@ def conformal(
             for size in np.unique(more[more > 0]).tolist():
                 units = units + fill(order[more[order] == size], size, items.cost, left)
                 left = budget - float(units @ items.cost)
+            if not units.any() and not drawn.any():  # not even one prompt to the end of the grid
+                units = fill(order, int(steps[0]), items.cost, budget)
             return Found(units)
 
         return lift(rule).allocate(budget, items, (), rng=rng)

@@ -395,6 +395,7 @@ class Control:
         p, units, rollouts = self.progress, view.plan.units, update.rollouts
         # what is learnt from again was counted in its own step
         new = ~rollouts.replayed
+        whole = new & ~branched(rollouts)
         trained, wasted = update.trained & new, update.wasted & new
         own = units[self._parked_prompts :]
         counts, occurrences = np.unique(own[: self._taken(own)], return_counts=True)
@@ -403,10 +404,10 @@ class Control:
             rows = (rollouts.group == g) & new
             if rows.any():
                 used, lost = (int(rollouts.billed[part].sum()) for part in (rows, rows & wasted))
-                level[key] = [used, lost, int(rows.sum())]
+                level[key] = [used, lost, int((rows & whole).sum())]
         mixed = 0
         for g in range(len(rollouts.keys)):
-            r = rollouts.verified[(rollouts.group == g) & new]
+            r = rollouts.verified[(rollouts.group == g) & whole]
             mixed += int(len(r) > 1 and r.min() != r.max())
         p.steps_log.append(
             {
@@ -414,7 +415,7 @@ class Control:
                 "used": rollouts.used + update.parked + update.lost,
                 "wasted": int(rollouts.billed[wasted].sum()) + update.lost,
                 "trained": int(rollouts.billed[trained].sum()),
-                "rollouts": int(new.sum()),
+                "rollouts": int(whole.sum()),
                 "mixed": mixed,
                 "reward": float(rollouts.reward.mean()) if len(rollouts) else 0.0,
                 "terms": dict(self.terms),
