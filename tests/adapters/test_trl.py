@@ -200,7 +200,7 @@ class Counting:
                 ("d3s", 300, None),
                 ("mopps", 300, None),
                 ("c-grpo", 500, None),
-            ]  # fmt: skip
+            ]
         ],
     ],
 )

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from budgeteer.core.plan import F64, I64, Outcomes
+from budgeteer.core.plan import I64, Outcomes
 
 if TYPE_CHECKING:
     from budgeteer.rl.asked import RoundRequests
@@ -102,5 +102,5 @@ def answers_of(rollouts: Rollouts, outcomes: Outcomes) -> Outcomes:
         return outcomes
     trace = rollouts.more[TRACE]
     added = np.bincount(trace[branch], rollouts.paid[branch], minlength=int(trace.max()) + 1)
-    tokens: F64 = outcomes.tokens + np.where(branch, 0, added[trace])
-    return Outcomes(outcomes.keys, tokens.astype(np.int64), outcomes.reward, outcomes.score, outcomes.status)
+    tokens = (outcomes.tokens + np.where(branch, 0, added[trace])).astype(np.int64)
+    return Outcomes(outcomes.keys, tokens, outcomes.reward, outcomes.score, outcomes.status)

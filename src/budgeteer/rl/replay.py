@@ -52,7 +52,8 @@ class Kept:
     @staticmethod
     def empty() -> Kept:
         """None."""
-        return Kept((), *([np.zeros(0)] * 11))  # shapes and kinds are set above
+        nothing: Any = np.zeros(0)
+        return Kept((), *(nothing,) * 11)  # shapes and kinds are set above
 
     @staticmethod
     def of(rollouts: Rollouts, rows: NDArray[Any]) -> Kept:
