@@ -232,7 +232,7 @@ def test_the_mixed_baseline_has_less_variance_than_none() -> None:
 def traces() -> Rollouts:
     """One prompt; trace 0 thinks on beyond both cuts, trace 1 closes after 3 tokens and answers."""
     rows = rows_of([[11, 12, 13, 14], [21, 22, 4, 30]], [0, 1], status=[CUT, ENDED], cap=4)
-    return numbered(dataclasses.replace(rows, closed=A([-1, 3])), 0)
+    return numbered(dataclasses.replace(rows, closed=A([-1, 3])), 0, A([2, 4]))
 
 
 def test_where_traces_are_cut() -> None:
@@ -262,12 +262,30 @@ def test_the_credit_of_a_step_by_hand() -> None:
     r = A([[1 / 2, 1.0], [2 / 3, 2 / 3]])
     thinking = anytime_advantage(r, A([0.5, 0.5]))
     credit = brpo(rollouts, view_of(rollouts))
-    assert credit[0, :4].tolist() == pytest.approx([*[thinking[0, 0]] * 4])  # the first cut's head has 3 + 1 tokens
+    assert credit[0, :4].tolist() == pytest.approx([*[thinking[0, 0]] * 3, thinking[0, 1]])  # cut at 3 and at 4
     assert credit[1, :3].tolist() == pytest.approx([thinking[1, 0]] * 3)
     assert credit[1, 3] == pytest.approx(1 - 2 / 3)
     sampled = rollouts.sampled
     per_row = [credit[i, sampled[i]].tolist() for i in range(2, 8)]
     assert [value for row in per_row for value in row] == pytest.approx([-0.5, 0.5, 0, 0, -2 / 3, 1 / 3])
+
+
+def test_a_thought_cut_as_long_as_it_is_has_no_answer_of_its_own() -> None:
+    # closed at 4; cut at 2 and closed with two tokens: as long, but another thought. Its own end counts at 5 and 9
+    trace = rows_of([[21, 22, 23, 4, 30]], [1])
+    trace = numbered(dataclasses.replace(trace, closed=A([4])), 0, A([2, 5, 9]))
+    asked = requests_of(trace, A([2, 5, 9]), 1, [8, 4])
+    assert [head.tolist() for head in asked.heads] == [[21, 22, 8, 4], [21, 22, 23, 4]]
+    answers = dataclasses.replace(rows_of([[31], [32]], version=-1), keys=("a", "a"), group=A([0, 1]))
+    answers = dataclasses.replace(answers, prompts=tuple(asked.requests(["a"], [(1, 2)])[1]))
+    rollouts = Rollouts.concatenate([trace, asked.whole(answers, ("a",)).scored(A([0.0, 0.0]))])
+    # r: 0 at the first cut, (0 + 1) / 2 at the others; alone in its group, R - V2 = 0 for the first piece
+    thinking = anytime_advantage(A([[0.0, 0.5, 0.5]]), np.full(3, 1 / 3))[0]
+    credit = brpo(rollouts, view_of(rollouts))
+    assert credit[0].tolist() == pytest.approx([0, 0, thinking[1], thinking[1], 0.5])
+    assert (credit[1, 4], credit[2, 4]) == (0, -0.5)
+    lost = rollouts.take(A([True, True, False]))  # the budget ended before the second answer: nothing is known of it
+    assert not brpo(lost, view_of(lost)).any()
 
 
 def test_only_what_a_branch_adds_is_paid_and_its_trace_has_the_bill() -> None:

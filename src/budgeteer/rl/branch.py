@@ -1,5 +1,4 @@
-"""Answers from thoughts that are cut: how right a rollout would have been, had its thinking ended earlier. NumPy
-only."""
+"""Answers from thoughts that are cut: how right a rollout would have been, had it thought for less. NumPy only."""
 
 from __future__ import annotations
 
@@ -16,11 +15,11 @@ if TYPE_CHECKING:
     from budgeteer.rl.asked import RoundRequests
     from budgeteer.rl.rollouts import Rollouts
 
-__all__ = ["CUT_AT", "TRACE", "Branch", "answers_of", "branched", "numbered", "requests_of"]
+__all__ = ["CUTS", "CUT_AT", "TRACE", "Branch", "answers_of", "branched", "numbered", "requests_of"]
 
-TRACE, CUT_AT = "trace", "cut"
-"""Columns of rollouts: number of the trace that the row is or continues; index of the cut at which a branch begins, -1
-= the row is a trace."""
+TRACE, CUT_AT, CUTS = "trace", "cut", "cuts"
+"""Columns of rollouts: number of the trace that the row is or continues; index of the cut at which a branch begins, or
+-1 for a trace; number of the cuts of the step."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,10 +43,10 @@ class Branch:
     close: str
 
 
-def numbered(rollouts: Rollouts, first: int) -> Rollouts:
-    """The traces of a round, numbered from ``first`` on."""
+def numbered(rollouts: Rollouts, first: int, cuts: I64) -> Rollouts:
+    """The traces of a round, numbered from ``first`` on; cuts: [m] lengths at which they will be cut."""
     n = len(rollouts)
-    columns = {TRACE: np.arange(first, first + n), CUT_AT: np.full(n, -1)}
+    columns = {TRACE: np.arange(first, first + n), CUT_AT: np.full(n, -1), CUTS: np.full(n, len(cuts))}
     return replace(rollouts, more={**rollouts.more, **columns})
 
 
@@ -91,7 +90,7 @@ def requests_of(traces: Rollouts, cuts: I64, samples: int, bridge: Sequence[int]
         [None] * k,
         heads,
         [np.full(len(head), -1) for head in heads],
-        {TRACE: np.array(number, np.int64), CUT_AT: np.array(at, np.int64)},
+        {TRACE: np.array(number, np.int64), CUT_AT: np.array(at, np.int64), CUTS: np.full(k, len(cuts))},
     )
 
 

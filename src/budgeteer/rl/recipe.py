@@ -268,9 +268,8 @@ class Recipe:
     ``aborted`` and ``pace`` take the words of their members, too, such as ``"failure"``.
 
     Raises:
-        InvalidInput: another word, or parts that do not go together: a carry and a variant, a replay with a variant or
-        a
-            reward, a branch with a variant, carry or replay.
+        InvalidInput: another word, or parts that do not go together: a carry with a variant, a replay with a variant or
+            a reward, a branch with a variant, a carry or a replay.
     """
 
     name: str

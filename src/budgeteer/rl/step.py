@@ -219,8 +219,9 @@ class Step:
         """Take the rollouts of the round that :meth:`next` returned last, whole and verified."""
         assert self._round is not None
         part = part.at(self._control.progress.step)
-        if self._control.recipe.branch is not None and not self._branching:
-            part = numbered(part, sum(map(len, self._parts)))
+        branch = self._control.recipe.branch
+        if branch is not None and not self._branching:
+            part = numbered(part, sum(map(len, self._parts)), branch.cuts(self._round.view.max_tokens))
         self._parts.append(part)
         self._spent += part.used
         self._expected += self._round.view.plan.expected_cost

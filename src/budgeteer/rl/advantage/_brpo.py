@@ -1,4 +1,4 @@
-"""Credit for thinking by the answers that it would give at several budgets (BRPO of AnytimeReasoner, 2505.13438)."""
+"""Credit for thinking by the answers that it would give at several budgets (BRPO, arXiv 2505.13438)."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ import numpy as np
 
 from budgeteer.core.plan import F64, I64
 from budgeteer.rl.advantage.kit import group_norm
-from budgeteer.rl.branch import CUT_AT, TRACE, branched
+from budgeteer.rl.branch import CUT_AT, CUTS, TRACE, branched
+from budgeteer.rl.rollouts import Role, Rollouts
 
 if TYPE_CHECKING:
     from budgeteer.rl.recipe import View
-    from budgeteer.rl.rollouts import Rollouts
 
 
 def brpo(rollouts: Rollouts, view: View) -> F64:
@@ -30,42 +30,34 @@ def brpo(rollouts: Rollouts, view: View) -> F64:
     if CUT_AT not in rollouts.more:
         return group_norm(rollouts.reward, rollouts.group, len(rollouts.keys))
     branch, at, number = branched(rollouts), rollouts.more[CUT_AT], rollouts.more[TRACE]
-    place = np.arange(rollouts.tokens.shape[1])
+    place, traces = np.arange(rollouts.tokens.shape[1]), np.flatnonzero(~branch)
+    count = int(rollouts.more[CUTS].max(initial=0))
     credit = np.zeros(rollouts.tokens.shape)
-    if not branch.any():
-        return credit
-    count = int(at.max()) + 1
-    traces = np.flatnonzero(~branch)
     reward, ends = np.full((len(traces), count), np.nan), np.zeros((len(traces), count), np.int64)
     for row, i in enumerate(traces.tolist()):
         own = branch & (number == number[i])
-        closed = int(rollouts.closed[i])
         for j in sorted(set(at[own].tolist())):
             same = np.flatnonzero(own & (at == j))
-            head = int((rollouts.role[same[0]] == _HINT).sum())
-            members = np.append(same, i) if head == closed else same
+            head = int((rollouts.role[same[0]] == Role.HINT).sum())
+            shared = int(np.cumprod(rollouts.tokens[same[0], :head] == rollouts.tokens[i, :head]).sum())
+            ended = shared == head == int(rollouts.closed[i])  # from the trace's own end, as its own answer is
+            members = np.append(same, i) if ended else same
             mean = float(rollouts.reward[members].mean())
             credit[same] = (rollouts.reward[same] - mean)[:, None]
-            reward[row, j:] = mean  # at later cuts, too, unless they have answers of their own
-            ends[row, j:] = head
-            if head == closed:
+            to = count if ended else j + 1
+            reward[row, j:to], ends[row, j:to] = mean, shared
+            if ended:
                 credit[i] = rollouts.reward[i] - mean  # the thinking before it is set below
     known = ~np.isnan(reward).any(axis=1)
-    prior = np.full(count, 1 / count)
     for g in set(rollouts.group[traces[known]].tolist()):
         rows = np.flatnonzero(known & (rollouts.group[traces] == g))
-        thinking = anytime_advantage(reward[rows], prior)
+        thinking = anytime_advantage(reward[rows], np.full(count, 1 / count))
         for row, values in zip(rows.tolist(), thinking, strict=True):
             i = int(traces[row])
-            segment = np.searchsorted(ends[row], place, side="right")
             last = int(rollouts.closed[i]) if rollouts.closed[i] >= 0 else int(rollouts.length[i])
-            inside = place < last
-            credit[i, inside] = values[np.minimum(segment[inside], count - 1)]
+            piece = np.minimum(np.searchsorted(ends[row], place[:last], side="right"), count - 1)
+            credit[i, :last] = values[piece]
     return credit
-
-
-_HINT = 4
-"""``Role.HINT``, without the import of rollouts, which import rewards."""
 
 
 def anytime_advantage(reward: F64, prior: F64) -> F64:
