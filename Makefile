@@ -5,7 +5,8 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install -qq --disable-pip-version-check -c constraints.txt
 STEP := @$(BIN)/python tools/step.py
 
-.PHONY: run test test-slow test-frameworks test-vllm test-verl test-ray test-kvpress test-clients fresh-clone lint bench bench-cache \
+.PHONY: run test test-slow test-frameworks test-vllm test-verl test-ray test-kvpress test-clients fresh-clone lint \
+	bench bench-trl bench-cache \
 	conformance clients frameworks evidence \
 	screenshots docs clean
 
@@ -83,6 +84,10 @@ bench: $(VENV)/.dev
 	$(BIN)/python benchmarks/smollm2_guidance.py
 	$(BIN)/python benchmarks/trl_overhead.py
 	$(BIN)/python benchmarks/cache.py
+
+# recipes in TRL with SmolLM2 and LoRA: hours, resumable
+bench-trl: $(VENV)/.dev
+	$(BIN)/python benchmarks/trl_recipes.py
 
 # what every adapter charges beside what was billed: docs/conformance.md
 conformance: $(VENV)/.dev

@@ -28,7 +28,7 @@ from typing import Any
 import numpy as np
 
 from budgeteer.lab import results
-from budgeteer.lab.arms import CONTROLS, REFERENCE, Arm, with_references
+from budgeteer.lab.arms import CONTROLS, FULL, REFERENCE, Arm, with_references
 from budgeteer.lab.claim import MARGIN, SHARE
 from budgeteer.lab.compare import compare
 from budgeteer.lab.pretrain import PretrainConfig, pretrain
@@ -43,7 +43,8 @@ TARGET = ROOT / "benchmarks" / "results" / "rlvr.json"
 START = f"{UNTRAINED}@0"
 STOP = CONTROLS[0]
 KEY = (STOP, "uniform-stop", "grpo", "duet", "prompt-selection")
-OTHERS = ("duet-published", "vip", "knapsack", "dapo", "reinforce-ada-pos", "reinforce-ada-balance")
+OTHERS = ("duet-published", "vip", "knapsack", "dapo", "reinforce-ada-pos", "reinforce-ada-balance", "c-grpo", "mopps")
+DESIGNS = tuple(f"prompt-selection:{options}" for options in ("replay=1", "probe=true", "probe=true,replay=1"))
 CLOCK, TIDY, FAST = "real, clock", "real, tidy policy", "real, twice the learning rate"
 POOLS = {
     "real": "The embedded policy; a pool like published ones: a third of the prompts all right, a sixth all wrong.",
@@ -70,12 +71,13 @@ def jobs() -> dict[str, tuple[str, list[Arm], int]]:
     return {
         "tidy": (TIDY, arms((STOP, "grpo", "duet", "prompt-selection"), ("50%",)), 8),
         "key": ("real", arms(KEY, ("50%",)), 16),
-        "full": ("real", arms((STOP, "duet", "prompt-selection"), ("100%",)), 8),
+        "full": ("real", arms((STOP, "duet", "prompt-selection"), ("100%",)), 16),
         "quarter": ("real", arms(KEY, ("25%",)), 16),
         "hard": ("hard", arms(KEY, ("50%", "25%")), 5),
         "homogeneous": ("homogeneous", arms(KEY, ("50%", "25%")), 5),
         "clock": (CLOCK, arms(KEY, ("50%", "25%")), 5),
         "others": ("real", arms(OTHERS, ("50%", "25%", "100%")), 5),
+        "designs": ("real", arms((STOP, *DESIGNS), ("50%", "25%")), 5),
         "ablation": ("real", arms(["duet-allocation", "duet:shrunk_baseline=true", *without], ("50%",)), 5),
         "higher-lr": (FAST, arms(("uniform-stop", "duet", "prompt-selection"), ("50%",)), 5),
     }
@@ -118,7 +120,7 @@ def row_of(run: results.Run) -> Row:
 def merge(old: Sequence[Row], new: Sequence[Row]) -> list[Row]:
     """The rows of both, a new one in the place of an old one, in the order of the tables."""
     rows = {(row["arm"], row["seed"]): row for row in (*old, *new)}
-    shown = [REFERENCE, START, *(f"{r}@{b}" for b, r in product(("100%", "50%", "25%"), (*KEY, *OTHERS)))]
+    shown = [REFERENCE, START, *(f"{r}@{b}" for b, r in product(("100%", "50%", "25%"), (*KEY, *DESIGNS, *OTHERS)))]
     place = {arm: i for i, arm in enumerate(dict.fromkeys(shown))}
     return sorted(rows.values(), key=lambda row: (place.get(row["arm"], len(place)), row["arm"], row["seed"]))
 
@@ -170,7 +172,10 @@ a prompt, samples with the same seed and problems; nobody may sample more. Every
 | `uniform-stop` | uniform groups with the stopping rule, loss and memory of `duet` |
 | `duet` | DUET (arXiv 2605.08441), corrected: rollouts by predicted spread and length, and its stopping rule |
 | `prompt-selection` | this project's own: `duet` with three times the candidates; none for the solved or hopeless |
-| others | Knapsack RL, VIP, DAPO, Reinforce-Ada and DUET as published, under the same hard budget |
+| `prompt-selection:replay=1` | the same, and mixed groups are learnt from again in the next step |
+| `prompt-selection:probe=true` | the same in two rounds: small groups, then more where they were or may become mixed |
+| `mopps` | GRPO that stops at its answer, its prompts by Thompson sampling of their success rates (arXiv 2507.04632) |
+| others | Knapsack RL, VIP, DAPO, Reinforce-Ada, C-GRPO and DUET as published, under the same hard budget |
 
 The embedded policy was pretrained on traces half of which go on after their answer, so that there is something to stop;
 the tidy policy was not.
@@ -203,16 +208,17 @@ def section(name: str, config: Mapping[str, Any], rows: Sequence[Row]) -> list[s
             "",
         ]
     lines += [
-        f"| arm | seeds | accuracy | minus {REFERENCE} | minus {STOP}, same tokens | minus uniform-stop, same tokens "
-        "| minus grpo, same tokens | tokens | trained | wasted |",
-        "|---|---|---|---|---|---|---|---|---|---|",
+        f"| arm | seeds | accuracy | minus {REFERENCE} | minus {FULL[1]} | minus {STOP}, same tokens "
+        "| minus uniform-stop, same tokens | minus grpo, same tokens | tokens | trained | wasted |",
+        "|---|---|---|---|---|---|---|---|---|---|---|",
     ]
     for arm, runs in arms.items():
         recipe, _, budget = arm.partition("@")
-        others = [arms.get(REFERENCE), *(arms.get(f"{control}@{budget}") for control in CONTROLS)]
+        others = [*map(arms.get, FULL), *(arms.get(f"{control}@{budget}") for control in CONTROLS)]
         cells = ["" if other is None or other is runs else interval(difference(runs, other)) for other in others]
-        if budget == "100%" and recipe != "grpo":
-            cells[-1] = ""  # the first column says the same
+        if budget == "100%":
+            cells[2] = ""  # the second column says the same
+            cells[-1] = "" if recipe != "grpo" else cells[-1]  # and the first
         mean = mean_ci(np.array([row["accuracy"] for row in runs.values()])).mean
         tokens = [thousands(runs, key) for key in ("used", "trained", "wasted")]
         lines.append(f"| {arm} | {len(runs)} | {100 * mean:.1f} | {' | '.join([*cells, *tokens])} |")
@@ -282,7 +288,7 @@ def picture(name: str, rows: Sequence[Row]) -> str:
     return "\n".join([*out, "</svg>"])
 
 
-SHORT = ("real", TIDY), (START, REFERENCE, f"{STOP}@50%", "duet@50%", "prompt-selection@50%")
+SHORT = ("real", TIDY), (START, REFERENCE, FULL[1], f"{STOP}@50%", "duet@50%", "prompt-selection@50%")
 """Pools and arms of the table in docs/findings.md."""
 BEGIN, END = "<!-- written by benchmarks/rlvr.py -->\n", "<!-- end -->"
 
@@ -291,8 +297,8 @@ def short(content: Mapping[str, Any]) -> str:
     """The table in docs/findings.md: the arms of the main claim, with the embedded and the tidy policy."""
     lines = [
         f"| recipe at its share of GRPO's tokens | policy | seeds | accuracy | against `{REFERENCE}` "
-        f"| against `{STOP}`, same tokens |",
-        "|---|---|---|---|---|---|",
+        f"| against `{FULL[1]}` | against `{STOP}`, same tokens |",
+        "|---|---|---|---|---|---|---|",
     ]
     pools, chosen = SHORT
     for pool in pools:
@@ -301,12 +307,10 @@ def short(content: Mapping[str, Any]) -> str:
         for arm in (arm for arm in chosen if arm in arms):
             runs, stop = arms[arm], f"{STOP}@{arm.partition('@')[2]}"
             mean = mean_ci(np.array([row["accuracy"] for row in runs.values()])).mean
-            cells = [
-                interval(difference(runs, arms[other])) if other in arms and other != arm else ""
-                for other in (REFERENCE, stop)
-            ]
+            others = [other if other in arms and other != arm else None for other in (*FULL, stop)]
             if arm == REFERENCE:
-                cells = ["", ""]
+                others[2] = None  # the second column says the same
+            cells = ["" if other is None else interval(difference(runs, arms[other])) for other in others]
             lines.append(f"| `{arm}` | {policy} | {len(runs)} | {100 * mean:.1f} | {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
 

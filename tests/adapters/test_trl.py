@@ -193,7 +193,14 @@ class Counting:
         ("duet", 150, None),
         *[
             pytest.param(*case, marks=pytest.mark.slow)
-            for case in [("grpo", 333, None), ("grpo", None, 40), ("reinforce-ada-pos", 250, 70)]
+            for case in [
+                ("grpo", 333, None),
+                ("grpo", None, 40),
+                ("reinforce-ada-pos", 250, 70),
+                ("d3s", 300, None),
+                ("mopps", 300, None),
+                ("c-grpo", 500, None),
+            ]
         ],
     ],
 )
@@ -354,6 +361,8 @@ def test_a_resumed_run_has_the_weights_of_an_unbroken_one(folder, tmp_path, reci
         ({"train_dataset": DATA.to_iterable_dataset()}, {}, "load it without streaming"),
         ({"recipe": "gspo"}, {}, "importance_sampling_level"),
         ({"recipe": "c3po"}, {}, "later steps"),
+        ({"recipe": "dart"}, {}, "earlier steps again"),
+        ({"recipe": "brpo"}, {}, "rollouts that it cuts"),
         ({"recipe": "grpo:lr=rex"}, {}, "lr_scheduler_type"),
         ({"recipe": "grpo:temperature=staircase"}, {}, "TRL's is fixed"),
         ({"recipe": "duet"}, {"top_p": 0.9}, "leave top_p at the default"),

@@ -60,5 +60,17 @@ def test_the_strongest_plain_baseline_stands_beside_the_claim():
     assert row.endswith("-1.0 [-1.0, -1.0]")
 
 
+def test_the_strongest_plain_baseline_at_the_full_budget_has_its_own_verdict():
+    found = results(0.50, [0.696, 0.694, 0.695])
+    found["runs"] += [run("uniform-answer-stop", "100%", seed, 0.71) for seed in range(3)]
+    pairs = [("duet@50%", "grpo@100%"), ("duet@50%", "uniform-answer-stop@100%")]
+    found["comparisons"] = compare(found["runs"], pairs)
+    # -1.4, -1.6, -1.5: 0.248 either way
+    assert (
+        "Against uniform-answer-stop@100%, the strongest plain baseline at the full budget: -1.5 points [-1.7, -1.3]; "
+        "less than 1.0 points worse: not shown by 3 seeds."
+    ) in claim(found)
+
+
 def test_one_seed_gives_no_interval():
     assert "one seed gives no interval" in claim(results(0.50, [0.69]))

@@ -334,6 +334,16 @@ def test_pairs_show_each_arm_against_the_reference_and_the_controls():
     ]
 
 
+def test_the_plain_baseline_at_the_full_budget_is_a_second_reference():
+    arms = [Arm.parse(t) for t in ("grpo@100%", "uniform-answer-stop@100%", "duet@50%")]
+    assert pairs(arms) == [
+        ("uniform-answer-stop@100%", "grpo@100%"),
+        ("duet@50%", "grpo@100%"),
+        ("grpo@100%", "uniform-answer-stop@100%"),
+        ("duet@50%", "uniform-answer-stop@100%"),
+    ]
+
+
 def test_references_are_added_to_percentages_only_and_once():
     assert [a.label for a in with_references([Arm.parse("duet@1k"), Arm.parse("duet@1k")])] == ["duet@1k"]
     arms = with_references([Arm.parse("duet@50%"), Arm.parse("untrained"), Arm.parse("grpo@100%")])

@@ -10,6 +10,8 @@ from budgeteer.core.lazy import lazy
 if TYPE_CHECKING:
     from budgeteer.allocate._budgeted_max_min import budgeted_max_min
     from budgeteer.allocate._clear import clear
+    from budgeteer.allocate._conformal import conformal
+    from budgeteer.allocate._curated import curated
     from budgeteer.allocate._dynamic_sampling import dynamic_sampling
     from budgeteer.allocate._elimination import elimination
     from budgeteer.allocate._greedy_marginal import greedy_marginal
@@ -18,6 +20,7 @@ if TYPE_CHECKING:
     from budgeteer.allocate._neyman import neyman
     from budgeteer.allocate._optimal_design import Bank, optimal_design
     from budgeteer.allocate._pivotal import pivotal
+    from budgeteer.allocate._probing import probing
     from budgeteer.allocate._proportional import proportional
     from budgeteer.allocate._selective import selective
     from budgeteer.allocate._successive_halving import successive_halving
@@ -32,6 +35,8 @@ __all__ = [
     "budgeted_max_min",
     "cap",
     "clear",
+    "conformal",
+    "curated",
     "dynamic_sampling",
     "elimination",
     "floor",
@@ -41,6 +46,7 @@ __all__ = [
     "neyman",
     "optimal_design",
     "pivotal",
+    "probing",
     "proportional",
     "round_to_budget",
     "selective",
@@ -58,6 +64,8 @@ __getattr__ = lazy(
         "budgeted_max_min": "_budgeted_max_min",
         "cap": "transforms",
         "clear": "_clear",
+        "conformal": "_conformal",
+        "curated": "_curated",
         "dynamic_sampling": "_dynamic_sampling",
         "elimination": "_elimination",
         "floor": "transforms",
@@ -67,6 +75,7 @@ __getattr__ = lazy(
         "neyman": "_neyman",
         "optimal_design": "_optimal_design",
         "pivotal": "_pivotal",
+        "probing": "_probing",
         "proportional": "_proportional",
         "round_to_budget": "transforms",
         "selective": "_selective",

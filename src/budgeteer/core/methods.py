@@ -83,6 +83,11 @@ REX = _paper("REX")
 APRIEL = _paper("Apriel-Reasoner")
 TEMPO_TREE = _paper("TreeGRPO-credit")
 RING = _paper("IcePop+C3PO++")
+D3S, BRPO, DART = _paper("D3S"), _paper("AnytimeReasoner-BRPO"), _paper("DART")
+MOPPS = Citation(
+    "Can Prompt Difficulty be Online Predicted for Accelerating RL Finetuning of Reasoning Models?", "2507.04632"
+)
+C_GRPO = Citation("C-GRPO: conformal adaptive rollout budgets for GRPO (the package trl-cgrpo)", "")
 RMT, ADAPTIVE_DEEP, ADACOT = _paper("RMT"), _paper("AdaptiveDeepReasoning"), _paper("AdaCoT")
 TRAAC, THINKDIAL, VISIONTHINK = _paper("TRAAC"), _paper("ThinkDial"), _paper("VisionThink")
 FORCED_RL = _paper("BudgetForcing-RL")
@@ -189,6 +194,15 @@ METHODS: tuple[Method, ...] = (
         "rounds until a group is good enough",
         REINFORCE_ADA,
         evidence="reinforce_ada",
+    ),
+    Method("curated", "allocator", _A("curated"), "fewer for what is solved, caps from past successes", DART),
+    Method("probing", "allocator", _A("probing"), "a small group first, more where it was mixed or may be"),
+    Method(
+        "conformal",
+        "allocator",
+        _A("conformal"),
+        "rounds until a calibrated score says solved",
+        C_GRPO,
     ),
     Method(
         "dynamic-sampling",
@@ -679,15 +693,21 @@ METHODS: tuple[Method, ...] = (
     Method("opo", "advantage", _AD("opo"), "reward minus the prompt's mean weighted by length", OPO),
     Method("pass-at-k", "advantage", _AD("pass_at_k"), "what a rollout adds to the best of k", PASS_AT_K),
     Method("hbpo", "advantage", _AD("hbpo_advantage"), "between the targets of a prompt, and within each", HBPO),
+    Method("brpo", "advantage", _AD("brpo"), "by the answers that thinking gives wherever it is cut", BRPO),
     Method("tempo", "advantage", _AD("tempo"), "credit for the tokens at which rollouts part", TEMPO_TREE),
     # importance
     Method("high-entropy", "importance", _IM("high_entropy"), "only the tokens of largest entropy", FORKING),
     Method("temporal", "importance", _IM("temporal"), "the ends of rollouts first, all of them later", TP_SCHEDULE),
+    Method("high-entropy-steps", "importance", _IM("high_entropy_steps"), "only the steps of largest entropy", DART),
+    Method("down-sampled", "importance", _IM("down_sampled"), "rollouts, then tokens, of the most signal", D3S),
     # ratio
     Method("clipped", "ratio", _RA("clipped"), "the token's own ratio, clipped", DAPO),
     Method("sequence", "ratio", _RA("sequence"), "one ratio for the whole rollout, clipped", GSPO),
+    Method("truncated", "ratio", _RA("truncated"), "the token's own ratio as a weight, up to a bound", DART),
+    Method("icepop", "ratio", _RA("icepop"), "the token's own ratio, none outside two bounds", RING),
     # stream
     Method("domain-ratio", "stream", _ST("domain_ratio"), "domains in fixed shares of completed rollouts", APRIEL),
+    Method("mopps", "stream", _ST("mopps"), "prompts that a posterior draw says are half solved", MOPPS),
     # carry
     Method("partial-rollouts", "carry", _CA("partial_rollouts"), "rows cut by a step's budget go on", RING),
     # variant
@@ -801,7 +821,12 @@ METHODS: tuple[Method, ...] = (
     Method("forking-tokens", "recipe", _R("forking_tokens"), "GRPO on the tokens of largest entropy", FORKING),
     Method("tp-schedule", "recipe", _R("tp_schedule"), "GRPO from the ends of rollouts to all of them", TP_SCHEDULE),
     Method("domain-mix", "recipe", _R("domain_mix"), "GSPO on domains in equal completed shares", APRIEL),
-    Method("c3po", "recipe", _R("c3po"), "GRPO whose cut rollouts go on in the next step", RING),
+    Method("c-grpo", "recipe", _R("c_grpo"), "rounds until a calibrated pass rate is reached", C_GRPO),
+    Method("mopps", "recipe", _R("mopps_rl"), "a curriculum by Thompson sampling, rows end once answered", MOPPS),
+    Method("brpo", "recipe", _R("brpo_rl"), "rewards at several thinking budgets of each rollout", BRPO),
+    Method("dart", "recipe", _R("dart"), "rollouts, caps, a pool of successes and steps by difficulty", DART),
+    Method("d3s", "recipe", _R("d3s"), "GRPO on the rollouts and tokens of most signal", D3S),
+    Method("c3po", "recipe", _R("c3po"), "GRPO whose cut rollouts go on and are learnt from whole", RING),
     Method(
         "train-long-think-short",
         "recipe",

@@ -14,6 +14,9 @@ from budgeteer.rl import recipes
 CONTROLS = (CONTROL, "uniform-stop", "grpo")
 """Arms at the same budget that every arm is compared with: GRPO that ends a rollout at its answer, the strongest plain
 baseline, then DUET's stopping rule with uniform groups, and plain GRPO."""
+FULL = (REFERENCE, f"{CONTROL}@100%")
+"""Arms at the full budget that every arm is compared with, where they are there: what the percentages are of, and the
+strongest plain baseline."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,9 +62,9 @@ def with_references(arms: Sequence[Arm]) -> list[Arm]:
 
 
 def pairs(arms: Sequence[Arm]) -> list[tuple[str, str]]:
-    """Which differences are shown: every arm against the reference, and against the controls at its own budget."""
+    """Which differences are shown: every arm against the full arms, and against the controls at its own budget."""
     labels = [arm.label for arm in arms]
-    shown = [(label, REFERENCE) for label in labels if label != REFERENCE and REFERENCE in labels]
+    shown = [(label, full) for full in FULL for label in labels if label != full and full in labels]
     for arm in arms:
         for control in CONTROLS:
             other = f"{control}@{arm.budget}"

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from statistics import fmean
 from typing import Any
 
+from budgeteer.lab.arms import FULL
 from budgeteer.lab.report import CONTROL
 from budgeteer.lab.results import Results, by_seed
 from budgeteer.lab.run import REFERENCE
@@ -28,12 +29,11 @@ def claim(results: Results) -> str:
         stop = f"{CONTROL}@{budget}"
         if base != REFERENCE or budget in ("100%", "0"):
             continue
-        if not _known(c["low"]):
-            verdict = "one seed gives no interval"
-        else:
-            verdict = "shown" if c["low"] > -margin else f"not shown by {c['n']} seeds"
-        said = f"{arm} against {base}: {points(c)}, {faster(results, arm):.1f} times as fast; "
-        said += f"{f'less than {100 * margin:.1f} points worse' if margin else 'not worse at all'}: {verdict}."
+        said = f"{arm} against {base}: {points(c)}, {faster(results, arm):.1f} times as fast; {_verdict(c, margin)}."
+        full = against.get((arm, FULL[1]))
+        if full is not None:
+            said += f"\n  Against {FULL[1]}, the strongest plain baseline at the full budget: {points(full)}"
+            said += f"; {_verdict(full, MARGIN)}."
         control = against.get((arm, stop))
         if control is not None:
             said += f"\n  Against {stop}, the same tokens: {points(control)}."
@@ -44,6 +44,15 @@ def claim(results: Results) -> str:
         gained = 0.0 - 100 * gain["mean"]  # and no minus 0
         sentences.insert(0, f"{REFERENCE} gains {gained:.1f} points over the untrained policy.")
     return "\n".join(sentences)
+
+
+def _verdict(comparison: Mapping[str, Any], margin: float) -> str:
+    """Whether it is shown that the arm is not worse by as much as the margin."""
+    if not _known(comparison["low"]):
+        verdict = "one seed gives no interval"
+    else:
+        verdict = "shown" if comparison["low"] > -margin else f"not shown by {comparison['n']} seeds"
+    return f"{f'less than {100 * margin:.1f} points worse' if margin else 'not worse at all'}: {verdict}"
 
 
 def points(comparison: Mapping[str, Any]) -> str:

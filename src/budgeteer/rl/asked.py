@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from budgeteer.core.errors import InvalidInput
-from budgeteer.core.plan import I64
+from budgeteer.core.plan import F64, I64
 from budgeteer.rl.recipe import SOLUTION, Beginnings, Recipe, Variants
 from budgeteer.rl.rollouts import Rollouts
 
@@ -42,6 +42,11 @@ def require_wording(recipe: Recipe, wording: Wording | None) -> None:
     Raises:
         InvalidInput: says what is missing, and how it is given.
     """
+    if recipe.branch is not None and wording is None:
+        raise InvalidInput(
+            f"recipe {recipe.name!r} closes the thinking of its rollouts with a text, and this trainer knows tokens "
+            "only; give it wording= (`budgeteer train` does), or choose a recipe without a branch"
+        )
     if recipe.variant is None:
         return
     if wording is None:
@@ -70,6 +75,8 @@ class RoundRequests:
         heads: k arrays of token ids at the head of the answer, behind which the sampler goes on.
         versions: k arrays: when each of these was sampled; -1 = never, it is of a hint.
         columns: of rollouts, name -> [k].
+        logprobs: k arrays: log-probabilities of the heads' tokens that are to be trained on, NaN elsewhere; None =
+            the heads are only read.
     """
 
     of: I64
@@ -78,6 +85,7 @@ class RoundRequests:
     heads: Sequence[I64]
     versions: Sequence[I64]
     columns: Mapping[str, Any] = field(default_factory=dict)
+    logprobs: Sequence[F64] | None = None
 
     def requests(self, keys: Sequence[str], own: Sequence[tuple[int, ...]]) -> tuple[list[str], list[Any], I64]:
         """Keys, prompts with the heads of the answers as token ids, and rollouts of each request.
@@ -93,7 +101,8 @@ class RoundRequests:
     def whole(self, sampled: Rollouts, keys: tuple[str, ...]) -> Rollouts:
         """What the sampler gave for :meth:`requests`, as rollouts of the round's prompts, with the columns."""
         rows = {name: np.asarray(values)[sampled.group] for name, values in self.columns.items()}
-        return replace(sampled.begun(keys, self.of, self.heads, self.versions), more={**sampled.more, **rows})
+        begun = sampled.begun(keys, self.of, self.heads, self.versions, self.logprobs)
+        return replace(begun, more={**sampled.more, **rows})
 
 
 def continuing(beginnings: Beginnings, of: I64) -> RoundRequests:
@@ -102,9 +111,14 @@ def continuing(beginnings: Beginnings, of: I64) -> RoundRequests:
     Args:
         of: index of each row's prompt into those of the round, ascending.
     """
-    rows = range(len(beginnings))
-    heads, versions = ([a[i, : beginnings.length[i]] for i in rows] for a in (beginnings.tokens, beginnings.version))
-    return RoundRequests(of, np.ones(len(of), np.int64), [None] * len(of), heads, versions)
+    lengths = beginnings.length.tolist()
+
+    def rows_of(values: Any) -> list[Any]:
+        return [values[i, :length] for i, length in enumerate(lengths)]
+
+    heads, versions = rows_of(beginnings.tokens), rows_of(beginnings.version)
+    units = np.ones(len(of), np.int64)
+    return RoundRequests(of, units, [None] * len(of), heads, versions, logprobs=rows_of(beginnings.logprobs))
 
 
 def varied(variants: Variants, units: I64, texts: Sequence[str], wording: Wording, by: str) -> RoundRequests:

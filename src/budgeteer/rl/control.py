@@ -29,9 +29,11 @@ from budgeteer.core.column import column
 from budgeteer.core.errors import BudgetExceeded, InvalidInput
 from budgeteer.core.plan import ABORTED, F64, I64, Items, Plan, require_plan
 from budgeteer.rl.asked import RoundRequests, Wording, require_wording, varied
+from budgeteer.rl.branch import answers_of, branched
 from budgeteer.rl.config import TrainConfig
 from budgeteer.rl.history import History, estimates, record
 from budgeteer.rl.recipe import Aborted, Beginnings, Pace, Recipe, View, require_columns
+from budgeteer.rl.replay import Kept, mixed
 from budgeteer.rl.reward.protocol import Columns
 from budgeteer.rl.rollouts import Rollouts, per_token
 from budgeteer.rl.step import Progress, Step, Update
@@ -103,6 +105,8 @@ class Control:
         self.stream_state = recipe.stream.init() if recipe.stream else ()
         self.variant_state = recipe.variant.init() if recipe.variant else ()
         self.beginnings = Beginnings.empty()
+        self.kept = Kept.empty()
+        self._prompts = dict(zip(keys, (tuple(map(int, prompt)) for prompt in prompts), strict=True))
         self._parked_prompts = 0
         self.terms: dict[str, float] = {}
         self.progress = Progress()
@@ -208,6 +212,9 @@ class Control:
             waits, self.beginnings = recipe.carry.park(self.beginnings, rollouts, self.progress.step)
             parked = int(rollouts.paid[waits].sum())
             rollouts = rollouts.take(~waits)
+        if recipe.replay is not None:
+            again, self.kept = recipe.replay.draw(self.kept, rollouts, self.progress.step)
+            rollouts = mixed(rollouts, again, self._prompts)
         # a row that the end of the budget cut short never had its chance: wasted, no gradient, no place in the history
         short = rollouts.short
         rollouts = replace(rollouts, status=np.where(short, ABORTED, rollouts.status).astype(np.int8))
@@ -222,9 +229,10 @@ class Control:
         loglik = np.where(rollouts.sampled, rollouts.logprob, np.float32(0))
         seen = weighted if recipe.weighted_scores else advantage
         score = seen * loglik.sum(1) if seen.ndim == 1 else (seen * loglik).sum(1)
-        kept_weight = rollouts.weight[~short] if recipe.kept_lengths else None
+        seen_first = ~short & ~rollouts.replayed & ~branched(rollouts)
+        kept_weight = rollouts.weight[seen_first] if recipe.kept_lengths else None
         # the history is kept in verified rewards: an aborted row is a failure there only if the recipe says so
-        outcomes = rollouts.outcomes(score).take(~short)
+        outcomes = answers_of(rollouts, rollouts.outcomes(score)).take(seen_first)
         self.history = record(self.history, outcomes, recipe.memory, kept_weight, self._features_of)
         self.state = recipe.allocator.observe(self.state, outcomes)
         if recipe.stream is not None:
@@ -297,11 +305,12 @@ class Control:
     def done(self, view: View, update: Update) -> None:
         """Count the step and its tokens."""
         p, units, rollouts = self.progress, view.plan.units, update.rollouts
+        own = ~rollouts.replayed
         p.cursor += self._taken(units[self._parked_prompts :])
         p.planned += view.plan.expected_cost
         p.used += rollouts.used + update.parked + update.lost
-        p.wasted += int(rollouts.billed[update.wasted].sum()) + update.lost
-        p.trained += int(rollouts.billed[update.trained].sum())
+        p.wasted += int(rollouts.billed[update.wasted & own].sum()) + update.lost
+        p.trained += int(rollouts.billed[update.trained & own].sum())
         p.prefill += rollouts.prefill_tokens
         self._log(view, update)
         p.step += 1
@@ -315,6 +324,7 @@ class Control:
             "stream": json.dumps(dump_state(self.stream_state)),
             "variant": json.dumps(dump_state(self.variant_state)),
             "beginnings": json.dumps(dump_state(self.beginnings)),
+            "kept": json.dumps(dump_state(self.kept)),
             "progress": json.dumps(asdict(self.progress)),
         }
 
@@ -326,6 +336,7 @@ class Control:
         self.stream_state = load_state(self.stream_state, json.loads(content["stream"]))
         self.variant_state = load_state(self.variant_state, json.loads(content["variant"]))
         self.beginnings = load_state(self.beginnings, json.loads(content["beginnings"]))
+        self.kept = load_state(Kept.empty(), json.loads(content["kept"]))
         self.progress = Progress(**json.loads(content["progress"]))
 
     def _candidates(self, count: int) -> I64:
@@ -382,18 +393,21 @@ class Control:
     def _log(self, view: View, update: Update) -> None:
         """One row of the log: tokens, and how many of the prompts that the step took from the stream got n rollouts."""
         p, units, rollouts = self.progress, view.plan.units, update.rollouts
-        trained, wasted = update.trained, update.wasted
+        # what is learnt from again was counted in its own step
+        new = ~rollouts.replayed
+        whole = new & ~branched(rollouts)
+        trained, wasted = update.trained & new, update.wasted & new
         own = units[self._parked_prompts :]
         counts, occurrences = np.unique(own[: self._taken(own)], return_counts=True)
         level: dict[str, list[int]] = {}
         for g, key in enumerate(rollouts.keys):
-            rows = rollouts.group == g
+            rows = (rollouts.group == g) & new
             if rows.any():
                 used, lost = (int(rollouts.billed[part].sum()) for part in (rows, rows & wasted))
-                level[key] = [used, lost, int(rows.sum())]
+                level[key] = [used, lost, int((rows & whole).sum())]
         mixed = 0
         for g in range(len(rollouts.keys)):
-            r = rollouts.verified[rollouts.group == g]
+            r = rollouts.verified[(rollouts.group == g) & whole]
             mixed += int(len(r) > 1 and r.min() != r.max())
         p.steps_log.append(
             {
@@ -401,7 +415,7 @@ class Control:
                 "used": rollouts.used + update.parked + update.lost,
                 "wasted": int(rollouts.billed[wasted].sum()) + update.lost,
                 "trained": int(rollouts.billed[trained].sum()),
-                "rollouts": len(rollouts),
+                "rollouts": int(whole.sum()),
                 "mixed": mixed,
                 "reward": float(rollouts.reward.mean()) if len(rollouts) else 0.0,
                 "terms": dict(self.terms),

@@ -20,8 +20,10 @@ from budgeteer.core.plan import F64, I64, Items, Outcomes, Plan
 from budgeteer.core.schedule import Schedule, constant, flat_then_linear
 from budgeteer.core.steer import Steer
 from budgeteer.core.words import one_of
+from budgeteer.rl.branch import Branch
 from budgeteer.rl.history import History, Memory
 from budgeteer.rl.ratio.protocol import Loss
+from budgeteer.rl.replay import Replay
 from budgeteer.rl.reward.protocol import ALWAYS, Reward
 from budgeteer.rl.rollouts import OF_SAMPLER, Rollouts
 from budgeteer.rl.weight import token_mean
@@ -103,22 +105,33 @@ class Beginnings:
         keys: m prompt keys (they may repeat).
         tokens: [m, t] the tokens so far, right-padded; length: [m] how many.
         version: [m, t] when each was sampled (:attr:`budgeteer.rl.rollouts.Rollouts.version`).
+        logprob: [m, t] log-probability of each token under the policy that sampled it, where the token is to be trained
+            on once its row ends; NaN = it is only read, as all are where this is None.
     """
 
     keys: tuple[str, ...]
     tokens: I64
     length: I64
     version: I64
+    logprob: F64 | None = None
 
     def __post_init__(self) -> None:
+        if self.logprob is None:
+            object.__setattr__(self, "logprob", np.full(self.tokens.shape, np.nan))
         if not self.keys:  # JSON does not tell how wide nothing is
-            for name in ("tokens", "version"):
-                object.__setattr__(self, name, np.zeros((0, 0), np.int64))
+            for name, kind in (("tokens", np.int64), ("version", np.int64), ("logprob", np.float64)):
+                object.__setattr__(self, name, np.zeros((0, 0), kind))
 
     @staticmethod
     def empty() -> Beginnings:
         """None."""
         return Beginnings((), np.zeros((0, 0), np.int64), np.zeros(0, np.int64), np.zeros((0, 0), np.int64))
+
+    @property
+    def logprobs(self) -> F64:
+        """[m, t]: :attr:`logprob`, which is never None once this is made."""
+        assert self.logprob is not None
+        return self.logprob
 
     def __len__(self) -> int:
         return len(self.keys)
@@ -239,6 +252,8 @@ class Recipe:
         carry: which rollouts go on in a later step; None = none.
         variant: what rollouts are asked with besides their prompts; None = nothing.
         schedules: of temperature, cap and learning rate.
+        replay: which rollouts of earlier steps are learnt from again; None = none.
+        branch: answers from rollouts whose thinking is cut, after the rounds of a step; None = none.
         memory: how earlier steps become estimates.
         select: which rows enter the update; None = all.
         thin: the larger side of a group trains on at most this many times the rows of the smaller one, reweighted;
@@ -253,7 +268,8 @@ class Recipe:
     ``aborted`` and ``pace`` take the words of their members, too, such as ``"failure"``.
 
     Raises:
-        InvalidInput: another word, or a carry and a variant in one recipe.
+        InvalidInput: another word, or parts that do not go together: a carry with a variant, a replay with a variant or
+            a reward, a branch with a variant, a carry or a replay.
     """
 
     name: str
@@ -277,6 +293,8 @@ class Recipe:
     carry: Carry | None = None
     variant: Variant | None = None
     schedules: Schedules = field(default_factory=Schedules)
+    replay: Replay | None = None
+    branch: Branch | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "aborted", one_of(Aborted, self.aborted, f"aborted of recipe {self.name!r}"))
@@ -285,6 +303,16 @@ class Recipe:
             raise InvalidInput(
                 f"recipe {self.name!r} has a carry and a variant; a rollout that goes on in a later step would not be "
                 "asked as it was, so leave one of them out"
+            )
+        if self.branch is not None and (self.variant is not None or self.carry is not None or self.replay is not None):
+            raise InvalidInput(
+                f"recipe {self.name!r} branches its rollouts, which goes with no variant, carry or replay; leave "
+                "them out"
+            )
+        if self.replay is not None and (self.variant is not None or self.reward is not None):
+            raise InvalidInput(
+                f"recipe {self.name!r} has a replay and a variant or a reward of its own; a rollout of an earlier step "
+                "is kept with the verifier's score and its prompt alone, so leave one of them out"
             )
 
     def steer_of(self, view: View) -> Steer | None:

@@ -16,7 +16,7 @@ from budgeteer.rl.reward.protocol import Columns
 
 
 class Role(IntEnum):
-    """Where a token of a rollout comes from. Only sampled tokens are trained on."""
+    """Where a token of a rollout comes from. Only tokens that some policy sampled are trained on."""
 
     NONE = 0
     """No token: behind the end of the row."""
@@ -45,7 +45,7 @@ class Rollouts:
         tokens: [n, t] int64 tokens, right-padded.
         length: [n] tokens of each row, whatever their role.
         logprob: [n, t] float32 log-probability of each token under the policy that sampled it; NaN where nothing was
-            sampled in this step.
+            sampled, and where the token of an earlier step is only read.
         role: [n, t] int8, a :class:`Role`.
         version: [n, t] int32, steps of training done when the token was made; -1 where there is none.
         cap: [n] most tokens that the row might have had.
@@ -87,8 +87,17 @@ class Rollouts:
 
     @property
     def sampled(self) -> NDArray[np.bool_]:
-        """[n, t] whether the policy sampled the token in this step."""
-        return np.equal(self.role, Role.SAMPLED)
+        """[n, t] whether the token may carry gradient: it was sampled in this step, or in an earlier one whose
+        log-probability of it is known."""
+        known: NDArray[np.bool_] = np.equal(self.role, Role.CARRIED) & np.isfinite(self.logprob)
+        return np.equal(self.role, Role.SAMPLED) | known
+
+    @property
+    def replayed(self) -> NDArray[np.bool_]:
+        """[n] whether the whole row is of an earlier step, which paid for it and counted it."""
+        new = (self.role == Role.SAMPLED) | (self.role == Role.FORCED)
+        old: NDArray[np.bool_] = np.equal(self.role, Role.CARRIED).any(axis=1) & ~new.any(axis=1)
+        return old
 
     @property
     def billed(self) -> I64:
@@ -163,7 +172,14 @@ class Rollouts:
         asked = None if self.asked is None else tuple(self.prompts_of(np.arange(len(self))[rows]))
         return replace(self, more=more, asked=asked, **kept)
 
-    def begun(self, keys: tuple[str, ...], group: I64, beginnings: Sequence[I64], versions: Sequence[I64]) -> Rollouts:
+    def begun(
+        self,
+        keys: tuple[str, ...],
+        group: I64,
+        beginnings: Sequence[I64],
+        versions: Sequence[I64],
+        logprobs: Sequence[F64] | None = None,
+    ) -> Rollouts:
         """Rows that continue beginnings of earlier steps or hints, as whole rollouts.
 
         Args:
@@ -171,6 +187,7 @@ class Rollouts:
             group: [r] index into these of each of this object's prompts, which are requests of their own here.
             beginnings: r arrays of token ids, which stand at the end of those prompts.
             versions: r arrays: when each of those tokens was sampled; -1 for the tokens of hints.
+            logprobs: r arrays: their log-probabilities, where they are to be trained on, NaN elsewhere; None = nowhere.
         """
         order = self.group
         size = np.array([len(beginnings[i]) for i in order], np.int64)
@@ -187,6 +204,7 @@ class Rollouts:
 
         first = np.concatenate([beginnings[i] for i in order]) if len(order) else np.zeros(0, np.int64)
         when = np.concatenate([versions[i] for i in order]) if len(order) else np.zeros(0, np.int64)
+        known = first * np.nan if logprobs is None else np.concatenate([first[:0], *(logprobs[i] for i in order)])
         requests = [prompt[: len(prompt) - len(begun)] for prompt, begun in zip(self.prompts, beginnings, strict=True)]
         prompts = {int(group[i]): requests[i] for i in order.tolist()}
         return replace(
@@ -197,7 +215,7 @@ class Rollouts:
             tokens=joined(self.tokens, first, 0),
             length=size + self.length,
             cap=size + self.cap,
-            logprob=joined(self.logprob, np.nan, np.nan),
+            logprob=joined(self.logprob, known, np.nan),
             role=joined(self.role, np.where(when >= 0, Role.CARRIED, Role.HINT), Role.NONE),
             version=joined(self.version, when, -1),
             closed=np.where(self.closed >= 0, self.closed + size, -1),

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from budgeteer.core.plan import F64, I64, Plan, right
 from budgeteer.core.steer import Steer
 from budgeteer.rl.asked import RoundRequests, continuing
+from budgeteer.rl.branch import numbered, requests_of
 from budgeteer.rl.recipe import Beginnings, View
 from budgeteer.rl.rollouts import Rollouts
 
@@ -137,6 +138,7 @@ class Step:
         self._total = np.zeros(len(self._items), np.int64)
         self._round: Round | None = None
         self._continue = len(control.beginnings) > 0
+        self._branching = False
 
     def next(self) -> Round | None:
         """The next round, or None: the allocator wants no more, or the recipe has no further round."""
@@ -146,11 +148,11 @@ class Step:
             self._round = self._continued()
             return self._round
         if self._turn >= recipe.rounds:
-            return None
+            return self._branches()
         plan = own.plan(max(self._share - self._spent, 0), self._items, own.progress.step, self._turn)
         if not plan.units.sum():
             self._turn = recipe.rounds
-            return None
+            return self._branches()
         view = own.view(self._items, plan)
         caps = np.where(plan.max_tokens > 0, np.minimum(plan.max_tokens, view.max_tokens), view.max_tokens)
         seed = (c.seed * 100_003 + own.progress.step) * 64 + self._turn
@@ -172,7 +174,11 @@ class Step:
         rows_of = np.array([number[key] for key in rows.keys], np.int64)
         order = np.argsort(rows_of, kind="stable")
         rows = Beginnings(
-            tuple(rows.keys[i] for i in order), rows.tokens[order], rows.length[order], rows.version[order]
+            tuple(rows.keys[i] for i in order),
+            rows.tokens[order],
+            rows.length[order],
+            rows.version[order],
+            rows.logprobs[order],
         )
         items = self._items.take(np.arange(self._front))
         units = np.bincount(rows_of, minlength=self._front).astype(np.int64)
@@ -191,16 +197,39 @@ class Step:
             continuing(rows, rows_of[order]),
         )
 
+    def _branches(self) -> Round | None:
+        """The round that asks for answers of the step's rollouts, cut; None without one, and after it."""
+        own, c, branch = self._control, self._control.config, self._control.recipe.branch
+        if branch is None or self._branching or not self._parts or own.wording is None:
+            return None
+        traces = Rollouts.concatenate(self._parts)
+        view = own.view(self._items, Plan(self._items.keys, self._total, 0.0))
+        (bridge,) = own.wording.write([branch.close])
+        asked = requests_of(traces.take(~traces.short), branch.cuts(view.max_tokens), branch.samples, bridge)
+        if not len(asked.of):
+            return None
+        self._branching = True
+        units = np.bincount(asked.of, asked.units, minlength=len(self._items)).astype(np.int64)
+        view = own.view(self._items, Plan(self._items.keys, units, float(units.sum() * branch.answer)))
+        caps, seed = np.full(len(asked.of), branch.answer), (c.seed * 100_003 + own.progress.step) * 64 + 62
+        self._round = Round(self._picked, view, caps, None, self._hard(), seed, own.temperature(), asked)
+        return self._round
+
     def add(self, part: Rollouts) -> None:
         """Take the rollouts of the round that :meth:`next` returned last, whole and verified."""
         assert self._round is not None
         part = part.at(self._control.progress.step)
+        branch = self._control.recipe.branch
+        if branch is not None and not self._branching:
+            part = numbered(part, sum(map(len, self._parts)), branch.cuts(self._round.view.max_tokens))
         self._parts.append(part)
         self._spent += part.used
         self._expected += self._round.view.plan.expected_cost
         if self._continue:
             self._continue = False
             self._total[: self._front] += part.counts
+            return
+        if self._branching:
             return
         own, variant = self._control, self._control.recipe.variant
         if variant is not None:

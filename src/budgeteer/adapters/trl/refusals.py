@@ -67,6 +67,10 @@ def refuse_recipe(recipe: Recipe, args: Any) -> None:
     name = f"recipe {recipe.name!r}"
     if recipe.carry is not None:
         raise InvalidInput(f"{name} continues rollouts in later steps, which this trainer does not offer")
+    if recipe.replay is not None:
+        raise InvalidInput(f"{name} learns from rollouts of earlier steps again, which this trainer does not offer")
+    if recipe.branch is not None:
+        raise InvalidInput(f"{name} asks for answers of rollouts that it cuts, which this trainer does not offer")
     if recipe.loss != Loss():
         raise InvalidInput(
             f"{name} has a loss of its own, and here the loss is TRL's: choose another recipe and set loss_type, "

@@ -133,6 +133,8 @@ def refuse_recipe(recipe: Recipe) -> None:
         "reward": recipe.reward is not None,
         "stream": recipe.stream is not None,
         "carry": recipe.carry is not None,
+        "replay": recipe.replay is not None,
+        "branch": recipe.branch is not None,
         "variant": recipe.variant is not None,
         "importance": recipe.importance is not NO_IMPORTANCE,
         "token_weight": recipe.token_weight is not token_mean,

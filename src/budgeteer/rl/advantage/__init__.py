@@ -9,6 +9,7 @@ from budgeteer.core.lazy import lazy
 
 if TYPE_CHECKING:
     from budgeteer.rl.advantage._batch_scaled import batch_scaled
+    from budgeteer.rl.advantage._brpo import brpo
     from budgeteer.rl.advantage._centred_advantage import centred_advantage
     from budgeteer.rl.advantage._grpo_advantage import grpo_advantage
     from budgeteer.rl.advantage._hbpo_advantage import hbpo_advantage
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "batch_scaled",
+    "brpo",
     "centred_advantage",
     "group_norm",
     "grpo_advantage",
@@ -37,6 +39,7 @@ __getattr__ = lazy(
     __name__,
     {
         "batch_scaled": "_batch_scaled",
+        "brpo": "_brpo",
         "centred_advantage": "_centred_advantage",
         "group_norm": "kit",
         "grpo_advantage": "_grpo_advantage",

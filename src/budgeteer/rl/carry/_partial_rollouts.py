@@ -12,16 +12,18 @@ from budgeteer.rl.recipe import Beginnings, Carry
 from budgeteer.rl.rollouts import Rollouts
 
 
-def partial_rollouts(most_age: int = 4) -> Carry:
+def partial_rollouts(most_age: int = 4, trained: bool = False) -> Carry:
     """Keep the tokens of rows that were still thinking when the budget of the step ended, and continue them next time.
 
-    The continued row joins its prompt's new rollouts. Only what is sampled in the step in which it ends is trained on:
-    its beginning is from an older policy. A row whose oldest token is ``most_age`` steps old is given up, and so is one
-    that has closed its thinking. Helps where a step's budget is hard and many rows are cut (otherwise their tokens are
-    wasted); does nothing where none is.
+    The continued row joins its prompt's new rollouts. Its beginning is from an older policy: it is only read, or, with
+    ``trained``, learnt from with the log-probabilities of the policies that sampled it; then use a ratio that leaves
+    out tokens from which the policy has moved away, such as ``icepop``. A row whose oldest token is ``most_age`` steps
+    old is given up, and so is one that has closed its thinking. Helps where a step's budget is hard and many rows are
+    cut (otherwise their tokens are wasted); does nothing where none is.
 
     Args:
         most_age: age in steps, at least 1, at which a row is given up.
+        trained: whether the beginnings carry gradient, too.
 
     Raises:
         InvalidInput: an age below 1.
@@ -42,6 +44,7 @@ def partial_rollouts(most_age: int = 4) -> Carry:
             rollouts.tokens[rows, :width],
             rollouts.length[rows],
             rollouts.version[rows, :width].astype(np.int64),
+            rollouts.logprob[rows, :width].astype(np.float64) if trained else None,
         )
 
     return Carry(park)

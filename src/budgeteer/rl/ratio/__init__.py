@@ -9,7 +9,9 @@ from budgeteer.core.lazy import lazy
 
 if TYPE_CHECKING:
     from budgeteer.rl.ratio._clipped import clipped
+    from budgeteer.rl.ratio._icepop import icepop
     from budgeteer.rl.ratio._sequence import sequence
+    from budgeteer.rl.ratio._truncated import truncated
     from budgeteer.rl.ratio.kit import low_variance
     from budgeteer.rl.ratio.protocol import Loss, Penalty, Ratio, Tokens
 
@@ -19,8 +21,10 @@ __all__ = [
     "Ratio",
     "Tokens",
     "clipped",
+    "icepop",
     "low_variance",
     "sequence",
+    "truncated",
 ]
 
 __getattr__ = lazy(
@@ -31,7 +35,9 @@ __getattr__ = lazy(
         "Ratio": "protocol",
         "Tokens": "protocol",
         "clipped": "_clipped",
+        "icepop": "_icepop",
         "low_variance": "kit",
         "sequence": "_sequence",
+        "truncated": "_truncated",
     },
 )

@@ -8,9 +8,13 @@ from typing import TYPE_CHECKING
 from budgeteer.core.lazy import lazy
 
 if TYPE_CHECKING:
+    from budgeteer.rl.recipes._brpo_rl import brpo_rl
     from budgeteer.rl.recipes._budget_forcing_rl import budget_forcing_rl
     from budgeteer.rl.recipes._c3po import c3po
+    from budgeteer.rl.recipes._c_grpo import c_grpo
+    from budgeteer.rl.recipes._d3s import d3s
     from budgeteer.rl.recipes._dapo import dapo
+    from budgeteer.rl.recipes._dart import dart
     from budgeteer.rl.recipes._domain_mix import domain_mix
     from budgeteer.rl.recipes._dr_grpo import dr_grpo
     from budgeteer.rl.recipes._duet import duet
@@ -22,6 +26,7 @@ if TYPE_CHECKING:
     from budgeteer.rl.recipes._gspo import gspo
     from budgeteer.rl.recipes._hbpo import hbpo
     from budgeteer.rl.recipes._knapsack_rl import knapsack_rl
+    from budgeteer.rl.recipes._mopps_rl import mopps_rl
     from budgeteer.rl.recipes._prompt_selection import prompt_selection
     from budgeteer.rl.recipes._reinforce_ada_balance import reinforce_ada_balance
     from budgeteer.rl.recipes._reinforce_ada_pos import reinforce_ada_pos
@@ -37,9 +42,13 @@ if TYPE_CHECKING:
 
 __all__ = [
     "UNTRAINED",
+    "brpo_rl",
     "budget_forcing_rl",
     "c3po",
+    "c_grpo",
+    "d3s",
     "dapo",
+    "dart",
     "domain_mix",
     "dr_grpo",
     "duet",
@@ -52,6 +61,7 @@ __all__ = [
     "gspo",
     "hbpo",
     "knapsack_rl",
+    "mopps_rl",
     "prompt_selection",
     "reinforce_ada_balance",
     "reinforce_ada_pos",
@@ -69,9 +79,13 @@ __getattr__ = lazy(
     __name__,
     {
         "UNTRAINED": "named",
+        "brpo_rl": "_brpo_rl",
         "budget_forcing_rl": "_budget_forcing_rl",
         "c3po": "_c3po",
+        "c_grpo": "_c_grpo",
+        "d3s": "_d3s",
         "dapo": "_dapo",
+        "dart": "_dart",
         "domain_mix": "_domain_mix",
         "dr_grpo": "_dr_grpo",
         "duet": "_duet",
@@ -84,6 +98,7 @@ __getattr__ = lazy(
         "gspo": "_gspo",
         "hbpo": "_hbpo",
         "knapsack_rl": "_knapsack_rl",
+        "mopps_rl": "_mopps_rl",
         "prompt_selection": "_prompt_selection",
         "reinforce_ada_balance": "_reinforce_ada_balance",
         "reinforce_ada_pos": "_reinforce_ada_pos",

