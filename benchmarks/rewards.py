@@ -1,39 +1,49 @@
-"""Every reward from one checkpoint at equal training tokens: accuracy and lengths on held-out problems, and asked lengths.
+"""Every reward from one checkpoint at equal training tokens: accuracy, lengths, and lengths that were asked for.
 
-    python benchmarks/rewards.py                     # the reasoner, everything; resumable, also after kill -9
-    python benchmarks/rewards.py --rewards none kimi # some of it
-    python benchmarks/rewards.py --summary           # run nothing, only rewrite results/rewards.json and print the tables
-    python benchmarks/rewards.py --quick             # smoke test: writes nothing without --out
+    python benchmarks/rewards.py                       # everything, resumable, also after kill -9
+    python benchmarks/rewards.py --rewards none kimi   # some of it
+    python benchmarks/rewards.py --summary             # run nothing, only rewrite results/rewards.json, print tables
+    python benchmarks/rewards.py --quick               # smoke test: writes nothing without --out
 
 All runs of a seed train on the same problems from the same policy, sample the same number of tokens (a hard budget, an
-equal share a step), and differ in the reward alone: GRPO, advantages scaled to their group, rewards with their published
-weights. Shorter rollouts buy more of them. ``stop`` trains with rollouts that end at their answer. Held-out problems are
-sampled at temperature 1 without a stop; what they take to their end and to their answer are two columns of the same
-rollouts. Rewards for a length or an effort that the prompt says are trained and evaluated with what is said to them.
-Problem sets (from 9200) and seeds (from 300) are of this benchmark alone. Each run is one file under ``--folder``.
+equal share a step), and differ in the reward alone: GRPO, advantages scaled to their group, rewards with their
+published weights. Shorter rollouts buy more of them. ``--stop yes`` trains with rollouts that end at their answer.
+Held-out problems are sampled at temperature 1 without a stop; what they take to their end and to their answer are two
+columns of the same rollouts. Rewards for a length or an effort that the prompt says are trained and evaluated with what
+is said to them. The policy that all start from thinks too much on purpose (:func:`overthinking`). Problem sets (from
+9200) and seeds (from 300) are of this benchmark alone. Each run is one file under ``--folder``; several processes may
+work at one folder.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
+import shutil
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
+import torch.nn.functional as F
 
 from budgeteer.core import registry
 from budgeteer.core.environment import Item
 from budgeteer.core.plan import right
+from budgeteer.engine.llama import save
 from budgeteer.lab import pool as pools
 from budgeteer.lab import results
 from budgeteer.lab.hacking import rewards as registered
+from budgeteer.lab.pretrain import PretrainConfig, batches
 from budgeteer.lab.run import level_of, one_thread, rewards, wording_of
-from budgeteer.models.policy import LlamaPolicy, load_policy
+from budgeteer.lab.traces import Style
+from budgeteer.models.policy import REASONER, LlamaPolicy, load_policy
 from budgeteer.rl import recipes
 from budgeteer.rl.config import TrainConfig
 from budgeteer.rl.recipe import Recipe, Variant, Variants, View
@@ -43,10 +53,11 @@ from budgeteer.rl.trainer import Trainer
 
 ROOT = Path(__file__).resolve().parents[1]
 TARGET = ROOT / "benchmarks" / "results" / "rewards.json"
-NONE = "none"
+NONE, START = "none", "start"
+"""No length reward, and no training at all."""
 SHUFFLED = ", tags shuffled"
 """Behind the name of a reward: it is trained with what other prompts were asked."""
-FIRST_SEED, PROBLEMS = 300, 8900
+FIRST_SEED, PROBLEMS, CAP = 300, 8900, 128
 
 Row = dict[str, Any]
 
@@ -123,7 +134,7 @@ def recipe_of(name: str, stop: bool) -> Recipe:
     """The recipe of an arm."""
     plain = name.removesuffix(SHUFFLED)
     recipe = recipes.get("uniform-answer-stop" if stop else "grpo")
-    if plain == NONE:
+    if plain in (NONE, START):
         return recipe
     # alone, repetition has no term for being right
     reward: Reward = registry.part_of("reward", "kimi:weight=0+repetition" if plain == "repetition" else plain)
@@ -169,9 +180,10 @@ def run(name: str, stop: bool, seed: int, args: argparse.Namespace) -> Row:
     start = time.perf_counter()
     policy, recipe = load_policy(args.model), recipe_of(name, stop)
     pool = pools.build("real", PROBLEMS + seed, args.train, args.heldout)
+    steps = 0 if name == START else args.steps
     config = TrainConfig(
-        steps=args.steps, prompts=args.prompts, lr=args.lr, eval_every=0, seed=seed, max_tokens=args.cap
-    )  # fmt: skip
+        steps, args.prompts, max_tokens=args.cap, lr=args.lr, warmup=2, minibatches=4, eval_every=0, seed=seed
+    )
     # AdaCoT has a judge label its prompts; here a problem of one step needs no thinking
     labels = {"needs_thinking": [int(len(item.solution) > 1) for item in pool.train]}
     trainer = Trainer(
@@ -195,7 +207,7 @@ def overthinking(folder: Path) -> Path:
     """The policy that all start from: the embedded reasoner after 300 further steps of its pretraining, on traces that
     check again and wander off more often. Made once."""
     if not (folder / "tokenizer.json").exists():
-        config = PretrainConfig(seed=1, style=Style(recheck=0.3, detour=0.12), max_new=CAP)
+        config = PretrainConfig(seed=1, style=Style(recheck=0.8, detour=0.1), max_new=CAP)
         policy, steps = load_policy(), 300
         optimiser = torch.optim.AdamW(policy.model.parameters(), lr=1e-3, betas=(0.9, 0.95))
         for step, (tokens, weight) in enumerate(islice(batches(config, policy.tokenizer, 0), steps)):
@@ -215,3 +227,60 @@ def path_of(folder: Path, name: str, stop: bool, seed: int) -> Path:
     """The file of a run."""
     plain = name.replace(":", "-").replace("=", "-").replace(", ", "-").replace(" ", "-")
     return folder / f"{plain}-{'stop' if stop else 'free'}-{seed}.json"
+
+
+def claimed(path: Path) -> bool:
+    """Whether this process may do the run of that file; another one that lives may be at it."""
+    mark = path.with_suffix(".running")
+    try:
+        other = int(mark.read_text())
+    except (OSError, ValueError):
+        other = 0
+    if other and other != os.getpid() and Path(f"/proc/{other}").exists():
+        return False
+    mark.write_text(str(os.getpid()))
+    return True
+
+
+def main() -> int:
+    """Run what is missing, then write and print the summary of all that is there."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rewards", nargs="*", default=names(), choices=names(), metavar="NAME", help="default: all")
+    parser.add_argument("--stop", choices=("no", "yes", "both"), default="both", help="train without and with the stop")
+    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--first-seed", type=int, default=FIRST_SEED, help="default: %(default)s")
+    parser.add_argument("--tokens", type=int, default=48_000, help="sampled in a run (default: %(default)s)")
+    parser.add_argument("--folder", type=Path, default=ROOT / "runs" / "rewards", help="a file a run")
+    parser.add_argument("--quick", action="store_true", help="two rewards, one seed, two steps: means nothing")
+    parser.add_argument("--summary", action="store_true", help="run nothing")
+    parser.add_argument("--out", type=Path, help="default: benchmarks/results/rewards.json")
+    args = parser.parse_args()
+    args.steps, args.prompts, args.lr, args.cap = 12, 8, 1e-3, CAP
+    args.train, args.heldout, args.samples = 512, 256, 2
+    if args.quick:
+        args.rewards, args.seeds, args.tokens, args.steps = [NONE, "kimi"], 1, 4_000, 2
+        args.train, args.heldout, args.folder = 32, 16, args.folder / "quick"
+    one_thread()
+    args.model = REASONER if args.quick else overthinking(args.folder / "overthinking")
+    for seed in range(args.first_seed, args.first_seed + (0 if args.summary else args.seeds)):
+        for stop in {"no": (False,), "yes": (True,), "both": (False, True)}[args.stop]:
+            for name in (START, *args.rewards):
+                path = path_of(args.folder / "runs", name, stop and name != START, seed)
+                path.parent.mkdir(parents=True, exist_ok=True)
+                if path.exists() or not claimed(path):
+                    continue
+                row = run(name, stop, seed, args)
+                results.write_text(json.dumps(results.to_json(row)) + "\n", path)
+                path.with_suffix(".running").unlink(missing_ok=True)
+                print(time.strftime("%H:%M"), path.stem, shown(row), file=sys.stderr, flush=True)
+    return 0
+
+
+def shown(row: Row) -> str:
+    """A run in a line."""
+    asks = (f"{a['ask']} {100 * a['accuracy']:.1f} % {a['tokens']:.1f}/{a['to answer']:.1f}" for a in row["asks"])
+    return f"{'; '.join(asks)} ({row['seconds']['training']:.0f} s, {row['steps']} steps)"
+
+
+if __name__ == "__main__":
+    sys.exit(main())
